@@ -1,0 +1,110 @@
+// Package lb answers one question: which endpoint of a service is next?
+//
+// Discovery tells a [LoadBalancer] what endpoints there are, by OnUpdate; the proxier asks it for one,
+// by NextEndpoint, for each connection or UDP session:
+//
+//	rr := lb.NewRoundRobin()
+//	rr.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpoints}})
+//	endpoint, err := rr.NextEndpoint("web", client, lb.Tried{})
+//
+// A pick allocates nothing and never waits for discovery. Whoever fails to reach an endpoint asks again with that endpoint among
+// the [Tried] ones.
+//
+// This is the ground floor: it imports no other room of Lictor.
+package lb
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+)
+
+var (
+	// ErrMissingServiceEntry is returned by NextEndpoint for a service that no update has named so far: nothing is known about it.
+	ErrMissingServiceEntry = errors.New("nothing is known about this service yet")
+
+	// ErrMissingEndpoints is returned by NextEndpoint for a service that is known to have no endpoint, or none that was not tried.
+	ErrMissingEndpoints = errors.New("no endpoints")
+)
+
+// An Endpoint is one instance of a service. Endpoints are values: they may be copied and compared.
+type Endpoint struct {
+	// ID tells the endpoint from others of its service, and stays the same as long as it is the same instance: discovery keys
+	// Consul's instances by node and service ID. A service must not have two endpoints of one ID.
+	ID string
+
+	// Host is a host name, to be resolved at each dial. Empty when Addr is the whole address.
+	Host string
+
+	// Addr is where the endpoint listens. With Host set only its port counts.
+	Addr netip.AddrPort
+
+	// Weight is the endpoint's share of the traffic in proportion to the other endpoints' weights.
+	// Zero and negative values count as 1; an endpoint that should get nothing is left out of its set instead.
+	Weight int
+}
+
+// Address is the endpoint's address as net.Dial takes it: "10.0.0.7:80", "[2001:db8::7]:80" or "db.example.com:5432".
+func (e Endpoint) Address() string {
+	if e.Host != "" {
+		return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Addr.Port())))
+	}
+	return e.Addr.String()
+}
+
+// Endpoints is the whole set of one service's endpoints, in no particular order.
+type Endpoints struct {
+	Service   string
+	Endpoints []Endpoint
+
+	// Removed says that the service itself is gone; Endpoints is then ignored, and picks return ErrMissingServiceEntry.
+	Removed bool
+}
+
+// A LoadBalancer distributes the clients of services over their endpoints. All methods may be called concurrently.
+type LoadBalancer interface {
+	// NextEndpoint returns the endpoint that should serve the next connection or session of service from the client at src. It
+	// never returns an endpoint whose ID is in tried. Errors are ErrMissingServiceEntry and ErrMissingEndpoints.
+	NextEndpoint(service string, src netip.AddrPort, tried Tried) (Endpoint, error)
+
+	// OnUpdate replaces the sets of the services named in updates, and leaves all other services as they are: several sources
+	// (Consul, static lists) feed one balancer, and each speaks for its own services only. The balancer keeps no reference to updates.
+	OnUpdate(updates []Endpoints)
+
+	// Contains tells whether service has an endpoint of that ID now.
+	Contains(service, id string) bool
+
+	// Version changes with each OnUpdate that changed something, after the change is visible to NextEndpoint and Contains.
+	// Whoever holds on to an endpoint compares it, cheaply, to know when to ask Contains again.
+	Version() uint64
+}
+
+// MaxTried is how many endpoints a Tried remembers.
+const MaxTried = 7
+
+// Tried is a small set of endpoint IDs: those that one client's pick should avoid. It is a value, so that picks allocate nothing.
+// The zero value is empty.
+type Tried struct {
+	ids [MaxTried]string
+	n   int
+}
+
+// Add puts id into the set. Once MaxTried IDs are in, further ones replace the oldest.
+func (t *Tried) Add(id string) {
+	t.ids[t.n%MaxTried] = id
+	t.n++
+}
+
+// Has tells whether id is in the set.
+func (t *Tried) Has(id string) bool {
+	for i := range min(t.n, MaxTried) {
+		if t.ids[i] == id {
+			return true
+		}
+	}
+	return false
+}
+
+// Len is how many IDs are in the set.
+func (t *Tried) Len() int { return min(t.n, MaxTried) }

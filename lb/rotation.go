@@ -1,0 +1,232 @@
+package lb
+
+import "sync"
+
+// A rotation is the order in which one service's endpoints take turns.
+//
+// Picture a fluid that flows to all endpoints at once, to each in proportion to its weight: after t of W picks (W is the sum of
+// the weights), an endpoint of weight w is due t·w/W turns. The rotation hands out whole turns so that no endpoint is ever ahead
+// of the fluid or behind it by more than Δ = 1 - 1/(2n-2) turns, which is the best that n endpoints allow in general:
+//
+//	|turns taken - t·w/W| <= Δ, at every t
+//
+// Each turn k of an endpoint therefore has a window of picks. It opens when taking the turn no longer puts the endpoint more than Δ
+// ahead, and closes when not taking it puts the endpoint more than Δ behind. Of the turns whose window is open, the one
+// whose window closes first is taken ("The chairman assignment problem", Tijdeman, 1980). With equal weights this is plain
+// round robin. A pick that avoids endpoints already tried may break the bound; the turns that it displaced come next.
+//
+// An update changes W and the endpoints, but what an endpoint was owed or had in advance, its lag, carries over as the phase of
+// its windows. So no number of updates can starve an endpoint or send a burst to one.
+//
+// A pick costs O(log n) under a mutex that is held for some tens of nanoseconds. A mutex rather than a lock-free ring, because a pick is
+// a decision over the state of all endpoints, and because exactness over concurrent picks and updates is worth more than the
+// nanoseconds: a pick is made for a connection, which costs a thousand times more.
+type rotation struct {
+	mu    sync.Mutex
+	index map[string]int32 // of endpoint ID to place in slots
+	slots []slot
+	total int64   // W
+	delta float64 // Δ
+	now   int64   // t, in [0, W): both t and the turns taken are set back once per W picks
+
+	// Every slot is in exactly one of these.
+	open   []int32 // heap of slots whose window is open, by the end of the window
+	closed []int32 // heap of slots whose window opens later, by its start
+}
+
+// A slot is one endpoint's place in the rotation.
+type slot struct {
+	Endpoint
+	taken      int64   // turns since t was 0
+	phase      float64 // lag when t was 0, in turns
+	start, end float64 // window of the next turn, in picks
+}
+
+func (r *rotation) contains(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.index[id]
+	return ok
+}
+
+// next takes the next turn of an endpoint that is not in tried.
+func (r *rotation) next(tried *Tried) (Endpoint, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.closed) > 0 && r.slots[r.closed[0]].start <= float64(r.now)+noise {
+		r.push(&r.open, r.byEnd, r.pop(&r.closed, r.byStart))
+	}
+	i := r.first(&r.open, r.byEnd, tried)
+	if i < 0 {
+		if i = r.first(&r.closed, r.byStart, tried); i < 0 {
+			return Endpoint{}, false
+		}
+	}
+	s := &r.slots[i]
+	s.taken++
+	r.setWindow(s)
+	r.push(&r.closed, r.byStart, i)
+	if r.now++; r.now == r.total {
+		r.setBack()
+	}
+	return s.Endpoint, true
+}
+
+// first pops the first slot of heap that is not in tried, or returns -1.
+func (r *rotation) first(heap *[]int32, less func(i, j int32) bool, tried *Tried) int32 {
+	var skipped [MaxTried]int32
+	n, found := 0, int32(-1)
+	for len(*heap) > 0 {
+		i := r.pop(heap, less)
+		if !tried.Has(r.slots[i].ID) {
+			found = i
+			break
+		}
+		skipped[n] = i // no overflow: IDs are unique in slots, and tried has MaxTried at most
+		n++
+	}
+	for _, i := range skipped[:n] {
+		r.push(heap, less, i)
+	}
+	return found
+}
+
+// setBack starts the count of picks and turns again after W picks, so that numbers stay small and exact for ever. All windows move
+// by the same amount, so the heaps stay as they are.
+func (r *rotation) setBack() {
+	r.now = 0
+	for i := range r.slots {
+		s := &r.slots[i]
+		s.taken -= int64(s.Weight)
+		r.setWindow(s)
+	}
+}
+
+// noise is what floats that stand for equal numbers may differ by, in picks.
+const noise = 1e-6
+
+func (r *rotation) setWindow(s *slot) {
+	perTurn := float64(r.total) / float64(s.Weight)
+	turn := float64(s.taken) - s.phase
+	s.start = (turn+1-r.delta)*perTurn - 1
+	s.end = (turn + r.delta) * perTurn
+}
+
+// replace makes endpoints, valid ones of distinct IDs, the rotation's set, and tells whether that changed anything. Endpoints that stay
+// keep their place in the order and their lag.
+func (r *rotation) replace(endpoints []Endpoint) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.equalLocked(endpoints) {
+		return false
+	}
+	byID := make(map[string]*Endpoint, len(endpoints))
+	for i := range endpoints {
+		byID[endpoints[i].ID] = &endpoints[i]
+	}
+	slots := make([]slot, 0, len(endpoints))
+	for i := range r.slots {
+		if e, ok := byID[r.slots[i].ID]; ok {
+			slots = append(slots, slot{Endpoint: *e, phase: r.lagLocked(&r.slots[i])})
+			delete(byID, e.ID)
+		}
+	}
+	for _, e := range endpoints {
+		if _, ok := byID[e.ID]; ok {
+			slots = append(slots, slot{Endpoint: e})
+		}
+	}
+	r.resetLocked(slots)
+	return true
+}
+
+// lagLocked is how many turns s is owed; negative, had in advance. Within one, but for picks that avoided tried endpoints; what
+// these displaced is forgotten beyond one turn, so that a recovered endpoint does not get a burst.
+func (r *rotation) lagLocked(s *slot) float64 {
+	due := float64(r.now) * float64(s.Weight) / float64(r.total)
+	return max(-1, min(1, s.phase+due-float64(s.taken)))
+}
+
+func (r *rotation) resetLocked(slots []slot) {
+	r.slots, r.now, r.total = slots, 0, 0
+	r.index = make(map[string]int32, len(slots))
+	r.open, r.closed = make([]int32, 0, len(slots)), make([]int32, 0, len(slots))
+	r.delta = 1 - 1/max(1, float64(2*len(slots)-2)) // a single endpoint is never ahead nor behind
+	owed := 0.0
+	for i := range slots {
+		r.index[slots[i].ID] = int32(i)
+		r.total += int64(slots[i].Weight)
+		owed += slots[i].phase
+	}
+	for i := range slots {
+		s := &slots[i]
+		// Who left took its lag along; share that out, for the windows fit together only if the phases add up to nothing.
+		s.phase -= owed * float64(s.Weight) / float64(r.total)
+		r.setWindow(s)
+		r.push(&r.closed, r.byStart, int32(i))
+	}
+}
+
+func (r *rotation) equalLocked(endpoints []Endpoint) bool {
+	if len(endpoints) != len(r.slots) || r.index == nil {
+		return false
+	}
+	for _, e := range endpoints {
+		if i, ok := r.index[e.ID]; !ok || r.slots[i].Endpoint != e {
+			return false
+		}
+	}
+	return true
+}
+
+// Ties go to the earlier place in the order. This is what makes equal weights a plain round robin.
+
+func (r *rotation) byStart(i, j int32) bool {
+	a, b := r.slots[i].start, r.slots[j].start
+	return a < b-noise || a < b+noise && i < j
+}
+
+func (r *rotation) byEnd(i, j int32) bool {
+	a, b := r.slots[i].end, r.slots[j].end
+	return a < b-noise || a < b+noise && i < j
+}
+
+// push and pop keep a binary min-heap of slots. Not container/heap: that allocates to push.
+
+func (r *rotation) push(heap *[]int32, less func(i, j int32) bool, x int32) {
+	h := append(*heap, x) // within capacity: a heap holds each slot once at most
+	i := len(h) - 1
+	for i > 0 {
+		up := (i - 1) / 2
+		if !less(h[i], h[up]) {
+			break
+		}
+		h[i], h[up] = h[up], h[i]
+		i = up
+	}
+	*heap = h
+}
+
+func (r *rotation) pop(heap *[]int32, less func(i, j int32) bool) int32 {
+	h := *heap
+	x := h[0]
+	n := len(h) - 1
+	h[0] = h[n]
+	h = h[:n]
+	for i := 0; ; {
+		least, l := i, 2*i+1
+		if l < n && less(h[l], h[least]) {
+			least = l
+		}
+		if l+1 < n && less(h[l+1], h[least]) {
+			least = l + 1
+		}
+		if least == i {
+			break
+		}
+		h[i], h[least] = h[least], h[i]
+		i = least
+	}
+	*heap = h
+	return x
+}
