@@ -72,8 +72,8 @@ type LoadBalancer interface {
 	// (Consul, static lists) feed one balancer, and each speaks for its own services only. The balancer keeps no reference to updates.
 	OnUpdate(updates []Endpoints)
 
-	// Contains tells whether service has an endpoint of that ID now.
-	Contains(service, id string) bool
+	// Contains tells whether service has e now, under the same ID at the same address.
+	Contains(service string, e Endpoint) bool
 
 	// Version changes with each OnUpdate that changed something, after the change is visible to NextEndpoint and Contains.
 	// Whoever holds on to an endpoint compares it, cheaply, to know when to ask Contains again.

@@ -42,11 +42,11 @@ type slot struct {
 	start, end float64 // window of the next turn, in picks
 }
 
-func (r *rotation) contains(id string) bool {
+func (r *rotation) contains(e *Endpoint) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, ok := r.index[id]
-	return ok
+	i, ok := r.index[e.ID]
+	return ok && r.slots[i].Host == e.Host && r.slots[i].Addr == e.Addr
 }
 
 // next takes the next turn of an endpoint that is not in tried.

@@ -68,9 +68,9 @@ func (b *RoundRobin) OnUpdate(updates []Endpoints) {
 }
 
 // Contains implements LoadBalancer.
-func (b *RoundRobin) Contains(service, id string) bool {
+func (b *RoundRobin) Contains(service string, e Endpoint) bool {
 	v, ok := b.services.Load(service)
-	return ok && v.(*rotation).contains(id)
+	return ok && v.(*rotation).contains(&e)
 }
 
 // Version implements LoadBalancer.

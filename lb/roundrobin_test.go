@@ -73,12 +73,21 @@ func TestVersionChangesWithContentOnly(t *testing.T) {
 func TestContains(t *testing.T) {
 	b := inOrder()
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1, 1)}})
+	moved := endpoint("A", 1)
+	moved.Addr = netip.MustParseAddrPort("10.0.0.9:80")
 	for _, tt := range []struct {
-		service, id string
-		want        bool
-	}{{"web", "A", true}, {"web", "C", false}, {"db", "A", false}} {
-		if got := b.Contains(tt.service, tt.id); got != tt.want {
-			t.Errorf("Contains(%q, %q): got %v, want %v", tt.service, tt.id, got, tt.want)
+		name, service string
+		endpoint      Endpoint
+		want          bool
+	}{
+		{"there", "web", endpoint("A", 1), true},
+		{"with another weight", "web", endpoint("A", 5), true},
+		{"at another address", "web", moved, false},
+		{"unknown endpoint", "web", endpoint("C", 1), false},
+		{"unknown service", "db", endpoint("A", 1), false},
+	} {
+		if got := b.Contains(tt.service, tt.endpoint); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 		}
 	}
 }

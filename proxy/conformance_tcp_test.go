@@ -1,0 +1,600 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"runtime"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+func isReset(err error) bool { return errors.Is(err, syscall.ECONNRESET) }
+
+func TestTCPRotates(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{}, tcpServer(t, named("a")), tcpServer(t, named("b")), tcpServer(t, named("c")))
+		counts := map[string]int{}
+		for range 30 {
+			counts[ask(t, addr)]++
+		}
+		for _, name := range []string{"a", "b", "c"} {
+			if counts[name] != 10 {
+				t.Errorf("got %v, want 10 each", counts)
+			}
+		}
+	})
+}
+
+// Bulk in both directions at once arrives as it was sent, by whatever way it is moved.
+func TestTCPBulkBothWays(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const size = 32 << 20
+		down := make(chan [32]byte, 1)
+		up := make(chan [32]byte, 1)
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				down <- sendRandom(c, size, 1)
+				c.CloseWrite()
+			})
+			up <- sumAll(c)
+			wg.Wait()
+		}))
+		c := dialTCP(t, addr)
+		var wg sync.WaitGroup
+		var sent [32]byte
+		wg.Go(func() {
+			sent = sendRandom(c, size, 2)
+			c.CloseWrite()
+		})
+		got := sumAll(c)
+		wg.Wait()
+		if got != <-down || sent != <-up {
+			t.Error("what arrived is not what was sent")
+		}
+		eventually(t, func() error {
+			if s := h.stats(); s.BytesUp != size || s.BytesDown != size || s.ConnectionsActive != 0 {
+				return errors.New("counters are off")
+			}
+			return nil
+		})
+	})
+}
+
+// sendRandom writes size random bytes in pieces of all sizes, and returns their checksum.
+func sendRandom(w io.Writer, size int, seed uint64) (sum [32]byte) {
+	rnd := rand.New(rand.NewPCG(seed, seed))
+	hash := sha256.New()
+	buf := make([]byte, 1<<20)
+	for i := range buf {
+		buf[i] = byte(rnd.Uint32())
+	}
+	for size > 0 {
+		n := min(size, 1+rnd.IntN([]int{100, 20 << 10, 1 << 20}[rnd.IntN(3)]))
+		hash.Write(buf[:n])
+		if _, err := w.Write(buf[:n]); err != nil {
+			return sum
+		}
+		size -= n
+	}
+	return [32]byte(hash.Sum(nil))
+}
+
+func sumAll(r io.Reader) [32]byte {
+	hash := sha256.New()
+	io.Copy(hash, r)
+	return [32]byte(hash.Sum(nil))
+}
+
+func TestTCPHalfCloseByClientKeepsReturnTraffic(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		answer := bytes.Repeat([]byte("answer"), 1<<18)
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			if b, err := io.ReadAll(c); err != nil || string(b) != "request" {
+				t.Errorf("server got %q, %v, want the request and its end", b, err)
+			}
+			c.Write(answer)
+		}))
+		c := dialTCP(t, addr)
+		io.WriteString(c, "request")
+		c.CloseWrite()
+		if got, err := io.ReadAll(c); err != nil || !bytes.Equal(got, answer) {
+			t.Errorf("got %d bytes, %v, want %d", len(got), err, len(answer))
+		}
+	})
+}
+
+func TestTCPHalfCloseByServerKeepsRequestTraffic(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		received := make(chan string, 1)
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			io.WriteString(c, "greeting")
+			c.CloseWrite()
+			b, _ := io.ReadAll(c)
+			received <- string(b)
+		}))
+		c := dialTCP(t, addr)
+		if b, err := io.ReadAll(c); err != nil || string(b) != "greeting" {
+			t.Fatalf("got %q, %v, want the greeting and its end", b, err)
+		}
+		io.WriteString(c, "late request")
+		c.Close()
+		if got := <-received; got != "late request" {
+			t.Errorf("server got %q, want the late request", got)
+		}
+	})
+}
+
+// A half-closed connection does not live for ever, and that it was cut short is told by a reset.
+func TestTCPHalfCloseIsBounded(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		silent, ended := make(chan struct{}), make(chan error, 1)
+		addr := h.serve(Service{HalfCloseTimeout: 100 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+			io.ReadAll(c)
+			<-silent
+			_, err := c.Write([]byte("too late"))
+			ended <- err
+		}))
+		c := dialTCP(t, addr)
+		c.CloseWrite()
+		_, err := io.ReadAll(c)
+		wantReset(t, err)
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+		close(silent)
+		if err := <-ended; err == nil {
+			t.Error("the server can still write, want an error")
+		}
+	})
+}
+
+// What moves keeps a half-closed connection alive, however long it takes.
+func TestTCPHalfCloseTimeoutCountsSilenceOnly(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{HalfCloseTimeout: 2 * time.Second}, tcpServer(t, func(c *net.TCPConn) {
+			io.ReadAll(c)
+			for range 30 {
+				io.WriteString(c, ".")
+				time.Sleep(100 * time.Millisecond)
+			}
+		}))
+		c := dialTCP(t, addr)
+		c.CloseWrite()
+		if got, err := io.ReadAll(c); err != nil || len(got) != 30 {
+			t.Errorf("got %d bytes, %v, want 30", len(got), err)
+		}
+	})
+}
+
+func TestTCPResetByClientReachesServer(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		got := make(chan error, 1)
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			io.WriteString(c, "hello")
+			_, err := io.ReadAll(c)
+			got <- err
+		}))
+		c := dialTCP(t, addr)
+		io.ReadFull(c, make([]byte, 5))
+		c.SetLinger(0)
+		c.Close()
+		wantReset(t, <-got)
+	})
+}
+
+// A server's reset reaches the client, after everything that the server had sent before.
+func TestTCPResetByServerReachesClientAfterItsBytes(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const size = 300 << 10
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			c.Write(make([]byte, size))
+			io.ReadFull(c, make([]byte, 1)) // by then the proxy has taken it all
+			c.SetLinger(0)
+		}))
+		c := dialTCP(t, addr)
+		eventually(t, equals("bytes taken from the server", func() int64 { return h.stats().BytesDown }, size))
+		io.WriteString(c, "!")
+		got, err := io.ReadAll(c)
+		wantReset(t, err)
+		if len(got) != size {
+			t.Errorf("got %d bytes before the reset, want %d", len(got), size)
+		}
+	})
+}
+
+// A server that answers early and closes while the client is still sending: the client gets the answer, then the reset.
+func TestTCPEarlyAnswerIsDelivered(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			io.ReadFull(c, make([]byte, 10))
+			io.WriteString(c, "413 too large") // and closes, with unread bytes: a reset
+		}))
+		c := dialTCP(t, addr)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				if _, err := c.Write(make([]byte, 64<<10)); err != nil {
+					return
+				}
+			}
+		})
+		got := make([]byte, 13)
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != "413 too large" {
+			t.Errorf("got %q, %v, want the answer", got, err)
+		}
+		wg.Wait() // the reset, or the deadline, ends the sender
+		if _, err := c.Write([]byte("x")); err == nil || errors.Is(err, syscall.ETIMEDOUT) {
+			t.Errorf("got %v, want the connection to have been reset", err)
+		}
+	})
+}
+
+func TestTCPDeadEndpointIsNotNoticedByClients(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{}, deadPort(t), tcpServer(t, named("alive")), deadPort(t))
+		for range 12 {
+			if got := ask(t, addr); got != "alive" {
+				t.Fatalf("got %q, want alive", got)
+			}
+		}
+		if s := h.stats(); s.DialsFailed == 0 || s.Refused != 0 {
+			t.Errorf("got %d failed dials and %d refused clients, want some and none", s.DialsFailed, s.Refused)
+		}
+	})
+}
+
+func TestTCPClientIsResetWhenNobodyServes(t *testing.T) {
+	tests := []struct {
+		name  string
+		setUp func(t *testing.T, h *house)
+	}{
+		{"nothing known of the service", func(t *testing.T, h *house) {
+			h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Removed: true}})
+		}},
+		{"no endpoints", func(t *testing.T, h *house) { h.endpoints("s") }},
+		{"all endpoints dead", func(t *testing.T, h *house) { h.endpoints("s", deadPort(t), deadPort(t)) }},
+		{"more dead endpoints than are tried", func(t *testing.T, h *house) {
+			h.endpoints("s", deadPort(t), deadPort(t), deadPort(t), deadPort(t), deadPort(t))
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			forEachEngine(t, func(t *testing.T, h *house) {
+				addr := h.serve(Service{})
+				tt.setUp(t, h)
+				c, err := net.Dial("tcp", addr.String())
+				if err == nil { // else the reset was quicker than the return of connect
+					c.SetDeadline(time.Now().Add(30 * time.Second))
+					_, err = io.ReadAll(c)
+					c.Close()
+				}
+				wantReset(t, err)
+				eventually(t, equals("clients refused", func() int64 { return h.stats().Refused }, 1))
+				if n := h.stats().DialsFailed; n > maxDials {
+					t.Errorf("%d endpoints were tried, want %d at most", n, maxDials)
+				}
+			})
+		})
+	}
+}
+
+// stuckPort is an address that neither accepts nor refuses: a listener whose queue is full.
+func stuckPort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Close(fd) })
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	sa, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.AddrPortFrom(loopback.Addr(), uint16(sa.(*syscall.SockaddrInet4).Port))
+	for range 8 {
+		d := net.Dialer{Timeout: 200 * time.Millisecond}
+		c, err := d.Dial("tcp4", addr.String())
+		if err != nil {
+			return addr // the queue is full
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Fatal("the queue of a listener does not fill")
+	panic("unreachable")
+}
+
+// A dial that hangs holds up its own client only, and only for the connect timeout.
+func TestTCPAcceptNeverWaitsForADial(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		stuck := stuckPort(t)
+		addr := h.serve(Service{ConnectTimeout: 20 * time.Second}, stuck)
+		waiting := dialTCP(t, addr)
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 1))
+		h.endpoints("s", tcpServer(t, named("quick")))
+		for range 5 {
+			if got := ask(t, addr); got != "quick" {
+				t.Fatalf("got %q, want quick", got)
+			}
+		}
+		if h.stats().ConnectionsActive == 0 {
+			t.Error("the first client no longer waits, so this shows nothing")
+		}
+		waiting.Close()
+	})
+}
+
+func TestTCPDialThatHangsGoesToTheNextEndpoint(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{ConnectTimeout: 100 * time.Millisecond}, stuckPort(t), tcpServer(t, named("alive")))
+		for range 4 {
+			if got := ask(t, addr); got != "alive" {
+				t.Fatalf("got %q, want alive", got)
+			}
+		}
+	})
+}
+
+func TestTCPIdleTimeout(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		serverEnd := make(chan error, 1)
+		addr := h.serve(Service{IdleTimeout: 100 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+			_, err := io.ReadAll(c)
+			serverEnd <- err
+		}))
+		if _, err := io.ReadAll(dialTCP(t, addr)); err != nil {
+			t.Errorf("the client's connection ended with %v, want a proper end", err)
+		}
+		if err := <-serverEnd; err != nil {
+			t.Errorf("the server's connection ended with %v, want a proper end", err)
+		}
+	})
+}
+
+// Traffic one way keeps the connection, though the other way is silent for longer than the timeout.
+func TestTCPIdleTimeoutCountsBothDirections(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{IdleTimeout: 2 * time.Second}, tcpServer(t, func(c *net.TCPConn) {
+			b, _ := io.ReadAll(c)
+			if len(b) != 30 {
+				t.Errorf("server got %d bytes, want 30", len(b))
+			}
+			io.WriteString(c, "done")
+		}))
+		c := dialTCP(t, addr)
+		for range 30 {
+			io.WriteString(c, ".")
+			time.Sleep(100 * time.Millisecond)
+		}
+		c.CloseWrite()
+		if got, err := io.ReadAll(c); err != nil || string(got) != "done" {
+			t.Errorf("got %q, %v, want done", got, err)
+		}
+	})
+}
+
+// Back-pressure: the sender is stopped when the receiver does not read, nothing piles up in between, and all arrives in the end.
+func TestTCPBackPressure(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const size = 64 << 20
+		release := make(chan struct{})
+		sum := make(chan [32]byte, 1)
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			<-release
+			sum <- sumAll(c)
+		}))
+		c := dialTCP(t, addr)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		sent := make(chan [32]byte, 1)
+		go func() {
+			s := sendRandom(c, size, 3)
+			c.CloseWrite()
+			sent <- s
+		}()
+		var last int64
+		eventually(t, func() error { // until nothing moves any more
+			now := h.stats().BytesUp
+			if now == 0 || now != last {
+				last = now
+				time.Sleep(100 * time.Millisecond)
+				return errPending
+			}
+			return nil
+		})
+		runtime.ReadMemStats(&after)
+		if last == size {
+			t.Error("all was taken though nobody read it")
+		}
+		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 {
+			t.Errorf("the heap grew by %d bytes, want next to nothing", grown)
+		}
+		close(release)
+		if <-sent != <-sum {
+			t.Error("what arrived is not what was sent")
+		}
+	})
+}
+
+// A peer that never reads does not hold a connection for ever.
+func TestTCPIdleTimeoutEndsStuckWriters(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		hold := make(chan struct{})
+		addr := h.serve(Service{IdleTimeout: 300 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+			go func() { // fills the way back too
+				for {
+					if _, err := c.Write(make([]byte, 64<<10)); err != nil {
+						return
+					}
+				}
+			}()
+			<-hold
+		}))
+		defer close(hold)
+		c := dialTCP(t, addr)
+		for {
+			if _, err := c.Write(make([]byte, 64<<10)); err != nil {
+				break
+			}
+		}
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+	})
+}
+
+// An idle connection holds its two sockets, and neither buffers nor pipes, whatever went over it before.
+func TestTCPIdlePairHoldsTwoDescriptors(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		if openDescriptors() == 0 {
+			t.Skip("this system does not tell its open descriptors")
+		}
+		addr := h.serve(Service{}, tcpServer(t, echo))
+		dialTCP(t, addr).Close() // whatever is opened once is open then
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+		before := openDescriptors()
+		const pairs = 20
+		for range pairs {
+			c := dialTCP(t, addr)
+			var wg sync.WaitGroup
+			wg.Go(func() { c.Write(make([]byte, 4<<20)) })
+			if _, err := io.ReadFull(c, make([]byte, 4<<20)); err != nil {
+				t.Fatal(err)
+			}
+			wg.Wait()
+		}
+		// Four sockets a pair here: this process is client and server too.
+		eventually(t, equals("descriptors", openDescriptors, before+4*pairs))
+	})
+}
+
+// With fewer descriptors than clients want, all are served, some later; none is turned away.
+func TestTCPClientsWaitWhileDescriptorsAreShort(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.options.MaxDescriptors = 40 // 30 for traffic, 28 without the listener: 14 connections
+		addr := h.serve(Service{}, tcpServer(t, echo))
+		var clients []*net.TCPConn
+		for range 60 {
+			clients = append(clients, dialTCP(t, addr)) // the kernel completes these
+		}
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 14))
+		for _, c := range clients {
+			exchange(t, c, "hello")
+			c.Close()
+		}
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+		if s := h.stats(); s.Connections != 60 || s.Refused != 0 {
+			t.Errorf("got %d connections and %d refused, want 60 and 0", s.Connections, s.Refused)
+		}
+	})
+}
+
+// A host name is resolved at each dial.
+func TestTCPEndpointByHostName(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{})
+		server := tcpServer(t, named("by name"))
+		h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{
+			{ID: "name", Host: "localhost", Addr: netip.AddrPortFrom(netip.Addr{}, server.Port())},
+		}}})
+		if got := ask(t, addr); got != "by name" {
+			t.Errorf("got %q, want by name", got)
+		}
+	})
+}
+
+func TestTCPListensOnIPv6(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		six := netip.MustParseAddrPort("[::1]:0")
+		if l, err := net.Listen("tcp6", six.String()); err != nil {
+			t.Skip("no IPv6 here:", err)
+		} else {
+			l.Close()
+		}
+		addr := h.serve(Service{Listen: []netip.AddrPort{six}}, tcpServer(t, named("six")))
+		if got := ask(t, addr); got != "six" {
+			t.Errorf("got %q, want six", got)
+		}
+	})
+}
+
+// The IPv4 wildcard must not take IPv6 clients: the operator did not say so.
+func TestIPv4WildcardIsIPv4Only(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		for _, p := range []Protocol{TCP, UDP} {
+			addr := h.serve(Service{Protocol: p, Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0")}})
+			if !addr.Addr().Is4() {
+				t.Errorf("%v: listens on %v, want an IPv4 address", p, addr)
+			}
+		}
+	})
+}
+
+// The sources of splices are bare connections, and bulk goes through a pipe where there are any.
+func TestTCPBulkUsesPipes(t *testing.T) {
+	if maxPipes == 0 {
+		t.Skip("no splice(2) here")
+	}
+	h := &house{T: t, balancer: lb.NewRoundRobin()}
+	h.Proxier = New(Options{LoadBalancer: h.balancer})
+	defer h.Close()
+	addr := h.serve(Service{}, tcpServer(t, echo))
+	c := dialTCP(t, addr)
+	var wg sync.WaitGroup
+	wg.Go(func() { c.Write(make([]byte, 8<<20)) })
+	used := 0
+	buf := make([]byte, 256<<10)
+	for n := 0; n < 8<<20; {
+		m, err := c.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n += m
+		h.engine.pipes.mu.Lock()
+		used = max(used, h.engine.pipes.open)
+		h.engine.pipes.mu.Unlock()
+	}
+	wg.Wait()
+	if used == 0 || used > 4 {
+		t.Errorf("%d pipes were used at once for one connection, want 1 to 4", used)
+	}
+}
+
+func TestTCPManyClientsAtOnce(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{}, tcpServer(t, echo), tcpServer(t, echo))
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				for range 10 {
+					c, err := net.Dial("tcp", addr.String())
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					c.SetDeadline(time.Now().Add(30 * time.Second))
+					msg := slices.Repeat([]byte("0123456789abcdef"), 1+rand.IntN(4000))
+					go c.Write(msg)
+					got := make([]byte, len(msg))
+					if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, msg) {
+						t.Errorf("got %d bytes, %v, want them back as sent", len(got), err)
+					}
+					c.Close()
+				}
+			})
+		}
+		wg.Wait()
+	})
+}

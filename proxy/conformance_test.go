@@ -1,0 +1,224 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// The conformance suite is what every engine must satisfy, in conformance_*_test.go: each test takes an engine by forEachEngine.
+var engines = []struct {
+	name string
+	new  func(Options) *Proxier
+}{
+	{"portable", New},
+}
+
+func forEachEngine(t *testing.T, test func(t *testing.T, h *house)) {
+	for _, e := range engines {
+		t.Run(e.name, func(t *testing.T) {
+			h := &house{T: t, balancer: lb.NewRoundRobin()}
+			h.options = Options{LoadBalancer: h.balancer}
+			h.start = func() { h.Proxier = e.new(h.options) }
+			t.Cleanup(func() {
+				if h.Proxier != nil {
+					h.Proxier.Close()
+				}
+			})
+			test(t, h)
+		})
+	}
+}
+
+// A house is a proxier under test and its balancer.
+type house struct {
+	*testing.T
+	*Proxier
+	balancer *lb.RoundRobin
+	options  Options // may be changed before the first serve
+	start    func()
+}
+
+var loopback = netip.MustParseAddrPort("127.0.0.1:0")
+
+// serve applies one service called "s", listening on 127.0.0.1:0 unless it says otherwise, with the given endpoints, and returns its address.
+func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
+	h.Helper()
+	if h.Proxier == nil {
+		h.start()
+	}
+	s.Name = "s"
+	if s.Listen == nil {
+		s.Listen = []netip.AddrPort{loopback}
+	}
+	h.endpoints("s", endpoints...)
+	if err := h.Apply([]Service{s}); err != nil {
+		h.Fatal(err)
+	}
+	return h.Listeners()[0].Addr
+}
+
+// endpoints makes addrs the set of a service, each its own ID.
+func (h *house) endpoints(service string, addrs ...netip.AddrPort) {
+	u := lb.Endpoints{Service: service}
+	for _, a := range addrs {
+		u.Endpoints = append(u.Endpoints, lb.Endpoint{ID: a.String(), Addr: a})
+	}
+	h.balancer.OnUpdate([]lb.Endpoints{u})
+}
+
+func (h *house) stats() Stats { return h.Snapshot()[0] }
+
+// eventually waits until ok returns nil.
+func eventually(t *testing.T, ok func() error) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+// equals is an eventually condition.
+func equals[V comparable](what string, get func() V, want V) func() error {
+	return func() error {
+		if got := get(); got != want {
+			return fmt.Errorf("%s: got %v, want %v", what, got, want)
+		}
+		return nil
+	}
+}
+
+// tcpServer runs handle for each connection to a new listener, until the test ends. The connection is closed after it.
+func tcpServer(t *testing.T, handle func(c *net.TCPConn)) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	open := map[net.Conn]bool{}
+	wg.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			open[c] = true
+			mu.Unlock()
+			wg.Go(func() {
+				handle(c.(*net.TCPConn))
+				c.Close()
+				mu.Lock()
+				delete(open, c)
+				mu.Unlock()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		mu.Lock()
+		for c := range open {
+			c.Close()
+		}
+		mu.Unlock()
+		wg.Wait()
+	})
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+// echo sends back what it gets, without io.Copy, which would hold pipes.
+func echo(c *net.TCPConn) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := c.Read(buf)
+		if _, werr := c.Write(buf[:n]); err != nil || werr != nil {
+			return
+		}
+	}
+}
+
+// named answers with its name and closes.
+func named(name string) func(c *net.TCPConn) {
+	return func(c *net.TCPConn) { io.WriteString(c, name) }
+}
+
+// deadPort is an address where nothing listens.
+func deadPort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort()
+}
+
+func dialTCP(t *testing.T, addr netip.AddrPort) *net.TCPConn {
+	t.Helper()
+	c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetDeadline(time.Now().Add(30 * time.Second)) // so that a hang is a failure
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// ask connects, and returns all that the server says.
+func ask(t *testing.T, addr netip.AddrPort) string {
+	t.Helper()
+	c := dialTCP(t, addr)
+	defer c.Close()
+	b, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// exchange sends a line and wants it back.
+func exchange(t *testing.T, c net.Conn, text string) {
+	t.Helper()
+	if _, err := io.WriteString(c, text); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(c, got); err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != text {
+		t.Fatalf("got %q back, want %q", got, text)
+	}
+}
+
+func wantReset(t *testing.T, err error) {
+	t.Helper()
+	if !isReset(err) {
+		t.Errorf("got %v, want a connection reset", err)
+	}
+}
+
+func short(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+var errPending = errors.New("not yet")

@@ -1,0 +1,412 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// udpServer answers each datagram with what handle makes of it, until the test ends; nil for no answer.
+func udpServer(t *testing.T, handle func(b []byte) []byte) netip.AddrPort {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveUDP(t, c, handle)
+	return c.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+func serveUDP(t *testing.T, c *net.UDPConn, handle func(b []byte) []byte) {
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		buf := make([]byte, maxDatagram)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				if errors.Is(err, net.ErrClosed) {
+					return
+				}
+				continue
+			}
+			if answer := handle(buf[:n]); answer != nil {
+				c.WriteToUDPAddrPort(answer, from)
+			}
+		}
+	})
+	t.Cleanup(func() { c.Close(); wg.Wait() })
+}
+
+func echoUDP(b []byte) []byte { return b }
+
+// says answers everything with its name and what it was asked.
+func says(name string) func([]byte) []byte {
+	return func(b []byte) []byte { return fmt.Appendf(nil, "%s:%s", name, b) }
+}
+
+func dialUDP(t *testing.T, addr netip.AddrPort) *net.UDPConn {
+	t.Helper()
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// query sends a datagram and returns the answer. It asks again when there is none for a while: UDP may lose one.
+func query(t *testing.T, c *net.UDPConn, text string) string {
+	t.Helper()
+	buf := make([]byte, maxDatagram)
+	for range 20 {
+		c.Write([]byte(text))
+		c.SetReadDeadline(time.Now().Add(time.Second))
+		n, err := c.Read(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) || isRefused(err) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:n])
+	}
+	t.Fatalf("no answer to %q", text)
+	return ""
+}
+
+func isRefused(err error) bool { return err != nil && refused(err) }
+
+func TestUDPEachClientHasASession(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP}, udpServer(t, says("a")), udpServer(t, says("b")))
+		one, two := dialUDP(t, addr), dialUDP(t, addr)
+		first, second := query(t, one, "x"), query(t, two, "x")
+		if first == second {
+			t.Errorf("both clients got %q, want an endpoint each", first)
+		}
+		for range 10 {
+			if got := query(t, one, "x"); got != first {
+				t.Errorf("the first client got %q, want %q again", got, first)
+			}
+			if got := query(t, two, "x"); got != second {
+				t.Errorf("the second client got %q, want %q again", got, second)
+			}
+		}
+		if s := h.stats(); s.Sessions != 2 || s.SessionsActive != 2 {
+			t.Errorf("got %d sessions, %d active, want 2", s.Sessions, s.SessionsActive)
+		}
+	})
+}
+
+func TestUDPDatagramsArriveWhole(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		c := dialUDP(t, h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP)))
+		for _, size := range []int{0, 1, 1400, 1472, 1473, 4096, 4097, 9000, 65506, 65507} {
+			sent := strings.Repeat("0123456789abcdefg", size/17+1)[:size]
+			if got := query(t, c, sent); got != sent {
+				t.Errorf("%d bytes: got %d bytes, or others", size, len(got))
+			}
+		}
+	})
+}
+
+func TestUDPSessionExpires(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP, IdleTimeout: 150 * time.Millisecond}, udpServer(t, echoUDP))
+		before := openDescriptors()
+		for range 10 {
+			query(t, dialUDP(t, addr), "x")
+		}
+		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
+		if openDescriptors() != 0 {
+			eventually(t, equals("descriptors", openDescriptors, before+10)) // those of the clients
+		}
+	})
+}
+
+// Answers keep a session alive that the client only listens to.
+func TestUDPAnswersKeepTheSession(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		c := dialUDP(t, h.serve(Service{Protocol: UDP, IdleTimeout: 2 * time.Second}, server.LocalAddr().(*net.UDPAddr).AddrPort()))
+		c.Write([]byte("subscribe"))
+		buf := make([]byte, 100)
+		_, session, err := server.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 30 {
+			server.WriteToUDPAddrPort([]byte("tick"), session)
+			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if _, err := c.Read(buf); err != nil {
+				t.Fatalf("tick %d: %v", i, err)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if s := h.stats(); s.Sessions != 1 {
+			t.Errorf("got %d sessions, want 1", s.Sessions)
+		}
+	})
+}
+
+func TestUDPSessionsAreBoundedOldestIdleFirst(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP, MaxSessions: 3, IdleTimeout: 8 * time.Millisecond * 1000}, udpServer(t, echoUDP))
+		var clients []*net.UDPConn
+		for i := range 5 {
+			clients = append(clients, dialUDP(t, addr))
+			query(t, clients[i], "x")
+		}
+		if s := h.stats(); s.SessionsActive != 3 || s.SessionsEvicted != 2 {
+			t.Errorf("got %d sessions and %d ended to make room, want 3 and 2", s.SessionsActive, s.SessionsEvicted)
+		}
+		query(t, clients[4], "x") // still has its session
+		query(t, clients[2], "x")
+		if n := h.stats().Sessions; n != 5 {
+			t.Errorf("got %d sessions begun, want 5: the newest three kept theirs", n)
+		}
+		query(t, clients[0], "x") // lost it, and gets another
+		if n := h.stats().Sessions; n != 6 {
+			t.Errorf("got %d sessions begun, want 6", n)
+		}
+	})
+}
+
+func TestUDPSessionsMakeRoomWhenDescriptorsAreShort(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.options.MaxDescriptors = 40 // 30 for traffic, 28 without the listener
+		addr := h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP))
+		for range 100 {
+			query(t, dialUDP(t, addr), "x")
+		}
+		if s := h.stats(); s.SessionsActive != 28 || s.Sessions != 100 || s.DatagramsDropped != 0 {
+			t.Errorf("got %d active of %d sessions and %d datagrams dropped, want 28 of 100 and 0", s.SessionsActive, s.Sessions, s.DatagramsDropped)
+		}
+	})
+}
+
+// The endpoint's ICMP refusal moves the session at the next datagram.
+func TestUDPRefusedSessionIsRepicked(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP}, deadUDP(t), udpServer(t, says("alive")), deadUDP(t))
+		for range 6 {
+			if got := query(t, dialUDP(t, addr), "x"); got != "alive:x" {
+				t.Fatalf("got %q, want alive", got)
+			}
+		}
+		if h.stats().DialsFailed == 0 {
+			t.Error("no endpoint refused, so this shows nothing")
+		}
+	})
+}
+
+func deadUDP(t *testing.T) netip.AddrPort {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// The only endpoint refuses while it restarts, and serves the same client again when it is back.
+func TestUDPOnlyEndpointComesBack(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		back := deadUDP(t)
+		c := dialUDP(t, h.serve(Service{Protocol: UDP}, back))
+		for range 5 {
+			c.Write([]byte("x"))
+			time.Sleep(time.Millisecond)
+		}
+		server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(back))
+		if err != nil {
+			t.Skip("somebody else took the port:", err)
+		}
+		serveUDP(t, server, says("back"))
+		if got := query(t, c, "y"); got != "back:y" {
+			t.Errorf("got %q, want back", got)
+		}
+	})
+}
+
+func TestUDPSessionIsRepickedWhenItsEndpointLeaves(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		a, b := udpServer(t, says("a")), udpServer(t, says("b"))
+		c := dialUDP(t, h.serve(Service{Protocol: UDP}, a))
+		if got := query(t, c, "1"); got != "a:1" {
+			t.Fatalf("got %q, want a", got)
+		}
+		h.endpoints("s", a, b)
+		for range 5 {
+			if got := query(t, c, "2"); got != "a:2" {
+				t.Errorf("got %q after another endpoint came, want a still", got)
+			}
+		}
+		h.endpoints("s", b)
+		if got := query(t, c, "3"); got != "b:3" {
+			t.Errorf("got %q after a left, want b", got)
+		}
+		// The same instance at another address is another endpoint for a session.
+		d := udpServer(t, says("d"))
+		h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{{ID: b.String(), Addr: d}}}})
+		if got := query(t, c, "4"); got != "d:4" {
+			t.Errorf("got %q after b moved, want d", got)
+		}
+	})
+}
+
+// From an empty set to endpoints, the same client is served without having to do anything.
+func TestUDPServedOnceEndpointsAppear(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		c := dialUDP(t, h.serve(Service{Protocol: UDP}))
+		c.Write([]byte("lost"))
+		eventually(t, equals("datagrams dropped", func() int64 { return h.stats().DatagramsDropped }, 1))
+		h.endpoints("s", udpServer(t, says("a")))
+		if got := query(t, c, "x"); got != "a:x" {
+			t.Errorf("got %q, want a", got)
+		}
+	})
+}
+
+// Answers leave from the address that the client used: a connected client would not take any other.
+func TestUDPWildcardAnswersFromTheAddressThatWasUsed(t *testing.T) {
+	for _, tt := range []struct{ name, listen, dial string }{
+		{"IPv4", "0.0.0.0:0", "127.0.0.1"},
+		{"IPv4, another address", "0.0.0.0:0", "127.0.0.77"},
+		{"dual stack, IPv4", "[::]:0", "127.0.0.77"},
+		{"dual stack, IPv6", "[::]:0", "::1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			forEachEngine(t, func(t *testing.T, h *house) {
+				probe, err := net.ListenPacket("udp", net.JoinHostPort(tt.dial, "0"))
+				if err != nil {
+					t.Skip("this host has no such address:", err)
+				}
+				probe.Close()
+				addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort(tt.listen)}}, udpServer(t, says("a")))
+				c := dialUDP(t, netip.AddrPortFrom(netip.MustParseAddr(tt.dial), addr.Port()))
+				if got := query(t, c, "x"); got != "a:x" {
+					t.Errorf("got %q, want a", got)
+				}
+			})
+		})
+	}
+}
+
+// One client address that uses two of the host's addresses has a session for each.
+func TestUDPWildcardKeepsLocalAddressesApart(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0")}}, udpServer(t, echoUDP))
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for _, local := range []string{"127.0.0.1", "127.0.0.2"} {
+			to := netip.AddrPortFrom(netip.MustParseAddr(local), addr.Port())
+			if _, err := c.WriteToUDPAddrPort([]byte("x"), to); err != nil {
+				t.Skip("this host has no such address:", err)
+			}
+			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_, from, err := c.ReadFromUDPAddrPort(make([]byte, 10))
+			if err != nil || from != to {
+				t.Fatalf("answer from %v, %v, want from %v", from, err, to)
+			}
+		}
+		if n := h.stats().SessionsActive; n != 2 {
+			t.Errorf("got %d sessions, want 2", n)
+		}
+	})
+}
+
+// A client that never takes its answers holds up nobody.
+func TestUDPSlowSessionHoldsUpNobody(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		flood := udpServer(t, func(b []byte) []byte { return bytes.Repeat(b, 1000) })
+		addr := h.serve(Service{Protocol: UDP}, flood)
+		slow := dialUDP(t, addr)
+		slow.SetReadBuffer(1)
+		for range 2000 {
+			slow.Write([]byte("0123456789"))
+		}
+		quick := dialUDP(t, addr)
+		for range 20 {
+			if got := query(t, quick, "x"); len(got) != 1000 {
+				t.Fatalf("got %d bytes, want 1000", len(got))
+			}
+		}
+	})
+}
+
+// An endpoint's host name is resolved beside the traffic of others, and what a client sends meanwhile is kept.
+func TestUDPEndpointByHostName(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP})
+		server := udpServer(t, says("by name"))
+		h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{
+			{ID: "name", Host: "localhost", Addr: netip.AddrPortFrom(netip.Addr{}, server.Port())},
+		}}})
+		c := dialUDP(t, addr)
+		for i := range 3 {
+			c.Write(fmt.Append(nil, i))
+		}
+		got := map[string]bool{}
+		for range 3 {
+			buf := make([]byte, 100)
+			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			n, err := c.Read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[string(buf[:n])] = true
+		}
+		for i := range 3 {
+			if !got[fmt.Sprintf("by name:%d", i)] {
+				t.Errorf("got %v, want all three answers", got)
+			}
+		}
+	})
+}
+
+func TestUDPManyClients(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP}, udpServer(t, says("a")), udpServer(t, says("b")))
+		var wg sync.WaitGroup
+		for i := range 50 {
+			c := dialUDP(t, addr)
+			wg.Go(func() {
+				for n := range 20 {
+					text := fmt.Sprintf("%d/%d", i, n)
+					buf := make([]byte, 100)
+					for try := 0; ; try++ {
+						c.Write([]byte(text))
+						c.SetReadDeadline(time.Now().Add(time.Second))
+						m, err := c.Read(buf)
+						if err == nil && string(buf[2:m]) == text {
+							break
+						}
+						if try == 20 {
+							t.Errorf("client %d got %q, %v, want its own %q", i, buf[:m], err, text)
+							return
+						}
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}

@@ -1,0 +1,27 @@
+package proxy
+
+// write delivers b to the destination, however long that takes within the pair's limits.
+func (m *mover) write(b []byte) error {
+	for len(b) > 0 {
+		n, err := m.dst.Write(b)
+		m.count(n)
+		b = b[n:]
+		if err == nil {
+			continue
+		}
+		if end, goOn := m.pair.expired(err); end {
+			return errIdle
+		} else if !goOn {
+			return &writeError{err}
+		}
+	}
+	return nil
+}
+
+func (m *mover) count(n int) {
+	if n > 0 {
+		*m.moved += int64(n)
+		m.total.Add(int64(n))
+		m.pair.touch()
+	}
+}

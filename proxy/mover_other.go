@@ -1,0 +1,43 @@
+//go:build !unix
+
+package proxy
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+)
+
+// A mover moves the bytes of one direction of a pair, through a pooled buffer that it holds while it waits.
+type mover struct {
+	pair     *pair
+	src, dst *net.TCPConn
+	pipes    *pipePool
+	moved    *int64        // by this direction
+	total    *atomic.Int64 // by all of the service
+}
+
+var buffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
+
+// run moves bytes until the source ends, with io.EOF, or something fails: errIdle, a *writeError, or what reading said.
+func (m *mover) run() error {
+	buf := buffers.Get().(*[16 << 10]byte)
+	defer buffers.Put(buf)
+	for {
+		n, err := m.src.Read(buf[:])
+		if werr := m.write(buf[:n]); werr != nil {
+			return werr
+		}
+		if err == nil {
+			continue
+		}
+		if end, goOn := m.pair.expired(err); end {
+			return errIdle
+		} else if !goOn {
+			return err
+		}
+	}
+}
+
+// unsent tells nothing here.
+func unsent(*net.TCPConn) int { return 0 }

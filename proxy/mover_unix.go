@@ -1,0 +1,123 @@
+//go:build unix
+
+package proxy
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// A mover moves the bytes of one direction of a pair.
+//
+// It waits for its source without holding anything: neither a buffer nor a pipe. Small messages go through a pooled buffer, by read
+// and write. When a read fills the buffer, there is more to come, and the mover goes on by splice(2), where there is that and a pipe
+// to be had, until its source gives less.
+type mover struct {
+	pair     *pair
+	src, dst *net.TCPConn
+	pipes    *pipePool
+	moved    *int64        // by this direction
+	total    *atomic.Int64 // by all of the service
+
+	in, out syscall.RawConn
+	bulk    bool
+
+	// Results of the last call that waited; the closures that RawConn wants are made once.
+	buf   *[bufferSize]byte
+	pipe  *pipe
+	n     int
+	err   error
+	read  func(fd uintptr) bool
+	fill  func(fd uintptr) bool
+	drain func(fd uintptr) bool
+}
+
+// bufferSize is how much a message may have to go by read and write: below it, two copies are cheaper than two splices.
+const bufferSize = 16 << 10
+
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
+
+// run moves bytes until the source ends, with io.EOF, or something fails: errIdle, a *writeError, or what reading said.
+func (m *mover) run() error {
+	var err error
+	if m.in, err = m.src.SyscallConn(); err != nil {
+		return err
+	}
+	if m.out, err = m.dst.SyscallConn(); err != nil {
+		return &writeError{err}
+	}
+	m.read, m.fill, m.drain = m.readSome, m.fillPipe, m.drainPipe
+	for {
+		step := m.copySome
+		if m.bulk {
+			step = m.spliceSome
+		}
+		if err := step(); err != nil {
+			return err
+		}
+	}
+}
+
+// await runs f on the source until it has done something, waiting for the source to become readable in between.
+func (m *mover) await(c syscall.RawConn, f func(fd uintptr) bool) error {
+	for {
+		err := c.Read(f)
+		if err == nil {
+			return m.err
+		}
+		if end, goOn := m.pair.expired(err); end {
+			return errIdle
+		} else if !goOn {
+			return err
+		}
+	}
+}
+
+// copySome moves what one read gets.
+func (m *mover) copySome() error {
+	if err := m.await(m.in, m.read); err != nil {
+		return err
+	}
+	defer func() {
+		buffers.Put(m.buf)
+		m.buf = nil
+	}()
+	if m.n == 0 {
+		return io.EOF
+	}
+	m.bulk = m.n == bufferSize && m.pipes != nil
+	return m.write(m.buf[:m.n])
+}
+
+// readSome reads into a buffer that it holds only if there was something to read.
+func (m *mover) readSome(fd uintptr) bool {
+	buf := buffers.Get().(*[bufferSize]byte)
+	n, err := syscall.Read(int(fd), buf[:])
+	for err == syscall.EINTR {
+		n, err = syscall.Read(int(fd), buf[:])
+	}
+	if err != nil {
+		buffers.Put(buf)
+		m.err = os.NewSyscallError("read", err)
+		return err != syscall.EAGAIN
+	}
+	m.buf, m.n, m.err = buf, n, nil
+	return true
+}
+
+// unsent is how many bytes written to c its peer has not acknowledged, where the system tells.
+func unsent(c *net.TCPConn) int {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	if raw.Control(func(fd uintptr) { n = unsentOf(int(fd)) }) != nil {
+		return 0
+	}
+	return n
+}

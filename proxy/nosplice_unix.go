@@ -1,0 +1,14 @@
+//go:build unix && !linux
+
+package proxy
+
+import "errors"
+
+// These are not reached: movers splice only with a pipePool.
+
+func (m *mover) spliceSome() error         { return errors.ErrUnsupported }
+func (m *mover) fillPipe(fd uintptr) bool  { return true }
+func (m *mover) drainPipe(fd uintptr) bool { return true }
+
+// unsentOf tells nothing here.
+func unsentOf(int) int { return 0 }

@@ -1,0 +1,219 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A pair is a client's connection and the endpoint's connection that serves it.
+//
+// Each direction is moved by its own goroutine until its source ends. How the two ends come about:
+//
+//	source ends (FIN)      -> FIN to the destination; the other direction goes on, within the half-close timeout
+//	both sources ended     -> both connections are closed
+//	source fails (RST)     -> what was read is delivered, then the destination gets a RST; all is over
+//	destination fails      -> the direction stops; the other one delivers what the failed peer had sent before, then the source gets a RST
+//	nothing moves for long -> both are closed; with a RST if a direction had ended, for then the other one is cut short
+//	cut                    -> RST both ways
+//
+// The conns are never wrapped: splice(2) needs them as they are.
+type pair struct {
+	client, server *net.TCPConn
+	service        *service
+	idle, half     time.Duration // zero: no limit
+	began          time.Time
+
+	last     atomic.Int64 // when something moved last, in nanoseconds since began
+	up, down int64        // bytes moved; each belongs to one direction's goroutine until both have ended
+
+	mu      sync.Mutex
+	ends    int    // directions that have ended
+	reset   bool   // the connections are to be closed by RST
+	hasty   bool   // without waiting until the peers have what was written to them
+	closing bool   // both directions are over or must end now
+	reason  string // of the end: the first one
+}
+
+func newPair(client, server *net.TCPConn, s *service) *pair {
+	spec := s.spec.Load()
+	return &pair{client: client, server: server, service: s, idle: spec.idleTimeout(), half: spec.halfCloseTimeout(), began: time.Now()}
+}
+
+// relay moves bytes both ways until the pair has ended, and leaves both connections closed.
+func (p *pair) relay(pipes *pipePool) {
+	p.mu.Lock()
+	p.deadlinesLocked()
+	p.mu.Unlock()
+	done := make(chan struct{})
+	go p.downstream(pipes, done)
+	p.upstream(pipes)
+	<-done
+	p.close()
+}
+
+// upstream and downstream are functions of their own so that a stack dump says which way a goroutine moves bytes.
+
+func (p *pair) upstream(pipes *pipePool) {
+	p.move(&mover{pair: p, src: p.client, dst: p.server, pipes: pipes, moved: &p.up, total: &p.service.counters.bytesUp})
+}
+
+func (p *pair) downstream(pipes *pipePool, done chan<- struct{}) {
+	defer close(done)
+	p.move(&mover{pair: p, src: p.server, dst: p.client, pipes: pipes, moved: &p.down, total: &p.service.counters.bytesDown})
+}
+
+// move runs one direction to its end, and then tells the other what that means for it.
+func (p *pair) move(m *mover) {
+	err := m.run()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ends++
+	if p.closing {
+		return
+	}
+	var failed *writeError
+	switch {
+	case errors.Is(err, io.EOF):
+		if p.ends == 2 {
+			p.because("closed by both")
+			return
+		}
+		p.because(p.nameOf(m.src) + " closed")
+		if p.reset {
+			return
+		}
+		if m.dst.CloseWrite() != nil {
+			p.reset = true // the destination is gone already; its own direction will find out
+		}
+		p.touch() // the half-close timeout counts from here
+		p.deadlinesLocked()
+	case errors.As(err, &failed):
+		p.because(p.nameOf(m.dst) + ": " + failed.Error())
+		p.reset = true
+		p.touch()
+		p.deadlinesLocked()
+	case errors.Is(err, errIdle):
+		p.because("idle")
+		p.reset = p.reset || p.ends == 2
+		p.interruptLocked()
+	default:
+		p.because(p.nameOf(m.src) + ": " + err.Error())
+		p.reset = true
+		p.interruptLocked()
+	}
+}
+
+func (p *pair) nameOf(c *net.TCPConn) string {
+	if c == p.client {
+		return "client"
+	}
+	return "endpoint"
+}
+
+func (p *pair) because(reason string) {
+	if p.reason == "" {
+		p.reason = reason
+	}
+}
+
+// cut ends the pair from outside, by RST, at once: what is still on its way is lost.
+func (p *pair) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.because("cut")
+	p.reset, p.hasty = true, true
+	p.interruptLocked()
+}
+
+// interruptLocked makes both directions end soon. It closes nothing, for the goroutines still use the connections.
+func (p *pair) interruptLocked() {
+	p.closing = true
+	p.client.SetDeadline(p.began)
+	p.server.SetDeadline(p.began)
+}
+
+// close closes both connections after both directions have ended.
+func (p *pair) close() {
+	p.mu.Lock()
+	reset, hasty := p.reset, p.hasty
+	p.mu.Unlock()
+	if !reset {
+		p.client.Close()
+		p.server.Close()
+		return
+	}
+	if !hasty {
+		deliver(p.client, p.server)
+	}
+	abort(p.client)
+	abort(p.server)
+}
+
+// touch notes that something moved.
+func (p *pair) touch() { p.last.Store(int64(time.Since(p.began))) }
+
+// limitLocked is how long nothing may move now; zero for no limit.
+func (p *pair) limitLocked() time.Duration {
+	if p.ends > 0 {
+		return p.half
+	}
+	return p.idle
+}
+
+// deadlinesLocked sets the deadlines of both connections by the time that something moved last. They are not moved with each byte: when
+// one passes, expired looks whether something moved since. Both for reading and writing, for a peer that never reads must not
+// hold the pair for ever either.
+func (p *pair) deadlinesLocked() {
+	var at time.Time
+	if limit := p.limitLocked(); limit > 0 {
+		at = p.began.Add(time.Duration(p.last.Load()) + limit)
+	}
+	p.client.SetDeadline(at)
+	p.server.SetDeadline(at)
+}
+
+// expired is asked when an operation has failed with err. It tells whether that was a deadline that means the end, because the pair
+// has been idle for too long or is over. If it was one that passed although something moved, expired sets new ones and tells to go on.
+func (p *pair) expired(err error) (end, goOn bool) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false, false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	limit := p.limitLocked()
+	if p.closing || limit > 0 && time.Since(p.began)-time.Duration(p.last.Load()) >= limit {
+		return true, false
+	}
+	p.deadlinesLocked()
+	return false, true
+}
+
+// errIdle ends a direction over which, and over whose counterpart, nothing moved for the whole limit.
+var errIdle = errors.New("idle")
+
+// A writeError is a failure of the destination, as opposed to the source.
+type writeError struct{ error }
+
+func (e *writeError) Unwrap() error { return e.error }
+
+// deliverTimeout bounds the wait of deliver.
+const deliverTimeout = time.Second
+
+// deliver waits until the peers have what was written to them: a reset throws away what is still on its way. There is nothing
+// to be woken by, so it looks again and again, ever less often.
+func deliver(conns ...*net.TCPConn) {
+	ctx, cancel := context.WithTimeout(context.Background(), deliverTimeout)
+	defer cancel()
+	pause := time.Millisecond
+	for _, c := range conns {
+		for unsent(c) > 0 && wait(ctx.Done(), pause) {
+			pause = min(2*pause, 50*time.Millisecond)
+		}
+	}
+}

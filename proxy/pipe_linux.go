@@ -1,0 +1,111 @@
+package proxy
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxPipes bounds the pipes of bulk transfers at one moment. A transfer that gets none goes by read and write.
+	maxPipes = 64
+
+	// pipeSize is asked for. A user without privileges gets 16,384 pages of pipes in all (fs.pipe-user-pages-soft, see pipe(7)); this is
+	// 64 pages a pipe, so that maxPipes of them use a quarter. The kernel may give less.
+	pipeSize = 256 << 10
+
+	// pipeIdle is how long an unused pipe is kept.
+	pipeIdle = time.Second
+)
+
+type pipe struct {
+	r, w int
+	size int
+}
+
+// A pipePool lends pipes, empty ones.
+type pipePool struct {
+	mu     sync.Mutex
+	free   []*pipe
+	open   int // lent ones included
+	trim   *time.Timer
+	closed bool
+}
+
+func newPipePool() *pipePool { return &pipePool{} }
+
+// get returns nil if there is none to be had.
+func (pp *pipePool) get() *pipe {
+	pp.mu.Lock()
+	defer pp.mu.Unlock()
+	if n := len(pp.free); n > 0 {
+		p := pp.free[n-1]
+		pp.free = pp.free[:n-1]
+		return p
+	}
+	if pp.open >= maxPipes {
+		return nil
+	}
+	var fds [2]int
+	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+		return nil
+	}
+	p := &pipe{r: fds[0], w: fds[1]}
+	unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize) // if refused, the size stays what it is
+	p.size, _ = unix.FcntlInt(uintptr(p.w), unix.F_GETPIPE_SZ, 0)
+	if p.size <= 0 {
+		p.size = 64 << 10
+	}
+	pp.open++
+	return p
+}
+
+// put takes back an empty pipe. Pipes that nobody has used for a while are closed.
+func (pp *pipePool) put(p *pipe) {
+	pp.mu.Lock()
+	defer pp.mu.Unlock()
+	if pp.closed {
+		pp.closeLocked(p)
+		return
+	}
+	pp.free = append(pp.free, p)
+	if pp.trim == nil {
+		pp.trim = time.AfterFunc(pipeIdle, pp.closeIdle)
+	} else if len(pp.free) == pp.open { // all are unused from now
+		pp.trim.Reset(pipeIdle)
+	}
+}
+
+// discard takes back a pipe that has bytes in it.
+func (pp *pipePool) discard(p *pipe) {
+	pp.mu.Lock()
+	defer pp.mu.Unlock()
+	pp.closeLocked(p)
+}
+
+func (pp *pipePool) closeLocked(p *pipe) {
+	unix.Close(p.r)
+	unix.Close(p.w)
+	pp.open--
+}
+
+func (pp *pipePool) closeIdle() {
+	pp.mu.Lock()
+	defer pp.mu.Unlock()
+	for _, p := range pp.free {
+		pp.closeLocked(p)
+	}
+	pp.free = nil
+}
+
+// close closes all unused pipes; lent ones are closed when they are put back.
+func (pp *pipePool) close() {
+	pp.mu.Lock()
+	pp.closed = true
+	if pp.trim != nil {
+		pp.trim.Stop()
+	}
+	pp.mu.Unlock()
+	pp.closeIdle()
+}

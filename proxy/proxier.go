@@ -1,0 +1,263 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-multierror"
+)
+
+// Options are what a Proxier needs.
+type Options struct {
+	LoadBalancer LoadBalancer // required
+	Logger       hclog.Logger // nil: silent
+
+	// MaxDescriptors is how many descriptors the process may have open. A part is kept back for what is not traffic. Zero: 65,536.
+	MaxDescriptors int64
+}
+
+// A Proxier keeps the listeners of a set of services open and serves their clients. All methods may be called concurrently.
+type Proxier struct {
+	balancer LoadBalancer
+	log      hclog.Logger
+	budget   *budget
+	engine   *portable
+	loops    tracker
+
+	mu       sync.Mutex // one Apply at a time
+	closed   bool
+	services map[string]*service
+	sockets  map[socketKey]*boundSocket
+	leaving  map[*boundSocket]socketKey // removed, and draining
+	drained  context.CancelFunc         // cuts the leaving
+	draining context.Context
+}
+
+// A socketKey is what a listener is asked for as. The name counts only for port 0: every service gets a port of its own.
+type socketKey struct {
+	protocol Protocol
+	addr     netip.AddrPort
+	name     string
+}
+
+// A boundSocket is a proxySocket and what it serves now.
+type boundSocket struct {
+	proxySocket
+	service *service
+}
+
+// New returns a Proxier without services.
+func New(o Options) *Proxier {
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	b := newBudget(o.MaxDescriptors)
+	p := &Proxier{
+		balancer: o.LoadBalancer,
+		log:      o.Logger.Named("proxy"),
+		budget:   b,
+		engine:   newPortable(b),
+		services: map[string]*service{},
+		sockets:  map[socketKey]*boundSocket{},
+		leaving:  map[*boundSocket]socketKey{},
+	}
+	p.draining, p.drained = context.WithCancel(context.Background())
+	return p
+}
+
+// Apply makes services the ones that are served, all of them or, if one listener cannot be opened, none: then everything stays as
+// it was, and the error tells of every listener that failed. Names must be distinct, and so must addresses within a protocol.
+//
+// Services that are equal to what they were are not touched. Of those that changed, listeners at the same address stay open and their
+// clients connected; new clients get the new settings. Listeners that are no longer wanted close, and drain: their TCP connections go
+// on until they end, their UDP sessions until they are quiet.
+func (p *Proxier) Apply(services []Service) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return ErrClosed
+	}
+	next := make(map[string]*service, len(services))
+	wanted := map[socketKey]*service{}
+	for i := range services {
+		spec := services[i]
+		s := p.services[spec.Name]
+		if s == nil || s.spec.Load().Protocol != spec.Protocol {
+			s = newService(&spec, p.balancer, p.log)
+		}
+		next[spec.Name] = s
+		for _, addr := range spec.Listen {
+			wanted[keyOf(&spec, addr)] = s
+		}
+	}
+	opened, err := p.openLocked(wanted)
+	if err != nil {
+		return err
+	}
+
+	// Nothing can fail from here.
+	for i := range services {
+		if s := next[services[i].Name]; !s.spec.Load().equal(&services[i]) {
+			s.spec.Store(&services[i])
+		}
+	}
+	for key, s := range opened {
+		p.sockets[key] = s
+		p.loops.run(func() { p.loop(s) })
+	}
+	for key, s := range p.sockets {
+		if service, ok := wanted[key]; !ok {
+			delete(p.sockets, key)
+			p.leaving[s] = key
+			p.loops.run(func() { p.drain(s) })
+		} else if s.service != service {
+			s.service = service
+			s.serve(service)
+		}
+	}
+	p.services = next
+	return nil
+}
+
+func keyOf(s *Service, addr netip.AddrPort) socketKey {
+	key := socketKey{protocol: s.Protocol, addr: addr}
+	if addr.Port() == 0 {
+		key.name = s.Name
+	}
+	return key
+}
+
+// openLocked opens the wanted sockets that are not open yet; all, or none.
+func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boundSocket, error) {
+	for s, key := range p.leaving {
+		if _, ok := wanted[key]; ok && key.protocol == UDP {
+			s.Close() // it holds its address while it drains
+		}
+	}
+	opened := map[socketKey]*boundSocket{}
+	var errs *multierror.Error
+	for key, s := range wanted {
+		if _, ok := p.sockets[key]; ok {
+			continue
+		}
+		socket, err := p.open(key, s)
+		if err != nil {
+			errs = multierror.Append(errs, err)
+			continue
+		}
+		opened[key] = &boundSocket{socket, s}
+	}
+	if errs == nil {
+		return opened, nil
+	}
+	for _, s := range opened {
+		s.Close()
+	}
+	slices.SortFunc(errs.Errors, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	return nil, errs
+}
+
+func (p *Proxier) open(key socketKey, s *service) (socket proxySocket, err error) {
+	if err = p.budget.openListener(); err == nil {
+		if key.protocol == UDP {
+			socket, err = p.engine.listenUDP(key.addr, s)
+		} else {
+			socket, err = p.engine.listenTCP(key.addr, s)
+		}
+		if err != nil {
+			p.budget.closeListener()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("service %q: %w", s.name(), err)
+	}
+	return socket, nil
+}
+
+// loop runs a socket's ProxyLoop.
+func (p *Proxier) loop(s *boundSocket) {
+	if err := s.ProxyLoop(); !errors.Is(err, ErrClosed) {
+		p.log.Error("listener ended", "listen", s.Addr(), "error", err)
+	}
+}
+
+// drain lets a removed socket's clients finish.
+func (p *Proxier) drain(s *boundSocket) {
+	s.Shutdown(p.draining) // the error says that they were cut, which is what the caller of Close asked for
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.leaving, s)
+}
+
+// A Listener is an open listener.
+type Listener struct {
+	Service  string
+	Protocol Protocol
+	Addr     netip.AddrPort // with the real port
+}
+
+// Listeners returns the open listeners, sorted by service and address.
+func (p *Proxier) Listeners() []Listener {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]Listener, 0, len(p.sockets))
+	for key, s := range p.sockets {
+		out = append(out, Listener{Service: s.service.name(), Protocol: key.protocol, Addr: s.Addr()})
+	}
+	slices.SortFunc(out, func(a, b Listener) int {
+		if c := strings.Compare(a.Service, b.Service); c != 0 {
+			return c
+		}
+		return a.Addr.Compare(b.Addr)
+	})
+	return out
+}
+
+// Snapshot returns the counters of all services, sorted by name.
+func (p *Proxier) Snapshot() []Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]Stats, 0, len(p.services))
+	for name, s := range p.services {
+		out = append(out, s.counters.snapshot(name))
+	}
+	slices.SortFunc(out, func(a, b Stats) int { return strings.Compare(a.Service, b.Service) })
+	return out
+}
+
+// Shutdown takes no new clients, waits until all that are being served have finished, and leaves nothing running. When ctx ends first,
+// the rest is cut, and Shutdown returns ctx.Err(). The Proxier cannot be used again.
+func (p *Proxier) Shutdown(ctx context.Context) error {
+	p.mu.Lock()
+	p.closed = true
+	sockets := p.sockets
+	p.sockets = map[socketKey]*boundSocket{}
+	for key, s := range sockets {
+		p.leaving[s] = key
+	}
+	p.mu.Unlock()
+
+	defer context.AfterFunc(ctx, p.drained)()
+	for _, s := range sockets {
+		p.loops.run(func() { p.drain(s) })
+	}
+	p.loops.stop()
+	p.loops.wait(context.Background()) // not ctx: when that ends all is cut, and to be cut is quick
+	p.engine.close()
+	p.drained()
+	return ctx.Err()
+}
+
+// Close is Shutdown without waiting for clients.
+func (p *Proxier) Close() error {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	p.Shutdown(ctx)
+	return nil
+}

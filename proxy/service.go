@@ -1,0 +1,72 @@
+package proxy
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A LoadBalancer is what the proxier asks for endpoints. An lb.LoadBalancer is one.
+type LoadBalancer interface {
+	NextEndpoint(service string, src netip.AddrPort, tried lb.Tried) (lb.Endpoint, error)
+	Contains(service string, e lb.Endpoint) bool
+	Version() uint64
+}
+
+// A service is a Service at work: what sockets see of it, and what outlives a change of its specification. It is all that an
+// engine knows beside its socket: give me an endpoint, this is how it went.
+type service struct {
+	spec     atomic.Pointer[Service]
+	balancer LoadBalancer
+	log      hclog.Logger
+	counters counters
+	troubles reporter
+}
+
+func newService(spec *Service, balancer LoadBalancer, log hclog.Logger) *service {
+	s := &service{balancer: balancer, log: log.With("service", spec.Name)}
+	s.spec.Store(spec)
+	return s
+}
+
+func (s *service) name() string { return s.spec.Load().Name }
+
+// next picks an endpoint for the client at src.
+func (s *service) next(src netip.AddrPort, tried lb.Tried) (lb.Endpoint, error) {
+	return s.balancer.NextEndpoint(s.name(), src, tried)
+}
+
+// dialFailed is told of each endpoint that was not reached.
+func (s *service) dialFailed(e lb.Endpoint, err error) {
+	s.counters.dialsFailed.Add(1)
+	s.troubles.warn(s.log, "endpoint not reached, trying another", "endpoint", e.Address(), "error", err)
+}
+
+// unserved is told of each client that got no endpoint, or none that answered.
+func (s *service) unserved(client netip.AddrPort, err error) {
+	s.counters.refused.Add(1)
+	s.troubles.warn(s.log, "client refused", "client", client, "error", err)
+}
+
+// A reporter logs one line in a while, and how many it did not: a dead endpoint under load must not flood the log.
+type reporter struct {
+	next atomic.Int64 // when a line may be logged again, in Unix nanoseconds
+	held atomic.Int64 // lines not logged since the last one
+}
+
+const reportEvery = 5 * time.Second
+
+func (r *reporter) warn(log hclog.Logger, message string, args ...any) {
+	now, next := time.Now().UnixNano(), r.next.Load()
+	if now < next || !r.next.CompareAndSwap(next, now+int64(reportEvery)) {
+		r.held.Add(1)
+		return
+	}
+	if n := r.held.Swap(0); n > 0 {
+		args = append(args, "similar_before", n)
+	}
+	log.Warn(message, args...)
+}

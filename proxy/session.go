@@ -1,0 +1,211 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A session is a UDP client's pairing with an endpoint: a socket connected to the endpoint, so that what comes back belongs to this
+// client, and so that the kernel tells when the endpoint refuses (ICMP port unreachable).
+//
+// Its datagrams are sent by the listener's goroutine and its answers are read by its own, replies, which holds a buffer only while
+// it has an answer in hand.
+type session struct {
+	socket   *udpSocket
+	service  *service
+	key      sessionKey
+	endpoint lb.Endpoint
+	idle     time.Duration
+	version  uint64 // of the balancer, when the endpoint was known to be in the service; the listener's goroutine's
+	source   []byte // control message that makes answers leave from the address that the client used; nil where that is the only one
+
+	refused atomic.Bool  // the endpoint refused a datagram
+	last    atomic.Int64 // when a datagram moved last, either way; nanoseconds of the socket's clock
+	listed  atomic.Int64 // last as of the session's place in the table's list
+
+	prev, next *session // in the table's list; guarded by the table
+
+	io    transport
+	ready atomic.Bool // io may be used without mu
+	mu    sync.Mutex  // guards what follows, and io until ready
+	queue [][]byte    // datagrams that wait for the endpoint's host name to be resolved
+	gone  bool        // closed
+}
+
+// maxQueue is how many datagrams may wait for a host name.
+const maxQueue = 16
+
+func newSession(u *udpSocket, s *service, key sessionKey, e lb.Endpoint, version uint64) *session {
+	x := &session{socket: u, service: s, key: key, endpoint: e, idle: s.spec.Load().idleTimeout(), version: version}
+	if key.local.IsValid() {
+		x.source = sourceControl(key.local)
+	}
+	return x
+}
+
+// connect opens the socket to the endpoint, unless its host name has to be resolved first, which replies does.
+func (x *session) connect() error {
+	if x.endpoint.Host != "" {
+		return nil
+	}
+	return x.open(x.endpoint.Addr)
+}
+
+func (x *session) open(addr netip.AddrPort) error {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		return err
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.gone {
+		c.Close()
+		return net.ErrClosed
+	}
+	if err := x.io.use(c); err != nil {
+		c.Close()
+		return err
+	}
+	for _, b := range x.queue {
+		x.io.send(b) // like any datagram it may be lost; what is wrong shows with the next
+	}
+	x.queue = nil
+	x.ready.Store(true)
+	return nil
+}
+
+// resolve opens the socket of a session whose endpoint has a host name.
+func (x *session) resolve() error {
+	ctx, cancel := context.WithTimeout(x.socket.ctx, x.service.spec.Load().connectTimeout())
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", x.endpoint.Host)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if err = x.open(netip.AddrPortFrom(a.Unmap(), x.endpoint.Addr.Port())); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+// send sends one datagram to the endpoint without ever waiting. Only the listener's goroutine calls it.
+func (x *session) send(b []byte) error {
+	if x.ready.Load() {
+		return x.io.send(b)
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	switch {
+	case x.ready.Load():
+		return x.io.send(b)
+	case x.gone:
+		return net.ErrClosed
+	case len(x.queue) == maxQueue:
+		return errQueueFull
+	}
+	x.queue = append(x.queue, slices.Clone(b))
+	return nil
+}
+
+var errQueueFull = errors.New("too many datagrams wait for a host name")
+
+// replies reads the endpoint's answers and sends them to the client, until the session ends.
+func (x *session) replies() {
+	if !x.ready.Load() {
+		if err := x.resolve(); err != nil {
+			x.refuse(err)
+			return
+		}
+	}
+	c := &x.service.counters
+	for {
+		b, err := x.io.receive()
+		switch {
+		case err == nil:
+		case refused(err):
+			x.refuse(err)
+			continue
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			c.datagramsDropped.Add(1)
+			if !wait(x.socket.ctx.Done(), minBackoff) {
+				return
+			}
+			continue
+		}
+		// A datagram that cannot be sent to the client is lost, as on any hop.
+		_, _, err = x.socket.conn.WriteMsgUDPAddrPort(b.bytes(), x.source, x.key.client)
+		if err == nil {
+			c.datagramsDown.Add(1)
+			c.bytesDown.Add(int64(b.n))
+			x.socket.sessions.touch(x, x.socket.now())
+		} else {
+			c.datagramsDropped.Add(1)
+		}
+		b.free()
+	}
+}
+
+// refuse notes that the endpoint cannot be reached: the next datagram goes to another one.
+func (x *session) refuse(err error) {
+	if !x.refused.Swap(true) {
+		x.service.dialFailed(x.endpoint, err)
+	}
+}
+
+// left tells whether the endpoint has left the service. Only the listener's goroutine calls it.
+func (x *session) left() bool {
+	v := x.service.balancer.Version()
+	if v == x.version {
+		return false
+	}
+	if !x.service.balancer.Contains(x.service.name(), x.endpoint) {
+		return true
+	}
+	x.version = v
+	return false
+}
+
+// close closes the session's socket, which ends replies. Closing again does nothing.
+func (x *session) close() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.gone {
+		return
+	}
+	x.gone = true
+	if x.io.conn != nil {
+		x.io.conn.Close()
+	}
+	x.socket.engine.budget.Release(sessionDescriptors)
+	x.service.counters.sessionsActive.Add(-1)
+}
+
+// refused tells whether err says that the endpoint, or its host, is not there.
+func refused(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
+}
+
+// A datagram is a received datagram in a pooled buffer.
+type datagram struct {
+	buf [maxDatagram]byte
+	n   int
+}
+
+func (d *datagram) bytes() []byte { return d.buf[:d.n] }
+
+var datagrams = sync.Pool{New: func() any { return new(datagram) }}
+
+func (d *datagram) free() { datagrams.Put(d) }

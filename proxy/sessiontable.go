@@ -1,0 +1,189 @@
+package proxy
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A sessionKey tells sessions apart: by the client's address and, on a wildcard listener, by the address that the client used.
+type sessionKey struct {
+	client netip.AddrPort
+	local  netip.Addr
+}
+
+// A sessionTable holds the sessions of one listener, and knows which has been idle longest.
+type sessionTable struct {
+	mu       sync.Mutex
+	byKey    map[sessionKey]*session
+	list     session       // ring of sessions, least recently listed at list.next; only its links are used
+	draining bool          // no new sessions
+	empty    chan struct{} // closed when draining and empty
+	woken    chan struct{} // has an element when the next expiry may have come nearer
+}
+
+// drainQuiet is how long a session must have been quiet to count as finished when its listener shuts down.
+const drainQuiet = 250 * time.Millisecond
+
+// relist is how old a session's place in the list may be: an active session takes the table's lock once in this time, not for each
+// datagram. A session may expire, or be ended to make room, as if it had been idle for this much longer than it has.
+func relist(idle time.Duration) time.Duration { return min(time.Second, idle/8) }
+
+func (t *sessionTable) init() {
+	t.byKey = map[sessionKey]*session{}
+	t.list.next, t.list.prev = &t.list, &t.list
+	t.empty = make(chan struct{})
+	t.woken = make(chan struct{}, 1)
+}
+
+func (t *sessionTable) get(key sessionKey) *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byKey[key]
+}
+
+func (t *sessionTable) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.byKey)
+}
+
+// add returns false while draining.
+func (t *sessionTable) add(x *session, now time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.draining {
+		return false
+	}
+	t.byKey[x.key] = x
+	x.last.Store(int64(now))
+	x.listed.Store(int64(now))
+	t.linkLocked(x)
+	if t.list.next == x {
+		t.wakeLocked()
+	}
+	return true
+}
+
+func (t *sessionTable) linkLocked(x *session) {
+	x.prev, x.next = t.list.prev, &t.list
+	x.prev.next, x.next.prev = x, x
+}
+
+func (t *sessionTable) unlinkLocked(x *session) {
+	x.prev.next, x.next.prev = x.next, x.prev
+	x.prev, x.next = nil, nil
+}
+
+// touch notes that x moved a datagram.
+func (t *sessionTable) touch(x *session, now time.Duration) {
+	x.last.Store(int64(now))
+	if now-time.Duration(x.listed.Load()) < relist(x.idle) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if x.next != nil {
+		t.unlinkLocked(x)
+		t.linkLocked(x)
+		x.listed.Store(int64(now))
+	}
+}
+
+// remove takes x out, if it is in.
+func (t *sessionTable) remove(x *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if x.next == nil {
+		return
+	}
+	t.unlinkLocked(x)
+	if t.byKey[x.key] == x {
+		delete(t.byKey, x.key)
+	}
+	t.signalLocked()
+}
+
+// oldest is the session idle longest, or nil.
+func (t *sessionTable) oldest() *session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if x := t.list.next; x != &t.list {
+		return x
+	}
+	return nil
+}
+
+// nextToExpire is the session that expires next, and how long from now that is.
+func (t *sessionTable) nextToExpire(now time.Duration) (*session, time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	x := t.list.next
+	if x == &t.list {
+		return nil, time.Hour
+	}
+	idle := x.idle
+	if t.draining {
+		idle = min(idle, drainQuiet)
+	}
+	return x, time.Duration(x.last.Load()) + idle - now
+}
+
+// all returns the sessions there are.
+func (t *sessionTable) all() []*session {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]*session, 0, len(t.byKey))
+	for _, x := range t.byKey {
+		out = append(out, x)
+	}
+	return out
+}
+
+func (t *sessionTable) isDraining() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.draining
+}
+
+// drain lets no new sessions in, makes those that there are expire soon, and returns what is closed when all are gone.
+func (t *sessionTable) drain() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.draining {
+		t.draining = true
+		t.signalLocked()
+		t.wakeLocked()
+	}
+	return t.empty
+}
+
+func (t *sessionTable) signalLocked() {
+	if t.draining && len(t.byKey) == 0 {
+		select {
+		case <-t.empty:
+		default:
+			close(t.empty)
+		}
+	}
+}
+
+func (t *sessionTable) wakeLocked() {
+	select {
+	case t.woken <- struct{}{}:
+	default:
+	}
+}
+
+// waitFor waits until d is over or the next expiry may have come nearer, and tells whether done was still open then.
+func (t *sessionTable) waitFor(done <-chan struct{}, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-done:
+		return false
+	case <-t.woken:
+	case <-timer.C:
+	}
+	return true
+}

@@ -1,0 +1,110 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A proxySocket is one listener of one service.
+type proxySocket interface {
+	// Addr is the address that clients dial, with the real port.
+	Addr() netip.AddrPort
+
+	// ProxyLoop serves clients until Close or Shutdown, and returns ErrClosed then. No passing error ends it. Call it once.
+	ProxyLoop() error
+
+	// Close stops at once, and returns when nothing of the socket is left: clients of open TCP connections get a reset, UDP
+	// sessions end. It may be called again, and during Shutdown.
+	Close() error
+
+	// Shutdown takes no new clients, and returns when those that are being served have finished, or else, when ctx ends, closes and
+	// returns ctx.Err(). A UDP session counts as finished when it has been quiet for a moment.
+	Shutdown(ctx context.Context) error
+
+	// serve makes s the service of clients that come from now on.
+	serve(s *service)
+}
+
+// An engine makes proxy sockets: the way in which bytes are moved.
+type engine interface {
+	listenTCP(addr netip.AddrPort, s *service) (proxySocket, error)
+	listenUDP(addr netip.AddrPort, s *service) (proxySocket, error)
+}
+
+// network is the network name under which package net listens on addr and nothing else: an IPv4 wildcard without IPv6, but the IPv6
+// wildcard with both.
+func network(p Protocol, addr netip.Addr) string {
+	switch {
+	case addr.Is4():
+		return p.String() + "4"
+	case addr.IsUnspecified():
+		return p.String()
+	}
+	return p.String() + "6"
+}
+
+// Bounds of the wait after an error that may pass, such as running out of descriptors.
+const (
+	minBackoff = 5 * time.Millisecond
+	maxBackoff = time.Second
+)
+
+// wait waits for d, and tells whether done was still open then.
+func wait(done <-chan struct{}, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-done:
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// keepAlive finds peers that vanished without a word within two minutes, without waking idle networks often.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 10 * time.Second, Count: 6}
+
+// A tracker counts what is running, so that a stop can wait for it and nothing can start after the stop.
+type tracker struct {
+	mu      sync.Mutex
+	stopped bool
+	wg      sync.WaitGroup
+}
+
+// run runs f in a goroutine, or returns false after stop.
+func (t *tracker) run(f func()) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock() // the check and the Add are one step, else a stop could come between them and miss f
+	if t.stopped {
+		return false
+	}
+	t.wg.Go(f)
+	return true
+}
+
+// stop lets nothing new run. It does not wait.
+func (t *tracker) stop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stopped = true
+}
+
+// wait returns when all that was running has ended, or with ctx.Err() before. Call it after stop.
+func (t *tracker) wait(ctx context.Context) error {
+	ended := make(chan struct{})
+	go t.signal(ended)
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t *tracker) signal(ended chan<- struct{}) {
+	t.wg.Wait()
+	close(ended)
+}

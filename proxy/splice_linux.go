@@ -1,0 +1,100 @@
+package proxy
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// spliceSome moves what one splice gets from the source. The pipe is held only while bytes are in it.
+func (m *mover) spliceSome() error {
+	if err := m.await(m.in, m.fill); err != nil {
+		return err
+	}
+	if m.pipe == nil { // none to be had
+		m.bulk = false
+		return nil
+	}
+	n := m.n
+	m.bulk = n >= bufferSize
+	for m.n > 0 {
+		if err := m.awaitWrite(); err != nil {
+			m.pipes.discard(m.pipe) // there are bytes left in it
+			m.pipe = nil
+			return err
+		}
+	}
+	m.pipes.put(m.pipe)
+	m.pipe = nil
+	if n == 0 {
+		return io.EOF
+	}
+	return nil
+}
+
+// fillPipe splices into a pipe that it holds only if there was something to splice, or the end. The pipe is empty, so EAGAIN can only
+// mean that the source has nothing.
+func (m *mover) fillPipe(fd uintptr) bool {
+	p := m.pipes.get()
+	if p == nil {
+		m.err = nil
+		return true
+	}
+	n, err := unix.Splice(int(fd), nil, p.w, nil, p.size, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	for err == unix.EINTR {
+		n, err = unix.Splice(int(fd), nil, p.w, nil, p.size, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	}
+	if err != nil {
+		m.pipes.put(p)
+		m.err = os.NewSyscallError("splice", err)
+		return err != unix.EAGAIN
+	}
+	m.pipe, m.n, m.err = p, int(n), nil
+	return true
+}
+
+// awaitWrite moves some of the pipe's bytes to the destination.
+func (m *mover) awaitWrite() error {
+	for {
+		err := m.out.Write(m.drain)
+		if err == nil {
+			err = m.err
+		}
+		if err == nil {
+			return nil
+		}
+		if end, goOn := m.pair.expired(err); end {
+			return errIdle
+		} else if !goOn {
+			return &writeError{err}
+		}
+	}
+}
+
+func (m *mover) drainPipe(fd uintptr) bool {
+	n, err := unix.Splice(m.pipe.r, nil, int(fd), nil, m.n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	for err == unix.EINTR {
+		n, err = unix.Splice(m.pipe.r, nil, int(fd), nil, m.n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	}
+	if err != nil {
+		m.err = os.NewSyscallError("splice", err)
+		return err != unix.EAGAIN
+	}
+	m.count(int(n))
+	m.n, m.err = m.n-int(n), nil
+	return true
+}
+
+// unsentOf is how many bytes written to the socket its peer has not acknowledged.
+func unsentOf(fd int) int {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil || info.State == unix.BPF_TCP_CLOSE {
+		return 0 // a connection that is over delivers nothing any more
+	}
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return 0
+	}
+	return n
+}

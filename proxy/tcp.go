@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// tcpSocket is the TCP proxySocket of the portable engine: two goroutines a connection, over package net.
+type tcpSocket struct {
+	engine   *portable
+	listener *net.TCPListener
+	addr     netip.AddrPort
+	service  atomic.Pointer[service]
+
+	loop   context.Context // ends when no new clients are taken
+	close  context.CancelFunc
+	ended  sync.Once
+	pairs  tracker
+	cut    context.Context // ends when open connections are to be cut
+	cutNow context.CancelFunc
+}
+
+func (e *portable) listenTCP(addr netip.AddrPort, s *service) (proxySocket, error) {
+	config := net.ListenConfig{KeepAliveConfig: keepAlive}
+	l, err := config.Listen(context.Background(), network(TCP, addr.Addr()), addr.String())
+	if err != nil {
+		return nil, err
+	}
+	t := &tcpSocket{engine: e, listener: l.(*net.TCPListener), addr: l.Addr().(*net.TCPAddr).AddrPort()}
+	t.service.Store(s)
+	t.loop, t.close = context.WithCancel(context.Background())
+	t.cut, t.cutNow = context.WithCancel(context.Background())
+	return t, nil
+}
+
+func (t *tcpSocket) Addr() netip.AddrPort { return t.addr }
+
+func (t *tcpSocket) serve(s *service) { t.service.Store(s) }
+
+// ProxyLoop accepts clients and hands each to a goroutine of its own, so that accepting never waits for a dial. It does not accept
+// while the descriptor budget is used up: clients then wait in the kernel's queue instead of being turned away.
+func (t *tcpSocket) ProxyLoop() error {
+	backoff := minBackoff
+	for {
+		client, err := t.listener.AcceptTCP()
+		switch {
+		case t.loop.Err() != nil:
+			if err == nil {
+				abort(client)
+			}
+			return ErrClosed
+		case err != nil:
+			if !errors.Is(err, errAborted) { // a client that gave up while it waited is no trouble
+				t.service.Load().log.Warn("accept failed, waiting", "error", err, "wait", backoff)
+				wait(t.loop.Done(), backoff)
+				backoff = min(2*backoff, maxBackoff)
+			}
+			continue
+		}
+		backoff = minBackoff
+		if t.engine.budget.Acquire(t.loop, pairDescriptors) != nil {
+			abort(client)
+			return ErrClosed
+		}
+		if !t.pairs.run(func() { t.handle(client) }) {
+			t.engine.budget.Release(pairDescriptors)
+			abort(client)
+			return ErrClosed
+		}
+	}
+}
+
+// handle serves one client to its end.
+func (t *tcpSocket) handle(client *net.TCPConn) {
+	defer t.engine.budget.Release(pairDescriptors)
+	s := t.service.Load()
+	s.counters.connections.Add(1)
+	s.counters.active.Add(1)
+	defer s.counters.active.Add(-1)
+
+	began := time.Now()
+	src := client.RemoteAddr().(*net.TCPAddr).AddrPort()
+	server, endpoint, err := dial(t.cut, s, src)
+	if err != nil {
+		abort(client)
+		if t.cut.Err() == nil {
+			s.unserved(src, err)
+		}
+		return
+	}
+	p := newPair(client, server, s)
+	stop := context.AfterFunc(t.cut, p.cut)
+	defer stop()
+	if s.log.IsDebug() {
+		s.log.Debug("connected", "client", src, "endpoint", endpoint.Address(), "took", time.Since(began))
+	}
+	p.relay(t.engine.pipes)
+	if s.log.IsDebug() {
+		s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up, "down", p.down, "took", time.Since(began), "reason", p.reason)
+	}
+}
+
+// Close stops accepting and resets the connections that are open.
+func (t *tcpSocket) Close() error {
+	t.stop()
+	t.cutNow()
+	return t.pairs.wait(context.Background())
+}
+
+// Shutdown stops accepting and waits for the open connections to end.
+func (t *tcpSocket) Shutdown(ctx context.Context) error {
+	t.stop()
+	if err := t.pairs.wait(ctx); err != nil {
+		t.Close()
+		return err
+	}
+	return nil
+}
+
+func (t *tcpSocket) stop() {
+	t.ended.Do(func() {
+		t.close()
+		t.listener.Close()
+		t.pairs.stop()
+		t.engine.budget.closeListener()
+	})
+}
+
+// abort closes c with a reset, so that its peer does not take the end for a proper one.
+func abort(c *net.TCPConn) {
+	c.SetLinger(0)
+	c.Close()
+}

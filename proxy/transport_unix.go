@@ -1,0 +1,79 @@
+//go:build unix
+
+package proxy
+
+import (
+	"net"
+	"syscall"
+)
+
+// A transport is a session's socket. One goroutine may send while another receives.
+type transport struct {
+	conn *net.UDPConn
+	raw  syscall.RawConn
+
+	// Arguments and results of the closures, which are made once because RawConn would make each call allocate.
+	out      []byte
+	outErr   error
+	transmit func(fd uintptr) bool
+	in       *datagram
+	inErr    error
+	take     func(fd uintptr) bool
+}
+
+func (t *transport) use(c *net.UDPConn) (err error) {
+	if t.raw, err = c.SyscallConn(); err != nil {
+		return err
+	}
+	t.conn, t.transmit, t.take = c, t.transmitOne, t.takeOne
+	return nil
+}
+
+// send sends one datagram. It does not wait: a full socket buffer is an error.
+func (t *transport) send(b []byte) error {
+	t.out = b
+	err := t.raw.Write(t.transmit)
+	t.out = nil
+	if err != nil {
+		return net.ErrClosed // there is no deadline, so nothing else can be wrong
+	}
+	return t.outErr
+}
+
+func (t *transport) transmitOne(fd uintptr) bool {
+	_, err := syscall.Write(int(fd), t.out)
+	for err == syscall.EINTR {
+		_, err = syscall.Write(int(fd), t.out)
+	}
+	t.outErr = nil
+	if err != nil {
+		t.outErr = err
+	}
+	return true
+}
+
+// receive waits for a datagram, without a buffer. The caller frees what it gets.
+func (t *transport) receive() (*datagram, error) {
+	if t.raw.Read(t.take) != nil {
+		return nil, net.ErrClosed
+	}
+	d := t.in
+	t.in = nil
+	return d, t.inErr
+}
+
+func (t *transport) takeOne(fd uintptr) bool {
+	d := datagrams.Get().(*datagram)
+	n, err := syscall.Read(int(fd), d.buf[:])
+	for err == syscall.EINTR {
+		n, err = syscall.Read(int(fd), d.buf[:])
+	}
+	if err != nil {
+		d.free()
+		t.inErr = err
+		return err != syscall.EAGAIN
+	}
+	d.n = n
+	t.in, t.inErr = d, nil
+	return true
+}

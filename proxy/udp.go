@@ -1,0 +1,238 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// maxDatagram holds the largest UDP payload, 65,507 bytes over IPv4 and 65,527 over IPv6 without jumbograms (RFC 768, RFC 8200).
+const maxDatagram = 65535
+
+// socketBuffer is asked for on the listener, which takes the bursts of all clients. The kernel may give less (net.core.rmem_max).
+const socketBuffer = 4 << 20
+
+// udpSocket is the UDP proxySocket of the portable engine: one goroutine reads the clients' datagrams, and each session's answers
+// are read by a goroutine of its own.
+type udpSocket struct {
+	engine  *portable
+	conn    *net.UDPConn
+	addr    netip.AddrPort
+	local   bool // the listener is a wildcard: datagrams tell which of the host's addresses the client used
+	service atomic.Pointer[service]
+	began   time.Time
+
+	ctx      context.Context // ends when all is to end
+	cancel   context.CancelFunc
+	sessions sessionTable
+	ended    sync.Once
+	running  tracker
+}
+
+func (e *portable) listenUDP(addr netip.AddrPort, s *service) (proxySocket, error) {
+	c, err := net.ListenUDP(network(UDP, addr.Addr()), net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		return nil, err
+	}
+	u := &udpSocket{engine: e, conn: c, addr: c.LocalAddr().(*net.UDPAddr).AddrPort(), began: time.Now()}
+	if addr.Addr().IsUnspecified() {
+		if err := wantLocalAddr(c, addr.Addr()); err != nil {
+			c.Close()
+			return nil, err
+		}
+		u.local = true
+	}
+	c.SetReadBuffer(socketBuffer)  // best effort, as said at socketBuffer
+	c.SetWriteBuffer(socketBuffer) // the same
+	u.service.Store(s)
+	u.ctx, u.cancel = context.WithCancel(context.Background())
+	u.sessions.init()
+	u.running.run(u.expire)
+	return u, nil
+}
+
+func (u *udpSocket) Addr() netip.AddrPort { return u.addr }
+
+// serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next datagram.
+func (u *udpSocket) serve(s *service) { u.service.Store(s) }
+
+// ProxyLoop reads the clients' datagrams and sends each on. It never waits for anything but the next datagram: sockets to endpoints
+// do not block, and host names are resolved elsewhere.
+func (u *udpSocket) ProxyLoop() error {
+	buf := make([]byte, maxDatagram)
+	oob := make([]byte, oobSize)
+	backoff := minBackoff
+	for {
+		n, oobn, _, src, err := u.conn.ReadMsgUDPAddrPort(buf, oob)
+		if err != nil {
+			if u.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return ErrClosed
+			}
+			u.service.Load().log.Warn("receive failed, waiting", "error", err, "wait", backoff)
+			wait(u.ctx.Done(), backoff)
+			backoff = min(2*backoff, maxBackoff)
+			continue
+		}
+		backoff = minBackoff
+		key := sessionKey{client: src}
+		if u.local {
+			key.local = localAddr(oob[:oobn])
+		}
+		u.forward(key, buf[:n])
+	}
+}
+
+// forward sends one datagram of a client to its session's endpoint. A session whose endpoint refused or has left the service is
+// replaced by one with another endpoint, for this very datagram.
+func (u *udpSocket) forward(key sessionKey, b []byte) {
+	s := u.service.Load()
+	var tried lb.Tried
+	for range maxDials {
+		x := u.sessions.get(key)
+		if x != nil && x.refused.Load() {
+			tried.Add(x.endpoint.ID)
+			u.end(x)
+			x = nil
+		} else if x != nil && (x.service != s || x.left()) {
+			u.end(x)
+			x = nil
+		}
+		if x == nil {
+			if x = u.open(s, key, &tried); x == nil {
+				break
+			}
+		}
+		switch err := x.send(b); {
+		case err == nil:
+			s.counters.datagramsUp.Add(1)
+			s.counters.bytesUp.Add(int64(len(b)))
+			u.sessions.touch(x, u.now())
+			return
+		case refused(err):
+			x.refuse(err)
+		case errors.Is(err, net.ErrClosed): // it ended just now
+			u.end(x)
+		default: // a full buffer, a filter: any hop may lose a datagram
+			s.counters.datagramsDropped.Add(1)
+			u.sessions.touch(x, u.now())
+			return
+		}
+	}
+	s.counters.datagramsDropped.Add(1)
+}
+
+// open begins a session for key, with an endpoint that is not in tried if there is one. It returns nil after having said why there is none.
+func (u *udpSocket) open(s *service, key sessionKey, tried *lb.Tried) *session {
+	if u.sessions.isDraining() {
+		return nil
+	}
+	if !u.makeRoom(s) {
+		s.unserved(key.client, errOutOfDescriptors)
+		return nil
+	}
+	for range maxDials {
+		version := s.balancer.Version() // before the pick, so that a change after it is noticed
+		endpoint, err := s.next(key.client, *tried)
+		if errors.Is(err, lb.ErrMissingEndpoints) && tried.Len() > 0 {
+			*tried = lb.Tried{} // who refused before may be back
+			endpoint, err = s.next(key.client, *tried)
+		}
+		if err != nil {
+			u.engine.budget.Release(sessionDescriptors)
+			s.unserved(key.client, err)
+			return nil
+		}
+		x := newSession(u, s, key, endpoint, version)
+		if err := x.connect(); err != nil {
+			s.dialFailed(endpoint, err)
+			tried.Add(endpoint.ID)
+			continue
+		}
+		return u.begin(x)
+	}
+	u.engine.budget.Release(sessionDescriptors)
+	return nil
+}
+
+// makeRoom takes a descriptor for one more session, and ends those idle longest if there are too many.
+func (u *udpSocket) makeRoom(s *service) bool {
+	for u.sessions.len() >= s.spec.Load().maxSessions() || !u.engine.budget.TryAcquire(sessionDescriptors) {
+		oldest := u.sessions.oldest()
+		if oldest == nil {
+			return false
+		}
+		s.counters.sessionsEvicted.Add(1)
+		u.end(oldest)
+	}
+	return true
+}
+
+var errOutOfDescriptors = errors.New("out of descriptors, raise the limit (ulimit -n, LimitNOFILE=)")
+
+func (u *udpSocket) begin(x *session) *session {
+	x.service.counters.sessions.Add(1)
+	x.service.counters.sessionsActive.Add(1)
+	if !u.sessions.add(x, u.now()) || !u.running.run(x.replies) {
+		u.end(x)
+		return nil
+	}
+	if x.service.log.IsDebug() {
+		x.service.log.Debug("session began", "client", x.key.client, "endpoint", x.endpoint.Address())
+	}
+	return x
+}
+
+// end ends a session; ending it again does nothing.
+func (u *udpSocket) end(x *session) {
+	u.sessions.remove(x)
+	x.close()
+}
+
+// now is the time that sessions are stamped with.
+func (u *udpSocket) now() time.Duration { return time.Since(u.began) }
+
+// expire ends sessions that have been idle for too long, until all is to end.
+func (u *udpSocket) expire() {
+	for {
+		x, due := u.sessions.nextToExpire(u.now())
+		if x != nil && due <= 0 {
+			u.end(x)
+			continue
+		}
+		if !u.sessions.waitFor(u.ctx.Done(), due) {
+			return
+		}
+	}
+}
+
+// Close ends all sessions and closes the listener.
+func (u *udpSocket) Close() error {
+	u.ended.Do(func() {
+		u.cancel()
+		u.conn.Close()
+		u.running.stop()
+		u.engine.budget.closeListener()
+	})
+	for _, x := range u.sessions.all() {
+		u.end(x)
+	}
+	return u.running.wait(context.Background())
+}
+
+// Shutdown begins no new sessions, and closes when those that there are have been quiet for drainQuiet, or when ctx ends.
+func (u *udpSocket) Shutdown(ctx context.Context) error {
+	empty := u.sessions.drain()
+	select {
+	case <-empty:
+	case <-u.ctx.Done(): // closed meanwhile
+	case <-ctx.Done():
+	}
+	u.Close()
+	return ctx.Err()
+}
