@@ -1,0 +1,104 @@
+// Package config turns HCL text into a typed, defaulted and valid [Config], or says everything that is wrong with it at once:
+//
+//	cfg, diags := config.Load([]string{"/etc/lictor"}, config.Options{})
+//	if diags.HasErrors() {
+//		diags.WriteText(os.Stderr, false)
+//	}
+//
+// Each problem is an [hcl.Diagnostic] that points to its line and says what to write instead. A file that is not HCL at all gets its
+// syntax errors reported and nothing else, for what follows from a half-read file would be noise.
+//
+// What may be a secret is masked in the source lines that diagnostics show: see [Diagnostics]. There are no variables, functions or
+// includes: a configuration is plain values, merged from files and directories.
+package config
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// Defaults of arguments that are left out.
+const (
+	DefaultShutdownGrace    = 10 * time.Second
+	DefaultConnectTimeout   = time.Second
+	DefaultIdleTimeoutTCP   = time.Hour
+	DefaultIdleTimeoutUDP   = time.Minute
+	DefaultHalfCloseTimeout = 5 * time.Minute
+	DefaultMaxSessions      = 65536
+	DefaultConsulAddress    = "127.0.0.1:8500"
+)
+
+// A Config is a whole configuration, defaulted and valid.
+type Config struct {
+	Consul   Consul
+	LogLevel string // "trace", "debug", "info", "warn", "error", "off"
+	LogJSON  bool
+
+	// ShutdownGrace is how long connections in flight may go on after the first signal. Zero cuts them at once.
+	ShutdownGrace time.Duration
+
+	Services []Service // sorted by name
+}
+
+// Consul says how to reach the Consul agent. Arguments left out were taken from Consul's usual environment variables.
+type Consul struct {
+	Address    string // "host:port", "http://host:port", "https://host:port" or "unix:///path"
+	Token      Secret
+	TokenFile  string
+	HTTPAuth   Secret // "user:password", from CONSUL_HTTP_AUTH only
+	Datacenter string // default of the services' watches; empty: the agent's own
+	Namespace  string // Enterprise
+	Partition  string // Enterprise
+	TLS        TLS
+}
+
+// TLS is what an https:// address of Consul needs.
+type TLS struct {
+	CAFile, CAPath     string
+	CertFile, KeyFile  string
+	ServerName         string
+	InsecureSkipVerify bool
+}
+
+// A Service is one service block.
+type Service struct {
+	Name     string
+	Listen   []netip.AddrPort // at least one; port 0 lets the kernel choose
+	Protocol Protocol
+	Balance  Balance
+
+	ConnectTimeout   time.Duration // TCP: for each endpoint tried; always above zero
+	IdleTimeout      time.Duration // zero: no limit (TCP only)
+	HalfCloseTimeout time.Duration // TCP: how long one direction may stay silent after the other ended; zero: no limit
+	MaxSessions      int           // UDP
+
+	// Exactly one of these is set.
+	Consul *ConsulQuery
+	Static *Static
+
+	DeclRange hcl.Range // the block's header
+}
+
+// A ConsulQuery says which instances in the Consul catalog are the service's endpoints.
+type ConsulQuery struct {
+	Service    string
+	Tags       []string
+	Filter     string
+	Datacenter string
+	Near       string
+
+	FilterRange hcl.Range // of the filter's text, for what Consul says of it; zero when there is none
+}
+
+// Static is a fixed list of endpoints.
+type Static struct {
+	Endpoints []StaticEndpoint
+}
+
+// A StaticEndpoint is an address to dial. Host is a host name or empty; then Addr is the whole address, else only its port counts.
+type StaticEndpoint struct {
+	Host string
+	Addr netip.AddrPort
+}

@@ -1,0 +1,179 @@
+package config
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// A setting is a value from an argument or, where that is absent, from an environment variable.
+type setting struct {
+	value string
+	from  string     // the name of the argument or variable, for messages
+	at    *hcl.Range // nil: not from a file
+}
+
+// set tells whether anybody gave the setting a value.
+func (s setting) set() bool { return s.value != "" }
+
+// consulReader reads the top-level consul block and Consul's environment variables.
+type consulReader struct {
+	*loader
+	block *block // empty when there is none
+	tls   *block // nil when there is none
+
+	// silent mutes problems with the environment: of no interest when every service is static.
+	silent bool
+}
+
+// consul fills cfg.Consul. It comes after the services, to know whether anything needs Consul.
+func (l *loader) consul(root *block) {
+	r := &consulReader{loader: l, block: root.single("consul", consulSchema()), silent: true}
+	for _, s := range l.cfg.Services {
+		r.silent = r.silent && s.Consul == nil
+	}
+	if r.block == nil {
+		r.block = &block{l: l}
+	}
+	r.tls = r.block.single("tls", tlsSchema())
+	c := &l.cfg.Consul
+	c.Address = r.address()
+	r.credentials(c)
+	c.Datacenter, _ = r.block.text("datacenter")
+	c.Namespace = l.getenv("CONSUL_NAMESPACE")
+	c.Partition = l.getenv("CONSUL_PARTITION")
+	r.readTLS(&c.TLS)
+	if r.tls != nil && !strings.HasPrefix(c.Address, "https://") {
+		l.problem(r.tls.head.Ptr(), "TLS settings without TLS", "%s, so the tls block would have no effect. Write address = %q.",
+			r.addressOrigin(), "https://"+httpsHost(c.Address))
+	}
+}
+
+// setting is the argument name of b, else the environment variable env. b may be nil.
+func (r *consulReader) setting(b *block, name, env string) setting {
+	if b != nil && b.attrs[name] != nil && !isNull(b.attrs[name].Expr) {
+		v, _ := b.text(name)
+		return setting{value: v, from: name, at: b.rangeOf(name)}
+	}
+	return setting{value: r.getenv(env), from: env}
+}
+
+// bad reports a setting.
+func (r *consulReader) bad(s setting, summary, detail string, args ...any) {
+	if s.at == nil && r.silent {
+		return
+	}
+	what := s.from + ": "
+	if s.at == nil {
+		what = "Environment variable " + what
+	}
+	r.problem(s.at, summary, "%s%s.", what, fmt.Sprintf(detail, args...))
+}
+
+// envBool reads a variable that is true or false.
+func (r *consulReader) envBool(name string, def bool) bool {
+	text := r.getenv(name)
+	if text == "" {
+		return def
+	}
+	v, err := strconv.ParseBool(text)
+	if err != nil {
+		r.bad(setting{from: name}, "Bad value", "%q is neither true nor false", text)
+		return def
+	}
+	return v
+}
+
+// address is where Consul is, with https:// in front when CONSUL_HTTP_SSL says so and no scheme is given.
+func (r *consulReader) address() string {
+	s := r.setting(r.block, "address", "CONSUL_HTTP_ADDR")
+	ssl := r.envBool("CONSUL_HTTP_SSL", false)
+	address := s.value
+	if !s.set() {
+		address = DefaultConsulAddress
+	}
+	if problem := badConsulAddress(address); problem != "" {
+		r.bad(s, "Bad Consul address", "%s", problem)
+	}
+	if ssl && !strings.Contains(address, "://") {
+		return "https://" + address
+	}
+	return address
+}
+
+// addressOrigin says where the address came from, at the start of a sentence.
+func (r *consulReader) addressOrigin() string {
+	if s := r.setting(r.block, "address", "CONSUL_HTTP_ADDR"); s.set() {
+		return "The address of Consul (" + s.from + ") does not begin with https://"
+	}
+	return "The address of Consul is the default, http://" + DefaultConsulAddress
+}
+
+// httpsHost is a suggestion for the address after https://.
+func httpsHost(address string) string {
+	if _, rest, ok := strings.Cut(address, "://"); ok && !strings.HasPrefix(rest, "/") {
+		return rest
+	}
+	return "127.0.0.1:8501"
+}
+
+// badConsulAddress is what is wrong with an address, or empty. It never repeats user:password.
+func badConsulAddress(address string) string {
+	const forms = `Write "127.0.0.1:8500", "https://consul.example.com:8501" or "unix:///run/consul.sock"`
+	if strings.Contains(address, "@") {
+		return "an address cannot hold a user and password. Put them, as user:password, into the environment variable CONSUL_HTTP_AUTH"
+	}
+	scheme, rest, ok := strings.Cut(address, "://")
+	switch {
+	case !ok:
+		if _, port, problem := splitHostPort(address, "127.0.0.1:8500"); problem != "" || !isPort(port) {
+			return fmt.Sprintf("%q is not host:port. %s", address, forms)
+		}
+	case scheme == "unix":
+		if !strings.HasPrefix(rest, "/") {
+			return fmt.Sprintf("%q: the path of a socket must be absolute. Write something like \"unix:///run/consul.sock\"", address)
+		}
+	case scheme == "http" || scheme == "https":
+		u, err := url.Parse(address)
+		if err != nil || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.Port() != "" && !isPort(u.Port()) {
+			return fmt.Sprintf("%q is not the address of a server. %s", address, forms)
+		}
+	default:
+		return fmt.Sprintf("%q: %q is not a scheme to reach Consul with. %s", address, scheme+"://", forms)
+	}
+	return ""
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+// credentials reads the token. An argument beats both variables; of the variables the file wins, as in Consul's own tools.
+func (r *consulReader) credentials(c *Consul) {
+	c.HTTPAuth = Secret(r.getenv("CONSUL_HTTP_AUTH"))
+	token := r.setting(r.block, "token", "CONSUL_HTTP_TOKEN")
+	file := r.setting(r.block, "token_file", "CONSUL_HTTP_TOKEN_FILE")
+	switch {
+	case token.at != nil && file.at != nil:
+		r.problem(token.at, "Two tokens", "The consul block has token and token_file. Keep token_file.")
+	case token.at != nil:
+		file = setting{}
+	case file.set():
+		token = setting{}
+	}
+	if file.set() {
+		text, err := os.ReadFile(file.value)
+		switch {
+		case err != nil:
+			r.bad(file, "Unreadable file", "%v", err)
+		case strings.TrimSpace(string(text)) == "":
+			r.bad(file, "Empty token", "the file %s is empty. Put the token into it", file.value)
+		}
+	}
+	c.Token, c.TokenFile = Secret(token.value), file.value
+}

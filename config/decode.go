@@ -1,0 +1,236 @@
+package config
+
+import (
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+)
+
+// A block reads the arguments of one body. Its methods report what is wrong with an argument and return the default then, so that
+// the rest gets checked too. An argument that is null counts as absent.
+type block struct {
+	l      *loader
+	attrs  hcl.Attributes
+	blocks hcl.Blocks
+	head   hcl.Range // where to point for what is missing
+
+	misspelt []string // arguments that were probably meant by ones that do not exist
+}
+
+// open reads a body by its schema.
+func (l *loader) open(body hcl.Body, schema *hcl.BodySchema, head hcl.Range) *block {
+	content, diags := body.Content(schema)
+	b := &block{l: l, attrs: content.Attributes, blocks: content.Blocks, head: head}
+	for _, d := range diags {
+		_, meant, found := strings.Cut(d.Detail, "Did you mean ")
+		switch {
+		case found:
+			b.misspelt = append(b.misspelt, strings.Trim(meant, `"?`))
+		case strings.HasPrefix(d.Summary, "Unsupported"):
+			d.Detail += " Expected here: " + strings.Join(schemaNames(schema), ", ") + "."
+		case strings.HasSuffix(d.Summary, " for service"):
+			d.Detail = "A service has one name. Write service \"web\" { ... }"
+		}
+	}
+	l.diags = append(l.diags, diags...)
+	return b
+}
+
+// missing reports that a required argument is absent, unless it is there with a mistake in its name.
+func (b *block) missing(name, detail string, args ...any) {
+	if !slices.Contains(b.misspelt, name) {
+		b.l.problem(b.head.Ptr(), "Missing argument", detail, args...)
+	}
+}
+
+func schemaNames(schema *hcl.BodySchema) []string {
+	var names []string
+	for _, a := range schema.Attributes {
+		names = append(names, a.Name)
+	}
+	for _, b := range schema.Blocks {
+		names = append(names, b.Type+" {}")
+	}
+	return names
+}
+
+// single opens the block of that type, which may be there once; nil if it is not there.
+func (b *block) single(blockType string, schema *hcl.BodySchema) *block {
+	var first *hcl.Block
+	for _, inner := range b.blocks.OfType(blockType) {
+		if first != nil {
+			b.l.problem(inner.DefRange.Ptr(), "Duplicate block", "There is a %s block already, at %s. Put everything into one.", blockType, place(first.DefRange))
+			b.l.open(inner.Body, schema, inner.DefRange)
+			continue
+		}
+		first = inner
+	}
+	if first == nil {
+		return nil
+	}
+	return b.l.open(first.Body, schema, first.DefRange)
+}
+
+// rangeOf is where the value of an argument stands.
+func (b *block) rangeOf(name string) *hcl.Range {
+	if attr := b.attrs[name]; attr != nil {
+		return attr.Expr.Range().Ptr()
+	}
+	return b.head.Ptr()
+}
+
+// value evaluates an argument. False means absent, or reported.
+func (b *block) value(name string, want cty.Type, hint string) (cty.Value, bool) {
+	attr := b.attrs[name]
+	if attr == nil {
+		return cty.NilVal, false
+	}
+	return b.l.evaluate(name, attr.Expr, want, hint)
+}
+
+// evaluate turns an expression into a value of the wanted type. Text must be written as text: a number there is more likely a mistake,
+// and converting one as large as 1e999999999 would take for ever. Values never go into messages here: they may be secrets.
+func (l *loader) evaluate(name string, expr hcl.Expression, want cty.Type, hint string) (cty.Value, bool) {
+	if len(expr.Variables()) > 0 {
+		l.problem(expr.Range().Ptr(), "Text without quotes", "There are no variables here. %s: %s.", name, hint)
+		return cty.NilVal, false
+	}
+	v, diags := expr.Value(nil)
+	l.diags = append(l.diags, diags...)
+	if diags.HasErrors() {
+		return cty.NilVal, false
+	}
+	if v.IsNull() {
+		return cty.NilVal, false
+	}
+	if want == cty.String && v.Type() != cty.String {
+		l.problem(expr.Range().Ptr(), "Wrong type", "%s: %s.", name, hint)
+		return cty.NilVal, false
+	}
+	if want != cty.DynamicPseudoType {
+		converted, err := convert.Convert(v, want)
+		if err != nil || !converted.IsKnown() {
+			l.problem(expr.Range().Ptr(), "Wrong type", "%s: %s.", name, hint)
+			return cty.NilVal, false
+		}
+		v = converted
+	}
+	return v, true
+}
+
+// text reads a string, which must not be empty.
+func (b *block) text(name string) (string, bool) {
+	v, ok := b.value(name, cty.String, "write text in quotes")
+	if !ok {
+		return "", false
+	}
+	if strings.TrimSpace(v.AsString()) == "" {
+		b.l.problem(b.rangeOf(name), "Empty value", "%s is empty. Give it a value, or leave it out.", name)
+		return "", false
+	}
+	return v.AsString(), true
+}
+
+func (b *block) boolean(name string) bool {
+	v, ok := b.value(name, cty.Bool, "write true or false")
+	return ok && v.True()
+}
+
+func (b *block) oneOf(name, def string, valid []string) string {
+	v, ok := b.text(name)
+	if !ok {
+		return def
+	}
+	if _, err := indexOf(v, valid); err != nil {
+		b.l.problem(b.rangeOf(name), "Unknown "+strings.ReplaceAll(name, "_", " "), "%v.", err)
+		return def
+	}
+	return v
+}
+
+// integer reads a whole number from 1 to most.
+func (b *block) integer(name string, def, most int) int {
+	hint := fmt.Sprintf("write a whole number from 1 to %d", most)
+	v, ok := b.value(name, cty.Number, hint)
+	if !ok {
+		return def
+	}
+	n, accuracy := v.AsBigFloat().Int64()
+	if accuracy != big.Exact || n < 1 || n > int64(most) {
+		b.l.problem(b.rangeOf(name), "Number out of range", "%s: %s.", name, hint)
+		return def
+	}
+	return int(n)
+}
+
+// zero says what a duration of zero means for an argument: whether it is allowed, or what to do instead.
+type zero string
+
+const zeroAllowed zero = ""
+
+func (b *block) duration(name string, def time.Duration, ifZero zero) time.Duration {
+	attr := b.attrs[name]
+	if attr == nil {
+		return def
+	}
+	const hint = `write a duration in quotes with its unit, such as "500ms", "10s" or "1h30m"`
+	v, ok := b.l.evaluate(name, attr.Expr, cty.DynamicPseudoType, hint)
+	if !ok {
+		return def
+	}
+	if v.Type() == cty.Number {
+		b.l.problem(b.rangeOf(name), "Duration without a unit", "%s: %s.", name, hint)
+		return def
+	}
+	if v.Type() != cty.String {
+		b.l.problem(b.rangeOf(name), "Wrong type", "%s: %s.", name, hint)
+		return def
+	}
+	text := v.AsString()
+	d, err := time.ParseDuration(text)
+	switch {
+	case err != nil && isNumber(text):
+		b.l.problem(b.rangeOf(name), "Duration without a unit", "%s: %q could be anything. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
+	case err != nil:
+		b.l.problem(b.rangeOf(name), "Bad duration", "%s: %q is not a duration: %s. The units are ms, s, m and h.", name, text, hint)
+	case d < 0:
+		b.l.problem(b.rangeOf(name), "Bad duration", "%s: %q is negative. Write a duration such as %q.", name, text, def)
+	case d == 0 && ifZero != zeroAllowed:
+		b.l.problem(b.rangeOf(name), "Bad duration", "%s must be above zero: %s.", name, ifZero)
+	default:
+		return d
+	}
+	return def
+}
+
+func isNumber(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789.") == ""
+}
+
+// items reads the elements of a list, each with its own range. A list that is not written as one ([...]) is reported.
+func (b *block) items(name, example string) []hcl.Expression {
+	attr := b.attrs[name]
+	if attr == nil || isNull(attr.Expr) {
+		return nil
+	}
+	exprs, diags := hcl.ExprList(attr.Expr)
+	if diags.HasErrors() {
+		b.l.problem(b.rangeOf(name), "Wrong type", "%s: write a list, such as %s.", name, example)
+	}
+	return exprs
+}
+
+func isNull(expr hcl.Expression) bool {
+	literal, ok := expr.(*hclsyntax.LiteralValueExpr)
+	return ok && literal.Val.IsNull()
+}
+
+// place is where a range starts, as file:line.
+func place(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }

@@ -1,0 +1,18 @@
+package config
+
+import (
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+)
+
+// Format returns src in the usual layout. Name is for the diagnostics, which are syntax errors; there is no layout then.
+func Format(name string, src []byte) ([]byte, Diagnostics) {
+	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	s := sources{}
+	s.add(name, src, file)
+	if diags.HasErrors() {
+		return nil, s.diagnostics(diags)
+	}
+	return hclwrite.Format(src), Diagnostics{}
+}

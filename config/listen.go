@@ -1,0 +1,169 @@
+package config
+
+import (
+	"fmt"
+	"math/big"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+const listenHint = `write an address such as "127.0.0.1:9000", a port such as 9000 (on 127.0.0.1), or a list of them`
+
+// A claim is an address that a service listens on.
+type claim struct {
+	addr     netip.AddrPort
+	protocol Protocol
+	service  string
+	at       hcl.Range
+}
+
+// listen reads the addresses of a service, and claims them.
+func (b *block) listen(s Service) []netip.AddrPort {
+	attr := b.attrs["listen"]
+	if attr == nil || isNull(attr.Expr) {
+		b.missing("listen", "Service %q has no listen: %s.", s.Name, listenHint)
+		return nil
+	}
+	exprs, diags := hcl.ExprList(attr.Expr)
+	if diags.HasErrors() {
+		exprs = []hcl.Expression{attr.Expr}
+	} else if len(exprs) == 0 {
+		b.l.problem(b.rangeOf("listen"), "Empty list", "listen: %s.", listenHint)
+	}
+	var addrs []netip.AddrPort
+	for _, expr := range exprs {
+		v, ok := b.l.evaluate("listen", expr, cty.DynamicPseudoType, listenHint)
+		if !ok {
+			continue
+		}
+		addr, problem := listenAddress(v)
+		if problem != "" {
+			b.l.problem(expr.Range().Ptr(), "Bad listen address", "%s.", problem)
+			continue
+		}
+		b.l.claim(claim{addr: addr, protocol: s.Protocol, service: s.Name, at: expr.Range()})
+		addrs = append(addrs, addr)
+	}
+	return addrs
+}
+
+// listenAddress is the address that v says, or a problem.
+func listenAddress(v cty.Value) (addr netip.AddrPort, problem string) {
+	switch v.Type() {
+	case cty.Number:
+		n, accuracy := v.AsBigFloat().Int64()
+		if accuracy != big.Exact || n < 0 || n > 65535 {
+			return addr, "A port is a whole number from 0 to 65535"
+		}
+		return netip.AddrPortFrom(loopback(), uint16(n)), ""
+	case cty.String:
+		return parseListen(v.AsString())
+	}
+	return addr, "listen: " + listenHint
+}
+
+func loopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
+
+func parseListen(s string) (addr netip.AddrPort, problem string) {
+	if !strings.Contains(s, ":") && isNumber(s) && !strings.Contains(s, ".") {
+		s = ":" + s
+	}
+	host, port, problem := splitHostPort(s, "127.0.0.1:9000")
+	if problem != "" {
+		return addr, problem
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return addr, fmt.Sprintf("%q: %q is not a port. Write a number from 0 to 65535; 0 lets the kernel choose", s, port)
+	}
+	ip := loopback()
+	switch host {
+	case "", "localhost":
+	case "*":
+		return addr, fmt.Sprintf("%q: for all addresses of the host write \"0.0.0.0:%s\" (IPv4) or \"[::]:%s\" (IPv6 and IPv4)", s, port, port)
+	default:
+		if ip, err = netip.ParseAddr(host); err != nil {
+			return addr, fmt.Sprintf("%q: %q is not an IP address. Write one of this host's addresses, such as \"127.0.0.1:%s\"", s, host, port)
+		}
+	}
+	return netip.AddrPortFrom(ip.Unmap(), uint16(n)), ""
+}
+
+// splitHostPort is net.SplitHostPort with problems that say what to write.
+func splitHostPort(s, example string) (host, port, problem string) {
+	host, port, err := net.SplitHostPort(s)
+	ip, ipErr := netip.ParseAddr(strings.Trim(s, "[]"))
+	switch {
+	case err == nil && port != "":
+		return host, port, ""
+	case strings.Contains(s, "://"):
+		return "", "", fmt.Sprintf("%q: leave out the %q. Write %q", s, s[:strings.Index(s, "://")+3], example)
+	case strings.Count(s, ":") > 1 && withBrackets(s) != "":
+		return "", "", fmt.Sprintf("%q: IPv6 addresses need brackets. Write %q", s, withBrackets(s))
+	case ipErr == nil:
+		_, p, _ := net.SplitHostPort(example)
+		return "", "", fmt.Sprintf("%q has no port. Write %q", s, net.JoinHostPort(ip.String(), p))
+	case err == nil || strings.Count(s, ":") == 0:
+		return "", "", fmt.Sprintf("%q has no port. Write something like %q", s, example)
+	case strings.Count(s, ":") > 1:
+		return "", "", fmt.Sprintf("%q is not an address with a port. IPv6 addresses need brackets: \"[2001:db8::7]:80\"", s)
+	}
+	return "", "", fmt.Sprintf("%q is not an address with a port. Write something like %q", s, example)
+}
+
+// withBrackets is s, if that is an IPv6 address with a port behind it, as it should be written; or else empty.
+func withBrackets(s string) string {
+	i := strings.LastIndexByte(s, ':')
+	ip, err := netip.ParseAddr(s[:i])
+	if err != nil || !isPort(s[i+1:]) {
+		return ""
+	}
+	return net.JoinHostPort(ip.String(), s[i+1:])
+}
+
+// claim takes an address for a service, unless it is taken.
+func (l *loader) claim(c claim) {
+	for _, first := range l.claims {
+		if !c.collides(first) {
+			continue
+		}
+		who := fmt.Sprintf("Service %q", first.service)
+		if first.service == c.service {
+			who = "The same service"
+		}
+		l.problem(c.at.Ptr(), "Address in use", "%s listens on %s %s already, at %s%s. Choose another port.",
+			who, first.protocol, first.addr, place(first.at), c.because(first))
+		return
+	}
+	l.claims = append(l.claims, c)
+}
+
+// collides tells whether the kernel would refuse the second of two claims. Port 0 is a different port each time.
+func (c claim) collides(d claim) bool {
+	if c.protocol != d.protocol || c.addr.Port() != d.addr.Port() || c.addr.Port() == 0 {
+		return false
+	}
+	return c.addr == d.addr || covers(c.addr.Addr(), d.addr.Addr()) || covers(d.addr.Addr(), c.addr.Addr())
+}
+
+// because says why two claims of different addresses collide.
+func (c claim) because(d claim) string {
+	if c.addr == d.addr {
+		return ""
+	}
+	wildcard := c.addr
+	if !wildcard.Addr().IsUnspecified() {
+		wildcard = d.addr
+	}
+	return fmt.Sprintf(", and %s takes the port on every address", wildcard)
+}
+
+// covers tells whether listening on a takes b's port too: [::] is dual-stack, and so covers IPv4 as well.
+func covers(a, b netip.Addr) bool {
+	return a.IsUnspecified() && (a.Is6() || b.Is4())
+}

@@ -1,0 +1,146 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// Options are what Load takes from its surroundings.
+type Options struct {
+	// Getenv reads Consul's environment variables. Nil means os.Getenv.
+	Getenv func(string) string
+}
+
+// Load reads the files and directories at paths as one configuration: of a directory all *.hcl in the order of their names, without
+// its folders. A file that is reached twice is read once. The Config is nil if, and only if, the diagnostics have errors.
+//
+// Files that the configuration names (tokens, certificates) are read too, to report now what would fail later; their paths are relative
+// to the working directory.
+func Load(paths []string, o Options) (*Config, Diagnostics) {
+	l := &loader{getenv: o.Getenv, sources: sources{}}
+	if l.getenv == nil {
+		l.getenv = os.Getenv
+	}
+	for _, path := range l.find(paths) {
+		src, err := os.ReadFile(path)
+		if err != nil {
+			l.problem(nil, "Unreadable configuration", "%v.", err)
+			continue
+		}
+		l.parse(path, src)
+	}
+	return l.finish()
+}
+
+// loader is one run of Load.
+type loader struct {
+	getenv  func(string) string
+	sources sources
+	bodies  []hcl.Body
+	diags   hcl.Diagnostics
+	cfg     Config
+	claims  []claim // what listens where, so far
+}
+
+// find lists the files at paths, each once.
+func (l *loader) find(paths []string) []string {
+	var files []string
+	add := func(path string) {
+		if !slices.Contains(files, path) {
+			files = append(files, path)
+		}
+	}
+	if len(paths) == 0 {
+		l.problem(nil, "No configuration", "Name a file, or a directory that holds *.hcl files.")
+	}
+	for _, path := range paths {
+		path = filepath.Clean(path)
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			l.problem(nil, "Unreadable configuration", "%v.", err)
+		case info.IsDir():
+			found, err := Files(path)
+			if err != nil {
+				l.problem(nil, "Unreadable configuration", "%v.", err)
+			}
+			for _, file := range found {
+				add(file)
+			}
+		default:
+			add(path)
+		}
+	}
+	return files
+}
+
+// Files lists the *.hcl of a directory in the order of their names. That there are none is an error.
+func Files(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		// Editors leave .web.hcl.swp and .#web.hcl beside web.hcl.
+		if path := filepath.Join(dir, e.Name()); filepath.Ext(path) == ".hcl" && e.Name()[0] != '.' && !isDir(path) {
+			files = append(files, path)
+		}
+	}
+	if len(files) == 0 {
+		return nil, &fs.PathError{Op: "read", Path: dir, Err: errors.New("the directory holds no *.hcl file")}
+	}
+	return files, nil
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// parse adds one file.
+func (l *loader) parse(name string, src []byte) {
+	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	l.sources.add(name, src, file)
+	l.diags = append(l.diags, diags...)
+	if !diags.HasErrors() {
+		l.bodies = append(l.bodies, file.Body)
+	}
+}
+
+// finish decodes what was parsed.
+func (l *loader) finish() (*Config, Diagnostics) {
+	root := l.open(hcl.MergeBodies(l.bodies), rootSchema(), hcl.Range{})
+	l.cfg.LogLevel = root.oneOf("log_level", "info", LogLevels())
+	l.cfg.LogJSON = root.boolean("log_json")
+	l.cfg.ShutdownGrace = root.duration("shutdown_grace", DefaultShutdownGrace, zeroAllowed)
+	l.services(root)
+	l.consul(root)
+	if len(l.cfg.Services) == 0 && !l.diags.HasErrors() {
+		l.problem(l.sources.start(), "Nothing to serve", `There is no service. The smallest configuration is: service "web" { listen = "127.0.0.1:9000" }`)
+	}
+	diags := l.sources.diagnostics(l.diags)
+	if diags.HasErrors() {
+		return nil, diags
+	}
+	slices.SortFunc(l.cfg.Services, func(a, b Service) int { return strings.Compare(a.Name, b.Name) })
+	return &l.cfg, diags
+}
+
+// problem reports an error at subject; nil when it lies in no file.
+func (l *loader) problem(subject *hcl.Range, summary, detail string, args ...any) {
+	l.diags = append(l.diags, &hcl.Diagnostic{
+		Severity: hcl.DiagError,
+		Summary:  summary,
+		Detail:   fmt.Sprintf(detail, args...),
+		Subject:  subject,
+	})
+}

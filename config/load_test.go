@@ -1,0 +1,279 @@
+package config
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/hashicorp/hcl/v2"
+)
+
+// loadText loads src as the one file of a configuration, with env as the environment.
+func loadText(src string, env map[string]string) (*Config, Diagnostics) {
+	l := &loader{getenv: func(name string) string { return env[name] }, sources: sources{}}
+	l.parse("test.hcl", []byte(src))
+	return l.finish()
+}
+
+func mustLoad(t *testing.T, src string, env map[string]string) *Config {
+	t.Helper()
+	cfg, diags := loadText(src, env)
+	if diags.HasErrors() {
+		t.Fatalf("unexpected errors:\n%s", textOf(diags))
+	}
+	return cfg
+}
+
+func textOf(d Diagnostics) string {
+	var b strings.Builder
+	_ = d.WriteText(&b, false)
+	return b.String()
+}
+
+func addrs(texts ...string) (list []netip.AddrPort) {
+	for _, text := range texts {
+		list = append(list, netip.MustParseAddrPort(text))
+	}
+	return list
+}
+
+func TestSmallestConfigGetsDefaults(t *testing.T) {
+	got := mustLoad(t, `service "web" { listen = "127.0.0.1:9000" }`, nil)
+	want := &Config{
+		Consul:        Consul{Address: "127.0.0.1:8500"},
+		LogLevel:      "info",
+		ShutdownGrace: 10 * time.Second,
+		Services: []Service{{
+			Name:             "web",
+			Listen:           addrs("127.0.0.1:9000"),
+			ConnectTimeout:   time.Second,
+			IdleTimeout:      time.Hour,
+			HalfCloseTimeout: 5 * time.Minute,
+			MaxSessions:      65536,
+			Consul:           &ConsulQuery{Service: "web"},
+		}},
+	}
+	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })}
+	if diff := cmp.Diff(want, got, ignored); diff != "" {
+		t.Errorf("config differs (-want +got):\n%s", diff)
+	}
+}
+
+func TestEverythingIsRead(t *testing.T) {
+	got := mustLoad(t, `
+log_level      = "debug"
+log_json       = true
+shutdown_grace = "0s"
+consul {
+  address    = "https://consul.example.com:8501"
+  token      = "a-b-c"
+  datacenter = "dc1"
+  tls {
+    server_name          = "server.dc1.consul"
+    insecure_skip_verify = true
+  }
+}
+service "b" {
+  listen       = [":9000", 9001]
+  protocol     = "udp"
+  idle_timeout = "2m"
+  max_sessions = 7
+  consul {
+    service    = "bee"
+    tags       = ["v2", "blue"]
+    filter     = "Service.Meta.version == `+"`2`"+`"
+    datacenter = "dc2"
+    near       = "_agent"
+  }
+}
+service "a" {
+  listen             = "[::]:9000"
+  connect_timeout    = "250ms"
+  idle_timeout       = "0s"
+  half_close_timeout = "0s"
+  static {
+    endpoints = ["10.0.0.5:80", "[2001:db8::7]:80", "DB.example.com:5432"]
+  }
+}`, nil)
+	want := &Config{
+		Consul:   Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
+		LogLevel: "debug",
+		LogJSON:  true,
+		Services: []Service{{
+			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
+			Static: &Static{Endpoints: []StaticEndpoint{
+				{Addr: netip.MustParseAddrPort("10.0.0.5:80")},
+				{Addr: netip.MustParseAddrPort("[2001:db8::7]:80")},
+				{Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)},
+			}},
+		}, {
+			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second, IdleTimeout: 2 * time.Minute,
+			HalfCloseTimeout: 5 * time.Minute, MaxSessions: 7,
+			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`", Datacenter: "dc2", Near: "_agent"},
+		}},
+	}
+	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })}
+	if diff := cmp.Diff(want, got, ignored); diff != "" {
+		t.Errorf("config differs (-want +got):\n%s", diff)
+	}
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 22 {
+		t.Errorf("got the filter on line %d, want 22", line)
+	}
+}
+
+func TestListenForms(t *testing.T) {
+	tests := []struct{ written, want string }{
+		{`9000`, "127.0.0.1:9000"},
+		{`"9000"`, "127.0.0.1:9000"},
+		{`":9000"`, "127.0.0.1:9000"},
+		{`"localhost:9000"`, "127.0.0.1:9000"},
+		{`"0.0.0.0:9000"`, "0.0.0.0:9000"},
+		{`"[::]:9000"`, "[::]:9000"},
+		{`"[::1]:9000"`, "[::1]:9000"},
+		{`"[::ffff:10.0.0.1]:9000"`, "10.0.0.1:9000"},
+		{`0`, "127.0.0.1:0"},
+		{`["127.0.0.1:0"]`, "127.0.0.1:0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.written, func(t *testing.T) {
+			cfg := mustLoad(t, `service "web" { listen = `+tt.written+` }`, nil)
+			if got := cfg.Services[0].Listen; len(got) != 1 || got[0].String() != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestListenCollisions(t *testing.T) {
+	tests := []struct {
+		a, b    string
+		collide bool
+	}{
+		{"127.0.0.1:9000", "127.0.0.1:9000", true},
+		{"0.0.0.0:9000", "127.0.0.1:9000", true},
+		{"127.0.0.1:9000", "0.0.0.0:9000", true},
+		{"[::]:9000", "127.0.0.1:9000", true},
+		{"[::]:9000", "0.0.0.0:9000", true},
+		{"[::1]:9000", "[::]:9000", true},
+		{"0.0.0.0:9000", "[::1]:9000", false},
+		{"[::1]:9000", "127.0.0.1:9000", false},
+		{"127.0.0.1:9000", "127.0.0.2:9000", false},
+		{"127.0.0.1:9000", "127.0.0.1:9001", false},
+		{"127.0.0.1:0", "127.0.0.1:0", false},
+		{"0.0.0.0:0", "127.0.0.1:0", false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.a+" "+tt.b, func(t *testing.T) {
+			a, b := netip.MustParseAddrPort(tt.a), netip.MustParseAddrPort(tt.b)
+			if got := (claim{addr: a}).collides(claim{addr: b}); got != tt.collide {
+				t.Errorf("got %v, want %v", got, tt.collide)
+			}
+			if (claim{addr: a}).collides(claim{addr: b, protocol: UDP}) {
+				t.Error("TCP collides with UDP")
+			}
+		})
+	}
+}
+
+func TestDirectoriesMergeInNameOrder(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	first := write("20.hcl", `service "web" { listen = 9000 }`)
+	write("10.hcl", `log_level = "warn"`)
+	write("notes.txt", `not HCL {`)
+	write(".20.hcl", `an editor's { copy`)
+	cfg, diags := Load([]string{dir, first}, Options{})
+	if diags.HasErrors() {
+		t.Fatalf("unexpected errors:\n%s", textOf(diags))
+	}
+	if cfg.LogLevel != "warn" || len(cfg.Services) != 1 {
+		t.Errorf("got %+v, want both files, each once", cfg)
+	}
+
+	write("30.hcl", "log_level = \"info\"\nconsul {}\nservice \"web\" { listen = 9001 }")
+	write("15.hcl", "consul {}")
+	_, diags = Load([]string{dir}, Options{})
+	got := textOf(diags)
+	for _, want := range []string{"10.hcl:1", "15.hcl:1", "20.hcl:1", "30.hcl:1:1", "30.hcl:2:1", "30.hcl:3:9"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in:\n%s", want, got)
+		}
+	}
+}
+
+func TestUnreadablePaths(t *testing.T) {
+	empty := t.TempDir()
+	tests := []struct {
+		name, want string
+		paths      []string
+	}{
+		{"none", "Name a file", nil},
+		{"missing", "no such file", []string{filepath.Join(empty, "missing.hcl")}},
+		{"empty directory", "holds no *.hcl file", []string{empty}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			cfg, diags := Load(tt.paths, Options{})
+			if got := textOf(diags); cfg != nil || strings.Count(got, "Error:") != 1 || !strings.Contains(got, tt.want) {
+				t.Errorf("got %v and:\n%s\nwant no configuration and one error with %q", cfg, got, tt.want)
+			}
+		})
+	}
+}
+
+func TestExample(t *testing.T) {
+	const path = "../example.hcl"
+	cfg, diags := Load([]string{path}, Options{Getenv: func(string) string { return "" }})
+	if len(diags.Diagnostics) > 0 {
+		t.Fatalf("unexpected diagnostics:\n%s", textOf(diags))
+	}
+	if len(cfg.Services) != 3 {
+		t.Errorf("got %d services, want 3", len(cfg.Services))
+	}
+	src, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, schema := range []*hcl.BodySchema{rootSchema(), consulSchema(), tlsSchema(), serviceSchema(), querySchema(), staticSchema()} {
+		for _, a := range schema.Attributes {
+			if !regexp.MustCompile(`(?m)^[ #]*` + a.Name + ` *=`).Match(src) {
+				t.Errorf("%s is not in example.hcl", a.Name)
+			}
+		}
+		for _, b := range schema.Blocks {
+			if !regexp.MustCompile(`(?m)^[ #]*` + b.Type + `\b.*\{$`).Match(src) {
+				t.Errorf("the block %s is not in example.hcl", b.Type)
+			}
+		}
+	}
+	formatted, _ := Format(path, src)
+	if string(formatted) != string(src) {
+		t.Error("example.hcl is not formatted: run lictor fmt")
+	}
+}
+
+func TestEnums(t *testing.T) {
+	var p Protocol
+	var b Balance
+	if err := p.UnmarshalText([]byte("udp")); err != nil || p != UDP || p.String() != "udp" {
+		t.Errorf("got %v, %v", p, err)
+	}
+	if err := p.UnmarshalText([]byte("tpc")); err == nil || !strings.Contains(err.Error(), `Did you mean "tcp"? Write "tcp" or "udp"`) {
+		t.Errorf("got %v, want a suggestion", err)
+	}
+	if err := b.UnmarshalText([]byte("round_robin")); err != nil || b.String() != "round_robin" {
+		t.Errorf("got %v, %v", b, err)
+	}
+}

@@ -1,0 +1,43 @@
+package config
+
+import "github.com/hashicorp/hcl/v2"
+
+// The language. These are functions, so that there is nothing to change.
+
+func rootSchema() *hcl.BodySchema {
+	s := arguments("log_level", "log_json", "shutdown_grace")
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "service", LabelNames: []string{"name"}}}
+	return s
+}
+
+func consulSchema() *hcl.BodySchema {
+	s := arguments("address", "token", "token_file", "datacenter")
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "tls"}}
+	return s
+}
+
+func tlsSchema() *hcl.BodySchema {
+	return arguments("ca_file", "ca_path", "cert_file", "key_file", "server_name", "insecure_skip_verify")
+}
+
+func serviceSchema() *hcl.BodySchema {
+	s := arguments("listen", "protocol", "balance", "connect_timeout", "idle_timeout", "half_close_timeout", "max_sessions")
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}}
+	return s
+}
+
+func querySchema() *hcl.BodySchema {
+	return arguments("service", "tags", "filter", "datacenter", "near")
+}
+
+func staticSchema() *hcl.BodySchema {
+	return arguments("endpoints")
+}
+
+func arguments(names ...string) *hcl.BodySchema {
+	s := &hcl.BodySchema{}
+	for _, name := range names {
+		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: name})
+	}
+	return s
+}

@@ -1,0 +1,27 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// A Secret prints as "(secret)" in whatever way it is printed. Its text is string(s).
+type Secret string
+
+const secretText = "(secret)"
+
+// String returns "(secret)".
+func (Secret) String() string { return secretText }
+
+// GoString returns "(secret)", for %#v.
+func (Secret) GoString() string { return secretText }
+
+// Format writes "(secret)" whatever the verb; %x and %q would otherwise get at the text.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, secretText) }
+
+// MarshalText returns "(secret)", for JSON and other encodings.
+func (Secret) MarshalText() ([]byte, error) { return []byte(secretText), nil }
+
+// LogValue returns "(secret)", for log/slog.
+func (Secret) LogValue() slog.Value { return slog.StringValue(secretText) }

@@ -1,0 +1,145 @@
+package config
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+const (
+	maxNameLength  = 128
+	maxMaxSessions = 1 << 24
+)
+
+// services reads all service blocks.
+func (l *loader) services(root *block) {
+	seen := map[string]hcl.Range{}
+	for _, b := range root.blocks.OfType("service") {
+		name := b.Labels[0]
+		if first, ok := seen[name]; ok {
+			l.problem(b.LabelRanges[0].Ptr(), "Duplicate service", "There is a service %q already, at %s. Give one of them another name; "+
+				"what it is called in Consul can be said in its consul block.", name, place(first))
+		} else {
+			seen[name] = b.DefRange
+		}
+		if problem := badName(name); problem != "" {
+			l.problem(b.LabelRanges[0].Ptr(), "Bad service name", "%s A name is 1 to %d printable characters without spaces, "+
+				"for it goes into logs and metrics.", problem, maxNameLength)
+		}
+		l.cfg.Services = append(l.cfg.Services, l.service(b))
+	}
+}
+
+// badName is what is wrong with a service's name, or empty.
+func badName(name string) string {
+	switch {
+	case name == "":
+		return "The name is empty."
+	case utf8.RuneCountInString(name) > maxNameLength:
+		return "The name is too long."
+	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
+		return "The name contains a space or a control character."
+	}
+	return ""
+}
+
+// service reads one service block.
+func (l *loader) service(hb *hcl.Block) Service {
+	b := l.open(hb.Body, serviceSchema(), hb.DefRange)
+	s := Service{Name: hb.Labels[0], DeclRange: hb.DefRange}
+	// Of an unknown protocol nobody can tell which arguments belong to it; TCP's are no worse than UDP's then.
+	protocol := b.oneOf("protocol", TCP.String(), protocolNames())
+	_ = s.Protocol.UnmarshalText([]byte(protocol))
+	_ = s.Balance.UnmarshalText([]byte(b.oneOf("balance", RoundRobin.String(), balanceNames())))
+	if v, ok := b.plainText("protocol"); !ok || v == protocol {
+		b.foreign(s.Protocol)
+	}
+	b.timeouts(&s)
+	s.Listen = b.listen(s)
+	l.endpoints(b, &s)
+	return s
+}
+
+// timeouts reads what depends on the protocol.
+func (b *block) timeouts(s *Service) {
+	s.ConnectTimeout = b.duration("connect_timeout", DefaultConnectTimeout, "it is how long an instance has to accept a connection. The default is \"1s\"")
+	s.HalfCloseTimeout = b.duration("half_close_timeout", DefaultHalfCloseTimeout, zeroAllowed)
+	s.MaxSessions = b.integer("max_sessions", DefaultMaxSessions, maxMaxSessions)
+	if s.Protocol == UDP {
+		s.IdleTimeout = b.duration("idle_timeout", DefaultIdleTimeoutUDP, "nothing else ends a UDP session. The default is \"1m\"")
+	} else {
+		s.IdleTimeout = b.duration("idle_timeout", DefaultIdleTimeoutTCP, zeroAllowed)
+	}
+}
+
+// foreign reports arguments that belong to the other protocol.
+func (b *block) foreign(p Protocol) {
+	other, names := UDP, []string{"max_sessions"}
+	if p == UDP {
+		other, names = TCP, []string{"connect_timeout", "half_close_timeout"}
+	}
+	for _, name := range names {
+		if attr := b.attrs[name]; attr != nil {
+			b.l.problem(attr.NameRange.Ptr(), "Argument of another protocol", "%s is for %s, and this service is %s. Remove it, or write protocol = %q.",
+				name, other, p, other)
+		}
+	}
+}
+
+// plainText is the value of an argument that was checked already; it reports nothing.
+func (b *block) plainText(name string) (string, bool) {
+	attr := b.attrs[name]
+	if attr == nil {
+		return "", false
+	}
+	v, diags := attr.Expr.Value(nil)
+	if diags.HasErrors() || v.IsNull() || v.Type() != cty.String {
+		return "", true
+	}
+	return v.AsString(), true
+}
+
+// endpoints reads where the service's endpoints come from.
+func (l *loader) endpoints(b *block, s *Service) {
+	query, static := b.single("consul", querySchema()), b.single("static", staticSchema())
+	if query != nil && static != nil {
+		l.problem(static.head.Ptr(), "Two sources", "Service %q has a consul block, at %s, and a static block. Keep one of them.", s.Name, place(query.head))
+	}
+	if static != nil {
+		s.Static = &Static{Endpoints: static.endpoints(s.Listen)}
+	}
+	if static == nil || query != nil {
+		s.Consul = l.query(query, s.Name)
+	}
+}
+
+// query reads a service's consul block; b is nil if there is none.
+func (l *loader) query(b *block, name string) *ConsulQuery {
+	q := &ConsulQuery{Service: name}
+	if b == nil {
+		return q
+	}
+	if v, ok := b.text("service"); ok {
+		q.Service = v
+	}
+	q.Datacenter, _ = b.text("datacenter")
+	q.Near, _ = b.text("near")
+	var ok bool
+	if q.Filter, ok = b.text("filter"); ok {
+		q.FilterRange = *b.rangeOf("filter")
+	}
+	for _, expr := range b.items("tags", `["v2"]`) {
+		v, ok := l.evaluate("tags", expr, cty.String, "write each tag in quotes")
+		switch {
+		case !ok:
+		case v.AsString() == "":
+			l.problem(expr.Range().Ptr(), "Empty value", "A tag cannot be empty. Remove it.")
+		default:
+			q.Tags = append(q.Tags, v.AsString())
+		}
+	}
+	return q
+}

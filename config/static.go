@@ -1,0 +1,96 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+const endpointsExample = `["10.0.0.5:80", "db.example.com:5432"]`
+
+// endpoints reads the list of a static block of a service that listens on the given addresses.
+func (b *block) endpoints(listen []netip.AddrPort) []StaticEndpoint {
+	exprs := b.items("endpoints", endpointsExample)
+	if attr := b.attrs["endpoints"]; attr == nil || isNull(attr.Expr) {
+		b.missing("endpoints", "A static block needs its endpoints, such as endpoints = %s.", endpointsExample)
+	} else if list, diags := hcl.ExprList(attr.Expr); len(list) == 0 && !diags.HasErrors() {
+		b.l.problem(b.rangeOf("endpoints"), "Empty list", "endpoints: write at least one, such as %s.", endpointsExample)
+	}
+	var all []StaticEndpoint
+	seen := map[StaticEndpoint]hcl.Range{}
+	for _, expr := range exprs {
+		v, ok := b.l.evaluate("endpoints", expr, cty.String, `write each endpoint in quotes, such as "10.0.0.5:80"`)
+		if !ok {
+			continue
+		}
+		e, problem := parseEndpoint(v.AsString())
+		first, duplicate := seen[e]
+		switch {
+		case problem != "":
+			b.l.problem(expr.Range().Ptr(), "Bad endpoint", "%s.", problem)
+			continue
+		case duplicate:
+			b.l.problem(expr.Range().Ptr(), "Duplicate endpoint", "%q is in the list already, at %s. Remove one of them.", v.AsString(), place(first))
+			continue
+		case slices.ContainsFunc(listen, e.loops):
+			b.l.problem(expr.Range().Ptr(), "Endless loop", "%q is where this service listens: it would forward to itself. Write the address of an instance.", v.AsString())
+		}
+		seen[e] = expr.Range()
+		all = append(all, e)
+	}
+	return all
+}
+
+// loops tells whether whoever dials the endpoint reaches the listener.
+func (e StaticEndpoint) loops(listener netip.AddrPort) bool {
+	if e.Host != "" || listener.Port() != e.Addr.Port() {
+		return false
+	}
+	return listener.Addr() == e.Addr.Addr() || e.Addr.Addr().IsLoopback() && covers(listener.Addr(), e.Addr.Addr())
+}
+
+func parseEndpoint(s string) (e StaticEndpoint, problem string) {
+	host, port, problem := splitHostPort(s, "10.0.0.5:80")
+	if problem != "" {
+		return e, problem
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return e, fmt.Sprintf("%q: %q is not a port. Write a number from 1 to 65535", s, port)
+	}
+	ip, err := netip.ParseAddr(host)
+	switch {
+	case err == nil && ip.IsUnspecified():
+		return e, fmt.Sprintf("%q: nothing can be dialled at %s. Write the address of an instance", s, host)
+	case err == nil:
+		return StaticEndpoint{Addr: netip.AddrPortFrom(ip.Unmap(), uint16(n))}, ""
+	case !isHostName(host):
+		return e, fmt.Sprintf("%q: %q is neither an IP address nor a host name. Write something like \"10.0.0.5:80\" or \"db.example.com:5432\"", s, host)
+	}
+	return StaticEndpoint{Host: strings.ToLower(host), Addr: netip.AddrPortFrom(netip.Addr{}, uint16(n))}, ""
+}
+
+// isHostName tells whether a resolver could make sense of the name. A last label of digits only is a mistyped IP address.
+func isHostName(name string) bool {
+	name = strings.TrimSuffix(name, ".")
+	if name == "" || len(name) > 253 {
+		return false
+	}
+	labels := strings.Split(name, ".")
+	for _, label := range labels {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || strings.ContainsFunc(label, notInHostName) {
+			return false
+		}
+	}
+	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
+}
+
+// notInHostName allows the underscore, which Consul's own names and many others have.
+func notInHostName(r rune) bool {
+	return !(r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
+}

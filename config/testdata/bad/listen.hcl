@@ -1,0 +1,30 @@
+service "none" {
+}
+service "empty" {
+  listen = []
+}
+service "bad" {
+  listen = [
+    "*:9001",
+    "127.0.0.1",
+    "::1:9003",
+    "::1",
+    "web.example.com:9005",
+    "127.0.0.1:http",
+    "127.0.0.1:65536",
+    70000,
+    -1,
+    9.5,
+    "tcp://127.0.0.1:9010",
+    "",
+    "localhost",
+    true,
+    "127.0.0.1:",
+  ]
+}
+service "object" {
+  listen = { port = 9000 }
+}
+service "unquoted" {
+  listen = localhost
+}

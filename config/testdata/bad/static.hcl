@@ -1,0 +1,43 @@
+service "both" {
+  listen = 9000
+  consul {}
+  static {
+    endpoints = ["10.0.0.5:80"]
+  }
+}
+service "missing" {
+  listen = 9001
+  static {}
+}
+service "empty" {
+  listen = 9002
+  static {
+    endpoints = []
+  }
+}
+service "elements" {
+  listen = 9003
+  static {
+    endpoints = [
+      "10.0.0.5",
+      "10.0.0.5:0",
+      "10.0.0.5:http",
+      "2001:db8::7:80",
+      "0.0.0.0:80",
+      "http://10.0.0.5:80",
+      "10.0.0.555:80",
+      "-db.example.com:80",
+      "10.0.0.6:80",
+      "10.0.0.6:80",
+      "127.0.0.1:9003",
+      80,
+      web,
+    ]
+  }
+}
+service "string" {
+  listen = 9004
+  static {
+    endpoints = "10.0.0.5:80"
+  }
+}

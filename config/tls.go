@@ -1,0 +1,69 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"os"
+	"strings"
+)
+
+// readTLS reads the tls block and its variables, and everything that they name.
+func (r *consulReader) readTLS(t *TLS) {
+	caFile := r.setting(r.tls, "ca_file", "CONSUL_CACERT")
+	caPath := r.setting(r.tls, "ca_path", "CONSUL_CAPATH")
+	cert := r.setting(r.tls, "cert_file", "CONSUL_CLIENT_CERT")
+	key := r.setting(r.tls, "key_file", "CONSUL_CLIENT_KEY")
+	t.CAFile, t.CAPath, t.CertFile, t.KeyFile = caFile.value, caPath.value, cert.value, key.value
+	t.ServerName = r.setting(r.tls, "server_name", "CONSUL_TLS_SERVER_NAME").value
+	t.InsecureSkipVerify = !r.envBool("CONSUL_HTTP_SSL_VERIFY", true)
+	if r.tls != nil && r.tls.attrs["insecure_skip_verify"] != nil {
+		t.InsecureSkipVerify = r.tls.boolean("insecure_skip_verify")
+	}
+	if caFile.set() {
+		if err := checkCA(caFile.value); err != nil {
+			r.bad(caFile, "Unusable file", "%v", err)
+		}
+	}
+	if caPath.set() && !isDir(caPath.value) {
+		r.bad(caPath, "Unreadable directory", "%s is not a directory. Name one that holds certificates, or use ca_file", caPath.value)
+	}
+	r.keyPair(cert, key)
+}
+
+// keyPair checks that a client certificate and its key are both there and belong together.
+func (r *consulReader) keyPair(cert, key setting) {
+	switch {
+	case cert.set() && !key.set():
+		r.bad(cert, "Certificate without a key", "a client certificate needs its key. Give key_file (CONSUL_CLIENT_KEY) too")
+	case key.set() && !cert.set():
+		r.bad(key, "Key without a certificate", "a key needs its client certificate. Give cert_file (CONSUL_CLIENT_CERT) too")
+	}
+	readable := true
+	for _, s := range []setting{cert, key} {
+		if s.set() {
+			if _, err := os.ReadFile(s.value); err != nil {
+				r.bad(s, "Unreadable file", "%v", err)
+				readable = false
+			}
+		}
+	}
+	if !readable || !cert.set() || !key.set() {
+		return
+	}
+	if _, err := tls.LoadX509KeyPair(cert.value, key.value); err != nil {
+		r.bad(cert, "Unusable certificate", "%s and %s: %s", cert.value, key.value, strings.TrimPrefix(err.Error(), "tls: "))
+	}
+}
+
+// checkCA reads a file of certificates.
+func checkCA(path string) error {
+	pem, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		return errors.New(path + " holds no certificate in PEM form")
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+# A complete configuration of Lictor. Every argument is here; most can be left out, and what is commented out either needs a file that
+# you may not have, or excludes something else that is shown. The whole of a small configuration is one line:
+#
+#   service "web" { listen = "127.0.0.1:9000" }
+#
+# Try it:  lictor validate example.hcl
+#          lictor run -config example.hcl
+#
+# Durations are text with a unit: "500ms", "10s", "1h30m". Paths are relative to the folder that lictor runs in. A configuration may be
+# spread over several files: -config takes a directory too, and may be repeated.
+
+# How much to log: trace, debug, info, warn, error or off.
+log_level = "info"
+
+# One JSON object per line instead of text.
+log_json = false
+
+# How long connections in flight may go on after SIGINT or SIGTERM, before they are cut. "0s" cuts them at once.
+shutdown_grace = "10s"
+
+# How to reach Consul. The block can be left out. What is absent here is taken from the environment variables that Consul's own tools
+# use: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_AUTH, CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY, CONSUL_CACERT,
+# CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME, CONSUL_NAMESPACE and CONSUL_PARTITION.
+consul {
+  # host:port, http://host:port, https://host:port or unix:///path/to/socket.
+  address = "127.0.0.1:8500"
+
+  # The ACL token: in a file, which is the better way, or as text, but not both. It needs service:read and node:read.
+  # token_file = "/etc/lictor/token"
+  # token      = "..."
+
+  # The datacenter of all services that do not name their own. Left out: that of the agent.
+  # datacenter = "dc1"
+
+  # For an address with https:// only.
+  # tls {
+  #   ca_file              = "/etc/lictor/ca.pem"   # who signs Consul's certificate; or a directory of such:
+  #   ca_path              = "/etc/lictor/ca.d"
+  #   cert_file            = "/etc/lictor/cert.pem" # what to show to Consul; both or none
+  #   key_file             = "/etc/lictor/key.pem"
+  #   server_name          = "server.dc1.consul"    # the name in Consul's certificate, where it is not that of the address
+  #   insecure_skip_verify = false                  # true accepts any certificate: for trying things out only
+  # }
+}
+
+# A service: clients dial listen, and each connection goes to the next healthy instance. The label is its name in logs, metrics and status;
+# unless the consul block says otherwise, it is the name of the service in Consul too.
+service "web" {
+  # One address or a list of them. A bare port, 9000 or ":9000", is on 127.0.0.1. For all addresses of the host write "0.0.0.0:9000" (IPv4) or
+  # "[::]:9000" (IPv6 and IPv4). Port 0 lets the kernel choose; the log says what it chose.
+  listen = ["127.0.0.1:9000", "[::1]:9000"]
+
+  # tcp or udp.
+  protocol = "tcp"
+
+  # How the next instance is chosen. There is one way so far.
+  balance = "round_robin"
+
+  # How long an instance has to accept a connection before the next one is tried. TCP only.
+  connect_timeout = "1s"
+
+  # A connection on which nothing moves for so long is closed. "0s": never.
+  idle_timeout = "1h"
+
+  # When one side has finished sending and the other says nothing more for so long, the connection is closed. "0s": never. TCP only.
+  half_close_timeout = "5m"
+
+  # Which instances in Consul's catalog. The block can be left out, and so can each argument.
+  consul {
+    service = "web"
+
+    # Instances must have all of these tags.
+    tags = ["v2"]
+
+    # An expression in Consul's filter language.
+    filter = "Service.Meta.version == `2`"
+
+    # Instances of this datacenter.
+    # datacenter = "dc2"
+
+    # Have Consul sort the instances by distance from this node; _agent is the local one. round_robin takes no notice of the order.
+    # near = "_agent"
+  }
+}
+
+# A service over UDP. A client's datagrams stay with one instance as long as its session lives.
+service "dns" {
+  listen   = 9053
+  protocol = "udp"
+
+  # A session without datagrams for so long ends. It cannot be "0s", for nothing else ends a session.
+  idle_timeout = "1m"
+
+  # How many sessions there can be at once; when there are more, the one that was idle longest ends. UDP only.
+  max_sessions = 65536
+}
+
+# A service that does not need Consul.
+service "legacy" {
+  listen = "127.0.0.1:9001"
+
+  static {
+    # host:port; a host name is looked up for each connection.
+    endpoints = ["10.0.0.5:80", "[2001:db8::7]:80", "db.example.com:5432"]
+  }
+}
