@@ -1,0 +1,65 @@
+package discovery
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// A target is where an agent's API is.
+type target struct {
+	base   url.URL // scheme, host and path prefix; the path does not end in a slash
+	socket string  // path of the Unix socket to dial whatever base says; empty: dial base's host
+}
+
+// parseTarget understands the forms that ConsulOptions.Address lists. Its errors never repeat a password.
+func parseTarget(address string) (target, error) {
+	scheme, rest, found := strings.Cut(address, "://")
+	switch {
+	case !found:
+		scheme, rest = "http", address
+	case scheme == "unix":
+		if !strings.HasPrefix(rest, "/") {
+			return target{}, fmt.Errorf("consul address %q: unix:// wants the absolute path of a socket", address)
+		}
+		// HTTP needs some host; the agent does not look at it.
+		return target{base: url.URL{Scheme: "http", Host: "localhost"}, socket: rest}, nil
+	case scheme != "http" && scheme != "https":
+		return target{}, fmt.Errorf("consul address: unknown scheme %q, not http, https or unix", scheme)
+	}
+	if strings.Contains(rest, "@") {
+		return target{}, errors.New("consul address: has a user name, which belongs into the HTTP authentication")
+	}
+	u, err := url.Parse(scheme + "://" + rest)
+	if err != nil {
+		return target{}, fmt.Errorf("consul address %q: not host:port or a URL", address)
+	}
+	if u.RawQuery != "" || u.Fragment != "" {
+		return target{}, fmt.Errorf("consul address %q: has more than a host, a port and a path", address)
+	}
+	if err := checkHostPort(u.Host, found); err != nil {
+		return target{}, fmt.Errorf("consul address %q: %w", address, err)
+	}
+	if strings.HasPrefix(u.Host, ":") {
+		u.Host = "127.0.0.1" + u.Host
+	}
+	return target{base: url.URL{Scheme: scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}}, nil
+}
+
+// checkHostPort wants host to be "host:port" or ":port"; "host" will do if the scheme was given, as schemes have default ports.
+func checkHostPort(host string, scheme bool) error {
+	if scheme && host != "" && !strings.Contains(strings.TrimSuffix(host[strings.LastIndex(host, "]")+1:], "."), ":") {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(host)
+	if err != nil {
+		return errors.New("not host:port")
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return fmt.Errorf("port %q is not in 1..65535", port)
+	}
+	return nil
+}

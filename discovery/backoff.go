@@ -1,0 +1,66 @@
+package discovery
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// A backoff tells how long to wait before something that failed is tried again: a random time below a limit that doubles.
+// Randomness over the whole range keeps the clients of an agent that comes back from coming back in step.
+type backoff struct {
+	limit time.Duration // of the pause handed out last; zero: none since the last reset
+	until time.Time     // when that pause ends
+}
+
+// next returns a pause. Limits begin at first (or go on from where they were, if that is more) and end at most. Who got along
+// for longer than most since the last pause begins anew.
+func (b *backoff) next(now time.Time, first, most time.Duration) time.Duration {
+	if now.Sub(b.until) > most {
+		b.reset()
+	}
+	b.limit = min(max(2*b.limit, first), most)
+	pause := rand.N(b.limit) + 1
+	b.until = now.Add(pause)
+	return pause
+}
+
+func (b *backoff) reset() { b.limit = 0 }
+
+// A bucket is the floor under a watch's pace, whatever Consul answers: bucketBurst queries at once, and bucketRate a second.
+type bucket struct {
+	used float64 // tokens taken and not yet grown back
+	at   time.Time
+}
+
+const (
+	bucketRate  = 2.0
+	bucketBurst = 5.0
+)
+
+// take takes a token and returns how long to wait before using it.
+func (b *bucket) take(now time.Time) time.Duration {
+	b.used = max(0, b.used-bucketRate*now.Sub(b.at).Seconds()) + 1
+	b.at = now
+	return max(0, time.Duration((b.used-bucketBurst)/bucketRate*float64(time.Second)))
+}
+
+// jitter returns d give or take a tenth.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}
+
+// sleep waits for d, and tells whether it did so to the end: false means that ctx ended first, or had ended already.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,158 @@
+package discovery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A client asks one Consul agent. It speaks HTTP itself where api.Client would do in a friendlier world: that one fills what is
+// left empty from the environment, reads bodies without end, gives up on the headers at the first that it cannot parse, and reads
+// a token file once. Safe for concurrent use.
+type client struct {
+	http                 *http.Client
+	base                 url.URL
+	token                *token
+	auth                 string // "user:password" or empty
+	namespace, partition string
+	bodyLimit            int64 // bytes
+
+	heard atomic.Int64 // when Consul last answered anything, as Unix time in nanoseconds
+}
+
+// An answer is what Consul says to a query.
+type answer struct {
+	index    uint64 // of the state that it describes; zero from Consul is kept
+	filtered bool   // instances were left out because the token may not see them
+	backend  string // "streaming": from the agent's view; "blocking-query": from the servers; or empty
+	entries  []*entry
+}
+
+var (
+	errNoIndex = errors.New("answer without X-Consul-Index: not from Consul?")
+	errTooLong = errors.New("answer too long")
+	errNoList  = errors.New("answer is not a list")
+)
+
+func newClient(o ConsulOptions, base url.URL, rt http.RoundTripper) (*client, error) {
+	token, err := newToken(o)
+	if err != nil {
+		return nil, err
+	}
+	return &client{
+		http: &http.Client{
+			Transport: rt,
+			// Following a redirection would carry the token to wherever it points.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		base:      base,
+		token:     token,
+		auth:      o.HTTPAuth,
+		namespace: o.Namespace,
+		partition: o.Partition,
+		bodyLimit: maxBody,
+	}, nil
+}
+
+// health asks for the instances that q selects. With an index other than zero Consul answers once its state is past that index, or
+// wait is over. What is returned besides a nil error is whole: it was read to its end and parsed.
+func (c *client) health(ctx context.Context, q Query, index uint64, wait time.Duration) (answer, error) {
+	values := q.values(index, wait)
+	if c.namespace != "" {
+		values.Set("ns", c.namespace)
+	}
+	if c.partition != "" {
+		values.Set("partition", c.partition)
+	}
+	resp, err := c.get(ctx, q.path(), values)
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+		return answer{}, &statusError{code: resp.StatusCode, text: readable(string(text))}
+	}
+	a := answer{
+		filtered: resp.Header.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
+		backend:  resp.Header.Get("X-Consul-Query-Backend"),
+	}
+	if a.index, err = strconv.ParseUint(resp.Header.Get("X-Consul-Index"), 10, 64); err != nil {
+		return answer{}, errNoIndex
+	}
+	a.entries, err = decode(resp.Body, c.bodyLimit)
+	return a, err
+}
+
+// decode reads one JSON list of at most limit bytes and nothing after it. A null would be an empty list to encoding/json; here it
+// is an error, as Consul never sends it.
+func decode(r io.Reader, limit int64) ([]*entry, error) {
+	body, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("answer broke off: %w", err)
+	}
+	if int64(len(body)) > limit {
+		return nil, errTooLong
+	}
+	var entries []*entry
+	if err := json.Unmarshal(body, &entries); err != nil {
+		return nil, fmt.Errorf("answer cannot be read: %w", err)
+	}
+	if entries == nil {
+		return nil, errNoList
+	}
+	return entries, nil
+}
+
+// ping returns nil if the agent answers at all. The root page is one that it has by itself: nobody else is asked for it, and no
+// right is needed.
+func (c *client) ping(ctx context.Context) error {
+	resp, err := c.get(ctx, "/", nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// get returns the response to one request, whatever its status. The path is escaped.
+func (c *client) get(ctx context.Context, path string, values url.Values) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+path+"?"+values.Encode(), nil)
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	if t := c.token.get(); t != "" {
+		req.Header.Set("X-Consul-Token", t)
+	}
+	if c.auth != "" {
+		user, password, _ := strings.Cut(c.auth, ":")
+		req.SetBasicAuth(user, password)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, withoutURL(err)
+	}
+	c.heard.Store(time.Now().UnixNano())
+	return resp, nil
+}
+
+// silence is how long Consul has not answered anything; since ever, if it never did.
+func (c *client) silence() time.Duration {
+	return time.Since(time.Unix(0, c.heard.Load()))
+}
+
+// withoutURL takes off the URL that net/http puts around its errors: the index in it makes each one different from the last.
+func withoutURL(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}

@@ -1,0 +1,119 @@
+package discovery
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// A RefusedError is returned by Consul.Check for a query that Consul will not answer however often it is asked: a filter that it
+// cannot parse, or an argument that only Consul Enterprise knows.
+type RefusedError struct {
+	Query  Query
+	Reason string // in Consul's words, without what only its programmers want to know
+}
+
+func (e *RefusedError) Error() string { return "consul refuses the query: " + e.Reason }
+
+// A statusError is an answer with a status other than 200.
+type statusError struct {
+	code int
+	text string
+}
+
+func (e *statusError) Error() string {
+	if e.text == "" {
+		return fmt.Sprintf("consul answered %d %s", e.code, http.StatusText(e.code))
+	}
+	return fmt.Sprintf("consul answered %d: %s", e.code, e.text)
+}
+
+// A timeoutError means that a query had no answer within its deadline.
+type timeoutError struct{ after time.Duration }
+
+func (e *timeoutError) Error() string {
+	return fmt.Sprintf("no answer within %v", e.after.Round(time.Millisecond))
+}
+
+var (
+	// errSilent ends blocking queries when a probe found that the agent does not answer.
+	errSilent = fmt.Errorf("the agent does not answer: no reply to two probes of %v", probeTimeout)
+
+	// errFiltered is what an empty answer comes to if the token may not see what there is. Consul calls this a success.
+	errFiltered = errors.New("the answer is empty because the token may not see the instances")
+)
+
+// A kind of error decides how soon a query is repeated, and which log line speaks of it.
+type kind int
+
+const (
+	lost      kind = iota // Consul cannot be reached, or is not able to answer anybody
+	unable                // Consul cannot answer this query now, but others
+	throttled             // Consul wants fewer connections or requests
+	denied                // the token does not permit the query, or is none
+	refused               // the query will never be answered
+)
+
+// kindOf classifies an error of client.health. Consul reports nearly everything as 500, so words have to be looked at.
+func kindOf(err error) kind {
+	var status *statusError
+	switch {
+	case errors.Is(err, errFiltered):
+		return denied
+	case !errors.As(err, &status):
+		return lost
+	}
+	switch status.code {
+	case http.StatusBadRequest:
+		return refused
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return denied
+	case http.StatusTooManyRequests:
+		return throttled
+	}
+	switch {
+	case strings.Contains(status.text, filterTrouble):
+		return refused
+	case strings.Contains(status.text, "No path to datacenter"):
+		return unable
+	case strings.Contains(status.text, "ACL not found"), strings.Contains(status.text, "Permission denied"):
+		return denied // a server's refusal reaches us as 500 if it has come through another server
+	}
+	return lost
+}
+
+// filterTrouble is how Consul begins its complaint, with status 500, about a filter that it cannot parse or that names an unknown field.
+const filterTrouble = "Failed to create boolean expression evaluator: "
+
+// reason is what is worth reading in err for whoever wrote the query.
+func reason(err error) string {
+	var status *statusError
+	if !errors.As(err, &status) {
+		return err.Error()
+	}
+	if _, after, found := strings.Cut(status.text, filterTrouble); found {
+		return "filter: " + after
+	}
+	return status.text
+}
+
+// readable makes one line of at most 300 characters out of whatever a server sent.
+func readable(text string) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, ""))
+	text = strings.Join(strings.Fields(text), " ")
+	if runes := []rune(text); len(runes) > 300 {
+		return string(runes[:300]) + "..."
+	}
+	return text
+}

@@ -1,0 +1,217 @@
+package discovery
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// An entry is what is of use of one instance in Consul's answer. The types of Consul's api package would do as well, but they are
+// many times larger, and their decoder panics at a check whose definition is null.
+type entry struct {
+	Node    *node
+	Service *service
+	Checks  []check // of the service and of its node
+}
+
+type node struct {
+	Node    string // its name
+	Address string
+}
+
+type service struct {
+	ID, Address, SocketPath string
+	Port                    int
+	Weights                 weights
+}
+
+type weights struct{ Passing, Warning int }
+
+type check struct{ CheckID, Status string }
+
+// An instances value is what one answer of Consul comes to.
+type instances struct {
+	endpoints  []lb.Endpoint     // sorted by ID; no ID and no address twice
+	bad        map[string]string // instances that cannot be dialled: why, by ID; nil: none
+	duplicates int               // further registrations of addresses that are in endpoints
+}
+
+// passingOnly is the statuses argument of convert for queries that ask for healthy instances.
+var passingOnly = []string{api.HealthPassing}
+
+// convert turns entries into endpoints. Only instances in one of statuses count: the status of an instance is the worst of its
+// own checks' and its node's. Consul's order means nothing (with near it changes all the time) and is lost.
+//
+// The same address under several service IDs is one process that was registered more than once, often by a restart under a new
+// ID. It becomes one endpoint: its healthiest registration counts, and of equals that with the lowest ID, weight included.
+// Adding weights up would double the load on it.
+func convert(entries []*entry, statuses []string) instances {
+	var in instances
+	type candidate struct {
+		lb.Endpoint
+		rank int // of its status, lower is healthier
+	}
+	var all []candidate
+	for _, e := range entries {
+		id := entryID(e)
+		endpoint, err := convertOne(e)
+		if err != nil {
+			if in.bad == nil {
+				in.bad = map[string]string{}
+			}
+			in.bad[id] = err.Error()
+			continue
+		}
+		status := aggregate(e.Checks)
+		if !slices.Contains(statuses, status) {
+			continue
+		}
+		if endpoint.Weight = e.Service.Weights.in(status); endpoint.Weight > 0 {
+			endpoint.ID = id
+			all = append(all, candidate{endpoint, rank(status)})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b candidate) int {
+		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.ID, b.ID))
+	})
+	ids, addresses := map[string]bool{}, map[string]bool{}
+	for _, c := range all {
+		if address := c.Address(); ids[c.ID] || addresses[address] {
+			in.duplicates++
+		} else {
+			ids[c.ID], addresses[address] = true, true
+			in.endpoints = append(in.endpoints, c.Endpoint)
+		}
+	}
+	slices.SortFunc(in.endpoints, func(a, b lb.Endpoint) int { return strings.Compare(a.ID, b.ID) })
+	return in
+}
+
+// entryID is the node's name and the service's ID, which together are unique in a catalog. Service IDs alone are unique on their
+// node only. A slash in a node's name is escaped, so that the first slash is always the one in between.
+func entryID(e *entry) string {
+	var name, id string
+	if e != nil && e.Node != nil {
+		name = e.Node.Node
+	}
+	if e != nil && e.Service != nil {
+		id = e.Service.ID
+	}
+	return strings.NewReplacer("%", "%25", "/", "%2F").Replace(name) + "/" + id
+}
+
+// convertOne returns the endpoint of e without ID and weight. Consul hands out whatever was registered, so all of it is checked
+// here. An error says why e cannot be dialled.
+func convertOne(e *entry) (lb.Endpoint, error) {
+	switch {
+	case e == nil || e.Node == nil || e.Service == nil:
+		return lb.Endpoint{}, errors.New("has no node or no service")
+	case e.Service.SocketPath != "":
+		return lb.Endpoint{}, errors.New("listens on a Unix socket of its node")
+	case e.Service.Port < 1 || e.Service.Port > 65535:
+		return lb.Endpoint{}, fmt.Errorf("port %d is not in 1..65535", e.Service.Port)
+	}
+	// Of a service with several ports, Port is the default one. The agent does not fill in its own address for the service.
+	text := strings.TrimSpace(e.Service.Address)
+	if text == "" {
+		text = strings.TrimSpace(e.Node.Address)
+	}
+	host, addr, err := parseHost(text)
+	if err != nil {
+		return lb.Endpoint{}, err
+	}
+	return lb.Endpoint{Host: host, Addr: netip.AddrPortFrom(addr, uint16(e.Service.Port))}, nil
+}
+
+// parseHost returns text as an address or, if it is none, as a host name. Consul does not look names up; that is done at each dial.
+func parseHost(text string) (host string, addr netip.Addr, err error) {
+	if text == "" {
+		return "", addr, errors.New("has no address")
+	}
+	bare := text
+	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
+		bare = text[1 : len(text)-1]
+	}
+	if addr, err := netip.ParseAddr(bare); err == nil {
+		addr = addr.Unmap()
+		if strings.ContainsFunc(addr.Zone(), func(r rune) bool { return !isHostRune(r) && r != '.' }) {
+			return "", netip.Addr{}, fmt.Errorf("address %q has a zone that is no interface", text)
+		}
+		if addr.IsUnspecified() || addr.IsMulticast() {
+			return "", netip.Addr{}, fmt.Errorf("address %s is nobody's", addr)
+		}
+		return "", addr, nil
+	}
+	if bare != text || !isHostName(text) {
+		return "", addr, fmt.Errorf("address %q is neither an IP address nor a host name", text)
+	}
+	return text, addr, nil
+}
+
+// isHostName tells whether s could be in DNS. Underscores are not proper there, but common. A name that ends in a number is a
+// mistyped IP address: there is no such top-level domain.
+func isHostName(s string) bool {
+	s = strings.TrimSuffix(s, ".")
+	if s == "" || len(s) > 253 {
+		return false
+	}
+	var last string
+	for label := range strings.SplitSeq(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		if strings.ContainsFunc(label, func(r rune) bool { return !isHostRune(r) }) {
+			return false
+		}
+		last = label
+	}
+	return strings.Trim(last, "0123456789") != ""
+}
+
+func isHostRune(r rune) bool {
+	return r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
+}
+
+// aggregate returns the status that checks come to: the worst of them, passing if there are none, and critical for one that is
+// unknown. An instance or node in maintenance has a critical check for it.
+func aggregate(checks []check) string {
+	worst := api.HealthPassing
+	for _, c := range checks {
+		switch c.Status {
+		case api.HealthPassing:
+		case api.HealthWarning:
+			worst = api.HealthWarning
+		default:
+			return api.HealthCritical
+		}
+	}
+	return worst
+}
+
+// in is an instance's share of traffic in status; 0: none. Instances that were registered without weights have 1.
+func (w weights) in(status string) int {
+	switch {
+	case status == api.HealthPassing:
+		return min(max(w.Passing, 1), 65535)
+	case status == api.HealthWarning && w == (weights{}):
+		return 1
+	case status == api.HealthWarning:
+		return min(max(w.Warning, 0), 65535)
+	}
+	return 0
+}
+
+// rank orders statuses from healthy to not.
+func rank(status string) int {
+	if status == api.HealthPassing {
+		return 0
+	}
+	return 1
+}

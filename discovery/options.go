@@ -1,0 +1,127 @@
+package discovery
+
+import (
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// ConsulOptions say how to reach a Consul agent and what to watch there. The environment (CONSUL_HTTP_ADDR and its kin) is not
+// looked at: whoever fills this in decides whether it counts.
+type ConsulOptions struct {
+	// Address of the agent's HTTP API: "host:port", "http://host:port", "https://host:port", each of the latter two with a path
+	// if it is behind a reverse proxy, or "unix:///path" of a socket. Empty: "127.0.0.1:8500".
+	Address string
+
+	// Token is the ACL token; empty: the agent's default token. TokenFile, where not empty, is a file that holds it instead. It
+	// is read again for each query, so that a token can be rotated; while it cannot be read, the last token stays in use.
+	Token, TokenFile string
+
+	// HTTPAuth is "user:password" for a reverse proxy that wants basic authentication. Empty: none.
+	HTTPAuth string
+
+	// Datacenter is where queries that name none look. Empty: the agent's own.
+	Datacenter string
+
+	// Namespace and Partition are for Consul Enterprise; other Consuls refuse queries that have them.
+	Namespace, Partition string
+
+	// TLS counts only for an https:// address.
+	TLS TLSOptions
+
+	// Logger takes what operators should know. Nil: silence. Tokens never appear in it.
+	Logger hclog.Logger
+
+	// Watches say what to watch. No two may be for the same Service.
+	Watches []Watch
+
+	// Wait is how long Consul may hold a query when nothing changes, give or take a tenth. Zero: 45 seconds. It should stay well
+	// under a minute: it bounds for how long a change can go unnoticed after Consul lost its memory (a restored snapshot).
+	Wait time.Duration
+
+	// Resync is how often each watch is read in full from Consul's servers, whatever the blocking queries say: a net under the
+	// agent's view of the catalog. Zero: 5 minutes. Negative: never.
+	Resync time.Duration
+
+	// MinBackoff and MaxBackoff bound the pause before a failed query is repeated; it doubles from one to the other, and is then
+	// multiplied by a random number below 1. Zero: 100 milliseconds and 10 seconds.
+	MinBackoff, MaxBackoff time.Duration
+
+	// ProbeInterval is how long Consul may be silent before it is asked whether it is still there. Zero: 10 seconds. Negative: an
+	// agent that hangs is noticed only when a query has taken a quarter of a minute longer than Wait.
+	ProbeInterval time.Duration
+}
+
+// TLSOptions are for an agent behind https://. Empty names mean: the system's roots, no client certificate, and the host of the
+// address as the name to expect.
+type TLSOptions struct {
+	CAFile, CAPath     string // roots, in PEM: a file, or a folder of files
+	CertFile, KeyFile  string // client certificate and key, in PEM: both or none
+	ServerName         string // name to expect in the agent's certificate
+	InsecureSkipVerify bool   // do not look at the agent's certificate at all
+}
+
+// A Query selects instances in the catalog: those of Service that are healthy and have all Tags and pass Filter.
+type Query struct {
+	Service    string   // Consul's name of the service; case does not matter
+	Tags       []string // an instance must have all of them; case does not matter
+	Filter     string   // expression in Consul's filter language; empty: none
+	Datacenter string   // empty: that of ConsulOptions
+	Near       string   // node to sort by distance from, "_agent" for the agent's; the set is the same, but it is read from the servers
+}
+
+// A Watch says that Consul's answers to Query are the endpoints of Service. Watches whose queries come to the same share one.
+type Watch struct {
+	Service string // Lictor's name of the service
+	Query   Query  // with an empty Query.Service: the service called Service
+}
+
+// The options' defaults, and the figures that are nobody's to choose.
+const (
+	defaultAddress       = "127.0.0.1:8500"
+	defaultWait          = 45 * time.Second
+	defaultResync        = 5 * time.Minute
+	defaultMinBackoff    = 100 * time.Millisecond
+	defaultMaxBackoff    = 10 * time.Second
+	defaultProbeInterval = 10 * time.Second
+
+	// deadlineGrace is added to a query's wait. Without a leader, Consul's servers hold a query for 7 s beyond its wait before they
+	// give up, and an agent may need some seconds more to find a server.
+	deadlineGrace = 15 * time.Second
+
+	// probeTimeout is how long an agent may take to answer something that it knows by itself. A starved one takes seconds.
+	probeTimeout = 5 * time.Second
+
+	// slowBackoff is where the pauses start when quick repetition would make things worse, or is pointless: too many
+	// connections, no permission, a query that Consul refuses.
+	slowBackoff = time.Second
+
+	// rampStep is the time between the first queries of two watches. All at once they would each dial a connection of their own,
+	// even if HTTP/2 could carry them all on one: 1,000 queries at once made 589 connections, and 1 ms apart 7.
+	rampStep = time.Millisecond
+
+	maxBody      = 64 << 20 // bytes of an answer; 10,000 instances take about 20 MB
+	maxErrorBody = 4 << 10  // bytes of an error's text that are read
+	maxTokenFile = 64 << 10 // bytes of a token file that are read
+)
+
+// withDefaults returns o with defaults in place of zeros. Negative intervals, which mean never, stay.
+func (o ConsulOptions) withDefaults() ConsulOptions {
+	fill := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	fill(&o.Wait, defaultWait)
+	fill(&o.Resync, defaultResync)
+	fill(&o.MinBackoff, defaultMinBackoff)
+	fill(&o.MaxBackoff, defaultMaxBackoff)
+	fill(&o.ProbeInterval, defaultProbeInterval)
+	if o.Address == "" {
+		o.Address = defaultAddress
+	}
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	return o
+}

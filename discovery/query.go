@@ -1,0 +1,88 @@
+package discovery
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// normalize returns q with nothing left in it that makes no difference, and datacenter in place of an empty one. Equal answers can
+// then be told by equal keys, and the agent can share one view of the service between all who ask the same.
+func (q Query) normalize(datacenter string) Query {
+	q.Service = strings.TrimSpace(q.Service)
+	q.Filter = strings.TrimSpace(q.Filter)
+	tags := make([]string, 0, len(q.Tags))
+	for _, tag := range q.Tags {
+		tags = append(tags, strings.ToLower(tag))
+	}
+	slices.Sort(tags)
+	q.Tags = slices.Compact(tags)
+	if q.Datacenter == "" {
+		q.Datacenter = datacenter
+	}
+	return q
+}
+
+// key is the same for normalized queries that Consul answers alike. Names of services differ in case only for the eye.
+func (q Query) key() string {
+	q.Service = strings.ToLower(q.Service)
+	return fmt.Sprintf("%q", []any{q.Service, q.Tags, q.Filter, q.Datacenter, q.Near})
+}
+
+// path is where the API answers q, escaped.
+func (q Query) path() string {
+	return "/v1/health/service/" + url.PathEscape(q.Service)
+}
+
+// values are the URL parameters of q. With an index other than zero Consul may hold the query for up to wait.
+func (q Query) values(index uint64, wait time.Duration) url.Values {
+	v := url.Values{"passing": {"1"}}
+	for _, tag := range q.Tags {
+		v.Add("tag", tag)
+	}
+	set := func(name, value string) {
+		if value != "" {
+			v.Set(name, value)
+		}
+	}
+	set("filter", q.Filter)
+	set("dc", q.Datacenter)
+	set("near", q.Near)
+	if index != 0 {
+		v.Set("index", strconv.FormatUint(index, 10))
+		v.Set("wait", strconv.FormatInt(wait.Milliseconds(), 10)+"ms")
+	}
+	return v
+}
+
+// group returns one watch for each distinct query, in the order of the first that asked for it.
+func group(watches []Watch, datacenter string) ([]*watch, error) {
+	var distinct []*watch
+	byKey, seen := map[string]*watch{}, map[string]bool{}
+	for _, one := range watches {
+		q := one.Query
+		if strings.TrimSpace(q.Service) == "" {
+			q.Service = one.Service
+		}
+		q = q.normalize(datacenter)
+		switch {
+		case one.Service == "" || q.Service == "":
+			return nil, errors.New("a watch without a service")
+		case seen[one.Service]:
+			return nil, fmt.Errorf("two watches for service %q", one.Service)
+		}
+		seen[one.Service] = true
+		w := byKey[q.key()]
+		if w == nil {
+			w = &watch{query: q}
+			byKey[q.key()] = w
+			distinct = append(distinct, w)
+		}
+		w.services = append(w.services, one.Service)
+	}
+	return distinct, nil
+}

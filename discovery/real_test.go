@@ -1,0 +1,405 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/hashicorp/go-hclog"
+	"go.uber.org/goleak"
+)
+
+// An agent is a real Consul in development mode.
+type agent struct {
+	t       *testing.T
+	api     *api.Client
+	address string
+	args    []string
+	cmd     *exec.Cmd
+}
+
+// consulBinary skips the test where there is no Consul: see the Makefile for how to get one.
+func consulBinary(t *testing.T) string {
+	t.Helper()
+	cache, _ := os.UserCacheDir()
+	built := filepath.Join(cache, "lictor", "consul-1.22.7-"+runtime.GOOS+"-"+runtime.GOARCH)
+	for _, name := range []string{os.Getenv("CONSUL"), "consul", built} {
+		if path, err := exec.LookPath(name); err == nil && name != "" {
+			return path
+		}
+	}
+	t.Skip("no consul binary in $CONSUL, PATH or the cache")
+	return ""
+}
+
+// startAgent starts a Consul with the configuration in hcl besides the usual.
+func startAgent(t *testing.T, hcl string) *agent {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "extra.hcl"), hcl)
+	a := &agent{t: t, address: fmt.Sprint("127.0.0.1:", freePort(t))}
+	_, port, _ := net.SplitHostPort(a.address)
+	a.args = []string{consulBinary(t), "agent", "-dev", "-bind", "127.0.0.1", "-client", "127.0.0.1", "-http-port", port,
+		"-server-port", fmt.Sprint(freePort(t)), "-serf-lan-port", fmt.Sprint(freePort(t)), "-serf-wan-port", "-1", "-grpc-port", "-1",
+		"-grpc-tls-port", "-1", "-dns-port", "-1", "-node", "n", "-log-level", "error", "-config-dir", dir}
+	client, err := api.NewClient(&api.Config{Address: a.address, Token: managementToken})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.api = client
+	a.start()
+	t.Cleanup(a.kill)
+	return a
+}
+
+const managementToken = "10000000-0000-4000-8000-000000000001"
+
+// freePort returns a port below those that the kernel hands out, so that nobody gets it by chance before Consul does.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 100 {
+		port := 10000 + rand.IntN(20000)
+		if l, err := net.Listen("tcp", fmt.Sprint("127.0.0.1:", port)); err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}
+
+func (a *agent) start() {
+	a.t.Helper()
+	a.cmd = exec.Command(a.args[0], a.args[1:]...)
+	if err := a.cmd.Start(); err != nil {
+		a.t.Fatal(err)
+	}
+	eventually(a.t, 30*time.Second, "a leader", func() bool {
+		nodes, _, err := a.api.Catalog().Nodes(nil)
+		return err == nil && len(nodes) == 1
+	})
+}
+
+func (a *agent) kill() {
+	if a.cmd != nil {
+		_ = a.cmd.Process.Kill()
+		_ = a.cmd.Wait()
+		a.cmd = nil
+	}
+}
+
+func (a *agent) register(s *api.AgentServiceRegistration) {
+	a.t.Helper()
+	if err := a.api.Agent().ServiceRegister(s); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, within time.Duration, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(within)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("no %s within %v", what, within)
+		case <-tick.C:
+		}
+	}
+}
+
+// TestMain fails if anything that the tests started is still running at the end.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// followNew is follow for a source of o.
+func followNew(t *testing.T, o ConsulOptions) *rig {
+	t.Helper()
+	log := &journal{}
+	o.Logger = log.logger(hclog.Info)
+	c, err := NewConsul(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return follow(t, c, log)
+}
+
+// follow runs c, which logs to log, until the test ends.
+func follow(t *testing.T, c *Consul, log *journal) *rig {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &rig{recorder: &recorder{}, consul: c, log: log, cancel: cancel, done: make(chan error, 1)}
+	go r.run(ctx)
+	t.Cleanup(r.stop)
+	return r
+}
+
+func (r *rig) wantLast(t *testing.T, want string) {
+	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("published %q\n%s", r.got(), r.log)
+		}
+	}()
+	eventually(t, 20*time.Second, fmt.Sprintf("%q", want), func() bool {
+		got := r.got()
+		return len(got) > 0 && got[len(got)-1] == want
+	})
+}
+
+func TestRealConsulFollowed(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, "")
+	r := followNew(t, ConsulOptions{Address: a.address, Watches: []Watch{{Service: "web", Query: Query{Tags: []string{"V2"}, Filter: "Service.Meta.x != y"}}}})
+	r.wantLast(t, "web:")
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80, Tags: []string{"v2"}})
+	r.wantLast(t, "web: n/a=127.0.0.1:80")
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "b", Address: "[::1]", Port: 81, Tags: []string{"v2"}})
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "old", Port: 83})
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "y", Port: 84, Tags: []string{"v2"}, Meta: map[string]string{"x": "y"}})
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "wrong", Address: "10.0.0.1:99", Port: 85, Tags: []string{"v2"}})
+	r.wantLast(t, "web: n/a=127.0.0.1:80 n/b=[::1]:81")
+	eventually(t, 5*time.Second, "bad instance", func() bool { return r.status().Bad == 1 })
+	r.log.wantOnce(t, "instance left out")
+	if err := a.api.Agent().EnableServiceMaintenance("a", ""); err != nil {
+		t.Fatal(err)
+	}
+	r.wantLast(t, "web: n/b=[::1]:81")
+	if err := a.api.Agent().ServiceDeregister("b"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "empty set, the bad instance left out", func() bool { return r.status().Endpoints == 0 })
+}
+
+func TestRealConsulRestartedEmptyHanded(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, "")
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
+	for range 50 { // so that the index of the restarted one is behind
+		if _, err := a.api.KV().Put(&api.KVPair{Key: "x", Value: []byte(time.Now().String())}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := followNew(t, ConsulOptions{Address: a.address, Watches: []Watch{{Service: "web"}, {Service: "other"}}})
+	eventually(t, 10*time.Second, "first sets", func() bool { return len(r.got()) == 2 })
+	a.kill()
+	eventually(t, 10*time.Second, "log line", func() bool { return strings.Contains(r.log.String(), "consul is lost") })
+	if got := r.status(); got.Endpoints != 1 || got.Error == "" {
+		t.Errorf("status %+v", got)
+	}
+	// A development agent comes back having forgotten everything, and its word counts.
+	a.start()
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "b", Port: 81})
+	r.wantLast(t, "web: n/b=127.0.0.1:81")
+	eventually(t, 20*time.Second, "end of trouble", func() bool { return strings.Contains(r.log.String(), "consul answers again") })
+	r.log.wantOnce(t, "consul is lost", "consul answers again")
+}
+
+func TestRealConsulOverUnixSocketWithManyWatches(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("", "lictor") // t.TempDir can be longer than a socket's path may be
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "c.sock")
+	a := startAgent(t, fmt.Sprintf(`addresses { http = "127.0.0.1 unix://%s" }`, socket))
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
+	o := ConsulOptions{Address: "unix://" + socket, Wait: 3 * time.Second}
+	for i := range 100 {
+		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Tags: make([]string, 0), Filter: fmt.Sprintf("Service.Port != %d", i)}})
+	}
+	r := followNew(t, o)
+	eventually(t, 20*time.Second, "all sets", func() bool { return len(r.got()) == 100 })
+	eventually(t, 20*time.Second, "end of the first wait", func() bool { return r.consul.Snapshot()[99].Queries > 2 })
+	for _, s := range r.consul.Snapshot() {
+		if s.Errors != 0 || s.Updates != 1 || s.Doubted != 0 {
+			t.Errorf("status %+v", s)
+		}
+	}
+}
+
+func TestRealConsulRefusesQueries(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, "")
+	c, err := NewConsul(ConsulOptions{Address: a.address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.client.http.CloseIdleConnections()
+	tests := []struct{ filter, want string }{
+		{"", ""},
+		{"Service.Meta.version == `2`", ""},
+		{"Service.Nope == 1", `consul refuses the query: filter: Selector "Service.Nope" is not valid`},
+		{"(((", "filter: 1:4 (3): no match found"},
+		{"Service.Port == abc", "coerce"},
+		{"Service.ID matches `(`", "regular expression"},
+	}
+	for _, tt := range tests {
+		err := c.Check(t.Context(), Query{Service: "web", Filter: tt.filter})
+		var refusal *RefusedError
+		if tt.want == "" && err == nil {
+			continue
+		}
+		if !errors.As(err, &refusal) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.filter, err, tt.want)
+		}
+	}
+	var refusal *RefusedError
+	if err := c.Check(t.Context(), Query{Service: "web", Datacenter: "nope"}); err == nil || errors.As(err, &refusal) {
+		t.Errorf("unknown datacentre: %v", err)
+	}
+	enterprise, err := NewConsul(ConsulOptions{Address: a.address, Namespace: "team"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer enterprise.client.http.CloseIdleConnections()
+	if err := enterprise.Check(t.Context(), Query{Service: "web"}); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "Enterprise") {
+		t.Errorf("namespace: %v", err)
+	}
+	a.kill()
+	if err := c.Check(t.Context(), Query{Service: "web"}); err == nil || errors.As(err, &refusal) || strings.Contains(err.Error(), "passing=1") {
+		t.Errorf("no consul: %v", err)
+	}
+}
+
+func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, fmt.Sprintf(`acl { enabled = true, default_policy = "deny", tokens { initial_management = %q, agent = %[1]q } }`, managementToken))
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
+	const rules = `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`
+	policy, _, err := a.api.ACL().PolicyCreate(&api.ACLPolicy{Name: "lictor", Rules: rules}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := a.api.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "token")
+	write(t, file, "00000000-0000-4000-8000-000000000000")
+	r := followNew(t, ConsulOptions{Address: a.address, TokenFile: file, Wait: 2 * time.Second, Watches: []Watch{{Service: "web"}}})
+	denied := func(n int) func() bool {
+		return func() bool { return strings.Count(r.log.String(), "consul denies access") == n }
+	}
+	eventually(t, 10*time.Second, "denial of the unknown token", denied(1))
+	write(t, file, token.SecretID)
+	r.wantLast(t, "web: n/a=127.0.0.1:80")
+
+	policy.Rules = `service_prefix "" { policy = "read" }`
+	if policy, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 60*time.Second, "denial of the reduced token", denied(2))
+	policy.Rules = rules
+	if _, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "end of trouble", func() bool { return strings.Count(r.log.String(), "consul permits access again") == 2 })
+
+	if _, err := a.api.ACL().TokenDelete(token.AccessorID, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 60*time.Second, "denial of the deleted token", denied(3))
+	r.want(t, "web: n/a=127.0.0.1:80")
+	if strings.Contains(r.log.String(), token.SecretID) {
+		t.Error("token in the log")
+	}
+	t.Logf("%s%+v", r.log, r.status())
+}
+
+func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, args := range [][]string{{"tls", "ca", "create"}, {"tls", "cert", "create", "-server", "-dc", "dc1"}} {
+		cmd := exec.Command(consulBinary(t), args...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v: %s", args, err, out)
+		}
+	}
+	port := freePort(t)
+	a := startAgent(t, fmt.Sprintf(`ports { https = %d }
+		tls { https { ca_file = "%s/consul-agent-ca.pem", cert_file = "%[2]s/dc1-server-consul-0.pem", key_file = "%[2]s/dc1-server-consul-0-key.pem" } }`, port, dir))
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
+
+	const n = 300 // Consul allows a client 200 connections
+	o := ConsulOptions{
+		Address: fmt.Sprint("https://127.0.0.1:", port), Wait: 3 * time.Second,
+		TLS: TLSOptions{CAFile: filepath.Join(dir, "consul-agent-ca.pem"), ServerName: "server.dc1.consul"},
+	}.withDefaults()
+	for i := range n {
+		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+i)}})
+	}
+	at, err := parseTarget(o.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport, err := newTransport(at, o.TLS, n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dials atomic.Int32
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		dials.Add(1)
+		return dial(ctx, network, address)
+	}
+	c, err := newConsul(o, at, transport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := follow(t, c, &journal{})
+	eventually(t, 30*time.Second, "all sets", func() bool { return len(r.got()) == n })
+	eventually(t, 30*time.Second, "end of the first wait", func() bool { return c.Snapshot()[n-1].Queries > 2 })
+	for _, s := range c.Snapshot() {
+		if s.Errors != 0 || s.Endpoints != 1 {
+			t.Errorf("status %+v", s)
+		}
+	}
+	if got := dials.Load(); got > 150 {
+		t.Errorf("%d connections for %d watches", got, n)
+	}
+	t.Logf("%d dials", dials.Load())
+
+	strangers, err := NewConsul(ConsulOptions{Address: o.Address})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := strangers.Check(t.Context(), Query{Service: "web"}); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("without the private CA: %v", err)
+	}
+}
+
+func TestRealConsulWithFewConnectionsAllowed(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, `limits { http_max_conns_per_client = 5 }`)
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
+	o := ConsulOptions{Address: a.address, Wait: 2 * time.Second}
+	for i := range 20 {
+		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+i)}})
+	}
+	r := followNew(t, o)
+	eventually(t, 30*time.Second, "log line", func() bool { return strings.Contains(r.log.String(), "http_max_conns_per_client") })
+	eventually(t, 30*time.Second, "sets", func() bool { return len(r.got()) >= 3 })
+	eventually(t, 30*time.Second, "429s", func() bool {
+		var sum uint64
+		for _, s := range r.consul.Snapshot() {
+			sum += s.Throttled
+		}
+		return sum > 20
+	})
+	r.log.wantOnce(t, "http_max_conns_per_client")
+	t.Log(r.log)
+}

@@ -1,0 +1,35 @@
+package discovery
+
+import (
+	"context"
+	"slices"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// Static is a Source whose sets never change.
+type Static struct {
+	sets []lb.Endpoints
+}
+
+// NewStatic returns a Source of sets, which it copies.
+func NewStatic(sets []lb.Endpoints) *Static {
+	return &Static{sets: cloneSets(sets)}
+}
+
+// Run sends the sets once, in one update, and then waits for ctx to end. It always returns nil.
+func (s *Static) Run(ctx context.Context, sink Sink) error {
+	if len(s.sets) > 0 {
+		sink.OnUpdate(cloneSets(s.sets))
+	}
+	<-ctx.Done()
+	return nil
+}
+
+func cloneSets(sets []lb.Endpoints) []lb.Endpoints {
+	sets = slices.Clone(sets)
+	for i := range sets {
+		sets[i].Endpoints = slices.Clone(sets[i].Endpoints)
+	}
+	return sets
+}

@@ -1,0 +1,50 @@
+package discovery
+
+import (
+	"slices"
+	"time"
+)
+
+// WatchStatus is the state of one watch at one moment.
+type WatchStatus struct {
+	Services []string // that share the watch
+	Query    Query
+
+	LastSuccess time.Time // when the set was last known to be right; zero: never
+	LastChange  time.Time // when the set last changed; zero: nothing was published yet
+	Error       string    // of the last query; empty if it succeeded
+	ErrorSince  time.Time // when the first of the queries failed that failed without a success since; zero: Error is empty
+
+	Index   uint64 // in Consul's state that the next query asks with; zero: it asks the servers without
+	Backend string // who answered last: "streaming" is the agent's own view, "blocking-query" the servers
+
+	Endpoints  int // in the set
+	Bad        int // instances left out of it because they cannot be dialled
+	Duplicates int // instances left out of it because their address is in it already
+
+	// Counted since the start.
+	Queries   uint64 // sent
+	Updates   uint64 // sets published
+	Errors    uint64 // queries that failed
+	Throttled uint64 // those of them that Consul refused because there were too many connections or requests
+	Doubted   uint64 // answers that were not believed until the servers confirmed or corrected them
+}
+
+// Snapshot returns the state of all watches, in the order in which ConsulOptions had them. It may be called at any time.
+func (c *Consul) Snapshot() []WatchStatus {
+	all := make([]WatchStatus, 0, len(c.watches))
+	for _, w := range c.watches {
+		all = append(all, w.snapshot())
+	}
+	return all
+}
+
+func (w *watch) snapshot() WatchStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s := w.status
+	s.Services = slices.Clone(w.services)
+	s.Query = w.query
+	s.Query.Tags = slices.Clone(w.query.Tags)
+	return s
+}

@@ -1,0 +1,65 @@
+package discovery
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// newTransport returns what carries queries to t, up to watches of them at once. Over TLS the agent speaks HTTP/2, and a few
+// connections carry any number of queries; without, each query holds a connection, and the agent allows a client 200.
+func newTransport(t target, o TLSOptions, watches int) (*http.Transport, error) {
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	tr := &http.Transport{
+		DialContext:         dialer.DialContext,
+		Proxy:               http.ProxyFromEnvironment, // as Consul's own tools do; never for loopback addresses
+		TLSHandshakeTimeout: 5 * time.Second,
+		ForceAttemptHTTP2:   true,
+
+		// Blocking queries all end within one wait; each connection then has an idle moment, and must not be closed in it.
+		MaxIdleConnsPerHost: watches + 2,
+
+		// The agent closes connections that are idle for 120 s. Close first, or a query could be sent into the closing.
+		IdleConnTimeout: 90 * time.Second,
+
+		// A query's deadline is most of a minute away; pings find out earlier that the agent hangs or that the network drops packets.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
+
+		// No ResponseHeaderTimeout: Consul sends the headers of a blocking query when it ends.
+	}
+	if t.socket != "" {
+		tr.Proxy = nil
+		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", t.socket)
+		}
+	}
+	if t.base.Scheme == "https" {
+		config, err := o.config()
+		if err != nil {
+			return nil, err
+		}
+		tr.TLSClientConfig = config
+	}
+	return tr, nil
+}
+
+// config reads the files that o names.
+func (o TLSOptions) config() (*tls.Config, error) {
+	config, err := api.SetupTLSConfig(&api.TLSConfig{
+		Address:            o.ServerName,
+		CAFile:             o.CAFile,
+		CAPath:             o.CAPath,
+		CertFile:           o.CertFile,
+		KeyFile:            o.KeyFile,
+		InsecureSkipVerify: o.InsecureSkipVerify,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("TLS to consul: %w", err)
+	}
+	return config, nil
+}

@@ -1,0 +1,135 @@
+package discovery
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// troubles turn the errors of many watches into few log lines: one when a trouble begins, whichever watch saw it first, and one
+// when the last watch is out of it. Safe for concurrent use.
+type troubles struct {
+	log hclog.Logger
+
+	mu   sync.Mutex          // guards the following
+	open map[string]*trouble // by key
+	of   map[*watch]string   // key of the trouble that a watch is in
+	ever bool                // Consul has answered a watch
+}
+
+// A trouble is something wrong between here and Consul.
+type trouble struct {
+	kind    kind
+	since   time.Time
+	watches int    // that are in it
+	service string // of the watch that saw it first
+}
+
+func newTroubles(log hclog.Logger) *troubles {
+	return &troubles{log: log, open: map[string]*trouble{}, of: map[*watch]string{}}
+}
+
+// key tells troubles apart. Losing Consul has a dozen texts in the course of one outage, and is one trouble for all. What is wrong
+// with a single query is a trouble of its own, and so is the same query refused for another reason.
+func (k kind) key(w *watch, err error) string {
+	switch k {
+	case refused, unable:
+		return w.query.key() + reason(err)
+	case throttled:
+		return "throttled"
+	case denied:
+		return "denied"
+	}
+	return "lost"
+}
+
+// enter notes that w is in trouble since then. It is to be called for each failure.
+func (t *troubles) enter(w *watch, k kind, err error, since time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if k == lost && t.open[throttled.key(w, err)] != nil && isCutOff(err) {
+		k = throttled
+	}
+	key := k.key(w, err)
+	if t.of[w] == key {
+		return
+	}
+	t.leaveLocked(w)
+	t.of[w] = key
+	one := t.open[key]
+	if one == nil {
+		one = &trouble{kind: k, since: since, service: w.name()}
+		t.open[key] = one
+		t.logBeginLocked(k, w, err)
+	}
+	one.watches++
+}
+
+// isCutOff tells whether err is of a connection that was made and then closed on us. An agent with too many connections does that:
+// it sends 429 and closes, and which of the two is noticed first is a matter of luck.
+func isCutOff(err error) bool {
+	var status *statusError
+	var op *net.OpError
+	return !errors.As(err, &status) && !isSlow(err) && !(errors.As(err, &op) && op.Op == "dial")
+}
+
+// leave notes that w has had a good answer.
+func (t *troubles) leave(w *watch) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ever = true
+	t.leaveLocked(w)
+}
+
+func (t *troubles) leaveLocked(w *watch) {
+	key, in := t.of[w]
+	if !in {
+		return
+	}
+	delete(t.of, w)
+	one := t.open[key]
+	if one.watches--; one.watches > 0 {
+		return
+	}
+	delete(t.open, key)
+	t.logEnd(one)
+}
+
+func (t *troubles) logBeginLocked(k kind, w *watch, err error) {
+	switch k {
+	case refused:
+		t.log.Error("consul refuses a query", "service", w.name(), "filter", w.query.Filter, "reason", reason(err))
+	case unable:
+		t.log.Warn("consul cannot answer a query, the service's endpoints stay as they are", "service", w.name(),
+			"datacenter", w.query.Datacenter, "error", err)
+	case denied:
+		t.log.Error("consul denies access: the ACL token is wrong or lacks a right; endpoints stay as they are",
+			"rights_needed", "service:read, node:read", "service", w.name(), "error", err)
+	case throttled:
+		t.log.Warn("consul refuses requests: too many at once from this host; endpoints stay as they are until they get through",
+			"see", "limits.http_max_conns_per_client in the agent's configuration, or use its https port", "error", err)
+	case lost:
+		if t.ever {
+			t.log.Warn("consul is lost, endpoints stay as they are", "error", err)
+		} else {
+			t.log.Warn("consul cannot be reached, its services have no endpoints until it can", "error", err)
+		}
+	}
+}
+
+func (t *troubles) logEnd(one *trouble) {
+	after := time.Since(one.since).Round(time.Millisecond)
+	switch one.kind {
+	case refused, unable:
+		t.log.Info("consul answers the query", "service", one.service, "after", after)
+	case denied:
+		t.log.Info("consul permits access again", "after", after)
+	case throttled:
+		t.log.Info("consul lets all requests through again", "after", after)
+	case lost:
+		t.log.Info("consul answers again", "after", after)
+	}
+}

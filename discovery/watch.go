@@ -1,0 +1,195 @@
+package discovery
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A watch follows Consul's answers to one query for all services that share it.
+//
+// Consul answers a query that carries an index when its state has moved past it. Four things in that are not what they seem.
+// An index can go back (servers restored from a snapshot, a restarted agent), and whoever keeps asking with the old one hears
+// nothing until the new state has caught up. An agent that does not know the truth (just restarted, its servers away, its token
+// unknown) answers 200, an empty list and index 1 when the wait is over. The index moves without a change of contents. And
+// contents can change at the same index. Hence: an answer to an index-less query comes from the servers, and is believed; any other
+// only if its index is at least the one asked with, and it does not take away the last endpoint. After anything else, and after
+// every error, the next query has no index.
+type watch struct {
+	query    Query    // normalized
+	services []string // at least one
+	consul   *Consul
+	log      hclog.Logger
+
+	// The following belong to the goroutine of run.
+	index     uint64            // to ask with; zero: ask the servers
+	lastFull  time.Time         // when the servers were asked last with success
+	resync    time.Duration     // after lastFull
+	doubted   time.Time         // when an answer was last not believed
+	fails     int               // queries that failed since the last that did not
+	failing   time.Time         // when the first of those failed
+	endpoints []lb.Endpoint     // published last
+	published bool              // endpoints means something
+	bad       map[string]string // bad instances that were logged: why, by ID
+	backoff   backoff
+	bucket    bucket
+
+	mu     sync.Mutex
+	status WatchStatus // guarded by mu
+}
+
+// run asks until ctx ends, for the first time after pause.
+func (w *watch) run(ctx context.Context, sink Sink, pause time.Duration) {
+	for sleep(ctx, max(pause, w.bucket.take(time.Now()))) {
+		pause = w.step(ctx, sink)
+	}
+}
+
+// step asks once, and returns how long to wait before the next time.
+func (w *watch) step(ctx context.Context, sink Sink) time.Duration {
+	if w.resync > 0 && time.Since(w.lastFull) > w.resync {
+		w.index = 0
+	}
+	asked := w.index
+	a, err := w.ask(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return 0
+	case err != nil:
+		return w.failed(err)
+	case asked == 0 && a.filtered && len(a.entries) == 0:
+		return w.failed(errFiltered)
+	case a.index < asked:
+		return w.doubt("index went back", asked, a)
+	case asked != 0 && len(a.entries) == 0 && len(w.endpoints) > 0:
+		// A token that lost a right looks like this too, at a good index, and only the servers say that they left something out.
+		return w.doubt("set came back empty", asked, a)
+	}
+	w.index = max(a.index, 1) // zero would make the next query return at once, and so on for ever
+	if asked == 0 {
+		w.lastFull = time.Now()
+		w.resync = jitter(max(w.consul.options.Resync, 0))
+	} else {
+		w.backoff.reset()
+	}
+	in := convert(a.entries, passingOnly)
+	w.logBad(in.bad)
+	w.publish(sink, in.endpoints)
+	w.succeeded(a, in)
+	return 0
+}
+
+// ask sends one query. Its deadline is past the moment when any Consul that works has answered: servers hold a query for up to a
+// sixteenth longer than its wait.
+func (w *watch) ask(ctx context.Context) (answer, error) {
+	var wait time.Duration
+	if w.index != 0 {
+		ctx = w.consul.epoch.current()
+		wait = jitter(w.consul.options.Wait)
+	}
+	limit := wait + wait/16 + deadlineGrace
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, &timeoutError{limit})
+	defer cancel()
+	w.count(func(s *WatchStatus) { s.Queries++ })
+	a, err := w.consul.client.health(ctx, w.query, w.index, wait)
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return a, err
+}
+
+// failed deals with a query that had no answer, and returns how long to wait. The endpoints stay.
+func (w *watch) failed(err error) time.Duration {
+	now, kind, o := time.Now(), kindOf(err), &w.consul.options
+	first := o.MinBackoff
+	if kind >= throttled {
+		first = max(first, slowBackoff)
+	}
+	pause := w.backoff.next(now, first, o.MaxBackoff)
+	w.index = 0
+	if w.fails++; w.fails == 1 {
+		w.failing = now
+	}
+	w.count(func(s *WatchStatus) {
+		s.Errors++
+		if kind == throttled {
+			s.Throttled++
+		}
+		s.Error, s.ErrorSince, s.Index = err.Error(), w.failing, 0
+	})
+	w.log.Debug("query failed", "error", err, "in_a_row", w.fails, "retry_in", pause)
+	// A single broken connection is repaired before anybody could read of it. What took long or cannot heal is news at once.
+	if w.fails > 1 || kind >= denied || isSlow(err) {
+		w.consul.troubles.enter(w, kind, err, w.failing)
+	}
+	return pause
+}
+
+// doubt deals with an answer that is not believed: the servers are asked at once, but not again and again.
+func (w *watch) doubt(why string, asked uint64, a answer) time.Duration {
+	now, last := time.Now(), w.doubted
+	w.doubted = now
+	w.index = 0
+	w.count(func(s *WatchStatus) { s.Doubted++ })
+	w.log.Debug("answer not believed", "why", why, "index", a.index, "asked_with", asked, "backend", a.backend, "instances", len(a.entries))
+	if now.Sub(last) > w.consul.options.MaxBackoff {
+		return 0
+	}
+	return w.backoff.next(now, w.consul.options.MinBackoff, w.consul.options.MaxBackoff)
+}
+
+// succeeded notes a good answer.
+func (w *watch) succeeded(a answer, in instances) {
+	w.fails = 0
+	w.count(func(s *WatchStatus) {
+		s.Error, s.ErrorSince = "", time.Time{}
+		s.LastSuccess = time.Now()
+		s.Index, s.Backend = w.index, a.backend
+		s.Endpoints, s.Bad, s.Duplicates = len(in.endpoints), len(in.bad), in.duplicates
+	})
+	w.consul.troubles.leave(w)
+}
+
+// publish sends endpoints to sink, for all services in one update, unless they are what was sent last.
+func (w *watch) publish(sink Sink, endpoints []lb.Endpoint) {
+	if w.published && slices.Equal(w.endpoints, endpoints) {
+		return
+	}
+	w.log.Debug("endpoints changed", "before", len(w.endpoints), "now", len(endpoints))
+	w.endpoints, w.published = endpoints, true
+	updates := make([]lb.Endpoints, 0, len(w.services))
+	for _, service := range w.services {
+		updates = append(updates, lb.Endpoints{Service: service, Endpoints: slices.Clone(endpoints)})
+	}
+	sink.OnUpdate(updates)
+	w.count(func(s *WatchStatus) {
+		s.Updates++
+		s.LastChange = time.Now()
+	})
+}
+
+// logBad logs the instances in bad that are new there or bad for another reason than before.
+func (w *watch) logBad(bad map[string]string) {
+	for id, why := range bad {
+		if w.bad[id] != why {
+			w.log.Warn("instance left out", "instance", id, "reason", why)
+		}
+	}
+	w.bad = bad
+}
+
+// name is how the watch's services appear in a log line.
+func (w *watch) name() string { return strings.Join(w.services, ", ") }
+
+// count changes the status.
+func (w *watch) count(change func(*WatchStatus)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change(&w.status)
+}
