@@ -1,0 +1,206 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/posener/complete"
+
+	"github.com/lictor-proxy/lictor/config"
+)
+
+type fmtCommand struct {
+	console
+	check, write, recursive bool
+}
+
+func (c *fmtCommand) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("fmt", flag.ContinueOnError)
+	f.BoolVar(&c.check, "check", false, "")
+	f.BoolVar(&c.write, "write", true, "")
+	f.BoolVar(&c.recursive, "recursive", false, "")
+	return f
+}
+
+func (c *fmtCommand) Synopsis() string                     { return "Rewrite configuration files in the usual layout" }
+func (c *fmtCommand) AutocompleteFlags() complete.Flags    { return completeFlags(c.flags(), nil) }
+func (c *fmtCommand) AutocompleteArgs() complete.Predictor { return configurations() }
+
+func (c *fmtCommand) Help() string {
+	return `Usage: lictor fmt [options] PATH...
+
+  Rewrites configuration files in the usual layout, that of "terraform fmt", and
+  prints the names of those that changed. Of a directory all *.hcl are taken.
+  With "-" for PATH it reads stdin and writes to stdout.
+
+  A file with syntax errors is left as it is; the errors are reported, and the
+  exit code is 1.
+
+Options:
+
+  -check          Change nothing. Print the names of files that would change,
+                  and exit with 1 if there are any.
+  -write=false    Change nothing. Print the names of files that would change.
+  -recursive      Take the directories inside of a directory too.
+
+Examples:
+
+    $ lictor fmt web.hcl
+    $ lictor fmt -check -recursive /etc/lictor
+    $ lictor fmt - < web.hcl
+`
+}
+
+func (c *fmtCommand) Run(args []string) int {
+	paths, err := parse(c.flags(), args)
+	switch {
+	case err != nil:
+	case len(paths) == 0:
+		err = errors.New("no PATH given: name files or directories, or - for stdin")
+	case slices.Contains(paths, "-") && len(paths) > 1:
+		err = errors.New("- stands alone: stdin cannot be mixed with files")
+	}
+	if err != nil {
+		return c.usage("fmt", err)
+	}
+	if paths[0] == "-" {
+		return c.formatStdin()
+	}
+	code := exitOK
+	for _, path := range paths {
+		files, err := c.find(path)
+		if err != nil {
+			code = c.fail(err)
+		}
+		for _, file := range files {
+			code = max(code, c.formatFile(file))
+		}
+	}
+	return code
+}
+
+func (c *fmtCommand) fail(err error) int {
+	fmt.Fprintf(c.err, "lictor fmt: %v\n", err)
+	return exitFailed
+}
+
+// find lists the files that path stands for.
+func (c *fmtCommand) find(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.IsDir():
+		return []string{path}, nil
+	case !c.recursive:
+		return config.Files(path)
+	}
+	var files []string
+	err = filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
+		hidden := strings.HasPrefix(e.Name(), ".") && len(e.Name()) > 1 && e.Name() != ".."
+		switch {
+		case err != nil:
+			return err
+		case hidden && e.IsDir():
+			return fs.SkipDir
+		case !hidden && !e.IsDir() && filepath.Ext(path) == ".hcl":
+			files = append(files, path)
+		}
+		return nil
+	})
+	return files, err
+}
+
+func (c *fmtCommand) formatStdin() int {
+	src, err := io.ReadAll(c.in)
+	if err != nil {
+		return c.fail(err)
+	}
+	formatted, diags := config.Format("<stdin>", src)
+	switch {
+	case diags.HasErrors():
+		return c.broken(diags)
+	case c.check && !bytes.Equal(src, formatted):
+		fmt.Fprintln(c.out, "<stdin>")
+		return exitFailed
+	case c.check:
+		return exitOK
+	}
+	if _, err := c.out.Write(formatted); err != nil {
+		return c.fail(err)
+	}
+	return exitOK
+}
+
+func (c *fmtCommand) broken(diags config.Diagnostics) int {
+	_ = diags.WriteText(c.err, isTerminal(c.err))
+	return exitFailed
+}
+
+func (c *fmtCommand) formatFile(path string) int {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return c.fail(err)
+	}
+	formatted, diags := config.Format(path, src)
+	switch {
+	case diags.HasErrors():
+		return c.broken(diags)
+	case bytes.Equal(src, formatted):
+		return exitOK
+	}
+	if c.write && !c.check {
+		if err := replace(path, formatted); err != nil {
+			return c.fail(err)
+		}
+	}
+	fmt.Fprintln(c.out, path)
+	if c.check {
+		return exitFailed
+	}
+	return exitOK
+}
+
+// replace gives the file a new content at once, so that nobody reads half of it. Its mode stays, and so does a link that leads to it.
+func replace(path string, content []byte) (err error) {
+	path, err = filepath.EvalSymlinks(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	// The name must not end in .hcl, or a run that starts now would read it.
+	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = temp.Close()
+			_ = os.Remove(temp.Name())
+		}
+	}()
+	if _, err = temp.Write(content); err != nil {
+		return err
+	}
+	if err = temp.Chmod(info.Mode().Perm()); err != nil {
+		return err
+	}
+	if err = temp.Sync(); err != nil {
+		return err
+	}
+	if err = temp.Close(); err != nil {
+		return err
+	}
+	return os.Rename(temp.Name(), path)
+}

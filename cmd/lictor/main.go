@@ -1,0 +1,143 @@
+// Command lictor keeps each service of a Consul catalog on a stable local port. See lictor -help.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/cli"
+
+	"github.com/lictor-proxy/lictor/config"
+)
+
+// Exit codes, as lictor -help documents them.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() { os.Exit(Main(os.Args[1:], console{in: os.Stdin, out: os.Stdout, err: os.Stderr})) }
+
+// A console is what a command talks through: asked-for output goes to out, everything else to err.
+type console struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// Main runs the command line without the program's name, and returns the exit code.
+func Main(args []string, c console) int {
+	if len(args) > 0 && args[0] == "help" {
+		args = append(args[1:], "-help")
+	}
+	app := &cli.CLI{
+		Name:         "lictor",
+		Version:      newBuild().String(),
+		Args:         args,
+		Commands:     commands(c),
+		HelpFunc:     func(map[string]cli.CommandFactory) string { return strings.TrimSuffix(help, "\n") },
+		HelpWriter:   c.out,
+		ErrorWriter:  c.err,
+		Autocomplete: true,
+	}
+	if os.Getenv("COMP_LINE") == "" {
+		if err := misuse(app); err != nil {
+			return c.usage("", err)
+		}
+	}
+	code, err := app.Run()
+	if err != nil {
+		fmt.Fprintf(c.err, "lictor: %v\n", err)
+	}
+	if code == 127 { // the library's code for a command that is not there
+		return exitUsage
+	}
+	return code
+}
+
+func commands(c console) map[string]cli.CommandFactory {
+	factory := func(command cli.Command) cli.CommandFactory {
+		return func() (cli.Command, error) { return command, nil }
+	}
+	return map[string]cli.CommandFactory{
+		"run":      factory(newRunCommand(c)),
+		"validate": factory(&validateCommand{console: c}),
+		"fmt":      factory(&fmtCommand{console: c}),
+		"version":  factory(&versionCommand{console: c}),
+	}
+}
+
+// misuse is what is wrong before a command is reached. The library would print all of the help.
+func misuse(app *cli.CLI) error {
+	name := app.Subcommand()
+	if _, ok := app.Commands[name]; ok && name != "" {
+		if i := slices.Index(app.Args, name); i > 0 && !app.IsHelp() {
+			return fmt.Errorf("%s stands before the command: put it behind %q", app.Args[0], name)
+		}
+		return nil
+	}
+	switch {
+	case name != "":
+		return fmt.Errorf("there is no command %q%s", name, suggestion(name, commandNames()))
+	case app.IsHelp() || app.IsVersion() || len(app.Args) == 0 || strings.Contains(app.Args[0], "-autocomplete-"):
+		return nil
+	}
+	return fmt.Errorf("%q is neither a command nor an option here", app.Args[0])
+}
+
+func commandNames() []string { return []string{"run", "validate", "fmt", "version"} }
+
+func suggestion(given string, names []string) string {
+	if name := config.Nearest(given, names); name != "" {
+		return fmt.Sprintf("; did you mean %q?", name)
+	}
+	return ""
+}
+
+// usage reports wrong usage of a command ("" for lictor itself) in two lines, and returns the exit code for it.
+func (c console) usage(command string, err error) int {
+	name := strings.TrimSpace("lictor " + command)
+	fmt.Fprintf(c.err, "%s: %v\nRun \"%s -help\" for how to use it.\n", name, err, name)
+	return exitUsage
+}
+
+// parse reads flags, which may stand before, between and behind the other arguments; those it returns. Everything behind "--" is an
+// argument. Its errors are wrong usage.
+func parse(flags *flag.FlagSet, args []string) (rest []string, err error) {
+	flags.SetOutput(io.Discard)
+	flags.Usage = func() {}
+	for {
+		if err := flags.Parse(args); err != nil {
+			return nil, flagError(flags, err)
+		}
+		left := flags.Args()
+		if len(left) == 0 {
+			return rest, nil
+		}
+		if taken := len(args) - len(left); taken > 0 && args[taken-1] == "--" {
+			return append(rest, left...), nil
+		}
+		rest, args = append(rest, left[0]), left[1:]
+	}
+}
+
+// flagError adds a suggestion to the flag package's error for an unknown flag.
+func flagError(flags *flag.FlagSet, err error) error {
+	name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	if !unknown {
+		return err
+	}
+	var names []string
+	flags.VisitAll(func(f *flag.Flag) { names = append(names, f.Name) })
+	if near := config.Nearest(name, names); near != "" {
+		return fmt.Errorf("there is no option -%s; did you mean -%s?", name, near)
+	}
+	return fmt.Errorf("there is no option -%s", name)
+}
+
+var errNoPath = errors.New("no PATH given: name a file, or a directory of *.hcl files")

@@ -1,0 +1,172 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/cli"
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// What -autocomplete-install does has no test: the library asks the system for the home directory, whatever $HOME says, and would write to
+// the shell's files of whoever runs the test.
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"lictor": main})
+}
+
+// TestScripts runs testdata/script/*.txtar. In them $FAKE_CONSUL is the address of a Consul that knows one wrong filter,
+// $HANGING_CONSUL of one that does not answer, and "exitcode N command..." runs a command that must end with exit code N.
+func TestScripts(t *testing.T) {
+	consul := httptest.NewServer(http.HandlerFunc(fakeConsul))
+	t.Cleanup(consul.Close)
+	hanging, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, and nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = hanging.Close() })
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("FAKE_CONSUL", strings.TrimPrefix(consul.URL, "http://"))
+			env.Setenv("HANGING_CONSUL", hanging.Addr().String())
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // or each process takes a second to end under the race detector
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCode, "mode": mode},
+	})
+}
+
+// fakeConsul answers health queries as Consul does, as far as validate can tell.
+func fakeConsul(w http.ResponseWriter, r *http.Request) {
+	if strings.Contains(r.URL.Query().Get("filter"), "Nonsense") {
+		w.WriteHeader(http.StatusInternalServerError)
+		fmt.Fprint(w, `Failed to create boolean expression evaluator: Selector "Nonsense" is not valid`)
+		return
+	}
+	w.Header().Set("X-Consul-Index", "1")
+	fmt.Fprint(w, "[]")
+}
+
+func exitCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exitcode N command...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("got exit code %d, want %d", got, want)
+	}
+}
+
+// mode checks the permissions of a file.
+func mode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode file octal")
+	}
+	info, err := os.Stat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%o", info.Mode().Perm()); got != args[1] {
+		ts.Fatalf("got mode %s, want %s", got, args[1])
+	}
+}
+
+func TestHelpNamesEveryFlag(t *testing.T) {
+	for name, factory := range commands(console{}) {
+		command, err := factory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(command.Help(), "Usage: lictor "+name) || !strings.Contains(command.Help(), "Examples:") {
+			t.Errorf("%s: the help has no usage or no examples", name)
+		}
+		if !strings.Contains(help, "\n  "+name+" ") {
+			t.Errorf("%s is not in the help of lictor", name)
+		}
+		if _, ok := command.(cli.CommandAutocomplete); !ok {
+			t.Errorf("%s has no completion", name)
+		}
+		with, ok := command.(interface{ flags() *flag.FlagSet })
+		if !ok {
+			continue
+		}
+		with.flags().VisitAll(func(f *flag.Flag) {
+			if !regexp.MustCompile(`(?m)^ +-` + f.Name + `\b`).MatchString(command.Help()) {
+				t.Errorf("%s: -%s is not in the help", name, f.Name)
+			}
+		})
+	}
+	if len(commandNames()) != len(commands(console{})) {
+		t.Error("commandNames and commands differ")
+	}
+}
+
+func TestHelpFitsATerminal(t *testing.T) {
+	texts := []string{help}
+	for _, factory := range commands(console{}) {
+		command, _ := factory()
+		texts = append(texts, command.Help())
+	}
+	for _, text := range texts {
+		for line := range strings.Lines(text) {
+			if len(line) > 81 && !strings.HasPrefix(line, "    $ ") {
+				t.Errorf("wider than 80 columns: %s", line)
+			}
+		}
+	}
+}
+
+func TestParseTakesFlagsAnywhere(t *testing.T) {
+	tests := []struct {
+		args, rest string
+		set        bool
+	}{
+		{"", "[]", false},
+		{"a b", "[a b]", false},
+		{"-x a", "[a]", true},
+		{"a -x b", "[a b]", true},
+		{"a -- -x", "[a -x]", false},
+		{"-x -- -x -y", "[-x -y]", true},
+		{"- -x", "[-]", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.args, func(t *testing.T) {
+			flags := flag.NewFlagSet("", flag.ContinueOnError)
+			x := flags.Bool("x", false, "")
+			rest, err := parse(flags, strings.Fields(tt.args))
+			if got := fmt.Sprint(rest); err != nil || got != tt.rest || *x != tt.set {
+				t.Errorf("got %v, %v, %v, want %v, %v", got, *x, err, tt.rest, tt.set)
+			}
+		})
+	}
+}
+
+func TestVersionString(t *testing.T) {
+	b := build{Version: "v0.1.0", Revision: "0123456789abcdef", Go: "go1.26.0", OS: "linux", Arch: "amd64"}
+	if got, want := b.String(), "lictor v0.1.0 (0123456789ab, go1.26.0 linux/amd64)"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	text, err := json.Marshal(b)
+	if want := `{"version":"v0.1.0","revision":"0123456789abcdef","modified":false,"go":"go1.26.0","os":"linux","arch":"amd64"}`; err != nil || string(text) != want {
+		t.Errorf("got %s, %v, want %s", text, err, want)
+	}
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-multierror"
+	"github.com/posener/complete"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+)
+
+type runCommand struct {
+	console
+	paths    pathList
+	logLevel string
+	logJSON  bool
+}
+
+// A pathList is a flag that may be given again and again.
+type pathList []string
+
+func (p *pathList) String() string { return strings.Join(*p, ",") }
+
+func (p *pathList) Set(path string) error {
+	*p = append(*p, path)
+	return nil
+}
+
+func newRunCommand(c console) *runCommand { return &runCommand{console: c} }
+
+func (c *runCommand) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("run", flag.ContinueOnError)
+	f.Var(&c.paths, "config", "")
+	f.StringVar(&c.logLevel, "log-level", "", "")
+	f.BoolVar(&c.logJSON, "log-json", false, "")
+	return f
+}
+
+func (c *runCommand) Synopsis() string { return "Serve what a configuration says" }
+
+func (c *runCommand) AutocompleteFlags() complete.Flags {
+	return completeFlags(c.flags(), complete.Flags{
+		"-config":    configurations(),
+		"-log-level": complete.PredictSet(config.LogLevels()...),
+	})
+}
+
+func (c *runCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+
+func (c *runCommand) Help() string {
+	return `Usage: lictor run -config PATH [options]
+
+  Opens the listeners of all services in the configuration, follows their
+  instances in Consul, and forwards to whichever comes next. What each listener
+  serves is printed to stdout, a line each; the log goes to stderr. Once every
+  service has had a first answer from Consul, "ready" is logged.
+
+  The first SIGINT or SIGTERM ends it: no new clients are taken, and connections
+  get shutdown_grace (10s unless configured) to finish, then are cut. A second
+  signal cuts them at once.
+
+Options:
+
+  -config PATH        A file, or a directory whose *.hcl are read in the order
+                      of their names. May be repeated; all together are one
+                      configuration.
+  -log-level LEVEL    trace, debug, info, warn, error or off; instead of the
+                      configuration's log_level.
+  -log-json           Log in JSON, whatever the configuration says.
+
+Examples:
+
+    $ lictor run -config web.hcl
+    $ lictor run -config /etc/lictor -log-level debug
+    $ CONSUL_HTTP_ADDR=https://consul.example.com:8501 lictor run -config web.hcl
+`
+}
+
+func (c *runCommand) Run(args []string) int {
+	rest, err := parse(c.flags(), args)
+	switch {
+	case err != nil:
+	case len(rest) > 0:
+		err = fmt.Errorf("%q is one argument too many; did you mean -config %s?", rest[0], rest[0])
+	case len(c.paths) == 0:
+		err = errors.New("no configuration given: -config PATH names a file, or a directory of *.hcl files")
+	case c.logLevel != "" && !slices.Contains(config.LogLevels(), c.logLevel):
+		err = fmt.Errorf("%q is no log level: use one of %s", c.logLevel, strings.Join(config.LogLevels(), ", "))
+	}
+	if err != nil {
+		return c.usage("run", err)
+	}
+	cfg, diags := config.Load(c.paths, config.Options{})
+	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil || cfg == nil {
+		return exitFailed
+	}
+	if c.logLevel != "" {
+		cfg.LogLevel = c.logLevel
+	}
+	cfg.LogJSON = cfg.LogJSON || c.logJSON
+
+	// From here on, so that a signal during the start is not lost, nor fatal.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	ignorePipes()
+
+	d, err := c.start(cfg, diags)
+	if err != nil {
+		c.explain(err)
+		return exitFailed
+	}
+	return d.serve(signals)
+}
+
+// errReported is an error that the user has been told of.
+var errReported = errors.New("reported")
+
+// explain prints each of the errors in err.
+func (c *runCommand) explain(err error) {
+	var several *multierror.Error
+	switch {
+	case errors.Is(err, errReported):
+	case errors.As(err, &several):
+		for _, e := range several.Errors {
+			c.explain(e)
+		}
+	default:
+		fmt.Fprintf(c.err, "lictor: %v%s\n", err, hint(err))
+	}
+}
+
+// hint is what to do about an error, where the error itself does not say.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return " (something else listens there: stop it, or choose another port; \"ss -ltnup\" shows who)"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return " (this host has no such address)"
+	case errors.Is(err, syscall.EACCES):
+		return " (ports below 1024 need CAP_NET_BIND_SERVICE)"
+	}
+	return ""
+}
+
+// checkOwnFilters asks Consul about the filters before anything is served. That Consul cannot be asked is no reason not to start.
+func (c *runCommand) checkOwnFilters(cfg *config.Config, diags config.Diagnostics, consul *discovery.Consul, log hclog.Logger) error {
+	if consul == nil || !hasFilters(cfg) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	defer cancel()
+	refused, err := checkFilters(ctx, cfg, consul)
+	if err != nil {
+		log.Debug("filters not checked", "error", err)
+	}
+	if len(refused) == 0 {
+		return nil
+	}
+	diags.Diagnostics = refused
+	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil {
+		return err
+	}
+	return errReported
+}

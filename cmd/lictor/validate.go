@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/mattn/go-isatty"
+	"github.com/posener/complete"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+)
+
+// askTimeout is how long validate waits for Consul, for all filters together.
+const askTimeout = 3 * time.Second
+
+type validateCommand struct {
+	console
+	json, offline bool
+}
+
+func (c *validateCommand) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("validate", flag.ContinueOnError)
+	f.BoolVar(&c.json, "json", false, "")
+	f.BoolVar(&c.offline, "offline", false, "")
+	return f
+}
+
+func (c *validateCommand) Synopsis() string {
+	return "Check a configuration, and report every problem at once"
+}
+func (c *validateCommand) AutocompleteFlags() complete.Flags    { return completeFlags(c.flags(), nil) }
+func (c *validateCommand) AutocompleteArgs() complete.Predictor { return configurations() }
+
+func (c *validateCommand) Help() string {
+	return `Usage: lictor validate [options] PATH...
+
+  Checks a configuration as "lictor run" would read it, and reports every
+  problem at once, each with its file, line and column. All PATHs together are
+  one configuration; of a directory all *.hcl count, in the order of their
+  names. Nothing is served, and no address is taken.
+
+  Where a service has a filter, Consul is asked whether it accepts it. If Consul
+  cannot be asked within 3 seconds, a note says so; that is no failure.
+
+  Exits with 0 if the configuration is valid, and with 1 if it is not.
+
+Options:
+
+  -json       Print the result to stdout as JSON, in the format of
+              "terraform validate -json".
+  -offline    Do not ask Consul.
+
+Examples:
+
+    $ lictor validate /etc/lictor
+    $ lictor validate base.hcl services.d
+    $ lictor validate -offline -json web.hcl | jq .error_count
+`
+}
+
+func (c *validateCommand) Run(args []string) int {
+	paths, err := parse(c.flags(), args)
+	if err == nil && len(paths) == 0 {
+		err = errNoPath
+	}
+	if err != nil {
+		return c.usage("validate", err)
+	}
+	cfg, diags := config.Load(paths, config.Options{})
+	if cfg != nil && !c.offline && hasFilters(cfg) {
+		c.ask(cfg, &diags)
+	}
+	return c.report(cfg, diags)
+}
+
+// ask adds what Consul says of the filters to diags.
+func (c *validateCommand) ask(cfg *config.Config, diags *config.Diagnostics) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), askTimeout, fmt.Errorf("no answer within %v", askTimeout))
+	defer cancel()
+	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
+	if err == nil {
+		var refused hcl.Diagnostics
+		refused, err = checkFilters(ctx, cfg, consul)
+		diags.Extend(refused)
+	}
+	switch {
+	case err == nil:
+	case c.json:
+		diags.Extend(hcl.Diagnostics{{Severity: hcl.DiagWarning, Summary: "Filters not checked", Detail: err.Error()}})
+	default:
+		fmt.Fprintf(c.err, "filters not checked: %v\n", err)
+	}
+}
+
+func (c *validateCommand) report(cfg *config.Config, diags config.Diagnostics) int {
+	var err error
+	if c.json {
+		err = diags.WriteJSON(c.out)
+	} else {
+		err = diags.WriteText(c.err, isTerminal(c.err))
+	}
+	if diags.HasErrors() || err != nil {
+		return exitFailed
+	}
+	if !c.json {
+		listeners := 0
+		for _, s := range cfg.Services {
+			listeners += len(s.Listen)
+		}
+		fmt.Fprintf(c.out, "ok: %s, %s\n", count(len(cfg.Services), "service"), count(listeners, "listener"))
+	}
+	return exitOK
+}
+
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
+// isTerminal tells whether colour is welcome on w; https://no-color.org is honoured.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && os.Getenv("NO_COLOR") == "" && isatty.IsTerminal(f.Fd())
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/posener/complete"
+)
+
+// version is set by the linker: -ldflags "-X main.version=v0.1.0".
+var version = "dev"
+
+// A build says what this program was made from.
+type build struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision"` // empty when unknown
+	Modified bool   `json:"modified"` // the source differed from the revision
+	Go       string `json:"go"`
+	OS       string `json:"os"`
+	Arch     string `json:"arch"`
+}
+
+func newBuild() build {
+	b := build{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.Revision = s.Value
+		case "vcs.modified":
+			b.Modified = s.Value == "true"
+		}
+	}
+	// "go install module@v1.2.3" sets no version by the linker and knows no revision, but has that one.
+	if b.Version == "dev" && b.Revision == "" && strings.HasPrefix(info.Main.Version, "v") {
+		b.Version = info.Main.Version
+	}
+	return b
+}
+
+// String is such as "lictor v0.1.0 (0123456789ab, go1.26.0 linux/amd64)".
+func (b build) String() string {
+	revision := "unknown revision"
+	if b.Revision != "" {
+		revision = b.Revision[:min(12, len(b.Revision))]
+	}
+	if b.Modified {
+		revision += "+changes"
+	}
+	return fmt.Sprintf("lictor %s (%s, %s %s/%s)", b.Version, revision, b.Go, b.OS, b.Arch)
+}
+
+type versionCommand struct {
+	console
+	json bool
+}
+
+func (c *versionCommand) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("version", flag.ContinueOnError)
+	f.BoolVar(&c.json, "json", false, "")
+	return f
+}
+
+func (c *versionCommand) Synopsis() string                     { return "Print the version" }
+func (c *versionCommand) AutocompleteFlags() complete.Flags    { return completeFlags(c.flags(), nil) }
+func (c *versionCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+
+func (c *versionCommand) Help() string {
+	return `Usage: lictor version [options]
+
+  Prints the version, the revision of the source and the Go release that
+  lictor was built with.
+
+Options:
+
+  -json    Print a JSON object.
+
+Examples:
+
+    $ lictor version
+    $ lictor version -json | jq -r .version
+`
+}
+
+func (c *versionCommand) Run(args []string) int {
+	rest, err := parse(c.flags(), args)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("unexpected argument %q", rest[0])
+	}
+	if err != nil {
+		return c.usage("version", err)
+	}
+	b := newBuild()
+	if !c.json {
+		fmt.Fprintln(c.out, b)
+		return exitOK
+	}
+	enc := json.NewEncoder(c.out)
+	enc.SetIndent("", "  ")
+	if enc.Encode(b) != nil {
+		return exitFailed
+	}
+	return exitOK
+}

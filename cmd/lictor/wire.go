@@ -1,0 +1,96 @@
+package main
+
+import (
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// consulOptions says how to reach Consul. The caller adds the watches.
+func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions {
+	return discovery.ConsulOptions{
+		Address:    c.Address,
+		Token:      string(c.Token),
+		TokenFile:  c.TokenFile,
+		HTTPAuth:   string(c.HTTPAuth),
+		Datacenter: c.Datacenter,
+		Namespace:  c.Namespace,
+		Partition:  c.Partition,
+		TLS:        discovery.TLSOptions(c.TLS),
+		Logger:     logger,
+	}
+}
+
+// queryOf is a service's query as discovery takes it.
+func queryOf(q config.ConsulQuery) discovery.Query {
+	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near}
+}
+
+// newConsul returns the source of all services that are in Consul, or nil if there are none.
+func newConsul(cfg *config.Config, logger hclog.Logger) (*discovery.Consul, error) {
+	options := consulOptions(cfg.Consul, logger)
+	for _, s := range cfg.Services {
+		if s.Consul != nil {
+			options.Watches = append(options.Watches, discovery.Watch{Service: s.Name, Query: queryOf(*s.Consul)})
+		}
+	}
+	if len(options.Watches) == 0 {
+		return nil, nil
+	}
+	return discovery.NewConsul(options)
+}
+
+// staticSets are the sets of all services with a list of their own.
+func staticSets(cfg *config.Config) []lb.Endpoints {
+	var sets []lb.Endpoints
+	for _, s := range cfg.Services {
+		if s.Static == nil {
+			continue
+		}
+		set := lb.Endpoints{Service: s.Name}
+		for _, e := range s.Static.Endpoints {
+			endpoint := lb.Endpoint{Host: e.Host, Addr: e.Addr}
+			endpoint.ID = endpoint.Address()
+			set.Endpoints = append(set.Endpoints, endpoint)
+		}
+		sets = append(sets, set)
+	}
+	return sets
+}
+
+// proxyServices are the services as the proxier takes them.
+func proxyServices(cfg *config.Config) []proxy.Service {
+	var services []proxy.Service
+	for _, s := range cfg.Services {
+		services = append(services, proxy.Service{
+			Name:             s.Name,
+			Protocol:         protocolOf(s.Protocol),
+			Listen:           s.Listen,
+			ConnectTimeout:   s.ConnectTimeout,
+			IdleTimeout:      orNever(s.IdleTimeout),
+			HalfCloseTimeout: orNever(s.HalfCloseTimeout),
+			MaxSessions:      s.MaxSessions,
+		})
+	}
+	return services
+}
+
+func protocolOf(p config.Protocol) proxy.Protocol {
+	if p == config.UDP {
+		return proxy.UDP
+	}
+	return proxy.TCP
+}
+
+// orNever turns the configuration's zero, which means no limit, into the proxier's.
+func orNever(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
