@@ -1,0 +1,50 @@
+# `make help` tells what there is. Go, make and git are all that is needed; the tests' race detector wants a C compiler too.
+
+export GOFLAGS += -buildvcs=false
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+# Without a C compiler there is no race detector: a warning here, an error in CI.
+RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
+MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.mod))
+PREFIX  ?= /usr/local
+FUZZTIME ?= 10s
+
+.PHONY: build demo test e2e race consul fuzz lint check install clean help
+
+build: ## build bin/lictor
+	$(BUILD) -o bin/lictor ./cmd/lictor
+
+demo: build ## watch it work, until Ctrl-C; ONCE=1: see it all, then end
+	go build -o bin/demo ./e2e/demo
+	bin/demo -lictor bin/lictor $(if $(ONCE),-once)
+
+test: race consul ## run all tests, with the race detector
+	for m in $(filter-out go.mod,$(MODULES)); do go -C $$m list -m all >/dev/null || exit; done
+	go test $(RACE) -timeout 25m ./...
+
+e2e: race consul ## run the end-to-end tests only; RUN=name: those that match
+	go test $(RACE) -timeout 25m -count 1 $(if $(RUN),-run '$(RUN)') -v ./e2e
+
+race:
+	@test -n '$(RACE)' || { echo "no C compiler, so no race detector: apt-get install gcc libc6-dev, or the like" >&2; test -z "$$CI"; }
+
+consul: ## print the path of the consul to test with; builds it, once, if there is none
+	@go run ./e2e/consulpath
+
+fuzz: ## run each fuzz test for FUZZTIME (10s)
+	.ci/fuzz $(FUZZTIME)
+
+lint: ## gofmt, vet, staticcheck, errcheck, import arrows, tidy modules
+	.ci/lint
+
+check: lint test ## lint and test
+
+install: build ## install to PREFIX/bin (/usr/local/bin)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 755 bin/lictor $(DESTDIR)$(PREFIX)/bin/lictor
+
+clean: ## remove what was built here; the consul in the user's cache folder stays
+	rm -rf bin
+
+help: ## this
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,0 +1,159 @@
+//go:build unix
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+)
+
+const wrongToken = "00000000-1111-2222-3333-444444444444"
+
+// newToken makes a token that may read all services and nodes, and nothing else.
+func (c *consul) newToken(t testing.TB) *api.ACLToken {
+	t.Helper()
+	policy, _, err := c.api.ACL().PolicyReadByName(readOnly, nil)
+	if err != nil || policy == nil {
+		policy, _, err = c.api.ACL().PolicyCreate(&api.ACLPolicy{
+			Name:  readOnly,
+			Rules: `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`,
+		}, nil)
+		must(t, err)
+	}
+	token, _, err := c.api.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, nil)
+	must(t, err)
+	return token
+}
+
+const readOnly = "read-only"
+
+func tokenFile(t testing.TB, token string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "token")
+	writeToken(t, file, token)
+	return file
+}
+
+func writeToken(t testing.TB, file, token string) {
+	t.Helper()
+	// As a secret agent or an operator's editor does it: a new file, renamed.
+	must(t, os.WriteFile(file+".new", []byte(token+"\n"), 0o600))
+	must(t, os.Rename(file+".new", file))
+}
+
+func TestTokenFromAFile(t *testing.T) {
+	c := startConsul(t, testconsul.Options{ACL: true})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	file := tokenFile(t, c.newToken(t).SecretID)
+	l := runLictor(t, fmt.Sprintf("consul {\n  address = %q\n  token_file = %q\n}\n", c.HTTP, file)+service("web"))
+	web := l.addr(t, "web")
+	wantCounts(t, web, map[string]int{"a": 5})
+	c.register(t, "web", "b", startEcho(t, "b").addr)
+	awaitRotation(t, web, "a", "b")
+}
+
+func TestWrongTokenIsLoggedAndTheRightOneTakesEffect(t *testing.T) {
+	c := startConsul(t, testconsul.Options{ACL: true})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	file := tokenFile(t, wrongToken)
+	l := startLictor(t, fmt.Sprintf("consul {\n  address = %q\n  token_file = %q\n}\n", c.HTTP, file)+service("web"))
+	l.awaitLog(t, 0, complaint("token", "ACL"))
+	l.wantSecret(t, wrongToken)
+
+	writeToken(t, file, c.newToken(t).SecretID)
+	awaitRotation(t, l.addr(t, "web"), "a")
+	l.awaitReady(t)
+}
+
+func TestTokenThatGoesBadKeepsTheLastSet(t *testing.T) {
+	c := startConsul(t, testconsul.Options{ACL: true})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	c.register(t, "web", "b", startEcho(t, "b").addr)
+	token := c.newToken(t)
+	file := tokenFile(t, token.SecretID)
+	l := runLictor(t, fmt.Sprintf("consul {\n  address = %q\n  token_file = %q\n}\n", c.HTTP, file)+service("web"))
+	web := l.addr(t, "web")
+	wantCounts(t, web, map[string]int{"a": 5, "b": 5})
+
+	_, err := c.api.ACL().TokenDelete(token.AccessorID, nil)
+	must(t, err)
+	// A change wakes the query that still runs with the token that was good.
+	c.register(t, "web", "c", startEcho(t, "c").addr)
+	l.awaitLog(t, 0, complaint("token", "ACL"))
+	l.wantSecret(t, token.SecretID)
+	counts := count(t, web, 30)
+	if counts["a"] < 10 || counts["b"] < 10 {
+		t.Errorf("the last set was not kept: %v", counts)
+	}
+
+	writeToken(t, file, c.newToken(t).SecretID)
+	awaitRotation(t, web, "a", "b", "c")
+}
+
+// wantSecret wants nothing of a token in what lictor says.
+func (l *lictor) wantSecret(t *testing.T, token string) {
+	t.Helper()
+	if strings.Contains(l.stdout.String()+l.stderr.String(), token) {
+		t.Error("a token is in the log")
+	}
+}
+
+func TestConsulOverTLSWithAPrivateCA(t *testing.T) {
+	c := startConsul(t, testconsul.Options{TLS: true})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	for _, tt := range []struct{ name, tls string }{
+		{"by address", fmt.Sprintf("ca_file = %q", c.CAFile)},
+		{"by server name", fmt.Sprintf("ca_file = %q\nserver_name = %q", c.CAFile, testconsul.ServerName)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := runLictor(t, fmt.Sprintf("consul {\naddress = %q\ntls {\n%s\n}\n}\n", "https://"+c.HTTPS, tt.tls)+service("web"))
+			awaitRotation(t, l.addr(t, "web"), "a")
+			id := "b " + tt.name
+			c.register(t, "web", id, startEcho(t, id).addr)
+			awaitRotation(t, l.addr(t, "web"), "a", id)
+			c.deregister(t, id)
+		})
+	}
+}
+
+func TestConsulWithACertificateOfAnotherCAIsLogged(t *testing.T) {
+	c := startConsul(t, testconsul.Options{TLS: true})
+	other := startConsul(t, testconsul.Options{TLS: true})
+	l := startLictor(t, fmt.Sprintf("consul {\naddress = %q\ntls {\nca_file = %q\n}\n}\n", "https://"+c.HTTPS, other.CAFile)+service("web"))
+	l.awaitLog(t, 0, complaint("certificate", "x509"))
+	if !l.Running() {
+		t.Error("lictor has ended")
+	}
+}
+
+func TestConsulOverAUnixSocket(t *testing.T) {
+	c := startConsul(t, testconsul.Options{Unix: true})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	l := runLictor(t, fmt.Sprintf("consul { address = %q }\n", "unix://"+c.Socket)+service("web"))
+	web := l.addr(t, "web")
+	awaitRotation(t, web, "a")
+	c.register(t, "web", "b", startEcho(t, "b").addr)
+	awaitRotation(t, web, "a", "b")
+
+	// The socket's file is stale after kill -9, and replaced by the next agent.
+	c.Kill()
+	wantCounts(t, web, map[string]int{"a": 5, "b": 5})
+	must(t, c.Restart(t.Context()))
+	c.register(t, "web", "c", startEcho(t, "c").addr)
+	awaitRotation(t, web, "c")
+}
+
+func TestConsulFromTheEnvironment(t *testing.T) {
+	c := startConsul(t, testconsul.Options{ACL: true})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	l := startLictor(t, service("web"), "env", "CONSUL_HTTP_ADDR="+c.HTTP, "CONSUL_HTTP_TOKEN="+c.newToken(t).SecretID)
+	l.awaitReady(t)
+	awaitRotation(t, l.addr(t, "web"), "a")
+}

@@ -1,0 +1,175 @@
+//go:build unix
+
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A client is one connection through lictor to an instance that has said its name.
+type client struct {
+	*net.TCPConn
+	reader *bufio.Reader
+	name   string // of the instance
+}
+
+// connect dials a service and waits for the name of the instance that serves the connection.
+func connect(ctx context.Context, addr netip.AddrPort) (*client, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	c := &client{TCPConn: conn.(*net.TCPConn), reader: bufio.NewReader(conn)}
+	deadline, _ := ctx.Deadline()
+	_ = conn.SetDeadline(deadline)
+	line, err := c.reader.ReadString('\n')
+	if err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	c.name = strings.TrimSuffix(line, "\n")
+	return c, conn.SetDeadline(time.Time{})
+}
+
+// mustConnect is connect for a test that needs the connection; it is closed with the test.
+func mustConnect(t testing.TB, addr netip.AddrPort) *client {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := connect(ctx, addr)
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// echo sends a line and wants it back.
+func (c *client) echo(line string) error {
+	_ = c.SetDeadline(time.Now().Add(patience))
+	defer func() { _ = c.SetDeadline(time.Time{}) }()
+	if _, err := fmt.Fprintln(c, line); err != nil {
+		return err
+	}
+	got, err := c.reader.ReadString('\n')
+	if err != nil {
+		return err
+	}
+	if got != line+"\n" {
+		return fmt.Errorf("got %q back, want %q", got, line)
+	}
+	return nil
+}
+
+// ask connects, and returns the name of the instance that answered.
+func ask(ctx context.Context, addr netip.AddrPort) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c, err := connect(ctx, addr)
+	if err != nil {
+		return "", err
+	}
+	return c.name, c.Close()
+}
+
+// count makes n connections, one after another, and counts which instance answered how many.
+func count(t testing.TB, addr netip.AddrPort, n int) map[string]int {
+	t.Helper()
+	counts := map[string]int{}
+	for range n {
+		name, err := ask(t.Context(), addr)
+		must(t, err)
+		counts[name]++
+	}
+	return counts
+}
+
+// awaitRotation waits until exactly the named instances answer, in a whole round, one connection each.
+func awaitRotation(t testing.TB, addr netip.AddrPort, names ...string) {
+	t.Helper()
+	slices.Sort(names)
+	eventually(t, "the rotation is "+strings.Join(names, ", "), func() error {
+		var got []string
+		for range 2 * len(names) {
+			name, err := ask(t.Context(), addr)
+			if err != nil {
+				return err
+			}
+			got = append(got, name)
+		}
+		slices.Sort(got)
+		if want := slices.Sorted(slices.Values(slices.Concat(names, names))); !slices.Equal(got, want) {
+			return fmt.Errorf("got %v", got)
+		}
+		return nil
+	})
+}
+
+// wantCounts makes as many connections as the counts sum up to, and wants exactly these counts.
+func wantCounts(t testing.TB, addr netip.AddrPort, want map[string]int) {
+	t.Helper()
+	n := 0
+	for _, c := range want {
+		n += c
+	}
+	if got := count(t, addr, n); !maps.Equal(got, want) {
+		t.Errorf("%d connections: got %v, want %v", n, got, want)
+	}
+}
+
+// A udpClient is one UDP socket, connected: it hears only what comes from the address it sends to.
+type udpClient struct{ *net.UDPConn }
+
+func dialUDP(t testing.TB, addr netip.AddrPort) *udpClient {
+	t.Helper()
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return &udpClient{conn}
+}
+
+// exchange sends a datagram and waits for one. UDP may lose either, so it waits only so long; callers poll.
+func (c *udpClient) exchange(datagram []byte) ([]byte, error) {
+	if _, err := c.Write(datagram); err != nil {
+		return nil, err
+	}
+	_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+	buf := make([]byte, 1<<16)
+	n, err := c.Read(buf)
+	return buf[:n], err
+}
+
+// awaitAnswer sends "who" until the answer is from an instance that is wanted.
+func (c *udpClient) awaitAnswer(t testing.TB, wanted ...string) string {
+	t.Helper()
+	var got string
+	eventually(t, fmt.Sprintf("an answer from %v", wanted), func() error {
+		answer, err := c.exchange(who)
+		if err != nil {
+			return err
+		}
+		if got = string(answer); !slices.Contains(wanted, got) {
+			return fmt.Errorf("got %q", got)
+		}
+		return nil
+	})
+	return got
+}
+
+// receive waits for one datagram.
+func (c *udpClient) receive(t testing.TB) string {
+	t.Helper()
+	must(t, c.SetReadDeadline(time.Now().Add(patience)))
+	buf := make([]byte, 1<<16)
+	n, err := c.Read(buf)
+	must(t, err)
+	return string(buf[:n])
+}

@@ -1,0 +1,121 @@
+//go:build unix
+
+package e2e
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// patience is how long anything may take that a test waits for. It only ends tests that would fail anyway.
+const patience = 60 * time.Second
+
+// eventually waits until check returns nil.
+func eventually(t testing.TB, what string, check func() error) {
+	t.Helper()
+	within(t, patience, what, check)
+}
+
+func within(t testing.TB, limit time.Duration, what string, check func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := testproc.Poll(ctx, check); err != nil {
+		t.Fatalf("waited %v for this: %s: %v", limit, what, err)
+	}
+}
+
+// shortTempDir is a t.TempDir whose path is short enough for a Unix socket in it.
+func shortTempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "e2e")
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A consul is an agent and a client of it that may do everything.
+type consul struct {
+	*testconsul.Agent
+	api *api.Client
+}
+
+// startConsul starts an agent that ends with the test. Without a consul the test is skipped, unless it runs in CI.
+func startConsul(t testing.TB, options testconsul.Options) *consul {
+	t.Helper()
+	if errNoConsul != nil && os.Getenv("CI") == "" {
+		t.Skip(errNoConsul)
+	}
+	must(t, errNoConsul)
+	options.Binary, options.Dir = consulBinary, shortTempDir(t)
+	agent, err := testconsul.Start(t.Context(), options)
+	must(t, err)
+	t.Cleanup(func() {
+		agent.Kill()
+		if t.Failed() {
+			t.Logf("consul said:\n%s", agent.Log.Tail(30))
+		}
+	})
+	client, err := agent.Client()
+	must(t, err)
+	return &consul{agent, client}
+}
+
+// register registers an instance of a service, without a check: it is healthy as long as it is registered.
+func (c *consul) register(t testing.TB, service, id string, addr netip.AddrPort, change ...func(*api.AgentServiceRegistration)) {
+	t.Helper()
+	r := &api.AgentServiceRegistration{ID: id, Name: service, Address: addr.Addr().String(), Port: int(addr.Port())}
+	for _, f := range change {
+		f(r)
+	}
+	must(t, c.api.Agent().ServiceRegister(r))
+}
+
+func tags(tags ...string) func(*api.AgentServiceRegistration) {
+	return func(r *api.AgentServiceRegistration) { r.Tags = tags }
+}
+
+func meta(key, value string) func(*api.AgentServiceRegistration) {
+	return func(r *api.AgentServiceRegistration) { r.Meta = map[string]string{key: value} }
+}
+
+func weight(weight int) func(*api.AgentServiceRegistration) {
+	return func(r *api.AgentServiceRegistration) {
+		r.Weights = &api.AgentWeights{Passing: weight, Warning: 1}
+	}
+}
+
+// checked gives the instance a check that the test decides about, by setHealth; it begins as passing.
+func checked(r *api.AgentServiceRegistration) {
+	r.Check = &api.AgentServiceCheck{CheckID: "check:" + r.ID, TTL: "1h", Status: api.HealthPassing}
+}
+
+func (c *consul) setHealth(t testing.TB, id, status string) {
+	t.Helper()
+	must(t, c.api.Agent().UpdateTTL("check:"+id, "as the test wants it", status))
+}
+
+func (c *consul) deregister(t testing.TB, id string) {
+	t.Helper()
+	must(t, c.api.Agent().ServiceDeregister(id))
+}
+
+// pause stops the agent as a hung machine would: connections stay, the kernel answers, the agent does not.
+func (c *consul) pause(t testing.TB)  { t.Helper(); must(t, c.Signal(syscall.SIGSTOP)) }
+func (c *consul) resume(t testing.TB) { t.Helper(); must(t, c.Signal(syscall.SIGCONT)) }

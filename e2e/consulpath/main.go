@@ -1,0 +1,22 @@
+// Command consulpath prints the path of the consul that the tests and the demo use, and builds that consul first when there is none.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	path, err := testconsul.Build(ctx, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "consul:", err)
+		os.Exit(1)
+	}
+	fmt.Println(path)
+}

@@ -1,0 +1,153 @@
+//go:build unix
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// An instance is one running server of a service. Over TCP it says its name, in a line, to whoever connects, and then serves.
+type instance struct {
+	name  string
+	addr  netip.AddrPort
+	close func()
+}
+
+// startTCP starts an instance on a free port; serve gets each connection after the name was said, and closes nothing.
+func startTCP(t testing.TB, name string, serve func(*net.TCPConn) error) *instance {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	s := &tcpServer{name: name, serve: serve, conns: map[*net.TCPConn]bool{}, listener: l}
+	s.running.Go(s.accept)
+	i := &instance{name: name, addr: l.Addr().(*net.TCPAddr).AddrPort(), close: sync.OnceFunc(s.close)}
+	t.Cleanup(i.close)
+	return i
+}
+
+type tcpServer struct {
+	name     string
+	serve    func(*net.TCPConn) error
+	listener *net.TCPListener
+	running  sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+	conns  map[*net.TCPConn]bool
+}
+
+func (s *tcpServer) accept() {
+	for {
+		conn, err := s.listener.AcceptTCP()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		if !s.track(conn) {
+			_ = conn.Close()
+			return
+		}
+		s.running.Go(func() { s.handle(conn) })
+	}
+}
+
+func (s *tcpServer) track(conn *net.TCPConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.conns[conn] = true
+	return true
+}
+
+func (s *tcpServer) handle(conn *net.TCPConn) {
+	// What goes wrong here, the client of the test sees and judges.
+	if _, err := io.WriteString(conn, s.name+"\n"); err == nil {
+		_ = s.serve(conn)
+	}
+	_ = conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, conn)
+}
+
+func (s *tcpServer) close() {
+	_ = s.listener.Close()
+	s.mu.Lock()
+	s.closed = true
+	for conn := range s.conns {
+		_ = conn.Close()
+	}
+	s.mu.Unlock()
+	s.running.Wait()
+}
+
+// echo sends back what it gets, until the client ends its direction; then it ends its own.
+func echo(conn *net.TCPConn) error {
+	if _, err := io.Copy(conn, conn); err != nil {
+		return err
+	}
+	return conn.CloseWrite()
+}
+
+// startEcho starts an instance that echoes.
+func startEcho(t testing.TB, name string) *instance {
+	t.Helper()
+	return startTCP(t, name, echo)
+}
+
+// startUDP starts an instance that answers the datagram "who" with its name, and any other with the same datagram.
+func startUDP(t testing.TB, name string) *instance {
+	t.Helper()
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	var running sync.WaitGroup
+	running.Go(func() { serveUDP(conn, name) })
+	i := &instance{name: name, addr: conn.LocalAddr().(*net.UDPAddr).AddrPort()}
+	i.close = sync.OnceFunc(func() { _ = conn.Close(); running.Wait() })
+	t.Cleanup(i.close)
+	return i
+}
+
+func serveUDP(conn *net.UDPConn, name string) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, client, err := conn.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue // a refusal of an answer sent before
+		}
+		answer := buf[:n]
+		if bytes.Equal(answer, who) {
+			answer = []byte(name)
+		}
+		_, _ = conn.WriteToUDPAddrPort(answer, client)
+	}
+}
+
+var who = []byte("who")
+
+// deadAddr is an address that refuses connections: bound, so that nobody else gets the port, but not listening.
+func deadAddr(t testing.TB) netip.AddrPort {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	must(t, err)
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	must(t, syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	bound, err := syscall.Getsockname(fd)
+	must(t, err)
+	in := bound.(*syscall.SockaddrInet4)
+	return netip.AddrPortFrom(netip.AddrFrom4(in.Addr), uint16(in.Port))
+}

@@ -1,0 +1,184 @@
+//go:build unix
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// A lictor is one `lictor run`.
+type lictor struct {
+	*testproc.Process
+	stdout, stderr *testproc.Log
+	services       int
+}
+
+// runLictor runs lictor with a configuration, and waits until it is ready.
+func runLictor(t testing.TB, config string) *lictor {
+	t.Helper()
+	l := startLictor(t, config)
+	l.awaitReady(t)
+	return l
+}
+
+// startLictor runs lictor with a configuration, and waits until its listeners are open.
+func startLictor(t testing.TB, config string, wrapper ...string) *lictor {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "lictor.hcl")
+	must(t, os.WriteFile(file, []byte(config), 0o600))
+	args := append(wrapper, lictorPath(t), "run", "-config", file, "-log-json")
+	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, services: strings.Count(config, "listen ")}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = environment()
+	cmd.Stdout, cmd.Stderr = l.stdout, l.stderr
+	var err error
+	l.Process, err = testproc.Start(cmd)
+	must(t, err)
+	t.Cleanup(func() { l.cleanup(t) })
+	eventually(t, "a line for each listener", func() error {
+		if !l.Running() {
+			t.Fatalf("lictor has ended: %s", l.stderr)
+		}
+		if n := len(l.stdout.Lines()); n < l.services {
+			return fmt.Errorf("%d lines of %d", n, l.services)
+		}
+		return nil
+	})
+	return l
+}
+
+// environment leaves out what would count as configuration.
+func environment() []string {
+	env := []string{"GORACE=atexit_sleep_ms=0"} // or each lictor with the race detector takes a second to end
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "CONSUL") && !strings.HasPrefix(v, "LICTOR") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+// cleanup ends lictor in whatever state the test left it, and reports what must never be in a log.
+func (l *lictor) cleanup(t testing.TB) {
+	l.Kill()
+	for _, sign := range []string{"DATA RACE", "panic:", "fatal error:"} {
+		if strings.Contains(l.stderr.String(), sign) {
+			t.Errorf("lictor said %q", sign)
+		}
+	}
+	if t.Failed() {
+		t.Logf("lictor said:\n%s%s", l.stdout, l.stderr.Tail(100))
+	}
+}
+
+// addr is where a service listens, as lictor's own line about it says.
+func (l *lictor) addr(t testing.TB, service string) netip.AddrPort {
+	t.Helper()
+	for _, line := range l.stdout.Lines() {
+		if f := strings.Fields(line); len(f) > 3 && f[0] == service {
+			addr, err := netip.ParseAddrPort(f[2])
+			must(t, err)
+			return addr
+		}
+	}
+	t.Fatalf("no line of service %s:\n%s", service, l.stdout)
+	panic("unreachable")
+}
+
+// An entry is one line of the log.
+type entry map[string]any
+
+func (e entry) field(name string) string {
+	if v, ok := e[name]; ok {
+		return fmt.Sprint(v)
+	}
+	return ""
+}
+
+// log is everything that lictor logged so far.
+func (l *lictor) log() []entry {
+	var entries []entry
+	for _, line := range l.stderr.Lines() {
+		var e entry
+		if json.Unmarshal([]byte(line), &e) == nil {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+func (l *lictor) awaitReady(t testing.TB) {
+	t.Helper()
+	l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "ready" })
+}
+
+// awaitLog waits for an entry that matches, after the first skip entries.
+func (l *lictor) awaitLog(t testing.TB, skip int, matches func(entry) bool) entry {
+	t.Helper()
+	var found entry
+	within(t, 3*patience, "a certain line in lictor's log", func() error {
+		if !l.Running() {
+			t.Fatal("lictor has ended")
+		}
+		for _, e := range l.log()[skip:] {
+			if matches(e) {
+				found = e
+				return nil
+			}
+		}
+		return errors.New("not there")
+	})
+	return found
+}
+
+// complaint matches warnings and errors that say one of the words.
+func complaint(words ...string) func(entry) bool {
+	return func(e entry) bool {
+		if level := e.field("@level"); level != "warn" && level != "error" {
+			return false
+		}
+		text := strings.ToLower(fmt.Sprint(e))
+		for _, word := range words {
+			if strings.Contains(text, strings.ToLower(word)) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+func (l *lictor) terminate(t testing.TB) { t.Helper(); must(t, l.Signal(syscall.SIGTERM)) }
+
+// exits waits until lictor ends by itself, and checks its exit code.
+func (l *lictor) exits(t testing.TB, want int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	got, err := l.ExitCode(ctx)
+	must(t, err)
+	if got != want {
+		t.Errorf("exit code %d, want %d", got, want)
+	}
+}
+
+// consulBlock is the configuration of how to reach c.
+func consulBlock(c *consul) string {
+	return fmt.Sprintf("consul {\n  address = %q\n}\n", c.HTTP)
+}
+
+// service is a service block with a listener at a free port of 127.0.0.1; body is what else is in it.
+func service(name string, body ...string) string {
+	return fmt.Sprintf("service %q {\n  listen = \"127.0.0.1:0\"\n  %s\n}\n", name, strings.Join(body, "\n  "))
+}

@@ -1,0 +1,97 @@
+//go:build unix
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+)
+
+func TestMoreClientsThanDescriptorsDegradesAndRecovers(t *testing.T) {
+	const descriptors, clients = 2000, 5000
+	needDescriptors(t, clients+descriptors+500)
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	c.register(t, "web", "b", startEcho(t, "b").addr)
+	l := startLictor(t, consulBlock(c)+service("web"),
+		"sh", "-c", fmt.Sprintf(`ulimit -n %d && exec "$@"`, descriptors), "sh")
+	l.awaitReady(t)
+	web := l.addr(t, "web")
+	first := mustConnect(t, web)
+
+	served := flood(t, web, clients)
+	t.Logf("%d clients of %d served at once, with %d descriptors", len(served), clients, descriptors)
+	if len(served) < 500 {
+		t.Errorf("%d clients served, want at least 500", len(served))
+	}
+	must(t, first.echo("from before"))
+	for _, s := range served[:min(100, len(served))] {
+		must(t, s.echo("while there is no room"))
+	}
+
+	for _, s := range served {
+		must(t, s.Close())
+	}
+	// Clients that gave up may still wait to be accepted, and fail: after them all is as before.
+	eventually(t, "back to normal", func() error {
+		_, err := ask(t.Context(), web)
+		return err
+	})
+	awaitRotation(t, web, "a", "b")
+	wantCounts(t, web, map[string]int{"a": 100, "b": 100})
+	c.register(t, "web", "c", startEcho(t, "c").addr)
+	awaitRotation(t, web, "a", "b", "c")
+}
+
+// needDescriptors skips the test when this process may not have n descriptors; the Go runtime has raised its limit to the hard one.
+func needDescriptors(t *testing.T, n uint64) {
+	t.Helper()
+	var limit syscall.Rlimit
+	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit))
+	if uint64(limit.Cur) >= n {
+		return
+	}
+	message := fmt.Sprintf("needs %d descriptors, has %d: see `ulimit -Hn`", n, limit.Cur)
+	if os.Getenv("CI") != "" {
+		t.Fatal(message)
+	}
+	t.Skip(message)
+}
+
+// flood connects n clients, all at once, and returns those that were served within some seconds; they stay connected.
+func flood(t *testing.T, addr netip.AddrPort, n int) []*client {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var (
+		mu     sync.Mutex
+		served []*client
+		group  sync.WaitGroup
+	)
+	for range n {
+		group.Go(func() {
+			c, err := connect(ctx, addr)
+			if err != nil {
+				return // no room for this one
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			served = append(served, c)
+		})
+	}
+	group.Wait()
+	t.Cleanup(func() {
+		for _, c := range served {
+			_ = c.Close()
+		}
+	})
+	return served
+}

@@ -1,0 +1,3 @@
+service "web" {
+  listen = "127.0.0.1:9000"
+}

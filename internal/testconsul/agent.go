@@ -1,0 +1,249 @@
+// Package testconsul runs real Consul agents for tests and for the demo:
+//
+//	binary, err := testconsul.Find()
+//	agent, err := testconsul.Start(ctx, testconsul.Options{Binary: binary, Dir: t.TempDir()})
+//	defer agent.Kill()
+//	client, err := agent.Client()
+//
+// An agent is in dev mode (server and client in one, nothing on disk), listens on free ports of 127.0.0.1 only, and can be killed,
+// stopped and started again at the same ports.
+package testconsul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// Options says what agent is wanted.
+type Options struct {
+	Binary string    // as Find or Build returned it
+	Dir    string    // for the agent's files; an existing folder that nobody else uses
+	Output io.Writer // gets what the agent prints as well; nil: only Agent.Log has it
+
+	ACL  bool   // default policy deny; the management token is Agent.Token
+	TLS  bool   // HTTPS beside HTTP, with a private CA: Agent.CAFile
+	Unix bool   // HTTP on a Unix socket beside the TCP port: Agent.Socket
+	HCL  string // further configuration
+	UI   bool
+}
+
+// An Agent is a consul agent. The fields do not change after Start.
+type Agent struct {
+	HTTP   string // host:port
+	HTTPS  string // host:port; with Options.TLS
+	CAFile string // with Options.TLS; the server certificate also is for ServerName
+	Socket string // path; with Options.Unix
+	Token  string // with Options.ACL
+
+	Log *testproc.Log
+
+	args    []string
+	options Options
+	process *testproc.Process
+}
+
+// ServerName is the name in the certificate of an agent with TLS, which is good for 127.0.0.1 and localhost too.
+const ServerName = "server.dc1.consul"
+
+// Start starts an agent, and returns when it has a leader and knows its own node: registrations work from then on.
+func Start(ctx context.Context, options Options) (*Agent, error) {
+	// The ports were free when they were looked for; somebody may have been faster.
+	for range 4 {
+		a := &Agent{options: options, Log: &testproc.Log{Copy: options.Output}}
+		if err := a.configure(ctx); err != nil {
+			return nil, err
+		}
+		err := a.Restart(ctx)
+		if err == nil {
+			return a, nil
+		}
+		a.Kill()
+		if !strings.Contains(a.Log.String(), "address already in use") {
+			return nil, fmt.Errorf("consul: %w\n%s", err, a.Log.Tail(20))
+		}
+	}
+	return nil, errors.New("consul: no free ports")
+}
+
+// Restart starts an agent that has ended, at the ports it had. A dev agent comes back with an empty catalog.
+func (a *Agent) Restart(ctx context.Context) error {
+	cmd := exec.Command(a.options.Binary, a.args...)
+	cmd.Dir = a.options.Dir
+	cmd.Stdout, cmd.Stderr = a.Log, a.Log
+	cmd.Env = environment()
+	process, err := testproc.Start(cmd)
+	if err != nil {
+		return err
+	}
+	a.process = process
+	return a.ready(ctx)
+}
+
+// environment leaves Consul's own variables out: an agent under test must not be steered by whatever the shell has set.
+func environment() []string {
+	var env []string
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "CONSUL") {
+			env = append(env, v)
+		}
+	}
+	return env
+}
+
+func (a *Agent) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	client, err := a.Client()
+	if err != nil {
+		return err
+	}
+	query := (&api.QueryOptions{}).WithContext(ctx)
+	return testproc.Poll(ctx, func() error {
+		if !a.process.Running() {
+			cancel()
+			return errors.New("the agent has ended")
+		}
+		leader, err := client.Status().LeaderWithQueryOptions(query)
+		if err != nil || leader == "" {
+			return fmt.Errorf("no leader: %v", err)
+		}
+		checks, _, err := client.Health().Node(nodeName, query)
+		if err != nil || len(checks) == 0 {
+			return fmt.Errorf("the agent's own node is not in the catalog: %v", err)
+		}
+		return nil
+	})
+}
+
+// Client is a client with every right.
+func (a *Agent) Client() (*api.Client, error) {
+	return a.ClientWith(a.Token)
+}
+
+// ClientWith is a client with the given token.
+func (a *Agent) ClientWith(token string) (*api.Client, error) {
+	config := api.DefaultConfig()
+	config.Address, config.Scheme, config.Token = a.HTTP, "http", token
+	return api.NewClient(config)
+}
+
+// Signal sends the agent a signal.
+func (a *Agent) Signal(sig os.Signal) error { return a.process.Signal(sig) }
+
+// Kill ends the agent with kill -9, and waits until it is gone.
+func (a *Agent) Kill() {
+	if a.process != nil {
+		a.process.Kill()
+	}
+}
+
+// Done is closed when the agent has ended.
+func (a *Agent) Done() <-chan struct{} { return a.process.Done() }
+
+const nodeName = "test"
+
+func (a *Agent) configure(ctx context.Context) error {
+	ports, err := freePorts(4)
+	if err != nil {
+		return err
+	}
+	a.HTTP = net.JoinHostPort("127.0.0.1", ports[0])
+	a.args = []string{
+		"agent", "-dev", "-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", nodeName, "-log-level", "warn",
+		"-http-port", ports[0], "-server-port", ports[1], "-serf-lan-port", ports[2],
+		"-serf-wan-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1", "-dns-port", "-1",
+	}
+	if a.options.UI {
+		a.args = append(a.args, "-ui")
+	}
+
+	hcl := a.options.HCL
+	if a.options.ACL {
+		a.Token = "6f0a1f2e-3c52-4d0e-8f43-5b8b1a9f2d11"
+		hcl += fmt.Sprintf("acl { enabled = true, default_policy = \"deny\", tokens { initial_management = %q, agent = %q } }\n", a.Token, a.Token)
+	}
+	if a.options.Unix {
+		a.Socket = filepath.Join(a.options.Dir, "http.sock")
+		hcl += fmt.Sprintf("addresses { http = %q }\n", "127.0.0.1 unix://"+a.Socket)
+	}
+	if a.options.TLS {
+		files, err := a.certificates(ctx)
+		if err != nil {
+			return err
+		}
+		a.HTTPS = net.JoinHostPort("127.0.0.1", ports[3])
+		hcl += fmt.Sprintf("ports { https = %s }\n%s", ports[3], files)
+	}
+	if hcl == "" {
+		return nil
+	}
+	file := filepath.Join(a.options.Dir, "agent.hcl")
+	a.args = append(a.args, "-config-file", file)
+	return os.WriteFile(file, []byte(hcl), 0o600)
+}
+
+// certificates makes a private CA and a server certificate, in the way that Consul's documentation tells operators to.
+func (a *Agent) certificates(ctx context.Context) (hcl string, err error) {
+	dir, err := os.MkdirTemp(a.options.Dir, "tls")
+	if err != nil {
+		return "", err
+	}
+	for _, args := range [][]string{{"tls", "ca", "create"}, {"tls", "cert", "create", "-server", "-dc", "dc1"}} {
+		cmd := exec.CommandContext(ctx, a.options.Binary, args...)
+		cmd.Dir = dir
+		cmd.Env = environment()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("consul %s: %w\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	a.CAFile = filepath.Join(dir, "consul-agent-ca.pem")
+	cert := filepath.Join(dir, "dc1-server-consul-0")
+	return fmt.Sprintf("tls { https { ca_file = %q, cert_file = %q, key_file = %q, verify_incoming = false } }\n",
+		a.CAFile, cert+".pem", cert+"-key.pem"), nil
+}
+
+// freePorts finds ports that are free for TCP and UDP. They are below the range from which systems take the ports of outgoing
+// connections, or one of those could take the port of an agent that is down and about to be restarted.
+func freePorts(n int) ([]string, error) {
+	var ports []string
+	for try := 0; try < 1000 && len(ports) < n; try++ {
+		port := strconv.Itoa(20000 + rand.IntN(12000))
+		if !slices.Contains(ports, port) && free(port) {
+			ports = append(ports, port)
+		}
+	}
+	if len(ports) < n {
+		return nil, errors.New("no free ports between 20000 and 32000")
+	}
+	return ports, nil
+}
+
+func free(port string) bool {
+	address := net.JoinHostPort("127.0.0.1", port)
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return false
+	}
+	_ = l.Close()
+	p, err := net.ListenPacket("udp", address)
+	if err != nil {
+		return false
+	}
+	_ = p.Close()
+	return true
+}

@@ -1,0 +1,224 @@
+package testconsul
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+)
+
+// ErrNotFound is returned by Find when there is no consul on this machine yet.
+var ErrNotFound = errors.New("no consul: neither $CONSUL, nor in PATH, nor built before (`make consul` builds it, once)")
+
+const modulePath = "github.com/hashicorp/consul"
+
+// Find returns the path of the consul to test with: $CONSUL, else the one in PATH, else the one that Build made before.
+func Find() (string, error) {
+	if path := os.Getenv("CONSUL"); path != "" {
+		found, err := exec.LookPath(path)
+		if err != nil {
+			return "", fmt.Errorf("$CONSUL: %w", err)
+		}
+		return filepath.Abs(found)
+	}
+	if path, err := exec.LookPath("consul"); err == nil {
+		return filepath.Abs(path)
+	}
+	path, _, err := kept()
+	if err != nil {
+		return "", err
+	}
+	if _, err := exec.LookPath(path); err != nil {
+		return "", ErrNotFound
+	}
+	return path, nil
+}
+
+// Build is Find, but when there is no consul it builds one from the module that e2e/consul/go.mod pins, and keeps it in the user's
+// cache folder, so that it survives `make clean` and serves every clone. That takes minutes; progress gets a line every few seconds.
+func Build(ctx context.Context, progress io.Writer) (string, error) {
+	path, err := Find()
+	if !errors.Is(err, ErrNotFound) {
+		return path, err
+	}
+	path, module, err := kept()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", err
+	}
+	unlock, err := lock(path + ".lock")
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := exec.LookPath(path); err == nil {
+		return path, nil // somebody else built it while this one waited for the lock
+	}
+	return path, build(ctx, progress, module, path)
+}
+
+// kept is where Build keeps its consul, and the folder of the module that it is built from.
+func kept() (path, module string, err error) {
+	module, version, err := pinned()
+	if err != nil {
+		return "", "", err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", "", err
+	}
+	name := fmt.Sprintf("consul-%s-%s-%s", version, runtime.GOOS, runtime.GOARCH)
+	if runtime.GOOS == "windows" {
+		name += ".exe"
+	}
+	return filepath.Join(cache, "lictor", name), module, nil
+}
+
+var versionLine = regexp.MustCompile(`(?m)^\s*` + regexp.QuoteMeta(modulePath) + ` v(\S+)`)
+
+// pinned looks for e2e/consul/go.mod from the working directory upwards (tests run in the folders of their packages), and reads
+// from it which version of Consul is wanted: that file is the only place that says so.
+func pinned() (module, version string, err error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", "", err
+	}
+	for {
+		module = filepath.Join(dir, "e2e", "consul")
+		text, err := os.ReadFile(filepath.Join(module, "go.mod"))
+		if err == nil {
+			m := versionLine.FindSubmatch(text)
+			if m == nil {
+				return "", "", fmt.Errorf("%s/go.mod: no version of %s", module, modulePath)
+			}
+			return module, string(m[1]), nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", "", errors.New("e2e/consul/go.mod: not found from the working directory upwards")
+		}
+		dir = parent
+	}
+}
+
+func build(ctx context.Context, progress io.Writer, module, path string) error {
+	_, _ = fmt.Fprintf(progress, "building %s, once; on two cores this takes about 5 minutes\n", filepath.Base(path))
+	meter := &meter{to: progress, started: time.Now()}
+	defer meter.every(3 * time.Second)()
+
+	var packages strings.Builder
+	if err := goTool(ctx, module, &packages, meter, "list", "-deps", modulePath); err != nil {
+		return err
+	}
+	meter.expect(strings.Count(packages.String(), "\n"))
+
+	// Renamed when whole: an interrupted build leaves nothing that could be taken for a consul.
+	temporary := path + ".new"
+	defer func() { _ = os.Remove(temporary) }()
+	if err := goTool(ctx, module, io.Discard, meter, "build", "-v", "-trimpath", "-ldflags", "-s -w", "-o", temporary, modulePath); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+func goTool(ctx context.Context, dir string, stdout io.Writer, meter *meter, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	// This machine's own consul is wanted, whatever is being cross-built around it; and no C compiler is needed for it.
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH, "GOWORK=off")
+	cmd.Stdout = stdout
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	rest := meter.read(pipe)
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", args[0], err, rest)
+	}
+	return nil
+}
+
+// A meter counts the lines by which `go list` and `go build -v` tell what they are doing.
+type meter struct {
+	to      io.Writer
+	started time.Time
+
+	mu         sync.Mutex
+	downloaded int
+	compiled   int
+	packages   int // to be compiled; 0 until known
+}
+
+var packageLine = regexp.MustCompile(`^[a-z][\w.\-/]*$`)
+
+// read counts until r ends, and returns those lines that it could not count: they say what went wrong.
+func (m *meter) read(r io.Reader) string {
+	var rest strings.Builder
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		line := lines.Text()
+		m.mu.Lock()
+		switch {
+		case strings.HasPrefix(line, "go: downloading "):
+			m.downloaded++
+		case packageLine.MatchString(line):
+			m.compiled++
+		default:
+			rest.WriteString(line + "\n")
+		}
+		m.mu.Unlock()
+	}
+	return rest.String()
+}
+
+func (m *meter) expect(packages int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.packages = packages
+}
+
+func (m *meter) String() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	elapsed := time.Since(m.started).Round(time.Second)
+	if m.packages == 0 {
+		return fmt.Sprintf("  %4s  %d modules downloaded", elapsed, m.downloaded)
+	}
+	if m.compiled == 0 {
+		return fmt.Sprintf("  %4s  %d packages to go through", elapsed, m.packages)
+	}
+	return fmt.Sprintf("  %4s  %d packages compiled, of at most %d", elapsed, m.compiled, m.packages)
+}
+
+// every prints the meter at each interval until the returned function is called.
+func (m *meter) every(interval time.Duration) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var printer sync.WaitGroup
+	printer.Go(func() {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		for {
+			select {
+			case <-ticker.C:
+				_, _ = fmt.Fprintln(m.to, m)
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() { cancel(); printer.Wait(); _, _ = fmt.Fprintln(m.to, m) }
+}

@@ -1,0 +1,7 @@
+//go:build !linux && !freebsd
+
+package testproc
+
+import "syscall"
+
+func attributes() *syscall.SysProcAttr { return nil }
