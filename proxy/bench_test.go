@@ -19,7 +19,10 @@ func benchUDP(t testing.TB) (*udpSocket, sessionKey) {
 	balancer := lb.NewRoundRobin()
 	addr := sink.LocalAddr().(*net.UDPAddr).AddrPort()
 	balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{{ID: "a", Addr: addr}}}})
-	p := New(Options{LoadBalancer: balancer})
+	p, err := New(Options{LoadBalancer: balancer, Engine: EnginePortable})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := p.Apply([]Service{{Name: "s", Protocol: UDP, Listen: []netip.AddrPort{loopback}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -85,14 +88,17 @@ func BenchmarkUDPExchange(b *testing.B) {
 	}
 	b.Run("direct", func(b *testing.B) { exchange(b, direct) })
 	b.Run("lictor", func(b *testing.B) {
-		exchange(b, benchProxy(b, UDP, direct))
+		exchange(b, benchProxy(b, EngineAuto, UDP, direct))
 	})
 }
 
-func benchProxy(b *testing.B, p Protocol, backend netip.AddrPort) netip.AddrPort {
+func benchProxy(b *testing.B, e Engine, p Protocol, backend netip.AddrPort) netip.AddrPort {
 	balancer := lb.NewRoundRobin()
 	balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{{ID: "a", Addr: backend}}}})
-	proxier := New(Options{LoadBalancer: balancer})
+	proxier, err := New(Options{LoadBalancer: balancer, Engine: e})
+	if err != nil {
+		b.Fatal(err)
+	}
 	if err := proxier.Apply([]Service{{Name: "s", Protocol: p, Listen: []netip.AddrPort{loopback}}}); err != nil {
 		b.Fatal(err)
 	}
@@ -155,7 +161,8 @@ func BenchmarkTCP(b *testing.B) {
 	}{
 		{"direct", benchEcho},
 		{"iocopy", func(b *testing.B) netip.AddrPort { return ioCopyProxy(b, benchEcho(b)) }},
-		{"lictor", func(b *testing.B) netip.AddrPort { return benchProxy(b, TCP, benchEcho(b)) }},
+		{"auto", func(b *testing.B) netip.AddrPort { return benchProxy(b, EngineAuto, TCP, benchEcho(b)) }},
+		{"portable", func(b *testing.B) netip.AddrPort { return benchProxy(b, EnginePortable, TCP, benchEcho(b)) }},
 	}
 	for _, target := range targets {
 		addr := target.addr(b).String()

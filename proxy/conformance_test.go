@@ -17,17 +17,17 @@ import (
 // The conformance suite is what every engine must satisfy, in conformance_*_test.go: each test takes an engine by forEachEngine.
 var engines = []struct {
 	name string
-	new  func(Options) *Proxier
+	kind Engine
 }{
-	{"portable", New},
+	{"auto", EngineAuto},
+	{"portable", EnginePortable},
 }
 
 func forEachEngine(t *testing.T, test func(t *testing.T, h *house)) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
 			h := &house{T: t, balancer: lb.NewRoundRobin()}
-			h.options = Options{LoadBalancer: h.balancer}
-			h.start = func() { h.Proxier = e.new(h.options) }
+			h.options = Options{LoadBalancer: h.balancer, Engine: e.kind}
 			t.Cleanup(func() {
 				if h.Proxier != nil {
 					h.Proxier.Close()
@@ -44,7 +44,14 @@ type house struct {
 	*Proxier
 	balancer *lb.RoundRobin
 	options  Options // may be changed before the first serve
-	start    func()
+}
+
+func (h *house) start() {
+	h.Helper()
+	var err error
+	if h.Proxier, err = New(h.options); err != nil {
+		h.Fatal(err)
+	}
 }
 
 var loopback = netip.MustParseAddrPort("127.0.0.1:0")

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -20,10 +21,16 @@ func TestMain(m *testing.M) {
 		}
 		deadline := time.Now().Add(10 * time.Second)
 		for openDescriptors() > before+runtimeDescriptors && time.Now().Before(deadline) {
+			runtime.GC() // package net keeps pipes of its own until they are collected
 			time.Sleep(10 * time.Millisecond)
 		}
 		if n := openDescriptors(); n > before+runtimeDescriptors {
 			fmt.Fprintf(os.Stderr, "the tests left %d descriptors open, there were %d\n", n, before)
+			entries, _ := os.ReadDir("/proc/self/fd")
+			for _, e := range entries {
+				target, _ := os.Readlink("/proc/self/fd/" + e.Name())
+				fmt.Fprintln(os.Stderr, e.Name(), target)
+			}
 			code = 1
 		}
 	}

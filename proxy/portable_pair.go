@@ -60,12 +60,12 @@ func (p *pair) relay(pipes *pipePool) {
 // upstream and downstream are functions of their own so that a stack dump says which way a goroutine moves bytes.
 
 func (p *pair) upstream(pipes *pipePool) {
-	p.move(&mover{pair: p, src: p.client, dst: p.server, pipes: pipes, moved: &p.up, total: &p.service.counters.bytesUp})
+	p.move(&mover{pair: p, src: p.client, dst: p.server, pipes: pipes, moved: &p.up, total: &p.service.at(0).bytesUp})
 }
 
 func (p *pair) downstream(pipes *pipePool, done chan<- struct{}) {
 	defer close(done)
-	p.move(&mover{pair: p, src: p.server, dst: p.client, pipes: pipes, moved: &p.down, total: &p.service.counters.bytesDown})
+	p.move(&mover{pair: p, src: p.server, dst: p.client, pipes: pipes, moved: &p.down, total: &p.service.at(0).bytesDown})
 }
 
 // move runs one direction to its end, and then tells the other what that means for it.

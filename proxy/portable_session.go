@@ -76,7 +76,7 @@ func (x *session) open(addr netip.AddrPort) error {
 		return err
 	}
 	for _, b := range x.queue {
-		x.io.send(b) // like any datagram it may be lost; what is wrong shows with the next
+		_ = x.io.send(b) // like any datagram it may be lost; what is wrong shows with the next
 	}
 	x.queue = nil
 	x.ready.Store(true)
@@ -128,7 +128,7 @@ func (x *session) replies() {
 			return
 		}
 	}
-	c := &x.service.counters
+	c := x.service.at(0)
 	for {
 		b, err := x.io.receive()
 		switch {
@@ -190,7 +190,7 @@ func (x *session) close() {
 		x.io.conn.Close()
 	}
 	x.socket.engine.budget.Release(sessionDescriptors)
-	x.service.counters.sessionsActive.Add(-1)
+	x.service.at(0).sessionsActive.Add(-1)
 }
 
 // refused tells whether err says that the endpoint, or its host, is not there.

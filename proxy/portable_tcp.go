@@ -79,9 +79,9 @@ func (t *tcpSocket) ProxyLoop() error {
 func (t *tcpSocket) handle(client *net.TCPConn) {
 	defer t.engine.budget.Release(pairDescriptors)
 	s := t.service.Load()
-	s.counters.connections.Add(1)
-	s.counters.active.Add(1)
-	defer s.counters.active.Add(-1)
+	s.at(0).connections.Add(1)
+	s.at(0).active.Add(1)
+	defer s.at(0).active.Add(-1)
 
 	began := time.Now()
 	src := client.RemoteAddr().(*net.TCPAddr).AddrPort()

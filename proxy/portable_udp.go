@@ -110,8 +110,8 @@ func (u *udpSocket) forward(key sessionKey, b []byte) {
 		}
 		switch err := x.send(b); {
 		case err == nil:
-			s.counters.datagramsUp.Add(1)
-			s.counters.bytesUp.Add(int64(len(b)))
+			s.at(0).datagramsUp.Add(1)
+			s.at(0).bytesUp.Add(int64(len(b)))
 			u.sessions.touch(x, u.now())
 			return
 		case refused(err):
@@ -119,12 +119,12 @@ func (u *udpSocket) forward(key sessionKey, b []byte) {
 		case errors.Is(err, net.ErrClosed): // it ended just now
 			u.end(x)
 		default: // a full buffer, a filter: any hop may lose a datagram
-			s.counters.datagramsDropped.Add(1)
+			s.at(0).datagramsDropped.Add(1)
 			u.sessions.touch(x, u.now())
 			return
 		}
 	}
-	s.counters.datagramsDropped.Add(1)
+	s.at(0).datagramsDropped.Add(1)
 }
 
 // open begins a session for key, with an endpoint that is not in tried if there is one. It returns nil after having said why there is none.
@@ -167,7 +167,7 @@ func (u *udpSocket) makeRoom(s *service) bool {
 		if oldest == nil {
 			return false
 		}
-		s.counters.sessionsEvicted.Add(1)
+		s.at(0).sessionsEvicted.Add(1)
 		u.end(oldest)
 	}
 	return true
@@ -176,8 +176,8 @@ func (u *udpSocket) makeRoom(s *service) bool {
 var errOutOfDescriptors = errors.New("out of descriptors, raise the limit (ulimit -n, LimitNOFILE=)")
 
 func (u *udpSocket) begin(x *session) *session {
-	x.service.counters.sessions.Add(1)
-	x.service.counters.sessionsActive.Add(1)
+	x.service.at(0).sessions.Add(1)
+	x.service.at(0).sessionsActive.Add(1)
 	if !u.sessions.add(x, u.now()) || !u.running.run(x.replies) {
 		u.end(x)
 		return nil

@@ -20,14 +20,29 @@ type Options struct {
 
 	// MaxDescriptors is how many descriptors the process may have open. A part is kept back for what is not traffic. Zero: 65,536.
 	MaxDescriptors int64
+
+	// Engine is how bytes are moved. Zero: the best for this system.
+	Engine Engine
 }
+
+// Engine is a way of moving bytes. What a Proxier promises holds for all of them.
+type Engine int
+
+// The engines.
+const (
+	// EngineAuto is event loops on Linux, and EnginePortable elsewhere.
+	EngineAuto Engine = iota
+
+	// EnginePortable is goroutines over package net.
+	EnginePortable
+)
 
 // A Proxier keeps the listeners of a set of services open and serves their clients. All methods may be called concurrently.
 type Proxier struct {
 	balancer LoadBalancer
 	log      hclog.Logger
 	budget   *budget
-	engine   *portable
+	engine   engine
 	loops    tracker
 
 	mu       sync.Mutex // one Apply at a time
@@ -52,23 +67,27 @@ type boundSocket struct {
 	service *service
 }
 
-// New returns a Proxier without services.
-func New(o Options) *Proxier {
+// New returns a Proxier without services. An error means that the system does not give what the engine needs.
+func New(o Options) (*Proxier, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
 	b := newBudget(o.MaxDescriptors)
+	e, err := newEngine(o.Engine, b)
+	if err != nil {
+		return nil, err
+	}
 	p := &Proxier{
 		balancer: o.LoadBalancer,
 		log:      o.Logger.Named("proxy"),
 		budget:   b,
-		engine:   newPortable(b),
+		engine:   e,
 		services: map[string]*service{},
 		sockets:  map[socketKey]*boundSocket{},
 		leaving:  map[*boundSocket]socketKey{},
 	}
 	p.draining, p.drained = context.WithCancel(context.Background())
-	return p
+	return p, nil
 }
 
 // Apply makes services the ones that are served, all of them or, if one listener cannot be opened, none: then everything stays as
@@ -89,7 +108,7 @@ func (p *Proxier) Apply(services []Service) error {
 		spec := services[i]
 		s := p.services[spec.Name]
 		if s == nil || s.spec.Load().Protocol != spec.Protocol {
-			s = newService(&spec, p.balancer, p.log)
+			s = newService(&spec, p.balancer, p.log, p.engine.shards())
 		}
 		next[spec.Name] = s
 		for _, addr := range spec.Listen {
@@ -189,7 +208,7 @@ func (p *Proxier) loop(s *boundSocket) {
 
 // drain lets a removed socket's clients finish.
 func (p *Proxier) drain(s *boundSocket) {
-	s.Shutdown(p.draining) // the error says that they were cut, which is what the caller of Close asked for
+	_ = s.Shutdown(p.draining) // the error says that they were cut, which is what the caller of Close asked for
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.leaving, s)
@@ -224,8 +243,8 @@ func (p *Proxier) Snapshot() []Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	out := make([]Stats, 0, len(p.services))
-	for name, s := range p.services {
-		out = append(out, s.counters.snapshot(name))
+	for _, s := range p.services {
+		out = append(out, s.stats())
 	}
 	slices.SortFunc(out, func(a, b Stats) int { return strings.Compare(a.Service, b.Service) })
 	return out
@@ -248,7 +267,7 @@ func (p *Proxier) Shutdown(ctx context.Context) error {
 		p.loops.run(func() { p.drain(s) })
 	}
 	p.loops.stop()
-	p.loops.wait(context.Background()) // not ctx: when that ends all is cut, and to be cut is quick
+	_ = p.loops.wait(context.Background()) // not ctx: when that ends all is cut, and to be cut is quick
 	p.engine.close()
 	p.drained()
 	return ctx.Err()
@@ -258,6 +277,6 @@ func (p *Proxier) Shutdown(ctx context.Context) error {
 func (p *Proxier) Close() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	p.Shutdown(ctx)
+	_ = p.Shutdown(ctx)
 	return nil
 }

@@ -22,17 +22,20 @@ type service struct {
 	spec     atomic.Pointer[Service]
 	balancer LoadBalancer
 	log      hclog.Logger
-	counters counters
+	counters []counters // one for each loop of the engine, so that loops do not contend for a cache line
 	troubles reporter
 }
 
-func newService(spec *Service, balancer LoadBalancer, log hclog.Logger) *service {
-	s := &service{balancer: balancer, log: log.With("service", spec.Name)}
+func newService(spec *Service, balancer LoadBalancer, log hclog.Logger, loops int) *service {
+	s := &service{balancer: balancer, log: log.With("service", spec.Name), counters: make([]counters, loops)}
 	s.spec.Store(spec)
 	return s
 }
 
 func (s *service) name() string { return s.spec.Load().Name }
+
+// at is the counters of one loop.
+func (s *service) at(loop int) *counters { return &s.counters[loop] }
 
 // next picks an endpoint for the client at src.
 func (s *service) next(src netip.AddrPort, tried lb.Tried) (lb.Endpoint, error) {
@@ -41,13 +44,13 @@ func (s *service) next(src netip.AddrPort, tried lb.Tried) (lb.Endpoint, error) 
 
 // dialFailed is told of each endpoint that was not reached.
 func (s *service) dialFailed(e lb.Endpoint, err error) {
-	s.counters.dialsFailed.Add(1)
+	s.at(0).dialsFailed.Add(1)
 	s.troubles.warn(s.log, "endpoint not reached, trying another", "endpoint", e.Address(), "error", err)
 }
 
 // unserved is told of each client that got no endpoint, or none that answered.
 func (s *service) unserved(client netip.AddrPort, err error) {
-	s.counters.refused.Add(1)
+	s.at(0).refused.Add(1)
 	s.troubles.warn(s.log, "client refused", "client", client, "error", err)
 }
 

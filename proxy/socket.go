@@ -30,8 +30,14 @@ type proxySocket interface {
 
 // An engine makes proxy sockets: the way in which bytes are moved.
 type engine interface {
+	// shards is how many goroutines count apart from one another, see service.at.
+	shards() int
+
 	listenTCP(addr netip.AddrPort, s *service) (proxySocket, error)
 	listenUDP(addr netip.AddrPort, s *service) (proxySocket, error)
+
+	// close gives back what the engine holds. Its sockets must be closed.
+	close()
 }
 
 // network is the network name under which package net listens on addr and nothing else: an IPv4 wildcard without IPv6, but the IPv6
@@ -84,6 +90,19 @@ func (t *tracker) run(f func()) bool {
 	t.wg.Go(f)
 	return true
 }
+
+// add counts something that is not a goroutine as running, until done; or it returns false after stop.
+func (t *tracker) add() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.stopped {
+		return false
+	}
+	t.wg.Add(1)
+	return true
+}
+
+func (t *tracker) done() { t.wg.Done() }
 
 // stop lets nothing new run. It does not wait.
 func (t *tracker) stop() {

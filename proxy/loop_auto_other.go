@@ -1,0 +1,5 @@
+//go:build !linux
+
+package proxy
+
+func newEngine(_ Engine, b *budget) (engine, error) { return newPortable(b), nil }

@@ -1,0 +1,234 @@
+package proxy
+
+import (
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A loop serves many sockets from one thread: it waits for what is ready, by epoll, edge-triggered, and does what can be done without
+// waiting. Everything that belongs to a loop (its pairs, pipes, timers) is touched by its goroutine only; others ask by post.
+//
+// What holds whenever the loop waits:
+//
+//   - a source that is marked readable is one whose direction is stopped by its destination, not by the loop: nothing that could be
+//     moved is left unmoved, for epoll would not tell of it again;
+//   - no buffer and no pipe is held but by directions whose destination is full;
+//   - every pair that has a limit on something has its timer set.
+type loop struct {
+	id     int
+	epfd   int
+	wakefd int
+	began  time.Time
+	now    int64 // of the loop's clock, in nanoseconds since began; read once per turn
+
+	mu      sync.Mutex
+	posted  []func() // guarded by mu
+	ended   bool     // run has returned or will without looking at posted again; guarded by mu
+	pending atomic.Bool
+	stopped bool
+
+	events  [128]unix.EpollEvent
+	sockets []pollable // by the number that epoll knows them by
+	unused  []int32    // numbers
+	leaving []int32    // numbers to be unused once the events in hand are done with
+	again   []task     // directions that had their share of a turn, with more to do
+	spare   []task
+
+	wheel    wheel
+	pipes    *pipePool
+	buf      [bufferSize]byte
+	backlogs []*backlog  // free ones
+	pairs    []*loopPair // free ones
+}
+
+// A pollable is what epoll tells of.
+type pollable interface {
+	// ready is told what happened at one of up to two sockets.
+	ready(side int, events uint32)
+}
+
+// A task is a direction of a pair to be moved on.
+type task struct {
+	pair *loopPair
+	from int
+}
+
+func newLoop(id int) (*loop, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	wakefd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		unix.Close(epfd)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	l := &loop{id: id, epfd: epfd, wakefd: wakefd, began: time.Now(), pipes: newPipePool()}
+	l.wheel.init()
+	if err := l.add(int32(wakefd), unix.EPOLLIN|unix.EPOLLET, l.number(waker{l}), 0); err != 0 {
+		unix.Close(epfd)
+		unix.Close(wakefd)
+		return nil, os.NewSyscallError("epoll_ctl", err)
+	}
+	return l, nil
+}
+
+// run turns until stop.
+func (l *loop) run() {
+	for !l.stopped {
+		l.turn()
+	}
+	l.mu.Lock()
+	l.ended = true
+	rest := l.posted
+	l.posted = nil
+	l.mu.Unlock()
+	for _, f := range rest {
+		f()
+	}
+	unix.Close(l.epfd)
+	unix.Close(l.wakefd)
+	l.pipes.close()
+}
+
+// turn waits for something to do and does it, each socket its share.
+func (l *loop) turn() {
+	n := l.wait()
+	l.now = int64(time.Since(l.began))
+	for i := range l.events[:n] {
+		e := &l.events[i]
+		if s := l.sockets[e.Fd]; s != nil {
+			s.ready(int(e.Pad), e.Events)
+		}
+	}
+	if l.pending.Load() {
+		l.runPosted()
+	}
+	l.again, l.spare = l.spare[:0], l.again
+	for _, t := range l.spare {
+		t.pair.move(t.from)
+	}
+	clear(l.spare)
+	l.wheel.advance(l.now)
+	// Only now: an event in hand may have been of a socket that was closed after epoll told of it.
+	for _, n := range l.leaving {
+		if p, ok := l.sockets[n].(*loopPair); ok && len(l.pairs) < maxFree {
+			l.pairs = append(l.pairs, p)
+		}
+		l.sockets[n] = nil
+		l.unused = append(l.unused, n)
+	}
+	l.leaving = l.leaving[:0]
+}
+
+// wait returns how many events there are. It looks without waiting first: under load there are some, and then the Go scheduler need not know.
+func (l *loop) wait() int {
+	n, err := pollEvents(l.epfd, l.events[:], 0)
+	if n > 0 || len(l.again) > 0 || l.pending.Load() || err != 0 {
+		return n
+	}
+	timeout := -1
+	if next := l.wheel.next(int64(time.Since(l.began))); next >= 0 {
+		timeout = int(min((next+999999)/1e6, 1e9))
+	}
+	if timeout != 0 {
+		n, _ = pollEvents(l.epfd, l.events[:], timeout) // an interruption is nothing to do
+	}
+	return n
+}
+
+// post has f run by the loop, soon. After the loop has ended f runs at once.
+func (l *loop) post(f func()) {
+	l.mu.Lock()
+	if l.ended {
+		l.mu.Unlock()
+		f()
+		return
+	}
+	l.posted = append(l.posted, f)
+	l.mu.Unlock()
+	if !l.pending.Swap(true) {
+		_, _ = unix.Write(l.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // fails only if the loop is being woken already
+	}
+}
+
+// do has f run by the loop, and waits for it. Not to be called by the loop.
+func (l *loop) do(f func()) {
+	done := make(chan struct{})
+	l.post(func() {
+		f()
+		close(done)
+	})
+	<-done
+}
+
+func (l *loop) runPosted() {
+	l.pending.Store(false)
+	l.mu.Lock()
+	posted := l.posted
+	l.posted = nil
+	l.mu.Unlock()
+	for _, f := range posted {
+		f()
+	}
+}
+
+// A waker is the event by which others wake a loop.
+type waker struct{ *loop }
+
+func (w waker) ready(int, uint32) {
+	var b [8]byte
+	_, _ = unix.Read(w.wakefd, b[:]) // only the event matters, and it has been told
+}
+
+// number gives s a number for epoll; release takes it back when s is done with.
+func (l *loop) number(s pollable) int32 {
+	if n := len(l.unused); n > 0 {
+		i := l.unused[n-1]
+		l.unused = l.unused[:n-1]
+		l.sockets[i] = s
+		return i
+	}
+	l.sockets = append(l.sockets, s)
+	return int32(len(l.sockets) - 1)
+}
+
+func (l *loop) release(number int32) { l.leaving = append(l.leaving, number) }
+
+// add has epoll tell of fd, as the given side of the pollable of that number.
+func (l *loop) add(fd int32, events uint32, number int32, side int) syscall.Errno {
+	e := unix.EpollEvent{Events: events, Fd: number, Pad: int32(side)}
+	return epollControl(l.epfd, unix.EPOLL_CTL_ADD, fd, &e)
+}
+
+// A backlog is what was read from a source and does not fit into its destination yet.
+type backlog struct {
+	buf      [bufferSize]byte
+	from, to int
+}
+
+// maxFree bounds the free backlogs and pairs that a loop keeps.
+const maxFree = 64
+
+func (l *loop) keep(b []byte) *backlog {
+	var k *backlog
+	if n := len(l.backlogs); n > 0 {
+		k = l.backlogs[n-1]
+		l.backlogs = l.backlogs[:n-1]
+	} else {
+		k = new(backlog)
+	}
+	k.from, k.to = 0, copy(k.buf[:], b)
+	return k
+}
+
+func (l *loop) forget(k *backlog) {
+	if k != nil && len(l.backlogs) < maxFree {
+		l.backlogs = append(l.backlogs, k)
+	}
+}

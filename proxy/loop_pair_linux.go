@@ -1,0 +1,424 @@
+package proxy
+
+import (
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// The sides of a pair.
+const (
+	client = 0
+	server = 1
+)
+
+// A loopPair is a client's connection and the endpoint's connection that serves it, in a loop.
+//
+//	            an endpoint answered               both directions ended
+//	connecting ----------------------> relaying --------------------------> closed
+//	    |                                 |                                    ^
+//	    | none did: RST                   | a side failed, or the limit        | delivered, or a second is over: RST
+//	    v                                 v of a half-closed pair: RST         |
+//	  closed                           lingering ------------------------------+
+//
+// How each direction ends, and what that means for the other, is the same as for pair, where the table is.
+type loopPair struct {
+	timer  timer
+	loop   *loop
+	socket *loopTCP
+	s      *service
+	dial   *dialing // what was tried, while connecting after a first failure
+
+	endpoint lb.Endpoint
+	src      netip.AddrPort
+
+	fd     [2]int32
+	flow   [2]flow // by the side that it comes from
+	began  int64   // on the loop's clock
+	last   int64   // when something moved
+	idle   int64   // limits in nanoseconds, zero for none: of silence
+	half   int64   // and of silence once one direction has ended
+	number int32
+
+	state    pairState
+	ends     int8    // directions that have ended
+	readable [2]bool // there may be something to read: epoll said so, and reading did not say otherwise since
+	writable [2]bool // likewise
+	hangup   [2]bool // the end of the source has come, or an error: read until it shows
+	reset    bool    // to be closed by RST
+	kept     bool    // keep-alive is on
+	reason   endReason
+	errno    syscall.Errno // with reason
+}
+
+// A flow is one direction of a pair.
+type flow struct {
+	backlog *backlog // read and not written yet, in memory
+	pipe    *pipe    // or in a pipe
+	piped   int      // bytes in it
+	moved   int64
+	bulk    bool // by splice
+	done    bool // the source has ended, or nobody wants its bytes
+}
+
+type pairState int8
+
+const (
+	connecting pairState = iota
+	relaying
+	lingering
+	closed
+)
+
+// endReason is why a pair ended, for the log.
+type endReason int8
+
+const (
+	notEnded endReason = iota
+	clientClosed
+	serverClosed
+	clientFailed
+	serverFailed
+	pairIdle
+	pairCut
+)
+
+func (r endReason) String() string {
+	return [...]string{"", "client closed", "endpoint closed", "client failed", "endpoint failed", "idle", "cut"}[r]
+}
+
+// Shares of a turn: how often a direction may read in one.
+const readsPerTurn = 4
+
+// lingerPoll is how often a lingering pair looks whether its peers have what was written to them.
+const lingerPoll = 4e6
+
+// keepAliveAfter is how long a connection must last to be worth the calls that turn keep-alive on.
+const keepAliveAfter = 15e9
+
+// ready implements pollable.
+func (p *loopPair) ready(side int, events uint32) {
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		p.readable[side] = true
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		p.hangup[side] = true
+	}
+	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		p.writable[side] = true
+	}
+	switch p.state {
+	case relaying:
+		if p.readable[side] {
+			p.move(side)
+		}
+		if p.writable[side] && p.state == relaying {
+			p.move(1 - side)
+		}
+	case connecting:
+		switch {
+		case side == server && p.writable[server]:
+			p.connected()
+		case side == client && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
+			p.because(clientFailed, socketError(p.fd[client]))
+			p.close()
+		}
+	}
+}
+
+// move moves the bytes of the direction from that side, until there are no more, they cannot be written, or the turn's share is used up.
+func (p *loopPair) move(from int) {
+	f := &p.flow[from]
+	for n := 0; p.state == relaying && !f.done; n++ {
+		if !p.flush(from) || !p.readable[from] {
+			return
+		}
+		if n == readsPerTurn {
+			p.loop.again = append(p.loop.again, task{p, from})
+			return
+		}
+		if f.bulk {
+			p.splice(from)
+		} else {
+			p.copy(from)
+		}
+	}
+}
+
+// copy moves what one read gets, through the loop's buffer.
+func (p *loopPair) copy(from int) {
+	l := p.loop
+	n, err := recv(p.fd[from], l.buf[:])
+	switch {
+	case err == unix.EAGAIN:
+		p.readable[from] = false
+		return
+	case err != 0:
+		p.sourceFailed(from, err)
+		return
+	case n == 0:
+		p.sourceEnded(from)
+		return
+	case n < len(l.buf):
+		// There is no more: epoll tells if something comes. It has told already if that was the end.
+		p.readable[from] = p.hangup[from]
+	default:
+		p.flow[from].bulk = true
+	}
+	p.last = l.now
+	m, err := send(p.fd[1-from], l.buf[:n])
+	if err != 0 {
+		if err != unix.EAGAIN {
+			p.destinationFailed(from, err)
+			return
+		}
+		m = 0
+	}
+	p.count(from, m)
+	if m < n {
+		p.writable[1-from] = false
+		p.flow[from].backlog = l.keep(l.buf[m:n])
+	}
+}
+
+// splice moves what one splice gets into a pipe. The pipe is empty before, so EAGAIN is the source's.
+func (p *loopPair) splice(from int) {
+	f := &p.flow[from]
+	pipe := p.loop.pipes.get()
+	if pipe == nil {
+		f.bulk = false
+		return
+	}
+	n, err := splice(p.fd[from], int32(pipe.w), pipe.size)
+	if err != 0 || n == 0 {
+		p.loop.pipes.put(pipe)
+		switch {
+		case err == unix.EAGAIN:
+			p.readable[from] = false
+		case err != 0:
+			p.sourceFailed(from, err)
+		default:
+			p.sourceEnded(from)
+		}
+		return
+	}
+	f.bulk = n >= bufferSize
+	f.pipe, f.piped = pipe, n
+	p.last = p.loop.now
+	p.flush(from)
+}
+
+// flush writes what was read before, and tells whether nothing of it is left.
+func (p *loopPair) flush(from int) bool {
+	f := &p.flow[from]
+	to := 1 - from
+	for f.backlog != nil || f.pipe != nil {
+		if !p.writable[to] {
+			return false
+		}
+		var n int
+		var err syscall.Errno
+		if k := f.backlog; k != nil {
+			if n, err = send(p.fd[to], k.buf[k.from:k.to]); err == 0 {
+				k.from += n
+				if k.from == k.to {
+					f.backlog = nil
+					p.loop.forget(k)
+				}
+			}
+		} else if n, err = splice(int32(f.pipe.r), p.fd[to], f.piped); err == 0 {
+			if f.piped -= n; f.piped == 0 {
+				p.loop.pipes.put(f.pipe)
+				f.pipe = nil
+			}
+		}
+		switch err {
+		case 0:
+			p.last = p.loop.now
+			p.count(from, n)
+		case unix.EAGAIN:
+			p.writable[to] = false
+		default:
+			p.destinationFailed(from, err)
+			return false
+		}
+	}
+	return true
+}
+
+func (p *loopPair) count(from, n int) {
+	p.flow[from].moved += int64(n)
+	c := p.s.at(p.loop.id)
+	if from == client {
+		c.bytesUp.Add(int64(n))
+	} else {
+		c.bytesDown.Add(int64(n))
+	}
+}
+
+// sourceEnded passes the end of a source on.
+func (p *loopPair) sourceEnded(from int) {
+	p.because(clientClosed+endReason(from), 0)
+	p.flow[from].done = true
+	if p.ends++; p.ends == 2 {
+		p.finish()
+		return
+	}
+	if !p.reset && shutdownWrite(p.fd[1-from]) != 0 {
+		p.reset = true // the destination is gone already; its own direction will find out
+	}
+	p.last = p.loop.now // the half-close timeout counts from here
+	p.schedule()
+}
+
+// destinationFailed stops a direction. The other one goes on, with what the failed peer had sent before.
+func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
+	to := 1 - from
+	p.because(clientFailed+endReason(to), err)
+	p.drop(from)
+	p.flow[from].done = true
+	p.reset = true
+	if p.ends++; p.ends == 2 {
+		p.finish()
+		return
+	}
+	p.last = p.loop.now
+	p.schedule()
+	p.readable[to], p.hangup[to] = true, true
+	p.loop.again = append(p.loop.again, task{p, to})
+}
+
+// sourceFailed ends the pair: what was read has been written, and to the failed peer nothing can be.
+func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
+	p.because(clientFailed+endReason(from), err)
+	p.reset = true
+	p.finish()
+}
+
+func (p *loopPair) because(r endReason, err syscall.Errno) {
+	if p.reason == notEnded {
+		p.reason, p.errno = r, err
+	}
+}
+
+// limit is how long nothing may move now; zero for no limit.
+func (p *loopPair) limit() int64 {
+	if p.ends > 0 {
+		return p.half
+	}
+	return p.idle
+}
+
+// schedule sets the timer for what limits the pair now.
+func (p *loopPair) schedule() {
+	limit := p.limit()
+	at := p.last + limit
+	if !p.kept && (limit == 0 || at > p.began+keepAliveAfter) {
+		at = p.began + keepAliveAfter
+	} else if limit == 0 {
+		p.loop.wheel.clear(&p.timer)
+		return
+	}
+	p.loop.wheel.set(&p.timer, at)
+}
+
+// timeout implements timed. The timer is not moved with each byte: when it fires, the pair looks whether something moved since.
+func (p *loopPair) timeout() {
+	switch p.state {
+	case connecting:
+		p.connectFailed(unix.ETIMEDOUT)
+	case relaying:
+		if !p.kept && p.loop.now >= p.began+keepAliveAfter {
+			p.kept = true
+			setKeepAlive(p.fd[server])
+		}
+		if limit := p.limit(); limit > 0 && p.loop.now-p.last >= limit {
+			p.because(pairIdle, 0)
+			p.reset = p.reset || p.ends > 0 // or the end would look like a proper one
+			p.finish()
+			return
+		}
+		p.schedule()
+	case lingering:
+		p.linger()
+	}
+}
+
+// finish closes the pair, after the peers have what was written to them if it is by RST, which forgets what is on its way.
+func (p *loopPair) finish() {
+	if !p.reset {
+		p.close()
+		return
+	}
+	p.state = lingering
+	p.drop(client)
+	p.drop(server)
+	p.last = p.loop.now
+	p.linger()
+}
+
+func (p *loopPair) linger() {
+	if p.loop.now-p.last >= int64(deliverTimeout) || unsentOf(int(p.fd[client])) == 0 && unsentOf(int(p.fd[server])) == 0 {
+		p.close()
+		return
+	}
+	p.loop.wheel.set(&p.timer, p.loop.now+lingerPoll)
+}
+
+// cut ends the pair from outside, at once.
+func (p *loopPair) cut() {
+	if p.state == closed {
+		return
+	}
+	p.because(pairCut, 0)
+	p.reset = true
+	p.close()
+}
+
+// drop forgets what was read in a direction and not written.
+func (p *loopPair) drop(from int) {
+	f := &p.flow[from]
+	if f.backlog != nil {
+		p.loop.forget(f.backlog)
+		f.backlog = nil
+	}
+	if f.pipe != nil {
+		p.loop.pipes.discard(f.pipe)
+		f.pipe = nil
+	}
+}
+
+// close closes both sockets, by RST if that is to be or nobody was connected to the client, and lets go of the pair.
+func (p *loopPair) close() {
+	p.drop(client)
+	p.drop(server)
+	for side, fd := range p.fd {
+		if fd >= 0 {
+			if p.reset || p.state == connecting {
+				resetOnClose(fd)
+			}
+			closeFD(fd)
+			p.fd[side] = -1
+		}
+	}
+	p.loop.wheel.clear(&p.timer)
+	if p.s.log.IsDebug() {
+		p.logEnd()
+	}
+	p.state = closed
+	p.loop.release(p.number)
+	p.socket.ended(p)
+}
+
+func (p *loopPair) logEnd() {
+	args := []any{"client", p.src, "endpoint", p.endpoint.Address(), "up", p.flow[client].moved, "down", p.flow[server].moved,
+		"took", time.Duration(p.loop.now - p.began), "reason", p.reason}
+	if p.errno != 0 {
+		args = append(args, "error", p.errno)
+	}
+	p.s.log.Debug("closed", args...)
+}

@@ -1,0 +1,175 @@
+package proxy
+
+import (
+	"net"
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// System calls of the loops. None of these waits, so they go past the Go scheduler (RawSyscall): to tell it twice of each call that takes a
+// microsecond costs more than some of the calls. The sockets' own calls are used instead of read and write, which saves the kernel a
+// layer, and the process a signal for each broken pipe.
+
+func recv(fd int32, b []byte) (int, syscall.Errno) {
+	for {
+		n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+		if err != unix.EINTR {
+			return int(n), err
+		}
+	}
+}
+
+func send(fd int32, b []byte) (int, syscall.Errno) {
+	for {
+		n, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+		if err != unix.EINTR {
+			return int(n), err
+		}
+	}
+}
+
+func splice(from, to int32, n int) (int, syscall.Errno) {
+	for {
+		m, _, err := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		if err != unix.EINTR {
+			return int(m), err
+		}
+	}
+}
+
+func closeFD(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+func shutdownWrite(fd int32) syscall.Errno {
+	_, _, err := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
+	return err
+}
+
+// accept takes a client from the queue of a listener, as a socket that does not block.
+func accept(fd int32) (int32, netip.AddrPort, syscall.Errno) {
+	var sa unix.RawSockaddrInet6 // room for either family
+	size := uint32(unsafe.Sizeof(sa))
+	for {
+		c, _, err := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != 0 {
+			return -1, netip.AddrPort{}, err
+		}
+		return int32(c), addrPort(&sa), 0
+	}
+}
+
+// addrPort reads a socket address of either family.
+func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
+	port := (*[2]byte)(unsafe.Pointer(&sa.Port))
+	p := uint16(port[0])<<8 | uint16(port[1])
+	if sa.Family == unix.AF_INET {
+		return netip.AddrPortFrom(netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr), p)
+	}
+	a := netip.AddrFrom16(sa.Addr)
+	if sa.Scope_id != 0 && a.IsLinkLocalUnicast() {
+		if i, err := net.InterfaceByIndex(int(sa.Scope_id)); err == nil {
+			a = a.WithZone(i.Name)
+		}
+	}
+	return netip.AddrPortFrom(a, p)
+}
+
+// rawAddr writes a socket address of either family, and returns its size.
+func rawAddr(sa *unix.RawSockaddrInet6, addr netip.AddrPort) uintptr {
+	port := (*[2]byte)(unsafe.Pointer(&sa.Port))
+	port[0], port[1] = byte(addr.Port()>>8), byte(addr.Port())
+	a := addr.Addr()
+	if a.Is4() {
+		sa.Family = unix.AF_INET
+		(*unix.RawSockaddrInet4)(unsafe.Pointer(sa)).Addr = a.As4()
+		return unix.SizeofSockaddrInet4
+	}
+	sa.Family = unix.AF_INET6
+	sa.Addr = a.As16()
+	if zone := a.Zone(); zone != "" {
+		if i, err := net.InterfaceByName(zone); err == nil {
+			sa.Scope_id = uint32(i.Index)
+		}
+	}
+	return unix.SizeofSockaddrInet6
+}
+
+// family is the address family of sockets that dial addr.
+func family(addr netip.Addr) int {
+	if addr.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// connect begins to connect a new socket of the given type to addr. EINPROGRESS means that it goes on.
+func connect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
+	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family(addr.Addr())), uintptr(kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC), 0)
+	if err != 0 {
+		return -1, err
+	}
+	var sa unix.RawSockaddrInet6
+	size := rawAddr(&sa, addr)
+	_, _, err = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa)), size)
+	if err != 0 && err != unix.EINPROGRESS {
+		closeFD(int32(fd))
+		return -1, err
+	}
+	return int32(fd), err
+}
+
+func setOption(fd int32, level, name, value int) {
+	v := int32(value)
+	// Options make connections better, not possible: a refusal is nothing that anybody could act on.
+	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+}
+
+// socketError is the error that waits on a socket.
+func socketError(fd int32) syscall.Errno {
+	var v int32
+	size := uint32(unsafe.Sizeof(v))
+	if _, _, err := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0); err != 0 {
+		return err
+	}
+	return syscall.Errno(v)
+}
+
+// setKeepAlive is keepAlive for a raw socket. Accepted sockets have it from their listener.
+func setKeepAlive(fd int32) {
+	setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle.Seconds()))
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval.Seconds()))
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count)
+}
+
+// resetOnClose makes closing send a RST and forget what is unsent.
+func resetOnClose(fd int32) {
+	l := unix.Linger{Onoff: 1}
+	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(&l)), unsafe.Sizeof(l), 0)
+}
+
+// pollEvents takes what an epoll instance has. It waits for timeout milliseconds, for ever if that is negative; only then is the Go
+// scheduler told.
+func pollEvents(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
+	var n uintptr
+	var err syscall.Errno
+	if timeout == 0 {
+		n, _, err = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+	} else {
+		n, _, err = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(timeout), 0, 0)
+	}
+	if err != 0 {
+		return 0, err
+	}
+	return int(n), 0
+}
+
+func epollControl(epfd, op int, fd int32, e *unix.EpollEvent) syscall.Errno {
+	_, _, err := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epfd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(e)), 0, 0)
+	return err
+}

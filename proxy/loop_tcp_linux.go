@@ -1,0 +1,296 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loopTCP is the TCP proxySocket of the loop engine: every loop waits at the one listening socket, and the one that is woken takes the
+// client, for good.
+type loopTCP struct {
+	engine  *loopEngine
+	fd      int32
+	addr    netip.AddrPort
+	service atomic.Pointer[service]
+
+	doors   []*door // one for each loop
+	stopped chan struct{}
+	once    sync.Once
+	pairs   tracker
+}
+
+func (e *loopEngine) listenTCP(addr netip.AddrPort, s *service) (proxySocket, error) {
+	fd, bound, err := listenFD(addr)
+	if err != nil {
+		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: err}
+	}
+	t := &loopTCP{engine: e, fd: int32(fd), addr: bound, stopped: make(chan struct{})}
+	t.service.Store(s)
+	for _, l := range e.loops {
+		d := &door{loop: l, socket: t}
+		d.timer.owner = d
+		t.doors = append(t.doors, d)
+	}
+	return t, nil
+}
+
+// listenFD opens a listening socket with the options that accepted sockets are to have: on Linux they inherit them.
+func listenFD(addr netip.AddrPort) (_ int, bound netip.AddrPort, err error) {
+	fd, err := unix.Socket(family(addr.Addr()), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, bound, os.NewSyscallError("socket", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	setOption(int32(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	setOption(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	setKeepAlive(int32(fd))
+	if addr.Addr().Is6() {
+		only := 1
+		if addr.Addr().IsUnspecified() {
+			only = 0 // the IPv6 wildcard takes IPv4 clients too
+		}
+		setOption(int32(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
+	}
+	if err = unix.Bind(fd, sockaddr(addr)); err != nil {
+		return -1, bound, os.NewSyscallError("bind", err)
+	}
+	if err = unix.Listen(fd, 1<<16-1); err != nil { // the kernel lowers it to net.core.somaxconn
+		return -1, bound, os.NewSyscallError("listen", err)
+	}
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return -1, bound, os.NewSyscallError("getsockname", err)
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return fd, netip.AddrPortFrom(addr.Addr(), uint16(sa.Port)), nil
+	case *unix.SockaddrInet6:
+		return fd, netip.AddrPortFrom(addr.Addr(), uint16(sa.Port)), nil
+	}
+	return fd, addr, nil
+}
+
+// sockaddr is addr as package unix takes it.
+func sockaddr(addr netip.AddrPort) unix.Sockaddr {
+	if addr.Addr().Is4() {
+		return &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}
+	}
+	sa := &unix.SockaddrInet6{Addr: addr.Addr().As16(), Port: int(addr.Port())}
+	if i, err := net.InterfaceByName(addr.Addr().Zone()); err == nil {
+		sa.ZoneId = uint32(i.Index)
+	}
+	return sa
+}
+
+func (t *loopTCP) Addr() netip.AddrPort { return t.addr }
+
+func (t *loopTCP) serve(s *service) { t.service.Store(s) }
+
+// ProxyLoop has the loops take clients, and waits for the end of that.
+func (t *loopTCP) ProxyLoop() error {
+	for _, d := range t.doors {
+		d.loop.post(d.open)
+	}
+	<-t.stopped
+	return ErrClosed
+}
+
+// stop takes the clients that wait in the kernel's queue, for they believe to be connected, and no others.
+func (t *loopTCP) stop() {
+	t.once.Do(func() {
+		for _, d := range t.doors {
+			d.loop.do(d.close)
+		}
+		closeFD(t.fd)
+		t.pairs.stop()
+		t.engine.budget.closeListener()
+		close(t.stopped)
+	})
+	<-t.stopped
+}
+
+// Close stops taking clients and resets the connections that are open.
+func (t *loopTCP) Close() error {
+	t.stop()
+	for _, d := range t.doors {
+		d.loop.do(d.cut)
+	}
+	return t.pairs.wait(context.Background())
+}
+
+// Shutdown stops taking clients and waits for the open connections to end.
+func (t *loopTCP) Shutdown(ctx context.Context) error {
+	t.stop()
+	if err := t.pairs.wait(ctx); err != nil {
+		_ = t.Close()
+		return err
+	}
+	return nil
+}
+
+// A door is a listening socket as one loop sees it.
+type door struct {
+	timer   timer
+	loop    *loop
+	socket  *loopTCP
+	number  int32
+	watched bool // epoll tells of clients
+	closed  bool
+	backoff int64 // nanoseconds; zero after a client was taken
+}
+
+// Shares of a turn: how many clients a door lets in.
+const clientsPerTurn = 32
+
+// budgetPoll is how often a door looks for room while the descriptor budget is used up.
+const budgetPoll = 20e6
+
+func (d *door) open() {
+	if d.closed {
+		return
+	}
+	d.number = d.loop.number(d)
+	d.watch()
+}
+
+// watch has epoll tell of clients: not edge-triggered, because the queue is shared, and only one loop each time.
+func (d *door) watch() {
+	if !d.watched && !d.closed {
+		d.watched = d.loop.add(d.socket.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, d.number, 0) == 0
+		if !d.watched {
+			d.pause(int64(maxBackoff))
+		}
+	}
+}
+
+// pause takes no clients for a while.
+func (d *door) pause(ns int64) {
+	if d.watched {
+		_ = epollControl(d.loop.epfd, unix.EPOLL_CTL_DEL, d.socket.fd, &unix.EpollEvent{})
+		d.watched = false
+	}
+	d.loop.wheel.set(&d.timer, d.loop.now+ns)
+}
+
+// timeout implements timed: a pause is over.
+func (d *door) timeout() { d.watch() }
+
+// ready implements pollable: there are clients.
+func (d *door) ready(int, uint32) {
+	if d.watched {
+		d.let(clientsPerTurn)
+	}
+}
+
+// let takes up to n clients, and tells whether there may be more.
+func (d *door) let(n int) bool {
+	t := d.socket
+	for range n {
+		if !t.engine.budget.TryAcquire(pairDescriptors) {
+			d.pause(budgetPoll)
+			return false
+		}
+		fd, src, err := accept(t.fd)
+		if err == 0 {
+			d.backoff = 0
+			d.begin(fd, src)
+			continue
+		}
+		t.engine.budget.Release(pairDescriptors)
+		switch err {
+		case unix.EAGAIN:
+			return false
+		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
+			d.backoff = min(max(2*d.backoff, int64(minBackoff)), int64(maxBackoff))
+			t.service.Load().log.Warn("accept failed, waiting", "error", os.NewSyscallError("accept", err), "wait", time.Duration(d.backoff))
+			d.pause(d.backoff)
+			return false
+		}
+		// Anything else is the network's error of one client, which has gone: accept(2), "Error handling".
+	}
+	return true
+}
+
+// begin starts to serve a client.
+func (d *door) begin(fd int32, src netip.AddrPort) {
+	t, l := d.socket, d.loop
+	if !t.pairs.add() {
+		t.engine.budget.Release(pairDescriptors)
+		resetOnClose(fd)
+		closeFD(fd)
+		return
+	}
+	s := t.service.Load()
+	c := s.at(l.id)
+	c.connections.Add(1)
+	c.active.Add(1)
+	p := l.newPair()
+	spec := s.spec.Load()
+	*p = loopPair{
+		loop: l, socket: t, s: s, src: src,
+		fd:    [2]int32{fd, -1},
+		began: l.now, last: l.now, idle: int64(spec.idleTimeout()), half: int64(spec.halfCloseTimeout()),
+	}
+	p.timer.owner = p
+	p.number = l.number(p)
+	if l.add(fd, pairEvents, p.number, client) != 0 {
+		p.close()
+		return
+	}
+	p.connect()
+}
+
+// pairEvents are what a pair wants to know of its sockets, told once each time they come about.
+const pairEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+
+// newPair returns a pair to be filled in.
+func (l *loop) newPair() *loopPair {
+	if n := len(l.pairs); n > 0 {
+		p := l.pairs[n-1]
+		l.pairs = l.pairs[:n-1]
+		return p
+	}
+	return new(loopPair)
+}
+
+// close takes the clients that wait, and no more.
+func (d *door) close() {
+	if d.closed {
+		return
+	}
+	if d.number > 0 || d.watched {
+		for n := 0; n < 1024 && d.let(clientsPerTurn); n++ {
+		}
+		d.loop.release(d.number)
+	}
+	d.closed = true
+	d.pause(0)
+	d.loop.wheel.clear(&d.timer)
+}
+
+// cut ends the pairs of this listener that this loop has.
+func (d *door) cut() {
+	for _, s := range d.loop.sockets {
+		if p, ok := s.(*loopPair); ok && p.socket == d.socket {
+			p.cut()
+		}
+	}
+}
+
+// ended gives back what a pair took.
+func (t *loopTCP) ended(p *loopPair) {
+	p.s.at(p.loop.id).active.Add(-1)
+	t.engine.budget.Release(pairDescriptors)
+	t.pairs.done()
+}

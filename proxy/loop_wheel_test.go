@@ -1,0 +1,133 @@
+package proxy
+
+import (
+	"math/rand/v2"
+	"testing"
+)
+
+// firing is a timed that notes when it fired.
+type firing struct {
+	timer
+	w     *wheel
+	due   int64
+	fired int64
+	again func(*firing)
+}
+
+func (f *firing) timeout() {
+	f.fired = f.w.now * tick
+	if f.again != nil {
+		f.again(f)
+	}
+}
+
+func newFiring(w *wheel, due int64) *firing {
+	f := &firing{w: w, due: due, fired: -1}
+	f.owner = f
+	w.set(&f.timer, due)
+	return f
+}
+
+const second = int64(1e9)
+
+// Every timer fires once, not before its time and at most a tick after it, if time goes on in small steps, and next never sleeps past one.
+func TestWheelFiresInTime(t *testing.T) {
+	for seed := range uint64(20) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		w := &wheel{}
+		w.init()
+		now := rnd.Int64N(1000 * second)
+		w.advance(now)
+		var all []*firing
+		for range 300 {
+			all = append(all, newFiring(w, now+rnd.Int64N([]int64{second / 100, second, 10 * second, 3000 * second}[rnd.IntN(4)])))
+		}
+		for w.count > 0 {
+			sleep := w.next(now)
+			if sleep < 0 {
+				t.Fatalf("seed %d: sleeps for ever with %d timers set", seed, w.count)
+			}
+			now += sleep + 1
+			before := w.count
+			w.advance(now)
+			for _, f := range all {
+				if f.fired < 0 && f.due+tick < now {
+					t.Fatalf("seed %d: due at %d and not fired at %d (%d of %d left)", seed, f.due, now, w.count, before)
+				}
+			}
+		}
+		for _, f := range all {
+			if f.fired < f.due || f.fired > f.due+2*tick {
+				t.Errorf("seed %d: due at %d, fired at %d", seed, f.due, f.fired)
+			}
+		}
+		if w.next(now) != -1 {
+			t.Errorf("seed %d: an empty wheel wakes its loop", seed)
+		}
+	}
+}
+
+func TestWheelClearAndMove(t *testing.T) {
+	w := &wheel{}
+	w.init()
+	cleared, moved, stays := newFiring(w, second), newFiring(w, second), newFiring(w, second)
+	far := newFiring(w, 5000*second)
+	w.clear(&cleared.timer)
+	w.clear(&cleared.timer)
+	w.set(&moved.timer, 3*second)
+	w.advance(2 * second)
+	if cleared.fired >= 0 || moved.fired >= 0 || stays.fired < 0 {
+		t.Errorf("after 2 s: cleared fired at %d, moved at %d, the other at %d", cleared.fired, moved.fired, stays.fired)
+	}
+	w.advance(4 * second)
+	if moved.fired < 3*second {
+		t.Errorf("moved to 3 s, fired at %d", moved.fired)
+	}
+	w.advance(6000 * second)
+	if far.fired < 5000*second {
+		t.Errorf("far one fired at %d", far.fired)
+	}
+}
+
+// A timer that sets itself again while it fires, for now or for later, does not fire twice in one tick.
+func TestWheelSetWhileFiring(t *testing.T) {
+	w := &wheel{}
+	w.init()
+	n := 0
+	f := newFiring(w, 0)
+	f.again = func(f *firing) {
+		if n++; n < 10 {
+			w.set(&f.timer, 0)
+		}
+	}
+	for i := int64(1); i <= 20; i++ {
+		w.advance(i * tick)
+		if want := min(int(i), 10); n != want {
+			t.Fatalf("after %d ticks it fired %d times, want %d", i, n, want)
+		}
+	}
+}
+
+func TestWheelSleepsLong(t *testing.T) {
+	w := &wheel{}
+	w.init()
+	newFiring(w, 3600*second)
+	wakes := 0
+	for now := int64(0); w.count > 0; wakes++ {
+		now += w.next(now)
+		w.advance(now)
+	}
+	if wakes > 20 {
+		t.Errorf("an hour took %d wakes, want a few", wakes)
+	}
+}
+
+func BenchmarkWheel(b *testing.B) {
+	w := &wheel{}
+	w.init()
+	f := newFiring(w, second)
+	b.ReportAllocs()
+	for i := int64(0); b.Loop(); i++ {
+		w.set(&f.timer, i%1000*second)
+	}
+}
