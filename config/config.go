@@ -39,6 +39,9 @@ type Config struct {
 	// ShutdownGrace is how long connections in flight may go on after the first signal. Zero cuts them at once.
 	ShutdownGrace time.Duration
 
+	// Engine is the way in which bytes are moved.
+	Engine Engine
+
 	Services []Service // sorted by name
 }
 

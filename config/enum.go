@@ -22,8 +22,18 @@ const (
 	RoundRobin Balance = iota
 )
 
+// Engine is the way in which bytes are moved.
+type Engine int
+
+// The engines.
+const (
+	EngineAuto     Engine = iota // the best for this system
+	EnginePortable               // the one that works on every system
+)
+
 func protocolNames() []string { return []string{"tcp", "udp"} }
 func balanceNames() []string  { return []string{"round_robin"} }
+func engineNames() []string   { return []string{"auto", "portable"} }
 
 // LogLevels are the values of log_level, from the most to the least that is logged.
 func LogLevels() []string { return []string{"trace", "debug", "info", "warn", "error", "off"} }
@@ -34,20 +44,23 @@ func (p Protocol) String() string { return nameOf(int(p), protocolNames()) }
 // String is the name of the policy in the configuration.
 func (b Balance) String() string { return nameOf(int(b), balanceNames()) }
 
-// UnmarshalText takes the names that String returns.
-func (p *Protocol) UnmarshalText(text []byte) error {
-	i, err := indexOf(string(text), protocolNames())
-	if err == nil {
-		*p = Protocol(i)
-	}
-	return err
-}
+// String is the name of the engine in the configuration.
+func (e Engine) String() string { return nameOf(int(e), engineNames()) }
 
 // UnmarshalText takes the names that String returns.
-func (b *Balance) UnmarshalText(text []byte) error {
-	i, err := indexOf(string(text), balanceNames())
+func (p *Protocol) UnmarshalText(text []byte) error { return parse(p, text, protocolNames()) }
+
+// UnmarshalText takes the names that String returns.
+func (b *Balance) UnmarshalText(text []byte) error { return parse(b, text, balanceNames()) }
+
+// UnmarshalText takes the names that String returns.
+func (e *Engine) UnmarshalText(text []byte) error { return parse(e, text, engineNames()) }
+
+// parse sets v to the place of text in names, or leaves it alone.
+func parse[V ~int](v *V, text []byte, names []string) error {
+	i, err := indexOf(string(text), names)
 	if err == nil {
-		*b = Balance(i)
+		*v = V(i)
 	}
 	return err
 }

@@ -122,6 +122,7 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	l.cfg.LogLevel = root.oneOf("log_level", "info", LogLevels())
 	l.cfg.LogJSON = root.boolean("log_json")
 	l.cfg.ShutdownGrace = root.duration("shutdown_grace", DefaultShutdownGrace, zeroAllowed)
+	_ = l.cfg.Engine.UnmarshalText([]byte(root.oneOf("engine", EngineAuto.String(), engineNames())))
 	l.services(root)
 	l.consul(root)
 	if len(l.cfg.Services) == 0 && !l.diags.HasErrors() {

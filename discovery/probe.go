@@ -48,7 +48,11 @@ func (c *Consul) probe(ctx context.Context) {
 			continue
 		}
 		pause = interval
-		if !c.ping(ctx) && !c.ping(ctx) && ctx.Err() == nil {
+		failed := 0
+		for failed < 2 && !c.ping(ctx) {
+			failed++
+		}
+		if failed == 2 && ctx.Err() == nil {
 			c.epoch.end(errSilent)
 		}
 	}

@@ -47,7 +47,10 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	d.log.Info("starting", "version", newBuild().Version, "processors", runtime.GOMAXPROCS(0), "descriptors", limit)
 
 	balancer := lb.NewRoundRobin()
-	d.proxier = proxy.New(proxy.Options{LoadBalancer: balancer, Logger: d.log, MaxDescriptors: limit})
+	d.proxier, err = proxy.New(proxy.Options{LoadBalancer: balancer, Logger: d.log, MaxDescriptors: limit, Engine: engineOf(cfg.Engine)})
+	if err != nil {
+		return nil, err
+	}
 	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
 		d.proxier.Close()
 		return nil, err

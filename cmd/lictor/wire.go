@@ -87,6 +87,13 @@ func protocolOf(p config.Protocol) proxy.Protocol {
 	return proxy.TCP
 }
 
+func engineOf(e config.Engine) proxy.Engine {
+	if e == config.EnginePortable {
+		return proxy.EnginePortable
+	}
+	return proxy.EngineAuto
+}
+
 // orNever turns the configuration's zero, which means no limit, into the proxier's.
 func orNever(d time.Duration) time.Duration {
 	if d == 0 {
