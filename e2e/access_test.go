@@ -97,6 +97,30 @@ func TestTokenThatGoesBadKeepsTheLastSet(t *testing.T) {
 	awaitRotation(t, web, "a", "b", "c")
 }
 
+// The token that works is replaced by one that does not, while lictor runs.
+func TestWrongTokenInTheFileKeepsTheLastSet(t *testing.T) {
+	c := startConsul(t, testconsul.Options{ACL: true})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	token := c.newToken(t)
+	file := tokenFile(t, token.SecretID)
+	l := runLictor(t, fmt.Sprintf("consul {\n  address = %q\n  token_file = %q\n}\n", c.HTTP, file)+service("web"))
+	web := l.addr(t, "web")
+	wantCounts(t, web, map[string]int{"a": 5})
+
+	writeToken(t, file, wrongToken)
+	// A change ends the query that still runs with the good token; the next one reads the file again.
+	c.register(t, "web", "b", startEcho(t, "b").addr)
+	l.awaitLog(t, 0, complaint("token", "ACL"))
+	l.wantSecret(t, wrongToken)
+	if counts := count(t, web, 30); counts["a"] < 15 {
+		t.Errorf("the last set was not kept: %v", counts)
+	}
+
+	writeToken(t, file, token.SecretID)
+	l.awaitLog(t, 0, func(e entry) bool { return strings.Contains(e.field("@message"), "permits access again") })
+	awaitRotation(t, web, "a", "b")
+}
+
 // wantSecret wants nothing of a token in what lictor says.
 func (l *lictor) wantSecret(t *testing.T, token string) {
 	t.Helper()

@@ -37,6 +37,9 @@ func runLictor(t testing.TB, config string) *lictor {
 func startLictor(t testing.TB, config string, wrapper ...string) *lictor {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "lictor.hcl")
+	if engine := os.Getenv("LICTOR_E2E_ENGINE"); engine != "" {
+		config = fmt.Sprintf("engine = %q\n", engine) + config
+	}
 	must(t, os.WriteFile(file, []byte(config), 0o600))
 	args := append(wrapper, lictorPath(t), "run", "-config", file, "-log-json")
 	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, services: strings.Count(config, "listen ")}

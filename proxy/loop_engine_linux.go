@@ -19,8 +19,9 @@ type loopEngine struct {
 func newLoopEngine(b *budget) (engine, error) {
 	e := &loopEngine{portable: newPortable(b)}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	for i := range runtime.GOMAXPROCS(0) {
-		l, err := newLoop(i)
+	n := runtime.GOMAXPROCS(0)
+	for i := range n {
+		l, err := newLoop(i, n)
 		if err != nil {
 			e.close()
 			return nil, err

@@ -24,7 +24,8 @@ type loop struct {
 	epfd   int
 	wakefd int
 	began  time.Time
-	now    int64 // of the loop's clock, in nanoseconds since began; read once per turn
+	now    int64        // of the loop's clock, in nanoseconds since began; read once per turn
+	load   atomic.Int64 // pairs
 
 	mu      sync.Mutex
 	posted  []func() // guarded by mu
@@ -58,7 +59,7 @@ type task struct {
 	from int
 }
 
-func newLoop(id int) (*loop, error) {
+func newLoop(id, of int) (*loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -68,7 +69,7 @@ func newLoop(id int) (*loop, error) {
 		unix.Close(epfd)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &loop{id: id, epfd: epfd, wakefd: wakefd, began: time.Now(), pipes: newPipePool()}
+	l := &loop{id: id, epfd: epfd, wakefd: wakefd, began: time.Now(), pipes: newPipePool(max(maxPipes/of, 2))}
 	l.wheel.init()
 	if err := l.add(int32(wakefd), unix.EPOLLIN|unix.EPOLLET, l.number(waker{l}), 0); err != 0 {
 		unix.Close(epfd)

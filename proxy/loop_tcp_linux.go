@@ -148,6 +148,7 @@ type door struct {
 	watched bool // epoll tells of clients
 	closed  bool
 	backoff int64 // nanoseconds; zero after a client was taken
+	other   int   // the door that was looked at last by lighter
 }
 
 // Shares of a turn: how many clients a door lets in.
@@ -204,7 +205,11 @@ func (d *door) let(n int) bool {
 		fd, src, err := accept(t.fd)
 		if err == 0 {
 			d.backoff = 0
-			d.begin(fd, src)
+			if o := d.lighter(); o != nil {
+				o.loop.post(func() { o.begin(fd, src) })
+			} else {
+				d.begin(fd, src)
+			}
 			continue
 		}
 		t.engine.budget.Release(pairDescriptors)
@@ -222,6 +227,17 @@ func (d *door) let(n int) bool {
 	return true
 }
 
+// lighter is the door of another loop that has clearly fewer pairs, or nil: the kernel wakes whichever loop it likes, and a few long
+// connections with all the bytes should not share one processor while another is idle.
+func (d *door) lighter() *door {
+	d.other++
+	o := d.socket.doors[d.other%len(d.socket.doors)]
+	if l := d.loop.load.Load(); o != d && l > 1+o.loop.load.Load()*5/4 {
+		return o
+	}
+	return nil
+}
+
 // begin starts to serve a client.
 func (d *door) begin(fd int32, src netip.AddrPort) {
 	t, l := d.socket, d.loop
@@ -235,6 +251,7 @@ func (d *door) begin(fd int32, src netip.AddrPort) {
 	c := s.at(l.id)
 	c.connections.Add(1)
 	c.active.Add(1)
+	l.load.Add(1)
 	p := l.newPair()
 	spec := s.spec.Load()
 	*p = loopPair{
@@ -291,6 +308,7 @@ func (d *door) cut() {
 // ended gives back what a pair took.
 func (t *loopTCP) ended(p *loopPair) {
 	p.s.at(p.loop.id).active.Add(-1)
+	p.loop.load.Add(-1)
 	t.engine.budget.Release(pairDescriptors)
 	t.pairs.done()
 }

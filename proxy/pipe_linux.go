@@ -11,9 +11,11 @@ const (
 	// maxPipes bounds the pipes of bulk transfers at one moment. A transfer that gets none goes by read and write.
 	maxPipes = 64
 
-	// pipeSize is asked for. A user without privileges gets 16,384 pages of pipes in all (fs.pipe-user-pages-soft, see pipe(7)); this is
-	// 64 pages a pipe, so that maxPipes of them use a quarter. The kernel may give less.
-	pipeSize = 256 << 10
+	// pipeSize is asked for: large pipes save calls and, more than that, wake-ups of the peers. 1 MiB is what a user without privileges
+	// may have (fs.pipe-max-size), as long as all of that user's pipes have less than 16,384 pages (fs.pipe-user-pages-soft), 64 such
+	// pipes; then the kernel refuses, and smallPipe is asked for, and then it gives what it gives. See pipe(7).
+	pipeSize  = 1 << 20
+	smallPipe = 256 << 10
 
 	// pipeIdle is how long an unused pipe is kept.
 	pipeIdle = time.Second
@@ -26,6 +28,7 @@ type pipe struct {
 
 // A pipePool lends pipes, empty ones.
 type pipePool struct {
+	max    int
 	mu     sync.Mutex
 	free   []*pipe
 	open   int // lent ones included
@@ -33,7 +36,8 @@ type pipePool struct {
 	closed bool
 }
 
-func newPipePool() *pipePool { return &pipePool{} }
+// newPipePool returns a pool of at most max pipes at a time.
+func newPipePool(max int) *pipePool { return &pipePool{max: max} }
 
 // get returns nil if there is none to be had.
 func (pp *pipePool) get() *pipe {
@@ -44,7 +48,7 @@ func (pp *pipePool) get() *pipe {
 		pp.free = pp.free[:n-1]
 		return p
 	}
-	if pp.open >= maxPipes {
+	if pp.open >= pp.max {
 		return nil
 	}
 	var fds [2]int
@@ -52,7 +56,9 @@ func (pp *pipePool) get() *pipe {
 		return nil
 	}
 	p := &pipe{r: fds[0], w: fds[1]}
-	unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize) // if refused, the size stays what it is
+	if _, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize); err != nil {
+		unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, smallPipe)
+	}
 	p.size, _ = unix.FcntlInt(uintptr(p.w), unix.F_GETPIPE_SZ, 0)
 	if p.size <= 0 {
 		p.size = 64 << 10

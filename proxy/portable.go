@@ -7,7 +7,7 @@ type portable struct {
 }
 
 func newPortable(b *budget) *portable {
-	return &portable{budget: b, pipes: newPipePool()}
+	return &portable{budget: b, pipes: newPipePool(maxPipes)}
 }
 
 func (e *portable) shards() int { return 1 }

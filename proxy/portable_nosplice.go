@@ -10,6 +10,6 @@ type pipe struct{}
 type pipePool struct{}
 
 // newPipePool returns nil, which makes movers go by read and write.
-func newPipePool() *pipePool { return nil }
+func newPipePool(int) *pipePool { return nil }
 
 func (*pipePool) close() {}
