@@ -1,8 +1,8 @@
 package proxy
 
-func newEngine(e Engine, b *budget) (engine, error) {
-	if e == EnginePortable {
+func newEngine(o Options, b *budget) (engine, error) {
+	if o.Engine == EnginePortable {
 		return newPortable(b), nil
 	}
-	return newLoopEngine(b)
+	return newLoopEngine(o.Loops, b)
 }

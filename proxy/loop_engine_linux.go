@@ -16,10 +16,12 @@ type loopEngine struct {
 	lookups   sync.WaitGroup
 }
 
-func newLoopEngine(b *budget) (engine, error) {
+func newLoopEngine(n int, b *budget) (engine, error) {
 	e := &loopEngine{portable: newPortable(b)}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	n := runtime.GOMAXPROCS(0)
+	if n <= 0 {
+		n = runtime.GOMAXPROCS(0)
+	}
 	for i := range n {
 		l, err := newLoop(i, n)
 		if err != nil {

@@ -296,6 +296,9 @@ func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
 	p.because(clientFailed+endReason(from), err)
 	p.reset = true
+	p.drop(1 - from)
+	closeFD(p.fd[from]) // nothing can reach that peer any more, not even a reset
+	p.fd[from] = -1
 	p.finish()
 }
 
@@ -362,7 +365,7 @@ func (p *loopPair) finish() {
 }
 
 func (p *loopPair) linger() {
-	if p.loop.now-p.last >= int64(deliverTimeout) || unsentOf(int(p.fd[client])) == 0 && unsentOf(int(p.fd[server])) == 0 {
+	if p.loop.now-p.last >= int64(deliverTimeout) || unsentOf(int(p.fd[client])) == 0 && unsentOf(int(p.fd[server])) == 0 { // of none: 0
 		p.close()
 		return
 	}

@@ -88,13 +88,16 @@ func (m *mover) drainPipe(fd uintptr) bool {
 
 // unsentOf is how many bytes written to the socket its peer has not acknowledged.
 func unsentOf(fd int) int {
+	if fd < 0 {
+		return 0
+	}
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil || n == 0 {
+		return 0
+	}
 	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 	if err != nil || info.State == unix.BPF_TCP_CLOSE {
 		return 0 // a connection that is over delivers nothing any more
-	}
-	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-	if err != nil {
-		return 0
 	}
 	return n
 }

@@ -23,6 +23,10 @@ type Options struct {
 
 	// Engine is how bytes are moved. Zero: the best for this system.
 	Engine Engine
+
+	// Loops is how many event loops there are. Zero: one for each processor that Go may use. A process that does little else does well
+	// to give Go one processor more than there are loops, as cmd/lictor does and says why.
+	Loops int
 }
 
 // Engine is a way of moving bytes. What a Proxier promises holds for all of them.
@@ -73,7 +77,7 @@ func New(o Options) (*Proxier, error) {
 		o.Logger = hclog.NewNullLogger()
 	}
 	b := newBudget(o.MaxDescriptors)
-	e, err := newEngine(o.Engine, b)
+	e, err := newEngine(o, b)
 	if err != nil {
 		return nil, err
 	}
