@@ -9,7 +9,7 @@ MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.
 PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 
-.PHONY: build demo test e2e race consul fuzz lint check install clean help
+.PHONY: build demo test e2e race consul fuzz lint check bench bench-peers soak install clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -21,6 +21,7 @@ demo: build ## watch it work, until Ctrl-C; ONCE=1: see it all, then end
 test: race consul ## run all tests, with the race detector
 	for m in $(filter-out go.mod,$(MODULES)); do go -C $$m list -m all >/dev/null || exit; done
 	go test $(RACE) -timeout 25m ./...
+	if [ "$$(go env GOOS)" = linux ]; then go test $(RACE) -timeout 25m -tags faults ./proxy; fi
 	LICTOR_E2E_ENGINE=portable go test $(RACE) -timeout 25m ./e2e
 
 e2e: race consul ## run the end-to-end tests only; RUN=name: those that match
@@ -40,6 +41,19 @@ lint: ## gofmt, vet, staticcheck, errcheck, import arrows, tidy modules
 
 check: lint test ## lint and test
 
+bench: ## compare with HAProxy and nginx, ten minutes at most; QUICK=1: one; PERF=1: with profiles; BENCH='...': flags
+	$(if $(PERF),$(subst -s -w,,$(BUILD)),$(BUILD)) -o bin/lictor ./cmd/lictor
+	go build -o bin/bench ./e2e/bench
+	$(if $(PERF),mkdir -p bin/perf)
+	bin/bench -json bin/bench.json -svg bin/bench.svg $(if $(QUICK),-quick) $(if $(PERF),-perf bin/perf) $(BENCH)
+
+bench-peers: ## install HAProxy and nginx (Debian), without starting them
+	e2e/bench/install-peers
+
+soak: build ## nine minutes of churn and one to settle; fails if anything stays behind
+	go build -o bin/bench ./e2e/bench
+	bin/bench -soak 9m $(BENCH)
+
 install: build ## install to PREFIX/bin (/usr/local/bin)
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 755 bin/lictor $(DESTDIR)$(PREFIX)/bin/lictor
@@ -48,4 +62,4 @@ clean: ## remove what was built here; the consul in the user's cache folder stay
 	rm -rf bin
 
 help: ## this
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -48,6 +48,7 @@ func dialEndpoint(ctx context.Context, s *service, e lb.Endpoint) (*net.TCPConn,
 	if err != nil {
 		return nil, err
 	}
+	urgentInline(c.(*net.TCPConn))
 	return c.(*net.TCPConn), nil
 }
 

@@ -57,6 +57,7 @@ func (p *loopPair) connectTo(addr netip.AddrPort) syscall.Errno {
 		return err
 	}
 	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	setOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	p.fd[server] = fd
 	p.readable[server], p.writable[server], p.hangup[server] = false, false, false
 	if err := p.loop.add(fd, pairEvents, p.number, server); err != 0 {
@@ -70,7 +71,7 @@ func (p *loopPair) connectTo(addr netip.AddrPort) syscall.Errno {
 
 // connected is told that the connection to the endpoint has succeeded or failed.
 func (p *loopPair) connected() {
-	if p.hangup[server] { // else it cannot have failed
+	if p.hangup[server] { // else it has not failed
 		if err := socketError(p.fd[server]); err != 0 {
 			p.connectFailed(err)
 			return

@@ -203,6 +203,7 @@ func (l *loop) release(number int32) { l.leaving = append(l.leaving, number) }
 
 // add has epoll tell of fd, as the given side of the pollable of that number.
 func (l *loop) add(fd int32, events uint32, number int32, side int) syscall.Errno {
+	faultWatched(l.epfd, fd, events, number, side)
 	e := unix.EpollEvent{Events: events, Fd: number, Pad: int32(side)}
 	return epollControl(l.epfd, unix.EPOLL_CTL_ADD, fd, &e)
 }

@@ -48,7 +48,7 @@ type loopPair struct {
 	ends     int8    // directions that have ended
 	readable [2]bool // there may be something to read: epoll said so, and reading did not say otherwise since
 	writable [2]bool // likewise
-	hangup   [2]bool // the end of the source has come, or an error: read until it shows
+	hangup   [2]bool // the end of the source has come, an error or urgent data: read until nothing is left
 	reset    bool    // to be closed by RST
 	kept     bool    // keep-alive is on
 	reason   endReason
@@ -102,10 +102,10 @@ const keepAliveAfter = 15e9
 
 // ready implements pollable.
 func (p *loopPair) ready(side int, events uint32) {
-	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
 		p.readable[side] = true
 	}
-	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
 		p.hangup[side] = true
 	}
 	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
@@ -164,8 +164,9 @@ func (p *loopPair) copy(from int) {
 		p.sourceEnded(from)
 		return
 	case n < len(l.buf):
-		// There is no more: epoll tells if something comes. It has told already if that was the end.
-		p.readable[from] = p.hangup[from]
+		// There is no more: epoll tells if something comes. It has told already if that was the end, and reading stops short of
+		// urgent data though there is more.
+		p.readable[from] = p.hangup[from] || faults
 	default:
 		p.flow[from].bulk = true
 	}
@@ -193,7 +194,7 @@ func (p *loopPair) splice(from int) {
 		f.bulk = false
 		return
 	}
-	n, err := splice(p.fd[from], int32(pipe.w), pipe.size)
+	n, err := splice(p.fd[from], int32(pipe.w), pipe.size, p.fd[from])
 	if err != 0 || n == 0 {
 		p.loop.pipes.put(pipe)
 		switch {
@@ -230,7 +231,7 @@ func (p *loopPair) flush(from int) bool {
 					p.loop.forget(k)
 				}
 			}
-		} else if n, err = splice(int32(f.pipe.r), p.fd[to], f.piped); err == 0 {
+		} else if n, err = splice(int32(f.pipe.r), p.fd[to], f.piped, p.fd[to]); err == 0 {
 			if f.piped -= n; f.piped == 0 {
 				p.loop.pipes.put(f.pipe)
 				f.pipe = nil

@@ -14,8 +14,12 @@ import (
 // layer, and the process a signal for each broken pipe.
 
 func recv(fd int32, b []byte) (int, syscall.Errno) {
+	size, fault := faultIO(fd, len(b))
+	if fault != 0 {
+		return 0, fault
+	}
 	for {
-		n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+		n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(size), 0, 0, 0)
 		if err != unix.EINTR {
 			return int(n), err
 		}
@@ -23,15 +27,24 @@ func recv(fd int32, b []byte) (int, syscall.Errno) {
 }
 
 func send(fd int32, b []byte) (int, syscall.Errno) {
+	size, fault := faultIO(fd, len(b))
+	if fault != 0 {
+		return 0, fault
+	}
 	for {
-		n, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+		n, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(size), unix.MSG_NOSIGNAL, 0, 0)
 		if err != unix.EINTR {
 			return int(n), err
 		}
 	}
 }
 
-func splice(from, to int32, n int) (int, syscall.Errno) {
+// splice moves up to n bytes between a socket and a pipe, one of which is socket.
+func splice(from, to int32, n int, socket int32) (int, syscall.Errno) {
+	n, fault := faultIO(socket, n)
+	if fault != 0 {
+		return 0, fault
+	}
 	for {
 		m, _, err := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 		if err != unix.EINTR {
@@ -49,6 +62,9 @@ func shutdownWrite(fd int32) syscall.Errno {
 
 // accept takes a client from the queue of a listener, as a socket that does not block.
 func accept(fd int32) (int32, netip.AddrPort, syscall.Errno) {
+	if fault := faultAccept(); fault != 0 {
+		return -1, netip.AddrPort{}, fault
+	}
 	var sa unix.RawSockaddrInet6 // room for either family
 	size := uint32(unsafe.Sizeof(sa))
 	for {

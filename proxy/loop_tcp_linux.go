@@ -54,6 +54,7 @@ func listenFD(addr netip.AddrPort) (_ int, bound netip.AddrPort, err error) {
 	}()
 	setOption(int32(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	setOption(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	setOption(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	setKeepAlive(int32(fd))
 	if addr.Addr().Is6() {
 		only := 1
@@ -269,7 +270,7 @@ func (d *door) begin(fd int32, src netip.AddrPort) {
 }
 
 // pairEvents are what a pair wants to know of its sockets, told once each time they come about.
-const pairEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET
+const pairEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 
 // newPair returns a pair to be filled in.
 func (l *loop) newPair() *loopPair {

@@ -109,6 +109,14 @@ func (m *mover) readSome(fd uintptr) bool {
 	return true
 }
 
+// gone tells whether the connection is over for the kernel, where that tells.
+func gone(c *net.TCPConn) (is bool) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { is = goneFD(int(fd)) })
+	}
+	return is
+}
+
 // unsent is how many bytes written to c its peer has not acknowledged, where the system tells.
 func unsent(c *net.TCPConn) int {
 	raw, err := c.SyscallConn()

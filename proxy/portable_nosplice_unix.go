@@ -10,5 +10,8 @@ func (m *mover) spliceSome() error         { return errors.ErrUnsupported }
 func (m *mover) fillPipe(fd uintptr) bool  { return true }
 func (m *mover) drainPipe(fd uintptr) bool { return true }
 
+// goneFD tells nothing here.
+func goneFD(int) bool { return false }
+
 // unsentOf tells nothing here.
 func unsentOf(int) int { return 0 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -76,6 +77,10 @@ func (p *pair) move(m *mover) {
 	p.ends++
 	if p.closing {
 		return
+	}
+	if err == io.EOF && p.ends == 1 && gone(m.src) {
+		// A reset is told once. The other direction was told, in writing, and is waiting for the lock; reading finds an end.
+		err = syscall.ECONNRESET
 	}
 	var failed *writeError
 	switch {

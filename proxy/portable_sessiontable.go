@@ -26,7 +26,7 @@ type sessionTable struct {
 const drainQuiet = 250 * time.Millisecond
 
 // relist is how old a session's place in the list may be: an active session takes the table's lock once in this time, not for each
-// datagram. A session may expire, or be ended to make room, as if it had been idle for this much longer than it has.
+// datagram.
 func relist(idle time.Duration) time.Duration { return min(time.Second, idle/8) }
 
 func (t *sessionTable) init() {
@@ -104,11 +104,19 @@ func (t *sessionTable) remove(x *session) {
 	t.signalLocked()
 }
 
-// oldest is the session idle longest, or nil.
+// oldest is the session idle longest, or nil. One that was active since it was listed is listed anew instead: under a flood of new
+// clients the whole list turns over sooner than an active session lists itself.
 func (t *sessionTable) oldest() *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if x := t.list.next; x != &t.list {
+	for range len(t.byKey) {
+		x := t.list.next
+		if x.last.Load() == x.listed.Load() {
+			return x
+		}
+		t.relistLocked(x)
+	}
+	if x := t.list.next; x != &t.list { // all are active
 		return x
 	}
 	return nil
@@ -138,6 +146,27 @@ func (t *sessionTable) all() []*session {
 		out = append(out, x)
 	}
 	return out
+}
+
+// relistLocked moves x to its place among the others by when it was active last. That is near one end of the list: just ahead if it
+// moved one datagram after it was listed, far behind if it is in use.
+func (t *sessionTable) relistLocked(x *session) {
+	t.unlinkLocked(x)
+	last := x.last.Load()
+	x.listed.Store(last)
+	ahead, behind := t.list.next, t.list.prev
+	for {
+		if behind == &t.list || behind.listed.Load() <= last {
+			x.prev, x.next = behind, behind.next
+			break
+		}
+		if ahead == &t.list || ahead.listed.Load() >= last {
+			x.prev, x.next = ahead.prev, ahead
+			break
+		}
+		ahead, behind = ahead.next, behind.prev
+	}
+	x.prev.next, x.next.prev = x, x
 }
 
 func (t *sessionTable) isDraining() bool {

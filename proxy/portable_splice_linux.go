@@ -86,6 +86,12 @@ func (m *mover) drainPipe(fd uintptr) bool {
 	return true
 }
 
+// goneFD tells whether the connection is over for the kernel: reset, or given up. A peer that has only finished sending leaves it open.
+func goneFD(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == unix.BPF_TCP_CLOSE
+}
+
 // unsentOf is how many bytes written to the socket its peer has not acknowledged.
 func unsentOf(fd int) int {
 	if fd < 0 {
@@ -95,8 +101,7 @@ func unsentOf(fd int) int {
 	if err != nil || n == 0 {
 		return 0
 	}
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil || info.State == unix.BPF_TCP_CLOSE {
+	if goneFD(fd) {
 		return 0 // a connection that is over delivers nothing any more
 	}
 	return n

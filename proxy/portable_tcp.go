@@ -84,6 +84,7 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 	defer s.at(0).active.Add(-1)
 
 	began := time.Now()
+	urgentInline(client)
 	src := client.RemoteAddr().(*net.TCPAddr).AddrPort()
 	server, endpoint, err := dial(t.cut, s, src)
 	if err != nil {

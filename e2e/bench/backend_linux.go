@@ -1,0 +1,244 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// messageSize is that of requests, of answers and of commands. A message begins with what is to be done, and a size (8 bytes).
+const messageSize = 64
+
+// What a message asks of a backend.
+const (
+	opEcho  = 'E' // answer with the same
+	opUp    = 'U' // TCP: read size bytes, then answer
+	opDown  = 'D' // TCP: send size bytes
+	opCount = 'C' // TCP: answer with how many datagrams have come
+	opSink  = 'S' // UDP: no answer
+	opAck   = 'A' // UDP: answer with the first messageSize bytes
+)
+
+func message(op byte, size int64) []byte {
+	b := make([]byte, messageSize)
+	b[0] = op
+	binary.BigEndian.PutUint64(b[1:], uint64(size))
+	return b
+}
+
+// sizeIn is the size in a message.
+func sizeIn(b []byte) int64 { return int64(binary.BigEndian.Uint64(b[1:])) }
+
+// A backend serves endpoints: TCP on every loopback address at its port, and UDP on 127.0.0.1 at the same port.
+type backend struct {
+	datagrams atomic.Int64
+}
+
+// serveBackend is the whole life of a backend's process. It prints its port.
+func serveBackend() error {
+	b := &backend{}
+	l, conn, err := listenBackend()
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr().(*net.TCPAddr).Port)
+	go b.serveUDP(conn)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go b.serve(c.(*net.TCPConn))
+	}
+}
+
+// listenBackend listens on the loopback device, so that there are as many addresses as endpoints are wanted, and no other host gets in.
+func listenBackend() (net.Listener, *net.UDPConn, error) {
+	control := func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "lo") }), err)
+	}
+	var last error
+	for range 16 { // the port of the one may be taken for the other
+		l, err := (&net.ListenConfig{Control: control}).Listen(context.Background(), "tcp4", "0.0.0.0:0")
+		if err != nil {
+			return nil, nil, err
+		}
+		conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: l.Addr().(*net.TCPAddr).Port})
+		if err == nil {
+			conn.SetReadBuffer(4 << 20) // best effort
+			return l, conn, nil
+		}
+		_ = l.Close()
+		last = err
+	}
+	return nil, nil, last
+}
+
+func (b *backend) serve(c *net.TCPConn) {
+	defer c.Close()
+	request := make([]byte, messageSize)
+	for {
+		if _, err := io.ReadFull(c, request); err != nil {
+			return // the client left, or was reset: both are usual here
+		}
+		if err := b.do(c, request); err != nil {
+			return
+		}
+	}
+}
+
+func (b *backend) do(c *net.TCPConn, request []byte) error {
+	size := sizeIn(request)
+	switch request[0] {
+	case opUp:
+		buf := make([]byte, bulkBuffer)
+		for size > 0 {
+			n, err := c.Read(buf[:min(size, bulkBuffer)])
+			if err != nil {
+				return err
+			}
+			size -= int64(n)
+		}
+	case opDown:
+		buf := make([]byte, bulkBuffer)
+		for size > 0 {
+			n, err := c.Write(buf[:min(size, bulkBuffer)])
+			if err != nil {
+				return err
+			}
+			size -= int64(n)
+		}
+		return nil
+	case opCount:
+		request = message(opCount, b.datagrams.Load())
+	}
+	_, err := c.Write(request)
+	return err
+}
+
+func (b *backend) serveUDP(c *net.UDPConn) {
+	buf := make([]byte, 1<<16)
+	for {
+		n, client, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			continue // a client that left refuses its answer: that is about that client
+		}
+		b.datagrams.Add(1)
+		if n > 0 && buf[0] != opSink {
+			_, _ = c.WriteToUDPAddrPort(buf[:min(n, messageSize)], client) // lost, as any datagram may be
+		}
+	}
+}
+
+// backends are processes that serve endpoints.
+type backends struct {
+	processes []*testproc.Process
+	ports     []int
+}
+
+// backendCount is how many endpoints a service has, unless said otherwise: that of the measurements in the design.
+const backendCount = 4
+
+func startBackends(pins pinning) (*backends, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	b := &backends{}
+	for range backendCount {
+		// Each has one connection in four at most: more than a thread would only take turns with the proxy.
+		cmd := exec.Command(self, "backend")
+		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
+		cmd.Stderr = os.Stderr
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			b.stop()
+			return nil, err
+		}
+		p, err := pins.start(cmd, pins.rest)
+		if err != nil {
+			b.stop()
+			return nil, err
+		}
+		b.processes = append(b.processes, p)
+		line, err := bufio.NewReader(out).ReadString('\n')
+		if err != nil {
+			b.stop()
+			return nil, fmt.Errorf("a backend does not start: %w", err)
+		}
+		port, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil {
+			b.stop()
+			return nil, fmt.Errorf("a backend says %q: %w", line, err)
+		}
+		b.ports = append(b.ports, port)
+	}
+	return b, nil
+}
+
+func (b *backends) stop() {
+	for _, p := range b.processes {
+		p.Kill()
+	}
+}
+
+// endpoints are n addresses, shared out among the backends. UDP has no more than backendCount.
+func (b *backends) endpoints(n int) []string {
+	var all []string
+	for i := range n {
+		host := i / backendCount // 127.0.0.1, and from there on 127.1.x.y
+		addr := "127.0.0.1"
+		if host > 0 {
+			addr = fmt.Sprintf("127.1.%d.%d", host/250, 1+host%250)
+		}
+		all = append(all, net.JoinHostPort(addr, strconv.Itoa(b.ports[i%backendCount])))
+	}
+	return all
+}
+
+// datagrams is how many datagrams the backends have got.
+func (b *backends) datagrams() (int64, error) {
+	var sum int64
+	for _, port := range b.ports {
+		n, err := askCount(port)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+func askCount(port int) (int64, error) {
+	c, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	if _, err := c.Write(message(opCount, 0)); err != nil {
+		return 0, err
+	}
+	answer := make([]byte, messageSize)
+	if _, err := io.ReadFull(c, answer); err != nil {
+		return 0, err
+	}
+	return sizeIn(answer), nil
+}

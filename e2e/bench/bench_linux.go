@@ -1,0 +1,213 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// A bench is one run.
+type bench struct {
+	options   *options
+	pins      pinning
+	guard     *guard
+	backends  *backends
+	ports     ports
+	targets   []*target // those that are to be had
+	instances map[place]*instance
+	began     time.Time
+}
+
+// A place is where a load goes: to the process of a target that has just this service, so that what one load leaves behind (sessions
+// that live on, a heap that has grown) is not measured with the next.
+type place struct {
+	target  *target
+	service string
+}
+
+func newBench(o *options) (*bench, error) {
+	all, err := targets(o)
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{options: o, instances: map[place]*instance{}, began: time.Now()}
+	for _, t := range all {
+		switch {
+		case !o.targets.MatchString(t.name):
+		case t.why != "":
+			b.say("%s cannot be had: %s", t.name, t.why)
+			o.missing = append(o.missing, t.name+": "+t.why)
+		default:
+			b.targets = append(b.targets, t)
+		}
+	}
+	if len(b.targets) == 0 {
+		return nil, fmt.Errorf("no target: %s", strings.Join(o.missing, "; "))
+	}
+	if o.pin {
+		if b.pins, err = pin(); err != nil {
+			return nil, err
+		}
+	}
+	if b.guard, err = startGuard(); err != nil {
+		return nil, err
+	}
+	if b.backends, err = startBackends(b.pins); err != nil {
+		b.guard.stop()
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bench) close() {
+	for _, i := range b.instances {
+		b.stop(i)
+	}
+	b.backends.stop()
+	b.guard.stop()
+}
+
+// say tells on stderr how far it is.
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "%5.1fs "+format+"\n", append([]any{time.Since(b.began).Seconds()}, args...)...)
+}
+
+// scaled is an amount of work: a quarter of it where it has to be quick.
+func (b *bench) scaled(work int) int {
+	if b.options.quick {
+		return work / 4
+	}
+	return work
+}
+
+// pause is how long memory gets to settle.
+func (b *bench) pause() time.Duration {
+	if b.options.quick {
+		return 300 * time.Millisecond
+	}
+	return time.Second
+}
+
+// services are those of which each target that suits has a process.
+func services() []service {
+	return []service{
+		{Name: webService, Protocol: "tcp"},
+		{Name: udpService, Protocol: "udp"},
+		{Name: newService, Protocol: "udp", MaxSessions: maxSessions},
+		{Name: oneService, Protocol: "udp", MaxSessions: maxSessions, Responses: 1},
+	}
+}
+
+// plan makes a plan with services of so many endpoints, each at a port of its own.
+func (b *bench) plan(endpoints int, services ...service) (plan, error) {
+	p := plan{Workers: b.pins.workers(), Pairs: 1100, Descriptors: descriptorLimit(), Services: services}
+	for i := range p.Services {
+		s := &p.Services[i]
+		s.Endpoints = b.backends.endpoints(endpoints)
+		if s.MaxSessions > 0 {
+			p.Pairs += 2 * s.MaxSessions
+		}
+		var err error
+		if s.Listen, err = b.ports.next(); err != nil {
+			return p, err
+		}
+	}
+	return p, nil
+}
+
+// begin starts an instance that is not yet ready.
+func (b *bench) begin(t *target, p plan) (*instance, error) {
+	i, err := t.start(p, b.pins, b.guard.dir)
+	if err == nil {
+		b.guard.add(i.group())
+	}
+	return i, err
+}
+
+// launch starts an instance, and waits until it is ready.
+func (b *bench) launch(t *target, p plan) (*instance, error) {
+	i, err := b.begin(t, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := i.ready(); err != nil {
+		b.stop(i)
+		return nil, err
+	}
+	return i, nil
+}
+
+func (b *bench) stop(i *instance) {
+	i.stop()
+	b.guard.remove(i.group())
+}
+
+// launchAll starts the instances for the loads that share one.
+func (b *bench) launchAll() error {
+	for _, t := range b.targets {
+		for _, s := range services() {
+			if s.Protocol == "udp" && !t.udp || s.Responses > 0 && !t.responses {
+				continue
+			}
+			p, err := b.plan(backendCount, s)
+			if err != nil {
+				return err
+			}
+			i, err := b.launch(t, p)
+			if err != nil {
+				return err
+			}
+			b.instances[place{t, s.Name}] = i
+		}
+	}
+	return nil
+}
+
+// profile records a proxy with perf if that is wanted, until the function that it returns is called.
+func (b *bench) profile(i *instance, pids []int) (stop func()) {
+	if b.options.perf == "" {
+		return func() {}
+	}
+	var list []string
+	for _, pid := range pids {
+		list = append(list, strconv.Itoa(pid))
+	}
+	path := filepath.Join(b.options.perf, fmt.Sprintf("%s-%s.data", b.options.current, i.target.name))
+	log := &testproc.Log{}
+	cmd := exec.Command("perf", "record", "-q", "-F", "997", "-g", "-o", path, "-p", strings.Join(list, ","))
+	cmd.Stdout, cmd.Stderr = log, log
+	p, err := testproc.Start(cmd)
+	if err != nil {
+		b.say("no profile: %v", err)
+		return func() {}
+	}
+	time.Sleep(200 * time.Millisecond) // until it is attached, of which it does not tell
+	return func() {
+		p.Stop(syscall.SIGINT, 5*time.Second)
+		if strings.TrimSpace(log.String()) != "" {
+			b.say("perf: %s", log.Tail(3))
+		}
+	}
+}
+
+// suits tells whether a load can be put on a target.
+func (l *load) suits(t *target) bool { return (!l.udp || t.udp) && (!l.one || t.responses) }
+
+// baseline is the target that others are compared with.
+func (l *load) baseline() string {
+	if l.udp {
+		return "nginx"
+	}
+	return "haproxy"
+}
+
+// missing stands for a measurement that there is not.
+func missing() sample { return sample{mErrors: math.NaN()} }

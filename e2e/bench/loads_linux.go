@@ -1,0 +1,212 @@
+package main
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A load is a kind of work, and what is measured of it.
+type load struct {
+	name     string
+	title    string
+	unit     string
+	perUnit  float64 // how many units of the generator make one
+	udp      bool
+	one      bool // needs sessions that end with the first answer
+	fullOnly bool // not part of a quick run
+	fresh    bool // each measurement has a process of its own
+	rounds   int  // at most; zero: as many as all
+	main     string
+	run      func(*bench, *target) (sample, error)
+}
+
+// A sample is what one measurement found, by metric.
+type sample map[string]float64
+
+// The metrics. Times are in microseconds, memory in bytes.
+const (
+	mCPU       = "cpu_us"           // processor time per unit
+	mSchedstat = "schedstat_us"     // the same by schedstat, a check
+	mRate      = "rate"             // units a second
+	mP50       = "p50_us"           // latency
+	mP99       = "p99_us"           //
+	mErrors    = "errors"           // units that failed
+	mRSS       = "rss"              // resident, while the load's connections are open
+	mPSS       = "pss"              // the same, shared pages counted once
+	mFDs       = "descriptors"      // while the load's connections are open; the most of them for new UDP clients
+	mPairRSS   = "rss_per_pair"     // what an idle pair adds
+	mPairPSS   = "pss_per_pair"     //
+	mPairFDs   = "fds_per_pair"     //
+	mPairs     = "pairs"            // how many
+	mIdleCPU   = "idle_cpu_us"      // processor time a second, with all pairs idle
+	mOpen      = "open_us"          // from the start of the process until all listeners are open
+	mThreads   = "threads"          //
+	gigabyte   = 1e9 / float64(mib) // in MiB
+	oneWaySize = 1400               //
+)
+
+// loads are all that there are. The amounts of work make a measurement take about a second here.
+func loads() []*load {
+	return []*load{
+		{name: "request-1", title: "request/response, 1 connection", unit: "request", perUnit: 1, main: mCPU, run: requests(1, 8_000)},
+		{name: "request-32", title: "request/response, 32 connections", unit: "request", perUnit: 1, main: mCPU, run: requests(32, 40_000)},
+		{name: "connect", title: "connect, request, close, 32 at a time", unit: "connection", perUnit: 1, main: mCPU, run: exchanges(32, 6_000, opEcho, messageSize)},
+		{name: "bulk-up", title: "bulk up, 4 connections", unit: "GB", perUnit: gigabyte, main: mCPU, run: bulk(opUp, 1024)},
+		{name: "bulk-down", title: "bulk down, 4 connections", unit: "GB", perUnit: gigabyte, main: mCPU, run: bulk(opDown, 1024)},
+		{name: "transfer", title: "1 MiB on a new connection, 8 at a time", unit: "transfer", perUnit: 1, main: mCPU, run: exchanges(8, 800, opDown, mib)},
+		{name: "udp-request", title: "UDP request/response, 32 sockets", unit: "exchange", perUnit: 1, udp: true, main: mCPU, run: datagrams(32, 40_000)},
+		{name: "udp-oneway", title: "UDP one way, 1,400 bytes, 4 sockets", unit: "datagram", perUnit: 1, udp: true, main: mCPU, run: oneWay(4, 80_000)},
+		{name: "udp-new", title: "a new UDP client per request, 20,000/s", unit: "exchange", perUnit: 1, udp: true, main: mCPU, run: newClients(newService, 40_000)},
+		{name: "udp-new-one", title: "the same, sessions end with the answer", unit: "exchange", perUnit: 1, udp: true, one: true, main: mCPU, run: newClients(oneService, 40_000)},
+		{name: "idle-3000", title: "3,000 idle connections", unit: "pair", fresh: true, rounds: 3, main: mPairRSS, run: idle(func() int { return 3000 })},
+		{name: "idle-max", title: "as many idle connections as descriptors allow", unit: "pair", fresh: true, rounds: 2, fullOnly: true, main: mPairRSS, run: idle(mostPairs)},
+		{name: "start-1000", title: "start with 1,000 services", fresh: true, rounds: 3, main: mOpen, run: startServices(1000)},
+	}
+}
+
+// newRate is how many new UDP clients there are a second.
+const newRate = 20_000
+
+// maxSessions is the bound for new UDP clients: far fewer than come in the time that a session lives.
+const maxSessions = 4096
+
+// mostPairs is what the descriptors of a proxy suffice for, less what it may keep back for itself, and bounded for the sake of time.
+func mostPairs() int { return min((descriptorLimit()-2000)/2, 20_000) }
+
+// requests is n kept connections, on each of which request follows answer.
+func requests(n, work int) func(*bench, *target) (sample, error) {
+	return func(b *bench, t *target) (sample, error) {
+		i := b.instances[place{t, webService}]
+		fds, err := open(i.addrs(), n)
+		if err != nil {
+			return nil, err
+		}
+		defer closeAll(fds)
+		return b.traffic(i, b.scaled(work), 1, requestSlots(fds, n))
+	}
+}
+
+// requestSlots lets n slots take turns on the connections that each has.
+func requestSlots(fds []int, n int) []slot {
+	n = min(n, len(fds))
+	slots := make([]slot, n)
+	for id := range slots {
+		s := &requestSlot{}
+		for i := id; i < len(fds); i += n {
+			s.fds = append(s.fds, fds[i])
+		}
+		slots[id] = s
+	}
+	return slots
+}
+
+// exchanges is new connections, n at a time, that each get an answer of so many bytes.
+func exchanges(n, work int, op byte, answer int) func(*bench, *target) (sample, error) {
+	return func(b *bench, t *target) (sample, error) {
+		i := b.instances[place{t, webService}]
+		return b.traffic(i, b.scaled(work), 1, exchangeSlots(i.addrs(), n, op, answer))
+	}
+}
+
+func exchangeSlots(addrs []netip.AddrPort, n int, op byte, answer int) []slot {
+	slots := make([]slot, n)
+	for id := range slots {
+		slots[id] = &exchangeSlot{addrs: addrs, op: op, answer: answer}
+	}
+	return slots
+}
+
+// bulk moves so many MiB over 4 connections.
+func bulk(op byte, work int) func(*bench, *target) (sample, error) {
+	return func(b *bench, t *target) (sample, error) {
+		const n = 4
+		i := b.instances[place{t, webService}]
+		fds, err := open(i.addrs(), n)
+		if err != nil {
+			return nil, err
+		}
+		defer closeAll(fds)
+		share := b.scaled(work) / n
+		var slots []slot
+		for _, fd := range fds {
+			slots = append(slots, &bulkSlot{fd: fd, op: op, share: share})
+		}
+		return b.traffic(i, share*n, gigabyte, slots)
+	}
+}
+
+// datagrams is n UDP sockets, on each of which request follows answer.
+func datagrams(n, work int) func(*bench, *target) (sample, error) {
+	return func(b *bench, t *target) (sample, error) {
+		i := b.instances[place{t, udpService}]
+		fds, err := openUDP(i.addr(), n)
+		if err != nil {
+			return nil, err
+		}
+		defer closeAll(fds)
+		var slots []slot
+		for _, fd := range fds {
+			slots = append(slots, &datagramSlot{fd: fd})
+		}
+		return b.traffic(i, b.scaled(work), 1, slots)
+	}
+}
+
+func openUDP(addr netip.AddrPort, n int) ([]int, error) {
+	var fds []int
+	for range n {
+		fd, err := dial(unix.SOCK_DGRAM, addr, 0)
+		if err != nil {
+			closeAll(fds)
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	return fds, nil
+}
+
+// oneWay is datagrams that go from n sockets to the backends. Only those that arrive count.
+func oneWay(n, work int) func(*bench, *target) (sample, error) {
+	return func(b *bench, t *target) (sample, error) {
+		i := b.instances[place{t, udpService}]
+		fds, err := openUDP(i.addr(), n)
+		if err != nil {
+			return nil, err
+		}
+		defer closeAll(fds)
+		var slots []slot
+		for _, fd := range fds {
+			slots = append(slots, &oneWaySlot{fd: fd, size: oneWaySize})
+		}
+		before, err := b.backends.datagrams()
+		if err != nil {
+			return nil, err
+		}
+		return b.measure(i, b.scaled(work), 1, slots, func(l *loop, sent int) error {
+			after, err := b.backends.datagrams()
+			l.done = int(after - before)
+			l.errors = sent - l.done
+			return err
+		})
+	}
+}
+
+// newClients is a new UDP client per request, at a steady rate.
+func newClients(name string, work int) func(*bench, *target) (sample, error) {
+	return func(b *bench, t *target) (sample, error) {
+		i := b.instances[place{t, name}]
+		slots := make([]slot, 256)
+		for id := range slots {
+			slots[id] = &newSlot{addr: i.addr()}
+		}
+		peak := watchDescriptors(i.group(), 50*time.Millisecond)
+		s, err := b.traffic(i, b.scaled(work), 1, slots)
+		most := peak()
+		if err == nil {
+			s[mFDs] = float64(most)
+		}
+		return s, err
+	}
+}

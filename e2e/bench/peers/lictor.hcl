@@ -1,0 +1,28 @@
+{{/* Lictor. "engine" chooses between the event loops of Linux (default) and the goroutine engine ("portable"). */ -}}
+log_level = "warn"
+{{- if .Portable}}
+engine = "portable"
+{{- end}}
+{{- if .Consul}}
+consul { address = "{{.Consul}}" }
+{{- end}}
+{{- range .Services}}
+service "{{.Name}}" {
+  listen   = "{{.Listen}}"
+  protocol = "{{.Protocol}}"
+{{- if .MaxSessions}}
+  max_sessions = {{.MaxSessions}}
+{{- end}}
+{{- if .Responses}}
+  responses = {{.Responses}}
+{{- end}}
+{{- if .IdleTimeout}}
+  idle_timeout = "{{.IdleTimeout}}"
+{{- end}}
+{{- if .Endpoints}}
+  static {
+    endpoints = [{{range .Endpoints}}"{{.}}", {{end}}]
+  }
+{{- end}}
+}
+{{- end}}

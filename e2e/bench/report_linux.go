@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+)
+
+// markdown writes everything as tables.
+func (rs results) markdown(w io.Writer, m machine) error {
+	var out bytes.Buffer
+	m.markdown(&out)
+	rs.traffic(&out)
+	rs.idle(&out)
+	rs.starts(&out)
+	_, err := w.Write(out.Bytes())
+	return err
+}
+
+func (m machine) markdown(w io.Writer) {
+	fmt.Fprintf(w, "%s, %d cores, %.0f GB; Linux %s; %s; commit %s; load average at the end %s", m.CPU, m.Cores, float64(m.Memory)/1e9, m.Kernel, m.Go, m.Commit, m.Load)
+	for _, name := range []string{"lictor", "haproxy", "nginx"} {
+		if v := m.Versions[name]; v != "" {
+			fmt.Fprintf(w, "; %s %s", name, strings.TrimPrefix(v, name+" "))
+		}
+	}
+	if m.Pinned {
+		fmt.Fprint(w, "; pinned")
+	}
+	if m.Quick {
+		fmt.Fprint(w, "; quick")
+	}
+	fmt.Fprintln(w, ".")
+	for _, missing := range m.Missing {
+		fmt.Fprintf(w, "Not to be had: %s\n", missing)
+	}
+	fmt.Fprintln(w, "\nMedians of all rounds. \"x\" is the median of the ratios round by round: to HAProxy, or to nginx for UDP.")
+}
+
+func (rs results) traffic(w io.Writer) {
+	titles := false
+	for _, r := range rs {
+		if r.load.main != mCPU {
+			continue
+		}
+		if !titles {
+			titles = true
+			fmt.Fprintln(w, "\n| load | proxy | processor time | x | rate | x | p50 | p99 | x | resident | descriptors | errors |")
+			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+		}
+		fmt.Fprintf(w, "| %s | %s | %s/%s | %s | %s/s | %s | %s | %s | %s | %s | %s | %s |\n", r.load.title, r.target.name,
+			duration(r.median(mCPU)), r.load.unit, factor(rs.ratio(r, mCPU)),
+			amount(r.median(mRate)), factor(rs.ratio(r, mRate)),
+			duration(r.median(mP50)), duration(r.median(mP99)), factor(rs.ratio(r, mP99)),
+			size(r.median(mRSS)), amount(r.median(mFDs)), amount(total(r.values(mErrors))))
+	}
+}
+
+func (rs results) idle(w io.Writer) {
+	titles := false
+	for _, r := range rs {
+		if r.load.main != mPairRSS {
+			continue
+		}
+		if !titles {
+			titles = true
+			fmt.Fprintln(w, "\n| load | proxy | pairs | resident a pair | x | proportional a pair | descriptors a pair | processor time idle | resident in all |")
+			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|--:|--:|")
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s/s | %s |\n", r.load.title, r.target.name, amount(r.median(mPairs)),
+			size(r.median(mPairRSS)), factor(rs.ratio(r, mPairRSS)), size(r.median(mPairPSS)), amount(r.median(mPairFDs)),
+			duration(r.median(mIdleCPU)), size(r.median(mRSS)))
+	}
+}
+
+func (rs results) starts(w io.Writer) {
+	titles := false
+	for _, r := range rs {
+		if r.load.main != mOpen {
+			continue
+		}
+		if !titles {
+			titles = true
+			fmt.Fprintln(w, "\n| load | proxy | until all listeners are open | x | resident | proportional | descriptors |")
+			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|")
+		}
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", r.load.title, r.target.name, duration(r.median(mOpen)), factor(rs.ratio(r, mOpen)),
+			size(r.median(mRSS)), size(r.median(mPSS)), amount(r.median(mFDs)))
+	}
+}
+
+// total adds up; a measurement that failed counts as NaN.
+func total(values []float64) float64 {
+	sum := 0.0
+	for _, v := range values {
+		sum += v
+	}
+	return sum
+}
+
+const none = "-"
+
+// factor, amount, size and duration print figures with three digits that count.
+func factor(f float64) string {
+	if math.IsNaN(f) {
+		return none
+	}
+	return fmt.Sprintf("%.2f", f)
+}
+
+func amount(f float64) string {
+	switch {
+	case math.IsNaN(f):
+		return none
+	case f == math.Trunc(f) && f < 1e6, f >= 100:
+		return fmt.Sprintf("%.0f", f)
+	}
+	return fmt.Sprintf("%.3g", f)
+}
+
+func size(bytes float64) string {
+	switch {
+	case math.IsNaN(bytes):
+		return none
+	case math.Abs(bytes) < 100<<10:
+		return fmt.Sprintf("%.2f KB", bytes/1024)
+	}
+	return fmt.Sprintf("%.1f MB", bytes/(1<<20))
+}
+
+func duration(us float64) string {
+	switch {
+	case math.IsNaN(us):
+		return none
+	case us < 1000:
+		return fmt.Sprintf("%.1f us", us)
+	case us < 1e6:
+		return fmt.Sprintf("%.1f ms", us/1e3)
+	}
+	return fmt.Sprintf("%.2f s", us/1e6)
+}
+
+// A number is null in JSON where it is none.
+type number float64
+
+// MarshalJSON implements json.Marshaler.
+func (n number) MarshalJSON() ([]byte, error) {
+	if math.IsNaN(float64(n)) || math.IsInf(float64(n), 0) {
+		return []byte("null"), nil
+	}
+	return json.Marshal(float64(n))
+}
+
+// jsonResult is a result as it is written.
+type jsonResult struct {
+	Load     string              `json:"load"`
+	Title    string              `json:"title"`
+	Unit     string              `json:"unit,omitempty"`
+	Target   string              `json:"target"`
+	Baseline string              `json:"baseline"`
+	Medians  map[string]number   `json:"medians"`
+	Ratios   map[string]number   `json:"ratios"`
+	Rounds   []map[string]number `json:"rounds"`
+}
+
+// json writes everything that was measured.
+func (rs results) json(w io.Writer, m machine) error {
+	var all []jsonResult
+	for _, r := range rs {
+		j := jsonResult{
+			Load: r.load.name, Title: r.load.title, Unit: r.load.unit, Target: r.target.name, Baseline: r.load.baseline(),
+			Medians: map[string]number{}, Ratios: map[string]number{},
+		}
+		for _, s := range r.samples {
+			round := map[string]number{}
+			for metric, v := range s {
+				round[metric] = number(v)
+				j.Medians[metric] = number(r.median(metric))
+				j.Ratios[metric] = number(rs.ratio(r, metric))
+			}
+			j.Rounds = append(j.Rounds, round)
+		}
+		all = append(all, j)
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(struct {
+		Machine machine      `json:"machine"`
+		Results []jsonResult `json:"results"`
+	}{m, all})
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"math"
+	"time"
+)
+
+// A result is what all rounds found of a load on a target.
+type result struct {
+	load    *load
+	target  *target
+	samples []sample // a round each
+}
+
+// values are those of a metric, round by round; NaN where there is none.
+func (r *result) values(metric string) []float64 {
+	var all []float64
+	for _, s := range r.samples {
+		v, ok := s[metric]
+		if !ok {
+			v = math.NaN()
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+func (r *result) median(metric string) float64 { return median(r.values(metric)) }
+
+// results are of all loads, in their order.
+type results []*result
+
+func (rs results) find(l *load, target string) *result {
+	for _, r := range rs {
+		if r.load == l && r.target.name == target {
+			return r
+		}
+	}
+	return nil
+}
+
+// ratio is that of a metric to the load's baseline.
+func (rs results) ratio(r *result, metric string) float64 {
+	base := rs.find(r.load, r.load.baseline())
+	if base == nil {
+		return math.NaN()
+	}
+	return medianRatio(r.values(metric), base.values(metric))
+}
+
+// compare puts all loads on all targets, round after round, until all rounds are done or there is no time for another.
+func (b *bench) compare() (results, error) {
+	if err := b.launchAll(); err != nil {
+		return nil, err
+	}
+	var all results
+	var wanted []*load
+	for _, l := range loads() {
+		if !b.options.only.MatchString(l.name) || l.fullOnly && b.options.quick {
+			continue
+		}
+		wanted = append(wanted, l)
+		for _, t := range b.targets {
+			if l.suits(t) {
+				all = append(all, &result{load: l, target: t})
+			}
+		}
+	}
+	var last time.Duration // how long the last round took
+	for round := range b.options.rounds {
+		if time.Since(b.began)+last > b.options.time {
+			b.say("no time for round %d of %d", round+1, b.options.rounds)
+			break
+		}
+		began := time.Now()
+		for _, l := range wanted {
+			if round < b.roundsOf(l) && time.Since(b.began) < b.options.time {
+				b.say("round %d of %d: %s", round+1, b.options.rounds, l.name)
+				b.round(l, round, all)
+			}
+		}
+		last = time.Since(began)
+	}
+	return all, nil
+}
+
+// roundsOf is how often a load is put on each target. Memory and starts waver less than time does.
+func (b *bench) roundsOf(l *load) int {
+	switch {
+	case l.rounds == 0:
+		return b.options.rounds
+	case b.options.quick:
+		return 1
+	}
+	return l.rounds
+}
+
+// round puts a load on each target once. Who is first changes with the round.
+func (b *bench) round(l *load, round int, all results) {
+	b.options.current = l.name
+	for n := range b.targets {
+		t := b.targets[(n+round)%len(b.targets)]
+		r := all.find(l, t.name)
+		if r == nil {
+			continue
+		}
+		time.Sleep(settle)
+		s, err := l.run(b, t)
+		if err != nil {
+			b.say("  %s on %s: %v", l.name, t.name, err)
+			s = missing()
+		}
+		r.samples = append(r.samples, s)
+	}
+}

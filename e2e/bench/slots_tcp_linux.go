@@ -1,0 +1,210 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// An exchangeSlot makes one connection after the other: connect, request, answer, close. It is "connect-request-close", the transfers
+// on new connections, and, when it keeps what it opened, the idle connections.
+type exchangeSlot struct {
+	addrs  []netip.AddrPort // in turn
+	op     byte
+	answer int // bytes
+	keep   bool
+
+	id, next int
+	fd       int
+	began    time.Time
+	request  []byte
+	sent     bool
+	got      int
+}
+
+func (s *exchangeSlot) begin(l *loop, id int) {
+	s.id, s.next, s.fd = id, id, -1
+	s.request = message(s.op, int64(s.answer))
+	s.start(l)
+}
+
+// start opens the next connection, if there is work left.
+func (s *exchangeSlot) start(l *loop) {
+	for l.take() {
+		s.began, s.sent, s.got = time.Now(), false, 0
+		fd, err := dial(unix.SOCK_STREAM, s.addrs[s.next%len(s.addrs)], 1+l.work%sources)
+		s.next++
+		if err == nil {
+			// Edge-triggered, because a descriptor this short-lived should not cost a second epoll_ctl.
+			if err = l.watch(fd, s.id, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET); err == nil {
+				s.fd = fd
+				return
+			}
+			unix.Close(fd)
+		}
+		l.failure(err)
+	}
+	l.finish()
+}
+
+func (s *exchangeSlot) ready(l *loop, events uint32) {
+	if s.fd < 0 {
+		return
+	}
+	if !s.sent {
+		if events&(unix.EPOLLOUT|unix.EPOLLERR|unix.EPOLLHUP) == 0 {
+			return
+		}
+		_, err := unix.Write(s.fd, s.request)
+		switch {
+		case err == nil:
+			s.sent = true
+		case again(err):
+			return
+		default:
+			s.end(l, err)
+			return
+		}
+	}
+	for s.got < s.answer {
+		n, err := unix.Read(s.fd, l.buf)
+		switch {
+		case err == nil && n == 0:
+			s.end(l, io.ErrUnexpectedEOF)
+			return
+		case err == nil:
+			s.got += n
+		case again(err):
+			return
+		default:
+			s.end(l, err)
+			return
+		}
+	}
+	s.end(l, nil)
+}
+
+// end ends the connection, or keeps it, and starts the next.
+func (s *exchangeSlot) end(l *loop, err error) {
+	if err == nil && s.keep {
+		l.kept = append(l.kept, s.fd)
+	} else {
+		unix.Close(s.fd)
+	}
+	s.fd = -1
+	if err != nil {
+		l.failure(err)
+	} else {
+		l.success(s.began)
+	}
+	s.start(l)
+}
+
+func (s *exchangeSlot) tick(l *loop, now time.Time) {
+	if s.fd >= 0 && now.Sub(s.began) > answerTimeout {
+		s.end(l, errUnanswered)
+	}
+}
+
+// A requestSlot sends request after request on connections that it has, each in turn, and waits for each answer.
+type requestSlot struct {
+	fds []int
+
+	id, current int
+	busy        bool
+	began       time.Time
+	request     []byte
+	got         int
+}
+
+func (s *requestSlot) begin(l *loop, id int) {
+	s.id = id
+	s.request = message(opEcho, 0)
+	for _, fd := range s.fds {
+		if err := l.watch(fd, id, unix.EPOLLIN); err != nil {
+			l.failure(err)
+			l.finish()
+			return
+		}
+	}
+	s.send(l)
+}
+
+func (s *requestSlot) send(l *loop) {
+	if s.busy = l.take(); !s.busy {
+		l.finish()
+		return
+	}
+	s.current = (s.current + 1) % len(s.fds)
+	s.began, s.got = time.Now(), 0
+	// So little always fits into the buffer of a connection of which the last request was answered.
+	if _, err := unix.Write(s.fds[s.current], s.request); err != nil {
+		s.fail(l, err)
+	}
+}
+
+func (s *requestSlot) ready(l *loop, _ uint32) {
+	if !s.busy {
+		return
+	}
+	n, err := unix.Read(s.fds[s.current], l.buf)
+	switch {
+	case err == nil && n == 0:
+		s.fail(l, io.ErrUnexpectedEOF)
+	case err != nil && again(err):
+	case err != nil:
+		s.fail(l, err)
+	default:
+		if s.got += n; s.got >= messageSize {
+			l.success(s.began)
+			s.send(l)
+		}
+	}
+}
+
+// fail ends the slot: a kept connection that broke cannot go on.
+func (s *requestSlot) fail(l *loop, err error) {
+	l.failure(err)
+	l.forget(s.fds[s.current])
+	s.busy = false
+	l.finish()
+}
+
+func (s *requestSlot) tick(l *loop, now time.Time) {
+	if s.busy && now.Sub(s.began) > answerTimeout {
+		s.fail(l, errUnanswered)
+	}
+}
+
+// open opens n connections, each of which has had an answer, so that all that belongs to them exists.
+func open(addrs []netip.AddrPort, n int) ([]int, error) {
+	l, err := newLoop(n)
+	if err != nil {
+		return nil, err
+	}
+	var slots []slot
+	for range min(n, 32) {
+		slots = append(slots, &exchangeSlot{addrs: addrs, op: opEcho, answer: messageSize, keep: true})
+	}
+	err = l.run(slots, time.Minute)
+	fds := l.kept
+	l.kept = nil
+	l.close()
+	if err == nil && l.errors > 0 {
+		err = fmt.Errorf("%d of %d connections failed, the last: %w", l.errors, n, l.lastErr)
+	}
+	if err != nil {
+		closeAll(fds)
+		return nil, err
+	}
+	return fds, nil
+}
+
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}

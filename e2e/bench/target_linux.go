@@ -1,0 +1,251 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// A target is a kind of proxy that loads are put on.
+type target struct {
+	name      string
+	udp       bool
+	responses bool // can end a session after so many answers
+	adapt     func(*plan)
+	command   func(*plan) ([]string, error)
+	why       string // it cannot be had; empty if it can
+}
+
+// An instance is a running target.
+type instance struct {
+	target  *target
+	plan    *plan
+	process *testproc.Process
+	log     *testproc.Log
+	exec    time.Time // when it was started
+}
+
+// targets are all that this program knows of, and those named by flags.
+func targets(o *options) ([]*target, error) {
+	lictor, err := filepath.Abs(o.lictor)
+	if err != nil {
+		return nil, err
+	}
+	run := func(p *plan) ([]string, error) {
+		config, err := p.peer("lictor.hcl")
+		return []string{lictor, "run", "-config", config}, err
+	}
+	haproxy := func(p *plan) ([]string, error) {
+		config, err := p.peer("haproxy.cfg")
+		return []string{locate("haproxy"), "-db", "-q", "-f", config}, err
+	}
+	nginx := func(p *plan) ([]string, error) {
+		config, err := p.peer("nginx.conf")
+		return []string{locate("nginx"), "-e", "stderr", "-p", p.Dir, "-c", config}, err
+	}
+	all := []*target{
+		{name: "lictor", udp: true, command: run},
+		{name: "lictor-portable", udp: true, command: run, adapt: func(p *plan) { p.Portable = true }},
+		{name: "haproxy", command: haproxy},
+		{name: "haproxy-splice", command: haproxy, adapt: func(p *plan) { p.Splice = true }},
+		{name: "nginx", udp: true, responses: true, command: nginx},
+	}
+	for _, text := range o.peers {
+		name, command, ok := strings.Cut(text, "=")
+		if !ok {
+			return nil, fmt.Errorf("-peer %q: write name=command", text)
+		}
+		name, udp := strings.CutSuffix(name, "+udp")
+		all = append(all, &target{name: name, udp: udp, command: custom(command)})
+	}
+	for _, t := range all {
+		if t.why = t.unavailable(); t.why == "" && strings.HasPrefix(t.name, "lictor") {
+			t.responses = t.understands(func(p *plan) { p.Services = []service{{Name: "x", Protocol: "udp", Responses: 1}} })
+		}
+	}
+	return all, nil
+}
+
+// custom is the command of a peer that was named by flag.
+func custom(command string) func(*plan) ([]string, error) {
+	return func(p *plan) ([]string, error) {
+		text, err := p.expand(command)
+		return strings.Fields(text), err
+	}
+}
+
+// locate is where a program is; Debian has proxies where the path of users may not lead.
+func locate(name string) string {
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	return filepath.Join("/usr/sbin", name)
+}
+
+// unavailable is why a target cannot be had, or empty.
+func (t *target) unavailable() string {
+	if strings.HasPrefix(t.name, "lictor") {
+		return t.refuses(func(*plan) {})
+	}
+	argv, remove, err := t.example(func(*plan) {})
+	if err != nil {
+		return err.Error()
+	}
+	defer remove()
+	if _, err := exec.LookPath(argv[0]); err != nil {
+		return "not installed (make bench-peers)"
+	}
+	return ""
+}
+
+// example is the command for a small plan, with its files.
+func (t *target) example(adapt func(*plan)) (argv []string, remove func(), err error) {
+	dir, err := os.MkdirTemp("", "lictor-bench")
+	if err != nil {
+		return nil, nil, err
+	}
+	p := &plan{Dir: dir, Services: []service{{Name: "x", Protocol: "tcp"}}}
+	adapt(p)
+	for i := range p.Services {
+		p.Services[i].Listen = netip.MustParseAddrPort("127.0.0.1:1")
+		p.Services[i].Endpoints = []string{"127.0.0.1:2"}
+	}
+	if t.adapt != nil {
+		t.adapt(p)
+	}
+	if argv, err = t.command(p); err != nil {
+		discard(dir)
+		return nil, nil, err
+	}
+	return argv, func() { discard(dir) }, nil
+}
+
+func (t *target) understands(adapt func(*plan)) bool { return t.refuses(adapt) == "" }
+
+// refuses is what `lictor validate` has against a plan, or empty. Older Lictors do not know all arguments.
+func (t *target) refuses(adapt func(*plan)) string {
+	argv, remove, err := t.example(adapt)
+	if err != nil {
+		return err.Error()
+	}
+	defer remove()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, argv[0], "validate", argv[len(argv)-1]).CombinedOutput()
+	if err == nil {
+		return ""
+	}
+	first, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if first == "" {
+		first = err.Error()
+	}
+	return first
+}
+
+// start starts the target with a plan, in a process group of its own and with its files below a folder, and returns at once.
+func (t *target) start(p plan, pins pinning, files string) (*instance, error) {
+	dir, err := os.MkdirTemp(files, t.name)
+	if err != nil {
+		return nil, err
+	}
+	p.Dir = dir
+	if t.adapt != nil {
+		t.adapt(&p)
+	}
+	i := &instance{target: t, plan: &p, log: &testproc.Log{}}
+	argv, err := t.command(&p)
+	if err == nil {
+		cmd := exec.Command(argv[0], argv[1:]...)
+		cmd.Dir = dir
+		cmd.Stdout, cmd.Stderr = i.log, i.log
+		i.exec = time.Now()
+		i.process, err = pins.start(cmd, pins.proxy)
+	}
+	if err != nil {
+		discard(dir)
+		return nil, fmt.Errorf("%s: %w", t.name, err)
+	}
+	return i, nil
+}
+
+// ready waits until all services answer.
+func (i *instance) ready() error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	for _, s := range []int{0, len(i.plan.Services) - 1} {
+		err := testproc.Poll(ctx, func() error {
+			if !i.process.Running() {
+				cancel()
+				return fmt.Errorf("it ended: %s", i.log.Tail(5))
+			}
+			return probe(i.plan.Services[s])
+		})
+		if err != nil {
+			return fmt.Errorf("%s is not ready: %w", i.target.name, err)
+		}
+	}
+	return nil
+}
+
+// probe makes one request to a service.
+func probe(s service) error {
+	c, err := net.DialTimeout(s.Protocol, s.Listen.String(), time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		return err
+	}
+	if _, err := c.Write(message(opEcho, 0)); err != nil {
+		return err
+	}
+	_, err = io.ReadFull(c, make([]byte, messageSize))
+	return err
+}
+
+// addrs are the listeners of all services.
+func (i *instance) addrs() []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, s := range i.plan.Services {
+		all = append(all, s.Listen)
+	}
+	return all
+}
+
+// addr is the listener of the first service.
+func (i *instance) addr() netip.AddrPort { return i.plan.Services[0].Listen }
+
+// discard removes a folder for which there is no more use. What is left of it in the system's temporary folder does no harm.
+func discard(dir string) { _ = os.RemoveAll(dir) }
+
+func (i *instance) group() int { return i.process.Pid() }
+
+// stop ends the whole group: with SIGTERM first, so that a master can end its workers.
+func (i *instance) stop() {
+	pids, err := members(i.group())
+	i.process.Stop(syscall.SIGTERM, time.Second)
+	for _, pid := range pids {
+		if pid != i.group() && err == nil && inGroup(pid, i.group()) {
+			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended just now
+		}
+	}
+	discard(i.plan.Dir)
+}
+
+// inGroup tells whether the process is still the one that was meant.
+func inGroup(pid, group int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, pgrp, ok := parseStat(string(text))
+	return err == nil && ok && pgrp == group
+}

@@ -1,0 +1,5 @@
+//go:build !race && !faults
+
+package proxy
+
+const slowTests = false
