@@ -200,17 +200,14 @@ func (d *door) let(n int) bool {
 	t := d.socket
 	for range n {
 		if !t.engine.budget.TryAcquire(pairDescriptors) {
+			t.service.Load().crowded()
 			d.pause(budgetPoll)
 			return false
 		}
 		fd, src, err := accept(t.fd)
 		if err == 0 {
 			d.backoff = 0
-			if o := d.lighter(); o != nil {
-				o.loop.post(func() { o.begin(fd, src) })
-			} else {
-				d.begin(fd, src)
-			}
+			d.welcome(fd, src)
 			continue
 		}
 		t.engine.budget.Release(pairDescriptors)
@@ -228,6 +225,21 @@ func (d *door) let(n int) bool {
 	return true
 }
 
+// welcome has a client served by this loop or another one.
+func (d *door) welcome(fd int32, src netip.AddrPort) {
+	if !d.socket.pairs.add() { // here, so that a stop waits for a client that is being handed over
+		d.socket.engine.budget.Release(pairDescriptors)
+		resetOnClose(fd)
+		closeFD(fd)
+		return
+	}
+	if o := d.lighter(); o != nil {
+		o.loop.post(func() { o.begin(fd, src) })
+	} else {
+		d.begin(fd, src)
+	}
+}
+
 // lighter is the door of another loop that has clearly fewer pairs, or nil: the kernel wakes whichever loop it likes, and a few long
 // connections with all the bytes should not share one processor while another is idle.
 func (d *door) lighter() *door {
@@ -242,12 +254,6 @@ func (d *door) lighter() *door {
 // begin starts to serve a client.
 func (d *door) begin(fd int32, src netip.AddrPort) {
 	t, l := d.socket, d.loop
-	if !t.pairs.add() {
-		t.engine.budget.Release(pairDescriptors)
-		resetOnClose(fd)
-		closeFD(fd)
-		return
-	}
 	s := t.service.Load()
 	c := s.at(l.id)
 	c.connections.Add(1)

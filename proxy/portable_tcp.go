@@ -63,9 +63,12 @@ func (t *tcpSocket) ProxyLoop() error {
 			continue
 		}
 		backoff = minBackoff
-		if t.engine.budget.Acquire(t.loop, pairDescriptors) != nil {
-			abort(client)
-			return ErrClosed
+		if !t.engine.budget.TryAcquire(pairDescriptors) {
+			t.service.Load().crowded()
+			if t.engine.budget.Acquire(t.loop, pairDescriptors) != nil {
+				abort(client)
+				return ErrClosed
+			}
 		}
 		if !t.pairs.run(func() { t.handle(client) }) {
 			t.engine.budget.Release(pairDescriptors)

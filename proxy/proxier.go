@@ -108,15 +108,17 @@ func (p *Proxier) Apply(services []Service) error {
 	}
 	next := make(map[string]*service, len(services))
 	wanted := map[socketKey]*service{}
+	services = slices.Clone(services) // what is kept must not be the caller's
 	for i := range services {
-		spec := services[i]
+		spec := &services[i]
+		spec.Listen = slices.Clone(spec.Listen)
 		s := p.services[spec.Name]
 		if s == nil || s.spec.Load().Protocol != spec.Protocol {
-			s = newService(&spec, p.balancer, p.log, p.engine.shards())
+			s = newService(spec, p.balancer, p.log, p.engine.shards())
 		}
 		next[spec.Name] = s
 		for _, addr := range spec.Listen {
-			wanted[keyOf(&spec, addr)] = s
+			wanted[keyOf(spec, addr)] = s
 		}
 	}
 	opened, err := p.openLocked(wanted)

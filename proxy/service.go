@@ -54,6 +54,11 @@ func (s *service) unserved(client netip.AddrPort, err error) {
 	s.troubles.warn(s.log, "client refused", "client", client, "error", err)
 }
 
+// crowded is told when clients have to wait because descriptors have run short.
+func (s *service) crowded() {
+	s.troubles.warn(s.log, "out of descriptors, new clients wait until others leave; raise the limit (ulimit -n, LimitNOFILE=)")
+}
+
 // A reporter logs one line in a while, and how many it did not: a dead endpoint under load must not flood the log.
 type reporter struct {
 	next atomic.Int64 // when a line may be logged again, in Unix nanoseconds
