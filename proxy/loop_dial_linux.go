@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -19,6 +20,10 @@ import (
 type dialing struct {
 	tried lb.Tried
 	errs  *multierror.Error
+
+	// Of the present endpoint, if it has a host name:
+	addrs    []netip.Addr // to be tried yet
+	deadline int64        // for all of them, on the loop's clock
 }
 
 // connect begins to connect to the next endpoint, or ends the pair if there is none.
@@ -42,16 +47,17 @@ func (p *loopPair) connect() {
 			p.resolve()
 			return
 		}
-		if errno := p.connectTo(p.endpoint.Addr); errno == 0 {
+		errno := p.connectTo(p.endpoint.Addr, int64(p.s.spec.Load().connectTimeout()))
+		if errno == 0 {
 			return
-		} else {
-			p.missed(p.dialError(p.endpoint.Addr, errno))
 		}
+		p.missed(p.dialError(errno))
 	}
 }
 
 // connectTo begins to connect to addr. The rest is told by epoll, or by the timer.
-func (p *loopPair) connectTo(addr netip.AddrPort) syscall.Errno {
+func (p *loopPair) connectTo(addr netip.AddrPort, timeout int64) syscall.Errno {
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	fd, err := connect(addr, unix.SOCK_STREAM)
 	if err != 0 && err != unix.EINPROGRESS {
 		return err
@@ -65,7 +71,7 @@ func (p *loopPair) connectTo(addr netip.AddrPort) syscall.Errno {
 		closeFD(fd)
 		return err
 	}
-	p.loop.wheel.set(&p.timer, p.loop.now+int64(p.s.spec.Load().connectTimeout()))
+	p.loop.wheel.set(&p.timer, p.loop.now+timeout)
 	return 0
 }
 
@@ -76,6 +82,11 @@ func (p *loopPair) connected() {
 			p.connectFailed(err)
 			return
 		}
+	}
+	if p.endpoint.Addr.Port() >= p.socket.engine.ephemeral && toItself(p.fd[server]) {
+		resetOnClose(p.fd[server])
+		p.connectFailed(unix.ECONNREFUSED)
+		return
 	}
 	p.dial = nil
 	p.state = relaying
@@ -97,12 +108,38 @@ func (p *loopPair) connectFailed(err syscall.Errno) {
 		closeFD(fd)
 		p.fd[server] = -1
 	}
-	p.missed(p.dialError(p.endpoint.Addr, err))
+	if p.dial != nil && len(p.dial.addrs) > 0 {
+		p.connectToNext(err)
+		return
+	}
+	p.missed(p.dialError(err))
 	p.connect()
 }
 
-func (p *loopPair) dialError(addr netip.AddrPort, err syscall.Errno) error {
-	return &net.OpError{Op: "dial", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: os.NewSyscallError("connect", err)}
+func (p *loopPair) dialError(err syscall.Errno) error {
+	return fmt.Errorf("dial tcp %s: %w", p.endpoint.Address(), os.NewSyscallError("connect", err))
+}
+
+// toItself tells whether a socket is connected to itself. That happens when nobody listens at a port of this host that the kernel may give to
+// sockets that dial, and it gives this very one: TCP calls that a simultaneous open (RFC 9293, 3.5).
+func toItself(fd int32) bool {
+	local, err := unix.Getsockname(int(fd))
+	if err != nil {
+		return false
+	}
+	peer, err := unix.Getpeername(int(fd))
+	if err != nil {
+		return false
+	}
+	switch l := local.(type) {
+	case *unix.SockaddrInet4:
+		r, ok := peer.(*unix.SockaddrInet4)
+		return ok && l.Port == r.Port && l.Addr == r.Addr
+	case *unix.SockaddrInet6:
+		r, ok := peer.(*unix.SockaddrInet6)
+		return ok && l.Port == r.Port && l.Addr == r.Addr
+	}
+	return false
 }
 
 // missed notes that the endpoint was not reached.
@@ -125,18 +162,21 @@ func (p *loopPair) unserved(err error) {
 	p.close()
 }
 
-// resolve looks the endpoint's host name up, beside the loop, and then connects to the first address that can be connected to at all.
+// resolve looks the endpoint's host name up, beside the loop, and then connects to the first of its addresses that answers.
 func (p *loopPair) resolve() {
 	if p.dial == nil {
 		p.dial = &dialing{} // tells the answer whether the pair is still the one that asked
 	}
 	p.loop.wheel.clear(&p.timer)
-	t, d, host := p.socket, p.dial, p.endpoint.Host
-	ctx, cancel := context.WithTimeout(t.engine.ctx, p.s.spec.Load().connectTimeout())
+	// Not p.loop in the goroutine: by then p may be another client's.
+	l, t, d, host := p.loop, p.socket, p.dial, p.endpoint.Host
+	timeout := p.s.spec.Load().connectTimeout()
+	d.deadline = l.now + int64(timeout)
+	ctx, cancel := context.WithTimeout(t.engine.ctx, timeout)
 	t.engine.lookups.Go(func() {
 		defer cancel()
 		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-		p.loop.post(func() {
+		l.post(func() {
 			if p.dial == d && p.state == connecting {
 				p.resolved(addrs, err)
 			}
@@ -145,14 +185,27 @@ func (p *loopPair) resolve() {
 }
 
 func (p *loopPair) resolved(addrs []netip.Addr, err error) {
-	for _, a := range addrs {
-		addr := netip.AddrPortFrom(a.Unmap(), p.endpoint.Addr.Port())
-		errno := p.connectTo(addr)
-		if errno == 0 {
+	if err != nil {
+		p.missed(err)
+		p.connect()
+		return
+	}
+	p.dial.addrs = addrs
+	p.connectToNext(unix.EADDRNOTAVAIL)
+}
+
+// connectToNext goes on to the next of the endpoint's addresses, each of which gets its part of the time that is left. If there is none
+// to be tried, err is what was wrong.
+func (p *loopPair) connectToNext(err syscall.Errno) {
+	for d := p.dial; len(d.addrs) > 0 && p.loop.now < d.deadline; {
+		addr := netip.AddrPortFrom(d.addrs[0], p.endpoint.Addr.Port())
+		part := (d.deadline - p.loop.now) / int64(len(d.addrs))
+		d.addrs = d.addrs[1:]
+		if err = p.connectTo(addr, part); err == 0 {
 			return
 		}
-		err = p.dialError(addr, errno)
 	}
-	p.missed(err)
+	p.dial.addrs = nil
+	p.missed(p.dialError(err))
 	p.connect()
 }

@@ -2,7 +2,10 @@ package proxy
 
 import (
 	"context"
+	"os"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -14,10 +17,12 @@ type loopEngine struct {
 	ctx       context.Context // ends lookups
 	cancel    context.CancelFunc
 	lookups   sync.WaitGroup
+	once      sync.Once // close
+	ephemeral uint16    // see ephemeralPorts
 }
 
 func newLoopEngine(n int, b *budget) (engine, error) {
-	e := &loopEngine{portable: newPortable(b)}
+	e := &loopEngine{portable: newPortable(b), ephemeral: ephemeralPorts()}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)
@@ -38,11 +43,24 @@ func (e *loopEngine) shards() int { return len(e.loops) }
 
 // close ends the loops, once their sockets are closed.
 func (e *loopEngine) close() {
-	e.cancel()
-	e.lookups.Wait()
-	for _, l := range e.loops {
-		l.post(func() { l.stopped = true })
+	e.once.Do(func() {
+		e.cancel()
+		e.lookups.Wait()
+		for _, l := range e.loops {
+			l.post(func() { l.stopped = true })
+		}
+		e.running.Wait()
+		e.portable.close()
+	})
+}
+
+// ephemeralPorts is the lowest port that the kernel gives to a socket that dials.
+func ephemeralPorts() uint16 {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if f := strings.Fields(string(b)); err == nil && len(f) == 2 {
+		if low, err := strconv.ParseUint(f[0], 10, 16); err == nil {
+			return uint16(low)
+		}
 	}
-	e.running.Wait()
-	e.portable.close()
+	return 0
 }

@@ -101,6 +101,7 @@ func (l *loop) run() {
 func (l *loop) turn() {
 	n := l.wait()
 	l.now = int64(time.Since(l.began))
+	l.wheel.skip(l.now)
 	for i := range l.events[:n] {
 		e := &l.events[i]
 		if s := l.sockets[e.Fd]; s != nil {
@@ -112,6 +113,7 @@ func (l *loop) turn() {
 	}
 	l.again, l.spare = l.spare[:0], l.again
 	for _, t := range l.spare {
+		t.pair.flow[t.from].queued = false
 		t.pair.move(t.from)
 	}
 	clear(l.spare)
@@ -151,8 +153,8 @@ func (l *loop) post(f func()) {
 		f()
 		return
 	}
+	defer l.mu.Unlock() // until the loop is woken: it closes what wakes it only after it has had the lock
 	l.posted = append(l.posted, f)
-	l.mu.Unlock()
 	if !l.pending.Swap(true) {
 		_, _ = unix.Write(l.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // fails only if the loop is being woken already
 	}

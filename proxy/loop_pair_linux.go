@@ -62,6 +62,7 @@ type flow struct {
 	piped   int      // bytes in it
 	moved   int64
 	bulk    bool // by splice
+	queued  bool // has a task in the loop's next turn; nothing is to be moved before
 	done    bool // the source has ended, or nobody wants its bytes
 }
 
@@ -113,10 +114,14 @@ func (p *loopPair) ready(side int, events uint32) {
 	}
 	switch p.state {
 	case relaying:
-		if p.readable[side] {
+		if p.flow[side].done && !p.flow[1-side].done && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+			p.sourceFailed(side, socketError(p.fd[side])) // a reset after the proper end
+			return
+		}
+		if p.readable[side] && !p.flow[side].queued {
 			p.move(side)
 		}
-		if p.writable[side] && p.state == relaying {
+		if p.writable[side] && p.state == relaying && !p.flow[1-side].queued {
 			p.move(1 - side)
 		}
 	case connecting:
@@ -138,7 +143,7 @@ func (p *loopPair) move(from int) {
 			return
 		}
 		if n == readsPerTurn {
-			p.loop.again = append(p.loop.again, task{p, from})
+			p.later(from)
 			return
 		}
 		if f.bulk {
@@ -186,7 +191,8 @@ func (p *loopPair) copy(from int) {
 	}
 }
 
-// splice moves what one splice gets into a pipe. The pipe is empty before, so EAGAIN is the source's.
+// splice moves what one splice gets into a pipe. The pipe is empty before, so EAGAIN is the source's. It stops at urgent data, and says
+// that this is the end if the end has come behind it: that is for copy to find out.
 func (p *loopPair) splice(from int) {
 	f := &p.flow[from]
 	pipe := p.loop.pipes.get()
@@ -198,12 +204,12 @@ func (p *loopPair) splice(from int) {
 	if err != 0 || n == 0 {
 		p.loop.pipes.put(pipe)
 		switch {
+		case err == 0, err == unix.EAGAIN && p.hangup[from]:
+			f.bulk = false
 		case err == unix.EAGAIN:
 			p.readable[from] = false
-		case err != 0:
-			p.sourceFailed(from, err)
 		default:
-			p.sourceEnded(from)
+			p.sourceFailed(from, err)
 		}
 		return
 	}
@@ -290,7 +296,15 @@ func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 	p.last = p.loop.now
 	p.schedule()
 	p.readable[to], p.hangup[to] = true, true
-	p.loop.again = append(p.loop.again, task{p, to})
+	p.later(to)
+}
+
+// later has a direction moved on in the next turn.
+func (p *loopPair) later(from int) {
+	if f := &p.flow[from]; !f.queued {
+		f.queued = true
+		p.loop.again = append(p.loop.again, task{p, from})
+	}
 }
 
 // sourceFailed ends the pair: what was read has been written, and to the failed peer nothing can be.
@@ -342,7 +356,8 @@ func (p *loopPair) timeout() {
 		}
 		if limit := p.limit(); limit > 0 && p.loop.now-p.last >= limit {
 			p.because(pairIdle, 0)
-			p.reset = p.reset || p.ends > 0 // or the end would look like a proper one
+			// Else the end would look like a proper one, though one direction is cut short.
+			p.reset = p.reset || p.ends > 0 || p.stuck(client) || p.stuck(server)
 			p.finish()
 			return
 		}
@@ -350,6 +365,11 @@ func (p *loopPair) timeout() {
 	case lingering:
 		p.linger()
 	}
+}
+
+// stuck tells whether there are bytes in a direction that its destination does not take.
+func (p *loopPair) stuck(from int) bool {
+	return p.readable[from] || p.flow[from].backlog != nil || p.flow[from].pipe != nil
 }
 
 // finish closes the pair, after the peers have what was written to them if it is by RST, which forgets what is on its way.

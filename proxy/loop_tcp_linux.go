@@ -197,7 +197,7 @@ func (d *door) ready(int, uint32) {
 
 // let takes up to n clients, and tells whether there may be more.
 func (d *door) let(n int) bool {
-	t := d.socket
+	t, failed := d.socket, 0
 	for range n {
 		if !t.engine.budget.TryAcquire(pairDescriptors) {
 			t.service.Load().crowded()
@@ -220,7 +220,10 @@ func (d *door) let(n int) bool {
 			d.pause(d.backoff)
 			return false
 		}
-		// Anything else is the network's error of one client, which has gone: accept(2), "Error handling".
+		// Anything else is the network's error of one client, which has gone: accept(2), "Error handling". If it is not, do not spin.
+		if failed++; failed == n {
+			d.pause(int64(minBackoff))
+		}
 	}
 	return true
 }

@@ -93,6 +93,13 @@ func (w *wheel) unlink(t *timer) {
 	t.prev, t.next = nil, nil
 }
 
+// skip lets time go by at once if no timer is set.
+func (w *wheel) skip(now int64) {
+	if w.count == 0 {
+		w.now = max(w.now, now/tick)
+	}
+}
+
 // advance fires all timers that are due at the given time. Owners may set and clear any timers meanwhile.
 func (w *wheel) advance(now int64) {
 	for to := now / tick; w.now < to; {

@@ -122,6 +122,22 @@ func TestWheelSleepsLong(t *testing.T) {
 	}
 }
 
+// A wheel without timers does not have to live through the time that passed.
+func TestWheelSkips(t *testing.T) {
+	w := &wheel{}
+	w.init()
+	w.skip(1e6 * second)
+	f := newFiring(w, 1e6*second+second)
+	if sleep := w.next(1e6 * second); sleep > 2*second {
+		t.Errorf("sleeps %d ns, want a second or so", sleep)
+	}
+	w.skip(2e6 * second) // not with a timer set
+	w.advance(1e6*second + 2*second)
+	if f.fired < 0 {
+		t.Error("did not fire")
+	}
+}
+
 func BenchmarkWheel(b *testing.B) {
 	w := &wheel{}
 	w.init()

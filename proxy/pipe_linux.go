@@ -31,8 +31,9 @@ type pipePool struct {
 	max    int
 	mu     sync.Mutex
 	free   []*pipe
-	open   int // lent ones included
-	trim   *time.Timer
+	open   int         // lent ones included
+	trim   *time.Timer // closes the free ones
+	armed  bool        // it will
 	closed bool
 }
 
@@ -67,7 +68,7 @@ func (pp *pipePool) get() *pipe {
 	return p
 }
 
-// put takes back an empty pipe. Pipes that nobody has used for a while are closed.
+// put takes back an empty pipe. Those that are not in use when a while has passed are closed.
 func (pp *pipePool) put(p *pipe) {
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
@@ -76,10 +77,9 @@ func (pp *pipePool) put(p *pipe) {
 		return
 	}
 	pp.free = append(pp.free, p)
-	if pp.trim == nil {
+	if !pp.armed {
+		pp.armed = true
 		pp.trim = time.AfterFunc(pipeIdle, pp.closeIdle)
-	} else if len(pp.free) == pp.open { // all are unused from now
-		pp.trim.Reset(pipeIdle)
 	}
 }
 
@@ -99,6 +99,7 @@ func (pp *pipePool) closeLocked(p *pipe) {
 func (pp *pipePool) closeIdle() {
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
+	pp.armed = false
 	for _, p := range pp.free {
 		pp.closeLocked(p)
 	}

@@ -10,7 +10,7 @@ func (m *mover) write(b []byte) error {
 			continue
 		}
 		if end, goOn := m.pair.expired(err); end {
-			return errIdle
+			return errStuck
 		} else if !goOn {
 			return &writeError{err}
 		}

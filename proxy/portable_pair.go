@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -49,7 +50,9 @@ func newPair(client, server *net.TCPConn, s *service) *pair {
 // relay moves bytes both ways until the pair has ended, and leaves both connections closed.
 func (p *pair) relay(pipes *pipePool) {
 	p.mu.Lock()
-	p.deadlinesLocked()
+	if !p.closing { // a cut may have come before
+		p.deadlinesLocked()
+	}
 	p.mu.Unlock()
 	done := make(chan struct{})
 	go p.downstream(pipes, done)
@@ -75,6 +78,9 @@ func (p *pair) move(m *mover) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ends++
+	if err == errStuck {
+		p.reset = true // else the end would look like a proper one, though this direction is cut short
+	}
 	if p.closing {
 		return
 	}
@@ -199,8 +205,12 @@ func (p *pair) expired(err error) (end, goOn bool) {
 	return false, true
 }
 
-// errIdle ends a direction over which, and over whose counterpart, nothing moved for the whole limit.
-var errIdle = errors.New("idle")
+// errIdle ends a direction over which, and over whose counterpart, nothing moved for the whole limit; errStuck is the same for one
+// that holds bytes that its destination does not take.
+var (
+	errIdle  = errors.New("idle")
+	errStuck = fmt.Errorf("%w: the peer takes no more", errIdle)
+)
 
 // A writeError is a failure of the destination, as opposed to the source.
 type writeError struct{ error }

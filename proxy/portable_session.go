@@ -24,7 +24,6 @@ type session struct {
 	service  *service
 	key      sessionKey
 	endpoint lb.Endpoint
-	idle     time.Duration
 	version  uint64 // of the balancer, when the endpoint was known to be in the service; the listener's goroutine's
 	source   []byte // control message that makes answers leave from the address that the client used; nil where that is the only one
 
@@ -45,7 +44,7 @@ type session struct {
 const maxQueue = 16
 
 func newSession(u *udpSocket, s *service, key sessionKey, e lb.Endpoint, version uint64) *session {
-	x := &session{socket: u, service: s, key: key, endpoint: e, idle: s.spec.Load().idleTimeout(), version: version}
+	x := &session{socket: u, service: s, key: key, endpoint: e, version: version}
 	if key.local.IsValid() {
 		x.source = sourceControl(key.local)
 	}
@@ -178,19 +177,23 @@ func (x *session) left() bool {
 	return false
 }
 
-// close closes the session's socket, which ends replies. Closing again does nothing.
-func (x *session) close() {
+// idle is how long the session may be silent.
+func (x *session) idle() time.Duration { return x.service.spec.Load().idleTimeout() }
+
+// close closes the session's socket, which ends replies, and tells whether it did: closing again does nothing. The caller has its
+// descriptor then, to give back or to use.
+func (x *session) close() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.gone {
-		return
+		return false
 	}
 	x.gone = true
 	if x.io.conn != nil {
 		x.io.conn.Close()
 	}
-	x.socket.engine.budget.Release(sessionDescriptors)
 	x.service.at(0).sessionsActive.Add(-1)
+	return true
 }
 
 // refused tells whether err says that the endpoint, or its host, is not there.

@@ -78,7 +78,7 @@ func (t *sessionTable) unlinkLocked(x *session) {
 // touch notes that x moved a datagram.
 func (t *sessionTable) touch(x *session, now time.Duration) {
 	x.last.Store(int64(now))
-	if now-time.Duration(x.listed.Load()) < relist(x.idle) {
+	if now-time.Duration(x.listed.Load()) < relist(x.idle()) {
 		return
 	}
 	t.mu.Lock()
@@ -104,22 +104,26 @@ func (t *sessionTable) remove(x *session) {
 	t.signalLocked()
 }
 
-// oldest is the session idle longest, or nil. One that was active since it was listed is listed anew instead: under a flood of new
-// clients the whole list turns over sooner than an active session lists itself.
+// oldest is the session idle longest, or nil. Under a flood of new clients the whole list turns over sooner than an active session
+// lists itself, so one that was active since it was listed gets another round. To look at a few is enough, and bounded.
 func (t *sessionTable) oldest() *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for range len(t.byKey) {
+	var found *session
+	for range min(len(t.byKey), 8) {
 		x := t.list.next
-		if x.last.Load() == x.listed.Load() {
+		last := x.last.Load()
+		if last == x.listed.Load() {
 			return x
 		}
-		t.relistLocked(x)
+		if found == nil || last < found.last.Load() {
+			found = x
+		}
+		t.unlinkLocked(x)
+		t.linkLocked(x)
+		x.listed.Store(last)
 	}
-	if x := t.list.next; x != &t.list { // all are active
-		return x
-	}
-	return nil
+	return found
 }
 
 // nextToExpire is the session that expires next, and how long from now that is.
@@ -130,7 +134,7 @@ func (t *sessionTable) nextToExpire(now time.Duration) (*session, time.Duration)
 	if x == &t.list {
 		return nil, time.Hour
 	}
-	idle := x.idle
+	idle := x.idle() // the same for all, so that who is first in the list is first here
 	if t.draining {
 		idle = min(idle, drainQuiet)
 	}
@@ -146,27 +150,6 @@ func (t *sessionTable) all() []*session {
 		out = append(out, x)
 	}
 	return out
-}
-
-// relistLocked moves x to its place among the others by when it was active last. That is near one end of the list: just ahead if it
-// moved one datagram after it was listed, far behind if it is in use.
-func (t *sessionTable) relistLocked(x *session) {
-	t.unlinkLocked(x)
-	last := x.last.Load()
-	x.listed.Store(last)
-	ahead, behind := t.list.next, t.list.prev
-	for {
-		if behind == &t.list || behind.listed.Load() <= last {
-			x.prev, x.next = behind, behind.next
-			break
-		}
-		if ahead == &t.list || ahead.listed.Load() >= last {
-			x.prev, x.next = ahead.prev, ahead
-			break
-		}
-		ahead, behind = ahead.next, behind.prev
-	}
-	x.prev.next, x.next.prev = x, x
 }
 
 func (t *sessionTable) isDraining() bool {
@@ -195,6 +178,13 @@ func (t *sessionTable) signalLocked() {
 			close(t.empty)
 		}
 	}
+}
+
+// wake has the next expiry looked at again: it may have come nearer.
+func (t *sessionTable) wake() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wakeLocked()
 }
 
 func (t *sessionTable) wakeLocked() {

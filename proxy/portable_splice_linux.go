@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -12,12 +11,11 @@ func (m *mover) spliceSome() error {
 	if err := m.await(m.in, m.fill); err != nil {
 		return err
 	}
-	if m.pipe == nil { // none to be had
+	if m.pipe == nil { // no pipe to be had, or nothing for it: let read find out what there is, and wait
 		m.bulk = false
 		return nil
 	}
-	n := m.n
-	m.bulk = n >= bufferSize
+	m.bulk = m.n >= bufferSize
 	for m.n > 0 {
 		if err := m.awaitWrite(); err != nil {
 			m.pipes.discard(m.pipe) // there are bytes left in it
@@ -27,14 +25,11 @@ func (m *mover) spliceSome() error {
 	}
 	m.pipes.put(m.pipe)
 	m.pipe = nil
-	if n == 0 {
-		return io.EOF
-	}
 	return nil
 }
 
-// fillPipe splices into a pipe that it holds only if there was something to splice, or the end. The pipe is empty, so EAGAIN can only
-// mean that the source has nothing.
+// fillPipe splices into a pipe that it holds only if there was something to splice. That splice finds nothing, or the end, is not to be
+// believed: it stops at urgent data, and says so if the end has come behind it.
 func (m *mover) fillPipe(fd uintptr) bool {
 	p := m.pipes.get()
 	if p == nil {
@@ -45,12 +40,15 @@ func (m *mover) fillPipe(fd uintptr) bool {
 	for err == unix.EINTR {
 		n, err = unix.Splice(int(fd), nil, p.w, nil, p.size, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 	}
-	if err != nil {
+	m.err = nil
+	if err != nil || n == 0 {
 		m.pipes.put(p)
-		m.err = os.NewSyscallError("splice", err)
-		return err != unix.EAGAIN
+		if err != nil && err != unix.EAGAIN {
+			m.err = os.NewSyscallError("splice", err)
+		}
+		return true
 	}
-	m.pipe, m.n, m.err = p, int(n), nil
+	m.pipe, m.n = p, int(n)
 	return true
 }
 
@@ -65,7 +63,7 @@ func (m *mover) awaitWrite() error {
 			return nil
 		}
 		if end, goOn := m.pair.expired(err); end {
-			return errIdle
+			return errStuck
 		} else if !goOn {
 			return &writeError{err}
 		}

@@ -60,7 +60,10 @@ func (e *portable) listenUDP(addr netip.AddrPort, s *service) (proxySocket, erro
 func (u *udpSocket) Addr() netip.AddrPort { return u.addr }
 
 // serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next datagram.
-func (u *udpSocket) serve(s *service) { u.service.Store(s) }
+func (u *udpSocket) serve(s *service) {
+	u.service.Store(s)
+	u.sessions.wake() // its idle timeout may have changed
+}
 
 // ProxyLoop reads the clients' datagrams and sends each on. It never waits for anything but the next datagram: sockets to endpoints
 // do not block, and host names are resolved elsewhere.
@@ -162,15 +165,20 @@ func (u *udpSocket) open(s *service, key sessionKey, tried *lb.Tried) *session {
 
 // makeRoom takes a descriptor for one more session, and ends those idle longest if there are too many.
 func (u *udpSocket) makeRoom(s *service) bool {
-	for u.sessions.len() >= s.spec.Load().maxSessions() || !u.engine.budget.TryAcquire(sessionDescriptors) {
+	for {
+		if u.sessions.len() < s.spec.Load().maxSessions() && u.engine.budget.TryAcquire(sessionDescriptors) {
+			return true
+		}
 		oldest := u.sessions.oldest()
 		if oldest == nil {
 			return false
 		}
-		s.at(0).sessionsEvicted.Add(1)
-		u.end(oldest)
+		u.sessions.remove(oldest)
+		if oldest.close() { // its descriptor goes to the new one: TCP clients who wait for descriptors would get it otherwise
+			s.at(0).sessionsEvicted.Add(1)
+			return true
+		}
 	}
-	return true
 }
 
 var errOutOfDescriptors = errors.New("out of descriptors, raise the limit (ulimit -n, LimitNOFILE=)")
@@ -191,7 +199,9 @@ func (u *udpSocket) begin(x *session) *session {
 // end ends a session; ending it again does nothing.
 func (u *udpSocket) end(x *session) {
 	u.sessions.remove(x)
-	x.close()
+	if x.close() {
+		u.engine.budget.Release(sessionDescriptors)
+	}
 }
 
 // now is the time that sessions are stamped with.
@@ -224,6 +234,8 @@ func (u *udpSocket) Close() error {
 	}
 	return u.running.wait(context.Background())
 }
+
+func (u *udpSocket) stop() { u.sessions.drain() }
 
 // Shutdown begins no new sessions, and closes when those that there are have been quiet for drainQuiet, or when ctx ends.
 func (u *udpSocket) Shutdown(ctx context.Context) error {

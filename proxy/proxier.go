@@ -140,8 +140,9 @@ func (p *Proxier) Apply(services []Service) error {
 		if service, ok := wanted[key]; !ok {
 			delete(p.sockets, key)
 			p.leaving[s] = key
+			s.stop() // now, so that the address is free for the next Apply
 			p.loops.run(func() { p.drain(s) })
-		} else if s.service != service {
+		} else {
 			s.service = service
 			s.serve(service)
 		}

@@ -157,23 +157,6 @@ func TestRemovedTCPListenerDrains(t *testing.T) {
 	})
 }
 
-func TestRemovedUDPListenerCanComeBackAtOnce(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := freePort(t, UDP)
-		services := []Service{{Name: "s", Protocol: UDP, Listen: listen(addr)}}
-		c := dialUDP(t, h.serve(services[0], udpServer(t, says("a"))))
-		query(t, c, "x")
-		for range 3 {
-			if err := errors.Join(h.Apply(nil), h.Apply(services)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if got := query(t, c, "x"); got != "a:x" {
-			t.Errorf("got %q, want a", got)
-		}
-	})
-}
-
 func TestShutdownWaitsForConnections(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{}, tcpServer(t, echo))
@@ -282,5 +265,59 @@ func TestTooManyListenersForTheDescriptors(t *testing.T) {
 		if err := h.Apply(services[:6]); err != nil {
 			t.Errorf("six listeners: %v, want them to be open: the failed Apply must give back what it took", err)
 		}
+	})
+}
+
+func TestRemovedListenersCanComeBackAtOnce(t *testing.T) {
+	for _, p := range []Protocol{TCP, UDP} {
+		t.Run(p.String(), func(t *testing.T) {
+			forEachEngine(t, func(t *testing.T, h *house) {
+				services := []Service{{Name: "s", Protocol: p, Listen: listen(freePort(t, p))}}
+				h.start()
+				for range 30 {
+					if err := errors.Join(h.Apply(services), h.Apply(nil)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TCP clients who wait for descriptors do not take those of UDP sessions that make room for one another.
+func TestUDPKeepsItsDescriptorsFromWaitingTCPClients(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.options.MaxDescriptors = 40 // 30 for traffic, 26 without the listeners
+		h.start()
+		h.endpoints("t", tcpServer(t, echo))
+		h.endpoints("u", udpServer(t, says("u")))
+		if err := h.Apply([]Service{{Name: "t", Listen: listen(loopback)}, {Name: "u", Protocol: UDP, Listen: listen(loopback)}}); err != nil {
+			t.Fatal(err)
+		}
+		tcp, udp := h.Listeners()[0].Addr, h.Listeners()[1].Addr
+		for range 10 {
+			query(t, dialUDP(t, udp), "x")
+		}
+		for range 20 {
+			dialTCP(t, tcp)
+		}
+		eventually(t, equals("TCP connections", func() int64 { return h.Snapshot()[0].ConnectionsActive }, 8))
+		for range 30 {
+			query(t, dialUDP(t, udp), "x")
+		}
+		if s := h.Snapshot()[1]; s.SessionsActive != 10 || s.Refused != 0 || s.SessionsEvicted != 30 {
+			t.Errorf("got %d sessions, %d ended to make room, %d refused, want 10, 30, 0", s.SessionsActive, s.SessionsEvicted, s.Refused)
+		}
+	})
+}
+
+func TestUDPShorterIdleTimeoutTakesEffect(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		server := udpServer(t, echoUDP)
+		addr := h.serve(Service{Protocol: UDP, IdleTimeout: time.Hour}, server)
+		query(t, dialUDP(t, addr), "x")
+		h.serve(Service{Protocol: UDP, IdleTimeout: 100 * time.Millisecond}, server)
+		query(t, dialUDP(t, addr), "x")
+		eventually(t, equals("sessions", func() int64 { return h.stats().SessionsActive }, 0))
 	})
 }

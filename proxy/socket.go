@@ -24,7 +24,10 @@ type proxySocket interface {
 	// returns ctx.Err(). A UDP session counts as finished when it has been quiet for a moment.
 	Shutdown(ctx context.Context) error
 
-	// serve makes s the service of clients that come from now on.
+	// stop takes no new clients. Shutdown and Close do that too.
+	stop()
+
+	// serve makes s the service of clients that come from now on. It is called too when the specification of s has changed.
 	serve(s *service)
 }
 

@@ -1,0 +1,262 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+func sendUrgent(t *testing.T, c *net.TCPConn, text string) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if werr := raw.Write(func(fd uintptr) bool {
+		err = syscall.Sendto(int(fd), []byte(text), syscall.MSG_OOB, nil)
+		return err != syscall.EAGAIN
+	}); err != nil || werr != nil {
+		t.Fatal(err, werr)
+	}
+}
+
+// splice(2) stops at urgent data, and takes it for the end once the end has come behind it.
+func TestTCPUrgentDataInBulk(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const size = 4 << 20
+		got := make(chan int64, 1)
+		release := make(chan struct{})
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			<-release // so that the end has come by the time that the proxy gets to the mark
+			n, err := io.Copy(io.Discard, c)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- n
+		}))
+		c := dialTCP(t, addr)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			c.Write(make([]byte, size))
+			sendUrgent(t, c, "!")
+			c.Write(make([]byte, size))
+			c.CloseWrite()
+		})
+		eventually(t, func() error {
+			if h.stats().BytesUp < size/4 {
+				return errPending
+			}
+			return nil
+		})
+		close(release)
+		wg.Wait()
+		if n := <-got; n != 2*size+1 {
+			t.Errorf("got %d bytes, want %d", n, 2*size+1)
+		}
+	})
+}
+
+// An idle end that cuts an answer short must not look like a proper one.
+func TestTCPIdleEndOfAStuckAnswerIsAReset(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{IdleTimeout: 200 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+			c.Write(make([]byte, 32<<20))
+		}))
+		c := dialTCP(t, addr)
+		eventually(t, func() error {
+			if s := h.stats(); s.Connections == 0 || s.ConnectionsActive > 0 {
+				return errPending
+			}
+			return nil
+		})
+		_, err := io.Copy(io.Discard, c)
+		wantReset(t, err)
+	})
+}
+
+// A client that has finished sending and then gives up: the server learns of it while it works on the answer.
+func TestTCPResetAfterTheEndIsPassedOn(t *testing.T) {
+	h := &house{T: t, balancer: lb.NewRoundRobin()}
+	h.options = Options{LoadBalancer: h.balancer}
+	h.start()
+	defer h.Close()
+	asked, gone := make(chan struct{}), make(chan struct{})
+	addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		io.ReadAll(c)
+		close(asked)
+		raw, err := c.SyscallConn()
+		if err != nil {
+			t.Error(err)
+		}
+		eventually(t, func() error {
+			state := uint8(0)
+			raw.Control(func(fd uintptr) {
+				if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+					state = info.State
+				}
+			})
+			if state != unix.BPF_TCP_CLOSE {
+				return errPending
+			}
+			return nil
+		})
+		close(gone)
+	}))
+	c := dialTCP(t, addr)
+	io.WriteString(c, "request")
+	c.CloseWrite()
+	<-asked
+	abort(c)
+	<-gone
+}
+
+// A direction that has used up its share of a turn waits for the next one, once, however many events come meanwhile.
+func TestLoopQueuesADirectionOnce(t *testing.T) {
+	h := &house{T: t, balancer: lb.NewRoundRobin()}
+	h.options = Options{LoadBalancer: h.balancer, Loops: 1}
+	addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) }))
+	defer h.Close()
+	l := h.engine.(*loopEngine).loops[0]
+	l.do(func() { l.pipes.max = 0 }) // by read and write, whose share is small
+	const senders = 4
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range senders {
+		c := dialTCP(t, addr)
+		wg.Go(func() {
+			defer c.Close()
+			for b := make([]byte, 256<<10); ; {
+				select {
+				case <-stop:
+					return
+				default:
+					c.Write(b)
+				}
+			}
+		})
+	}
+	worst := 0
+	for range 500 {
+		l.do(func() { worst = max(worst, len(l.again)) })
+	}
+	close(stop)
+	wg.Wait()
+	if worst > senders {
+		t.Errorf("%d tasks for %d directions", worst, senders)
+	}
+}
+
+// A dead endpoint of this host, at a port that the kernel gives to sockets that dial: some dial gets that very port, and so itself.
+func TestTCPDoesNotConnectToItself(t *testing.T) {
+	low := ephemeralPorts()
+	if low == 0 {
+		t.Skip("this system does not tell its ephemeral ports")
+	}
+	forEachEngine(t, func(t *testing.T, h *house) {
+		var dead []netip.AddrPort
+		for i := range uint16(3) {
+			dead = append(dead, netip.AddrPortFrom(loopback.Addr(), (low+2000+2*i)&^1))
+		}
+		addr := h.serve(Service{}, dead...)
+		for range 3000 {
+			c, err := net.Dial("tcp", addr.String())
+			if err != nil {
+				continue // reset before connect returned
+			}
+			c.SetDeadline(time.Now().Add(20 * time.Second))
+			io.WriteString(c, "ping")
+			if n, _ := io.ReadFull(c, make([]byte, 4)); n > 0 {
+				t.Fatal("got an answer from an endpoint where nobody listens")
+			}
+			c.(*net.TCPConn).SetLinger(0)
+			c.Close()
+		}
+	})
+}
+
+func TestSelfConnectionIsKnown(t *testing.T) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	at := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: int(deadPort(t).Port())}
+	if err := errors.Join(unix.Bind(fd, at), unix.Connect(fd, at)); err != nil {
+		t.Fatal(err)
+	}
+	if !toItself(int32(fd)) {
+		t.Error("a socket that is connected to itself is not known as that")
+	}
+	addr := tcpServer(t, echo)
+	c := dialTCP(t, addr)
+	f, err := c.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if toItself(int32(f.Fd())) {
+		t.Error("a proper connection is taken for one to itself")
+	}
+}
+
+// A host name may have an address that nobody serves before one that somebody does.
+func TestTCPHostNameWithSeveralAddresses(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		server := tcpServer(t, named("alive"))
+		addrs, err := net.DefaultResolver.LookupNetIP(t.Context(), "ip", "localhost")
+		if err != nil || len(addrs) < 2 {
+			t.Skip("localhost has one address here:", addrs, err)
+		}
+		addr := h.serve(Service{})
+		h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{
+			{ID: "name", Host: "localhost", Addr: netip.AddrPortFrom(netip.Addr{}, server.Port())},
+		}}})
+		if got := ask(t, addr); got != "alive" {
+			t.Errorf("got %q, want alive", got)
+		}
+	})
+}
+
+// The loop tries the addresses of a name one after the other, as they were given.
+func TestLoopTriesAllAddressesOfAName(t *testing.T) {
+	h := &house{T: t, balancer: lb.NewRoundRobin()}
+	h.options = Options{LoadBalancer: h.balancer, Loops: 1}
+	addr := h.serve(Service{ConnectTimeout: 20 * time.Second}, stuckPort(t))
+	defer h.Close()
+	server := tcpServer(t, named("alive"))
+	c := dialTCP(t, addr)
+	l := h.engine.(*loopEngine).loops[0]
+	eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 1))
+	l.do(func() {
+		for _, s := range l.sockets {
+			if p, ok := s.(*loopPair); ok {
+				p.dial = &dialing{deadline: l.now + int64(time.Minute)}
+				p.dial.addrs = []netip.Addr{netip.MustParseAddr("127.0.0.2"), server.Addr()}
+				p.endpoint.Addr = netip.AddrPortFrom(netip.Addr{}, server.Port())
+				p.connectFailed(unix.ECONNREFUSED)
+			}
+		}
+	})
+	if b, err := io.ReadAll(c); err != nil || string(b) != "alive" {
+		t.Errorf("got %q, %v, want alive", b, err)
+	}
+}
+
+// A cut that comes between the dial and the relay is not forgotten.
+func TestPortableCutBeforeRelay(t *testing.T) {
+	addr := tcpServer(t, func(c *net.TCPConn) { io.ReadAll(c) })
+	a, b := dialTCP(t, addr), dialTCP(t, addr)
+	p := newPair(a, b, newService(&Service{Name: "s"}, lb.NewRoundRobin(), hclog.NewNullLogger(), 1))
+	p.cut()
+	p.relay(nil) // hangs until the test's time is up if the cut is forgotten
+}
