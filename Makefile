@@ -2,7 +2,8 @@
 
 export GOFLAGS += -buildvcs=false
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)'
 # Without a C compiler there is no race detector: a warning here, an error in CI.
 RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.mod))

@@ -125,13 +125,30 @@ func (s sources) snippet(r *hcl.Range) *snippet {
 	lineStart := bytes.LastIndexByte(src.masked[:start], '\n') + 1
 	line := src.masked[lineStart:]
 	line = bytes.TrimRight(line[:lineLength(line)], "\r\n")
-	sn := &snippet{at: *r, code: string(line)}
+	sn := &snippet{at: *r}
 	sn.from = min(start-lineStart, len(line))
 	sn.to = min(max(r.End.Byte-lineStart, sn.from), len(line))
+	if cut := max(sn.from-maxSnippet/2, 0); len(line) > maxSnippet {
+		line = line[cut:min(cut+maxSnippet, len(line))]
+		sn.from -= cut
+		sn.to = min(sn.to-cut, len(line))
+	}
+	sn.code = strings.Map(printable, string(line))
 	if nav, ok := src.nav.(interface{ ContextString(int) string }); ok {
 		sn.context = s.scrub(nav.ContextString(start))
 	}
 	return sn
+}
+
+// maxSnippet is how much of a line is shown, in bytes.
+const maxSnippet = 200
+
+// printable keeps control characters, of one byte each, from the terminal.
+func printable(r rune) rune {
+	if r != '\t' && (r < ' ' || r == 0x7f) {
+		return '?'
+	}
+	return r
 }
 
 func (s *snippet) writeText(b *bytes.Buffer, on, off string) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -62,6 +64,10 @@ func (l *loader) find(paths []string) []string {
 		l.problem(nil, "No configuration", "Name a file, or a directory that holds *.hcl files.")
 	}
 	for _, path := range paths {
+		if path == "" { // which Clean would make the working directory
+			l.problem(nil, "Unreadable configuration", "The path is empty. Name a file, or a directory that holds *.hcl files.")
+			continue
+		}
 		path = filepath.Clean(path)
 		info, err := os.Stat(path)
 		switch {
@@ -108,12 +114,43 @@ func isDir(path string) bool {
 
 // parse adds one file.
 func (l *loader) parse(name string, src []byte) {
+	if !l.isText(name, src) {
+		return
+	}
 	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	l.sources.add(name, src, file)
+	if more := len(diags) - maxSyntaxErrors; more > 0 {
+		diags = diags[:maxSyntaxErrors]
+		diags[maxSyntaxErrors-1].Detail += fmt.Sprintf(" (And %d more in this file. Is it a configuration?)", more)
+	}
 	l.diags = append(l.diags, diags...)
 	if !diags.HasErrors() {
 		l.bodies = append(l.bodies, file.Body)
 	}
+}
+
+// What is beyond these is no configuration, but a slip of the hand: a binary, a log.
+const (
+	maxFile         = 16 << 20
+	maxSyntaxErrors = 20
+)
+
+// isText reports files that cannot be a configuration at all, each once.
+func (l *loader) isText(name string, src []byte) bool {
+	if len(src) > maxFile {
+		l.problem(nil, "Not a configuration", "%s has %d MiB. Name a file, or a directory that holds *.hcl files.", name, len(src)>>20)
+		return false
+	}
+	for i := 0; i < len(src); {
+		r, size := utf8.DecodeRune(src[i:])
+		if r == 0 || r == utf8.RuneError && size == 1 {
+			line := 1 + bytes.Count(src[:i], []byte("\n"))
+			l.problem(nil, "Not a configuration", "%s is not UTF-8 text, in line %d. If it is a configuration, save it as UTF-8.", name, line)
+			return false
+		}
+		i += size
+	}
+	return true
 }
 
 // finish decodes what was parsed.

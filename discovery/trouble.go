@@ -109,7 +109,7 @@ func (t *troubles) logBeginLocked(k kind, w *watch, err error) {
 		t.log.Error("consul denies access: the ACL token is wrong or lacks a right; endpoints stay as they are",
 			"rights_needed", "service:read, node:read", "service", w.name(), "error", err)
 	case throttled:
-		t.log.Warn("consul refuses requests: too many at once from this host; endpoints stay as they are until they get through",
+		t.log.Warn("consul refuses requests: too many at once from this host; until they get through endpoints stay as they are, and services that had none yet have none",
 			"see", "limits.http_max_conns_per_client in the agent's configuration, or use its https port", "error", err)
 	case lost:
 		if t.ever {

@@ -108,23 +108,24 @@ func (d *daemon) serve(signals <-chan os.Signal) int {
 
 // stop ends the daemon after the signal s. Endpoints are followed until the last connection has ended.
 func (d *daemon) stop(s os.Signal, signals <-chan os.Signal) int {
-	d.log.Info("stopping", "signal", s, "grace", d.cfg.ShutdownGrace)
+	d.log.Info("stopping", "signal", s.String(), "grace", d.cfg.ShutdownGrace.String())
 	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.ShutdownGrace)
 	defer cancel()
-	stopped := make(chan error, 1)
+	stopped, why := make(chan error, 1), "shutdown_grace is over"
 	go d.shutdown(ctx, stopped)
 	for {
 		select {
 		case err := <-stopped:
 			if err != nil {
-				d.log.Warn("stopped, connections were cut", "reason", err)
+				d.log.Warn("stopped, what was still open was cut", "reason", why)
 			} else {
 				d.log.Info("stopped")
 			}
 			return exitOK
 		case s := <-signals:
 			if s != syscall.SIGHUP {
-				d.log.Warn("cutting connections at once", "signal", s)
+				why = "second signal"
+				d.log.Warn("cutting connections at once", "signal", s.String())
 				cancel()
 			}
 		}

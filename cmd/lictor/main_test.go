@@ -42,6 +42,11 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("FAKE_CONSUL", strings.TrimPrefix(consul.URL, "http://"))
 			env.Setenv("HANGING_CONSUL", hanging.Addr().String())
+			binary, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			env.Setenv("BINARY", binary)              // a file that is no configuration
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // or each process takes a second to end under the race detector
 			return nil
 		},

@@ -92,6 +92,8 @@ func (c *runCommand) Run(args []string) int {
 	case err != nil:
 	case len(rest) > 0:
 		err = fmt.Errorf("%q is one argument too many; did you mean -config %s?", rest[0], rest[0])
+	case slices.Contains(c.paths, ""):
+		err = errors.New("-config is empty: name a file, or a directory of *.hcl files")
 	case len(c.paths) == 0:
 		err = errors.New("no configuration given: -config PATH names a file, or a directory of *.hcl files")
 	case c.logLevel != "" && !slices.Contains(config.LogLevels(), c.logLevel):
@@ -117,7 +119,7 @@ func (c *runCommand) Run(args []string) int {
 
 	d, err := c.start(cfg, diags)
 	if err != nil {
-		c.explain(err)
+		c.explain(newLogger(cfg, c.err), err)
 		return exitFailed
 	}
 	return d.serve(signals)
@@ -126,15 +128,17 @@ func (c *runCommand) Run(args []string) int {
 // errReported is an error that the user has been told of.
 var errReported = errors.New("reported")
 
-// explain prints each of the errors in err.
-func (c *runCommand) explain(err error) {
+// explain reports each of the errors in err.
+func (c *runCommand) explain(log hclog.Logger, err error) {
 	var several *multierror.Error
 	switch {
 	case errors.Is(err, errReported):
 	case errors.As(err, &several):
 		for _, e := range several.Errors {
-			c.explain(e)
+			c.explain(log, e)
 		}
+	case c.logJSON: // whoever reads the log reads JSON
+		log.Error("not started", "error", err.Error()+hint(err))
 	default:
 		fmt.Fprintf(c.err, "lictor: %v%s\n", err, hint(err))
 	}
@@ -148,7 +152,7 @@ func hint(err error) string {
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return " (this host has no such address)"
 	case errors.Is(err, syscall.EACCES):
-		return " (ports below 1024 need CAP_NET_BIND_SERVICE)"
+		return " (ports below 1024 need CAP_NET_BIND_SERVICE: run as root, by setcap cap_net_bind_service=+ep, or with AmbientCapabilities= in systemd)"
 	}
 	return ""
 }

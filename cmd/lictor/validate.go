@@ -94,7 +94,7 @@ func (c *validateCommand) ask(cfg *config.Config, diags *config.Diagnostics) {
 	case c.json:
 		diags.Extend(hcl.Diagnostics{{Severity: hcl.DiagWarning, Summary: "Filters not checked", Detail: err.Error()}})
 	default:
-		fmt.Fprintf(c.err, "filters not checked: %v\n", err)
+		fmt.Fprintf(c.err, "note: filters not checked: %v\n", err)
 	}
 }
 
@@ -105,15 +105,19 @@ func (c *validateCommand) report(cfg *config.Config, diags config.Diagnostics) i
 	} else {
 		err = diags.WriteText(c.err, isTerminal(c.err))
 	}
-	if diags.HasErrors() || err != nil {
+	if diags.HasErrors() {
 		return exitFailed
 	}
-	if !c.json {
+	if !c.json && err == nil {
 		listeners := 0
 		for _, s := range cfg.Services {
 			listeners += len(s.Listen)
 		}
-		fmt.Fprintf(c.out, "ok: %s, %s\n", count(len(cfg.Services), "service"), count(listeners, "listener"))
+		_, err = fmt.Fprintf(c.out, "ok: %s, %s\n", count(len(cfg.Services), "service"), count(listeners, "listener"))
+	}
+	if err != nil {
+		fmt.Fprintf(c.err, "lictor: %v\n", err)
+		return exitFailed
 	}
 	return exitOK
 }

@@ -11,8 +11,11 @@ import (
 	"github.com/posener/complete"
 )
 
-// version is set by the linker: -ldflags "-X main.version=v0.1.0".
-var version = "dev"
+// Set by the linker: -ldflags "-X main.version=v0.1.0 -X main.revision=0123456789ab".
+var (
+	version  = "dev"
+	revision string // of the source; empty: what Go knows of it, if it does
+)
 
 // A build says what this program was made from.
 type build struct {
@@ -25,7 +28,7 @@ type build struct {
 }
 
 func newBuild() build {
-	b := build{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+	b := build{Version: version, Revision: revision, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
@@ -47,14 +50,15 @@ func newBuild() build {
 
 // String is such as "lictor v0.1.0 (0123456789ab, go1.26.0 linux/amd64)".
 func (b build) String() string {
-	revision := "unknown revision"
+	source := ""
 	if b.Revision != "" {
-		revision = b.Revision[:min(12, len(b.Revision))]
+		source = b.Revision[:min(12, len(b.Revision))]
+		if b.Modified {
+			source += "+changes"
+		}
+		source += ", "
 	}
-	if b.Modified {
-		revision += "+changes"
-	}
-	return fmt.Sprintf("lictor %s (%s, %s %s/%s)", b.Version, revision, b.Go, b.OS, b.Arch)
+	return fmt.Sprintf("lictor %s (%s%s %s/%s)", b.Version, source, b.Go, b.OS, b.Arch)
 }
 
 type versionCommand struct {
@@ -75,8 +79,8 @@ func (c *versionCommand) AutocompleteArgs() complete.Predictor { return complete
 func (c *versionCommand) Help() string {
 	return `Usage: lictor version [options]
 
-  Prints the version, the revision of the source and the Go release that
-  lictor was built with.
+  Prints the version, the revision of the source if it is known, and the Go
+  release that lictor was built with.
 
 Options:
 
@@ -99,7 +103,10 @@ func (c *versionCommand) Run(args []string) int {
 	}
 	b := newBuild()
 	if !c.json {
-		fmt.Fprintln(c.out, b)
+		if _, err := fmt.Fprintln(c.out, b); err != nil {
+			fmt.Fprintf(c.err, "lictor: %v\n", err)
+			return exitFailed
+		}
 		return exitOK
 	}
 	enc := json.NewEncoder(c.out)
