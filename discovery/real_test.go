@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +17,8 @@ import (
 	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
 // An agent is a real Consul in development mode.
@@ -29,18 +30,18 @@ type agent struct {
 	cmd     *exec.Cmd
 }
 
-// consulBinary skips the test where there is no Consul: see the Makefile for how to get one.
+// consulBinary skips the test where there is no Consul, but not in CI: make consul gets one.
 func consulBinary(t *testing.T) string {
 	t.Helper()
-	cache, _ := os.UserCacheDir()
-	built := filepath.Join(cache, "lictor", "consul-1.22.7-"+runtime.GOOS+"-"+runtime.GOARCH)
-	for _, name := range []string{os.Getenv("CONSUL"), "consul", built} {
-		if path, err := exec.LookPath(name); err == nil && name != "" {
-			return path
-		}
+	path, err := testconsul.Find()
+	switch {
+	case err == nil:
+		return path
+	case os.Getenv("CI") != "":
+		t.Fatal(err)
 	}
-	t.Skip("no consul binary in $CONSUL, PATH or the cache")
-	return ""
+	t.Skip(err)
+	panic("unreachable")
 }
 
 // startAgent starts a Consul with the configuration in hcl besides the usual.

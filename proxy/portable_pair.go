@@ -21,7 +21,7 @@ import (
 //	both sources ended     -> both connections are closed
 //	source fails (RST)     -> what was read is delivered, then the destination gets a RST; all is over
 //	destination fails      -> the direction stops; the other one delivers what the failed peer had sent before, then the source gets a RST
-//	nothing moves for long -> both are closed; with a RST if a direction had ended, for then the other one is cut short
+//	nothing moves for long -> both are closed; with a RST if a direction had ended or has bytes left, for then something is cut short
 //	cut                    -> RST both ways
 //
 // The conns are never wrapped: splice(2) needs them as they are.

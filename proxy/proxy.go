@@ -1,8 +1,9 @@
 // Package proxy opens the listeners of services and forwards what arrives there, TCP connections and UDP datagrams, to the
 // endpoints that a load balancer names.
 //
-//	p := proxy.New(proxy.Options{LoadBalancer: balancer, Logger: logger})
-//	err := p.Apply([]proxy.Service{{Name: "web", Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9000")}}})
+//	p, err := proxy.New(proxy.Options{LoadBalancer: balancer, Logger: logger})
+//	...
+//	err = p.Apply([]proxy.Service{{Name: "web", Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9000")}}})
 //	...
 //	err = p.Shutdown(ctx) // let connections finish until ctx ends
 //
