@@ -5,10 +5,12 @@
 //
 //	rr := lb.NewRoundRobin()
 //	rr.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpoints}})
-//	endpoint, err := rr.NextEndpoint("web", client, lb.Tried{})
+//	m, err := rr.NextEndpoint("web", client, lb.Tried{})
+//	...          // dial m.Address(); if that fails, m.Failed()
+//	m.Done()     // when the connection has ended
 //
 // A pick allocates nothing and never waits for discovery. Whoever fails to reach an endpoint asks again with that endpoint among
-// the [Tried] ones.
+// the [Tried] ones. A [Member] also tells, for as long as somebody holds on to it, whether the endpoint has left its service.
 //
 // This is the ground floor: it imports no other room of Lictor.
 package lb
@@ -65,19 +67,14 @@ type Endpoints struct {
 // A LoadBalancer distributes the clients of services over their endpoints. All methods may be called concurrently.
 type LoadBalancer interface {
 	// NextEndpoint returns the endpoint that should serve the next connection or session of service from the client at src. It
-	// never returns an endpoint whose ID is in tried. Errors are ErrMissingServiceEntry and ErrMissingEndpoints.
-	NextEndpoint(service string, src netip.AddrPort, tried Tried) (Endpoint, error)
+	// never returns an endpoint whose ID is in tried. Errors are ErrMissingServiceEntry and ErrMissingEndpoints. The caller
+	// calls Done of what it got, once.
+	NextEndpoint(service string, src netip.AddrPort, tried Tried) (*Member, error)
 
 	// OnUpdate replaces the sets of the services named in updates, and leaves all other services as they are: several sources
-	// (Consul, static lists) feed one balancer, and each speaks for its own services only. The balancer keeps no reference to updates.
+	// (Consul, static lists) feed one balancer, and each speaks for its own services only. The balancer keeps no reference to
+	// updates. When it returns, endpoints that are gone are picked no more, and their Members have left.
 	OnUpdate(updates []Endpoints)
-
-	// Contains tells whether service has e now, under the same ID at the same address.
-	Contains(service string, e Endpoint) bool
-
-	// Version changes with each OnUpdate that changed something, after the change is visible to NextEndpoint and Contains.
-	// Whoever holds on to an endpoint compares it, cheaply, to know when to ask Contains again.
-	Version() uint64
 }
 
 // MaxTried is how many endpoints a Tried remembers.

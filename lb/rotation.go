@@ -36,21 +36,14 @@ type rotation struct {
 
 // A slot is one endpoint's place in the rotation.
 type slot struct {
-	Endpoint
+	*Member
 	taken      int64   // turns since t was 0
 	phase      float64 // lag when t was 0, in turns
 	start, end float64 // window of the next turn, in picks
 }
 
-func (r *rotation) contains(e *Endpoint) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	i, ok := r.index[e.ID]
-	return ok && r.slots[i].Host == e.Host && r.slots[i].Addr == e.Addr
-}
-
 // next takes the next turn of an endpoint that is not in tried.
-func (r *rotation) next(tried *Tried) (Endpoint, bool) {
+func (r *rotation) next(tried *Tried) (*Member, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for len(r.closed) > 0 && r.slots[r.closed[0]].start <= float64(r.now)+noise {
@@ -59,7 +52,7 @@ func (r *rotation) next(tried *Tried) (Endpoint, bool) {
 	i := r.first(&r.open, r.byEnd, tried)
 	if i < 0 {
 		if i = r.first(&r.closed, r.byStart, tried); i < 0 {
-			return Endpoint{}, false
+			return nil, false
 		}
 	}
 	s := &r.slots[i]
@@ -69,7 +62,8 @@ func (r *rotation) next(tried *Tried) (Endpoint, bool) {
 	if r.now++; r.now == r.total {
 		r.setBack()
 	}
-	return s.Endpoint, true
+	s.picked()
+	return s.Member, true
 }
 
 // first pops the first slot of heap that is not in tried, or returns -1.
@@ -112,13 +106,13 @@ func (r *rotation) setWindow(s *slot) {
 	s.end = (turn + r.delta) * perTurn
 }
 
-// replace makes endpoints, valid ones of distinct IDs, the rotation's set, and tells whether that changed anything. Endpoints that stay
-// keep their place in the order and their lag.
-func (r *rotation) replace(endpoints []Endpoint) bool {
+// replace makes endpoints, valid ones of distinct IDs, the rotation's set. Endpoints that stay keep their place in the order and
+// their lag.
+func (r *rotation) replace(endpoints []Endpoint) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.equalLocked(endpoints) {
-		return false
+		return
 	}
 	byID := make(map[string]*Endpoint, len(endpoints))
 	for i := range endpoints {
@@ -126,18 +120,22 @@ func (r *rotation) replace(endpoints []Endpoint) bool {
 	}
 	slots := make([]slot, 0, len(endpoints))
 	for i := range r.slots {
-		if e, ok := byID[r.slots[i].ID]; ok {
-			slots = append(slots, slot{Endpoint: *e, phase: r.lagLocked(&r.slots[i])})
+		old := &r.slots[i]
+		e, ok := byID[old.ID]
+		if ok {
+			slots = append(slots, slot{Member: old.renewed(*e), phase: r.lagLocked(old)})
 			delete(byID, e.ID)
+		}
+		if !ok || slots[len(slots)-1].tally != old.tally {
+			old.left.Store(true)
 		}
 	}
 	for _, e := range endpoints {
 		if _, ok := byID[e.ID]; ok {
-			slots = append(slots, slot{Endpoint: e})
+			slots = append(slots, slot{Member: newMember(e)})
 		}
 	}
 	r.resetLocked(slots)
-	return true
 }
 
 // lagLocked is how many turns s is owed; negative, had in advance. Within one, but for picks that avoided tried endpoints; what
@@ -168,7 +166,7 @@ func (r *rotation) resetLocked(slots []slot) {
 }
 
 func (r *rotation) equalLocked(endpoints []Endpoint) bool {
-	if len(endpoints) != len(r.slots) || r.index == nil {
+	if len(endpoints) != len(r.slots) {
 		return false
 	}
 	for _, e := range endpoints {

@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 )
 
 // RoundRobin is a LoadBalancer that gives every endpoint its turn, weighted endpoints as many turns as their weight says, spread
@@ -15,7 +14,6 @@ import (
 type RoundRobin struct {
 	services sync.Map // of service name to *rotation
 	update   sync.Mutex
-	version  atomic.Uint64
 	shuffle  func(n int, swap func(i, j int))
 }
 
@@ -27,16 +25,16 @@ func NewRoundRobin() *RoundRobin {
 }
 
 // NextEndpoint implements LoadBalancer. The client's address does not matter.
-func (b *RoundRobin) NextEndpoint(service string, _ netip.AddrPort, tried Tried) (Endpoint, error) {
+func (b *RoundRobin) NextEndpoint(service string, _ netip.AddrPort, tried Tried) (*Member, error) {
 	v, ok := b.services.Load(service)
 	if !ok {
-		return Endpoint{}, ErrMissingServiceEntry
+		return nil, ErrMissingServiceEntry
 	}
-	e, ok := v.(*rotation).next(&tried)
+	m, ok := v.(*rotation).next(&tried)
 	if !ok {
-		return Endpoint{}, ErrMissingEndpoints
+		return nil, ErrMissingEndpoints
 	}
-	return e, nil
+	return m, nil
 }
 
 // OnUpdate implements LoadBalancer. Endpoints that stay keep their place in the order and the turns they are owed; new ones come
@@ -44,37 +42,24 @@ func (b *RoundRobin) NextEndpoint(service string, _ netip.AddrPort, tried Tried)
 func (b *RoundRobin) OnUpdate(updates []Endpoints) {
 	b.update.Lock()
 	defer b.update.Unlock()
-	changed := false
 	for _, u := range updates {
 		if u.Removed {
-			_, loaded := b.services.LoadAndDelete(u.Service)
-			changed = changed || loaded
+			if v, ok := b.services.LoadAndDelete(u.Service); ok {
+				v.(*rotation).replace(nil)
+			}
 			continue
 		}
 		endpoints := valid(u.Endpoints)
 		if v, ok := b.services.Load(u.Service); ok {
-			changed = v.(*rotation).replace(endpoints) || changed
+			v.(*rotation).replace(endpoints)
 			continue
 		}
 		b.shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
 		r := &rotation{}
 		r.replace(endpoints)
 		b.services.Store(u.Service, r)
-		changed = true
-	}
-	if changed {
-		b.version.Add(1)
 	}
 }
-
-// Contains implements LoadBalancer.
-func (b *RoundRobin) Contains(service string, e Endpoint) bool {
-	v, ok := b.services.Load(service)
-	return ok && v.(*rotation).contains(&e)
-}
-
-// Version implements LoadBalancer.
-func (b *RoundRobin) Version() uint64 { return b.version.Load() }
 
 // valid returns a copy of endpoints without those that nobody could dial and without repeated IDs.
 func valid(endpoints []Endpoint) []Endpoint {

@@ -43,52 +43,81 @@ func TestUpdateLeavesOtherServicesAlone(t *testing.T) {
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1, 1)}, {Service: "db", Endpoints: named(1)}})
 	b.OnUpdate([]Endpoints{{Service: "db"}})
 	if e, err := b.NextEndpoint("web", client, Tried{}); err != nil || e.ID != "A" {
-		t.Errorf("got %q, %v, want A", e.ID, err)
+		t.Errorf("got %v, %v, want A", e, err)
 	}
 }
 
-func TestVersionChangesWithContentOnly(t *testing.T) {
-	b := inOrder()
-	steps := []struct {
-		name    string
-		update  Endpoints
-		changes bool
-	}{
-		{"first set", Endpoints{Service: "web", Endpoints: named(1, 1)}, true},
-		{"same set", Endpoints{Service: "web", Endpoints: named(1, 1)}, false},
-		{"other weight", Endpoints{Service: "web", Endpoints: named(1, 2)}, true},
-		{"one leaves", Endpoints{Service: "web", Endpoints: named(1)}, true},
-		{"unknown service removed", Endpoints{Service: "db", Removed: true}, false},
-		{"removed", Endpoints{Service: "web", Removed: true}, true},
-	}
-	for _, s := range steps {
-		before := b.Version()
-		b.OnUpdate([]Endpoints{s.update})
-		if got := b.Version() != before; got != s.changes {
-			t.Errorf("%s: version changed %v, want %v", s.name, got, s.changes)
+// pick returns the member of "web" that is called id.
+func pick(t *testing.T, b *RoundRobin, id string) *Member {
+	t.Helper()
+	for range 100 {
+		m, err := b.NextEndpoint("web", client, Tried{})
+		if err != nil {
+			t.Fatal(err)
 		}
+		if m.ID == id {
+			return m
+		}
+		m.Done()
 	}
+	t.Fatalf("no pick of %s", id)
+	return nil
 }
 
-func TestContains(t *testing.T) {
-	b := inOrder()
-	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1, 1)}})
+func TestMemberLeaves(t *testing.T) {
 	moved := endpoint("A", 1)
 	moved.Addr = netip.MustParseAddrPort("10.0.0.9:80")
 	for _, tt := range []struct {
-		name, service string
-		endpoint      Endpoint
-		want          bool
+		name   string
+		update Endpoints
+		left   bool
 	}{
-		{"there", "web", endpoint("A", 1), true},
-		{"with another weight", "web", endpoint("A", 5), true},
-		{"at another address", "web", moved, false},
-		{"unknown endpoint", "web", endpoint("C", 1), false},
-		{"unknown service", "db", endpoint("A", 1), false},
+		{"same set", Endpoints{Service: "web", Endpoints: named(1, 1)}, false},
+		{"another weight", Endpoints{Service: "web", Endpoints: named(5, 1)}, false},
+		{"another one joins", Endpoints{Service: "web", Endpoints: named(1, 1, 1)}, false},
+		{"another one leaves", Endpoints{Service: "web", Endpoints: named(1)}, false},
+		{"another service goes", Endpoints{Service: "db", Removed: true}, false},
+		{"leaves", Endpoints{Service: "web", Endpoints: named(1, 1)[1:]}, true},
+		{"moves to another address", Endpoints{Service: "web", Endpoints: []Endpoint{moved}}, true},
+		{"empty set", Endpoints{Service: "web"}, true},
+		{"service goes", Endpoints{Service: "web", Removed: true}, true},
 	} {
-		if got := b.Contains(tt.service, tt.endpoint); got != tt.want {
-			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		b := inOrder()
+		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1, 1)}, {Service: "db"}})
+		a := pick(t, b, "A")
+		b.OnUpdate([]Endpoints{tt.update})
+		if got := a.Left(); got != tt.left {
+			t.Errorf("%s: left %v, want %v", tt.name, got, tt.left)
 		}
+	}
+}
+
+// Whoever comes back is another member: what left does not return.
+func TestMemberThatLeftStaysSo(t *testing.T) {
+	b := inOrder()
+	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1)}})
+	old := pick(t, b, "A")
+	b.OnUpdate([]Endpoints{{Service: "web"}})
+	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1)}})
+	if !old.Left() || pick(t, b, "A").Left() {
+		t.Errorf("left: old %v, new %v, want true and false", old.Left(), pick(t, b, "A").Left())
+	}
+}
+
+func TestMemberCountsOverAChangeOfWeight(t *testing.T) {
+	b := inOrder()
+	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1)}})
+	first := pick(t, b, "A")
+	first.Failed()
+	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(3)}})
+	second := pick(t, b, "A")
+	if second.Weight != 3 || second.open.Load() != 2 || second.failed.Load() != 1 {
+		t.Errorf("got weight %d, %d open, %d failed, want 3, 2, 1", second.Weight, second.open.Load(), second.failed.Load())
+	}
+	first.Done()
+	second.Done()
+	if n := second.open.Load(); n != 0 {
+		t.Errorf("got %d open, want 0", n)
 	}
 }
 
@@ -103,7 +132,7 @@ func TestUndialableAndRepeatedEndpointsAreLeftOut(t *testing.T) {
 	}}})
 	for _, want := range []string{"10.0.0.2:80", "db.example.com:5432", "10.0.0.2:80"} {
 		if e, err := b.NextEndpoint("web", client, Tried{}); err != nil || e.Address() != want {
-			t.Errorf("got %q, %v, want %s", e.Address(), err, want)
+			t.Errorf("got %v, %v, want %s", e, err, want)
 		}
 	}
 }

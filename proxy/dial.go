@@ -15,8 +15,8 @@ import (
 const maxDials = 3
 
 // dial connects to the next endpoint of s that answers. It tries up to maxDials different ones, each for the service's connect timeout.
-// The error tells all that was tried.
-func dial(ctx context.Context, s *service, src netip.AddrPort) (*net.TCPConn, lb.Endpoint, error) {
+// The error tells all that was tried. The caller says when the endpoint is Done.
+func dial(ctx context.Context, s *service, src netip.AddrPort) (*net.TCPConn, *lb.Member, error) {
 	var tried lb.Tried
 	var errs *multierror.Error
 	for tried.Len() < maxDials {
@@ -25,24 +25,26 @@ func dial(ctx context.Context, s *service, src netip.AddrPort) (*net.TCPConn, lb
 			if errs != nil && errors.Is(err, lb.ErrMissingEndpoints) {
 				break // there are some, and all were tried: what they said is the reason
 			}
-			return nil, lb.Endpoint{}, err
+			return nil, nil, err
 		}
 		conn, err := dialEndpoint(ctx, s, endpoint)
 		if err == nil {
 			return conn, endpoint, nil
 		}
 		if ctx.Err() != nil {
-			return nil, lb.Endpoint{}, ctx.Err()
+			endpoint.Done()
+			return nil, nil, ctx.Err()
 		}
 		s.dialFailed(endpoint, err)
+		endpoint.Done()
 		errs = multierror.Append(errs, err)
 		tried.Add(endpoint.ID)
 	}
 	errs.ErrorFormat = oneLine
-	return nil, lb.Endpoint{}, errs
+	return nil, nil, errs
 }
 
-func dialEndpoint(ctx context.Context, s *service, e lb.Endpoint) (*net.TCPConn, error) {
+func dialEndpoint(ctx context.Context, s *service, e *lb.Member) (*net.TCPConn, error) {
 	d := net.Dialer{Timeout: s.spec.Load().connectTimeout(), KeepAliveConfig: keepAlive}
 	c, err := d.DialContext(ctx, "tcp", e.Address())
 	if err != nil {

@@ -150,6 +150,7 @@ func (p *loopPair) missed(err error) {
 	p.s.dialFailed(p.endpoint, err)
 	p.dial.errs = multierror.Append(p.dial.errs, err)
 	p.dial.tried.Add(p.endpoint.ID)
+	p.leave()
 }
 
 // unserved resets the client, because of err or what was tried before.

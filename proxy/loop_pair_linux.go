@@ -33,7 +33,7 @@ type loopPair struct {
 	s      *service
 	dial   *dialing // what was tried, while connecting after a first failure
 
-	endpoint lb.Endpoint
+	endpoint *lb.Member // nil while there is none
 	src      netip.AddrPort
 
 	fd     [2]int32
@@ -433,13 +433,26 @@ func (p *loopPair) close() {
 	if p.s.log.IsDebug() {
 		p.logEnd()
 	}
+	p.leave()
 	p.state = closed
 	p.loop.release(p.number)
 	p.socket.ended(p)
 }
 
+// leave lets go of the endpoint.
+func (p *loopPair) leave() {
+	if p.endpoint != nil {
+		p.endpoint.Done()
+		p.endpoint = nil
+	}
+}
+
 func (p *loopPair) logEnd() {
-	args := []any{"client", p.src, "endpoint", p.endpoint.Address(), "up", p.flow[client].moved, "down", p.flow[server].moved,
+	address := ""
+	if p.endpoint != nil {
+		address = p.endpoint.Address()
+	}
+	args := []any{"client", p.src, "endpoint", address, "up", p.flow[client].moved, "down", p.flow[server].moved,
 		"took", time.Duration(p.loop.now - p.began), "reason", p.reason}
 	if p.errno != 0 {
 		args = append(args, "error", p.errno)

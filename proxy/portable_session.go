@@ -23,8 +23,7 @@ type session struct {
 	socket   *udpSocket
 	service  *service
 	key      sessionKey
-	endpoint lb.Endpoint
-	version  uint64 // of the balancer, when the endpoint was known to be in the service; the listener's goroutine's
+	endpoint *lb.Member
 	source   []byte // control message that makes answers leave from the address that the client used; nil where that is the only one
 
 	refused atomic.Bool  // the endpoint refused a datagram
@@ -43,8 +42,8 @@ type session struct {
 // maxQueue is how many datagrams may wait for a host name.
 const maxQueue = 16
 
-func newSession(u *udpSocket, s *service, key sessionKey, e lb.Endpoint, version uint64) *session {
-	x := &session{socket: u, service: s, key: key, endpoint: e, version: version}
+func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session {
+	x := &session{socket: u, service: s, key: key, endpoint: e}
 	if key.local.IsValid() {
 		x.source = sourceControl(key.local)
 	}
@@ -164,19 +163,6 @@ func (x *session) refuse(err error) {
 	}
 }
 
-// left tells whether the endpoint has left the service. Only the listener's goroutine calls it.
-func (x *session) left() bool {
-	v := x.service.balancer.Version()
-	if v == x.version {
-		return false
-	}
-	if !x.service.balancer.Contains(x.service.name(), x.endpoint) {
-		return true
-	}
-	x.version = v
-	return false
-}
-
 // idle is how long the session may be silent.
 func (x *session) idle() time.Duration { return x.service.spec.Load().idleTimeout() }
 
@@ -192,6 +178,7 @@ func (x *session) close() bool {
 	if x.io.conn != nil {
 		x.io.conn.Close()
 	}
+	x.endpoint.Done()
 	x.service.at(0).sessionsActive.Add(-1)
 	return true
 }

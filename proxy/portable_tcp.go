@@ -97,6 +97,7 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 		}
 		return
 	}
+	defer endpoint.Done()
 	p := newPair(client, server, s)
 	stop := context.AfterFunc(t.cut, p.cut)
 	defer stop()

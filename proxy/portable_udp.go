@@ -102,7 +102,7 @@ func (u *udpSocket) forward(key sessionKey, b []byte) {
 			tried.Add(x.endpoint.ID)
 			u.end(x)
 			x = nil
-		} else if x != nil && (x.service != s || x.left()) {
+		} else if x != nil && (x.service != s || x.endpoint.Left()) {
 			u.end(x)
 			x = nil
 		}
@@ -140,7 +140,6 @@ func (u *udpSocket) open(s *service, key sessionKey, tried *lb.Tried) *session {
 		return nil
 	}
 	for range maxDials {
-		version := s.balancer.Version() // before the pick, so that a change after it is noticed
 		endpoint, err := s.next(key.client, *tried)
 		if errors.Is(err, lb.ErrMissingEndpoints) && tried.Len() > 0 {
 			*tried = lb.Tried{} // who refused before may be back
@@ -151,9 +150,10 @@ func (u *udpSocket) open(s *service, key sessionKey, tried *lb.Tried) *session {
 			s.unserved(key.client, err)
 			return nil
 		}
-		x := newSession(u, s, key, endpoint, version)
+		x := newSession(u, s, key, endpoint)
 		if err := x.connect(); err != nil {
 			s.dialFailed(endpoint, err)
+			endpoint.Done()
 			tried.Add(endpoint.ID)
 			continue
 		}

@@ -11,9 +11,7 @@ import (
 
 // A LoadBalancer is what the proxier asks for endpoints. An lb.LoadBalancer is one.
 type LoadBalancer interface {
-	NextEndpoint(service string, src netip.AddrPort, tried lb.Tried) (lb.Endpoint, error)
-	Contains(service string, e lb.Endpoint) bool
-	Version() uint64
+	NextEndpoint(service string, src netip.AddrPort, tried lb.Tried) (*lb.Member, error)
 }
 
 // A service is a Service at work: what sockets see of it, and what outlives a change of its specification. It is all that an
@@ -37,15 +35,16 @@ func (s *service) name() string { return s.spec.Load().Name }
 // at is the counters of one loop.
 func (s *service) at(loop int) *counters { return &s.counters[loop] }
 
-// next picks an endpoint for the client at src.
-func (s *service) next(src netip.AddrPort, tried lb.Tried) (lb.Endpoint, error) {
+// next picks an endpoint for the client at src. Whoever gets it has to say when it is Done.
+func (s *service) next(src netip.AddrPort, tried lb.Tried) (*lb.Member, error) {
 	return s.balancer.NextEndpoint(s.name(), src, tried)
 }
 
 // dialFailed is told of each endpoint that was not reached.
-func (s *service) dialFailed(e lb.Endpoint, err error) {
+func (s *service) dialFailed(m *lb.Member, err error) {
+	m.Failed()
 	s.at(0).dialsFailed.Add(1)
-	s.troubles.warn(s.log, "endpoint not reached, trying another", "endpoint", e.Address(), "error", err)
+	s.troubles.warn(s.log, "endpoint not reached, trying another", "endpoint", m.Address(), "error", err)
 }
 
 // unserved is told of each client that got no endpoint, or none that answered.
