@@ -96,6 +96,15 @@ service "dns" {
 
   # How many sessions there can be at once; when there are more, the one that was idle longest ends. UDP only.
   max_sessions = 65536
+
+  # How many datagrams an instance answers each of a client's datagrams with. A session ends as soon as they have come: short exchanges then cost
+  # a socket for as long as they take only. Left out: any number, sessions end when they are idle. 0: none is expected, and those that
+  # come are thrown away; clients then share a socket for each instance. UDP only.
+  responses = 1
+
+  # After how many datagrams of a client its next ones go to another instance. 1 spreads every datagram, which is what syslog wants, together with
+  # responses = 0. Left out: a client stays with its instance as long as its session lives. UDP only.
+  # requests = 1
 }
 
 # A service that does not need Consul.

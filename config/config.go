@@ -27,6 +27,9 @@ const (
 	DefaultIdleTimeoutUDP   = time.Minute
 	DefaultHalfCloseTimeout = 5 * time.Minute
 	DefaultMaxSessions      = 65536
+
+	// AnyResponses stands for any number of responses, which is the default.
+	AnyResponses = -1
 	DefaultConsulAddress    = "127.0.0.1:8500"
 )
 
@@ -76,6 +79,8 @@ type Service struct {
 	IdleTimeout      time.Duration // zero: no limit (TCP only)
 	HalfCloseTimeout time.Duration // TCP: how long one direction may stay silent after the other ended; zero: no limit
 	MaxSessions      int           // UDP
+	Responses        int           // UDP: to each of a client's datagrams; AnyResponses if nobody knows, zero if none
+	Requests         int           // UDP: after so many another endpoint is picked; zero: never
 
 	// Exactly one of these is set.
 	Consul *ConsulQuery

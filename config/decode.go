@@ -155,15 +155,15 @@ func (b *block) oneOf(name, def string, valid []string) string {
 	return v
 }
 
-// integer reads a whole number from 1 to most.
-func (b *block) integer(name string, def, most int) int {
-	hint := fmt.Sprintf("write a whole number from 1 to %d", most)
+// integer reads a whole number from least to most.
+func (b *block) integer(name string, def, least, most int) int {
+	hint := fmt.Sprintf("write a whole number from %d to %d", least, most)
 	v, ok := b.value(name, cty.Number, hint)
 	if !ok {
 		return def
 	}
 	n, accuracy := v.AsBigFloat().Int64()
-	if accuracy != big.Exact || n < 1 || n > int64(most) {
+	if accuracy != big.Exact || n < int64(least) || n > int64(most) {
 		b.l.problem(b.rangeOf(name), "Number out of range", "%s: %s.", name, hint)
 		return def
 	}

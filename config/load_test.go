@@ -56,6 +56,7 @@ func TestSmallestConfigGetsDefaults(t *testing.T) {
 			IdleTimeout:      time.Hour,
 			HalfCloseTimeout: 5 * time.Minute,
 			MaxSessions:      65536,
+			Responses:        AnyResponses,
 			Consul:           &ConsulQuery{Service: "web"},
 		}},
 	}
@@ -84,6 +85,8 @@ service "b" {
   protocol     = "udp"
   idle_timeout = "2m"
   max_sessions = 7
+  responses = 0
+  requests = 1
   consul {
     service    = "bee"
     tags       = ["v2", "blue"]
@@ -106,7 +109,7 @@ service "a" {
 		LogLevel: "debug",
 		LogJSON:  true,
 		Services: []Service{{
-			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
+			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536, Responses: AnyResponses,
 			Static: &Static{Endpoints: []StaticEndpoint{
 				{Addr: netip.MustParseAddrPort("10.0.0.5:80")},
 				{Addr: netip.MustParseAddrPort("[2001:db8::7]:80")},
@@ -114,7 +117,7 @@ service "a" {
 			}},
 		}, {
 			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second, IdleTimeout: 2 * time.Minute,
-			HalfCloseTimeout: 5 * time.Minute, MaxSessions: 7,
+			HalfCloseTimeout: 5 * time.Minute, MaxSessions: 7, Responses: 0, Requests: 1,
 			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`", Datacenter: "dc2", Near: "_agent"},
 		}},
 	}
@@ -122,8 +125,8 @@ service "a" {
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 22 {
-		t.Errorf("got the filter on line %d, want 22", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 24 {
+		t.Errorf("got the filter on line %d, want 24", line)
 	}
 }
 

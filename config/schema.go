@@ -21,7 +21,8 @@ func tlsSchema() *hcl.BodySchema {
 }
 
 func serviceSchema() *hcl.BodySchema {
-	s := arguments("listen", "protocol", "balance", "connect_timeout", "idle_timeout", "half_close_timeout", "max_sessions")
+	s := arguments("listen", "protocol", "balance", "connect_timeout", "idle_timeout", "half_close_timeout", "max_sessions",
+		"responses", "requests")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}}
 	return s
 }

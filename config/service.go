@@ -12,6 +12,8 @@ import (
 const (
 	maxNameLength  = 128
 	maxMaxSessions = 1 << 24
+
+	maxDatagramLimit = 1 << 30 // of responses and requests
 )
 
 // services reads all service blocks.
@@ -67,7 +69,9 @@ func (l *loader) service(hb *hcl.Block) Service {
 func (b *block) timeouts(s *Service) {
 	s.ConnectTimeout = b.duration("connect_timeout", DefaultConnectTimeout, "it is how long an instance has to accept a connection. The default is \"1s\"")
 	s.HalfCloseTimeout = b.duration("half_close_timeout", DefaultHalfCloseTimeout, zeroAllowed)
-	s.MaxSessions = b.integer("max_sessions", DefaultMaxSessions, maxMaxSessions)
+	s.MaxSessions = b.integer("max_sessions", DefaultMaxSessions, 1, maxMaxSessions)
+	s.Responses = b.integer("responses", AnyResponses, 0, maxDatagramLimit)
+	s.Requests = b.integer("requests", 0, 1, maxDatagramLimit)
 	if s.Protocol == UDP {
 		s.IdleTimeout = b.duration("idle_timeout", DefaultIdleTimeoutUDP, "nothing else ends a UDP session. The default is \"1m\"")
 	} else {
@@ -77,7 +81,7 @@ func (b *block) timeouts(s *Service) {
 
 // foreign reports arguments that belong to the other protocol.
 func (b *block) foreign(p Protocol) {
-	other, names := UDP, []string{"max_sessions"}
+	other, names := UDP, []string{"max_sessions", "responses", "requests"}
 	if p == UDP {
 		other, names = TCP, []string{"connect_timeout", "half_close_timeout"}
 	}

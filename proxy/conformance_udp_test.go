@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,6 +28,16 @@ func udpServer(t *testing.T, handle func(b []byte) []byte) netip.AddrPort {
 }
 
 func serveUDP(t *testing.T, c *net.UDPConn, handle func(b []byte) []byte) {
+	serveUDPAll(t, c, func(b []byte) [][]byte {
+		if answer := handle(b); answer != nil {
+			return [][]byte{answer}
+		}
+		return nil
+	})
+}
+
+// serveUDPAll is serveUDP with any number of answers.
+func serveUDPAll(t *testing.T, c *net.UDPConn, handle func(b []byte) [][]byte) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		buf := make([]byte, maxDatagram)
@@ -38,7 +49,7 @@ func serveUDP(t *testing.T, c *net.UDPConn, handle func(b []byte) []byte) {
 				}
 				continue
 			}
-			if answer := handle(buf[:n]); answer != nil {
+			for _, answer := range handle(buf[:n]) {
 				c.WriteToUDPAddrPort(answer, from)
 			}
 		}
@@ -428,4 +439,188 @@ func TestUDPManyClients(t *testing.T) {
 		}
 		wg.Wait()
 	})
+}
+
+// A session ends when all answers have come that its client's datagrams should have.
+func TestUDPSessionEndsWithItsResponses(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP, Responses: 2}, udpServerTwice(t))
+		c := dialUDP(t, addr)
+		want := 0
+		for range 5 {
+			c.Write([]byte("x"))
+			for _, text := range []string{"x", "x again"} {
+				if got := receive(t, c); got != text {
+					t.Fatalf("got %q, want %q", got, text)
+				}
+			}
+			want++
+			eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
+		}
+		eventually(t, equals("datagrams down", func() int64 { return h.stats().DatagramsDown }, 10))
+		if s := h.stats(); s.Sessions != int64(want) || s.DatagramsUp != 5 {
+			t.Errorf("got %d sessions and %d datagrams up, want %d and 5", s.Sessions, s.DatagramsUp, want)
+		}
+	})
+}
+
+// A client that asks again before the answer has come keeps its session until both have.
+func TestUDPResponsesCountForEachRequest(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		c := dialUDP(t, h.serve(Service{Protocol: UDP, Responses: 1}, server.LocalAddr().(*net.UDPAddr).AddrPort()))
+		var session netip.AddrPort
+		buf := make([]byte, 10)
+		for i := range 2 {
+			c.Write([]byte{'0' + byte(i)})
+			_, from, err := server.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if i > 0 && from != session {
+				t.Fatalf("the second datagram came from %v, want %v", from, session)
+			}
+			session = from
+		}
+		server.WriteToUDPAddrPort([]byte("a"), session)
+		if got := receive(t, c); got != "a" {
+			t.Fatalf("got %q, want a", got)
+		}
+		if n := h.stats().SessionsActive; n != 1 {
+			t.Errorf("got %d sessions after one of two answers, want 1", n)
+		}
+		server.WriteToUDPAddrPort([]byte("b"), session)
+		if got := receive(t, c); got != "b" {
+			t.Fatalf("got %q, want b", got)
+		}
+		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
+	})
+}
+
+// With requests = 1 each datagram of a client goes to the next endpoint, and the answers of all still reach it.
+func TestUDPRequestsSpreadDatagrams(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP, Requests: 1}, udpServer(t, says("a")), udpServer(t, says("b")), udpServer(t, says("c")))
+		c := dialUDP(t, addr)
+		counts := map[string]int{}
+		for i := range 30 {
+			counts[query(t, c, fmt.Sprint(i))[:1]]++
+		}
+		for _, name := range []string{"a", "b", "c"} {
+			if n := counts[name]; n < 9 || n > 11 { // 10, but for what query repeats
+				t.Errorf("%s answered %d of 30, want 10: %v", name, n, counts)
+			}
+		}
+		if n := h.stats().SessionsActive; n < 30 {
+			t.Errorf("got %d sessions that wait for further answers, want 30", n)
+		}
+	})
+}
+
+// After so many datagrams, and not before, another endpoint is picked.
+func TestUDPRequestsRepickAfterN(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP, Requests: 4}, udpServer(t, says("a")), udpServer(t, says("b")))
+		c := dialUDP(t, addr)
+		for round := range 6 {
+			for range 4 {
+				c.Write([]byte("x"))
+			}
+			names := map[string]int{}
+			for range 4 {
+				names[receive(t, c)]++
+			}
+			if len(names) != 1 {
+				t.Fatalf("round %d: got %v, want all four answers from one endpoint", round, names)
+			}
+		}
+		if n := h.stats().Sessions; n != 6 {
+			t.Errorf("got %d sessions, want one for each four datagrams", n)
+		}
+	})
+}
+
+// Syslog: every datagram to the next endpoint, and nothing comes back.
+func TestUDPOneWay(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const endpoints, clients, each = 4, 20, 50
+		var got [endpoints]atomic.Int64
+		var addrs []netip.AddrPort
+		for i := range endpoints {
+			addrs = append(addrs, udpServer(t, func(b []byte) []byte { got[i].Add(1); return b }))
+		}
+		addr := h.serve(Service{Protocol: UDP, Requests: 1, Responses: -1}, addrs...)
+		var all []*net.UDPConn
+		for range clients {
+			all = append(all, dialUDP(t, addr))
+		}
+		total := func() int64 { return got[0].Load() + got[1].Load() + got[2].Load() + got[3].Load() }
+		for i := range each {
+			for _, c := range all {
+				c.Write([]byte("<34>1 a line"))
+			}
+			// The kernel's queues are not endless.
+			eventually(t, equals("datagrams arrived", total, int64((i+1)*clients)))
+		}
+		for i := range got {
+			if n := got[i].Load(); n < clients*each/endpoints-5 || n > clients*each/endpoints+5 {
+				t.Errorf("endpoint %d got %d of %d datagrams, want a quarter", i, n, clients*each)
+			}
+		}
+		for _, c := range all {
+			c.SetReadDeadline(time.Now().Add(time.Millisecond))
+			if n, err := c.Read(make([]byte, 10)); err == nil {
+				t.Fatalf("got an answer of %d bytes, want none", n)
+			}
+		}
+		if s := h.stats(); s.DatagramsUp != clients*each || s.DatagramsDown != 0 || s.DatagramsDropped != 0 {
+			t.Errorf("got %d datagrams up, %d down, %d dropped, want %d, 0, 0", s.DatagramsUp, s.DatagramsDown, s.DatagramsDropped, clients*each)
+		}
+	})
+}
+
+// An endpoint that is not there is noticed, though no session lasts longer than its datagram.
+func TestUDPOneWayNoticesARefusal(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		var got atomic.Int64
+		alive := udpServer(t, func([]byte) []byte { got.Add(1); return nil })
+		c := dialUDP(t, h.serve(Service{Protocol: UDP, Responses: -1, Requests: 1}, deadUDP(t), alive))
+		eventually(t, func() error {
+			c.Write([]byte("x"))
+			if got.Load() < 10 {
+				return errPending
+			}
+			return nil
+		})
+		if h.stats().DialsFailed == 0 {
+			t.Error("no endpoint refused, so this shows nothing")
+		}
+	})
+}
+
+// receive waits for a datagram.
+func receive(t *testing.T, c *net.UDPConn) string {
+	t.Helper()
+	buf := make([]byte, maxDatagram)
+	c.SetReadDeadline(time.Now().Add(20 * time.Second))
+	n, err := c.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:n])
+}
+
+// udpServerTwice answers each datagram twice.
+func udpServerTwice(t *testing.T) netip.AddrPort {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+	if err != nil {
+		t.Fatal(err)
+	}
+	serveUDPAll(t, c, func(b []byte) [][]byte { return [][]byte{b, append(b[:len(b):len(b)], " again"...)} })
+	return c.LocalAddr().(*net.UDPAddr).AddrPort()
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"net"
 	"net/netip"
+	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -19,17 +20,17 @@ func wantLocalAddr(c *net.UDPConn, wildcard netip.Addr) error {
 		return err
 	}
 	var failed error
-	err = raw.Control(func(fd uintptr) {
-		if wildcard.Is4() {
-			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-		} else {
-			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-		}
-	})
-	if err != nil {
+	if err = raw.Control(func(fd uintptr) { failed = wantLocalAddrFD(int(fd), wildcard) }); err != nil {
 		return err
 	}
 	return failed
+}
+
+func wantLocalAddrFD(fd int, wildcard netip.Addr) error {
+	if wildcard.Is4() {
+		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
+	}
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
 }
 
 // localAddr is the address that a datagram was sent to, by its control message. For IPv4 that is the host's own address even if the
@@ -40,20 +41,43 @@ func localAddr(oob []byte) netip.Addr {
 		if err != nil {
 			break
 		}
-		switch {
-		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
-			info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0]))
-			return netip.AddrFrom4(info.Spec_dst)
-		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
-			info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
-			if a := netip.AddrFrom16(info.Addr); !a.IsMulticast() {
-				return a
-			}
-			return netip.Addr{}
+		if a := localOf(h.Level, h.Type, data); a.IsValid() {
+			return a
 		}
 		oob = rest
 	}
 	return netip.Addr{}
+}
+
+// localOf is what one control message says of that; invalid if it says nothing.
+func localOf(level, kind int32, data []byte) netip.Addr {
+	switch {
+	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+		info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0]))
+		return netip.AddrFrom4(info.Spec_dst)
+	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+		info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&data[0]))
+		if a := netip.AddrFrom16(info.Addr); !a.IsMulticast() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// putSource writes the control message that makes a datagram leave from the given address of this host, and returns its size.
+func putSource(oob []byte, family uint16, from localSource) int {
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
+	data := unsafe.Pointer(&oob[unix.CmsgLen(0)])
+	if family == unix.AF_INET {
+		h.Level, h.Type = unix.IPPROTO_IP, unix.IP_PKTINFO
+		h.SetLen(unix.CmsgLen(unix.SizeofInet4Pktinfo))
+		*(*unix.Inet4Pktinfo)(data) = unix.Inet4Pktinfo{Spec_dst: [4]byte(from[12:])}
+		return unix.CmsgSpace(unix.SizeofInet4Pktinfo)
+	}
+	h.Level, h.Type = unix.IPPROTO_IPV6, unix.IPV6_PKTINFO
+	h.SetLen(unix.CmsgLen(unix.SizeofInet6Pktinfo))
+	*(*unix.Inet6Pktinfo)(data) = unix.Inet6Pktinfo{Addr: from}
+	return unix.CmsgSpace(unix.SizeofInet6Pktinfo)
 }
 
 // sourceControl is the control message that makes a datagram leave from local. The interface is the kernel's choice.

@@ -7,11 +7,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // loopEngine is the engine for Linux: event loops, one for each processor that Go may use.
 type loopEngine struct {
-	*portable // for UDP
+	*portable // for its budget
 	loops     []*loop
 	running   sync.WaitGroup
 	ctx       context.Context // ends lookups
@@ -27,8 +28,9 @@ func newLoopEngine(n int, b *budget) (engine, error) {
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)
 	}
+	began := time.Now()
 	for i := range n {
-		l, err := newLoop(i, n)
+		l, err := newLoop(i, n, began)
 		if err != nil {
 			e.close()
 			return nil, err

@@ -24,7 +24,8 @@ type loop struct {
 	epfd   int
 	wakefd int
 	began  time.Time
-	now    int64        // of the loop's clock, in nanoseconds since began; read once per turn
+	now    int64 // of the loop's clock, in nanoseconds since began; read once per turn
+	turns  uint64
 	load   atomic.Int64 // pairs
 
 	mu      sync.Mutex
@@ -41,6 +42,7 @@ type loop struct {
 	spare   []task
 
 	wheel    wheel
+	udp      *udpKit // nil until there is a UDP listener
 	pipes    *pipePool
 	buf      [bufferSize]byte
 	backlogs []*backlog  // free ones
@@ -59,7 +61,8 @@ type task struct {
 	from int
 }
 
-func newLoop(id, of int) (*loop, error) {
+// newLoop returns loop id of so many, with a clock that began at the given time.
+func newLoop(id, of int, began time.Time) (*loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -69,7 +72,7 @@ func newLoop(id, of int) (*loop, error) {
 		unix.Close(epfd)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &loop{id: id, epfd: epfd, wakefd: wakefd, began: time.Now(), pipes: newPipePool(max(maxPipes/of, 2))}
+	l := &loop{id: id, epfd: epfd, wakefd: wakefd, began: began, pipes: newPipePool(max(maxPipes/of, 2))}
 	l.wheel.init()
 	if err := l.add(int32(wakefd), unix.EPOLLIN|unix.EPOLLET, l.number(waker{l}), 0); err != 0 {
 		unix.Close(epfd)
@@ -95,11 +98,13 @@ func (l *loop) run() {
 	unix.Close(l.epfd)
 	unix.Close(l.wakefd)
 	l.pipes.close()
+	l.udp.close()
 }
 
 // turn waits for something to do and does it, each socket its share.
 func (l *loop) turn() {
 	n := l.wait()
+	l.turns++
 	l.now = int64(time.Since(l.began))
 	l.wheel.skip(l.now)
 	for i := range l.events[:n] {
@@ -107,6 +112,9 @@ func (l *loop) turn() {
 		if s := l.sockets[e.Fd]; s != nil {
 			s.ready(int(e.Pad), e.Events)
 		}
+	}
+	if l.udp != nil {
+		l.udp.down.flush()
 	}
 	if l.pending.Load() {
 		l.runPosted()
@@ -120,13 +128,25 @@ func (l *loop) turn() {
 	l.wheel.advance(l.now)
 	// Only now: an event in hand may have been of a socket that was closed after epoll told of it.
 	for _, n := range l.leaving {
-		if p, ok := l.sockets[n].(*loopPair); ok && len(l.pairs) < maxFree {
-			l.pairs = append(l.pairs, p)
-		}
+		l.recycle(l.sockets[n])
 		l.sockets[n] = nil
 		l.unused = append(l.unused, n)
 	}
 	l.leaving = l.leaving[:0]
+}
+
+// recycle keeps what is done with for the next of its kind.
+func (l *loop) recycle(s pollable) {
+	switch s := s.(type) {
+	case *loopPair:
+		if len(l.pairs) < maxFree {
+			l.pairs = append(l.pairs, s)
+		}
+	case *loopSession:
+		if len(l.udp.sessions) < maxFree {
+			l.udp.sessions = append(l.udp.sessions, s)
+		}
+	}
 }
 
 // wait returns how many events there are. It looks without waiting first: under load there are some, and then the Go scheduler need not know.
@@ -234,5 +254,29 @@ func (l *loop) keep(b []byte) *backlog {
 func (l *loop) forget(k *backlog) {
 	if k != nil && len(l.backlogs) < maxFree {
 		l.backlogs = append(l.backlogs, k)
+	}
+}
+
+// A udpKit is what a loop that serves UDP has beside its sockets.
+type udpKit struct {
+	in       *batch // of clients
+	down     answers
+	up       sender
+	work     []*loopSession // sessions that have datagrams in the batch in hand
+	sessions []*loopSession // free ones
+	serial   uint64         // of the next session
+}
+
+// useUDP makes the kit if there is none.
+func (l *loop) useUDP() {
+	if l.udp == nil {
+		l.udp = &udpKit{in: newBatch(), down: answers{in: newBatch()}, work: make([]*loopSession, 0, batchSize)}
+	}
+}
+
+func (k *udpKit) close() {
+	if k != nil {
+		k.in.free()
+		k.down.in.free()
 	}
 }

@@ -56,30 +56,45 @@ func listenFD(addr netip.AddrPort) (_ int, bound netip.AddrPort, err error) {
 	setOption(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	setOption(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	setKeepAlive(int32(fd))
-	if addr.Addr().Is6() {
-		only := 1
-		if addr.Addr().IsUnspecified() {
-			only = 0 // the IPv6 wildcard takes IPv4 clients too
-		}
-		setOption(int32(fd), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only)
-	}
+	onlyIPv6(int32(fd), addr.Addr())
 	if err = unix.Bind(fd, sockaddr(addr)); err != nil {
 		return -1, bound, os.NewSyscallError("bind", err)
 	}
 	if err = unix.Listen(fd, 1<<16-1); err != nil { // the kernel lowers it to net.core.somaxconn
 		return -1, bound, os.NewSyscallError("listen", err)
 	}
+	bound, err = boundTo(fd, addr)
+	return fd, bound, err
+}
+
+// onlyIPv6 lets a socket that is to listen on addr have the clients that it should: the IPv6 wildcard takes those of IPv4 too.
+func onlyIPv6(fd int32, addr netip.Addr) {
+	if addr.Is6() {
+		setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolean(!addr.IsUnspecified()))
+	}
+}
+
+// boolean is b as socket options take it.
+func boolean(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// boundTo is addr with the port that fd, which was bound to it, really has.
+func boundTo(fd int, addr netip.AddrPort) (netip.AddrPort, error) {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
-		return -1, bound, os.NewSyscallError("getsockname", err)
+		return addr, os.NewSyscallError("getsockname", err)
 	}
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
-		return fd, netip.AddrPortFrom(addr.Addr(), uint16(sa.Port)), nil
+		return netip.AddrPortFrom(addr.Addr(), uint16(sa.Port)), nil
 	case *unix.SockaddrInet6:
-		return fd, netip.AddrPortFrom(addr.Addr(), uint16(sa.Port)), nil
+		return netip.AddrPortFrom(addr.Addr(), uint16(sa.Port)), nil
 	}
-	return fd, addr, nil
+	return addr, nil
 }
 
 // sockaddr is addr as package unix takes it.

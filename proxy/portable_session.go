@@ -27,6 +27,7 @@ type session struct {
 	source   []byte // control message that makes answers leave from the address that the client used; nil where that is the only one
 
 	refused atomic.Bool  // the endpoint refused a datagram
+	asked   atomic.Int64 // datagrams of the client
 	last    atomic.Int64 // when a datagram moved last, either way; nanoseconds of the socket's clock
 	listed  atomic.Int64 // last as of the session's place in the table's list
 
@@ -127,6 +128,7 @@ func (x *session) replies() {
 		}
 	}
 	c := x.service.at(0)
+	answers := int64(0)
 	for {
 		b, err := x.io.receive()
 		switch {
@@ -143,6 +145,11 @@ func (x *session) replies() {
 			}
 			continue
 		}
+		responses := int64(x.service.spec.Load().Responses)
+		if responses < 0 {
+			b.free()
+			continue
+		}
 		// A datagram that cannot be sent to the client is lost, as on any hop.
 		_, _, err = x.socket.conn.WriteMsgUDPAddrPort(b.bytes(), x.source, x.key.client)
 		if err == nil {
@@ -153,6 +160,10 @@ func (x *session) replies() {
 			c.datagramsDropped.Add(1)
 		}
 		b.free()
+		if answers++; responses > 0 && answers >= responses*x.asked.Load() {
+			x.socket.end(x)
+			return
+		}
 	}
 }
 

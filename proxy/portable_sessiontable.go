@@ -15,11 +15,12 @@ type sessionKey struct {
 // A sessionTable holds the sessions of one listener, and knows which has been idle longest.
 type sessionTable struct {
 	mu       sync.Mutex
-	byKey    map[sessionKey]*session
-	list     session       // ring of sessions, least recently listed at list.next; only its links are used
-	draining bool          // no new sessions
-	empty    chan struct{} // closed when draining and empty
-	woken    chan struct{} // has an element when the next expiry may have come nearer
+	byKey    map[sessionKey]*session // but for those that have had all their requests
+	count    int                     // in the list
+	list     session                 // ring of sessions, least recently listed at list.next; only its links are used
+	draining bool                    // no new sessions
+	empty    chan struct{}           // closed when draining and empty
+	woken    chan struct{}           // has an element when the next expiry may have come nearer
 }
 
 // drainQuiet is how long a session must have been quiet to count as finished when its listener shuts down.
@@ -45,7 +46,7 @@ func (t *sessionTable) get(key sessionKey) *session {
 func (t *sessionTable) len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.byKey)
+	return t.count
 }
 
 // add returns false while draining.
@@ -68,11 +69,13 @@ func (t *sessionTable) add(x *session, now time.Duration) bool {
 func (t *sessionTable) linkLocked(x *session) {
 	x.prev, x.next = t.list.prev, &t.list
 	x.prev.next, x.next.prev = x, x
+	t.count++
 }
 
 func (t *sessionTable) unlinkLocked(x *session) {
 	x.prev.next, x.next.prev = x.next, x.prev
 	x.prev, x.next = nil, nil
+	t.count--
 }
 
 // touch notes that x moved a datagram.
@@ -98,10 +101,21 @@ func (t *sessionTable) remove(x *session) {
 		return
 	}
 	t.unlinkLocked(x)
+	t.unbindLocked(x)
+	t.signalLocked()
+}
+
+// unbind lets the next datagram of x's client begin another session. x goes on to take answers.
+func (t *sessionTable) unbind(x *session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.unbindLocked(x)
+}
+
+func (t *sessionTable) unbindLocked(x *session) {
 	if t.byKey[x.key] == x {
 		delete(t.byKey, x.key)
 	}
-	t.signalLocked()
 }
 
 // oldest is the session idle longest, or nil. Under a flood of new clients the whole list turns over sooner than an active session
@@ -110,7 +124,7 @@ func (t *sessionTable) oldest() *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var found *session
-	for range min(len(t.byKey), 8) {
+	for range min(t.count, 8) {
 		x := t.list.next
 		last := x.last.Load()
 		if last == x.listed.Load() {
@@ -145,8 +159,8 @@ func (t *sessionTable) nextToExpire(now time.Duration) (*session, time.Duration)
 func (t *sessionTable) all() []*session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]*session, 0, len(t.byKey))
-	for _, x := range t.byKey {
+	out := make([]*session, 0, t.count)
+	for x := t.list.next; x != &t.list; x = x.next {
 		out = append(out, x)
 	}
 	return out
@@ -171,7 +185,7 @@ func (t *sessionTable) drain() <-chan struct{} {
 }
 
 func (t *sessionTable) signalLocked() {
-	if t.draining && len(t.byKey) == 0 {
+	if t.draining && t.count == 0 {
 		select {
 		case <-t.empty:
 		default:

@@ -111,8 +111,12 @@ func (u *udpSocket) forward(key sessionKey, b []byte) {
 				break
 			}
 		}
+		x.asked.Add(1) // before it is answered
 		switch err := x.send(b); {
 		case err == nil:
+			if limit := s.spec.Load().Requests; limit > 0 && x.asked.Load() >= int64(limit) {
+				u.sessions.unbind(x)
+			}
 			s.at(0).datagramsUp.Add(1)
 			s.at(0).bytesUp.Add(int64(len(b)))
 			u.sessions.touch(x, u.now())

@@ -10,7 +10,8 @@
 // A TCP connection is dialled off the accept loop; a dial that fails goes to the next endpoint, and a client that cannot be served gets a
 // reset at once. Both directions of a connection end independently (half-close), a reset is passed on as a reset, and bytes that
 // were read are delivered. A UDP client has a session: a socket of its own, connected to one endpoint, so that answers and ICMP
-// errors find their way back. The session ends when it is idle, and moves to another endpoint when its endpoint refuses or leaves.
+// errors find their way back. The session ends when it is idle or has all its answers, and moves to another endpoint when its endpoint
+// refuses or leaves.
 //
 // Descriptors are budgeted: where they run out, new TCP clients wait in the kernel's queue, and the UDP sessions idle longest make
 // room. Nothing is allocated or logged per datagram.
@@ -72,11 +73,21 @@ type Service struct {
 	// MaxSessions bounds the UDP sessions of each listener; beyond it the one idle longest ends. Zero means 65,536. Descriptors
 	// may bound them sooner.
 	MaxSessions int
+
+	// Responses is how many datagrams an endpoint answers each of a client's datagrams with. A UDP session ends at once when that many have come
+	// for all that its client has sent: 1 suits DNS. Zero means that nobody knows, and sessions end by IdleTimeout. Negative means
+	// none: what comes back is thrown away, and on the loops the sessions of a listener share a socket for each endpoint.
+	Responses int
+
+	// Requests is after how many datagrams of a client another endpoint is picked for its next ones; the session that there was goes
+	// on to take answers. 1 spreads every datagram, which suits syslog. Zero and negative mean never.
+	Requests int
 }
 
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Protocol == o.Protocol && slices.Equal(s.Listen, o.Listen) && s.ConnectTimeout == o.ConnectTimeout &&
-		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions
+		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
+		s.Responses == o.Responses && s.Requests == o.Requests
 }
 
 func (s *Service) connectTimeout() time.Duration {

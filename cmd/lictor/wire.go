@@ -75,6 +75,8 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 			IdleTimeout:      orNever(s.IdleTimeout),
 			HalfCloseTimeout: orNever(s.HalfCloseTimeout),
 			MaxSessions:      s.MaxSessions,
+			Responses:        responsesOf(s.Responses),
+			Requests:         s.Requests,
 		})
 	}
 	return services
@@ -92,6 +94,17 @@ func engineOf(e config.Engine) proxy.Engine {
 		return proxy.EnginePortable
 	}
 	return proxy.EngineAuto
+}
+
+// responsesOf turns the configuration's zero, which means none, and its absence into the proxier's.
+func responsesOf(n int) int {
+	switch n {
+	case config.AnyResponses:
+		return 0
+	case 0:
+		return -1
+	}
+	return n
 }
 
 // orNever turns the configuration's zero, which means no limit, into the proxier's.

@@ -1,6 +1,8 @@
 service "a" {
   listen       = 9000
   max_sessions = 10
+  responses    = 1
+  requests     = 1
 }
 service "b" {
   listen             = 9001
@@ -13,4 +15,6 @@ service "c" {
   listen       = 9002
   protocol     = "udp"
   max_sessions = "many"
+  responses    = -1
+  requests     = 0
 }

@@ -1,0 +1,110 @@
+package proxy
+
+import (
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// An outlet is a socket connected to an endpoint that all one-way sessions of a shard with that endpoint send through: where no
+// answers are expected, nothing has to tell their clients apart. It stays open between sessions, so that it hears when the endpoint
+// refuses, which may be long after the session of one datagram has ended. What comes back is thrown away.
+type outlet struct {
+	timer    timer
+	shard    *udpShard
+	endpoint *lb.Member
+	fd       int32
+	number   int32
+	uses     int   // sessions
+	used     int64 // when a session let go of it last
+	dead     bool  // the endpoint refused a datagram
+}
+
+// outletTo is the outlet to an endpoint.
+func (h *udpShard) outletTo(m *lb.Member, addr netip.AddrPort) (*outlet, syscall.Errno) {
+	if o := h.outlets[m]; o != nil {
+		return o, 0
+	}
+	if !h.socket.engine.budget.TryAcquire(sessionDescriptors) {
+		return nil, unix.EMFILE
+	}
+	fd, err := connect(addr, unix.SOCK_DGRAM)
+	if err != 0 {
+		h.socket.engine.budget.Release(sessionDescriptors)
+		return nil, err
+	}
+	o := &outlet{shard: h, endpoint: m, fd: fd, used: h.loop.now}
+	o.timer.owner = o
+	o.number = h.loop.number(o)
+	h.outlets[m] = o
+	if err := h.loop.add(fd, unix.EPOLLIN, o.number, 0); err != 0 {
+		o.close()
+		return nil, err
+	}
+	h.loop.wheel.set(&o.timer, h.loop.now+h.idle)
+	return o, 0
+}
+
+// ready implements pollable.
+func (o *outlet) ready(int, uint32) {
+	if o.fd < 0 {
+		return
+	}
+	if _, err := recvDatagram(o.fd, o.shard.loop.buf[:1]); refusal(err) {
+		o.refuse(os.NewSyscallError("recv", err))
+	}
+}
+
+// refuse notes that the endpoint cannot be reached. Sessions find out by themselves; new ones get a new outlet.
+func (o *outlet) refuse(err error) {
+	if o.dead {
+		return
+	}
+	o.dead = true
+	o.shard.socket.service.Load().dialFailed(o.endpoint, err)
+	delete(o.shard.outlets, o.endpoint)
+	if o.uses == 0 {
+		o.close()
+	}
+}
+
+// done is told of each session that lets go of it.
+func (o *outlet) done() {
+	o.uses--
+	o.used = o.shard.loop.now
+	if o.uses == 0 && o.dead {
+		o.close()
+	}
+}
+
+// timeout implements timed: without sessions, an outlet stays as long as a session would.
+func (o *outlet) timeout() {
+	h := o.shard
+	switch at := o.used + h.idle; {
+	case o.uses > 0:
+		h.loop.wheel.set(&o.timer, h.loop.now+h.idle)
+	case at > h.loop.now:
+		h.loop.wheel.set(&o.timer, at)
+	default:
+		o.close()
+	}
+}
+
+func (o *outlet) close() {
+	h := o.shard
+	if o.fd < 0 {
+		return
+	}
+	closeFD(o.fd)
+	o.fd = -1
+	if h.outlets[o.endpoint] == o {
+		delete(h.outlets, o.endpoint)
+	}
+	h.loop.wheel.clear(&o.timer)
+	h.loop.release(o.number)
+	h.socket.engine.budget.Release(sessionDescriptors)
+}

@@ -1,0 +1,408 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A loopSession is a UDP client's pairing with an endpoint, in a loop.
+//
+//	            connected                    idle, evicted, endpoint gone,
+//	resolving -------------> live ----------------------------------------------> over
+//	    |       (without a                    or all answers have come              ^
+//	    |       host name: at once)                                                 |
+//	    +---------------------------------------------------------------------------+
+//
+// A session has a socket of its own, connected to the endpoint, so that what comes back belongs to this client, and so that the kernel
+// tells when the endpoint refuses (ICMP port unreachable). Where no answers are expected, it shares an outlet instead.
+type loopSession struct {
+	timer      timer
+	shard      *udpShard
+	s          *service
+	endpoint   *lb.Member
+	prev, next *loopSession // in the shard's ring
+
+	key    clientKey
+	serial uint64                // tells it from all other sessions of the loop
+	name   unix.RawSockaddrInet6 // of the client
+	used   int64                 // when a datagram moved last, either way
+	out    *outlet               // of a one-way session
+	wait   *lookup               // while resolving
+
+	requests, answers int64
+	turn              uint64 // of the loop, when there were answers last
+	fd, number        int32
+	head, tail        int16 // of its datagrams in the batch in hand; head is negative if there are none
+	state             sessionState
+	dead              bool // the endpoint refused a datagram
+	plain             bool // segmentation is not to be had (see batch)
+	joined            bool // the kernel joins answers
+}
+
+type sessionState int8
+
+const (
+	resolving sessionState = iota
+	live
+	over
+)
+
+// A lookup is what a session has while its endpoint's host name is resolved.
+type lookup struct {
+	queue [][]byte // datagrams that wait
+}
+
+// answersPerTurn is how many of a session's answers are read in a turn.
+const answersPerTurn = 16
+
+// newSession returns a session to be filled in.
+func (l *loop) newSession() *loopSession {
+	if n := len(l.udp.sessions); n > 0 {
+		x := l.udp.sessions[n-1]
+		l.udp.sessions = l.udp.sessions[:n-1]
+		return x
+	}
+	return new(loopSession)
+}
+
+func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey, in *batch, i int) {
+	*x = loopSession{shard: h, s: s, endpoint: e, key: key, name: in.names[i], used: h.loop.now, fd: -1, head: -1, serial: h.loop.udp.serial}
+	h.loop.udp.serial++
+	x.timer.owner = x
+}
+
+// connect opens the socket to the endpoint, unless its host name has to be resolved first.
+func (x *loopSession) connect() error {
+	if x.endpoint.Host != "" {
+		x.resolve()
+		return nil
+	}
+	return x.connectTo(x.endpoint.Addr)
+}
+
+func (x *loopSession) connectTo(addr netip.AddrPort) error {
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	h := x.shard
+	if x.s.spec.Load().Responses < 0 {
+		out, err := h.outletTo(x.endpoint, addr)
+		if err != 0 {
+			return x.dialError(err)
+		}
+		out.uses++
+		x.out, x.fd, x.state = out, out.fd, live
+		return nil
+	}
+	fd, err := connect(addr, unix.SOCK_DGRAM)
+	if err != 0 {
+		return x.dialError(err)
+	}
+	x.number = h.loop.number(x)
+	if err := h.loop.add(fd, unix.EPOLLIN, x.number, 0); err != 0 {
+		h.loop.release(x.number)
+		closeFD(fd)
+		return x.dialError(err)
+	}
+	x.fd, x.state = fd, live
+	return nil
+}
+
+func (x *loopSession) dialError(err syscall.Errno) error {
+	return fmt.Errorf("dial udp %s: %w", x.endpoint.Address(), os.NewSyscallError("connect", err))
+}
+
+// resolve looks the endpoint's host name up, beside the loop, and then connects.
+func (x *loopSession) resolve() {
+	l, u, w, host := x.shard.loop, x.shard.socket, &lookup{}, x.endpoint.Host
+	x.wait, x.state = w, resolving
+	ctx, cancel := context.WithTimeout(u.engine.ctx, x.s.spec.Load().connectTimeout())
+	u.engine.lookups.Go(func() {
+		defer cancel()
+		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		l.post(func() {
+			if x.wait == w { // else x is another client's by now
+				x.resolved(addrs, err)
+			}
+		})
+	})
+}
+
+func (x *loopSession) resolved(addrs []netip.Addr, err error) {
+	for _, a := range addrs {
+		if err = x.connectTo(netip.AddrPortFrom(a, x.endpoint.Addr.Port())); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		x.refuse(err)
+		return
+	}
+	queue := x.wait.queue
+	x.wait = nil
+	for _, b := range queue {
+		_ = sendDatagram(x.fd, b) // like any datagram it may be lost; what is wrong shows with the next
+	}
+	x.finished()
+}
+
+// refused tells whether the endpoint has refused a datagram, so that the next should go to another.
+func (x *loopSession) refused() bool { return x.dead || x.out != nil && x.out.dead }
+
+// refuse notes that the endpoint cannot be reached.
+func (x *loopSession) refuse(err error) {
+	if !x.dead {
+		x.dead = true
+		if x.out != nil {
+			x.out.refuse(err)
+		} else {
+			x.s.dialFailed(x.endpoint, err)
+		}
+	}
+}
+
+// touch notes that something moved.
+func (x *loopSession) touch() {
+	h := x.shard
+	front := h.ring.first == x
+	x.used = h.loop.now
+	h.ring.toBack(x)
+	if front {
+		h.aged()
+	}
+}
+
+// asked notes that the client has sent datagrams. After as many as a session may have, its client's next one begins another session.
+func (x *loopSession) asked(n int) {
+	x.touch()
+	x.requests += int64(n)
+	if limit := x.s.spec.Load().Requests; limit > 0 && x.requests >= int64(limit) {
+		x.unbind()
+	}
+}
+
+// unbind lets the client's next datagram begin another session. Answers still come.
+func (x *loopSession) unbind() {
+	if x.shard.byClient[x.key] == x {
+		delete(x.shard.byClient, x.key)
+	}
+}
+
+// forward sends the session's datagrams of the batch to the endpoint; those that it refuses, to another.
+func (x *loopSession) forward(in *batch) {
+	h, s := x.shard, x.s
+	i := x.head
+	x.head = -1
+	var tried lb.Tried
+	for tries := 0; ; tries++ {
+		if x.state == over { // it made room for another client of this batch
+			break
+		}
+		var err syscall.Errno
+		if i, err = x.sendFrom(in, i); i < 0 {
+			x.finished()
+			return
+		}
+		x.refuse(os.NewSyscallError("send", err))
+		if tries == maxDials-1 {
+			break
+		}
+		tried.Add(x.endpoint.ID)
+		x.end()
+		if x = h.begin(s, in.keyOf(int(i), h.socket.local), in, int(i), &tried); x == nil {
+			break
+		}
+		x.asked(in.datagramsFrom(i))
+	}
+	s.at(h.loop.id).datagramsDropped.Add(int64(in.datagramsFrom(i)))
+}
+
+// sendFrom sends the datagrams from i on. It stops at one that the endpoint refuses, and returns its place; negative if there is none.
+func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
+	if x.state == resolving {
+		for ; i >= 0; i = in.next[i] {
+			x.enqueue(in, int(i))
+		}
+		return -1, 0
+	}
+	c := x.s.at(x.shard.loop.id)
+	sent, bytes, dropped := 0, 0, 0
+	defer func() {
+		c.datagramsUp.Add(int64(sent))
+		c.bytesUp.Add(int64(bytes))
+		if dropped > 0 {
+			c.datagramsDropped.Add(int64(dropped))
+		}
+	}()
+	if in.next[i] < 0 && in.segment(int(i)) == 0 { // one datagram: the usual case
+		n := in.size(int(i))
+		switch err := sendDatagram(x.fd, in.bytes(int(i))); {
+		case err == 0:
+			sent, bytes = 1, n
+		case refusal(err):
+			return i, err
+		default: // a full buffer, a filter: any hop may lose a datagram
+			dropped = 1
+		}
+		return -1, 0
+	}
+	w := &x.shard.loop.udp.up
+	w.reset()
+	for ; i >= 0; i = in.next[i] {
+		w.add(parcel{base: in.base(int(i)), size: in.size(int(i)), segment: in.segment(int(i)), plain: &x.plain, place: i})
+	}
+	for w.more() {
+		n, err := w.send(x.fd)
+		sent, bytes = sent+n.datagrams, bytes+n.bytes
+		if refusal(err) {
+			return w.parcels[w.at].place, err
+		}
+		if err != 0 {
+			dropped += w.skip()
+		}
+	}
+	return -1, 0
+}
+
+// enqueue keeps a datagram until the endpoint's host name is resolved.
+func (x *loopSession) enqueue(in *batch, i int) {
+	c := x.s.at(x.shard.loop.id)
+	for b := range in.each(i) {
+		if len(x.wait.queue) == maxQueue {
+			c.datagramsDropped.Add(1)
+			continue
+		}
+		x.wait.queue = append(x.wait.queue, slices.Clone(b))
+		c.datagramsUp.Add(1)
+		c.bytesUp.Add(int64(len(b)))
+	}
+}
+
+// ready implements pollable: there are answers, or the endpoint refuses.
+func (x *loopSession) ready(int, uint32) {
+	if x.state != live {
+		return
+	}
+	l := x.shard.loop
+	busy := x.joined || x.turn+1 == l.turns
+	x.turn = l.turns
+	n, err := l.udp.down.receive(x, busy)
+	switch {
+	case err == unix.EAGAIN:
+		return
+	case refusal(err):
+		x.refuse(os.NewSyscallError("recv", err))
+		return
+	case err != 0:
+		x.s.at(x.shard.loop.id).datagramsDropped.Add(1)
+		return
+	}
+	if n > 1 && !x.joined {
+		x.joined = true
+		setOption(x.fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+	}
+	x.answers += int64(n)
+	x.touch()
+	x.finished()
+}
+
+// finished ends the session if all answers that it may have have come, and that is as many as its client has asked for.
+func (x *loopSession) finished() {
+	if x.state != live {
+		return
+	}
+	switch per := int64(x.s.spec.Load().Responses); {
+	case per > 0 && x.answers >= per*x.requests, per < 0 && x.shard.byClient[x.key] != x:
+		x.end()
+	}
+}
+
+// timeout implements timed. The timer is not moved with each datagram: when it fires, the session looks whether one moved since.
+func (x *loopSession) timeout() {
+	h := x.shard
+	if at := x.used + h.idle; at > h.loop.now {
+		h.loop.wheel.set(&x.timer, at)
+		return
+	}
+	x.end()
+}
+
+// end ends the session.
+func (x *loopSession) end() {
+	if x.state != over {
+		x.close()
+		if x.out == nil {
+			x.shard.release()
+		}
+	}
+}
+
+// close ends the session, and leaves its descriptor to the caller.
+func (x *loopSession) close() {
+	h := x.shard
+	if x.s.log.IsDebug() {
+		x.s.log.Debug("session ended", "client", clientOf(&x.name), "endpoint", x.endpoint.Address(), "datagrams", x.requests, "answers", x.answers)
+	}
+	switch {
+	case x.out != nil:
+		x.out.done()
+	case x.state == live:
+		closeFD(x.fd)
+	}
+	x.unbind()
+	front := h.ring.first == x
+	h.ring.remove(x)
+	if front {
+		h.aged()
+	}
+	h.loop.wheel.clear(&x.timer)
+	x.state, x.fd, x.wait = over, -1, nil
+	x.endpoint.Done()
+	h.socket.sessions.Add(-1)
+	x.s.at(h.loop.id).sessionsActive.Add(-1)
+	if x.number > 0 {
+		h.loop.release(x.number)
+	}
+	h.emptied()
+}
+
+// A sessionRing is the sessions of a shard, the one idle longest first.
+type sessionRing struct{ first, last *loopSession }
+
+func (r *sessionRing) push(x *loopSession) {
+	x.prev, x.next = r.last, nil
+	if r.last != nil {
+		r.last.next = x
+	} else {
+		r.first = x
+	}
+	r.last = x
+}
+
+func (r *sessionRing) remove(x *loopSession) {
+	if x.prev != nil {
+		x.prev.next = x.next
+	} else {
+		r.first = x.next
+	}
+	if x.next != nil {
+		x.next.prev = x.prev
+	} else {
+		r.last = x.prev
+	}
+	x.prev, x.next = nil, nil
+}
+
+func (r *sessionRing) toBack(x *loopSession) {
+	if r.last != x {
+		r.remove(x)
+		r.push(x)
+	}
+}

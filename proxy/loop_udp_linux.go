@@ -1,0 +1,165 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// loopUDP is the UDP proxySocket of the loop engine. Every loop has a socket of its own at the address (SO_REUSEPORT, socket(7)). The
+// kernel chooses among them by a hash of the client's address and its own, so all datagrams of a client come to one loop, and what a loop
+// knows of its clients needs no lock.
+type loopUDP struct {
+	engine  *loopEngine
+	addr    netip.AddrPort
+	local   bool // the address is a wildcard: datagrams tell which of the host's addresses the client used
+	service atomic.Pointer[service]
+	shards  []*udpShard // one for each loop
+
+	sessions atomic.Int64 // of all shards
+	busy     atomic.Int32 // shards that have not drained
+	drained  chan struct{}
+	closed   chan struct{}
+	stopOnce sync.Once
+	endOnce  sync.Once
+}
+
+func (e *loopEngine) listenUDP(addr netip.AddrPort, s *service) (_ proxySocket, err error) {
+	u := &loopUDP{
+		engine: e, addr: addr, local: addr.Addr().IsUnspecified(),
+		drained: make(chan struct{}), closed: make(chan struct{}),
+	}
+	u.service.Store(s)
+	u.busy.Store(int32(len(e.loops)))
+	extra := max(0, int64(len(e.loops))-listenerDescriptors)
+	if !e.budget.TryAcquire(extra) {
+		return nil, errOutOfDescriptors
+	}
+	defer func() {
+		if err != nil {
+			for _, h := range u.shards {
+				closeFD(h.fd)
+			}
+			e.budget.Release(extra)
+			err = &net.OpError{Op: "listen", Net: "udp", Addr: net.UDPAddrFromAddrPort(addr), Err: err}
+		}
+	}()
+	if len(e.loops) > 1 && addr.Port() != 0 {
+		// Sockets that share their port let others of the same user in, another Lictor for one. This one does not.
+		fd, _, err := bindUDP(addr, false)
+		if err != nil {
+			return nil, err
+		}
+		unix.Close(fd)
+	}
+	for _, l := range e.loops {
+		fd, bound, err := bindUDP(u.addr, len(e.loops) > 1)
+		if err != nil {
+			return nil, err
+		}
+		u.addr = bound // with its port, for the others
+		u.shards = append(u.shards, newUDPShard(l, u, int32(fd)))
+	}
+	return u, nil
+}
+
+// bindUDP opens a socket at addr, whose port others may share or not, and returns the address with its port.
+func bindUDP(addr netip.AddrPort, shared bool) (_ int, bound netip.AddrPort, err error) {
+	fd, err := unix.Socket(family(addr.Addr()), unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, bound, os.NewSyscallError("socket", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if shared {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+			return -1, bound, os.NewSyscallError("setsockopt", err)
+		}
+	}
+	onlyIPv6(int32(fd), addr.Addr())
+	if addr.Addr().IsUnspecified() {
+		if err := wantLocalAddrFD(fd, addr.Addr()); err != nil {
+			return -1, bound, err
+		}
+	}
+	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], socketBuffer) != nil { // needs CAP_NET_ADMIN
+			setOption(int32(fd), unix.SOL_SOCKET, o[1], socketBuffer)
+		}
+	}
+	if err = unix.Bind(fd, sockaddr(addr)); err != nil {
+		return -1, bound, os.NewSyscallError("bind", err)
+	}
+	bound, err = boundTo(fd, addr)
+	return fd, bound, err
+}
+
+func (u *loopUDP) Addr() netip.AddrPort { return u.addr }
+
+// serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next datagram.
+func (u *loopUDP) serve(s *service) {
+	u.service.Store(s)
+	for _, h := range u.shards {
+		h.loop.post(h.retime)
+	}
+}
+
+// ProxyLoop has the loops read the clients' datagrams, and waits for the end of that.
+func (u *loopUDP) ProxyLoop() error {
+	for _, h := range u.shards {
+		h.loop.post(h.open)
+	}
+	<-u.closed
+	return ErrClosed
+}
+
+// stop lets no new sessions begin, and those that there are end when they have been quiet for drainQuiet.
+func (u *loopUDP) stop() {
+	u.stopOnce.Do(func() {
+		for _, h := range u.shards {
+			h.loop.do(h.drain)
+		}
+	})
+}
+
+// Close ends all sessions and closes the sockets.
+func (u *loopUDP) Close() error {
+	u.stop()
+	u.endOnce.Do(func() {
+		for _, h := range u.shards {
+			h.loop.do(h.close)
+		}
+		u.engine.budget.closeListener()
+		u.engine.budget.Release(max(0, int64(len(u.shards))-listenerDescriptors))
+		close(u.closed)
+	})
+	<-u.closed
+	return nil
+}
+
+// Shutdown begins no new sessions, and closes when those that there are have been quiet for drainQuiet, or when ctx ends.
+func (u *loopUDP) Shutdown(ctx context.Context) error {
+	u.stop()
+	select {
+	case <-u.drained:
+	case <-u.closed:
+	case <-ctx.Done():
+	}
+	_ = u.Close() // it has no error
+	return ctx.Err()
+}
+
+// shardDrained is told of each shard once: when it has no session left and will have none.
+func (u *loopUDP) shardDrained() {
+	if u.busy.Add(-1) == 0 {
+		close(u.drained)
+	}
+}

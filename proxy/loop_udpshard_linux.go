@@ -1,0 +1,351 @@
+package proxy
+
+import (
+	"errors"
+	"math"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A udpShard is one loop's part of a UDP listener: a socket, and the sessions of the clients whose datagrams come there. Everything
+// but what is atomic belongs to the loop.
+//
+// What holds whenever the loop waits: a session is in the ring as long as it has a descriptor or waits for a host name, the one idle
+// longest first; it is in byClient too unless it has had all the requests that it may have; it has its timer set; and of the
+// datagrams that were read, none waits in memory but for a host name.
+type udpShard struct {
+	timer   timer // of a pause
+	loop    *loop
+	socket  *loopUDP
+	fd      int32
+	number  int32
+	watched bool  // epoll tells of datagrams
+	backoff int64 // nanoseconds; zero after a datagram was read
+	idle    int64 // idle timeout that the sessions' timers were last set by, nanoseconds
+
+	byClient map[clientKey]*loopSession
+	ring     sessionRing
+	outlets  map[*lb.Member]*outlet // of one-way sessions
+
+	// oldest is when the session at the front of the ring was last used, on the clock that all loops share; noSession if there
+	// is none. owed is how many sessions are to be ended here for other loops, which use their descriptors already; debt is how many
+	// could not be, for they had ended meanwhile: so many of those that end next do not give theirs back.
+	oldest atomic.Int64
+	owed   atomic.Int64
+	debt   int
+
+	draining, drained, closed bool
+}
+
+const noSession = math.MaxInt64
+
+func newUDPShard(l *loop, u *loopUDP, fd int32) *udpShard {
+	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[clientKey]*loopSession{}, outlets: map[*lb.Member]*outlet{}}
+	h.timer.owner = h
+	h.oldest.Store(noSession)
+	return h
+}
+
+func (h *udpShard) open() {
+	if h.closed {
+		return
+	}
+	h.number = h.loop.number(h)
+	h.loop.useUDP()
+	h.retime()
+	h.watch()
+}
+
+// watch has epoll tell of datagrams as long as there are any: a turn takes a batch, and leaves the rest to the next.
+func (h *udpShard) watch() {
+	if h.watched || h.closed {
+		return
+	}
+	if h.watched = h.loop.add(h.fd, unix.EPOLLIN, h.number, 0) == 0; !h.watched {
+		h.pause(int64(maxBackoff))
+	}
+}
+
+// pause reads nothing for a while.
+func (h *udpShard) pause(ns int64) {
+	if h.watched {
+		_ = epollControl(h.loop.epfd, unix.EPOLL_CTL_DEL, h.fd, &unix.EpollEvent{})
+		h.watched = false
+	}
+	h.loop.wheel.set(&h.timer, h.loop.now+ns)
+}
+
+// timeout implements timed: a pause is over.
+func (h *udpShard) timeout() { h.watch() }
+
+// ready implements pollable: there are datagrams.
+func (h *udpShard) ready(int, uint32) {
+	in := h.loop.udp.in
+	n, err := in.receive(h.fd, 0, batchSize)
+	switch {
+	case err == unix.EAGAIN:
+		return
+	case err != 0:
+		h.backoff = min(max(2*h.backoff, int64(minBackoff)), int64(maxBackoff))
+		h.socket.service.Load().log.Warn("receive failed, waiting", "error", os.NewSyscallError("recvmmsg", err), "wait", time.Duration(h.backoff))
+		h.pause(h.backoff)
+		return
+	}
+	h.backoff = 0
+	s := h.socket.service.Load()
+	work := h.loop.udp.work[:0]
+	for i := range n {
+		x := h.sessionFor(s, in, i)
+		if x == nil {
+			s.at(h.loop.id).datagramsDropped.Add(int64(in.datagrams(i)))
+			continue
+		}
+		if x.head < 0 {
+			x.head = int16(i)
+			work = append(work, x)
+		} else {
+			in.next[x.tail] = int16(i)
+		}
+		x.tail, in.next[i] = int16(i), -1
+	}
+	for _, x := range work {
+		x.forward(in)
+	}
+}
+
+// sessionFor is the session for datagram i, a new one if there is none that may have it. A session whose endpoint refused or has left
+// the service is replaced by one with another endpoint.
+func (h *udpShard) sessionFor(s *service, in *batch, i int) *loopSession {
+	key := in.keyOf(i, h.socket.local)
+	x := h.byClient[key]
+	var tried lb.Tried
+	switch {
+	case x == nil:
+	case x.head >= 0: // it has one of this batch already
+	case x.refused():
+		tried.Add(x.endpoint.ID)
+		x.end()
+		x = nil
+	case x.s != s || x.endpoint.Left():
+		x.end()
+		x = nil
+	}
+	if x == nil {
+		if x = h.begin(s, key, in, i, &tried); x == nil {
+			return nil
+		}
+	}
+	x.asked(in.datagrams(i))
+	return x
+}
+
+// begin begins a session for the client of datagram i, with an endpoint that is not in tried if there is one. It returns nil after having
+// said why there is none.
+func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.Tried) *loopSession {
+	if h.draining {
+		return nil
+	}
+	src := clientOf(&in.names[i])
+	oneWay := s.spec.Load().Responses < 0 // its outlet has a descriptor, and it has none
+	if oneWay {
+		h.makeRoomOneWay(s)
+	} else if !h.makeRoom(s) {
+		s.unserved(src, errOutOfDescriptors)
+		return nil
+	}
+	for range maxDials {
+		endpoint, err := s.next(src, *tried)
+		if errors.Is(err, lb.ErrMissingEndpoints) && tried.Len() > 0 {
+			*tried = lb.Tried{} // who refused before may be back
+			endpoint, err = s.next(src, *tried)
+		}
+		if err != nil {
+			s.unserved(src, err)
+			break
+		}
+		x := h.loop.newSession()
+		x.init(h, s, endpoint, key, in, i)
+		if err := x.connect(); err != nil {
+			s.dialFailed(endpoint, err)
+			endpoint.Done()
+			tried.Add(endpoint.ID)
+			continue
+		}
+		h.add(x)
+		return x
+	}
+	if !oneWay {
+		h.release()
+	}
+	return nil
+}
+
+func (h *udpShard) add(x *loopSession) {
+	c := x.s.at(h.loop.id)
+	c.sessions.Add(1)
+	c.sessionsActive.Add(1)
+	h.socket.sessions.Add(1)
+	h.byClient[x.key] = x
+	h.ring.push(x)
+	h.aged()
+	h.loop.wheel.set(&x.timer, h.loop.now+h.idle)
+	if x.s.log.IsDebug() {
+		x.s.log.Debug("session began", "client", clientOf(&x.name), "endpoint", x.endpoint.Address())
+	}
+}
+
+// makeRoom takes a descriptor for one more session. If there are too many, the one idle longest ends, wherever it is: its descriptor goes
+// to the new one, for TCP clients who wait for descriptors would get it otherwise.
+func (h *udpShard) makeRoom(s *service) bool {
+	u := h.socket
+	for {
+		if u.sessions.Load() < int64(s.spec.Load().maxSessions()) && u.engine.budget.TryAcquire(sessionDescriptors) {
+			return true
+		}
+		if victim := h.victim(); victim != h {
+			victim.owe()
+			return true
+		}
+		x := h.ring.first
+		if x == nil {
+			return false
+		}
+		if h.evict(x) {
+			return true
+		}
+	}
+}
+
+// victim is the shard of the session idle longest; h if there is no other.
+func (h *udpShard) victim() *udpShard {
+	victim := h
+	for _, o := range h.socket.shards {
+		if o.oldest.Load() < victim.oldest.Load() {
+			victim = o
+		}
+	}
+	return victim
+}
+
+// owe has a session of this shard ended, for another loop that uses its descriptor already.
+func (h *udpShard) owe() {
+	if h.owed.Add(1) == 1 {
+		h.loop.post(h.pay)
+	}
+}
+
+// makeRoomOneWay ends the session idle longest if there are too many. It looks only here: a session without a descriptor is no more
+// than memory, and one more than there should be for each loop that has none yet does not matter.
+func (h *udpShard) makeRoomOneWay(s *service) {
+	if x := h.ring.first; x != nil && h.socket.sessions.Load() >= int64(s.spec.Load().maxSessions()) && h.evict(x) {
+		h.release()
+	}
+}
+
+// pay ends the sessions whose descriptors other loops have taken. What was the one idle longest may have ended meanwhile: if it is
+// another shard's by now, that is passed on.
+func (h *udpShard) pay() {
+	for n := h.owed.Swap(0); n > 0; n-- {
+		if victim := h.victim(); victim != h {
+			victim.owe()
+			continue
+		}
+		if x := h.ring.first; x != nil && h.evict(x) {
+			continue
+		}
+		if !h.socket.engine.budget.TryAcquire(sessionDescriptors) {
+			h.debt++
+		}
+	}
+}
+
+// evict ends a session, and tells whether that leaves a descriptor to the caller.
+func (h *udpShard) evict(x *loopSession) bool {
+	x.s.at(h.loop.id).sessionsEvicted.Add(1)
+	x.close()
+	return x.out == nil
+}
+
+// release gives a descriptor back, unless another loop has it.
+func (h *udpShard) release() {
+	if h.debt > 0 {
+		h.debt--
+		return
+	}
+	h.socket.engine.budget.Release(sessionDescriptors)
+}
+
+// aged notes when the session at the front of the ring was last used.
+func (h *udpShard) aged() {
+	if x := h.ring.first; x != nil {
+		h.oldest.Store(x.used)
+	} else {
+		h.oldest.Store(noSession)
+	}
+}
+
+// retime sets the sessions' timers anew if the idle timeout is another than it was.
+func (h *udpShard) retime() {
+	if h.draining || h.closed {
+		return
+	}
+	spec := h.socket.service.Load().spec.Load()
+	// Where each datagram counts, the kernel must not join them.
+	setOption(h.fd, unix.SOL_UDP, unix.UDP_GRO, boolean(spec.Requests <= 0))
+	idle := int64(spec.idleTimeout())
+	if idle == h.idle {
+		return
+	}
+	h.idle = idle
+	for x := h.ring.first; x != nil; x = x.next {
+		h.loop.wheel.set(&x.timer, x.used+idle)
+	}
+}
+
+// drain lets no new sessions in, and makes those that there are expire soon.
+func (h *udpShard) drain() {
+	h.draining = true
+	h.idle = min(h.idle, int64(drainQuiet))
+	for x := h.ring.first; x != nil; x = x.next {
+		h.loop.wheel.set(&x.timer, x.used+h.idle)
+	}
+	h.emptied()
+}
+
+// emptied tells the socket when the last session has ended of a shard that will have no new ones.
+func (h *udpShard) emptied() {
+	if h.draining && !h.drained && h.ring.first == nil {
+		h.drained = true
+		h.socket.shardDrained()
+	}
+}
+
+func (h *udpShard) close() {
+	if h.closed {
+		return
+	}
+	h.closed = true
+	for x := h.ring.first; x != nil; x = h.ring.first {
+		x.end()
+	}
+	for _, o := range h.outlets {
+		o.close()
+	}
+	h.pause(0)
+	h.loop.wheel.clear(&h.timer)
+	closeFD(h.fd)
+	if h.number > 0 {
+		h.loop.release(h.number)
+	}
+}
+
+// refusal tells whether err says that an endpoint, or its host, is not there.
+func refusal(err syscall.Errno) bool {
+	return err == unix.ECONNREFUSED || err == unix.EHOSTUNREACH || err == unix.ENETUNREACH
+}

@@ -1,0 +1,284 @@
+package proxy
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// onLoops runs a test with so many event loops.
+func onLoops(t *testing.T, loops int, test func(t *testing.T, h *house)) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		if h.options.Engine != EngineAuto {
+			t.Skip("this is about loops")
+		}
+		h.options.Loops = loops
+		test(t, h)
+	})
+}
+
+func setUDP(t *testing.T, c *net.UDPConn, level, option, value int) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, value) })
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A client that has the kernel cut what it sends (UDP_SEGMENT, as QUIC libraries do) loses nothing and nothing is joined, whether or not its
+// endpoint's answers are cut too; and so with sizes that do not divide.
+func TestUDPSegmentedDatagramsArriveOneByOne(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		for _, tt := range []struct{ segment, total int }{{100, 1000}, {1000, 8500}, {1400, 1400 * 40}, {1472, 1472*3 + 1}, {1, 64}} {
+			t.Run(fmt.Sprintf("%d of %d", tt.segment, tt.total), func(t *testing.T) {
+				addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{loopback}}, udpServer(t, echoUDP))
+				c := dialUDP(t, addr)
+				setUDP(t, c, unix.SOL_UDP, unix.UDP_SEGMENT, tt.segment)
+				sent := make([]byte, tt.total)
+				for i := range sent {
+					sent[i] = byte(i * 7 >> 3)
+				}
+				if _, err := c.Write(sent); err != nil {
+					t.Fatal(err)
+				}
+				for rest := sent; len(rest) > 0; {
+					want := rest[:min(tt.segment, len(rest))]
+					if got := receive(t, c); got != string(want) {
+						t.Fatalf("got %d bytes, want %d others", len(got), len(want))
+					}
+					rest = rest[len(want):]
+				}
+			})
+		}
+	})
+}
+
+// An endpoint that sends bursts has its answers joined on the way in and cut again on the way out, and the client cannot tell.
+func TestUDPBurstsOfAnswersKeepTheirBounds(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer server.Close()
+		c := dialUDP(t, h.serve(Service{Protocol: UDP}, server.LocalAddr().(*net.UDPAddr).AddrPort()))
+		c.Write([]byte("subscribe"))
+		_, session, err := server.ReadFromUDPAddrPort(make([]byte, 20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for round := range 20 {
+			if round == 10 {
+				setUDP(t, server, unix.SOL_UDP, unix.UDP_SEGMENT, 500)
+			}
+			var want [][]byte
+			for i := range 10 {
+				b := bytes.Repeat([]byte{byte(round), byte(i)}, 250)
+				if i == 9 {
+					b = b[:17]
+				}
+				want = append(want, b)
+			}
+			if round < 10 {
+				for _, b := range want {
+					server.WriteToUDPAddrPort(b, session)
+				}
+			} else {
+				server.WriteToUDPAddrPort(bytes.Join(want, nil), session)
+			}
+			for i, b := range want {
+				if got := receive(t, c); got != string(b) {
+					t.Fatalf("round %d, datagram %d: got %d bytes, want %d", round, i, len(got), len(b))
+				}
+			}
+		}
+		eventually(t, equals("datagrams down", func() int64 { return h.stats().DatagramsDown }, 200))
+		eventually(t, equals("bytes down", func() int64 { return h.stats().BytesDown }, 20*(9*500+17)))
+	})
+}
+
+// Where each datagram has to be counted, a burst is not taken for one.
+func TestUDPRequestsSpreadABurst(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP, Requests: 1}, udpServer(t, says("a")), udpServer(t, says("b")))
+		c := dialUDP(t, addr)
+		setUDP(t, c, unix.SOL_UDP, unix.UDP_SEGMENT, 10)
+		c.Write(make([]byte, 100))
+		counts := map[string]int{}
+		for range 10 {
+			counts[receive(t, c)[:1]]++
+		}
+		if counts["a"] != 5 || counts["b"] != 5 {
+			t.Errorf("got %v, want 5 each", counts)
+		}
+	})
+}
+
+// A kernel or a device that does not cut gets the datagrams one by one.
+func TestSenderWithoutSegmentation(t *testing.T) {
+	server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	fd, errno := connect(server.LocalAddr().(*net.UDPAddr).AddrPort(), unix.SOCK_DGRAM)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer closeFD(fd)
+	// Without checksums it does not: EINVAL (udp_send_skb of net/ipv4/udp.c).
+	setOption(fd, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
+	body := make([]byte, 1000)
+	for i := range body {
+		body[i] = byte(i)
+	}
+	plain := false
+	w := &sender{}
+	for i := range 5 {
+		w.add(parcel{base: &body[100*i], size: 100, plain: &plain})
+	}
+	w.add(parcel{base: &body[500], size: 450, segment: 100, plain: &plain})
+	total := traffic{}
+	for w.more() {
+		n, err := w.send(fd)
+		if err != 0 {
+			t.Fatal(err)
+		}
+		total.datagrams += n.datagrams
+		total.bytes += n.bytes
+	}
+	if !plain {
+		t.Error("the kernel has cut, so this shows nothing")
+	}
+	if total != (traffic{10, 950}) {
+		t.Errorf("sent %v, want 10 datagrams and 950 bytes", total)
+	}
+	buf := make([]byte, 2000)
+	for i := range 10 {
+		want := body[100*i : min(100*i+100, 950)]
+		server.SetReadDeadline(time.Now().Add(10 * time.Second))
+		if n, _, err := server.ReadFromUDPAddrPort(buf); err != nil || !bytes.Equal(buf[:n], want) {
+			t.Fatalf("datagram %d: got %d bytes, %v, want %d", i, n, err, len(want))
+		}
+	}
+}
+
+// All loops' sockets are of one listener: nobody else, another Lictor for one, can take a share of its clients unnoticed.
+func TestUDPAddressInUse(t *testing.T) {
+	onLoops(t, 4, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP))
+		o := &house{T: t, balancer: h.balancer, options: h.options}
+		o.start()
+		defer o.Proxier.Close()
+		err := o.Apply([]Service{{Name: "s", Protocol: UDP, Listen: []netip.AddrPort{addr}}})
+		if err == nil {
+			t.Fatal("two listen on one address")
+		}
+		if n := len(o.Listeners()); n != 0 {
+			t.Errorf("got %d listeners after an error, want 0", n)
+		}
+		h.Proxier.Close()
+		eventually(t, func() error {
+			return o.Apply([]Service{{Name: "s", Protocol: UDP, Listen: []netip.AddrPort{addr}}})
+		})
+	})
+}
+
+// The bound on sessions, and who has to go, hold for all loops together.
+func TestUDPSessionsOfAllLoopsAreBoundedTogether(t *testing.T) {
+	onLoops(t, 4, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP, MaxSessions: 20}, udpServer(t, echoUDP))
+		var clients []*net.UDPConn
+		for range 100 {
+			clients = append(clients, dialUDP(t, addr))
+			query(t, clients[len(clients)-1], "x")
+		}
+		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 20))
+		before := h.stats().Sessions
+		for _, c := range clients[80:] {
+			query(t, c, "x")
+		}
+		if n := h.stats().Sessions; n != before {
+			t.Errorf("%d of the newest 20 clients had lost their sessions", n-before)
+		}
+		for _, d := range h.descriptorsOfShards(t) {
+			if d.debt != 0 || d.owed.Load() != 0 {
+				t.Errorf("a shard owes %d and %d", d.owed.Load(), d.debt)
+			}
+		}
+	})
+}
+
+// descriptorsOfShards are the shards of the only listener, whose loops wait.
+func (h *house) descriptorsOfShards(t *testing.T) []*udpShard {
+	h.Proxier.mu.Lock()
+	defer h.Proxier.mu.Unlock()
+	for _, s := range h.Proxier.sockets {
+		u := s.proxySocket.(*loopUDP)
+		for _, h := range u.shards {
+			h.loop.do(func() {})
+		}
+		return u.shards
+	}
+	t.Fatal("no listener")
+	return nil
+}
+
+// While the budget is used up by sessions of other loops, a new client still gets one: theirs ends.
+func TestUDPDescriptorsMoveBetweenLoops(t *testing.T) {
+	onLoops(t, 2, func(t *testing.T, h *house) {
+		h.options.MaxDescriptors = 8 // 6 for traffic, 4 without the listener
+		addr := h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP))
+		for range 200 {
+			query(t, dialUDP(t, addr), "x")
+		}
+		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 4))
+		if s := h.stats(); s.Sessions < 200 || s.DatagramsDropped != 0 {
+			t.Errorf("got %d sessions and %d datagrams dropped, want 200 and 0", s.Sessions, s.DatagramsDropped)
+		}
+		h.Proxier.mu.Lock()
+		b := h.Proxier.budget
+		h.Proxier.mu.Unlock()
+		h.Apply(nil)
+		eventually(t, func() error { // all that was taken has been given back
+			if !b.TryAcquire(b.total) {
+				return errPending
+			}
+			b.Release(b.total)
+			return nil
+		})
+	})
+}
+
+// Nothing is allocated for a datagram of a live session, nor for its answer.
+func TestUDPLoopAllocatesNothing(t *testing.T) {
+	onLoops(t, 1, func(t *testing.T, h *house) {
+		server := udpServer(t, echoUDP)
+		c, direct := dialUDP(t, h.serve(Service{Protocol: UDP}, server)), dialUDP(t, server)
+		buf := make([]byte, 10)
+		message := []byte("x")
+		exchange := func(c *net.UDPConn) func() {
+			return func() {
+				c.Write(message)
+				c.SetReadDeadline(time.Now().Add(10 * time.Second))
+				if _, err := c.Read(buf); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		exchange(c)()
+		base := testing.AllocsPerRun(200, exchange(direct)) // the server allocates
+		if n := testing.AllocsPerRun(200, exchange(c)); n > base {
+			t.Errorf("an exchange allocates %v times, %v without Lictor", n, base)
+		}
+	})
+}
