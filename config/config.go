@@ -29,8 +29,8 @@ const (
 	DefaultMaxSessions      = 65536
 
 	// AnyResponses stands for any number of responses, which is the default.
-	AnyResponses = -1
-	DefaultConsulAddress    = "127.0.0.1:8500"
+	AnyResponses         = -1
+	DefaultConsulAddress = "127.0.0.1:8500"
 )
 
 // A Config is a whole configuration, defaulted and valid.
