@@ -5,13 +5,17 @@ package proxy
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// With the build tag faults the loops' system calls misbehave at random, as the kernel may and seldom does: reads and writes are short,
-// say EAGAIN though they need not, and accept fails. The tests must pass all the same: make test runs them so, too.
+// With the build tag faults the loops' system calls misbehave at random, as the kernel may and seldom does: reads and writes are short
+// or say EAGAIN though they need not, accept fails, there are no pipes, epoll tells little at a time, in any order, and also what is not so,
+// and whatever may be interrupted by a signal (signal(7)) is. The tests must pass all the same: make test runs them so, too.
+//
+// Dials fail only where a test asks for it: where there is one endpoint, its clients must notice.
 
 const faults = true
 
@@ -45,6 +49,17 @@ func faultIO(fd int32, n int) (int, syscall.Errno) {
 	return 1 + rand.IntN(n), 0
 }
 
+// faultMove is faultIO for a call that is made again when a signal interrupts it. A datagram is not cut: that would be another one.
+func faultMove(fd int32, n int) (int, syscall.Errno) {
+	if rand.IntN(10) == 0 {
+		return 0, unix.EINTR
+	}
+	if v, ok := watched.Load(fd); !ok || v.(watch).event.Events&unix.EPOLLET == 0 {
+		return n, 0
+	}
+	return faultIO(fd, n)
+}
+
 func faultAccept() syscall.Errno {
 	switch rand.IntN(20) {
 	case 0:
@@ -53,6 +68,84 @@ func faultAccept() syscall.Errno {
 		return unix.EMFILE
 	case 2:
 		return unix.EAGAIN
+	case 3, 4:
+		return unix.EINTR
 	}
 	return 0
+}
+
+// dialFaults is how many dials of a hundred fail, and dialsFaulted how many have.
+var dialFaults, dialsFaulted atomic.Int64
+
+// doomed are the dials that fail later: the error of each descriptor.
+var doomed sync.Map // of int32 to syscall.Errno
+
+// faultConnect turns the result of a connect into another one.
+func faultConnect(fd int32, err syscall.Errno) syscall.Errno {
+	if err != unix.EINPROGRESS {
+		return err
+	}
+	doomed.Delete(fd) // left by a dial that ended otherwise
+	if rand.Int64N(100) < dialFaults.Load() {
+		now := []syscall.Errno{unix.EADDRNOTAVAIL, unix.ENETUNREACH, unix.ECONNREFUSED}
+		late := []syscall.Errno{unix.ECONNREFUSED, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ECONNRESET}
+		if n := rand.IntN(2); n == 0 {
+			dialsFaulted.Add(1)
+			return now[rand.IntN(len(now))]
+		}
+		doomed.Store(fd, late[rand.IntN(len(late))])
+	}
+	if rand.IntN(3) == 0 {
+		return unix.EINTR
+	}
+	return err
+}
+
+// faultError is the error of a doomed dial, told once.
+func faultError(fd int32) syscall.Errno {
+	if err, ok := doomed.LoadAndDelete(fd); ok {
+		dialsFaulted.Add(1)
+		return err.(syscall.Errno)
+	}
+	return 0
+}
+
+// faultPoll returns the room for events that epoll sees, or an error without waiting.
+func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) {
+	switch rand.IntN(8) {
+	case 0:
+		return events, unix.EINTR
+	case 1, 2:
+		return events[:1+rand.IntN(4)], 0
+	}
+	return events, 0
+}
+
+func faultPipe() bool { return rand.IntN(8) == 0 }
+
+// faultEvents adds to the n events in hand one that is not true, tells of the failure of doomed dials, and mixes them.
+func (l *loop) faultEvents(n int) int {
+	for i := range l.events[:n] {
+		e := &l.events[i]
+		if p, ok := l.sockets[e.Fd].(*loopPair); ok && p.state == connecting && e.Pad == server {
+			if _, ok := doomed.Load(p.fd[server]); ok {
+				e.Events |= unix.EPOLLERR | unix.EPOLLHUP
+			}
+		}
+	}
+	if n < len(l.events) && rand.IntN(4) == 0 {
+		e := &l.events[n]
+		*e = unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(rand.IntN(len(l.sockets))), Pad: int32(rand.IntN(2))}
+		switch s := l.sockets[e.Fd].(type) {
+		case *door:
+			n++
+		case *loopPair:
+			n++
+			if s.state == relaying { // a dial that is told to be over is, and an error is one
+				e.Events = []uint32{unix.EPOLLIN, unix.EPOLLOUT, unix.EPOLLIN | unix.EPOLLOUT, unix.EPOLLIN | unix.EPOLLPRI, unix.EPOLLIN | unix.EPOLLRDHUP}[rand.IntN(5)]
+			}
+		}
+	}
+	rand.Shuffle(n, func(i, k int) { l.events[i], l.events[k] = l.events[k], l.events[i] })
+	return n
 }

@@ -103,7 +103,7 @@ func (l *loop) run() {
 
 // turn waits for something to do and does it, each socket its share.
 func (l *loop) turn() {
-	n := l.wait()
+	n := l.faultEvents(l.wait())
 	l.turns++
 	l.now = int64(time.Since(l.began))
 	l.wheel.skip(l.now)

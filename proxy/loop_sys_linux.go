@@ -14,12 +14,12 @@ import (
 // layer, and the process a signal for each broken pipe.
 
 func recv(fd int32, b []byte) (int, syscall.Errno) {
-	size, fault := faultIO(fd, len(b))
-	if fault != 0 {
-		return 0, fault
-	}
 	for {
-		n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(size), 0, 0, 0)
+		var n uintptr
+		size, err := faultMove(fd, len(b))
+		if err == 0 {
+			n, _, err = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(size), 0, 0, 0)
+		}
 		if err != unix.EINTR {
 			return int(n), err
 		}
@@ -27,12 +27,12 @@ func recv(fd int32, b []byte) (int, syscall.Errno) {
 }
 
 func send(fd int32, b []byte) (int, syscall.Errno) {
-	size, fault := faultIO(fd, len(b))
-	if fault != 0 {
-		return 0, fault
-	}
 	for {
-		n, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(size), unix.MSG_NOSIGNAL, 0, 0)
+		var n uintptr
+		size, err := faultMove(fd, len(b))
+		if err == 0 {
+			n, _, err = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(size), unix.MSG_NOSIGNAL, 0, 0)
+		}
 		if err != unix.EINTR {
 			return int(n), err
 		}
@@ -41,12 +41,12 @@ func send(fd int32, b []byte) (int, syscall.Errno) {
 
 // splice moves up to n bytes between a socket and a pipe, one of which is socket.
 func splice(from, to int32, n int, socket int32) (int, syscall.Errno) {
-	n, fault := faultIO(socket, n)
-	if fault != 0 {
-		return 0, fault
-	}
 	for {
-		m, _, err := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		var m uintptr
+		size, err := faultMove(socket, n)
+		if err == 0 {
+			m, _, err = unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(size), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		}
 		if err != unix.EINTR {
 			return int(m), err
 		}
@@ -62,13 +62,14 @@ func shutdownWrite(fd int32) syscall.Errno {
 
 // accept takes a client from the queue of a listener, as a socket that does not block.
 func accept(fd int32) (int32, netip.AddrPort, syscall.Errno) {
-	if fault := faultAccept(); fault != 0 {
-		return -1, netip.AddrPort{}, fault
-	}
 	var sa unix.RawSockaddrInet6 // room for either family
 	size := uint32(unsafe.Sizeof(sa))
 	for {
-		c, _, err := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		var c uintptr
+		err := faultAccept()
+		if err == 0 {
+			c, _, err = unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+		}
 		if err == unix.EINTR {
 			continue
 		}
@@ -132,11 +133,14 @@ func connect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
 	var sa unix.RawSockaddrInet6
 	size := rawAddr(&sa, addr)
 	_, _, err = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa)), size)
-	if err != 0 && err != unix.EINPROGRESS {
-		closeFD(int32(fd))
-		return -1, err
+	switch err = faultConnect(int32(fd), err); err {
+	case 0, unix.EINPROGRESS:
+		return int32(fd), err
+	case unix.EINTR:
+		return int32(fd), unix.EINPROGRESS // it goes on all the same, and must not be called again: connect(2)
 	}
-	return int32(fd), err
+	closeFD(int32(fd))
+	return -1, err
 }
 
 func setOption(fd int32, level, name, value int) {
@@ -147,6 +151,9 @@ func setOption(fd int32, level, name, value int) {
 
 // socketError is the error that waits on a socket.
 func socketError(fd int32) syscall.Errno {
+	if err := faultError(fd); err != 0 {
+		return err
+	}
 	var v int32
 	size := uint32(unsafe.Sizeof(v))
 	if _, _, err := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0); err != 0 {
@@ -173,7 +180,10 @@ func resetOnClose(fd int32) {
 // scheduler told.
 func pollEvents(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
 	var n uintptr
-	var err syscall.Errno
+	events, err := faultPoll(events)
+	if err != 0 {
+		return 0, err
+	}
 	if timeout == 0 {
 		n, _, err = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
 	} else {

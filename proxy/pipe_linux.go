@@ -42,6 +42,9 @@ func newPipePool(max int) *pipePool { return &pipePool{max: max} }
 
 // get returns nil if there is none to be had.
 func (pp *pipePool) get() *pipe {
+	if faultPipe() {
+		return nil
+	}
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
 	if n := len(pp.free); n > 0 {
