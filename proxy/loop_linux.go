@@ -107,6 +107,7 @@ func (l *loop) turn() {
 	l.turns++
 	l.now = int64(time.Since(l.began))
 	l.wheel.skip(l.now)
+	l.again, l.spare = l.spare[:0], l.again // what is queued from here on is for the next turn
 	for i := range l.events[:n] {
 		e := &l.events[i]
 		if s := l.sockets[e.Fd]; s != nil {
@@ -119,7 +120,6 @@ func (l *loop) turn() {
 	if l.pending.Load() {
 		l.runPosted()
 	}
-	l.again, l.spare = l.spare[:0], l.again
 	for _, t := range l.spare {
 		t.pair.flow[t.from].queued = false
 		t.pair.move(t.from)

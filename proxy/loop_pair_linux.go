@@ -92,8 +92,11 @@ func (r endReason) String() string {
 	return [...]string{"", "client closed", "endpoint closed", "client failed", "endpoint failed", "idle", "cut"}[r]
 }
 
-// Shares of a turn: how often a direction may read in one.
-const readsPerTurn = 4
+// Shares of a turn: how often a direction may read in one, and after how many bytes it reads no more.
+const (
+	readsPerTurn = 4
+	bytesPerTurn = 512 << 10
+)
 
 // lingerPoll is how often a lingering pair looks whether its peers have what was written to them.
 const lingerPoll = 4e6
@@ -138,36 +141,36 @@ func (p *loopPair) ready(side int, events uint32) {
 // move moves the bytes of the direction from that side, until there are no more, they cannot be written, or the turn's share is used up.
 func (p *loopPair) move(from int) {
 	f := &p.flow[from]
-	for n := 0; p.state == relaying && !f.done; n++ {
+	for n, bytes := 0, 0; p.state == relaying && !f.done; n++ {
 		if !p.flush(from) || !p.readable[from] {
 			return
 		}
-		if n == readsPerTurn {
+		if n == readsPerTurn || bytes >= bytesPerTurn {
 			p.later(from)
 			return
 		}
 		if f.bulk {
-			p.splice(from)
+			bytes += p.splice(from)
 		} else {
-			p.copy(from)
+			bytes += p.copy(from)
 		}
 	}
 }
 
-// copy moves what one read gets, through the loop's buffer.
-func (p *loopPair) copy(from int) {
+// copy moves what one read gets, through the loop's buffer, and returns how much that was.
+func (p *loopPair) copy(from int) int {
 	l := p.loop
 	n, err := recv(p.fd[from], l.buf[:])
 	switch {
 	case err == unix.EAGAIN:
 		p.readable[from] = false
-		return
+		return 0
 	case err != 0:
 		p.sourceFailed(from, err)
-		return
+		return 0
 	case n == 0:
 		p.sourceEnded(from)
-		return
+		return 0
 	case n < len(l.buf):
 		// There is no more: epoll tells if something comes. It has told already if that was the end, and reading stops short of
 		// urgent data though there is more.
@@ -180,7 +183,7 @@ func (p *loopPair) copy(from int) {
 	if err != 0 {
 		if err != unix.EAGAIN {
 			p.destinationFailed(from, err)
-			return
+			return n
 		}
 		m = 0
 	}
@@ -189,16 +192,17 @@ func (p *loopPair) copy(from int) {
 		p.writable[1-from] = false
 		p.flow[from].backlog = l.keep(l.buf[m:n])
 	}
+	return n
 }
 
-// splice moves what one splice gets into a pipe. The pipe is empty before, so EAGAIN is the source's. It stops at urgent data, and says
+// splice moves what one splice gets into a pipe, and returns how much that was; without a pipe to be had, it is copy. The pipe is empty before, so EAGAIN is the source's. It stops at urgent data, and says
 // that this is the end if the end has come behind it: that is for copy to find out.
-func (p *loopPair) splice(from int) {
+func (p *loopPair) splice(from int) int {
 	f := &p.flow[from]
 	pipe := p.loop.pipes.get()
 	if pipe == nil {
 		f.bulk = false
-		return
+		return p.copy(from)
 	}
 	n, err := splice(p.fd[from], int32(pipe.w), pipe.size, p.fd[from])
 	if err != 0 || n == 0 {
@@ -211,12 +215,13 @@ func (p *loopPair) splice(from int) {
 		default:
 			p.sourceFailed(from, err)
 		}
-		return
+		return 0
 	}
 	f.bulk = n >= bufferSize
 	f.pipe, f.piped = pipe, n
 	p.last = p.loop.now
 	p.flush(from)
+	return n
 }
 
 // flush writes what was read before, and tells whether nothing of it is left.

@@ -1,0 +1,212 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A steppedLoop is a loop that turns only when the test has it turn, so that turns can be counted, and things can happen between them.
+type steppedLoop struct {
+	*testing.T
+	*loop
+	service *service
+	addr    netip.AddrPort
+}
+
+// newSteppedLoop returns a loop that listens for one service with the given endpoints. It turns by itself once the test is over.
+func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
+	t.Helper()
+	l, err := newLoop(0, 1, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &house{T: t, balancer: lb.NewRoundRobin()}
+	h.endpoints("s", endpoints...)
+	e := &loopEngine{portable: newPortable(newBudget(0)), loops: []*loop{l}}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	s := newService(&Service{Name: "s"}, h.balancer, hclog.NewNullLogger(), 1)
+	socket, err := e.listenTCP(loopback, s)
+	if err := errors.Join(err, e.budget.openListener()); err != nil {
+		t.Fatal(err)
+	}
+	// Room for more than a share: accepted sockets have it from their listener. Forced if this user may.
+	setOption(socket.(*loopTCP).fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<20)
+	setOption(socket.(*loopTCP).fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = socket.ProxyLoop() })
+	t.Cleanup(func() {
+		e.running.Go(l.run)
+		socket.Close()
+		serving.Wait()
+		e.close()
+	})
+	return &steppedLoop{T: t, loop: l, service: s, addr: socket.Addr()}
+}
+
+// step is one turn, which does not wait.
+func (l *steppedLoop) step() {
+	l.post(func() {})
+	l.turn()
+}
+
+// stepUntil turns until ok.
+func (l *steppedLoop) stepUntil(what string, ok func() bool) {
+	l.Helper()
+	eventually(l.T, func() error {
+		l.step()
+		if !ok() {
+			return errors.New(what + ": not yet")
+		}
+		return nil
+	})
+}
+
+// connected returns a client, and its pair that relays.
+func (l *steppedLoop) connected() (*net.TCPConn, *loopPair) {
+	l.Helper()
+	c := dialTCP(l.T, l.addr)
+	src := c.LocalAddr().(*net.TCPAddr).AddrPort()
+	var pair *loopPair
+	l.stepUntil("a pair that relays", func() bool {
+		for _, s := range l.sockets {
+			if p, ok := s.(*loopPair); ok && p.src == src && p.state == relaying {
+				pair = p
+			}
+		}
+		return pair != nil
+	})
+	return c, pair
+}
+
+// waiting is how many bytes wait to be read from a socket.
+func waiting(fd int32) int {
+	n, _ := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+	return n
+}
+
+// endless writes until it cannot, and reads too.
+func endless(c *net.TCPConn) {
+	go io.Copy(io.Discard, c)
+	for b := make([]byte, 256<<10); ; {
+		if _, err := c.Write(b); err != nil {
+			return
+		}
+	}
+}
+
+// In one turn a direction moves its share and no more, by read and write as well as by splice. If its destination was full and no longer is, there
+// are two events, and it may have two.
+func TestLoopTurnMovesAShare(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		pipes int
+		share int
+	}{
+		{"read and write", 0, readsPerTurn * bufferSize},
+		{"splice", maxPipes, bytesPerTurn + pipeSize},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			hold := make(chan struct{})
+			l := newSteppedLoop(t, tcpServer(t, func(c *net.TCPConn) {
+				go io.Copy(io.Discard, c)
+				<-hold
+			}))
+			defer close(hold)
+			l.pipes.max = tt.pipes
+			c, p := l.connected()
+			go endless(c)
+			last := 0
+			eventually(t, func() error { // until there is as much as there may be
+				now := waiting(p.fd[client])
+				if now == 0 || now != last {
+					last = now
+					return errPending
+				}
+				return nil
+			})
+			before := p.flow[client].moved
+			for i := range 20 {
+				l.step()
+				shares := 2
+				if i == 0 {
+					shares = 1
+				}
+				if faults {
+					shares = 3 // one event is not true
+				}
+				now := p.flow[client].moved
+				if now-before > int64(shares*tt.share) {
+					t.Fatalf("turn %d moved %d bytes of %d that waited, want %d shares of %d at most", i, now-before, last, shares, tt.share)
+				}
+				before = now
+			}
+			if before == 0 {
+				t.Error("nothing moved")
+			}
+		})
+	}
+}
+
+// Whatever a busy pair does, in both directions, others move on in the very next turn.
+func TestLoopBusyPairStarvesNobody(t *testing.T) {
+	for _, pipes := range []int{0, maxPipes} {
+		t.Run(fmt.Sprint(pipes, " pipes"), func(t *testing.T) {
+			l := newSteppedLoop(t, tcpServer(t, func(c *net.TCPConn) {
+				b := make([]byte, 1)
+				if io.ReadFull(c, b); b[0] == 'b' {
+					endless(c)
+				} else {
+					c.Write(b)
+					echo(c)
+				}
+			}))
+			l.pipes.max = pipes
+			busy, busyPair := l.connected()
+			quiet, quietPair := l.connected()
+			io.WriteString(busy, "b")
+			go endless(busy)
+			deadline := time.Now().Add(20 * time.Second)
+			limit, exchanges := 1, 100
+			if faults {
+				limit, exchanges = 200, 20 // what epoll tells may be held back
+			}
+			for i := range exchanges {
+				for side, c := range []*net.TCPConn{quiet, nil} {
+					turns := 0
+					if c != nil {
+						io.WriteString(c, "q")
+					}
+					for arrived := false; quietPair.flow[side].moved == int64(i); {
+						if arrived = arrived || waiting(quietPair.fd[side]) > 0; arrived {
+							turns++
+						}
+						if l.step(); time.Now().After(deadline) {
+							t.Fatalf("exchange %d, side %d: no byte moved; %d have arrived, the pair is %v %+v", i, side, waiting(quietPair.fd[side]), quietPair.state, quietPair)
+						}
+					}
+					if turns > limit {
+						t.Fatalf("exchange %d: %d turns until a byte moved that had arrived, want %d", i, turns, limit)
+					}
+				}
+				io.ReadFull(quiet, make([]byte, 1))
+			}
+			for side := range busyPair.flow {
+				if busyPair.flow[side].moved < 1<<20 {
+					t.Errorf("the busy pair moved %d bytes from side %d, which shows nothing", busyPair.flow[side].moved, side)
+				}
+			}
+		})
+	}
+}
