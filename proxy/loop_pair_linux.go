@@ -43,6 +43,7 @@ type loopPair struct {
 	idle   int64   // limits in nanoseconds, zero for none: of silence
 	half   int64   // and of silence once one direction has ended
 	number int32
+	unsent int32 // what was on its way to both peers when silence was looked at last
 
 	state    pairState
 	ends     int8    // directions that have ended
@@ -360,6 +361,11 @@ func (p *loopPair) timeout() {
 			setKeepAlive(p.fd[server])
 		}
 		if limit := p.limit(); limit > 0 && p.loop.now-p.last >= limit {
+			if p.draining() {
+				p.last = p.loop.now
+				p.schedule()
+				return
+			}
 			p.because(pairIdle, 0)
 			// Else the end would look like a proper one, though one direction is cut short.
 			p.reset = p.reset || p.ends > 0 || p.stuck(client) || p.stuck(server)
@@ -370,6 +376,14 @@ func (p *loopPair) timeout() {
 	case lingering:
 		p.linger()
 	}
+}
+
+// draining tells whether a peer has taken something since this was asked last: nobody tells when the kernel's buffers empty, and to one who
+// reads slowly that may take longer than the limit. The first time, it is given the benefit of the doubt.
+func (p *loopPair) draining() bool {
+	before := p.unsent
+	p.unsent = int32(unsentOf(int(p.fd[client])) + unsentOf(int(p.fd[server])))
+	return p.unsent > 0 && p.unsent != before
 }
 
 // stuck tells whether there are bytes in a direction that its destination does not take.

@@ -21,7 +21,8 @@ import (
 //	both sources ended     -> both connections are closed
 //	source fails (RST)     -> what was read is delivered, then the destination gets a RST; all is over
 //	destination fails      -> the direction stops; the other one delivers what the failed peer had sent before, then the source gets a RST
-//	nothing moves for long -> both are closed; with a RST if a direction had ended or has bytes left, for then something is cut short
+//	nothing moves for long -> both are closed; with a RST if a direction had ended or has bytes left, for then something is cut short.
+//	                          What a peer takes from the kernel's buffers moves too
 //	cut                    -> RST both ways
 //
 // The conns are never wrapped: splice(2) needs them as they are.
@@ -36,6 +37,7 @@ type pair struct {
 
 	mu      sync.Mutex
 	ends    int    // directions that have ended
+	unsent  int    // what was on its way to both peers when silence was looked at last
 	reset   bool   // the connections are to be closed by RST
 	hasty   bool   // without waiting until the peers have what was written to them
 	closing bool   // both directions are over or must end now
@@ -190,7 +192,7 @@ func (p *pair) deadlinesLocked() {
 }
 
 // expired is asked when an operation has failed with err. It tells whether that was a deadline that means the end, because the pair
-// has been idle for too long or is over. If it was one that passed although something moved, expired sets new ones and tells to go on.
+// has been idle for too long or is over. If it was one that passed although something moved or moves, expired sets new ones and tells to go on.
 func (p *pair) expired(err error) (end, goOn bool) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false, false
@@ -198,11 +200,25 @@ func (p *pair) expired(err error) (end, goOn bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	limit := p.limitLocked()
-	if p.closing || limit > 0 && time.Since(p.began)-time.Duration(p.last.Load()) >= limit {
+	if p.closing {
 		return true, false
+	}
+	if limit > 0 && time.Since(p.began)-time.Duration(p.last.Load()) >= limit {
+		if !p.drainingLocked() {
+			return true, false
+		}
+		p.touch()
 	}
 	p.deadlinesLocked()
 	return false, true
+}
+
+// drainingLocked tells whether a peer has taken something since this was asked last: nobody tells when the kernel's buffers empty, and to one who
+// reads slowly that may take longer than the limit. The first time, it is given the benefit of the doubt.
+func (p *pair) drainingLocked() bool {
+	before := p.unsent
+	p.unsent = unsent(p.client) + unsent(p.server)
+	return p.unsent > 0 && p.unsent != before
 }
 
 // errIdle ends a direction over which, and over whose counterpart, nothing moved for the whole limit; errStuck is the same for one

@@ -62,8 +62,8 @@ type Service struct {
 	// ConnectTimeout bounds each dial, resolution of host names included. Zero means 1 s.
 	ConnectTimeout time.Duration
 
-	// IdleTimeout ends a TCP connection or UDP session over which nothing moves in either direction. Zero means an hour for TCP
-	// and a minute for UDP; negative means never, for TCP only.
+	// IdleTimeout ends a TCP connection or UDP session over which nothing moves in either direction, not even from the kernel's
+	// buffers to a peer that reads slowly. Zero means an hour for TCP and a minute for UDP; negative means never, for TCP only.
 	IdleTimeout time.Duration
 
 	// HalfCloseTimeout takes the place of a longer IdleTimeout once one direction of a TCP connection has ended. Zero means 5

@@ -1,0 +1,139 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// dialNarrow dials with small socket buffers, so that little is on its way at once.
+func dialNarrow(t *testing.T, addr fmt.Stringer) *net.TCPConn {
+	t.Helper()
+	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) {
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4<<10)
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 4<<10)
+		})
+	}}
+	c, err := d.DialContext(context.Background(), "tcp", addr.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.TCPConn)
+}
+
+// A peer that reads a byte at a time gets them all, and the end.
+func TestTCPReaderOfSingleBytes(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const size = 96 << 10
+		sum := make(chan [32]byte, 1)
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			sum <- sendRandom(c, size, 5)
+		}))
+		c := dialNarrow(t, addr)
+		got := make([]byte, 0, size)
+		for b := make([]byte, 1); ; {
+			if n, err := c.Read(b); n == 0 {
+				if err != io.EOF {
+					t.Error(err)
+				}
+				break
+			}
+			got = append(got, b[0])
+		}
+		if want := <-sum; sumBytes(got) != want {
+			t.Errorf("got %d bytes, not those that were sent", len(got))
+		}
+	})
+}
+
+// The answer is complete and its sender is gone, but a slow client is still taking it from the kernel's buffers: that is not silence. A client
+// that takes nothing is.
+func TestTCPSlowReaderGetsTheRestOfAnAnswer(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const size = 200 << 10
+		addr := h.serve(Service{HalfCloseTimeout: 500 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+			c.Write(make([]byte, size))
+		}))
+		slow, stuck := dialNarrow(t, addr), dialNarrow(t, addr)
+		eventually(t, equals("bytes that the proxy has passed on", func() int64 { return h.stats().BytesDown }, 2*size))
+		got := 0
+		for b := make([]byte, 2<<10); ; time.Sleep(20 * time.Millisecond) { // two seconds for all
+			n, err := slow.Read(b)
+			if got += n; err != nil {
+				if err != io.EOF || got != size {
+					t.Errorf("got %d bytes of %d, then %v", got, size, err)
+				}
+				break
+			}
+		}
+		slow.Close()
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+		_, err := io.Copy(io.Discard, stuck)
+		wantReset(t, err)
+	})
+}
+
+// Peers that never read stop their senders, cost no memory to speak of and keep no one else from being served, until they are idle
+// for too long.
+func TestTCPPeersThatNeverRead(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const peers = maxPipes + 16 // more than there are pipes
+		asked := make(chan struct{})
+		var senders sync.WaitGroup
+		fill := func(c *net.TCPConn) {
+			for b := make([]byte, 64<<10); ; {
+				if _, err := c.Write(b); err != nil {
+					return
+				}
+			}
+		}
+		addr := h.serve(Service{IdleTimeout: time.Second}, tcpServer(t, func(c *net.TCPConn) {
+			b := make([]byte, 1)
+			if io.ReadFull(c, b); b[0] == 'e' {
+				c.Write(b)
+				echo(c)
+				return
+			}
+			c.SetReadBuffer(16 << 10)
+			c.SetWriteBuffer(16 << 10)
+			fill(c)
+			<-asked
+		}))
+		defer close(asked)
+		defer senders.Wait()
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for range peers {
+			c := dialNarrow(t, addr)
+			senders.Go(func() { fill(c) })
+		}
+		eventually(t, equals("connections", func() int64 { return h.stats().Connections }, peers))
+		quick := dialTCP(t, addr)
+		for range 200 {
+			exchange(t, quick, "e")
+		}
+		runtime.ReadMemStats(&after)
+		// A buffer in each direction, of the proxy's and of this test's own.
+		if grown, limit := int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(peers*5*64<<10); grown > limit {
+			t.Errorf("the heap grew by %d bytes, want %d at most", grown, limit)
+		}
+		if n := pipesOpen(h.engine); n > maxPipes {
+			t.Errorf("%d pipes are open, want %d at most", n, maxPipes)
+		}
+		quick.Close()
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+	})
+}
+
+func sumBytes(b []byte) [32]byte { return sha256.Sum256(b) }
