@@ -1,0 +1,430 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a peer does in a state of its pair.
+type act int
+
+const (
+	stay act = iota
+	fin
+	rst
+)
+
+func (a act) String() string { return [...]string{"stays", "FIN", "RST"}[a] }
+
+func (a act) do(c *net.TCPConn) {
+	switch a {
+	case fin:
+		c.CloseWrite()
+	case rst:
+		abort(c)
+	}
+}
+
+// A couple is a client and the server that it got.
+type couple struct {
+	*testing.T
+	*house
+	peers  [2]*net.TCPConn
+	sent   [2]int64 // by each, but for a first byte
+	acked  [2]int64 // of that, what the proxy must have
+	before int      // descriptors that were open
+}
+
+// newCouple connects a client to a server.
+func newCouple(t *testing.T, h *house) *couple {
+	t.Helper()
+	hold, servers := make(chan struct{}), make(chan *net.TCPConn, 1)
+	addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+		c.SetDeadline(time.Now().Add(30 * time.Second))
+		servers <- c
+		<-hold
+	}))
+	t.Cleanup(func() { close(hold) })
+	p := &couple{T: t, house: h, before: openDescriptors()}
+	p.peers[client] = dialTCP(t, addr)
+	p.peers[server] = <-servers
+	// A byte each way: until then a reset may come before the proxy knows that the dial has succeeded, and then it has not.
+	for side, c := range p.peers {
+		io.WriteString(c, "!")
+		if _, err := io.ReadFull(p.peers[1-side], make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+// fill has one peer send until it is stopped because the other one does not read.
+func (p *couple) fill(from int) {
+	p.Helper()
+	c, n := p.peers[from], atomic.Int64{}
+	var sender sync.WaitGroup
+	sender.Go(func() {
+		for {
+			m, err := c.Write(stream(n.Load(), 64<<10))
+			if n.Add(int64(m)); err != nil {
+				return
+			}
+		}
+	})
+	last, calm := int64(0), 0
+	eventually(p.T, func() error {
+		now := n.Load()<<20 + movedBy(p.stats())
+		if now == 0 || now != last {
+			last, calm = now, 0
+		}
+		if calm++; calm < 12 {
+			time.Sleep(5 * time.Millisecond)
+			return errPending
+		}
+		return nil
+	})
+	c.SetWriteDeadline(time.Now())
+	sender.Wait()
+	c.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	p.sent[from] = n.Load()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		p.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			p.acked[from] = int64(info.Bytes_acked) - 2 // the SYN counts, and the first byte
+		}
+	})
+	if p.acked[from] < 1 || p.acked[from] == p.sent[from] {
+		p.Fatalf("%d bytes of %d are acknowledged, want some and not all", p.acked[from], p.sent[from])
+	}
+}
+
+// movedBy is how many bytes have moved both ways.
+func movedBy(s Stats) int64 { return s.BytesUp + s.BytesDown }
+
+// stream is the n bytes at a place of what a peer sends. The round is no power of two, so that what is lost or doubled does not go unnoticed.
+func stream(at int64, n int) []byte {
+	return streamed()[at%streamRound:][:n]
+}
+
+const streamRound = 65521
+
+// streamed is made once: for the race detector to look at each byte takes long.
+var streamed = sync.OnceValue(func() []byte {
+	b := make([]byte, streamRound+64<<10)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for i := range b {
+		if b[i] = byte(rnd.Uint32()); i >= streamRound {
+			b[i] = b[i-streamRound]
+		}
+	}
+	return b
+})
+
+// drain reads to the end and checks each byte. The error is nil for a proper end.
+func (p *couple) drain(side int) (n int64, err error) {
+	p.Helper()
+	for b := make([]byte, 64<<10); ; {
+		m, err := p.peers[side].Read(b)
+		if !bytes.Equal(b[:m], stream(n, m)) {
+			p.Fatalf("wrong bytes at %d", n)
+		}
+		if n += int64(m); err == io.EOF {
+			return n, nil
+		} else if err != nil {
+			return n, err
+		}
+	}
+}
+
+// refused writes until that fails.
+func (p *couple) refused(side int) {
+	p.Helper()
+	eventually(p.T, func() error {
+		if _, err := p.peers[side].Write([]byte{0}); err != nil {
+			if errors.Is(err, unix.ETIMEDOUT) || errors.Is(err, net.ErrClosed) {
+				p.Error(err)
+			}
+			return nil
+		}
+		return errors.New("the peer can still write")
+	})
+}
+
+// settled checks that nothing of the pair is left, and that what the counters say can be.
+func (p *couple) settled(received [2]int64) {
+	p.Helper()
+	for _, c := range p.peers {
+		c.Close()
+	}
+	eventually(p.T, equals("connections", func() int64 { return p.stats().ConnectionsActive }, 0))
+	eventually(p.T, func() error {
+		if n := openDescriptors() - 2*pipesOpen(p.engine); n > p.before {
+			return fmt.Errorf("%d descriptors are open, there were %d", n, p.before)
+		}
+		return nil
+	})
+	s := p.stats()
+	if s.Connections != 1 || s.DialsFailed != 0 || s.Refused != 0 {
+		p.Errorf("got %+v, want one connection that was served", s)
+	}
+	for side, moved := range []int64{s.BytesUp - 1, s.BytesDown - 1} {
+		if moved > p.sent[side] || moved < received[1-side] {
+			p.Errorf("side %d sent %d bytes, the other got %d, and %d are said to have been moved", side, p.sent[side], received[1-side], moved)
+		}
+	}
+}
+
+// act has both peers do something, and checks what each then sees: all that the other sent before a FIN, and what had reached the proxy before
+// a RST; a FIN as a FIN and a RST as a RST.
+func (p *couple) act(acts [2]act, ended [2]bool) {
+	p.Helper()
+	for side, a := range acts {
+		a.do(p.peers[side])
+	}
+	var received [2]int64
+	for side, mine := range acts {
+		other := acts[1-side]
+		switch {
+		case mine == rst || other == stay && !ended[1-side]:
+		case other == rst && ended[1-side]:
+			p.refused(side) // its end has been read
+		case other == rst:
+			n, err := p.drain(side)
+			wantReset(p.T, err)
+			if received[side] = n; n < p.acked[1-side] || n > p.sent[1-side] {
+				p.Errorf("side %d got %d bytes before the reset, want %d to %d", side, n, p.acked[1-side], p.sent[1-side])
+			}
+		default:
+			n, err := p.drain(side)
+			if received[side] = n; err != nil || n != p.sent[1-side] {
+				p.Errorf("side %d got %d bytes, %v, want %d and the end", side, n, err, p.sent[1-side])
+			}
+		}
+	}
+	// One that stayed can still send to one that has only finished sending.
+	for side, mine := range acts {
+		if mine == stay && !ended[side] && acts[1-side] != rst {
+			p.peers[side].CloseWrite()
+			n, err := p.drain(1 - side)
+			if received[1-side] = n; err != nil || n != p.sent[side] {
+				p.Errorf("side %d got %d bytes, %v, want %d and the end", 1-side, n, err, p.sent[side])
+			}
+		}
+	}
+	p.settled(received)
+}
+
+// Each thing that each peer may do, and both at once, in each state of a pair that relays.
+func TestTCPEndsInEachState(t *testing.T) {
+	states := []struct {
+		name  string
+		set   func(p *couple)
+		ended [2]bool // which peers cannot send a FIN any more
+		long  bool    // and the mirror of another one, or both: not under faults, where all takes longest
+	}{
+		{"silent", func(p *couple) {}, [2]bool{}, false},
+		{"server full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(client) }, [2]bool{}, false},
+		{"server full, bytes in a pipe", func(p *couple) { p.fill(client) }, [2]bool{}, true},
+		{"client full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(server) }, [2]bool{}, true},
+		{"client full, bytes in a pipe", func(p *couple) { p.fill(server) }, [2]bool{}, false},
+		{"both full", func(p *couple) { p.fill(client); p.fill(server) }, [2]bool{}, true},
+		{"half-closed by the client", func(p *couple) { p.halfClose(client) }, [2]bool{client: true}, false},
+		{"half-closed by the server", func(p *couple) { p.halfClose(server) }, [2]bool{server: true}, false},
+	}
+	for _, state := range states {
+		if state.long && faults {
+			continue
+		}
+		for _, c := range []act{stay, fin, rst} {
+			for _, s := range []act{stay, fin, rst} {
+				if c == stay && s == stay || c == fin && state.ended[client] || s == fin && state.ended[server] {
+					continue
+				}
+				t.Run(fmt.Sprintf("%s/client %v, server %v", state.name, c, s), func(t *testing.T) {
+					forEachEngine(t, func(t *testing.T, h *house) {
+						p := newCouple(t, h)
+						state.set(p)
+						p.act([2]act{c, s}, state.ended)
+					})
+				})
+			}
+		}
+	}
+}
+
+// halfClose ends one direction, and waits until the other peer knows.
+func (p *couple) halfClose(side int) {
+	p.Helper()
+	p.peers[side].CloseWrite()
+	if n, err := p.drain(1 - side); n != 0 || err != nil {
+		p.Fatalf("got %d bytes, %v, want the end", n, err)
+	}
+}
+
+// A pair whose server has reset waits a moment for its client to take what there is, whatever the client does.
+func TestTCPEndsWhileLingering(t *testing.T) {
+	for _, a := range []act{stay, fin, rst} {
+		t.Run("client "+a.String(), func(t *testing.T) {
+			forEachEngine(t, func(t *testing.T, h *house) {
+				p := newCouple(t, h)
+				b := stream(0, 64<<10)
+				if _, err := p.peers[server].Write(b); err != nil {
+					t.Fatal(err)
+				}
+				p.sent[server], p.acked[server] = int64(len(b)), int64(len(b))
+				eventually(t, equals("bytes written to the client", func() int64 { return h.stats().BytesDown }, 1+int64(len(b))))
+				abort(p.peers[server])
+				var received [2]int64
+				if a.do(p.peers[client]); a != rst {
+					n, err := p.drain(client)
+					wantReset(t, err)
+					if received[client] = n; n != int64(len(b)) {
+						t.Errorf("got %d bytes before the reset, want %d", n, len(b))
+					}
+				}
+				p.settled(received)
+			})
+		})
+	}
+}
+
+// A fullListener is one whose queue is full: it neither accepts nor refuses.
+type fullListener struct {
+	*testing.T
+	fd   int
+	addr netip.AddrPort
+	held []int
+}
+
+func newFullListener(t *testing.T) *fullListener {
+	t.Helper()
+	socket := func() int {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	l := &fullListener{T: t, fd: socket()}
+	at := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	if err := errors.Join(unix.Bind(l.fd, at), unix.Listen(l.fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	sa, err := unix.Getsockname(l.fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at.Port = sa.(*unix.SockaddrInet4).Port
+	l.addr = netip.AddrPortFrom(loopback.Addr(), uint16(at.Port))
+	c := socket() // a queue of 0 has room for one
+	if err := unix.Connect(c, at); err != nil && err != unix.EINPROGRESS {
+		t.Fatal(err)
+	}
+	l.held = append(l.held, l.fd, c)
+	t.Cleanup(func() {
+		for _, fd := range l.held {
+			unix.Close(fd)
+		}
+	})
+	return l
+}
+
+// refuse has dials that wait be refused, when they ask again.
+func (l *fullListener) refuse() {
+	unix.Close(l.fd)
+	l.held = slices.DeleteFunc(l.held, func(fd int) bool { return fd == l.fd })
+}
+
+// accept makes room, takes the dial that waits, when it asks again, and returns what comes of it.
+func (l *fullListener) accept() string {
+	l.Helper()
+	accepted := func() (fd int) {
+		eventually(l.T, func() (err error) {
+			fd, _, err = unix.Accept(l.fd)
+			return err
+		})
+		l.held = append(l.held, fd)
+		return fd
+	}
+	accepted()
+	fd := accepted()
+	unix.SetNonblock(fd, false)
+	got, b := "", make([]byte, 100)
+	for {
+		n, err := unix.Read(fd, b)
+		if err != nil {
+			return got + err.Error()
+		}
+		if n == 0 {
+			return got + "FIN"
+		}
+		got += string(b[:n])
+	}
+}
+
+// A client that has given up its request, or only finished it, while its endpoint has not answered yet.
+func TestTCPEndsWhileConnecting(t *testing.T) {
+	t.Run("client FIN, then the endpoint answers", func(t *testing.T) {
+		forEachEngine(t, func(t *testing.T, h *house) {
+			l := newFullListener(t)
+			c := dialTCP(t, h.serve(Service{ConnectTimeout: 20 * time.Second}, l.addr))
+			io.WriteString(c, "request ")
+			c.CloseWrite()
+			if got := l.accept(); got != "request FIN" {
+				t.Errorf("the endpoint got %q, want the request and its end", got)
+			}
+		})
+	})
+	t.Run("the endpoint refuses late", func(t *testing.T) {
+		forEachEngine(t, func(t *testing.T, h *house) {
+			l := newFullListener(t)
+			addr := h.serve(Service{ConnectTimeout: 20 * time.Second}, l.addr)
+			c := dialTCP(t, addr)
+			eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 1))
+			h.endpoints("s", l.addr, tcpServer(t, echo))
+			l.refuse()
+			exchange(t, c, "hello")
+			if s := h.stats(); s.DialsFailed != 1 || s.Refused != 0 {
+				t.Errorf("got %d failed dials and %d refused clients, want 1 and 0", s.DialsFailed, s.Refused)
+			}
+		})
+	})
+	t.Run("client RST", func(t *testing.T) {
+		forEachEngine(t, func(t *testing.T, h *house) {
+			l := newFullListener(t)
+			timeout := time.Second // portable goes on dialling until then
+			if h.options.Engine == EngineAuto {
+				timeout = time.Minute
+			}
+			c := dialTCP(t, h.serve(Service{ConnectTimeout: timeout}, l.addr))
+			eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 1))
+			abort(c)
+			eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+		})
+	})
+	t.Run("client RST, and the endpoint refuses", func(t *testing.T) {
+		forEachEngine(t, func(t *testing.T, h *house) {
+			l := newFullListener(t)
+			c := dialTCP(t, h.serve(Service{ConnectTimeout: 20 * time.Second}, l.addr))
+			eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 1))
+			l.refuse()
+			abort(c)
+			eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+		})
+	})
+}
