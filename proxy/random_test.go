@@ -8,36 +8,67 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
+	"strconv"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
 
-// A script is what both ends of one connection do, made from a seed that the client sends first. Each end sends a stream of bytes that
-// are known by their place, in pieces of all sizes, then ends it, while it reads and checks what the other sends.
+// A script is what both ends of one connection do, made from a seed that the client sends first: the model. Each end sends a stream of bytes
+// that are known by their place, in pieces of all sizes, and then ends it, while it reads and checks what the other sends.
 type script struct {
 	seed uint64
 	ends [2]endScript // client's, server's
 }
 
 type endScript struct {
-	size  int  // bytes to send
-	slow  bool // pauses now and then while sending
-	lazy  bool // pauses now and then while reading
-	reset bool // ends by RST once it has sent half, instead of a FIN after all
+	size   int    // bytes to send, if nothing comes in between
+	slow   bool   // pauses now and then while sending
+	lazy   bool   // pauses now and then while reading
+	late   bool   // reads nothing before it has sent all
+	polite bool   // sends only once the other has finished
+	tiny   bool   // reads a few bytes at a time
+	last   ending // of what it sends
+	resets int    // with reset: after how many bytes
 }
+
+// An ending is how an end ends what it sends.
+type ending int
+
+const (
+	finish   ending = iota // FIN, and then reads to the end
+	reset                  // RST, somewhere
+	resetFIN               // FIN, and then RST without reading to the end
+)
 
 func newScript(seed uint64) script {
 	rnd := rand.New(rand.NewPCG(seed, 7))
 	s := script{seed: seed}
 	for i := range s.ends {
-		s.ends[i] = endScript{
-			size:  rnd.IntN([]int{1, 100, 20 << 10, 300 << 10, 2 << 20}[rnd.IntN(5)]),
-			slow:  rnd.IntN(4) == 0,
-			lazy:  rnd.IntN(4) == 0,
-			reset: rnd.IntN(10) == 0,
+		e := endScript{
+			size: rnd.IntN([]int{1, 100, 20 << 10, 300 << 10, 2 << 20}[rnd.IntN(5)]),
+			slow: rnd.IntN(4) == 0,
+			lazy: rnd.IntN(4) == 0,
+			late: rnd.IntN(6) == 0,
 		}
+		if e.last = []ending{finish, finish, finish, finish, finish, finish, finish, finish, reset, resetFIN}[rnd.IntN(10)]; e.last == reset {
+			e.resets = rnd.IntN(e.size + 1)
+		}
+		s.ends[i] = e
+	}
+	for i := range s.ends { // not if there is much to read
+		s.ends[i].tiny = s.ends[1-i].size < 20<<10 && !s.ends[i].lazy && rnd.IntN(4) == 0
+	}
+	// Two that wait for one another would wait for ever.
+	if s.ends[0].late && s.ends[1].late {
+		s.ends[1].late = false
+	}
+	if s.ends[1].polite = rnd.IntN(4) == 0; s.ends[1].polite {
+		s.ends[0].late, s.ends[1].late = false, false
 	}
 	return s
 }
@@ -45,61 +76,100 @@ func newScript(seed uint64) script {
 // at is the byte at a place of an end's stream.
 func (s *script) at(end, i int) byte { return byte(uint64(i)*2654435761>>9 ^ s.seed ^ uint64(end)*37) }
 
+// A score is how many bytes an end sent and received.
+type score struct{ sent, received int }
+
 // play does what the script says for one end, and returns what was wrong.
-func (s *script) play(c *net.TCPConn, end int) error {
+func (s *script) play(c *net.TCPConn, end int) (score, error) {
 	mine, other := s.ends[end], s.ends[1-end]
-	var sent error
+	var sum score
+	var serr, rerr error
 	var wg sync.WaitGroup
-	wg.Go(func() { sent = s.send(c, end) })
-	got, err := s.check(c, 1-end, mine.lazy)
-	wg.Wait()
+	done := make(chan struct{})
+	read := func() { sum.received, rerr = s.check(c, 1-end) }
 	switch {
-	case errors.Is(err, errWrongByte):
-		return err
-	case mine.reset || other.reset:
+	case mine.late:
+		sum.sent, serr = s.send(c, end)
+		read()
+	case mine.polite:
+		if read(); rerr == nil {
+			sum.sent, serr = s.send(c, end)
+		}
+	default:
+		wg.Go(func() {
+			sum.sent, serr = s.send(c, end)
+			close(done)
+		})
+		if mine.last != resetFIN {
+			read()
+		} else {
+			<-done
+		}
+		wg.Wait()
+	}
+	if mine.last == resetFIN && serr == nil {
+		abort(c)
+	}
+	switch {
+	case errors.Is(rerr, errWrongByte):
+		return sum, rerr
+	case mine.last != finish:
+		return sum, nil // it has no right to anything more
+	case other.last == finish:
+		if rerr != nil || serr != nil || sum.received != other.size {
+			return sum, fmt.Errorf("got %d of %d bytes, %v, and sent %d of %d, %v", sum.received, other.size, rerr, sum.sent, mine.size, serr)
+		}
+	case rerr == nil && serr == nil && !(other.last == resetFIN && sum.received == other.size):
 		// Anything may be cut off, but it must not look like the proper end. (Linux tells of a reset once; if writing was told, reading
 		// finds the end.)
-		if err == nil && got != other.size && sent == nil {
-			return fmt.Errorf("got a proper end after %d of %d bytes", got, other.size)
-		}
-		return nil
-	case err != nil || got != other.size:
-		return fmt.Errorf("got %d of %d bytes, then %v", got, other.size, err)
+		return sum, fmt.Errorf("got a proper end after %d of %d bytes, from one that resets", sum.received, other.size)
 	}
-	return sent
+	for _, err := range []error{rerr, serr} {
+		if err != nil && !isReset(err) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ENOTCONN) {
+			return sum, fmt.Errorf("got %v, want a reset", err)
+		}
+	}
+	return sum, nil
 }
 
-func (s *script) send(c *net.TCPConn, end int) error {
+// send sends an end's stream, and ends it.
+func (s *script) send(c *net.TCPConn, end int) (sent int, err error) {
 	mine := s.ends[end]
 	rnd := rand.New(rand.NewPCG(s.seed, uint64(end)))
+	size := mine.size
+	if mine.last == reset {
+		size = mine.resets
+	}
 	buf := make([]byte, 64<<10)
-	for i := 0; i < mine.size; {
-		if mine.reset && i >= mine.size/2 {
-			break
-		}
-		n := min(1+rnd.IntN([]int{10, 2000, len(buf)}[rnd.IntN(3)]), mine.size-i)
+	for sent < size {
+		n := min(1+rnd.IntN([]int{10, 2000, len(buf)}[rnd.IntN(3)]), size-sent)
 		for k := range n {
-			buf[k] = s.at(end, i+k)
+			buf[k] = s.at(end, sent+k)
 		}
-		if _, err := c.Write(buf[:n]); err != nil {
-			return err
+		n, err := c.Write(buf[:n])
+		if sent += n; err != nil {
+			return sent, err
 		}
-		if i += n; mine.slow && rnd.IntN(8) == 0 {
+		if mine.slow && rnd.IntN(8) == 0 {
 			time.Sleep(time.Duration(rnd.IntN(3)) * time.Millisecond)
 		}
 	}
-	if mine.reset {
+	if mine.last == reset {
 		abort(c)
-		return nil
+		return sent, nil
 	}
-	return c.CloseWrite()
+	return sent, c.CloseWrite()
 }
 
 var errWrongByte = errors.New("wrong byte")
 
 // check reads to the end, and returns how much there was; nil for a proper end.
-func (s *script) check(c *net.TCPConn, from int, lazy bool) (int, error) {
+func (s *script) check(c *net.TCPConn, from int) (int, error) {
+	mine := s.ends[1-from]
 	buf := make([]byte, 32<<10)
+	if mine.tiny {
+		buf = buf[:7]
+	}
 	for got := 0; ; {
 		n, err := c.Read(buf)
 		for k := range n {
@@ -114,29 +184,66 @@ func (s *script) check(c *net.TCPConn, from int, lazy bool) (int, error) {
 		if err != nil {
 			return got, err
 		}
-		if lazy && got%5 == 0 {
+		if mine.lazy && got%5 == 0 {
 			time.Sleep(time.Millisecond)
 		}
 	}
 }
 
+// Where the random test begins and how long it goes on on each engine: set these to see a failure again, or to look for rare ones.
+const (
+	seedVariable = "LICTOR_TEST_SEED"
+	timeVariable = "LICTOR_TEST_TIME"
+)
+
+// randomRun is the first seed, which is logged, and what tells of the next one whether it is to be played.
+func randomRun(t *testing.T, total uint64) (first uint64, more func(n uint64) bool) {
+	first = rand.Uint64()
+	if v := os.Getenv(seedVariable); v != "" {
+		var err error
+		if first, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatalf("%s: %v", seedVariable, err)
+		}
+	}
+	t.Logf("the same again: %s=%d", seedVariable, first)
+	limit := 20 * time.Second
+	if v := os.Getenv(timeVariable); v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			t.Fatalf("%s: %v", timeVariable, err)
+		}
+		limit, total = d, 1<<63
+	}
+	until := time.Now().Add(limit)
+	return first, func(n uint64) bool { return n < total && time.Now().Before(until) }
+}
+
 // Thousands of connections do random things, and every byte is checked. The endpoints change meanwhile, and some are dead.
 func TestTCPRandomConnections(t *testing.T) {
-	total := 3000
+	total := uint64(2000)
 	if testing.Short() || slowTests {
 		total = 800
 	}
 	forEachEngine(t, func(t *testing.T, h *house) {
+		first, more := randomRun(t, total)
+		var sent, received [2]atomic.Int64
+		const header = 8 // the seed
+		keep := func(end int, s score) {
+			sent[end].Add(int64(s.sent))
+			received[end].Add(int64(s.received))
+		}
 		var problems sync.Map
 		server := func(c *net.TCPConn) {
-			var header [8]byte
+			var seed [header]byte
 			c.SetDeadline(time.Now().Add(time.Minute))
-			if _, err := io.ReadFull(c, header[:]); err != nil {
+			if _, err := io.ReadFull(c, seed[:]); err != nil {
 				return
 			}
-			s := newScript(binary.BigEndian.Uint64(header[:]))
-			if err := s.play(c, 1); err != nil {
-				problems.Store(fmt.Sprintf("server of %d", s.seed), err)
+			s := newScript(binary.BigEndian.Uint64(seed[:]))
+			result, err := s.play(c, 1)
+			result.received += header
+			if keep(1, result); err != nil {
+				problems.Store(fmt.Sprintf("server of %d", s.seed), fmt.Errorf("%w: %+v", err, s.ends))
 			}
 		}
 		all := []netip.AddrPort{tcpServer(t, server), tcpServer(t, server), tcpServer(t, server), deadPort(t)}
@@ -154,14 +261,18 @@ func TestTCPRandomConnections(t *testing.T) {
 		for range 48 {
 			clients.Go(func() {
 				for seed := range seeds {
-					if err := playClient(addr, seed); err != nil {
-						problems.Store(fmt.Sprintf("client of %d", seed), err)
+					s := newScript(seed)
+					result, err := s.playClient(addr)
+					result.sent += header
+					if keep(0, result); err != nil {
+						problems.Store(fmt.Sprintf("client of %d", seed), fmt.Errorf("%w: %+v", err, s.ends))
 					}
 				}
 			})
 		}
-		for seed := range uint64(total) {
-			seeds <- seed
+		played := uint64(0)
+		for ; more(played); played++ {
+			seeds <- first + played
 		}
 		close(seeds)
 		clients.Wait()
@@ -172,6 +283,15 @@ func TestTCPRandomConnections(t *testing.T) {
 			return true
 		})
 		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+		c := h.stats()
+		if c.Connections != int64(played) || c.Refused != 0 || c.DialsFailed == 0 {
+			t.Errorf("got %+v, want %d connections, no client refused and some dials failed", c, played)
+		}
+		for end, moved := range []int64{c.BytesUp, c.BytesDown} {
+			if s, r := sent[end].Load(), received[1-end].Load(); moved > s || moved < r {
+				t.Errorf("%d bytes were sent and %d received, but %d are said to have been moved", s, r, moved)
+			}
+		}
 		eventually(t, func() error {
 			runtime.GC() // for the pipes of package net
 			if now := openDescriptors(); now > before {
@@ -182,16 +302,16 @@ func TestTCPRandomConnections(t *testing.T) {
 	})
 }
 
-func playClient(addr netip.AddrPort, seed uint64) error {
+// playClient connects and plays the client's end.
+func (s *script) playClient(addr netip.AddrPort) (score, error) {
 	c, err := net.Dial("tcp", addr.String())
 	if err != nil {
-		return err
+		return score{}, err
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(time.Minute))
-	s := newScript(seed)
-	if _, err := c.Write(binary.BigEndian.AppendUint64(nil, seed)); err != nil {
-		return err
+	if _, err := c.Write(binary.BigEndian.AppendUint64(nil, s.seed)); err != nil {
+		return score{}, err
 	}
 	return s.play(c.(*net.TCPConn), 0)
 }
