@@ -123,23 +123,12 @@ func (p *loopPair) dialError(err syscall.Errno) error {
 // toItself tells whether a socket is connected to itself. That happens when nobody listens at a port of this host that the kernel may give to
 // sockets that dial, and it gives this very one: TCP calls that a simultaneous open (RFC 9293, 3.5).
 func toItself(fd int32) bool {
-	local, err := unix.Getsockname(int(fd))
-	if err != nil {
+	local, err := socketName(unix.SYS_GETSOCKNAME, fd)
+	if err != 0 {
 		return false
 	}
-	peer, err := unix.Getpeername(int(fd))
-	if err != nil {
-		return false
-	}
-	switch l := local.(type) {
-	case *unix.SockaddrInet4:
-		r, ok := peer.(*unix.SockaddrInet4)
-		return ok && l.Port == r.Port && l.Addr == r.Addr
-	case *unix.SockaddrInet6:
-		r, ok := peer.(*unix.SockaddrInet6)
-		return ok && l.Port == r.Port && l.Addr == r.Addr
-	}
-	return false
+	peer, err := socketName(unix.SYS_GETPEERNAME, fd)
+	return err == 0 && local == peer
 }
 
 // missed notes that the endpoint was not reached.

@@ -60,11 +60,11 @@ type loopPair struct {
 type flow struct {
 	backlog *backlog // read and not written yet, in memory
 	pipe    *pipe    // or in a pipe
-	piped   int      // bytes in it
 	moved   int64
-	bulk    bool // by splice
-	queued  bool // has a task in the loop's next turn; nothing is to be moved before
-	done    bool // the source has ended, or nobody wants its bytes
+	piped   int32 // bytes in the pipe
+	bulk    bool  // by splice
+	queued  bool  // has a task in the loop's next turn; nothing is to be moved before
+	done    bool  // the source has ended, or nobody wants its bytes
 }
 
 type pairState int8
@@ -219,7 +219,7 @@ func (p *loopPair) splice(from int) int {
 		return 0
 	}
 	f.bulk = n >= bufferSize
-	f.pipe, f.piped = pipe, n
+	f.pipe, f.piped = pipe, int32(n)
 	p.last = p.loop.now
 	p.flush(from)
 	return n
@@ -243,8 +243,8 @@ func (p *loopPair) flush(from int) bool {
 					p.loop.forget(k)
 				}
 			}
-		} else if n, err = splice(int32(f.pipe.r), p.fd[to], f.piped, p.fd[to]); err == 0 {
-			if f.piped -= n; f.piped == 0 {
+		} else if n, err = splice(int32(f.pipe.r), p.fd[to], int(f.piped), p.fd[to]); err == 0 {
+			if f.piped -= int32(n); f.piped == 0 {
 				p.loop.pipes.put(f.pipe)
 				f.pipe = nil
 			}

@@ -96,6 +96,13 @@ func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(a, p)
 }
 
+// socketName is an address of a socket: its own, by SYS_GETSOCKNAME, or its peer's, by SYS_GETPEERNAME. Package unix would allocate it.
+func socketName(call uintptr, fd int32) (sa unix.RawSockaddrInet6, err syscall.Errno) {
+	size := uint32(unsafe.Sizeof(sa))
+	_, _, err = unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
+	return sa, err
+}
+
 // rawAddr writes a socket address of either family, and returns its size.
 func rawAddr(sa *unix.RawSockaddrInet6, addr netip.AddrPort) uintptr {
 	port := (*[2]byte)(unsafe.Pointer(&sa.Port))
