@@ -251,22 +251,29 @@ func (d *door) welcome(fd int32, src netip.AddrPort) {
 		closeFD(fd)
 		return
 	}
-	if o := d.lighter(); o != nil {
+	o := d.lighter()
+	o.loop.load.Add(1) // now, so that the next client of a burst sees it
+	if o != d {
 		o.loop.post(func() { o.begin(fd, src) })
 	} else {
 		d.begin(fd, src)
 	}
 }
 
-// lighter is the door of another loop that has clearly fewer pairs, or nil: the kernel wakes whichever loop it likes, and a few long
-// connections with all the bytes should not share one processor while another is idle.
+// lighter is the door of another loop that has fewer pairs, or else d: the kernel wakes whichever loop it likes, and a few long connections
+// with all the bytes should not share one processor while another is idle. Of many pairs a quarter more is no matter, for to hand one
+// over costs a wake-up.
 func (d *door) lighter() *door {
-	d.other++
-	o := d.socket.doors[d.other%len(d.socket.doors)]
-	if l := d.loop.load.Load(); o != d && l > 1+o.loop.load.Load()*5/4 {
+	n := len(d.socket.doors)
+	if n == 1 {
+		return d
+	}
+	d.other = (d.other + 1) % (n - 1)
+	o := d.socket.doors[(d.loop.id+1+d.other)%n]
+	if there := o.loop.load.Load(); d.loop.load.Load() > there+there/4 {
 		return o
 	}
-	return nil
+	return d
 }
 
 // begin starts to serve a client.
@@ -276,7 +283,6 @@ func (d *door) begin(fd int32, src netip.AddrPort) {
 	c := s.at(l.id)
 	c.connections.Add(1)
 	c.active.Add(1)
-	l.load.Add(1)
 	p := l.newPair()
 	spec := s.spec.Load()
 	*p = loopPair{
