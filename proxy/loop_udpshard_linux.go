@@ -222,7 +222,8 @@ func (h *udpShard) makeRoom(s *service) bool {
 	}
 }
 
-// victim is the shard of the session idle longest; h if there is no other.
+// victim is the shard of the session idle longest; h if there is no other. It is h too if it has many and its own has been idle nearly as
+// long: in a flood all loops are full, and to have another one end a session costs a wake-up, and a descriptor too many until it has.
 func (h *udpShard) victim() *udpShard {
 	victim := h
 	for _, o := range h.socket.shards {
@@ -230,8 +231,13 @@ func (h *udpShard) victim() *udpShard {
 			victim = o
 		}
 	}
+	if idle := h.loop.now - h.oldest.Load(); len(h.byClient) >= manySessions && idle > (h.loop.now-victim.oldest.Load())*7/8 {
+		return h
+	}
 	return victim
 }
+
+const manySessions = 64
 
 // owe has a session of this shard ended, for another loop that uses its descriptor already.
 func (h *udpShard) owe() {

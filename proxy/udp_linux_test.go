@@ -200,17 +200,17 @@ func TestUDPSessionsOfAllLoopsAreBoundedTogether(t *testing.T) {
 		var clients []*net.UDPConn
 		for range 100 {
 			clients = append(clients, dialUDP(t, addr))
-			query(t, clients[len(clients)-1], "x")
+			askOnce(t, clients[len(clients)-1], "x")
 		}
 		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 20))
 		before := h.stats().Sessions
 		for _, c := range clients[80:] {
-			query(t, c, "x")
+			askOnce(t, c, "x")
 		}
 		if n := h.stats().Sessions; n != before {
 			t.Errorf("%d of the newest 20 clients had lost their sessions", n-before)
 		}
-		for _, d := range h.descriptorsOfShards(t) {
+		for _, d := range h.shards(t) {
 			if d.debt != 0 || d.owed.Load() != 0 {
 				t.Errorf("a shard owes %d and %d", d.owed.Load(), d.debt)
 			}
@@ -218,8 +218,8 @@ func TestUDPSessionsOfAllLoopsAreBoundedTogether(t *testing.T) {
 	})
 }
 
-// descriptorsOfShards are the shards of the only listener, whose loops wait.
-func (h *house) descriptorsOfShards(t *testing.T) []*udpShard {
+// shards are the shards of the only listener, whose loops wait.
+func (h *house) shards(t *testing.T) []*udpShard {
 	h.Proxier.mu.Lock()
 	defer h.Proxier.mu.Unlock()
 	for _, s := range h.Proxier.sockets {
