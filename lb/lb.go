@@ -3,14 +3,20 @@
 // Discovery tells a [LoadBalancer] what endpoints there are, by OnUpdate; the proxier asks it for one,
 // by NextEndpoint, for each connection or UDP session:
 //
-//	rr := lb.NewRoundRobin()
-//	rr.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpoints}})
-//	m, err := rr.NextEndpoint("web", client, lb.Tried{})
-//	...          // dial m.Address(); if that fails, m.Failed()
-//	m.Done()     // when the connection has ended
+//	b := lb.NewBalancer()
+//	b.Configure("web", lb.Options{Policy: lb.PolicyLeastConnections})
+//	b.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpoints}})
+//	m, err := b.NextEndpoint("web", client, lb.Tried{})
+//	...                  // dial m.Address(), and tell how it went:
+//	m.Failed(lb.Refused) // or Connected, and then Reached
+//	m.Done()             // when the connection has ended
 //
-// A pick allocates nothing and never waits for discovery. Whoever fails to reach an endpoint asks again with that endpoint among
-// the [Tried] ones. A [Member] also tells, for as long as somebody holds on to it, whether the endpoint has left its service.
+// A pick allocates nothing and never waits for discovery; but the one pick that tries an ejected endpoint allocates its trial. Whoever
+// fails to reach an endpoint asks again with that endpoint among the [Tried] ones. A [Member] also tells, for as long as somebody holds
+// on to it, whether the endpoint has left its service.
+//
+// Endpoints that fail are ejected: left out for a second, which doubles with each failure in a row up to a minute, and then tried by one
+// connection. That is known by address, to all services. When too many of a service seem dead, its picks take no notice.
 //
 // This is the ground floor: it imports no other room of Lictor.
 package lb

@@ -1,43 +1,133 @@
 package lb
 
-import "sync/atomic"
+import (
+	"math"
+	"sync/atomic"
+)
 
 // A Member is an endpoint in its service, as NextEndpoint hands it out: what it is, and where whoever uses it tells how that goes. It
 // stays good when the endpoint has left. Its methods may be called concurrently; the Endpoint must not be changed.
 //
-// Each pick is one use: it is over with Done, and meanwhile Failed may be called.
+// Each pick is one use. What the proxier tells of it, each with one call:
+//
+//	Connected      the TCP connection to the endpoint is there. Not for UDP, where to connect says nothing.
+//	Reached        the first byte, or the first datagram of a session, came from the endpoint. Later ones need not be told.
+//	Failed(cause)  the endpoint was not reached, or hung up on us. Not for what is wrong on our own side: no descriptors, no ports, no
+//	               memory, or a client that gave up. Then nothing is told.
+//	Done           the use is over, whatever was told before. Exactly once, and last.
+//
+// All are cheap enough to be called from an event loop: a few atomic operations where nothing is wrong.
 type Member struct {
 	Endpoint
 	*tally
+	trial *trial // if this use is the one that tries an ejected endpoint, else nil
 }
 
-// A tally is what is known of an endpoint from its use. It outlives a change of the endpoint's weight, but not of its address.
-type tally struct {
-	left   atomic.Bool
-	open   atomic.Int64 // uses that are not over
-	failed atomic.Int64
-}
+// Cause is what was wrong with an endpoint that was not reached.
+type Cause int
 
-func newMember(e Endpoint) *Member { return &Member{e, new(tally)} }
+// The causes.
+const (
+	// Refused: there is a host at the address, and it says that nobody listens. The same of a datagram (ICMP port unreachable).
+	Refused Cause = 1 + iota
 
-// renewed is the member for e, which has the same ID: m itself if nothing changed.
-func (m *Member) renewed(e Endpoint) *Member {
-	switch {
-	case m.Endpoint == e:
-		return m
-	case m.Host == e.Host && m.Addr == e.Addr:
-		return &Member{e, m.tally}
+	// Unreachable: no answer in time, no way to the host, or no such host.
+	Unreachable
+
+	// Reset: the connection was established, and then reset before anything came from the endpoint.
+	Reset
+
+	// Unfit: the endpoint answered an active check, but not as it should.
+	Unfit
+)
+
+// String is a word for it.
+func (c Cause) String() string {
+	switch c {
+	case Refused:
+		return "refused"
+	case Unreachable:
+		return "unreachable"
+	case Reset:
+		return "reset"
+	case Unfit:
+		return "unfit"
 	}
-	return newMember(e)
+	return "none"
 }
 
-func (t *tally) picked() { t.open.Add(1) }
+// A tally is what is known of an endpoint from its use in one service. It outlives a change of the endpoint's weight, but not of its
+// address.
+type tally struct {
+	group  *group
+	health *health // shared with all services that use the address
+	joined int64   // when, on the book's clock; 0: with the first set of the service, so that slow start is none of its business
+	left   atomic.Bool
+
+	_      [64]byte     // what follows changes with each pick
+	open   atomic.Int64 // uses that are not over
+	picks  atomic.Int64
+	failed atomic.Int64
+	turns  atomic.Uint64 // see leastConnections; the bits of a float64
+}
 
 // Left tells whether the endpoint has left its service, or is at another address now. It is one atomic load.
-func (t *tally) Left() bool { return t.left.Load() }
+func (m *Member) Left() bool { return m.left.Load() }
 
-// Failed notes that the endpoint was not reached: the dial failed, or a datagram was refused.
-func (t *tally) Failed() { t.failed.Add(1) }
+// Connected notes that the endpoint took a connection.
+func (m *Member) Connected() { m.health.connected(m.trial) }
+
+// Reached notes that something came from the endpoint.
+func (m *Member) Reached() { m.health.reached() }
+
+// Failed notes that the endpoint was not reached.
+func (m *Member) Failed(c Cause) {
+	m.failed.Add(1)
+	m.health.failed(c, m.group.options().maxFails(), m.trial)
+}
 
 // Done ends what the pick began.
-func (t *tally) Done() { t.open.Add(-1) }
+func (m *Member) Done() {
+	m.open.Add(-1)
+	m.group.open.Add(-1)
+	if m.trial != nil {
+		m.health.trialDone(m.trial)
+	}
+	m.group.hasRoom()
+}
+
+// owed is for the policies: where the member is in a rotation of ties.
+func (t *tally) owed() float64     { return math.Float64frombits(t.turns.Load()) }
+func (t *tally) setOwed(v float64) { t.turns.Store(math.Float64bits(v)) }
+
+// renew returns the members for endpoints, valid ones of distinct IDs. Those of old at the same address keep their tally, and are the
+// same if nothing changed; the others of old leave.
+func (g *group) renew(old []*Member, endpoints []Endpoint) []*Member {
+	byID := make(map[string]*Member, len(old))
+	for _, m := range old {
+		byID[m.ID] = m
+	}
+	joined := g.book.now()
+	if len(old) == 0 {
+		joined = 0
+	}
+	members := make([]*Member, 0, len(endpoints))
+	for _, e := range endpoints {
+		m := byID[e.ID]
+		switch {
+		case m != nil && m.Endpoint == e:
+			delete(byID, e.ID)
+		case m != nil && m.Host == e.Host && m.Addr == e.Addr:
+			delete(byID, e.ID)
+			m = &Member{Endpoint: e, tally: m.tally}
+		default:
+			m = &Member{Endpoint: e, tally: &tally{group: g, joined: joined, health: g.book.use(g.address(e), g)}}
+		}
+		members = append(members, m)
+	}
+	for _, m := range byID {
+		m.left.Store(true)
+		g.book.release(m.health, g)
+	}
+	return members
+}

@@ -15,6 +15,10 @@ import "sync"
 // whose window closes first is taken ("The chairman assignment problem", Tijdeman, 1980). With equal weights this is plain
 // round robin. A pick that avoids endpoints already tried may break the bound; the turns that it displaced come next.
 //
+// An endpoint that may not serve now, because it is ejected, or full, or starting slowly, lets its turn pass: the turn counts as
+// taken, and the next one comes. So the turns of all others stay what they are, and when the endpoint serves again it comes in at
+// its place, without a burst: what it missed is not owed to it.
+//
 // An update changes W and the endpoints, but what an endpoint was owed or had in advance, its lag, carries over as the phase of
 // its windows. So no number of updates can starve an endpoint or send a burst to one.
 //
@@ -32,6 +36,8 @@ type rotation struct {
 	// Every slot is in exactly one of these.
 	open   []int32 // heap of slots whose window is open, by the end of the window
 	closed []int32 // heap of slots whose window opens later, by its start
+
+	last int // see outOfTurn
 }
 
 // A slot is one endpoint's place in the rotation.
@@ -40,21 +46,45 @@ type slot struct {
 	taken      int64   // turns since t was 0
 	phase      float64 // lag when t was 0, in turns
 	start, end float64 // window of the next turn, in picks
+	credit     float64 // what a slow start has saved up for the next turn it serves
 }
 
-// next takes the next turn of an endpoint that is not in tried.
-func (r *rotation) next(tried *Tried) (*Member, bool) {
+// maxPasses bounds how many turns may pass in one pick. More are needed only where the heaviest endpoints are out.
+const maxPasses = 64
+
+// next takes the next turn of an endpoint that is not among the tried ones. One that may not serve, or not fully, lets its turn pass.
+func (r *rotation) next(q *query) *Member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for range min(maxPasses, 2*len(r.slots)) {
+		i := r.turn(q.tried)
+		if i < 0 {
+			return nil
+		}
+		s := &r.slots[i]
+		serves := q.admits(s.Member) && s.comesUp(q)
+		r.take(i)
+		if serves {
+			return s.Member
+		}
+	}
+	return r.outOfTurn(q)
+}
+
+// turn pops the slot whose turn it is, or returns -1.
+func (r *rotation) turn(tried *Tried) int32 {
 	for len(r.closed) > 0 && r.slots[r.closed[0]].start <= float64(r.now)+noise {
 		r.push(&r.open, r.byEnd, r.pop(&r.closed, r.byStart))
 	}
 	i := r.first(&r.open, r.byEnd, tried)
 	if i < 0 {
-		if i = r.first(&r.closed, r.byStart, tried); i < 0 {
-			return nil, false
-		}
+		i = r.first(&r.closed, r.byStart, tried)
 	}
+	return i
+}
+
+// take takes the turn of a slot that was popped, and puts it back.
+func (r *rotation) take(i int32) {
 	s := &r.slots[i]
 	s.taken++
 	r.setWindow(s)
@@ -62,8 +92,30 @@ func (r *rotation) next(tried *Tried) (*Member, bool) {
 	if r.now++; r.now == r.total {
 		r.setBack()
 	}
-	s.picked()
-	return s.Member, true
+}
+
+// comesUp tells whether a slot that starts slowly serves this turn.
+func (s *slot) comesUp(q *query) bool {
+	share := q.share(s.Member)
+	if share == 1 {
+		return true
+	}
+	if s.credit += share; s.credit < 1 {
+		return false
+	}
+	s.credit--
+	return true
+}
+
+// outOfTurn looks for whoever may serve at all, when too many turns have passed. It does not count as a turn.
+func (r *rotation) outOfTurn(q *query) *Member {
+	for range r.slots {
+		r.last = (r.last + 1) % len(r.slots)
+		if m := r.slots[r.last].Member; !q.tried.Has(m.ID) && q.admits(m) {
+			return m
+		}
+	}
+	return nil
 }
 
 // first pops the first slot of heap that is not in tried, or returns -1.
@@ -106,33 +158,29 @@ func (r *rotation) setWindow(s *slot) {
 	s.end = (turn + r.delta) * perTurn
 }
 
-// replace makes endpoints, valid ones of distinct IDs, the rotation's set. Endpoints that stay keep their place in the order and
-// their lag.
-func (r *rotation) replace(endpoints []Endpoint) {
+// replace makes members, of distinct IDs, the rotation's set. Those that stay, by their ID, keep their place in the order and their
+// lag; new ones come last.
+func (r *rotation) replace(members []*Member) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.equalLocked(endpoints) {
+	if r.equalLocked(members) {
 		return
 	}
-	byID := make(map[string]*Endpoint, len(endpoints))
-	for i := range endpoints {
-		byID[endpoints[i].ID] = &endpoints[i]
+	byID := make(map[string]*Member, len(members))
+	for _, m := range members {
+		byID[m.ID] = m
 	}
-	slots := make([]slot, 0, len(endpoints))
+	slots := make([]slot, 0, len(members))
 	for i := range r.slots {
 		old := &r.slots[i]
-		e, ok := byID[old.ID]
-		if ok {
-			slots = append(slots, slot{Member: old.renewed(*e), phase: r.lagLocked(old)})
-			delete(byID, e.ID)
-		}
-		if !ok || slots[len(slots)-1].tally != old.tally {
-			old.left.Store(true)
+		if m, ok := byID[old.ID]; ok {
+			slots = append(slots, slot{Member: m, phase: r.lagLocked(old), credit: old.credit})
+			delete(byID, m.ID)
 		}
 	}
-	for _, e := range endpoints {
-		if _, ok := byID[e.ID]; ok {
-			slots = append(slots, slot{Member: newMember(e)})
+	for _, m := range members {
+		if _, ok := byID[m.ID]; ok {
+			slots = append(slots, slot{Member: m})
 		}
 	}
 	r.resetLocked(slots)
@@ -165,12 +213,12 @@ func (r *rotation) resetLocked(slots []slot) {
 	}
 }
 
-func (r *rotation) equalLocked(endpoints []Endpoint) bool {
-	if len(endpoints) != len(r.slots) {
+func (r *rotation) equalLocked(members []*Member) bool {
+	if len(members) != len(r.slots) {
 		return false
 	}
-	for _, e := range endpoints {
-		if i, ok := r.index[e.ID]; !ok || r.slots[i].Endpoint != e {
+	for _, m := range members {
+		if i, ok := r.index[m.ID]; !ok || r.slots[i].Member != m {
 			return false
 		}
 	}

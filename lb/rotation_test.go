@@ -31,12 +31,31 @@ func without(endpoints []Endpoint, id string) []Endpoint {
 	return slices.DeleteFunc(slices.Clone(endpoints), func(e Endpoint) bool { return e.ID == id })
 }
 
+// turns is a rotation with its group, as tests use it.
+type turns struct {
+	*rotation
+	group   *group
+	members []*Member
+}
+
+func newTurns() *turns { return &turns{&rotation{}, newGroup(newBook()), nil} }
+
+func (r *turns) replace(endpoints []Endpoint) {
+	r.members = r.group.renew(r.members, endpoints)
+	r.rotation.replace(r.members)
+}
+
+func (r *turns) pick(tried *Tried) (*Member, bool) {
+	m := r.next(&query{tried: tried})
+	return m, m != nil
+}
+
 // take makes n picks and returns the IDs in order.
-func take(t testing.TB, r *rotation, n int) string {
+func take(t testing.TB, r *turns, n int) string {
 	t.Helper()
 	var b strings.Builder
 	for range n {
-		e, ok := r.next(&Tried{})
+		e, ok := r.pick(&Tried{})
 		if !ok {
 			t.Fatal("no endpoint")
 		}
@@ -62,7 +81,7 @@ func TestRotationOrder(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := &rotation{}
+			r := newTurns()
 			r.replace(named(tt.weights...))
 			if got := take(t, r, len(tt.want)); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
@@ -88,7 +107,7 @@ func TestRotationKeepsOrderOverUpdates(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			r := &rotation{}
+			r := newTurns()
 			r.replace(named(1, 1, 1, 1))
 			take(t, r, tt.before)
 			r.replace(tt.change(named(1, 1, 1, 1)))
@@ -109,11 +128,11 @@ func TestRotationFairWithinOneOverAnyWindowAcrossUpdates(t *testing.T) {
 		for i := range stay {
 			set = append(set, endpoint(fmt.Sprintf("s%d", i), 1))
 		}
-		r := &rotation{}
+		r := newTurns()
 		r.replace(set)
 		var picks []string
 		for len(picks) < 2000 {
-			e, _ := r.next(&Tried{})
+			e, _ := r.pick(&Tried{})
 			picks = append(picks, e.ID)
 			if rnd.IntN(7) == 0 {
 				now := slices.Clone(set)
@@ -162,11 +181,11 @@ func TestRotationKeepsWeightedSharesWithinOne(t *testing.T) {
 		for _, w := range weights {
 			total += w
 		}
-		r := &rotation{}
+		r := newTurns()
 		r.replace(named(weights...))
 		counts := make([]int, len(weights))
 		for n := 1; n <= 3*total; n++ {
-			e, _ := r.next(&Tried{})
+			e, _ := r.pick(&Tried{})
 			counts[e.ID[0]-'A']++
 			for i, w := range weights {
 				if off := math.Abs(float64(counts[i]) - float64(n*w)/float64(total)); off >= 1 {
@@ -183,7 +202,7 @@ func TestRotationKeepsWeightedSharesWithinOne(t *testing.T) {
 // What endpoints are owed survives updates: however often something else changes, nobody starves and nobody gets a burst.
 func TestRotationSharesSurviveConstantUpdates(t *testing.T) {
 	for _, every := range []int{1, 2, 3, 5} {
-		r := &rotation{}
+		r := newTurns()
 		counts := map[string]int{}
 		const picks = 6000
 		for n := range picks {
@@ -194,7 +213,7 @@ func TestRotationSharesSurviveConstantUpdates(t *testing.T) {
 				}
 				r.replace(set)
 			}
-			e, _ := r.next(&Tried{})
+			e, _ := r.pick(&Tried{})
 			counts[e.ID]++
 		}
 		if a, b, c := counts["A"], counts["B"], counts["C"]; math.Abs(float64(a)/float64(b)-5) > 0.3 || math.Abs(float64(c)/float64(b)-2) > 0.2 {
@@ -204,17 +223,17 @@ func TestRotationSharesSurviveConstantUpdates(t *testing.T) {
 }
 
 func TestRotationAvoidsTried(t *testing.T) {
-	r := &rotation{}
+	r := newTurns()
 	r.replace(named(1, 1, 1))
 	var tried Tried
 	for _, want := range []string{"A", "B", "C"} {
-		e, ok := r.next(&tried)
+		e, ok := r.pick(&tried)
 		if !ok || e.ID != want {
 			t.Fatalf("got %q, %v, want %s", e.ID, ok, want)
 		}
 		tried.Add(e.ID)
 	}
-	if e, ok := r.next(&tried); ok {
+	if e, ok := r.pick(&tried); ok {
 		t.Fatalf("got %s though all were tried, want none", e.ID)
 	}
 	if got := take(t, r, 6); got != "ABCABC" {
@@ -224,15 +243,15 @@ func TestRotationAvoidsTried(t *testing.T) {
 
 // The clients of a dead endpoint spread over all others; its neighbour in the order does not get them all.
 func TestRotationRetriesSpread(t *testing.T) {
-	r := &rotation{}
+	r := newTurns()
 	r.replace(named(1, 1, 1, 1, 1))
 	counts := map[string]int{}
 	for range 1000 {
-		e, _ := r.next(&Tried{})
+		e, _ := r.pick(&Tried{})
 		if e.ID == "A" {
 			var tried Tried
 			tried.Add("A")
-			e, _ = r.next(&tried)
+			e, _ = r.pick(&tried)
 		}
 		counts[e.ID]++
 	}
@@ -244,14 +263,14 @@ func TestRotationRetriesSpread(t *testing.T) {
 }
 
 func TestRotationWithoutEndpoints(t *testing.T) {
-	r := &rotation{}
+	r := newTurns()
 	r.replace(nil)
-	if _, ok := r.next(&Tried{}); ok {
+	if _, ok := r.pick(&Tried{}); ok {
 		t.Error("got an endpoint of an empty set")
 	}
 	r.replace(named(1, 1))
 	r.replace(nil)
-	if _, ok := r.next(&Tried{}); ok {
+	if _, ok := r.pick(&Tried{}); ok {
 		t.Error("got an endpoint that left")
 	}
 	r.replace(named(2, 2))
@@ -263,7 +282,7 @@ func TestRotationWithoutEndpoints(t *testing.T) {
 func FuzzRotation(f *testing.F) {
 	f.Add([]byte{3, 1, 1, 200, 5, 0, 7, 255, 1, 1})
 	f.Fuzz(func(t *testing.T, ops []byte) {
-		r := &rotation{}
+		r := newTurns()
 		var set []Endpoint
 		for _, op := range ops {
 			switch {
@@ -277,11 +296,11 @@ func FuzzRotation(f *testing.F) {
 			default:
 				var tried Tried
 				for range op % 3 {
-					if e, ok := r.next(&tried); ok {
+					if e, ok := r.pick(&tried); ok {
 						tried.Add(e.ID)
 					}
 				}
-				e, ok := r.next(&tried)
+				e, ok := r.pick(&tried)
 				if ok && (tried.Has(e.ID) || e.Left()) {
 					t.Fatalf("got %s, tried or not in the set", e.ID)
 				}

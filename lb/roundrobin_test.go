@@ -108,7 +108,7 @@ func TestMemberCountsOverAChangeOfWeight(t *testing.T) {
 	b := inOrder()
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1)}})
 	first := pick(t, b, "A")
-	first.Failed()
+	first.Failed(Unreachable)
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(3)}})
 	second := pick(t, b, "A")
 	if second.Weight != 3 || second.open.Load() != 2 || second.failed.Load() != 1 {

@@ -14,34 +14,46 @@ import (
 // maxDials is how many endpoints are tried for one client.
 const maxDials = 3
 
-// dial connects to the next endpoint of s that answers. It tries up to maxDials different ones, each for the service's connect timeout.
+// A dialer finds an endpoint for one client.
+type dialer struct {
+	service *service
+	src     netip.AddrPort
+	tried   lb.Tried
+	errs    *multierror.Error
+}
+
+// dial connects to the next endpoint that answers. It tries up to maxDials different ones, each for the service's connect timeout.
 // The error tells all that was tried. The caller says when the endpoint is Done.
-func dial(ctx context.Context, s *service, src netip.AddrPort) (*net.TCPConn, *lb.Member, error) {
-	var tried lb.Tried
-	var errs *multierror.Error
-	for tried.Len() < maxDials {
-		endpoint, err := s.next(src, tried)
+func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
+	for d.tried.Len() < maxDials {
+		endpoint, err := d.service.next(d.src, d.tried)
 		if err != nil {
-			if errs != nil && errors.Is(err, lb.ErrMissingEndpoints) {
+			if d.errs != nil && errors.Is(err, lb.ErrMissingEndpoints) {
 				break // there are some, and all were tried: what they said is the reason
 			}
 			return nil, nil, err
 		}
-		conn, err := dialEndpoint(ctx, s, endpoint)
+		conn, err := dialEndpoint(ctx, d.service, endpoint)
 		if err == nil {
+			endpoint.Connected()
 			return conn, endpoint, nil
 		}
 		if ctx.Err() != nil {
 			endpoint.Done()
 			return nil, nil, ctx.Err()
 		}
-		s.dialFailed(endpoint, err)
-		endpoint.Done()
-		errs = multierror.Append(errs, err)
-		tried.Add(endpoint.ID)
+		d.missed(endpoint, err)
 	}
-	errs.ErrorFormat = oneLine
-	return nil, nil, errs
+	d.errs.ErrorFormat = oneLine
+	return nil, nil, d.errs
+}
+
+// missed notes that the endpoint did not serve the client, and lets go of it.
+func (d *dialer) missed(endpoint *lb.Member, err error) {
+	d.service.dialFailed(endpoint, err)
+	endpoint.Done()
+	d.errs = multierror.Append(d.errs, err)
+	d.tried.Add(endpoint.ID)
 }
 
 func dialEndpoint(ctx context.Context, s *service, e *lb.Member) (*net.TCPConn, error) {

@@ -88,7 +88,7 @@ func (p *loopPair) connected() {
 		p.connectFailed(unix.ECONNREFUSED)
 		return
 	}
-	p.dial = nil
+	p.endpoint.Connected()
 	p.state = relaying
 	p.writable[client] = true // a new socket has room
 	p.last = p.loop.now
@@ -100,6 +100,27 @@ func (p *loopPair) connected() {
 	if p.state == relaying {
 		p.move(server)
 	}
+}
+
+// untouched tells whether nothing has been moved yet, neither way, so that another endpoint can take over without anybody noticing.
+func (p *loopPair) untouched() bool {
+	up, down := &p.flow[client], &p.flow[server]
+	return up.moved == 0 && up.backlog == nil && up.pipe == nil && !up.done && !down.done && p.hungUpOn()
+}
+
+// hungUpOn tells whether nothing came from the endpoint though it was early days.
+func (p *loopPair) hungUpOn() bool {
+	return p.flow[server].moved == 0 && p.loop.now-p.began < int64(earlyReset)
+}
+
+// anew goes on to another endpoint: the present one took the connection and then reset it.
+func (p *loopPair) anew() {
+	p.state = connecting
+	p.kept = false
+	if p.dial != nil {
+		p.dial.addrs = nil
+	}
+	p.connectFailed(unix.ECONNRESET)
 }
 
 // connectFailed goes on to the next endpoint.
@@ -181,7 +202,7 @@ func (p *loopPair) resolved(addrs []netip.Addr, err error) {
 		return
 	}
 	p.dial.addrs = addrs
-	p.connectToNext(unix.EADDRNOTAVAIL)
+	p.connectToNext(unix.ETIMEDOUT)
 }
 
 // connectToNext goes on to the next of the endpoint's addresses, each of which gets its part of the time that is left. If there is none

@@ -31,7 +31,7 @@ type loopPair struct {
 	loop   *loop
 	socket *loopTCP
 	s      *service
-	dial   *dialing // what was tried, while connecting after a first failure
+	dial   *dialing // what was tried in vain, until something is moved
 
 	endpoint *lb.Member // nil while there is none
 	src      netip.AddrPort
@@ -264,6 +264,12 @@ func (p *loopPair) flush(from int) bool {
 }
 
 func (p *loopPair) count(from, n int) {
+	if p.flow[from].moved == 0 {
+		p.dial = nil
+		if from == server {
+			p.endpoint.Reached()
+		}
+	}
 	p.flow[from].moved += int64(n)
 	c := p.s.at(p.loop.id)
 	if from == client {
@@ -315,6 +321,10 @@ func (p *loopPair) later(from int) {
 
 // sourceFailed ends the pair: what was read has been written, and to the failed peer nothing can be.
 func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
+	if from == server && err == unix.ECONNRESET && p.untouched() {
+		p.anew()
+		return
+	}
 	p.because(clientFailed+endReason(from), err)
 	p.reset = true
 	p.drop(1 - from)
@@ -461,6 +471,9 @@ func (p *loopPair) close() {
 // leave lets go of the endpoint.
 func (p *loopPair) leave() {
 	if p.endpoint != nil {
+		if p.reason == serverFailed && (p.errno == unix.ECONNRESET || p.errno == unix.EPIPE) && p.hungUpOn() {
+			p.endpoint.Failed(lb.Reset)
+		}
 		p.endpoint.Done()
 		p.endpoint = nil
 	}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // A pair is a client's connection and the endpoint's connection that serves it.
@@ -29,6 +31,7 @@ import (
 type pair struct {
 	client, server *net.TCPConn
 	service        *service
+	endpoint       *lb.Member // that server leads to; nil: nobody wants to know
 	idle, half     time.Duration // zero: no limit
 	began          time.Time
 
@@ -42,6 +45,11 @@ type pair struct {
 	hasty   bool   // without waiting until the peers have what was written to them
 	closing bool   // both directions are over or must end now
 	reason  string // of the end: the first one
+
+	// If the endpoint reset the connection before it sent anything:
+	hungUp bool
+	lost   bool // something of what was read has not been written, or one side has ended properly
+	anew   bool // nothing was moved either way, and the client's connection is left open: another endpoint can take over
 }
 
 func newPair(client, server *net.TCPConn, s *service) *pair {
@@ -49,7 +57,8 @@ func newPair(client, server *net.TCPConn, s *service) *pair {
 	return &pair{client: client, server: server, service: s, idle: spec.idleTimeout(), half: spec.halfCloseTimeout(), began: time.Now()}
 }
 
-// relay moves bytes both ways until the pair has ended, and leaves both connections closed.
+// relay moves bytes both ways until the pair has ended, and leaves both connections closed; but the client's, if another endpoint can
+// take over.
 func (p *pair) relay(pipes *pipePool) {
 	p.mu.Lock()
 	if !p.closing { // a cut may have come before
@@ -80,6 +89,7 @@ func (p *pair) move(m *mover) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ends++
+	p.lost = p.lost || err != errIdle && !(m.src == p.server && errors.Is(err, syscall.ECONNRESET))
 	if err == errStuck {
 		p.reset = true // else the end would look like a proper one, though this direction is cut short
 	}
@@ -107,6 +117,7 @@ func (p *pair) move(m *mover) {
 		p.touch() // the half-close timeout counts from here
 		p.deadlinesLocked()
 	case errors.As(err, &failed):
+		p.blame(m.dst, err)
 		p.because(p.nameOf(m.dst) + ": " + failed.Error())
 		p.reset = true
 		p.touch()
@@ -116,6 +127,7 @@ func (p *pair) move(m *mover) {
 		p.reset = p.reset || p.ends == 2
 		p.interruptLocked()
 	default:
+		p.blame(m.src, err)
 		p.because(p.nameOf(m.src) + ": " + err.Error())
 		p.reset = true
 		p.interruptLocked()
@@ -127,6 +139,12 @@ func (p *pair) nameOf(c *net.TCPConn) string {
 		return "client"
 	}
 	return "endpoint"
+}
+
+// blame notes who failed first, if that was the endpoint, by a reset, and early.
+func (p *pair) blame(c *net.TCPConn, err error) {
+	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+	p.hungUp = p.hungUp || p.reason == "" && c == p.server && reset && time.Since(p.began) < earlyReset
 }
 
 func (p *pair) because(reason string) {
@@ -155,7 +173,12 @@ func (p *pair) interruptLocked() {
 func (p *pair) close() {
 	p.mu.Lock()
 	reset, hasty := p.reset, p.hasty
+	p.anew = p.hungUp && !p.lost && !hasty && p.up == 0 && p.down == 0
 	p.mu.Unlock()
+	if p.anew {
+		abort(p.server)
+		return
+	}
 	if !reset {
 		p.client.Close()
 		p.server.Close()

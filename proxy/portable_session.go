@@ -128,11 +128,15 @@ func (x *session) replies() {
 		}
 	}
 	c := x.service.at(0)
-	answers := int64(0)
+	answers, answered := int64(0), false
 	for {
 		b, err := x.io.receive()
 		switch {
 		case err == nil:
+			if !answered {
+				answered = true
+				x.endpoint.Reached()
+			}
 		case refused(err):
 			x.refuse(err)
 			continue

@@ -3,11 +3,15 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // tcpSocket is the TCP proxySocket of the portable engine: two goroutines a connection, over package net.
@@ -89,24 +93,38 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 	began := time.Now()
 	urgentInline(client)
 	src := client.RemoteAddr().(*net.TCPAddr).AddrPort()
-	server, endpoint, err := dial(t.cut, s, src)
-	if err != nil {
-		abort(client)
-		if t.cut.Err() == nil {
-			s.unserved(src, err)
+	d := dialer{service: s, src: src}
+	for {
+		server, endpoint, err := d.dial(t.cut)
+		if err != nil {
+			abort(client)
+			if t.cut.Err() == nil {
+				s.unserved(src, err)
+			}
+			return
 		}
+		if s.log.IsDebug() {
+			s.log.Debug("connected", "client", src, "endpoint", endpoint.Address(), "took", time.Since(began))
+		}
+		p := newPair(client, server, s)
+		p.endpoint = endpoint
+		stop := context.AfterFunc(t.cut, p.cut)
+		p.relay(t.engine.pipes)
+		stop()
+		if s.log.IsDebug() {
+			s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up, "down", p.down, "took", time.Since(began), "reason", p.reason)
+		}
+		if p.anew && t.cut.Err() == nil {
+			d.missed(endpoint, fmt.Errorf("dial tcp %s: %w", endpoint.Address(), syscall.ECONNRESET))
+			continue
+		}
+		if p.anew {
+			abort(client)
+		} else if p.hungUp && p.down == 0 {
+			endpoint.Failed(lb.Reset)
+		}
+		endpoint.Done()
 		return
-	}
-	defer endpoint.Done()
-	p := newPair(client, server, s)
-	stop := context.AfterFunc(t.cut, p.cut)
-	defer stop()
-	if s.log.IsDebug() {
-		s.log.Debug("connected", "client", src, "endpoint", endpoint.Address(), "took", time.Since(began))
-	}
-	p.relay(t.engine.pipes)
-	if s.log.IsDebug() {
-		s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up, "down", p.down, "took", time.Since(began), "reason", p.reason)
 	}
 }
 

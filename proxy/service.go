@@ -42,7 +42,9 @@ func (s *service) next(src netip.AddrPort, tried lb.Tried) (*lb.Member, error) {
 
 // dialFailed is told of each endpoint that was not reached.
 func (s *service) dialFailed(m *lb.Member, err error) {
-	m.Failed()
+	if cause, ours := causeOf(err); !ours {
+		m.Failed(cause)
+	}
 	s.at(0).dialsFailed.Add(1)
 	s.troubles.warn(s.log, "endpoint not reached, trying another", "endpoint", m.Address(), "error", err)
 }

@@ -1,0 +1,265 @@
+package lb
+
+import (
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// How long an endpoint stays ejected: the first time, and at most, doubling in between. Each time is jittered, so that a fleet does not
+// try an endpoint again at the same moment.
+const (
+	minEjection = time.Second
+	maxEjection = time.Minute
+)
+
+// trialSilence is how long nothing bad may be heard of a trial for it to count as a success: of protocols where the endpoint need
+// not say anything, silence is all there is.
+const trialSilence = time.Second
+
+// A health is what is known, from here, of one address that endpoints are at, whatever services they belong to.
+//
+//	    max failures in a row,                     its time is over:
+//	    or refused                                 one use tries it
+//	in --------------------------> ejected ---------------------------> on trial
+//	^                                ^  |                                |   |
+//	|                                |  | reached by others              |   |
+//	|                                +--|--------------------------------+   |
+//	|                                   |   failed: ejected twice as long    |
+//	+-----------------------------------+------------------------------------+
+//	                                        reached
+//
+// What counts as reached depends on why it was ejected: where it refused connections, or was not to be found, that it takes one is enough.
+// Where it took them and reset them, it must send something, or keep the connection for trialSilence.
+//
+// Picks read the atomics; all else is behind mu, and mostly not needed: an endpoint that is fine is told so by one load.
+type health struct {
+	book    *book
+	address address
+
+	troubled atomic.Bool  // it has failed since it was last reached
+	until    atomic.Int64 // when it may be tried; 0: it is not ejected
+	due      atomic.Int64 // if ejected: when a pick should look at it again
+	returned atomic.Int64 // when it was ejected no more; 0: it never was
+
+	mu        sync.Mutex
+	dials     int // failures in a row, but resets
+	resets    int // in a row
+	ejections int // in a row
+	cause     Cause
+	trial     *trial
+
+	users map[*group]int // how many members each has; guarded by book.mu
+}
+
+// A trial is the use that tries an ejected endpoint.
+type trial struct {
+	silent int64 // since when it has been connected and heard nothing bad; 0: it is not connected; guarded by health.mu
+}
+
+// An address is where endpoints may be, whatever they are called.
+type address struct {
+	network Network
+	host    string
+	addr    netip.AddrPort
+}
+
+// failed counts a failure, which ejects if it is the max-th in a row; negative max: never.
+func (h *health) failed(c Cause, max int, t *trial) {
+	h.mu.Lock()
+	now := h.book.now()
+	h.troubled.Store(true)
+	if c == Reset {
+		h.resets++
+	} else {
+		h.dials++
+	}
+	changed := false
+	switch until := h.until.Load(); {
+	case until != 0 && t != nil && t == h.trial, until != 0 && h.trial == nil && now >= until:
+		h.ejectLocked(c, now)
+		changed = true
+	case until != 0: // a use that began before, or in spite of it: nothing new
+	case max > 0 && (c == Refused || h.dials >= max || h.resets >= max):
+		h.ejectLocked(c, now)
+		changed = true
+	}
+	h.mu.Unlock()
+	if changed {
+		h.book.tell(h)
+	}
+}
+
+func (h *health) ejectLocked(c Cause, now int64) {
+	d := min(minEjection<<min(h.ejections, 16), maxEjection)
+	h.ejections++
+	h.cause, h.trial = c, nil
+	until := now + int64(float64(d)*(0.8+0.4*rand.Float64()))
+	h.due.Store(until)
+	h.until.Store(until)
+}
+
+// connected counts a connection that was taken.
+func (h *health) connected(t *trial) {
+	if !h.troubled.Load() {
+		return
+	}
+	h.mu.Lock()
+	h.dials = 0
+	changed := false
+	switch {
+	case h.until.Load() == 0 && h.resets > 0: // it may be about to do just that again
+	case h.until.Load() != 0 && h.cause == Reset:
+		if t != nil && t == h.trial {
+			h.silentLocked(t)
+			changed = true
+		}
+	default:
+		changed = h.recoverLocked()
+	}
+	h.mu.Unlock()
+	if changed {
+		h.book.tell(h)
+	}
+}
+
+func (h *health) silentLocked(t *trial) {
+	t.silent = h.book.now()
+	h.due.Store(t.silent + int64(trialSilence))
+}
+
+// reached counts an answer.
+func (h *health) reached() {
+	if !h.troubled.Load() {
+		return
+	}
+	h.mu.Lock()
+	changed := h.recoverLocked()
+	h.mu.Unlock()
+	if changed {
+		h.book.tell(h)
+	}
+}
+
+// recoverLocked forgets what was wrong, and tells whether the endpoint was ejected.
+func (h *health) recoverLocked() bool {
+	h.dials, h.resets, h.ejections, h.cause, h.trial = 0, 0, 0, 0, nil
+	h.troubled.Store(false)
+	if h.until.Load() == 0 {
+		return false
+	}
+	h.returned.Store(h.book.now())
+	h.until.Store(0)
+	return true
+}
+
+// try begins a trial if it is time for one, and ends one that has been silent for long enough.
+func (h *health) try(now int64) *trial {
+	h.mu.Lock()
+	until := h.until.Load()
+	if until == 0 || now < h.due.Load() {
+		h.mu.Unlock()
+		return nil
+	}
+	var t *trial
+	if h.trial != nil { // connected and silent, or it would not be due
+		h.recoverLocked()
+	} else {
+		t = &trial{}
+		h.trial = t
+		h.due.Store(math.MaxInt64)
+		if h.address.network == UDP {
+			h.silentLocked(t)
+		}
+	}
+	h.mu.Unlock()
+	h.book.tell(h)
+	return t
+}
+
+// trialDone ends a trial, if it is not over. Connected and without a failure, it was a success; else another one may try.
+func (h *health) trialDone(t *trial) {
+	h.mu.Lock()
+	if h.trial != t {
+		h.mu.Unlock()
+		return
+	}
+	if t.silent != 0 {
+		h.recoverLocked()
+	} else {
+		h.trial = nil
+		h.due.Store(h.until.Load())
+	}
+	h.mu.Unlock()
+	h.book.tell(h)
+}
+
+// A book keeps the healths of all addresses.
+type book struct {
+	began time.Time
+
+	mu      sync.Mutex
+	healths map[address]*health
+	unused  map[*health]int64 // since when; they are remembered for a while, for Consul may take an instance out and put it back
+}
+
+func newBook() *book {
+	return &book{began: time.Now(), healths: map[address]*health{}, unused: map[*health]int64{}}
+}
+
+// now is the book's clock, in nanoseconds. It is never zero.
+func (b *book) now() int64 { return int64(time.Since(b.began)) + 1 }
+
+// use is the health of an address, for a member of g.
+func (b *book) use(a address, g *group) *health {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := b.healths[a]
+	if h == nil {
+		h = &health{book: b, address: a, users: map[*group]int{}}
+		b.healths[a] = h
+	}
+	delete(b.unused, h)
+	h.users[g]++
+	return h
+}
+
+// release undoes a use.
+func (b *book) release(h *health, g *group) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	for h, since := range b.unused {
+		if now > since+int64(2*maxEjection) {
+			delete(b.unused, h)
+			delete(b.healths, h.address)
+		}
+	}
+	if h.users[g]--; h.users[g] > 0 {
+		return
+	}
+	delete(h.users, g)
+	switch {
+	case len(h.users) > 0:
+	case h.troubled.Load():
+		b.unused[h] = now
+	default:
+		delete(b.healths, h.address)
+	}
+}
+
+// tell has all services that use h look at it.
+func (b *book) tell(h *health) {
+	b.mu.Lock()
+	users := make([]*group, 0, len(h.users))
+	for g := range h.users {
+		users = append(users, g)
+	}
+	b.mu.Unlock()
+	for _, g := range users {
+		g.recount()
+	}
+}

@@ -1,0 +1,421 @@
+package lb
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// balanced is a Balancer in the order of the endpoints given, with a service "web" of them.
+func balanced(o Options, endpoints ...Endpoint) *Balancer {
+	b := NewBalancer()
+	b.shuffle = func(int, func(i, j int)) {}
+	b.Configure("web", o)
+	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: endpoints}})
+	return b
+}
+
+// picks makes n first picks of "web", each over at once, and returns the IDs in order.
+func picks(t testing.TB, b *Balancer, n int) string {
+	t.Helper()
+	s := ""
+	for range n {
+		m, err := b.NextEndpoint("web", client, Tried{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s += m.ID
+		m.Done()
+	}
+	return s
+}
+
+// member picks "web" until it gets id.
+func member(t testing.TB, b *Balancer, id string) *Member {
+	t.Helper()
+	for range 100 {
+		m, err := b.NextEndpoint("web", client, Tried{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.ID == id {
+			return m
+		}
+		m.Done()
+	}
+	t.Fatalf("no pick of %s", id)
+	return nil
+}
+
+// fails makes id fail by these causes, in a pick that is over then.
+func fails(t testing.TB, b *Balancer, id string, causes ...Cause) {
+	t.Helper()
+	m := member(t, b, id)
+	for _, c := range causes {
+		m.Failed(c)
+	}
+	m.Done()
+}
+
+func TestFailuresEject(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		max     int
+		happens func(m *Member)
+		want    string // who is picked then
+	}{
+		{"refused once", 0, func(m *Member) { m.Failed(Refused) }, "ACDACD"},
+		{"refused once, though five are allowed", 5, func(m *Member) { m.Failed(Refused) }, "ACDACD"},
+		{"unreachable once", 0, func(m *Member) { m.Failed(Unreachable) }, "ABCDAB"},
+		{"unreachable twice", 0, func(m *Member) { m.Failed(Unreachable); m.Failed(Unreachable) }, "ACDACD"},
+		{"unreachable four times of five", 5, func(m *Member) {
+			for range 4 {
+				m.Failed(Unreachable)
+			}
+		}, "ABCDAB"},
+		{"connected in between", 0, func(m *Member) { m.Failed(Unreachable); m.Connected(); m.Failed(Unreachable) }, "ABCDAB"},
+		{"reset twice", 0, func(m *Member) { m.Failed(Reset); m.Failed(Reset) }, "ACDACD"},
+		{"reset, connected, and reset again", 0, func(m *Member) { m.Failed(Reset); m.Connected(); m.Failed(Reset) }, "ACDACD"},
+		{"reset, reached, and reset again", 0, func(m *Member) { m.Failed(Reset); m.Reached(); m.Failed(Reset) }, "ABCDAB"},
+		{"off", -1, func(m *Member) { m.Failed(Refused); m.Failed(Refused) }, "ABCDAB"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := balanced(Options{MaxFails: tt.max}, named(1, 1, 1, 1)...)
+				m := member(t, b, "B")
+				tt.happens(m)
+				m.Done()
+				picks(t, b, 2)
+				if got := picks(t, b, 6); got != tt.want {
+					t.Errorf("got %s, want %s", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
+// The time doubles from 1 s to 60 s, give or take a fifth; then one use tries, and nobody else until it is known how that went.
+func TestEjectionDoublesAndOneTries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{}, named(1, 1, 1)...)
+		fails(t, b, "B", Refused)
+		for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+			want *= time.Second
+			time.Sleep(want*8/10 - time.Millisecond)
+			for range 30 {
+				if m, _ := b.NextEndpoint("web", client, Tried{}); m.ID == "B" {
+					t.Fatalf("tried again before %v", want*8/10)
+				}
+			}
+			time.Sleep(want*4/10 + 2*time.Millisecond)
+			m := member(t, b, "B")
+			for range 30 {
+				if m, _ := b.NextEndpoint("web", client, Tried{}); m.ID == "B" {
+					t.Fatal("a second use while the first one tries")
+				}
+			}
+			m.Failed(Refused)
+			m.Done()
+		}
+		time.Sleep(72 * time.Second)
+		m := member(t, b, "B")
+		m.Connected()
+		m.Done()
+		picks(t, b, 3)
+		if got := picks(t, b, 3); got != "ABC" && got != "BCA" && got != "CAB" {
+			t.Errorf("afterwards got %s, want all in turn", got)
+		}
+		fails(t, b, "B", Refused)
+		time.Sleep(1200*time.Millisecond + 1)
+		member(t, b, "B") // after a success the time begins at 1 s again
+	})
+}
+
+// What ends a trial, and how.
+func TestTrials(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		network Network
+		cause   Cause
+		happens func(m *Member)
+		back    bool // at once
+		tried   bool // by another one
+	}{
+		{"nothing is known yet", TCP, Refused, func(m *Member) {}, false, false},
+		{"it is over before anything was known", TCP, Refused, func(m *Member) { m.Done() }, false, true},
+		{"connected", TCP, Refused, func(m *Member) { m.Connected() }, true, false},
+		{"connected, where it was unreachable", TCP, Unreachable, func(m *Member) { m.Connected() }, true, false},
+		{"connected, where it was reset", TCP, Reset, func(m *Member) { m.Connected() }, false, false},
+		{"connected and over, where it was reset", TCP, Reset, func(m *Member) { m.Connected(); m.Done() }, true, false},
+		{"connected and silent, where it was reset", TCP, Reset, func(m *Member) { m.Connected(); time.Sleep(trialSilence) }, true, false},
+		{"reached, where it was reset", TCP, Reset, func(m *Member) { m.Connected(); m.Reached() }, true, false},
+		{"reset again", TCP, Reset, func(m *Member) { m.Connected(); m.Failed(Reset); m.Done() }, false, false},
+		{"no datagram yet", UDP, Refused, func(m *Member) {}, false, false},
+		{"no datagram, and no refusal", UDP, Refused, func(m *Member) { time.Sleep(trialSilence) }, true, false},
+		{"a datagram", UDP, Refused, func(m *Member) { m.Reached() }, true, false},
+		{"refused again", UDP, Refused, func(m *Member) { m.Failed(Refused) }, false, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := balanced(Options{Network: tt.network}, named(1, 1, 1)...)
+				fails(t, b, "B", tt.cause, tt.cause)
+				time.Sleep(1200*time.Millisecond + 1)
+				m := member(t, b, "B")
+				tt.happens(m)
+				n := 0
+				for range 30 {
+					if m, _ := b.NextEndpoint("web", client, Tried{}); m.ID == "B" {
+						n++
+					}
+				}
+				switch {
+				case tt.back && (n < 9 || n > 11):
+					t.Errorf("%d of 30 picks then, want its share", n)
+				case tt.tried && n != 1, !tt.tried && !tt.back && n != 0:
+					t.Errorf("%d of 30 picks then", n)
+				}
+			})
+		})
+	}
+}
+
+func TestAllServicesShareWhatIsKnownOfAnAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		set := named(1, 1, 1)
+		b := balanced(Options{}, set...)
+		other := named(1, 1, 1)
+		for i := range other {
+			other[i].ID = "other " + other[i].ID
+		}
+		b.OnUpdate([]Endpoints{{Service: "api", Endpoints: other}})
+		b.Configure("dns", Options{Network: UDP})
+		b.OnUpdate([]Endpoints{{Service: "dns", Endpoints: set}})
+		fails(t, b, "B", Refused)
+		count := func(service string, n int) (b2 int) {
+			for range n {
+				m, err := b.NextEndpoint(service, client, Tried{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if m.Addr == set[1].Addr {
+					b2++
+				}
+			}
+			return b2
+		}
+		if n := count("api", 30); n != 0 {
+			t.Errorf("another service picked it %d times, want never", n)
+		}
+		if n := count("dns", 30); n != 10 {
+			t.Errorf("over UDP it was picked %d times of 30, want 10", n)
+		}
+		time.Sleep(1200*time.Millisecond + 1)
+		if n := count("api", 30) + count("web", 30); n != 1 {
+			t.Errorf("two services tried it %d times, want once", n)
+		}
+	})
+}
+
+// Consul may take an instance out and put it back; that is no news of whether it answers.
+func TestEjectionOutlivesTheEndpoint(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{}, named(1, 1, 1)...)
+		fails(t, b, "B", Refused)
+		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: without(named(1, 1, 1), "B")}})
+		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1, 1, 1)}})
+		if got := picks(t, b, 4); got != "ACAC" && got != "CACA" {
+			t.Errorf("got %s, want B left out", got)
+		}
+		b.OnUpdate([]Endpoints{{Service: "web", Removed: true}})
+		time.Sleep(3 * maxEjection)
+		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1)}})
+		b.OnUpdate([]Endpoints{{Service: "web"}})
+		if n := len(b.book.healths); n != 0 {
+			t.Errorf("%d addresses are remembered for ever", n)
+		}
+	})
+}
+
+// Others keep exactly their shares while some are out, and who comes back gets no burst.
+func TestRotationIsExactOverEjections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{MinAvailable: -1}, named(3, 2, 1, 4)...)
+		counts := func(s string) (n [4]int) {
+			for _, c := range s {
+				n[c-'A']++
+			}
+			return n
+		}
+		fails(t, b, "D", Refused)
+		for range 50 {
+			if got := counts(picks(t, b, 6)); got != [4]int{3, 2, 1, 0} {
+				// The rotation of ten turns has four that pass: six picks need not be one round of it.
+				if got := counts(picks(t, b, 6)); got[3] != 0 {
+					t.Fatalf("got %v", got)
+				}
+			}
+		}
+		if got := counts(picks(t, b, 600)); got != [4]int{300, 200, 100, 0} {
+			t.Errorf("600 picks without D: got %v, want 300, 200, 100", got)
+		}
+		time.Sleep(1200*time.Millisecond + 1)
+		m := member(t, b, "D")
+		m.Connected()
+		m.Done()
+		for range 20 {
+			if got := counts(picks(t, b, 10)); got[3] > 5 {
+				t.Errorf("10 picks after D came back: got %v, want no burst", got)
+			}
+		}
+		if got := counts(picks(t, b, 1000)); got != [4]int{300, 200, 100, 400} {
+			t.Errorf("1000 picks with D: got %v, want 300, 200, 100, 400", got)
+		}
+	})
+}
+
+func TestTooManyEjectionsAreIgnored(t *testing.T) {
+	for _, tt := range []struct {
+		name      string
+		least     int
+		endpoints int
+		dead      string
+		want      string // who is picked
+	}{
+		{"one of one", 0, 1, "A", "A"},
+		{"one of two is half, and not less", 0, 2, "A", "B"},
+		{"two of three", 0, 3, "AB", "ABC"},
+		{"two of four", 0, 4, "AB", "CD"},
+		{"three of four", 0, 4, "ABC", "ABCD"},
+		{"one of two at 60 %", 60, 2, "A", "AB"},
+		{"three of four at 25 %", 25, 4, "ABC", "D"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			weights := []int{1, 1, 1, 1}[:tt.endpoints]
+			b := balanced(Options{MinAvailable: tt.least}, named(weights...)...)
+			var members []*Member
+			for _, id := range tt.dead {
+				members = append(members, member(t, b, string(id)))
+			}
+			for _, m := range members {
+				m.Failed(Refused)
+				m.Done()
+			}
+			seen := map[rune]bool{}
+			for _, c := range picks(t, b, 20) {
+				seen[c] = true
+			}
+			got := ""
+			for _, c := range "ABCD" {
+				if seen[c] {
+					got += string(c)
+				}
+			}
+			if got != tt.want {
+				t.Errorf("picks of %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// Even when ejections are ignored, a client that has tried one in vain gets one that is known to answer, if there is one.
+func TestRetryPrefersWhoAnswers(t *testing.T) {
+	b := balanced(Options{}, named(1, 1, 1, 1, 1)...)
+	for _, id := range []string{"A", "B", "C", "D"} {
+		m := member(t, b, id)
+		m.Failed(Refused)
+		m.Done()
+	}
+	for range 20 {
+		var tried Tried
+		first, err := b.NextEndpoint("web", client, tried)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tried.Add(first.ID)
+		if m, err := b.NextEndpoint("web", client, tried); first.ID != "E" && (err != nil || m.ID != "E") {
+			t.Fatalf("after %s got %v, %v, want E", first.ID, m, err)
+		}
+	}
+}
+
+// However many pick at once, on behalf of whatever service, one of them tries.
+func TestConcurrentPicksTryOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{}, named(1, 1, 1)...)
+		b.OnUpdate([]Endpoints{{Service: "api", Endpoints: named(1, 1, 1)}})
+		for range 50 {
+			fails(t, b, "B", Refused)
+			time.Sleep(1200*time.Millisecond + 1)
+			var tries atomic.Int32
+			trials := make(chan *Member, 1600)
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					for range 20 {
+						if m, err := b.NextEndpoint([]string{"web", "api"}[i%2], client, Tried{}); err == nil && m.ID == "B" {
+							tries.Add(1)
+							trials <- m
+						}
+					}
+				})
+			}
+			wg.Wait()
+			if n := tries.Load(); n != 1 {
+				t.Fatalf("%d tried, want 1", n)
+			}
+			(<-trials).Reached()
+		}
+	})
+}
+
+// Many goroutines pick, fail, recover and update at once. In the end, when all answer, nothing is left of it.
+func TestConcurrentFailures(t *testing.T) {
+	b := balanced(Options{MinAvailable: -1}, named(1, 2, 1, 1)...)
+	b.OnUpdate([]Endpoints{{Service: "api", Endpoints: named(1, 1, 1, 1)}})
+	var wg sync.WaitGroup
+	until := time.Now().Add(2500 * time.Millisecond)
+	for i := range 8 {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(uint64(i), 1))
+			service := []string{"web", "api"}[i%2]
+			for n := 0; time.Now().Before(until); n++ {
+				m, err := b.NextEndpoint(service, client, Tried{})
+				if err != nil {
+					continue
+				}
+				switch rnd.IntN(20) {
+				case 0:
+					m.Failed(Cause(1 + rnd.IntN(3)))
+				case 1:
+					m.Reached()
+				case 2, 3:
+					m.Connected()
+				}
+				m.Done()
+				if n%100 == 0 {
+					b.OnUpdate([]Endpoints{{Service: service, Endpoints: named(1, 1+rnd.IntN(3), 1, 1)}})
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, service := range []string{"web", "api"} {
+		v, _ := b.services.Load(service)
+		g := v.(*group)
+		for _, m := range g.state.Load().members {
+			m.Reached()
+			if n := m.open.Load(); n != 0 {
+				t.Errorf("%s of %s has %d open uses, want 0", m.ID, service, n)
+			}
+		}
+		if g.ejected.Load() != 0 || g.open.Load() != 0 {
+			t.Errorf("%s: %d ejected, %d open, want none", service, g.ejected.Load(), g.open.Load())
+		}
+	}
+	if got := len(picks(t, b, 100)); got != 100 {
+		t.Error(got)
+	}
+}

@@ -1,0 +1,154 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+func TestCauses(t *testing.T) {
+	for _, tt := range []struct {
+		err   error
+		cause lb.Cause
+		ours  bool
+	}{
+		{syscall.ECONNREFUSED, lb.Refused, false},
+		{syscall.ECONNRESET, lb.Reset, false},
+		{syscall.ETIMEDOUT, lb.Unreachable, false},
+		{syscall.EHOSTUNREACH, lb.Unreachable, false},
+		{os.ErrDeadlineExceeded, lb.Unreachable, false},
+		{&net.DNSError{Err: "no such host", IsNotFound: true}, lb.Unreachable, false},
+		{syscall.EMFILE, 0, true},
+		{syscall.ENFILE, 0, true},
+		{syscall.ENOBUFS, 0, true},
+		{syscall.ENOMEM, 0, true},
+		{syscall.EADDRNOTAVAIL, 0, true},
+		{context.Canceled, 0, true},
+	} {
+		wrapped := fmt.Errorf("dial: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", tt.err)})
+		for _, err := range []error{tt.err, wrapped} {
+			if cause, ours := causeOf(err); cause != tt.cause || ours != tt.ours {
+				t.Errorf("%v: got %v, %v, want %v, %v", err, cause, ours, tt.cause, tt.ours)
+			}
+		}
+	}
+}
+
+// resetter accepts connections and resets them: at once, or after it has read something.
+func resetter(t *testing.T, reads bool) netip.AddrPort {
+	return tcpServer(t, func(c *net.TCPConn) {
+		if reads {
+			_, _ = c.Read(make([]byte, 1))
+		}
+		c.SetLinger(0)
+	})
+}
+
+// greeter says a word to whoever connects, and then what it hears.
+func greeter(t *testing.T) netip.AddrPort {
+	return tcpServer(t, func(c *net.TCPConn) {
+		_, _ = c.Write([]byte("hello"))
+		_, _ = io.Copy(c, c)
+	})
+}
+
+// greeted dials addr and wants to hear the word.
+func greeted(addr netip.AddrPort) error {
+	c, err := net.Dial("tcp", addr.String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(c, b); err != nil {
+		return err
+	}
+	if string(b) != "hello" {
+		return fmt.Errorf("got %q", b)
+	}
+	return nil
+}
+
+// A connection that an endpoint takes and resets before anything has moved goes to another endpoint, and the client does not notice.
+func TestResetBeforeAnythingMovedCostsNobody(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{}, resetter(t, false), greeter(t), greeter(t))
+		for i := range 50 {
+			if err := greeted(addr); err != nil {
+				t.Fatalf("client %d: %v", i, err)
+			}
+		}
+		if n := h.stats().Refused; n != 0 {
+			t.Errorf("%d clients refused, want none", n)
+		}
+		if n := h.stats().DialsFailed; n > 20 {
+			t.Errorf("%d endpoints in vain for 50 clients, want those that reset to be left out soon", n)
+		}
+	})
+}
+
+func TestResetBeforeAnythingMovedIsPassedOnIfThereIsNobodyElse(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{}, resetter(t, false), resetter(t, false))
+		if err := greeted(addr); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("got %v, want a reset", err)
+		}
+		eventually(t, equals("active", func() int64 { return h.stats().ConnectionsActive }, 0))
+	})
+}
+
+// What the client sent cannot be sent again, for nobody knows what it did. But the endpoint is known for it.
+func TestResetAfterTheClientSpokeCountsAgainstTheEndpoint(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		good := greeter(t)
+		addr := h.serve(Service{}, resetter(t, true), good)
+		resets := 0
+		for range 100 {
+			c, err := net.Dial("tcp", addr.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = c.Write([]byte("x"))
+			b := make([]byte, 5)
+			_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+			switch _, err := io.ReadFull(c, b); {
+			case err == nil:
+			case errors.Is(err, syscall.ECONNRESET):
+				resets++
+			default:
+				t.Fatal(err)
+			}
+			c.Close()
+		}
+		// Two in a row eject it for a second; each trial after that costs one more.
+		if resets < 2 || resets > 8 {
+			t.Errorf("%d of 100 clients were reset, want 2 and a few trials", resets)
+		}
+	})
+}
+
+// An endpoint that refuses is asked once, and then left alone.
+func TestRefusingEndpointIsLeftOut(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{}, deadPort(t), greeter(t))
+		began := time.Now()
+		for range 200 {
+			if err := greeted(addr); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n, most := h.stats().DialsFailed, 2+int64(time.Since(began)/(800*time.Millisecond)); n < 1 || n > most {
+			t.Errorf("%d dials failed, want 1 to %d", n, most)
+		}
+	})
+}
