@@ -22,21 +22,30 @@ type group struct {
 	due       atomic.Int64 // when an ejected member should be looked at
 	ramped    atomic.Int64 // until when some member is starting slowly; 0: none is
 
-	_    [64]byte     // what follows changes with each pick
-	open atomic.Int64 // uses that are not over
+	_      [64]byte     // what follows changes with each pick
+	open   atomic.Int64 // uses that are not over
+	firsts atomic.Int64 // picks of clients who had tried nobody
+
+	budget budget // of the other picks
 }
 
 // A state is what a group is between two updates.
 type state struct {
-	options  Options
-	known    bool // an update has named the service
-	members  []*Member
-	rotation *rotation // of PolicyRoundRobin, kept over updates; nil for others
+	options Options
+	known   bool // an update has named the service
+	members []*Member
+	sticky  *stickyTable // nil: not sticky
+
+	// One of these, by the policy. The rotation is kept over updates.
+	rotation *rotation
+	least    *leastConnections
+	random   *randomTwo
+	hash     *sourceHash
 }
 
 func newGroup(b *book) *group {
 	g := &group{book: b}
-	g.state.Store(&state{})
+	g.state.Store(&state{rotation: &rotation{}})
 	g.due.Store(math.MaxInt64)
 	return g
 }
@@ -59,8 +68,9 @@ func (g *group) configure(o Options) {
 	st := *old
 	st.options = o
 	if o.Network != old.options.Network {
-		g.state.Store(&state{options: o, known: old.known}) // for address
-		st.members = nil
+		network := *old
+		network.options.Network = o.Network
+		g.state.Store(&network) // for address
 		endpoints := make([]Endpoint, 0, len(old.members))
 		for _, m := range old.members {
 			endpoints = append(endpoints, m.Endpoint)
@@ -83,10 +93,30 @@ func (g *group) replace(endpoints []Endpoint, known bool) {
 
 // swapLocked puts a state in place, and has everything that follows from it follow.
 func (g *group) swapLocked(st *state) {
-	if st.rotation == nil {
-		st.rotation = &rotation{}
+	turns, least := st.rotation, st.least
+	st.rotation, st.least, st.random, st.hash = nil, nil, nil, nil
+	switch st.options.Policy {
+	case PolicyLeastConnections:
+		st.least = &leastConnections{members: st.members}
+		if least != nil {
+			st.least.clock.Store(least.clock.Load())
+		}
+	case PolicyRandomTwo:
+		st.random = newRandomTwo(st.members)
+	case PolicySourceHash:
+		st.hash = newSourceHash(st.members)
+	default:
+		if st.rotation = turns; turns == nil {
+			st.rotation = &rotation{}
+		}
+		st.rotation.replace(st.members)
 	}
-	st.rotation.replace(st.members)
+	switch {
+	case st.options.Sticky <= 0:
+		st.sticky = nil
+	case st.sticky == nil:
+		st.sticky = newStickyTable(maxSticky)
+	}
 	g.state.Store(st)
 	g.recount()
 }
@@ -128,38 +158,82 @@ func (g *group) next(src netip.Addr, tried *Tried) (*Member, error) {
 	if !st.known {
 		return nil, ErrMissingServiceEntry
 	}
-	q := query{src: src, tried: tried, panicking: g.panicking.Load()}
-	if g.ramped.Load() != 0 {
-		q.now, q.slow = g.book.now(), int64(st.options.SlowStart)
+	q := query{tried: tried, panicking: g.panicking.Load()}
+	slow := g.ramped.Load() != 0
+	if slow || st.sticky != nil {
+		q.now = g.book.now()
+	}
+	if slow {
+		q.slow = int64(st.options.SlowStart)
 	}
 	if tried.Len() > 0 {
-		return g.nextOf(st, &q)
+		return g.another(st, src, &q)
 	}
+	g.firsts.Add(1)
 	if !q.panicking && g.ejected.Load() > 0 {
 		if m := g.trial(st); m != nil {
 			return g.use(m), nil
 		}
 	}
-	if m := st.pick(&q); m != nil {
-		return g.use(m), nil
+	m := st.pick(src, &q)
+	if m == nil && !q.panicking && st.options.panics(len(st.members), len(st.members)) {
+		q.panicking = true // all have just been ejected, and that is not counted yet
+		m = st.pick(src, &q)
 	}
-	return nil, ErrMissingEndpoints
+	if m == nil {
+		return nil, ErrMissingEndpoints
+	}
+	return g.use(m), nil
 }
 
-// nextOf picks a member for a client that has tried some: first of those that have not failed lately, then of those that are not
-// ejected, and then of all, for to be refused is the worst that can happen to it.
-func (g *group) nextOf(st *state, q *query) (*Member, error) {
-	q.panicking = false
-	for _, q.calm = range []bool{true, false} {
-		if m := st.pick(q); m != nil {
-			return g.use(m), nil
-		}
+// pick picks the member that the client is with already, or else asks the policy.
+func (st *state) pick(src netip.Addr, q *query) *Member {
+	if st.sticky == nil {
+		return st.choose(src, q)
 	}
-	q.panicking = true
-	if m := st.pick(q); m != nil {
+	if m := st.sticky.get(src, q.now, int64(st.options.Sticky)); m != nil && !m.Left() && !q.tried.Has(m.ID) && q.admits(m) {
+		return m
+	}
+	m := st.choose(src, q)
+	if m != nil {
+		st.sticky.put(src, m, q.now)
+	}
+	return m
+}
+
+// choose asks the policy.
+func (st *state) choose(src netip.Addr, q *query) *Member {
+	switch {
+	case st.least != nil:
+		return st.least.next(q)
+	case st.random != nil:
+		return st.random.next(q)
+	case st.hash != nil:
+		return st.hash.next(src, q)
+	}
+	return st.rotation.next(q)
+}
+
+// another picks a member for a client that has tried some in vain: of those that have not failed since they were last reached; else,
+// as far as the budget goes, of those that are not ejected; and else of all, for to be refused is the worst that can happen to it.
+func (g *group) another(st *state, src netip.Addr, q *query) (*Member, error) {
+	q.panicking, q.calm = false, true
+	if m := st.pick(src, q); m != nil {
 		return g.use(m), nil
 	}
-	return nil, ErrMissingEndpoints
+	q.calm = false
+	m := st.pick(src, q)
+	if m == nil {
+		q.panicking = true
+		m = st.pick(src, q)
+	}
+	switch {
+	case m == nil:
+		return nil, ErrMissingEndpoints
+	case !g.budget.spend(g.firsts.Load(), g.book.now()):
+		return nil, ErrRetriesHeld
+	}
+	return g.use(m), nil
 }
 
 func (g *group) use(m *Member) *Member {
@@ -187,19 +261,13 @@ func (g *group) trial(st *state) *Member {
 	return nil
 }
 
-// pick asks the policy.
-func (st *state) pick(q *query) *Member {
-	return st.rotation.next(q)
-}
-
-// A query is one pick as policies see it.
+// A query is one pick as policies see it. It holds nothing that may be kept, so that it need not be allocated.
 type query struct {
-	src       netip.Addr
 	tried     *Tried
 	panicking bool  // ejected members may be picked
 	calm      bool  // members that have failed since they were last reached may not
 	slow      int64 // slow start; 0: no member is starting slowly
-	now       int64 // with slow
+	now       int64 // with slow, and where clients stick
 }
 
 // admits tells whether m may serve, but for those tried.

@@ -28,10 +28,7 @@ func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 	for d.tried.Len() < maxDials {
 		endpoint, err := d.service.next(d.src, d.tried)
 		if err != nil {
-			if d.errs != nil && errors.Is(err, lb.ErrMissingEndpoints) {
-				break // there are some, and all were tried: what they said is the reason
-			}
-			return nil, nil, err
+			return nil, nil, whyNone(d.errs, err)
 		}
 		conn, err := dialEndpoint(ctx, d.service, endpoint)
 		if err == nil {
@@ -44,8 +41,19 @@ func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 		}
 		d.missed(endpoint, err)
 	}
-	d.errs.ErrorFormat = oneLine
-	return nil, nil, d.errs
+	return nil, nil, whyNone(d.errs, lb.ErrMissingEndpoints)
+}
+
+// whyNone is why a client gets no endpoint: tried are the errors of those that were tried, and err is why there is no other one.
+func whyNone(tried *multierror.Error, err error) error {
+	if tried == nil {
+		return err
+	}
+	tried.ErrorFormat = oneLine
+	if errors.Is(err, lb.ErrMissingEndpoints) {
+		return tried // there are some: what they said is the reason
+	}
+	return fmt.Errorf("%w: %w", err, tried)
 }
 
 // missed notes that the endpoint did not serve the client, and lets go of it.

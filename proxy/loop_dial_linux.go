@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -165,9 +164,8 @@ func (p *loopPair) missed(err error) {
 
 // unserved resets the client, because of err or what was tried before.
 func (p *loopPair) unserved(err error) {
-	if d := p.dial; d != nil && errors.Is(err, lb.ErrMissingEndpoints) {
-		d.errs.ErrorFormat = oneLine
-		err = d.errs
+	if p.dial != nil {
+		err = whyNone(p.dial.errs, err)
 	}
 	p.s.unserved(p.src, err)
 	p.close()

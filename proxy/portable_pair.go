@@ -31,7 +31,7 @@ import (
 type pair struct {
 	client, server *net.TCPConn
 	service        *service
-	endpoint       *lb.Member // that server leads to; nil: nobody wants to know
+	endpoint       *lb.Member    // that server leads to; nil: nobody wants to know
 	idle, half     time.Duration // zero: no limit
 	began          time.Time
 

@@ -1,0 +1,105 @@
+package lb
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// clients has n clients come evenly within d, each of whom dials up to three endpoints that all refuse. It returns how many dials there were,
+// and how many clients were told that retries are held.
+func clients(t *testing.T, b *Balancer, n int, d time.Duration) (dials, held int) {
+	t.Helper()
+	for range n {
+		var tried Tried
+		for tried.Len() < 3 {
+			m, err := b.NextEndpoint("web", client, tried)
+			if errors.Is(err, ErrRetriesHeld) {
+				held++
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			dials++
+			m.Failed(Refused)
+			m.Done()
+			tried.Add(m.ID)
+		}
+		time.Sleep(d / time.Duration(n))
+	}
+	return dials, held
+}
+
+// A dead service gets one dial for each client, and a fifth more.
+func TestRetryBudgetSparesADeadService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{}, named(1, 1, 1, 1)...)
+		clients(t, b, 20000, 20*time.Second)
+		dials, held := clients(t, b, 20000, 20*time.Second)
+		// 10 a second of the floor are 200.
+		if dials < 23500 || dials > 24500 {
+			t.Errorf("20000 clients dialled %d times, want a fifth more than they are", dials)
+		}
+		if held < 10000 {
+			t.Errorf("%d of 20000 clients were told, want most", held)
+		}
+	})
+}
+
+// The few clients of a quiet service try all there is.
+func TestRetryBudgetHasAFloor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{}, named(1, 1, 1)...)
+		if dials, held := clients(t, b, 100, 25*time.Second); dials != 300 || held != 0 {
+			t.Errorf("100 clients in 25 s: %d dials, %d held back, want 300 and 0", dials, held)
+		}
+		// As many as ten seconds of the floor at once, and then no more.
+		if dials, _ := clients(t, b, 1000, time.Millisecond); dials < 1000+250 || dials > 1000+320 {
+			t.Errorf("1000 clients at once dialled %d times, want 1000, the 200 these earn, and up to 120 of the floor", dials)
+		}
+	})
+}
+
+// First picks are never held back, nor are retries where somebody answers.
+func TestRetryBudgetHoldsNobodyBackWhereSomeAnswer(t *testing.T) {
+	b := balanced(Options{}, named(1, 1, 1, 1, 1)...)
+	for range 5000 {
+		var tried Tried
+		for {
+			m, err := b.NextEndpoint("web", client, tried)
+			if err != nil {
+				t.Fatalf("after %d tried: %v", tried.Len(), err)
+			}
+			if m.ID == "E" {
+				m.Connected()
+				m.Done()
+				break
+			}
+			m.Failed(Refused)
+			m.Done()
+			tried.Add(m.ID)
+		}
+	}
+}
+
+// What comes of old picks is forgotten: a busy day is no reason to hammer a service that dies at night.
+func TestRetryBudgetForgets(t *testing.T) {
+	b := &budget{}
+	firsts, now := int64(0), int64(1)
+	for range 100 {
+		firsts += rand.Int64N(20000)
+		now += int64(time.Second)
+		b.spend(firsts, now)
+	}
+	now += int64(time.Hour)
+	n := 0
+	for b.spend(firsts, now) {
+		n++
+	}
+	if n != 100 {
+		t.Errorf("%d retries after an hour without clients, want the floor of ten seconds, 100", n)
+	}
+}
