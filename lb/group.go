@@ -27,6 +27,7 @@ type group struct {
 	firsts atomic.Int64 // picks of clients who had tried nobody
 
 	budget budget // of the other picks
+	queue  queue
 }
 
 // A state is what a group is between two updates.
@@ -149,69 +150,65 @@ func (g *group) recount() {
 // began is when the member began to serve: when it joined, or was ejected no more. Zero: it always did.
 func (m *Member) began() int64 { return max(m.joined, m.health.returned.Load()) }
 
-// hasRoom is told whenever a use has ended, or something may be picked that could not be before.
-func (g *group) hasRoom() {}
-
-// next picks a member for a client.
+// next picks a member for a client. Nobody overtakes those who wait.
 func (g *group) next(src netip.Addr, tried *Tried) (*Member, error) {
+	if tried.Len() == 0 {
+		g.firsts.Add(1)
+	}
+	if g.queue.waiting.Load() > 0 {
+		return nil, ErrFull
+	}
+	return g.pick(src, tried)
+}
+
+// races is how often a pick is made again because somebody else was faster to take the last room of an endpoint.
+const races = 4
+
+// pick picks a member for a client, if there is room.
+func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 	st := g.state.Load()
 	if !st.known {
 		return nil, ErrMissingServiceEntry
 	}
-	q := query{tried: tried, panicking: g.panicking.Load()}
-	slow := g.ramped.Load() != 0
-	if slow || st.sticky != nil {
-		q.now = g.book.now()
-	}
-	if slow {
-		q.slow = int64(st.options.SlowStart)
-	}
-	if tried.Len() > 0 {
-		return g.another(st, src, &q)
-	}
-	g.firsts.Add(1)
-	if !q.panicking && g.ejected.Load() > 0 {
-		if m := g.trial(st); m != nil {
-			return g.use(m), nil
+	for range races {
+		if most := int64(st.options.MaxConnections); most > 0 && g.open.Load() >= most {
+			return nil, ErrFull
+		}
+		q := query{tried: tried, panicking: g.panicking.Load(), most: int64(st.options.MaxPerEndpoint)}
+		slow := g.ramped.Load() != 0
+		if slow || st.sticky != nil {
+			q.now = g.book.now()
+		}
+		if slow {
+			q.slow = int64(st.options.SlowStart)
+		}
+		var m *Member
+		var err error
+		if tried.Len() == 0 {
+			m, err = g.first(st, src, &q)
+		} else {
+			m, err = g.another(st, src, &q)
+		}
+		if err != nil || g.use(st, m) {
+			return m, err
 		}
 	}
-	m := st.pick(src, &q)
-	if m == nil && !q.panicking && st.options.panics(len(st.members), len(st.members)) {
+	return nil, ErrFull
+}
+
+// first picks a member for a client that has tried nobody yet.
+func (g *group) first(st *state, src netip.Addr, q *query) (*Member, error) {
+	if !q.panicking && g.ejected.Load() > 0 {
+		if m := g.trial(st, q); m != nil {
+			return m, nil
+		}
+	}
+	m := st.pick(src, q)
+	if m == nil && !q.full && !q.panicking && st.options.panics(len(st.members), len(st.members)) {
 		q.panicking = true // all have just been ejected, and that is not counted yet
-		m = st.pick(src, &q)
+		m = st.pick(src, q)
 	}
-	if m == nil {
-		return nil, ErrMissingEndpoints
-	}
-	return g.use(m), nil
-}
-
-// pick picks the member that the client is with already, or else asks the policy.
-func (st *state) pick(src netip.Addr, q *query) *Member {
-	if st.sticky == nil {
-		return st.choose(src, q)
-	}
-	if m := st.sticky.get(src, q.now, int64(st.options.Sticky)); m != nil && !m.Left() && !q.tried.Has(m.ID) && q.admits(m) {
-		return m
-	}
-	m := st.choose(src, q)
-	if m != nil {
-		st.sticky.put(src, m, q.now)
-	}
-	return m
-}
-
-// choose asks the policy.
-func (st *state) choose(src netip.Addr, q *query) *Member {
-	switch {
-	case st.least != nil:
-		return st.least.next(q)
-	case st.random != nil:
-		return st.random.next(q)
-	case st.hash != nil:
-		return st.hash.next(src, q)
-	}
-	return st.rotation.next(q)
+	return m, q.why(m)
 }
 
 // another picks a member for a client that has tried some in vain: of those that have not failed since they were last reached; else,
@@ -219,38 +216,40 @@ func (st *state) choose(src netip.Addr, q *query) *Member {
 func (g *group) another(st *state, src netip.Addr, q *query) (*Member, error) {
 	q.panicking, q.calm = false, true
 	if m := st.pick(src, q); m != nil {
-		return g.use(m), nil
+		return m, nil
 	}
 	q.calm = false
 	m := st.pick(src, q)
-	if m == nil {
+	if m == nil && !q.full {
 		q.panicking = true
 		m = st.pick(src, q)
 	}
-	switch {
-	case m == nil:
-		return nil, ErrMissingEndpoints
-	case !g.budget.spend(g.firsts.Load(), g.book.now()):
+	if m != nil && !g.budget.spend(g.firsts.Load(), g.book.now()) {
 		return nil, ErrRetriesHeld
 	}
-	return g.use(m), nil
+	return m, q.why(m)
 }
 
-func (g *group) use(m *Member) *Member {
-	m.open.Add(1)
+// use counts a use, and tells whether there was room for it.
+func (g *group) use(st *state, m *Member) bool {
+	o := &st.options
+	inEndpoint, inService := m.open.Add(1), g.open.Add(1)
+	if o.MaxPerEndpoint > 0 && inEndpoint > int64(o.MaxPerEndpoint) || o.MaxConnections > 0 && inService > int64(o.MaxConnections) {
+		m.Done()
+		return false
+	}
 	m.picks.Add(1)
-	g.open.Add(1)
-	return m
+	return true
 }
 
 // trial returns an ejected member that it is time to try.
-func (g *group) trial(st *state) *Member {
+func (g *group) trial(st *state, q *query) *Member {
 	now := g.book.now()
 	if now < g.due.Load() {
 		return nil
 	}
 	for _, m := range st.members {
-		if m.health.until.Load() == 0 || now < m.health.due.Load() {
+		if m.health.until.Load() == 0 || now < m.health.due.Load() || !q.room(m) {
 			continue
 		}
 		if t := m.health.try(now); t != nil {
@@ -259,37 +258,4 @@ func (g *group) trial(st *state) *Member {
 	}
 	g.recount() // else somebody else was faster, and this is known at the next pick
 	return nil
-}
-
-// A query is one pick as policies see it. It holds nothing that may be kept, so that it need not be allocated.
-type query struct {
-	tried     *Tried
-	panicking bool  // ejected members may be picked
-	calm      bool  // members that have failed since they were last reached may not
-	slow      int64 // slow start; 0: no member is starting slowly
-	now       int64 // with slow, and where clients stick
-}
-
-// admits tells whether m may serve, but for those tried.
-func (q *query) admits(m *Member) bool {
-	h := m.health
-	if q.calm && h.troubled.Load() {
-		return false
-	}
-	return q.panicking || h.until.Load() == 0
-}
-
-// leastShare is the share that an endpoint begins with when it starts slowly: with none it would never get anywhere.
-const leastShare = 0.1
-
-// share is how much of its weight m is worth now: 1, but while it starts slowly.
-func (q *query) share(m *Member) float64 {
-	if q.slow == 0 {
-		return 1
-	}
-	began := m.began()
-	if began == 0 || q.now >= began+q.slow {
-		return 1
-	}
-	return max(leastShare, float64(q.now-began)/float64(q.slow))
 }

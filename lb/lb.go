@@ -35,6 +35,10 @@ var (
 	// ErrMissingEndpoints is returned by NextEndpoint for a service that is known to have no endpoint, or none that was not tried.
 	ErrMissingEndpoints = errors.New("no endpoints")
 
+	// ErrFull is returned by NextEndpoint when those that could serve have as many uses as they may, or the service has, or others
+	// wait already; and by Wait when as many wait as may, or for too long.
+	ErrFull = errors.New("no endpoint had room")
+
 	// ErrRetriesHeld is returned by NextEndpoint to who has tried an endpoint, when the others that are left fail too, and have been
 	// tried so often lately that more would only do harm.
 	ErrRetriesHeld = errors.New("too many endpoints fail to try more of them for each client")
@@ -77,8 +81,8 @@ type Endpoints struct {
 // A LoadBalancer distributes the clients of services over their endpoints. All methods may be called concurrently.
 type LoadBalancer interface {
 	// NextEndpoint returns the endpoint that should serve the next connection or session of service from the client at src. It
-	// never returns an endpoint whose ID is in tried. Errors are ErrMissingServiceEntry, ErrMissingEndpoints and, for who has
-	// tried some, ErrRetriesHeld. The caller calls Done of what it got, once.
+	// never returns an endpoint whose ID is in tried. Errors are ErrMissingServiceEntry, ErrMissingEndpoints, ErrFull
+	// and, for who has tried some, ErrRetriesHeld. The caller calls Done of what it got, once.
 	NextEndpoint(service string, src netip.AddrPort, tried Tried) (*Member, error)
 
 	// OnUpdate replaces the sets of the services named in updates, and leaves all other services as they are: several sources

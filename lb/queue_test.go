@@ -1,0 +1,284 @@
+package lb
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fill picks "web" until it is full.
+func fill(t testing.TB, b *Balancer) (members []*Member) {
+	t.Helper()
+	for {
+		m, err := b.NextEndpoint("web", from(len(members)), Tried{})
+		if errors.Is(err, ErrFull) {
+			return members
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		members = append(members, m)
+	}
+}
+
+func TestMaxConnections(t *testing.T) {
+	for _, p := range allPolicies() {
+		for _, tt := range []struct {
+			name string
+			o    Options
+			want int
+		}{
+			{"per endpoint", Options{MaxPerEndpoint: 5}, 20},
+			{"of the service", Options{MaxConnections: 7}, 7},
+			{"both", Options{MaxPerEndpoint: 5, MaxConnections: 18}, 18},
+		} {
+			t.Run(fmt.Sprintf("%v/%s", p, tt.name), func(t *testing.T) {
+				tt.o.Policy = p
+				b := balanced(tt.o, named(1, 3, 1, 1)...)
+				members := fill(t, b)
+				if len(members) != tt.want {
+					t.Fatalf("full with %d, want %d", len(members), tt.want)
+				}
+				counts := map[string]int{}
+				for _, m := range members {
+					counts[m.ID]++
+				}
+				for id, n := range counts {
+					if tt.o.MaxPerEndpoint > 0 && n > tt.o.MaxPerEndpoint {
+						t.Errorf("%s has %d", id, n)
+					}
+				}
+				members[3].Done()
+				if m, err := b.NextEndpoint("web", client, Tried{}); err != nil || tt.o.MaxConnections == 0 && m.ID != members[3].ID {
+					t.Errorf("with room again got %v, %v", m, err)
+				}
+				b.Configure("web", Options{Policy: p})
+				if _, err := b.NextEndpoint("web", client, Tried{}); err != nil {
+					t.Errorf("without limits: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// Others keep their shares while one is full, and it gets no burst when it has room again.
+func TestRotationIsExactWhileOneIsFull(t *testing.T) {
+	b := balanced(Options{MaxPerEndpoint: 2}, named(1, 1, 1, 1)...)
+	x, y := member(t, b, "B"), member(t, b, "B")
+	if got := picks(t, b, 9); got != "CDACDACDA" {
+		t.Errorf("got %s, want CDACDACDA", got)
+	}
+	x.Done()
+	if got := picks(t, b, 8); got != "BCDABCDA" && got != "CDABCDAB" {
+		t.Errorf("with room again got %s, want all in turn", got)
+	}
+	y.Done()
+}
+
+// The client of an endpoint that is full goes elsewhere, and comes back.
+func TestStickyClientOfAFullEndpoint(t *testing.T) {
+	b := balanced(Options{Sticky: time.Hour, MaxPerEndpoint: 1}, named(1, 1)...)
+	m, _ := b.NextEndpoint("web", client, Tried{})
+	other, err := b.NextEndpoint("web", client, Tried{})
+	if err != nil || other.ID == m.ID {
+		t.Fatalf("got %v, %v, want the other one", other, err)
+	}
+	m.Done()
+	other.Done()
+	if again, _ := b.NextEndpoint("web", client, Tried{}); again.ID != m.ID {
+		t.Errorf("got %s, want %s, as before", again.ID, m.ID)
+	}
+}
+
+// An endpoint that is ejected is no way out when the others are full.
+func TestFullIsNotMissing(t *testing.T) {
+	b := balanced(Options{MaxPerEndpoint: 1}, named(1, 1)...)
+	fails(t, b, "A", Refused)
+	m := member(t, b, "B")
+	if got, err := b.NextEndpoint("web", client, Tried{}); !errors.Is(err, ErrFull) {
+		t.Errorf("got %v, %v, want ErrFull", got, err)
+	}
+	m.Done()
+}
+
+func TestQueueIsServedInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{MaxPerEndpoint: 1, MaxQueue: 5, QueueTimeout: 10 * time.Second}, named(1, 1)...)
+		members := fill(t, b)
+		var mu sync.Mutex
+		var got []string
+		var granted []*Member
+		var waiters []*Waiter
+		for i := range 5 {
+			w, err := b.Wait("web", from(i), Tried{}, func(m *Member, err error) {
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					got = append(got, fmt.Sprint(i, " ", err))
+					return
+				}
+				got = append(got, fmt.Sprint(i, " ", m.ID))
+				granted = append(granted, m)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			waiters = append(waiters, w)
+		}
+		if _, err := b.Wait("web", client, Tried{}, nil); !errors.Is(err, ErrFull) {
+			t.Errorf("a sixth one: %v, want ErrFull", err)
+		}
+		if _, err := b.NextEndpoint("web", client, Tried{}); !errors.Is(err, ErrFull) {
+			t.Errorf("who comes while others wait: %v, want ErrFull", err)
+		}
+		members[1].Done()
+		if !waiters[1].Cancel() || waiters[1].Cancel() || waiters[0].Cancel() {
+			t.Error("Cancel tells wrongly who was in the queue")
+		}
+		members[0].Done()
+		seen := func() []string {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(got)
+		}
+		if got, want := seen(), []string{"0 " + members[1].ID, "2 " + members[0].ID}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		time.Sleep(10*time.Second + 1)
+		synctest.Wait()
+		late := seen()[2:]
+		slices.Sort(late) // these two at the same moment
+		if want := []string{"3 no endpoint had room for 10s", "4 no endpoint had room for 10s"}; !slices.Equal(late, want) {
+			t.Errorf("got %v, want %v", late, want)
+		}
+		for _, m := range granted {
+			m.Done()
+		}
+		if got := picks(t, b, 4); got != "ABAB" && got != "BABA" {
+			t.Errorf("afterwards got %s", got)
+		}
+	})
+}
+
+// All that makes room serves the queue.
+func TestQueueIsServedWhateverMakesRoom(t *testing.T) {
+	o := Options{MaxPerEndpoint: 1, MinAvailable: -1, MaxQueue: 10, QueueTimeout: time.Minute}
+	for _, tt := range []struct {
+		name    string
+		happens func(b *Balancer, members []*Member)
+		want    string
+	}{
+		{"one is done", func(b *Balancer, m []*Member) { m[0].Done() }, "A"},
+		{"another one joins", func(b *Balancer, _ []*Member) {
+			b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1, 1, 1)}})
+		}, "C"},
+		{"the limit is raised", func(b *Balancer, _ []*Member) {
+			o := o
+			o.MaxPerEndpoint = 2
+			b.Configure("web", o)
+		}, "A"},
+		{"all leave", func(b *Balancer, _ []*Member) { b.OnUpdate([]Endpoints{{Service: "web"}}) }, ErrMissingEndpoints.Error()},
+		{"the service goes", func(b *Balancer, _ []*Member) { b.OnUpdate([]Endpoints{{Service: "web", Removed: true}}) }, ErrMissingServiceEntry.Error()},
+		{"time goes by", func(*Balancer, []*Member) { time.Sleep(time.Minute + 1) }, "no endpoint had room for 1m0s"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := balanced(o, named(1, 1)...)
+				members := fill(t, b)
+				got := ""
+				w, err := b.Wait("web", client, Tried{}, func(m *Member, err error) {
+					if err != nil {
+						got = err.Error()
+						return
+					}
+					got = m.ID
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				tt.happens(b, members)
+				synctest.Wait()
+				if got != tt.want {
+					t.Errorf("got %q, want %q", got, tt.want)
+				}
+				w.Cancel()
+			})
+		})
+	}
+}
+
+func TestNoQueue(t *testing.T) {
+	b := balanced(Options{MaxConnections: 1}, named(1)...)
+	fill(t, b)
+	if _, err := b.Wait("web", client, Tried{}, nil); !errors.Is(err, ErrFull) {
+		t.Errorf("got %v, want ErrFull", err)
+	}
+	if _, err := b.Wait("db", client, Tried{}, nil); !errors.Is(err, ErrMissingServiceEntry) {
+		t.Errorf("got %v, want ErrMissingServiceEntry", err)
+	}
+}
+
+// Many clients, little room: no limit is ever exceeded, nobody is forgotten, and all room is given back.
+func TestConcurrentQueue(t *testing.T) {
+	b := balanced(Options{Policy: PolicyLeastConnections, MaxPerEndpoint: 3, MaxConnections: 5, MaxQueue: 1000, QueueTimeout: time.Minute}, named(1, 1)...)
+	var inUse, most, served, left atomic.Int64
+	serve := func(m *Member) {
+		if n := inUse.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		served.Add(1)
+		time.Sleep(time.Duration(rand.IntN(50)) * time.Microsecond)
+		inUse.Add(-1)
+		m.Done()
+	}
+	const clients, each = 40, 200
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for range each {
+				m, err := b.NextEndpoint("web", client, Tried{})
+				if errors.Is(err, ErrFull) {
+					told := make(chan *Member, 1)
+					w, err := b.Wait("web", client, Tried{}, func(m *Member, err error) {
+						if err != nil {
+							t.Error(err)
+						}
+						told <- m
+					})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if rand.IntN(10) == 0 && w.Cancel() {
+						left.Add(1)
+						continue
+					}
+					m = <-told
+				} else if err != nil {
+					t.Error(err)
+					return
+				}
+				if m != nil {
+					serve(m)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if n := served.Load() + left.Load(); n != clients*each {
+		t.Errorf("%d served and %d left, want %d together", served.Load(), left.Load(), clients*each)
+	}
+	if most.Load() > 5 {
+		t.Errorf("%d uses at once, want 5 at most", most.Load())
+	}
+	v, _ := b.services.Load("web")
+	if g := v.(*group); g.open.Load() != 0 || g.queue.waiting.Load() != 0 {
+		t.Errorf("%d open and %d waiting, want none", g.open.Load(), g.queue.waiting.Load())
+	}
+}
