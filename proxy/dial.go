@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
 	"github.com/lictor-proxy/lictor/lb"
@@ -16,6 +17,7 @@ const maxDials = 3
 
 // A dialer finds an endpoint for one client.
 type dialer struct {
+	client  *net.TCPConn
 	service *service
 	src     netip.AddrPort
 	tried   lb.Tried
@@ -27,6 +29,9 @@ type dialer struct {
 func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 	for d.tried.Len() < maxDials {
 		endpoint, err := d.service.next(d.src, d.tried)
+		if err == lb.ErrFull {
+			endpoint, err = d.wait(ctx)
+		}
 		if err != nil {
 			return nil, nil, whyNone(d.errs, err)
 		}
@@ -54,6 +59,65 @@ func whyNone(tried *multierror.Error, err error) error {
 		return tried // there are some: what they said is the reason
 	}
 	return fmt.Errorf("%w: %w", err, tried)
+}
+
+// errHungUp ends the wait of a client that has gone.
+var errHungUp = errors.New("the client has gone")
+
+// wait waits for room, as long as the client does.
+func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
+	type answer struct {
+		m   *lb.Member
+		err error
+	}
+	told := make(chan answer, 1)
+	w, err := d.service.wait(d.src, d.tried, func(m *lb.Member, err error) { told <- answer{m, err} })
+	if err != nil {
+		return nil, err
+	}
+	watch := watchClient(d.client)
+	defer watch.stop()
+	select {
+	case a := <-told:
+		return a.m, a.err
+	case <-watch.gone:
+		err = errHungUp
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if !w.Cancel() {
+		if a := <-told; a.m != nil {
+			a.m.Done()
+		}
+	}
+	return nil, err
+}
+
+// A clientWatch finds out whether a client goes while nothing is read from it.
+type clientWatch struct {
+	client *net.TCPConn
+	gone   chan struct{} // closed then
+	ended  chan struct{} // closed when nobody looks any more
+}
+
+func watchClient(c *net.TCPConn) *clientWatch {
+	w := &clientWatch{client: c, gone: make(chan struct{}), ended: make(chan struct{})}
+	go w.look()
+	return w
+}
+
+func (w *clientWatch) look() {
+	defer close(w.ended)
+	if deserted(w.client) {
+		close(w.gone)
+	}
+}
+
+// stop has nobody look at the client any more.
+func (w *clientWatch) stop() {
+	w.client.SetReadDeadline(time.Unix(1, 0))
+	<-w.ended
+	w.client.SetReadDeadline(time.Time{})
 }
 
 // missed notes that the endpoint did not serve the client, and lets go of it.

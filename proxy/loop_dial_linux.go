@@ -32,26 +32,82 @@ func (p *loopPair) connect() {
 		if p.dial != nil {
 			tried = p.dial.tried
 		}
-		var err error
-		if tried.Len() == maxDials {
-			err = lb.ErrMissingEndpoints
-		} else {
-			p.endpoint, err = p.s.next(p.src, tried)
+		m, err := (*lb.Member)(nil), lb.ErrMissingEndpoints
+		if tried.Len() < maxDials {
+			m, err = p.s.next(p.src, tried)
+		}
+		if err == lb.ErrFull {
+			if err = p.queue(tried); err == nil {
+				return
+			}
 		}
 		if err != nil {
 			p.unserved(err)
 			return
 		}
-		if p.endpoint.Host != "" {
-			p.resolve()
+		if p.reach(m) {
 			return
 		}
-		errno := p.connectTo(p.endpoint.Addr, int64(p.s.spec.Load().connectTimeout()))
-		if errno == 0 {
-			return
-		}
-		p.missed(p.dialError(errno))
 	}
+}
+
+// reach begins to connect to m, or notes that it was missed.
+func (p *loopPair) reach(m *lb.Member) bool {
+	p.endpoint = m
+	if m.Host != "" {
+		p.resolve()
+		return true
+	}
+	errno := p.connectTo(m.Addr, int64(p.s.spec.Load().connectTimeout()))
+	if errno == 0 {
+		return true
+	}
+	p.missed(p.dialError(errno))
+	return false
+}
+
+// queue has the pair wait for room.
+func (p *loopPair) queue(tried lb.Tried) error {
+	if p.deserted() {
+		return errHungUp
+	}
+	p.loop.wheel.clear(&p.timer)
+	l := p.loop // not p.loop in what is posted: by then p may be another client's
+	var w *lb.Waiter
+	w, err := p.s.wait(p.src, tried, func(m *lb.Member, err error) {
+		l.post(func() {
+			switch {
+			case p.waiter == w:
+				p.granted(m, err)
+			case m != nil:
+				m.Done() // the client has left meanwhile
+			}
+		})
+	})
+	p.waiter = w
+	return err
+}
+
+// granted is told that there is room, or that the wait is over.
+func (p *loopPair) granted(m *lb.Member, err error) {
+	p.waiter = nil
+	switch {
+	case err != nil:
+		p.unserved(err)
+	case !p.reach(m):
+		p.connect()
+	}
+}
+
+// deserted tells whether the client has ended its side without having sent anything. Whether it still wants to hear something nobody
+// knows, but who has asked for nothing is not kept in a queue.
+func (p *loopPair) deserted() bool {
+	if !p.hangup[client] {
+		return false
+	}
+	var b [1]byte
+	n, _, err := unix.Recvfrom(int(p.fd[client]), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return n <= 0 && err != unix.EAGAIN
 }
 
 // connectTo begins to connect to addr. The rest is told by epoll, or by the timer.
@@ -167,7 +223,9 @@ func (p *loopPair) unserved(err error) {
 	if p.dial != nil {
 		err = whyNone(p.dial.errs, err)
 	}
-	p.s.unserved(p.src, err)
+	if err != errHungUp {
+		p.s.unserved(p.src, err)
+	}
 	p.close()
 }
 

@@ -34,6 +34,7 @@ type loopPair struct {
 	dial   *dialing // what was tried in vain, until something is moved
 
 	endpoint *lb.Member // nil while there is none
+	waiter   *lb.Waiter // while the pair is in the queue for one
 	src      netip.AddrPort
 
 	fd     [2]int32
@@ -134,6 +135,9 @@ func (p *loopPair) ready(side int, events uint32) {
 			p.connected()
 		case side == client && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
 			p.because(clientFailed, socketError(p.fd[client]))
+			p.close()
+		case side == client && p.waiter != nil && p.deserted():
+			p.because(clientClosed, 0)
 			p.close()
 		}
 	}
@@ -459,6 +463,10 @@ func (p *loopPair) close() {
 		}
 	}
 	p.loop.wheel.clear(&p.timer)
+	if p.waiter != nil {
+		p.waiter.Cancel() // else what is posted finds another waiter, or none
+		p.waiter = nil
+	}
 	if p.s.log.IsDebug() {
 		p.logEnd()
 	}

@@ -42,5 +42,8 @@ func (m *mover) run() error {
 // gone tells nothing here.
 func gone(*net.TCPConn) bool { return false }
 
+// deserted tells nothing here.
+func deserted(*net.TCPConn) bool { return false }
+
 // unsent tells nothing here.
 func unsent(*net.TCPConn) int { return 0 }

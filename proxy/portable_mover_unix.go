@@ -117,6 +117,22 @@ func gone(c *net.TCPConn) (is bool) {
 	return is
 }
 
+// deserted waits until the client ends its side, or the conn's read deadline passes, and tells whether the client has gone: it ended
+// without having sent anything. Of one that has sent something nobody can tell.
+func deserted(c *net.TCPConn) (gone bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+		gone = n <= 0 && err != syscall.EAGAIN && err != syscall.EINTR
+		return err != syscall.EAGAIN && err != syscall.EINTR
+	})
+	return gone
+}
+
 // unsent is how many bytes written to c its peer has not acknowledged, where the system tells.
 func unsent(c *net.TCPConn) int {
 	raw, err := c.SyscallConn()

@@ -93,12 +93,12 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 	began := time.Now()
 	urgentInline(client)
 	src := client.RemoteAddr().(*net.TCPAddr).AddrPort()
-	d := dialer{service: s, src: src}
+	d := dialer{client: client, service: s, src: src}
 	for {
 		server, endpoint, err := d.dial(t.cut)
 		if err != nil {
 			abort(client)
-			if t.cut.Err() == nil {
+			if t.cut.Err() == nil && err != errHungUp {
 				s.unserved(src, err)
 			}
 			return

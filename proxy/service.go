@@ -9,9 +9,10 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A LoadBalancer is what the proxier asks for endpoints. An lb.LoadBalancer is one.
+// A LoadBalancer is what the proxier asks for endpoints. An lb.Balancer is one, and says what these promise.
 type LoadBalancer interface {
 	NextEndpoint(service string, src netip.AddrPort, tried lb.Tried) (*lb.Member, error)
+	Wait(service string, src netip.AddrPort, tried lb.Tried, ready func(*lb.Member, error)) (*lb.Waiter, error)
 }
 
 // A service is a Service at work: what sockets see of it, and what outlives a change of its specification. It is all that an
@@ -38,6 +39,11 @@ func (s *service) at(loop int) *counters { return &s.counters[loop] }
 // next picks an endpoint for the client at src. Whoever gets it has to say when it is Done.
 func (s *service) next(src netip.AddrPort, tried lb.Tried) (*lb.Member, error) {
 	return s.balancer.NextEndpoint(s.name(), src, tried)
+}
+
+// wait has a client that found no room wait for some.
+func (s *service) wait(src netip.AddrPort, tried lb.Tried, ready func(*lb.Member, error)) (*lb.Waiter, error) {
+	return s.balancer.Wait(s.name(), src, tried, ready)
 }
 
 // dialFailed is told of each endpoint that was not reached.

@@ -1,0 +1,157 @@
+package proxy
+
+import (
+	"bufio"
+	"errors"
+	"net"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// told dials addr and returns the connection and a channel that says what came first: "hello", or an error.
+func told(t *testing.T, h *house, addr string) (*net.TCPConn, <-chan error) {
+	t.Helper()
+	first := make(chan error, 1)
+	c, err := net.Dial("tcp", addr)
+	if errors.Is(err, syscall.ECONNRESET) { // so soon
+		first <- err
+		return nil, first
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	go func() {
+		_, err := bufio.NewReader(c).Peek(5)
+		first <- err
+	}()
+	return c.(*net.TCPConn), first
+}
+
+// accepted is how many clients are accepted and have not left.
+func (h *house) accepted() int64 { return h.stats().ConnectionsActive }
+
+func within(t *testing.T, c <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-c:
+		return err
+	case <-time.After(20 * time.Second):
+		t.Fatal("nothing within 20 s")
+		return nil
+	}
+}
+
+func TestClientsQueueForRoom(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 3, QueueTimeout: time.Minute})
+		addr := h.serve(Service{}, greeter(t)).String()
+		a, first := told(t, h, addr)
+		if err := within(t, first); err != nil {
+			t.Fatal(err)
+		}
+		var conns []*net.TCPConn
+		var answers []<-chan error
+		for i := range 3 {
+			c, first := told(t, h, addr)
+			conns, answers = append(conns, c), append(answers, first)
+			eventually(t, equals("clients", h.accepted, int64(2+i))) // so that they are in this order
+		}
+		_, fifth := told(t, h, addr)
+		if err := within(t, fifth); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("who finds the queue full got %v, want a reset", err)
+		}
+		eventually(t, equals("refused", func() int64 { return h.stats().Refused }, 1))
+
+		conns[0].Close() // leaves the queue
+		eventually(t, equals("clients", h.accepted, 3))
+		a.Close()
+		if err := within(t, answers[1]); err != nil {
+			t.Errorf("the next one: %v", err)
+		}
+		select {
+		case err := <-answers[2]:
+			t.Errorf("the one after was answered before there was room: %v", err)
+		default:
+		}
+		conns[1].SetLinger(0)
+		conns[1].Close()
+		if err := within(t, answers[2]); err != nil {
+			t.Errorf("the last one: %v", err)
+		}
+		conns[2].Close()
+		eventually(t, equals("clients", h.accepted, 0))
+		if n := h.stats().Refused; n != 1 {
+			t.Errorf("%d refused, want 1", n)
+		}
+	})
+}
+
+func TestQueuedClientIsRefusedInTheEnd(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 3, QueueTimeout: 50 * time.Millisecond})
+		addr := h.serve(Service{}, greeter(t)).String()
+		_, first := told(t, h, addr)
+		if err := within(t, first); err != nil {
+			t.Fatal(err)
+		}
+		_, second := told(t, h, addr)
+		if err := within(t, second); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("got %v, want a reset", err)
+		}
+	})
+}
+
+// What a client sent while it waited arrives, and its half-close too.
+func TestQueuedClientMaySendAndHalfClose(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 3, QueueTimeout: time.Minute})
+		addr := h.serve(Service{}, greeter(t)).String()
+		a, first := told(t, h, addr)
+		if err := within(t, first); err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("request")); err != nil {
+			t.Fatal(err)
+		}
+		c.(*net.TCPConn).CloseWrite()
+		eventually(t, equals("clients", h.accepted, 2))
+		a.Close()
+		_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
+		r := bufio.NewReader(c)
+		if b, err := r.Peek(12); err != nil || string(b) != "hellorequest" {
+			t.Errorf("got %q, %v, want hello and the request back", b, err)
+		}
+	})
+}
+
+// A stop does not wait for those in the queue longer than they do, and Close not at all.
+func TestCloseEndsTheQueue(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 10, QueueTimeout: time.Hour})
+		addr := h.serve(Service{}, greeter(t)).String()
+		var answers []<-chan error
+		for i := range 5 {
+			_, first := told(t, h, addr)
+			answers = append(answers, first)
+			eventually(t, equals("clients", h.accepted, int64(i+1)))
+		}
+		if err := within(t, answers[0]); err != nil {
+			t.Fatal(err)
+		}
+		h.Proxier.Close()
+		for _, first := range answers[1:] {
+			if err := within(t, first); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("got %v, want a reset", err)
+			}
+		}
+	})
+}
