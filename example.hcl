@@ -56,8 +56,35 @@ service "web" {
   # tcp or udp.
   protocol = "tcp"
 
-  # How the next instance is chosen. There is one way so far.
+  # How the next instance is chosen:
+  #   round_robin        each in turn, as often as its weight says
+  #   least_connections  the one with the fewest open connections for its weight
+  #   random_two         of two drawn by weight, the one with fewer: nearly as even, and without an order that many Lictors would share
+  #   source_hash        by the client's IP address, always the same one; when an instance leaves, only its clients move
   balance = "round_robin"
+
+  # With any of these, a client, by its IP address, stays with its instance until it has not come for so long. "0s": it does not. The 65,536
+  # clients that came last are remembered.
+  sticky = "0s"
+
+  # An instance that fails so often in a row is left out, whatever Consul says: it does not answer in time, or resets connections before it
+  # has sent anything. One that refuses is left out at once. After 1s, which doubles up to 1m, one connection tries it again. That is
+  # shared with all services that have an instance at the same address. 0: this service leaves nobody out.
+  max_fails = 2
+
+  # When fewer instances than this would be left, they are all used: it is more likely then that the fault is on this side. "0%": never.
+  min_available = "50%"
+
+  # How long a new instance, or one that was left out, takes to come up to its full share. "0s": it has that at once.
+  slow_start = "0s"
+
+  # How many connections there may be, to all instances together and to each. Left out: no limit.
+  # max_connections              = 10000
+  # max_connections_per_endpoint = 500
+
+  # When there is no room, so many clients wait in a queue, each for so long at most. "0s": nobody waits. TCP only.
+  max_queue     = 1024
+  queue_timeout = "5s"
 
   # How long an instance has to accept a connection before the next one is tried. TCP only.
   connect_timeout = "1s"
@@ -105,6 +132,15 @@ service "dns" {
   # After how many datagrams of a client its next ones go to another instance. 1 spreads every datagram, which is what syslog wants, together with
   # responses = 0. Left out: a client stays with its instance as long as its session lives. UDP only.
   # requests = 1
+
+  # Check instances from here, for those that Consul does not check. Over TCP by connecting; over UDP an instance must answer. What fails is
+  # left out as above.
+  check {
+    interval = "10s"
+    timeout  = "2s"
+    send     = "ping" # UDP only, and needed there: the datagram
+    expect   = "pong" # and what the answer begins with
+  }
 }
 
 # A service that does not need Consul.

@@ -27,6 +27,12 @@ const (
 	DefaultIdleTimeoutUDP   = time.Minute
 	DefaultHalfCloseTimeout = 5 * time.Minute
 	DefaultMaxSessions      = 65536
+	DefaultMaxFails         = 2
+	DefaultMinAvailable     = 50
+	DefaultMaxQueue         = 1024
+	DefaultQueueTimeout     = 5 * time.Second
+	DefaultCheckInterval    = 10 * time.Second
+	DefaultCheckTimeout     = 2 * time.Second
 
 	// AnyResponses stands for any number of responses, which is the default.
 	AnyResponses         = -1
@@ -74,6 +80,18 @@ type Service struct {
 	Listen   []netip.AddrPort // at least one; port 0 lets the kernel choose
 	Protocol Protocol
 	Balance  Balance
+	Sticky   time.Duration // how long a client that does not come back keeps its endpoint; zero: it has none
+
+	MaxFails     int           // failures in a row that eject an endpoint; zero: none does
+	MinAvailable int           // percentage of endpoints below which ejections are ignored; zero: they never are
+	SlowStart    time.Duration // zero: endpoints come up at once
+
+	MaxConnections            int           // of all endpoints together; zero: no limit
+	MaxConnectionsPerEndpoint int           // zero: no limit
+	MaxQueue                  int           // TCP
+	QueueTimeout              time.Duration // TCP; zero: nobody waits
+
+	Check *Check // nil: endpoints are not checked from here
 
 	ConnectTimeout   time.Duration // TCP: for each endpoint tried; always above zero
 	IdleTimeout      time.Duration // zero: no limit (TCP only)
@@ -87,6 +105,14 @@ type Service struct {
 	Static *Static
 
 	DeclRange hcl.Range // the block's header
+}
+
+// A Check says how endpoints are checked from here.
+type Check struct {
+	Interval time.Duration
+	Timeout  time.Duration
+	Send     string // UDP: the datagram
+	Expect   string // UDP: what the answer must begin with
 }
 
 // A ConsulQuery says which instances in the Consul catalog are the service's endpoints.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -168,6 +169,22 @@ func (b *block) integer(name string, def, least, most int) int {
 		return def
 	}
 	return int(n)
+}
+
+// percent reads a percentage, "0%" to "100%".
+func (b *block) percent(name string, def int) int {
+	const hint = `write a percentage in quotes, from "0%" to "100%"`
+	v, ok := b.value(name, cty.String, hint)
+	if !ok {
+		return def
+	}
+	digits, isPercentage := strings.CutSuffix(v.AsString(), "%")
+	n, err := strconv.Atoi(digits)
+	if !isPercentage || err != nil || n < 0 || n > 100 {
+		b.l.problem(b.rangeOf(name), "Bad percentage", "%s: %s.", name, hint)
+		return def
+	}
+	return n
 }
 
 // zero says what a duration of zero means for an argument: whether it is allowed, or what to do instead.

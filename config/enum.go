@@ -20,6 +20,9 @@ type Balance int
 // The policies.
 const (
 	RoundRobin Balance = iota
+	LeastConnections
+	RandomTwo
+	SourceHash
 )
 
 // Engine is the way in which bytes are moved.
@@ -32,8 +35,10 @@ const (
 )
 
 func protocolNames() []string { return []string{"tcp", "udp"} }
-func balanceNames() []string  { return []string{"round_robin"} }
-func engineNames() []string   { return []string{"auto", "portable"} }
+func balanceNames() []string {
+	return []string{"round_robin", "least_connections", "random_two", "source_hash"}
+}
+func engineNames() []string { return []string{"auto", "portable"} }
 
 // LogLevels are the values of log_level, from the most to the least that is logged.
 func LogLevels() []string { return []string{"trace", "debug", "info", "warn", "error", "off"} }

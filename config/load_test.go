@@ -57,6 +57,10 @@ func TestSmallestConfigGetsDefaults(t *testing.T) {
 			HalfCloseTimeout: 5 * time.Minute,
 			MaxSessions:      65536,
 			Responses:        AnyResponses,
+			MaxFails:         2,
+			MinAvailable:     50,
+			MaxQueue:         1024,
+			QueueTimeout:     5 * time.Second,
 			Consul:           &ConsulQuery{Service: "web"},
 		}},
 	}
@@ -87,6 +91,13 @@ service "b" {
   max_sessions = 7
   responses = 0
   requests = 1
+  balance      = "source_hash"
+  check {
+    interval = "3s"
+    timeout  = "500ms"
+    send     = "ping"
+    expect   = "pong"
+  }
   consul {
     service    = "bee"
     tags       = ["v2", "blue"]
@@ -100,6 +111,17 @@ service "a" {
   connect_timeout    = "250ms"
   idle_timeout       = "0s"
   half_close_timeout = "0s"
+
+  balance                      = "least_connections"
+  sticky                       = "30m"
+  max_fails                    = 0
+  min_available                = "0%"
+  slow_start                   = "1m"
+  max_connections              = 100
+  max_connections_per_endpoint = 10
+  max_queue                    = 5
+  queue_timeout                = "0s"
+  check {}
   static {
     endpoints = ["10.0.0.5:80", "[2001:db8::7]:80", "DB.example.com:5432"]
   }
@@ -110,6 +132,9 @@ service "a" {
 		LogJSON:  true,
 		Services: []Service{{
 			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536, Responses: AnyResponses,
+			Balance: LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
+			MaxConnections: 100, MaxConnectionsPerEndpoint: 10, MaxQueue: 5,
+			Check: &Check{Interval: 10 * time.Second, Timeout: 2 * time.Second},
 			Static: &Static{Endpoints: []StaticEndpoint{
 				{Addr: netip.MustParseAddrPort("10.0.0.5:80")},
 				{Addr: netip.MustParseAddrPort("[2001:db8::7]:80")},
@@ -118,6 +143,8 @@ service "a" {
 		}, {
 			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second, IdleTimeout: 2 * time.Minute,
 			HalfCloseTimeout: 5 * time.Minute, MaxSessions: 7, Responses: 0, Requests: 1,
+			Balance: SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
+			Check:  &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
 			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`", Datacenter: "dc2", Near: "_agent"},
 		}},
 	}
@@ -125,8 +152,8 @@ service "a" {
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 24 {
-		t.Errorf("got the filter on line %d, want 24", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 31 {
+		t.Errorf("got the filter on line %d, want 31", line)
 	}
 }
 
@@ -249,7 +276,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, schema := range []*hcl.BodySchema{rootSchema(), consulSchema(), tlsSchema(), serviceSchema(), querySchema(), staticSchema()} {
+	for _, schema := range []*hcl.BodySchema{rootSchema(), consulSchema(), tlsSchema(), serviceSchema(), querySchema(), staticSchema(), checkSchema()} {
 		for _, a := range schema.Attributes {
 			if !regexp.MustCompile(`(?m)^[ #]*` + a.Name + ` *=`).Match(src) {
 				t.Errorf("%s is not in example.hcl", a.Name)

@@ -21,10 +21,14 @@ func tlsSchema() *hcl.BodySchema {
 }
 
 func serviceSchema() *hcl.BodySchema {
-	s := arguments("listen", "protocol", "balance", "connect_timeout", "idle_timeout", "half_close_timeout", "max_sessions",
-		"responses", "requests")
-	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}}
+	s := arguments("listen", "protocol", "balance", "sticky", "connect_timeout", "idle_timeout", "half_close_timeout", "max_sessions", "responses", "requests",
+		"max_fails", "min_available", "slow_start", "max_connections", "max_connections_per_endpoint", "max_queue", "queue_timeout")
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}}
 	return s
+}
+
+func checkSchema() *hcl.BodySchema {
+	return arguments("interval", "timeout", "send", "expect")
 }
 
 func querySchema() *hcl.BodySchema {

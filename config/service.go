@@ -12,6 +12,8 @@ import (
 const (
 	maxNameLength  = 128
 	maxMaxSessions = 1 << 24
+	maxConnections = 1 << 24
+	maxMaxFails    = 1000
 
 	maxDatagramLimit = 1 << 30 // of responses and requests
 )
@@ -60,6 +62,8 @@ func (l *loader) service(hb *hcl.Block) Service {
 		b.foreign(s.Protocol)
 	}
 	b.timeouts(&s)
+	b.balancing(&s)
+	s.Check = b.check(s.Protocol)
 	s.Listen = b.listen(s)
 	l.endpoints(b, &s)
 	return s
@@ -83,7 +87,7 @@ func (b *block) timeouts(s *Service) {
 func (b *block) foreign(p Protocol) {
 	other, names := UDP, []string{"max_sessions", "responses", "requests"}
 	if p == UDP {
-		other, names = TCP, []string{"connect_timeout", "half_close_timeout"}
+		other, names = TCP, []string{"connect_timeout", "half_close_timeout", "max_queue", "queue_timeout"}
 	}
 	for _, name := range names {
 		if attr := b.attrs[name]; attr != nil {

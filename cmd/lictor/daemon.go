@@ -24,6 +24,7 @@ type daemon struct {
 	cfg     *config.Config
 	log     hclog.Logger
 	proxier *proxy.Proxier
+	prober  *lb.Prober
 	first   *firstSets
 
 	cancel  context.CancelFunc // ends the sources
@@ -46,7 +47,8 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	limit, loops := descriptorLimit(), spareProcessor()
 	d.log.Info("starting", "version", newBuild().Version, "processors", loops, "descriptors", limit)
 
-	balancer := lb.NewRoundRobin()
+	balancer := lb.NewBalancer()
+	configure(balancer, cfg)
 	d.proxier, err = proxy.New(proxy.Options{LoadBalancer: balancer, Logger: d.log, MaxDescriptors: limit, Engine: engineOf(cfg.Engine), Loops: loops})
 	if err != nil {
 		return nil, err
@@ -62,6 +64,8 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	var ctx context.Context
 	ctx, d.cancel = context.WithCancel(context.Background())
 	d.first = newFirstSets(cfg, balancer)
+	d.prober = lb.NewProber(balancer)
+	d.prober.Apply(checksOf(cfg))
 	d.run(ctx, discovery.NewStatic(staticSets(cfg)))
 	if consul != nil {
 		d.run(ctx, consul)
@@ -90,6 +94,7 @@ func (d *daemon) run(ctx context.Context, s discovery.Source) {
 func (d *daemon) serve(signals <-chan os.Signal) int {
 	defer d.sources.Wait()
 	defer d.cancel()
+	defer d.prober.Close()
 	ready := d.first.complete
 	for {
 		select {
@@ -165,14 +170,14 @@ func newLogger(cfg *config.Config, w io.Writer) hclog.Logger {
 
 // firstSets passes updates on to the balancer, and knows when every service has had its first.
 type firstSets struct {
-	balancer *lb.RoundRobin
+	balancer *lb.Balancer
 	complete chan struct{} // closed then
 
 	mu      sync.Mutex
 	missing map[string]bool // services without a set; guarded by mu
 }
 
-func newFirstSets(cfg *config.Config, balancer *lb.RoundRobin) *firstSets {
+func newFirstSets(cfg *config.Config, balancer *lb.Balancer) *firstSets {
 	f := &firstSets{balancer: balancer, complete: make(chan struct{}), missing: map[string]bool{}}
 	for _, s := range cfg.Services {
 		f.missing[s.Name] = true

@@ -82,6 +82,63 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 	return services
 }
 
+// configure has the balancer do what the configuration says.
+func configure(b *lb.Balancer, cfg *config.Config) {
+	for _, s := range cfg.Services {
+		b.Configure(s.Name, balancing(s))
+	}
+}
+
+// checksOf are those that services want done from here.
+func checksOf(cfg *config.Config) map[string]lb.Check {
+	all := map[string]lb.Check{}
+	for _, s := range cfg.Services {
+		if s.Check != nil {
+			all[s.Name] = lb.Check(*s.Check)
+		}
+	}
+	return all
+}
+
+// balancing is how the endpoints of a service are chosen, as the balancer takes it.
+func balancing(s config.Service) lb.Options {
+	o := lb.Options{
+		Policy:         policyOf(s.Balance),
+		Sticky:         s.Sticky,
+		MaxFails:       orNone(s.MaxFails),
+		MinAvailable:   orNone(s.MinAvailable),
+		SlowStart:      s.SlowStart,
+		MaxConnections: s.MaxConnections,
+		MaxPerEndpoint: s.MaxConnectionsPerEndpoint,
+	}
+	if s.Protocol == config.UDP {
+		o.Network = lb.UDP
+	} else {
+		o.MaxQueue, o.QueueTimeout = s.MaxQueue, s.QueueTimeout
+	}
+	return o
+}
+
+func policyOf(b config.Balance) lb.Policy {
+	switch b {
+	case config.LeastConnections:
+		return lb.PolicyLeastConnections
+	case config.RandomTwo:
+		return lb.PolicyRandomTwo
+	case config.SourceHash:
+		return lb.PolicySourceHash
+	}
+	return lb.PolicyRoundRobin
+}
+
+// orNone turns the configuration's zero, which turns something off, into the balancer's.
+func orNone(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
 func protocolOf(p config.Protocol) proxy.Protocol {
 	if p == config.UDP {
 		return proxy.UDP

@@ -8,5 +8,5 @@ service "a" {
 service "b" {
   listen   = 9001
   protocol = tcp
-  balance  = "least_connections"
+  balance  = "least_connection"
 }

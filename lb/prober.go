@@ -1,0 +1,215 @@
+package lb
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// maxProbes is how many checks run at once, of all services together.
+const maxProbes = 64
+
+// A Prober checks endpoints that nobody else checks: over TCP by connecting, over UDP by asking. What it finds it tells the Balancer, as
+// the proxier does.
+type Prober struct {
+	balancer *Balancer
+	slots    chan struct{} // one for each check that runs
+
+	mu      sync.Mutex
+	running map[string]*probing // by service
+	wg      sync.WaitGroup
+}
+
+// A Check says how the endpoints of a service are checked. Which network that is by, the service's Options say.
+type Check struct {
+	Interval time.Duration // between two checks of an endpoint, give or take a tenth
+	Timeout  time.Duration // of each
+	Send     string        // UDP: the datagram
+	Expect   string        // UDP: what the answer must begin with
+}
+
+// A probing is a service that is being checked.
+type probing struct {
+	check  Check
+	cancel context.CancelFunc
+}
+
+// NewProber returns a Prober that checks nothing yet.
+func NewProber(b *Balancer) *Prober {
+	return &Prober{balancer: b, slots: make(chan struct{}, maxProbes), running: map[string]*probing{}}
+}
+
+// Apply makes checks, by service, the ones that are done. Those that are equal to what they were go on.
+func (p *Prober) Apply(checks map[string]Check) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for service, r := range p.running {
+		if c, ok := checks[service]; !ok || c != r.check {
+			r.cancel()
+			delete(p.running, service)
+		}
+	}
+	for service, c := range checks {
+		if _, ok := p.running[service]; ok {
+			continue
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		p.running[service] = &probing{c, cancel}
+		p.wg.Go(func() { p.watch(ctx, service, c) })
+	}
+}
+
+// Close ends all checks, and returns when nothing is left of them.
+func (p *Prober) Close() {
+	p.Apply(nil)
+	p.wg.Wait()
+}
+
+// watch checks the endpoints of a service, each once an interval, spread over it.
+func (p *Prober) watch(ctx context.Context, service string, c Check) {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	known := map[*tally]context.CancelFunc{}
+	defer func() {
+		for _, cancel := range known {
+			cancel()
+		}
+	}()
+	for {
+		there := map[*tally]bool{}
+		for _, m := range p.members(service) {
+			there[m.tally] = true
+			if _, ok := known[m.tally]; !ok {
+				ctx, cancel := context.WithCancel(ctx)
+				known[m.tally] = cancel
+				wg.Go(func() { p.follow(ctx, m, c) })
+			}
+		}
+		for t, cancel := range known {
+			if !there[t] {
+				cancel()
+				delete(known, t)
+			}
+		}
+		if !sleep(ctx, min(c.Interval, time.Second)) { // new endpoints are found within that
+			return
+		}
+	}
+}
+
+func (p *Prober) members(service string) []*Member {
+	v, ok := p.balancer.services.Load(service)
+	if !ok {
+		return nil
+	}
+	return v.(*group).state.Load().members
+}
+
+// follow checks one endpoint until ctx ends. The first check comes at once, but for the wait for a slot; the others, jittered, are soon
+// spread out.
+func (p *Prober) follow(ctx context.Context, m *Member, c Check) {
+	for {
+		select {
+		case p.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		p.probe(ctx, m, c)
+		<-p.slots
+		if !sleep(ctx, time.Duration(float64(c.Interval)*(0.9+0.2*rand.Float64()))) {
+			return
+		}
+	}
+}
+
+// probe checks an endpoint, and tells what it found, as the proxier does: that it takes a connection says nothing of whether it resets the
+// next one, an answer does.
+func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
+	limited, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	cause, err := Unreachable, error(nil)
+	overUDP := m.health.address.network == UDP
+	if overUDP {
+		cause, err = ask(limited, m, c)
+	} else {
+		err = connect(limited, m)
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	var errno syscall.Errno
+	switch {
+	case err == nil && overUDP:
+		m.Reached()
+		return
+	case err == nil:
+		m.Connected()
+		return
+	case errors.As(err, &errno):
+		switch errno {
+		case syscall.ECONNREFUSED:
+			cause = Refused
+		case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM:
+			return // nothing that the endpoint could help
+		}
+	}
+	m.Failed(cause)
+}
+
+func connect(ctx context.Context, m *Member) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", m.Address())
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+// ask sends the datagram and waits for the answer. Datagrams may be lost, so it asks twice.
+func ask(ctx context.Context, m *Member, c Check) (Cause, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "udp", m.Address())
+	if err != nil {
+		return Unreachable, err
+	}
+	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	buf := make([]byte, 1<<16)
+	for range 2 {
+		if _, err = conn.Write([]byte(c.Send)); err != nil {
+			return Unreachable, err
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(c.Timeout / 2))
+		var n int
+		if n, err = conn.Read(buf); err == nil {
+			if !bytes.HasPrefix(buf[:n], []byte(c.Expect)) {
+				return Unfit, errUnfit
+			}
+			return 0, nil
+		}
+		var timeout net.Error
+		if !errors.As(err, &timeout) || !timeout.Timeout() {
+			return Unreachable, err
+		}
+	}
+	return Unreachable, err
+}
+
+var errUnfit = errors.New("another answer than expected")
+
+// sleep waits for d, and tells whether ctx was still going on then.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

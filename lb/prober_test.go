@@ -1,0 +1,143 @@
+package lb
+
+import (
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// eventually waits until ok.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// stateOf is the state of an endpoint of "web".
+func stateOf(b *Balancer, id string) State {
+	for _, e := range b.Snapshot()[0].Endpoints {
+		if e.ID == id {
+			return e.State
+		}
+	}
+	return -1
+}
+
+func at(id string, addr net.Addr) Endpoint {
+	return Endpoint{ID: id, Addr: netip.MustParseAddrPort(addr.String()), Weight: 1}
+}
+
+// An endpoint that nobody uses is found dead, and found back.
+func TestProberOverTCP(t *testing.T) {
+	listen := func(addr string) net.Listener {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		return l
+	}
+	a, c := listen("127.0.0.1:0"), listen("127.0.0.1:0")
+	b := balanced(Options{}, at("A", a.Addr()), at("B", c.Addr()))
+	p := NewProber(b)
+	defer p.Close()
+	p.Apply(map[string]Check{"web": {Interval: 5 * time.Millisecond, Timeout: time.Second}})
+	addr := a.Addr().String()
+	a.Close()
+	eventually(t, "A is ejected", func() bool { return stateOf(b, "A") == StateEjected })
+	if s := stateOf(b, "B"); s != StateIn {
+		t.Errorf("B is %v, want in", s)
+	}
+	listen(addr)
+	eventually(t, "A is back", func() bool { return stateOf(b, "A") == StateIn })
+}
+
+func TestProberOverUDP(t *testing.T) {
+	var answer atomic.Pointer[string]
+	say := func(s string) { answer.Store(&s) }
+	say("pong and more")
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			n, from, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			if s := *answer.Load(); s != "" && string(buf[:n]) == "ping" {
+				_, _ = conn.WriteToUDPAddrPort([]byte(s), from)
+			}
+		}
+	}()
+	dead, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.Close()
+	b := balanced(Options{Network: UDP, MinAvailable: -1}, at("A", conn.LocalAddr()), at("B", dead.LocalAddr()))
+	p := NewProber(b)
+	defer p.Close()
+	p.Apply(map[string]Check{"web": {Interval: 5 * time.Millisecond, Timeout: 20 * time.Millisecond, Send: "ping", Expect: "pong"}})
+	eventually(t, "B is ejected", func() bool { return stateOf(b, "B") == StateEjected })
+	eventually(t, "A is in", func() bool { return stateOf(b, "A") == StateIn })
+	for _, bad := range []string{"", "what?"} {
+		say(bad)
+		eventually(t, "A is ejected", func() bool { return stateOf(b, "A") == StateEjected })
+		say("pong")
+		eventually(t, "A is back", func() bool { return stateOf(b, "A") == StateIn })
+	}
+}
+
+// Checks follow the endpoints, and end with them, with the service, and with the prober.
+func TestProberFollows(t *testing.T) {
+	var a, c atomic.Int64
+	serve := func(n *atomic.Int64) net.Addr {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				n.Add(1)
+				conn.Close()
+			}
+		}()
+		return l.Addr()
+	}
+	first, second := at("A", serve(&a)), at("B", serve(&c))
+	b := balanced(Options{}, first)
+	p := NewProber(b)
+	defer p.Close()
+	check := Check{Interval: 5 * time.Millisecond, Timeout: time.Second}
+	p.Apply(map[string]Check{"web": check, "unknown": check})
+	eventually(t, "A is checked", func() bool { return a.Load() > 3 })
+	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: []Endpoint{second}}})
+	eventually(t, "B is checked", func() bool { return c.Load() > 3 })
+	settles := func(n *atomic.Int64) bool {
+		was := n.Load()
+		time.Sleep(50 * time.Millisecond)
+		return n.Load() == was
+	}
+	eventually(t, "A is not checked any more", func() bool { return settles(&a) })
+	p.Apply(map[string]Check{"web": check})
+	was := c.Load()
+	eventually(t, "B is checked on", func() bool { return c.Load() > was+3 })
+	p.Apply(nil)
+	eventually(t, "B is not checked any more", func() bool { return settles(&c) })
+}

@@ -1,0 +1,109 @@
+package lb
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// A ServiceSnapshot is how one service is balanced at one moment.
+type ServiceSnapshot struct {
+	Service   string
+	Policy    Policy
+	Sticky    int   // clients that are remembered
+	Open      int64 // uses that are not over
+	Waiting   int64 // clients in the queue
+	Panicking bool  // ejections are ignored, because too many endpoints are ejected
+	Endpoints []EndpointSnapshot
+}
+
+// An EndpointSnapshot is how one endpoint does.
+type EndpointSnapshot struct {
+	Endpoint
+	State State
+	Open  int64 // uses that are not over
+
+	// Since the endpoint joined the service at its address:
+	Picks    int64
+	Failures int64
+
+	// In a row, and shared with all services that use the address; zero when it was last reached.
+	Fails     int           // failures
+	Ejections int           // times that it was ejected
+	Cause     Cause         // of the last ejection
+	TryIn     time.Duration // if State is StateEjected: how long until it is tried again; not above zero if the next pick tries it
+
+	Share float64 // of its weight, that counts now: less than 1 while it starts slowly
+}
+
+// State is what an endpoint may be picked for.
+type State int
+
+// The states, as far as the endpoint itself goes: ServiceSnapshot.Panicking says whether StateEjected counts.
+const (
+	StateIn       State = iota // it gets its share
+	StateEjected               // it is left out
+	StateTrial                 // it is left out, and one use tries it
+	StateSlow                  // it is starting slowly
+	StateFull                  // it has as many uses as it may
+	StateTroubled              // it gets its share, and has failed since it was last reached
+)
+
+// String is a word for it.
+func (s State) String() string {
+	names := []string{"in", "ejected", "trial", "slow_start", "full", "troubled"}
+	if s < 0 || int(s) >= len(names) {
+		return "unknown"
+	}
+	return names[s]
+}
+
+// Snapshot returns all services that an update has named, sorted by name, their endpoints by ID.
+func (b *Balancer) Snapshot() []ServiceSnapshot {
+	var out []ServiceSnapshot
+	b.services.Range(func(name, g any) bool {
+		if s, ok := g.(*group).snapshot(); ok {
+			s.Service = name.(string)
+			out = append(out, s)
+		}
+		return true
+	})
+	slices.SortFunc(out, func(a, b ServiceSnapshot) int { return strings.Compare(a.Service, b.Service) })
+	return out
+}
+
+func (g *group) snapshot() (ServiceSnapshot, bool) {
+	st := g.state.Load()
+	s := ServiceSnapshot{Policy: st.options.Policy, Open: g.open.Load(), Waiting: g.queue.waiting.Load()}
+	s.Panicking = g.panicking.Load() && g.ejected.Load() > 0
+	if st.sticky != nil {
+		s.Sticky = st.sticky.len()
+	}
+	q := query{now: g.book.now(), slow: int64(st.options.SlowStart), most: int64(st.options.MaxPerEndpoint)}
+	for _, m := range st.members {
+		s.Endpoints = append(s.Endpoints, m.snapshot(&q))
+	}
+	slices.SortFunc(s.Endpoints, func(a, b EndpointSnapshot) int { return strings.Compare(a.ID, b.ID) })
+	return s, st.known
+}
+
+func (m *Member) snapshot(q *query) EndpointSnapshot {
+	s := EndpointSnapshot{Endpoint: m.Endpoint, Open: m.open.Load(), Picks: m.picks.Load(), Failures: m.failed.Load(), Share: q.share(m)}
+	h := m.health
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	s.Fails, s.Ejections, s.Cause = h.dials+h.resets, h.ejections, h.cause
+	switch {
+	case h.trial != nil:
+		s.State = StateTrial
+	case h.until.Load() != 0:
+		s.State, s.TryIn = StateEjected, time.Duration(h.until.Load()-q.now)
+	case !q.room(m):
+		s.State = StateFull
+	case s.Share < 1:
+		s.State = StateSlow
+	case h.troubled.Load():
+		s.State = StateTroubled
+	}
+	return s
+}
