@@ -39,6 +39,7 @@ type state struct {
 
 	// One of these, by the policy. The rotation is kept over updates.
 	rotation *rotation
+	retries  *rotation // of clients who have tried some
 	least    *leastConnections
 	random   *randomTwo
 	hash     *sourceHash
@@ -46,7 +47,7 @@ type state struct {
 
 func newGroup(b *book) *group {
 	g := &group{book: b}
-	g.state.Store(&state{rotation: &rotation{}})
+	g.state.Store(&state{rotation: &rotation{}, retries: &rotation{}})
 	g.due.Store(math.MaxInt64)
 	return g
 }
@@ -94,8 +95,8 @@ func (g *group) replace(endpoints []Endpoint, known bool) {
 
 // swapLocked puts a state in place, and has everything that follows from it follow.
 func (g *group) swapLocked(st *state) {
-	turns, least := st.rotation, st.least
-	st.rotation, st.least, st.random, st.hash = nil, nil, nil, nil
+	turns, retries, least := st.rotation, st.retries, st.least
+	st.rotation, st.retries, st.least, st.random, st.hash = nil, nil, nil, nil, nil
 	switch st.options.Policy {
 	case PolicyLeastConnections:
 		st.least = &leastConnections{members: st.members}
@@ -107,10 +108,11 @@ func (g *group) swapLocked(st *state) {
 	case PolicySourceHash:
 		st.hash = newSourceHash(st.members)
 	default:
-		if st.rotation = turns; turns == nil {
-			st.rotation = &rotation{}
+		if st.rotation, st.retries = turns, retries; turns == nil {
+			st.rotation, st.retries = &rotation{}, &rotation{}
 		}
 		st.rotation.replace(st.members)
+		st.retries.replace(st.members)
 	}
 	switch {
 	case st.options.Sticky <= 0:

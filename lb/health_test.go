@@ -419,3 +419,42 @@ func TestConcurrentFailures(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// While all are tried, none is forgotten, whatever turns the retries take: who is back is found within a round.
+func TestPanicFindsAllThatAreBack(t *testing.T) {
+	for _, p := range allPolicies()[:3] { // by source_hash, one client does not get to all
+		t.Run(p.String(), func(t *testing.T) {
+			b := balanced(Options{Policy: p}, named(1, 1, 1, 1)...)
+			alive := map[string]bool{}
+			served := map[string]int{}
+			ask := func() {
+				var tried Tried
+				for tried.Len() < 3 {
+					m, err := b.NextEndpoint("web", client, tried)
+					if err != nil {
+						return
+					}
+					if alive[m.ID] {
+						served[m.ID]++
+						m.Connected()
+						m.Done()
+						return
+					}
+					m.Failed(Refused)
+					m.Done()
+					tried.Add(m.ID)
+				}
+			}
+			for range 20 {
+				ask()
+			}
+			alive["A"], alive["B"] = true, true
+			for range 100 {
+				ask()
+			}
+			if served["A"] < 10 || served["B"] < 10 || served["A"]+served["B"] < 90 {
+				t.Errorf("got %v, want A and B to serve nearly all of 100", served)
+			}
+		})
+	}
+}

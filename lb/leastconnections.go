@@ -21,7 +21,7 @@ func (l *leastConnections) next(q *query) *Member {
 	var best *Member
 	var load, turn, step float64
 	for _, m := range l.members {
-		if q.tried.Has(m.ID) || !q.admits(m) {
+		if q.avoids(m) || !q.admits(m) {
 			continue
 		}
 		weight := float64(m.Weight) * q.share(m)

@@ -13,17 +13,16 @@ type query struct {
 	full      bool  // the answer: there was one that would have served, had it had room
 }
 
-// admits tells whether m may serve, but for those tried.
+// admits tells whether m may serve anybody now.
 func (q *query) admits(m *Member) bool { return q.fit(m) && q.room(m) }
 
-// fit tells whether m may serve as far as its health goes.
-func (q *query) fit(m *Member) bool {
-	h := m.health
-	if q.calm && h.troubled.Load() {
-		return false
-	}
-	return q.panicking || h.until.Load() == 0
+// avoids tells whether m is none for this client, though others may have it.
+func (q *query) avoids(m *Member) bool {
+	return q.tried.Has(m.ID) || q.calm && m.health.troubled.Load()
 }
+
+// fit tells whether m may serve as far as its health goes.
+func (q *query) fit(m *Member) bool { return q.panicking || m.health.until.Load() == 0 }
 
 // room tells whether m may have one more use.
 func (q *query) room(m *Member) bool {
@@ -66,7 +65,7 @@ func (st *state) pick(src netip.Addr, q *query) *Member {
 		return st.choose(src, q)
 	}
 	m := st.sticky.get(src, q.now, int64(st.options.Sticky))
-	stays := m != nil && !m.Left() && !q.tried.Has(m.ID) && q.fit(m)
+	stays := m != nil && !m.Left() && !q.avoids(m) && q.fit(m)
 	if stays && q.room(m) {
 		return m
 	}
@@ -86,6 +85,9 @@ func (st *state) choose(src netip.Addr, q *query) *Member {
 		return st.random.next(q)
 	case st.hash != nil:
 		return st.hash.next(src, q)
+	}
+	if q.tried.Len() > 0 {
+		return st.retries.next(q)
 	}
 	return st.rotation.next(q)
 }

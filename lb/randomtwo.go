@@ -61,5 +61,5 @@ func (r *randomTwo) draw(q *query, not *Member) *Member {
 }
 
 func (r *randomTwo) may(m *Member, q *query, not *Member) bool {
-	return m != not && !q.tried.Has(m.ID) && q.admits(m)
+	return m != not && !q.avoids(m) && q.admits(m)
 }

@@ -13,11 +13,13 @@ import "sync"
 // Each turn k of an endpoint therefore has a window of picks. It opens when taking the turn no longer puts the endpoint more than Δ
 // ahead, and closes when not taking it puts the endpoint more than Δ behind. Of the turns whose window is open, the one
 // whose window closes first is taken ("The chairman assignment problem", Tijdeman, 1980). With equal weights this is plain
-// round robin. A pick that avoids endpoints already tried may break the bound; the turns that it displaced come next.
+// round robin.
 //
 // An endpoint that may not serve now, because it is ejected, or full, or starting slowly, lets its turn pass: the turn counts as
 // taken, and the next one comes. So the turns of all others stay what they are, and when the endpoint serves again it comes in at
-// its place, without a burst: what it missed is not owed to it.
+// its place, without a burst: what it missed is not owed to it. Clients who have tried some endpoints already pick from a rotation of
+// their own, in which those pass: taking turns out of the other one, clients who need two could have the same endpoint come
+// first for ever.
 //
 // An update changes W and the endpoints, but what an endpoint was owed or had in advance, its lag, carries over as the phase of
 // its windows. So no number of updates can starve an endpoint or send a burst to one.
@@ -52,17 +54,14 @@ type slot struct {
 // maxPasses bounds how many turns may pass in one pick. More are needed only where the heaviest endpoints are out.
 const maxPasses = 64
 
-// next takes the next turn of an endpoint that is not among the tried ones. One that may not serve, or not fully, lets its turn pass.
+// next takes the next turn of an endpoint that may serve. Others let theirs pass.
 func (r *rotation) next(q *query) *Member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for range min(maxPasses, 2*len(r.slots)) {
-		i := r.turn(q.tried)
-		if i < 0 {
-			return nil
-		}
+		i := r.turn()
 		s := &r.slots[i]
-		serves := q.admits(s.Member) && s.comesUp(q)
+		serves := !q.avoids(s.Member) && q.admits(s.Member) && s.comesUp(q)
 		r.take(i)
 		if serves {
 			return s.Member
@@ -71,16 +70,15 @@ func (r *rotation) next(q *query) *Member {
 	return r.outOfTurn(q)
 }
 
-// turn pops the slot whose turn it is, or returns -1.
-func (r *rotation) turn(tried *Tried) int32 {
+// turn pops the slot whose turn it is.
+func (r *rotation) turn() int32 {
 	for len(r.closed) > 0 && r.slots[r.closed[0]].start <= float64(r.now)+noise {
 		r.push(&r.open, r.byEnd, r.pop(&r.closed, r.byStart))
 	}
-	i := r.first(&r.open, r.byEnd, tried)
-	if i < 0 {
-		i = r.first(&r.closed, r.byStart, tried)
+	if len(r.open) > 0 {
+		return r.pop(&r.open, r.byEnd)
 	}
-	return i
+	return r.pop(&r.closed, r.byStart)
 }
 
 // take takes the turn of a slot that was popped, and puts it back.
@@ -111,30 +109,11 @@ func (s *slot) comesUp(q *query) bool {
 func (r *rotation) outOfTurn(q *query) *Member {
 	for range r.slots {
 		r.last = (r.last + 1) % len(r.slots)
-		if m := r.slots[r.last].Member; !q.tried.Has(m.ID) && q.admits(m) {
+		if m := r.slots[r.last].Member; !q.avoids(m) && q.admits(m) {
 			return m
 		}
 	}
 	return nil
-}
-
-// first pops the first slot of heap that is not in tried, or returns -1.
-func (r *rotation) first(heap *[]int32, less func(i, j int32) bool, tried *Tried) int32 {
-	var skipped [MaxTried]int32
-	n, found := 0, int32(-1)
-	for len(*heap) > 0 {
-		i := r.pop(heap, less)
-		if !tried.Has(r.slots[i].ID) {
-			found = i
-			break
-		}
-		skipped[n] = i // no overflow: IDs are unique in slots, and tried has MaxTried at most
-		n++
-	}
-	for _, i := range skipped[:n] {
-		r.push(heap, less, i)
-	}
-	return found
 }
 
 // setBack starts the count of picks and turns again after W picks, so that numbers stay small and exact for ever. All windows move
@@ -186,8 +165,7 @@ func (r *rotation) replace(members []*Member) {
 	r.resetLocked(slots)
 }
 
-// lagLocked is how many turns s is owed; negative, had in advance. Within one, but for picks that avoided tried endpoints; what
-// these displaced is forgotten beyond one turn, so that a recovered endpoint does not get a burst.
+// lagLocked is how many turns s is owed; negative, had in advance. It is within one.
 func (r *rotation) lagLocked(s *slot) float64 {
 	due := float64(r.now) * float64(s.Weight) / float64(r.total)
 	return max(-1, min(1, s.phase+due-float64(s.taken)))

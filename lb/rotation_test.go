@@ -243,17 +243,16 @@ func TestRotationAvoidsTried(t *testing.T) {
 
 // The clients of a dead endpoint spread over all others; its neighbour in the order does not get them all.
 func TestRotationRetriesSpread(t *testing.T) {
-	r := newTurns()
-	r.replace(named(1, 1, 1, 1, 1))
+	b := balanced(Options{MaxFails: -1}, named(1, 1, 1, 1, 1)...)
 	counts := map[string]int{}
 	for range 1000 {
-		e, _ := r.pick(&Tried{})
-		if e.ID == "A" {
+		m, _ := b.NextEndpoint("web", client, Tried{})
+		if m.ID == "A" {
 			var tried Tried
 			tried.Add("A")
-			e, _ = r.pick(&tried)
+			m, _ = b.NextEndpoint("web", client, tried)
 		}
-		counts[e.ID]++
+		counts[m.ID]++
 	}
 	for _, id := range []string{"B", "C", "D", "E"} {
 		if c := counts[id]; c < 245 || c > 255 {

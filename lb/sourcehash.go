@@ -41,7 +41,7 @@ func (s *sourceHash) next(src netip.Addr, q *query) *Member {
 				continue
 			}
 		}
-		if q.tried.Has(m.ID) || !q.admits(m) {
+		if q.avoids(m) || !q.admits(m) {
 			continue
 		}
 		if plain {
