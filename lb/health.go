@@ -180,10 +180,11 @@ func (h *health) try(now int64) *trial {
 	return t
 }
 
-// trialDone ends a trial, if it is not over. Connected and without a failure, it was a success; else another one may try.
+// trialDone ends a trial, if it is not over. Connected and without a failure, it was a success; else another one may try. Over UDP a refusal
+// may be on its way yet, so there it takes its time.
 func (h *health) trialDone(t *trial) {
 	h.mu.Lock()
-	if h.trial != t {
+	if h.trial != t || h.address.network == UDP {
 		h.mu.Unlock()
 		return
 	}

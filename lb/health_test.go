@@ -155,6 +155,8 @@ func TestTrials(t *testing.T) {
 		{"reset again", TCP, Reset, func(m *Member) { m.Connected(); m.Failed(Reset); m.Done() }, false, false},
 		{"no datagram yet", UDP, Refused, func(m *Member) {}, false, false},
 		{"no datagram, and no refusal", UDP, Refused, func(m *Member) { time.Sleep(trialSilence) }, true, false},
+		{"no datagram, and over at once", UDP, Refused, func(m *Member) { m.Done() }, false, false},
+		{"over, and refused then", UDP, Refused, func(m *Member) { m.Done(); m.Failed(Refused); time.Sleep(trialSilence) }, false, false},
 		{"a datagram", UDP, Refused, func(m *Member) { m.Reached() }, true, false},
 		{"refused again", UDP, Refused, func(m *Member) { m.Failed(Refused) }, false, false},
 	} {

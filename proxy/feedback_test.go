@@ -152,3 +152,42 @@ func TestRefusingEndpointIsLeftOut(t *testing.T) {
 		}
 	})
 }
+
+// A UDP endpoint that refuses is left out for new sessions, and one that answers is back.
+func TestRefusingUDPEndpointIsLeftOut(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.balancer.Configure("s", lb.Options{Network: lb.UDP})
+		addr := h.serve(Service{Protocol: UDP}, deadUDP(t), udpServer(t, func(b []byte) []byte { return b }))
+		ask := func() error {
+			c, err := net.Dial("udp", addr.String())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			b := make([]byte, 10)
+			for range 100 { // the first datagram may be lost to the one that refuses
+				_, _ = c.Write([]byte("x"))
+				_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+				if _, err = c.Read(b); err == nil {
+					return nil
+				}
+			}
+			return err
+		}
+		began := time.Now()
+		for i := range 100 {
+			if err := ask(); err != nil {
+				t.Fatalf("client %d: %v", i, err)
+			}
+		}
+		if n, most := h.stats().DialsFailed, 2+int64(time.Since(began)/(800*time.Millisecond)); n < 1 || n > most {
+			t.Errorf("%d refusals for 100 clients, want 1 to %d", n, most)
+		}
+		s := h.balancer.Snapshot()[0]
+		for _, e := range s.Endpoints {
+			if e.Picks > 80 && e.State != lb.StateIn {
+				t.Errorf("the one that answers is %v", e.State)
+			}
+		}
+	})
+}

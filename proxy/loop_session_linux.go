@@ -308,6 +308,9 @@ func (x *loopSession) ready(int, uint32) {
 		x.joined = true
 		setOption(x.fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 	}
+	if x.answers == 0 {
+		x.endpoint.Reached()
+	}
 	x.answers += int64(n)
 	x.touch()
 	x.finished()
