@@ -115,9 +115,9 @@ func (w *clientWatch) look() {
 
 // stop has nobody look at the client any more.
 func (w *clientWatch) stop() {
-	w.client.SetReadDeadline(time.Unix(1, 0))
+	_ = w.client.SetReadDeadline(time.Unix(1, 0))
 	<-w.ended
-	w.client.SetReadDeadline(time.Time{})
+	_ = w.client.SetReadDeadline(time.Time{})
 }
 
 // missed notes that the endpoint did not serve the client, and lets go of it.

@@ -276,3 +276,14 @@ func (p *loopPair) connectToNext(err syscall.Errno) {
 	p.missed(p.dialError(err))
 	p.connect()
 }
+
+// leave lets go of the endpoint.
+func (p *loopPair) leave() {
+	if p.endpoint != nil {
+		if p.reason == serverFailed && (p.errno == unix.ECONNRESET || p.errno == unix.EPIPE) && p.hungUpOn() {
+			p.endpoint.Failed(lb.Reset)
+		}
+		p.endpoint.Done()
+		p.endpoint = nil
+	}
+}

@@ -476,17 +476,6 @@ func (p *loopPair) close() {
 	p.socket.ended(p)
 }
 
-// leave lets go of the endpoint.
-func (p *loopPair) leave() {
-	if p.endpoint != nil {
-		if p.reason == serverFailed && (p.errno == unix.ECONNRESET || p.errno == unix.EPIPE) && p.hungUpOn() {
-			p.endpoint.Failed(lb.Reset)
-		}
-		p.endpoint.Done()
-		p.endpoint = nil
-	}
-}
-
 func (p *loopPair) logEnd() {
 	address := ""
 	if p.endpoint != nil {
