@@ -177,12 +177,14 @@ func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 			return nil, ErrFull
 		}
 		q := query{tried: tried, panicking: g.panicking.Load(), most: int64(st.options.MaxPerEndpoint)}
-		slow := g.ramped.Load() != 0
-		if slow || st.sticky != nil {
+		ramped := g.ramped.Load()
+		if ramped != 0 || st.sticky != nil {
 			q.now = g.book.now()
 		}
-		if slow {
+		if q.now < ramped {
 			q.slow = int64(st.options.SlowStart)
+		} else if ramped != 0 {
+			g.ramped.CompareAndSwap(ramped, 0)
 		}
 		var m *Member
 		var err error

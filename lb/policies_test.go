@@ -428,12 +428,29 @@ func BenchmarkPolicies(b *testing.B) {
 					set = append(set, Endpoint{ID: fmt.Sprint(i), Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 80), Weight: weight(i)})
 				}
 				benchPick(b, name, balanced(Options{Policy: p}, set...))
+				if n > 1 && !weighted {
+					benchPick(b, name+"/half_ejected", halfEjected(balanced(Options{Policy: p}, set...)))
+				}
 				if n == 10 && !weighted {
 					benchPick(b, name+"/sticky", balanced(Options{Policy: p, Sticky: time.Hour}, set...))
 				}
 			}
 		}
 	}
+}
+
+// halfEjected ejects every other member of "web", for ever.
+func halfEjected(b *Balancer) *Balancer {
+	v, _ := b.services.Load("web")
+	g := v.(*group)
+	for i, m := range g.state.Load().members {
+		if i%2 == 0 {
+			m.Failed(Refused)
+			m.health.due.Store(math.MaxInt64)
+		}
+	}
+	g.recount()
+	return b
 }
 
 // benchPick measures a whole use: the pick, and all that the proxier tells of it.
