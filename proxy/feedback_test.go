@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -190,4 +192,25 @@ func TestRefusingUDPEndpointIsLeftOut(t *testing.T) {
 			}
 		}
 	})
+}
+
+// That this process has run out of something is no fault of an endpoint.
+func TestOwnTroubleIsNotBlamedOnTheEndpoint(t *testing.T) {
+	b := lb.NewBalancer()
+	b.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{{ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:9")}}}})
+	s := newService(&Service{Name: "s"}, b, hclog.NewNullLogger(), 1)
+	m, err := s.next(loopback, lb.Tried{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM} {
+		s.dialFailed(m, os.NewSyscallError("connect", errno))
+	}
+	if e := b.Snapshot()[0].Endpoints[0]; e.Failures != 0 || e.State != lb.StateIn {
+		t.Errorf("got %+v, want no failures", e)
+	}
+	s.dialFailed(m, os.NewSyscallError("connect", syscall.ECONNREFUSED))
+	if e := b.Snapshot()[0].Endpoints[0]; e.Failures != 1 || e.State != lb.StateEjected || e.Cause != lb.Refused {
+		t.Errorf("got %+v, want it ejected", e)
+	}
 }
