@@ -139,8 +139,12 @@ func (t *loopTCP) stop() {
 // Close stops taking clients and resets the connections that are open.
 func (t *loopTCP) Close() error {
 	t.stop()
+	// Those in a queue first, in all loops: each of the others that is cut makes room for one of them.
 	for _, d := range t.doors {
-		d.loop.do(d.cut)
+		d.loop.do(func() { d.cut(func(p *loopPair) bool { return p.waiter != nil }) })
+	}
+	for _, d := range t.doors {
+		d.loop.do(func() { d.cut(func(*loopPair) bool { return true }) })
 	}
 	return t.pairs.wait(context.Background())
 }
@@ -327,10 +331,10 @@ func (d *door) close() {
 	d.loop.wheel.clear(&d.timer)
 }
 
-// cut ends the pairs of this listener that this loop has.
-func (d *door) cut() {
+// cut ends those pairs of this listener that this loop has and that are meant.
+func (d *door) cut(meant func(*loopPair) bool) {
 	for _, s := range d.loop.sockets {
-		if p, ok := s.(*loopPair); ok && p.socket == d.socket {
+		if p, ok := s.(*loopPair); ok && p.socket == d.socket && meant(p) {
 			p.cut()
 		}
 	}
