@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -244,15 +245,27 @@ func TestPoliciesAreWired(t *testing.T) {
 	}
 
 	least := l.addr(t, "least")
-	held := map[string]*client{}
-	for range 3 {
-		conn := mustConnect(t, least)
-		held[conn.name] = conn
+	var idle []*client
+	for range 12 {
+		if conn := mustConnect(t, least); conn.name == "b" {
+			idle = append(idle, conn)
+		}
 	}
-	must(t, held["b"].Close())
-	eventually(t, "the idle one serves", func() error {
-		if got := count(t, least, 10); got["b"] != 10 {
-			return fmt.Errorf("got %v", got)
+	for _, conn := range idle {
+		must(t, conn.Close())
+	}
+	eventually(t, "the one that has become idle serves three in a row", func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		for range 3 {
+			conn, err := connect(ctx, least)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = conn.Close() }()
+			if conn.name != "b" {
+				return fmt.Errorf("%s served", conn.name)
+			}
 		}
 		return nil
 	})

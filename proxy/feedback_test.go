@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -213,4 +214,41 @@ func TestOwnTroubleIsNotBlamedOnTheEndpoint(t *testing.T) {
 	if e := b.Snapshot()[0].Endpoints[0]; e.Failures != 1 || e.State != lb.StateEjected || e.Cause != lb.Refused {
 		t.Errorf("got %+v, want it ejected", e)
 	}
+}
+
+// Clients that send at once, to endpoints that reset at once: whatever comes first, each gets an answer or a reset, and nothing is left.
+func TestResetsUnderLoadLeaveNothing(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.balancer.Configure("s", lb.Options{MaxFails: -1}) // so that they are asked again and again
+		addr := h.serve(Service{}, resetter(t, false), greeter(t), resetter(t, true), greeter(t), deadPort(t))
+		var wg sync.WaitGroup
+		for range 8 {
+			wg.Go(func() {
+				for range 150 {
+					c, err := net.Dial("tcp", addr.String())
+					if errors.Is(err, syscall.ECONNRESET) {
+						continue
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+					_, _ = c.Write([]byte("x"))
+					b := make([]byte, 5)
+					if _, err := io.ReadFull(c, b); err == nil && string(b) != "hello" || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+						t.Errorf("got %q, %v, want hello or a reset", b, err)
+					}
+					c.Close()
+				}
+			})
+		}
+		wg.Wait()
+		eventually(t, equals("active", func() int64 { return h.stats().ConnectionsActive }, 0))
+		for _, e := range h.balancer.Snapshot()[0].Endpoints {
+			if e.Open != 0 {
+				t.Errorf("%s has %d open uses, want 0", e.ID, e.Open)
+			}
+		}
+	})
 }

@@ -168,14 +168,21 @@ func (p *loopPair) hungUpOn() bool {
 	return p.flow[server].moved == 0 && p.loop.now-p.began < int64(earlyReset)
 }
 
-// anew goes on to another endpoint: the present one took the connection and then reset it.
+// anew goes on to another endpoint: the present one took the connection and then reset it. It does so after the events in hand, for one of
+// them may be of the socket that is closed here, and would look as if it were of the next one.
 func (p *loopPair) anew() {
 	p.state = connecting
 	p.kept = false
-	if p.dial != nil {
-		p.dial.addrs = nil
-	}
-	p.connectFailed(unix.ECONNRESET)
+	closeFD(p.fd[server])
+	p.fd[server] = -1
+	p.loop.wheel.clear(&p.timer)
+	p.missed(p.dialError(unix.ECONNRESET))
+	p.dial.addrs = nil // of this endpoint
+	p.loop.post(func() {
+		if p.state == connecting && p.endpoint == nil && p.waiter == nil { // else its client has gone meanwhile
+			p.connect()
+		}
+	})
 }
 
 // connectFailed goes on to the next endpoint.

@@ -131,7 +131,7 @@ func (p *loopPair) ready(side int, events uint32) {
 		}
 	case connecting:
 		switch {
-		case side == server && p.writable[server]:
+		case side == server && p.fd[server] >= 0 && p.writable[server]:
 			p.connected()
 		case side == client && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
 			p.because(clientFailed, socketError(p.fd[client]))
