@@ -14,10 +14,17 @@ import (
 type Consul struct {
 	options  ConsulOptions // with defaults
 	client   *client
-	watches  []*watch // one for each distinct query
 	troubles *troubles
 
-	ran   atomic.Bool
+	ran     atomic.Bool
+	mu      sync.Mutex       // guards the following, and makes one Apply wait for another
+	watches []*watch         // one for each distinct query, in the order in which they were asked for
+	feeds   map[string]*feed // by service
+	ctx     context.Context  // of Run; nil before
+	sink    Sink             // of Run; does not change while watches run
+	ended   bool             // nothing may be added to running any more
+	running sync.WaitGroup   // Run's goroutines
+
 	epoch *epoch // set by Run before it starts anything
 }
 
@@ -29,7 +36,7 @@ func NewConsul(o ConsulOptions) (*Consul, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := newTransport(target, o.TLS, len(o.Watches))
+	transport, err := newTransport(target, o.TLS)
 	if err != nil {
 		return nil, err
 	}
@@ -42,13 +49,9 @@ func newConsul(o ConsulOptions, t target, rt http.RoundTripper) (*Consul, error)
 	if err != nil {
 		return nil, err
 	}
-	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger)}
-	if c.watches, err = group(o.Watches, o.Datacenter); err != nil {
+	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), feeds: map[string]*feed{}}
+	if err := c.Apply(o.Watches); err != nil {
 		return nil, err
-	}
-	for _, w := range c.watches {
-		w.consul = c
-		w.log = o.Logger.With("service", w.name())
 	}
 	return c, nil
 }
@@ -59,30 +62,53 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	if c.ran.Swap(true) {
 		return errors.New("the source has run already")
 	}
-	c.epoch = newEpoch(ctx)
-	defer c.client.http.CloseIdleConnections()
 	c.warmUp(ctx)
-	var running sync.WaitGroup
-	defer running.Wait()
-	for i, w := range c.watches {
-		running.Go(func() { w.run(ctx, sink, time.Duration(i)*rampStep) })
-	}
-	if c.options.ProbeInterval > 0 && len(c.watches) > 0 {
-		running.Go(func() { c.probe(ctx) })
-	}
+	c.begin(ctx, sink)
 	<-ctx.Done()
+	c.mu.Lock()
+	c.ended = true
+	c.mu.Unlock()
+	c.running.Wait()
+	c.client.http.CloseIdleConnections()
 	return nil
+}
+
+// begin starts what runs until ctx ends.
+func (c *Consul) begin(ctx context.Context, sink Sink) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ctx, c.sink, c.epoch = ctx, sink, newEpoch(ctx)
+	for i, w := range c.watches {
+		c.startLocked(w, i)
+	}
+	if c.options.ProbeInterval > 0 {
+		c.running.Go(func() { c.probe(ctx) })
+	}
+}
+
+// startLocked starts w as the nth of several that are started together.
+func (c *Consul) startLocked(w *watch, nth int) {
+	ctx, cancel := context.WithCancel(c.ctx)
+	w.cancel = cancel
+	c.running.Go(func() { w.run(ctx, time.Duration(nth)*rampStep) })
 }
 
 // warmUp opens the first connection. Queries that find one can share it if it is HTTP/2; those that find none each dial.
 // That there is no answer is for the queries to find out.
 func (c *Consul) warmUp(ctx context.Context) {
-	if len(c.watches) < 2 {
+	if c.watching() < 2 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_ = c.client.ping(ctx)
+}
+
+// watching is how many queries are watched.
+func (c *Consul) watching() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.watches)
 }
 
 // Check asks Consul for q once. It returns nil if Consul answers, whatever the answer, and a *RefusedError if Consul never will.

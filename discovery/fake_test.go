@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -166,17 +167,23 @@ func entriesJSON(instances ...string) string {
 
 // A recorder is a Sink that writes down what it is told, as lines like "web: n/a=10.0.0.1:80".
 type recorder struct {
-	mu    sync.Mutex
-	lines []string
-	calls int
+	turnstile turnstile
+	mu        sync.Mutex
+	lines     []string
+	calls     int
 }
 
 func (r *recorder) OnUpdate(updates []lb.Endpoints) {
+	defer r.turnstile.enter(updates)()
+	runtime.Gosched()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls++
 	for _, u := range updates {
 		line := u.Service + ":"
+		if u.Removed {
+			line += " removed"
+		}
 		for _, e := range u.Endpoints {
 			line += " " + e.ID + "=" + e.Address()
 		}

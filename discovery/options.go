@@ -32,7 +32,7 @@ type ConsulOptions struct {
 	// Logger takes what operators should know. Nil: silence. Tokens never appear in it.
 	Logger hclog.Logger
 
-	// Watches say what to watch. No two may be for the same Service.
+	// Watches say what to watch until Consul.Apply says otherwise. No two may be for the same Service.
 	Watches []Watch
 
 	// Wait is how long Consul may hold a query when nothing changes, give or take a tenth. Zero: 45 seconds. It should stay well
@@ -100,6 +100,7 @@ const (
 	// even if HTTP/2 could carry them all on one: 1,000 queries at once made 589 connections, and 1 ms apart 7.
 	rampStep = time.Millisecond
 
+	maxConns     = 1000     // to an agent that are kept while idle
 	maxBody      = 64 << 20 // bytes of an answer; 10,000 instances take about 20 MB
 	maxErrorBody = 4 << 10  // bytes of an error's text that are read
 	maxTokenFile = 64 << 10 // bytes of a token file that are read

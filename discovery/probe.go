@@ -21,11 +21,17 @@ func newEpoch(parent context.Context) *epoch {
 	return e
 }
 
-// current returns the context that ends with the epoch, or with its parent.
-func (e *epoch) current() context.Context {
+// bound returns ctx made to end with the epoch too, for the same cause. The function frees what that takes.
+func (e *epoch) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.ctx
+	current := e.ctx
+	e.mu.Unlock()
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(current, func() { cancel(context.Cause(current)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
 }
 
 // end ends the epoch because of cause, and begins the next.
@@ -47,7 +53,9 @@ func (c *Consul) probe(ctx context.Context) {
 		if pause = interval - c.client.silence(); pause > 0 {
 			continue
 		}
-		pause = interval
+		if pause = interval; c.watching() == 0 {
+			continue
+		}
 		failed := 0
 		for failed < 2 && !c.ping(ctx) {
 			failed++

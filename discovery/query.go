@@ -1,7 +1,6 @@
 package discovery
 
 import (
-	"errors"
 	"fmt"
 	"net/url"
 	"slices"
@@ -57,32 +56,4 @@ func (q Query) values(index uint64, wait time.Duration) url.Values {
 		v.Set("wait", strconv.FormatInt(wait.Milliseconds(), 10)+"ms")
 	}
 	return v
-}
-
-// group returns one watch for each distinct query, in the order of the first that asked for it.
-func group(watches []Watch, datacenter string) ([]*watch, error) {
-	var distinct []*watch
-	byKey, seen := map[string]*watch{}, map[string]bool{}
-	for _, one := range watches {
-		q := one.Query
-		if strings.TrimSpace(q.Service) == "" {
-			q.Service = one.Service
-		}
-		q = q.normalize(datacenter)
-		switch {
-		case one.Service == "" || q.Service == "":
-			return nil, errors.New("a watch without a service")
-		case seen[one.Service]:
-			return nil, fmt.Errorf("two watches for service %q", one.Service)
-		}
-		seen[one.Service] = true
-		w := byKey[q.key()]
-		if w == nil {
-			w = &watch{query: q}
-			byKey[q.key()] = w
-			distinct = append(distinct, w)
-		}
-		w.services = append(w.services, one.Service)
-	}
-	return distinct, nil
 }

@@ -347,7 +347,7 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport, err := newTransport(at, o.TLS, n)
+	transport, err := newTransport(at, o.TLS)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,10 +30,13 @@ type WatchStatus struct {
 	Doubted   uint64 // answers that were not believed until the servers confirmed or corrected them
 }
 
-// Snapshot returns the state of all watches, in the order in which ConsulOptions had them. It may be called at any time.
+// Snapshot returns the state of all watches, in the order in which they were asked for. It may be called at any time.
 func (c *Consul) Snapshot() []WatchStatus {
-	all := make([]WatchStatus, 0, len(c.watches))
-	for _, w := range c.watches {
+	c.mu.Lock()
+	watches := slices.Clone(c.watches)
+	c.mu.Unlock()
+	all := make([]WatchStatus, 0, len(watches))
+	for _, w := range watches {
 		all = append(all, w.snapshot())
 	}
 	return all
@@ -43,7 +46,7 @@ func (w *watch) snapshot() WatchStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := w.status
-	s.Services = slices.Clone(w.services)
+	s.Services = slices.Clone(*w.services.Load())
 	s.Query = w.query
 	s.Query.Tags = slices.Clone(w.query.Tags)
 	return s

@@ -11,9 +11,9 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// newTransport returns what carries queries to t, up to watches of them at once. Over TLS the agent speaks HTTP/2, and a few
+// newTransport returns what carries queries to t. Over TLS the agent speaks HTTP/2, and a few
 // connections carry any number of queries; without, each query holds a connection, and the agent allows a client 200.
-func newTransport(t target, o TLSOptions, watches int) (*http.Transport, error) {
+func newTransport(t target, o TLSOptions) (*http.Transport, error) {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	tr := &http.Transport{
 		DialContext:         dialer.DialContext,
@@ -22,7 +22,7 @@ func newTransport(t target, o TLSOptions, watches int) (*http.Transport, error) 
 		ForceAttemptHTTP2:   true,
 
 		// Blocking queries all end within one wait; each connection then has an idle moment, and must not be closed in it.
-		MaxIdleConnsPerHost: watches + 2,
+		MaxIdleConnsPerHost: maxConns,
 
 		// The agent closes connections that are idle for 120 s. Close first, or a query could be sent into the closing.
 		IdleConnTimeout: 90 * time.Second,

@@ -50,6 +50,9 @@ func (k kind) key(w *watch, err error) string {
 func (t *troubles) enter(w *watch, k kind, err error, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if w.forgotten {
+		return
+	}
 	if k == lost && t.open[throttled.key(w, err)] != nil && isCutOff(err) {
 		k = throttled
 	}
@@ -82,6 +85,23 @@ func (t *troubles) leave(w *watch) {
 	defer t.mu.Unlock()
 	t.ever = true
 	t.leaveLocked(w)
+}
+
+// forget notes that w is not wanted any more, which is no news of Consul. What befalls it from now on is of no interest.
+func (t *troubles) forget(w *watch) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w.forgotten = true
+	key, in := t.of[w]
+	if !in {
+		return
+	}
+	delete(t.of, w)
+	if one := t.open[key]; one.watches > 1 {
+		one.watches--
+	} else {
+		delete(t.open, key)
+	}
 }
 
 func (t *troubles) leaveLocked(w *watch) {

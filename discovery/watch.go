@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -22,37 +23,48 @@ import (
 // only if its index is at least the one asked with, and it does not take away the last endpoint. After anything else, and after
 // every error, the next query has no index.
 type watch struct {
-	query    Query    // normalized
-	services []string // at least one
-	consul   *Consul
-	log      hclog.Logger
+	key    string
+	query  Query // normalized
+	consul *Consul
+	cancel context.CancelFunc // ends run; nil before run was started; guarded by Consul.mu
+
+	services  atomic.Pointer[[]string] // that want the query, for messages
+	forgotten bool                     // guarded by the troubles' lock
 
 	// The following belong to the goroutine of run.
-	index     uint64            // to ask with; zero: ask the servers
-	lastFull  time.Time         // when the servers were asked last with success
-	resync    time.Duration     // after lastFull
-	doubted   time.Time         // when an answer was last not believed
-	fails     int               // queries that failed since the last that did not
-	failing   time.Time         // when the first of those failed
-	endpoints []lb.Endpoint     // published last
-	published bool              // endpoints means something
-	bad       map[string]string // bad instances that were logged: why, by ID
-	backoff   backoff
-	bucket    bucket
+	index    uint64            // to ask with; zero: ask the servers
+	lastFull time.Time         // when the servers were asked last with success
+	resync   time.Duration     // after lastFull
+	doubted  time.Time         // when an answer was last not believed
+	fails    int               // queries that failed since the last that did not
+	failing  time.Time         // when the first of those failed
+	bad      map[string]string // bad instances that were logged: why, by ID
+	backoff  backoff
+	bucket   bucket
+
+	sending   sync.Mutex    // guards the following, and is held while they are sent
+	feeds     []*feed       // that get the sets
+	endpoints []lb.Endpoint // published last; written by run's goroutine only, which may read it without the lock
+	published bool          // endpoints means something; the same holds
 
 	mu     sync.Mutex
 	status WatchStatus // guarded by mu
 }
 
+func newWatch(c *Consul, o *wanted) *watch {
+	return &watch{key: o.key, query: o.query, consul: c}
+}
+
 // run asks until ctx ends, for the first time after pause.
-func (w *watch) run(ctx context.Context, sink Sink, pause time.Duration) {
+func (w *watch) run(ctx context.Context, pause time.Duration) {
+	defer w.cancel()
 	for sleep(ctx, max(pause, w.bucket.take(time.Now()))) {
-		pause = w.step(ctx, sink)
+		pause = w.step(ctx)
 	}
 }
 
 // step asks once, and returns how long to wait before the next time.
-func (w *watch) step(ctx context.Context, sink Sink) time.Duration {
+func (w *watch) step(ctx context.Context) time.Duration {
 	if w.resync > 0 && time.Since(w.lastFull) > w.resync {
 		w.index = 0
 	}
@@ -80,7 +92,7 @@ func (w *watch) step(ctx context.Context, sink Sink) time.Duration {
 	}
 	in := convert(a.entries, passingOnly)
 	w.logBad(in.bad)
-	w.publish(sink, in.endpoints)
+	w.publish(in.endpoints)
 	w.succeeded(a, in)
 	return 0
 }
@@ -90,8 +102,10 @@ func (w *watch) step(ctx context.Context, sink Sink) time.Duration {
 func (w *watch) ask(ctx context.Context) (answer, error) {
 	var wait time.Duration
 	if w.index != 0 {
-		ctx = w.consul.epoch.current()
 		wait = jitter(w.consul.options.Wait)
+		var end context.CancelFunc
+		ctx, end = w.consul.epoch.bound(ctx)
+		defer end()
 	}
 	limit := wait + wait/16 + deadlineGrace
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, &timeoutError{limit})
@@ -123,7 +137,7 @@ func (w *watch) failed(err error) time.Duration {
 		}
 		s.Error, s.ErrorSince, s.Index = err.Error(), w.failing, 0
 	})
-	w.log.Debug("query failed", "error", err, "in_a_row", w.fails, "retry_in", pause)
+	w.log().Debug("query failed", "error", err, "in_a_row", w.fails, "retry_in", pause)
 	// A single broken connection is repaired before anybody could read of it. What took long or cannot heal is news at once.
 	if w.fails > 1 || kind >= denied || isSlow(err) {
 		w.consul.troubles.enter(w, kind, err, w.failing)
@@ -137,7 +151,7 @@ func (w *watch) doubt(why string, asked uint64, a answer) time.Duration {
 	w.doubted = now
 	w.index = 0
 	w.count(func(s *WatchStatus) { s.Doubted++ })
-	w.log.Debug("answer not believed", "why", why, "index", a.index, "asked_with", asked, "backend", a.backend, "instances", len(a.entries))
+	w.log().Debug("answer not believed", "why", why, "index", a.index, "asked_with", asked, "backend", a.backend, "instances", len(a.entries))
 	if now.Sub(last) > w.consul.options.MaxBackoff {
 		return 0
 	}
@@ -156,18 +170,18 @@ func (w *watch) succeeded(a answer, in instances) {
 	w.consul.troubles.leave(w)
 }
 
-// publish sends endpoints to sink, for all services in one update, unless they are what was sent last.
-func (w *watch) publish(sink Sink, endpoints []lb.Endpoint) {
+// publish sends endpoints to all feeds, unless they are what was sent last.
+func (w *watch) publish(endpoints []lb.Endpoint) {
 	if w.published && slices.Equal(w.endpoints, endpoints) {
 		return
 	}
-	w.log.Debug("endpoints changed", "before", len(w.endpoints), "now", len(endpoints))
+	w.log().Debug("endpoints changed", "before", len(w.endpoints), "now", len(endpoints))
+	w.sending.Lock()
 	w.endpoints, w.published = endpoints, true
-	updates := make([]lb.Endpoints, 0, len(w.services))
-	for _, service := range w.services {
-		updates = append(updates, lb.Endpoints{Service: service, Endpoints: slices.Clone(endpoints)})
+	for _, f := range w.feeds {
+		w.sendLocked(f)
 	}
-	sink.OnUpdate(updates)
+	w.sending.Unlock()
 	w.count(func(s *WatchStatus) {
 		s.Updates++
 		s.LastChange = time.Now()
@@ -178,14 +192,17 @@ func (w *watch) publish(sink Sink, endpoints []lb.Endpoint) {
 func (w *watch) logBad(bad map[string]string) {
 	for id, why := range bad {
 		if w.bad[id] != why {
-			w.log.Warn("instance left out", "instance", id, "reason", why)
+			w.log().Warn("instance left out", "instance", id, "reason", why)
 		}
 	}
 	w.bad = bad
 }
 
 // name is how the watch's services appear in a log line.
-func (w *watch) name() string { return strings.Join(w.services, ", ") }
+func (w *watch) name() string { return strings.Join(*w.services.Load(), ", ") }
+
+// log is where the watch's messages go.
+func (w *watch) log() hclog.Logger { return w.consul.options.Logger.With("service", w.name()) }
 
 // count changes the status.
 func (w *watch) count(change func(*WatchStatus)) {

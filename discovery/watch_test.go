@@ -197,8 +197,8 @@ func TestServicesShareAWatch(t *testing.T) {
 		}})
 		time.Sleep(time.Second)
 		r.want(t, "one: n/a=10.0.0.1:80", "two: n/a=10.0.0.1:80")
-		if r.calls != 1 || len(f.asks()) != 2 || len(r.consul.Snapshot()) != 1 {
-			t.Errorf("%d updates and %d queries of %d watches, want 1, 2, 1", r.calls, len(f.asks()), len(r.consul.Snapshot()))
+		if r.calls != 2 || len(f.asks()) != 2 || len(r.consul.Snapshot()) != 1 {
+			t.Errorf("%d updates and %d queries of %d watches, want 2, 2, 1", r.calls, len(f.asks()), len(r.consul.Snapshot()))
 		}
 		r.stop()
 	})
