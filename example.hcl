@@ -21,6 +21,10 @@ shutdown_grace = "10s"
 # How bytes are moved: "auto" is the best way that this system has, event loops on Linux; "portable" works everywhere, for comparison.
 engine = "auto"
 
+# A folder in which the last good endpoints are kept over a restart, so that lictor serves them at once while Consul has not answered
+# yet, or is away. It is made if it is not there. Left out: nothing is kept, and a restart while Consul is away starts without endpoints.
+# state_dir = "/var/lib/lictor"
+
 # How to reach Consul. The block can be left out. What is absent here is taken from the environment variables that Consul's own tools
 # use: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_AUTH, CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY, CONSUL_CACERT,
 # CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME, CONSUL_NAMESPACE and CONSUL_PARTITION.

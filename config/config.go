@@ -51,6 +51,9 @@ type Config struct {
 	// Engine is the way in which bytes are moved.
 	Engine Engine
 
+	// StateDir is a folder for what should outlast a restart: the last good endpoints. Empty: none.
+	StateDir string
+
 	Services []Service // sorted by name
 }
 

@@ -160,6 +160,7 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	l.cfg.LogJSON = root.boolean("log_json")
 	l.cfg.ShutdownGrace = root.duration("shutdown_grace", DefaultShutdownGrace, zeroAllowed)
 	_ = l.cfg.Engine.UnmarshalText([]byte(root.oneOf("engine", EngineAuto.String(), engineNames())))
+	l.cfg.StateDir = root.stateDir()
 	l.services(root)
 	l.consul(root)
 	if len(l.cfg.Services) == 0 && !l.diags.HasErrors() {
@@ -171,6 +172,15 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	}
 	slices.SortFunc(l.cfg.Services, func(a, b Service) int { return strings.Compare(a.Name, b.Name) })
 	return &l.cfg, diags
+}
+
+// stateDir reads where the state is. The folder may be missing, for it is made when it is needed.
+func (b *block) stateDir() string {
+	dir, ok := b.text("state_dir")
+	if info, err := os.Stat(dir); ok && err == nil && !info.IsDir() {
+		b.l.problem(b.rangeOf("state_dir"), "Not a folder", "state_dir: %q is a file. Name a folder, which need not exist yet.", dir)
+	}
+	return dir
 }
 
 // problem reports an error at subject; nil when it lies in no file.

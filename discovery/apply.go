@@ -45,6 +45,9 @@ func (c *Consul) Apply(watches []Watch) error {
 	for _, w := range old {
 		c.retireLocked(w)
 	}
+	if c.store != nil && (len(added) > 0 || len(old) > 0) {
+		c.store.changed()
+	}
 	if c.ctx != nil {
 		for i, w := range added {
 			c.startLocked(w, i)

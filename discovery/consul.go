@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // Consul is a Source that follows the catalog of a Consul agent. Its methods may be called concurrently.
@@ -15,15 +17,17 @@ type Consul struct {
 	options  ConsulOptions // with defaults
 	client   *client
 	troubles *troubles
+	store    *store // nil: nothing is saved
 
-	ran     atomic.Bool
-	mu      sync.Mutex       // guards the following, and makes one Apply wait for another
-	watches []*watch         // one for each distinct query, in the order in which they were asked for
-	feeds   map[string]*feed // by service
-	ctx     context.Context  // of Run; nil before
-	sink    Sink             // of Run; does not change while watches run
-	ended   bool             // nothing may be added to running any more
-	running sync.WaitGroup   // Run's goroutines
+	ran      atomic.Bool
+	mu       sync.Mutex          // guards the following, and makes one Apply wait for another
+	watches  []*watch            // one for each distinct query, in the order in which they were asked for
+	feeds    map[string]*feed    // by service
+	ctx      context.Context     // of Run; nil before
+	sink     Sink                // of Run; does not change while watches run
+	restored map[string]savedSet // by query; only for watches that are made before Run
+	ended    bool                // nothing may be added to running any more
+	running  sync.WaitGroup      // Run's goroutines
 
 	epoch *epoch // set by Run before it starts anything
 }
@@ -50,6 +54,14 @@ func newConsul(o ConsulOptions, t target, rt http.RoundTripper) (*Consul, error)
 		return nil, err
 	}
 	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), feeds: map[string]*feed{}}
+	if o.StateDir != "" {
+		c.store = newStore(o.StateDir, o.Logger)
+		c.restored = map[string]savedSet{}
+		for _, s := range c.store.load() {
+			c.restored[s.query] = s
+		}
+		c.troubles.saved = len(c.restored) > 0
+	}
 	if err := c.Apply(o.Watches); err != nil {
 		return nil, err
 	}
@@ -77,7 +89,10 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 func (c *Consul) begin(ctx context.Context, sink Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ctx, c.sink, c.epoch = ctx, sink, newEpoch(ctx)
+	c.ctx, c.sink, c.epoch, c.restored = ctx, sink, newEpoch(ctx), nil
+	if c.store != nil {
+		c.running.Go(func() { c.store.run(ctx, c.collect) })
+	}
 	for i, w := range c.watches {
 		c.startLocked(w, i)
 	}
@@ -91,6 +106,44 @@ func (c *Consul) startLocked(w *watch, nth int) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	w.cancel = cancel
 	c.running.Go(func() { w.run(ctx, time.Duration(nth)*rampStep) })
+}
+
+// Saved returns the sets that an earlier process has saved, of all services that had the same query then. To serve them while Consul
+// has not answered yet, pass them on to the balancer before Run; Run does not. They are in use, as Consul's word of some time ago,
+// until Consul has said something newer.
+func (c *Consul) Saved() []lb.Endpoints {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var sets []lb.Endpoints
+	for _, w := range c.watches {
+		for _, service := range *w.services.Load() {
+			if endpoints, saved := w.saved(); saved {
+				sets = append(sets, lb.Endpoints{Service: service, Endpoints: endpoints})
+			}
+		}
+	}
+	return sets
+}
+
+// collect returns what is to be saved.
+func (c *Consul) collect() []savedSet {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var sets []savedSet
+	for _, w := range c.watches {
+		w.sending.Lock()
+		if w.published || w.restored {
+			sets = append(sets, savedSet{query: c.savedKey(w), changed: w.changed, endpoints: w.endpoints})
+		}
+		w.sending.Unlock()
+	}
+	return sets
+}
+
+// savedKey is the name of w's query in the file. Where the agent is does not matter: it is reached by one way today and by another
+// tomorrow, and corrects what is wrong as soon as it answers.
+func (c *Consul) savedKey(w *watch) string {
+	return fmt.Sprintf("%q %q %s", c.options.Namespace, c.options.Partition, w.query.key())
 }
 
 // warmUp opens the first connection. Queries that find one can share it if it is HTTP/2; those that find none each dial.

@@ -195,15 +195,17 @@ func aggregate(checks []check) string {
 	return worst
 }
 
+const maxWeight = 65535 // that Consul allows
+
 // in is an instance's share of traffic in status; 0: none. Instances that were registered without weights have 1.
 func (w weights) in(status string) int {
 	switch {
 	case status == api.HealthPassing:
-		return min(max(w.Passing, 1), 65535)
+		return min(max(w.Passing, 1), maxWeight)
 	case status == api.HealthWarning && w == (weights{}):
 		return 1
 	case status == api.HealthWarning:
-		return min(max(w.Warning, 0), 65535)
+		return min(max(w.Warning, 0), maxWeight)
 	}
 	return 0
 }

@@ -35,6 +35,10 @@ type ConsulOptions struct {
 	// Watches say what to watch until Consul.Apply says otherwise. No two may be for the same Service.
 	Watches []Watch
 
+	// StateDir is a folder in which the sets of all watches are saved as they change, at most once a second; it is made if need be.
+	// NewConsul reads what an earlier process has saved there: see Consul.Saved. Empty: nothing is saved.
+	StateDir string
+
 	// Wait is how long Consul may hold a query when nothing changes, give or take a tenth. Zero: 45 seconds. It should stay well
 	// under a minute: it bounds for how long a change can go unnoticed after Consul lost its memory (a restored snapshot).
 	Wait time.Duration

@@ -12,6 +12,7 @@ type WatchStatus struct {
 
 	LastSuccess time.Time // when the set was last known to be right; zero: never
 	LastChange  time.Time // when the set last changed; zero: nothing was published yet
+	Saved       time.Time // when the set last changed, if it is one that an earlier process has saved and Consul has not answered yet
 	Error       string    // of the last query; empty if it succeeded
 	ErrorSince  time.Time // when the first of the queries failed that failed without a success since; zero: Error is empty
 

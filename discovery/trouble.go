@@ -14,10 +14,11 @@ import (
 type troubles struct {
 	log hclog.Logger
 
-	mu   sync.Mutex          // guards the following
-	open map[string]*trouble // by key
-	of   map[*watch]string   // key of the trouble that a watch is in
-	ever bool                // Consul has answered a watch
+	mu    sync.Mutex          // guards the following
+	open  map[string]*trouble // by key
+	of    map[*watch]string   // key of the trouble that a watch is in
+	ever  bool                // Consul has answered a watch
+	saved bool                // there are sets of an earlier process; does not change
 }
 
 // A trouble is something wrong between here and Consul.
@@ -132,9 +133,12 @@ func (t *troubles) logBeginLocked(k kind, w *watch, err error) {
 		t.log.Warn("consul refuses requests: too many at once from this host; until they get through endpoints stay as they are, and services that had none yet have none",
 			"see", "limits.http_max_conns_per_client in the agent's configuration, or use its https port", "error", err)
 	case lost:
-		if t.ever {
+		switch {
+		case t.ever:
 			t.log.Warn("consul is lost, endpoints stay as they are", "error", err)
-		} else {
+		case t.saved:
+			t.log.Warn("consul cannot be reached, saved endpoints stay in use until it can", "error", err)
+		default:
 			t.log.Warn("consul cannot be reached, its services have no endpoints until it can", "error", err)
 		}
 	}

@@ -45,14 +45,28 @@ type watch struct {
 	sending   sync.Mutex    // guards the following, and is held while they are sent
 	feeds     []*feed       // that get the sets
 	endpoints []lb.Endpoint // published last; written by run's goroutine only, which may read it without the lock
-	published bool          // endpoints means something; the same holds
+	changed   time.Time     // when endpoints last did; the same holds for this and the following
+	published bool          // endpoints has been sent to the feeds
+	restored  bool          // endpoints is what an earlier process has saved, and Consul has not answered yet
 
 	mu     sync.Mutex
 	status WatchStatus // guarded by mu
 }
 
 func newWatch(c *Consul, o *wanted) *watch {
-	return &watch{key: o.key, query: o.query, consul: c}
+	w := &watch{key: o.key, query: o.query, consul: c}
+	if s, found := c.restored[c.savedKey(w)]; found {
+		w.endpoints, w.changed, w.restored = s.endpoints, s.changed, true
+		w.status.Endpoints, w.status.Saved = len(s.endpoints), s.changed
+	}
+	return w
+}
+
+// saved returns the set that an earlier process has saved, as long as it counts.
+func (w *watch) saved() ([]lb.Endpoint, bool) {
+	w.sending.Lock()
+	defer w.sending.Unlock()
+	return slices.Clone(w.endpoints), w.restored
 }
 
 // run asks until ctx ends, for the first time after pause.
@@ -176,15 +190,19 @@ func (w *watch) publish(endpoints []lb.Endpoint) {
 		return
 	}
 	w.log().Debug("endpoints changed", "before", len(w.endpoints), "now", len(endpoints))
+	now := time.Now()
 	w.sending.Lock()
-	w.endpoints, w.published = endpoints, true
+	w.endpoints, w.published, w.restored, w.changed = endpoints, true, false, now
 	for _, f := range w.feeds {
 		w.sendLocked(f)
 	}
 	w.sending.Unlock()
+	if w.consul.store != nil {
+		w.consul.store.changed()
+	}
 	w.count(func(s *WatchStatus) {
 		s.Updates++
-		s.LastChange = time.Now()
+		s.LastChange, s.Saved = now, time.Time{}
 	})
 }
 

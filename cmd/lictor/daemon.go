@@ -49,6 +49,11 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 
 	balancer := lb.NewBalancer()
 	configure(balancer, cfg)
+	// Listeners that open can serve at once what was good when an earlier lictor ended.
+	if saved := savedSets(consul); len(saved) > 0 {
+		balancer.OnUpdate(saved)
+		d.log.Info("saved endpoints are in use until consul answers", "services", len(saved))
+	}
 	d.proxier, err = proxy.New(proxy.Options{LoadBalancer: balancer, Logger: d.log, MaxDescriptors: limit, Engine: engineOf(cfg.Engine), Loops: loops})
 	if err != nil {
 		return nil, err

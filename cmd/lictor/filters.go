@@ -26,6 +26,20 @@ func hasFilters(cfg *config.Config) bool {
 	return false
 }
 
+// allSaved tells whether all services with a filter have saved endpoints.
+func allSaved(cfg *config.Config, consul *discovery.Consul) bool {
+	saved := map[string]bool{}
+	for _, set := range consul.Saved() {
+		saved[set.Service] = true
+	}
+	for _, s := range cfg.Services {
+		if s.Consul != nil && s.Consul.Filter != "" && !saved[s.Name] {
+			return false
+		}
+	}
+	return true
+}
+
 // checkFilters asks Consul about the filter of each service, once for equal ones. A refusal becomes an error at the filter; that Consul
 // cannot be asked ends the matter with err, along with what was refused until then.
 func checkFilters(ctx context.Context, cfg *config.Config, consul checker) (refused hcl.Diagnostics, err error) {

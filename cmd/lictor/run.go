@@ -157,9 +157,10 @@ func hint(err error) string {
 	return ""
 }
 
-// checkOwnFilters asks Consul about the filters before anything is served. That Consul cannot be asked is no reason not to start.
+// checkOwnFilters asks Consul about the filters before anything is served. That Consul cannot be asked is no reason not to start. A
+// filter that has saved endpoints was accepted once, so it need not keep them from being served.
 func (c *runCommand) checkOwnFilters(cfg *config.Config, diags config.Diagnostics, consul *discovery.Consul, log hclog.Logger) error {
-	if consul == nil || !hasFilters(cfg) {
+	if consul == nil || !hasFilters(cfg) || allSaved(cfg, consul) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)

@@ -34,6 +34,7 @@ func queryOf(q config.ConsulQuery) discovery.Query {
 // newConsul returns the source of all services that are in Consul, or nil if there are none.
 func newConsul(cfg *config.Config, logger hclog.Logger) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, logger)
+	options.StateDir = cfg.StateDir
 	for _, s := range cfg.Services {
 		if s.Consul != nil {
 			options.Watches = append(options.Watches, discovery.Watch{Service: s.Name, Query: queryOf(*s.Consul)})
@@ -43,6 +44,14 @@ func newConsul(cfg *config.Config, logger hclog.Logger) (*discovery.Consul, erro
 		return nil, nil
 	}
 	return discovery.NewConsul(options)
+}
+
+// savedSets are the last good sets of an earlier lictor; consul may be nil.
+func savedSets(consul *discovery.Consul) []lb.Endpoints {
+	if consul == nil {
+		return nil
+	}
+	return consul.Saved()
 }
 
 // staticSets are the sets of all services with a list of their own.

@@ -1,0 +1,5 @@
+state_dir = ""
+
+service "web" {
+  listen = 9000
+}

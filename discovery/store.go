@@ -1,0 +1,154 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// A store keeps the sets of all watches in a file, so that the next Lictor can serve them before Consul has answered it.
+type store struct {
+	dir   string
+	log   hclog.Logger
+	dirty chan struct{} // has an element when something has changed since it was last taken out
+}
+
+const (
+	savedFile = "endpoints.saved"
+	asideFile = "endpoints.aside" // what was found in place of savedFile and could not be used; the last such file only
+
+	saveInterval = time.Second      // between two writes, at least
+	saveRetry    = 10 * time.Second // after a write that failed
+)
+
+func newStore(dir string, log hclog.Logger) *store {
+	return &store{dir: dir, log: log, dirty: make(chan struct{}, 1)}
+}
+
+// changed notes that there is something to write.
+func (s *store) changed() {
+	select {
+	case s.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// load returns the saved sets. There is nothing that could keep Lictor from starting: what cannot be used is set aside, with a warning.
+func (s *store) load() []savedSet {
+	path := filepath.Join(s.dir, savedFile)
+	file, err := readAtMost(path, maxBody)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var sets []savedSet
+	if err == nil {
+		sets, err = decodeSaved(file)
+	}
+	if err == nil {
+		return sets
+	}
+	aside := filepath.Join(s.dir, asideFile)
+	s.log.Warn("saved endpoints cannot be used, so there are none until consul answers", "file", path, "reason", err, "moved_to", aside)
+	if err := os.Rename(path, aside); err != nil {
+		s.log.Warn("saved endpoints cannot be set aside", "error", err)
+	}
+	return nil
+}
+
+func readAtMost(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = errTooLong
+	}
+	return b, err
+}
+
+// run writes what collect returns whenever something has changed, and once more at the end of ctx if need be.
+func (s *store) run(ctx context.Context, collect func() []savedSet) {
+	failing := false
+	for {
+		select {
+		case <-s.dirty:
+		case <-ctx.Done():
+			select {
+			case <-s.dirty:
+				s.write(collect(), failing)
+			default:
+			}
+			return
+		}
+		failed := !s.write(collect(), failing)
+		if failing && !failed {
+			s.log.Info("endpoints are saved again", "folder", s.dir)
+		}
+		pause := saveInterval
+		if failing = failed; failed {
+			s.changed()
+			pause = saveRetry
+		}
+		sleep(ctx, pause)
+	}
+}
+
+// write replaces the file, and tells whether it could. A failure is logged unless the last one failed too.
+func (s *store) write(sets []savedSet, failing bool) bool {
+	file, err := encodeSaved(sets)
+	if err == nil {
+		err = replaceFile(s.dir, savedFile, file)
+	}
+	if err != nil && !failing {
+		s.log.Warn("endpoints cannot be saved: a restart while consul is away would start without them", "error", err)
+	}
+	return err == nil
+}
+
+// replaceFile makes content the content of a file. Whatever happens meanwhile, a power cut included, the file is the old one or the
+// new one, and whole.
+func replaceFile(dir, name string, content []byte) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	path := filepath.Join(dir, name)
+	temporary := path + ".new"
+	// What a crash has left behind may have any mode.
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(temporary, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(temporary))
+	}
+	return syncFolder(dir)
+}
+
+// syncFolder makes a rename in dir last. Windows has no such thing.
+func syncFolder(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

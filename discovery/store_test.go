@@ -1,0 +1,216 @@
+package discovery
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// earlier runs a source of watches that saves what replies lead to in dir, until the replies are over.
+func earlier(t *testing.T, dir string, watches []Watch, replies map[string][]reply) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, &fake{script: replies}, ConsulOptions{StateDir: dir, Watches: watches})
+		time.Sleep(time.Minute)
+		r.stop()
+	})
+}
+
+func savedIn(t *testing.T, dir string) []byte {
+	t.Helper()
+	file, err := os.ReadFile(filepath.Join(dir, savedFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func lines(sets []lb.Endpoints) []string {
+	r := &recorder{}
+	r.OnUpdate(sets)
+	return r.got()
+}
+
+func TestSavedSetsServeUntilConsulAnswers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "not", "there", "yet")
+	earlier(t, dir, nil, map[string][]reply{"web": {ok(20, "a 80")}})
+	info, err := os.Stat(filepath.Join(dir, savedFile))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("file %v, %v, want mode 0600", info.Mode(), err)
+	}
+	down := status(500, "No known Consul servers")
+	f := &fake{script: map[string][]reply{"web": {down, down, down, ok(25, "b 81", "c 82", "d 83")}}}
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, f, ConsulOptions{StateDir: dir})
+		if got, want := fmt.Sprint(lines(r.consul.Saved())), "["+webA+"]"; got != want {
+			t.Errorf("saved %s, want %s", got, want)
+		}
+		if s := r.status(); s.Saved.IsZero() || s.Endpoints != 1 || !s.LastSuccess.IsZero() {
+			t.Errorf("status %+v", s)
+		}
+		time.Sleep(time.Minute)
+		if got := r.got(); len(got) == 0 || !strings.HasPrefix(got[len(got)-1], "web: n/b=10.0.0.1:81") {
+			t.Errorf("published %q", got)
+		}
+		if len(r.consul.Saved()) != 0 || !r.status().Saved.IsZero() {
+			t.Error("what was saved still counts after an answer")
+		}
+		r.log.wantOnce(t, "saved endpoints stay in use")
+		r.stop()
+	})
+	if !strings.Contains(string(savedIn(t, dir)), "10.0.0.1:82") {
+		t.Errorf("the new set was not saved: %s", savedIn(t, dir))
+	}
+}
+
+// An answer that says what is known already must still be passed on: it is the first that counts.
+func TestAnswerEqualToTheSavedSetIsPublished(t *testing.T) {
+	dir := t.TempDir()
+	earlier(t, dir, nil, map[string][]reply{"web": {ok(20, "a 80")}})
+	bubble(t, time.Second, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80")}, func(t *testing.T, r *rig) { r.want(t, webA) })
+}
+
+func TestSavedSetOfAnotherQueryDoesNotCount(t *testing.T) {
+	dir := t.TempDir()
+	earlier(t, dir, []Watch{{Service: "web"}}, map[string][]reply{"web": {ok(20, "a 80")}})
+	tests := []struct {
+		name    string
+		options ConsulOptions
+		count   int
+	}{
+		{"same", ConsulOptions{Watches: []Watch{{Service: "web"}}}, 1},
+		{"same under another name", ConsulOptions{Watches: []Watch{{Service: "x", Query: Query{Service: "Web"}}}}, 1},
+		{"tag", ConsulOptions{Watches: []Watch{{Service: "web", Query: Query{Tags: []string{"v2"}}}}}, 0},
+		{"filter", ConsulOptions{Watches: []Watch{{Service: "web", Query: Query{Filter: "a == b"}}}}, 0},
+		{"datacenter", ConsulOptions{Datacenter: "dc2", Watches: []Watch{{Service: "web"}}}, 0},
+		{"namespace", ConsulOptions{Namespace: "team", Watches: []Watch{{Service: "web"}}}, 0},
+	}
+	for _, tt := range tests {
+		tt.options.StateDir = dir
+		c, err := NewConsul(tt.options)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Saved(); len(got) != tt.count {
+			t.Errorf("%s: got %v, want %d sets", tt.name, got, tt.count)
+		}
+	}
+}
+
+// Whatever is in place of the file, Lictor starts, says so once, and puts it aside.
+func TestUnusableStateIsSetAside(t *testing.T) {
+	good, err := encodeSaved(someSaved())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]string{
+		"truncated": string(good[:len(good)/2]),
+		"flipped":   strings.Replace(string(good), "10.0.0.1", "10.0.0.3", 1),
+		"newer":     strings.Replace(string(good), "endpoints 1 ", "endpoints 2 ", 1),
+		"foreign":   "hello",
+		"empty":     "",
+	}
+	for name, content := range tests {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, savedFile), content)
+			bubble(t, 10*time.Second, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80")}, func(t *testing.T, r *rig) {
+				r.want(t, webA)
+				r.log.wantOnce(t, "saved endpoints cannot be used")
+			})
+			if aside, err := os.ReadFile(filepath.Join(dir, asideFile)); err != nil || string(aside) != content {
+				t.Errorf("set aside %q, %v, want %q", aside, err, content)
+			}
+			if _, err := decodeSaved(savedIn(t, dir)); err != nil {
+				t.Errorf("the file was not replaced: %v", err)
+			}
+		})
+	}
+	t.Run("a folder", func(t *testing.T) {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, savedFile, "x"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		bubble(t, 10*time.Second, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80")}, func(t *testing.T, r *rig) {
+			r.want(t, webA)
+			r.log.wantOnce(t, "saved endpoints cannot be used")
+		})
+	})
+}
+
+func TestStateThatCannotBeWrittenIsSaidOnceAndTriedAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	write(t, dir, "in the way")
+	var replies []reply
+	for i := range 40 {
+		replies = append(replies, after(time.Second, ok(20+i, fmt.Sprint("a ", 80+i))))
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, &fake{script: map[string][]reply{"web": replies}}, ConsulOptions{StateDir: dir})
+		time.Sleep(50 * time.Second)
+		r.log.wantOnce(t, "endpoints cannot be saved")
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Second)
+		r.log.wantOnce(t, "endpoints are saved again")
+		if !strings.Contains(string(savedIn(t, dir)), ":119") {
+			t.Errorf("saved %s", savedIn(t, dir))
+		}
+		r.stop()
+	})
+}
+
+func TestStateIsWrittenAtMostOnceASecond(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(filepath.Join(t.TempDir(), "state"), (&journal{}).logger(0))
+		var writes atomic.Int32
+		go s.run(t.Context(), func() []savedSet { writes.Add(1); return nil })
+		for range 1000 {
+			s.changed()
+			time.Sleep(10 * time.Millisecond)
+		}
+		before := writes.Load()
+		if before < 9 || before > 12 {
+			t.Errorf("%d writes in 10 s, want about 10", before)
+		}
+		time.Sleep(time.Hour)
+		if n := writes.Load() - before; n > 1 {
+			t.Errorf("%d writes while nothing changed", n)
+		}
+	})
+}
+
+// What changed in the last moment is saved too.
+func TestStateIsWrittenAtTheEnd(t *testing.T) {
+	dir := t.TempDir()
+	bubble(t, 1500*time.Millisecond, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80"), after(time.Second/4, ok(21, "a 80", "b 81")), after(time.Second, ok(22, "a 80", "c 82"))},
+		func(t *testing.T, r *rig) {})
+	if got := string(savedIn(t, dir)); !strings.Contains(got, ":82") || strings.Contains(got, ":81") {
+		t.Errorf("saved %s", got)
+	}
+}
+
+func TestServicesThatWentAreSavedNoMore(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{script: map[string][]reply{"web": {ok(20, "a 80")}, "db": {ok(30, "b 81")}}}
+		r := start(t, f, ConsulOptions{StateDir: dir, Watches: watchesOf("web", "db")})
+		time.Sleep(5 * time.Second)
+		if err := r.consul.Apply(watchesOf("db")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		r.stop()
+	})
+	if got := string(savedIn(t, dir)); strings.Contains(got, ":80") || !strings.Contains(got, ":81") {
+		t.Errorf("saved %s", got)
+	}
+}
