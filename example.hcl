@@ -109,10 +109,21 @@ service "web" {
     # An expression in Consul's filter language.
     filter = "Service.Meta.version == `2`"
 
+    # Instances count whose checks, their own and their node's, are all in one of these statuses: "passing", which is always among them, and
+    # "warning". Each gets the share of connections that Consul's Weights say for its status.
+    statuses = ["passing"]
+
+    # When nothing is left, or more than max_drop percent of three or more instances vanish at once, Consul's servers are asked again, for a
+    # consistent answer. If they say the same, what vanished stays in use for drop_hold, unless it fails to answer; new instances are
+    # taken in at once, and instances in maintenance leave at once. max_drop = 0 holds each loss, 100 only the loss of all; drop_hold = "0s" holds nothing.
+    max_drop  = 50
+    drop_hold = "10s"
+
     # Instances of this datacenter.
     # datacenter = "dc2"
 
-    # Have Consul sort the instances by distance from this node; _agent is the local one. round_robin takes no notice of the order.
+    # Have Consul sort the instances by distance from this node; _agent is the local one. round_robin takes no notice of the order. It costs:
+    # such a query is answered by Consul's servers instead of the agent's own view of the catalog, each time that the service changes.
     # near = "_agent"
   }
 }

@@ -27,6 +27,9 @@ const (
 	DefaultIdleTimeoutUDP   = time.Minute
 	DefaultHalfCloseTimeout = 5 * time.Minute
 	DefaultMaxSessions      = 65536
+	DefaultConsulAddress    = "127.0.0.1:8500"
+	DefaultMaxDrop          = 50 // percent
+	DefaultDropHold         = 10 * time.Second
 	DefaultMaxFails         = 2
 	DefaultMinAvailable     = 50
 	DefaultMaxQueue         = 1024
@@ -35,8 +38,7 @@ const (
 	DefaultCheckTimeout     = 2 * time.Second
 
 	// AnyResponses stands for any number of responses, which is the default.
-	AnyResponses         = -1
-	DefaultConsulAddress = "127.0.0.1:8500"
+	AnyResponses = -1
 )
 
 // A Config is a whole configuration, defaulted and valid.
@@ -125,6 +127,10 @@ type ConsulQuery struct {
 	Filter     string
 	Datacenter string
 	Near       string
+	Statuses   []string // of "passing" and "warning", the first at least
+
+	MaxDrop  int           // percent of the set that may vanish at once without being held back
+	DropHold time.Duration // how long what vanished is held; zero: not at all
 
 	FilterRange hcl.Range // of the filter's text, for what Consul says of it; zero when there is none
 }

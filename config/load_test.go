@@ -61,7 +61,7 @@ func TestSmallestConfigGetsDefaults(t *testing.T) {
 			MinAvailable:     50,
 			MaxQueue:         1024,
 			QueueTimeout:     5 * time.Second,
-			Consul:           &ConsulQuery{Service: "web"},
+			Consul:           &ConsulQuery{Service: "web", Statuses: []string{"passing"}, MaxDrop: 50, DropHold: 10 * time.Second},
 		}},
 	}
 	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })}
@@ -104,6 +104,9 @@ service "b" {
     filter     = "Service.Meta.version == `+"`2`"+`"
     datacenter = "dc2"
     near       = "_agent"
+    statuses   = ["passing", "warning"]
+    max_drop   = 0
+    drop_hold  = "0s"
   }
 }
 service "a" {
@@ -144,8 +147,9 @@ service "a" {
 			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second, IdleTimeout: 2 * time.Minute,
 			HalfCloseTimeout: 5 * time.Minute, MaxSessions: 7, Responses: 0, Requests: 1,
 			Balance: SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
-			Check:  &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
-			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`", Datacenter: "dc2", Near: "_agent"},
+			Check: &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
+			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`", Datacenter: "dc2", Near: "_agent",
+				Statuses: []string{"passing", "warning"}, MaxDrop: 0, DropHold: 0},
 		}},
 	}
 	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })}

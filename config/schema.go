@@ -32,7 +32,7 @@ func checkSchema() *hcl.BodySchema {
 }
 
 func querySchema() *hcl.BodySchema {
-	return arguments("service", "tags", "filter", "datacenter", "near")
+	return arguments("service", "tags", "filter", "datacenter", "near", "statuses", "max_drop", "drop_hold")
 }
 
 func staticSchema() *hcl.BodySchema {

@@ -123,31 +123,3 @@ func (l *loader) endpoints(b *block, s *Service) {
 		s.Consul = l.query(query, s.Name)
 	}
 }
-
-// query reads a service's consul block; b is nil if there is none.
-func (l *loader) query(b *block, name string) *ConsulQuery {
-	q := &ConsulQuery{Service: name}
-	if b == nil {
-		return q
-	}
-	if v, ok := b.text("service"); ok {
-		q.Service = v
-	}
-	q.Datacenter, _ = b.text("datacenter")
-	q.Near, _ = b.text("near")
-	var ok bool
-	if q.Filter, ok = b.text("filter"); ok {
-		q.FilterRange = *b.rangeOf("filter")
-	}
-	for _, expr := range b.items("tags", `["v2"]`) {
-		v, ok := l.evaluate("tags", expr, cty.String, "write each tag in quotes")
-		switch {
-		case !ok:
-		case v.AsString() == "":
-			l.problem(expr.Range().Ptr(), "Empty value", "A tag cannot be empty. Remove it.")
-		default:
-			q.Tags = append(q.Tags, v.AsString())
-		}
-	}
-	return q
-}

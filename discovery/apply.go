@@ -104,6 +104,7 @@ func (c *Consul) retireLocked(w *watch) {
 type wanted struct {
 	key      string
 	query    Query // normalized
+	guard    Guard // with defaults
 	services []string
 }
 
@@ -124,9 +125,11 @@ func distinct(watches []Watch, datacenter string) ([]*wanted, error) {
 			return nil, fmt.Errorf("two watches for service %q", one.Service)
 		}
 		seen[one.Service] = true
-		w := byKey[q.key()]
+		guard := one.Guard.withDefaults()
+		key := fmt.Sprint(q.key(), guard)
+		w := byKey[key]
 		if w == nil {
-			w = &wanted{key: q.key(), query: q}
+			w = &wanted{key: key, query: q, guard: guard}
 			byKey[w.key] = w
 			all = append(all, w)
 		}

@@ -62,10 +62,16 @@ func newClient(o ConsulOptions, base url.URL, rt http.RoundTripper) (*client, er
 	}, nil
 }
 
-// health asks for the instances that q selects. With an index other than zero Consul answers once its state is past that index, or
-// wait is over. What is returned besides a nil error is whole: it was read to its end and parsed.
-func (c *client) health(ctx context.Context, q Query, index uint64, wait time.Duration) (answer, error) {
-	values := q.values(index, wait)
+// An ask is how a query is asked.
+type ask struct {
+	index      uint64        // other than zero: Consul answers once its state is past that index, or wait is over
+	wait       time.Duration // with an index
+	consistent bool          // without an index: the leader makes sure that it still is one
+}
+
+// health asks for the instances that q selects. What is returned besides a nil error is whole: it was read to its end and parsed.
+func (c *client) health(ctx context.Context, q Query, how ask) (answer, error) {
+	values := q.values(how)
 	if c.namespace != "" {
 		values.Set("ns", c.namespace)
 	}

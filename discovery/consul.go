@@ -130,10 +130,13 @@ func (c *Consul) collect() []savedSet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var sets []savedSet
+	seen := map[string]bool{}
 	for _, w := range c.watches {
+		key := c.savedKey(w)
 		w.sending.Lock()
-		if w.published || w.restored {
-			sets = append(sets, savedSet{query: c.savedKey(w), changed: w.changed, endpoints: w.endpoints})
+		if (w.published || w.restored) && !seen[key] { // watches may differ in their guards only
+			seen[key] = true
+			sets = append(sets, savedSet{query: key, changed: w.changed, endpoints: w.endpoints})
 		}
 		w.sending.Unlock()
 	}
@@ -169,7 +172,7 @@ func (c *Consul) watching() int {
 func (c *Consul) Check(ctx context.Context, q Query) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, deadlineGrace, &timeoutError{deadlineGrace})
 	defer cancel()
-	_, err := c.client.health(ctx, q.normalize(c.options.Datacenter), 0, 0)
+	_, err := c.client.health(ctx, q.normalize(c.options.Datacenter), ask{})
 	switch {
 	case err == nil:
 		return nil

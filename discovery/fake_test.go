@@ -30,11 +30,11 @@ type fake struct {
 	script map[string][]reply // by service
 	always reply              // instead of a script
 	ping   reply              // for requests that are no queries; nil: answered
-	asked  []ask
+	asked  []asked
 }
 
-// An ask is a query that the fake has seen.
-type ask struct {
+// An asked is a query that the fake has seen.
+type asked struct {
 	service, index string
 	at             time.Time
 	values         url.Values
@@ -47,7 +47,7 @@ func (f *fake) RoundTrip(req *http.Request) (*http.Response, error) {
 	do := f.ping
 	if query {
 		v := req.URL.Query()
-		f.asked = append(f.asked, ask{service, v.Get("index"), time.Now(), v, req.Header})
+		f.asked = append(f.asked, asked{service, v.Get("index"), time.Now(), v, req.Header})
 		do = f.always
 		if script := f.script[service]; len(script) > 0 {
 			do, f.script[service] = script[0], script[1:]
@@ -61,7 +61,7 @@ func (f *fake) RoundTrip(req *http.Request) (*http.Response, error) {
 	return do(req)
 }
 
-func (f *fake) asks() []ask {
+func (f *fake) asks() []asked {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.asked)

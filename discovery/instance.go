@@ -34,16 +34,17 @@ type service struct {
 
 type weights struct{ Passing, Warning int }
 
-type check struct{ CheckID, Status string }
+type check struct{ CheckID, Name, Status, Notes, Output string }
 
 // An instances value is what one answer of Consul comes to.
 type instances struct {
 	endpoints  []lb.Endpoint     // sorted by ID; no ID and no address twice
-	bad        map[string]string // instances that cannot be dialled: why, by ID; nil: none
+	all        []Instance        // every one in the answer, sorted by ID
+	bad        map[string]string // instances that would be in endpoints if they could be dialled: why not, by ID; nil: none
 	duplicates int               // further registrations of addresses that are in endpoints
 }
 
-// passingOnly is the statuses argument of convert for queries that ask for healthy instances.
+// passingOnly are the statuses of queries that name none.
 var passingOnly = []string{api.HealthPassing}
 
 // convert turns entries into endpoints. Only instances in one of statuses count: the status of an instance is the worst of its
@@ -53,45 +54,66 @@ var passingOnly = []string{api.HealthPassing}
 // ID. It becomes one endpoint: its healthiest registration counts, and of equals that with the lowest ID, weight included.
 // Adding weights up would double the load on it.
 func convert(entries []*entry, statuses []string) instances {
-	var in instances
-	type candidate struct {
-		lb.Endpoint
-		rank int // of its status, lower is healthier
-	}
-	var all []candidate
+	in := instances{all: make([]Instance, 0, len(entries))}
 	for _, e := range entries {
-		id := entryID(e)
-		endpoint, err := convertOne(e)
-		if err != nil {
+		in.all = append(in.all, convertOne(e, statuses))
+	}
+	slices.SortStableFunc(in.all, func(a, b Instance) int {
+		return cmp.Or(cmp.Compare(rank(a.Status), rank(b.Status)), strings.Compare(a.ID, b.ID))
+	})
+	ids, addresses := map[string]bool{}, map[string]string{}
+	for i := range in.all {
+		one := &in.all[i]
+		switch {
+		case one.Out == OutAddress:
 			if in.bad == nil {
 				in.bad = map[string]string{}
 			}
-			in.bad[id] = err.Error()
+			in.bad[one.ID] = one.Detail
+			continue
+		case one.Out != "":
 			continue
 		}
-		status := aggregate(e.Checks)
-		if !slices.Contains(statuses, status) {
-			continue
-		}
-		if endpoint.Weight = e.Service.Weights.in(status); endpoint.Weight > 0 {
-			endpoint.ID = id
-			all = append(all, candidate{endpoint, rank(status)})
-		}
-	}
-	slices.SortStableFunc(all, func(a, b candidate) int {
-		return cmp.Or(cmp.Compare(a.rank, b.rank), strings.Compare(a.ID, b.ID))
-	})
-	ids, addresses := map[string]bool{}, map[string]bool{}
-	for _, c := range all {
-		if address := c.Address(); ids[c.ID] || addresses[address] {
+		address := one.Address()
+		if other, taken := addresses[address]; taken || ids[one.ID] {
 			in.duplicates++
-		} else {
-			ids[c.ID], addresses[address] = true, true
-			in.endpoints = append(in.endpoints, c.Endpoint)
+			one.Out, one.Detail = OutDuplicate, fmt.Sprintf("%s has the same address", other)
+			continue
 		}
+		ids[one.ID], addresses[address] = true, one.ID
+		in.endpoints = append(in.endpoints, one.Endpoint)
 	}
 	slices.SortFunc(in.endpoints, func(a, b lb.Endpoint) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortStableFunc(in.all, func(a, b Instance) int { return strings.Compare(a.ID, b.ID) })
 	return in
+}
+
+// convertOne returns what e comes to if it is looked at alone.
+func convertOne(e *entry, statuses []string) Instance {
+	one := Instance{Status: api.HealthPassing}
+	var worst *check
+	if e != nil {
+		one.Status, worst = aggregate(e.Checks)
+	}
+	endpoint, err := endpointOf(e)
+	endpoint.ID = entryID(e)
+	one.Endpoint = endpoint
+	if worst != nil {
+		one.Detail = worst.text()
+	}
+	switch {
+	case worst != nil && worst.isMaintenance():
+		one.Out = OutMaintenance
+	case !slices.Contains(statuses, one.Status):
+		one.Out = OutStatus
+	case err != nil:
+		one.Out, one.Detail = OutAddress, err.Error()
+	default:
+		if one.Weight = e.Service.Weights.in(one.Status); one.Weight <= 0 {
+			one.Out = OutWeight
+		}
+	}
+	return one
 }
 
 // entryID is the node's name and the service's ID, which together are unique in a catalog. Service IDs alone are unique on their
@@ -107,9 +129,9 @@ func entryID(e *entry) string {
 	return strings.NewReplacer("%", "%25", "/", "%2F").Replace(name) + "/" + id
 }
 
-// convertOne returns the endpoint of e without ID and weight. Consul hands out whatever was registered, so all of it is checked
+// endpointOf returns the endpoint of e without ID and weight. Consul hands out whatever was registered, so all of it is checked
 // here. An error says why e cannot be dialled.
-func convertOne(e *entry) (lb.Endpoint, error) {
+func endpointOf(e *entry) (lb.Endpoint, error) {
 	switch {
 	case e == nil || e.Node == nil || e.Service == nil:
 		return lb.Endpoint{}, errors.New("has no node or no service")
@@ -179,20 +201,48 @@ func isHostRune(r rune) bool {
 	return r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
 }
 
-// aggregate returns the status that checks come to: the worst of them, passing if there are none, and critical for one that is
-// unknown. An instance or node in maintenance has a critical check for it.
-func aggregate(checks []check) string {
-	worst := api.HealthPassing
-	for _, c := range checks {
+// aggregate returns the status that checks come to, and the check that is to blame for it: the worst of them, passing and nil if there
+// are none that are worse, and critical for a status that is unknown. An instance or node in maintenance has a critical check for it, and
+// that one is to blame before all others.
+func aggregate(checks []check) (string, *check) {
+	status := api.HealthPassing
+	var worst *check
+	for i := range checks {
+		c := &checks[i]
 		switch c.Status {
 		case api.HealthPassing:
 		case api.HealthWarning:
-			worst = api.HealthWarning
+			if worst == nil {
+				status, worst = api.HealthWarning, c
+			}
 		default:
-			return api.HealthCritical
+			if status != api.HealthCritical || c.isMaintenance() {
+				status, worst = api.HealthCritical, c
+			}
 		}
 	}
-	return worst
+	return status, worst
+}
+
+// isMaintenance tells whether c is there because somebody has put the instance or its node into maintenance.
+func (c *check) isMaintenance() bool {
+	return strings.HasPrefix(c.CheckID, api.ServiceMaintPrefix) || c.CheckID == api.NodeMaint
+}
+
+// text is what c says, in a line.
+func (c *check) text() string {
+	name, output := c.CheckID, c.Output
+	if c.Name != "" {
+		name = c.Name
+	}
+	if output == "" {
+		output = c.Notes
+	}
+	text := fmt.Sprintf("check %q is %s", name, c.Status)
+	if output != "" {
+		text += ": " + output
+	}
+	return readable(text)
 }
 
 const maxWeight = 65535 // that Consul allows

@@ -144,8 +144,35 @@ func TestWeightFollowsStatus(t *testing.T) {
 func TestMaintenanceIsOut(t *testing.T) {
 	e := instance("a", "10.0.0.1", 80, "passing")
 	e.Checks = append(e.Checks, check{CheckID: "_service_maintenance:a", Status: "critical"})
-	if in := convert([]*entry{e}, passingOnly); len(in.endpoints) != 0 || in.bad != nil {
+	if in := convert([]*entry{e}, passingOnly); len(in.endpoints) != 0 || in.bad != nil || in.all[0].Out != OutMaintenance {
 		t.Errorf("got %+v", in)
+	}
+}
+
+func TestInstancesKnowWhyTheyAreOut(t *testing.T) {
+	failing := instance("a", "10.0.0.1", 80, "passing", "warning", "critical", "critical")
+	failing.Checks[2].Name, failing.Checks[2].Output = "http", "HTTP GET: 500\n\x1b[31mInternal Server Error"
+	resting := instance("b", "10.0.0.2", 80, "critical")
+	resting.Checks = append(resting.Checks, check{CheckID: "_node_maintenance", Status: "critical", Notes: "new disk"})
+	warned := instance("c", "10.0.0.3", 80, "warning")
+	warned.Service.Weights.Warning = 0
+	twice := instance("e", "10.0.0.4", 80)
+	all := []*entry{warned, twice, instance("f", "10.0.0.300", 80), instance("g", "", 0, "critical"), resting, failing, instance("d", "10.0.0.4", 80)}
+	var got []string
+	for _, one := range convert(all, []string{api.HealthPassing, api.HealthWarning}).all {
+		got = append(got, fmt.Sprintf("%s %s %s: %s", one.ID, one.Status, one.Out, one.Detail))
+	}
+	want := []string{
+		`n/a critical status: check "http" is critical: HTTP GET: 500 [31mInternal Server Error`,
+		`n/b critical maintenance: check "_node_maintenance" is critical: new disk`,
+		`n/c warning weight: check "c0" is warning`,
+		`n/d passing : `,
+		`n/e passing duplicate: n/d has the same address`,
+		`n/f passing address: address "10.0.0.300" is neither an IP address nor a host name`,
+		`n/g critical status: check "c0" is critical`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 

@@ -65,19 +65,21 @@ type TLSOptions struct {
 	InsecureSkipVerify bool   // do not look at the agent's certificate at all
 }
 
-// A Query selects instances in the catalog: those of Service that are healthy and have all Tags and pass Filter.
+// A Query selects instances in the catalog: those of Service that have all Tags, pass Filter and are in one of Statuses.
 type Query struct {
 	Service    string   // Consul's name of the service; case does not matter
 	Tags       []string // an instance must have all of them; case does not matter
 	Filter     string   // expression in Consul's filter language; empty: none
 	Datacenter string   // empty: that of ConsulOptions
+	Statuses   []string // "passing" and "warning": the worst status that a check of an instance or its node may have; empty: passing
 	Near       string   // node to sort by distance from, "_agent" for the agent's; the set is the same, but it is read from the servers
 }
 
-// A Watch says that Consul's answers to Query are the endpoints of Service. Watches whose queries come to the same share one.
+// A Watch says that Consul's answers to Query are the endpoints of Service. Watches whose queries and guards come to the same share one.
 type Watch struct {
 	Service string // Lictor's name of the service
 	Query   Query  // with an empty Query.Service: the service called Service
+	Guard   Guard
 }
 
 // The options' defaults, and the figures that are nobody's to choose.
@@ -103,6 +105,9 @@ const (
 	// rampStep is the time between the first queries of two watches. All at once they would each dial a connection of their own,
 	// even if HTTP/2 could carry them all on one: 1,000 queries at once made 589 connections, and 1 ms apart 7.
 	rampStep = time.Millisecond
+
+	// minWait is the shortest wait that is asked for: Consul takes none at all to mean five minutes.
+	minWait = 10 * time.Millisecond
 
 	maxConns     = 1000     // to an agent that are kept while idle
 	maxBody      = 64 << 20 // bytes of an answer; 10,000 instances take about 20 MB

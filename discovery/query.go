@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // normalize returns q with nothing left in it that makes no difference, and datacenter in place of an empty one. Equal answers can
@@ -20,6 +19,10 @@ func (q Query) normalize(datacenter string) Query {
 	}
 	slices.Sort(tags)
 	q.Tags = slices.Compact(tags)
+	if len(q.Statuses) == 0 {
+		q.Statuses = passingOnly
+	}
+	q.Statuses = slices.Compact(slices.Sorted(slices.Values(q.Statuses)))
 	if q.Datacenter == "" {
 		q.Datacenter = datacenter
 	}
@@ -29,7 +32,7 @@ func (q Query) normalize(datacenter string) Query {
 // key is the same for normalized queries that Consul answers alike. Names of services differ in case only for the eye.
 func (q Query) key() string {
 	q.Service = strings.ToLower(q.Service)
-	return fmt.Sprintf("%q", []any{q.Service, q.Tags, q.Filter, q.Datacenter, q.Near})
+	return fmt.Sprintf("%q", []any{q.Service, q.Tags, q.Filter, q.Datacenter, q.Near, q.Statuses})
 }
 
 // path is where the API answers q, escaped.
@@ -37,9 +40,10 @@ func (q Query) path() string {
 	return "/v1/health/service/" + url.PathEscape(q.Service)
 }
 
-// values are the URL parameters of q. With an index other than zero Consul may hold the query for up to wait.
-func (q Query) values(index uint64, wait time.Duration) url.Values {
-	v := url.Values{"passing": {"1"}}
+// values are the URL parameters of q. The instances that are
+// not healthy are asked for too: somebody may want to know why they are out.
+func (q Query) values(how ask) url.Values {
+	v := url.Values{}
 	for _, tag := range q.Tags {
 		v.Add("tag", tag)
 	}
@@ -51,9 +55,12 @@ func (q Query) values(index uint64, wait time.Duration) url.Values {
 	set("filter", q.Filter)
 	set("dc", q.Datacenter)
 	set("near", q.Near)
-	if index != 0 {
-		v.Set("index", strconv.FormatUint(index, 10))
-		v.Set("wait", strconv.FormatInt(wait.Milliseconds(), 10)+"ms")
+	switch {
+	case how.index != 0:
+		v.Set("index", strconv.FormatUint(how.index, 10))
+		v.Set("wait", strconv.FormatInt(how.wait.Milliseconds(), 10)+"ms")
+	case how.consistent:
+		v.Set("consistent", "1")
 	}
 	return v
 }

@@ -162,7 +162,7 @@ func (r *rig) wantLast(t *testing.T, want string) {
 func TestRealConsulFollowed(t *testing.T) {
 	t.Parallel()
 	a := startAgent(t, "")
-	r := followNew(t, ConsulOptions{Address: a.address, Watches: []Watch{{Service: "web", Query: Query{Tags: []string{"V2"}, Filter: "Service.Meta.x != y"}}}})
+	r := followNew(t, ConsulOptions{Address: a.address, Watches: []Watch{{Service: "web", Guard: Guard{Hold: -1}, Query: Query{Tags: []string{"V2"}, Filter: "Service.Meta.x != y"}}}})
 	r.wantLast(t, "web:")
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80, Tags: []string{"v2"}})
 	r.wantLast(t, "web: n/a=127.0.0.1:80")

@@ -124,7 +124,7 @@ func decodeEndpoint(e savedEndpointJSON) (lb.Endpoint, error) {
 		return lb.Endpoint{}, err
 	}
 	// Held to the same rules as what Consul sends.
-	endpoint, err := convertOne(&entry{Node: &node{}, Service: &service{Address: host, Port: int(number)}})
+	endpoint, err := endpointOf(&entry{Node: &node{}, Service: &service{Address: host, Port: int(number)}})
 	switch {
 	case err != nil:
 		return lb.Endpoint{}, err

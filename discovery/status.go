@@ -13,13 +13,15 @@ type WatchStatus struct {
 	LastSuccess time.Time // when the set was last known to be right; zero: never
 	LastChange  time.Time // when the set last changed; zero: nothing was published yet
 	Saved       time.Time // when the set last changed, if it is one that an earlier process has saved and Consul has not answered yet
+	HeldUntil   time.Time // when the first of those that are held is let go, if Consul still says so then; zero: none is held
 	Error       string    // of the last query; empty if it succeeded
 	ErrorSince  time.Time // when the first of the queries failed that failed without a success since; zero: Error is empty
 
 	Index   uint64 // in Consul's state that the next query asks with; zero: it asks the servers without
 	Backend string // who answered last: "streaming" is the agent's own view, "blocking-query" the servers
 
-	Endpoints  int // in the set
+	Endpoints  int // in the set, with those that are held
+	Held       int // in the set although Consul does not name them any more, or not as healthy: see Guard
 	Bad        int // instances left out of it because they cannot be dialled
 	Duplicates int // instances left out of it because their address is in it already
 
@@ -49,6 +51,6 @@ func (w *watch) snapshot() WatchStatus {
 	s := w.status
 	s.Services = slices.Clone(*w.services.Load())
 	s.Query = w.query
-	s.Query.Tags = slices.Clone(w.query.Tags)
+	s.Query.Tags, s.Query.Statuses = slices.Clone(w.query.Tags), slices.Clone(w.query.Statuses)
 	return s
 }

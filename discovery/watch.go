@@ -35,6 +35,9 @@ type watch struct {
 	index    uint64            // to ask with; zero: ask the servers
 	lastFull time.Time         // when the servers were asked last with success
 	resync   time.Duration     // after lastFull
+	confirm  bool              // the next query is to be answered by a leader that is sure of itself
+	holder   holder            // what is held back
+	held     int               // how many were held back when that was last logged
 	doubted  time.Time         // when an answer was last not believed
 	fails    int               // queries that failed since the last that did not
 	failing  time.Time         // when the first of those failed
@@ -54,7 +57,7 @@ type watch struct {
 }
 
 func newWatch(c *Consul, o *wanted) *watch {
-	w := &watch{key: o.key, query: o.query, consul: c}
+	w := &watch{key: o.key, query: o.query, consul: c, holder: holder{guard: o.guard}}
 	if s, found := c.restored[c.savedKey(w)]; found {
 		w.endpoints, w.changed, w.restored = s.endpoints, s.changed, true
 		w.status.Endpoints, w.status.Saved = len(s.endpoints), s.changed
@@ -82,7 +85,7 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	if w.resync > 0 && time.Since(w.lastFull) > w.resync {
 		w.index = 0
 	}
-	asked := w.index
+	asked, confirmed := w.index, w.confirm
 	a, err := w.ask(ctx)
 	switch {
 	case ctx.Err() != nil:
@@ -93,10 +96,15 @@ func (w *watch) step(ctx context.Context) time.Duration {
 		return w.failed(errFiltered)
 	case a.index < asked:
 		return w.doubt("index went back", asked, a)
-	case asked != 0 && len(a.entries) == 0 && len(w.endpoints) > 0:
-		// A token that lost a right looks like this too, at a good index, and only the servers say that they left something out.
-		return w.doubt("set came back empty", asked, a)
 	}
+	in := convert(a.entries, w.query.Statuses)
+	set, ok := w.holder.judge(time.Now(), w.endpoints, in, confirmed)
+	if !ok {
+		// A token that lost a right looks like this too, at a good index, and only the servers say that they left something out.
+		w.confirm = true
+		return w.doubt("set is sharply smaller", asked, a)
+	}
+	w.confirm = false
 	w.index = max(a.index, 1) // zero would make the next query return at once, and so on for ever
 	if asked == 0 {
 		w.lastFull = time.Now()
@@ -104,9 +112,9 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	} else {
 		w.backoff.reset()
 	}
-	in := convert(a.entries, passingOnly)
 	w.logBad(in.bad)
-	w.publish(in.endpoints)
+	w.logHeld(len(in.endpoints))
+	w.publish(set)
 	w.succeeded(a, in)
 	return 0
 }
@@ -116,7 +124,7 @@ func (w *watch) step(ctx context.Context) time.Duration {
 func (w *watch) ask(ctx context.Context) (answer, error) {
 	var wait time.Duration
 	if w.index != 0 {
-		wait = jitter(w.consul.options.Wait)
+		wait = w.wait(time.Now())
 		var end context.CancelFunc
 		ctx, end = w.consul.epoch.bound(ctx)
 		defer end()
@@ -125,11 +133,21 @@ func (w *watch) ask(ctx context.Context) (answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, &timeoutError{limit})
 	defer cancel()
 	w.count(func(s *WatchStatus) { s.Queries++ })
-	a, err := w.consul.client.health(ctx, w.query, w.index, wait)
+	a, err := w.consul.client.health(ctx, w.query, ask{index: w.index, wait: wait, consistent: w.confirm})
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return a, err
+}
+
+// wait is how long Consul may hold the next query. When something is held back, its answer is to come when that is to be let go: what is
+// held goes only on Consul's word, so that it stays if Consul has been lost meanwhile.
+func (w *watch) wait(now time.Time) time.Duration {
+	wait := jitter(w.consul.options.Wait)
+	if next := w.holder.next(); !next.IsZero() {
+		wait = min(wait, max(next.Sub(now), minWait))
+	}
+	return wait
 }
 
 // failed deals with a query that had no answer, and returns how long to wait. The endpoints stay.
@@ -179,7 +197,8 @@ func (w *watch) succeeded(a answer, in instances) {
 		s.Error, s.ErrorSince = "", time.Time{}
 		s.LastSuccess = time.Now()
 		s.Index, s.Backend = w.index, a.backend
-		s.Endpoints, s.Bad, s.Duplicates = len(in.endpoints), len(in.bad), in.duplicates
+		s.Endpoints, s.Bad, s.Duplicates = len(w.endpoints), len(in.bad), in.duplicates
+		s.Held, s.HeldUntil = len(w.holder.until), w.holder.next()
 	})
 	w.consul.troubles.leave(w)
 }
@@ -214,6 +233,18 @@ func (w *watch) logBad(bad map[string]string) {
 		}
 	}
 	w.bad = bad
+}
+
+// logHeld logs that endpoints are held back, or no longer, while Consul knows so many.
+func (w *watch) logHeld(known int) {
+	before, now := w.held, len(w.holder.until)
+	w.held = now
+	switch {
+	case before == 0 && now > 0:
+		w.log().Warn("most instances have vanished at once, they stay in use for now", "vanished", now, "left", known, "drop_hold", w.holder.guard.Hold)
+	case before > 0 && now == 0:
+		w.log().Info("no vanished instances are kept in use any more", "instances", known)
+	}
 }
 
 // name is how the watch's services appear in a log line.

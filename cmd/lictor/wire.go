@@ -28,7 +28,16 @@ func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions
 
 // queryOf is a service's query as discovery takes it.
 func queryOf(q config.ConsulQuery) discovery.Query {
-	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near}
+	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near, Statuses: q.Statuses}
+}
+
+// guardOf is how a service's set is kept from shrinking, as discovery takes it.
+func guardOf(q config.ConsulQuery) discovery.Guard {
+	guard := discovery.Guard{MaxDrop: q.MaxDrop, Hold: orNever(q.DropHold)}
+	if q.MaxDrop == 0 { // the configuration's zero is no percentage at all, the guard's is the default
+		guard.MaxDrop = -1
+	}
+	return guard
 }
 
 // newConsul returns the source of all services that are in Consul, or nil if there are none.
@@ -37,7 +46,7 @@ func newConsul(cfg *config.Config, logger hclog.Logger) (*discovery.Consul, erro
 	options.StateDir = cfg.StateDir
 	for _, s := range cfg.Services {
 		if s.Consul != nil {
-			options.Watches = append(options.Watches, discovery.Watch{Service: s.Name, Query: queryOf(*s.Consul)})
+			options.Watches = append(options.Watches, discovery.Watch{Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul)})
 		}
 	}
 	if len(options.Watches) == 0 {

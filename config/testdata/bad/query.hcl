@@ -15,3 +15,18 @@ service "api" {
     near = node
   }
 }
+service "trust" {
+  listen = 9002
+  consul {
+    statuses  = ["passing", "warn"]
+    max_drop  = 101
+    drop_hold = 10
+  }
+}
+service "ailing" {
+  listen = 9003
+  consul {
+    statuses = ["warning"]
+    max_drop = "half"
+  }
+}

@@ -1,0 +1,200 @@
+package discovery
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// said is what Consul says: instances by name, at port 80 and up of their first letter; a name that ends in ! is in maintenance, one that
+// ends in ? is critical, and "x=a" is x at the address of a.
+func said(names ...string) instances {
+	var entries []*entry
+	for _, name := range names {
+		bare, at, renamed := strings.Cut(strings.TrimRight(name, "!?"), "=")
+		if !renamed {
+			at = bare
+		}
+		e := instance(bare, "10.0.0.1", int(at[0]))
+		switch {
+		case strings.HasSuffix(name, "!"):
+			e.Checks = []check{{CheckID: "_node_maintenance", Status: "critical"}}
+		case strings.HasSuffix(name, "?"):
+			e.Checks = []check{{CheckID: "tcp", Status: "critical"}}
+		}
+		entries = append(entries, e)
+	}
+	return convert(entries, passingOnly)
+}
+
+func namesOf(endpoints []lb.Endpoint) string {
+	var b strings.Builder
+	for _, e := range endpoints {
+		b.WriteString(strings.TrimPrefix(e.ID, "n/"))
+	}
+	return b.String()
+}
+
+func TestHolder(t *testing.T) {
+	type step struct {
+		after time.Duration // since the step before
+		says  string        // names, separated by spaces
+		want  string        // names; "?" before them: only once confirmed
+	}
+	tests := []struct {
+		name  string
+		guard Guard
+		steps []step
+	}{
+		{"one at a time", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "a b c", "abc"}, {1, "a b", "ab"}, {1, "a", "a"}}},
+		{"half of them is not more than half", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "a b", "ab"}}},
+		{"two of three", Guard{}, []step{{0, "a b c", "abc"}, {1, "a", "?abc"}, {9 * time.Second, "a", "abc"}, {time.Second, "a", "a"}}},
+		{"the last", Guard{}, []step{{0, "a", "a"}, {1, "", "?a"}, {10 * time.Second, "", ""}, {1, "", ""}}},
+		{"critical is gone too", Guard{}, []step{{0, "a b", "ab"}, {1, "a? b?", "?ab"}, {10 * time.Second, "a? b?", ""}}},
+		{"maintenance is meant", Guard{}, []step{{0, "a b c", "abc"}, {1, "a! b! c!", ""}}},
+		{"maintenance of a held one", Guard{}, []step{{0, "a b c", "abc"}, {1, "", "?abc"}, {1, "b!", "ac"}}},
+		{"new ones are not held", Guard{}, []step{{0, "a b c", "abc"}, {1, "d", "?abcd"}, {1, "d e", "abcde"}, {10 * time.Second, "d e", "de"}}},
+		{"back again", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "a", "?abcd"}, {1, "a b c d", "abcd"}, {1, "a b c", "abc"}}},
+		{"a few back", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "", "?abcd"}, {1, "a b c", "abcd"}, {9 * time.Second, "a b c", "abcd"}, {time.Second, "a b c", "abc"}}},
+		{"more go while some are held", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "a", "?abcd"}, {4 * time.Second, "", "?abcd"},
+			{6 * time.Second, "", "a"}, {4 * time.Second, "", ""}}},
+		{"registered again under other IDs", Guard{}, []step{{0, "a b c", "abc"}, {1, "x=a y=b z=c", "xyz"}}},
+		{"held, then registered again under another ID", Guard{}, []step{{0, "a b c", "abc"}, {1, "", "?abc"}, {1, "x=a", "bcx"}}},
+		{"no holding", Guard{Hold: -1}, []step{{0, "a b c", "abc"}, {1, "a", "?a"}, {1, "", "?"}}},
+		{"each loss counts", Guard{MaxDrop: -1}, []step{{0, "a b c d", "abcd"}, {1, "a b c", "?abcd"}}},
+		{"each loss of three or more", Guard{MaxDrop: -1}, []step{{0, "a b", "ab"}, {1, "a", "a"}}},
+		{"only nothing counts", Guard{MaxDrop: 100}, []step{{0, "a b c d", "abcd"}, {1, "a", "a"}, {1, "", "?a"}}},
+		{"own figures", Guard{MaxDrop: 20, Hold: time.Minute}, []step{{0, "a b c d", "abcd"}, {1, "a b c", "?abcd"}, {59 * time.Second, "a b c", "abcd"}, {time.Second, "a b c", "abc"}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h := holder{guard: tt.guard.withDefaults()}
+			now := time.Now()
+			var set []lb.Endpoint
+			for i, s := range tt.steps {
+				now = now.Add(s.after)
+				in := said(strings.Fields(s.says)...)
+				want, doubted := strings.CutPrefix(s.want, "?")
+				next, ok := h.judge(now, set, in, false)
+				if ok == doubted {
+					t.Fatalf("step %d: believed at once: %v", i, ok)
+				}
+				if !ok {
+					next, ok = h.judge(now, set, in, true)
+				}
+				if got := namesOf(next); got != want || !ok {
+					t.Fatalf("step %d: got %q, %v, want %q", i, got, ok, want)
+				}
+				set = next
+			}
+		})
+	}
+}
+
+const four = "web: n/a=10.0.0.1:80 n/b=10.0.0.1:81 n/c=10.0.0.1:82 n/d=10.0.0.1:83"
+
+func TestSharpDropIsConfirmedAndHeld(t *testing.T) {
+	less := ok(21, "a 80")
+	replies := []reply{ok(20, "a 80", "b 81", "c 82", "d 83"), less, less, after(10*time.Second, less)}
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, &fake{script: map[string][]reply{"web": replies}}, ConsulOptions{})
+		time.Sleep(9 * time.Second)
+		r.want(t, four)
+		if s := r.status(); s.Held != 3 || s.Endpoints != 4 || s.Doubted != 1 || s.HeldUntil.IsZero() {
+			t.Errorf("status %+v", s)
+		}
+		asks := r.fake.asks()
+		if got, want := r.fake.indexes(), `"" "20" "" "21"`; got != want {
+			t.Fatalf("indexes %s, want %s", got, want)
+		}
+		if asks[0].values.Has("consistent") || !asks[2].values.Has("consistent") || asks[3].values.Get("wait") != "10000ms" {
+			t.Errorf("asked %v, %v, %v", asks[0].values, asks[2].values, asks[3].values)
+		}
+		time.Sleep(2 * time.Second)
+		r.want(t, four, webA)
+		if s := r.status(); s.Held != 0 || !s.HeldUntil.IsZero() || s.Endpoints != 1 {
+			t.Errorf("status %+v", s)
+		}
+		r.log.wantOnce(t, "most instances have vanished at once", "no vanished instances are kept")
+		r.stop()
+	})
+}
+
+// The servers correct what the agent had wrong, and nobody hears of it.
+func TestSharpDropThatIsNotConfirmed(t *testing.T) {
+	all := ok(22, "a 80", "b 81", "c 82", "d 83")
+	bubble(t, time.Minute, ConsulOptions{}, []reply{all, ok(23), all}, func(t *testing.T, r *rig) {
+		r.want(t, four)
+		if s := r.log.String(); strings.Contains(s, "vanished") {
+			t.Error(s)
+		}
+	})
+}
+
+// What is held goes on Consul's word only.
+func TestHeldStaysWhileConsulIsAway(t *testing.T) {
+	less, down := ok(21, "a 80"), status(500, "No cluster leader")
+	replies := []reply{ok(20, "a 80", "b 81", "c 82", "d 83"), less, less}
+	for range 10 {
+		replies = append(replies, down)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{script: map[string][]reply{"web": replies}}
+		r := start(t, f, ConsulOptions{})
+		time.Sleep(20 * time.Second)
+		r.want(t, four)
+		time.Sleep(2 * time.Minute)
+		r.want(t, four) // the script is over, and Consul hangs
+		r.stop()
+	})
+}
+
+// A Lictor that is restarted goes on holding what the last one held.
+func TestHeldOverARestart(t *testing.T) {
+	dir := t.TempDir()
+	less := ok(21, "a 80")
+	bubble(t, 5*time.Second, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80", "b 81", "c 82", "d 83"), less, less}, func(t *testing.T, r *rig) {
+		r.want(t, four)
+	})
+	bubble(t, 15*time.Second, ConsulOptions{StateDir: dir}, []reply{less, less, after(10*time.Second, less)}, func(t *testing.T, r *rig) {
+		if got := fmt.Sprint(lines(r.consul.Saved())); got != "[]" {
+			t.Errorf("saved set %s counts after an answer", got)
+		}
+		r.want(t, four, webA)
+	})
+}
+
+// A service that is scaled to zero and up again is served by what is new at once.
+func TestNewInstancesAreNotHeldBack(t *testing.T) {
+	replies := []reply{ok(20, "a 80"), ok(21), ok(21), after(time.Second, ok(22, "b 81")), after(10*time.Second, ok(22, "b 81"))}
+	bubble(t, 20*time.Second, ConsulOptions{}, replies, func(t *testing.T, r *rig) {
+		r.want(t, webA, webA+" n/b=10.0.0.1:81", webB)
+	})
+}
+
+// Thousands of queries must not follow from a set that stays sharply smaller.
+func TestHoldingIsNoReasonToAskMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		f := &fake{}
+		f.always = func(req *http.Request) (*http.Response, error) {
+			if n++; n == 1 {
+				return ok(20, "a 80", "b 81", "c 82")(req)
+			}
+			d, _ := time.ParseDuration(req.URL.Query().Get("wait"))
+			return after(d, ok(20))(req)
+		}
+		r := start(t, f, ConsulOptions{})
+		time.Sleep(90 * time.Second)
+		if len(f.asks()) > 7 {
+			t.Errorf("asked %s", f.indexes())
+		}
+		r.want(t, "web: n/a=10.0.0.1:80 n/b=10.0.0.1:81 n/c=10.0.0.1:82", "web:")
+		r.stop()
+	})
+}
