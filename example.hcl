@@ -39,6 +39,11 @@ consul {
   # The datacenter of all services that do not name their own. Left out: that of the agent.
   # datacenter = "dc1"
 
+  # How many queries may be under way at once where each takes a connection of its own, which is with every address but https://. The agent
+  # allows a host 200 connections (limits.http_max_conns_per_client), for all programs together. If there are more different queries than
+  # this, they take turns, and changes are seen up to 5 seconds later. Services that watch the same thing share a query.
+  max_watches = 150
+
   # For an address with https:// only.
   # tls {
   #   ca_file              = "/etc/lictor/ca.pem"   # who signs Consul's certificate; or a directory of such:

@@ -28,6 +28,7 @@ const (
 	DefaultHalfCloseTimeout = 5 * time.Minute
 	DefaultMaxSessions      = 65536
 	DefaultConsulAddress    = "127.0.0.1:8500"
+	DefaultMaxWatches       = 150
 	DefaultMaxDrop          = 50 // percent
 	DefaultDropHold         = 10 * time.Second
 	DefaultMaxFails         = 2
@@ -69,6 +70,9 @@ type Consul struct {
 	Namespace  string // Enterprise
 	Partition  string // Enterprise
 	TLS        TLS
+
+	// MaxWatches is how many queries may be under way at once, other than over https.
+	MaxWatches int
 }
 
 // TLS is what an https:// address of Consul needs.

@@ -10,6 +10,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
+const maxMaxWatches = 60000 // connections from one address to another port cannot be more
+
 // A setting is a value from an argument or, where that is absent, from an environment variable.
 type setting struct {
 	value string
@@ -44,6 +46,7 @@ func (l *loader) consul(root *block) {
 	c.Address = r.address()
 	r.credentials(c)
 	c.Datacenter, _ = r.block.text("datacenter")
+	c.MaxWatches = r.block.integer("max_watches", DefaultMaxWatches, 1, maxMaxWatches)
 	c.Namespace = l.getenv("CONSUL_NAMESPACE")
 	c.Partition = l.getenv("CONSUL_PARTITION")
 	r.readTLS(&c.TLS)

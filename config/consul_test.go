@@ -95,6 +95,7 @@ func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := mustLoad(t, "service \"web\" { listen = 9000 }\n"+tt.block, tt.env).Consul
+			tt.want.MaxWatches = DefaultMaxWatches
 			if diff := cmp.Diff(tt.want, got, cmp.Comparer(func(a, b Secret) bool { return string(a) == string(b) })); diff != "" {
 				t.Errorf("differs (-want +got):\n%s", diff)
 			}

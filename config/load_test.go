@@ -46,7 +46,7 @@ func addrs(texts ...string) (list []netip.AddrPort) {
 func TestSmallestConfigGetsDefaults(t *testing.T) {
 	got := mustLoad(t, `service "web" { listen = "127.0.0.1:9000" }`, nil)
 	want := &Config{
-		Consul:        Consul{Address: "127.0.0.1:8500"},
+		Consul:        Consul{Address: "127.0.0.1:8500", MaxWatches: 150},
 		LogLevel:      "info",
 		ShutdownGrace: 10 * time.Second,
 		Services: []Service{{
@@ -79,6 +79,7 @@ consul {
   address    = "https://consul.example.com:8501"
   token      = "a-b-c"
   datacenter = "dc1"
+  max_watches = 40
   tls {
     server_name          = "server.dc1.consul"
     insecure_skip_verify = true
@@ -130,7 +131,7 @@ service "a" {
   }
 }`, nil)
 	want := &Config{
-		Consul:   Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
+		Consul:   Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", MaxWatches: 40, Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
 		LogLevel: "debug",
 		LogJSON:  true,
 		Services: []Service{{
@@ -156,8 +157,8 @@ service "a" {
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 31 {
-		t.Errorf("got the filter on line %d, want 31", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 32 {
+		t.Errorf("got the filter on line %d, want 32", line)
 	}
 }
 

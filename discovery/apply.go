@@ -48,6 +48,9 @@ func (c *Consul) Apply(watches []Watch) error {
 	if c.store != nil && (len(added) > 0 || len(old) > 0) {
 		c.store.changed()
 	}
+	if c.slots != nil {
+		c.slots.want(len(c.watches))
+	}
 	if c.ctx != nil {
 		for i, w := range added {
 			c.startLocked(w, i)
@@ -92,9 +95,11 @@ func (c *Consul) removeLocked(watches []Watch) {
 	}
 }
 
-// retireLocked ends a watch that feeds nothing any more.
+// retireLocked ends a watch that feeds nothing any more. Where a cancelled query would go on taking one of the agent's connections, it
+// keeps its slot and runs to its end instead.
 func (c *Consul) retireLocked(w *watch) {
-	if w.cancel != nil {
+	w.retired.Store(true)
+	if w.cancel != nil && (c.slots == nil || !w.lingers()) {
 		w.cancel()
 	}
 	c.troubles.forget(w)

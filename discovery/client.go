@@ -32,9 +32,12 @@ type client struct {
 type answer struct {
 	index    uint64 // of the state that it describes; zero from Consul is kept
 	filtered bool   // instances were left out because the token may not see them
-	backend  string // "streaming": from the agent's view; "blocking-query": from the servers; or empty
+	backend  string // streaming: from the agent's view; "blocking-query": from the servers; or empty
 	entries  []*entry
 }
+
+// streaming is the backend of answers that an agent has from its own view of the catalog.
+const streaming = "streaming"
 
 var (
 	errNoIndex = errors.New("answer without X-Consul-Index: not from Consul?")

@@ -18,6 +18,7 @@ type Consul struct {
 	client   *client
 	troubles *troubles
 	store    *store // nil: nothing is saved
+	streams  fact   // the agent has views of its own of the catalog
 
 	ran      atomic.Bool
 	mu       sync.Mutex          // guards the following, and makes one Apply wait for another
@@ -29,7 +30,9 @@ type Consul struct {
 	ended    bool                // nothing may be added to running any more
 	running  sync.WaitGroup      // Run's goroutines
 
-	epoch *epoch // set by Run before it starts anything
+	// Set by Run before it starts anything.
+	epoch *epoch
+	slots *slots // nil: any number of queries may be under way at once
 }
 
 // NewConsul returns a source for o. It reads the files that o names, but does not use the network. Errors are of unreadable files,
@@ -90,6 +93,10 @@ func (c *Consul) begin(ctx context.Context, sink Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ctx, c.sink, c.epoch, c.restored = ctx, sink, newEpoch(ctx), nil
+	if c.client.base.Scheme != "https" && c.options.MaxWatches > 0 {
+		c.slots = newSlots(ctx, c.options.MaxWatches, c.options.Logger)
+		c.slots.want(len(c.watches))
+	}
 	if c.store != nil {
 		c.running.Go(func() { c.store.run(ctx, c.collect) })
 	}

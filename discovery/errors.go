@@ -38,6 +38,22 @@ func (e *timeoutError) Error() string {
 	return fmt.Sprintf("no answer within %v", e.after.Round(time.Millisecond))
 }
 
+// A refusalError is of a connection that the agent refused because there are too many.
+type refusalError struct{ err error }
+
+func (e *refusalError) Error() string { return e.err.Error() }
+func (e *refusalError) Unwrap() error { return e.err }
+
+// isRefusal tells whether err is such a refusal. An agent with too many connections sends 429 and closes, and which of the two is
+// noticed first is a matter of luck: while there are refusals, connections that break count as such too.
+func isRefusal(err error, refusing bool) bool {
+	var status *statusError
+	if errors.As(err, &status) {
+		return status.code == http.StatusTooManyRequests && strings.Contains(status.text, "concurrent connections")
+	}
+	return refusing && isCutOff(err)
+}
+
 var (
 	// errSilent ends blocking queries when a probe found that the agent does not answer.
 	errSilent = fmt.Errorf("the agent does not answer: no reply to two probes of %v", probeTimeout)
@@ -60,7 +76,10 @@ const (
 // kindOf classifies an error of client.health. Consul reports nearly everything as 500, so words have to be looked at.
 func kindOf(err error) kind {
 	var status *statusError
+	var refusal *refusalError
 	switch {
+	case errors.As(err, &refusal):
+		return throttled
 	case errors.Is(err, errFiltered):
 		return denied
 	case !errors.As(err, &status):

@@ -39,6 +39,11 @@ type ConsulOptions struct {
 	// NewConsul reads what an earlier process has saved there: see Consul.Saved. Empty: nothing is saved.
 	StateDir string
 
+	// MaxWatches is how many queries may be under way at once, other than over https: each takes a connection there, and the agent
+	// allows a host 200 unless limits.http_max_conns_per_client says otherwise. With more watches than that, they take turns.
+	// Zero: 150. Negative: any number.
+	MaxWatches int
+
 	// Wait is how long Consul may hold a query when nothing changes, give or take a tenth. Zero: 45 seconds. It should stay well
 	// under a minute: it bounds for how long a change can go unnoticed after Consul lost its memory (a restored snapshot).
 	Wait time.Duration
@@ -90,6 +95,7 @@ const (
 	defaultMinBackoff    = 100 * time.Millisecond
 	defaultMaxBackoff    = 10 * time.Second
 	defaultProbeInterval = 10 * time.Second
+	defaultMaxWatches    = 150
 
 	// deadlineGrace is added to a query's wait. Without a leader, Consul's servers hold a query for 7 s beyond its wait before they
 	// give up, and an agent may need some seconds more to find a server.
@@ -127,6 +133,9 @@ func (o ConsulOptions) withDefaults() ConsulOptions {
 	fill(&o.MinBackoff, defaultMinBackoff)
 	fill(&o.MaxBackoff, defaultMaxBackoff)
 	fill(&o.ProbeInterval, defaultProbeInterval)
+	if o.MaxWatches == 0 {
+		o.MaxWatches = defaultMaxWatches
+	}
 	if o.Address == "" {
 		o.Address = defaultAddress
 	}

@@ -21,18 +21,24 @@ func newEpoch(parent context.Context) *epoch {
 	return e
 }
 
-// bound returns ctx made to end with the epoch too, for the same cause. The function frees what that takes.
-func (e *epoch) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+// bound returns ctx made to end with the epoch too, for the same cause, unless spared says otherwise then. The function frees what that takes.
+func (e *epoch) bound(ctx context.Context, spared func() bool) (context.Context, context.CancelFunc) {
 	e.mu.Lock()
 	current := e.ctx
 	e.mu.Unlock()
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(current, func() { cancel(context.Cause(current)) })
+	stop := context.AfterFunc(current, func() {
+		if !spared() {
+			cancel(context.Cause(current))
+		}
+	})
 	return ctx, func() {
 		stop()
 		cancel(nil)
 	}
 }
+
+func never() bool { return false }
 
 // end ends the epoch because of cause, and begins the next.
 func (e *epoch) end(cause error) {

@@ -387,20 +387,69 @@ func TestRealConsulWithFewConnectionsAllowed(t *testing.T) {
 	t.Parallel()
 	a := startAgent(t, `limits { http_max_conns_per_client = 5 }`)
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
-	o := ConsulOptions{Address: a.address, Wait: 2 * time.Second}
-	for i := range 20 {
+	o := ConsulOptions{Address: a.address}
+	for i := range 40 {
 		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+i)}})
 	}
 	r := followNew(t, o)
-	eventually(t, 30*time.Second, "log line", func() bool { return strings.Contains(r.log.String(), "http_max_conns_per_client") })
-	eventually(t, 30*time.Second, "sets", func() bool { return len(r.got()) >= 3 })
-	eventually(t, 30*time.Second, "429s", func() bool {
-		var sum uint64
+	eventually(t, 60*time.Second, "all sets", func() bool { return len(r.got()) == 40 })
+	r.log.wantOnce(t, "http_max_conns_per_client")
+	// The test's own registrations compete for the five.
+	eventually(t, 30*time.Second, "registration", func() bool {
+		return a.api.Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "web", ID: "b", Port: 81}) == nil
+	})
+	eventually(t, 60*time.Second, "all changed sets", func() bool {
 		for _, s := range r.consul.Snapshot() {
-			sum += s.Throttled
+			if s.Endpoints != 2 {
+				return false
+			}
 		}
-		return sum > 20
+		return true
 	})
 	r.log.wantOnce(t, "http_max_conns_per_client")
 	t.Log(r.log)
+}
+
+// A reload must not use up the connections that the agent allows, whichever of its backends answers.
+func TestRealConsulReloadedAHundredTimes(t *testing.T) {
+	t.Parallel()
+	for _, streaming := range []bool{true, false} {
+		t.Run(fmt.Sprint("streaming ", streaming), func(t *testing.T) {
+			t.Parallel()
+			a := startAgent(t, fmt.Sprintf("use_streaming_backend = %v\n", streaming))
+			a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
+			watches := func(round int) (all []Watch) {
+				for i := range 50 {
+					n := i // of fifty services, five change with each reload
+					if i < 5 {
+						n = 100*round + i
+					}
+					all = append(all, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+n)}})
+				}
+				return all
+			}
+			r := followNew(t, ConsulOptions{Address: a.address, Wait: 3 * time.Second, Watches: watches(0)})
+			for round := 1; round <= 100; round++ {
+				if err := r.consul.Apply(watches(round)); err != nil {
+					t.Fatal(err)
+				}
+				eventually(t, 30*time.Second, "first answers", func() bool {
+					for _, s := range r.consul.Snapshot()[:5] {
+						if s.LastSuccess.IsZero() {
+							return false
+						}
+					}
+					return true
+				})
+			}
+			for _, s := range r.consul.Snapshot() {
+				if s.Errors != 0 || s.Endpoints != 1 {
+					t.Errorf("status %+v", s)
+				}
+			}
+			if strings.Contains(r.log.String(), "http_max_conns_per_client") {
+				t.Error(r.log)
+			}
+		})
+	}
 }

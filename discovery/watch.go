@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +29,8 @@ type watch struct {
 	consul *Consul
 	cancel context.CancelFunc // ends run; nil before run was started; guarded by Consul.mu
 
+	retired   atomic.Bool              // run is to end when the query under way has ended
+	passed    fact                     // the agent passes the query on to its servers
 	services  atomic.Pointer[[]string] // that want the query, for messages
 	forgotten bool                     // guarded by the troubles' lock
 
@@ -58,6 +61,9 @@ type watch struct {
 
 func newWatch(c *Consul, o *wanted) *watch {
 	w := &watch{key: o.key, query: o.query, consul: c, holder: holder{guard: o.guard}}
+	if o.query.Near != "" { // no agent has a view of its own that is sorted
+		w.passed.learn(true)
+	}
 	if s, found := c.restored[c.savedKey(w)]; found {
 		w.endpoints, w.changed, w.restored = s.endpoints, s.changed, true
 		w.status.Endpoints, w.status.Saved = len(s.endpoints), s.changed
@@ -75,7 +81,7 @@ func (w *watch) saved() ([]lb.Endpoint, bool) {
 // run asks until ctx ends, for the first time after pause.
 func (w *watch) run(ctx context.Context, pause time.Duration) {
 	defer w.cancel()
-	for sleep(ctx, max(pause, w.bucket.take(time.Now()))) {
+	for sleep(ctx, max(pause, w.bucket.take(time.Now()))) && !w.retired.Load() {
 		pause = w.step(ctx)
 	}
 }
@@ -88,7 +94,7 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	asked, confirmed := w.index, w.confirm
 	a, err := w.ask(ctx)
 	switch {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || errors.Is(err, errTurn):
 		return 0
 	case err != nil:
 		return w.failed(err)
@@ -119,23 +125,46 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	return 0
 }
 
-// ask sends one query. Its deadline is past the moment when any Consul that works has answered: servers hold a query for up to a
-// sixteenth longer than its wait.
+// ask sends one query, as soon as there is a connection to spare for it. Its deadline is past the moment when any Consul that works has
+// answered: servers hold a query for up to a sixteenth longer than its wait.
 func (w *watch) ask(ctx context.Context) (answer, error) {
-	var wait time.Duration
-	if w.index != 0 {
-		wait = w.wait(time.Now())
-		var end context.CancelFunc
-		ctx, end = w.consul.epoch.bound(ctx)
-		defer end()
+	slots := w.consul.slots
+	if slots != nil {
+		if err := slots.acquire(ctx, w.index == 0); err != nil {
+			return answer{}, err
+		}
+		defer slots.release()
 	}
-	limit := wait + wait/16 + deadlineGrace
+	how := ask{index: w.index, consistent: w.confirm}
+	if w.index != 0 {
+		how.wait = w.wait(time.Now())
+		var end context.CancelFunc
+		ctx, end = w.consul.epoch.bound(ctx, never)
+		defer end()
+		if slots != nil {
+			ctx, end = slots.turn.bound(ctx, w.lingers)
+			defer end()
+		}
+	}
+	limit := how.wait + how.wait/16 + deadlineGrace
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, &timeoutError{limit})
 	defer cancel()
 	w.count(func(s *WatchStatus) { s.Queries++ })
-	a, err := w.consul.client.health(ctx, w.query, ask{index: w.index, wait: wait, consistent: w.confirm})
-	if err != nil && ctx.Err() != nil {
+	a, err := w.consul.client.health(ctx, w.query, how)
+	switch {
+	case err != nil && ctx.Err() != nil:
 		err = context.Cause(ctx)
+	case err != nil:
+		if slots != nil && isRefusal(err, slots.refusing()) {
+			slots.refuse()
+			w.consul.client.http.CloseIdleConnections()
+			err = &refusalError{err}
+		}
+	case w.index != 0:
+		if slots != nil && w.consul.streams.learn(a.backend == streaming) {
+			slots.know()
+		}
+		w.passed.learn(a.backend != streaming)
 	}
 	return a, err
 }
@@ -144,10 +173,29 @@ func (w *watch) ask(ctx context.Context) (answer, error) {
 // held goes only on Consul's word, so that it stays if Consul has been lost meanwhile.
 func (w *watch) wait(now time.Time) time.Duration {
 	wait := jitter(w.consul.options.Wait)
+	slots := w.consul.slots
+	if slots != nil {
+		if turn := slots.wait(); turn > 0 {
+			wait = min(wait, turn)
+		}
+	}
+	if slots != nil && slots.worthKnowing() && w.query.Near == "" && w.consul.streams.wonder() {
+		wait = min(wait, learnWait)
+	}
 	if next := w.holder.next(); !next.IsZero() {
 		wait = min(wait, max(next.Sub(now), minWait))
 	}
 	return wait
+}
+
+// lingers tells whether a blocking query that is cancelled now would go on taking a connection at the agent. The agent frees at once what
+// a query of its own view takes, but what it has passed on to its servers only when the query's wait is over.
+func (w *watch) lingers() bool {
+	if passed, known := w.passed.is(); known {
+		return passed
+	}
+	streams, _ := w.consul.streams.is()
+	return !streams
 }
 
 // failed deals with a query that had no answer, and returns how long to wait. The endpoints stay.
@@ -171,6 +219,11 @@ func (w *watch) failed(err error) time.Duration {
 	})
 	w.log().Debug("query failed", "error", err, "in_a_row", w.fails, "retry_in", pause)
 	// A single broken connection is repaired before anybody could read of it. What took long or cannot heal is news at once.
+	// That there are few connections was said where they are handed out, and most queries get one at the next attempt.
+	var refusal *refusalError
+	if errors.As(err, &refusal) && w.fails <= 3 {
+		return pause
+	}
 	if w.fails > 1 || kind >= denied || isSlow(err) {
 		w.consul.troubles.enter(w, kind, err, w.failing)
 	}

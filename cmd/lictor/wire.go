@@ -22,6 +22,7 @@ func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions
 		Namespace:  c.Namespace,
 		Partition:  c.Partition,
 		TLS:        discovery.TLSOptions(c.TLS),
+		MaxWatches: c.MaxWatches,
 		Logger:     logger,
 	}
 }

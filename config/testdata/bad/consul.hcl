@@ -1,4 +1,5 @@
 consul {
+  max_watches = 0
   address    = "127.0.0.1"
   token      = "5a2bf0c2-1d2e"
   token_file = "testdata/nowhere"

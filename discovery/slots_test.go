@@ -1,0 +1,268 @@
+package discovery
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A narrow agent holds queries for their wait, and allows so many at once.
+type narrow struct {
+	most    int
+	backend string // of answers to queries with an index
+
+	mu      sync.Mutex
+	now     int // queries that are under way
+	highest int
+	refused int
+	ended   int // queries that were cancelled
+}
+
+func (n *narrow) reply(req *http.Request) (*http.Response, error) {
+	n.mu.Lock()
+	if n.now >= n.most {
+		n.refused++
+		n.mu.Unlock()
+		return status(429, "Your IP is issuing too many concurrent connections")(req)
+	}
+	n.now++
+	n.highest = max(n.highest, n.now)
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		n.now--
+		n.mu.Unlock()
+	}()
+	v := req.URL.Query()
+	d := 2 * time.Millisecond
+	if v.Has("index") {
+		d, _ = time.ParseDuration(v.Get("wait"))
+	}
+	if !sleep(req.Context(), d) {
+		n.mu.Lock()
+		n.ended++
+		n.mu.Unlock()
+		return nil, req.Context().Err()
+	}
+	resp, err := ok(20, "a 80")(req)
+	resp.Header.Set("X-Consul-Query-Backend", n.backend)
+	return resp, err
+}
+
+func (n *narrow) figures() (now, highest, refused, ended int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.now, n.highest, n.refused, n.ended
+}
+
+func manyWatches(n int) []Watch {
+	var all []Watch
+	for i := range n {
+		all = append(all, Watch{Service: fmt.Sprint("s", i)})
+	}
+	return all
+}
+
+// longestGap is the longest time that a service was without a query, since begin and until now.
+func longestGap(f *fake, begin time.Time) time.Duration {
+	last, longest := map[string]time.Time{}, time.Duration(0)
+	note := func(service string, at time.Time) {
+		before, known := last[service]
+		if !known {
+			before = begin
+		}
+		if at.After(begin) {
+			longest = max(longest, at.Sub(before))
+		}
+		last[service] = at
+	}
+	asks := f.asks()
+	for _, a := range asks {
+		note(a.service, a.at)
+	}
+	for service := range last {
+		note(service, time.Now())
+	}
+	return longest
+}
+
+func TestMoreWatchesThanSlotsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &narrow{most: 200, backend: streaming}
+		f := &fake{always: n.reply}
+		r := start(t, f, ConsulOptions{Watches: manyWatches(1000)})
+		time.Sleep(3 * time.Second)
+		if got := len(r.got()); got != 1000 {
+			t.Errorf("%d sets after 3 s, want 1000", got)
+		}
+		time.Sleep(time.Minute)
+		if gap := longestGap(f, time.Now().Add(-time.Minute)); gap > maxStale {
+			t.Errorf("a service was without a query for %v", gap)
+		}
+		if _, highest, refused, _ := n.figures(); highest > 150 || refused > 0 {
+			t.Errorf("%d queries at once, %d refused", highest, refused)
+		}
+		if qps := float64(len(f.asks())-2000) / 60; qps > 260 {
+			t.Errorf("%.0f queries a second", qps)
+		}
+		r.log.wantOnce(t, "take turns")
+		r.stop()
+	})
+}
+
+func TestAsManyWatchesAsSlotsWaitInPeace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &narrow{most: 200, backend: streaming}
+		f := &fake{always: n.reply}
+		r := start(t, f, ConsulOptions{Watches: manyWatches(150)})
+		time.Sleep(35 * time.Second)
+		if got := len(f.asks()); got != 301 {
+			t.Errorf("%d queries, want two each, and one that asks what kind of agent it is", got)
+		}
+		if got := r.log.String(); got != "" {
+			t.Error(got)
+		}
+		r.stop()
+	})
+}
+
+// Those who have slots for long make room when a reload brings more watches than there are slots, and get them back after the next one.
+func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &narrow{most: 200, backend: streaming}
+		f := &fake{always: n.reply}
+		r := start(t, f, ConsulOptions{Watches: manyWatches(150)})
+		time.Sleep(time.Second)
+		if err := r.consul.Apply(manyWatches(300)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Second)
+		if got := len(r.got()); got != 300 {
+			t.Errorf("%d sets after 2 s, want 300", got)
+		}
+		if s := r.consul.Snapshot()[0]; s.Errors != 0 {
+			t.Errorf("making room counts as an error: %+v", s)
+		}
+		if err := r.consul.Apply(manyWatches(100)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		before := len(f.asks())
+		time.Sleep(20 * time.Second)
+		if got := len(f.asks()) - before; got > 0 {
+			t.Errorf("%d queries in 20 s of peace", got)
+		}
+		r.log.wantOnce(t, "take turns", "each query to consul has a connection of its own again")
+		r.stop()
+	})
+}
+
+// An agent that allows fewer connections than we thought is found out, and not hammered; once it allows more, that is found out too.
+func TestSlotsFollowWhatTheAgentAllows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &narrow{most: 5, backend: streaming}
+		f := &fake{always: n.reply}
+		r := start(t, f, ConsulOptions{Watches: manyWatches(40)})
+		time.Sleep(20 * time.Second)
+		if got := len(r.got()); got != 40 {
+			t.Errorf("%d sets after 20 s, want 40", got)
+		}
+		_, _, before, _ := n.figures()
+		begin := time.Now()
+		time.Sleep(10 * time.Minute)
+		if _, _, after, _ := n.figures(); after-before > 40 {
+			t.Errorf("%d refusals in ten minutes, after %d", after-before, before)
+		}
+		if gap := longestGap(f, begin); gap > maxStale+2*time.Second { // a refused query is repeated after up to 2 s
+			t.Errorf("a service was without a query for %v", gap)
+		}
+		var throttled uint64
+		for _, s := range r.consul.Snapshot() {
+			throttled += s.Throttled
+		}
+		if throttled == 0 {
+			t.Error("refusals are not counted")
+		}
+		n.mu.Lock()
+		n.most = 200
+		n.mu.Unlock()
+		time.Sleep(24 * time.Hour)
+		before = len(f.asks())
+		time.Sleep(20 * time.Second)
+		if got := len(f.asks()) - before; got > 45 {
+			t.Errorf("%d queries in 20 s when there is room for all", got)
+		}
+		r.log.wantOnce(t, "take turns", "each query to consul has a connection of its own again")
+		r.stop()
+	})
+}
+
+// A cancelled query that the agent has passed on to the servers takes its connection until its wait is over, so it is left to run.
+func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
+	for _, tt := range []struct {
+		backend string
+		ended   int // cancelled at once
+	}{{streaming, 20}, {"blocking-query", 0}} {
+		t.Run(tt.backend, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &narrow{most: 200, backend: tt.backend}
+				f := &fake{always: n.reply}
+				r := start(t, f, ConsulOptions{Watches: manyWatches(20)})
+				time.Sleep(100 * time.Second)
+				if err := r.consul.Apply(nil); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				if now, _, _, ended := n.figures(); ended != tt.ended || now != 20-tt.ended {
+					t.Errorf("%d queries were cancelled and %d run on, want %d and %d", ended, now, tt.ended, 20-tt.ended)
+				}
+				published, asked := len(r.got()), len(f.asks())
+				time.Sleep(time.Minute)
+				if now, _, _, _ := n.figures(); now != 0 || len(f.asks()) != asked || len(r.got()) != published {
+					t.Errorf("%d queries under way, %d asked and %d sets published after all was removed", now, len(f.asks())-asked, len(r.got())-published)
+				}
+				r.stop()
+			})
+		})
+	}
+}
+
+func TestSlotsAreHandedOverInOrderButTheUrgentFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSlots(t.Context(), 1, (&journal{}).logger(0))
+		if err := s.acquire(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		order := make(chan int, 5)
+		ctx, cancel := context.WithCancel(t.Context())
+		for i := range 5 {
+			go func() {
+				mine := t.Context()
+				if i == 2 {
+					mine = ctx
+				}
+				if s.acquire(mine, i == 3) == nil {
+					order <- i
+					s.release()
+				}
+			}()
+			synctest.Wait()
+		}
+		cancel()
+		synctest.Wait()
+		s.release()
+		synctest.Wait()
+		close(order)
+		var got []int
+		for i := range order {
+			got = append(got, i)
+		}
+		if fmt.Sprint(got) != "[3 0 1 4]" || s.held != 0 || len(s.queue) != 0 {
+			t.Errorf("got %v, %d held, %d waiting", got, s.held, len(s.queue))
+		}
+	})
+}
