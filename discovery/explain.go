@@ -1,16 +1,29 @@
 package discovery
 
 import (
+	"slices"
+	"strings"
+	"time"
+
 	"github.com/lictor-proxy/lictor/lb"
 )
 
+// An Explanation is all that is known of where the endpoints of a service come from.
+type Explanation struct {
+	Service   string
+	Watch     WatchStatus
+	Instances []Instance // sorted by ID
+	Events    []Event    // the newest, oldest first
+}
+
 // An Instance is what is known of one instance of a service: one that Consul names, whatever its health, or one that is in the set
-// although Consul does not name it any more.
+// although Consul does not name it any more. Instances that do not have the query's tags or do not pass its filter are not known.
 type Instance struct {
-	lb.Endpoint        // its ID, and its address and weight if it has ones that can be used
-	Status      string // that its checks and its node's come to: "passing", "warning" or "critical"
-	Out         Out    // why it is not in the set; empty: it is
-	Detail      string // what there is to say about that, in a line: which check it is and what the check says
+	lb.Endpoint           // its ID, and its address and weight if it has ones that can be used
+	Status      string    // that its checks and its node's come to: "passing", "warning" or "critical"; empty: Consul does not name it
+	Out         Out       // why it is not in the set; empty: it is
+	Held        time.Time // until when it is in the set although it should be out: see Guard; zero: it is not held
+	Detail      string    // what there is to say about that, in a line: which check it is and what the check says
 }
 
 // Out is why an instance is not in the set.
@@ -23,4 +36,146 @@ const (
 	OutAddress     Out = "address"     // it has none that could be dialled
 	OutDuplicate   Out = "duplicate"   // another instance has the same address
 	OutWeight      Out = "weight"      // it is to get no traffic in the status that it has
+	OutGone        Out = "gone"        // Consul does not name it any more; of events only
 )
+
+// An Event is something that happened to a watch.
+type Event struct {
+	At       time.Time
+	Kind     EventKind
+	Instance string // ID; empty: it concerns all
+	Text     string // what there is to say besides, in a line
+}
+
+// EventKind says what happened.
+type EventKind string
+
+// The kinds there are.
+const (
+	EventIn      EventKind = "in"       // an instance came into the set
+	EventOut     EventKind = "out"      // an instance is not in the set: it left, or it is known now and does not belong there
+	EventChanged EventKind = "changed"  // an instance in the set has another address or weight
+	EventHeld    EventKind = "held"     // an instance should be out, but is held
+	EventDoubt   EventKind = "doubt"    // an answer was not believed
+	EventError   EventKind = "error"    // Consul does not answer; the first of possibly many
+	EventAnswer  EventKind = "answered" // Consul answers again
+)
+
+const maxEvents = 32 // that a watch keeps
+
+// A history is the last maxEvents events.
+type history struct {
+	ring []Event
+	next int // where the next one goes, once the ring is full
+}
+
+func (h *history) add(e Event) {
+	if len(h.ring) < maxEvents {
+		h.ring = append(h.ring, e)
+		return
+	}
+	h.ring[h.next] = e
+	h.next = (h.next + 1) % maxEvents
+}
+
+// all returns the events, oldest first.
+func (h *history) all() []Event {
+	return slices.Concat(h.ring[h.next:], h.ring[:h.next])
+}
+
+// Explain returns what is known of service; false if it is not watched.
+func (c *Consul) Explain(service string) (Explanation, bool) {
+	c.mu.Lock()
+	f := c.feeds[service]
+	c.mu.Unlock()
+	if f == nil {
+		return Explanation{}, false
+	}
+	e := Explanation{Service: service, Watch: f.from.snapshot()}
+	f.from.mu.Lock()
+	defer f.from.mu.Unlock()
+	e.Instances, e.Events = slices.Clone(f.from.instances), f.from.history.all()
+	return e, true
+}
+
+// known returns what is known of the instances after an answer of Consul that came to in, with set as the result.
+func (w *watch) known(in instances, set []lb.Endpoint) []Instance {
+	if len(w.holder.until) == 0 {
+		return in.all
+	}
+	all := slices.Clone(in.all)
+	for _, e := range set {
+		until, held := w.holder.until[e.ID]
+		if !held {
+			continue
+		}
+		one := Instance{Endpoint: e, Held: until, Detail: "Consul does not name it any more"}
+		i, named := slices.BinarySearchFunc(all, e.ID, func(a Instance, id string) int { return strings.Compare(a.ID, id) })
+		if named {
+			one.Status, one.Detail = all[i].Status, all[i].Detail
+			all[i] = one
+		} else {
+			all = slices.Insert(all, i, one)
+		}
+	}
+	return all
+}
+
+// remember notes what is known now, and what happened since it was noted last.
+func (w *watch) remember(now time.Time, all []Instance) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	before := make(map[string]*Instance, len(w.instances))
+	for i := range w.instances {
+		before[w.instances[i].ID] = &w.instances[i]
+	}
+	for i := range all {
+		one := &all[i]
+		old := before[one.ID]
+		delete(before, one.ID)
+		if kind, text := happened(old, one); kind != "" {
+			w.history.add(Event{At: now, Kind: kind, Instance: one.ID, Text: text})
+		}
+	}
+	for i := range w.instances {
+		if old := &w.instances[i]; before[old.ID] != nil && old.Out == "" {
+			w.history.add(Event{At: now, Kind: EventOut, Instance: old.ID, Text: string(OutGone)})
+		}
+	}
+	w.instances = all
+}
+
+// happened is what makes an instance that was what old says, or unknown, what one says.
+func happened(old, one *Instance) (kind EventKind, text string) {
+	switch {
+	case !one.Held.IsZero():
+		if old == nil || old.Held.IsZero() {
+			return EventHeld, one.Detail
+		}
+	case one.Out != "":
+		if old == nil || old.Out != one.Out || !old.Held.IsZero() {
+			return EventOut, string(one.Out) + ": " + one.Detail
+		}
+	case old == nil || old.Out != "" || !old.Held.IsZero():
+		return EventIn, one.Address()
+	case old.Endpoint != one.Endpoint:
+		return EventChanged, one.Address()
+	}
+	return "", ""
+}
+
+// happen notes an event that concerns all instances.
+func (w *watch) happen(kind EventKind, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.history.add(Event{At: time.Now(), Kind: kind, Text: text})
+}
+
+// savedInstances are the instances of a set that an earlier process has saved.
+func savedInstances(endpoints []lb.Endpoint) []Instance {
+	var all []Instance
+	for _, e := range endpoints {
+		all = append(all, Instance{Endpoint: e, Detail: "saved by an earlier process, Consul has not answered yet"})
+	}
+	return all
+}

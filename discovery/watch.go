@@ -55,8 +55,10 @@ type watch struct {
 	published bool          // endpoints has been sent to the feeds
 	restored  bool          // endpoints is what an earlier process has saved, and Consul has not answered yet
 
-	mu     sync.Mutex
-	status WatchStatus // guarded by mu
+	mu        sync.Mutex  // guards the following
+	status    WatchStatus // without what snapshot adds
+	instances []Instance
+	history   history
 }
 
 func newWatch(c *Consul, o *wanted) *watch {
@@ -66,6 +68,7 @@ func newWatch(c *Consul, o *wanted) *watch {
 	}
 	if s, found := c.restored[c.savedKey(w)]; found {
 		w.endpoints, w.changed, w.restored = s.endpoints, s.changed, true
+		w.instances = savedInstances(s.endpoints)
 		w.status.Endpoints, w.status.Saved = len(s.endpoints), s.changed
 	}
 	return w
@@ -121,6 +124,7 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	w.logBad(in.bad)
 	w.logHeld(len(in.endpoints))
 	w.publish(set)
+	w.remember(time.Now(), w.known(in, set))
 	w.succeeded(a, in)
 	return 0
 }
@@ -209,6 +213,7 @@ func (w *watch) failed(err error) time.Duration {
 	w.index = 0
 	if w.fails++; w.fails == 1 {
 		w.failing = now
+		w.happen(EventError, err.Error())
 	}
 	w.count(func(s *WatchStatus) {
 		s.Errors++
@@ -236,6 +241,7 @@ func (w *watch) doubt(why string, asked uint64, a answer) time.Duration {
 	w.doubted = now
 	w.index = 0
 	w.count(func(s *WatchStatus) { s.Doubted++ })
+	w.happen(EventDoubt, why)
 	w.log().Debug("answer not believed", "why", why, "index", a.index, "asked_with", asked, "backend", a.backend, "instances", len(a.entries))
 	if now.Sub(last) > w.consul.options.MaxBackoff {
 		return 0
@@ -245,6 +251,9 @@ func (w *watch) doubt(why string, asked uint64, a answer) time.Duration {
 
 // succeeded notes a good answer.
 func (w *watch) succeeded(a answer, in instances) {
+	if w.fails > 0 {
+		w.happen(EventAnswer, "after "+time.Since(w.failing).Round(time.Millisecond).String())
+	}
 	w.fails = 0
 	w.count(func(s *WatchStatus) {
 		s.Error, s.ErrorSince = "", time.Time{}
