@@ -75,12 +75,7 @@ type ask struct {
 // health asks for the instances that q selects. What is returned besides a nil error is whole: it was read to its end and parsed.
 func (c *client) health(ctx context.Context, q Query, how ask) (answer, error) {
 	values := q.values(how)
-	if c.namespace != "" {
-		values.Set("ns", c.namespace)
-	}
-	if c.partition != "" {
-		values.Set("partition", c.partition)
-	}
+	c.enterprise(values)
 	resp, err := c.get(ctx, q.path(), values)
 	if err != nil {
 		return answer{}, err
@@ -99,6 +94,16 @@ func (c *client) health(ctx context.Context, q Query, how ask) (answer, error) {
 	}
 	a.entries, err = decode(resp.Body, c.bodyLimit)
 	return a, err
+}
+
+// enterprise adds what only Consul Enterprise knows.
+func (c *client) enterprise(values url.Values) {
+	if c.namespace != "" {
+		values.Set("ns", c.namespace)
+	}
+	if c.partition != "" {
+		values.Set("partition", c.partition)
+	}
 }
 
 // decode reads one JSON list of at most limit bytes and nothing after it. A null would be an empty list to encoding/json; here it
@@ -133,7 +138,12 @@ func (c *client) ping(ctx context.Context) error {
 
 // get returns the response to one request, whatever its status. The path is escaped.
 func (c *client) get(ctx context.Context, path string, values url.Values) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.String()+path+"?"+values.Encode(), nil)
+	return c.do(ctx, http.MethodGet, path, values, nil)
+}
+
+// do is get with a method and a body.
+func (c *client) do(ctx context.Context, method, path string, values url.Values, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+path+"?"+values.Encode(), body)
 	if err != nil {
 		return nil, withoutURL(err)
 	}

@@ -43,7 +43,7 @@ func NewConsul(o ConsulOptions) (*Consul, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport, err := newTransport(target, o.TLS)
+	transport, err := newTransport(target, o.TLS, o.Logger)
 	if err != nil {
 		return nil, err
 	}

@@ -57,9 +57,6 @@ func isRefusal(err error, refusing bool) bool {
 var (
 	// errSilent ends blocking queries when a probe found that the agent does not answer.
 	errSilent = fmt.Errorf("the agent does not answer: no reply to two probes of %v", probeTimeout)
-
-	// errFiltered is what an empty answer comes to if the token may not see what there is. Consul calls this a success.
-	errFiltered = errors.New("the answer is empty because the token may not see the instances")
 )
 
 // A kind of error decides how soon a query is repeated, and which log line speaks of it.
@@ -77,10 +74,11 @@ const (
 func kindOf(err error) kind {
 	var status *statusError
 	var refusal *refusalError
+	var filtered *filteredError
 	switch {
 	case errors.As(err, &refusal):
 		return throttled
-	case errors.Is(err, errFiltered):
+	case errors.As(err, &filtered):
 		return denied
 	case !errors.As(err, &status):
 		return lost

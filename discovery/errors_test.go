@@ -30,7 +30,7 @@ func TestKindsOfErrors(t *testing.T) {
 		{&statusError{403, "ACL not found"}, denied},
 		{&statusError{401, ""}, denied},
 		{&statusError{500, "rpc error making call: ACL not found"}, denied},
-		{errFiltered, denied},
+		{&filteredError{}, denied},
 		{&statusError{400, "Invalid query parameter"}, refused},
 		{&statusError{500, `rpc error making call: Failed to create boolean expression evaluator: Selector "x" is not valid`}, refused},
 	}

@@ -303,6 +303,14 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, 60*time.Second, "denial of the reduced token", denied(2))
+	r.log.wantOnce(t, "it lacks node:read")
+	policy.Rules = `node_prefix "" { policy = "read" }`
+	if policy, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := r.consul.client.missing(t.Context(), Query{Service: "web"}), `service:read for "web"`; got != want {
+		t.Errorf("missing %q, want %q", got, want)
+	}
 	policy.Rules = rules
 	if _, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
@@ -347,7 +355,7 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	transport, err := newTransport(at, o.TLS)
+	transport, err := newTransport(at, o.TLS, o.Logger)
 	if err != nil {
 		t.Fatal(err)
 	}

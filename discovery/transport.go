@@ -2,18 +2,16 @@ package discovery
 
 import (
 	"context"
-	"crypto/tls"
-	"fmt"
 	"net"
 	"net/http"
 	"time"
 
-	"github.com/hashicorp/consul/api"
+	"github.com/hashicorp/go-hclog"
 )
 
 // newTransport returns what carries queries to t. Over TLS the agent speaks HTTP/2, and a few
 // connections carry any number of queries; without, each query holds a connection, and the agent allows a client 200.
-func newTransport(t target, o TLSOptions) (*http.Transport, error) {
+func newTransport(t target, o TLSOptions, log hclog.Logger) (*http.Transport, error) {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	tr := &http.Transport{
 		DialContext:         dialer.DialContext,
@@ -39,27 +37,11 @@ func newTransport(t target, o TLSOptions) (*http.Transport, error) {
 		}
 	}
 	if t.base.Scheme == "https" {
-		config, err := o.config()
+		files, err := newCertificates(o, t.base.Hostname(), log)
 		if err != nil {
 			return nil, err
 		}
-		tr.TLSClientConfig = config
+		tr.TLSClientConfig = files.config()
 	}
 	return tr, nil
-}
-
-// config reads the files that o names.
-func (o TLSOptions) config() (*tls.Config, error) {
-	config, err := api.SetupTLSConfig(&api.TLSConfig{
-		Address:            o.ServerName,
-		CAFile:             o.CAFile,
-		CAPath:             o.CAPath,
-		CertFile:           o.CertFile,
-		KeyFile:            o.KeyFile,
-		InsecureSkipVerify: o.InsecureSkipVerify,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("TLS to consul: %w", err)
-	}
-	return config, nil
 }

@@ -42,6 +42,7 @@ type watch struct {
 	holder   holder            // what is held back
 	held     int               // how many were held back when that was last logged
 	doubted  time.Time         // when an answer was last not believed
+	denied   *filteredError    // the last
 	fails    int               // queries that failed since the last that did not
 	failing  time.Time         // when the first of those failed
 	bad      map[string]string // bad instances that were logged: why, by ID
@@ -102,7 +103,7 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	case err != nil:
 		return w.failed(err)
 	case asked == 0 && a.filtered && len(a.entries) == 0:
-		return w.failed(errFiltered)
+		return w.failed(w.diagnose(ctx))
 	case a.index < asked:
 		return w.doubt("index went back", asked, a)
 	}
