@@ -124,13 +124,36 @@ service "web" {
     max_drop  = 50
     drop_hold = "10s"
 
-    # Instances of this datacenter.
-    # datacenter = "dc2"
+    # Instances of this datacenter; or of the first of these that has enough of them: see failover below.
+    # datacenter  = "dc2"
+    # datacenters = ["dc1", "dc2"]
+
+    # Instances that a peered cluster exports.
+    # peer = "cluster-b"
+
+    # What a prepared query of this name or ID comes to; it has its own idea of service, tags and filter. It is executed every 5 seconds.
+    # prepared_query = "nearest-web"
 
     # Have Consul sort the instances by distance from this node; _agent is the local one. round_robin takes no notice of the order. It costs:
     # such a query is answered by Consul's servers instead of the agent's own view of the catalog, each time that the service changes.
     # near = "_agent"
   }
+}
+
+# A service with several sources of endpoints, in order of preference. The first that has enough is used.
+service "orders" {
+  listen = 9002
+
+  # A source with fewer healthy instances than this is left, at once, for the next one that has as many. That a source cannot be asked is no
+  # reason to leave it: its last good endpoints stay. The default, 1, leaves a source when it has none.
+  failover_below = 1
+
+  # How long an earlier source must have enough before it is used again.
+  failback_hold = "30s"
+
+  consul { datacenters = ["dc1", "dc2"] }
+  consul { peer = "cluster-b" }
+  static { endpoints = ["10.9.0.5:80"] }
 }
 
 # A service over UDP. A client's datagrams stay with one instance as long as its session lives.

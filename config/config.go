@@ -29,6 +29,8 @@ const (
 	DefaultMaxSessions      = 65536
 	DefaultConsulAddress    = "127.0.0.1:8500"
 	DefaultMaxWatches       = 150
+	DefaultFailoverBelow    = 1
+	DefaultFailbackHold     = 30 * time.Second
 	DefaultMaxDrop          = 50 // percent
 	DefaultDropHold         = 10 * time.Second
 	DefaultMaxFails         = 2
@@ -109,9 +111,15 @@ type Service struct {
 	Responses        int           // UDP: to each of a client's datagrams; AnyResponses if nobody knows, zero if none
 	Requests         int           // UDP: after so many another endpoint is picked; zero: never
 
-	// Exactly one of these is set.
-	Consul *ConsulQuery
-	Static *Static
+	// Where the endpoints come from, in order of preference: Consul, each of Failover, Static. Consul or Static is set, and
+	// Failover only with Consul.
+	Consul   *ConsulQuery
+	Failover []ConsulQuery
+	Static   *Static
+
+	// Zero if there is one source only.
+	FailoverBelow int           // a source with fewer endpoints is left for the next one that has enough
+	FailbackHold  time.Duration // how long an earlier source must have enough before it is used again; zero: not at all
 
 	DeclRange hcl.Range // the block's header
 }
@@ -130,6 +138,8 @@ type ConsulQuery struct {
 	Tags       []string
 	Filter     string
 	Datacenter string
+	Peer       string
+	Prepared   string // name or ID of a prepared query, with which only Datacenter, Near and Statuses count
 	Near       string
 	Statuses   []string // of "passing" and "warning", the first at least
 

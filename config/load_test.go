@@ -274,8 +274,8 @@ func TestExample(t *testing.T) {
 	if len(diags.Diagnostics) > 0 {
 		t.Fatalf("unexpected diagnostics:\n%s", textOf(diags))
 	}
-	if len(cfg.Services) != 3 {
-		t.Errorf("got %d services, want 3", len(cfg.Services))
+	if len(cfg.Services) != 4 {
+		t.Errorf("got %d services, want 4", len(cfg.Services))
 	}
 	src, err := os.ReadFile(path)
 	if err != nil {

@@ -6,16 +6,20 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// query reads a service's consul block; b is nil if there is none.
-func (l *loader) query(b *block, name string) *ConsulQuery {
-	q := &ConsulQuery{Service: name, Statuses: []string{statusPassing}, MaxDrop: DefaultMaxDrop, DropHold: DefaultDropHold}
-	if b == nil {
-		return q
-	}
+// newQuery is the query of a consul block that says nothing.
+func newQuery(name string) ConsulQuery {
+	return ConsulQuery{Service: name, Statuses: []string{statusPassing}, MaxDrop: DefaultMaxDrop, DropHold: DefaultDropHold}
+}
+
+// queries reads a consul block of the service called name: one query, or one for each of its datacenters.
+func (l *loader) queries(b *block, name string) []ConsulQuery {
+	q := newQuery(name)
 	if v, ok := b.text("service"); ok {
 		q.Service = v
 	}
 	q.Datacenter, _ = b.text("datacenter")
+	q.Peer, _ = b.text("peer")
+	q.Prepared, _ = b.text("prepared_query")
 	q.Near, _ = b.text("near")
 	var ok bool
 	if q.Filter, ok = b.text("filter"); ok {
@@ -27,7 +31,41 @@ func (l *loader) query(b *block, name string) *ConsulQuery {
 	}
 	q.MaxDrop = b.integer("max_drop", DefaultMaxDrop, 0, 100)
 	q.DropHold = b.duration("drop_hold", DefaultDropHold, zeroAllowed)
-	return q
+	b.exclusions()
+	return b.datacenters(q)
+}
+
+// datacenters returns a query like q for each of the block's datacenters, or q if it has none.
+func (b *block) datacenters(q ConsulQuery) []ConsulQuery {
+	if !b.has("datacenters") {
+		return []ConsulQuery{q}
+	}
+	var all []ConsulQuery
+	for _, datacenter := range b.texts("datacenters", `["dc1", "dc2"]`, "datacenter") {
+		if slices.ContainsFunc(all, func(other ConsulQuery) bool { return other.Datacenter == datacenter }) {
+			b.l.problem(b.rangeOf("datacenters"), "Duplicate datacenter", "datacenters: %q is there twice. Remove it.", datacenter)
+		}
+		q.Datacenter = datacenter
+		all = append(all, q)
+	}
+	if len(all) == 0 {
+		all = []ConsulQuery{q}
+	}
+	return all
+}
+
+// exclusions reports arguments that cannot stand together.
+func (b *block) exclusions() {
+	for _, pair := range [][2]string{
+		{"datacenters", "datacenter"}, {"datacenters", "peer"},
+		{"peer", "datacenter"}, {"peer", "prepared_query"}, {"peer", "near"},
+		{"prepared_query", "service"}, {"prepared_query", "tags"}, {"prepared_query", "filter"},
+	} {
+		if b.has(pair[0]) && b.has(pair[1]) {
+			b.l.problem(b.attrs[pair[1]].NameRange.Ptr(), "Arguments that exclude each other", "A consul block cannot have %s and %s. Remove one; "+
+				"what should be tried next goes into another consul block.", pair[0], pair[1])
+		}
+	}
 }
 
 // The statuses of instances that may get traffic.

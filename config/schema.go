@@ -22,7 +22,8 @@ func tlsSchema() *hcl.BodySchema {
 
 func serviceSchema() *hcl.BodySchema {
 	s := arguments("listen", "protocol", "balance", "sticky", "connect_timeout", "idle_timeout", "half_close_timeout", "max_sessions", "responses", "requests",
-		"max_fails", "min_available", "slow_start", "max_connections", "max_connections_per_endpoint", "max_queue", "queue_timeout")
+		"max_fails", "min_available", "slow_start", "max_connections", "max_connections_per_endpoint", "max_queue", "queue_timeout",
+		"failover_below", "failback_hold")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}}
 	return s
 }
@@ -32,7 +33,7 @@ func checkSchema() *hcl.BodySchema {
 }
 
 func querySchema() *hcl.BodySchema {
-	return arguments("service", "tags", "filter", "datacenter", "near", "statuses", "max_drop", "drop_hold")
+	return arguments("service", "tags", "filter", "datacenter", "datacenters", "peer", "prepared_query", "near", "statuses", "max_drop", "drop_hold")
 }
 
 func staticSchema() *hcl.BodySchema {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -16,6 +17,7 @@ const (
 	maxMaxFails    = 1000
 
 	maxDatagramLimit = 1 << 30 // of responses and requests
+	maxFailoverBelow = 10000
 )
 
 // services reads all service blocks.
@@ -110,16 +112,39 @@ func (b *block) plainText(name string) (string, bool) {
 	return v.AsString(), true
 }
 
-// endpoints reads where the service's endpoints come from.
+// endpoints reads where the service's endpoints come from: any number of consul blocks and a static block, in order of preference.
 func (l *loader) endpoints(b *block, s *Service) {
-	query, static := b.single("consul", querySchema()), b.single("static", staticSchema())
-	if query != nil && static != nil {
-		l.problem(static.head.Ptr(), "Two sources", "Service %q has a consul block, at %s, and a static block. Keep one of them.", s.Name, place(query.head))
+	var queries []ConsulQuery
+	for _, inner := range b.blocks.OfType("consul") {
+		queries = append(queries, l.queries(l.open(inner.Body, querySchema(), inner.DefRange), s.Name)...)
 	}
+	static := b.single("static", staticSchema())
 	if static != nil {
 		s.Static = &Static{Endpoints: static.endpoints(s.Listen)}
+	} else if len(queries) == 0 {
+		queries = []ConsulQuery{newQuery(s.Name)}
 	}
-	if static == nil || query != nil {
-		s.Consul = l.query(query, s.Name)
+	if len(queries) > 0 {
+		s.Consul = &queries[0]
+		s.Failover = slices.Clip(slices.Clone(queries[1:]))
+	}
+	if len(queries) < 2 {
+		s.Failover = nil
+	}
+	b.failover(s, len(queries) > 1 || len(queries) == 1 && static != nil)
+}
+
+// failover reads when the service goes from one source to another; several says whether there is another.
+func (b *block) failover(s *Service, several bool) {
+	below := b.integer("failover_below", DefaultFailoverBelow, 1, maxFailoverBelow)
+	hold := b.duration("failback_hold", DefaultFailbackHold, zeroAllowed)
+	if several {
+		s.FailoverBelow, s.FailbackHold = below, hold
+	}
+	for _, name := range []string{"failover_below", "failback_hold"} {
+		if attr := b.attrs[name]; attr != nil && !several {
+			b.l.problem(attr.NameRange.Ptr(), "Failover to nowhere", "%s: service %q has one source of endpoints. Remove it, or name another source: "+
+				"more datacenters, another consul block, or a static block.", name, s.Name)
+		}
 	}
 }

@@ -2,9 +2,7 @@ package discovery
 
 import (
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/lictor-proxy/lictor/lb"
 )
@@ -14,7 +12,7 @@ import (
 // services want it now. A service whose query changed keeps the endpoints that it has until Consul has answered the new one. Of a
 // service that is no longer watched the sink is told that it is Removed, before Apply returns. After an error, nothing has changed.
 func (c *Consul) Apply(watches []Watch) error {
-	wanted, err := distinct(watches, c.options.Datacenter)
+	plans, wanted, err := planFor(watches, c.options.Datacenter)
 	if err != nil {
 		return err
 	}
@@ -28,6 +26,7 @@ func (c *Consul) Apply(watches []Watch) error {
 		old[w.key] = w
 	}
 	c.watches = nil
+	byKey := map[string]*watch{}
 	var added []*watch
 	for _, one := range wanted {
 		w := old[one.key]
@@ -36,16 +35,23 @@ func (c *Consul) Apply(watches []Watch) error {
 			added = append(added, w)
 		}
 		w.services.Store(&one.services)
+		byKey[one.key] = w
 		c.watches = append(c.watches, w)
-		for _, service := range one.services {
-			c.feedLocked(service, w)
-		}
+	}
+	for _, p := range plans {
+		c.feedLocked(p, byKey)
 	}
 	c.removeLocked(watches)
 	for _, w := range old {
 		c.retireLocked(w)
 	}
-	if c.store != nil && (len(added) > 0 || len(old) > 0) {
+	c.appliedLocked(added, len(old))
+	return nil
+}
+
+// appliedLocked tells the rest of the source that there are new watches, and that some are gone.
+func (c *Consul) appliedLocked(added []*watch, gone int) {
+	if c.store != nil && len(added)+gone > 0 {
 		c.store.changed()
 	}
 	if c.slots != nil {
@@ -56,24 +62,42 @@ func (c *Consul) Apply(watches []Watch) error {
 			c.startLocked(w, i)
 		}
 	}
-	return nil
 }
 
-// feedLocked makes w what feeds service.
-func (c *Consul) feedLocked(service string, w *watch) {
-	f := c.feeds[service]
-	if f == nil {
-		f = &feed{service: service}
-		c.feeds[service] = f
+// feedLocked makes p happen.
+func (c *Consul) feedLocked(p plan, watches map[string]*watch) {
+	var tiers []*tier
+	for _, one := range p.tiers {
+		t := &tier{name: one.name}
+		if t.watch = watches[one.key]; t.watch == nil {
+			t.set, t.available, t.known = one.set, len(one.set), true
+		}
+		tiers = append(tiers, t)
 	}
-	if f.from == w {
+	old := c.feeds[p.service]
+	if old != nil && old.same(p, tiers) {
 		return
 	}
-	if f.from != nil {
-		f.from.detach(f)
+	c.endLocked(old)
+	f := &feed{service: p.service, consul: c, failover: p.failover, tiers: tiers, active: -1}
+	c.feeds[p.service] = f
+	for _, w := range f.watches() {
+		w.attach(f)
 	}
-	f.from = w
-	w.attach(f)
+	if c.ctx != nil {
+		f.begin()
+	}
+}
+
+// endLocked ends a feed, which may be nil.
+func (c *Consul) endLocked(f *feed) {
+	if f == nil {
+		return
+	}
+	f.close()
+	for _, w := range f.watches() {
+		w.detach(f)
+	}
 }
 
 // removeLocked ends the feeds of services that are not in watches.
@@ -85,7 +109,7 @@ func (c *Consul) removeLocked(watches []Watch) {
 	var gone []lb.Endpoints
 	for service, f := range c.feeds {
 		if !stay[service] {
-			f.from.detach(f)
+			c.endLocked(f)
 			delete(c.feeds, service)
 			gone = append(gone, lb.Endpoints{Service: service, Removed: true})
 		}
@@ -105,68 +129,19 @@ func (c *Consul) retireLocked(w *watch) {
 	c.troubles.forget(w)
 }
 
-// A wanted is a query that somebody wants to be watched.
-type wanted struct {
-	key      string
-	query    Query // normalized
-	guard    Guard // with defaults
-	services []string
-}
-
-// distinct returns the distinct queries of watches, in the order of the first that asked for each.
-func distinct(watches []Watch, datacenter string) ([]*wanted, error) {
-	var all []*wanted
-	byKey, seen := map[string]*wanted{}, map[string]bool{}
-	for _, one := range watches {
-		q := one.Query
-		if strings.TrimSpace(q.Service) == "" {
-			q.Service = one.Service
-		}
-		q = q.normalize(datacenter)
-		switch {
-		case one.Service == "" || q.Service == "":
-			return nil, errors.New("a watch without a service")
-		case seen[one.Service]:
-			return nil, fmt.Errorf("two watches for service %q", one.Service)
-		}
-		seen[one.Service] = true
-		guard := one.Guard.withDefaults()
-		key := fmt.Sprint(q.key(), guard)
-		w := byKey[key]
-		if w == nil {
-			w = &wanted{key: key, query: q, guard: guard}
-			byKey[w.key] = w
-			all = append(all, w)
-		}
-		w.services = append(w.services, one.Service)
+// feedsInOrder are the feeds in the order of their services' names.
+func (c *Consul) feedsInOrder() []*feed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []*feed
+	for _, f := range c.feeds {
+		all = append(all, f)
 	}
-	return all, nil
-}
-
-// A feed carries sets from a watch to the sink for one service.
-type feed struct {
-	service string
-	from    *watch // guarded by Consul.mu
-}
-
-// attach makes w send its sets, beginning with the present one, to f as well.
-func (w *watch) attach(f *feed) {
-	w.sending.Lock()
-	defer w.sending.Unlock()
-	w.feeds = append(w.feeds, f)
-	if w.published {
-		w.sendLocked(f)
-	}
-}
-
-// detach ends that. Once it has returned, w sends nothing more to f.
-func (w *watch) detach(f *feed) {
-	w.sending.Lock()
-	defer w.sending.Unlock()
-	w.feeds = slices.DeleteFunc(w.feeds, func(one *feed) bool { return one == f })
-}
-
-// sendLocked sends the present set to f.
-func (w *watch) sendLocked(f *feed) {
-	w.consul.sink.OnUpdate([]lb.Endpoints{{Service: f.service, Endpoints: slices.Clone(w.endpoints)}})
+	slices.SortFunc(all, func(a, b *feed) int {
+		if a.service < b.service {
+			return -1
+		}
+		return 1
+	})
+	return all
 }

@@ -89,6 +89,10 @@ func (c *client) health(ctx context.Context, q Query, how ask) (answer, error) {
 		filtered: resp.Header.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
 		backend:  resp.Header.Get("X-Consul-Query-Backend"),
 	}
+	if q.Prepared != "" {
+		a.entries, err = decodePrepared(resp.Body, c.bodyLimit)
+		return a, err
+	}
 	if a.index, err = strconv.ParseUint(resp.Header.Get("X-Consul-Index"), 10, 64); err != nil {
 		return answer{}, errNoIndex
 	}
@@ -109,6 +113,31 @@ func (c *client) enterprise(values url.Values) {
 // decode reads one JSON list of at most limit bytes and nothing after it. A null would be an empty list to encoding/json; here it
 // is an error, as Consul never sends it.
 func decode(r io.Reader, limit int64) ([]*entry, error) {
+	body, err := readBody(r, limit)
+	if err != nil {
+		return nil, err
+	}
+	return entriesIn(body)
+}
+
+// decodePrepared reads what a prepared query comes to: an object that has the list.
+func decodePrepared(r io.Reader, limit int64) ([]*entry, error) {
+	body, err := readBody(r, limit)
+	if err != nil {
+		return nil, err
+	}
+	var result struct{ Nodes json.RawMessage }
+	if err := json.Unmarshal(body, &result); err != nil {
+		return nil, fmt.Errorf("answer cannot be read: %w", err)
+	}
+	if len(result.Nodes) == 0 {
+		return nil, errNoList
+	}
+	return entriesIn(result.Nodes)
+}
+
+// readBody reads at most limit bytes.
+func readBody(r io.Reader, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("answer broke off: %w", err)
@@ -116,6 +145,10 @@ func decode(r io.Reader, limit int64) ([]*entry, error) {
 	if int64(len(body)) > limit {
 		return nil, errTooLong
 	}
+	return body, nil
+}
+
+func entriesIn(body []byte) ([]*entry, error) {
 	var entries []*entry
 	if err := json.Unmarshal(body, &entries); err != nil {
 		return nil, fmt.Errorf("answer cannot be read: %w", err)

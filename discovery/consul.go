@@ -82,6 +82,9 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	<-ctx.Done()
 	c.mu.Lock()
 	c.ended = true
+	for _, f := range c.feeds {
+		f.close()
+	}
 	c.mu.Unlock()
 	c.running.Wait()
 	c.client.http.CloseIdleConnections()
@@ -99,6 +102,9 @@ func (c *Consul) begin(ctx context.Context, sink Sink) {
 	}
 	if c.store != nil {
 		c.running.Go(func() { c.store.run(ctx, c.collect) })
+	}
+	for _, f := range c.feeds {
+		f.begin()
 	}
 	for i, w := range c.watches {
 		c.startLocked(w, i)
@@ -119,14 +125,10 @@ func (c *Consul) startLocked(w *watch, nth int) {
 // has not answered yet, pass them on to the balancer before Run; Run does not. They are in use, as Consul's word of some time ago,
 // until Consul has said something newer.
 func (c *Consul) Saved() []lb.Endpoints {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	var sets []lb.Endpoints
-	for _, w := range c.watches {
-		for _, service := range *w.services.Load() {
-			if endpoints, saved := w.saved(); saved {
-				sets = append(sets, lb.Endpoints{Service: service, Endpoints: endpoints})
-			}
+	for _, f := range c.feedsInOrder() {
+		if endpoints, saved := f.saved(); saved {
+			sets = append(sets, lb.Endpoints{Service: f.service, Endpoints: endpoints})
 		}
 	}
 	return sets

@@ -94,7 +94,7 @@ func kindOf(err error) kind {
 	switch {
 	case strings.Contains(status.text, filterTrouble):
 		return refused
-	case strings.Contains(status.text, "No path to datacenter"):
+	case strings.Contains(status.text, "No path to datacenter"), strings.Contains(status.text, "Query not found"):
 		return unable
 	case strings.Contains(status.text, "ACL not found"), strings.Contains(status.text, "Permission denied"):
 		return denied // a server's refusal reaches us as 500 if it has come through another server

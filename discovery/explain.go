@@ -10,7 +10,17 @@ import (
 
 // An Explanation is all that is known of where the endpoints of a service come from.
 type Explanation struct {
-	Service   string
+	Service string
+	Tiers   []TierStatus // in order of preference
+}
+
+// TierStatus is what is known of one of the places where endpoints come from.
+type TierStatus struct {
+	Name      string // such as "datacenter dc2"
+	Active    bool   // its set is in use
+	Available int    // endpoints in the set, without those that are held
+
+	// Of a tier that is a query:
 	Watch     WatchStatus
 	Instances []Instance // sorted by ID
 	Events    []Event    // the newest, oldest first
@@ -91,10 +101,19 @@ func (c *Consul) Explain(service string) (Explanation, bool) {
 	if f == nil {
 		return Explanation{}, false
 	}
-	e := Explanation{Service: service, Watch: f.from.snapshot()}
-	f.from.mu.Lock()
-	defer f.from.mu.Unlock()
-	e.Instances, e.Events = slices.Clone(f.from.instances), f.from.history.all()
+	e := Explanation{Service: service}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, t := range f.tiers {
+		one := TierStatus{Name: t.name, Active: i == f.active, Available: t.available}
+		if w := t.watch; w != nil {
+			one.Watch = w.snapshot()
+			w.mu.Lock()
+			one.Instances, one.Events = slices.Clone(w.instances), w.history.all()
+			w.mu.Unlock()
+		}
+		e.Tiers = append(e.Tiers, one)
+	}
 	return e, true
 }
 

@@ -12,14 +12,17 @@ import (
 
 // told lists what an explanation says, in short.
 func told(e Explanation) (instances, events []string) {
-	for _, one := range e.Instances {
+	if len(e.Tiers) == 0 {
+		return nil, nil
+	}
+	for _, one := range e.Tiers[0].Instances {
 		held := ""
 		if !one.Held.IsZero() {
 			held = " held"
 		}
 		instances = append(instances, fmt.Sprintf("%s %s%s%s: %s", one.ID, one.Status, one.Out, held, one.Detail))
 	}
-	for _, one := range e.Events {
+	for _, one := range e.Tiers[0].Events {
 		events = append(events, strings.Join([]string{string(one.Kind), one.Instance, one.Text}, "|"))
 	}
 	return instances, events
@@ -52,8 +55,8 @@ func TestExplainSaysWhoIsOutAndWhy(t *testing.T) {
 		check(3*time.Second, []string{"n/a  held: Consul does not name it any more"}, events)
 		time.Sleep(30 * time.Second)
 		e, _ := r.consul.Explain("web")
-		if _, got := told(e); len(got) != 8 || !strings.HasPrefix(got[6], "answered||after 5") || got[7] != "out|n/a|gone" || len(e.Instances) != 0 {
-			t.Errorf("in the end %q, %v", got, e.Instances)
+		if _, got := told(e); len(got) != 8 || !strings.HasPrefix(got[6], "answered||after 5") || got[7] != "out|n/a|gone" || len(e.Tiers[0].Instances) != 0 {
+			t.Errorf("in the end %q, %v", got, e.Tiers[0].Instances)
 		}
 		if _, found := r.consul.Explain("nope"); found {
 			t.Error("a service that is not watched is explained")

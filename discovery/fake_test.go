@@ -39,15 +39,19 @@ type asked struct {
 	at             time.Time
 	values         url.Values
 	header         http.Header
+	path           string
 }
 
 func (f *fake) RoundTrip(req *http.Request) (*http.Response, error) {
 	service, query := strings.CutPrefix(req.URL.Path, "/v1/health/service/")
+	if strings.HasPrefix(req.URL.Path, "/v1/query/") {
+		service, query = "query", true
+	}
 	f.mu.Lock()
 	do := f.ping
 	if query {
 		v := req.URL.Query()
-		f.asked = append(f.asked, asked{service, v.Get("index"), time.Now(), v, req.Header})
+		f.asked = append(f.asked, asked{service, v.Get("index"), time.Now(), v, req.Header, req.URL.EscapedPath()})
 		do = f.always
 		if script := f.script[service]; len(script) > 0 {
 			do, f.script[service] = script[0], script[1:]

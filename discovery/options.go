@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // ConsulOptions say how to reach a Consul agent and what to watch there. The environment (CONSUL_HTTP_ADDR and its kin) is not
@@ -77,14 +79,33 @@ type Query struct {
 	Filter     string   // expression in Consul's filter language; empty: none
 	Datacenter string   // empty: that of ConsulOptions
 	Statuses   []string // "passing" and "warning": the worst status that a check of an instance or its node may have; empty: passing
+	Peer       string   // name of a cluster peering, whose exported instances are meant; empty: those of the datacenter
+	Prepared   string   // name or ID of a prepared query, to be asked every few seconds; besides it only Datacenter, Near and Statuses count
 	Near       string   // node to sort by distance from, "_agent" for the agent's; the set is the same, but it is read from the servers
 }
 
-// A Watch says that Consul's answers to Query are the endpoints of Service. Watches whose queries and guards come to the same share one.
+// A Watch says where the endpoints of Service come from: Consul's answers to Query, and if there are not enough of them, the first of Next
+// that has enough. Watches whose queries and guards come to the same share one.
 type Watch struct {
 	Service string // Lictor's name of the service
 	Query   Query  // with an empty Query.Service: the service called Service
 	Guard   Guard
+
+	Next     []Tier
+	Failover Failover
+}
+
+// A Tier is a query, or a list of endpoints.
+type Tier struct {
+	Query     Query
+	Guard     Guard
+	Endpoints []lb.Endpoint // nil: Query counts
+}
+
+// A Failover says when a service goes from one tier to another.
+type Failover struct {
+	Below int           // a tier with fewer endpoints than this is left for the next that has enough. Zero: 1
+	Hold  time.Duration // how long an earlier tier must have enough before the service goes back to it. Zero: 30 seconds. Negative: at once
 }
 
 // The options' defaults, and the figures that are nobody's to choose.
@@ -96,6 +117,10 @@ const (
 	defaultMaxBackoff    = 10 * time.Second
 	defaultProbeInterval = 10 * time.Second
 	defaultMaxWatches    = 150
+	defaultFailbackHold  = 30 * time.Second
+
+	// pollInterval is the time between two executions of a prepared query, which cannot be waited for.
+	pollInterval = 5 * time.Second
 
 	// deadlineGrace is added to a query's wait. Without a leader, Consul's servers hold a query for 7 s beyond its wait before they
 	// give up, and an agent may need some seconds more to find a server.

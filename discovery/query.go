@@ -32,18 +32,37 @@ func (q Query) normalize(datacenter string) Query {
 // key is the same for normalized queries that Consul answers alike. Names of services differ in case only for the eye.
 func (q Query) key() string {
 	q.Service = strings.ToLower(q.Service)
-	return fmt.Sprintf("%q", []any{q.Service, q.Tags, q.Filter, q.Datacenter, q.Near, q.Statuses})
+	return fmt.Sprintf("%q", []any{q.Service, q.Tags, q.Filter, q.Datacenter, q.Near, q.Statuses, q.Peer, q.Prepared})
 }
 
 // path is where the API answers q, escaped.
 func (q Query) path() string {
+	if q.Prepared != "" {
+		return "/v1/query/" + url.PathEscape(q.Prepared) + "/execute"
+	}
 	return "/v1/health/service/" + url.PathEscape(q.Service)
+}
+
+// place is where q looks, for people.
+func (q Query) place() string {
+	switch {
+	case q.Prepared != "":
+		return "prepared query " + q.Prepared
+	case q.Peer != "":
+		return "peer " + q.Peer
+	case q.Datacenter != "":
+		return "datacenter " + q.Datacenter
+	}
+	return "the agent's datacenter"
 }
 
 // values are the URL parameters of q. The instances that are
 // not healthy are asked for too: somebody may want to know why they are out.
 func (q Query) values(how ask) url.Values {
 	v := url.Values{}
+	if q.Prepared != "" { // has its own idea of everything else
+		q = Query{Datacenter: q.Datacenter, Near: q.Near}
+	}
 	for _, tag := range q.Tags {
 		v.Add("tag", tag)
 	}
@@ -55,6 +74,7 @@ func (q Query) values(how ask) url.Values {
 	set("filter", q.Filter)
 	set("dc", q.Datacenter)
 	set("near", q.Near)
+	set("peer", q.Peer)
 	switch {
 	case how.index != 0:
 		v.Set("index", strconv.FormatUint(how.index, 10))

@@ -52,6 +52,7 @@ type watch struct {
 	sending   sync.Mutex    // guards the following, and is held while they are sent
 	feeds     []*feed       // that get the sets
 	endpoints []lb.Endpoint // published last; written by run's goroutine only, which may read it without the lock
+	available int           // of endpoints, those that are not held; the same holds
 	changed   time.Time     // when endpoints last did; the same holds for this and the following
 	published bool          // endpoints has been sent to the feeds
 	restored  bool          // endpoints is what an earlier process has saved, and Consul has not answered yet
@@ -68,18 +69,11 @@ func newWatch(c *Consul, o *wanted) *watch {
 		w.passed.learn(true)
 	}
 	if s, found := c.restored[c.savedKey(w)]; found {
-		w.endpoints, w.changed, w.restored = s.endpoints, s.changed, true
+		w.endpoints, w.available, w.changed, w.restored = s.endpoints, len(s.endpoints), s.changed, true
 		w.instances = savedInstances(s.endpoints)
 		w.status.Endpoints, w.status.Saved = len(s.endpoints), s.changed
 	}
 	return w
-}
-
-// saved returns the set that an earlier process has saved, as long as it counts.
-func (w *watch) saved() ([]lb.Endpoint, bool) {
-	w.sending.Lock()
-	defer w.sending.Unlock()
-	return slices.Clone(w.endpoints), w.restored
 }
 
 // run asks until ctx ends, for the first time after pause.
@@ -124,10 +118,23 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	}
 	w.logBad(in.bad)
 	w.logHeld(len(in.endpoints))
-	w.publish(set)
+	w.publish(set, len(set)-len(w.holder.until))
 	w.remember(time.Now(), w.known(in, set))
 	w.succeeded(a, in)
+	if w.query.Prepared != "" {
+		w.index = 0
+		return w.poll(time.Now())
+	}
 	return 0
+}
+
+// poll is how long to wait before a prepared query is executed again.
+func (w *watch) poll(now time.Time) time.Duration {
+	pause := jitter(pollInterval)
+	if next := w.holder.next(); !next.IsZero() {
+		pause = min(pause, max(next.Sub(now), minWait))
+	}
+	return pause
 }
 
 // ask sends one query, as soon as there is a connection to spare for it. Its deadline is past the moment when any Consul that works has
@@ -266,19 +273,23 @@ func (w *watch) succeeded(a answer, in instances) {
 	w.consul.troubles.leave(w)
 }
 
-// publish sends endpoints to all feeds, unless they are what was sent last.
-func (w *watch) publish(endpoints []lb.Endpoint) {
-	if w.published && slices.Equal(w.endpoints, endpoints) {
+// publish sends endpoints, of which so many are not held, to all feeds, unless they are what was sent last.
+func (w *watch) publish(endpoints []lb.Endpoint, available int) {
+	same := slices.Equal(w.endpoints, endpoints)
+	if w.published && same && available == w.available {
 		return
 	}
+	now, first := time.Now(), !w.published
 	w.log().Debug("endpoints changed", "before", len(w.endpoints), "now", len(endpoints))
-	now := time.Now()
 	w.sending.Lock()
-	w.endpoints, w.published, w.restored, w.changed = endpoints, true, false, now
+	w.endpoints, w.available, w.published, w.restored, w.changed = endpoints, available, true, false, now
 	for _, f := range w.feeds {
-		w.sendLocked(f)
+		f.deliver(w, endpoints, available, false)
 	}
 	w.sending.Unlock()
+	if same && !first {
+		return
+	}
 	if w.consul.store != nil {
 		w.consul.store.changed()
 	}

@@ -150,7 +150,7 @@ func (d *daemon) shutdown(ctx context.Context, stopped chan<- error) {
 func announce(w io.Writer, cfg *config.Config, listeners []proxy.Listener) error {
 	from := map[string]string{}
 	for _, s := range cfg.Services {
-		if s.Static != nil {
+		if s.Consul == nil {
 			from[s.Name] = count(len(s.Static.Endpoints), "static endpoint")
 		} else {
 			from[s.Name] = fmt.Sprintf("consul service %q", s.Consul.Service)

@@ -16,15 +16,35 @@ type checker interface {
 	Check(ctx context.Context, q discovery.Query) error
 }
 
-// hasFilters tells whether there is anything for checkFilters to ask.
-func hasFilters(cfg *config.Config) bool {
+// A filterOf is a query with a filter.
+type filterOf struct {
+	service string
+	query   config.ConsulQuery
+}
+
+// filters are all queries that have one.
+func filters(cfg *config.Config) []filterOf {
+	var all []filterOf
 	for _, s := range cfg.Services {
-		if s.Consul != nil && s.Consul.Filter != "" {
-			return true
+		for _, q := range queriesOf(s) {
+			if q.Filter != "" {
+				all = append(all, filterOf{s.Name, q})
+			}
 		}
 	}
-	return false
+	return all
 }
+
+// queriesOf are all queries of a service, in order of preference.
+func queriesOf(s config.Service) []config.ConsulQuery {
+	if s.Consul == nil {
+		return nil
+	}
+	return append([]config.ConsulQuery{*s.Consul}, s.Failover...)
+}
+
+// hasFilters tells whether there is anything for checkFilters to ask.
+func hasFilters(cfg *config.Config) bool { return len(filters(cfg)) > 0 }
 
 // allSaved tells whether all services with a filter have saved endpoints.
 func allSaved(cfg *config.Config, consul *discovery.Consul) bool {
@@ -32,27 +52,24 @@ func allSaved(cfg *config.Config, consul *discovery.Consul) bool {
 	for _, set := range consul.Saved() {
 		saved[set.Service] = true
 	}
-	for _, s := range cfg.Services {
-		if s.Consul != nil && s.Consul.Filter != "" && !saved[s.Name] {
+	for _, f := range filters(cfg) {
+		if !saved[f.service] {
 			return false
 		}
 	}
 	return true
 }
 
-// checkFilters asks Consul about the filter of each service, once for equal ones. A refusal becomes an error at the filter; that Consul
+// checkFilters asks Consul about the filter of each query, once for equal ones. A refusal becomes an error at the filter; that Consul
 // cannot be asked ends the matter with err, along with what was refused until then.
 func checkFilters(ctx context.Context, cfg *config.Config, consul checker) (refused hcl.Diagnostics, err error) {
 	type key struct{ filter, datacenter string }
 	answers := map[key]*discovery.RefusedError{}
-	for _, s := range cfg.Services {
-		if s.Consul == nil || s.Consul.Filter == "" {
-			continue
-		}
-		k := key{s.Consul.Filter, s.Consul.Datacenter}
+	for _, f := range filters(cfg) {
+		k := key{f.query.Filter, f.query.Datacenter}
 		answer, known := answers[k]
 		if !known {
-			if err := consul.Check(ctx, queryOf(*s.Consul)); err != nil && !errors.As(err, &answer) {
+			if err := consul.Check(ctx, queryOf(f.query)); err != nil && !errors.As(err, &answer) {
 				return refused, err
 			}
 			answers[k] = answer
@@ -61,8 +78,8 @@ func checkFilters(ctx context.Context, cfg *config.Config, consul checker) (refu
 			refused = append(refused, &hcl.Diagnostic{
 				Severity: hcl.DiagError,
 				Summary:  "Filter refused by Consul",
-				Detail:   fmt.Sprintf("Service %q: %s.", s.Name, answer.Reason),
-				Subject:  s.Consul.FilterRange.Ptr(),
+				Detail:   fmt.Sprintf("Service %q: %s.", f.service, answer.Reason),
+				Subject:  f.query.FilterRange.Ptr(),
 			})
 		}
 	}

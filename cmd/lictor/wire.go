@@ -29,7 +29,34 @@ func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions
 
 // queryOf is a service's query as discovery takes it.
 func queryOf(q config.ConsulQuery) discovery.Query {
-	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near, Statuses: q.Statuses}
+	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near, Statuses: q.Statuses, Peer: q.Peer,
+		Prepared: q.Prepared}
+}
+
+// watchOf is how a service's endpoints are found, as discovery takes it.
+func watchOf(s config.Service) discovery.Watch {
+	w := discovery.Watch{
+		Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul),
+		Failover: discovery.Failover{Below: s.FailoverBelow, Hold: orNever(s.FailbackHold)},
+	}
+	for _, q := range s.Failover {
+		w.Next = append(w.Next, discovery.Tier{Query: queryOf(q), Guard: guardOf(q)})
+	}
+	if s.Static != nil {
+		w.Next = append(w.Next, discovery.Tier{Endpoints: endpointsOf(*s.Static)})
+	}
+	return w
+}
+
+// endpointsOf are the endpoints of a list.
+func endpointsOf(s config.Static) []lb.Endpoint {
+	var endpoints []lb.Endpoint
+	for _, e := range s.Endpoints {
+		endpoint := lb.Endpoint{Host: e.Host, Addr: e.Addr}
+		endpoint.ID = endpoint.Address()
+		endpoints = append(endpoints, endpoint)
+	}
+	return endpoints
 }
 
 // guardOf is how a service's set is kept from shrinking, as discovery takes it.
@@ -47,7 +74,7 @@ func newConsul(cfg *config.Config, logger hclog.Logger) (*discovery.Consul, erro
 	options.StateDir = cfg.StateDir
 	for _, s := range cfg.Services {
 		if s.Consul != nil {
-			options.Watches = append(options.Watches, discovery.Watch{Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul)})
+			options.Watches = append(options.Watches, watchOf(s))
 		}
 	}
 	if len(options.Watches) == 0 {
@@ -64,20 +91,13 @@ func savedSets(consul *discovery.Consul) []lb.Endpoints {
 	return consul.Saved()
 }
 
-// staticSets are the sets of all services with a list of their own.
+// staticSets are the sets of all services that have nothing but a list.
 func staticSets(cfg *config.Config) []lb.Endpoints {
 	var sets []lb.Endpoints
 	for _, s := range cfg.Services {
-		if s.Static == nil {
-			continue
+		if s.Static != nil && s.Consul == nil {
+			sets = append(sets, lb.Endpoints{Service: s.Name, Endpoints: endpointsOf(*s.Static)})
 		}
-		set := lb.Endpoints{Service: s.Name}
-		for _, e := range s.Static.Endpoints {
-			endpoint := lb.Endpoint{Host: e.Host, Addr: e.Addr}
-			endpoint.ID = endpoint.Address()
-			set.Endpoints = append(set.Endpoints, endpoint)
-		}
-		sets = append(sets, set)
 	}
 	return sets
 }

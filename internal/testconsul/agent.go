@@ -40,6 +40,10 @@ type Options struct {
 	Unix bool   // HTTP on a Unix socket beside the TCP port: Agent.Socket
 	HCL  string // further configuration
 	UI   bool
+
+	Datacenter string // empty: dc1
+	WAN        bool   // can be joined with other datacenters, at Agent.WAN
+	JoinWAN    string // what to join: Agent.WAN of another one; implies WAN
 }
 
 // An Agent is a consul agent. The fields do not change after Start.
@@ -49,6 +53,7 @@ type Agent struct {
 	CAFile string // with Options.TLS; the server certificate also is for ServerName
 	Socket string // path; with Options.Unix
 	Token  string // with Options.ACL
+	WAN    string // host:port; with Options.WAN
 
 	Log *testproc.Log
 
@@ -158,7 +163,7 @@ func (a *Agent) Done() <-chan struct{} { return a.process.Done() }
 const nodeName = "test"
 
 func (a *Agent) configure(ctx context.Context) error {
-	ports, err := freePorts(4)
+	ports, err := freePorts(5)
 	if err != nil {
 		return err
 	}
@@ -166,7 +171,19 @@ func (a *Agent) configure(ctx context.Context) error {
 	a.args = []string{
 		"agent", "-dev", "-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", nodeName, "-log-level", "warn",
 		"-http-port", ports[0], "-server-port", ports[1], "-serf-lan-port", ports[2],
-		"-serf-wan-port", "-1", "-grpc-port", "-1", "-grpc-tls-port", "-1", "-dns-port", "-1",
+		"-grpc-port", "-1", "-grpc-tls-port", "-1", "-dns-port", "-1",
+	}
+	if a.options.WAN || a.options.JoinWAN != "" {
+		a.WAN = net.JoinHostPort("127.0.0.1", ports[4])
+		a.args = append(a.args, "-serf-wan-port", ports[4])
+	} else {
+		a.args = append(a.args, "-serf-wan-port", "-1")
+	}
+	if a.options.JoinWAN != "" {
+		a.args = append(a.args, "-retry-join-wan", a.options.JoinWAN)
+	}
+	if a.options.Datacenter != "" {
+		a.args = append(a.args, "-datacenter", a.options.Datacenter)
 	}
 	if a.options.UI {
 		a.args = append(a.args, "-ui")
