@@ -179,16 +179,36 @@ func (c *Consul) watching() int {
 // Check asks Consul for q once. It returns nil if Consul answers, whatever the answer, and a *RefusedError if Consul never will.
 // Any other error means that Consul could not be asked or could not answer now, and says nothing about q.
 func (c *Consul) Check(ctx context.Context, q Query) error {
+	_, err := c.once(ctx, q)
+	return err
+}
+
+// Look returns the instances that q comes to now, in and out. Its errors are Check's, and one that says which right the token lacks, if it
+// may not see what there is.
+func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
+	a, err := c.once(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	q = q.normalize(c.options.Datacenter)
+	if a.filtered && len(a.entries) == 0 {
+		return nil, &filteredError{missing: c.client.missing(ctx, q)}
+	}
+	return convert(a.entries, q.Statuses).all, nil
+}
+
+// once asks Consul for q once.
+func (c *Consul) once(ctx context.Context, q Query) (answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, deadlineGrace, &timeoutError{deadlineGrace})
 	defer cancel()
-	_, err := c.client.health(ctx, q.normalize(c.options.Datacenter), ask{})
+	a, err := c.client.health(ctx, q.normalize(c.options.Datacenter), ask{})
 	switch {
 	case err == nil:
-		return nil
+		return a, nil
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	case kindOf(err) == refused:
-		return &RefusedError{Query: q, Reason: reason(err)}
+		return answer{}, &RefusedError{Query: q, Reason: reason(err)}
 	}
-	return fmt.Errorf("ask consul for service %q: %w", q.Service, err)
+	return answer{}, fmt.Errorf("ask consul for service %q: %w", q.Service, err)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,13 +22,14 @@ const askTimeout = 3 * time.Second
 
 type validateCommand struct {
 	console
-	json, offline bool
+	json, offline, look bool
 }
 
 func (c *validateCommand) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("validate", flag.ContinueOnError)
 	f.BoolVar(&c.json, "json", false, "")
 	f.BoolVar(&c.offline, "offline", false, "")
+	f.BoolVar(&c.look, "live", false, "")
 	return f
 }
 
@@ -55,11 +57,16 @@ Options:
   -json       Print the result to stdout as JSON, in the format of
               "terraform validate -json".
   -offline    Do not ask Consul.
+  -live       Look at the world too: what each service would be served by now,
+              instance by instance, with the reason why one is left out; whether
+              the token has the rights for that; and whether the addresses to
+              listen at can be used. Needs Consul. Nothing is served.
 
 Examples:
 
     $ lictor validate /etc/lictor
     $ lictor validate base.hcl services.d
+    $ lictor validate -live /etc/lictor
     $ lictor validate -offline -json web.hcl | jq .error_count
 `
 }
@@ -69,11 +76,18 @@ func (c *validateCommand) Run(args []string) int {
 	if err == nil && len(paths) == 0 {
 		err = errNoPath
 	}
+	if err == nil && c.look && c.offline {
+		err = errors.New("-live and -offline exclude each other")
+	}
 	if err != nil {
 		return c.usage("validate", err)
 	}
 	cfg, diags := config.Load(paths, config.Options{})
-	if cfg != nil && !c.offline && hasFilters(cfg) {
+	switch {
+	case cfg == nil:
+	case c.look:
+		c.live(cfg, &diags)
+	case !c.offline && hasFilters(cfg):
 		c.ask(cfg, &diags)
 	}
 	return c.report(cfg, diags)

@@ -41,6 +41,12 @@ type Options struct {
 	HCL  string // further configuration
 	UI   bool
 
+	Node    string // name of the node; empty: test
+	Servers int    // not dev mode, but one of so many servers, which keep their state in Dir
+	Client  bool   // not dev mode, but an agent that is no server, and keeps its state in Dir
+	Join    string // with either: Agent.LAN of another one
+	NoWait  bool   // Start does not wait until the agent is of use
+
 	Datacenter string // empty: dc1
 	WAN        bool   // can be joined with other datacenters, at Agent.WAN
 	JoinWAN    string // what to join: Agent.WAN of another one; implies WAN
@@ -53,6 +59,7 @@ type Agent struct {
 	CAFile string // with Options.TLS; the server certificate also is for ServerName
 	Socket string // path; with Options.Unix
 	Token  string // with Options.ACL
+	LAN    string // host:port
 	WAN    string // host:port; with Options.WAN
 
 	Log *testproc.Log
@@ -96,8 +103,14 @@ func (a *Agent) Restart(ctx context.Context) error {
 		return err
 	}
 	a.process = process
+	if a.options.NoWait {
+		return nil
+	}
 	return a.ready(ctx)
 }
+
+// Ready waits until an agent that was started with Options.NoWait is of use.
+func (a *Agent) Ready(ctx context.Context) error { return a.ready(ctx) }
 
 // environment leaves Consul's own variables out: an agent under test must not be steered by whatever the shell has set.
 func environment() []string {
@@ -127,7 +140,7 @@ func (a *Agent) ready(ctx context.Context) error {
 		if err != nil || leader == "" {
 			return fmt.Errorf("no leader: %v", err)
 		}
-		checks, _, err := client.Health().Node(nodeName, query)
+		checks, _, err := client.Health().Node(a.options.Node, query)
 		if err != nil || len(checks) == 0 {
 			return fmt.Errorf("the agent's own node is not in the catalog: %v", err)
 		}
@@ -168,11 +181,15 @@ func (a *Agent) configure(ctx context.Context) error {
 		return err
 	}
 	a.HTTP = net.JoinHostPort("127.0.0.1", ports[0])
-	a.args = []string{
-		"agent", "-dev", "-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", nodeName, "-log-level", "warn",
+	a.LAN = net.JoinHostPort("127.0.0.1", ports[2])
+	if a.options.Node == "" {
+		a.options.Node = nodeName
+	}
+	a.args = append(a.mode(),
+		"-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", a.options.Node, "-log-level", "warn",
 		"-http-port", ports[0], "-server-port", ports[1], "-serf-lan-port", ports[2],
 		"-grpc-port", "-1", "-grpc-tls-port", "-1", "-dns-port", "-1",
-	}
+	)
 	if a.options.WAN || a.options.JoinWAN != "" {
 		a.WAN = net.JoinHostPort("127.0.0.1", ports[4])
 		a.args = append(a.args, "-serf-wan-port", ports[4])
@@ -212,6 +229,22 @@ func (a *Agent) configure(ctx context.Context) error {
 	file := filepath.Join(a.options.Dir, "agent.hcl")
 	a.args = append(a.args, "-config-file", file)
 	return os.WriteFile(file, []byte(hcl), 0o600)
+}
+
+// mode is what makes an agent a dev agent, a server or a client.
+func (a *Agent) mode() []string {
+	data := []string{"-data-dir", filepath.Join(a.options.Dir, "data")}
+	if a.options.Join != "" {
+		data = append(data, "-retry-join", a.options.Join, "-retry-interval", "1s")
+	}
+	switch {
+	case a.options.Servers > 0:
+		a.options.HCL += "performance { raft_multiplier = 1 }\n"
+		return append([]string{"agent", "-server", "-bootstrap-expect", strconv.Itoa(a.options.Servers)}, data...)
+	case a.options.Client:
+		return append([]string{"agent"}, data...)
+	}
+	return []string{"agent", "-dev"}
 }
 
 // certificates makes a private CA and a server certificate, in the way that Consul's documentation tells operators to.

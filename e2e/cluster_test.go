@@ -1,0 +1,140 @@
+//go:build unix
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+)
+
+// A cluster is three servers and an agent, which is what a host has.
+type cluster struct {
+	servers []*testconsul.Agent
+	agent   *consul
+}
+
+func startCluster(t *testing.T) *cluster {
+	t.Helper()
+	if errNoConsul != nil {
+		startConsul(t, testconsul.Options{}) // which skips or fails
+	}
+	c := &cluster{}
+	for i := range 3 {
+		o := testconsul.Options{Binary: consulBinary, Dir: shortTempDir(t), Node: fmt.Sprint("server", i), Servers: 3, NoWait: true}
+		if i > 0 {
+			o.Join = c.servers[0].LAN
+		}
+		server, err := testconsul.Start(t.Context(), o)
+		must(t, err)
+		t.Cleanup(server.Kill)
+		c.servers = append(c.servers, server)
+	}
+	must(t, c.servers[0].Ready(t.Context()))
+	c.agent = startConsul(t, testconsul.Options{Client: true, Join: c.servers[0].LAN})
+	return c
+}
+
+// leader is the index of the server that leads.
+func (c *cluster) leader(t *testing.T) int {
+	t.Helper()
+	for i, s := range c.servers {
+		client, err := s.Client()
+		must(t, err)
+		self, err := client.Agent().Self()
+		if err != nil {
+			continue
+		}
+		if stats, ok := self["Stats"]["raft"].(map[string]any); ok && stats["state"] == "Leader" {
+			return i
+		}
+	}
+	t.Fatal("no leader")
+	return -1
+}
+
+// register registers an instance by the agent, and waits until the servers know it.
+func (c *cluster) register(t *testing.T, id string, addr netip.AddrPort) {
+	t.Helper()
+	eventually(t, "registration of "+id, func() error {
+		err := c.agent.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: id, Name: "web", Address: addr.Addr().String(), Port: int(addr.Port())})
+		if err != nil {
+			return err
+		}
+		entries, _, err := c.agent.api.Health().Service("web", "", true, nil)
+		for _, e := range entries {
+			if e.Service.ID == id {
+				return nil
+			}
+		}
+		return fmt.Errorf("not in the catalog: %v", err)
+	})
+}
+
+// One story, for a cluster takes its time: the leader is killed, then the quorum, then all; one comes back, then all. Clients of a service
+// whose instances live notice nothing of it.
+func TestServersLostOneAfterTheOther(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections")
+	}
+	c := startCluster(t)
+	for _, name := range []string{"a", "b", "c"} {
+		c.register(t, name, startEcho(t, name).addr)
+	}
+	config := consulBlock(c.agent) + service("web")
+	l := runLictor(t, config)
+	web := l.addr(t, "web")
+	clients := startWorkers(t, web, 10)
+	clients.awaitRounds(t, 20)
+
+	leader := c.leader(t)
+	c.servers[leader].Kill()
+	clients.awaitRounds(t, 50)
+	c.register(t, "d", startEcho(t, "d").addr) // the two that are left elect a leader
+	awaitRotation(t, web, "a", "b", "c", "d")
+
+	// Without a quorum. A lictor that starts now has nothing to serve, and must not take that for the truth.
+	second := (leader + 1) % 3
+	c.servers[second].Kill()
+	clients.awaitRounds(t, 50)
+	stranger := startLictor(t, config)
+	stranger.awaitLog(t, 0, complaint("consul"))
+	clients.awaitRounds(t, 50)
+
+	c.servers[3-leader-second].Kill()
+	clients.awaitRounds(t, 50)
+	c.agent.Kill() // the agent comes back to no servers, with an empty view
+	restarted := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+		defer cancel()
+		restarted <- c.agent.Restart(ctx)
+	}()
+	clients.awaitRounds(t, 100)
+	if strings.Contains(stranger.stderr.String(), `"ready"`) {
+		t.Error("a lictor that started without a quorum is ready")
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for _, s := range c.servers {
+		_ = s.Restart(ctx) // NoWait: that it runs is enough
+	}
+	must(t, <-restarted)
+	clients.awaitRounds(t, 50)
+	c.register(t, "e", startEcho(t, "e").addr)
+	awaitRotation(t, web, "a", "b", "c", "d", "e")
+	clients.stop()
+	if n := len(clients.errors); n > 0 {
+		t.Fatalf("%d errors of clients, the first: %v", n, <-clients.errors)
+	}
+	stranger.awaitReady(t)
+	awaitRotation(t, stranger.addr(t, "web"), "a", "b", "c", "d", "e")
+}
