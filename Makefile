@@ -10,7 +10,7 @@ MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.
 PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 
-.PHONY: build demo test e2e race consul fuzz lint check bench bench-peers soak install clean help
+.PHONY: build demo test e2e race consul fuzz lint check bench bench-peers bench-discovery soak install clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -51,6 +51,10 @@ bench: ## compare with HAProxy and nginx, ten minutes at most; QUICK=1: one; PER
 bench-peers: ## install HAProxy and nginx (Debian), without starting them
 	e2e/bench/install-peers
 
+bench-discovery: build consul ## measure how Lictor follows Consul, eight minutes; BENCH='...': flags
+	go build -o bin/benchdiscovery ./e2e/benchdiscovery
+	bin/benchdiscovery -lictor bin/lictor $(BENCH)
+
 soak: build ## nine minutes of churn and one to settle; fails if anything stays behind
 	go build -o bin/bench ./e2e/bench
 	bin/bench -soak 9m $(BENCH)
@@ -63,4 +67,4 @@ clean: ## remove what was built here; the consul in the user's cache folder stay
 	rm -rf bin
 
 help: ## this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

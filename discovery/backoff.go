@@ -27,15 +27,17 @@ func (b *backoff) next(now time.Time, first, most time.Duration) time.Duration {
 
 func (b *backoff) reset() { b.limit = 0 }
 
-// A bucket is the floor under a watch's pace, whatever Consul answers: bucketBurst queries at once, and bucketRate a second.
+// A bucket is the floor under a watch's pace, whatever Consul answers: bucketBurst queries at once, and bucketRate a second. Those that
+// brought news count a tenth, so that a busy service is followed at the pace of its changes.
 type bucket struct {
 	used float64 // tokens taken and not yet grown back
 	at   time.Time
 }
 
 const (
-	bucketRate  = 2.0
-	bucketBurst = 5.0
+	bucketRate  = 5.0
+	bucketBurst = 10.0
+	bucketNews  = 0.9 // of a token is given back for news
 )
 
 // take takes a token and returns how long to wait before using it.
@@ -44,6 +46,9 @@ func (b *bucket) take(now time.Time) time.Duration {
 	b.at = now
 	return max(0, time.Duration((b.used-bucketBurst)/bucketRate*float64(time.Second)))
 }
+
+// news says that the query that the last token was taken for was worth it.
+func (b *bucket) news() { b.used = max(0, b.used-bucketNews) }
 
 // jitter returns d give or take a tenth.
 func jitter(d time.Duration) time.Duration {

@@ -49,21 +49,32 @@ func TestBackoffBeginsAnewAfterALongCalm(t *testing.T) {
 	}
 }
 
-func TestBucketAllowsABurstAndThenTwoASecond(t *testing.T) {
+func TestBucketAllowsABurstAndThenFiveASecond(t *testing.T) {
 	var b bucket
 	now := time.Unix(1000, 0)
-	for i := range 5 {
+	for i := range 10 {
 		if d := b.take(now); d != 0 {
 			t.Errorf("token %d after %v, want at once", i, d)
 		}
 	}
 	for i := 1; i <= 4; i++ {
-		if got, want := b.take(now), time.Duration(i)*time.Second/2; got != want {
+		if got, want := b.take(now), time.Duration(i)*time.Second/5; got != want {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	}
 	if d := b.take(now.Add(time.Hour)); d != 0 {
 		t.Errorf("after an hour: %v", d)
+	}
+}
+
+func TestNewsCostATenthOfAToken(t *testing.T) {
+	var b bucket
+	now := time.Unix(1000, 0)
+	for i := range 80 {
+		if d := b.take(now); d != 0 {
+			t.Fatalf("query %d with news after %v, want at once", i, d)
+		}
+		b.news()
 	}
 }
 

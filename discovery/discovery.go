@@ -11,8 +11,12 @@
 // The promise of this package is that an error is never an empty set. Whatever goes wrong between here and Consul, services keep
 // the endpoints they had; an empty set is passed on only when a Consul server said, in so many words, that there is no instance.
 //
-// What it does not do yet: keep sets over a restart, hold back honest empty sets for a while, or share out an agent's connections
-// among thousands of watches.
+// It keeps that promise in four ways. Sets are saved, so that a restart can serve them before Consul answers (ConsulOptions.StateDir).
+// A set that is empty or sharply smaller is confirmed by Consul's leader, and what vanished is held back for a while ([Guard]). A service
+// can have several sources in order of preference ([Watch]). And thousands of watches share the few connections that an agent allows
+// (ConsulOptions.MaxWatches). [Consul.Explain] tells what is known of a service, and why.
+//
+// What it knows of the health of instances is Consul's word; that an instance does not answer from here is for the balancer to find out.
 package discovery
 
 import (

@@ -21,8 +21,8 @@ import (
 // nothing until the new state has caught up. An agent that does not know the truth (just restarted, its servers away, its token
 // unknown) answers 200, an empty list and index 1 when the wait is over. The index moves without a change of contents. And
 // contents can change at the same index. Hence: an answer to an index-less query comes from the servers, and is believed; any other
-// only if its index is at least the one asked with, and it does not take away the last endpoint. After anything else, and after
-// every error, the next query has no index.
+// only if its index is at least the one asked with. A set that is sharply smaller needs an answer that is consistent besides (see Guard).
+// After anything else, and after every error, the next query has no index.
 type watch struct {
 	key    string
 	query  Query // normalized
@@ -290,6 +290,7 @@ func (w *watch) publish(endpoints []lb.Endpoint, available int) {
 	if same && !first {
 		return
 	}
+	w.bucket.news()
 	if w.consul.store != nil {
 		w.consul.store.changed()
 	}

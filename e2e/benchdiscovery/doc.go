@@ -1,0 +1,8 @@
+// Command benchdiscovery measures how fast, and at what cost, Lictor follows a real Consul, and prints the figures as Markdown:
+//
+//	make bench-discovery
+//
+// Each figure is of a Consul in dev mode, which is server and agent in one, reached over https, and of one Lictor, all on this machine. Times
+// run from before the change is sent to Consul, so Consul's own time is in them; consul's share is what a client would see if it asked
+// Consul itself.
+package main

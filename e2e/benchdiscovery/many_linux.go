@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+const node = "bench" // that the instances are on; it has no agent
+
+// many measures n services of three instances each: the time to the first answers, memory, processor time while nothing changes, and
+// with changes, convergence under a steady rate of them.
+func many(ctx context.Context, o options, n int, changes bool) error {
+	s, err := newStage(ctx)
+	if s != nil {
+		defer s.close()
+	}
+	if err != nil {
+		return err
+	}
+	instances, err := newInstances(3)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for i := range n {
+		names = append(names, fmt.Sprintf("s%d", i))
+	}
+	for _, i := range instances {
+		defer i.close()
+	}
+	if err := s.populate(names, instances); err != nil {
+		return err
+	}
+	if err := s.run(ctx, o.lictor, names); err != nil {
+		return err
+	}
+	row(fmt.Sprintf("%d services x 3: time to all sets", n), "%v", s.readyAfter())
+	if err := s.atRest(ctx, o, n); err != nil {
+		return err
+	}
+	if changes {
+		return s.churn(ctx, o, names)
+	}
+	return nil
+}
+
+// atRest measures memory and processor time while nothing changes.
+func (s *stage) atRest(ctx context.Context, o options, n int) error {
+	if err := pause(ctx, 5*time.Second); err != nil { // until every query waits
+		return err
+	}
+	before, err := s.processor()
+	if err != nil {
+		return err
+	}
+	if err := pause(ctx, o.idle); err != nil {
+		return err
+	}
+	after, err := s.processor()
+	if err != nil {
+		return err
+	}
+	memory, err := s.memory()
+	if err != nil {
+		return err
+	}
+	row(fmt.Sprintf("%d services x 3: resident memory", n), "%.0f MB", memory)
+	row(fmt.Sprintf("%d services x 3: processor time while nothing changes, over %v", n, o.idle), "%.2f %%", 100*(after-before).Seconds()/o.idle.Seconds())
+	return nil
+}
+
+// populate registers three instances for each service, many at once.
+func (s *stage) populate(names []string, instances []*instance) error {
+	if _, err := s.api.Catalog().Register(&api.CatalogRegistration{Node: node, Address: "127.0.0.1"}, nil); err != nil {
+		return err
+	}
+	var ops api.TxnOps
+	flush := func() error {
+		if len(ops) == 0 {
+			return nil
+		}
+		ok, response, _, err := s.api.Txn().Txn(ops, nil)
+		if err == nil && !ok {
+			err = fmt.Errorf("registration: %v", response.Errors)
+		}
+		ops = ops[:0]
+		return err
+	}
+	for _, name := range names {
+		for _, i := range instances {
+			ops = append(ops, &api.TxnOp{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: node, Service: api.AgentService{
+				ID: name + i.name, Service: name, Address: "127.0.0.1", Port: i.port,
+			}}})
+			if len(ops) >= 60 {
+				if err := flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return flush()
+}
+
+// churn adds and removes a fourth instance of one service after another, at a steady rate, and measures when connections follow.
+func (s *stage) churn(ctx context.Context, o options, names []string) error {
+	extra, err := newInstance("extra")
+	if err != nil {
+		return err
+	}
+	defer extra.close()
+	var mu sync.Mutex
+	var times []time.Duration
+	var failures, refused int
+	var running sync.WaitGroup
+	tick := time.NewTicker(time.Second / time.Duration(o.rate))
+	defer tick.Stop()
+	end := time.After(o.duration)
+	for k := 0; ; k++ {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-end:
+			running.Wait()
+			row(fmt.Sprintf("%d changes a second over %d services for %v: convergence (p50 / p99)", o.rate, len(names), o.duration), "%s", percentiles(times))
+			row("the same: client errors (changes that Consul did not take)", "%d of %d changes (%d)", failures, len(times)+failures, refused)
+			return nil
+		case <-tick.C:
+		}
+		name, add := names[k%len(names)], k/len(names)%2 == 0
+		running.Go(func() {
+			took, err := follow(s.addrs[name], extra.name, add, func() error { return s.fourth(name, extra, add) })
+			mu.Lock()
+			defer mu.Unlock()
+			var change *changeError
+			switch {
+			case errors.As(err, &change):
+				refused++
+				return
+			case err != nil:
+				failures++
+				return
+			}
+			times = append(times, took)
+		})
+	}
+}
+
+// fourth adds or removes an instance of a service.
+func (s *stage) fourth(service string, i *instance, add bool) error {
+	if add {
+		_, err := s.api.Catalog().Register(&api.CatalogRegistration{Node: node, Address: "127.0.0.1", SkipNodeUpdate: true, Service: &api.AgentService{
+			ID: service + i.name, Service: service, Address: "127.0.0.1", Port: i.port,
+		}}, nil)
+		return err
+	}
+	_, err := s.api.Catalog().Deregister(&api.CatalogDeregistration{Node: node, ServiceID: service + i.name}, nil)
+	return err
+}
