@@ -26,10 +26,10 @@ type loopTCP struct {
 	pairs   tracker
 }
 
-func (e *loopEngine) listenTCP(addr netip.AddrPort, s *service) (proxySocket, error) {
-	fd, bound, err := listenFD(addr)
+func (e *loopEngine) listenTCP(o opening, s *service) (proxySocket, error) {
+	fd, bound, err := listenFD(o)
 	if err != nil {
-		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(addr), Err: err}
+		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(o.addr), Err: err}
 	}
 	t := &loopTCP{engine: e, fd: int32(fd), addr: bound, stopped: make(chan struct{})}
 	t.service.Store(s)
@@ -42,10 +42,11 @@ func (e *loopEngine) listenTCP(addr netip.AddrPort, s *service) (proxySocket, er
 }
 
 // listenFD opens a listening socket with the options that accepted sockets are to have: on Linux they inherit them.
-func listenFD(addr netip.AddrPort) (_ int, bound netip.AddrPort, err error) {
-	fd, err := unix.Socket(family(addr.Addr()), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+func listenFD(o opening) (_ int, bound netip.AddrPort, err error) {
+	addr := o.addr
+	fd, err := o.socket(unix.SOCK_STREAM)
 	if err != nil {
-		return -1, bound, os.NewSyscallError("socket", err)
+		return -1, bound, err
 	}
 	defer func() {
 		if err != nil {
@@ -56,6 +57,9 @@ func listenFD(addr netip.AddrPort) (_ int, bound netip.AddrPort, err error) {
 	setOption(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	setOption(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	setKeepAlive(int32(fd))
+	if o.file != nil {
+		return fd, addr, nil
+	}
 	onlyIPv6(int32(fd), addr.Addr())
 	if err = unix.Bind(fd, sockaddr(addr)); err != nil {
 		return -1, bound, os.NewSyscallError("bind", err)
@@ -65,6 +69,26 @@ func listenFD(addr netip.AddrPort) (_ int, bound netip.AddrPort, err error) {
 	}
 	bound, err = boundTo(fd, addr)
 	return fd, bound, err
+}
+
+// socket returns the opening's socket, not bound yet unless it was open already.
+func (o opening) socket(kind int) (fd int, err error) {
+	if o.file != nil {
+		if fd, err = duplicate(o.file); err != nil {
+			return -1, err
+		}
+		return fd, os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
+	}
+	if fd, err = unix.Socket(family(o.addr.Addr()), kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if o.shared {
+		if err = setShared(fd, true); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+	}
+	return fd, nil
 }
 
 // onlyIPv6 lets a socket that is to listen on addr have the clients that it should: the IPv6 wildcard takes those of IPv4 too.
@@ -109,6 +133,8 @@ func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 	return sa
 }
 
+func (t *loopTCP) share(on bool) error { return setShared(int(t.fd), on) }
+
 func (t *loopTCP) Addr() netip.AddrPort { return t.addr }
 
 func (t *loopTCP) serve(s *service) { t.service.Store(s) }
@@ -139,12 +165,8 @@ func (t *loopTCP) stop() {
 // Close stops taking clients and resets the connections that are open.
 func (t *loopTCP) Close() error {
 	t.stop()
-	// Those in a queue first, in all loops: each of the others that is cut makes room for one of them.
 	for _, d := range t.doors {
-		d.loop.do(func() { d.cut(func(p *loopPair) bool { return p.waiter != nil }) })
-	}
-	for _, d := range t.doors {
-		d.loop.do(func() { d.cut(func(*loopPair) bool { return true }) })
+		d.loop.do(d.cut)
 	}
 	return t.pairs.wait(context.Background())
 }
@@ -331,10 +353,10 @@ func (d *door) close() {
 	d.loop.wheel.clear(&d.timer)
 }
 
-// cut ends those pairs of this listener that this loop has and that are meant.
-func (d *door) cut(meant func(*loopPair) bool) {
+// cut ends the pairs of this listener that this loop has.
+func (d *door) cut() {
 	for _, s := range d.loop.sockets {
-		if p, ok := s.(*loopPair); ok && p.socket == d.socket && meant(p) {
+		if p, ok := s.(*loopPair); ok && p.socket == d.socket {
 			p.cut()
 		}
 	}

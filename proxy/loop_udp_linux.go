@@ -29,14 +29,18 @@ type loopUDP struct {
 	endOnce  sync.Once
 }
 
-func (e *loopEngine) listenUDP(addr netip.AddrPort, s *service) (_ proxySocket, err error) {
+func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error) {
+	addr, loops := o.addr, e.loops
+	if o.file != nil { // which is one socket, so one loop reads it
+		loops = loops[int(addr.Port())%len(loops):][:1]
+	}
 	u := &loopUDP{
 		engine: e, addr: addr, local: addr.Addr().IsUnspecified(),
 		drained: make(chan struct{}), closed: make(chan struct{}),
 	}
 	u.service.Store(s)
-	u.busy.Store(int32(len(e.loops)))
-	extra := max(0, int64(len(e.loops))-listenerDescriptors)
+	u.busy.Store(int32(len(loops)))
+	extra := max(0, int64(len(loops))-listenerDescriptors)
 	if !e.budget.TryAcquire(extra) {
 		return nil, errOutOfDescriptors
 	}
@@ -49,42 +53,41 @@ func (e *loopEngine) listenUDP(addr netip.AddrPort, s *service) (_ proxySocket, 
 			err = &net.OpError{Op: "listen", Net: "udp", Addr: net.UDPAddrFromAddrPort(addr), Err: err}
 		}
 	}()
-	if len(e.loops) > 1 && addr.Port() != 0 {
+	if len(loops) > 1 && addr.Port() != 0 && !o.shared {
 		// Sockets that share their port let others of the same user in, another Lictor for one. This one does not.
-		fd, _, err := bindUDP(addr, false)
+		fd, _, err := bindUDP(o)
 		if err != nil {
 			return nil, err
 		}
 		unix.Close(fd)
 	}
-	for _, l := range e.loops {
-		fd, bound, err := bindUDP(u.addr, len(e.loops) > 1)
+	o.shared = o.shared || len(loops) > 1
+	for _, l := range loops {
+		fd, bound, err := bindUDP(o)
 		if err != nil {
 			return nil, err
 		}
-		u.addr = bound // with its port, for the others
+		u.addr, o.addr = bound, bound // with its port, for the others
 		u.shards = append(u.shards, newUDPShard(l, u, int32(fd)))
 	}
 	return u, nil
 }
 
-// bindUDP opens a socket at addr, whose port others may share or not, and returns the address with its port.
-func bindUDP(addr netip.AddrPort, shared bool) (_ int, bound netip.AddrPort, err error) {
-	fd, err := unix.Socket(family(addr.Addr()), unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+// bindUDP opens a socket, and returns its address with its port.
+func bindUDP(o opening) (_ int, bound netip.AddrPort, err error) {
+	addr := o.addr
+	fd, err := o.socket(unix.SOCK_DGRAM)
 	if err != nil {
-		return -1, bound, os.NewSyscallError("socket", err)
+		return -1, bound, err
 	}
 	defer func() {
 		if err != nil {
 			unix.Close(fd)
 		}
 	}()
-	if shared {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-			return -1, bound, os.NewSyscallError("setsockopt", err)
-		}
+	if o.file == nil {
+		onlyIPv6(int32(fd), addr.Addr())
 	}
-	onlyIPv6(int32(fd), addr.Addr())
 	if addr.Addr().IsUnspecified() {
 		if err := wantLocalAddrFD(fd, addr.Addr()); err != nil {
 			return -1, bound, err
@@ -95,11 +98,21 @@ func bindUDP(addr netip.AddrPort, shared bool) (_ int, bound netip.AddrPort, err
 			setOption(int32(fd), unix.SOL_SOCKET, o[1], socketBuffer)
 		}
 	}
+	if o.file != nil {
+		return fd, addr, nil
+	}
 	if err = unix.Bind(fd, sockaddr(addr)); err != nil {
 		return -1, bound, os.NewSyscallError("bind", err)
 	}
 	bound, err = boundTo(fd, addr)
 	return fd, bound, err
+}
+
+func (u *loopUDP) share(on bool) error {
+	if len(u.shards) > 1 {
+		return nil // it is on always
+	}
+	return setShared(int(u.shards[0].fd), on)
 }
 
 func (u *loopUDP) Addr() netip.AddrPort { return u.addr }

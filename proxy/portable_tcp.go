@@ -29,9 +29,8 @@ type tcpSocket struct {
 	cutNow context.CancelFunc
 }
 
-func (e *portable) listenTCP(addr netip.AddrPort, s *service) (proxySocket, error) {
-	config := net.ListenConfig{KeepAliveConfig: keepAlive}
-	l, err := config.Listen(context.Background(), network(TCP, addr.Addr()), addr.String())
+func (e *portable) listenTCP(o opening, s *service) (proxySocket, error) {
+	l, err := o.listenTCP()
 	if err != nil {
 		return nil, err
 	}
@@ -40,6 +39,23 @@ func (e *portable) listenTCP(addr netip.AddrPort, s *service) (proxySocket, erro
 	t.loop, t.close = context.WithCancel(context.Background())
 	t.cut, t.cutNow = context.WithCancel(context.Background())
 	return t, nil
+}
+
+// listenTCP opens a listener of package net.
+func (o opening) listenTCP() (net.Listener, error) {
+	if o.file != nil {
+		return net.FileListener(o.file)
+	}
+	config := o.listenConfig()
+	return config.Listen(context.Background(), network(TCP, o.addr.Addr()), o.addr.String())
+}
+
+func (t *tcpSocket) share(on bool) error {
+	c, err := t.listener.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return shareConn(c, on)
 }
 
 func (t *tcpSocket) Addr() netip.AddrPort { return t.addr }
@@ -92,6 +108,7 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 
 	began := time.Now()
 	urgentInline(client)
+	_ = client.SetKeepAliveConfig(keepAlive) // a listener that was inherited does not pass it on
 	src := client.RemoteAddr().(*net.TCPAddr).AddrPort()
 	d := dialer{client: client, service: s, src: src}
 	for {

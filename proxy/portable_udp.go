@@ -35,8 +35,9 @@ type udpSocket struct {
 	running  tracker
 }
 
-func (e *portable) listenUDP(addr netip.AddrPort, s *service) (proxySocket, error) {
-	c, err := net.ListenUDP(network(UDP, addr.Addr()), net.UDPAddrFromAddrPort(addr))
+func (e *portable) listenUDP(o opening, s *service) (proxySocket, error) {
+	addr := o.addr
+	c, err := o.listenUDP()
 	if err != nil {
 		return nil, err
 	}
@@ -55,6 +56,30 @@ func (e *portable) listenUDP(addr netip.AddrPort, s *service) (proxySocket, erro
 	u.sessions.init()
 	u.running.run(u.expire)
 	return u, nil
+}
+
+// listenUDP opens a socket of package net.
+func (o opening) listenUDP() (*net.UDPConn, error) {
+	var c net.PacketConn
+	var err error
+	if o.file != nil {
+		c, err = net.FilePacketConn(o.file)
+	} else {
+		config := o.listenConfig()
+		c, err = config.ListenPacket(context.Background(), network(UDP, o.addr.Addr()), o.addr.String())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UDPConn), nil
+}
+
+func (u *udpSocket) share(on bool) error {
+	c, err := u.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return shareConn(c, on)
 }
 
 func (u *udpSocket) Addr() netip.AddrPort { return u.addr }

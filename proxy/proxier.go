@@ -27,6 +27,10 @@ type Options struct {
 	// Loops is how many event loops there are. Zero: one for each processor that Go may use. A process that does little else does well
 	// to give Go one processor more than there are loops, as cmd/lictor does and says why.
 	Loops int
+
+	// Inherited are sockets that are open already. Listeners at their addresses use them instead of opening their own. Call
+	// DropInherited when no more listeners are to come for them.
+	Inherited []Inherited
 }
 
 // Engine is a way of moving bytes. What a Proxier promises holds for all of them.
@@ -49,13 +53,14 @@ type Proxier struct {
 	engine   engine
 	loops    tracker
 
-	mu       sync.Mutex // one Apply at a time
-	closed   bool
-	services map[string]*service
-	sockets  map[socketKey]*boundSocket
-	leaving  map[*boundSocket]socketKey // removed, and draining
-	drained  context.CancelFunc         // cuts the leaving
-	draining context.Context
+	mu        sync.Mutex // one Apply at a time
+	closed    bool
+	inherited []Inherited
+	services  map[string]*service
+	sockets   map[socketKey]*boundSocket
+	leaving   map[*boundSocket]socketKey // removed, and draining
+	drained   context.CancelFunc         // cuts the leaving
+	draining  context.Context
 }
 
 // A socketKey is what a listener is asked for as. The name counts only for port 0: every service gets a port of its own.
@@ -82,13 +87,14 @@ func New(o Options) (*Proxier, error) {
 		return nil, err
 	}
 	p := &Proxier{
-		balancer: o.LoadBalancer,
-		log:      o.Logger.Named("proxy"),
-		budget:   b,
-		engine:   e,
-		services: map[string]*service{},
-		sockets:  map[socketKey]*boundSocket{},
-		leaving:  map[*boundSocket]socketKey{},
+		balancer:  o.LoadBalancer,
+		log:       o.Logger.Named("proxy"),
+		budget:    b,
+		engine:    e,
+		inherited: slices.Clone(o.Inherited),
+		services:  map[string]*service{},
+		sockets:   map[socketKey]*boundSocket{},
+		leaving:   map[*boundSocket]socketKey{},
 	}
 	p.draining, p.drained = context.WithCancel(context.Background())
 	return p, nil
@@ -99,7 +105,8 @@ func New(o Options) (*Proxier, error) {
 //
 // Services that are equal to what they were are not touched. Of those that changed, listeners at the same address stay open and their
 // clients connected; new clients get the new settings. Listeners that are no longer wanted close, and drain: their TCP connections go
-// on until they end, their UDP sessions until they are quiet.
+// on until they end, their UDP sessions until they are quiet. An address may change to one that overlaps with it, such as from
+// 127.0.0.1:80 to 0.0.0.0:80, on Linux without a moment in which nobody listens; a client in mid-handshake may be reset, and UDP sessions begin anew.
 func (p *Proxier) Apply(services []Service) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,14 +148,35 @@ func (p *Proxier) Apply(services []Service) error {
 			delete(p.sockets, key)
 			p.leaving[s] = key
 			s.stop() // now, so that the address is free for the next Apply
+			if key.protocol == UDP && overlapsAny(key, opened) {
+				s.Close() // or the datagrams of new clients would go on coming here
+			}
 			p.loops.run(func() { p.drain(s) })
 		} else {
 			s.service = service
 			s.serve(service)
 		}
 	}
+	for _, s := range opened {
+		p.unshare(s)
+	}
 	p.services = next
 	return nil
+}
+
+func overlapsAny(key socketKey, others map[socketKey]*boundSocket) bool {
+	for other := range others {
+		if overlap(key, other) {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *Proxier) unshare(s *boundSocket) {
+	if err := s.share(false); err != nil {
+		p.log.Warn("port stays shared", "listen", s.Addr(), "error", err)
+	}
 }
 
 func keyOf(s *Service, addr netip.AddrPort) socketKey {
@@ -161,18 +189,26 @@ func keyOf(s *Service, addr netip.AddrPort) socketKey {
 
 // openLocked opens the wanted sockets that are not open yet; all, or none.
 func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boundSocket, error) {
+	opened := map[socketKey]*boundSocket{}
 	for s, key := range p.leaving {
-		if _, ok := wanted[key]; ok && key.protocol == UDP {
+		_, again := wanted[key]
+		for other := range wanted {
+			again = again || overlap(key, other)
+		}
+		if again && key.protocol == UDP {
 			s.Close() // it holds its address while it drains
 		}
 	}
-	opened := map[socketKey]*boundSocket{}
+	shared, err := p.shareLocked(wanted)
+	if err != nil {
+		return nil, err
+	}
 	var errs *multierror.Error
 	for key, s := range wanted {
 		if _, ok := p.sockets[key]; ok {
 			continue
 		}
-		socket, err := p.open(key, s)
+		socket, err := p.open(key, s, overlapsAny(key, shared))
 		if err != nil {
 			errs = multierror.Append(errs, err)
 			continue
@@ -185,16 +221,41 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 	for _, s := range opened {
 		s.Close()
 	}
+	for _, s := range shared {
+		p.unshare(s)
+	}
 	slices.SortFunc(errs.Errors, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return nil, errs
 }
 
-func (p *Proxier) open(key socketKey, s *service) (socket proxySocket, err error) {
+// shareLocked has the sockets that are about to leave share their ports with the wanted ones that overlap with them: the new ones must be
+// open before the old ones close, or a failure could not be undone. It returns those sockets.
+func (p *Proxier) shareLocked(wanted map[socketKey]*service) (map[socketKey]*boundSocket, error) {
+	shared := map[socketKey]*boundSocket{}
+	for key, s := range p.sockets {
+		if _, stays := wanted[key]; stays {
+			continue
+		}
+		for other := range wanted {
+			if !overlap(key, other) || shared[key] != nil {
+				continue
+			}
+			if err := s.share(true); err != nil {
+				return nil, fmt.Errorf("service %q: share %s: %w", s.service.name(), s.Addr(), err)
+			}
+			shared[key] = s
+		}
+	}
+	return shared, nil
+}
+
+func (p *Proxier) open(key socketKey, s *service, shared bool) (socket proxySocket, err error) {
+	o := opening{addr: key.addr, shared: shared, file: p.inherit(key)}
 	if err = p.budget.openListener(); err == nil {
 		if key.protocol == UDP {
-			socket, err = p.engine.listenUDP(key.addr, s)
+			socket, err = p.engine.listenUDP(o, s)
 		} else {
-			socket, err = p.engine.listenTCP(key.addr, s)
+			socket, err = p.engine.listenTCP(o, s)
 		}
 		if err != nil {
 			p.budget.closeListener()

@@ -27,6 +27,9 @@ type proxySocket interface {
 	// stop takes no new clients. Shutdown and Close do that too.
 	stop()
 
+	// share lets other sockets of ours take overlapping addresses with the same port while it is on.
+	share(on bool) error
+
 	// serve makes s the service of clients that come from now on. It is called too when the specification of s has changed.
 	serve(s *service)
 }
@@ -36,8 +39,8 @@ type engine interface {
 	// shards is how many goroutines count apart from one another, see service.at.
 	shards() int
 
-	listenTCP(addr netip.AddrPort, s *service) (proxySocket, error)
-	listenUDP(addr netip.AddrPort, s *service) (proxySocket, error)
+	listenTCP(o opening, s *service) (proxySocket, error)
+	listenUDP(o opening, s *service) (proxySocket, error)
 
 	// close gives back what the engine holds. Its sockets must be closed.
 	close()

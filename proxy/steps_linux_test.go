@@ -37,7 +37,7 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	e := &loopEngine{portable: newPortable(newBudget(0)), loops: []*loop{l}}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	s := newService(&Service{Name: "s"}, h.balancer, hclog.NewNullLogger(), 1)
-	socket, err := e.listenTCP(loopback, s)
+	socket, err := e.listenTCP(opening{addr: loopback}, s)
 	if err := errors.Join(err, e.budget.openListener()); err != nil {
 		t.Fatal(err)
 	}

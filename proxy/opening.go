@@ -1,0 +1,68 @@
+package proxy
+
+import (
+	"net"
+	"net/netip"
+	"os"
+)
+
+// An Inherited is a socket that was open before the Proxier: systemd opened it, or an earlier process. It is bound, a TCP one listens.
+type Inherited struct {
+	Protocol Protocol
+	Addr     netip.AddrPort
+	File     *os.File
+}
+
+// An opening is how a listener's socket comes about.
+type opening struct {
+	addr   netip.AddrPort
+	shared bool     // sockets of ours may be bound to the port on other addresses, see proxySocket.share
+	file   *os.File // the socket is open already, and is this; nil: it is to be opened
+}
+
+// listenConfig opens what package net has to.
+func (o opening) listenConfig() net.ListenConfig {
+	config := net.ListenConfig{KeepAliveConfig: keepAlive}
+	if o.shared {
+		config.Control = sharePort
+	}
+	return config
+}
+
+// overlap tells whether the kernel takes two different listeners for in each other's way: one is on all addresses of the host.
+func overlap(a, b socketKey) bool {
+	covers := func(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is4()) }
+	return a.protocol == b.protocol && a.addr.Port() == b.addr.Port() && a.addr.Port() != 0 && a.addr != b.addr &&
+		(covers(a.addr.Addr(), b.addr.Addr()) || covers(b.addr.Addr(), a.addr.Addr()))
+}
+
+// inherit finds the socket that was inherited for key; nil if none was.
+func (p *Proxier) inherit(key socketKey) *os.File {
+	for _, one := range p.inherited {
+		if one.Protocol == key.protocol && one.Addr == key.addr && key.addr.Port() != 0 {
+			return one.File
+		}
+	}
+	return nil
+}
+
+// DropInherited closes the inherited sockets that no listener has taken, and returns them. Sockets stay at hand until then, also over
+// an Apply that failed.
+func (p *Proxier) DropInherited() []Inherited {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var unused []Inherited
+	for _, one := range p.inherited {
+		if !p.usesLocked(one) {
+			unused = append(unused, one)
+		}
+		_ = one.File.Close() // the listeners have descriptors of their own
+	}
+	p.inherited = nil
+	return unused
+}
+
+func (p *Proxier) usesLocked(one Inherited) bool {
+	_, ok := p.sockets[socketKey{protocol: one.Protocol, addr: one.Addr}]
+	return ok
+}
