@@ -44,6 +44,10 @@ consul {
   # this, they take turns, and changes are seen up to 5 seconds later. Services that watch the same thing share a query.
   max_watches = 150
 
+  # Register this Lictor as the service "lictor", with a check that passes once all services have had an answer. While it shuts down it is
+  # in maintenance, and at the end it is gone. The token needs service:write for "lictor".
+  register = false
+
   # For an address with https:// only.
   # tls {
   #   ca_file              = "/etc/lictor/ca.pem"   # who signs Consul's certificate; or a directory of such:

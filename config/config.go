@@ -71,6 +71,7 @@ type Consul struct {
 	Datacenter string // default of the services' watches; empty: the agent's own
 	Namespace  string // Enterprise
 	Partition  string // Enterprise
+	Register   bool   // this Lictor as a service
 	TLS        TLS
 
 	// MaxWatches is how many queries may be under way at once, other than over https.

@@ -47,6 +47,7 @@ func (l *loader) consul(root *block) {
 	r.credentials(c)
 	c.Datacenter, _ = r.block.text("datacenter")
 	c.MaxWatches = r.block.integer("max_watches", DefaultMaxWatches, 1, maxMaxWatches)
+	c.Register = r.block.boolean("register")
 	c.Namespace = l.getenv("CONSUL_NAMESPACE")
 	c.Partition = l.getenv("CONSUL_PARTITION")
 	r.readTLS(&c.TLS)

@@ -42,6 +42,16 @@ func Load(paths []string, o Options) (*Config, Diagnostics) {
 	return l.finish()
 }
 
+// Parse is Load of one file's text. The name is for diagnostics.
+func Parse(name string, src []byte, o Options) (*Config, Diagnostics) {
+	l := &loader{getenv: o.Getenv, sources: sources{}}
+	if l.getenv == nil {
+		l.getenv = os.Getenv
+	}
+	l.parse(name, src)
+	return l.finish()
+}
+
 // loader is one run of Load.
 type loader struct {
 	getenv  func(string) string

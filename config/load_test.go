@@ -80,6 +80,7 @@ consul {
   token      = "a-b-c"
   datacenter = "dc1"
   max_watches = 40
+  register   = true
   tls {
     server_name          = "server.dc1.consul"
     insecure_skip_verify = true
@@ -131,7 +132,7 @@ service "a" {
   }
 }`, nil)
 	want := &Config{
-		Consul:   Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", MaxWatches: 40, Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
+		Consul:   Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", MaxWatches: 40, Register: true, Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
 		LogLevel: "debug",
 		LogJSON:  true,
 		Services: []Service{{
@@ -157,8 +158,8 @@ service "a" {
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 32 {
-		t.Errorf("got the filter on line %d, want 32", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 33 {
+		t.Errorf("got the filter on line %d, want 33", line)
 	}
 }
 

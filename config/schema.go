@@ -11,7 +11,7 @@ func rootSchema() *hcl.BodySchema {
 }
 
 func consulSchema() *hcl.BodySchema {
-	s := arguments("address", "token", "token_file", "datacenter", "max_watches")
+	s := arguments("address", "token", "token_file", "datacenter", "max_watches", "register")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "tls"}}
 	return s
 }

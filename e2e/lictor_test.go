@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +23,7 @@ import (
 type lictor struct {
 	*testproc.Process
 	stdout, stderr *testproc.Log
+	file           string // the configuration
 	services       int
 }
 
@@ -36,15 +38,24 @@ func runLictor(t testing.TB, config string) *lictor {
 // startLictor runs lictor with a configuration, and waits until its listeners are open.
 func startLictor(t testing.TB, config string, wrapper ...string) *lictor {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "lictor.hcl")
-	if engine := os.Getenv("LICTOR_E2E_ENGINE"); engine != "" {
-		config = fmt.Sprintf("engine = %q\n", engine) + config
-	}
-	must(t, os.WriteFile(file, []byte(config), 0o600))
-	args := append(wrapper, lictorPath(t), "run", "-config", file, "-log-json")
-	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, services: strings.Count(config, "listen ")}
+	return launchLictor(t, config, nil, wrapper)
+}
+
+// startWith is startLictor with files that lictor inherits.
+func startWith(t testing.TB, config string, files []*os.File, wrapper ...string) *lictor {
+	t.Helper()
+	return launchLictor(t, config, files, wrapper)
+}
+
+// launchLictor is startLictor with more options of `lictor run`.
+func launchLictor(t testing.TB, config string, files []*os.File, wrapper []string, options ...string) *lictor {
+	t.Helper()
+	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, services: strings.Count(config, "listen "), file: filepath.Join(t.TempDir(), "lictor.hcl")}
+	l.configure(t, config)
+	args := slices.Concat(wrapper, []string{lictorPath(t), "run", "-config", l.file, "-log-json"}, options)
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Env = environment()
+	cmd.ExtraFiles = files
 	cmd.Stdout, cmd.Stderr = l.stdout, l.stderr
 	var err error
 	l.Process, err = testproc.Start(cmd)
@@ -60,6 +71,37 @@ func startLictor(t testing.TB, config string, wrapper ...string) *lictor {
 		return nil
 	})
 	return l
+}
+
+// configure writes the configuration, in one step.
+func (l *lictor) configure(t testing.TB, config string) {
+	t.Helper()
+	if engine := os.Getenv("LICTOR_E2E_ENGINE"); engine != "" {
+		config = fmt.Sprintf("engine = %q\n", engine) + config
+	}
+	must(t, os.WriteFile(l.file+".new", []byte(config), 0o600))
+	must(t, os.Rename(l.file+".new", l.file))
+}
+
+// reload has lictor take over another configuration, and returns what it logs at the end of that.
+func (l *lictor) reload(t testing.TB, config string) entry {
+	t.Helper()
+	l.configure(t, config)
+	skip := len(l.log())
+	must(t, l.Signal(syscall.SIGHUP))
+	return l.awaitLog(t, skip, reloadEnded)
+}
+
+// mustReload is reload with a configuration that has to be taken.
+func (l *lictor) mustReload(t testing.TB, config string) {
+	t.Helper()
+	if e := l.reload(t, config); e.field("@message") != "reloaded" {
+		t.Fatalf("not reloaded: %v", e)
+	}
+}
+
+func reloadEnded(e entry) bool {
+	return e.field("@message") == "reloaded" || strings.HasPrefix(e.field("@message"), "not reloaded")
 }
 
 // environment leaves out what would count as configuration.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"text/tabwriter"
 
@@ -21,19 +22,33 @@ import (
 
 // A daemon is a lictor at work: sources feed the balancer, and the proxier asks it.
 type daemon struct {
-	cfg     *config.Config
-	log     hclog.Logger
-	proxier *proxy.Proxier
-	prober  *lb.Prober
-	first   *firstSets
+	cfg      atomic.Pointer[config.Config] // in force
+	load     func() (*config.Config, config.Diagnostics)
+	log      hclog.Logger
+	out      io.Writer
+	proxier  *proxy.Proxier
+	balancer *lb.Balancer
+	prober   *lb.Prober
+	intake   *intake
+	service  *notifier // what started this process, and wants to know how it does
 
-	cancel  context.CancelFunc // ends the sources
-	sources sync.WaitGroup
+	reloading  sync.Mutex // one reload at a time; guards the following
+	staticFeed *feed      // nil: no service is static
+	consulFeed *feed      // nil: no service is in Consul
+	consul     *discovery.Consul
+	registered *registration // nil: not in Consul, by configuration
+	lastReload atomic.Pointer[outcome]
+
+	ctx     context.Context // ends with the daemon
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	wanted  chan struct{} // reloads that signals and changed files ask for
 }
 
 // start opens the listeners, says what they serve, and starts the sources. Either all of that, or an error and nothing.
 func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemon, error) {
-	d := &daemon{cfg: cfg, log: newLogger(cfg, c.err)}
+	d := &daemon{load: c.load, log: newLogger(cfg, c.err), out: c.out, service: newNotifier(os.Getenv), wanted: make(chan struct{}, 1)}
+	d.cfg.Store(cfg)
 	// What libraries have to say (net/http, of answers that it did not expect) is for those who look closely.
 	log.SetFlags(0)
 	log.SetOutput(d.log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
@@ -47,35 +62,106 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	limit, loops := descriptorLimit(), spareProcessor()
 	d.log.Info("starting", "version", newBuild().Version, "processors", loops, "descriptors", limit)
 
-	balancer := lb.NewBalancer()
-	configure(balancer, cfg)
-	// Listeners that open can serve at once what was good when an earlier lictor ended.
-	if saved := savedSets(consul); len(saved) > 0 {
-		balancer.OnUpdate(saved)
-		d.log.Info("saved endpoints are in use until consul answers", "services", len(saved))
-	}
-	d.proxier, err = proxy.New(proxy.Options{LoadBalancer: balancer, Logger: d.log, MaxDescriptors: limit, Engine: engineOf(cfg.Engine), Loops: loops})
+	inherited, err := inheritedSockets(os.Getenv)
 	if err != nil {
 		return nil, err
 	}
+	d.balancer = lb.NewBalancer()
+	configure(d.balancer, cfg)
+	// Listeners that open can serve at once what was good when an earlier lictor ended.
+	if saved := savedSets(consul); len(saved) > 0 {
+		d.balancer.OnUpdate(saved)
+		d.log.Info("saved endpoints are in use until consul answers", "services", len(saved))
+	}
+	d.proxier, err = proxy.New(proxy.Options{
+		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: limit, Engine: engineOf(cfg.Engine), Loops: loops, Inherited: inherited,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.intake = newIntake(d.balancer)
+	first := d.firstSources(cfg, consul)
+	if len(inherited) > 0 || c.patient { // clients may be waiting already
+		first.await(d.ctx, d.log)
+	}
 	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
+		first.abandon()
+		d.cancel()
 		d.proxier.Close()
 		return nil, err
 	}
-	if err := announce(c.out, cfg, d.proxier.Listeners()); err != nil {
+	for _, one := range d.proxier.DropInherited() {
+		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)
+	}
+	if err := announce(d.out, cfg, d.proxier.Listeners()); err != nil {
 		d.log.Warn("listeners not printed", "error", err)
 	}
 
-	var ctx context.Context
-	ctx, d.cancel = context.WithCancel(context.Background())
-	d.first = newFirstSets(cfg, balancer)
-	d.prober = lb.NewProber(balancer)
+	first.commit(cfg)
+	d.prober = lb.NewProber(d.balancer)
 	d.prober.Apply(checksOf(cfg))
-	d.run(ctx, discovery.NewStatic(staticSets(cfg)))
-	if consul != nil {
-		d.run(ctx, consul)
+	if err := d.register(cfg); err != nil {
+		d.log.Error("not registered", "error", err)
 	}
+	d.running.Go(d.reloads)
 	return d, nil
+}
+
+// register makes the registration what cfg says. The caller holds reloading, or is the only one yet.
+func (d *daemon) register(cfg *config.Config) (err error) {
+	if d.registered != nil && d.registered.cfg == cfg.Consul {
+		return nil
+	}
+	d.registered.end()
+	d.registered = nil
+	if cfg.Consul.Register {
+		d.registered, err = register(cfg.Consul, d.log, d.ready)
+	}
+	return err
+}
+
+// ready tells whether every service has had its first set.
+func (d *daemon) ready() bool {
+	select {
+	case <-d.intake.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// firstSources starts the sources of the first configuration. What is in it is known when they have started; what is in Consul, soon.
+func (d *daemon) firstSources(cfg *config.Config, consul *discovery.Consul) *sources {
+	first := &sources{d: d, client: consul}
+	if sets := staticSets(cfg); len(sets) > 0 {
+		first.static = d.intake.start(discovery.NewStatic(sets), staticNames(cfg), d.log)
+		<-first.static.complete
+	}
+	if consul != nil {
+		first.consul = d.intake.start(consul, consulNames(cfg), d.log)
+	}
+	return first
+}
+
+// reloads reloads whenever that is wanted.
+func (d *daemon) reloads() {
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case <-d.wanted:
+			_, _ = d.Reload(d.ctx) // it logs what came of it
+		}
+	}
+}
+
+// wantReload has the configuration read again, soon. Wants that come before that are one.
+func (d *daemon) wantReload() {
+	select {
+	case d.wanted <- struct{}{}:
+	default:
+	}
 }
 
 // spareProcessor gives Go one processor more than there are, and returns how many there are. An event loop that waits keeps its processor
@@ -87,28 +173,25 @@ func spareProcessor() int {
 	return n
 }
 
-func (d *daemon) run(ctx context.Context, s discovery.Source) {
-	d.sources.Go(func() {
-		if err := s.Run(ctx, d.first); err != nil {
-			d.log.Error("endpoints are not followed", "error", err)
-		}
-	})
-}
-
 // serve runs until a signal ends it, and returns the exit code.
 func (d *daemon) serve(signals <-chan os.Signal) int {
-	defer d.sources.Wait()
-	defer d.cancel()
-	defer d.prober.Close()
-	ready := d.first.complete
+	defer d.end()
+	d.service.ready(d.status())
+	alive, stopTicks := d.service.ticks()
+	defer stopTicks()
+	ready := d.intake.ready
 	for {
 		select {
 		case <-ready:
-			d.log.Info("ready", "services", len(d.cfg.Services), "listeners", len(d.proxier.Listeners()))
+			d.log.Info("ready", "services", len(d.cfg.Load().Services), "listeners", len(d.proxier.Listeners()))
 			ready = nil
+			d.service.status(d.status())
+		case <-alive:
+			d.proxier.Listeners() // it answers only if nothing is stuck
+			d.service.alive()
 		case s := <-signals:
 			if s == syscall.SIGHUP {
-				d.log.Warn("SIGHUP ignored: this version does not reload, restart it to change the configuration")
+				d.wantReload()
 				continue
 			}
 			return d.stop(s, signals)
@@ -116,17 +199,43 @@ func (d *daemon) serve(signals <-chan os.Signal) int {
 	}
 }
 
+// status is the daemon's state in a line.
+func (d *daemon) status() string {
+	services := count(len(d.cfg.Load().Services), "service")
+	if d.ready() {
+		return "serving " + services
+	}
+	return "serving " + services + ", not all of them have had an answer from Consul yet"
+}
+
+// end ends what runs beside the proxier.
+func (d *daemon) end() {
+	d.cancel()
+	d.reloading.Lock() // else a reload that is under way has sources of its own
+	for _, f := range []*feed{d.staticFeed, d.consulFeed} {
+		if f != nil {
+			d.running.Go(func() { f.retire(nil) })
+		}
+	}
+	d.registered.end()
+	d.prober.Close()
+	d.reloading.Unlock()
+	d.running.Wait()
+}
+
 // stop ends the daemon after the signal s. Endpoints are followed until the last connection has ended.
 func (d *daemon) stop(s os.Signal, signals <-chan os.Signal) int {
-	d.log.Info("stopping", "signal", s.String(), "grace", d.cfg.ShutdownGrace.String())
-	ctx, cancel := context.WithTimeout(context.Background(), d.cfg.ShutdownGrace)
+	grace := d.cfg.Load().ShutdownGrace
+	d.log.Info("stopping", "signal", s.String(), "grace", grace.String())
+	d.service.stopping("connections have " + grace.String() + " to finish")
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	stopped, why := make(chan error, 1), "shutdown_grace is over"
 	go d.shutdown(ctx, stopped)
 	for {
 		select {
 		case err := <-stopped:
-			if err != nil {
+			if err != nil && grace > 0 {
 				d.log.Warn("stopped, what was still open was cut", "reason", why)
 			} else {
 				d.log.Info("stopped")
@@ -143,7 +252,14 @@ func (d *daemon) stop(s os.Signal, signals <-chan os.Signal) int {
 }
 
 func (d *daemon) shutdown(ctx context.Context, stopped chan<- error) {
+	d.running.Go(d.tellStopping) // beside it: a Consul that hangs must hold up nothing
 	stopped <- d.proxier.Shutdown(ctx)
+}
+
+func (d *daemon) tellStopping() {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	d.registered.stopping()
 }
 
 // announce prints a line for each listener: what it serves, and from where.
@@ -171,37 +287,4 @@ func newLogger(cfg *config.Config, w io.Writer) hclog.Logger {
 		JSONFormat: cfg.LogJSON,
 		TimeFormat: "2006-01-02T15:04:05.000Z0700",
 	})
-}
-
-// firstSets passes updates on to the balancer, and knows when every service has had its first.
-type firstSets struct {
-	balancer *lb.Balancer
-	complete chan struct{} // closed then
-
-	mu      sync.Mutex
-	missing map[string]bool // services without a set; guarded by mu
-}
-
-func newFirstSets(cfg *config.Config, balancer *lb.Balancer) *firstSets {
-	f := &firstSets{balancer: balancer, complete: make(chan struct{}), missing: map[string]bool{}}
-	for _, s := range cfg.Services {
-		f.missing[s.Name] = true
-	}
-	return f
-}
-
-// OnUpdate implements discovery.Sink.
-func (f *firstSets) OnUpdate(updates []lb.Endpoints) {
-	f.balancer.OnUpdate(updates)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.missing) == 0 {
-		return
-	}
-	for _, u := range updates {
-		delete(f.missing, u.Service)
-	}
-	if len(f.missing) == 0 {
-		close(f.complete)
-	}
 }

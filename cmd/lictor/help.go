@@ -14,6 +14,8 @@ const help = `Usage: lictor COMMAND [options] [arguments]
 Commands:
 
   run         Serve what a configuration says, until SIGINT or SIGTERM
+  forward     Open local ports for services in Consul, at once
+  plan        Show what a reload would change, without doing it
   validate    Check a configuration, and report every problem at once
   fmt         Rewrite configuration files in the usual layout
   version     Print the version

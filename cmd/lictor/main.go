@@ -66,6 +66,8 @@ func commands(c console) map[string]cli.CommandFactory {
 	}
 	return map[string]cli.CommandFactory{
 		"run":      factory(newRunCommand(c)),
+		"forward":  factory(newForwardCommand(c)),
+		"plan":     factory(newPlanCommand(c)),
 		"validate": factory(&validateCommand{console: c}),
 		"fmt":      factory(&fmtCommand{console: c}),
 		"version":  factory(&versionCommand{console: c}),
@@ -90,7 +92,7 @@ func misuse(app *cli.CLI) error {
 	return fmt.Errorf("%q is neither a command nor an option here", app.Args[0])
 }
 
-func commandNames() []string { return []string{"run", "validate", "fmt", "version"} }
+func commandNames() []string { return []string{"run", "forward", "plan", "validate", "fmt", "version"} }
 
 func suggestion(given string, names []string) string {
 	if name := config.Nearest(given, names); name != "" {

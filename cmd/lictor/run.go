@@ -24,6 +24,8 @@ type runCommand struct {
 	paths    pathList
 	logLevel string
 	logJSON  bool
+	watch    bool
+	patient  bool // no listener opens before its service has endpoints, if that takes no more than a moment
 }
 
 // A pathList is a flag that may be given again and again.
@@ -43,6 +45,7 @@ func (c *runCommand) flags() *flag.FlagSet {
 	f.Var(&c.paths, "config", "")
 	f.StringVar(&c.logLevel, "log-level", "", "")
 	f.BoolVar(&c.logJSON, "log-json", false, "")
+	f.BoolVar(&c.watch, "watch", false, "")
 	return f
 }
 
@@ -69,6 +72,11 @@ func (c *runCommand) Help() string {
   get shutdown_grace (10s unless configured) to finish, then are cut. A second
   signal cuts them at once.
 
+  SIGHUP reads the configuration again and applies what is different: services
+  that are the same keep every connection, those that changed keep their
+  clients, and those that are gone let theirs finish. A configuration with a
+  problem changes nothing; the log says what it is.
+
 Options:
 
   -config PATH        A file, or a directory whose *.hcl are read in the order
@@ -77,6 +85,7 @@ Options:
   -log-level LEVEL    trace, debug, info, warn, error or off; instead of the
                       configuration's log_level.
   -log-json           Log in JSON, whatever the configuration says.
+  -watch              Do what SIGHUP does whenever the files change.
 
 Examples:
 
@@ -102,14 +111,10 @@ func (c *runCommand) Run(args []string) int {
 	if err != nil {
 		return c.usage("run", err)
 	}
-	cfg, diags := config.Load(c.paths, config.Options{})
+	cfg, diags := c.load()
 	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil || cfg == nil {
 		return exitFailed
 	}
-	if c.logLevel != "" {
-		cfg.LogLevel = c.logLevel
-	}
-	cfg.LogJSON = cfg.LogJSON || c.logJSON
 
 	// From here on, so that a signal during the start is not lost, nor fatal.
 	signals := make(chan os.Signal, 8)
@@ -122,7 +127,36 @@ func (c *runCommand) Run(args []string) int {
 		c.explain(newLogger(cfg, c.err), err)
 		return exitFailed
 	}
+	if c.watch {
+		d.running.Go(d.watchFiles(c.paths))
+	}
 	return d.serve(signals)
+}
+
+// load reads the configuration. What the command line says comes before what the files say.
+func (c *runCommand) load() (*config.Config, config.Diagnostics) {
+	cfg, diags := config.Load(c.paths, config.Options{})
+	if cfg == nil {
+		return nil, diags
+	}
+	if c.logLevel != "" {
+		cfg.LogLevel = c.logLevel
+	}
+	cfg.LogJSON = cfg.LogJSON || c.logJSON
+	return cfg, diags
+}
+
+// withHints is err with what to do about each of the errors in it.
+func withHints(err error) error {
+	var several *multierror.Error
+	if !errors.As(err, &several) {
+		return fmt.Errorf("%w%s", err, hint(err))
+	}
+	lines := make([]string, len(several.Errors))
+	for i, e := range several.Errors {
+		lines[i] = e.Error() + hint(e)
+	}
+	return errors.New(strings.Join(lines, "\n"))
 }
 
 // errReported is an error that the user has been told of.

@@ -72,11 +72,7 @@ func guardOf(q config.ConsulQuery) discovery.Guard {
 func newConsul(cfg *config.Config, logger hclog.Logger) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, logger)
 	options.StateDir = cfg.StateDir
-	for _, s := range cfg.Services {
-		if s.Consul != nil {
-			options.Watches = append(options.Watches, watchOf(s))
-		}
-	}
+	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {
 		return nil, nil
 	}
@@ -89,6 +85,40 @@ func savedSets(consul *discovery.Consul) []lb.Endpoints {
 		return nil
 	}
 	return consul.Saved()
+}
+
+// watchesOf are what must be watched in Consul.
+func watchesOf(cfg *config.Config) []discovery.Watch {
+	var watches []discovery.Watch
+	for _, s := range cfg.Services {
+		if s.Consul != nil {
+			watches = append(watches, watchOf(s))
+		}
+	}
+	return watches
+}
+
+// serviceNames are the names of all services.
+func serviceNames(cfg *config.Config) []string {
+	return append(consulNames(cfg), staticNames(cfg)...)
+}
+
+func consulNames(cfg *config.Config) (names []string) {
+	for _, s := range cfg.Services {
+		if s.Consul != nil {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+func staticNames(cfg *config.Config) (names []string) {
+	for _, s := range cfg.Services {
+		if s.Consul == nil {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // staticSets are the sets of all services that have nothing but a list.

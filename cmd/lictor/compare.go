@@ -1,0 +1,290 @@
+package main
+
+import (
+	"encoding"
+	"fmt"
+	"io"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/lictor-proxy/lictor/config"
+)
+
+// changes are what is different between two configurations.
+type changes struct {
+	blocks []blockChange // those that differ: first the top level, then the services by name
+}
+
+// A blockChange is what is different in one block.
+type blockChange struct {
+	name     string // empty: the top level
+	kind     changeKind
+	settings []settingChange
+}
+
+// A settingChange is an argument whose value differs. A value that is not set in one of them is empty.
+type settingChange struct {
+	name     string // such as "consul.tags"
+	old, new string
+}
+
+type changeKind byte
+
+const (
+	added   changeKind = '+'
+	removed changeKind = '-'
+	changed changeKind = '~'
+)
+
+// compare tells what next changes in old.
+func compare(old, next *config.Config) *changes {
+	c := &changes{}
+	top := differences(settingsOf(*old), settingsOf(*next))
+	// A secret reads the same before and after, so that must be looked at apart.
+	if old.Consul.Token != next.Consul.Token && old.Consul.Token != "" && next.Consul.Token != "" {
+		top = append(top, settingChange{"consul.token", config.Secret("").String(), "another " + config.Secret("").String()})
+	}
+	if len(top) > 0 {
+		c.blocks = append(c.blocks, blockChange{kind: changed, settings: top})
+	}
+	before, after := byName(old), byName(next)
+	for _, name := range sortedUnion(before, after) {
+		b, a := before[name], after[name]
+		block := blockChange{name: name, kind: changed}
+		switch {
+		case b == nil:
+			block.kind, block.settings = added, differences(defaultsOf(a), settingsOf(*a))
+		case a == nil:
+			block.kind = removed
+		default:
+			if block.settings = differences(settingsOf(*b), settingsOf(*a)); len(block.settings) == 0 {
+				continue
+			}
+		}
+		c.blocks = append(c.blocks, block)
+	}
+	return c
+}
+
+// defaultsOf are what a service has by itself: to list that for each that is added would hide what was chosen.
+func defaultsOf(s *config.Service) []setting {
+	text := fmt.Sprintf("service %s {\n  listen = 1\n  protocol = %q\n}\n", quote(s.Name), s.Protocol)
+	cfg, _ := config.Parse("", []byte(text), config.Options{Getenv: func(string) string { return "" }})
+	if cfg == nil {
+		return nil
+	}
+	return slices.DeleteFunc(settingsOf(cfg.Services[0]), func(d setting) bool {
+		return d.name == "listen" || d.name == "protocol" || strings.HasPrefix(d.name, "consul.") && s.Consul == nil
+	})
+}
+
+func byName(cfg *config.Config) map[string]*config.Service {
+	all := map[string]*config.Service{}
+	for i := range cfg.Services {
+		all[cfg.Services[i].Name] = &cfg.Services[i]
+	}
+	return all
+}
+
+func sortedUnion[V any](a, b map[string]V) []string {
+	var names []string
+	for name := range a {
+		names = append(names, name)
+	}
+	for name := range b {
+		if _, ok := a[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// A setting is an argument and its value as text.
+type setting struct{ name, value string }
+
+// settingsOf are the arguments of a struct of package config. Those of inner structs have their name in front; services are left out.
+func settingsOf(block any) []setting {
+	return appendSettings(nil, "", reflect.ValueOf(block))
+}
+
+func appendSettings(all []setting, prefix string, v reflect.Value) []setting {
+	for i := range v.NumField() {
+		field, value := v.Type().Field(i), v.Field(i)
+		name := prefix + argumentName(field.Name)
+		switch value.Interface().(type) {
+		case hcl.Range, []config.Service:
+			continue
+		}
+		if prefix == "" && field.Name == "Name" { // the block's label
+			continue
+		}
+		if value.Kind() == reflect.Pointer {
+			if value.IsNil() {
+				continue
+			}
+			value = value.Elem()
+		}
+		if _, isText := value.Interface().(encoding.TextMarshaler); value.Kind() == reflect.Struct && !isText {
+			all = appendSettings(all, name+".", value)
+			continue
+		}
+		if text := valueText(value); text != "" {
+			all = append(all, setting{name, text})
+		}
+	}
+	return all
+}
+
+// valueText is a value as it would stand in a configuration; empty for what is not set.
+func valueText(v reflect.Value) string {
+	switch value := v.Interface().(type) {
+	case time.Duration:
+		return fmt.Sprintf("%q", value)
+	case config.Secret:
+		if value == "" {
+			return ""
+		}
+		return value.String()
+	case config.StaticEndpoint:
+		if value.Host != "" {
+			return fmt.Sprintf("\"%s:%d\"", value.Host, value.Addr.Port())
+		}
+		return fmt.Sprintf("%q", value.Addr)
+	case fmt.Stringer:
+		return fmt.Sprintf("%q", value)
+	}
+	switch v.Kind() {
+	case reflect.Slice:
+		var items []string
+		for i := range v.Len() {
+			items = append(items, valueText(v.Index(i)))
+		}
+		if len(items) == 0 {
+			return ""
+		}
+		return "[" + strings.Join(items, ", ") + "]"
+	case reflect.String:
+		if v.String() == "" {
+			return ""
+		}
+		return fmt.Sprintf("%q", v.String())
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+// argumentName is the argument that a field is for: LogJSON is log_json.
+func argumentName(field string) string {
+	var b strings.Builder
+	runes := []rune(field)
+	for i, r := range runes {
+		if i > 0 && unicode.IsUpper(r) && (unicode.IsLower(runes[i-1]) || i+1 < len(runes) && unicode.IsLower(runes[i+1])) {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}
+
+// differences are the settings that two lists, both in the order of the fields, do not agree on.
+func differences(old, next []setting) []settingChange {
+	before := map[string]string{}
+	for _, s := range old {
+		before[s.name] = s.value
+	}
+	var all []settingChange
+	for _, s := range next {
+		if before[s.name] != s.value {
+			all = append(all, settingChange{s.name, before[s.name], s.value})
+		}
+		delete(before, s.name)
+	}
+	for _, s := range old {
+		if _, gone := before[s.name]; gone {
+			all = append(all, settingChange{s.name, s.value, ""})
+		}
+	}
+	return all
+}
+
+func (c *changes) empty() bool { return len(c.blocks) == 0 }
+
+// summary is such as "1 service added, 2 changed; log_level".
+func (c *changes) summary() string {
+	kinds := map[changeKind]int{}
+	var parts, top []string
+	for _, b := range c.blocks {
+		if b.name != "" {
+			kinds[b.kind]++
+			continue
+		}
+		for _, s := range b.settings {
+			top = append(top, s.name)
+		}
+	}
+	for _, k := range []struct {
+		kind changeKind
+		word string
+	}{{added, "added"}, {changed, "changed"}, {removed, "removed"}} {
+		if n := kinds[k.kind]; n > 0 {
+			parts = append(parts, count(n, "service")+" "+k.word)
+		}
+	}
+	if len(top) > 0 {
+		parts = append(parts, "changed: "+strings.Join(top, ", "))
+	}
+	if len(parts) == 0 {
+		return "nothing to change"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// restart lists the changed arguments that a running lictor cannot take over.
+func (c *changes) restart() []string {
+	var names []string
+	for _, b := range c.blocks {
+		for _, s := range b.settings {
+			if b.name == "" && needsRestart(s.name) {
+				names = append(names, s.name)
+			}
+		}
+	}
+	return names
+}
+
+func needsRestart(argument string) bool {
+	return argument == "engine" || argument == "log_json" || argument == "state_dir"
+}
+
+// write writes the changes as a diff.
+func (c *changes) write(w io.Writer) error {
+	var b strings.Builder
+	for _, block := range c.blocks {
+		indent := ""
+		if block.name != "" {
+			fmt.Fprintf(&b, "%c service %q\n", block.kind, block.name)
+			indent = "    "
+		}
+		for _, s := range block.settings {
+			note := ""
+			if block.name == "" && needsRestart(s.name) {
+				note = "  # takes a restart"
+			}
+			switch {
+			case s.old == "":
+				fmt.Fprintf(&b, "%s+ %s = %s%s\n", indent, s.name, s.new, note)
+			case s.new == "":
+				fmt.Fprintf(&b, "%s- %s = %s%s\n", indent, s.name, s.old, note)
+			default:
+				fmt.Fprintf(&b, "%s~ %s = %s -> %s%s\n", indent, s.name, s.old, s.new, note)
+			}
+		}
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}

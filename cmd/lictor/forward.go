@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/posener/complete"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+type forwardCommand struct {
+	console
+	consul string
+	tags   pathList
+}
+
+func newForwardCommand(c console) *forwardCommand { return &forwardCommand{console: c} }
+
+func (c *forwardCommand) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("forward", flag.ContinueOnError)
+	f.StringVar(&c.consul, "consul", "", "")
+	f.Var(&c.tags, "tag", "")
+	return f
+}
+
+func (c *forwardCommand) Synopsis() string { return "Open local ports for services in Consul, at once" }
+
+func (c *forwardCommand) AutocompleteFlags() complete.Flags {
+	return completeFlags(c.flags(), nil)
+}
+
+func (c *forwardCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+
+func (c *forwardCommand) Help() string {
+	return `Usage: lictor forward [options] SERVICE[:PORT][/udp]...
+
+  Opens a port of 127.0.0.1 for each service in Consul, without a configuration,
+  until Ctrl-C. Connections go to whichever healthy instance comes next, and a
+  line on stderr says how many there are.
+
+  Without a PORT it chooses one and prints it. The same service gets the same
+  port next time, unless somebody else has it by then.
+
+  Consul's usual environment variables say how to reach it.
+
+Options:
+
+  -consul ADDRESS    Where Consul is, instead of $CONSUL_HTTP_ADDR.
+  -tag TAG           Only instances with this tag. May be repeated.
+
+Examples:
+
+    $ lictor forward web:9000 dns:5300/udp
+    $ lictor forward postgres -tag primary
+`
+}
+
+func (c *forwardCommand) Run(args []string) int {
+	rest, err := parse(c.flags(), args)
+	if err == nil && len(rest) == 0 {
+		err = errors.New("no service given: SERVICE, SERVICE:PORT or SERVICE:PORT/udp")
+	}
+	var forwards []forward
+	for _, arg := range rest {
+		f, problem := parseForward(arg)
+		if err == nil {
+			err = problem
+		}
+		forwards = append(forwards, f)
+	}
+	if err != nil {
+		return c.usage("forward", err)
+	}
+	cfg, diags := config.Parse("lictor forward", c.configuration(forwards), config.Options{})
+	if cfg == nil {
+		_ = diags.WriteText(c.err, isTerminal(c.err))
+		return exitFailed
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	ignorePipes()
+
+	run := newRunCommand(c.console)
+	run.patient = true
+	d, err := run.start(cfg, diags)
+	if err != nil {
+		run.explain(newLogger(cfg, c.err), err)
+		return exitFailed
+	}
+	d.running.Go(func() { c.live(d.ctx, d.proxier) })
+	return d.serve(signals)
+}
+
+// A forward is one argument of the command.
+type forward struct {
+	service  string
+	port     uint16
+	protocol config.Protocol
+}
+
+// parseForward reads SERVICE[:PORT][/udp].
+func parseForward(arg string) (f forward, err error) {
+	text, protocol, given := strings.Cut(arg, "/")
+	if given {
+		if err := f.protocol.UnmarshalText([]byte(protocol)); err != nil {
+			return f, fmt.Errorf("%q: write /udp, /tcp or nothing behind the port", arg)
+		}
+	}
+	var port string
+	f.service, port, given = strings.Cut(text, ":")
+	if f.service == "" {
+		return f, fmt.Errorf("%q names no service: write SERVICE, SERVICE:PORT or SERVICE:PORT/udp", arg)
+	}
+	if !given {
+		f.port = choosePort(f)
+		return f, nil
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return f, fmt.Errorf("%q: %q is not a port; write a number from 1 to 65535", arg, port)
+	}
+	f.port = uint16(n)
+	return f, nil
+}
+
+// Ports to choose from: above those of well-known servers, below those that outgoing connections get.
+const (
+	firstChoice = 20000
+	choices     = 10000
+)
+
+// choosePort finds a free port that depends on nothing but the service, as long as nobody else takes it.
+func choosePort(f forward) uint16 {
+	h := fnv.New32a()
+	fmt.Fprintf(h, "%s/%s", f.service, f.protocol)
+	start := h.Sum32()
+	for i := range uint32(100) {
+		port := uint16(firstChoice + (start+i*i)%choices)
+		if isFree(f.protocol, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)) {
+			return port
+		}
+	}
+	return 0 // the kernel's choice
+}
+
+func isFree(p config.Protocol, addr netip.AddrPort) bool {
+	if p == config.UDP {
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(addr))
+		if err != nil {
+			return false
+		}
+		return c.Close() == nil
+	}
+	l, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(addr))
+	if err != nil {
+		return false
+	}
+	return l.Close() == nil
+}
+
+// configuration is what the command stands for, as it would be in a file: so it is checked like one.
+func (c *forwardCommand) configuration(forwards []forward) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "log_level = \"warn\"\nshutdown_grace = \"0s\"\n")
+	if c.consul != "" {
+		fmt.Fprintf(&b, "consul {\n  address = %s\n}\n", quote(c.consul))
+	}
+	names := map[string]int{}
+	for _, f := range forwards {
+		name := f.service
+		if names[f.service]++; names[f.service] > 1 {
+			name = fmt.Sprintf("%s-%d", f.service, names[f.service])
+		}
+		var tags []string
+		for _, tag := range c.tags {
+			tags = append(tags, quote(tag))
+		}
+		fmt.Fprintf(&b, "service %s {\n  listen   = %d\n  protocol = %q\n  consul {\n    service = %s\n    tags    = [%s]\n  }\n}\n",
+			quote(name), f.port, f.protocol, quote(f.service), strings.Join(tags, ", "))
+	}
+	return []byte(b.String())
+}
+
+// quote is s as text of HCL, where ${ would begin a template.
+func quote(s string) string { return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes()) }
+
+// live keeps a line up to date that says what goes on: in place on a terminal, else a line each time it changes.
+func (c *forwardCommand) live(ctx context.Context, p *proxy.Proxier) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			if isTerminal(c.err) && last != "" {
+				fmt.Fprintln(c.err)
+			}
+			return
+		case <-tick.C:
+		}
+		line := trafficLine(p.Snapshot())
+		if line == last {
+			continue
+		}
+		last = line
+		if isTerminal(c.err) {
+			fmt.Fprintf(c.err, "\r\x1b[K%s", line)
+		} else {
+			fmt.Fprintln(c.err, line)
+		}
+	}
+}
+
+// trafficLine is such as "web: 2 open of 17, 3.1 KiB up, 1.2 MiB down".
+func trafficLine(all []proxy.Stats) string {
+	var parts []string
+	for _, s := range all {
+		part := fmt.Sprintf("%s: %d open of %d, %s up, %s down", s.Service, s.ConnectionsActive+s.SessionsActive, s.Connections+s.Sessions,
+			bytesText(s.BytesUp), bytesText(s.BytesDown))
+		if s.Refused > 0 {
+			part += fmt.Sprintf(", %d refused", s.Refused)
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// bytesText is n in the largest unit that it has one of.
+func bytesText(n int64) string {
+	const units = "KMGTPE"
+	value, unit := float64(n), -1
+	for value >= 1024 && unit < len(units)-1 {
+		value, unit = value/1024, unit+1
+	}
+	if unit < 0 {
+		return fmt.Sprintf("%d B", n)
+	}
+	return fmt.Sprintf("%.1f %ciB", value, units[unit])
+}

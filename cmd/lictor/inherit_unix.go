@@ -1,0 +1,65 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// firstInherited is the first descriptor that systemd passes, see sd_listen_fds(3).
+const firstInherited = 3
+
+// inheritedSockets are the sockets that systemd has opened for this process (socket activation). What was passed for something else than a
+// listener is an error: the unit files do not fit.
+func inheritedSockets(getenv func(string) string) ([]proxy.Inherited, error) {
+	if getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
+		return nil, nil // for another process
+	}
+	n, err := strconv.Atoi(getenv("LISTEN_FDS"))
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("LISTEN_FDS: %q is not a number of sockets", getenv("LISTEN_FDS"))
+	}
+	var all []proxy.Inherited
+	for fd := firstInherited; fd < firstInherited+n; fd++ {
+		unix.CloseOnExec(fd)
+		one, err := inheritedSocket(fd)
+		if err != nil {
+			return nil, fmt.Errorf("inherited descriptor %d: %w", fd, err)
+		}
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+func inheritedSocket(fd int) (one proxy.Inherited, err error) {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return one, os.NewSyscallError("getsockname", err)
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		one.Addr = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		one.Addr = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+	default:
+		return one, fmt.Errorf("not an IP socket; a unit has ListenStream= or ListenDatagram= with a port")
+	}
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return one, os.NewSyscallError("getsockopt", err)
+	}
+	if kind == unix.SOCK_DGRAM {
+		one.Protocol = proxy.UDP
+	} else if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
+		return one, fmt.Errorf("the TCP socket of %s does not listen; a unit must not have Accept=yes", one.Addr)
+	}
+	one.File = os.NewFile(uintptr(fd), one.Addr.String())
+	return one, nil
+}

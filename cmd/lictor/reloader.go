@@ -1,0 +1,246 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+)
+
+// A reloader reads the configuration again and applies what is different.
+type reloader interface {
+	// Reload returns what it did, in a few words. After an error, everything is as it was.
+	Reload(ctx context.Context) (summary string, err error)
+}
+
+var _ reloader = (*daemon)(nil)
+
+// An outcome is how a reload ended.
+type outcome struct {
+	time    time.Time
+	summary string // what has changed; empty if err is not nil
+	err     error
+}
+
+// firstAnswer is how long a reload waits for the first sets of new services, before it opens their listeners without.
+const firstAnswer = 2 * time.Second
+
+// Reload implements reloader. Whatever comes of it is logged, and kept for LastReload.
+func (d *daemon) Reload(ctx context.Context) (summary string, err error) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
+	d.service.reloading()
+	changes, err := d.reload(ctx)
+	o := &outcome{time: time.Now(), err: err}
+	if err != nil {
+		d.log.Error("not reloaded, nothing has changed", "error", err)
+		d.service.ready("not reloaded: " + firstLine(err.Error()))
+	} else {
+		o.summary = changes.summary()
+		d.log.Info("reloaded", "changes", o.summary)
+		for _, name := range changes.restart() {
+			d.log.Warn("changed in the configuration, but takes a restart", "argument", name)
+		}
+		d.service.ready(d.status())
+	}
+	d.lastReload.Store(o)
+	return o.summary, err
+}
+
+// LastReload is how the last reload ended; nil if there was none.
+func (d *daemon) LastReload() *outcome { return d.lastReload.Load() }
+
+func (d *daemon) reload(ctx context.Context) (*changes, error) {
+	next, diags := d.load()
+	if diags.HasErrors() {
+		return nil, problems(diags.Diagnostics)
+	}
+	old := d.cfg.Load()
+	changes := compare(old, next)
+	if changes.empty() {
+		return changes, nil
+	}
+	sources, err := d.prepare(ctx, old, next)
+	if err != nil {
+		return nil, err
+	}
+	sources.await(ctx, d.log)
+	if err := d.proxier.Apply(proxyServices(next)); err != nil {
+		sources.abandon()
+		return nil, withHints(err)
+	}
+	configure(d.balancer, next)
+	sources.commit(next)
+	d.prober.Apply(checksOf(next))
+	d.cfg.Store(next)
+	if err := d.register(next); err != nil {
+		d.log.Error("not registered", "error", err)
+	}
+	if next.LogLevel != old.LogLevel {
+		d.log.SetLevel(hclog.LevelFromString(next.LogLevel))
+	}
+	return changes, nil
+}
+
+// sources are those of a configuration that is about to be in force.
+type sources struct {
+	d              *daemon
+	static, consul *feed // nil: there is none
+	client         *discovery.Consul
+	sameConsul     bool            // consul is the one that is in force
+	old            *config.Config  // not nil: consul is the one that is in force, but watches something else than by this
+	doubt          map[string]bool // services that it watches in another way
+}
+
+// prepare starts what next needs and old does not have.
+func (d *daemon) prepare(ctx context.Context, old, next *config.Config) (*sources, error) {
+	s := &sources{d: d, client: d.consul, consul: d.consulFeed}
+	watches := watchesOf(next)
+	s.sameConsul = old.Consul == next.Consul && reflect.DeepEqual(watchesOf(old), watches)
+	switch {
+	case s.sameConsul:
+	case old.Consul == next.Consul && d.consul != nil && len(watches) > 0:
+		if err := d.refusals(ctx, next, d.consul); err != nil {
+			return nil, err
+		}
+		d.intake.extend(d.consulFeed, consulNames(next))
+		if err := d.consul.Apply(watches); err != nil {
+			d.intake.shrink(d.consulFeed, consulNames(old), nil)
+			return nil, err
+		}
+		s.sameConsul, s.old, s.doubt = true, old, changedWatches(watchesOf(old), watches)
+	default:
+		client, err := newConsul(next, d.log)
+		if err != nil {
+			return nil, err
+		}
+		if client != nil {
+			if err := d.refusals(ctx, next, client); err != nil {
+				return nil, err
+			}
+		}
+		s.client, s.consul = client, nil
+		if client != nil {
+			s.consul = d.intake.start(client, consulNames(next), d.log)
+		}
+	}
+	if sets := staticSets(next); len(sets) > 0 {
+		s.static = d.intake.start(discovery.NewStatic(sets), staticNames(next), d.log)
+	}
+	return s, nil
+}
+
+// refusals is what Consul says against the filters of next. That it cannot be asked is no reason against a reload.
+func (d *daemon) refusals(ctx context.Context, next *config.Config, client checker) error {
+	if !hasFilters(next) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	refused, err := checkFilters(ctx, next, client)
+	if err != nil {
+		d.log.Debug("filters not checked", "error", err)
+	}
+	if len(refused) > 0 {
+		return problems(refused)
+	}
+	return nil
+}
+
+// await gives new services a moment to get their first sets.
+func (s *sources) await(ctx context.Context, log hclog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
+	defer cancel()
+	for _, f := range []*feed{s.static, s.consul} {
+		if f == nil {
+			continue
+		}
+		select {
+		case <-f.fresh:
+		case <-f.ended:
+		case <-ctx.Done():
+			log.Warn("new services have no endpoints yet")
+			return
+		}
+	}
+}
+
+// abandon ends what prepare started.
+func (s *sources) abandon() {
+	if s.old != nil {
+		s.d.intake.shrink(s.consul, consulNames(s.old), s.doubt)
+		if err := s.d.consul.Apply(watchesOf(s.old)); err != nil {
+			s.d.log.Error("services in consul are not followed as before, reload again", "error", err)
+		}
+	}
+	if s.consul != nil && !s.sameConsul {
+		s.d.intake.abandon(s.consul)
+	}
+	if s.static != nil {
+		s.d.intake.abandon(s.static)
+	}
+}
+
+// changedWatches are the services that are not watched by next as they are by old.
+func changedWatches(old, next []discovery.Watch) map[string]bool {
+	byName := make(map[string]discovery.Watch, len(next))
+	for _, w := range next {
+		byName[w.Service] = w
+	}
+	names := map[string]bool{}
+	for _, w := range old {
+		if !reflect.DeepEqual(w, byName[w.Service]) {
+			names[w.Service] = true
+		}
+	}
+	return names
+}
+
+// commit puts the sources in force, in place of those that were. The former ones go on until they have a successor that knows as much.
+func (s *sources) commit(next *config.Config) {
+	d := s.d
+	var feeds []*feed
+	retire := func(old, successor *feed) {
+		if successor != nil {
+			feeds = append(feeds, successor)
+		}
+		if old != nil && old != successor {
+			d.running.Go(func() { old.retire(successor) })
+		}
+	}
+	retire(d.staticFeed, s.static)
+	retire(d.consulFeed, s.consul)
+	d.intake.commit(serviceNames(next), feeds...)
+	if s.old != nil {
+		d.intake.shrink(s.consul, consulNames(next), nil)
+	}
+	d.staticFeed, d.consulFeed, d.consul = s.static, s.consul, s.client
+}
+
+// problems makes an error of diagnostics: a line for each, with its place.
+func problems(diags hcl.Diagnostics) error {
+	var lines []string
+	for _, one := range diags {
+		if one.Severity != hcl.DiagError {
+			continue
+		}
+		at := ""
+		if one.Subject != nil {
+			at = fmt.Sprintf("%s:%d: ", one.Subject.Filename, one.Subject.Start.Line)
+		}
+		lines = append(lines, fmt.Sprintf("%s%s: %s", at, one.Summary, one.Detail))
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

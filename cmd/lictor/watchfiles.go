@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/lictor-proxy/lictor/config"
+)
+
+// settle is how long files must have been left alone before they are read: whoever writes one may write others too.
+const settle = 200 * time.Millisecond
+
+// watchFiles returns what asks for a reload whenever the files at paths have another content, until the daemon ends.
+func (d *daemon) watchFiles(paths []string) func() {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		d.log.Error("files are not watched", "error", err)
+		return func() {}
+	}
+	for _, folder := range foldersOf(paths) {
+		if err := watcher.Add(folder); err != nil {
+			d.log.Error("folder is not watched", "folder", folder, "error", err)
+		}
+	}
+	w := &fileWatch{watcher: watcher, paths: paths, last: fingerprint(paths), d: d}
+	return func() { w.run(d.ctx) }
+}
+
+// foldersOf are the folders in which something happens when a file or folder at paths is written, replaced, or, if it is a link, led
+// elsewhere: Kubernetes changes mounted configurations in that way.
+func foldersOf(paths []string) []string {
+	seen := map[string]bool{}
+	var folders []string
+	add := func(folder string) {
+		if !seen[folder] {
+			seen[folder] = true
+			folders = append(folders, folder)
+		}
+	}
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			add(filepath.Clean(path))
+		}
+		add(filepath.Dir(filepath.Clean(path)))
+		if real, err := filepath.EvalSymlinks(path); err == nil {
+			add(filepath.Dir(real))
+		}
+	}
+	return folders
+}
+
+// fingerprint changes when what config.Load would read changes.
+func fingerprint(paths []string) [sha256.Size]byte {
+	h := sha256.New()
+	for _, path := range paths {
+		files := []string{path}
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			files, _ = config.Files(path) // an error is a state like any other
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			fmt.Fprintf(h, "%q %v %d\n", file, err, len(text))
+			h.Write(text)
+		}
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+type fileWatch struct {
+	d       *daemon
+	watcher *fsnotify.Watcher
+	paths   []string
+	last    [sha256.Size]byte
+}
+
+func (w *fileWatch) run(ctx context.Context) {
+	defer func() { _ = w.watcher.Close() }()
+	quiet := time.NewTimer(settle) // once at first: for what changed before the watch began
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.watcher.Events:
+			quiet.Reset(settle)
+		case err := <-w.watcher.Errors: // too many events at once, perhaps: look
+			w.d.log.Debug("watching files", "error", err)
+			quiet.Reset(settle)
+		case <-quiet.C:
+			if now := fingerprint(w.paths); now != w.last {
+				w.last = now
+				w.d.wantReload()
+			}
+		}
+	}
+}

@@ -1,0 +1,203 @@
+//go:build unix
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+)
+
+// freePort is an address of 127.0.0.1 that is free now. It is below the range that outgoing connections get theirs from.
+func freePort(t testing.TB) netip.AddrPort {
+	t.Helper()
+	for port := uint16(12000); port < 32000; port++ {
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+		if _, taken := taken.LoadOrStore(addr, true); taken {
+			continue
+		}
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+		if err != nil {
+			continue
+		}
+		must(t, l.Close())
+		return addr
+	}
+	t.Fatal("no free port")
+	panic("unreachable")
+}
+
+// taken are the addresses that freePort gave away.
+var taken sync.Map
+
+// serviceAt is service with a listener at addr.
+func serviceAt(name string, addr netip.AddrPort, body ...string) string {
+	return fmt.Sprintf("service %q {\n  listen = %q\n  %s\n}\n", name, addr, strings.Join(body, "\n  "))
+}
+
+// endpoints is a static block of instances.
+func endpoints(instances ...*instance) string {
+	var addrs []string
+	for _, i := range instances {
+		addrs = append(addrs, fmt.Sprintf("%q", i.addr))
+	}
+	return "static { endpoints = [" + strings.Join(addrs, ", ") + "] }"
+}
+
+func TestReloadKeepsWhatIsTheSame(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	for _, name := range []string{"a", "b", "c"} {
+		c.register(t, "web", name, startEcho(t, name).addr)
+	}
+	web, api, other := freePort(t), freePort(t), startEcho(t, "other")
+	l := runLictor(t, consulBlock(c)+serviceAt("web", web))
+	turns := count(t, web, 2) // two of three have had their turn
+	conn := mustConnect(t, web)
+	turns[conn.name]++
+
+	l.mustReload(t, consulBlock(c)+serviceAt("web", web)+serviceAt("api", api, endpoints(other)))
+	must(t, conn.echo("still there?"))
+	awaitRotation(t, api, "other")
+	if len(turns) != 3 {
+		t.Errorf("before the reload: %v, want each once", turns)
+	}
+	wantCounts(t, web, map[string]int{"a": 3, "b": 3, "c": 3})
+
+	l.mustReload(t, consulBlock(c)+serviceAt("web", web, `idle_timeout = "10m"`)+serviceAt("api", api, endpoints(other)))
+	must(t, conn.echo("and now?"))
+
+	l.mustReload(t, consulBlock(c)+serviceAt("api", api, endpoints(other)))
+	awaitRefusal(t, web)
+	must(t, conn.echo("although the service is gone?"))
+}
+
+func TestReloadFollowsAnotherQuery(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "web", "a", startEcho(t, "a").addr, tags("v1"))
+	c.register(t, "web", "b", startEcho(t, "b").addr, tags("v2"))
+	web := freePort(t)
+	l := runLictor(t, consulBlock(c)+serviceAt("web", web, `consul { tags = ["v1"] }`))
+	awaitRotation(t, web, "a")
+	l.mustReload(t, consulBlock(c)+serviceAt("web", web, `consul { tags = ["v2"] }`))
+	awaitRotation(t, web, "b")
+	c.deregister(t, "b")
+	c.register(t, "web", "d", startEcho(t, "d").addr, tags("v2"))
+	awaitRotation(t, web, "d")
+	l.mustReload(t, serviceAt("web", web, endpoints(startEcho(t, "s"))))
+	awaitRotation(t, web, "s")
+	c.deregister(t, "d") // nobody may hear of it any more
+	l.mustReload(t, consulBlock(c)+serviceAt("web", web, `consul { tags = ["v1"] }`))
+	awaitRotation(t, web, "a")
+}
+
+func TestReloadWhileConsulIsAwayKeepsEndpoints(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	web, api := freePort(t), freePort(t)
+	l := runLictor(t, consulBlock(c)+serviceAt("web", web))
+	awaitRotation(t, web, "a")
+	c.Kill()
+	l.mustReload(t, fmt.Sprintf("consul { address = %q }\n", deadAddr(t))+serviceAt("web", web, `connect_timeout = "2s"`)+serviceAt("api", api))
+	wantCounts(t, web, map[string]int{"a": 3})
+}
+
+func TestBadConfigurationChangesNothing(t *testing.T) {
+	web, api := freePort(t), freePort(t)
+	a := startEcho(t, "a")
+	l := runLictor(t, serviceAt("web", web, endpoints(a)))
+	conn := mustConnect(t, web)
+
+	e := l.reload(t, serviceAt("api", api, endpoints(a))+"\nservice \"web\" {\n  lisen = 1\n}\n")
+	if text := e.field("error"); !strings.Contains(text, l.file+":7: ") || !strings.Contains(text, "lisen") {
+		t.Errorf("got %q, want the place and the argument", text)
+	}
+	taken, err := net.Listen("tcp", api.String())
+	must(t, err)
+	defer taken.Close()
+	e = l.reload(t, serviceAt("api", api, endpoints(a)))
+	if text := e.field("error"); !strings.Contains(text, api.String()) || !strings.Contains(text, "something else listens there") {
+		t.Errorf("got %q, want the address and what to do", text)
+	}
+	must(t, conn.echo("still there?"))
+	wantCounts(t, web, map[string]int{"a": 2})
+}
+
+func TestWatchedFileIsReloaded(t *testing.T) {
+	web := freePort(t)
+	a, b := startEcho(t, "a"), startEcho(t, "b")
+	l := launchLictor(t, serviceAt("web", web, endpoints(a)), nil, nil, "-watch")
+	l.awaitReady(t)
+	l.configure(t, serviceAt("web", web, endpoints(b)))
+	awaitRotation(t, web, "b")
+	l.configure(t, "nonsense")
+	l.awaitLog(t, 0, complaint("not reloaded"))
+	wantCounts(t, web, map[string]int{"b": 2})
+	l.configure(t, serviceAt("web", web, endpoints(a)))
+	awaitRotation(t, web, "a")
+}
+
+// steady makes requests at addr, one after another in each of n goroutines, until stop; no request may fail.
+func steady(t *testing.T, addr netip.AddrPort, n int, stop <-chan struct{}) (requests *atomic.Int64, wait func()) {
+	var all sync.WaitGroup
+	requests = new(atomic.Int64)
+	for range n {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, err := ask(t.Context(), addr); err != nil {
+					t.Errorf("request %d: %v", requests.Load(), err)
+					return
+				}
+				requests.Add(1)
+			}
+		})
+	}
+	return requests, all.Wait
+}
+
+func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	a, b := startEcho(t, "a"), startEcho(t, "b")
+	c.register(t, "web", "a", a.addr)
+	c.register(t, "web", "b", b.addr)
+	web, api := freePort(t), freePort(t)
+	// Every kind of change: of a setting, of the name, of the query, of the source, of services beside it, and of nothing.
+	configs := []string{
+		consulBlock(c) + serviceAt("web", web),
+		consulBlock(c) + serviceAt("web", web, `idle_timeout = "5m"`),
+		consulBlock(c) + serviceAt("other", web, `consul { service = "web" }`),
+		consulBlock(c) + serviceAt("web", web, "consul { filter = \"Service.ID == `b`\" }") + serviceAt("api", api, endpoints(a)),
+		serviceAt("web", web, endpoints(a, b)) + serviceAt("api", api, endpoints(b)),
+		serviceAt("web", web, endpoints(b)),
+		"consul {\n  address = \"http://" + c.HTTP + "\"\n}\n" + serviceAt("web", web),
+	}
+	l := runLictor(t, configs[0])
+	stop := make(chan struct{})
+	requests, wait := steady(t, web, 4, stop)
+	defer wait()
+	defer close(stop)
+	for i := 1; i <= 5*len(configs); i++ {
+		l.mustReload(t, configs[i%len(configs)])
+		before := requests.Load()
+		eventually(t, "more requests", func() error {
+			if requests.Load() < before+100 && !t.Failed() {
+				return fmt.Errorf("%d", requests.Load()-before)
+			}
+			return nil
+		})
+		if t.Failed() {
+			break
+		}
+	}
+	t.Logf("%d requests during %d reloads", requests.Load(), 5*len(configs))
+}

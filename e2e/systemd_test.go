@@ -1,0 +1,113 @@
+//go:build linux
+
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// A notifySocket is what systemd listens on for a service of Type=notify.
+type notifySocket struct {
+	mu       sync.Mutex
+	messages []string
+}
+
+func listenNotify(t *testing.T) *notifySocket {
+	t.Helper()
+	path := filepath.Join(shortTempDir(t), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	must(t, err)
+	t.Setenv("NOTIFY_SOCKET", path)
+	s := &notifySocket{}
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		buf := make([]byte, 1<<12)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.messages = append(s.messages, string(buf[:n]))
+			s.mu.Unlock()
+		}
+	})
+	t.Cleanup(func() { _ = conn.Close(); reading.Wait() })
+	return s
+}
+
+// await waits for a message that begins with prefix, after the first skip ones, and returns how many there were up to it.
+func (s *notifySocket) await(t *testing.T, skip int, prefix string) int {
+	t.Helper()
+	at := 0
+	eventually(t, "lictor says "+prefix, func() error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for i, m := range s.messages {
+			if i >= skip && strings.HasPrefix(m, prefix) {
+				at = i + 1
+				return nil
+			}
+		}
+		return fmt.Errorf("it said %q", s.messages)
+	})
+	return at
+}
+
+func TestSystemdIsToldHowItDoes(t *testing.T) {
+	s := listenNotify(t)
+	t.Setenv("WATCHDOG_USEC", "100000")
+	config := service("web", endpoints(startEcho(t, "a")))
+	l := runLictor(t, config)
+	s.await(t, 0, "READY=1\nSTATUS=serving 1 service")
+	for n := range 3 {
+		s.await(t, n, "WATCHDOG=1")
+	}
+	n := s.await(t, 0, "READY=1")
+	l.mustReload(t, config+service("api", endpoints(startEcho(t, "b"))))
+	n = s.await(t, n, "RELOADING=1\nMONOTONIC_USEC=")
+	n = s.await(t, n, "READY=1\nSTATUS=serving 2 services")
+	l.reload(t, "nonsense")
+	n = s.await(t, n, "READY=1\nSTATUS=not reloaded: ")
+	must(t, l.Signal(syscall.SIGTERM))
+	s.await(t, n, "STOPPING=1")
+	l.exits(t, 0)
+}
+
+// TestInheritedSockets starts lictor as systemd would for a unit with sockets: they are descriptors from 3 on.
+func TestInheritedSockets(t *testing.T) {
+	tcp, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	defer tcp.Close()
+	udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	must(t, err)
+	defer udp.Close()
+	web, dns := tcp.Addr().(*net.TCPAddr).AddrPort(), udp.LocalAddr().(*net.UDPAddr).AddrPort()
+	tcpFile, err := tcp.File()
+	must(t, err)
+	udpFile, err := udp.File()
+	must(t, err)
+	waiting, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(web)) // before anybody serves
+	must(t, err)
+	defer waiting.Close()
+
+	// A shell in between takes the place of systemd, which knows the process ID before it starts the program.
+	config := serviceAt("web", web, endpoints(startEcho(t, "a"))) +
+		fmt.Sprintf("service \"dns\" {\n  listen = %q\n  protocol = \"udp\"\n  %s\n}\n", dns, endpoints(startUDP(t, "d")))
+	l := startWith(t, config, []*os.File{tcpFile, udpFile}, "sh", "-c", `LISTEN_FDS=2 LISTEN_PID=$$ exec "$@"`, "sh")
+	l.awaitReady(t)
+	line, err := bufio.NewReader(waiting).ReadString('\n')
+	if line != "a\n" {
+		t.Errorf("the client that waited: got %q, %v", line, err)
+	}
+	wantCounts(t, web, map[string]int{"a": 3})
+	dialUDP(t, dns).awaitAnswer(t, "d")
+}
