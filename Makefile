@@ -10,7 +10,7 @@ MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.
 PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 
-.PHONY: build demo test e2e race consul fuzz lint check bench bench-peers bench-discovery soak install clean help
+.PHONY: build demo test e2e race consul fuzz lint check bench bench-peers bench-discovery soak install deb test-deb clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -59,9 +59,22 @@ soak: build ## nine minutes of churn and one to settle; fails if anything stays 
 	go build -o bin/bench ./e2e/bench
 	bin/bench -soak 9m $(BENCH)
 
-install: build ## install to PREFIX/bin (/usr/local/bin)
-	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 755 bin/lictor $(DESTDIR)$(PREFIX)/bin/lictor
+install: build ## install to PREFIX (/usr/local): the binary and its manual pages
+	packaging/man bin/lictor bin/man
+	install -D -m 755 bin/lictor $(DESTDIR)$(PREFIX)/bin/lictor
+	install -D -m 644 bin/man/lictor.8 $(DESTDIR)$(PREFIX)/share/man/man8/lictor.8
+	install -D -m 644 bin/man/lictor.hcl.5 $(DESTDIR)$(PREFIX)/share/man/man5/lictor.hcl.5
+
+deb: build ## build Debian packages for amd64 and arm64 in bin/
+	for arch in amd64 arm64; do \
+		GOOS=linux GOARCH=$$arch $(BUILD) -o bin/linux-$$arch/lictor ./cmd/lictor && \
+		MANPAGES_BY=bin/lictor packaging/deb bin/linux-$$arch/lictor $$arch '$(VERSION)' bin || exit; \
+	done
+
+test-deb: ## install, upgrade and remove the package in a throw-away copy of this system; needs root
+	$(MAKE) deb VERSION=0.0.1
+	$(MAKE) deb VERSION=0.0.2
+	packaging/test-deb bin/lictor_0.0.1_amd64.deb bin/lictor_0.0.2_amd64.deb
 
 clean: ## remove what was built here; the consul in the user's cache folder stays
 	rm -rf bin
