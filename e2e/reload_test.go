@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -114,7 +115,11 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 	conn := mustConnect(t, web)
 
 	e := l.reload(t, serviceAt("api", api, endpoints(a))+"\nservice \"web\" {\n  lisen = 1\n}\n")
-	if text := e.field("error"); !strings.Contains(text, l.file+":7: ") || !strings.Contains(text, "lisen") {
+	written, err := os.ReadFile(l.file)
+	must(t, err)
+	before, _, _ := strings.Cut(string(written), "lisen")
+	place := fmt.Sprintf("%s:%d: ", l.file, 1+strings.Count(before, "\n"))
+	if text := e.field("error"); !strings.Contains(text, place) || !strings.Contains(text, "lisen") {
 		t.Errorf("got %q, want the place and the argument", text)
 	}
 	taken, err := net.Listen("tcp", api.String())
