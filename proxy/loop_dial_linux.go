@@ -146,7 +146,8 @@ func (p *loopPair) connected() {
 	p.endpoint.Connected()
 	p.state = relaying
 	p.writable[client] = true // a new socket has room
-	p.last = p.loop.now
+	p.last, p.joined = p.loop.now, p.loop.now
+	p.s.at(p.loop.id).dials.observe(time.Duration(p.loop.now - p.began))
 	if p.s.log.IsDebug() {
 		p.s.log.Debug("connected", "client", p.src, "endpoint", p.endpoint.Address(), "took", time.Duration(p.loop.now-p.began))
 	}
@@ -172,7 +173,7 @@ func (p *loopPair) hungUpOn() bool {
 // them may be of the socket that is closed here, and would look as if it were of the next one.
 func (p *loopPair) anew() {
 	p.state = connecting
-	p.kept = false
+	p.kept, p.joined = false, 0
 	closeFD(p.fd[server])
 	p.fd[server] = -1
 	p.loop.wheel.clear(&p.timer)
@@ -230,7 +231,9 @@ func (p *loopPair) unserved(err error) {
 	if p.dial != nil {
 		err = whyNone(p.dial.errs, err)
 	}
-	if err != errHungUp {
+	if err == errHungUp {
+		p.because(clientClosed, 0)
+	} else {
 		p.s.unserved(p.src, err)
 	}
 	p.close()

@@ -40,6 +40,7 @@ type loopPair struct {
 	fd     [2]int32
 	flow   [2]flow // by the side that it comes from
 	began  int64   // on the loop's clock
+	joined int64   // likewise: when the endpoint was reached; zero: it was not
 	last   int64   // when something moved
 	idle   int64   // limits in nanoseconds, zero for none: of silence
 	half   int64   // and of silence once one direction has ended
@@ -91,7 +92,7 @@ const (
 )
 
 func (r endReason) String() string {
-	return [...]string{"", "client closed", "endpoint closed", "client failed", "endpoint failed", "idle", "cut"}[r]
+	return [...]string{"", ReasonClientClosed, ReasonEndpointClosed, ReasonClientFailed, ReasonEndpointFailed, ReasonIdle, ReasonCut}[r]
 }
 
 // Shares of a turn: how often a direction may read in one, and after how many bytes it reads no more.
@@ -469,6 +470,9 @@ func (p *loopPair) close() {
 	}
 	if p.s.log.IsDebug() {
 		p.logEnd()
+	}
+	if p.s.access != nil {
+		p.record()
 	}
 	p.leave()
 	p.state = closed

@@ -118,17 +118,17 @@ func (p *pair) move(m *mover) {
 		p.deadlinesLocked()
 	case errors.As(err, &failed):
 		p.blame(m.dst, err)
-		p.because(p.nameOf(m.dst) + ": " + failed.Error())
+		p.because(p.nameOf(m.dst) + " failed: " + failed.Error())
 		p.reset = true
 		p.touch()
 		p.deadlinesLocked()
 	case errors.Is(err, errIdle):
-		p.because("idle")
+		p.because(ReasonIdle)
 		p.reset = p.reset || p.ends == 2
 		p.interruptLocked()
 	default:
 		p.blame(m.src, err)
-		p.because(p.nameOf(m.src) + ": " + err.Error())
+		p.because(p.nameOf(m.src) + " failed: " + err.Error())
 		p.reset = true
 		p.interruptLocked()
 	}
@@ -157,7 +157,7 @@ func (p *pair) because(reason string) {
 func (p *pair) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.because("cut")
+	p.because(ReasonCut)
 	p.reset, p.hasty = true, true
 	p.interruptLocked()
 }

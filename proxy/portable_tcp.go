@@ -118,8 +118,13 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 			if t.cut.Err() == nil && err != errHungUp {
 				s.unserved(src, err)
 			}
+			if s.access != nil {
+				s.record(AccessRecord{Client: src, Duration: time.Since(began), Reason: unservedReason(err)})
+			}
 			return
 		}
+		connect := time.Since(began)
+		s.at(0).dials.observe(connect)
 		if s.log.IsDebug() {
 			s.log.Debug("connected", "client", src, "endpoint", endpoint.Address(), "took", time.Since(began))
 		}
@@ -141,6 +146,9 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 			endpoint.Failed(lb.Reset)
 		}
 		endpoint.Done()
+		if s.access != nil {
+			s.record(AccessRecord{Client: src, Endpoint: endpoint.Endpoint, Connect: connect, Duration: time.Since(began), Up: p.up, Down: p.down, Reason: p.reason})
+		}
 		return
 	}
 }

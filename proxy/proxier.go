@@ -31,6 +31,10 @@ type Options struct {
 	// Inherited are sockets that are open already. Listeners at their addresses use them instead of opening their own. Call
 	// DropInherited when no more listeners are to come for them.
 	Inherited []Inherited
+
+	// Access is told of each TCP connection that has ended. It is called on the path of the bytes, by many at once: it must not wait for
+	// anything. Nil: nobody is told.
+	Access func(AccessRecord)
 }
 
 // Engine is a way of moving bytes. What a Proxier promises holds for all of them.
@@ -52,6 +56,7 @@ type Proxier struct {
 	budget   *budget
 	engine   engine
 	loops    tracker
+	access   func(AccessRecord)
 
 	mu        sync.Mutex // one Apply at a time
 	closed    bool
@@ -90,6 +95,7 @@ func New(o Options) (*Proxier, error) {
 		balancer:  o.LoadBalancer,
 		log:       o.Logger.Named("proxy"),
 		budget:    b,
+		access:    o.Access,
 		engine:    e,
 		inherited: slices.Clone(o.Inherited),
 		services:  map[string]*service{},
@@ -122,6 +128,7 @@ func (p *Proxier) Apply(services []Service) error {
 		s := p.services[spec.Name]
 		if s == nil || s.spec.Load().Protocol != spec.Protocol {
 			s = newService(spec, p.balancer, p.log, p.engine.shards())
+			s.access = p.access
 		}
 		next[spec.Name] = s
 		for _, addr := range spec.Listen {

@@ -1,6 +1,9 @@
 package proxy
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // counters are a service's, written on the data path and read by snapshots.
 type counters struct {
@@ -12,6 +15,47 @@ type counters struct {
 	sessionsEvicted            atomic.Int64
 	datagramsUp, datagramsDown atomic.Int64
 	datagramsDropped           atomic.Int64
+	dials                      histogram
+}
+
+// DialBounds are the upper bounds of the buckets in which dials are counted, smallest first. The last bucket has none.
+func DialBounds() [dialBuckets - 1]time.Duration {
+	return [...]time.Duration{
+		100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+		time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond,
+		100 * time.Millisecond, 250 * time.Millisecond, 500 * time.Millisecond, time.Second,
+	}
+}
+
+const dialBuckets = 14
+
+// A histogram counts how long dials took.
+type histogram struct {
+	buckets [dialBuckets]atomic.Int64
+	sum     atomic.Int64 // nanoseconds
+}
+
+func (h *histogram) observe(took time.Duration) {
+	bounds, i := DialBounds(), 0
+	for i < len(bounds) && took > bounds[i] {
+		i++
+	}
+	h.buckets[i].Add(1)
+	h.sum.Add(int64(took))
+}
+
+// Dials are the dials that succeeded, by how long the client waited for them, endpoints tried in vain before included.
+type Dials struct {
+	Buckets [dialBuckets]int64 // not cumulative; see DialBounds
+	Sum     time.Duration
+}
+
+// Count is how many there were.
+func (d *Dials) Count() (n int64) {
+	for _, b := range d.Buckets {
+		n += b
+	}
+	return n
 }
 
 // Stats are the counters of one service since the proxier knows it. Up is from client to endpoint, down the other way.
@@ -24,6 +68,7 @@ type Stats struct {
 	Refused           int64 // clients that no endpoint could be found for
 	BytesUp           int64
 	BytesDown         int64
+	Dials             Dials // TCP
 
 	Sessions         int64 // UDP sessions begun
 	SessionsActive   int64
@@ -50,6 +95,10 @@ func (s *service) stats() Stats {
 		t.DatagramsUp += c.datagramsUp.Load()
 		t.DatagramsDown += c.datagramsDown.Load()
 		t.DatagramsDropped += c.datagramsDropped.Load()
+		for i := range c.dials.buckets {
+			t.Dials.Buckets[i] += c.dials.buckets[i].Load()
+		}
+		t.Dials.Sum += time.Duration(c.dials.sum.Load())
 	}
 	return t
 }

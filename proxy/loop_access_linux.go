@@ -1,0 +1,17 @@
+package proxy
+
+import "time"
+
+// record tells whoever wants to know of the pair, which ends.
+func (p *loopPair) record() {
+	r := AccessRecord{Client: p.src, Duration: time.Duration(p.loop.now - p.began), Up: p.flow[client].moved, Down: p.flow[server].moved, Reason: p.reason.String()}
+	if p.joined > 0 && p.endpoint != nil {
+		r.Endpoint, r.Connect = p.endpoint.Endpoint, time.Duration(p.joined-p.began)
+	} else if p.reason == notEnded {
+		r.Reason = ReasonUnserved
+	}
+	if p.errno != 0 {
+		r.Reason += ": " + p.errno.Error()
+	}
+	p.s.record(r)
+}
