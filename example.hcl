@@ -25,6 +25,34 @@ engine = "auto"
 # yet, or is away. It is made if it is not there. Left out: nothing is kept, and a restart while Consul is away starts without endpoints.
 # state_dir = "/var/lib/lictor"
 
+# Where Lictor shows what it does: a page for browsers, metrics for Prometheus (/metrics), and the API that "lictor status" and its like ask
+# (docs/api.md). The block can be left out, and so can each argument.
+admin {
+  # "off", an address as of a service, or unix:///path/to/socket, which only its owner may open. Left out: admin.sock in the runtime directory,
+  # which is that of systemd, /run/lictor, or lictor in $XDG_RUNTIME_DIR, whichever can be used first. An address that other hosts reach needs a
+  # token.
+  listen = "127.0.0.1:8510"
+
+  # Whoever asks must know the token in this file: as a bearer token, or in a browser as the password with any name.
+  # token_file = "/etc/lictor/admin-token"
+
+  # Names by which browsers may ask, beside this host's own, localhost and IP addresses.
+  hosts = ["lictor.example.com"]
+}
+
+# A line for each TCP connection when it has ended: client, endpoint, times, bytes, how it ended and who ended it. Left out: none. Connections
+# never wait for it; lines that cannot be written as fast as they come are dropped and counted.
+# access_log {
+#   # It is opened anew when somebody has moved it away.
+#   path = "/var/log/lictor/access.log"
+#
+#   # "json" or "text".
+#   format = "json"
+#
+#   # One connection in so many. The line of one that was not served is always written.
+#   sample = 1
+# }
+
 # How to reach Consul. The block can be left out. What is absent here is taken from the environment variables that Consul's own tools
 # use: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_AUTH, CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY, CONSUL_CACERT,
 # CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME, CONSUL_NAMESPACE and CONSUL_PARTITION.

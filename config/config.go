@@ -58,8 +58,27 @@ type Config struct {
 
 	// StateDir is a folder for what should outlast a restart: the last good endpoints. Empty: none.
 	StateDir string
+	Admin    Admin
+
+	AccessLog *AccessLog // nil: there is none
 
 	Services []Service // sorted by name
+}
+
+// Admin says where the admin API, the metrics and the page are, and for whom.
+type Admin struct {
+	Off       bool           // nothing of that
+	Socket    string         // absolute path of a Unix socket; empty: the default one if TCP is not set either
+	TCP       netip.AddrPort // zero: none
+	TokenFile string
+	Hosts     []string // lower case
+}
+
+// AccessLog says where a line for each TCP connection goes.
+type AccessLog struct {
+	Path   string
+	JSON   bool // else text
+	Sample int  // one connection in so many
 }
 
 // Consul says how to reach the Consul agent. Arguments left out were taken from Consul's usual environment variables.

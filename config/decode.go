@@ -67,7 +67,7 @@ func (b *block) single(blockType string, schema *hcl.BodySchema) *block {
 	var first *hcl.Block
 	for _, inner := range b.blocks.OfType(blockType) {
 		if first != nil {
-			b.l.problem(inner.DefRange.Ptr(), "Duplicate block", "There is a %s block already, at %s. Put everything into one.", blockType, place(first.DefRange))
+			b.l.problem(inner.DefRange.Ptr(), "Duplicate block", "There is %s %s block already, at %s. Put everything into one.", article(blockType), blockType, place(first.DefRange))
 			b.l.open(inner.Body, schema, inner.DefRange)
 			continue
 		}
@@ -77,6 +77,13 @@ func (b *block) single(blockType string, schema *hcl.BodySchema) *block {
 		return nil
 	}
 	return b.l.open(first.Body, schema, first.DefRange)
+}
+
+func article(noun string) string {
+	if strings.ContainsRune("aeiou", rune(noun[0])) {
+		return "an"
+	}
+	return "a"
 }
 
 // rangeOf is where the value of an argument stands.

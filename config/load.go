@@ -173,6 +173,8 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	l.cfg.StateDir = root.stateDir()
 	l.services(root)
 	l.consul(root)
+	l.admin(root)
+	l.accessLog(root)
 	if len(l.cfg.Services) == 0 && !l.diags.HasErrors() {
 		l.problem(l.sources.start(), "Nothing to serve", `There is no service. The smallest configuration is: service "web" { listen = "127.0.0.1:9000" }`)
 	}

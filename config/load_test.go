@@ -86,6 +86,16 @@ consul {
     insecure_skip_verify = true
   }
 }
+access_log {
+  path   = "access.log"
+  format = "text"
+  sample = 10
+}
+admin {
+  listen     = 8510
+  token_file = "load_test.go"
+  hosts      = ["Lictor.example.com"]
+}
 service "b" {
   listen       = [":9000", 9001]
   protocol     = "udp"
@@ -132,9 +142,11 @@ service "a" {
   }
 }`, nil)
 	want := &Config{
-		Consul:   Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", MaxWatches: 40, Register: true, Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
-		LogLevel: "debug",
-		LogJSON:  true,
+		Consul:    Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", MaxWatches: 40, Register: true, Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
+		LogLevel:  "debug",
+		LogJSON:   true,
+		AccessLog: &AccessLog{Path: "access.log", Sample: 10},
+		Admin:     Admin{TCP: netip.MustParseAddrPort("127.0.0.1:8510"), TokenFile: "load_test.go", Hosts: []string{"lictor.example.com"}},
 		Services: []Service{{
 			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536, Responses: AnyResponses,
 			Balance: LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
@@ -158,8 +170,8 @@ service "a" {
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 33 {
-		t.Errorf("got the filter on line %d, want 33", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 43 {
+		t.Errorf("got the filter on line %d, want 43", line)
 	}
 }
 
@@ -282,7 +294,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, schema := range []*hcl.BodySchema{rootSchema(), consulSchema(), tlsSchema(), serviceSchema(), querySchema(), staticSchema(), checkSchema()} {
+	for _, schema := range []*hcl.BodySchema{rootSchema(), adminSchema(), accessLogSchema(), consulSchema(), tlsSchema(), serviceSchema(), querySchema(), staticSchema(), checkSchema()} {
 		for _, a := range schema.Attributes {
 			if !regexp.MustCompile(`(?m)^[ #]*` + a.Name + ` *=`).Match(src) {
 				t.Errorf("%s is not in example.hcl", a.Name)
@@ -311,5 +323,27 @@ func TestEnums(t *testing.T) {
 	}
 	if err := b.UnmarshalText([]byte("round_robin")); err != nil || b.String() != "round_robin" {
 		t.Errorf("got %v, %v", b, err)
+	}
+}
+
+func TestAdminListenForms(t *testing.T) {
+	tests := []struct {
+		written string
+		want    Admin
+	}{
+		{`"off"`, Admin{Off: true}},
+		{`8510`, Admin{TCP: netip.MustParseAddrPort("127.0.0.1:8510")}},
+		{`"localhost:8510"`, Admin{TCP: netip.MustParseAddrPort("127.0.0.1:8510")}},
+		{`"[::1]:8510"`, Admin{TCP: netip.MustParseAddrPort("[::1]:8510")}},
+		{`"unix:///run/lictor/a.sock"`, Admin{Socket: "/run/lictor/a.sock"}},
+		{`null`, Admin{}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.written, func(t *testing.T) {
+			cfg := mustLoad(t, "admin { listen = "+tt.written+" }\nservice \"web\" { listen = 9000 }", nil)
+			if diff := cmp.Diff(tt.want, cfg.Admin, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+				t.Errorf("-want +got:\n%s", diff)
+			}
+		})
 	}
 }

@@ -6,8 +6,16 @@ import "github.com/hashicorp/hcl/v2"
 
 func rootSchema() *hcl.BodySchema {
 	s := arguments("log_level", "log_json", "shutdown_grace", "engine", "state_dir")
-	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "service", LabelNames: []string{"name"}}}
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "admin"}, {Type: "access_log"}, {Type: "service", LabelNames: []string{"name"}}}
 	return s
+}
+
+func accessLogSchema() *hcl.BodySchema {
+	return arguments("path", "format", "sample")
+}
+
+func adminSchema() *hcl.BodySchema {
+	return arguments("listen", "token_file", "hosts")
 }
 
 func consulSchema() *hcl.BodySchema {

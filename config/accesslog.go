@@ -1,0 +1,18 @@
+package config
+
+// maxSample is the most that access_log's sample can be.
+const maxSample = 1_000_000
+
+// accessLog reads the access_log block.
+func (l *loader) accessLog(root *block) {
+	b := root.single("access_log", accessLogSchema())
+	if b == nil {
+		return
+	}
+	a := &AccessLog{JSON: b.oneOf("format", "json", []string{"json", "text"}) == "json", Sample: b.integer("sample", 1, 1, maxSample)}
+	a.Path, _ = b.text("path")
+	if b.attrs["path"] == nil {
+		b.missing("path", `An access_log block needs the path of a file, such as path = "/var/log/lictor/access.log".`)
+	}
+	l.cfg.AccessLog = a
+}

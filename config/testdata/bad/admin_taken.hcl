@@ -1,0 +1,2 @@
+admin { listen = 9000 }
+service "web" { listen = 9000 }
