@@ -1,0 +1,167 @@
+// Package admin shows what Lictor does and lets operators do what is theirs: a JSON API, metrics for Prometheus, and a web page.
+//
+//	server := admin.New(admin.Options{State: state, Events: events, Logger: logger})
+//	listener, err := admin.ListenDefault(os.Getenv)
+//	...
+//	err = server.Serve(listener) // until Shutdown
+//
+// It reads from snapshots and never holds up what it shows. The API is described in docs/api.md. A [Client] speaks it.
+//
+// Who may ask: over a Unix socket, whoever may open it; over TCP, any program of the host unless a token is asked for. Browsers are
+// kept from asking on behalf of other sites; see guard.
+package admin
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Options are what a Server needs.
+type Options struct {
+	State  State   // required
+	Events *Events // required
+	Logger hclog.Logger
+
+	Version, Revision string
+
+	// Config is the configuration in force, without secrets, as something that encoding/json takes.
+	Config func() any
+
+	// Reload reads the configuration again and applies it. It says in a few words what was done. Nil: there is no reload.
+	Reload func(ctx context.Context) (summary string, err error)
+
+	// Level and SetLevel are the log level. SetLevel's error says that there is no such level.
+	Level    func() string
+	SetLevel func(level string) error
+
+	// AccessLog counts the lines of the access log. Nil: there is none.
+	AccessLog func() (written, dropped int64)
+
+	TokenFile string   // nobody but probes is answered without the token in it; empty: no token
+	Hosts     []string // names in a Host header that are this server, beside IP addresses and this host's own name
+}
+
+// Limits of what one client, or all of them, can take.
+const (
+	maxConnections = 64
+	maxStreams     = 32
+	maxBody        = 64 << 10
+	maxHeader      = 16 << 10
+	maxWait        = 55 * time.Second // of a request that waits for events
+	answerTime     = 30 * time.Second // for any other request, and for each piece of a stream
+)
+
+// A Server serves the API on any number of listeners.
+type Server struct {
+	o       Options
+	log     hclog.Logger
+	started time.Time
+	history *history
+	hub     *hub
+	http    [2]*http.Server // for TCP, and for Unix sockets
+
+	stopping context.Context // ends when streams are to end
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+	begin    sync.Once
+
+	mu                       sync.Mutex // guards the following
+	reload                   *Reload    // the last
+	reloadsOK, reloadsFailed int64
+
+	reloading sync.Mutex
+}
+
+// New returns a Server that serves nothing yet.
+func New(o Options) *Server {
+	if o.Logger == nil {
+		o.Logger = hclog.NewNullLogger()
+	}
+	s := &Server{o: o, log: o.Logger.Named("admin"), started: time.Now(), history: newHistory(), hub: newHub()}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+	g := &guard{hosts: o.Hosts, tokenFile: o.TokenFile}
+	mux := s.mux()
+	for i := range s.http {
+		s.http[i] = &http.Server{
+			Handler:           g.wrap(mux, i == 1),
+			ReadHeaderTimeout: 5 * time.Second,
+			ReadTimeout:       10 * time.Second,
+			WriteTimeout:      answerTime,
+			IdleTimeout:       time.Minute,
+			MaxHeaderBytes:    maxHeader,
+			ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+		}
+	}
+	return s
+}
+
+// Serve answers what comes in at l until Shutdown, and then returns nil. It closes l.
+func (s *Server) Serve(l net.Listener) error {
+	s.begin.Do(func() { s.running.Go(s.tick) })
+	server := s.http[0]
+	if _, unix := l.Addr().(*net.UnixAddr); unix {
+		server = s.http[1]
+	}
+	if err := server.Serve(limit(l)); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Shutdown ends streams, lets requests finish until ctx ends, and closes the listeners.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.stop()
+	for _, server := range s.http {
+		if server.Shutdown(ctx) != nil {
+			_ = server.Close()
+		}
+	}
+	s.running.Wait()
+}
+
+// limit bounds how many connections of l are open at once. Further ones wait in the kernel's queue.
+func limit(l net.Listener) net.Listener {
+	return &limited{Listener: l, slots: make(chan struct{}, maxConnections), done: make(chan struct{})}
+}
+
+type limited struct {
+	net.Listener
+	slots chan struct{}
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (l *limited) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	return &limitedConn{Conn: conn, release: sync.OnceFunc(func() { <-l.slots })}, nil
+}
+
+func (l *limited) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return l.Listener.Close()
+}
+
+type limitedConn struct {
+	net.Conn
+	release func()
+}
+
+func (c *limitedConn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}

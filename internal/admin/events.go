@@ -1,0 +1,55 @@
+package admin
+
+import (
+	"sync"
+	"time"
+)
+
+// maxEvents is how many events are kept.
+const maxEvents = 1024
+
+// Events are the last events, oldest first, and those to come. Safe for concurrent use.
+type Events struct {
+	mu   sync.Mutex
+	ring [maxEvents]Event // the event of number n is at n % maxEvents
+	last uint64           // number of the newest; zero: none yet
+	more chan struct{}    // closed at the next event
+}
+
+// NewEvents returns Events without one.
+func NewEvents() *Events { return &Events{more: make(chan struct{})} }
+
+// Add notes e, with a number and, unless it has one, the time.
+func (l *Events) Add(e Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last++
+	e.Seq = l.last
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	l.ring[e.Seq%maxEvents] = e
+	close(l.more)
+	l.more = make(chan struct{})
+}
+
+// After returns the newest events with numbers above seq, limit of them at most, of one service unless that is empty; the number to go
+// on after; and a channel that is closed at the next event.
+func (l *Events) After(seq uint64, service string, limit int) (events []Event, next uint64, more <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	events = []Event{}
+	first := seq + 1
+	if l.last >= maxEvents {
+		first = max(first, l.last-maxEvents+1)
+	}
+	for n := l.last; n >= first && n > 0 && len(events) < limit; n-- {
+		if e := l.ring[n%maxEvents]; service == "" || e.Service == service {
+			events = append(events, e)
+		}
+	}
+	for i, j := 0, len(events)-1; i < j; i, j = i+1, j-1 {
+		events[i], events[j] = events[j], events[i]
+	}
+	return events, l.last, l.more
+}

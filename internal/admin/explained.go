@@ -1,0 +1,68 @@
+package admin
+
+import (
+	"github.com/lictor-proxy/lictor/discovery"
+)
+
+// An Explainer is what a source knows of its instances. *discovery.Consul is one.
+type Explainer interface {
+	Explain(service string) (discovery.Explanation, bool)
+}
+
+// ExplainedBy is a State's Instances that asks the Explainer of now, which may be nil.
+func ExplainedBy(now func() Explainer) func(service string) []Endpoint {
+	return func(service string) []Endpoint {
+		e := now()
+		if e == nil {
+			return nil
+		}
+		x, watched := e.Explain(service)
+		if !watched {
+			return nil
+		}
+		return instancesOf(&x)
+	}
+}
+
+// instancesOf puts into the words of the API what an explanation says. Of an instance that several tiers have, the one in use counts.
+func instancesOf(x *discovery.Explanation) []Endpoint {
+	var all []Endpoint
+	seen := map[string]bool{}
+	for _, active := range []bool{true, false} {
+		for i := range x.Tiers {
+			t := &x.Tiers[i]
+			if t.Active != active {
+				continue
+			}
+			for j := range t.Instances {
+				if one := &t.Instances[j]; !seen[one.ID] {
+					seen[one.ID] = true
+					all = append(all, instanceOf(t, one))
+				}
+			}
+		}
+	}
+	return all
+}
+
+// instanceOf is one instance of a tier. The reasons for it to be out are the API's, word for word.
+func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
+	e := Endpoint{ID: one.ID, Weight: one.Weight, State: StateIn, Reason: ReasonHealthy, Detail: one.Detail}
+	if one.Host != "" || one.Addr.IsValid() {
+		e.Address = one.Address()
+	}
+	switch {
+	case one.Out == discovery.OutStatus && one.Status != "":
+		e.State, e.Reason, e.Detail = StateOut, ReasonStatus, one.Status+", "+one.Detail
+	case one.Out != "":
+		e.State, e.Reason = StateOut, string(one.Out)
+	case !t.Active:
+		e.State, e.Reason, e.Detail = StateOut, ReasonStandby, t.Name+" is not in use"
+	case !one.Held.IsZero():
+		held := one.Held
+		e.Reason, e.Until = ReasonHeld, &held
+	case !t.Watch.Saved.IsZero():
+		e.Reason = ReasonSaved
+	}
+	return e
+}

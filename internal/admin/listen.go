@@ -1,0 +1,122 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// An Address is where the API is: an absolute path of a Unix socket, or a TCP address.
+type Address struct {
+	Socket string
+	TCP    netip.AddrPort // if Socket is empty
+}
+
+// String is the address as the configuration and the commands take it.
+func (a Address) String() string {
+	if a.Socket != "" {
+		return "unix://" + a.Socket
+	}
+	return a.TCP.String()
+}
+
+// DefaultSockets are where the socket is by default: at the first of these whose folder is there or can be made.
+func DefaultSockets(getenv func(string) string) []string {
+	var paths []string
+	if dir, _, _ := strings.Cut(getenv("RUNTIME_DIRECTORY"), ":"); dir != "" { // from systemd
+		paths = append(paths, filepath.Join(dir, "admin.sock"))
+	}
+	paths = append(paths, "/run/lictor/admin.sock")
+	if dir := getenv("XDG_RUNTIME_DIR"); dir != "" {
+		paths = append(paths, filepath.Join(dir, "lictor", "admin.sock"))
+	}
+	return paths
+}
+
+// ListenDefault opens the default socket, or says for each place why not.
+func ListenDefault(getenv func(string) string) (net.Listener, error) {
+	var errs []error
+	for _, path := range DefaultSockets(getenv) {
+		if dir := filepath.Dir(path); filepath.Base(dir) == "lictor" {
+			_ = os.Mkdir(dir, 0o700) // if it is not there afterwards, listening says so
+		}
+		l, err := Listen(Address{Socket: path})
+		if err == nil || errors.Is(err, syscall.EADDRINUSE) {
+			return l, err
+		}
+		errs = append(errs, err)
+	}
+	return nil, errors.Join(errs...)
+}
+
+// Listen opens a listener. A socket gets mode 0600, and replaces one that a process has left behind, but not one that is served.
+func Listen(a Address) (net.Listener, error) {
+	if a.Socket == "" {
+		return net.Listen("tcp", a.TCP.String())
+	}
+	conn, err := net.Dial("unix", a.Socket)
+	switch {
+	case err == nil:
+		_ = conn.Close()
+		return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: a.Socket}, Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		if err := os.Remove(a.Socket); err != nil {
+			return nil, err
+		}
+	}
+	return listenPrivately(a.Socket)
+}
+
+// listenPrivately makes the socket in a folder that nobody else may enter, and moves it to its place when it has its mode.
+func listenPrivately(path string) (net.Listener, error) {
+	private, err := os.MkdirTemp(filepath.Dir(path), ".l")
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", path, err)
+	}
+	defer func() { _ = os.RemoveAll(private) }()
+	hidden := filepath.Join(private, "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	if err = os.Chmod(hidden, 0o600); err == nil {
+		err = os.Rename(hidden, path)
+	}
+	if err != nil {
+		_ = l.Close()
+		return nil, err
+	}
+	return &socket{UnixListener: l, path: path, made: identity(path)}, nil
+}
+
+// A socket removes its file when it is closed, unless somebody else's is there by then.
+type socket struct {
+	*net.UnixListener
+	path string
+	made os.FileInfo
+}
+
+// Addr is the path that clients dial.
+func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
+
+func (s *socket) Close() error {
+	// The time too, for the number of a file that is gone is given to the next.
+	if now := identity(s.path); now != nil && s.made != nil && os.SameFile(s.made, now) && s.made.ModTime().Equal(now.ModTime()) {
+		_ = os.Remove(s.path)
+	}
+	return s.UnixListener.Close()
+}
+
+func identity(path string) os.FileInfo {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil
+	}
+	return info
+}

@@ -1,0 +1,146 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// scrape is /metrics of a house that has something of everything.
+func scrape(h *house) string {
+	h.Helper()
+	code, text := h.ask("GET", "/metrics", "")
+	if code != 200 {
+		h.Fatalf("got %d: %s", code, text)
+	}
+	return text
+}
+
+func busy(t *testing.T) *house {
+	h := serve(t, Options{Version: "v1", AccessLog: func() (int64, int64) { return 1, 2 }, Reload: func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
+	h.endpoints("web", "n/1", "n/2")
+	if err := h.sets.Drain("web", "n/2"); err != nil {
+		t.Fatal(err)
+	}
+	h.fake.set(func(f *fake) {
+		f.services[1].Protocol = "udp"
+		f.stats[0].Connections, f.stats[0].ConnectionsActive, f.stats[0].BytesDown = 7, 2, 100
+		f.stats[0].Dials.Buckets[0], f.stats[0].Dials.Buckets[13], f.stats[0].Dials.Sum = 5, 1, 3*time.Second
+		f.stats[1].DatagramsUp = 9
+		f.watch = []discovery.WatchStatus{{Services: []string{"dns"}, Error: "lost", ErrorSince: time.Unix(1700000000, 0), Queries: 4, Errors: 1}}
+	})
+	_ = h.client.Post(t.Context(), "/v1/reload", nil, nil) // it fails, which is wanted
+	return h
+}
+
+func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
+	text := scrape(busy(t))
+	for _, want := range []string{
+		`lictor_connections_total{service="web"} 7`,
+		`lictor_connections_active{service="web"} 2`,
+		`lictor_forwarded_bytes_total{direction="down",service="web"} 100`,
+		`lictor_endpoints{reason="healthy",service="web",state="in"} 1`,
+		`lictor_endpoints{reason="drained",service="web",state="out"} 1`,
+		`lictor_endpoints{reason="healthy",service="dns",state="in"} 0`,
+		`lictor_dial_duration_seconds_bucket{service="web",le="0.0001"} 5`,
+		`lictor_dial_duration_seconds_bucket{service="web",le="1"} 5`,
+		`lictor_dial_duration_seconds_bucket{service="web",le="+Inf"} 6`,
+		`lictor_dial_duration_seconds_sum{service="web"} 3`,
+		`lictor_datagrams_total{direction="up",service="dns"} 9`,
+		`lictor_set_stale{service="dns"} 1`,
+		`lictor_set_stale_since_timestamp_seconds{service="dns"} 1.7e+09`,
+		`lictor_set_known{service="dns"} 0`,
+		`lictor_ready 0`,
+		`lictor_consul_queries_total 4`,
+		`lictor_reloads_total{result="failed"} 1`,
+		`lictor_last_reload_successful 0`,
+		`lictor_access_log_dropped_total 2`,
+		`go_goroutines`,
+		`process_open_fds`,
+	} {
+		if !strings.Contains(text, "\n"+want) {
+			t.Errorf("no %s", want)
+		}
+	}
+	if strings.Contains(text, `lictor_connections_total{service="dns"}`) || t.Failed() {
+		t.Errorf("got:\n%s", text)
+	}
+}
+
+func TestMetricsOfWhatIsGoneAreGone(t *testing.T) {
+	h := busy(t)
+	h.fake.set(func(f *fake) { f.services, f.stats = f.services[:1], f.stats[:1] })
+	h.sets.OnUpdate([]lb.Endpoints{{Service: "dns", Removed: true}})
+	if text := scrape(h); strings.Contains(text, `"dns"`) {
+		t.Errorf("a service that is gone has series:\n%s", text)
+	}
+}
+
+func TestMetricsFollowTheConventions(t *testing.T) {
+	problems, err := promlint.New(strings.NewReader(scrape(busy(t)))).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// names are those of the metrics of Lictor's own in text.
+func names(text []byte) map[string]bool {
+	all := map[string]bool{}
+	for _, name := range regexp.MustCompile(`\blictor_[a-z_]+`).FindAll(text, -1) {
+		all[string(regexp.MustCompile(`^(lictor_dial_duration_seconds)_(bucket|sum|count)$`).ReplaceAll(name, []byte("$1")))] = true
+	}
+	return all
+}
+
+// TestMetricsAreDocumented holds docs/metrics.md, the dashboard and the alerts against what there is.
+func TestMetricsAreDocumented(t *testing.T) {
+	served := map[string]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (lictor_\S+)`).FindAllStringSubmatch(scrape(busy(t)), -1) {
+		served[m[1]] = true
+	}
+	read := func(name string) []byte {
+		text, err := os.ReadFile("../../docs/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	documented := names(read("metrics.md"))
+	if !maps.Equal(served, documented) {
+		t.Errorf("served:     %v\ndocumented: %v", slices.Sorted(maps.Keys(served)), slices.Sorted(maps.Keys(documented)))
+	}
+	for _, file := range []string{"grafana.json", "alerts.yml"} {
+		text := read(file)
+		used := names(text)
+		if len(used) == 0 {
+			t.Errorf("%s uses no metric", file)
+		}
+		for name := range used {
+			if !served[name] {
+				t.Errorf("%s: there is no %s", file, name)
+			}
+		}
+		if file == "grafana.json" && !json.Valid(text) {
+			t.Error("the dashboard is no JSON")
+		}
+		if bytes.ContainsRune(text, '\t') && file == "alerts.yml" {
+			t.Error("tabs in YAML")
+		}
+	}
+}

@@ -1,0 +1,165 @@
+package admin
+
+import "time"
+
+// What the API shows, as it shows it. docs/api.md describes each field, and a test holds it to that.
+
+// A Service is one service at one moment.
+type Service struct {
+	Name      string   `json:"name"`
+	Protocol  string   `json:"protocol"`
+	Source    string   `json:"source"`
+	Listeners []string `json:"listeners"`
+
+	Set         string     `json:"set"`
+	Problem     string     `json:"problem,omitempty"`
+	StaleSince  *time.Time `json:"stale_since,omitempty"`
+	LastSuccess *time.Time `json:"last_success,omitempty"`
+	LastChange  *time.Time `json:"last_change,omitempty"`
+
+	Endpoints []Endpoint `json:"endpoints"`
+	Counters  Counters   `json:"counters"`
+	Waiting   int64      `json:"waiting,omitempty"`
+	Panicking bool       `json:"panicking,omitempty"`
+}
+
+// What a service's set is.
+const (
+	SetNone  = "none"  // nothing is known yet
+	SetSaved = "saved" // known from before, not confirmed since the start
+	SetFresh = "fresh" // confirmed by its source since the start
+)
+
+// In counts the endpoints that get clients.
+func (s *Service) In() int {
+	n := 0
+	for i := range s.Endpoints {
+		if s.Endpoints[i].State == StateIn {
+			n++
+		}
+	}
+	return n
+}
+
+// An Endpoint is one instance that is known, and why it gets clients or does not.
+type Endpoint struct {
+	ID      string     `json:"id"`
+	Address string     `json:"address"`
+	Weight  int        `json:"weight"`
+	Tags    []string   `json:"tags,omitempty"`
+	State   string     `json:"state"`
+	Reason  string     `json:"reason"`
+	Detail  string     `json:"detail,omitempty"`
+	Since   *time.Time `json:"since,omitempty"`
+	Until   *time.Time `json:"until,omitempty"`
+
+	Counters *EndpointCounters `json:"counters,omitempty"`
+}
+
+// The states of an endpoint.
+const (
+	StateIn  = "in"
+	StateOut = "out"
+)
+
+// The reasons for a state. In:
+const (
+	ReasonHealthy   = "healthy"
+	ReasonHeld      = "held"       // its source does not name it any more, but it is kept for a while
+	ReasonSaved     = "saved"      // known from before the start, not confirmed yet
+	ReasonSlowStart = "slow_start" // it comes up to its share by and by
+	ReasonTroubled  = "troubled"   // it has failed since it was last reached
+)
+
+// Out:
+const (
+	ReasonDrained     = "drained"     // an operator's wish
+	ReasonStandby     = "standby"     // its place is not in use, for another that is preferred has enough
+	ReasonStatus      = "status"      // a check of it or of its node
+	ReasonMaintenance = "maintenance" // it or its node
+	ReasonAddress     = "address"     // it has none that could be dialled
+	ReasonDuplicate   = "duplicate"   // another instance has its address
+	ReasonWeight      = "weight"      // it is to get no traffic
+	ReasonEjected     = "ejected"     // it failed from here
+	ReasonTrial       = "trial"       // it was ejected, and one client tries it
+	ReasonFull        = "full"        // it has as many clients as it may
+)
+
+// EndpointCounters are of one endpoint, since it is known.
+type EndpointCounters struct {
+	Active      int64 `json:"active"`
+	Picks       int64 `json:"picks"`
+	DialsFailed int64 `json:"dials_failed"`
+}
+
+// Counters are of one service, since Lictor knows it. Up is from client to instance.
+type Counters struct {
+	Connections       int64 `json:"connections"`
+	ConnectionsActive int64 `json:"connections_active"`
+	DialsFailed       int64 `json:"dials_failed"`
+	Refused           int64 `json:"refused"`
+	BytesUp           int64 `json:"bytes_up"`
+	BytesDown         int64 `json:"bytes_down"`
+	Sessions          int64 `json:"sessions"`
+	SessionsActive    int64 `json:"sessions_active"`
+	SessionsEvicted   int64 `json:"sessions_evicted"`
+	DatagramsUp       int64 `json:"datagrams_up"`
+	DatagramsDown     int64 `json:"datagrams_down"`
+	DatagramsDropped  int64 `json:"datagrams_dropped"`
+
+	Dials       int64   `json:"dials"`
+	DialSeconds float64 `json:"dial_seconds"`
+}
+
+// Status is what there is to say of the process as a whole.
+type Status struct {
+	Version  string    `json:"version"`
+	Revision string    `json:"revision"`
+	PID      int       `json:"pid"`
+	Started  time.Time `json:"started"`
+	Now      time.Time `json:"now"`
+	Ready    bool      `json:"ready"`
+	NotReady []string  `json:"not_ready,omitempty"`
+	LogLevel string    `json:"log_level"`
+
+	Services     int `json:"services"`
+	Stale        int `json:"stale"`
+	EndpointsIn  int `json:"endpoints_in"`
+	EndpointsOut int `json:"endpoints_out"`
+
+	ConnectionsActive int64 `json:"connections_active"`
+	SessionsActive    int64 `json:"sessions_active"`
+
+	LastReload *Reload `json:"last_reload,omitempty"`
+}
+
+// A Reload is how a reload ended.
+type Reload struct {
+	Time    time.Time `json:"time"`
+	OK      bool      `json:"ok"`
+	Summary string    `json:"summary,omitempty"`
+	Error   string    `json:"error,omitempty"`
+}
+
+// An Event is something that happened.
+type Event struct {
+	Seq      uint64    `json:"seq"`
+	Time     time.Time `json:"time"`
+	Kind     string    `json:"kind"`
+	Service  string    `json:"service,omitempty"`
+	Endpoint string    `json:"endpoint,omitempty"`
+	Text     string    `json:"text"`
+}
+
+// The kinds of events.
+const (
+	KindJoined    = "joined"    // an endpoint is in its service's set now
+	KindLeft      = "left"      // it is no longer
+	KindChanged   = "changed"   // its address or weight is another
+	KindDrained   = "drained"   // an operator took it out
+	KindUndrained = "undrained" // and put it back
+	KindStale     = "stale"     // a service's source fails, its endpoints stay
+	KindRecovered = "recovered" // it answers again
+	KindReload    = "reload"
+	KindLogLevel  = "log_level"
+)

@@ -1,0 +1,295 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+)
+
+// A route is one thing that can be asked. docs/api.md has each, and a test holds it to that.
+type route struct {
+	method, path string
+	serve        http.HandlerFunc
+}
+
+func (s *Server) routes() []route {
+	return []route{
+		{"GET", "/{$}", pageFile("index.html")},
+		{"GET", "/page.css", pageFile("page.css")},
+		{"GET", "/page.js", pageFile("page.js")},
+		{"GET", "/icon.svg", pageFile("icon.svg")},
+		{"GET", "/healthz", s.healthz},
+		{"GET", "/readyz", s.readyz},
+		{"GET", "/metrics", s.metrics().ServeHTTP},
+		{"GET", "/v1/status", s.getStatus},
+		{"GET", "/v1/services", s.getServices},
+		{"GET", "/v1/services/{name}", s.getService},
+		{"GET", "/v1/services/{name}/history", s.getHistory},
+		{"POST", "/v1/services/{name}/drain", s.drain},
+		{"POST", "/v1/services/{name}/undrain", s.undrain},
+		{"GET", "/v1/events", s.getEvents},
+		{"GET", "/v1/watch", s.watch},
+		{"GET", "/v1/config", s.getConfig},
+		{"POST", "/v1/reload", s.postReload},
+		{"POST", "/v1/log-level", s.postLogLevel},
+	}
+}
+
+// mux is all routes behind what holds for each.
+func (s *Server) mux() http.Handler {
+	mux := http.NewServeMux()
+	for _, r := range s.routes() {
+		mux.HandleFunc(r.method+" "+r.path, r.serve)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := w.Header()
+		header.Set("X-Content-Type-Options", "nosniff")
+		header.Set("X-Frame-Options", "DENY")
+		header.Set("Referrer-Policy", "no-referrer")
+		header.Set("Cache-Control", "no-store")
+		header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		header.Set("Cross-Origin-Resource-Policy", "same-origin")
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		mux.ServeHTTP(w, r)
+	})
+}
+
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+// readyz is 200 once each service has a set.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+	t := summary(s.o.State.services())
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if !t.Ready {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		_, _ = fmt.Fprintf(w, "not ready: %d of %d services have no endpoints known yet\n", len(t.NotReady), t.Services)
+		return
+	}
+	_, _ = io.WriteString(w, "ready\n")
+}
+
+func (s *Server) status(services []Service) Status {
+	t := summary(services)
+	t.Version, t.Revision, t.PID, t.Started, t.Now = s.o.Version, s.o.Revision, os.Getpid(), s.started, time.Now()
+	if s.o.Level != nil {
+		t.LogLevel = s.o.Level()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t.LastReload = s.reload
+	return t
+}
+
+func (s *Server) getStatus(w http.ResponseWriter, _ *http.Request) {
+	reply(w, s.status(s.o.State.services()))
+}
+
+// ServicesAnswer is the answer of /v1/services.
+type ServicesAnswer struct {
+	Now      time.Time `json:"now"`
+	Services []Service `json:"services"`
+}
+
+func (s *Server) getServices(w http.ResponseWriter, _ *http.Request) {
+	reply(w, ServicesAnswer{Now: time.Now(), Services: s.o.State.services()})
+}
+
+func (s *Server) getService(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	for _, one := range s.o.State.services() {
+		if one.Name == name {
+			reply(w, one)
+			return
+		}
+	}
+	refuse(w, http.StatusNotFound, fmt.Errorf("there is no service %q", name))
+}
+
+// HistoryAnswer is the answer of /v1/services/{name}/history.
+type HistoryAnswer struct {
+	IntervalSeconds float64  `json:"interval_seconds"`
+	Samples         []Sample `json:"samples"`
+}
+
+func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) {
+	reply(w, HistoryAnswer{IntervalSeconds: sampleEvery.Seconds(), Samples: s.history.of(r.PathValue("name"))})
+}
+
+func (s *Server) drain(w http.ResponseWriter, r *http.Request) {
+	s.onEndpoint(w, r, s.o.State.Sets.Drain)
+}
+func (s *Server) undrain(w http.ResponseWriter, r *http.Request) {
+	s.onEndpoint(w, r, s.o.State.Sets.Undrain)
+}
+
+func (s *Server) onEndpoint(w http.ResponseWriter, r *http.Request, do func(service, endpoint string) error) {
+	var body struct {
+		Endpoint string `json:"endpoint"`
+	}
+	if err := read(r, &body); err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	if err := do(r.PathValue("name"), body.Endpoint); err != nil {
+		refuse(w, http.StatusNotFound, err)
+		return
+	}
+	reply(w, struct {
+		OK bool `json:"ok"`
+	}{true})
+}
+
+// EventsAnswer is the answer of /v1/events.
+type EventsAnswer struct {
+	Next   uint64  `json:"next"`
+	Events []Event `json:"events"`
+}
+
+// getEvents answers at once, or with wait=SECONDS when there is an event that the client does not know.
+func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
+	after, err1 := number(r, "after", 0)
+	limit, err2 := number(r, "limit", maxEvents)
+	wait, err3 := number(r, "wait", 0)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	patience := time.Duration(min(wait, uint64(maxWait.Seconds()))) * time.Second
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience + answerTime))
+	over := time.NewTimer(patience)
+	defer over.Stop()
+	for {
+		events, next, more := s.o.Events.After(after, r.FormValue("service"), int(min(limit, maxEvents)))
+		if len(events) == 0 && patience > 0 {
+			select {
+			case <-more:
+				continue
+			case <-over.C:
+			case <-r.Context().Done():
+			case <-s.stopping.Done():
+			}
+		}
+		reply(w, EventsAnswer{Next: next, Events: events})
+		return
+	}
+}
+
+// number is a parameter of the query.
+func number(r *http.Request, name string, without uint64) (uint64, error) {
+	text := r.FormValue(name)
+	if text == "" {
+		return without, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s=%q is not a whole number", name, text)
+	}
+	return n, nil
+}
+
+func (s *Server) getConfig(w http.ResponseWriter, _ *http.Request) {
+	if s.o.Config == nil {
+		refuse(w, http.StatusNotImplemented, errors.New("the configuration is not shown"))
+		return
+	}
+	reply(w, s.o.Config())
+}
+
+// postReload waits for the reload: one at a time.
+func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
+	if s.o.Reload == nil {
+		refuse(w, http.StatusNotImplemented, errors.New("this version does not reload: restart it to change the configuration"))
+		return
+	}
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	summary, err := s.o.Reload(r.Context())
+	outcome := s.Reloaded(summary, err)
+	if err != nil {
+		replyCode(w, http.StatusUnprocessableEntity, outcome)
+		return
+	}
+	reply(w, outcome)
+}
+
+// Reloaded notes how a reload ended, whoever asked for it, and returns it.
+func (s *Server) Reloaded(summary string, err error) Reload {
+	outcome := Reload{Time: time.Now(), OK: err == nil, Summary: summary}
+	text := summary
+	if err != nil {
+		outcome.Error = err.Error()
+		text = "failed, nothing is changed: " + outcome.Error
+	}
+	s.o.Events.Add(Event{Time: outcome.Time, Kind: KindReload, Text: text})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reload = &outcome
+	if outcome.OK {
+		s.reloadsOK++
+	} else {
+		s.reloadsFailed++
+	}
+	return outcome
+}
+
+// reloads counts them by how they ended.
+func (s *Server) reloads() (ok, failed int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reloadsOK, s.reloadsFailed
+}
+
+func (s *Server) postLogLevel(w http.ResponseWriter, r *http.Request) {
+	var body struct {
+		Level string `json:"level"`
+	}
+	err := read(r, &body)
+	if err == nil && s.o.SetLevel == nil {
+		err = errors.New("the log level cannot be changed")
+	}
+	if err == nil {
+		err = s.o.SetLevel(body.Level)
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	s.o.Events.Add(Event{Kind: KindLogLevel, Text: "the log level is " + body.Level})
+	reply(w, body)
+}
+
+// read decodes a body, which must be one JSON object of the right shape.
+func read(r *http.Request, into any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		return fmt.Errorf("the body is not what is wanted, see docs/api.md: %w", err)
+	}
+	if d.More() {
+		return errors.New("the body has more than one JSON value")
+	}
+	return nil
+}
+
+func reply(w http.ResponseWriter, v any) { replyCode(w, http.StatusOK, v) }
+
+func replyCode(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(v) // what fails here is the client's connection
+}
+
+// refuse answers with an error.
+func refuse(w http.ResponseWriter, code int, err error) {
+	replyCode(w, code, struct {
+		Error string `json:"error"`
+	}{err.Error()})
+}

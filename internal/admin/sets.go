@@ -1,0 +1,193 @@
+package admin
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A Sink takes sets of endpoints: the balancer.
+type Sink interface {
+	OnUpdate(updates []lb.Endpoints)
+}
+
+// Sets stand between the sources and the balancer: they remember what each service's endpoints are, note as events what changes, and leave out
+// what an operator drains. A Sets is a discovery.Sink. Safe for concurrent use.
+type Sets struct {
+	next   Sink
+	events *Events
+
+	mu   sync.Mutex // also held while next is told, so that it hears of updates and drains in their order
+	sets map[string]*set
+}
+
+// A set is what is known of one service.
+type set struct {
+	endpoints map[string]member    // by ID
+	drained   map[string]time.Time // since when, by ID; such may have left meanwhile, and stay drained if they return
+	changed   time.Time
+}
+
+type member struct {
+	lb.Endpoint
+	since time.Time
+}
+
+// NewSets returns Sets that know nothing yet and tell next and events.
+func NewSets(next Sink, events *Events) *Sets {
+	return &Sets{next: next, events: events, sets: map[string]*set{}}
+}
+
+// OnUpdate implements discovery.Sink.
+func (s *Sets) OnUpdate(updates []lb.Endpoints) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := slices.Clone(updates)
+	now := time.Now()
+	for i, u := range out {
+		if u.Removed {
+			delete(s.sets, u.Service)
+			continue
+		}
+		one := s.sets[u.Service]
+		if one == nil {
+			one = &set{}
+			s.sets[u.Service] = one
+		}
+		one.replace(u, now, s.events)
+		out[i].Endpoints = one.undrained(u.Endpoints)
+	}
+	s.next.OnUpdate(out)
+}
+
+// replace notes the new endpoints of u, and tells events what is different.
+func (one *set) replace(u lb.Endpoints, now time.Time, events *Events) {
+	before := one.endpoints
+	one.endpoints = make(map[string]member, len(u.Endpoints))
+	different := before == nil
+	for _, e := range u.Endpoints {
+		m := member{e, now}
+		old, known := before[e.ID]
+		switch {
+		case !known:
+			different = true
+			events.Add(Event{Time: now, Kind: KindJoined, Service: u.Service, Endpoint: e.ID, Text: fmt.Sprintf("%s at %s", e.ID, e.Address())})
+		case old.Endpoint != e:
+			different = true
+			events.Add(Event{Time: now, Kind: KindChanged, Service: u.Service, Endpoint: e.ID, Text: e.ID + change(old.Endpoint, e)})
+		default:
+			m.since = old.since
+		}
+		one.endpoints[e.ID] = m
+	}
+	for _, id := range slices.Sorted(maps.Keys(before)) {
+		if _, stays := one.endpoints[id]; !stays {
+			different = true
+			events.Add(Event{Time: now, Kind: KindLeft, Service: u.Service, Endpoint: id, Text: fmt.Sprintf("%s at %s", id, before[id].Address())})
+		}
+	}
+	if different { // a source may send the same again
+		one.changed = now
+	}
+}
+
+// change is what differs between two states of one endpoint.
+func change(before, now lb.Endpoint) string {
+	var text strings.Builder
+	if b, n := before.Address(), now.Address(); b != n {
+		fmt.Fprintf(&text, " moved from %s to %s", b, n)
+	}
+	if before.Weight != now.Weight {
+		fmt.Fprintf(&text, " weight %d, was %d", now.Weight, before.Weight)
+	}
+	return text.String()
+}
+
+// undrained are the endpoints that get clients.
+func (one *set) undrained(endpoints []lb.Endpoint) []lb.Endpoint {
+	if len(one.drained) == 0 {
+		return endpoints
+	}
+	return slices.DeleteFunc(slices.Clone(endpoints), func(e lb.Endpoint) bool {
+		_, is := one.drained[e.ID]
+		return is
+	})
+}
+
+// Drain leaves an endpoint out for new clients until Undrain. Its connections go on. The error says that there is no such endpoint.
+func (s *Sets) Drain(service, endpoint string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.sets[service]
+	if one == nil {
+		return fmt.Errorf("service %q is not known", service)
+	}
+	if _, known := one.endpoints[endpoint]; !known {
+		return fmt.Errorf("service %q has no endpoint %q", service, endpoint)
+	}
+	if _, already := one.drained[endpoint]; already {
+		return nil
+	}
+	if one.drained == nil {
+		one.drained = map[string]time.Time{}
+	}
+	one.drained[endpoint] = time.Now()
+	s.republishLocked(service, one)
+	s.events.Add(Event{Kind: KindDrained, Service: service, Endpoint: endpoint, Text: endpoint + " gets no new clients until it is undrained"})
+	return nil
+}
+
+// Undrain ends a Drain.
+func (s *Sets) Undrain(service, endpoint string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	one := s.sets[service]
+	if one == nil {
+		return fmt.Errorf("service %q is not known", service)
+	}
+	if _, is := one.drained[endpoint]; !is {
+		return fmt.Errorf("endpoint %q of service %q is not drained", endpoint, service)
+	}
+	delete(one.drained, endpoint)
+	s.republishLocked(service, one)
+	s.events.Add(Event{Kind: KindUndrained, Service: service, Endpoint: endpoint, Text: endpoint + " gets clients again"})
+	return nil
+}
+
+func (s *Sets) republishLocked(service string, one *set) {
+	var endpoints []lb.Endpoint
+	for _, id := range slices.Sorted(maps.Keys(one.endpoints)) {
+		endpoints = append(endpoints, one.endpoints[id].Endpoint)
+	}
+	s.next.OnUpdate([]lb.Endpoints{{Service: service, Endpoints: one.undrained(endpoints)}})
+}
+
+// view returns what is known of a service's endpoints, sorted by ID, and when that changed last; false if nothing is.
+func (s *Sets) view(service string) (endpoints []Endpoint, changed time.Time, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	endpoints = []Endpoint{}
+	one := s.sets[service]
+	if one == nil {
+		return endpoints, changed, false
+	}
+	for id, m := range one.endpoints {
+		e := Endpoint{ID: id, Address: m.Address(), Weight: max(m.Weight, 1), State: StateIn, Reason: ReasonHealthy, Since: &m.since}
+		if since, is := one.drained[id]; is {
+			e.State, e.Reason, e.Since, e.Detail = StateOut, ReasonDrained, &since, "taken out by an operator, here only"
+		}
+		endpoints = append(endpoints, e)
+	}
+	for id, since := range one.drained {
+		if _, there := one.endpoints[id]; !there {
+			endpoints = append(endpoints, Endpoint{ID: id, State: StateOut, Reason: ReasonDrained, Since: &since, Detail: "taken out by an operator, and gone from the set since"})
+		}
+	}
+	slices.SortFunc(endpoints, func(a, b Endpoint) int { return strings.Compare(a.ID, b.ID) })
+	return endpoints, one.changed, true
+}

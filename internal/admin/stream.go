@@ -1,0 +1,124 @@
+package admin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+)
+
+// sampleEvery is how often counters are looked at; minGap is how soon after a look the next may follow when something happened.
+const (
+	sampleEvery = time.Second
+	minGap      = 100 * time.Millisecond
+)
+
+// tick looks at the counters once a second and, while somebody watches, at everything, then also when something happened.
+func (s *Server) tick() {
+	second := time.NewTicker(sampleEvery)
+	defer second.Stop()
+	stale := map[string]bool{}
+	var gap <-chan time.Time // not nil: a look follows when it is over
+	_, _, more := s.o.Events.After(0, "", 0)
+	for {
+		select {
+		case <-s.stopping.Done():
+			return
+		case <-second.C:
+			s.sample()
+			s.noteStale(stale)
+			s.look()
+		case <-s.hub.entered:
+			s.look()
+		case <-more:
+			if _, _, more = s.o.Events.After(0, "", 0); gap == nil {
+				gap = time.After(minGap)
+			}
+		case <-gap:
+			gap = nil
+			s.look()
+		}
+	}
+}
+
+// look shows what there is to those who watch.
+func (s *Server) look() {
+	if s.hub.watched() {
+		services := s.o.State.services()
+		s.hub.publish(services, s.status(services))
+	}
+}
+
+// sample takes the counters into the history.
+func (s *Server) sample() {
+	counters := map[string]Counters{}
+	for _, c := range s.o.State.Proxier.Snapshot() {
+		counters[c.Service] = countersOf(c)
+	}
+	s.history.sample(time.Now(), counters)
+}
+
+// noteStale notes as events which services' sources began or ceased to fail. stale is what it knew before.
+func (s *Server) noteStale(stale map[string]bool) {
+	for _, w := range s.o.State.watches() {
+		for _, name := range w.Services {
+			switch failing := w.Error != ""; {
+			case failing && !stale[name]:
+				stale[name] = true
+				s.o.Events.Add(Event{Kind: KindStale, Service: name, Text: "endpoints stay as they are: " + w.Error})
+			case !failing && stale[name]:
+				delete(stale, name)
+				s.o.Events.Add(Event{Kind: KindRecovered, Service: name, Text: "the source answers again"})
+			}
+		}
+	}
+}
+
+// watch is a stream of server-sent events: "services", with what changed (everything at first), "events" and, whenever it was looked,
+// "status".
+func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
+	if !s.hub.enter() {
+		refuse(w, http.StatusServiceUnavailable, fmt.Errorf("%d are watching already, which is the limit", maxStreams))
+		return
+	}
+	defer s.hub.leave()
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no")
+	out := http.NewResponseController(w)
+	_ = out.SetReadDeadline(time.Time{}) // nothing more is to come
+	var seq, seen uint64
+	for {
+		// Taken before what is looked at, so that nothing falls in between.
+		changed, status, next, more := s.hub.after(seq)
+		seq = next
+		if len(changed.Services)+len(changed.Removed) > 0 && send(w, out, "services", changed) != nil {
+			return
+		}
+		var events []Event
+		if events, seen, _ = s.o.Events.After(seen, "", 200); len(events) > 0 && send(w, out, "events", events) != nil {
+			return
+		}
+		if status != nil && send(w, out, "status", status) != nil {
+			return
+		}
+		select {
+		case <-r.Context().Done():
+			return
+		case <-s.stopping.Done():
+			return
+		case <-more:
+		}
+	}
+}
+
+// send writes one server-sent event.
+func send(w http.ResponseWriter, out *http.ResponseController, name string, data any) error {
+	text, err := json.Marshal(data)
+	if err != nil {
+		return err
+	}
+	_ = out.SetWriteDeadline(time.Now().Add(answerTime))
+	_, err = fmt.Fprintf(w, "event: %s\ndata: %s\n\n", name, text)
+	return errors.Join(err, out.Flush())
+}

@@ -1,0 +1,205 @@
+package admin
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// A Proxier is what counters and listeners are read from. *proxy.Proxier is one.
+type Proxier interface {
+	Snapshot() []proxy.Stats
+	Listeners() []proxy.Listener
+}
+
+// Watches are what the state of sources is read from. *discovery.Consul is one.
+type Watches interface {
+	Snapshot() []discovery.WatchStatus
+}
+
+// A Configured service is one that the configuration in force has.
+type Configured struct {
+	Name, Protocol string
+	Source         string // where its endpoints come from, for people
+}
+
+// A State is where everything that is shown is read from.
+type State struct {
+	Proxier    Proxier
+	Sets       *Sets
+	Watches    func() Watches // of now; nil, or a nil Watches: none
+	Configured func() []Configured
+
+	// Instances are what the source of a service knows of its instances, of those too that are not in the set. Nil: no more than Sets do.
+	Instances func(service string) []Endpoint
+
+	// Balanced is how the balancer sees the endpoints that it has, by service. Nil: no different.
+	Balanced func() map[string]Balanced
+}
+
+// Balanced is how the balancer sees one service.
+type Balanced struct {
+	Waiting   int64 // clients that wait for room
+	Panicking bool  // so many endpoints fail that failures are ignored
+
+	// Endpoints have an ID and counters; where the balancer treats one in a way of its own, also a state and a reason, else an empty state.
+	Endpoints []Endpoint
+}
+
+// watches are the states of all watches.
+func (s *State) watches() []discovery.WatchStatus {
+	if s.Watches == nil {
+		return nil
+	}
+	if w := s.Watches(); w != nil {
+		return w.Snapshot()
+	}
+	return nil
+}
+
+// services puts together what is known of all services, in the order of the configuration.
+func (s *State) services() []Service {
+	configured := s.Configured()
+	all := make([]Service, len(configured))
+	at := make(map[string]*Service, len(configured))
+	for i, c := range configured {
+		all[i] = Service{Name: c.Name, Protocol: c.Protocol, Source: c.Source, Listeners: []string{}, Set: SetNone}
+		at[c.Name] = &all[i]
+	}
+	for _, l := range s.Proxier.Listeners() {
+		if one := at[l.Service]; one != nil {
+			one.Listeners = append(one.Listeners, l.Addr.String())
+		}
+	}
+	for _, c := range s.Proxier.Snapshot() {
+		if one := at[c.Service]; one != nil {
+			one.Counters = countersOf(c)
+		}
+	}
+	for i := range all {
+		one := &all[i]
+		var changed time.Time
+		var known bool
+		if one.Endpoints, changed, known = s.Sets.view(one.Name); known {
+			one.Set, one.LastChange = SetFresh, &changed
+		}
+		if s.Instances != nil {
+			one.instances(s.Instances(one.Name))
+		}
+	}
+	if s.Balanced != nil {
+		for name, b := range s.Balanced() {
+			if one := at[name]; one != nil {
+				one.balanced(&b)
+			}
+		}
+	}
+	for _, w := range s.watches() {
+		for _, name := range w.Services {
+			if one := at[name]; one != nil {
+				one.watched(w)
+			}
+		}
+	}
+	return all
+}
+
+// instances adds what a source knows: more about endpoints that are in the set, and instances that are not.
+func (s *Service) instances(known []Endpoint) {
+	at := s.byID()
+	var more []Endpoint // not appended at once, for at points into what there is
+	for _, k := range known {
+		e := at[k.ID]
+		if e == nil {
+			more = append(more, k)
+			continue
+		}
+		e.Tags = k.Tags
+		if e.State == StateIn && k.State == StateIn { // else a change is on its way, or an operator has had his say
+			e.Reason, e.Detail, e.Until = k.Reason, k.Detail, k.Until
+		}
+	}
+	s.Endpoints = append(s.Endpoints, more...)
+	slices.SortFunc(s.Endpoints, func(a, b Endpoint) int { return strings.Compare(a.ID, b.ID) })
+}
+
+// balanced adds what the balancer knows.
+func (s *Service) balanced(b *Balanced) {
+	s.Waiting, s.Panicking = b.Waiting, b.Panicking
+	at := s.byID()
+	for _, k := range b.Endpoints {
+		e := at[k.ID]
+		if e == nil {
+			continue
+		}
+		e.Counters = k.Counters
+		if e.State == StateIn && k.State != "" {
+			e.State, e.Reason, e.Detail, e.Until = k.State, k.Reason, k.Detail, k.Until
+		}
+	}
+}
+
+func (s *Service) byID() map[string]*Endpoint {
+	at := make(map[string]*Endpoint, len(s.Endpoints))
+	for i := range s.Endpoints {
+		at[s.Endpoints[i].ID] = &s.Endpoints[i]
+	}
+	return at
+}
+
+// watched adds what a watch knows.
+func (s *Service) watched(w discovery.WatchStatus) {
+	s.LastSuccess = known(w.LastSuccess)
+	if !w.Saved.IsZero() && s.Set == SetFresh {
+		s.Set = SetSaved
+	}
+	if w.Error != "" {
+		s.Problem, s.StaleSince = w.Error, known(w.ErrorSince)
+	}
+	if w.Bad > 0 && s.Problem == "" {
+		s.Problem = fmt.Sprintf("%d instances left out because they cannot be dialled; the log says why", w.Bad)
+	}
+}
+
+// known is nil for no time.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	return &t
+}
+
+func countersOf(c proxy.Stats) Counters {
+	return Counters{
+		Connections: c.Connections, ConnectionsActive: c.ConnectionsActive, DialsFailed: c.DialsFailed, Refused: c.Refused,
+		BytesUp: c.BytesUp, BytesDown: c.BytesDown,
+		Sessions: c.Sessions, SessionsActive: c.SessionsActive, SessionsEvicted: c.SessionsEvicted,
+		DatagramsUp: c.DatagramsUp, DatagramsDown: c.DatagramsDown, DatagramsDropped: c.DatagramsDropped,
+		Dials: c.Dials.Count(), DialSeconds: c.Dials.Sum.Seconds(),
+	}
+}
+
+// summary is the status that services come to.
+func summary(services []Service) Status {
+	t := Status{Services: len(services), Ready: true}
+	for i := range services {
+		s := &services[i]
+		if s.Set == SetNone {
+			t.Ready = false
+			t.NotReady = append(t.NotReady, s.Name)
+		}
+		if s.StaleSince != nil {
+			t.Stale++
+		}
+		in := s.In()
+		t.EndpointsIn += in
+		t.EndpointsOut += len(s.Endpoints) - in
+		t.ConnectionsActive += s.Counters.ConnectionsActive
+		t.SessionsActive += s.Counters.SessionsActive
+	}
+	return t
+}
