@@ -10,7 +10,7 @@ MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.
 PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 
-.PHONY: build demo test e2e race consul fuzz lint check bench bench-peers bench-discovery soak install deb test-deb clean help
+.PHONY: build demo test e2e race consul fuzz lint check browser bench bench-peers bench-discovery soak install deb test-deb clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -41,6 +41,9 @@ lint: ## gofmt, vet, staticcheck, errcheck, import arrows, tidy modules
 	.ci/lint
 
 check: lint test ## lint and test
+
+browser: ## install what the tests of the page and of top need: Chromium and tmux (Debian, as root)
+	apt-get install -y --no-install-recommends chromium fonts-dejavu-core tmux
 
 bench: ## compare with HAProxy and nginx, ten minutes at most; QUICK=1: one; PERF=1: with profiles; BENCH='...': flags
 	$(if $(PERF),$(subst -s -w,,$(BUILD)),$(BUILD)) -o bin/lictor ./cmd/lictor

@@ -25,6 +25,7 @@ type lictor struct {
 	stdout, stderr *testproc.Log
 	file           string // the configuration
 	services       int
+	runtime        string // the folder of the admin socket
 }
 
 // runLictor runs lictor with a configuration, and waits until it is ready.
@@ -54,7 +55,8 @@ func launchLictor(t testing.TB, config string, files []*os.File, wrapper []strin
 	l.configure(t, config)
 	args := slices.Concat(wrapper, []string{lictorPath(t), "run", "-config", l.file, "-log-json"}, options)
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = environment()
+	l.runtime = shortTempDir(t)
+	cmd.Env = append(environment(), "RUNTIME_DIRECTORY="+l.runtime)
 	cmd.ExtraFiles = files
 	cmd.Stdout, cmd.Stderr = l.stdout, l.stderr
 	var err error

@@ -16,6 +16,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -31,12 +32,16 @@ type daemon struct {
 	prober   *lb.Prober
 	intake   *intake
 	service  *notifier // what started this process, and wants to know how it does
+	events   *admin.Events
+	sets     *admin.Sets // between the sources and the balancer
+	admin    *adminServer
+	access   *accessLog // nil: there is none
 
-	reloading  sync.Mutex // one reload at a time; guards the following
-	staticFeed *feed      // nil: no service is static
-	consulFeed *feed      // nil: no service is in Consul
-	consul     *discovery.Consul
-	registered *registration // nil: not in Consul, by configuration
+	reloading  sync.Mutex                       // one reload at a time; guards the following
+	staticFeed *feed                            // nil: no service is static
+	consulFeed *feed                            // nil: no service is in Consul
+	consul     atomic.Pointer[discovery.Consul] // nil: no service is in Consul; anybody may look at it
+	registered *registration                    // nil: not in Consul, by configuration
 	lastReload atomic.Pointer[outcome]
 
 	ctx     context.Context // ends with the daemon
@@ -47,11 +52,12 @@ type daemon struct {
 
 // start opens the listeners, says what they serve, and starts the sources. Either all of that, or an error and nothing.
 func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemon, error) {
-	d := &daemon{load: c.load, log: newLogger(cfg, c.err), out: c.out, service: newNotifier(os.Getenv), wanted: make(chan struct{}, 1)}
+	d := &daemon{load: c.load, log: newLogger(cfg, c.err), out: c.out, events: admin.NewEvents(), service: newNotifier(os.Getenv), wanted: make(chan struct{}, 1)}
 	d.cfg.Store(cfg)
 	// What libraries have to say (net/http, of answers that it did not expect) is for those who look closely.
 	log.SetFlags(0)
 	log.SetOutput(d.log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
+	var err error
 	consul, err := newConsul(cfg, d.log)
 	if err != nil {
 		return nil, err
@@ -67,20 +73,27 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 		return nil, err
 	}
 	d.balancer = lb.NewBalancer()
+	d.sets = admin.NewSets(d.balancer, d.events)
 	configure(d.balancer, cfg)
 	// Listeners that open can serve at once what was good when an earlier lictor ended.
 	if saved := savedSets(consul); len(saved) > 0 {
-		d.balancer.OnUpdate(saved)
+		d.sets.OnUpdate(saved)
 		d.log.Info("saved endpoints are in use until consul answers", "services", len(saved))
 	}
-	d.proxier, err = proxy.New(proxy.Options{
+	options := proxy.Options{
 		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: limit, Engine: engineOf(cfg.Engine), Loops: loops, Inherited: inherited,
-	})
-	if err != nil {
+	}
+	if cfg.AccessLog != nil {
+		if d.access, err = openAccessLog(*cfg.AccessLog, d.log); err != nil {
+			return nil, err
+		}
+		options.Access = d.access.add
+	}
+	if d.proxier, err = proxy.New(options); err != nil {
 		return nil, err
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.intake = newIntake(d.balancer)
+	d.intake = newIntake(d.sets)
 	first := d.firstSources(cfg, consul)
 	if len(inherited) > 0 || c.patient { // clients may be waiting already
 		first.await(d.ctx, d.log)
@@ -94,6 +107,13 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	for _, one := range d.proxier.DropInherited() {
 		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)
 	}
+	shown, err := openAdmin(cfg.Admin, d.log)
+	if err != nil {
+		first.abandon()
+		d.cancel()
+		d.proxier.Close()
+		return nil, err
+	}
 	if err := announce(d.out, cfg, d.proxier.Listeners()); err != nil {
 		d.log.Warn("listeners not printed", "error", err)
 	}
@@ -104,6 +124,7 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	if err := d.register(cfg); err != nil {
 		d.log.Error("not registered", "error", err)
 	}
+	d.admin = d.serveAdmin(shown)
 	d.running.Go(d.reloads)
 	return d, nil
 }
@@ -151,7 +172,10 @@ func (d *daemon) reloads() {
 		case <-d.ctx.Done():
 			return
 		case <-d.wanted:
-			_, _ = d.Reload(d.ctx) // it logs what came of it
+			summary, err := d.Reload(d.ctx) // it logs what came of it
+			if d.admin != nil {
+				d.admin.Reloaded(summary, err)
+			}
 		}
 	}
 }
@@ -175,6 +199,8 @@ func spareProcessor() int {
 
 // serve runs until a signal ends it, and returns the exit code.
 func (d *daemon) serve(signals <-chan os.Signal) int {
+	defer d.access.stop()
+	defer d.admin.stop()
 	defer d.end()
 	d.service.ready(d.status())
 	alive, stopTicks := d.service.ticks()
@@ -266,11 +292,7 @@ func (d *daemon) tellStopping() {
 func announce(w io.Writer, cfg *config.Config, listeners []proxy.Listener) error {
 	from := map[string]string{}
 	for _, s := range cfg.Services {
-		if s.Consul == nil {
-			from[s.Name] = count(len(s.Static.Endpoints), "static endpoint")
-		} else {
-			from[s.Name] = fmt.Sprintf("consul service %q", s.Consul.Service)
-		}
+		from[s.Name] = sourceOf(&s)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, l := range listeners {

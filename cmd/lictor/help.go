@@ -16,6 +16,11 @@ Commands:
   run         Serve what a configuration says, until SIGINT or SIGTERM
   forward     Open local ports for services in Consul, at once
   plan        Show what a reload would change, without doing it
+  status      Show what the running lictor serves
+  top         Show rates, connections and latencies, live
+  explain     Say why each endpoint of a service is in or out
+  events      Show what happened, and what happens
+  reload      Have the running lictor read its configuration again
   validate    Check a configuration, and report every problem at once
   fmt         Rewrite configuration files in the usual layout
   version     Print the version
@@ -37,6 +42,7 @@ Exit codes:
        address in use.
   2    Wrong usage: an unknown command or option, a missing argument, or no
        command at all.
+  3    There is no running lictor to ask.
 
   Output that was asked for goes to stdout, everything else to stderr.
 

@@ -20,6 +20,7 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitNobody = 3
 )
 
 func main() { os.Exit(Main(os.Args[1:], console{in: os.Stdin, out: os.Stdout, err: os.Stderr})) }
@@ -68,6 +69,11 @@ func commands(c console) map[string]cli.CommandFactory {
 		"run":      factory(newRunCommand(c)),
 		"forward":  factory(newForwardCommand(c)),
 		"plan":     factory(newPlanCommand(c)),
+		"status":   factory(newStatusCommand(c)),
+		"top":      factory(newTopCommand(c)),
+		"explain":  factory(newExplainCommand(c)),
+		"events":   factory(newEventsCommand(c)),
+		"reload":   factory(newReloadCommand(c)),
 		"validate": factory(&validateCommand{console: c}),
 		"fmt":      factory(&fmtCommand{console: c}),
 		"version":  factory(&versionCommand{console: c}),
@@ -92,7 +98,9 @@ func misuse(app *cli.CLI) error {
 	return fmt.Errorf("%q is neither a command nor an option here", app.Args[0])
 }
 
-func commandNames() []string { return []string{"run", "forward", "plan", "validate", "fmt", "version"} }
+func commandNames() []string {
+	return []string{"run", "status", "top", "explain", "events", "reload", "forward", "plan", "validate", "fmt", "version"}
+}
 
 func suggestion(given string, names []string) string {
 	if name := config.Nearest(given, names); name != "" {

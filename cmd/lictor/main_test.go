@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/cli"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -28,7 +29,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestScripts runs testdata/script/*.txtar. In them $FAKE_CONSUL is the address of a Consul that knows one wrong filter,
-// $HANGING_CONSUL of one that does not answer, and "exitcode N command..." runs a command that must end with exit code N.
+// $HANGING_CONSUL of one that does not answer; "exitcode N command..." runs a command that must end with exit code N, and
+// "eventually command..." one that must succeed some time.
 func TestScripts(t *testing.T) {
 	consul := httptest.NewServer(http.HandlerFunc(fakeConsul))
 	t.Cleanup(consul.Close)
@@ -50,7 +52,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // or each process takes a second to end under the race detector
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCode, "mode": mode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCode, "eventually": eventually, "mode": mode},
 	})
 }
 
@@ -80,6 +82,19 @@ func exitCode(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != want {
 		ts.Fatalf("got exit code %d, want %d", got, want)
+	}
+}
+
+// eventually runs a command until it succeeds.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: eventually command...")
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for ts.Exec(args[0], args[1:]...) != nil {
+		if time.Now().After(deadline) {
+			ts.Fatalf("waited 30s for this to succeed: %v", args)
+		}
 	}
 }
 

@@ -101,17 +101,17 @@ type sources struct {
 
 // prepare starts what next needs and old does not have.
 func (d *daemon) prepare(ctx context.Context, old, next *config.Config) (*sources, error) {
-	s := &sources{d: d, client: d.consul, consul: d.consulFeed}
+	s := &sources{d: d, client: d.consul.Load(), consul: d.consulFeed}
 	watches := watchesOf(next)
 	s.sameConsul = old.Consul == next.Consul && reflect.DeepEqual(watchesOf(old), watches)
 	switch {
 	case s.sameConsul:
-	case old.Consul == next.Consul && d.consul != nil && len(watches) > 0:
-		if err := d.refusals(ctx, next, d.consul); err != nil {
+	case old.Consul == next.Consul && s.client != nil && len(watches) > 0:
+		if err := d.refusals(ctx, next, s.client); err != nil {
 			return nil, err
 		}
 		d.intake.extend(d.consulFeed, consulNames(next))
-		if err := d.consul.Apply(watches); err != nil {
+		if err := s.client.Apply(watches); err != nil {
 			d.intake.shrink(d.consulFeed, consulNames(old), nil)
 			return nil, err
 		}
@@ -176,7 +176,7 @@ func (s *sources) await(ctx context.Context, log hclog.Logger) {
 func (s *sources) abandon() {
 	if s.old != nil {
 		s.d.intake.shrink(s.consul, consulNames(s.old), s.doubt)
-		if err := s.d.consul.Apply(watchesOf(s.old)); err != nil {
+		if err := s.client.Apply(watchesOf(s.old)); err != nil {
 			s.d.log.Error("services in consul are not followed as before, reload again", "error", err)
 		}
 	}
@@ -221,7 +221,8 @@ func (s *sources) commit(next *config.Config) {
 	if s.old != nil {
 		d.intake.shrink(s.consul, consulNames(next), nil)
 	}
-	d.staticFeed, d.consulFeed, d.consul = s.static, s.consul, s.client
+	d.staticFeed, d.consulFeed = s.static, s.consul
+	d.consul.Store(s.client)
 }
 
 // problems makes an error of diagnostics: a line for each, with its place.

@@ -1,0 +1,241 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// accessQueue is how many lines may wait to be written, and accessFlush how long they do at most.
+const (
+	accessQueue = 4096
+	accessFlush = time.Second
+	accessGrace = 2 * time.Second // for what waits when it ends
+)
+
+// An accessLog writes a line for each connection. Those who tell it never wait: when the queue is full, because a disk is slow, lines are
+// dropped and counted.
+type accessLog struct {
+	o       config.AccessLog
+	log     hclog.Logger
+	queue   chan proxy.AccessRecord
+	count   atomic.Uint64 // connections, for sampling
+	written atomic.Int64
+	dropped atomic.Int64
+
+	// The following belong to the goroutine of run.
+	file *os.File // nil: it cannot be opened
+	out  *bufio.Writer
+	told int64 // drops that the log knows of
+
+	stopped chan struct{} // closed when it is to end
+	ended   chan struct{} // closed when it has
+}
+
+// openAccessLog opens the file, and starts what writes to it.
+func openAccessLog(o config.AccessLog, log hclog.Logger) (*accessLog, error) {
+	a := &accessLog{o: o, log: log, queue: make(chan proxy.AccessRecord, accessQueue), stopped: make(chan struct{}), ended: make(chan struct{})}
+	if err := a.open(); err != nil {
+		return nil, fmt.Errorf("access_log: %w", err)
+	}
+	go a.run()
+	return a, nil
+}
+
+// add takes a record, or drops it. It is what proxy.Options.Access wants.
+func (a *accessLog) add(r proxy.AccessRecord) {
+	if r.Reason != proxy.ReasonUnserved && a.o.Sample > 1 && a.count.Add(1)%uint64(a.o.Sample) != 1 {
+		return
+	}
+	select {
+	case a.queue <- r:
+	default:
+		a.dropped.Add(1)
+	}
+}
+
+// stop writes what waits, and closes the file. It does not wait long for a disk that takes nothing. A nil accessLog is one that is not wanted.
+func (a *accessLog) stop() {
+	if a == nil {
+		return
+	}
+	close(a.stopped)
+	select {
+	case <-a.ended:
+	case <-time.After(accessGrace):
+		a.log.Warn("access log not written to its end", "path", a.o.Path)
+	}
+}
+
+// counts is what the metrics ask; nil for a nil accessLog.
+func (a *accessLog) counts() func() (written, dropped int64) {
+	if a == nil {
+		return nil
+	}
+	return func() (written, dropped int64) { return a.written.Load(), a.dropped.Load() }
+}
+
+func (a *accessLog) run() {
+	defer close(a.ended)
+	tick := time.NewTicker(accessFlush)
+	defer tick.Stop()
+	for {
+		select {
+		case r := <-a.queue:
+			a.write(&r)
+		case <-tick.C:
+			a.flush()
+			a.reopen()
+		case <-a.stopped:
+			for len(a.queue) > 0 {
+				r := <-a.queue
+				a.write(&r)
+			}
+			a.flush()
+			a.close()
+			return
+		}
+	}
+}
+
+func (a *accessLog) open() error {
+	file, err := os.OpenFile(a.o.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	a.file, a.out = file, bufio.NewWriterSize(file, 64<<10)
+	return nil
+}
+
+func (a *accessLog) close() {
+	if a.file != nil {
+		_ = a.file.Close() // what could not be written, flush has told of
+		a.file = nil
+	}
+}
+
+// reopen opens the file anew if it has been moved away, as logrotate does, or could not be opened so far.
+func (a *accessLog) reopen() {
+	if a.file != nil {
+		mine, err1 := a.file.Stat()
+		there, err2 := os.Stat(a.o.Path)
+		if err1 == nil && err2 == nil && os.SameFile(mine, there) {
+			return
+		}
+		a.close()
+	}
+	if err := a.open(); err != nil {
+		a.log.Warn("access log cannot be opened, its lines are dropped", "error", err)
+	}
+}
+
+func (a *accessLog) write(r *proxy.AccessRecord) {
+	if a.file == nil {
+		a.dropped.Add(1)
+		return
+	}
+	line := accessText(r)
+	if a.o.JSON {
+		line = accessJSON(r)
+	}
+	if _, err := a.out.Write(line); err != nil {
+		a.failed(err)
+		return
+	}
+	a.written.Add(1)
+}
+
+func (a *accessLog) flush() {
+	if a.file != nil {
+		if err := a.out.Flush(); err != nil {
+			a.failed(err)
+		}
+	}
+	if n := a.dropped.Load(); n > a.told {
+		a.log.Warn("access log lines dropped", "lines", n-a.told)
+		a.told = n
+	}
+}
+
+// failed gives the file up until the next reopen: a writer that failed goes on failing.
+func (a *accessLog) failed(err error) {
+	if !errors.Is(err, os.ErrClosed) {
+		a.log.Warn("access log cannot be written", "error", err)
+	}
+	a.dropped.Add(1)
+	a.close()
+}
+
+// An accessLine is a record as JSON. Times are in seconds.
+type accessLine struct {
+	Time     time.Time `json:"time"`
+	Service  string    `json:"service"`
+	Client   string    `json:"client"`
+	Endpoint string    `json:"endpoint,omitempty"`
+	Address  string    `json:"address,omitempty"`
+	Connect  float64   `json:"connect"`
+	Duration float64   `json:"duration"`
+	Up       int64     `json:"up"`
+	Down     int64     `json:"down"`
+	By       string    `json:"by"`
+	End      string    `json:"end"`
+}
+
+func accessLineOf(r *proxy.AccessRecord) accessLine {
+	l := accessLine{
+		Time: r.Ended.UTC().Truncate(time.Microsecond), Service: r.Service, Client: r.Client.String(), Connect: r.Connect.Seconds(), Duration: r.Duration.Seconds(),
+		Up: r.Up, Down: r.Down, By: endedBy(r.Reason), End: r.Reason,
+	}
+	if r.Endpoint.ID != "" {
+		l.Endpoint, l.Address = r.Endpoint.ID, r.Endpoint.Address()
+	}
+	return l
+}
+
+// endedBy says who ended a connection.
+func endedBy(reason string) string {
+	switch {
+	case strings.HasPrefix(reason, "client"):
+		return "client"
+	case strings.HasPrefix(reason, "endpoint"):
+		return "endpoint"
+	}
+	return "lictor"
+}
+
+func accessJSON(r *proxy.AccessRecord) []byte {
+	line, _ := json.Marshal(accessLineOf(r)) // plain data: it cannot fail
+	return append(line, '\n')
+}
+
+// accessText is such as
+//
+//	2026-01-02T03:04:05.000000Z web 127.0.0.1:34567 -> node/web-1 10.0.0.1:80 connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"
+//
+// with "-" for what there is not, and names in quotes if they would look like more than one word.
+func accessText(r *proxy.AccessRecord) []byte {
+	l := accessLineOf(r)
+	return fmt.Appendf(nil, "%s %s %s -> %s %s connect=%.6f duration=%.6f up=%d down=%d by=%s end=%q\n", l.Time.Format("2006-01-02T15:04:05.000000Z"), word(l.Service),
+		l.Client, word(l.Endpoint), word(l.Address), l.Connect, l.Duration, l.Up, l.Down, l.By, l.End)
+}
+
+func word(s string) string {
+	if s == "" {
+		return "-"
+	}
+	if q := strconv.Quote(s); len(q) > len(s)+2 || strings.ContainsAny(s, " =") {
+		return q
+	}
+	return s
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+func accessSample() proxy.AccessRecord {
+	return proxy.AccessRecord{
+		Service: "web", Client: netip.MustParseAddrPort("127.0.0.1:34567"), Endpoint: lb.Endpoint{ID: "node/web 1", Addr: netip.MustParseAddrPort("10.0.0.1:80")},
+		Ended: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Connect: 312 * time.Microsecond, Duration: 1204 * time.Millisecond, Up: 120, Down: 5311, Reason: proxy.ReasonClientClosed,
+	}
+}
+
+func TestAccessLines(t *testing.T) {
+	r := accessSample()
+	got, want := string(accessText(&r)), `2026-01-02T03:04:05.000006Z web 127.0.0.1:34567 -> "node/web 1" 10.0.0.1:80 connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"`+"\n"
+	if got != want {
+		t.Errorf("got  %swant %s", got, want)
+	}
+	var line accessLine
+	if err := json.Unmarshal(accessJSON(&r), &line); err != nil || line.Endpoint != "node/web 1" || line.Connect != 0.000312 || line.By != "client" || line.Down != 5311 {
+		t.Errorf("got %+v, %v", line, err)
+	}
+	r.Endpoint, r.Reason = lb.Endpoint{}, proxy.ReasonUnserved
+	if got := string(accessText(&r)); !strings.Contains(got, "-> - - connect") || !strings.Contains(got, "by=lictor") {
+		t.Errorf("got %s", got)
+	}
+	r.Endpoint.ID = "a\nb" // a name from Consul cannot make a line of its own
+	if got := string(accessText(&r)); strings.Count(got, "\n") != 1 {
+		t.Errorf("got %s", got)
+	}
+}
+
+func countLines(t *testing.T, path string) int {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(text), "\n")
+}
+
+func TestAccessLogSamplesAndSurvivesRotation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	a, err := openAccessLog(config.AccessLog{Path: path, Sample: 10}, hclog.NewNullLogger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, unserved := accessSample(), accessSample()
+	unserved.Reason = proxy.ReasonUnserved
+	for range 100 {
+		a.add(r)
+	}
+	a.add(unserved)
+	deadline := time.Now().Add(30 * time.Second)
+	await := func(what string, ok func() bool) {
+		t.Helper()
+		for !ok() {
+			if time.Now().After(deadline) {
+				t.Fatalf("waited for this: %s", what)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	await("11 lines: one of ten, and the one that was not served", func() bool { return countLines(t, path) == 11 })
+	if err := os.Rename(path, path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	await("a new file", func() bool { _, err := os.Stat(path); return err == nil })
+	a.add(unserved)
+	a.stop()
+	if got := countLines(t, path); got != 1 {
+		t.Errorf("got %d lines in the new file, want 1", got)
+	}
+	if a.dropped.Load() != 0 || a.written.Load() != 12 {
+		t.Errorf("got %d dropped, %d written", a.dropped.Load(), a.written.Load())
+	}
+}
+
+// A disk that does not take lines never holds up those who tell: the pipe here is full, and nobody reads.
+func TestAccessLogNeverBlocks(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := openAccessLog(config.AccessLog{Path: fmt.Sprintf("/proc/self/fd/%d", write.Fd()), Sample: 1}, hclog.NewNullLogger())
+	if err != nil {
+		t.Skip("this system cannot open a pipe by name:", err)
+	}
+	const n = 50_000
+	for range n {
+		a.add(accessSample())
+	}
+	if a.dropped.Load() == 0 {
+		t.Error("nothing was dropped, so something waited or is unbounded")
+	}
+	_ = write.Close()
+	_ = read.Close() // whoever waits for the pipe gets an error now
+	a.stop()
+	if sum := a.dropped.Load() + a.written.Load(); sum < n-1000 { // a buffer's worth is lost with the file
+		t.Errorf("%d of %d lines are accounted for", sum, n)
+	}
+}
+
+func TestAccessLogThatCannotBeOpened(t *testing.T) {
+	if _, err := openAccessLog(config.AccessLog{Path: "/nonexistent/access.log"}, hclog.NewNullLogger()); err == nil || !strings.Contains(err.Error(), "access_log") {
+		t.Errorf("got %v", err)
+	}
+}

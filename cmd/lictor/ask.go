@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/posener/complete"
+
+	"github.com/lictor-proxy/lictor/internal/admin"
+)
+
+// An asker is what the commands share that ask a running lictor.
+type asker struct {
+	console
+	name      string // of the command
+	address   string
+	tokenFile string
+	json      bool
+}
+
+// askFlags adds the options that all of them have.
+func (a *asker) askFlags(f *flag.FlagSet) {
+	f.StringVar(&a.address, "admin", os.Getenv("LICTOR_ADMIN"), "")
+	f.StringVar(&a.tokenFile, "token-file", os.Getenv("LICTOR_ADMIN_TOKEN_FILE"), "")
+	f.BoolVar(&a.json, "json", false, "")
+}
+
+const askOptions = `  -admin ADDRESS      Where the running lictor answers: unix:///path/to/socket
+                      or an IP address with a port, as in its admin block.
+                      Default: $LICTOR_ADMIN, or else the usual sockets (the
+                      admin.sock of $RUNTIME_DIRECTORY, /run/lictor,
+                      $XDG_RUNTIME_DIR/lictor), then 127.0.0.1:8510.
+  -token-file PATH    The token that its admin block asks for. Default:
+                      $LICTOR_ADMIN_TOKEN_FILE.
+`
+
+func askCompletions(f *flag.FlagSet) complete.Flags {
+	return completeFlags(f, complete.Flags{"-token-file": complete.PredictFiles("*")})
+}
+
+// errNobody is that no lictor was found.
+type errNobody struct{ tried []string }
+
+func (e *errNobody) Error() string {
+	return "no running lictor answers\n  " + strings.Join(e.tried, "\n  ") +
+		"\nIs one running (\"lictor run\")? If its admin block has another address, name that by -admin or in $LICTOR_ADMIN."
+}
+
+// connect finds the running lictor, and returns a client of it with its status.
+func (a *asker) connect(ctx context.Context) (*admin.Client, *admin.Status, error) {
+	token, err := a.token()
+	if err != nil {
+		return nil, nil, err
+	}
+	var candidates []admin.Address
+	if a.address != "" {
+		address, err := admin.ParseAddress(a.address)
+		if err != nil {
+			return nil, nil, fmt.Errorf("-admin: %w", err)
+		}
+		candidates = append(candidates, address)
+	} else {
+		for _, path := range admin.DefaultSockets(os.Getenv) {
+			candidates = append(candidates, admin.Address{Socket: path})
+		}
+		candidates = append(candidates, admin.Address{TCP: netip.MustParseAddrPort("127.0.0.1:8510")})
+	}
+	var nobody errNobody
+	for _, address := range candidates {
+		client := admin.NewClient(address, token)
+		status := &admin.Status{}
+		err := client.Get(ctx, "/v1/status", status)
+		var answer *admin.APIError
+		if err == nil || errors.As(err, &answer) || ctx.Err() != nil {
+			return client, status, err
+		}
+		client.Close()
+		nobody.tried = append(nobody.tried, fmt.Sprintf("%s: %v", address, cause(err)))
+	}
+	return nil, nil, &nobody
+}
+
+// cause is what the system says, if that is the cause: the address need not be repeated.
+func cause(err error) error {
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}
+
+func (a *asker) token() (string, error) {
+	if a.tokenFile == "" {
+		return "", nil
+	}
+	text, err := os.ReadFile(a.tokenFile)
+	return strings.TrimSpace(string(text)), err
+}
+
+// fail reports err and returns the exit code for it.
+func (a *asker) fail(err error) int {
+	var nobody *errNobody
+	var answer *admin.APIError
+	hint := ""
+	if errors.As(err, &answer) && answer.Code == http.StatusUnauthorized {
+		hint = "\nName the file of the token by -token-file or in $LICTOR_ADMIN_TOKEN_FILE."
+	}
+	fmt.Fprintf(a.err, "lictor %s: %v%s\n", a.name, err, hint)
+	if errors.As(err, &nobody) {
+		return exitNobody
+	}
+	return exitFailed
+}
+
+// print writes v as JSON.
+func (a *asker) print(v any) error {
+	enc := json.NewEncoder(a.out)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// servicePath is the path of a service in the API.
+func servicePath(name string) string { return "/v1/services/" + url.PathEscape(name) }
+
+// service asks for one service. If there is none of that name, the error suggests one.
+func service(ctx context.Context, client *admin.Client, name string) (*admin.Service, error) {
+	s := &admin.Service{}
+	err := client.Get(ctx, servicePath(name), s)
+	var answer *admin.APIError
+	if !errors.As(err, &answer) || answer.Code != http.StatusNotFound {
+		return s, err
+	}
+	var all admin.ServicesAnswer
+	if client.Get(ctx, "/v1/services", &all) != nil {
+		return nil, err
+	}
+	var names []string
+	for _, one := range all.Services {
+		names = append(names, one.Name)
+	}
+	return nil, fmt.Errorf("%w%s", err, suggestion(name, names))
+}
+
+// ago is how long ago t was, in the largest unit that says it.
+func ago(now time.Time, t *time.Time) string {
+	if t == nil {
+		return "never"
+	}
+	return brief(now.Sub(*t)) + " ago"
+}
+
+// brief is a duration to two digits or so: 350ms, 12s, 5m, 3h, 9d.
+func brief(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%dms", max(d, 0).Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+// visible replaces what a terminal would obey instead of show. Much of what is printed comes from Consul, where anybody may have written it.
+func visible(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return '\ufffd'
+		}
+		return r
+	}, s)
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/posener/complete"
+
+	"github.com/lictor-proxy/lictor/internal/admin"
+)
+
+// explainEvents is how many events explain shows.
+const explainEvents = 20
+
+type explainCommand struct{ asker }
+
+func newExplainCommand(c console) *explainCommand {
+	return &explainCommand{asker{console: c, name: "explain"}}
+}
+
+func (c *explainCommand) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("explain", flag.ContinueOnError)
+	c.askFlags(f)
+	return f
+}
+
+func (c *explainCommand) Synopsis() string                     { return "Say why each endpoint of a service is in or out" }
+func (c *explainCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
+func (c *explainCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+
+func (c *explainCommand) Help() string {
+	return `Usage: lictor explain [options] SERVICE
+
+  Says of each endpoint of a service that the running lictor knows whether it
+  gets clients, and why, since when and, if that is known, until when; and what
+  happened lately that led there.
+
+  Exits with 0 if at least one endpoint gets clients, with 1 if none does, and
+  with 3 if no lictor answers.
+
+Options:
+
+` + askOptions + `  -json               Print JSON: {"service": ..., "events": [...]}.
+
+Examples:
+
+    $ lictor explain web
+    $ lictor explain -json web | jq '.service.endpoints[] | select(.state == "out")'
+`
+}
+
+func (c *explainCommand) Run(args []string) int {
+	rest, err := parse(c.flags(), args)
+	switch {
+	case err != nil:
+	case len(rest) == 0:
+		err = fmt.Errorf("no SERVICE given; \"lictor status\" lists them")
+	case len(rest) > 1:
+		err = fmt.Errorf("%q is one argument too many", rest[1])
+	}
+	if err != nil {
+		return c.usage("explain", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	client, _, err := c.connect(ctx)
+	if err != nil {
+		return c.fail(err)
+	}
+	defer client.Close()
+	s, err := service(ctx, client, rest[0])
+	if err != nil {
+		return c.fail(err)
+	}
+	var events admin.EventsAnswer
+	if err := client.Get(ctx, fmt.Sprintf("/v1/events?limit=%d&service=%s", explainEvents, url.QueryEscape(s.Name)), &events); err != nil {
+		return c.fail(err)
+	}
+	if c.json {
+		err = c.print(struct {
+			Service *admin.Service `json:"service"`
+			Events  []admin.Event  `json:"events"`
+		}{s, events.Events})
+	} else {
+		err = writeExplanation(c.out, time.Now(), s, events.Events)
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	if s.In() == 0 {
+		return exitFailed
+	}
+	return exitOK
+}
+
+func writeExplanation(w io.Writer, now time.Time, s *admin.Service, events []admin.Event) error {
+	in := s.In()
+	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible(s.Name), in, count(len(s.Endpoints), "known endpoint"), verb(in), visible(s.Source))
+	fmt.Fprintf(w, "%s\n", visible(setText(now, s)))
+	for i := range s.Endpoints {
+		e := &s.Endpoints[i]
+		fmt.Fprintf(w, "\n%-3s  %s at %s, weight %d\n", strings.ToUpper(e.State), visible(e.ID), visible(e.Address), e.Weight)
+		fmt.Fprintf(w, "     %s\n", visible(why(now, e)))
+		if len(e.Tags) > 0 {
+			fmt.Fprintf(w, "     tags: %s\n", visible(strings.Join(e.Tags, ", ")))
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	fmt.Fprint(w, "\nwhat happened:\n")
+	return writeEvents(w, "  ", events)
+}
+
+func verb(n int) string {
+	if n == 1 {
+		return "gets"
+	}
+	return "get"
+}

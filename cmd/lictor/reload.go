@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/posener/complete"
+
+	"github.com/lictor-proxy/lictor/internal/admin"
+)
+
+// reloadTime is how long a reload may take.
+const reloadTime = 30 * time.Second
+
+type reloadCommand struct{ asker }
+
+func newReloadCommand(c console) *reloadCommand {
+	return &reloadCommand{asker{console: c, name: "reload"}}
+}
+
+func (c *reloadCommand) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("reload", flag.ContinueOnError)
+	c.askFlags(f)
+	return f
+}
+
+func (c *reloadCommand) Synopsis() string {
+	return "Have the running lictor read its configuration again"
+}
+func (c *reloadCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
+func (c *reloadCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+
+func (c *reloadCommand) Help() string {
+	return `Usage: lictor reload [options]
+
+  Has the running lictor read its configuration again and apply what is
+  different, and waits until that is done. A bad configuration changes nothing;
+  the reason is printed.
+
+  Exits with 0 if the new configuration is in force, with 1 if the former one
+  still is, and with 3 if no lictor answers.
+
+Options:
+
+` + askOptions + `  -json               Print JSON: {"time": ..., "ok": ..., "summary": ...}.
+
+Examples:
+
+    $ lictor validate /etc/lictor && lictor reload
+`
+}
+
+func (c *reloadCommand) Run(args []string) int {
+	rest, err := parse(c.flags(), args)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("%q is one argument too many: the running lictor knows its paths", rest[0])
+	}
+	if err != nil {
+		return c.usage("reload", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), reloadTime)
+	defer cancel()
+	client, _, err := c.connect(ctx)
+	if err != nil {
+		return c.fail(err)
+	}
+	defer client.Close()
+	var outcome admin.Reload
+	if err := client.Post(ctx, "/v1/reload", nil, &outcome); err != nil {
+		return c.fail(err)
+	}
+	if c.json {
+		err = c.print(outcome)
+	} else {
+		_, err = fmt.Fprintf(c.out, "reloaded: %s\n", visible(outcome.Summary))
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	return exitOK
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/posener/complete"
+
+	"github.com/lictor-proxy/lictor/internal/admin"
+)
+
+// answerTime is how long a running lictor may take to answer.
+const answerTime = 10 * time.Second
+
+type statusCommand struct{ asker }
+
+func newStatusCommand(c console) *statusCommand {
+	return &statusCommand{asker{console: c, name: "status"}}
+}
+
+func (c *statusCommand) flags() *flag.FlagSet {
+	f := flag.NewFlagSet("status", flag.ContinueOnError)
+	c.askFlags(f)
+	return f
+}
+
+func (c *statusCommand) Synopsis() string                     { return "Show what the running lictor serves" }
+func (c *statusCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
+func (c *statusCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+
+func (c *statusCommand) Help() string {
+	return `Usage: lictor status [options] [SERVICE]
+
+  Shows what the running lictor serves: each service with how many endpoints get
+  clients (IN) and how many do not (OUT), the connections or sessions that are
+  open, and what is known of its set. With SERVICE, everything about that one.
+
+  Exits with 0 if lictor is ready and nothing is stale, with 1 if not, and with
+  3 if no lictor answers.
+
+Options:
+
+` + askOptions + `  -json               Print JSON: {"status": ..., "services": [...]}, with
+                      SERVICE just that one. docs/api.md describes the fields.
+
+Examples:
+
+    $ lictor status
+    $ lictor status web
+    $ lictor status -json | jq -r '.services[] | select(.stale_since) | .name'
+`
+}
+
+func (c *statusCommand) Run(args []string) int {
+	rest, err := parse(c.flags(), args)
+	if err == nil && len(rest) > 1 {
+		err = fmt.Errorf("%q is one argument too many", rest[1])
+	}
+	if err != nil {
+		return c.usage("status", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	client, status, err := c.connect(ctx)
+	if err != nil {
+		return c.fail(err)
+	}
+	defer client.Close()
+	if len(rest) == 1 {
+		return c.one(ctx, client, rest[0])
+	}
+	var all admin.ServicesAnswer
+	if err := client.Get(ctx, "/v1/services", &all); err != nil {
+		return c.fail(err)
+	}
+	if c.json {
+		err = c.print(struct {
+			Status   *admin.Status   `json:"status"`
+			Services []admin.Service `json:"services"`
+		}{status, all.Services})
+	} else {
+		err = writeStatus(c.out, status, all.Services)
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	if !status.Ready || status.Stale > 0 {
+		return exitFailed
+	}
+	return exitOK
+}
+
+// one shows one service.
+func (c *statusCommand) one(ctx context.Context, client *admin.Client, name string) int {
+	s, err := service(ctx, client, name)
+	switch {
+	case err != nil:
+	case c.json:
+		err = c.print(s)
+	default:
+		err = writeService(c.out, time.Now(), s)
+	}
+	if err != nil {
+		return c.fail(err)
+	}
+	if s.Set == admin.SetNone || s.StaleSince != nil {
+		return exitFailed
+	}
+	return exitOK
+}
+
+func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
+	ready := "ready"
+	if !t.Ready {
+		ready = fmt.Sprintf("NOT READY: %s without a first answer", count(len(t.NotReady), "service"))
+	}
+	fmt.Fprintf(w, "lictor %s, process %d, up %s, %s\n", visible(t.Version), t.PID, brief(t.Now.Sub(t.Started)), ready)
+	fmt.Fprintf(w, "%s, %s in, %d out, %s, %s\n", count(t.Services, "service"), count(t.EndpointsIn, "endpoint"), t.EndpointsOut,
+		count(int(t.ConnectionsActive), "connection"), count(int(t.SessionsActive), "session"))
+	if r := t.LastReload; r != nil && !r.OK {
+		fmt.Fprintf(w, "the last reload, %s, FAILED: %s\n", ago(t.Now, &r.Time), visible(r.Error))
+	}
+	fmt.Fprintln(w)
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "SERVICE\tPROTO\tLISTEN\tIN\tOUT\tACTIVE\tSET")
+	for i := range services {
+		s := &services[i]
+		in := s.In()
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", visible(s.Name), s.Protocol, strings.Join(s.Listeners, ","), in, len(s.Endpoints)-in,
+			s.Counters.ConnectionsActive+s.Counters.SessionsActive, visible(setText(t.Now, s)))
+	}
+	return table.Flush()
+}
+
+// setText says what is known of a service's set.
+func setText(now time.Time, s *admin.Service) string {
+	switch {
+	case s.Set == admin.SetNone && s.Problem != "":
+		return "UNKNOWN: " + s.Problem
+	case s.Set == admin.SetNone:
+		return "UNKNOWN: no answer yet"
+	case s.StaleSince != nil:
+		return fmt.Sprintf("STALE for %s: %s", brief(now.Sub(*s.StaleSince)), s.Problem)
+	case s.Set == admin.SetSaved:
+		return "SAVED: from before the start, not confirmed yet"
+	case s.Panicking:
+		return "so many endpoints fail that their failures are ignored"
+	case s.Waiting > 0:
+		return count(int(s.Waiting), "client") + " waiting for room"
+	case s.Problem != "":
+		return s.Problem
+	}
+	return "changed " + ago(now, s.LastChange)
+}
+
+func writeService(w io.Writer, now time.Time, s *admin.Service) error {
+	c := &s.Counters
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(t, "%s\t%s\n", name, visible(fmt.Sprintf(format, args...)))
+	}
+	line("service", "%s", s.Name)
+	line("listens on", "%s %s", s.Protocol, strings.Join(s.Listeners, ", "))
+	line("endpoints from", "%s", s.Source)
+	line("set", "%s", setText(now, s))
+	if s.LastSuccess != nil {
+		line("last confirmed", "%s", ago(now, s.LastSuccess))
+	}
+	if s.Protocol == "udp" {
+		line("sessions", "%d now, %d in all, %d evicted", c.SessionsActive, c.Sessions, c.SessionsEvicted)
+		line("datagrams", "%d up, %d down, %d dropped", c.DatagramsUp, c.DatagramsDown, c.DatagramsDropped)
+	} else {
+		line("connections", "%d now, %d in all", c.ConnectionsActive, c.Connections)
+		if c.Dials > 0 {
+			line("dials", "%d, %.2f ms each; %d tries failed", c.Dials, 1000*c.DialSeconds/float64(c.Dials), c.DialsFailed)
+		}
+	}
+	line("bytes", "%s up, %s down", size(float64(c.BytesUp)), size(float64(c.BytesDown)))
+	line("refused", "%s", count(int(c.Refused), "client"))
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(w)
+	return writeEndpoints(w, now, s.Endpoints)
+}
+
+func writeEndpoints(w io.Writer, now time.Time, endpoints []admin.Endpoint) error {
+	if len(endpoints) == 0 {
+		_, err := fmt.Fprintln(w, "no endpoints")
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "ENDPOINT\tADDRESS\tWEIGHT\tSTATE\tWHY")
+	for i := range endpoints {
+		e := &endpoints[i]
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", visible(e.ID), visible(e.Address), e.Weight, e.State, visible(why(now, e)))
+	}
+	return t.Flush()
+}
+
+// why is the reason of an endpoint's state, for how long, and until when.
+func why(now time.Time, e *admin.Endpoint) string {
+	text := e.Reason
+	if e.Since != nil {
+		text += " for " + brief(now.Sub(*e.Since))
+	}
+	if e.Until != nil {
+		text += ", for another " + brief(e.Until.Sub(now))
+	}
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	return text
+}
+
+// size is a number of bytes with a unit.
+func size(n float64) string {
+	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
+	i := 0
+	for n >= 999.5 && i < len(units)-1 {
+		n, i = n/1000, i+1
+	}
+	if i == 0 || n >= 99.95 {
+		return fmt.Sprintf("%.0f %s", n, units[i])
+	}
+	return fmt.Sprintf("%.1f %s", n, units[i])
+}

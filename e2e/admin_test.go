@@ -1,0 +1,135 @@
+//go:build unix
+
+package e2e
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// ask runs a command that asks l, and returns its exit code and output.
+func (l *lictor) ask(t testing.TB, args ...string) (int, string) {
+	t.Helper()
+	cmd := exec.Command(lictorPath(t), args...)
+	cmd.Env = append(environment(), "RUNTIME_DIRECTORY="+l.runtime)
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode(), string(out)
+	}
+	must(t, err)
+	return 0, string(out)
+}
+
+// awaitAnswer runs a command until its output contains all of want, and its exit code is that.
+func (l *lictor) awaitAnswer(t testing.TB, args string, code int, want ...string) {
+	t.Helper()
+	eventually(t, "lictor "+args, func() error {
+		got, out := l.ask(t, strings.Fields(args)...)
+		for _, w := range want {
+			if !strings.Contains(out, w) {
+				return fmt.Errorf("no %q in:\n%s", w, out)
+			}
+		}
+		if got != code {
+			return fmt.Errorf("exit code %d, want %d:\n%s", got, code, out)
+		}
+		return nil
+	})
+}
+
+// An operator sees what Lictor knows: instances that come and go, connections, and that Consul is lost, and since when.
+func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	l := runLictor(t, consulBlock(c)+service("web"))
+	l.awaitAnswer(t, "status", 0, "ready", "1 service, 0 endpoints in")
+	l.awaitAnswer(t, "explain web", 1, "0 of 0 known endpoints")
+
+	c.register(t, "web", "a", startEcho(t, "a").addr, checked)
+	c.register(t, "web", "b", startEcho(t, "b").addr)
+	l.awaitAnswer(t, "explain web", 0, "2 of 2 known endpoints get clients", "/a at 127.0.0.1:", "healthy for")
+	mustConnect(t, l.addr(t, "web"))
+	l.awaitAnswer(t, "status", 0, "1 connection,")
+
+	log := &testproc.Log{}
+	cmd := exec.Command(lictorPath(t), "events", "-f", "-n", "0", "-json", "web")
+	cmd.Env, cmd.Stdout, cmd.Stderr = append(environment(), "RUNTIME_DIRECTORY="+l.runtime), log, log
+	events, err := testproc.Start(cmd)
+	must(t, err)
+	t.Cleanup(events.Kill)
+	// Until it is seen to follow, each turn makes an event.
+	status := []string{api.HealthCritical, api.HealthPassing}
+	turn := 0
+	eventually(t, "an event that is followed", func() error {
+		c.setHealth(t, "a", status[turn%2])
+		turn++
+		if !strings.Contains(log.String(), `"kind":"left"`) {
+			return fmt.Errorf("got %s", log)
+		}
+		return nil
+	})
+	c.setHealth(t, "a", api.HealthCritical)
+	l.awaitAnswer(t, "explain web", 0, "left", "/a at 127.0.0.1:")
+
+	c.Kill()
+	l.awaitAnswer(t, "status", 1, "STALE for")
+	l.awaitAnswer(t, "status web", 1, "STALE for", "/b")
+	l.awaitAnswer(t, "events", 0, "stale", "endpoints stay as they are")
+	must(t, c.Restart(t.Context()))
+	l.awaitAnswer(t, "status", 0, "ready")
+}
+
+// An instance that Consul calls healthy and that refuses is ejected, and explain says so.
+func TestExplainTellsWhatFailsFromHere(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	c.register(t, "web", "b", startEcho(t, "b").addr)
+	c.register(t, "web", "dead", deadAddr(t))
+	l := runLictor(t, consulBlock(c)+service("web"))
+	eventually(t, "dead is ejected", func() error {
+		if _, err := ask(t.Context(), l.addr(t, "web")); err != nil {
+			return err
+		}
+		if _, out := l.ask(t, "explain", "web"); !strings.Contains(out, "ejected for") || !strings.Contains(out, "refused") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	l.awaitAnswer(t, "explain web", 0, "2 of 3 known endpoints")
+}
+
+// The access log has a line for each connection, with who ended it.
+func TestAccessLog(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	i := startEcho(t, "a")
+	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("web", fmt.Sprintf("static { endpoints = [%q] }", i.addr)))
+	c := mustConnect(t, l.addr(t, "web"))
+	must(t, c.echo("hello"))
+	must(t, c.Close())
+	var line struct {
+		Service, Endpoint, By, End string
+		Up, Down                   int64
+		Connect, Duration          float64
+	}
+	eventually(t, "a line", func() error {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(text, &line)
+	})
+	if line.Service != "web" || line.Endpoint != i.addr.String() || line.By != "client" || line.Up != 6 || line.Down != 8 || line.Connect <= 0 || line.Duration < line.Connect {
+		t.Errorf("got %+v", line)
+	}
+}

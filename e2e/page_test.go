@@ -1,0 +1,303 @@
+//go:build unix
+
+package e2e
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+)
+
+// chromedp (MIT) drives a real Chromium from Go over its own debugging protocol: no driver program, no Node. It is for tests only.
+
+var screenshots = flag.Bool("screenshots", false, "write the screenshots in docs/screenshots anew")
+
+// A page is the admin page of a lictor in a real browser.
+type page struct {
+	testing.TB
+	ctx context.Context
+
+	mu       sync.Mutex
+	mistakes []string // what the browser complained of; guarded by mu
+}
+
+// adminBlock has lictor answer at a free port. Written so that startLictor does not take it for a service.
+const adminBlock = "admin { listen= \"127.0.0.1:0\" }\n"
+
+// openPage opens the page of l. That the browser had nothing to complain of, scripts and policy included, is checked at the end.
+func openPage(t testing.TB, l *lictor) *page {
+	t.Helper()
+	chromium := needTool(t, "chromium", "chromium-browser", "google-chrome")
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WindowSize(1360, 820), chromedp.WSURLReadTimeout(patience))
+	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+	t.Cleanup(cancel)
+	p := &page{TB: t}
+	p.ctx, cancel = chromedp.NewContext(allocator, chromedp.WithListener(func(event any) {
+		switch e := event.(type) {
+		case *runtime.EventExceptionThrown:
+			p.mistake(fmt.Sprint(e.ExceptionDetails.Text, " ", e.ExceptionDetails.LineNumber, " ", e.ExceptionDetails.Exception))
+		case *log.EventEntryAdded:
+			if e.Entry.Level == log.EntryLevelError {
+				p.mistake(e.Entry.Text)
+			}
+		}
+	}))
+	t.Cleanup(cancel)
+	t.Cleanup(p.check)
+	address := l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "admin API" }).field("listen")
+	p.run(chromedp.Navigate("http://" + address + "/"))
+	p.shows(`document.getElementById("t-services").textContent !== "–"`)
+	return p
+}
+
+func (p *page) mistake(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mistakes = append(p.mistakes, text)
+}
+
+func (p *page) check() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.mistakes {
+		p.Errorf("the browser complains: %s", m)
+	}
+}
+
+func (p *page) run(actions ...chromedp.Action[chromedp.Void]) {
+	p.Helper()
+	must(p, chromedp.Do(p.ctx, actions...))
+}
+
+// script runs a statement in the page.
+func (p *page) script(statement string) {
+	p.Helper()
+	p.run(chromedp.Evaluate[chromedp.Void](statement))
+}
+
+// slash presses that key as a keyboard does: whoever takes the key keeps the character from being typed. chromedp's own KeyEvent sends the two apart.
+func (p *page) slash() {
+	p.Helper()
+	p.run(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+		for _, kind := range []input.DispatchKeyEventType{input.DispatchKeyEventTypeKeyDown, input.DispatchKeyEventTypeKeyUp} {
+			e := input.DispatchKeyEventParams{Type: kind, Key: "/", Code: "Slash"}
+			if kind == input.DispatchKeyEventTypeKeyDown {
+				e.Text = "/"
+			}
+			if _, err := cdp.Call(ctx, t, input.DispatchKeyEvent, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// eval is the value of an expression in the page, as text.
+func (p *page) eval(expression string) string {
+	p.Helper()
+	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[string]("String("+expression+")"))
+	must(p, err)
+	return v
+}
+
+// shows waits until an expression is true in the page.
+func (p *page) shows(expression string) {
+	p.Helper()
+	eventually(p, expression, func() error {
+		if got := p.eval(expression); got != "true" {
+			return fmt.Errorf("%s; the page says:\n%.2000s", got, p.eval("document.body.innerText"))
+		}
+		return nil
+	})
+}
+
+// row is an expression for the row of a service.
+func row(name string) string {
+	return fmt.Sprintf("[...document.querySelectorAll('#services > li')].find(li => li.querySelector('b').textContent === %q)", name)
+}
+
+// A new instance and a dying one are to be seen on the page, and so is that Consul is lost.
+func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
+	needTool(t, "chromium", "chromium-browser", "google-chrome")
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	l := runLictor(t, adminBlock+consulBlock(c)+service("web"))
+	p := openPage(t, l)
+	p.shows(row("web") + ".innerText.includes('1 in')")
+	p.script(row("web") + ".querySelector('button').click()")
+	p.shows(row("web") + ".querySelectorAll('tbody tr').length === 1")
+
+	began := time.Now()
+	c.register(t, "web", "b", startEcho(t, "b").addr, checked)
+	p.shows(row("web") + ".innerText.includes('2 in') && " + row("web") + ".querySelectorAll('tbody tr').length === 2")
+	t.Logf("a new instance was shown %v after it was registered", time.Since(began))
+	began = time.Now()
+	c.setHealth(t, "b", api.HealthCritical)
+	p.shows(row("web") + ".innerText.includes('1 in') && " + row("web") + ".querySelectorAll('tr .in').length === 1")
+	t.Logf("a dying instance was shown %v after its check failed", time.Since(began))
+	p.shows("document.getElementById('events').innerText.includes('left')")
+
+	mustConnect(t, l.addr(t, "web"))
+	p.shows("document.getElementById('t-active').textContent === '1'")
+
+	// An operator drains the one that is left, and undrains it.
+	p.script(row("web") + ".querySelector('td button').click()")
+	p.shows(row("web") + ".innerText.includes('drained') && " + row("web") + ".innerText.includes('none in')")
+	if _, err := ask(t.Context(), l.addr(t, "web")); err == nil {
+		t.Error("a drained instance gets clients")
+	}
+	p.script(row("web") + ".querySelector('td button').click()")
+	p.shows(row("web") + ".innerText.includes('1 in')")
+	awaitRotation(t, l.addr(t, "web"), "a")
+
+	c.Kill()
+	p.shows("!document.getElementById('stale').hidden && " + row("web") + ".innerText.includes('stale since')")
+}
+
+// What others may have written is text. If any of it ran, the title would tell.
+func TestPageShowsMarkupAsText(t *testing.T) {
+	needTool(t, "chromium", "chromium-browser", "google-chrome")
+	const name, id = `<svg/onload=document.title='bad'>`, `"><img src=x onerror="document.title='bad'"><script>document.title='bad'</script>`
+	c := startConsul(t, testconsul.Options{})
+	must(t, c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: id, Name: "web", Address: "127.0.0.1", Port: 9}))
+	l := runLictor(t, adminBlock+consulBlock(c)+service(name, `consul { service = "web" }`)+service(`&lt;b&gt;`, `static { endpoints = ["127.0.0.1:9"] }`))
+	p := openPage(t, l)
+	p.shows(row(name) + " !== undefined && " + row(`&lt;b&gt;`) + " !== undefined")
+	p.script(row(name) + ".querySelector('button').click()")
+	p.shows(row(name) + ".querySelector('tbody td div').textContent.endsWith(" + fmt.Sprintf("%q", id) + ")")
+	p.shows("document.getElementById('events').textContent.includes(" + fmt.Sprintf("%q", id) + ")")
+	if got := p.eval("document.title + ' ' + document.querySelectorAll('main img, main script, #services svg[onload]').length"); got != "Lictor 0" {
+		t.Errorf("got %q: something of it was markup", got)
+	}
+	// And if it were put there as markup, the policy would not let it run.
+	if got := p.eval("(() => { try { document.body.innerHTML = '<b>'; return 'allowed' } catch (e) { return 'refused' } })()"); got != "refused" {
+		t.Errorf("innerHTML is %s", got)
+	}
+	p.mu.Lock()
+	p.mistakes = nil // the refusal was one, and wanted
+	p.mu.Unlock()
+}
+
+func TestPageIsUsableByKeyboard(t *testing.T) {
+	l := runLictor(t, adminBlock+service("alpha", `static { endpoints = ["127.0.0.1:9"] }`)+service("beta", `static { endpoints = ["127.0.0.1:9"] }`)+service("gamma", `static { endpoints = ["127.0.0.1:9"] }`))
+	p := openPage(t, l)
+	p.slash()
+	p.shows("document.activeElement.id === 'find'")
+	p.run(chromedp.KeyEvent("a"), chromedp.KeyEvent("m"), chromedp.KeyEvent("m"))
+	p.shows("document.querySelectorAll('#services > li:not([hidden])').length === 1")
+	p.run(chromedp.KeyEvent(kb.Escape))
+	p.shows("document.querySelectorAll('#services > li:not([hidden])').length === 3")
+	p.run(chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.ArrowDown))
+	p.shows("document.activeElement.textContent.includes('beta')")
+	p.run(chromedp.KeyEvent(kb.Enter))
+	p.shows("document.activeElement.getAttribute('aria-expanded') === 'true' && " + row("beta") + ".querySelectorAll('tbody tr').length === 1")
+	p.run(chromedp.KeyEvent(kb.Tab))
+	p.shows("document.activeElement.textContent === 'Drain'")
+	p.run(chromedp.KeyEvent(kb.ArrowUp), chromedp.KeyEvent(kb.Enter))
+	// Everything that is shown has a name for those who do not see it.
+	if got := p.eval("[...document.querySelectorAll('button, input, select, a')].filter(e => !e.textContent.trim() && !e.getAttribute('aria-label') && !e.labels?.length).length"); got != "0" {
+		t.Errorf("%s controls have no name", got)
+	}
+}
+
+func TestPageWithAThousandServices(t *testing.T) {
+	needTool(t, "chromium", "chromium-browser", "google-chrome")
+	var config strings.Builder
+	config.WriteString(adminBlock)
+	for i := range 1000 {
+		config.WriteString(service(fmt.Sprintf("service-%04d", i), fmt.Sprintf(`static { endpoints = ["10.0.%d.1:80", "10.0.%d.2:80"] }`, i/250, i%250)))
+	}
+	l := runLictor(t, config.String())
+	p := openPage(t, l)
+	p.shows("document.querySelectorAll('#services > li').length === 1000 && document.getElementById('t-in').textContent === '2000'")
+	p.slash()
+	p.run(chromedp.KeyEvent("service-0999")) // not only the digits, which may be of a port
+	p.shows("document.querySelectorAll('#services > li:not([hidden])').length === 1 && document.getElementById('shown').textContent === '1 of 1000'")
+	// Time goes on: the page is not stuck.
+	before := p.eval("document.querySelectorAll('#services > li:not([hidden]) polyline')[0].getAttribute('points').split(' ').length")
+	p.shows("document.querySelectorAll('#services > li:not([hidden]) polyline')[0].getAttribute('points').split(' ').length > " + before)
+}
+
+// A phone shows everything without scrolling sideways, in both schemes. With -screenshots the pictures of the README are taken here.
+func TestPageOnAPhoneAndInBothSchemes(t *testing.T) {
+	needTool(t, "chromium", "chromium-browser", "google-chrome")
+	c := startConsul(t, testconsul.Options{})
+	l := runLictor(t, adminBlock+consulBlock(c)+service("web")+service("postgres")+service("redis")+service("dns", `protocol = "udp"`)+service("legacy", `static { endpoints = ["10.0.0.5:80"] }`))
+	for _, name := range []string{"web-1", "web-2", "web-3"} {
+		c.register(t, "web", name, startEcho(t, name).addr)
+	}
+	c.register(t, "postgres", "postgres-1", startEcho(t, "pg").addr)
+	c.register(t, "dns", "dns-1", startUDP(t, "dns-1").addr)
+	c.register(t, "dns", "dns-2", startUDP(t, "dns-2").addr)
+	awaitRotation(t, l.addr(t, "web"), "web-1", "web-2", "web-3")
+	stop := traffic(t, l)
+	defer stop()
+	p := openPage(t, l)
+	p.script(row("web") + ".querySelector('button').click()")
+	p.shows(row("web") + ".querySelectorAll('tbody tr').length === 3")
+	samples := "1"
+	if *screenshots {
+		samples = "40"
+	}
+	p.shows(row("web") + ".querySelector('polyline').getAttribute('points').split(' ').length > " + samples)
+	p.script(row("web") + ".querySelectorAll('td button')[1].click()")
+	p.shows(row("web") + ".innerText.includes('drained')")
+	for _, tt := range []struct {
+		name, scheme  string
+		width, height int64
+	}{{"page-light", "light", 1360, 860}, {"page-dark", "dark", 1360, 860}, {"page-phone", "light", 390, 844}} {
+		p.run(chromedp.EmulateViewport(tt.width, tt.height, chromedp.EmulateScale(1.5)),
+			chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
+				_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: tt.scheme}}})
+				return err
+			}))
+		p.shows("document.documentElement.scrollWidth <= innerWidth")
+		if got := p.eval("getComputedStyle(document.body).backgroundColor"); (got == "rgb(22, 21, 19)") != (tt.scheme == "dark") {
+			t.Errorf("%s: the background is %s", tt.name, got)
+		}
+		if *screenshots {
+			png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+			must(t, err)
+			must(t, os.MkdirAll("../docs/screenshots", 0o755))
+			must(t, os.WriteFile(filepath.Join("../docs/screenshots", tt.name+".png"), png, 0o644))
+		}
+	}
+}
+
+// traffic makes some, until stop is called.
+func traffic(t testing.TB, l *lictor) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for i, name := range []string{"web", "postgres", "web"} {
+		running.Go(func() {
+			pause := time.NewTicker(time.Duration(15+20*i) * time.Millisecond)
+			defer pause.Stop()
+			for ctx.Err() == nil {
+				if c, err := connect(ctx, l.addr(t, name)); err == nil {
+					_ = c.echo(strings.Repeat("x", 2000*(i+1)))
+					_ = c.Close()
+				}
+				<-pause.C
+			}
+		})
+	}
+	return func() { cancel(); running.Wait() }
+}
