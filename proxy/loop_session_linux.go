@@ -46,6 +46,7 @@ type loopSession struct {
 	dead              bool // the endpoint refused a datagram
 	plain             bool // segmentation is not to be had (see batch)
 	joined            bool // the kernel joins answers
+	own               bool // it has a descriptor of the budget; false for a one-way session, from its beginning on
 }
 
 type sessionState int8
@@ -74,8 +75,8 @@ func (l *loop) newSession() *loopSession {
 	return new(loopSession)
 }
 
-func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey, in *batch, i int) {
-	*x = loopSession{shard: h, s: s, endpoint: e, key: key, name: in.names[i], used: h.loop.now, fd: -1, head: -1, serial: h.loop.udp.serial}
+func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey, in *batch, i int, own bool) {
+	*x = loopSession{shard: h, s: s, endpoint: e, key: key, name: in.names[i], used: h.loop.now, fd: -1, head: -1, serial: h.loop.udp.serial, own: own}
 	h.loop.udp.serial++
 	x.timer.owner = x
 }
@@ -92,7 +93,7 @@ func (x *loopSession) connect() error {
 func (x *loopSession) connectTo(addr netip.AddrPort) error {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	h := x.shard
-	if x.s.spec.Load().Responses < 0 {
+	if !x.own {
 		out, err := h.outletTo(x.endpoint, addr)
 		if err != 0 {
 			return x.dialError(err)
@@ -341,7 +342,7 @@ func (x *loopSession) timeout() {
 func (x *loopSession) end() {
 	if x.state != over {
 		x.close()
-		if x.out == nil {
+		if x.own {
 			x.shard.release()
 		}
 	}

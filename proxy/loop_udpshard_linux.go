@@ -170,7 +170,7 @@ func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.
 			break
 		}
 		x := h.loop.newSession()
-		x.init(h, s, endpoint, key, in, i)
+		x.init(h, s, endpoint, key, in, i, !oneWay)
 		if err := x.connect(); err != nil {
 			s.dialFailed(endpoint, err)
 			endpoint.Done()
@@ -275,7 +275,7 @@ func (h *udpShard) pay() {
 func (h *udpShard) evict(x *loopSession) bool {
 	x.s.at(h.loop.id).sessionsEvicted.Add(1)
 	x.close()
-	return x.out == nil
+	return x.own
 }
 
 // release gives a descriptor back, unless another loop has it.
