@@ -342,8 +342,8 @@ func (x *loopSession) timeout() {
 func (x *loopSession) end() {
 	if x.state != over {
 		x.close()
-		if x.own {
-			x.shard.release()
+		if x.own && x.shard.keeps() {
+			x.shard.socket.engine.budget.Release(sessionDescriptors)
 		}
 	}
 }

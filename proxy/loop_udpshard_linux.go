@@ -34,11 +34,12 @@ type udpShard struct {
 	outlets  map[*lb.Member]*outlet // of one-way sessions
 
 	// oldest is when the session at the front of the ring was last used, on the clock that all loops share; noSession if there
-	// is none. owed is how many sessions are to be ended here for other loops, which use their descriptors already; debt is how many
-	// could not be, for they had ended meanwhile: so many of those that end next do not give theirs back.
+	// is none. count is how many sessions have a descriptor; held is how many of these descriptors are not promised to other loops,
+	// which use at once what they are promised: as many sessions are to end, and do not give theirs back.
 	oldest atomic.Int64
-	owed   atomic.Int64
-	debt   int
+	held   atomic.Int64
+	paying atomic.Bool // pay is posted
+	count  int64
 
 	draining, drained, closed bool
 }
@@ -181,7 +182,7 @@ func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.
 		return x
 	}
 	if !oneWay {
-		h.release()
+		h.socket.engine.budget.Release(sessionDescriptors)
 	}
 	return nil
 }
@@ -191,6 +192,10 @@ func (h *udpShard) add(x *loopSession) {
 	c.sessions.Add(1)
 	c.sessionsActive.Add(1)
 	h.socket.sessions.Add(1)
+	if x.own {
+		h.count++
+		h.held.Add(1)
+	}
 	h.byClient[x.key] = x
 	h.ring.push(x)
 	h.aged()
@@ -209,12 +214,14 @@ func (h *udpShard) makeRoom(s *service) bool {
 			return true
 		}
 		if victim := h.victim(); victim != h {
-			victim.owe()
-			return true
+			if victim.promise() {
+				return true
+			}
+			continue // others were quicker
 		}
 		x := h.ring.first
-		if x == nil {
-			return false
+		if x == nil { // nor is there one elsewhere that could end: one more than there should be does not matter
+			return u.engine.budget.TryAcquire(sessionDescriptors)
 		}
 		if h.evict(x) {
 			return true
@@ -222,12 +229,12 @@ func (h *udpShard) makeRoom(s *service) bool {
 	}
 }
 
-// victim is the shard of the session idle longest; h if there is no other. It is h too if it has many and its own has been idle nearly as
+// victim is the shard of the session idle longest, of those that have a descriptor to give; h if there is no other. It is h too if it has many and its own has been idle nearly as
 // long: in a flood all loops are full, and to have another one end a session costs a wake-up, and a descriptor too many until it has.
 func (h *udpShard) victim() *udpShard {
 	victim := h
 	for _, o := range h.socket.shards {
-		if o.oldest.Load() < victim.oldest.Load() {
+		if o != h && o.held.Load() > 0 && o.oldest.Load() < victim.oldest.Load() {
 			victim = o
 		}
 	}
@@ -239,35 +246,38 @@ func (h *udpShard) victim() *udpShard {
 
 const manySessions = 64
 
-// owe has a session of this shard ended, for another loop that uses its descriptor already.
-func (h *udpShard) owe() {
-	if h.owed.Add(1) == 1 {
-		h.loop.post(h.pay)
+// promise gives the descriptor of one of this shard's sessions to another loop, which may use it at once; the session ends soon. It returns
+// false if there is none left: other loops never use more than there are, however long this one takes to notice.
+func (h *udpShard) promise() bool {
+	for n := h.held.Load(); n > 0; n = h.held.Load() {
+		if h.held.CompareAndSwap(n, n-1) {
+			if !h.paying.Swap(true) {
+				h.loop.post(h.pay)
+			}
+			return true
+		}
 	}
+	return false
 }
 
 // makeRoomOneWay ends the session idle longest if there are too many. It looks only here: a session without a descriptor is no more
 // than memory, and one more than there should be for each loop that has none yet does not matter.
 func (h *udpShard) makeRoomOneWay(s *service) {
 	if x := h.ring.first; x != nil && h.socket.sessions.Load() >= int64(s.spec.Load().maxSessions()) && h.evict(x) {
-		h.release()
+		h.socket.engine.budget.Release(sessionDescriptors)
 	}
 }
 
-// pay ends the sessions whose descriptors other loops have taken. What was the one idle longest may have ended meanwhile: if it is
-// another shard's by now, that is passed on.
+// pay ends as many sessions as were promised, but for those that have ended by themselves. What was the one idle longest may have moved
+// something meanwhile: if it is another shard's by now, that is passed on.
 func (h *udpShard) pay() {
-	for n := h.owed.Swap(0); n > 0; n-- {
-		if victim := h.victim(); victim != h {
-			victim.owe()
+	h.paying.Store(false) // first: who is promised one from here on may not be seen below
+	for h.count > h.held.Load() {
+		if victim := h.victim(); victim != h && victim.promise() {
+			h.held.Add(1)
 			continue
 		}
-		if x := h.ring.first; x != nil && h.evict(x) {
-			continue
-		}
-		if !h.socket.engine.budget.TryAcquire(sessionDescriptors) {
-			h.debt++
-		}
+		h.evict(h.ring.first)
 	}
 }
 
@@ -275,16 +285,21 @@ func (h *udpShard) pay() {
 func (h *udpShard) evict(x *loopSession) bool {
 	x.s.at(h.loop.id).sessionsEvicted.Add(1)
 	x.close()
-	return x.own
+	return x.own && h.keeps()
 }
 
-// release gives a descriptor back, unless another loop has it.
-func (h *udpShard) release() {
-	if h.debt > 0 {
-		h.debt--
-		return
+// keeps is told of each session that had a descriptor and is over, and tells whether that is the caller's now. It is not if it was promised.
+func (h *udpShard) keeps() bool {
+	h.count--
+	for {
+		n := h.held.Load()
+		if n <= h.count {
+			return false
+		}
+		if h.held.CompareAndSwap(n, n-1) {
+			return true
+		}
 	}
-	h.socket.engine.budget.Release(sessionDescriptors)
 }
 
 // aged notes when the session at the front of the ring was last used.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -35,6 +36,43 @@ func TestUDPOneWayByHostNameKeepsTheBudget(t *testing.T) {
 				return equals("dials failed", func() bool { return h.stats().DialsFailed > int64(i) }, true)()
 			})
 		}
+		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
+		eventually(t, equals("descriptors taken", h.budget.taken, before))
+	})
+}
+
+// A loop that makes room in another one takes what that has, and no more, however long the other takes to notice.
+func TestUDPDescriptorsOfAnotherLoopAreTakenOnce(t *testing.T) {
+	onLoops(t, 2, func(t *testing.T, h *house) {
+		server := udpServer(t, func(b []byte) []byte {
+			if string(b) == "hold" {
+				return nil
+			}
+			return b
+		})
+		addr := h.serve(Service{Protocol: UDP, MaxSessions: 1, Responses: 1}, server)
+		before := h.budget.taken()
+		shards := h.shards(t)
+		s := shards[0].socket.service.Load()
+		var clients [2][]*net.UDPConn // by the loop that they come to
+		for len(clients[0]) == 0 || len(clients[1]) == 0 {
+			c, n := dialUDP(t, addr), s.at(0).sessions.Load()
+			query(t, c, "x")
+			if s.at(0).sessions.Load() > n {
+				clients[0] = append(clients[0], c)
+			} else {
+				clients[1] = append(clients[1], c)
+			}
+		}
+		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
+		clients[0][0].Write([]byte("hold"))
+		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 1))
+		stuck := make(chan struct{})
+		shards[0].loop.post(func() { <-stuck })
+		for range 10 {
+			query(t, clients[1][0], "x")
+		}
+		close(stuck)
 		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
 		eventually(t, equals("descriptors taken", h.budget.taken, before))
 	})
