@@ -53,22 +53,22 @@ func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error)
 			err = &net.OpError{Op: "listen", Net: "udp", Addr: net.UDPAddrFromAddrPort(addr), Err: err}
 		}
 	}()
-	if len(loops) > 1 && addr.Port() != 0 && !o.shared {
-		// Sockets that share their port let others of the same user in, another Lictor for one. This one does not.
-		fd, _, err := bindUDP(o)
-		if err != nil {
-			return nil, err
-		}
-		unix.Close(fd)
-	}
-	o.shared = o.shared || len(loops) > 1
-	for _, l := range loops {
+	shared := o.shared
+	for i, l := range loops {
+		o.shared = shared || i > 0
 		fd, bound, err := bindUDP(o)
 		if err != nil {
 			return nil, err
 		}
 		u.addr, o.addr = bound, bound // with its port, for the others
 		u.shards = append(u.shards, newUDPShard(l, u, int32(fd)))
+		if i == 0 && len(loops) > 1 {
+			// Only now: a socket that shares its port when it is bound may get one that others of the same user share, another
+			// listener's or another Lictor's. This one had it to itself.
+			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
+				return nil, os.NewSyscallError("setsockopt", err)
+			}
+		}
 	}
 	return u, nil
 }

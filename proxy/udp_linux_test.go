@@ -193,6 +193,30 @@ func TestUDPAddressInUse(t *testing.T) {
 	})
 }
 
+// Services that let the kernel choose a port get one each: sockets that may share their port could be given another listener's.
+func TestUDPChosenPortsAreDistinct(t *testing.T) {
+	onLoops(t, 2, func(t *testing.T, h *house) {
+		h.start()
+		e := h.engine.(*loopEngine)
+		s := newService(&Service{Name: "s", Protocol: UDP}, h.balancer, h.log, e.shards())
+		ports := map[netip.AddrPort]bool{}
+		for range 600 { // by chance, 6 of them would share
+			if err := e.budget.openListener(); err != nil {
+				t.Fatal(err)
+			}
+			u, err := e.listenUDP(opening{addr: loopback}, s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer u.Close()
+			if ports[u.Addr()] {
+				t.Fatalf("two listeners have %v", u.Addr())
+			}
+			ports[u.Addr()] = true
+		}
+	})
+}
+
 // The bound on sessions, and who has to go, hold for all loops together.
 func TestUDPSessionsOfAllLoopsAreBoundedTogether(t *testing.T) {
 	onLoops(t, 4, func(t *testing.T, h *house) {
