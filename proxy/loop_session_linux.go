@@ -203,7 +203,7 @@ func (x *loopSession) forward(in *batch) {
 	x.head = -1
 	var tried lb.Tried
 	for tries := 0; ; tries++ {
-		if x.state == over { // it made room for another client of this batch
+		if x.state == over { // it made room for another client of this batch, and its datagrams are sent or were waiting for a name
 			break
 		}
 		var err syscall.Errno
@@ -223,6 +223,16 @@ func (x *loopSession) forward(in *batch) {
 		x.asked(in.datagramsFrom(i))
 	}
 	s.at(h.loop.id).datagramsDropped.Add(int64(in.datagramsFrom(i)))
+}
+
+// sendLast sends the session's datagrams of the batch in hand, before it has to make room for another of that batch. There is no second try.
+func (x *loopSession) sendLast(in *batch) {
+	i := x.head
+	x.head = -1
+	if i, err := x.sendFrom(in, i); i >= 0 {
+		x.refuse(os.NewSyscallError("send", err))
+		x.s.at(x.shard.loop.id).datagramsDropped.Add(int64(in.datagramsFrom(i)))
+	}
 }
 
 // sendFrom sends the datagrams from i on. It stops at one that the endpoint refuses, and returns its place; negative if there is none.

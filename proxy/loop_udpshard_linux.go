@@ -284,6 +284,9 @@ func (h *udpShard) pay() {
 // evict ends a session, and tells whether that leaves a descriptor to the caller.
 func (h *udpShard) evict(x *loopSession) bool {
 	x.s.at(h.loop.id).sessionsEvicted.Add(1)
+	if x.head >= 0 && x.state == live {
+		x.sendLast(h.loop.udp.in)
+	}
 	x.close()
 	return x.own && h.keeps()
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,6 +122,27 @@ func TestUDPRequestsSpreadABurst(t *testing.T) {
 			t.Errorf("got %v, want 5 each", counts)
 		}
 	})
+}
+
+// A burst that needs more sessions than there may be arrives all the same: what a session has is sent before it makes room.
+func TestUDPBurstOfMoreSessionsThanThereMayBe(t *testing.T) {
+	for _, responses := range []int{-1, 0} {
+		t.Run(fmt.Sprint(responses, " responses"), func(t *testing.T) {
+			forEachEngine(t, func(t *testing.T, h *house) {
+				h.options.Loops = 1
+				var got atomic.Int64
+				server := udpServer(t, func([]byte) []byte { got.Add(1); return nil })
+				c := dialUDP(t, h.serve(Service{Protocol: UDP, Requests: 1, Responses: responses, MaxSessions: 2}, server))
+				setUDP(t, c, unix.SOL_UDP, unix.UDP_SEGMENT, 10)
+				c.Write(make([]byte, 400))
+				eventually(t, equals("datagrams arrived", got.Load, 40))
+				eventually(t, equals("datagrams up", func() int64 { return h.stats().DatagramsUp }, 40)) // counted once sent
+				if s := h.stats(); s.DatagramsUp != 40 || s.DatagramsDropped != 0 || s.SessionsEvicted+s.SessionsActive < 40 && responses == 0 {
+					t.Errorf("got %+v, want 40 datagrams up, none dropped", s)
+				}
+			})
+		})
+	}
 }
 
 // A kernel or a device that does not cut gets the datagrams one by one.
