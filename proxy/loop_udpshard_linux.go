@@ -99,6 +99,11 @@ func (h *udpShard) ready(int, uint32) {
 		return
 	}
 	h.backoff = 0
+	h.forward(in, n)
+}
+
+// forward sends the first n datagrams of in on, session by session.
+func (h *udpShard) forward(in *batch, n int) {
 	s := h.socket.service.Load()
 	work := h.loop.udp.work[:0]
 	for i := range n {

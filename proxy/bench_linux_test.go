@@ -1,0 +1,111 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// benchLoop is the socket of a service on a Proxier with one loop, and that loop.
+func benchLoop(t testing.TB, p Protocol, endpoint net.Addr) (proxySocket, *loop) {
+	t.Helper()
+	addr := loopback
+	switch a := endpoint.(type) {
+	case *net.TCPAddr:
+		addr = a.AddrPort()
+	case *net.UDPAddr:
+		addr = a.AddrPort()
+	}
+	balancer := lb.NewRoundRobin()
+	balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{{ID: "a", Addr: addr}}}})
+	proxier, err := New(Options{LoadBalancer: balancer, Loops: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { proxier.Close() })
+	if err := proxier.Apply([]Service{{Name: "s", Protocol: p, Listen: listen(loopback)}}); err != nil {
+		t.Fatal(err)
+	}
+	l := proxier.engine.(*loopEngine).loops[0]
+	l.do(func() {}) // it listens now
+	for _, s := range proxier.sockets {
+		return s.proxySocket, l
+	}
+	panic("unreachable")
+}
+
+// BenchmarkLoopUDPForward is a batch of datagrams, from a client each, that has been received: finding their live sessions, and sending
+// them on to an endpoint that nobody reads.
+func BenchmarkLoopUDPForward(b *testing.B) {
+	for _, bb := range []struct {
+		name    string
+		clients int
+	}{{"1", 1}, {"64", batchSize}} {
+		b.Run(bb.name, func(b *testing.B) {
+			sink, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { sink.Close() })
+			s, l := benchLoop(b, UDP, sink.LocalAddr())
+			h := s.(*loopUDP).shards[0]
+			b.ReportAllocs()
+			for listening := false; !listening; {
+				l.do(func() { listening = h.watched })
+			}
+			l.do(func() {
+				in := l.udp.in
+				for i := range bb.clients {
+					in.names[i].Family, in.names[i].Port = unix.AF_INET, uint16(i+1)
+					in.headers[i].n, in.segments[i] = 64, 0
+				}
+				for b.Loop() {
+					h.forward(in, bb.clients)
+				}
+			})
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*bb.clients), "ns/datagram")
+		})
+	}
+}
+
+// BenchmarkLoopTCPRelay is 64 bytes that a pair relays in one step, with the client's write and the endpoint's read.
+func BenchmarkLoopTCPRelay(b *testing.B) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { listener.Close() })
+	s, l := benchLoop(b, TCP, listener.Addr())
+	c, err := net.Dial("tcp4", s.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	endpoint, err := listener.Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { endpoint.Close() })
+	msg := make([]byte, 64)
+	c.Write(msg)
+	io.ReadFull(endpoint, msg) // it relays
+	b.ReportAllocs()
+	l.do(func() {
+		for _, p := range l.sockets {
+			if p, ok := p.(*loopPair); ok {
+				for b.Loop() {
+					c.Write(msg)
+					p.ready(client, unix.EPOLLIN)
+					if _, err := io.ReadFull(endpoint, msg); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			}
+		}
+	})
+}
