@@ -83,7 +83,7 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey,
 
 // connect opens the socket to the endpoint, unless its host name has to be resolved first.
 func (x *loopSession) connect() error {
-	if x.endpoint.Host != "" {
+	if x.endpoint.Host != "" && (x.own || x.shard.outlets[x.endpoint] == nil) {
 		x.resolve()
 		return nil
 	}

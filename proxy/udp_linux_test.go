@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // onLoops runs a test with so many event loops.
@@ -192,6 +194,39 @@ func TestSenderWithoutSegmentation(t *testing.T) {
 			t.Fatalf("datagram %d: got %d bytes, %v, want %d", i, n, err, len(want))
 		}
 	}
+}
+
+// One-way sessions share what connects them to their endpoint, its resolved name too: with requests = 1 each datagram would be looked up.
+func TestUDPOneWayResolvesOnce(t *testing.T) {
+	onLoops(t, 1, func(t *testing.T, h *house) {
+		var got atomic.Int64
+		server := udpServer(t, func([]byte) []byte { got.Add(1); return nil })
+		addr := h.serve(Service{Protocol: UDP, Responses: -1, Requests: 1})
+		h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{
+			{ID: "name", Host: "localhost", Addr: netip.AddrPortFrom(netip.Addr{}, server.Port())},
+		}}})
+		c := dialUDP(t, addr)
+		eventually(t, func() error { // localhost may be ::1 first, where nobody listens
+			c.Write([]byte("x"))
+			if got.Load() == 0 {
+				return errPending
+			}
+			return nil
+		})
+		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
+		h.engine.(*loopEngine).cancel() // all lookups fail now
+		failed := h.stats().DialsFailed
+		for i := range 20 {
+			before := got.Load()
+			c.Write([]byte("x"))
+			eventually(t, func() error {
+				if n := h.stats().DialsFailed; n > failed {
+					t.Fatalf("datagram %d was looked up", i)
+				}
+				return equals("more arrived", func() bool { return got.Load() > before }, true)()
+			})
+		}
+	})
 }
 
 // All loops' sockets are of one listener: nobody else, another Lictor for one, can take a share of its clients unnoticed.
