@@ -73,7 +73,7 @@ func TestJSONShape(t *testing.T) {
 	}
 }
 
-// FuzzLoad checks that no text makes Load panic, and that every problem points into the text.
+// FuzzLoad checks that nothing makes Load panic, and that every problem of a text points into it.
 func FuzzLoad(f *testing.F) {
 	paths, _ := filepath.Glob("testdata/bad/*.hcl")
 	for _, path := range append(paths, "../example.hcl") {
@@ -91,6 +91,9 @@ func FuzzLoad(f *testing.F) {
 		}
 		for _, d := range diags.Diagnostics {
 			r := d.Subject
+			if r == nil && d.Summary == "Not a configuration" && (!utf8.ValidString(src) || strings.Contains(src, "\x00")) {
+				continue // what is not text has no lines that could be shown
+			}
 			if r == nil || r.Filename != "test.hcl" || r.Start.Byte < 0 || r.Start.Byte > len(src) || r.Start.Line < 1 {
 				t.Errorf("%q does not point into the file: %v", d.Summary, r)
 			}
