@@ -133,3 +133,27 @@ func TestAccessLog(t *testing.T) {
 		t.Errorf("got %+v", line)
 	}
 }
+
+// lictor reload waits for what comes of it, and says it: as its exit code, and in status and events, as for a reload by signal.
+func TestReloadByCommand(t *testing.T) {
+	web, api, a := freePort(t), freePort(t), startEcho(t, "a")
+	l := runLictor(t, serviceAt("web", web, endpoints(a)))
+	l.configure(t, serviceAt("web", web, endpoints(a))+serviceAt("api", api, endpoints(a)))
+	if code, out := l.ask(t, "reload"); code != 0 || out != "reloaded: 1 service added\n" {
+		t.Errorf("exit code %d, want 0:\n%s", code, out)
+	}
+	must(t, mustConnect(t, api).echo("served"))
+
+	l.configure(t, serviceAt("web", web, endpoints(a), `idle_timeout = "soon"`))
+	if code, out := l.ask(t, "reload"); code != 1 || !strings.Contains(out, "lictor.hcl:") || !strings.Contains(out, "idle_timeout") {
+		t.Errorf("exit code %d, want 1 and the place of the problem:\n%s", code, out)
+	}
+	must(t, mustConnect(t, api).echo("served still"))
+
+	l.mustReload(t, serviceAt("web", web, endpoints(a)))
+	awaitRefusal(t, api)
+	code, out := l.ask(t, "events")
+	if code != 0 || strings.Count(out, "reload") < 3 {
+		t.Errorf("exit code %d, want 0 and all three reloads:\n%s", code, out)
+	}
+}

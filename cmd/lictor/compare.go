@@ -4,6 +4,7 @@ import (
 	"encoding"
 	"fmt"
 	"io"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -156,6 +157,11 @@ func valueText(v reflect.Value) string {
 			return fmt.Sprintf("\"%s:%d\"", value.Host, value.Addr.Port())
 		}
 		return fmt.Sprintf("%q", value.Addr)
+	case netip.AddrPort:
+		if !value.IsValid() {
+			return ""
+		}
+		return fmt.Sprintf("%q", value)
 	case fmt.Stringer:
 		return fmt.Sprintf("%q", value)
 	}
@@ -258,7 +264,8 @@ func (c *changes) restart() []string {
 }
 
 func needsRestart(argument string) bool {
-	return argument == "engine" || argument == "log_json" || argument == "state_dir"
+	block, _, _ := strings.Cut(argument, ".")
+	return slices.Contains([]string{"engine", "log_json", "state_dir", "admin", "access_log"}, block)
 }
 
 // write writes the changes as a diff.
