@@ -50,7 +50,7 @@ func converge(ctx context.Context, o options) error {
 			{"deregister -> last connection", false, func() error { return s.api.Agent().ServiceDeregister(it.name) }},
 		}
 		for _, step := range steps {
-			took, err := follow(addr, it.name, step.in, step.change)
+			took, err := follow(addr, it.name, step.in, closeLook, step.change)
 			if err != nil {
 				return fmt.Errorf("%s: %w", step.name, err)
 			}
@@ -86,8 +86,12 @@ func (s *stage) register(i *instance) error {
 	})
 }
 
-// follow makes a change and connects until it is followed: until name answers, or has not for three rounds.
-func follow(addr, name string, in bool, change func() error) (time.Duration, error) {
+// closeLook is the time between two connections when there is one change at a time: less than what is measured, and not so little that the
+// clients take the processor from it.
+const closeLook = 200 * time.Microsecond
+
+// follow makes a change and connects at this pace until it is followed: until name answers, or has not for three rounds.
+func follow(addr, name string, in bool, pace time.Duration, change func() error) (time.Duration, error) {
 	begin := time.Now()
 	if err := change(); err != nil {
 		return 0, &changeError{err}
@@ -105,12 +109,10 @@ func follow(addr, name string, in bool, change func() error) (time.Duration, err
 		default:
 			others++
 		}
-		if in {
-			time.Sleep(200 * time.Microsecond) // or the clients take the processor from what they measure
-		}
 		if !in && others == 12 {
 			return last.Sub(begin), nil
 		}
+		time.Sleep(pace)
 	}
 	return 0, fmt.Errorf("%s is not followed within a minute", name)
 }

@@ -106,6 +106,9 @@ func (s *stage) populate(names []string, instances []*instance) error {
 	return flush()
 }
 
+// farLook is the time between two connections to a service when a hundred services or more are followed at once.
+const farLook = 5 * time.Millisecond
+
 // churn adds and removes a fourth instance of one service after another, at a steady rate, and measures when connections follow.
 func (s *stage) churn(ctx context.Context, o options, names []string) error {
 	extra, err := newInstance("extra")
@@ -133,7 +136,7 @@ func (s *stage) churn(ctx context.Context, o options, names []string) error {
 		}
 		name, add := names[k%len(names)], k/len(names)%2 == 0
 		running.Go(func() {
-			took, err := follow(s.addrs[name], extra.name, add, func() error { return s.fourth(name, extra, add) })
+			took, err := follow(s.addrs[name], extra.name, add, farLook, func() error { return s.fourth(name, extra, add) })
 			mu.Lock()
 			defer mu.Unlock()
 			var change *changeError
