@@ -16,9 +16,10 @@ import (
 
 // A client asks one Consul agent. It speaks HTTP itself where api.Client would do in a friendlier world: that one fills what is
 // left empty from the environment, reads bodies without end, gives up on the headers at the first that it cannot parse, and reads
-// a token file once. Safe for concurrent use.
+// a token file once. Nor does it use http.Client, of which it would want nothing: following a redirection would carry the token to wherever
+// that points, and its frames are a quarter of the stack that each waiting query keeps. Safe for concurrent use.
 type client struct {
-	http                 *http.Client
+	transport            http.RoundTripper
 	base                 url.URL
 	token                *token
 	auth                 string // "user:password" or empty
@@ -51,11 +52,7 @@ func newClient(o ConsulOptions, base url.URL, rt http.RoundTripper) (*client, er
 		return nil, err
 	}
 	return &client{
-		http: &http.Client{
-			Transport: rt,
-			// Following a redirection would carry the token to wherever it points.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		transport: rt,
 		base:      base,
 		token:     token,
 		auth:      o.HTTPAuth,
@@ -73,23 +70,34 @@ type ask struct {
 }
 
 // health asks for the instances that q selects. What is returned besides a nil error is whole: it was read to its end and parsed.
-func (c *client) health(ctx context.Context, q Query, how ask) (answer, error) {
-	values := q.values(how)
-	c.enterprise(values)
-	resp, err := c.get(ctx, q.path(), values)
+func (c *client) health(ctx context.Context, q *Query, how ask) (answer, error) {
+	resp, err := c.get(ctx, q.path(), c.values(q, how))
 	if err != nil {
 		return answer{}, err
 	}
+	return c.read(resp, q.Prepared != "")
+}
+
+// values are the URL parameters of q.
+func (c *client) values(q *Query, how ask) url.Values {
+	values := q.values(how)
+	c.enterprise(values)
+	return values
+}
+
+// read reads the response to a query.
+func (c *client) read(resp *http.Response, prepared bool) (answer, error) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 		return answer{}, &statusError{code: resp.StatusCode, text: readable(string(text))}
 	}
+	var err error
 	a := answer{
 		filtered: resp.Header.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
 		backend:  resp.Header.Get("X-Consul-Query-Backend"),
 	}
-	if q.Prepared != "" {
+	if prepared {
 		a.entries, err = decodePrepared(resp.Body, c.bodyLimit)
 		return a, err
 	}
@@ -176,9 +184,23 @@ func (c *client) get(ctx context.Context, path string, values url.Values) (*http
 
 // do is get with a method and a body.
 func (c *client) do(ctx context.Context, method, path string, values url.Values, body io.Reader) (*http.Response, error) {
+	req, err := c.request(ctx, method, path, values, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	c.heard.Store(time.Now().UnixNano())
+	return resp, nil
+}
+
+// request returns what do sends.
+func (c *client) request(ctx context.Context, method, path string, values url.Values, body io.Reader) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+path+"?"+values.Encode(), body)
 	if err != nil {
-		return nil, withoutURL(err)
+		return nil, err
 	}
 	if t := c.token.get(); t != "" {
 		req.Header.Set("X-Consul-Token", t)
@@ -187,24 +209,17 @@ func (c *client) do(ctx context.Context, method, path string, values url.Values,
 		user, password, _ := strings.Cut(c.auth, ":")
 		req.SetBasicAuth(user, password)
 	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, withoutURL(err)
+	return req, nil
+}
+
+// closeIdle closes the connections that no query uses.
+func (c *client) closeIdle() {
+	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
+		t.CloseIdleConnections()
 	}
-	c.heard.Store(time.Now().UnixNano())
-	return resp, nil
 }
 
 // silence is how long Consul has not answered anything; since ever, if it never did.
 func (c *client) silence() time.Duration {
 	return time.Since(time.Unix(0, c.heard.Load()))
-}
-
-// withoutURL takes off the URL that net/http puts around its errors: the index in it makes each one different from the last.
-func withoutURL(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
 }

@@ -87,7 +87,7 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	}
 	c.mu.Unlock()
 	c.running.Wait()
-	c.client.http.CloseIdleConnections()
+	c.client.closeIdle()
 	return nil
 }
 
@@ -201,7 +201,8 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 func (c *Consul) once(ctx context.Context, q Query) (answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, deadlineGrace, &timeoutError{deadlineGrace})
 	defer cancel()
-	a, err := c.client.health(ctx, q.normalize(c.options.Datacenter), ask{})
+	normal := q.normalize(c.options.Datacenter)
+	a, err := c.client.health(ctx, &normal, ask{})
 	switch {
 	case err == nil:
 		return a, nil

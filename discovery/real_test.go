@@ -238,7 +238,7 @@ func TestRealConsulRefusesQueries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.client.http.CloseIdleConnections()
+	defer c.client.closeIdle()
 	tests := []struct{ filter, want string }{
 		{"", ""},
 		{"Service.Meta.version == `2`", ""},
@@ -265,7 +265,7 @@ func TestRealConsulRefusesQueries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer enterprise.client.http.CloseIdleConnections()
+	defer enterprise.client.closeIdle()
 	if err := enterprise.Check(t.Context(), Query{Service: "web"}); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "Enterprise") {
 		t.Errorf("namespace: %v", err)
 	}

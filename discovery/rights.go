@@ -43,14 +43,14 @@ func (c *client) missing(ctx context.Context, q Query) string {
 	var allowed []struct{ Allow bool }
 	question, err := json.Marshal([]map[string]string{{"Resource": "service", "Access": "read", "Segment": q.Service}})
 	if err == nil {
-		err = c.read(ctx, http.MethodPost, "/v1/internal/acl/authorize", values, bytes.NewReader(question), &allowed)
+		err = c.ask(ctx, http.MethodPost, "/v1/internal/acl/authorize", values, bytes.NewReader(question), &allowed)
 	}
 	if err != nil || len(allowed) != 1 {
 		return "service:read or node:read"
 	}
 	service := fmt.Sprintf("service:read for %q", q.Service)
 	var nodes []json.RawMessage
-	err = c.read(ctx, http.MethodGet, "/v1/catalog/nodes", values, nil, &nodes)
+	err = c.ask(ctx, http.MethodGet, "/v1/catalog/nodes", values, nil, &nodes)
 	switch {
 	case err != nil && !allowed[0].Allow:
 		return service
@@ -66,8 +66,8 @@ func (c *client) missing(ctx context.Context, q Query) string {
 	return "node:read for the nodes that the instances are on"
 }
 
-// read reads what the API answers to one request into v.
-func (c *client) read(ctx context.Context, method, path string, values url.Values, body io.Reader, v any) error {
+// ask reads what the API answers to one request into v.
+func (c *client) ask(ctx context.Context, method, path string, values url.Values, body io.Reader, v any) error {
 	resp, err := c.do(ctx, method, path, values, body)
 	if err != nil {
 		return err

@@ -89,8 +89,13 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	if w.resync > 0 && time.Since(w.lastFull) > w.resync {
 		w.index = 0
 	}
-	asked, confirmed := w.index, w.confirm
+	asked := w.index
 	a, err := w.ask(ctx)
+	return w.take(ctx, asked, &a, err)
+}
+
+// take deals with what came of a query that was asked with this index, and returns how long to wait before the next.
+func (w *watch) take(ctx context.Context, asked uint64, a *answer, err error) time.Duration {
 	switch {
 	case ctx.Err() != nil || errors.Is(err, errTurn):
 		return 0
@@ -102,7 +107,7 @@ func (w *watch) step(ctx context.Context) time.Duration {
 		return w.doubt("index went back", asked, a)
 	}
 	in := convert(a.entries, w.query.Statuses)
-	set, ok := w.holder.judge(time.Now(), w.endpoints, in, confirmed)
+	set, ok := w.holder.judge(time.Now(), w.endpoints, in, w.confirm)
 	if !ok {
 		// A token that lost a right looks like this too, at a good index, and only the servers say that they left something out.
 		w.confirm = true
@@ -148,29 +153,45 @@ func (w *watch) ask(ctx context.Context) (answer, error) {
 		defer slots.release()
 	}
 	how := ask{index: w.index, consistent: w.confirm}
-	if w.index != 0 {
+	ctx, end := w.bound(ctx, &how)
+	defer end()
+	a, err := w.consul.client.health(ctx, &w.query, how)
+	return a, w.learn(ctx, &a, err)
+}
+
+// bound gives the next query its wait and its end.
+func (w *watch) bound(ctx context.Context, how *ask) (context.Context, context.CancelFunc) {
+	ends := [3]context.CancelFunc{unbound, unbound, unbound}
+	if how.index != 0 {
 		how.wait = w.wait(time.Now())
-		var end context.CancelFunc
-		ctx, end = w.consul.epoch.bound(ctx, never)
-		defer end()
-		if slots != nil {
-			ctx, end = slots.turn.bound(ctx, w.lingers)
-			defer end()
+		ctx, ends[0] = w.consul.epoch.bound(ctx, never)
+		if w.consul.slots != nil {
+			ctx, ends[1] = w.consul.slots.turn.bound(ctx, w.lingers)
 		}
 	}
 	limit := how.wait + how.wait/16 + deadlineGrace
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, &timeoutError{limit})
-	defer cancel()
+	ctx, ends[2] = context.WithTimeoutCause(ctx, limit, &timeoutError{limit})
 	w.count(func(s *WatchStatus) { s.Queries++ })
-	a, err := w.consul.client.health(ctx, w.query, how)
+	return ctx, func() {
+		for _, end := range ends {
+			end()
+		}
+	}
+}
+
+func unbound() {}
+
+// learn notes what the outcome of a query tells of the agent, and returns the error that it comes to.
+func (w *watch) learn(ctx context.Context, a *answer, err error) error {
+	slots := w.consul.slots
 	switch {
 	case err != nil && ctx.Err() != nil:
-		err = context.Cause(ctx)
+		return context.Cause(ctx)
 	case err != nil:
 		if slots != nil && isRefusal(err, slots.refusing()) {
 			slots.refuse()
-			w.consul.client.http.CloseIdleConnections()
-			err = &refusalError{err}
+			w.consul.client.closeIdle()
+			return &refusalError{err}
 		}
 	case w.index != 0:
 		if slots != nil && w.consul.streams.learn(a.backend == streaming) {
@@ -178,7 +199,7 @@ func (w *watch) ask(ctx context.Context) (answer, error) {
 		}
 		w.passed.learn(a.backend != streaming)
 	}
-	return a, err
+	return err
 }
 
 // wait is how long Consul may hold the next query. When something is held back, its answer is to come when that is to be let go: what is
@@ -244,7 +265,7 @@ func (w *watch) failed(err error) time.Duration {
 }
 
 // doubt deals with an answer that is not believed: the servers are asked at once, but not again and again.
-func (w *watch) doubt(why string, asked uint64, a answer) time.Duration {
+func (w *watch) doubt(why string, asked uint64, a *answer) time.Duration {
 	now, last := time.Now(), w.doubted
 	w.doubted = now
 	w.index = 0
@@ -258,7 +279,7 @@ func (w *watch) doubt(why string, asked uint64, a answer) time.Duration {
 }
 
 // succeeded notes a good answer.
-func (w *watch) succeeded(a answer, in instances) {
+func (w *watch) succeeded(a *answer, in instances) {
 	if w.fails > 0 {
 		w.happen(EventAnswer, "after "+time.Since(w.failing).Round(time.Millisecond).String())
 	}
