@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -13,6 +14,13 @@ import (
 type target struct {
 	base   url.URL // scheme, host and path prefix; the path does not end in a slash
 	socket string  // path of the Unix socket to dial whatever base says; empty: dial base's host
+}
+
+// local tells whether t is on this host, as far as its name says.
+func (t target) local() bool {
+	host := t.base.Hostname()
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback() // the host of a socket is localhost
 }
 
 // parseTarget understands the forms that ConsulOptions.Address lists. Its errors never repeat a password.

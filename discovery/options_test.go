@@ -53,6 +53,26 @@ func TestAddressForms(t *testing.T) {
 	}
 }
 
+func TestLocalTargets(t *testing.T) {
+	tests := map[string]bool{
+		"":                               true,
+		"127.0.0.1:8500":                 true,
+		":8500":                          true,
+		"https://[::1]:8501":             true,
+		"http://localhost:8500":          true,
+		"unix:///run/consul.sock":        true,
+		"10.0.0.1:8500":                  false,
+		"https://consul.example.com":     false,
+		"https://127.consul.example.com": false,
+	}
+	for address, want := range tests {
+		at, err := parseTarget(ConsulOptions{Address: address}.withDefaults().Address)
+		if got := at.local(); err != nil || got != want {
+			t.Errorf("%q: local is %v, error %v, want %v", address, got, err, want)
+		}
+	}
+}
+
 func TestNewConsulNamesWhatIsWrong(t *testing.T) {
 	dir := t.TempDir()
 	empty, lines := filepath.Join(dir, "empty"), filepath.Join(dir, "lines")
