@@ -126,7 +126,10 @@ func entryID(e *entry) string {
 	if e != nil && e.Service != nil {
 		id = e.Service.ID
 	}
-	return strings.NewReplacer("%", "%25", "/", "%2F").Replace(name) + "/" + id
+	if strings.ContainsAny(name, "%/") { // in no node's name that DNS could know
+		name = strings.ReplaceAll(strings.ReplaceAll(name, "%", "%25"), "/", "%2F")
+	}
+	return name + "/" + id
 }
 
 // endpointOf returns the endpoint of e without ID and weight. Consul hands out whatever was registered, so all of it is checked
