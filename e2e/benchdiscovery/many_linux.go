@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"golang.org/x/sys/unix"
 )
 
 const node = "bench" // that the instances are on; it has no agent
@@ -26,6 +27,7 @@ func many(ctx context.Context, o options, n int, changes bool) error {
 	if err != nil {
 		return err
 	}
+	n = min(n, affordable())
 	var names []string
 	for i := range n {
 		names = append(names, fmt.Sprintf("s%d", i))
@@ -47,6 +49,15 @@ func many(ctx context.Context, o options, n int, changes bool) error {
 		return s.churn(ctx, o, names)
 	}
 	return nil
+}
+
+// affordable is how many services the limit of descriptors allows. Lictor counts two for each listener, and keeps some hundred for all else.
+func affordable() int {
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Max > 1<<20 {
+		return 1 << 19
+	}
+	return max(int(limit.Max)-250, 2) / 2
 }
 
 // atRest measures memory and processor time while nothing changes.

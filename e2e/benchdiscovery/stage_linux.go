@@ -81,7 +81,11 @@ func (s *stage) run(ctx context.Context, binary string, services []string) error
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
 	defer cancel()
-	if err := testproc.Poll(ctx, s.ready); err != nil {
+	err = testproc.Poll(ctx, s.ready)
+	if err == nil && !s.lictor.Running() {
+		err = errors.New("it has ended")
+	}
+	if err != nil {
 		return fmt.Errorf("lictor is not ready: %w\n%s", err, s.stderr.Tail(5))
 	}
 	for _, line := range s.stdout.Lines() {
@@ -92,8 +96,9 @@ func (s *stage) run(ctx context.Context, binary string, services []string) error
 	return nil
 }
 
+// ready returns nil when there is nothing to wait for any more.
 func (s *stage) ready() error {
-	if !strings.Contains(s.stderr.String(), `"ready"`) {
+	if s.lictor.Running() && !strings.Contains(s.stderr.String(), `"ready"`) {
 		return errors.New("not ready")
 	}
 	return nil
