@@ -25,6 +25,7 @@ type client struct {
 	auth                 string // "user:password" or empty
 	namespace, partition string
 	bodyLimit            int64 // bytes
+	gate                 gate  // of queries
 
 	heard atomic.Int64 // when Consul last answered anything, as Unix time in nanoseconds
 }
@@ -51,7 +52,7 @@ func newClient(o ConsulOptions, base url.URL, rt http.RoundTripper) (*client, er
 	if err != nil {
 		return nil, err
 	}
-	return &client{
+	c := &client{
 		transport: rt,
 		base:      base,
 		token:     token,
@@ -59,7 +60,11 @@ func newClient(o ConsulOptions, base url.URL, rt http.RoundTripper) (*client, er
 		namespace: o.Namespace,
 		partition: o.Partition,
 		bodyLimit: maxBody,
-	}, nil
+	}
+	if base.Scheme == "https" { // else there are slots
+		c.gate = make(gate, gateWidth)
+	}
+	return c, nil
 }
 
 // An ask is how a query is asked.
@@ -71,6 +76,11 @@ type ask struct {
 
 // health asks for the instances that q selects. What is returned besides a nil error is whole: it was read to its end and parsed.
 func (c *client) health(ctx context.Context, q *Query, how ask) (answer, error) {
+	ctx, leave, err := c.gate.enter(ctx)
+	if err != nil {
+		return answer{}, err
+	}
+	defer leave()
 	resp, err := c.get(ctx, q.path(), c.values(q, how))
 	if err != nil {
 		return answer{}, err

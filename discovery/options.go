@@ -133,9 +133,9 @@ const (
 	// connections, no permission, a query that Consul refuses.
 	slowBackoff = time.Second
 
-	// rampStep is the time between the first queries of two watches. All at once they would each dial a connection of their own,
-	// even if HTTP/2 could carry them all on one: 1,000 queries at once made 589 connections, and 1 ms apart 7.
-	rampStep = time.Millisecond
+	// rampStep is the time between the first queries of two watches. It leaves an agent, which needs most of a millisecond to begin with a
+	// service, some of its processor time.
+	rampStep = 500 * time.Microsecond
 
 	// minWait is the shortest wait that is asked for: Consul takes none at all to mean five minutes.
 	minWait = 10 * time.Millisecond

@@ -1,0 +1,87 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A crowd is an agent behind TLS that holds all queries until it is opened, and counts connections.
+type crowd struct {
+	held, conns atomic.Int64
+	open        chan struct{}
+}
+
+func (c *crowd) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
+	c.held.Add(1)
+	<-c.open
+	w.Header().Set("X-Consul-Index", "7")
+	_, _ = w.Write([]byte("[]"))
+}
+
+func (c *crowd) count(_ net.Conn, state http.ConnState) {
+	if state == http.StateNew {
+		c.conns.Add(1)
+	}
+}
+
+// With nothing in their way, 600 queries at once make a connection for nearly each of them.
+func TestManyQueriesAtOnceMakeFewConnections(t *testing.T) {
+	c := &crowd{open: make(chan struct{})}
+	server := httptest.NewUnstartedServer(c)
+	server.EnableHTTP2 = true
+	server.Config.ConnState = c.count
+	server.StartTLS()
+	defer server.Close()
+	consul, err := NewConsul(ConsulOptions{Address: server.URL, TLS: TLSOptions{InsecureSkipVerify: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer consul.client.closeIdle()
+	const queries = 600
+	var running sync.WaitGroup
+	for range queries {
+		running.Go(func() {
+			if _, err := consul.client.health(t.Context(), &Query{Service: "web"}, ask{index: 5, wait: time.Minute}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	eventually(t, 20*time.Second, "all queries to be held", func() bool { return c.held.Load() == queries })
+	// Each connection carries 250; when all are full, each query that may look for one makes one.
+	if n := c.conns.Load(); n > 3*gateWidth {
+		t.Errorf("%d connections for %d queries, want at most %d", n, queries, 3*gateWidth)
+	}
+	close(c.open)
+	running.Wait()
+	if n := len(consul.client.gate); n != 0 {
+		t.Errorf("%d queries in the gate after all have ended", n)
+	}
+}
+
+func TestGateIsLeftOnce(t *testing.T) {
+	g := make(gate, 1)
+	_, leave, err := g.enter(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := g.enter(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("entered a full gate: %v", err)
+	}
+	leave()
+	if _, _, err := g.enter(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	leave()
+	if len(g) != 1 {
+		t.Error("left for somebody else")
+	}
+}
