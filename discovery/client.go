@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,8 +25,9 @@ type client struct {
 	token                *token
 	auth                 string // "user:password" or empty
 	namespace, partition string
-	bodyLimit            int64 // bytes
-	gate                 gate  // of queries
+	bodyLimit            int64         // bytes
+	gate                 gate          // of queries
+	long                 chan struct{} // has one for each answer longer than smallBody that is in memory
 
 	heard atomic.Int64 // when Consul last answered anything, as Unix time in nanoseconds
 }
@@ -60,6 +62,7 @@ func newClient(o ConsulOptions, base url.URL, rt http.RoundTripper) (*client, er
 		namespace: o.Namespace,
 		partition: o.Partition,
 		bodyLimit: maxBody,
+		long:      make(chan struct{}, maxLong),
 	}
 	if base.Scheme == "https" { // else there are slots
 		c.gate = make(gate, gateWidth)
@@ -85,7 +88,7 @@ func (c *client) health(ctx context.Context, q *Query, how ask) (answer, error) 
 	if err != nil {
 		return answer{}, err
 	}
-	return c.read(resp, q.Prepared != "")
+	return c.read(ctx, resp, q.Prepared != "")
 }
 
 // values are the URL parameters of q.
@@ -96,7 +99,7 @@ func (c *client) values(q *Query, how ask) url.Values {
 }
 
 // read reads the response to a query.
-func (c *client) read(resp *http.Response, prepared bool) (answer, error) {
+func (c *client) read(ctx context.Context, resp *http.Response, prepared bool) (answer, error) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
@@ -108,13 +111,13 @@ func (c *client) read(resp *http.Response, prepared bool) (answer, error) {
 		backend:  resp.Header.Get("X-Consul-Query-Backend"),
 	}
 	if prepared {
-		a.entries, err = decodePrepared(resp.Body, c.bodyLimit)
+		a.entries, err = c.decode(ctx, resp.Body, prepared)
 		return a, err
 	}
 	if a.index, err = strconv.ParseUint(resp.Header.Get("X-Consul-Index"), 10, 64); err != nil {
 		return answer{}, errNoIndex
 	}
-	a.entries, err = decode(resp.Body, c.bodyLimit)
+	a.entries, err = c.decode(ctx, resp.Body, prepared)
 	return a, err
 }
 
@@ -128,21 +131,15 @@ func (c *client) enterprise(values url.Values) {
 	}
 }
 
-// decode reads one JSON list of at most limit bytes and nothing after it. A null would be an empty list to encoding/json; here it
-// is an error, as Consul never sends it.
-func decode(r io.Reader, limit int64) ([]*entry, error) {
-	body, err := readBody(r, limit)
+// decode reads the list of entries that is all of r; or, of a prepared query, an object that has the list.
+func (c *client) decode(ctx context.Context, r io.Reader, prepared bool) ([]*entry, error) {
+	body, free, err := c.body(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	return entriesIn(body)
-}
-
-// decodePrepared reads what a prepared query comes to: an object that has the list.
-func decodePrepared(r io.Reader, limit int64) ([]*entry, error) {
-	body, err := readBody(r, limit)
-	if err != nil {
-		return nil, err
+	defer free()
+	if !prepared {
+		return entriesIn(body)
 	}
 	var result struct{ Nodes json.RawMessage }
 	if err := json.Unmarshal(body, &result); err != nil {
@@ -154,18 +151,41 @@ func decodePrepared(r io.Reader, limit int64) ([]*entry, error) {
 	return entriesIn(result.Nodes)
 }
 
-// readBody reads at most limit bytes.
+// body returns what is in r, and a function that is to be called when it is not needed any more. Few long ones are read at once: an agent
+// that has gone mad, or something that is none, would otherwise fill the memory with one for each query.
+func (c *client) body(ctx context.Context, r io.Reader) ([]byte, func(), error) {
+	body, err := readBody(r, smallBody)
+	if err != nil || len(body) <= smallBody {
+		return body, unbound, err
+	}
+	select {
+	case c.long <- struct{}{}:
+	case <-ctx.Done():
+		return nil, unbound, ctx.Err()
+	}
+	free := func() { <-c.long }
+	body, err = readBody(io.MultiReader(bytes.NewReader(body), r), c.bodyLimit)
+	if err == nil && int64(len(body)) > c.bodyLimit {
+		err = errTooLong
+	}
+	if err != nil {
+		free()
+		return nil, unbound, err
+	}
+	return body, free, nil
+}
+
+// readBody reads limit bytes, and one more if there are more.
 func readBody(r io.Reader, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("answer broke off: %w", err)
 	}
-	if int64(len(body)) > limit {
-		return nil, errTooLong
-	}
 	return body, nil
 }
 
+// entriesIn reads one JSON list and nothing after it. A null would be an empty list to encoding/json; here it is an error, as Consul never
+// sends it.
 func entriesIn(body []byte) ([]*entry, error) {
 	var entries []*entry
 	if err := json.Unmarshal(body, &entries); err != nil {

@@ -252,17 +252,25 @@ type rig struct {
 // start runs a source before f, and stops it when the test ends. Without watches in o it watches "web".
 func start(t *testing.T, f *fake, o ConsulOptions) *rig {
 	t.Helper()
+	r := startOver(t, f, o)
+	r.fake = f
+	return r
+}
+
+// startOver is start before anything.
+func startOver(t *testing.T, rt http.RoundTripper, o ConsulOptions) *rig {
+	t.Helper()
 	if o.Watches == nil {
 		o.Watches = []Watch{{Service: "web"}}
 	}
-	r := &rig{recorder: &recorder{}, fake: f, log: &journal{}, done: make(chan error, 1)}
+	r := &rig{recorder: &recorder{}, log: &journal{}, done: make(chan error, 1)}
 	o.Logger = r.log.logger(hclog.Info)
 	o = o.withDefaults()
 	at, err := parseTarget(o.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.consul, err = newConsul(o, at, f); err != nil {
+	if r.consul, err = newConsul(o, at, rt); err != nil {
 		t.Fatal(err)
 	}
 	r.consul.client.bodyLimit = 1 << 20

@@ -229,7 +229,7 @@ func FuzzEntries(f *testing.F) {
 		f.Add(string(b))
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		entries, err := decode(strings.NewReader(body), 1<<20)
+		entries, err := entriesIn([]byte(body))
 		if err != nil {
 			return
 		}

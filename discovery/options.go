@@ -140,10 +140,12 @@ const (
 	// minWait is the shortest wait that is asked for: Consul takes none at all to mean five minutes.
 	minWait = 10 * time.Millisecond
 
-	maxConns     = 1000     // to an agent that are kept while idle
-	maxBody      = 64 << 20 // bytes of an answer; 10,000 instances take about 20 MB
-	maxErrorBody = 4 << 10  // bytes of an error's text that are read
-	maxTokenFile = 64 << 10 // bytes of a token file that are read
+	maxConns     = 1000      // to an agent that are kept while idle
+	maxBody      = 64 << 20  // bytes of an answer; 10,000 instances take about 20 MB
+	smallBody    = 256 << 10 // bytes of an answer of which any number may be in memory; a hundred instances take about 200 KB
+	maxLong      = 2         // longer answers that may be in memory at once
+	maxErrorBody = 4 << 10   // bytes of an error's text that are read
+	maxTokenFile = 64 << 10  // bytes of a token file that are read
 )
 
 // withDefaults returns o with defaults in place of zeros. Negative intervals, which mean never, stay.
