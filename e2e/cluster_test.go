@@ -104,6 +104,12 @@ func TestServersLostOneAfterTheOther(t *testing.T) {
 	second := (leader + 1) % 3
 	c.servers[second].Kill()
 	clients.awaitRounds(t, 50)
+	eventually(t, "loss of the quorum", func() error { // until its lease is over, a leader goes on to answer
+		if _, _, err := c.agent.api.Health().Service("web", "", true, nil); err == nil {
+			return fmt.Errorf("there is a leader yet")
+		}
+		return nil
+	})
 	stranger := startLictor(t, config)
 	stranger.awaitLog(t, 0, complaint("consul"))
 	clients.awaitRounds(t, 50)

@@ -206,3 +206,45 @@ func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
 	}
 	t.Logf("%d requests during %d reloads", requests.Load(), 5*len(configs))
 }
+
+// Fifty services, five of which are asked for in another way with each of a hundred reloads: no request fails, and the agent's connections
+// are not used up by queries that nobody waits for any more.
+func TestFiftyServicesReloadedAHundredTimes(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	a := startEcho(t, "a")
+	c.register(t, "web", "a", a.addr)
+	var addrs []netip.AddrPort
+	for range 50 {
+		addrs = append(addrs, freePort(t))
+	}
+	config := func(round int) string {
+		var b strings.Builder
+		b.WriteString(consulBlock(c))
+		for i, addr := range addrs {
+			n := i
+			if i < 5 {
+				n = 100*round + i
+			}
+			b.WriteString(serviceAt(fmt.Sprint("s", i), addr, "consul {", `  service = "web"`, fmt.Sprintf("  filter  = \"Service.Port != %d\"", 1000+n), "}"))
+		}
+		return b.String()
+	}
+	l := runLictor(t, config(0))
+	stop := make(chan struct{})
+	changing, wait := steady(t, addrs[0], 1, stop)
+	defer wait()
+	same, waitToo := steady(t, addrs[49], 1, stop)
+	defer waitToo()
+	defer close(stop)
+	for round := 1; round <= 100 && !t.Failed(); round++ {
+		l.mustReload(t, config(round))
+	}
+	if n, m := changing.Load(), same.Load(); n < 100 || m < 100 {
+		t.Errorf("%d and %d requests, want at least one for each reload", n, m)
+	}
+	for _, e := range l.log() {
+		if strings.Contains(e.field("@message"), "http_max_conns_per_client") {
+			t.Error(e)
+		}
+	}
+}

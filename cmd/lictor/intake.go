@@ -82,11 +82,12 @@ func (f *feed) OnUpdate(updates []lb.Endpoints) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var pass []lb.Endpoints
+	var answered []string
 	for _, u := range updates {
 		if !f.services[u.Service] || u.Removed { // removal is for the intake to tell
 			continue
 		}
-		f.answeredLocked(u.Service)
+		answered = append(answered, u.Service)
 		switch owner := in.owners[u.Service]; {
 		case f.held != nil && in.services[u.Service]:
 			u.Endpoints = slices.Clone(u.Endpoints)
@@ -99,6 +100,9 @@ func (f *feed) OnUpdate(updates []lb.Endpoints) {
 		}
 	}
 	in.tellLocked(pass)
+	for _, name := range answered { // only now: who waits for that opens a listener next
+		f.answeredLocked(name)
+	}
 }
 
 // extend makes services those of f, which is at work already. Until commit or shrink, it is as if f had just been started: what it has to
