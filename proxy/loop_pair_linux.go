@@ -201,8 +201,9 @@ func (p *loopPair) copy(from int) int {
 	return n
 }
 
-// splice moves what one splice gets into a pipe, and returns how much that was; without a pipe to be had, it is copy. The pipe is empty before, so EAGAIN is the source's. It stops at urgent data, and says
-// that this is the end if the end has come behind it: that is for copy to find out.
+// splice moves what one splice gets into a pipe, and returns how much that was; without a pipe to be had, it is copy. The pipe is empty
+// before, so EAGAIN is the source's. It stops at urgent data, and says that this is the end if the end has come behind it: that is for copy
+// to find out.
 func (p *loopPair) splice(from int) int {
 	f := &p.flow[from]
 	pipe := p.loop.pipes.get()
