@@ -94,6 +94,9 @@ func (p *loopPair) granted(m *lb.Member, err error) {
 	switch {
 	case err != nil:
 		p.unserved(err)
+	case p.socket.cutting.Load():
+		m.Done()
+		p.cut()
 	case !p.reach(m):
 		p.connect()
 	}

@@ -24,6 +24,7 @@ type loopTCP struct {
 	stopped chan struct{}
 	once    sync.Once
 	pairs   tracker
+	cutting atomic.Bool // all pairs are being cut, loop by loop: the room that one leaves is for none of the others
 }
 
 func (e *loopEngine) listenTCP(o opening, s *service) (proxySocket, error) {
@@ -165,6 +166,7 @@ func (t *loopTCP) stop() {
 // Close stops taking clients and resets the connections that are open.
 func (t *loopTCP) Close() error {
 	t.stop()
+	t.cutting.Store(true)
 	for _, d := range t.doors {
 		d.loop.do(d.cut)
 	}

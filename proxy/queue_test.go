@@ -3,7 +3,9 @@ package proxy
 import (
 	"bufio"
 	"errors"
+	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -136,11 +138,17 @@ func TestQueuedClientMaySendAndHalfClose(t *testing.T) {
 	})
 }
 
-// A stop does not wait for those in the queue longer than they do, and Close not at all.
+// A stop does not wait for those in the queue longer than they do, and Close not at all: the room that the first one leaves is for none
+// of them.
 func TestCloseEndsTheQueue(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 10, QueueTimeout: time.Hour})
-		addr := h.serve(Service{}, greeter(t)).String()
+		var served atomic.Int32
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			served.Add(1)
+			_, _ = c.Write([]byte("hello"))
+			_, _ = io.Copy(c, c)
+		})).String()
 		var answers []<-chan error
 		for i := range 5 {
 			_, first := told(t, h, addr)
@@ -156,6 +164,9 @@ func TestCloseEndsTheQueue(t *testing.T) {
 			if err := within(t, first); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("got %v, want a reset", err)
 			}
+		}
+		if n := served.Load(); n != 1 {
+			t.Errorf("%d connections reached the endpoint, want the first one only", n)
 		}
 	})
 }
