@@ -22,6 +22,12 @@ type claim struct {
 	at       hcl.Range
 }
 
+// A portClaim is what all claims that may collide with each other have in common.
+type portClaim struct {
+	protocol Protocol
+	port     uint16
+}
+
 // listen reads the addresses of a service, and claims them.
 func (b *block) listen(s Service) []netip.AddrPort {
 	attr := b.attrs["listen"]
@@ -128,7 +134,8 @@ func withBrackets(s string) string {
 
 // claim takes an address for a service, unless it is taken.
 func (l *loader) claim(c claim) {
-	for _, first := range l.claims {
+	port := portClaim{c.protocol, c.addr.Port()}
+	for _, first := range l.claims[port] {
 		if !c.collides(first) {
 			continue
 		}
@@ -140,7 +147,7 @@ func (l *loader) claim(c claim) {
 			who, first.protocol, first.addr, place(first.at), c.because(first))
 		return
 	}
-	l.claims = append(l.claims, c)
+	l.claims[port] = append(l.claims[port], c)
 }
 
 // collides tells whether the kernel would refuse the second of two claims. Port 0 is a different port each time.

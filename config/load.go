@@ -27,7 +27,7 @@ type Options struct {
 // Files that the configuration names (tokens, certificates) are read too, to report now what would fail later; their paths are relative
 // to the working directory.
 func Load(paths []string, o Options) (*Config, Diagnostics) {
-	l := &loader{getenv: o.Getenv, sources: sources{}}
+	l := &loader{getenv: o.Getenv, sources: sources{}, claims: map[portClaim][]claim{}}
 	if l.getenv == nil {
 		l.getenv = os.Getenv
 	}
@@ -44,7 +44,7 @@ func Load(paths []string, o Options) (*Config, Diagnostics) {
 
 // Parse is Load of one file's text. The name is for diagnostics.
 func Parse(name string, src []byte, o Options) (*Config, Diagnostics) {
-	l := &loader{getenv: o.Getenv, sources: sources{}}
+	l := &loader{getenv: o.Getenv, sources: sources{}, claims: map[portClaim][]claim{}}
 	if l.getenv == nil {
 		l.getenv = os.Getenv
 	}
@@ -59,7 +59,7 @@ type loader struct {
 	bodies  []hcl.Body
 	diags   hcl.Diagnostics
 	cfg     Config
-	claims  []claim // what listens where, so far
+	claims  map[portClaim][]claim // what listens where, so far
 }
 
 // find lists the files at paths, each once.
