@@ -103,6 +103,9 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 		return nil
 	}
 	fd, err := connect(addr, unix.SOCK_DGRAM)
+	if err == unix.EAGAIN && h.freePort(x) { // connect(2): all ports for it are in use
+		fd, err = connect(addr, unix.SOCK_DGRAM)
+	}
 	if err != 0 {
 		return x.dialError(err)
 	}

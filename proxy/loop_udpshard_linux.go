@@ -273,6 +273,19 @@ func (h *udpShard) makeRoomOneWay(s *service) {
 	}
 }
 
+// freePort ends the session of this shard that has been idle longest, for the sake of the port that the kernel gave its socket: x finds
+// none. It returns false if there is no such session.
+func (h *udpShard) freePort(x *loopSession) bool {
+	oldest := h.ring.first
+	if oldest == nil || oldest == x || !oldest.own {
+		return false
+	}
+	if h.evict(oldest) {
+		h.socket.engine.budget.Release(sessionDescriptors) // x has one
+	}
+	return true
+}
+
 // pay ends as many sessions as were promised, but for those that have ended by themselves. What was the one idle longest may have moved
 // something meanwhile: if it is another shard's by now, that is passed on.
 func (h *udpShard) pay() {

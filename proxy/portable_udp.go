@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -180,7 +181,11 @@ func (u *udpSocket) open(s *service, key sessionKey, tried *lb.Tried) *session {
 			return nil
 		}
 		x := newSession(u, s, key, endpoint)
-		if err := x.connect(); err != nil {
+		err = x.connect()
+		if outOfPorts(err) && u.freePort(s) {
+			err = x.connect()
+		}
+		if err != nil {
 			s.dialFailed(endpoint, err)
 			endpoint.Done()
 			tried.Add(endpoint.ID)
@@ -208,6 +213,23 @@ func (u *udpSocket) makeRoom(s *service) bool {
 			return true
 		}
 	}
+}
+
+// outOfPorts tells whether a socket cannot be connected because all the ports that the system gives to such sockets are in use: EAGAIN
+// by Linux's connect(2), EADDRNOTAVAIL elsewhere.
+func outOfPorts(err error) bool {
+	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EADDRNOTAVAIL)
+}
+
+// freePort ends the session idle longest, for the sake of the port that the kernel gave its socket. It returns false if there is none.
+func (u *udpSocket) freePort(s *service) bool {
+	oldest := u.sessions.oldest()
+	if oldest == nil {
+		return false
+	}
+	u.end(oldest)
+	s.at(0).sessionsEvicted.Add(1)
+	return true
 }
 
 var errOutOfDescriptors = errors.New("out of descriptors, raise the limit (ulimit -n, LimitNOFILE=)")

@@ -1,0 +1,123 @@
+package proxy
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// inNamespace runs the test that calls it once more, in a process of its own with a network of its own, and returns true there. What the
+// test does to that network nobody else notices.
+func inNamespace(t *testing.T) bool {
+	const name = "LICTOR_TEST_IN_NAMESPACE"
+	if os.Getenv(name) == t.Name() {
+		if err := loopbackUp(); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(self, "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "2m")
+	c.Env = append(os.Environ(), name+"="+t.Name())
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if os.Geteuid() != 0 {
+		c.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := c.CombinedOutput()
+	if len(out) == 0 && err != nil {
+		t.Skipf("no network namespace to be had: %v", err)
+	}
+	t.Logf("in a namespace:\n%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+	return false
+}
+
+// loopbackUp has the lo of a new namespace work.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
+}
+
+// The kernel has some 28,000 ports for sockets that dial, fewer than there may be sessions. When they are used up, the sessions idle longest
+// make room, as they do for descriptors.
+func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40099"), 0); err != nil {
+		t.Fatal(err)
+	}
+	forEachEngine(t, func(t *testing.T, h *house) {
+		echo, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:7")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { echo.Close() })
+		go func() {
+			b := make([]byte, 100)
+			for {
+				n, src, err := echo.ReadFromUDPAddrPort(b)
+				if err != nil {
+					return
+				}
+				_, _ = echo.WriteToUDPAddrPort(b[:n], src)
+			}
+		}()
+		addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}}, echo.LocalAddr().(*net.UDPAddr).AddrPort())
+		const clients = 300
+		for i := range clients {
+			// A port of the client's own choice, outside of those that the kernel gives.
+			c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 10000 + i}, net.UDPAddrFromAddrPort(addr))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			askUntilAnswered(t, c)
+		}
+		s := h.stats()
+		if evicted := s.SessionsEvicted; s.SessionsActive > 100 || evicted < clients-100 {
+			t.Errorf("%d sessions are there and %d made room, want 100 at most and %d at least", s.SessionsActive, evicted, clients-100)
+		}
+		if h.options.Engine == EngineAuto && (s.Refused != 0 || s.DatagramsDropped != 0) {
+			t.Errorf("%d clients refused, %d datagrams dropped, want none", s.Refused, s.DatagramsDropped)
+		}
+	})
+}
+
+// askUntilAnswered sends a datagram until there is an answer, as clients of UDP do.
+func askUntilAnswered(t *testing.T, c *net.UDPConn) {
+	t.Helper()
+	b := make([]byte, 100)
+	for range 200 {
+		if _, err := c.Write([]byte("question")); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := c.Read(b); err == nil {
+			return
+		}
+	}
+	t.Fatal("no answer within 20 s")
+}
