@@ -12,7 +12,7 @@ import (
 
 // loopEngine is the engine for Linux: event loops, one for each processor that Go may use.
 type loopEngine struct {
-	*portable // for its budget
+	budget    *budget
 	loops     []*loop
 	running   sync.WaitGroup
 	ctx       context.Context // ends lookups
@@ -23,7 +23,7 @@ type loopEngine struct {
 }
 
 func newLoopEngine(n int, b *budget) (engine, error) {
-	e := &loopEngine{portable: newPortable(b), ephemeral: ephemeralPorts()}
+	e := &loopEngine{budget: b, ephemeral: ephemeralPorts()}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)
@@ -52,7 +52,6 @@ func (e *loopEngine) close() {
 			l.post(func() { l.stopped = true })
 		}
 		e.running.Wait()
-		e.portable.close()
 	})
 }
 

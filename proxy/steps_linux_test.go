@@ -34,7 +34,7 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	}
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.endpoints("s", endpoints...)
-	e := &loopEngine{portable: newPortable(newBudget(0)), loops: []*loop{l}}
+	e := &loopEngine{budget: newBudget(0), loops: []*loop{l}}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	s := newService(&Service{Name: "s"}, h.balancer, hclog.NewNullLogger(), 1)
 	socket, err := e.listenTCP(opening{addr: loopback}, s)
