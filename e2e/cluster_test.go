@@ -23,9 +23,7 @@ type cluster struct {
 
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	if errNoConsul != nil {
-		startConsul(t, testconsul.Options{}) // which skips or fails
-	}
+	findConsul(t)
 	c := &cluster{}
 	for i := range 3 {
 		o := testconsul.Options{Binary: consulBinary, Dir: shortTempDir(t), Node: fmt.Sprint("server", i), Servers: 3, NoWait: true}

@@ -59,10 +59,7 @@ type consul struct {
 // startConsul starts an agent that ends with the test. Without a consul the test is skipped, unless it runs in CI.
 func startConsul(t testing.TB, options testconsul.Options) *consul {
 	t.Helper()
-	if errNoConsul != nil && os.Getenv("CI") == "" {
-		t.Skip(errNoConsul)
-	}
-	must(t, errNoConsul)
+	findConsul(t)
 	options.Binary, options.Dir = consulBinary, shortTempDir(t)
 	agent, err := testconsul.Start(t.Context(), options)
 	must(t, err)
@@ -75,6 +72,15 @@ func startConsul(t testing.TB, options testconsul.Options) *consul {
 	client, err := agent.Client()
 	must(t, err)
 	return &consul{agent, client}
+}
+
+// findConsul skips or fails the test if there is no consul.
+func findConsul(t testing.TB) {
+	t.Helper()
+	if errNoConsul != nil && os.Getenv("CI") == "" {
+		t.Skip(errNoConsul)
+	}
+	must(t, errNoConsul)
 }
 
 // register registers an instance of a service, without a check: it is healthy as long as it is registered.

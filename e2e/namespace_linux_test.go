@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// namespaceVar is the variable of the environment that has the name of the test that a process in a namespace is there for.
+const namespaceVar = "E2E_IN_NAMESPACE"
+
+// inNamespace runs the rest of the calling test in a network namespace of its own, with nothing in it but a loopback interface: another
+// process of this program does, and everything that it starts is in there too. It returns true in that process only.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(namespaceVar) == t.Name() {
+		must(t, loopbackUp())
+		return true
+	}
+	findConsul(t) // built, if need be, before: in there nothing can be fetched
+	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.count", "1", "-test.timeout", "5m")
+	cmd.Env = append(os.Environ(), namespaceVar+"="+t.Name(), lictorVar+"="+lictorPath(t))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if os.Getuid() != 0 { // one may be root of a namespace of users
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.As(err, new(*os.PathError)) && len(out) == 0 {
+		cannot(t, "a network namespace cannot be made", err)
+	}
+	switch text := string(out); {
+	case strings.Contains(text, "--- SKIP: "+t.Name()):
+		t.Skipf("in the namespace:\n%s", text)
+	case err != nil || !strings.Contains(text, "--- PASS: "+t.Name()):
+		t.Fatalf("in the namespace: %v\n%s", err, text)
+	}
+	return false
+}
+
+// cannot skips the test because of what this machine cannot do, unless it runs in CI.
+func cannot(t *testing.T, what string, err error) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf("%s: %v", what, err)
+	}
+	t.Skipf("%s here, so this is not tested: %v", what, err)
+}
+
+// loopbackUp makes 127.0.0.1 usable in a new namespace.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
+}
