@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -74,6 +75,54 @@ func (c *cluster) register(t *testing.T, id string, addr netip.AddrPort) {
 		}
 		return fmt.Errorf("not in the catalog: %v", err)
 	})
+}
+
+// All three servers are lost at once. The one that comes back first has no quorum, so it can say nothing, and the agent asks it nevertheless:
+// the last good set stays. With the second there is a leader, and Lictor follows again.
+func TestAllServersLostAndOneBackIsNoQuorum(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits for elections")
+	}
+	c := startCluster(t)
+	for _, name := range []string{"a", "b", "c"} {
+		c.register(t, name, startEcho(t, name).addr)
+	}
+	l := runLictor(t, consulBlock(c.agent)+service("web"))
+	web := l.addr(t, "web")
+	clients := startWorkers(t, web, 10)
+	clients.awaitRounds(t, 20)
+	leader := c.leader(t)
+	for _, s := range c.servers {
+		s.Kill()
+	}
+	l.awaitLog(t, 0, complaint("consul is lost"))
+	clients.awaitRounds(t, 50)
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	must(t, c.servers[(leader+1)%3].Restart(ctx)) // NoWait: that it runs is enough
+	within(t, 3*patience, "lictor hears from that server, by way of the agent, that there is no leader", func() error {
+		if _, out := l.ask(t, "explain", "web"); !strings.Contains(out, "No cluster leader") {
+			return errors.New(out)
+		}
+		return nil
+	})
+	clients.awaitRounds(t, 100)
+	_, out := l.ask(t, "explain", "web")
+	for _, text := range []string{"3 of 3 known endpoints get clients", "STALE for"} {
+		if !strings.Contains(out, text) {
+			t.Errorf("no %q in:\n%s", text, out)
+		}
+	}
+
+	must(t, c.servers[(leader+2)%3].Restart(ctx))
+	l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "consul answers again" })
+	c.register(t, "d", startEcho(t, "d").addr)
+	awaitRotation(t, web, "a", "b", "c", "d")
+	clients.stop()
+	if n := len(clients.errors); n > 0 {
+		t.Fatalf("%d errors of clients, the first: %v", n, <-clients.errors)
+	}
 }
 
 // One story, for a cluster takes its time: the leader is killed, then the quorum, then all; one comes back, then all. Clients of a service
