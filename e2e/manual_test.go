@@ -1,0 +1,46 @@
+//go:build unix
+
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// The manual pages have what the help and docs/configuration.md have, and roff finds nothing wrong with them.
+func TestManualPages(t *testing.T) {
+	dir := t.TempDir()
+	out, err := exec.Command("../packaging/man", lictorPath(t), dir).CombinedOutput()
+	if err != nil {
+		t.Fatalf("packaging/man: %v: %s", err, out)
+	}
+	read := func(path string) string {
+		text, err := os.ReadFile(path)
+		must(t, err)
+		return string(text)
+	}
+	commands, configuration := read(filepath.Join(dir, "lictor.8")), read(filepath.Join(dir, "lictor.hcl.5"))
+	if got, want := strings.Count(configuration, "\n.SS "), strings.Count(read("../docs/configuration.md"), "\n### "); got != want || want < 50 {
+		t.Errorf("lictor.hcl(5) has %d arguments, docs/configuration.md %d", got, want)
+	}
+	for _, command := range []string{"RUN", "FORWARD", "EXPLAIN", "VALIDATE"} {
+		if !strings.Contains(commands, ".SH LICTOR "+command+"\n") {
+			t.Errorf("lictor(8) says nothing of %s", command)
+		}
+	}
+	groff, err := exec.LookPath("groff")
+	if err != nil {
+		return // the text is checked, how it looks is not
+	}
+	for _, page := range []string{"lictor.8", "lictor.hcl.5"} {
+		cmd := exec.Command(groff, "-man", "-ww", "-Tutf8", filepath.Join(dir, page))
+		var complaints strings.Builder
+		cmd.Stderr = &complaints
+		if _, err := cmd.Output(); err != nil || complaints.Len() > 0 {
+			t.Errorf("groff says of %s: %v\n%s", page, err, complaints.String())
+		}
+	}
+}
