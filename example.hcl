@@ -40,8 +40,8 @@ admin {
   hosts = ["lictor.example.com"]
 }
 
-# A line for each TCP connection when it has ended: client, endpoint, times, bytes, how it ended and who ended it. Left out: none. Connections
-# never wait for it; lines that cannot be written as fast as they come are dropped and counted.
+# A line for each TCP connection and UDP session when it has ended: client, endpoint, times, bytes, how it ended and who ended it
+# (docs/operations.md). Left out: none. Connections never wait for it; lines that cannot be written as fast as they come are dropped and counted.
 # access_log {
 #   # It is opened anew when somebody has moved it away.
 #   path = "/var/log/lictor/access.log"
@@ -49,7 +49,7 @@ admin {
 #   # "json" or "text".
 #   format = "json"
 #
-#   # One connection in so many. The line of one that was not served is always written.
+#   # One connection or session in so many. The line of one that was not served is always written.
 #   sample = 1
 # }
 

@@ -134,6 +134,33 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
+// It has one for each UDP session too, with its datagrams.
+func TestAccessLogOfSessions(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "access.log")
+	i := startUDP(t, "a")
+	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("dns", udp, "responses = 1", endpoints(i)))
+	client := dialUDP(t, l.addr(t, "dns"))
+	_, err := client.exchange([]byte("hello"))
+	must(t, err)
+	var line struct {
+		Service, Protocol, Client, Endpoint, By, End string
+		Up, Down                                     int64
+		DatagramsUp                                  int64 `json:"datagrams_up"`
+		DatagramsDown                                int64 `json:"datagrams_down"`
+	}
+	eventually(t, "a line", func() error {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(text, &line)
+	})
+	if line.Service != "dns" || line.Protocol != "udp" || line.Client != client.LocalAddr().String() || line.Endpoint != i.addr.String() ||
+		line.By != "lictor" || line.End != "answered" || line.Up != 5 || line.Down != 5 || line.DatagramsUp != 1 || line.DatagramsDown != 1 {
+		t.Errorf("got %+v", line)
+	}
+}
+
 // lictor reload waits for what comes of it, and says it: as its exit code, and in status and events, as for a reload by signal.
 func TestReloadByCommand(t *testing.T) {
 	web, api, a := freePort(t), freePort(t), startEcho(t, "a")

@@ -4,21 +4,25 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An AccessRecord is what there is to say of a TCP connection that has ended.
+// An AccessRecord is what there is to say of a TCP connection or a UDP session that has ended. A UDP client that got no session has none.
 type AccessRecord struct {
 	Service  string
+	Protocol Protocol
 	Client   netip.AddrPort
 	Endpoint lb.Endpoint   // zero: none was reached
 	Ended    time.Time     // when
-	Connect  time.Duration // from the client's arrival until the endpoint was reached, others tried in vain included; zero: none was
+	Connect  time.Duration // TCP: from the client's arrival until the endpoint was reached, others tried in vain included; zero: none was
 	Duration time.Duration // in all
-	Up, Down int64         // bytes
+	Up, Down int64         // bytes, to the endpoint and from it
 	Reason   string        // of the end, see the constants; or one of these, a colon and an error
+
+	DatagramsUp, DatagramsDown int64 // UDP: likewise
 }
 
 // Reasons for the end of a connection: who ended it first, and whether properly.
@@ -28,8 +32,23 @@ const (
 	ReasonEndpointClosed = "endpoint closed"
 	ReasonClientFailed   = "client failed" // mostly by a reset
 	ReasonEndpointFailed = "endpoint failed"
-	ReasonIdle           = "idle"
-	ReasonCut            = "cut" // by a shutdown
+)
+
+// Reasons for the end of both.
+const (
+	ReasonIdle = "idle"
+	ReasonCut  = "cut" // by a shutdown
+)
+
+// Reasons for the end of a session.
+const (
+	ReasonAnswered        = "answered"         // all responses that there are to be have come
+	ReasonSent            = "sent"             // all requests that it may have are sent, and no responses are expected
+	ReasonEvicted         = "evicted"          // to make room for another
+	ReasonEndpointLeft    = "endpoint left"    // the service; the client's next datagram went to another one
+	ReasonEndpointRefused = "endpoint refused" // a datagram
+	ReasonReplaced        = "replaced"         // the listener serves another service now
+	ReasonDrained         = "drained"          // it was quiet, and its listener is about to be closed
 )
 
 // unservedReason is the reason of the end of a connection for which dialling ended with err.
@@ -43,11 +62,33 @@ func unservedReason(err error) string {
 	return ReasonUnserved
 }
 
+// An accessTap is who is told of records; nobody, at first. It is shared by all services.
+type accessTap struct {
+	to atomic.Pointer[func(AccessRecord)]
+}
+
+// wanted tells whether records are worth making. A nil accessTap wants none.
+func (t *accessTap) wanted() bool { return t != nil && t.to.Load() != nil }
+
+// set makes f the one who is told; nil for nobody.
+func (t *accessTap) set(f func(AccessRecord)) {
+	if f == nil {
+		t.to.Store(nil)
+		return
+	}
+	t.to.Store(&f)
+}
+
 // record fills in what a connection's engine does not know of the service, and hands it on.
 func (s *service) record(r AccessRecord) {
-	r.Service, r.Ended = s.name(), time.Now()
+	to := s.access.to.Load()
+	if to == nil { // since it was asked for
+		return
+	}
+	spec := s.spec.Load()
+	r.Service, r.Protocol, r.Ended = spec.Name, spec.Protocol, time.Now()
 	if r.Reason == "" {
 		r.Reason = ReasonCut
 	}
-	s.access(r)
+	(*to)(r)
 }

@@ -4,33 +4,41 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
+
+// records has the house told of what ends, and returns what waits for the next record.
+func (h *house) records() (next func() AccessRecord) {
+	var mu sync.Mutex
+	var records []AccessRecord
+	h.options.Access = func(r AccessRecord) {
+		mu.Lock()
+		defer mu.Unlock()
+		records = append(records, r)
+	}
+	return func() (r AccessRecord) {
+		h.Helper()
+		eventually(h.T, func() error {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(records) == 0 {
+				return errors.New("no record")
+			}
+			r, records = records[0], records[1:]
+			return nil
+		})
+		return r
+	}
+}
 
 // Whoever wants to know is told of each connection, how long and how much it was, and who ended it.
 func TestAccessIsToldOfEachConnection(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		var mu sync.Mutex
-		var records []AccessRecord
-		h.options.Access = func(r AccessRecord) {
-			mu.Lock()
-			defer mu.Unlock()
-			records = append(records, r)
-		}
-		next := func() (r AccessRecord) {
-			eventually(t, func() error {
-				mu.Lock()
-				defer mu.Unlock()
-				if len(records) == 0 {
-					return errors.New("no record")
-				}
-				r, records = records[0], records[1:]
-				return nil
-			})
-			return r
-		}
+		next := h.records()
 		server := tcpServer(t, func(c *net.TCPConn) {
 			b := make([]byte, 5)
 			if _, err := io.ReadFull(c, b); err != nil {
@@ -84,6 +92,118 @@ func TestAccessIsToldOfEachConnection(t *testing.T) {
 		h.Close()
 		if r = next(); r.Reason != ReasonCut {
 			t.Errorf("a shutdown: got %+v", r)
+		}
+	})
+}
+
+// Whoever wants to know is told of each session, how much it was, and why it ended.
+func TestAccessIsToldOfEachSession(t *testing.T) {
+	tests := []struct {
+		reason   string
+		service  Service
+		end      func(t *testing.T, h *house, addr netip.AddrPort, c *net.UDPConn) // what ends the session of c
+		up, down int64                                                             // datagrams
+	}{
+		{reason: ReasonAnswered, service: Service{Responses: 1}, up: 1, down: 1},
+		{reason: ReasonIdle, service: Service{IdleTimeout: 50 * time.Millisecond}, up: 1, down: 1},
+		{reason: ReasonEvicted, service: Service{MaxSessions: 1}, up: 1, down: 1, end: func(t *testing.T, _ *house, addr netip.AddrPort, _ *net.UDPConn) {
+			query(t, dialUDP(t, addr), "x")
+		}},
+		{reason: ReasonEndpointLeft, up: 1, down: 1, end: func(t *testing.T, h *house, _ netip.AddrPort, c *net.UDPConn) {
+			h.endpoints("s", udpServer(t, says("other")))
+			c.Write([]byte("again"))
+		}},
+		{reason: ReasonReplaced, up: 1, down: 1, end: func(t *testing.T, h *house, addr netip.AddrPort, c *net.UDPConn) {
+			h.endpoints("t", udpServer(t, says("other")))
+			if err := h.Apply([]Service{{Name: "t", Protocol: UDP, Listen: []netip.AddrPort{addr}}}); err != nil {
+				t.Fatal(err)
+			}
+			query(t, c, "again")
+		}},
+		{reason: ReasonDrained, up: 1, down: 1, end: func(t *testing.T, h *house, _ netip.AddrPort, _ *net.UDPConn) {
+			if err := h.Apply(nil); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{reason: ReasonCut, up: 1, down: 1, end: func(_ *testing.T, h *house, _ netip.AddrPort, _ *net.UDPConn) { h.Close() }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.reason, func(t *testing.T) {
+			forEachEngine(t, func(t *testing.T, h *house) {
+				next := h.records()
+				server := udpServer(t, says("a"))
+				tt.service.Protocol = UDP
+				tt.service.Listen = []netip.AddrPort{deadUDP(t)} // a fixed port, which another service can take over
+				addr := h.serve(tt.service, server)
+				c := dialUDP(t, addr)
+				if got := askOnce(t, c, "12345"); got != "a:12345" {
+					t.Fatalf("got %q", got)
+				}
+				if tt.end != nil {
+					tt.end(t, h, addr, c)
+				}
+				r := next()
+				if r.Reason != tt.reason || r.Service != "s" || r.Protocol != UDP || r.Endpoint.Addr != server || r.Client != c.LocalAddr().(*net.UDPAddr).AddrPort() {
+					t.Errorf("got %+v", r)
+				}
+				if r.DatagramsUp != tt.up || r.DatagramsDown != tt.down || r.Up != 5*tt.up || r.Down != 7*tt.down || r.Duration <= 0 || r.Ended.IsZero() {
+					t.Errorf("got %+v", r)
+				}
+			})
+		})
+	}
+}
+
+func TestAccessIsToldOfARefusedSession(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		next := h.records()
+		dead := deadUDP(t)
+		c := dialUDP(t, h.serve(Service{Protocol: UDP}, dead))
+		for {
+			c.Write([]byte("x")) // the second one finds out
+			if s := h.stats(); s.Sessions > 1 {
+				break
+			}
+		}
+		if r := next(); r.Reason != ReasonEndpointRefused || r.Endpoint.Addr != dead || r.DatagramsUp == 0 || r.DatagramsDown != 0 {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+func TestAccessIsToldOfSessionsWithoutAnswers(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		next := h.records()
+		addr := h.serve(Service{Protocol: UDP, Responses: -1, Requests: 2, IdleTimeout: 100 * time.Millisecond}, udpServer(t, says("a")))
+		c := dialUDP(t, addr)
+		c.Write([]byte("12345"))
+		c.Write([]byte("67"))
+		r := next()
+		// The portable engine keeps them until they are idle.
+		if r.Reason != ReasonSent && r.Reason != ReasonIdle || r.DatagramsUp != 2 || r.Up != 7 || r.Protocol != UDP {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// Who is told can change at any time, and nobody is told of what ends while nobody wants to know.
+func TestAccessCanBeSwitched(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{}, tcpServer(t, echo))
+		told := make(chan AccessRecord, 10)
+		one := func(text string) {
+			c := dialTCP(t, addr)
+			exchange(t, c, text)
+			c.Close()
+			eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+		}
+		one("unseen")
+		h.SetAccess(func(r AccessRecord) { told <- r })
+		one("seen")
+		h.SetAccess(nil)
+		one("unseen again")
+		if r := <-told; r.Up != 4 || len(told) != 0 {
+			t.Errorf("got %+v, and %d more", r, len(told))
 		}
 	})
 }

@@ -15,3 +15,11 @@ func (p *loopPair) record() {
 	}
 	p.s.record(r)
 }
+
+// record tells whoever wants to know of the session, which ends.
+func (x *loopSession) record(reason string) {
+	x.s.record(AccessRecord{
+		Client: clientOf(&x.name), Endpoint: x.endpoint.Endpoint, Duration: time.Duration(x.shard.loop.now - x.began), Reason: reason,
+		Up: x.bytes[client], Down: x.bytes[server], DatagramsUp: x.sent, DatagramsDown: x.answers,
+	})
+}

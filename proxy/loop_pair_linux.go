@@ -472,7 +472,7 @@ func (p *loopPair) close() {
 	if p.s.log.IsDebug() {
 		p.logEnd()
 	}
-	if p.s.access != nil {
+	if p.s.access.wanted() {
 		p.record()
 	}
 	p.leave()

@@ -236,6 +236,7 @@ func (a *answers) receive(x *loopSession, busy bool) (n int, err syscall.Errno) 
 			to: &a.names[i], source: x.key.local, flow: x.serial, plain: &x.plain,
 		})
 		count += a.in.datagrams(i)
+		x.bytes[server] += int64(a.in.size(i))
 	}
 	a.used += n
 	return count, err

@@ -34,12 +34,15 @@ type loopSession struct {
 	key    clientKey
 	serial uint64                // tells it from all other sessions of the loop
 	name   unix.RawSockaddrInet6 // of the client
+	began  int64                 // on the loop's clock
 	used   int64                 // when a datagram moved last, either way
 	out    *outlet               // of a one-way session
 	wait   *lookup               // while resolving
 
-	requests, answers int64
-	turn              uint64 // of the loop, when there were answers last
+	requests, answers int64    // datagrams of the client, and of the endpoint
+	sent              int64    // of the requests, those that the endpoint was sent
+	bytes             [2]int64 // sent to the endpoint, and received from it
+	turn              uint64   // of the loop, when there were answers last
 	fd, number        int32
 	head, tail        int16 // of its datagrams in the batch in hand; head is negative if there are none
 	state             sessionState
@@ -76,7 +79,7 @@ func (l *loop) newSession() *loopSession {
 }
 
 func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey, in *batch, i int, own bool) {
-	*x = loopSession{shard: h, s: s, endpoint: e, key: key, name: in.names[i], used: h.loop.now, fd: -1, head: -1, serial: h.loop.udp.serial, own: own}
+	*x = loopSession{shard: h, s: s, endpoint: e, key: key, name: in.names[i], began: h.loop.now, used: h.loop.now, fd: -1, head: -1, serial: h.loop.udp.serial, own: own}
 	h.loop.udp.serial++
 	x.timer.owner = x
 }
@@ -219,7 +222,7 @@ func (x *loopSession) forward(in *batch) {
 			break
 		}
 		tried.Add(x.endpoint.ID)
-		x.end()
+		x.end(ReasonEndpointRefused)
 		if x = h.begin(s, in.keyOf(int(i), h.socket.local), in, int(i), &tried); x == nil {
 			break
 		}
@@ -249,6 +252,8 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 	c := x.s.at(x.shard.loop.id)
 	sent, bytes, dropped := 0, 0, 0
 	defer func() {
+		x.sent += int64(sent)
+		x.bytes[client] += int64(bytes)
 		c.datagramsUp.Add(int64(sent))
 		c.bytesUp.Add(int64(bytes))
 		if dropped > 0 {
@@ -294,6 +299,8 @@ func (x *loopSession) enqueue(in *batch, i int) {
 			continue
 		}
 		x.wait.queue = append(x.wait.queue, slices.Clone(b))
+		x.sent++
+		x.bytes[client] += int64(len(b))
 		c.datagramsUp.Add(1)
 		c.bytesUp.Add(int64(len(b)))
 	}
@@ -336,8 +343,10 @@ func (x *loopSession) finished() {
 		return
 	}
 	switch per := int64(x.s.spec.Load().Responses); {
-	case per > 0 && x.answers >= per*x.requests, per < 0 && x.shard.byClient[x.key] != x:
-		x.end()
+	case per > 0 && x.answers >= per*x.requests:
+		x.end(ReasonAnswered)
+	case per < 0 && x.shard.byClient[x.key] != x:
+		x.end(ReasonSent)
 	}
 }
 
@@ -348,13 +357,20 @@ func (x *loopSession) timeout() {
 		h.loop.wheel.set(&x.timer, at)
 		return
 	}
-	x.end()
+	switch {
+	case x.refused():
+		x.end(ReasonEndpointRefused)
+	case h.draining:
+		x.end(ReasonDrained)
+	default:
+		x.end(ReasonIdle)
+	}
 }
 
 // end ends the session.
-func (x *loopSession) end() {
+func (x *loopSession) end(reason string) {
 	if x.state != over {
-		x.close()
+		x.close(reason)
 		if x.own && x.shard.keeps() {
 			x.shard.socket.engine.budget.Release(sessionDescriptors)
 		}
@@ -362,10 +378,13 @@ func (x *loopSession) end() {
 }
 
 // close ends the session, and leaves its descriptor to the caller.
-func (x *loopSession) close() {
+func (x *loopSession) close(reason string) {
 	h := x.shard
 	if x.s.log.IsDebug() {
-		x.s.log.Debug("session ended", "client", clientOf(&x.name), "endpoint", x.endpoint.Address(), "datagrams", x.requests, "answers", x.answers)
+		x.s.log.Debug("session ended", "client", clientOf(&x.name), "endpoint", x.endpoint.Address(), "datagrams", x.requests, "answers", x.answers, "reason", reason)
+	}
+	if x.s.access.wanted() {
+		x.record(reason)
 	}
 	switch {
 	case x.out != nil:

@@ -136,10 +136,13 @@ func (h *udpShard) sessionFor(s *service, in *batch, i int) *loopSession {
 	case x.head >= 0: // it has one of this batch already
 	case x.refused():
 		tried.Add(x.endpoint.ID)
-		x.end()
+		x.end(ReasonEndpointRefused)
 		x = nil
-	case x.s != s || x.endpoint.Left():
-		x.end()
+	case x.s != s:
+		x.end(ReasonReplaced)
+		x = nil
+	case x.endpoint.Left():
+		x.end(ReasonEndpointLeft)
 		x = nil
 	}
 	if x == nil {
@@ -305,7 +308,7 @@ func (h *udpShard) evict(x *loopSession) bool {
 	if x.head >= 0 && x.state == live {
 		x.sendLast(h.loop.udp.in)
 	}
-	x.close()
+	x.close(ReasonEvicted)
 	return x.own && h.keeps()
 }
 
@@ -374,7 +377,7 @@ func (h *udpShard) close() {
 	}
 	h.closed = true
 	for x := h.ring.first; x != nil; x = h.ring.first {
-		x.end()
+		x.end(ReasonCut)
 	}
 	for _, o := range h.outlets {
 		o.close()

@@ -28,8 +28,14 @@ type session struct {
 
 	refused atomic.Bool  // the endpoint refused a datagram
 	asked   atomic.Int64 // datagrams of the client
-	last    atomic.Int64 // when a datagram moved last, either way; nanoseconds of the socket's clock
-	listed  atomic.Int64 // last as of the session's place in the table's list
+	began   time.Duration
+
+	// Sent to the endpoint, and received from it.
+	datagramsUp, datagramsDown atomic.Int64
+	bytesUp, bytesDown         atomic.Int64
+
+	last   atomic.Int64 // when a datagram moved last, either way; nanoseconds of the socket's clock
+	listed atomic.Int64 // last as of the session's place in the table's list
 
 	prev, next *session // in the table's list; guarded by the table
 
@@ -44,7 +50,7 @@ type session struct {
 const maxQueue = 16
 
 func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session {
-	x := &session{socket: u, service: s, key: key, endpoint: e}
+	x := &session{socket: u, service: s, key: key, endpoint: e, began: u.now()}
 	if key.local.IsValid() {
 		x.source = sourceControl(key.local)
 	}
@@ -128,15 +134,14 @@ func (x *session) replies() {
 		}
 	}
 	c := x.service.at(0)
-	answers, answered := int64(0), false
 	for {
 		b, err := x.io.receive()
 		switch {
 		case err == nil:
-			if !answered {
-				answered = true
+			if x.datagramsDown.Add(1) == 1 {
 				x.endpoint.Reached()
 			}
+			x.bytesDown.Add(int64(b.n))
 		case refused(err):
 			x.refuse(err)
 			continue
@@ -164,8 +169,8 @@ func (x *session) replies() {
 			c.datagramsDropped.Add(1)
 		}
 		b.free()
-		if answers++; responses > 0 && answers >= responses*x.asked.Load() {
-			x.socket.end(x)
+		if responses > 0 && x.datagramsDown.Load() >= responses*x.asked.Load() {
+			x.socket.end(x, ReasonAnswered)
 			return
 		}
 	}
@@ -178,12 +183,23 @@ func (x *session) refuse(err error) {
 	}
 }
 
+// whyOver is why the session ends when it has been silent for long enough.
+func (x *session) whyOver(draining bool) string {
+	switch {
+	case x.refused.Load():
+		return ReasonEndpointRefused
+	case draining:
+		return ReasonDrained
+	}
+	return ReasonIdle
+}
+
 // idle is how long the session may be silent.
 func (x *session) idle() time.Duration { return x.service.spec.Load().idleTimeout() }
 
 // close closes the session's socket, which ends replies, and tells whether it did: closing again does nothing. The caller has its
 // descriptor then, to give back or to use.
-func (x *session) close() bool {
+func (x *session) close(reason string) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.gone {
@@ -195,7 +211,19 @@ func (x *session) close() bool {
 	}
 	x.endpoint.Done()
 	x.service.at(0).sessionsActive.Add(-1)
+	if x.service.access.wanted() {
+		x.service.record(AccessRecord{
+			Client: x.key.client, Endpoint: x.endpoint.Endpoint, Duration: x.socket.now() - x.began, Reason: reason,
+			Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), DatagramsUp: x.datagramsUp.Load(), DatagramsDown: x.datagramsDown.Load(),
+		})
+	}
 	return true
+}
+
+// count notes what was sent to the endpoint.
+func (x *session) count(bytes int) {
+	x.datagramsUp.Add(1)
+	x.bytesUp.Add(int64(bytes))
 }
 
 // refused tells whether err says that the endpoint, or its host, is not there.

@@ -118,7 +118,7 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 			if t.cut.Err() == nil && err != errHungUp {
 				s.unserved(src, err)
 			}
-			if s.access != nil {
+			if s.access.wanted() {
 				s.record(AccessRecord{Client: src, Duration: time.Since(began), Reason: unservedReason(err)})
 			}
 			return
@@ -146,7 +146,7 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 			endpoint.Failed(lb.Reset)
 		}
 		endpoint.Done()
-		if s.access != nil {
+		if s.access.wanted() {
 			s.record(AccessRecord{Client: src, Endpoint: endpoint.Endpoint, Connect: connect, Duration: time.Since(began), Up: p.up, Down: p.down, Reason: p.reason})
 		}
 		return

@@ -126,10 +126,13 @@ func (u *udpSocket) forward(key sessionKey, b []byte) {
 		x := u.sessions.get(key)
 		if x != nil && x.refused.Load() {
 			tried.Add(x.endpoint.ID)
-			u.end(x)
+			u.end(x, ReasonEndpointRefused)
 			x = nil
-		} else if x != nil && (x.service != s || x.endpoint.Left()) {
-			u.end(x)
+		} else if x != nil && x.service != s {
+			u.end(x, ReasonReplaced)
+			x = nil
+		} else if x != nil && x.endpoint.Left() {
+			u.end(x, ReasonEndpointLeft)
 			x = nil
 		}
 		if x == nil {
@@ -145,12 +148,13 @@ func (u *udpSocket) forward(key sessionKey, b []byte) {
 			}
 			s.at(0).datagramsUp.Add(1)
 			s.at(0).bytesUp.Add(int64(len(b)))
+			x.count(len(b))
 			u.sessions.touch(x, u.now())
 			return
 		case refused(err):
 			x.refuse(err)
 		case errors.Is(err, net.ErrClosed): // it ended just now
-			u.end(x)
+			u.end(x, ReasonCut)
 		default: // a full buffer, a filter: any hop may lose a datagram
 			s.at(0).datagramsDropped.Add(1)
 			u.sessions.touch(x, u.now())
@@ -208,7 +212,7 @@ func (u *udpSocket) makeRoom(s *service) bool {
 			return false
 		}
 		u.sessions.remove(oldest)
-		if oldest.close() { // its descriptor goes to the new one: TCP clients who wait for descriptors would get it otherwise
+		if oldest.close(ReasonEvicted) { // its descriptor goes to the new one: TCP clients who wait for descriptors would get it otherwise
 			s.at(0).sessionsEvicted.Add(1)
 			return true
 		}
@@ -227,7 +231,7 @@ func (u *udpSocket) freePort(s *service) bool {
 	if oldest == nil {
 		return false
 	}
-	u.end(oldest)
+	u.end(oldest, ReasonEvicted)
 	s.at(0).sessionsEvicted.Add(1)
 	return true
 }
@@ -238,7 +242,7 @@ func (u *udpSocket) begin(x *session) *session {
 	x.service.at(0).sessions.Add(1)
 	x.service.at(0).sessionsActive.Add(1)
 	if !u.sessions.add(x, u.now()) || !u.running.run(x.replies) {
-		u.end(x)
+		u.end(x, ReasonCut)
 		return nil
 	}
 	if x.service.log.IsDebug() {
@@ -248,9 +252,9 @@ func (u *udpSocket) begin(x *session) *session {
 }
 
 // end ends a session; ending it again does nothing.
-func (u *udpSocket) end(x *session) {
+func (u *udpSocket) end(x *session, reason string) {
 	u.sessions.remove(x)
-	if x.close() {
+	if x.close(reason) {
 		u.engine.budget.Release(sessionDescriptors)
 	}
 }
@@ -263,7 +267,7 @@ func (u *udpSocket) expire() {
 	for {
 		x, due := u.sessions.nextToExpire(u.now())
 		if x != nil && due <= 0 {
-			u.end(x)
+			u.end(x, x.whyOver(u.sessions.isDraining()))
 			continue
 		}
 		if !u.sessions.waitFor(u.ctx.Done(), due) {
@@ -281,7 +285,7 @@ func (u *udpSocket) Close() error {
 		u.engine.budget.closeListener()
 	})
 	for _, x := range u.sessions.all() {
-		u.end(x)
+		u.end(x, ReasonCut)
 	}
 	return u.running.wait(context.Background())
 }

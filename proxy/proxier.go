@@ -32,8 +32,8 @@ type Options struct {
 	// DropInherited when no more listeners are to come for them.
 	Inherited []Inherited
 
-	// Access is told of each TCP connection that has ended. It is called on the path of the bytes, by many at once: it must not wait for
-	// anything. Nil: nobody is told.
+	// Access is told of each TCP connection and UDP session that has ended. It is called on the path of the bytes, by many at once: it must
+	// not wait for anything. Nil: nobody is told. SetAccess changes it.
 	Access func(AccessRecord)
 }
 
@@ -56,7 +56,7 @@ type Proxier struct {
 	budget   *budget
 	engine   engine
 	loops    tracker
-	access   func(AccessRecord)
+	access   accessTap
 
 	mu        sync.Mutex // one Apply at a time
 	closed    bool
@@ -95,7 +95,6 @@ func New(o Options) (*Proxier, error) {
 		balancer:  o.LoadBalancer,
 		log:       o.Logger.Named("proxy"),
 		budget:    b,
-		access:    o.Access,
 		engine:    e,
 		inherited: slices.Clone(o.Inherited),
 		services:  map[string]*service{},
@@ -103,6 +102,7 @@ func New(o Options) (*Proxier, error) {
 		leaving:   map[*boundSocket]socketKey{},
 	}
 	p.draining, p.drained = context.WithCancel(context.Background())
+	p.access.set(o.Access)
 	return p, nil
 }
 
@@ -128,7 +128,7 @@ func (p *Proxier) Apply(services []Service) error {
 		s := p.services[spec.Name]
 		if s == nil || s.spec.Load().Protocol != spec.Protocol {
 			s = newService(spec, p.balancer, p.log, p.engine.shards())
-			s.access = p.access
+			s.access = &p.access
 		}
 		next[spec.Name] = s
 		for _, addr := range spec.Listen {
@@ -288,6 +288,9 @@ func (p *Proxier) drain(s *boundSocket) {
 	defer p.mu.Unlock()
 	delete(p.leaving, s)
 }
+
+// SetAccess makes f the one who is told of what ends from now on, as Options.Access was; the former one may be told of a few more yet.
+func (p *Proxier) SetAccess(f func(AccessRecord)) { p.access.set(f) }
 
 // A Listener is an open listener.
 type Listener struct {

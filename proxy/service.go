@@ -23,7 +23,7 @@ type service struct {
 	log      hclog.Logger
 	counters []counters // one for each loop of the engine, so that loops do not contend for a cache line
 	troubles reporter
-	access   func(AccessRecord) // nil: nobody wants to know
+	access   *accessTap
 }
 
 func newService(spec *Service, balancer LoadBalancer, log hclog.Logger, loops int) *service {

@@ -24,7 +24,7 @@ const (
 	accessGrace = 2 * time.Second // for what waits when it ends
 )
 
-// An accessLog writes a line for each connection. Those who tell it never wait: when the queue is full, because a disk is slow, lines are
+// An accessLog writes a line for each connection and session. Those who tell it never wait: when the queue is full, because a disk is slow, lines are
 // dropped and counted.
 type accessLog struct {
 	o       config.AccessLog
@@ -179,23 +179,34 @@ func (a *accessLog) failed(err error) {
 
 // An accessLine is a record as JSON. Times are in seconds.
 type accessLine struct {
-	Time     time.Time `json:"time"`
-	Service  string    `json:"service"`
-	Client   string    `json:"client"`
-	Endpoint string    `json:"endpoint,omitempty"`
-	Address  string    `json:"address,omitempty"`
-	Connect  float64   `json:"connect"`
-	Duration float64   `json:"duration"`
-	Up       int64     `json:"up"`
-	Down     int64     `json:"down"`
-	By       string    `json:"by"`
-	End      string    `json:"end"`
+	Time             time.Time `json:"time"`
+	Service          string    `json:"service"`
+	Protocol         string    `json:"protocol"`
+	Client           string    `json:"client"`
+	Endpoint         string    `json:"endpoint,omitempty"`
+	Address          string    `json:"address,omitempty"`
+	Connect          float64   `json:"connect"`
+	Duration         float64   `json:"duration"`
+	Up               int64     `json:"up"`
+	Down             int64     `json:"down"`
+	*accessDatagrams           // nil: TCP
+	By               string    `json:"by"`
+	End              string    `json:"end"`
+}
+
+// accessDatagrams are those of a session.
+type accessDatagrams struct {
+	Up   int64 `json:"datagrams_up"`
+	Down int64 `json:"datagrams_down"`
 }
 
 func accessLineOf(r *proxy.AccessRecord) accessLine {
 	l := accessLine{
-		Time: r.Ended.UTC().Truncate(time.Microsecond), Service: r.Service, Client: r.Client.String(), Connect: r.Connect.Seconds(), Duration: r.Duration.Seconds(),
+		Time: r.Ended.UTC().Truncate(time.Microsecond), Service: r.Service, Protocol: r.Protocol.String(), Client: r.Client.String(), Connect: r.Connect.Seconds(), Duration: r.Duration.Seconds(),
 		Up: r.Up, Down: r.Down, By: endedBy(r.Reason), End: r.Reason,
+	}
+	if r.Protocol == proxy.UDP {
+		l.accessDatagrams = &accessDatagrams{Up: r.DatagramsUp, Down: r.DatagramsDown}
 	}
 	if r.Endpoint.ID != "" {
 		l.Endpoint, l.Address = r.Endpoint.ID, r.Endpoint.Address()
@@ -223,11 +234,15 @@ func accessJSON(r *proxy.AccessRecord) []byte {
 //
 //	2026-01-02T03:04:05.000000Z web 127.0.0.1:34567 -> node/web-1 10.0.0.1:80 connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"
 //
-// with "-" for what there is not, and names in quotes if they would look like more than one word.
+// and with datagrams_up and datagrams_down if it was a session; with "-" for what there is not, and names in quotes if they would look like more than one word.
 func accessText(r *proxy.AccessRecord) []byte {
 	l := accessLineOf(r)
-	return fmt.Appendf(nil, "%s %s %s -> %s %s connect=%.6f duration=%.6f up=%d down=%d by=%s end=%q\n", l.Time.Format("2006-01-02T15:04:05.000000Z"), word(l.Service),
-		l.Client, word(l.Endpoint), word(l.Address), l.Connect, l.Duration, l.Up, l.Down, l.By, l.End)
+	line := fmt.Appendf(nil, "%s %s %s -> %s %s connect=%.6f duration=%.6f up=%d down=%d", l.Time.Format("2006-01-02T15:04:05.000000Z"), word(l.Service),
+		l.Client, word(l.Endpoint), word(l.Address), l.Connect, l.Duration, l.Up, l.Down)
+	if d := l.accessDatagrams; d != nil {
+		line = fmt.Appendf(line, " datagrams_up=%d datagrams_down=%d", d.Up, d.Down)
+	}
+	return fmt.Appendf(line, " by=%s end=%q\n", l.By, l.End)
 }
 
 func word(s string) string {

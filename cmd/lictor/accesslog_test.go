@@ -31,11 +31,18 @@ func TestAccessLines(t *testing.T) {
 		t.Errorf("got  %swant %s", got, want)
 	}
 	var line accessLine
-	if err := json.Unmarshal(accessJSON(&r), &line); err != nil || line.Endpoint != "node/web 1" || line.Connect != 0.000312 || line.By != "client" || line.Down != 5311 {
+	if err := json.Unmarshal(accessJSON(&r), &line); err != nil || line.Endpoint != "node/web 1" || line.Connect != 0.000312 || line.By != "client" || line.Down != 5311 || line.Protocol != "tcp" || line.accessDatagrams != nil {
 		t.Errorf("got %+v, %v", line, err)
 	}
 	r.Endpoint, r.Reason = lb.Endpoint{}, proxy.ReasonUnserved
 	if got := string(accessText(&r)); !strings.Contains(got, "-> - - connect") || !strings.Contains(got, "by=lictor") {
+		t.Errorf("got %s", got)
+	}
+	r.Protocol, r.DatagramsUp, r.Reason = proxy.UDP, 3, proxy.ReasonEndpointLeft
+	if got := string(accessText(&r)); !strings.Contains(got, " down=5311 datagrams_up=3 datagrams_down=0 by=endpoint end=\"endpoint left\"") {
+		t.Errorf("got %s", got)
+	}
+	if got := string(accessJSON(&r)); !strings.Contains(got, `"protocol":"udp"`) || !strings.Contains(got, `"down":5311,"datagrams_up":3,"datagrams_down":0,"by"`) {
 		t.Errorf("got %s", got)
 	}
 	r.Endpoint.ID = "a\nb" // a name from Consul cannot make a line of its own
@@ -118,5 +125,20 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 func TestAccessLogThatCannotBeOpened(t *testing.T) {
 	if _, err := openAccessLog(config.AccessLog{Path: "/nonexistent/access.log"}, hclog.NewNullLogger()); err == nil || !strings.Contains(err.Error(), "access_log") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestEndsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, end := range []string{
+		proxy.ReasonUnserved, proxy.ReasonClientClosed, proxy.ReasonEndpointClosed, proxy.ReasonClientFailed, proxy.ReasonEndpointFailed, proxy.ReasonIdle, proxy.ReasonCut,
+		proxy.ReasonAnswered, proxy.ReasonSent, proxy.ReasonEvicted, proxy.ReasonEndpointLeft, proxy.ReasonEndpointRefused, proxy.ReasonReplaced, proxy.ReasonDrained,
+	} {
+		if !strings.Contains(string(text), "`"+end+"`") {
+			t.Errorf("%s is not in docs/operations.md", end)
+		}
 	}
 }
