@@ -160,7 +160,8 @@ service "web" {
     # datacenter  = "dc2"
     # datacenters = ["dc1", "dc2"]
 
-    # Instances that a peered cluster exports.
+    # Instances that a peered cluster exports. To Consul an unknown peer is one without instances; Lictor takes it for an error, as it does a
+    # peering that has ended, if the token has peering:read.
     # peer = "cluster-b"
 
     # What a prepared query of this name or ID comes to; it has its own idea of service, tags and filter. It is executed every 5 seconds.

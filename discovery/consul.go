@@ -184,7 +184,7 @@ func (c *Consul) Check(ctx context.Context, q Query) error {
 }
 
 // Look returns the instances that q comes to now, in and out. Its errors are Check's, and one that says which right the token lacks, if it
-// may not see what there is.
+// may not see what there is, or that there is no such cluster peering.
 func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	a, err := c.once(ctx, q)
 	if err != nil {
@@ -193,6 +193,11 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	q = q.normalize(c.options.Datacenter)
 	if a.filtered && len(a.entries) == 0 {
 		return nil, &filteredError{missing: c.client.missing(ctx, q)}
+	}
+	if q.Peer != "" && len(a.entries) == 0 {
+		if err := c.client.peering(ctx, &q); err != nil {
+			return nil, err
+		}
 	}
 	return convert(a.entries, q.Statuses).all, nil
 }

@@ -75,11 +75,14 @@ func kindOf(err error) kind {
 	var status *statusError
 	var refusal *refusalError
 	var filtered *filteredError
+	var peering *peeringError
 	switch {
 	case errors.As(err, &refusal):
 		return throttled
 	case errors.As(err, &filtered):
 		return denied
+	case errors.As(err, &peering):
+		return unable
 	case !errors.As(err, &status):
 		return lost
 	}

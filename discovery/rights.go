@@ -21,6 +21,20 @@ func (e *filteredError) Error() string {
 // rightsTimeout is how long finding out which right is missing may take.
 const rightsTimeout = 5 * time.Second
 
+// object returns why an answer to a query that was asked with this index is not to be taken for the truth, although Consul calls it a
+// success; nil: it may be.
+func (w *watch) object(ctx context.Context, asked uint64, a *answer) error {
+	empty := len(a.entries) == 0
+	switch {
+	case empty && a.filtered && asked == 0:
+		return w.diagnose(ctx)
+	case w.query.Peer != "" && (empty || w.confirm || len(w.holder.until) > 0):
+		// What a peering brought goes bit by bit when it ends, and before it is said to have ended: so what is held goes only if it has not.
+		return w.consul.client.peering(ctx, &w.query)
+	}
+	return nil
+}
+
 // diagnose returns the error for an answer that is empty because something was left out. Which right is missing is asked once for each
 // time that one is.
 func (w *watch) diagnose(ctx context.Context) error {
@@ -74,7 +88,8 @@ func (c *client) ask(ctx context.Context, method, path string, values url.Values
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return &statusError{code: resp.StatusCode}
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+		return &statusError{code: resp.StatusCode, text: readable(string(text))}
 	}
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, c.bodyLimit))
 	if err != nil {

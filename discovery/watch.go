@@ -91,6 +91,9 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	}
 	asked := w.index
 	a, err := w.ask(ctx)
+	if err == nil {
+		err = w.object(ctx, asked, &a)
+	}
 	return w.take(ctx, asked, &a, err)
 }
 
@@ -101,8 +104,6 @@ func (w *watch) take(ctx context.Context, asked uint64, a *answer, err error) ti
 		return 0
 	case err != nil:
 		return w.failed(err)
-	case asked == 0 && a.filtered && len(a.entries) == 0:
-		return w.failed(w.diagnose(ctx))
 	case a.index < asked:
 		return w.doubt("index went back", asked, a)
 	}

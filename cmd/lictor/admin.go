@@ -130,10 +130,14 @@ func configured(cfg *config.Config) []admin.Configured {
 	return all
 }
 
-// sourceOf says where a service's endpoints come from.
+// sourceOf says where a service's endpoints come from, in order of preference.
 func sourceOf(s *config.Service) string {
-	if s.Consul == nil {
-		return count(len(s.Static.Endpoints), "static endpoint")
+	var all []string
+	for _, q := range queriesOf(*s) {
+		all = append(all, whatOf(q))
 	}
-	return fmt.Sprintf("consul service %q", s.Consul.Service)
+	if s.Static != nil {
+		all = append(all, count(len(s.Static.Endpoints), "static endpoint"))
+	}
+	return strings.Join(all, "; else ")
 }

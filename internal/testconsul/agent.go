@@ -50,6 +50,7 @@ type Options struct {
 	Datacenter string // empty: dc1
 	WAN        bool   // can be joined with other datacenters, at Agent.WAN
 	JoinWAN    string // what to join: Agent.WAN of another one; implies WAN
+	Peering    bool   // can be peered with other clusters
 }
 
 // An Agent is a consul agent. The fields do not change after Start.
@@ -176,7 +177,7 @@ func (a *Agent) Done() <-chan struct{} { return a.process.Done() }
 const nodeName = "test"
 
 func (a *Agent) configure(ctx context.Context) error {
-	ports, err := freePorts(5)
+	ports, err := freePorts(6)
 	if err != nil {
 		return err
 	}
@@ -188,8 +189,13 @@ func (a *Agent) configure(ctx context.Context) error {
 	a.args = append(a.mode(),
 		"-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", a.options.Node, "-log-level", "warn",
 		"-http-port", ports[0], "-server-port", ports[1], "-serf-lan-port", ports[2],
-		"-grpc-port", "-1", "-grpc-tls-port", "-1", "-dns-port", "-1",
+		"-grpc-port", "-1", "-dns-port", "-1",
 	)
+	if a.options.Peering {
+		a.args = append(a.args, "-grpc-tls-port", ports[5])
+	} else {
+		a.args = append(a.args, "-grpc-tls-port", "-1")
+	}
 	if a.options.WAN || a.options.JoinWAN != "" {
 		a.WAN = net.JoinHostPort("127.0.0.1", ports[4])
 		a.args = append(a.args, "-serf-wan-port", ports[4])
