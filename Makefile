@@ -9,6 +9,7 @@ RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.mod))
 PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
+ARCHES  ?= amd64 arm64
 
 .PHONY: build demo test e2e race consul fuzz lint check browser bench bench-peers bench-discovery soak install deb test-deb clean help
 
@@ -69,15 +70,15 @@ install: build ## install to PREFIX (/usr/local): the binary and its manual page
 	install -D -m 644 bin/man/lictor.hcl.5 $(DESTDIR)$(PREFIX)/share/man/man5/lictor.hcl.5
 
 deb: build ## build Debian packages for amd64 and arm64 in bin/
-	for arch in amd64 arm64; do \
+	for arch in $(ARCHES); do \
 		GOOS=linux GOARCH=$$arch $(BUILD) -o bin/linux-$$arch/lictor ./cmd/lictor && \
 		MANPAGES_BY=bin/lictor packaging/deb bin/linux-$$arch/lictor $$arch '$(VERSION)' bin || exit; \
 	done
 
-test-deb: ## install, upgrade and remove the package in a throw-away copy of this system; needs root
-	$(MAKE) deb VERSION=0.0.1
-	$(MAKE) deb VERSION=0.0.2
-	packaging/test-deb bin/lictor_0.0.1_amd64.deb bin/lictor_0.0.2_amd64.deb
+test-deb: ## install, run, upgrade and remove the package under systemd in a throw-away copy of this system; needs root
+	$(MAKE) deb VERSION=0.0.1 ARCHES=$$(dpkg --print-architecture)
+	$(MAKE) deb VERSION=0.0.2 ARCHES=$$(dpkg --print-architecture)
+	packaging/test-deb bin/lictor_0.0.[12]_$$(dpkg --print-architecture).deb
 
 clean: ## remove what was built here; the consul in the user's cache folder stays
 	rm -rf bin
