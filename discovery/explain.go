@@ -27,13 +27,15 @@ type TierStatus struct {
 }
 
 // An Instance is what is known of one instance of a service: one that Consul names, whatever its health, or one that is in the set
-// although Consul does not name it any more. Instances that do not have the query's tags or do not pass its filter are not known.
+// although Consul does not name it any more. Instances that do not have the query's tags or do not pass its filter are not known: see
+// [Consul.Excluded].
 type Instance struct {
 	lb.Endpoint           // its ID, and its address and weight if it has ones that can be used
 	Status      string    // that its checks and its node's come to: "passing", "warning" or "critical"; empty: Consul does not name it
 	Out         Out       // why it is not in the set; empty: it is
 	Held        time.Time // until when it is in the set although it should be out: see Guard; zero: it is not held
 	Detail      string    // what there is to say about that, in a line: which check it is and what the check says
+	Tags        []string
 }
 
 // Out is why an instance is not in the set.
@@ -47,6 +49,10 @@ const (
 	OutDuplicate   Out = "duplicate"   // another instance has the same address
 	OutWeight      Out = "weight"      // it is to get no traffic in the status that it has
 	OutGone        Out = "gone"        // Consul does not name it any more; of events only
+
+	// Of Excluded only:
+	OutTags   Out = "tags"   // it does not have all tags that are asked for
+	OutFilter Out = "filter" // it does not pass the filter
 )
 
 // An Event is something that happened to a watch.
@@ -131,7 +137,7 @@ func (w *watch) known(in instances, set []lb.Endpoint) []Instance {
 		one := Instance{Endpoint: e, Held: until, Detail: "Consul does not name it any more"}
 		i, named := slices.BinarySearchFunc(all, e.ID, func(a Instance, id string) int { return strings.Compare(a.ID, id) })
 		if named {
-			one.Status, one.Detail = all[i].Status, all[i].Detail
+			one.Status, one.Detail, one.Tags = all[i].Status, all[i].Detail, all[i].Tags
 			all[i] = one
 		} else {
 			all = slices.Insert(all, i, one)

@@ -28,6 +28,7 @@ type node struct {
 
 type service struct {
 	ID, Address, SocketPath string
+	Tags                    []string
 	Port                    int
 	Weights                 weights
 }
@@ -98,6 +99,9 @@ func convertOne(e *entry, statuses []string) Instance {
 	endpoint, err := endpointOf(e)
 	endpoint.ID = entryID(e)
 	one.Endpoint = endpoint
+	if e != nil && e.Service != nil {
+		one.Tags = e.Service.Tags
+	}
 	if worst != nil {
 		one.Detail = worst.text()
 	}

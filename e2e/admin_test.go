@@ -101,7 +101,7 @@ func TestExplainTellsWhatFailsFromHere(t *testing.T) {
 		if _, err := ask(t.Context(), l.addr(t, "web")); err != nil {
 			return err
 		}
-		if _, out := l.ask(t, "explain", "web"); !strings.Contains(out, "ejected for") || !strings.Contains(out, "refused") {
+		if _, out := l.ask(t, "explain", "web"); !strings.Contains(out, "ejected") || !strings.Contains(out, "refused") {
 			return errors.New(out)
 		}
 		return nil

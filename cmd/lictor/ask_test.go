@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -14,7 +15,7 @@ func TestWhatConsulSaysCannotDriveTheTerminal(t *testing.T) {
 		ID: "n/\x1b[31mred", Address: "h\x9bost:1", State: admin.StateOut, Reason: "critical", Detail: "a\r\nb\u202ec", Tags: []string{"\x07"},
 	}}}
 	var b strings.Builder
-	if err := writeExplanation(&b, now, s, []admin.Event{{Service: "w\x1b", Text: "t\x1b"}}); err != nil {
+	if err := writeExplanation(&b, now, s, errors.New("e\x1b"), []admin.Event{{Service: "w\x1b", Text: "t\x1b"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := writeService(&b, now, s); err != nil {

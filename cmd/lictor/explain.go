@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +39,8 @@ func (c *explainCommand) Help() string {
 
   Says of each endpoint of a service that the running lictor knows whether it
   gets clients, and why, since when and, if that is known, until when; and what
-  happened lately that led there.
+  happened lately that led there. Instances that the service's tags or filter
+  leave out are there too: Consul is asked for them.
 
   Exits with 0 if at least one endpoint gets clients, with 1 if none does, and
   with 3 if no lictor answers.
@@ -77,6 +79,7 @@ func (c *explainCommand) Run(args []string) int {
 	if err != nil {
 		return c.fail(err)
 	}
+	excluded := addExcluded(ctx, client, s)
 	var events admin.EventsAnswer
 	if err := client.Get(ctx, fmt.Sprintf("/v1/events?limit=%d&service=%s", explainEvents, url.QueryEscape(s.Name)), &events); err != nil {
 		return c.fail(err)
@@ -87,7 +90,7 @@ func (c *explainCommand) Run(args []string) int {
 			Events  []admin.Event  `json:"events"`
 		}{s, events.Events})
 	} else {
-		err = writeExplanation(c.out, time.Now(), s, events.Events)
+		err = writeExplanation(c.out, time.Now(), s, excluded, events.Events)
 	}
 	if err != nil {
 		return c.fail(err)
@@ -98,16 +101,32 @@ func (c *explainCommand) Run(args []string) int {
 	return exitOK
 }
 
-func writeExplanation(w io.Writer, now time.Time, s *admin.Service, events []admin.Event) error {
+// addExcluded adds to s the instances that its query is not for. Not to know of them is no reason to say nothing of the others.
+func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) error {
+	var answer admin.ExcludedAnswer
+	err := client.Get(ctx, servicePath(s.Name)+"/excluded", &answer)
+	for _, e := range answer.Endpoints {
+		if !slices.ContainsFunc(s.Endpoints, func(known admin.Endpoint) bool { return known.ID == e.ID }) {
+			s.Endpoints = append(s.Endpoints, e)
+		}
+	}
+	slices.SortFunc(s.Endpoints, func(a, b admin.Endpoint) int { return strings.Compare(a.ID, b.ID) })
+	return err
+}
+
+func writeExplanation(w io.Writer, now time.Time, s *admin.Service, excluded error, events []admin.Event) error {
 	in := s.In()
 	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible(s.Name), in, count(len(s.Endpoints), "known endpoint"), verb(in), visible(s.Source))
 	fmt.Fprintf(w, "%s\n", visible(setText(now, s)))
+	if excluded != nil {
+		fmt.Fprintf(w, "which instances its tags or filter leave out is not known: %s\n", visible(excluded.Error()))
+	}
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
 		fmt.Fprintf(w, "\n%-3s  %s at %s, weight %d\n", strings.ToUpper(e.State), visible(e.ID), visible(e.Address), e.Weight)
 		fmt.Fprintf(w, "     %s\n", visible(why(now, e)))
 		if len(e.Tags) > 0 {
-			fmt.Fprintf(w, "     tags: %s\n", visible(strings.Join(e.Tags, ", ")))
+			fmt.Fprintf(w, "     its tags: %s\n", visible(strings.Join(e.Tags, ", ")))
 		}
 	}
 	if len(events) == 0 {

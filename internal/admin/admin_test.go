@@ -88,7 +88,7 @@ func serve(t *testing.T, o Options, services ...string) *house {
 	}
 	h.sets = NewSets(h.balancer, h.events)
 	o.Events = h.events
-	o.State = State{Proxier: h.fake, Sets: h.sets, Watches: func() Watches { return fakeWatches{h.fake} }, Configured: h.fake.configured}
+	o.State = State{Proxier: h.fake, Sets: h.sets, Watches: func() Watches { return fakeWatches{h.fake} }, Configured: h.fake.configured, Excluded: o.State.Excluded}
 	h.Server = New(o)
 	dir, err := os.MkdirTemp("", "admin")
 	if err != nil {

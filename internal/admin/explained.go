@@ -1,12 +1,15 @@
 package admin
 
 import (
+	"context"
+
 	"github.com/lictor-proxy/lictor/discovery"
 )
 
 // An Explainer is what a source knows of its instances. *discovery.Consul is one.
 type Explainer interface {
 	Explain(service string) (discovery.Explanation, bool)
+	Excluded(ctx context.Context, service string) ([]discovery.Instance, error)
 }
 
 // ExplainedBy is a State's Instances that asks the Explainer of now, which may be nil.
@@ -21,6 +24,22 @@ func ExplainedBy(now func() Explainer) func(service string) []Endpoint {
 			return nil
 		}
 		return instancesOf(&x)
+	}
+}
+
+// ExcludedBy is a State's Excluded that asks the Explainer of now, which may be nil.
+func ExcludedBy(now func() Explainer) func(ctx context.Context, service string) ([]Endpoint, error) {
+	return func(ctx context.Context, service string) ([]Endpoint, error) {
+		e := now()
+		if e == nil {
+			return nil, nil
+		}
+		excluded, err := e.Excluded(ctx, service)
+		var all []Endpoint
+		for i := range excluded {
+			all = append(all, instanceOf(&discovery.TierStatus{}, &excluded[i]))
+		}
+		return all, err
 	}
 }
 
@@ -47,7 +66,7 @@ func instancesOf(x *discovery.Explanation) []Endpoint {
 
 // instanceOf is one instance of a tier. The reasons for it to be out are the API's, word for word.
 func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
-	e := Endpoint{ID: one.ID, Weight: one.Weight, State: StateIn, Reason: ReasonHealthy, Detail: one.Detail}
+	e := Endpoint{ID: one.ID, Weight: one.Weight, State: StateIn, Reason: ReasonHealthy, Detail: one.Detail, Tags: one.Tags}
 	if one.Host != "" || one.Addr.IsValid() {
 		e.Address = one.Address()
 	}

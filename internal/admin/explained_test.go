@@ -1,11 +1,16 @@
 package admin
 
 import (
+	"context"
+	"errors"
+	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/lb"
@@ -15,6 +20,13 @@ type explainer struct{ discovery.Explanation }
 
 func (e explainer) Explain(service string) (discovery.Explanation, bool) {
 	return e.Explanation, service == "web"
+}
+
+func (e explainer) Excluded(_ context.Context, service string) ([]discovery.Instance, error) {
+	if service != "web" {
+		return nil, errors.New("lost")
+	}
+	return []discovery.Instance{{Endpoint: lb.Endpoint{ID: "f"}, Out: discovery.OutTags, Detail: "no v2", Tags: []string{"v1"}}}, nil
 }
 
 func TestExplainedSaysWhatTheSourceKnows(t *testing.T) {
@@ -43,5 +55,40 @@ func TestExplainedSaysWhatTheSourceKnows(t *testing.T) {
 	}
 	if ask("dns") != nil || ExplainedBy(func() Explainer { return nil })("web") != nil {
 		t.Error("what is not watched is explained")
+	}
+}
+
+func TestExcludedInstancesAreAskedFor(t *testing.T) {
+	h := serve(t, Options{}, "web", "dns")
+	var got ExcludedAnswer
+	if h.get("/v1/services/web/excluded", &got); got.Endpoints == nil || len(got.Endpoints) != 0 {
+		t.Errorf("without a source: got %+v", got)
+	}
+	h = serve(t, Options{State: State{Excluded: ExcludedBy(func() Explainer { return explainer{} })}}, "web", "dns")
+	h.get("/v1/services/web/excluded", &got)
+	want := []Endpoint{{ID: "f", State: StateOut, Reason: ReasonTags, Detail: "no v2", Tags: []string{"v1"}}}
+	if diff := cmp.Diff(want, got.Endpoints); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	for path, code := range map[string]int{"/v1/services/dns/excluded": http.StatusServiceUnavailable, "/v1/services/none/excluded": http.StatusNotFound} {
+		var answer *APIError
+		if err := h.client.Get(t.Context(), path, &got); !errors.As(err, &answer) || answer.Code != code {
+			t.Errorf("%s: got %v, want %d", path, err, code)
+		}
+	}
+	if all, err := ExcludedBy(func() Explainer { return nil })(t.Context(), "web"); all != nil || err != nil {
+		t.Errorf("got %v, %v", all, err)
+	}
+}
+
+func TestSinceIsOfTheReasonThatIsGiven(t *testing.T) {
+	long := time.Unix(1700000000, 0)
+	e := Endpoint{State: StateIn, Reason: ReasonHealthy, Since: &long}
+	e.because(&Endpoint{State: StateIn, Reason: ReasonHealthy, Detail: "fine"})
+	if e.Since != &long || e.Detail != "fine" {
+		t.Errorf("got %+v", e)
+	}
+	if e.because(&Endpoint{State: StateOut, Reason: ReasonEjected}); e.Since != nil || e.State != StateOut {
+		t.Errorf("got %+v", e)
 	}
 }

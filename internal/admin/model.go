@@ -79,6 +79,8 @@ const (
 	ReasonMaintenance = "maintenance" // it or its node
 	ReasonAddress     = "address"     // it has none that could be dialled
 	ReasonDuplicate   = "duplicate"   // another instance has its address
+	ReasonTags        = "tags"        // it does not have those that are asked for
+	ReasonFilter      = "filter"      // it does not pass it
 	ReasonWeight      = "weight"      // it is to get no traffic
 	ReasonEjected     = "ejected"     // it failed from here
 	ReasonTrial       = "trial"       // it was ejected, and one client tries it

@@ -1,12 +1,14 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -29,6 +31,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/status", s.getStatus},
 		{"GET", "/v1/services", s.getServices},
 		{"GET", "/v1/services/{name}", s.getService},
+		{"GET", "/v1/services/{name}/excluded", s.getExcluded},
 		{"GET", "/v1/services/{name}/history", s.getHistory},
 		{"POST", "/v1/services/{name}/drain", s.drain},
 		{"POST", "/v1/services/{name}/undrain", s.undrain},
@@ -111,6 +114,34 @@ func (s *Server) getService(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	refuse(w, http.StatusNotFound, fmt.Errorf("there is no service %q", name))
+}
+
+// ExcludedAnswer is the answer of /v1/services/{name}/excluded.
+type ExcludedAnswer struct {
+	Endpoints []Endpoint `json:"endpoints"`
+}
+
+// excludedTime is how long Consul has to say which instances are excluded.
+const excludedTime = 3 * time.Second
+
+func (s *Server) getExcluded(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	if !slices.ContainsFunc(s.o.State.Configured(), func(c Configured) bool { return c.Name == name }) {
+		refuse(w, http.StatusNotFound, fmt.Errorf("there is no service %q", name))
+		return
+	}
+	answer := ExcludedAnswer{Endpoints: []Endpoint{}}
+	if s.o.State.Excluded != nil {
+		ctx, cancel := context.WithTimeoutCause(r.Context(), excludedTime, fmt.Errorf("consul has not answered within %v", excludedTime))
+		defer cancel()
+		excluded, err := s.o.State.Excluded(ctx, name)
+		if err != nil {
+			refuse(w, http.StatusServiceUnavailable, err)
+			return
+		}
+		answer.Endpoints = append(answer.Endpoints, excluded...)
+	}
+	reply(w, answer)
 }
 
 // HistoryAnswer is the answer of /v1/services/{name}/history.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,6 +37,9 @@ type State struct {
 
 	// Instances are what the source of a service knows of its instances, of those too that are not in the set. Nil: no more than Sets do.
 	Instances func(service string) []Endpoint
+
+	// Excluded are the instances that a service's query is not for, by their tags or a filter, asked for now. Nil: there are none.
+	Excluded func(ctx context.Context, service string) ([]Endpoint, error)
 
 	// Balanced is how the balancer sees the endpoints that it has, by service. Nil: no different.
 	Balanced func() map[string]Balanced
@@ -120,7 +124,7 @@ func (s *Service) instances(known []Endpoint) {
 		}
 		e.Tags = k.Tags
 		if e.State == StateIn && k.State == StateIn { // else a change is on its way, or an operator has had his say
-			e.Reason, e.Detail, e.Until = k.Reason, k.Detail, k.Until
+			e.because(&k)
 		}
 	}
 	s.Endpoints = append(s.Endpoints, more...)
@@ -138,9 +142,17 @@ func (s *Service) balanced(b *Balanced) {
 		}
 		e.Counters = k.Counters
 		if e.State == StateIn && k.State != "" {
-			e.State, e.Reason, e.Detail, e.Until = k.State, k.Reason, k.Detail, k.Until
+			e.because(&k)
 		}
 	}
+}
+
+// because takes the state of k and the reason for it. Since when e was healthy says nothing of another reason.
+func (e *Endpoint) because(k *Endpoint) {
+	if k.Reason != e.Reason {
+		e.Since = k.Since
+	}
+	e.State, e.Reason, e.Detail, e.Until = k.State, k.Reason, k.Detail, k.Until
 }
 
 func (s *Service) byID() map[string]*Endpoint {

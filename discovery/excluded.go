@@ -1,0 +1,76 @@
+package discovery
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Excluded returns the instances of service that its queries leave out by their tags or their filter, sorted by ID. No watch hears of such,
+// so Consul is asked for them now, twice for each query that leaves something out. The error says that it could not be asked.
+func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, error) {
+	var out []Instance
+	seen := map[string]bool{}
+	for _, q := range c.selective(service) {
+		chosen, err := c.once(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range chosen.entries {
+			seen[entryID(e)] = true
+		}
+	}
+	for _, q := range c.selective(service) {
+		all := q
+		all.Tags, all.Filter = nil, ""
+		known, err := c.once(ctx, all)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range known.entries {
+			if one := convertOne(e, q.Statuses); !seen[one.ID] {
+				seen[one.ID] = true
+				one.Out, one.Detail = excludedBy(&q, one.Tags)
+				out = append(out, one)
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Instance) int { return strings.Compare(a.ID, b.ID) })
+	return out, nil
+}
+
+// selective are the queries of service that ask for some instances only.
+func (c *Consul) selective(service string) []Query {
+	c.mu.Lock()
+	f := c.feeds[service]
+	c.mu.Unlock()
+	if f == nil {
+		return nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var queries []Query
+	for _, t := range f.tiers {
+		if t.watch != nil && t.watch.query.Prepared == "" && (len(t.watch.query.Tags) > 0 || t.watch.query.Filter != "") {
+			queries = append(queries, t.watch.query)
+		}
+	}
+	return queries
+}
+
+// excludedBy says why an instance with these tags is not in Consul's answer to q, which is normalized. Consul compares tags without regard
+// to case.
+func excludedBy(q *Query, tags []string) (Out, string) {
+	has := func(tag string) bool {
+		return slices.ContainsFunc(tags, func(t string) bool { return strings.ToLower(t) == tag })
+	}
+	lacks := slices.DeleteFunc(slices.Clone(q.Tags), has)
+	switch {
+	case len(lacks) == 1:
+		return OutTags, readable(fmt.Sprintf("it does not have the tag %q", lacks[0]))
+	case len(lacks) > 1:
+		return OutTags, readable(fmt.Sprintf("it does not have the tags %q", lacks))
+	}
+	return OutFilter, readable("it does not pass the filter " + q.Filter)
+}

@@ -1,0 +1,102 @@
+//go:build unix
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+)
+
+// post posts to the admin API.
+func (l *lictor) post(t testing.TB, path, body string) {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(_, _ string) (net.Conn, error) {
+		return net.Dial("unix", filepath.Join(l.runtime, "admin.sock"))
+	}}}
+	resp, err := client.Post("http://lictor"+path, "application/json", strings.NewReader(body))
+	must(t, err)
+	must(t, resp.Body.Close())
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s %s: %s", path, body, resp.Status)
+	}
+}
+
+// One service whose instances are in all states that there are, and lictor explain, which says for each of them what it is, and why.
+// "make e2e RUN=TestExplainInEveryState" prints it.
+func TestExplainInEveryState(t *testing.T) {
+	c := startConsul(t, testconsul.Options{Node: "host-1"})
+	in := startEcho(t, "in")
+	for _, name := range []string{"critical", "warning", "maintenance", "drained", "held", "full"} {
+		c.register(t, "web", name, startEcho(t, name).addr, checked, tags("v2"), meta("zone", "a"))
+	}
+	c.register(t, "web", "in", in.addr, tags("v2"), meta("zone", "a"))
+	c.register(t, "web", "ejected", deadAddr(t), tags("v2"), meta("zone", "a"))
+	c.register(t, "web", "old", startEcho(t, "old").addr, tags("v1", "blue"), meta("zone", "a"))
+	c.register(t, "web", "elsewhere", startEcho(t, "elsewhere").addr, tags("v2"), meta("zone", "b"))
+	c.register(t, "web", "twice", in.addr, tags("v2"), meta("zone", "a"))
+	must(t, c.api.Agent().UpdateTTL("check:critical", "GET /health: 503 Service Unavailable: database is gone", api.HealthCritical))
+	must(t, c.api.Agent().UpdateTTL("check:warning", "disk 91% full", api.HealthWarning))
+	must(t, c.api.Agent().EnableServiceMaintenance("maintenance", "kernel update until 4 pm"))
+	l := runLictor(t, consulBlock(c)+service("web", "max_connections_per_endpoint = 1", "min_available = \"0%\"", `consul {
+    tags      = ["v2"]
+    filter    = "Service.Meta.zone == a"
+    max_drop  = 0
+    drop_hold = "5m"
+  }`))
+	web := l.addr(t, "web")
+	l.awaitAnswer(t, "explain web", 0, "OUT  host-1/old", "/held at")
+
+	l.post(t, "/v1/services/web/drain", fmt.Sprintf(`{"endpoint": %q}`, "host-1/drained"))
+	c.deregister(t, "held") // and Consul has lost it, for all that anybody knows
+	l.awaitAnswer(t, "explain web", 0, "held, for another")
+	eventually(t, "the one connection that full has room for", func() error {
+		conn, err := connect(t.Context(), web)
+		if err == nil && conn.name != "full" {
+			err = fmt.Errorf("%s took it: %w", conn.name, conn.Close())
+		}
+		if err == nil {
+			t.Cleanup(func() { _ = conn.Close() })
+		}
+		return err
+	})
+	var out string
+	eventually(t, "every state at once", func() error {
+		for range 2 { // the ejected one is tried again and again
+			if conn, err := connect(t.Context(), web); err == nil {
+				_ = conn.Close()
+			}
+		}
+		_, out = l.ask(t, "explain", "web")
+		for _, want := range []string{
+			"IN   NODE/in at 127.0.0.1:PORT, weight 1\n     healthy for TIME\n     its tags: v2\n",
+			"OUT  NODE/critical at 127.0.0.1:PORT, weight 0\n     status: critical, check \"Service 'web' check\" is critical: GET /health: 503 Service Unavailable: database is gone\n",
+			"OUT  NODE/warning at 127.0.0.1:PORT, weight 0\n     status: warning, check \"Service 'web' check\" is warning: disk 91% full\n",
+			"OUT  NODE/maintenance at 127.0.0.1:PORT, weight 0\n     maintenance: check \"Service Maintenance Mode\" is critical: kernel update until 4 pm\n",
+			"OUT  NODE/old at 127.0.0.1:PORT, weight 1\n     tags: it does not have the tag \"v2\"\n     its tags: v1, blue\n",
+			"OUT  NODE/elsewhere at 127.0.0.1:PORT, weight 1\n     filter: it does not pass the filter Service.Meta.zone == a\n",
+			"OUT  NODE/ejected at 127.0.0.1:PORT, weight 1\n     ejected, for another TIME: refused, ",
+			"IN   NODE/held at 127.0.0.1:PORT, weight 1\n     held, for another TIME: Consul does not name it any more\n",
+			"OUT  NODE/drained at 127.0.0.1:PORT, weight 1\n     drained for TIME: taken out by an operator, here only\n",
+			"OUT  NODE/full at 127.0.0.1:PORT, weight 1\n     full: open connections: 1, as many as it may have\n",
+			"OUT  NODE/twice at 127.0.0.1:PORT, weight 1\n     duplicate: NODE/in has the same address\n",
+			"\nwhat happened:\n", "NODE/drained gets no new clients until it is undrained",
+		} {
+			pattern := regexp.QuoteMeta(strings.ReplaceAll(want, "NODE", "host-1"))
+			pattern = strings.NewReplacer("PORT", `\d+`, "TIME", `\d+(ms|s|m)`).Replace(pattern)
+			if !regexp.MustCompile(pattern).MatchString(out) {
+				return fmt.Errorf("no %q in:\n%s", want, out)
+			}
+		}
+		return nil
+	})
+	t.Logf("lictor explain web:\n%s", out)
+}
