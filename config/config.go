@@ -74,7 +74,7 @@ type Admin struct {
 	Hosts     []string // lower case
 }
 
-// AccessLog says where a line for each TCP connection goes.
+// AccessLog says where a line for each TCP connection and UDP session goes.
 type AccessLog struct {
 	Path   string
 	JSON   bool // else text
