@@ -109,6 +109,39 @@ func TestExplainTellsWhatFailsFromHere(t *testing.T) {
 	l.awaitAnswer(t, "explain web", 0, "2 of 3 known endpoints")
 }
 
+// lictor connections lists what is served, and finds it by service and endpoint.
+func TestConnectionsAreListed(t *testing.T) {
+	a, b, d := startEcho(t, "a"), startEcho(t, "b"), startUDP(t, "d")
+	l := runLictor(t, service("web", endpoints(a, b))+service("dns", udp, endpoints(d)))
+	for range 2 {
+		must(t, mustConnect(t, l.addr(t, "web")).echo("hello"))
+	}
+	client := dialUDP(t, l.addr(t, "dns"))
+	_, err := client.exchange([]byte("hello"))
+	must(t, err)
+
+	if code, out := l.ask(t, "connections"); code != 0 || strings.Count(out, "\n") != 4 || !strings.Contains(out, client.LocalAddr().String()) {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	code, out := l.ask(t, "connections", "-json", "-endpoint", a.addr.String(), "web")
+	var answer struct {
+		Connections []struct {
+			Endpoint, State string
+			BytesUp         int64 `json:"bytes_up"`
+		}
+	}
+	must(t, json.Unmarshal([]byte(out), &answer))
+	if code != 0 || len(answer.Connections) != 1 || answer.Connections[0].Endpoint != a.addr.String() || answer.Connections[0].State != "open" || answer.Connections[0].BytesUp != 6 {
+		t.Errorf("exit code %d, got %+v", code, answer)
+	}
+	if code, out := l.ask(t, "connections", "wbe"); code != 1 || !strings.Contains(out, `did you mean "web"?`) {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	if code, out := l.ask(t, "connections", "-endpoint", "x"); code != 0 || out != "no connections\n" {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}
+
 // The access log has a line for each connection, with who ended it.
 func TestAccessLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")

@@ -3,6 +3,7 @@ package proxy
 import (
 	"io"
 	"net"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -108,4 +109,35 @@ func BenchmarkLoopTCPRelay(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkConnections is how long listing connections holds a loop up at a time: placesAtOnce of them.
+func BenchmarkConnections(b *testing.B) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { listener.Close() })
+	s, l := benchLoop(b, TCP, listener.Addr())
+	for range placesAtOnce {
+		c, err := net.Dial("tcp4", s.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { c.Close() })
+		endpoint, err := listener.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { endpoint.Close() })
+	}
+	e := s.(*loopTCP).engine
+	at := place{shard: slices.Index(e.loops, l)}
+	page := make([]Connection, 0, placesAtOnce)
+	b.ReportAllocs()
+	for b.Loop() {
+		page = page[:0]
+		e.list(at, &ConnectionQuery{Limit: placesAtOnce}, &page)
+	}
+	b.ReportMetric(float64(len(page)), "connections")
 }

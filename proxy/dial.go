@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
@@ -22,6 +23,7 @@ type dialer struct {
 	src     netip.AddrPort
 	tried   lb.Tried
 	errs    *multierror.Error
+	waiting atomic.Bool // for room; anybody may look
 }
 
 // dial connects to the next endpoint that answers. It tries up to maxDials different ones, each for the service's connect timeout.
@@ -75,6 +77,8 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.waiting.Store(true)
+	defer d.waiting.Store(false)
 	watch := watchClient(d.client)
 	defer watch.stop()
 	select {

@@ -112,14 +112,20 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 	if err != 0 {
 		return x.dialError(err)
 	}
-	x.number = h.loop.number(x)
+	x.place()
 	if err := h.loop.add(fd, unix.EPOLLIN, x.number, 0); err != 0 {
-		h.loop.release(x.number)
 		closeFD(fd)
 		return x.dialError(err)
 	}
 	x.fd, x.state = fd, live
 	return nil
+}
+
+// place gives the session a number, by which it is listed, and epoll knows its socket if it has one. It is released when the session is over.
+func (x *loopSession) place() {
+	if x.number == 0 { // which is the loop's own
+		x.number = x.shard.loop.number(x)
+	}
 }
 
 func (x *loopSession) dialError(err syscall.Errno) error {
@@ -403,9 +409,7 @@ func (x *loopSession) close(reason string) {
 	x.endpoint.Done()
 	h.socket.sessions.Add(-1)
 	x.s.at(h.loop.id).sessionsActive.Add(-1)
-	if x.number > 0 {
-		h.loop.release(x.number)
-	}
+	h.loop.release(x.number)
 	h.emptied()
 }
 

@@ -183,6 +183,9 @@ func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.
 		if err := x.connect(); err != nil {
 			s.dialFailed(endpoint, err)
 			endpoint.Done()
+			if x.number > 0 {
+				h.loop.release(x.number)
+			}
 			tried.Add(endpoint.ID)
 			continue
 		}
@@ -196,6 +199,7 @@ func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.
 }
 
 func (h *udpShard) add(x *loopSession) {
+	x.place()
 	c := x.s.at(h.loop.id)
 	c.sessions.Add(1)
 	c.sessionsActive.Add(1)

@@ -4,6 +4,7 @@ package proxy
 type portable struct {
 	budget *budget
 	pipes  *pipePool
+	roster roster
 }
 
 func newPortable(b *budget) *portable {

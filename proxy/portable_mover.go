@@ -20,10 +20,9 @@ func (m *mover) write(b []byte) error {
 
 func (m *mover) count(n int) {
 	if n > 0 {
-		if e := m.pair.endpoint; *m.moved == 0 && e != nil && m.src == m.pair.server {
+		if e := m.pair.endpoint; m.moved.Add(int64(n)) == int64(n) && e != nil && m.src == m.pair.server {
 			e.Reached()
 		}
-		*m.moved += int64(n)
 		m.total.Add(int64(n))
 		m.pair.touch()
 	}

@@ -13,7 +13,7 @@ type mover struct {
 	pair     *pair
 	src, dst *net.TCPConn
 	pipes    *pipePool
-	moved    *int64        // by this direction
+	moved    *atomic.Int64 // by this direction
 	total    *atomic.Int64 // by all of the service
 }
 

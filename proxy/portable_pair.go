@@ -36,7 +36,7 @@ type pair struct {
 	began          time.Time
 
 	last     atomic.Int64 // when something moved last, in nanoseconds since began
-	up, down int64        // bytes moved; each belongs to one direction's goroutine until both have ended
+	up, down atomic.Int64 // bytes moved
 
 	mu      sync.Mutex
 	ends    int    // directions that have ended
@@ -173,7 +173,7 @@ func (p *pair) interruptLocked() {
 func (p *pair) close() {
 	p.mu.Lock()
 	reset, hasty := p.reset, p.hasty
-	p.anew = p.hungUp && !p.lost && !hasty && p.up == 0 && p.down == 0
+	p.anew = p.hungUp && !p.lost && !hasty && p.up.Load() == 0 && p.down.Load() == 0
 	p.mu.Unlock()
 	if p.anew {
 		abort(p.server)

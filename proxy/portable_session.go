@@ -29,6 +29,7 @@ type session struct {
 	refused atomic.Bool  // the endpoint refused a datagram
 	asked   atomic.Int64 // datagrams of the client
 	began   time.Duration
+	place   int // in the roster
 
 	// Sent to the endpoint, and received from it.
 	datagramsUp, datagramsDown atomic.Int64
@@ -197,8 +198,7 @@ func (x *session) whyOver(draining bool) string {
 // idle is how long the session may be silent.
 func (x *session) idle() time.Duration { return x.service.spec.Load().idleTimeout() }
 
-// close closes the session's socket, which ends replies, and tells whether it did: closing again does nothing. The caller has its
-// descriptor then, to give back or to use.
+// close closes the session's socket, which ends replies, and tells whether it did: closing again does nothing.
 func (x *session) close(reason string) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()

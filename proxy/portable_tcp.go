@@ -111,6 +111,9 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 	_ = client.SetKeepAliveConfig(keepAlive) // a listener that was inherited does not pass it on
 	src := client.RemoteAddr().(*net.TCPAddr).AddrPort()
 	d := dialer{client: client, service: s, src: src}
+	shown := &tcpClient{socket: t, dialer: &d, began: began}
+	place := t.engine.roster.add(shown)
+	defer t.engine.roster.remove(place)
 	for {
 		server, endpoint, err := d.dial(t.cut)
 		if err != nil {
@@ -130,24 +133,26 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 		}
 		p := newPair(client, server, s)
 		p.endpoint = endpoint
+		shown.pair.Store(p)
 		stop := context.AfterFunc(t.cut, p.cut)
 		p.relay(t.engine.pipes)
 		stop()
 		if s.log.IsDebug() {
-			s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up, "down", p.down, "took", time.Since(began), "reason", p.reason)
+			s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up.Load(), "down", p.down.Load(), "took", time.Since(began), "reason", p.reason)
 		}
 		if p.anew && t.cut.Err() == nil {
+			shown.pair.Store(nil)
 			d.missed(endpoint, fmt.Errorf("dial tcp %s: %w", endpoint.Address(), syscall.ECONNRESET))
 			continue
 		}
 		if p.anew {
 			abort(client)
-		} else if p.hungUp && p.down == 0 {
+		} else if p.hungUp && p.down.Load() == 0 {
 			endpoint.Failed(lb.Reset)
 		}
 		endpoint.Done()
 		if s.access.wanted() {
-			s.record(AccessRecord{Client: src, Endpoint: endpoint.Endpoint, Connect: connect, Duration: time.Since(began), Up: p.up, Down: p.down, Reason: p.reason})
+			s.record(AccessRecord{Client: src, Endpoint: endpoint.Endpoint, Connect: connect, Duration: time.Since(began), Up: p.up.Load(), Down: p.down.Load(), Reason: p.reason})
 		}
 		return
 	}

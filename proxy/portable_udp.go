@@ -212,7 +212,7 @@ func (u *udpSocket) makeRoom(s *service) bool {
 			return false
 		}
 		u.sessions.remove(oldest)
-		if oldest.close(ReasonEvicted) { // its descriptor goes to the new one: TCP clients who wait for descriptors would get it otherwise
+		if u.close(oldest, ReasonEvicted) { // its descriptor goes to the new one: TCP clients who wait for descriptors would get it otherwise
 			s.at(0).sessionsEvicted.Add(1)
 			return true
 		}
@@ -241,6 +241,7 @@ var errOutOfDescriptors = errors.New("out of descriptors, raise the limit (ulimi
 func (u *udpSocket) begin(x *session) *session {
 	x.service.at(0).sessions.Add(1)
 	x.service.at(0).sessionsActive.Add(1)
+	x.place = u.engine.roster.add(x)
 	if !u.sessions.add(x, u.now()) || !u.running.run(x.replies) {
 		u.end(x, ReasonCut)
 		return nil
@@ -254,9 +255,18 @@ func (u *udpSocket) begin(x *session) *session {
 // end ends a session; ending it again does nothing.
 func (u *udpSocket) end(x *session, reason string) {
 	u.sessions.remove(x)
-	if x.close(reason) {
+	if u.close(x, reason) {
 		u.engine.budget.Release(sessionDescriptors)
 	}
+}
+
+// close closes a session, and tells whether it did: the caller has its descriptor then, to give back or to use.
+func (u *udpSocket) close(x *session, reason string) bool {
+	if !x.close(reason) {
+		return false
+	}
+	u.engine.roster.remove(x.place)
+	return true
 }
 
 // now is the time that sessions are stamped with.

@@ -42,6 +42,10 @@ type engine interface {
 	listenTCP(o opening, s *service) (proxySocket, error)
 	listenUDP(o opening, s *service) (proxySocket, error)
 
+	// list adds to page what q wants of what is served in the next placesAtOnce places, until the page is full. It returns the place to go on
+	// from, and whether there may be more in that shard.
+	list(from place, q *ConnectionQuery, page *[]Connection) (number int, more bool)
+
 	// close gives back what the engine holds. Its sockets must be closed.
 	close()
 }

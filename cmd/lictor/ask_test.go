@@ -24,6 +24,9 @@ func TestWhatConsulSaysCannotDriveTheTerminal(t *testing.T) {
 	if err := writeStatus(&b, &admin.Status{Version: "\x1b"}, []admin.Service{*s}); err != nil {
 		t.Fatal(err)
 	}
+	if err := writeConnections(&b, []admin.Connection{{Service: "\x1b", Endpoint: "\x1b", Address: "\x1b"}}); err != nil {
+		t.Fatal(err)
+	}
 	if i := strings.IndexAny(b.String(), "\x1b\a\r\u009b\u202e"); i >= 0 {
 		t.Errorf("a control character at %q", b.String()[max(0, i-20):i+1])
 	}

@@ -19,6 +19,7 @@ Commands:
   status      Show what the running lictor serves
   top         Show rates, connections and latencies, live
   explain     Say why each endpoint of a service is in or out
+  connections List connections and sessions
   events      Show what happened, and what happens
   reload      Have the running lictor read its configuration again
   validate    Check a configuration, and report every problem at once

@@ -66,17 +66,18 @@ func commands(c console) map[string]cli.CommandFactory {
 		return func() (cli.Command, error) { return command, nil }
 	}
 	return map[string]cli.CommandFactory{
-		"run":      factory(newRunCommand(c)),
-		"forward":  factory(newForwardCommand(c)),
-		"plan":     factory(newPlanCommand(c)),
-		"status":   factory(newStatusCommand(c)),
-		"top":      factory(newTopCommand(c)),
-		"explain":  factory(newExplainCommand(c)),
-		"events":   factory(newEventsCommand(c)),
-		"reload":   factory(newReloadCommand(c)),
-		"validate": factory(&validateCommand{console: c}),
-		"fmt":      factory(&fmtCommand{console: c}),
-		"version":  factory(&versionCommand{console: c}),
+		"run":         factory(newRunCommand(c)),
+		"forward":     factory(newForwardCommand(c)),
+		"plan":        factory(newPlanCommand(c)),
+		"status":      factory(newStatusCommand(c)),
+		"top":         factory(newTopCommand(c)),
+		"explain":     factory(newExplainCommand(c)),
+		"events":      factory(newEventsCommand(c)),
+		"connections": factory(newConnectionsCommand(c)),
+		"reload":      factory(newReloadCommand(c)),
+		"validate":    factory(&validateCommand{console: c}),
+		"fmt":         factory(&fmtCommand{console: c}),
+		"version":     factory(&versionCommand{console: c}),
 	}
 }
 
@@ -99,7 +100,7 @@ func misuse(app *cli.CLI) error {
 }
 
 func commandNames() []string {
-	return []string{"run", "status", "top", "explain", "events", "reload", "forward", "plan", "validate", "fmt", "version"}
+	return []string{"run", "status", "top", "explain", "connections", "events", "reload", "forward", "plan", "validate", "fmt", "version"}
 }
 
 func suggestion(given string, names []string) string {

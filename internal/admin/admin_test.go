@@ -32,6 +32,12 @@ type fake struct {
 	listeners []proxy.Listener
 	watch     []discovery.WatchStatus
 	services  []Configured
+
+	// Of Connections: what was asked, and what is answered.
+	query     proxy.ConnectionQuery
+	page      []proxy.Connection
+	next      string
+	pageError error
 }
 
 func (f *fake) set(change func(*fake)) {
@@ -50,6 +56,14 @@ func (f *fake) Listeners() []proxy.Listener {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]proxy.Listener{}, f.listeners...)
+}
+
+// Connections takes no notice of the query, but notes it: what it does is for the proxier's tests.
+func (f *fake) Connections(_ context.Context, q proxy.ConnectionQuery) ([]proxy.Connection, string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.query = q
+	return f.page, f.next, f.pageError
 }
 
 func (f *fake) configured() []Configured {

@@ -35,6 +35,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/services/{name}/history", s.getHistory},
 		{"POST", "/v1/services/{name}/drain", s.drain},
 		{"POST", "/v1/services/{name}/undrain", s.undrain},
+		{"GET", "/v1/connections", s.getConnections},
 		{"GET", "/v1/events", s.getEvents},
 		{"GET", "/v1/watch", s.watch},
 		{"GET", "/v1/config", s.getConfig},

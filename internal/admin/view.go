@@ -11,10 +11,11 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A Proxier is what counters and listeners are read from. *proxy.Proxier is one.
+// A Proxier is what counters, listeners and connections are read from. *proxy.Proxier is one.
 type Proxier interface {
 	Snapshot() []proxy.Stats
 	Listeners() []proxy.Listener
+	Connections(ctx context.Context, q proxy.ConnectionQuery) (page []proxy.Connection, next string, err error)
 }
 
 // Watches are what the state of sources is read from. *discovery.Consul is one.

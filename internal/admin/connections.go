@@ -1,0 +1,83 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// A Connection is a client that is being served: a TCP connection, or a UDP session. Up is from client to instance.
+type Connection struct {
+	Service  string `json:"service"`
+	Protocol string `json:"protocol"`
+	State    string `json:"state"`
+	Client   string `json:"client"`
+	Listener string `json:"listener"`
+	From     string `json:"from,omitempty"`
+	Endpoint string `json:"endpoint,omitempty"`
+	Address  string `json:"address,omitempty"`
+
+	Age           float64 `json:"age_seconds"`
+	Idle          float64 `json:"idle_seconds"`
+	BytesUp       int64   `json:"bytes_up"`
+	BytesDown     int64   `json:"bytes_down"`
+	DatagramsUp   int64   `json:"datagrams_up,omitempty"`
+	DatagramsDown int64   `json:"datagrams_down,omitempty"`
+}
+
+// ConnectionsAnswer is the answer of /v1/connections.
+type ConnectionsAnswer struct {
+	Now         time.Time    `json:"now"`
+	Connections []Connection `json:"connections"`
+	Next        string       `json:"next,omitempty"`
+}
+
+// How many connections a page has unless more are asked for, and at most.
+const (
+	connectionsPage = 100
+	connectionsMost = 1000
+)
+
+func (s *Server) getConnections(w http.ResponseWriter, r *http.Request) {
+	limit, err := number(r, "limit", connectionsPage)
+	if err == nil && (limit == 0 || limit > connectionsMost) {
+		err = fmt.Errorf("limit=%d is not from 1 to %d; ask for the next page with after", limit, connectionsMost)
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	q := proxy.ConnectionQuery{Service: r.FormValue("service"), Endpoint: r.FormValue("endpoint"), After: r.FormValue("after"), Limit: int(limit)}
+	page, next, err := s.o.State.Proxier.Connections(r.Context(), q)
+	switch {
+	case errors.Is(err, context.Canceled): // nobody listens any more
+		return
+	case err != nil:
+		refuse(w, http.StatusBadRequest, err)
+		return
+	}
+	answer := ConnectionsAnswer{Now: time.Now(), Connections: make([]Connection, 0, len(page)), Next: next}
+	for i := range page {
+		answer.Connections = append(answer.Connections, connectionOf(&page[i]))
+	}
+	reply(w, answer)
+}
+
+func connectionOf(c *proxy.Connection) Connection {
+	one := Connection{
+		Service: c.Service, Protocol: c.Protocol.String(), State: string(c.State), Client: c.Client.String(), Listener: c.Listener.String(),
+		Age: c.Age.Seconds(), Idle: c.Idle.Seconds(), BytesUp: c.Up, BytesDown: c.Down, DatagramsUp: c.DatagramsUp, DatagramsDown: c.DatagramsDown,
+	}
+	if c.Endpoint.ID != "" {
+		one.Endpoint, one.Address = c.Endpoint.ID, c.Endpoint.Address()
+	}
+	if c.From != (netip.AddrPort{}) {
+		one.From = c.From.String()
+	}
+	return one
+}

@@ -1,0 +1,79 @@
+package proxy
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// list implements engine: the places are the numbers that epoll knows sockets by.
+func (e *loopEngine) list(from place, q *ConnectionQuery, page *[]Connection) (number int, more bool) {
+	l := e.loops[from.shard]
+	l.do(func() {
+		end := min(from.number+placesAtOnce, len(l.sockets))
+		for number = from.number; number < end && len(*page) < q.Limit; number++ {
+			switch s := l.sockets[number].(type) {
+			case *loopPair:
+				if s.state != closed && q.wants(s.s, s.endpoint) {
+					*page = append(*page, s.connection())
+				}
+			case *loopSession:
+				if s.state != over && q.wants(s.s, s.endpoint) {
+					*page = append(*page, s.connection())
+				}
+			}
+		}
+		more = number < len(l.sockets)
+	})
+	return number, more
+}
+
+// connection is what there is to say of the pair. Little of it is kept for that: the kernel knows the rest.
+func (p *loopPair) connection() Connection {
+	now := p.loop.now
+	c := Connection{
+		Service: p.s.name(), Protocol: TCP, Client: p.src, Listener: p.socket.addr, State: ConnectionOpen,
+		Age: time.Duration(now - p.began), Idle: time.Duration(now - p.last), Up: p.flow[client].moved, Down: p.flow[server].moved,
+	}
+	if p.endpoint != nil {
+		c.Endpoint, c.From = p.endpoint.Endpoint, nameOf(p.fd[server])
+	}
+	switch {
+	case p.state == lingering:
+		c.State = ConnectionClosing
+	case p.state == connecting && p.waiter != nil:
+		c.State = ConnectionWaiting
+	case p.state == connecting:
+		c.State = ConnectionConnecting
+	case p.ends > 0:
+		c.State = ConnectionHalfClosed
+	}
+	return c
+}
+
+// connection is what there is to say of the session.
+func (x *loopSession) connection() Connection {
+	h := x.shard
+	c := Connection{
+		Service: x.s.name(), Protocol: UDP, Client: clientOf(&x.name), Listener: h.socket.addr, Endpoint: x.endpoint.Endpoint, From: nameOf(x.fd), State: ConnectionOpen,
+		Age: time.Duration(h.loop.now - x.began), Idle: time.Duration(h.loop.now - x.used),
+		Up: x.bytes[client], Down: x.bytes[server], DatagramsUp: x.sent, DatagramsDown: x.answers,
+	}
+	if x.state == resolving {
+		c.State = ConnectionConnecting
+	}
+	return c
+}
+
+// nameOf is a socket's own address; invalid if it has none.
+func nameOf(fd int32) netip.AddrPort {
+	if fd < 0 {
+		return netip.AddrPort{}
+	}
+	sa, err := socketName(unix.SYS_GETSOCKNAME, fd)
+	if err != 0 {
+		return netip.AddrPort{}
+	}
+	return clientOf(&sa)
+}

@@ -1,0 +1,60 @@
+package proxy
+
+import (
+	"net"
+	"sync/atomic"
+	"time"
+)
+
+// A tcpClient is a client of a tcpSocket from its arrival on.
+type tcpClient struct {
+	socket *tcpSocket
+	dialer *dialer
+	began  time.Time
+	pair   atomic.Pointer[pair] // nil while no endpoint is connected
+}
+
+// connection implements listed.
+func (t *tcpClient) connection(q *ConnectionQuery) (Connection, bool) {
+	s, p := t.dialer.service, t.pair.Load()
+	c := Connection{Service: s.name(), Protocol: TCP, Client: t.dialer.src, Listener: t.socket.addr, State: ConnectionConnecting, Age: time.Since(t.began)}
+	c.Idle = c.Age
+	if t.dialer.waiting.Load() {
+		c.State = ConnectionWaiting
+	}
+	if p == nil {
+		return c, q.wants(s, nil)
+	}
+	c.Endpoint, c.From = p.endpoint.Endpoint, p.server.LocalAddr().(*net.TCPAddr).AddrPort()
+	c.Up, c.Down = p.up.Load(), p.down.Load()
+	c.Idle = time.Since(p.began) - time.Duration(p.last.Load())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.closing || p.ends == 2:
+		c.State = ConnectionClosing
+	case p.ends > 0:
+		c.State = ConnectionHalfClosed
+	default:
+		c.State = ConnectionOpen
+	}
+	return c, q.wants(s, p.endpoint)
+}
+
+// connection implements listed.
+func (x *session) connection(q *ConnectionQuery) (Connection, bool) {
+	now := x.socket.now()
+	c := Connection{
+		Service: x.service.name(), Protocol: UDP, Client: x.key.client, Listener: x.socket.addr, Endpoint: x.endpoint.Endpoint, State: ConnectionOpen,
+		Age: now - x.began, Idle: now - time.Duration(x.last.Load()),
+		Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), DatagramsUp: x.datagramsUp.Load(), DatagramsDown: x.datagramsDown.Load(),
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.io.conn == nil {
+		c.State = ConnectionConnecting
+	} else {
+		c.From = x.io.conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	}
+	return c, !x.gone && q.wants(x.service, x.endpoint)
+}
