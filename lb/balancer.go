@@ -13,6 +13,7 @@ import (
 type Balancer struct {
 	services sync.Map // of service name to *group
 	update   sync.Mutex
+	notify   func([]*Member) // nil: nobody wants to know; guarded by update
 	book     *book
 	shuffle  func(n int, swap func(i, j int))
 }
@@ -59,7 +60,7 @@ func (b *Balancer) OnUpdate(updates []Endpoints) {
 	for _, u := range updates {
 		if u.Removed {
 			if v, ok := b.services.LoadAndDelete(u.Service); ok {
-				v.(*group).replace(nil, false)
+				v.(*group).replace(nil, nil, false)
 			}
 			continue
 		}
@@ -68,7 +69,9 @@ func (b *Balancer) OnUpdate(updates []Endpoints) {
 		if !g.state.Load().known {
 			b.shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
 		}
-		g.replace(endpoints, true)
+		if gone := g.replace(endpoints, u.Left, true); len(gone) > 0 && b.notify != nil {
+			b.notify(gone)
+		}
 	}
 }
 

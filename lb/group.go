@@ -15,6 +15,10 @@ type group struct {
 	mu    sync.Mutex // one update at a time
 	state atomic.Pointer[state]
 
+	// Those that have left and may be in use yet; guarded by mu. What is picked while they leave is counted a moment later, so that they are
+	// forgotten by a later update.
+	former []*Member
+
 	// What the members' healths come to, kept by recount so that picks need not look at all of them.
 	counting  sync.Mutex
 	ejected   atomic.Int64 // members
@@ -83,14 +87,16 @@ func (g *group) configure(o Options) {
 	g.swapLocked(&st)
 }
 
-// replace makes endpoints, valid ones of distinct IDs, the members.
-func (g *group) replace(endpoints []Endpoint, known bool) {
+// replace makes endpoints, valid ones of distinct IDs, the members. It returns those that are known to have left for good by what left says.
+func (g *group) replace(endpoints []Endpoint, left []Departure, known bool) (gone []*Member) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.forgetLocked()
 	st := *g.state.Load()
 	st.members = g.renew(st.members, endpoints)
 	st.known = known
 	g.swapLocked(&st)
+	return g.departLocked(st.members, left)
 }
 
 // swapLocked puts a state in place, and has everything that follows from it follow.

@@ -13,7 +13,7 @@
 //
 // A pick allocates nothing and never waits for discovery; but the one pick that tries an ejected endpoint allocates its trial. Whoever
 // fails to reach an endpoint asks again with that endpoint among the [Tried] ones. A [Member] also tells, for as long as somebody holds
-// on to it, whether the endpoint has left its service.
+// on to it, whether the endpoint has left its service, and whether that is for good.
 //
 // Endpoints that fail are ejected: left out for a second, which doubles with each failure in a row up to a minute, and then tried by one
 // connection. That is known by address, to all services. When too many of a service seem dead, its picks take no notice.
@@ -73,6 +73,10 @@ func (e Endpoint) Address() string {
 type Endpoints struct {
 	Service   string
 	Endpoints []Endpoint
+
+	// Left are endpoints that have left the service for good, and why: those that have just left Endpoints, or left earlier, and of which
+	// that is known now. An endpoint at whose address there is another one, in Endpoints, has not left.
+	Left []Departure
 
 	// Removed says that the service itself is gone; Endpoints is then ignored, and picks return ErrMissingServiceEntry.
 	Removed bool

@@ -63,6 +63,7 @@ type tally struct {
 	health *health // shared with all services that use the address
 	joined int64   // when, on the book's clock; 0: with the first set of the service, so that slow start is none of its business
 	left   atomic.Bool
+	gone   atomic.Pointer[Leave] // nil: not for good
 
 	_      [64]byte     // what follows changes with each pick
 	open   atomic.Int64 // uses that are not over
@@ -101,7 +102,7 @@ func (t *tally) owed() float64     { return math.Float64frombits(t.turns.Load())
 func (t *tally) setOwed(v float64) { t.turns.Store(math.Float64bits(v)) }
 
 // renew returns the members for endpoints, valid ones of distinct IDs. Those of old at the same address keep their tally, and are the
-// same if nothing changed; the others of old leave.
+// same if nothing changed; the others of old leave. To be called with mu held.
 func (g *group) renew(old []*Member, endpoints []Endpoint) []*Member {
 	byID := make(map[string]*Member, len(old))
 	for _, m := range old {
@@ -127,6 +128,7 @@ func (g *group) renew(old []*Member, endpoints []Endpoint) []*Member {
 	}
 	for _, m := range byID {
 		m.left.Store(true)
+		g.former = append(g.former, m)
 		g.book.release(m.health, g)
 	}
 	return members

@@ -1,0 +1,79 @@
+package lb
+
+import (
+	"slices"
+	"time"
+)
+
+// Reasons are why an endpoint has left its service: one, or several of which nobody knows which it is. None means that it is not known to
+// have left for good: it is only picked no more, because the service goes to other ones now, or an operator wants it so.
+type Reasons uint8
+
+// The reasons there are.
+const (
+	Deregistered Reasons = 1 << iota // nobody offers it any more
+	Critical                         // it is there, and fails
+	Unmatched                        // it is there, and is not what the service asks for any more
+)
+
+// A Departure says that an endpoint has left for good, and why. Its ID and weight do not count: the process at an address is the same under
+// whatever name it is registered.
+type Departure struct {
+	Endpoint
+	Why Reasons
+}
+
+// A Leave is why and since when an endpoint has left for good.
+type Leave struct {
+	Why Reasons
+	At  time.Time // since when for this reason
+}
+
+// Gone returns why the endpoint has left for good; nil: it has not, or is back. It is one atomic load.
+func (m *Member) Gone() *Leave { return m.gone.Load() }
+
+// A Place tells the endpoint that a Member is of from all others. Members that the same endpoint is handed out as have the same.
+type Place struct{ *tally }
+
+// Place is that of m.
+func (m *Member) Place() Place { return Place{m.tally} }
+
+// NotifyGone has f told of members when what Gone says of them has changed, other than to nil. OnUpdate calls it, so it must not wait for
+// anything, nor call the balancer. There is one f; it is to be set before there are updates.
+func (b *Balancer) NotifyGone(f func([]*Member)) {
+	b.update.Lock()
+	defer b.update.Unlock()
+	b.notify = f
+}
+
+// departLocked notes which of those that left, now or before, have left for good by what an update says, and which of them are back. It
+// returns those of which it has not been known, or not why.
+func (g *group) departLocked(members []*Member, left []Departure) (changed []*Member) {
+	if len(g.former) == 0 {
+		return nil
+	}
+	here := make(map[address]bool, len(members))
+	for _, m := range members {
+		here[m.health.address] = true
+	}
+	why := make(map[address]Reasons, len(left))
+	for _, d := range left {
+		why[g.address(d.Endpoint)] = d.Why
+	}
+	for _, m := range g.former {
+		old, now := m.gone.Load(), why[m.health.address]
+		switch {
+		case here[m.health.address]:
+			m.gone.Store(nil)
+		case now != 0 && (old == nil || old.Why != now):
+			m.gone.Store(&Leave{Why: now, At: time.Now()})
+			changed = append(changed, m)
+		}
+	}
+	return changed
+}
+
+// forgetLocked forgets those that left whom nobody uses any more.
+func (g *group) forgetLocked() {
+	g.former = slices.DeleteFunc(g.former, func(m *Member) bool { return m.open.Load() == 0 })
+}
