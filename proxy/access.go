@@ -36,8 +36,10 @@ const (
 
 // Reasons for the end of both.
 const (
-	ReasonIdle = "idle"
-	ReasonCut  = "cut" // by a shutdown
+	ReasonIdle         = "idle"
+	ReasonEndpointLeft = "endpoint left" // the service: OnLeave ends connections then, and a session's client goes on with another at its next datagram
+	ReasonAge          = "max age"       // TCP
+	ReasonCut          = "cut"           // by a shutdown
 )
 
 // Reasons for the end of a session.
@@ -45,7 +47,6 @@ const (
 	ReasonAnswered        = "answered"         // all responses that there are to be have come
 	ReasonSent            = "sent"             // all requests that it may have are sent, and no responses are expected
 	ReasonEvicted         = "evicted"          // to make room for another
-	ReasonEndpointLeft    = "endpoint left"    // the service; the client's next datagram went to another one
 	ReasonEndpointRefused = "endpoint refused" // a datagram
 	ReasonReplaced        = "replaced"         // the listener serves another service now
 	ReasonDrained         = "drained"          // it was quiet, and its listener is about to be closed

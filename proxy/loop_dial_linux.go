@@ -96,7 +96,7 @@ func (p *loopPair) granted(m *lb.Member, err error) {
 		p.unserved(err)
 	case p.socket.cutting.Load():
 		m.Done()
-		p.cut()
+		p.cut(pairCut)
 	case !p.reach(m):
 		p.connect()
 	}
@@ -146,8 +146,13 @@ func (p *loopPair) connected() {
 		p.connectFailed(unix.ECONNREFUSED)
 		return
 	}
+	if p.s.isCutOff(p.endpoint) { // it has left while it was dialled
+		p.forsake()
+		return
+	}
 	p.endpoint.Connected()
 	p.state = relaying
+	p.loop.join(p)
 	p.writable[client] = true // a new socket has room
 	p.last, p.joined = p.loop.now, p.loop.now
 	p.s.at(p.loop.id).dials.observe(time.Duration(p.loop.now - p.began))
@@ -159,6 +164,19 @@ func (p *loopPair) connected() {
 	if p.state == relaying {
 		p.move(server)
 	}
+}
+
+// forsake goes on to another endpoint, through no fault of the present one.
+func (p *loopPair) forsake() {
+	resetOnClose(p.fd[server])
+	closeFD(p.fd[server])
+	p.fd[server] = -1
+	p.loop.wheel.clear(&p.timer)
+	if p.dial != nil {
+		p.dial.addrs = nil // of this endpoint
+	}
+	p.leave()
+	p.connect()
 }
 
 // untouched tells whether nothing has been moved yet, neither way, so that another endpoint can take over without anybody noticing.
@@ -293,6 +311,9 @@ func (p *loopPair) connectToNext(err syscall.Errno) {
 // leave lets go of the endpoint.
 func (p *loopPair) leave() {
 	if p.endpoint != nil {
+		if p.crowded {
+			p.loop.part(p)
+		}
 		if p.reason == serverFailed && (p.errno == unix.ECONNRESET || p.errno == unix.EPIPE) && p.hungUpOn() {
 			p.endpoint.Failed(lb.Reset)
 		}

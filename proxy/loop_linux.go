@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // A loop serves many sockets from one thread: it waits for what is ready, by epoll, edge-triggered, and does what can be done without
@@ -49,6 +51,9 @@ type loop struct {
 	buf      [bufferSize]byte
 	backlogs []*backlog  // free ones
 	pairs    []*loopPair // free ones
+
+	crowds map[lb.Place]*crowd // those with somebody in them
+	empty  []*crowd            // free ones
 }
 
 // A pollable is what epoll tells of.
@@ -74,7 +79,7 @@ func newLoop(id, of int, began time.Time) (*loop, error) {
 		unix.Close(epfd)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &loop{id: id, epfd: epfd, wakefd: wakefd, began: began, pipes: newPipePool(max(maxPipes/of, 2))}
+	l := &loop{id: id, epfd: epfd, wakefd: wakefd, began: began, pipes: newPipePool(max(maxPipes/of, 2)), crowds: map[lb.Place]*crowd{}}
 	l.wheel.init()
 	if err := l.add(int32(wakefd), unix.EPOLLIN|unix.EPOLLET, l.number(waker{l}), 0); err != 0 {
 		unix.Close(epfd)

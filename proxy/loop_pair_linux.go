@@ -35,7 +35,9 @@ type loopPair struct {
 
 	endpoint *lb.Member // nil while there is none
 	waiter   *lb.Waiter // while the pair is in the queue for one
-	src      netip.AddrPort
+
+	prev, next *loopPair // in the endpoint's crowd
+	src        netip.AddrPort
 
 	fd     [2]int32
 	flow   [2]flow // by the side that it comes from
@@ -54,6 +56,8 @@ type loopPair struct {
 	hangup   [2]bool // the end of the source has come, an error or urgent data: read until nothing is left
 	reset    bool    // to be closed by RST
 	kept     bool    // keep-alive is on
+	crowded  bool    // in a crowd
+	asked    bool    // the client was the last to say something
 	reason   endReason
 	errno    syscall.Errno // with reason
 }
@@ -88,11 +92,13 @@ const (
 	clientFailed
 	serverFailed
 	pairIdle
+	pairLeft
+	pairAged
 	pairCut
 )
 
 func (r endReason) String() string {
-	return [...]string{"", ReasonClientClosed, ReasonEndpointClosed, ReasonClientFailed, ReasonEndpointFailed, ReasonIdle, ReasonCut}[r]
+	return [...]string{"", ReasonClientClosed, ReasonEndpointClosed, ReasonClientFailed, ReasonEndpointFailed, ReasonIdle, ReasonEndpointLeft, ReasonAge, ReasonCut}[r]
 }
 
 // Shares of a turn: how often a direction may read in one, and after how many bytes it reads no more.
@@ -184,7 +190,7 @@ func (p *loopPair) copy(from int) int {
 	default:
 		p.flow[from].bulk = true
 	}
-	p.last = l.now
+	p.last, p.asked = l.now, from == client
 	m, err := send(p.fd[1-from], l.buf[:n])
 	if err != 0 {
 		if err != unix.EAGAIN {
@@ -226,7 +232,7 @@ func (p *loopPair) splice(from int) int {
 	}
 	f.bulk = n >= bufferSize
 	f.pipe, f.piped = pipe, int32(n)
-	p.last = p.loop.now
+	p.last, p.asked = p.loop.now, from == client
 	p.flush(from)
 	return n
 }
@@ -345,68 +351,6 @@ func (p *loopPair) because(r endReason, err syscall.Errno) {
 	}
 }
 
-// limit is how long nothing may move now; zero for no limit.
-func (p *loopPair) limit() int64 {
-	if p.ends > 0 {
-		return p.half
-	}
-	return p.idle
-}
-
-// schedule sets the timer for what limits the pair now.
-func (p *loopPair) schedule() {
-	limit := p.limit()
-	at := p.last + limit
-	if !p.kept && (limit == 0 || at > p.began+keepAliveAfter) {
-		at = p.began + keepAliveAfter
-	} else if limit == 0 {
-		p.loop.wheel.clear(&p.timer)
-		return
-	}
-	p.loop.wheel.set(&p.timer, at)
-}
-
-// timeout implements timed. The timer is not moved with each byte: when it fires, the pair looks whether something moved since.
-func (p *loopPair) timeout() {
-	switch p.state {
-	case connecting:
-		p.connectFailed(unix.ETIMEDOUT)
-	case relaying:
-		if !p.kept && p.loop.now >= p.began+keepAliveAfter {
-			p.kept = true
-			setKeepAlive(p.fd[server])
-		}
-		if limit := p.limit(); limit > 0 && p.loop.now-p.last >= limit {
-			if p.draining() {
-				p.last = p.loop.now
-				p.schedule()
-				return
-			}
-			p.because(pairIdle, 0)
-			// Else the end would look like a proper one, though one direction is cut short.
-			p.reset = p.reset || p.ends > 0 || p.stuck(client) || p.stuck(server)
-			p.finish()
-			return
-		}
-		p.schedule()
-	case lingering:
-		p.linger()
-	}
-}
-
-// draining tells whether a peer has taken something since this was asked last: nobody tells when the kernel's buffers empty, and to one who
-// reads slowly that may take longer than the limit. The first time, it is given the benefit of the doubt.
-func (p *loopPair) draining() bool {
-	before := p.unsent
-	p.unsent = int32(unsentOf(int(p.fd[client])) + unsentOf(int(p.fd[server])))
-	return p.unsent > 0 && p.unsent != before
-}
-
-// stuck tells whether there are bytes in a direction that its destination does not take.
-func (p *loopPair) stuck(from int) bool {
-	return p.readable[from] || p.flow[from].backlog != nil || p.flow[from].pipe != nil
-}
-
 // finish closes the pair, after the peers have what was written to them if it is by RST, which forgets what is on its way.
 func (p *loopPair) finish() {
 	if !p.reset {
@@ -429,11 +373,11 @@ func (p *loopPair) linger() {
 }
 
 // cut ends the pair from outside, at once.
-func (p *loopPair) cut() {
+func (p *loopPair) cut(why endReason) {
 	if p.state == closed {
 		return
 	}
-	p.because(pairCut, 0)
+	p.because(why, 0)
 	p.reset = true
 	p.close()
 }

@@ -359,7 +359,7 @@ func (d *door) close() {
 func (d *door) cut() {
 	for _, s := range d.loop.sockets {
 		if p, ok := s.(*loopPair); ok && p.socket == d.socket {
-			p.cut()
+			p.cut(pairCut)
 		}
 	}
 }

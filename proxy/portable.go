@@ -1,14 +1,17 @@
 package proxy
 
+import "github.com/lictor-proxy/lictor/lb"
+
 // portable is the engine that works on every system: goroutines over package net.
 type portable struct {
 	budget *budget
 	pipes  *pipePool
 	roster roster
+	crowds crowds
 }
 
 func newPortable(b *budget) *portable {
-	return &portable{budget: b, pipes: newPipePool(maxPipes)}
+	return &portable{budget: b, pipes: newPipePool(maxPipes), crowds: crowds{all: map[lb.Place]*portableCrowd{}}}
 }
 
 func (e *portable) shards() int { return 1 }

@@ -25,5 +25,8 @@ func (m *mover) count(n int) {
 		}
 		m.total.Add(int64(n))
 		m.pair.touch()
+		if asked := m.src == m.pair.client; m.pair.asked.Load() != asked {
+			m.pair.asked.Store(asked)
+		}
 	}
 }

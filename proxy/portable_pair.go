@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -35,7 +36,9 @@ type pair struct {
 	idle, half     time.Duration // zero: no limit
 	began          time.Time
 
+	seed     uint64
 	last     atomic.Int64 // when something moved last, in nanoseconds since began
+	asked    atomic.Bool  // the client was the last to say something
 	up, down atomic.Int64 // bytes moved
 
 	mu      sync.Mutex
@@ -54,7 +57,7 @@ type pair struct {
 
 func newPair(client, server *net.TCPConn, s *service) *pair {
 	spec := s.spec.Load()
-	return &pair{client: client, server: server, service: s, idle: spec.idleTimeout(), half: spec.halfCloseTimeout(), began: time.Now()}
+	return &pair{client: client, server: server, service: s, idle: spec.idleTimeout(), half: spec.halfCloseTimeout(), began: time.Now(), seed: rand.Uint64()}
 }
 
 // relay moves bytes both ways until the pair has ended, and leaves both connections closed; but the client's, if another endpoint can
@@ -154,10 +157,16 @@ func (p *pair) because(reason string) {
 }
 
 // cut ends the pair from outside, by RST, at once: what is still on its way is lost.
-func (p *pair) cut() {
+func (p *pair) cut(why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.because(ReasonCut)
+	if p.hasty {
+		return
+	}
+	if why == ReasonEndpointLeft {
+		p.service.at(0).endedLeft.Add(1)
+	}
+	p.because(why)
 	p.reset, p.hasty = true, true
 	p.interruptLocked()
 }
@@ -210,6 +219,9 @@ func (p *pair) deadlinesLocked() {
 	if limit := p.limitLocked(); limit > 0 {
 		at = p.began.Add(time.Duration(p.last.Load()) + limit)
 	}
+	if look := p.lookLocked(); !look.IsZero() && (at.IsZero() || look.Before(at)) {
+		at = look
+	}
 	p.client.SetDeadline(at)
 	p.server.SetDeadline(at)
 }
@@ -224,6 +236,9 @@ func (p *pair) expired(err error) (end, goOn bool) {
 	defer p.mu.Unlock()
 	limit := p.limitLocked()
 	if p.closing {
+		return true, false
+	}
+	if p.agedLocked() {
 		return true, false
 	}
 	if limit > 0 && time.Since(p.began)-time.Duration(p.last.Load()) >= limit {

@@ -126,6 +126,11 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 			}
 			return
 		}
+		if s.isCutOff(endpoint) { // it has left while it was dialled
+			abort(server)
+			endpoint.Done()
+			continue
+		}
 		connect := time.Since(began)
 		s.at(0).dials.observe(connect)
 		if s.log.IsDebug() {
@@ -134,8 +139,10 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 		p := newPair(client, server, s)
 		p.endpoint = endpoint
 		shown.pair.Store(p)
-		stop := context.AfterFunc(t.cut, p.cut)
+		stop := context.AfterFunc(t.cut, func() { p.cut(ReasonCut) })
+		t.engine.crowds.join(p)
 		p.relay(t.engine.pipes)
+		t.engine.crowds.part(p)
 		stop()
 		if s.log.IsDebug() {
 			s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up.Load(), "down", p.down.Load(), "took", time.Since(began), "reason", p.reason)

@@ -103,6 +103,7 @@ func New(o Options) (*Proxier, error) {
 	}
 	p.draining, p.drained = context.WithCancel(context.Background())
 	p.access.set(o.Access)
+	p.balancer.NotifyGone(e.gone)
 	return p, nil
 }
 
@@ -110,7 +111,7 @@ func New(o Options) (*Proxier, error) {
 // it was, and the error tells of every listener that failed. Names must be distinct, and so must addresses within a protocol.
 //
 // Services that are equal to what they were are not touched. Of those that changed, listeners at the same address stay open and their
-// clients connected; new clients get the new settings. Listeners that are no longer wanted close, and drain: their TCP connections go
+// clients connected; new clients get the new settings, and OnLeave and MaxAge hold for all. Listeners that are no longer wanted close, and drain: their TCP connections go
 // on until they end, their UDP sessions until they are quiet. An address may change to one that overlaps with it, such as from
 // 127.0.0.1:80 to 0.0.0.0:80, on Linux without a moment in which nobody listens; a client in mid-handshake may be reset, and UDP sessions begin anew.
 func (p *Proxier) Apply(services []Service) error {
@@ -142,8 +143,8 @@ func (p *Proxier) Apply(services []Service) error {
 
 	// Nothing can fail from here.
 	for i := range services {
-		if s := next[services[i].Name]; !s.spec.Load().equal(&services[i]) {
-			s.spec.Store(&services[i])
+		if s := next[services[i].Name]; !s.spec.Load().equal(&services[i]) && s.respec(&services[i]) {
+			p.engine.respecified(s)
 		}
 	}
 	for key, s := range opened {

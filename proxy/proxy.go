@@ -70,6 +70,14 @@ type Service struct {
 	// minutes, negative means that IdleTimeout goes on to hold.
 	HalfCloseTimeout time.Duration
 
+	// OnLeave says what becomes of TCP connections whose endpoint leaves. UDP sessions move to another one at their next datagram.
+	OnLeave OnLeave
+
+	// MaxAge ends TCP connections that are so old, give or take a tenth: in a moment of quiet, or by a reset when MaxAgeGrace is over. Such a moment is when
+	// nothing has moved for a second, the endpoint was the last to say something or nobody has, neither side has ended, and all that was
+	// sent has arrived. Of a connection that is open when MaxAge changes, age counts from then. Zero MaxAge means never, zero MaxAgeGrace 30 s; negative MaxAgeGrace none.
+	MaxAge, MaxAgeGrace time.Duration
+
 	// MaxSessions bounds the UDP sessions of each listener; beyond it the one idle longest ends. Zero means 65,536. Descriptors
 	// may bound them sooner.
 	MaxSessions int
@@ -87,7 +95,7 @@ type Service struct {
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Protocol == o.Protocol && slices.Equal(s.Listen, o.Listen) && s.ConnectTimeout == o.ConnectTimeout &&
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
-		s.Responses == o.Responses && s.Requests == o.Requests
+		s.Responses == o.Responses && s.Requests == o.Requests && s.OnLeave == o.OnLeave && s.MaxAge == o.MaxAge && s.MaxAgeGrace == o.MaxAgeGrace
 }
 
 func (s *Service) connectTimeout() time.Duration {
@@ -119,6 +127,13 @@ func (s *Service) halfCloseTimeout() time.Duration {
 		return idle
 	}
 	return half
+}
+
+func (s *Service) maxAgeGrace() time.Duration {
+	if s.MaxAgeGrace == 0 {
+		return 30 * time.Second
+	}
+	return max(s.MaxAgeGrace, 0)
 }
 
 func (s *Service) maxSessions() int {

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // A proxySocket is one listener of one service.
@@ -45,6 +47,12 @@ type engine interface {
 	// list adds to page what q wants of what is served in the next placesAtOnce places, until the page is full. It returns the place to go on
 	// from, and whether there may be more in that shard.
 	list(from place, q *ConnectionQuery, page *[]Connection) (number int, more bool)
+
+	// gone is told of members that have left for good. It does not wait.
+	gone(members []*lb.Member)
+
+	// respecified is told that connections of s may have to end at another time than before. It does not wait.
+	respecified(s *service)
 
 	// close gives back what the engine holds. Its sockets must be closed.
 	close()

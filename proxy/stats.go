@@ -10,6 +10,7 @@ type counters struct {
 	_                          [64]byte // keeps them off the cache line of their neighbours
 	connections, active        atomic.Int64
 	dialsFailed, refused       atomic.Int64
+	endedLeft, endedAged       atomic.Int64
 	bytesUp, bytesDown         atomic.Int64
 	sessions, sessionsActive   atomic.Int64
 	sessionsEvicted            atomic.Int64
@@ -66,6 +67,8 @@ type Stats struct {
 	ConnectionsActive int64
 	DialsFailed       int64 // each endpoint that was tried in vain
 	Refused           int64 // clients that no endpoint could be found for
+	EndedLeft         int64 // TCP connections cut because their endpoint had left
+	EndedAged         int64 // TCP connections ended because they had grown too old
 	BytesUp           int64
 	BytesDown         int64
 	Dials             Dials // TCP
@@ -87,6 +90,8 @@ func (s *service) stats() Stats {
 		t.ConnectionsActive += c.active.Load()
 		t.DialsFailed += c.dialsFailed.Load()
 		t.Refused += c.refused.Load()
+		t.EndedLeft += c.endedLeft.Load()
+		t.EndedAged += c.endedAged.Load()
 		t.BytesUp += c.bytesUp.Load()
 		t.BytesDown += c.bytesDown.Load()
 		t.Sessions += c.sessions.Load()

@@ -1,0 +1,54 @@
+package proxy
+
+import (
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// Idle pairs are what memory goes into: one more word would have the allocator give each 32 bytes more.
+func TestLoopPairFitsItsSizeClass(t *testing.T) {
+	if size := unsafe.Sizeof(loopPair{}); size > 288 {
+		t.Errorf("%d bytes, want 288 at most", size)
+	}
+}
+
+// crowdsOf is how many crowds there are, of whichever engine.
+func crowdsOf(h *house) (n int) {
+	e, ok := h.engine.(*loopEngine)
+	if !ok {
+		return portableCrowds(h)
+	}
+	for _, l := range e.loops {
+		l.do(func() { n += len(l.crowds) })
+	}
+	return n
+}
+
+// An endpoint that leaves while it is dialled is not the one that serves.
+func TestEndpointThatLeavesWhileItIsDialled(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		l := newFullListener(t)
+		b := watchResets(t)
+		c := dialTCP(t, h.serve(Service{OnLeave: OnLeave{Critical: -1}, ConnectTimeout: 20 * time.Second}, l.addr))
+		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 1))
+		h.leave(because{l.addr: lb.Critical}, b.addr)
+		for range 2 { // the one that fills the queue, and the one that waits
+			eventually(t, func() error {
+				fd, _, err := unix.Accept(l.fd)
+				if err == nil {
+					l.held = append(l.held, fd)
+				}
+				return err
+			})
+		}
+		exchange(t, c, "hello")
+		if s := h.stats(); s.DialsFailed != 0 || s.Refused != 0 {
+			t.Errorf("got %+v, want no failure", s)
+		}
+	})
+}

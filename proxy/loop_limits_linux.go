@@ -1,0 +1,110 @@
+package proxy
+
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+)
+
+// limit is how long nothing may move now; zero for no limit.
+func (p *loopPair) limit() int64 {
+	if p.ends > 0 {
+		return p.half
+	}
+	return p.idle
+}
+
+// schedule sets the timer for what limits the pair now.
+func (p *loopPair) schedule() {
+	at := int64(math.MaxInt64)
+	if limit := p.limit(); limit > 0 {
+		at = p.last + limit
+	}
+	if !p.kept {
+		at = min(at, p.began+keepAliveAfter)
+	}
+	if old, grace := p.old(); old > 0 {
+		if p.loop.now >= old { // a moment of quiet is looked for
+			old = min(p.loop.now+int64(quietFor), old+grace)
+		}
+		at = min(at, old)
+	}
+	if at == math.MaxInt64 {
+		p.loop.wheel.clear(&p.timer)
+		return
+	}
+	p.loop.wheel.set(&p.timer, at)
+}
+
+// timeout implements timed. The timer is not moved with each byte: when it fires, the pair looks whether something moved since.
+func (p *loopPair) timeout() {
+	switch p.state {
+	case connecting:
+		p.connectFailed(unix.ETIMEDOUT)
+	case relaying:
+		if !p.kept && p.loop.now >= p.began+keepAliveAfter {
+			p.kept = true
+			setKeepAlive(p.fd[server])
+		}
+		if old, grace := p.old(); old > 0 && p.loop.now >= old && p.aged(old+grace) {
+			return
+		}
+		if limit := p.limit(); limit > 0 && p.loop.now-p.last >= limit {
+			if p.draining() {
+				p.last = p.loop.now
+				p.schedule()
+				return
+			}
+			p.because(pairIdle, 0)
+			// Else the end would look like a proper one, though one direction is cut short.
+			p.reset = p.reset || p.ends > 0 || p.stuck(client) || p.stuck(server)
+			p.finish()
+			return
+		}
+		p.schedule()
+	case lingering:
+		p.linger()
+	}
+}
+
+// draining tells whether a peer has taken something since this was asked last: nobody tells when the kernel's buffers empty, and to one who
+// reads slowly that may take longer than the limit. The first time, it is given the benefit of the doubt.
+func (p *loopPair) draining() bool {
+	before := p.unsent
+	p.unsent = int32(unsentOf(int(p.fd[client])) + unsentOf(int(p.fd[server])))
+	return p.unsent > 0 && p.unsent != before
+}
+
+// stuck tells whether there are bytes in a direction that its destination does not take.
+func (p *loopPair) stuck(from int) bool {
+	return p.readable[from] || p.flow[from].backlog != nil || p.flow[from].pipe != nil
+}
+
+// old is when the pair is so old that it should end, on the loop's clock, and how long it may look for a moment of quiet then; zero: never.
+func (p *loopPair) old() (at, grace int64) {
+	a := p.s.aging.Load()
+	if a.age == 0 {
+		return 0, 0
+	}
+	from := max(p.began, int64(a.since.Sub(p.loop.began)))
+	return from + int64(a.of(uint64(p.began)+uint64(p.src.Port())<<40)), int64(a.grace)
+}
+
+// aged ends a pair that is too old, if this is a moment of quiet or too late to wait for one, and tells whether it did.
+func (p *loopPair) aged(latest int64) bool {
+	quiet := p.quiet()
+	if !quiet && p.loop.now < latest {
+		return false
+	}
+	p.because(pairAged, 0)
+	p.s.at(p.loop.id).endedAged.Add(1)
+	p.reset = p.reset || !quiet
+	p.finish()
+	return true
+}
+
+// quiet tells whether the pair could end without anybody missing something; see quietFor.
+func (p *loopPair) quiet() bool {
+	return !p.asked && p.ends == 0 && p.loop.now-p.last >= int64(quietFor) && !p.stuck(client) && !p.stuck(server) &&
+		unsentOf(int(p.fd[client])) == 0 && unsentOf(int(p.fd[server])) == 0
+}
