@@ -136,6 +136,23 @@ service "web" {
   # When one side has finished sending and the other says nothing more for so long, the connection is closed. "0s": never. TCP only.
   half_close_timeout = "5m"
 
+  # What becomes of the connections of an instance that leaves. "finish": they go on until they end. "30s": they may go on for so long, and are
+  # reset then. "cut": they are reset at once, on both sides, which is what a database needs whose primary moves. An instance that is back in time
+  # keeps its connections. Instances that drop_hold holds have not left, nor have those of a source that another one has taken over from. TCP
+  # only: UDP sessions move to another instance at their next datagram. One for all reasons, on_leave = "finish", or for each apart:
+  # on_leave = "finish"
+  on_leave {
+    deregistered = "finish" # Consul's servers do not know it any more, at that address
+    critical     = "finish" # a check of it or its node is critical, or it is in maintenance
+    unmatched    = "finish" # it is there, but has not the tags any more, nor passes the filter, or its status does not count (warning)
+  }
+
+  # How old a connection may become, give or take a tenth, so that old ones spread over the instances that there are now. It is then closed in a
+  # moment of quiet: nothing has moved for a second, the instance had the last word, and all has arrived. When there is none, it is reset after
+  # max_age_grace. Connections that are open when a reload changes max_age count from then. Left out, or "0s": any age. TCP only.
+  # max_age       = "1h"
+  # max_age_grace = "30s"
+
   # Which instances in Consul's catalog. The block can be left out, and so can each argument.
   consul {
     service = "web"

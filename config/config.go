@@ -26,6 +26,7 @@ const (
 	DefaultIdleTimeoutTCP   = time.Hour
 	DefaultIdleTimeoutUDP   = time.Minute
 	DefaultHalfCloseTimeout = 5 * time.Minute
+	DefaultMaxAgeGrace      = 30 * time.Second
 	DefaultMaxSessions      = 65536
 	DefaultConsulAddress    = "127.0.0.1:8500"
 	DefaultMaxWatches       = 150
@@ -127,6 +128,9 @@ type Service struct {
 	ConnectTimeout   time.Duration // TCP: for each endpoint tried; always above zero
 	IdleTimeout      time.Duration // zero: no limit (TCP only)
 	HalfCloseTimeout time.Duration // TCP: how long one direction may stay silent after the other ended; zero: no limit
+	OnLeave          OnLeave       // TCP: what becomes of connections whose endpoint leaves
+	MaxAge           time.Duration // TCP: after which connections end, give or take a tenth; zero: never
+	MaxAgeGrace      time.Duration // TCP: how long a moment of quiet is waited for then
 	MaxSessions      int           // UDP
 	Responses        int           // UDP: to each of a client's datagrams; AnyResponses if nobody knows, zero if none
 	Requests         int           // UDP: after so many another endpoint is picked; zero: never

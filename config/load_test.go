@@ -55,6 +55,7 @@ func TestSmallestConfigGetsDefaults(t *testing.T) {
 			ConnectTimeout:   time.Second,
 			IdleTimeout:      time.Hour,
 			HalfCloseTimeout: 5 * time.Minute,
+			MaxAgeGrace:      30 * time.Second,
 			MaxSessions:      65536,
 			Responses:        AnyResponses,
 			MaxFails:         2,
@@ -122,10 +123,17 @@ service "b" {
   }
 }
 service "a" {
+  consul {}
   listen             = "[::]:9000"
   connect_timeout    = "250ms"
   idle_timeout       = "0s"
   half_close_timeout = "0s"
+  on_leave {
+    critical  = "cut"
+    unmatched = "30s"
+  }
+  max_age       = "1h"
+  max_age_grace = "0s"
 
   balance                      = "least_connections"
   sticky                       = "30m"
@@ -151,6 +159,8 @@ service "a" {
 			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536, Responses: AnyResponses,
 			Balance: LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
 			MaxConnections: 100, MaxConnectionsPerEndpoint: 10, MaxQueue: 5,
+			OnLeave: OnLeave{Critical: LeaveCut, Unmatched: Leave(30 * time.Second)}, MaxAge: time.Hour,
+			Consul: &ConsulQuery{Service: "a", Statuses: []string{"passing"}, MaxDrop: 50, DropHold: 10 * time.Second}, FailoverBelow: 1, FailbackHold: 30 * time.Second,
 			Check: &Check{Interval: 10 * time.Second, Timeout: 2 * time.Second},
 			Static: &Static{Endpoints: []StaticEndpoint{
 				{Addr: netip.MustParseAddrPort("10.0.0.5:80")},
@@ -159,7 +169,7 @@ service "a" {
 			}},
 		}, {
 			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second, IdleTimeout: 2 * time.Minute,
-			HalfCloseTimeout: 5 * time.Minute, MaxSessions: 7, Responses: 0, Requests: 1,
+			HalfCloseTimeout: 5 * time.Minute, MaxAgeGrace: 30 * time.Second, MaxSessions: 7, Responses: 0, Requests: 1,
 			Balance: SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
 			Check: &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
 			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`", Datacenter: "dc2", Near: "_agent",
@@ -294,7 +304,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, schema := range []*hcl.BodySchema{rootSchema(), adminSchema(), accessLogSchema(), consulSchema(), tlsSchema(), serviceSchema(), querySchema(), staticSchema(), checkSchema()} {
+	for _, schema := range []*hcl.BodySchema{rootSchema(), adminSchema(), accessLogSchema(), consulSchema(), tlsSchema(), serviceSchema(), querySchema(), staticSchema(), checkSchema(), onLeaveSchema()} {
 		for _, a := range schema.Attributes {
 			if !regexp.MustCompile(`(?m)^[ #]*` + a.Name + ` *=`).Match(src) {
 				t.Errorf("%s is not in example.hcl", a.Name)
@@ -323,6 +333,30 @@ func TestEnums(t *testing.T) {
 	}
 	if err := b.UnmarshalText([]byte("round_robin")); err != nil || b.String() != "round_robin" {
 		t.Errorf("got %v, %v", b, err)
+	}
+}
+
+func TestOnLeaveForms(t *testing.T) {
+	second := Leave(time.Second)
+	tests := []struct {
+		written string
+		want    OnLeave
+	}{
+		{``, OnLeave{}},
+		{`on_leave = null`, OnLeave{}},
+		{`on_leave = "finish"`, OnLeave{}},
+		{`on_leave = "cut"`, OnLeave{LeaveCut, LeaveCut, LeaveCut}},
+		{`on_leave = "1s"`, OnLeave{second, second, second}},
+		{`on_leave {}`, OnLeave{}},
+		{`on_leave { deregistered = "1s" }`, OnLeave{Deregistered: second}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.written, func(t *testing.T) {
+			cfg := mustLoad(t, "service \"web\" {\n listen = 9000\n"+tt.written+"\n}", nil)
+			if got := cfg.Services[0].OnLeave; got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
 	}
 }
 

@@ -29,11 +29,15 @@ func tlsSchema() *hcl.BodySchema {
 }
 
 func serviceSchema() *hcl.BodySchema {
-	s := arguments("listen", "protocol", "balance", "sticky", "connect_timeout", "idle_timeout", "half_close_timeout", "max_sessions", "responses", "requests",
+	s := arguments("listen", "protocol", "balance", "sticky", "connect_timeout", "idle_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace", "max_sessions", "responses", "requests",
 		"max_fails", "min_available", "slow_start", "max_connections", "max_connections_per_endpoint", "max_queue", "queue_timeout",
 		"failover_below", "failback_hold")
-	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}}
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}, {Type: "on_leave"}}
 	return s
+}
+
+func onLeaveSchema() *hcl.BodySchema {
+	return arguments("deregistered", "critical", "unmatched")
 }
 
 func checkSchema() *hcl.BodySchema {

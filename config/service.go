@@ -64,10 +64,12 @@ func (l *loader) service(hb *hcl.Block) Service {
 		b.foreign(s.Protocol)
 	}
 	b.timeouts(&s)
+	b.lifetimes(&s)
 	b.balancing(&s)
 	s.Check = b.check(s.Protocol)
 	s.Listen = b.listen(s)
 	l.endpoints(b, &s)
+	b.stays(&s)
 	return s
 }
 
@@ -89,11 +91,15 @@ func (b *block) timeouts(s *Service) {
 func (b *block) foreign(p Protocol) {
 	other, names := UDP, []string{"max_sessions", "responses", "requests"}
 	if p == UDP {
-		other, names = TCP, []string{"connect_timeout", "half_close_timeout", "max_queue", "queue_timeout"}
+		other, names = TCP, []string{"connect_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace", "max_queue", "queue_timeout"}
 	}
 	for _, name := range names {
 		if attr := b.attrs[name]; attr != nil {
 			b.l.problem(attr.NameRange.Ptr(), "Argument of another protocol", "%s is for %s, and this service is %s. Remove it, or write protocol = %q.",
+				name, other, p, other)
+		}
+		for _, inner := range b.blocks.OfType(name) {
+			b.l.problem(inner.DefRange.Ptr(), "Block of another protocol", "%s is for %s, and this service is %s. Remove it, or write protocol = %q.",
 				name, other, p, other)
 		}
 	}

@@ -143,12 +143,20 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 			ConnectTimeout:   s.ConnectTimeout,
 			IdleTimeout:      orNever(s.IdleTimeout),
 			HalfCloseTimeout: orNever(s.HalfCloseTimeout),
+			OnLeave:          onLeaveOf(s.OnLeave),
+			MaxAge:           s.MaxAge,
+			MaxAgeGrace:      orNever(s.MaxAgeGrace),
 			MaxSessions:      s.MaxSessions,
 			Responses:        responsesOf(s.Responses),
 			Requests:         s.Requests,
 		})
 	}
 	return services
+}
+
+// onLeaveOf is what becomes of connections whose endpoint leaves, as the proxier takes it.
+func onLeaveOf(o config.OnLeave) proxy.OnLeave {
+	return proxy.OnLeave{Deregistered: time.Duration(o.Deregistered), Critical: time.Duration(o.Critical), Unmatched: time.Duration(o.Unmatched)}
 }
 
 // configure has the balancer do what the configuration says.

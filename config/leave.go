@@ -1,0 +1,108 @@
+package config
+
+import (
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+)
+
+// A Leave is how long connections may go on when their endpoint has left: LeaveFinish, LeaveCut, or a duration above zero.
+type Leave time.Duration
+
+// The leaves that are no durations.
+const (
+	LeaveFinish Leave = 0  // as long as they like
+	LeaveCut    Leave = -1 // not at all
+)
+
+// String is what stands in the configuration.
+func (l Leave) String() string {
+	switch {
+	case l == LeaveFinish:
+		return "finish"
+	case l < 0:
+		return "cut"
+	}
+	return time.Duration(l).String()
+}
+
+// MarshalText returns what String returns.
+func (l Leave) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// An OnLeave is that for each reason why an endpoint leaves.
+type OnLeave struct {
+	Deregistered, Critical, Unmatched Leave
+}
+
+// onLeave reads the argument on_leave, which is for all reasons, or the block on_leave, which has an argument for each.
+func (b *block) onLeave() (o OnLeave) {
+	each := b.single("on_leave", onLeaveSchema())
+	if attr := b.attrs["on_leave"]; attr != nil && each != nil {
+		b.l.problem(attr.NameRange.Ptr(), "Arguments that exclude each other", "There is an on_leave block too, at %s. Keep the argument if all reasons are alike, "+
+			"or else the block.", place(each.head))
+	}
+	if each == nil {
+		all := b.leave("on_leave")
+		return OnLeave{all, all, all}
+	}
+	return OnLeave{Deregistered: each.leave("deregistered"), Critical: each.leave("critical"), Unmatched: each.leave("unmatched")}
+}
+
+// leave reads one Leave.
+func (b *block) leave(name string) Leave {
+	const hint = `write "finish", "cut", or a duration in quotes with its unit, such as "30s"`
+	v, ok := b.value(name, cty.DynamicPseudoType, hint)
+	switch {
+	case !ok:
+		return LeaveFinish
+	case v.Type() == cty.Number:
+		b.l.problem(b.rangeOf(name), "Duration without a unit", "%s: %s.", name, hint)
+		return LeaveFinish
+	case v.Type() != cty.String:
+		b.l.problem(b.rangeOf(name), "Wrong type", "%s: %s.", name, hint)
+		return LeaveFinish
+	}
+	text := v.AsString()
+	d, err := time.ParseDuration(text)
+	switch {
+	case text == LeaveFinish.String():
+		return LeaveFinish
+	case text == LeaveCut.String():
+		return LeaveCut
+	case err != nil && isNumber(text):
+		b.l.problem(b.rangeOf(name), "Duration without a unit", "%s: %q could be anything. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
+	case err != nil:
+		words := []string{LeaveFinish.String(), LeaveCut.String()}
+		b.l.problem(b.rangeOf(name), "Bad value", "%s: %q cannot stand here.%s W%s.", name, text, didYouMean(text, words), hint[1:])
+	case d <= 0:
+		b.l.problem(b.rangeOf(name), "Bad duration", "%s: %q is no time at all. To cut connections at once write \"cut\".", name, text)
+	default:
+		return Leave(d)
+	}
+	return LeaveFinish
+}
+
+// lifetimes reads what ends connections though neither side wants to.
+func (b *block) lifetimes(s *Service) {
+	s.OnLeave = b.onLeave()
+	s.MaxAge = b.duration("max_age", 0, zeroAllowed)
+	s.MaxAgeGrace = b.duration("max_age_grace", DefaultMaxAgeGrace, zeroAllowed)
+	if attr := b.attrs["max_age_grace"]; attr != nil && b.attrs["max_age"] == nil {
+		b.l.problem(attr.NameRange.Ptr(), "Grace without an age", "max_age_grace: service %q has no max_age. Remove it, or write max_age = \"1h\".", s.Name)
+	}
+}
+
+// stays reports on_leave where no endpoint ever leaves.
+func (b *block) stays(s *Service) {
+	if s.Consul != nil || s.OnLeave == (OnLeave{}) {
+		return
+	}
+	at := b.head
+	if attr := b.attrs["on_leave"]; attr != nil {
+		at = attr.NameRange
+	}
+	for _, inner := range b.blocks.OfType("on_leave") {
+		at = inner.DefRange
+	}
+	b.l.problem(&at, "Endpoints that do not leave", "on_leave: service %q has nothing but a static block, and what is listed there never leaves. Remove it.", s.Name)
+}
