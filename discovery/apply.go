@@ -76,10 +76,16 @@ func (c *Consul) feedLocked(p plan, watches map[string]*watch) {
 	}
 	old := c.feeds[p.service]
 	if old != nil && old.same(p, tiers) {
+		if before := Leaves(old.leaves.Swap(int32(p.leaves))); before == LeavesIgnored && p.leaves > before {
+			for _, w := range old.watches() {
+				w.nudge()
+			}
+		}
 		return
 	}
 	c.endLocked(old)
 	f := &feed{service: p.service, consul: c, failover: p.failover, tiers: tiers, active: -1}
+	f.leaves.Store(int32(p.leaves))
 	c.feeds[p.service] = f
 	for _, w := range f.watches() {
 		w.attach(f)

@@ -174,6 +174,7 @@ type recorder struct {
 	turnstile turnstile
 	mu        sync.Mutex
 	lines     []string
+	left      []string // who has left, as "web: n/a=10.0.0.1:80 critical"
 	calls     int
 }
 
@@ -192,6 +193,19 @@ func (r *recorder) OnUpdate(updates []lb.Endpoints) {
 			line += " " + e.ID + "=" + e.Address()
 		}
 		r.lines = append(r.lines, line)
+		for _, d := range u.Left {
+			r.left = append(r.left, fmt.Sprintf("%s: %s=%s %s", u.Service, d.ID, d.Address(), d.Why))
+		}
+	}
+}
+
+// wantLeft checks who has left.
+func (r *recorder) wantLeft(t *testing.T, left ...string) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !slices.Equal(r.left, left) {
+		t.Errorf("left %q, want %q", r.left, left)
 	}
 }
 
@@ -290,3 +304,14 @@ func (r *rig) stop() {
 
 // status is that of the only watch.
 func (r *rig) status() WatchStatus { return r.consul.Snapshot()[0] }
+
+// partly is r by a Consul that leaves out what the token may not see.
+func partly(r reply) reply {
+	return func(req *http.Request) (*http.Response, error) {
+		resp, err := r(req)
+		if err == nil {
+			resp.Header.Set("X-Consul-Results-Filtered-By-ACLs", "true")
+		}
+		return resp, err
+	}
+}

@@ -3,6 +3,7 @@ package discovery
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -15,16 +16,18 @@ import (
 type feed struct {
 	service  string
 	consul   *Consul
-	failover Failover // with defaults
+	failover Failover     // with defaults
+	leaves   atomic.Int32 // a Leaves
 
 	mu     sync.Mutex // guards the following, and is held while a set is sent
 	tiers  []*tier
-	active int           // whose set was sent; -1: nothing was sent
-	sent   []lb.Endpoint // that set
-	begun  time.Time     // when sets may be sent from; zero: Run has not been called
-	better time.Time     // since when a tier before the active one has had enough; zero: none has
-	timer  *time.Timer   // to look again; nil: no need to
-	closed bool          // nothing is to be sent any more
+	active int            // whose set was sent; -1: nothing was sent
+	sent   []lb.Endpoint  // that set
+	left   []lb.Departure // from any tier, that the sink has not been told of yet
+	begun  time.Time      // when sets may be sent from; zero: Run has not been called
+	better time.Time      // since when a tier before the active one has had enough; zero: none has
+	timer  *time.Timer    // to look again; nil: no need to
+	closed bool           // nothing is to be sent any more
 }
 
 // A tier is one of the places where a feed's endpoints come from.
@@ -40,8 +43,8 @@ type tier struct {
 // firstChance is how long the first set of a service waits for the tiers before the one that it is of.
 const firstChance = 2 * time.Second
 
-// deliver takes the set of w.
-func (f *feed) deliver(w *watch, set []lb.Endpoint, available int, restored bool) {
+// deliver takes the set of w, and who has left it.
+func (f *feed) deliver(w *watch, set []lb.Endpoint, available int, restored bool, left []lb.Departure) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, t := range f.tiers {
@@ -49,6 +52,7 @@ func (f *feed) deliver(w *watch, set []lb.Endpoint, available int, restored bool
 			t.set, t.available, t.known, t.restored = set, available, true, restored
 		}
 	}
+	f.left = append(f.left, left...)
 	f.updateLocked(time.Now())
 }
 
@@ -93,13 +97,24 @@ func (f *feed) updateLocked(now time.Time) {
 	if best < 0 || f.tiers[best].restored {
 		return
 	}
-	set := f.tiers[best].set
-	if best == f.active && slices.Equal(set, f.sent) {
+	set, left := f.tiers[best].set, f.departedLocked()
+	if best == f.active && slices.Equal(set, f.sent) && len(left) == 0 {
 		return
 	}
 	f.logLocked(best)
 	f.active, f.sent = best, set
-	f.consul.sink.OnUpdate([]lb.Endpoints{{Service: f.service, Endpoints: slices.Clone(set)}})
+	f.consul.sink.OnUpdate([]lb.Endpoints{{Service: f.service, Endpoints: slices.Clone(set), Left: left}})
+}
+
+// departedLocked returns those that have left since it was called last. Who is in the set of any tier has not left the service.
+func (f *feed) departedLocked() []lb.Departure {
+	left := slices.DeleteFunc(f.left, func(d lb.Departure) bool {
+		return slices.ContainsFunc(f.tiers, func(t *tier) bool {
+			return slices.ContainsFunc(t.set, func(e lb.Endpoint) bool { return e.Host == d.Host && e.Addr == d.Addr })
+		})
+	})
+	f.left = nil
+	return left
 }
 
 // bestLocked returns the tier to use if there were no holding back: the first with enough endpoints, else the first with any, else the first
@@ -188,7 +203,7 @@ func (w *watch) attach(f *feed) {
 	defer w.sending.Unlock()
 	w.feeds = append(w.feeds, f)
 	if w.published || w.restored {
-		f.deliver(w, w.endpoints, w.available, w.restored)
+		f.deliver(w, w.endpoints, w.available, w.restored, nil)
 	}
 }
 

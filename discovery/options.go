@@ -93,6 +93,9 @@ type Watch struct {
 
 	Next     []Tier
 	Failover Failover
+
+	// Leaves is how much is to be found out of endpoints that leave, in whichever tier.
+	Leaves Leaves
 }
 
 // A Tier is a query, or a list of endpoints.

@@ -15,6 +15,7 @@ type plan struct {
 	service  string
 	tiers    []tierPlan
 	failover Failover // with defaults
+	leaves   Leaves
 }
 
 // A tierPlan is a query, by its key, or a set.
@@ -45,7 +46,7 @@ func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
 			return nil, nil, fmt.Errorf("two watches for service %q", one.Service)
 		}
 		seen[one.Service] = true
-		p := plan{service: one.Service, failover: one.Failover.withDefaults()}
+		p := plan{service: one.Service, failover: one.Failover.withDefaults(), leaves: one.Leaves}
 		for _, t := range append([]Tier{{Query: one.Query, Guard: one.Guard}}, one.Next...) {
 			if t.Endpoints != nil {
 				p.tiers = append(p.tiers, tierPlan{name: "static", set: slices.Clone(t.Endpoints)})

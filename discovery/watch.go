@@ -29,10 +29,11 @@ type watch struct {
 	consul *Consul
 	cancel context.CancelFunc // ends run; nil before run was started; guarded by Consul.mu
 
-	retired   atomic.Bool              // run is to end when the query under way has ended
-	passed    fact                     // the agent passes the query on to its servers
-	services  atomic.Pointer[[]string] // that want the query, for messages
-	forgotten bool                     // guarded by the troubles' lock
+	retired   atomic.Bool                             // run is to end when the query under way has ended
+	nudged    atomic.Pointer[context.CancelCauseFunc] // ends the query under way; nil: no need to
+	passed    fact                                    // the agent passes the query on to its servers
+	services  atomic.Pointer[[]string]                // that want the query, for messages
+	forgotten bool                                    // guarded by the troubles' lock
 
 	// The following belong to the goroutine of run.
 	index    uint64            // to ask with; zero: ask the servers
@@ -40,6 +41,8 @@ type watch struct {
 	resync   time.Duration     // after lastFull
 	confirm  bool              // the next query is to be answered by a leader that is sure of itself
 	holder   holder            // what is held back
+	left     []lb.Departure    // endpoints that were in the set and that Consul still names
+	unsure   []lb.Endpoint     // and those that have vanished, of which nobody knows that for certain
 	held     int               // how many were held back when that was last logged
 	doubted  time.Time         // when an answer was last not believed
 	denied   *filteredError    // the last
@@ -89,6 +92,9 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	if w.resync > 0 && time.Since(w.lastFull) > w.resync {
 		w.index = 0
 	}
+	if len(w.unsure) > 0 && w.interest() > LeavesIgnored {
+		w.confirm, w.index = true, 0
+	}
 	asked := w.index
 	a, err := w.ask(ctx)
 	if err == nil {
@@ -114,6 +120,8 @@ func (w *watch) take(ctx context.Context, asked uint64, a *answer, err error) ti
 		w.confirm = true
 		return w.doubt("set is sharply smaller", asked, a)
 	}
+	told, lost := w.sortOut(in, set)
+	confirmed := w.confirm
 	w.confirm = false
 	w.index = max(a.index, 1) // zero would make the next query return at once, and so on for ever
 	if asked == 0 {
@@ -124,12 +132,15 @@ func (w *watch) take(ctx context.Context, asked uint64, a *answer, err error) ti
 	}
 	w.logBad(in.bad)
 	w.logHeld(len(in.endpoints))
-	w.publish(set, len(set)-len(w.holder.until))
+	w.publish(set, len(set)-len(w.holder.until), told)
 	w.remember(time.Now(), w.known(in, set))
 	w.succeeded(a, in)
+	w.pursue(ctx, lost, a, confirmed)
 	if w.query.Prepared != "" {
 		w.index = 0
-		return w.poll(time.Now())
+		if !w.confirm {
+			return w.poll(time.Now())
+		}
 	}
 	return 0
 }
@@ -162,12 +173,15 @@ func (w *watch) ask(ctx context.Context) (answer, error) {
 
 // bound gives the next query its wait and its end.
 func (w *watch) bound(ctx context.Context, how *ask) (context.Context, context.CancelFunc) {
-	ends := [3]context.CancelFunc{unbound, unbound, unbound}
+	ends := [4]context.CancelFunc{unbound, unbound, unbound, unbound}
 	if how.index != 0 {
 		how.wait = w.wait(time.Now())
 		ctx, ends[0] = w.consul.epoch.bound(ctx, never)
 		if w.consul.slots != nil {
 			ctx, ends[1] = w.consul.slots.turn.bound(ctx, w.lingers)
+		}
+		if len(w.unsure) > 0 {
+			ctx, ends[3] = w.nudgeable(ctx)
 		}
 	}
 	limit := how.wait + how.wait/16 + deadlineGrace
@@ -295,10 +309,11 @@ func (w *watch) succeeded(a *answer, in instances) {
 	w.consul.troubles.leave(w)
 }
 
-// publish sends endpoints, of which so many are not held, to all feeds, unless they are what was sent last.
-func (w *watch) publish(endpoints []lb.Endpoint, available int) {
-	same := slices.Equal(w.endpoints, endpoints)
-	if w.published && same && available == w.available {
+// publish sends endpoints, of which so many are not held, and who is out and why, to all feeds, unless that is what was sent last.
+func (w *watch) publish(endpoints []lb.Endpoint, available int, left []lb.Departure) {
+	same, told := slices.Equal(w.endpoints, endpoints), slices.Equal(w.left, left)
+	w.left = left
+	if w.published && same && available == w.available && told {
 		return
 	}
 	now, first := time.Now(), !w.published
@@ -306,7 +321,7 @@ func (w *watch) publish(endpoints []lb.Endpoint, available int) {
 	w.sending.Lock()
 	w.endpoints, w.available, w.published, w.restored, w.changed = endpoints, available, true, false, now
 	for _, f := range w.feeds {
-		f.deliver(w, endpoints, available, false)
+		f.deliver(w, endpoints, available, false, left)
 	}
 	w.sending.Unlock()
 	if same && !first {

@@ -2,6 +2,7 @@ package lb
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -15,6 +16,20 @@ const (
 	Critical                         // it is there, and fails
 	Unmatched                        // it is there, and is not what the service asks for any more
 )
+
+// String is such as "deregistered or unmatched".
+func (r Reasons) String() string {
+	var words []string
+	for i, word := range []string{"deregistered", "critical", "unmatched"} {
+		if r&(1<<i) != 0 {
+			words = append(words, word)
+		}
+	}
+	if len(words) == 0 {
+		return "unknown"
+	}
+	return strings.Join(words, " or ")
+}
 
 // A Departure says that an endpoint has left for good, and why. Its ID and weight do not count: the process at an address is the same under
 // whatever name it is registered.

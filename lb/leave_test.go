@@ -35,7 +35,7 @@ func gone(members map[string]*Member) string {
 	var all []string
 	for id, m := range members {
 		if g := m.Gone(); g != nil {
-			all = append(all, fmt.Sprint(id, g.Why))
+			all = append(all, fmt.Sprintf("%s%d", id, g.Why))
 		}
 	}
 	slices.Sort(all)
@@ -110,5 +110,13 @@ func TestFormerMembersAreForgotten(t *testing.T) {
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: placed("D")}})
 	if n := len(g.former); n != 0 {
 		t.Errorf("%d former members, want none", n)
+	}
+}
+
+func TestReasonsInWords(t *testing.T) {
+	for r, want := range map[Reasons]string{0: "unknown", Critical: "critical", Deregistered | Unmatched: "deregistered or unmatched"} {
+		if got := r.String(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
 	}
 }

@@ -91,6 +91,7 @@ func (f *feed) OnUpdate(updates []lb.Endpoints) {
 		switch owner := in.owners[u.Service]; {
 		case f.held != nil && in.services[u.Service]:
 			u.Endpoints = slices.Clone(u.Endpoints)
+			u.Left = slices.Concat(f.held[u.Service].Left, u.Left)
 			f.held[u.Service] = u
 		case f.held == nil && !in.services[u.Service]:
 			// the service has been removed meanwhile

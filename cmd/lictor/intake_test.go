@@ -140,3 +140,29 @@ func TestIntakeKeepsTheTurn(t *testing.T) {
 		t.Errorf("got %v, want each once", got)
 	}
 }
+
+// What was said of endpoints that left while a source was held back is not forgotten.
+func TestIntakeKeepsWhoHasLeft(t *testing.T) {
+	b := lb.NewBalancer()
+	in := newIntake(b)
+	old, sayOld := startScripted(t, in, "web")
+	in.commit([]string{"web"}, old)
+	sayOld("web", "a")
+	m, err := b.NextEndpoint("web", netip.AddrPort{}, lb.Tried{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := scripted{make(chan discovery.Sink, 1)}
+	next := in.start(s, []string{"web"}, hclog.NewNullLogger())
+	t.Cleanup(func() { next.retire(nil) })
+	sink := <-s.sink
+	sink.OnUpdate([]lb.Endpoints{{Service: "web", Left: []lb.Departure{{Endpoint: m.Endpoint, Why: lb.Critical}}}})
+	sink.OnUpdate([]lb.Endpoints{{Service: "web"}})
+	if m.Gone() != nil {
+		t.Error("it has left before the commit")
+	}
+	in.commit([]string{"web"}, next)
+	if g := m.Gone(); g == nil || g.Why != lb.Critical {
+		t.Errorf("got %v, want critical", g)
+	}
+}

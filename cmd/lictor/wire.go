@@ -37,7 +37,7 @@ func queryOf(q config.ConsulQuery) discovery.Query {
 func watchOf(s config.Service) discovery.Watch {
 	w := discovery.Watch{
 		Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul),
-		Failover: discovery.Failover{Below: s.FailoverBelow, Hold: orNever(s.FailbackHold)},
+		Failover: discovery.Failover{Below: s.FailoverBelow, Hold: orNever(s.FailbackHold)}, Leaves: leavesOf(s.OnLeave),
 	}
 	for _, q := range s.Failover {
 		w.Next = append(w.Next, discovery.Tier{Query: queryOf(q), Guard: guardOf(q)})
@@ -46,6 +46,17 @@ func watchOf(s config.Service) discovery.Watch {
 		w.Next = append(w.Next, discovery.Tier{Endpoints: endpointsOf(*s.Static)})
 	}
 	return w
+}
+
+// leavesOf is how much must be known of endpoints that vanish from Consul's answers to do with their connections what o says.
+func leavesOf(o config.OnLeave) discovery.Leaves {
+	switch {
+	case o.Deregistered == config.LeaveFinish && o.Unmatched == config.LeaveFinish:
+		return discovery.LeavesIgnored
+	case o.Deregistered == o.Unmatched:
+		return discovery.LeavesConfirmed
+	}
+	return discovery.LeavesExplained
 }
 
 // endpointsOf are the endpoints of a list.
