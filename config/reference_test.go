@@ -30,6 +30,7 @@ func sections() map[string]*hcl.BodySchema {
 	return map[string]*hcl.BodySchema{
 		"Top level": rootSchema(), "`admin`": adminSchema(), "`access_log`": accessLogSchema(), "`consul`": consulSchema(), "`consul` > `tls`": tlsSchema(),
 		"`service \"NAME\"`": serviceSchema(), "`service` > `consul`": querySchema(), "`service` > `static`": staticSchema(), "`service` > `check`": checkSchema(),
+		"`service` > `on_leave`": onLeaveSchema(),
 	}
 }
 
@@ -267,6 +268,8 @@ func (w *world) typed() {
 		}
 	case kind == "duration above zero":
 		good, bad = []string{`"90s"`, `"1500ms"`}, []string{"5", `"5"`, `"-1s"`, `"0s"`}
+	case kind == "`finish`, `cut`, or a duration above zero":
+		good, bad = []string{`"finish"`, `"cut"`, `"90s"`}, []string{"5", `"5"`, `"-1s"`, `"0s"`, `"keep"`, "true"}
 	case kind == "percentage":
 		good, bad = []string{`"0%"`, `"100%"`}, []string{`"101%"`, "50", `"50"`}
 	case kind == "true or false":
