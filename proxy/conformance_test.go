@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -167,14 +169,40 @@ func named(name string) func(c *net.TCPConn) {
 }
 
 // deadPort is an address where nothing listens.
-func deadPort(t *testing.T) netip.AddrPort {
+func deadPort(t *testing.T) netip.AddrPort { return freePort(t, TCP) }
+
+// freePort is an address that nobody listens at, or will by chance: its port is below those that systems give to sockets that ask for any,
+// and below those of the tests of other rooms. Each call gives another one.
+func freePort(t *testing.T, p Protocol) netip.AddrPort {
 	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range lastPort - firstPort {
+		port := firstPort + uint16(ports.Add(1)%(lastPort-firstPort))
+		probe, err := listenAnywhere(p, port)
+		if err == nil {
+			probe.Close()
+			return netip.AddrPortFrom(loopback.Addr(), port)
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).AddrPort()
+	t.Fatal("no free port")
+	panic("unreachable")
+}
+
+const firstPort, lastPort = 2000, 10000
+
+// ports counts those that freePort has looked at, from somewhere on: another run of these tests may be beside this one.
+var ports = func() *atomic.Uint32 {
+	n := &atomic.Uint32{}
+	n.Store(rand.Uint32N(lastPort - firstPort))
+	return n
+}()
+
+// listenAnywhere listens at all addresses of this host, so it fails if anybody listens at the port of any.
+func listenAnywhere(p Protocol, port uint16) (io.Closer, error) {
+	at := fmt.Sprint(":", port)
+	if p == UDP {
+		return net.ListenPacket("udp", at)
+	}
+	return net.Listen("tcp", at)
 }
 
 func dialTCP(t *testing.T, addr netip.AddrPort) *net.TCPConn {

@@ -69,10 +69,13 @@ func TestTCPUrgentDataInBulk(t *testing.T) {
 // An idle end that cuts an answer short must not look like a proper one.
 func TestTCPIdleEndOfAStuckAnswerIsAReset(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{IdleTimeout: 200 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+		// Long enough for the server to begin: one that has sent nothing has nothing to be cut short.
+		addr := h.serve(Service{IdleTimeout: time.Second}, tcpServer(t, func(c *net.TCPConn) {
+			io.ReadFull(c, make([]byte, 1))
 			c.Write(make([]byte, 32<<20))
 		}))
 		c := dialTCP(t, addr)
+		io.WriteString(c, "x")
 		eventually(t, func() error {
 			if s := h.stats(); s.Connections == 0 || s.ConnectionsActive > 0 {
 				return errPending

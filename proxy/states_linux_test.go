@@ -83,10 +83,21 @@ func (p *couple) fill(from int) {
 			}
 		}
 	})
+	raw, err := c.SyscallConn()
+	if err != nil {
+		p.Fatal(err)
+	}
+	stopped := func() (stopped bool) { // rather than not having come to send more
+		raw.Control(func(fd uintptr) {
+			n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+			stopped = err == nil && n > 0
+		})
+		return stopped
+	}
 	last, calm := int64(0), 0
 	eventually(p.T, func() error {
 		now := n.Load()<<20 + movedBy(p.stats())
-		if now == 0 || now != last {
+		if now == 0 || now != last || !stopped() {
 			last, calm = now, 0
 		}
 		if calm++; calm < 12 {
@@ -99,10 +110,6 @@ func (p *couple) fill(from int) {
 	sender.Wait()
 	c.SetWriteDeadline(time.Now().Add(30 * time.Second))
 	p.sent[from] = n.Load()
-	raw, err := c.SyscallConn()
-	if err != nil {
-		p.Fatal(err)
-	}
 	raw.Control(func(fd uintptr) {
 		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 			p.acked[from] = int64(info.Bytes_acked) - 2 // the SYN counts, and the first byte

@@ -232,7 +232,7 @@ func TestUDPOneWayResolvesOnce(t *testing.T) {
 // All loops' sockets are of one listener: nobody else, another Lictor for one, can take a share of its clients unnoticed.
 func TestUDPAddressInUse(t *testing.T) {
 	onLoops(t, 4, func(t *testing.T, h *house) {
-		addr := h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP))
+		addr := h.serve(Service{Protocol: UDP, Listen: listen(freePort(t, UDP))}, udpServer(t, echoUDP))
 		o := &house{T: t, balancer: h.balancer, options: h.options}
 		o.start()
 		defer o.Proxier.Close()
