@@ -59,6 +59,7 @@ func (h *house) start() {
 var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 
 // serve applies one service called "s", listening on 127.0.0.1:0 unless it says otherwise, with the given endpoints, and returns its address.
+// A dial may take long unless it says otherwise: what a test opens by the hundred on a busy machine takes more than the default of a second.
 func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	h.Helper()
 	if h.Proxier == nil {
@@ -67,6 +68,9 @@ func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	s.Name = "s"
 	if s.Listen == nil {
 		s.Listen = []netip.AddrPort{loopback}
+	}
+	if s.ConnectTimeout == 0 {
+		s.ConnectTimeout = 20 * time.Second
 	}
 	h.endpoints("s", endpoints...)
 	if err := h.Apply([]Service{s}); err != nil {

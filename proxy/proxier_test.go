@@ -57,7 +57,7 @@ func TestApplyLeavesEqualServicesAlone(t *testing.T) {
 	for _, p := range []Protocol{TCP, UDP} {
 		t.Run(p.String(), func(t *testing.T) {
 			forEachEngine(t, func(t *testing.T, h *house) {
-				services := []Service{{Name: "s", Protocol: p, Listen: listen(loopback)}}
+				services := []Service{{Name: "s", Protocol: p, Listen: listen(loopback), ConnectTimeout: time.Minute}}
 				addr := h.serve(services[0])
 				other := Service{Name: "other", Protocol: p, Listen: listen(loopback)}
 				for _, next := range [][]Service{append(services, other), services} {

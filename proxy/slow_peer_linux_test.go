@@ -97,7 +97,7 @@ func TestTCPPeersThatNeverRead(t *testing.T) {
 				}
 			}
 		}
-		addr := h.serve(Service{IdleTimeout: time.Second}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{IdleTimeout: 2 * time.Second}, tcpServer(t, func(c *net.TCPConn) {
 			b := make([]byte, 1)
 			if io.ReadFull(c, b); b[0] == 'e' {
 				c.Write(b)
