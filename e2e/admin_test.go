@@ -173,8 +173,9 @@ func TestAccessLogOfSessions(t *testing.T) {
 	i := startUDP(t, "a")
 	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("dns", udp, "responses = 1", endpoints(i)))
 	client := dialUDP(t, l.addr(t, "dns"))
-	_, err := client.exchange([]byte("hello"))
+	_, err := client.Write([]byte("hello"))
 	must(t, err)
+	client.receive(t)
 	var line struct {
 		Service, Protocol, Client, Endpoint, By, End string
 		Up, Down                                     int64

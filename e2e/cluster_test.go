@@ -42,21 +42,24 @@ func startCluster(t *testing.T) *cluster {
 }
 
 // leader is the index of the server that leads.
-func (c *cluster) leader(t *testing.T) int {
+func (c *cluster) leader(t *testing.T) (leader int) {
 	t.Helper()
-	for i, s := range c.servers {
-		client, err := s.Client()
-		must(t, err)
-		self, err := client.Agent().Self()
-		if err != nil {
-			continue
+	eventually(t, "a leader", func() error { // on a busy machine one may lose its office for a moment
+		for i, s := range c.servers {
+			client, err := s.Client()
+			must(t, err)
+			self, err := client.Agent().Self()
+			if err != nil {
+				continue
+			}
+			if stats, ok := self["Stats"]["raft"].(map[string]any); ok && stats["state"] == "Leader" {
+				leader = i
+				return nil
+			}
 		}
-		if stats, ok := self["Stats"]["raft"].(map[string]any); ok && stats["state"] == "Leader" {
-			return i
-		}
-	}
-	t.Fatal("no leader")
-	return -1
+		return errors.New("none")
+	})
+	return leader
 }
 
 // register registers an instance by the agent, and waits until the servers know it.

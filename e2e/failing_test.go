@@ -28,7 +28,7 @@ type greeter struct {
 
 func startGreeter(t testing.TB, name string) *greeter {
 	t.Helper()
-	g := &greeter{name: name, addr: netip.MustParseAddrPort("127.0.0.1:0")}
+	g := &greeter{name: name, addr: freePort(t)} // which nobody gets while it is dead
 	g.start(t)
 	return g
 }
@@ -37,7 +37,6 @@ func (g *greeter) start(t testing.TB) {
 	t.Helper()
 	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(g.addr))
 	must(t, err)
-	g.addr = l.Addr().(*net.TCPAddr).AddrPort()
 	var running sync.WaitGroup
 	running.Go(func() {
 		for {

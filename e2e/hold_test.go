@@ -51,7 +51,7 @@ func TestAllCriticalAtOnceIsHeldForAWhile(t *testing.T) {
 	for _, name := range names {
 		c.register(t, "web", name, startEcho(t, name).addr, checked)
 	}
-	l := runLictor(t, consulBlock(c)+service("web", `consul { drop_hold = "2s" }`))
+	l := runLictor(t, consulBlock(c)+service("web", `consul { drop_hold = "5s" }`))
 	web := l.addr(t, "web")
 	c.setHealth(t, "a", api.HealthCritical) // one at a time is believed
 	awaitRotation(t, web, "b")
