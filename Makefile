@@ -11,7 +11,7 @@ PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 ARCHES  ?= amd64 arm64
 
-.PHONY: build demo test e2e race consul fuzz lint check browser bench bench-peers bench-discovery soak install deb test-deb clean help
+.PHONY: build demo test e2e race consul fuzz lint check screenshots browser bench bench-peers bench-discovery soak install deb test-deb check-reproducible clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -42,6 +42,9 @@ lint: ## gofmt, vet, staticcheck, errcheck, import arrows, tidy modules
 	.ci/lint
 
 check: lint test ## lint and test
+
+screenshots: consul ## take the pictures in docs/screenshots anew
+	go test -count 1 -run '^(TestPageOnAPhoneAndInBothSchemes|TestTopShowsWhatIsWrongInRed)$$' ./e2e -screenshots
 
 browser: ## install what the tests of the page and of top need: Chromium and tmux (Debian, as root)
 	apt-get install -y --no-install-recommends chromium fonts-dejavu-core tmux
@@ -80,8 +83,11 @@ test-deb: ## install, run, upgrade and remove the package under systemd in a thr
 	$(MAKE) deb VERSION=0.0.2 ARCHES=$$(dpkg --print-architecture)
 	packaging/test-deb bin/lictor_0.0.[12]_$$(dpkg --print-architecture).deb
 
+check-reproducible: ## build binaries and packages twice, differently, and compare; minutes, for nothing comes from the cache
+	packaging/check-reproducible '$(VERSION)'
+
 clean: ## remove what was built here; the consul in the user's cache folder stays
 	rm -rf bin
 
 help: ## this
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -41,8 +41,18 @@ type page struct {
 // adminBlock has lictor answer at a free port. Written so that startLictor does not take it for a service.
 const adminBlock = "admin { listen= \"127.0.0.1:0\" }\n"
 
-// openPage opens the page of l. That the browser had nothing to complain of, scripts and policy included, is checked at the end.
+// openPage opens the page of l.
 func openPage(t testing.TB, l *lictor) *page {
+	t.Helper()
+	p := openBrowser(t)
+	address := l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "admin API" }).field("listen")
+	p.run(chromedp.Navigate("http://" + address + "/"))
+	p.shows(`document.getElementById("t-services").textContent !== "–"`)
+	return p
+}
+
+// openBrowser opens an empty page. That the browser had nothing to complain of, scripts and policy included, is checked at the end.
+func openBrowser(t testing.TB) *page {
 	t.Helper()
 	chromium := needTool(t, "chromium", "chromium-browser", "google-chrome")
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
@@ -62,10 +72,16 @@ func openPage(t testing.TB, l *lictor) *page {
 	}))
 	t.Cleanup(cancel)
 	t.Cleanup(p.check)
-	address := l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "admin API" }).field("listen")
-	p.run(chromedp.Navigate("http://" + address + "/"))
-	p.shows(`document.getElementById("t-services").textContent !== "–"`)
 	return p
+}
+
+// keepScreenshot writes what the page looks like into docs/screenshots.
+func (p *page) keepScreenshot(name string) {
+	p.Helper()
+	png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
+	must(p, err)
+	must(p, os.MkdirAll("../docs/screenshots", 0o755))
+	must(p, os.WriteFile(filepath.Join("../docs/screenshots", name+".png"), png, 0o644))
 }
 
 func (p *page) mistake(text string) {
@@ -274,10 +290,7 @@ func TestPageOnAPhoneAndInBothSchemes(t *testing.T) {
 			t.Errorf("%s: the background is %s", tt.name, got)
 		}
 		if *screenshots {
-			png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
-			must(t, err)
-			must(t, os.MkdirAll("../docs/screenshots", 0o755))
-			must(t, os.WriteFile(filepath.Join("../docs/screenshots", tt.name+".png"), png, 0o644))
+			p.keepScreenshot(tt.name)
 		}
 	}
 }

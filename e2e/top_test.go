@@ -3,12 +3,18 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
 // needTool finds a program that a test needs, or skips the test; in CI it has to be there.
@@ -27,45 +33,111 @@ func needTool(t testing.TB, names ...string) string {
 	return ""
 }
 
-// In a real terminal top draws, obeys keys, and leaves the terminal as it was.
-func TestTopInATerminal(t *testing.T) {
-	tmux := needTool(t, "tmux")
-	l := runLictor(t, service("web", `static { endpoints = ["127.0.0.1:1"] }`)+service("zoo", `static { endpoints = ["127.0.0.1:2"] }`))
-	socket := filepath.Join(shortTempDir(t), "tmux")
-	run := func(args ...string) (string, error) {
-		cmd := exec.Command(tmux, append([]string{"-S", socket, "-f", "/dev/null"}, args...)...)
-		cmd.Env = append(environment(), "TERM=screen")
-		out, err := cmd.CombinedOutput()
-		return string(out), err
-	}
-	out, err := run("new-session", "-d", "-x", "130", "-y", "12", "env", "RUNTIME_DIRECTORY="+l.runtime, "sh", "-c", lictorPath(t)+" top; echo ended with $?; exec cat")
-	if err != nil {
+// A terminal is a real one, as far as a program can tell: tmux's.
+type terminal struct {
+	testing.TB
+	tmux, socket string
+}
+
+// startTerminal runs a shell command in a terminal of that size.
+func startTerminal(t testing.TB, width, height int, l *lictor, command string) *terminal {
+	t.Helper()
+	x := &terminal{TB: t, tmux: needTool(t, "tmux"), socket: filepath.Join(shortTempDir(t), "tmux")}
+	if out, err := x.run("new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), "env", "RUNTIME_DIRECTORY="+l.runtime, "sh", "-c", command); err != nil {
 		t.Fatalf("tmux: %v: %s", err, out)
 	}
-	t.Cleanup(func() { _, _ = run("kill-server") })
-	shows := func(want ...string) {
-		t.Helper()
-		eventually(t, fmt.Sprintf("a screen with %q", want), func() error {
-			screen, err := run("capture-pane", "-p")
-			for _, w := range want {
-				if !strings.Contains(screen, w) {
-					return fmt.Errorf("%v, got:\n%s", err, screen)
-				}
+	t.Cleanup(func() { _, _ = x.run("kill-server") })
+	return x
+}
+
+func (x *terminal) run(args ...string) (string, error) {
+	cmd := exec.Command(x.tmux, append([]string{"-S", x.socket, "-f", "/dev/null"}, args...)...)
+	cmd.Env = append(environment(), "TERM=screen", "LC_ALL=C.UTF-8")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// shows waits until all of that is on the screen, and returns it with its colours.
+func (x *terminal) shows(want ...string) string {
+	x.Helper()
+	var coloured string
+	eventually(x, fmt.Sprintf("a screen with %q", want), func() error {
+		var err error
+		coloured, err = x.run("capture-pane", "-e", "-N", "-p")
+		screen := sgr.ReplaceAllString(coloured, "")
+		for _, w := range want {
+			if !strings.Contains(screen, w) {
+				return fmt.Errorf("%v, got:\n%s", err, screen)
 			}
-			return nil
-		})
+		}
+		return err
+	})
+	return coloured
+}
+
+func (x *terminal) press(keys ...string) {
+	x.Helper()
+	for _, key := range keys {
+		_, err := x.run("send-keys", key)
+		must(x, err)
 	}
-	press := func(key string) {
-		t.Helper()
-		_, err := run("send-keys", key)
-		must(t, err)
+}
+
+// In a real terminal top draws, obeys keys, and leaves the terminal as it was.
+func TestTopInATerminal(t *testing.T) {
+	l := runLictor(t, service("web", `static { endpoints = ["127.0.0.1:1"] }`)+service("zoo", `static { endpoints = ["127.0.0.1:2"] }`))
+	x := startTerminal(t, 130, 12, l, lictorPath(t)+" top; echo ended with $?; exec cat")
+	x.shows("2 services, 2 in, 0 out", "[a active]", "web", "zoo")
+	x.press("n")
+	x.shows("[n name]")
+	x.press("Down", "Enter")
+	x.shows("in  127.0.0.1:1")
+	x.press("q")
+	x.shows("ended with 0")
+}
+
+// Top says what is well by saying nothing of it, and what is not in red. With -screenshots its picture of the README is taken here.
+func TestTopShowsWhatIsWrongInRed(t *testing.T) {
+	c := startConsul(t, testconsul.Options{Node: "host-1"})
+	l := runLictor(t, consulBlock(c)+service("web")+service("postgres")+service("redis")+service("dns", `protocol = "udp"`)+service("legacy", `static { endpoints = ["10.0.0.5:80"] }`))
+	for _, name := range []string{"web-1", "web-2", "web-3", "web-4"} {
+		c.register(t, "web", name, startEcho(t, name).addr, checked)
 	}
-	shows("2 services, 2 in, 0 out", "[a active]", "web", "zoo")
-	press("n")
-	shows("[n name]")
-	press("Down")
-	press("Enter")
-	shows("in  127.0.0.1:1")
-	press("q")
-	shows("ended with 0")
+	c.register(t, "web", "web-5", deadAddr(t))
+	c.register(t, "postgres", "postgres-1", startEcho(t, "pg").addr)
+	for _, name := range []string{"dns-1", "dns-2"} {
+		c.register(t, "dns", name, startUDP(t, name).addr)
+	}
+	must(t, c.api.Agent().UpdateTTL("check:web-4", "GET /health: 503 Service Unavailable", api.HealthCritical))
+	eventually(t, "web is served", func() error { _, err := ask(t.Context(), l.addr(t, "web")); return err })
+	l.awaitAnswer(t, "explain web", 0, "host-1/web-3 at")
+	l.post(t, "/v1/services/web/drain", `{"endpoint": "host-1/web-3"}`)
+	stop := traffic(t, l)
+	defer stop()
+	for range 7 {
+		mustConnect(t, l.addr(t, "postgres"))
+		dialUDP(t, l.addr(t, "dns")).awaitAnswer(t, "dns-1", "dns-2")
+	}
+	x := startTerminal(t, 144, 14, l, lictorPath(t)+" top")
+	x.shows("5 services")
+	x.press("n", "End", "Enter")
+	for range 5 {
+		x.press("Down")
+	}
+	x.press("Enter", "a")
+	if *screenshots {
+		x.shows("up 15s") // by when the rates are what they are, and nothing is new
+	}
+	screen := x.shows("out host-1/web-4", "critical, check", "out host-1/web-5", "ejected", "drained for", "[a active]", "redis", " us ")
+	for line := range strings.Lines(screen) {
+		red, name := strings.Contains(line, "\x1b[31m"), strings.Fields(sgr.ReplaceAllString(line, " ") + " .")[0]
+		if name == "redis" && !red || name == "postgres" && red {
+			t.Errorf("in red %v: %q", red, line)
+		}
+	}
+	if *screenshots {
+		p := openBrowser(t)
+		p.run(chromedp.EmulateViewport(1164, 294, chromedp.EmulateScale(1.5)), chromedp.Navigate("data:text/html;charset=utf-8;base64,"+base64.StdEncoding.EncodeToString([]byte(screenHTML(screen)))))
+		p.keepScreenshot("top")
+	}
 }
