@@ -217,6 +217,7 @@ func accessLineOf(r *proxy.AccessRecord) accessLine {
 // endedBy says who ended a connection.
 func endedBy(reason string) string {
 	switch {
+	case reason == proxy.ReasonEndpointLeft: // and Lictor drew the conclusion
 	case strings.HasPrefix(reason, "client"):
 		return "client"
 	case strings.HasPrefix(reason, "endpoint"):

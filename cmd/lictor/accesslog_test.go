@@ -39,7 +39,7 @@ func TestAccessLines(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	r.Protocol, r.DatagramsUp, r.Reason = proxy.UDP, 3, proxy.ReasonEndpointLeft
-	if got := string(accessText(&r)); !strings.Contains(got, " down=5311 datagrams_up=3 datagrams_down=0 by=endpoint end=\"endpoint left\"") {
+	if got := string(accessText(&r)); !strings.Contains(got, " down=5311 datagrams_up=3 datagrams_down=0 by=lictor end=\"endpoint left\"") {
 		t.Errorf("got %s", got)
 	}
 	if got := string(accessJSON(&r)); !strings.Contains(got, `"protocol":"udp"`) || !strings.Contains(got, `"down":5311,"datagrams_up":3,"datagrams_down":0,"by"`) {

@@ -103,6 +103,9 @@ func (e *exposition) service(s *Service) {
 	} else {
 		e.counter("lictor_connections_total", "TCP connections accepted.", c.Connections, "service", s.Name)
 		e.gauge("lictor_connections_active", "TCP connections now.", float64(c.ConnectionsActive), "service", s.Name)
+		const ended = "TCP connections ended by on_leave because their instance had left, or by max_age."
+		e.counter("lictor_connections_ended_total", ended, c.EndedLeft, "service", s.Name, "cause", "endpoint_left")
+		e.counter("lictor_connections_ended_total", ended, c.EndedAged, "service", s.Name, "cause", "max_age")
 	}
 	e.counter("lictor_dial_failures_total", "Endpoints tried in vain.", c.DialsFailed, "service", s.Name)
 	e.counter("lictor_clients_refused_total", "Clients for whom no endpoint was found.", c.Refused, "service", s.Name)

@@ -39,6 +39,7 @@ func busy(t *testing.T) *house {
 		f.services[1].Protocol = "udp"
 		f.stats[0].Connections, f.stats[0].ConnectionsActive, f.stats[0].BytesDown = 7, 2, 100
 		f.stats[0].Dials.Buckets[0], f.stats[0].Dials.Buckets[13], f.stats[0].Dials.Sum = 5, 1, 3*time.Second
+		f.stats[0].EndedLeft, f.stats[0].EndedAged = 4, 3
 		f.stats[1].DatagramsUp = 9
 		f.watch = []discovery.WatchStatus{{Services: []string{"dns"}, Error: "lost", ErrorSince: time.Unix(1700000000, 0), Queries: 4, Errors: 1}}
 	})
@@ -51,6 +52,8 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 	for _, want := range []string{
 		`lictor_connections_total{service="web"} 7`,
 		`lictor_connections_active{service="web"} 2`,
+		`lictor_connections_ended_total{cause="endpoint_left",service="web"} 4`,
+		`lictor_connections_ended_total{cause="max_age",service="web"} 3`,
 		`lictor_forwarded_bytes_total{direction="down",service="web"} 100`,
 		`lictor_endpoints{reason="healthy",service="web",state="in"} 1`,
 		`lictor_endpoints{reason="drained",service="web",state="out"} 1`,

@@ -98,6 +98,8 @@ type EndpointCounters struct {
 type Counters struct {
 	Connections       int64 `json:"connections"`
 	ConnectionsActive int64 `json:"connections_active"`
+	EndedLeft         int64 `json:"ended_left"`
+	EndedAged         int64 `json:"ended_aged"`
 	DialsFailed       int64 `json:"dials_failed"`
 	Refused           int64 `json:"refused"`
 	BytesUp           int64 `json:"bytes_up"`

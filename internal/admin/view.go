@@ -189,6 +189,7 @@ func known(t time.Time) *time.Time {
 func countersOf(c proxy.Stats) Counters {
 	return Counters{
 		Connections: c.Connections, ConnectionsActive: c.ConnectionsActive, DialsFailed: c.DialsFailed, Refused: c.Refused,
+		EndedLeft: c.EndedLeft, EndedAged: c.EndedAged,
 		BytesUp: c.BytesUp, BytesDown: c.BytesDown,
 		Sessions: c.Sessions, SessionsActive: c.SessionsActive, SessionsEvicted: c.SessionsEvicted,
 		DatagramsUp: c.DatagramsUp, DatagramsDown: c.DatagramsDown, DatagramsDropped: c.DatagramsDropped,
