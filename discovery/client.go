@@ -38,6 +38,7 @@ type answer struct {
 	filtered bool   // instances were left out because the token may not see them
 	backend  string // streaming: from the agent's view; "blocking-query": from the servers; or empty
 	entries  []*entry
+	received time.Time // when it began to come
 }
 
 // streaming is the backend of answers that an agent has from its own view of the catalog.
@@ -109,6 +110,7 @@ func (c *client) read(ctx context.Context, resp *http.Response, prepared bool) (
 	a := answer{
 		filtered: resp.Header.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
 		backend:  resp.Header.Get("X-Consul-Query-Backend"),
+		received: time.Now(),
 	}
 	if prepared {
 		a.entries, err = c.decode(ctx, resp.Body, prepared)

@@ -19,6 +19,7 @@ type Consul struct {
 	troubles *troubles
 	store    *store // nil: nothing is saved
 	streams  fact   // the agent has views of its own of the catalog
+	lag      lag
 
 	ran      atomic.Bool
 	mu       sync.Mutex          // guards the following, and makes one Apply wait for another

@@ -43,6 +43,28 @@ func (q Query) path() string {
 	return "/v1/health/service/" + url.PathEscape(q.Service)
 }
 
+// String is q for people, in a line. Parts that are as usual are left out.
+func (q Query) String() string {
+	text := q.Service
+	if q.Prepared != "" {
+		text = "prepared query " + q.Prepared
+	}
+	add := func(name, value string) {
+		if value != "" {
+			text += " " + name + "=" + value
+		}
+	}
+	add("tags", strings.Join(q.Tags, ","))
+	add("filter", q.Filter)
+	add("dc", q.Datacenter)
+	add("peer", q.Peer)
+	add("near", q.Near)
+	if !slices.Equal(q.Statuses, passingOnly) {
+		add("statuses", strings.Join(q.Statuses, ","))
+	}
+	return text
+}
+
 // place is where q looks, for people.
 func (q Query) place() string {
 	switch {

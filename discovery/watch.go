@@ -132,7 +132,9 @@ func (w *watch) take(ctx context.Context, asked uint64, a *answer, err error) ti
 	}
 	w.logBad(in.bad)
 	w.logHeld(len(in.endpoints))
-	w.publish(set, len(set)-len(w.holder.until), told)
+	if w.publish(set, len(set)-len(w.holder.until), told) {
+		w.consul.lag.observe(time.Since(a.received))
+	}
 	w.remember(time.Now(), w.known(in, set))
 	w.succeeded(a, in)
 	w.pursue(ctx, lost, a, confirmed)
@@ -309,12 +311,13 @@ func (w *watch) succeeded(a *answer, in instances) {
 	w.consul.troubles.leave(w)
 }
 
-// publish sends endpoints, of which so many are not held, and who is out and why, to all feeds, unless that is what was sent last.
-func (w *watch) publish(endpoints []lb.Endpoint, available int, left []lb.Departure) {
+// publish sends endpoints, of which so many are not held, and who is out and why, to all feeds, unless that is what was sent last. It tells
+// whether endpoints are new.
+func (w *watch) publish(endpoints []lb.Endpoint, available int, left []lb.Departure) bool {
 	same, told := slices.Equal(w.endpoints, endpoints), slices.Equal(w.left, left)
 	w.left = left
 	if w.published && same && available == w.available && told {
-		return
+		return false
 	}
 	now, first := time.Now(), !w.published
 	w.log().Debug("endpoints changed", "before", len(w.endpoints), "now", len(endpoints))
@@ -325,7 +328,7 @@ func (w *watch) publish(endpoints []lb.Endpoint, available int, left []lb.Depart
 	}
 	w.sending.Unlock()
 	if same && !first {
-		return
+		return false
 	}
 	w.bucket.news()
 	if w.consul.store != nil {
@@ -335,6 +338,7 @@ func (w *watch) publish(endpoints []lb.Endpoint, available int, left []lb.Depart
 		s.Updates++
 		s.LastChange, s.Saved = now, time.Time{}
 	})
+	return true
 }
 
 // logBad logs the instances in bad that are new there or bad for another reason than before.

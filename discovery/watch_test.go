@@ -319,3 +319,35 @@ func TestFirstQueriesAreSpreadOut(t *testing.T) {
 		r.stop()
 	})
 }
+
+// The lag counts sets that are new, from the answer until whoever wants it has it.
+func TestLagIsCounted(t *testing.T) {
+	replies := []reply{ok(20, "a 80"), after(time.Second, ok(21, "a 80")), after(time.Second, ok(22, "b 81"))}
+	bubble(t, 5*time.Second, ConsulOptions{}, replies, func(t *testing.T, r *rig) {
+		r.want(t, webA, webB)
+		lag := r.consul.Lag()
+		if lag.Buckets[0] != 2 || lag.Sum != 0 { // in the time of the bubble it takes none
+			t.Errorf("got %+v, want two in no time", lag)
+		}
+	})
+	var l lag
+	l.observe(2 * time.Millisecond)
+	l.observe(time.Hour)
+	if l.is.Buckets[4] != 1 || l.is.Buckets[lagBuckets-1] != 1 || l.is.Sum != time.Hour+2*time.Millisecond {
+		t.Errorf("got %+v", l.is)
+	}
+}
+
+func TestQueriesAsText(t *testing.T) {
+	for want, q := range map[string]Query{
+		"web": {Service: "web"},
+		`web tags=a,b filter=Service.Meta.v == "2" dc=dc2 peer=p near=_agent statuses=passing,warning`: {
+			Service: "web", Tags: []string{"b", "A"}, Filter: ` Service.Meta.v == "2" `, Datacenter: "dc2", Peer: "p", Near: "_agent", Statuses: []string{"warning", "passing"},
+		},
+		"prepared query near-web": {Service: "web", Prepared: "near-web"},
+	} {
+		if got := q.normalize("").String(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}

@@ -22,6 +22,7 @@ type group struct {
 	// What the members' healths come to, kept by recount so that picks need not look at all of them.
 	counting  sync.Mutex
 	ejected   atomic.Int64 // members
+	ejections atomic.Int64 // ever
 	panicking atomic.Bool  // ejections are ignored
 	due       atomic.Int64 // when an ejected member should be looked at
 	ramped    atomic.Int64 // until when some member is starting slowly; 0: none is

@@ -77,19 +77,22 @@ func (h *health) failed(c Cause, max int, t *trial) {
 	} else {
 		h.dials++
 	}
-	changed := false
+	ejected := false
 	switch until := h.until.Load(); {
 	case until != 0 && t != nil && t == h.trial, until != 0 && h.trial == nil && now >= until:
 		h.ejectLocked(c, now)
-		changed = true
+		ejected = true
 	case until != 0: // a use that began before, or in spite of it: nothing new
 	case max > 0 && (c == Refused || h.dials >= max || h.resets >= max):
 		h.ejectLocked(c, now)
-		changed = true
+		ejected = true
 	}
 	h.mu.Unlock()
-	if changed {
-		h.book.tell(h)
+	if ejected {
+		for _, g := range h.book.usersOf(h) {
+			g.ejections.Add(1)
+			g.recount()
+		}
 	}
 }
 
@@ -254,13 +257,17 @@ func (b *book) release(h *health, g *group) {
 
 // tell has all services that use h look at it.
 func (b *book) tell(h *health) {
+	for _, g := range b.usersOf(h) {
+		g.recount()
+	}
+}
+
+func (b *book) usersOf(h *health) []*group {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	users := make([]*group, 0, len(h.users))
 	for g := range h.users {
 		users = append(users, g)
 	}
-	b.mu.Unlock()
-	for _, g := range users {
-		g.recount()
-	}
+	return users
 }

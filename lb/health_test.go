@@ -98,6 +98,29 @@ func TestFailuresEject(t *testing.T) {
 }
 
 // The time doubles from 1 s to 60 s, give or take a fifth; then one use tries, and nobody else until it is known how that went.
+// Each service that uses an address counts its ejections, and keeps the count when the endpoint leaves.
+func TestEjectionsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		members := named(1, 1)
+		b := balanced(Options{MinAvailable: -1}, members...)
+		b.OnUpdate([]Endpoints{{Service: "other", Endpoints: members[:1]}})
+		count := func() (web, other int64) {
+			all := b.Snapshot()
+			return all[1].Ejections, all[0].Ejections
+		}
+		fails(t, b, "A", Refused, Refused) // the second one is no news
+		if web, other := count(); web != 1 || other != 1 {
+			t.Errorf("got %d and %d ejections, want 1 of each service", web, other)
+		}
+		time.Sleep(2 * minEjection)
+		fails(t, b, "A", Refused) // the trial
+		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: members[1:]}})
+		if web, other := count(); web != 2 || other != 2 {
+			t.Errorf("got %d and %d ejections, want 2 of each service", web, other)
+		}
+	})
+}
+
 func TestEjectionDoublesAndOneTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1)...)

@@ -13,6 +13,7 @@ type ServiceSnapshot struct {
 	Sticky    int   // clients that are remembered
 	Open      int64 // uses that are not over
 	Waiting   int64 // clients in the queue
+	Ejections int64 // how often one of its endpoints was ejected, by whatever service that uses the address
 	Panicking bool  // ejections are ignored, because too many endpoints are ejected
 	Endpoints []EndpointSnapshot
 }
@@ -74,7 +75,7 @@ func (b *Balancer) Snapshot() []ServiceSnapshot {
 
 func (g *group) snapshot() (ServiceSnapshot, bool) {
 	st := g.state.Load()
-	s := ServiceSnapshot{Policy: st.options.Policy, Open: g.open.Load(), Waiting: g.queue.waiting.Load()}
+	s := ServiceSnapshot{Policy: st.options.Policy, Open: g.open.Load(), Waiting: g.queue.waiting.Load(), Ejections: g.ejections.Load()}
 	s.Panicking = g.panicking.Load() && g.ejected.Load() > 0
 	if st.sticky != nil {
 		s.Sticky = st.sticky.len()

@@ -31,6 +31,42 @@ func causeOf(err error) (cause lb.Cause, ours bool) {
 	return lb.Unreachable, false
 }
 
+// A Refusal is why a client got no endpoint.
+type Refusal int
+
+// The reasons.
+const (
+	RefusedUnknown     Refusal = iota // nothing is known of the service yet
+	RefusedNoEndpoints                // it has none
+	RefusedUnreached                  // none of those that were tried was reached
+	RefusedFull                       // there was no room, or not in time
+	RefusedRetries                    // the first was not reached, and too many fail to try more
+	RefusedDescriptors                // of the process have run out, for a UDP session
+	refusals           int     = iota
+)
+
+// String is a word for it.
+func (r Refusal) String() string {
+	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors"}[r]
+}
+
+// refusalOf is what the error comes to that unserved is told.
+func refusalOf(err error) Refusal {
+	switch {
+	case errors.Is(err, errOutOfDescriptors):
+		return RefusedDescriptors
+	case errors.Is(err, lb.ErrMissingServiceEntry):
+		return RefusedUnknown
+	case errors.Is(err, lb.ErrFull):
+		return RefusedFull
+	case errors.Is(err, lb.ErrRetriesHeld):
+		return RefusedRetries
+	case errors.Is(err, lb.ErrMissingEndpoints):
+		return RefusedNoEndpoints
+	}
+	return RefusedUnreached
+}
+
 // earlyReset is how old a connection may be for a reset before the endpoint's first byte to count against the endpoint. Later it is more
 // likely that the endpoint has lost patience with a silent client.
 const earlyReset = 10 * time.Second

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-multierror"
 
 	"github.com/lictor-proxy/lictor/lb"
 )
@@ -143,7 +144,7 @@ func TestResetAfterTheClientSpokeCountsAgainstTheEndpoint(t *testing.T) {
 // An endpoint that refuses is asked once, and then left alone.
 func TestRefusingEndpointIsLeftOut(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{}, deadPort(t), greeter(t))
+		addr := h.serve(Service{}, deadPort(t), tcpServer(t, named("a")))
 		began := time.Now()
 		for range 200 {
 			if err := greeted(addr); err != nil {
@@ -213,6 +214,59 @@ func TestOwnTroubleIsNotBlamedOnTheEndpoint(t *testing.T) {
 	s.dialFailed(m, os.NewSyscallError("connect", syscall.ECONNREFUSED))
 	if e := b.Snapshot()[0].Endpoints[0]; e.Failures != 1 || e.State != lb.StateEjected || e.Cause != lb.Refused {
 		t.Errorf("got %+v, want it ejected", e)
+	}
+}
+
+// What fails is counted by why, and so is what was done about it.
+func TestFailuresAreCountedByCause(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.balancer.Configure("s", lb.Options{MaxFails: -1})
+		addr := h.serve(Service{}, deadPort(t), tcpServer(t, named("a")))
+		for range 4 {
+			ask(t, addr)
+		}
+		s := h.stats()
+		if s.DialsFailedBy[lb.Refused] != s.DialsFailed || s.DialsFailed == 0 || s.Retries != s.DialsFailed || s.RefusedBy != ([refusals]int64{}) {
+			t.Errorf("got %+v", s)
+		}
+		h.endpoints("s", deadPort(t), deadPort(t))
+		lost := func() {
+			if c, err := net.Dial("tcp", addr.String()); err == nil { // the reset may be quicker
+				io.Copy(io.Discard, c)
+				c.Close()
+			}
+		}
+		lost()
+		eventually(t, equals("unreached", func() int64 { return h.stats().RefusedBy[RefusedUnreached] }, 1))
+		h.endpoints("s")
+		lost()
+		eventually(t, equals("without endpoints", func() int64 { return h.stats().RefusedBy[RefusedNoEndpoints] }, 1))
+		h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Removed: true}})
+		lost()
+		eventually(t, equals("unknown", func() int64 { return h.stats().RefusedBy[RefusedUnknown] }, 1))
+		if n := h.stats().Refused; n != 3 {
+			t.Errorf("got %d refused in all, want 3", n)
+		}
+	})
+}
+
+func TestRefusals(t *testing.T) {
+	tried := multierror.Append(nil, errors.New("dial"))
+	for _, tt := range []struct {
+		err  error
+		want Refusal
+	}{
+		{lb.ErrMissingServiceEntry, RefusedUnknown},
+		{lb.ErrMissingEndpoints, RefusedNoEndpoints},
+		{whyNone(tried, lb.ErrMissingEndpoints), RefusedUnreached},
+		{whyNone(tried, lb.ErrRetriesHeld), RefusedRetries},
+		{whyNone(tried, lb.ErrFull), RefusedFull},
+		{fmt.Errorf("%w for 5s", lb.ErrFull), RefusedFull},
+		{errOutOfDescriptors, RefusedDescriptors},
+	} {
+		if got := refusalOf(tt.err); got != tt.want {
+			t.Errorf("%v: got %v, want %v", tt.err, got, tt.want)
+		}
 	}
 }
 

@@ -42,26 +42,39 @@ func (s *service) at(loop int) *counters { return &s.counters[loop] }
 
 // next picks an endpoint for the client at src. Whoever gets it has to say when it is Done.
 func (s *service) next(src netip.AddrPort, tried lb.Tried) (*lb.Member, error) {
-	return s.balancer.NextEndpoint(s.name(), src, tried)
+	m, err := s.balancer.NextEndpoint(s.name(), src, tried)
+	if err == nil && tried.Len() > 0 {
+		s.at(0).retries.Add(1)
+	}
+	return m, err
 }
 
 // wait has a client that found no room wait for some.
 func (s *service) wait(src netip.AddrPort, tried lb.Tried, ready func(*lb.Member, error)) (*lb.Waiter, error) {
-	return s.balancer.Wait(s.name(), src, tried, ready)
+	if tried.Len() == 0 {
+		return s.balancer.Wait(s.name(), src, tried, ready)
+	}
+	return s.balancer.Wait(s.name(), src, tried, func(m *lb.Member, err error) {
+		if err == nil {
+			s.at(0).retries.Add(1)
+		}
+		ready(m, err)
+	})
 }
 
 // dialFailed is told of each endpoint that was not reached.
 func (s *service) dialFailed(m *lb.Member, err error) {
-	if cause, ours := causeOf(err); !ours {
+	cause, ours := causeOf(err)
+	if !ours {
 		m.Failed(cause)
 	}
-	s.at(0).dialsFailed.Add(1)
+	s.at(0).dialsFailed[cause].Add(1) // ours is 0
 	s.troubles.warn(s.log, "endpoint not reached, trying another", "endpoint", m.Address(), "error", err)
 }
 
 // unserved is told of each client that got no endpoint, or none that answered.
 func (s *service) unserved(client netip.AddrPort, err error) {
-	s.at(0).refused.Add(1)
+	s.at(0).refused[refusalOf(err)].Add(1)
 	s.troubles.warn(s.log, "client refused", "client", client, "error", err)
 }
 

@@ -3,13 +3,17 @@ package proxy
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // counters are a service's, written on the data path and read by snapshots.
 type counters struct {
 	_                          [64]byte // keeps them off the cache line of their neighbours
 	connections, active        atomic.Int64
-	dialsFailed, refused       atomic.Int64
+	dialsFailed                [dialFailures]atomic.Int64 // by lb.Cause; 0: the fault is this host's
+	refused                    [refusals]atomic.Int64
+	retries                    atomic.Int64
 	endedLeft, endedAged       atomic.Int64
 	bytesUp, bytesDown         atomic.Int64
 	sessions, sessionsActive   atomic.Int64
@@ -69,6 +73,7 @@ type Stats struct {
 	Refused           int64 // clients that no endpoint could be found for
 	EndedLeft         int64 // TCP connections cut because their endpoint had left
 	EndedAged         int64 // TCP connections ended because they had grown too old
+	Retries           int64 // endpoints that clients got after others that were tried in vain
 	BytesUp           int64
 	BytesDown         int64
 	Dials             Dials // TCP
@@ -79,7 +84,13 @@ type Stats struct {
 	DatagramsUp      int64
 	DatagramsDown    int64
 	DatagramsDropped int64
+
+	DialsFailedBy [dialFailures]int64 // DialsFailed by lb.Cause; 0: the fault is this host's
+	RefusedBy     [refusals]int64     // Refused by Refusal
 }
+
+// dialFailures is how many causes a dial has to fail.
+const dialFailures = int(lb.Reset) + 1
 
 // stats adds up the counters of all loops.
 func (s *service) stats() Stats {
@@ -88,10 +99,19 @@ func (s *service) stats() Stats {
 		c := &s.counters[i]
 		t.Connections += c.connections.Load()
 		t.ConnectionsActive += c.active.Load()
-		t.DialsFailed += c.dialsFailed.Load()
-		t.Refused += c.refused.Load()
 		t.EndedLeft += c.endedLeft.Load()
 		t.EndedAged += c.endedAged.Load()
+		for i := range c.dialsFailed {
+			n := c.dialsFailed[i].Load()
+			t.DialsFailed += n
+			t.DialsFailedBy[i] += n
+		}
+		for i := range c.refused {
+			n := c.refused[i].Load()
+			t.Refused += n
+			t.RefusedBy[i] += n
+		}
+		t.Retries += c.retries.Load()
 		t.BytesUp += c.bytesUp.Load()
 		t.BytesDown += c.bytesDown.Load()
 		t.Sessions += c.sessions.Load()

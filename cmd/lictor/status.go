@@ -177,9 +177,10 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	} else {
 		line("connections", "%d now, %d in all", c.ConnectionsActive, c.Connections)
 		if c.Dials > 0 {
-			line("dials", "%d, %.2f ms each; %d tries failed", c.Dials, 1000*c.DialSeconds/float64(c.Dials), c.DialsFailed)
+			line("dials", "%d, %.2f ms each", c.Dials, 1000*c.DialSeconds/float64(c.Dials))
 		}
 	}
+	line("failures", "%d endpoints tried in vain, %d taken after those; %s", c.DialsFailed, c.Retries, count(int(c.Ejections), "ejection"))
 	line("bytes", "%s up, %s down", size(float64(c.BytesUp)), size(float64(c.BytesDown)))
 	line("refused", "%s", count(int(c.Refused), "client"))
 	if err := t.Flush(); err != nil {

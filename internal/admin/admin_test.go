@@ -31,6 +31,7 @@ type fake struct {
 	stats     []proxy.Stats
 	listeners []proxy.Listener
 	watch     []discovery.WatchStatus
+	lag       discovery.Lag
 	services  []Configured
 
 	// Of Connections: what was asked, and what is answered.
@@ -78,6 +79,12 @@ func (f fakeWatches) Snapshot() []discovery.WatchStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]discovery.WatchStatus{}, f.watch...)
+}
+
+func (f fakeWatches) Lag() discovery.Lag {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lag
 }
 
 // A house is a Server at work on a Unix socket and on TCP.

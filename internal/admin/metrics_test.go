@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"regexp"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
 )
 
 // scrape is /metrics of a house that has something of everything.
@@ -31,6 +33,9 @@ func scrape(h *house) string {
 
 func busy(t *testing.T) *house {
 	h := serve(t, Options{Version: "v1", AccessLog: func() (int64, int64) { return 1, 2 }, Reload: func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
+	h.Server.o.State.Balanced = func() map[string]Balanced {
+		return map[string]Balanced{"web": {Ejections: 8, Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{Active: 2, Picks: 5, DialsFailed: 1}}}}}
+	}
 	h.endpoints("web", "n/1", "n/2")
 	if err := h.sets.Drain("web", "n/2"); err != nil {
 		t.Fatal(err)
@@ -40,8 +45,15 @@ func busy(t *testing.T) *house {
 		f.stats[0].Connections, f.stats[0].ConnectionsActive, f.stats[0].BytesDown = 7, 2, 100
 		f.stats[0].Dials.Buckets[0], f.stats[0].Dials.Buckets[13], f.stats[0].Dials.Sum = 5, 1, 3*time.Second
 		f.stats[0].EndedLeft, f.stats[0].EndedAged = 4, 3
+		f.stats[0].DialsFailedBy[0], f.stats[0].DialsFailedBy[lb.Reset], f.stats[0].Retries = 1, 2, 3
+		f.stats[0].RefusedBy[proxy.RefusedFull] = 6
 		f.stats[1].DatagramsUp = 9
-		f.watch = []discovery.WatchStatus{{Services: []string{"dns"}, Error: "lost", ErrorSince: time.Unix(1700000000, 0), Queries: 4, Errors: 1}}
+		dns := discovery.WatchStatus{
+			Services: []string{"dns"}, Error: "lost", ErrorSince: time.Unix(1700000000, 0), Queries: 4, Errors: 1, LastSuccess: time.Unix(1600000000, 0),
+			Query: discovery.Query{Service: "dns", Tags: []string{"v2"}, Datacenter: "dc2", Statuses: []string{"passing"}},
+		}
+		f.watch = []discovery.WatchStatus{dns, dns} // two that are guarded in other ways
+		f.lag.Buckets[0], f.lag.Buckets[4], f.lag.Sum = 3, 1, 2*time.Millisecond
 	})
 	_ = h.client.Post(t.Context(), "/v1/reload", nil, nil) // it fails, which is wanted
 	return h
@@ -67,7 +79,23 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 		`lictor_set_stale_since_timestamp_seconds{service="dns"} 1.7e+09`,
 		`lictor_set_known{service="dns"} 0`,
 		`lictor_ready 0`,
-		`lictor_consul_queries_total 4`,
+		`lictor_consul_queries_total{watch="dns tags=v2 dc=dc2"} 4`,
+		`lictor_consul_query_failures_total{watch="dns tags=v2 dc=dc2 #2"} 1`,
+		`lictor_consul_last_success_timestamp_seconds{watch="dns tags=v2 dc=dc2"} 1.6e+09`,
+		`lictor_consul_apply_duration_seconds_bucket{le="0.0001"} 3`,
+		`lictor_consul_apply_duration_seconds_bucket{le="0.0025"} 4`,
+		`lictor_consul_apply_duration_seconds_count 4`,
+		`lictor_dial_failures_total{cause="local",service="web"} 1`,
+		`lictor_dial_failures_total{cause="reset",service="web"} 2`,
+		`lictor_dial_failures_total{cause="refused",service="web"} 0`,
+		`lictor_clients_refused_total{reason="full",service="web"} 6`,
+		`lictor_clients_refused_total{reason="no_endpoints",service="dns"} 0`,
+		`lictor_retries_total{service="web"} 3`,
+		`lictor_ejections_total{service="web"} 8`,
+		`lictor_endpoint_clients_active{endpoint="n/1",service="web"} 2`,
+		`lictor_endpoint_clients_total{endpoint="n/1",service="web"} 5`,
+		`lictor_endpoint_failures_total{endpoint="n/1",service="web"} 1`,
+		`lictor_endpoints_unlisted 0`,
 		`lictor_reloads_total{result="failed"} 1`,
 		`lictor_last_reload_successful 0`,
 		`lictor_access_log_dropped_total 2`,
@@ -92,6 +120,27 @@ func TestMetricsOfWhatIsGoneAreGone(t *testing.T) {
 	}
 }
 
+// The catalog chooses how many endpoints there are, and must not choose how many series there are.
+func TestMetricsOfEndpointsAreBounded(t *testing.T) {
+	h := busy(t)
+	var ids []string
+	var counted []Endpoint
+	for i := range maxEndpointSeries + 7 {
+		ids = append(ids, fmt.Sprintf("n/%05d\n\"", i)) // and what they are called must break nothing
+		counted = append(counted, Endpoint{ID: ids[i], Counters: &EndpointCounters{}})
+	}
+	h.endpoints("web", ids...)
+	h.Server.o.State.Balanced = func() map[string]Balanced { return map[string]Balanced{"web": {Endpoints: counted}} }
+	text := scrape(h)
+	if n := strings.Count(text, "\nlictor_endpoint_clients_active{"); n != maxEndpointSeries || !strings.Contains(text, "\nlictor_endpoints_unlisted 7\n") {
+		t.Errorf("%d endpoints have series", n)
+	}
+	h.endpoints("web")
+	if text := scrape(h); strings.Contains(text, "lictor_endpoint_clients_active{") {
+		t.Error("endpoints that are gone have series")
+	}
+}
+
 func TestMetricsFollowTheConventions(t *testing.T) {
 	problems, err := promlint.New(strings.NewReader(scrape(busy(t)))).Lint()
 	if err != nil {
@@ -106,7 +155,7 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 func names(text []byte) map[string]bool {
 	all := map[string]bool{}
 	for _, name := range regexp.MustCompile(`\blictor_[a-z_]+`).FindAll(text, -1) {
-		all[string(regexp.MustCompile(`^(lictor_dial_duration_seconds)_(bucket|sum|count)$`).ReplaceAll(name, []byte("$1")))] = true
+		all[string(regexp.MustCompile(`^(lictor_\w+_duration_seconds)_(bucket|sum|count)$`).ReplaceAll(name, []byte("$1")))] = true
 	}
 	return all
 }

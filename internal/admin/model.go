@@ -101,6 +101,8 @@ type Counters struct {
 	EndedLeft         int64 `json:"ended_left"`
 	EndedAged         int64 `json:"ended_aged"`
 	DialsFailed       int64 `json:"dials_failed"`
+	Retries           int64 `json:"retries"`
+	Ejections         int64 `json:"ejections"`
 	Refused           int64 `json:"refused"`
 	BytesUp           int64 `json:"bytes_up"`
 	BytesDown         int64 `json:"bytes_down"`

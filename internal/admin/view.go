@@ -21,6 +21,7 @@ type Proxier interface {
 // Watches are what the state of sources is read from. *discovery.Consul is one.
 type Watches interface {
 	Snapshot() []discovery.WatchStatus
+	Lag() discovery.Lag
 }
 
 // A Configured service is one that the configuration in force has.
@@ -49,6 +50,7 @@ type State struct {
 // Balanced is how the balancer sees one service.
 type Balanced struct {
 	Waiting   int64 // clients that wait for room
+	Ejections int64 // how often one of its endpoints was ejected
 	Panicking bool  // so many endpoints fail that failures are ignored
 
 	// Endpoints have an ID and counters; where the balancer treats one in a way of its own, also a state and a reason, else an empty state.
@@ -64,6 +66,19 @@ func (s *State) watches() []discovery.WatchStatus {
 		return w.Snapshot()
 	}
 	return nil
+}
+
+// lag is how long changes took to be applied; nil without Consul.
+func (s *State) lag() *discovery.Lag {
+	if s.Watches == nil {
+		return nil
+	}
+	w := s.Watches()
+	if w == nil {
+		return nil
+	}
+	lag := w.Lag()
+	return &lag
 }
 
 // services puts together what is known of all services, in the order of the configuration.
@@ -135,6 +150,7 @@ func (s *Service) instances(known []Endpoint) {
 // balanced adds what the balancer knows.
 func (s *Service) balanced(b *Balanced) {
 	s.Waiting, s.Panicking = b.Waiting, b.Panicking
+	s.Counters.Ejections = b.Ejections
 	at := s.byID()
 	for _, k := range b.Endpoints {
 		e := at[k.ID]
@@ -188,7 +204,7 @@ func known(t time.Time) *time.Time {
 
 func countersOf(c proxy.Stats) Counters {
 	return Counters{
-		Connections: c.Connections, ConnectionsActive: c.ConnectionsActive, DialsFailed: c.DialsFailed, Refused: c.Refused,
+		Connections: c.Connections, ConnectionsActive: c.ConnectionsActive, DialsFailed: c.DialsFailed, Retries: c.Retries, Refused: c.Refused,
 		EndedLeft: c.EndedLeft, EndedAged: c.EndedAged,
 		BytesUp: c.BytesUp, BytesDown: c.BytesDown,
 		Sessions: c.Sessions, SessionsActive: c.SessionsActive, SessionsEvicted: c.SessionsEvicted,
