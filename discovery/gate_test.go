@@ -53,7 +53,7 @@ func TestManyQueriesAtOnceMakeFewConnections(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, 20*time.Second, "all queries to be held", func() bool { return c.held.Load() == queries })
+	eventually(t, "all queries to be held", func() bool { return c.held.Load() == queries })
 	// Until the agent has said that a connection carries 250, Go puts 100 on it. When all are full, each query that may look for one makes one.
 	if n, want := c.conns.Load(), int64(queries/100*gateWidth); n > want {
 		t.Errorf("%d connections for %d queries, want at most %d", n, queries, want)

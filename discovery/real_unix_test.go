@@ -15,13 +15,13 @@ func TestRealConsulStoppedIsNoticed(t *testing.T) {
 	t.Parallel()
 	a := startAgent(t, "")
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
-	r := followNew(t, ConsulOptions{Address: a.address, ProbeInterval: time.Second, Watches: []Watch{{Service: "web"}}})
+	r := followNew(t, ConsulOptions{Address: a.HTTP, ProbeInterval: time.Second, Watches: []Watch{{Service: "web"}}})
 	r.wantLast(t, "web: n/a=127.0.0.1:80")
-	if err := a.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := a.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "log line", func() bool { return strings.Contains(r.log.String(), "consul is lost") })
-	if err := a.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+	eventually(t, "log line", func() bool { return strings.Contains(r.log.String(), "consul is lost") })
+	if err := a.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "b", Port: 81})
