@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -49,5 +50,38 @@ func TestConfigurationsInDocumentsAreGood(t *testing.T) {
 				t.Errorf("%s has a configuration that is no good:\n%s\n%s", path, text, textOf(diags))
 			}
 		}
+	}
+}
+
+// TestMigratingNamesWhatThereIs holds what docs/migrating.md offers for what others have to the language.
+func TestMigratingNamesWhatThereIs(t *testing.T) {
+	text, err := os.ReadFile("../docs/migrating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, schema := range sections() {
+		for _, name := range schemaNames(schema) {
+			known[strings.TrimSuffix(name, " {}")] = true
+		}
+	}
+	for _, name := range slices.Concat(balanceNames(), protocolNames()) {
+		known[name] = true
+	}
+	rows := 0
+	for line := range strings.Lines(string(text)) {
+		cells := strings.Split(line, " | ")
+		if !strings.HasPrefix(line, "| `") || len(cells) != 2 {
+			continue
+		}
+		rows++
+		for _, name := range code(cells[1]) {
+			if !known[name] {
+				t.Errorf("docs/migrating.md offers %s, which Lictor does not have: %s", name, line)
+			}
+		}
+	}
+	if rows < 20 {
+		t.Errorf("%d rows are found; does this test look for them in the right way?", rows)
 	}
 }
