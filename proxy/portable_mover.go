@@ -2,6 +2,9 @@ package proxy
 
 // write delivers b to the destination, however long that takes within the pair's limits.
 func (m *mover) write(b []byte) error {
+	if len(b) > 0 {
+		m.says()
+	}
 	for len(b) > 0 {
 		n, err := m.dst.Write(b)
 		m.count(n)
@@ -25,8 +28,12 @@ func (m *mover) count(n int) {
 		}
 		m.total.Add(int64(n))
 		m.pair.touch()
-		if asked := m.src == m.pair.client; m.pair.asked.Load() != asked {
-			m.pair.asked.Store(asked)
-		}
+	}
+}
+
+// says notes who was the last to say something, before the other one has it and may answer.
+func (m *mover) says() {
+	if asked := m.src == m.pair.client; m.pair.asked.Load() != asked {
+		m.pair.asked.Store(asked)
 	}
 }

@@ -16,6 +16,7 @@ func (m *mover) spliceSome() error {
 		return nil
 	}
 	m.bulk = m.n >= bufferSize
+	m.says()
 	for m.n > 0 {
 		if err := m.awaitWrite(); err != nil {
 			m.pipes.discard(m.pipe) // there are bytes left in it
