@@ -240,7 +240,7 @@ func (d *daemon) end() {
 	d.reloading.Lock() // else a reload that is under way has sources of its own
 	for _, f := range []*feed{d.staticFeed, d.consulFeed} {
 		if f != nil {
-			d.running.Go(func() { f.retire(nil) })
+			d.running.Go(f.stop)
 		}
 	}
 	d.registered.end()

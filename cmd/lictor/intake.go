@@ -230,8 +230,7 @@ func (in *intake) commit(services []string, feeds ...*feed) {
 
 // abandon ends a feed that was not committed, and takes back what it let through.
 func (in *intake) abandon(f *feed) {
-	f.cancel()
-	<-f.ended
+	f.stop()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var updates []lb.Endpoints
@@ -244,15 +243,25 @@ func (in *intake) abandon(f *feed) {
 	in.tellLocked(updates)
 }
 
-// retire ends f once successor has something to say of all its services, or has ended itself.
-func (f *feed) retire(successor *feed) {
-	if successor != nil {
+// retirement returns what ends f once successor has something to say of all the services that it has now, or has ended itself. The next
+// reload may extend the successor before that has come to run.
+func (f *feed) retirement(successor *feed) func() {
+	if successor == nil {
+		return f.stop
+	}
+	complete := successor.complete
+	return func() {
 		select {
-		case <-successor.complete:
+		case <-complete:
 		case <-successor.ended:
 		case <-f.ended:
 		}
+		f.stop()
 	}
+}
+
+// stop ends f.
+func (f *feed) stop() {
 	f.cancel()
 	<-f.ended
 }

@@ -27,7 +27,7 @@ func startScripted(t *testing.T, in *intake, services ...string) (*feed, func(se
 	t.Helper()
 	s := scripted{make(chan discovery.Sink, 1)}
 	f := in.start(s, services, hclog.NewNullLogger())
-	t.Cleanup(func() { f.retire(nil) })
+	t.Cleanup(f.stop)
 	sink := <-s.sink
 	return f, func(service, id string) { sink.OnUpdate([]lb.Endpoints{set(service, id)}) }
 }
@@ -126,7 +126,7 @@ func TestIntakeKeepsTheTurn(t *testing.T) {
 	var got []string
 	for range 3 {
 		f := in.start(discovery.NewStatic([]lb.Endpoints{three}), []string{"web"}, hclog.NewNullLogger())
-		t.Cleanup(func() { f.retire(nil) })
+		t.Cleanup(f.stop)
 		<-f.complete
 		in.commit([]string{"web"}, f)
 		e, err := b.NextEndpoint("web", netip.AddrPort{}, lb.Tried{})
@@ -154,7 +154,7 @@ func TestIntakeKeepsWhoHasLeft(t *testing.T) {
 	}
 	s := scripted{make(chan discovery.Sink, 1)}
 	next := in.start(s, []string{"web"}, hclog.NewNullLogger())
-	t.Cleanup(func() { next.retire(nil) })
+	t.Cleanup(next.stop)
 	sink := <-s.sink
 	sink.OnUpdate([]lb.Endpoints{{Service: "web", Left: []lb.Departure{{Endpoint: m.Endpoint, Why: lb.Critical}}}})
 	sink.OnUpdate([]lb.Endpoints{{Service: "web"}})
@@ -165,4 +165,17 @@ func TestIntakeKeepsWhoHasLeft(t *testing.T) {
 	if g := m.Gone(); g == nil || g.Why != lb.Critical {
 		t.Errorf("got %v, want critical", g)
 	}
+}
+
+// A source whose successor is extended, by the next reload, before it has come to wait for it does not wait for more than it had to.
+func TestIntakeRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
+	in := newIntake(lb.NewBalancer())
+	old, _ := startScripted(t, in, "web")
+	in.commit([]string{"web"}, old)
+	next, sayNext := startScripted(t, in, "web")
+	in.commit([]string{"web"}, next)
+	retire := old.retirement(next)
+	sayNext("web", "n")
+	in.extend(next, []string{"web", "new"}) // of which there is nothing to say
+	retire()
 }

@@ -212,7 +212,7 @@ func (s *sources) commit(next *config.Config) {
 			feeds = append(feeds, successor)
 		}
 		if old != nil && old != successor {
-			d.running.Go(func() { old.retire(successor) })
+			d.running.Go(old.retirement(successor))
 		}
 	}
 	retire(d.staticFeed, s.static)
