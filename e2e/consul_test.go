@@ -4,8 +4,10 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -83,7 +85,8 @@ func findConsul(t testing.TB) {
 	must(t, errNoConsul)
 }
 
-// register registers an instance of a service, without a check: it is healthy as long as it is registered.
+// register registers an instance of a service, without a check: it is healthy as long as it is registered. It waits until the catalog has
+// the instance: the agent tells it a moment after it has answered.
 func (c *consul) register(t testing.TB, service, id string, addr netip.AddrPort, change ...func(*api.AgentServiceRegistration)) {
 	t.Helper()
 	r := &api.AgentServiceRegistration{ID: id, Name: service, Address: addr.Addr().String(), Port: int(addr.Port())}
@@ -91,6 +94,13 @@ func (c *consul) register(t testing.TB, service, id string, addr netip.AddrPort,
 		f(r)
 	}
 	must(t, c.api.Agent().ServiceRegister(r))
+	eventually(t, "the catalog has "+id, func() error {
+		all, _, err := c.api.Catalog().Service(service, "", nil)
+		if err == nil && !slices.ContainsFunc(all, func(i *api.CatalogService) bool { return i.ServiceID == id }) {
+			err = errors.New("not yet")
+		}
+		return err
+	})
 }
 
 func tags(tags ...string) func(*api.AgentServiceRegistration) {
@@ -112,9 +122,17 @@ func checked(r *api.AgentServiceRegistration) {
 	r.Check = &api.AgentServiceCheck{CheckID: "check:" + r.ID, TTL: "1h", Status: api.HealthPassing}
 }
 
+// setHealth decides about an instance's check, and waits until the catalog knows.
 func (c *consul) setHealth(t testing.TB, id, status string) {
 	t.Helper()
 	must(t, c.api.Agent().UpdateTTL("check:"+id, "as the test wants it", status))
+	eventually(t, "the catalog knows that "+id+" is "+status, func() error {
+		all, _, err := c.api.Health().State(status, nil)
+		if err == nil && !slices.ContainsFunc(all, func(h *api.HealthCheck) bool { return h.CheckID == "check:"+id }) {
+			err = errors.New("not yet")
+		}
+		return err
+	})
 }
 
 func (c *consul) deregister(t testing.TB, id string) {
