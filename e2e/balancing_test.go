@@ -55,7 +55,7 @@ func TestSlowStart(t *testing.T) {
 	l.mustReload(t, config("1h"))
 	a.kill()
 	load(t, web, 50, nil)
-	l.awaitAnswer(t, "explain web", 0, "2 of 3 known endpoints", "ejected for")
+	l.awaitAnswer(t, "explain web", 0, "2 of 3 known endpoints", "ejected")
 	a.start(t)
 	eventually(t, "it is tried, and comes back", func() error {
 		if _, err := ask(t.Context(), web); err != nil {
