@@ -29,7 +29,8 @@ type client struct {
 	gate                 gate          // of queries
 	long                 chan struct{} // has one for each answer longer than smallBody that is in memory
 
-	heard atomic.Int64 // when Consul last answered anything, as Unix time in nanoseconds
+	heard  atomic.Int64 // when Consul last answered anything, as Unix time in nanoseconds
+	single atomic.Bool  // https, but HTTP/1: what is in between, as a reverse proxy, carries one query on a connection
 }
 
 // An answer is what Consul says to a query.
@@ -65,7 +66,7 @@ func newClient(o ConsulOptions, base url.URL, rt http.RoundTripper) (*client, er
 		bodyLimit: maxBody,
 		long:      make(chan struct{}, maxLong),
 	}
-	if base.Scheme == "https" { // else there are slots
+	if base.Scheme == "https" { // else, or if that turns out to be HTTP/1, there are slots
 		c.gate = make(gate, gateWidth)
 	}
 	return c, nil
@@ -189,6 +190,9 @@ func readBody(r io.Reader, limit int64) ([]byte, error) {
 // entriesIn reads one JSON list and nothing after it. A null would be an empty list to encoding/json; here it is an error, as Consul never
 // sends it.
 func entriesIn(body []byte) ([]*entry, error) {
+	if tooMany(body) {
+		return nil, errTooMany
+	}
 	var entries []*entry
 	if err := json.Unmarshal(body, &entries); err != nil {
 		return nil, fmt.Errorf("answer cannot be read: %w", err)
@@ -225,6 +229,9 @@ func (c *client) do(ctx context.Context, method, path string, values url.Values,
 		return nil, err
 	}
 	c.heard.Store(time.Now().UnixNano())
+	if resp.ProtoMajor == 1 && c.base.Scheme == "https" {
+		c.single.Store(true)
+	}
 	return resp, nil
 }
 
