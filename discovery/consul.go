@@ -97,7 +97,7 @@ func (c *Consul) begin(ctx context.Context, sink Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ctx, c.sink, c.epoch, c.restored = ctx, sink, newEpoch(ctx), nil
-	if c.client.base.Scheme != "https" && c.options.MaxWatches > 0 {
+	if (c.client.base.Scheme != "https" || c.client.single.Load()) && c.options.MaxWatches > 0 {
 		c.slots = newSlots(ctx, c.options.MaxWatches, c.options.Logger)
 		c.slots.want(len(c.watches))
 	}
@@ -159,10 +159,10 @@ func (c *Consul) savedKey(w *watch) string {
 	return fmt.Sprintf("%q %q %s", c.options.Namespace, c.options.Partition, w.query.key())
 }
 
-// warmUp opens the first connection. Queries that find one can share it if it is HTTP/2; those that find none each dial.
+// warmUp opens the first connection. Queries that find one can share it if it is HTTP/2, which shows then; those that find none each dial.
 // That there is no answer is for the queries to find out.
 func (c *Consul) warmUp(ctx context.Context) {
-	if c.watching() < 2 {
+	if c.watching() < 2 && c.client.base.Scheme != "https" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)

@@ -41,7 +41,7 @@ type ConsulOptions struct {
 	// NewConsul reads what an earlier process has saved there: see Consul.Saved. Empty: nothing is saved.
 	StateDir string
 
-	// MaxWatches is how many queries may be under way at once, other than over https: each takes a connection there, and the agent
+	// MaxWatches is how many queries may be under way at once, other than over HTTP/2 (https): each takes a connection there, and the agent
 	// allows a host 200 unless limits.http_max_conns_per_client says otherwise. With more watches than that, they take turns.
 	// Zero: 150. Negative: any number.
 	MaxWatches int

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -110,6 +111,64 @@ func TestMoreWatchesThanSlotsTakeTurns(t *testing.T) {
 			t.Errorf("%.0f queries a second", qps)
 		}
 		r.log.wantOnce(t, "take turns")
+		r.stop()
+	})
+}
+
+// A reverse proxy before the agent may speak HTTP/1 over TLS, so that each query takes a connection there too.
+func TestHTTPSWithoutHTTP2TakesTurns(t *testing.T) {
+	overHTTP1 := func(r reply) reply {
+		return func(req *http.Request) (*http.Response, error) {
+			if trace := httptrace.ContextClientTrace(req.Context()); trace != nil {
+				trace.GotConn(httptrace.GotConnInfo{})
+			}
+			resp, err := r(req)
+			if err == nil {
+				resp.ProtoMajor = 1
+			}
+			return resp, err
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		n := &narrow{most: 200, backend: streaming}
+		f := &fake{always: overHTTP1(n.reply), ping: overHTTP1(status(301, ""))}
+		r := start(t, f, ConsulOptions{Address: "https://127.0.0.1:8501", Watches: manyWatches(400)})
+		time.Sleep(3 * time.Second)
+		if got := len(r.got()); got != 400 {
+			t.Errorf("%d sets after 3 s, want 400", got)
+		}
+		time.Sleep(time.Minute)
+		if gap := longestGap(f, time.Now().Add(-time.Minute)); gap > maxStale {
+			t.Errorf("a service was without a query for %v", gap)
+		}
+		if _, highest, refused, _ := n.figures(); highest > 150 || refused > 0 {
+			t.Errorf("%d queries at once, %d refused", highest, refused)
+		}
+		r.stop()
+	})
+}
+
+// Who is not wanted any more while it waits for a slot does not take one for a query.
+func TestRetiredWatchesAskNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &narrow{most: 200, backend: "blocking-query"} // which goes on after a query was cancelled
+		f := &fake{always: n.reply}
+		r := start(t, f, ConsulOptions{MaxWatches: 10, Watches: manyWatches(100)})
+		time.Sleep(time.Minute)
+		if err := r.consul.Apply(manyWatches(1)); err != nil {
+			t.Fatal(err)
+		}
+		before := len(f.asks())
+		time.Sleep(10 * time.Second)
+		gone := 0
+		for _, a := range f.asks()[before:] {
+			if a.service != "s0" {
+				gone++
+			}
+		}
+		if gone > 0 {
+			t.Errorf("%d queries for services that are gone", gone)
+		}
 		r.stop()
 	})
 }

@@ -165,6 +165,9 @@ func (w *watch) ask(ctx context.Context) (answer, error) {
 			return answer{}, err
 		}
 		defer slots.release()
+		if w.retired.Load() { // while it waited
+			return answer{}, errTurn
+		}
 	}
 	how := ask{index: w.index, consistent: w.confirm}
 	ctx, end := w.bound(ctx, &how)
