@@ -7,10 +7,41 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+	"golang.org/x/sys/unix"
 )
 
-// converge measures the time from a change to the first new connection that follows it, or the last that does not. The service has three
-// more instances, so that none of the changes is held back.
+// A follower is a proxy that follows the service web.
+type follower struct {
+	name string
+	addr string // that it listens at
+	stop func()
+
+	failed int // connections
+}
+
+// A change is what is done to an instance, and what has to come of it.
+type change struct {
+	name string
+	in   bool // it gets connections afterwards
+	do   func(s *stage, i *instance) error
+}
+
+// changes are done in this order, again and again.
+func changes() []change {
+	health := func(status string) func(*stage, *instance) error {
+		return func(s *stage, i *instance) error { return s.api.Agent().UpdateTTL("check:"+i.name, "", status) }
+	}
+	return []change{
+		{"register -> first connection", true, (*stage).register},
+		{"critical -> last connection", false, health(api.HealthCritical)},
+		{"passing -> first connection", true, health(api.HealthPassing)},
+		{"deregister -> last connection", false, func(s *stage, i *instance) error { return s.api.Agent().ServiceDeregister(i.name) }},
+	}
+}
+
+// converge measures the time from a change to the first new connection that follows it, or the last that does not; of lictor, and of its
+// peers if there are any, which take turns. The service has one more instance, so that none of the changes is held back, and that every other
+// connection shows what is going on.
 func converge(ctx context.Context, o options) error {
 	s, err := newStage(ctx)
 	if s != nil {
@@ -19,56 +50,124 @@ func converge(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	instances, err := newInstances(4)
+	instances, err := newInstances(2)
 	if err != nil {
 		return err
 	}
-	for _, i := range instances[1:] {
+	for _, i := range instances {
 		defer i.close()
-		if err := s.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: i.name, Name: "web", Address: "127.0.0.1", Port: i.port}); err != nil {
+	}
+	for _, i := range instances[1:] {
+		if err := s.register(i); err != nil {
 			return err
 		}
 	}
-	defer instances[0].close()
-	if err := s.run(ctx, o.lictor, []string{"web"}); err != nil {
+	all, err := s.followers(ctx, o)
+	for _, f := range all {
+		defer f.stop()
+	}
+	if err != nil {
 		return err
 	}
-	addr, it := s.addrs["web"], instances[0]
-	times := map[string][]time.Duration{}
-	for range o.changes / 4 {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		steps := []struct {
-			name   string
-			in     bool
-			change func() error
-		}{
-			{"register -> first connection", true, func() error { return s.register(it) }},
-			{"critical -> last connection", false, func() error { return s.api.Agent().UpdateTTL("check:"+it.name, "", api.HealthCritical) }},
-			{"passing -> first connection", true, func() error { return s.api.Agent().UpdateTTL("check:"+it.name, "", api.HealthPassing) }},
-			{"deregister -> last connection", false, func() error { return s.api.Agent().ServiceDeregister(it.name) }},
-		}
-		for _, step := range steps {
-			took, err := follow(addr, it.name, step.in, closeLook, step.change)
-			if err != nil {
-				return fmt.Errorf("%s: %w", step.name, err)
-			}
-			times[step.name] = append(times[step.name], took)
-			if err := pause(ctx, changePause); err != nil {
-				return err
-			}
-		}
+	w, err := startWatcher(ctx, s, instances[0].name)
+	if err != nil {
+		return err
 	}
-	for _, name := range []string{"register -> first connection", "critical -> last connection", "passing -> first connection", "deregister -> last connection"} {
-		row(fmt.Sprintf("%s (p50 / p99, %d times)", name, len(times[name])), "%s", percentiles(times[name]))
+	defer w.close()
+	times, bare, err := s.measure(ctx, o.changes/4, all, w, instances[0])
+	if err != nil {
+		return err
 	}
+	report(all, times, bare)
 	return nil
 }
 
+// report prints what measure found.
+func report(all []*follower, times []map[string][]time.Duration, bare map[string][]time.Duration) {
+	for _, c := range changes() {
+		for k, f := range all {
+			row(fmt.Sprintf("%s: %s (p50 / p99, %d times)", f.name, c.name, len(times[k][c.name])), "%s", percentiles(times[k][c.name]))
+		}
+		row(fmt.Sprintf("a bare query: %s (p50 / p99, %d times)", before(c.name), len(bare[c.name])), "%s", percentiles(bare[c.name]))
+	}
+	for _, f := range all {
+		row(f.name+": connections that failed meanwhile", "%d", f.failed)
+	}
+}
+
+// before is what a query can see of a change.
+func before(name string) string {
+	for i := range name {
+		if name[i] == ' ' {
+			return name[:i] + " -> answer"
+		}
+	}
+	return name
+}
+
+// followers starts lictor, and the peers that o names.
+func (s *stage) followers(ctx context.Context, o options) ([]*follower, error) {
+	if err := s.run(ctx, o.lictor, []string{"web"}); err != nil {
+		return nil, err
+	}
+	all := []*follower{{name: "lictor", addr: s.addrs["web"], stop: func() {}}}
+	if o.fabio != "" {
+		f, err := s.startFabio(o.fabio)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, f)
+	}
+	if o.template != "" {
+		f, err := s.startTemplate(o.template, o.haproxy)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, f)
+	}
+	for _, f := range all {
+		if err := settled(ctx, f.addr); err != nil {
+			return all, fmt.Errorf("%s does not serve: %w", f.name, err)
+		}
+	}
+	return all, nil
+}
+
+// measure makes each change so many times for each follower, one after the other. It returns when each followed, and when a query saw it.
+func (s *stage) measure(ctx context.Context, rounds int, all []*follower, w *watcher, it *instance) (times []map[string][]time.Duration, bare map[string][]time.Duration, err error) {
+	times, bare = make([]map[string][]time.Duration, len(all)), map[string][]time.Duration{}
+	for range rounds {
+		for k, f := range all {
+			if times[k] == nil {
+				times[k] = map[string][]time.Duration{}
+			}
+			for _, c := range changes() {
+				begin := time.Now()
+				took, failed, err := follow(f.addr, it.name, c.in, closeLook, func() error { return c.do(s, it) })
+				if f.failed += failed; err != nil {
+					return nil, nil, fmt.Errorf("%s: %s: %w", f.name, c.name, err)
+				}
+				at, err := w.saw(ctx, c.in)
+				if err != nil {
+					return nil, nil, err
+				}
+				times[k][c.name] = append(times[k][c.name], took)
+				bare[c.name] = append(bare[c.name], at.Sub(begin))
+				if err := pause(ctx, s.changePause); err != nil {
+					return nil, nil, err
+				}
+			}
+		}
+	}
+	return times, bare, nil
+}
+
 // changePause is the time between two changes: faster than anybody changes a service by hand, and slower than the pace at which Lictor
-// takes an agent's answers for a loop.
-const changePause = 200 * time.Millisecond
+// takes an agent's answers for a loop. Peers that write and reload a file get slowPause, or they would be at it still.
+const (
+	changePause = 200 * time.Millisecond
+	slowPause   = 500 * time.Millisecond
+)
 
 func pause(ctx context.Context, d time.Duration) error {
 	select {
@@ -81,40 +180,55 @@ func pause(ctx context.Context, d time.Duration) error {
 
 func (s *stage) register(i *instance) error {
 	return s.api.Agent().ServiceRegister(&api.AgentServiceRegistration{
-		ID: i.name, Name: "web", Address: "127.0.0.1", Port: i.port,
+		ID: i.name, Name: "web", Address: "127.0.0.1", Port: i.port, Tags: []string{fabioTag},
 		Check: &api.AgentServiceCheck{CheckID: "check:" + i.name, TTL: "1h", Status: api.HealthPassing},
 	})
 }
 
 // closeLook is the time between two connections when there is one change at a time: less than what is measured, and not so little that the
 // clients take the processor from it.
-const closeLook = 200 * time.Microsecond
+const closeLook = 100 * time.Microsecond
 
-// follow makes a change and connects at this pace until it is followed: until name answers, or has not for three rounds.
-func follow(addr, name string, in bool, pace time.Duration, change func() error) (time.Duration, error) {
+// absent is how many connections in a row show that an instance is out: three rounds of the largest service, which has four.
+const absent = 12
+
+// follow makes a change, and connects at this pace from then on until it is followed: until name answers, or has not for many times. That
+// some connections failed meanwhile is counted.
+func follow(addr, name string, in bool, pace time.Duration, change func() error) (took time.Duration, failed int, err error) {
 	begin := time.Now()
-	if err := change(); err != nil {
-		return 0, &changeError{err}
-	}
+	made := make(chan error, 1) // Consul says so some time after it has told those who follow
+	go func() { made <- change() }()
 	last, others := begin, 0
+	followed := false
 	for time.Since(begin) < time.Minute {
+		select {
+		case err := <-made:
+			if err != nil {
+				return 0, failed, &changeError{err}
+			}
+			made = nil
+		default:
+		}
+		if followed && made == nil {
+			return last.Sub(begin), failed, nil
+		}
 		got, err := ask(addr)
 		switch {
+		case followed:
 		case err != nil:
-			return 0, err
-		case in && got == name:
-			return time.Since(begin), nil
+			failed++
 		case got == name:
 			last, others = time.Now(), 0
+			followed = in
 		default:
 			others++
+			followed = !in && others >= absent && made == nil
 		}
-		if !in && others == 12 {
-			return last.Sub(begin), nil
-		}
-		time.Sleep(pace)
+		// Go's own sleep takes a millisecond at least.
+		wait := unix.NsecToTimespec(int64(pace))
+		_ = unix.Nanosleep(&wait, nil)
 	}
-	return 0, fmt.Errorf("%s is not followed within a minute", name)
+	return 0, failed, fmt.Errorf("%s is not followed within a minute", name)
 }
 
 // A changeError means that Consul did not take a change, which says nothing of Lictor.

@@ -18,6 +18,9 @@ type options struct {
 	rate     int
 	duration time.Duration
 	idle     time.Duration
+	fabio    string
+	template string
+	haproxy  string
 }
 
 func main() {
@@ -29,6 +32,9 @@ func main() {
 	flag.IntVar(&o.rate, "rate", 100, "changes a second over the services; 0: leave that out")
 	flag.DurationVar(&o.duration, "for", time.Minute, "how long to make them")
 	flag.DurationVar(&o.idle, "idle", 20*time.Second, "how long to measure processor time while nothing changes")
+	flag.StringVar(&o.fabio, "fabio", "", "a fabio to measure beside lictor: convergence only")
+	flag.StringVar(&o.template, "consul-template", "", "a consul-template to measure beside lictor, with HAProxy: convergence only")
+	flag.StringVar(&o.haproxy, "haproxy", "haproxy", "the HAProxy for that")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

@@ -129,7 +129,7 @@ func (s *stage) churn(ctx context.Context, o options, names []string) error {
 	defer extra.close()
 	var mu sync.Mutex
 	var times []time.Duration
-	var failures, refused int
+	var failures, refused, lost int
 	var running sync.WaitGroup
 	tick := time.NewTicker(time.Second / time.Duration(o.rate))
 	defer tick.Stop()
@@ -141,25 +141,26 @@ func (s *stage) churn(ctx context.Context, o options, names []string) error {
 		case <-end:
 			running.Wait()
 			row(fmt.Sprintf("%d changes a second over %d services for %v: convergence (p50 / p99)", o.rate, len(names), o.duration), "%s", percentiles(times))
-			row("the same: client errors (changes that Consul did not take)", "%d of %d changes (%d)", failures, len(times)+failures, refused)
+			row("the same: client errors; of so many changes, those not followed in a minute, those that Consul did not take", "%d; %d, %d, %d",
+				failures, len(times)+lost+refused, lost, refused)
 			return nil
 		case <-tick.C:
 		}
 		name, add := names[k%len(names)], k/len(names)%2 == 0
 		running.Go(func() {
-			took, err := follow(s.addrs[name], extra.name, add, farLook, func() error { return s.fourth(name, extra, add) })
+			took, failed, err := follow(s.addrs[name], extra.name, add, farLook, func() error { return s.fourth(name, extra, add) })
 			mu.Lock()
 			defer mu.Unlock()
+			failures += failed
 			var change *changeError
 			switch {
 			case errors.As(err, &change):
 				refused++
-				return
 			case err != nil:
-				failures++
-				return
+				lost++
+			default:
+				times = append(times, took)
 			}
-			times = append(times, took)
 		})
 	}
 }

@@ -28,6 +28,8 @@ type stage struct {
 	stdout, stderr *testproc.Log
 	started        time.Time
 	addrs          map[string]string // of services
+
+	changePause time.Duration // between two changes
 }
 
 func newStage(ctx context.Context) (*stage, error) {
@@ -35,7 +37,7 @@ func newStage(ctx context.Context) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{dir: dir, addrs: map[string]string{}}
+	s := &stage{dir: dir, addrs: map[string]string{}, changePause: changePause}
 	binary, err := testconsul.Find()
 	if err != nil {
 		return s, err
