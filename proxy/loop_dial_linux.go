@@ -94,7 +94,7 @@ func (p *loopPair) granted(m *lb.Member, err error) {
 	switch {
 	case err != nil:
 		p.unserved(err)
-	case p.socket.cutting.Load():
+	case p.socket.cut.Err() != nil:
 		m.Done()
 		p.cut(pairCut)
 	case !p.reach(m):

@@ -24,7 +24,8 @@ type loopTCP struct {
 	stopped chan struct{}
 	once    sync.Once
 	pairs   tracker
-	cutting atomic.Bool // all pairs are being cut, loop by loop: the room that one leaves is for none of the others
+	cut     context.Context // ends when all pairs are to be cut, which is done loop by loop
+	cutNow  context.CancelFunc
 }
 
 func (e *loopEngine) listenTCP(o opening, s *service) (proxySocket, error) {
@@ -33,6 +34,7 @@ func (e *loopEngine) listenTCP(o opening, s *service) (proxySocket, error) {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(o.addr), Err: err}
 	}
 	t := &loopTCP{engine: e, fd: int32(fd), addr: bound, stopped: make(chan struct{})}
+	t.cut, t.cutNow = o.cut()
 	t.service.Store(s)
 	for _, l := range e.loops {
 		d := &door{loop: l, socket: t}
@@ -166,7 +168,7 @@ func (t *loopTCP) stop() {
 // Close stops taking clients and resets the connections that are open.
 func (t *loopTCP) Close() error {
 	t.stop()
-	t.cutting.Store(true)
+	t.cutNow()
 	for _, d := range t.doors {
 		d.loop.do(d.cut)
 	}
@@ -175,6 +177,7 @@ func (t *loopTCP) Close() error {
 
 // Shutdown stops taking clients and waits for the open connections to end.
 func (t *loopTCP) Shutdown(ctx context.Context) error {
+	defer t.cutNow()
 	t.stop()
 	if err := t.pairs.wait(ctx); err != nil {
 		_ = t.Close()

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -18,6 +19,17 @@ type opening struct {
 	addr   netip.AddrPort
 	shared bool     // sockets of ours may be bound to the port on other addresses, see proxySocket.share
 	file   *os.File // the socket is open already, and is this; nil: it is to be opened
+
+	cutAll context.Context // ends when all sockets of the Proxier are about to be cut; nil: never
+}
+
+// cut is a context that ends when the socket's connections are to be cut: from then on the room that one leaves is for none of those that
+// wait, here or at another listener of the service. The caller has to cancel it.
+func (o opening) cut() (context.Context, context.CancelFunc) {
+	if o.cutAll == nil {
+		return context.WithCancel(context.Background())
+	}
+	return context.WithCancel(o.cutAll)
 }
 
 // listenConfig opens what package net has to.

@@ -37,7 +37,7 @@ func (e *portable) listenTCP(o opening, s *service) (proxySocket, error) {
 	t := &tcpSocket{engine: e, listener: l.(*net.TCPListener), addr: l.Addr().(*net.TCPAddr).AddrPort()}
 	t.service.Store(s)
 	t.loop, t.close = context.WithCancel(context.Background())
-	t.cut, t.cutNow = context.WithCancel(context.Background())
+	t.cut, t.cutNow = o.cut()
 	return t, nil
 }
 
@@ -174,6 +174,7 @@ func (t *tcpSocket) Close() error {
 
 // Shutdown stops accepting and waits for the open connections to end.
 func (t *tcpSocket) Shutdown(ctx context.Context) error {
+	defer t.cutNow()
 	t.stop()
 	if err := t.pairs.wait(ctx); err != nil {
 		t.Close()

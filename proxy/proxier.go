@@ -258,7 +258,7 @@ func (p *Proxier) shareLocked(wanted map[socketKey]*service) (map[socketKey]*bou
 }
 
 func (p *Proxier) open(key socketKey, s *service, shared bool) (socket proxySocket, err error) {
-	o := opening{addr: key.addr, shared: shared, file: p.inherit(key)}
+	o := opening{addr: key.addr, shared: shared, file: p.inherit(key), cutAll: p.draining}
 	if err = p.budget.openListener(); err == nil {
 		if key.protocol == UDP {
 			socket, err = p.engine.listenUDP(o, s)

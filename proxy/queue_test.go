@@ -170,3 +170,37 @@ func TestCloseEndsTheQueue(t *testing.T) {
 		}
 	})
 }
+
+// Nor is it for those who wait at another listener of the service, whose turn to be cut has not come yet.
+func TestCloseEndsTheQueueOfAllListeners(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 10, QueueTimeout: time.Hour})
+		var served atomic.Int32
+		one, other := freePort(t, TCP), freePort(t, TCP)
+		h.serve(Service{Listen: listen(one, other)}, tcpServer(t, func(c *net.TCPConn) {
+			served.Add(1)
+			_, _ = c.Write([]byte("hello"))
+			_, _ = io.Copy(c, c)
+		}))
+		_, first := told(t, h, one.String())
+		if err := within(t, first); err != nil {
+			t.Fatal(err)
+		}
+		var answers []<-chan error
+		for i := range 4 {
+			_, answer := told(t, h, other.String())
+			answers = append(answers, answer)
+			eventually(t, equals("waiting", h.waiting, int64(i+1)))
+		}
+		h.Proxier.drained() // as Close does, and then the listeners one by one
+		h.Proxier.sockets[socketKey{TCP, one, ""}].Close()
+		for _, answer := range answers {
+			if err := within(t, answer); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("got %v, want a reset", err)
+			}
+		}
+		if n := served.Load(); n != 1 {
+			t.Errorf("%d connections reached the endpoint, want the first one only", n)
+		}
+	})
+}
