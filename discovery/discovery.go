@@ -16,6 +16,8 @@
 // can have several sources in order of preference ([Watch]). And thousands of watches share the few connections that an agent allows
 // (ConsulOptions.MaxWatches). [Consul.Explain] tells what is known of a service, and why.
 //
+// With the sets it tells who has left for good, and why, as certainly as each service wants that to be ([Leaves]).
+//
 // What it knows of the health of instances is Consul's word; that an instance does not answer from here is for the balancer to find out.
 package discovery
 

@@ -53,6 +53,7 @@ func (f *feed) deliver(w *watch, set []lb.Endpoint, available int, restored bool
 		}
 	}
 	f.left = append(f.left, left...)
+	f.left = f.left[max(0, len(f.left)-maxUntold):]
 	f.updateLocked(time.Now())
 }
 

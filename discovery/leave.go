@@ -28,12 +28,16 @@ const (
 
 const (
 	explainTimeout = 5 * time.Second // of the query that is to tell why endpoints have vanished
-	maxUnsure      = 1024            // vanished endpoints that a watch keeps in mind
+	maxUnsure      = 64              // vanished endpoints that are kept in mind while nobody wants to know
+	maxUntold      = 1024            // that have left and that a sink without a set waits to be told of
 )
 
 // sortOut looks at all endpoints that are not in the set any more, or have not been for a while, after an answer that came to in. It returns
 // those that the answer tells of, and why they are out, and those that have vanished.
 func (w *watch) sortOut(in instances, set []lb.Endpoint) (told []lb.Departure, lost []lb.Endpoint) {
+	if len(w.left)+len(w.unsure) == 0 && slices.Equal(w.endpoints, set) {
+		return nil, nil
+	}
 	here := make(map[string]bool, len(set))
 	for _, e := range set {
 		here[e.Address()] = true
@@ -76,10 +80,13 @@ const statusCritical = "critical"
 // pursue sees to it that the sink is told of the vanished, if anybody wants to know. Confirmed says that the answer in which they are missing
 // is the leader's.
 func (w *watch) pursue(ctx context.Context, lost []lb.Endpoint, a *answer, confirmed bool) {
-	w.unsure = lost[max(0, len(lost)-maxUnsure):]
+	if w.unsure = lost; len(lost) == 0 {
+		return
+	}
 	interest := w.interest()
 	switch {
-	case len(lost) == 0 || interest == LeavesIgnored:
+	case interest == LeavesIgnored:
+		w.unsure = slices.Clone(lost[:min(len(lost), maxUnsure)]) // the latest come first
 		return
 	case !confirmed:
 		w.confirm, w.index = true, 0

@@ -13,6 +13,9 @@
 // errors find their way back. The session ends when it is idle or has all its answers, and moves to another endpoint when its endpoint
 // refuses or leaves.
 //
+// Where a service says so, connections end when their endpoint has left for good ([OnLeave]), or when they have grown old
+// ([Service.MaxAge]).
+//
 // Descriptors are budgeted: where they run out, new TCP clients wait in the kernel's queue, and the UDP sessions idle longest make
 // room. Nothing is allocated or logged per datagram.
 //
@@ -73,9 +76,10 @@ type Service struct {
 	// OnLeave says what becomes of TCP connections whose endpoint leaves. UDP sessions move to another one at their next datagram.
 	OnLeave OnLeave
 
-	// MaxAge ends TCP connections that are so old, give or take a tenth: in a moment of quiet, or by a reset when MaxAgeGrace is over. Such a moment is when
-	// nothing has moved for a second, the endpoint was the last to say something or nobody has, neither side has ended, and all that was
-	// sent has arrived. Of a connection that is open when MaxAge changes, age counts from then. Zero MaxAge means never, zero MaxAgeGrace 30 s; negative MaxAgeGrace none.
+	// MaxAge ends TCP connections that are so old, give or take a tenth: in a moment of quiet, or by a reset when MaxAgeGrace is over. Such
+	// a moment is when nothing has moved for a second, the endpoint was the last to say something or nobody has, neither side has ended,
+	// and all that was sent has arrived. Of a connection that is open when MaxAge changes, age counts from then. Zero MaxAge means never;
+	// zero MaxAgeGrace means 30 s, negative none.
 	MaxAge, MaxAgeGrace time.Duration
 
 	// MaxSessions bounds the UDP sessions of each listener; beyond it the one idle longest ends. Zero means 65,536. Descriptors
