@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,8 +20,9 @@ import (
 // post posts to the admin API.
 func (l *lictor) post(t testing.TB, path, body string) {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, Dial: func(_, _ string) (net.Conn, error) {
-		return net.Dial("unix", filepath.Join(l.runtime, "admin.sock"))
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", filepath.Join(l.runtime, "admin.sock"))
 	}}}
 	resp, err := client.Post("http://lictor"+path, "application/json", strings.NewReader(body))
 	must(t, err)
