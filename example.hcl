@@ -43,7 +43,7 @@ admin {
 # A line for each TCP connection and UDP session when it has ended: client, endpoint, times, bytes, how it ended and who ended it
 # (docs/operations.md). Left out: none. Connections never wait for it; lines that cannot be written as fast as they come are dropped and counted.
 # access_log {
-#   # It is opened anew when somebody has moved it away.
+#   # It is opened anew when somebody has moved it away, and at SIGHUP.
 #   path = "/var/log/lictor/access.log"
 #
 #   # "json" or "text".

@@ -24,38 +24,59 @@ const (
 	accessGrace = 2 * time.Second // for what waits when it ends
 )
 
-// An accessLog writes a line for each connection and session. Those who tell it never wait: when the queue is full, because a disk is slow, lines are
-// dropped and counted.
+// An accessLog writes a line for each connection and session. Those who tell it never wait: when the queue is full, because a disk is slow,
+// lines are dropped and counted.
 type accessLog struct {
-	o       config.AccessLog
-	log     hclog.Logger
-	queue   chan proxy.AccessRecord
-	count   atomic.Uint64 // connections, for sampling
-	written atomic.Int64
-	dropped atomic.Int64
+	log    hclog.Logger
+	queue  chan proxy.AccessRecord
+	sample atomic.Int64  // one in so many
+	count  atomic.Uint64 // connections, for sampling
+	*accessCounts
 
 	// The following belong to the goroutine of run.
+	o    config.AccessLog
 	file *os.File // nil: it cannot be opened
 	out  *bufio.Writer
 	told int64 // drops that the log knows of
 
-	stopped chan struct{} // closed when it is to end
-	ended   chan struct{} // closed when it has
+	changes chan accessChange // to another file or format
+	rotated chan struct{}     // has an element when the file is to be opened anew
+	stopped chan struct{}     // closed when it is to end
+	ended   chan struct{}     // closed when it has
 }
 
-// openAccessLog opens the file, and starts what writes to it.
-func openAccessLog(o config.AccessLog, log hclog.Logger) (*accessLog, error) {
-	a := &accessLog{o: o, log: log, queue: make(chan proxy.AccessRecord, accessQueue), stopped: make(chan struct{}), ended: make(chan struct{})}
-	if err := a.open(); err != nil {
+// accessCounts are of all access logs that there were.
+type accessCounts struct{ written, dropped atomic.Int64 }
+
+// An accessChange is what an access log goes on with.
+type accessChange struct {
+	o    config.AccessLog
+	file *os.File
+}
+
+// newAccessLog starts what writes to file.
+func newAccessLog(o config.AccessLog, file *os.File, counts *accessCounts, log hclog.Logger) *accessLog {
+	a := &accessLog{
+		log: log, queue: make(chan proxy.AccessRecord, accessQueue), accessCounts: counts, told: counts.dropped.Load(),
+		changes: make(chan accessChange, 1), rotated: make(chan struct{}, 1), stopped: make(chan struct{}), ended: make(chan struct{}),
+	}
+	a.use(o, file)
+	go a.run()
+	return a
+}
+
+// openAccess opens the file of an access log.
+func openAccess(o config.AccessLog) (*os.File, error) {
+	file, err := os.OpenFile(o.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+	if err != nil {
 		return nil, fmt.Errorf("access_log: %w", err)
 	}
-	go a.run()
-	return a, nil
+	return file, nil
 }
 
 // add takes a record, or drops it. It is what proxy.Options.Access wants.
 func (a *accessLog) add(r proxy.AccessRecord) {
-	if r.Reason != proxy.ReasonUnserved && a.o.Sample > 1 && a.count.Add(1)%uint64(a.o.Sample) != 1 {
+	if n := a.sample.Load(); r.Reason != proxy.ReasonUnserved && n > 1 && a.count.Add(1)%uint64(n) != 1 {
 		return
 	}
 	select {
@@ -65,25 +86,24 @@ func (a *accessLog) add(r proxy.AccessRecord) {
 	}
 }
 
-// stop writes what waits, and closes the file. It does not wait long for a disk that takes nothing. A nil accessLog is one that is not wanted.
+// stop writes what waits, and closes the file. It does not wait long for a disk that takes nothing.
 func (a *accessLog) stop() {
-	if a == nil {
-		return
-	}
 	close(a.stopped)
 	select {
 	case <-a.ended:
 	case <-time.After(accessGrace):
-		a.log.Warn("access log not written to its end", "path", a.o.Path)
+		a.log.Warn("access log not written to its end")
 	}
 }
 
-// counts is what the metrics ask; nil for a nil accessLog.
-func (a *accessLog) counts() func() (written, dropped int64) {
-	if a == nil {
-		return nil
+// change goes on with another file, or format, or sample, when what waits is written. It does not wait for that. One caller at a time.
+func (a *accessLog) change(c accessChange) {
+	select {
+	case former := <-a.changes: // it did not come to that, and will not
+		_ = former.file.Close()
+	default:
 	}
-	return func() (written, dropped int64) { return a.written.Load(), a.dropped.Load() }
+	a.changes <- c
 }
 
 func (a *accessLog) run() {
@@ -96,26 +116,34 @@ func (a *accessLog) run() {
 			a.write(&r)
 		case <-tick.C:
 			a.flush()
-			a.reopen()
-		case <-a.stopped:
-			for len(a.queue) > 0 {
-				r := <-a.queue
-				a.write(&r)
-			}
+			a.reopen(false)
+		case <-a.rotated:
 			a.flush()
-			a.close()
+			a.reopen(true)
+		case c := <-a.changes:
+			a.finish()
+			a.use(c.o, c.file)
+		case <-a.stopped:
+			a.finish()
 			return
 		}
 	}
 }
 
-func (a *accessLog) open() error {
-	file, err := os.OpenFile(a.o.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
-	if err != nil {
-		return err
+// use goes on with another file, or the first.
+func (a *accessLog) use(o config.AccessLog, file *os.File) {
+	a.o, a.file, a.out = o, file, bufio.NewWriterSize(file, 64<<10)
+	a.sample.Store(int64(o.Sample))
+}
+
+// finish writes what waits, and closes the file.
+func (a *accessLog) finish() {
+	for len(a.queue) > 0 {
+		r := <-a.queue
+		a.write(&r)
 	}
-	a.file, a.out = file, bufio.NewWriterSize(file, 64<<10)
-	return nil
+	a.flush()
+	a.close()
 }
 
 func (a *accessLog) close() {
@@ -125,19 +153,25 @@ func (a *accessLog) close() {
 	}
 }
 
-// reopen opens the file anew if it has been moved away, as logrotate does, or could not be opened so far.
-func (a *accessLog) reopen() {
-	if a.file != nil {
+// reopen opens the file anew if it has been moved away, as logrotate does, if it could not be opened so far, or if that is wanted.
+func (a *accessLog) reopen(wanted bool) {
+	if a.file != nil && !wanted {
 		mine, err1 := a.file.Stat()
 		there, err2 := os.Stat(a.o.Path)
 		if err1 == nil && err2 == nil && os.SameFile(mine, there) {
 			return
 		}
-		a.close()
 	}
-	if err := a.open(); err != nil {
-		a.log.Warn("access log cannot be opened, its lines are dropped", "error", err)
+	file, err := openAccess(a.o)
+	if err != nil {
+		if !wanted {
+			a.close() // the one that was moved away is somebody else's by now
+		}
+		a.log.Warn("access log cannot be opened anew", "error", err)
+		return
 	}
+	a.close()
+	a.use(a.o, file)
 }
 
 func (a *accessLog) write(r *proxy.AccessRecord) {

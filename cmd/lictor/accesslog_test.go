@@ -60,9 +60,68 @@ func countLines(t *testing.T, path string) int {
 	return strings.Count(string(text), "\n")
 }
 
+// startAccessLog is an access log by itself.
+func startAccessLog(o config.AccessLog) (*accessLog, error) {
+	file, err := openAccess(o)
+	if err != nil {
+		return nil, err
+	}
+	return newAccessLog(o, file, &accessCounts{}, hclog.NewNullLogger()), nil
+}
+
+// A reload switches the access log on, to another file and format, and off; what was told before is in the file of then, and nothing is lost.
+func TestAccessLogFollowsTheConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	var told func(proxy.AccessRecord)
+	logs := &accessLogs{log: hclog.NewNullLogger(), tell: func(f func(proxy.AccessRecord)) { told = f }}
+	apply := func(o *config.AccessLog) {
+		t.Helper()
+		s, err := logs.prepare(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.do()
+	}
+	first := &config.AccessLog{Path: filepath.Join(dir, "1"), JSON: true, Sample: 1}
+	second := &config.AccessLog{Path: filepath.Join(dir, "2"), Sample: 1}
+	apply(nil)
+	apply(first)
+	for range 100 {
+		told(accessSample())
+	}
+	if _, err := logs.prepare(&config.AccessLog{Path: dir}); err == nil {
+		t.Error("a folder was opened as a file")
+	}
+	undone, err := logs.prepare(second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	undone.undo()
+	apply(second)
+	apply(second) // the same again
+	for range 10 {
+		told(accessSample())
+	}
+	if err := os.Rename(second.Path, second.Path+".1"); err != nil {
+		t.Fatal(err)
+	}
+	logs.reopen()
+	apply(nil)
+	if told != nil {
+		t.Error("somebody is still told")
+	}
+	// Where those went that were told just before a change depends on who was quicker, but they went somewhere.
+	if n := countLines(t, first.Path) + countLines(t, second.Path+".1"); n != 110 && n+countLines(t, second.Path) != 110 {
+		t.Errorf("got %d lines, want 110", n)
+	}
+	if written, dropped, is := logs.counts(); written != 110 || dropped != 0 || is {
+		t.Errorf("got %d written, %d dropped, %v", written, dropped, is)
+	}
+}
+
 func TestAccessLogSamplesAndSurvivesRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
-	a, err := openAccessLog(config.AccessLog{Path: path, Sample: 10}, hclog.NewNullLogger())
+	a, err := startAccessLog(config.AccessLog{Path: path, Sample: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +162,7 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := openAccessLog(config.AccessLog{Path: fmt.Sprintf("/proc/self/fd/%d", write.Fd()), Sample: 1}, hclog.NewNullLogger())
+	a, err := startAccessLog(config.AccessLog{Path: fmt.Sprintf("/proc/self/fd/%d", write.Fd()), Sample: 1})
 	if err != nil {
 		t.Skip("this system cannot open a pipe by name:", err)
 	}
@@ -123,7 +182,7 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 }
 
 func TestAccessLogThatCannotBeOpened(t *testing.T) {
-	if _, err := openAccessLog(config.AccessLog{Path: "/nonexistent/access.log"}, hclog.NewNullLogger()); err == nil || !strings.Contains(err.Error(), "access_log") {
+	if _, err := startAccessLog(config.AccessLog{Path: "/nonexistent/access.log"}); err == nil || !strings.Contains(err.Error(), "access_log") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -16,23 +16,26 @@ import (
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
-// adminGrace is how long requests of the admin API may go on after the last client has gone.
+// adminGrace is how long requests of the admin API may go on after the last client has gone, or when its listener is left for another.
 const adminGrace = time.Second
 
-// An adminServer is the admin API of a daemon at work. Nil is one that is off.
+// An adminServer is the admin API of a daemon at work, at one listener or none.
 type adminServer struct {
 	*admin.Server
-	running sync.WaitGroup
+	log      hclog.Logger
+	cfg      config.Admin
+	listener net.Listener // nil: it is off, or its default socket cannot be had
+	running  sync.WaitGroup
 }
 
 // openAdmin opens the admin API's listener: nil if it is off, or if the default one cannot be had, which the log tells. An address from the
-// configuration that cannot be had is an error, as it is for a service.
-func openAdmin(cfg config.Admin, log hclog.Logger) (net.Listener, error) {
+// configuration that cannot be had is an error, as it is for a service. Old is the listener that this one will replace, or nil.
+func openAdmin(cfg config.Admin, old net.Listener, log hclog.Logger) (net.Listener, error) {
 	switch {
 	case cfg.Off:
 		return nil, nil
 	case cfg.Socket != "" || cfg.TCP.IsValid():
-		l, err := admin.Listen(admin.Address{Socket: cfg.Socket, TCP: cfg.TCP})
+		l, err := admin.ListenBeside(admin.Address{Socket: cfg.Socket, TCP: cfg.TCP}, old)
 		if err != nil {
 			return nil, fmt.Errorf("admin: %w", err)
 		}
@@ -47,18 +50,14 @@ func openAdmin(cfg config.Admin, log hclog.Logger) (net.Listener, error) {
 }
 
 // serveAdmin serves at l, which may be nil.
-func (d *daemon) serveAdmin(l net.Listener) *adminServer {
-	if l == nil {
-		return nil
-	}
+func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 	b := newBuild()
-	a := &adminServer{Server: admin.New(admin.Options{
+	a := &adminServer{log: d.log, cfg: cfg, Server: admin.New(admin.Options{
 		State: admin.State{
 			Proxier:    d.proxier,
 			Sets:       d.sets,
 			Watches:    d.watches,
 			Instances:  admin.ExplainedBy(d.explainer),
-			Excluded:   admin.ExcludedBy(d.explainer),
 			Balanced:   admin.BalancedBy(d.balancer),
 			Configured: func() []admin.Configured { return configured(d.cfg.Load()) },
 		},
@@ -70,28 +69,91 @@ func (d *daemon) serveAdmin(l net.Listener) *adminServer {
 		Config:    func() any { return plain(d.cfg.Load()) },
 		Level:     func() string { return d.log.GetLevel().String() },
 		SetLevel:  d.setLevel,
-		AccessLog: d.access.counts(),
-		TokenFile: d.cfg.Load().Admin.TokenFile,
-		Hosts:     d.cfg.Load().Admin.Hosts,
+		AccessLog: d.access.counts,
 	})}
-	address := l.Addr().String()
-	if l.Addr().Network() == "unix" {
-		address = "unix://" + address
+	a.serve(l)
+	return a
+}
+
+// serve serves at l from now on, which may be nil. What is served at the former listener is the caller's business.
+func (a *adminServer) serve(l net.Listener) {
+	a.listener = l
+	if l == nil {
+		return
 	}
-	d.log.Info("admin API", "listen", address)
+	a.log.Info("admin API", "listen", a.address())
+	who := admin.Access{TokenFile: a.cfg.TokenFile, Hosts: a.cfg.Hosts}
 	a.running.Go(func() {
-		if err := a.Serve(l); err != nil {
-			d.log.Error("admin API ended", "error", err)
+		if err := a.Serve(l, who); err != nil {
+			a.log.Error("admin API ended", "error", err)
 		}
 	})
-	return a
+}
+
+// address is where the API is; empty: nowhere.
+func (a *adminServer) address() string {
+	switch {
+	case a.listener == nil:
+		return ""
+	case a.listener.Addr().Network() == "unix":
+		return "unix://" + a.listener.Addr().String()
+	}
+	return a.listener.Addr().String()
+}
+
+// keeps tells whether the listener is where cfg wants it. The default one is, if it is at one of the default places.
+func (a *adminServer) keeps(cfg config.Admin) bool {
+	switch {
+	case cfg.Off || a.listener == nil:
+		return a.cfg.Off == cfg.Off && a.cfg.Socket == cfg.Socket && a.cfg.TCP == cfg.TCP
+	case cfg.TCP.IsValid():
+		return a.cfg.TCP == cfg.TCP
+	case cfg.Socket != "":
+		return a.listener.Addr().String() == cfg.Socket
+	}
+	return slices.Contains(admin.DefaultSockets(os.Getenv), a.listener.Addr().String())
+}
+
+// prepare opens what cfg needs. The former listener is closed when the new one is in use; a request that is under way there, such as the one
+// for this very reload, gets its answer.
+func (a *adminServer) prepare(cfg config.Admin) (step, error) {
+	if a.keeps(cfg) {
+		return step{commit: func() {
+			a.cfg = cfg
+			if a.listener != nil {
+				a.Admit(a.listener, admin.Access{TokenFile: cfg.TokenFile, Hosts: cfg.Hosts})
+			}
+		}}, nil
+	}
+	former := a.listener
+	l, err := openAdmin(cfg, former, a.log)
+	if err != nil {
+		return step{}, err
+	}
+	return step{
+		commit: func() {
+			a.cfg = cfg
+			a.serve(l)
+			if former != nil {
+				a.running.Go(func() { a.leave(former) })
+			}
+		},
+		abandon: func() {
+			if l != nil {
+				_ = l.Close()
+			}
+		},
+	}, nil
+}
+
+func (a *adminServer) leave(l net.Listener) {
+	ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
+	defer cancel()
+	a.Leave(ctx, l)
 }
 
 // stop ends the API. Requests in flight get a moment.
 func (a *adminServer) stop() {
-	if a == nil {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
 	defer cancel()
 	a.Shutdown(ctx)

@@ -265,7 +265,7 @@ func (c *changes) restart() []string {
 
 func needsRestart(argument string) bool {
 	block, _, _ := strings.Cut(argument, ".")
-	return slices.Contains([]string{"engine", "log_json", "state_dir", "admin", "access_log"}, block)
+	return slices.Contains([]string{"engine", "log_json", "state_dir"}, block)
 }
 
 // write writes the changes as a diff.

@@ -35,7 +35,7 @@ type daemon struct {
 	events   *admin.Events
 	sets     *admin.Sets // between the sources and the balancer
 	admin    *adminServer
-	access   *accessLog // nil: there is none
+	access   *accessLogs
 
 	reloading  sync.Mutex                       // one reload at a time; guards the following
 	staticFeed *feed                            // nil: no service is static
@@ -83,15 +83,16 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	options := proxy.Options{
 		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: limit, Engine: engineOf(cfg.Engine), Loops: loops, Inherited: inherited,
 	}
-	if cfg.AccessLog != nil {
-		if d.access, err = openAccessLog(*cfg.AccessLog, d.log); err != nil {
-			return nil, err
-		}
-		options.Access = d.access.add
-	}
 	if d.proxier, err = proxy.New(options); err != nil {
 		return nil, err
 	}
+	d.access = &accessLogs{log: d.log, tell: d.proxier.SetAccess}
+	access, err := d.access.prepare(cfg.AccessLog)
+	if err != nil {
+		d.proxier.Close()
+		return nil, err
+	}
+	access.do()
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.intake = newIntake(d.sets)
 	first := d.firstSources(cfg, consul)
@@ -107,7 +108,7 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	for _, one := range d.proxier.DropInherited() {
 		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)
 	}
-	shown, err := openAdmin(cfg.Admin, d.log)
+	shown, err := openAdmin(cfg.Admin, nil, d.log)
 	if err != nil {
 		first.abandon()
 		d.cancel()
@@ -124,7 +125,7 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	if err := d.register(cfg); err != nil {
 		d.log.Error("not registered", "error", err)
 	}
-	d.admin = d.serveAdmin(shown)
+	d.admin = d.serveAdmin(cfg.Admin, shown)
 	d.running.Go(d.reloads)
 	return d, nil
 }
@@ -173,9 +174,7 @@ func (d *daemon) reloads() {
 			return
 		case <-d.wanted:
 			summary, err := d.Reload(d.ctx) // it logs what came of it
-			if d.admin != nil {
-				d.admin.Reloaded(summary, err)
-			}
+			d.admin.Reloaded(summary, err)
 		}
 	}
 }

@@ -37,6 +37,7 @@ func (d *daemon) Reload(ctx context.Context) (summary string, err error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	d.service.reloading()
+	d.access.reopen() // for logrotate, whose files may have moved though the configuration has not
 	changes, err := d.reload(ctx)
 	o := &outcome{time: time.Now(), err: err}
 	if err != nil {
@@ -67,19 +68,26 @@ func (d *daemon) reload(ctx context.Context) (*changes, error) {
 	if changes.empty() {
 		return changes, nil
 	}
+	own, err := d.prepareOwn(next)
+	if err != nil {
+		return nil, withHints(err)
+	}
 	sources, err := d.prepare(ctx, old, next)
 	if err != nil {
+		own.undo()
 		return nil, err
 	}
 	sources.await(ctx, d.log)
 	if err := d.proxier.Apply(proxyServices(next)); err != nil {
 		sources.abandon()
+		own.undo()
 		return nil, withHints(err)
 	}
 	configure(d.balancer, next)
 	sources.commit(next)
 	d.prober.Apply(checksOf(next))
 	d.cfg.Store(next)
+	own.do()
 	if err := d.register(next); err != nil {
 		d.log.Error("not registered", "error", err)
 	}
@@ -87,6 +95,35 @@ func (d *daemon) reload(ctx context.Context) (*changes, error) {
 		d.log.SetLevel(hclog.LevelFromString(next.LogLevel))
 	}
 	return changes, nil
+}
+
+// A step is a part of a reload that has been prepared: it is done, or else undone. Either may be nil.
+type step struct{ commit, abandon func() }
+
+func (s step) do() {
+	if s.commit != nil {
+		s.commit()
+	}
+}
+
+func (s step) undo() {
+	if s.abandon != nil {
+		s.abandon()
+	}
+}
+
+// prepareOwn opens what next needs that is not of a service: the listener of the admin API, the access log.
+func (d *daemon) prepareOwn(next *config.Config) (step, error) {
+	api, err := d.admin.prepare(next.Admin)
+	if err != nil {
+		return step{}, err
+	}
+	access, err := d.access.prepare(next.AccessLog)
+	if err != nil {
+		api.undo()
+		return step{}, err
+	}
+	return step{commit: func() { api.do(); access.do() }, abandon: func() { api.undo(); access.undo() }}, nil
 }
 
 // sources are those of a configuration that is about to be in force.

@@ -3,7 +3,7 @@
 //	server := admin.New(admin.Options{State: state, Events: events, Logger: logger})
 //	listener, err := admin.ListenDefault(os.Getenv)
 //	...
-//	err = server.Serve(listener) // until Shutdown
+//	err = server.Serve(listener, admin.Access{}) // until Shutdown
 //
 // It reads from snapshots and never holds up what it shows. The API is described in docs/api.md. A [Client] speaks it.
 //
@@ -13,9 +13,7 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -40,11 +38,8 @@ type Options struct {
 	Level    func() string
 	SetLevel func(level string) error
 
-	// AccessLog counts the lines of the access log. Nil: there is none.
-	AccessLog func() (written, dropped int64)
-
-	TokenFile string   // nobody but probes is answered without the token in it; empty: no token
-	Hosts     []string // names in a Host header that are this server, beside IP addresses and this host's own name
+	// AccessLog counts the lines of the access log; false: there is none now. Nil: there never is.
+	AccessLog func() (written, dropped int64, is bool)
 }
 
 // Limits of what one client, or all of them, can take.
@@ -64,7 +59,6 @@ type Server struct {
 	started time.Time
 	history *history
 	hub     *hub
-	http    [2]*http.Server // for TCP, and for Unix sockets
 
 	stopping context.Context // ends when streams are to end
 	stop     context.CancelFunc
@@ -72,7 +66,8 @@ type Server struct {
 	begin    sync.Once
 
 	mu                       sync.Mutex // guards the following
-	reload                   *Reload    // the last
+	fronts                   map[net.Listener]*front
+	reload                   *Reload // the last
 	reloadsOK, reloadsFailed int64
 
 	reloading sync.Mutex
@@ -83,46 +78,9 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	s := &Server{o: o, log: o.Logger.Named("admin"), started: time.Now(), history: newHistory(), hub: newHub()}
+	s := &Server{o: o, log: o.Logger.Named("admin"), started: time.Now(), history: newHistory(), hub: newHub(), fronts: map[net.Listener]*front{}}
 	s.stopping, s.stop = context.WithCancel(context.Background())
-	g := &guard{hosts: o.Hosts, tokenFile: o.TokenFile}
-	mux := s.mux()
-	for i := range s.http {
-		s.http[i] = &http.Server{
-			Handler:           g.wrap(mux, i == 1),
-			ReadHeaderTimeout: 5 * time.Second,
-			ReadTimeout:       10 * time.Second,
-			WriteTimeout:      answerTime,
-			IdleTimeout:       time.Minute,
-			MaxHeaderBytes:    maxHeader,
-			ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
-		}
-	}
 	return s
-}
-
-// Serve answers what comes in at l until Shutdown, and then returns nil. It closes l.
-func (s *Server) Serve(l net.Listener) error {
-	s.begin.Do(func() { s.running.Go(s.tick) })
-	server := s.http[0]
-	if _, unix := l.Addr().(*net.UnixAddr); unix {
-		server = s.http[1]
-	}
-	if err := server.Serve(limit(l)); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
-// Shutdown ends streams, lets requests finish until ctx ends, and closes the listeners.
-func (s *Server) Shutdown(ctx context.Context) {
-	s.stop()
-	for _, server := range s.http {
-		if server.Shutdown(ctx) != nil {
-			_ = server.Close()
-		}
-	}
-	s.running.Wait()
 }
 
 // limit bounds how many connections of l are open at once. Further ones wait in the kernel's queue.

@@ -96,10 +96,18 @@ type house struct {
 	balancer *lb.RoundRobin
 	events   *Events
 	tcp      string
-	client   *Client // over the socket
+	socket   net.Listener
+	listener net.Listener // of tcp
+	client   *Client      // over the socket
 }
 
 func serve(t *testing.T, o Options, services ...string) *house {
+	t.Helper()
+	return serveTo(t, Access{}, o, services...)
+}
+
+// serveTo is serve with a say in who may ask.
+func serveTo(t *testing.T, who Access, o Options, services ...string) *house {
 	t.Helper()
 	h := &house{T: t, fake: &fake{}, balancer: lb.NewRoundRobin(), events: NewEvents()}
 	for i, name := range services {
@@ -124,17 +132,17 @@ func serve(t *testing.T, o Options, services ...string) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.tcp = tcp.Addr().String()
+	h.tcp, h.socket, h.listener = tcp.Addr().String(), socket, tcp
 	var running sync.WaitGroup
 	for _, l := range []net.Listener{socket, tcp} {
 		running.Go(func() {
-			if err := h.Serve(l); err != nil {
+			if err := h.Serve(l, who); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	token := ""
-	if o.TokenFile != "" {
+	if who.TokenFile != "" {
 		token = "right"
 	}
 	h.client = NewClient(Address{Socket: filepath.Join(dir, "s")}, token)
@@ -449,7 +457,7 @@ func TestLogLevel(t *testing.T) {
 }
 
 func TestGuard(t *testing.T) {
-	h := serve(t, Options{Hosts: []string{"lictor.example.com"}, SetLevel: func(string) error { return nil }}, "web")
+	h := serveTo(t, Access{Hosts: []string{"lictor.example.com"}}, Options{SetLevel: func(string) error { return nil }}, "web")
 	const level = `{"level":"info"}`
 	hostname, err := os.Hostname()
 	if err != nil {
@@ -497,7 +505,7 @@ func TestToken(t *testing.T) {
 		}
 	}
 	write("right\n")
-	h := serve(t, Options{TokenFile: file}, "web")
+	h := serveTo(t, Access{TokenFile: file}, Options{}, "web")
 	for _, tt := range []struct {
 		header string
 		want   int

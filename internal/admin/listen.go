@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -70,6 +71,30 @@ func Listen(a Address) (net.Listener, error) {
 		}
 	}
 	return listenPrivately(a.Socket)
+}
+
+// ListenBeside is Listen while old, which is about to be closed, is still open: on Linux also if their addresses overlap, such as 127.0.0.1 and
+// 0.0.0.0 with one port. For that moment other sockets of this user could be bound there too.
+func ListenBeside(a Address, old net.Listener) (net.Listener, error) {
+	l, err := Listen(a)
+	before, is := old.(*net.TCPListener)
+	if !is || !errors.Is(err, syscall.EADDRINUSE) || a.Socket != "" || before.Addr().(*net.TCPAddr).Port != int(a.TCP.Port()) {
+		return l, err
+	}
+	raw, controlErr := before.SyscallConn()
+	if controlErr != nil || shared(raw, true) != nil {
+		return nil, err
+	}
+	defer func() { _ = shared(raw, false) }()
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return shared(c, true) }}
+	beside, err := config.Listen(context.Background(), "tcp", a.TCP.String())
+	if err != nil {
+		return nil, err
+	}
+	if raw, err := beside.(*net.TCPListener).SyscallConn(); err == nil {
+		_ = shared(raw, false)
+	}
+	return beside, nil
 }
 
 // listenPrivately makes the socket in a folder that nobody else may enter, and moves it to its place when it has its mode.

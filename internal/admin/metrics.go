@@ -55,9 +55,10 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	e.endpoints(services)
 	e.watches(s)
 	if s.o.AccessLog != nil {
-		written, dropped := s.o.AccessLog()
-		e.counter("lictor_access_log_lines_total", "Lines written to the access log.", written)
-		e.counter("lictor_access_log_dropped_total", "Lines that the access log could not take as fast as they came.", dropped)
+		if written, dropped, is := s.o.AccessLog(); is {
+			e.counter("lictor_access_log_lines_total", "Lines written to the access log.", written)
+			e.counter("lictor_access_log_dropped_total", "Lines that the access log could not take as fast as they came.", dropped)
+		}
 	}
 	ok, failed := s.reloads()
 	e.counter("lictor_reloads_total", "Reloads of the configuration by how they ended.", ok, "result", "ok")

@@ -32,7 +32,7 @@ func scrape(h *house) string {
 }
 
 func busy(t *testing.T) *house {
-	h := serve(t, Options{Version: "v1", AccessLog: func() (int64, int64) { return 1, 2 }, Reload: func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
+	h := serve(t, Options{Version: "v1", AccessLog: func() (int64, int64, bool) { return 1, 2, true }, Reload: func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
 	h.Server.o.State.Balanced = func() map[string]Balanced {
 		return map[string]Balanced{"web": {Ejections: 8, Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{Active: 2, Picks: 5, DialsFailed: 1}}}}}
 	}

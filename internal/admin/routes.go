@@ -206,7 +206,7 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 				continue
 			case <-over.C:
 			case <-r.Context().Done():
-			case <-s.stopping.Done():
+			case <-ending(r):
 			}
 		}
 		reply(w, EventsAnswer{Next: next, Events: events})

@@ -105,7 +105,7 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-r.Context().Done():
 			return
-		case <-s.stopping.Done():
+		case <-ending(r):
 			return
 		case <-more:
 		}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// accessLogs is the access log as it comes and goes with the configuration. All but counts is for one caller at a time.
+type accessLogs struct {
+	log   hclog.Logger
+	tell  func(func(proxy.AccessRecord)) // says who is told of what ends; nil: nobody
+	cfg   config.AccessLog               // of now
+	now   atomic.Pointer[accessLog]      // nil: there is none
+	lines accessCounts
+}
+
+// prepare opens what next needs, nil if there is to be no access log.
+func (a *accessLogs) prepare(next *config.AccessLog) (step, error) {
+	now := a.now.Load()
+	switch {
+	case next == nil && now == nil, next != nil && now != nil && *next == a.cfg:
+		return step{}, nil
+	case next == nil:
+		return step{commit: a.stop}, nil
+	}
+	file, err := openAccess(*next)
+	if err != nil {
+		return step{}, err
+	}
+	return step{
+		commit: func() {
+			a.cfg = *next
+			if now != nil {
+				now.change(accessChange{*next, file})
+				return
+			}
+			l := newAccessLog(*next, file, &a.lines, a.log)
+			a.now.Store(l)
+			a.tell(l.add)
+		},
+		abandon: func() { _ = file.Close() },
+	}, nil
+}
+
+// reopen has the file opened anew, soon.
+func (a *accessLogs) reopen() {
+	if l := a.now.Load(); l != nil {
+		select {
+		case l.rotated <- struct{}{}:
+		default: // it will be
+		}
+	}
+}
+
+// stop ends the access log, if there is one.
+func (a *accessLogs) stop() {
+	if l := a.now.Swap(nil); l != nil {
+		a.tell(nil)
+		l.stop()
+	}
+}
+
+// counts is what the metrics ask.
+func (a *accessLogs) counts() (written, dropped int64, is bool) {
+	return a.lines.written.Load(), a.lines.dropped.Load(), a.now.Load() != nil
+}

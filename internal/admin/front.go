@@ -1,0 +1,128 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+)
+
+// Access says who may ask at a listener, beside what guard says.
+type Access struct {
+	TokenFile string   // nobody but probes is answered without the token in it; empty: no token
+	Hosts     []string // names in a Host header that are this server, beside IP addresses and this host's own name
+}
+
+// A front is a Server at one of its listeners.
+type front struct {
+	http     *http.Server
+	handler  atomic.Pointer[http.Handler] // behind the guard of now
+	stopping context.Context              // ends when streams are to end
+	stop     context.CancelFunc
+}
+
+// frontKey is where a request's context has its front.
+type frontKey struct{}
+
+// newFront returns the front for l.
+func (s *Server) newFront(l net.Listener, who Access) *front {
+	f := &front{}
+	f.stopping, f.stop = context.WithCancel(s.stopping)
+	f.http = &http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*f.handler.Load()).ServeHTTP(w, r) }),
+		BaseContext:       func(net.Listener) context.Context { return context.WithValue(context.Background(), frontKey{}, f) },
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      answerTime,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
+	}
+	f.admit(s.mux(), l, who)
+	return f
+}
+
+// admit makes who those who may ask from now on.
+func (f *front) admit(next http.Handler, l net.Listener, who Access) {
+	_, local := l.Addr().(*net.UnixAddr)
+	handler := (&guard{hosts: who.Hosts, tokenFile: who.TokenFile}).wrap(next, local)
+	f.handler.Store(&handler)
+}
+
+// ending is closed when the stream that r asks for is to end.
+func ending(r *http.Request) <-chan struct{} {
+	if f, ok := r.Context().Value(frontKey{}).(*front); ok {
+		return f.stopping.Done()
+	}
+	return nil // nobody serves it
+}
+
+// close ends streams, lets requests finish until ctx ends, and closes the listener.
+func (f *front) close(ctx context.Context) {
+	f.stop()
+	if f.http.Shutdown(ctx) != nil {
+		_ = f.http.Close()
+	}
+}
+
+// Serve answers what comes in at l until Shutdown, or Leave for l, and then returns nil. It closes l.
+func (s *Server) Serve(l net.Listener, who Access) error {
+	s.begin.Do(func() { s.running.Go(s.tick) })
+	f := s.newFront(l, who)
+	s.mu.Lock()
+	s.fronts[l] = f
+	s.mu.Unlock()
+	defer s.forget(l)
+	if s.stopping.Err() != nil { // Shutdown may not have seen it
+		f.close(s.stopping)
+	}
+	if err := f.http.Serve(limit(l)); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (s *Server) forget(l net.Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.fronts, l)
+}
+
+// Admit makes who those who may ask at l, which is being served, from now on. Streams that are under way go on.
+func (s *Server) Admit(l net.Listener, who Access) {
+	s.mu.Lock()
+	f := s.fronts[l]
+	s.mu.Unlock()
+	if f != nil {
+		f.admit(s.mux(), l, who)
+	}
+}
+
+// Leave closes l, and ends what is served there: streams at once, requests when they are answered, or when ctx ends.
+func (s *Server) Leave(ctx context.Context, l net.Listener) {
+	s.mu.Lock()
+	f := s.fronts[l]
+	s.mu.Unlock()
+	if f != nil {
+		f.close(ctx)
+	}
+}
+
+// Shutdown ends streams, lets requests finish until ctx ends, and closes the listeners.
+func (s *Server) Shutdown(ctx context.Context) {
+	s.stop()
+	s.mu.Lock()
+	var fronts []*front
+	for _, f := range s.fronts {
+		fronts = append(fronts, f)
+	}
+	s.mu.Unlock()
+	for _, f := range fronts {
+		f.close(ctx)
+	}
+	s.running.Wait()
+}
