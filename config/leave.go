@@ -29,6 +29,23 @@ func (l Leave) String() string {
 // MarshalText returns what String returns.
 func (l Leave) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
+// UnmarshalText takes what String returns.
+func (l *Leave) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "finish":
+		*l = LeaveFinish
+	case "cut":
+		*l = LeaveCut
+	default:
+		d, err := time.ParseDuration(string(text))
+		if err != nil {
+			return err
+		}
+		*l = Leave(d)
+	}
+	return nil
+}
+
 // An OnLeave is that for each reason why an endpoint leaves.
 type OnLeave struct {
 	Deregistered, Critical, Unmatched Leave

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -93,4 +94,30 @@ func isHostName(name string) bool {
 // notInHostName allows the underscore, which Consul's own names and many others have.
 func notInHostName(r rune) bool {
 	return !(r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
+}
+
+// MarshalText returns what stands in the configuration, as far as it matters: "10.0.0.5:80" or "db.example.com:5432".
+func (e StaticEndpoint) MarshalText() ([]byte, error) {
+	if e.Host == "" {
+		return e.Addr.MarshalText()
+	}
+	return fmt.Appendf(nil, "%s:%d", e.Host, e.Addr.Port()), nil
+}
+
+// UnmarshalText takes what MarshalText returns.
+func (e *StaticEndpoint) UnmarshalText(text []byte) error {
+	host, portText, err := net.SplitHostPort(string(text))
+	if err != nil {
+		return err
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return err
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		*e = StaticEndpoint{Addr: netip.AddrPortFrom(addr, uint16(port))}
+		return nil
+	}
+	*e = StaticEndpoint{Host: host, Addr: netip.AddrPortFrom(netip.Addr{}, uint16(port))}
+	return nil
 }

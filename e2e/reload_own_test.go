@@ -119,3 +119,24 @@ func TestReloadMovesTheAccessLog(t *testing.T) {
 		t.Errorf("got %q, %v, want no more lines", text, err)
 	}
 }
+
+// lictor plan compares with the lictor that runs, whose secrets stay its own.
+func TestPlanAgainstTheRunningLictor(t *testing.T) {
+	web := serviceAt("web", freePort(t), endpoints(startEcho(t, "a")))
+	head := "consul { token = \"sesame-sesame\" }\n"
+	l := runLictor(t, head+web)
+	if code, out := l.ask(t, "plan", "-config", l.file); code != 0 || out != "nothing would change\n" {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	l.configure(t, head+web+serviceAt("dns", freePort(t), udp))
+	code, out := l.ask(t, "plan", "-config", l.file)
+	if code != 0 || !strings.Contains(out, `+ service "dns"`) || !strings.Contains(out, "1 service added") || strings.Contains(out, "sesame") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	if code, out := l.ask(t, "reload"); code != 0 || !strings.Contains(out, "1 service added") {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+	if code, out := l.ask(t, "plan", "-config", l.file); code != 0 || out != "nothing would change\n" {
+		t.Errorf("exit code %d:\n%s", code, out)
+	}
+}

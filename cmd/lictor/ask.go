@@ -30,9 +30,14 @@ type asker struct {
 
 // askFlags adds the options that all of them have.
 func (a *asker) askFlags(f *flag.FlagSet) {
+	a.addressFlags(f)
+	f.BoolVar(&a.json, "json", false, "")
+}
+
+// addressFlags adds those of them that say whom to ask.
+func (a *asker) addressFlags(f *flag.FlagSet) {
 	f.StringVar(&a.address, "admin", os.Getenv("LICTOR_ADMIN"), "")
 	f.StringVar(&a.tokenFile, "token-file", os.Getenv("LICTOR_ADMIN_TOKEN_FILE"), "")
-	f.BoolVar(&a.json, "json", false, "")
 }
 
 const askOptions = `  -admin ADDRESS      Where the running lictor answers: unix:///path/to/socket

@@ -25,6 +25,7 @@ import (
 type daemon struct {
 	cfg      atomic.Pointer[config.Config] // in force
 	load     func() (*config.Config, config.Diagnostics)
+	decided  []string // arguments that load takes from the command line
 	log      hclog.Logger
 	out      io.Writer
 	proxier  *proxy.Proxier
@@ -52,7 +53,7 @@ type daemon struct {
 
 // start opens the listeners, says what they serve, and starts the sources. Either all of that, or an error and nothing.
 func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemon, error) {
-	d := &daemon{load: c.load, log: newLogger(cfg, c.err), out: c.out, events: admin.NewEvents(), service: newNotifier(os.Getenv), wanted: make(chan struct{}, 1)}
+	d := &daemon{load: c.load, decided: c.decided(), log: newLogger(cfg, c.err), out: c.out, events: admin.NewEvents(), service: newNotifier(os.Getenv), wanted: make(chan struct{}, 1)}
 	d.cfg.Store(cfg)
 	// What libraries have to say (net/http, of answers that it did not expect) is for those who look closely.
 	log.SetFlags(0)

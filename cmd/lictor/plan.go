@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
+	"reflect"
+	"slices"
 
 	"github.com/posener/complete"
 
@@ -11,44 +15,53 @@ import (
 )
 
 type planCommand struct {
-	console
+	asker
 	paths, against pathList
 }
 
-func newPlanCommand(c console) *planCommand { return &planCommand{console: c} }
+func newPlanCommand(c console) *planCommand {
+	return &planCommand{asker: asker{console: c, name: "plan"}}
+}
 
 func (c *planCommand) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("plan", flag.ContinueOnError)
 	f.Var(&c.paths, "config", "")
 	f.Var(&c.against, "against", "")
+	c.addressFlags(f)
 	return f
 }
 
 func (c *planCommand) Synopsis() string { return "Show what a reload would change, without doing it" }
 
 func (c *planCommand) AutocompleteFlags() complete.Flags {
-	return completeFlags(c.flags(), complete.Flags{"-config": configurations(), "-against": configurations()})
+	return completeFlags(c.flags(), complete.Flags{"-config": configurations(), "-against": configurations(), "-token-file": complete.PredictFiles("*")})
 }
 
 func (c *planCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
 
 func (c *planCommand) Help() string {
-	return `Usage: lictor plan -config NEW -against OLD
+	return `Usage: lictor plan -config NEW [options]
 
-  Prints what would change if a lictor that runs with the configuration OLD
-  read NEW: services that would be added (+), removed (-) and changed (~), with
-  their arguments, defaults included, and arguments that take a restart. Nothing
-  is changed, and Consul is not asked.
+  Prints what would change if the running lictor read the configuration NEW:
+  services that would be added (+), removed (-) and changed (~), with their
+  arguments, defaults included, and arguments that take a restart. Nothing is
+  changed, and Consul is not asked. With -against OLD, compares with that
+  configuration, and needs no lictor to run.
 
-  Exits with 0 if both configurations are valid, and with 1 if one is not.
+  A running lictor does not tell its secrets, so only -against sees that one has
+  changed.
+
+  Exits with 0 if the configurations are valid, with 1 if one is not, and with 3
+  if no lictor answers.
 
 Options:
 
-  -config PATH     A file, or a directory of *.hcl files. May be repeated.
-  -against PATH    The same, of the configuration to compare with.
-
+  -config PATH        A file, or a directory of *.hcl files. May be repeated.
+  -against PATH       The same, of the configuration to compare with.
+` + askOptions + `
 Examples:
 
+    $ lictor plan -config /etc/lictor && lictor reload
     $ lictor plan -config new.hcl -against /etc/lictor
     $ git show HEAD:lictor.hcl > /tmp/old.hcl
     $ lictor plan -config lictor.hcl -against /tmp/old.hcl
@@ -63,16 +76,28 @@ func (c *planCommand) Run(args []string) int {
 		err = fmt.Errorf("%q is one argument too many", rest[0])
 	case len(c.paths) == 0:
 		err = errors.New("no configuration given: -config PATH names the new one")
-	case len(c.against) == 0:
-		err = errors.New("nothing to compare with: -against PATH names the configuration that is in force")
 	}
 	if err != nil {
 		return c.usage("plan", err)
 	}
-	old, okOld := c.read(c.against)
-	next, okNext := c.read(c.paths)
-	if !okOld || !okNext {
+	next, ok := c.read(c.paths)
+	var old *config.Config
+	if len(c.against) > 0 {
+		var okOld bool
+		old, okOld = c.read(c.against)
+		ok = ok && okOld
+	}
+	if !ok {
 		return exitFailed
+	}
+	if old == nil {
+		if old, err = c.running(next); err != nil {
+			var nobody *errNobody
+			if errors.As(err, &nobody) {
+				err = fmt.Errorf("%w\nOr name the configuration to compare with by -against PATH", err)
+			}
+			return c.fail(err)
+		}
 	}
 	changes := compare(old, next)
 	if changes.empty() {
@@ -91,4 +116,36 @@ func (c *planCommand) read(paths []string) (*config.Config, bool) {
 	cfg, diags := config.Load(paths, config.Options{})
 	err := diags.WriteText(c.err, isTerminal(c.err))
 	return cfg, cfg != nil && err == nil
+}
+
+// running is the configuration of the running lictor. Its secrets, which it does not tell, are taken to be those of next, and
+// what its command line has decided counts for next too.
+func (c *planCommand) running(next *config.Config) (*config.Config, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+	defer cancel()
+	client, status, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	var text json.RawMessage
+	if err := client.Get(ctx, "/v1/config", &text); err != nil {
+		return nil, err
+	}
+	cfg := &config.Config{}
+	if err := unplain(text, reflect.ValueOf(cfg).Elem()); err != nil {
+		return nil, fmt.Errorf("the configuration of the running lictor %s cannot be read: %w", status.Version, err)
+	}
+	// Its command line decides that of next too.
+	if slices.Contains(status.CommandLine, "log_level") {
+		next.LogLevel = cfg.LogLevel
+	}
+	if slices.Contains(status.CommandLine, "log_json") {
+		next.LogJSON = cfg.LogJSON
+	}
+	cfg.Consul.Token, cfg.Consul.HTTPAuth = next.Consul.Token, next.Consul.HTTPAuth
+	if own := newBuild().Version; status.Version != own {
+		fmt.Fprintf(c.err, "lictor plan: the running lictor is %s, this one is %s: what only one of them knows shows as a change\n", visible(status.Version), own)
+	}
+	return cfg, nil
 }

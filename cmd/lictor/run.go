@@ -146,6 +146,17 @@ func (c *runCommand) load() (*config.Config, config.Diagnostics) {
 	return cfg, diags
 }
 
+// decided are the arguments that load takes from the command line.
+func (c *runCommand) decided() (names []string) {
+	if c.logLevel != "" {
+		names = append(names, "log_level")
+	}
+	if c.logJSON {
+		names = append(names, "log_json")
+	}
+	return names
+}
+
 // withHints is err with what to do about each of the errors in it.
 func withHints(err error) error {
 	var several *multierror.Error

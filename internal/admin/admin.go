@@ -28,6 +28,8 @@ type Options struct {
 
 	Version, Revision string
 
+	CommandLine []string // arguments of the configuration that the command line has decided, whatever the files say
+
 	// Config is the configuration in force, without secrets, as something that encoding/json takes.
 	Config func() any
 

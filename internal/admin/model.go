@@ -128,6 +128,8 @@ type Status struct {
 	NotReady []string  `json:"not_ready,omitempty"`
 	LogLevel string    `json:"log_level"`
 
+	CommandLine []string `json:"command_line,omitempty"`
+
 	Services     int `json:"services"`
 	Stale        int `json:"stale"`
 	EndpointsIn  int `json:"endpoints_in"`

@@ -83,6 +83,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) status(services []Service) Status {
 	t := summary(services)
 	t.Version, t.Revision, t.PID, t.Started, t.Now = s.o.Version, s.o.Revision, os.Getpid(), s.started, time.Now()
+	t.CommandLine = s.o.CommandLine
 	if s.o.Level != nil {
 		t.LogLevel = s.o.Level()
 	}
