@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/hashicorp/consul/api"
@@ -37,8 +38,8 @@ func TestRegistersItself(t *testing.T) {
 	c.own(t, api.HealthPassing)
 	s, _, err := c.api.Agent().Service("lictor", nil)
 	must(t, err)
-	if s.Meta["version"] == "" {
-		t.Errorf("meta: got %v, want the version", s.Meta)
+	if s.Meta["version"] == "" || !strings.HasPrefix(s.Meta["admin"], "unix://") {
+		t.Errorf("meta: got %v, want the version and where the admin API is", s.Meta)
 	}
 
 	must(t, c.api.Agent().ServiceDeregister("lictor")) // as an agent that lost it
@@ -51,6 +52,35 @@ func TestRegistersItself(t *testing.T) {
 	must(t, conn.Close())
 	l.exits(t, 0)
 	c.own(t, "gone")
+}
+
+// Where the agent can reach the admin API, it asks whether this lictor is ready; the registration moves with the API.
+func TestRegistrationIsCheckedByTheAgent(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	api1 := freePort(t)
+	head := fmt.Sprintf("consul {\n  address  = %q\n  register = true\n}\n", c.HTTP)
+	web := service("web", endpoints(startEcho(t, "a")))
+	l := runLictor(t, head+web)
+	c.own(t, api.HealthPassing)
+	l.mustReload(t, head+fmt.Sprintf("admin { listen = %q }\n", api1)+web)
+	eventually(t, "the agent asks /readyz", func() error {
+		checks, err := c.api.Agent().Checks()
+		if err != nil {
+			return err
+		}
+		one := checks["lictor:ready"]
+		if one == nil || one.Type != "http" || one.Status != api.HealthPassing || !strings.Contains(one.Output, "ready") {
+			return fmt.Errorf("got %+v", one)
+		}
+		return nil
+	})
+	s, _, err := c.api.Agent().Service("lictor", nil)
+	must(t, err)
+	if s.Meta["admin"] != api1.String() {
+		t.Errorf("meta: got %v, want admin %v", s.Meta, api1)
+	}
+	must(t, c.api.Agent().ServiceDeregister("lictor")) // as an agent that lost it
+	c.own(t, api.HealthPassing)
 }
 
 func TestRegistrationFollowsAReload(t *testing.T) {

@@ -123,23 +123,23 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	first.commit(cfg)
 	d.prober = lb.NewProber(d.balancer)
 	d.prober.Apply(checksOf(cfg))
+	d.admin = d.serveAdmin(cfg.Admin, shown)
 	if err := d.register(cfg); err != nil {
 		d.log.Error("not registered", "error", err)
 	}
-	d.admin = d.serveAdmin(cfg.Admin, shown)
 	d.running.Go(d.reloads)
 	return d, nil
 }
 
 // register makes the registration what cfg says. The caller holds reloading, or is the only one yet.
 func (d *daemon) register(cfg *config.Config) (err error) {
-	if d.registered != nil && d.registered.cfg == cfg.Consul {
+	if d.registered != nil && d.registered.cfg == cfg.Consul && d.registered.admin == d.admin.address() {
 		return nil
 	}
 	d.registered.end()
 	d.registered = nil
 	if cfg.Consul.Register {
-		d.registered, err = register(cfg.Consul, d.log, d.ready)
+		d.registered, err = register(cfg.Consul, d.admin.address(), d.log, d.ready)
 	}
 	return err
 }

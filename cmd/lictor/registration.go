@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -22,10 +24,12 @@ const (
 	ownCheck   = "lictor:ready"
 )
 
-// The check is a TTL one, so that it needs no port: it turns critical when nothing was heard for ownTTL.
+// The check asks /readyz of the admin API, if the agent can reach that; else it is a TTL one, which turns critical when nothing was heard for
+// ownTTL.
 const (
 	ownTTL       = 15 * time.Second
 	ownBeat      = ownTTL / 3
+	ownInterval  = 5 * time.Second // of the check that asks
 	ownReapAfter = 10 * time.Minute
 	ownPatience  = 2 * time.Second // of a request
 )
@@ -33,6 +37,7 @@ const (
 // A registration is this lictor as a service in Consul. It comes back when the agent has lost it.
 type registration struct {
 	cfg    config.Consul
+	admin  string // where the admin API is; empty: nowhere
 	client *api.Client
 	log    hclog.Logger
 	ready  func() bool
@@ -41,10 +46,12 @@ type registration struct {
 
 	mu      sync.Mutex
 	failing bool // the last beat failed; guarded by mu
+
+	known bool // the agent has been told; run's own
 }
 
 // register starts a registration.
-func register(cfg config.Consul, log hclog.Logger, ready func() bool) (*registration, error) {
+func register(cfg config.Consul, admin string, log hclog.Logger, ready func() bool) (*registration, error) {
 	client, err := api.NewClient(&api.Config{
 		Address:    cfg.Address,
 		Datacenter: cfg.Datacenter,
@@ -58,7 +65,7 @@ func register(cfg config.Consul, log hclog.Logger, ready func() bool) (*registra
 	if err != nil {
 		return nil, fmt.Errorf("register in consul: %w", err)
 	}
-	r := &registration{cfg: cfg, client: client, log: log.Named("register"), ready: ready, done: make(chan struct{})}
+	r := &registration{cfg: cfg, admin: admin, client: client, log: log.Named("register"), ready: ready, done: make(chan struct{})}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
 	go r.run(ctx)
@@ -107,26 +114,50 @@ func (r *registration) note(ctx context.Context, err error) {
 	r.failing = err != nil
 }
 
-// beat says how this lictor does, and registers it if the agent does not know it.
+// beat says how this lictor does, if the agent does not ask by itself, and registers it if the agent does not know it. The first time it does
+// anyhow: what the agent knows may be of a former lictor.
 func (r *registration) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ownPatience)
 	defer cancel()
-	status, output := api.HealthPassing, "all services have endpoints or are known to have none"
-	if !r.ready() {
-		status, output = api.HealthWarning, "not all services have had an answer from Consul yet"
+	if !r.known {
+		return r.tell(ctx)
 	}
-	err := r.client.Agent().UpdateTTLOpts(ownCheck, output, status, r.options(ctx))
+	var err error
+	if readyURL(r.cfg.Address, r.admin) != "" {
+		_, _, err = r.client.Agent().Service(ownService, r.options(ctx))
+	} else {
+		status, output := r.health()
+		err = r.client.Agent().UpdateTTLOpts(ownCheck, output, status, r.options(ctx))
+	}
 	var answer api.StatusError
-	if !errors.As(err, &answer) || answer.Code != http.StatusNotFound && answer.Code != http.StatusInternalServerError {
-		return err
+	if errors.As(err, &answer) && (answer.Code == http.StatusNotFound || answer.Code == http.StatusInternalServerError) {
+		return r.tell(ctx)
 	}
-	b := newBuild()
-	err = r.client.Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
+	return err
+}
+
+// health is how this lictor does.
+func (r *registration) health() (status, output string) {
+	if !r.ready() {
+		return api.HealthWarning, "not all services have had an answer from Consul yet"
+	}
+	return api.HealthPassing, "all services have endpoints or are known to have none"
+}
+
+// tell registers this lictor.
+func (r *registration) tell(ctx context.Context) error {
+	status, output := r.health()
+	check := &api.AgentServiceCheck{CheckID: ownCheck, Name: "Ready", Status: status, DeregisterCriticalServiceAfter: ownReapAfter.String()}
+	asks := readyURL(r.cfg.Address, r.admin)
+	if asks != "" {
+		check.HTTP, check.Interval, check.Timeout = asks, ownInterval.String(), ownPatience.String()
+	} else {
+		check.TTL = ownTTL.String()
+	}
+	err := r.client.Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
 		ID: ownService, Name: ownService,
-		Meta: map[string]string{"version": b.Version, "pid": fmt.Sprint(os.Getpid())},
-		Check: &api.AgentServiceCheck{
-			CheckID: ownCheck, Name: "Ready", TTL: ownTTL.String(), Status: status, DeregisterCriticalServiceAfter: ownReapAfter.String(),
-		},
+		Meta:  map[string]string{"version": newBuild().Version, "pid": fmt.Sprint(os.Getpid()), "admin": r.admin},
+		Check: check,
 	}, api.ServiceRegisterOpts{ReplaceExistingChecks: true, Token: r.token()}.WithContext(ctx))
 	if err != nil {
 		return err
@@ -135,8 +166,44 @@ func (r *registration) beat(ctx context.Context) error {
 	if err := r.client.Agent().DisableServiceMaintenanceOpts(ownService, r.options(ctx)); err != nil {
 		return err
 	}
+	r.known = true
 	r.log.Info("registered", "service", ownService)
+	if asks != "" {
+		return nil
+	}
 	return r.client.Agent().UpdateTTLOpts(ownCheck, output, status, r.options(ctx))
+}
+
+// readyURL is where an agent at the given address of Consul can ask whether the lictor whose API is at admin is ready; empty: nowhere, for it is
+// at a Unix socket, or at an address that means another host there.
+func readyURL(consul, admin string) string {
+	addr, err := netip.ParseAddrPort(admin)
+	if err != nil {
+		return ""
+	}
+	if addr.Addr().IsUnspecified() {
+		addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
+	}
+	if addr.Addr().IsLoopback() && !onThisHost(consul) {
+		return ""
+	}
+	return "http://" + addr.String() + "/readyz"
+}
+
+// onThisHost tells whether an address of Consul is surely of an agent on this host.
+func onThisHost(consul string) bool {
+	if strings.HasPrefix(consul, "unix://") {
+		return true
+	}
+	if _, rest, is := strings.Cut(consul, "://"); is {
+		consul = rest
+	}
+	host, _, err := net.SplitHostPort(consul)
+	if err != nil {
+		host = consul
+	}
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 func (r *registration) options(ctx context.Context) *api.QueryOptions {
