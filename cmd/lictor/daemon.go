@@ -75,6 +75,7 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	}
 	d.balancer = lb.NewBalancer()
 	d.sets = admin.NewSets(d.balancer, d.events)
+	tuneCollector(len(cfg.Services))
 	configure(d.balancer, cfg)
 	// Listeners that open can serve at once what was good when an earlier lictor ended.
 	if saved := savedSets(consul); len(saved) > 0 {

@@ -84,6 +84,7 @@ func (d *daemon) reload(ctx context.Context) (*changes, error) {
 		return nil, withHints(err)
 	}
 	configure(d.balancer, next)
+	tuneCollector(len(next.Services))
 	sources.commit(next)
 	d.prober.Apply(checksOf(next))
 	d.cfg.Store(next)
