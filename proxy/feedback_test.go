@@ -144,7 +144,7 @@ func TestResetAfterTheClientSpokeCountsAgainstTheEndpoint(t *testing.T) {
 // An endpoint that refuses is asked once, and then left alone.
 func TestRefusingEndpointIsLeftOut(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{}, deadPort(t), tcpServer(t, named("a")))
+		addr := h.serve(Service{}, deadPort(t), greeter(t))
 		began := time.Now()
 		for range 200 {
 			if err := greeted(addr); err != nil {
