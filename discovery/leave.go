@@ -152,7 +152,7 @@ func (w *watch) registered(ctx context.Context, q *Query) map[[2]string]bool {
 		if slots.acquire(ctx, true) != nil {
 			return nil
 		}
-		defer slots.release()
+		defer slots.release(true)
 	}
 	w.count(func(s *WatchStatus) { s.Queries++ })
 	a, err := w.consul.client.health(ctx, q, ask{consistent: true})

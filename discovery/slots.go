@@ -12,7 +12,8 @@ import (
 
 // slots bound how many queries are under way at once where each takes a connection of its own: over plain HTTP or a Unix socket, where
 // the agent allows a client 200, all programs of the host together. As long as there are no more watches than slots, each holds one
-// for good. If there are more, they take turns, so short that none is asked less often than every maxStale.
+// for good. If there are more, they take turns, so short that none is asked less often than every maxStale, and some slots are kept for
+// those who need one for a moment only: a new watch is not to wait for the end of somebody's turn.
 //
 // An agent that still refuses connections allows fewer than we thought. As many as were under way besides the refused one are then the
 // limit, and now and then a few more are tried. Safe for concurrent use.
@@ -21,9 +22,10 @@ type slots struct {
 	log  hclog.Logger
 	turn *epoch // ends when watches begin to take turns: whoever holds a slot for long is to let go of it
 
-	mu      sync.Mutex // guards the following
-	limit   int        // how many there are now
-	held    int
+	mu      sync.Mutex      // guards the following
+	limit   int             // how many there are now
+	held    int             // how many are held
+	turns   int             // of those, by watches that have a turn
 	urgent  []chan struct{} // those who wait and will not hold a slot for long, in order; each is closed to hand over a slot
 	queue   []chan struct{} // the others who wait
 	watches int             // that want one, now or later
@@ -64,23 +66,20 @@ func (s *slots) want(watches int) {
 	defer s.mu.Unlock()
 	s.watches = watches
 	s.changedLocked()
+	s.handOverLocked()
 }
 
 // acquire waits for a slot, in order, but before those who are not urgent. The error is ctx's.
 func (s *slots) acquire(ctx context.Context, urgent bool) error {
-	s.mu.Lock()
-	s.raiseLocked(time.Now())
-	if s.held < s.limit && len(s.urgent)+len(s.queue) == 0 {
-		s.held++
-		s.mu.Unlock()
-		return nil
-	}
 	queue := &s.queue
 	if urgent {
 		queue = &s.urgent
 	}
 	mine := make(chan struct{})
+	s.mu.Lock()
 	*queue = append(*queue, mine)
+	s.raiseLocked(time.Now())
+	s.handOverLocked()
 	s.mu.Unlock()
 	select {
 	case <-mine:
@@ -92,34 +91,47 @@ func (s *slots) acquire(ctx context.Context, urgent bool) error {
 	if i := slices.Index(*queue, mine); i >= 0 {
 		*queue = slices.Delete(*queue, i, i+1)
 	} else { // it was handed over at the same moment
-		s.held--
-		s.handOverLocked()
+		s.releaseLocked(urgent)
 	}
 	return context.Cause(ctx)
 }
 
-// release gives a slot back.
-func (s *slots) release() {
+// release gives back a slot that was acquired so.
+func (s *slots) release(urgent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held--
 	s.raiseLocked(time.Now())
+	s.releaseLocked(urgent)
+}
+
+func (s *slots) releaseLocked(urgent bool) {
+	s.held--
+	if !urgent {
+		s.turns--
+	}
 	s.handOverLocked()
 }
 
 func (s *slots) handOverLocked() {
-	for s.held < s.limit {
+	for ; s.held < s.limit; s.held++ {
 		queue := &s.urgent
 		if len(*queue) == 0 {
-			queue = &s.queue
-		}
-		if len(*queue) == 0 {
-			return
+			if queue = &s.queue; len(*queue) == 0 || s.turns >= s.limit-s.spareLocked() {
+				return
+			}
+			s.turns++
 		}
 		close((*queue)[0])
 		*queue = (*queue)[1:]
-		s.held++
 	}
+}
+
+// spareLocked is how many slots are not for turns.
+func (s *slots) spareLocked() int {
+	if !s.short {
+		return 0
+	}
+	return (s.limit + 14) / 16
 }
 
 // refuse says that the agent refused the connection of one who holds a slot.
@@ -198,5 +210,5 @@ func (s *slots) wait() time.Duration {
 	if s.watches <= s.limit {
 		return 0
 	}
-	return max(maxStale*4/5*time.Duration(s.limit)/time.Duration(s.watches), minTurn)
+	return max(maxStale*4/5*time.Duration(s.limit-s.spareLocked())/time.Duration(s.watches), minTurn)
 }

@@ -199,9 +199,9 @@ func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 		if err := r.consul.Apply(manyWatches(300)); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(500 * time.Millisecond) // much less than a turn
 		if got := len(r.got()); got != 300 {
-			t.Errorf("%d sets after 2 s, want 300", got)
+			t.Errorf("%d sets after half a second, want 300", got)
 		}
 		if s := r.consul.Snapshot()[0]; s.Errors != 0 {
 			t.Errorf("making room counts as an error: %+v", s)
@@ -306,21 +306,21 @@ func TestSlotsAreHandedOverInOrderButTheUrgentFirst(t *testing.T) {
 				}
 				if s.acquire(mine, i == 3) == nil {
 					order <- i
-					s.release()
+					s.release(i == 3)
 				}
 			}()
 			synctest.Wait()
 		}
 		cancel()
 		synctest.Wait()
-		s.release()
+		s.release(false)
 		synctest.Wait()
 		close(order)
 		var got []int
 		for i := range order {
 			got = append(got, i)
 		}
-		if fmt.Sprint(got) != "[3 0 1 4]" || s.held != 0 || len(s.queue) != 0 {
+		if fmt.Sprint(got) != "[3 0 1 4]" || s.held != 0 || s.turns != 0 || len(s.queue) != 0 {
 			t.Errorf("got %v, %d held, %d waiting", got, s.held, len(s.queue))
 		}
 	})

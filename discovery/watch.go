@@ -161,10 +161,11 @@ func (w *watch) poll(now time.Time) time.Duration {
 func (w *watch) ask(ctx context.Context) (answer, error) {
 	slots := w.consul.slots
 	if slots != nil {
-		if err := slots.acquire(ctx, w.index == 0); err != nil {
+		urgent := w.index == 0
+		if err := slots.acquire(ctx, urgent); err != nil {
 			return answer{}, err
 		}
-		defer slots.release()
+		defer slots.release(urgent)
 		if w.retired.Load() { // while it waited
 			return answer{}, errTurn
 		}
