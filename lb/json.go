@@ -1,0 +1,30 @@
+package lb
+
+import (
+	"encoding/json"
+	"net/netip"
+)
+
+// endpointJSON is an Endpoint on its way to another process. Addr is in two parts: as one it would lose the port where Host is set.
+type endpointJSON struct {
+	ID     string     `json:"id"`
+	Host   string     `json:"host,omitempty"`
+	IP     netip.Addr `json:"ip"`
+	Port   uint16     `json:"port"`
+	Weight int        `json:"weight,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (e Endpoint) MarshalJSON() ([]byte, error) {
+	return json.Marshal(endpointJSON{e.ID, e.Host, e.Addr.Addr(), e.Addr.Port(), e.Weight})
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (e *Endpoint) UnmarshalJSON(text []byte) error {
+	var v endpointJSON
+	if err := json.Unmarshal(text, &v); err != nil {
+		return err
+	}
+	*e = Endpoint{ID: v.ID, Host: v.Host, Addr: netip.AddrPortFrom(v.IP, v.Port), Weight: v.Weight}
+	return nil
+}
