@@ -195,7 +195,7 @@ func (p *loopPair) hungUpOn() bool {
 func (p *loopPair) anew() {
 	p.state = connecting
 	p.kept, p.joined = false, 0
-	closeFD(p.fd[server])
+	p.loop.discard(p.fd[server])
 	p.fd[server] = -1
 	p.loop.wheel.clear(&p.timer)
 	p.missed(p.dialError(unix.ECONNRESET))
@@ -210,7 +210,7 @@ func (p *loopPair) anew() {
 // connectFailed goes on to the next endpoint.
 func (p *loopPair) connectFailed(err syscall.Errno) {
 	if fd := p.fd[server]; fd >= 0 {
-		closeFD(fd)
+		p.loop.discard(fd)
 		p.fd[server] = -1
 	}
 	if p.dial != nil && len(p.dial.addrs) > 0 {

@@ -43,6 +43,14 @@ func newLoopEngine(n int, b *budget) (engine, error) {
 
 func (e *loopEngine) shards() int { return len(e.loops) }
 
+// forking returns when nothing is being closed any more by loops that did not know.
+func (e *loopEngine) forking(on bool) {
+	for _, l := range e.loops {
+		l.forking.Store(on)
+		l.do(func() {})
+	}
+}
+
 // close ends the loops, once their sockets are closed.
 func (e *loopEngine) close() {
 	e.once.Do(func() {

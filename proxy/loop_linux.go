@@ -31,6 +31,7 @@ type loop struct {
 	turns   uint64
 	yielded int64        // when, on the loop's clock
 	load    atomic.Int64 // pairs
+	forking atomic.Bool  // see discard
 
 	mu      sync.Mutex
 	posted  []func() // guarded by mu
@@ -244,6 +245,19 @@ func (l *loop) add(fd int32, events uint32, number int32, side int) syscall.Errn
 	faultWatched(l.epfd, fd, events, number, side)
 	e := unix.EpollEvent{Events: events, Fd: number, Pad: int32(side)}
 	return epollControl(l.epfd, unix.EPOLL_CTL_ADD, fd, &e)
+}
+
+// discard closes a socket that epoll tells of. Usually epoll forgets it then by itself; not so if another process has it too.
+func (l *loop) discard(fd int32) {
+	if l.forking.Load() {
+		l.unwatch(fd)
+	}
+	closeFD(fd)
+}
+
+// unwatch has epoll tell no more of fd.
+func (l *loop) unwatch(fd int32) {
+	_ = epollControl(l.epfd, unix.EPOLL_CTL_DEL, fd, &unix.EpollEvent{}) // it fails if epoll does not know fd
 }
 
 // A backlog is what was read from a source and does not fit into its destination yet.

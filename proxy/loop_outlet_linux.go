@@ -99,7 +99,7 @@ func (o *outlet) close() {
 	if o.fd < 0 {
 		return
 	}
-	closeFD(o.fd)
+	h.loop.discard(o.fd)
 	o.fd = -1
 	if h.outlets[o.endpoint] == o {
 		delete(h.outlets, o.endpoint)

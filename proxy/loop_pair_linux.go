@@ -340,7 +340,7 @@ func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
 	p.because(clientFailed+endReason(from), err)
 	p.reset = true
 	p.drop(1 - from)
-	closeFD(p.fd[from]) // nothing can reach that peer any more, not even a reset
+	p.loop.discard(p.fd[from]) // nothing can reach that peer any more, not even a reset
 	p.fd[from] = -1
 	p.finish()
 }
@@ -404,7 +404,7 @@ func (p *loopPair) close() {
 			if p.reset || p.state == connecting {
 				resetOnClose(fd)
 			}
-			closeFD(fd)
+			p.loop.discard(fd)
 			p.fd[side] = -1
 		}
 	}

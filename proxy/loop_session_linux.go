@@ -50,6 +50,7 @@ type loopSession struct {
 	plain             bool // segmentation is not to be had (see batch)
 	joined            bool // the kernel joins answers
 	own               bool // it has a descriptor of the budget; false for a one-way session, from its beginning on
+	adopted           bool // another process may have its socket too
 }
 
 type sessionState int8
@@ -389,14 +390,17 @@ func (x *loopSession) close(reason string) {
 	if x.s.log.IsDebug() {
 		x.s.log.Debug("session ended", "client", clientOf(&x.name), "endpoint", x.endpoint.Address(), "datagrams", x.requests, "answers", x.answers, "reason", reason)
 	}
-	if x.s.access.wanted() {
+	if reason != reasonHanded && x.s.access.wanted() {
 		x.record(reason)
 	}
 	switch {
 	case x.out != nil:
 		x.out.done()
 	case x.state == live:
-		closeFD(x.fd)
+		if x.adopted {
+			h.loop.unwatch(x.fd)
+		}
+		h.loop.discard(x.fd)
 	}
 	x.unbind()
 	front := h.ring.first == x

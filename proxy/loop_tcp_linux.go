@@ -61,7 +61,8 @@ func listenFD(o opening) (_ int, bound netip.AddrPort, err error) {
 	setOption(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	setKeepAlive(int32(fd))
 	if o.file != nil {
-		return fd, addr, nil
+		bound, err = boundTo(fd, addr)
+		return fd, bound, err
 	}
 	onlyIPv6(int32(fd), addr.Addr())
 	if err = unix.Bind(fd, sockaddr(addr)); err != nil {
@@ -77,7 +78,7 @@ func listenFD(o opening) (_ int, bound netip.AddrPort, err error) {
 // socket returns the opening's socket, not bound yet unless it was open already.
 func (o opening) socket(kind int) (fd int, err error) {
 	if o.file != nil {
-		if fd, err = duplicate(o.file); err != nil {
+		if fd, err = duplicateConn(o.file); err != nil {
 			return -1, err
 		}
 		return fd, os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
@@ -140,6 +141,8 @@ func (t *loopTCP) share(on bool) error { return setShared(int(t.fd), on) }
 
 func (t *loopTCP) Addr() netip.AddrPort { return t.addr }
 
+func (t *loopTCP) descriptors() ([]int, error) { return duplicates(t.fd) }
+
 func (t *loopTCP) serve(s *service) { t.service.Store(s) }
 
 // ProxyLoop has the loops take clients, and waits for the end of that.
@@ -152,10 +155,15 @@ func (t *loopTCP) ProxyLoop() error {
 }
 
 // stop takes the clients that wait in the kernel's queue, for they believe to be connected, and no others.
-func (t *loopTCP) stop() {
+func (t *loopTCP) stop() { t.leave(true) }
+
+// release leaves them to the process that has the socket too.
+func (t *loopTCP) release() { t.leave(false) }
+
+func (t *loopTCP) leave(last bool) {
 	t.once.Do(func() {
 		for _, d := range t.doors {
-			d.loop.do(d.close)
+			d.loop.do(func() { d.close(last) })
 		}
 		closeFD(t.fd)
 		t.pairs.stop()
@@ -343,13 +351,13 @@ func (l *loop) newPair() *loopPair {
 	return new(loopPair)
 }
 
-// close takes the clients that wait, and no more.
-func (d *door) close() {
+// close takes no more clients, but for the last ones: those that wait.
+func (d *door) close(last bool) {
 	if d.closed {
 		return
 	}
 	if d.number > 0 || d.watched {
-		for n := 0; n < 1024 && d.let(clientsPerTurn); n++ {
+		for n := 0; last && n < 1024 && d.let(clientsPerTurn); n++ {
 		}
 		d.loop.release(d.number)
 	}

@@ -31,8 +31,8 @@ type loopUDP struct {
 
 func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error) {
 	addr, loops := o.addr, e.loops
-	if o.file != nil { // which is one socket, so one loop reads it
-		loops = loops[int(addr.Port())%len(loops):][:1]
+	if o.file != nil { // as many sockets as there are; who adds one, or leaves one out, has clients come to another than before
+		loops = e.loopsFor(1+len(o.more), int(addr.Port()))
 	}
 	u := &loopUDP{
 		engine: e, addr: addr, local: addr.Addr().IsUnspecified(),
@@ -53,16 +53,20 @@ func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error)
 			err = &net.OpError{Op: "listen", Net: "udp", Addr: net.UDPAddrFromAddrPort(addr), Err: err}
 		}
 	}()
-	shared := o.shared
+	shared, files := o.shared, append([]*os.File{o.file}, o.more...)
 	for i, l := range loops {
-		o.shared = shared || i > 0
+		if o.file != nil {
+			o.file = files[i]
+		} else {
+			o.shared = shared || i > 0
+		}
 		fd, bound, err := bindUDP(o)
 		if err != nil {
 			return nil, err
 		}
 		u.addr, o.addr = bound, bound // with its port, for the others
 		u.shards = append(u.shards, newUDPShard(l, u, int32(fd)))
-		if i == 0 && len(loops) > 1 {
+		if i == 0 && len(loops) > 1 && o.file == nil {
 			// Only now: a socket that shares its port when it is bound may get one that others of the same user share, another
 			// listener's or another Lictor's. This one had it to itself.
 			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
@@ -71,6 +75,15 @@ func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error)
 		}
 	}
 	return u, nil
+}
+
+// loopsFor returns a loop for each of n inherited sockets, beginning with one that depends on the port.
+func (e *loopEngine) loopsFor(n, port int) []*loop {
+	loops := make([]*loop, n)
+	for i := range loops {
+		loops[i] = e.loops[(port+i)%len(e.loops)]
+	}
+	return loops
 }
 
 // bindUDP opens a socket, and returns its address with its port.
@@ -99,7 +112,8 @@ func bindUDP(o opening) (_ int, bound netip.AddrPort, err error) {
 		}
 	}
 	if o.file != nil {
-		return fd, addr, nil
+		bound, err = boundTo(fd, addr)
+		return fd, bound, err
 	}
 	if err = unix.Bind(fd, sockaddr(addr)); err != nil {
 		return -1, bound, os.NewSyscallError("bind", err)

@@ -42,6 +42,7 @@ type udpShard struct {
 	count  int64
 
 	draining, drained, closed bool
+	suspended                 bool // another process is taking over
 }
 
 const noSession = math.MaxInt64
@@ -65,7 +66,7 @@ func (h *udpShard) open() {
 
 // watch has epoll tell of datagrams as long as there are any: a turn takes a batch, and leaves the rest to the next.
 func (h *udpShard) watch() {
-	if h.watched || h.closed {
+	if h.watched || h.closed || h.suspended {
 		return
 	}
 	if h.watched = h.loop.add(h.fd, unix.EPOLLIN, h.number, 0) == 0; !h.watched {
@@ -297,6 +298,9 @@ func (h *udpShard) freePort(x *loopSession) bool {
 // something meanwhile: if it is another shard's by now, that is passed on.
 func (h *udpShard) pay() {
 	h.paying.Store(false) // first: who is promised one from here on may not be seen below
+	if h.suspended {      // resume pays
+		return
+	}
 	for h.count > h.held.Load() {
 		if victim := h.victim(); victim != h && victim.promise() {
 			h.held.Add(1)
@@ -341,7 +345,7 @@ func (h *udpShard) aged() {
 
 // retime sets the sessions' timers anew if the idle timeout is another than it was.
 func (h *udpShard) retime() {
-	if h.draining || h.closed {
+	if h.draining || h.closed || h.suspended {
 		return
 	}
 	spec := h.socket.service.Load().spec.Load()
@@ -381,7 +385,11 @@ func (h *udpShard) close() {
 	}
 	h.closed = true
 	for x := h.ring.first; x != nil; x = h.ring.first {
-		x.end(ReasonCut)
+		if h.suspended && x.own {
+			x.end(reasonHanded)
+		} else {
+			x.end(ReasonCut)
+		}
 	}
 	for _, o := range h.outlets {
 		o.close()

@@ -8,17 +8,20 @@ import (
 )
 
 // An Inherited is a socket that was open before the Proxier: systemd opened it, or an earlier process. It is bound, a TCP one listens.
+// Several UDP sockets of one address are a group that shares its port: one listener has all of them.
 type Inherited struct {
 	Protocol Protocol
-	Addr     netip.AddrPort
+	Addr     netip.AddrPort // that a listener is asked for as
+	Service  string         // of the listener, if it was asked for with port 0
 	File     *os.File
 }
 
 // An opening is how a listener's socket comes about.
 type opening struct {
 	addr   netip.AddrPort
-	shared bool     // sockets of ours may be bound to the port on other addresses, see proxySocket.share
-	file   *os.File // the socket is open already, and is this; nil: it is to be opened
+	shared bool       // sockets of ours may be bound to the port on other addresses, see proxySocket.share
+	file   *os.File   // the socket is open already, and is this; nil: it is to be opened
+	more   []*os.File // the rest of its group
 
 	cutAll context.Context // ends when all sockets of the Proxier are about to be cut; nil: never
 }
@@ -48,14 +51,18 @@ func overlap(a, b socketKey) bool {
 		(covers(a.addr.Addr(), b.addr.Addr()) || covers(b.addr.Addr(), a.addr.Addr()))
 }
 
-// inherit finds the socket that was inherited for key; nil if none was.
-func (p *Proxier) inherit(key socketKey) *os.File {
+// inherit finds the sockets that were inherited for key.
+func (p *Proxier) inherit(key socketKey) (all []*os.File) {
 	for _, one := range p.inherited {
-		if one.Protocol == key.protocol && one.Addr == key.addr && key.addr.Port() != 0 {
-			return one.File
+		if one.key() == key {
+			all = append(all, one.File)
 		}
 	}
-	return nil
+	return all
+}
+
+func (one *Inherited) key() socketKey {
+	return socketKey{protocol: one.Protocol, addr: one.Addr, name: one.Service}
 }
 
 // DropInherited closes the inherited sockets that no listener has taken, and returns them. Sockets stay at hand until then, also over
@@ -75,6 +82,6 @@ func (p *Proxier) DropInherited() []Inherited {
 }
 
 func (p *Proxier) usesLocked(one Inherited) bool {
-	_, ok := p.sockets[socketKey{protocol: one.Protocol, addr: one.Addr}]
+	_, ok := p.sockets[one.key()]
 	return ok
 }

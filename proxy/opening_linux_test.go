@@ -132,7 +132,7 @@ func TestInheritedSocketsAreUsed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			inherited = append(inherited, Inherited{p, addr, f})
+			inherited = append(inherited, Inherited{Protocol: p, Addr: addr, File: f})
 		}
 		tcpAddr, udpAddr := tcp.Addr().(*net.TCPAddr).AddrPort(), udp.LocalAddr().(*net.UDPAddr).AddrPort()
 		f, err := tcp.(*net.TCPListener).File()

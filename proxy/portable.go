@@ -16,4 +16,7 @@ func newPortable(b *budget) *portable {
 
 func (e *portable) shards() int { return 1 }
 
+// forking needs nothing: package net tells epoll, or what the system has instead, of each socket that it closes.
+func (e *portable) forking(bool) {}
+
 func (e *portable) close() { e.pipes.close() }

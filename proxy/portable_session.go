@@ -45,13 +45,15 @@ type session struct {
 	mu    sync.Mutex  // guards what follows, and io until ready
 	queue [][]byte    // datagrams that wait for the endpoint's host name to be resolved
 	gone  bool        // closed
+
+	ended chan struct{} // closed when replies has
 }
 
 // maxQueue is how many datagrams may wait for a host name.
 const maxQueue = 16
 
 func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session {
-	x := &session{socket: u, service: s, key: key, endpoint: e, began: u.now()}
+	x := &session{socket: u, service: s, key: key, endpoint: e, began: u.now(), ended: make(chan struct{})}
 	if key.local.IsValid() {
 		x.source = sourceControl(key.local)
 	}
@@ -128,6 +130,7 @@ var errQueueFull = errors.New("too many datagrams wait for a host name")
 
 // replies reads the endpoint's answers and sends them to the client, until the session ends.
 func (x *session) replies() {
+	defer close(x.ended)
 	if !x.ready.Load() {
 		if err := x.resolve(); err != nil {
 			x.refuse(err)
@@ -147,6 +150,9 @@ func (x *session) replies() {
 			x.refuse(err)
 			continue
 		case errors.Is(err, net.ErrClosed):
+			if x.socket.stand(x) {
+				continue
+			}
 			return
 		default:
 			c.datagramsDropped.Add(1)
@@ -211,7 +217,7 @@ func (x *session) close(reason string) bool {
 	}
 	x.endpoint.Done()
 	x.service.at(0).sessionsActive.Add(-1)
-	if x.service.access.wanted() {
+	if reason != reasonHanded && x.service.access.wanted() {
 		x.service.record(AccessRecord{
 			Client: x.key.client, Endpoint: x.endpoint.Endpoint, Duration: x.socket.now() - x.began, Reason: reason,
 			Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), DatagramsUp: x.datagramsUp.Load(), DatagramsDown: x.datagramsDown.Load(),

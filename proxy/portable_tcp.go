@@ -21,12 +21,14 @@ type tcpSocket struct {
 	addr     netip.AddrPort
 	service  atomic.Pointer[service]
 
-	loop   context.Context // ends when no new clients are taken
-	close  context.CancelFunc
-	ended  sync.Once
-	pairs  tracker
-	cut    context.Context // ends when open connections are to be cut
-	cutNow context.CancelFunc
+	loop     context.Context // ends when no new clients are taken
+	released atomic.Bool     // another process takes them
+	looped   chan struct{}   // closed when ProxyLoop has ended
+	close    context.CancelFunc
+	ended    sync.Once
+	pairs    tracker
+	cut      context.Context // ends when open connections are to be cut
+	cutNow   context.CancelFunc
 }
 
 func (e *portable) listenTCP(o opening, s *service) (proxySocket, error) {
@@ -36,6 +38,7 @@ func (e *portable) listenTCP(o opening, s *service) (proxySocket, error) {
 	}
 	t := &tcpSocket{engine: e, listener: l.(*net.TCPListener), addr: l.Addr().(*net.TCPAddr).AddrPort()}
 	t.service.Store(s)
+	t.looped = make(chan struct{})
 	t.loop, t.close = context.WithCancel(context.Background())
 	t.cut, t.cutNow = o.cut()
 	return t, nil
@@ -65,10 +68,13 @@ func (t *tcpSocket) serve(s *service) { t.service.Store(s) }
 // ProxyLoop accepts clients and hands each to a goroutine of its own, so that accepting never waits for a dial. It does not accept
 // while the descriptor budget is used up: clients then wait in the kernel's queue instead of being turned away.
 func (t *tcpSocket) ProxyLoop() error {
+	defer close(t.looped)
 	backoff := minBackoff
 	for {
 		client, err := t.listener.AcceptTCP()
 		switch {
+		case t.loop.Err() != nil && err == nil && t.released.Load():
+			// The last one, which the other process will not see.
 		case t.loop.Err() != nil:
 			if err == nil {
 				abort(client)
@@ -85,7 +91,7 @@ func (t *tcpSocket) ProxyLoop() error {
 		backoff = minBackoff
 		if !t.engine.budget.TryAcquire(pairDescriptors) {
 			t.service.Load().crowded()
-			if t.engine.budget.Acquire(t.loop, pairDescriptors) != nil {
+			if t.engine.budget.Acquire(t.patience(), pairDescriptors) != nil {
 				abort(client)
 				return ErrClosed
 			}
@@ -96,6 +102,14 @@ func (t *tcpSocket) ProxyLoop() error {
 			return ErrClosed
 		}
 	}
+}
+
+// patience is how long a client that was accepted may wait for descriptors.
+func (t *tcpSocket) patience() context.Context {
+	if t.released.Load() {
+		return t.cut
+	}
+	return t.loop
 }
 
 // handle serves one client to its end.
@@ -181,6 +195,18 @@ func (t *tcpSocket) Shutdown(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// release implements proxySocket. A client that has just been accepted is served.
+func (t *tcpSocket) release() {
+	t.released.Store(true)
+	t.ended.Do(func() {
+		t.close()
+		t.listener.Close()
+		<-t.looped
+		t.pairs.stop()
+		t.engine.budget.closeListener()
+	})
 }
 
 func (t *tcpSocket) stop() {

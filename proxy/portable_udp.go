@@ -34,6 +34,7 @@ type udpSocket struct {
 	sessions sessionTable
 	ended    sync.Once
 	running  tracker
+	pausing  atomic.Pointer[pause] // nil but between suspend and resume
 }
 
 func (e *portable) listenUDP(o opening, s *service) (proxySocket, error) {
@@ -63,7 +64,7 @@ func (e *portable) listenUDP(o opening, s *service) (proxySocket, error) {
 func (o opening) listenUDP() (*net.UDPConn, error) {
 	var c net.PacketConn
 	var err error
-	if o.file != nil {
+	if o.file != nil { // the first of a group: who comes to another one moves here when those are closed
 		c, err = net.FilePacketConn(o.file)
 	} else {
 		config := o.listenConfig()
@@ -72,7 +73,11 @@ func (o opening) listenUDP() (*net.UDPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c.(*net.UDPConn), nil
+	u := c.(*net.UDPConn)
+	if o.file != nil {
+		singly(u)
+	}
+	return u, nil
 }
 
 func (u *udpSocket) share(on bool) error {
@@ -102,6 +107,9 @@ func (u *udpSocket) ProxyLoop() error {
 		if err != nil {
 			if u.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return ErrClosed
+			}
+			if u.stand(nil) {
+				continue
 			}
 			u.service.Load().log.Warn("receive failed, waiting", "error", err, "wait", backoff)
 			wait(u.ctx.Done(), backoff)
@@ -294,8 +302,12 @@ func (u *udpSocket) Close() error {
 		u.running.stop()
 		u.engine.budget.closeListener()
 	})
+	reason := ReasonCut
+	if u.forgetPause() != nil {
+		reason = reasonHanded
+	}
 	for _, x := range u.sessions.all() {
-		u.end(x, ReasonCut)
+		u.end(x, reason)
 	}
 	return u.running.wait(context.Background())
 }

@@ -32,6 +32,9 @@ type Options struct {
 	// DropInherited when no more listeners are to come for them.
 	Inherited []Inherited
 
+	// Hold has listeners open without anybody being served, until Begin: what is inherited is served by somebody else so far.
+	Hold bool
+
 	// Access is told of each TCP connection and UDP session that has ended. It is called on the path of the bytes, by many at once: it must
 	// not wait for anything. Nil: nobody is told. SetAccess changes it.
 	Access func(AccessRecord)
@@ -60,6 +63,7 @@ type Proxier struct {
 
 	mu        sync.Mutex // one Apply at a time
 	closed    bool
+	held      bool // see Options.Hold
 	inherited []Inherited
 	services  map[string]*service
 	sockets   map[socketKey]*boundSocket
@@ -97,6 +101,7 @@ func New(o Options) (*Proxier, error) {
 		budget:    b,
 		engine:    e,
 		inherited: slices.Clone(o.Inherited),
+		held:      o.Hold,
 		services:  map[string]*service{},
 		sockets:   map[socketKey]*boundSocket{},
 		leaving:   map[*boundSocket]socketKey{},
@@ -149,7 +154,9 @@ func (p *Proxier) Apply(services []Service) error {
 	}
 	for key, s := range opened {
 		p.sockets[key] = s
-		p.loops.run(func() { p.loop(s) })
+		if !p.held {
+			p.loops.run(func() { p.loop(s) })
+		}
 	}
 	for key, s := range p.sockets {
 		if service, ok := wanted[key]; !ok {
@@ -258,7 +265,10 @@ func (p *Proxier) shareLocked(wanted map[socketKey]*service) (map[socketKey]*bou
 }
 
 func (p *Proxier) open(key socketKey, s *service, shared bool) (socket proxySocket, err error) {
-	o := opening{addr: key.addr, shared: shared, file: p.inherit(key), cutAll: p.draining}
+	o := opening{addr: key.addr, shared: shared, cutAll: p.draining}
+	if files := p.inherit(key); len(files) > 0 {
+		o.file, o.more = files[0], files[1:]
+	}
 	if err = p.budget.openListener(); err == nil {
 		if key.protocol == UDP {
 			socket, err = p.engine.listenUDP(o, s)

@@ -14,6 +14,7 @@ type LoadBalancer interface {
 	NextEndpoint(service string, src netip.AddrPort, tried lb.Tried) (*lb.Member, error)
 	Wait(service string, src netip.AddrPort, tried lb.Tried, ready func(*lb.Member, error)) (*lb.Waiter, error)
 	NotifyGone(f func([]*lb.Member))
+	Take(service string, e lb.Endpoint) *lb.Member
 }
 
 // A service is a Service at work: what sockets see of it, and what outlives a change of its specification. It is all that an
@@ -61,6 +62,9 @@ func (s *service) wait(src netip.AddrPort, tried lb.Tried, ready func(*lb.Member
 		ready(m, err)
 	})
 }
+
+// take is a use of the endpoint that another process has picked for a session; nil if the service does not have it.
+func (s *service) take(e lb.Endpoint) *lb.Member { return s.balancer.Take(s.name(), e) }
 
 // dialFailed is told of each endpoint that was not reached.
 func (s *service) dialFailed(m *lb.Member, err error) {

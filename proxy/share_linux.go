@@ -25,14 +25,24 @@ func shareConn(c syscall.RawConn, on bool) (err error) {
 	return err
 }
 
-// duplicate returns a descriptor of the open socket f. Unlike File.Fd it leaves the socket as it is: that would have it block.
-func duplicate(f *os.File) (fd int, err error) {
-	c, err := f.SyscallConn()
-	if err != nil {
-		return -1, err
+// singly has the kernel join no datagrams on their way in, as the loops of an earlier process may have wanted.
+func singly(c syscall.Conn) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { setOption(int32(fd), unix.SOL_UDP, unix.UDP_GRO, 0) }) // it fails for what is closed
 	}
-	if control := c.Control(func(from uintptr) { fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) }); control != nil {
-		return -1, control
+}
+
+// duplicates returns further descriptors of the same, or an error and none.
+func duplicates(fds ...int32) (all []int, err error) {
+	for _, fd := range fds {
+		d, err := duplicateFD(int(fd))
+		if err != nil {
+			for _, d := range all {
+				unix.Close(d)
+			}
+			return nil, err
+		}
+		all = append(all, d)
 	}
-	return fd, os.NewSyscallError("fcntl", err)
+	return all, nil
 }

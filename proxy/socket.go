@@ -29,6 +29,12 @@ type proxySocket interface {
 	// stop takes no new clients. Shutdown and Close do that too.
 	stop()
 
+	// release lets go of the socket, and of all UDP sessions: another process serves it. TCP connections go on.
+	release()
+
+	// descriptors returns duplicates of the sockets, all of them, in an order that is always the same; or an error, and none.
+	descriptors() ([]int, error)
+
 	// share lets other sockets of ours take overlapping addresses with the same port while it is on.
 	share(on bool) error
 
@@ -53,6 +59,9 @@ type engine interface {
 
 	// respecified is told that connections of s may have to end at another time than before. It does not wait.
 	respecified(s *service)
+
+	// forking says whether the process may be forked from now on, see Proxier.Sockets.
+	forking(on bool)
 
 	// close gives back what the engine holds. Its sockets must be closed.
 	close()

@@ -1,0 +1,31 @@
+//go:build unix
+
+package proxy
+
+import (
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// closeSession closes the descriptor of a session that nobody wants.
+func closeSession(fd int) { _ = unix.Close(fd) }
+
+// duplicateFD returns a further descriptor of the same.
+func duplicateFD(fd int) (int, error) {
+	d, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	return d, os.NewSyscallError("fcntl", err)
+}
+
+// duplicateConn returns a descriptor of a socket of package net. Unlike File.Fd it leaves the socket as it is: that would have it block.
+func duplicateConn(c syscall.Conn) (fd int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	if control := raw.Control(func(from uintptr) { fd, err = duplicateFD(int(from)) }); control != nil {
+		return -1, control
+	}
+	return fd, err
+}

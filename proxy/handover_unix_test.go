@@ -1,0 +1,376 @@
+//go:build unix
+
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// whoServer answers each datagram with itself and the address that it came from.
+func whoServer(t *testing.T) netip.AddrPort {
+	t.Helper()
+	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		buf := make([]byte, maxDatagram)
+		for {
+			n, from, err := c.ReadFromUDPAddrPort(buf)
+			if err != nil {
+				return
+			}
+			c.WriteToUDPAddrPort(fmt.Appendf(nil, "%s from %s", buf[:n], from), from)
+		}
+	})
+	t.Cleanup(func() { c.Close(); running.Wait() })
+	return c.LocalAddr().(*net.UDPAddr).AddrPort()
+}
+
+// exactly sends a datagram and waits for its answer; here, nothing may be lost.
+func exactly(c *net.UDPConn, text string) (string, error) {
+	if _, err := c.Write([]byte(text)); err != nil {
+		return "", err
+	}
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	buf := make([]byte, 1<<10)
+	n, err := c.Read(buf)
+	return string(buf[:n]), err
+}
+
+// succeed starts a successor of p, and has it take over; without commit it fails before that.
+func succeed(t *testing.T, p *Proxier, o Options, services []Service) *Proxier {
+	t.Helper()
+	next := prepareSuccessor(t, p, o, services)
+	next.Begin(passed(t, p.Suspend()))
+	p.Release()
+	return next
+}
+
+func prepareSuccessor(t *testing.T, p *Proxier, o Options, services []Service) *Proxier {
+	t.Helper()
+	var err error
+	if o.Inherited, err = p.Sockets(); err != nil {
+		t.Fatal(err)
+	}
+	o.Hold = true
+	next, err := New(o)
+	if err == nil {
+		err = next.Apply(services)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if unused := next.DropInherited(); len(unused) > 0 {
+		t.Errorf("inherited, and not used: %v", unused)
+	}
+	return next
+}
+
+// passed does with the descriptors what it does to pass them to another process.
+func passed(t *testing.T, sessions []Session) []Session {
+	for i := range sessions {
+		fd, err := duplicateFD(sessions[i].FD)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sessions[i].FD = fd
+	}
+	return sessions
+}
+
+// turners are clients that do the same thing again and again until they are stopped, and may never fail.
+type turners struct {
+	*testing.T
+	stop    chan struct{}
+	turns   []*atomic.Int64
+	running sync.WaitGroup
+}
+
+func (c *turners) repeat(turn func(i int) error) {
+	n, done := len(c.turns), new(atomic.Int64)
+	c.turns = append(c.turns, done)
+	c.running.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-c.stop:
+				return
+			default:
+			}
+			if err := turn(i); err != nil {
+				c.Errorf("client %d, turn %d: %v", n, i, err)
+				return
+			}
+			done.Add(1)
+		}
+	})
+}
+
+// getOn waits until all of them have done a few more turns.
+func (c *turners) getOn() {
+	c.Helper()
+	for n, done := range c.turns {
+		before := done.Load()
+		eventually(c.T, func() error {
+			if done.Load() < before+3 && !c.Failed() {
+				return fmt.Errorf("client %d does not get on", n)
+			}
+			return nil
+		})
+	}
+}
+
+// sameInstance is a turn of a client that keeps its port: each datagram is answered, by the same instance, which sees it come from the
+// same port.
+func sameInstance(c *net.UDPConn) func(i int) error {
+	first := ""
+	return func(i int) error {
+		text := fmt.Sprint("datagram ", i)
+		got, err := exactly(c, text)
+		from, ok := strings.CutPrefix(got, text)
+		switch {
+		case err != nil || !ok:
+			return fmt.Errorf("asked %q, got %q, %v", text, got, err)
+		case first == "":
+			first = from
+		case from != first:
+			return fmt.Errorf("%s, was%s", from, first)
+		}
+		return nil
+	}
+}
+
+// newClient asks as one that was not there before.
+func newClient(addr netip.AddrPort) error {
+	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for range 3 {
+		if _, err = exactly(c, "new"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func TestSuccessorsServeWithoutAFailure(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		balancer := lb.NewBalancer()
+		h.options.LoadBalancer = balancer
+		h.start()
+		services := []Service{
+			{Name: "any", Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort("[::]:0")}},
+			{Name: "dns", Protocol: UDP, Listen: []netip.AddrPort{loopback}, Responses: 1},
+			{Name: "tcp", Listen: []netip.AddrPort{loopback}},
+			{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}},
+		}
+		var sets []lb.Endpoints
+		for _, s := range services {
+			one := lb.Endpoints{Service: s.Name}
+			for range 3 {
+				a := tcpServer(t, echo)
+				if s.Protocol == UDP {
+					a = whoServer(t)
+				}
+				one.Endpoints = append(one.Endpoints, lb.Endpoint{ID: a.String(), Addr: a})
+			}
+			sets = append(sets, one)
+		}
+		balancer.OnUpdate(sets)
+		if err := h.Apply(services); err != nil {
+			t.Fatal(err)
+		}
+		all := h.Listeners()
+		wild, dns, tcp, udp := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), all[0].Addr.Port()), all[1].Addr, all[2].Addr, all[3].Addr
+		clients := &turners{T: t, stop: make(chan struct{})}
+		kept, once := dialTCP(t, tcp), dialUDP(t, dns)
+		clients.repeat(func(int) error { return echoOnce(tcp) })
+		clients.repeat(func(i int) error { return echoOver(kept, fmt.Sprint(i)) })
+		clients.repeat(sameInstance(dialUDP(t, udp)))
+		clients.repeat(sameInstance(dialUDP(t, wild)))
+		clients.repeat(func(int) error { return newClient(udp) })
+		clients.repeat(func(i int) error { _, err := exactly(once, "dns"); return err })
+
+		proxiers := []*Proxier{h.Proxier}
+		for n := 0; n < 20 && !t.Failed(); n++ {
+			clients.getOn()
+			proxiers = append(proxiers, succeed(t, proxiers[n], h.options, services))
+		}
+		clients.getOn()
+		close(clients.stop)
+		clients.running.Wait()
+		kept.Close()
+		for _, p := range proxiers {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			if err := p.Shutdown(ctx); err != nil {
+				t.Errorf("a proxier does not end: %v", err)
+			}
+			cancel()
+		}
+		for _, s := range balancer.Snapshot() {
+			if s.Open != 0 {
+				t.Errorf("service %s: %d uses are still open", s.Service, s.Open)
+			}
+		}
+	})
+}
+
+func echoOnce(addr netip.AddrPort) error {
+	c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(addr))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return echoOver(c, "once")
+}
+
+func echoOver(c *net.TCPConn, text string) error {
+	c.SetDeadline(time.Now().Add(20 * time.Second))
+	if _, err := c.Write([]byte(text)); err != nil {
+		return err
+	}
+	buf := make([]byte, len(text))
+	for n := 0; n < len(buf); {
+		m, err := c.Read(buf[n:])
+		if err != nil {
+			return err
+		}
+		n += m
+	}
+	if string(buf) != text {
+		return fmt.Errorf("sent %q, got %q", text, buf)
+	}
+	return nil
+}
+
+// A successor that fails before it has begun leaves the predecessor as it was, sessions included.
+func TestSuccessorThatFailsChangesNothing(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.options.Loops = 2
+		h.start()
+		services := []Service{{Name: "tcp", Listen: []netip.AddrPort{loopback}}, {Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}}}
+		h.endpoints("udp", whoServer(t), whoServer(t))
+		h.endpoints("tcp", tcpServer(t, echo))
+		if err := h.Apply(services); err != nil {
+			t.Fatal(err)
+		}
+		tcp, udp := h.Listeners()[0].Addr, h.Listeners()[1].Addr
+		var clients []*net.UDPConn
+		var first []string
+		for range 10 {
+			c := dialUDP(t, udp)
+			got, err := exactly(c, "who")
+			if err != nil {
+				t.Fatal(err)
+			}
+			clients, first = append(clients, c), append(first, got)
+		}
+		for range 3 {
+			before := openDescriptors()
+			next := prepareSuccessor(t, h.Proxier, h.options, services)
+			if sessions := h.Suspend(); len(sessions) != len(clients) {
+				t.Errorf("%d sessions, want %d", len(sessions), len(clients))
+			}
+			for _, c := range clients { // nobody reads this yet
+				if _, err := c.Write([]byte("who")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h.Resume()
+			next.Close()
+			buf := make([]byte, 100)
+			for i, c := range clients {
+				c.SetReadDeadline(time.Now().Add(10 * time.Second))
+				n, err := c.Read(buf)
+				if err != nil || string(buf[:n]) != first[i] {
+					t.Fatalf("after a successor that failed: got %q, %v, want %q", buf[:n], err, first[i])
+				}
+			}
+			if err := echoOnce(tcp); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() error {
+				if n := openDescriptors(); before > 0 && n > before {
+					return fmt.Errorf("%d descriptors are open, were %d", n, before)
+				}
+				return nil
+			})
+		}
+	})
+}
+
+// What a session has left to do goes with it: it ends when the last answer has come, and what waits for it in its socket is not lost.
+func TestHandedSessionGoesOnWhereItWas(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		release := make(chan struct{})
+		backend := udpServer(t, func(b []byte) []byte {
+			if string(b) == "late" {
+				<-release
+			}
+			return b
+		})
+		services := []Service{{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}, Responses: 1}}
+		h.start()
+		h.endpoints("udp", backend)
+		if err := h.Apply(services); err != nil {
+			t.Fatal(err)
+		}
+		c := dialUDP(t, h.Listeners()[0].Addr)
+		for _, text := range []string{"late", "later"} {
+			if _, err := c.Write([]byte(text)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, equals("datagrams that went up", func() int64 { return h.stats().DatagramsUp }, 2))
+		next := succeed(t, h.Proxier, h.options, services)
+		defer next.Close()
+		close(release)
+		buf := make([]byte, 100)
+		for _, want := range []string{"late", "later"} {
+			c.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if n, err := c.Read(buf); err != nil || string(buf[:n]) != want {
+				t.Fatalf("got %q, %v, want %q", buf[:n], err, want)
+			}
+		}
+		eventually(t, equals("sessions", func() int64 { return next.Snapshot()[0].SessionsActive }, 0))
+	})
+}
+
+// A session whose endpoint the successor does not know is not kept: its client gets another one.
+func TestHandedSessionWithoutItsEndpointBeginsAnew(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		services := []Service{{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}}}
+		h.start()
+		h.endpoints("udp", udpServer(t, says("a")))
+		if err := h.Apply(services); err != nil {
+			t.Fatal(err)
+		}
+		c := dialUDP(t, h.Listeners()[0].Addr)
+		if got := query(t, c, "x"); got != "a:x" {
+			t.Fatal(got)
+		}
+		next := prepareSuccessor(t, h.Proxier, h.options, services)
+		defer next.Close()
+		h.endpoints("udp", udpServer(t, says("b")))
+		if n := next.Begin(passed(t, h.Suspend())); n != 0 {
+			t.Errorf("%d sessions adopted, want none", n)
+		}
+		h.Release()
+		if got := query(t, c, "x"); got != "b:x" {
+			t.Error(got)
+		}
+	})
+}

@@ -1,0 +1,162 @@
+package proxy
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// This is how UDP sessions go from the loops of one process to those of another, see Session.
+
+func (u *loopUDP) descriptors() ([]int, error) {
+	var fds []int32
+	for _, h := range u.shards {
+		fds = append(fds, h.fd)
+	}
+	return duplicates(fds...)
+}
+
+func (u *loopUDP) release() { _ = u.Close() } // it has no error
+
+// suspend implements sessionSocket. First no shard reads any more, then they say what they have: a shard that reads may have another
+// one end a session.
+func (u *loopUDP) suspend() []Session {
+	for _, h := range u.shards {
+		h.loop.do(h.suspend)
+	}
+	var all []Session
+	for i, h := range u.shards {
+		h.loop.do(func() {
+			for _, x := range h.sessions() {
+				x.Socket = i
+				all = append(all, x)
+			}
+		})
+	}
+	return all
+}
+
+func (u *loopUDP) resume() {
+	for _, h := range u.shards {
+		h.loop.do(h.resume)
+	}
+}
+
+func (u *loopUDP) adopt(x Session) (adopted bool) {
+	if x.Socket < 0 || x.Socket >= len(u.shards) {
+		return false
+	}
+	h := u.shards[x.Socket]
+	h.loop.do(func() { adopted = h.adopt(x) })
+	return adopted
+}
+
+// suspend has the shard stand still: it reads nothing, and its sessions neither end nor begin.
+func (h *udpShard) suspend() {
+	if h.suspended || h.closed {
+		return
+	}
+	h.suspended = true
+	if h.watched {
+		h.loop.unwatch(h.fd)
+		h.watched = false
+	}
+	h.loop.wheel.clear(&h.timer)
+}
+
+// sessions are those that can go on elsewhere. The others of those with a socket of their own end: their endpoint's name is being
+// resolved, and that cannot be handed over.
+func (h *udpShard) sessions() (all []Session) {
+	for x, next := h.ring.first, (*loopSession)(nil); x != nil; x = next {
+		next = x.next
+		h.loop.wheel.clear(&x.timer)
+		switch {
+		case !x.own:
+		case x.state == live && !x.dead:
+			h.loop.unwatch(x.fd)
+			all = append(all, x.handed())
+		default:
+			x.end(ReasonCut)
+		}
+	}
+	return all
+}
+
+func (x *loopSession) handed() Session {
+	h := x.shard
+	s := Session{
+		Client: addrPort(&x.name), Endpoint: x.endpoint.Endpoint, Requests: x.requests, Answers: x.answers, Sent: x.sent,
+		Up: x.bytes[client], Down: x.bytes[server], Age: time.Duration(h.loop.now - x.began),
+		Quiet: time.Duration(h.loop.now - x.used), Bound: h.byClient[x.key] == x, FD: int(x.fd),
+	}
+	if x.key.local != (localSource{}) {
+		s.Local = netip.AddrFrom16(x.key.local)
+		if x.name.Family == unix.AF_INET {
+			s.Local = s.Local.Unmap()
+		}
+	}
+	return s
+}
+
+// resume undoes suspend.
+func (h *udpShard) resume() {
+	if !h.suspended {
+		return
+	}
+	h.suspended = false
+	h.watch()
+	for x := h.ring.first; x != nil; x = x.next {
+		h.loop.wheel.set(&x.timer, x.used+h.idle)
+		if x.own {
+			// That it fails is no more than that the session hears nothing, and ends when it is idle.
+			_ = h.loop.add(x.fd, unix.EPOLLIN, x.number, 0)
+		}
+	}
+	h.pay()
+}
+
+// adopt begins a session that another process had.
+func (h *udpShard) adopt(a Session) bool {
+	u, l := h.socket, h.loop
+	s := u.service.Load()
+	spec := s.spec.Load()
+	if spec.Responses < 0 || u.sessions.Load() >= int64(spec.maxSessions()) || !u.engine.budget.TryAcquire(sessionDescriptors) {
+		return false
+	}
+	endpoint := s.take(a.Endpoint)
+	if endpoint == nil {
+		u.engine.budget.Release(sessionDescriptors)
+		return false
+	}
+	l.useUDP()
+	x := l.newSession()
+	*x = loopSession{
+		shard: h, s: s, endpoint: endpoint, used: max(l.now-int64(a.Quiet), 0), fd: int32(a.FD), head: -1, serial: l.udp.serial, own: true, adopted: true,
+		requests: a.Requests, answers: a.Answers, sent: a.Sent, bytes: [2]int64{client: a.Up, server: a.Down}, began: l.now - int64(a.Age), state: live,
+	}
+	l.udp.serial++
+	x.timer.owner = x
+	rawAddr(&x.name, a.Client)
+	x.key.client = clientIDOf(&x.name)
+	if a.Local.IsValid() {
+		x.key.local = a.Local.As16()
+	}
+	if joins, err := unix.GetsockoptInt(a.FD, unix.SOL_UDP, unix.UDP_GRO); err == nil && joins != 0 {
+		x.joined = true
+	}
+	x.place()
+	if l.add(x.fd, unix.EPOLLIN, x.number, 0) != 0 {
+		l.release(x.number)
+		endpoint.Done()
+		u.engine.budget.Release(sessionDescriptors)
+		return false
+	}
+	h.idle = int64(spec.idleTimeout())
+	h.add(x)
+	l.wheel.set(&x.timer, x.used+h.idle)
+	if !a.Bound {
+		x.unbind()
+	}
+	return true
+}

@@ -1,0 +1,200 @@
+package proxy
+
+import (
+	"net"
+	"os"
+	"time"
+)
+
+// This is how UDP sessions go from the portable engine of one process to that of another, see Session.
+
+func (t *tcpSocket) descriptors() ([]int, error) {
+	fd, err := duplicateConn(t.listener)
+	if err != nil {
+		return nil, err
+	}
+	return []int{fd}, nil
+}
+
+func (u *udpSocket) descriptors() ([]int, error) {
+	fd, err := duplicateConn(u.conn)
+	if err != nil {
+		return nil, err
+	}
+	return []int{fd}, nil
+}
+
+func (u *udpSocket) release() { _ = u.Close() } // nobody is left who could act on its error
+
+// A pause is a socket between suspend and resume. Who reads is told by a deadline that has passed.
+type pause struct {
+	reader  chan struct{}              // closed when ProxyLoop stands
+	replies map[*session]chan struct{} // closed when replies of the session stand
+	over    chan struct{}              // closed by resume
+	fds     []int                      // given to the caller of suspend
+}
+
+// suspend implements sessionSocket.
+func (u *udpSocket) suspend() []Session {
+	p := &pause{reader: make(chan struct{}), replies: map[*session]chan struct{}{}, over: make(chan struct{})}
+	if !u.pausing.CompareAndSwap(nil, p) {
+		return nil
+	}
+	_ = u.conn.SetReadDeadline(time.Unix(1, 0)) // it fails if the socket is closed, and then the reader has ended
+	select {
+	case <-p.reader:
+	case <-u.ctx.Done():
+		return nil
+	}
+	// Nothing begins from here on.
+	all := u.sessions.all()
+	with := &pause{reader: p.reader, replies: p.replies, over: p.over}
+	for _, x := range all {
+		if x.ready.Load() {
+			with.replies[x] = make(chan struct{})
+		}
+	}
+	u.pausing.Store(with)
+	var out []Session
+	for _, x := range all {
+		stands, ok := with.replies[x]
+		if !ok || x.refused.Load() {
+			continue
+		}
+		_ = x.io.conn.SetReadDeadline(time.Unix(1, 0)) // the same
+		select {
+		case <-stands:
+		case <-x.ended:
+			continue
+		}
+		if fd, err := duplicateConn(x.io.conn); err == nil {
+			with.fds = append(with.fds, fd)
+			out = append(out, u.handed(x, fd))
+		}
+	}
+	return out
+}
+
+func (u *udpSocket) handed(x *session, fd int) Session {
+	return Session{
+		Client: x.key.client, Local: x.key.local, Endpoint: x.endpoint.Endpoint, Requests: x.asked.Load(), Answers: x.datagramsDown.Load(), Sent: x.datagramsUp.Load(),
+		Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), Age: u.now() - x.began,
+		Quiet: u.now() - time.Duration(x.last.Load()), Bound: u.sessions.get(x.key) == x, FD: fd,
+	}
+}
+
+// resume implements sessionSocket.
+func (u *udpSocket) resume() {
+	p := u.forgetPause()
+	if p == nil {
+		return
+	}
+	_ = u.conn.SetReadDeadline(time.Time{})
+	for x := range p.replies {
+		_ = x.io.conn.SetReadDeadline(time.Time{})
+	}
+	close(p.over)
+}
+
+// forgetPause ends what suspend began, but for the deadlines, and returns it; nil if there is nothing.
+func (u *udpSocket) forgetPause() *pause {
+	p := u.pausing.Swap(nil)
+	if p != nil {
+		for _, fd := range p.fds {
+			closeSession(fd)
+		}
+	}
+	return p
+}
+
+// stand is called by who reads after an error. If that comes from suspend, it waits for the end of that and returns true. A nil session is
+// the reader of the clients' datagrams.
+func (u *udpSocket) stand(x *session) bool {
+	p := u.pausing.Load()
+	if p == nil {
+		return false
+	}
+	stands := p.reader
+	if x != nil {
+		if stands = p.replies[x]; stands == nil {
+			return false
+		}
+	}
+	close(stands)
+	select {
+	case <-p.over:
+		return true
+	case <-u.ctx.Done():
+		return false
+	}
+}
+
+// adopt implements sessionSocket.
+func (u *udpSocket) adopt(a Session) bool {
+	s := u.service.Load()
+	if u.sessions.len() >= s.spec.Load().maxSessions() || !u.engine.budget.TryAcquire(sessionDescriptors) {
+		return false
+	}
+	endpoint := s.take(a.Endpoint)
+	if endpoint == nil {
+		u.engine.budget.Release(sessionDescriptors)
+		return false
+	}
+	x := newSession(u, s, sessionKey{a.Client, a.Local}, endpoint)
+	x.asked.Store(a.Requests)
+	x.datagramsUp.Store(a.Sent)
+	x.datagramsDown.Store(a.Answers)
+	x.bytesUp.Store(a.Up)
+	x.bytesDown.Store(a.Down)
+	x.began = u.now() - a.Age
+	if err := x.adopt(a.FD); err != nil {
+		endpoint.Done()
+		u.engine.budget.Release(sessionDescriptors)
+		return false
+	}
+	if u.begin(x) == nil {
+		return true // it is closed, with its descriptor
+	}
+	x.last.Store(int64(u.now() - a.Quiet))
+	u.sessions.wake()
+	if !a.Bound {
+		u.sessions.unbind(x)
+	}
+	return true
+}
+
+// adopt makes fd the session's socket. After an error it is the caller's.
+func (x *session) adopt(fd int) error {
+	c, err := connOf(fd)
+	if err != nil {
+		return err
+	}
+	if err := x.io.use(c); err != nil {
+		_ = c.Close()
+		return err
+	}
+	closeSession(fd)
+	x.ready.Store(true)
+	return nil
+}
+
+// connOf is a connection of package net for a duplicate of fd.
+func connOf(fd int) (*net.UDPConn, error) {
+	d, err := duplicateFD(fd)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(d), "session")
+	defer func() { _ = f.Close() }() // the connection has a descriptor of its own
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UDPConn)
+	if !ok {
+		_ = c.Close()
+		return nil, net.ErrClosed
+	}
+	singly(u)
+	return u, nil
+}
