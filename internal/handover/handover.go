@@ -1,0 +1,158 @@
+//go:build unix
+
+// Package handover is how one process talks to the one that is to take its place: messages with open descriptors, over a Unix socket
+// that the later process is started with.
+//
+//	conn, child, err := handover.Pair()              // the earlier one starts a process with child as a descriptor
+//	err = conn.Send(message, fds...)
+//
+//	conn, err := handover.Inherited(fd)              // the later one
+//	fds, err := conn.Receive(&message)
+//
+// What messages say is up to the two. Both may be of different versions, so messages are JSON: fields may be added.
+package handover
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// MaxDescriptors is how many descriptors a message may have: SCM_MAX_FD of Linux, less some for those that know fewer.
+const MaxDescriptors = 200
+
+// maxMessage bounds what is read at once; the sets of ten thousand services are a tenth of it.
+const maxMessage = 256 << 20
+
+// A Conn carries messages. One goroutine may send while another one receives.
+type Conn struct {
+	conn    *net.UnixConn
+	sending sync.Mutex
+}
+
+// Pair returns a Conn, and the file of its other end, which is for a child process; the caller closes it.
+func Pair() (*Conn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	unix.CloseOnExec(fds[0])
+	unix.CloseOnExec(fds[1])
+	child := os.NewFile(uintptr(fds[1]), "successor")
+	conn, err := Inherited(fds[0])
+	if err != nil {
+		return nil, nil, errors.Join(err, child.Close())
+	}
+	return conn, child, nil
+}
+
+// Inherited returns the Conn of a descriptor that this process was started with.
+func Inherited(fd int) (*Conn, error) {
+	unix.CloseOnExec(fd)
+	f := os.NewFile(uintptr(fd), "handover")
+	defer func() { _ = f.Close() }() // the connection has a descriptor of its own
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("descriptor %d is a socket of another kind", fd), conn.Close())
+	}
+	return &Conn{conn: u}, nil
+}
+
+// Send sends v as JSON, with descriptors, which stay the caller's.
+func (c *Conn) Send(v any, fds ...int) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	var rights []byte
+	if len(fds) > 0 {
+		rights = unix.UnixRights(fds...)
+	}
+	// The descriptors go with the size, which is small enough to go in one piece.
+	if _, _, err := c.conn.WriteMsgUnix(binary.BigEndian.AppendUint32(nil, uint32(len(text))), rights, nil); err != nil {
+		return err
+	}
+	_, err = c.conn.Write(text)
+	return err
+}
+
+// Receive reads the next message into v, and returns its descriptors, which are the caller's then. io.EOF means that the other process
+// has ended, or has no more to say.
+func (c *Conn) Receive(v any) (fds []int, err error) {
+	defer func() {
+		if err != nil {
+			CloseAll(fds)
+			fds = nil
+		}
+	}()
+	var head [4]byte
+	oob := make([]byte, unix.CmsgSpace(4*MaxDescriptors))
+	n, oobn, _, _, err := c.conn.ReadMsgUnix(head[:], oob)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, io.EOF
+	}
+	if fds, err = descriptors(oob[:oobn]); err != nil {
+		return fds, err
+	}
+	if _, err = io.ReadFull(c.conn, head[n:]); err != nil {
+		return fds, err
+	}
+	size := binary.BigEndian.Uint32(head[:])
+	if size > maxMessage {
+		return fds, fmt.Errorf("a message of %d bytes", size)
+	}
+	text := make([]byte, size)
+	if _, err = io.ReadFull(c.conn, text); err != nil {
+		return fds, err
+	}
+	return fds, json.Unmarshal(text, v)
+}
+
+// descriptors reads control messages. Those that it returns are open, error or not.
+func descriptors(oob []byte) (fds []int, err error) {
+	if len(oob) == 0 {
+		return nil, nil
+	}
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range messages {
+		some, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			return fds, err
+		}
+		fds = append(fds, some...)
+	}
+	return fds, nil
+}
+
+// CloseAll closes descriptors that nobody wants.
+func CloseAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+// SetDeadline is when sending and receiving fail; zero: never.
+func (c *Conn) SetDeadline(t time.Time) error { return c.conn.SetDeadline(t) }
+
+// Close ends the conversation: the other process receives io.EOF.
+func (c *Conn) Close() error { return c.conn.Close() }
