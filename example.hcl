@@ -18,6 +18,10 @@ log_json = false
 # How long connections in flight may go on after SIGINT or SIGTERM, before they are cut. "0s" cuts them at once.
 shutdown_grace = "10s"
 
+# How long connections may go on in a lictor that another one has taken the place of (lictor upgrade), before they are cut. "0s": until
+# they end by themselves, and that process with the last of them.
+upgrade_grace = "0s"
+
 # How bytes are moved: "auto" is the best way that this system has, event loops on Linux; "portable" works everywhere, for comparison.
 engine = "auto"
 

@@ -54,6 +54,9 @@ type Config struct {
 	// ShutdownGrace is how long connections in flight may go on after the first signal. Zero cuts them at once.
 	ShutdownGrace time.Duration
 
+	// UpgradeGrace is how long connections may go on in a process that another one has taken the place of. Zero: until they end.
+	UpgradeGrace time.Duration
+
 	// Engine is the way in which bytes are moved.
 	Engine Engine
 

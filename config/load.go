@@ -168,6 +168,7 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	root := l.open(hcl.MergeBodies(l.bodies), rootSchema(), hcl.Range{})
 	l.cfg.LogLevel = root.oneOf("log_level", "info", LogLevels())
 	l.cfg.LogJSON = root.boolean("log_json")
+	l.cfg.UpgradeGrace = root.duration("upgrade_grace", 0, zeroAllowed)
 	l.cfg.ShutdownGrace = root.duration("shutdown_grace", DefaultShutdownGrace, zeroAllowed)
 	_ = l.cfg.Engine.UnmarshalText([]byte(root.oneOf("engine", EngineAuto.String(), engineNames())))
 	l.cfg.StateDir = root.stateDir()

@@ -76,6 +76,7 @@ func TestEverythingIsRead(t *testing.T) {
 log_level      = "debug"
 log_json       = true
 shutdown_grace = "0s"
+upgrade_grace  = "1h"
 consul {
   address    = "https://consul.example.com:8501"
   token      = "a-b-c"
@@ -150,9 +151,9 @@ service "a" {
   }
 }`, nil)
 	want := &Config{
-		Consul:    Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", MaxWatches: 40, Register: true, Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
-		LogLevel:  "debug",
-		LogJSON:   true,
+		Consul:   Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", MaxWatches: 40, Register: true, Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
+		LogLevel: "debug",
+		LogJSON:  true, UpgradeGrace: time.Hour,
 		AccessLog: &AccessLog{Path: "access.log", Sample: 10},
 		Admin:     Admin{TCP: netip.MustParseAddrPort("127.0.0.1:8510"), TokenFile: "load_test.go", Hosts: []string{"lictor.example.com"}},
 		Services: []Service{{
@@ -180,8 +181,8 @@ service "a" {
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 43 {
-		t.Errorf("got the filter on line %d, want 43", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 44 {
+		t.Errorf("got the filter on line %d, want 44", line)
 	}
 }
 

@@ -5,7 +5,7 @@ import "github.com/hashicorp/hcl/v2"
 // The language. These are functions, so that there is nothing to change.
 
 func rootSchema() *hcl.BodySchema {
-	s := arguments("log_level", "log_json", "shutdown_grace", "engine", "state_dir")
+	s := arguments("log_level", "log_json", "shutdown_grace", "upgrade_grace", "engine", "state_dir")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "admin"}, {Type: "access_log"}, {Type: "service", LabelNames: []string{"name"}}}
 	return s
 }

@@ -58,18 +58,43 @@ func newConsul(o ConsulOptions, t target, rt http.RoundTripper) (*Consul, error)
 		return nil, err
 	}
 	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), feeds: map[string]*feed{}}
-	if o.StateDir != "" {
-		c.store = newStore(o.StateDir, o.Logger)
-		c.restored = map[string]savedSet{}
-		for _, s := range c.store.load() {
-			c.restored[s.query] = s
-		}
-		c.troubles.saved = len(c.restored) > 0
+	c.restored = map[string]savedSet{}
+	for _, s := range c.earlier() {
+		c.restored[s.query] = s
 	}
+	c.troubles.saved = len(c.restored) > 0
 	if err := c.Apply(o.Watches); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// earlier opens the store, if there is to be one, and returns the sets of an earlier process.
+func (c *Consul) earlier() []savedSet {
+	if c.options.StateDir != "" {
+		c.store = newStore(c.options.StateDir, c.options.Logger)
+	}
+	if len(c.options.Saved) > 0 {
+		sets, err := decodeSaved(c.options.Saved)
+		if err == nil {
+			return sets
+		}
+		c.options.Logger.Warn("endpoints of the earlier process cannot be used", "reason", err)
+	}
+	if c.store == nil {
+		return nil
+	}
+	return c.store.load()
+}
+
+// Save returns the sets as they are, for ConsulOptions.Saved of another process.
+func (c *Consul) Save() ([]byte, error) { return encodeSaved(c.collect()) }
+
+// HoldState has nothing written to StateDir while on: another process writes there.
+func (c *Consul) HoldState(on bool) {
+	if c.store != nil {
+		c.store.hold(on)
+	}
 }
 
 // Run watches until ctx ends, and then returns nil. The first set of a service is sent when Consul has first answered for it;

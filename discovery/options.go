@@ -41,6 +41,9 @@ type ConsulOptions struct {
 	// NewConsul reads what an earlier process has saved there: see Consul.Saved. Empty: nothing is saved.
 	StateDir string
 
+	// Saved are the sets of an earlier process, as its Consul.Save returned them; they count instead of those in StateDir.
+	Saved []byte
+
 	// MaxWatches is how many queries may be under way at once, other than over HTTP/2 (https): each takes a connection there, and the agent
 	// allows a host 200 unless limits.http_max_conns_per_client says otherwise. With more watches than that, they take turns.
 	// Zero: 150. Negative: any number.

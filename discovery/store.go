@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -18,6 +19,9 @@ type store struct {
 	dir   string
 	log   hclog.Logger
 	dirty chan struct{} // has an element when something has changed since it was last taken out
+
+	writing sync.Mutex // held while the file is being written; guards held
+	held    bool       // nothing may be written
 }
 
 const (
@@ -102,8 +106,23 @@ func (s *store) run(ctx context.Context, collect func() []savedSet) {
 	}
 }
 
+// hold has nothing written while on, from when it returns.
+func (s *store) hold(on bool) {
+	s.writing.Lock()
+	s.held = on
+	s.writing.Unlock()
+	if !on {
+		s.changed()
+	}
+}
+
 // write replaces the file, and tells whether it could. A failure is logged unless the last one failed too.
 func (s *store) write(sets []savedSet, failing bool) bool {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.held {
+		return true
+	}
 	file, err := encodeSaved(sets)
 	if err == nil {
 		err = replaceFile(s.dir, savedFile, file)

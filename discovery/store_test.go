@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/lb"
 )
@@ -212,5 +215,56 @@ func TestServicesThatWentAreSavedNoMore(t *testing.T) {
 	})
 	if got := string(savedIn(t, dir)); strings.Contains(got, ":80") || !strings.Contains(got, ":81") {
 		t.Errorf("saved %s", got)
+	}
+}
+
+// While another process has the folder, nothing is written there; what has changed meanwhile is written afterwards.
+func TestHeldStoreWritesNothing(t *testing.T) {
+	s := newStore(t.TempDir(), hclog.NewNullLogger())
+	sets := []savedSet{{query: "q", endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}
+	s.hold(true)
+	if !s.write(sets, false) {
+		t.Error("a held store fails")
+	}
+	if got := s.load(); len(got) != 0 {
+		t.Errorf("written although held: %v", got)
+	}
+	s.hold(false)
+	select {
+	case <-s.dirty:
+	default:
+		t.Error("nobody would write what has changed")
+	}
+	if !s.write(sets, false) || len(s.load()) != 1 {
+		t.Error("not written although it is held no longer")
+	}
+}
+
+// What one source has saved is what another one begins with, without a folder, and before what a folder has.
+func TestSavedByAnotherProcess(t *testing.T) {
+	text, err := encodeSaved([]savedSet{{query: `"" "" ` + (Query{Service: "web"}).normalize("").key(), endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"", t.TempDir()} {
+		o := ConsulOptions{Address: "127.0.0.1:1", Watches: []Watch{{Service: "web", Query: Query{Service: "web"}}}, StateDir: dir, Saved: text}
+		first, err := NewConsul(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o.Saved, err = first.Save(); err != nil {
+			t.Fatal(err)
+		}
+		second, err := NewConsul(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := second.Saved(); len(got) != 1 || len(got[0].Endpoints) != 1 || got[0].Endpoints[0].ID != "n/a" {
+			t.Errorf("got %v", got)
+		}
+		o.Saved = text[:len(text)-1]
+		if damaged, err := NewConsul(o); err != nil || len(damaged.Saved()) != 0 {
+			t.Errorf("damaged: %v, %v", damaged, err)
+		}
 	}
 }

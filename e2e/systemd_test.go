@@ -111,3 +111,29 @@ func TestInheritedSockets(t *testing.T) {
 	wantCounts(t, web, map[string]int{"a": 3})
 	dialUDP(t, dns).awaitAnswer(t, "d")
 }
+
+// The former process names the new one as the main one, and only then that says how it does.
+func TestSystemdIsToldOfAnUpgrade(t *testing.T) {
+	s := listenNotify(t)
+	t.Setenv("WATCHDOG_USEC", "100000")
+	d := found(t, service("web", endpoints(startEcho(t, "a"))), "NOTIFY_SOCKET="+os.Getenv("NOTIFY_SOCKET"), "WATCHDOG_USEC=100000")
+	s.await(t, 0, "READY=1")
+	conn := mustConnect(t, d.addr(t, "web"))
+	pid := d.upgrade(t)
+	n := s.await(t, 0, fmt.Sprintf("MAINPID=%d", pid))
+	s.mu.Lock()
+	ready := strings.Count(strings.Join(s.messages[:n], "\n"), "READY=1")
+	s.mu.Unlock()
+	if ready != 1 {
+		t.Errorf("READY=1 was said %d times before the main process changed", ready)
+	}
+	n = s.await(t, n, "READY=1\nSTATUS=serving 1 service")
+	s.await(t, n, "WATCHDOG=1")
+	must(t, conn.Close())
+	(&lictor{Process: d.Process}).exits(t, 0)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if all := strings.Join(s.messages, "\n"); strings.Contains(all, "STOPPING=1") {
+		t.Errorf("the former process says that the service stops: %q", s.messages)
+	}
+}

@@ -54,8 +54,9 @@ type sessionSocket interface {
 	// resume undoes suspend.
 	resume()
 
-	// adopt makes a session of another process, with its descriptor, one of this socket. Before ProxyLoop only.
-	adopt(x Session) bool
+	// adopt makes sessions of another process, with their descriptors, those of this socket; those that cannot be are closed. It returns how
+	// many are. Before ProxyLoop only.
+	adopt(all []Session) int
 }
 
 // Sockets returns descriptors of all listeners' sockets, to be passed to another process and closed. From here until Resume the process
@@ -143,15 +144,20 @@ func (p *Proxier) Release() {
 func (p *Proxier) Begin(sessions []Session) (adopted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	bySocket := map[socketKey][]Session{}
 	for _, x := range sessions {
 		key := socketKey{protocol: UDP, addr: x.Listen}
 		if x.Listen.Port() == 0 {
 			key.name = x.Service
 		}
-		u, ok := p.socketLocked(key).(sessionSocket)
-		if ok && u.adopt(x) {
-			adopted++
-		} else {
+		bySocket[key] = append(bySocket[key], x)
+	}
+	for key, some := range bySocket {
+		if u, ok := p.socketLocked(key).(sessionSocket); ok {
+			adopted += u.adopt(some)
+			continue
+		}
+		for _, x := range some {
 			closeSession(x.FD)
 		}
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,12 +44,32 @@ func (u *loopUDP) resume() {
 	}
 }
 
-func (u *loopUDP) adopt(x Session) (adopted bool) {
-	if x.Socket < 0 || x.Socket >= len(u.shards) {
-		return false
+// adoptedAtOnce is how many sessions a loop takes in a turn: to wait a turn for each would take long where turns do, and all of them would
+// hold up what else the loop serves.
+const adoptedAtOnce = 256
+
+func (u *loopUDP) adopt(all []Session) (adopted int) {
+	parts := make([][]Session, len(u.shards))
+	for _, x := range all {
+		if x.Socket < 0 || x.Socket >= len(parts) {
+			closeFD(int32(x.FD))
+			continue
+		}
+		parts[x.Socket] = append(parts[x.Socket], x)
 	}
-	h := u.shards[x.Socket]
-	h.loop.do(func() { adopted = h.adopt(x) })
+	for i, h := range u.shards {
+		for some := range slices.Chunk(parts[i], adoptedAtOnce) {
+			h.loop.do(func() {
+				for _, x := range some {
+					if h.adopt(x) {
+						adopted++
+					} else {
+						closeFD(int32(x.FD))
+					}
+				}
+			})
+		}
+	}
 	return adopted
 }
 

@@ -55,13 +55,15 @@ func (u *udpSocket) suspend() []Session {
 		}
 	}
 	u.pausing.Store(with)
+	for x := range with.replies {
+		_ = x.io.conn.SetReadDeadline(time.Unix(1, 0)) // the same
+	}
 	var out []Session
 	for _, x := range all {
 		stands, ok := with.replies[x]
 		if !ok || x.refused.Load() {
 			continue
 		}
-		_ = x.io.conn.SetReadDeadline(time.Unix(1, 0)) // the same
 		select {
 		case <-stands:
 		case <-x.ended:
@@ -130,7 +132,18 @@ func (u *udpSocket) stand(x *session) bool {
 }
 
 // adopt implements sessionSocket.
-func (u *udpSocket) adopt(a Session) bool {
+func (u *udpSocket) adopt(all []Session) (adopted int) {
+	for _, x := range all {
+		if u.adoptOne(x) {
+			adopted++
+		} else {
+			closeSession(x.FD)
+		}
+	}
+	return adopted
+}
+
+func (u *udpSocket) adoptOne(a Session) bool {
 	s := u.service.Load()
 	if u.sessions.len() >= s.spec.Load().maxSessions() || !u.engine.budget.TryAcquire(sessionDescriptors) {
 		return false

@@ -111,6 +111,9 @@ func (u *udpSocket) ProxyLoop() error {
 			if u.stand(nil) {
 				continue
 			}
+			if u.ctx.Err() != nil {
+				return ErrClosed
+			}
 			u.service.Load().log.Warn("receive failed, waiting", "error", err, "wait", backoff)
 			wait(u.ctx.Done(), backoff)
 			backoff = min(2*backoff, maxBackoff)

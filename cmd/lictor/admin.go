@@ -67,6 +67,7 @@ func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 		CommandLine: d.decided,
 		Revision:    b.Revision,
 		Reload:      d.Reload,
+		Upgrade:     d.Upgrade,
 		Config:      func() any { return plain(d.cfg.Load()) },
 		Level:       func() string { return d.log.GetLevel().String() },
 		SetLevel:    d.setLevel,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -38,6 +39,13 @@ type daemon struct {
 	admin    *adminServer
 	access   *accessLogs
 
+	program    string                    // that a successor is of; empty: this process cannot be replaced
+	upgrading  sync.Mutex                // one upgrade at a time; to be had before reloading
+	upgradable context.Context           // ends when the process is to end
+	noUpgrade  context.CancelFunc        // ends upgradable
+	takenOver  atomic.Pointer[takenOver] // nil: this process serves
+	replaced   chan struct{}             // closed when it does not any more
+
 	reloading  sync.Mutex                       // one reload at a time; guards the following
 	staticFeed *feed                            // nil: no service is static
 	consulFeed *feed                            // nil: no service is in Consul
@@ -49,69 +57,65 @@ type daemon struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	wanted  chan struct{} // reloads that signals and changed files ask for
+	renewed chan struct{} // upgrades that signals ask for
 }
 
-// start opens the listeners, says what they serve, and starts the sources. Either all of that, or an error and nothing.
-func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemon, error) {
-	d := &daemon{load: c.load, decided: c.decided(), log: newLogger(cfg, c.err), out: c.out, events: admin.NewEvents(), service: newNotifier(os.Getenv), wanted: make(chan struct{}, 1)}
+// newDaemon returns a daemon that does nothing yet.
+func (c *runCommand) newDaemon(cfg *config.Config) *daemon {
+	d := &daemon{
+		load: c.load, decided: c.decided(), log: newLogger(cfg, c.err), out: c.out, events: admin.NewEvents(), service: newNotifier(os.Getenv), program: c.program,
+		wanted: make(chan struct{}, 1), renewed: make(chan struct{}, 1), replaced: make(chan struct{}),
+	}
 	d.cfg.Store(cfg)
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.upgradable, d.noUpgrade = context.WithCancel(d.ctx)
 	// What libraries have to say (net/http, of answers that it did not expect) is for those who look closely.
 	log.SetFlags(0)
 	log.SetOutput(d.log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
-	var err error
-	consul, err := newConsul(cfg, d.log)
+	return d
+}
+
+// start opens the listeners, says what they serve, and starts the sources. With a predecessor it takes over from that. Either all of that,
+// or an error and nothing.
+func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemon, error) {
+	d := c.newDaemon(cfg)
+	consul, err := newConsul(cfg, c.predecessor.saved(), d.log)
 	if err != nil {
 		return nil, err
 	}
 	if err := c.checkOwnFilters(cfg, diags, consul, d.log); err != nil {
 		return nil, err
 	}
-	limit, loops := descriptorLimit(), spareProcessor()
-	d.log.Info("starting", "version", newBuild().Version, "processors", loops, "descriptors", limit)
-
-	inherited, err := inheritedSockets(os.Getenv)
-	if err != nil {
-		return nil, err
+	if consul != nil && c.predecessor != nil {
+		consul.HoldState(true)
 	}
 	d.balancer = lb.NewBalancer()
 	d.sets = admin.NewSets(d.balancer, d.events)
 	tuneCollector(len(cfg.Services))
 	configure(d.balancer, cfg)
+	known := c.predecessor.restore(d.sets, cfg)
 	// Listeners that open can serve at once what was good when an earlier lictor ended.
 	if saved := savedSets(consul); len(saved) > 0 {
 		d.sets.OnUpdate(saved)
 		d.log.Info("saved endpoints are in use until consul answers", "services", len(saved))
 	}
-	options := proxy.Options{
-		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: limit, Engine: engineOf(cfg.Engine), Loops: loops, Inherited: inherited,
-	}
-	if d.proxier, err = proxy.New(options); err != nil {
-		return nil, err
-	}
-	d.access = &accessLogs{log: d.log, tell: d.proxier.SetAccess}
-	access, err := d.access.prepare(cfg.AccessLog)
+	inherited, err := c.openProxier(d, cfg)
 	if err != nil {
-		d.proxier.Close()
 		return nil, err
 	}
-	access.do()
-	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.intake = newIntake(d.sets)
 	first := d.firstSources(cfg, consul)
-	if len(inherited) > 0 || c.patient { // clients may be waiting already
+	if (inherited || c.patient) && !known { // clients may be waiting already
 		first.await(d.ctx, d.log)
 	}
-	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
-		first.abandon()
-		d.cancel()
-		d.proxier.Close()
-		return nil, err
+	shown, err := c.openListeners(d, cfg)
+	if err == nil && c.predecessor != nil {
+		err = d.takeOver(c.predecessor)
 	}
-	for _, one := range d.proxier.DropInherited() {
-		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)
-	}
-	shown, err := openAdmin(cfg.Admin, nil, d.log)
 	if err != nil {
+		if shown != nil && !c.predecessor.hasAdmin() { // whose file stays
+			_ = shown.Close() // nobody has dialled it
+		}
 		first.abandon()
 		d.cancel()
 		d.proxier.Close()
@@ -124,12 +128,80 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	first.commit(cfg)
 	d.prober = lb.NewProber(d.balancer)
 	d.prober.Apply(checksOf(cfg))
+	d.upgrading.Lock() // whoever asks by the API waits until all of this is there
+	defer d.upgrading.Unlock()
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	d.admin = d.serveAdmin(cfg.Admin, shown)
+	if c.predecessor != nil {
+		d.leftAlone(c.predecessor, consul)
+	}
 	if err := d.register(cfg); err != nil {
 		d.log.Error("not registered", "error", err)
 	}
 	d.running.Go(d.reloads)
 	return d, nil
+}
+
+// openProxier makes the proxier, and tells whether it has inherited sockets.
+func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool, err error) {
+	limit, loops := descriptorLimit(), spareProcessor()
+	d.log.Info("starting", "version", newBuild().Version, "processors", loops, "descriptors", limit)
+	options := proxy.Options{
+		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: limit, Engine: engineOf(cfg.Engine), Loops: loops,
+		Inherited: c.predecessor.inherited(), Hold: c.predecessor != nil,
+	}
+	if c.predecessor == nil {
+		if options.Inherited, err = inheritedSockets(os.Getenv); err != nil {
+			return false, err
+		}
+	}
+	if d.proxier, err = proxy.New(options); err != nil {
+		return false, err
+	}
+	d.access = &accessLogs{log: d.log, tell: d.proxier.SetAccess}
+	access, err := d.access.prepare(cfg.AccessLog)
+	if err != nil {
+		d.proxier.Close()
+		return false, err
+	}
+	access.do()
+	return len(options.Inherited) > 0, nil
+}
+
+// openListeners opens those of services and, if there is to be one, that of the admin API.
+func (c *runCommand) openListeners(d *daemon, cfg *config.Config) (shown net.Listener, err error) {
+	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
+		return nil, err
+	}
+	for _, one := range d.proxier.DropInherited() {
+		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)
+	}
+	if l := c.predecessor.adminListener(cfg.Admin, d.log); l != nil {
+		return l, nil
+	}
+	return openAdmin(cfg.Admin, nil, d.log)
+}
+
+// takeOver has this process serve instead of p.
+func (d *daemon) takeOver(p *predecessor) error {
+	sessions, err := p.sessions()
+	if err != nil {
+		return err
+	}
+	kept := d.proxier.Begin(sessions)
+	d.log.Info("taken over from another process", "pid", p.state.PID, "sessions", len(sessions), "sessions_kept", kept)
+	return nil
+}
+
+// leftAlone waits until p has let go of everything.
+func (d *daemon) leftAlone(p *predecessor, consul *discovery.Consul) {
+	if err := p.serving(); err != nil {
+		d.log.Warn("the earlier process has ended before its time", "error", err)
+	}
+	if consul != nil {
+		consul.HoldState(false)
+	}
 }
 
 // register makes the registration what cfg says. The caller holds reloading, or is the only one yet.
@@ -174,10 +246,20 @@ func (d *daemon) reloads() {
 		select {
 		case <-d.ctx.Done():
 			return
+		case <-d.renewed:
+			_, _ = d.Upgrade(d.ctx) // it logs what came of it
 		case <-d.wanted:
 			summary, err := d.Reload(d.ctx) // it logs what came of it
 			d.admin.Reloaded(summary, err)
 		}
+	}
+}
+
+// wantUpgrade has another process take this one's place, soon.
+func (d *daemon) wantUpgrade() {
+	select {
+	case d.renewed <- struct{}{}:
+	default:
 	}
 }
 
@@ -216,14 +298,30 @@ func (d *daemon) serve(signals <-chan os.Signal) int {
 		case <-alive:
 			d.proxier.Listeners() // it answers only if nothing is stuck
 			d.service.alive()
+		case <-d.replaced:
+			return d.finish(signals)
 		case s := <-signals:
-			if s == syscall.SIGHUP {
+			switch s {
+			case syscall.SIGHUP:
 				d.wantReload()
-				continue
+			case upgradeSignal:
+				d.wantUpgrade()
+			default:
+				if d.endUpgrade() {
+					return d.stop(s, signals)
+				}
+				return d.finish(signals, s)
 			}
-			return d.stop(s, signals)
 		}
 	}
+}
+
+// endUpgrade lets no upgrade begin, gives up one that is under way, and tells whether this process still serves.
+func (d *daemon) endUpgrade() bool {
+	d.noUpgrade()
+	d.upgrading.Lock()
+	defer d.upgrading.Unlock()
+	return d.takenOver.Load() == nil
 }
 
 // status is the daemon's state in a line.
@@ -269,7 +367,7 @@ func (d *daemon) stop(s os.Signal, signals <-chan os.Signal) int {
 			}
 			return exitOK
 		case s := <-signals:
-			if s != syscall.SIGHUP {
+			if s != syscall.SIGHUP && s != upgradeSignal {
 				why = "second signal"
 				d.log.Warn("cutting connections at once", "signal", s.String())
 				cancel()

@@ -22,6 +22,7 @@ Commands:
   connections List connections and sessions
   events      Show what happened, and what happens
   reload      Have the running lictor read its configuration again
+  upgrade     Have a new process take its place, without a dropped connection
   validate    Check a configuration, and report every problem at once
   fmt         Rewrite configuration files in the usual layout
   version     Print the version

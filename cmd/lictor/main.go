@@ -75,6 +75,7 @@ func commands(c console) map[string]cli.CommandFactory {
 		"events":      factory(newEventsCommand(c)),
 		"connections": factory(newConnectionsCommand(c)),
 		"reload":      factory(newReloadCommand(c)),
+		"upgrade":     factory(newUpgradeCommand(c)),
 		"validate":    factory(&validateCommand{console: c}),
 		"fmt":         factory(&fmtCommand{console: c}),
 		"version":     factory(&versionCommand{console: c}),
@@ -100,7 +101,7 @@ func misuse(app *cli.CLI) error {
 }
 
 func commandNames() []string {
-	return []string{"run", "status", "top", "explain", "connections", "events", "reload", "forward", "plan", "validate", "fmt", "version"}
+	return []string{"run", "status", "top", "explain", "connections", "events", "reload", "upgrade", "forward", "plan", "validate", "fmt", "version"}
 }
 
 func suggestion(given string, names []string) string {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,6 +15,7 @@ import (
 type notifier struct {
 	conn     net.Conn // nil: nobody wants to know
 	watchdog time.Duration
+	replaced atomic.Bool // another process speaks now
 }
 
 // newNotifier returns what getenv asks for. A socket that is not there is nothing to fail for.
@@ -39,7 +41,7 @@ func newNotifier(getenv func(string) string) *notifier {
 }
 
 func (n *notifier) send(lines ...string) {
-	if n.conn != nil {
+	if n.conn != nil && !n.replaced.Load() {
 		_, _ = n.conn.Write([]byte(strings.Join(lines, "\n"))) // there is nobody else to tell
 	}
 }
@@ -48,6 +50,12 @@ func (n *notifier) ready(status string)    { n.send("READY=1", "STATUS="+status)
 func (n *notifier) status(status string)   { n.send("STATUS=" + status) }
 func (n *notifier) stopping(status string) { n.send("STOPPING=1", "STATUS="+status) }
 func (n *notifier) alive()                 { n.send("WATCHDOG=1") }
+
+// replacedBy says that another process is the main one. It is the last word of this one: systemd hears the main process only.
+func (n *notifier) replacedBy(pid int) {
+	n.send(fmt.Sprintf("MAINPID=%d", pid))
+	n.replaced.Store(true)
+}
 
 // reloading says that a reload begins, and when: systemd tells by that which of several reloads ready ends.
 func (n *notifier) reloading() {

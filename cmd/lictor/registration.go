@@ -236,6 +236,14 @@ func (r *registration) stopping() {
 	}
 }
 
+// leave leaves what is registered to another process. A nil registration does nothing.
+func (r *registration) leave() {
+	if r != nil {
+		r.cancel()
+		<-r.done
+	}
+}
+
 // end takes this lictor out of Consul. A nil registration does nothing.
 func (r *registration) end() {
 	if r == nil {

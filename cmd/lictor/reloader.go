@@ -36,6 +36,9 @@ const firstAnswer = 2 * time.Second
 func (d *daemon) Reload(ctx context.Context) (summary string, err error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
+	if t := d.takenOver.Load(); t != nil {
+		return "", t.refusal()
+	}
 	d.service.reloading()
 	d.access.reopen() // for logrotate, whose files may have moved though the configuration has not
 	changes, err := d.reload(ctx)
@@ -155,7 +158,7 @@ func (d *daemon) prepare(ctx context.Context, old, next *config.Config) (*source
 		}
 		s.sameConsul, s.old, s.doubt = true, old, changedWatches(watchesOf(old), watches)
 	default:
-		client, err := newConsul(next, d.log)
+		client, err := newConsul(next, nil, d.log)
 		if err != nil {
 			return nil, err
 		}

@@ -26,6 +26,9 @@ type runCommand struct {
 	logJSON  bool
 	watch    bool
 	patient  bool // no listener opens before its service has endpoints, if that takes no more than a moment
+
+	program     string       // see daemon
+	predecessor *predecessor // nil: there is none
 }
 
 // A pathList is a flag that may be given again and again.
@@ -77,6 +80,9 @@ func (c *runCommand) Help() string {
   clients, and those that are gone let theirs finish. A configuration with a
   problem changes nothing; the log says what it is.
 
+  SIGUSR2 does what lictor upgrade does: a new process takes this one's place,
+  and this one ends when its last connection has, or after upgrade_grace.
+
 Options:
 
   -config PATH        A file, or a directory whose *.hcl are read in the order
@@ -111,19 +117,28 @@ func (c *runCommand) Run(args []string) int {
 	if err != nil {
 		return c.usage("run", err)
 	}
+	if c.predecessor, err = findPredecessor(os.Getenv); err != nil {
+		fmt.Fprintf(c.err, "lictor: %v\n", err)
+		return exitFailed
+	}
+	if c.program, err = programPath(); err != nil {
+		fmt.Fprintf(c.err, "lictor: where is this program? %v\n", err)
+	}
 	cfg, diags := c.load()
 	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil || cfg == nil {
+		c.predecessor.failed(problems(diags.Diagnostics))
 		return exitFailed
 	}
 
 	// From here on, so that a signal during the start is not lost, nor fatal.
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, upgradeSignal)
 	defer signal.Stop(signals)
 	ignorePipes()
 
 	d, err := c.start(cfg, diags)
 	if err != nil {
+		c.predecessor.failed(withHints(err))
 		c.explain(newLogger(cfg, c.err), err)
 		return exitFailed
 	}
@@ -170,14 +185,15 @@ func withHints(err error) error {
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-// errReported is an error that the user has been told of.
-var errReported = errors.New("reported")
+// A reportedError is an error that the user has been told of.
+type reportedError struct{ error }
 
 // explain reports each of the errors in err.
 func (c *runCommand) explain(log hclog.Logger, err error) {
 	var several *multierror.Error
+	var reported reportedError
 	switch {
-	case errors.Is(err, errReported):
+	case errors.As(err, &reported):
 	case errors.As(err, &several):
 		for _, e := range several.Errors {
 			c.explain(log, e)
@@ -221,5 +237,5 @@ func (c *runCommand) checkOwnFilters(cfg *config.Config, diags config.Diagnostic
 	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil {
 		return err
 	}
-	return errReported
+	return reportedError{problems(refused)}
 }

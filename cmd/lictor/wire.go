@@ -79,10 +79,10 @@ func guardOf(q config.ConsulQuery) discovery.Guard {
 	return guard
 }
 
-// newConsul returns the source of all services that are in Consul, or nil if there are none.
-func newConsul(cfg *config.Config, logger hclog.Logger) (*discovery.Consul, error) {
+// newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier process knew, if any.
+func newConsul(cfg *config.Config, saved []byte, logger hclog.Logger) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, logger)
-	options.StateDir = cfg.StateDir
+	options.StateDir, options.Saved = cfg.StateDir, saved
 	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {
 		return nil, nil

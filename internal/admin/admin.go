@@ -15,6 +15,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -35,6 +36,9 @@ type Options struct {
 
 	// Reload reads the configuration again and applies it. It says in a few words what was done. Nil: there is no reload.
 	Reload func(ctx context.Context) (summary string, err error)
+
+	// Upgrade has another process take this one's place, and waits until it does. An error says why it does not. Nil: that cannot be.
+	Upgrade func(ctx context.Context) (Upgrade, error)
 
 	// Level and SetLevel are the log level. SetLevel's error says that there is no such level.
 	Level    func() string
@@ -66,6 +70,7 @@ type Server struct {
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	begin    sync.Once
+	released atomic.Bool // see Release
 
 	mu                       sync.Mutex // guards the following
 	fronts                   map[net.Listener]*front

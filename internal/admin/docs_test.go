@@ -29,14 +29,14 @@ func TestAPIIsDocumented(t *testing.T) {
 	if !slices.Equal(served, documented) {
 		t.Errorf("served:     %v\ndocumented: %v", served, documented)
 	}
-	for _, v := range []any{Status{}, Service{}, Endpoint{}, EndpointCounters{}, Counters{}, Event{}, Reload{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{}, Sample{}, EventsAnswer{}, Connection{}, ConnectionsAnswer{}, changes{}} {
+	for _, v := range []any{Status{}, Service{}, Endpoint{}, EndpointCounters{}, Counters{}, Event{}, Reload{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{}, Sample{}, EventsAnswer{}, Connection{}, ConnectionsAnswer{}, Upgrade{}, changes{}} {
 		for f := range fields(reflect.TypeOf(v)) {
 			if !strings.Contains(string(text), "`"+f+"`") && !strings.Contains(string(text), `"`+f+`":`) {
 				t.Errorf("%T: %s is not in docs/api.md", v, f)
 			}
 		}
 	}
-	for _, kind := range []string{KindJoined, KindLeft, KindChanged, KindDrained, KindUndrained, KindStale, KindRecovered, KindReload, KindLogLevel, ReasonHealthy, ReasonHeld, ReasonSaved, ReasonSlowStart, ReasonTroubled, ReasonDrained, ReasonStandby, ReasonStatus, ReasonMaintenance,
+	for _, kind := range []string{KindJoined, KindLeft, KindChanged, KindDrained, KindUndrained, KindStale, KindRecovered, KindReload, KindUpgrade, KindLogLevel, ReasonHealthy, ReasonHeld, ReasonSaved, ReasonSlowStart, ReasonTroubled, ReasonDrained, ReasonStandby, ReasonStatus, ReasonMaintenance,
 		ReasonAddress, ReasonDuplicate, ReasonTags, ReasonFilter, ReasonWeight, ReasonEjected, ReasonTrial, ReasonFull, string(proxy.ConnectionWaiting), string(proxy.ConnectionConnecting), string(proxy.ConnectionOpen), string(proxy.ConnectionHalfClosed),
 		string(proxy.ConnectionClosing), SetNone, SetSaved, SetFresh} {
 		if !strings.Contains(string(text), "`"+kind+"`") {

@@ -80,16 +80,27 @@ func (s *Server) Serve(l net.Listener, who Access) error {
 	if s.stopping.Err() != nil { // Shutdown may not have seen it
 		f.close(s.stopping)
 	}
-	if err := f.http.Serve(limit(l)); !errors.Is(err, http.ErrServerClosed) {
+	if err := f.http.Serve(limit(l)); !errors.Is(err, http.ErrServerClosed) && !s.released.Load() {
 		return err
 	}
 	return nil
 }
 
+// Release takes no more connections at l, which another process serves by now. Those that there are go on until Shutdown.
+func (s *Server) Release(l net.Listener) {
+	s.released.Store(true)
+	if own, ok := l.(*socket); ok {
+		own.kept.Store(true)
+	}
+	_ = l.Close() // the other one has it open
+}
+
 func (s *Server) forget(l net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.fronts, l)
+	if !s.released.Load() { // else Shutdown waits for the request that this is due to
+		delete(s.fronts, l)
+	}
 }
 
 // Admit makes who those who may ask at l, which is being served, from now on. Streams that are under way go on.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -125,12 +126,32 @@ type socket struct {
 	*net.UnixListener
 	path string
 	made os.FileInfo
+	kept atomic.Bool // another process serves it
+}
+
+// Inherit is the listener at a that another process has opened, and f is a descriptor of. The caller closes f.
+func Inherit(a Address, f *os.File) (net.Listener, error) {
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, err
+	}
+	u, unix := l.(*net.UnixListener)
+	switch {
+	case unix != (a.Socket != ""):
+		return nil, errors.Join(fmt.Errorf("the inherited socket is not that of %s", a), l.Close())
+	case unix:
+		return &socket{UnixListener: u, path: a.Socket, made: identity(a.Socket)}, nil
+	}
+	return l, nil
 }
 
 // Addr is the path that clients dial.
 func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
 
 func (s *socket) Close() error {
+	if s.kept.Load() {
+		return s.UnixListener.Close()
+	}
 	// The time too, for the number of a file that is gone is given to the next.
 	if now := identity(s.path); now != nil && s.made != nil && os.SameFile(s.made, now) && s.made.ModTime().Equal(now.ModTime()) {
 		_ = os.Remove(s.path)

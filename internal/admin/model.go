@@ -169,5 +169,6 @@ const (
 	KindStale     = "stale"     // a service's source fails, its endpoints stay
 	KindRecovered = "recovered" // it answers again
 	KindReload    = "reload"
+	KindUpgrade   = "upgrade" // one that failed: after another there is no process to ask
 	KindLogLevel  = "log_level"
 )

@@ -40,6 +40,7 @@ func (s *Server) routes() []route {
 		{"GET", "/v1/watch", s.watch},
 		{"GET", "/v1/config", s.getConfig},
 		{"POST", "/v1/reload", s.postReload},
+		{"POST", "/v1/upgrade", s.postUpgrade},
 		{"POST", "/v1/log-level", s.postLogLevel},
 	}
 }
@@ -251,6 +252,31 @@ func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(w, outcome)
+}
+
+// An Upgrade is the process that has taken this one's place.
+type Upgrade struct {
+	PID      int    `json:"pid"`
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+}
+
+// upgradeTime is more than an upgrade may take.
+const upgradeTime = time.Minute
+
+// postUpgrade waits for the successor.
+func (s *Server) postUpgrade(w http.ResponseWriter, r *http.Request) {
+	if s.o.Upgrade == nil {
+		refuse(w, http.StatusNotImplemented, errors.New("this process cannot be replaced: restart it"))
+		return
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(upgradeTime)) // it fails only with the connection
+	next, err := s.o.Upgrade(r.Context())
+	if err != nil {
+		refuse(w, http.StatusUnprocessableEntity, err)
+		return
+	}
+	reply(w, next)
 }
 
 // Reloaded notes how a reload ended, whoever asked for it, and returns it.

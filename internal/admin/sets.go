@@ -65,6 +65,39 @@ func (s *Sets) OnUpdate(updates []lb.Endpoints) {
 	s.next.OnUpdate(out)
 }
 
+// Export returns all sets, whole, and the IDs of the endpoints that are drained, both by service: what another process needs to go on.
+func (s *Sets) Export() (sets []lb.Endpoints, drained map[string][]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	drained = map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(s.sets)) {
+		one := s.sets[name]
+		sets = append(sets, lb.Endpoints{Service: name, Endpoints: one.all()})
+		if len(one.drained) > 0 {
+			drained[name] = slices.Sorted(maps.Keys(one.drained))
+		}
+	}
+	return sets, drained
+}
+
+// Import begins with what another process has exported.
+func (s *Sets) Import(sets []lb.Endpoints, drained map[string][]string) {
+	s.OnUpdate(sets)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, ids := range drained {
+		one := s.sets[name]
+		if one == nil {
+			continue
+		}
+		one.drained = map[string]time.Time{}
+		for _, id := range ids {
+			one.drained[id] = time.Now()
+		}
+		s.republishLocked(name, one)
+	}
+}
+
 // replace notes the new endpoints of u, and tells events what is different.
 func (one *set) replace(u lb.Endpoints, now time.Time, events *Events) {
 	before := one.endpoints
@@ -160,11 +193,15 @@ func (s *Sets) Undrain(service, endpoint string) error {
 }
 
 func (s *Sets) republishLocked(service string, one *set) {
-	var endpoints []lb.Endpoint
+	s.next.OnUpdate([]lb.Endpoints{{Service: service, Endpoints: one.undrained(one.all())}})
+}
+
+// all are the endpoints, drained ones too, sorted by ID.
+func (one *set) all() (endpoints []lb.Endpoint) {
 	for _, id := range slices.Sorted(maps.Keys(one.endpoints)) {
 		endpoints = append(endpoints, one.endpoints[id].Endpoint)
 	}
-	s.next.OnUpdate([]lb.Endpoints{{Service: service, Endpoints: one.undrained(endpoints)}})
+	return endpoints
 }
 
 // view returns what is known of a service's endpoints, sorted by ID, and when that changed last; false if nothing is.

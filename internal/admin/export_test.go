@@ -1,0 +1,85 @@
+package admin
+
+import (
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// What one process exports, another one goes on with: the whole set, and what is drained, also of what is not there now.
+func TestSetsGoOverToAnotherProcess(t *testing.T) {
+	web := lb.Endpoints{Service: "web", Endpoints: []lb.Endpoint{
+		{ID: "a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}, {ID: "b", Addr: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1},
+	}}
+	first := NewSets(lb.NewBalancer(), NewEvents())
+	first.OnUpdate([]lb.Endpoints{web})
+	for _, id := range []string{"a", "b"} {
+		if err := first.Drain("web", id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := first.Undrain("web", "a"); err != nil {
+		t.Fatal(err)
+	}
+	sets, drained := first.Export()
+	drained["gone"] = []string{"x"}
+
+	balancer := lb.NewBalancer()
+	second := NewSets(balancer, NewEvents())
+	second.Import(sets, drained)
+	served := func() []string {
+		ids := map[string]bool{}
+		for _, e := range balancer.Snapshot()[0].Endpoints {
+			ids[e.ID] = true
+		}
+		return slices.Sorted(maps.Keys(ids))
+	}
+	if got := served(); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("served: %v, want a, for b is drained", got)
+	}
+	second.OnUpdate([]lb.Endpoints{web})
+	if got := served(); !slices.Equal(got, []string{"a"}) {
+		t.Errorf("served after an update: %v", got)
+	}
+	if err := second.Undrain("web", "b"); err != nil {
+		t.Fatal(err)
+	}
+	if got := served(); !slices.Equal(got, []string{"a", "b"}) {
+		t.Errorf("served: %v, want both", got)
+	}
+}
+
+// Of two processes that serve one socket, the one that leaves does not take its file away.
+func TestWhoReleasesASocketKeepsItsFile(t *testing.T) {
+	a := Address{Socket: filepath.Join(t.TempDir(), "s")}
+	l, err := Listen(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := l.(*socket).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := Inherit(a, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if wrong, err := Inherit(Address{TCP: netip.MustParseAddrPort("127.0.0.1:1")}, f); err == nil {
+		wrong.Close()
+		t.Error("a Unix socket is taken for another one")
+	}
+	f.Close()
+	New(Options{}).Release(l)
+	if _, err := os.Stat(a.Socket); err != nil {
+		t.Errorf("the file is gone: %v", err)
+	}
+	second.Close()
+	if _, err := os.Stat(a.Socket); err == nil {
+		t.Error("the last one leaves its file behind")
+	}
+}
