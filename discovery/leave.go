@@ -77,6 +77,10 @@ func (one *Instance) why(address string) lb.Reasons {
 
 const statusCritical = "critical"
 
+// moved tells whether sortOut has found that an instance is not at the endpoint's address any more. Nothing else will be said of that one: to be
+// told of it once is enough, and an instance may move for ever.
+func moved(d lb.Departure) bool { return d.Why == lb.Deregistered }
+
 // pursue sees to it that the sink is told of the vanished, if anybody wants to know. Confirmed says that the answer in which they are missing
 // is the leader's.
 func (w *watch) pursue(ctx context.Context, lost []lb.Endpoint, a *answer, confirmed bool) {

@@ -41,7 +41,7 @@ type watch struct {
 	resync   time.Duration     // after lastFull
 	confirm  bool              // the next query is to be answered by a leader that is sure of itself
 	holder   holder            // what is held back
-	left     []lb.Departure    // endpoints that were in the set and that Consul still names
+	left     []lb.Departure    // endpoints that were in the set and that Consul still names, at the same address
 	unsure   []lb.Endpoint     // and those that have vanished, of which nobody knows that for certain
 	held     int               // how many were held back when that was last logged
 	doubted  time.Time         // when an answer was last not believed
@@ -319,7 +319,7 @@ func (w *watch) succeeded(a *answer, in instances) {
 // whether endpoints are new.
 func (w *watch) publish(endpoints []lb.Endpoint, available int, left []lb.Departure) bool {
 	same, told := slices.Equal(w.endpoints, endpoints), slices.Equal(w.left, left)
-	w.left = left
+	w.left = slices.DeleteFunc(slices.Clone(left), moved)
 	if w.published && same && available == w.available && told {
 		return false
 	}
