@@ -58,6 +58,7 @@ func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 			Sets:       d.sets,
 			Watches:    d.watches,
 			Instances:  admin.ExplainedBy(d.explainer),
+			Excluded:   admin.ExcludedBy(d.explainer),
 			Balanced:   admin.BalancedBy(d.balancer),
 			Configured: func() []admin.Configured { return configured(d.cfg.Load()) },
 		},
