@@ -93,7 +93,7 @@ func (h *house) stats() Stats { return h.Snapshot()[0] }
 // eventually waits until ok returns nil.
 func eventually(t *testing.T, ok func() error) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		err := ok()
 		if err == nil {
