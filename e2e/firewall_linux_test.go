@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testnet"
 )
 
 // A firewall drops, in this network namespace, what begins a TCP connection to certain ports.
@@ -31,7 +32,7 @@ func newFirewall(t *testing.T) *firewall {
 		Name: "in", Table: f.table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
 	})
 	if err := conn.Flush(); err != nil {
-		cannot(t, "nf_tables cannot be used", err)
+		testnet.Cannot(t, "nf_tables cannot be used", err)
 	}
 	return f
 }
@@ -61,7 +62,8 @@ func (f *firewall) lift(t testing.TB) {
 
 // Somebody closes the port of an instance that lives, in a firewall that drops, and opens it again. Consul does not know of it at all.
 func TestInstanceFirewalledUnderLoadIsNoticedByNoClient(t *testing.T) {
-	if !inNamespace(t) {
+	findConsul(t) // built, if need be, before: in there nothing can be fetched
+	if !testnet.Inside(t, lictorVar+"="+lictorPath(t)) {
 		return
 	}
 	wall := newFirewall(t)

@@ -4,66 +4,16 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
-	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/lictor-proxy/lictor/internal/testnet"
 )
-
-// inNamespace runs the test that calls it once more, in a process of its own with a network of its own, and returns true there. What the
-// test does to that network nobody else notices.
-func inNamespace(t *testing.T) bool {
-	const name = "LICTOR_TEST_IN_NAMESPACE"
-	if os.Getenv(name) == t.Name() {
-		if err := loopbackUp(); err != nil {
-			t.Fatal(err)
-		}
-		return true
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := exec.Command(self, "-test.run", "^"+t.Name()+"$", "-test.v", "-test.timeout", "2m")
-	c.Env = append(os.Environ(), name+"="+t.Name())
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if os.Geteuid() != 0 {
-		c.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
-		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	out, err := c.CombinedOutput()
-	if len(out) == 0 && err != nil {
-		t.Skipf("no network namespace to be had: %v", err)
-	}
-	t.Logf("in a namespace:\n%s", out)
-	if err != nil {
-		t.Error(err)
-	}
-	return false
-}
-
-// loopbackUp has the lo of a new namespace work.
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	lo, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	lo.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo)
-}
 
 // The kernel has some 28,000 ports for sockets that dial, fewer than there may be sessions. When they are used up, the sessions idle longest
 // make room, as they do for descriptors.
 func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
-	if !inNamespace(t) {
+	if !testnet.Inside(t) {
 		return
 	}
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40099"), 0); err != nil {

@@ -1,4 +1,4 @@
-package e2e
+package testnet
 
 import (
 	"errors"
@@ -11,20 +11,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespaceVar is the variable of the environment that has the name of the test that a process in a namespace is there for.
-const namespaceVar = "E2E_IN_NAMESPACE"
+// variable is that of the environment that has the name of the test that a process in a namespace is there for.
+const variable = "LICTOR_TEST_IN_NAMESPACE"
 
-// inNamespace runs the rest of the calling test in a network namespace of its own, with nothing in it but a loopback interface: another
-// process of this program does, and everything that it starts is in there too. It returns true in that process only.
-func inNamespace(t *testing.T) bool {
+// Inside runs the rest of the calling test in a network namespace with nothing in it but a loopback interface: another process of this program
+// does, with env added to its environment, and everything that it starts is in there too. It returns true in that process only. Where
+// no namespace is to be had the test is skipped; in CI it fails.
+func Inside(t *testing.T, env ...string) bool {
 	t.Helper()
-	if os.Getenv(namespaceVar) == t.Name() {
-		must(t, loopbackUp())
+	if os.Getenv(variable) == t.Name() {
+		if err := loopbackUp(); err != nil {
+			t.Fatal(err)
+		}
 		return true
 	}
-	findConsul(t) // built, if need be, before: in there nothing can be fetched
-	cmd := exec.Command(os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v", "-test.count", "1", "-test.timeout", "5m")
-	cmd.Env = append(os.Environ(), namespaceVar+"="+t.Name(), lictorVar+"="+lictorPath(t))
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, "-test.run", "^"+t.Name()+"$", "-test.v", "-test.count", "1", "-test.timeout", "5m")
+	cmd.Env = append(append(os.Environ(), variable+"="+t.Name()), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	if os.Getuid() != 0 { // one may be root of a namespace of users
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
@@ -33,7 +39,7 @@ func inNamespace(t *testing.T) bool {
 	}
 	out, err := cmd.CombinedOutput()
 	if errors.As(err, new(*os.PathError)) && len(out) == 0 {
-		cannot(t, "a network namespace cannot be made", err)
+		Cannot(t, "a network namespace cannot be made", err)
 	}
 	switch text := string(out); {
 	case strings.Contains(text, "--- SKIP: "+t.Name()):
@@ -44,8 +50,8 @@ func inNamespace(t *testing.T) bool {
 	return false
 }
 
-// cannot skips the test because of what this machine cannot do, unless it runs in CI.
-func cannot(t *testing.T, what string, err error) {
+// Cannot skips the test because of what this machine cannot do, unless it runs in CI: there it fails.
+func Cannot(t *testing.T, what string, err error) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
 		t.Fatalf("%s: %v", what, err)
