@@ -16,6 +16,13 @@ type target struct {
 	socket string  // path of the Unix socket to dial whatever base says; empty: dial base's host
 }
 
+// Local tells whether an address of Consul, in any form that ConsulOptions.Address takes, is surely on this host. One that cannot be understood
+// is not.
+func Local(address string) bool {
+	t, err := parseTarget(address)
+	return err == nil && t.local()
+}
+
 // local tells whether t is on this host, as far as its name says.
 func (t target) local() bool {
 	host := t.base.Hostname()

@@ -49,11 +49,11 @@ type handoverMessage struct {
 	Kind string `json:"kind"`
 
 	// Of an offer.
-	Version int             `json:"version,omitempty"`
-	More    bool            `json:"more,omitempty"`
-	Sockets []handedSocket  `json:"sockets,omitempty"`  // a descriptor each
-	State   *handedState    `json:"state,omitempty"`    // with the last of them
-	Session []proxy.Session `json:"sessions,omitempty"` // a descriptor each
+	Version  int             `json:"version,omitempty"`
+	More     bool            `json:"more,omitempty"`
+	Sockets  []handedSocket  `json:"sockets,omitempty"`  // a descriptor each
+	State    *handedState    `json:"state,omitempty"`    // with the last of them
+	Sessions []proxy.Session `json:"sessions,omitempty"` // a descriptor each
 
 	// Of ready, and of failed.
 	Admin  bool   `json:"admin,omitempty"` // the admin API's socket is taken

@@ -198,11 +198,11 @@ func (p *predecessor) sessions() (all []proxy.Session, err error) {
 			return all, fmt.Errorf("the earlier process: %w", err)
 		case m.Kind == kindGo && len(fds) == 0:
 			return all, nil
-		case m.Kind != kindSessions || len(fds) != len(m.Session):
+		case m.Kind != kindSessions || len(fds) != len(m.Sessions):
 			closeDescriptors(fds)
 			return all, fmt.Errorf("the earlier process says %q with %d descriptors", m.Kind, len(fds))
 		}
-		for i, x := range m.Session {
+		for i, x := range m.Sessions {
 			x.FD = fds[i]
 			all = append(all, x)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
 )
 
 // The service that a lictor registers itself as: one a host, so its ID need not say more.
@@ -184,26 +184,10 @@ func readyURL(consul, admin string) string {
 	if addr.Addr().IsUnspecified() {
 		addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
 	}
-	if addr.Addr().IsLoopback() && !onThisHost(consul) {
+	if addr.Addr().IsLoopback() && !discovery.Local(consul) {
 		return ""
 	}
 	return "http://" + addr.String() + "/readyz"
-}
-
-// onThisHost tells whether an address of Consul is surely of an agent on this host.
-func onThisHost(consul string) bool {
-	if strings.HasPrefix(consul, "unix://") {
-		return true
-	}
-	if _, rest, is := strings.Cut(consul, "://"); is {
-		consul = rest
-	}
-	host, _, err := net.SplitHostPort(consul)
-	if err != nil {
-		host = consul
-	}
-	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
 func (r *registration) options(ctx context.Context) *api.QueryOptions {

@@ -212,7 +212,7 @@ func (d *daemon) passSessions(s *successor) error {
 		for _, x := range some {
 			fds = append(fds, x.FD)
 		}
-		if err := s.conn.Send(handoverMessage{Kind: kindSessions, Session: some}, fds...); err != nil {
+		if err := s.conn.Send(handoverMessage{Kind: kindSessions, Sessions: some}, fds...); err != nil {
 			return err
 		}
 		sessions = sessions[len(some):]
