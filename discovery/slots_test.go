@@ -91,22 +91,28 @@ func longestGap(f *fake, begin time.Time) time.Duration {
 	return longest
 }
 
+// wantTurns waits until so many services have their first set, and then a minute in which they take turns.
+func wantTurns(t *testing.T, n *narrow, f *fake, r *rig, services int) {
+	t.Helper()
+	time.Sleep(3 * time.Second)
+	if got := len(r.got()); got != services {
+		t.Errorf("%d sets after 3 s, want %d", got, services)
+	}
+	time.Sleep(time.Minute)
+	if gap := longestGap(f, time.Now().Add(-time.Minute)); gap > maxStale {
+		t.Errorf("a service was without a query for %v", gap)
+	}
+	if _, highest, refused, _ := n.figures(); highest > 150 || refused > 0 {
+		t.Errorf("%d queries at once, %d refused", highest, refused)
+	}
+}
+
 func TestMoreWatchesThanSlotsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &narrow{most: 200, backend: streaming}
 		f := &fake{always: n.reply}
 		r := start(t, f, ConsulOptions{Watches: manyWatches(1000)})
-		time.Sleep(3 * time.Second)
-		if got := len(r.got()); got != 1000 {
-			t.Errorf("%d sets after 3 s, want 1000", got)
-		}
-		time.Sleep(time.Minute)
-		if gap := longestGap(f, time.Now().Add(-time.Minute)); gap > maxStale {
-			t.Errorf("a service was without a query for %v", gap)
-		}
-		if _, highest, refused, _ := n.figures(); highest > 150 || refused > 0 {
-			t.Errorf("%d queries at once, %d refused", highest, refused)
-		}
+		wantTurns(t, n, f, r, 1000)
 		if qps := float64(len(f.asks())-2000) / 60; qps > 260 {
 			t.Errorf("%.0f queries a second", qps)
 		}
@@ -133,17 +139,7 @@ func TestHTTPSWithoutHTTP2TakesTurns(t *testing.T) {
 		n := &narrow{most: 200, backend: streaming}
 		f := &fake{always: overHTTP1(n.reply), ping: overHTTP1(status(301, ""))}
 		r := start(t, f, ConsulOptions{Address: "https://127.0.0.1:8501", Watches: manyWatches(400)})
-		time.Sleep(3 * time.Second)
-		if got := len(r.got()); got != 400 {
-			t.Errorf("%d sets after 3 s, want 400", got)
-		}
-		time.Sleep(time.Minute)
-		if gap := longestGap(f, time.Now().Add(-time.Minute)); gap > maxStale {
-			t.Errorf("a service was without a query for %v", gap)
-		}
-		if _, highest, refused, _ := n.figures(); highest > 150 || refused > 0 {
-			t.Errorf("%d queries at once, %d refused", highest, refused)
-		}
+		wantTurns(t, n, f, r, 400)
 		r.stop()
 	})
 }
