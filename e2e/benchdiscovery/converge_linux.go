@@ -224,20 +224,16 @@ func follow(addr, name string, in bool, pace time.Duration, change func() error)
 			others++
 			followed = !in && others >= absent && made == nil
 		}
-		doze(pace)
+		if pace == farLook {
+			// Else those whose change Consul takes its time for, when there are many, would take the processor from it.
+			time.Sleep(max(pace, time.Since(begin)/10))
+			continue
+		}
+		// Go's own sleep takes a millisecond at least.
+		wait := unix.NsecToTimespec(int64(pace))
+		_ = unix.Nanosleep(&wait, nil)
 	}
 	return 0, failed, fmt.Errorf("%s is not followed within a minute", name)
-}
-
-// doze sleeps as short as d. Go's own sleep takes a millisecond at least; the kernel's keeps a processor from the other goroutines until the
-// runtime notices.
-func doze(d time.Duration) {
-	if d >= time.Millisecond {
-		time.Sleep(d)
-		return
-	}
-	wait := unix.NsecToTimespec(int64(d))
-	_ = unix.Nanosleep(&wait, nil)
 }
 
 // A changeError means that Consul did not take a change, which says nothing of Lictor.
