@@ -116,13 +116,21 @@ func awaitRotation(t testing.TB, addr netip.AddrPort, names ...string) {
 // wantCounts makes as many connections as the counts sum up to, and wants exactly these counts.
 func wantCounts(t testing.TB, addr netip.AddrPort, want map[string]int) {
 	t.Helper()
+	if err := counted(t, addr, want); err != nil {
+		t.Error(err)
+	}
+}
+
+func counted(t testing.TB, addr netip.AddrPort, want map[string]int) error {
+	t.Helper()
 	n := 0
 	for _, c := range want {
 		n += c
 	}
 	if got := count(t, addr, n); !maps.Equal(got, want) {
-		t.Errorf("%d connections: got %v, want %v", n, got, want)
+		return fmt.Errorf("%d connections: got %v, want %v", n, got, want)
 	}
+	return nil
 }
 
 // A udpClient is one UDP socket, connected: it hears only what comes from the address it sends to.

@@ -46,7 +46,8 @@ func TestMoreClientsThanDescriptorsDegradesAndRecovers(t *testing.T) {
 		return err
 	})
 	awaitRotation(t, web, "a", "b")
-	wantCounts(t, web, map[string]int{"a": 100, "b": 100})
+	// The kernel may still finish the handshake of one that gave up, when it sends again: that takes a turn from the others.
+	eventually(t, "equal shares", func() error { return counted(t, web, map[string]int{"a": 100, "b": 100}) })
 	c.register(t, "web", "c", startEcho(t, "c").addr)
 	awaitRotation(t, web, "a", "b", "c")
 }

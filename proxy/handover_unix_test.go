@@ -281,8 +281,12 @@ func TestSuccessorThatFailsChangesNothing(t *testing.T) {
 		for range 3 {
 			before := openDescriptors()
 			next := prepareSuccessor(t, h.Proxier, h.options, services)
+			prepared := openDescriptors()
 			if sessions := h.Suspend(); len(sessions) != len(clients) {
 				t.Errorf("%d sessions, want %d", len(sessions), len(clients))
+			}
+			if n := openDescriptors(); n > prepared { // there may be no more left than there are sessions
+				t.Errorf("Suspend has opened %d descriptors", n-prepared)
 			}
 			for _, c := range clients { // nobody reads this yet
 				if _, err := c.Write([]byte("who")); err != nil {

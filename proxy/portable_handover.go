@@ -31,7 +31,7 @@ type pause struct {
 	reader  chan struct{}              // closed when ProxyLoop stands
 	replies map[*session]chan struct{} // closed when replies of the session stand
 	over    chan struct{}              // closed by resume
-	fds     []int                      // given to the caller of suspend
+	still   bool                       // expiring is locked
 }
 
 // suspend implements sessionSocket.
@@ -46,9 +46,10 @@ func (u *udpSocket) suspend() []Session {
 	case <-u.ctx.Done():
 		return nil
 	}
-	// Nothing begins from here on.
+	// Nothing begins from here on, and nothing expires: descriptors of sessions are the successor's to be sent.
+	u.expiring.Lock()
 	all := u.sessions.all()
-	with := &pause{reader: p.reader, replies: p.replies, over: p.over}
+	with := &pause{reader: p.reader, replies: p.replies, over: p.over, still: true}
 	for _, x := range all {
 		if x.ready.Load() {
 			with.replies[x] = make(chan struct{})
@@ -69,9 +70,9 @@ func (u *udpSocket) suspend() []Session {
 		case <-x.ended:
 			continue
 		}
-		if fd, err := duplicateConn(x.io.conn); err == nil {
-			with.fds = append(with.fds, fd)
-			out = append(out, u.handed(x, fd))
+		// Not a duplicate: there may be more sessions than descriptors left.
+		if raw, err := x.io.conn.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { out = append(out, u.handed(x, int(fd))) }) // it fails if the socket is closed
 		}
 	}
 	return out
@@ -101,10 +102,8 @@ func (u *udpSocket) resume() {
 // forgetPause ends what suspend began, but for the deadlines, and returns it; nil if there is nothing.
 func (u *udpSocket) forgetPause() *pause {
 	p := u.pausing.Swap(nil)
-	if p != nil {
-		for _, fd := range p.fds {
-			closeSession(fd)
-		}
+	if p != nil && p.still {
+		u.expiring.Unlock()
 	}
 	return p
 }

@@ -35,6 +35,7 @@ type udpSocket struct {
 	ended    sync.Once
 	running  tracker
 	pausing  atomic.Pointer[pause] // nil but between suspend and resume
+	expiring sync.Mutex            // held to end an idle session, and between suspend and resume
 }
 
 func (e *portable) listenUDP(o opening, s *service) (proxySocket, error) {
@@ -286,14 +287,22 @@ func (u *udpSocket) now() time.Duration { return time.Since(u.began) }
 // expire ends sessions that have been idle for too long, until all is to end.
 func (u *udpSocket) expire() {
 	for {
-		x, due := u.sessions.nextToExpire(u.now())
-		if x != nil && due <= 0 {
-			u.end(x, x.whyOver(u.sessions.isDraining()))
-			continue
-		}
-		if !u.sessions.waitFor(u.ctx.Done(), due) {
+		if due := u.expireDue(); !u.sessions.waitFor(u.ctx.Done(), due) {
 			return
 		}
+	}
+}
+
+// expireDue ends those that have been, and returns how long from now the next one will have been.
+func (u *udpSocket) expireDue() time.Duration {
+	u.expiring.Lock()
+	defer u.expiring.Unlock()
+	for {
+		x, due := u.sessions.nextToExpire(u.now())
+		if x == nil || due > 0 {
+			return due
+		}
+		u.end(x, x.whyOver(u.sessions.isDraining()))
 	}
 }
 
