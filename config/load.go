@@ -184,7 +184,8 @@ func (l *loader) finish() (*Config, Diagnostics) {
 		return nil, diags
 	}
 	slices.SortFunc(l.cfg.Services, func(a, b Service) int { return strings.Compare(a.Name, b.Name) })
-	return &l.cfg, diags
+	cfg := l.cfg // not l's, which would keep the parsed files
+	return &cfg, diags
 }
 
 // stateDir reads where the state is. The folder may be missing, for it is made when it is needed.
