@@ -20,12 +20,11 @@ type loopTCP struct {
 	addr    netip.AddrPort
 	service atomic.Pointer[service]
 
-	doors   []*door // one for each loop
-	stopped chan struct{}
-	once    sync.Once
-	pairs   tracker
-	cut     context.Context // ends when all pairs are to be cut, which is done loop by loop
-	cutNow  context.CancelFunc
+	doors  []*door // one for each loop
+	once   sync.Once
+	pairs  tracker
+	cut    context.Context // ends when all pairs are to be cut, which is done loop by loop
+	cutNow context.CancelFunc
 }
 
 func (e *loopEngine) listenTCP(o opening, s *service) (proxySocket, error) {
@@ -33,7 +32,7 @@ func (e *loopEngine) listenTCP(o opening, s *service) (proxySocket, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(o.addr), Err: err}
 	}
-	t := &loopTCP{engine: e, fd: int32(fd), addr: bound, stopped: make(chan struct{})}
+	t := &loopTCP{engine: e, fd: int32(fd), addr: bound}
 	t.cut, t.cutNow = o.cut()
 	t.service.Store(s)
 	for _, l := range e.loops {
@@ -145,13 +144,12 @@ func (t *loopTCP) descriptors() ([]int, error) { return duplicates(t.fd) }
 
 func (t *loopTCP) serve(s *service) { t.service.Store(s) }
 
-// ProxyLoop has the loops take clients, and waits for the end of that.
+// ProxyLoop has the loops take clients. It does not wait: with thousands of listeners, goroutines that do would be much of all memory.
 func (t *loopTCP) ProxyLoop() error {
 	for _, d := range t.doors {
 		d.loop.post(d.open)
 	}
-	<-t.stopped
-	return ErrClosed
+	return nil
 }
 
 // stop takes the clients that wait in the kernel's queue, for they believe to be connected, and no others.
@@ -168,9 +166,7 @@ func (t *loopTCP) leave(last bool) {
 		closeFD(t.fd)
 		t.pairs.stop()
 		t.engine.budget.closeListener()
-		close(t.stopped)
 	})
-	<-t.stopped
 }
 
 // Close stops taking clients and resets the connections that are open.

@@ -139,13 +139,12 @@ func (u *loopUDP) serve(s *service) {
 	}
 }
 
-// ProxyLoop has the loops read the clients' datagrams, and waits for the end of that.
+// ProxyLoop has the loops read the clients' datagrams. It does not wait, as loopTCP's.
 func (u *loopUDP) ProxyLoop() error {
 	for _, h := range u.shards {
 		h.loop.post(h.open)
 	}
-	<-u.closed
-	return ErrClosed
+	return nil
 }
 
 // stop lets no new sessions begin, and those that there are end when they have been quiet for drainQuiet.

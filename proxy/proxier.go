@@ -287,7 +287,7 @@ func (p *Proxier) open(key socketKey, s *service, shared bool) (socket proxySock
 
 // loop runs a socket's ProxyLoop.
 func (p *Proxier) loop(s *boundSocket) {
-	if err := s.ProxyLoop(); !errors.Is(err, ErrClosed) {
+	if err := s.ProxyLoop(); err != nil && !errors.Is(err, ErrClosed) {
 		p.log.Error("listener ended", "listen", s.Addr(), "error", err)
 	}
 }

@@ -15,7 +15,8 @@ type proxySocket interface {
 	// Addr is the address that clients dial, with the real port.
 	Addr() netip.AddrPort
 
-	// ProxyLoop serves clients until Close or Shutdown, and returns ErrClosed then. No passing error ends it. Call it once.
+	// ProxyLoop serves clients until Close or Shutdown, and returns ErrClosed then; or nil at once, if others serve them from then on. No
+	// passing error ends that. Call it once.
 	ProxyLoop() error
 
 	// Close stops at once, and returns when nothing of the socket is left: clients of open TCP connections get a reset, UDP

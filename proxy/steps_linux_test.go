@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"sync"
 	"testing"
 	"time"
 
@@ -44,12 +43,12 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	// Room for more than a share: accepted sockets have it from their listener. Forced if this user may.
 	setOption(socket.(*loopTCP).fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<20)
 	setOption(socket.(*loopTCP).fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
-	var serving sync.WaitGroup
-	serving.Go(func() { _ = socket.ProxyLoop() })
+	if err := socket.ProxyLoop(); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		e.running.Go(l.run)
 		socket.Close()
-		serving.Wait()
 		e.close()
 	})
 	return &steppedLoop{T: t, loop: l, service: s, addr: socket.Addr()}
