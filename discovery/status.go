@@ -54,3 +54,21 @@ func (w *watch) snapshot() WatchStatus {
 	s.Query.Tags, s.Query.Statuses = slices.Clone(w.query.Tags), slices.Clone(w.query.Statuses)
 	return s
 }
+
+// EachFailing calls f for each service that has a watch whose last query failed, and as often as it has such. It allocates nothing as long as
+// none fails, for it is called once a second for what may be thousands. f must not call the Consul.
+func (c *Consul) EachFailing(f func(service, err string)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, w := range c.watches {
+		w.mu.Lock()
+		err := w.status.Error
+		w.mu.Unlock()
+		if err == "" {
+			continue
+		}
+		for _, service := range *w.services.Load() {
+			f(service, err)
+		}
+	}
+}

@@ -339,6 +339,16 @@ func (p *Proxier) Snapshot() []Stats {
 	return out
 }
 
+// EachActivity calls f for each service, in no order. It allocates nothing, for it is called once a second for what may be thousands; f must
+// not call the Proxier.
+func (p *Proxier) EachActivity(f func(service string, a Activity)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, s := range p.services {
+		f(name, s.activity())
+	}
+}
+
 // Shutdown takes no new clients, waits until all that are being served have finished, and leaves nothing running. When ctx ends first,
 // the rest is cut, and Shutdown returns ctx.Err(). The Proxier cannot be used again.
 func (p *Proxier) Shutdown(ctx context.Context) error {

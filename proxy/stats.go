@@ -92,6 +92,30 @@ type Stats struct {
 // dialFailures is how many causes a dial has to fail.
 const dialFailures = int(lb.Reset) + 1
 
+// An Activity is what a look at a service once a second takes: a few of its Stats. What belongs to TCP and to UDP is summed up.
+type Activity struct {
+	Clients  int64 // TCP connections accepted and UDP sessions begun
+	Active   int64 // of those
+	Bytes    int64 // both ways
+	Dials    int64 // that succeeded
+	DialTime time.Duration
+}
+
+// activity adds up the counters of all loops.
+func (s *service) activity() (a Activity) {
+	for i := range s.counters {
+		c := &s.counters[i]
+		a.Clients += c.connections.Load() + c.sessions.Load()
+		a.Active += c.active.Load() + c.sessionsActive.Load()
+		a.Bytes += c.bytesUp.Load() + c.bytesDown.Load()
+		for i := range c.dials.buckets {
+			a.Dials += c.dials.buckets[i].Load()
+		}
+		a.DialTime += time.Duration(c.dials.sum.Load())
+	}
+	return a
+}
+
 // stats adds up the counters of all loops.
 func (s *service) stats() Stats {
 	t := Stats{Service: s.name()}

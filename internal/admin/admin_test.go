@@ -53,6 +53,12 @@ func (f *fake) Snapshot() []proxy.Stats {
 	return append([]proxy.Stats{}, f.stats...)
 }
 
+func (f *fake) EachActivity(each func(string, proxy.Activity)) {
+	for _, s := range f.Snapshot() {
+		each(s.Service, proxy.Activity{Clients: s.Connections + s.Sessions, Active: s.ConnectionsActive + s.SessionsActive, Bytes: s.BytesUp + s.BytesDown})
+	}
+}
+
 func (f *fake) Listeners() []proxy.Listener {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -79,6 +85,16 @@ func (f fakeWatches) Snapshot() []discovery.WatchStatus {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return append([]discovery.WatchStatus{}, f.watch...)
+}
+
+func (f fakeWatches) EachFailing(each func(service, err string)) {
+	for _, w := range f.Snapshot() {
+		for _, name := range w.Services {
+			if w.Error != "" {
+				each(name, w.Error)
+			}
+		}
+	}
 }
 
 func (f fakeWatches) Lag() discovery.Lag {
@@ -561,23 +577,72 @@ func TestConfigIsShown(t *testing.T) {
 func TestHistoryHasRates(t *testing.T) {
 	h := newHistory()
 	now := time.Unix(1000, 0)
-	h.sample(now, map[string]Counters{"web": {Connections: 5}})
+	look := func(after time.Duration, all map[string]proxy.Activity) {
+		now = now.Add(after)
+		h.sample(now, func(f func(string, proxy.Activity)) {
+			for name, a := range all {
+				f(name, a)
+			}
+		})
+	}
+	of := func(a proxy.Activity) map[string]proxy.Activity { return map[string]proxy.Activity{"web": a} }
+	look(0, of(proxy.Activity{Clients: 5}))
 	for i := range historyLength + 3 {
-		now = now.Add(2 * time.Second)
-		h.sample(now, map[string]Counters{"web": {Connections: int64(5 + 20*(i+1)), BytesUp: int64(100 * (i + 1)), ConnectionsActive: 3, Dials: int64(i), DialSeconds: float64(i) / 2}})
+		look(2*time.Second, of(proxy.Activity{Clients: int64(5 + 20*(i+1)), Bytes: int64(100 * (i + 1)), Active: 3, Dials: int64(i), DialTime: time.Duration(i) * time.Second / 2}))
 	}
 	got := h.of("web")
 	if len(got) != historyLength || got[0] != (Sample{Clients: 10, Active: 3, Bytes: 50, Latency: 0.5}) {
 		t.Errorf("got %d samples, of which the first is %+v", len(got), got[0])
 	}
-	h.sample(now.Add(time.Second), map[string]Counters{"web": {}}) // began anew
+	look(time.Second, of(proxy.Activity{})) // began anew
 	if got = h.of("web"); got[historyLength-1].Clients != 0 || got[historyLength-1].Bytes != 0 {
 		t.Errorf("counters that went back: got %+v", got[historyLength-1])
 	}
-	h.sample(now.Add(2*time.Second), nil)
+	look(time.Second, nil)
 	if got = h.of("web"); len(got) != 0 || len(h.services) != 0 {
 		t.Error("a service that is gone still has a history")
 	}
+}
+
+// A service that does nothing has samples like any other, and they take no memory.
+func TestHistoryOfNothingIsFree(t *testing.T) {
+	h := newHistory()
+	now, clients := time.Unix(1000, 0), int64(0)
+	look := func() {
+		now = now.Add(time.Second)
+		h.sample(now, func(f func(string, proxy.Activity)) { f("web", proxy.Activity{Clients: clients}) })
+	}
+	want := func(n int, busy ...int) {
+		t.Helper()
+		samples := make([]Sample, n)
+		for _, i := range busy {
+			samples[i].Clients = 1
+		}
+		if got := h.of("web"); !slices.Equal(got, samples) {
+			t.Errorf("got %v, want %d samples with clients in %v", got, n, busy)
+		}
+		if kept := h.services["web"].samples != nil; kept != (len(busy) > 0) {
+			t.Errorf("samples are kept: %v, with clients in %v", kept, busy)
+		}
+	}
+	look()
+	want(0)
+	for range 5 {
+		look()
+	}
+	want(5)
+	clients++
+	look()
+	want(6, 5)
+	for range historyLength - 1 {
+		look()
+	}
+	want(historyLength, 0)
+	look()
+	want(historyLength)
+	clients++
+	look()
+	want(historyLength, historyLength-1)
 }
 
 // stream reads server-sent events until the test ends.

@@ -3,9 +3,11 @@ package admin
 import (
 	"sync"
 	"time"
+
+	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// historyLength is how many samples, one a second, are kept of each service. A thousand services take three MiB.
+// historyLength is how many samples, one a second, are kept of each service. A thousand services that are in use take three MiB.
 const historyLength = 180
 
 // A Sample is what a service did in one second.
@@ -20,54 +22,71 @@ type Sample struct {
 type history struct {
 	mu       sync.Mutex
 	last     time.Time
+	looks    int // taken so far
 	services map[string]*ring
 }
 
 // A ring is the samples of one service.
 type ring struct {
-	samples [historyLength]Sample
-	n       int // taken so far
-	before  Counters
-	seen    bool // before means something
+	samples *[historyLength]Sample // nil: nothing happened in any of them
+	n       int                    // taken so far
+	quiet   int                    // of those, the last in which nothing happened
+	before  proxy.Activity
+	look    int // the last that the service was in
 }
 
 func newHistory() *history { return &history{services: map[string]*ring{}} }
 
-// sample notes what the counters say now, for the time since the last call. Services that are not among them are forgotten.
-func (h *history) sample(now time.Time, counters map[string]Counters) {
+// sample notes what the services have done since the last call; each calls its argument for each of them. Others are forgotten.
+func (h *history) sample(now time.Time, each func(func(service string, a proxy.Activity))) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	seconds := now.Sub(h.last).Seconds()
 	h.last = now
-	for name, c := range counters {
+	h.looks++
+	each(func(name string, a proxy.Activity) {
 		r := h.services[name]
 		if r == nil {
 			r = &ring{}
 			h.services[name] = r
+		} else if seconds > 0 {
+			r.add(between(&r.before, &a, seconds))
 		}
-		if r.seen && seconds > 0 {
-			r.samples[r.n%historyLength] = between(&r.before, &c, seconds)
-			r.n++
-		}
-		r.before, r.seen = c, true
-	}
-	for name := range h.services {
-		if _, there := counters[name]; !there {
+		r.before, r.look = a, h.looks
+	})
+	for name, r := range h.services {
+		if r.look != h.looks {
 			delete(h.services, name)
 		}
 	}
 }
 
-// between is what happened between two states of counters, for each second. Counters that went back are of a service that began anew.
-func between(before, now *Counters, seconds float64) Sample {
+// add takes no memory as long as nothing happens.
+func (r *ring) add(s Sample) {
+	if r.quiet++; s != (Sample{}) {
+		r.quiet = 0
+	}
+	if r.samples == nil && r.quiet == 0 {
+		r.samples = new([historyLength]Sample)
+	} else if r.quiet >= historyLength {
+		r.samples = nil
+	}
+	if r.samples != nil {
+		r.samples[r.n%historyLength] = s
+	}
+	r.n++
+}
+
+// between is what happened between two looks, for each second. Counters that went back are of a service that began anew.
+func between(before, now *proxy.Activity, seconds float64) Sample {
 	rate := func(delta int64) float64 { return float64(max(delta, 0)) / seconds }
 	s := Sample{
-		Clients: uint32(rate(now.Connections-before.Connections+now.Sessions-before.Sessions) + 0.5),
-		Active:  uint32(max(now.ConnectionsActive+now.SessionsActive, 0)),
-		Bytes:   float32(rate(now.BytesUp - before.BytesUp + now.BytesDown - before.BytesDown)),
+		Clients: uint32(rate(now.Clients-before.Clients) + 0.5),
+		Active:  uint32(max(now.Active, 0)),
+		Bytes:   float32(rate(now.Bytes - before.Bytes)),
 	}
 	if dials := now.Dials - before.Dials; dials > 0 {
-		s.Latency = float32((now.DialSeconds - before.DialSeconds) / float64(dials))
+		s.Latency = float32((now.DialTime - before.DialTime).Seconds() / float64(dials))
 	}
 	return s
 }
@@ -76,13 +95,15 @@ func between(before, now *Counters, seconds float64) Sample {
 func (h *history) of(service string) []Sample {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	samples := []Sample{}
 	r := h.services[service]
 	if r == nil {
-		return samples
+		return []Sample{}
 	}
-	for i := max(0, r.n-historyLength); i < r.n; i++ {
-		samples = append(samples, r.samples[i%historyLength])
+	samples := make([]Sample, min(r.n, historyLength))
+	for i := range samples {
+		if r.samples != nil {
+			samples[i] = r.samples[(r.n-len(samples)+i)%historyLength]
+		}
 	}
 	return samples
 }

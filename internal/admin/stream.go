@@ -26,7 +26,7 @@ func (s *Server) tick() {
 		case <-s.stopping.Done():
 			return
 		case <-second.C:
-			s.sample()
+			s.history.sample(time.Now(), s.o.State.Proxier.EachActivity)
 			s.noteStale(stale)
 			s.look()
 		case <-s.hub.entered:
@@ -50,27 +50,20 @@ func (s *Server) look() {
 	}
 }
 
-// sample takes the counters into the history.
-func (s *Server) sample() {
-	counters := map[string]Counters{}
-	for _, c := range s.o.State.Proxier.Snapshot() {
-		counters[c.Service] = countersOf(c)
-	}
-	s.history.sample(time.Now(), counters)
-}
-
 // noteStale notes as events which services' sources began or ceased to fail. stale is what it knew before.
 func (s *Server) noteStale(stale map[string]bool) {
-	for _, w := range s.o.State.watches() {
-		for _, name := range w.Services {
-			switch failing := w.Error != ""; {
-			case failing && !stale[name]:
-				stale[name] = true
-				s.o.Events.Add(Event{Kind: KindStale, Service: name, Text: "endpoints stay as they are: " + w.Error})
-			case !failing && stale[name]:
-				delete(stale, name)
-				s.o.Events.Add(Event{Kind: KindRecovered, Service: name, Text: "the source answers again"})
-			}
+	failing := map[string]bool{}
+	s.o.State.eachFailing(func(service, err string) {
+		failing[service] = true
+		if !stale[service] {
+			stale[service] = true
+			s.o.Events.Add(Event{Kind: KindStale, Service: service, Text: "endpoints stay as they are: " + err})
+		}
+	})
+	for service := range stale {
+		if !failing[service] {
+			delete(stale, service)
+			s.o.Events.Add(Event{Kind: KindRecovered, Service: service, Text: "the source answers again"})
 		}
 	}
 }

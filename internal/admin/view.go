@@ -14,6 +14,7 @@ import (
 // A Proxier is what counters, listeners and connections are read from. *proxy.Proxier is one.
 type Proxier interface {
 	Snapshot() []proxy.Stats
+	EachActivity(f func(service string, a proxy.Activity))
 	Listeners() []proxy.Listener
 	Connections(ctx context.Context, q proxy.ConnectionQuery) (page []proxy.Connection, next string, err error)
 }
@@ -21,6 +22,7 @@ type Proxier interface {
 // Watches are what the state of sources is read from. *discovery.Consul is one.
 type Watches interface {
 	Snapshot() []discovery.WatchStatus
+	EachFailing(f func(service, err string))
 	Lag() discovery.Lag
 }
 
@@ -59,21 +61,30 @@ type Balanced struct {
 
 // watches are the states of all watches.
 func (s *State) watches() []discovery.WatchStatus {
-	if s.Watches == nil {
-		return nil
-	}
-	if w := s.Watches(); w != nil {
+	if w := s.source(); w != nil {
 		return w.Snapshot()
 	}
 	return nil
 }
 
-// lag is how long changes took to be applied; nil without Consul.
-func (s *State) lag() *discovery.Lag {
+// eachFailing calls f for each service with a watch that fails.
+func (s *State) eachFailing(f func(service, err string)) {
+	if w := s.source(); w != nil {
+		w.EachFailing(f)
+	}
+}
+
+// source is nil without Consul.
+func (s *State) source() Watches {
 	if s.Watches == nil {
 		return nil
 	}
-	w := s.Watches()
+	return s.Watches()
+}
+
+// lag is how long changes took to be applied; nil without Consul.
+func (s *State) lag() *discovery.Lag {
+	w := s.source()
 	if w == nil {
 		return nil
 	}
