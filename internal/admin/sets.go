@@ -28,7 +28,7 @@ type Sets struct {
 
 // A set is what is known of one service.
 type set struct {
-	endpoints map[string]member    // by ID
+	endpoints []member             // sorted by ID
 	drained   map[string]time.Time // since when, by ID; such may have left meanwhile, and stay drained if they return
 	changed   time.Time
 }
@@ -98,30 +98,38 @@ func (s *Sets) Import(sets []lb.Endpoints, drained map[string][]string) {
 	}
 }
 
+// find is where the endpoint with an ID is, and whether it is there.
+func (one *set) find(id string) (at int, found bool) {
+	return slices.BinarySearchFunc(one.endpoints, id, func(m member, id string) int { return strings.Compare(m.ID, id) })
+}
+
 // replace notes the new endpoints of u, and tells events what is different.
 func (one *set) replace(u lb.Endpoints, now time.Time, events *Events) {
-	before := one.endpoints
-	one.endpoints = make(map[string]member, len(u.Endpoints))
-	different := before == nil
+	before := *one
+	one.endpoints = make([]member, 0, len(u.Endpoints))
 	for _, e := range u.Endpoints {
-		m := member{e, now}
-		old, known := before[e.ID]
+		one.endpoints = append(one.endpoints, member{e, now})
+	}
+	slices.SortStableFunc(one.endpoints, func(a, b member) int { return strings.Compare(a.ID, b.ID) })
+	different := before.endpoints == nil
+	for i := range one.endpoints {
+		m := &one.endpoints[i]
+		at, known := before.find(m.ID)
 		switch {
 		case !known:
 			different = true
-			events.Add(Event{Time: now, Kind: KindJoined, Service: u.Service, Endpoint: e.ID, Text: fmt.Sprintf("%s at %s", e.ID, e.Address())})
-		case old.Endpoint != e:
+			events.Add(Event{Time: now, Kind: KindJoined, Service: u.Service, Endpoint: m.ID, Text: fmt.Sprintf("%s at %s", m.ID, m.Address())})
+		case before.endpoints[at].Endpoint != m.Endpoint:
 			different = true
-			events.Add(Event{Time: now, Kind: KindChanged, Service: u.Service, Endpoint: e.ID, Text: e.ID + change(old.Endpoint, e)})
+			events.Add(Event{Time: now, Kind: KindChanged, Service: u.Service, Endpoint: m.ID, Text: m.ID + change(before.endpoints[at].Endpoint, m.Endpoint)})
 		default:
-			m.since = old.since
+			m.since = before.endpoints[at].since
 		}
-		one.endpoints[e.ID] = m
 	}
-	for _, id := range slices.Sorted(maps.Keys(before)) {
-		if _, stays := one.endpoints[id]; !stays {
+	for _, m := range before.endpoints {
+		if _, stays := one.find(m.ID); !stays {
 			different = true
-			events.Add(Event{Time: now, Kind: KindLeft, Service: u.Service, Endpoint: id, Text: fmt.Sprintf("%s at %s", id, before[id].Address())})
+			events.Add(Event{Time: now, Kind: KindLeft, Service: u.Service, Endpoint: m.ID, Text: fmt.Sprintf("%s at %s", m.ID, m.Address())})
 		}
 	}
 	if different { // a source may send the same again
@@ -160,7 +168,7 @@ func (s *Sets) Drain(service, endpoint string) error {
 	if one == nil {
 		return fmt.Errorf("service %q is not known", service)
 	}
-	if _, known := one.endpoints[endpoint]; !known {
+	if _, known := one.find(endpoint); !known {
 		return fmt.Errorf("service %q has no endpoint %q", service, endpoint)
 	}
 	if _, already := one.drained[endpoint]; already {
@@ -198,8 +206,8 @@ func (s *Sets) republishLocked(service string, one *set) {
 
 // all are the endpoints, drained ones too, sorted by ID.
 func (one *set) all() (endpoints []lb.Endpoint) {
-	for _, id := range slices.Sorted(maps.Keys(one.endpoints)) {
-		endpoints = append(endpoints, one.endpoints[id].Endpoint)
+	for _, m := range one.endpoints {
+		endpoints = append(endpoints, m.Endpoint)
 	}
 	return endpoints
 }
@@ -213,15 +221,16 @@ func (s *Sets) view(service string) (endpoints []Endpoint, changed time.Time, kn
 	if one == nil {
 		return endpoints, changed, false
 	}
-	for id, m := range one.endpoints {
-		e := Endpoint{ID: id, Address: m.Address(), Weight: max(m.Weight, 1), State: StateIn, Reason: ReasonHealthy, Since: &m.since}
-		if since, is := one.drained[id]; is {
+	for _, m := range one.endpoints {
+		in := m.since
+		e := Endpoint{ID: m.ID, Address: m.Address(), Weight: max(m.Weight, 1), State: StateIn, Reason: ReasonHealthy, Since: &in}
+		if since, is := one.drained[m.ID]; is {
 			e.State, e.Reason, e.Since, e.Detail = StateOut, ReasonDrained, &since, "taken out by an operator, here only"
 		}
 		endpoints = append(endpoints, e)
 	}
 	for id, since := range one.drained {
-		if _, there := one.endpoints[id]; !there {
+		if _, there := one.find(id); !there {
 			endpoints = append(endpoints, Endpoint{ID: id, State: StateOut, Reason: ReasonDrained, Since: &since, Detail: "taken out by an operator, and gone from the set since"})
 		}
 	}
