@@ -159,12 +159,12 @@ func (c *client) decode(ctx context.Context, r io.Reader, prepared bool) ([]*ent
 func (c *client) body(ctx context.Context, r io.Reader) ([]byte, func(), error) {
 	body, err := readBody(r, smallBody)
 	if err != nil || len(body) <= smallBody {
-		return body, unbound, err
+		return body, nothing, err
 	}
 	select {
 	case c.long <- struct{}{}:
 	case <-ctx.Done():
-		return nil, unbound, ctx.Err()
+		return nil, nothing, ctx.Err()
 	}
 	free := func() { <-c.long }
 	body, err = readBody(io.MultiReader(bytes.NewReader(body), r), c.bodyLimit)
@@ -173,7 +173,7 @@ func (c *client) body(ctx context.Context, r io.Reader) ([]byte, func(), error) 
 	}
 	if err != nil {
 		free()
-		return nil, unbound, err
+		return nil, nothing, err
 	}
 	return body, free, nil
 }

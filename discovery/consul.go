@@ -121,9 +121,9 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 func (c *Consul) begin(ctx context.Context, sink Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ctx, c.sink, c.epoch, c.restored = ctx, sink, newEpoch(ctx), nil
+	c.ctx, c.sink, c.epoch, c.restored = ctx, sink, newEpoch(nil), nil
 	if (c.client.base.Scheme != "https" || c.client.single.Load()) && c.options.MaxWatches > 0 {
-		c.slots = newSlots(ctx, c.options.MaxWatches, c.options.Logger)
+		c.slots = newSlots(c.options.MaxWatches, c.options.Logger)
 		c.slots.want(len(c.watches))
 	}
 	if c.store != nil {

@@ -18,14 +18,17 @@ const gateWidth = 4
 // ended. The error is ctx's.
 func (g gate) enter(ctx context.Context) (context.Context, func(), error) {
 	if g == nil {
-		return ctx, unbound, nil
+		return ctx, nothing, nil
 	}
 	select {
 	case g <- struct{}{}:
 	case <-ctx.Done():
-		return ctx, unbound, ctx.Err()
+		return ctx, nothing, ctx.Err()
 	}
 	leave := sync.OnceFunc(func() { <-g })
 	found := func(httptrace.GotConnInfo) { leave() }
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: found}), leave, nil
 }
+
+// nothing is what there is to free of what took nothing.
+func nothing() {}

@@ -178,15 +178,10 @@ func (w *watch) nudge() {
 	}
 }
 
-// nudgeable makes ctx end by nudge.
-func (w *watch) nudgeable(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(ctx)
+// nudgeable has nudge end the query that cancel ends.
+func (w *watch) nudgeable(cancel context.CancelCauseFunc) {
 	w.nudged.Store(&cancel)
 	if w.interest() > LeavesIgnored { // since just now
 		cancel(errTurn)
-	}
-	return ctx, func() {
-		w.nudged.Store(nil)
-		cancel(nil)
 	}
 }

@@ -5,47 +5,41 @@ import (
 	"sync"
 )
 
-// An epoch is a time during which the agent answered. Blocking queries run under its context, so that all of them can be ended
-// once the agent is known not to answer. Safe for concurrent use.
+// An epoch is a time during which something held, as that the agent answered. Queries that are under way at its end end too. Safe for
+// concurrent use.
 type epoch struct {
-	parent context.Context
+	spared func(w *watch) bool // whose query does not end; nil: nobody's
 
-	mu     sync.Mutex
-	ctx    context.Context // guarded by mu
-	cancel context.CancelCauseFunc
+	mu    sync.Mutex
+	under map[*watch]context.CancelCauseFunc // way: the one query of each
 }
 
-func newEpoch(parent context.Context) *epoch {
-	e := &epoch{parent: parent}
-	e.ctx, e.cancel = context.WithCancelCause(parent)
-	return e
+func newEpoch(spared func(w *watch) bool) *epoch {
+	return &epoch{spared: spared, under: map[*watch]context.CancelCauseFunc{}}
 }
 
-// bound returns ctx made to end with the epoch too, for the same cause, unless spared says otherwise then. The function frees what that takes.
-func (e *epoch) bound(ctx context.Context, spared func() bool) (context.Context, context.CancelFunc) {
+// join makes the query of w, which cancel ends, one of the epoch's, until leave.
+func (e *epoch) join(w *watch, cancel context.CancelCauseFunc) {
 	e.mu.Lock()
-	current := e.ctx
-	e.mu.Unlock()
-	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(current, func() {
-		if !spared() {
-			cancel(context.Cause(current))
-		}
-	})
-	return ctx, func() {
-		stop()
-		cancel(nil)
-	}
+	defer e.mu.Unlock()
+	e.under[w] = cancel
 }
 
-func never() bool { return false }
+func (e *epoch) leave(w *watch) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.under, w)
+}
 
 // end ends the epoch because of cause, and begins the next.
 func (e *epoch) end(cause error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.cancel(cause)
-	e.ctx, e.cancel = context.WithCancelCause(e.parent)
+	for w, cancel := range e.under {
+		if e.spared == nil || !e.spared(w) {
+			cancel(cause)
+		}
+	}
 }
 
 // probe finds out that the agent hangs (stopped, starved, its host cut off) much earlier than blocking queries would, for which

@@ -56,8 +56,8 @@ const (
 // errTurn ends queries that hold a slot for long when others begin to wait for one.
 var errTurn = errors.New("others wait for the connection")
 
-func newSlots(ctx context.Context, most int, log hclog.Logger) *slots {
-	return &slots{most: most, limit: most, log: log, turn: newEpoch(ctx), retry: minRetry}
+func newSlots(most int, log hclog.Logger) *slots {
+	return &slots{most: most, limit: most, log: log, turn: newEpoch((*watch).lingers), retry: minRetry}
 }
 
 // want says how many watches there are.

@@ -288,7 +288,7 @@ func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
 
 func TestSlotsAreHandedOverInOrderButTheUrgentFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSlots(t.Context(), 1, (&journal{}).logger(0))
+		s := newSlots(1, (&journal{}).logger(0))
 		if err := s.acquire(t.Context(), false); err != nil {
 			t.Fatal(err)
 		}

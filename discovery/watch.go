@@ -177,30 +177,35 @@ func (w *watch) ask(ctx context.Context) (answer, error) {
 	return a, w.learn(ctx, &a, err)
 }
 
-// bound gives the next query its wait and its end.
-func (w *watch) bound(ctx context.Context, how *ask) (context.Context, context.CancelFunc) {
-	ends := [4]context.CancelFunc{unbound, unbound, unbound, unbound}
-	if how.index != 0 {
+// bound gives the next query its wait and its end. There may be thousands of queries, so one context does for everything that can end one.
+func (w *watch) bound(ctx context.Context, how *ask) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	c, blocks := w.consul, w.index != 0
+	if blocks {
 		how.wait = w.wait(time.Now())
-		ctx, ends[0] = w.consul.epoch.bound(ctx, never)
-		if w.consul.slots != nil {
-			ctx, ends[1] = w.consul.slots.turn.bound(ctx, w.lingers)
+		c.epoch.join(w, cancel)
+		if c.slots != nil {
+			c.slots.turn.join(w, cancel)
 		}
 		if len(w.unsure) > 0 {
-			ctx, ends[3] = w.nudgeable(ctx)
+			w.nudgeable(cancel)
 		}
 	}
 	limit := how.wait + how.wait/16 + deadlineGrace
-	ctx, ends[2] = context.WithTimeoutCause(ctx, limit, &timeoutError{limit})
+	timer := time.AfterFunc(limit, func() { cancel(&timeoutError{limit}) })
 	w.count(func(s *WatchStatus) { s.Queries++ })
 	return ctx, func() {
-		for _, end := range ends {
-			end()
+		timer.Stop()
+		if blocks {
+			c.epoch.leave(w)
+			if c.slots != nil {
+				c.slots.turn.leave(w)
+			}
+			w.nudged.Store(nil)
 		}
+		cancel(nil)
 	}
 }
-
-func unbound() {}
 
 // learn notes what the outcome of a query tells of the agent, and returns the error that it comes to.
 func (w *watch) learn(ctx context.Context, a *answer, err error) error {
