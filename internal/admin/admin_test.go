@@ -420,7 +420,7 @@ func TestEventsAreBounded(t *testing.T) {
 }
 
 func TestStaleSourceIsAnEventOnceEachWay(t *testing.T) {
-	h := serve(t, Options{}, "web")
+	h := serve(t, Options{}, "gone", "web")
 	kinds := func() string {
 		var text []string
 		events, _, _ := h.events.After(0, "", maxEvents)
@@ -436,6 +436,15 @@ func TestStaleSourceIsAnEventOnceEachWay(t *testing.T) {
 	h.eventually("stale", func() bool { return kinds() == "stale" })
 	watch("")
 	h.eventually("recovered", func() bool { return kinds() == "stale recovered" })
+
+	// Of what is not configured any more, nobody says that it has recovered.
+	h.fake.set(func(f *fake) { f.watch = []discovery.WatchStatus{{Services: []string{"gone", "web"}, Error: "lost"}} })
+	h.eventually("both stale", func() bool { return kinds() == "stale recovered stale stale" })
+	h.fake.set(func(f *fake) { f.watch, f.services = nil, f.services[1:] })
+	h.eventually("one recovered", func() bool { return strings.HasPrefix(kinds(), "stale recovered stale stale recovered") })
+	if got := kinds(); got != "stale recovered stale stale recovered" {
+		t.Errorf("got %s, want one of them to have recovered", got)
+	}
 }
 
 func TestReload(t *testing.T) {

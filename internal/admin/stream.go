@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 )
 
@@ -61,8 +62,11 @@ func (s *Server) noteStale(stale map[string]bool) {
 		}
 	})
 	for service := range stale {
-		if !failing[service] {
-			delete(stale, service)
+		if failing[service] {
+			continue
+		}
+		delete(stale, service)
+		if slices.ContainsFunc(s.o.State.Configured(), func(c Configured) bool { return c.Name == service }) { // else it is gone
 			s.o.Events.Add(Event{Kind: KindRecovered, Service: service, Text: "the source answers again"})
 		}
 	}
