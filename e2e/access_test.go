@@ -99,6 +99,7 @@ func TestTokenThatGoesBadKeepsTheLastSet(t *testing.T) {
 
 // The token that works is replaced by one that does not, while lictor runs.
 func TestWrongTokenInTheFileKeepsTheLastSet(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	token := c.newToken(t)

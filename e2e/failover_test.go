@@ -50,6 +50,7 @@ func TestFailoverToAnotherDatacenterAndBack(t *testing.T) {
 }
 
 func TestStaticIsTheLastResort(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	l := runLictor(t, consulBlock(c)+service("web", `failback_hold = "0s"`, "consul {}", fmt.Sprintf("static { endpoints = [%q] }", startEcho(t, "static").addr)))
@@ -62,6 +63,7 @@ func TestStaticIsTheLastResort(t *testing.T) {
 }
 
 func TestPreparedQueryIsFollowed(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})
 	_, _, err := c.api.PreparedQuery().Create(&api.PreparedQueryDefinition{Name: "front", Service: api.ServiceQuery{Service: "web", Tags: []string{"v2"}}}, nil)
 	must(t, err)

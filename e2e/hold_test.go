@@ -46,6 +46,7 @@ func TestConsulBackWithoutItsMemoryCostsNothing(t *testing.T) {
 
 // All checks fail at once, as if they depended on one thing, but the instances live.
 func TestAllCriticalAtOnceIsHeldForAWhile(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})
 	names := []string{"a", "b"}
 	for _, name := range names {

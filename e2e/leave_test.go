@@ -231,6 +231,7 @@ func TestWhatIsHeldIsNotCut(t *testing.T) {
 
 // An operator who drains an instance here, and one that fails from here, cut nobody; a source that takes over neither.
 func TestWhatIsNoLeave(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b"} {
 		c.register(t, "web", name, startEcho(t, name).addr, checked)

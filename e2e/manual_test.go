@@ -13,7 +13,9 @@ import (
 // The manual pages have what the help and docs/configuration.md have, and roff finds nothing wrong with them.
 func TestManualPages(t *testing.T) {
 	dir := t.TempDir()
-	out, err := exec.Command("../packaging/man", lictorPath(t), dir).CombinedOutput()
+	write := exec.Command("../packaging/man", lictorPath(t), dir)
+	write.Env = environment()
+	out, err := write.CombinedOutput()
 	if err != nil {
 		t.Fatalf("packaging/man: %v: %s", err, out)
 	}

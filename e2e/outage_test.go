@@ -60,6 +60,7 @@ func TestConsulKilledIsLoggedOnce(t *testing.T) {
 }
 
 func TestStoppedAgentIsNoticedAndRecovers(t *testing.T) {
+	t.Parallel() // it waits, most of the time
 	if testing.Short() {
 		t.Skip("waits until the deadline of a blocking query is over")
 	}

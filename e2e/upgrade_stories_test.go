@@ -64,7 +64,6 @@ func TestSuccessorThatFailsLeavesThePredecessorServing(t *testing.T) {
 		{"address in use", good + fmt.Sprintf("service \"more\" {\n  listen = %q\n}\n", taken.Addr()), "", []string{taken.Addr().String(), "something else listens there"}},
 		{"program that exits", good, script(t, "exit 3"), []string{"exit status 3"}},
 		{"program that is none", good, d.file, []string{"cannot be started"}},
-		{"program that hangs", good, script(t, "exec sleep 1000"), []string{"was not ready in time"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			d.configure(t, tt.config)
@@ -82,6 +81,20 @@ func TestSuccessorThatFailsLeavesThePredecessorServing(t *testing.T) {
 		t.Errorf("not upgraded after all")
 	}
 	l.getOn(5)
+}
+
+func TestSuccessorThatHangsLeavesThePredecessorServing(t *testing.T) {
+	t.Parallel() // it waits, most of the time
+	d := found(t, service("web", endpoints(startEcho(t, "a"))))
+	conn := mustConnect(t, d.addr(t, "web"))
+	d.install(t, script(t, "exec sleep 1000"))
+	d.wantRefusedUpgrade(t, "was not ready in time")
+	must(t, conn.echo("still there?"))
+	d.install(t, lictorPath(t))
+	if pid := d.upgrade(t); pid == d.Pid() {
+		t.Errorf("not upgraded after all")
+	}
+	must(t, conn.echo("still there?"))
 }
 
 // What the predecessor knows is what the successor begins with, though Consul is away; and what an operator has drained stays drained.
