@@ -38,7 +38,7 @@ func (b *Balancer) group(service string) *group {
 	if v, ok := b.services.Load(service); ok {
 		return v.(*group)
 	}
-	g := newGroup(b.book)
+	g := newGroup(service, b.book)
 	b.services.Store(service, g)
 	return g
 }

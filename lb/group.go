@@ -11,6 +11,7 @@ import (
 //
 // Picks read the state, an immutable snapshot; updates build another one and swap it.
 type group struct {
+	name  string
 	book  *book
 	mu    sync.Mutex // one update at a time
 	state atomic.Pointer[state]
@@ -50,8 +51,8 @@ type state struct {
 	hash     *sourceHash
 }
 
-func newGroup(b *book) *group {
-	g := &group{book: b}
+func newGroup(name string, b *book) *group {
+	g := &group{name: name, book: b}
 	g.state.Store(&state{rotation: &rotation{}, retries: &rotation{}})
 	g.due.Store(math.MaxInt64)
 	return g

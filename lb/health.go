@@ -87,12 +87,17 @@ func (h *health) failed(c Cause, max int, t *trial) {
 		h.ejectLocked(c, now)
 		ejected = true
 	}
+	anew, tryIn := h.ejections == 1, time.Duration(h.until.Load()-now)
 	h.mu.Unlock()
-	if ejected {
-		for _, g := range h.book.usersOf(h) {
-			g.ejections.Add(1)
-			g.recount()
-		}
+	if !ejected {
+		return
+	}
+	for _, g := range h.book.usersOf(h) {
+		g.ejections.Add(1)
+		g.recount()
+	}
+	if anew {
+		h.book.notify(h, HealthChange{Ejected: true, Cause: c, TryIn: tryIn})
 	}
 }
 
@@ -112,7 +117,7 @@ func (h *health) connected(t *trial) {
 	}
 	h.mu.Lock()
 	h.dials = 0
-	changed := false
+	changed, returned := false, false
 	switch {
 	case h.until.Load() == 0 && h.resets > 0: // it may be about to do just that again
 	case h.until.Load() != 0 && h.cause == Reset:
@@ -121,11 +126,11 @@ func (h *health) connected(t *trial) {
 			changed = true
 		}
 	default:
-		changed = h.recoverLocked()
+		returned = h.recoverLocked()
 	}
 	h.mu.Unlock()
-	if changed {
-		h.book.tell(h)
+	if changed || returned {
+		h.book.tell(h, returned)
 	}
 }
 
@@ -140,10 +145,10 @@ func (h *health) reached() {
 		return
 	}
 	h.mu.Lock()
-	changed := h.recoverLocked()
+	returned := h.recoverLocked()
 	h.mu.Unlock()
-	if changed {
-		h.book.tell(h)
+	if returned {
+		h.book.tell(h, true)
 	}
 }
 
@@ -168,8 +173,9 @@ func (h *health) try(now int64) *trial {
 		return nil
 	}
 	var t *trial
+	returned := false
 	if h.trial != nil { // connected and silent, or it would not be due
-		h.recoverLocked()
+		returned = h.recoverLocked()
 	} else {
 		t = &trial{}
 		h.trial = t
@@ -179,7 +185,7 @@ func (h *health) try(now int64) *trial {
 		}
 	}
 	h.mu.Unlock()
-	h.book.tell(h)
+	h.book.tell(h, returned)
 	return t
 }
 
@@ -191,19 +197,21 @@ func (h *health) trialDone(t *trial) {
 		h.mu.Unlock()
 		return
 	}
+	returned := false
 	if t.silent != 0 {
-		h.recoverLocked()
+		returned = h.recoverLocked()
 	} else {
 		h.trial = nil
 		h.due.Store(h.until.Load())
 	}
 	h.mu.Unlock()
-	h.book.tell(h)
+	h.book.tell(h, returned)
 }
 
 // A book keeps the healths of all addresses.
 type book struct {
-	began time.Time
+	began   time.Time
+	changed func(HealthChange) // nil: nobody wants to know
 
 	mu      sync.Mutex
 	healths map[address]*health
@@ -255,10 +263,44 @@ func (b *book) release(h *health, g *group) {
 	}
 }
 
-// tell has all services that use h look at it.
-func (b *book) tell(h *health) {
+// tell has all who use h look at it, and says that it is ejected no more, if it has returned.
+func (b *book) tell(h *health, returned bool) {
 	for _, g := range b.usersOf(h) {
 		g.recount()
+	}
+	if returned {
+		b.notify(h, HealthChange{})
+	}
+}
+
+// A HealthChange says that an endpoint of a service is ejected, or that it is no longer.
+type HealthChange struct {
+	Service, Endpoint string // the ID
+	Ejected           bool
+	Cause             Cause         // if it is
+	TryIn             time.Duration // until it is tried again, if it is
+}
+
+// NotifyHealth has f told of each endpoint that is ejected, the first time of several in a row, and when it is no longer, for each service
+// that takes notice. Whoever uses an endpoint calls it, so it must not wait for anything. There is one f; it is to be set before there are
+// updates.
+func (b *Balancer) NotifyHealth(f func(HealthChange)) { b.book.changed = f }
+
+func (b *book) notify(h *health, c HealthChange) {
+	if b.changed == nil {
+		return
+	}
+	for _, g := range b.usersOf(h) {
+		st := g.state.Load()
+		if st.options.MaxFails < 0 {
+			continue
+		}
+		for _, m := range st.members {
+			if m.health == h {
+				c.Service, c.Endpoint = g.name, m.ID
+				b.changed(c)
+			}
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package lb
 
 import (
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -97,7 +99,6 @@ func TestFailuresEject(t *testing.T) {
 	}
 }
 
-// The time doubles from 1 s to 60 s, give or take a fifth; then one use tries, and nobody else until it is known how that went.
 // Each service that uses an address counts its ejections, and keeps the count when the endpoint leaves.
 func TestEjectionsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -121,6 +122,48 @@ func TestEjectionsAreCounted(t *testing.T) {
 	})
 }
 
+// Of an address that several services use, each hears that it is ejected, once for all times in a row, and that it is back.
+func TestHealthChangesAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBalancer()
+		var told []HealthChange
+		b.NotifyHealth(func(c HealthChange) { told = append(told, c) })
+		b.Configure("blind", Options{MaxFails: -1})
+		for _, name := range []string{"api", "blind", "web"} {
+			b.OnUpdate([]Endpoints{{Service: name, Endpoints: named(1, 1)}})
+		}
+		want := func(ejected bool, services ...string) {
+			t.Helper()
+			slices.SortFunc(told, func(a, b HealthChange) int { return strings.Compare(a.Service, b.Service) })
+			for i, c := range told {
+				if i >= len(services) || c.Service != services[i] || c.Endpoint != "A" || c.Ejected != ejected || ejected && (c.Cause != Refused || c.TryIn < time.Second/2 || c.TryIn > 2*time.Second) {
+					t.Errorf("told %+v", c)
+				}
+			}
+			if len(told) != len(services) {
+				t.Errorf("told %d times, want %d", len(told), len(services))
+			}
+			told = nil
+		}
+		fails(t, b, "A", Unreachable)
+		want(true)
+		fails(t, b, "A", Refused)
+		want(true, "api", "web")
+		time.Sleep(2 * time.Second)
+		fails(t, b, "A", Refused) // when it is tried
+		want(true)
+		time.Sleep(10 * time.Second)
+		m := member(t, b, "A")
+		want(false)
+		m.Connected()
+		want(false, "api", "web")
+		m.Reached()
+		m.Done()
+		want(false)
+	})
+}
+
+// The time doubles from 1 s to 60 s, give or take a fifth; then one use tries, and nobody else until it is known how that went.
 func TestEjectionDoublesAndOneTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1)...)
