@@ -23,7 +23,6 @@ type TierStatus struct {
 	// Of a tier that is a query:
 	Watch     WatchStatus
 	Instances []Instance // sorted by ID
-	Events    []Event    // the newest, oldest first
 }
 
 // An Instance is what is known of one instance of a service: one that Consul names, whatever its health, or one that is in the set
@@ -48,19 +47,18 @@ const (
 	OutAddress     Out = "address"     // it has none that could be dialled
 	OutDuplicate   Out = "duplicate"   // another instance has the same address
 	OutWeight      Out = "weight"      // it is to get no traffic in the status that it has
-	OutGone        Out = "gone"        // Consul does not name it any more; of events only
 
 	// Of Excluded only:
 	OutTags   Out = "tags"   // it does not have all tags that are asked for
 	OutFilter Out = "filter" // it does not pass the filter
 )
 
-// An Event is something that happened to a watch.
+// An Event is something that happened to an instance, and that its being in the set or not does not say.
 type Event struct {
-	At       time.Time
+	Services []string // whose query it is; not to be changed
 	Kind     EventKind
-	Instance string // ID; empty: it concerns all
-	Text     string // what there is to say besides, in a line
+	Instance string // ID
+	Text     string // why, in a line
 }
 
 // EventKind says what happened.
@@ -68,36 +66,9 @@ type EventKind string
 
 // The kinds there are.
 const (
-	EventIn      EventKind = "in"       // an instance came into the set
-	EventOut     EventKind = "out"      // an instance is not in the set: it left, or it is known now and does not belong there
-	EventChanged EventKind = "changed"  // an instance in the set has another address or weight
-	EventHeld    EventKind = "held"     // an instance should be out, but is held
-	EventDoubt   EventKind = "doubt"    // an answer was not believed
-	EventError   EventKind = "error"    // Consul does not answer; the first of possibly many
-	EventAnswer  EventKind = "answered" // Consul answers again
+	EventOut  EventKind = "out"  // it is not in the set: it is out now, for another reason than before, or it is known now and does not belong there
+	EventHeld EventKind = "held" // it should be out, but is held
 )
-
-const maxEvents = 32 // that a watch keeps
-
-// A history is the last maxEvents events.
-type history struct {
-	ring []Event
-	next int // where the next one goes, once the ring is full
-}
-
-func (h *history) add(e Event) {
-	if len(h.ring) < maxEvents {
-		h.ring = append(h.ring, e)
-		return
-	}
-	h.ring[h.next] = e
-	h.next = (h.next + 1) % maxEvents
-}
-
-// all returns the events, oldest first.
-func (h *history) all() []Event {
-	return slices.Concat(h.ring[h.next:], h.ring[:h.next])
-}
 
 // Explain returns what is known of service; false if it is not watched.
 func (c *Consul) Explain(service string) (Explanation, bool) {
@@ -115,7 +86,7 @@ func (c *Consul) Explain(service string) (Explanation, bool) {
 		if w := t.watch; w != nil {
 			one.Watch = w.snapshot()
 			w.mu.Lock()
-			one.Instances, one.Events = slices.Clone(w.instances), w.history.all()
+			one.Instances = slices.Clone(w.instances)
 			w.mu.Unlock()
 		}
 		e.Tiers = append(e.Tiers, one)
@@ -146,28 +117,26 @@ func (w *watch) known(in instances, set []lb.Endpoint) []Instance {
 	return all
 }
 
-// remember notes what is known now, and what happened since it was noted last.
-func (w *watch) remember(now time.Time, all []Instance) {
+// remember notes what is known now, and tells what happened since it was noted last.
+func (w *watch) remember(all []Instance) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	before := make(map[string]*Instance, len(w.instances))
-	for i := range w.instances {
-		before[w.instances[i].ID] = &w.instances[i]
-	}
-	for i := range all {
-		one := &all[i]
-		old := before[one.ID]
-		delete(before, one.ID)
-		if kind, text := happened(old, one); kind != "" {
-			w.history.add(Event{At: now, Kind: kind, Instance: one.ID, Text: text})
-		}
-	}
-	for i := range w.instances {
-		if old := &w.instances[i]; before[old.ID] != nil && old.Out == "" {
-			w.history.add(Event{At: now, Kind: EventOut, Instance: old.ID, Text: string(OutGone)})
-		}
-	}
+	before := w.instances
 	w.instances = all
+	w.mu.Unlock()
+	tell := w.consul.options.OnEvent
+	if tell == nil {
+		return
+	}
+	services := *w.services.Load()
+	for i := range all {
+		one, old := &all[i], (*Instance)(nil)
+		if j, known := slices.BinarySearchFunc(before, one.ID, func(a Instance, id string) int { return strings.Compare(a.ID, id) }); known {
+			old = &before[j]
+		}
+		if kind, text := happened(old, one); kind != "" {
+			tell(Event{Services: services, Kind: kind, Instance: one.ID, Text: text})
+		}
+	}
 }
 
 // happened is what makes an instance that was what old says, or unknown, what one says.
@@ -179,21 +148,13 @@ func happened(old, one *Instance) (kind EventKind, text string) {
 		}
 	case one.Out != "":
 		if old == nil || old.Out != one.Out || !old.Held.IsZero() {
+			if one.Out == OutStatus { // of which the detail says enough
+				return EventOut, one.Detail
+			}
 			return EventOut, string(one.Out) + ": " + one.Detail
 		}
-	case old == nil || old.Out != "" || !old.Held.IsZero():
-		return EventIn, one.Address()
-	case old.Endpoint != one.Endpoint:
-		return EventChanged, one.Address()
 	}
 	return "", ""
-}
-
-// happen notes an event that concerns all instances.
-func (w *watch) happen(kind EventKind, text string) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.history.add(Event{At: time.Now(), Kind: kind, Text: text})
 }
 
 // savedInstances are the instances of a set that an earlier process has saved.

@@ -34,6 +34,9 @@ type ConsulOptions struct {
 	// Logger takes what operators should know. Nil: silence. Tokens never appear in it.
 	Logger hclog.Logger
 
+	// OnEvent is told what happens to instances. It is called by those who follow Consul, several at once, so it must not wait. Nil: nobody is.
+	OnEvent func(Event)
+
 	// Watches say what to watch until Consul.Apply says otherwise. No two may be for the same Service.
 	Watches []Watch
 

@@ -63,7 +63,6 @@ type watch struct {
 	mu        sync.Mutex  // guards the following
 	status    WatchStatus // without what snapshot adds
 	instances []Instance
-	history   history
 }
 
 func newWatch(c *Consul, o *wanted) *watch {
@@ -135,7 +134,7 @@ func (w *watch) take(ctx context.Context, asked uint64, a *answer, err error) ti
 	if w.publish(set, len(set)-len(w.holder.until), told) {
 		w.consul.lag.observe(time.Since(a.received))
 	}
-	w.remember(time.Now(), w.known(in, set))
+	w.remember(w.known(in, set))
 	w.succeeded(a, in)
 	w.pursue(ctx, lost, a, confirmed)
 	if w.query.Prepared != "" {
@@ -268,7 +267,6 @@ func (w *watch) failed(err error) time.Duration {
 	w.index = 0
 	if w.fails++; w.fails == 1 {
 		w.failing = now
-		w.happen(EventError, err.Error())
 	}
 	w.count(func(s *WatchStatus) {
 		s.Errors++
@@ -296,7 +294,6 @@ func (w *watch) doubt(why string, asked uint64, a *answer) time.Duration {
 	w.doubted = now
 	w.index = 0
 	w.count(func(s *WatchStatus) { s.Doubted++ })
-	w.happen(EventDoubt, why)
 	w.log().Debug("answer not believed", "why", why, "index", a.index, "asked_with", asked, "backend", a.backend, "instances", len(a.entries))
 	if now.Sub(last) > w.consul.options.MaxBackoff {
 		return 0
@@ -306,9 +303,6 @@ func (w *watch) doubt(why string, asked uint64, a *answer) time.Duration {
 
 // succeeded notes a good answer.
 func (w *watch) succeeded(a *answer, in instances) {
-	if w.fails > 0 {
-		w.happen(EventAnswer, "after "+time.Since(w.failing).Round(time.Millisecond).String())
-	}
 	w.fails = 0
 	w.count(func(s *WatchStatus) {
 		s.Error, s.ErrorSince = "", time.Time{}

@@ -58,6 +58,7 @@ func TestAllCriticalAtOnceIsHeldForAWhile(t *testing.T) {
 	awaitRotation(t, web, "b")
 	c.setHealth(t, "b", api.HealthCritical)
 	l.awaitLog(t, 0, complaint("vanished at once"))
+	l.awaitAnswer(t, "events web", 0, "out", `test/a: check "Service 'web' check" is critical`, "held", `test/b: check "Service 'web' check" is critical`)
 	wantCounts(t, web, map[string]int{"b": 5})
 	c.setHealth(t, "a", api.HealthPassing)
 	awaitRotation(t, web, "a")

@@ -79,7 +79,7 @@ func (c *runCommand) newDaemon(cfg *config.Config) *daemon {
 // or an error and nothing.
 func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemon, error) {
 	d := c.newDaemon(cfg)
-	consul, err := newConsul(cfg, c.predecessor.saved(), d.log)
+	consul, err := newConsul(cfg, c.predecessor.saved(), d.events, d.log)
 	if err != nil {
 		return nil, err
 	}
@@ -90,6 +90,7 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 		consul.HoldState(true)
 	}
 	d.balancer = lb.NewBalancer()
+	d.balancer.NotifyHealth(d.events.Health)
 	d.sets = admin.NewSets(d.balancer, d.events)
 	tuneCollector(len(cfg.Services))
 	configure(d.balancer, cfg)

@@ -43,8 +43,9 @@ func (c *eventsCommand) Help() string {
 	return `Usage: lictor events [options] [SERVICE]
 
   Shows the last events of the running lictor, a line each: endpoints that
-  joined or left, sources that failed or recovered, what operators did. With
-  SERVICE, those of one service.
+  joined or left, and which check was to blame; that are held, ejected, or
+  back; sources that failed or recovered; what operators did. With SERVICE,
+  those of one service.
 
 Options:
 

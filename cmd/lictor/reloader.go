@@ -158,7 +158,7 @@ func (d *daemon) prepare(ctx context.Context, old, next *config.Config) (*source
 		}
 		s.sameConsul, s.old, s.doubt = true, old, changedWatches(watchesOf(old), watches)
 	default:
-		client, err := newConsul(next, nil, d.log)
+		client, err := newConsul(next, nil, d.events, d.log)
 		if err != nil {
 			return nil, err
 		}

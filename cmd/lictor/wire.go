@@ -7,6 +7,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -80,9 +81,9 @@ func guardOf(q config.ConsulQuery) discovery.Guard {
 }
 
 // newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier process knew, if any.
-func newConsul(cfg *config.Config, saved []byte, logger hclog.Logger) (*discovery.Consul, error) {
+func newConsul(cfg *config.Config, saved []byte, events *admin.Events, logger hclog.Logger) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, logger)
-	options.StateDir, options.Saved = cfg.StateDir, saved
+	options.StateDir, options.Saved, options.OnEvent = cfg.StateDir, saved, events.Instance
 	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {
 		return nil, nil

@@ -1,8 +1,12 @@
 package admin
 
 import (
+	"fmt"
 	"sync"
 	"time"
+
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // maxEvents is how many events are kept.
@@ -31,6 +35,27 @@ func (l *Events) Add(e Event) {
 	l.ring[e.Seq%maxEvents] = e
 	close(l.more)
 	l.more = make(chan struct{})
+}
+
+// Instance notes what a source says of an instance, for each service that has it.
+func (l *Events) Instance(e discovery.Event) {
+	kind := KindOut
+	if e.Kind == discovery.EventHeld {
+		kind = KindHeld
+	}
+	for _, service := range e.Services {
+		l.Add(Event{Kind: kind, Service: service, Endpoint: e.Instance, Text: e.Instance + ": " + e.Text})
+	}
+}
+
+// Health notes that an endpoint is ejected, or is no longer.
+func (l *Events) Health(c lb.HealthChange) {
+	if !c.Ejected {
+		l.Add(Event{Kind: KindReturned, Service: c.Service, Endpoint: c.Endpoint, Text: c.Endpoint + " can be reached again"})
+		return
+	}
+	text := fmt.Sprintf("%s is left out: %s; it is tried again in %v", c.Endpoint, c.Cause, c.TryIn.Round(100*time.Millisecond))
+	l.Add(Event{Kind: KindEjected, Service: c.Service, Endpoint: c.Endpoint, Text: text})
 }
 
 // After returns the newest events with numbers above seq, limit of them at most, of one service unless that is empty; the number to go

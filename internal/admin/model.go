@@ -164,6 +164,10 @@ const (
 	KindJoined    = "joined"    // an endpoint is in its service's set now
 	KindLeft      = "left"      // it is no longer
 	KindChanged   = "changed"   // its address or weight is another
+	KindOut       = "out"       // why an instance is not in the set, in Consul's words
+	KindHeld      = "held"      // it has vanished, and is kept in use for now
+	KindEjected   = "ejected"   // it fails, and is left out until it is tried again and answers
+	KindReturned  = "returned"  // it has answered
 	KindDrained   = "drained"   // an operator took it out
 	KindUndrained = "undrained" // and put it back
 	KindStale     = "stale"     // a service's source fails, its endpoints stay
