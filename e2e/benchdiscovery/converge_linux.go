@@ -143,7 +143,7 @@ func (s *stage) measure(ctx context.Context, rounds int, all []*follower, w *wat
 			}
 			for _, c := range changes() {
 				begin := time.Now()
-				took, failed, err := follow(f.addr, it.name, c.in, closeLook, func() error { return c.do(s, it) })
+				took, failed, err := follow(f.addr, it.name, c.in, closely, func() error { return c.do(s, it) })
 				if f.failed += failed; err != nil {
 					return nil, nil, fmt.Errorf("%s: %s: %w", f.name, c.name, err)
 				}
@@ -189,12 +189,18 @@ func (s *stage) register(i *instance) error {
 // clients take the processor from it.
 const closeLook = 100 * time.Microsecond
 
+// closely waits closeLook; Go's own sleep takes a millisecond at least.
+func closely(time.Duration) {
+	wait := unix.NsecToTimespec(int64(closeLook))
+	_ = unix.Nanosleep(&wait, nil)
+}
+
 // absent is how many connections in a row show that an instance is out: three rounds of the largest service, which has four.
 const absent = 12
 
-// follow makes a change, and connects at this pace from then on until it is followed: until name answers, or has not for many times. That
-// some connections failed meanwhile is counted.
-func follow(addr, name string, in bool, pace time.Duration, change func() error) (took time.Duration, failed int, err error) {
+// follow makes a change, and connects from then on until it is followed: until name answers, or has not for many times. Between two connections it
+// calls wait, with the time that it has taken so far. That some connections failed meanwhile is counted.
+func follow(addr, name string, in bool, wait func(soFar time.Duration), change func() error) (took time.Duration, failed int, err error) {
 	begin := time.Now()
 	made := make(chan error, 1) // Consul says so some time after it has told those who follow
 	go func() { made <- change() }()
@@ -224,14 +230,7 @@ func follow(addr, name string, in bool, pace time.Duration, change func() error)
 			others++
 			followed = !in && others >= absent && made == nil
 		}
-		if pace == farLook {
-			// Else those whose change Consul takes its time for, when there are many, would take the processor from it.
-			time.Sleep(max(pace, time.Since(begin)/10))
-			continue
-		}
-		// Go's own sleep takes a millisecond at least.
-		wait := unix.NsecToTimespec(int64(pace))
-		_ = unix.Nanosleep(&wait, nil)
+		wait(time.Since(begin))
 	}
 	return 0, failed, fmt.Errorf("%s is not followed within a minute", name)
 }

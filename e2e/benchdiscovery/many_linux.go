@@ -118,9 +118,12 @@ func (s *stage) populate(names []string, instances []*instance) error {
 	return flush()
 }
 
-// farLook is the time between two connections to a service when a hundred services or more are followed at once; it becomes a tenth of how long
-// that takes already.
+// farLook is the time between two connections to a service when a hundred services or more are followed at once.
 const farLook = 5 * time.Millisecond
+
+// patiently waits farLook, and the longer the longer it takes already: those whose change Consul takes its time for would take the processor
+// from it.
+func patiently(soFar time.Duration) { time.Sleep(max(farLook, soFar/10)) }
 
 // churn adds and removes a fourth instance of one service after another, at a steady rate, and measures when connections follow.
 func (s *stage) churn(ctx context.Context, o options, names []string) error {
@@ -136,14 +139,23 @@ func (s *stage) churn(ctx context.Context, o options, names []string) error {
 	tick := time.NewTicker(time.Second / time.Duration(o.rate))
 	defer tick.Stop()
 	end := time.After(o.duration)
+	before, err := s.processor()
+	if err != nil {
+		return err
+	}
 	for k := 0; ; k++ {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-end:
+			after, err := s.processor()
+			if err != nil {
+				return err
+			}
 			running.Wait()
 			row(fmt.Sprintf("%d changes a second over %d services for %v: convergence (p50 / p99)", o.rate, len(names), o.duration), "%s", percentiles(times))
 			row("the same: until Consul said that it had taken the change (p50 / p99)", "%s", percentiles(consul))
+			row("the same: processor time", "%.0f %%", 100*(after-before).Seconds()/o.duration.Seconds())
 			row("the same: client errors; of so many changes, those not followed in a minute, those that Consul did not take", "%d; %d, %d, %d",
 				failures, len(times)+lost+refused, lost, refused)
 			return nil
@@ -152,7 +164,7 @@ func (s *stage) churn(ctx context.Context, o options, names []string) error {
 		name, add := names[k%len(names)], k/len(names)%2 == 0
 		running.Go(func() {
 			var accepted atomic.Int64 // the change may go on after follow has given up
-			took, failed, err := follow(s.addrs[name], extra.name, add, farLook, func() error {
+			took, failed, err := follow(s.addrs[name], extra.name, add, patiently, func() error {
 				begin := time.Now()
 				err := s.fourth(name, extra, add)
 				accepted.Store(int64(time.Since(begin)))
@@ -160,7 +172,9 @@ func (s *stage) churn(ctx context.Context, o options, names []string) error {
 			})
 			mu.Lock()
 			defer mu.Unlock()
-			consul = append(consul, time.Duration(accepted.Load()))
+			if took := accepted.Load(); took > 0 {
+				consul = append(consul, time.Duration(took))
+			}
 			failures += failed
 			var change *changeError
 			switch {
