@@ -53,12 +53,23 @@ func TestExplainSaysWhoIsOutAndWhy(t *testing.T) {
 				t.Errorf("events differ (-want +got):\n%s", diff)
 			}
 		}
+		failing := func(want ...string) {
+			t.Helper()
+			var got []string
+			r.consul.EachFailing(func(service, err string) { got = append(got, service+": "+err) })
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("failing differ (-want +got):\n%s", diff)
+			}
+		}
 		want := []string{`web|out|n/b|check "tcp" is critical: dial: refused`}
 		check(time.Second/2, []string{"n/a passing: ", `n/b criticalstatus: check "tcp" is critical: dial: refused`}, want)
 		want = append(want, "web|held|n/a|Consul does not name it any more")
 		check(time.Second, []string{"n/a  held: Consul does not name it any more"}, want)
+		failing()
 		check(3*time.Second, []string{"n/a  held: Consul does not name it any more"}, want)
+		failing("web: consul answered 500: No cluster leader")
 		check(30*time.Second, nil, want) // that it has left, the set says
+		failing()
 		if _, found := r.consul.Explain("nope"); found {
 			t.Error("a service that is not watched is explained")
 		}

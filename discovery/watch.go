@@ -179,7 +179,7 @@ func (w *watch) ask(ctx context.Context) (answer, error) {
 // bound gives the next query its wait and its end. There may be thousands of queries, so one context does for everything that can end one.
 func (w *watch) bound(ctx context.Context, how *ask) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	c, blocks := w.consul, w.index != 0
+	c, blocks := w.consul, how.index != 0
 	if blocks {
 		how.wait = w.wait(time.Now())
 		c.epoch.join(w, cancel)

@@ -316,6 +316,42 @@ func TestSuccessorThatFailsChangesNothing(t *testing.T) {
 	})
 }
 
+// Sessions whose time comes while UDP stands still wait for what becomes of that: their descriptors are about to be sent.
+func TestNothingExpiresWhileItStands(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const idle = 20 * time.Millisecond
+		h.start()
+		h.endpoints("udp", whoServer(t))
+		if err := h.Apply([]Service{{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}, IdleTimeout: idle}}); err != nil {
+			t.Fatal(err)
+		}
+		c := dialUDP(t, h.Listeners()[0].Addr)
+		var all []Session
+		eventually(t, func() error { // one may expire before
+			if _, err := exactly(c, "who"); err != nil {
+				return err
+			}
+			if all = h.Suspend(); len(all) != 1 {
+				h.Resume()
+				return fmt.Errorf("%d sessions", len(all))
+			}
+			return nil
+		})
+		for until := time.Now().Add(10 * idle); time.Now().Before(until); time.Sleep(time.Millisecond) {
+			if n := h.stats().SessionsActive; n != 1 {
+				t.Fatalf("%d sessions after %v, want 1", n, time.Until(until))
+			}
+		}
+		h.Resume()
+		eventually(t, func() error {
+			if n := h.stats().SessionsActive; n != 0 {
+				return fmt.Errorf("%d sessions", n)
+			}
+			return nil
+		})
+	})
+}
+
 // What a session has left to do goes with it: it ends when the last answer has come, and what waits for it in its socket is not lost.
 func TestHandedSessionGoesOnWhereItWas(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {

@@ -419,6 +419,23 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 }
 
+func TestInstancesAndEjectionsAreEvents(t *testing.T) {
+	l := NewEvents()
+	l.Instance(discovery.Event{Services: []string{"api", "web"}, Kind: discovery.EventOut, Instance: "n/a", Text: "check is critical"})
+	l.Instance(discovery.Event{Services: []string{"web"}, Kind: discovery.EventHeld, Instance: "n/b", Text: "gone"})
+	l.Health(lb.HealthChange{Service: "web", Endpoint: "n/c", Ejected: true, Cause: lb.Refused, TryIn: 1234 * time.Millisecond})
+	l.Health(lb.HealthChange{Service: "web", Endpoint: "n/c"})
+	events, _, _ := l.After(0, "web", maxEvents)
+	var got []string
+	for _, e := range events {
+		got = append(got, e.Kind+" "+e.Endpoint+" "+e.Text)
+	}
+	want := []string{"out n/a n/a: check is critical", "held n/b n/b: gone", "ejected n/c n/c is left out: refused; it is tried again in 1.2s", "returned n/c n/c can be reached again"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestStaleSourceIsAnEventOnceEachWay(t *testing.T) {
 	h := serve(t, Options{}, "gone", "web")
 	kinds := func() string {

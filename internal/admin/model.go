@@ -165,7 +165,7 @@ const (
 	KindLeft      = "left"      // it is no longer
 	KindChanged   = "changed"   // its address or weight is another
 	KindOut       = "out"       // why an instance is not in the set, in Consul's words
-	KindHeld      = "held"      // it has vanished, and is kept in use for now
+	KindHeld      = "held"      // it should be out, and is kept in use for now
 	KindEjected   = "ejected"   // it fails, and is left out until it is tried again and answers
 	KindReturned  = "returned"  // it has answered
 	KindDrained   = "drained"   // an operator took it out
