@@ -83,6 +83,10 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 	defer watch.stop()
 	select {
 	case a := <-told:
+		if a.m != nil && ctx.Err() != nil { // the room of one that was cut
+			a.m.Done()
+			return nil, ctx.Err()
+		}
 		return a.m, a.err
 	case <-watch.gone:
 		err = errHungUp

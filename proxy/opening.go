@@ -32,7 +32,22 @@ func (o opening) cut() (context.Context, context.CancelFunc) {
 	if o.cutAll == nil {
 		return context.WithCancel(context.Background())
 	}
-	return context.WithCancel(o.cutAll)
+	ctx, cancel := context.WithCancel(o.cutAll)
+	return cutContext{ctx, o.cutAll}, cancel
+}
+
+// A cutContext has an error as soon as all are to be cut. The contexts of the sockets end one after the other, and what the first one cuts
+// makes room before the last one knows.
+type cutContext struct {
+	context.Context
+	all context.Context
+}
+
+func (c cutContext) Err() error {
+	if err := c.Context.Err(); err != nil {
+		return err
+	}
+	return c.all.Err()
 }
 
 // listenConfig opens what package net has to.
