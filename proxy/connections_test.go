@@ -52,7 +52,7 @@ func TestConnectionsTellOfTCP(t *testing.T) {
 		exchange(t, c, "12345")
 		eventually(t, func() error {
 			all := h.all()
-			if len(all) != 1 || all[0].Down != 5 { // it may be counted after it was sent
+			if len(all) != 1 || all[0].Up != 5 || all[0].Down != 5 { // it may be counted after it was sent
 				return fmt.Errorf("got %+v", all)
 			}
 			return nil
