@@ -38,7 +38,7 @@ func TestCostOfThePage(t *testing.T) {
 		}
 	}
 	l := runLictor(t, config.String())
-	address := l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "admin API" }).field("listen")
+	address := l.adminAddress(t)
 	l.awaitAnswer(t, "status -admin "+address, 0, "300 endpoints in")
 	measure := func(what string) {
 		before, _ := l.usage(t)

@@ -45,7 +45,7 @@ const adminBlock = "admin { listen= \"127.0.0.1:0\" }\n"
 func openPage(t testing.TB, l *lictor) *page {
 	t.Helper()
 	p := openBrowser(t)
-	address := l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "admin API" }).field("listen")
+	address := l.adminAddress(t)
 	p.run(chromedp.Navigate("http://" + address + "/"))
 	p.shows(`document.getElementById("t-services").textContent !== "–"`)
 	return p

@@ -27,6 +27,10 @@ type Options struct {
 	Events *Events // required
 	Logger hclog.Logger
 
+	// MaxConnections is how many connections may be open at once, over all listeners. Zero means 64. Half of them may be
+	// streams.
+	MaxConnections int
+
 	Version, Revision string
 
 	CommandLine []string // arguments of the configuration that the command line has decided, whatever the files say
@@ -46,17 +50,30 @@ type Options struct {
 
 	// AccessLog counts the lines of the access log; false: there is none now. Nil: there never is.
 	AccessLog func() (written, dropped int64, is bool)
+
+	times times // zero: the usual ones
 }
 
 // Limits of what one client, or all of them, can take.
 const (
-	maxConnections = 64
-	maxStreams     = 32
+	maxConnections = 64 // unless Options say otherwise
 	maxBody        = 64 << 10
 	maxHeader      = 16 << 10
 	maxWait        = 55 * time.Second // of a request that waits for events
 	answerTime     = 30 * time.Second // for any other request, and for each piece of a stream
 )
+
+// times are how long clients may take. Tests that are about something else have longer ones.
+type times struct {
+	header  time.Duration // for the header of a request
+	request time.Duration // for all of a request
+	idle    time.Duration // between requests
+	stalled time.Duration // for an answer, while others need the connection
+}
+
+func usualTimes() times {
+	return times{header: 5 * time.Second, request: 10 * time.Second, idle: time.Minute, stalled: 5 * time.Second}
+}
 
 // A Server serves the API on any number of listeners.
 type Server struct {
@@ -65,6 +82,10 @@ type Server struct {
 	started time.Time
 	history *history
 	hub     *hub
+
+	slots   *slots
+	streams *seats // of requests that wait for what happens
+	changes *seats // of reloads and upgrades
 
 	stopping context.Context // ends when streams are to end
 	stop     context.CancelFunc
@@ -85,48 +106,19 @@ func New(o Options) *Server {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	s := &Server{o: o, log: o.Logger.Named("admin"), started: time.Now(), history: newHistory(), hub: newHub(), fronts: map[net.Listener]*front{}}
+	if o.MaxConnections <= 0 {
+		o.MaxConnections = maxConnections
+	}
+	if o.times == (times{}) {
+		o.times = usualTimes()
+	}
+	s := &Server{
+		o: o, log: o.Logger.Named("admin"), started: time.Now(), history: newHistory(), hub: newHub(),
+		streams: newSeats("streams", max(1, o.MaxConnections/2)),
+		changes: newSeats("reloads and upgrades", max(1, o.MaxConnections/8)),
+		fronts:  map[net.Listener]*front{},
+	}
+	s.slots = newSlots(o.MaxConnections, o.times.stalled, s.log)
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	return s
-}
-
-// limit bounds how many connections of l are open at once. Further ones wait in the kernel's queue.
-func limit(l net.Listener) net.Listener {
-	return &limited{Listener: l, slots: make(chan struct{}, maxConnections), done: make(chan struct{})}
-}
-
-type limited struct {
-	net.Listener
-	slots chan struct{}
-	done  chan struct{}
-	once  sync.Once
-}
-
-func (l *limited) Accept() (net.Conn, error) {
-	select {
-	case l.slots <- struct{}{}:
-	case <-l.done:
-		return nil, net.ErrClosed
-	}
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		<-l.slots
-		return nil, err
-	}
-	return &limitedConn{Conn: conn, release: sync.OnceFunc(func() { <-l.slots })}, nil
-}
-
-func (l *limited) Close() error {
-	l.once.Do(func() { close(l.done) })
-	return l.Listener.Close()
-}
-
-type limitedConn struct {
-	net.Conn
-	release func()
-}
-
-func (c *limitedConn) Close() error {
-	defer c.release()
-	return c.Conn.Close()
 }

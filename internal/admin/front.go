@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -33,15 +32,20 @@ func (s *Server) newFront(l net.Listener, who Access) *front {
 	f := &front{}
 	f.stopping, f.stop = context.WithCancel(s.stopping)
 	f.http = &http.Server{
-		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*f.handler.Load()).ServeHTTP(w, r) }),
-		BaseContext:       func(net.Listener) context.Context { return context.WithValue(context.Background(), frontKey{}, f) },
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
+		Handler:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*f.handler.Load()).ServeHTTP(w, r) }),
+		BaseContext: func(net.Listener) context.Context { return context.WithValue(context.Background(), frontKey{}, f) },
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
+		ConnState:   func(c net.Conn, state http.ConnState) { c.(*slotConn).enter(state) },
+		Protocols:   new(http.Protocols), // a connection of HTTP/2 could carry any number of requests
+
+		ReadHeaderTimeout: s.o.times.header,
+		ReadTimeout:       s.o.times.request,
 		WriteTimeout:      answerTime,
-		IdleTimeout:       time.Minute,
+		IdleTimeout:       s.o.times.idle,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
+	f.http.Protocols.SetHTTP1(true)
 	f.admit(s.mux(), l, who)
 	return f
 }
@@ -80,7 +84,7 @@ func (s *Server) Serve(l net.Listener, who Access) error {
 	if s.stopping.Err() != nil { // Shutdown may not have seen it
 		f.close(s.stopping)
 	}
-	if err := f.http.Serve(limit(l)); !errors.Is(err, http.ErrServerClosed) && !s.released.Load() {
+	if err := f.http.Serve(s.slots.listener(l)); !errors.Is(err, http.ErrServerClosed) && !s.released.Load() {
 		return err
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A guard decides who may ask. Over TCP any program of this host can, a browser among them that shows somebody else's page; hence:
@@ -28,33 +29,49 @@ type guard struct {
 // anyone are the paths that probes ask, without a token.
 func anyone(path string) bool { return path == "/healthz" || path == "/readyz" }
 
+// unwantedTime is how long a client may go on to send a body that nobody reads: net/http reads all of it before it sends
+// the answer, so that the connection can be used again.
+const unwantedTime = time.Second
+
 // wrap returns next behind the guard; local is of a Unix socket, which no browser reaches.
 func (g *guard) wrap(next http.Handler, local bool) http.Handler {
 	var cross http.CrossOriginProtection
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !local {
-			if !g.knowsHost(r.Host) {
-				refuse(w, http.StatusForbidden, fmt.Errorf("host %q is not known here: use an IP address, or add the name to hosts in the admin block", r.Host))
-				return
-			}
-			if err := sameOrigin(r); err != nil {
-				refuse(w, http.StatusForbidden, err)
-				return
-			}
+		code, err := g.check(r, local, &cross)
+		isOperator := err == nil && (g.tokenFile == "" || !anyone(r.URL.Path))
+		connOf(r).identify(isOperator)
+		if !isOperator && r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(unwantedTime))
 		}
-		if err := cross.Check(r); err != nil {
-			refuse(w, http.StatusForbidden, err)
+		if err == nil {
+			next.ServeHTTP(w, r)
 			return
 		}
-		if g.tokenFile != "" && !anyone(r.URL.Path) {
-			if code, err := g.authorize(r); err != nil {
-				w.Header().Set("WWW-Authenticate", `Basic realm="lictor: any name, and the token as the password", charset="UTF-8"`)
-				refuse(w, code, err)
-				return
-			}
+		if code == http.StatusUnauthorized {
+			w.Header().Set("WWW-Authenticate", `Basic realm="lictor: any name, and the token as the password", charset="UTF-8"`)
 		}
-		next.ServeHTTP(w, r)
+		refuse(w, code, err)
 	})
+}
+
+// check returns why r is refused, if it is.
+func (g *guard) check(r *http.Request, local bool, cross *http.CrossOriginProtection) (code int, err error) {
+	if !local {
+		if !g.knowsHost(r.Host) {
+			const text = "host %q is not known here: use an IP address, or add the name to hosts in the admin block"
+			return http.StatusForbidden, fmt.Errorf(text, r.Host)
+		}
+		if err := sameOrigin(r); err != nil {
+			return http.StatusForbidden, err
+		}
+	}
+	if err := cross.Check(r); err != nil {
+		return http.StatusForbidden, err
+	}
+	if g.tokenFile != "" && !anyone(r.URL.Path) {
+		return g.authorize(r)
+	}
+	return 0, nil
 }
 
 // knowsHost tells whether a Host header names this server rather than somebody's domain.

@@ -28,19 +28,15 @@ func newHub() *hub {
 	return &hub{services: map[string]shown{}, changed: make(chan struct{}), entered: make(chan struct{}, 1)}
 }
 
-// enter counts a stream; false means that there are too many.
-func (h *hub) enter() bool {
+// enter counts a stream.
+func (h *hub) enter() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.streams >= maxStreams {
-		return false
-	}
 	h.streams++
 	select {
 	case h.entered <- struct{}{}:
 	default:
 	}
-	return true
 }
 
 func (h *hub) leave() {

@@ -60,6 +60,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 			e.counter("lictor_access_log_dropped_total", "Lines that the access log could not take as fast as they came.", dropped)
 		}
 	}
+	e.admin(s)
 	ok, failed := s.reloads()
 	e.counter("lictor_reloads_total", "Reloads of the configuration by how they ended.", ok, "result", "ok")
 	e.counter("lictor_reloads_total", "Reloads of the configuration by how they ended.", failed, "result", "failed")
@@ -67,6 +68,19 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		e.gauge("lictor_last_reload_successful", "Whether the last reload succeeded, 0 or 1.", truth(last.OK))
 		e.gauge("lictor_last_reload_timestamp_seconds", "When the last reload was.", float64(last.Time.UnixMilli())/1000)
 	}
+}
+
+// admin are the metrics of the admin API itself.
+func (e *exposition) admin(s *Server) {
+	open, evicted, refused := s.slots.counts()
+	e.gauge("lictor_admin_connections_active", "Connections to the admin API now.", float64(open))
+	const evictedHelp = "Connections to the admin API closed to make room for others."
+	e.counter("lictor_admin_connections_evicted_total", evictedHelp, evicted)
+	const refusedHelp = "Connections to the admin API closed at once, for want of room."
+	e.counter("lictor_admin_connections_refused_total", refusedHelp, refused)
+	const help = "Requests to the admin API refused because there were too many, by what there were too many of."
+	e.counter("lictor_admin_requests_refused_total", help, s.streams.counts(), "reason", "streams")
+	e.counter("lictor_admin_requests_refused_total", help, s.changes.counts(), "reason", "changes")
 }
 
 // An exposition sends metrics.

@@ -197,6 +197,14 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	patience := time.Duration(min(wait, uint64(maxWait.Seconds()))) * time.Second
+	if patience > 0 {
+		leave, err := s.streams.take(r)
+		if err != nil {
+			refuse(w, http.StatusServiceUnavailable, err)
+			return
+		}
+		defer leave()
+	}
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience + answerTime))
 	over := time.NewTimer(patience)
 	defer over.Stop()
@@ -243,6 +251,12 @@ func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotImplemented, errors.New("this version does not reload: restart it to change the configuration"))
 		return
 	}
+	leave, err := s.changes.take(r)
+	if err != nil {
+		refuse(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	defer leave()
 	s.reloading.Lock()
 	defer s.reloading.Unlock()
 	summary, err := s.o.Reload(r.Context())
@@ -270,6 +284,12 @@ func (s *Server) postUpgrade(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusNotImplemented, errors.New("this process cannot be replaced: restart it"))
 		return
 	}
+	leave, err := s.changes.take(r)
+	if err != nil {
+		refuse(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	defer leave()
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(upgradeTime)) // it fails only with the connection
 	next, err := s.o.Upgrade(r.Context())
 	if err != nil {
@@ -346,8 +366,11 @@ func replyCode(w http.ResponseWriter, code int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // what fails here is the client's connection
 }
 
-// refuse answers with an error.
+// refuse answers with an error. StatusServiceUnavailable is for what is worth another try soon.
 func refuse(w http.ResponseWriter, code int, err error) {
+	if code == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
 	replyCode(w, code, struct {
 		Error string `json:"error"`
 	}{err.Error()})

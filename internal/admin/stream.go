@@ -75,10 +75,13 @@ func (s *Server) noteStale(stale map[string]bool) {
 // watch is a stream of server-sent events: "services", with what changed (everything at first), "events" and, whenever it was looked,
 // "status".
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
-	if !s.hub.enter() {
-		refuse(w, http.StatusServiceUnavailable, fmt.Errorf("%d are watching already, which is the limit", maxStreams))
+	leave, err := s.streams.take(r)
+	if err != nil {
+		refuse(w, http.StatusServiceUnavailable, err)
 		return
 	}
+	defer leave()
+	s.hub.enter()
 	defer s.hub.leave()
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")

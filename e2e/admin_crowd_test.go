@@ -1,0 +1,68 @@
+//go:build unix
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whatever a crowd of connections does to the admin API, an operator and a monitoring system are served. The crowd
+// stays: no timeout of the API would make room for a newcomer within the time that the operator has.
+func TestOperatorIsServedBesideACrowd(t *testing.T) {
+	const crowd, enough = 700, 30 * time.Second
+	needDescriptors(t, crowd+100)
+	token := tokenFile(t, "right")
+	web := service("web", endpoints(startEcho(t, "a")))
+	tcp := fmt.Sprintf("admin {\n  listen= \"127.0.0.1:0\"\n  token_file = %q\n}\n", token)
+	const probe = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+	for _, tt := range []struct{ name, admin, say string }{
+		{"silent", tcp, ""},
+		{"half a header", tcp, probe[:20]},
+		{"idle after a probe", tcp, probe},
+		{"probes, one behind the other", tcp, strings.Repeat(probe, 50)},
+		{"streams without a token", tcp, strings.Replace(probe, "/healthz", "/v1/watch", 1)},
+		{"half a body", tcp, strings.Replace(probe, "\r\n\r\n", "\r\nContent-Length: 60000\r\n\r\n{", 1)},
+		{"idle over the socket", "", probe},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := runLictor(t, tt.admin+web)
+			address := l.adminAddress(t)
+			for range crowd {
+				c := dialAdmin(t, address)
+				_, err := c.Write([]byte(tt.say))
+				must(t, err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), enough)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, lictorPath(t), "status", "-admin", address, "-token-file", token)
+			if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "ready") {
+				t.Errorf("got %v:\n%s", err, out)
+			}
+		})
+	}
+}
+
+// adminAddress is where the admin API of l is, as the commands take it.
+func (l *lictor) adminAddress(t testing.TB) string {
+	t.Helper()
+	return l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "admin API" }).field("listen")
+}
+
+// dialAdmin connects to the admin API at an address as the log has it, until the test ends.
+func dialAdmin(t testing.TB, address string) net.Conn {
+	t.Helper()
+	network := "tcp"
+	if path, is := strings.CutPrefix(address, "unix://"); is {
+		network, address = "unix", path
+	}
+	conn, err := net.DialTimeout(network, address, patience)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
