@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
 // Whatever a crowd of connections does to the admin API, an operator and a monitoring system are served. The crowd
@@ -65,4 +67,26 @@ func dialAdmin(t testing.TB, address string) net.Conn {
 	must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return conn
+}
+
+// With few descriptors, a crowd at the admin API and another at a service leave those that Consul and operators need.
+func TestACrowdLeavesDescriptorsToConsul(t *testing.T) {
+	const descriptors, crowd = 256, 300
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	limit := fmt.Sprintf(`ulimit -n %d && exec "$@"`, descriptors)
+	l := startLictor(t, consulBlock(c)+service("web"), "sh", "-c", limit, "sh")
+	l.awaitReady(t)
+	flood(t, l.addr(t, "web"), crowd)
+	for range crowd {
+		_, err := dialAdmin(t, l.adminAddress(t)).Write([]byte("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+		must(t, err)
+	}
+	c.Kill() // so that lictor has to connect again; the agent forgets what was registered
+	must(t, c.Restart(t.Context()))
+	c.register(t, "web", "b", startEcho(t, "b").addr)
+	l.awaitAnswer(t, "explain web", 0, "test/b at")
+	if complaint := "too many open files"; strings.Contains(l.stderr.String(), complaint) {
+		t.Errorf("lictor says %q", complaint)
+	}
 }

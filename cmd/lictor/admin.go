@@ -19,6 +19,17 @@ import (
 // adminGrace is how long requests of the admin API may go on after the last client has gone, or when its listener is left for another.
 const adminGrace = time.Second
 
+// shareDescriptors returns how many of the descriptors that this process may have are for the admin API's connections, and
+// how many are left for the proxier. A limit of zero is not known, and then so is the rest.
+func shareDescriptors(limit int64) (forAdmin int, rest int64) {
+	const least, most, share = 8, 64, 16
+	if limit <= 0 {
+		return most, 0
+	}
+	n := min(max(limit/share, least), most)
+	return int(n), max(limit-n, 1)
+}
+
 // An adminServer is the admin API of a daemon at work, at one listener or none.
 type adminServer struct {
 	*admin.Server
@@ -52,6 +63,7 @@ func openAdmin(cfg config.Admin, old net.Listener, log hclog.Logger) (net.Listen
 // serveAdmin serves at l, which may be nil.
 func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 	b := newBuild()
+	connections, _ := shareDescriptors(descriptorLimit())
 	a := &adminServer{log: d.log, cfg: cfg, Server: admin.New(admin.Options{
 		State: admin.State{
 			Proxier:    d.proxier,
@@ -62,17 +74,18 @@ func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 			Balanced:   admin.BalancedBy(d.balancer),
 			Configured: func() []admin.Configured { return configured(d.cfg.Load()) },
 		},
-		Events:      d.events,
-		Logger:      d.log,
-		Version:     b.Version,
-		CommandLine: d.decided,
-		Revision:    b.Revision,
-		Reload:      d.Reload,
-		Upgrade:     d.Upgrade,
-		Config:      func() any { return plain(d.cfg.Load()) },
-		Level:       func() string { return d.log.GetLevel().String() },
-		SetLevel:    d.setLevel,
-		AccessLog:   d.access.counts,
+		Events:         d.events,
+		Logger:         d.log,
+		MaxConnections: connections,
+		Version:        b.Version,
+		CommandLine:    d.decided,
+		Revision:       b.Revision,
+		Reload:         d.Reload,
+		Upgrade:        d.Upgrade,
+		Config:         func() any { return plain(d.cfg.Load()) },
+		Level:          func() string { return d.log.GetLevel().String() },
+		SetLevel:       d.setLevel,
+		AccessLog:      d.access.counts,
 	})}
 	a.serve(l)
 	return a

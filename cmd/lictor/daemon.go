@@ -148,8 +148,9 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool, err error) {
 	limit, loops := descriptorLimit(), spareProcessor()
 	d.log.Info("starting", "version", newBuild().Version, "processors", loops, "descriptors", limit)
+	_, forTraffic := shareDescriptors(limit)
 	options := proxy.Options{
-		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: limit, Engine: engineOf(cfg.Engine), Loops: loops,
+		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: forTraffic, Engine: engineOf(cfg.Engine), Loops: loops,
 		Inherited: c.predecessor.inherited(), Hold: c.predecessor != nil,
 	}
 	if c.predecessor == nil {

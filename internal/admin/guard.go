@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -24,6 +25,8 @@ import (
 type guard struct {
 	hosts     []string // further names that this server may be asked by
 	tokenFile string   // empty: no token is asked for
+
+	reading sync.Mutex // so that the file takes one descriptor, however many ask
 }
 
 // anyone are the paths that probes ask, without a token.
@@ -108,7 +111,9 @@ func sameOrigin(r *http.Request) error {
 // authorize checks the token, given as a bearer token or, by browsers, as a password. The file is read each time, so that a new token
 // counts at once.
 func (g *guard) authorize(r *http.Request) (code int, err error) {
+	g.reading.Lock()
 	text, err := os.ReadFile(g.tokenFile)
+	g.reading.Unlock()
 	want := strings.TrimSpace(string(text))
 	if err != nil || want == "" {
 		return http.StatusServiceUnavailable, errors.New("the file of the token cannot be read, or is empty")
