@@ -72,7 +72,7 @@ func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 			Instances:  admin.ExplainedBy(d.explainer),
 			Excluded:   admin.ExcludedBy(d.explainer),
 			Balanced:   admin.BalancedBy(d.balancer),
-			Configured: func() []admin.Configured { return configured(d.cfg.Load()) },
+			Configured: d.configured,
 		},
 		Events:         d.events,
 		Logger:         d.log,
@@ -200,13 +200,26 @@ func (d *daemon) setLevel(level string) error {
 	return nil
 }
 
-// configured are the services of cfg as the API shows them.
-func configured(cfg *config.Config) []admin.Configured {
-	var all []admin.Configured
-	for _, s := range cfg.Services {
-		all = append(all, admin.Configured{Name: s.Name, Protocol: s.Protocol.String(), Source: sourceOf(&s)})
+// configured returns the services of the configuration in force as the API shows them. The API asks for every probe, so
+// the list is made once for each configuration.
+func (d *daemon) configured() []admin.Configured {
+	cfg := d.cfg.Load()
+	if made := d.shown.Load(); made != nil && made.cfg == cfg {
+		return made.services
 	}
+	all := make([]admin.Configured, 0, len(cfg.Services))
+	for i := range cfg.Services {
+		s := &cfg.Services[i]
+		all = append(all, admin.Configured{Name: s.Name, Protocol: s.Protocol.String(), Source: sourceOf(s)})
+	}
+	d.shown.Store(&shownServices{cfg, all})
 	return all
+}
+
+// shownServices are the services of a configuration as the API shows them.
+type shownServices struct {
+	cfg      *config.Config
+	services []admin.Configured
 }
 
 // sourceOf says where a service's endpoints come from, in order of preference.

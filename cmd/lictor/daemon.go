@@ -37,6 +37,7 @@ type daemon struct {
 	events   *admin.Events
 	sets     *admin.Sets // between the sources and the balancer
 	admin    *adminServer
+	shown    atomic.Pointer[shownServices] // what admin was told last; nil: nothing yet
 	access   *accessLogs
 
 	program    string                    // that a successor is of; empty: this process cannot be replaced

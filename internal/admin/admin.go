@@ -69,10 +69,14 @@ type times struct {
 	request time.Duration // for all of a request
 	idle    time.Duration // between requests
 	stalled time.Duration // for an answer, while others need the connection
+	turn    time.Duration // for the turn of a costly request to come
 }
 
 func usualTimes() times {
-	return times{header: 5 * time.Second, request: 10 * time.Second, idle: time.Minute, stalled: 5 * time.Second}
+	return times{
+		header: 5 * time.Second, request: 10 * time.Second, idle: time.Minute,
+		stalled: 5 * time.Second, turn: 2 * time.Second,
+	}
 }
 
 // A Server serves the API on any number of listeners.
@@ -86,6 +90,11 @@ type Server struct {
 	slots   *slots
 	streams *seats // of requests that wait for what happens
 	changes *seats // of reloads and upgrades
+
+	work    *answers // those that keep a processor busy: one at a time
+	walks   *answers // those that visit all event loops
+	queries *answers // those that ask Consul
+	scrapes *scrapes
 
 	stopping context.Context // ends when streams are to end
 	stop     context.CancelFunc
@@ -116,8 +125,12 @@ func New(o Options) *Server {
 		o: o, log: o.Logger.Named("admin"), started: time.Now(), history: newHistory(), hub: newHub(),
 		streams: newSeats("streams", max(1, o.MaxConnections/2)),
 		changes: newSeats("reloads and upgrades", max(1, o.MaxConnections/8)),
+		work:    newAnswers(1, o.times.turn),
+		walks:   newAnswers(1, o.times.turn),
+		queries: newAnswers(4, o.times.turn),
 		fronts:  map[net.Listener]*front{},
 	}
+	s.scrapes = newScrapes(s)
 	s.slots = newSlots(o.MaxConnections, o.times.stalled, s.log)
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	return s

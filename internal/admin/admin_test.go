@@ -39,6 +39,8 @@ type fake struct {
 	page      []proxy.Connection
 	next      string
 	pageError error
+
+	snapshots int // how often the counters were read
 }
 
 func (f *fake) set(change func(*fake)) {
@@ -50,11 +52,22 @@ func (f *fake) set(change func(*fake)) {
 func (f *fake) Snapshot() []proxy.Stats {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.snapshots++
 	return append([]proxy.Stats{}, f.stats...)
 }
 
+// count returns how often the counters were read.
+func (f *fake) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.snapshots
+}
+
 func (f *fake) EachActivity(each func(string, proxy.Activity)) {
-	for _, s := range f.Snapshot() {
+	f.mu.Lock()
+	stats := append([]proxy.Stats{}, f.stats...)
+	f.mu.Unlock()
+	for _, s := range stats {
 		each(s.Service, proxy.Activity{Clients: s.Connections + s.Sessions, Active: s.ConnectionsActive + s.SessionsActive, Bytes: s.BytesUp + s.BytesDown})
 	}
 }

@@ -1,8 +1,6 @@
 package admin
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -55,8 +53,6 @@ func (s *Server) getConnections(w http.ResponseWriter, r *http.Request) {
 	q := proxy.ConnectionQuery{Service: r.FormValue("service"), Endpoint: r.FormValue("endpoint"), After: r.FormValue("after"), Limit: int(limit)}
 	page, next, err := s.o.State.Proxier.Connections(r.Context(), q)
 	switch {
-	case errors.Is(err, context.Canceled): // nobody listens any more
-		return
 	case err != nil:
 		refuse(w, http.StatusBadRequest, err)
 		return

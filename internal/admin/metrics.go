@@ -1,14 +1,11 @@
 package admin
 
 import (
-	"net/http"
 	"runtime"
+	"sync"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // client_golang is Prometheus's own library, and what its naming rules and formats are tested with. It is used for exposition only: counters stay
@@ -19,26 +16,25 @@ import (
 // maxEndpointSeries is how many endpoints have series of their own.
 const maxEndpointSeries = 5000
 
-// metrics is the handler of /metrics.
-func (s *Server) metrics() http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{s}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		ErrorLog:            s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Warn}),
-		MaxRequestsInFlight: 4,
-		EnableOpenMetrics:   true,
-	})
-}
-
 // A collector makes metrics of what a Server shows.
-type collector struct{ server *Server }
+type collector struct {
+	server *Server
+
+	mu    sync.Mutex
+	descs map[string]*prometheus.Desc // by name: to make one takes longer than all the rest of a metric
+}
 
 // Describe implements prometheus.Collector: the collector is "unchecked", for which series there are depends on what is configured.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(to chan<- prometheus.Metric) {
-	e := &exposition{to}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.descs == nil {
+		c.descs = map[string]*prometheus.Desc{}
+	}
+	e := &exposition{to, c.descs}
 	s := c.server
 	services := s.o.State.services()
 	status := s.status(services)
@@ -81,10 +77,15 @@ func (e *exposition) admin(s *Server) {
 	const help = "Requests to the admin API refused because there were too many, by what there were too many of."
 	e.counter("lictor_admin_requests_refused_total", help, s.streams.counts(), "reason", "streams")
 	e.counter("lictor_admin_requests_refused_total", help, s.changes.counts(), "reason", "changes")
+	busy := s.work.refused.Load() + s.walks.refused.Load() + s.queries.refused.Load()
+	e.counter("lictor_admin_requests_refused_total", help, busy, "reason", "busy")
 }
 
-// An exposition sends metrics.
-type exposition struct{ to chan<- prometheus.Metric }
+// An exposition sends metrics. All metrics of one name have the same help and the same labels, in the same order.
+type exposition struct {
+	to    chan<- prometheus.Metric
+	descs map[string]*prometheus.Desc
+}
 
 func (e *exposition) gauge(name, help string, v float64, labels ...string) {
 	e.send(prometheus.GaugeValue, name, help, v, labels)
@@ -96,13 +97,13 @@ func (e *exposition) counter(name, help string, v int64, labels ...string) {
 
 // send takes labels as name, value, name, value.
 func (e *exposition) send(kind prometheus.ValueType, name, help string, v float64, labels []string) {
-	names, values := pairs(labels)
-	e.to <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, names, nil), kind, v, values...)
+	desc, values := e.describe(name, help, labels)
+	e.to <- prometheus.MustNewConstMetric(desc, kind, v, values...)
 }
 
 func (e *exposition) histogram(name, help string, count uint64, sum time.Duration, buckets map[float64]uint64, labels ...string) {
-	names, values := pairs(labels)
-	e.to <- prometheus.MustNewConstHistogram(prometheus.NewDesc(name, help, names, nil), count, sum.Seconds(), buckets, values...)
+	desc, values := e.describe(name, help, labels)
+	e.to <- prometheus.MustNewConstHistogram(desc, count, sum.Seconds(), buckets, values...)
 }
 
 // cumulative turns buckets, of which there is one more than bounds, into those of Prometheus.
@@ -116,11 +117,21 @@ func cumulative[N int64 | uint64](bounds []time.Duration, buckets []N) (count ui
 	return count, all
 }
 
-func pairs(labels []string) (names, values []string) {
-	for i := 0; i < len(labels); i += 2 {
-		names, values = append(names, labels[i]), append(values, labels[i+1])
+// describe returns what a metric is, and the values of its labels.
+func (e *exposition) describe(name, help string, labels []string) (desc *prometheus.Desc, values []string) {
+	values = make([]string, 0, len(labels)/2)
+	for i := 1; i < len(labels); i += 2 {
+		values = append(values, labels[i])
 	}
-	return names, values
+	if desc = e.descs[name]; desc == nil {
+		var names []string
+		for i := 0; i < len(labels); i += 2 {
+			names = append(names, labels[i])
+		}
+		desc = prometheus.NewDesc(name, help, names, nil)
+		e.descs[name] = desc
+	}
+	return desc, values
 }
 
 func truth(is bool) float64 {

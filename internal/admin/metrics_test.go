@@ -24,6 +24,7 @@ import (
 // scrape is /metrics of a house that has something of everything.
 func scrape(h *house) string {
 	h.Helper()
+	h.scrapes.expire()
 	code, text := h.ask("GET", "/metrics", "")
 	if code != 200 {
 		h.Fatalf("got %d: %s", code, text)

@@ -27,18 +27,18 @@ func (s *Server) routes() []route {
 		{"GET", "/icon.svg", pageFile("icon.svg")},
 		{"GET", "/healthz", s.healthz},
 		{"GET", "/readyz", s.readyz},
-		{"GET", "/metrics", s.metrics().ServeHTTP},
-		{"GET", "/v1/status", s.getStatus},
-		{"GET", "/v1/services", s.getServices},
-		{"GET", "/v1/services/{name}", s.getService},
-		{"GET", "/v1/services/{name}/excluded", s.getExcluded},
-		{"GET", "/v1/services/{name}/history", s.getHistory},
+		{"GET", "/metrics", s.scrapes.ServeHTTP},
+		{"GET", "/v1/status", s.work.shared(s.getStatus)},
+		{"GET", "/v1/services", s.work.shared(s.getServices)},
+		{"GET", "/v1/services/{name}", s.work.shared(s.getService)},
+		{"GET", "/v1/services/{name}/excluded", s.queries.shared(s.getExcluded)},
+		{"GET", "/v1/services/{name}/history", s.work.shared(s.getHistory)},
 		{"POST", "/v1/services/{name}/drain", s.drain},
 		{"POST", "/v1/services/{name}/undrain", s.undrain},
-		{"GET", "/v1/connections", s.getConnections},
+		{"GET", "/v1/connections", s.walks.shared(s.getConnections)},
 		{"GET", "/v1/events", s.getEvents},
 		{"GET", "/v1/watch", s.watch},
-		{"GET", "/v1/config", s.getConfig},
+		{"GET", "/v1/config", s.work.shared(s.getConfig)},
 		{"POST", "/v1/reload", s.postReload},
 		{"POST", "/v1/upgrade", s.postUpgrade},
 		{"POST", "/v1/log-level", s.postLogLevel},
@@ -71,11 +71,11 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 
 // readyz is 200 once each service has a set.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	t := summary(s.o.State.services())
+	missing, all := s.o.State.unready()
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if !t.Ready {
+	if missing > 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = fmt.Fprintf(w, "not ready: %d of %d services have no endpoints known yet\n", len(t.NotReady), t.Services)
+		_, _ = fmt.Fprintf(w, "not ready: %d of %d services have no endpoints known yet\n", missing, all)
 		return
 	}
 	_, _ = io.WriteString(w, "ready\n")
@@ -110,13 +110,12 @@ func (s *Server) getServices(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) getService(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	for _, one := range s.o.State.services() {
-		if one.Name == name {
-			reply(w, one)
-			return
-		}
+	one, is := s.o.State.service(name)
+	if !is {
+		refuse(w, http.StatusNotFound, fmt.Errorf("there is no service %q", name))
+		return
 	}
-	refuse(w, http.StatusNotFound, fmt.Errorf("there is no service %q", name))
+	reply(w, one)
 }
 
 // ExcludedAnswer is the answer of /v1/services/{name}/excluded.
@@ -208,20 +207,25 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience + answerTime))
 	over := time.NewTimer(patience)
 	defer over.Stop()
-	for {
-		events, next, more := s.o.Events.After(after, r.FormValue("service"), int(min(limit, maxEvents)))
-		if len(events) == 0 && patience > 0 {
-			select {
-			case <-more:
-				continue
-			case <-over.C:
-			case <-r.Context().Done():
-			case <-ending(r):
-			}
+	service := r.FormValue("service")
+	for patience > 0 {
+		some, _, more := s.o.Events.After(after, service, 1)
+		if len(some) > 0 {
+			break
 		}
-		reply(w, EventsAnswer{Next: next, Events: events})
-		return
+		select {
+		case <-more:
+			continue
+		case <-over.C:
+		case <-r.Context().Done():
+		case <-ending(r):
+		}
+		break
 	}
+	s.work.shared(func(w http.ResponseWriter, _ *http.Request) {
+		events, next, _ := s.o.Events.After(after, service, int(min(limit, maxEvents)))
+		reply(w, EventsAnswer{Next: next, Events: events})
+	})(w, r)
 }
 
 // number is a parameter of the query.

@@ -212,6 +212,18 @@ func (one *set) all() (endpoints []lb.Endpoint) {
 	return endpoints
 }
 
+// missing counts the services of which nothing is known.
+func (s *Sets) missing(services []Configured) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range services {
+		if s.sets[services[i].Name] == nil {
+			n++
+		}
+	}
+	return n
+}
+
 // view returns what is known of a service's endpoints, sorted by ID, and when that changed last; false if nothing is.
 func (s *Sets) view(service string) (endpoints []Endpoint, changed time.Time, known bool) {
 	s.mu.Lock()

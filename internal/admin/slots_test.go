@@ -17,7 +17,7 @@ import (
 )
 
 // unhurried are times within which no test ends a connection.
-var unhurried = times{header: time.Hour, request: time.Hour, idle: time.Hour, stalled: time.Hour}
+var unhurried = times{header: time.Hour, request: time.Hour, idle: time.Hour, stalled: time.Hour, turn: time.Minute}
 
 // A caller is a connection to the API that a test speaks HTTP on by itself.
 type caller struct {
@@ -298,21 +298,19 @@ func TestRequestsUnderWayAreNotInterrupted(t *testing.T) {
 // An operator's request that is stalled makes room too, any other does not.
 func TestStalledRequestsMakeRoom(t *testing.T) {
 	for stalled, want := range map[time.Duration]int{time.Nanosecond: 200, time.Hour: 503} {
-		began, release := make(chan struct{}), make(chan struct{})
-		config := func() any { began <- struct{}{}; <-release; return nil }
-		o := Options{MaxConnections: 1, times: unhurried, Config: config}
+		o := Options{MaxConnections: 1, times: unhurried}
 		o.times.stalled = stalled
 		h := serve(t, o, "web")
 		c := h.call("tcp", "")
-		c.say("GET /v1/config HTTP/1.1\r\nHost: localhost\r\n\r\n")
-		<-began
+		c.say("POST /v1/log-level HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+		h.settled(answering, 1, operator)
 		if code := h.call("tcp", "").get("/v1/status"); code != want {
 			t.Errorf("after %v: got %d, want %d", stalled, code, want)
 		}
 		if want == 200 {
 			c.closed()
 		}
-		close(release)
+		_ = c.Close()
 	}
 }
 

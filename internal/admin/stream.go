@@ -29,6 +29,7 @@ func (s *Server) tick() {
 		case <-second.C:
 			s.history.sample(time.Now(), s.o.State.Proxier.EachActivity)
 			s.noteStale(stale)
+			s.scrapes.forget()
 			s.look()
 		case <-s.hub.entered:
 			s.look()

@@ -36,8 +36,8 @@ type Configured struct {
 type State struct {
 	Proxier    Proxier
 	Sets       *Sets
-	Watches    func() Watches // of now; nil, or a nil Watches: none
-	Configured func() []Configured
+	Watches    func() Watches      // of now; nil, or a nil Watches: none
+	Configured func() []Configured // nobody changes what it returns
 
 	// Instances are what the source of a service knows of its instances, of those too that are not in the set. Nil: no more than Sets do.
 	Instances func(service string) []Endpoint
@@ -92,9 +92,27 @@ func (s *State) lag() *discovery.Lag {
 	return &lag
 }
 
-// services puts together what is known of all services, in the order of the configuration.
-func (s *State) services() []Service {
+// unready counts the services, and those of them that have no set yet. It is for probes, which may come often.
+func (s *State) unready() (missing, all int) {
 	configured := s.Configured()
+	return s.Sets.missing(configured), len(configured)
+}
+
+// services puts together what is known of all services, in the order of the configuration.
+func (s *State) services() []Service { return s.show(s.Configured()) }
+
+// service puts together what is known of one service. It reports whether there is such a service.
+func (s *State) service(name string) (one Service, is bool) {
+	configured := s.Configured()
+	i := slices.IndexFunc(configured, func(c Configured) bool { return c.Name == name })
+	if i < 0 {
+		return Service{}, false
+	}
+	return s.show(configured[i : i+1])[0], true
+}
+
+// show puts together what is known of the configured services.
+func (s *State) show(configured []Configured) []Service {
 	all := make([]Service, len(configured))
 	at := make(map[string]*Service, len(configured))
 	for i, c := range configured {
