@@ -770,21 +770,6 @@ func TestStreamSendsEverythingAndThenWhatChanged(t *testing.T) {
 	}
 }
 
-func TestHubForgetsWhenNobodyWatches(t *testing.T) {
-	h := newHub()
-	h.enter()
-	h.enter()
-	h.publish([]Service{{Name: "web"}}, Status{})
-	h.leave()
-	if !h.watched() || len(h.services) != 1 {
-		t.Errorf("got %+v while one watches", h)
-	}
-	h.leave()
-	if h.watched() || len(h.services) != 0 || h.status != nil {
-		t.Errorf("got %+v", h)
-	}
-}
-
 func TestSocketIsPrivateAndReplacesOnlyTheDead(t *testing.T) {
 	dir, err := os.MkdirTemp("", "admin")
 	if err != nil {

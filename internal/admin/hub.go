@@ -28,11 +28,13 @@ func newHub() *hub {
 	return &hub{services: map[string]shown{}, changed: make(chan struct{}), entered: make(chan struct{}, 1)}
 }
 
-// enter counts a stream.
+// enter counts a stream. It begins with what was published last; if nothing was, entered says so.
 func (h *hub) enter() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.streams++
+	if h.streams++; h.status != nil {
+		return
+	}
 	select {
 	case h.entered <- struct{}{}:
 	default:
@@ -101,4 +103,22 @@ func (h *hub) after(seq uint64) (c changes, status *Status, next uint64, more <-
 type changes struct {
 	Services []json.RawMessage `json:"services"`
 	Removed  []string          `json:"removed"`
+}
+
+// text returns c as JSON. encoding/json would parse all services again, for each stream.
+func (c *changes) text() []byte {
+	removed, _ := json.Marshal(c.Removed) // strings cannot fail
+	size := len(removed) + 100
+	for _, s := range c.Services {
+		size += len(s) + 1
+	}
+	b := append(make([]byte, 0, size), `{"services":[`...)
+	for i, s := range c.Services {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, s...)
+	}
+	b = append(b, `],"removed":`...)
+	return append(append(b, removed...), '}')
 }

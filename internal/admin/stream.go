@@ -9,18 +9,36 @@ import (
 	"time"
 )
 
-// sampleEvery is how often counters are looked at; minGap is how soon after a look the next may follow when something happened.
+// sampleEvery is how often counters are looked at; minGap is how soon after something happened a look follows.
 const (
 	sampleEvery = time.Second
 	minGap      = 100 * time.Millisecond
 )
+
+// A pace keeps looks, which are costly with many services, to a fifth of a processor, however much happens and however
+// many streams come and go. The zero pace allows the first look at once.
+type pace struct{ next time.Time }
+
+// looked notes a look that has ended.
+func (p *pace) looked(now time.Time, took time.Duration) { p.next = now.Add(4 * took) }
+
+// delay returns when the next look may begin, not before the gap is over.
+func (p *pace) delay(now time.Time, gap time.Duration) time.Duration {
+	return max(gap, p.next.Sub(now))
+}
 
 // tick looks at the counters once a second and, while somebody watches, at everything, then also when something happened.
 func (s *Server) tick() {
 	second := time.NewTicker(sampleEvery)
 	defer second.Stop()
 	stale := map[string]bool{}
-	var gap <-chan time.Time // not nil: a look follows when it is over
+	var due <-chan time.Time // of the next look; nil: none is planned
+	var looks pace
+	plan := func(gap time.Duration) {
+		if due == nil {
+			due = time.After(looks.delay(time.Now(), gap))
+		}
+	}
 	_, _, more := s.o.Events.After(0, "", 0)
 	for {
 		select {
@@ -30,26 +48,31 @@ func (s *Server) tick() {
 			s.history.sample(time.Now(), s.o.State.Proxier.EachActivity)
 			s.noteStale(stale)
 			s.scrapes.forget()
-			s.look()
+			plan(0)
 		case <-s.hub.entered:
-			s.look()
+			plan(0)
 		case <-more:
-			if _, _, more = s.o.Events.After(0, "", 0); gap == nil {
-				gap = time.After(minGap)
-			}
-		case <-gap:
-			gap = nil
-			s.look()
+			_, _, more = s.o.Events.After(0, "", 0)
+			plan(minGap)
+		case <-due:
+			due = nil
+			s.look(&looks)
 		}
 	}
 }
 
-// look shows what there is to those who watch.
-func (s *Server) look() {
-	if s.hub.watched() {
+// look shows what there is to those who watch, when its turn of work comes.
+func (s *Server) look(looks *pace) {
+	if !s.hub.watched() {
+		return
+	}
+	s.work.do(s.stopping, func() {
+		began := time.Now()
 		services := s.o.State.services()
 		s.hub.publish(services, s.status(services))
-	}
+		now := time.Now()
+		looks.looked(now, now.Sub(began))
+	})
 }
 
 // noteStale notes as events which services' sources began or ceased to fail. stale is what it knew before.
@@ -93,14 +116,15 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 		// Taken before what is looked at, so that nothing falls in between.
 		changed, status, next, more := s.hub.after(seq)
 		seq = next
-		if len(changed.Services)+len(changed.Removed) > 0 && send(w, out, "services", changed) != nil {
+		if len(changed.Services)+len(changed.Removed) > 0 && send(w, out, "services", changed.text()) != nil {
 			return
 		}
 		var events []Event
-		if events, seen, _ = s.o.Events.After(seen, "", 200); len(events) > 0 && send(w, out, "events", events) != nil {
+		events, seen, _ = s.o.Events.After(seen, "", 200)
+		if len(events) > 0 && sendJSON(w, out, "events", events) != nil {
 			return
 		}
-		if status != nil && send(w, out, "status", status) != nil {
+		if status != nil && sendJSON(w, out, "status", status) != nil {
 			return
 		}
 		select {
@@ -113,13 +137,17 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// send writes one server-sent event.
-func send(w http.ResponseWriter, out *http.ResponseController, name string, data any) error {
+func sendJSON(w http.ResponseWriter, out *http.ResponseController, name string, data any) error {
 	text, err := json.Marshal(data)
 	if err != nil {
 		return err
 	}
+	return send(w, out, name, text)
+}
+
+// send writes one server-sent event.
+func send(w http.ResponseWriter, out *http.ResponseController, name string, text []byte) error {
 	_ = out.SetWriteDeadline(time.Now().Add(answerTime))
-	_, err = fmt.Fprintf(w, "event: %s\ndata: %s\n\n", name, text)
+	_, err := fmt.Fprintf(w, "event: %s\ndata: %s\n\n", name, text)
 	return errors.Join(err, out.Flush())
 }
