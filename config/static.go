@@ -66,8 +66,12 @@ func parseEndpoint(s string) (e StaticEndpoint, problem string) {
 	}
 	ip, err := netip.ParseAddr(host)
 	switch {
-	case err == nil && ip.IsUnspecified():
+	case err == nil && ip.Unmap().IsUnspecified():
 		return e, fmt.Sprintf("%q: nothing can be dialled at %s. Write the address of an instance", s, host)
+	case err == nil && ip.Unmap().IsMulticast():
+		return e, fmt.Sprintf("%q: a multicast address is no instance's. Write the address of an instance", s)
+	case err == nil && ip.Unmap() == broadcast():
+		return e, fmt.Sprintf("%q: the broadcast address is no instance's. Write the address of an instance", s)
 	case err == nil:
 		return StaticEndpoint{Addr: netip.AddrPortFrom(ip.Unmap(), uint16(n))}, ""
 	case !isHostName(host):
@@ -75,6 +79,8 @@ func parseEndpoint(s string) (e StaticEndpoint, problem string) {
 	}
 	return StaticEndpoint{Host: strings.ToLower(host), Addr: netip.AddrPortFrom(netip.Addr{}, uint16(n))}, ""
 }
+
+func broadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
 
 // isHostName tells whether a resolver could make sense of the name. A last label of digits only is a mistyped IP address.
 func isHostName(name string) bool {

@@ -173,7 +173,7 @@ func parseHost(text string) (host string, addr netip.Addr, err error) {
 		if strings.ContainsFunc(addr.Zone(), func(r rune) bool { return !isHostRune(r) && r != '.' }) {
 			return "", netip.Addr{}, fmt.Errorf("address %q has a zone that is no interface", text)
 		}
-		if addr.IsUnspecified() || addr.IsMulticast() {
+		if addr.IsUnspecified() || addr.IsMulticast() || addr == broadcast {
 			return "", netip.Addr{}, fmt.Errorf("address %s is nobody's", addr)
 		}
 		return "", addr, nil
@@ -183,6 +183,9 @@ func parseHost(text string) (host string, addr netip.Addr, err error) {
 	}
 	return text, addr, nil
 }
+
+// broadcast is for all hosts of a network (RFC 919).
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 // isHostName tells whether s could be in DNS. Underscores are not proper there, but common. A name that ends in a number is a
 // mistyped IP address: there is no such top-level domain.

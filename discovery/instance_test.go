@@ -65,6 +65,9 @@ func TestAddressOfAnInstance(t *testing.T) {
 		{"wildcard", "0.0.0.0", "", 80, "nobody", true},
 		{"IPv6 wildcard", "::", "", 80, "nobody", true},
 		{"multicast", "224.0.0.1", "", 80, "nobody", true},
+		{"IPv6 multicast", "[ff02::1]", "", 80, "nobody", true},
+		{"broadcast", "255.255.255.255", "", 80, "nobody", true},
+		{"broadcast in IPv6's clothes", "::ffff:255.255.255.255", "", 80, "nobody", true},
 		{"none at all", "", "", 80, "no address", true},
 	}
 	for _, tt := range tests {
