@@ -51,7 +51,7 @@ func Inside(t *testing.T, env ...string) bool {
 }
 
 // Cannot skips the test because of what this machine cannot do, unless it runs in CI: there it fails.
-func Cannot(t *testing.T, what string, err error) {
+func Cannot(t testing.TB, what string, err error) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
 		t.Fatalf("%s: %v", what, err)

@@ -1,0 +1,86 @@
+package testnet
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// AddInterfaces makes two interfaces that lead to each other (veth(4)) and are down. Call it in a namespace of the
+// test's own, see Inside.
+func AddInterfaces(t testing.TB, name, other string) {
+	t.Helper()
+	const peer = 1 // VETH_INFO_PEER
+	e, info := netlink.NewAttributeEncoder(), make([]byte, unix.SizeofIfInfomsg)
+	e.String(unix.IFLA_IFNAME, name)
+	e.Nested(unix.IFLA_LINKINFO, func(e *netlink.AttributeEncoder) error {
+		e.String(unix.IFLA_INFO_KIND, "veth")
+		e.Nested(unix.IFLA_INFO_DATA, func(e *netlink.AttributeEncoder) error {
+			e.Do(peer, func() ([]byte, error) {
+				named := netlink.NewAttributeEncoder()
+				named.String(unix.IFLA_IFNAME, other)
+				b, err := named.Encode()
+				return append(slices.Clone(info), b...), err
+			})
+			return nil
+		})
+		return nil
+	})
+	if err := ask(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, info, e); err != nil {
+		Cannot(t, "interfaces cannot be made", err)
+	}
+}
+
+// AddAddress gives an interface an address, in a network.
+func AddAddress(t testing.TB, name string, addr netip.Prefix) {
+	t.Helper()
+	if err := address(unix.RTM_NEWADDR, netlink.Create|netlink.Excl, name, addr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// RemoveAddress undoes AddAddress.
+func RemoveAddress(t testing.TB, name string, addr netip.Prefix) {
+	t.Helper()
+	if err := address(unix.RTM_DELADDR, 0, name, addr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// address asks for a change of an interface's addresses: struct ifaddrmsg of rtnetlink(7).
+func address(kind netlink.HeaderType, flags netlink.HeaderFlags, name string, addr netip.Prefix) error {
+	i, err := net.InterfaceByName(name)
+	if err != nil {
+		return err
+	}
+	family := byte(unix.AF_INET6)
+	if addr.Addr().Is4() {
+		family = unix.AF_INET
+	}
+	e := netlink.NewAttributeEncoder()
+	e.Bytes(unix.IFA_LOCAL, addr.Addr().AsSlice())
+	e.Bytes(unix.IFA_ADDRESS, addr.Addr().AsSlice())
+	request := []byte{family, byte(addr.Bits()), unix.IFA_F_NODAD, unix.RT_SCOPE_UNIVERSE}
+	return ask(kind, flags, binary.NativeEndian.AppendUint32(request, uint32(i.Index)), e)
+}
+
+// ask has the kernel do something, and waits until it has.
+func ask(kind netlink.HeaderType, flags netlink.HeaderFlags, request []byte, e *netlink.AttributeEncoder) error {
+	attributes, err := e.Encode()
+	if err != nil {
+		return err
+	}
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	header := netlink.Header{Type: kind, Flags: netlink.Request | netlink.Acknowledge | flags}
+	_, err = c.Execute(netlink.Message{Header: header, Data: append(request, attributes...)})
+	return err
+}
