@@ -70,7 +70,7 @@ func (c *Consul) feedLocked(p plan, watches map[string]*watch) {
 	for _, one := range p.tiers {
 		t := &tier{name: one.name}
 		if t.watch = watches[one.key]; t.watch == nil {
-			t.set, t.available, t.known = one.set, len(one.set), true
+			t.set, t.unheld, t.known = one.set, len(one.set), true
 		}
 		tiers = append(tiers, t)
 	}

@@ -35,7 +35,8 @@ type tier struct {
 	name      string
 	watch     *watch        // nil: the set never changes
 	set       []lb.Endpoint // the last
-	available int           // in it, without those that are held
+	unheld    int           // in it, without those that are held
+	available int           // as many as unheld, without those that are not usable
 	known     bool          // set means something
 	restored  bool          // set is what an earlier process has saved, which was handed out by Consul.Saved
 }
@@ -49,7 +50,7 @@ func (f *feed) deliver(w *watch, set []lb.Endpoint, available int, restored bool
 	defer f.mu.Unlock()
 	for _, t := range f.tiers {
 		if t.watch == w {
-			t.set, t.available, t.known, t.restored = set, available, true, restored
+			t.set, t.unheld, t.known, t.restored = set, available, true, restored
 		}
 	}
 	f.left = append(f.left, left...)
@@ -82,8 +83,26 @@ func (f *feed) close() {
 	}
 }
 
+// countLocked counts what is available in each tier.
+func (f *feed) countLocked() {
+	usable := f.consul.options.Usable
+	for _, t := range f.tiers {
+		t.available = t.unheld
+		if usable == nil || len(f.tiers) == 1 { // then it does not matter
+			continue
+		}
+		for _, e := range t.set {
+			if !usable(f.service, e) {
+				t.available--
+			}
+		}
+		t.available = max(t.available, 0)
+	}
+}
+
 // updateLocked sends the set that should be in use now, if it is not.
 func (f *feed) updateLocked(now time.Time) {
+	f.countLocked()
 	best := f.bestLocked()
 	if f.closed || f.begun.IsZero() || best < 0 {
 		return
@@ -165,10 +184,19 @@ func (f *feed) logLocked(best int) {
 	}
 }
 
+// Recount has what is available counted anew, of all services that have more than one tier: Usable says something else
+// than it did.
+func (c *Consul) Recount() {
+	for _, f := range c.feedsInOrder() {
+		f.look()
+	}
+}
+
 // saved returns the set that an earlier process has saved, if there is one that counts.
 func (f *feed) saved() ([]lb.Endpoint, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.countLocked()
 	best := f.bestLocked()
 	if best < 0 || f.active >= 0 || !slices.ContainsFunc(f.tiers[:best+1], func(t *tier) bool { return t.restored }) {
 		return nil, false

@@ -3,6 +3,7 @@ package discovery
 import (
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,5 +148,33 @@ func TestPreparedQueryIsPolled(t *testing.T) {
 		if a := asks[0]; a.values.Get("dc") != "dc2" || a.values.Has("filter") || a.values.Has("index") || a.path != "/v1/query/nearest%2Fweb/execute" {
 			t.Errorf("asked %s %v", a.path, a.values)
 		}
+	})
+}
+
+// Endpoints that could not get clients do not keep a service where it is. That they can after all brings it back, as
+// anything else does.
+func TestWhatIsNotUsableIsNotAvailable(t *testing.T) {
+	f := &fake{script: map[string][]reply{"one": {ok(20, "a 80")}, "two": {ok(20, "b 81")}}}
+	synctest.Test(t, func(t *testing.T) {
+		var unusable atomic.Int64
+		usable := func(service string, e lb.Endpoint) bool {
+			return service != "web" || int64(e.Addr.Port()) != unusable.Load()
+		}
+		r := start(t, f, ConsulOptions{Watches: []Watch{tiered("one", "two")}, Usable: usable})
+		time.Sleep(time.Second)
+		r.want(t, webA)
+		unusable.Store(80)
+		r.consul.Recount()
+		r.want(t, webA, webB)
+		if e, _ := r.consul.Explain("web"); e.Tiers[0].Available != 0 || !e.Tiers[1].Active {
+			t.Errorf("explained as %+v", e)
+		}
+		unusable.Store(0)
+		r.consul.Recount()
+		time.Sleep(29 * time.Second)
+		r.want(t, webA, webB)
+		time.Sleep(2 * time.Second)
+		r.want(t, webA, webB, webA)
+		r.stop()
 	})
 }

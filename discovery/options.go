@@ -37,6 +37,11 @@ type ConsulOptions struct {
 	// OnEvent is told what happens to instances. It is called by those who follow Consul, several at once, so it must not wait. Nil: nobody is.
 	OnEvent func(Event)
 
+	// Usable reports whether an endpoint could get clients of a service. One that could not does not count for whether
+	// a tier has enough. It must not call the Consul. Consul.Recount says that its answers are others now. Nil: all
+	// could.
+	Usable func(service string, e lb.Endpoint) bool
+
 	// Watches say what to watch until Consul.Apply says otherwise. No two may be for the same Service.
 	Watches []Watch
 
