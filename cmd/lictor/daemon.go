@@ -92,7 +92,7 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	}
 	d.balancer = lb.NewBalancer()
 	d.balancer.NotifyHealth(d.events.Health)
-	d.sets = admin.NewSets(d.balancer, d.events)
+	d.sets = admin.NewSets(d.balancer, d.events, nil)
 	tuneCollector(len(cfg.Services))
 	configure(d.balancer, cfg)
 	known := c.predecessor.restore(d.sets, cfg)

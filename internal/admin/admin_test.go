@@ -144,7 +144,7 @@ func serveTo(t *testing.T, who Access, o Options, services ...string) *house {
 		h.fake.stats = append(h.fake.stats, proxy.Stats{Service: name})
 		h.fake.listeners = append(h.fake.listeners, proxy.Listener{Service: name, Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(9000+i))})
 	}
-	h.sets = NewSets(h.balancer, h.events)
+	h.sets = NewSets(h.balancer, h.events, nil)
 	o.Events = h.events
 	o.State = State{Proxier: h.fake, Sets: h.sets, Watches: func() Watches { return fakeWatches{h.fake} }, Configured: h.fake.configured, Excluded: o.State.Excluded}
 	h.Server = New(o)

@@ -18,7 +18,7 @@ import (
 func benchServer(n int) *Server {
 	f := &fake{}
 	events := NewEvents()
-	sets := NewSets(lb.NewRoundRobin(), events)
+	sets := NewSets(lb.NewRoundRobin(), events, nil)
 	balanced := map[string]Balanced{}
 	for i := range n {
 		name := fmt.Sprintf("service-%04d", i)

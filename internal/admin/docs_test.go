@@ -37,7 +37,8 @@ func TestAPIIsDocumented(t *testing.T) {
 		}
 	}
 	for _, kind := range []string{KindJoined, KindLeft, KindChanged, KindOut, KindHeld, KindEjected, KindReturned, KindDrained, KindUndrained, KindStale, KindRecovered, KindReload, KindUpgrade, KindLogLevel, ReasonHealthy, ReasonHeld, ReasonSaved, ReasonSlowStart, ReasonTroubled, ReasonDrained, ReasonStandby, ReasonStatus, ReasonMaintenance,
-		ReasonAddress, ReasonDuplicate, ReasonTags, ReasonFilter, ReasonWeight, ReasonEjected, ReasonTrial, ReasonFull, string(proxy.ConnectionWaiting), string(proxy.ConnectionConnecting), string(proxy.ConnectionOpen), string(proxy.ConnectionHalfClosed),
+		ReasonAddress, ReasonDuplicate, ReasonTags, ReasonFilter, ReasonWeight, ReasonEjected, ReasonTrial, ReasonFull,
+		ReasonLoop, string(proxy.ConnectionWaiting), string(proxy.ConnectionConnecting), string(proxy.ConnectionOpen), string(proxy.ConnectionHalfClosed),
 		string(proxy.ConnectionClosing), SetNone, SetSaved, SetFresh} {
 		if !strings.Contains(string(text), "`"+kind+"`") {
 			t.Errorf("%s is not in docs/api.md", kind)

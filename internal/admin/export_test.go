@@ -16,7 +16,7 @@ func TestSetsGoOverToAnotherProcess(t *testing.T) {
 	web := lb.Endpoints{Service: "web", Endpoints: []lb.Endpoint{
 		{ID: "a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}, {ID: "b", Addr: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1},
 	}}
-	first := NewSets(lb.NewBalancer(), NewEvents())
+	first := NewSets(lb.NewBalancer(), NewEvents(), nil)
 	first.OnUpdate([]lb.Endpoints{web})
 	for _, id := range []string{"a", "b"} {
 		if err := first.Drain("web", id); err != nil {
@@ -30,7 +30,7 @@ func TestSetsGoOverToAnotherProcess(t *testing.T) {
 	drained["gone"] = []string{"x"}
 
 	balancer := lb.NewBalancer()
-	second := NewSets(balancer, NewEvents())
+	second := NewSets(balancer, NewEvents(), nil)
 	second.Import(sets, drained)
 	served := func() []string {
 		ids := map[string]bool{}

@@ -85,6 +85,7 @@ const (
 	ReasonEjected     = "ejected"     // it failed from here
 	ReasonTrial       = "trial"       // it was ejected, and one client tries it
 	ReasonFull        = "full"        // it has as many clients as it may
+	ReasonLoop        = "loop"        // it leads back to this Lictor
 )
 
 // EndpointCounters are of one endpoint, since it is known.
@@ -164,10 +165,10 @@ const (
 	KindJoined    = "joined"    // an endpoint is in its service's set now
 	KindLeft      = "left"      // it is no longer
 	KindChanged   = "changed"   // its address or weight is another
-	KindOut       = "out"       // why an instance is not in the set, in Consul's words
+	KindOut       = "out"       // why an instance is not in the set, in Consul's words; or it leads back
 	KindHeld      = "held"      // it should be out, and is kept in use for now
 	KindEjected   = "ejected"   // it fails, and is left out until it is tried again and answers
-	KindReturned  = "returned"  // it has answered
+	KindReturned  = "returned"  // it has answered, or does not lead back any more
 	KindDrained   = "drained"   // an operator took it out
 	KindUndrained = "undrained" // and put it back
 	KindStale     = "stale"     // a service's source fails, its endpoints stay

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -16,11 +17,21 @@ type Sink interface {
 	OnUpdate(updates []lb.Endpoints)
 }
 
-// Sets stand between the sources and the balancer: they remember what each service's endpoints are, note as events what changes, and leave out
-// what an operator drains. A Sets is a discovery.Sink. Safe for concurrent use.
+// A Judge says which endpoints must not get clients. *cycles.Detector is one.
+type Judge interface {
+	// Judge takes the sets of services, in place of those that it had. It returns the verdicts, by service and endpoint
+	// ID, of each service whose verdicts are others than they were, whether it is in updates or not. Endpoints without
+	// a verdict may get clients.
+	Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict
+}
+
+// Sets stand between the sources and the balancer: they remember what each service's endpoints are, note as events what
+// changes, and leave out what an operator drains and what a Judge forbids. A Sets is a discovery.Sink. Safe for
+// concurrent use.
 type Sets struct {
 	next   Sink
 	events *Events
+	judge  Judge
 
 	mu   sync.Mutex // also held while next is told, so that it hears of updates and drains in their order
 	sets map[string]*set
@@ -30,7 +41,14 @@ type Sets struct {
 type set struct {
 	endpoints []member             // sorted by ID
 	drained   map[string]time.Time // since when, by ID; such may have left meanwhile, and stay drained if they return
+	forbidden map[string]ban       // by ID
 	changed   time.Time
+}
+
+// A ban is why an endpoint must not get clients, and since when.
+type ban struct {
+	cycles.Verdict
+	since time.Time
 }
 
 type member struct {
@@ -38,18 +56,17 @@ type member struct {
 	since time.Time
 }
 
-// NewSets returns Sets that know nothing yet and tell next and events.
-func NewSets(next Sink, events *Events) *Sets {
-	return &Sets{next: next, events: events, sets: map[string]*set{}}
+// NewSets returns Sets that know nothing yet, ask judge, and tell next and events. A nil judge forbids nothing.
+func NewSets(next Sink, events *Events, judge Judge) *Sets {
+	return &Sets{next: next, events: events, judge: judge, sets: map[string]*set{}}
 }
 
 // OnUpdate implements discovery.Sink.
 func (s *Sets) OnUpdate(updates []lb.Endpoints) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := slices.Clone(updates)
 	now := time.Now()
-	for i, u := range out {
+	for _, u := range updates {
 		if u.Removed {
 			delete(s.sets, u.Service)
 			continue
@@ -60,9 +77,58 @@ func (s *Sets) OnUpdate(updates []lb.Endpoints) {
 			s.sets[u.Service] = one
 		}
 		one.replace(u, now, s.events)
-		out[i].Endpoints = one.undrained(u.Endpoints)
 	}
-	s.next.OnUpdate(out)
+	rejudged := s.judgeLocked(updates, now)
+	var out []lb.Endpoints
+	for _, u := range updates {
+		if !u.Removed {
+			u.Endpoints = s.sets[u.Service].serving(u.Endpoints)
+		}
+		delete(rejudged, u.Service)
+		out = append(out, u)
+	}
+	s.next.OnUpdate(append(out, s.servedLocked(rejudged)...))
+}
+
+// Reconsider has all sets judged anew: the Judge knows something that it did not.
+func (s *Sets) Reconsider() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if updates := s.servedLocked(s.judgeLocked(s.allLocked(), time.Now())); len(updates) > 0 {
+		s.next.OnUpdate(updates)
+	}
+}
+
+// judgeLocked has sets judged, and returns the services whose verdicts have changed.
+func (s *Sets) judgeLocked(updates []lb.Endpoints, now time.Time) map[string]bool {
+	if s.judge == nil {
+		return nil
+	}
+	rejudged := map[string]bool{}
+	for service, verdicts := range s.judge.Judge(updates) {
+		if one := s.sets[service]; one != nil {
+			one.forbid(service, verdicts, now, s.events)
+			rejudged[service] = true
+		}
+	}
+	return rejudged
+}
+
+// servedLocked returns the sets of services as they are served, sorted by service.
+func (s *Sets) servedLocked(services map[string]bool) (sets []lb.Endpoints) {
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		one := s.sets[name]
+		sets = append(sets, lb.Endpoints{Service: name, Endpoints: one.serving(one.all())})
+	}
+	return sets
+}
+
+// allLocked returns all sets, whole, sorted by service.
+func (s *Sets) allLocked() (sets []lb.Endpoints) {
+	for _, name := range slices.Sorted(maps.Keys(s.sets)) {
+		sets = append(sets, lb.Endpoints{Service: name, Endpoints: s.sets[name].all()})
+	}
+	return sets
 }
 
 // Export returns all sets, whole, and the IDs of the endpoints that are drained, both by service: what another process needs to go on.
@@ -70,14 +136,12 @@ func (s *Sets) Export() (sets []lb.Endpoints, drained map[string][]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	drained = map[string][]string{}
-	for _, name := range slices.Sorted(maps.Keys(s.sets)) {
-		one := s.sets[name]
-		sets = append(sets, lb.Endpoints{Service: name, Endpoints: one.all()})
+	for name, one := range s.sets {
 		if len(one.drained) > 0 {
 			drained[name] = slices.Sorted(maps.Keys(one.drained))
 		}
 	}
-	return sets, drained
+	return s.allLocked(), drained
 }
 
 // Import begins with what another process has exported.
@@ -94,7 +158,7 @@ func (s *Sets) Import(sets []lb.Endpoints, drained map[string][]string) {
 		for _, id := range ids {
 			one.drained[id] = time.Now()
 		}
-		s.republishLocked(name, one)
+		s.republishLocked(name)
 	}
 }
 
@@ -149,15 +213,39 @@ func change(before, now lb.Endpoint) string {
 	return text.String()
 }
 
-// undrained are the endpoints that get clients.
-func (one *set) undrained(endpoints []lb.Endpoint) []lb.Endpoint {
-	if len(one.drained) == 0 {
+// serving returns those of the endpoints that get clients.
+func (one *set) serving(endpoints []lb.Endpoint) []lb.Endpoint {
+	if len(one.drained)+len(one.forbidden) == 0 {
 		return endpoints
 	}
 	return slices.DeleteFunc(slices.Clone(endpoints), func(e lb.Endpoint) bool {
-		_, is := one.drained[e.ID]
-		return is
+		_, drained := one.drained[e.ID]
+		_, forbidden := one.forbidden[e.ID]
+		return drained || forbidden
 	})
+}
+
+// forbid takes the verdicts on the set, by ID, and tells events what is different.
+func (one *set) forbid(service string, verdicts map[string]cycles.Verdict, now time.Time, events *Events) {
+	before := one.forbidden
+	one.forbidden = map[string]ban{}
+	for _, id := range slices.Sorted(maps.Keys(verdicts)) {
+		b, is := before[id]
+		if !is || b.Verdict != verdicts[id] {
+			b = ban{verdicts[id], now}
+			events.Add(Event{Time: now, Kind: KindOut, Service: service, Endpoint: id, Text: id + ": " + b.Text})
+		}
+		one.forbidden[id] = b
+	}
+	for _, id := range slices.Sorted(maps.Keys(before)) {
+		if _, stays := verdicts[id]; stays {
+			continue
+		}
+		if _, there := one.find(id); there {
+			text := id + " gets clients again"
+			events.Add(Event{Time: now, Kind: KindReturned, Service: service, Endpoint: id, Text: text})
+		}
+	}
 }
 
 // Drain leaves an endpoint out for new clients until Undrain. Its connections go on. The error says that there is no such endpoint.
@@ -178,7 +266,7 @@ func (s *Sets) Drain(service, endpoint string) error {
 		one.drained = map[string]time.Time{}
 	}
 	one.drained[endpoint] = time.Now()
-	s.republishLocked(service, one)
+	s.republishLocked(service)
 	s.events.Add(Event{Kind: KindDrained, Service: service, Endpoint: endpoint, Text: endpoint + " gets no new clients until it is undrained"})
 	return nil
 }
@@ -195,13 +283,13 @@ func (s *Sets) Undrain(service, endpoint string) error {
 		return fmt.Errorf("endpoint %q of service %q is not drained", endpoint, service)
 	}
 	delete(one.drained, endpoint)
-	s.republishLocked(service, one)
+	s.republishLocked(service)
 	s.events.Add(Event{Kind: KindUndrained, Service: service, Endpoint: endpoint, Text: endpoint + " gets clients again"})
 	return nil
 }
 
-func (s *Sets) republishLocked(service string, one *set) {
-	s.next.OnUpdate([]lb.Endpoints{{Service: service, Endpoints: one.undrained(one.all())}})
+func (s *Sets) republishLocked(service string) {
+	s.next.OnUpdate(s.servedLocked(map[string]bool{service: true}))
 }
 
 // all are the endpoints, drained ones too, sorted by ID.
@@ -236,7 +324,9 @@ func (s *Sets) view(service string) (endpoints []Endpoint, changed time.Time, kn
 	for _, m := range one.endpoints {
 		in := m.since
 		e := Endpoint{ID: m.ID, Address: m.Address(), Weight: max(m.Weight, 1), State: StateIn, Reason: ReasonHealthy, Since: &in}
-		if since, is := one.drained[m.ID]; is {
+		if b, is := one.forbidden[m.ID]; is {
+			e.State, e.Reason, e.Since, e.Detail = StateOut, b.Reason, &b.since, b.Text
+		} else if since, is := one.drained[m.ID]; is {
 			e.State, e.Reason, e.Since, e.Detail = StateOut, ReasonDrained, &since, "taken out by an operator, here only"
 		}
 		endpoints = append(endpoints, e)

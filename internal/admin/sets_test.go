@@ -1,0 +1,119 @@
+package admin
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// judged are Sets with a real Judge, a balancer, and events.
+type judged struct {
+	*testing.T
+	*Sets
+	detector *cycles.Detector
+	balancer *lb.Balancer
+}
+
+func newJudged(t *testing.T) *judged {
+	j := &judged{T: t, balancer: lb.NewBalancer()}
+	nothing := func() ([]netip.Prefix, error) { return nil, nil }
+	j.detector = cycles.New(cycles.Options{Changed: func() { j.Reconsider() }, Addrs: nothing})
+	j.Sets = NewSets(j.balancer, NewEvents(), j.detector)
+	return j
+}
+
+// listen makes services listen at the ports of 127.0.0.1 that they are named by.
+func (j *judged) listen(ports map[string]uint16) {
+	var services []cycles.Service
+	for name, port := range ports {
+		services = append(services, cycles.Service{Name: name, Listen: []netip.AddrPort{at(port)}})
+	}
+	j.detector.Listen(services, nil)
+}
+
+func at(port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
+}
+
+// setOf is a service with endpoints at ports of 127.0.0.1.
+func setOf(service string, ports ...uint16) lb.Endpoints {
+	u := lb.Endpoints{Service: service}
+	for _, p := range ports {
+		u.Endpoints = append(u.Endpoints, lb.Endpoint{ID: fmt.Sprint(p), Addr: at(p), Weight: 1})
+	}
+	return u
+}
+
+// serves wants exactly these endpoints in the balancer, and those with a reason in what is shown.
+func (j *judged) serves(service string, in []string, out ...string) {
+	j.Helper()
+	var got, reasons []string
+	for _, s := range j.balancer.Snapshot() {
+		for _, e := range s.Endpoints {
+			if s.Service == service {
+				got = append(got, e.ID)
+			}
+		}
+	}
+	endpoints, _, _ := j.view(service)
+	for _, e := range endpoints {
+		if e.State == StateOut {
+			reasons = append(reasons, e.ID+" "+e.Reason+" "+e.Detail)
+		}
+	}
+	if slices.Sort(got); !slices.Equal(got, in) || !slices.Equal(reasons, out) {
+		j.Errorf("%s: %v are served, want %v; out are %q, want %q", service, got, in, reasons, out)
+	}
+}
+
+func TestSetsLeaveOutWhatLeadsBack(t *testing.T) {
+	const (
+		self = "1 loop 127.0.0.1:1 is where this service listens"
+		aOut = `2 loop 127.0.0.1:2 is where service "b" listens, which leads back: a -> b -> a`
+	)
+	j := newJudged(t)
+	j.listen(map[string]uint16{"a": 1, "b": 2})
+	j.OnUpdate([]lb.Endpoints{setOf("a", 1, 8), setOf("b", 1, 9)})
+	j.serves("a", []string{"8"}, self)
+	j.serves("b", []string{"1", "9"})
+
+	j.OnUpdate([]lb.Endpoints{setOf("a", 2, 8)})
+	j.serves("a", []string{"8"}, aOut)
+	if err := j.Drain("a", "2"); err != nil {
+		t.Fatal(err)
+	}
+	j.serves("a", []string{"8"}, aOut)
+	j.OnUpdate([]lb.Endpoints{setOf("b", 9)}) // of another service, but the cause
+	j.serves("a", []string{"8"}, "2 drained taken out by an operator, here only")
+	if err := j.Undrain("a", "2"); err != nil {
+		t.Fatal(err)
+	}
+	j.serves("a", []string{"2", "8"})
+
+	j.OnUpdate([]lb.Endpoints{setOf("b", 1, 9)}) // it comes back, as it was at first
+	j.serves("a", []string{"8"}, aOut)
+	j.serves("b", []string{"1", "9"})
+	j.OnUpdate([]lb.Endpoints{{Service: "b", Removed: true}})
+	j.serves("a", []string{"2", "8"})
+	j.OnUpdate([]lb.Endpoints{setOf("a", 8), setOf("b", 1)})
+	j.listen(map[string]uint16{"a": 3, "b": 1}) // by a reload
+	j.serves("b", nil, self)
+	j.listen(map[string]uint16{"a": 3, "b": 4})
+	j.serves("b", []string{"1"})
+
+	var kinds []string
+	events, _, _ := j.events.After(0, "", maxEvents)
+	for _, e := range events {
+		if e.Kind == KindOut || e.Kind == KindReturned {
+			kinds = append(kinds, e.Service+" "+e.Endpoint+" "+e.Kind)
+		}
+	}
+	want := []string{"a 1 out", "a 2 out", "a 2 returned", "a 2 out", "a 2 returned", "b 1 out", "b 1 returned"}
+	if !slices.Equal(kinds, want) {
+		t.Errorf("events %v, want %v", kinds, want)
+	}
+}
