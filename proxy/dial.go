@@ -138,9 +138,13 @@ func (d *dialer) missed(endpoint *lb.Member, err error) {
 
 func dialEndpoint(ctx context.Context, s *service, e *lb.Member) (*net.TCPConn, error) {
 	d := net.Dialer{Timeout: s.spec.Load().connectTimeout(), KeepAliveConfig: keepAlive}
+	a := admission{service: s, endpoint: e}
+	if e.Host != "" {
+		d.ControlContext = a.control
+	}
 	c, err := d.DialContext(ctx, "tcp", e.Address())
 	if err != nil {
-		return nil, err
+		return nil, a.cause(err)
 	}
 	urgentInline(c.(*net.TCPConn))
 	return c.(*net.TCPConn), nil

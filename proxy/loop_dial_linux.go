@@ -283,6 +283,9 @@ func (p *loopPair) resolve() {
 }
 
 func (p *loopPair) resolved(addrs []netip.Addr, err error) {
+	if err == nil {
+		addrs, err = p.s.admitted(p.endpoint, addrs)
+	}
 	if err != nil {
 		p.missed(err)
 		p.connect()

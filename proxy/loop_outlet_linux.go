@@ -17,6 +17,7 @@ type outlet struct {
 	timer    timer
 	shard    *udpShard
 	endpoint *lb.Member
+	addr     netip.AddrPort
 	fd       int32
 	number   int32
 	uses     int   // sessions
@@ -37,7 +38,7 @@ func (h *udpShard) outletTo(m *lb.Member, addr netip.AddrPort) (*outlet, syscall
 		h.socket.engine.budget.Release(sessionDescriptors)
 		return nil, err
 	}
-	o := &outlet{shard: h, endpoint: m, fd: fd, used: h.loop.now}
+	o := &outlet{shard: h, endpoint: m, addr: addr, fd: fd, used: h.loop.now}
 	o.timer.owner = o
 	o.number = h.loop.number(o)
 	h.outlets[m] = o

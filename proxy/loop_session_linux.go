@@ -87,11 +87,18 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey,
 
 // connect opens the socket to the endpoint, unless its host name has to be resolved first.
 func (x *loopSession) connect() error {
-	if x.endpoint.Host != "" && (x.own || x.shard.outlets[x.endpoint] == nil) {
-		x.resolve()
-		return nil
+	if x.endpoint.Host == "" {
+		return x.connectTo(x.endpoint.Addr)
 	}
-	return x.connectTo(x.endpoint.Addr)
+	if out := x.shard.outlets[x.endpoint]; out != nil && !x.own {
+		err := x.s.barred(x.endpoint, out.addr)
+		if err == nil {
+			return x.connectTo(out.addr)
+		}
+		out.refuse(err) // something has begun to listen there
+	}
+	x.resolve()
+	return nil
 }
 
 func (x *loopSession) connectTo(addr netip.AddrPort) error {
@@ -150,6 +157,9 @@ func (x *loopSession) resolve() {
 }
 
 func (x *loopSession) resolved(addrs []netip.Addr, err error) {
+	if err == nil {
+		addrs, err = x.s.admitted(x.endpoint, addrs)
+	}
 	for _, a := range addrs {
 		if err = x.connectTo(netip.AddrPortFrom(a, x.endpoint.Addr.Port())); err == nil {
 			break

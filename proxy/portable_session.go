@@ -96,6 +96,9 @@ func (x *session) resolve() error {
 	ctx, cancel := context.WithTimeout(x.socket.ctx, x.service.spec.Load().connectTimeout())
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", x.endpoint.Host)
+	if err == nil {
+		addrs, err = x.service.admitted(x.endpoint, addrs)
+	}
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-multierror"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // Options are what a Proxier needs.
@@ -34,6 +36,11 @@ type Options struct {
 
 	// Hold has listeners open without anybody being served, until Begin: what is inherited is served by somebody else so far.
 	Hold bool
+
+	// Admit is asked about each address that the host name of an endpoint has come to, before it is dialled. An error
+	// says why it must not be: the next one is tried, and the endpoint is not to blame. Admit is called on the path of
+	// the bytes, by many at once, and must not wait for long. Nil: all are dialled.
+	Admit func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error
 
 	// Access is told of each TCP connection and UDP session that has ended. It is called on the path of the bytes, by many at once: it must
 	// not wait for anything. Nil: nobody is told. SetAccess changes it.
@@ -60,6 +67,7 @@ type Proxier struct {
 	engine   engine
 	loops    tracker
 	access   accessTap
+	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // nil: all
 
 	mu        sync.Mutex // one Apply at a time
 	closed    bool
@@ -100,6 +108,7 @@ func New(o Options) (*Proxier, error) {
 		log:       o.Logger.Named("proxy"),
 		budget:    b,
 		engine:    e,
+		admit:     o.Admit,
 		inherited: slices.Clone(o.Inherited),
 		held:      o.Hold,
 		services:  map[string]*service{},
@@ -134,7 +143,7 @@ func (p *Proxier) Apply(services []Service) error {
 		s := p.services[spec.Name]
 		if s == nil || s.spec.Load().Protocol != spec.Protocol {
 			s = newService(spec, p.balancer, p.log, p.engine.shards())
-			s.access = &p.access
+			s.access, s.admit = &p.access, p.admit
 		}
 		next[spec.Name] = s
 		for _, addr := range spec.Listen {

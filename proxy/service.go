@@ -27,6 +27,7 @@ type service struct {
 	counters []counters // one for each loop of the engine, so that loops do not contend for a cache line
 	troubles reporter
 	access   *accessTap
+	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // see Options.Admit; nil: all
 }
 
 func newService(spec *Service, balancer LoadBalancer, log hclog.Logger, loops int) *service {

@@ -1,0 +1,170 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+var errBarred = errors.New("barred by the test")
+
+// A gate bars the addresses of a host name that have a port.
+type gate struct{ port atomic.Uint32 }
+
+func (g *gate) admit(_ string, _ Protocol, _ lb.Endpoint, addr netip.AddrPort) error {
+	if uint32(addr.Port()) == g.port.Load() {
+		return errBarred
+	}
+	return nil
+}
+
+// byName is an endpoint with the host name localhost.
+func byName(port uint16) lb.Endpoint {
+	return lb.Endpoint{ID: "name", Host: "localhost", Addr: netip.AddrPortFrom(netip.Addr{}, port)}
+}
+
+// wantBlameless wants no failure to be known of the endpoint with the host name.
+func (h *house) wantBlameless() {
+	h.Helper()
+	for _, e := range h.balancer.Snapshot()[0].Endpoints {
+		if e.ID == "name" && (e.State != lb.StateIn || e.Failures > 0 || e.Fails > 0) {
+			h.Errorf("the endpoint is %v with %d failures, want none: others may have it too", e.State, e.Failures)
+		}
+	}
+	if by := h.stats().DialsFailedBy; by[0] == 0 || by[0] != h.stats().DialsFailed {
+		h.Errorf("failed dials by cause: %v, want them to be nobody's fault", by)
+	}
+}
+
+func TestTCPDoesNotDialABarredAddress(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		var reached atomic.Int64
+		barred := tcpServer(t, func(*net.TCPConn) { reached.Add(1) })
+		other := tcpServer(t, named("other"))
+		g := &gate{}
+		g.port.Store(uint32(barred.Port()))
+		h.options.Admit = g.admit
+		addr := h.serve(Service{})
+		both := []lb.Endpoint{byName(barred.Port()), {ID: "other", Addr: other}}
+		h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: both}})
+		for range 6 {
+			if got := ask(t, addr); got != "other" {
+				t.Errorf("got %q, want other", got)
+			}
+		}
+		if n := reached.Load(); n > 0 {
+			t.Errorf("the barred address was dialled %d times", n)
+		}
+		h.wantBlameless()
+
+		h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{byName(other.Port())}}})
+		if got := ask(t, addr); got != "other" {
+			t.Errorf("by a name that is not barred: got %q, want other", got)
+		}
+		h.endpoints("s", barred) // no name, so nobody is asked
+		ask(t, addr)
+		if reached.Load() != 1 {
+			t.Error("an endpoint with an address is barred")
+		}
+	})
+}
+
+// Of the addresses of a name only those that are barred are passed over.
+func TestSomeAddressesOfANameAreBarred(t *testing.T) {
+	m := &lb.Member{Endpoint: byName(80)}
+	one, two := netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	s := &service{}
+	s.spec.Store(&Service{Name: "s"})
+	all := func() []netip.Addr { return []netip.Addr{one, two} }
+	if got, err := s.admitted(m, all()); err != nil || !slices.Equal(got, all()) {
+		t.Errorf("without anybody to ask: got %v, %v", got, err)
+	}
+	var bar []netip.AddrPort
+	s.admit = func(name string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error {
+		if name != "s" || p != TCP || e != m.Endpoint {
+			t.Errorf("asked about %s, %s, %v", name, p, e)
+		}
+		if slices.Contains(bar, addr) {
+			return errBarred
+		}
+		return nil
+	}
+	bar = append(bar, netip.MustParseAddrPort("192.0.2.1:80"))
+	if got, err := s.admitted(m, all()); err != nil || !slices.Equal(got, []netip.Addr{two}) {
+		t.Errorf("one is barred: got %v, %v", got, err)
+	}
+	bar = append(bar, netip.MustParseAddrPort("[2001:db8::1]:80"))
+	got, err := s.admitted(m, all())
+	if len(got) > 0 || !errors.Is(err, errBarred) || err.Error() != "dial tcp localhost:80: barred by the test" {
+		t.Errorf("both are barred: got %v, %v", got, err)
+	}
+	if _, ours := causeOf(err); !ours {
+		t.Error("the endpoint is to blame")
+	}
+	// As package net tells of the first, although the second was dialled and did not answer.
+	a := &admission{service: s, endpoint: m}
+	first := &net.OpError{Op: "dial", Err: a.control(t.Context(), "tcp4", "192.0.2.1:80", nil)}
+	if err := a.cause(first); err.Error() != "dial tcp localhost:80: barred by the test" {
+		t.Errorf("none was dialled: %v", err)
+	}
+	bar = bar[:1]
+	if err := a.control(t.Context(), "tcp6", "[2001:db8::1]:80", nil); err != nil {
+		t.Fatal(err)
+	}
+	if cause, ours := causeOf(a.cause(first)); ours || cause != lb.Unreachable {
+		t.Errorf("one did not answer: got %v, %v", cause, ours)
+	}
+}
+
+func TestUDPDoesNotDialABarredAddress(t *testing.T) {
+	for _, responses := range []int{0, -1} {
+		forEachEngine(t, func(t *testing.T, h *house) {
+			received := make(chan [2]string, 1000)
+			into := func(name string) func([]byte) []byte {
+				return func(b []byte) []byte { received <- [2]string{name, string(b)}; return nil }
+			}
+			barred, other := udpServer(t, into("barred")), udpServer(t, into("other"))
+			g := &gate{}
+			h.options.Admit = g.admit
+			addr := h.serve(Service{Protocol: UDP, Responses: responses})
+			set := lb.Endpoints{Service: "s", Endpoints: []lb.Endpoint{byName(barred.Port())}}
+			h.balancer.OnUpdate([]lb.Endpoints{set})
+			send := func(text, want string) { // from a client of its own each time, again if it seems lost
+				t.Helper()
+				eventually(t, func() error {
+					c := dialUDP(t, addr)
+					defer c.Close()
+					c.Write([]byte(text))
+					for patience := short(t); ; {
+						select {
+						case got := <-received:
+							if got[1] != text { // of an earlier one
+								continue
+							}
+							if got[0] != want {
+								t.Fatalf("%s went to %s, want %s", text, got[0], want)
+							}
+							return nil
+						case <-patience.Done():
+							return errPending
+						}
+					}
+				})
+			}
+			send("before", "barred")
+			g.port.Store(uint32(barred.Port())) // something of ours listens there now
+			set.Endpoints = append(set.Endpoints, lb.Endpoint{ID: "other", Addr: other})
+			h.balancer.OnUpdate([]lb.Endpoints{set})
+			for i := range 6 {
+				send(fmt.Sprint("after ", i), "other")
+			}
+			h.wantBlameless()
+		})
+	}
+}
