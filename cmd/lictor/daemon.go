@@ -18,6 +18,7 @@ import (
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -35,7 +36,8 @@ type daemon struct {
 	intake   *intake
 	service  *notifier // what started this process, and wants to know how it does
 	events   *admin.Events
-	sets     *admin.Sets // between the sources and the balancer
+	sets     *admin.Sets      // between the sources and the balancer
+	cycles   *cycles.Detector // of endpoints that lead back here
 	admin    *adminServer
 	shown    atomic.Pointer[shownServices] // what admin was told last; nil: nothing yet
 	access   *accessLogs
@@ -68,6 +70,7 @@ func (c *runCommand) newDaemon(cfg *config.Config) *daemon {
 		wanted: make(chan struct{}, 1), renewed: make(chan struct{}, 1), replaced: make(chan struct{}),
 	}
 	d.cfg.Store(cfg)
+	d.cycles = cycles.New(cycles.Options{Logger: d.log.Named("endpoints"), Changed: d.reconsider})
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.upgradable, d.noUpgrade = context.WithCancel(d.ctx)
 	// What libraries have to say (net/http, of answers that it did not expect) is for those who look closely.
@@ -80,7 +83,7 @@ func (c *runCommand) newDaemon(cfg *config.Config) *daemon {
 // or an error and nothing.
 func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemon, error) {
 	d := c.newDaemon(cfg)
-	consul, err := newConsul(cfg, c.predecessor.saved(), d.events, d.log)
+	consul, err := d.newConsul(cfg, c.predecessor.saved())
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +95,9 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	}
 	d.balancer = lb.NewBalancer()
 	d.balancer.NotifyHealth(d.events.Health)
-	d.sets = admin.NewSets(d.balancer, d.events, nil)
+	d.sets = admin.NewSets(d.balancer, d.events, d.cycles)
+	d.cycles.Prefer(c.predecessor.links())
+	d.detect(cfg)
 	tuneCollector(len(cfg.Services))
 	configure(d.balancer, cfg)
 	known := c.predecessor.restore(d.sets, cfg)
@@ -135,6 +140,7 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	d.admin = d.serveAdmin(cfg.Admin, shown)
+	d.detect(cfg)
 	if c.predecessor != nil {
 		d.leftAlone(c.predecessor, consul)
 	}
@@ -142,6 +148,7 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 		d.log.Error("not registered", "error", err)
 	}
 	d.running.Go(d.reloads)
+	d.running.Go(func() { d.cycles.Run(d.ctx) })
 	return d, nil
 }
 
@@ -152,7 +159,7 @@ func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool,
 	_, forTraffic := shareDescriptors(limit)
 	options := proxy.Options{
 		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: forTraffic, Engine: engineOf(cfg.Engine), Loops: loops,
-		Inherited: c.predecessor.inherited(), Hold: c.predecessor != nil,
+		Admit: d.admit, Inherited: c.predecessor.inherited(), Hold: c.predecessor != nil,
 	}
 	if c.predecessor == nil {
 		if options.Inherited, err = inheritedSockets(os.Getenv); err != nil {
@@ -177,6 +184,7 @@ func (c *runCommand) openListeners(d *daemon, cfg *config.Config) (shown net.Lis
 	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
 		return nil, err
 	}
+	d.detect(cfg)
 	for _, one := range d.proxier.DropInherited() {
 		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)
 	}

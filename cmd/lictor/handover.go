@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -86,6 +87,7 @@ type handedState struct {
 	PID     int                 `json:"pid"`
 	Sets    []lb.Endpoints      `json:"sets"`
 	Drained map[string][]string `json:"drained,omitempty"`
+	Links   []cycles.Link       `json:"links,omitempty"` // see cycles.Detector.Prefer
 	Saved   []byte              `json:"saved,omitempty"` // see discovery.Consul.Save
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -128,6 +129,14 @@ func (p *predecessor) saved() []byte {
 		return nil
 	}
 	return p.state.Saved
+}
+
+// links are what it followed from one of its services to another.
+func (p *predecessor) links() []cycles.Link {
+	if p == nil {
+		return nil
+	}
+	return p.state.Links
 }
 
 // restore makes what it served what this process serves until it knows better, and tells whether that is all that there is to serve.

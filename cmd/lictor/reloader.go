@@ -71,6 +71,9 @@ func (d *daemon) reload(ctx context.Context) (*changes, error) {
 	if changes.empty() {
 		return changes, nil
 	}
+	d.detect(old, next)
+	inForce := old
+	defer func() { d.detect(inForce) }()
 	own, err := d.prepareOwn(next)
 	if err != nil {
 		return nil, withHints(err)
@@ -92,6 +95,7 @@ func (d *daemon) reload(ctx context.Context) (*changes, error) {
 	d.prober.Apply(checksOf(next))
 	d.cfg.Store(next)
 	own.do()
+	inForce = next
 	if err := d.register(next); err != nil {
 		d.log.Error("not registered", "error", err)
 	}
@@ -158,7 +162,7 @@ func (d *daemon) prepare(ctx context.Context, old, next *config.Config) (*source
 		}
 		s.sameConsul, s.old, s.doubt = true, old, changedWatches(watchesOf(old), watches)
 	default:
-		client, err := newConsul(next, nil, d.events, d.log)
+		client, err := d.newConsul(next, nil)
 		if err != nil {
 			return nil, err
 		}

@@ -177,6 +177,7 @@ func (d *daemon) offer(s *successor, sockets []proxy.Inherited) error {
 	}
 	state := &handedState{PID: os.Getpid()}
 	state.Sets, state.Drained = d.sets.Export()
+	state.Links = d.cycles.Links()
 	if c := d.consul.Load(); c != nil {
 		var err error
 		if state.Saved, err = c.Save(); err != nil {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
-	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -81,9 +80,10 @@ func guardOf(q config.ConsulQuery) discovery.Guard {
 }
 
 // newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier process knew, if any.
-func newConsul(cfg *config.Config, saved []byte, events *admin.Events, logger hclog.Logger) (*discovery.Consul, error) {
-	options := consulOptions(cfg.Consul, logger)
-	options.StateDir, options.Saved, options.OnEvent = cfg.StateDir, saved, events.Instance
+func (d *daemon) newConsul(cfg *config.Config, saved []byte) (*discovery.Consul, error) {
+	options := consulOptions(cfg.Consul, d.log)
+	options.StateDir, options.Saved = cfg.StateDir, saved
+	options.OnEvent, options.Usable = d.events.Instance, d.cycles.Usable
 	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {
 		return nil, nil
