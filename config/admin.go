@@ -48,7 +48,7 @@ func (l *loader) admin(root *block) {
 		return
 	}
 	a.TCP = addr
-	l.claim(claim{addr: addr, protocol: TCP, service: "admin", at: *at})
+	l.claim(claim{addr: addr, protocol: TCP, service: "admin", api: true, at: *at})
 	if !addr.Addr().IsLoopback() && b.attrs["token_file"] == nil {
 		l.problem(at, "Open to others", "Other hosts can reach %s, and could drain endpoints and change the configuration. Give token_file too, or listen on 127.0.0.1.", addr)
 	}

@@ -19,6 +19,7 @@ type claim struct {
 	addr     netip.AddrPort
 	protocol Protocol
 	service  string
+	api      bool // it is not a service, but the admin API
 	at       hcl.Range
 }
 

@@ -19,6 +19,9 @@ import (
 type Options struct {
 	// Getenv reads Consul's environment variables. Nil means os.Getenv.
 	Getenv func(string) string
+
+	// Hostname returns the name of this host. Nil means os.Hostname.
+	Hostname func() (string, error)
 }
 
 // Load reads the files and directories at paths as one configuration: of a directory all *.hcl in the order of their names, without
@@ -27,10 +30,7 @@ type Options struct {
 // Files that the configuration names (tokens, certificates) are read too, to report now what would fail later; their paths are relative
 // to the working directory.
 func Load(paths []string, o Options) (*Config, Diagnostics) {
-	l := &loader{getenv: o.Getenv, sources: sources{}, claims: map[portClaim][]claim{}}
-	if l.getenv == nil {
-		l.getenv = os.Getenv
-	}
+	l := newLoader(o)
 	for _, path := range l.find(paths) {
 		src, err := os.ReadFile(path)
 		if err != nil {
@@ -44,22 +44,32 @@ func Load(paths []string, o Options) (*Config, Diagnostics) {
 
 // Parse is Load of one file's text. The name is for diagnostics.
 func Parse(name string, src []byte, o Options) (*Config, Diagnostics) {
-	l := &loader{getenv: o.Getenv, sources: sources{}, claims: map[portClaim][]claim{}}
-	if l.getenv == nil {
-		l.getenv = os.Getenv
-	}
+	l := newLoader(o)
 	l.parse(name, src)
 	return l.finish()
 }
 
 // loader is one run of Load.
 type loader struct {
-	getenv  func(string) string
-	sources sources
-	bodies  []hcl.Body
-	diags   hcl.Diagnostics
-	cfg     Config
-	claims  map[portClaim][]claim // what listens where, so far
+	getenv   func(string) string
+	hostname func() (string, error)
+	sources  sources
+	bodies   []hcl.Body
+	diags    hcl.Diagnostics
+	cfg      Config
+	claims   map[portClaim][]claim // what listens where, so far
+	static   []staticClaim         // so far
+}
+
+func newLoader(o Options) *loader {
+	l := &loader{getenv: o.Getenv, hostname: o.Hostname, sources: sources{}, claims: map[portClaim][]claim{}}
+	if l.getenv == nil {
+		l.getenv = os.Getenv
+	}
+	if l.hostname == nil {
+		l.hostname = os.Hostname
+	}
+	return l
 }
 
 // find lists the files at paths, each once.
@@ -175,6 +185,7 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	l.services(root)
 	l.consul(root)
 	l.admin(root)
+	l.cycles()
 	l.accessLog(root)
 	if len(l.cfg.Services) == 0 && !l.diags.HasErrors() {
 		l.problem(l.sources.start(), "Nothing to serve", `There is no service. The smallest configuration is: service "web" { listen = "127.0.0.1:9000" }`)

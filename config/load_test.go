@@ -16,9 +16,7 @@ import (
 
 // loadText loads src as the one file of a configuration, with env as the environment.
 func loadText(src string, env map[string]string) (*Config, Diagnostics) {
-	l := &loader{getenv: func(name string) string { return env[name] }, sources: sources{}, claims: map[portClaim][]claim{}}
-	l.parse("test.hcl", []byte(src))
-	return l.finish()
+	return Parse("test.hcl", []byte(src), Options{Getenv: func(name string) string { return env[name] }})
 }
 
 func mustLoad(t *testing.T, src string, env map[string]string) *Config {

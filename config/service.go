@@ -126,7 +126,7 @@ func (l *loader) endpoints(b *block, s *Service) {
 	}
 	static := b.single("static", staticSchema())
 	if static != nil {
-		s.Static = &Static{Endpoints: static.endpoints(s.Listen)}
+		s.Static = &Static{Endpoints: static.endpoints(s)}
 	} else if len(queries) == 0 {
 		queries = []ConsulQuery{newQuery(s.Name)}
 	}

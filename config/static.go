@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -14,8 +13,8 @@ import (
 
 const endpointsExample = `["10.0.0.5:80", "db.example.com:5432"]`
 
-// endpoints reads the list of a static block of a service that listens on the given addresses.
-func (b *block) endpoints(listen []netip.AddrPort) []StaticEndpoint {
+// endpoints reads the list of a static block of a service, and claims them.
+func (b *block) endpoints(s *Service) []StaticEndpoint {
 	exprs := b.items("endpoints", endpointsExample)
 	if attr := b.attrs["endpoints"]; attr == nil || isNull(attr.Expr) {
 		b.missing("endpoints", "A static block needs its endpoints, such as endpoints = %s.", endpointsExample)
@@ -38,21 +37,12 @@ func (b *block) endpoints(listen []netip.AddrPort) []StaticEndpoint {
 		case duplicate:
 			b.l.problem(expr.Range().Ptr(), "Duplicate endpoint", "%q is in the list already, at %s. Remove one of them.", v.AsString(), place(first))
 			continue
-		case slices.ContainsFunc(listen, e.loops):
-			b.l.problem(expr.Range().Ptr(), "Endless loop", "%q is where this service listens: it would forward to itself. Write the address of an instance.", v.AsString())
 		}
+		b.l.static = append(b.l.static, staticClaim{e, s.Protocol, s.Name, v.AsString(), expr.Range()})
 		seen[e] = expr.Range()
 		all = append(all, e)
 	}
 	return all
-}
-
-// loops tells whether whoever dials the endpoint reaches the listener.
-func (e StaticEndpoint) loops(listener netip.AddrPort) bool {
-	if e.Host != "" || listener.Port() != e.Addr.Port() {
-		return false
-	}
-	return listener.Addr() == e.Addr.Addr() || e.Addr.Addr().IsLoopback() && covers(listener.Addr(), e.Addr.Addr())
 }
 
 func parseEndpoint(s string) (e StaticEndpoint, problem string) {
