@@ -309,6 +309,26 @@ func TestUpgradeKeepsWhoWasFirst(t *testing.T) {
 	wantTexts(t, text, "IN   test/b-to-a")
 }
 
+func TestValidateLiveSaysWhatLeadsBack(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	web, admin := freePort(t), freePort(t)
+	c.register(t, "web", "self", web)
+	c.register(t, "web", "good", startEcho(t, "good").addr)
+	c.registerAt(t, "web", "admin", "localhost", admin.Port())
+	c.register(t, "back", "back", web)
+	config := consulBlock(c) + fmt.Sprintf("admin { listen= %q }\n", admin) + serviceAt("web", web) +
+		serviceAt("back", freePort(t))
+	code, out := validateLive(t, config)
+	if code != 0 {
+		t.Errorf("exit code %d, want 0", code)
+	}
+	wantTexts(t, out, "web: 1 of 3 instances", "in   test/good", "out  test/self  loop: "+here(web),
+		"out  test/admin  loop: ", "the admin API of this Lictor", "back: 1 of 1 instance",
+		"Endpoint left out", `Service "web": test/self gets no clients: `+here(web))
+	_, out = validateLive(t, config, "-json")
+	wantTexts(t, out, `"summary": "Endpoint left out"`, "test/self gets no clients")
+}
+
 // An address at which no instance can be gets nobody, and is said to be one.
 func TestAddressesThatAreNoInstances(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})

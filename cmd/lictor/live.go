@@ -34,20 +34,33 @@ func (c *validateCommand) live(cfg *config.Config, diags *config.Diagnostics) {
 		diags.Extend(hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Consul cannot be asked", Detail: err.Error()}})
 		return
 	}
+	var all []sight
 	for _, s := range cfg.Services {
-		found, problems := lookAt(ctx, s, consul)
+		seen, problems := lookAt(ctx, s, consul)
 		diags.Extend(problems)
 		diags.Extend(taken(s))
-		if !c.json {
-			for _, line := range found {
-				fmt.Fprintln(c.out, line)
-			}
+		all = append(all, seen...)
+	}
+	diags.Extend(leadBack(ctx, cfg, all))
+	if c.json {
+		return
+	}
+	for _, seen := range all {
+		for _, line := range seen.describe() {
+			fmt.Fprintln(c.out, line)
 		}
 	}
 }
 
-// lookAt asks for what the service's queries come to, and returns a line for each.
-func lookAt(ctx context.Context, s config.Service, consul looker) (found []string, problems hcl.Diagnostics) {
+// A sight is what one query of a service comes to now.
+type sight struct {
+	service   string
+	query     config.ConsulQuery
+	instances []discovery.Instance
+}
+
+// lookAt asks for what the service's queries come to.
+func lookAt(ctx context.Context, s config.Service, consul looker) (all []sight, problems hcl.Diagnostics) {
 	for _, q := range queriesOf(s) {
 		instances, err := consul.Look(ctx, queryOf(q))
 		var refused *discovery.RefusedError
@@ -64,10 +77,10 @@ func lookAt(ctx context.Context, s config.Service, consul looker) (found []strin
 			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No instances", Subject: s.DeclRange.Ptr(),
 				Detail: fmt.Sprintf("Service %q: Consul knows no instance that its query is for (%s). Is the name right, and are the tags and the filter?", s.Name, whatOf(q))})
 		default:
-			found = append(found, describe(s.Name, q, instances)...)
+			all = append(all, sight{s.Name, q, instances})
 		}
 	}
-	return found, problems
+	return all, problems
 }
 
 // whatOf says what a query is for.
@@ -86,10 +99,10 @@ func whatOf(q config.ConsulQuery) string {
 }
 
 // describe is a line for the query, and one for each instance.
-func describe(service string, q config.ConsulQuery, instances []discovery.Instance) []string {
+func (s *sight) describe() []string {
 	in := 0
 	var lines []string
-	for _, one := range instances {
+	for _, one := range s.instances {
 		if one.Out == "" {
 			in++
 			lines = append(lines, fmt.Sprintf("  in   %s  %s", one.ID, one.Address()))
@@ -97,7 +110,8 @@ func describe(service string, q config.ConsulQuery, instances []discovery.Instan
 			lines = append(lines, fmt.Sprintf("  out  %s  %s: %s", one.ID, one.Out, one.Detail))
 		}
 	}
-	return append([]string{fmt.Sprintf("%s: %d of %s (%s)", service, in, count(len(instances), "instance"), whatOf(q))}, lines...)
+	head := fmt.Sprintf("%s: %d of %s (%s)", s.service, in, count(len(s.instances), "instance"), whatOf(s.query))
+	return append([]string{head}, lines...)
 }
 
 // taken warns of addresses of the service that something listens at already: another program, or a lictor with this configuration.
