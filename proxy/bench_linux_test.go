@@ -12,7 +12,7 @@ import (
 )
 
 // benchLoop is the socket of a service on a Proxier with one loop, and that loop.
-func benchLoop(t testing.TB, p Protocol, endpoint net.Addr) (proxySocket, *loop) {
+func benchLoop(t testing.TB, service Service, endpoint net.Addr) (proxySocket, *loop) {
 	t.Helper()
 	addr := loopback
 	switch a := endpoint.(type) {
@@ -28,7 +28,8 @@ func benchLoop(t testing.TB, p Protocol, endpoint net.Addr) (proxySocket, *loop)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { proxier.Close() })
-	if err := proxier.Apply([]Service{{Name: "s", Protocol: p, Listen: listen(loopback)}}); err != nil {
+	service.Name, service.Listen = "s", listen(loopback)
+	if err := proxier.Apply([]Service{service}); err != nil {
 		t.Fatal(err)
 	}
 	l := proxier.engine.(*loopEngine).loops[0]
@@ -37,6 +38,13 @@ func benchLoop(t testing.TB, p Protocol, endpoint net.Addr) (proxySocket, *loop)
 		return s.proxySocket, l
 	}
 	panic("unreachable")
+}
+
+// awaitShard waits until a shard listens.
+func awaitShard(l *loop, h *udpShard) {
+	for listening := false; !listening; {
+		l.do(func() { listening = h.watched })
+	}
 }
 
 // BenchmarkLoopUDPForward is a batch of datagrams, from a client each, that has been received: finding their live sessions, and sending
@@ -52,12 +60,10 @@ func BenchmarkLoopUDPForward(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.Cleanup(func() { sink.Close() })
-			s, l := benchLoop(b, UDP, sink.LocalAddr())
+			s, l := benchLoop(b, Service{Protocol: UDP}, sink.LocalAddr())
 			h := s.(*loopUDP).shards[0]
 			b.ReportAllocs()
-			for listening := false; !listening; {
-				l.do(func() { listening = h.watched })
-			}
+			awaitShard(l, h)
 			l.do(func() {
 				in := l.udp.in
 				for i := range bb.clients {
@@ -73,6 +79,45 @@ func BenchmarkLoopUDPForward(b *testing.B) {
 	}
 }
 
+// BenchmarkLoopUDPClients is a datagram of a new client: it is read from the listener's socket, a session begins for
+// it, and it is sent on to an endpoint that nobody reads. Before it, the session of another client ends, as it would
+// when it is idle.
+func BenchmarkLoopUDPClients(b *testing.B) {
+	for _, bb := range []struct {
+		name      string
+		responses int
+	}{{"sessions", 0}, {"one-way", -1}} {
+		b.Run(bb.name, func(b *testing.B) {
+			sink, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { sink.Close() })
+			s, l := benchLoop(b, Service{Protocol: UDP, Responses: bb.responses}, sink.LocalAddr())
+			h := s.(*loopUDP).shards[0]
+			client, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(s.Addr()))
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { client.Close() })
+			b.ReportAllocs()
+			awaitShard(l, h)
+			l.do(func() {
+				h.suspend() // the loop does not read by itself
+				for b.Loop() {
+					for x := h.ring.first; x != nil; x = h.ring.first {
+						x.end(ReasonIdle)
+					}
+					client.Write([]byte("x"))
+					n, _ := l.udp.in.receive(h.fd, 0, batchSize)
+					h.forward(l.udp.in, n)
+				}
+				h.resume()
+			})
+		})
+	}
+}
+
 // BenchmarkLoopTCPRelay is 64 bytes that a pair relays in one step, with the client's write and the endpoint's read.
 func BenchmarkLoopTCPRelay(b *testing.B) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -80,7 +125,7 @@ func BenchmarkLoopTCPRelay(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { listener.Close() })
-	s, l := benchLoop(b, TCP, listener.Addr())
+	s, l := benchLoop(b, Service{}, listener.Addr())
 	c, err := net.Dial("tcp4", s.Addr().String())
 	if err != nil {
 		b.Fatal(err)
@@ -118,7 +163,7 @@ func BenchmarkConnections(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { listener.Close() })
-	s, l := benchLoop(b, TCP, listener.Addr())
+	s, l := benchLoop(b, Service{}, listener.Addr())
 	for range placesAtOnce {
 		c, err := net.Dial("tcp4", s.Addr().String())
 		if err != nil {

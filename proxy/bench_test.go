@@ -30,7 +30,7 @@ func benchUDP(t testing.TB) (*udpSocket, sessionKey) {
 	for _, s := range p.sockets {
 		key := sessionKey{client: netip.MustParseAddrPort("127.0.0.1:9")}
 		u := s.proxySocket.(*udpSocket)
-		u.forward(key, []byte("x"))
+		u.forward(key, []byte("x"), nil)
 		return u, key
 	}
 	panic("unreachable")
@@ -39,7 +39,7 @@ func benchUDP(t testing.TB) (*udpSocket, sessionKey) {
 func TestUDPForwardAllocatesNothing(t *testing.T) {
 	u, key := benchUDP(t)
 	b := make([]byte, 64)
-	if n := testing.AllocsPerRun(1000, func() { u.forward(key, b) }); n != 0 {
+	if n := testing.AllocsPerRun(1000, func() { u.forward(key, b, nil) }); n != 0 {
 		t.Errorf("a datagram on a live session allocates %v times, want 0", n)
 	}
 }
@@ -49,7 +49,7 @@ func BenchmarkUDPForward(b *testing.B) {
 	msg := make([]byte, 64)
 	b.ReportAllocs()
 	for b.Loop() {
-		u.forward(key, msg)
+		u.forward(key, msg, nil)
 	}
 }
 

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// oobSize has room for the control message that tells the address that a client used.
-var oobSize = unix.CmsgSpace(unix.SizeofInet6Pktinfo)
+// oobSize has room for the control messages that tell the address that a client used, and how many hops its datagram
+// had left.
+var oobSize = unix.CmsgSpace(unix.SizeofInet6Pktinfo) + hopsRoom
 
 // wantLocalAddr makes the kernel tell with each datagram which of the host's addresses it was sent to: IP_PKTINFO of ip(7), IPV6_RECVPKTINFO
 // of ipv6(7), which a dual-stack socket uses for IPv4 too.

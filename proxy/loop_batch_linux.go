@@ -27,8 +27,8 @@ const (
 	maxJoined   = 65000
 	maxSegments = 64
 
-	// controlRoom has room for the control messages of a datagram: the address of this host that it came to or leaves from, and
-	// the size of its segments.
+	// controlRoom has room for the control messages of a datagram: the address of this host that it came to or leaves
+	// from, the size of its segments, and its hops.
 	controlRoom = 96
 )
 
@@ -51,6 +51,7 @@ type batch struct {
 	controls [batchSize]control
 	segments [batchSize]int         // size of the datagrams that the kernel has joined; 0 if it is a single one
 	locals   [batchSize]localSource // where it came to
+	hops     [batchSize]uint8       // that it had left; 0 if that is not known; joined datagrams had the same
 	next     [batchSize]int16       // the next of the same session; negative if it is the last
 	buf      []byte
 }
@@ -130,7 +131,7 @@ func (b *batch) receiveOne(fd int32, i int) (int, syscall.Errno) {
 }
 
 func (b *batch) readControl(i int) {
-	b.segments[i], b.locals[i] = 0, localSource{}
+	b.segments[i], b.locals[i], b.hops[i] = 0, localSource{}, 0
 	size := int(b.headers[i].Controllen)
 	if size == 0 {
 		return
@@ -141,7 +142,11 @@ func (b *batch) readControl(i int) {
 		if end < unix.SizeofCmsghdr || end > len(oob) {
 			return
 		}
-		switch data := oob[unix.CmsgLen(0):end]; {
+		data := oob[unix.CmsgLen(0):end]
+		hops, isHops := hopsIn(h.Level, h.Type, data)
+		switch {
+		case isHops:
+			b.hops[i] = hops
 		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 4:
 			if n := int(binary.NativeEndian.Uint32(data)); n > 0 && n < b.size(i) {
 				b.segments[i] = n
@@ -161,6 +166,16 @@ func (b *batch) bytes(i int) []byte    { return b.buf[i*batchStride:][:b.size(i)
 func (b *batch) segment(i int) int     { return b.segments[i] }
 func (b *batch) datagrams(i int) int   { return datagramsIn(b.size(i), b.segments[i]) }
 func (b *batch) client(i int) clientID { return clientIDOf(&b.names[i]) }
+
+// hopsFrom is how many hops had the one of i and those behind it left that had the fewest; 0 if that is not known.
+func (b *batch) hopsFrom(i int16) (fewest uint8) {
+	for ; i >= 0; i = b.next[i] {
+		if hops := b.hops[i]; fewest == 0 || hops > 0 && hops < fewest {
+			fewest = hops
+		}
+	}
+	return fewest
+}
 
 // datagramsFrom is how many there are in i and those behind it that are of the same session.
 func (b *batch) datagramsFrom(i int16) int {

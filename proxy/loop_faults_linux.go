@@ -121,6 +121,9 @@ func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) {
 	return events, 0
 }
 
+// faultHops is whether the kernel does not take the hops of a datagram as a control message.
+func faultHops() bool { return rand.IntN(20) == 0 }
+
 func faultPipe() bool { return rand.IntN(8) == 0 }
 
 // faultEvents adds to the n events in hand one that is not true, tells of the failure of doomed dials, and mixes them.

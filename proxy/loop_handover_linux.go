@@ -105,6 +105,7 @@ func (h *udpShard) sessions() (all []Session) {
 }
 
 func (x *loopSession) handed() Session {
+	x.settle(x.hops)
 	h := x.shard
 	s := Session{
 		Client: addrPort(&x.name), Endpoint: x.endpoint.Endpoint, Requests: x.requests, Answers: x.answers, Sent: x.sent,

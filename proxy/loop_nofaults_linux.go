@@ -24,6 +24,8 @@ func faultError(int32) syscall.Errno { return 0 }
 
 func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) { return events, 0 }
 
+func faultHops() bool { return false }
+
 func faultPipe() bool { return false }
 
 func faultWatched(int, int32, uint32, int32, int) {}

@@ -20,13 +20,14 @@ type outlet struct {
 	addr     netip.AddrPort
 	fd       int32
 	number   int32
+	hops     uint8 // that what it sends has; 0: the system's default
 	uses     int   // sessions
 	used     int64 // when a session let go of it last
 	dead     bool  // the endpoint refused a datagram
 }
 
-// outletTo is the outlet to an endpoint.
-func (h *udpShard) outletTo(m *lb.Member, addr netip.AddrPort) (*outlet, syscall.Errno) {
+// outletTo is the outlet to an endpoint. A new one gives what it sends so many hops.
+func (h *udpShard) outletTo(m *lb.Member, addr netip.AddrPort, hops uint8) (*outlet, syscall.Errno) {
 	if o := h.outlets[m]; o != nil {
 		return o, 0
 	}
@@ -38,7 +39,10 @@ func (h *udpShard) outletTo(m *lb.Member, addr netip.AddrPort) (*outlet, syscall
 		h.socket.engine.budget.Release(sessionDescriptors)
 		return nil, err
 	}
-	o := &outlet{shard: h, endpoint: m, addr: addr, fd: fd, used: h.loop.now}
+	if hops > 0 {
+		setHops(fd, addr.Addr().Is6(), hops)
+	}
+	o := &outlet{shard: h, endpoint: m, addr: addr, fd: fd, hops: hops, used: h.loop.now}
 	o.timer.owner = o
 	o.number = h.loop.number(o)
 	h.outlets[m] = o

@@ -18,6 +18,9 @@ type parcel struct {
 	to     *unix.RawSockaddrInet6
 	source localSource // where it leaves from; zero for the kernel's choice
 
+	hops uint8 // 0 for what the socket gives it
+	six  bool  // the socket is one of IPv6; of interest to hops
+
 	flow  uint64 // only parcels of one flow may be joined
 	plain *bool  // of the flow: the kernel does not cut; nil is false
 	place int16  // in the batch that it is from
@@ -63,9 +66,12 @@ func (w *sender) more() bool { return w.at < w.n }
 
 // send sends parcels, not necessarily all. After an error the parcel at the front is the one that it is about; it stays there.
 func (w *sender) send(fd int32) (traffic, syscall.Errno) {
+	var t traffic
+	if w.parcels[w.at].hops > 0 && faultHops() {
+		return t, unix.EINVAL
+	}
 	m := w.build()
 	sent, err := sendmmsg(fd, w.headers[:m])
-	var t traffic
 	for _, msg := range w.messages[:sent] {
 		w.advance(msg)
 		t.datagrams += msg.datagrams
@@ -76,6 +82,13 @@ func (w *sender) send(fd int32) (traffic, syscall.Errno) {
 		return t, 0
 	}
 	return t, err
+}
+
+// dropHops leaves it to the socket how many hops the parcels that are left have.
+func (w *sender) dropHops() {
+	for i := w.at; i < w.n; i++ {
+		w.parcels[i].hops = 0
+	}
 }
 
 // cannotCut tells whether err may mean that the kernel does not cut this message: udp_send_skb of net/ipv4/udp.c.
@@ -188,6 +201,9 @@ func (w *sender) header(m int, p *parcel, iov, k, segment int) {
 	n := 0
 	if p.source != (localSource{}) {
 		n += putSource(oob, p.to.Family, p.source)
+	}
+	if p.hops > 0 {
+		n += putHops(oob[n:], p.six, p.hops)
 	}
 	if segment > 0 {
 		n += segmentControl(oob[n:], segment)

@@ -46,11 +46,13 @@ type loopSession struct {
 	fd, number        int32
 	head, tail        int16 // of its datagrams in the batch in hand; head is negative if there are none
 	state             sessionState
-	dead              bool // the endpoint refused a datagram
-	plain             bool // segmentation is not to be had (see batch)
-	joined            bool // the kernel joins answers
-	own               bool // it has a descriptor of the budget; false for a one-way session, from its beginning on
-	adopted           bool // another process may have its socket too
+	dead              bool  // the endpoint refused a datagram
+	plain             bool  // segmentation is not to be had (see batch)
+	joined            bool  // the kernel joins answers
+	own               bool  // it has a descriptor of the budget; false for a one-way session, from its beginning on
+	adopted           bool  // another process may have its socket too
+	hops              uint8 // that its datagrams are to have; 0 if the socket gives them what they are to have
+	six               bool  // the endpoint has an IPv6 address
 }
 
 type sessionState int8
@@ -81,6 +83,9 @@ func (l *loop) newSession() *loopSession {
 
 func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey, in *batch, i int, own bool) {
 	*x = loopSession{shard: h, s: s, endpoint: e, key: key, name: in.names[i], began: h.loop.now, used: h.loop.now, fd: -1, head: -1, serial: h.loop.udp.serial, own: own}
+	if in.hops[i] > 0 { // it is 2 at least, see begin
+		x.hops = in.hops[i] - 1
+	}
 	h.loop.udp.serial++
 	x.timer.owner = x
 }
@@ -104,8 +109,9 @@ func (x *loopSession) connect() error {
 func (x *loopSession) connectTo(addr netip.AddrPort) error {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	h := x.shard
+	x.six = addr.Addr().Is6()
 	if !x.own {
-		out, err := h.outletTo(x.endpoint, addr)
+		out, err := h.outletTo(x.endpoint, addr, x.hops)
 		if err != 0 {
 			return x.dialError(err)
 		}
@@ -171,6 +177,7 @@ func (x *loopSession) resolved(addrs []netip.Addr, err error) {
 	}
 	queue := x.wait.queue
 	x.wait = nil
+	x.settle(x.hops)
 	for _, b := range queue {
 		_ = sendDatagram(x.fd, b) // like any datagram it may be lost; what is wrong shows with the next
 	}
@@ -267,6 +274,12 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 		return -1, 0
 	}
 	c := x.s.at(x.shard.loop.id)
+	hops, left := x.hopsOf(in, i)
+	if !left {
+		x.s.outOfHops(clientOf(&x.name))
+		c.datagramsDropped.Add(int64(in.datagramsFrom(i)))
+		return -1, 0
+	}
 	sent, bytes, dropped := 0, 0, 0
 	defer func() {
 		x.sent += int64(sent)
@@ -277,7 +290,7 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 			c.datagramsDropped.Add(int64(dropped))
 		}
 	}()
-	if in.next[i] < 0 && in.segment(int(i)) == 0 { // one datagram: the usual case
+	if in.next[i] < 0 && in.segment(int(i)) == 0 && hops == 0 { // one datagram: the usual case
 		n := in.size(int(i))
 		switch err := sendDatagram(x.fd, in.bytes(int(i))); {
 		case err == 0:
@@ -292,11 +305,19 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 	w := &x.shard.loop.udp.up
 	w.reset()
 	for ; i >= 0; i = in.next[i] {
-		w.add(parcel{base: in.base(int(i)), size: in.size(int(i)), segment: in.segment(int(i)), plain: &x.plain, place: i})
+		w.add(parcel{
+			base: in.base(int(i)), size: in.size(int(i)), segment: in.segment(int(i)),
+			plain: &x.plain, place: i, hops: hops, six: x.six,
+		})
 	}
 	for w.more() {
 		n, err := w.send(x.fd)
 		sent, bytes = sent+n.datagrams, bytes+n.bytes
+		if err == unix.EINVAL && hops > 0 {
+			x.refuseHops(hops)
+			hops = 0
+			continue
+		}
 		if refusal(err) {
 			return w.parcels[w.at].place, err
 		}

@@ -106,6 +106,7 @@ func bindUDP(o opening) (_ int, bound netip.AddrPort, err error) {
 			return -1, bound, err
 		}
 	}
+	wantHops(int32(fd), addr.Addr())
 	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], socketBuffer) != nil { // needs CAP_NET_ADMIN
 			setOption(int32(fd), unix.SOL_SOCKET, o[1], socketBuffer)

@@ -162,6 +162,10 @@ func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.
 		return nil
 	}
 	src := clientOf(&in.names[i])
+	if in.hops[i] == 1 {
+		s.outOfHops(src)
+		return nil
+	}
 	oneWay := s.spec.Load().Responses < 0 // its outlet has a descriptor, and it has none
 	if oneWay {
 		h.makeRoomOneWay(s)

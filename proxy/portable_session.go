@@ -26,6 +26,7 @@ type session struct {
 	endpoint *lb.Member
 	source   []byte // control message that makes answers leave from the address that the client used; nil where that is the only one
 
+	hops    uint8        // that its datagrams have, see hops_linux.go; 0: the system's default
 	refused atomic.Bool  // the endpoint refused a datagram
 	asked   atomic.Int64 // datagrams of the client
 	began   time.Duration
@@ -82,6 +83,9 @@ func (x *session) open(addr netip.AddrPort) error {
 	if err := x.io.use(c); err != nil {
 		c.Close()
 		return err
+	}
+	if x.hops > 0 {
+		setHopsOf(c, addr.Addr().Unmap().Is6(), x.hops)
 	}
 	for _, b := range x.queue {
 		_ = x.io.send(b) // like any datagram it may be lost; what is wrong shows with the next

@@ -52,6 +52,7 @@ func (e *portable) listenUDP(o opening, s *service) (proxySocket, error) {
 		}
 		u.local = true
 	}
+	_ = wantHopsOf(c, addr.Addr()) // where the system does not let it, nothing is known of hops
 	c.SetReadBuffer(socketBuffer)  // best effort, as said at socketBuffer
 	c.SetWriteBuffer(socketBuffer) // the same
 	u.service.Store(s)
@@ -125,13 +126,13 @@ func (u *udpSocket) ProxyLoop() error {
 		if u.local {
 			key.local = localAddr(oob[:oobn])
 		}
-		u.forward(key, buf[:n])
+		u.forward(key, buf[:n], oob[:oobn])
 	}
 }
 
-// forward sends one datagram of a client to its session's endpoint. A session whose endpoint refused or has left the service is
-// replaced by one with another endpoint, for this very datagram.
-func (u *udpSocket) forward(key sessionKey, b []byte) {
+// forward sends one datagram of a client, which came with control messages, to its session's endpoint. A session whose
+// endpoint refused or has left the service is replaced by one with another endpoint, for this very datagram.
+func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 	s := u.service.Load()
 	var tried lb.Tried
 	for range maxDials {
@@ -148,7 +149,7 @@ func (u *udpSocket) forward(key sessionKey, b []byte) {
 			x = nil
 		}
 		if x == nil {
-			if x = u.open(s, key, &tried); x == nil {
+			if x = u.open(s, key, hopsOf(oob), &tried); x == nil {
 				break
 			}
 		}
@@ -176,9 +177,14 @@ func (u *udpSocket) forward(key sessionKey, b []byte) {
 	s.at(0).datagramsDropped.Add(1)
 }
 
-// open begins a session for key, with an endpoint that is not in tried if there is one. It returns nil after having said why there is none.
-func (u *udpSocket) open(s *service, key sessionKey, tried *lb.Tried) *session {
+// open begins a session for key, whose first datagram had so many hops left (0: that is not known), with an endpoint
+// that is not in tried if there is one. It returns nil after having said why there is none.
+func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried) *session {
 	if u.sessions.isDraining() {
+		return nil
+	}
+	if hops == 1 {
+		s.outOfHops(key.client)
 		return nil
 	}
 	if !u.makeRoom(s) {
@@ -197,6 +203,7 @@ func (u *udpSocket) open(s *service, key sessionKey, tried *lb.Tried) *session {
 			return nil
 		}
 		x := newSession(u, s, key, endpoint)
+		x.hops = max(hops, 1) - 1
 		err = x.connect()
 		if outOfPorts(err) && u.freePort(s) {
 			err = x.connect()

@@ -88,6 +88,11 @@ func (s *service) crowded() {
 	s.troubles.warn(s.log, "out of descriptors, new clients wait until others leave; raise the limit (ulimit -n, LimitNOFILE=)")
 }
 
+// outOfHops is told of datagrams that are dropped because they have no hops left.
+func (s *service) outOfHops(client netip.AddrPort) {
+	s.troubles.warn(s.log, "datagram dropped, its last hop was here; does an endpoint lead back?", "client", client)
+}
+
 // A reporter logs one line in a while, and how many it did not: a dead endpoint under load must not flood the log.
 type reporter struct {
 	next atomic.Int64 // when a line may be logged again, in Unix nanoseconds

@@ -1,0 +1,198 @@
+package proxy
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// hopsServer answers each datagram with itself and the hops that it had left.
+func hopsServer(t *testing.T, at string) netip.AddrPort {
+	t.Helper()
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
+	if err != nil {
+		t.Skip(err)
+	}
+	addr := c.LocalAddr().(*net.UDPAddr).AddrPort()
+	if err := wantHopsOf(c, addr.Addr()); err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		buf, oob := make([]byte, maxDatagram), make([]byte, 100)
+		for {
+			n, oobn, _, from, err := c.ReadMsgUDPAddrPort(buf, oob)
+			if err != nil {
+				return
+			}
+			c.WriteToUDPAddrPort(fmt.Appendf(nil, "%s %d", buf[:n], hopsOf(oob[:oobn])), from)
+		}
+	})
+	t.Cleanup(func() { c.Close(); running.Wait() })
+	return addr
+}
+
+// dialWithHops is a client whose datagrams have so many.
+func dialWithHops(t *testing.T, addr netip.AddrPort, hops int) *net.UDPConn {
+	t.Helper()
+	c := dialUDP(t, addr)
+	if addr.Addr().Is4() {
+		setUDP(t, c, unix.IPPROTO_IP, unix.IP_TTL, hops)
+	} else {
+		setUDP(t, c, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, hops)
+	}
+	return c
+}
+
+// A session's datagrams, the first and all others, go on with one hop less than its first came with.
+func TestUDPTakesAHop(t *testing.T) {
+	for _, tt := range []struct{ name, listen, dial, endpoint string }{
+		{"IPv4", "127.0.0.1:0", "127.0.0.1", "127.0.0.1:0"},
+		{"IPv6", "[::1]:0", "::1", "[::1]:0"},
+		{"from IPv4 to IPv6", "127.0.0.1:0", "127.0.0.1", "[::1]:0"},
+		{"from IPv6 to IPv4", "[::1]:0", "::1", "127.0.0.1:0"},
+		{"by a wildcard", "0.0.0.0:0", "127.0.0.1", "127.0.0.1:0"},
+		{"by the IPv6 wildcard", "[::]:0", "::1", "127.0.0.1:0"},
+		{"over IPv4 by the IPv6 wildcard", "[::]:0", "127.0.0.1", "127.0.0.1:0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			forEachEngine(t, func(t *testing.T, h *house) {
+				endpoint := hopsServer(t, tt.endpoint)
+				addr := h.serve(Service{Protocol: UDP, Listen: listen(netip.MustParseAddrPort(tt.listen))}, endpoint)
+				addr = netip.AddrPortFrom(netip.MustParseAddr(tt.dial), addr.Port())
+				for _, hops := range []int{2, 10, 64, 65, 255} {
+					c := dialWithHops(t, addr, hops)
+					for i := range 4 {
+						want := fmt.Sprintf("%d %d", i, hops-1)
+						if got := askOnce(t, c, fmt.Sprint(i)); got != want {
+							t.Errorf("with %d hops, datagram %d: got %q, want %q", hops, i, got, want)
+						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// A datagram that has no hop left is dropped, and counted.
+func TestUDPLastHop(t *testing.T) {
+	for _, responses := range []int{0, -1} {
+		forEachEngine(t, func(t *testing.T, h *house) {
+			server := udpServer(t, func([]byte) []byte { t.Error("it arrives"); return nil })
+			addr := h.serve(Service{Protocol: UDP, Responses: responses}, server)
+			c := dialWithHops(t, addr, 1)
+			for i := range int64(3) {
+				c.Write([]byte("x"))
+				eventually(t, equals("dropped", func() int64 { return h.stats().DatagramsDropped }, i+1))
+			}
+			if s := h.stats(); s.DatagramsUp > 0 || s.SessionsActive > 0 {
+				t.Errorf("%d were forwarded in %d sessions, want none", s.DatagramsUp, s.SessionsActive)
+			}
+		})
+	}
+}
+
+// What comes in as one burst, and goes out as one, has lost a hop too; and so has what waits for a host name.
+func TestUDPBurstsTakeAHop(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		endpoint := hopsServer(t, "127.0.0.1:0")
+		addr := h.serve(Service{Protocol: UDP})
+		endpoints := []lb.Endpoint{{ID: "a", Addr: endpoint}}
+		addrs, err := net.DefaultResolver.LookupNetIP(t.Context(), "ip", "localhost")
+		if err == nil && addrs[0].Unmap() == endpoint.Addr() {
+			endpoints = append(endpoints, byName(endpoint.Port()))
+		}
+		for _, e := range endpoints {
+			h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{e}}})
+			for _, size := range []int{1, 100} { // of one size, so that they can be joined
+				c := dialWithHops(t, addr, 40)
+				text := strings.Repeat("x", size)
+				for round := range 2 {
+					for range 8 {
+						c.Write([]byte(text))
+					}
+					for i := range 8 {
+						if got := receive(t, c); got != text+" 39" {
+							t.Errorf("%v, round %d, datagram %d: got %q, want 39 hops", e, round, i, got)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// Clients of a one-way service, whose datagrams go over one socket, each have their own hops.
+func TestUDPOneWayTakesAHop(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		received := make(chan string, 100)
+		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := wantHopsOf(c, loopback.Addr()); err != nil {
+			t.Fatal(err)
+		}
+		var running sync.WaitGroup
+		running.Go(func() {
+			buf, oob := make([]byte, 100), make([]byte, 100)
+			for {
+				n, oobn, _, _, err := c.ReadMsgUDPAddrPort(buf, oob)
+				if err != nil {
+					return
+				}
+				received <- fmt.Sprintf("%s %d", buf[:n], hopsOf(oob[:oobn]))
+			}
+		})
+		t.Cleanup(func() { c.Close(); running.Wait() })
+		addr := h.serve(Service{Protocol: UDP, Responses: -1}, c.LocalAddr().(*net.UDPAddr).AddrPort())
+		for round := range 3 {
+			for _, hops := range []int{64, 30, 200, 64} {
+				dialWithHops(t, addr, hops).Write(fmt.Append(nil, round))
+				if got, want := <-received, fmt.Sprintf("%d %d", round, hops-1); got != want {
+					t.Errorf("a client with %d hops: got %q, want %q", hops, got, want)
+				}
+			}
+		}
+	})
+}
+
+// A session that is handed over keeps its hops, also if it has had one datagram only.
+func TestHandedSessionKeepsItsHops(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		services := []Service{{Name: "s", Protocol: UDP, Listen: listen(freePort(t, UDP))}}
+		addr := h.serve(services[0], hopsServer(t, "127.0.0.1:0"))
+		c := dialWithHops(t, addr, 20)
+		if got := askOnce(t, c, "first"); got != "first 19" {
+			t.Errorf("got %q", got)
+		}
+		next := succeed(t, h.Proxier, h.options, services)
+		defer next.Close()
+		if got := askOnce(t, c, "second"); got != "second 19" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// Where the kernel does not take hops along with a datagram, sockets give them.
+func TestUDPTakesAHopWithoutControlMessages(t *testing.T) {
+	onLoops(t, 1, func(t *testing.T, h *house) {
+		addr := h.serve(Service{Protocol: UDP}, hopsServer(t, "127.0.0.1:0"))
+		l := h.engine.(*loopEngine).loops[0]
+		eventually(t, equals("a kit", func() (is bool) { l.do(func() { is = l.udp != nil }); return is }, true))
+		l.do(func() { l.udp.hopsRefused = true })
+		c := dialWithHops(t, addr, 50)
+		for range 2 {
+			if got := askOnce(t, c, "x"); got != "x 49" {
+				t.Errorf("got %q, want 49 hops", got)
+			}
+		}
+	})
+}
