@@ -3,10 +3,11 @@ package config
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 const adminHint = `write "off", an address such as "127.0.0.1:8510", or "unix:///path/to/socket"`
@@ -60,7 +61,7 @@ func (b *block) tokenFile() string {
 	if !ok {
 		return ""
 	}
-	text, err := os.ReadFile(path)
+	text, err := regular.ReadFile(path, maxTokenFile)
 	switch {
 	case err != nil:
 		b.l.problem(b.rangeOf("token_file"), "Unreadable file", "token_file: %v.", err)

@@ -3,12 +3,15 @@ package config
 import (
 	"fmt"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
+
+const maxTokenFile = 64 << 10 // bytes
 
 const maxMaxWatches = 60000 // connections from one address to another port cannot be more
 
@@ -171,7 +174,7 @@ func (r *consulReader) credentials(c *Consul) {
 		token = setting{}
 	}
 	if file.set() {
-		text, err := os.ReadFile(file.value)
+		text, err := regular.ReadFile(file.value, maxTokenFile)
 		switch {
 		case err != nil:
 			r.bad(file, "Unreadable file", "%v", err)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 // Options are what Load takes from its surroundings.
@@ -32,12 +34,16 @@ type Options struct {
 func Load(paths []string, o Options) (*Config, Diagnostics) {
 	l := newLoader(o)
 	for _, path := range l.find(paths) {
-		src, err := os.ReadFile(path)
-		if err != nil {
+		src, err := regular.ReadFile(path, MaxFile)
+		switch {
+		case errors.Is(err, regular.ErrTooLong):
+			l.problem(nil, "Not a configuration",
+				"%s has more than %d MiB. Name a file, or a directory that holds *.hcl files.", path, MaxFile>>20)
+		case err != nil:
 			l.problem(nil, "Unreadable configuration", "%v.", err)
-			continue
+		default:
+			l.parse(path, src)
 		}
-		l.parse(path, src)
 	}
 	return l.finish()
 }
@@ -149,15 +155,16 @@ func (l *loader) parse(name string, src []byte) {
 	}
 }
 
-// What is beyond these is no configuration, but a slip of the hand: a binary, a log.
+// MaxFile is how many bytes a file of a configuration may have. What is beyond these bounds is no configuration, but a
+// slip of the hand: a binary, a log.
 const (
-	maxFile         = 16 << 20
+	MaxFile         = 16 << 20
 	maxSyntaxErrors = 20
 )
 
 // isText reports files that cannot be a configuration at all, each once.
 func (l *loader) isText(name string, src []byte) bool {
-	if len(src) > maxFile {
+	if len(src) > MaxFile {
 		l.problem(nil, "Not a configuration", "%s has %d MiB. Name a file, or a directory that holds *.hcl files.", name, len(src)>>20)
 		return false
 	}

@@ -4,9 +4,13 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"os"
 	"strings"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
+
+// maxPEM bounds a file of certificates or a key, in bytes. All authorities that browsers trust take 220 KB.
+const maxPEM = 4 << 20
 
 // readTLS reads the tls block and its variables, and everything that they name.
 func (r *consulReader) readTLS(t *TLS) {
@@ -39,10 +43,12 @@ func (r *consulReader) keyPair(cert, key setting) {
 	case key.set() && !cert.set():
 		r.bad(key, "Key without a certificate", "a key needs its client certificate. Give cert_file (CONSUL_CLIENT_CERT) too")
 	}
+	var pem [2][]byte
 	readable := true
-	for _, s := range []setting{cert, key} {
+	for i, s := range []setting{cert, key} {
 		if s.set() {
-			if _, err := os.ReadFile(s.value); err != nil {
+			var err error
+			if pem[i], err = regular.ReadFile(s.value, maxPEM); err != nil {
 				r.bad(s, "Unreadable file", "%v", err)
 				readable = false
 			}
@@ -51,14 +57,14 @@ func (r *consulReader) keyPair(cert, key setting) {
 	if !readable || !cert.set() || !key.set() {
 		return
 	}
-	if _, err := tls.LoadX509KeyPair(cert.value, key.value); err != nil {
+	if _, err := tls.X509KeyPair(pem[0], pem[1]); err != nil {
 		r.bad(cert, "Unusable certificate", "%s and %s: %s", cert.value, key.value, strings.TrimPrefix(err.Error(), "tls: "))
 	}
 }
 
 // checkCA reads a file of certificates.
 func checkCA(path string) error {
-	pem, err := os.ReadFile(path)
+	pem, err := regular.ReadFile(path, maxPEM)
 	if err != nil {
 		return err
 	}

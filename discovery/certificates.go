@@ -4,10 +4,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"sync"
 
 	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 // certificates are the files of a TLSOptions, read again for each new connection, of which there are few: certificates can be replaced
@@ -27,7 +31,7 @@ type certificates struct {
 func newCertificates(o TLSOptions, host string, log hclog.Logger) (*certificates, error) {
 	c := &certificates{options: o, host: host, log: log}
 	var err error
-	c.last, err = o.config()
+	c.last, err = o.Config()
 	return c, err
 }
 
@@ -48,7 +52,7 @@ func (c *certificates) config() *tls.Config {
 func (c *certificates) current() *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now, err := c.options.config()
+	now, err := c.options.Config()
 	switch {
 	case err == nil:
 		if c.failing {
@@ -86,18 +90,53 @@ func (c *certificates) verify(state tls.ConnectionState) error {
 	return nil
 }
 
-// config reads the files that o names.
-func (o TLSOptions) config() (*tls.Config, error) {
-	config, err := api.SetupTLSConfig(&api.TLSConfig{
-		Address:            o.ServerName,
-		CAFile:             o.CAFile,
-		CAPath:             o.CAPath,
-		CertFile:           o.CertFile,
-		KeyFile:            o.KeyFile,
-		InsecureSkipVerify: o.InsecureSkipVerify,
-	})
+// maxPEM bounds a file of certificates or a key, in bytes. All authorities that browsers trust take 220 KB.
+const maxPEM = 4 << 20
+
+// Config reads the files that o names, which must be regular ones, and returns what connections to Consul are made
+// with.
+func (o TLSOptions) Config() (*tls.Config, error) {
+	options := api.TLSConfig{Address: o.ServerName, InsecureSkipVerify: o.InsecureSkipVerify}
+	var err error
+	if o.CertFile != "" && o.KeyFile != "" {
+		if options.CertPEM, err = regular.ReadFile(o.CertFile, maxPEM); err == nil {
+			options.KeyPEM, err = regular.ReadFile(o.KeyFile, maxPEM)
+		}
+	} else { // one of them alone is an error, which SetupTLSConfig has the words for
+		options.CertFile, options.KeyFile = o.CertFile, o.KeyFile
+	}
+	var config *tls.Config
+	if err == nil {
+		config, err = api.SetupTLSConfig(&options)
+	}
+	if err == nil {
+		config.RootCAs, err = o.roots()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("TLS to consul: %w", err)
 	}
 	return config, nil
+}
+
+// roots reads the certificates of those who may sign an agent's. Nil means the system's.
+func (o TLSOptions) roots() (*x509.CertPool, error) {
+	path := o.CAFile
+	if path == "" {
+		path = o.CAPath
+	}
+	if path == "" {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	err := filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		pem, err := regular.ReadFile(path, maxPEM)
+		if err == nil && !pool.AppendCertsFromPEM(pem) {
+			err = fmt.Errorf("no certificate in PEM form in %s", path)
+		}
+		return err
+	})
+	return pool, err
 }

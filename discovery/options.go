@@ -159,7 +159,7 @@ const (
 	smallBody    = 256 << 10 // bytes of an answer of which any number may be in memory; a hundred instances take about 200 KB
 	maxLong      = 2         // longer answers that may be in memory at once
 	maxErrorBody = 4 << 10   // bytes of an error's text that are read
-	maxTokenFile = 64 << 10  // bytes of a token file that are read
+	maxTokenFile = 64 << 10  // bytes of a token file
 )
 
 // withDefaults returns o with defaults in place of zeros. Negative intervals, which mean never, stay.

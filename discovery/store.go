@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 // A store keeps the sets of all watches in a file, so that the next Lictor can serve them before Consul has answered it.
@@ -47,7 +48,7 @@ func (s *store) changed() {
 // load returns the saved sets. There is nothing that could keep Lictor from starting: what cannot be used is set aside, with a warning.
 func (s *store) load() []savedSet {
 	path := filepath.Join(s.dir, savedFile)
-	file, err := readAtMost(path, maxBody)
+	file, err := regular.ReadFile(path, maxBody)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -64,19 +65,6 @@ func (s *store) load() []savedSet {
 		s.log.Warn("saved endpoints cannot be set aside", "error", err)
 	}
 	return nil
-}
-
-func readAtMost(path string, limit int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = errTooLong
-	}
-	return b, err
 }
 
 // run writes what collect returns whenever something has changed, and once more at the end of ctx if need be.

@@ -2,12 +2,12 @@ package discovery
 
 import (
 	"fmt"
-	"io"
-	"os"
 	"strings"
 	"sync"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 // A token is the ACL token of now. Safe for concurrent use.
@@ -57,12 +57,7 @@ func (t *token) get() string {
 
 // read returns what is in the file. Empty is an error: somebody may be about to write it.
 func (t *token) read() (string, error) {
-	f, err := os.Open(t.file)
-	if err != nil {
-		return "", fmt.Errorf("token file: %w", err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxTokenFile))
+	b, err := regular.ReadFile(t.file, maxTokenFile)
 	if err != nil {
 		return "", fmt.Errorf("token file: %w", err)
 	}

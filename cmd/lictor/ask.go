@@ -17,6 +17,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 // An asker is what the commands share that ask a running lictor.
@@ -108,7 +109,7 @@ func (a *asker) token() (string, error) {
 	if a.tokenFile == "" {
 		return "", nil
 	}
-	text, err := os.ReadFile(a.tokenFile)
+	text, err := regular.ReadFile(a.tokenFile, admin.MaxTokenFile)
 	return strings.TrimSpace(string(text)), err
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 type fmtCommand struct {
@@ -120,7 +121,7 @@ func (c *fmtCommand) find(path string) ([]string, error) {
 }
 
 func (c *fmtCommand) formatStdin() int {
-	src, err := io.ReadAll(c.in)
+	src, err := io.ReadAll(io.LimitReader(c.in, config.MaxFile+1)) // what is longer, Format refuses
 	if err != nil {
 		return c.fail(err)
 	}
@@ -146,7 +147,7 @@ func (c *fmtCommand) broken(diags config.Diagnostics) int {
 }
 
 func (c *fmtCommand) formatFile(path string) int {
-	src, err := os.ReadFile(path)
+	src, err := regular.ReadFile(path, config.MaxFile)
 	if err != nil {
 		return c.fail(err)
 	}

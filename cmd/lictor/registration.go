@@ -16,6 +16,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 // The service that a lictor registers itself as: one a host, so its ID need not say more.
@@ -32,6 +33,7 @@ const (
 	ownInterval  = 5 * time.Second // of the check that asks
 	ownReapAfter = 10 * time.Minute
 	ownPatience  = 2 * time.Second // of a request
+	maxOwnToken  = 64 << 10        // bytes of the token's file
 )
 
 // A registration is this lictor as a service in Consul. It comes back when the agent has lost it.
@@ -52,16 +54,21 @@ type registration struct {
 
 // register starts a registration.
 func register(cfg config.Consul, admin string, log hclog.Logger, ready func() bool) (*registration, error) {
-	client, err := api.NewClient(&api.Config{
-		Address:    cfg.Address,
-		Datacenter: cfg.Datacenter,
-		Token:      string(cfg.Token),
-		HttpAuth:   basicAuth(string(cfg.HTTPAuth)),
-		TLSConfig: api.TLSConfig{
-			Address: cfg.TLS.ServerName, CAFile: cfg.TLS.CAFile, CAPath: cfg.TLS.CAPath,
-			CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile, InsecureSkipVerify: cfg.TLS.InsecureSkipVerify,
-		},
-	})
+	transport := api.DefaultConfig().Transport
+	var err error
+	if strings.HasPrefix(cfg.Address, "https://") {
+		transport.TLSClientConfig, err = discovery.TLSOptions(cfg.TLS).Config()
+	}
+	var client *api.Client
+	if err == nil {
+		client, err = api.NewClient(&api.Config{
+			Address:    cfg.Address,
+			Datacenter: cfg.Datacenter,
+			Token:      string(cfg.Token),
+			HttpAuth:   basicAuth(string(cfg.HTTPAuth)),
+			Transport:  transport,
+		})
+	}
 	if err != nil {
 		return nil, fmt.Errorf("register in consul: %w", err)
 	}
@@ -199,7 +206,7 @@ func (r *registration) token() string {
 	if r.cfg.TokenFile == "" {
 		return string(r.cfg.Token)
 	}
-	text, err := os.ReadFile(r.cfg.TokenFile)
+	text, err := regular.ReadFile(r.cfg.TokenFile, maxOwnToken)
 	if err != nil {
 		return ""
 	}

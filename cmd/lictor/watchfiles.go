@@ -11,6 +11,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 // settle is how long files must have been left alone before they are read: whoever writes one may write others too.
@@ -64,7 +65,7 @@ func fingerprint(paths []string) [sha256.Size]byte {
 			files, _ = config.Files(path) // an error is a state like any other
 		}
 		for _, file := range files {
-			text, err := os.ReadFile(file)
+			text, err := regular.ReadFile(file, config.MaxFile)
 			fmt.Fprintf(h, "%q %v %d\n", file, err, len(text))
 			h.Write(text)
 		}

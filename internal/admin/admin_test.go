@@ -588,6 +588,10 @@ func TestToken(t *testing.T) {
 	if code, _ := h.ask("GET", "/v1/status", "", "Authorization: Bearer "); code != 503 {
 		t.Errorf("an empty file: got %d", code)
 	}
+	write(strings.Repeat("x", MaxTokenFile+1))
+	if code, _ := h.ask("GET", "/v1/status", "", "Authorization: Bearer right"); code != 503 {
+		t.Errorf("a file that is too long: got %d", code)
+	}
 }
 
 func TestHeadersAreBounded(t *testing.T) {

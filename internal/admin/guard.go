@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 // A guard decides who may ask. Over TCP any program of this host can, a browser among them that shows somebody else's page; hence:
@@ -28,6 +30,9 @@ type guard struct {
 
 	reading sync.Mutex // so that the file takes one descriptor, however many ask
 }
+
+// MaxTokenFile is how many bytes the file of a token may have.
+const MaxTokenFile = 64 << 10
 
 // anyone are the paths that probes ask, without a token.
 func anyone(path string) bool { return path == "/healthz" || path == "/readyz" }
@@ -112,7 +117,7 @@ func sameOrigin(r *http.Request) error {
 // counts at once.
 func (g *guard) authorize(r *http.Request) (code int, err error) {
 	g.reading.Lock()
-	text, err := os.ReadFile(g.tokenFile)
+	text, err := regular.ReadFile(g.tokenFile, MaxTokenFile)
 	g.reading.Unlock()
 	want := strings.TrimSpace(string(text))
 	if err != nil || want == "" {

@@ -1,0 +1,65 @@
+//go:build unix
+
+package config
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// inTime runs f, which must not wait for anything that does not come.
+func inTime(t *testing.T, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Fatal("it still waits after a minute")
+	}
+}
+
+// A FIFO that nobody writes to and a device that never ends are reported wherever a file is meant, and not read.
+func TestOnlyRegularFilesAreRead(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "x.hcl")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const web = `service "web" { listen = 9000 }`
+	tests := []struct {
+		name, src string
+		paths     []string
+		want      string // error with the name of the file
+	}{
+		{name: "a FIFO", paths: []string{fifo}, want: "is a FIFO, not a regular file"},
+		{name: "a FIFO in a folder", paths: []string{dir}, want: "is a FIFO, not a regular file"},
+		{name: "a device", paths: []string{"/dev/zero"}, want: "is a device, not a regular file"},
+		{name: "token of Consul", src: `consul { token_file = "FILE" }`, want: "token_file: "},
+		{name: "token of the API", src: `admin { token_file = "FILE" }`, want: "token_file: "},
+		{name: "authorities", src: "consul {\n address = \"https://a:1\"\n tls {\n ca_file = \"FILE\"\n }\n}", want: "ca_file: "},
+		{name: "certificate", src: "consul {\n address = \"https://a:1\"\n tls {\n cert_file = \"FILE\"\n key_file = \"FILE\"\n }\n}", want: "key_file: "},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inTime(t, func() {
+				var diags Diagnostics
+				if tt.paths != nil {
+					_, diags = Load(tt.paths, Options{})
+				} else {
+					_, diags = loadText(strings.ReplaceAll(tt.src, "FILE", fifo)+"\n"+web, nil)
+				}
+				if got := textOf(diags); !strings.Contains(got, tt.want) || !strings.Contains(got, "not a regular file") {
+					t.Errorf("got:\n%swant %q", got, tt.want)
+				}
+			})
+		})
+	}
+}
