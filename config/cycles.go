@@ -68,10 +68,8 @@ func (w *walk) visit(service serviceKey) {
 
 // follow goes on to the services that listen where the endpoint is.
 func (w *walk) follow(c staticClaim) {
-	for _, listener := range w.loader.claims[portClaim{c.protocol, c.endpoint.Addr.Port()}] {
-		if !w.reaches(listener.addr.Addr(), c.endpoint) {
-			continue
-		}
+	port := w.loader.claims[portClaim{c.protocol, c.endpoint.Addr.Port()}]
+	for _, listener := range port.at(w.reached(c.endpoint)) {
 		next := serviceKey{c.protocol, listener.service}
 		at, been := w.place[next]
 		switch {
@@ -104,16 +102,21 @@ func (w *walk) around(at int) string {
 	return way
 }
 
-// reaches reports whether who dials the endpoint surely comes to a listener with its port. Of the other addresses of
-// this host nobody knows here: a configuration may be checked on another one.
-func (w *walk) reaches(listener netip.Addr, e StaticEndpoint) bool {
+// reached returns the addresses of those listeners to which whoever dials the endpoint surely comes, if there are such
+// at its port. Of the other addresses of this host nobody knows here: a configuration may be checked on another one.
+func (w *walk) reached(e StaticEndpoint) []netip.Addr {
+	wildcard4, wildcard6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
 	switch host := strings.TrimSuffix(e.Host, "."); {
+	case host == "" && e.Addr.Addr().Is4() && e.Addr.Addr().IsLoopback():
+		return []netip.Addr{e.Addr.Addr(), wildcard4, wildcard6}
+	case host == "" && e.Addr.Addr().IsLoopback():
+		return []netip.Addr{e.Addr.Addr(), wildcard6}
 	case host == "":
-		a := e.Addr.Addr()
-		return listener == a || a.IsLoopback() && covers(listener, a)
+		return []netip.Addr{e.Addr.Addr()}
 	case host == "localhost":
-		return listener == loopback() || listener == netip.IPv6Loopback() || listener.IsUnspecified()
-	default:
-		return host == w.host && listener.IsUnspecified()
+		return []netip.Addr{loopback(), netip.IPv6Loopback(), wildcard4, wildcard6}
+	case host == w.host:
+		return []netip.Addr{wildcard4, wildcard6}
 	}
+	return nil
 }

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
 // Diagnostics are the problems of a configuration and the sources that they point to. In those sources, and so in everything that the
@@ -44,50 +46,62 @@ func (d Diagnostics) WriteText(w io.Writer, color bool) error {
 	return err
 }
 
-// sources are files by name.
-type sources map[string]*source
-
-type source struct {
-	masked  []byte
-	secrets []string
-	order   int // in which it was read
-	nav     any // says in which block an offset lies; may be nil
+// sources are the files of a configuration.
+type sources struct {
+	files   map[string]*source
+	first   string   // name of the first file
+	secrets []string // what was masked, in all files
+	scrub   *strings.Replacer
 }
 
-func (s sources) add(name string, src []byte, file *hcl.File) {
+type source struct {
+	masked []byte
+	order  int                // in which it was read
+	blocks []*hclsyntax.Block // of the top level, in their order
+}
+
+// add adds a file; what was parsed of it may be nil.
+func (s *sources) add(name string, src []byte, file *hcl.File) {
 	masked, secrets := mask(src)
-	s[name] = &source{masked: masked, secrets: secrets, order: len(s)}
+	if len(s.files) == 0 {
+		s.files, s.first = map[string]*source{}, name
+	}
+	one := &source{masked: masked, order: len(s.files)}
+	s.files[name] = one
+	s.secrets = append(s.secrets, secrets...)
 	if file != nil {
-		s[name].nav = file.Nav
+		if body, ok := file.Body.(*hclsyntax.Body); ok {
+			one.blocks = body.Blocks
+		}
 	}
 }
 
 // start is the first byte of the first file; nil without files.
-func (s sources) start() *hcl.Range {
-	for name, src := range s {
-		if src.order == 0 {
-			return &hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}
-		}
+func (s *sources) start() *hcl.Range {
+	if len(s.files) == 0 {
+		return nil
 	}
-	return nil
+	return &hcl.Range{Filename: s.first, Start: hcl.InitialPos, End: hcl.InitialPos}
 }
 
-// diagnostics orders diags by file and line, and makes them safe to show.
-func (s sources) diagnostics(diags hcl.Diagnostics) Diagnostics {
+// diagnostics orders diags by file and line, and makes them safe to show: it takes what was masked in the sources out
+// of their messages. Our own messages never hold such text; a parser's might.
+func (s *sources) diagnostics(diags hcl.Diagnostics) Diagnostics {
+	s.scrub = scrubber(s.secrets)
 	for _, d := range diags {
 		d.Expression, d.EvalContext = nil, nil // hcl's writers would print values
-		d.Summary, d.Detail = s.scrub(d.Summary), s.scrub(d.Detail)
+		d.Summary, d.Detail = s.scrub.Replace(d.Summary), s.scrub.Replace(d.Detail)
 	}
 	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int {
 		if a.Subject == nil || b.Subject == nil {
 			return boolInt(a.Subject != nil) - boolInt(b.Subject != nil)
 		}
 		if a.Subject.Filename != b.Subject.Filename {
-			return s[a.Subject.Filename].order - s[b.Subject.Filename].order
+			return s.files[a.Subject.Filename].order - s.files[b.Subject.Filename].order
 		}
 		return a.Subject.Start.Byte - b.Subject.Start.Byte
 	})
-	return Diagnostics{Diagnostics: diags, files: s}
+	return Diagnostics{Diagnostics: diags, files: *s}
 }
 
 func boolInt(b bool) int {
@@ -97,14 +111,14 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// scrub takes what was masked in the sources out of a message. Our own messages never hold such text; a parser's might.
-func (s sources) scrub(message string) string {
-	for _, src := range s {
-		for _, secret := range src.secrets {
-			message = strings.ReplaceAll(message, secret, secretText)
-		}
+// scrubber replaces secrets. Of two that begin at the same place the longer one counts.
+func scrubber(secrets []string) *strings.Replacer {
+	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+	var pairs []string
+	for _, secret := range secrets {
+		pairs = append(pairs, secret, secretText)
 	}
-	return message
+	return strings.NewReplacer(pairs...)
 }
 
 // A snippet is the line that a diagnostic points to, and where in it.
@@ -116,11 +130,11 @@ type snippet struct {
 }
 
 // snippet is nil when r is, or lies in no known file.
-func (s sources) snippet(r *hcl.Range) *snippet {
-	if r == nil || s[r.Filename] == nil {
+func (s *sources) snippet(r *hcl.Range) *snippet {
+	if r == nil || s.files[r.Filename] == nil {
 		return nil
 	}
-	src := s[r.Filename]
+	src := s.files[r.Filename]
 	start := min(max(r.Start.Byte, 0), len(src.masked))
 	lineStart := bytes.LastIndexByte(src.masked[:start], '\n') + 1
 	line := src.masked[lineStart:]
@@ -134,10 +148,22 @@ func (s sources) snippet(r *hcl.Range) *snippet {
 		sn.to = min(sn.to-cut, len(line))
 	}
 	sn.code = strings.Map(printable, string(line))
-	if nav, ok := src.nav.(interface{ ContextString(int) string }); ok {
-		sn.context = s.scrub(nav.ContextString(start))
-	}
+	sn.context = s.scrub.Replace(src.context(start))
 	return sn
+}
+
+// context is the header of the block of the top level that an offset lies in, such as `service "web"`; or empty. The
+// parser's own function for that looks at all blocks.
+func (s *source) context(offset int) string {
+	after := sort.Search(len(s.blocks), func(i int) bool { return s.blocks[i].Range().Start.Byte > offset })
+	if after == 0 || !s.blocks[after-1].Range().ContainsOffset(offset) {
+		return ""
+	}
+	text := s.blocks[after-1].Type
+	for _, label := range s.blocks[after-1].Labels {
+		text += fmt.Sprintf(" %q", label)
+	}
+	return text
 }
 
 // maxSnippet is how much of a line is shown, in bytes.

@@ -5,6 +5,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,7 @@ type claim struct {
 	service  string
 	api      bool // it is not a service, but the admin API
 	at       hcl.Range
+	order    int // among the claims of its port
 }
 
 // A portClaim is what all claims that may collide with each other have in common.
@@ -135,20 +137,70 @@ func withBrackets(s string) string {
 
 // claim takes an address for a service, unless it is taken.
 func (l *loader) claim(c claim) {
-	port := portClaim{c.protocol, c.addr.Port()}
-	for _, first := range l.claims[port] {
-		if !c.collides(first) {
-			continue
-		}
-		who := fmt.Sprintf("Service %q", first.service)
-		if first.service == c.service {
-			who = "The same service"
-		}
-		l.problem(c.at.Ptr(), "Address in use", "%s listens on %s %s already, at %s%s. Choose another port.",
-			who, first.protocol, first.addr, place(first.at), c.because(first))
+	key := portClaim{c.protocol, c.addr.Port()}
+	port := l.claims[key]
+	if port == nil {
+		port = &portClaims{byAddr: map[netip.Addr]*claim{}}
+		l.claims[key] = port
+	}
+	first := port.collision(&c)
+	if first == nil {
+		port.add(&c)
 		return
 	}
-	l.claims[port] = append(l.claims[port], c)
+	who := fmt.Sprintf("Service %q", first.service)
+	if first.service == c.service {
+		who = "The same service"
+	}
+	l.problem(c.at.Ptr(), "Address in use", "%s listens on %s %s already, at %s%s. Choose another port.",
+		who, first.protocol, first.addr, place(first.at), c.because(*first))
+}
+
+// portClaims are the claims of one port and protocol, none of which collides with another.
+type portClaims struct {
+	byAddr        map[netip.Addr]*claim
+	first, first4 *claim // of all, and of those with IPv4 addresses; nil: there is none
+}
+
+func (p *portClaims) add(c *claim) {
+	c.order = len(p.byAddr)
+	p.byAddr[c.addr.Addr()] = c
+	if p.first == nil {
+		p.first = c
+	}
+	if p.first4 == nil && c.addr.Addr().Is4() {
+		p.first4 = c
+	}
+}
+
+// collision returns the first claim that c collides with, or nil. However many claims there are, it looks at few.
+func (p *portClaims) collision(c *claim) (first *claim) {
+	for _, other := range p.rivals(c.addr.Addr()) {
+		if other != nil && c.collides(*other) && (first == nil || other.order < first.order) {
+			first = other
+		}
+	}
+	return first
+}
+
+// at returns the claims of addresses, in their order. A nil p has none.
+func (p *portClaims) at(addrs []netip.Addr) (all []*claim) {
+	if p == nil {
+		return nil
+	}
+	for _, addr := range addrs {
+		if c := p.byAddr[addr]; c != nil {
+			all = append(all, c)
+		}
+	}
+	slices.SortFunc(all, func(a, b *claim) int { return a.order - b.order })
+	return all
+}
+
+// rivals are the claims among which the first is that collides with a claim of addr. Some may be nil.
+func (p *portClaims) rivals(addr netip.Addr) []*claim {
+	wildcard4, wildcard6 := p.byAddr[netip.IPv4Unspecified()], p.byAddr[netip.IPv6Unspecified()]
+	return []*claim{p.byAddr[addr], wildcard4, wildcard6, p.first, p.first4}
 }
 
 // collides tells whether the kernel would refuse the second of two claims. Port 0 is a different port each time.

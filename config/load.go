@@ -63,12 +63,12 @@ type loader struct {
 	bodies   []hcl.Body
 	diags    hcl.Diagnostics
 	cfg      Config
-	claims   map[portClaim][]claim // what listens where, so far
-	static   []staticClaim         // so far
+	claims   map[portClaim]*portClaims // what listens where, so far
+	static   []staticClaim             // so far
 }
 
 func newLoader(o Options) *loader {
-	l := &loader{getenv: o.Getenv, hostname: o.Hostname, sources: sources{}, claims: map[portClaim][]claim{}}
+	l := &loader{getenv: o.Getenv, hostname: o.Hostname, claims: map[portClaim]*portClaims{}}
 	if l.getenv == nil {
 		l.getenv = os.Getenv
 	}
@@ -81,8 +81,10 @@ func newLoader(o Options) *loader {
 // find lists the files at paths, each once.
 func (l *loader) find(paths []string) []string {
 	var files []string
+	seen := map[string]bool{}
 	add := func(path string) {
-		if !slices.Contains(files, path) {
+		if !seen[path] {
+			seen[path] = true
 			files = append(files, path)
 		}
 	}

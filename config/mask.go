@@ -23,7 +23,12 @@ var (
 // masked.
 func mask(src []byte) (masked []byte, secrets []string) {
 	masked = bytes.Clone(src)
+	hidden := 0 // values may lie in each other
 	hide := func(from, to int) {
+		if from = max(from, hidden); from >= to {
+			return
+		}
+		hidden = to
 		secrets = append(secrets, words(src[from:to])...)
 		for i := from; i < to; i++ {
 			if !strings.ContainsRune("\" \t\r\n", rune(src[i])) {
@@ -36,6 +41,7 @@ func mask(src []byte) (masked []byte, secrets []string) {
 			hide(m[1], m[1]+valueLength(src[m[1]:]))
 		}
 	}
+	hidden = 0
 	for _, m := range userinfo.FindAllSubmatchIndex(src, -1) {
 		hide(m[2], m[3])
 	}
@@ -83,9 +89,15 @@ func valueLength(src []byte) int {
 	return n
 }
 
+// maxSecretLines bounds what is masked of a value whose end is missing.
+const maxSecretLines = 200
+
 // untilLine extends n by lines up to and with the first that is last.
 func untilLine(src []byte, n int, last func(trimmed string) bool) int {
-	for n < len(src) {
+	for range maxSecretLines {
+		if n == len(src) {
+			break
+		}
 		l := lineLength(src[n:])
 		line := strings.TrimSpace(string(src[n : n+l]))
 		n += l
