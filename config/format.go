@@ -8,6 +8,11 @@ import (
 
 // Format returns src in the usual layout. Name is for the diagnostics, which are syntax errors; there is no layout then.
 func Format(name string, src []byte) ([]byte, Diagnostics) {
+	if d := unfit(name, src, new(int)); d != nil {
+		s := sources{}
+		s.add(name, src, nil)
+		return nil, s.diagnostics(hcl.Diagnostics{d})
+	}
 	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
 	s := sources{}
 	s.add(name, src, file)

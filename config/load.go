@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -33,6 +31,7 @@ type Options struct {
 // to the working directory.
 func Load(paths []string, o Options) (*Config, Diagnostics) {
 	l := newLoader(o)
+	size := 0
 	for _, path := range l.find(paths) {
 		src, err := regular.ReadFile(path, MaxFile)
 		switch {
@@ -42,6 +41,11 @@ func Load(paths []string, o Options) (*Config, Diagnostics) {
 		case err != nil:
 			l.problem(nil, "Unreadable configuration", "%v.", err)
 		default:
+			if size += len(src); size > maxTotal {
+				l.problem(nil, "Too much configuration",
+					"The files up to %s have more than %d MiB together.", path, maxTotal>>20)
+				return l.finish()
+			}
 			l.parse(path, src)
 		}
 	}
@@ -65,6 +69,7 @@ type loader struct {
 	cfg      Config
 	claims   map[portClaim]*portClaims // what listens where, so far
 	static   []staticClaim             // so far
+	tokens   int                       // of all files so far, at most
 }
 
 func newLoader(o Options) *loader {
@@ -142,7 +147,11 @@ func isDir(path string) bool {
 
 // parse adds one file.
 func (l *loader) parse(name string, src []byte) {
-	if !l.isText(name, src) {
+	if d := unfit(name, src, &l.tokens); d != nil {
+		l.diags = append(l.diags, d)
+		if d.Subject != nil {
+			l.sources.add(name, src, nil)
+		}
 		return
 	}
 	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
@@ -155,31 +164,6 @@ func (l *loader) parse(name string, src []byte) {
 	if !diags.HasErrors() {
 		l.bodies = append(l.bodies, file.Body)
 	}
-}
-
-// MaxFile is how many bytes a file of a configuration may have. What is beyond these bounds is no configuration, but a
-// slip of the hand: a binary, a log.
-const (
-	MaxFile         = 16 << 20
-	maxSyntaxErrors = 20
-)
-
-// isText reports files that cannot be a configuration at all, each once.
-func (l *loader) isText(name string, src []byte) bool {
-	if len(src) > MaxFile {
-		l.problem(nil, "Not a configuration", "%s has %d MiB. Name a file, or a directory that holds *.hcl files.", name, len(src)>>20)
-		return false
-	}
-	for i := 0; i < len(src); {
-		r, size := utf8.DecodeRune(src[i:])
-		if r == 0 || r == utf8.RuneError && size == 1 {
-			line := 1 + bytes.Count(src[:i], []byte("\n"))
-			l.problem(nil, "Not a configuration", "%s is not UTF-8 text, in line %d. If it is a configuration, save it as UTF-8.", name, line)
-			return false
-		}
-		i += size
-	}
-	return true
 }
 
 // finish decodes what was parsed.
