@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"runtime"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 type loopEngine struct {
 	budget    *budget
 	loops     []*loop
+	asks      []*pulse // one for each loop
 	running   sync.WaitGroup
 	ctx       context.Context // ends lookups
 	cancel    context.CancelFunc
@@ -36,10 +38,16 @@ func newLoopEngine(n int, b *budget) (engine, error) {
 			return nil, err
 		}
 		e.loops = append(e.loops, l)
+		e.asks = append(e.asks, &pulse{what: fmt.Sprintf("event loop %d", i), request: l.post})
 		e.running.Go(l.run)
 	}
 	return e, nil
 }
+
+func (e *loopEngine) pulses() []*pulse { return e.asks }
+
+// stuck has nothing to look at: each loop is asked.
+func (e *loopEngine) stuck(time.Duration) []error { return nil }
 
 func (e *loopEngine) shards() int { return len(e.loops) }
 

@@ -1,6 +1,10 @@
 package proxy
 
-import "github.com/lictor-proxy/lictor/lb"
+import (
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
 
 // portable is the engine that works on every system: goroutines over package net.
 type portable struct {
@@ -8,11 +12,22 @@ type portable struct {
 	pipes  *pipePool
 	roster roster
 	crowds crowds
+	turns  turns    // of the goroutines that take clients
+	asks   []*pulse // of the locks that all connections share
 }
 
 func newPortable(b *budget) *portable {
-	return &portable{budget: b, pipes: newPipePool(maxPipes), crowds: crowds{all: map[lb.Place]*portableCrowd{}}}
+	e := &portable{budget: b, pipes: newPipePool(maxPipes), crowds: crowds{all: map[lb.Place]*portableCrowd{}}}
+	e.asks = []*pulse{
+		lockPulse("the lock of connections by endpoint", &e.crowds.mu),
+		lockPulse("the lock of the list of connections", &e.roster.mu),
+	}
+	return e
 }
+
+func (e *portable) pulses() []*pulse { return e.asks }
+
+func (e *portable) stuck(patience time.Duration) []error { return e.turns.stuck(patience) }
 
 func (e *portable) shards() int { return 1 }
 

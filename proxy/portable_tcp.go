@@ -69,6 +69,10 @@ func (t *tcpSocket) serve(s *service) { t.service.Store(s) }
 // while the descriptor budget is used up: clients then wait in the kernel's queue instead of being turned away.
 func (t *tcpSocket) ProxyLoop() error {
 	defer close(t.looped)
+	turn := t.engine.turns.add(func() string {
+		return fmt.Sprintf("listener tcp %s of service %q", t.addr, t.service.Load().name())
+	})
+	defer t.engine.turns.remove(turn)
 	backoff := minBackoff
 	for {
 		client, err := t.listener.AcceptTCP()
@@ -89,18 +93,22 @@ func (t *tcpSocket) ProxyLoop() error {
 			continue
 		}
 		backoff = minBackoff
+		turn.begin()
 		if !t.engine.budget.TryAcquire(pairDescriptors) {
 			t.service.Load().crowded()
+			turn.end() // to wait for descriptors is not to be stuck
 			if t.engine.budget.Acquire(t.patience(), pairDescriptors) != nil {
 				abort(client)
 				return ErrClosed
 			}
+			turn.begin()
 		}
 		if !t.pairs.run(func() { t.handle(client) }) {
 			t.engine.budget.Release(pairDescriptors)
 			abort(client)
 			return ErrClosed
 		}
+		turn.end()
 	}
 }
 

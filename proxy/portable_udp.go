@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -103,6 +104,10 @@ func (u *udpSocket) serve(s *service) {
 func (u *udpSocket) ProxyLoop() error {
 	buf := make([]byte, maxDatagram)
 	oob := make([]byte, oobSize)
+	turn := u.engine.turns.add(func() string {
+		return fmt.Sprintf("listener udp %s of service %q", u.addr, u.service.Load().name())
+	})
+	defer u.engine.turns.remove(turn)
 	backoff := minBackoff
 	for {
 		n, oobn, _, src, err := u.conn.ReadMsgUDPAddrPort(buf, oob)
@@ -126,7 +131,9 @@ func (u *udpSocket) ProxyLoop() error {
 		if u.local {
 			key.local = localAddr(oob[:oobn])
 		}
+		turn.begin()
 		u.forward(key, buf[:n], oob[:oobn])
+		turn.end()
 	}
 }
 

@@ -68,6 +68,7 @@ type Proxier struct {
 	loops    tracker
 	access   accessTap
 	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // nil: all
+	pulse    *pulse                                                                     // of mu
 
 	mu        sync.Mutex // one Apply at a time
 	closed    bool
@@ -115,6 +116,7 @@ func New(o Options) (*Proxier, error) {
 		sockets:   map[socketKey]*boundSocket{},
 		leaving:   map[*boundSocket]socketKey{},
 	}
+	p.pulse = lockPulse("the lock of all listeners", &p.mu)
 	p.draining, p.drained = context.WithCancel(context.Background())
 	p.access.set(o.Access)
 	p.balancer.NotifyGone(e.gone)

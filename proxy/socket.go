@@ -61,6 +61,12 @@ type engine interface {
 	// respecified is told that connections of s may have to end at another time than before. It does not wait.
 	respecified(s *service)
 
+	// pulses ask all that serves or takes clients, but for goroutines that a client more would have to wake.
+	pulses() []*pulse
+
+	// stuck returns an error for each of those goroutines that has been busy with one client for patience, see turns.
+	stuck(patience time.Duration) []error
+
 	// forking says whether the process may be forked from now on, see Proxier.Sockets.
 	forking(on bool)
 
