@@ -86,6 +86,7 @@ func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 		Level:          func() string { return d.log.GetLevel().String() },
 		SetLevel:       d.setLevel,
 		AccessLog:      d.access.counts,
+		LogDropped:     d.output.err.Dropped,
 	})}
 	a.serve(l)
 	return a

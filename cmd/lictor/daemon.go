@@ -1,9 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"log"
 	"net"
 	"os"
@@ -29,7 +29,7 @@ type daemon struct {
 	load     func() (*config.Config, config.Diagnostics)
 	decided  []string // arguments that load takes from the command line
 	log      hclog.Logger
-	out      io.Writer
+	output   *output
 	proxier  *proxy.Proxier
 	balancer *lb.Balancer
 	prober   *lb.Prober
@@ -66,9 +66,10 @@ type daemon struct {
 // newDaemon returns a daemon that does nothing yet.
 func (c *runCommand) newDaemon(cfg *config.Config) *daemon {
 	d := &daemon{
-		load: c.load, decided: c.decided(), log: newLogger(cfg, c.err), out: c.out, events: admin.NewEvents(), service: newNotifier(os.Getenv), program: c.program,
+		load: c.load, decided: c.decided(), log: newLogger(cfg, c.err), output: c.output, events: admin.NewEvents(), service: newNotifier(os.Getenv), program: c.program,
 		wanted: make(chan struct{}, 1), renewed: make(chan struct{}, 1), replaced: make(chan struct{}),
 	}
+	d.output.json.Store(cfg.LogJSON)
 	d.cfg.Store(cfg)
 	d.cycles = cycles.New(cycles.Options{Logger: d.log.Named("endpoints"), Changed: d.reconsider})
 	d.ctx, d.cancel = context.WithCancel(context.Background())
@@ -128,10 +129,7 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 		d.proxier.Close()
 		return nil, err
 	}
-	if err := announce(d.out, cfg, d.proxier.Listeners()); err != nil {
-		d.log.Warn("listeners not printed", "error", err)
-	}
-
+	d.announce(cfg)
 	first.commit(cfg)
 	d.prober = lb.NewProber(d.balancer)
 	d.prober.Apply(checksOf(cfg))
@@ -398,25 +396,25 @@ func (d *daemon) tellStopping() {
 	d.registered.stopping()
 }
 
-// announce prints a line for each listener: what it serves, and from where.
-func announce(w io.Writer, cfg *config.Config, listeners []proxy.Listener) error {
+// announce prints a line for each listener: what it serves, and from where. It does not wait until they are printed.
+func (d *daemon) announce(cfg *config.Config) {
 	from := map[string]string{}
 	for _, s := range cfg.Services {
 		from[s.Name] = sourceOf(&s)
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, l := range listeners {
+	var lines bytes.Buffer
+	t := tabwriter.NewWriter(&lines, 0, 0, 2, ' ', 0)
+	for _, l := range d.proxier.Listeners() {
 		fmt.Fprintf(t, "%s\t%s %s -> %s\n", l.Service, l.Protocol, l.Addr, from[l.Service])
 	}
-	return t.Flush()
+	_ = t.Flush()                            // memory takes everything
+	_, _ = d.output.out.Write(lines.Bytes()) // at once, so all of them find room
+	d.running.Go(d.announced)
 }
 
-func newLogger(cfg *config.Config, w io.Writer) hclog.Logger {
-	return hclog.New(&hclog.LoggerOptions{
-		Name:       "lictor",
-		Level:      hclog.LevelFromString(cfg.LogLevel),
-		Output:     w,
-		JSONFormat: cfg.LogJSON,
-		TimeFormat: "2006-01-02T15:04:05.000Z0700",
-	})
+// announced warns if the listeners could not be printed.
+func (d *daemon) announced() {
+	if err := d.output.out.Flush(d.ctx); err != nil && d.ctx.Err() == nil {
+		d.log.Warn("listeners not printed", "error", err)
+	}
 }

@@ -98,6 +98,9 @@ func (c *forwardCommand) Run(args []string) int {
 
 	run := newRunCommand(c.console)
 	run.patient = true
+	run.queueOutput()
+	defer run.output.close()
+	c.console = run.console
 	d, err := run.start(cfg, diags)
 	if err != nil {
 		run.explain(newLogger(cfg, c.err), err)

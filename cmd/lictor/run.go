@@ -29,6 +29,7 @@ type runCommand struct {
 
 	program     string       // see daemon
 	predecessor *predecessor // nil: there is none
+	output      *output      // that console prints through
 }
 
 // A pathList is a flag that may be given again and again.
@@ -117,6 +118,8 @@ func (c *runCommand) Run(args []string) int {
 	if err != nil {
 		return c.usage("run", err)
 	}
+	c.queueOutput()
+	defer c.output.close()
 	if c.predecessor, err = findPredecessor(os.Getenv); err != nil {
 		fmt.Fprintf(c.err, "lictor: %v\n", err)
 		return exitFailed
@@ -125,8 +128,10 @@ func (c *runCommand) Run(args []string) int {
 		fmt.Fprintf(c.err, "lictor: where is this program? %v\n", err)
 	}
 	cfg, diags := c.load()
-	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil || cfg == nil {
+	if cfg == nil {
 		c.predecessor.failed(problems(diags.Diagnostics))
+	}
+	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil || cfg == nil {
 		return exitFailed
 	}
 
@@ -146,6 +151,12 @@ func (c *runCommand) Run(args []string) int {
 		d.running.Go(d.watchFiles(c.paths))
 	}
 	return d.serve(signals)
+}
+
+// queueOutput has all that is printed from here on wait in a queue instead of having those wait who print.
+func (c *runCommand) queueOutput() {
+	c.output = newOutput(c.console)
+	c.console = c.output.console(c.console)
 }
 
 // load reads the configuration. What the command line says comes before what the files say.

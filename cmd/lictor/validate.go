@@ -15,6 +15,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/asyncwriter"
 )
 
 // askTimeout is how long validate waits for Consul, for all filters together.
@@ -145,6 +146,9 @@ func count(n int, noun string) string {
 
 // isTerminal tells whether colour is welcome on w; https://no-color.org is honoured.
 func isTerminal(w io.Writer) bool {
+	if queue, ok := w.(*asyncwriter.Writer); ok {
+		w = queue.Unwrap()
+	}
 	f, ok := w.(*os.File)
 	return ok && os.Getenv("NO_COLOR") == "" && isatty.IsTerminal(f.Fd())
 }

@@ -52,6 +52,8 @@ type Options struct {
 	AccessLog func() (written, dropped int64, is bool)
 
 	times times // zero: the usual ones
+	// LogDropped counts the lines of the log that were dropped because nobody read it in time. Nil: none ever is.
+	LogDropped func() int64
 }
 
 // Limits of what one client, or all of them, can take.

@@ -57,6 +57,10 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		}
 	}
 	e.admin(s)
+	if s.o.LogDropped != nil {
+		help := "Lines of the log that were dropped because it was not read as fast as they came."
+		e.counter("lictor_log_dropped_total", help, s.o.LogDropped())
+	}
 	ok, failed := s.reloads()
 	e.counter("lictor_reloads_total", "Reloads of the configuration by how they ended.", ok, "result", "ok")
 	e.counter("lictor_reloads_total", "Reloads of the configuration by how they ended.", failed, "result", "failed")

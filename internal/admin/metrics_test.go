@@ -33,7 +33,7 @@ func scrape(h *house) string {
 }
 
 func busy(t *testing.T) *house {
-	h := serve(t, Options{Version: "v1", AccessLog: func() (int64, int64, bool) { return 1, 2, true }, Reload: func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
+	h := serve(t, Options{Version: "v1", AccessLog: func() (int64, int64, bool) { return 1, 2, true }, LogDropped: func() int64 { return 11 }, Reload: func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
 	h.Server.o.State.Balanced = func() map[string]Balanced {
 		return map[string]Balanced{"web": {Ejections: 8, Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{Active: 2, Picks: 5, DialsFailed: 1}}}}}
 	}
@@ -80,6 +80,7 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 		`lictor_set_stale_since_timestamp_seconds{service="dns"} 1.7e+09`,
 		`lictor_set_known{service="dns"} 0`,
 		`lictor_ready 0`,
+		`lictor_log_dropped_total 11`,
 		`lictor_consul_queries_total{watch="dns tags=v2 dc=dc2"} 4`,
 		`lictor_consul_query_failures_total{watch="dns tags=v2 dc=dc2 #2"} 1`,
 		`lictor_consul_last_success_timestamp_seconds{watch="dns tags=v2 dc=dc2"} 1.6e+09`,
