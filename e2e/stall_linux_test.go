@@ -1,14 +1,23 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -81,4 +90,165 @@ func TestLateReaderOfTheLog(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// loopThread finds the thread of an event loop: one that waits in epoll for, among others, clients of the listener at addr.
+func (l *lictor) loopThread(t testing.TB, addr netip.AddrPort) (tid int) {
+	t.Helper()
+	inode := listeningInode(t, addr)
+	proc := fmt.Sprintf("/proc/%d/", l.Pid())
+	eventually(t, "an event loop that waits", func() error {
+		threads, err := os.ReadDir(proc + "task")
+		must(t, err)
+		for _, thread := range threads {
+			call, err := os.ReadFile(proc + "task/" + thread.Name() + "/syscall")
+			if errors.Is(err, fs.ErrPermission) {
+				t.Skip("this system does not let a process look at its children:", err)
+			}
+			var number, epfd int
+			if n, _ := fmt.Sscanf(string(call), "%d 0x%x", &number, &epfd); n != 2 || number != unix.SYS_EPOLL_PWAIT {
+				continue
+			}
+			watched, _ := os.ReadFile(fmt.Sprintf("%sfdinfo/%d", proc, epfd))
+			for line := range strings.Lines(string(watched)) {
+				var fd int
+				if n, _ := fmt.Sscanf(line, "tfd: %d", &fd); n != 1 {
+					continue
+				}
+				if target, _ := os.Readlink(fmt.Sprintf("%sfd/%d", proc, fd)); target == "socket:["+inode+"]" {
+					tid, err = strconv.Atoi(thread.Name())
+					return err
+				}
+			}
+		}
+		return errors.New("there is none")
+	})
+	return tid
+}
+
+// listeningInode is the number of the socket that listens at an IPv4 address.
+func listeningInode(t testing.TB, addr netip.AddrPort) string {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/tcp")
+	must(t, err)
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line)
+		if len(f) > 9 && strings.HasSuffix(f[1], fmt.Sprintf(":%04X", addr.Port())) && f[3] == "0A" {
+			return f[9]
+		}
+	}
+	t.Fatalf("nobody listens at %s", addr)
+	panic("unreachable")
+}
+
+// freeze has a thread stand still until thaw is called, or its process has ended.
+func freeze(t testing.TB, tid int) (thaw func()) {
+	t.Helper()
+	frozen, over, done := make(chan error, 1), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // the tracer is a thread, too
+		defer runtime.UnlockOSThread()
+		err := unix.PtraceSeize(tid)
+		if err == nil {
+			err = unix.PtraceInterrupt(tid)
+		}
+		if err == nil {
+			_, err = unix.Wait4(tid, nil, unix.WALL, nil)
+		}
+		frozen <- err
+		for ended := 0; err == nil && ended == 0; {
+			select {
+			case <-over:
+				_ = unix.PtraceDetach(tid) // it fails if the thread has ended
+				return
+			case <-time.After(5 * time.Millisecond):
+				ended, err = unix.Wait4(tid, nil, unix.WALL|unix.WNOHANG, nil) // else the process would not be gone when it has ended
+			}
+		}
+	}()
+	thaw = sync.OnceFunc(func() { close(over); <-done })
+	t.Cleanup(thaw)
+	if err := <-frozen; errors.Is(err, unix.EPERM) {
+		t.Skip("this system does not let a process trace its children:", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	return thaw
+}
+
+// healthz asks the admin API whether lictor is healthy.
+func (l *lictor) healthz(t testing.TB) (code int, text string) {
+	t.Helper()
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(l.runtime, "admin.sock"))
+		},
+	}}
+	answer, err := client.Get("http://lictor/healthz")
+	must(t, err)
+	defer func() { _ = answer.Body.Close() }()
+	body, err := io.ReadAll(answer.Body)
+	must(t, err)
+	return answer.StatusCode, string(body)
+}
+
+// An event loop stands still. A probe is told so, and which one it is; the watchdog is told nothing; and a signal ends
+// the process all the same.
+func TestStuckEventLoop(t *testing.T) {
+	if os.Getenv("LICTOR_E2E_ENGINE") != "" {
+		t.Skip("this engine has no event loops")
+	}
+	s := listenNotify(t)
+	t.Setenv("WATCHDOG_USEC", "1000000")
+	l := runLictor(t, "shutdown_grace = \"0s\"\n"+service("web", endpoints(startEcho(t, "a"))))
+	s.await(t, s.await(t, 0, "READY=1"), "WATCHDOG=1")
+	if code, text := l.healthz(t); code != 200 || text != "ok\n" {
+		t.Errorf("while all is well: got %d, %q", code, text)
+	}
+	addr := l.addr(t, "web")
+	thaw := freeze(t, l.loopThread(t, addr))
+	for range 3 {
+		if code, text := l.healthz(t); code != 503 || !strings.Contains(text, "event loop") {
+			t.Errorf("while a loop is stuck: got %d, %q", code, text)
+		}
+	}
+	stuck := func(e entry) bool { return strings.Contains(e.field("@message"), "something is stuck") }
+	after := func(times int) int { // messages to systemd when that was said so often
+		eventually(t, "that it is said", func() error {
+			n := 0
+			for _, e := range l.log() {
+				if stuck(e) {
+					n++
+				}
+			}
+			if n < times {
+				return fmt.Errorf("%d times of %d", n, times)
+			}
+			return nil
+		})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.messages)
+	}
+	before := after(2)
+	if n := after(4); n != before {
+		t.Errorf("systemd was told %q", s.messages[before:])
+	}
+	thaw()
+	eventually(t, "health", func() error {
+		if code, text := l.healthz(t); code != 200 {
+			return fmt.Errorf("got %d, %q", code, text)
+		}
+		return nil
+	})
+	s.await(t, before, "WATCHDOG=1")
+
+	freeze(t, l.loopThread(t, addr))
+	l.terminate(t)
+	l.exits(t, 1)
+	if !strings.Contains(l.stderr.String(), "connections could not be cut") {
+		t.Errorf("it said:\n%s", l.stderr)
+	}
 }

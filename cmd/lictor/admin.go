@@ -87,6 +87,7 @@ func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 		SetLevel:       d.setLevel,
 		AccessLog:      d.access.counts,
 		LogDropped:     d.output.err.Dropped,
+		Healthy:        d.healthy,
 	})}
 	a.serve(l)
 	return a

@@ -10,7 +10,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"text/tabwriter"
 
 	"github.com/hashicorp/go-hclog"
@@ -42,21 +41,27 @@ type daemon struct {
 	shown    atomic.Pointer[shownServices] // what admin was told last; nil: nothing yet
 	access   *accessLogs
 
-	program    string                    // that a successor is of; empty: this process cannot be replaced
-	upgrading  sync.Mutex                // one upgrade at a time; to be had before reloading
-	upgradable context.Context           // ends when the process is to end
-	noUpgrade  context.CancelFunc        // ends upgradable
-	takenOver  atomic.Pointer[takenOver] // nil: this process serves
-	replaced   chan struct{}             // closed when it does not any more
+	program   string // that a successor is of; empty: this process cannot be replaced
+	upgrading turn   // of upgrades; to be had before reloading
+	reloading turn   // of reloads, and of what they change
+	serving   tenure
+	replaced  chan struct{} // closed when another process serves
+	asked     chan struct{} // received from by what takes signals
+	obeying   atomic.Bool   // that has begun
 
-	reloading  sync.Mutex                       // one reload at a time; guards the following
-	staticFeed *feed                            // nil: no service is static
-	consulFeed *feed                            // nil: no service is in Consul
-	consul     atomic.Pointer[discovery.Consul] // nil: no service is in Consul; anybody may look at it
-	registered *registration                    // nil: not in Consul, by configuration
+	consul     atomic.Pointer[discovery.Consul] // nil: no service is in Consul
 	lastReload atomic.Pointer[outcome]
 
-	ctx     context.Context // ends with the daemon
+	// Changed only by who has the turn of reloading.
+	mu         sync.Mutex    // guards the following
+	ended      bool          // nothing is to be started any more
+	staticFeed *feed         // nil: no service is static
+	consulFeed *feed         // nil: no service is in Consul
+	registered *registration // nil: not in Consul, by configuration
+
+	ending  context.Context // ends when a signal to end has come
+	toEnd   context.CancelFunc
+	ctx     context.Context // ends with the daemon, when the last connection has ended
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	wanted  chan struct{} // reloads that signals and changed files ask for
@@ -66,14 +71,16 @@ type daemon struct {
 // newDaemon returns a daemon that does nothing yet.
 func (c *runCommand) newDaemon(cfg *config.Config) *daemon {
 	d := &daemon{
-		load: c.load, decided: c.decided(), log: newLogger(cfg, c.err), output: c.output, events: admin.NewEvents(), service: newNotifier(os.Getenv), program: c.program,
-		wanted: make(chan struct{}, 1), renewed: make(chan struct{}, 1), replaced: make(chan struct{}),
+		load: c.load, decided: c.decided(), log: newLogger(cfg, c.err), output: c.output, program: c.program,
+		events: admin.NewEvents(), service: newNotifier(os.Getenv),
+		wanted: make(chan struct{}, 1), renewed: make(chan struct{}, 1), asked: make(chan struct{}),
+		upgrading: newTurn(), reloading: newTurn(), replaced: make(chan struct{}),
 	}
 	d.output.json.Store(cfg.LogJSON)
 	d.cfg.Store(cfg)
 	d.cycles = cycles.New(cycles.Options{Logger: d.log.Named("endpoints"), Changed: d.reconsider})
 	d.ctx, d.cancel = context.WithCancel(context.Background())
-	d.upgradable, d.noUpgrade = context.WithCancel(d.ctx)
+	d.ending, d.toEnd = context.WithCancel(d.ctx)
 	// What libraries have to say (net/http, of answers that it did not expect) is for those who look closely.
 	log.SetFlags(0)
 	log.SetOutput(d.log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
@@ -81,14 +88,14 @@ func (c *runCommand) newDaemon(cfg *config.Config) *daemon {
 }
 
 // start opens the listeners, says what they serve, and starts the sources. With a predecessor it takes over from that. Either all of that,
-// or an error and nothing.
-func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemon, error) {
+// or an error and nothing. It does not wait for Consul after ctx has ended.
+func (c *runCommand) start(ctx context.Context, cfg *config.Config, diags config.Diagnostics) (*daemon, error) {
 	d := c.newDaemon(cfg)
 	consul, err := d.newConsul(cfg, c.predecessor.saved())
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkOwnFilters(cfg, diags, consul, d.log); err != nil {
+	if err := c.checkOwnFilters(ctx, cfg, diags, consul, d.log); err != nil {
 		return nil, err
 	}
 	if consul != nil && c.predecessor != nil {
@@ -114,7 +121,7 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	d.intake = newIntake(d.sets)
 	first := d.firstSources(cfg, consul)
 	if (inherited || c.patient) && !known { // clients may be waiting already
-		first.await(d.ctx, d.log)
+		first.await(ctx, d.log)
 	}
 	shown, err := c.openListeners(d, cfg)
 	if err == nil && c.predecessor != nil {
@@ -133,21 +140,26 @@ func (c *runCommand) start(cfg *config.Config, diags config.Diagnostics) (*daemo
 	first.commit(cfg)
 	d.prober = lb.NewProber(d.balancer)
 	d.prober.Apply(checksOf(cfg))
-	d.upgrading.Lock() // whoever asks by the API waits until all of this is there
-	defer d.upgrading.Unlock()
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
+	d.settle(c.predecessor, cfg, consul, shown)
+	return d, nil
+}
+
+// settle begins what is not the service itself: the admin API at shown, and the registration.
+func (d *daemon) settle(p *predecessor, cfg *config.Config, consul *discovery.Consul, shown net.Listener) {
+	_ = d.upgrading.take(d.ctx) // nobody has it. Whoever asks by the API waits until all of this is there
+	defer d.upgrading.giveBack()
+	_ = d.reloading.take(d.ctx)
+	defer d.reloading.giveBack()
 	d.admin = d.serveAdmin(cfg.Admin, shown)
 	d.detect(cfg)
-	if c.predecessor != nil {
-		d.leftAlone(c.predecessor, consul)
+	if p != nil {
+		d.leftAlone(p, consul)
 	}
 	if err := d.register(cfg); err != nil {
 		d.log.Error("not registered", "error", err)
 	}
 	d.running.Go(d.reloads)
 	d.running.Go(func() { d.cycles.Run(d.ctx) })
-	return d, nil
 }
 
 // openProxier makes the proxier, and tells whether it has inherited sockets.
@@ -213,17 +225,39 @@ func (d *daemon) leftAlone(p *predecessor, consul *discovery.Consul) {
 	}
 }
 
-// register makes the registration what cfg says. The caller holds reloading, or is the only one yet.
+// register makes the registration what cfg says. The caller has the turn of reloading.
 func (d *daemon) register(cfg *config.Config) (err error) {
-	if d.registered != nil && d.registered.cfg == cfg.Consul && d.registered.admin == d.admin.address() {
+	former := d.registered
+	if former != nil && former.cfg == cfg.Consul && former.admin == d.admin.address() {
 		return nil
 	}
-	d.registered.end()
-	d.registered = nil
+	former.end()
+	var next *registration
 	if cfg.Consul.Register {
-		d.registered, err = register(cfg.Consul, d.admin.address(), d.log, d.ready)
+		next, err = register(cfg.Consul, d.admin.address(), d.log, d.ready)
+	}
+	if !d.registerAs(next) {
+		next.end()
+		return errEnding
 	}
 	return err
+}
+
+// registerAs notes the registration, which may be nil. It returns false if the daemon has ended meanwhile.
+func (d *daemon) registerAs(r *registration) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.ended {
+		d.registered = r
+	}
+	return !d.ended
+}
+
+// registration returns what this lictor is registered as, or nil.
+func (d *daemon) registration() *registration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.registered
 }
 
 // ready tells whether every service has had its first set.
@@ -287,113 +321,6 @@ func spareProcessor() int {
 	n := runtime.GOMAXPROCS(0)
 	runtime.GOMAXPROCS(n + 1)
 	return n
-}
-
-// serve runs until a signal ends it, and returns the exit code.
-func (d *daemon) serve(signals <-chan os.Signal) int {
-	defer d.access.stop()
-	defer d.admin.stop()
-	defer d.end()
-	d.service.ready(d.status())
-	alive, stopTicks := d.service.ticks()
-	defer stopTicks()
-	ready := d.intake.ready
-	for {
-		select {
-		case <-ready:
-			d.log.Info("ready", "services", len(d.cfg.Load().Services), "listeners", len(d.proxier.Listeners()))
-			ready = nil
-			d.service.status(d.status())
-		case <-alive:
-			d.proxier.Listeners() // it answers only if nothing is stuck
-			d.service.alive()
-		case <-d.replaced:
-			return d.finish(signals)
-		case s := <-signals:
-			switch s {
-			case syscall.SIGHUP:
-				d.wantReload()
-			case upgradeSignal:
-				d.wantUpgrade()
-			default:
-				if d.endUpgrade() {
-					return d.stop(s, signals)
-				}
-				return d.finish(signals, s)
-			}
-		}
-	}
-}
-
-// endUpgrade lets no upgrade begin, gives up one that is under way, and tells whether this process still serves.
-func (d *daemon) endUpgrade() bool {
-	d.noUpgrade()
-	d.upgrading.Lock()
-	defer d.upgrading.Unlock()
-	return d.takenOver.Load() == nil
-}
-
-// status is the daemon's state in a line.
-func (d *daemon) status() string {
-	services := count(len(d.cfg.Load().Services), "service")
-	if d.ready() {
-		return "serving " + services
-	}
-	return "serving " + services + ", not all of them have had an answer from Consul yet"
-}
-
-// end ends what runs beside the proxier.
-func (d *daemon) end() {
-	d.cancel()
-	d.reloading.Lock() // else a reload that is under way has sources of its own
-	for _, f := range []*feed{d.staticFeed, d.consulFeed} {
-		if f != nil {
-			d.running.Go(f.stop)
-		}
-	}
-	d.registered.end()
-	d.prober.Close()
-	d.reloading.Unlock()
-	d.running.Wait()
-}
-
-// stop ends the daemon after the signal s. Endpoints are followed until the last connection has ended.
-func (d *daemon) stop(s os.Signal, signals <-chan os.Signal) int {
-	grace := d.cfg.Load().ShutdownGrace
-	d.log.Info("stopping", "signal", s.String(), "grace", grace.String())
-	d.service.stopping("connections have " + grace.String() + " to finish")
-	ctx, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	stopped, why := make(chan error, 1), "shutdown_grace is over"
-	go d.shutdown(ctx, stopped)
-	for {
-		select {
-		case err := <-stopped:
-			if err != nil && grace > 0 {
-				d.log.Warn("stopped, what was still open was cut", "reason", why)
-			} else {
-				d.log.Info("stopped")
-			}
-			return exitOK
-		case s := <-signals:
-			if s != syscall.SIGHUP && s != upgradeSignal {
-				why = "second signal"
-				d.log.Warn("cutting connections at once", "signal", s.String())
-				cancel()
-			}
-		}
-	}
-}
-
-func (d *daemon) shutdown(ctx context.Context, stopped chan<- error) {
-	d.running.Go(d.tellStopping) // beside it: a Consul that hangs must hold up nothing
-	stopped <- d.proxier.Shutdown(ctx)
-}
-
-func (d *daemon) tellStopping() {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	d.registered.stopping()
 }
 
 // announce prints a line for each listener: what it serves, and from where. It does not wait until they are printed.

@@ -101,13 +101,13 @@ func (c *forwardCommand) Run(args []string) int {
 	run.queueOutput()
 	defer run.output.close()
 	c.console = run.console
-	d, err := run.start(cfg, diags)
-	if err != nil {
-		run.explain(newLogger(cfg, c.err), err)
-		return exitFailed
-	}
-	d.running.Go(func() { c.live(d.ctx, d.proxier) })
-	return d.serve(signals)
+	return run.begin(func(ctx context.Context) (*daemon, error) {
+		d, err := run.start(ctx, cfg, diags)
+		if err == nil {
+			d.running.Go(func() { c.live(d.ctx, d.proxier) })
+		}
+		return d, err
+	}, signals)
 }
 
 // A forward is one argument of the command.

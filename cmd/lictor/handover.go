@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/cycles"
@@ -101,62 +98,4 @@ func programPath() (string, error) {
 		return os.Executable()
 	}
 	return path, nil
-}
-
-// finish serves the connections that there are to their end, after another process has taken over. A signal to end means shutdown_grace
-// from then on, and a second one at once: whoever stops the service means all of its processes. Earlier signals are in before.
-func (d *daemon) finish(signals <-chan os.Signal, before ...os.Signal) int {
-	d.admin.stop() // its socket is served already
-	d.prober.Close()
-	cfg := d.cfg.Load()
-	ctx, cut := context.WithCancel(context.Background())
-	defer cut()
-	var over <-chan time.Time
-	why, ends := "upgrade_grace is over", 0
-	if cfg.UpgradeGrace > 0 {
-		over = time.After(cfg.UpgradeGrace)
-	}
-	stopped := make(chan error, 1)
-	go func() { stopped <- d.proxier.Shutdown(ctx) }()
-	for {
-		var s os.Signal
-		if len(before) > 0 {
-			s, before = before[0], before[1:]
-		} else {
-			select {
-			case err := <-stopped:
-				if err != nil {
-					d.log.Warn("stopped, what was still open was cut", "reason", why)
-				} else {
-					d.log.Info("stopped, the last connection has ended")
-				}
-				return exitOK
-			case <-over:
-				cut()
-				continue
-			case s = <-signals:
-			}
-		}
-		switch {
-		case s == syscall.SIGHUP || s == upgradeSignal:
-			d.log.Warn("signal ignored", "signal", s.String(), "reason", d.takenOver.Load().refusal())
-		case ends > 0:
-			why = "second signal"
-			cut()
-		default:
-			ends++
-			why, over = "shutdown_grace is over", time.After(cfg.ShutdownGrace)
-			d.log.Info("stopping", "signal", s.String(), "grace", cfg.ShutdownGrace.String())
-		}
-	}
-}
-
-// A takenOver is a process that serves instead of this one.
-type takenOver struct {
-	pid   int
-	build build
-}
-
-func (t *takenOver) refusal() error {
-	return fmt.Errorf("process %d has taken over already; this one only serves what connections it still has", t.pid)
 }

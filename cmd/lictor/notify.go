@@ -18,6 +18,9 @@ type notifier struct {
 	replaced atomic.Bool // another process speaks now
 }
 
+// notifyTime is how long a message may wait for room in systemd's queue.
+const notifyTime = time.Second
+
 // newNotifier returns what getenv asks for. A socket that is not there is nothing to fail for.
 func newNotifier(getenv func(string) string) *notifier {
 	n := &notifier{}
@@ -40,9 +43,11 @@ func newNotifier(getenv func(string) string) *notifier {
 	return n
 }
 
+// send waits for systemd, but not for long: what takes signals calls it.
 func (n *notifier) send(lines ...string) {
 	if n.conn != nil && !n.replaced.Load() {
-		_, _ = n.conn.Write([]byte(strings.Join(lines, "\n"))) // there is nobody else to tell
+		_ = n.conn.SetWriteDeadline(time.Now().Add(notifyTime)) // it fails only if it is closed
+		_, _ = n.conn.Write([]byte(strings.Join(lines, "\n")))  // there is nobody else to tell
 	}
 }
 
@@ -61,6 +66,9 @@ func (n *notifier) replacedBy(pid int) {
 func (n *notifier) reloading() {
 	n.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", monotonic().Microseconds()), "STATUS=reading the configuration again")
 }
+
+// patience is how long a look may take whether all is alive: a tick, and half of the time to the next.
+func (n *notifier) patience() time.Duration { return n.watchdog / 4 }
 
 // ticks ticks when it is time to say that the daemon is alive, twice as often as that is wanted.
 func (n *notifier) ticks() (<-chan time.Time, func()) {

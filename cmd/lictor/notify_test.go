@@ -41,6 +41,36 @@ func TestNotifier(t *testing.T) {
 	}
 }
 
+// A systemd that reads nothing, and whose queue is full, is not waited for: signals would be.
+func TestNotifierDoesNotWaitForSystemd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	full, err := net.Dial("unixgram", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for err == nil {
+		_ = full.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err = full.Write([]byte("x"))
+	}
+	n := newNotifier(func(name string) string { return map[string]string{"NOTIFY_SOCKET": path}[name] })
+	done := make(chan struct{})
+	go func() {
+		n.alive()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Error("it still waits after a minute")
+	}
+}
+
 func TestNotifierWithoutSystemdDoesNothing(t *testing.T) {
 	n := newNotifier(func(string) string { return "" })
 	n.ready("fine")

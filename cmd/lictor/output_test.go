@@ -37,6 +37,9 @@ func TestOutputThatNobodyReads(t *testing.T) {
 				_, err := got.ReadFrom(read)
 				done <- err
 			}()
+			if err := o.err.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
 			o.close()
 			_ = write.Close()
 			if err := <-done; err != nil {

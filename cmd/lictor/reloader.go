@@ -34,9 +34,13 @@ const firstAnswer = 2 * time.Second
 
 // Reload implements reloader. Whatever comes of it is logged, and kept for LastReload.
 func (d *daemon) Reload(ctx context.Context) (summary string, err error) {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	if t := d.takenOver.Load(); t != nil {
+	ctx, cancel := d.untilTheEnd(ctx)
+	defer cancel()
+	if err := d.reloading.take(ctx); err != nil {
+		return "", underWay(err)
+	}
+	defer d.reloading.giveBack()
+	if t := d.serving.successor(); t != nil {
 		return "", t.refusal()
 	}
 	d.service.reloading()
@@ -56,6 +60,21 @@ func (d *daemon) Reload(ctx context.Context) (summary string, err error) {
 	}
 	d.lastReload.Store(o)
 	return o.summary, err
+}
+
+// untilTheEnd returns ctx, but that it ends too when this process is to end.
+func (d *daemon) untilTheEnd(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(d.ending, func() { cancel(errEnding) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// underWay is the error of whoever does not get a turn, because of err.
+func underWay(err error) error {
+	if errors.Is(err, errEnding) {
+		return err
+	}
+	return fmt.Errorf("another reload or upgrade is still under way: %w", err)
 }
 
 // LastReload is how the last reload ended; nil if there was none.
@@ -91,7 +110,11 @@ func (d *daemon) reload(ctx context.Context) (*changes, error) {
 	}
 	configure(d.balancer, next)
 	tuneCollector(len(next.Services))
-	sources.commit(next)
+	if !sources.commit(next) {
+		sources.abandon()
+		own.undo()
+		return nil, errEnding
+	}
 	d.prober.Apply(checksOf(next))
 	d.cfg.Store(next)
 	own.do()
@@ -249,8 +272,14 @@ func changedWatches(old, next []discovery.Watch) map[string]bool {
 }
 
 // commit puts the sources in force, in place of those that were. The former ones go on until they have a successor that knows as much.
-func (s *sources) commit(next *config.Config) {
+// It returns false if the daemon has ended meanwhile.
+func (s *sources) commit(next *config.Config) bool {
 	d := s.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended {
+		return false
+	}
 	var feeds []*feed
 	retire := func(old, successor *feed) {
 		if successor != nil {
@@ -268,6 +297,7 @@ func (s *sources) commit(next *config.Config) {
 	}
 	d.staticFeed, d.consulFeed = s.static, s.consul
 	d.consul.Store(s.client)
+	return true
 }
 
 // problems makes an error of diagnostics: a line for each, with its place.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -127,6 +128,10 @@ func (c *runCommand) Run(args []string) int {
 	if c.program, err = programPath(); err != nil {
 		fmt.Fprintf(c.err, "lictor: where is this program? %v\n", err)
 	}
+	var before [sha256.Size]byte // so that what changes while it is read is read again
+	if c.watch {
+		before = fingerprint(c.paths)
+	}
 	cfg, diags := c.load()
 	if cfg == nil {
 		c.predecessor.failed(problems(diags.Diagnostics))
@@ -141,16 +146,13 @@ func (c *runCommand) Run(args []string) int {
 	defer signal.Stop(signals)
 	ignorePipes()
 
-	d, err := c.start(cfg, diags)
-	if err != nil {
-		c.predecessor.failed(withHints(err))
-		c.explain(newLogger(cfg, c.err), err)
-		return exitFailed
-	}
-	if c.watch {
-		d.running.Go(d.watchFiles(c.paths))
-	}
-	return d.serve(signals)
+	return c.begin(func(ctx context.Context) (*daemon, error) {
+		d, err := c.start(ctx, cfg, diags)
+		if err == nil && c.watch {
+			d.running.Go(func() { d.watchFiles(c.paths, before) })
+		}
+		return d, err
+	}, signals)
 }
 
 // queueOutput has all that is printed from here on wait in a queue instead of having those wait who print.
@@ -200,17 +202,17 @@ func withHints(err error) error {
 type reportedError struct{ error }
 
 // explain reports each of the errors in err.
-func (c *runCommand) explain(log hclog.Logger, err error) {
+func (c *runCommand) explain(err error) {
 	var several *multierror.Error
 	var reported reportedError
 	switch {
 	case errors.As(err, &reported):
 	case errors.As(err, &several):
 		for _, e := range several.Errors {
-			c.explain(log, e)
+			c.explain(e)
 		}
 	case c.logJSON: // whoever reads the log reads JSON
-		log.Error("not started", "error", err.Error()+hint(err))
+		newLogger(&config.Config{LogJSON: true}, c.err).Error("not started", "error", err.Error()+hint(err))
 	default:
 		fmt.Fprintf(c.err, "lictor: %v%s\n", err, hint(err))
 	}
@@ -231,11 +233,13 @@ func hint(err error) string {
 
 // checkOwnFilters asks Consul about the filters before anything is served. That Consul cannot be asked is no reason not to start. A
 // filter that has saved endpoints was accepted once, so it need not keep them from being served.
-func (c *runCommand) checkOwnFilters(cfg *config.Config, diags config.Diagnostics, consul *discovery.Consul, log hclog.Logger) error {
+func (c *runCommand) checkOwnFilters(
+	ctx context.Context, cfg *config.Config, diags config.Diagnostics, consul *discovery.Consul, log hclog.Logger,
+) error {
 	if consul == nil || !hasFilters(cfg) || allSaved(cfg, consul) {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
 	refused, err := checkFilters(ctx, cfg, consul)
 	if err != nil {

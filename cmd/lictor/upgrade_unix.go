@@ -31,45 +31,45 @@ type successor struct {
 
 // Upgrade has another process take this one's place: of the program that is at the same path now, with the same arguments. It returns when
 // that serves. After an error everything is as it was.
-func (d *daemon) Upgrade(context.Context) (admin.Upgrade, error) {
-	d.upgrading.Lock()
-	defer d.upgrading.Unlock()
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	if t := d.takenOver.Load(); t != nil {
+func (d *daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
+	ctx, cancel := d.untilTheEnd(ctx)
+	defer cancel()
+	if err := d.upgrading.take(ctx); err != nil {
+		return admin.Upgrade{}, underWay(err)
+	}
+	defer d.upgrading.giveBack()
+	if err := d.reloading.take(ctx); err != nil {
+		return admin.Upgrade{}, underWay(err)
+	}
+	defer d.reloading.giveBack()
+	if t := d.serving.successor(); t != nil {
 		return admin.Upgrade{}, t.refusal()
 	}
 	d.log.Info("upgrading", "program", d.program)
 	began := time.Now()
-	s, err := d.upgrade()
-	if err != nil {
+	if err := d.upgrade(); err != nil {
 		d.log.Error("not upgraded, this process goes on", "error", err)
 		d.events.Add(admin.Event{Kind: admin.KindUpgrade, Text: "failed, this process goes on: " + err.Error()})
 		return admin.Upgrade{}, err
 	}
-	t := &takenOver{pid: s.cmd.Process.Pid}
-	if s.ready.Build != nil {
-		t.build = *s.ready.Build
-	}
+	t := d.serving.successor()
 	d.log.Info("another process has taken over, connections go on here until they end", "pid", t.pid, "version", t.build.Version, "took", time.Since(began))
-	d.takenOver.Store(t)
 	close(d.replaced)
 	return admin.Upgrade{PID: t.pid, Version: t.build.Version, Revision: t.build.Revision}, nil
 }
 
-func (d *daemon) upgrade() (*successor, error) {
+func (d *daemon) upgrade() error {
 	switch {
 	case d.program == "":
-		return nil, errors.New("this process cannot be replaced: only lictor run can")
+		return errors.New("this process cannot be replaced: only lictor run can")
 	case os.Getpid() == 1:
-		return nil, errors.New("this is process 1, with which its container ends: start another container instead")
-	}
-	if err := d.upgradable.Err(); err != nil {
-		return nil, errors.New("this process is about to end")
+		return errors.New("this is process 1, with which its container ends: start another container instead")
+	case d.ending.Err() != nil:
+		return errEnding
 	}
 	sockets, err := d.proxier.Sockets()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s, err := d.launch()
 	if err == nil {
@@ -81,9 +81,8 @@ func (d *daemon) upgrade() (*successor, error) {
 	if err != nil {
 		d.proxier.Resume()
 		s.kill()
-		return nil, err
 	}
-	return s, nil
+	return err
 }
 
 // launch starts the successor.
@@ -135,7 +134,8 @@ func (s *successor) kill() {
 
 // replaceBy has s take over.
 func (d *daemon) replaceBy(s *successor, sockets []proxy.Inherited) error {
-	defer context.AfterFunc(d.upgradable, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })() // it fails only if it is closed
+	giveUp := func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) } // it fails only if it is closed
+	defer context.AfterFunc(d.ending, giveUp)()
 	_ = s.conn.SetDeadline(time.Now().Add(upgradeTime))
 	if err := d.offer(s, sockets); err != nil {
 		return s.problem(err)
@@ -144,13 +144,20 @@ func (d *daemon) replaceBy(s *successor, sockets []proxy.Inherited) error {
 		return err
 	}
 	_ = s.conn.SetDeadline(time.Now().Add(switchTime))
-	if d.upgradable.Err() != nil {
-		return errors.New("this process is about to end")
+	if d.ending.Err() != nil {
+		return errEnding
 	}
 	if err := d.passSessions(s); err != nil {
 		return s.problem(err)
 	}
 	if err := s.expect(kindServing, new(handoverMessage)); err != nil {
+		return err
+	}
+	to := &takenOver{pid: s.cmd.Process.Pid}
+	if s.ready.Build != nil {
+		to.build = *s.ready.Build
+	}
+	if err := d.serving.pass(to); err != nil {
 		return err
 	}
 	d.letGo(s)
@@ -223,16 +230,16 @@ func (d *daemon) passSessions(s *successor) error {
 
 // letGo leaves to s what it has taken over. Nothing can fail any more: at worst, s does not hear the last word, and says so.
 func (d *daemon) letGo(s *successor) {
-	if c := d.consul.Load(); c != nil {
-		c.HoldState(true)
-	}
 	d.proxier.Release()
 	if s.ready.Admin {
 		d.admin.Release(d.admin.listener)
 	}
 	d.registered.leave()
-	d.registered = nil
+	d.registerAs(nil)
 	d.service.replacedBy(s.cmd.Process.Pid)
+	if c := d.consul.Load(); c != nil {
+		c.HoldState(true) // last, for it waits for the disk
+	}
 	if err := s.conn.Send(handoverMessage{Kind: kindMain}); err != nil {
 		d.log.Warn("the successor may not know that it is on its own", "error", err)
 	}

@@ -124,17 +124,22 @@ func (c *validateCommand) report(cfg *config.Config, diags config.Diagnostics) i
 		return exitFailed
 	}
 	if !c.json && err == nil {
-		listeners := 0
-		for _, s := range cfg.Services {
-			listeners += len(s.Listen)
-		}
-		_, err = fmt.Fprintf(c.out, "ok: %s, %s\n", count(len(cfg.Services), "service"), count(listeners, "listener"))
+		services, listeners := count(len(cfg.Services), "service"), count(listenersOf(cfg), "listener")
+		_, err = fmt.Fprintf(c.out, "ok: %s, %s\n", services, listeners)
 	}
 	if err != nil {
 		fmt.Fprintf(c.err, "lictor: %v\n", err)
 		return exitFailed
 	}
 	return exitOK
+}
+
+// listenersOf is how many listeners all services of cfg have.
+func listenersOf(cfg *config.Config) (n int) {
+	for _, s := range cfg.Services {
+		n += len(s.Listen)
+	}
+	return n
 }
 
 func count(n int, noun string) string {

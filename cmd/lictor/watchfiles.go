@@ -17,20 +17,20 @@ import (
 // settle is how long files must have been left alone before they are read: whoever writes one may write others too.
 const settle = 200 * time.Millisecond
 
-// watchFiles returns what asks for a reload whenever the files at paths have another content, until the daemon ends.
-func (d *daemon) watchFiles(paths []string) func() {
+// watchFiles asks for a reload whenever the files at paths have another content than last, and then again, until the
+// daemon ends.
+func (d *daemon) watchFiles(paths []string, last [sha256.Size]byte) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		d.log.Error("files are not watched", "error", err)
-		return func() {}
+		return
 	}
 	for _, folder := range foldersOf(paths) {
 		if err := watcher.Add(folder); err != nil {
 			d.log.Error("folder is not watched", "folder", folder, "error", err)
 		}
 	}
-	w := &fileWatch{watcher: watcher, paths: paths, last: fingerprint(paths), d: d}
-	return func() { w.run(d.ctx) }
+	(&fileWatch{watcher: watcher, paths: paths, last: last, d: d}).run(d.ctx)
 }
 
 // foldersOf are the folders in which something happens when a file or folder at paths is written, replaced, or, if it is a link, led

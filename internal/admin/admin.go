@@ -51,9 +51,14 @@ type Options struct {
 	// AccessLog counts the lines of the access log; false: there is none now. Nil: there never is.
 	AccessLog func() (written, dropped int64, is bool)
 
-	times times // zero: the usual ones
+	// Healthy returns nil if all that clients depend on moves, or else what does not, in a line each. It does not wait
+	// for long, however often it is called. Nil: nobody knows.
+	Healthy func() error
+
 	// LogDropped counts the lines of the log that were dropped because nobody read it in time. Nil: none ever is.
 	LogDropped func() int64
+
+	times times // zero: the usual ones
 }
 
 // Limits of what one client, or all of them, can take.
@@ -108,8 +113,6 @@ type Server struct {
 	fronts                   map[net.Listener]*front
 	reload                   *Reload // the last
 	reloadsOK, reloadsFailed int64
-
-	reloading sync.Mutex
 }
 
 // New returns a Server that serves nothing yet.

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -820,5 +822,23 @@ func TestDefaultSocketIsInTheFirstFolderThatCanBeUsed(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	if got := l.Addr().String(); got != filepath.Join(dir, "admin.sock") {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	var stuck atomic.Pointer[error]
+	h := serve(t, Options{Healthy: func() error {
+		if err := stuck.Load(); err != nil {
+			return *err
+		}
+		return nil
+	}}, "web")
+	if code, text := h.ask("GET", "/healthz", ""); code != 200 || text != "ok\n" {
+		t.Errorf("got %d, %q", code, text)
+	}
+	err := errors.New("event loop 1: no answer for 5s")
+	stuck.Store(&err)
+	if code, text := h.ask("GET", "/healthz", ""); code != 503 || text != "not healthy\nevent loop 1: no answer for 5s\n" {
+		t.Errorf("got %d, %q", code, text)
 	}
 }

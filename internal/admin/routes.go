@@ -64,8 +64,16 @@ func (s *Server) mux() http.Handler {
 	})
 }
 
+// healthz is 200 while all that clients depend on moves. It asks for nothing else, so that nothing else can hold it up.
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if s.o.Healthy != nil {
+		if err := s.o.Healthy(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = fmt.Fprintf(w, "not healthy\n%v\n", err)
+			return
+		}
+	}
 	_, _ = io.WriteString(w, "ok\n")
 }
 
@@ -249,7 +257,7 @@ func (s *Server) getConfig(w http.ResponseWriter, _ *http.Request) {
 	reply(w, s.o.Config())
 }
 
-// postReload waits for the reload: one at a time.
+// postReload waits for the reload. Options.Reload sees to it that there is one at a time.
 func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
 	if s.o.Reload == nil {
 		refuse(w, http.StatusNotImplemented, errors.New("this version does not reload: restart it to change the configuration"))
@@ -261,8 +269,6 @@ func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	s.reloading.Lock()
-	defer s.reloading.Unlock()
 	summary, err := s.o.Reload(r.Context())
 	outcome := s.Reloaded(summary, err)
 	if err != nil {
