@@ -58,7 +58,8 @@ func runUnread(t testing.TB, addr netip.AddrPort, more string, body ...string) (
 	return l, unread
 }
 
-// Nobody reads stdout and stderr, from before the start. Clients are served, a reload is done, and SIGTERM ends the process.
+// Nobody reads stdout and stderr, from before the start. Clients are served, a reload is done, and SIGTERM ends the
+// process.
 func TestNobodyReadsTheLog(t *testing.T) {
 	addr := freePort(t)
 	l, _ := runUnread(t, addr, "log_level = \"debug\"\n", endpoints(startEcho(t, "a")))
@@ -73,7 +74,8 @@ func TestNobodyReadsTheLog(t *testing.T) {
 	l.exits(t, 0)
 }
 
-// What was printed while nobody read is there for whoever does before it is too much, and what a process ends with is too.
+// What was printed while nobody read is there for whoever does before it is too much, and what a process ends with is
+// too.
 func TestLateReaderOfTheLog(t *testing.T) {
 	addr := freePort(t)
 	l, unread := runUnread(t, addr, "", endpoints(startEcho(t, "a")))
@@ -92,7 +94,8 @@ func TestLateReaderOfTheLog(t *testing.T) {
 	})
 }
 
-// loopThread finds the thread of an event loop: one that waits in epoll for, among others, clients of the listener at addr.
+// loopThread finds the thread of an event loop: one that waits in epoll for, among others, clients of the listener at
+// addr.
 func (l *lictor) loopThread(t testing.TB, addr netip.AddrPort) (tid int) {
 	t.Helper()
 	inode := listeningInode(t, addr)
@@ -251,4 +254,60 @@ func TestStuckEventLoop(t *testing.T) {
 	if !strings.Contains(l.stderr.String(), "connections could not be cut") {
 		t.Errorf("it said:\n%s", l.stderr)
 	}
+}
+
+// The reader of a FIFO comes later, or never: Lictor starts, serves, and ends.
+func TestAccessLogFIFO(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "access.log")
+	must(t, unix.Mkfifo(fifo, 0o600))
+	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", fifo)+service("web", endpoints(startEcho(t, "a"))))
+	wantCounts(t, l.addr(t, "web"), map[string]int{"a": 3})
+	l.awaitLog(t, 0, complaint("nobody reads this FIFO"))
+
+	reader, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0) // to write, too, or it would end before lictor has opened it
+	must(t, err)
+	defer func() { _ = reader.Close() }()
+	lines := &testproc.Log{}
+	go func() { _, _ = reader.WriteTo(lines) }() // until it is closed
+	eventually(t, "a line in the FIFO", func() error {
+		must(t, mustConnect(t, l.addr(t, "web")).Close())
+		if len(lines.Lines()) == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	l.terminate(t)
+	l.exits(t, 0)
+}
+
+// As under systemd, where stdout is a socket.
+func TestAccessLogToStdoutThatIsASocket(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	theirs, ours := os.NewFile(uintptr(pair[0]), "theirs"), os.NewFile(uintptr(pair[1]), "ours")
+	defer func() { _, _ = theirs.Close(), ours.Close() }()
+	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, file: filepath.Join(t.TempDir(), "lictor.hcl"), runtime: shortTempDir(t)}
+	l.configure(t, "access_log { path = \"/dev/stdout\" }\n"+service("web", endpoints(startEcho(t, "a"))))
+	cmd := exec.Command(lictorPath(t), "run", "-config", l.file, "-log-json")
+	cmd.Env = append(environment(), "RUNTIME_DIRECTORY="+l.runtime)
+	cmd.Stdout, cmd.Stderr = theirs, l.stderr
+	l.Process, err = testproc.Start(cmd)
+	must(t, err)
+	t.Cleanup(func() { l.cleanup(t) })
+	go func() { _, _ = ours.WriteTo(l.stdout) }() // until it is closed
+	eventually(t, "a line for the listener", func() error {
+		if len(l.stdout.Lines()) == 0 {
+			return errors.New("there is none")
+		}
+		return nil
+	})
+	wantCounts(t, l.addr(t, "web"), map[string]int{"a": 3})
+	l.terminate(t)
+	l.exits(t, 0)
+	eventually(t, "three lines of the access log", func() error {
+		if n := strings.Count(l.stdout.String(), `"service":"web"`); n != 3 {
+			return fmt.Errorf("%d", n)
+		}
+		return nil
+	})
 }

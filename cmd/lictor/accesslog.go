@@ -1,43 +1,45 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
+	"bytes"
 	"errors"
-	"fmt"
 	"os"
-	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/asyncwriter"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
 // accessQueue is how many lines may wait to be written, and accessFlush how long they do at most.
 const (
-	accessQueue = 4096
-	accessFlush = time.Second
-	accessGrace = 2 * time.Second // for what waits when it ends
+	accessQueue    = 4096
+	accessFlush    = time.Second
+	accessBuffer   = 64 << 10               // bytes that are written at once
+	accessPatience = 200 * time.Millisecond // for room in a FIFO
+	accessGrace    = 2 * time.Second        // for what waits when it ends
 )
 
 // An accessLog writes a line for each connection and session. Those who tell it never wait: when the queue is full, because a disk is slow,
 // lines are dropped and counted.
 type accessLog struct {
 	log    hclog.Logger
+	own    *output // where /dev/stdout and /dev/stderr lead
 	queue  chan proxy.AccessRecord
 	sample atomic.Int64  // one in so many
 	count  atomic.Uint64 // connections, for sampling
 	*accessCounts
 
 	// The following belong to the goroutine of run.
-	o    config.AccessLog
-	file *os.File // nil: it cannot be opened
-	out  *bufio.Writer
-	told int64 // drops that the log knows of
+	o       config.AccessLog
+	to      accessTarget // zero: it cannot be opened
+	buf     []byte       // whole lines, and at first what is left of one that was written in part
+	stalled bool         // there was no room when buf was written last
+	failing string       // what is wrong, as the log knows; empty: nothing
+	told    int64        // drops that the log knows of
 
 	changes chan accessChange // to another file or format
 	rotated chan struct{}     // has an element when the file is to be opened anew
@@ -50,28 +52,20 @@ type accessCounts struct{ written, dropped atomic.Int64 }
 
 // An accessChange is what an access log goes on with.
 type accessChange struct {
-	o    config.AccessLog
-	file *os.File
+	o  config.AccessLog
+	to accessTarget
 }
 
-// newAccessLog starts what writes to file.
-func newAccessLog(o config.AccessLog, file *os.File, counts *accessCounts, log hclog.Logger) *accessLog {
+// newAccessLog starts what writes to a target, which may be zero.
+func newAccessLog(o config.AccessLog, to accessTarget, own *output, counts *accessCounts, log hclog.Logger) *accessLog {
 	a := &accessLog{
-		log: log, queue: make(chan proxy.AccessRecord, accessQueue), accessCounts: counts, told: counts.dropped.Load(),
+		log: log, own: own, queue: make(chan proxy.AccessRecord, accessQueue),
+		accessCounts: counts, told: counts.dropped.Load(),
 		changes: make(chan accessChange, 1), rotated: make(chan struct{}, 1), stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
-	a.use(o, file)
+	a.use(o, to)
 	go a.run()
 	return a
-}
-
-// openAccess opens the file of an access log.
-func openAccess(o config.AccessLog) (*os.File, error) {
-	file, err := os.OpenFile(o.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
-	if err != nil {
-		return nil, fmt.Errorf("access_log: %w", err)
-	}
-	return file, nil
 }
 
 // add takes a record, or drops it. It is what proxy.Options.Access wants.
@@ -100,7 +94,7 @@ func (a *accessLog) stop() {
 func (a *accessLog) change(c accessChange) {
 	select {
 	case former := <-a.changes: // it did not come to that, and will not
-		_ = former.file.Close()
+		former.to.close()
 	default:
 	}
 	a.changes <- c
@@ -110,19 +104,22 @@ func (a *accessLog) run() {
 	defer close(a.ended)
 	tick := time.NewTicker(accessFlush)
 	defer tick.Stop()
+	a.reopen(false) // which says so if it could not be opened
 	for {
 		select {
 		case r := <-a.queue:
 			a.write(&r)
 		case <-tick.C:
 			a.flush()
+			a.tell()
 			a.reopen(false)
 		case <-a.rotated:
 			a.flush()
 			a.reopen(true)
 		case c := <-a.changes:
 			a.finish()
-			a.use(c.o, c.file)
+			a.use(c.o, c.to)
+			a.reopen(false)
 		case <-a.stopped:
 			a.finish()
 			return
@@ -130,9 +127,9 @@ func (a *accessLog) run() {
 	}
 }
 
-// use goes on with another file, or the first.
-func (a *accessLog) use(o config.AccessLog, file *os.File) {
-	a.o, a.file, a.out = o, file, bufio.NewWriterSize(file, 64<<10)
+// use goes on with another target, or the first.
+func (a *accessLog) use(o config.AccessLog, to accessTarget) {
+	a.o, a.to = o, to
 	a.sample.Store(int64(o.Sample))
 }
 
@@ -144,38 +141,45 @@ func (a *accessLog) finish() {
 	}
 	a.flush()
 	a.close()
+	a.tell()
 }
 
+// close gives the target up, and what could not be written to it.
 func (a *accessLog) close() {
-	if a.file != nil {
-		_ = a.file.Close() // what could not be written, flush has told of
-		a.file = nil
-	}
+	a.dropped.Add(int64(bytes.Count(a.buf, newline)))
+	a.buf, a.stalled = a.buf[:0], false
+	a.to.close()
+	a.to = accessTarget{}
 }
 
 // reopen opens the file anew if it has been moved away, as logrotate does, if it could not be opened so far, or if that is wanted.
 func (a *accessLog) reopen(wanted bool) {
-	if a.file != nil && !wanted {
-		mine, err1 := a.file.Stat()
-		there, err2 := os.Stat(a.o.Path)
-		if err1 == nil && err2 == nil && os.SameFile(mine, there) {
-			return
-		}
+	if !wanted && a.to.isAt(a.o.Path) {
+		return
 	}
-	file, err := openAccess(a.o)
+	to, err := openAccess(a.o, a.own)
 	if err != nil {
-		if !wanted {
+		if !wanted || errors.Is(err, errNobodyReads) {
 			a.close() // the one that was moved away is somebody else's by now
 		}
-		a.log.Warn("access log cannot be opened anew", "error", err)
+		a.complain(err)
 		return
 	}
 	a.close()
-	a.use(a.o, file)
+	a.use(a.o, to)
 }
 
+// complain logs what is wrong, once.
+func (a *accessLog) complain(err error) {
+	if text := err.Error(); text != a.failing {
+		a.failing = text
+		a.log.Warn("access log cannot be written, trying on", "error", err)
+	}
+}
+
+// write writes a line, soon.
 func (a *accessLog) write(r *proxy.AccessRecord) {
-	if a.file == nil {
+	if a.to.Writer == nil {
 		a.dropped.Add(1)
 		return
 	}
@@ -183,109 +187,50 @@ func (a *accessLog) write(r *proxy.AccessRecord) {
 	if a.o.JSON {
 		line = accessJSON(r)
 	}
-	if _, err := a.out.Write(line); err != nil {
-		a.failed(err)
+	if len(a.buf)+len(line) > accessBuffer && !a.stalled {
+		a.flush()
+	}
+	if a.to.Writer == nil || len(a.buf) > 0 && len(a.buf)+len(line) > accessBuffer {
+		a.dropped.Add(1)
 		return
 	}
-	a.written.Add(1)
+	if a.buf = append(a.buf, line...); a.to.file == nil {
+		a.flush() // line by line, as all that is printed there
+	}
 }
 
+var newline = []byte("\n")
+
+// flush writes what waits in memory.
 func (a *accessLog) flush() {
-	if a.file != nil {
-		if err := a.out.Flush(); err != nil {
-			a.failed(err)
-		}
+	if len(a.buf) == 0 {
+		return
 	}
-	if n := a.dropped.Load(); n > a.told {
+	n, err := a.to.write(a.buf)
+	a.written.Add(int64(bytes.Count(a.buf[:n], newline)))
+	a.buf = append(a.buf[:0], a.buf[n:]...)
+	switch {
+	case err == nil:
+		a.stalled = false
+		if a.failing != "" {
+			a.failing = ""
+			a.log.Info("access log is written again")
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded): // a FIFO that is read slowly; the rest of a line must go there too
+		a.stalled = true
+	case errors.Is(err, asyncwriter.ErrFull):
+		a.dropped.Add(1)
+		a.buf = a.buf[:0]
+	default: // given up until the next reopen
+		a.complain(err)
+		a.close()
+	}
+}
+
+// tell logs how many lines were dropped since it was told last, unless it is known that none can be written.
+func (a *accessLog) tell() {
+	if n := a.dropped.Load(); n > a.told && a.failing == "" {
 		a.log.Warn("access log lines dropped", "lines", n-a.told)
 		a.told = n
 	}
-}
-
-// failed gives the file up until the next reopen: a writer that failed goes on failing.
-func (a *accessLog) failed(err error) {
-	if !errors.Is(err, os.ErrClosed) {
-		a.log.Warn("access log cannot be written", "error", err)
-	}
-	a.dropped.Add(1)
-	a.close()
-}
-
-// An accessLine is a record as JSON. Times are in seconds.
-type accessLine struct {
-	Time             time.Time `json:"time"`
-	Service          string    `json:"service"`
-	Protocol         string    `json:"protocol"`
-	Client           string    `json:"client"`
-	Endpoint         string    `json:"endpoint,omitempty"`
-	Address          string    `json:"address,omitempty"`
-	Connect          float64   `json:"connect"`
-	Duration         float64   `json:"duration"`
-	Up               int64     `json:"up"`
-	Down             int64     `json:"down"`
-	*accessDatagrams           // nil: TCP
-	By               string    `json:"by"`
-	End              string    `json:"end"`
-}
-
-// accessDatagrams are those of a session.
-type accessDatagrams struct {
-	Up   int64 `json:"datagrams_up"`
-	Down int64 `json:"datagrams_down"`
-}
-
-func accessLineOf(r *proxy.AccessRecord) accessLine {
-	l := accessLine{
-		Time: r.Ended.UTC().Truncate(time.Microsecond), Service: r.Service, Protocol: r.Protocol.String(), Client: r.Client.String(), Connect: r.Connect.Seconds(), Duration: r.Duration.Seconds(),
-		Up: r.Up, Down: r.Down, By: endedBy(r.Reason), End: r.Reason,
-	}
-	if r.Protocol == proxy.UDP {
-		l.accessDatagrams = &accessDatagrams{Up: r.DatagramsUp, Down: r.DatagramsDown}
-	}
-	if r.Endpoint.ID != "" {
-		l.Endpoint, l.Address = r.Endpoint.ID, r.Endpoint.Address()
-	}
-	return l
-}
-
-// endedBy says who ended a connection.
-func endedBy(reason string) string {
-	switch {
-	case reason == proxy.ReasonEndpointLeft: // and Lictor drew the conclusion
-	case strings.HasPrefix(reason, "client"):
-		return "client"
-	case strings.HasPrefix(reason, "endpoint"):
-		return "endpoint"
-	}
-	return "lictor"
-}
-
-func accessJSON(r *proxy.AccessRecord) []byte {
-	line, _ := json.Marshal(accessLineOf(r)) // plain data: it cannot fail
-	return append(line, '\n')
-}
-
-// accessText is such as
-//
-//	2026-01-02T03:04:05.000000Z web 127.0.0.1:34567 -> node/web-1 10.0.0.1:80 connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"
-//
-// and with datagrams_up and datagrams_down if it was a session; with "-" for what there is not, and names in quotes if they would look like more than one word.
-func accessText(r *proxy.AccessRecord) []byte {
-	l := accessLineOf(r)
-	line := fmt.Appendf(nil, "%s %s %s -> %s %s connect=%.6f duration=%.6f up=%d down=%d", l.Time.Format("2006-01-02T15:04:05.000000Z"), word(l.Service),
-		l.Client, word(l.Endpoint), word(l.Address), l.Connect, l.Duration, l.Up, l.Down)
-	if d := l.accessDatagrams; d != nil {
-		line = fmt.Appendf(line, " datagrams_up=%d datagrams_down=%d", d.Up, d.Down)
-	}
-	return fmt.Appendf(line, " by=%s end=%q\n", l.By, l.End)
-}
-
-func word(s string) string {
-	if s == "" {
-		return "-"
-	}
-	if q := strconv.Quote(s); len(q) > len(s)+2 || strings.ContainsAny(s, " =") {
-		return q
-	}
-	return s
 }

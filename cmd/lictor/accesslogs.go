@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
@@ -12,13 +13,14 @@ import (
 // accessLogs is the access log as it comes and goes with the configuration. All but counts is for one caller at a time.
 type accessLogs struct {
 	log   hclog.Logger
+	own   *output                        // where /dev/stdout and /dev/stderr lead
 	tell  func(func(proxy.AccessRecord)) // says who is told of what ends; nil: nobody
 	cfg   config.AccessLog               // of now
 	now   atomic.Pointer[accessLog]      // nil: there is none
 	lines accessCounts
 }
 
-// prepare opens what next needs, nil if there is to be no access log.
+// prepare opens what next needs, nil if there is to be no access log. That nobody reads a FIFO yet is no error.
 func (a *accessLogs) prepare(next *config.AccessLog) (step, error) {
 	now := a.now.Load()
 	switch {
@@ -27,22 +29,22 @@ func (a *accessLogs) prepare(next *config.AccessLog) (step, error) {
 	case next == nil:
 		return step{commit: a.stop}, nil
 	}
-	file, err := openAccess(*next)
-	if err != nil {
+	to, err := openAccess(*next, a.own)
+	if err != nil && !errors.Is(err, errNobodyReads) {
 		return step{}, err
 	}
 	return step{
 		commit: func() {
 			a.cfg = *next
 			if now != nil {
-				now.change(accessChange{*next, file})
+				now.change(accessChange{*next, to})
 				return
 			}
-			l := newAccessLog(*next, file, &a.lines, a.log)
+			l := newAccessLog(*next, to, a.own, &a.lines, a.log)
 			a.now.Store(l)
 			a.tell(l.add)
 		},
-		abandon: func() { _ = file.Close() },
+		abandon: to.close,
 	}, nil
 }
 

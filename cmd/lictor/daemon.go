@@ -179,7 +179,7 @@ func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool,
 	if d.proxier, err = proxy.New(options); err != nil {
 		return false, err
 	}
-	d.access = &accessLogs{log: d.log, tell: d.proxier.SetAccess}
+	d.access = &accessLogs{log: d.log, own: d.output, tell: d.proxier.SetAccess}
 	access, err := d.access.prepare(cfg.AccessLog)
 	if err != nil {
 		d.proxier.Close()

@@ -23,8 +23,11 @@ import (
 // DefaultLimit is a few seconds of a busy log.
 const DefaultLimit = 4 << 20
 
-// ErrClosed is returned by Write after Close.
-var ErrClosed = errors.New("writer closed")
+// Errors of Write: that it comes after Close, and that there was no room.
+var (
+	ErrClosed = errors.New("writer closed")
+	ErrFull   = errors.New("too much waits to be written")
+)
 
 // Options are what a Writer needs beside its destination.
 type Options struct {
@@ -81,8 +84,7 @@ func New(out io.Writer, o Options) *Writer {
 // Unwrap returns the destination.
 func (w *Writer) Unwrap() io.Writer { return w.out }
 
-// Write queues line, or drops it if there is no room. It copies line, does not wait, and says that all is well unless
-// the Writer is closed.
+// Write queues a copy of line, or drops it and returns ErrFull. It does not wait.
 func (w *Writer) Write(line []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -94,7 +96,7 @@ func (w *Writer) Write(line []byte) (int, error) {
 		w.full = true // shorter lines are dropped too, so that the notice stands where the gap is
 		w.dropped++
 		w.unsaid++
-		return len(line), nil
+		return 0, ErrFull
 	}
 	w.queue.text = append(w.queue.text, line...)
 	w.queue.ends = append(w.queue.ends, len(w.queue.text))

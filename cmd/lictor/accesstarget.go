@@ -1,0 +1,105 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/regular"
+)
+
+// An accessTarget is what an access log writes to. The zero accessTarget is none.
+type accessTarget struct {
+	io.Writer
+	file *os.File // nil: what this process prints to, which is not closed
+}
+
+// errNobodyReads is the error of opening a FIFO that has no reader yet.
+var errNobodyReads = errors.New("nobody reads this FIFO")
+
+// openAccess opens the target of an access log: a regular file, which is made if need be, a FIFO or a character device.
+// It does not wait. /dev/stdout and /dev/stderr, and links to them, are where this process prints: a socket, such as
+// journald's, cannot be opened again.
+func openAccess(o config.AccessLog, own *output) (accessTarget, error) {
+	if w := own.standard(o.Path); w != nil {
+		return accessTarget{Writer: w}, nil
+	}
+	file, err := os.OpenFile(o.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|regular.AtOnce, 0o640)
+	var info fs.FileInfo
+	if err == nil {
+		info, err = file.Stat()
+	} else if errors.Is(err, syscall.ENXIO) && isFIFO(o.Path) {
+		err = &fs.PathError{Op: "open", Path: o.Path, Err: errNobodyReads}
+	}
+	if err == nil && !info.Mode().IsRegular() && info.Mode()&(fs.ModeNamedPipe|fs.ModeCharDevice) == 0 {
+		what := fmt.Errorf("is %s: name a file or a FIFO", regular.Kind(info.Mode()))
+		err = &fs.PathError{Op: "open", Path: o.Path, Err: what}
+	}
+	if err != nil {
+		if file != nil {
+			_ = file.Close() // nothing was written
+		}
+		return accessTarget{}, fmt.Errorf("access_log: %w", err)
+	}
+	return accessTarget{Writer: file, file: file}, nil
+}
+
+func isFIFO(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode()&fs.ModeNamedPipe != 0
+}
+
+// write writes b, or as much of it as there is room for in a FIFO.
+func (t accessTarget) write(b []byte) (int, error) {
+	if t.file != nil {
+		// It fails for what cannot be waited for, such as a regular file.
+		_ = t.file.SetWriteDeadline(time.Now().Add(accessPatience))
+	}
+	return t.Writer.Write(b)
+}
+
+// isAt reports whether t is still what opening path would lead to.
+func (t accessTarget) isAt(path string) bool {
+	if t.file == nil {
+		return t.Writer != nil
+	}
+	mine, err1 := t.file.Stat()
+	there, err2 := os.Stat(path)
+	return err1 == nil && err2 == nil && os.SameFile(mine, there)
+}
+
+func (t accessTarget) close() {
+	if t.file != nil {
+		_ = t.file.Close() // what could not be written has been told
+	}
+}
+
+// maxLinks bounds how many symbolic links are followed.
+const maxLinks = 40
+
+// standard returns the output of this process that path, or the link there, names; nil: it names something else.
+func (o *output) standard(path string) io.Writer {
+	for range maxLinks {
+		switch filepath.ToSlash(filepath.Clean(path)) {
+		case "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", fmt.Sprintf("/proc/%d/fd/1", os.Getpid()):
+			return o.out
+		case "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2", fmt.Sprintf("/proc/%d/fd/2", os.Getpid()):
+			return o.err
+		}
+		target, err := os.Readlink(path)
+		if err != nil {
+			return nil
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	return nil
+}

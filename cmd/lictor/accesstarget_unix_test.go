@@ -1,0 +1,194 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/config"
+)
+
+func makeFIFO(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func awaitThat(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(inTime); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %v for this: %s", inTime, what)
+		}
+	}
+}
+
+// A FIFO need not have a reader when Lictor starts, nor all the time. That it has none is said once each time.
+func TestAccessLogIntoAFIFO(t *testing.T) {
+	o := config.AccessLog{Path: makeFIFO(t), Sample: 1}
+	to, err := openAccess(o, &output{})
+	if !errors.Is(err, errNobodyReads) || to.Writer != nil {
+		t.Fatalf("got %v, %v, want that nobody reads it", to, err)
+	}
+	said := &lockedBuffer{}
+	a := newAccessLog(o, to, &output{}, &accessCounts{}, hclog.New(&hclog.LoggerOptions{Output: said}))
+	for range 2 {
+		awaitThat(t, "that it is said", func() bool { return strings.Contains(said.String(), "nobody reads this FIFO") })
+		dropped := a.dropped.Load()
+		a.add(accessSample())
+		awaitThat(t, "a line that is dropped", func() bool { return a.dropped.Load() > dropped })
+		reader, err := os.OpenFile(o.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewReader(reader)
+		awaitThat(t, "a line that is read", func() bool {
+			a.add(accessSample())
+			_ = reader.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+			line, err := lines.ReadString('\n')
+			return err == nil && strings.HasPrefix(line, "2026-01-02T")
+		})
+		if n := strings.Count(said.String(), "nobody reads"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, said)
+		}
+		awaitThat(t, "that it is said", func() bool { return strings.Contains(said.String(), "written again") })
+		_ = reader.Close()
+		said.mu.Lock()
+		said.b.Reset()
+		said.mu.Unlock()
+		awaitThat(t, "that the reader is missed", func() bool {
+			a.add(accessSample())
+			return strings.Contains(said.String(), "trying on")
+		})
+	}
+	a.stop()
+}
+
+// A FIFO that is full holds up neither another configuration nor the end.
+func TestAccessLogIntoAFullFIFO(t *testing.T) {
+	full := config.AccessLog{Path: makeFIFO(t), Sample: 1}
+	reader, err := os.OpenFile(full.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reader.Close() }()
+	a, err := startAccessLog(full)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill := func() (n int64) {
+		before := a.dropped.Load()
+		awaitThat(t, "lines that are dropped", func() bool {
+			n++
+			a.add(accessSample())
+			return a.dropped.Load() > before
+		})
+		return n
+	}
+	added := fill()
+	file := config.AccessLog{Path: filepath.Join(t.TempDir(), "file"), Sample: 1}
+	to, err := openAccess(file, &output{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.change(accessChange{file, to})
+	awaitThat(t, "a line in the file", func() bool {
+		added++
+		a.add(accessSample())
+		return countLines(t, file.Path) > 0
+	})
+	if to, err = openAccess(full, &output{}); err != nil {
+		t.Fatal(err)
+	}
+	a.change(accessChange{full, to})
+	added += fill()
+	a.stop()
+	select {
+	case <-a.ended:
+	default:
+		t.Error("it goes on after its end")
+	}
+	if sum := a.dropped.Load() + a.written.Load(); sum != added {
+		t.Errorf("%d of %d lines are accounted for", sum, added)
+	}
+}
+
+// What is open already is not opened again: a socket, which stdout is under systemd, cannot be.
+func TestAccessLogToOwnOutputs(t *testing.T) {
+	stdout, stderr := &lockedBuffer{}, &lockedBuffer{}
+	own := newOutput(console{out: stdout, err: stderr})
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink("/dev/stdout", link); err != nil {
+		t.Fatal(err)
+	}
+	paths := map[string]*lockedBuffer{
+		"/dev/stdout": stdout, "/dev//stdout": stdout, "/proc/self/fd/1": stdout, fmt.Sprintf("/proc/%d/fd/1", os.Getpid()): stdout, link: stdout,
+		"/dev/stderr": stderr, "/dev/fd/2": stderr,
+	}
+	for path := range paths {
+		o := config.AccessLog{Path: path, Sample: 1}
+		to, err := openAccess(o, own)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		a := newAccessLog(o, to, own, &accessCounts{}, hclog.NewNullLogger())
+		a.add(accessSample())
+		a.rotated <- struct{}{}
+		a.add(accessSample())
+		a.stop()
+		if n := a.written.Load(); n != 2 {
+			t.Errorf("%s: got %d lines written, want 2", path, n)
+		}
+	}
+	own.close()
+	for _, out := range []*lockedBuffer{stdout, stderr} {
+		want := 0
+		for _, to := range paths {
+			if to == out {
+				want += 2
+			}
+		}
+		if n := strings.Count(out.String(), "\n"); n != want {
+			t.Errorf("got %d lines, want %d", n, want)
+		}
+	}
+}
+
+func TestAccessLogIntoWhatTakesNoLines(t *testing.T) {
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	for _, path := range []string{dir, socket} {
+		if _, err := startAccessLog(config.AccessLog{Path: path, Sample: 1}); err == nil || !strings.HasPrefix(err.Error(), "access_log: open "+path) {
+			t.Errorf("%s: got %v", path, err)
+		}
+	}
+	a, err := startAccessLog(config.AccessLog{Path: "/dev/null", Sample: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.add(accessSample())
+	a.stop()
+	if n := a.written.Load(); n != 1 {
+		t.Errorf("/dev/null: got %d lines written", n)
+	}
+}
