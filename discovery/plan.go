@@ -61,7 +61,7 @@ func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
 				all = append(all, w)
 			}
 			w = byKey[w.key]
-			if !slices.Contains(w.services, one.Service) {
+			if n := len(w.services); n == 0 || w.services[n-1] != one.Service { // two tiers may be the same query
 				w.services = append(w.services, one.Service)
 			}
 			p.tiers = append(p.tiers, tierPlan{name: w.query.place(), key: w.key})

@@ -59,19 +59,11 @@ func (o opening) listenConfig() net.ListenConfig {
 	return config
 }
 
-// overlap tells whether the kernel takes two different listeners for in each other's way: one is on all addresses of the host.
-func overlap(a, b socketKey) bool {
-	covers := func(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is4()) }
-	return a.protocol == b.protocol && a.addr.Port() == b.addr.Port() && a.addr.Port() != 0 && a.addr != b.addr &&
-		(covers(a.addr.Addr(), b.addr.Addr()) || covers(b.addr.Addr(), a.addr.Addr()))
-}
-
-// inherit finds the sockets that were inherited for key.
-func (p *Proxier) inherit(key socketKey) (all []*os.File) {
+// inheritedByKey returns the sockets that were inherited, by what they are asked for as.
+func (p *Proxier) inheritedByKey() map[socketKey][]*os.File {
+	all := make(map[socketKey][]*os.File, len(p.inherited))
 	for _, one := range p.inherited {
-		if one.key() == key {
-			all = append(all, one.File)
-		}
+		all[one.key()] = append(all[one.key()], one.File)
 	}
 	return all
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -169,12 +170,13 @@ func (p *Proxier) Apply(services []Service) error {
 			p.loops.run(func() { p.loop(s) })
 		}
 	}
+	overlapping := overlapsOf(opened)
 	for key, s := range p.sockets {
 		if service, ok := wanted[key]; !ok {
 			delete(p.sockets, key)
 			p.leaving[s] = key
 			s.stop() // now, so that the address is free for the next Apply
-			if key.protocol == UDP && overlapsAny(key, opened) {
+			if key.protocol == UDP && overlapping.overlaps(key) {
 				s.Close() // or the datagrams of new clients would go on coming here
 			}
 			p.loops.run(func() { p.drain(s) })
@@ -188,15 +190,6 @@ func (p *Proxier) Apply(services []Service) error {
 	}
 	p.services = next
 	return nil
-}
-
-func overlapsAny(key socketKey, others map[socketKey]*boundSocket) bool {
-	for other := range others {
-		if overlap(key, other) {
-			return true
-		}
-	}
-	return false
 }
 
 func (p *Proxier) unshare(s *boundSocket) {
@@ -216,25 +209,24 @@ func keyOf(s *Service, addr netip.AddrPort) socketKey {
 // openLocked opens the wanted sockets that are not open yet; all, or none.
 func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boundSocket, error) {
 	opened := map[socketKey]*boundSocket{}
+	overlapping := overlapsOf(wanted)
 	for s, key := range p.leaving {
 		_, again := wanted[key]
-		for other := range wanted {
-			again = again || overlap(key, other)
-		}
-		if again && key.protocol == UDP {
+		if key.protocol == UDP && (again || overlapping.overlaps(key)) {
 			s.Close() // it holds its address while it drains
 		}
 	}
-	shared, err := p.shareLocked(wanted)
+	shared, err := p.shareLocked(wanted, overlapping)
 	if err != nil {
 		return nil, err
 	}
+	overlapping, inherited := overlapsOf(shared), p.inheritedByKey()
 	var errs *multierror.Error
 	for key, s := range wanted {
 		if _, ok := p.sockets[key]; ok {
 			continue
 		}
-		socket, err := p.open(key, s, overlapsAny(key, shared))
+		socket, err := p.open(key, s, overlapping.overlaps(key), inherited[key])
 		if err != nil {
 			errs = multierror.Append(errs, err)
 			continue
@@ -256,29 +248,27 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 
 // shareLocked has the sockets that are about to leave share their ports with the wanted ones that overlap with them: the new ones must be
 // open before the old ones close, or a failure could not be undone. It returns those sockets.
-func (p *Proxier) shareLocked(wanted map[socketKey]*service) (map[socketKey]*boundSocket, error) {
+func (p *Proxier) shareLocked(
+	wanted map[socketKey]*service, overlapping overlapIndex,
+) (map[socketKey]*boundSocket, error) {
 	shared := map[socketKey]*boundSocket{}
 	for key, s := range p.sockets {
-		if _, stays := wanted[key]; stays {
+		if _, stays := wanted[key]; stays || !overlapping.overlaps(key) {
 			continue
 		}
-		for other := range wanted {
-			if !overlap(key, other) || shared[key] != nil {
-				continue
-			}
-			if err := s.share(true); err != nil {
-				return nil, fmt.Errorf("service %q: share %s: %w", s.service.name(), s.Addr(), err)
-			}
-			shared[key] = s
+		if err := s.share(true); err != nil {
+			return nil, fmt.Errorf("service %q: share %s: %w", s.service.name(), s.Addr(), err)
 		}
+		shared[key] = s
 	}
 	return shared, nil
 }
 
-func (p *Proxier) open(key socketKey, s *service, shared bool) (socket proxySocket, err error) {
+// open opens the socket of key, or uses what was inherited for it.
+func (p *Proxier) open(key socketKey, s *service, shared bool, inherited []*os.File) (socket proxySocket, err error) {
 	o := opening{addr: key.addr, shared: shared, cutAll: p.draining}
-	if files := p.inherit(key); len(files) > 0 {
-		o.file, o.more = files[0], files[1:]
+	if len(inherited) > 0 {
+		o.file, o.more = inherited[0], inherited[1:]
 	}
 	if err = p.budget.openListener(); err == nil {
 		if key.protocol == UDP {

@@ -144,10 +144,13 @@ func (p *predecessor) restore(sets *admin.Sets, cfg *config.Config) bool {
 	if p == nil {
 		return false
 	}
-	names := consulNames(cfg)
-	known := slices.DeleteFunc(slices.Clone(p.state.Sets), func(u lb.Endpoints) bool { return !slices.Contains(names, u.Service) })
+	wanted := map[string]bool{}
+	for _, name := range consulNames(cfg) {
+		wanted[name] = true
+	}
+	known := slices.DeleteFunc(slices.Clone(p.state.Sets), func(u lb.Endpoints) bool { return !wanted[u.Service] })
 	sets.Import(known, p.state.Drained)
-	return len(known) == len(names)
+	return len(known) == len(wanted)
 }
 
 // adminListener is its listener of the admin API, if cfg wants one that it has.

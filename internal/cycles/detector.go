@@ -136,10 +136,10 @@ func (d *Detector) Run(ctx context.Context) {
 // Listen makes services and admin, the addresses of the admin API, what this process listens for. A service may be
 // there twice, as it was and as it will be. Sets are judged anew before it returns.
 func (d *Detector) Listen(services []Service, admin []netip.AddrPort) {
-	listeners := map[port][]listener{}
+	listeners := map[place][]listener{}
 	listen := func(network lb.Network, addr netip.AddrPort, service string) {
-		at := port{network, addr.Port()}
-		if one := (listener{addr.Addr().Unmap(), service}); at.number != 0 && !slices.Contains(listeners[at], one) {
+		at := place{network, addr.Port(), bare(addr.Addr())}
+		if one := (listener{addr.Addr().Unmap(), service}); at.port != 0 && !slices.Contains(listeners[at], one) {
 			listeners[at] = append(listeners[at], one)
 		}
 	}

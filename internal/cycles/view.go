@@ -9,16 +9,17 @@ import (
 // A view is what is known at one moment. It does not change, so that Check reads it without a lock.
 type view struct {
 	host      *host
-	listeners map[port][]listener
+	listeners map[place][]listener
 	in        map[Link]bool   // links that may be followed
 	out       map[Link]string // those that may not, and what their listeners are
 	names     map[string]bool // "host:port" of the endpoints whose host name is known to come to something here
 }
 
-// A port is what listeners have in common that may be dialled at the same address.
-type port struct {
+// A place is what listeners have in common that may be dialled at the same address.
+type place struct {
 	network lb.Network
-	number  uint16
+	port    uint16
+	addr    netip.Addr // without its zone
 }
 
 // A listener is one of this process.
@@ -48,14 +49,24 @@ func (l *listener) is(h *host, a netip.Addr) bool {
 	return named(l.addr) == named(a)
 }
 
-// ordinary reports whether nothing speaks against an address. For nearly all addresses that is one look into a map.
+// near returns the listeners to which a dial of addr may come, those at all addresses last, without a look at others.
+func (v *view) near(network lb.Network, addr netip.AddrPort) [3][]listener {
+	at := place{network, addr.Port(), bare(addr.Addr())}
+	wildcard4, wildcard6 := at, at
+	wildcard4.addr, wildcard6.addr = netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	return [3][]listener{v.listeners[at], v.listeners[wildcard4], v.listeners[wildcard6]}
+}
+
+// ordinary reports whether nothing speaks against an address. For nearly all addresses that is three looks into a map.
 func (v *view) ordinary(network lb.Network, addr netip.AddrPort) bool {
 	if v.host.unfit(addr.Addr()) != "" {
 		return false
 	}
-	for _, l := range v.listeners[port{network, addr.Port()}] {
-		if l.mayBe(v.host, addr.Addr()) {
-			return false
+	for _, some := range v.near(network, addr) {
+		for _, l := range some {
+			if l.mayBe(v.host, addr.Addr()) {
+				return false
+			}
 		}
 	}
 	return true
@@ -63,9 +74,11 @@ func (v *view) ordinary(network lb.Network, addr netip.AddrPort) bool {
 
 // reached returns the listeners that a dial of addr may come to.
 func (v *view) reached(network lb.Network, addr netip.AddrPort) (all []listener) {
-	for _, l := range v.listeners[port{network, addr.Port()}] {
-		if l.is(v.host, addr.Addr()) {
-			all = append(all, l)
+	for _, some := range v.near(network, addr) {
+		for _, l := range some {
+			if l.is(v.host, addr.Addr()) {
+				all = append(all, l)
+			}
 		}
 	}
 	return all
