@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -840,5 +841,17 @@ func TestHealth(t *testing.T) {
 	stuck.Store(&err)
 	if code, text := h.ask("GET", "/healthz", ""); code != 503 || text != "not healthy\nevent loop 1: no answer for 5s\n" {
 		t.Errorf("got %d, %q", code, text)
+	}
+}
+
+// While a file server hangs that has the token, whoever gives up does not stay behind, waiting for it.
+func TestTokenFileThatHangs(t *testing.T) {
+	g := &guard{tokenFile: "token", reading: make(chan struct{}, 1)}
+	g.reading <- struct{}{} // by a request that is being read for
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := httptest.NewRequest("GET", "/v1/status", nil).WithContext(ctx)
+	if code, err := g.authorize(r); code != http.StatusServiceUnavailable || !errors.Is(err, context.Canceled) {
+		t.Errorf("got %d, %v", code, err)
 	}
 }

@@ -53,7 +53,7 @@ func (s *Server) newFront(l net.Listener, who Access) *front {
 // admit makes who those who may ask from now on.
 func (f *front) admit(next http.Handler, l net.Listener, who Access) {
 	_, local := l.Addr().(*net.UnixAddr)
-	handler := (&guard{hosts: who.Hosts, tokenFile: who.TokenFile}).wrap(next, local)
+	handler := (&guard{hosts: who.Hosts, tokenFile: who.TokenFile, reading: make(chan struct{}, 1)}).wrap(next, local)
 	f.handler.Store(&handler)
 }
 

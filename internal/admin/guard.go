@@ -12,7 +12,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/regular"
@@ -28,7 +27,7 @@ type guard struct {
 	hosts     []string // further names that this server may be asked by
 	tokenFile string   // empty: no token is asked for
 
-	reading sync.Mutex // so that the file takes one descriptor, however many ask
+	reading chan struct{} // has an element while the file is read: it takes one descriptor, however many ask
 }
 
 // MaxTokenFile is how many bytes the file of a token may have.
@@ -116,9 +115,13 @@ func sameOrigin(r *http.Request) error {
 // authorize checks the token, given as a bearer token or, by browsers, as a password. The file is read each time, so that a new token
 // counts at once.
 func (g *guard) authorize(r *http.Request) (code int, err error) {
-	g.reading.Lock()
+	select {
+	case g.reading <- struct{}{}:
+	case <-r.Context().Done(): // a file server may hang
+		return http.StatusServiceUnavailable, r.Context().Err()
+	}
 	text, err := regular.ReadFile(g.tokenFile, MaxTokenFile)
-	g.reading.Unlock()
+	<-g.reading
 	want := strings.TrimSpace(string(text))
 	if err != nil || want == "" {
 		return http.StatusServiceUnavailable, errors.New("the file of the token cannot be read, or is empty")
