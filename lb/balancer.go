@@ -78,13 +78,21 @@ func (b *Balancer) OnUpdate(updates []Endpoints) {
 // valid returns a copy of endpoints without those that nobody could dial and without repeated IDs.
 func valid(endpoints []Endpoint) []Endpoint {
 	out := make([]Endpoint, 0, len(endpoints))
-	seen := make(map[string]bool, len(endpoints))
-	for _, e := range endpoints {
+	var seen map[string]bool // nil as long as IDs ascend, as sources sort them
+	for i, e := range endpoints {
+		if seen == nil && i > 0 && e.ID <= endpoints[i-1].ID {
+			seen = make(map[string]bool, len(endpoints))
+			for _, e := range out {
+				seen[e.ID] = true
+			}
+		}
 		if e.Addr.Port() == 0 || (e.Host == "" && !e.Addr.Addr().IsValid()) || seen[e.ID] {
 			continue
 		}
 		e.Weight = max(e.Weight, 1)
-		seen[e.ID] = true
+		if seen != nil {
+			seen[e.ID] = true
+		}
 		out = append(out, e)
 	}
 	return out

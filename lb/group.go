@@ -3,6 +3,7 @@ package lb
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -20,9 +21,10 @@ type group struct {
 	// forgotten by a later update.
 	former []*Member
 
-	// What the members' healths come to, kept by recount so that picks need not look at all of them.
+	// What the members' healths come to, kept by recount and review so that picks need not look at all of them.
 	counting  sync.Mutex
-	ejected   atomic.Int64 // members
+	outs      outs         // the ejected members; guarded by counting
+	ejected   atomic.Int64 // how many those are
 	ejections atomic.Int64 // ever
 	panicking atomic.Bool  // ejections are ignored
 	due       atomic.Int64 // when an ejected member should be looked at
@@ -41,11 +43,12 @@ type state struct {
 	options Options
 	known   bool // an update has named the service
 	members []*Member
+	roster  *roster      // of the members
 	sticky  *stickyTable // nil: not sticky
 
 	// One of these, by the policy. The rotation is kept over updates.
 	rotation *rotation
-	retries  *rotation // of clients who have tried some
+	retries  *rotation // of clients who have tried some; nil for more than manyMembers
 	least    *leastConnections
 	random   *randomTwo
 	hash     *sourceHash
@@ -53,7 +56,7 @@ type state struct {
 
 func newGroup(name string, b *book) *group {
 	g := &group{name: name, book: b}
-	g.state.Store(&state{rotation: &rotation{}, retries: &rotation{}})
+	g.state.Store(&state{roster: newRoster(g, nil), rotation: &rotation{}, retries: &rotation{}})
 	g.due.Store(math.MaxInt64)
 	return g
 }
@@ -94,33 +97,20 @@ func (g *group) replace(endpoints []Endpoint, left []Departure, known bool) (gon
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.forgetLocked()
+	g.book.forget()
 	st := *g.state.Load()
 	st.members = g.renew(st.members, endpoints)
 	st.known = known
 	g.swapLocked(&st)
-	return g.departLocked(st.members, left)
+	return g.departLocked(left)
 }
 
 // swapLocked puts a state in place, and has everything that follows from it follow.
 func (g *group) swapLocked(st *state) {
-	turns, retries, least := st.rotation, st.retries, st.least
-	st.rotation, st.retries, st.least, st.random, st.hash = nil, nil, nil, nil, nil
-	switch st.options.Policy {
-	case PolicyLeastConnections:
-		st.least = &leastConnections{members: st.members}
-		if least != nil {
-			st.least.clock.Store(least.clock.Load())
-		}
-	case PolicyRandomTwo:
-		st.random = newRandomTwo(st.members)
-	case PolicySourceHash:
-		st.hash = newSourceHash(st.members)
-	default:
-		if st.rotation, st.retries = turns, retries; turns == nil {
-			st.rotation, st.retries = &rotation{}, &rotation{}
-		}
-		st.rotation.replace(st.members)
-		st.retries.replace(st.members)
+	old := g.state.Load()
+	same := slices.Equal(st.members, old.members)
+	if !same || st.options.Policy != old.options.Policy {
+		st.build(g)
 	}
 	switch {
 	case st.options.Sticky <= 0:
@@ -129,36 +119,40 @@ func (g *group) swapLocked(st *state) {
 		st.sticky = newStickyTable(maxSticky)
 	}
 	g.state.Store(st)
-	g.recount()
-}
-
-// recount looks at the members' healths.
-func (g *group) recount() {
-	g.counting.Lock() // so that the last one to count has seen all
-	st := g.state.Load()
-	ejected, due, now := 0, int64(math.MaxInt64), g.book.now()
-	ramped := int64(0)
-	for _, m := range st.members {
-		if m.health.until.Load() != 0 {
-			ejected++
-			due = min(due, m.health.due.Load())
-		}
-		if slow := int64(st.options.SlowStart); slow > 0 {
-			if began := m.began(); began > 0 && began+slow > now {
-				ramped = max(ramped, began+slow)
-			}
-		}
+	if !same || st.options != old.options {
+		g.recount()
 	}
-	g.ejected.Store(int64(ejected))
-	g.due.Store(due)
-	g.ramped.Store(ramped)
-	g.panicking.Store(st.options.panics(ejected, len(st.members)))
-	g.counting.Unlock()
-	g.hasRoom()
 }
 
-// began is when the member began to serve: when it joined, or was ejected no more. Zero: it always did.
-func (m *Member) began() int64 { return max(m.joined, m.health.returned.Load()) }
+// build makes what the policy needs to pick from the members.
+func (st *state) build(g *group) {
+	turns, retries, least := st.rotation, st.retries, st.least
+	st.rotation, st.retries, st.least, st.random, st.hash = nil, nil, nil, nil, nil
+	st.roster = newRoster(g, st.members)
+	switch st.options.Policy {
+	case PolicyLeastConnections:
+		st.least = &leastConnections{roster: st.roster}
+		if least != nil {
+			st.least.clock.Store(least.clock.Load())
+		}
+	case PolicyRandomTwo:
+		st.random = &randomTwo{st.roster}
+	case PolicySourceHash:
+		st.hash = newSourceHash(st.roster)
+	default:
+		if st.rotation = turns; turns == nil {
+			st.rotation = &rotation{}
+		}
+		st.rotation.replace(st.members)
+		if st.roster.isLarge() {
+			break
+		}
+		if st.retries = retries; retries == nil {
+			st.retries = &rotation{}
+		}
+		st.retries.replace(st.members)
+	}
+}
 
 // next picks a member for a client. Nobody overtakes those who wait.
 func (g *group) next(src netip.Addr, tried *Tried) (*Member, error) {
@@ -211,7 +205,7 @@ func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 // first picks a member for a client that has tried nobody yet.
 func (g *group) first(st *state, src netip.Addr, q *query) (*Member, error) {
 	if !q.panicking && g.ejected.Load() > 0 {
-		if m := g.trial(st, q); m != nil {
+		if m := g.trial(q); m != nil {
 			return m, nil
 		}
 	}
@@ -245,29 +239,11 @@ func (g *group) another(st *state, src netip.Addr, q *query) (*Member, error) {
 // use counts a use, and tells whether there was room for it.
 func (g *group) use(st *state, m *Member) bool {
 	o := &st.options
-	inEndpoint, inService := m.open.Add(1), g.open.Add(1)
+	inEndpoint, inService := m.begin()
 	if o.MaxPerEndpoint > 0 && inEndpoint > int64(o.MaxPerEndpoint) || o.MaxConnections > 0 && inService > int64(o.MaxConnections) {
 		m.Done()
 		return false
 	}
 	m.picks.Add(1)
 	return true
-}
-
-// trial returns an ejected member that it is time to try.
-func (g *group) trial(st *state, q *query) *Member {
-	now := g.book.now()
-	if now < g.due.Load() {
-		return nil
-	}
-	for _, m := range st.members {
-		if m.health.until.Load() == 0 || now < m.health.due.Load() || !q.room(m) {
-			continue
-		}
-		if t := m.health.try(now); t != nil {
-			return &Member{m.Endpoint, m.tally, t}
-		}
-	}
-	g.recount() // else somebody else was faster, and this is known at the next pick
-	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,7 +53,7 @@ type health struct {
 	cause     Cause
 	trial     *trial
 
-	users map[*group]int // how many members each has; guarded by book.mu
+	users []*tally // of the members at the address; guarded by book.mu
 }
 
 // A trial is the use that tries an ejected endpoint.
@@ -92,9 +93,9 @@ func (h *health) failed(c Cause, max int, t *trial) {
 	if !ejected {
 		return
 	}
-	for _, g := range h.book.usersOf(h) {
-		g.ejections.Add(1)
-		g.recount()
+	for _, t := range h.book.usersOf(h) {
+		t.group.ejections.Add(1)
+		t.group.review(t)
 	}
 	if anew {
 		h.book.notify(h, HealthChange{Ejected: true, Cause: c, TryIn: tryIn})
@@ -225,22 +226,37 @@ func newBook() *book {
 // now is the book's clock, in nanoseconds. It is never zero.
 func (b *book) now() int64 { return int64(time.Since(b.began)) + 1 }
 
-// use is the health of an address, for a member of g.
-func (b *book) use(a address, g *group) *health {
+// use gives t the health of its address.
+func (b *book) use(a address, t *tally) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h := b.healths[a]
 	if h == nil {
-		h = &health{book: b, address: a, users: map[*group]int{}}
+		h = &health{book: b, address: a}
 		b.healths[a] = h
 	}
 	delete(b.unused, h)
-	h.users[g]++
-	return h
+	h.users = append(h.users, t)
+	t.health = h
 }
 
 // release undoes a use.
-func (b *book) release(h *health, g *group) {
+func (b *book) release(t *tally) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := t.health
+	h.users = slices.DeleteFunc(h.users, func(u *tally) bool { return u == t })
+	switch {
+	case len(h.users) > 0:
+	case h.troubled.Load():
+		b.unused[h] = b.now()
+	default:
+		delete(b.healths, h.address)
+	}
+}
+
+// forget drops the healths that nobody has used for a while.
+func (b *book) forget() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
@@ -250,23 +266,20 @@ func (b *book) release(h *health, g *group) {
 			delete(b.healths, h.address)
 		}
 	}
-	if h.users[g]--; h.users[g] > 0 {
-		return
-	}
-	delete(h.users, g)
-	switch {
-	case len(h.users) > 0:
-	case h.troubled.Load():
-		b.unused[h] = now
-	default:
-		delete(b.healths, h.address)
-	}
+}
+
+// used reports whether g has a member at an address.
+func (b *book) used(a address, g *group) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	h := b.healths[a]
+	return h != nil && slices.ContainsFunc(h.users, func(t *tally) bool { return t.group == g })
 }
 
 // tell has all who use h look at it, and says that it is ejected no more, if it has returned.
 func (b *book) tell(h *health, returned bool) {
-	for _, g := range b.usersOf(h) {
-		g.recount()
+	for _, t := range b.usersOf(h) {
+		t.group.review(t)
 	}
 	if returned {
 		b.notify(h, HealthChange{})
@@ -290,26 +303,16 @@ func (b *book) notify(h *health, c HealthChange) {
 	if b.changed == nil {
 		return
 	}
-	for _, g := range b.usersOf(h) {
-		st := g.state.Load()
-		if st.options.MaxFails < 0 {
-			continue
-		}
-		for _, m := range st.members {
-			if m.health == h {
-				c.Service, c.Endpoint = g.name, m.ID
-				b.changed(c)
-			}
+	for _, t := range b.usersOf(h) {
+		if t.group.options().MaxFails >= 0 {
+			c.Service, c.Endpoint = t.group.name, t.id
+			b.changed(c)
 		}
 	}
 }
 
-func (b *book) usersOf(h *health) []*group {
+func (b *book) usersOf(h *health) []*tally {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	users := make([]*group, 0, len(h.users))
-	for g := range h.users {
-		users = append(users, g)
-	}
-	return users
+	return slices.Clone(h.users)
 }

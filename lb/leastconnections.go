@@ -8,35 +8,60 @@ import (
 // leastConnections picks the member with the fewest open uses for its weight. It looks at all of them, without a lock: the counts
 // change under its eyes, and two picks at the same instant may take the same one, which the next picks make good.
 //
-// Ties rotate by weight, or short connections would all go to the first member: each has a clock that a pick moves on by the inverse of
-// its weight, and the one that is most behind takes the tie (start-time fair queuing, Goyal, Vin and Cheng, 1996). Who comes in
-// late is behind by one turn at most, so that it gets no burst of ties.
+// Of more than manyMembers it looks at sampleSize that are drawn by weight, and picks the one with the fewest. In 29 of
+// 30 picks that one is among the tenth of all with the fewest. A member that comes in empty fills up by and by, rather
+// than by all the next picks.
+//
+// Ties rotate by weight, or short connections would all go to the first member: each has a clock that a pick moves on
+// by the inverse of its weight, and the one that is most behind takes the tie (start-time fair queuing, Goyal, Vin and
+// Cheng, 1996). A member that comes in late is behind by one turn at most, so that it gets no burst of ties.
 type leastConnections struct {
-	members []*Member
-	clock   atomic.Uint64 // of the last tie; the bits of a float64
+	*roster
+	clock atomic.Uint64 // of the last tie; the bits of a float64
 }
 
+// sampleSize is how many of many members are compared.
+const sampleSize = 32
+
 func (l *leastConnections) next(q *query) *Member {
-	clock := math.Float64frombits(l.clock.Load())
-	var best *Member
-	var load, turn, step float64
-	for _, m := range l.members {
-		if q.avoids(m) || !q.admits(m) {
-			continue
+	best := candidate{clock: math.Float64frombits(l.clock.Load())}
+	if !l.isLarge() {
+		for _, m := range l.members {
+			best.compare(m, q)
 		}
-		weight := float64(m.Weight) * q.share(m)
-		n := float64(m.open.Load()) / weight
-		if best != nil && n > load {
-			continue
-		}
-		t := max(m.owed(), clock-1/weight)
-		if best == nil || n < load || t < turn {
-			best, load, turn, step = m, n, t, 1/weight
+	} else if !l.scarce(q) {
+		for range sampleSize {
+			best.compare(l.draw(), q)
 		}
 	}
-	if best != nil {
-		best.setOwed(turn + step)
-		l.clock.Store(math.Float64bits(max(clock, turn)))
+	if best.Member == nil && l.isLarge() {
+		if m := l.search(q, nil); m != nil {
+			best.compare(m, q)
+		}
 	}
-	return best
+	if best.Member != nil {
+		best.setOwed(best.turn + best.step)
+		l.clock.Store(math.Float64bits(max(best.clock, best.turn)))
+	}
+	return best.Member
+}
+
+// A candidate is the best member that a pick of leastConnections has seen so far.
+type candidate struct {
+	*Member
+	load, turn, step float64
+	clock            float64
+}
+
+// compare makes m the candidate if it is better and may serve.
+func (c *candidate) compare(m *Member, q *query) {
+	weight := float64(m.Weight) * q.share(m)
+	load := float64(m.open.Load()) / weight
+	if c.Member != nil && load > c.load {
+		return
+	}
+	turn := max(m.owed(), c.clock-1/weight)
+	if (c.Member == nil || load < c.load || turn < c.turn) && q.serves(m, nil) {
+		c.Member, c.load, c.turn, c.step = m, load, turn, 1/weight
+	}
 }

@@ -63,13 +63,9 @@ func (b *Balancer) NotifyGone(f func([]*Member)) {
 
 // departLocked notes which of those that left, now or before, have left for good by what an update says, and which of them are back. It
 // returns those of which it has not been known, or not why.
-func (g *group) departLocked(members []*Member, left []Departure) (changed []*Member) {
+func (g *group) departLocked(left []Departure) (changed []*Member) {
 	if len(g.former) == 0 {
 		return nil
-	}
-	here := make(map[address]bool, len(members))
-	for _, m := range members {
-		here[m.health.address] = true
 	}
 	why := make(map[address]Reasons, len(left))
 	for _, d := range left {
@@ -78,7 +74,7 @@ func (g *group) departLocked(members []*Member, left []Departure) (changed []*Me
 	for _, m := range g.former {
 		old, now := m.gone.Load(), why[m.health.address]
 		switch {
-		case here[m.health.address]:
+		case g.book.used(m.health.address, g):
 			m.gone.Store(nil)
 		case now != 0 && (old == nil || old.Why != now):
 			m.gone.Store(&Leave{Why: now, At: time.Now()})

@@ -59,11 +59,14 @@ func (c Cause) String() string {
 // A tally is what is known of an endpoint from its use in one service. It outlives a change of the endpoint's weight, but not of its
 // address.
 type tally struct {
-	group  *group
-	health *health // shared with all services that use the address
-	joined int64   // when, on the book's clock; 0: with the first set of the service, so that slow start is none of its business
-	left   atomic.Bool
-	gone   atomic.Pointer[Leave] // nil: not for good
+	id       string
+	group    *group
+	health   *health // shared with all services that use the address
+	joined   int64   // when, on the book's clock; 0: with the first set of the service, so it does not start slowly
+	left     atomic.Bool
+	gone     atomic.Pointer[Leave] // nil: not for good
+	at       atomic.Int32          // place in the group's members; it may be another one's during an update
+	standing standing
 
 	_      [64]byte     // what follows changes with each pick
 	open   atomic.Int64 // uses that are not over
@@ -87,9 +90,24 @@ func (m *Member) Failed(c Cause) {
 	m.health.failed(c, m.group.options().maxFails(), m.trial)
 }
 
+// begin counts a use. It returns how many there are now, of the endpoint and of the service.
+func (m *Member) begin() (inEndpoint, inService int64) {
+	inEndpoint = m.open.Add(1)
+	m.changed(inEndpoint)
+	return inEndpoint, m.group.open.Add(1)
+}
+
+// changed is told how many uses there are, and notes whether the endpoint has room.
+func (m *Member) changed(open int64) {
+	st := m.group.state.Load()
+	if most := int64(st.options.MaxPerEndpoint); most > 0 && st.roster.isLarge() && (open == most || open == most-1) {
+		st.roster.note(int(m.at.Load()))
+	}
+}
+
 // Done ends what the pick began.
 func (m *Member) Done() {
-	m.open.Add(-1)
+	m.changed(m.open.Add(-1))
 	m.group.open.Add(-1)
 	if m.trial != nil {
 		m.health.trialDone(m.trial)
@@ -122,14 +140,20 @@ func (g *group) renew(old []*Member, endpoints []Endpoint) []*Member {
 			delete(byID, e.ID)
 			m = &Member{Endpoint: e, tally: m.tally}
 		default:
-			m = &Member{Endpoint: e, tally: &tally{group: g, joined: joined, health: g.book.use(g.address(e), g)}}
+			m = &Member{Endpoint: e, tally: g.newTally(e, joined)}
 		}
 		members = append(members, m)
 	}
 	for _, m := range byID {
 		m.left.Store(true)
 		g.former = append(g.former, m)
-		g.book.release(m.health, g)
+		g.book.release(m.tally)
 	}
 	return members
+}
+
+func (g *group) newTally(e Endpoint, joined int64) *tally {
+	t := &tally{id: e.ID, group: g, joined: joined, standing: standing{place: -1}}
+	g.book.use(g.address(e), t)
+	return t
 }

@@ -80,20 +80,25 @@ func (p *Prober) watch(ctx context.Context, service string, c Check) {
 			cancel()
 		}
 	}()
+	var seen *roster
 	for {
-		there := map[*tally]bool{}
-		for _, m := range p.members(service) {
-			there[m.tally] = true
-			if _, ok := known[m.tally]; !ok {
-				ctx, cancel := context.WithCancel(ctx)
-				known[m.tally] = cancel
-				wg.Go(func() { p.follow(ctx, m, c) })
+		r := p.roster(service)
+		if r != seen { // an update came since
+			seen = r
+			there := map[*tally]bool{}
+			for _, m := range r.members {
+				there[m.tally] = true
+				if _, ok := known[m.tally]; !ok {
+					ctx, cancel := context.WithCancel(ctx)
+					known[m.tally] = cancel
+					wg.Go(func() { p.follow(ctx, m, c) })
+				}
 			}
-		}
-		for t, cancel := range known {
-			if !there[t] {
-				cancel()
-				delete(known, t)
+			for t, cancel := range known {
+				if !there[t] {
+					cancel()
+					delete(known, t)
+				}
 			}
 		}
 		if !sleep(ctx, min(c.Interval, time.Second)) { // new endpoints are found within that
@@ -102,12 +107,13 @@ func (p *Prober) watch(ctx context.Context, service string, c Check) {
 	}
 }
 
-func (p *Prober) members(service string) []*Member {
+// roster returns the endpoints that the service has now.
+func (p *Prober) roster(service string) *roster {
 	v, ok := p.balancer.services.Load(service)
 	if !ok {
-		return nil
+		return &roster{}
 	}
-	return v.(*group).state.Load().members
+	return v.(*group).state.Load().roster
 }
 
 // follow checks one endpoint until ctx ends. The first check comes at once, but for the wait for a slot; the others, jittered, are soon

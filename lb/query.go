@@ -16,6 +16,9 @@ type query struct {
 // admits tells whether m may serve anybody now.
 func (q *query) admits(m *Member) bool { return q.fit(m) && q.room(m) }
 
+// serves reports whether m may serve this client now, and is not the member not, which may be nil.
+func (q *query) serves(m, not *Member) bool { return m != not && !q.avoids(m) && q.admits(m) }
+
 // avoids tells whether m is none for this client, though others may have it.
 func (q *query) avoids(m *Member) bool {
 	return q.tried.Has(m.ID) || q.calm && m.health.troubled.Load()
@@ -86,8 +89,19 @@ func (st *state) choose(src netip.Addr, q *query) *Member {
 	case st.hash != nil:
 		return st.hash.next(src, q)
 	}
+	turns := st.rotation
 	if q.tried.Len() > 0 {
-		return st.retries.next(q)
+		if turns = st.retries; turns == nil { // there are too many members for two rotations
+			return st.roster.take(q, nil)
+		}
 	}
-	return st.rotation.next(q)
+	if !st.roster.isLarge() {
+		return turns.next(q)
+	}
+	if !st.roster.scarce(q) {
+		if m := turns.next(q); m != nil {
+			return m
+		}
+	}
+	return st.roster.search(q, nil)
 }

@@ -19,7 +19,8 @@ type sourceHash struct {
 	equal   bool     // all weights are
 }
 
-func newSourceHash(members []*Member) *sourceHash {
+func newSourceHash(r *roster) *sourceHash {
+	members := r.members
 	s := &sourceHash{members: members, equal: true}
 	for _, m := range members {
 		s.seeds = append(s.seeds, hashID(m.ID))

@@ -8,12 +8,10 @@ func (b *Balancer) Take(service string, e Endpoint) *Member {
 		return nil
 	}
 	g := v.(*group)
-	for _, m := range g.state.Load().members {
-		if m.ID == e.ID && m.Host == e.Host && m.Addr == e.Addr {
-			m.open.Add(1)
-			g.open.Add(1)
-			return m
-		}
+	m := g.state.Load().roster.byID()[e.ID]
+	if m == nil || m.Host != e.Host || m.Addr != e.Addr {
+		return nil
 	}
-	return nil
+	m.begin()
+	return m
 }

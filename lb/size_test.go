@@ -1,0 +1,97 @@
+package lb
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// sized returns n endpoints, whose weights are 1 to 5 in turn if weighted, or else 1.
+func sized(n int, weighted bool) []Endpoint {
+	set := make([]Endpoint, n)
+	for i := range set {
+		addr := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		set[i] = Endpoint{ID: fmt.Sprintf("node-%d/web-%d", i, i), Addr: netip.AddrPortFrom(addr, 80), Weight: 1}
+		if weighted {
+			set[i].Weight = 1 + i%5
+		}
+	}
+	return set
+}
+
+// BenchmarkSize shows how the cost of a pick grows with the number of endpoints.
+func BenchmarkSize(b *testing.B) {
+	for _, n := range []int{3, 1000, 65536} {
+		set := sized(n, false)
+		for _, p := range allPolicies() {
+			name := fmt.Sprintf("%v/%d", p, n)
+			benchUse(b, name, balanced(Options{Policy: p}, set...), Tried{})
+			benchUse(b, name+"/weighted", balanced(Options{Policy: p}, sized(n, true)...), Tried{})
+			benchUse(b, name+"/sticky", balanced(Options{Policy: p, Sticky: time.Hour}, set...), Tried{})
+			var tried Tried
+			tried.Add(set[0].ID)
+			benchUse(b, name+"/tried", balanced(Options{Policy: p}, set...), tried)
+			benchUse(b, name+"/half_ejected", halfEjected(balanced(Options{Policy: p}, set...)), Tried{})
+			benchFull(b, name+"/full", balanced(Options{Policy: p, MaxPerEndpoint: 1}, set...))
+		}
+	}
+}
+
+func benchUse(b *testing.B, name string, lb *Balancer, tried Tried) {
+	b.Run(name, func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			m, err := lb.NextEndpoint("web", from(i&1023), tried)
+			if err != nil {
+				b.Fatal(err)
+			}
+			m.Connected()
+			m.Reached()
+			m.Done()
+		}
+	})
+}
+
+// benchFull measures a pick when no endpoint has room.
+func benchFull(b *testing.B, name string, lb *Balancer) {
+	v, _ := lb.services.Load("web")
+	for _, m := range v.(*group).state.Load().members {
+		v.(*group).use(v.(*group).state.Load(), m)
+	}
+	b.Run(name, func(b *testing.B) {
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if _, err := lb.NextEndpoint("web", from(i&1023), Tried{}); err != ErrFull {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkUpdate measures an update in which one endpoint of many is another one, and the ejection of one.
+func BenchmarkUpdate(b *testing.B) {
+	for _, n := range []int{3, 1000, 65536} {
+		for _, p := range allPolicies() {
+			set := sized(n+1, false)
+			lb := balanced(Options{Policy: p}, set[:n]...)
+			b.Run(fmt.Sprintf("%v/%d", p, n), func(b *testing.B) {
+				b.ReportAllocs()
+				for i := 0; b.Loop(); i++ {
+					set[i%n], set[n] = set[n], set[i%n]
+					lb.OnUpdate([]Endpoints{{Service: "web", Endpoints: set[:n]}})
+				}
+			})
+		}
+		lb := balanced(Options{MinAvailable: -1}, sized(n, false)...)
+		v, _ := lb.services.Load("web")
+		members := v.(*group).state.Load().members
+		b.Run(fmt.Sprintf("ejected/%d", n), func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				m := members[i%n]
+				m.Failed(Refused)
+				m.Reached()
+			}
+		})
+	}
+}
