@@ -139,6 +139,45 @@ func TestLargeSetFindsWhoMayServe(t *testing.T) {
 	}
 }
 
+// However many endpoints there are and whatever they do, a pick looks at a bounded number of them.
+func TestLargeSetPickLooksAtFew(t *testing.T) {
+	const n, bound = 5000, 800
+	for _, p := range allPolicies() {
+		b := balanced(Options{Policy: p, MaxPerEndpoint: 1, MinAvailable: -1}, sized(n, true)...)
+		g := webGroup(b)
+		most := func(when string) {
+			t.Helper()
+			st := g.state.Load()
+			for _, q := range []query{{}, {calm: true}, {panicking: true}} {
+				for i := range 50 {
+					q := q
+					q.tried, q.most = &Tried{}, 1
+					if q.calm {
+						q.tried.Add(st.members[i].ID)
+					}
+					if st.pick(from(i).Addr(), &q); q.looks > bound {
+						t.Fatalf("%v, %s: a pick looked at %d of %d endpoints", p, when, q.looks, n)
+					}
+				}
+			}
+		}
+		most("all may serve")
+		members := g.state.Load().members
+		for i, m := range members {
+			if i%2 == 0 {
+				g.use(g.state.Load(), m)
+			} else {
+				m.Failed(Unreachable) // not ejected yet
+			}
+		}
+		most("half are full, half are troubled")
+		for _, m := range members {
+			m.Failed(Refused)
+		}
+		most("all are ejected, half are full")
+	}
+}
+
 // The room that one of many full endpoints has again is found.
 func TestLargeSetQueueGetsTheRoomThatThereIs(t *testing.T) {
 	o := Options{Policy: PolicySourceHash, MaxPerEndpoint: 1, MaxQueue: 10, QueueTimeout: time.Minute}

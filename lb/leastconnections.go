@@ -55,6 +55,7 @@ type candidate struct {
 
 // compare makes m the candidate if it is better and may serve.
 func (c *candidate) compare(m *Member, q *query) {
+	q.looks++
 	weight := float64(m.Weight) * q.share(m)
 	load := float64(m.open.Load()) / weight
 	if c.Member != nil && load > c.load {

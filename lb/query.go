@@ -10,6 +10,7 @@ type query struct {
 	slow      int64 // slow start; 0: no member is starting slowly
 	now       int64 // with slow, and where clients stick
 	most      int64 // open uses of each member; 0: no limit
+	looks     int   // how many members were looked at so far; a test bounds it
 	full      bool  // the answer: there was one that would have served, had it had room
 }
 
@@ -17,7 +18,10 @@ type query struct {
 func (q *query) admits(m *Member) bool { return q.fit(m) && q.room(m) }
 
 // serves reports whether m may serve this client now, and is not the member not, which may be nil.
-func (q *query) serves(m, not *Member) bool { return m != not && !q.avoids(m) && q.admits(m) }
+func (q *query) serves(m, not *Member) bool {
+	q.looks++
+	return m != not && !q.avoids(m) && q.admits(m)
+}
 
 // avoids tells whether m is none for this client, though others may have it.
 func (q *query) avoids(m *Member) bool {

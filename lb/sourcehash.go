@@ -72,6 +72,7 @@ type winner struct {
 
 // score makes the member at place i the winner if it may serve and has a higher score.
 func (s *sourceHash) score(best *winner, i int, q *query) {
+	q.looks++
 	e := &s.entrants[i]
 	hash := mix(best.client ^ e.seed)
 	if s.equal && q.slow == 0 {
