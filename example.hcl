@@ -127,6 +127,10 @@ service "web" {
   # max_connections              = 10000
   # max_connections_per_endpoint = 500
 
+  # How many connections, or UDP sessions, each client may have, by its IP address (of IPv6, its /64). One more is reset, and a datagram that
+  # would begin one more session is dropped. Left out: no limit.
+  # max_connections_per_client = 100
+
   # When there is no room, so many clients wait in a queue, each for so long at most. "0s": nobody waits. TCP only.
   max_queue     = 1024
   queue_timeout = "5s"

@@ -8,6 +8,7 @@ func (b *block) balancing(s *Service) {
 	s.SlowStart = b.duration("slow_start", 0, zeroAllowed)
 	s.MaxConnections = b.integer("max_connections", 0, 1, maxConnections)
 	s.MaxConnectionsPerEndpoint = b.integer("max_connections_per_endpoint", 0, 1, maxConnections)
+	s.MaxConnectionsPerClient = b.integer("max_connections_per_client", 0, 1, maxConnections)
 	s.MaxQueue = b.integer("max_queue", DefaultMaxQueue, 1, maxConnections)
 	s.QueueTimeout = b.duration("queue_timeout", DefaultQueueTimeout, zeroAllowed)
 }

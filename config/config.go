@@ -123,6 +123,7 @@ type Service struct {
 
 	MaxConnections            int           // of all endpoints together; zero: no limit
 	MaxConnectionsPerEndpoint int           // zero: no limit
+	MaxConnectionsPerClient   int           // connections, or sessions, of each client's address; zero: no limit
 	MaxQueue                  int           // TCP
 	QueueTimeout              time.Duration // TCP; zero: nobody waits
 

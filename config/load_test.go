@@ -141,6 +141,7 @@ service "a" {
   slow_start                   = "1m"
   max_connections              = 100
   max_connections_per_endpoint = 10
+  max_connections_per_client   = 3
   max_queue                    = 5
   queue_timeout                = "0s"
   check {}
@@ -157,7 +158,7 @@ service "a" {
 		Services: []Service{{
 			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536, Responses: AnyResponses,
 			Balance: LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
-			MaxConnections: 100, MaxConnectionsPerEndpoint: 10, MaxQueue: 5,
+			MaxConnections: 100, MaxConnectionsPerEndpoint: 10, MaxConnectionsPerClient: 3, MaxQueue: 5,
 			OnLeave: OnLeave{Critical: LeaveCut, Unmatched: Leave(30 * time.Second)}, MaxAge: time.Hour,
 			Consul: &ConsulQuery{Service: "a", Statuses: []string{"passing"}, MaxDrop: 50, DropHold: 10 * time.Second}, FailoverBelow: 1, FailbackHold: 30 * time.Second,
 			Check: &Check{Interval: 10 * time.Second, Timeout: 2 * time.Second},

@@ -4,9 +4,12 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -95,4 +98,46 @@ func flood(t *testing.T, addr netip.AddrPort, n int) []*client {
 		}
 	})
 	return served
+}
+
+// One client may have so many connections and no more, as long as the configuration says so, and whoever asks sees why.
+func TestOneClientHasSoManyConnections(t *testing.T) {
+	a := startEcho(t, "a")
+	access := filepath.Join(t.TempDir(), "access.log")
+	config := func(limit int) string {
+		return fmt.Sprintf("access_log {\n  path = %q\n}\n", access) +
+			service("web", endpoints(a), fmt.Sprint("max_connections_per_client = ", limit))
+	}
+	l := runLictor(t, config(2))
+	web := l.addr(t, "web")
+	one, two := mustConnect(t, web), mustConnect(t, web)
+	refused := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if _, err := connect(ctx, web); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("got %v, want a reset", err)
+		}
+	}
+	refused()
+	l.awaitAnswer(t, "status web", 0, "1 client: per_client 1")
+	l.awaitLog(t, 0, func(e entry) bool {
+		const why = "max_connections_per_client"
+		return e.field("@message") == "client refused" && strings.Contains(e.field("error"), why)
+	})
+	eventually(t, "a line in the access log", func() error {
+		text, err := os.ReadFile(access)
+		if err == nil && !strings.Contains(string(text), `"by":"lictor","end":"per-client limit"`) {
+			err = fmt.Errorf("got %q", text)
+		}
+		return err
+	})
+
+	l.mustReload(t, config(1))
+	refused()
+	must(t, one.echo("still there"))
+	must(t, two.echo("still there"))
+	l.mustReload(t, config(3))
+	must(t, mustConnect(t, web).echo("the third"))
+	refused()
 }

@@ -27,7 +27,8 @@ type AccessRecord struct {
 
 // Reasons for the end of a connection: who ended it first, and whether properly.
 const (
-	ReasonUnserved       = "unserved" // no endpoint was reached
+	ReasonUnserved       = "unserved"         // no endpoint was reached
+	ReasonPerClient      = "per-client limit" // no endpoint was asked for, see Service.MaxPerClient
 	ReasonClientClosed   = "client closed"
 	ReasonEndpointClosed = "endpoint closed"
 	ReasonClientFailed   = "client failed" // mostly by a reset
@@ -57,6 +58,8 @@ func unservedReason(err error) string {
 	switch {
 	case err == errHungUp:
 		return ReasonClientClosed
+	case err == errClientLimit:
+		return ReasonPerClient
 	case errors.Is(err, context.Canceled):
 		return ReasonCut
 	}

@@ -42,17 +42,20 @@ const (
 	RefusedFull                       // there was no room, or not in time
 	RefusedRetries                    // the first was not reached, and too many fail to try more
 	RefusedDescriptors                // of the process have run out, for a UDP session
+	RefusedPerClient                  // it had as many connections or sessions as one client may
 	refusals           int     = iota
 )
 
 // String is a word for it.
 func (r Refusal) String() string {
-	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors"}[r]
+	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client"}[r]
 }
 
 // refusalOf is what the error comes to that unserved is told.
 func refusalOf(err error) Refusal {
 	switch {
+	case err == errClientLimit:
+		return RefusedPerClient
 	case errors.Is(err, errOutOfDescriptors):
 		return RefusedDescriptors
 	case errors.Is(err, lb.ErrMissingServiceEntry):

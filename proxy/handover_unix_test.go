@@ -414,3 +414,47 @@ func TestHandedSessionWithoutItsEndpointBeginsAnew(t *testing.T) {
 		}
 	})
 }
+
+// A session counts as its client's in the successor, too, until it ends there; more than the limit allows go on.
+func TestHandedSessionCountsForItsClient(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		service := Service{
+			Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}, MaxPerClient: 2, IdleTimeout: time.Hour,
+		}
+		h.start()
+		h.endpoints("udp", udpServer(t, says("a")))
+		if err := h.Apply([]Service{service}); err != nil {
+			t.Fatal(err)
+		}
+		addr := h.Listeners()[0].Addr
+		one, two, three := dialUDP(t, addr), dialUDP(t, addr), dialUDP(t, addr)
+		query(t, one, "x")
+		query(t, two, "x")
+		service.MaxPerClient = 1
+		next := prepareSuccessor(t, h.Proxier, h.options, []Service{service})
+		defer next.Close()
+		if n := next.Begin(passed(t, h.Suspend())); n != 2 {
+			t.Fatalf("%d sessions adopted, want 2", n)
+		}
+		h.Release()
+		query(t, one, "y")
+		query(t, two, "y")
+		eventually(t, func() error {
+			_, _ = three.Write([]byte("x"))
+			if next.Snapshot()[0].RefusedBy[RefusedPerClient] == 0 {
+				return errPending
+			}
+			return nil
+		})
+		service.IdleTimeout = 10 * time.Millisecond
+		if err := next.Apply([]Service{service}); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, equals("sessions", func() int64 { return next.Snapshot()[0].SessionsActive }, 0))
+		service.IdleTimeout = time.Hour
+		if err := next.Apply([]Service{service}); err != nil {
+			t.Fatal(err)
+		}
+		query(t, three, "z")
+	})
+}

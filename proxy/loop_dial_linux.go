@@ -252,9 +252,13 @@ func (p *loopPair) unserved(err error) {
 	if p.dial != nil {
 		err = whyNone(p.dial.errs, err)
 	}
-	if err == errHungUp {
+	switch err {
+	case errHungUp:
 		p.because(clientClosed, 0)
-	} else {
+	case errClientLimit:
+		p.because(pairPerClient, 0)
+		fallthrough
+	default:
 		p.s.unserved(p.src, err)
 	}
 	p.close()

@@ -175,6 +175,7 @@ func (h *udpShard) adopt(a Session) bool {
 		return false
 	}
 	h.idle = int64(spec.idleTimeout())
+	x.counted = s.countAnyway(a.Client)
 	h.add(x)
 	l.wheel.set(&x.timer, x.used+h.idle)
 	if !a.Bound {

@@ -58,6 +58,7 @@ type loopPair struct {
 	kept     bool    // keep-alive is on
 	crowded  bool    // in a crowd
 	asked    bool    // the client was the last to say something
+	counted  bool    // by service.countClient
 	reason   endReason
 	errno    syscall.Errno // with reason
 }
@@ -95,10 +96,12 @@ const (
 	pairLeft
 	pairAged
 	pairCut
+	pairPerClient
 )
 
 func (r endReason) String() string {
-	return [...]string{"", ReasonClientClosed, ReasonEndpointClosed, ReasonClientFailed, ReasonEndpointFailed, ReasonIdle, ReasonEndpointLeft, ReasonAge, ReasonCut}[r]
+	return [...]string{"", ReasonClientClosed, ReasonEndpointClosed, ReasonClientFailed, ReasonEndpointFailed, ReasonIdle,
+		ReasonEndpointLeft, ReasonAge, ReasonCut, ReasonPerClient}[r]
 }
 
 // Shares of a turn: how often a direction may read in one, and after how many bytes it reads no more.

@@ -53,6 +53,7 @@ type loopSession struct {
 	adopted           bool  // another process may have its socket too
 	hops              uint8 // that its datagrams are to have; 0 if the socket gives them what they are to have
 	six               bool  // the endpoint has an IPv6 address
+	counted           bool  // by service.countClient
 }
 
 type sessionState int8
@@ -442,6 +443,9 @@ func (x *loopSession) close(reason string) {
 	h.loop.wheel.clear(&x.timer)
 	x.state, x.fd, x.wait = over, -1, nil
 	x.endpoint.Done()
+	if x.counted {
+		x.s.uncount(clientOf(&x.name))
+	}
 	h.socket.sessions.Add(-1)
 	x.s.at(h.loop.id).sessionsActive.Add(-1)
 	h.loop.release(x.number)

@@ -327,6 +327,11 @@ func (d *door) begin(fd int32, src netip.AddrPort) {
 	}
 	p.timer.owner = p
 	p.number = l.number(p)
+	var ok bool
+	if p.counted, ok = s.countClient(src); !ok {
+		p.unserved(errClientLimit)
+		return
+	}
 	if l.add(fd, pairEvents, p.number, client) != 0 {
 		p.close()
 		return
@@ -373,6 +378,9 @@ func (d *door) cut() {
 
 // ended gives back what a pair took.
 func (t *loopTCP) ended(p *loopPair) {
+	if p.counted {
+		p.s.uncount(p.src)
+	}
 	p.s.at(p.loop.id).active.Add(-1)
 	p.loop.load.Add(-1)
 	t.engine.budget.Release(pairDescriptors)

@@ -166,6 +166,24 @@ func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.
 		s.outOfHops(src)
 		return nil
 	}
+	counted, ok := s.countClient(src)
+	if !ok {
+		s.unserved(src, errClientLimit)
+		return nil
+	}
+	x := h.beginCounted(s, key, in, i, tried)
+	switch {
+	case x != nil:
+		x.counted = counted
+	case counted:
+		s.uncount(src)
+	}
+	return x
+}
+
+// beginCounted is begin for a client that has been admitted.
+func (h *udpShard) beginCounted(s *service, key clientKey, in *batch, i int, tried *lb.Tried) *loopSession {
+	src := clientOf(&in.names[i])
 	oneWay := s.spec.Load().Responses < 0 // its outlet has a descriptor, and it has none
 	if oneWay {
 		h.makeRoomOneWay(s)

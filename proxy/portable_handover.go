@@ -159,7 +159,11 @@ func (u *udpSocket) adoptOne(a Session) bool {
 	x.bytesUp.Store(a.Up)
 	x.bytesDown.Store(a.Down)
 	x.began = u.now() - a.Age
+	x.counted = s.countAnyway(a.Client)
 	if err := x.adopt(a.FD); err != nil {
+		if x.counted {
+			s.uncount(a.Client)
+		}
 		endpoint.Done()
 		u.engine.budget.Release(sessionDescriptors)
 		return false

@@ -30,7 +30,8 @@ type session struct {
 	refused atomic.Bool  // the endpoint refused a datagram
 	asked   atomic.Int64 // datagrams of the client
 	began   time.Duration
-	place   int // in the roster
+	place   int  // in the roster
+	counted bool // by service.countClient
 
 	// Sent to the endpoint, and received from it.
 	datagramsUp, datagramsDown atomic.Int64
@@ -223,6 +224,9 @@ func (x *session) close(reason string) bool {
 		x.io.conn.Close()
 	}
 	x.endpoint.Done()
+	if x.counted {
+		x.service.uncount(x.key.client)
+	}
 	x.service.at(0).sessionsActive.Add(-1)
 	if reason != reasonHanded && x.service.access.wanted() {
 		x.service.record(AccessRecord{

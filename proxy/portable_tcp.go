@@ -132,6 +132,14 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 	urgentInline(client)
 	_ = client.SetKeepAliveConfig(keepAlive) // a listener that was inherited does not pass it on
 	src := client.RemoteAddr().(*net.TCPAddr).AddrPort()
+	counted, ok := s.countClient(src)
+	if !ok {
+		t.refuse(client, s, src, errClientLimit, began)
+		return
+	}
+	if counted {
+		defer s.uncount(src)
+	}
 	d := dialer{client: client, service: s, src: src}
 	shown := &tcpClient{socket: t, dialer: &d, began: began}
 	place := t.engine.roster.add(shown)
@@ -139,13 +147,7 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 	for {
 		server, endpoint, err := d.dial(t.cut)
 		if err != nil {
-			abort(client)
-			if t.cut.Err() == nil && err != errHungUp {
-				s.unserved(src, err)
-			}
-			if s.access.wanted() {
-				s.record(AccessRecord{Client: src, Duration: time.Since(began), Reason: unservedReason(err)})
-			}
+			t.refuse(client, s, src, err, began)
 			return
 		}
 		if s.isCutOff(endpoint) { // it has left while it was dialled
@@ -184,6 +186,17 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 			s.record(AccessRecord{Client: src, Endpoint: endpoint.Endpoint, Connect: connect, Duration: time.Since(began), Up: p.up.Load(), Down: p.down.Load(), Reason: p.reason})
 		}
 		return
+	}
+}
+
+// refuse resets a client that is not served because of err.
+func (t *tcpSocket) refuse(client *net.TCPConn, s *service, src netip.AddrPort, err error, began time.Time) {
+	abort(client)
+	if t.cut.Err() == nil && err != errHungUp {
+		s.unserved(src, err)
+	}
+	if s.access.wanted() {
+		s.record(AccessRecord{Client: src, Duration: time.Since(began), Reason: unservedReason(err)})
 	}
 }
 

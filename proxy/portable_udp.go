@@ -194,6 +194,25 @@ func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried
 		s.outOfHops(key.client)
 		return nil
 	}
+	counted, ok := s.countClient(key.client)
+	if !ok {
+		s.unserved(key.client, errClientLimit)
+		return nil
+	}
+	x := u.newSession(s, key, hops, tried)
+	switch {
+	case x != nil:
+		x.counted = counted
+		return u.begin(x)
+	case counted:
+		s.uncount(key.client)
+	}
+	return nil
+}
+
+// newSession returns a session for key that has its descriptors and its endpoint; or nil, after having said why there
+// is none.
+func (u *udpSocket) newSession(s *service, key sessionKey, hops uint8, tried *lb.Tried) *session {
 	if !u.makeRoom(s) {
 		s.unserved(key.client, errOutOfDescriptors)
 		return nil
@@ -221,7 +240,7 @@ func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried
 			tried.Add(endpoint.ID)
 			continue
 		}
-		return u.begin(x)
+		return x
 	}
 	u.engine.budget.Release(sessionDescriptors)
 	return nil

@@ -82,6 +82,11 @@ type Service struct {
 	// zero MaxAgeGrace means 30 s, negative none.
 	MaxAge, MaxAgeGrace time.Duration
 
+	// MaxPerClient bounds the TCP connections or UDP sessions that each client has, by its address as lb.ClientOf says.
+	// A TCP client that comes with one more gets a reset, and a datagram that would begin one more session is dropped.
+	// Those that began while there was no limit do not count. Zero and negative mean any number.
+	MaxPerClient int
+
 	// MaxSessions bounds the UDP sessions of each listener; beyond it the one idle longest ends. Zero means 65,536. Descriptors
 	// may bound them sooner.
 	MaxSessions int
@@ -99,6 +104,7 @@ type Service struct {
 func (s *Service) equal(o *Service) bool {
 	return s.Name == o.Name && s.Protocol == o.Protocol && slices.Equal(s.Listen, o.Listen) && s.ConnectTimeout == o.ConnectTimeout &&
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
+		s.MaxPerClient == o.MaxPerClient &&
 		s.Responses == o.Responses && s.Requests == o.Requests && s.OnLeave == o.OnLeave && s.MaxAge == o.MaxAge && s.MaxAgeGrace == o.MaxAgeGrace
 }
 

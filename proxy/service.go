@@ -28,6 +28,7 @@ type service struct {
 	troubles reporter
 	access   *accessTap
 	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // see Options.Admit; nil: all
+	clients  clientCount                                                                // while spec.MaxPerClient is set, and of what began then
 }
 
 func newService(spec *Service, balancer LoadBalancer, log hclog.Logger, loops int) *service {

@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -182,12 +184,24 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	}
 	line("failures", "%d endpoints tried in vain, %d taken after those; %s", c.DialsFailed, c.Retries, count(int(c.Ejections), "ejection"))
 	line("bytes", "%s up, %s down", size(float64(c.BytesUp)), size(float64(c.BytesDown)))
-	line("refused", "%s", count(int(c.Refused), "client"))
+	line("refused", "%s%s", count(int(c.Refused), "client"), reasons(c.RefusedBy))
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
 	return writeEndpoints(w, now, s.Endpoints)
+}
+
+// reasons is such as ": full 3, per_client 2".
+func reasons(by map[string]int64) string {
+	var parts []string
+	for _, reason := range slices.Sorted(maps.Keys(by)) {
+		parts = append(parts, fmt.Sprintf("%s %d", reason, by[reason]))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(parts, ", ")
 }
 
 func writeEndpoints(w io.Writer, now time.Time, endpoints []admin.Endpoint) error {

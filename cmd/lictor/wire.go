@@ -158,6 +158,7 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 			OnLeave:          onLeaveOf(s.OnLeave),
 			MaxAge:           s.MaxAge,
 			MaxAgeGrace:      orNever(s.MaxAgeGrace),
+			MaxPerClient:     s.MaxConnectionsPerClient,
 			MaxSessions:      s.MaxSessions,
 			Responses:        responsesOf(s.Responses),
 			Requests:         s.Requests,

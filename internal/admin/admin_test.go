@@ -272,6 +272,7 @@ func TestServicesShowEndpointsCountersAndTrouble(t *testing.T) {
 	h.fake.set(func(f *fake) {
 		f.stats[0].Connections, f.stats[0].ConnectionsActive, f.stats[0].BytesUp = 7, 2, 100
 		f.stats[0].Dials.Buckets[1], f.stats[0].Dials.Sum = 5, time.Second
+		f.stats[0].Refused, f.stats[0].RefusedBy[proxy.RefusedPerClient] = 3, 3
 		f.watch = []discovery.WatchStatus{{Services: []string{"web"}, Error: "no leader", ErrorSince: failing}}
 	})
 	var web Service
@@ -281,6 +282,9 @@ func TestServicesShowEndpointsCountersAndTrouble(t *testing.T) {
 	}
 	if c := web.Counters; c.Connections != 7 || c.ConnectionsActive != 2 || c.BytesUp != 100 || c.Dials != 5 || c.DialSeconds != 1 {
 		t.Errorf("got %+v", c)
+	}
+	if by := web.Counters.RefusedBy; web.Counters.Refused != 3 || len(by) != 1 || by["per_client"] != 3 {
+		t.Errorf("refused %d, by %v, want 3 per_client", web.Counters.Refused, by)
 	}
 	if web.Problem != "no leader" || web.StaleSince == nil || !web.StaleSince.Equal(failing) || web.Listeners[0] != "127.0.0.1:9000" {
 		t.Errorf("got %+v", web)

@@ -114,6 +114,8 @@ type Counters struct {
 	DatagramsDown     int64 `json:"datagrams_down"`
 	DatagramsDropped  int64 `json:"datagrams_dropped"`
 
+	RefusedBy map[string]int64 `json:"refused_by,omitempty"` // Refused by proxy.Refusal, without those that are none
+
 	Dials       int64   `json:"dials"`
 	DialSeconds float64 `json:"dial_seconds"`
 }

@@ -233,6 +233,7 @@ func known(t time.Time) *time.Time {
 
 func countersOf(c proxy.Stats) Counters {
 	return Counters{
+		RefusedBy:   refusedBy(&c),
 		Connections: c.Connections, ConnectionsActive: c.ConnectionsActive, DialsFailed: c.DialsFailed, Retries: c.Retries, Refused: c.Refused,
 		EndedLeft: c.EndedLeft, EndedAged: c.EndedAged,
 		BytesUp: c.BytesUp, BytesDown: c.BytesDown,
@@ -240,6 +241,20 @@ func countersOf(c proxy.Stats) Counters {
 		DatagramsUp: c.DatagramsUp, DatagramsDown: c.DatagramsDown, DatagramsDropped: c.DatagramsDropped,
 		Dials: c.Dials.Count(), DialSeconds: c.Dials.Sum.Seconds(),
 	}
+}
+
+// refusedBy is how many clients were refused, by why.
+func refusedBy(c *proxy.Stats) map[string]int64 {
+	var by map[string]int64
+	for reason, n := range c.RefusedBy {
+		if n > 0 {
+			if by == nil {
+				by = map[string]int64{}
+			}
+			by[proxy.Refusal(reason).String()] = n
+		}
+	}
+	return by
 }
 
 // summary is the status that services come to.

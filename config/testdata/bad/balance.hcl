@@ -7,6 +7,7 @@ service "a" {
   slow_start                   = "-1s"
   max_connections              = 0
   max_connections_per_endpoint = 1.5
+  max_connections_per_client   = 0
   max_queue                    = "many"
   queue_timeout                = 5
   check {

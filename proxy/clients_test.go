@@ -1,0 +1,189 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// greetedFrom dials addr from another address of this host, and returns the connection if it was served.
+func greetedFrom(t *testing.T, source string, addr netip.AddrPort) (*net.TCPConn, error) {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+	c, err := d.Dial("tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { c.Close() })
+	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err = c.Read(make([]byte, 5)); err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// perClient is how many clients were refused because of their limit.
+func (h *house) perClient() int64 { return h.stats().RefusedBy[RefusedPerClient] }
+
+func TestEachClientHasSoManyConnections(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		next := h.records()
+		server := greeter(t)
+		addr := h.serve(Service{MaxPerClient: 2}, server)
+		var open []*net.TCPConn
+		for range 2 {
+			c, err := greetedFrom(t, "127.0.0.1", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, c)
+		}
+		if _, err := greetedFrom(t, "127.0.0.1", addr); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the third connection got %v, want a reset", err)
+		}
+		if r := next(); r.Reason != ReasonPerClient || r.Endpoint.ID != "" || r.Service != "s" || !r.Client.IsValid() {
+			t.Errorf("the access log was told %+v", r)
+		}
+		if n := h.perClient(); n != 1 || h.stats().Refused != 1 {
+			t.Errorf("%d of %d were refused because of the client's limit, want 1", n, h.stats().Refused)
+		}
+		if _, err := greetedFrom(t, "127.0.0.2", addr); err != nil {
+			t.Errorf("another client: %v", err)
+		}
+
+		open[0].Close()
+		eventually(t, equals("connections", h.accepted, 2))
+		c, err := greetedFrom(t, "127.0.0.1", addr)
+		if err != nil {
+			t.Fatalf("after one has ended: %v", err)
+		}
+
+		// A lower limit ends nothing. Without one, more come, and those that there are count when there is one again.
+		h.serve(Service{MaxPerClient: 1}, server)
+		if _, err := greetedFrom(t, "127.0.0.1", addr); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("with a lower limit got %v, want a reset", err)
+		}
+		exchange(t, c, "still there")
+		exchange(t, open[1], "still there")
+		h.serve(Service{}, server)
+		if _, err := greetedFrom(t, "127.0.0.1", addr); err != nil {
+			t.Errorf("without a limit: %v", err)
+		}
+		h.serve(Service{MaxPerClient: 3}, server)
+		if _, err := greetedFrom(t, "127.0.0.1", addr); err != nil {
+			t.Errorf("with a higher limit: %v", err)
+		}
+		if _, err := greetedFrom(t, "127.0.0.1", addr); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("over the higher limit got %v, want a reset", err)
+		}
+		h.Proxier.Close()
+		h.wantNoClients()
+	})
+}
+
+// wantNoClients checks that all that was counted has been released.
+func (h *house) wantNoClients() {
+	h.Helper()
+	for _, s := range h.services {
+		s.clients.mu.Lock()
+		if n := len(s.clients.of); n != 0 {
+			h.Errorf("%d clients are counted yet", n)
+		}
+		s.clients.mu.Unlock()
+	}
+}
+
+// Those who could not be served, and those who wait, count too, for as long as they are there.
+func TestClientsCountUntilTheyAreGone(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{MaxPerClient: 3}, deadPort(t))
+		for range 20 {
+			if _, err := greetedFrom(t, "127.0.0.1", addr); !errors.Is(err, syscall.ECONNRESET) {
+				t.Fatalf("got %v, want a reset", err)
+			}
+			eventually(t, equals("connections", h.accepted, 0))
+		}
+		if n := h.perClient(); n != 0 {
+			t.Errorf("%d were refused because of their limit, want none", n)
+		}
+		h.wantNoClients()
+	})
+}
+
+func TestEachClientHasSoManySessions(t *testing.T) {
+	for _, oneWay := range []bool{false, true} {
+		forEachEngine(t, func(t *testing.T, h *house) {
+			var arrived sync.Map
+			server := udpServer(t, func(b []byte) []byte {
+				arrived.Store(string(b), true)
+				return b
+			})
+			spec := Service{Protocol: UDP, MaxPerClient: 2, IdleTimeout: time.Hour}
+			if oneWay {
+				spec.Responses = -1
+			}
+			addr := h.serve(spec, server)
+			begin := func(c *net.UDPConn, text string) {
+				t.Helper()
+				eventually(t, func() error {
+					_, _ = c.Write([]byte(text))
+					if _, ok := arrived.Load(text); !ok {
+						return errPending
+					}
+					return nil
+				})
+			}
+			one, two, three := dialUDP(t, addr), dialUDP(t, addr), dialUDP(t, addr)
+			begin(one, "one")
+			begin(two, "two")
+			eventually(t, equals("sessions", func() int64 { return h.stats().SessionsActive }, 2))
+			eventually(t, func() error {
+				_, _ = three.Write([]byte("three"))
+				if h.perClient() == 0 {
+					return errPending
+				}
+				return nil
+			})
+			if s := h.stats(); s.SessionsActive != 2 || s.SessionsEvicted != 0 || s.DatagramsDropped == 0 {
+				t.Errorf("%d sessions, %d evicted, %d datagrams dropped, want 2, none and some",
+					s.SessionsActive, s.SessionsEvicted, s.DatagramsDropped)
+			}
+			other, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)}, net.UDPAddrFromAddrPort(addr))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { other.Close() })
+			begin(other, "other")
+
+			// When its sessions have ended, it may have others.
+			spec.IdleTimeout = 10 * time.Millisecond
+			h.serve(spec, server)
+			eventually(t, equals("sessions", func() int64 { return h.stats().SessionsActive }, 0))
+			h.wantNoClients()
+			spec.IdleTimeout = time.Hour
+			h.serve(spec, server)
+			begin(three, "three")
+		})
+	}
+}
+
+func TestClientCountForgetsWhoIsGone(t *testing.T) {
+	var c clientCount
+	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }
+	for i := range 1000 {
+		if !c.enter(addr(i), 1) || c.enter(addr(i), 1) || !c.enter(addr(i), 2) {
+			t.Fatalf("client %d does not have 2 of 2", i)
+		}
+	}
+	for i := range 1000 {
+		c.leave(addr(i))
+		c.leave(addr(i))
+	}
+	if c.of != nil {
+		t.Errorf("%d clients, and the room of a thousand, are kept", len(c.of))
+	}
+}
