@@ -131,7 +131,8 @@ service "web" {
   # would begin one more session is dropped. Left out: no limit.
   # max_connections_per_client = 100
 
-  # When there is no room, so many clients wait in a queue, each for so long at most. "0s": nobody waits. TCP only.
+  # When there is no room, so many clients wait in a queue, each for so long at most. Clients take turns, and one alone may have four fifths
+  # of the places. "0s": nobody waits. TCP only.
   max_queue     = 1024
   queue_timeout = "5s"
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -280,5 +281,96 @@ func TestConcurrentQueue(t *testing.T) {
 	v, _ := b.services.Load("web")
 	if g := v.(*group); g.open.Load() != 0 || g.queue.waiting.Load() != 0 {
 		t.Errorf("%d open and %d waiting, want none", g.open.Load(), g.queue.waiting.Load())
+	}
+}
+
+// The clients that wait take turns, and the connections of one client come in order: one with many does not delay the
+// others by all of them.
+func TestQueueGivesClientsTurns(t *testing.T) {
+	b := balanced(Options{MaxConnections: 1, MaxQueue: 100, QueueTimeout: time.Hour}, named(1)...)
+	m, err := b.NextEndpoint("web", client, Tried{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	var serving *Member
+	wait := func(name string, n int) *Waiter {
+		w, err := b.Wait("web", from(n), Tried{}, func(m *Member, err error) {
+			got = append(got, name)
+			serving = m
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
+	}
+	for i := range 4 {
+		wait(fmt.Sprint("a", i), 1)
+	}
+	wait("b0", 2)
+	gone := wait("c0", 3)
+	wait("c1", 3)
+	wait("b1", 2)
+	gone.Cancel()
+	for serving = m; len(got) < 7; {
+		serving.Done() // which serves the next one
+	}
+	serving.Done()
+	if want := []string{"a0", "b0", "c1", "a1", "b1", "a2", "a3"}; !slices.Equal(got, want) {
+		t.Errorf("served %v, want %v", got, want)
+	}
+	if q := &webGroup(b).queue; len(q.lines) != 0 || q.turns.Len() != 0 || q.waiting.Load() != 0 {
+		t.Errorf("%d lines, %d turns, %d waiters are left", len(q.lines), q.turns.Len(), q.waiting.Load())
+	}
+}
+
+// No client fills a queue: there is a place for others.
+func TestQueueHasPlacesForOthers(t *testing.T) {
+	b := balanced(Options{MaxConnections: 1, MaxQueue: 100, QueueTimeout: time.Hour}, named(1)...)
+	if _, err := b.NextEndpoint("web", client, Tried{}); err != nil {
+		t.Fatal(err)
+	}
+	places := func(addr string) (n int) {
+		src := netip.AddrPortFrom(netip.MustParseAddr(addr), 1)
+		for {
+			_, err := b.Wait("web", src, Tried{}, func(*Member, error) {})
+			if errors.Is(err, ErrFull) {
+				return n
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+	}
+	for _, c := range []struct {
+		addr string
+		want int
+	}{
+		{"192.0.2.1", 80},
+		{"192.0.2.2", 16},
+		{"192.0.2.1", 0},
+		{"2001:db8::1", 4}, // the others of its /64 are the same client
+		{"2001:db8::2", 0},
+		{"192.0.2.3", 0}, // the queue is full
+	} {
+		if n := places(c.addr); n != c.want {
+			t.Errorf("%s had %d more places, want %d", c.addr, n, c.want)
+		}
+	}
+}
+
+// One client alone may have all of a short queue.
+func TestShortQueueIsOneClients(t *testing.T) {
+	for most := 1; most <= 4; most++ {
+		b := balanced(Options{MaxConnections: 1, MaxQueue: most, QueueTimeout: time.Hour}, named(1)...)
+		if _, err := b.NextEndpoint("web", client, Tried{}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range most {
+			if _, err := b.Wait("web", client, Tried{}, func(*Member, error) {}); err != nil {
+				t.Errorf("of %d places, place %d: %v", most, i+1, err)
+			}
+		}
 	}
 }
