@@ -11,14 +11,22 @@ import (
 	"time"
 )
 
-// maxProbes is how many checks run at once, of all services together.
-const maxProbes = 64
+// maxProbes is how many checks run at once, of all services together, and maxProbeLookups how many of those look a host
+// name up: the others who use the Resolver come first.
+const (
+	maxProbes       = 64
+	maxProbeLookups = 4
+)
 
 // A Prober checks endpoints that nobody else checks: over TCP by connecting, over UDP by asking. What it finds it tells the Balancer, as
 // the proxier does.
 type Prober struct {
+	// Resolver looks up the host names of endpoints. NewProber makes one; another is to be set before Apply.
+	Resolver *Resolver
+
 	balancer *Balancer
 	slots    chan struct{} // one for each check that runs
+	lookups  chan struct{} // one for each of those that looks a host name up
 
 	mu      sync.Mutex
 	running map[string]*probing // by service
@@ -41,7 +49,10 @@ type probing struct {
 
 // NewProber returns a Prober that checks nothing yet.
 func NewProber(b *Balancer) *Prober {
-	return &Prober{balancer: b, slots: make(chan struct{}, maxProbes), running: map[string]*probing{}}
+	return &Prober{
+		Resolver: NewResolver(maxProbeLookups), balancer: b, slots: make(chan struct{}, maxProbes),
+		lookups: make(chan struct{}, maxProbeLookups), running: map[string]*probing{},
+	}
 }
 
 // Apply makes checks, by service, the ones that are done. Those that are equal to what they were go on.
@@ -141,9 +152,9 @@ func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	cause, err := Unreachable, error(nil)
 	overUDP := m.health.address.network == UDP
 	if overUDP {
-		cause, err = ask(limited, m, c)
+		cause, err = p.ask(limited, m, c)
 	} else {
-		err = connect(limited, m)
+		err = p.connect(limited, m)
 	}
 	if ctx.Err() != nil {
 		return
@@ -156,6 +167,8 @@ func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	case err == nil:
 		m.Connected()
 		return
+	case errors.Is(err, ErrLookups):
+		return // nor could it help this
 	case errors.As(err, &errno):
 		switch errno {
 		case syscall.ECONNREFUSED:
@@ -167,19 +180,36 @@ func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	m.Failed(cause)
 }
 
-func connect(ctx context.Context, m *Member) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", m.Address())
+func (p *Prober) connect(ctx context.Context, m *Member) error {
+	conn, err := p.dial(ctx, "tcp", m)
 	if err != nil {
 		return err
 	}
 	return conn.Close()
 }
 
-// ask sends the datagram and waits for the answer. Datagrams may be lost, so it asks twice.
-func ask(ctx context.Context, m *Member, c Check) (Cause, error) {
+// dial connects to an endpoint. If it has a host name, that is to the first of its addresses to which that is possible.
+func (p *Prober) dial(ctx context.Context, network string, m *Member) (net.Conn, error) {
 	var d net.Dialer
-	conn, err := d.DialContext(ctx, "udp", m.Address())
+	if m.Host == "" {
+		return d.DialContext(ctx, network, m.Address())
+	}
+	select {
+	case p.lookups <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ErrLookups
+	}
+	addrs, err := p.Resolver.Lookup(ctx, m.Host)
+	<-p.lookups
+	if err != nil {
+		return nil, err
+	}
+	return DialAny(ctx, &d, network, addrs, m.Addr.Port())
+}
+
+// ask sends the datagram and waits for the answer. Datagrams may be lost, so it asks twice.
+func (p *Prober) ask(ctx context.Context, m *Member, c Check) (Cause, error) {
+	conn, err := p.dial(ctx, "udp", m)
 	if err != nil {
 		return Unreachable, err
 	}

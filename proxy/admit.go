@@ -1,12 +1,8 @@
 package proxy
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"sync/atomic"
-	"syscall"
 
 	"github.com/lictor-proxy/lictor/lb"
 )
@@ -41,37 +37,4 @@ func (s *service) admitted(m *lb.Member, addrs []netip.Addr) (some []netip.Addr,
 		return some, nil
 	}
 	return nil, err
-}
-
-// An admission is asked by package net about the addresses of a host name, by several goroutines at once.
-type admission struct {
-	service  *service
-	endpoint *lb.Member
-	dialled  atomic.Bool // one of them at least
-}
-
-// control implements net.Dialer's ControlContext.
-func (a *admission) control(_ context.Context, _, address string, _ syscall.RawConn) error {
-	addr, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return err
-	}
-	if err := a.service.barred(a.endpoint, addr); err != nil {
-		return err
-	}
-	a.dialled.Store(true)
-	return nil
-}
-
-// cause returns why a dial has failed, of which package net says what was wrong with the first address: that one may
-// have been barred, and others dialled.
-func (a *admission) cause(err error) error {
-	var barred *barredError
-	switch {
-	case !errors.As(err, &barred):
-		return err
-	case a.dialled.Load():
-		return fmt.Errorf("no other address has answered, and not dialled was the first: %w", barred.error)
-	}
-	return barred
 }

@@ -22,8 +22,23 @@ const (
 	listenerDescriptors = 2 // a listener's socket, and the client that it accepted and holds while the budget is used up
 )
 
-// reserved is what is kept back of limit for all else: Consul, logs, name resolution, the runtime, pipes of bulk transfers.
-func reserved(limit int64) int64 { return min(64+2*maxPipes, limit/4) }
+// reserved is what is kept back of limit for all else: Consul, logs, the runtime, pipes of bulk transfers, lookups of
+// host names.
+func reserved(limit int64) int64 { return min(64+2*maxPipes+lookupDescriptors*maxLookups, limit/4) }
+
+const (
+	lookupDescriptors = 2  // sockets of a lookup: one for IPv4 addresses, one for IPv6
+	maxLookups        = 32 // under way at once
+)
+
+// MaxLookups is how many lookups of host names may be under way in a process that may have so many descriptors open:
+// the sockets of all are at most a quarter of what is kept back for what is not traffic. See Options.Resolver.
+func MaxLookups(descriptors int64) int {
+	if descriptors <= 0 {
+		descriptors = defaultLimit
+	}
+	return int(max(min(maxLookups, reserved(descriptors)/4/lookupDescriptors), 1))
+}
 
 // defaultLimit is used where the system tells no limit.
 const defaultLimit = 65536

@@ -11,7 +11,7 @@ import (
 
 // causeOf is what a failure to reach an endpoint says about it. Ours means nothing: the fault is this host's, or the client gave up.
 func causeOf(err error) (cause lb.Cause, ours bool) {
-	if errors.Is(err, context.Canceled) || errors.As(err, new(*barredError)) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, lb.ErrLookups) || errors.As(err, new(*barredError)) {
 		return 0, true
 	}
 	var errno syscall.Errno

@@ -107,19 +107,6 @@ func TestSomeAddressesOfANameAreBarred(t *testing.T) {
 	if _, ours := causeOf(err); !ours {
 		t.Error("the endpoint is to blame")
 	}
-	// As package net tells of the first, although the second was dialled and did not answer.
-	a := &admission{service: s, endpoint: m}
-	first := &net.OpError{Op: "dial", Err: a.control(t.Context(), "tcp4", "192.0.2.1:80", nil)}
-	if err := a.cause(first); err.Error() != "dial tcp localhost:80: barred by the test" {
-		t.Errorf("none was dialled: %v", err)
-	}
-	bar = bar[:1]
-	if err := a.control(t.Context(), "tcp6", "[2001:db8::1]:80", nil); err != nil {
-		t.Fatal(err)
-	}
-	if cause, ours := causeOf(a.cause(first)); ours || cause != lb.Unreachable {
-		t.Errorf("one did not answer: got %v, %v", cause, ours)
-	}
 }
 
 func TestUDPDoesNotDialABarredAddress(t *testing.T) {

@@ -18,12 +18,13 @@ const maxDials = 3
 
 // A dialer finds an endpoint for one client.
 type dialer struct {
-	client  *net.TCPConn
-	service *service
-	src     netip.AddrPort
-	tried   lb.Tried
-	errs    *multierror.Error
-	waiting atomic.Bool // for room; anybody may look
+	client   *net.TCPConn
+	service  *service
+	resolver *lb.Resolver
+	src      netip.AddrPort
+	tried    lb.Tried
+	errs     *multierror.Error
+	waiting  atomic.Bool // for room; anybody may look
 }
 
 // dial connects to the next endpoint that answers. It tries up to maxDials different ones, each for the service's connect timeout.
@@ -37,7 +38,7 @@ func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 		if err != nil {
 			return nil, nil, whyNone(d.errs, err)
 		}
-		conn, err := dialEndpoint(ctx, d.service, endpoint)
+		conn, err := d.dialEndpoint(ctx, endpoint)
 		if err == nil {
 			endpoint.Connected()
 			return conn, endpoint, nil
@@ -136,15 +137,23 @@ func (d *dialer) missed(endpoint *lb.Member, err error) {
 	d.tried.Add(endpoint.ID)
 }
 
-func dialEndpoint(ctx context.Context, s *service, e *lb.Member) (*net.TCPConn, error) {
-	d := net.Dialer{Timeout: s.spec.Load().connectTimeout(), KeepAliveConfig: keepAlive}
-	a := admission{service: s, endpoint: e}
+// dialEndpoint connects to an endpoint. The service's connect timeout is for the lookup of its name and for all of its
+// addresses together.
+func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.service.spec.Load().connectTimeout())
+	defer cancel()
+	addrs, err := []netip.Addr{e.Addr.Addr()}, error(nil)
 	if e.Host != "" {
-		d.ControlContext = a.control
+		if addrs, err = d.resolver.Lookup(ctx, e.Host); err == nil {
+			addrs, err = d.service.admitted(e, addrs)
+		}
 	}
-	c, err := d.DialContext(ctx, "tcp", e.Address())
 	if err != nil {
-		return nil, a.cause(err)
+		return nil, err
+	}
+	c, err := lb.DialAny(ctx, &net.Dialer{KeepAliveConfig: keepAlive}, "tcp", addrs, e.Addr.Port())
+	if err != nil {
+		return nil, err
 	}
 	urgentInline(c.(*net.TCPConn))
 	return c.(*net.TCPConn), nil

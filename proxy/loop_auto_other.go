@@ -2,4 +2,4 @@
 
 package proxy
 
-func newEngine(_ Options, b *budget) (engine, error) { return newPortable(b), nil }
+func newEngine(o Options, b *budget) (engine, error) { return newPortable(b, o.Resolver), nil }

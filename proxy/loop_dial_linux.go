@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"syscall"
@@ -277,7 +276,7 @@ func (p *loopPair) resolve() {
 	ctx, cancel := context.WithTimeout(t.engine.ctx, timeout)
 	t.engine.lookups.Go(func() {
 		defer cancel()
-		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		addrs, err := t.engine.resolver.Lookup(ctx, host)
 		l.post(func() {
 			if p.dial == d && p.state == connecting {
 				p.resolved(addrs, err)

@@ -9,11 +9,14 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // loopEngine is the engine for Linux: event loops, one for each processor that Go may use.
 type loopEngine struct {
 	budget    *budget
+	resolver  *lb.Resolver
 	loops     []*loop
 	asks      []*pulse // one for each loop
 	running   sync.WaitGroup
@@ -24,8 +27,8 @@ type loopEngine struct {
 	ephemeral uint16    // see ephemeralPorts
 }
 
-func newLoopEngine(n int, b *budget) (engine, error) {
-	e := &loopEngine{budget: b, ephemeral: ephemeralPorts()}
+func newLoopEngine(n int, b *budget, r *lb.Resolver) (engine, error) {
+	e := &loopEngine{budget: b, resolver: r, ephemeral: ephemeralPorts()}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -154,7 +153,7 @@ func (x *loopSession) resolve() {
 	ctx, cancel := context.WithTimeout(u.engine.ctx, x.s.spec.Load().connectTimeout())
 	u.engine.lookups.Go(func() {
 		defer cancel()
-		addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		addrs, err := u.engine.resolver.Lookup(ctx, host)
 		l.post(func() {
 			if x.wait == w { // else x is another client's by now
 				x.resolved(addrs, err)

@@ -8,16 +8,19 @@ import (
 
 // portable is the engine that works on every system: goroutines over package net.
 type portable struct {
-	budget *budget
-	pipes  *pipePool
-	roster roster
-	crowds crowds
-	turns  turns    // of the goroutines that take clients
-	asks   []*pulse // of the locks that all connections share
+	budget   *budget
+	pipes    *pipePool
+	resolver *lb.Resolver
+	roster   roster
+	crowds   crowds
+	turns    turns    // of the goroutines that take clients
+	asks     []*pulse // of the locks that all connections share
 }
 
-func newPortable(b *budget) *portable {
-	e := &portable{budget: b, pipes: newPipePool(maxPipes), crowds: crowds{all: map[lb.Place]*portableCrowd{}}}
+func newPortable(b *budget, r *lb.Resolver) *portable {
+	e := &portable{
+		budget: b, resolver: r, pipes: newPipePool(maxPipes), crowds: crowds{all: map[lb.Place]*portableCrowd{}},
+	}
 	e.asks = []*pulse{
 		lockPulse("the lock of connections by endpoint", &e.crowds.mu),
 		lockPulse("the lock of the list of connections", &e.roster.mu),

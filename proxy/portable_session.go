@@ -100,7 +100,7 @@ func (x *session) open(addr netip.AddrPort) error {
 func (x *session) resolve() error {
 	ctx, cancel := context.WithTimeout(x.socket.ctx, x.service.spec.Load().connectTimeout())
 	defer cancel()
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", x.endpoint.Host)
+	addrs, err := x.socket.engine.resolver.Lookup(ctx, x.endpoint.Host)
 	if err == nil {
 		addrs, err = x.service.admitted(x.endpoint, addrs)
 	}

@@ -140,7 +140,7 @@ func (t *tcpSocket) handle(client *net.TCPConn) {
 	if counted {
 		defer s.uncount(src)
 	}
-	d := dialer{client: client, service: s, src: src}
+	d := dialer{client: client, service: s, resolver: t.engine.resolver, src: src}
 	shown := &tcpClient{socket: t, dialer: &d, began: began}
 	place := t.engine.roster.add(shown)
 	defer t.engine.roster.remove(place)

@@ -24,6 +24,9 @@ type Options struct {
 	// MaxDescriptors is how many descriptors the process may have open. A part is kept back for what is not traffic. Zero: 65,536.
 	MaxDescriptors int64
 
+	// Resolver looks up the host names of endpoints. Nil: one of its own, with MaxLookups.
+	Resolver *lb.Resolver
+
 	// Engine is how bytes are moved. Zero: the best for this system.
 	Engine Engine
 
@@ -99,6 +102,9 @@ type boundSocket struct {
 func New(o Options) (*Proxier, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
+	}
+	if o.Resolver == nil {
+		o.Resolver = lb.NewResolver(MaxLookups(o.MaxDescriptors))
 	}
 	b := newBudget(o.MaxDescriptors)
 	e, err := newEngine(o, b)

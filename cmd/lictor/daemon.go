@@ -31,6 +31,7 @@ type daemon struct {
 	output   *output
 	proxier  *proxy.Proxier
 	balancer *lb.Balancer
+	resolver *lb.Resolver
 	prober   *lb.Prober
 	intake   *intake
 	service  *notifier // what started this process, and wants to know how it does
@@ -139,6 +140,7 @@ func (c *runCommand) start(ctx context.Context, cfg *config.Config, diags config
 	d.announce(cfg)
 	first.commit(cfg)
 	d.prober = lb.NewProber(d.balancer)
+	d.prober.Resolver = d.resolver
 	d.prober.Apply(checksOf(cfg))
 	d.settle(c.predecessor, cfg, consul, shown)
 	return d, nil
@@ -167,8 +169,10 @@ func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool,
 	limit, loops := descriptorLimit(), spareProcessor()
 	d.log.Info("starting", "version", newBuild().Version, "processors", loops, "descriptors", limit)
 	_, forTraffic := shareDescriptors(limit)
+	d.resolver = lb.NewResolver(proxy.MaxLookups(forTraffic))
 	options := proxy.Options{
-		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: forTraffic, Engine: engineOf(cfg.Engine), Loops: loops,
+		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: forTraffic, Resolver: d.resolver,
+		Engine: engineOf(cfg.Engine), Loops: loops,
 		Admit: d.admit, Inherited: c.predecessor.inherited(), Hold: c.predecessor != nil,
 	}
 	if c.predecessor == nil {

@@ -1,0 +1,154 @@
+// Package testdns is a name server for tests: a real one on 127.0.0.1, which answers as a test says, or not at all.
+package testdns
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+)
+
+// A Server is a name server that this process's lookups go to. Its methods may be called concurrently.
+type Server struct {
+	conn    *net.UDPConn
+	running sync.WaitGroup
+
+	mu         sync.Mutex // guards the following
+	answer     func(name string) []netip.Addr
+	asked      map[string]int
+	open, most int
+}
+
+// Start starts a Server, and has net.DefaultResolver ask it until the test ends. answer returns the addresses of a
+// name, in lower case and without a dot at its end; for none it gets no answer.
+func Start(t testing.TB, answer func(name string) []netip.Addr) *Server {
+	t.Helper()
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{conn: conn, answer: answer, asked: map[string]int{}}
+	s.running.Go(s.serve)
+	former := net.DefaultResolver
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: s.dial}
+	t.Cleanup(func() {
+		net.DefaultResolver = former
+		_ = conn.Close() // which ends serve
+		s.running.Wait()
+	})
+	return s
+}
+
+// Answer replaces the function that says what names have.
+func (s *Server) Answer(answer func(name string) []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// Asked returns how often the IPv4 addresses of a name have been asked for.
+func (s *Server) Asked(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked[name]
+}
+
+// Sockets returns how many sockets lookups have open now, and the most that they have had.
+func (s *Server) Sockets() (open, most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open, s.most
+}
+
+// dial opens the socket of a lookup.
+func (s *Server) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "udp4", s.conn.LocalAddr().String())
+	if err != nil {
+		return nil, err
+	}
+	s.count(1)
+	return &socket{UDPConn: c.(*net.UDPConn), server: s}, nil
+}
+
+func (s *Server) count(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open += n
+	s.most = max(s.most, s.open)
+}
+
+// A socket is that of a lookup. It is a UDPConn, by which package net knows what it speaks.
+type socket struct {
+	*net.UDPConn
+	server *Server
+	once   sync.Once
+}
+
+// Close implements net.Conn.
+func (c *socket) Close() error {
+	c.once.Do(func() { c.server.count(-1) })
+	return c.UDPConn.Close()
+}
+
+func (s *Server) serve() {
+	buf := make([]byte, 1<<12)
+	for {
+		n, from, err := s.conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		if reply := s.reply(buf[:n]); reply != nil {
+			_, _ = s.conn.WriteToUDPAddrPort(reply, from) // one that has gone asks no more
+		}
+	}
+}
+
+// reply returns the answer to a query; nil: none.
+func (s *Server) reply(query []byte) []byte {
+	var p dnsmessage.Parser
+	header, err := p.Start(query)
+	if err != nil {
+		return nil
+	}
+	q, err := p.Question()
+	if err != nil {
+		return nil
+	}
+	name := strings.ToLower(strings.TrimSuffix(q.Name.String(), "."))
+	s.mu.Lock()
+	if q.Type == dnsmessage.TypeA {
+		s.asked[name]++
+	}
+	answer := s.answer
+	s.mu.Unlock()
+	addrs := answer(name)
+	if addrs == nil {
+		return nil
+	}
+	reply := dnsmessage.Message{
+		Header:    dnsmessage.Header{ID: header.ID, Response: true, RecursionAvailable: true},
+		Questions: []dnsmessage.Question{q},
+	}
+	for _, a := range addrs {
+		r := dnsmessage.Resource{Header: dnsmessage.ResourceHeader{Name: q.Name, Class: q.Class, TTL: 60}}
+		switch {
+		case a.Is4() && q.Type == dnsmessage.TypeA:
+			r.Body = &dnsmessage.AResource{A: a.As4()}
+		case a.Is6() && q.Type == dnsmessage.TypeAAAA:
+			r.Body = &dnsmessage.AAAAResource{AAAA: a.As16()}
+		default:
+			continue
+		}
+		reply.Answers = append(reply.Answers, r)
+	}
+	packed, err := reply.Pack()
+	if err != nil {
+		return nil
+	}
+	return packed
+}

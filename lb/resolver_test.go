@@ -1,0 +1,240 @@
+package lb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testdns"
+)
+
+// loopback4 is what good names have.
+var loopback4 = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+
+// goodNames answers for names that begin with "good", and for no others.
+func goodNames(name string) []netip.Addr {
+	if strings.HasPrefix(name, "good") {
+		return loopback4
+	}
+	return nil
+}
+
+// lookUp looks names up by r until ctx ends, each by itself, and returns what waits for all of them and then returns
+// their errors.
+func lookUp(ctx context.Context, r *Resolver, names ...string) (wait func() []error) {
+	errs := make([]error, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() { _, errs[i] = r.Lookup(ctx, name) })
+	}
+	return func() []error {
+		wg.Wait()
+		return errs
+	}
+}
+
+// numbered returns n names.
+func numbered(prefix string, n int) (names []string) {
+	for i := range n {
+		names = append(names, fmt.Sprintf("%s%d.test", prefix, i))
+	}
+	return names
+}
+
+// However many names nobody answers for, few are looked up at once, and their sockets are few.
+func TestResolverBoundsLookups(t *testing.T) {
+	s := testdns.Start(t, goodNames)
+	r := NewResolver(4)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	wait := lookUp(ctx, r, numbered("bad", 100)...)
+	eventually(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
+	eventually(t, "all others wait", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.calls) == 100
+	})
+	cancel()
+	begun, waited := 0, 0
+	for _, err := range wait() {
+		var dns *net.DNSError
+		switch {
+		case errors.Is(err, ErrLookups):
+			waited++
+		case errors.As(err, &dns) && errors.Is(err, context.Canceled):
+			begun++
+		default:
+			t.Errorf("got %v", err)
+		}
+	}
+	if begun != 3 || waited != 97 {
+		t.Errorf("%d lookups began and %d waited, want 3 and 97", begun, waited)
+	}
+	if open, most := s.Sockets(); open != 0 || most > 2*3 {
+		t.Errorf("%d sockets are open and %d have been, want none and at most 6", open, most)
+	}
+	if len(r.calls) != 0 || len(r.slots) != 0 || len(r.unknown) != 0 {
+		t.Errorf("%d calls, %d slots and %d are left", len(r.calls), len(r.slots), len(r.unknown))
+	}
+}
+
+// Names that nobody answers for do not keep those waiting that have been found, and become such themselves.
+func TestResolverServesNamesThatWereFound(t *testing.T) {
+	s := testdns.Start(t, goodNames)
+	r := NewResolver(4)
+	if _, err := r.Lookup(t.Context(), "good.test"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	wait := lookUp(ctx, r, numbered("bad", 50)...)
+	eventually(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
+	addrs, err := r.Lookup(t.Context(), "good.test")
+	if err != nil || len(addrs) != 1 || addrs[0].Unmap() != loopback4[0] {
+		t.Errorf("got %v, %v, want %v", addrs, err, loopback4)
+	}
+	cancel()
+	wait()
+
+	// It is not answered for any more: then it waits with the others.
+	s.Answer(func(string) []netip.Addr { return nil })
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	good := lookUp(ctx, r, "good.test")
+	eventually(t, "it is looked up", func() bool { open, _ := s.Sockets(); return open == 2 })
+	cancel()
+	if err := good()[0]; errors.Is(err, ErrLookups) {
+		t.Errorf("got %v, want that there was no answer", err)
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	wait = lookUp(ctx, r, numbered("bad", 50)...)
+	eventually(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
+	good = lookUp(ctx, r, "good.test")
+	eventually(t, "it waits too", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.calls["good.test"] != nil
+	})
+	cancel()
+	wait()
+	if err := good()[0]; !errors.Is(err, ErrLookups) {
+		t.Errorf("got %v, want ErrLookups", err)
+	}
+}
+
+// All who want one name at one time share a lookup, which goes on as long as one of them waits.
+func TestResolverSharesLookups(t *testing.T) {
+	release := make(chan struct{})
+	s := testdns.Start(t, func(name string) []netip.Addr {
+		<-release
+		return loopback4
+	})
+	r := NewResolver(4)
+	names := make([]string, 50)
+	for i := range names {
+		names[i] = "good.test"
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	leave := lookUp(ctx, r, names...)
+	stay := lookUp(t.Context(), r, names...)
+	waiting := func() int {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if c := r.calls["good.test"]; c != nil {
+			return c.waiting
+		}
+		return 0
+	}
+	eventually(t, "all wait", func() bool { return waiting() == 2*len(names) })
+	if len(r.slots) != 1 || s.Asked("good.test") > 1 {
+		t.Errorf("%d lookups, which asked %d times, want one", len(r.slots), s.Asked("good.test"))
+	}
+	cancel()
+	for _, err := range leave() {
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if n := waiting(); n != len(names) {
+		t.Errorf("%d wait, want %d", n, len(names))
+	}
+	close(release)
+	for _, err := range stay() {
+		if err != nil {
+			t.Errorf("got %v", err)
+		}
+	}
+	if open, most := s.Sockets(); open != 0 || most > 2 {
+		t.Errorf("%d sockets are open and %d have been, want none and at most 2", open, most)
+	}
+}
+
+// Endpoints with host names are checked too, and names that nobody answers for take few lookups.
+func TestProberLooksNamesUp(t *testing.T) {
+	s := testdns.Start(t, goodNames)
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var checks atomic.Int64
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			checks.Add(1)
+			c.Close()
+		}
+	}()
+	port := netip.MustParseAddrPort(l.Addr().String()).Port()
+	var set []Endpoint
+	for _, name := range append(numbered("bad", 20), "good.test") {
+		set = append(set, Endpoint{ID: name, Host: name, Addr: netip.AddrPortFrom(netip.Addr{}, port)})
+	}
+	b := balanced(Options{MaxFails: 1}, set...)
+	p := NewProber(b)
+	defer p.Close()
+	p.Apply(map[string]Check{"web": {Interval: 5 * time.Millisecond, Timeout: 50 * time.Millisecond}})
+	eventually(t, "the good name is checked", func() bool { return checks.Load() > 2 })
+	eventually(t, "a bad name is ejected", func() bool {
+		for _, e := range b.Snapshot()[0].Endpoints {
+			if e.Host != "good.test" && e.Ejections > 0 {
+				return true
+			}
+		}
+		return false
+	})
+	if _, most := s.Sockets(); most > 2*maxProbeLookups {
+		t.Errorf("%d sockets at once, want at most %d", most, 2*maxProbeLookups)
+	}
+}
+
+func TestDialAnyTriesAll(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	at := netip.MustParseAddrPort(l.Addr().String())
+	dead := netip.AddrFrom4([4]byte{127, 0, 0, 9})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := DialAny(ctx, &net.Dialer{}, "tcp", []netip.Addr{dead, at.Addr()}, at.Port())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	if _, err := DialAny(ctx, &net.Dialer{}, "tcp", []netip.Addr{dead, dead}, at.Port()); err == nil {
+		t.Error("connected to nobody")
+	}
+}
