@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -28,6 +29,7 @@ type client struct {
 	bodyLimit            int64         // bytes
 	gate                 gate          // of queries
 	long                 chan struct{} // has one for each answer longer than smallBody that is in memory
+	buffers              sync.Pool     // of *bytes.Buffer, for those
 
 	heard  atomic.Int64 // when Consul last answered anything, as Unix time in nanoseconds
 	single atomic.Bool  // https, but HTTP/1: what is in between, as a reverse proxy, carries one query on a connection
@@ -39,6 +41,7 @@ type answer struct {
 	filtered bool   // instances were left out because the token may not see them
 	backend  string // streaming: from the agent's view; "blocking-query": from the servers; or empty
 	entries  []*entry
+	size     int       // bytes of it
 	received time.Time // when it began to come
 }
 
@@ -77,6 +80,7 @@ type ask struct {
 	index      uint64        // other than zero: Consul answers once its state is past that index, or wait is over
 	wait       time.Duration // with an index
 	consistent bool          // without an index: the leader makes sure that it still is one
+	former     *former       // of the answers to this query; nil: it is not asked again
 }
 
 // health asks for the instances that q selects. What is returned besides a nil error is whole: it was read to its end and parsed.
@@ -90,7 +94,7 @@ func (c *client) health(ctx context.Context, q *Query, how ask) (answer, error) 
 	if err != nil {
 		return answer{}, err
 	}
-	return c.read(ctx, resp, q.Prepared != "")
+	return c.read(ctx, resp, q.Prepared != "", how.former)
 }
 
 // values are the URL parameters of q.
@@ -101,7 +105,7 @@ func (c *client) values(q *Query, how ask) url.Values {
 }
 
 // read reads the response to a query.
-func (c *client) read(ctx context.Context, resp *http.Response, prepared bool) (answer, error) {
+func (c *client) read(ctx context.Context, resp *http.Response, prepared bool, f *former) (answer, error) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
@@ -113,14 +117,12 @@ func (c *client) read(ctx context.Context, resp *http.Response, prepared bool) (
 		backend:  resp.Header.Get("X-Consul-Query-Backend"),
 		received: time.Now(),
 	}
-	if prepared {
-		a.entries, err = c.decode(ctx, resp.Body, prepared)
-		return a, err
+	if !prepared {
+		if a.index, err = strconv.ParseUint(resp.Header.Get("X-Consul-Index"), 10, 64); err != nil {
+			return answer{}, errNoIndex
+		}
 	}
-	if a.index, err = strconv.ParseUint(resp.Header.Get("X-Consul-Index"), 10, 64); err != nil {
-		return answer{}, errNoIndex
-	}
-	a.entries, err = c.decode(ctx, resp.Body, prepared)
+	a.entries, a.size, err = c.decode(ctx, resp.Body, prepared, f)
 	return a, err
 }
 
@@ -134,29 +136,32 @@ func (c *client) enterprise(values url.Values) {
 	}
 }
 
-// decode reads the list of entries that is all of r; or, of a prepared query, an object that has the list.
-func (c *client) decode(ctx context.Context, r io.Reader, prepared bool) ([]*entry, error) {
-	body, free, err := c.body(ctx, r)
+// decode reads the list of entries that is all of r; or, of a prepared query, an object that has the list. It also
+// returns how many bytes there were.
+func (c *client) decode(ctx context.Context, r io.Reader, prepared bool, f *former) ([]*entry, int, error) {
+	body, free, err := c.body(ctx, r, f.expects())
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer free()
-	if !prepared {
-		return entriesIn(body)
+	list := body
+	if prepared {
+		var result struct{ Nodes json.RawMessage }
+		if err := json.Unmarshal(body, &result); err != nil {
+			return nil, 0, fmt.Errorf("answer cannot be read: %w", err)
+		}
+		if list = result.Nodes; len(list) == 0 {
+			return nil, 0, errNoList
+		}
 	}
-	var result struct{ Nodes json.RawMessage }
-	if err := json.Unmarshal(body, &result); err != nil {
-		return nil, fmt.Errorf("answer cannot be read: %w", err)
-	}
-	if len(result.Nodes) == 0 {
-		return nil, errNoList
-	}
-	return entriesIn(result.Nodes)
+	entries, err := f.entriesIn(list)
+	return entries, len(body), err
 }
 
-// body returns what is in r, and a function that is to be called when it is not needed any more. Few long ones are read at once: an agent
-// that has gone mad, or something that is none, would otherwise fill the memory with one for each query.
-func (c *client) body(ctx context.Context, r io.Reader) ([]byte, func(), error) {
+// body returns what is in r, about so many bytes if it is long, and a function that is to be called when it is not
+// needed any more. Few long ones are read at once: an agent that has gone mad, or something that is none, would
+// otherwise fill the memory with one for each query.
+func (c *client) body(ctx context.Context, r io.Reader, about int) ([]byte, func(), error) {
 	body, err := readBody(r, smallBody)
 	if err != nil || len(body) <= smallBody {
 		return body, nothing, err
@@ -166,16 +171,29 @@ func (c *client) body(ctx context.Context, r io.Reader) ([]byte, func(), error) 
 	case <-ctx.Done():
 		return nil, nothing, ctx.Err()
 	}
-	free := func() { <-c.long }
-	body, err = readBody(io.MultiReader(bytes.NewReader(body), r), c.bodyLimit)
-	if err == nil && int64(len(body)) > c.bodyLimit {
+	buffer, _ := c.buffers.Get().(*bytes.Buffer)
+	if buffer == nil {
+		buffer = new(bytes.Buffer)
+	}
+	free := func() {
+		buffer.Reset()
+		c.buffers.Put(buffer)
+		<-c.long
+	}
+	buffer.Grow(min(about+about/16, int(c.bodyLimit)) + bytes.MinRead) // or it would be copied as it grows
+	buffer.Write(body)
+	_, err = buffer.ReadFrom(io.LimitReader(r, c.bodyLimit+1-int64(len(body))))
+	switch {
+	case err != nil:
+		err = fmt.Errorf("answer broke off: %w", err)
+	case int64(buffer.Len()) > c.bodyLimit:
 		err = errTooLong
 	}
 	if err != nil {
 		free()
 		return nil, nothing, err
 	}
-	return body, free, nil
+	return buffer.Bytes(), free, nil
 }
 
 // readBody reads limit bytes, and one more if there are more.
@@ -199,6 +217,9 @@ func entriesIn(body []byte) ([]*entry, error) {
 	}
 	if entries == nil {
 		return nil, errNoList
+	}
+	for _, e := range entries {
+		e.trim()
 	}
 	return entries, nil
 }

@@ -3,7 +3,6 @@ package discovery
 import (
 	"context"
 	"errors"
-	"io"
 	"runtime"
 	"strings"
 	"testing"
@@ -42,7 +41,8 @@ func TestAnswerOfManyTinyItemsIsRefusedBeforeItFillsTheMemory(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, err := c.decode(context.Background(), io.Reader(strings.NewReader(body)), strings.HasPrefix(name, "a prep"))
+			prepared := strings.HasPrefix(name, "a prep")
+			_, _, err := c.decode(context.Background(), strings.NewReader(body), prepared, newFormer())
 			runtime.ReadMemStats(&after)
 			if !errors.Is(err, errTooMany) {
 				t.Errorf("got %v, want it refused", err)

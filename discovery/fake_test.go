@@ -185,14 +185,15 @@ func (r *recorder) OnUpdate(updates []lb.Endpoints) {
 	defer r.mu.Unlock()
 	r.calls++
 	for _, u := range updates {
-		line := u.Service + ":"
+		var line strings.Builder
+		line.WriteString(u.Service + ":")
 		if u.Removed {
-			line += " removed"
+			line.WriteString(" removed")
 		}
 		for _, e := range u.Endpoints {
-			line += " " + e.ID + "=" + e.Address()
+			line.WriteString(" " + e.ID + "=" + e.Address())
 		}
-		r.lines = append(r.lines, line)
+		r.lines = append(r.lines, line.String())
 		for _, d := range u.Left {
 			r.left = append(r.left, fmt.Sprintf("%s: %s=%s %s", u.Service, d.ID, d.Address(), d.Why))
 		}

@@ -128,13 +128,18 @@ func (f *feed) updateLocked(now time.Time) {
 
 // departedLocked returns those that have left since it was called last. Who is in the set of any tier has not left the service.
 func (f *feed) departedLocked() []lb.Departure {
-	left := slices.DeleteFunc(f.left, func(d lb.Departure) bool {
-		return slices.ContainsFunc(f.tiers, func(t *tier) bool {
-			return slices.ContainsFunc(t.set, func(e lb.Endpoint) bool { return e.Host == d.Host && e.Addr == d.Addr })
-		})
-	})
+	left := f.left
 	f.left = nil
-	return left
+	if len(left) == 0 {
+		return nil
+	}
+	here := map[place]bool{}
+	for _, t := range f.tiers {
+		for _, e := range t.set {
+			here[placeOf(e)] = true
+		}
+	}
+	return slices.DeleteFunc(left, func(d lb.Departure) bool { return here[placeOf(d.Endpoint)] })
 }
 
 // bestLocked returns the tier to use if there were no holding back: the first with enough endpoints, else the first with any, else the first

@@ -87,9 +87,9 @@ func (h *holder) next() time.Time {
 // vanished returns the endpoints of the set that was that are not in the new one, under their ID or another one at the same address, and
 // whose instances are not in maintenance.
 func vanished(was []lb.Endpoint, in instances) []lb.Endpoint {
-	here, addresses := map[string]bool{}, map[string]bool{}
+	here, addresses := make(map[string]bool, len(in.endpoints)), make(map[place]bool, len(in.endpoints))
 	for _, e := range in.endpoints {
-		here[e.ID], addresses[e.Address()] = true, true
+		here[e.ID], addresses[placeOf(e)] = true, true
 	}
 	for _, one := range in.all {
 		if one.Out == OutMaintenance {
@@ -98,7 +98,7 @@ func vanished(was []lb.Endpoint, in instances) []lb.Endpoint {
 	}
 	var gone []lb.Endpoint
 	for _, e := range was {
-		if !here[e.ID] && !addresses[e.Address()] {
+		if !here[e.ID] && !addresses[placeOf(e)] {
 			gone = append(gone, e)
 		}
 	}

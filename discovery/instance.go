@@ -37,6 +37,18 @@ type weights struct{ Passing, Warning int }
 
 type check struct{ CheckID, Name, Status, Notes, Output string }
 
+// trim drops what nobody asks for: what checks say that pass. It may be long.
+func (e *entry) trim() {
+	if e == nil {
+		return
+	}
+	for i := range e.Checks {
+		if c := &e.Checks[i]; c.Status == api.HealthPassing {
+			c.Notes, c.Output = "", ""
+		}
+	}
+}
+
 // An instances value is what one answer of Consul comes to.
 type instances struct {
 	endpoints  []lb.Endpoint     // sorted by ID; no ID and no address twice
@@ -62,7 +74,7 @@ func convert(entries []*entry, statuses []string) instances {
 	slices.SortStableFunc(in.all, func(a, b Instance) int {
 		return cmp.Or(cmp.Compare(rank(a.Status), rank(b.Status)), strings.Compare(a.ID, b.ID))
 	})
-	ids, addresses := map[string]bool{}, map[string]string{}
+	ids, addresses := make(map[string]bool, len(in.all)), make(map[place]string, len(in.all))
 	for i := range in.all {
 		one := &in.all[i]
 		switch {
@@ -75,7 +87,7 @@ func convert(entries []*entry, statuses []string) instances {
 		case one.Out != "":
 			continue
 		}
-		address := one.Address()
+		address := placeOf(one.Endpoint)
 		if other, taken := addresses[address]; taken || ids[one.ID] {
 			in.duplicates++
 			one.Out, one.Detail = OutDuplicate, fmt.Sprintf("%s has the same address", other)
@@ -88,6 +100,14 @@ func convert(entries []*entry, statuses []string) instances {
 	slices.SortStableFunc(in.all, func(a, b Instance) int { return strings.Compare(a.ID, b.ID) })
 	return in
 }
+
+// A place is the address of an endpoint, to be compared. lb.Endpoint.Address would do, but makes a text of each.
+type place struct {
+	host string
+	addr netip.AddrPort
+}
+
+func placeOf(e lb.Endpoint) place { return place{e.Host, e.Addr} }
 
 // convertOne returns what e comes to if it is looked at alone.
 func convertOne(e *entry, statuses []string) Instance {

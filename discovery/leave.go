@@ -38,36 +38,40 @@ func (w *watch) sortOut(in instances, set []lb.Endpoint) (told []lb.Departure, l
 	if len(w.left)+len(w.unsure) == 0 && slices.Equal(w.endpoints, set) {
 		return nil, nil
 	}
-	here := make(map[string]bool, len(set))
+	here := make(map[place]bool, len(set))
 	for _, e := range set {
-		here[e.Address()] = true
+		here[placeOf(e)] = true
 	}
 	former := slices.Concat(w.endpoints, w.unsure)
 	for _, d := range w.left {
 		former = append(former, d.Endpoint)
 	}
-	seen := map[[2]string]bool{}
+	type key struct {
+		id string
+		at place
+	}
+	seen := map[key]bool{}
 	for _, e := range former {
-		key := [2]string{e.ID, e.Address()}
-		if here[key[1]] || seen[key] { // an endpoint at its address is the same process, whatever its name
+		at := placeOf(e)
+		if here[at] || seen[key{e.ID, at}] { // an endpoint at its address is the same process, whatever its name
 			continue
 		}
-		seen[key] = true
+		seen[key{e.ID, at}] = true
 		i, named := slices.BinarySearchFunc(in.all, e.ID, func(a Instance, id string) int { return strings.Compare(a.ID, id) })
 		if !named {
 			lost = append(lost, e)
 			continue
 		}
-		told = append(told, lb.Departure{Endpoint: e, Why: in.all[i].why(key[1])})
+		told = append(told, lb.Departure{Endpoint: e, Why: in.all[i].why(at)})
 	}
 	slices.SortFunc(told, func(a, b lb.Departure) int { return strings.Compare(a.ID+a.Address(), b.ID+b.Address()) })
 	return told, lost
 }
 
-// why is why an instance that Consul names is not in the set at the given address.
-func (one *Instance) why(address string) lb.Reasons {
+// why is why an instance that Consul names is not in the set at the given place.
+func (one *Instance) why(at place) lb.Reasons {
 	switch {
-	case one.Out == OutAddress || one.Address() != address:
+	case one.Out == OutAddress || placeOf(one.Endpoint) != at:
 		return lb.Deregistered // there
 	case one.Out == OutMaintenance, one.Out == OutStatus && one.Status == statusCritical:
 		return lb.Critical

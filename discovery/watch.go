@@ -36,6 +36,7 @@ type watch struct {
 	forgotten bool                                    // guarded by the troubles' lock
 
 	// The following belong to the goroutine of run.
+	former   *former           // of the answers
 	index    uint64            // to ask with; zero: ask the servers
 	lastFull time.Time         // when the servers were asked last with success
 	resync   time.Duration     // after lastFull
@@ -66,7 +67,7 @@ type watch struct {
 }
 
 func newWatch(c *Consul, o *wanted) *watch {
-	w := &watch{key: o.key, query: o.query, consul: c, holder: holder{guard: o.guard}}
+	w := &watch{key: o.key, query: o.query, consul: c, holder: holder{guard: o.guard}, former: newFormer()}
 	if o.query.Near != "" { // no agent has a view of its own that is sorted
 		w.passed.learn(true)
 	}
@@ -169,7 +170,7 @@ func (w *watch) ask(ctx context.Context) (answer, error) {
 			return answer{}, errTurn
 		}
 	}
-	how := ask{index: w.index, consistent: w.confirm}
+	how := ask{index: w.index, consistent: w.confirm, former: w.former}
 	ctx, end := w.bound(ctx, &how)
 	defer end()
 	a, err := w.consul.client.health(ctx, &w.query, how)
