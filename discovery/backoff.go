@@ -32,6 +32,7 @@ func (b *backoff) reset() { b.limit = 0 }
 type bucket struct {
 	used float64 // tokens taken and not yet grown back
 	at   time.Time
+	paid time.Time // when the bytes of all answers are paid for
 }
 
 const (
@@ -49,6 +50,27 @@ func (b *bucket) take(now time.Time) time.Duration {
 
 // news says that the query that the last token was taken for was worth it.
 func (b *bucket) news() { b.used = max(0, b.used-bucketNews) }
+
+// A watch whose answers are long is asked less often: to read so many bytes takes 1 to 5 percent of a processor, and
+// the agent has to write them. What comes after a quiet time is read at once, and the pause is maxStale at most.
+const (
+	bytesPerSecond = 4 << 20
+	bytesAtOnce    = 5 * time.Second // worth of bytes, after a quiet time
+)
+
+// pay accounts for an answer of so many bytes.
+func (b *bucket) pay(now time.Time, bytes int) {
+	if earliest := now.Add(-bytesAtOnce); b.paid.Before(earliest) {
+		b.paid = earliest
+	}
+	b.paid = b.paid.Add(time.Duration(bytes) * time.Second / bytesPerSecond)
+	if latest := now.Add(maxStale); b.paid.After(latest) {
+		b.paid = latest
+	}
+}
+
+// rest returns how long to wait until the answers are paid for: maxStale at most.
+func (b *bucket) rest(now time.Time) time.Duration { return max(b.paid.Sub(now), 0) }
 
 // jitter returns d give or take a tenth.
 func jitter(d time.Duration) time.Duration {

@@ -78,6 +78,38 @@ func TestNewsCostATenthOfAToken(t *testing.T) {
 	}
 }
 
+func TestLongAnswersArePaidFor(t *testing.T) {
+	const mega = 1 << 20
+	var b bucket
+	now := time.Unix(1000, 0)
+	wants := func(want time.Duration) {
+		t.Helper()
+		if got := b.rest(now); got.Round(time.Millisecond) != want {
+			t.Errorf("%v to wait, want %v", got, want)
+		}
+	}
+	wants(0)
+	b.pay(now, 10*mega) // 2.5 s worth
+	wants(0)
+	b.pay(now, 10*mega)
+	wants(0)
+	b.pay(now, 10*mega)
+	wants(2500 * time.Millisecond)
+	now = now.Add(2500 * time.Millisecond)
+	wants(0)
+	b.pay(now, 64*mega) // as long as answers may be
+	wants(maxStale)
+	b.pay(now, 64*mega)
+	wants(maxStale) // it does not add up
+	now = now.Add(2 * maxStale)
+	b.pay(now, 10*mega)
+	wants(0)
+	for range 1000 {
+		b.pay(now, 4096)
+	}
+	wants(0)
+}
+
 func TestJitterIsATenth(t *testing.T) {
 	least, most := time.Hour, time.Duration(0)
 	for range 2000 {

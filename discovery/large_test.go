@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -80,6 +82,49 @@ func (w *watch) takeBody(body string, index uint64) error {
 	a := answer{index: index, entries: entries, received: time.Now()}
 	w.take(context.Background(), 0, &a, nil)
 	return nil
+}
+
+// manyTiny are n instances, of which the one at that place has another port than usual.
+func manyTiny(n, changed int) (instances []string) {
+	for i := range n {
+		port := 1000 + i
+		if i == changed {
+			port = 50000 + changed
+		}
+		instances = append(instances, fmt.Sprintf("instance-%d %d", i, port))
+	}
+	return instances
+}
+
+// A service of many instances that changes with every answer is asked for less often than one of few.
+func TestLongAnswersAreDamped(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		instances   int
+		least, most int // queries in 10 seconds
+	}{
+		{"few", 10, 400, 900},
+		{"many", 3000, 120, 280},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := &fake{}
+				now := 0
+				f.always = func(req *http.Request) (*http.Response, error) {
+					now++
+					return after(10*time.Millisecond, ok(now+10, manyTiny(tt.instances, now%tt.instances)...))(req)
+				}
+				r := start(t, f, ConsulOptions{Wait: 50 * time.Second})
+				time.Sleep(10 * time.Second)
+				n := len(f.asks())
+				t.Logf("%d queries", n)
+				if n < tt.least || n > tt.most {
+					t.Errorf("%d queries in 10 s, want %d to %d", n, tt.least, tt.most)
+				}
+				r.stop()
+			})
+		})
+	}
 }
 
 type nowhere struct{}

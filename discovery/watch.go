@@ -82,9 +82,17 @@ func newWatch(c *Consul, o *wanted) *watch {
 // run asks until ctx ends, for the first time after pause.
 func (w *watch) run(ctx context.Context, pause time.Duration) {
 	defer w.cancel()
-	for sleep(ctx, max(pause, w.bucket.take(time.Now()))) && !w.retired.Load() {
+	for sleep(ctx, max(pause, w.bucket.take(time.Now()), w.rest(time.Now()))) && !w.retired.Load() {
 		pause = w.step(ctx)
 	}
+}
+
+// rest is how long to wait because answers are long. What has to be confirmed does not wait for that.
+func (w *watch) rest(now time.Time) time.Duration {
+	if w.confirm {
+		return 0
+	}
+	return w.bucket.rest(now)
 }
 
 // step asks once, and returns how long to wait before the next time.
@@ -97,6 +105,7 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	}
 	asked := w.index
 	a, err := w.ask(ctx)
+	w.bucket.pay(time.Now(), a.size)
 	if err == nil {
 		err = w.object(ctx, asked, &a)
 	}
