@@ -48,7 +48,7 @@ func (l *loader) consul(root *block) {
 	c := &l.cfg.Consul
 	c.Address = r.address()
 	r.credentials(c)
-	c.Datacenter, _ = r.block.text("datacenter")
+	c.Datacenter, _ = r.block.shortText("datacenter", maxConsulName)
 	c.MaxWatches = r.block.integer("max_watches", DefaultMaxWatches, 1, maxMaxWatches)
 	c.Register = r.block.boolean("register")
 	c.Namespace = l.getenv("CONSUL_NAMESPACE")

@@ -130,7 +130,34 @@ func (l *loader) evaluate(name string, expr hcl.Expression, want cty.Type, hint 
 		}
 		v = converted
 	}
+	if v.Type() == cty.String && len(v.AsString()) > maxText {
+		l.tooLong(name, expr.Range().Ptr(), len(v.AsString()), maxText)
+		return cty.NilVal, false
+	}
 	return v, true
+}
+
+// Bounds of text, in bytes. What is in the configuration also goes to logs, metrics and the API.
+const (
+	maxText       = 65507 // of any: the largest datagram
+	maxConsulName = 255   // of what something is called in Consul
+	maxFilter     = 8192
+	maxTags       = 64 // of a query
+)
+
+// tooLong reports text of more bytes than it may have.
+func (l *loader) tooLong(name string, at *hcl.Range, bytes, most int) {
+	l.problem(at, "Text too long", "%s: %d bytes are too many. Write at most %d.", name, bytes, most)
+}
+
+// shortText is text of so many bytes at most.
+func (b *block) shortText(name string, most int) (string, bool) {
+	v, ok := b.text(name)
+	if ok && len(v) > most {
+		b.l.tooLong(name, b.rangeOf(name), len(v), most)
+		return "", false
+	}
+	return v, ok
 }
 
 // text reads a string, which must not be empty.

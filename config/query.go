@@ -14,18 +14,21 @@ func newQuery(name string) ConsulQuery {
 // queries reads a consul block of the service called name: one query, or one for each of its datacenters.
 func (l *loader) queries(b *block, name string) []ConsulQuery {
 	q := newQuery(name)
-	if v, ok := b.text("service"); ok {
+	if v, ok := b.shortText("service", maxConsulName); ok {
 		q.Service = v
 	}
-	q.Datacenter, _ = b.text("datacenter")
-	q.Peer, _ = b.text("peer")
-	q.Prepared, _ = b.text("prepared_query")
-	q.Near, _ = b.text("near")
+	q.Datacenter, _ = b.shortText("datacenter", maxConsulName)
+	q.Peer, _ = b.shortText("peer", maxConsulName)
+	q.Prepared, _ = b.shortText("prepared_query", maxConsulName)
+	q.Near, _ = b.shortText("near", maxConsulName)
 	var ok bool
-	if q.Filter, ok = b.text("filter"); ok {
+	if q.Filter, ok = b.shortText("filter", maxFilter); ok {
 		q.FilterRange = *b.rangeOf("filter")
 	}
 	q.Tags = b.texts("tags", `["v2"]`, "tag")
+	if n := len(q.Tags); n > maxTags {
+		b.l.problem(b.rangeOf("tags"), "Too many tags", "tags: %d are too many. Write at most %d, or a filter.", n, maxTags)
+	}
 	if b.has("statuses") {
 		q.Statuses = b.statuses()
 	}
@@ -99,6 +102,8 @@ func (b *block) texts(name, example, noun string) []string {
 		case !ok:
 		case v.AsString() == "":
 			b.l.problem(expr.Range().Ptr(), "Empty value", "A %s cannot be empty. Remove it.", noun)
+		case len(v.AsString()) > maxConsulName:
+			b.l.tooLong(name, expr.Range().Ptr(), len(v.AsString()), maxConsulName)
 		default:
 			list = append(list, v.AsString())
 		}

@@ -114,7 +114,7 @@ func (c *client) read(ctx context.Context, resp *http.Response, prepared bool, f
 	var err error
 	a := answer{
 		filtered: resp.Header.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
-		backend:  resp.Header.Get("X-Consul-Query-Backend"),
+		backend:  cut(resp.Header.Get("X-Consul-Query-Backend"), maxWord),
 		received: time.Now(),
 	}
 	if !prepared {
@@ -217,9 +217,6 @@ func entriesIn(body []byte) ([]*entry, error) {
 	}
 	if entries == nil {
 		return nil, errNoList
-	}
-	for _, e := range entries {
-		e.trim()
 	}
 	return entries, nil
 }

@@ -18,7 +18,8 @@ func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, erro
 			return nil, err
 		}
 		for _, e := range chosen.entries {
-			seen[entryID(e)] = true
+			id, _ := entryID(e)
+			seen[id] = true
 		}
 	}
 	for _, q := range c.selective(service) {
@@ -31,13 +32,21 @@ func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, erro
 		for _, e := range known.entries {
 			if one := convertOne(e, q.Statuses); !seen[one.ID] {
 				seen[one.ID] = true
-				one.Out, one.Detail = excludedBy(&q, one.Tags)
+				one.Out, one.Detail = excludedBy(&q, e.tags())
 				out = append(out, one)
 			}
 		}
 	}
 	slices.SortFunc(out, func(a, b Instance) int { return strings.Compare(a.ID, b.ID) })
 	return out, nil
+}
+
+// tags are all tags of e.
+func (e *entry) tags() []string {
+	if e == nil || e.Service == nil {
+		return nil
+	}
+	return e.Service.Tags
 }
 
 // selective are the queries of service that ask for some instances only.

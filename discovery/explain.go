@@ -45,6 +45,7 @@ const (
 	OutStatus      Out = "status"      // a check of it or its node is worse than the query admits
 	OutMaintenance Out = "maintenance" // somebody has put it or its node into maintenance
 	OutAddress     Out = "address"     // it has none that could be dialled
+	OutID          Out = "id"          // its name and its node's are too long
 	OutDuplicate   Out = "duplicate"   // another instance has the same address
 	OutWeight      Out = "weight"      // it is to get no traffic in the status that it has
 

@@ -33,16 +33,20 @@ func (f *former) expects() int {
 	return f.size
 }
 
-// entriesIn reads one JSON list and nothing after it, as the function entriesIn does.
+// entriesIn reads one JSON list and nothing after it, as the function entriesIn does, and trims what is in it.
 func (f *former) entriesIn(body []byte) ([]*entry, error) {
 	if f == nil {
 		return entriesIn(body)
 	}
-	if len(body) <= smallBody {
-		f.entries, f.size = nil, 0
-		return entriesIn(body)
+	if len(body) > smallBody {
+		return f.parse(body)
 	}
-	return f.parse(body)
+	f.entries, f.size = nil, 0
+	entries, err := entriesIn(body)
+	for _, e := range entries {
+		e.trim()
+	}
+	return entries, err
 }
 
 // parse is entriesIn for a body of any length.

@@ -37,15 +37,21 @@ type weights struct{ Passing, Warning int }
 
 type check struct{ CheckID, Name, Status, Notes, Output string }
 
-// trim drops what nobody asks for: what checks say that pass. It may be long.
+// trim drops what nobody is shown: what checks say that pass, and what is too long to be kept.
 func (e *entry) trim() {
 	if e == nil {
 		return
 	}
 	for i := range e.Checks {
-		if c := &e.Checks[i]; c.Status == api.HealthPassing {
+		c := &e.Checks[i]
+		if c.Status == api.HealthPassing {
 			c.Notes, c.Output = "", ""
 		}
+		c.CheckID, c.Name, c.Status = cut(c.CheckID, maxCheck), cut(c.Name, maxCheck), cut(c.Status, maxWord)
+		c.Notes, c.Output = cut(c.Notes, maxCheck), cut(c.Output, maxCheck)
+	}
+	if e.Service != nil {
+		e.Service.Tags = shortTags(e.Service.Tags)
 	}
 }
 
@@ -78,7 +84,7 @@ func convert(entries []*entry, statuses []string) instances {
 	for i := range in.all {
 		one := &in.all[i]
 		switch {
-		case one.Out == OutAddress:
+		case one.Out == OutAddress || one.Out == OutID:
 			if in.bad == nil {
 				in.bad = map[string]string{}
 			}
@@ -117,10 +123,11 @@ func convertOne(e *entry, statuses []string) Instance {
 		one.Status, worst = aggregate(e.Checks)
 	}
 	endpoint, err := endpointOf(e)
-	endpoint.ID = entryID(e)
+	id, tooLong := entryID(e)
+	endpoint.ID = id
 	one.Endpoint = endpoint
 	if e != nil && e.Service != nil {
-		one.Tags = e.Service.Tags
+		one.Tags = shortTags(e.Service.Tags)
 	}
 	if worst != nil {
 		one.Detail = worst.text()
@@ -130,6 +137,8 @@ func convertOne(e *entry, statuses []string) Instance {
 		one.Out = OutMaintenance
 	case !slices.Contains(statuses, one.Status):
 		one.Out = OutStatus
+	case tooLong:
+		one.Out, one.Detail = OutID, fmt.Sprintf("the names of it and its node are longer than %d bytes", maxID)
 	case err != nil:
 		one.Out, one.Detail = OutAddress, err.Error()
 	default:
@@ -140,9 +149,10 @@ func convertOne(e *entry, statuses []string) Instance {
 	return one
 }
 
-// entryID is the node's name and the service's ID, which together are unique in a catalog. Service IDs alone are unique on their
-// node only. A slash in a node's name is escaped, so that the first slash is always the one in between.
-func entryID(e *entry) string {
+// entryID is the node's name and the service's ID, which together are unique in a catalog. Service IDs alone are unique
+// on their node only. A slash in a node's name is escaped, so that the first slash is always the one in between. Of an
+// ID that is too long, it returns one that is for people only.
+func entryID(e *entry) (_ string, tooLong bool) {
 	var name, id string
 	if e != nil && e.Node != nil {
 		name = e.Node.Node
@@ -153,7 +163,10 @@ func entryID(e *entry) string {
 	if strings.ContainsAny(name, "%/") { // in no node's name that DNS could know
 		name = strings.ReplaceAll(strings.ReplaceAll(name, "%", "%25"), "/", "%2F")
 	}
-	return name + "/" + id
+	if len(name)+1+len(id) > maxID {
+		return shortID(name, id), true
+	}
+	return name + "/" + id, false
 }
 
 // endpointOf returns the endpoint of e without ID and weight. Consul hands out whatever was registered, so all of it is checked
@@ -171,6 +184,9 @@ func endpointOf(e *entry) (lb.Endpoint, error) {
 	text := strings.TrimSpace(e.Service.Address)
 	if text == "" {
 		text = strings.TrimSpace(e.Node.Address)
+	}
+	if len(text) > maxAddress {
+		return lb.Endpoint{}, fmt.Errorf("address of %d bytes is neither an IP address nor a host name", len(text))
 	}
 	host, addr, err := parseHost(text)
 	if err != nil {
@@ -268,9 +284,9 @@ func (c *check) text() string {
 	if output == "" {
 		output = c.Notes
 	}
-	text := fmt.Sprintf("check %q is %s", name, c.Status)
+	text := fmt.Sprintf("check %q is %s", cut(name, maxCheck), cut(c.Status, maxWord))
 	if output != "" {
-		text += ": " + output
+		text += ": " + cut(output, maxCheck)
 	}
 	return readable(text)
 }

@@ -232,7 +232,7 @@ func FuzzEntries(f *testing.F) {
 		f.Add(string(b))
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		entries, err := entriesIn([]byte(body))
+		entries, err := trimmed([]byte(body))
 		if parsed, parseErr := newFormer().parse([]byte(body)); (parseErr == nil) != (err == nil) {
 			t.Errorf("in parts %d entries, %v; as a whole %d, %v", len(parsed), parseErr, len(entries), err)
 		} else if diff := cmp.Diff(entries, parsed); diff != "" && len(entries) > 0 {

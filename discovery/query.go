@@ -62,7 +62,7 @@ func (q Query) String() string {
 	if !slices.Equal(q.Statuses, passingOnly) {
 		add("statuses", strings.Join(q.Statuses, ","))
 	}
-	return text
+	return readable(text)
 }
 
 // place is where q looks, for people.

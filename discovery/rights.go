@@ -95,5 +95,8 @@ func (c *client) ask(ctx context.Context, method, path string, values url.Values
 	if err != nil {
 		return err
 	}
+	if tooMany(answer) {
+		return errTooMany
+	}
 	return json.Unmarshal(answer, v)
 }

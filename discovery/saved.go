@@ -99,6 +99,9 @@ func decodeSets(content savedJSON) ([]savedSet, error) {
 		s := savedSet{query: one.Query, changed: one.Changed}
 		ids, addresses := map[string]bool{}, map[string]bool{}
 		for _, e := range one.Endpoints {
+			if len(e.ID) > maxID { // of an earlier version, which allowed that
+				continue
+			}
 			endpoint, err := decodeEndpoint(e)
 			if err == nil && (ids[e.ID] || addresses[endpoint.Address()]) {
 				err = errors.New("is there twice")

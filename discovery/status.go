@@ -22,7 +22,7 @@ type WatchStatus struct {
 
 	Endpoints  int // in the set, with those that are held
 	Held       int // in the set although Consul does not name them any more, or not as healthy: see Guard
-	Bad        int // instances left out of it because they cannot be dialled
+	Bad        int // instances left out of it because they cannot be dialled, or because their IDs are too long
 	Duplicates int // instances left out of it because their address is in it already
 
 	// Counted since the start.

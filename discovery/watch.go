@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -354,12 +353,23 @@ func (w *watch) publish(endpoints []lb.Endpoint, available int, left []lb.Depart
 	return true
 }
 
+// maxBadLogged is how many instances that are left out one answer may fill the log with.
+const maxBadLogged = 10
+
 // logBad logs the instances in bad that are new there or bad for another reason than before.
 func (w *watch) logBad(bad map[string]string) {
+	var anew []string
 	for id, why := range bad {
 		if w.bad[id] != why {
-			w.log().Warn("instance left out", "instance", id, "reason", why)
+			anew = append(anew, id)
 		}
+	}
+	slices.Sort(anew)
+	for _, id := range anew[:min(len(anew), maxBadLogged)] {
+		w.log().Warn("instance left out", "instance", id, "reason", bad[id])
+	}
+	if more := len(anew) - maxBadLogged; more > 0 {
+		w.log().Warn("more instances left out; lictor explain says which and why", "instances", more)
 	}
 	w.bad = bad
 }
@@ -377,7 +387,7 @@ func (w *watch) logHeld(known int) {
 }
 
 // name is how the watch's services appear in a log line.
-func (w *watch) name() string { return strings.Join(*w.services.Load(), ", ") }
+func (w *watch) name() string { return shortNames(*w.services.Load()) }
 
 // log is where the watch's messages go.
 func (w *watch) log() hclog.Logger { return w.consul.options.Logger.With("service", w.name()) }

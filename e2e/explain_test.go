@@ -102,3 +102,31 @@ func TestExplainInEveryState(t *testing.T) {
 	})
 	t.Logf("lictor explain web:\n%s", out)
 }
+
+// Whoever may register an instance cannot fill logs, tables and metrics with its names: one with an ID that is too long
+// is left out, of tags by the thousand some are shown, and the others of the service go on.
+func TestNamesOfInstancesAreBounded(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	long := strings.Repeat("long", 50_000)
+	c.register(t, "web", long, startEcho(t, "b").addr)
+	many := make([]string, 20_000)
+	for i := range many {
+		many[i] = fmt.Sprint("tag-", i)
+	}
+	c.register(t, "web", "tagged", startEcho(t, "c").addr, tags(many...))
+	l := runLictor(t, consulBlock(c)+service("web"))
+	awaitRotation(t, l.addr(t, "web"), "a", "c")
+	l.awaitAnswer(t, "explain web", 0, "2 of 3 known endpoints", "more tags",
+		"id: the names of it and its node are longer than 512 bytes")
+	for _, args := range []string{"explain web", "status web", "status -json web", "events"} {
+		if _, out := l.ask(t, strings.Fields(args)...); len(out) > 30_000 {
+			t.Errorf("lictor %s writes %d bytes", args, len(out))
+		}
+	}
+	for _, e := range l.log() {
+		if line := fmt.Sprint(e); len(line) > 2000 {
+			t.Errorf("a log line of %d bytes: %.200s", len(line), line)
+		}
+	}
+}

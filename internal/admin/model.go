@@ -78,6 +78,7 @@ const (
 	ReasonStatus      = "status"      // a check of it or of its node
 	ReasonMaintenance = "maintenance" // it or its node
 	ReasonAddress     = "address"     // it has none that could be dialled
+	ReasonID          = "id"          // its name and its node's are too long
 	ReasonDuplicate   = "duplicate"   // another instance has its address
 	ReasonTags        = "tags"        // it does not have those that are asked for
 	ReasonFilter      = "filter"      // it does not pass it

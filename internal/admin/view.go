@@ -219,7 +219,7 @@ func (s *Service) watched(w discovery.WatchStatus) {
 		s.Problem, s.StaleSince = w.Error, known(w.ErrorSince)
 	}
 	if w.Bad > 0 && s.Problem == "" {
-		s.Problem = fmt.Sprintf("%d instances left out because they cannot be dialled; the log says why", w.Bad)
+		s.Problem = fmt.Sprintf("%d instances left out because of their address or ID; lictor explain says why", w.Bad)
 	}
 }
 
