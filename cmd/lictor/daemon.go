@@ -79,7 +79,11 @@ func (c *runCommand) newDaemon(cfg *config.Config) *daemon {
 	}
 	d.output.json.Store(cfg.LogJSON)
 	d.cfg.Store(cfg)
-	d.cycles = cycles.New(cycles.Options{Logger: d.log.Named("endpoints"), Changed: d.reconsider})
+	_, forTraffic := shareDescriptors(descriptorLimit())
+	d.resolver = lb.NewResolver(proxy.MaxLookups(forTraffic))
+	d.cycles = cycles.New(cycles.Options{
+		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,
+	})
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.ending, d.toEnd = context.WithCancel(d.ctx)
 	// What libraries have to say (net/http, of answers that it did not expect) is for those who look closely.
@@ -169,7 +173,6 @@ func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool,
 	limit, loops := descriptorLimit(), spareProcessor()
 	d.log.Info("starting", "version", newBuild().Version, "processors", loops, "descriptors", limit)
 	_, forTraffic := shareDescriptors(limit)
-	d.resolver = lb.NewResolver(proxy.MaxLookups(forTraffic))
 	options := proxy.Options{
 		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: forTraffic, Resolver: d.resolver,
 		Engine: engineOf(cfg.Engine), Loops: loops,
