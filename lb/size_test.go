@@ -23,17 +23,18 @@ func sized(n int, weighted bool) []Endpoint {
 // BenchmarkSize shows how the cost of a pick grows with the number of endpoints.
 func BenchmarkSize(b *testing.B) {
 	for _, n := range []int{3, 1000, 65536} {
-		set := sized(n, false)
 		for _, p := range allPolicies() {
-			name := fmt.Sprintf("%v/%d", p, n)
-			benchUse(b, name, balanced(Options{Policy: p}, set...), Tried{})
-			benchUse(b, name+"/weighted", balanced(Options{Policy: p}, sized(n, true)...), Tried{})
-			benchUse(b, name+"/sticky", balanced(Options{Policy: p, Sticky: time.Hour}, set...), Tried{})
-			var tried Tried
-			tried.Add(set[0].ID)
-			benchUse(b, name+"/tried", balanced(Options{Policy: p}, set...), tried)
-			benchUse(b, name+"/half_ejected", halfEjected(balanced(Options{Policy: p}, set...)), Tried{})
-			benchFull(b, name+"/full", balanced(Options{Policy: p, MaxPerEndpoint: 1}, set...))
+			b.Run(fmt.Sprintf("%v/%d", p, n), func(b *testing.B) {
+				set := sized(n, false)
+				var tried Tried
+				tried.Add(set[0].ID)
+				benchUse(b, "equal", balanced(Options{Policy: p}, set...), Tried{})
+				benchUse(b, "weighted", balanced(Options{Policy: p}, sized(n, true)...), Tried{})
+				benchUse(b, "sticky", balanced(Options{Policy: p, Sticky: time.Hour}, set...), Tried{})
+				benchUse(b, "tried", balanced(Options{Policy: p}, set...), tried)
+				benchUse(b, "half_ejected", halfEjected(balanced(Options{Policy: p}, set...)), Tried{})
+				benchFull(b, "full", balanced(Options{Policy: p, MaxPerEndpoint: 1}, set...))
+			})
 		}
 	}
 }
