@@ -97,10 +97,16 @@ func TestAliveSaysWhichLockIsHeld(t *testing.T) {
 		h.mu.Unlock()
 		wantAlive(t, h)
 		if e, ok := h.engine.(*portable); ok {
-			e.crowds.mu.Lock()
-			wantStuck(t, h, "the lock of connections by endpoint")
-			e.crowds.mu.Unlock()
-			wantAlive(t, h)
+			for what, lock := range map[string]*sync.Mutex{
+				"the lock of connections by endpoint":          &e.crowds.mu,
+				"the lock of the descriptors":                  &h.budget.mu,
+				"the lock of the search for idle UDP sessions": &e.searching,
+			} {
+				lock.Lock()
+				wantStuck(t, h, what)
+				lock.Unlock()
+				wantAlive(t, h)
+			}
 		}
 	})
 }

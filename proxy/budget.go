@@ -2,61 +2,202 @@ package proxy
 
 import (
 	"fmt"
-
-	"golang.org/x/sync/semaphore"
+	"slices"
+	"sync"
+	"sync/atomic"
 )
 
-// A budget shares out the descriptors of the process. Those who can wait (TCP: clients then wait in the kernel's queue) acquire from
-// it before they open anything; those who cannot (UDP) make room among their own.
+// A budget divides the descriptors of the process among its services. Its unit is one descriptor; each service has a
+// share.
 //
-// x/sync's semaphore is weighted and first come, first served, so no listener starves.
+// Of the limit of the process, reserve keeps some back for everything that is not traffic. The rest is total:
+//
+//	total = common + the sum of max(taken, floor) over all shares
+//
+// What a share takes up to its floor is set aside for it. What it takes beyond that comes out of common, for which all
+// shares compete. So:
+//
+//   - The shares never take more than total together.
+//   - A share below its floor gets its next descriptor at once, whatever the others have taken.
+//   - No share takes more than its ceiling: total less the floors of the others.
+//
+// What happens when common is empty depends on whether a client can wait:
+//
+//   - TCP clients wait in the kernel's queue. What is given back to common goes to the shares of their services, in
+//     turn.
+//   - UDP clients cannot wait. The UDP session idle longest ends, of all services that have more than their floor.
+//   - A TCP service that would have no more than an equal part does not wait while a UDP service has more than that:
+//     UDP sessions end for it.
+//
+// When services come and go, the floors change, and no share loses what it has taken. If others have taken so much
+// that a floor cannot be set aside, it is owed: what is given back to common goes there first.
 type budget struct {
-	*semaphore.Weighted
-	total int64
+	limit, reserved int64
+	total           int64 // limit less reserved
+	pipes           int   // that each loop may have
+
+	common   atomic.Int64
+	equal    atomic.Int64 // what each service would have if all had the same
+	ceiling  atomic.Int64 // of each service
+	advances atomic.Int64 // that are left, see advance
+
+	listeners share
+
+	waiting atomic.Bool // turns or owed has elements; changes with mu held
+	mu      sync.Mutex  // guards what follows, and the goals and waiters of the shares
+	shares  []*share    // of the services that there are
+	owed    []*share    // those whose floor is below its goal
+	turns   []*share    // those that wait for common, each once, first come, first served
 }
 
-// What an open descriptor budget is spent on.
+// What descriptors are taken for.
 const (
-	pairDescriptors     = 2 // a TCP connection's sockets
-	sessionDescriptors  = 1 // a UDP session's socket
-	listenerDescriptors = 2 // a listener's socket, and the client that it accepted and holds while the budget is used up
+	pairDescriptors    = 2 // the sockets of a TCP connection
+	sessionDescriptors = 1 // the socket of a UDP session, or an outlet
+
+	// A TCP listener has one socket. In the portable engine it also has a client, who is accepted before there is
+	// room. A UDP listener has up to two sockets; each one beyond takes one more.
+	listenerDescriptors = 2
+
+	loopDescriptors = 2 // the epoll instance and the eventfd of an event loop
+	pipeDescriptors = 2
+
+	lookupDescriptors = 2 // the sockets of a lookup: one for IPv4 addresses, one for IPv6
 )
 
-// reserved is what is kept back of limit for all else: Consul, logs, the runtime, pipes of bulk transfers, lookups of
-// host names.
-func reserved(limit int64) int64 { return min(64+2*maxPipes+lookupDescriptors*maxLookups, limit/4) }
-
+// The bounds of the arithmetic.
 const (
-	lookupDescriptors = 2  // sockets of a lookup: one for IPv4 addresses, one for IPv6
-	maxLookups        = 32 // under way at once
+	maxOther       = 256 // for Consul (150 watches), lookups of host names, logs, files, the Go runtime
+	maxFloor       = 256 // of a service
+	maxAdvances    = 64  // see advance
+	maxLookups     = 32  // under way at once, see MaxLookups
+	spareListeners = 16  // that a reload can open, whatever the services have taken
 )
-
-// MaxLookups is how many lookups of host names may be under way in a process that may have so many descriptors open:
-// the sockets of all are at most a quarter of what is kept back for what is not traffic. See Options.Resolver.
-func MaxLookups(descriptors int64) int {
-	if descriptors <= 0 {
-		descriptors = defaultLimit
-	}
-	return int(max(min(maxLookups, reserved(descriptors)/4/lookupDescriptors), 1))
-}
 
 // defaultLimit is used where the system tells no limit.
 const defaultLimit = 65536
 
-func newBudget(limit int64) *budget {
+// other returns how many descriptors of the limit are kept for what is neither traffic nor a part of an engine.
+func other(limit int64) int64 { return min(maxOther, limit/4) }
+
+// MaxLookups is how many lookups of host names may be under way in a process that may have so many descriptors open:
+// the sockets of all are at most a quarter of what is kept for other things than traffic. See Options.Resolver.
+func MaxLookups(descriptors int64) int {
+	if descriptors <= 0 {
+		descriptors = defaultLimit
+	}
+	return int(max(min(maxLookups, other(descriptors)/4/lookupDescriptors), 1))
+}
+
+// reserve returns how many descriptors of the limit are kept from traffic, and how many pipes each loop may have of
+// these. Zero loops stand for the portable engine, which has one pool of pipes.
+func reserve(limit int64, loops int) (kept int64, pipes int) {
+	pools := int64(max(loops, 1))
+	each := min(max(maxPipes/pools, min(maxPipes, 2)), limit/(16*pools))
+	return other(limit) + int64(loops)*loopDescriptors + pools*each*pipeDescriptors, int(each)
+}
+
+// newBudget returns the budget of a process that may open limit descriptors, and has so many event loops. Zero and
+// negative limits stand for one that is not known.
+func newBudget(limit int64, loops int) *budget {
 	if limit <= 0 {
 		limit = defaultLimit
 	}
-	total := limit - reserved(limit)
-	return &budget{Weighted: semaphore.NewWeighted(total), total: total}
-}
-
-// openListener takes what a listener needs, or says what to change.
-func (b *budget) openListener() error {
-	if !b.TryAcquire(listenerDescriptors) {
-		return fmt.Errorf("out of descriptors: of the %d that this process may use for traffic none are left for a listener; raise the limit (ulimit -n, LimitNOFILE=)", b.total)
+	b := &budget{limit: limit}
+	b.reserved, b.pipes = reserve(limit, loops)
+	if loops > 1 {
+		advances := min(maxAdvances, max((limit-b.reserved)/64, 1))
+		b.advances.Store(advances)
+		b.reserved += advances
 	}
-	return nil
+	b.total = max(limit-b.reserved, 0)
+	b.common.Store(b.total)
+	b.listeners.budget = b
+	return b
 }
 
-func (b *budget) closeListener() { b.Release(listenerDescriptors) }
+// newShare returns the share of a service. It has no floor before divide.
+func (b *budget) newShare() *share { return &share{budget: b} }
+
+// divide sets the floors of shares, which are those of all services that there are. Others have no floor any more.
+func (b *budget) divide(shares []*share) {
+	b.mu.Lock()
+	former := b.shares
+	for _, s := range former {
+		s.goal = 0
+	}
+	b.keepListenersLocked()
+	left := max(b.total-b.listeners.goal, 0)
+	equal, floor := divided(left, int64(len(shares)))
+	b.equal.Store(equal)
+	b.ceiling.Store(left - floor*int64(max(len(shares)-1, 0)))
+	for _, s := range shares {
+		s.goal = floor
+	}
+	b.shares, b.owed = shares, nil
+	all := slices.Concat(former, shares, []*share{&b.listeners})
+	for _, s := range all { // first those that give
+		if _, before := s.load(); s.goal < before {
+			s.setFloorLocked()
+		}
+	}
+	var granted []*waiter
+	for _, s := range all[len(former):] {
+		if !s.setFloorLocked() {
+			b.owed = append(b.owed, s)
+		}
+		granted = s.grantOwnLocked(granted)
+	}
+	granted = b.serveLocked(granted)
+	b.mu.Unlock()
+	tell(granted)
+}
+
+// divided returns the equal part of each of n services, and their floor: half of that part, or two descriptors if
+// the part has as many, and no more than maxFloor.
+func divided(total, n int64) (equal, floor int64) {
+	equal = total / max(n, 1)
+	return equal, min(max(equal/2, min(equal, pairDescriptors)), maxFloor)
+}
+
+// openListener takes n descriptors for a listener, or says what to change.
+func (b *budget) openListener(n int64) error {
+	if b.listeners.draw(n, 0, ahead) {
+		return nil
+	}
+	return fmt.Errorf("out of descriptors: of the %d that this process may have, %d are not for traffic, "+
+		"and no others are left for a listener; raise the limit (ulimit -n, LimitNOFILE=)", b.limit, b.reserved)
+}
+
+// closeListener gives back what openListener took.
+func (b *budget) closeListener(n int64) {
+	b.listeners.release(n)
+	b.mu.Lock()
+	b.keepListenersLocked()
+	if _, floor := b.listeners.load(); floor > b.listeners.goal {
+		b.listeners.setFloorLocked()
+	}
+	granted := b.serveLocked(nil)
+	b.mu.Unlock()
+	tell(granted)
+}
+
+// keepListenersLocked sets the goal of the listeners: what they have, and some for those to come.
+func (b *budget) keepListenersLocked() {
+	taken, _ := b.listeners.load()
+	spare := max(b.total/32, min(listenerDescriptors, b.total/8))
+	b.listeners.goal = taken + min(spareListeners*listenerDescriptors, spare)
+}
+
+// advance lets the caller use a descriptor that another loop has promised to close, and has not closed yet. Until
+// then there is one more than the shares have taken, so the number of these is bounded. It returns false if there
+// are too many. Each true is undone by settle.
+func (b *budget) advance() bool {
+	if b.advances.Add(-1) >= 0 {
+		return true
+	}
+	b.advances.Add(1)
+	return false
+}
+
+func (b *budget) settle() { b.advances.Add(1) }

@@ -88,6 +88,12 @@ func (h *house) endpoints(service string, addrs ...netip.AddrPort) {
 	h.balancer.OnUpdate([]lb.Endpoints{u})
 }
 
+// room is how many descriptors there are for clients.
+func (h *house) room() int64 {
+	listeners, _ := h.budget.listeners.load()
+	return h.budget.total - listeners
+}
+
 func (h *house) stats() Stats { return h.Snapshot()[0] }
 
 // eventually waits until ok returns nil.

@@ -1,8 +1,8 @@
 package proxy
 
-func newEngine(o Options, b *budget) (engine, error) {
+func newEngine(o Options) (engine, *budget, error) {
 	if o.Engine == EnginePortable {
-		return newPortable(b, o.Resolver), nil
+		return newPortableEngine(o)
 	}
-	return newLoopEngine(o.Loops, b, o.Resolver)
+	return newLoopEngine(o)
 }

@@ -2,4 +2,4 @@
 
 package proxy
 
-func newEngine(o Options, b *budget) (engine, error) { return newPortable(b, o.Resolver), nil }
+func newEngine(o Options) (engine, *budget, error) { return newPortableEngine(o) }

@@ -18,7 +18,8 @@ type loopEngine struct {
 	budget    *budget
 	resolver  *lb.Resolver
 	loops     []*loop
-	asks      []*pulse // one for each loop
+	asks      []*pulse           // one for each loop
+	udp       register[udpShard] // of the open listeners
 	running   sync.WaitGroup
 	ctx       context.Context // ends lookups
 	cancel    context.CancelFunc
@@ -27,24 +28,26 @@ type loopEngine struct {
 	ephemeral uint16    // see ephemeralPorts
 }
 
-func newLoopEngine(n int, b *budget, r *lb.Resolver) (engine, error) {
-	e := &loopEngine{budget: b, resolver: r, ephemeral: ephemeralPorts()}
-	e.ctx, e.cancel = context.WithCancel(context.Background())
+func newLoopEngine(o Options) (engine, *budget, error) {
+	n := o.Loops
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)
 	}
+	b := newBudget(o.MaxDescriptors, n)
+	e := &loopEngine{budget: b, resolver: o.Resolver, ephemeral: ephemeralPorts()}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
 	began := time.Now()
 	for i := range n {
-		l, err := newLoop(i, n, began)
+		l, err := newLoop(i, b.pipes, began)
 		if err != nil {
 			e.close()
-			return nil, err
+			return nil, nil, err
 		}
 		e.loops = append(e.loops, l)
 		e.asks = append(e.asks, &pulse{what: fmt.Sprintf("event loop %d", i), request: l.post})
 		e.running.Go(l.run)
 	}
-	return e, nil
+	return e, b, nil
 }
 
 func (e *loopEngine) pulses() []*pulse { return e.asks }

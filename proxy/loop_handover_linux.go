@@ -79,6 +79,7 @@ func (h *udpShard) suspend() {
 		return
 	}
 	h.suspended = true
+	h.aged()
 	if h.watched {
 		h.loop.unwatch(h.fd)
 		h.watched = false
@@ -93,7 +94,7 @@ func (h *udpShard) sessions() (all []Session) {
 		next = x.next
 		h.loop.wheel.clear(&x.timer)
 		switch {
-		case !x.own:
+		case x.holding == nil:
 		case x.state == live && !x.dead:
 			h.loop.unwatch(x.fd)
 			all = append(all, x.handed())
@@ -127,15 +128,19 @@ func (h *udpShard) resume() {
 		return
 	}
 	h.suspended = false
+	h.aged()
 	h.watch()
 	for x := h.ring.first; x != nil; x = x.next {
 		h.loop.wheel.set(&x.timer, x.used+h.idle)
-		if x.own {
+		if x.holding != nil {
 			// That it fails is no more than that the session hears nothing, and ends when it is idle.
 			_ = h.loop.add(x.fd, unix.EPOLLIN, x.number, 0)
 		}
 	}
-	h.pay()
+	for _, q := range h.unpaid {
+		q.pay()
+	}
+	h.unpaid = nil
 }
 
 // adopt begins a session that another process had.
@@ -143,18 +148,19 @@ func (h *udpShard) adopt(a Session) bool {
 	u, l := h.socket, h.loop
 	s := u.service.Load()
 	spec := s.spec.Load()
-	if spec.Responses < 0 || u.sessions.Load() >= int64(spec.maxSessions()) || !u.engine.budget.TryAcquire(sessionDescriptors) {
+	if spec.Responses < 0 || u.sessions.Load() >= int64(spec.maxSessions()) || !s.share.take(sessionDescriptors) {
 		return false
 	}
 	endpoint := s.take(a.Endpoint)
 	if endpoint == nil {
-		u.engine.budget.Release(sessionDescriptors)
+		s.share.release(sessionDescriptors)
 		return false
 	}
 	l.useUDP()
 	x := l.newSession()
 	*x = loopSession{
-		shard: h, s: s, endpoint: endpoint, used: max(l.now-int64(a.Quiet), 0), fd: int32(a.FD), head: -1, serial: l.udp.serial, own: true, adopted: true,
+		shard: h, s: s, endpoint: endpoint, holding: h.holdingOf(s), used: max(l.now-int64(a.Quiet), 0),
+		fd: int32(a.FD), head: -1, serial: l.udp.serial, adopted: true,
 		requests: a.Requests, answers: a.Answers, sent: a.Sent, bytes: [2]int64{client: a.Up, server: a.Down}, began: l.now - int64(a.Age), state: live,
 	}
 	l.udp.serial++
@@ -171,7 +177,7 @@ func (h *udpShard) adopt(a Session) bool {
 	if l.add(x.fd, unix.EPOLLIN, x.number, 0) != 0 {
 		l.release(x.number)
 		endpoint.Done()
-		u.engine.budget.Release(sessionDescriptors)
+		s.share.release(sessionDescriptors)
 		return false
 	}
 	h.idle = int64(spec.idleTimeout())

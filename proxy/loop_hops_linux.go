@@ -3,7 +3,7 @@ package proxy
 // hopsOf returns the hops that datagrams from i on are to take along; 0 if the socket gives them those that they are to
 // have. It returns false if they have none left.
 func (x *loopSession) hopsOf(in *batch, i int16) (hops uint8, left bool) {
-	if x.own {
+	if x.holding != nil {
 		if hops = x.hops; hops == 0 {
 			return 0, true
 		}
@@ -16,7 +16,7 @@ func (x *loopSession) hopsOf(in *batch, i int16) (hops uint8, left bool) {
 			return 0, true
 		}
 	}
-	if x.shard.loop.udp.hopsRefused || x.own && x.sent > 0 {
+	if x.shard.loop.udp.hopsRefused || x.holding != nil && x.sent > 0 {
 		x.settle(hops)
 		return 0, true
 	}

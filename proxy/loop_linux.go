@@ -46,6 +46,7 @@ type loop struct {
 	again   []task     // directions that had their share of a turn, with more to do
 	spare   []task
 
+	search   search // for room
 	wheel    wheel
 	udp      *udpKit // nil until there is a UDP listener
 	pipes    *pipePool
@@ -69,8 +70,8 @@ type task struct {
 	from int
 }
 
-// newLoop returns loop id of so many, with a clock that began at the given time.
-func newLoop(id, of int, began time.Time) (*loop, error) {
+// newLoop returns loop id, which may have so many pipes, with a clock that began at the given time.
+func newLoop(id, pipes int, began time.Time) (*loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -80,7 +81,9 @@ func newLoop(id, of int, began time.Time) (*loop, error) {
 		unix.Close(epfd)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &loop{id: id, epfd: epfd, wakefd: wakefd, began: began, pipes: newPipePool(max(maxPipes/of, 2)), crowds: map[lb.Place]*crowd{}}
+	l := &loop{
+		id: id, epfd: epfd, wakefd: wakefd, began: began, pipes: newPipePool(pipes), crowds: map[lb.Place]*crowd{},
+	}
 	l.wheel.init()
 	if err := l.add(int32(wakefd), unix.EPOLLIN|unix.EPOLLET, l.number(waker{l}), 0); err != 0 {
 		unix.Close(epfd)

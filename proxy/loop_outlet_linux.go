@@ -16,6 +16,7 @@ import (
 type outlet struct {
 	timer    timer
 	shard    *udpShard
+	share    *share // that its descriptor is of
 	endpoint *lb.Member
 	addr     netip.AddrPort
 	fd       int32
@@ -26,23 +27,23 @@ type outlet struct {
 	dead     bool  // the endpoint refused a datagram
 }
 
-// outletTo is the outlet to an endpoint. A new one gives what it sends so many hops.
-func (h *udpShard) outletTo(m *lb.Member, addr netip.AddrPort, hops uint8) (*outlet, syscall.Errno) {
+// outletTo is the outlet to an endpoint of s. A new one gives what it sends so many hops.
+func (h *udpShard) outletTo(s *service, m *lb.Member, addr netip.AddrPort, hops uint8) (*outlet, syscall.Errno) {
 	if o := h.outlets[m]; o != nil {
 		return o, 0
 	}
-	if !h.socket.engine.budget.TryAcquire(sessionDescriptors) {
+	if !h.takeOne(s.share) {
 		return nil, unix.EMFILE
 	}
 	fd, err := connect(addr, unix.SOCK_DGRAM)
 	if err != 0 {
-		h.socket.engine.budget.Release(sessionDescriptors)
+		s.share.release(sessionDescriptors)
 		return nil, err
 	}
 	if hops > 0 {
 		setHops(fd, addr.Addr().Is6(), hops)
 	}
-	o := &outlet{shard: h, endpoint: m, addr: addr, fd: fd, hops: hops, used: h.loop.now}
+	o := &outlet{shard: h, share: s.share, endpoint: m, addr: addr, fd: fd, hops: hops, used: h.loop.now}
 	o.timer.owner = o
 	o.number = h.loop.number(o)
 	h.outlets[m] = o
@@ -111,5 +112,5 @@ func (o *outlet) close() {
 	}
 	h.loop.wheel.clear(&o.timer)
 	h.loop.release(o.number)
-	h.socket.engine.budget.Release(sessionDescriptors)
+	o.share.release(sessionDescriptors)
 }

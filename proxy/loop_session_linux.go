@@ -28,6 +28,7 @@ type loopSession struct {
 	shard      *udpShard
 	s          *service
 	endpoint   *lb.Member
+	holding    *holding     // of its descriptor; nil for a one-way session, from its beginning on
 	prev, next *loopSession // in the shard's ring
 
 	key    clientKey
@@ -48,7 +49,6 @@ type loopSession struct {
 	dead              bool  // the endpoint refused a datagram
 	plain             bool  // segmentation is not to be had (see batch)
 	joined            bool  // the kernel joins answers
-	own               bool  // it has a descriptor of the budget; false for a one-way session, from its beginning on
 	adopted           bool  // another process may have its socket too
 	hops              uint8 // that its datagrams are to have; 0 if the socket gives them what they are to have
 	six               bool  // the endpoint has an IPv6 address
@@ -81,8 +81,11 @@ func (l *loop) newSession() *loopSession {
 	return new(loopSession)
 }
 
-func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey, in *batch, i int, own bool) {
-	*x = loopSession{shard: h, s: s, endpoint: e, key: key, name: in.names[i], began: h.loop.now, used: h.loop.now, fd: -1, head: -1, serial: h.loop.udp.serial, own: own}
+func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey, in *batch, i int, q *holding) {
+	*x = loopSession{
+		shard: h, s: s, endpoint: e, holding: q, key: key, name: in.names[i], began: h.loop.now, used: h.loop.now,
+		fd: -1, head: -1, serial: h.loop.udp.serial,
+	}
 	if in.hops[i] > 0 { // it is 2 at least, see begin
 		x.hops = in.hops[i] - 1
 	}
@@ -95,7 +98,7 @@ func (x *loopSession) connect() error {
 	if x.endpoint.Host == "" {
 		return x.connectTo(x.endpoint.Addr)
 	}
-	if out := x.shard.outlets[x.endpoint]; out != nil && !x.own {
+	if out := x.shard.outlets[x.endpoint]; out != nil && x.holding == nil {
 		err := x.s.barred(x.endpoint, out.addr)
 		if err == nil {
 			return x.connectTo(out.addr)
@@ -110,8 +113,8 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	h := x.shard
 	x.six = addr.Addr().Is6()
-	if !x.own {
-		out, err := h.outletTo(x.endpoint, addr, x.hops)
+	if x.holding == nil {
+		out, err := h.outletTo(x.s, x.endpoint, addr, x.hops)
 		if err != 0 {
 			return x.dialError(err)
 		}
@@ -409,8 +412,8 @@ func (x *loopSession) timeout() {
 func (x *loopSession) end(reason string) {
 	if x.state != over {
 		x.close(reason)
-		if x.own && x.shard.keeps() {
-			x.shard.socket.engine.budget.Release(sessionDescriptors)
+		if q := x.holding; q != nil && q.keeps() {
+			q.share.release(sessionDescriptors)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -165,7 +166,7 @@ func (t *loopTCP) leave(last bool) {
 		}
 		closeFD(t.fd)
 		t.pairs.stop()
-		t.engine.budget.closeListener()
+		t.engine.budget.closeListener(listenerDescriptors)
 	})
 }
 
@@ -198,15 +199,13 @@ type door struct {
 	number  int32
 	watched bool // epoll tells of clients
 	closed  bool
-	backoff int64 // nanoseconds; zero after a client was taken
-	other   int   // the door that was looked at last by lighter
+	backoff int64   // nanoseconds; zero after a client was taken
+	other   int     // the door that was looked at last by lighter
+	turn    *waiter // for descriptors; nil if it does not wait
 }
 
 // Shares of a turn: how many clients a door lets in.
 const clientsPerTurn = 32
-
-// budgetPoll is how often a door looks for room while the descriptor budget is used up.
-const budgetPoll = 20e6
 
 func (d *door) open() {
 	if d.closed {
@@ -248,40 +247,59 @@ func (d *door) ready(int, uint32) {
 // let takes up to n clients, and tells whether there may be more.
 func (d *door) let(n int) bool {
 	t, failed := d.socket, 0
-	for range n {
-		if !t.engine.budget.TryAcquire(pairDescriptors) {
-			t.service.Load().crowded()
-			d.pause(budgetPoll)
-			return false
+	for i := range n {
+		s := t.service.Load()
+		if !s.share.take(pairDescriptors) {
+			if i > 0 {
+				return true // no session has to end before epoll has told of another client
+			}
+			if !d.loop.reclaim(t.engine, s.share) {
+				d.await(s)
+				return false
+			}
 		}
-		fd, src, err := accept(t.fd)
-		if err == 0 {
-			d.backoff = 0
-			d.welcome(fd, src)
-			continue
-		}
-		t.engine.budget.Release(pairDescriptors)
-		switch err {
-		case unix.EAGAIN:
+		switch err := d.accept(s); {
+		case err == 0:
+		case err == unix.EAGAIN, exhausted(err):
 			return false
-		case unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM:
-			d.backoff = min(max(2*d.backoff, int64(minBackoff)), int64(maxBackoff))
-			t.service.Load().log.Warn("accept failed, waiting", "error", os.NewSyscallError("accept", err), "wait", time.Duration(d.backoff))
-			d.pause(d.backoff)
-			return false
-		}
-		// Anything else is the network's error of one client, which has gone: accept(2), "Error handling". If it is not, do not spin.
-		if failed++; failed == n {
-			d.pause(int64(minBackoff))
+		default:
+			// The network's error of one client, which has gone: accept(2), "Error handling". If not, do not spin.
+			if failed++; failed == n {
+				d.pause(int64(minBackoff))
+			}
 		}
 	}
 	return true
 }
 
-// welcome has a client served by this loop or another one.
-func (d *door) welcome(fd int32, src netip.AddrPort) {
+// accept takes one client of s, which has the descriptors for one. After an error they are given back. If the error
+// is one of this host, the door has paused.
+func (d *door) accept(s *service) syscall.Errno {
+	fd, src, err := accept(d.socket.fd)
+	if err == 0 {
+		d.backoff = 0
+		d.welcome(fd, src, s)
+		return 0
+	}
+	s.share.release(pairDescriptors)
+	if exhausted(err) {
+		d.backoff = min(max(2*d.backoff, int64(minBackoff)), int64(maxBackoff))
+		s.log.Warn("accept failed, waiting",
+			"error", os.NewSyscallError("accept", err), "wait", time.Duration(d.backoff))
+		d.pause(d.backoff)
+	}
+	return err
+}
+
+// exhausted tells whether err says that this host lacks something, for now.
+func exhausted(err syscall.Errno) bool {
+	return err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM
+}
+
+// welcome has a client of s served by this loop or another one.
+func (d *door) welcome(fd int32, src netip.AddrPort, s *service) {
 	if !d.socket.pairs.add() { // here, so that a stop waits for a client that is being handed over
-		d.socket.engine.budget.Release(pairDescriptors)
+		s.share.release(pairDescriptors)
 		resetOnClose(fd)
 		closeFD(fd)
 		return
@@ -289,9 +307,9 @@ func (d *door) welcome(fd int32, src netip.AddrPort) {
 	o := d.lighter()
 	o.loop.load.Add(1) // now, so that the next client of a burst sees it
 	if o != d {
-		o.loop.post(func() { o.begin(fd, src) })
+		o.loop.post(func() { o.begin(fd, src, s) })
 	} else {
-		d.begin(fd, src)
+		d.begin(fd, src, s)
 	}
 }
 
@@ -311,10 +329,9 @@ func (d *door) lighter() *door {
 	return d
 }
 
-// begin starts to serve a client.
-func (d *door) begin(fd int32, src netip.AddrPort) {
+// begin starts to serve a client of s.
+func (d *door) begin(fd int32, src netip.AddrPort, s *service) {
 	t, l := d.socket, d.loop
-	s := t.service.Load()
 	c := s.at(l.id)
 	c.connections.Add(1)
 	c.active.Add(1)
@@ -363,6 +380,9 @@ func (d *door) close(last bool) {
 		d.loop.release(d.number)
 	}
 	d.closed = true
+	if w := d.turn; w != nil {
+		_ = w.share.budget.cancel(w) // if it has had its turn, admit gives that back
+	}
 	d.pause(0)
 	d.loop.wheel.clear(&d.timer)
 }
@@ -383,6 +403,6 @@ func (t *loopTCP) ended(p *loopPair) {
 	}
 	p.s.at(p.loop.id).active.Add(-1)
 	p.loop.load.Add(-1)
-	t.engine.budget.Release(pairDescriptors)
+	p.s.share.release(pairDescriptors)
 	t.pairs.done()
 }

@@ -34,22 +34,22 @@ func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error)
 	if o.file != nil { // as many sockets as there are; who adds one, or leaves one out, has clients come to another than before
 		loops = e.loopsFor(1+len(o.more), int(addr.Port()))
 	}
+	extra := max(0, int64(len(loops))-listenerDescriptors)
+	if err := e.budget.openListener(extra); err != nil {
+		return nil, err
+	}
 	u := &loopUDP{
 		engine: e, addr: addr, local: addr.Addr().IsUnspecified(),
 		drained: make(chan struct{}), closed: make(chan struct{}),
 	}
 	u.service.Store(s)
 	u.busy.Store(int32(len(loops)))
-	extra := max(0, int64(len(loops))-listenerDescriptors)
-	if !e.budget.TryAcquire(extra) {
-		return nil, errOutOfDescriptors
-	}
 	defer func() {
 		if err != nil {
 			for _, h := range u.shards {
 				closeFD(h.fd)
 			}
-			e.budget.Release(extra)
+			e.budget.closeListener(extra)
 			err = &net.OpError{Op: "listen", Net: "udp", Addr: net.UDPAddrFromAddrPort(addr), Err: err}
 		}
 	}()
@@ -74,6 +74,7 @@ func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error)
 			}
 		}
 	}
+	e.udp.add(u.shards...)
 	return u, nil
 }
 
@@ -162,10 +163,10 @@ func (u *loopUDP) Close() error {
 	u.stop()
 	u.endOnce.Do(func() {
 		for _, h := range u.shards {
+			u.engine.udp.remove(h)
 			h.loop.do(h.close)
 		}
-		u.engine.budget.closeListener()
-		u.engine.budget.Release(max(0, int64(len(u.shards))-listenerDescriptors))
+		u.engine.budget.closeListener(max(int64(len(u.shards)), listenerDescriptors))
 		close(u.closed)
 	})
 	<-u.closed

@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"errors"
-	"math"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -33,24 +32,21 @@ type udpShard struct {
 	ring     sessionRing
 	outlets  map[*lb.Member]*outlet // of one-way sessions
 
-	// oldest is when the session at the front of the ring was last used, on the clock that all loops share; noSession if there
-	// is none. count is how many sessions have a descriptor; held is how many of these descriptors are not promised to other loops,
-	// which use at once what they are promised: as many sessions are to end, and do not give theirs back.
-	oldest atomic.Int64
-	held   atomic.Int64
-	paying atomic.Bool // pay is posted
-	count  int64
+	// Other loops read these: when the session at the front of the ring was last used, on the clock that all loops
+	// share, or noSession; and the holding of the present service.
+	oldest  atomic.Int64
+	holding atomic.Pointer[holding]
+	unpaid  []*holding // that have promised something while the shard was suspended
 
 	draining, drained, closed bool
 	suspended                 bool // another process is taking over
 }
 
-const noSession = math.MaxInt64
-
 func newUDPShard(l *loop, u *loopUDP, fd int32) *udpShard {
 	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[clientKey]*loopSession{}, outlets: map[*lb.Member]*outlet{}}
 	h.timer.owner = h
 	h.oldest.Store(noSession)
+	h.holdingOf(u.service.Load())
 	return h
 }
 
@@ -184,10 +180,10 @@ func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.
 // beginCounted is begin for a client that has been admitted.
 func (h *udpShard) beginCounted(s *service, key clientKey, in *batch, i int, tried *lb.Tried) *loopSession {
 	src := clientOf(&in.names[i])
-	oneWay := s.spec.Load().Responses < 0 // its outlet has a descriptor, and it has none
-	if oneWay {
+	var q *holding
+	if s.spec.Load().Responses < 0 { // its outlet has a descriptor, and it has none
 		h.makeRoomOneWay(s)
-	} else if !h.makeRoom(s) {
+	} else if q = h.holdingOf(s); !h.makeRoom(s) {
 		s.unserved(src, errOutOfDescriptors)
 		return nil
 	}
@@ -202,7 +198,7 @@ func (h *udpShard) beginCounted(s *service, key clientKey, in *batch, i int, tri
 			break
 		}
 		x := h.loop.newSession()
-		x.init(h, s, endpoint, key, in, i, !oneWay)
+		x.init(h, s, endpoint, key, in, i, q)
 		if err := x.connect(); err != nil {
 			s.dialFailed(endpoint, err)
 			endpoint.Done()
@@ -215,8 +211,8 @@ func (h *udpShard) beginCounted(s *service, key clientKey, in *batch, i int, tri
 		h.add(x)
 		return x
 	}
-	if !oneWay {
-		h.socket.engine.budget.Release(sessionDescriptors)
+	if q != nil {
+		s.share.release(sessionDescriptors)
 	}
 	return nil
 }
@@ -227,9 +223,9 @@ func (h *udpShard) add(x *loopSession) {
 	c.sessions.Add(1)
 	c.sessionsActive.Add(1)
 	h.socket.sessions.Add(1)
-	if x.own {
-		h.count++
-		h.held.Add(1)
+	if q := x.holding; q != nil {
+		q.count++
+		q.held.Add(1)
 	}
 	h.byClient[x.key] = x
 	h.ring.push(x)
@@ -237,131 +233,6 @@ func (h *udpShard) add(x *loopSession) {
 	h.loop.wheel.set(&x.timer, h.loop.now+h.idle)
 	if x.s.log.IsDebug() {
 		x.s.log.Debug("session began", "client", clientOf(&x.name), "endpoint", x.endpoint.Address())
-	}
-}
-
-// makeRoom takes a descriptor for one more session. If there are too many, the one idle longest ends, wherever it is: its descriptor goes
-// to the new one, for TCP clients who wait for descriptors would get it otherwise.
-func (h *udpShard) makeRoom(s *service) bool {
-	u := h.socket
-	for {
-		if u.sessions.Load() < int64(s.spec.Load().maxSessions()) && u.engine.budget.TryAcquire(sessionDescriptors) {
-			return true
-		}
-		if victim := h.victim(); victim != h {
-			if victim.promise() {
-				return true
-			}
-			continue // others were quicker
-		}
-		x := h.ring.first
-		if x == nil { // nor is there one elsewhere that could end: one more than there should be does not matter
-			return u.engine.budget.TryAcquire(sessionDescriptors)
-		}
-		if h.evict(x) {
-			return true
-		}
-	}
-}
-
-// victim is the shard of the session idle longest, of those that have a descriptor to give; h if there is no other. It is h too if it has many and its own has been idle nearly as
-// long: in a flood all loops are full, and to have another one end a session costs a wake-up, and a descriptor too many until it has.
-func (h *udpShard) victim() *udpShard {
-	victim := h
-	for _, o := range h.socket.shards {
-		if o != h && o.held.Load() > 0 && o.oldest.Load() < victim.oldest.Load() {
-			victim = o
-		}
-	}
-	if idle := h.loop.now - h.oldest.Load(); len(h.byClient) >= manySessions && idle > (h.loop.now-victim.oldest.Load())*7/8 {
-		return h
-	}
-	return victim
-}
-
-const manySessions = 64
-
-// promise gives the descriptor of one of this shard's sessions to another loop, which may use it at once; the session ends soon. It returns
-// false if there is none left: other loops never use more than there are, however long this one takes to notice.
-func (h *udpShard) promise() bool {
-	for n := h.held.Load(); n > 0; n = h.held.Load() {
-		if h.held.CompareAndSwap(n, n-1) {
-			if !h.paying.Swap(true) {
-				h.loop.post(h.pay)
-			}
-			return true
-		}
-	}
-	return false
-}
-
-// makeRoomOneWay ends the session idle longest if there are too many. It looks only here: a session without a descriptor is no more
-// than memory, and one more than there should be for each loop that has none yet does not matter.
-func (h *udpShard) makeRoomOneWay(s *service) {
-	if x := h.ring.first; x != nil && h.socket.sessions.Load() >= int64(s.spec.Load().maxSessions()) && h.evict(x) {
-		h.socket.engine.budget.Release(sessionDescriptors)
-	}
-}
-
-// freePort ends the session of this shard that has been idle longest, for the sake of the port that the kernel gave its socket: x finds
-// none. It returns false if there is no such session.
-func (h *udpShard) freePort(x *loopSession) bool {
-	oldest := h.ring.first
-	if oldest == nil || oldest == x || !oldest.own {
-		return false
-	}
-	if h.evict(oldest) {
-		h.socket.engine.budget.Release(sessionDescriptors) // x has one
-	}
-	return true
-}
-
-// pay ends as many sessions as were promised, but for those that have ended by themselves. What was the one idle longest may have moved
-// something meanwhile: if it is another shard's by now, that is passed on.
-func (h *udpShard) pay() {
-	h.paying.Store(false) // first: who is promised one from here on may not be seen below
-	if h.suspended {      // resume pays
-		return
-	}
-	for h.count > h.held.Load() {
-		if victim := h.victim(); victim != h && victim.promise() {
-			h.held.Add(1)
-			continue
-		}
-		h.evict(h.ring.first)
-	}
-}
-
-// evict ends a session, and tells whether that leaves a descriptor to the caller.
-func (h *udpShard) evict(x *loopSession) bool {
-	x.s.at(h.loop.id).sessionsEvicted.Add(1)
-	if x.head >= 0 && x.state == live {
-		x.sendLast(h.loop.udp.in)
-	}
-	x.close(ReasonEvicted)
-	return x.own && h.keeps()
-}
-
-// keeps is told of each session that had a descriptor and is over, and tells whether that is the caller's now. It is not if it was promised.
-func (h *udpShard) keeps() bool {
-	h.count--
-	for {
-		n := h.held.Load()
-		if n <= h.count {
-			return false
-		}
-		if h.held.CompareAndSwap(n, n-1) {
-			return true
-		}
-	}
-}
-
-// aged notes when the session at the front of the ring was last used.
-func (h *udpShard) aged() {
-	if x := h.ring.first; x != nil {
-		h.oldest.Store(x.used)
-	} else {
-		h.oldest.Store(noSession)
 	}
 }
 
@@ -407,7 +278,7 @@ func (h *udpShard) close() {
 	}
 	h.closed = true
 	for x := h.ring.first; x != nil; x = h.ring.first {
-		if h.suspended && x.own {
+		if h.suspended && x.holding != nil {
 			x.end(reasonHanded)
 		} else {
 			x.end(ReasonCut)

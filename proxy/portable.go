@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"sync"
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -9,23 +10,37 @@ import (
 // portable is the engine that works on every system: goroutines over package net.
 type portable struct {
 	budget   *budget
+	began    time.Time
 	pipes    *pipePool
 	resolver *lb.Resolver
 	roster   roster
 	crowds   crowds
-	turns    turns    // of the goroutines that take clients
-	asks     []*pulse // of the locks that all connections share
+	turns    turns               // of the goroutines that take clients
+	asks     []*pulse            // of the locks that all connections share
+	udp      register[udpSocket] // that are open
+
+	searching sync.Mutex // guards what follows: where victim goes on
+	cursor    cursor
+	found     *udpSocket
 }
 
 func newPortable(b *budget, r *lb.Resolver) *portable {
 	e := &portable{
-		budget: b, resolver: r, pipes: newPipePool(maxPipes), crowds: crowds{all: map[lb.Place]*portableCrowd{}},
+		budget: b, began: time.Now(), pipes: newPipePool(b.pipes), resolver: r,
+		crowds: crowds{all: map[lb.Place]*portableCrowd{}},
 	}
 	e.asks = []*pulse{
 		lockPulse("the lock of connections by endpoint", &e.crowds.mu),
 		lockPulse("the lock of the list of connections", &e.roster.mu),
+		lockPulse("the lock of the descriptors", &b.mu),
+		lockPulse("the lock of the search for idle UDP sessions", &e.searching),
 	}
 	return e
+}
+
+func newPortableEngine(o Options) (engine, *budget, error) {
+	b := newBudget(o.MaxDescriptors, 0)
+	return newPortable(b, o.Resolver), b, nil
 }
 
 func (e *portable) pulses() []*pulse { return e.asks }

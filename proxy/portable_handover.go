@@ -144,12 +144,12 @@ func (u *udpSocket) adopt(all []Session) (adopted int) {
 
 func (u *udpSocket) adoptOne(a Session) bool {
 	s := u.service.Load()
-	if u.sessions.len() >= s.spec.Load().maxSessions() || !u.engine.budget.TryAcquire(sessionDescriptors) {
+	if u.sessions.len() >= s.spec.Load().maxSessions() || !s.share.take(sessionDescriptors) {
 		return false
 	}
 	endpoint := s.take(a.Endpoint)
 	if endpoint == nil {
-		u.engine.budget.Release(sessionDescriptors)
+		s.share.release(sessionDescriptors)
 		return false
 	}
 	x := newSession(u, s, sessionKey{a.Client, a.Local}, endpoint)
@@ -165,7 +165,7 @@ func (u *udpSocket) adoptOne(a Session) bool {
 			s.uncount(a.Client)
 		}
 		endpoint.Done()
-		u.engine.budget.Release(sessionDescriptors)
+		s.share.release(sessionDescriptors)
 		return false
 	}
 	if u.begin(x) == nil {

@@ -94,22 +94,31 @@ func (t *tcpSocket) ProxyLoop() error {
 		}
 		backoff = minBackoff
 		turn.begin()
-		if !t.engine.budget.TryAcquire(pairDescriptors) {
-			t.service.Load().crowded()
-			turn.end() // to wait for descriptors is not to be stuck
-			if t.engine.budget.Acquire(t.patience(), pairDescriptors) != nil {
-				abort(client)
-				return ErrClosed
-			}
-			turn.begin()
+		s := t.service.Load()
+		if t.room(s, turn) != nil {
+			abort(client)
+			return ErrClosed
 		}
-		if !t.pairs.run(func() { t.handle(client) }) {
-			t.engine.budget.Release(pairDescriptors)
+		if !t.pairs.run(func() { t.handle(client, s) }) {
+			s.share.release(pairDescriptors)
 			abort(client)
 			return ErrClosed
 		}
 		turn.end()
 	}
+}
+
+// room takes the descriptors of a connection of s, and waits for them. An error means that nobody is served any more.
+func (t *tcpSocket) room(s *service, turn *turn) error {
+	reclaim := func() bool { return t.engine.reclaim(s.share) }
+	if s.share.take(pairDescriptors) || reclaim() {
+		return nil
+	}
+	s.at(0).descriptorWaits.Add(1)
+	s.crowded()
+	turn.end() // to wait for descriptors is not to be stuck
+	defer turn.begin()
+	return s.share.acquire(t.patience(), pairDescriptors, reclaim)
 }
 
 // patience is how long a client that was accepted may wait for descriptors.
@@ -120,10 +129,9 @@ func (t *tcpSocket) patience() context.Context {
 	return t.loop
 }
 
-// handle serves one client to its end.
-func (t *tcpSocket) handle(client *net.TCPConn) {
-	defer t.engine.budget.Release(pairDescriptors)
-	s := t.service.Load()
+// handle serves one client of s to its end.
+func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
+	defer s.share.release(pairDescriptors)
 	s.at(0).connections.Add(1)
 	s.at(0).active.Add(1)
 	defer s.at(0).active.Add(-1)
@@ -226,7 +234,7 @@ func (t *tcpSocket) release() {
 		t.listener.Close()
 		<-t.looped
 		t.pairs.stop()
-		t.engine.budget.closeListener()
+		t.engine.budget.closeListener(listenerDescriptors)
 	})
 }
 
@@ -235,7 +243,7 @@ func (t *tcpSocket) stop() {
 		t.close()
 		t.listener.Close()
 		t.pairs.stop()
-		t.engine.budget.closeListener()
+		t.engine.budget.closeListener(listenerDescriptors)
 	})
 }
 

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -45,7 +44,7 @@ func (e *portable) listenUDP(o opening, s *service) (proxySocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &udpSocket{engine: e, conn: c, addr: c.LocalAddr().(*net.UDPAddr).AddrPort(), began: time.Now()}
+	u := &udpSocket{engine: e, conn: c, addr: c.LocalAddr().(*net.UDPAddr).AddrPort(), began: e.began}
 	if addr.Addr().IsUnspecified() {
 		if err := wantLocalAddr(c, addr.Addr()); err != nil {
 			c.Close()
@@ -60,6 +59,7 @@ func (e *portable) listenUDP(o opening, s *service) (proxySocket, error) {
 	u.ctx, u.cancel = context.WithCancel(context.Background())
 	u.sessions.init()
 	u.running.run(u.expire)
+	e.udp.add(u)
 	return u, nil
 }
 
@@ -224,14 +224,14 @@ func (u *udpSocket) newSession(s *service, key sessionKey, hops uint8, tried *lb
 			endpoint, err = s.next(key.client, *tried)
 		}
 		if err != nil {
-			u.engine.budget.Release(sessionDescriptors)
+			s.share.release(sessionDescriptors)
 			s.unserved(key.client, err)
 			return nil
 		}
 		x := newSession(u, s, key, endpoint)
 		x.hops = max(hops, 1) - 1
 		err = x.connect()
-		if outOfPorts(err) && u.freePort(s) {
+		if outOfPorts(err) && u.freePort() {
 			err = x.connect()
 		}
 		if err != nil {
@@ -242,43 +242,8 @@ func (u *udpSocket) newSession(s *service, key sessionKey, hops uint8, tried *lb
 		}
 		return x
 	}
-	u.engine.budget.Release(sessionDescriptors)
+	s.share.release(sessionDescriptors)
 	return nil
-}
-
-// makeRoom takes a descriptor for one more session, and ends those idle longest if there are too many.
-func (u *udpSocket) makeRoom(s *service) bool {
-	for {
-		if u.sessions.len() < s.spec.Load().maxSessions() && u.engine.budget.TryAcquire(sessionDescriptors) {
-			return true
-		}
-		oldest := u.sessions.oldest()
-		if oldest == nil {
-			return false
-		}
-		u.sessions.remove(oldest)
-		if u.close(oldest, ReasonEvicted) { // its descriptor goes to the new one: TCP clients who wait for descriptors would get it otherwise
-			s.at(0).sessionsEvicted.Add(1)
-			return true
-		}
-	}
-}
-
-// outOfPorts tells whether a socket cannot be connected because all the ports that the system gives to such sockets are in use: EAGAIN
-// by Linux's connect(2), EADDRNOTAVAIL elsewhere.
-func outOfPorts(err error) bool {
-	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EADDRNOTAVAIL)
-}
-
-// freePort ends the session idle longest, for the sake of the port that the kernel gave its socket. It returns false if there is none.
-func (u *udpSocket) freePort(s *service) bool {
-	oldest := u.sessions.oldest()
-	if oldest == nil {
-		return false
-	}
-	u.end(oldest, ReasonEvicted)
-	s.at(0).sessionsEvicted.Add(1)
-	return true
 }
 
 var errOutOfDescriptors = errors.New("out of descriptors, raise the limit (ulimit -n, LimitNOFILE=)")
@@ -301,7 +266,7 @@ func (u *udpSocket) begin(x *session) *session {
 func (u *udpSocket) end(x *session, reason string) {
 	u.sessions.remove(x)
 	if u.close(x, reason) {
-		u.engine.budget.Release(sessionDescriptors)
+		x.service.share.release(sessionDescriptors)
 	}
 }
 
@@ -345,7 +310,8 @@ func (u *udpSocket) Close() error {
 		u.cancel()
 		u.conn.Close()
 		u.running.stop()
-		u.engine.budget.closeListener()
+		u.engine.udp.remove(u)
+		u.engine.budget.closeListener(listenerDescriptors)
 	})
 	reason := ReasonCut
 	if u.forgetPause() != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -106,8 +105,7 @@ func New(o Options) (*Proxier, error) {
 	if o.Resolver == nil {
 		o.Resolver = lb.NewResolver(MaxLookups(o.MaxDescriptors))
 	}
-	b := newBudget(o.MaxDescriptors)
-	e, err := newEngine(o, b)
+	e, b, err := newEngine(o)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +150,7 @@ func (p *Proxier) Apply(services []Service) error {
 		s := p.services[spec.Name]
 		if s == nil || s.spec.Load().Protocol != spec.Protocol {
 			s = newService(spec, p.balancer, p.log, p.engine.shards())
-			s.access, s.admit = &p.access, p.admit
+			s.access, s.admit, s.share = &p.access, p.admit, p.budget.newShare()
 		}
 		next[spec.Name] = s
 		for _, addr := range spec.Listen {
@@ -165,6 +163,7 @@ func (p *Proxier) Apply(services []Service) error {
 	}
 
 	// Nothing can fail from here.
+	p.budget.divide(sharesOf(next))
 	for i := range services {
 		if s := next[services[i].Name]; !s.spec.Load().equal(&services[i]) && s.respec(&services[i]) {
 			p.engine.respecified(s)
@@ -196,6 +195,14 @@ func (p *Proxier) Apply(services []Service) error {
 	}
 	p.services = next
 	return nil
+}
+
+func sharesOf(services map[string]*service) []*share {
+	out := make([]*share, 0, len(services))
+	for _, s := range services {
+		out = append(out, s.share)
+	}
+	return out
 }
 
 func (p *Proxier) unshare(s *boundSocket) {
@@ -232,7 +239,11 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 		if _, ok := p.sockets[key]; ok {
 			continue
 		}
-		socket, err := p.open(key, s, overlapping.overlaps(key), inherited[key])
+		o := opening{addr: key.addr, shared: overlapping.overlaps(key), cutAll: p.draining}
+		if files := inherited[key]; len(files) > 0 {
+			o.file, o.more = files[0], files[1:]
+		}
+		socket, err := p.open(key, s, o)
 		if err != nil {
 			errs = multierror.Append(errs, err)
 			continue
@@ -270,20 +281,16 @@ func (p *Proxier) shareLocked(
 	return shared, nil
 }
 
-// open opens the socket of key, or uses what was inherited for it.
-func (p *Proxier) open(key socketKey, s *service, shared bool, inherited []*os.File) (socket proxySocket, err error) {
-	o := opening{addr: key.addr, shared: shared, cutAll: p.draining}
-	if len(inherited) > 0 {
-		o.file, o.more = inherited[0], inherited[1:]
-	}
-	if err = p.budget.openListener(); err == nil {
+// open opens the socket of key as o says, within the budget.
+func (p *Proxier) open(key socketKey, s *service, o opening) (socket proxySocket, err error) {
+	if err = p.budget.openListener(listenerDescriptors); err == nil {
 		if key.protocol == UDP {
 			socket, err = p.engine.listenUDP(o, s)
 		} else {
 			socket, err = p.engine.listenTCP(o, s)
 		}
 		if err != nil {
-			p.budget.closeListener()
+			p.budget.closeListener(listenerDescriptors)
 		}
 	}
 	if err != nil {

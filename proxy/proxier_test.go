@@ -244,18 +244,19 @@ func TestCloseTwice(t *testing.T) {
 
 func TestTooManyListenersForTheDescriptors(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		h.options.MaxDescriptors = 16 // 12 for traffic: 6 listeners
+		h.options.MaxDescriptors = 20
 		h.start()
 		var services []Service
-		for _, name := range strings.Split("abcdefghij", "") {
+		for _, name := range strings.Split("abcdefghijklm", "") {
 			services = append(services, Service{Name: name, Listen: listen(loopback)})
 		}
 		err := h.Apply(services)
 		if err == nil || !strings.Contains(err.Error(), "ulimit -n") {
 			t.Errorf("got %v, want an error that says what to raise", err)
 		}
-		if err := h.Apply(services[:6]); err != nil {
-			t.Errorf("six listeners: %v, want them to be open: the failed Apply must give back what it took", err)
+		n := h.budget.total / listenerDescriptors
+		if err := h.Apply(services[:n]); err != nil {
+			t.Errorf("%d listeners: %v, want them to be open: the failed Apply must give back what it took", n, err)
 		}
 	})
 }
@@ -280,7 +281,7 @@ func TestRemovedListenersCanComeBackAtOnce(t *testing.T) {
 func TestUDPKeepsItsDescriptorsFromWaitingTCPClients(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 2
-		h.options.MaxDescriptors = 40 // 30 for traffic, 26 without the listeners
+		h.options.MaxDescriptors = 60 // of which ten are less than an equal part
 		h.start()
 		h.endpoints("t", tcpServer(t, echo))
 		h.endpoints("u", udpServer(t, says("u")))
@@ -294,7 +295,8 @@ func TestUDPKeepsItsDescriptorsFromWaitingTCPClients(t *testing.T) {
 		for range 20 {
 			dialTCP(t, tcp)
 		}
-		eventually(t, equals("TCP connections", func() int64 { return h.Snapshot()[0].ConnectionsActive }, 8))
+		want := (h.room() - spare(h) - 10) / pairDescriptors
+		eventually(t, equals("TCP connections", func() int64 { return h.Snapshot()[0].ConnectionsActive }, want))
 		for range 30 {
 			query(t, dialUDP(t, udp), "x")
 		}

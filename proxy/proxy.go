@@ -16,8 +16,9 @@
 // Where a service says so, connections end when their endpoint has left for good ([OnLeave]), or when they have grown old
 // ([Service.MaxAge]).
 //
-// Descriptors are budgeted: where they run out, new TCP clients wait in the kernel's queue, and the UDP sessions idle longest make
-// room. Nothing is allocated or logged per datagram.
+// Descriptors are budgeted, and each service has a floor and a ceiling. Where they run out, new TCP clients wait in the
+// kernel's queue, and the UDP sessions idle longest of all services make room. Nothing is allocated or logged per
+// datagram.
 //
 // What it does not do: TLS, PROXY protocol, anything that looks into the bytes.
 package proxy

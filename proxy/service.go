@@ -23,6 +23,7 @@ type service struct {
 	spec     atomic.Pointer[Service]
 	aging    atomic.Pointer[aging]
 	balancer LoadBalancer
+	share    *share // of the descriptors
 	log      hclog.Logger
 	counters []counters // one for each loop of the engine, so that loops do not contend for a cache line
 	troubles reporter
@@ -84,9 +85,17 @@ func (s *service) unserved(client netip.AddrPort, err error) {
 	s.troubles.warn(s.log, "client refused", "client", client, "error", err)
 }
 
-// crowded is told when clients have to wait because descriptors have run short.
+// crowded is told when TCP clients have to wait for descriptors.
 func (s *service) crowded() {
-	s.troubles.warn(s.log, "out of descriptors, new clients wait until others leave; raise the limit (ulimit -n, LimitNOFILE=)")
+	taken, floor := s.share.load()
+	if s.share.atCeiling(pairDescriptors) {
+		s.troubles.warn(s.log, "the service has all descriptors that it may have, its new clients wait until "+
+			"others leave; raise the limit (ulimit -n, LimitNOFILE=)",
+			"taken", taken, "ceiling", s.share.budget.ceiling.Load())
+		return
+	}
+	s.troubles.warn(s.log, "the process is out of descriptors, new clients wait until others leave; "+
+		"raise the limit (ulimit -n, LimitNOFILE=)", "taken", taken, "floor", floor)
 }
 
 // outOfHops is told of datagrams that are dropped because they have no hops left.

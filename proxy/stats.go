@@ -13,7 +13,7 @@ type counters struct {
 	connections, active        atomic.Int64
 	dialsFailed                [dialFailures]atomic.Int64 // by lb.Cause; 0: the fault is this host's
 	refused                    [refusals]atomic.Int64
-	retries                    atomic.Int64
+	retries, descriptorWaits   atomic.Int64
 	endedLeft, endedAged       atomic.Int64
 	bytesUp, bytesDown         atomic.Int64
 	sessions, sessionsActive   atomic.Int64
@@ -74,6 +74,7 @@ type Stats struct {
 	EndedLeft         int64 // TCP connections cut because their endpoint had left
 	EndedAged         int64 // TCP connections ended because they had grown too old
 	Retries           int64 // endpoints that clients got after others that were tried in vain
+	DescriptorWaits   int64 // how often TCP clients had to wait for descriptors
 	BytesUp           int64
 	BytesDown         int64
 	Dials             Dials // TCP
@@ -136,6 +137,7 @@ func (s *service) stats() Stats {
 			t.RefusedBy[i] += n
 		}
 		t.Retries += c.retries.Load()
+		t.DescriptorWaits += c.descriptorWaits.Load()
 		t.BytesUp += c.bytesUp.Load()
 		t.BytesDown += c.bytesDown.Load()
 		t.Sessions += c.sessions.Load()

@@ -27,17 +27,18 @@ type steppedLoop struct {
 // newSteppedLoop returns a loop that listens for one service with the given endpoints. It turns by itself once the test is over.
 func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	t.Helper()
-	l, err := newLoop(0, 1, time.Now())
+	l, err := newLoop(0, maxPipes, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.endpoints("s", endpoints...)
-	e := &loopEngine{budget: newBudget(0), loops: []*loop{l}}
+	e := &loopEngine{budget: newBudget(0, 1), loops: []*loop{l}}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	s := newService(&Service{Name: "s"}, h.balancer, hclog.NewNullLogger(), 1)
+	s.share = e.budget.newShare()
 	socket, err := e.listenTCP(opening{addr: loopback}, s)
-	if err := errors.Join(err, e.budget.openListener()); err != nil {
+	if err := errors.Join(err, e.budget.openListener(listenerDescriptors)); err != nil {
 		t.Fatal(err)
 	}
 	// Room for more than a share: accepted sockets have it from their listener. Forced if this user may.

@@ -9,17 +9,6 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// taken is how many descriptors of the budget are taken.
-func (b *budget) taken() int64 {
-	for n := b.total; n > 0; n-- {
-		if b.TryAcquire(n) {
-			b.Release(n)
-			return b.total - n
-		}
-	}
-	return b.total
-}
-
 // A one-way session has no descriptor to give back, not even one that ends before its endpoint's name is resolved.
 func TestUDPOneWayByHostNameKeepsTheBudget(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {

@@ -63,6 +63,8 @@ func (e *exposition) attempts(s *proxy.Stats) {
 		e.counter("lictor_clients_refused_total", "Clients for whom no endpoint was found, by why.", n, "service", s.Service, "reason", proxy.Refusal(reason).String())
 	}
 	e.counter("lictor_retries_total", "Endpoints that clients got after others that were tried in vain.", s.Retries, "service", s.Service)
+	e.counter("lictor_descriptor_waits_total", "How often new TCP clients had to wait for descriptors.",
+		s.DescriptorWaits, "service", s.Service)
 }
 
 // dials is the histogram of a service's successful dials; there is none before the first.

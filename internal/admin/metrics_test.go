@@ -45,7 +45,7 @@ func busy(t *testing.T) *house {
 		f.services[1].Protocol = "udp"
 		f.stats[0].Connections, f.stats[0].ConnectionsActive, f.stats[0].BytesDown = 7, 2, 100
 		f.stats[0].Dials.Buckets[0], f.stats[0].Dials.Buckets[13], f.stats[0].Dials.Sum = 5, 1, 3*time.Second
-		f.stats[0].EndedLeft, f.stats[0].EndedAged = 4, 3
+		f.stats[0].EndedLeft, f.stats[0].EndedAged, f.stats[0].DescriptorWaits = 4, 3, 11
 		f.stats[0].DialsFailedBy[0], f.stats[0].DialsFailedBy[lb.Reset], f.stats[0].Retries = 1, 2, 3
 		f.stats[0].RefusedBy[proxy.RefusedFull] = 6
 		f.stats[1].DatagramsUp = 9
@@ -93,6 +93,7 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 		`lictor_clients_refused_total{reason="full",service="web"} 6`,
 		`lictor_clients_refused_total{reason="no_endpoints",service="dns"} 0`,
 		`lictor_retries_total{service="web"} 3`,
+		`lictor_descriptor_waits_total{service="web"} 11`,
 		`lictor_ejections_total{service="web"} 8`,
 		`lictor_endpoint_clients_active{endpoint="n/1",service="web"} 2`,
 		`lictor_endpoint_clients_total{endpoint="n/1",service="web"} 5`,

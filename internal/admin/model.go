@@ -106,6 +106,7 @@ type Counters struct {
 	Retries           int64 `json:"retries"`
 	Ejections         int64 `json:"ejections"`
 	Refused           int64 `json:"refused"`
+	DescriptorWaits   int64 `json:"descriptor_waits"`
 	BytesUp           int64 `json:"bytes_up"`
 	BytesDown         int64 `json:"bytes_down"`
 	Sessions          int64 `json:"sessions"`

@@ -235,7 +235,8 @@ func countersOf(c proxy.Stats) Counters {
 	return Counters{
 		RefusedBy:   refusedBy(&c),
 		Connections: c.Connections, ConnectionsActive: c.ConnectionsActive, DialsFailed: c.DialsFailed, Retries: c.Retries, Refused: c.Refused,
-		EndedLeft: c.EndedLeft, EndedAged: c.EndedAged,
+		DescriptorWaits: c.DescriptorWaits,
+		EndedLeft:       c.EndedLeft, EndedAged: c.EndedAged,
 		BytesUp: c.BytesUp, BytesDown: c.BytesDown,
 		Sessions: c.Sessions, SessionsActive: c.SessionsActive, SessionsEvicted: c.SessionsEvicted,
 		DatagramsUp: c.DatagramsUp, DatagramsDown: c.DatagramsDown, DatagramsDropped: c.DatagramsDropped,

@@ -1,0 +1,68 @@
+//go:build unix
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+)
+
+// limited is a wrapper of lictor that lets it have so many descriptors and processors.
+func limited(descriptors, processors int) []string {
+	return []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && GOMAXPROCS=%d exec "$@"`, descriptors, processors), "sh"}
+}
+
+// Far more new UDP clients than there are descriptors, of a service whose sessions stay for an hour: other services
+// go on as before.
+func TestUDPFloodLeavesOtherServicesServed(t *testing.T) {
+	const descriptors, clients = 600, 3000
+	config := service("flood", udp, `idle_timeout = "1h"`, endpoints(startUDP(t, "a"))) +
+		service("dns", udp, endpoints(startUDP(t, "b"))) + service("web", endpoints(startEcho(t, "c")))
+	l := startLictor(t, config, limited(descriptors, 2)...)
+	flood, dns, web := l.addr(t, "flood"), l.addr(t, "dns"), l.addr(t, "web")
+	first := mustConnect(t, web)
+	for i := range clients {
+		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(flood))
+		must(t, err)
+		if i%100 == 0 { // all that came before are served when this one is
+			(&udpClient{c}).awaitAnswer(t, "a")
+		}
+		_, err = c.Write([]byte("once, and no more"))
+		must(t, err)
+		must(t, c.Close())
+	}
+	for range 50 {
+		dialUDP(t, dns).awaitAnswer(t, "b")
+	}
+	for range 50 {
+		must(t, mustConnect(t, web).echo("hello"))
+	}
+	must(t, first.echo("from before"))
+}
+
+// Two lictors whose services lead to each other: one client takes all that these services may have. Other services
+// go on as before.
+func TestLoopOverTwoLictorsLeavesOtherServicesServed(t *testing.T) {
+	web := service("web", endpoints(startEcho(t, "a")))
+	loop := func(to netip.AddrPort) string {
+		return web + service("loop", fmt.Sprintf("static { endpoints = [%q] }", to))
+	}
+	one := startLictor(t, loop(deadAddr(t)), limited(400, 2)...)
+	other := startLictor(t, loop(one.addr(t, "loop")), limited(400, 2)...)
+	one.mustReload(t, loop(other.addr(t, "loop")))
+	c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(one.addr(t, "loop")))
+	must(t, err)
+	defer func() { _ = c.Close() }()
+	_, err = c.Write([]byte("round and round"))
+	must(t, err)
+	one.awaitLog(t, 0, func(e entry) bool {
+		return e.field("service") == "loop" && strings.Contains(e.field("@message"), "new clients wait")
+	})
+	for range 20 {
+		must(t, mustConnect(t, one.addr(t, "web")).echo("hello"))
+		must(t, mustConnect(t, other.addr(t, "web")).echo("hello"))
+	}
+}

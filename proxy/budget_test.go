@@ -1,0 +1,461 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// taken is how many descriptors of the budget are taken.
+func (b *budget) taken() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := b.total - b.common.Load()
+	for _, s := range append(slices.Clone(b.shares), &b.listeners) {
+		taken, floor := s.load()
+		n -= max(floor-taken, 0)
+	}
+	return n
+}
+
+// What docs/operations.md says of the arithmetic. The limits are less what the admin API has.
+func TestBudgetArithmetic(t *testing.T) {
+	for _, tt := range []struct {
+		limit                        int64
+		loops, services              int // a service has one listener
+		total, equal, floor, ceiling int64
+		pipes                        int // of each loop
+	}{
+		{19936, 2, 1, 19484, 19450, 256, 19450, 32},
+		{19936, 2, 10, 19484, 1943, 256, 17128, 32},
+		{19936, 2, 1000, 19484, 17, 8, 9460, 32},
+		{19936, 0, 3, 19552, 6504, 256, 19002, 64},
+		{240, 2, 2, 146, 69, 34, 104, 7},
+		{960, 2, 10, 587, 54, 27, 306, 30},
+		{524224, 2, 100, 523772, 5235, 256, 498196, 32},
+		{524224, 64, 1, 523520, 523486, 256, 523486, 2},
+		{524224, 64, 40, 523520, 13085, 256, 513424, 2},
+		{524224, 64, 1000, 523520, 521, 256, 265744, 2},
+		{960, 64, 40, 583, 12, 6, 251, 0},
+		{960, 128, 100, 457, 2, 2, 45, 0},
+		{64, 2, 2, 35, 14, 7, 22, 2},
+		{16, 2, 2, 7, 1, 1, 2, 0},
+		{16, 8, 2, 0, 0, 0, 0, 0},
+	} {
+		b := newBudget(tt.limit, tt.loops)
+		var shares []*share
+		for range tt.services {
+			_ = b.openListener(listenerDescriptors) // with the smallest limit it fails, and nothing is left
+			shares = append(shares, b.newShare())
+		}
+		b.divide(shares)
+		_, floor := shares[0].load()
+		got := []int64{b.total, b.equal.Load(), floor, b.ceiling.Load(), int64(b.pipes)}
+		want := []int64{tt.total, tt.equal, tt.floor, tt.ceiling, int64(tt.pipes)}
+		if !slices.Equal(got, want) {
+			t.Errorf("limit %d, %d loops, %d services: total, equal, floor, ceiling, pipes:\n got %v\nwant %v",
+				tt.limit, tt.loops, tt.services, got, want)
+		}
+		pools := int64(max(tt.loops, 1))
+		kept := min(256, tt.limit/4) + 2*int64(tt.loops) + 2*pools*int64(b.pipes)
+		if sum := b.total + b.advances.Load() + kept; sum != max(tt.limit, kept+b.advances.Load()) {
+			t.Errorf("limit %d, %d loops: the parts come to %d", tt.limit, tt.loops, sum)
+		}
+	}
+}
+
+// dividedBudget is a budget with so many descriptors for services, and so many shares.
+func dividedBudget(room int64, n int) (*budget, []*share) {
+	b := &budget{total: room}
+	b.listeners.budget = b
+	for b.keepListenersLocked(); b.total-b.listeners.goal < room; b.keepListenersLocked() {
+		b.total++
+	}
+	b.common.Store(b.total)
+	var shares []*share
+	for range n {
+		shares = append(shares, b.newShare())
+	}
+	b.divide(shares)
+	return b, shares
+}
+
+// takeAll takes as much as s gets.
+func takeAll(s *share, n int64) (all int64) {
+	for s.take(n) {
+		all += n
+	}
+	return all
+}
+
+func TestShareHasItsFloorWhateverOthersTake(t *testing.T) {
+	b, shares := dividedBudget(31, 3) // a floor of 5
+	first := takeAll(shares[0], 1)
+	if ceiling := b.ceiling.Load(); first != ceiling || ceiling != 21 {
+		t.Errorf("the first got %d, want its ceiling of %d, which should be 21", first, ceiling)
+	}
+	if !shares[0].atCeiling(1) || shares[1].atCeiling(1) {
+		t.Error("the first is not said to be at its ceiling, or another one is")
+	}
+	for _, s := range shares[1:] {
+		if got := takeAll(s, 1); got != 5 {
+			t.Errorf("another got %d, want its floor of 5", got)
+		}
+	}
+	if n := b.taken(); n != 31 {
+		t.Errorf("%d are taken, want 31", n)
+	}
+	shares[0].release(1)
+	if !shares[1].take(1) || shares[1].take(1) {
+		t.Error("what was given back did not go, once, to the next who asked")
+	}
+}
+
+// A reload adds services when others have everything. These keep what they have; what they give back is for the new
+// ones.
+func TestFloorThatIsOwedIsPaidFirst(t *testing.T) {
+	b, shares := dividedBudget(24, 1)
+	old, added := shares[0], b.newShare()
+	takeAll(old, 1)
+	b.divide([]*share{old, added})
+	if taken, floor := added.load(); taken != 0 || floor != 0 || added.take(1) {
+		t.Fatalf("the new share has %d, and a floor of %d, of what is not there", taken, floor)
+	}
+	old.release(1)
+	if old.take(1) {
+		t.Error("the old share got back what the new one is owed")
+	}
+	if !added.take(1) {
+		t.Error("the new share did not get what was given back")
+	}
+	for range 5 {
+		old.release(1)
+	}
+	if _, floor := added.load(); floor != 6 {
+		t.Errorf("a floor of %d is set aside, want 6", floor)
+	}
+	if b.waiting.Load() {
+		t.Error("something is still owed")
+	}
+	old.release(1)
+	if !old.take(1) {
+		t.Error("the old share did not get what nobody is owed")
+	}
+}
+
+// A service that goes leaves its floor to the others, and when they end, its descriptors.
+func TestShareOfAServiceThatHasGone(t *testing.T) {
+	b, shares := dividedBudget(24, 2)
+	gone, rest := shares[0], shares[1]
+	for range 4 {
+		gone.take(1)
+	}
+	b.divide(shares[1:])
+	if got := takeAll(rest, 1); got != 20 {
+		t.Errorf("the other got %d, want 20", got)
+	}
+	gone.release(4)
+	if got := takeAll(rest, 1); got != 4 {
+		t.Errorf("the other got %d more, want 4", got)
+	}
+}
+
+// Those who wait have their turns, one share after the other. One that gives and takes all the time does not get
+// ahead.
+func TestSharesThatWaitHaveTheirTurns(t *testing.T) {
+	b, shares := dividedBudget(12, 3) // a floor of 2
+	busy := shares[0]
+	takeAll(shares[1], 1)
+	takeAll(busy, 1)
+	takeAll(shares[2], 1)
+	var turns []int
+	for range 3 {
+		for i, s := range shares {
+			b.wait(&waiter{share: s, n: 1, ready: func() { turns = append(turns, i) }})
+		}
+	}
+	if len(turns) > 0 {
+		t.Fatalf("%v had turns before there was anything", turns)
+	}
+	for range 6 {
+		shares[1].release(1)
+		if busy.take(1) {
+			t.Fatal("one got ahead of those who wait")
+		}
+	}
+	// The second is below its floor at last, and does not wait for others then.
+	want := []int{0, 1, 2, 0, 1, 2}
+	if !slices.Equal(turns, want) {
+		t.Errorf("the turns were %v, want %v", turns, want)
+	}
+}
+
+func TestWaiterCanGiveUp(t *testing.T) {
+	b, shares := dividedBudget(8, 2)
+	takeAll(shares[0], 1)
+	takeAll(shares[1], 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	never := func() bool { return false }
+	if err := shares[1].acquire(ctx, 2, never); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	if b.waiting.Load() {
+		t.Error("nobody waits, and all are made to")
+	}
+	told := make(chan struct{})
+	w := &waiter{share: shares[1], n: 2, ready: func() { close(told) }}
+	b.wait(w)
+	shares[0].release(2)
+	<-told
+	if b.cancel(w) {
+		t.Error("one that had its turn is said not to have had it")
+	}
+	if err := shares[1].acquire(t.Context(), 2, func() bool { return true }); err != nil {
+		t.Errorf("got %v, want nil: there is something to reclaim", err)
+	}
+}
+
+// A reload can open listeners whatever the services have taken.
+func TestListenersHaveAFloor(t *testing.T) {
+	b, shares := dividedBudget(3200, 2)
+	takeAll(shares[0], 1)
+	for i := range spareListeners {
+		if err := b.openListener(listenerDescriptors); err != nil {
+			t.Fatalf("listener %d: %v", i, err)
+		}
+	}
+	err := b.openListener(listenerDescriptors)
+	if err == nil || !strings.Contains(err.Error(), "ulimit -n") {
+		t.Errorf("got %v, want an error that says what to raise", err)
+	}
+	shares[0].release(2 * listenerDescriptors)
+	if err := b.openListener(listenerDescriptors); err != nil {
+		t.Error(err)
+	}
+	b.closeListener((spareListeners + 1) * listenerDescriptors)
+	if taken, _ := b.listeners.load(); taken != 0 {
+		t.Errorf("%d are taken, want none", taken)
+	}
+}
+
+// A budgetModel is what a budget should be, kept by plain additions.
+type budgetModel struct {
+	*testing.T
+	*budget
+	rnd     *rand.Rand
+	shares  []*share // those that have left the services included
+	waiters map[*waiter]bool
+}
+
+// check looks whether the sums are right, and nobody waits who need not.
+func (m *budgetModel) check(step string) {
+	m.Helper()
+	sum := m.common.Load()
+	taken := int64(0)
+	for _, s := range append(slices.Clone(m.shares), &m.listeners) {
+		n, floor := s.load()
+		sum += max(n, floor)
+		taken += n
+		if n < 0 || floor > s.goal {
+			m.Fatalf("%s: a share has %d, and a floor of %d, which should be %d", step, n, floor, s.goal)
+		}
+		if len(s.waiters) > 0 && n+s.waiters[0].n <= floor {
+			m.Fatalf("%s: one waits for %d, its share has %d and a floor of %d", step, s.waiters[0].n, n, floor)
+		}
+	}
+	if sum != m.total || taken > m.total || m.common.Load() < 0 {
+		m.Fatalf("%s: %d are taken, and all comes to %d, want %d", step, taken, sum, m.total)
+	}
+	if len(m.owed) > 0 && m.common.Load() > 0 {
+		m.Fatalf("%s: floors are owed while %d are there", step, m.common.Load())
+	}
+	if waiting := len(m.owed)+len(m.turns) > 0; waiting != m.waiting.Load() {
+		m.Fatalf("%s: waiting is %v", step, !waiting)
+	}
+}
+
+func (m *budgetModel) step() string {
+	s := m.shares[m.rnd.IntN(len(m.shares))]
+	n := 1 + m.rnd.Int64N(2)
+	taken, floor := s.load()
+	switch m.rnd.IntN(12) {
+	case 0, 1, 2, 3:
+		short := max(taken+n, floor) - max(taken, floor)
+		want := short == 0 || !m.waiting.Load() && short <= m.common.Load()
+		if got := s.take(n); got != want {
+			m.Fatalf("take %d with %d taken, a floor of %d and %d in common: got %v, want %v",
+				n, taken, floor, m.common.Load(), got, want)
+		}
+		return "take"
+	case 4, 5, 6, 7:
+		if taken >= n {
+			s.release(n)
+		}
+		return "release"
+	case 8:
+		if o := m.shares[m.rnd.IntN(len(m.shares))]; taken > floor {
+			if _, room := o.load(); !s.pass(o, 1) && room < m.total {
+				m.Fatalf("a share with %d and a floor of %d could not pass one on", taken, floor)
+			}
+		}
+		return "pass"
+	case 9:
+		var w *waiter
+		w = &waiter{share: s, n: n, ready: func() {
+			if !m.waiters[w] {
+				m.Fatal("one had a turn who does not wait")
+			}
+			delete(m.waiters, w)
+		}}
+		m.waiters[w] = true
+		m.wait(w)
+		return "wait"
+	case 10:
+		for w := range m.waiters {
+			if !m.cancel(w) {
+				m.Fatal("one that waits has had its turn")
+			}
+			delete(m.waiters, w)
+			break
+		}
+		return "cancel"
+	default:
+		m.divide(m.some())
+		return "divide"
+	}
+}
+
+// some are the services from now on.
+func (m *budgetModel) some() (some []*share) {
+	for len(m.shares) < 12 && m.rnd.IntN(2) == 0 {
+		m.shares = append(m.shares, m.newShare())
+	}
+	for _, s := range m.shares {
+		if m.rnd.IntN(3) > 0 {
+			some = append(some, s)
+		}
+	}
+	return some
+}
+
+// Whatever is asked of it in whatever order: the shares never take more than there is, one below its floor is not
+// refused, nobody waits for what is there, and all that was taken is there at the end.
+func TestBudgetRandom(t *testing.T) {
+	for range 200 {
+		seed := rand.Uint64()
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		b, shares := dividedBudget(1+rnd.Int64N(80), 1+rnd.IntN(5))
+		m := &budgetModel{T: t, budget: b, rnd: rnd, shares: shares, waiters: map[*waiter]bool{}}
+		for range 500 {
+			m.check(m.step())
+			if t.Failed() {
+				t.Fatal("seed", seed)
+			}
+		}
+		for w := range m.waiters {
+			m.cancel(w)
+		}
+		for _, s := range m.shares {
+			n, _ := s.load()
+			s.release(n)
+		}
+		m.check("end")
+		if n := b.taken(); n != 0 {
+			t.Fatalf("%d are taken at the end; seed %d", n, seed)
+		}
+	}
+}
+
+// The same with all at once: what is open is counted from after it is taken until before it is given back.
+func TestBudgetConcurrently(t *testing.T) {
+	b, shares := dividedBudget(64, 6)
+	var open atomic.Int64
+	var running sync.WaitGroup
+	use := func(rnd *rand.Rand, s *share, n int64) {
+		if all := open.Add(n); all > b.total {
+			t.Errorf("%d are open, want %d at most", all, b.total)
+		}
+		if rnd.IntN(4) == 0 {
+			time.Sleep(time.Duration(rnd.IntN(100)) * time.Microsecond)
+		}
+		open.Add(-n)
+		s.release(n)
+	}
+	for i, s := range shares {
+		for j := range 3 {
+			running.Go(func() {
+				rnd := rand.New(rand.NewPCG(uint64(i), uint64(j)))
+				for range 2000 {
+					switch {
+					case j > 0: // a few, and beyond the floor for the most part
+						n := rnd.Int64N(12)
+						got := int64(0)
+						for got < n && s.take(1) {
+							got++
+						}
+						use(rnd, s, got)
+					case s.acquire(t.Context(), 2, func() bool { return false }) == nil:
+						use(rnd, s, 2)
+					}
+				}
+			})
+		}
+	}
+	running.Go(func() {
+		rnd := rand.New(rand.NewPCG(99, 99))
+		for range 500 {
+			b.divide(slices.Clone(shares[rnd.IntN(len(shares)):]))
+			time.Sleep(50 * time.Microsecond)
+		}
+		b.divide(shares)
+	})
+	running.Wait()
+	if n := b.taken(); n != 0 || b.waiting.Load() {
+		t.Errorf("%d are taken at the end, and somebody waits: %v", n, b.waiting.Load())
+	}
+	for _, s := range shares {
+		if _, floor := s.load(); floor != 5 {
+			t.Errorf("a floor is %d at the end, want 5", floor)
+		}
+	}
+}
+
+// A share below its floor is served at once, however many compete for the rest.
+func TestShareBelowItsFloorNeverWaits(t *testing.T) {
+	b, shares := dividedBudget(40, 4)
+	_, floor := shares[0].load()
+	var stop atomic.Bool
+	var running sync.WaitGroup
+	for _, s := range shares[1:] {
+		for range 2 {
+			running.Go(func() {
+				for !stop.Load() {
+					s.release(takeAll(s, 1))
+					if s.acquire(t.Context(), 2, func() bool { return false }) == nil {
+						s.release(2)
+					}
+				}
+			})
+		}
+	}
+	for range 20000 {
+		for range floor {
+			if !shares[0].take(1) {
+				t.Fatal("one below its floor was refused")
+			}
+		}
+		shares[0].release(floor)
+	}
+	stop.Store(true)
+	running.Wait()
+	if n := b.taken(); n != 0 {
+		t.Errorf("%d are taken at the end", n)
+	}
+}

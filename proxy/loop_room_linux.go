@@ -1,0 +1,308 @@
+package proxy
+
+import (
+	"math"
+	"sync/atomic"
+	"time"
+)
+
+// This is how loops find descriptors for new clients when there are none left, see budget.
+
+// A holding is the descriptors of the sessions that one service has in one shard. A shard whose listener has changed
+// hands has other holdings for the sessions of former services, until these end.
+//
+// A loop that needs a descriptor may get one from another loop: that promises one of a holding. The descriptor is
+// used at once, and the loop that has promised ends a session soon, without giving back its descriptor.
+type holding struct {
+	shard  *udpShard
+	share  *share
+	count  int64        // sessions that have a descriptor; belongs to the loop
+	held   atomic.Int64 // of these descriptors, those that are not promised
+	paying atomic.Bool  // pay is posted
+}
+
+// holdingOf returns the holding for new sessions of s.
+func (h *udpShard) holdingOf(s *service) *holding {
+	q := h.holding.Load()
+	if q == nil || q.share != s.share {
+		q = &holding{shard: h, share: s.share}
+		h.holding.Store(q)
+	}
+	return q
+}
+
+// keeps is told of each session of the holding that has ended, and tells whether its descriptor is the caller's. If
+// not, it was promised.
+func (q *holding) keeps() bool {
+	q.count--
+	for {
+		n := q.held.Load()
+		if n <= q.count {
+			q.share.budget.settle()
+			return false
+		}
+		if q.held.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
+}
+
+// makeRoom takes a descriptor for one more session of s. If the listener has as many sessions as it may, the one idle
+// longest ends, whichever shard has it.
+func (h *udpShard) makeRoom(s *service) bool {
+	for h.socket.sessions.Load() >= int64(s.spec.Load().maxSessions()) {
+		ended, passed := h.replace(s.share)
+		if passed {
+			return true
+		}
+		if !ended { // one more than there should be does not matter
+			break
+		}
+	}
+	return h.takeOne(s.share)
+}
+
+// takeOne takes a descriptor for to. If there is none, the session idle longest ends, of those that can end for others.
+func (h *udpShard) takeOne(to *share) bool {
+	for !to.take(sessionDescriptors) {
+		ended, passed := true, false
+		if o := h.loop.victim(h.socket.engine, itsFloor, h); o != nil {
+			passed = h.loop.free(o, to) // if not, others were quicker, or the session had no descriptor
+		} else {
+			ended, passed = h.replace(to)
+		}
+		if passed {
+			return true
+		}
+		if !ended {
+			return to.take(sessionDescriptors)
+		}
+	}
+	return true
+}
+
+// replace has the session of the listener end that has been idle longest. It tells whether there was one, and whether to
+// has its descriptor now.
+func (h *udpShard) replace(to *share) (ended, passed bool) {
+	if o := h.eldest(); o != h && o.promise(to) {
+		return true, true
+	}
+	if h.ring.first == nil {
+		return false, false
+	}
+	return true, h.evict(h.ring.first, to)
+}
+
+// reclaim takes the descriptors of a TCP connection for to, from UDP services that have more than an equal part. It
+// returns false if there are none, or if to would have more than an equal part.
+func (l *loop) reclaim(e *loopEngine, to *share) bool {
+	if !to.belowEqual(pairDescriptors) {
+		return false
+	}
+	for got := int64(0); got < pairDescriptors; {
+		o := l.victim(e, equalPart, nil)
+		if o == nil {
+			to.release(got)
+			return false
+		}
+		if l.free(o, to) {
+			got++
+		}
+	}
+	return true
+}
+
+// await takes no clients until it is the turn of s, or UDP sessions can end for it.
+func (d *door) await(s *service) {
+	s.crowded()
+	d.pause(int64(roomPoll))
+	if d.turn == nil {
+		s.at(d.loop.id).descriptorWaits.Add(1)
+		w := &waiter{share: s.share, n: pairDescriptors}
+		w.ready = func() { d.loop.post(func() { d.admit(w) }) }
+		d.turn = w
+		s.share.budget.wait(w)
+	}
+}
+
+// admit takes a client with the descriptors that w has waited for.
+func (d *door) admit(w *waiter) {
+	if d.turn == w {
+		d.turn = nil
+	}
+	s := d.socket.service.Load()
+	if d.closed || s.share != w.share { // the listener has changed hands
+		w.share.release(w.n)
+	} else if exhausted(d.accept(s)) {
+		return
+	}
+	d.watch()
+}
+
+// A search is where a loop looks for sessions that can end for others.
+type search struct {
+	cursor
+	near, far *udpShard // the best that were found, of this loop and of others
+}
+
+// victim returns the shard whose first session should end for others: the one idle longest, or nearly, see perSearch, of
+// those whose services exceed m. It is nil if none was found. The shard own, unless it is nil, is looked at in any case.
+func (l *loop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
+	s := &l.search
+	consider := func(h *udpShard) bool {
+		best := &s.far
+		if h.loop == l {
+			best = &s.near
+		}
+		gives := h.gives(m)
+		if gives && (*best == nil || h.oldest.Load() < (*best).oldest.Load()) {
+			*best = h
+		}
+		return gives
+	}
+	for _, best := range []**udpShard{&s.near, &s.far} {
+		if *best != nil && !(*best).gives(m) {
+			*best = nil
+		}
+	}
+	if own != nil {
+		consider(own)
+	}
+	e.udp.search(&s.cursor, time.Duration(l.now), s.near != nil || s.far != nil, consider)
+	near, far := s.near, s.far
+	switch {
+	case far == nil || e.budget.advances.Load() <= 0:
+		return near
+	case near == nil || far.oldest.Load() < near.oldest.Load() && !near.willDo(far):
+		return far
+	}
+	return near
+}
+
+// willDo tells whether the first session of h may end instead of that of far, which has been idle longer. In a flood
+// all loops are full, and to have another loop end a session costs a wake-up, and one descriptor more until it has.
+func (h *udpShard) willDo(far *udpShard) bool {
+	now := h.loop.now
+	return h.holding.Load().held.Load() >= manySessions && now-h.oldest.Load() > (now-far.oldest.Load())*7/8
+}
+
+const manySessions = 64
+
+// gives tells whether h has a session that can end for others, of a service that exceeds m.
+func (h *udpShard) gives(m bound) bool {
+	q := h.holding.Load()
+	return h.oldest.Load() != noSession && q.held.Load() > 0 && q.share.exceeds(m)
+}
+
+// eldest returns the shard of this listener whose first session should end: the one idle longest, of those that can.
+// If there is no other, it is h.
+func (h *udpShard) eldest() *udpShard {
+	eldest := h
+	for _, o := range h.socket.shards {
+		if o != h && o.holding.Load().held.Load() > 0 && o.oldest.Load() < eldest.oldest.Load() {
+			eldest = o
+		}
+	}
+	if eldest != h && h.willDo(eldest) {
+		return h
+	}
+	return eldest
+}
+
+// free has the first session of o end, and tells whether to has its descriptor now.
+func (l *loop) free(o *udpShard, to *share) bool {
+	if o.loop != l {
+		return o.promise(to)
+	}
+	return o.evict(o.ring.first, to)
+}
+
+// promise gives to one of the descriptors of this shard, and has a session end for it soon. It returns false if
+// there is none to give, or if too many are promised already. Any goroutine may call it.
+func (h *udpShard) promise(to *share) bool {
+	q := h.holding.Load()
+	if !q.share.budget.advance() {
+		return false
+	}
+	for n := q.held.Load(); n > 0; n = q.held.Load() {
+		if !q.held.CompareAndSwap(n, n-1) {
+			continue
+		}
+		passed := q.share.pass(to, sessionDescriptors)
+		if !q.paying.Swap(true) {
+			h.loop.post(q.pay)
+		}
+		return passed
+	}
+	q.share.budget.settle()
+	return false
+}
+
+// pay ends as many sessions as were promised, less those that have ended by themselves. The session idle longest may
+// have moved something meanwhile. If another shard has the one idle longest by now, the promise is passed on to that
+// shard.
+func (q *holding) pay() {
+	q.paying.Store(false) // first: what is promised from here on may not be seen below
+	h, l := q.shard, q.shard.loop
+	if h.suspended {
+		h.unpaid = append(h.unpaid, q)
+		return
+	}
+	for q.count > q.held.Load() {
+		o := l.victim(h.socket.engine, itsFloor, h)
+		if o != nil && o.oldest.Load() < h.oldest.Load() && l.free(o, q.share) {
+			q.held.Add(1)
+			q.share.budget.settle()
+			continue
+		}
+		x := h.ring.first
+		for x.holding != q {
+			x = x.next
+		}
+		h.evict(x, q.share)
+	}
+}
+
+// evict ends a session, and tells whether to has its descriptor now.
+func (h *udpShard) evict(x *loopSession, to *share) bool {
+	x.s.at(h.loop.id).sessionsEvicted.Add(1)
+	if x.head >= 0 && x.state == live {
+		x.sendLast(h.loop.udp.in)
+	}
+	x.close(ReasonEvicted)
+	return x.holding != nil && x.holding.keeps() && x.holding.share.pass(to, sessionDescriptors)
+}
+
+// makeRoomOneWay ends the session idle longest if there are too many. It looks only here: a session without a
+// descriptor is no more than memory, and one more than there should be for each loop that has none yet does not
+// matter.
+func (h *udpShard) makeRoomOneWay(s *service) {
+	x, full := h.ring.first, h.socket.sessions.Load() >= int64(s.spec.Load().maxSessions())
+	if x != nil && full && h.evict(x, s.share) {
+		s.share.release(sessionDescriptors)
+	}
+}
+
+// freePort ends the session of this shard that has been idle longest, for the sake of the port that the kernel gave
+// to its socket: there is none for x. It returns false if there is no such session.
+func (h *udpShard) freePort(x *loopSession) bool {
+	oldest := h.ring.first
+	if oldest == nil || oldest == x || oldest.holding == nil {
+		return false
+	}
+	if h.evict(oldest, x.s.share) {
+		x.s.share.release(sessionDescriptors) // x has one
+	}
+	return true
+}
+
+const noSession = math.MaxInt64
+
+// aged notes when the session at the front of the ring was last used.
+func (h *udpShard) aged() {
+	at := int64(noSession)
+	if x := h.ring.first; x != nil && !h.suspended { // what is about to be another process's cannot end here
+		at = x.used
+	}
+	h.oldest.Store(at)
+}
