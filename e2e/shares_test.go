@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -64,5 +65,31 @@ func TestLoopOverTwoLictorsLeavesOtherServicesServed(t *testing.T) {
 	for range 20 {
 		must(t, mustConnect(t, one.addr(t, "web")).echo("hello"))
 		must(t, mustConnect(t, other.addr(t, "web")).echo("hello"))
+	}
+}
+
+// What grows with the processors of a host must leave room for listeners and clients.
+func TestFewDescriptorsOnManyProcessors(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("there are no event loops here")
+	}
+	for _, tt := range []struct{ processors, udp, tcp int }{{64, 40, 1}, {128, 50, 50}} {
+		t.Run(fmt.Sprint(tt.processors, " processors"), func(t *testing.T) {
+			dns, web := startUDP(t, "a"), startEcho(t, "b")
+			var config strings.Builder
+			for i := range tt.udp {
+				config.WriteString(service(fmt.Sprint("udp", i), udp, endpoints(dns)))
+			}
+			for i := range tt.tcp {
+				config.WriteString(service(fmt.Sprint("tcp", i), endpoints(web)))
+			}
+			l := startLictor(t, config.String(), limited(1024, tt.processors)...)
+			for i := range tt.udp {
+				dialUDP(t, l.addr(t, fmt.Sprint("udp", i))).awaitAnswer(t, "a")
+			}
+			for i := range tt.tcp {
+				must(t, mustConnect(t, l.addr(t, fmt.Sprint("tcp", i))).echo("hello"))
+			}
+		})
 	}
 }

@@ -67,11 +67,12 @@ const (
 
 // The bounds of the arithmetic.
 const (
-	maxOther       = 256 // for Consul (150 watches), lookups of host names, logs, files, the Go runtime
-	maxFloor       = 256 // of a service
-	maxAdvances    = 64  // see advance
-	maxLookups     = 32  // under way at once, see MaxLookups
-	spareListeners = 16  // that a reload can open, whatever the services have taken
+	maxOther       = 256  // for Consul (150 watches), lookups of host names, logs, files, the Go runtime
+	maxFloor       = 256  // of a service
+	maxAdvances    = 64   // see advance
+	maxUDPSockets  = 1024 // of all UDP listeners, unless that is less than two for each
+	maxLookups     = 32   // under way at once, see MaxLookups
+	spareListeners = 16   // that a reload can open, whatever the services have taken
 )
 
 // defaultLimit is used where the system tells no limit.
@@ -187,6 +188,13 @@ func (b *budget) keepListenersLocked() {
 	taken, _ := b.listeners.load()
 	spare := max(b.total/32, min(listenerDescriptors, b.total/8))
 	b.listeners.goal = taken + min(spareListeners*listenerDescriptors, spare)
+}
+
+// udpSockets returns how many sockets each of so many UDP listeners is to have: one for each loop. Where listeners
+// are many or descriptors are few it is less, but two.
+func (b *budget) udpSockets(listeners, loops int) int {
+	all := int(min(maxUDPSockets, b.total/8))
+	return min(loops, max(all/max(listeners, 1), 2))
 }
 
 // advance lets the caller use a descriptor that another loop has promised to close, and has not closed yet. Until

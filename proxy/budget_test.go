@@ -31,22 +31,23 @@ func TestBudgetArithmetic(t *testing.T) {
 		loops, services              int // a service has one listener
 		total, equal, floor, ceiling int64
 		pipes                        int // of each loop
+		sockets                      int // of each listener, if all are of UDP
 	}{
-		{19936, 2, 1, 19484, 19450, 256, 19450, 32},
-		{19936, 2, 10, 19484, 1943, 256, 17128, 32},
-		{19936, 2, 1000, 19484, 17, 8, 9460, 32},
-		{19936, 0, 3, 19552, 6504, 256, 19002, 64},
-		{240, 2, 2, 146, 69, 34, 104, 7},
-		{960, 2, 10, 587, 54, 27, 306, 30},
-		{524224, 2, 100, 523772, 5235, 256, 498196, 32},
-		{524224, 64, 1, 523520, 523486, 256, 523486, 2},
-		{524224, 64, 40, 523520, 13085, 256, 513424, 2},
-		{524224, 64, 1000, 523520, 521, 256, 265744, 2},
-		{960, 64, 40, 583, 12, 6, 251, 0},
-		{960, 128, 100, 457, 2, 2, 45, 0},
-		{64, 2, 2, 35, 14, 7, 22, 2},
-		{16, 2, 2, 7, 1, 1, 2, 0},
-		{16, 8, 2, 0, 0, 0, 0, 0},
+		{19936, 2, 1, 19484, 19450, 256, 19450, 32, 2},
+		{19936, 2, 10, 19484, 1943, 256, 17128, 32, 2},
+		{19936, 2, 1000, 19484, 17, 8, 9460, 32, 2},
+		{19936, 0, 3, 19552, 6504, 256, 19002, 64, 0},
+		{240, 2, 2, 146, 69, 34, 104, 7, 2},
+		{960, 2, 10, 587, 54, 27, 306, 30, 2},
+		{524224, 2, 100, 523772, 5235, 256, 498196, 32, 2},
+		{524224, 64, 1, 523520, 523486, 256, 523486, 2, 64},
+		{524224, 64, 40, 523520, 13085, 256, 513424, 2, 25},
+		{524224, 64, 1000, 523520, 521, 256, 265744, 2, 2},
+		{960, 64, 40, 583, 12, 6, 251, 0, 2},
+		{960, 128, 100, 457, 2, 2, 45, 0, 2},
+		{64, 2, 2, 35, 14, 7, 22, 2, 2},
+		{16, 2, 2, 7, 1, 1, 2, 0, 2},
+		{16, 8, 2, 0, 0, 0, 0, 0, 2},
 	} {
 		b := newBudget(tt.limit, tt.loops)
 		var shares []*share
@@ -56,10 +57,11 @@ func TestBudgetArithmetic(t *testing.T) {
 		}
 		b.divide(shares)
 		_, floor := shares[0].load()
-		got := []int64{b.total, b.equal.Load(), floor, b.ceiling.Load(), int64(b.pipes)}
-		want := []int64{tt.total, tt.equal, tt.floor, tt.ceiling, int64(tt.pipes)}
+		sockets := b.udpSockets(tt.services, tt.loops)
+		got := []int64{b.total, b.equal.Load(), floor, b.ceiling.Load(), int64(b.pipes), int64(sockets)}
+		want := []int64{tt.total, tt.equal, tt.floor, tt.ceiling, int64(tt.pipes), int64(tt.sockets)}
 		if !slices.Equal(got, want) {
-			t.Errorf("limit %d, %d loops, %d services: total, equal, floor, ceiling, pipes:\n got %v\nwant %v",
+			t.Errorf("limit %d, %d loops, %d services: total, equal, floor, ceiling, pipes, sockets:\n got %v\nwant %v",
 				tt.limit, tt.loops, tt.services, got, want)
 		}
 		pools := int64(max(tt.loops, 1))

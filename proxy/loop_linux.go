@@ -31,6 +31,7 @@ type loop struct {
 	turns   uint64
 	yielded int64        // when, on the loop's clock
 	load    atomic.Int64 // pairs
+	shards  atomic.Int64 // of UDP listeners
 	forking atomic.Bool  // see discard
 
 	mu      sync.Mutex

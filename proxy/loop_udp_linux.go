@@ -1,25 +1,28 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
 
-// loopUDP is the UDP proxySocket of the loop engine. Every loop has a socket of its own at the address (SO_REUSEPORT, socket(7)). The
-// kernel chooses among them by a hash of the client's address and its own, so all datagrams of a client come to one loop, and what a loop
-// knows of its clients needs no lock.
+// loopUDP is the UDP proxySocket of the loop engine. Several loops have sockets of their own at the address
+// (SO_REUSEPORT, socket(7)): all loops, or some of many, see budget.udpSockets. The kernel chooses among the sockets
+// by a hash of the client's address and its own, so all datagrams of a client come to one loop, and what that knows
+// of its clients needs no lock.
 type loopUDP struct {
 	engine  *loopEngine
 	addr    netip.AddrPort
 	local   bool // the address is a wildcard: datagrams tell which of the host's addresses the client used
 	service atomic.Pointer[service]
-	shards  []*udpShard // one for each loop
+	shards  []*udpShard // one for each socket
 
 	sessions atomic.Int64 // of all shards
 	busy     atomic.Int32 // shards that have not drained
@@ -30,22 +33,29 @@ type loopUDP struct {
 }
 
 func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error) {
-	addr, loops := o.addr, e.loops
-	if o.file != nil { // as many sockets as there are; who adds one, or leaves one out, has clients come to another than before
-		loops = e.loopsFor(1+len(o.more), int(addr.Port()))
+	addr, n := o.addr, e.budget.udpSockets(o.udp, len(e.loops))
+	if o.file != nil { // as many as there are: with more, or fewer, clients would come to another one than before
+		n = 1 + len(o.more)
 	}
-	extra := max(0, int64(len(loops))-listenerDescriptors)
+	extra := max(0, int64(n)-listenerDescriptors)
 	if err := e.budget.openListener(extra); err != nil {
-		return nil, err
+		if o.file != nil {
+			return nil, err
+		}
+		n, extra = min(n, listenerDescriptors), 0
 	}
+	loops := e.loopsFor(n)
 	u := &loopUDP{
 		engine: e, addr: addr, local: addr.Addr().IsUnspecified(),
 		drained: make(chan struct{}), closed: make(chan struct{}),
 	}
 	u.service.Store(s)
-	u.busy.Store(int32(len(loops)))
+	u.busy.Store(int32(n))
 	defer func() {
 		if err != nil {
+			for _, l := range loops {
+				l.shards.Add(-1)
+			}
 			for _, h := range u.shards {
 				closeFD(h.fd)
 			}
@@ -78,11 +88,15 @@ func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error)
 	return u, nil
 }
 
-// loopsFor returns a loop for each of n inherited sockets, beginning with one that depends on the port.
-func (e *loopEngine) loopsFor(n, port int) []*loop {
+// loopsFor returns a loop for each of n sockets of a listener: those loops that have the fewest sockets. A loop is
+// there twice only if n is more than there are loops.
+func (e *loopEngine) loopsFor(n int) []*loop {
+	fewest := slices.Clone(e.loops)
+	slices.SortStableFunc(fewest, func(a, b *loop) int { return cmp.Compare(a.shards.Load(), b.shards.Load()) })
 	loops := make([]*loop, n)
 	for i := range loops {
-		loops[i] = e.loops[(port+i)%len(e.loops)]
+		loops[i] = fewest[i%len(fewest)]
+		loops[i].shards.Add(1)
 	}
 	return loops
 }
@@ -165,6 +179,7 @@ func (u *loopUDP) Close() error {
 		for _, h := range u.shards {
 			u.engine.udp.remove(h)
 			h.loop.do(h.close)
+			h.loop.shards.Add(-1)
 		}
 		u.engine.budget.closeListener(max(int64(len(u.shards)), listenerDescriptors))
 		close(u.closed)

@@ -22,6 +22,7 @@ type opening struct {
 	shared bool       // sockets of ours may be bound to the port on other addresses, see proxySocket.share
 	file   *os.File   // the socket is open already, and is this; nil: it is to be opened
 	more   []*os.File // the rest of its group
+	udp    int        // how many UDP listeners the Proxier is to have
 
 	cutAll context.Context // ends when all sockets of the Proxier are about to be cut; nil: never
 }

@@ -234,12 +234,18 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 		return nil, err
 	}
 	overlapping, inherited := overlapsOf(shared), p.inheritedByKey()
+	udp := 0
+	for key := range wanted {
+		if key.protocol == UDP {
+			udp++
+		}
+	}
 	var errs *multierror.Error
 	for key, s := range wanted {
 		if _, ok := p.sockets[key]; ok {
 			continue
 		}
-		o := opening{addr: key.addr, shared: overlapping.overlaps(key), cutAll: p.draining}
+		o := opening{addr: key.addr, shared: overlapping.overlaps(key), cutAll: p.draining, udp: udp}
 		if files := inherited[key]; len(files) > 0 {
 			o.file, o.more = files[0], files[1:]
 		}

@@ -1,9 +1,116 @@
 package proxy
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"testing"
+	"time"
 )
+
+// sockets returns how many sockets each UDP listener has.
+func (h *house) sockets() (counts []int) {
+	h.Proxier.mu.Lock()
+	defer h.Proxier.mu.Unlock()
+	for _, s := range h.Proxier.sockets {
+		if u, ok := s.proxySocket.(*loopUDP); ok {
+			counts = append(counts, len(u.shards))
+		}
+	}
+	return counts
+}
+
+// A host may have many processors and allow few descriptors: what grows with processors leaves room for traffic.
+func TestUDPListenersTakeFewSocketsOnManyProcessors(t *testing.T) {
+	for _, tt := range []struct {
+		loops, udp, tcp int
+		limit           int64
+		sockets         int // of each listener
+	}{
+		{loops: 1, udp: 3, tcp: 3, limit: 1024, sockets: 1},
+		{loops: 2, udp: 40, limit: 1024, sockets: 2},
+		{loops: 4, udp: 40, tcp: 1, limit: 20000, sockets: 4},
+		{loops: 64, udp: 40, limit: 1024, sockets: 2},
+		{loops: 64, udp: 1, tcp: 1, limit: 20000, sockets: 64},
+		{loops: 64, udp: 40, limit: 4096, sockets: 10},
+		{loops: 128, udp: 50, tcp: 50, limit: 1024, sockets: 2},
+	} {
+		name := fmt.Sprintf("%d loops, %d and %d services, limit %d", tt.loops, tt.udp, tt.tcp, tt.limit)
+		t.Run(name, func(t *testing.T) {
+			onLoops(t, tt.loops, func(t *testing.T, h *house) {
+				before := settledDescriptors()
+				h.options.MaxDescriptors = tt.limit
+				var services []Service
+				for i := range tt.udp {
+					services = append(services, Service{Name: fmt.Sprint("udp", i), Protocol: UDP})
+				}
+				for i := range tt.tcp {
+					services = append(services, Service{Name: fmt.Sprint("tcp", i)})
+				}
+				h.serveAll(services...)
+				for _, n := range h.sockets() {
+					if n != tt.sockets {
+						t.Fatalf("a listener has %d sockets, want %d", n, tt.sockets)
+					}
+				}
+				fewest, most := int64(tt.udp*tt.sockets), int64(0)
+				for _, l := range h.engine.(*loopEngine).loops {
+					fewest, most = min(fewest, l.shards.Load()), max(most, l.shards.Load())
+				}
+				if most > fewest+1 {
+					t.Errorf("a loop has %d sockets, another one %d", fewest, most)
+				}
+				if n, counted := openDescriptors()-before, int(h.budget.taken())+tt.loops*loopDescriptors; n > counted {
+					t.Errorf("%d descriptors are open, %d are counted", n, counted)
+				}
+			})
+		})
+	}
+}
+
+// Two processes may have different numbers of loops, so that one takes over more sockets of a listener than it has
+// loops, or fewer. Clients keep their sessions and lose nothing.
+func TestSuccessorsWithOtherNumbersOfLoops(t *testing.T) {
+	onLoops(t, 16, func(t *testing.T, h *house) {
+		h.start()
+		services := []Service{{Name: "udp", Protocol: UDP, Listen: listen(loopback)}}
+		h.endpoints("udp", whoServer(t), whoServer(t))
+		if err := h.Apply(services); err != nil {
+			t.Fatal(err)
+		}
+		udp := h.Listeners()[0].Addr
+		clients := &turners{T: t, stop: make(chan struct{})}
+		for range 8 {
+			clients.repeat(sameInstance(dialUDP(t, udp)))
+		}
+		clients.repeat(func(int) error { return newClient(udp) })
+		proxiers := []*Proxier{h.Proxier}
+		for _, h.options.Loops = range []int{2, 16, 1, 32} {
+			clients.getOn()
+			next := succeed(t, proxiers[len(proxiers)-1], h.options, services)
+			proxiers = append(proxiers, next)
+			if got := (&house{Proxier: next}).sockets(); len(got) != 1 || got[0] != 16 {
+				t.Errorf("%d loops: the listener has %v sockets, want 16", h.options.Loops, got)
+			}
+			if n := next.budget.taken(); n < 16 {
+				t.Errorf("%d loops: %d descriptors are counted, want 16 at least", h.options.Loops, n)
+			}
+		}
+		clients.getOn()
+		close(clients.stop)
+		clients.running.Wait()
+		for _, p := range proxiers {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			if err := p.Shutdown(ctx); err != nil {
+				t.Errorf("a proxier does not end: %v", err)
+			}
+			cancel()
+			if n := p.budget.taken(); n != 0 {
+				t.Errorf("%d descriptors are taken at the end", n)
+			}
+		}
+	})
+}
 
 // However long a loop takes to notice that its sessions are to end: until then, others use no more descriptors than
 // are kept back for that.
