@@ -29,15 +29,21 @@ import (
 //   - A TCP service that would have no more than an equal part does not wait while a UDP service has more than that:
 //     UDP sessions end for it.
 //
+// Each UDP session also takes a port, and there may be fewer of these. They are not counted. When the kernel has none
+// left, the UDP session idle longest ends, of all services that have more sessions than their floor would be if the
+// ports were divided like the descriptors.
+//
 // When services come and go, the floors change, and no share loses what it has taken. If others have taken so much
 // that a floor cannot be set aside, it is owed: what is given back to common goes there first.
 type budget struct {
 	limit, reserved int64
 	total           int64 // limit less reserved
 	pipes           int   // that each loop may have
+	ports           int64 // that the kernel gives to UDP sockets
 
 	common   atomic.Int64
 	equal    atomic.Int64 // what each service would have if all had the same
+	ownPorts atomic.Int64 // the floor of each service, of ports
 	ceiling  atomic.Int64 // of each service
 	advances atomic.Int64 // that are left, see advance
 
@@ -75,8 +81,11 @@ const (
 	spareListeners = 16   // that a reload can open, whatever the services have taken
 )
 
-// defaultLimit is used where the system tells no limit.
-const defaultLimit = 65536
+// These are used where the system does not tell.
+const (
+	defaultLimit = 65536
+	defaultPorts = 1 << 14 // those that RFC 6335 calls dynamic
+)
 
 // other returns how many descriptors of the limit are kept for what is neither traffic nor a part of an engine.
 func other(limit int64) int64 { return min(maxOther, limit/4) }
@@ -104,7 +113,7 @@ func newBudget(limit int64, loops int) *budget {
 	if limit <= 0 {
 		limit = defaultLimit
 	}
-	b := &budget{limit: limit}
+	b := &budget{limit: limit, ports: defaultPorts}
 	b.reserved, b.pipes = reserve(limit, loops)
 	if loops > 1 {
 		advances := min(maxAdvances, max((limit-b.reserved)/64, 1))
@@ -131,6 +140,8 @@ func (b *budget) divide(shares []*share) {
 	left := max(b.total-b.listeners.goal, 0)
 	equal, floor := divided(left, int64(len(shares)))
 	b.equal.Store(equal)
+	_, ownPorts := divided(b.ports, int64(len(shares)))
+	b.ownPorts.Store(ownPorts)
 	b.ceiling.Store(left - floor*int64(max(len(shares)-1, 0)))
 	for _, s := range shares {
 		s.goal = floor

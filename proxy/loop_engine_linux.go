@@ -3,10 +3,7 @@ package proxy
 import (
 	"context"
 	"fmt"
-	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,7 +22,7 @@ type loopEngine struct {
 	cancel    context.CancelFunc
 	lookups   sync.WaitGroup
 	once      sync.Once // close
-	ephemeral uint16    // see ephemeralPorts
+	ephemeral uint16    // the lowest of ephemeralPorts
 }
 
 func newLoopEngine(o Options) (engine, *budget, error) {
@@ -34,7 +31,8 @@ func newLoopEngine(o Options) (engine, *budget, error) {
 		n = runtime.GOMAXPROCS(0)
 	}
 	b := newBudget(o.MaxDescriptors, n)
-	e := &loopEngine{budget: b, resolver: o.Resolver, ephemeral: ephemeralPorts()}
+	e := &loopEngine{budget: b, resolver: o.Resolver}
+	e.ephemeral, b.ports = ephemeralPorts()
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	began := time.Now()
 	for i := range n {
@@ -75,15 +73,4 @@ func (e *loopEngine) close() {
 		}
 		e.running.Wait()
 	})
-}
-
-// ephemeralPorts is the lowest port that the kernel gives to a socket that dials.
-func ephemeralPorts() uint16 {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
-	if f := strings.Fields(string(b)); err == nil && len(f) == 2 {
-		if low, err := strconv.ParseUint(f[0], 10, 16); err == nil {
-			return uint16(low)
-		}
-	}
-	return 0
 }

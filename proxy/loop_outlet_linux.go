@@ -27,8 +27,10 @@ type outlet struct {
 	dead     bool  // the endpoint refused a datagram
 }
 
-// outletTo is the outlet to an endpoint of s. A new one gives what it sends so many hops.
-func (h *udpShard) outletTo(s *service, m *lb.Member, addr netip.AddrPort, hops uint8) (*outlet, syscall.Errno) {
+// outletTo is the outlet to the endpoint of x. A new one gives what it sends as many hops as x has. It is nil if x waits
+// for a port.
+func (h *udpShard) outletTo(x *loopSession, addr netip.AddrPort) (*outlet, syscall.Errno) {
+	s, m, hops := x.s, x.endpoint, x.hops
 	if o := h.outlets[m]; o != nil {
 		return o, 0
 	}
@@ -36,7 +38,10 @@ func (h *udpShard) outletTo(s *service, m *lb.Member, addr netip.AddrPort, hops 
 		return nil, unix.EMFILE
 	}
 	fd, err := connect(addr, unix.SOCK_DGRAM)
-	if err != 0 {
+	if err == unix.EAGAIN { // connect(2): all ports for it are in use
+		fd, err = h.portFor(x, addr)
+	}
+	if err != 0 || fd < 0 {
 		s.share.release(sessionDescriptors)
 		return nil, err
 	}

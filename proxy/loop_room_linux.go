@@ -2,11 +2,15 @@ package proxy
 
 import (
 	"math"
+	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// This is how loops find descriptors for new clients when there are none left, see budget.
+// This is how loops find descriptors for new clients, and ports, when there are none left, see budget.
 
 // A holding is the descriptors of the sessions that one service has in one shard. A shard whose listener has changed
 // hands has other holdings for the sessions of former services, until these end.
@@ -171,7 +175,7 @@ func (l *loop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
 	e.udp.search(&s.cursor, time.Duration(l.now), s.near != nil || s.far != nil, consider)
 	near, far := s.near, s.far
 	switch {
-	case far == nil || e.budget.advances.Load() <= 0:
+	case far == nil || m != itsPorts && e.budget.advances.Load() <= 0:
 		return near
 	case near == nil || far.oldest.Load() < near.oldest.Load() && !near.willDo(far):
 		return far
@@ -283,17 +287,68 @@ func (h *udpShard) makeRoomOneWay(s *service) {
 	}
 }
 
-// freePort ends the session of this shard that has been idle longest, for the sake of the port that the kernel gave
-// to its socket: there is none for x. It returns false if there is no such session.
-func (h *udpShard) freePort(x *loopSession) bool {
+// portFor connects a socket for x though all ports for it are in use: for each try a session ends, of those that can end
+// for others. If another loop has that session, x has to wait; the descriptor is -1 then.
+func (h *udpShard) portFor(x *loopSession, addr netip.AddrPort) (fd int32, err syscall.Errno) {
+	err = unix.EAGAIN
+	for ; x.ports < maxDials && err == unix.EAGAIN; x.ports++ {
+		o := h.loop.victim(h.socket.engine, itsPorts, h)
+		if o == nil {
+			o = h.eldest()
+		}
+		if o.loop != h.loop {
+			x.ports++
+			x.awaitPort(o, addr)
+			return -1, 0
+		}
+		if !o.freePort(x, x.s.share) {
+			break
+		}
+		fd, err = connect(addr, unix.SOCK_DGRAM)
+	}
+	return fd, err
+}
+
+// freePort ends the session of h that has been idle longest, for x, whose share is to. It returns false if there is no
+// other than x.
+func (h *udpShard) freePort(x *loopSession, to *share) bool {
 	oldest := h.ring.first
-	if oldest == nil || oldest == x || oldest.holding == nil {
+	if oldest == nil || oldest == x || h.suspended {
 		return false
 	}
-	if h.evict(oldest, x.s.share) {
-		x.s.share.release(sessionDescriptors) // x has one
+	if h.evict(oldest, to) {
+		to.release(sessionDescriptors) // x has one
 	}
 	return true
+}
+
+// awaitPort has the loop of o connect a socket for x, when it has ended a session: nothing else takes the port there.
+func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
+	l, to, w, own := x.shard.loop, x.s.share, x.wait, x.holding != nil // of x nothing else: it is this loop's
+	if w == nil {
+		w = &lookup{}
+		x.wait, x.state = w, resolving
+	}
+	o.loop.post(func() {
+		fd, err := int32(-1), unix.EAGAIN
+		if o.freePort(x, to) && own { // else x needs an outlet
+			fd, err = connect(addr, unix.SOCK_DGRAM)
+		}
+		l.post(func() {
+			switch {
+			case x.wait != w: // x is another client's by now
+				if err == 0 {
+					closeFD(fd)
+				}
+			case err == unix.EAGAIN:
+				x.connected(x.connectTo(addr))
+			case err != 0:
+				x.connected(x.dialError(err))
+			default:
+				x.connected(x.use(fd))
+			}
+		})
+	})
 }
 
 const noSession = math.MaxInt64

@@ -1,9 +1,6 @@
 package proxy
 
 import (
-	"context"
-	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"syscall"
@@ -53,6 +50,7 @@ type loopSession struct {
 	hops              uint8 // that its datagrams are to have; 0 if the socket gives them what they are to have
 	six               bool  // the endpoint has an IPv6 address
 	counted           bool  // by service.countClient
+	ports             int8  // how often sessions were to end for the sake of a port for it
 }
 
 type sessionState int8
@@ -62,11 +60,6 @@ const (
 	live
 	over
 )
-
-// A lookup is what a session has while its endpoint's host name is resolved.
-type lookup struct {
-	queue [][]byte // datagrams that wait
-}
 
 // answersPerTurn is how many of a session's answers are read in a turn.
 const answersPerTurn = 16
@@ -91,100 +84,6 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey,
 	}
 	h.loop.udp.serial++
 	x.timer.owner = x
-}
-
-// connect opens the socket to the endpoint, unless its host name has to be resolved first.
-func (x *loopSession) connect() error {
-	if x.endpoint.Host == "" {
-		return x.connectTo(x.endpoint.Addr)
-	}
-	if out := x.shard.outlets[x.endpoint]; out != nil && x.holding == nil {
-		err := x.s.barred(x.endpoint, out.addr)
-		if err == nil {
-			return x.connectTo(out.addr)
-		}
-		out.refuse(err) // something has begun to listen there
-	}
-	x.resolve()
-	return nil
-}
-
-func (x *loopSession) connectTo(addr netip.AddrPort) error {
-	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-	h := x.shard
-	x.six = addr.Addr().Is6()
-	if x.holding == nil {
-		out, err := h.outletTo(x.s, x.endpoint, addr, x.hops)
-		if err != 0 {
-			return x.dialError(err)
-		}
-		out.uses++
-		x.out, x.fd, x.state = out, out.fd, live
-		return nil
-	}
-	fd, err := connect(addr, unix.SOCK_DGRAM)
-	if err == unix.EAGAIN && h.freePort(x) { // connect(2): all ports for it are in use
-		fd, err = connect(addr, unix.SOCK_DGRAM)
-	}
-	if err != 0 {
-		return x.dialError(err)
-	}
-	x.place()
-	if err := h.loop.add(fd, unix.EPOLLIN, x.number, 0); err != 0 {
-		closeFD(fd)
-		return x.dialError(err)
-	}
-	x.fd, x.state = fd, live
-	return nil
-}
-
-// place gives the session a number, by which it is listed, and epoll knows its socket if it has one. It is released when the session is over.
-func (x *loopSession) place() {
-	if x.number == 0 { // which is the loop's own
-		x.number = x.shard.loop.number(x)
-	}
-}
-
-func (x *loopSession) dialError(err syscall.Errno) error {
-	return fmt.Errorf("dial udp %s: %w", x.endpoint.Address(), os.NewSyscallError("connect", err))
-}
-
-// resolve looks the endpoint's host name up, beside the loop, and then connects.
-func (x *loopSession) resolve() {
-	l, u, w, host := x.shard.loop, x.shard.socket, &lookup{}, x.endpoint.Host
-	x.wait, x.state = w, resolving
-	ctx, cancel := context.WithTimeout(u.engine.ctx, x.s.spec.Load().connectTimeout())
-	u.engine.lookups.Go(func() {
-		defer cancel()
-		addrs, err := u.engine.resolver.Lookup(ctx, host)
-		l.post(func() {
-			if x.wait == w { // else x is another client's by now
-				x.resolved(addrs, err)
-			}
-		})
-	})
-}
-
-func (x *loopSession) resolved(addrs []netip.Addr, err error) {
-	if err == nil {
-		addrs, err = x.s.admitted(x.endpoint, addrs)
-	}
-	for _, a := range addrs {
-		if err = x.connectTo(netip.AddrPortFrom(a, x.endpoint.Addr.Port())); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		x.refuse(err)
-		return
-	}
-	queue := x.wait.queue
-	x.wait = nil
-	x.settle(x.hops)
-	for _, b := range queue {
-		_ = sendDatagram(x.fd, b) // like any datagram it may be lost; what is wrong shows with the next
-	}
-	x.finished()
 }
 
 // refused tells whether the endpoint has refused a datagram, so that the next should go to another.

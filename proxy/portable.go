@@ -40,6 +40,7 @@ func newPortable(b *budget, r *lb.Resolver) *portable {
 
 func newPortableEngine(o Options) (engine, *budget, error) {
 	b := newBudget(o.MaxDescriptors, 0)
+	_, b.ports = ephemeralPorts()
 	return newPortable(b, o.Resolver), b, nil
 }
 

@@ -108,14 +108,16 @@ func outOfPorts(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
-// freePort ends the session idle longest, for the sake of the port that the kernel gave to its socket. It returns
-// false if there is none.
-func (u *udpSocket) freePort() bool {
-	oldest := u.sessions.oldest()
-	if oldest == nil {
-		return false
+// freePort ends the session idle longest, of those that can end for s, for the sake of the port that the system gave to its
+// socket. It returns false if there is none.
+func (u *udpSocket) freePort(s *service) bool {
+	from := u.engine.victim(itsPorts, u)
+	if from == nil {
+		from = u
 	}
-	oldest.service.at(0).sessionsEvicted.Add(1)
-	u.end(oldest, ReasonEvicted)
-	return true
+	ended, passed := from.evict(s.share, u)
+	if passed {
+		s.share.release(sessionDescriptors) // the new session has one
+	}
+	return ended
 }

@@ -231,7 +231,7 @@ func (u *udpSocket) newSession(s *service, key sessionKey, hops uint8, tried *lb
 		x := newSession(u, s, key, endpoint)
 		x.hops = max(hops, 1) - 1
 		err = x.connect()
-		if outOfPorts(err) && u.freePort() {
+		for n := 0; n < maxDials && outOfPorts(err) && u.freePort(s); n++ {
 			err = x.connect()
 		}
 		if err != nil {

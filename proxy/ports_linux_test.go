@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -52,6 +53,64 @@ func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
 		}
 		if h.options.Engine == EngineAuto && (s.Refused != 0 || s.DatagramsDropped != 0) {
 			t.Errorf("%d clients refused, %d datagrams dropped, want none", s.Refused, s.DatagramsDropped)
+		}
+	})
+}
+
+// A flood of new clients of one service takes all ports, and other services get what they need, from whichever loop.
+func TestFloodedPortsMakeRoomForOtherServices(t *testing.T) {
+	if !testnet.Inside(t) {
+		return
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40199"), 0); err != nil {
+		t.Fatal(err)
+	}
+	port := 10000 // of clients: of their own choice, outside of those that the kernel gives
+	dial := func(to netip.AddrPort) *net.UDPConn {
+		port++
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, net.UDPAddrFromAddrPort(to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	forEachEngine(t, func(t *testing.T, h *house) {
+		h.options.Loops = 4
+		h.options.MaxDescriptors = 1000 // for each listener's sockets to be on two loops
+		h.start()
+		var services []Service
+		for i := range 50 {
+			name := fmt.Sprint(i)
+			at := netip.AddrPortFrom(loopback.Addr(), uint16(1000+i))
+			to := netip.AddrPortFrom(loopback.Addr(), uint16(2000+i))
+			c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(to))
+			if err != nil {
+				t.Fatal(err)
+			}
+			serveUDP(t, c, says(name))
+			h.endpoints(name, to)
+			services = append(services, Service{Name: name, Protocol: UDP, Listen: listen(at), IdleTimeout: time.Hour})
+		}
+		if err := h.Apply(services); err != nil {
+			t.Fatal(err)
+		}
+		for range 300 {
+			dial(services[0].Listen[0]).Write([]byte("flood"))
+		}
+		evicted := func() bool { return h.of("0").SessionsEvicted > 0 }
+		eventually(t, equals("sessions of the flood have made room", evicted, true))
+		for i, s := range services[1:] {
+			for range h.budget.ownPorts.Load() {
+				if got := askOnce(t, dial(s.Listen[0]), "x"); got != fmt.Sprint(i+1, ":x") {
+					t.Fatalf("got %q from service %d", got, i+1)
+				}
+			}
+		}
+		for _, s := range h.Snapshot()[1:] {
+			if s.Refused != 0 || s.SessionsEvicted != 0 || s.Sessions != h.budget.ownPorts.Load() {
+				t.Errorf("service %s: %+v", s.Service, s)
+			}
 		}
 	})
 }

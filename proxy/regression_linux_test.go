@@ -161,7 +161,7 @@ func TestLoopQueuesADirectionOnce(t *testing.T) {
 
 // A dead endpoint of this host, at a port that the kernel gives to sockets that dial: some dial gets that very port, and so itself.
 func TestTCPDoesNotConnectToItself(t *testing.T) {
-	low := ephemeralPorts()
+	low, _ := ephemeralPorts()
 	if low == 0 {
 		t.Skip("this system does not tell its ephemeral ports")
 	}

@@ -139,13 +139,17 @@ type bound int
 const (
 	itsFloor  bound = iota
 	equalPart       // or its floor, if that is more
+	itsPorts        // its floor, of ports
 )
 
 // exceeds tells whether s has more than the bound.
 func (s *share) exceeds(m bound) bool {
 	taken, limit := s.load()
-	if m == equalPart {
+	switch m {
+	case equalPart:
 		limit = max(limit, s.budget.equal.Load())
+	case itsPorts:
+		limit = s.budget.ownPorts.Load()
 	}
 	return taken > limit
 }

@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A lookup is what a session has while its endpoint's host name is resolved, or while it waits for a port.
+type lookup struct {
+	queue [][]byte // datagrams that wait
+}
+
+// connect opens the socket to the endpoint, unless its host name has to be resolved first.
+func (x *loopSession) connect() error {
+	if x.endpoint.Host == "" {
+		return x.connectTo(x.endpoint.Addr)
+	}
+	if out := x.shard.outlets[x.endpoint]; out != nil && x.holding == nil {
+		err := x.s.barred(x.endpoint, out.addr)
+		if err == nil {
+			return x.connectTo(out.addr)
+		}
+		out.refuse(err) // something has begun to listen there
+	}
+	x.resolve()
+	return nil
+}
+
+func (x *loopSession) connectTo(addr netip.AddrPort) error {
+	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
+	h := x.shard
+	x.six = addr.Addr().Is6()
+	if x.holding == nil {
+		out, err := h.outletTo(x, addr)
+		switch {
+		case err != 0:
+			return x.dialError(err)
+		case out == nil:
+			return nil
+		}
+		out.uses++
+		x.out, x.fd, x.state = out, out.fd, live
+		return nil
+	}
+	fd, err := connect(addr, unix.SOCK_DGRAM)
+	if err == unix.EAGAIN { // connect(2): all ports for it are in use
+		fd, err = h.portFor(x, addr)
+	}
+	if err != 0 {
+		return x.dialError(err)
+	}
+	if fd < 0 {
+		return nil
+	}
+	return x.use(fd)
+}
+
+// use makes fd the session's socket. After an error it is closed.
+func (x *loopSession) use(fd int32) error {
+	x.place()
+	if err := x.shard.loop.add(fd, unix.EPOLLIN, x.number, 0); err != 0 {
+		closeFD(fd)
+		return x.dialError(err)
+	}
+	x.fd, x.state = fd, live
+	return nil
+}
+
+// place gives the session a number, by which it is listed, and epoll knows its socket if it has one. It is released when the session is over.
+func (x *loopSession) place() {
+	if x.number == 0 { // which is the loop's own
+		x.number = x.shard.loop.number(x)
+	}
+}
+
+func (x *loopSession) dialError(err syscall.Errno) error {
+	return fmt.Errorf("dial udp %s: %w", x.endpoint.Address(), os.NewSyscallError("connect", err))
+}
+
+// resolve looks the endpoint's host name up, beside the loop, and then connects.
+func (x *loopSession) resolve() {
+	l, u, w, host := x.shard.loop, x.shard.socket, &lookup{}, x.endpoint.Host
+	x.wait, x.state = w, resolving
+	ctx, cancel := context.WithTimeout(u.engine.ctx, x.s.spec.Load().connectTimeout())
+	u.engine.lookups.Go(func() {
+		defer cancel()
+		addrs, err := u.engine.resolver.Lookup(ctx, host)
+		l.post(func() {
+			if x.wait == w { // else x is another client's by now
+				x.resolved(addrs, err)
+			}
+		})
+	})
+}
+
+func (x *loopSession) resolved(addrs []netip.Addr, err error) {
+	if err == nil {
+		addrs, err = x.s.admitted(x.endpoint, addrs)
+	}
+	for _, a := range addrs {
+		if err = x.connectTo(netip.AddrPortFrom(a, x.endpoint.Addr.Port())); err == nil {
+			break
+		}
+	}
+	x.connected(err)
+}
+
+// connected goes on with what has waited, if the session has its socket now; it may be waiting for a port. If there was
+// an error it has none.
+func (x *loopSession) connected(err error) {
+	switch {
+	case err != nil:
+		x.refuse(err)
+		return
+	case x.state == resolving:
+		return
+	}
+	queue := x.wait.queue
+	x.wait = nil
+	x.settle(x.hops)
+	for _, b := range queue {
+		_ = sendDatagram(x.fd, b) // like any datagram it may be lost; what is wrong shows with the next
+	}
+	x.finished()
+}

@@ -1,0 +1,16 @@
+package proxy
+
+import (
+	"fmt"
+	"os"
+)
+
+// ephemeralPorts returns the lowest port that the kernel gives to sockets that dial, and how many such ports there are.
+func ephemeralPorts() (lowest uint16, n int64) {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	var high uint16
+	if _, scan := fmt.Sscan(string(b), &lowest, &high); err != nil || scan != nil || high < lowest {
+		return 0, defaultPorts
+	}
+	return lowest, int64(high-lowest) + 1
+}
