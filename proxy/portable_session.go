@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"net/netip"
 	"slices"
@@ -28,7 +29,7 @@ type session struct {
 
 	hops    uint8        // that its datagrams have, see hops_linux.go; 0: the system's default
 	refused atomic.Bool  // the endpoint refused a datagram
-	asked   atomic.Int64 // datagrams of the client
+	asked   atomic.Int64 // datagrams of the client; negative once all answers have come
 	began   time.Duration
 	place   int  // in the roster
 	counted bool // by service.countClient
@@ -184,11 +185,29 @@ func (x *session) replies() {
 			c.datagramsDropped.Add(1)
 		}
 		b.free()
-		if responses > 0 && x.datagramsDown.Load() >= responses*x.asked.Load() {
+		if x.complete(responses) {
 			x.socket.end(x, ReasonAnswered)
 			return
 		}
 	}
+}
+
+// ask notes that the client has sent a datagram, before that is sent on. It returns false if the session is complete.
+func (x *session) ask() bool { return x.asked.Add(1) > 0 }
+
+// complete tells whether all answers have come that the client may expect, so many for each of its datagrams; 0 if nobody
+// knows how many. From then on ask returns false: who sent a datagram at that moment would not hear the answer.
+func (x *session) complete(responses int64) bool {
+	for responses > 0 {
+		asked := x.asked.Load()
+		if x.datagramsDown.Load() < responses*asked {
+			return false
+		}
+		if x.asked.CompareAndSwap(asked, math.MinInt64) {
+			return true
+		}
+	}
+	return false
 }
 
 // refuse notes that the endpoint cannot be reached: the next datagram goes to another one.

@@ -160,7 +160,10 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 				break
 			}
 		}
-		x.asked.Add(1) // before it is answered
+		if !x.ask() {
+			u.end(x, ReasonAnswered)
+			continue
+		}
 		switch err := x.send(b); {
 		case err == nil:
 			if limit := s.spec.Load().Requests; limit > 0 && x.asked.Load() >= int64(limit) {
