@@ -256,9 +256,9 @@ func (x *session) close(reason string) bool {
 	return true
 }
 
-// count notes what was sent to the endpoint.
-func (x *session) count(bytes int) {
-	x.datagramsUp.Add(1)
+// count notes what is sent to the endpoint. Negative numbers take back what could not be sent.
+func (x *session) count(datagrams, bytes int) {
+	x.datagramsUp.Add(int64(datagrams))
 	x.bytesUp.Add(int64(bytes))
 }
 

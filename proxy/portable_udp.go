@@ -164,14 +164,18 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			u.end(x, ReasonAnswered)
 			continue
 		}
-		switch err := x.send(b); {
+		x.count(1, len(b)) // first: the answer may end the session at once, and the record has this datagram
+		err := x.send(b)
+		if err != nil {
+			x.count(-1, -len(b))
+		}
+		switch {
 		case err == nil:
 			if limit := s.spec.Load().Requests; limit > 0 && x.asked.Load() >= int64(limit) {
 				u.sessions.unbind(x)
 			}
 			s.at(0).datagramsUp.Add(1)
 			s.at(0).bytesUp.Add(int64(len(b)))
-			x.count(len(b))
 			u.sessions.touch(x, u.now())
 			return
 		case refused(err):
