@@ -20,6 +20,12 @@ func unpack(state uint64) (taken, floor int64) { return int64(state >> 32), int6
 
 func (s *share) load() (taken, floor int64) { return unpack(s.state.Load()) }
 
+// descriptors returns what s has and may have.
+func (s *share) descriptors() Descriptors {
+	taken, floor := s.load()
+	return Descriptors{Taken: taken, Floor: floor, Ceiling: s.budget.ceiling.Load()}
+}
+
 // take takes n descriptors, all or none. It does not wait, and does not get ahead of shares that wait.
 func (s *share) take(n int64) bool { return s.draw(n, 0, orderly) }
 

@@ -211,6 +211,10 @@ func TestTCPServiceAtItsCeilingLeavesOthersTheirFloors(t *testing.T) {
 		if n := h.of("greedy").ConnectionsActive; n != ceiling {
 			t.Errorf("got %d connections, want %d as before", n, ceiling)
 		}
+		shown, all := h.of("greedy").Descriptors, h.budget.ceiling.Load()
+		if want := (Descriptors{Taken: 2 * ceiling, Floor: floor, Ceiling: all}); shown != want {
+			t.Errorf("got %+v, want %+v", shown, want)
+		}
 		want := fmt.Sprint("service=greedy taken=", 2*ceiling, " ceiling=", h.budget.ceiling.Load())
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("got %q, want a line with %q", log, want)

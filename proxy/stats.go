@@ -88,6 +88,15 @@ type Stats struct {
 
 	DialsFailedBy [dialFailures]int64 // DialsFailed by lb.Cause; 0: the fault is this host's
 	RefusedBy     [refusals]int64     // Refused by Refusal
+
+	Descriptors Descriptors
+}
+
+// Descriptors is how many file descriptors a service has for its clients, and may have.
+type Descriptors struct {
+	Taken   int64 // now
+	Floor   int64 // that it can always have; for a while after a reload it is less than what the service is to get
+	Ceiling int64 // that it can have at most; after a reload Taken may be more
 }
 
 // dialFailures is how many causes a dial has to fail.
@@ -119,7 +128,7 @@ func (s *service) activity() (a Activity) {
 
 // stats adds up the counters of all loops.
 func (s *service) stats() Stats {
-	t := Stats{Service: s.name()}
+	t := Stats{Service: s.name(), Descriptors: s.share.descriptors()}
 	for i := range s.counters {
 		c := &s.counters[i]
 		t.Connections += c.connections.Load()

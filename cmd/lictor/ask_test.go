@@ -32,6 +32,24 @@ func TestWhatConsulSaysCannotDriveTheTerminal(t *testing.T) {
 	}
 }
 
+func TestStatusOfAServiceShowsItsDescriptors(t *testing.T) {
+	s := &admin.Service{
+		Descriptors: admin.Descriptors{Taken: 4, Floor: 20, Ceiling: 300},
+		Counters:    admin.Counters{DescriptorWaits: 9},
+	}
+	const shares = "4 now, 20 at any time, 300 at most"
+	for protocol, want := range map[string]string{"tcp": shares + "; clients had to wait 9 times\n", "udp": shares + "\n"} {
+		s.Protocol = protocol
+		var b strings.Builder
+		if err := writeService(&b, time.Now(), s); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%s: no %q in:\n%s", protocol, want, b.String())
+		}
+	}
+}
+
 func TestBriefAndSize(t *testing.T) {
 	for d, want := range map[time.Duration]string{-1: "0ms", 350 * time.Millisecond: "350ms", 90 * time.Second: "1m", 47 * time.Hour: "47h", 49 * time.Hour: "2d"} {
 		if got := brief(d); got != want {

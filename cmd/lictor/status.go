@@ -185,11 +185,22 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	line("failures", "%d endpoints tried in vain, %d taken after those; %s", c.DialsFailed, c.Retries, count(int(c.Ejections), "ejection"))
 	line("bytes", "%s up, %s down", size(float64(c.BytesUp)), size(float64(c.BytesDown)))
 	line("refused", "%s%s", count(int(c.Refused), "client"), reasons(c.RefusedBy))
+	line("descriptors", "%s", descriptorText(s))
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	fmt.Fprintln(w)
 	return writeEndpoints(w, now, s.Endpoints)
+}
+
+// descriptorText says what a service has of the descriptors of the process.
+func descriptorText(s *admin.Service) string {
+	d := &s.Descriptors
+	text := fmt.Sprintf("%d now, %d at any time, %d at most", d.Taken, d.Floor, d.Ceiling)
+	if s.Protocol == "udp" {
+		return text
+	}
+	return text + fmt.Sprintf("; clients had to wait %d times", s.Counters.DescriptorWaits)
 }
 
 // reasons is such as ": full 3, per_client 2".

@@ -273,6 +273,7 @@ func TestServicesShowEndpointsCountersAndTrouble(t *testing.T) {
 		f.stats[0].Connections, f.stats[0].ConnectionsActive, f.stats[0].BytesUp = 7, 2, 100
 		f.stats[0].Dials.Buckets[1], f.stats[0].Dials.Sum = 5, time.Second
 		f.stats[0].Refused, f.stats[0].RefusedBy[proxy.RefusedPerClient] = 3, 3
+		f.stats[0].Descriptors, f.stats[0].DescriptorWaits = proxy.Descriptors{Taken: 4, Floor: 20, Ceiling: 300}, 9
 		f.watch = []discovery.WatchStatus{{Services: []string{"web"}, Error: "no leader", ErrorSince: failing}}
 	})
 	var web Service
@@ -285,6 +286,9 @@ func TestServicesShowEndpointsCountersAndTrouble(t *testing.T) {
 	}
 	if by := web.Counters.RefusedBy; web.Counters.Refused != 3 || len(by) != 1 || by["per_client"] != 3 {
 		t.Errorf("refused %d, by %v, want 3 per_client", web.Counters.Refused, by)
+	}
+	if d := web.Descriptors; d != (Descriptors{4, 20, 300}) || web.Counters.DescriptorWaits != 9 {
+		t.Errorf("got descriptors %+v and %d waits", d, web.Counters.DescriptorWaits)
 	}
 	if web.Problem != "no leader" || web.StaleSince == nil || !web.StaleSince.Equal(failing) || web.Listeners[0] != "127.0.0.1:9000" {
 		t.Errorf("got %+v", web)

@@ -46,6 +46,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	for _, st := range s.o.State.Proxier.Snapshot() {
 		e.attempts(&st)
+		e.descriptors(&st)
 		e.dials(&st)
 	}
 	e.endpoints(services)

@@ -63,8 +63,19 @@ func (e *exposition) attempts(s *proxy.Stats) {
 		e.counter("lictor_clients_refused_total", "Clients for whom no endpoint was found, by why.", n, "service", s.Service, "reason", proxy.Refusal(reason).String())
 	}
 	e.counter("lictor_retries_total", "Endpoints that clients got after others that were tried in vain.", s.Retries, "service", s.Service)
+}
+
+// descriptors are what a service has of those of the process.
+func (e *exposition) descriptors(s *proxy.Stats) {
 	e.counter("lictor_descriptor_waits_total", "How often new TCP clients had to wait for descriptors.",
 		s.DescriptorWaits, "service", s.Service)
+	d := s.Descriptors
+	e.gauge("lictor_descriptors_taken", "Descriptors that a service has for its clients.",
+		float64(d.Taken), "service", s.Service)
+	e.gauge("lictor_descriptors_floor", "Descriptors that a service can always have, whatever others have taken.",
+		float64(d.Floor), "service", s.Service)
+	e.gauge("lictor_descriptors_ceiling", "Descriptors that a service can have at most.",
+		float64(d.Ceiling), "service", s.Service)
 }
 
 // dials is the histogram of a service's successful dials; there is none before the first.

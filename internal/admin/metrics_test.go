@@ -48,6 +48,7 @@ func busy(t *testing.T) *house {
 		f.stats[0].EndedLeft, f.stats[0].EndedAged, f.stats[0].DescriptorWaits = 4, 3, 11
 		f.stats[0].DialsFailedBy[0], f.stats[0].DialsFailedBy[lb.Reset], f.stats[0].Retries = 1, 2, 3
 		f.stats[0].RefusedBy[proxy.RefusedFull] = 6
+		f.stats[0].Descriptors = proxy.Descriptors{Taken: 12, Floor: 13, Ceiling: 14}
 		f.stats[1].DatagramsUp = 9
 		dns := discovery.WatchStatus{
 			Services: []string{"dns"}, Error: "lost", ErrorSince: time.Unix(1700000000, 0), Queries: 4, Errors: 1, LastSuccess: time.Unix(1600000000, 0),
@@ -94,6 +95,9 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 		`lictor_clients_refused_total{reason="no_endpoints",service="dns"} 0`,
 		`lictor_retries_total{service="web"} 3`,
 		`lictor_descriptor_waits_total{service="web"} 11`,
+		`lictor_descriptors_taken{service="web"} 12`,
+		`lictor_descriptors_floor{service="web"} 13`,
+		`lictor_descriptors_ceiling{service="web"} 14`,
 		`lictor_ejections_total{service="web"} 8`,
 		`lictor_endpoint_clients_active{endpoint="n/1",service="web"} 2`,
 		`lictor_endpoint_clients_total{endpoint="n/1",service="web"} 5`,

@@ -19,8 +19,11 @@ type Service struct {
 
 	Endpoints []Endpoint `json:"endpoints"`
 	Counters  Counters   `json:"counters"`
-	Waiting   int64      `json:"waiting,omitempty"`
-	Panicking bool       `json:"panicking,omitempty"`
+
+	Descriptors Descriptors `json:"descriptors"`
+
+	Waiting   int64 `json:"waiting,omitempty"`
+	Panicking bool  `json:"panicking,omitempty"`
 }
 
 // What a service's set is.
@@ -94,6 +97,13 @@ type EndpointCounters struct {
 	Active      int64 `json:"active"`
 	Picks       int64 `json:"picks"`
 	DialsFailed int64 `json:"dials_failed"`
+}
+
+// Descriptors is how many file descriptors a service has for its clients now, can always have, and can have at most.
+type Descriptors struct {
+	Taken   int64 `json:"taken"`
+	Floor   int64 `json:"floor"`
+	Ceiling int64 `json:"ceiling"`
 }
 
 // Counters are of one service, since Lictor knows it. Up is from client to instance.
