@@ -32,7 +32,7 @@ func TestActivityIsOfTheStats(t *testing.T) {
 			t.Fatal(err)
 		}
 		exchange(t, dialTCP(t, h.Listeners()[0].Addr), "hello")
-		query(t, dialUDP(t, h.Listeners()[1].Addr), "hello")
+		askOnce(t, dialUDP(t, h.Listeners()[1].Addr), "hello")
 		eventually(t, func() error { // an answer may be here before it is counted
 			got := map[string]Activity{}
 			h.EachActivity(func(service string, a Activity) { got[service] = a })
