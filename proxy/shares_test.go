@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // serveAll applies services that listen on 127.0.0.1:0, and returns their addresses by name.
@@ -184,7 +186,7 @@ func TestTCPServiceAtItsCeilingLeavesOthersTheirFloors(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 2
 		h.options.MaxDescriptors = 100
-		log := &lockedBuffer{}
+		log := &testproc.Log{}
 		h.options.Logger = hclog.New(&hclog.LoggerOptions{Output: log})
 		h.start()
 		h.endpoints("greedy", tcpServer(t, echo))
@@ -224,24 +226,6 @@ func TestTCPServiceAtItsCeilingLeavesOthersTheirFloors(t *testing.T) {
 			c.Close()
 		}
 	})
-}
-
-// lockedBuffer is a log that can be read while it is written.
-type lockedBuffer struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }
 
 // Two of them whose services lead to each other: one client takes all that the service may have on both, and no more.
