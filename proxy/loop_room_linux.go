@@ -254,7 +254,10 @@ func (q *holding) pay() {
 	}
 	for q.count > q.held.Load() {
 		o := l.victim(h.socket.engine, itsFloor, h)
-		if o != nil && o.oldest.Load() < h.oldest.Load() && l.free(o, q.share) {
+		if o == nil { // the promise was for a client of this listener, which had as many sessions as it may
+			o = h.eldest()
+		}
+		if o != h && o.oldest.Load() < h.oldest.Load() && l.free(o, q.share) {
 			q.held.Add(1)
 			q.share.budget.settle()
 			continue
