@@ -198,6 +198,11 @@ func TestTCPServiceAtItsCeilingLeavesOthersTheirFloors(t *testing.T) {
 			greedy = append(greedy, dialTCP(t, at["greedy"]))
 		}
 		eventually(t, h.waits("greedy"))
+		for range 2 { // a listener that waits for descriptors is not stuck
+			if errs := h.engine.stuck(0); errs != nil {
+				t.Errorf("while a listener waits for descriptors: got %v", errs)
+			}
+		}
 		ceiling := h.budget.ceiling.Load() / pairDescriptors
 		eventually(t, equals("connections", func() int64 { return h.of("greedy").ConnectionsActive }, ceiling))
 		_, floor := h.Proxier.services["tcp"].share.load()
