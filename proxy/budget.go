@@ -102,8 +102,11 @@ func MaxLookups(descriptors int64) int {
 // reserve returns how many descriptors of the limit are kept from traffic, and how many pipes each loop may have of
 // these. Zero loops stand for the portable engine, which has one pool of pipes.
 func reserve(limit int64, loops int) (kept int64, pipes int) {
-	pools := int64(max(loops, 1))
-	each := min(max(maxPipes/pools, min(maxPipes, 2)), limit/(16*pools))
+	pools, most := int64(1), int64(maxPipes)
+	if loops > 0 {
+		pools, most = int64(loops), loopPipes
+	}
+	each := min(most, limit/(16*pools))
 	return other(limit) + int64(loops)*loopDescriptors + pools*each*pipeDescriptors, int(each)
 }
 

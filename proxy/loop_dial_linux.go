@@ -181,7 +181,7 @@ func (p *loopPair) forsake() {
 // untouched tells whether nothing has been moved yet, neither way, so that another endpoint can take over without anybody noticing.
 func (p *loopPair) untouched() bool {
 	up, down := &p.flow[client], &p.flow[server]
-	return up.moved == 0 && up.backlog == nil && up.pipe == nil && !up.done && !down.done && p.hungUpOn()
+	return up.moved == 0 && up.backlog == nil && !up.done && !down.done && p.hungUpOn()
 }
 
 // hungUpOn tells whether nothing came from the endpoint though it was early days.

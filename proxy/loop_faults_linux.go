@@ -60,6 +60,17 @@ func faultMove(fd int32, n int) (int, syscall.Errno) {
 	return faultIO(fd, n)
 }
 
+// faultRoom is the room in a socket, or that there is none, or more than there is.
+func faultRoom(fd int32, room int) int {
+	switch n, err := faultIO(fd, pipeSize); {
+	case err != 0:
+		return 0
+	case n < pipeSize:
+		return n + room
+	}
+	return room
+}
+
 func faultAccept() syscall.Errno {
 	switch rand.IntN(20) {
 	case 0:

@@ -75,9 +75,11 @@ func (p *loopPair) draining() bool {
 	return p.unsent > 0 && p.unsent != before
 }
 
-// stuck tells whether there are bytes in a direction that its destination does not take.
+// stuck reports whether a direction has bytes that its destination does not take, in memory or in the socket of its
+// source.
 func (p *loopPair) stuck(from int) bool {
-	return p.readable[from] || p.flow[from].backlog != nil || p.flow[from].pipe != nil
+	f := &p.flow[from]
+	return f.backlog != nil || p.readable[from] && !f.done && hasBytes(int(p.fd[from]))
 }
 
 // old is when the pair is so old that it should end, on the loop's clock, and how long it may look for a moment of quiet then; zero: never.

@@ -20,7 +20,7 @@ import (
 //
 //   - a source that is marked readable is one whose direction is stopped by its destination, not by the loop: nothing that could be
 //     moved is left unmoved, for epoll would not tell of it again;
-//   - no buffer and no pipe is held but by directions whose destination is full;
+//   - no pipe is held, and no buffer but by directions whose destination is full;
 //   - every pair that has a limit on something has its timer set.
 type loop struct {
 	id      int
@@ -268,25 +268,33 @@ func (l *loop) unwatch(fd int32) {
 type backlog struct {
 	buf      [bufferSize]byte
 	from, to int
+	next     *backlog // read after this one; nil: nothing
 }
 
 // maxFree bounds the free backlogs and pairs that a loop keeps.
 const maxFree = 64
 
-func (l *loop) keep(b []byte) *backlog {
-	var k *backlog
-	if n := len(l.backlogs); n > 0 {
-		k = l.backlogs[n-1]
-		l.backlogs = l.backlogs[:n-1]
-	} else {
-		k = new(backlog)
+// newBacklog returns an empty one.
+func (l *loop) newBacklog() *backlog {
+	n := len(l.backlogs)
+	if n == 0 {
+		return new(backlog)
 	}
-	k.from, k.to = 0, copy(k.buf[:], b)
+	k := l.backlogs[n-1]
+	l.backlogs = l.backlogs[:n-1]
+	k.from, k.to, k.next = 0, 0, nil
+	return k
+}
+
+// keep returns one with a copy of b, which is at most bufferSize long.
+func (l *loop) keep(b []byte) *backlog {
+	k := l.newBacklog()
+	k.to = copy(k.buf[:], b)
 	return k
 }
 
 func (l *loop) forget(k *backlog) {
-	if k != nil && len(l.backlogs) < maxFree {
+	if len(l.backlogs) < maxFree {
 		l.backlogs = append(l.backlogs, k)
 	}
 }

@@ -65,13 +65,12 @@ type loopPair struct {
 
 // A flow is one direction of a pair.
 type flow struct {
-	backlog *backlog // read and not written yet, in memory
-	pipe    *pipe    // or in a pipe
+	backlog *backlog // read and not written yet, oldest first
 	moved   int64
-	piped   int32 // bytes in the pipe
-	bulk    bool  // by splice
-	queued  bool  // has a task in the loop's next turn; nothing is to be moved before
-	done    bool  // the source has ended, or nobody wants its bytes
+	room    int  // bytes that the destination takes at least; see loopPair.room
+	bulk    bool // by splice
+	queued  bool // has a task in the loop's next turn; nothing is to be moved before
+	done    bool // the source has ended, or nobody wants its bytes
 }
 
 type pairState int8
@@ -157,7 +156,7 @@ func (p *loopPair) ready(side int, events uint32) {
 func (p *loopPair) move(from int) {
 	f := &p.flow[from]
 	for n, bytes := 0, 0; p.state == relaying && !f.done; n++ {
-		if !p.flush(from) || !p.readable[from] {
+		if !p.flush(from) || !p.readable[from] || !p.writable[1-from] {
 			return
 		}
 		if n == readsPerTurn || bytes >= bytesPerTurn {
@@ -210,62 +209,21 @@ func (p *loopPair) copy(from int) int {
 	return n
 }
 
-// splice moves what one splice gets into a pipe, and returns how much that was; without a pipe to be had, it is copy. The pipe is empty
-// before, so EAGAIN is the source's. It stops at urgent data, and says that this is the end if the end has come behind it: that is for copy
-// to find out.
-func (p *loopPair) splice(from int) int {
-	f := &p.flow[from]
-	pipe := p.loop.pipes.get()
-	if pipe == nil {
-		f.bulk = false
-		return p.copy(from)
-	}
-	n, err := splice(p.fd[from], int32(pipe.w), pipe.size, p.fd[from])
-	if err != 0 || n == 0 {
-		p.loop.pipes.put(pipe)
-		switch {
-		case err == 0, err == unix.EAGAIN && p.hangup[from]:
-			f.bulk = false
-		case err == unix.EAGAIN:
-			p.readable[from] = false
-		default:
-			p.sourceFailed(from, err)
-		}
-		return 0
-	}
-	f.bulk = n >= bufferSize
-	f.pipe, f.piped = pipe, int32(n)
-	p.last, p.asked = p.loop.now, from == client
-	p.flush(from)
-	return n
-}
-
-// flush writes what was read before, and tells whether nothing of it is left.
+// flush writes what was read before, and reports whether nothing of it is left.
 func (p *loopPair) flush(from int) bool {
-	f := &p.flow[from]
-	to := 1 - from
-	for f.backlog != nil || f.pipe != nil {
+	f, to := &p.flow[from], 1-from
+	for f.backlog != nil {
 		if !p.writable[to] {
 			return false
 		}
-		var n int
-		var err syscall.Errno
-		if k := f.backlog; k != nil {
-			if n, err = send(p.fd[to], k.buf[k.from:k.to]); err == 0 {
-				k.from += n
-				if k.from == k.to {
-					f.backlog = nil
-					p.loop.forget(k)
-				}
-			}
-		} else if n, err = splice(int32(f.pipe.r), p.fd[to], int(f.piped), p.fd[to]); err == 0 {
-			if f.piped -= int32(n); f.piped == 0 {
-				p.loop.pipes.put(f.pipe)
-				f.pipe = nil
-			}
-		}
+		k := f.backlog
+		n, err := send(p.fd[to], k.buf[k.from:k.to])
 		switch err {
 		case 0:
+			if k.from += n; k.from == k.to {
+				f.backlog = k.next
+				p.loop.forget(k)
+			}
 			p.last = p.loop.now
 			p.count(from, n)
 		case unix.EAGAIN:
@@ -388,13 +346,9 @@ func (p *loopPair) cut(why endReason) {
 // drop forgets what was read in a direction and not written.
 func (p *loopPair) drop(from int) {
 	f := &p.flow[from]
-	if f.backlog != nil {
-		p.loop.forget(f.backlog)
-		f.backlog = nil
-	}
-	if f.pipe != nil {
-		p.loop.pipes.discard(f.pipe)
-		f.pipe = nil
+	for k := f.backlog; k != nil; k = f.backlog {
+		f.backlog = k.next
+		p.loop.forget(k)
 	}
 }
 

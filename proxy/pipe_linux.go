@@ -1,21 +1,32 @@
 package proxy
 
 import (
+	"os"
 	"sync"
+	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// maxPipes bounds the pipes of bulk transfers at one moment. A transfer that gets none goes by read and write.
+	// maxPipes bounds the pipes of the portable engine. A transfer that gets none goes by read and write. Pipes are
+	// lent for a moment only, so there are seldom more than processors.
 	maxPipes = 64
+
+	// loopPipes is how many an event loop has: it lends one at a time.
+	loopPipes = 1
 
 	// pipeSize is asked for: large pipes save calls and, more than that, wake-ups of the peers. 1 MiB is what a user without privileges
 	// may have (fs.pipe-max-size), as long as all of that user's pipes have less than 16,384 pages (fs.pipe-user-pages-soft), 64 such
 	// pipes; then the kernel refuses, and smallPipe is asked for, and then it gives what it gives. See pipe(7).
 	pipeSize  = 1 << 20
 	smallPipe = 256 << 10
+
+	// leastSplice is the least that learn goes down to, and spliceStep is by how much it goes up at a time.
+	leastSplice = 32 << 10
+	spliceStep  = 16 << 10
 
 	// pipeIdle is how long an unused pipe is kept.
 	pipeIdle = time.Second
@@ -24,21 +35,25 @@ const (
 type pipe struct {
 	r, w int
 	size int
+	most int // bytes to splice into it at once
 }
 
-// A pipePool lends pipes, empty ones.
+// A pipePool lends pipes. A pipe is empty when it is lent and when it is put back. It is lent for the moment
+// between a read and the write that follows: a direction that waits for its destination holds none.
 type pipePool struct {
 	max    int
 	mu     sync.Mutex
+	most   int // bytes to splice at once; see learn
 	free   []*pipe
 	open   int         // lent ones included
+	loans  int64       // since the beginning
 	trim   *time.Timer // closes the free ones
 	armed  bool        // it will
 	closed bool
 }
 
 // newPipePool returns a pool of at most max pipes at a time.
-func newPipePool(max int) *pipePool { return &pipePool{max: max} }
+func newPipePool(max int) *pipePool { return &pipePool{max: max, most: pipeSize} }
 
 // get returns nil if there is none to be had.
 func (pp *pipePool) get() *pipe {
@@ -50,7 +65,7 @@ func (pp *pipePool) get() *pipe {
 	if n := len(pp.free); n > 0 {
 		p := pp.free[n-1]
 		pp.free = pp.free[:n-1]
-		return p
+		return pp.lendLocked(p)
 	}
 	if pp.open >= pp.max {
 		return nil
@@ -68,7 +83,55 @@ func (pp *pipePool) get() *pipe {
 		p.size = 64 << 10
 	}
 	pp.open++
+	return pp.lendLocked(p)
+}
+
+func (pp *pipePool) lendLocked(p *pipe) *pipe {
+	pp.loans++
+	p.most = min(p.size, pp.most)
 	return p
+}
+
+// learn is told how many of n spliced bytes a destination left in the pipe. Destinations leave bytes when the
+// kernel is short of memory or was told to keep little unsent (TCP_NOTSENT_LOWAT). Such bytes are copied and wait
+// in this process, so less is spliced at once then.
+func (pp *pipePool) learn(n, left int) {
+	pp.mu.Lock()
+	defer pp.mu.Unlock()
+	switch {
+	case left > 0:
+		pp.most = max(pp.most/2, leastSplice)
+	case n >= pp.most:
+		pp.most = min(pp.most+spliceStep, pipeSize)
+	}
+}
+
+// read reads what a destination has left in the pipe. That it is empty is an error, EIO.
+func (p *pipe) read(b []byte) (int, syscall.Errno) {
+	for {
+		base := unsafe.Pointer(unsafe.SliceData(b))
+		n, _, err := unix.RawSyscall(unix.SYS_READ, uintptr(p.r), uintptr(base), uintptr(len(b)))
+		switch {
+		case err == unix.EINTR:
+		case err == 0 && n == 0:
+			return 0, unix.EIO
+		default:
+			return int(n), err
+		}
+	}
+}
+
+// unload returns the n bytes that a destination has left in the pipe.
+func (p *pipe) unload(n int) ([]byte, error) {
+	b := make([]byte, n)
+	for at := 0; at < n; {
+		m, err := p.read(b[at:])
+		if err != 0 {
+			return nil, os.NewSyscallError("read", err)
+		}
+		at += m
+	}
+	return b, nil
 }
 
 // put takes back an empty pipe. Those that are not in use when a while has passed are closed.

@@ -1,35 +1,38 @@
 package proxy
 
-// pipesOpen is how many pipes an engine has open.
-func pipesOpen(e engine) int {
-	count := func(pp *pipePool) int {
-		pp.mu.Lock()
-		defer pp.mu.Unlock()
-		return pp.open
-	}
+// pipePools are the pools of an engine.
+func pipePools(e engine) (all []*pipePool) {
 	switch e := e.(type) {
 	case *portable:
-		return count(e.pipes)
+		all = append(all, e.pipes)
 	case *loopEngine:
-		n := 0
 		for _, l := range e.loops {
-			n += count(l.pipes)
+			all = append(all, l.pipes)
 		}
-		return n
 	}
-	return 0
+	return all
 }
 
-// withoutPipes makes bulk go by read and write.
-func withoutPipes(e engine) {
-	switch e := e.(type) {
-	case *portable:
-		e.pipes.mu.Lock()
-		defer e.pipes.mu.Unlock()
-		e.pipes.max = 0
-	case *loopEngine:
-		for _, l := range e.loops {
-			l.do(func() { l.pipes.max = 0 })
-		}
+// pipeSum adds up what of returns for each pool of an engine, with the pool locked.
+func pipeSum(e engine, of func(pp *pipePool) int) (n int) {
+	for _, pp := range pipePools(e) {
+		pp.mu.Lock()
+		n += of(pp)
+		pp.mu.Unlock()
 	}
+	return n
 }
+
+// pipesOpen is how many pipes an engine has open.
+func pipesOpen(e engine) int { return pipeSum(e, func(pp *pipePool) int { return pp.open }) }
+
+// pipesLent is how many of them are in use.
+func pipesLent(e engine) int {
+	return pipeSum(e, func(pp *pipePool) int { return pp.open - len(pp.free) })
+}
+
+// pipeLoans is how often one was lent.
+func pipeLoans(e engine) int { return pipeSum(e, func(pp *pipePool) int { return int(pp.loans) }) }
+
+// withoutPipes makes bulk go by read and write.
+func withoutPipes(e engine) { pipeSum(e, func(pp *pipePool) int { pp.max = 0; return 0 }) }

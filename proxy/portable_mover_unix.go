@@ -15,7 +15,7 @@ import (
 //
 // It waits for its source without holding anything: neither a buffer nor a pipe. Small messages go through a pooled buffer, by read
 // and write. When a read fills the buffer, there is more to come, and the mover goes on by splice(2), where there is that and a pipe
-// to be had, until its source gives less.
+// to be had, until its source gives less. It holds a pipe only between a read and the write that follows.
 type mover struct {
 	pair     *pair
 	src, dst *net.TCPConn
@@ -30,8 +30,11 @@ type mover struct {
 	buf   *[bufferSize]byte
 	pipe  *pipe
 	n     int
+	left  int // of n, in the pipe
+	room  int // in the destination
 	err   error
 	read  func(fd uintptr) bool
+	gauge func(fd uintptr) bool
 	fill  func(fd uintptr) bool
 	drain func(fd uintptr) bool
 }
@@ -50,7 +53,7 @@ func (m *mover) run() error {
 	if m.out, err = m.dst.SyscallConn(); err != nil {
 		return &writeError{err}
 	}
-	m.read, m.fill, m.drain = m.readSome, m.fillPipe, m.drainPipe
+	m.read, m.gauge, m.fill, m.drain = m.readSome, m.gaugeRoom, m.fillPipe, m.drainPipe
 	for {
 		step := m.copySome
 		if m.bulk {

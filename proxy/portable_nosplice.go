@@ -2,8 +2,8 @@
 
 package proxy
 
-// maxPipes is zero: there are no pipes without splice(2).
-const maxPipes = 0
+// There are no pipes without splice(2).
+const maxPipes, loopPipes = 0, 0
 
 type pipe struct{}
 

@@ -7,6 +7,7 @@ import "errors"
 // These are not reached: movers splice only with a pipePool.
 
 func (m *mover) spliceSome() error         { return errors.ErrUnsupported }
+func (m *mover) gaugeRoom(fd uintptr) bool { return true }
 func (m *mover) fillPipe(fd uintptr) bool  { return true }
 func (m *mover) drainPipe(fd uintptr) bool { return true }
 

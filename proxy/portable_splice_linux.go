@@ -1,13 +1,18 @@
 package proxy
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// spliceSome moves what one splice gets from the source. The pipe is held only while bytes are in it.
+// spliceSome moves what one splice gets from the source. That is no more than the destination takes now, so that
+// the mover waits for neither of them with a pipe in hand.
 func (m *mover) spliceSome() error {
+	if err := m.awaitRoom(); err != nil {
+		return err
+	}
 	if err := m.await(m.in, m.fill); err != nil {
 		return err
 	}
@@ -17,31 +22,54 @@ func (m *mover) spliceSome() error {
 	}
 	m.bulk = m.n >= bufferSize
 	m.says()
-	for m.n > 0 {
-		if err := m.awaitWrite(); err != nil {
-			m.pipes.discard(m.pipe) // there are bytes left in it
-			m.pipe = nil
-			return err
+	rest, err := m.pour()
+	if err != nil {
+		return &writeError{err}
+	}
+	return m.write(rest)
+}
+
+// awaitRoom waits until the destination takes something.
+func (m *mover) awaitRoom() error {
+	for {
+		err := m.out.Write(m.gauge)
+		if err == nil {
+			return nil
+		}
+		switch end, goOn := m.pair.expired(err); {
+		case end && m.sourceHasBytes():
+			return errStuck
+		case end:
+			return errIdle
+		case !goOn:
+			return &writeError{err}
 		}
 	}
-	m.pipes.put(m.pipe)
-	m.pipe = nil
-	return nil
+}
+
+// gaugeRoom has package net wait while the destination is full.
+func (m *mover) gaugeRoom(fd uintptr) bool {
+	m.room = roomIn(int(fd))
+	return m.room > 0
+}
+
+func (m *mover) sourceHasBytes() (has bool) {
+	err := m.in.Control(func(fd uintptr) { has = hasBytes(int(fd)) })
+	return err == nil && has
 }
 
 // fillPipe splices into a pipe that it holds only if there was something to splice. That splice finds nothing, or the end, is not to be
 // believed: it stops at urgent data, and says so if the end has come behind it.
 func (m *mover) fillPipe(fd uintptr) bool {
+	m.err = nil
 	p := m.pipes.get()
 	if p == nil {
-		m.err = nil
 		return true
 	}
-	n, err := unix.Splice(int(fd), nil, p.w, nil, p.size, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	n, err := unix.Splice(int(fd), nil, p.w, nil, min(p.most, m.room), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 	for err == unix.EINTR {
-		n, err = unix.Splice(int(fd), nil, p.w, nil, p.size, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		n, err = unix.Splice(int(fd), nil, p.w, nil, min(p.most, m.room), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 	}
-	m.err = nil
 	if err != nil || n == 0 {
 		m.pipes.put(p)
 		if err != nil && err != unix.EAGAIN {
@@ -53,55 +81,47 @@ func (m *mover) fillPipe(fd uintptr) bool {
 	return true
 }
 
-// awaitWrite moves some of the pipe's bytes to the destination.
-func (m *mover) awaitWrite() error {
-	for {
-		err := m.out.Write(m.drain)
-		if err == nil {
-			err = m.err
-		}
-		if err == nil {
-			return nil
-		}
-		if end, goOn := m.pair.expired(err); end {
-			return errStuck
-		} else if !goOn {
-			return &writeError{err}
-		}
+// pour writes what is in the pipe to the destination, gives the pipe back, and returns what the destination has left.
+func (m *mover) pour() (rest []byte, err error) {
+	p := m.pipe
+	m.left, m.err = m.n, nil
+	err = m.out.Write(m.drain)
+	if err == nil {
+		err = m.err
 	}
-}
-
-func (m *mover) drainPipe(fd uintptr) bool {
-	n, err := unix.Splice(m.pipe.r, nil, int(fd), nil, m.n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-	for err == unix.EINTR {
-		n, err = unix.Splice(m.pipe.r, nil, int(fd), nil, m.n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+	m.pipe = nil
+	if err == nil && (m.left > 0 || m.n == p.most) {
+		m.pipes.learn(m.n, m.left)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) { // then it has not tried; whether that is the end is for write to say
+		err = nil
+	}
+	if err == nil && m.left > 0 {
+		rest, err = p.unload(m.left)
 	}
 	if err != nil {
-		m.err = os.NewSyscallError("splice", err)
-		return err != unix.EAGAIN
+		m.pipes.discard(p)
+		return nil, err
 	}
-	m.count(int(n))
-	m.n, m.err = m.n-int(n), nil
+	m.pipes.put(p)
+	return rest, nil
+}
+
+// drainPipe splices from the pipe as long as the destination takes something.
+func (m *mover) drainPipe(fd uintptr) bool {
+	for m.left > 0 {
+		n, err := unix.Splice(m.pipe.r, nil, int(fd), nil, m.left, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		switch err {
+		case nil:
+			m.count(int(n))
+			m.left -= int(n)
+		case unix.EINTR:
+		case unix.EAGAIN: // the destination takes less than the kernel said; see pipePool.learn
+			return true
+		default:
+			m.err = os.NewSyscallError("splice", err)
+			return true
+		}
+	}
 	return true
-}
-
-// goneFD tells whether the connection is over for the kernel: reset, or given up. A peer that has only finished sending leaves it open.
-func goneFD(fd int) bool {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	return err == nil && info.State == unix.BPF_TCP_CLOSE
-}
-
-// unsentOf is how many bytes written to the socket its peer has not acknowledged.
-func unsentOf(fd int) int {
-	if fd < 0 {
-		return 0
-	}
-	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-	if err != nil || n == 0 {
-		return 0
-	}
-	if goneFD(fd) {
-		return 0 // a connection that is over delivers nothing any more
-	}
-	return n
 }

@@ -32,7 +32,7 @@ func TestUDPListenersTakeFewSocketsOnManyProcessors(t *testing.T) {
 		{loops: 4, udp: 40, tcp: 1, limit: 20000, sockets: 4},
 		{loops: 64, udp: 40, limit: 1024, sockets: 2},
 		{loops: 64, udp: 1, tcp: 1, limit: 20000, sockets: 64},
-		{loops: 64, udp: 40, limit: 4096, sockets: 10},
+		{loops: 64, udp: 40, limit: 4096, sockets: 11},
 		{loops: 128, udp: 50, tcp: 50, limit: 1024, sockets: 2},
 	} {
 		name := fmt.Sprintf("%d loops, %d and %d services, limit %d", tt.loops, tt.udp, tt.tcp, tt.limit)

@@ -27,7 +27,7 @@ type steppedLoop struct {
 // newSteppedLoop returns a loop that listens for one service with the given endpoints. It turns by itself once the test is over.
 func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	t.Helper()
-	l, err := newLoop(0, maxPipes, time.Now())
+	l, err := newLoop(0, loopPipes, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,97 @@
+package proxy
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// splice moves what one splice gets, through a pipe, and returns how many bytes that was. If there is no pipe, it
+// is copy. It takes no more from the source than the destination takes now. So the pipe is empty afterwards, and a
+// destination that stands still holds none.
+//
+// The pipe is empty before, so EAGAIN is about the source. A splice stops at urgent data, and reports the end there
+// if the end has come behind it. So copy has to find out whether that is the end.
+func (p *loopPair) splice(from int) int {
+	f, l := &p.flow[from], p.loop
+	room := p.room(from)
+	if room == 0 {
+		return 0
+	}
+	pipe := l.pipes.get()
+	if pipe == nil {
+		f.bulk = false
+		return p.copy(from)
+	}
+	n, err := splice(p.fd[from], int32(pipe.w), min(pipe.most, room), p.fd[from])
+	if err != 0 || n == 0 {
+		l.pipes.put(pipe)
+		switch {
+		case err == 0, err == unix.EAGAIN && p.hangup[from]:
+			f.bulk = false
+		case err == unix.EAGAIN:
+			p.readable[from] = false
+		default:
+			p.sourceFailed(from, err)
+		}
+		return 0
+	}
+	f.bulk = n >= bufferSize
+	p.last, p.asked = l.now, from == client
+	p.drain(from, pipe, n)
+	return n
+}
+
+// room returns how many bytes the destination of a direction takes now. It is 0 if the destination is full; then
+// epoll tells when it no longer is. What is known to be enough for two full pipes is not looked at again.
+func (p *loopPair) room(from int) int {
+	f, to := &p.flow[from], 1-from
+	if f.room < 2*pipeSize {
+		if f.room = faultRoom(p.fd[to], roomIn(int(p.fd[to]))); f.room == 0 {
+			p.writable[to] = false
+		}
+	}
+	return f.room
+}
+
+// drain writes the n bytes that are in a pipe to the destination, and gives the pipe back.
+func (p *loopPair) drain(from int, pipe *pipe, n int) {
+	f, l, to := &p.flow[from], p.loop, 1-from
+	left, err := n, syscall.Errno(0)
+	for left > 0 && err == 0 {
+		var m int
+		if m, err = splice(int32(pipe.r), p.fd[to], left, p.fd[to]); err == 0 {
+			left -= m
+			f.room -= m
+			p.count(from, m)
+		}
+	}
+	if err == unix.EAGAIN { // the destination takes less than the kernel said; see pipePool.learn
+		p.writable[to] = false
+		f.room = 0
+		err = p.unload(from, pipe, left)
+	}
+	if err != 0 {
+		l.pipes.discard(pipe)
+		p.destinationFailed(from, err)
+		return
+	}
+	l.pipes.put(pipe)
+	l.pipes.learn(n, left)
+}
+
+// unload moves n bytes from a pipe into memory, where they wait for the destination.
+func (p *loopPair) unload(from int, pipe *pipe, n int) syscall.Errno {
+	end := &p.flow[from].backlog // it was empty before the splice
+	for n > 0 {
+		k := p.loop.newBacklog()
+		m, err := pipe.read(k.buf[:])
+		if err != 0 {
+			p.loop.forget(k)
+			return err
+		}
+		k.to, n = m, n-m
+		*end, end = k, &k.next
+	}
+	return 0
+}

@@ -1,0 +1,185 @@
+package proxy
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// tuneClients sets an option of all connections to clients that are served now.
+func (h *house) tuneClients(level, name, value int) {
+	h.Helper()
+	tune := func(fd uintptr) {
+		if err := unix.SetsockoptInt(int(fd), level, name, value); err != nil {
+			h.Error(err)
+		}
+	}
+	switch e := h.engine.(type) {
+	case *loopEngine:
+		for _, l := range e.loops {
+			l.do(func() {
+				for _, s := range l.sockets {
+					if p, ok := s.(*loopPair); ok && p.state == relaying {
+						tune(uintptr(p.fd[client]))
+					}
+				}
+			})
+		}
+	case *portable:
+		some, _ := e.roster.from(0)
+		for _, x := range some {
+			if c, ok := x.(*tcpClient); ok {
+				raw, err := c.pair.Load().client.SyscallConn()
+				if err := errors.Join(err, raw.Control(tune)); err != nil {
+					h.Error(err)
+				}
+			}
+		}
+	}
+}
+
+// stands is an eventually condition: n was the same so often, one time after another, that nothing moves any more.
+func stands(n func() int64) func() error {
+	last, times := int64(-1), 0
+	return func() error {
+		if now := n(); now != last {
+			last, times = now, 0
+			return errPending
+		}
+		if times++; times < 50 {
+			return errPending
+		}
+		return nil
+	}
+}
+
+// dialGreeted is a client that an endpoint has sent a byte to.
+func dialGreeted(t *testing.T, addr netip.AddrPort) *net.TCPConn {
+	t.Helper()
+	c := dialTCP(t, addr)
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Destinations that stand still hold no pipes, however many they are: what others move in bulk still goes by
+// splice(2). When they read on, they get every byte.
+func TestTCPStalledDestinationsHoldNoPipes(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const stalled, size = maxPipes + 16, 1 << 20
+		sent := &bytes.Buffer{}
+		sendRandom(sent, size, 7)
+		want := sumBytes(sent.Bytes())
+		begin := make(chan struct{})
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			io.WriteString(c, "!")
+			<-begin
+			c.Write(sent.Bytes())
+		}))
+		var clients []*net.TCPConn
+		for range stalled {
+			c := dialGreeted(t, addr)
+			c.SetDeadline(time.Now().Add(5 * time.Minute))
+			clients = append(clients, c)
+		}
+		h.tuneClients(unix.SOL_SOCKET, unix.SO_SNDBUF, 64<<10)
+		close(begin)
+		eventually(t, stands(func() int64 { return h.stats().BytesDown }))
+		if n := h.stats().BytesDown; n >= stalled*size/2 {
+			t.Fatalf("%d bytes of %d have gone to clients that do not read", n, stalled*size)
+		}
+		eventually(t, equals("pipes in use", func() int { return pipesLent(h.engine) }, 0))
+
+		before := pipeLoans(h.engine)
+		if sumAll(dialGreeted(t, addr)) != want {
+			t.Error("a client that reads got something else than was sent")
+		}
+		if n := pipeLoans(h.engine) - before; n == 0 {
+			t.Error("its bytes were copied, want them spliced")
+		}
+
+		var reading sync.WaitGroup
+		for i, c := range clients {
+			reading.Go(func() {
+				if sumAll(c) != want {
+					t.Errorf("client %d, which had stood still, got something else than was sent", i)
+				}
+			})
+		}
+		reading.Wait()
+	})
+}
+
+// A destination may take less than its send buffer has room for, here because it is to keep little unsent. What it
+// leaves of a splice is not lost, and less is spliced then.
+func TestTCPDestinationTakesLessThanItHasRoomFor(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		const size = 16 << 20
+		h.options.Loops = 1
+		sent := make(chan [32]byte, 1)
+		begin := make(chan struct{})
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			io.WriteString(c, "!")
+			<-begin
+			sent <- sendRandom(c, size, 8)
+		}))
+		c, hash, most := dialGreeted(t, addr), sha256.New(), pipeSize
+		h.tuneClients(unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 8<<10)
+		close(begin)
+		eventually(t, stands(func() int64 { return h.stats().BytesDown })) // there is much to be spliced when it reads
+		for buf := make([]byte, 64<<10); ; {
+			n, err := c.Read(buf)
+			hash.Write(buf[:n])
+			most = min(most, pipeSum(h.engine, func(pp *pipePool) int { return pp.most }))
+			if err != nil {
+				break
+			}
+		}
+		if most == pipeSize {
+			t.Error("nothing was left in a pipe, so this shows nothing")
+		}
+		if [32]byte(hash.Sum(nil)) != <-sent {
+			t.Error("what arrived is not what was sent")
+		}
+	})
+}
+
+// A client that does not read has an answer in its socket and in that of the proxy, whose buffer is so full that
+// the proxy would not take more; but there is no more. At the idle timeout that is a proper end: nothing is cut
+// short.
+func TestTCPIdleTimeoutWhileTheAnswerWaitsInFull(t *testing.T) {
+	for size := 288 << 10; size <= 320<<10; size += 16 << 10 {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			forEachEngine(t, func(t *testing.T, h *house) {
+				begin := make(chan struct{})
+				addr := h.serve(Service{IdleTimeout: 300 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+					io.WriteString(c, "!")
+					<-begin
+					c.Write(make([]byte, size))
+					c.Read(make([]byte, 1)) // until the proxy ends it
+				}))
+				c := dialGreeted(t, addr)
+				h.tuneClients(unix.SOL_SOCKET, unix.SO_SNDBUF, 128<<10)
+				close(begin)
+				eventually(t, stands(func() int64 { return h.stats().BytesDown }))
+				if n := h.stats().BytesDown; n != int64(size)+1 {
+					t.Skipf("the sockets take only %d bytes", n)
+				}
+				eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
+				if n, err := io.Copy(io.Discard, c); n != int64(size) || err != nil {
+					t.Errorf("got %d bytes of %d, and %v, want all and a proper end", n, size, err)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,99 @@
+package proxy
+
+import (
+	"math"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// This is what the kernel tells of the state of a TCP socket, by its descriptor.
+
+// goneFD reports whether the connection is over for the kernel: reset, or given up. A peer that has only finished
+// sending leaves it open.
+func goneFD(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == unix.BPF_TCP_CLOSE
+}
+
+// unsentOf returns how many bytes written to a socket its peer has not acknowledged. It is 0 for a negative fd.
+func unsentOf(fd int) int {
+	if fd < 0 {
+		return 0
+	}
+	n, err := queuedIn(fd)
+	if err != 0 || n == 0 {
+		return 0
+	}
+	if goneFD(fd) {
+		return 0 // a connection that is over delivers nothing any more
+	}
+	return n
+}
+
+// queuedIn returns how many bytes written to a socket its send buffer still has.
+func queuedIn(fd int) (int, syscall.Errno) {
+	var n int32
+	_, _, err := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	return int(n), err
+}
+
+// hasBytes reports whether there is something to read from a socket. Its end and an error are nothing.
+func hasBytes(fd int) bool {
+	var b [1]byte
+	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return err == nil && n > 0
+}
+
+const (
+	// leastRoom is what a writable socket takes: the kernel looks at the send buffer only when it begins a segment,
+	// which grows to this.
+	leastRoom = 64 << 10
+
+	// unknownRoom is the room in a socket of which the system does not tell it.
+	unknownRoom = math.MaxInt32
+)
+
+// Places in what SO_MEMINFO returns: enum of linux/sock_diag.h.
+const (
+	memoryLimit  = 3 // SK_MEMINFO_SNDBUF
+	memoryQueued = 5 // SK_MEMINFO_WMEM_QUEUED
+	memoryPlaces = 9
+)
+
+// roomIn returns how many bytes a socket takes now without waiting. It is 0 if the kernel does not call the socket
+// writable, which takes a third of its send buffer; then epoll tells when it is. It is unknownRoom if the system
+// does not tell.
+func roomIn(fd int) int {
+	var memory [memoryPlaces]uint32
+	size := uint32(unsafe.Sizeof(memory))
+	_, _, err := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&memory)), uintptr(unsafe.Pointer(&size)), 0)
+	if err != 0 {
+		return unknownRoom
+	}
+	queued := int(memory[memoryQueued])
+	free := int(memory[memoryLimit]) - queued
+	if least := queued / 2; free < least {
+		if !pollWritable(fd) {
+			return 0
+		}
+		free = least // there is room since a moment ago
+	}
+	// The kernel counts the memory that it takes to hold the bytes. To a peer that takes small segments that may be
+	// several times as much.
+	if unsent, err := queuedIn(fd); err == 0 && unsent > 0 && unsent < queued {
+		free = free * unsent / queued
+	}
+	return max(free, leastRoom)
+}
+
+// pollWritable reports whether the kernel calls a socket writable, or does not say. If it is not, the kernel tells
+// when it becomes so, to an edge-triggered epoll too, as it does after a write that found no room.
+func pollWritable(fd int) bool {
+	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}
+	var now unix.Timespec
+	n, _, err := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	return err != 0 || n != 0
+}
