@@ -41,37 +41,38 @@ func TestTCPRotates(t *testing.T) {
 
 // Bulk in both directions at once arrives as it was sent, by whatever way it is moved.
 func TestTCPBulkBothWays(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
-		const size = 32 << 20
-		down := make(chan [32]byte, 1)
-		up := make(chan [32]byte, 1)
-		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
-			var wg sync.WaitGroup
-			wg.Go(func() {
-				down <- sendRandom(c, size, 1)
-				c.CloseWrite()
-			})
-			up <- sumAll(c)
-			wg.Wait()
-		}))
-		c := dialTCP(t, addr)
+	forEachEngine(t, func(t *testing.T, h *house) { testBulkBothWays(t, h, 32<<20) })
+}
+
+func testBulkBothWays(t *testing.T, h *house, size int) {
+	down := make(chan [32]byte, 1)
+	up := make(chan [32]byte, 1)
+	addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
 		var wg sync.WaitGroup
-		var sent [32]byte
 		wg.Go(func() {
-			sent = sendRandom(c, size, 2)
+			down <- sendRandom(c, size, 1)
 			c.CloseWrite()
 		})
-		got := sumAll(c)
+		up <- sumAll(c)
 		wg.Wait()
-		if got != <-down || sent != <-up {
-			t.Error("what arrived is not what was sent")
+	}))
+	c := dialTCP(t, addr)
+	var wg sync.WaitGroup
+	var sent [32]byte
+	wg.Go(func() {
+		sent = sendRandom(c, size, 2)
+		c.CloseWrite()
+	})
+	got := sumAll(c)
+	wg.Wait()
+	if got != <-down || sent != <-up {
+		t.Error("what arrived is not what was sent")
+	}
+	eventually(t, func() error {
+		if s := h.stats(); s.BytesUp != int64(size) || s.BytesDown != int64(size) || s.ConnectionsActive != 0 {
+			return errors.New("counters are off")
 		}
-		eventually(t, func() error {
-			if s := h.stats(); s.BytesUp != size || s.BytesDown != size || s.ConnectionsActive != 0 {
-				return errors.New("counters are off")
-			}
-			return nil
-		})
+		return nil
 	})
 }
 

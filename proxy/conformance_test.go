@@ -25,11 +25,15 @@ var engines = []struct {
 	{"portable", EnginePortable},
 }
 
+// onEachEngine is called by forEachEngine for each engine, and may change the options. Tests that run other tests set it.
+var onEachEngine = func(*Options) {}
+
 func forEachEngine(t *testing.T, test func(t *testing.T, h *house)) {
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
 			h := &house{T: t, balancer: lb.NewRoundRobin()}
 			h.options = Options{LoadBalancer: h.balancer, Engine: e.kind}
+			onEachEngine(&h.options)
 			t.Cleanup(func() {
 				if h.Proxier != nil {
 					h.Proxier.Close()
@@ -129,6 +133,7 @@ func tcpServer(t *testing.T, handle func(c *net.TCPConn)) netip.AddrPort {
 	if err != nil {
 		t.Fatal(err)
 	}
+	l = PlainListener(l) // some tests run where accept4 is denied
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	open := map[net.Conn]bool{}

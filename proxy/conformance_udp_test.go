@@ -437,6 +437,35 @@ func TestUDPManyClients(t *testing.T) {
 	})
 }
 
+// A few datagrams at a time are not lost, either way, whatever they go by: each is sent once.
+func TestUDPLosesNothingThatHasRoom(t *testing.T) { forEachEngine(t, testUDPLosesNothing) }
+
+func testUDPLosesNothing(t *testing.T, h *house) {
+	addr := h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP))
+	for range 5 {
+		c := dialUDP(t, addr)
+		for burst := 1; burst <= 16; burst *= 2 {
+			want := map[string]bool{}
+			for i := range burst {
+				text := fmt.Sprintf("%d of %d", i, burst)
+				want[text] = true
+				if _, err := c.Write([]byte(text)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			buf := make([]byte, 100)
+			for len(want) > 0 {
+				c.SetReadDeadline(time.Now().Add(20 * time.Second))
+				n, err := c.Read(buf)
+				if err != nil || !want[string(buf[:n])] {
+					t.Fatalf("got %q, %v, want one of %d answers more", buf[:n], err, len(want))
+				}
+				delete(want, string(buf[:n]))
+			}
+		}
+	}
+}
+
 // A session ends when all answers have come that its client's datagrams should have.
 func TestUDPSessionEndsWithItsResponses(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {

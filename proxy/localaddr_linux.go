@@ -28,6 +28,9 @@ func wantLocalAddr(c *net.UDPConn, wildcard netip.Addr) error {
 }
 
 func wantLocalAddrFD(fd int, wildcard netip.Addr) error {
+	if err := faultDenied(callLocalAddr); err != 0 {
+		return os.NewSyscallError("setsockopt", err)
+	}
 	if wildcard.Is4() {
 		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
 	}

@@ -1,8 +1,8 @@
 package proxy
 
-func newEngine(o Options) (engine, *budget, error) {
+func newEngine(o Options, d *denials) (engine, *budget, error) {
 	if o.Engine == EnginePortable {
-		return newPortableEngine(o)
+		return newPortableEngine(o, d)
 	}
-	return newLoopEngine(o)
+	return newLoopEngine(o, d)
 }

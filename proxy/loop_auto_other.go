@@ -2,4 +2,4 @@
 
 package proxy
 
-func newEngine(o Options) (engine, *budget, error) { return newPortableEngine(o) }
+func newEngine(o Options, d *denials) (engine, *budget, error) { return newPortableEngine(o, d) }

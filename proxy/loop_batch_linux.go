@@ -45,6 +45,7 @@ func (c *control) bytes() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(c)
 
 // A batch is datagrams that were received. It is made once per loop.
 type batch struct {
+	denied   *denials
 	headers  [batchSize]mmsghdr
 	iovecs   [batchSize]unix.Iovec
 	names    [batchSize]unix.RawSockaddrInet6
@@ -59,8 +60,8 @@ type batch struct {
 // A localSource is an address of this host, by its 16 bytes; all zero if it is not known.
 type localSource [16]byte
 
-func newBatch() *batch {
-	b := &batch{}
+func newBatch(d *denials) *batch {
+	b := &batch{denied: d}
 	const size = batchSize * batchStride
 	var err error
 	// Not from Go's heap, whose pace this would upset, and page by page: most datagrams are small.
@@ -91,7 +92,7 @@ func (b *batch) receive(fd int32, from, n int) (int, syscall.Errno) {
 		h.Control = (*byte)(unsafe.Pointer(&b.controls[i]))
 		h.SetControllen(controlRoom)
 	}
-	n, err := recvmmsg(fd, b.headers[from:from+n])
+	n, err := b.denied.receive(fd, b.headers[from:from+n])
 	for i := from; i < from+n; i++ {
 		b.readControl(i)
 	}
@@ -111,7 +112,7 @@ func (b *batch) receiveFrom(fd int32, from, n int, joined bool) (int, syscall.Er
 			h.SetControllen(controlRoom)
 		}
 	}
-	n, err := recvmmsg(fd, b.headers[from:from+n])
+	n, err := b.denied.receive(fd, b.headers[from:from+n])
 	if joined {
 		for i := from; i < from+n; i++ {
 			b.readControl(i)
@@ -253,57 +254,4 @@ func nameSize(sa *unix.RawSockaddrInet6) uint32 {
 		return unix.SizeofSockaddrInet4
 	}
 	return unix.SizeofSockaddrInet6
-}
-
-// recvDatagram and sendDatagram are recv and send for datagrams, which no fault may cut: only reading is told that there is nothing.
-
-func recvDatagram(fd int32, b []byte) (int, syscall.Errno) {
-	if _, fault := faultIO(fd, 1); fault != 0 {
-		return 0, fault
-	}
-	for {
-		n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
-		if err != unix.EINTR {
-			return int(n), err
-		}
-	}
-}
-
-func sendDatagram(fd int32, b []byte) syscall.Errno {
-	for {
-		_, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
-		if err != unix.EINTR {
-			return err
-		}
-	}
-}
-
-// recvmmsg takes datagrams as far as there are any. EAGAIN means that there are none.
-func recvmmsg(fd int32, headers []mmsghdr) (int, syscall.Errno) {
-	count, fault := faultIO(fd, len(headers))
-	if fault != 0 {
-		return 0, fault
-	}
-	for {
-		n, _, err := unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(headers))), uintptr(count), unix.MSG_DONTWAIT, 0, 0)
-		if err == 0 {
-			return int(n), 0
-		}
-		if err != unix.EINTR {
-			return 0, err
-		}
-	}
-}
-
-// sendmmsg sends messages up to the first that cannot be sent; its error is told if it is the very first one.
-func sendmmsg(fd int32, headers []mmsghdr) (int, syscall.Errno) {
-	for {
-		n, _, err := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(headers))), uintptr(len(headers)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
-		if err == 0 {
-			return int(n), 0
-		}
-		if err != unix.EINTR {
-			return 0, err
-		}
-	}
 }

@@ -14,6 +14,7 @@ import (
 type loopEngine struct {
 	budget    *budget
 	resolver  *lb.Resolver
+	denied    *denials
 	loops     []*loop
 	asks      []*pulse           // one for each loop
 	udp       register[udpShard] // of the open listeners
@@ -25,18 +26,19 @@ type loopEngine struct {
 	ephemeral uint16    // the lowest of ephemeralPorts
 }
 
-func newLoopEngine(o Options) (engine, *budget, error) {
+func newLoopEngine(o Options, d *denials) (engine, *budget, error) {
 	n := o.Loops
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)
 	}
 	b := newBudget(o.MaxDescriptors, n)
-	e := &loopEngine{budget: b, resolver: o.Resolver}
+	e := &loopEngine{budget: b, resolver: o.Resolver, denied: d}
 	e.ephemeral, b.ports = ephemeralPorts()
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	d.tryForLoops()
 	began := time.Now()
 	for i := range n {
-		l, err := newLoop(i, b.pipes, began)
+		l, err := newLoop(i, b.pipes, began, d)
 		if err != nil {
 			e.close()
 			return nil, nil, err

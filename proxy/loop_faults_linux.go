@@ -15,6 +15,9 @@ import (
 // or say EAGAIN though they need not, accept fails, there are no pipes, epoll tells little at a time, in any order, and also what is not so,
 // and whatever may be interrupted by a signal (signal(7)) is. The tests must pass all the same: make test runs them so, too.
 //
+// What fails so works the next time. A call that the system denies for good fails only where a test asks for it, see
+// faultDenied.
+//
 // Dials fail only where a test asks for it: where there is one endpoint, its clients must notice.
 
 const faults = true
@@ -69,6 +72,27 @@ func faultRoom(fd int32, room int) int {
 		return n + room
 	}
 	return room
+}
+
+// A denial has a call denied for good, once it has been made some times.
+type denial struct {
+	error atomic.Uintptr // of the call; zero: it is not denied
+	left  atomic.Int64   // how often it is made before it is denied
+	hits  atomic.Int64   // how often it was denied
+}
+
+// deniedCalls are the denials that tests ask for.
+var deniedCalls [calls]denial
+
+// faultDenied is the error of a call that is denied for good, or zero.
+func faultDenied(c call) syscall.Errno {
+	d := &deniedCalls[c]
+	err := d.error.Load()
+	if err == 0 || d.left.Add(-1) >= 0 {
+		return 0
+	}
+	d.hits.Add(1)
+	return syscall.Errno(err)
 }
 
 func faultAccept() syscall.Errno {

@@ -40,6 +40,8 @@ type loop struct {
 	pending atomic.Bool
 	stopped bool
 
+	saidDeaf bool // see deaf
+
 	events  [128]unix.EpollEvent
 	sockets []pollable // by the number that epoll knows them by
 	unused  []int32    // numbers
@@ -49,6 +51,7 @@ type loop struct {
 
 	search   search // for room
 	wheel    wheel
+	denied   *denials
 	udp      *udpKit // nil until there is a UDP listener
 	pipes    *pipePool
 	buf      [bufferSize]byte
@@ -71,8 +74,9 @@ type task struct {
 	from int
 }
 
-// newLoop returns loop id, which may have so many pipes, with a clock that began at the given time.
-func newLoop(id, pipes int, began time.Time) (*loop, error) {
+// newLoop returns loop id, which may have so many pipes, with a clock that began at the given time. An error names the
+// system call that it is of.
+func newLoop(id, pipes int, began time.Time, d *denials) (*loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -80,18 +84,30 @@ func newLoop(id, pipes int, began time.Time) (*loop, error) {
 	wakefd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
 		unix.Close(epfd)
-		return nil, os.NewSyscallError("eventfd", err)
+		return nil, os.NewSyscallError("eventfd2", err)
 	}
 	l := &loop{
-		id: id, epfd: epfd, wakefd: wakefd, began: began, pipes: newPipePool(pipes), crowds: map[lb.Place]*crowd{},
+		id: id, epfd: epfd, wakefd: wakefd, began: began, denied: d, pipes: newPipePool(pipes, d),
+		crowds: map[lb.Place]*crowd{},
 	}
 	l.wheel.init()
-	if err := l.add(int32(wakefd), unix.EPOLLIN|unix.EPOLLET, l.number(waker{l}), 0); err != 0 {
+	if err := l.awaken(); err != nil {
 		unix.Close(epfd)
 		unix.Close(wakefd)
-		return nil, os.NewSyscallError("epoll_ctl", err)
+		return nil, err
 	}
 	return l, nil
+}
+
+// awaken has epoll tell of wakefd, and tries whether it tells anything.
+func (l *loop) awaken() error {
+	if err := l.add(int32(l.wakefd), unix.EPOLLIN|unix.EPOLLET, l.number(waker{l}), 0); err != 0 {
+		return os.NewSyscallError("epoll_ctl", err)
+	}
+	if _, err := pollEvents(l.epfd, l.events[:], 0); err != 0 && err != unix.EINTR {
+		return os.NewSyscallError("epoll_pwait", err)
+	}
+	return nil
 }
 
 // run turns until stop.
@@ -173,6 +189,9 @@ func (l *loop) wait() int {
 		runtime.Gosched()
 	}
 	n, err := pollEvents(l.epfd, l.events[:], 0)
+	if err != 0 && err != unix.EINTR {
+		l.deaf(err)
+	}
 	if n > 0 || len(l.again) > 0 || l.pending.Load() || err != 0 {
 		return n
 	}
@@ -185,6 +204,19 @@ func (l *loop) wait() int {
 	}
 	return n
 }
+
+// deaf is told that epoll tells nothing. There is no way round that: package net lives by epoll too. So all that is
+// left is not to take a whole processor for it, and to say so.
+func (l *loop) deaf(err syscall.Errno) {
+	if !l.saidDeaf {
+		l.saidDeaf = true
+		l.denied.log.Error("event loop serves nobody", "loop", l.id, "error", os.NewSyscallError("epoll_pwait", err))
+	}
+	time.Sleep(deafPause)
+}
+
+// deafPause is how long a loop does nothing after an error of epoll.
+const deafPause = 10 * time.Millisecond
 
 // post has f run by the loop, soon. After the loop has ended f runs at once.
 func (l *loop) post(f func()) {
@@ -314,7 +346,10 @@ type udpKit struct {
 // useUDP makes the kit if there is none.
 func (l *loop) useUDP() {
 	if l.udp == nil {
-		l.udp = &udpKit{in: newBatch(), down: answers{in: newBatch()}, work: make([]*loopSession, 0, batchSize)}
+		l.udp = &udpKit{
+			in: newBatch(l.denied), up: sender{denied: l.denied}, work: make([]*loopSession, 0, batchSize),
+			down: answers{in: newBatch(l.denied), out: sender{denied: l.denied}},
+		}
 	}
 }
 

@@ -18,6 +18,8 @@ func faultMove(_ int32, n int) (int, syscall.Errno) { return n, 0 }
 
 func faultRoom(_ int32, room int) int { return room }
 
+func faultDenied(call) syscall.Errno { return 0 }
+
 func faultAccept() syscall.Errno { return 0 }
 
 func faultConnect(_ int32, err syscall.Errno) syscall.Errno { return err }

@@ -190,7 +190,7 @@ func (p *loopPair) copy(from int) int {
 		// urgent data though there is more.
 		p.readable[from] = p.hangup[from] || faults
 	default:
-		p.flow[from].bulk = true
+		p.flow[from].bulk = l.pipes.usable()
 	}
 	p.last, p.asked = l.now, from == client
 	m, err := send(p.fd[1-from], l.buf[:n])

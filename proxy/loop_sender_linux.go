@@ -30,6 +30,7 @@ type parcel struct {
 // which may be smaller, are handed to the kernel as one, to be cut on the way out. Where the kernel cannot do that (a device without
 // checksums, datagrams larger than the path takes), they go one by one.
 type sender struct {
+	denied  *denials
 	parcels [batchSize]parcel
 	n       int // parcels
 	at      int // those before are done with
@@ -71,7 +72,7 @@ func (w *sender) send(fd int32) (traffic, syscall.Errno) {
 		return t, unix.EINVAL
 	}
 	m := w.build()
-	sent, err := sendmmsg(fd, w.headers[:m])
+	sent, err := w.denied.send(fd, w.headers[:m])
 	for _, msg := range w.messages[:sent] {
 		w.advance(msg)
 		t.datagrams += msg.datagrams
@@ -90,6 +91,9 @@ func (w *sender) dropHops() {
 		w.parcels[i].hops = 0
 	}
 }
+
+// cuts reports whether the kernel cuts what is joined of a parcel's flow, as far as that is known.
+func (w *sender) cuts(p *parcel) bool { return p.plain != nil && !*p.plain && !w.denied.has(callCut) }
 
 // cannotCut tells whether err may mean that the kernel does not cut this message: udp_send_skb of net/ipv4/udp.c.
 func cannotCut(err syscall.Errno) bool {
@@ -122,7 +126,7 @@ func (w *sender) build() int {
 	m, iov := 0, 0
 	for i := w.at; i < w.n && m < batchSize; {
 		p := &w.parcels[i]
-		if p.segment > 0 && *p.plain {
+		if p.segment > 0 && !w.cuts(p) {
 			count, whole := w.buildSegments(p, m, iov)
 			m, iov = m+count, iov+count
 			if !whole {
@@ -172,7 +176,7 @@ func (w *sender) buildSegments(p *parcel, m, iov int) (count int, whole bool) {
 func (w *sender) joinable(i int) (k, size int) {
 	p := &w.parcels[i]
 	k, size = 1, p.size
-	if p.segment > 0 || p.size == 0 || p.plain == nil || *p.plain {
+	if p.segment > 0 || p.size == 0 || !w.cuts(p) {
 		return k, size
 	}
 	for i+k < w.n && k < maxSegments {

@@ -27,6 +27,9 @@ func (p *loopPair) splice(from int) int {
 	if err != 0 || n == 0 {
 		l.pipes.put(pipe)
 		switch {
+		case isDenial(err):
+			l.denied.note(callSplice, err)
+			f.bulk = false
 		case err == 0, err == unix.EAGAIN && p.hangup[from]:
 			f.bulk = false
 		case err == unix.EAGAIN:
@@ -66,9 +69,13 @@ func (p *loopPair) drain(from int, pipe *pipe, n int) {
 			p.count(from, m)
 		}
 	}
-	if err == unix.EAGAIN { // the destination takes less than the kernel said; see pipePool.learn
+	switch {
+	case err == unix.EAGAIN: // the destination takes less than the kernel said; see pipePool.learn
 		p.writable[to] = false
 		f.room = 0
+		err = p.unload(from, pipe, left)
+	case isDenial(err):
+		l.denied.note(callSplice, err)
 		err = p.unload(from, pipe, left)
 	}
 	if err != 0 {

@@ -45,6 +45,9 @@ func splice(from, to int32, n int, socket int32) (int, syscall.Errno) {
 		var m uintptr
 		size, err := faultMove(socket, n)
 		if err == 0 {
+			err = faultDenied(callSplice)
+		}
+		if err == 0 {
 			m, _, err = unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(size), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 		}
 		if err != unix.EINTR {
@@ -58,26 +61,6 @@ func closeFD(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 func shutdownWrite(fd int32) syscall.Errno {
 	_, _, err := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
 	return err
-}
-
-// accept takes a client from the queue of a listener, as a socket that does not block.
-func accept(fd int32) (int32, netip.AddrPort, syscall.Errno) {
-	var sa unix.RawSockaddrInet6 // room for either family
-	size := uint32(unsafe.Sizeof(sa))
-	for {
-		var c uintptr
-		err := faultAccept()
-		if err == 0 {
-			c, _, err = unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
-		}
-		if err == unix.EINTR {
-			continue
-		}
-		if err != 0 {
-			return -1, netip.AddrPort{}, err
-		}
-		return int32(c), addrPort(&sa), 0
-	}
 }
 
 // addrPort reads a socket address of either family.
@@ -150,10 +133,24 @@ func connect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
 	return -1, err
 }
 
-func setOption(fd int32, level, name, value int) {
+// setOption sets an option of a socket. An error does not matter: options make connections better, not possible, and
+// those that the system denies are noted when the engine starts.
+func setOption(fd int32, level, name, value int) { _ = tryOption(fd, level, name, value) }
+
+// tryOption is setOption that returns the error.
+func tryOption(fd int32, level, name, value int) syscall.Errno {
 	v := int32(value)
-	// Options make connections better, not possible: a refusal is nothing that anybody could act on.
-	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+	_, _, err := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(&v)), unsafe.Sizeof(v), 0)
+	return err
+}
+
+// getOption reads an option of a socket into size bytes at to.
+func getOption(fd, level, name int, to unsafe.Pointer, size uintptr) syscall.Errno {
+	n := uint32(size)
+	_, _, err := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(to),
+		uintptr(unsafe.Pointer(&n)), 0)
+	return err
 }
 
 // socketError is the error that waits on a socket.
@@ -162,8 +159,7 @@ func socketError(fd int32) syscall.Errno {
 		return err
 	}
 	var v int32
-	size := uint32(unsafe.Sizeof(v))
-	if _, _, err := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_ERROR, uintptr(unsafe.Pointer(&v)), uintptr(unsafe.Pointer(&size)), 0); err != 0 {
+	if err := getOption(int(fd), unix.SOL_SOCKET, unix.SO_ERROR, unsafe.Pointer(&v), unsafe.Sizeof(v)); err != 0 {
 		return err
 	}
 	return syscall.Errno(v)
@@ -177,10 +173,28 @@ func setKeepAlive(fd int32) {
 	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count)
 }
 
-// resetOnClose makes closing send a RST and forget what is unsent.
+// resetOnClose makes closing send a RST and forget what is unsent. Without SO_LINGER it resets the connection at once.
 func resetOnClose(fd int32) {
+	if setLinger(fd) != 0 {
+		disconnect(fd)
+	}
+}
+
+// setLinger makes closing a socket forget what is unsent, which sends a RST.
+func setLinger(fd int32) syscall.Errno {
+	if err := faultDenied(callLinger); err != 0 {
+		return err
+	}
 	l := unix.Linger{Onoff: 1}
-	unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER, uintptr(unsafe.Pointer(&l)), unsafe.Sizeof(l), 0)
+	_, _, err := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_LINGER,
+		uintptr(unsafe.Pointer(&l)), unsafe.Sizeof(l), 0)
+	return err
+}
+
+// disconnect resets the connection of a socket: connect(2) to AF_UNSPEC dissolves it.
+func disconnect(fd int32) {
+	sa := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
 }
 
 // pollEvents takes what an epoll instance has. It waits for timeout milliseconds, for ever if that is negative; only then is the Go

@@ -112,17 +112,11 @@ func boolean(b bool) int {
 
 // boundTo is addr with the port that fd, which was bound to it, really has.
 func boundTo(fd int, addr netip.AddrPort) (netip.AddrPort, error) {
-	sa, err := unix.Getsockname(fd)
-	if err != nil {
+	sa, err := socketName(unix.SYS_GETSOCKNAME, int32(fd)) // unlike unix.Getsockname it asks for no socket option
+	if err != 0 {
 		return addr, os.NewSyscallError("getsockname", err)
 	}
-	switch sa := sa.(type) {
-	case *unix.SockaddrInet4:
-		return netip.AddrPortFrom(addr.Addr(), uint16(sa.Port)), nil
-	case *unix.SockaddrInet6:
-		return netip.AddrPortFrom(addr.Addr(), uint16(sa.Port)), nil
-	}
-	return addr, nil
+	return netip.AddrPortFrom(addr.Addr(), addrPort(&sa).Port()), nil
 }
 
 // sockaddr is addr as package unix takes it.
@@ -215,14 +209,33 @@ func (d *door) open() {
 	d.watch()
 }
 
-// watch has epoll tell of clients: not edge-triggered, because the queue is shared, and only one loop each time.
+// watch has epoll tell of clients: not edge-triggered, because the queue is shared, and only one loop each time, unless
+// the system denies that.
 func (d *door) watch() {
-	if !d.watched && !d.closed {
-		d.watched = d.loop.add(d.socket.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, d.number, 0) == 0
-		if !d.watched {
-			d.pause(int64(maxBackoff))
+	if d.watched || d.closed {
+		return
+	}
+	denied, err := d.socket.engine.denied, syscall.Errno(0)
+	if !denied.has(callExclusive) {
+		if err = faultDenied(callExclusive); err == 0 {
+			err = d.loop.add(d.socket.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, d.number, 0)
+		}
+		if isDenial(err) {
+			denied.note(callExclusive, err)
 		}
 	}
+	if denied.has(callExclusive) {
+		err = d.loop.add(d.socket.fd, unix.EPOLLIN, d.number, 0)
+	}
+	if d.watched = err == 0; !d.watched {
+		d.loop.unwatched(d.socket.service.Load(), err)
+		d.pause(int64(maxBackoff))
+	}
+}
+
+// unwatched says that epoll does not tell of a listener.
+func (l *loop) unwatched(s *service, err syscall.Errno) {
+	s.troubles.warn(s.log, "listener not watched, trying again", "error", os.NewSyscallError("epoll_ctl", err), "wait", maxBackoff)
 }
 
 // pause takes no clients for a while.
@@ -275,7 +288,7 @@ func (d *door) let(n int) bool {
 // accept takes one client of s, which has the descriptors for one. After an error they are given back. If the error
 // is one of this host, the door has paused.
 func (d *door) accept(s *service) syscall.Errno {
-	fd, src, err := accept(d.socket.fd)
+	fd, src, err := d.socket.engine.denied.accept(d.socket.fd)
 	if err == 0 {
 		d.backoff = 0
 		d.welcome(fd, src, s)

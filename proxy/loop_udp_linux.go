@@ -36,6 +36,8 @@ func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error)
 	addr, n := o.addr, e.budget.udpSockets(o.udp, len(e.loops))
 	if o.file != nil { // as many as there are: with more, or fewer, clients would come to another one than before
 		n = 1 + len(o.more)
+	} else if e.denied.has(callSharePort) {
+		n = 1
 	}
 	extra := max(0, int64(n)-listenerDescriptors)
 	if err := e.budget.openListener(extra); err != nil {
@@ -50,7 +52,6 @@ func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error)
 		drained: make(chan struct{}), closed: make(chan struct{}),
 	}
 	u.service.Store(s)
-	u.busy.Store(int32(n))
 	defer func() {
 		if err != nil {
 			for _, l := range loops {
@@ -70,7 +71,7 @@ func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error)
 		} else {
 			o.shared = shared || i > 0
 		}
-		fd, bound, err := bindUDP(o)
+		fd, bound, err := bindUDP(o, e.denied)
 		if err != nil {
 			return nil, err
 		}
@@ -79,10 +80,20 @@ func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error)
 		if i == 0 && len(loops) > 1 && o.file == nil {
 			// Only now: a socket that shares its port when it is bound may get one that others of the same user share, another
 			// listener's or another Lictor's. This one had it to itself.
-			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1); err != nil {
-				return nil, os.NewSyscallError("setsockopt", err)
+			if err := setShared(fd, true); err != nil {
+				if !e.denied.allow(callSharePort, err) {
+					return nil, err
+				}
+				for _, l := range loops[1:] { // this socket has to do
+					l.shards.Add(-1)
+				}
+				break
 			}
 		}
+	}
+	u.busy.Store(int32(len(u.shards)))
+	if left := extra - max(0, int64(len(u.shards))-listenerDescriptors); left > 0 {
+		e.budget.closeListener(left)
 	}
 	e.udp.add(u.shards...)
 	return u, nil
@@ -102,7 +113,7 @@ func (e *loopEngine) loopsFor(n int) []*loop {
 }
 
 // bindUDP opens a socket, and returns its address with its port.
-func bindUDP(o opening) (_ int, bound netip.AddrPort, err error) {
+func bindUDP(o opening, d *denials) (_ int, bound netip.AddrPort, err error) {
 	addr := o.addr
 	fd, err := o.socket(unix.SOCK_DGRAM)
 	if err != nil {
@@ -117,7 +128,7 @@ func bindUDP(o opening) (_ int, bound netip.AddrPort, err error) {
 		onlyIPv6(int32(fd), addr.Addr())
 	}
 	if addr.Addr().IsUnspecified() {
-		if err := wantLocalAddrFD(fd, addr.Addr()); err != nil {
+		if err := wantLocalAddrFD(fd, addr.Addr()); err != nil && !d.allow(callLocalAddr, err) {
 			return -1, bound, err
 		}
 	}

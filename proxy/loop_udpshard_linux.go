@@ -65,7 +65,9 @@ func (h *udpShard) watch() {
 	if h.watched || h.closed || h.suspended {
 		return
 	}
-	if h.watched = h.loop.add(h.fd, unix.EPOLLIN, h.number, 0) == 0; !h.watched {
+	err := h.loop.add(h.fd, unix.EPOLLIN, h.number, 0)
+	if h.watched = err == 0; !h.watched {
+		h.loop.unwatched(h.socket.service.Load(), err)
 		h.pause(int64(maxBackoff))
 	}
 }
@@ -242,8 +244,8 @@ func (h *udpShard) retime() {
 		return
 	}
 	spec := h.socket.service.Load().spec.Load()
-	// Where each datagram counts, the kernel must not join them.
-	setOption(h.fd, unix.SOL_UDP, unix.UDP_GRO, boolean(spec.Requests <= 0))
+	// Where each datagram counts, the kernel must not join them, nor where nobody hears how large they were.
+	setOption(h.fd, unix.SOL_UDP, unix.UDP_GRO, boolean(spec.Requests <= 0 && !h.loop.denied.has(callRecvmsg)))
 	idle := int64(spec.idleTimeout())
 	if idle == h.idle {
 		return

@@ -8,10 +8,13 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/lictor-proxy/lictor/internal/testseccomp"
 )
 
 // TestMain fails the tests if they leave goroutines or descriptors behind.
 func TestMain(m *testing.M) {
+	testseccomp.Main()
 	before := openDescriptors()
 	code := m.Run()
 	if code == 0 {

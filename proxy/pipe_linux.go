@@ -41,6 +41,7 @@ type pipe struct {
 // A pipePool lends pipes. A pipe is empty when it is lent and when it is put back. It is lent for the moment
 // between a read and the write that follows: a direction that waits for its destination holds none.
 type pipePool struct {
+	denied *denials
 	max    int
 	mu     sync.Mutex
 	most   int // bytes to splice at once; see learn
@@ -53,11 +54,16 @@ type pipePool struct {
 }
 
 // newPipePool returns a pool of at most max pipes at a time.
-func newPipePool(max int) *pipePool { return &pipePool{max: max, most: pipeSize} }
+func newPipePool(max int, d *denials) *pipePool {
+	return &pipePool{denied: d, max: max, most: pipeSize}
+}
+
+// usable reports whether pipes are of use: the system lets this process have them, and splice.
+func (pp *pipePool) usable() bool { return !pp.denied.has(callSplice) && !pp.denied.has(callPipe) }
 
 // get returns nil if there is none to be had.
 func (pp *pipePool) get() *pipe {
-	if faultPipe() {
+	if !pp.usable() || faultPipe() {
 		return nil
 	}
 	pp.mu.Lock()
@@ -70,20 +76,45 @@ func (pp *pipePool) get() *pipe {
 	if pp.open >= pp.max {
 		return nil
 	}
-	var fds [2]int
-	if unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK) != nil {
+	p, err := pp.newPipe()
+	if isDenial(err) {
+		pp.denied.note(callPipe, err)
+	}
+	if err != 0 {
 		return nil
 	}
-	p := &pipe{r: fds[0], w: fds[1]}
-	if _, err := unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, pipeSize); err != nil {
-		unix.FcntlInt(uintptr(p.w), unix.F_SETPIPE_SZ, smallPipe)
+	pp.open++
+	return pp.lendLocked(p)
+}
+
+// newPipe opens a pipe.
+func (pp *pipePool) newPipe() (*pipe, syscall.Errno) {
+	var fds [2]int32
+	err := faultDenied(callPipe)
+	if err == 0 {
+		_, _, err = unix.RawSyscall(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&fds)), unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	}
+	if err != 0 {
+		return nil, err
+	}
+	p := &pipe{r: int(fds[0]), w: int(fds[1])}
+	if err := p.resize(pipeSize); err != 0 && p.resize(smallPipe) != 0 && isDenial(err) {
+		pp.denied.note(callPipeSize, err)
 	}
 	p.size, _ = unix.FcntlInt(uintptr(p.w), unix.F_GETPIPE_SZ, 0)
 	if p.size <= 0 {
 		p.size = 64 << 10
 	}
-	pp.open++
-	return pp.lendLocked(p)
+	return p, 0
+}
+
+// resize asks the kernel to have the pipe hold so many bytes.
+func (p *pipe) resize(size int) syscall.Errno {
+	err := faultDenied(callPipeSize)
+	if err == 0 {
+		_, _, err = unix.RawSyscall(unix.SYS_FCNTL, uintptr(p.w), unix.F_SETPIPE_SZ, uintptr(size))
+	}
+	return err
 }
 
 func (pp *pipePool) lendLocked(p *pipe) *pipe {

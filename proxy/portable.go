@@ -13,6 +13,7 @@ type portable struct {
 	began    time.Time
 	pipes    *pipePool
 	resolver *lb.Resolver
+	denied   *denials
 	roster   roster
 	crowds   crowds
 	turns    turns               // of the goroutines that take clients
@@ -24,9 +25,10 @@ type portable struct {
 	found     *udpSocket
 }
 
-func newPortable(b *budget, r *lb.Resolver) *portable {
+func newPortable(b *budget, r *lb.Resolver, d *denials) *portable {
+	d.tryForPortable()
 	e := &portable{
-		budget: b, began: time.Now(), pipes: newPipePool(b.pipes), resolver: r,
+		budget: b, began: time.Now(), pipes: newPipePool(b.pipes, d), resolver: r, denied: d,
 		crowds: crowds{all: map[lb.Place]*portableCrowd{}},
 	}
 	e.asks = []*pulse{
@@ -38,10 +40,10 @@ func newPortable(b *budget, r *lb.Resolver) *portable {
 	return e
 }
 
-func newPortableEngine(o Options) (engine, *budget, error) {
+func newPortableEngine(o Options, d *denials) (engine, *budget, error) {
 	b := newBudget(o.MaxDescriptors, 0)
 	_, b.ports = ephemeralPorts()
-	return newPortable(b, o.Resolver), b, nil
+	return newPortable(b, o.Resolver, d), b, nil
 }
 
 func (e *portable) pulses() []*pulse { return e.asks }

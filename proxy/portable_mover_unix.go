@@ -92,7 +92,7 @@ func (m *mover) copySome() error {
 	if m.n == 0 {
 		return io.EOF
 	}
-	m.bulk = m.n == bufferSize && m.pipes != nil
+	m.bulk = m.n == bufferSize && m.pipes.usable()
 	return m.write(m.buf[:m.n])
 }
 

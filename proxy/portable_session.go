@@ -176,7 +176,7 @@ func (x *session) replies() {
 			continue
 		}
 		// A datagram that cannot be sent to the client is lost, as on any hop.
-		_, _, err = x.socket.conn.WriteMsgUDPAddrPort(b.bytes(), x.source, x.key.client)
+		err = x.socket.answer(b.bytes(), x.source, x.key.client)
 		if err == nil {
 			c.datagramsDown.Add(1)
 			c.bytesDown.Add(int64(b.n))

@@ -66,20 +66,23 @@ func (m *mover) fillPipe(fd uintptr) bool {
 	if p == nil {
 		return true
 	}
-	n, err := unix.Splice(int(fd), nil, p.w, nil, min(p.most, m.room), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-	for err == unix.EINTR {
-		n, err = unix.Splice(int(fd), nil, p.w, nil, min(p.most, m.room), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-	}
-	if err != nil || n == 0 {
-		m.pipes.put(p)
-		if err != nil && err != unix.EAGAIN {
-			m.err = os.NewSyscallError("splice", err)
-		}
+	n, err := splice(int32(fd), int32(p.w), min(p.most, m.room), noSocket)
+	if err == 0 && n > 0 {
+		m.pipe, m.n = p, n
 		return true
 	}
-	m.pipe, m.n = p, int(n)
+	m.pipes.put(p)
+	switch {
+	case isDenial(err):
+		m.pipes.denied.note(callSplice, err)
+	case err != 0 && err != unix.EAGAIN:
+		m.err = os.NewSyscallError("splice", err)
+	}
 	return true
 }
+
+// noSocket has splice see no faults of the loops.
+const noSocket = -1
 
 // pour writes what is in the pipe to the destination, gives the pipe back, and returns what the destination has left.
 func (m *mover) pour() (rest []byte, err error) {
@@ -110,13 +113,15 @@ func (m *mover) pour() (rest []byte, err error) {
 // drainPipe splices from the pipe as long as the destination takes something.
 func (m *mover) drainPipe(fd uintptr) bool {
 	for m.left > 0 {
-		n, err := unix.Splice(m.pipe.r, nil, int(fd), nil, m.left, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
-		switch err {
-		case nil:
-			m.count(int(n))
-			m.left -= int(n)
-		case unix.EINTR:
-		case unix.EAGAIN: // the destination takes less than the kernel said; see pipePool.learn
+		n, err := splice(int32(m.pipe.r), int32(fd), m.left, noSocket)
+		switch {
+		case err == 0:
+			m.count(n)
+			m.left -= n
+		case err == unix.EAGAIN: // the destination takes less than the kernel said; see pipePool.learn
+			return true
+		case isDenial(err):
+			m.pipes.denied.note(callSplice, err)
 			return true
 		default:
 			m.err = os.NewSyscallError("splice", err)

@@ -18,6 +18,7 @@ import (
 type tcpSocket struct {
 	engine   *portable
 	listener *net.TCPListener
+	clients  net.Listener // accepts from listener
 	addr     netip.AddrPort
 	service  atomic.Pointer[service]
 
@@ -36,7 +37,9 @@ func (e *portable) listenTCP(o opening, s *service) (proxySocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &tcpSocket{engine: e, listener: l.(*net.TCPListener), addr: l.Addr().(*net.TCPAddr).AddrPort()}
+	t := &tcpSocket{
+		engine: e, listener: l.(*net.TCPListener), clients: PlainListener(l), addr: l.Addr().(*net.TCPAddr).AddrPort(),
+	}
 	t.service.Store(s)
 	t.looped = make(chan struct{})
 	t.loop, t.close = context.WithCancel(context.Background())
@@ -75,7 +78,7 @@ func (t *tcpSocket) ProxyLoop() error {
 	defer t.engine.turns.remove(turn)
 	backoff := minBackoff
 	for {
-		client, err := t.listener.AcceptTCP()
+		client, err := t.accept()
 		switch {
 		case t.loop.Err() != nil && err == nil && t.released.Load():
 			// The last one, which the other process will not see.
@@ -106,6 +109,14 @@ func (t *tcpSocket) ProxyLoop() error {
 		}
 		turn.end()
 	}
+}
+
+func (t *tcpSocket) accept() (*net.TCPConn, error) {
+	c, err := t.clients.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
 }
 
 // room takes the descriptors of a connection of s, and waits for them. An error means that nobody is served any more.
@@ -231,7 +242,7 @@ func (t *tcpSocket) release() {
 	t.released.Store(true)
 	t.ended.Do(func() {
 		t.close()
-		t.listener.Close()
+		t.clients.Close()
 		<-t.looped
 		t.pairs.stop()
 		t.engine.budget.closeListener(listenerDescriptors)
@@ -241,7 +252,7 @@ func (t *tcpSocket) release() {
 func (t *tcpSocket) stop() {
 	t.ended.Do(func() {
 		t.close()
-		t.listener.Close()
+		t.clients.Close()
 		t.pairs.stop()
 		t.engine.budget.closeListener(listenerDescriptors)
 	})

@@ -46,7 +46,7 @@ func (e *portable) listenUDP(o opening, s *service) (proxySocket, error) {
 	}
 	u := &udpSocket{engine: e, conn: c, addr: c.LocalAddr().(*net.UDPAddr).AddrPort(), began: e.began}
 	if addr.Addr().IsUnspecified() {
-		if err := wantLocalAddr(c, addr.Addr()); err != nil {
+		if err := wantLocalAddr(c, addr.Addr()); err != nil && !e.denied.allow(callLocalAddr, err) {
 			c.Close()
 			return nil, err
 		}
@@ -110,7 +110,7 @@ func (u *udpSocket) ProxyLoop() error {
 	defer u.engine.turns.remove(turn)
 	backoff := minBackoff
 	for {
-		n, oobn, _, src, err := u.conn.ReadMsgUDPAddrPort(buf, oob)
+		n, oobn, src, err := u.receive(buf, oob)
 		if err != nil {
 			if u.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return ErrClosed
@@ -135,6 +135,26 @@ func (u *udpSocket) ProxyLoop() error {
 		u.forward(key, buf[:n], oob[:oobn])
 		turn.end()
 	}
+}
+
+// receive waits for a datagram of a client.
+func (u *udpSocket) receive(buf, oob []byte) (n, oobn int, src netip.AddrPort, err error) {
+	if u.engine.denied.has(callRecvmsg) {
+		n, src, err = u.conn.ReadFromUDPAddrPort(buf)
+		return n, 0, src, err
+	}
+	n, oobn, _, src, err = u.conn.ReadMsgUDPAddrPort(buf, oob)
+	return n, oobn, src, err
+}
+
+// answer sends a datagram to a client. Source is a control message that says where it leaves from, or nil.
+func (u *udpSocket) answer(b, source []byte, to netip.AddrPort) error {
+	if u.engine.denied.has(callSendmsg) {
+		_, err := u.conn.WriteToUDPAddrPort(b, to)
+		return err
+	}
+	_, _, err := u.conn.WriteMsgUDPAddrPort(b, source, to)
+	return err
 }
 
 // forward sends one datagram of a client, which came with control messages, to its session's endpoint. A session whose

@@ -67,6 +67,7 @@ type Proxier struct {
 	balancer LoadBalancer
 	log      hclog.Logger
 	budget   *budget
+	denied   *denials
 	engine   engine
 	loops    tracker
 	access   accessTap
@@ -95,6 +96,7 @@ type socketKey struct {
 type boundSocket struct {
 	proxySocket
 	service *service
+	shared  bool // see proxySocket.share
 }
 
 // New returns a Proxier without services. An error means that the system does not give what the engine needs.
@@ -105,14 +107,17 @@ func New(o Options) (*Proxier, error) {
 	if o.Resolver == nil {
 		o.Resolver = lb.NewResolver(MaxLookups(o.MaxDescriptors))
 	}
-	e, b, err := newEngine(o)
+	log := o.Logger.Named("proxy")
+	denied := newDenials(log)
+	e, b, err := newEngine(o, denied)
 	if err != nil {
 		return nil, err
 	}
 	p := &Proxier{
 		balancer:  o.LoadBalancer,
-		log:       o.Logger.Named("proxy"),
+		log:       log,
 		budget:    b,
+		denied:    denied,
 		engine:    e,
 		admit:     o.Admit,
 		inherited: slices.Clone(o.Inherited),
@@ -191,7 +196,9 @@ func (p *Proxier) Apply(services []Service) error {
 		}
 	}
 	for _, s := range opened {
-		p.unshare(s)
+		if s.shared {
+			p.unshare(s)
+		}
 	}
 	p.services = next
 	return nil
@@ -254,7 +261,7 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 			errs = multierror.Append(errs, err)
 			continue
 		}
-		opened[key] = &boundSocket{socket, s}
+		opened[key] = &boundSocket{socket, s, o.shared}
 	}
 	if errs == nil {
 		return opened, nil

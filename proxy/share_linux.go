@@ -11,6 +11,9 @@ import (
 // for both, and Linux takes it after the bind too. It is on for no longer than a change takes, for it lets everybody of this user in;
 // for TCP the kernel may remember it as long as the port is in use.
 func setShared(fd int, on bool) error {
+	if err := faultDenied(callSharePort); err != 0 {
+		return os.NewSyscallError("setsockopt", err)
+	}
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, boolean(on)))
 }
 

@@ -27,13 +27,14 @@ type steppedLoop struct {
 // newSteppedLoop returns a loop that listens for one service with the given endpoints. It turns by itself once the test is over.
 func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	t.Helper()
-	l, err := newLoop(0, loopPipes, time.Now())
+	denied := newDenials(hclog.NewNullLogger())
+	l, err := newLoop(0, loopPipes, time.Now(), denied)
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.endpoints("s", endpoints...)
-	e := &loopEngine{budget: newBudget(0, 1), loops: []*loop{l}}
+	e := &loopEngine{budget: newBudget(0, 1), denied: denied, loops: []*loop{l}}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	s := newService(&Service{Name: "s"}, h.balancer, hclog.NewNullLogger(), 1)
 	s.share = e.budget.newShare()

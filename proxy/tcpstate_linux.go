@@ -13,29 +13,43 @@ import (
 // goneFD reports whether the connection is over for the kernel: reset, or given up. A peer that has only finished
 // sending leaves it open.
 func goneFD(fd int) bool {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	info, err := tcpInfo(fd)
 	return err == nil && info.State == unix.BPF_TCP_CLOSE
 }
 
-// unsentOf returns how many bytes written to a socket its peer has not acknowledged. It is 0 for a negative fd.
+// unsentOf returns how many bytes written to a socket its peer has not acknowledged. It is 0 for a negative fd. If the
+// system does not tell, it is 1.
 func unsentOf(fd int) int {
 	if fd < 0 {
 		return 0
 	}
 	n, err := queuedIn(fd)
-	if err != 0 || n == 0 {
+	if err == 0 && n == 0 {
 		return 0
 	}
-	if goneFD(fd) {
+	info, infoErr := tcpInfo(fd)
+	switch {
+	case infoErr == nil && info.State == unix.BPF_TCP_CLOSE:
 		return 0 // a connection that is over delivers nothing any more
+	case err == 0:
+		return n
+	case infoErr == nil:
+		return int(info.Notsent_bytes) + int(info.Unacked*info.Snd_mss)
 	}
-	return n
+	return 1
+}
+
+func tcpInfo(fd int) (*unix.TCPInfo, error) {
+	return unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 }
 
 // queuedIn returns how many bytes written to a socket its send buffer still has.
 func queuedIn(fd int) (int, syscall.Errno) {
 	var n int32
-	_, _, err := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	err := faultDenied(callUnsent)
+	if err == 0 {
+		_, _, err = unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
+	}
 	return int(n), err
 }
 
@@ -62,14 +76,19 @@ const (
 	memoryPlaces = 9
 )
 
+// sendMemory returns how much memory the kernel uses for a socket, and how much it may use.
+func sendMemory(fd int) (memory [memoryPlaces]uint32, err syscall.Errno) {
+	if err = faultDenied(callRoom); err == 0 {
+		err = getOption(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, unsafe.Pointer(&memory), unsafe.Sizeof(memory))
+	}
+	return memory, err
+}
+
 // roomIn returns how many bytes a socket takes now without waiting. It is 0 if the kernel does not call the socket
 // writable, which takes a third of its send buffer; then epoll tells when it is. It is unknownRoom if the system
 // does not tell.
 func roomIn(fd int) int {
-	var memory [memoryPlaces]uint32
-	size := uint32(unsafe.Sizeof(memory))
-	_, _, err := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
-		uintptr(unsafe.Pointer(&memory)), uintptr(unsafe.Pointer(&size)), 0)
+	memory, err := sendMemory(fd)
 	if err != 0 {
 		return unknownRoom
 	}
@@ -92,8 +111,16 @@ func roomIn(fd int) int {
 // pollWritable reports whether the kernel calls a socket writable, or does not say. If it is not, the kernel tells
 // when it becomes so, to an edge-triggered epoll too, as it does after a write that found no room.
 func pollWritable(fd int) bool {
+	writable, err := pollNow(fd)
+	return err != 0 || writable
+}
+
+func pollNow(fd int) (writable bool, err syscall.Errno) {
+	if err = faultDenied(callWritable); err != 0 {
+		return false, err
+	}
 	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}
 	var now unix.Timespec
 	n, _, err := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
-	return err != 0 || n != 0
+	return n != 0, err
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -166,7 +167,7 @@ func TestSenderWithoutSegmentation(t *testing.T) {
 		body[i] = byte(i)
 	}
 	plain := false
-	w := &sender{}
+	w := &sender{denied: newDenials(hclog.NewNullLogger())}
 	for i := range 5 {
 		w.add(parcel{base: &body[100*i], size: 100, plain: &plain})
 	}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package testseccomp
+
+// Main does nothing here.
+func Main() {}

@@ -1,0 +1,99 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// PlainListener returns a listener that accepts as l does, and by accept(2) where the system denies accept4(2), which
+// package net needs. Close closes l.
+func PlainListener(l net.Listener) net.Listener { return &plainListener{Listener: l} }
+
+type plainListener struct {
+	net.Listener
+
+	mu     sync.Mutex
+	file   *os.File // a duplicate of the socket to accept from; nil unless accept4 is denied. Guarded by mu
+	closed bool     // guarded by mu
+}
+
+// Accept implements net.Listener.
+func (l *plainListener) Accept() (net.Conn, error) {
+	file := l.plain()
+	if file == nil {
+		c, err := l.Listener.Accept()
+		if err == nil || !acceptDenied(err) {
+			return c, err
+		}
+		if file = l.goPlain(); file == nil {
+			return nil, err
+		}
+	}
+	c, err := acceptConn(file)
+	if errors.Is(err, os.ErrClosed) {
+		err = net.ErrClosed
+	}
+	if err != nil { // so that callers can tell whether it passes
+		return nil, &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: err}
+	}
+	return c, nil
+}
+
+// Close implements net.Listener.
+func (l *plainListener) Close() error {
+	l.mu.Lock()
+	l.closed = true
+	file := l.file
+	l.mu.Unlock()
+	if file != nil {
+		_ = file.Close() // it is a duplicate: what counts is l
+	}
+	return l.Listener.Close()
+}
+
+func (l *plainListener) plain() *os.File {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.file
+}
+
+// goPlain has all further connections accepted by accept(2), and returns what to accept from; nil if that cannot be.
+func (l *plainListener) goPlain() *os.File {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	socket, ok := l.Listener.(interface{ File() (*os.File, error) })
+	if ok && l.file == nil && !l.closed {
+		l.file, _ = socket.File() // it is nil after an error
+	}
+	return l.file
+}
+
+// acceptConn accepts a connection from a listening socket by accept(2).
+func acceptConn(l *os.File) (net.Conn, error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var file *os.File
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		file, failed = acceptFile(fd)
+		return !errors.Is(failed, syscall.EAGAIN)
+	})
+	if err == nil {
+		err = failed
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }() // FileConn duplicates it
+	c, err := net.FileConn(file)
+	if err == nil && c.RemoteAddr() == nil { // it was reset meanwhile
+		_ = c.Close()
+		return nil, errAborted
+	}
+	return c, err
+}

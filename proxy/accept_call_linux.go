@@ -1,0 +1,16 @@
+//go:build linux && !386 && !s390x
+
+package proxy
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// rawAccept is accept(2).
+func rawAccept(fd uintptr, sa unsafe.Pointer, size *uint32) (uintptr, syscall.Errno) {
+	c, _, err := unix.RawSyscall(unix.SYS_ACCEPT, fd, uintptr(sa), uintptr(unsafe.Pointer(size)))
+	return c, err
+}

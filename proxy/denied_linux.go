@@ -1,0 +1,194 @@
+package proxy
+
+import (
+	"errors"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// isDenial reports whether err may mean that the system denies a call as such, and not what it was called for. Errors of
+// the network are none: they are the news of a socket, which a second call would not hear again.
+func isDenial(err syscall.Errno) bool {
+	return err == unix.ENOSYS || err == unix.EPERM || err == unix.EINVAL
+}
+
+// isDenialOfTry is isDenial for a call that had nothing to do, so that no other error can be meant.
+func isDenialOfTry(err syscall.Errno) bool {
+	return isDenial(err) || err == unix.EACCES || err == unix.EOPNOTSUPP || err == unix.ENOPROTOOPT
+}
+
+// allow reports whether err is a denial of c, and notes that: the caller can go on without c.
+func (d *denials) allow(c call, err error) bool {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) || !isDenialOfTry(errno) {
+		return false
+	}
+	d.note(c, errno)
+	return true
+}
+
+// confirm reports whether err, which a use of c has had, means that the system denies c, and notes that. The network has
+// some of these errors too, such as that of a firewall that drops one datagram: so it tries c with nothing to do.
+func (d *denials) confirm(c call, err syscall.Errno) bool {
+	if err != unix.ENOSYS && !isDenialOfTry(new(trial).tryFaulty(c)) {
+		return false
+	}
+	d.note(c, err)
+	return true
+}
+
+// loopCalls are those that the loops use; recvmsg and sendmsg only if they have to.
+var loopCalls = []call{
+	callSplice, callPipe, callRoom, callWritable, callUnsent, callRecvmmsg, callSendmmsg, callJoin, callCut, callAccept,
+	callExclusive, callSharePort, callReuseAddr, callLocalAddr, callLinger, callNoDelay,
+	callKeepAlive, callUrgentInline, callOnlyIPv6, callBuffers,
+}
+
+// portableCalls are those that the portable engine uses. What package net cannot do without is not among them.
+var portableCalls = []call{
+	callSplice, callPipe, callRoom, callWritable, callUnsent, callRecvmsg, callSendmsg, callAccept, callLocalAddr,
+	callNoDelay, callKeepAlive, callUrgentInline, callBuffers,
+}
+
+// tryForLoops notes which of the calls that the loops use are denied.
+func (d *denials) tryForLoops() {
+	d.tryAll(loopCalls)
+	if d.has(callRecvmmsg) {
+		d.tryAll([]call{callRecvmsg})
+	}
+	if d.has(callSendmmsg) {
+		d.tryAll([]call{callSendmsg})
+	}
+}
+
+// tryForPortable notes which of the calls that the portable engine uses are denied.
+func (d *denials) tryForPortable() { d.tryAll(portableCalls) }
+
+// tryAll tries calls, by sockets that lead nowhere or without any, and notes those that are denied.
+func (d *denials) tryAll(all []call) {
+	t := newTrial()
+	defer t.close()
+	for _, c := range all {
+		if err := t.tryFaulty(c); isDenialOfTry(err) {
+			d.note(c, err)
+		}
+	}
+}
+
+// A trial has sockets to try calls with. Those that cannot be opened are -1, and what is tried with them has another
+// error than a denial. The zero trial is for calls that are tried without: those that take and send.
+type trial struct{ tcp, tcp6, udp, udp6, epoll int }
+
+func newTrial() *trial {
+	open := func(family, kind int) int {
+		fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			return -1
+		}
+		return fd
+	}
+	t := &trial{
+		tcp: open(unix.AF_INET, unix.SOCK_STREAM), tcp6: open(unix.AF_INET6, unix.SOCK_STREAM),
+		udp: open(unix.AF_INET, unix.SOCK_DGRAM), udp6: open(unix.AF_INET6, unix.SOCK_DGRAM),
+	}
+	var err error
+	if t.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		t.epoll = -1
+	}
+	return t
+}
+
+func (t *trial) close() {
+	for _, fd := range []int{t.tcp, t.tcp6, t.udp, t.udp6, t.epoll} {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// tryFaulty is try, if no fault is injected.
+func (t *trial) tryFaulty(c call) syscall.Errno {
+	if err := faultDenied(c); err != 0 {
+		return err
+	}
+	return t.try(c)
+}
+
+// try calls c so that nothing comes of it. The error may be of that.
+func (t *trial) try(c call) syscall.Errno {
+	none := ^uintptr(0) // no descriptor
+	switch c {
+	case callSplice:
+		return rawCall(unix.SYS_SPLICE, none, 0, none, 0, 0) // no bytes
+	case callPipe:
+		return rawCall(unix.SYS_PIPE2, 0, 0, 0, 0, 0) // no place for descriptors
+	case callRoom:
+		_, err := sendMemory(t.tcp)
+		return err
+	case callWritable:
+		_, err := pollNow(t.tcp)
+		return err
+	case callUnsent:
+		_, err := queuedIn(t.tcp)
+		return err
+	case callRecvmmsg:
+		return rawCall(unix.SYS_RECVMMSG, none, 0, 0, 0, 0)
+	case callRecvmsg:
+		return rawCall(unix.SYS_RECVMSG, none, 0, 0, 0, 0)
+	case callSendmmsg:
+		return rawCall(unix.SYS_SENDMMSG, none, 0, 0, 0, 0)
+	case callSendmsg:
+		return rawCall(unix.SYS_SENDMSG, none, 0, 0, 0, 0)
+	case callCut:
+		var size int32
+		return getOption(t.udp, unix.SOL_UDP, unix.UDP_SEGMENT, unsafe.Pointer(&size), unsafe.Sizeof(size))
+	case callAccept:
+		return rawCall(unix.SYS_ACCEPT4, none, 0, 0, 0, 0)
+	case callExclusive:
+		e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE}
+		return epollControl(t.epoll, unix.EPOLL_CTL_ADD, int32(t.udp), &e)
+	}
+	return t.trySetting(c)
+}
+
+// trySetting sets an option.
+func (t *trial) trySetting(c call) syscall.Errno {
+	switch c {
+	case callJoin:
+		return tryOption(int32(t.udp), unix.SOL_UDP, unix.UDP_GRO, 1)
+	case callSharePort:
+		return tryOption(int32(t.udp), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	case callReuseAddr:
+		return tryOption(int32(t.tcp), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	case callLocalAddr:
+		err := tryOption(int32(t.udp), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+		if !isDenialOfTry(err) {
+			err = tryOption(int32(t.udp6), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		}
+		return err
+	case callLinger:
+		return setLinger(int32(t.tcp))
+	case callNoDelay:
+		return tryOption(int32(t.tcp), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	case callKeepAlive:
+		err := tryOption(int32(t.tcp), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+		if !isDenialOfTry(err) {
+			err = tryOption(int32(t.tcp), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle.Seconds()))
+		}
+		return err
+	case callUrgentInline:
+		return tryOption(int32(t.tcp), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	case callOnlyIPv6:
+		return tryOption(int32(t.tcp6), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
+	case callBuffers:
+		return tryOption(int32(t.udp), unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer)
+	}
+	return 0
+}
+
+func rawCall(number uintptr, a, b, c, d, e uintptr) syscall.Errno {
+	_, _, err := unix.RawSyscall6(number, a, b, c, d, e, 0)
+	return err
+}

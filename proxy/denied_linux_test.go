@@ -1,0 +1,111 @@
+package proxy
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/testseccomp"
+)
+
+// Under a seccomp filter that denies a call, both engines serve TCP and UDP, and say once what they go on without.
+func TestCallsDeniedBySeccomp(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		denied   []int
+		auto     string // calls that the log names, in order
+		portable string
+	}{
+		{"splice", []int{unix.SYS_SPLICE}, "splice", "splice"},
+		{"pipe2", []int{unix.SYS_PIPE2}, "pipe2", "pipe2"},
+		{"accept4", []int{unix.SYS_ACCEPT4}, "accept4", "accept4"},
+		{"recvmmsg", []int{unix.SYS_RECVMMSG}, "recvmmsg", ""},
+		{"sendmmsg", []int{unix.SYS_SENDMMSG}, "sendmmsg", ""},
+		{"receiving messages", []int{unix.SYS_RECVMMSG, unix.SYS_RECVMSG}, "recvmmsg recvmsg", "recvmsg"},
+		{"sending messages", []int{unix.SYS_SENDMMSG, unix.SYS_SENDMSG}, "sendmmsg sendmsg", "sendmsg"},
+	} {
+		for _, denied := range []syscall.Errno{unix.EPERM, unix.ENOSYS} {
+			t.Run(tt.name+" "+unix.ErrnoName(denied), func(t *testing.T) {
+				if !testseccomp.Under(t, denied, tt.denied...) {
+					return
+				}
+				forEachEngine(t, func(t *testing.T, h *house) {
+					var mu sync.Mutex // of log
+					log := &bytes.Buffer{}
+					h.options.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Mutex: &mu, JSONFormat: true})
+					testBulkBothWays(t, h, 3<<20)
+					testUDPLosesNothing(t, h)
+					want := tt.auto
+					if h.options.Engine == EnginePortable {
+						want = tt.portable
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					if got := deniedIn(log); got != want {
+						t.Errorf("the log says that these are denied: %q, want %q", got, want)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A datagram that the kernel refuses does not mean that the call is denied: here it is to leave from an address that no
+// host can have. Datagrams that go the plain way leave from another address than they should.
+func TestRefusedDatagramIsNoDenial(t *testing.T) {
+	server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	var to unix.RawSockaddrInet6
+	rawAddr(&to, server.LocalAddr().(*net.UDPAddr).AddrPort())
+	const multicast = "224.0.0.1"
+	p := parcel{base: &[]byte("x")[0], size: 1, to: &to, source: netip.MustParseAddr(multicast).As16()}
+	w := &sender{denied: newDenials(hclog.NewNullLogger())}
+	w.add(p)
+	if _, err := w.send(int32(fd)); err != unix.EINVAL {
+		t.Errorf("got %v, want EINVAL", err)
+	}
+	if denied := w.denied.list(); denied != nil {
+		t.Errorf("got %v, want nothing to be denied", denied)
+	}
+}
+
+// deniedIn returns the calls that a log says are denied.
+func deniedIn(log *bytes.Buffer) string {
+	var names []string
+	for line := range strings.Lines(log.String()) {
+		if _, rest, ok := strings.Cut(line, `"call":"`); ok && strings.Contains(line, "the system denies a call") {
+			name, _, _ := strings.Cut(rest, `"`)
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+// The guide names each call, and what happens without it.
+func TestDeniedCallsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for c := range calls {
+		if !strings.Contains(string(text), "`"+c.String()+"`") {
+			t.Errorf("%s is not in docs/operations.md", c)
+		}
+	}
+}
