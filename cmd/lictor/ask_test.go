@@ -50,6 +50,18 @@ func TestStatusOfAServiceShowsItsDescriptors(t *testing.T) {
 	}
 }
 
+func TestStatusSaysWhatTheSystemDenies(t *testing.T) {
+	var b strings.Builder
+	denied := []admin.Denied{{Call: "splice", Error: "not permitted", Instead: "bulk is copied"}}
+	if err := writeStatus(&b, &admin.Status{Denied: denied}, nil); err != nil {
+		t.Fatal(err)
+	}
+	const want = "\nthe system denies splice (not permitted): bulk is copied\n"
+	if !strings.Contains(b.String(), want) {
+		t.Errorf("got %q, want it to contain %q", b.String(), want)
+	}
+}
+
 func TestBriefAndSize(t *testing.T) {
 	for d, want := range map[time.Duration]string{-1: "0ms", 350 * time.Millisecond: "350ms", 90 * time.Second: "1m", 47 * time.Hour: "47h", 49 * time.Hour: "2d"} {
 		if got := brief(d); got != want {

@@ -127,6 +127,9 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	if r := t.LastReload; r != nil && !r.OK {
 		fmt.Fprintf(w, "the last reload, %s, FAILED: %s\n", ago(t.Now, &r.Time), visible(r.Error))
 	}
+	for _, d := range t.Denied {
+		fmt.Fprintf(w, "the system denies %s (%s): %s\n", d.Call, d.Error, d.Instead)
+	}
 	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "SERVICE\tPROTO\tLISTEN\tIN\tOUT\tACTIVE\tSET")

@@ -22,11 +22,15 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/testseccomp"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	testseccomp.Main()
+	goleak.VerifyTestMain(m)
+}
 
 // A fake is what a Server shows in tests. Its parts may be changed at any time through set.
 type fake struct {
@@ -44,6 +48,7 @@ type fake struct {
 	pageError error
 
 	snapshots int // how often the counters were read
+	denied    []proxy.Denied
 }
 
 func (f *fake) set(change func(*fake)) {
@@ -87,6 +92,12 @@ func (f *fake) Connections(_ context.Context, q proxy.ConnectionQuery) ([]proxy.
 	defer f.mu.Unlock()
 	f.query = q
 	return f.page, f.next, f.pageError
+}
+
+func (f *fake) Denied() []proxy.Denied {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.denied)
 }
 
 func (f *fake) configured() []Configured {
@@ -503,6 +514,19 @@ func TestReload(t *testing.T) {
 	var status Status
 	if h.get("/v1/status", &status); status.LastReload == nil || status.LastReload.OK || status.LastReload.Error != "lictor.hcl:3: no" {
 		t.Errorf("got %+v", status.LastReload)
+	}
+}
+
+func TestStatusHasDeniedCalls(t *testing.T) {
+	h := serve(t, Options{}, "web")
+	var got Status
+	if h.get("/v1/status", &got); got.Denied != nil {
+		t.Errorf("nothing is denied, got %+v", got.Denied)
+	}
+	h.fake.set(func(f *fake) { f.denied = []proxy.Denied{{Call: "splice", Error: "no", Instead: "copy"}} })
+	want := []Denied{{Call: "splice", Error: "no", Instead: "copy"}}
+	if h.get("/v1/status", &got); !slices.Equal(got.Denied, want) {
+		t.Errorf("got %+v, want %+v", got.Denied, want)
 	}
 }
 

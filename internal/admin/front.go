@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/proxy"
 )
 
 // Access says who may ask at a listener, beside what guard says.
@@ -19,6 +21,7 @@ type Access struct {
 // A front is a Server at one of its listeners.
 type front struct {
 	http     *http.Server
+	listener net.Listener                 // what it accepts from
 	handler  atomic.Pointer[http.Handler] // behind the guard of now
 	stopping context.Context              // ends when streams are to end
 	stop     context.CancelFunc
@@ -29,7 +32,7 @@ type frontKey struct{}
 
 // newFront returns the front for l.
 func (s *Server) newFront(l net.Listener, who Access) *front {
-	f := &front{}
+	f := &front{listener: proxy.PlainListener(l)}
 	f.stopping, f.stop = context.WithCancel(s.stopping)
 	f.http = &http.Server{
 		Handler:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*f.handler.Load()).ServeHTTP(w, r) }),
@@ -84,7 +87,7 @@ func (s *Server) Serve(l net.Listener, who Access) error {
 	if s.stopping.Err() != nil { // Shutdown may not have seen it
 		f.close(s.stopping)
 	}
-	if err := f.http.Serve(s.slots.listener(l)); !errors.Is(err, http.ErrServerClosed) && !s.released.Load() {
+	if err := f.http.Serve(s.slots.listener(f.listener)); !errors.Is(err, http.ErrServerClosed) && !s.released.Load() {
 		return err
 	}
 	return nil
@@ -95,6 +98,12 @@ func (s *Server) Release(l net.Listener) {
 	s.released.Store(true)
 	if own, ok := l.(*socket); ok {
 		own.kept.Store(true)
+	}
+	s.mu.Lock()
+	f := s.fronts[l]
+	s.mu.Unlock()
+	if f != nil {
+		l = f.listener // it may accept from a duplicate of the socket
 	}
 	_ = l.Close() // the other one has it open
 }

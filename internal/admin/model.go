@@ -154,6 +154,15 @@ type Status struct {
 	SessionsActive    int64 `json:"sessions_active"`
 
 	LastReload *Reload `json:"last_reload,omitempty"`
+
+	Denied []Denied `json:"denied,omitempty"`
+}
+
+// A Denied is a system call or a socket option that the system denies the process.
+type Denied struct {
+	Call    string `json:"call"`
+	Error   string `json:"error"`
+	Instead string `json:"instead"`
 }
 
 // A Reload is how a reload ended.

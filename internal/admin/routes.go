@@ -96,6 +96,9 @@ func (s *Server) status(services []Service) Status {
 	if s.o.Level != nil {
 		t.LogLevel = s.o.Level()
 	}
+	for _, d := range s.o.State.Proxier.Denied() {
+		t.Denied = append(t.Denied, Denied(d))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.LastReload = s.reload

@@ -17,6 +17,7 @@ type Proxier interface {
 	EachActivity(f func(service string, a proxy.Activity))
 	Listeners() []proxy.Listener
 	Connections(ctx context.Context, q proxy.ConnectionQuery) (page []proxy.Connection, next string, err error)
+	Denied() []proxy.Denied
 }
 
 // Watches are what the state of sources is read from. *discovery.Consul is one.
