@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testseccomp"
 )
 
 // Set by TestMain, once.
@@ -25,6 +26,7 @@ var (
 const lictorVar = "E2E_LICTOR"
 
 func TestMain(m *testing.M) {
+	testseccomp.Main()
 	os.Exit(run(m))
 }
 

@@ -170,7 +170,7 @@ func (d *daemon) settle(p *predecessor, cfg *config.Config, consul *discovery.Co
 
 // openProxier makes the proxier, and tells whether it has inherited sockets.
 func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool, err error) {
-	limit, loops := descriptorLimit(), spareProcessor()
+	limit, loops := descriptorLimit(), spareProcessor(d.log)
 	d.log.Info("starting", "version", newBuild().Version, "processors", loops, "descriptors", limit)
 	_, forTraffic := shareDescriptors(limit)
 	options := proxy.Options{
@@ -324,8 +324,12 @@ func (d *daemon) wantReload() {
 // spareProcessor gives Go one processor more than there are, and returns how many there are. An event loop that waits keeps its processor
 // for 10 ms, unless none is idle: then the runtime's monitor takes it away within microseconds, the loop has to find another one
 // when it wakes, and the monitor, having found work, goes on looking every 20 µs. That was an eighth of all processor time under load.
-func spareProcessor() int {
+func spareProcessor(log hclog.Logger) int {
 	n := runtime.GOMAXPROCS(0)
+	if allowed, err := allowedProcessors(); err != nil && os.Getenv("GOMAXPROCS") == "" {
+		n = max(n, allowed)
+		log.Warn("the system does not say how many processors there are; GOMAXPROCS can", "error", err, "processors", n)
+	}
 	runtime.GOMAXPROCS(n + 1)
 	return n
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,23 +15,40 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// settle is how long files must have been left alone before they are read: whoever writes one may write others too.
-const settle = 200 * time.Millisecond
+const (
+	// settle is how long files must have been left alone before they are read: whoever writes one may write others too.
+	settle = 200 * time.Millisecond
+
+	// lookAgain is how often files are looked at if the system does not tell of changes.
+	lookAgain = time.Second
+)
 
 // watchFiles asks for a reload whenever the files at paths have another content than last, and then again, until the
 // daemon ends.
 func (d *daemon) watchFiles(paths []string, last [sha256.Size]byte) {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		d.log.Error("files are not watched", "error", err)
+	w := &fileWatch{paths: paths, last: last, d: d}
+	var err error
+	if w.watcher, err = newWatcher(foldersOf(paths)); err != nil {
+		d.log.Warn("the system does not tell of changed files, reading them again and again",
+			"error", err, "every", lookAgain)
+		w.poll(d.ctx)
 		return
 	}
-	for _, folder := range foldersOf(paths) {
+	w.run(d.ctx)
+}
+
+// newWatcher returns what tells of changes in folders, all of them.
+func newWatcher(folders []string) (*fsnotify.Watcher, error) {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	for _, folder := range folders {
 		if err := watcher.Add(folder); err != nil {
-			d.log.Error("folder is not watched", "folder", folder, "error", err)
+			return nil, errors.Join(fmt.Errorf("watch %s: %w", folder, err), watcher.Close())
 		}
 	}
-	(&fileWatch{watcher: watcher, paths: paths, last: last, d: d}).run(d.ctx)
+	return watcher, nil
 }
 
 // foldersOf are the folders in which something happens when a file or folder at paths is written, replaced, or, if it is a link, led
@@ -75,7 +93,7 @@ func fingerprint(paths []string) [sha256.Size]byte {
 
 type fileWatch struct {
 	d       *daemon
-	watcher *fsnotify.Watcher
+	watcher *fsnotify.Watcher // nil: there is none
 	paths   []string
 	last    [sha256.Size]byte
 }
@@ -99,5 +117,24 @@ func (w *fileWatch) run(ctx context.Context) {
 				w.d.wantReload()
 			}
 		}
+	}
+}
+
+// poll looks at the files from time to time. They have settled when they are the same twice.
+func (w *fileWatch) poll(ctx context.Context) {
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for before := w.last; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := fingerprint(w.paths)
+		if now == before && now != w.last {
+			w.last = now
+			w.d.wantReload()
+		}
+		before = now
 	}
 }

@@ -1,0 +1,91 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net/netip"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/testseccomp"
+)
+
+// staticServices is a TCP service web and a UDP service dns, each with one instance.
+func staticServices(web netip.AddrPort, instances ...*instance) string {
+	return serviceAt("web", web, endpoints(instances[0])) + service("dns", udp, endpoints(instances[1]))
+}
+
+// Where the system denies the calls that make Lictor fast, it serves all the same, by other calls: TCP both ways, UDP both
+// ways, its admin API and reloads. The log and lictor status say what it does instead.
+func TestServesWhereFastCallsAreDenied(t *testing.T) {
+	for _, denied := range []syscall.Errno{unix.EPERM, unix.ENOSYS} {
+		t.Run(unix.ErrnoName(denied), func(t *testing.T) {
+			web, a, dns := freePort(t), startEcho(t, "a"), startUDP(t, "a")
+			wrapper := testseccomp.Wrapper(denied, unix.SYS_SPLICE, unix.SYS_PIPE2, unix.SYS_RECVMMSG, unix.SYS_SENDMMSG,
+				unix.SYS_ACCEPT4, unix.SYS_INOTIFY_INIT1, unix.SYS_SCHED_GETAFFINITY)
+			l := launchLictor(t, staticServices(web, a, dns), nil, wrapper, "-watch")
+			l.awaitReady(t)
+			echoIntact(t, web, 3<<20)
+			loseNothing(t, dialUDP(t, l.addr(t, "dns")))
+			l.awaitAnswer(t, "status", 0, "the system denies splice ("+denied.Error()+"): bulk transfers are copied",
+				"the system denies accept4")
+			said := 0
+			for _, e := range l.log() {
+				if e.field("@message") == "the system denies a call" && e.field("call") == "splice" {
+					said++
+				}
+				if n := e.field("processors"); n != "" && n != fmt.Sprint(runtime.NumCPU()) {
+					t.Errorf("lictor found %s processors, want %d", n, runtime.NumCPU())
+				}
+			}
+			if said != 1 {
+				t.Errorf("the log says %d times that splice is denied, want once", said)
+			}
+			l.configure(t, staticServices(web, startEcho(t, "b"), dns))
+			awaitRotation(t, web, "b")
+		})
+	}
+}
+
+// echoIntact sends bytes to an instance that echoes, and wants them back, and the end.
+func echoIntact(t *testing.T, addr netip.AddrPort, size int64) {
+	t.Helper()
+	conn := mustConnect(t, addr)
+	must(t, conn.SetDeadline(time.Now().Add(time.Minute)))
+	sent, got := sha256.New(), sha256.New()
+	sending := make(chan error, 1)
+	go func() { sending <- send(conn.TCPConn, size, sent) }()
+	n, err := io.Copy(got, conn.reader)
+	must(t, err)
+	must(t, <-sending)
+	if n != size || !bytes.Equal(got.Sum(nil), sent.Sum(nil)) {
+		t.Errorf("got %d bytes with sum %x, want %d with %x", n, got.Sum(nil), size, sent.Sum(nil))
+	}
+}
+
+// loseNothing sends a few datagrams at a time, and wants each back.
+func loseNothing(t *testing.T, c *udpClient) {
+	t.Helper()
+	for round := range 10 {
+		want := map[string]bool{}
+		for i := range 10 {
+			text := fmt.Sprintf("%d of round %d", i, round)
+			want[text] = true
+			_, err := io.WriteString(c, text)
+			must(t, err)
+		}
+		for len(want) > 0 {
+			got := c.receive(t)
+			if !want[got] {
+				t.Fatalf("got %q, want one of %d others", got, len(want))
+			}
+			delete(want, got)
+		}
+	}
+}
