@@ -3,10 +3,15 @@ package e2e
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -86,6 +91,33 @@ func loseNothing(t *testing.T, c *udpClient) {
 				t.Fatalf("got %q, want one of %d others", got, len(want))
 			}
 			delete(want, got)
+		}
+	}
+}
+
+// Where the system denies what every Go program needs for the network, Lictor says what that is, instead of a stack trace.
+func TestSaysWhatItCannotDoWithout(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "lictor.hcl")
+	must(t, os.WriteFile(file, []byte(service("web", `static { endpoints = ["127.0.0.1:9"] }`)), 0o600))
+	for name, call := range map[string]int{
+		"epoll_create1": unix.SYS_EPOLL_CREATE1, "epoll_ctl": unix.SYS_EPOLL_CTL,
+		"epoll_pwait": unix.SYS_EPOLL_PWAIT, "eventfd2": unix.SYS_EVENTFD2,
+	} {
+		for _, denied := range []syscall.Errno{unix.EPERM, unix.ENOSYS} {
+			t.Run(name+" "+unix.ErrnoName(denied), func(t *testing.T) {
+				args := append(testseccomp.Wrapper(denied, call), lictorPath(t), "run", "-config", file)
+				cmd := exec.Command(args[0], args[1:]...)
+				cmd.Env = environment()
+				out, err := cmd.CombinedOutput()
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+					t.Errorf("got %v, want exit code 1", err)
+				}
+				want := "lictor: the system denies " + name + ": " + denied.Error()
+				if text := string(out); !strings.HasPrefix(text, want) || strings.Count(text, "\n") != 1 {
+					t.Errorf("got %q, want one line that begins with %q", text, want)
+				}
+			})
 		}
 	}
 }

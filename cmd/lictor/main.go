@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/cli"
 
 	"github.com/lictor-proxy/lictor/config"
+	_ "github.com/lictor-proxy/lictor/internal/needs"
 )
 
 // Exit codes, as lictor -help documents them.
