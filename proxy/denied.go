@@ -29,6 +29,9 @@ const (
 	callSharePort
 	callReuseAddr
 	callLocalAddr
+	callHopsLeft
+	callHops
+	callHopsMessage
 	callLinger
 	callNoDelay
 	callKeepAlive
@@ -47,7 +50,7 @@ var callTexts = [calls]struct{ name, instead string }{
 	callWritable:     {"ppoll", "bulk that its destination does not take waits in memory, up to 1 MiB a connection"},
 	callUnsent:       {"SIOCOUTQ", "TCP_INFO, or else a wait of a second, tells what is delivered"},
 	callRecvmmsg:     {"recvmmsg", "UDP datagrams are received one by one"},
-	callRecvmsg:      {"recvmsg", "UDP datagrams are received by recvfrom, and answers leave from an address of the kernel's choice"},
+	callRecvmsg:      {"recvmsg", "UDP datagrams are received by recvfrom: answers leave from an address of the kernel's choice, and hops are not counted"},
 	callSendmmsg:     {"sendmmsg", "UDP datagrams are sent one by one"},
 	callSendmsg:      {"sendmsg", "UDP datagrams are sent by sendto, from an address of the kernel's choice"},
 	callJoin:         {"UDP_GRO", "UDP datagrams are received one by one"},
@@ -57,6 +60,9 @@ var callTexts = [calls]struct{ name, instead string }{
 	callSharePort:    {"SO_REUSEPORT", "one event loop serves each UDP listener, and no address can change to one that overlaps"},
 	callReuseAddr:    {"SO_REUSEADDR", "after a restart a listener may find its port in use for a minute"},
 	callLocalAddr:    {"IP_PKTINFO", "answers of a UDP listener on all addresses leave from an address of the kernel's choice"},
+	callHopsLeft:     {"IP_RECVTTL", "hops of UDP datagrams are not counted: those that circle between proxies do not end"},
+	callHops:         {"IP_TTL", "hops of UDP datagrams are not counted: those that circle between proxies do not end"},
+	callHopsMessage:  {"IP_TTL of a datagram", "the socket of each UDP session is told its hops by a call"},
 	callLinger:       {"SO_LINGER", "connections are reset by connect"},
 	callNoDelay:      {"TCP_NODELAY", "small messages may wait for the acknowledgement of those before"},
 	callKeepAlive:    {"SO_KEEPALIVE", "connections to peers that have vanished end at idle_timeout only"},

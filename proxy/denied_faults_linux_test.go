@@ -45,6 +45,9 @@ var (
 		TestUDPSessionEndsWithItsResponses, TestUDPOneWayNoticesARefusal, TestUDPSegmentedDatagramsArriveOneByOne,
 		TestUDPBurstsOfAnswersKeepTheirBounds, TestUDPRequestsSpreadABurst,
 	}
+	hopsTests = []func(*testing.T){
+		TestUDPTakesAHop, TestUDPLastHop, TestUDPBurstsTakeAHop, TestUDPOneWayTakesAHop, TestHandedSessionKeepsItsHops,
+	}
 	wildcardTests = []func(*testing.T){
 		TestUDPWildcardAnswersFromTheAddressThatWasUsed, TestUDPWildcardKeepsLocalAddressesApart,
 	}
@@ -70,10 +73,13 @@ func TestCallsDeniedForGood(t *testing.T) {
 		{[]call{callExclusive}, later, [][]func(*testing.T){clientTests}},
 		{[]call{callRecvmmsg}, later, [][]func(*testing.T){datagramTests, wildcardTests}},
 		{[]call{callRecvmmsg, callRecvmsg}, start, [][]func(*testing.T){datagramTests}},
-		{[]call{callSendmmsg}, later, [][]func(*testing.T){datagramTests, wildcardTests}},
-		{[]call{callSendmmsg, callSendmsg}, later, [][]func(*testing.T){datagramTests}},
+		{[]call{callSendmmsg}, later, [][]func(*testing.T){datagramTests, wildcardTests, hopsTests}},
+		{[]call{callSendmmsg, callSendmsg}, later, [][]func(*testing.T){datagramTests, hopsTests}},
 		{[]call{callCut}, start, [][]func(*testing.T){datagramTests, wildcardTests}},
 		{[]call{callSharePort}, []int64{0, 1}, [][]func(*testing.T){datagramTests, wildcardTests}},
+		{[]call{callHopsLeft}, []int64{0, 1}, [][]func(*testing.T){datagramTests}},
+		{[]call{callHops}, later, [][]func(*testing.T){datagramTests}},
+		{[]call{callHopsMessage}, []int64{0, 1, 3}, [][]func(*testing.T){datagramTests, hopsTests}},
 		{[]call{callLocalAddr}, []int64{0, 1}, [][]func(*testing.T){datagramTests, {TestIPv4WildcardIsIPv4Only}}},
 	} {
 		for i, after := range tt.after {

@@ -42,14 +42,14 @@ func (d *denials) confirm(c call, err syscall.Errno) bool {
 // loopCalls are those that the loops use; recvmsg and sendmsg only if they have to.
 var loopCalls = []call{
 	callSplice, callPipe, callRoom, callWritable, callUnsent, callRecvmmsg, callSendmmsg, callJoin, callCut, callAccept,
-	callExclusive, callSharePort, callReuseAddr, callLocalAddr, callLinger, callNoDelay,
+	callExclusive, callSharePort, callReuseAddr, callLocalAddr, callHopsLeft, callHops, callLinger, callNoDelay,
 	callKeepAlive, callUrgentInline, callOnlyIPv6, callBuffers,
 }
 
 // portableCalls are those that the portable engine uses. What package net cannot do without is not among them.
 var portableCalls = []call{
 	callSplice, callPipe, callRoom, callWritable, callUnsent, callRecvmsg, callSendmsg, callAccept, callLocalAddr,
-	callNoDelay, callKeepAlive, callUrgentInline, callBuffers,
+	callHopsLeft, callHops, callNoDelay, callKeepAlive, callUrgentInline, callBuffers,
 }
 
 // tryForLoops notes which of the calls that the loops use are denied.
@@ -168,6 +168,14 @@ func (t *trial) trySetting(c call) syscall.Errno {
 			err = tryOption(int32(t.udp6), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 		}
 		return err
+	case callHopsLeft:
+		err := tryOption(int32(t.udp), unix.IPPROTO_IP, unix.IP_RECVTTL, 1)
+		if !isDenialOfTry(err) {
+			err = tryOption(int32(t.udp6), unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1)
+		}
+		return err
+	case callHops:
+		return tryOption(int32(t.udp), unix.IPPROTO_IP, unix.IP_TTL, 1)
 	case callLinger:
 		return setLinger(int32(t.tcp))
 	case callNoDelay:

@@ -15,11 +15,15 @@ import (
 // every pass begins a session, since the client is another socket each time.
 //
 // Setting them on the session's socket costs a system call, a tenth of what a session of one datagram costs. So the
-// first datagram takes them along as a control message, and the socket gets them when there is a second one.
+// first datagram takes them along as a control message, and the socket gets them when there is a second one. Where the
+// system takes no such message, the socket gets them at once.
 
 // wantHops makes the kernel tell with each datagram how many hops it had left. Where the system does not let it,
 // nothing is known of that.
 func wantHops(fd int32, listen netip.Addr) {
+	if faultDenied(callHopsLeft) != 0 {
+		return
+	}
 	if listen.Is4() || listen.IsUnspecified() { // the IPv6 wildcard takes IPv4 too
 		setOption(fd, unix.IPPROTO_IP, unix.IP_RECVTTL, 1)
 	}
@@ -28,10 +32,14 @@ func wantHops(fd int32, listen netip.Addr) {
 	}
 }
 
+// isHops reports whether a control message is about hops.
+func isHops(level, kind int32) bool {
+	return level == unix.IPPROTO_IP && kind == unix.IP_TTL || level == unix.IPPROTO_IPV6 && kind == unix.IPV6_HOPLIMIT
+}
+
 // hopsIn returns what a control message says of that, and whether it says something.
 func hopsIn(level, kind int32, data []byte) (hops uint8, is bool) {
-	is = level == unix.IPPROTO_IP && kind == unix.IP_TTL || level == unix.IPPROTO_IPV6 && kind == unix.IPV6_HOPLIMIT
-	if !is || len(data) < 4 {
+	if !isHops(level, kind) || len(data) < 4 {
 		return 0, false
 	}
 	return uint8(binary.NativeEndian.Uint32(data)), true
@@ -55,6 +63,9 @@ func putHops(oob []byte, six bool, hops uint8) int {
 
 // setHops gives all datagrams that a socket of IPv6 or IPv4 sends so many hops.
 func setHops(fd int32, six bool, hops uint8) {
+	if faultDenied(callHops) != 0 {
+		return
+	}
 	if six {
 		setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, int(hops))
 	} else {

@@ -185,9 +185,7 @@ func TestHandedSessionKeepsItsHops(t *testing.T) {
 func TestUDPTakesAHopWithoutControlMessages(t *testing.T) {
 	onLoops(t, 1, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP}, hopsServer(t, "127.0.0.1:0"))
-		l := h.engine.(*loopEngine).loops[0]
-		eventually(t, equals("a kit", func() (is bool) { l.do(func() { is = l.udp != nil }); return is }, true))
-		l.do(func() { l.udp.hopsRefused = true })
+		h.denied.note(callHopsMessage, unix.EINVAL)
 		c := dialWithHops(t, addr, 50)
 		for range 2 {
 			if got := askOnce(t, c, "x"); got != "x 49" {

@@ -121,9 +121,9 @@ func (d *denials) sendOne(fd int32, h *mmsghdr) syscall.Errno {
 }
 
 // sendWhole sends a message by sendto(2), without the address that it is to leave from. One that the kernel is to cut,
-// or that is in pieces, has the error of a kernel that does not cut.
+// that is in pieces, or that has hops, has the error of a kernel that takes no such message.
 func sendWhole(fd int32, h *mmsghdr) syscall.Errno {
-	if h.Iovlen != 1 || isToBeCut(h) {
+	if h.Iovlen != 1 || isToBeCut(h) || hasHops(h) {
 		return unix.EINVAL
 	}
 	for {
@@ -143,6 +143,16 @@ func isToBeCut(h *mmsghdr) bool {
 	}
 	last := (*unix.Cmsghdr)(unsafe.Add(unsafe.Pointer(h.Control), int(h.Controllen)-space))
 	return last.Level == unix.SOL_UDP && last.Type == unix.UDP_SEGMENT
+}
+
+// hasHops reports whether a message has the control message that gives it its hops. Then it is the first one: only
+// answers have one that says where they leave from.
+func hasHops(h *mmsghdr) bool {
+	if int(h.Controllen) < hopsRoom {
+		return false
+	}
+	first := (*unix.Cmsghdr)(unsafe.Pointer(h.Control))
+	return isHops(first.Level, first.Type)
 }
 
 func recvmmsg(fd int32, headers []mmsghdr) (int, syscall.Errno) {

@@ -156,8 +156,13 @@ func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) {
 	return events, 0
 }
 
-// faultHops is whether the kernel does not take the hops of a datagram as a control message.
-func faultHops() bool { return rand.IntN(20) == 0 }
+// faultHops is the error of a datagram whose hops the kernel does not take as a control message.
+func faultHops() syscall.Errno {
+	if rand.IntN(20) == 0 {
+		return unix.EPERM // which does not say that they are denied for good
+	}
+	return faultDenied(callHopsMessage)
+}
 
 func faultPipe() bool { return rand.IntN(8) == 0 }
 

@@ -1,5 +1,11 @@
 package proxy
 
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
 // hopsOf returns the hops that datagrams from i on are to take along; 0 if the socket gives them those that they are to
 // have. It returns false if they have none left.
 func (x *loopSession) hopsOf(in *batch, i int16) (hops uint8, left bool) {
@@ -16,7 +22,8 @@ func (x *loopSession) hopsOf(in *batch, i int16) (hops uint8, left bool) {
 			return 0, true
 		}
 	}
-	if x.shard.loop.udp.hopsRefused || x.holding != nil && x.sent > 0 {
+	denied := x.shard.loop.denied
+	if x.holding != nil && x.sent > 0 || denied.has(callHopsMessage) || denied.has(callSendmsg) {
 		x.settle(hops)
 		return 0, true
 	}
@@ -35,10 +42,16 @@ func (x *loopSession) settle(hops uint8) {
 	}
 }
 
-// refuseHops is told that the kernel does not take hops along with the datagrams that are being sent.
-func (x *loopSession) refuseHops(hops uint8) {
-	u := x.shard.loop.udp
-	u.hopsRefused = true
-	u.up.dropHops()
+// sendWithoutHops sends datagrams that the system has denied, perhaps because of the control messages with their hops.
+// Now the socket gives them their hops.
+func (x *loopSession) sendWithoutHops(hops uint8, denial syscall.Errno) (traffic, syscall.Errno) {
+	l := x.shard.loop
+	l.udp.up.dropHops()
 	x.settle(hops)
+	t, err := l.udp.up.send(x.fd)
+	// Else it was for another reason: a route, or a firewall, which may let the next datagram pass.
+	if t.datagrams > 0 && denial != unix.EPERM && !l.denied.has(callSendmsg) {
+		l.denied.note(callHopsMessage, denial)
+	}
+	return t, err
 }

@@ -339,8 +339,6 @@ type udpKit struct {
 	work     []*loopSession // sessions that have datagrams in the batch in hand
 	sessions []*loopSession // free ones
 	serial   uint64         // of the next session
-
-	hopsRefused bool // the kernel does not take the hops of a datagram as a control message
 }
 
 // useUDP makes the kit if there is none.

@@ -28,7 +28,7 @@ func faultError(int32) syscall.Errno { return 0 }
 
 func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) { return events, 0 }
 
-func faultHops() bool { return false }
+func faultHops() syscall.Errno { return 0 }
 
 func faultPipe() bool { return false }
 

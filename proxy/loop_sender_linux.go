@@ -68,8 +68,10 @@ func (w *sender) more() bool { return w.at < w.n }
 // send sends parcels, not necessarily all. After an error the parcel at the front is the one that it is about; it stays there.
 func (w *sender) send(fd int32) (traffic, syscall.Errno) {
 	var t traffic
-	if w.parcels[w.at].hops > 0 && faultHops() {
-		return t, unix.EINVAL
+	if w.parcels[w.at].hops > 0 {
+		if err := faultHops(); err != 0 {
+			return t, err
+		}
 	}
 	m := w.build()
 	sent, err := w.denied.send(fd, w.headers[:m])

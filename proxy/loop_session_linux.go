@@ -215,10 +215,9 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 	for w.more() {
 		n, err := w.send(x.fd)
 		sent, bytes = sent+n.datagrams, bytes+n.bytes
-		if err == unix.EINVAL && hops > 0 {
-			x.refuseHops(hops)
-			hops = 0
-			continue
+		if hops > 0 && isDenial(err) {
+			n, err = x.sendWithoutHops(hops, err)
+			sent, bytes, hops = sent+n.datagrams, bytes+n.bytes, 0
 		}
 		if refusal(err) {
 			return w.parcels[w.at].place, err
