@@ -10,36 +10,36 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// An accessLine is a record as JSON. Times are in seconds.
-type accessLine struct {
-	Time             time.Time `json:"time"`
-	Service          string    `json:"service"`
-	Protocol         string    `json:"protocol"`
-	Client           string    `json:"client"`
-	Endpoint         string    `json:"endpoint,omitempty"`
-	Address          string    `json:"address,omitempty"`
-	Connect          float64   `json:"connect"`
-	Duration         float64   `json:"duration"`
-	Up               int64     `json:"up"`
-	Down             int64     `json:"down"`
-	*accessDatagrams           // nil: TCP
-	By               string    `json:"by"`
-	End              string    `json:"end"`
+// An entry is a record as JSON. Times are in seconds.
+type entry struct {
+	Time       time.Time `json:"time"`
+	Service    string    `json:"service"`
+	Protocol   string    `json:"protocol"`
+	Client     string    `json:"client"`
+	Endpoint   string    `json:"endpoint,omitempty"`
+	Address    string    `json:"address,omitempty"`
+	Connect    float64   `json:"connect"`
+	Duration   float64   `json:"duration"`
+	Up         int64     `json:"up"`
+	Down       int64     `json:"down"`
+	*datagrams           // nil: TCP
+	By         string    `json:"by"`
+	End        string    `json:"end"`
 }
 
-// accessDatagrams are those of a session.
-type accessDatagrams struct {
+// datagrams are those of a session.
+type datagrams struct {
 	Up   int64 `json:"datagrams_up"`
 	Down int64 `json:"datagrams_down"`
 }
 
-func accessLineOf(r *proxy.AccessRecord) accessLine {
-	l := accessLine{
+func entryOf(r *proxy.AccessRecord) entry {
+	l := entry{
 		Time: r.Ended.UTC().Truncate(time.Microsecond), Service: r.Service, Protocol: r.Protocol.String(), Client: r.Client.String(), Connect: r.Connect.Seconds(), Duration: r.Duration.Seconds(),
 		Up: r.Up, Down: r.Down, By: endedBy(r.Reason), End: r.Reason,
 	}
 	if r.Protocol == proxy.UDP {
-		l.accessDatagrams = &accessDatagrams{Up: r.DatagramsUp, Down: r.DatagramsDown}
+		l.datagrams = &datagrams{Up: r.DatagramsUp, Down: r.DatagramsDown}
 	}
 	if r.Endpoint.ID != "" {
 		l.Endpoint, l.Address = r.Endpoint.ID, r.Endpoint.Address()
@@ -59,21 +59,21 @@ func endedBy(reason string) string {
 	return "lictor"
 }
 
-func accessJSON(r *proxy.AccessRecord) []byte {
-	line, _ := json.Marshal(accessLineOf(r)) // plain data: it cannot fail
+func formatJSON(r *proxy.AccessRecord) []byte {
+	line, _ := json.Marshal(entryOf(r)) // plain data: it cannot fail
 	return append(line, '\n')
 }
 
-// accessText is such as
+// formatText is such as
 //
 //	2026-01-02T03:04:05.000000Z web 127.0.0.1:34567 -> node/web-1 10.0.0.1:80 connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"
 //
 // and with datagrams_up and datagrams_down if it was a session; with "-" for what there is not, and names in quotes if they would look like more than one word.
-func accessText(r *proxy.AccessRecord) []byte {
-	l := accessLineOf(r)
+func formatText(r *proxy.AccessRecord) []byte {
+	l := entryOf(r)
 	line := fmt.Appendf(nil, "%s %s %s -> %s %s connect=%.6f duration=%.6f up=%d down=%d", l.Time.Format("2006-01-02T15:04:05.000000Z"), word(l.Service),
 		l.Client, word(l.Endpoint), word(l.Address), l.Connect, l.Duration, l.Up, l.Down)
-	if d := l.accessDatagrams; d != nil {
+	if d := l.datagrams; d != nil {
 		line = fmt.Appendf(line, " datagrams_up=%d datagrams_down=%d", d.Up, d.Down)
 	}
 	return fmt.Appendf(line, " by=%s end=%q\n", l.By, l.End)

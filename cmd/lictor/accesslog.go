@@ -9,59 +9,58 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/asyncwriter"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// accessQueue is how many lines may wait to be written, and accessFlush how long they do at most.
+// queueSize is how many lines may wait to be written, and flushInterval how long they do at most.
 const (
-	accessQueue    = 4096
-	accessFlush    = time.Second
-	accessBuffer   = 64 << 10               // bytes that are written at once
-	accessPatience = 200 * time.Millisecond // for room in a FIFO
-	accessGrace    = 2 * time.Second        // for what waits when it ends
+	queueSize     = 4096
+	flushInterval = time.Second
+	bufferSize    = 64 << 10               // bytes that are written at once
+	fifoPatience  = 200 * time.Millisecond // for room in a FIFO
+	stopGrace     = 2 * time.Second        // for what waits when it ends
 )
 
-// An accessLog writes a line for each connection and session. Those who tell it never wait: when the queue is full, because a disk is slow,
+// A writer writes a line for each connection and session. Those who tell it never wait: when the queue is full, because a disk is slow,
 // lines are dropped and counted.
-type accessLog struct {
+type writer struct {
 	log    hclog.Logger
-	own    *output // where /dev/stdout and /dev/stderr lead
+	own    Outputs // where /dev/stdout and /dev/stderr lead
 	queue  chan proxy.AccessRecord
 	sample atomic.Int64  // one in so many
 	count  atomic.Uint64 // connections, for sampling
-	*accessCounts
+	*counts
 
 	// The following belong to the goroutine of run.
-	o       config.AccessLog
-	to      accessTarget // zero: it cannot be opened
-	buf     []byte       // whole lines, and at first what is left of one that was written in part
-	stalled bool         // there was no room when buf was written last
-	failing string       // what is wrong, as the log knows; empty: nothing
-	told    int64        // drops that the log knows of
+	o       Options
+	to      target // zero: it cannot be opened
+	buf     []byte // whole lines, and at first what is left of one that was written in part
+	stalled bool   // there was no room when buf was written last
+	failing string // what is wrong, as the log knows; empty: nothing
+	told    int64  // drops that the log knows of
 
-	changes chan accessChange // to another file or format
-	rotated chan struct{}     // has an element when the file is to be opened anew
-	stopped chan struct{}     // closed when it is to end
-	ended   chan struct{}     // closed when it has
+	changes chan reconfiguration // to another file or format
+	rotated chan struct{}        // has an element when the file is to be opened anew
+	stopped chan struct{}        // closed when it is to end
+	ended   chan struct{}        // closed when it has
 }
 
-// accessCounts are of all access logs that there were.
-type accessCounts struct{ written, dropped atomic.Int64 }
+// counts are of all access logs that there were.
+type counts struct{ written, dropped atomic.Int64 }
 
-// An accessChange is what an access log goes on with.
-type accessChange struct {
-	o  config.AccessLog
-	to accessTarget
+// An reconfiguration is what an access log goes on with.
+type reconfiguration struct {
+	o  Options
+	to target
 }
 
-// newAccessLog starts what writes to a target, which may be zero.
-func newAccessLog(o config.AccessLog, to accessTarget, own *output, counts *accessCounts, log hclog.Logger) *accessLog {
-	a := &accessLog{
-		log: log, own: own, queue: make(chan proxy.AccessRecord, accessQueue),
-		accessCounts: counts, told: counts.dropped.Load(),
-		changes: make(chan accessChange, 1), rotated: make(chan struct{}, 1), stopped: make(chan struct{}), ended: make(chan struct{}),
+// newWriter starts what writes to a target, which may be zero.
+func newWriter(o Options, to target, own Outputs, counts *counts, log hclog.Logger) *writer {
+	a := &writer{
+		log: log, own: own, queue: make(chan proxy.AccessRecord, queueSize),
+		counts: counts, told: counts.dropped.Load(),
+		changes: make(chan reconfiguration, 1), rotated: make(chan struct{}, 1), stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
 	a.use(o, to)
 	go a.run()
@@ -69,7 +68,7 @@ func newAccessLog(o config.AccessLog, to accessTarget, own *output, counts *acce
 }
 
 // add takes a record, or drops it. It is what proxy.Options.Access wants.
-func (a *accessLog) add(r proxy.AccessRecord) {
+func (a *writer) add(r proxy.AccessRecord) {
 	if n := a.sample.Load(); r.Reason != proxy.ReasonUnserved && n > 1 && a.count.Add(1)%uint64(n) != 1 {
 		return
 	}
@@ -81,17 +80,17 @@ func (a *accessLog) add(r proxy.AccessRecord) {
 }
 
 // stop writes what waits, and closes the file. It does not wait long for a disk that takes nothing.
-func (a *accessLog) stop() {
+func (a *writer) stop() {
 	close(a.stopped)
 	select {
 	case <-a.ended:
-	case <-time.After(accessGrace):
+	case <-time.After(stopGrace):
 		a.log.Warn("access log not written to its end")
 	}
 }
 
 // change goes on with another file, or format, or sample, when what waits is written. It does not wait for that. One caller at a time.
-func (a *accessLog) change(c accessChange) {
+func (a *writer) change(c reconfiguration) {
 	select {
 	case former := <-a.changes: // it did not come to that, and will not
 		former.to.close()
@@ -100,9 +99,9 @@ func (a *accessLog) change(c accessChange) {
 	a.changes <- c
 }
 
-func (a *accessLog) run() {
+func (a *writer) run() {
 	defer close(a.ended)
-	tick := time.NewTicker(accessFlush)
+	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()
 	a.reopen(false) // which says so if it could not be opened
 	for {
@@ -128,13 +127,13 @@ func (a *accessLog) run() {
 }
 
 // use goes on with another target, or the first.
-func (a *accessLog) use(o config.AccessLog, to accessTarget) {
+func (a *writer) use(o Options, to target) {
 	a.o, a.to = o, to
 	a.sample.Store(int64(o.Sample))
 }
 
 // finish writes what waits, and closes the file.
-func (a *accessLog) finish() {
+func (a *writer) finish() {
 	for len(a.queue) > 0 {
 		r := <-a.queue
 		a.write(&r)
@@ -145,19 +144,19 @@ func (a *accessLog) finish() {
 }
 
 // close gives the target up, and what could not be written to it.
-func (a *accessLog) close() {
+func (a *writer) close() {
 	a.dropped.Add(int64(bytes.Count(a.buf, newline)))
 	a.buf, a.stalled = a.buf[:0], false
 	a.to.close()
-	a.to = accessTarget{}
+	a.to = target{}
 }
 
 // reopen opens the file anew if it has been moved away, as logrotate does, if it could not be opened so far, or if that is wanted.
-func (a *accessLog) reopen(wanted bool) {
+func (a *writer) reopen(wanted bool) {
 	if !wanted && a.to.isAt(a.o.Path) {
 		return
 	}
-	to, err := openAccess(a.o, a.own)
+	to, err := openTarget(a.o, a.own)
 	if err != nil {
 		if !wanted || errors.Is(err, errNobodyReads) {
 			a.close() // the one that was moved away is somebody else's by now
@@ -170,7 +169,7 @@ func (a *accessLog) reopen(wanted bool) {
 }
 
 // complain logs what is wrong, once.
-func (a *accessLog) complain(err error) {
+func (a *writer) complain(err error) {
 	if text := err.Error(); text != a.failing {
 		a.failing = text
 		a.log.Warn("access log cannot be written, trying on", "error", err)
@@ -178,19 +177,19 @@ func (a *accessLog) complain(err error) {
 }
 
 // write writes a line, soon.
-func (a *accessLog) write(r *proxy.AccessRecord) {
+func (a *writer) write(r *proxy.AccessRecord) {
 	if a.to.Writer == nil {
 		a.dropped.Add(1)
 		return
 	}
-	line := accessText(r)
+	line := formatText(r)
 	if a.o.JSON {
-		line = accessJSON(r)
+		line = formatJSON(r)
 	}
-	if len(a.buf)+len(line) > accessBuffer && !a.stalled {
+	if len(a.buf)+len(line) > bufferSize && !a.stalled {
 		a.flush()
 	}
-	if a.to.Writer == nil || len(a.buf) > 0 && len(a.buf)+len(line) > accessBuffer {
+	if a.to.Writer == nil || len(a.buf) > 0 && len(a.buf)+len(line) > bufferSize {
 		a.dropped.Add(1)
 		return
 	}
@@ -202,7 +201,7 @@ func (a *accessLog) write(r *proxy.AccessRecord) {
 var newline = []byte("\n")
 
 // flush writes what waits in memory.
-func (a *accessLog) flush() {
+func (a *writer) flush() {
 	if len(a.buf) == 0 {
 		return
 	}
@@ -228,7 +227,7 @@ func (a *accessLog) flush() {
 }
 
 // tell logs how many lines were dropped since it was told last, unless it is known that none can be written.
-func (a *accessLog) tell() {
+func (a *writer) tell() {
 	if n := a.dropped.Load(); n > a.told && a.failing == "" {
 		a.log.Warn("access log lines dropped", "lines", n-a.told)
 		a.told = n

@@ -12,12 +12,11 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-func accessSample() proxy.AccessRecord {
+func sampleRecord() proxy.AccessRecord {
 	return proxy.AccessRecord{
 		Service: "web", Client: netip.MustParseAddrPort("127.0.0.1:34567"), Endpoint: lb.Endpoint{ID: "node/web 1", Addr: netip.MustParseAddrPort("10.0.0.1:80")},
 		Ended: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Connect: 312 * time.Microsecond, Duration: 1204 * time.Millisecond, Up: 120, Down: 5311, Reason: proxy.ReasonClientClosed,
@@ -25,28 +24,28 @@ func accessSample() proxy.AccessRecord {
 }
 
 func TestAccessLines(t *testing.T) {
-	r := accessSample()
-	got, want := string(accessText(&r)), `2026-01-02T03:04:05.000006Z web 127.0.0.1:34567 -> "node/web 1" 10.0.0.1:80 connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"`+"\n"
+	r := sampleRecord()
+	got, want := string(formatText(&r)), `2026-01-02T03:04:05.000006Z web 127.0.0.1:34567 -> "node/web 1" 10.0.0.1:80 connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"`+"\n"
 	if got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}
-	var line accessLine
-	if err := json.Unmarshal(accessJSON(&r), &line); err != nil || line.Endpoint != "node/web 1" || line.Connect != 0.000312 || line.By != "client" || line.Down != 5311 || line.Protocol != "tcp" || line.accessDatagrams != nil {
+	var line entry
+	if err := json.Unmarshal(formatJSON(&r), &line); err != nil || line.Endpoint != "node/web 1" || line.Connect != 0.000312 || line.By != "client" || line.Down != 5311 || line.Protocol != "tcp" || line.datagrams != nil {
 		t.Errorf("got %+v, %v", line, err)
 	}
 	r.Endpoint, r.Reason = lb.Endpoint{}, proxy.ReasonUnserved
-	if got := string(accessText(&r)); !strings.Contains(got, "-> - - connect") || !strings.Contains(got, "by=lictor") {
+	if got := string(formatText(&r)); !strings.Contains(got, "-> - - connect") || !strings.Contains(got, "by=lictor") {
 		t.Errorf("got %s", got)
 	}
 	r.Protocol, r.DatagramsUp, r.Reason = proxy.UDP, 3, proxy.ReasonEndpointLeft
-	if got := string(accessText(&r)); !strings.Contains(got, " down=5311 datagrams_up=3 datagrams_down=0 by=lictor end=\"endpoint left\"") {
+	if got := string(formatText(&r)); !strings.Contains(got, " down=5311 datagrams_up=3 datagrams_down=0 by=lictor end=\"endpoint left\"") {
 		t.Errorf("got %s", got)
 	}
-	if got := string(accessJSON(&r)); !strings.Contains(got, `"protocol":"udp"`) || !strings.Contains(got, `"down":5311,"datagrams_up":3,"datagrams_down":0,"by"`) {
+	if got := string(formatJSON(&r)); !strings.Contains(got, `"protocol":"udp"`) || !strings.Contains(got, `"down":5311,"datagrams_up":3,"datagrams_down":0,"by"`) {
 		t.Errorf("got %s", got)
 	}
 	r.Endpoint.ID = "a\nb" // a name from Consul cannot make a line of its own
-	if got := string(accessText(&r)); strings.Count(got, "\n") != 1 {
+	if got := string(formatText(&r)); strings.Count(got, "\n") != 1 {
 		t.Errorf("got %s", got)
 	}
 }
@@ -60,52 +59,52 @@ func countLines(t *testing.T, path string) int {
 	return strings.Count(string(text), "\n")
 }
 
-// startAccessLog is an access log by itself.
-func startAccessLog(o config.AccessLog) (*accessLog, error) {
-	to, err := openAccess(o, &output{})
+// startWriter is an access log by itself.
+func startWriter(o Options) (*writer, error) {
+	to, err := openTarget(o, Outputs{})
 	if err != nil {
 		return nil, err
 	}
-	return newAccessLog(o, to, &output{}, &accessCounts{}, hclog.NewNullLogger()), nil
+	return newWriter(o, to, Outputs{}, &counts{}, hclog.NewNullLogger()), nil
 }
 
 // A reload switches the access log on, to another file and format, and off; what was told before is in the file of then, and nothing is lost.
 func TestAccessLogFollowsTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	var told func(proxy.AccessRecord)
-	logs := &accessLogs{log: hclog.NewNullLogger(), own: &output{}, tell: func(f func(proxy.AccessRecord)) { told = f }}
-	apply := func(o *config.AccessLog) {
+	logs := New(Outputs{}, func(f func(proxy.AccessRecord)) { told = f }, hclog.NewNullLogger())
+	apply := func(o *Options) {
 		t.Helper()
-		s, err := logs.prepare(o)
+		s, err := logs.Prepare(o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.do()
+		s.Commit()
 	}
-	first := &config.AccessLog{Path: filepath.Join(dir, "1"), JSON: true, Sample: 1}
-	second := &config.AccessLog{Path: filepath.Join(dir, "2"), Sample: 1}
+	first := &Options{Path: filepath.Join(dir, "1"), JSON: true, Sample: 1}
+	second := &Options{Path: filepath.Join(dir, "2"), Sample: 1}
 	apply(nil)
 	apply(first)
 	for range 100 {
-		told(accessSample())
+		told(sampleRecord())
 	}
-	if _, err := logs.prepare(&config.AccessLog{Path: dir}); err == nil {
+	if _, err := logs.Prepare(&Options{Path: dir}); err == nil {
 		t.Error("a folder was opened as a file")
 	}
-	undone, err := logs.prepare(second)
+	undone, err := logs.Prepare(second)
 	if err != nil {
 		t.Fatal(err)
 	}
-	undone.undo()
+	undone.Abort()
 	apply(second)
 	apply(second) // the same again
 	for range 10 {
-		told(accessSample())
+		told(sampleRecord())
 	}
 	if err := os.Rename(second.Path, second.Path+".1"); err != nil {
 		t.Fatal(err)
 	}
-	logs.reopen()
+	logs.Reopen()
 	apply(nil)
 	if told != nil {
 		t.Error("somebody is still told")
@@ -114,18 +113,18 @@ func TestAccessLogFollowsTheConfiguration(t *testing.T) {
 	if n := countLines(t, first.Path) + countLines(t, second.Path+".1"); n != 110 && n+countLines(t, second.Path) != 110 {
 		t.Errorf("got %d lines, want 110", n)
 	}
-	if written, dropped, is := logs.counts(); written != 110 || dropped != 0 || is {
+	if written, dropped, is := logs.Counts(); written != 110 || dropped != 0 || is {
 		t.Errorf("got %d written, %d dropped, %v", written, dropped, is)
 	}
 }
 
 func TestAccessLogSamplesAndSurvivesRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
-	a, err := startAccessLog(config.AccessLog{Path: path, Sample: 10})
+	a, err := startWriter(Options{Path: path, Sample: 10})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, unserved := accessSample(), accessSample()
+	r, unserved := sampleRecord(), sampleRecord()
 	unserved.Reason = proxy.ReasonUnserved
 	for range 100 {
 		a.add(r)
@@ -162,13 +161,13 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := startAccessLog(config.AccessLog{Path: fmt.Sprintf("/proc/self/fd/%d", write.Fd()), Sample: 1})
+	a, err := startWriter(Options{Path: fmt.Sprintf("/proc/self/fd/%d", write.Fd()), Sample: 1})
 	if err != nil {
 		t.Skip("this system cannot open a pipe by name:", err)
 	}
 	const n = 50_000
 	for range n {
-		a.add(accessSample())
+		a.add(sampleRecord())
 	}
 	if a.dropped.Load() == 0 {
 		t.Error("nothing was dropped, so something waited or is unbounded")
@@ -182,7 +181,7 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 }
 
 func TestAccessLogThatCannotBeOpened(t *testing.T) {
-	if _, err := startAccessLog(config.AccessLog{Path: "/nonexistent/access.log"}); err == nil || !strings.Contains(err.Error(), "access_log") {
+	if _, err := startWriter(Options{Path: "/nonexistent/access.log"}); err == nil || !strings.Contains(err.Error(), "access_log") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -10,12 +10,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// An accessTarget is what an access log writes to. The zero accessTarget is none.
-type accessTarget struct {
+// An target is what an access log writes to. The zero target is none.
+type target struct {
 	io.Writer
 	file *os.File // nil: what this process prints to, which is not closed
 }
@@ -23,12 +22,12 @@ type accessTarget struct {
 // errNobodyReads is the error of opening a FIFO that has no reader yet.
 var errNobodyReads = errors.New("nobody reads this FIFO")
 
-// openAccess opens the target of an access log: a regular file, which is made if need be, a FIFO or a character device.
+// openTarget opens the target of an access log: a regular file, which is made if need be, a FIFO or a character device.
 // It does not wait. /dev/stdout and /dev/stderr, and links to them, are where this process prints: a socket, such as
 // journald's, cannot be opened again.
-func openAccess(o config.AccessLog, own *output) (accessTarget, error) {
+func openTarget(o Options, own Outputs) (target, error) {
 	if w := own.standard(o.Path); w != nil {
-		return accessTarget{Writer: w}, nil
+		return target{Writer: w}, nil
 	}
 	file, err := os.OpenFile(o.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|regular.AtOnce, 0o640)
 	var info fs.FileInfo
@@ -45,9 +44,9 @@ func openAccess(o config.AccessLog, own *output) (accessTarget, error) {
 		if file != nil {
 			_ = file.Close() // nothing was written
 		}
-		return accessTarget{}, fmt.Errorf("access_log: %w", err)
+		return target{}, fmt.Errorf("access_log: %w", err)
 	}
-	return accessTarget{Writer: file, file: file}, nil
+	return target{Writer: file, file: file}, nil
 }
 
 func isFIFO(path string) bool {
@@ -56,16 +55,16 @@ func isFIFO(path string) bool {
 }
 
 // write writes b, or as much of it as there is room for in a FIFO.
-func (t accessTarget) write(b []byte) (int, error) {
+func (t target) write(b []byte) (int, error) {
 	if t.file != nil {
 		// It fails for what cannot be waited for, such as a regular file.
-		_ = t.file.SetWriteDeadline(time.Now().Add(accessPatience))
+		_ = t.file.SetWriteDeadline(time.Now().Add(fifoPatience))
 	}
 	return t.Writer.Write(b)
 }
 
 // isAt reports whether t is still what opening path would lead to.
-func (t accessTarget) isAt(path string) bool {
+func (t target) isAt(path string) bool {
 	if t.file == nil {
 		return t.Writer != nil
 	}
@@ -74,7 +73,7 @@ func (t accessTarget) isAt(path string) bool {
 	return err1 == nil && err2 == nil && os.SameFile(mine, there)
 }
 
-func (t accessTarget) close() {
+func (t target) close() {
 	if t.file != nil {
 		_ = t.file.Close() // what could not be written has been told
 	}
@@ -84,13 +83,13 @@ func (t accessTarget) close() {
 const maxLinks = 40
 
 // standard returns the output of this process that path, or the link there, names; nil: it names something else.
-func (o *output) standard(path string) io.Writer {
+func (o Outputs) standard(path string) io.Writer {
 	for range maxLinks {
 		switch filepath.ToSlash(filepath.Clean(path)) {
 		case "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", fmt.Sprintf("/proc/%d/fd/1", os.Getpid()):
-			return o.out
+			return o.Out
 		case "/dev/stderr", "/dev/fd/2", "/proc/self/fd/2", fmt.Sprintf("/proc/%d/fd/2", os.Getpid()):
-			return o.err
+			return o.Err
 		}
 		target, err := os.Readlink(path)
 		if err != nil {

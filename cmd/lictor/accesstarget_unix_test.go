@@ -16,7 +16,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
-	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/asyncwriter"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 func makeFIFO(t *testing.T) string {
@@ -39,17 +40,19 @@ func awaitThat(t *testing.T, what string, ok func() bool) {
 
 // A FIFO need not have a reader when Lictor starts, nor all the time. That it has none is said once each time.
 func TestAccessLogIntoAFIFO(t *testing.T) {
-	o := config.AccessLog{Path: makeFIFO(t), Sample: 1}
-	to, err := openAccess(o, &output{})
+	o := Options{Path: makeFIFO(t), Sample: 1}
+	to, err := openTarget(o, Outputs{})
 	if !errors.Is(err, errNobodyReads) || to.Writer != nil {
 		t.Fatalf("got %v, %v, want that nobody reads it", to, err)
 	}
-	said := &lockedBuffer{}
-	a := newAccessLog(o, to, &output{}, &accessCounts{}, hclog.New(&hclog.LoggerOptions{Output: said}))
+	said := &testproc.Log{}
+	a := newWriter(o, to, Outputs{}, &counts{}, hclog.New(&hclog.LoggerOptions{Output: said}))
+	before := 0 // bytes of the log that are of the reader before
+	news := func() string { return said.String()[before:] }
 	for range 2 {
-		awaitThat(t, "that it is said", func() bool { return strings.Contains(said.String(), "nobody reads this FIFO") })
+		awaitThat(t, "that it is said", func() bool { return strings.Contains(news(), "nobody reads this FIFO") })
 		dropped := a.dropped.Load()
-		a.add(accessSample())
+		a.add(sampleRecord())
 		awaitThat(t, "a line that is dropped", func() bool { return a.dropped.Load() > dropped })
 		reader, err := os.OpenFile(o.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
@@ -57,22 +60,20 @@ func TestAccessLogIntoAFIFO(t *testing.T) {
 		}
 		lines := bufio.NewReader(reader)
 		awaitThat(t, "a line that is read", func() bool {
-			a.add(accessSample())
+			a.add(sampleRecord())
 			_ = reader.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 			line, err := lines.ReadString('\n')
 			return err == nil && strings.HasPrefix(line, "2026-01-02T")
 		})
-		if n := strings.Count(said.String(), "nobody reads"); n != 1 {
-			t.Errorf("said %d times:\n%s", n, said)
+		if n := strings.Count(news(), "nobody reads"); n != 1 {
+			t.Errorf("said %d times:\n%s", n, news())
 		}
-		awaitThat(t, "that it is said", func() bool { return strings.Contains(said.String(), "written again") })
+		awaitThat(t, "that it is said", func() bool { return strings.Contains(news(), "written again") })
 		_ = reader.Close()
-		said.mu.Lock()
-		said.b.Reset()
-		said.mu.Unlock()
+		before = len(said.String())
 		awaitThat(t, "that the reader is missed", func() bool {
-			a.add(accessSample())
-			return strings.Contains(said.String(), "trying on")
+			a.add(sampleRecord())
+			return strings.Contains(news(), "trying on")
 		})
 	}
 	a.stop()
@@ -80,13 +81,13 @@ func TestAccessLogIntoAFIFO(t *testing.T) {
 
 // A FIFO that is full holds up neither another configuration nor the end.
 func TestAccessLogIntoAFullFIFO(t *testing.T) {
-	full := config.AccessLog{Path: makeFIFO(t), Sample: 1}
+	full := Options{Path: makeFIFO(t), Sample: 1}
 	reader, err := os.OpenFile(full.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = reader.Close() }()
-	a, err := startAccessLog(full)
+	a, err := startWriter(full)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,27 +95,27 @@ func TestAccessLogIntoAFullFIFO(t *testing.T) {
 		before := a.dropped.Load()
 		awaitThat(t, "lines that are dropped", func() bool {
 			n++
-			a.add(accessSample())
+			a.add(sampleRecord())
 			return a.dropped.Load() > before
 		})
 		return n
 	}
 	added := fill()
-	file := config.AccessLog{Path: filepath.Join(t.TempDir(), "file"), Sample: 1}
-	to, err := openAccess(file, &output{})
+	file := Options{Path: filepath.Join(t.TempDir(), "file"), Sample: 1}
+	to, err := openTarget(file, Outputs{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.change(accessChange{file, to})
+	a.change(reconfiguration{file, to})
 	awaitThat(t, "a line in the file", func() bool {
 		added++
-		a.add(accessSample())
+		a.add(sampleRecord())
 		return countLines(t, file.Path) > 0
 	})
-	if to, err = openAccess(full, &output{}); err != nil {
+	if to, err = openTarget(full, Outputs{}); err != nil {
 		t.Fatal(err)
 	}
-	a.change(accessChange{full, to})
+	a.change(reconfiguration{full, to})
 	added += fill()
 	a.stop()
 	select {
@@ -129,34 +130,38 @@ func TestAccessLogIntoAFullFIFO(t *testing.T) {
 
 // What is open already is not opened again: a socket, which stdout is under systemd, cannot be.
 func TestAccessLogToOwnOutputs(t *testing.T) {
-	stdout, stderr := &lockedBuffer{}, &lockedBuffer{}
-	own := newOutput(console{out: stdout, err: stderr})
+	stdout, stderr := &testproc.Log{}, &testproc.Log{}
+	out := asyncwriter.New(stdout, asyncwriter.Options{})
+	err := asyncwriter.New(stderr, asyncwriter.Options{})
+	own := Outputs{Out: out, Err: err}
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink("/dev/stdout", link); err != nil {
 		t.Fatal(err)
 	}
-	paths := map[string]*lockedBuffer{
+	paths := map[string]*testproc.Log{
 		"/dev/stdout": stdout, "/dev//stdout": stdout, "/proc/self/fd/1": stdout, fmt.Sprintf("/proc/%d/fd/1", os.Getpid()): stdout, link: stdout,
 		"/dev/stderr": stderr, "/dev/fd/2": stderr,
 	}
 	for path := range paths {
-		o := config.AccessLog{Path: path, Sample: 1}
-		to, err := openAccess(o, own)
+		o := Options{Path: path, Sample: 1}
+		to, err := openTarget(o, own)
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
 			continue
 		}
-		a := newAccessLog(o, to, own, &accessCounts{}, hclog.NewNullLogger())
-		a.add(accessSample())
+		a := newWriter(o, to, own, &counts{}, hclog.NewNullLogger())
+		a.add(sampleRecord())
 		a.rotated <- struct{}{}
-		a.add(accessSample())
+		a.add(sampleRecord())
 		a.stop()
 		if n := a.written.Load(); n != 2 {
 			t.Errorf("%s: got %d lines written, want 2", path, n)
 		}
 	}
-	own.close()
-	for _, out := range []*lockedBuffer{stdout, stderr} {
+	if err := errors.Join(out.Close(inTime), err.Close(inTime)); err != nil {
+		t.Fatal(err)
+	}
+	for _, out := range []*testproc.Log{stdout, stderr} {
 		want := 0
 		for _, to := range paths {
 			if to == out {
@@ -178,15 +183,15 @@ func TestAccessLogIntoWhatTakesNoLines(t *testing.T) {
 	}
 	defer func() { _ = l.Close() }()
 	for _, path := range []string{dir, socket} {
-		if _, err := startAccessLog(config.AccessLog{Path: path, Sample: 1}); err == nil || !strings.HasPrefix(err.Error(), "access_log: open "+path) {
+		if _, err := startWriter(Options{Path: path, Sample: 1}); err == nil || !strings.HasPrefix(err.Error(), "access_log: open "+path) {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}
-	a, err := startAccessLog(config.AccessLog{Path: "/dev/null", Sample: 1})
+	a, err := startWriter(Options{Path: "/dev/null", Sample: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.add(accessSample())
+	a.add(sampleRecord())
 	a.stop()
 	if n := a.written.Load(); n != 1 {
 		t.Errorf("/dev/null: got %d lines written", n)

@@ -85,7 +85,7 @@ func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 		Config:         func() any { return plain(d.cfg.Load()) },
 		Level:          func() string { return d.log.GetLevel().String() },
 		SetLevel:       d.setLevel,
-		AccessLog:      d.access.counts,
+		AccessLog:      d.access.Counts,
 		LogDropped:     d.output.err.Dropped,
 		Healthy:        d.healthy,
 	})}

@@ -40,7 +40,7 @@ type daemon struct {
 	cycles   *cycles.Detector // of endpoints that lead back here
 	admin    *adminServer
 	shown    atomic.Pointer[shownServices] // what admin was told last; nil: nothing yet
-	access   *accessLogs
+	access   *Log
 
 	program   string // that a successor is of; empty: this process cannot be replaced
 	upgrading turn   // of upgrades; to be had before reloading
@@ -186,13 +186,13 @@ func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool,
 	if d.proxier, err = proxy.New(options); err != nil {
 		return false, err
 	}
-	d.access = &accessLogs{log: d.log, own: d.output, tell: d.proxier.SetAccess}
-	access, err := d.access.prepare(cfg.AccessLog)
+	d.access = New(Outputs{Out: d.output.out, Err: d.output.err}, d.proxier.SetAccess, d.log)
+	access, err := d.access.Prepare((*Options)(cfg.AccessLog))
 	if err != nil {
 		d.proxier.Close()
 		return false, err
 	}
-	access.do()
+	access.Commit()
 	return len(options.Inherited) > 0, nil
 }
 

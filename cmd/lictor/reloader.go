@@ -44,7 +44,7 @@ func (d *daemon) Reload(ctx context.Context) (summary string, err error) {
 		return "", t.refusal()
 	}
 	d.service.reloading()
-	d.access.reopen() // for logrotate, whose files may have moved though the configuration has not
+	d.access.Reopen() // for logrotate, whose files may have moved though the configuration has not
 	changes, err := d.reload(ctx)
 	o := &outcome{time: time.Now(), err: err}
 	if err != nil {
@@ -149,12 +149,12 @@ func (d *daemon) prepareOwn(next *config.Config) (step, error) {
 	if err != nil {
 		return step{}, err
 	}
-	access, err := d.access.prepare(next.AccessLog)
+	access, err := d.access.Prepare((*Options)(next.AccessLog))
 	if err != nil {
 		api.undo()
 		return step{}, err
 	}
-	return step{commit: func() { api.do(); access.do() }, abandon: func() { api.undo(); access.undo() }}, nil
+	return step{commit: func() { api.do(); access.Commit() }, abandon: func() { api.undo(); access.Abort() }}, nil
 }
 
 // sources are those of a configuration that is about to be in force.

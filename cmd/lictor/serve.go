@@ -292,7 +292,7 @@ func (d *daemon) finish(signals <-chan os.Signal, before ...os.Signal) int {
 func (d *daemon) conclude() {
 	d.end()
 	d.admin.stop()
-	d.access.stop()
+	d.access.Stop()
 }
 
 // end ends sources, the registration, and all that waits for the end of the daemon.
