@@ -16,6 +16,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/accesslog"
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/lb"
@@ -40,7 +41,7 @@ type daemon struct {
 	cycles   *cycles.Detector // of endpoints that lead back here
 	admin    *adminServer
 	shown    atomic.Pointer[shownServices] // what admin was told last; nil: nothing yet
-	access   *Log
+	access   *accesslog.Log
 
 	program   string // that a successor is of; empty: this process cannot be replaced
 	upgrading turn   // of upgrades; to be had before reloading
@@ -186,8 +187,8 @@ func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool,
 	if d.proxier, err = proxy.New(options); err != nil {
 		return false, err
 	}
-	d.access = New(Outputs{Out: d.output.out, Err: d.output.err}, d.proxier.SetAccess, d.log)
-	access, err := d.access.Prepare((*Options)(cfg.AccessLog))
+	d.access = accesslog.New(accesslog.Outputs{Out: d.output.out, Err: d.output.err}, d.proxier.SetAccess, d.log)
+	access, err := d.access.Prepare((*accesslog.Options)(cfg.AccessLog))
 	if err != nil {
 		d.proxier.Close()
 		return false, err

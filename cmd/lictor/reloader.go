@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/accesslog"
 )
 
 // A reloader reads the configuration again and applies what is different.
@@ -149,7 +150,7 @@ func (d *daemon) prepareOwn(next *config.Config) (step, error) {
 	if err != nil {
 		return step{}, err
 	}
-	access, err := d.access.Prepare((*Options)(next.AccessLog))
+	access, err := d.access.Prepare((*accesslog.Options)(next.AccessLog))
 	if err != nil {
 		api.undo()
 		return step{}, err

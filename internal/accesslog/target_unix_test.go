@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package accesslog
 
 import (
 	"bufio"
@@ -19,6 +19,9 @@ import (
 	"github.com/lictor-proxy/lictor/internal/asyncwriter"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
+
+// inTime is far more than anything takes that ends at all.
+const inTime = time.Minute
 
 func makeFIFO(t *testing.T) string {
 	t.Helper()

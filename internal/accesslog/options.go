@@ -1,4 +1,5 @@
-package main
+// Package accesslog writes a line for each connection and session that has ended.
+package accesslog
 
 import "io"
 
