@@ -97,7 +97,7 @@ func (c *runCommand) newDaemon(cfg *config.Config) *daemon {
 // or an error and nothing. It does not wait for Consul after ctx has ended.
 func (c *runCommand) start(ctx context.Context, cfg *config.Config, diags config.Diagnostics) (*daemon, error) {
 	d := c.newDaemon(cfg)
-	consul, err := d.newConsul(cfg, c.predecessor.saved())
+	consul, err := d.newConsul(cfg, c.predecessor.State().Saved)
 	if err != nil {
 		return nil, err
 	}
@@ -110,11 +110,11 @@ func (c *runCommand) start(ctx context.Context, cfg *config.Config, diags config
 	d.balancer = lb.NewBalancer()
 	d.balancer.NotifyHealth(d.events.Health)
 	d.sets = admin.NewSets(d.balancer, d.events, d.cycles)
-	d.cycles.Prefer(c.predecessor.links())
+	d.cycles.Prefer(c.predecessor.State().Links)
 	d.detect(cfg)
 	tuneCollector(len(cfg.Services))
 	configure(d.balancer, cfg)
-	known := c.predecessor.restore(d.sets, cfg)
+	known := restore(c.predecessor, d.sets, cfg)
 	// Listeners that open can serve at once what was good when an earlier lictor ended.
 	if saved := savedSets(consul); len(saved) > 0 {
 		d.sets.OnUpdate(saved)
@@ -129,12 +129,12 @@ func (c *runCommand) start(ctx context.Context, cfg *config.Config, diags config
 	if (inherited || c.patient) && !known { // clients may be waiting already
 		first.await(ctx, d.log)
 	}
-	shown, err := c.openListeners(d, cfg)
+	shown, passed, err := c.openListeners(d, cfg)
 	if err == nil && c.predecessor != nil {
-		err = d.takeOver(c.predecessor)
+		err = d.takeOver(c.predecessor, passed)
 	}
 	if err != nil {
-		if shown != nil && !c.predecessor.hasAdmin() { // whose file stays
+		if shown != nil && !passed { // the predecessor's file stays
 			_ = shown.Close() // nobody has dialled it
 		}
 		first.abandon()
@@ -152,7 +152,7 @@ func (c *runCommand) start(ctx context.Context, cfg *config.Config, diags config
 }
 
 // settle begins what is not the service itself: the admin API at shown, and the registration.
-func (d *daemon) settle(p *predecessor, cfg *config.Config, consul *discovery.Consul, shown net.Listener) {
+func (d *daemon) settle(p *Predecessor, cfg *config.Config, consul *discovery.Consul, shown net.Listener) {
 	_ = d.upgrading.take(d.ctx) // nobody has it. Whoever asks by the API waits until all of this is there
 	defer d.upgrading.giveBack()
 	_ = d.reloading.take(d.ctx)
@@ -177,10 +177,10 @@ func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool,
 	options := proxy.Options{
 		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: forTraffic, Resolver: d.resolver,
 		Engine: engineOf(cfg.Engine), Loops: loops,
-		Admit: d.admit, Inherited: c.predecessor.inherited(), Hold: c.predecessor != nil,
+		Admit: d.admit, Inherited: c.predecessor.Sockets(), Hold: c.predecessor != nil,
 	}
 	if c.predecessor == nil {
-		if options.Inherited, err = inheritedSockets(os.Getenv); err != nil {
+		if options.Inherited, err = ActivationSockets(os.Getenv); err != nil {
 			return false, err
 		}
 	}
@@ -197,35 +197,38 @@ func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool,
 	return len(options.Inherited) > 0, nil
 }
 
-// openListeners opens those of services and, if there is to be one, that of the admin API.
-func (c *runCommand) openListeners(d *daemon, cfg *config.Config) (shown net.Listener, err error) {
+// openListeners opens those of services and, if there is to be one, that of the admin API. It reports whether that is the
+// one which the predecessor has passed on.
+func (c *runCommand) openListeners(d *daemon, cfg *config.Config) (shown net.Listener, passed bool, err error) {
 	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	d.detect(cfg)
 	for _, one := range d.proxier.DropInherited() {
 		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)
 	}
-	if l := c.predecessor.adminListener(cfg.Admin, d.log); l != nil {
-		return l, nil
+	if l := inheritAdmin(c.predecessor, cfg.Admin, d.log); l != nil {
+		return l, true, nil
 	}
-	return openAdmin(cfg.Admin, nil, d.log)
+	shown, err = openAdmin(cfg.Admin, nil, d.log)
+	return shown, false, err
 }
 
-// takeOver has this process serve instead of p.
-func (d *daemon) takeOver(p *predecessor) error {
-	sessions, err := p.sessions()
+// takeOver has this process serve instead of p. With admin it serves p's socket of the admin API too.
+func (d *daemon) takeOver(p *Predecessor, admin bool) error {
+	b := newBuild()
+	sessions, err := p.Sessions(Build{Version: b.Version, Revision: b.Revision}, admin)
 	if err != nil {
 		return err
 	}
 	kept := d.proxier.Begin(sessions)
-	d.log.Info("taken over from another process", "pid", p.state.PID, "sessions", len(sessions), "sessions_kept", kept)
+	d.log.Info("taken over from another process", "pid", p.State().PID, "sessions", len(sessions), "sessions_kept", kept)
 	return nil
 }
 
 // leftAlone waits until p has let go of everything.
-func (d *daemon) leftAlone(p *predecessor, consul *discovery.Consul) {
-	if err := p.serving(); err != nil {
+func (d *daemon) leftAlone(p *Predecessor, consul *discovery.Consul) {
+	if err := p.Serving(); err != nil {
 		d.log.Warn("the earlier process has ended before its time", "error", err)
 	}
 	if consul != nil {

@@ -11,51 +11,35 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// How a lictor takes the place of another one. The earlier starts the later one, of the program that is at its path by then, with one
-// end of a socket pair, and these messages go over that:
-//
-//	predecessor                                successor
-//	offer: sockets, endpoints, drains  ------>
-//	                                           reads its configuration, opens what is new in it
-//	                                   <------ ready, or failed and why
-//	UDP stands still
-//	sessions                           ------>
-//	go                                 ------>
-//	                                           serves
-//	                                   <------ serving
-//	lets go of listeners, Consul, state
-//	main                               ------>
-//	                                           tells systemd, Consul; saves its state
-//
-// Until the successor serves, the predecessor goes on as if nothing had happened when anything fails: it kills the successor. After that
-// it serves what connections it has to their end.
+// protocolVersion is that of the messages. A process refuses any other version.
+const protocolVersion = 1
 
-// handoverVersion is that of the messages: a later one may be understood by nobody who knows this one.
-const handoverVersion = 1
+// variable is the environment variable that has the descriptor of the successor's end.
+const variable = "LICTOR_HANDOVER_FD"
 
-// handoverVariable is the environment variable that has the descriptor of the socket.
-const handoverVariable = "LICTOR_HANDOVER_FD"
-
-// Bounds of an upgrade: until the successor is ready, which a Consul that hangs may delay, and from then until it serves.
+// Bounds of an upgrade.
 const (
-	upgradeTime = 30 * time.Second
-	switchTime  = 10 * time.Second
+	readyTimeout  = 30 * time.Second // until the successor is ready; a Consul that hangs may delay that
+	switchTimeout = 10 * time.Second // from then until it serves
 )
 
-// A handoverMessage is any of the messages. Those that have more to say than fits go on with the next of their kind.
-type handoverMessage struct {
+// Timeout is longer than any upgrade takes, successful or not.
+const Timeout = readyTimeout + 2*switchTimeout
+
+// A message is any of the messages. A list that does not fit continues in the next message of its kind.
+type message struct {
 	Kind string `json:"kind"`
 
-	// Of an offer.
+	// Of an offer, and of sessions.
 	Version  int             `json:"version,omitempty"`
 	More     bool            `json:"more,omitempty"`
-	Sockets  []handedSocket  `json:"sockets,omitempty"`  // a descriptor each
-	State    *handedState    `json:"state,omitempty"`    // with the last of them
+	Sockets  []socket        `json:"sockets,omitempty"`  // a descriptor each
+	State    *State          `json:"state,omitempty"`    // with the last of them
 	Sessions []proxy.Session `json:"sessions,omitempty"` // a descriptor each
 
 	// Of ready, and of failed.
 	Admin  bool   `json:"admin,omitempty"` // the admin API's socket is taken
-	Build  *build `json:"build,omitempty"`
+	Build  *Build `json:"build,omitempty"`
 	Reason string `json:"reason,omitempty"`
 }
 
@@ -70,17 +54,17 @@ const (
 	kindMain     = "main"
 )
 
-// A handedSocket is a listener's, or the admin API's.
-type handedSocket struct {
+// A socket is a listener's, or the admin API's.
+type socket struct {
 	Protocol string `json:"protocol"` // "tcp", "udp", or "admin"
-	Addr     string `json:"addr"`     // that it was asked for as
+	Addr     string `json:"addr"`     // as it was asked for
 	Service  string `json:"service,omitempty"`
 }
 
 const adminSocket = "admin"
 
-// A handedState is what the predecessor knows.
-type handedState struct {
+// A State is what the predecessor knows. The zero State is that of no predecessor.
+type State struct {
 	PID     int                 `json:"pid"`
 	Sets    []lb.Endpoints      `json:"sets"`
 	Drained map[string][]string `json:"drained,omitempty"`
@@ -88,8 +72,15 @@ type handedState struct {
 	Saved   []byte              `json:"saved,omitempty"` // see discovery.Consul.Save
 }
 
-// programPath is where the program of this process is, and where its successor's will be: not resolved, for an upgrade may be another link.
-func programPath() (string, error) {
+// A Build is what a process was made from.
+type Build struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision"` // empty: unknown
+}
+
+// ProgramPath returns where the program of this process is, and where its successor's will be. Symbolic links in it are
+// not resolved, for the new version may be behind another link.
+func ProgramPath() (string, error) {
 	path, err := exec.LookPath(os.Args[0])
 	if err == nil {
 		path, err = filepath.Abs(path)

@@ -4,5 +4,5 @@ package main
 
 import "github.com/lictor-proxy/lictor/proxy"
 
-// inheritedSockets is for systemd.
-func inheritedSockets(func(string) string) ([]proxy.Inherited, error) { return nil, nil }
+// ActivationSockets returns nothing: systemd is for Linux.
+func ActivationSockets(func(string) string) ([]proxy.Inherited, error) { return nil, nil }

@@ -16,9 +16,9 @@ import (
 // firstInherited is the first descriptor that systemd passes, see sd_listen_fds(3).
 const firstInherited = 3
 
-// inheritedSockets are the sockets that systemd has opened for this process (socket activation). What was passed for something else than a
-// listener is an error: the unit files do not fit.
-func inheritedSockets(getenv func(string) string) ([]proxy.Inherited, error) {
+// ActivationSockets returns the sockets that systemd has opened for this process (socket activation). A descriptor that is
+// not an IP listener is an error: the unit files do not fit.
+func ActivationSockets(getenv func(string) string) ([]proxy.Inherited, error) {
 	if getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, nil // for another process
 	}
@@ -29,7 +29,7 @@ func inheritedSockets(getenv func(string) string) ([]proxy.Inherited, error) {
 	var all []proxy.Inherited
 	for fd := firstInherited; fd < firstInherited+n; fd++ {
 		unix.CloseOnExec(fd)
-		one, err := inheritedSocket(fd)
+		one, err := activationSocket(fd)
 		if err != nil {
 			return nil, fmt.Errorf("inherited descriptor %d: %w", fd, err)
 		}
@@ -38,7 +38,7 @@ func inheritedSockets(getenv func(string) string) ([]proxy.Inherited, error) {
 	return all, nil
 }
 
-func inheritedSocket(fd int) (one proxy.Inherited, err error) {
+func activationSocket(fd int) (one proxy.Inherited, err error) {
 	sa, err := unix.Getsockname(fd)
 	if err != nil {
 		return one, os.NewSyscallError("getsockname", err)

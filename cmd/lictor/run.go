@@ -29,7 +29,7 @@ type runCommand struct {
 	patient  bool // no listener opens before its service has endpoints, if that takes no more than a moment
 
 	program     string       // see daemon
-	predecessor *predecessor // nil: there is none
+	predecessor *Predecessor // nil: there is none
 	output      *output      // that console prints through
 }
 
@@ -121,11 +121,11 @@ func (c *runCommand) Run(args []string) int {
 	}
 	c.queueOutput()
 	defer c.output.close()
-	if c.predecessor, err = findPredecessor(os.Getenv); err != nil {
+	if c.predecessor, err = FindPredecessor(os.Getenv); err != nil {
 		fmt.Fprintf(c.err, "lictor: %v\n", err)
 		return exitFailed
 	}
-	if c.program, err = programPath(); err != nil {
+	if c.program, err = ProgramPath(); err != nil {
 		fmt.Fprintf(c.err, "lictor: where is this program? %v\n", err)
 	}
 	var before [sha256.Size]byte // so that what changes while it is read is read again
@@ -134,7 +134,7 @@ func (c *runCommand) Run(args []string) int {
 	}
 	cfg, diags := c.load()
 	if cfg == nil {
-		c.predecessor.failed(problems(diags.Diagnostics))
+		c.predecessor.Failed(problems(diags.Diagnostics))
 	}
 	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil || cfg == nil {
 		return exitFailed
@@ -142,7 +142,7 @@ func (c *runCommand) Run(args []string) int {
 
 	// From here on, so that a signal during the start is not lost, nor fatal.
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, upgradeSignal)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, Signal)
 	defer signal.Stop(signals)
 	ignorePipes()
 

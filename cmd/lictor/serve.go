@@ -20,7 +20,7 @@ const (
 )
 
 // endsProcess reports whether s asks the process to end.
-func endsProcess(s os.Signal) bool { return s != syscall.SIGHUP && s != upgradeSignal }
+func endsProcess(s os.Signal) bool { return s != syscall.SIGHUP && s != Signal }
 
 // begin runs start, and what the daemon does until a signal ends it. It returns the exit code. A start that hangs does
 // not keep a signal from ending the process. Other signals count when it has started.
@@ -41,7 +41,7 @@ func (c *runCommand) begin(start func(context.Context) (*daemon, error), signals
 	giveUp := func() int {
 		last := later[len(later)-1]
 		err := fmt.Errorf("signal %s came, and the start has not ended: does a disk or a file server hang?", last)
-		c.predecessor.failed(err)
+		c.predecessor.Failed(err)
 		c.explain(err)
 		return exitFailed
 	}
@@ -54,7 +54,7 @@ func (c *runCommand) begin(start func(context.Context) (*daemon, error), signals
 			case over != nil: // it was asked to
 				return exitOK
 			}
-			c.predecessor.failed(withHints(o.err))
+			c.predecessor.Failed(withHints(o.err))
 			c.explain(o.err)
 			return exitFailed
 		case s := <-signals:
@@ -122,7 +122,7 @@ func (d *daemon) obey(signals <-chan os.Signal, before []os.Signal) int {
 		switch {
 		case s == syscall.SIGHUP:
 			d.wantReload()
-		case s == upgradeSignal:
+		case s == Signal:
 			d.wantUpgrade()
 		default:
 			d.toEnd()

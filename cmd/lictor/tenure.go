@@ -95,7 +95,7 @@ func (t *tenure) successor() *takenOver {
 // A takenOver is a process that serves instead of this one.
 type takenOver struct {
 	pid   int
-	build build
+	build Build
 }
 
 func (t *takenOver) refusal() error {

@@ -62,7 +62,7 @@ func (c *upgradeCommand) Run(args []string) int {
 	if err != nil {
 		return c.usage("upgrade", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), upgradeTime+2*switchTime)
+	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
 	defer cancel()
 	client, before, err := c.connect(ctx)
 	if err != nil {

@@ -1,5 +1,3 @@
-//go:build unix
-
 package main
 
 import (
@@ -13,108 +11,62 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/handover"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// upgradeSignal asks for an upgrade.
-const upgradeSignal = syscall.SIGUSR2
-
-// A successor is the process that is to take this one's place, as this one sees it.
-type successor struct {
+// A Successor is the process that is to take this one's place, as this one sees it. Every method that returns an error
+// leaves the Successor to be killed.
+type Successor struct {
 	cmd   *exec.Cmd
 	conn  *handover.Conn
 	ended chan struct{} // closed when it has, and cmd.ProcessState tells how
-	ready handoverMessage
+
+	// Of the ready message.
+	build Build
+	admin bool
 }
 
-// Upgrade has another process take this one's place: of the program that is at the same path now, with the same arguments. It returns when
-// that serves. After an error everything is as it was.
-func (d *daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
-	ctx, cancel := d.untilTheEnd(ctx)
-	defer cancel()
-	if err := d.upgrading.take(ctx); err != nil {
-		return admin.Upgrade{}, underWay(err)
-	}
-	defer d.upgrading.giveBack()
-	if err := d.reloading.take(ctx); err != nil {
-		return admin.Upgrade{}, underWay(err)
-	}
-	defer d.reloading.giveBack()
-	if t := d.serving.successor(); t != nil {
-		return admin.Upgrade{}, t.refusal()
-	}
-	d.log.Info("upgrading", "program", d.program)
-	began := time.Now()
-	if err := d.upgrade(); err != nil {
-		d.log.Error("not upgraded, this process goes on", "error", err)
-		d.events.Add(admin.Event{Kind: admin.KindUpgrade, Text: "failed, this process goes on: " + err.Error()})
-		return admin.Upgrade{}, err
-	}
-	t := d.serving.successor()
-	d.log.Info("another process has taken over, connections go on here until they end", "pid", t.pid, "version", t.build.Version, "took", time.Since(began))
-	close(d.replaced)
-	return admin.Upgrade{PID: t.pid, Version: t.build.Version, Revision: t.build.Revision}, nil
+// An Offer is what a process that serves has for its successor.
+type Offer struct {
+	Sockets []proxy.Inherited // of the listeners
+	Admin   syscall.Conn      // of the admin API; nil: there is none to pass
+	Address string            // of the admin API
+	State   State
 }
 
-func (d *daemon) upgrade() error {
-	switch {
-	case d.program == "":
-		return errors.New("this process cannot be replaced: only lictor run can")
-	case os.Getpid() == 1:
-		return errors.New("this is process 1, with which its container ends: start another container instead")
-	case d.ending.Err() != nil:
-		return errEnding
-	}
-	sockets, err := d.proxier.Sockets()
-	if err != nil {
-		return err
-	}
-	s, err := d.launch()
-	if err == nil {
-		err = d.replaceBy(s, sockets)
-	}
-	for _, one := range sockets {
-		_ = one.File.Close() // a duplicate
-	}
-	if err != nil {
-		d.proxier.Resume()
-		s.kill()
-	}
-	return err
-}
-
-// launch starts the successor.
-func (d *daemon) launch() (*successor, error) {
+// Launch starts a process of program with arguments, to be the successor of this one.
+func Launch(program string, arguments []string) (*Successor, error) {
 	conn, child, err := handover.Pair()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = child.Close() }() // the process has it
-	cmd := exec.Command(d.program, os.Args[1:]...)
-	cmd.Env = append(successorEnvironment(os.Environ()), handoverVariable+"=3")
+	cmd := exec.Command(program, arguments...)
+	cmd.Env = append(successorEnvironment(os.Environ()), variable+"=3")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{child}
 	if err := cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("the program cannot be started: %w", err), conn.Close())
+		conn.Close()
+		return nil, fmt.Errorf("the program cannot be started: %w", err)
 	}
-	s := &successor{cmd: cmd, conn: conn, ended: make(chan struct{})}
+	s := &Successor{cmd: cmd, conn: conn, ended: make(chan struct{})}
 	go s.wait()
 	return s, nil
 }
 
-// wait reaps the process. It is not waited for itself: the successor outlives this process.
-func (s *successor) wait() {
+// wait reaps the process. Nothing waits for wait: the successor outlives this process.
+func (s *Successor) wait() {
 	_ = s.cmd.Wait() // how it ended is in ProcessState
 	close(s.ended)
 }
 
-// successorEnvironment leaves out of env what systemd has said to this process only, see sd_listen_fds(3) and sd_watchdog_enabled(3).
+// successorEnvironment leaves out of env what systemd has said to this process only, see sd_listen_fds(3) and
+// sd_watchdog_enabled(3).
 func successorEnvironment(env []string) (out []string) {
 	for _, v := range env {
 		switch name, _, _ := strings.Cut(v, "="); name {
-		case "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", handoverVariable:
+		case "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", variable:
 		default:
 			out = append(out, v)
 		}
@@ -122,83 +74,74 @@ func successorEnvironment(env []string) (out []string) {
 	return out
 }
 
-// kill ends a successor that is not to be one; it may be nil.
-func (s *successor) kill() {
+// PID returns the number of the process.
+func (s *Successor) PID() int { return s.cmd.Process.Pid }
+
+// Build returns what the successor was made from. It is known after Prepare; a part that is not known is empty.
+func (s *Successor) Build() Build { return s.build }
+
+// TookAdmin reports whether the successor has taken the socket of the admin API. It is known after Prepare.
+func (s *Successor) TookAdmin() bool { return s.admin }
+
+// Kill ends a successor that is not to be one, and waits until it has ended. A nil Successor does nothing.
+func (s *Successor) Kill() {
 	if s == nil {
 		return
 	}
-	_ = s.conn.Close()
+	s.conn.Close()
 	_ = s.cmd.Process.Kill() // it fails if the process has ended
 	<-s.ended
 }
 
-// replaceBy has s take over.
-func (d *daemon) replaceBy(s *successor, sockets []proxy.Inherited) error {
-	giveUp := func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) } // it fails only if it is closed
-	defer context.AfterFunc(d.ending, giveUp)()
-	_ = s.conn.SetDeadline(time.Now().Add(upgradeTime))
-	if err := d.offer(s, sockets); err != nil {
+// bound makes messages fail after limit, and when ctx ends. The caller has to call release.
+func (s *Successor) bound(ctx context.Context, limit time.Duration) (release func() bool) {
+	s.conn.SetDeadline(time.Now().Add(limit))
+	return context.AfterFunc(ctx, func() { s.conn.SetDeadline(time.Unix(1, 0)) })
+}
+
+// Prepare sends the offer and returns when the successor is ready to serve. It fails when ctx ends.
+func (s *Successor) Prepare(ctx context.Context, o Offer) error {
+	defer s.bound(ctx, readyTimeout)()
+	if err := s.sendOffer(o); err != nil {
 		return s.problem(err)
 	}
-	if err := s.expect(kindReady, &s.ready); err != nil {
+	var ready message
+	if err := s.expect(kindReady, &ready); err != nil {
 		return err
 	}
-	_ = s.conn.SetDeadline(time.Now().Add(switchTime))
-	if d.ending.Err() != nil {
-		return errEnding
+	if ready.Build != nil {
+		s.build = *ready.Build
 	}
-	if err := d.passSessions(s); err != nil {
-		return s.problem(err)
-	}
-	if err := s.expect(kindServing, new(handoverMessage)); err != nil {
-		return err
-	}
-	to := &takenOver{pid: s.cmd.Process.Pid}
-	if s.ready.Build != nil {
-		to.build = *s.ready.Build
-	}
-	if err := d.serving.pass(to); err != nil {
-		return err
-	}
-	d.letGo(s)
+	s.admin = ready.Admin
 	return nil
 }
 
-// offer sends what the successor needs to be ready.
-func (d *daemon) offer(s *successor, sockets []proxy.Inherited) error {
-	var all []handedSocket
+func (s *Successor) sendOffer(o Offer) error {
+	var all []socket
 	var fds []int
-	for _, one := range sockets {
+	for _, one := range o.Sockets {
 		fd, err := descriptor(one.File)
 		if err != nil {
 			return err
 		}
-		all, fds = append(all, handedSocket{one.Protocol.String(), one.Addr.String(), one.Service}), append(fds, fd)
+		all, fds = append(all, socket{one.Protocol.String(), one.Addr.String(), one.Service}), append(fds, fd)
 	}
-	if c, ok := d.admin.listener.(syscall.Conn); ok {
-		fd, err := descriptor(c)
+	if o.Admin != nil {
+		fd, err := descriptor(o.Admin)
 		if err != nil {
 			return err
 		}
-		all, fds = append(all, handedSocket{Protocol: adminSocket, Addr: d.admin.address()}), append(fds, fd)
+		all, fds = append(all, socket{Protocol: adminSocket, Addr: o.Address}), append(fds, fd)
 	}
-	state := &handedState{PID: os.Getpid()}
-	state.Sets, state.Drained = d.sets.Export()
-	state.Links = d.cycles.Links()
-	if c := d.consul.Load(); c != nil {
-		var err error
-		if state.Saved, err = c.Save(); err != nil {
-			return err
-		}
-	}
-	for len(all) > handover.MaxDescriptors {
-		const n = handover.MaxDescriptors
-		if err := s.conn.Send(handoverMessage{Kind: kindOffer, Version: handoverVersion, More: true, Sockets: all[:n]}, fds[:n]...); err != nil {
+	const n = handover.MaxDescriptors
+	for len(all) > n {
+		m := message{Kind: kindOffer, Version: protocolVersion, More: true, Sockets: all[:n]}
+		if err := s.conn.Send(m, fds[:n]...); err != nil {
 			return err
 		}
 		all, fds = all[n:], fds[n:]
 	}
-	return s.conn.Send(handoverMessage{Kind: kindOffer, Version: handoverVersion, Sockets: all, State: state}, fds...)
+	return s.conn.Send(message{Kind: kindOffer, Version: protocolVersion, Sockets: all, State: &o.State}, fds...)
 }
 
 // descriptor is that of c, which must stay open as long as it is used.
@@ -211,43 +154,38 @@ func descriptor(c syscall.Conn) (fd int, err error) {
 	return fd, err
 }
 
-// passSessions has UDP stand still, and sends its sessions.
-func (d *daemon) passSessions(s *successor) error {
-	sessions := d.proxier.Suspend()
+// Commit sends the UDP sessions, which stand still, and returns when the successor serves. It fails when ctx ends.
+func (s *Successor) Commit(ctx context.Context, sessions []proxy.Session) error {
+	defer s.bound(ctx, switchTimeout)()
+	if err := s.sendSessions(sessions); err != nil {
+		return s.problem(err)
+	}
+	return s.expect(kindServing, new(message))
+}
+
+func (s *Successor) sendSessions(sessions []proxy.Session) error {
 	for len(sessions) > 0 {
 		some := sessions[:min(len(sessions), handover.MaxDescriptors)]
 		var fds []int
 		for _, x := range some {
 			fds = append(fds, x.FD)
 		}
-		if err := s.conn.Send(handoverMessage{Kind: kindSessions, Sessions: some}, fds...); err != nil {
+		if err := s.conn.Send(message{Kind: kindSessions, Sessions: some}, fds...); err != nil {
 			return err
 		}
 		sessions = sessions[len(some):]
 	}
-	return s.conn.Send(handoverMessage{Kind: kindGo})
+	return s.conn.Send(message{Kind: kindGo})
 }
 
-// letGo leaves to s what it has taken over. Nothing can fail any more: at worst, s does not hear the last word, and says so.
-func (d *daemon) letGo(s *successor) {
-	d.proxier.Release()
-	if s.ready.Admin {
-		d.admin.Release(d.admin.listener)
-	}
-	d.registered.leave()
-	d.registerAs(nil)
-	d.service.replacedBy(s.cmd.Process.Pid)
-	if c := d.consul.Load(); c != nil {
-		c.HoldState(true) // last, for it waits for the disk
-	}
-	if err := s.conn.Send(handoverMessage{Kind: kindMain}); err != nil {
-		d.log.Warn("the successor may not know that it is on its own", "error", err)
-	}
-	_ = s.conn.Close() // nothing else is to come
+// Release says that this process has let go of everything. After an error, the successor goes on too, and says so.
+func (s *Successor) Release() error {
+	defer s.conn.Close() // nothing else is to come
+	return s.conn.Send(message{Kind: kindMain})
 }
 
 // expect receives a message of a kind.
-func (s *successor) expect(kind string, m *handoverMessage) error {
+func (s *Successor) expect(kind string, m *message) error {
 	fds, err := s.conn.Receive(m)
 	handover.CloseAll(fds) // there should be none
 	switch {
@@ -261,25 +199,16 @@ func (s *successor) expect(kind string, m *handoverMessage) error {
 	return nil
 }
 
-// problem is what is wrong when a message could not be sent or received.
-func (s *successor) problem(err error) error {
+// problem returns what is wrong when a message could not be sent or received.
+func (s *Successor) problem(err error) error {
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		return fmt.Errorf("the new process, %d, was not ready in time", s.cmd.Process.Pid)
+		return fmt.Errorf("the new process, %d, was not ready in time", s.PID())
 	}
 	select {
 	case <-s.ended:
 		return fmt.Errorf("the new process has ended (%s); the log may say why", s.cmd.ProcessState)
 	case <-time.After(time.Second):
-		return fmt.Errorf("the new process, %d, does not take over: %w", s.cmd.Process.Pid, err)
+		return fmt.Errorf("the new process, %d, does not take over: %w", s.PID(), err)
 	}
-}
-
-// dialPredecessor returns the connection to the process that has started this one.
-func dialPredecessor(fd int) (messenger, error) {
-	c, err := handover.Inherited(fd)
-	if err != nil { // not a nil *handover.Conn
-		return nil, err
-	}
-	return c, nil
 }

@@ -1,15 +1,5 @@
 //go:build unix
 
-// Package handover is how one process talks to the one that is to take its place: messages with open descriptors, over a Unix socket
-// that the later process is started with.
-//
-//	conn, child, err := handover.Pair()              // the earlier one starts a process with child as a descriptor
-//	err = conn.Send(message, fds...)
-//
-//	conn, err := handover.Inherited(fd)              // the later one
-//	fds, err := conn.Receive(&message)
-//
-// What messages say is up to the two. Both may be of different versions, so messages are JSON: fields may be added.
 package handover
 
 import (
@@ -26,19 +16,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MaxDescriptors is how many descriptors a message may have: SCM_MAX_FD of Linux, less some for those that know fewer.
-const MaxDescriptors = 200
-
 // maxMessage bounds what is read at once; the sets of ten thousand services are a tenth of it.
 const maxMessage = 256 << 20
 
-// A Conn carries messages. One goroutine may send while another one receives.
+// A Conn carries messages and descriptors between the two processes, over a Unix socket that the successor is started with.
+// One goroutine may send while another one receives.
 type Conn struct {
-	conn    *net.UnixConn
+	unix    *net.UnixConn
 	sending sync.Mutex
 }
 
-// Pair returns a Conn, and the file of its other end, which is for a child process; the caller closes it.
+// Pair returns a Conn, and the file of its other end, which is for a child process. The caller closes that file.
 func Pair() (*Conn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
@@ -47,11 +35,11 @@ func Pair() (*Conn, *os.File, error) {
 	unix.CloseOnExec(fds[0])
 	unix.CloseOnExec(fds[1])
 	child := os.NewFile(uintptr(fds[1]), "successor")
-	conn, err := Inherited(fds[0])
+	c, err := Inherited(fds[0])
 	if err != nil {
 		return nil, nil, errors.Join(err, child.Close())
 	}
-	return conn, child, nil
+	return c, child, nil
 }
 
 // Inherited returns the Conn of a descriptor that this process was started with.
@@ -59,15 +47,15 @@ func Inherited(fd int) (*Conn, error) {
 	unix.CloseOnExec(fd)
 	f := os.NewFile(uintptr(fd), "handover")
 	defer func() { _ = f.Close() }() // the connection has a descriptor of its own
-	conn, err := net.FileConn(f)
+	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
 	}
-	u, ok := conn.(*net.UnixConn)
+	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return nil, errors.Join(fmt.Errorf("descriptor %d is a socket of another kind", fd), conn.Close())
+		return nil, errors.Join(fmt.Errorf("descriptor %d is a socket of another kind", fd), c.Close())
 	}
-	return &Conn{conn: u}, nil
+	return &Conn{unix: u}, nil
 }
 
 // Send sends v as JSON, with descriptors, which stay the caller's.
@@ -83,10 +71,10 @@ func (c *Conn) Send(v any, fds ...int) error {
 		rights = unix.UnixRights(fds...)
 	}
 	// The descriptors go with the size, which is small enough to go in one piece.
-	if _, _, err := c.conn.WriteMsgUnix(binary.BigEndian.AppendUint32(nil, uint32(len(text))), rights, nil); err != nil {
+	if _, _, err := c.unix.WriteMsgUnix(binary.BigEndian.AppendUint32(nil, uint32(len(text))), rights, nil); err != nil {
 		return err
 	}
-	_, err = c.conn.Write(text)
+	_, err = c.unix.Write(text)
 	return err
 }
 
@@ -101,7 +89,7 @@ func (c *Conn) Receive(v any) (fds []int, err error) {
 	}()
 	var head [4]byte
 	oob := make([]byte, unix.CmsgSpace(4*MaxDescriptors))
-	n, oobn, _, _, err := c.conn.ReadMsgUnix(head[:], oob)
+	n, oobn, _, _, err := c.unix.ReadMsgUnix(head[:], oob)
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +99,7 @@ func (c *Conn) Receive(v any) (fds []int, err error) {
 	if fds, err = descriptors(oob[:oobn]); err != nil {
 		return fds, err
 	}
-	if _, err = io.ReadFull(c.conn, head[n:]); err != nil {
+	if _, err = io.ReadFull(c.unix, head[n:]); err != nil {
 		return fds, err
 	}
 	size := binary.BigEndian.Uint32(head[:])
@@ -119,7 +107,7 @@ func (c *Conn) Receive(v any) (fds []int, err error) {
 		return fds, fmt.Errorf("a message of %d bytes", size)
 	}
 	text := make([]byte, size)
-	if _, err = io.ReadFull(c.conn, text); err != nil {
+	if _, err = io.ReadFull(c.unix, text); err != nil {
 		return fds, err
 	}
 	return fds, json.Unmarshal(text, v)
@@ -144,15 +132,8 @@ func descriptors(oob []byte) (fds []int, err error) {
 	return fds, nil
 }
 
-// CloseAll closes descriptors that nobody wants.
-func CloseAll(fds []int) {
-	for _, fd := range fds {
-		_ = unix.Close(fd)
-	}
-}
-
-// SetDeadline is when sending and receiving fail; zero: never.
-func (c *Conn) SetDeadline(t time.Time) error { return c.conn.SetDeadline(t) }
+// SetDeadline sets when send and receive fail. The zero time means never.
+func (c *Conn) SetDeadline(t time.Time) { _ = c.unix.SetDeadline(t) } // it fails only if c is closed, and then they fail too
 
 // Close ends the conversation: the other process receives io.EOF.
-func (c *Conn) Close() error { return c.conn.Close() }
+func (c *Conn) Close() { _ = c.unix.Close() } // everything was said, or nobody listens

@@ -101,7 +101,7 @@ func TestMessagesCarryDescriptors(t *testing.T) {
 func TestWhatIsNotAMessageIsAnError(t *testing.T) {
 	for _, bytes := range []string{"\x00\x00\x00\x02{]", "\xff\xff\xff\xff", "\x00\x00", "\x00\x00\x00\x09{}"} {
 		a, b := pair(t)
-		if _, err := a.conn.Write([]byte(bytes)); err != nil {
+		if _, err := a.unix.Write([]byte(bytes)); err != nil {
 			t.Fatal(err)
 		}
 		a.Close()

@@ -1,0 +1,8 @@
+//go:build unix
+
+package main
+
+import "syscall"
+
+// Signal asks a lictor for an upgrade.
+const Signal = syscall.SIGUSR2
