@@ -19,6 +19,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/accesslog"
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -152,7 +153,7 @@ func (c *runCommand) start(ctx context.Context, cfg *config.Config, diags config
 }
 
 // settle begins what is not the service itself: the admin API at shown, and the registration.
-func (d *daemon) settle(p *Predecessor, cfg *config.Config, consul *discovery.Consul, shown net.Listener) {
+func (d *daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *discovery.Consul, shown net.Listener) {
 	_ = d.upgrading.take(d.ctx) // nobody has it. Whoever asks by the API waits until all of this is there
 	defer d.upgrading.giveBack()
 	_ = d.reloading.take(d.ctx)
@@ -180,7 +181,7 @@ func (c *runCommand) openProxier(d *daemon, cfg *config.Config) (inherited bool,
 		Admit: d.admit, Inherited: c.predecessor.Sockets(), Hold: c.predecessor != nil,
 	}
 	if c.predecessor == nil {
-		if options.Inherited, err = ActivationSockets(os.Getenv); err != nil {
+		if options.Inherited, err = upgrade.ActivationSockets(os.Getenv); err != nil {
 			return false, err
 		}
 	}
@@ -215,9 +216,9 @@ func (c *runCommand) openListeners(d *daemon, cfg *config.Config) (shown net.Lis
 }
 
 // takeOver has this process serve instead of p. With admin it serves p's socket of the admin API too.
-func (d *daemon) takeOver(p *Predecessor, admin bool) error {
+func (d *daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
 	b := newBuild()
-	sessions, err := p.Sessions(Build{Version: b.Version, Revision: b.Revision}, admin)
+	sessions, err := p.Sessions(upgrade.Build{Version: b.Version, Revision: b.Revision}, admin)
 	if err != nil {
 		return err
 	}
@@ -227,7 +228,7 @@ func (d *daemon) takeOver(p *Predecessor, admin bool) error {
 }
 
 // leftAlone waits until p has let go of everything.
-func (d *daemon) leftAlone(p *Predecessor, consul *discovery.Consul) {
+func (d *daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 	if err := p.Serving(); err != nil {
 		d.log.Warn("the earlier process has ended before its time", "error", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
@@ -54,7 +55,7 @@ func (d *daemon) upgrade() error {
 	if err != nil {
 		return err
 	}
-	s, err := Launch(d.program, os.Args[1:])
+	s, err := upgrade.Launch(d.program, os.Args[1:])
 	if err == nil {
 		err = d.replaceBy(s, sockets)
 	}
@@ -69,7 +70,7 @@ func (d *daemon) upgrade() error {
 }
 
 // replaceBy has s take over.
-func (d *daemon) replaceBy(s *Successor, sockets []proxy.Inherited) error {
+func (d *daemon) replaceBy(s *upgrade.Successor, sockets []proxy.Inherited) error {
 	offer, err := d.offer(sockets)
 	if err != nil {
 		return err
@@ -91,8 +92,8 @@ func (d *daemon) replaceBy(s *Successor, sockets []proxy.Inherited) error {
 }
 
 // offer is what the successor needs to be ready.
-func (d *daemon) offer(sockets []proxy.Inherited) (o Offer, err error) {
-	o = Offer{Sockets: sockets, State: State{PID: os.Getpid(), Links: d.cycles.Links()}}
+func (d *daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
+	o = upgrade.Offer{Sockets: sockets, State: upgrade.State{PID: os.Getpid(), Links: d.cycles.Links()}}
 	if c, ok := d.admin.listener.(syscall.Conn); ok {
 		o.Admin, o.Address = c, d.admin.address()
 	}
@@ -105,7 +106,7 @@ func (d *daemon) offer(sockets []proxy.Inherited) (o Offer, err error) {
 
 // letGo leaves to s what it has taken over. Nothing can fail any more: at worst, s does not hear the last word, and says
 // so.
-func (d *daemon) letGo(s *Successor) {
+func (d *daemon) letGo(s *upgrade.Successor) {
 	d.proxier.Release()
 	if s.TookAdmin() {
 		d.admin.Release(d.admin.listener)

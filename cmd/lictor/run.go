@@ -18,6 +18,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
 type runCommand struct {
@@ -28,9 +29,9 @@ type runCommand struct {
 	watch    bool
 	patient  bool // no listener opens before its service has endpoints, if that takes no more than a moment
 
-	program     string       // see daemon
-	predecessor *Predecessor // nil: there is none
-	output      *output      // that console prints through
+	program     string               // see daemon
+	predecessor *upgrade.Predecessor // nil: there is none
+	output      *output              // that console prints through
 }
 
 // A pathList is a flag that may be given again and again.
@@ -121,11 +122,11 @@ func (c *runCommand) Run(args []string) int {
 	}
 	c.queueOutput()
 	defer c.output.close()
-	if c.predecessor, err = FindPredecessor(os.Getenv); err != nil {
+	if c.predecessor, err = upgrade.FindPredecessor(os.Getenv); err != nil {
 		fmt.Fprintf(c.err, "lictor: %v\n", err)
 		return exitFailed
 	}
-	if c.program, err = ProgramPath(); err != nil {
+	if c.program, err = upgrade.ProgramPath(); err != nil {
 		fmt.Fprintf(c.err, "lictor: where is this program? %v\n", err)
 	}
 	var before [sha256.Size]byte // so that what changes while it is read is read again
@@ -142,7 +143,7 @@ func (c *runCommand) Run(args []string) int {
 
 	// From here on, so that a signal during the start is not lost, nor fatal.
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, Signal)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, upgrade.Signal)
 	defer signal.Stop(signals)
 	ignorePipes()
 

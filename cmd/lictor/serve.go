@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
 // Bounds of what the end of the process waits for. Each is far more than what is waited for takes, unless it is stuck.
@@ -20,7 +22,7 @@ const (
 )
 
 // endsProcess reports whether s asks the process to end.
-func endsProcess(s os.Signal) bool { return s != syscall.SIGHUP && s != Signal }
+func endsProcess(s os.Signal) bool { return s != syscall.SIGHUP && s != upgrade.Signal }
 
 // begin runs start, and what the daemon does until a signal ends it. It returns the exit code. A start that hangs does
 // not keep a signal from ending the process. Other signals count when it has started.
@@ -122,7 +124,7 @@ func (d *daemon) obey(signals <-chan os.Signal, before []os.Signal) int {
 		switch {
 		case s == syscall.SIGHUP:
 			d.wantReload()
-		case s == Signal:
+		case s == upgrade.Signal:
 			d.wantUpgrade()
 		default:
 			d.toEnd()

@@ -9,12 +9,13 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
 // restore makes what a predecessor served what this process serves until it knows better. It reports whether that is all
 // that there is to serve.
-func restore(p *Predecessor, sets *admin.Sets, cfg *config.Config) bool {
+func restore(p *upgrade.Predecessor, sets *admin.Sets, cfg *config.Config) bool {
 	if p == nil {
 		return false
 	}
@@ -29,7 +30,7 @@ func restore(p *Predecessor, sets *admin.Sets, cfg *config.Config) bool {
 }
 
 // inheritAdmin returns the listener of the predecessor's admin API, if cfg wants one that it has, or nil.
-func inheritAdmin(p *Predecessor, cfg config.Admin, log hclog.Logger) net.Listener {
+func inheritAdmin(p *upgrade.Predecessor, cfg config.Admin, log hclog.Logger) net.Listener {
 	file, address := p.Admin()
 	if file == nil {
 		return nil

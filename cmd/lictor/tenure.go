@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
 // Nothing that a signal, the watchdog or a probe needs may wait for something outside of this process: a disk, a file
@@ -95,7 +97,7 @@ func (t *tenure) successor() *takenOver {
 // A takenOver is a process that serves instead of this one.
 type takenOver struct {
 	pid   int
-	build Build
+	build upgrade.Build
 }
 
 func (t *takenOver) refusal() error {

@@ -8,6 +8,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
 type upgradeCommand struct{ asker }
@@ -62,7 +63,7 @@ func (c *upgradeCommand) Run(args []string) int {
 	if err != nil {
 		return c.usage("upgrade", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), Timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), upgrade.Timeout)
 	defer cancel()
 	client, before, err := c.connect(ctx)
 	if err != nil {

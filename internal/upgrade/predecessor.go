@@ -1,4 +1,4 @@
-package main
+package upgrade
 
 import (
 	"errors"
@@ -8,14 +8,13 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/lictor-proxy/lictor/internal/handover"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
 // A Predecessor is the process whose place this one is to take, as this one sees it. Nil means that there is none: the
 // methods that may be called then say so.
 type Predecessor struct {
-	conn    *handover.Conn
+	conn    *conn
 	sockets []proxy.Inherited
 	admin   *os.File // nil: it has no admin API
 	address string   // of that
@@ -34,10 +33,10 @@ func FindPredecessor(getenv func(string) string) (*Predecessor, error) {
 		return nil, fmt.Errorf("%s: %q is no descriptor", variable, text)
 	}
 	p := &Predecessor{}
-	if p.conn, err = handover.Inherited(fd); err != nil {
+	if p.conn, err = inheritConn(fd); err != nil {
 		return nil, fmt.Errorf("%s: %w", variable, err)
 	}
-	p.conn.SetDeadline(time.Now().Add(readyTimeout))
+	p.conn.setDeadline(time.Now().Add(readyTimeout))
 	if err := p.receiveOffer(); err != nil {
 		p.Failed(err)
 		return nil, err
@@ -48,18 +47,18 @@ func FindPredecessor(getenv func(string) string) (*Predecessor, error) {
 func (p *Predecessor) receiveOffer() error {
 	for {
 		var m message
-		fds, err := p.conn.Receive(&m)
+		fds, err := p.conn.receive(&m)
 		if err != nil {
 			return fmt.Errorf("the earlier process: %w", err)
 		}
 		if m.Kind != kindOffer || m.Version != protocolVersion || len(fds) != len(m.Sockets) {
-			handover.CloseAll(fds)
+			closeDescriptors(fds)
 			return fmt.Errorf("the earlier process speaks version %d of the hand-over, this one %d: restart instead",
 				m.Version, protocolVersion)
 		}
 		for i, s := range m.Sockets {
 			if err := p.take(s, os.NewFile(uintptr(fds[i]), s.Addr)); err != nil {
-				handover.CloseAll(fds[i+1:])
+				closeDescriptors(fds[i+1:])
 				return err
 			}
 		}
@@ -94,8 +93,8 @@ func (p *Predecessor) Failed(reason error) {
 		return
 	}
 	// If it cannot be sent, the predecessor reports that this process has ended.
-	_ = p.conn.Send(message{Kind: kindFailed, Reason: reason.Error()})
-	p.conn.Close()
+	_ = p.conn.send(message{Kind: kindFailed, Reason: reason.Error()})
+	p.conn.close()
 }
 
 // Sockets returns the sockets of its listeners: none of a nil Predecessor.
@@ -129,24 +128,24 @@ func (p *Predecessor) Sessions(b Build, admin bool) (all []proxy.Session, err er
 	defer func() {
 		if err != nil {
 			for _, x := range all {
-				handover.CloseAll([]int{x.FD})
+				closeDescriptors([]int{x.FD})
 			}
 		}
 	}()
-	if err := p.conn.Send(message{Kind: kindReady, Admin: admin, Build: &b}); err != nil {
+	if err := p.conn.send(message{Kind: kindReady, Admin: admin, Build: &b}); err != nil {
 		return nil, fmt.Errorf("the earlier process: %w", err)
 	}
-	p.conn.SetDeadline(time.Now().Add(switchTimeout))
+	p.conn.setDeadline(time.Now().Add(switchTimeout))
 	for {
 		var m message
-		fds, err := p.conn.Receive(&m)
+		fds, err := p.conn.receive(&m)
 		switch {
 		case err != nil:
 			return all, fmt.Errorf("the earlier process: %w", err)
 		case m.Kind == kindGo && len(fds) == 0:
 			return all, nil
 		case m.Kind != kindSessions || len(fds) != len(m.Sessions):
-			handover.CloseAll(fds)
+			closeDescriptors(fds)
 			return all, fmt.Errorf("the earlier process says %q with %d descriptors", m.Kind, len(fds))
 		}
 		for i, x := range m.Sessions {
@@ -158,13 +157,13 @@ func (p *Predecessor) Sessions(b Build, admin bool) (all []proxy.Session, err er
 
 // Serving says that this process serves. It returns when the predecessor has let go of everything, or has ended.
 func (p *Predecessor) Serving() error {
-	defer p.conn.Close() // everything is said
-	err := p.conn.Send(message{Kind: kindServing})
+	defer p.conn.close() // everything is said
+	err := p.conn.send(message{Kind: kindServing})
 	var m message
 	if err == nil {
 		var fds []int
-		fds, err = p.conn.Receive(&m)
-		handover.CloseAll(fds)
+		fds, err = p.conn.receive(&m)
+		closeDescriptors(fds)
 	}
 	if err == nil && m.Kind != kindMain {
 		err = errors.New("it says " + strconv.Quote(m.Kind))

@@ -1,4 +1,26 @@
-package main
+// Package upgrade lets one process take the place of another, without a client that is refused.
+//
+// The earlier process (the predecessor) starts the later one (its successor), of the program that is at its path by
+// then. It gives the successor one end of a socket pair, and these messages go over that:
+//
+//	predecessor                                successor
+//	offer: sockets, endpoints, drains  ------>
+//	                                           reads its configuration, opens what is new in it
+//	                                   <------ ready, or failed and why
+//	UDP stands still
+//	sessions                           ------>
+//	go                                 ------>
+//	                                           serves
+//	                                   <------ serving
+//	lets go of listeners, Consul, state
+//	main                               ------>
+//	                                           tells systemd, Consul; saves its state
+//
+// Until the successor serves, the predecessor goes on as if nothing had happened when anything fails: it kills the
+// successor. After that it serves the connections that it has to their end.
+//
+// The two may be of different versions. So messages are JSON: fields may be added.
+package upgrade
 
 import (
 	"os"
@@ -16,6 +38,10 @@ const protocolVersion = 1
 
 // variable is the environment variable that has the descriptor of the successor's end.
 const variable = "LICTOR_HANDOVER_FD"
+
+// maxDescriptors is how many descriptors a message may have: SCM_MAX_FD of Linux, less some for systems with a lower
+// limit.
+const maxDescriptors = 200
 
 // Bounds of an upgrade.
 const (
@@ -89,4 +115,11 @@ func ProgramPath() (string, error) {
 		return os.Executable()
 	}
 	return path, nil
+}
+
+// closeDescriptors closes descriptors that came with a message and are of no use.
+func closeDescriptors(fds []int) {
+	for _, fd := range fds {
+		_ = os.NewFile(uintptr(fd), "").Close() // nothing was written to it
+	}
 }

@@ -1,4 +1,4 @@
-package main
+package upgrade
 
 import (
 	"context"
@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/lictor-proxy/lictor/internal/handover"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
@@ -19,7 +18,7 @@ import (
 // leaves the Successor to be killed.
 type Successor struct {
 	cmd   *exec.Cmd
-	conn  *handover.Conn
+	conn  *conn
 	ended chan struct{} // closed when it has, and cmd.ProcessState tells how
 
 	// Of the ready message.
@@ -37,7 +36,7 @@ type Offer struct {
 
 // Launch starts a process of program with arguments, to be the successor of this one.
 func Launch(program string, arguments []string) (*Successor, error) {
-	conn, child, err := handover.Pair()
+	conn, child, err := newPair()
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +46,7 @@ func Launch(program string, arguments []string) (*Successor, error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.ExtraFiles = []*os.File{child}
 	if err := cmd.Start(); err != nil {
-		conn.Close()
+		conn.close()
 		return nil, fmt.Errorf("the program cannot be started: %w", err)
 	}
 	s := &Successor{cmd: cmd, conn: conn, ended: make(chan struct{})}
@@ -88,15 +87,15 @@ func (s *Successor) Kill() {
 	if s == nil {
 		return
 	}
-	s.conn.Close()
+	s.conn.close()
 	_ = s.cmd.Process.Kill() // it fails if the process has ended
 	<-s.ended
 }
 
 // bound makes messages fail after limit, and when ctx ends. The caller has to call release.
 func (s *Successor) bound(ctx context.Context, limit time.Duration) (release func() bool) {
-	s.conn.SetDeadline(time.Now().Add(limit))
-	return context.AfterFunc(ctx, func() { s.conn.SetDeadline(time.Unix(1, 0)) })
+	s.conn.setDeadline(time.Now().Add(limit))
+	return context.AfterFunc(ctx, func() { s.conn.setDeadline(time.Unix(1, 0)) })
 }
 
 // Prepare sends the offer and returns when the successor is ready to serve. It fails when ctx ends.
@@ -133,15 +132,15 @@ func (s *Successor) sendOffer(o Offer) error {
 		}
 		all, fds = append(all, socket{Protocol: adminSocket, Addr: o.Address}), append(fds, fd)
 	}
-	const n = handover.MaxDescriptors
+	const n = maxDescriptors
 	for len(all) > n {
 		m := message{Kind: kindOffer, Version: protocolVersion, More: true, Sockets: all[:n]}
-		if err := s.conn.Send(m, fds[:n]...); err != nil {
+		if err := s.conn.send(m, fds[:n]...); err != nil {
 			return err
 		}
 		all, fds = all[n:], fds[n:]
 	}
-	return s.conn.Send(message{Kind: kindOffer, Version: protocolVersion, Sockets: all, State: &o.State}, fds...)
+	return s.conn.send(message{Kind: kindOffer, Version: protocolVersion, Sockets: all, State: &o.State}, fds...)
 }
 
 // descriptor is that of c, which must stay open as long as it is used.
@@ -165,29 +164,29 @@ func (s *Successor) Commit(ctx context.Context, sessions []proxy.Session) error 
 
 func (s *Successor) sendSessions(sessions []proxy.Session) error {
 	for len(sessions) > 0 {
-		some := sessions[:min(len(sessions), handover.MaxDescriptors)]
+		some := sessions[:min(len(sessions), maxDescriptors)]
 		var fds []int
 		for _, x := range some {
 			fds = append(fds, x.FD)
 		}
-		if err := s.conn.Send(message{Kind: kindSessions, Sessions: some}, fds...); err != nil {
+		if err := s.conn.send(message{Kind: kindSessions, Sessions: some}, fds...); err != nil {
 			return err
 		}
 		sessions = sessions[len(some):]
 	}
-	return s.conn.Send(message{Kind: kindGo})
+	return s.conn.send(message{Kind: kindGo})
 }
 
 // Release says that this process has let go of everything. After an error, the successor goes on too, and says so.
 func (s *Successor) Release() error {
-	defer s.conn.Close() // nothing else is to come
-	return s.conn.Send(message{Kind: kindMain})
+	defer s.conn.close() // nothing else is to come
+	return s.conn.send(message{Kind: kindMain})
 }
 
 // expect receives a message of a kind.
 func (s *Successor) expect(kind string, m *message) error {
-	fds, err := s.conn.Receive(m)
-	handover.CloseAll(fds) // there should be none
+	fds, err := s.conn.receive(m)
+	closeDescriptors(fds) // there should be none
 	switch {
 	case err != nil:
 		return s.problem(err)

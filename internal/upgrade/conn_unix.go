@@ -1,6 +1,6 @@
 //go:build unix
 
-package handover
+package upgrade
 
 import (
 	"encoding/binary"
@@ -19,15 +19,15 @@ import (
 // maxMessage bounds what is read at once; the sets of ten thousand services are a tenth of it.
 const maxMessage = 256 << 20
 
-// A Conn carries messages and descriptors between the two processes, over a Unix socket that the successor is started with.
+// A conn carries messages and descriptors between the two processes, over a Unix socket that the successor is started with.
 // One goroutine may send while another one receives.
-type Conn struct {
+type conn struct {
 	unix    *net.UnixConn
 	sending sync.Mutex
 }
 
-// Pair returns a Conn, and the file of its other end, which is for a child process. The caller closes that file.
-func Pair() (*Conn, *os.File, error) {
+// newPair returns a conn, and the file of its other end, which is for a child process. The caller closes that file.
+func newPair() (*conn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
@@ -35,15 +35,15 @@ func Pair() (*Conn, *os.File, error) {
 	unix.CloseOnExec(fds[0])
 	unix.CloseOnExec(fds[1])
 	child := os.NewFile(uintptr(fds[1]), "successor")
-	c, err := Inherited(fds[0])
+	c, err := inheritConn(fds[0])
 	if err != nil {
 		return nil, nil, errors.Join(err, child.Close())
 	}
 	return c, child, nil
 }
 
-// Inherited returns the Conn of a descriptor that this process was started with.
-func Inherited(fd int) (*Conn, error) {
+// inheritConn returns the conn of a descriptor that this process was started with.
+func inheritConn(fd int) (*conn, error) {
 	unix.CloseOnExec(fd)
 	f := os.NewFile(uintptr(fd), "handover")
 	defer func() { _ = f.Close() }() // the connection has a descriptor of its own
@@ -55,11 +55,11 @@ func Inherited(fd int) (*Conn, error) {
 	if !ok {
 		return nil, errors.Join(fmt.Errorf("descriptor %d is a socket of another kind", fd), c.Close())
 	}
-	return &Conn{unix: u}, nil
+	return &conn{unix: u}, nil
 }
 
-// Send sends v as JSON, with descriptors, which stay the caller's.
-func (c *Conn) Send(v any, fds ...int) error {
+// send sends v as JSON, with descriptors, which stay the caller's.
+func (c *conn) send(v any, fds ...int) error {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return err
@@ -78,17 +78,17 @@ func (c *Conn) Send(v any, fds ...int) error {
 	return err
 }
 
-// Receive reads the next message into v, and returns its descriptors, which are the caller's then. io.EOF means that the other process
+// receive reads the next message into v, and returns its descriptors, which are the caller's then. io.EOF means that the other process
 // has ended, or has no more to say.
-func (c *Conn) Receive(v any) (fds []int, err error) {
+func (c *conn) receive(v any) (fds []int, err error) {
 	defer func() {
 		if err != nil {
-			CloseAll(fds)
+			closeDescriptors(fds)
 			fds = nil
 		}
 	}()
 	var head [4]byte
-	oob := make([]byte, unix.CmsgSpace(4*MaxDescriptors))
+	oob := make([]byte, unix.CmsgSpace(4*maxDescriptors))
 	n, oobn, _, _, err := c.unix.ReadMsgUnix(head[:], oob)
 	if err != nil {
 		return nil, err
@@ -132,8 +132,8 @@ func descriptors(oob []byte) (fds []int, err error) {
 	return fds, nil
 }
 
-// SetDeadline sets when send and receive fail. The zero time means never.
-func (c *Conn) SetDeadline(t time.Time) { _ = c.unix.SetDeadline(t) } // it fails only if c is closed, and then they fail too
+// setDeadline sets when send and receive fail. The zero time means never.
+func (c *conn) setDeadline(t time.Time) { _ = c.unix.SetDeadline(t) } // it fails only if c is closed, and then they fail too
 
-// Close ends the conversation: the other process receives io.EOF.
-func (c *Conn) Close() { _ = c.unix.Close() } // everything was said, or nobody listens
+// close ends the conversation: the other process receives io.EOF.
+func (c *conn) close() { _ = c.unix.Close() } // everything was said, or nobody listens

@@ -1,6 +1,6 @@
 //go:build unix
 
-package handover
+package upgrade
 
 import (
 	"errors"
@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func pair(t *testing.T) (a, b *Conn) {
+func pair(t *testing.T) (a, b *conn) {
 	t.Helper()
-	a, file, err := Pair()
+	a, file, err := newPair()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,15 +24,15 @@ func pair(t *testing.T) (a, b *Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err = Inherited(fd); err != nil {
+	if b, err = inheritConn(fd); err != nil {
 		t.Fatal(err)
 	}
 	file.Close()
-	t.Cleanup(func() { a.Close(); b.Close() })
+	t.Cleanup(func() { a.close(); b.close() })
 	return a, b
 }
 
-type message struct {
+type testMessage struct {
 	Text string
 	N    int
 }
@@ -41,7 +41,7 @@ func TestMessagesCarryDescriptors(t *testing.T) {
 	a, b := pair(t)
 	var files []*os.File
 	var fds []int
-	for i := range MaxDescriptors {
+	for i := range maxDescriptors {
 		f, err := os.Create(filepath.Join(t.TempDir(), fmt.Sprint(i)))
 		if err != nil {
 			t.Fatal(err)
@@ -52,19 +52,19 @@ func TestMessagesCarryDescriptors(t *testing.T) {
 	long := strings.Repeat("long ", 1<<18)
 	sent := make(chan error, 1)
 	go func() {
-		err := a.Send(message{"first", 1}, fds...)
+		err := a.send(testMessage{"first", 1}, fds...)
 		if err == nil {
-			err = a.Send(message{long, 2})
+			err = a.send(testMessage{long, 2})
 		}
 		if err == nil {
-			err = a.Send(message{"third", 3}, fds[:2]...)
+			err = a.send(testMessage{"third", 3}, fds[:2]...)
 		}
-		a.Close()
+		a.close()
 		sent <- err
 	}()
-	for n, want := range []message{{"first", 1}, {long, 2}, {"third", 3}} {
-		var m message
-		got, err := b.Receive(&m)
+	for n, want := range []testMessage{{"first", 1}, {long, 2}, {"third", 3}} {
+		var m testMessage
+		got, err := b.receive(&m)
 		if err != nil || m != want {
 			t.Fatalf("message %d: %v, %v", n+1, m.N, err)
 		}
@@ -76,10 +76,10 @@ func TestMessagesCarryDescriptors(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if want := []int{MaxDescriptors, 0, 2}[n]; len(got) != want {
+		if want := []int{maxDescriptors, 0, 2}[n]; len(got) != want {
 			t.Errorf("message %d: %d descriptors, want %d", n+1, len(got), want)
 		}
-		CloseAll(got)
+		closeDescriptors(got)
 	}
 	if err := <-sent; err != nil {
 		t.Error(err)
@@ -93,7 +93,7 @@ func TestMessagesCarryDescriptors(t *testing.T) {
 			t.Errorf("file %d: %v, %v", i, info, err)
 		}
 	}
-	if _, err := b.Receive(new(message)); !errors.Is(err, io.EOF) {
+	if _, err := b.receive(new(testMessage)); !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %v", err)
 	}
 }
@@ -104,8 +104,8 @@ func TestWhatIsNotAMessageIsAnError(t *testing.T) {
 		if _, err := a.unix.Write([]byte(bytes)); err != nil {
 			t.Fatal(err)
 		}
-		a.Close()
-		if _, err := b.Receive(new(message)); err == nil {
+		a.close()
+		if _, err := b.receive(new(testMessage)); err == nil {
 			t.Errorf("%q is taken for a message", bytes)
 		}
 	}
@@ -121,8 +121,8 @@ func TestAnotherDescriptorIsNoConn(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-	if c, err := Inherited(fd); err == nil {
-		c.Close()
+	if c, err := inheritConn(fd); err == nil {
+		c.close()
 		t.Error("a file is taken for a connection")
 	}
 }

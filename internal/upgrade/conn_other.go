@@ -1,0 +1,27 @@
+//go:build !unix
+
+package upgrade
+
+import (
+	"errors"
+	"os"
+	"time"
+)
+
+// errNoUnix is the error of everything that needs to pass open sockets to another process.
+var errNoUnix = errors.New("an upgrade without a restart needs a Unix system")
+
+// A conn is never made here.
+type conn struct{}
+
+func newPair() (*conn, *os.File, error) { return nil, nil, errNoUnix }
+
+func inheritConn(int) (*conn, error) { return nil, errNoUnix }
+
+func (*conn) send(any, ...int) error { return errNoUnix }
+
+func (*conn) receive(any) ([]int, error) { return nil, errNoUnix }
+
+func (*conn) setDeadline(time.Time) {}
+
+func (*conn) close() {}
