@@ -85,6 +85,14 @@ type AccessLog struct {
 	Sample int  // one connection in so many
 }
 
+// Listeners returns how many listeners all services have together.
+func (c *Config) Listeners() (n int) {
+	for i := range c.Services {
+		n += len(c.Services[i].Listen)
+	}
+	return n
+}
+
 // Consul says how to reach the Consul agent. Arguments left out were taken from Consul's usual environment variables.
 type Consul struct {
 	Address    string // "host:port", "http://host:port", "https://host:port" or "unix:///path"

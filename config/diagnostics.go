@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -21,6 +22,26 @@ type Diagnostics struct {
 
 // Extend adds diagnostics that point into the same sources.
 func (d *Diagnostics) Extend(more hcl.Diagnostics) { d.Diagnostics = d.Diagnostics.Extend(more) }
+
+// Err returns the errors among the diagnostics as one error, with a line and a place for each. It is nil if there are
+// none.
+func (d Diagnostics) Err() error {
+	var lines []string
+	for _, one := range d.Diagnostics {
+		if one.Severity != hcl.DiagError {
+			continue
+		}
+		at := ""
+		if one.Subject != nil {
+			at = fmt.Sprintf("%s:%d: ", one.Subject.Filename, one.Subject.Start.Line)
+		}
+		lines = append(lines, fmt.Sprintf("%s%s: %s", at, one.Summary, one.Detail))
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
 
 // WriteText writes each diagnostic with the line that it points to.
 func (d Diagnostics) WriteText(w io.Writer, color bool) error {

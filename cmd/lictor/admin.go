@@ -82,7 +82,7 @@ func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 		Revision:       b.Revision,
 		Reload:         d.Reload,
 		Upgrade:        d.Upgrade,
-		Config:         func() any { return plain(d.cfg.Load()) },
+		Config:         func() any { return d.cfg.Load() },
 		Level:          func() string { return d.log.GetLevel().String() },
 		SetLevel:       d.setLevel,
 		AccessLog:      d.access.Counts,
@@ -231,7 +231,7 @@ func sourceOf(s *config.Service) string {
 		all = append(all, whatOf(q))
 	}
 	if s.Static != nil {
-		all = append(all, count(len(s.Static.Endpoints), "static endpoint"))
+		all = append(all, config.Plural(len(s.Static.Endpoints), "static endpoint"))
 	}
 	return strings.Join(all, "; else ")
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/posener/complete"
 
+	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
@@ -116,7 +117,7 @@ func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) er
 
 func writeExplanation(w io.Writer, now time.Time, s *admin.Service, excluded error, events []admin.Event) error {
 	in := s.In()
-	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible(s.Name), in, count(len(s.Endpoints), "known endpoint"), verb(in), visible(s.Source))
+	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible(s.Name), in, config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible(s.Source))
 	fmt.Fprintf(w, "%s\n", visible(setText(now, s)))
 	if excluded != nil {
 		fmt.Fprintf(w, "which instances its tags or filter leave out is not known: %s\n", visible(excluded.Error()))

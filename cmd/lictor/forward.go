@@ -15,9 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/posener/complete"
-	"github.com/zclconf/go-cty/cty"
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -182,7 +180,7 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "log_level = \"warn\"\nshutdown_grace = \"0s\"\n")
 	if c.consul != "" {
-		fmt.Fprintf(&b, "consul {\n  address = %s\n}\n", quote(c.consul))
+		fmt.Fprintf(&b, "consul {\n  address = %s\n}\n", config.Quote(c.consul))
 	}
 	names := map[string]int{}
 	for _, f := range forwards {
@@ -192,16 +190,13 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 		}
 		var tags []string
 		for _, tag := range c.tags {
-			tags = append(tags, quote(tag))
+			tags = append(tags, config.Quote(tag))
 		}
 		fmt.Fprintf(&b, "service %s {\n  listen   = %d\n  protocol = %q\n  consul {\n    service = %s\n    tags    = [%s]\n  }\n}\n",
-			quote(name), f.port, f.protocol, quote(f.service), strings.Join(tags, ", "))
+			config.Quote(name), f.port, f.protocol, config.Quote(f.service), strings.Join(tags, ", "))
 	}
 	return []byte(b.String())
 }
-
-// quote is s as text of HCL, where ${ would begin a template.
-func quote(s string) string { return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes()) }
 
 // live keeps a line up to date that says what goes on: in place on a terminal, else a line each time it changes.
 func (c *forwardCommand) live(ctx context.Context, p *proxy.Proxier) {

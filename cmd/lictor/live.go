@@ -110,7 +110,7 @@ func (s *sight) describe() []string {
 			lines = append(lines, fmt.Sprintf("  out  %s  %s: %s", one.ID, one.Out, one.Detail))
 		}
 	}
-	head := fmt.Sprintf("%s: %d of %s (%s)", s.service, in, count(len(s.instances), "instance"), whatOf(s.query))
+	head := fmt.Sprintf("%s: %d of %s (%s)", s.service, in, config.Plural(len(s.instances), "instance"), whatOf(s.query))
 	return append([]string{head}, lines...)
 }
 

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"reflect"
 	"slices"
 
 	"github.com/posener/complete"
@@ -99,11 +98,11 @@ func (c *planCommand) Run(args []string) int {
 			return c.fail(err)
 		}
 	}
-	changes := compare(old, next)
-	if changes.empty() {
+	changes := config.Compare(old, next)
+	if changes.Empty() {
 		_, err = fmt.Fprintln(c.out, "nothing would change")
-	} else if err = changes.write(c.out); err == nil {
-		_, err = fmt.Fprintf(c.out, "\n%s\n", changes.summary())
+	} else if err = changes.Write(c.out); err == nil {
+		_, err = fmt.Fprintf(c.out, "\n%s\n", changes.Summary())
 	}
 	if err != nil {
 		fmt.Fprintf(c.err, "lictor plan: %v\n", err)
@@ -133,7 +132,7 @@ func (c *planCommand) running(next *config.Config) (*config.Config, error) {
 		return nil, err
 	}
 	cfg := &config.Config{}
-	if err := unplain(text, reflect.ValueOf(cfg).Elem()); err != nil {
+	if err := json.Unmarshal(text, cfg); err != nil {
 		return nil, fmt.Errorf("the configuration of the running lictor %s cannot be read: %w", status.Version, err)
 	}
 	// Its command line decides that of next too.

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/hcl/v2"
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/accesslog"
@@ -52,9 +51,9 @@ func (d *daemon) Reload(ctx context.Context) (summary string, err error) {
 		d.log.Error("not reloaded, nothing has changed", "error", err)
 		d.service.ready("not reloaded: " + firstLine(err.Error()))
 	} else {
-		o.summary = changes.summary()
+		o.summary = changes.Summary()
 		d.log.Info("reloaded", "changes", o.summary)
-		for _, name := range changes.restart() {
+		for _, name := range changes.NeedRestart() {
 			d.log.Warn("changed in the configuration, but takes a restart", "argument", name)
 		}
 		d.service.ready(d.status())
@@ -81,14 +80,14 @@ func underWay(err error) error {
 // LastReload is how the last reload ended; nil if there was none.
 func (d *daemon) LastReload() *outcome { return d.lastReload.Load() }
 
-func (d *daemon) reload(ctx context.Context) (*changes, error) {
+func (d *daemon) reload(ctx context.Context) (*config.Changes, error) {
 	next, diags := d.load()
 	if diags.HasErrors() {
-		return nil, problems(diags.Diagnostics)
+		return nil, diags.Err()
 	}
 	old := d.cfg.Load()
-	changes := compare(old, next)
-	if changes.empty() {
+	changes := config.Compare(old, next)
+	if changes.Empty() {
 		return changes, nil
 	}
 	d.detect(old, next)
@@ -218,7 +217,7 @@ func (d *daemon) refusals(ctx context.Context, next *config.Config, client check
 		d.log.Debug("filters not checked", "error", err)
 	}
 	if len(refused) > 0 {
-		return problems(refused)
+		return config.Diagnostics{Diagnostics: refused}.Err()
 	}
 	return nil
 }
@@ -299,22 +298,6 @@ func (s *sources) commit(next *config.Config) bool {
 	d.staticFeed, d.consulFeed = s.static, s.consul
 	d.consul.Store(s.client)
 	return true
-}
-
-// problems makes an error of diagnostics: a line for each, with its place.
-func problems(diags hcl.Diagnostics) error {
-	var lines []string
-	for _, one := range diags {
-		if one.Severity != hcl.DiagError {
-			continue
-		}
-		at := ""
-		if one.Subject != nil {
-			at = fmt.Sprintf("%s:%d: ", one.Subject.Filename, one.Subject.Start.Line)
-		}
-		lines = append(lines, fmt.Sprintf("%s%s: %s", at, one.Summary, one.Detail))
-	}
-	return errors.New(strings.Join(lines, "\n"))
 }
 
 func firstLine(s string) string {

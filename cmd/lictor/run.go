@@ -135,7 +135,7 @@ func (c *runCommand) Run(args []string) int {
 	}
 	cfg, diags := c.load()
 	if cfg == nil {
-		c.predecessor.Failed(problems(diags.Diagnostics))
+		c.predecessor.Failed(diags.Err())
 	}
 	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil || cfg == nil {
 		return exitFailed
@@ -253,5 +253,5 @@ func (c *runCommand) checkOwnFilters(
 	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil {
 		return err
 	}
-	return reportedError{problems(refused)}
+	return reportedError{diags.Err()}
 }

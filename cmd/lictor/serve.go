@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -100,7 +101,7 @@ func (d *daemon) obey(signals <-chan os.Signal, before []os.Signal) int {
 			select {
 			case <-ready:
 				cfg := d.cfg.Load()
-				d.log.Info("ready", "services", len(cfg.Services), "listeners", listenersOf(cfg))
+				d.log.Info("ready", "services", len(cfg.Services), "listeners", cfg.Listeners())
 				ready = nil
 				d.service.status(d.status())
 				continue
@@ -175,7 +176,7 @@ func (d *daemon) hears() error {
 
 // status is the daemon's state in a line.
 func (d *daemon) status() string {
-	services := count(len(d.cfg.Load().Services), "service")
+	services := config.Plural(len(d.cfg.Load().Services), "service")
 	if d.ready() {
 		return "serving " + services
 	}

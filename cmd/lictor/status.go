@@ -13,6 +13,7 @@ import (
 
 	"github.com/posener/complete"
 
+	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
@@ -119,11 +120,11 @@ func (c *statusCommand) one(ctx context.Context, client *admin.Client, name stri
 func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	ready := "ready"
 	if !t.Ready {
-		ready = fmt.Sprintf("NOT READY: %s without a first answer", count(len(t.NotReady), "service"))
+		ready = fmt.Sprintf("NOT READY: %s without a first answer", config.Plural(len(t.NotReady), "service"))
 	}
 	fmt.Fprintf(w, "lictor %s, process %d, up %s, %s\n", visible(t.Version), t.PID, brief(t.Now.Sub(t.Started)), ready)
-	fmt.Fprintf(w, "%s, %s in, %d out, %s, %s\n", count(t.Services, "service"), count(t.EndpointsIn, "endpoint"), t.EndpointsOut,
-		count(int(t.ConnectionsActive), "connection"), count(int(t.SessionsActive), "session"))
+	fmt.Fprintf(w, "%s, %s in, %d out, %s, %s\n", config.Plural(t.Services, "service"), config.Plural(t.EndpointsIn, "endpoint"), t.EndpointsOut,
+		config.Plural(int(t.ConnectionsActive), "connection"), config.Plural(int(t.SessionsActive), "session"))
 	if r := t.LastReload; r != nil && !r.OK {
 		fmt.Fprintf(w, "the last reload, %s, FAILED: %s\n", ago(t.Now, &r.Time), visible(r.Error))
 	}
@@ -156,7 +157,7 @@ func setText(now time.Time, s *admin.Service) string {
 	case s.Panicking:
 		return "so many endpoints fail that their failures are ignored"
 	case s.Waiting > 0:
-		return count(int(s.Waiting), "client") + " waiting for room"
+		return config.Plural(int(s.Waiting), "client") + " waiting for room"
 	case s.Problem != "":
 		return s.Problem
 	}
@@ -185,9 +186,9 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 			line("dials", "%d, %.2f ms each", c.Dials, 1000*c.DialSeconds/float64(c.Dials))
 		}
 	}
-	line("failures", "%d endpoints tried in vain, %d taken after those; %s", c.DialsFailed, c.Retries, count(int(c.Ejections), "ejection"))
+	line("failures", "%d endpoints tried in vain, %d taken after those; %s", c.DialsFailed, c.Retries, config.Plural(int(c.Ejections), "ejection"))
 	line("bytes", "%s up, %s down", size(float64(c.BytesUp)), size(float64(c.BytesDown)))
-	line("refused", "%s%s", count(int(c.Refused), "client"), reasons(c.RefusedBy))
+	line("refused", "%s%s", config.Plural(int(c.Refused), "client"), reasons(c.RefusedBy))
 	line("descriptors", "%s", descriptorText(s))
 	if err := t.Flush(); err != nil {
 		return err

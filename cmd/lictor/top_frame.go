@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
@@ -143,7 +144,7 @@ func topHead(t *admin.Status, rows []topRow, v *topView, width int) []string {
 		state += fmt.Sprintf(", %d STALE", t.Stale)
 	}
 	first := fmt.Sprintf("lictor %s  up %s  %s   %s, %d in, %d out   %d active  %s/s  %s/s up  %s/s down", visible(t.Version), brief(t.Now.Sub(t.Started)), state,
-		count(t.Services, "service"), t.EndpointsIn, t.EndpointsOut, t.ConnectionsActive+t.SessionsActive, number(clients), size(up), size(down))
+		config.Plural(t.Services, "service"), t.EndpointsIn, t.EndpointsOut, t.ConnectionsActive+t.SessionsActive, number(clients), size(up), size(down))
 	keys := "sort by:"
 	for _, s := range topSorts() {
 		if s.key == v.sort {

@@ -124,7 +124,7 @@ func (c *validateCommand) report(cfg *config.Config, diags config.Diagnostics) i
 		return exitFailed
 	}
 	if !c.json && err == nil {
-		services, listeners := count(len(cfg.Services), "service"), count(listenersOf(cfg), "listener")
+		services, listeners := config.Plural(len(cfg.Services), "service"), config.Plural(cfg.Listeners(), "listener")
 		_, err = fmt.Fprintf(c.out, "ok: %s, %s\n", services, listeners)
 	}
 	if err != nil {
@@ -132,21 +132,6 @@ func (c *validateCommand) report(cfg *config.Config, diags config.Diagnostics) i
 		return exitFailed
 	}
 	return exitOK
-}
-
-// listenersOf is how many listeners all services of cfg have.
-func listenersOf(cfg *config.Config) (n int) {
-	for _, s := range cfg.Services {
-		n += len(s.Listen)
-	}
-	return n
-}
-
-func count(n int, noun string) string {
-	if n != 1 {
-		noun += "s"
-	}
-	return fmt.Sprintf("%d %s", n, noun)
 }
 
 // isTerminal tells whether colour is welcome on w; https://no-color.org is honoured.

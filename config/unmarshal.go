@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"encoding"
@@ -6,15 +6,16 @@ import (
 	"fmt"
 	"reflect"
 	"time"
-
-	"github.com/lictor-proxy/lictor/config"
 )
 
-// unplain is the way back from plain: it reads into a configuration what another lictor shows of its own. Secrets, which do not show, are
-// left alone, and so is what that lictor does not know.
-func unplain(text json.RawMessage, into reflect.Value) error {
+// UnmarshalJSON reads what another lictor shows of its configuration, see MarshalJSON. It leaves secrets, which do not
+// show, as they are, and so what that lictor does not know.
+func (c *Config) UnmarshalJSON(text []byte) error { return setValue(text, reflect.ValueOf(c).Elem()) }
+
+// setValue reads into a field what plainValue made of one.
+func setValue(text json.RawMessage, into reflect.Value) error {
 	switch v := into.Addr().Interface().(type) {
-	case *config.Secret:
+	case *Secret:
 		return nil
 	case *time.Duration:
 		var s string
@@ -30,9 +31,9 @@ func unplain(text json.RawMessage, into reflect.Value) error {
 	switch into.Kind() {
 	case reflect.Pointer:
 		into.Set(reflect.New(into.Type().Elem()))
-		return unplain(text, into.Elem())
+		return setValue(text, into.Elem())
 	case reflect.Struct:
-		return unplainStruct(text, into)
+		return setStruct(text, into)
 	case reflect.Slice:
 		var items []json.RawMessage
 		if err := json.Unmarshal(text, &items); err != nil {
@@ -43,7 +44,7 @@ func unplain(text json.RawMessage, into reflect.Value) error {
 		}
 		into.Set(reflect.MakeSlice(into.Type(), len(items), len(items)))
 		for i, item := range items {
-			if err := unplain(item, into.Index(i)); err != nil {
+			if err := setValue(item, into.Index(i)); err != nil {
 				return err
 			}
 		}
@@ -52,15 +53,15 @@ func unplain(text json.RawMessage, into reflect.Value) error {
 	return json.Unmarshal(text, into.Addr().Interface())
 }
 
-func unplainStruct(text json.RawMessage, into reflect.Value) error {
+func setStruct(text json.RawMessage, into reflect.Value) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(text, &fields); err != nil {
 		return err
 	}
 	for i := range into.NumField() {
-		name := snake(into.Type().Field(i).Name)
+		name := argumentName(into.Type().Field(i).Name)
 		if value, there := fields[name]; there {
-			if err := unplain(value, into.Field(i)); err != nil {
+			if err := setValue(value, into.Field(i)); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}

@@ -1,22 +1,19 @@
-package main
+package config
 
 import (
 	"encoding/json"
-	"reflect"
 	"strings"
 	"testing"
-
-	"github.com/lictor-proxy/lictor/config"
 )
 
-func TestPlainShowsEverythingButSecretsAndPlaces(t *testing.T) {
-	cfg, diags := config.Load([]string{"../../example.hcl"}, config.Options{Getenv: func(name string) string {
+func TestMarshalShowsEverythingButSecretsAndPlaces(t *testing.T) {
+	cfg, diags := Load([]string{"../example.hcl"}, Options{Getenv: func(name string) string {
 		return map[string]string{"CONSUL_HTTP_TOKEN": "sesame-sesame", "CONSUL_HTTP_AUTH": "me:sesame-sesame"}[name]
 	}})
 	if cfg == nil {
 		t.Fatal(diags)
 	}
-	text, err := json.Marshal(plain(cfg))
+	text, err := json.Marshal(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +34,7 @@ func TestPlainShowsEverythingButSecretsAndPlaces(t *testing.T) {
 }
 
 // What a lictor shows of its configuration can be read again, all of it: nothing in the example, nor among the defaults, would change.
-func TestUnplainIsTheWayBack(t *testing.T) {
+func TestUnmarshalIsTheWayBack(t *testing.T) {
 	getenv := func(name string) string {
 		return map[string]string{"CONSUL_HTTP_TOKEN": "sesame-sesame", "CONSUL_HTTP_AUTH": "me:sesame-sesame"}[name]
 	}
@@ -50,39 +47,39 @@ func TestUnplainIsTheWayBack(t *testing.T) {
 				deregistered = "cut"
 			}
 		}`} {
-		cfg, diags := config.Load([]string{"../../example.hcl"}, config.Options{Getenv: getenv})
+		cfg, diags := Load([]string{"../example.hcl"}, Options{Getenv: getenv})
 		if text != "" {
-			cfg, diags = config.Parse(name, []byte(text), config.Options{Getenv: getenv})
+			cfg, diags = Parse(name, []byte(text), Options{Getenv: getenv})
 		}
 		if cfg == nil {
 			t.Fatal(diags)
 		}
-		shown, err := json.Marshal(plain(cfg))
+		shown, err := json.Marshal(cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := &config.Config{}
-		if err := unplain(shown, reflect.ValueOf(got).Elem()); err != nil {
+		got := &Config{}
+		if err := json.Unmarshal(shown, got); err != nil {
 			t.Fatal(err)
 		}
 		got.Consul.Token, got.Consul.HTTPAuth = cfg.Consul.Token, cfg.Consul.HTTPAuth
-		if c := compare(got, cfg); !c.empty() {
+		if c := Compare(got, cfg); !c.Empty() {
 			var b strings.Builder
-			_ = c.write(&b)
+			_ = c.Write(&b)
 			t.Errorf("%s: something would change:\n%s", name, b.String())
 		}
 	}
-	var got config.Config
+	var got Config
 	for _, bad := range []string{`[]`, `{"shutdown_grace": "soon"}`, `{"services": [{"listen": "x"}]}`, `{"engine": "steam"}`} {
-		if err := unplain(json.RawMessage(bad), reflect.ValueOf(&got).Elem()); err == nil {
+		if err := json.Unmarshal([]byte(bad), &got); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
 	}
 }
 
-func TestSnake(t *testing.T) {
+func TestArgumentName(t *testing.T) {
 	for name, want := range map[string]string{"HalfCloseTimeout": "half_close_timeout", "CAFile": "ca_file", "TLS": "tls", "HTTPAuth": "http_auth", "LogJSON": "log_json"} {
-		if got := snake(name); got != want {
+		if got := argumentName(name); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"encoding"
@@ -9,27 +9,24 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
-
-	"github.com/lictor-proxy/lictor/config"
 )
 
-// changes are what is different between two configurations.
-type changes struct {
+// Changes are what is different between two configurations.
+type Changes struct {
 	blocks []blockChange // those that differ: first the top level, then the services by name
 }
 
 // A blockChange is what is different in one block.
 type blockChange struct {
-	name     string // empty: the top level
-	kind     changeKind
-	settings []settingChange
+	name      string // empty: the top level
+	kind      changeKind
+	arguments []argumentChange
 }
 
-// A settingChange is an argument whose value differs. A value that is not set in one of them is empty.
-type settingChange struct {
+// An argumentChange is an argument whose value differs. A value that is not set in one of them is empty.
+type argumentChange struct {
 	name     string // such as "consul.tags"
 	old, new string
 }
@@ -42,16 +39,16 @@ const (
 	changed changeKind = '~'
 )
 
-// compare tells what next changes in old.
-func compare(old, next *config.Config) *changes {
-	c := &changes{}
-	top := differences(settingsOf(*old), settingsOf(*next))
+// Compare returns what next changes in old.
+func Compare(old, next *Config) *Changes {
+	c := &Changes{}
+	top := differences(argumentsOf(*old), argumentsOf(*next))
 	// A secret reads the same before and after, so that must be looked at apart.
 	if old.Consul.Token != next.Consul.Token && old.Consul.Token != "" && next.Consul.Token != "" {
-		top = append(top, settingChange{"consul.token", config.Secret("").String(), "another " + config.Secret("").String()})
+		top = append(top, argumentChange{"consul.token", Secret("").String(), "another " + Secret("").String()})
 	}
 	if len(top) > 0 {
-		c.blocks = append(c.blocks, blockChange{kind: changed, settings: top})
+		c.blocks = append(c.blocks, blockChange{kind: changed, arguments: top})
 	}
 	before, after := byName(old), byName(next)
 	for _, name := range sortedUnion(before, after) {
@@ -59,11 +56,11 @@ func compare(old, next *config.Config) *changes {
 		block := blockChange{name: name, kind: changed}
 		switch {
 		case b == nil:
-			block.kind, block.settings = added, differences(defaultsOf(a), settingsOf(*a))
+			block.kind, block.arguments = added, differences(defaultsOf(a), argumentsOf(*a))
 		case a == nil:
 			block.kind = removed
 		default:
-			if block.settings = differences(settingsOf(*b), settingsOf(*a)); len(block.settings) == 0 {
+			if block.arguments = differences(argumentsOf(*b), argumentsOf(*a)); len(block.arguments) == 0 {
 				continue
 			}
 		}
@@ -73,19 +70,19 @@ func compare(old, next *config.Config) *changes {
 }
 
 // defaultsOf are what a service has by itself: to list that for each that is added would hide what was chosen.
-func defaultsOf(s *config.Service) []setting {
-	text := fmt.Sprintf("service %s {\n  listen = 1\n  protocol = %q\n}\n", quote(s.Name), s.Protocol)
-	cfg, _ := config.Parse("", []byte(text), config.Options{Getenv: func(string) string { return "" }})
+func defaultsOf(s *Service) []namedValue {
+	text := fmt.Sprintf("service %s {\n  listen = 1\n  protocol = %q\n}\n", Quote(s.Name), s.Protocol)
+	cfg, _ := Parse("", []byte(text), Options{Getenv: func(string) string { return "" }})
 	if cfg == nil {
 		return nil
 	}
-	return slices.DeleteFunc(settingsOf(cfg.Services[0]), func(d setting) bool {
+	return slices.DeleteFunc(argumentsOf(cfg.Services[0]), func(d namedValue) bool {
 		return d.name == "listen" || d.name == "protocol" || strings.HasPrefix(d.name, "consul.") && s.Consul == nil
 	})
 }
 
-func byName(cfg *config.Config) map[string]*config.Service {
-	all := map[string]*config.Service{}
+func byName(cfg *Config) map[string]*Service {
+	all := map[string]*Service{}
 	for i := range cfg.Services {
 		all[cfg.Services[i].Name] = &cfg.Services[i]
 	}
@@ -106,20 +103,20 @@ func sortedUnion[V any](a, b map[string]V) []string {
 	return names
 }
 
-// A setting is an argument and its value as text.
-type setting struct{ name, value string }
+// A namedValue is an argument and its value as text.
+type namedValue struct{ name, value string }
 
-// settingsOf are the arguments of a struct of package config. Those of inner structs have their name in front; services are left out.
-func settingsOf(block any) []setting {
-	return appendSettings(nil, "", reflect.ValueOf(block))
+// argumentsOf are the arguments of a struct of package  Those of inner structs have their name in front; services are left out.
+func argumentsOf(block any) []namedValue {
+	return appendArguments(nil, "", reflect.ValueOf(block))
 }
 
-func appendSettings(all []setting, prefix string, v reflect.Value) []setting {
+func appendArguments(all []namedValue, prefix string, v reflect.Value) []namedValue {
 	for i := range v.NumField() {
 		field, value := v.Type().Field(i), v.Field(i)
 		name := prefix + argumentName(field.Name)
 		switch value.Interface().(type) {
-		case hcl.Range, []config.Service:
+		case hcl.Range, []Service:
 			continue
 		}
 		if prefix == "" && field.Name == "Name" { // the block's label
@@ -132,11 +129,11 @@ func appendSettings(all []setting, prefix string, v reflect.Value) []setting {
 			value = value.Elem()
 		}
 		if _, isText := value.Interface().(encoding.TextMarshaler); value.Kind() == reflect.Struct && !isText {
-			all = appendSettings(all, name+".", value)
+			all = appendArguments(all, name+".", value)
 			continue
 		}
 		if text := valueText(value); text != "" {
-			all = append(all, setting{name, text})
+			all = append(all, namedValue{name, text})
 		}
 	}
 	return all
@@ -147,12 +144,12 @@ func valueText(v reflect.Value) string {
 	switch value := v.Interface().(type) {
 	case time.Duration:
 		return fmt.Sprintf("%q", value)
-	case config.Secret:
+	case Secret:
 		if value == "" {
 			return ""
 		}
 		return value.String()
-	case config.StaticEndpoint:
+	case StaticEndpoint:
 		if value.Host != "" {
 			return fmt.Sprintf("\"%s:%d\"", value.Host, value.Addr.Port())
 		}
@@ -184,44 +181,32 @@ func valueText(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// argumentName is the argument that a field is for: LogJSON is log_json.
-func argumentName(field string) string {
-	var b strings.Builder
-	runes := []rune(field)
-	for i, r := range runes {
-		if i > 0 && unicode.IsUpper(r) && (unicode.IsLower(runes[i-1]) || i+1 < len(runes) && unicode.IsLower(runes[i+1])) {
-			b.WriteByte('_')
-		}
-		b.WriteRune(unicode.ToLower(r))
-	}
-	return b.String()
-}
-
-// differences are the settings that two lists, both in the order of the fields, do not agree on.
-func differences(old, next []setting) []settingChange {
+// differences are the arguments that two lists, both in the order of the fields, do not agree on.
+func differences(old, next []namedValue) []argumentChange {
 	before := map[string]string{}
 	for _, s := range old {
 		before[s.name] = s.value
 	}
-	var all []settingChange
+	var all []argumentChange
 	for _, s := range next {
 		if before[s.name] != s.value {
-			all = append(all, settingChange{s.name, before[s.name], s.value})
+			all = append(all, argumentChange{s.name, before[s.name], s.value})
 		}
 		delete(before, s.name)
 	}
 	for _, s := range old {
 		if _, gone := before[s.name]; gone {
-			all = append(all, settingChange{s.name, s.value, ""})
+			all = append(all, argumentChange{s.name, s.value, ""})
 		}
 	}
 	return all
 }
 
-func (c *changes) empty() bool { return len(c.blocks) == 0 }
+// Empty reports whether there are none.
+func (c *Changes) Empty() bool { return len(c.blocks) == 0 }
 
-// summary is such as "1 service added, 2 changed; log_level".
-func (c *changes) summary() string {
+// Summary is such as "1 service added, 2 changed; log_level".
+func (c *Changes) Summary() string {
 	kinds := map[changeKind]int{}
 	var parts, top []string
 	for _, b := range c.blocks {
@@ -229,7 +214,7 @@ func (c *changes) summary() string {
 			kinds[b.kind]++
 			continue
 		}
-		for _, s := range b.settings {
+		for _, s := range b.arguments {
 			top = append(top, s.name)
 		}
 	}
@@ -238,7 +223,7 @@ func (c *changes) summary() string {
 		word string
 	}{{added, "added"}, {changed, "changed"}, {removed, "removed"}} {
 		if n := kinds[k.kind]; n > 0 {
-			parts = append(parts, count(n, "service")+" "+k.word)
+			parts = append(parts, Plural(n, "service")+" "+k.word)
 		}
 	}
 	if len(top) > 0 {
@@ -250,11 +235,11 @@ func (c *changes) summary() string {
 	return strings.Join(parts, ", ")
 }
 
-// restart lists the changed arguments that a running lictor cannot take over.
-func (c *changes) restart() []string {
+// NeedRestart lists the changed arguments that a running lictor cannot take over.
+func (c *Changes) NeedRestart() []string {
 	var names []string
 	for _, b := range c.blocks {
-		for _, s := range b.settings {
+		for _, s := range b.arguments {
 			if b.name == "" && needsRestart(s.name) {
 				names = append(names, s.name)
 			}
@@ -268,8 +253,8 @@ func needsRestart(argument string) bool {
 	return slices.Contains([]string{"engine", "log_json", "state_dir"}, block)
 }
 
-// write writes the changes as a diff.
-func (c *changes) write(w io.Writer) error {
+// Write writes the changes as a diff.
+func (c *Changes) Write(w io.Writer) error {
 	var b strings.Builder
 	for _, block := range c.blocks {
 		indent := ""
@@ -277,7 +262,7 @@ func (c *changes) write(w io.Writer) error {
 			fmt.Fprintf(&b, "%c service %q\n", block.kind, block.name)
 			indent = "    "
 		}
-		for _, s := range block.settings {
+		for _, s := range block.arguments {
 			note := ""
 			if block.name == "" && needsRestart(s.name) {
 				note = "  # takes a restart"

@@ -1,20 +1,22 @@
-package main
+package config
 
 import (
 	"encoding"
+	"encoding/json"
 	"fmt"
 	"reflect"
-	"strings"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
 )
 
-// plain turns a configuration into maps, lists, text and numbers for encoding/json: names as they are in the configuration, durations and
-// addresses as text, secrets masked as they mask themselves. Where something was written is left out. It works for whatever is added to the configuration.
-func plain(v any) any { return plainValue(reflect.ValueOf(v)) }
+// MarshalJSON returns a configuration as a running lictor shows it: names as they are in the configuration, durations and
+// addresses as text, secrets masked. Where something was written is left out. UnmarshalJSON is the way back.
+//
+// It goes by the types of the fields, so it needs no change when arguments are added.
+func (c *Config) MarshalJSON() ([]byte, error) { return json.Marshal(plainValue(reflect.ValueOf(*c))) }
 
+// plainValue turns a value into maps, lists, text and numbers.
 func plainValue(v reflect.Value) any {
 	switch x := v.Interface().(type) {
 	case time.Duration:
@@ -65,21 +67,8 @@ func plainStruct(v reflect.Value) any {
 		}
 		value := plainValue(v.Field(i))
 		if value != nil {
-			all[snake(field.Name)] = value
+			all[argumentName(field.Name)] = value
 		}
 	}
 	return all
-}
-
-// snake turns HalfCloseTimeout into half_close_timeout, and CAFile into ca_file.
-func snake(name string) string {
-	var b strings.Builder
-	r := []rune(name)
-	for i, c := range r {
-		if unicode.IsUpper(c) && i > 0 && (unicode.IsLower(r[i-1]) || i+1 < len(r) && unicode.IsLower(r[i+1])) {
-			b.WriteByte('_')
-		}
-		b.WriteRune(unicode.ToLower(c))
-	}
-	return b.String()
 }
