@@ -61,8 +61,7 @@ func openAdmin(cfg config.Admin, old net.Listener, log hclog.Logger) (net.Listen
 }
 
 // serveAdmin serves at l, which may be nil.
-func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
-	b := newBuild()
+func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 	connections, _ := shareDescriptors(descriptorLimit())
 	a := &adminServer{log: d.log, cfg: cfg, Server: admin.New(admin.Options{
 		State: admin.State{
@@ -77,16 +76,16 @@ func (d *daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 		Events:         d.events,
 		Logger:         d.log,
 		MaxConnections: connections,
-		Version:        b.Version,
-		CommandLine:    d.decided,
-		Revision:       b.Revision,
+		Version:        d.o.Version,
+		CommandLine:    d.o.CommandLine,
+		Revision:       d.o.Revision,
 		Reload:         d.Reload,
 		Upgrade:        d.Upgrade,
 		Config:         func() any { return d.cfg.Load() },
 		Level:          func() string { return d.log.GetLevel().String() },
 		SetLevel:       d.setLevel,
 		AccessLog:      d.access.Counts,
-		LogDropped:     d.output.err.Dropped,
+		LogDropped:     d.o.Output.err.Dropped,
 		Healthy:        d.healthy,
 	})}
 	a.serve(l)
@@ -179,7 +178,7 @@ func (a *adminServer) stop() {
 }
 
 // watches are those of Consul, if there is any.
-func (d *daemon) watches() admin.Watches {
+func (d *Daemon) watches() admin.Watches {
 	if c := d.consul.Load(); c != nil {
 		return c
 	}
@@ -187,14 +186,14 @@ func (d *daemon) watches() admin.Watches {
 }
 
 // explainer is Consul, if there is any.
-func (d *daemon) explainer() admin.Explainer {
+func (d *Daemon) explainer() admin.Explainer {
 	if c := d.consul.Load(); c != nil {
 		return c
 	}
 	return nil
 }
 
-func (d *daemon) setLevel(level string) error {
+func (d *Daemon) setLevel(level string) error {
 	if !slices.Contains(config.LogLevels(), level) {
 		return fmt.Errorf("%q is no log level: use one of %s", level, strings.Join(config.LogLevels(), ", "))
 	}
@@ -204,7 +203,7 @@ func (d *daemon) setLevel(level string) error {
 
 // configured returns the services of the configuration in force as the API shows them. The API asks for every probe, so
 // the list is made once for each configuration.
-func (d *daemon) configured() []admin.Configured {
+func (d *Daemon) configured() []admin.Configured {
 	cfg := d.cfg.Load()
 	if made := d.shown.Load(); made != nil && made.cfg == cfg {
 		return made.services

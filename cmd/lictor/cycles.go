@@ -11,7 +11,7 @@ import (
 )
 
 // reconsider is called when endpoints may lead back, or no longer, for another reason than that sets have changed.
-func (d *daemon) reconsider() {
+func (d *Daemon) reconsider() {
 	if c := d.consul.Load(); c != nil {
 		c.Recount()
 	}
@@ -20,7 +20,7 @@ func (d *daemon) reconsider() {
 
 // detect makes what this process listens for known, as the configurations say and as it is by now: no endpoint may lead
 // back to any of that. During a reload that is what both configurations say.
-func (d *daemon) detect(configs ...*config.Config) {
+func (d *Daemon) detect(configs ...*config.Config) {
 	var services []cycles.Service
 	var api []netip.AddrPort
 	for _, cfg := range configs {
@@ -63,7 +63,7 @@ func networkOf(p config.Protocol) lb.Network {
 }
 
 // admit says why an address must not be dialled, as the proxier asks.
-func (d *daemon) admit(service string, p proxy.Protocol, e lb.Endpoint, addr netip.AddrPort) error {
+func (d *Daemon) admit(service string, p proxy.Protocol, e lb.Endpoint, addr netip.AddrPort) error {
 	return d.cycles.Check(service, networkBy(p), e, addr)
 }
 

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 )
+
+// askTimeout is how long Consul has to answer about all filters together.
+const askTimeout = 3 * time.Second
 
 // A checker asks Consul whether it accepts a query; [discovery.Consul] does.
 type checker interface {
@@ -58,6 +62,55 @@ func allSaved(cfg *config.Config, consul *discovery.Consul) bool {
 		}
 	}
 	return true
+}
+
+// A RefusedFiltersError is the error of filters that Consul does not accept.
+type RefusedFiltersError struct{ Diagnostics hcl.Diagnostics } // one for each, at the filter
+
+func (e *RefusedFiltersError) Error() string {
+	return config.Diagnostics{Diagnostics: e.Diagnostics}.Err().Error()
+}
+
+// checkFilters asks Consul about the filters before anything is served. It is no error that Consul cannot be asked. A filter
+// that has saved endpoints was accepted once, so it need not keep them from being served.
+func (d *Daemon) checkFilters(ctx context.Context, cfg *config.Config, consul *discovery.Consul) error {
+	if consul == nil || allSaved(cfg, consul) {
+		return nil
+	}
+	return d.refusals(ctx, cfg, consul)
+}
+
+// refusals returns what Consul says against the filters of cfg, as a *RefusedFiltersError. It is no error that Consul
+// cannot be asked.
+func (d *Daemon) refusals(ctx context.Context, cfg *config.Config, client checker) error {
+	if !hasFilters(cfg) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	refused, err := checkFilters(ctx, cfg, client)
+	if err != nil {
+		d.log.Debug("filters not checked", "error", err)
+	}
+	if len(refused) > 0 {
+		return &RefusedFiltersError{refused}
+	}
+	return nil
+}
+
+// CheckFilters asks Consul about the filters of cfg, if there are any, and returns an error at each that it refuses. It
+// also returns why Consul could not be asked within a few seconds.
+func CheckFilters(ctx context.Context, cfg *config.Config) (refused hcl.Diagnostics, err error) {
+	if !hasFilters(cfg) {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("no answer within %v", askTimeout))
+	defer cancel()
+	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
+	if err != nil {
+		return nil, err
+	}
+	return checkFilters(ctx, cfg, consul)
 }
 
 // checkFilters asks Consul about the filter of each query, once for equal ones. A refusal becomes an error at the filter; that Consul

@@ -18,7 +18,6 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
-	"github.com/lictor-proxy/lictor/proxy"
 )
 
 type forwardCommand struct {
@@ -92,20 +91,16 @@ func (c *forwardCommand) Run(args []string) int {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
-	ignorePipes()
 
-	run := newRunCommand(c.console)
-	run.patient = true
-	run.queueOutput()
-	defer run.output.close()
-	c.console = run.console
-	return run.begin(func(ctx context.Context) (*daemon, error) {
-		d, err := run.start(ctx, cfg, diags)
-		if err == nil {
-			d.running.Go(func() { c.live(d.ctx, d.proxier) })
-		}
-		return d, err
+	var output *Output
+	c.console, output = c.queued()
+	defer output.Close()
+	v := newBuild()
+	err = Run(Options{
+		Config: cfg, AwaitEndpoints: true, Output: output, Version: v.Version, Revision: v.Revision,
+		Started: func(d *Daemon) { d.Go(func(ctx context.Context) { c.live(ctx, d) }) },
 	}, signals)
+	return c.ended(err, diags, false)
 }
 
 // A forward is one argument of the command.
@@ -199,7 +194,7 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 }
 
 // live keeps a line up to date that says what goes on: in place on a terminal, else a line each time it changes.
-func (c *forwardCommand) live(ctx context.Context, p *proxy.Proxier) {
+func (c *forwardCommand) live(ctx context.Context, d *Daemon) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	last := ""
@@ -212,7 +207,7 @@ func (c *forwardCommand) live(ctx context.Context, p *proxy.Proxier) {
 			return
 		case <-tick.C:
 		}
-		line := trafficLine(p.Snapshot())
+		line := trafficLine(d.Traffic())
 		if line == last {
 			continue
 		}
@@ -226,11 +221,11 @@ func (c *forwardCommand) live(ctx context.Context, p *proxy.Proxier) {
 }
 
 // trafficLine is such as "web: 2 open of 17, 3.1 KiB up, 1.2 MiB down".
-func trafficLine(all []proxy.Stats) string {
+func trafficLine(all []Traffic) string {
 	var parts []string
 	for _, s := range all {
-		part := fmt.Sprintf("%s: %d open of %d, %s up, %s down", s.Service, s.ConnectionsActive+s.SessionsActive, s.Connections+s.Sessions,
-			bytesText(s.BytesUp), bytesText(s.BytesDown))
+		part := fmt.Sprintf("%s: %d open of %d, %s up, %s down", s.Service, s.Open, s.Total,
+			bytesText(s.Up), bytesText(s.Down))
 		if s.Refused > 0 {
 			part += fmt.Sprintf(", %d refused", s.Refused)
 		}

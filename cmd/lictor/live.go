@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -16,51 +15,36 @@ import (
 	"github.com/lictor-proxy/lictor/discovery"
 )
 
-// liveTimeout is how long validate -live takes for everything together.
-const liveTimeout = 30 * time.Second
-
 // A looker tells what a query comes to now; [discovery.Consul] does.
 type looker interface {
 	Look(ctx context.Context, q discovery.Query) ([]discovery.Instance, error)
 }
 
-// live looks at the world that the configuration is for: what each service would be served by, whether Consul lets us know that, and whether
-// the addresses to listen at are free. It adds problems to diags and prints the rest.
-func (c *validateCommand) live(cfg *config.Config, diags *config.Diagnostics) {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), liveTimeout, fmt.Errorf("no answer within %v", liveTimeout))
-	defer cancel()
+// Look asks what a daemon with the configuration would find now: what each service would be served by, instance by
+// instance; whether Consul lets us know that; and whether the addresses to listen at are free. It serves nothing.
+func Look(ctx context.Context, cfg *config.Config) (all []Sight, problems hcl.Diagnostics) {
 	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
 	if err != nil {
-		diags.Extend(hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Consul cannot be asked", Detail: err.Error()}})
-		return
+		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Consul cannot be asked", Detail: err.Error()}
+		return nil, hcl.Diagnostics{d}
 	}
-	var all []sight
 	for _, s := range cfg.Services {
-		seen, problems := lookAt(ctx, s, consul)
-		diags.Extend(problems)
-		diags.Extend(taken(s))
+		seen, more := lookAt(ctx, s, consul)
+		problems = append(append(problems, more...), taken(s)...)
 		all = append(all, seen...)
 	}
-	diags.Extend(leadBack(ctx, cfg, all))
-	if c.json {
-		return
-	}
-	for _, seen := range all {
-		for _, line := range seen.describe() {
-			fmt.Fprintln(c.out, line)
-		}
-	}
+	return all, append(problems, leadBack(ctx, cfg, all)...)
 }
 
-// A sight is what one query of a service comes to now.
-type sight struct {
+// A Sight is what one query of a service comes to now.
+type Sight struct {
 	service   string
 	query     config.ConsulQuery
 	instances []discovery.Instance
 }
 
 // lookAt asks for what the service's queries come to.
-func lookAt(ctx context.Context, s config.Service, consul looker) (all []sight, problems hcl.Diagnostics) {
+func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, problems hcl.Diagnostics) {
 	for _, q := range queriesOf(s) {
 		instances, err := consul.Look(ctx, queryOf(q))
 		var refused *discovery.RefusedError
@@ -77,7 +61,7 @@ func lookAt(ctx context.Context, s config.Service, consul looker) (all []sight, 
 			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No instances", Subject: s.DeclRange.Ptr(),
 				Detail: fmt.Sprintf("Service %q: Consul knows no instance that its query is for (%s). Is the name right, and are the tags and the filter?", s.Name, whatOf(q))})
 		default:
-			all = append(all, sight{s.Name, q, instances})
+			all = append(all, Sight{s.Name, q, instances})
 		}
 	}
 	return all, problems
@@ -98,8 +82,8 @@ func whatOf(q config.ConsulQuery) string {
 	return strings.Join(parts, ", ")
 }
 
-// describe is a line for the query, and one for each instance.
-func (s *sight) describe() []string {
+// Describe returns a line for the query, and one for each instance.
+func (s *Sight) Describe() []string {
 	in := 0
 	var lines []string
 	for _, one := range s.instances {

@@ -16,7 +16,7 @@ import (
 
 // leadBack warns of endpoints that a lictor with this configuration, on this host, would leave out: because they lead
 // back to it, or because no instance can be at their address. It marks those that are among the sights.
-func leadBack(ctx context.Context, cfg *config.Config, sights []sight) (problems hcl.Diagnostics) {
+func leadBack(ctx context.Context, cfg *config.Config, sights []Sight) (problems hcl.Diagnostics) {
 	d := cycles.New(cycles.Options{})
 	var api []netip.AddrPort
 	if cfg.Admin.TCP.IsValid() {
@@ -49,7 +49,7 @@ func leadBack(ctx context.Context, cfg *config.Config, sights []sight) (problems
 }
 
 // endpointsSeen are the endpoints that a service would have, of all of its sources.
-func endpointsSeen(s *config.Service, sights []sight) (all []lb.Endpoint) {
+func endpointsSeen(s *config.Service, sights []Sight) (all []lb.Endpoint) {
 	for i := range sights {
 		if sights[i].service != s.Name {
 			continue
@@ -86,7 +86,7 @@ func nameLeadsBack(
 }
 
 // mark puts the verdict on an endpoint into the sights that have it.
-func mark(sights []sight, service string, e lb.Endpoint, v cycles.Verdict) {
+func mark(sights []Sight, service string, e lb.Endpoint, v cycles.Verdict) {
 	for i := range sights {
 		if sights[i].service != service {
 			continue

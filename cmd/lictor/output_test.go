@@ -20,9 +20,9 @@ func TestOutputThatNobodyReads(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o := newOutput(console{out: write, err: write})
+			o := NewOutput(write, write)
 			o.json.Store(asJSON)
-			log := newLogger(&config.Config{LogLevel: "debug", LogJSON: asJSON}, o.console(console{}).err)
+			log := NewLogger(&config.Config{LogLevel: "debug", LogJSON: asJSON}, o.Err())
 			const n = 40_000
 			for i := range n { // far more than a pipe and the queue take
 				log.Debug("connected", "number", i, "padding", strings.Repeat("x", 60))
@@ -40,7 +40,7 @@ func TestOutputThatNobodyReads(t *testing.T) {
 			if err := o.err.Flush(t.Context()); err != nil {
 				t.Error(err)
 			}
-			o.close()
+			o.Close()
 			_ = write.Close()
 			if err := <-done; err != nil {
 				t.Fatal(err)

@@ -38,13 +38,14 @@ const (
 
 // A registration is this lictor as a service in Consul. It comes back when the agent has lost it.
 type registration struct {
-	cfg    config.Consul
-	admin  string // where the admin API is; empty: nowhere
-	client *api.Client
-	log    hclog.Logger
-	ready  func() bool
-	cancel context.CancelFunc
-	done   chan struct{}
+	cfg     config.Consul
+	admin   string // where the admin API is; empty: nowhere
+	version string
+	client  *api.Client
+	log     hclog.Logger
+	ready   func() bool
+	cancel  context.CancelFunc
+	done    chan struct{}
 
 	mu      sync.Mutex
 	failing bool // the last beat failed; guarded by mu
@@ -53,7 +54,7 @@ type registration struct {
 }
 
 // register starts a registration.
-func register(cfg config.Consul, admin string, log hclog.Logger, ready func() bool) (*registration, error) {
+func register(cfg config.Consul, admin, version string, log hclog.Logger, ready func() bool) (*registration, error) {
 	transport := api.DefaultConfig().Transport
 	var err error
 	if strings.HasPrefix(cfg.Address, "https://") {
@@ -72,7 +73,7 @@ func register(cfg config.Consul, admin string, log hclog.Logger, ready func() bo
 	if err != nil {
 		return nil, fmt.Errorf("register in consul: %w", err)
 	}
-	r := &registration{cfg: cfg, admin: admin, client: client, log: log.Named("register"), ready: ready, done: make(chan struct{})}
+	r := &registration{cfg: cfg, admin: admin, version: version, client: client, log: log.Named("register"), ready: ready, done: make(chan struct{})}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
 	go r.run(ctx)
@@ -163,7 +164,7 @@ func (r *registration) tell(ctx context.Context) error {
 	}
 	err := r.client.Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
 		ID: ownService, Name: ownService,
-		Meta:  map[string]string{"version": newBuild().Version, "pid": fmt.Sprint(os.Getpid()), "admin": r.admin},
+		Meta:  map[string]string{"version": r.version, "pid": fmt.Sprint(os.Getpid()), "admin": r.admin},
 		Check: check,
 	}, api.ServiceRegisterOpts{ReplaceExistingChecks: true, Token: r.token()}.WithContext(ctx))
 	if err != nil {

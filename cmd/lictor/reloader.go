@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/accesslog"
@@ -20,7 +21,7 @@ type reloader interface {
 	Reload(ctx context.Context) (summary string, err error)
 }
 
-var _ reloader = (*daemon)(nil)
+var _ reloader = (*Daemon)(nil)
 
 // An outcome is how a reload ended.
 type outcome struct {
@@ -33,7 +34,7 @@ type outcome struct {
 const firstAnswer = 2 * time.Second
 
 // Reload implements reloader. Whatever comes of it is logged, and kept for LastReload.
-func (d *daemon) Reload(ctx context.Context) (summary string, err error) {
+func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	ctx, cancel := d.untilTheEnd(ctx)
 	defer cancel()
 	if err := d.reloading.take(ctx); err != nil {
@@ -63,7 +64,7 @@ func (d *daemon) Reload(ctx context.Context) (summary string, err error) {
 }
 
 // untilTheEnd returns ctx, but that it ends too when this process is to end.
-func (d *daemon) untilTheEnd(ctx context.Context) (context.Context, context.CancelFunc) {
+func (d *Daemon) untilTheEnd(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(d.ending, func() { cancel(errEnding) })
 	return ctx, func() { stop(); cancel(nil) }
@@ -78,9 +79,9 @@ func underWay(err error) error {
 }
 
 // LastReload is how the last reload ended; nil if there was none.
-func (d *daemon) LastReload() *outcome { return d.lastReload.Load() }
+func (d *Daemon) LastReload() *outcome { return d.lastReload.Load() }
 
-func (d *daemon) reload(ctx context.Context) (*config.Changes, error) {
+func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	next, diags := d.load()
 	if diags.HasErrors() {
 		return nil, diags.Err()
@@ -144,7 +145,7 @@ func (s step) undo() {
 }
 
 // prepareOwn opens what next needs that is not of a service: the listener of the admin API, the access log.
-func (d *daemon) prepareOwn(next *config.Config) (step, error) {
+func (d *Daemon) prepareOwn(next *config.Config) (step, error) {
 	api, err := d.admin.prepare(next.Admin)
 	if err != nil {
 		return step{}, err
@@ -159,7 +160,7 @@ func (d *daemon) prepareOwn(next *config.Config) (step, error) {
 
 // sources are those of a configuration that is about to be in force.
 type sources struct {
-	d              *daemon
+	d              *Daemon
 	static, consul *feed // nil: there is none
 	client         *discovery.Consul
 	sameConsul     bool            // consul is the one that is in force
@@ -168,7 +169,7 @@ type sources struct {
 }
 
 // prepare starts what next needs and old does not have.
-func (d *daemon) prepare(ctx context.Context, old, next *config.Config) (*sources, error) {
+func (d *Daemon) prepare(ctx context.Context, old, next *config.Config) (*sources, error) {
 	s := &sources{d: d, client: d.consul.Load(), consul: d.consulFeed}
 	watches := watchesOf(next)
 	s.sameConsul = old.Consul == next.Consul && reflect.DeepEqual(watchesOf(old), watches)
@@ -203,23 +204,6 @@ func (d *daemon) prepare(ctx context.Context, old, next *config.Config) (*source
 		s.static = d.intake.start(discovery.NewStatic(sets), staticNames(next), d.log)
 	}
 	return s, nil
-}
-
-// refusals is what Consul says against the filters of next. That it cannot be asked is no reason against a reload.
-func (d *daemon) refusals(ctx context.Context, next *config.Config, client checker) error {
-	if !hasFilters(next) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	refused, err := checkFilters(ctx, next, client)
-	if err != nil {
-		d.log.Debug("filters not checked", "error", err)
-	}
-	if len(refused) > 0 {
-		return config.Diagnostics{Diagnostics: refused}.Err()
-	}
-	return nil
 }
 
 // await gives new services a moment to get their first sets.

@@ -14,7 +14,7 @@ import (
 
 // Upgrade has another process take this one's place: of the program that is at the same path now, with the same
 // arguments. It returns when that serves. After an error everything is as it was.
-func (d *daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
+func (d *Daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
 	ctx, cancel := d.untilTheEnd(ctx)
 	defer cancel()
 	if err := d.upgrading.take(ctx); err != nil {
@@ -28,7 +28,7 @@ func (d *daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
 	if t := d.serving.successor(); t != nil {
 		return admin.Upgrade{}, t.refusal()
 	}
-	d.log.Info("upgrading", "program", d.program)
+	d.log.Info("upgrading", "program", d.o.Program)
 	began := time.Now()
 	if err := d.upgrade(); err != nil {
 		d.log.Error("not upgraded, this process goes on", "error", err)
@@ -42,9 +42,9 @@ func (d *daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
 	return admin.Upgrade{PID: t.pid, Version: t.build.Version, Revision: t.build.Revision}, nil
 }
 
-func (d *daemon) upgrade() error {
+func (d *Daemon) upgrade() error {
 	switch {
-	case d.program == "":
+	case d.o.Program == "":
 		return errors.New("this process cannot be replaced: only lictor run can")
 	case os.Getpid() == 1:
 		return errors.New("this is process 1, with which its container ends: start another container instead")
@@ -55,7 +55,7 @@ func (d *daemon) upgrade() error {
 	if err != nil {
 		return err
 	}
-	s, err := upgrade.Launch(d.program, os.Args[1:])
+	s, err := upgrade.Launch(d.o.Program, os.Args[1:])
 	if err == nil {
 		err = d.replaceBy(s, sockets)
 	}
@@ -70,7 +70,7 @@ func (d *daemon) upgrade() error {
 }
 
 // replaceBy has s take over.
-func (d *daemon) replaceBy(s *upgrade.Successor, sockets []proxy.Inherited) error {
+func (d *Daemon) replaceBy(s *upgrade.Successor, sockets []proxy.Inherited) error {
 	offer, err := d.offer(sockets)
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (d *daemon) replaceBy(s *upgrade.Successor, sockets []proxy.Inherited) erro
 }
 
 // offer is what the successor needs to be ready.
-func (d *daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
+func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	o = upgrade.Offer{Sockets: sockets, State: upgrade.State{PID: os.Getpid(), Links: d.cycles.Links()}}
 	if c, ok := d.admin.listener.(syscall.Conn); ok {
 		o.Admin, o.Address = c, d.admin.address()
@@ -106,7 +106,7 @@ func (d *daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 
 // letGo leaves to s what it has taken over. Nothing can fail any more: at worst, s does not hear the last word, and says
 // so.
-func (d *daemon) letGo(s *upgrade.Successor) {
+func (d *Daemon) letGo(s *upgrade.Successor) {
 	d.proxier.Release()
 	if s.TookAdmin() {
 		d.admin.Release(d.admin.listener)

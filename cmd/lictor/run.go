@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -12,12 +10,9 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/hashicorp/go-hclog"
-	"github.com/hashicorp/go-multierror"
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
-	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -27,11 +22,6 @@ type runCommand struct {
 	logLevel string
 	logJSON  bool
 	watch    bool
-	patient  bool // no listener opens before its service has endpoints, if that takes no more than a moment
-
-	program     string               // see daemon
-	predecessor *upgrade.Predecessor // nil: there is none
-	output      *output              // that console prints through
 }
 
 // A pathList is a flag that may be given again and again.
@@ -120,22 +110,25 @@ func (c *runCommand) Run(args []string) int {
 	if err != nil {
 		return c.usage("run", err)
 	}
-	c.queueOutput()
-	defer c.output.close()
-	if c.predecessor, err = upgrade.FindPredecessor(os.Getenv); err != nil {
+	var output *Output
+	c.console, output = c.queued()
+	defer output.Close()
+	predecessor, err := upgrade.FindPredecessor(os.Getenv)
+	if err != nil {
 		fmt.Fprintf(c.err, "lictor: %v\n", err)
 		return exitFailed
 	}
-	if c.program, err = upgrade.ProgramPath(); err != nil {
+	program, err := upgrade.ProgramPath()
+	if err != nil {
 		fmt.Fprintf(c.err, "lictor: where is this program? %v\n", err)
 	}
-	var before [sha256.Size]byte // so that what changes while it is read is read again
+	var watch *Watch
 	if c.watch {
-		before = fingerprint(c.paths)
+		watch = NewWatch(c.paths)
 	}
 	cfg, diags := c.load()
 	if cfg == nil {
-		c.predecessor.Failed(diags.Err())
+		predecessor.Failed(diags.Err())
 	}
 	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil || cfg == nil {
 		return exitFailed
@@ -145,21 +138,43 @@ func (c *runCommand) Run(args []string) int {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, upgrade.Signal)
 	defer signal.Stop(signals)
-	ignorePipes()
-
-	return c.begin(func(ctx context.Context) (*daemon, error) {
-		d, err := c.start(ctx, cfg, diags)
-		if err == nil && c.watch {
-			d.running.Go(func() { d.watchFiles(c.paths, before) })
-		}
-		return d, err
+	b := newBuild()
+	err = Run(Options{
+		Config: cfg, Load: c.load, CommandLine: c.decided(), Watch: watch,
+		Program: program, Predecessor: predecessor, Output: output, Version: b.Version, Revision: b.Revision,
 	}, signals)
+	return c.ended(err, diags, c.logJSON)
 }
 
-// queueOutput has all that is printed from here on wait in a queue instead of having those wait who print.
-func (c *runCommand) queueOutput() {
-	c.output = newOutput(c.console)
-	c.console = c.output.console(c.console)
+// queued returns a console whose output waits in a queue, so that nothing here waits for whoever reads it. The caller
+// closes the queue.
+func (c console) queued() (console, *Output) {
+	o := NewOutput(c.out, c.err)
+	return console{in: c.in, out: o.Out(), err: o.Err()}, o
+}
+
+// ended reports why a daemon did not start, if so, and returns the exit code. diags have the sources of its configuration.
+func (c console) ended(err error, diags config.Diagnostics, asJSON bool) int {
+	var refused *RefusedFiltersError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, ErrStuck): // the log says so
+	case errors.As(err, &refused):
+		diags.Diagnostics = refused.Diagnostics
+		if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil {
+			fmt.Fprintf(c.err, "lictor: %v\n", err)
+		}
+	default:
+		for _, line := range Explain(err) {
+			if asJSON { // the log is JSON, and this is read with it
+				NewLogger(&config.Config{LogJSON: true}, c.err).Error("not started", "error", line)
+			} else {
+				fmt.Fprintf(c.err, "lictor: %s\n", line)
+			}
+		}
+	}
+	return exitFailed
 }
 
 // load reads the configuration. What the command line says comes before what the files say.
@@ -184,74 +199,4 @@ func (c *runCommand) decided() (names []string) {
 		names = append(names, "log_json")
 	}
 	return names
-}
-
-// withHints is err with what to do about each of the errors in it.
-func withHints(err error) error {
-	var several *multierror.Error
-	if !errors.As(err, &several) {
-		return fmt.Errorf("%w%s", err, hint(err))
-	}
-	lines := make([]string, len(several.Errors))
-	for i, e := range several.Errors {
-		lines[i] = e.Error() + hint(e)
-	}
-	return errors.New(strings.Join(lines, "\n"))
-}
-
-// A reportedError is an error that the user has been told of.
-type reportedError struct{ error }
-
-// explain reports each of the errors in err.
-func (c *runCommand) explain(err error) {
-	var several *multierror.Error
-	var reported reportedError
-	switch {
-	case errors.As(err, &reported):
-	case errors.As(err, &several):
-		for _, e := range several.Errors {
-			c.explain(e)
-		}
-	case c.logJSON: // whoever reads the log reads JSON
-		newLogger(&config.Config{LogJSON: true}, c.err).Error("not started", "error", err.Error()+hint(err))
-	default:
-		fmt.Fprintf(c.err, "lictor: %v%s\n", err, hint(err))
-	}
-}
-
-// hint is what to do about an error, where the error itself does not say.
-func hint(err error) string {
-	switch {
-	case errors.Is(err, syscall.EADDRINUSE):
-		return " (something else listens there: stop it, or choose another port; \"ss -ltnup\" shows who)"
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return " (this host has no such address)"
-	case errors.Is(err, syscall.EACCES):
-		return " (ports below 1024 need CAP_NET_BIND_SERVICE: run as root, by setcap cap_net_bind_service=+ep, or with AmbientCapabilities= in systemd)"
-	}
-	return ""
-}
-
-// checkOwnFilters asks Consul about the filters before anything is served. That Consul cannot be asked is no reason not to start. A
-// filter that has saved endpoints was accepted once, so it need not keep them from being served.
-func (c *runCommand) checkOwnFilters(
-	ctx context.Context, cfg *config.Config, diags config.Diagnostics, consul *discovery.Consul, log hclog.Logger,
-) error {
-	if consul == nil || !hasFilters(cfg) || allSaved(cfg, consul) {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
-	defer cancel()
-	refused, err := checkFilters(ctx, cfg, consul)
-	if err != nil {
-		log.Debug("filters not checked", "error", err)
-	}
-	if len(refused) == 0 {
-		return nil
-	}
-	diags.Diagnostics = refused
-	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil {
-		return err
-	}
-	return reportedError{diags.Err()}
 }

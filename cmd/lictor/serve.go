@@ -25,11 +25,25 @@ const (
 // endsProcess reports whether s asks the process to end.
 func endsProcess(s os.Signal) bool { return s != syscall.SIGHUP && s != upgrade.Signal }
 
-// begin runs start, and what the daemon does until a signal ends it. It returns the exit code. A start that hangs does
-// not keep a signal from ending the process. Other signals count when it has started.
-func (c *runCommand) begin(start func(context.Context) (*daemon, error), signals <-chan os.Signal) int {
+// ErrStuck is the error of Run and Serve when connections could not be cut. The log has said so.
+var ErrStuck = errors.New("connections could not be cut: something is stuck")
+
+// Run starts a daemon and serves until a signal ends it. It returns nil then, ErrStuck, or why the daemon did not start. A
+// start that hangs does not keep a signal from ending the process. Other signals count when the daemon has started.
+func Run(o Options, signals <-chan os.Signal) error {
+	ignorePipes()
+	return run(o.Predecessor, signals, func(ctx context.Context) (*Daemon, error) {
+		d, err := Start(ctx, o)
+		if err == nil && o.Started != nil {
+			o.Started(d)
+		}
+		return d, err
+	})
+}
+
+func run(p *upgrade.Predecessor, signals <-chan os.Signal, start func(context.Context) (*Daemon, error)) error {
 	type outcome struct {
-		daemon *daemon
+		daemon *Daemon
 		err    error
 	}
 	started := make(chan outcome, 1)
@@ -41,25 +55,23 @@ func (c *runCommand) begin(start func(context.Context) (*daemon, error), signals
 	}()
 	var later []os.Signal
 	var over <-chan time.Time // nil: no signal to end has come
-	giveUp := func() int {
+	giveUp := func() error {
 		last := later[len(later)-1]
 		err := fmt.Errorf("signal %s came, and the start has not ended: does a disk or a file server hang?", last)
-		c.predecessor.Failed(err)
-		c.explain(err)
-		return exitFailed
+		p.Failed(err)
+		return err
 	}
 	for {
 		select {
 		case o := <-started:
 			switch {
 			case o.err == nil:
-				return o.daemon.serve(signals, later...)
+				return o.daemon.Serve(signals, later...)
 			case over != nil: // it was asked to
-				return exitOK
+				return nil
 			}
-			c.predecessor.Failed(withHints(o.err))
-			c.explain(o.err)
-			return exitFailed
+			p.Failed(withHints(o.err))
+			return o.err
 		case s := <-signals:
 			later = append(later, s)
 			switch {
@@ -76,17 +88,18 @@ func (c *runCommand) begin(start func(context.Context) (*daemon, error), signals
 	}
 }
 
-// serve does what signals say until one ends the process, and returns the exit code. Earlier signals are in before.
-func (d *daemon) serve(signals <-chan os.Signal, before ...os.Signal) int {
-	code := d.obey(signals, before)
+// Serve does what signals say until one ends the process, or another process has taken over and the last connection has
+// ended. It returns nil or ErrStuck. Earlier signals are in before.
+func (d *Daemon) Serve(signals <-chan os.Signal, before ...os.Signal) error {
+	err := d.obey(signals, before)
 	if !within(endGrace, d.conclude) {
 		d.log.Error("ended without waiting for everything: something outside hangs", "waited", endGrace.String())
 	}
-	return code
+	return err
 }
 
 // obey is serve until the last connection has ended. It waits for nothing but signals and what it is told.
-func (d *daemon) obey(signals <-chan os.Signal, before []os.Signal) int {
+func (d *Daemon) obey(signals <-chan os.Signal, before []os.Signal) error {
 	d.obeying.Store(true)
 	d.service.ready(d.status())
 	alive, stopTicks := d.service.ticks()
@@ -142,7 +155,7 @@ func (d *daemon) obey(signals <-chan os.Signal, before []os.Signal) int {
 }
 
 // tellWatchdog tells systemd that this process is alive, unless err says what is not.
-func (d *daemon) tellWatchdog(err error) {
+func (d *Daemon) tellWatchdog(err error) {
 	if err != nil {
 		d.log.Error("something is stuck, the watchdog is not told that all is well", "error", err)
 		return
@@ -154,12 +167,12 @@ func (d *daemon) tellWatchdog(err error) {
 var errDeaf = errors.New("what takes signals: no answer")
 
 // healthy returns nil if all that clients and operators depend on moves, or else what does not.
-func (d *daemon) healthy() error {
+func (d *Daemon) healthy() error {
 	return errors.Join(d.hears(), d.proxier.Alive(healthyAfter))
 }
 
 // hears returns nil if signals are taken, or errDeaf. At the start and at the end something else takes them.
-func (d *daemon) hears() error {
+func (d *Daemon) hears() error {
 	if !d.obeying.Load() {
 		return nil
 	}
@@ -175,7 +188,7 @@ func (d *daemon) hears() error {
 }
 
 // status is the daemon's state in a line.
-func (d *daemon) status() string {
+func (d *Daemon) status() string {
 	services := config.Plural(len(d.cfg.Load().Services), "service")
 	if d.ready() {
 		return "serving " + services
@@ -185,7 +198,7 @@ func (d *daemon) status() string {
 
 // stop takes no more clients after the signal s, and returns when the last connection has ended. Endpoints are followed
 // until then.
-func (d *daemon) stop(s os.Signal, signals <-chan os.Signal) int {
+func (d *Daemon) stop(s os.Signal, signals <-chan os.Signal) error {
 	grace := d.cfg.Load().ShutdownGrace
 	d.log.Info("stopping", "signal", s.String(), "grace", grace.String())
 	d.service.stopping("connections have " + grace.String() + " to finish")
@@ -204,7 +217,7 @@ func (d *daemon) stop(s os.Signal, signals <-chan os.Signal) int {
 			} else {
 				d.log.Info("stopped")
 			}
-			return exitOK
+			return nil
 		case <-cut:
 			cut, late = nil, time.After(cutGrace)
 		case <-late:
@@ -219,14 +232,14 @@ func (d *daemon) stop(s os.Signal, signals <-chan os.Signal) int {
 	}
 }
 
-// stuck says that connections could not be cut, and returns the exit code for that.
-func (d *daemon) stuck() int {
+// stuck says that connections could not be cut, and returns ErrStuck.
+func (d *Daemon) stuck() error {
 	err := d.proxier.Alive(time.Second)
 	d.log.Error("stopped, though connections could not be cut: something is stuck", "error", err)
-	return exitFailed
+	return ErrStuck
 }
 
-func (d *daemon) shutdown(ctx context.Context, stopped chan<- error) {
+func (d *Daemon) shutdown(ctx context.Context, stopped chan<- error) {
 	d.running.Go(d.tellStopping)             // beside it: a Consul that hangs must hold up nothing
 	if d.upgrading.takeWithin(upgradeStop) { // one that is under way gives up, and puts the proxier back
 		d.upgrading.giveBack()
@@ -234,12 +247,12 @@ func (d *daemon) shutdown(ctx context.Context, stopped chan<- error) {
 	stopped <- d.proxier.Shutdown(ctx)
 }
 
-func (d *daemon) tellStopping() { d.registration().stopping() }
+func (d *Daemon) tellStopping() { d.registration().stopping() }
 
 // finish serves the connections that there are to their end, after another process has taken over. A signal to end
 // means shutdown_grace from then on, and a second one at once: whoever stops the service means all of its processes.
 // Earlier signals are in before.
-func (d *daemon) finish(signals <-chan os.Signal, before ...os.Signal) int {
+func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 	go d.admin.stop() // its socket is served already
 	d.prober.Close()
 	cfg := d.cfg.Load()
@@ -268,7 +281,7 @@ func (d *daemon) finish(signals <-chan os.Signal, before ...os.Signal) int {
 				} else {
 					d.log.Info("stopped, the last connection has ended")
 				}
-				return exitOK
+				return nil
 			case <-over:
 				cut()
 				continue
@@ -292,14 +305,14 @@ func (d *daemon) finish(signals <-chan os.Signal, before ...os.Signal) int {
 }
 
 // conclude ends what runs beside the proxier.
-func (d *daemon) conclude() {
+func (d *Daemon) conclude() {
 	d.end()
 	d.admin.stop()
 	d.access.Stop()
 }
 
 // end ends sources, the registration, and all that waits for the end of the daemon.
-func (d *daemon) end() {
+func (d *Daemon) end() {
 	d.toEnd()
 	d.cancel()
 	// A reload that is under way has sources of its own, and an upgrade has something to say to the other process. One

@@ -3,18 +3,17 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // inTime is far more than anything takes that ends at all.
@@ -22,27 +21,10 @@ const inTime = time.Minute
 
 // A served is a daemon at work in this process, with signals of its own.
 type served struct {
-	*daemon
+	*Daemon
 	signals chan os.Signal
-	code    chan int
-	log     *lockedBuffer
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	end     chan error
+	log     *testproc.Log
 }
 
 // serveConfiguration runs a daemon until a signal ends it. Before it serves, prepare may change it.
@@ -51,24 +33,23 @@ func serveConfiguration(t *testing.T, src string, prepare func(*served)) *served
 	t.Setenv("RUNTIME_DIRECTORY", t.TempDir())
 	processors := runtime.GOMAXPROCS(0)
 	t.Cleanup(func() { runtime.GOMAXPROCS(processors) })
-	s := &served{signals: make(chan os.Signal, 8), code: make(chan int, 1), log: &lockedBuffer{}}
-	run := newRunCommand(console{out: s.log, err: s.log})
-	run.queueOutput()
-	t.Cleanup(run.output.close)
+	s := &served{signals: make(chan os.Signal, 8), end: make(chan error, 1), log: &testproc.Log{}}
+	output := NewOutput(s.log, s.log)
+	t.Cleanup(output.Close)
 	cfg, diags := config.Parse("test.hcl", []byte(src), config.Options{Getenv: func(string) string { return "" }})
 	if cfg == nil {
 		t.Fatal(diags.Diagnostics)
 	}
 	started := make(chan error, 1)
 	go func() {
-		s.code <- run.begin(func(ctx context.Context) (*daemon, error) {
-			d, err := run.start(ctx, cfg, diags)
-			if s.daemon = d; err == nil {
+		s.end <- run(nil, s.signals, func(ctx context.Context) (*Daemon, error) {
+			d, err := Start(ctx, Options{Config: cfg, Output: output, Version: "v0"})
+			if s.Daemon = d; err == nil {
 				prepare(s)
 			}
 			started <- err
 			return d, err
-		}, s.signals)
+		})
 	}()
 	if err := receive(t, "the start", started); err != nil {
 		t.Fatal(err)
@@ -116,8 +97,8 @@ func TestReloadThatHangsHoldsUpNobody(t *testing.T) {
 	s.signals <- syscall.SIGHUP
 	s.signals <- syscall.SIGUSR2
 	s.signals <- syscall.SIGTERM
-	if code := receive(t, "the end", s.code); code != exitOK {
-		t.Errorf("exit code %d:\n%s", code, s.log)
+	if err := receive(t, "the end", s.end); err != nil {
+		t.Errorf("%v:\n%s", err, s.log)
 	}
 }
 
@@ -128,8 +109,8 @@ func TestUpgradeThatHangsHoldsUpNobody(t *testing.T) {
 		t.Errorf("not healthy: %v", err)
 	}
 	s.signals <- syscall.SIGTERM
-	if code := receive(t, "the end", s.code); code != exitOK {
-		t.Errorf("exit code %d:\n%s", code, s.log)
+	if err := receive(t, "the end", s.end); err != nil {
+		t.Errorf("%v:\n%s", err, s.log)
 	}
 	if err := s.serving.pass(&takenOver{}); !errors.Is(err, errEnding) {
 		t.Errorf("it was taken over from all the same: %v", err)
@@ -143,21 +124,19 @@ func TestStartThatHangs(t *testing.T) {
 		"two": {os.Interrupt, os.Interrupt},
 	} {
 		t.Run(name, func(t *testing.T) {
-			log := &lockedBuffer{}
-			run := newRunCommand(console{out: log, err: log})
-			all, code, never := make(chan os.Signal, 8), make(chan int, 1), make(chan struct{})
+			all, end, never := make(chan os.Signal, 8), make(chan error, 1), make(chan struct{})
 			defer close(never)
 			for _, s := range signals {
 				all <- s
 			}
 			go func() {
-				code <- run.begin(func(context.Context) (*daemon, error) {
+				end <- run(nil, all, func(context.Context) (*Daemon, error) {
 					<-never
 					return nil, errors.New("never mind")
-				}, all)
+				})
 			}()
-			if got := receive(t, "the end", code); got != exitFailed || !strings.Contains(log.String(), "the start has not ended") {
-				t.Errorf("exit code %d:\n%s", got, log)
+			if err := receive(t, "the end", end); err == nil || !strings.Contains(err.Error(), "the start has not ended") {
+				t.Errorf("got %v", err)
 			}
 		})
 	}
@@ -166,8 +145,8 @@ func TestStartThatHangs(t *testing.T) {
 // A signal that comes during a start which then ends stops what has started.
 func TestSignalDuringTheStart(t *testing.T) {
 	s := serveConfiguration(t, oneService, func(s *served) { s.signals <- syscall.SIGTERM })
-	if code := receive(t, "the end", s.code); code != exitOK || !strings.Contains(s.log.String(), "stopping: signal=terminated") {
-		t.Errorf("exit code %d:\n%s", code, s.log)
+	if err := receive(t, "the end", s.end); err != nil || !strings.Contains(s.log.String(), "stopping: signal=terminated") {
+		t.Errorf("%v:\n%s", err, s.log)
 	}
 }
 
@@ -188,5 +167,5 @@ func TestDeafProcessIsNotHealthy(t *testing.T) {
 		<-hold
 	})
 	s.signals <- syscall.SIGTERM
-	receive(t, "the end", s.code)
+	receive(t, "the end", s.end)
 }

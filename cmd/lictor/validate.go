@@ -14,12 +14,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
-	"github.com/lictor-proxy/lictor/discovery"
-	"github.com/lictor-proxy/lictor/internal/asyncwriter"
 )
-
-// askTimeout is how long validate waits for Consul, for all filters together.
-const askTimeout = 3 * time.Second
 
 type validateCommand struct {
 	console
@@ -88,7 +83,7 @@ func (c *validateCommand) Run(args []string) int {
 	case cfg == nil:
 	case c.look:
 		c.live(cfg, &diags)
-	case !c.offline && hasFilters(cfg):
+	case !c.offline:
 		c.ask(cfg, &diags)
 	}
 	return c.report(cfg, diags)
@@ -96,20 +91,35 @@ func (c *validateCommand) Run(args []string) int {
 
 // ask adds what Consul says of the filters to diags.
 func (c *validateCommand) ask(cfg *config.Config, diags *config.Diagnostics) {
-	ctx, cancel := context.WithTimeoutCause(context.Background(), askTimeout, fmt.Errorf("no answer within %v", askTimeout))
-	defer cancel()
-	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
-	if err == nil {
-		var refused hcl.Diagnostics
-		refused, err = checkFilters(ctx, cfg, consul)
-		diags.Extend(refused)
-	}
+	refused, err := CheckFilters(context.Background(), cfg)
+	diags.Extend(refused)
 	switch {
 	case err == nil:
 	case c.json:
-		diags.Extend(hcl.Diagnostics{{Severity: hcl.DiagWarning, Summary: "Filters not checked", Detail: err.Error()}})
+		d := &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Filters not checked", Detail: err.Error()}
+		diags.Extend(hcl.Diagnostics{d})
 	default:
 		fmt.Fprintf(c.err, "note: filters not checked: %v\n", err)
+	}
+}
+
+// liveTimeout is how long validate -live takes for everything together.
+const liveTimeout = 30 * time.Second
+
+// live looks at the world that the configuration is for. It adds problems to diags and prints the rest.
+func (c *validateCommand) live(cfg *config.Config, diags *config.Diagnostics) {
+	why := fmt.Errorf("no answer within %v", liveTimeout)
+	ctx, cancel := context.WithTimeoutCause(context.Background(), liveTimeout, why)
+	defer cancel()
+	all, problems := Look(ctx, cfg)
+	diags.Extend(problems)
+	if c.json {
+		return
+	}
+	for i := range all {
+		for _, line := range all[i].Describe() {
+			fmt.Fprintln(c.out, line)
+		}
 	}
 }
 
@@ -136,7 +146,7 @@ func (c *validateCommand) report(cfg *config.Config, diags config.Diagnostics) i
 
 // isTerminal tells whether colour is welcome on w; https://no-color.org is honoured.
 func isTerminal(w io.Writer) bool {
-	if queue, ok := w.(*asyncwriter.Writer); ok {
+	if queue, ok := w.(interface{ Unwrap() io.Writer }); ok {
 		w = queue.Unwrap()
 	}
 	f, ok := w.(*os.File)

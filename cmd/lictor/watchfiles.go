@@ -23,12 +23,21 @@ const (
 	lookAgain = time.Second
 )
 
-// watchFiles asks for a reload whenever the files at paths have another content than last, and then again, until the
-// daemon ends.
-func (d *daemon) watchFiles(paths []string, last [sha256.Size]byte) {
-	w := &fileWatch{paths: paths, last: last, d: d}
+// A Watch is for files whose changes ask for a reload.
+type Watch struct {
+	paths []string
+	last  [sha256.Size]byte // fingerprint
+}
+
+// NewWatch returns a Watch for the files and folders at paths. What changes after that asks for a reload, so NewWatch is
+// called before the files are read.
+func NewWatch(paths []string) *Watch { return &Watch{paths, fingerprint(paths)} }
+
+// watchFiles asks for a reload whenever the files of f have another content than last, until the daemon ends.
+func (d *Daemon) watchFiles(f *Watch) {
+	w := &fileWatch{paths: f.paths, last: f.last, d: d}
 	var err error
-	if w.watcher, err = newWatcher(foldersOf(paths)); err != nil {
+	if w.watcher, err = newWatcher(foldersOf(f.paths)); err != nil {
 		d.log.Warn("the system does not tell of changed files, reading them again and again",
 			"error", err, "every", lookAgain)
 		w.poll(d.ctx)
@@ -92,7 +101,7 @@ func fingerprint(paths []string) [sha256.Size]byte {
 }
 
 type fileWatch struct {
-	d       *daemon
+	d       *Daemon
 	watcher *fsnotify.Watcher // nil: there is none
 	paths   []string
 	last    [sha256.Size]byte

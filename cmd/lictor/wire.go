@@ -80,7 +80,7 @@ func guardOf(q config.ConsulQuery) discovery.Guard {
 }
 
 // newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier process knew, if any.
-func (d *daemon) newConsul(cfg *config.Config, saved []byte) (*discovery.Consul, error) {
+func (d *Daemon) newConsul(cfg *config.Config, saved []byte) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, d.log)
 	options.StateDir, options.Saved = cfg.StateDir, saved
 	options.OnEvent, options.Usable = d.events.Instance, d.cycles.Usable
