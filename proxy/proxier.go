@@ -30,7 +30,7 @@ type Options struct {
 	Engine Engine
 
 	// Loops is how many event loops there are. Zero: one for each processor that Go may use. A process that does little else does well
-	// to give Go one processor more than there are loops, as cmd/lictor does and says why.
+	// to give Go one processor more than there are loops, as internal/daemon does and says why.
 	Loops int
 
 	// Inherited are sockets that are open already. Listeners at their addresses use them instead of opening their own. Call

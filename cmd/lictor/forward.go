@@ -18,6 +18,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/daemon"
 )
 
 type forwardCommand struct {
@@ -92,13 +93,13 @@ func (c *forwardCommand) Run(args []string) int {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 
-	var output *Output
+	var output *daemon.Output
 	c.console, output = c.queued()
 	defer output.Close()
 	v := newBuild()
-	err = Run(Options{
+	err = daemon.Run(daemon.Options{
 		Config: cfg, AwaitEndpoints: true, Output: output, Version: v.Version, Revision: v.Revision,
-		Started: func(d *Daemon) { d.Go(func(ctx context.Context) { c.live(ctx, d) }) },
+		Started: func(d *daemon.Daemon) { d.Go(func(ctx context.Context) { c.live(ctx, d) }) },
 	}, signals)
 	return c.ended(err, diags, false)
 }
@@ -194,7 +195,7 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 }
 
 // live keeps a line up to date that says what goes on: in place on a terminal, else a line each time it changes.
-func (c *forwardCommand) live(ctx context.Context, d *Daemon) {
+func (c *forwardCommand) live(ctx context.Context, d *daemon.Daemon) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	last := ""
@@ -221,7 +222,7 @@ func (c *forwardCommand) live(ctx context.Context, d *Daemon) {
 }
 
 // trafficLine is such as "web: 2 open of 17, 3.1 KiB up, 1.2 MiB down".
-func trafficLine(all []Traffic) string {
+func trafficLine(all []daemon.Traffic) string {
 	var parts []string
 	for _, s := range all {
 		part := fmt.Sprintf("%s: %d open of %d, %s up, %s down", s.Service, s.Open, s.Total,

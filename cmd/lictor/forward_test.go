@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/daemon"
 )
 
 func TestParseForward(t *testing.T) {
@@ -49,7 +50,7 @@ func TestForwardConfigurationTakesAnyName(t *testing.T) {
 }
 
 func TestTrafficLine(t *testing.T) {
-	got := trafficLine([]Traffic{{Service: "web", Total: 17, Open: 2, Up: 1000, Down: 3 << 20, Refused: 1}, {Service: "dns"}})
+	got := trafficLine([]daemon.Traffic{{Service: "web", Total: 17, Open: 2, Up: 1000, Down: 3 << 20, Refused: 1}, {Service: "dns"}})
 	want := "web: 2 open of 17, 1000 B up, 3.0 MiB down, 1 refused; dns: 0 open of 0, 0 B up, 0 B down"
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)

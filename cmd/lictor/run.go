@@ -13,6 +13,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/daemon"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -110,7 +111,7 @@ func (c *runCommand) Run(args []string) int {
 	if err != nil {
 		return c.usage("run", err)
 	}
-	var output *Output
+	var output *daemon.Output
 	c.console, output = c.queued()
 	defer output.Close()
 	predecessor, err := upgrade.FindPredecessor(os.Getenv)
@@ -122,9 +123,9 @@ func (c *runCommand) Run(args []string) int {
 	if err != nil {
 		fmt.Fprintf(c.err, "lictor: where is this program? %v\n", err)
 	}
-	var watch *Watch
+	var watch *daemon.Watch
 	if c.watch {
-		watch = NewWatch(c.paths)
+		watch = daemon.NewWatch(c.paths)
 	}
 	cfg, diags := c.load()
 	if cfg == nil {
@@ -139,7 +140,7 @@ func (c *runCommand) Run(args []string) int {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, upgrade.Signal)
 	defer signal.Stop(signals)
 	b := newBuild()
-	err = Run(Options{
+	err = daemon.Run(daemon.Options{
 		Config: cfg, Load: c.load, CommandLine: c.decided(), Watch: watch,
 		Program: program, Predecessor: predecessor, Output: output, Version: b.Version, Revision: b.Revision,
 	}, signals)
@@ -148,27 +149,27 @@ func (c *runCommand) Run(args []string) int {
 
 // queued returns a console whose output waits in a queue, so that nothing here waits for whoever reads it. The caller
 // closes the queue.
-func (c console) queued() (console, *Output) {
-	o := NewOutput(c.out, c.err)
+func (c console) queued() (console, *daemon.Output) {
+	o := daemon.NewOutput(c.out, c.err)
 	return console{in: c.in, out: o.Out(), err: o.Err()}, o
 }
 
 // ended reports why a daemon did not start, if so, and returns the exit code. diags have the sources of its configuration.
 func (c console) ended(err error, diags config.Diagnostics, asJSON bool) int {
-	var refused *RefusedFiltersError
+	var refused *daemon.RefusedFiltersError
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, ErrStuck): // the log says so
+	case errors.Is(err, daemon.ErrStuck): // the log says so
 	case errors.As(err, &refused):
 		diags.Diagnostics = refused.Diagnostics
 		if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil {
 			fmt.Fprintf(c.err, "lictor: %v\n", err)
 		}
 	default:
-		for _, line := range Explain(err) {
+		for _, line := range daemon.Explain(err) {
 			if asJSON { // the log is JSON, and this is read with it
-				NewLogger(&config.Config{LogJSON: true}, c.err).Error("not started", "error", line)
+				daemon.NewLogger(&config.Config{LogJSON: true}, c.err).Error("not started", "error", line)
 			} else {
 				fmt.Fprintf(c.err, "lictor: %s\n", line)
 			}

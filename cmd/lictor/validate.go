@@ -14,6 +14,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/daemon"
 )
 
 type validateCommand struct {
@@ -91,7 +92,7 @@ func (c *validateCommand) Run(args []string) int {
 
 // ask adds what Consul says of the filters to diags.
 func (c *validateCommand) ask(cfg *config.Config, diags *config.Diagnostics) {
-	refused, err := CheckFilters(context.Background(), cfg)
+	refused, err := daemon.CheckFilters(context.Background(), cfg)
 	diags.Extend(refused)
 	switch {
 	case err == nil:
@@ -111,7 +112,7 @@ func (c *validateCommand) live(cfg *config.Config, diags *config.Diagnostics) {
 	why := fmt.Errorf("no answer within %v", liveTimeout)
 	ctx, cancel := context.WithTimeoutCause(context.Background(), liveTimeout, why)
 	defer cancel()
-	all, problems := Look(ctx, cfg)
+	all, problems := daemon.Look(ctx, cfg)
 	diags.Extend(problems)
 	if c.json {
 		return

@@ -1,8 +1,0 @@
-//go:build !unix
-
-package main
-
-// descriptorLimit is zero: there is none to be told.
-func descriptorLimit() int64 { return 0 }
-
-func ignorePipes() {}

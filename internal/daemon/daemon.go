@@ -1,0 +1,144 @@
+// Package daemon is a lictor at work. It turns a configuration into what the other rooms take, starts them, reloads,
+// upgrades and stops:
+//
+//	err := daemon.Run(daemon.Options{Config: cfg, Load: load, Output: output}, signals)
+//
+// [Run] is [Start] and then [Daemon.Serve]. A signal ends both, whatever hangs outside of the process.
+package daemon
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/accesslog"
+	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// A Daemon is a lictor at work: sources feed the balancer, and the proxier asks it. Start returns one.
+type Daemon struct {
+	o        Options                       // as they were at the start
+	cfg      atomic.Pointer[config.Config] // in force
+	load     func() (*config.Config, config.Diagnostics)
+	log      hclog.Logger
+	proxier  *proxy.Proxier
+	balancer *lb.Balancer
+	resolver *lb.Resolver
+	prober   *lb.Prober
+	intake   *intake
+	service  *notifier // what started this process, and wants to know how it does
+	events   *admin.Events
+	sets     *admin.Sets      // between the sources and the balancer
+	cycles   *cycles.Detector // of endpoints that lead back here
+	admin    *adminServer
+	shown    atomic.Pointer[shownServices] // what admin was told last; nil: nothing yet
+	access   *accesslog.Log
+
+	upgrading turn // of upgrades; to be had before reloading
+	reloading turn // of reloads, and of what they change
+	serving   tenure
+	replaced  chan struct{} // closed when another process serves
+	asked     chan struct{} // received from by what takes signals
+	obeying   atomic.Bool   // that has begun
+
+	consul     atomic.Pointer[discovery.Consul] // nil: no service is in Consul
+	lastReload atomic.Pointer[outcome]
+
+	// Changed only by who has the turn of reloading.
+	mu         sync.Mutex    // guards the following
+	ended      bool          // nothing is to be started any more
+	staticFeed *feed         // nil: no service is static
+	consulFeed *feed         // nil: no service is in Consul
+	registered *registration // nil: not in Consul, by configuration
+
+	ending  context.Context // ends when a signal to end has come
+	toEnd   context.CancelFunc
+	ctx     context.Context // ends with the daemon, when the last connection has ended
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	wanted  chan struct{} // reloads that signals and changed files ask for
+	renewed chan struct{} // upgrades that signals ask for
+}
+
+// register makes the registration what cfg says. The caller has the turn of reloading.
+func (d *Daemon) register(cfg *config.Config) (err error) {
+	former := d.registered
+	if former != nil && former.cfg == cfg.Consul && former.admin == d.admin.address() {
+		return nil
+	}
+	former.end()
+	var next *registration
+	if cfg.Consul.Register {
+		next, err = register(cfg.Consul, d.admin.address(), d.o.Version, d.log, d.ready)
+	}
+	if !d.registerAs(next) {
+		next.end()
+		return errEnding
+	}
+	return err
+}
+
+// registerAs notes the registration, which may be nil. It returns false if the daemon has ended meanwhile.
+func (d *Daemon) registerAs(r *registration) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.ended {
+		d.registered = r
+	}
+	return !d.ended
+}
+
+// registration returns what this lictor is registered as, or nil.
+func (d *Daemon) registration() *registration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.registered
+}
+
+// ready tells whether every service has had its first set.
+func (d *Daemon) ready() bool {
+	select {
+	case <-d.intake.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// reloads reloads whenever that is wanted.
+func (d *Daemon) reloads() {
+	for {
+		select {
+		case <-d.ctx.Done():
+			return
+		case <-d.renewed:
+			_, _ = d.Upgrade(d.ctx) // it logs what came of it
+		case <-d.wanted:
+			summary, err := d.Reload(d.ctx) // it logs what came of it
+			d.admin.Reloaded(summary, err)
+		}
+	}
+}
+
+// wantUpgrade has another process take this one's place, soon.
+func (d *Daemon) wantUpgrade() {
+	select {
+	case d.renewed <- struct{}{}:
+	default:
+	}
+}
+
+// wantReload has the configuration read again, soon. Wants that come before that are one.
+func (d *Daemon) wantReload() {
+	select {
+	case d.wanted <- struct{}{}:
+	default:
+	}
+}

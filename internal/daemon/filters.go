@@ -1,0 +1,140 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+)
+
+// askTimeout is how long Consul has to answer about all filters together.
+const askTimeout = 3 * time.Second
+
+// A checker asks Consul whether it accepts a query; [discovery.Consul] does.
+type checker interface {
+	Check(ctx context.Context, q discovery.Query) error
+}
+
+// A filterOf is a query with a filter.
+type filterOf struct {
+	service string
+	query   config.ConsulQuery
+}
+
+// filters are all queries that have one.
+func filters(cfg *config.Config) []filterOf {
+	var all []filterOf
+	for _, s := range cfg.Services {
+		for _, q := range queriesOf(s) {
+			if q.Filter != "" {
+				all = append(all, filterOf{s.Name, q})
+			}
+		}
+	}
+	return all
+}
+
+// queriesOf are all queries of a service, in order of preference.
+func queriesOf(s config.Service) []config.ConsulQuery {
+	if s.Consul == nil {
+		return nil
+	}
+	return append([]config.ConsulQuery{*s.Consul}, s.Failover...)
+}
+
+// hasFilters tells whether there is anything for checkFilters to ask.
+func hasFilters(cfg *config.Config) bool { return len(filters(cfg)) > 0 }
+
+// allSaved tells whether all services with a filter have saved endpoints.
+func allSaved(cfg *config.Config, consul *discovery.Consul) bool {
+	saved := map[string]bool{}
+	for _, set := range consul.Saved() {
+		saved[set.Service] = true
+	}
+	for _, f := range filters(cfg) {
+		if !saved[f.service] {
+			return false
+		}
+	}
+	return true
+}
+
+// A RefusedFiltersError is the error of filters that Consul does not accept.
+type RefusedFiltersError struct{ Diagnostics hcl.Diagnostics } // one for each, at the filter
+
+func (e *RefusedFiltersError) Error() string {
+	return config.Diagnostics{Diagnostics: e.Diagnostics}.Err().Error()
+}
+
+// checkFilters asks Consul about the filters before anything is served. It is no error that Consul cannot be asked. A filter
+// that has saved endpoints was accepted once, so it need not keep them from being served.
+func (d *Daemon) checkFilters(ctx context.Context, cfg *config.Config, consul *discovery.Consul) error {
+	if consul == nil || allSaved(cfg, consul) {
+		return nil
+	}
+	return d.refusals(ctx, cfg, consul)
+}
+
+// refusals returns what Consul says against the filters of cfg, as a *RefusedFiltersError. It is no error that Consul
+// cannot be asked.
+func (d *Daemon) refusals(ctx context.Context, cfg *config.Config, client checker) error {
+	if !hasFilters(cfg) {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	refused, err := checkFilters(ctx, cfg, client)
+	if err != nil {
+		d.log.Debug("filters not checked", "error", err)
+	}
+	if len(refused) > 0 {
+		return &RefusedFiltersError{refused}
+	}
+	return nil
+}
+
+// CheckFilters asks Consul about the filters of cfg, if there are any, and returns an error at each that it refuses. It
+// also returns why Consul could not be asked within a few seconds.
+func CheckFilters(ctx context.Context, cfg *config.Config) (refused hcl.Diagnostics, err error) {
+	if !hasFilters(cfg) {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, askTimeout, fmt.Errorf("no answer within %v", askTimeout))
+	defer cancel()
+	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
+	if err != nil {
+		return nil, err
+	}
+	return checkFilters(ctx, cfg, consul)
+}
+
+// checkFilters asks Consul about the filter of each query, once for equal ones. A refusal becomes an error at the filter; that Consul
+// cannot be asked ends the matter with err, along with what was refused until then.
+func checkFilters(ctx context.Context, cfg *config.Config, consul checker) (refused hcl.Diagnostics, err error) {
+	type key struct{ filter, datacenter string }
+	answers := map[key]*discovery.RefusedError{}
+	for _, f := range filters(cfg) {
+		k := key{f.query.Filter, f.query.Datacenter}
+		answer, known := answers[k]
+		if !known {
+			if err := consul.Check(ctx, queryOf(f.query)); err != nil && !errors.As(err, &answer) {
+				return refused, err
+			}
+			answers[k] = answer
+		}
+		if answer != nil {
+			refused = append(refused, &hcl.Diagnostic{
+				Severity: hcl.DiagError,
+				Summary:  "Filter refused by Consul",
+				Detail:   fmt.Sprintf("Service %q: %s.", f.service, answer.Reason),
+				Subject:  f.query.FilterRange.Ptr(),
+			})
+		}
+	}
+	return refused, nil
+}

@@ -1,0 +1,38 @@
+package daemon
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+
+	"github.com/hashicorp/go-multierror"
+)
+
+// Explain returns the text of each error in err, with what to do about it.
+func Explain(err error) (lines []string) {
+	var several *multierror.Error
+	if !errors.As(err, &several) {
+		return []string{err.Error() + hint(err)}
+	}
+	for _, e := range several.Errors {
+		lines = append(lines, Explain(e)...)
+	}
+	return lines
+}
+
+// withHints returns an error with the lines of Explain.
+func withHints(err error) error { return errors.New(strings.Join(Explain(err), "\n")) }
+
+// hint returns what to do about an error whose text does not say it, or nothing.
+func hint(err error) string {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return " (something else listens there: stop it, or choose another port; \"ss -ltnup\" shows who)"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return " (this host has no such address)"
+	case errors.Is(err, syscall.EACCES):
+		return " (ports below 1024 need CAP_NET_BIND_SERVICE: run as root, by setcap cap_net_bind_service=+ep," +
+			" or with AmbientCapabilities= in systemd)"
+	}
+	return ""
+}

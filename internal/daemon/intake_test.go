@@ -1,0 +1,181 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A scripted source says what the test has it say.
+type scripted struct{ sink chan discovery.Sink }
+
+func (s scripted) Run(ctx context.Context, sink discovery.Sink) error {
+	s.sink <- sink
+	<-ctx.Done()
+	return nil
+}
+
+// startScripted starts a source, and returns its feed and what to have it say.
+func startScripted(t *testing.T, in *intake, services ...string) (*feed, func(service, id string)) {
+	t.Helper()
+	s := scripted{make(chan discovery.Sink, 1)}
+	f := in.start(s, services, hclog.NewNullLogger())
+	t.Cleanup(f.stop)
+	sink := <-s.sink
+	return f, func(service, id string) { sink.OnUpdate([]lb.Endpoints{set(service, id)}) }
+}
+
+func set(service, id string) lb.Endpoints {
+	return lb.Endpoints{Service: service, Endpoints: []lb.Endpoint{{ID: id, Addr: netip.MustParseAddrPort("10.0.0.1:80")}}}
+}
+
+func serves(t *testing.T, b *lb.Balancer, service, want string) {
+	t.Helper()
+	e, err := b.NextEndpoint(service, netip.AddrPort{}, lb.Tried{})
+	var got string
+	if err != nil {
+		got = err.Error()
+	} else {
+		got = e.ID
+	}
+	if got != want {
+		t.Errorf("%s: got %s, want %s", service, got, want)
+	}
+}
+
+func TestIntakeHandsServicesOver(t *testing.T) {
+	b := lb.NewBalancer()
+	in := newIntake(b)
+	old, sayOld := startScripted(t, in, "web", "gone")
+	in.commit([]string{"web", "gone"}, old)
+	sayOld("web", "old")
+	select {
+	case <-in.ready:
+		t.Error("ready without a set of gone")
+	default:
+	}
+	sayOld("gone", "g")
+	<-in.ready
+
+	next, sayNext := startScripted(t, in, "web", "new")
+	sayNext("web", "next")
+	serves(t, b, "web", "old") // held until commit
+	sayNext("new", "n")
+	serves(t, b, "new", "n") // not held: its listener can open with something to offer
+	<-next.fresh
+	<-next.complete
+	in.commit([]string{"web", "new"}, next)
+	serves(t, b, "web", "next")
+	serves(t, b, "gone", "g") // for clients that are still there
+	sayOld("web", "late")
+	sayOld("gone", "late")
+	serves(t, b, "web", "next")
+	serves(t, b, "gone", "g")
+
+	in.commit([]string{"web", "new"}, next)
+	serves(t, b, "gone", lb.ErrMissingServiceEntry.Error())
+}
+
+func TestIntakeKeepsSetsUntilTheNewSourceAnswers(t *testing.T) {
+	b := lb.NewBalancer()
+	in := newIntake(b)
+	old, sayOld := startScripted(t, in, "web")
+	in.commit([]string{"web"}, old)
+	sayOld("web", "1")
+	next, sayNext := startScripted(t, in, "web")
+	in.commit([]string{"web"}, next)
+	serves(t, b, "web", "1")
+	sayOld("web", "2") // still followed, for the new source is silent
+	serves(t, b, "web", "2")
+	sayNext("web", "3")
+	sayOld("web", "4")
+	serves(t, b, "web", "3")
+}
+
+func TestIntakeTakesBackWhatWasAbandoned(t *testing.T) {
+	b := lb.NewBalancer()
+	in := newIntake(b)
+	old, sayOld := startScripted(t, in, "web")
+	in.commit([]string{"web"}, old)
+	sayOld("web", "1")
+	next, sayNext := startScripted(t, in, "web", "new")
+	sayNext("web", "2")
+	sayNext("new", "n")
+	in.abandon(next)
+	serves(t, b, "web", "1")
+	serves(t, b, "new", lb.ErrMissingServiceEntry.Error())
+	sayOld("web", "3")
+	serves(t, b, "web", "3")
+}
+
+// balancer position over a change of sources that say the same is the point of keeping the balancer.
+func TestIntakeKeepsTheTurn(t *testing.T) {
+	b := lb.NewBalancer()
+	in := newIntake(b)
+	three := lb.Endpoints{Service: "web"}
+	for i := range 3 {
+		three.Endpoints = append(three.Endpoints, lb.Endpoint{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort("10.0.0.1:80")})
+	}
+	var got []string
+	for range 3 {
+		f := in.start(discovery.NewStatic([]lb.Endpoints{three}), []string{"web"}, hclog.NewNullLogger())
+		t.Cleanup(f.stop)
+		<-f.complete
+		in.commit([]string{"web"}, f)
+		e, err := b.NextEndpoint("web", netip.AddrPort{}, lb.Tried{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, e.ID)
+	}
+	slices.Sort(got)
+	if want := []string{"0", "1", "2"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want each once", got)
+	}
+}
+
+// What was said of endpoints that left while a source was held back is not forgotten.
+func TestIntakeKeepsWhoHasLeft(t *testing.T) {
+	b := lb.NewBalancer()
+	in := newIntake(b)
+	old, sayOld := startScripted(t, in, "web")
+	in.commit([]string{"web"}, old)
+	sayOld("web", "a")
+	m, err := b.NextEndpoint("web", netip.AddrPort{}, lb.Tried{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := scripted{make(chan discovery.Sink, 1)}
+	next := in.start(s, []string{"web"}, hclog.NewNullLogger())
+	t.Cleanup(next.stop)
+	sink := <-s.sink
+	sink.OnUpdate([]lb.Endpoints{{Service: "web", Left: []lb.Departure{{Endpoint: m.Endpoint, Why: lb.Critical}}}})
+	sink.OnUpdate([]lb.Endpoints{{Service: "web"}})
+	if m.Gone() != nil {
+		t.Error("it has left before the commit")
+	}
+	in.commit([]string{"web"}, next)
+	if g := m.Gone(); g == nil || g.Why != lb.Critical {
+		t.Errorf("got %v, want critical", g)
+	}
+}
+
+// A source whose successor is extended, by the next reload, before it has come to wait for it does not wait for more than it had to.
+func TestIntakeRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
+	in := newIntake(lb.NewBalancer())
+	old, _ := startScripted(t, in, "web")
+	in.commit([]string{"web"}, old)
+	next, sayNext := startScripted(t, in, "web")
+	in.commit([]string{"web"}, next)
+	retire := old.retirement(next)
+	sayNext("web", "n")
+	in.extend(next, []string{"web", "new"}) // of which there is nothing to say
+	retire()
+}

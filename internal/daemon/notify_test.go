@@ -1,0 +1,81 @@
+//go:build linux
+
+package daemon
+
+import (
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestNotifier(t *testing.T) {
+	for _, name := range []string{filepath.Join(t.TempDir(), "notify"), "@lictor-test-" + t.Name()} {
+		path := name
+		if path[0] == '@' {
+			path = "\x00" + path[1:]
+		}
+		socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer socket.Close()
+		env := map[string]string{"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "3000000"}
+		n := newNotifier(func(name string) string { return env[name] })
+		n.ready("fine")
+		n.reloading()
+		n.alive()
+		n.stopping("bye")
+		for _, want := range []string{"READY=1\nSTATUS=fine", "RELOADING=1\nMONOTONIC_USEC=", "WATCHDOG=1", "STOPPING=1\nSTATUS=bye"} {
+			buf := make([]byte, 1<<10)
+			_ = socket.SetReadDeadline(time.Now().Add(time.Minute))
+			k, err := socket.Read(buf)
+			if got := string(buf[:k]); err != nil || !strings.HasPrefix(got, want) {
+				t.Errorf("got %q, %v, want %q", got, err, want)
+			}
+		}
+		if n.watchdog != 3*time.Second {
+			t.Errorf("watchdog: got %v", n.watchdog)
+		}
+	}
+}
+
+// A systemd that reads nothing, and whose queue is full, is not waited for: signals would be.
+func TestNotifierDoesNotWaitForSystemd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	full, err := net.Dial("unixgram", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for err == nil {
+		_ = full.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		_, err = full.Write([]byte("x"))
+	}
+	n := newNotifier(func(name string) string { return map[string]string{"NOTIFY_SOCKET": path}[name] })
+	done := make(chan struct{})
+	go func() {
+		n.alive()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(time.Minute):
+		t.Error("it still waits after a minute")
+	}
+}
+
+func TestNotifierWithoutSystemdDoesNothing(t *testing.T) {
+	n := newNotifier(func(string) string { return "" })
+	n.ready("fine")
+	if c, _ := n.ticks(); c != nil {
+		t.Error("it ticks")
+	}
+	newNotifier(func(string) string { return "/does/not/exist" }).ready("fine")
+}

@@ -1,0 +1,290 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/accesslog"
+)
+
+// A reloader reads the configuration again and applies what is different.
+type reloader interface {
+	// Reload returns what it did, in a few words. After an error, everything is as it was.
+	Reload(ctx context.Context) (summary string, err error)
+}
+
+var _ reloader = (*Daemon)(nil)
+
+// An outcome is how a reload ended.
+type outcome struct {
+	time    time.Time
+	summary string // what has changed; empty if err is not nil
+	err     error
+}
+
+// firstAnswer is how long a reload waits for the first sets of new services, before it opens their listeners without.
+const firstAnswer = 2 * time.Second
+
+// Reload implements reloader. Whatever comes of it is logged, and kept for LastReload.
+func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
+	ctx, cancel := d.untilTheEnd(ctx)
+	defer cancel()
+	if err := d.reloading.take(ctx); err != nil {
+		return "", underWay(err)
+	}
+	defer d.reloading.giveBack()
+	if t := d.serving.successor(); t != nil {
+		return "", t.refusal()
+	}
+	d.service.reloading()
+	d.access.Reopen() // for logrotate, whose files may have moved though the configuration has not
+	changes, err := d.reload(ctx)
+	o := &outcome{time: time.Now(), err: err}
+	if err != nil {
+		d.log.Error("not reloaded, nothing has changed", "error", err)
+		d.service.ready("not reloaded: " + firstLine(err.Error()))
+	} else {
+		o.summary = changes.Summary()
+		d.log.Info("reloaded", "changes", o.summary)
+		for _, name := range changes.NeedRestart() {
+			d.log.Warn("changed in the configuration, but takes a restart", "argument", name)
+		}
+		d.service.ready(d.status())
+	}
+	d.lastReload.Store(o)
+	return o.summary, err
+}
+
+// untilTheEnd returns ctx, but that it ends too when this process is to end.
+func (d *Daemon) untilTheEnd(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(d.ending, func() { cancel(errEnding) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// underWay is the error of whoever does not get a turn, because of err.
+func underWay(err error) error {
+	if errors.Is(err, errEnding) {
+		return err
+	}
+	return fmt.Errorf("another reload or upgrade is still under way: %w", err)
+}
+
+// LastReload is how the last reload ended; nil if there was none.
+func (d *Daemon) LastReload() *outcome { return d.lastReload.Load() }
+
+func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
+	next, diags := d.load()
+	if diags.HasErrors() {
+		return nil, diags.Err()
+	}
+	old := d.cfg.Load()
+	changes := config.Compare(old, next)
+	if changes.Empty() {
+		return changes, nil
+	}
+	d.detect(old, next)
+	inForce := old
+	defer func() { d.detect(inForce) }()
+	own, err := d.prepareOwn(next)
+	if err != nil {
+		return nil, withHints(err)
+	}
+	sources, err := d.prepare(ctx, old, next)
+	if err != nil {
+		own.undo()
+		return nil, err
+	}
+	sources.await(ctx, d.log)
+	if err := d.proxier.Apply(proxyServices(next)); err != nil {
+		sources.abandon()
+		own.undo()
+		return nil, withHints(err)
+	}
+	configure(d.balancer, next)
+	tuneCollector(len(next.Services))
+	if !sources.commit(next) {
+		sources.abandon()
+		own.undo()
+		return nil, errEnding
+	}
+	d.prober.Apply(checksOf(next))
+	d.cfg.Store(next)
+	own.do()
+	inForce = next
+	if err := d.register(next); err != nil {
+		d.log.Error("not registered", "error", err)
+	}
+	if next.LogLevel != old.LogLevel {
+		d.log.SetLevel(hclog.LevelFromString(next.LogLevel))
+	}
+	return changes, nil
+}
+
+// A step is a part of a reload that has been prepared: it is done, or else undone. Either may be nil.
+type step struct{ commit, abandon func() }
+
+func (s step) do() {
+	if s.commit != nil {
+		s.commit()
+	}
+}
+
+func (s step) undo() {
+	if s.abandon != nil {
+		s.abandon()
+	}
+}
+
+// prepareOwn opens what next needs that is not of a service: the listener of the admin API, the access log.
+func (d *Daemon) prepareOwn(next *config.Config) (step, error) {
+	api, err := d.admin.prepare(next.Admin)
+	if err != nil {
+		return step{}, err
+	}
+	access, err := d.access.Prepare((*accesslog.Options)(next.AccessLog))
+	if err != nil {
+		api.undo()
+		return step{}, err
+	}
+	return step{commit: func() { api.do(); access.Commit() }, abandon: func() { api.undo(); access.Abort() }}, nil
+}
+
+// sources are those of a configuration that is about to be in force.
+type sources struct {
+	d              *Daemon
+	static, consul *feed // nil: there is none
+	client         *discovery.Consul
+	sameConsul     bool            // consul is the one that is in force
+	old            *config.Config  // not nil: consul is the one that is in force, but watches something else than by this
+	doubt          map[string]bool // services that it watches in another way
+}
+
+// prepare starts what next needs and old does not have.
+func (d *Daemon) prepare(ctx context.Context, old, next *config.Config) (*sources, error) {
+	s := &sources{d: d, client: d.consul.Load(), consul: d.consulFeed}
+	watches := watchesOf(next)
+	s.sameConsul = old.Consul == next.Consul && reflect.DeepEqual(watchesOf(old), watches)
+	switch {
+	case s.sameConsul:
+	case old.Consul == next.Consul && s.client != nil && len(watches) > 0:
+		if err := d.refusals(ctx, next, s.client); err != nil {
+			return nil, err
+		}
+		d.intake.extend(d.consulFeed, consulNames(next))
+		if err := s.client.Apply(watches); err != nil {
+			d.intake.shrink(d.consulFeed, consulNames(old), nil)
+			return nil, err
+		}
+		s.sameConsul, s.old, s.doubt = true, old, changedWatches(watchesOf(old), watches)
+	default:
+		client, err := d.newConsul(next, nil)
+		if err != nil {
+			return nil, err
+		}
+		if client != nil {
+			if err := d.refusals(ctx, next, client); err != nil {
+				return nil, err
+			}
+		}
+		s.client, s.consul = client, nil
+		if client != nil {
+			s.consul = d.intake.start(client, consulNames(next), d.log)
+		}
+	}
+	if sets := staticSets(next); len(sets) > 0 {
+		s.static = d.intake.start(discovery.NewStatic(sets), staticNames(next), d.log)
+	}
+	return s, nil
+}
+
+// await gives new services a moment to get their first sets.
+func (s *sources) await(ctx context.Context, log hclog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
+	defer cancel()
+	for _, f := range []*feed{s.static, s.consul} {
+		if f == nil {
+			continue
+		}
+		select {
+		case <-f.fresh:
+		case <-f.ended:
+		case <-ctx.Done():
+			log.Warn("new services have no endpoints yet")
+			return
+		}
+	}
+}
+
+// abandon ends what prepare started.
+func (s *sources) abandon() {
+	if s.old != nil {
+		s.d.intake.shrink(s.consul, consulNames(s.old), s.doubt)
+		if err := s.client.Apply(watchesOf(s.old)); err != nil {
+			s.d.log.Error("services in consul are not followed as before, reload again", "error", err)
+		}
+	}
+	if s.consul != nil && !s.sameConsul {
+		s.d.intake.abandon(s.consul)
+	}
+	if s.static != nil {
+		s.d.intake.abandon(s.static)
+	}
+}
+
+// changedWatches are the services that are not watched by next as they are by old.
+func changedWatches(old, next []discovery.Watch) map[string]bool {
+	byName := make(map[string]discovery.Watch, len(next))
+	for _, w := range next {
+		byName[w.Service] = w
+	}
+	names := map[string]bool{}
+	for _, w := range old {
+		if !reflect.DeepEqual(w, byName[w.Service]) {
+			names[w.Service] = true
+		}
+	}
+	return names
+}
+
+// commit puts the sources in force, in place of those that were. The former ones go on until they have a successor that knows as much.
+// It returns false if the daemon has ended meanwhile.
+func (s *sources) commit(next *config.Config) bool {
+	d := s.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended {
+		return false
+	}
+	var feeds []*feed
+	retire := func(old, successor *feed) {
+		if successor != nil {
+			feeds = append(feeds, successor)
+		}
+		if old != nil && old != successor {
+			d.running.Go(old.retirement(successor))
+		}
+	}
+	retire(d.staticFeed, s.static)
+	retire(d.consulFeed, s.consul)
+	d.intake.commit(serviceNames(next), feeds...)
+	if s.old != nil {
+		d.intake.shrink(s.consul, consulNames(next), nil)
+	}
+	d.staticFeed, d.consulFeed = s.static, s.consul
+	d.consul.Store(s.client)
+	return true
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

@@ -1,0 +1,171 @@
+//go:build unix
+
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// inTime is far more than anything takes that ends at all.
+const inTime = time.Minute
+
+// A served is a daemon at work in this process, with signals of its own.
+type served struct {
+	*Daemon
+	signals chan os.Signal
+	end     chan error
+	log     *testproc.Log
+}
+
+// serveConfiguration runs a daemon until a signal ends it. Before it serves, prepare may change it.
+func serveConfiguration(t *testing.T, src string, prepare func(*served)) *served {
+	t.Helper()
+	t.Setenv("RUNTIME_DIRECTORY", t.TempDir())
+	processors := runtime.GOMAXPROCS(0)
+	t.Cleanup(func() { runtime.GOMAXPROCS(processors) })
+	s := &served{signals: make(chan os.Signal, 8), end: make(chan error, 1), log: &testproc.Log{}}
+	output := NewOutput(s.log, s.log)
+	t.Cleanup(output.Close)
+	cfg, diags := config.Parse("test.hcl", []byte(src), config.Options{Getenv: func(string) string { return "" }})
+	if cfg == nil {
+		t.Fatal(diags.Diagnostics)
+	}
+	started := make(chan error, 1)
+	go func() {
+		s.end <- run(nil, s.signals, func(ctx context.Context) (*Daemon, error) {
+			d, err := Start(ctx, Options{Config: cfg, Output: output, Version: "v0"})
+			if s.Daemon = d; err == nil {
+				prepare(s)
+			}
+			started <- err
+			return d, err
+		})
+	}()
+	if err := receive(t, "the start", started); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func receive[T any](t *testing.T, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(inTime):
+		t.Fatalf("waited %v for this: %s", inTime, what)
+	}
+	panic("unreachable")
+}
+
+const oneService = "service \"web\" {\n  listen = \"127.0.0.1:0\"\n  static {\n    endpoints = [\"127.0.0.1:1\"]\n  }\n}\n"
+
+// A configuration that takes for ever to read, on a file server that hangs, keeps neither a probe nor a signal.
+func TestReloadThatHangsHoldsUpNobody(t *testing.T) {
+	reading, never := make(chan struct{}), make(chan struct{})
+	s := serveConfiguration(t, oneService, func(s *served) {
+		s.load = func() (*config.Config, config.Diagnostics) {
+			close(reading)
+			<-never
+			return config.Load(nil, config.Options{}) // an error
+		}
+	})
+	defer close(never)
+	s.signals <- syscall.SIGHUP
+	receive(t, "the reload", reading)
+	if err := s.healthy(); err != nil {
+		t.Errorf("not healthy: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := s.Reload(ctx); err == nil || !strings.Contains(err.Error(), "under way") {
+		t.Errorf("another reload: got %v", err)
+	}
+	if _, err := s.Upgrade(ctx); err == nil || !strings.Contains(err.Error(), "under way") {
+		t.Errorf("an upgrade: got %v", err)
+	}
+	s.signals <- syscall.SIGHUP
+	s.signals <- syscall.SIGUSR2
+	s.signals <- syscall.SIGTERM
+	if err := receive(t, "the end", s.end); err != nil {
+		t.Errorf("%v:\n%s", err, s.log)
+	}
+}
+
+// An upgrade that hangs, because the program cannot be started or does not say that it has, holds up no signal either.
+func TestUpgradeThatHangsHoldsUpNobody(t *testing.T) {
+	s := serveConfiguration(t, oneService, func(s *served) { s.upgrading <- struct{}{} }) // as by one that is under way
+	if err := s.healthy(); err != nil {
+		t.Errorf("not healthy: %v", err)
+	}
+	s.signals <- syscall.SIGTERM
+	if err := receive(t, "the end", s.end); err != nil {
+		t.Errorf("%v:\n%s", err, s.log)
+	}
+	if err := s.serving.pass(&takenOver{}); !errors.Is(err, errEnding) {
+		t.Errorf("it was taken over from all the same: %v", err)
+	}
+}
+
+// A signal ends a start that hangs: one in a while, two at once.
+func TestStartThatHangs(t *testing.T) {
+	for name, signals := range map[string][]os.Signal{
+		"one": {syscall.SIGHUP, syscall.SIGTERM},
+		"two": {os.Interrupt, os.Interrupt},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all, end, never := make(chan os.Signal, 8), make(chan error, 1), make(chan struct{})
+			defer close(never)
+			for _, s := range signals {
+				all <- s
+			}
+			go func() {
+				end <- run(nil, all, func(context.Context) (*Daemon, error) {
+					<-never
+					return nil, errors.New("never mind")
+				})
+			}()
+			if err := receive(t, "the end", end); err == nil || !strings.Contains(err.Error(), "the start has not ended") {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// A signal that comes during a start which then ends stops what has started.
+func TestSignalDuringTheStart(t *testing.T) {
+	s := serveConfiguration(t, oneService, func(s *served) { s.signals <- syscall.SIGTERM })
+	if err := receive(t, "the end", s.end); err != nil || !strings.Contains(s.log.String(), "stopping: signal=terminated") {
+		t.Errorf("%v:\n%s", err, s.log)
+	}
+}
+
+// A probe tells of a process that does not take signals any more.
+func TestDeafProcessIsNotHealthy(t *testing.T) {
+	hold := make(chan struct{})
+	s := serveConfiguration(t, oneService, func(s *served) {
+		go func() { // while the start does not end, nobody takes signals
+			defer close(hold)
+			if err := s.healthy(); err != nil {
+				t.Errorf("during the start: got %v", err)
+			}
+			s.obeying.Store(true)
+			if err := s.healthy(); !errors.Is(err, errDeaf) {
+				t.Errorf("got %v", err)
+			}
+		}()
+		<-hold
+	})
+	s.signals <- syscall.SIGTERM
+	receive(t, "the end", s.end)
+}

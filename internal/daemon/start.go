@@ -1,0 +1,260 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"runtime"
+	"text/tabwriter"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/accesslog"
+	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/upgrade"
+	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// newDaemon returns a daemon that does nothing yet.
+func newDaemon(o Options) *Daemon {
+	d := &Daemon{
+		o: o, load: o.Load, log: NewLogger(o.Config, o.Output.err),
+		events: admin.NewEvents(), service: newNotifier(os.Getenv),
+		wanted: make(chan struct{}, 1), renewed: make(chan struct{}, 1), asked: make(chan struct{}),
+		upgrading: newTurn(), reloading: newTurn(), replaced: make(chan struct{}),
+	}
+	if d.load == nil {
+		d.load = errNothingToRead
+	}
+	o.Output.json.Store(o.Config.LogJSON)
+	d.cfg.Store(o.Config)
+	_, forTraffic := shareDescriptors(descriptorLimit())
+	d.resolver = lb.NewResolver(proxy.MaxLookups(forTraffic))
+	d.cycles = cycles.New(cycles.Options{
+		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,
+	})
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.ending, d.toEnd = context.WithCancel(d.ctx)
+	// What libraries have to say (net/http, of answers that it did not expect) is for those who look closely.
+	log.SetFlags(0)
+	log.SetOutput(d.log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
+	return d
+}
+
+// Start opens the listeners, prints what they serve, and starts the sources. With a predecessor it takes over from that.
+// It does all of that, or returns an error and leaves nothing. It does not wait for Consul after ctx has ended.
+//
+// The caller has to call Serve next.
+func Start(ctx context.Context, o Options) (*Daemon, error) {
+	d := newDaemon(o)
+	if err := d.start(ctx); err != nil {
+		d.cancel()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Daemon) start(ctx context.Context) error {
+	cfg, predecessor := d.o.Config, d.o.Predecessor
+	consul, err := d.newConsul(cfg, predecessor.State().Saved)
+	if err != nil {
+		return err
+	}
+	if err := d.checkFilters(ctx, cfg, consul); err != nil {
+		return err
+	}
+	if consul != nil && predecessor != nil {
+		consul.HoldState(true)
+	}
+	d.balancer = lb.NewBalancer()
+	d.balancer.NotifyHealth(d.events.Health)
+	d.sets = admin.NewSets(d.balancer, d.events, d.cycles)
+	d.cycles.Prefer(predecessor.State().Links)
+	d.detect(cfg)
+	tuneCollector(len(cfg.Services))
+	configure(d.balancer, cfg)
+	known := restore(predecessor, d.sets, cfg)
+	// Listeners that open can serve at once what was good when an earlier lictor ended.
+	if saved := savedSets(consul); len(saved) > 0 {
+		d.sets.OnUpdate(saved)
+		d.log.Info("saved endpoints are in use until consul answers", "services", len(saved))
+	}
+	inherited, err := d.openProxier(cfg)
+	if err != nil {
+		return err
+	}
+	d.intake = newIntake(d.sets)
+	first := d.firstSources(cfg, consul)
+	if (inherited || d.o.AwaitEndpoints) && !known { // clients may be waiting already
+		first.await(ctx, d.log)
+	}
+	shown, err := d.openListeners(cfg)
+	if err != nil {
+		first.abandon()
+		d.proxier.Close()
+		d.access.Stop()
+		return err
+	}
+	d.announce(cfg)
+	first.commit(cfg)
+	d.prober = lb.NewProber(d.balancer)
+	d.prober.Resolver = d.resolver
+	d.prober.Apply(checksOf(cfg))
+	d.settle(predecessor, cfg, consul, shown)
+	if w := d.o.Watch; w != nil {
+		d.running.Go(func() { d.watchFiles(w) })
+	}
+	return nil
+}
+
+// settle begins what is not the service itself: the admin API at shown, and the registration.
+func (d *Daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *discovery.Consul, shown net.Listener) {
+	_ = d.upgrading.take(d.ctx) // nobody has it. Whoever asks by the API waits until all of this is there
+	defer d.upgrading.giveBack()
+	_ = d.reloading.take(d.ctx)
+	defer d.reloading.giveBack()
+	d.admin = d.serveAdmin(cfg.Admin, shown)
+	d.detect(cfg)
+	if p != nil {
+		d.leftAlone(p, consul)
+	}
+	if err := d.register(cfg); err != nil {
+		d.log.Error("not registered", "error", err)
+	}
+	d.running.Go(d.reloads)
+	d.running.Go(func() { d.cycles.Run(d.ctx) })
+}
+
+// openProxier makes the proxier, and reports whether it has inherited sockets.
+func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
+	limit, loops := descriptorLimit(), spareProcessor(d.log)
+	d.log.Info("starting", "version", d.o.Version, "processors", loops, "descriptors", limit)
+	_, forTraffic := shareDescriptors(limit)
+	options := proxy.Options{
+		LoadBalancer: d.balancer, Logger: d.log, MaxDescriptors: forTraffic, Resolver: d.resolver,
+		Engine: engineOf(cfg.Engine), Loops: loops,
+		Admit: d.admit, Inherited: d.o.Predecessor.Sockets(), Hold: d.o.Predecessor != nil,
+	}
+	if d.o.Predecessor == nil {
+		if options.Inherited, err = upgrade.ActivationSockets(os.Getenv); err != nil {
+			return false, err
+		}
+	}
+	if d.proxier, err = proxy.New(options); err != nil {
+		return false, err
+	}
+	d.access = accesslog.New(accesslog.Outputs{Out: d.o.Output.out, Err: d.o.Output.err}, d.proxier.SetAccess, d.log)
+	access, err := d.access.Prepare((*accesslog.Options)(cfg.AccessLog))
+	if err != nil {
+		d.proxier.Close()
+		return false, err
+	}
+	access.Commit()
+	return len(options.Inherited) > 0, nil
+}
+
+// openListeners opens the listeners of services, takes over from the predecessor if there is one, and returns the listener
+// of the admin API. That is nil if there is to be none.
+func (d *Daemon) openListeners(cfg *config.Config) (shown net.Listener, err error) {
+	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
+		return nil, err
+	}
+	d.detect(cfg)
+	for _, one := range d.proxier.DropInherited() {
+		d.log.Warn("inherited socket closed, no service listens there", "protocol", one.Protocol, "listen", one.Addr)
+	}
+	p := d.o.Predecessor
+	passed := inheritAdmin(p, cfg.Admin, d.log)
+	if shown = passed; shown == nil {
+		if shown, err = openAdmin(cfg.Admin, nil, d.log); err != nil {
+			return nil, err
+		}
+	}
+	if p == nil {
+		return shown, nil
+	}
+	if err := d.takeOver(p, passed != nil); err != nil {
+		if shown != nil && passed == nil { // the file of one that was passed on stays
+			_ = shown.Close() // nobody has dialled it
+		}
+		return nil, err
+	}
+	return shown, nil
+}
+
+// takeOver has this process serve instead of p. With admin it serves p's socket of the admin API too.
+func (d *Daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
+	sessions, err := p.Sessions(upgrade.Build{Version: d.o.Version, Revision: d.o.Revision}, admin)
+	if err != nil {
+		return err
+	}
+	kept := d.proxier.Begin(sessions)
+	d.log.Info("taken over from another process", "pid", p.State().PID, "sessions", len(sessions), "sessions_kept", kept)
+	return nil
+}
+
+// leftAlone waits until p has let go of everything.
+func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
+	if err := p.Serving(); err != nil {
+		d.log.Warn("the earlier process has ended before its time", "error", err)
+	}
+	if consul != nil {
+		consul.HoldState(false)
+	}
+}
+
+// firstSources starts the sources of the first configuration. What is in it is known when they have started; what is in Consul, soon.
+func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul) *sources {
+	first := &sources{d: d, client: consul}
+	if sets := staticSets(cfg); len(sets) > 0 {
+		first.static = d.intake.start(discovery.NewStatic(sets), staticNames(cfg), d.log)
+		<-first.static.complete
+	}
+	if consul != nil {
+		first.consul = d.intake.start(consul, consulNames(cfg), d.log)
+	}
+	return first
+}
+
+// spareProcessor gives Go one processor more than there are, and returns how many there are. An event loop that waits keeps its processor
+// for 10 ms, unless none is idle: then the runtime's monitor takes it away within microseconds, the loop has to find another one
+// when it wakes, and the monitor, having found work, goes on looking every 20 µs. That was an eighth of all processor time under load.
+func spareProcessor(log hclog.Logger) int {
+	n := runtime.GOMAXPROCS(0)
+	if allowed, err := allowedProcessors(); err != nil && os.Getenv("GOMAXPROCS") == "" {
+		n = max(n, allowed)
+		log.Warn("the system does not say how many processors there are; GOMAXPROCS can", "error", err, "processors", n)
+	}
+	runtime.GOMAXPROCS(n + 1)
+	return n
+}
+
+// announce prints a line for each listener: what it serves, and from where. It does not wait until they are printed.
+func (d *Daemon) announce(cfg *config.Config) {
+	from := map[string]string{}
+	for _, s := range cfg.Services {
+		from[s.Name] = sourceOf(&s)
+	}
+	var lines bytes.Buffer
+	t := tabwriter.NewWriter(&lines, 0, 0, 2, ' ', 0)
+	for _, l := range d.proxier.Listeners() {
+		fmt.Fprintf(t, "%s\t%s %s -> %s\n", l.Service, l.Protocol, l.Addr, from[l.Service])
+	}
+	_ = t.Flush()                              // memory takes everything
+	_, _ = d.o.Output.out.Write(lines.Bytes()) // at once, so all of them find room
+	d.running.Go(d.announced)
+}
+
+// announced warns if the listeners could not be printed.
+func (d *Daemon) announced() {
+	if err := d.o.Output.out.Flush(d.ctx); err != nil && d.ctx.Err() == nil {
+		d.log.Warn("listeners not printed", "error", err)
+	}
+}

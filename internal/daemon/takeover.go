@@ -1,0 +1,62 @@
+package daemon
+
+import (
+	"net"
+	"os"
+	"slices"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/upgrade"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// restore makes what a predecessor served what this process serves until it knows better. It reports whether that is all
+// that there is to serve.
+func restore(p *upgrade.Predecessor, sets *admin.Sets, cfg *config.Config) bool {
+	if p == nil {
+		return false
+	}
+	wanted := map[string]bool{}
+	for _, name := range consulNames(cfg) {
+		wanted[name] = true
+	}
+	state := p.State()
+	known := slices.DeleteFunc(slices.Clone(state.Sets), func(u lb.Endpoints) bool { return !wanted[u.Service] })
+	sets.Import(known, state.Drained)
+	return len(known) == len(wanted)
+}
+
+// inheritAdmin returns the listener of the predecessor's admin API, if cfg wants one that it has, or nil.
+func inheritAdmin(p *upgrade.Predecessor, cfg config.Admin, log hclog.Logger) net.Listener {
+	file, address := p.Admin()
+	if file == nil {
+		return nil
+	}
+	defer func() { _ = file.Close() }() // the listener has a descriptor of its own
+	a, err := admin.ParseAddress(address)
+	if err != nil || !wantsAdmin(cfg, a) {
+		return nil
+	}
+	l, err := admin.Inherit(a, file)
+	if err != nil {
+		log.Warn("admin API not taken over", "error", err)
+		return nil
+	}
+	return l
+}
+
+// wantsAdmin reports whether cfg wants the admin API at a.
+func wantsAdmin(cfg config.Admin, a admin.Address) bool {
+	switch {
+	case cfg.Off:
+		return false
+	case cfg.Socket != "":
+		return a.Socket == cfg.Socket
+	case cfg.TCP.IsValid():
+		return a.TCP == cfg.TCP || cfg.TCP.Port() == 0 && a.TCP.Addr() == cfg.TCP.Addr()
+	}
+	return slices.Contains(admin.DefaultSockets(os.Getenv), a.Socket)
+}

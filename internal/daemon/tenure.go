@@ -1,0 +1,105 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/upgrade"
+)
+
+// Nothing that a signal, the watchdog or a probe needs may wait for something outside of this process: a disk, a file
+// server, Consul, a program that is started. So there are two kinds of locks. A sync.Mutex is held for moments, and by
+// nobody who waits for anything else. A turn may be held for as long as the outside takes, and whoever wants it next
+// can give up.
+
+// A turn is had by one at a time.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+// take waits for the turn until ctx ends, which it returns the cause of.
+func (t turn) take(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// giveBack is for whoever has taken the turn.
+func (t turn) giveBack() { <-t }
+
+// takeWithin waits for the turn for so long, and reports whether it has it.
+func (t turn) takeWithin(limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return t.take(ctx) == nil
+}
+
+// within runs f, and reports whether it has returned before limit. If not, f goes on.
+func within(limit time.Duration, f func()) bool {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(limit):
+		return false
+	}
+}
+
+var errEnding = errors.New("this process is about to end")
+
+// A tenure says who serves: this process, or another one that has taken over. A process that is to end is not taken
+// over from any more.
+type tenure struct {
+	mu     sync.Mutex // guards the following
+	ending bool
+	next   *takenOver // nil: this process serves
+}
+
+// end has no other process take over from now on. It returns the one that has, or nil.
+func (t *tenure) end() *takenOver {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ending = true
+	return t.next
+}
+
+// pass says that another process serves. It returns errEnding if that came too late.
+func (t *tenure) pass(to *takenOver) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ending {
+		return errEnding
+	}
+	t.next = to
+	return nil
+}
+
+// successor returns the process that has taken over, or nil.
+func (t *tenure) successor() *takenOver {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.next
+}
+
+// A takenOver is a process that serves instead of this one.
+type takenOver struct {
+	pid   int
+	build upgrade.Build
+}
+
+func (t *takenOver) refusal() error {
+	return fmt.Errorf("process %d has taken over already; this one only serves what connections it still has", t.pid)
+}

@@ -1,0 +1,263 @@
+package daemon
+
+import (
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// consulOptions says how to reach Consul. The caller adds the watches.
+func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions {
+	return discovery.ConsulOptions{
+		Address:    c.Address,
+		Token:      string(c.Token),
+		TokenFile:  c.TokenFile,
+		HTTPAuth:   string(c.HTTPAuth),
+		Datacenter: c.Datacenter,
+		Namespace:  c.Namespace,
+		Partition:  c.Partition,
+		TLS:        discovery.TLSOptions(c.TLS),
+		MaxWatches: c.MaxWatches,
+		Logger:     logger,
+	}
+}
+
+// queryOf is a service's query as discovery takes it.
+func queryOf(q config.ConsulQuery) discovery.Query {
+	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near, Statuses: q.Statuses, Peer: q.Peer,
+		Prepared: q.Prepared}
+}
+
+// watchOf is how a service's endpoints are found, as discovery takes it.
+func watchOf(s config.Service) discovery.Watch {
+	w := discovery.Watch{
+		Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul),
+		Failover: discovery.Failover{Below: s.FailoverBelow, Hold: orNever(s.FailbackHold)}, Leaves: leavesOf(s.OnLeave),
+	}
+	for _, q := range s.Failover {
+		w.Next = append(w.Next, discovery.Tier{Query: queryOf(q), Guard: guardOf(q)})
+	}
+	if s.Static != nil {
+		w.Next = append(w.Next, discovery.Tier{Endpoints: endpointsOf(*s.Static)})
+	}
+	return w
+}
+
+// leavesOf is how much must be known of endpoints that vanish from Consul's answers to do with their connections what o says.
+func leavesOf(o config.OnLeave) discovery.Leaves {
+	switch {
+	case o.Deregistered == config.LeaveFinish && o.Unmatched == config.LeaveFinish:
+		return discovery.LeavesIgnored
+	case o.Deregistered == o.Unmatched:
+		return discovery.LeavesConfirmed
+	}
+	return discovery.LeavesExplained
+}
+
+// endpointsOf are the endpoints of a list.
+func endpointsOf(s config.Static) []lb.Endpoint {
+	var endpoints []lb.Endpoint
+	for _, e := range s.Endpoints {
+		endpoint := lb.Endpoint{Host: e.Host, Addr: e.Addr}
+		endpoint.ID = endpoint.Address()
+		endpoints = append(endpoints, endpoint)
+	}
+	return endpoints
+}
+
+// guardOf is how a service's set is kept from shrinking, as discovery takes it.
+func guardOf(q config.ConsulQuery) discovery.Guard {
+	guard := discovery.Guard{MaxDrop: q.MaxDrop, Hold: orNever(q.DropHold)}
+	if q.MaxDrop == 0 { // the configuration's zero is no percentage at all, the guard's is the default
+		guard.MaxDrop = -1
+	}
+	return guard
+}
+
+// newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier process knew, if any.
+func (d *Daemon) newConsul(cfg *config.Config, saved []byte) (*discovery.Consul, error) {
+	options := consulOptions(cfg.Consul, d.log)
+	options.StateDir, options.Saved = cfg.StateDir, saved
+	options.OnEvent, options.Usable = d.events.Instance, d.cycles.Usable
+	options.Watches = watchesOf(cfg)
+	if len(options.Watches) == 0 {
+		return nil, nil
+	}
+	return discovery.NewConsul(options)
+}
+
+// savedSets are the last good sets of an earlier lictor; consul may be nil.
+func savedSets(consul *discovery.Consul) []lb.Endpoints {
+	if consul == nil {
+		return nil
+	}
+	return consul.Saved()
+}
+
+// watchesOf are what must be watched in Consul.
+func watchesOf(cfg *config.Config) []discovery.Watch {
+	var watches []discovery.Watch
+	for _, s := range cfg.Services {
+		if s.Consul != nil {
+			watches = append(watches, watchOf(s))
+		}
+	}
+	return watches
+}
+
+// serviceNames are the names of all services.
+func serviceNames(cfg *config.Config) []string {
+	return append(consulNames(cfg), staticNames(cfg)...)
+}
+
+func consulNames(cfg *config.Config) (names []string) {
+	for _, s := range cfg.Services {
+		if s.Consul != nil {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+func staticNames(cfg *config.Config) (names []string) {
+	for _, s := range cfg.Services {
+		if s.Consul == nil {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+}
+
+// staticSets are the sets of all services that have nothing but a list.
+func staticSets(cfg *config.Config) []lb.Endpoints {
+	var sets []lb.Endpoints
+	for _, s := range cfg.Services {
+		if s.Static != nil && s.Consul == nil {
+			sets = append(sets, lb.Endpoints{Service: s.Name, Endpoints: endpointsOf(*s.Static)})
+		}
+	}
+	return sets
+}
+
+// proxyServices are the services as the proxier takes them.
+func proxyServices(cfg *config.Config) []proxy.Service {
+	var services []proxy.Service
+	for _, s := range cfg.Services {
+		services = append(services, proxy.Service{
+			Name:             s.Name,
+			Protocol:         protocolOf(s.Protocol),
+			Listen:           s.Listen,
+			ConnectTimeout:   s.ConnectTimeout,
+			IdleTimeout:      orNever(s.IdleTimeout),
+			HalfCloseTimeout: orNever(s.HalfCloseTimeout),
+			OnLeave:          onLeaveOf(s.OnLeave),
+			MaxAge:           s.MaxAge,
+			MaxAgeGrace:      orNever(s.MaxAgeGrace),
+			MaxPerClient:     s.MaxConnectionsPerClient,
+			MaxSessions:      s.MaxSessions,
+			Responses:        responsesOf(s.Responses),
+			Requests:         s.Requests,
+		})
+	}
+	return services
+}
+
+// onLeaveOf is what becomes of connections whose endpoint leaves, as the proxier takes it.
+func onLeaveOf(o config.OnLeave) proxy.OnLeave {
+	return proxy.OnLeave{Deregistered: time.Duration(o.Deregistered), Critical: time.Duration(o.Critical), Unmatched: time.Duration(o.Unmatched)}
+}
+
+// configure has the balancer do what the configuration says.
+func configure(b *lb.Balancer, cfg *config.Config) {
+	for _, s := range cfg.Services {
+		b.Configure(s.Name, balancing(s))
+	}
+}
+
+// checksOf are those that services want done from here.
+func checksOf(cfg *config.Config) map[string]lb.Check {
+	all := map[string]lb.Check{}
+	for _, s := range cfg.Services {
+		if s.Check != nil {
+			all[s.Name] = lb.Check(*s.Check)
+		}
+	}
+	return all
+}
+
+// balancing is how the endpoints of a service are chosen, as the balancer takes it.
+func balancing(s config.Service) lb.Options {
+	o := lb.Options{
+		Policy:         policyOf(s.Balance),
+		Sticky:         s.Sticky,
+		MaxFails:       orNone(s.MaxFails),
+		MinAvailable:   orNone(s.MinAvailable),
+		SlowStart:      s.SlowStart,
+		MaxConnections: s.MaxConnections,
+		MaxPerEndpoint: s.MaxConnectionsPerEndpoint,
+	}
+	if s.Protocol == config.UDP {
+		o.Network = lb.UDP
+	} else {
+		o.MaxQueue, o.QueueTimeout = s.MaxQueue, s.QueueTimeout
+	}
+	return o
+}
+
+func policyOf(b config.Balance) lb.Policy {
+	switch b {
+	case config.LeastConnections:
+		return lb.PolicyLeastConnections
+	case config.RandomTwo:
+		return lb.PolicyRandomTwo
+	case config.SourceHash:
+		return lb.PolicySourceHash
+	}
+	return lb.PolicyRoundRobin
+}
+
+// orNone turns the configuration's zero, which turns something off, into the balancer's.
+func orNone(n int) int {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+func protocolOf(p config.Protocol) proxy.Protocol {
+	if p == config.UDP {
+		return proxy.UDP
+	}
+	return proxy.TCP
+}
+
+func engineOf(e config.Engine) proxy.Engine {
+	if e == config.EnginePortable {
+		return proxy.EnginePortable
+	}
+	return proxy.EngineAuto
+}
+
+// responsesOf turns the configuration's zero, which means none, and its absence into the proxier's.
+func responsesOf(n int) int {
+	switch n {
+	case config.AnyResponses:
+		return 0
+	case 0:
+		return -1
+	}
+	return n
+}
+
+// orNever turns the configuration's zero, which means no limit, into the proxier's.
+func orNever(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
