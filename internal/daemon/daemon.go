@@ -8,6 +8,7 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/accesslog"
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -41,12 +43,10 @@ type Daemon struct {
 	shown    atomic.Pointer[shownServices] // what admin was told last; nil: nothing yet
 	access   *accesslog.Log
 
-	upgrading turn // of upgrades; to be had before reloading
-	reloading turn // of reloads, and of what they change
-	serving   tenure
-	replaced  chan struct{} // closed when another process serves
-	asked     chan struct{} // received from by what takes signals
-	obeying   atomic.Bool   // that has begun
+	upgrades  *upgrade.Upgrader // says which process serves
+	reloading turn              // of reloads and upgrades, and of what they change
+	asked     chan struct{}     // received from by what takes signals
+	obeying   atomic.Bool       // that has begun
 
 	consul     atomic.Pointer[discovery.Consul] // nil: no service is in Consul
 	lastReload atomic.Pointer[outcome]
@@ -64,7 +64,6 @@ type Daemon struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	wanted  chan struct{} // reloads that signals and changed files ask for
-	renewed chan struct{} // upgrades that signals ask for
 }
 
 // register makes the registration what cfg says. The caller has the turn of reloading.
@@ -80,7 +79,7 @@ func (d *Daemon) register(cfg *config.Config) (err error) {
 	}
 	if !d.registerAs(next) {
 		next.end()
-		return errEnding
+		return upgrade.ErrEnding
 	}
 	return err
 }
@@ -118,8 +117,6 @@ func (d *Daemon) reloads() {
 		select {
 		case <-d.ctx.Done():
 			return
-		case <-d.renewed:
-			_, _ = d.Upgrade(d.ctx) // it logs what came of it
 		case <-d.wanted:
 			summary, err := d.Reload(d.ctx) // it logs what came of it
 			d.admin.Reloaded(summary, err)
@@ -129,10 +126,12 @@ func (d *Daemon) reloads() {
 
 // wantUpgrade has another process take this one's place, soon.
 func (d *Daemon) wantUpgrade() {
-	select {
-	case d.renewed <- struct{}{}:
-	default:
-	}
+	d.running.Go(func() {
+		_, err := d.Upgrade(d.ctx) // an attempt logs what came of it
+		if errors.Is(err, upgrade.ErrInProgress) {
+			d.log.Warn("signal ignored", "signal", upgrade.Signal.String(), "reason", err)
+		}
+	})
 }
 
 // wantReload has the configuration read again, soon. Wants that come before that are one.

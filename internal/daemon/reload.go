@@ -13,6 +13,7 @@ import (
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/accesslog"
+	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
 // A reloader reads the configuration again and applies what is different.
@@ -41,8 +42,8 @@ func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 		return "", underWay(err)
 	}
 	defer d.reloading.giveBack()
-	if t := d.serving.successor(); t != nil {
-		return "", t.refusal()
+	if by := d.upgrades.Successor(); by != nil {
+		return "", &upgrade.ReplacedError{By: *by}
 	}
 	d.service.reloading()
 	d.access.Reopen() // for logrotate, whose files may have moved though the configuration has not
@@ -66,13 +67,13 @@ func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 // untilTheEnd returns ctx, but that it ends too when this process is to end.
 func (d *Daemon) untilTheEnd(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(d.ending, func() { cancel(errEnding) })
+	stop := context.AfterFunc(d.ending, func() { cancel(upgrade.ErrEnding) })
 	return ctx, func() { stop(); cancel(nil) }
 }
 
 // underWay is the error of whoever does not get a turn, because of err.
 func underWay(err error) error {
-	if errors.Is(err, errEnding) {
+	if errors.Is(err, upgrade.ErrEnding) {
 		return err
 	}
 	return fmt.Errorf("another reload or upgrade is still under way: %w", err)
@@ -114,7 +115,7 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	if !sources.commit(next) {
 		sources.abandon()
 		own.undo()
-		return nil, errEnding
+		return nil, upgrade.ErrEnding
 	}
 	d.prober.Apply(checksOf(next))
 	d.cfg.Store(next)

@@ -130,7 +130,7 @@ func (d *Daemon) obey(signals <-chan os.Signal, before []os.Signal) error {
 				continue
 			case <-d.asked:
 				continue
-			case <-d.replaced:
+			case <-d.upgrades.Replaced():
 				return d.finish(signals)
 			case s = <-signals:
 			}
@@ -142,11 +142,11 @@ func (d *Daemon) obey(signals <-chan os.Signal, before []os.Signal) error {
 			d.wantUpgrade()
 		default:
 			d.toEnd()
-			if d.serving.end() == nil {
+			if d.upgrades.End() == nil {
 				return d.stop(s, signals)
 			}
 			select { // another process has taken over just now
-			case <-d.replaced:
+			case <-d.upgrades.Replaced():
 			case <-time.After(upgradeStop):
 			}
 			return d.finish(signals, s)
@@ -240,9 +240,10 @@ func (d *Daemon) stuck() error {
 }
 
 func (d *Daemon) shutdown(ctx context.Context, stopped chan<- error) {
-	d.running.Go(d.tellStopping)             // beside it: a Consul that hangs must hold up nothing
-	if d.upgrading.takeWithin(upgradeStop) { // one that is under way gives up, and puts the proxier back
-		d.upgrading.giveBack()
+	d.running.Go(d.tellStopping) // beside it: a Consul that hangs must hold up nothing
+	select {                     // an upgrade that is under way gives up, and puts the proxier back
+	case <-d.upgrades.Done():
+	case <-time.After(upgradeStop):
 	}
 	stopped <- d.proxier.Shutdown(ctx)
 }
@@ -292,7 +293,7 @@ func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 		}
 		switch {
 		case !endsProcess(s):
-			d.log.Warn("signal ignored", "signal", s.String(), "reason", d.serving.successor().refusal())
+			d.log.Warn("signal ignored", "signal", s.String(), "reason", (&upgrade.ReplacedError{By: *d.upgrades.Successor()}).Error())
 		case ends > 0:
 			why = "second signal"
 			cut()
@@ -317,8 +318,13 @@ func (d *Daemon) end() {
 	d.cancel()
 	// A reload that is under way has sources of its own, and an upgrade has something to say to the other process. One
 	// that hangs is left alone: it finds that all has ended.
+	d.upgrades.End()
 	hangs := !d.reloading.takeWithin(reloadStop)
-	hangs = !d.upgrading.takeWithin(upgradeStop) || hangs
+	select {
+	case <-d.upgrades.Done():
+	case <-time.After(upgradeStop):
+		hangs = true
+	}
 	d.mu.Lock()
 	d.ended = true
 	for _, f := range []*feed{d.staticFeed, d.consulFeed} {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/testproc"
+	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
 // inTime is far more than anything takes that ends at all.
@@ -104,15 +105,31 @@ func TestReloadThatHangsHoldsUpNobody(t *testing.T) {
 
 // An upgrade that hangs, because the program cannot be started or does not say that it has, holds up no signal either.
 func TestUpgradeThatHangsHoldsUpNobody(t *testing.T) {
-	s := serveConfiguration(t, oneService, func(s *served) { s.upgrading <- struct{}{} }) // as by one that is under way
+	hangs, never, committed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	s := serveConfiguration(t, oneService, func(s *served) {
+		s.upgrades.End()
+		s.upgrades = upgrade.NewUpgrader(func(_ context.Context, commit func(upgrade.Process) error) error {
+			close(hangs)
+			<-never
+			committed <- commit(upgrade.Process{})
+			return errors.New("it has hung")
+		})
+	})
+	s.signals <- syscall.SIGUSR2
+	receive(t, "the upgrade", hangs)
 	if err := s.healthy(); err != nil {
 		t.Errorf("not healthy: %v", err)
 	}
+	if _, err := s.Upgrade(t.Context()); !errors.Is(err, upgrade.ErrInProgress) {
+		t.Errorf("another upgrade: got %v", err)
+	}
+	s.signals <- syscall.SIGUSR2
 	s.signals <- syscall.SIGTERM
 	if err := receive(t, "the end", s.end); err != nil {
 		t.Errorf("%v:\n%s", err, s.log)
 	}
-	if err := s.serving.pass(&takenOver{}); !errors.Is(err, errEnding) {
+	close(never)
+	if err := receive(t, "its commit", committed); !errors.Is(err, upgrade.ErrEnding) {
 		t.Errorf("it was taken over from all the same: %v", err)
 	}
 }

@@ -27,9 +27,10 @@ func newDaemon(o Options) *Daemon {
 	d := &Daemon{
 		o: o, load: o.Load, log: NewLogger(o.Config, o.Output.err),
 		events: admin.NewEvents(), service: newNotifier(os.Getenv),
-		wanted: make(chan struct{}, 1), renewed: make(chan struct{}, 1), asked: make(chan struct{}),
-		upgrading: newTurn(), reloading: newTurn(), replaced: make(chan struct{}),
+		wanted: make(chan struct{}, 1), asked: make(chan struct{}),
+		reloading: newTurn(),
 	}
+	d.upgrades = upgrade.NewUpgrader(d.tryUpgrade)
 	if d.load == nil {
 		d.load = errNothingToRead
 	}
@@ -55,6 +56,7 @@ func newDaemon(o Options) *Daemon {
 func Start(ctx context.Context, o Options) (*Daemon, error) {
 	d := newDaemon(o)
 	if err := d.start(ctx); err != nil {
+		d.upgrades.End()
 		d.cancel()
 		return nil, err
 	}
@@ -116,9 +118,7 @@ func (d *Daemon) start(ctx context.Context) error {
 
 // settle begins what is not the service itself: the admin API at shown, and the registration.
 func (d *Daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *discovery.Consul, shown net.Listener) {
-	_ = d.upgrading.take(d.ctx) // nobody has it. Whoever asks by the API waits until all of this is there
-	defer d.upgrading.giveBack()
-	_ = d.reloading.take(d.ctx)
+	_ = d.reloading.take(d.ctx) // nobody has it. Requests of the API wait until all of this is there
 	defer d.reloading.giveBack()
 	d.admin = d.serveAdmin(cfg.Admin, shown)
 	d.detect(cfg)

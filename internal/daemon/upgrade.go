@@ -13,82 +13,95 @@ import (
 )
 
 // Upgrade has another process take this one's place: of the program that is at the same path now, with the same
-// arguments. It returns when that serves. After an error everything is as it was.
+// arguments. It returns when that serves. After an error everything is as it was. While an upgrade is in progress, another
+// one fails at once.
 func (d *Daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
 	ctx, cancel := d.untilTheEnd(ctx)
 	defer cancel()
-	if err := d.upgrading.take(ctx); err != nil {
-		return admin.Upgrade{}, underWay(err)
-	}
-	defer d.upgrading.giveBack()
-	if err := d.reloading.take(ctx); err != nil {
-		return admin.Upgrade{}, underWay(err)
-	}
-	defer d.reloading.giveBack()
-	if t := d.serving.successor(); t != nil {
-		return admin.Upgrade{}, t.refusal()
-	}
-	d.log.Info("upgrading", "program", d.o.Program)
-	began := time.Now()
-	if err := d.upgrade(); err != nil {
-		d.log.Error("not upgraded, this process goes on", "error", err)
-		d.events.Add(admin.Event{Kind: admin.KindUpgrade, Text: "failed, this process goes on: " + err.Error()})
+	if err := d.upgrades.Upgrade(ctx); err != nil {
 		return admin.Upgrade{}, err
 	}
-	t := d.serving.successor()
-	d.log.Info("another process has taken over, connections go on here until they end",
-		"pid", t.pid, "version", t.build.Version, "took", time.Since(began))
-	close(d.replaced)
-	return admin.Upgrade{PID: t.pid, Version: t.build.Version, Revision: t.build.Revision}, nil
+	by := d.upgrades.Successor()
+	return admin.Upgrade{PID: by.PID, Version: by.Build.Version, Revision: by.Build.Revision}, nil
 }
 
-func (d *Daemon) upgrade() error {
+// tryUpgrade is the Attempt of the daemon's Upgrader. It waits for a reload that is under way until ctx ends.
+func (d *Daemon) tryUpgrade(ctx context.Context, commit func(upgrade.Process) error) error {
+	if err := d.reloading.take(ctx); err != nil {
+		return underWay(err)
+	}
+	defer d.reloading.giveBack()
+	d.log.Info("upgrading", "program", d.o.Program)
+	began := time.Now()
+	by, err := d.replace(commit)
+	if err != nil {
+		d.log.Error("not upgraded, this process goes on", "error", err)
+		d.events.Add(admin.Event{Kind: admin.KindUpgrade, Text: "failed, this process goes on: " + err.Error()})
+		return err
+	}
+	d.log.Info("another process has taken over, connections go on here until they end",
+		"pid", by.PID, "version", by.Build.Version, "took", time.Since(began))
+	return nil
+}
+
+// replace starts a successor and has it take over.
+func (d *Daemon) replace(commit func(upgrade.Process) error) (by upgrade.Process, err error) {
 	switch {
 	case d.o.Program == "":
-		return errors.New("this process cannot be replaced: only lictor run can")
+		return by, errors.New("this process cannot be replaced: only lictor run can")
 	case os.Getpid() == 1:
-		return errors.New("this is process 1, with which its container ends: start another container instead")
+		return by, errors.New("this is process 1, with which its container ends: start another container instead")
 	case d.ending.Err() != nil:
-		return errEnding
+		return by, upgrade.ErrEnding
 	}
 	sockets, err := d.proxier.Sockets()
 	if err != nil {
-		return err
+		return by, err
 	}
+	defer func() {
+		for _, one := range sockets {
+			_ = one.File.Close() // a duplicate
+		}
+	}()
 	s, err := upgrade.Launch(d.o.Program, os.Args[1:])
-	if err == nil {
-		err = d.replaceBy(s, sockets)
+	if err != nil {
+		return by, err
 	}
-	for _, one := range sockets {
-		_ = one.File.Close() // a duplicate
+	by.PID = s.PID()
+	if err = d.replaceBy(s, sockets); err == nil {
+		by.Build = s.Build()
+		err = commit(by)
 	}
 	if err != nil {
 		d.proxier.Resume()
 		s.Kill()
+		return by, err
 	}
-	return err
+	d.letGo(s)
+	return by, nil
 }
 
-// replaceBy has s take over.
+// replaceBy returns when s serves. This process may not serve any more then, unless s is killed.
 func (d *Daemon) replaceBy(s *upgrade.Successor, sockets []proxy.Inherited) error {
 	offer, err := d.offer(sockets)
 	if err != nil {
 		return err
 	}
 	if err := s.Prepare(d.ending, offer); err != nil {
-		return err
+		return d.orEnding(err)
 	}
 	if d.ending.Err() != nil {
-		return errEnding
+		return upgrade.ErrEnding
 	}
-	if err := s.Commit(d.ending, d.proxier.Suspend()); err != nil {
-		return err
+	return d.orEnding(s.Commit(d.ending, d.proxier.Suspend()))
+}
+
+// orEnding returns err, or ErrEnding if it failed because this process is to end.
+func (d *Daemon) orEnding(err error) error {
+	if err != nil && d.ending.Err() != nil {
+		return upgrade.ErrEnding
 	}
-	if err := d.serving.pass(&takenOver{pid: s.PID(), build: s.Build()}); err != nil {
-		return err
-	}
-	d.letGo(s)
-	return nil
+	return err
 }
 
 // offer is what the successor needs to be ready.

@@ -29,7 +29,7 @@ func FindPredecessor(getenv func(string) string) (*Predecessor, error) {
 		return nil, nil
 	}
 	fd, err := strconv.Atoi(text)
-	if err != nil {
+	if err != nil || fd < 0 {
 		return nil, fmt.Errorf("%s: %q is no descriptor", variable, text)
 	}
 	p := &Predecessor{}
@@ -80,10 +80,13 @@ func (p *Predecessor) take(s socket, f *os.File) error {
 	if s.Protocol == proxy.UDP.String() {
 		one.Protocol = proxy.UDP
 	}
-	var err error
-	one.Addr, err = netip.ParseAddrPort(s.Addr)
 	p.sockets = append(p.sockets, one)
-	return err
+	addr, err := netip.ParseAddrPort(s.Addr)
+	if err != nil {
+		return fmt.Errorf("a socket of the earlier process has the address %q: %w", s.Addr, err)
+	}
+	p.sockets[len(p.sockets)-1].Addr = addr
+	return nil
 }
 
 // Failed tells the predecessor why this process does not take over. The predecessor goes on. A nil Predecessor does

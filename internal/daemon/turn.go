@@ -2,12 +2,7 @@ package daemon
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"sync"
 	"time"
-
-	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
 // Nothing that a signal, the watchdog or a probe needs may wait for something outside of this process: a disk, a file
@@ -56,50 +51,4 @@ func within(limit time.Duration, f func()) bool {
 	case <-time.After(limit):
 		return false
 	}
-}
-
-var errEnding = errors.New("this process is about to end")
-
-// A tenure says who serves: this process, or another one that has taken over. A process that is to end is not taken
-// over from any more.
-type tenure struct {
-	mu     sync.Mutex // guards the following
-	ending bool
-	next   *takenOver // nil: this process serves
-}
-
-// end has no other process take over from now on. It returns the one that has, or nil.
-func (t *tenure) end() *takenOver {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.ending = true
-	return t.next
-}
-
-// pass says that another process serves. It returns errEnding if that came too late.
-func (t *tenure) pass(to *takenOver) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.ending {
-		return errEnding
-	}
-	t.next = to
-	return nil
-}
-
-// successor returns the process that has taken over, or nil.
-func (t *tenure) successor() *takenOver {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.next
-}
-
-// A takenOver is a process that serves instead of this one.
-type takenOver struct {
-	pid   int
-	build upgrade.Build
-}
-
-func (t *takenOver) refusal() error {
-	return fmt.Errorf("process %d has taken over already; this one only serves what connections it still has", t.pid)
 }

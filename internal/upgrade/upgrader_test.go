@@ -1,0 +1,224 @@
+package upgrade
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// inTime is far more than anything takes that ends at all.
+const inTime = time.Minute
+
+func receive[T any](t *testing.T, what string, from <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-from:
+	case <-time.After(inTime):
+		t.Fatalf("waited %v for this: %s", inTime, what)
+	}
+	return v
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// A scripted Attempt does what the test sends it.
+type scripted struct {
+	began   chan context.Context
+	commits chan Process // to commit
+	commit  chan error   // what came of that
+	end     chan error   // with which the Attempt ends
+}
+
+func newScripted(t *testing.T) (*Upgrader, *scripted) {
+	s := &scripted{make(chan context.Context, 1), make(chan Process), make(chan error, 1), make(chan error)}
+	u := NewUpgrader(func(ctx context.Context, commit func(Process) error) error {
+		s.began <- ctx
+		for {
+			select {
+			case to := <-s.commits:
+				s.commit <- commit(to)
+			case err := <-s.end:
+				return err
+			}
+		}
+	})
+	t.Cleanup(func() {
+		u.End()
+		receive(t, "the end of the goroutine", u.Done())
+	})
+	return u, s
+}
+
+// start begins an upgrade, and returns where its result will be.
+func (s *scripted) start(t *testing.T, u *Upgrader) <-chan error {
+	t.Helper()
+	result := make(chan error, 1)
+	go func() { result <- u.Upgrade(t.Context()) }()
+	receive(t, "the attempt", s.began)
+	return result
+}
+
+func TestSecondUpgradeIsToldThatOneIsInProgress(t *testing.T) {
+	u, s := newScripted(t)
+	first := s.start(t, u)
+	for range 3 {
+		if err := u.Upgrade(t.Context()); !errors.Is(err, ErrInProgress) {
+			t.Fatalf("got %v, want %v", err, ErrInProgress)
+		}
+	}
+	bad := errors.New("the program does not start")
+	s.end <- bad
+	if err := receive(t, "the first result", first); !errors.Is(err, bad) {
+		t.Errorf("got %v, want %v", err, bad)
+	}
+	if u.Successor() != nil || isClosed(u.Replaced()) || isClosed(u.Done()) {
+		t.Error("a failed attempt has changed something")
+	}
+	again := s.start(t, u)
+	s.end <- bad
+	if err := receive(t, "the next result", again); !errors.Is(err, bad) {
+		t.Errorf("the next attempt: got %v", err)
+	}
+}
+
+func TestUpgradeThatSucceeds(t *testing.T) {
+	u, s := newScripted(t)
+	result := s.start(t, u)
+	next := Process{PID: 7, Build: Build{Version: "v2", Revision: "abc"}}
+	s.commits <- next
+	if err := receive(t, "the commit", s.commit); err != nil {
+		t.Fatal(err)
+	}
+	if by := u.Successor(); by == nil || *by != next {
+		t.Errorf("after the commit: got %v, want %v", by, next)
+	}
+	if isClosed(u.Replaced()) {
+		t.Error("replaced, though the attempt still lets go of things")
+	}
+	s.end <- nil
+	if err := receive(t, "the result", result); err != nil {
+		t.Error(err)
+	}
+	receive(t, "the replacement", u.Replaced())
+
+	var replaced *ReplacedError
+	if err := u.Upgrade(t.Context()); !errors.As(err, &replaced) || replaced.By != next {
+		t.Errorf("another upgrade: got %v", err)
+	}
+	if by := u.End(); by == nil || *by != next {
+		t.Errorf("at the end: got %v, want %v", by, next)
+	}
+	receive(t, "the end", u.Done())
+	if err := u.Upgrade(t.Context()); !errors.As(err, &replaced) || replaced.By.PID != 7 {
+		t.Errorf("an upgrade after the end: got %v", err)
+	}
+	if by := u.Successor(); by == nil || *by != next {
+		t.Errorf("after the end: got %v, want %v", by, next)
+	}
+}
+
+func TestProcessThatIsToEndIsNotReplaced(t *testing.T) {
+	u, s := newScripted(t)
+	result := s.start(t, u)
+	if by := u.End(); by != nil {
+		t.Errorf("got %v, though nothing was committed", by)
+	}
+	if isClosed(u.Done()) {
+		t.Error("done, though an attempt runs")
+	}
+	s.commits <- Process{PID: 7}
+	if err := receive(t, "the commit", s.commit); !errors.Is(err, ErrEnding) {
+		t.Errorf("commit: got %v, want %v", err, ErrEnding)
+	}
+	s.end <- ErrEnding
+	if err := receive(t, "the result", result); !errors.Is(err, ErrEnding) {
+		t.Errorf("got %v, want %v", err, ErrEnding)
+	}
+	receive(t, "the end", u.Done())
+	if err := u.Upgrade(t.Context()); !errors.Is(err, ErrEnding) {
+		t.Errorf("an upgrade after the end: got %v", err)
+	}
+	if u.Successor() != nil || u.End() != nil || isClosed(u.Replaced()) {
+		t.Error("a successor without a commit")
+	}
+}
+
+// A signal that ends the process may come while the attempt, which has committed, lets go of things.
+func TestEndWhileTheCommittedAttemptLetsGo(t *testing.T) {
+	u, s := newScripted(t)
+	result := s.start(t, u)
+	s.commits <- Process{PID: 7}
+	receive(t, "the commit", s.commit)
+	if by := u.End(); by == nil || by.PID != 7 {
+		t.Errorf("got %v", by)
+	}
+	s.end <- nil
+	if err := receive(t, "the result", result); err != nil {
+		t.Error(err)
+	}
+	receive(t, "the replacement", u.Replaced())
+	receive(t, "the end", u.Done())
+}
+
+func TestAttemptGetsTheContextOfItsCaller(t *testing.T) {
+	u, s := newScripted(t)
+	type key struct{}
+	go func() { _ = u.Upgrade(context.WithValue(t.Context(), key{}, "mine")) }()
+	if ctx := receive(t, "the attempt", s.began); ctx.Value(key{}) != "mine" {
+		t.Error("it is another one")
+	}
+	s.end <- errors.New("enough")
+}
+
+// Whatever the order of upgrades, commits and the end, at most one process takes over, and all agree which.
+func TestUpgraderUnderLoad(t *testing.T) {
+	for range 50 {
+		var committed, attempts atomic.Int64
+		u := NewUpgrader(func(_ context.Context, commit func(Process) error) error {
+			n := int(attempts.Add(1))
+			if n%3 == 1 {
+				return errors.New("failed")
+			}
+			err := commit(Process{PID: n})
+			if err == nil {
+				committed.Add(1)
+			}
+			return err
+		})
+		var all sync.WaitGroup
+		var succeeded atomic.Int64
+		for range 8 {
+			all.Go(func() {
+				for range 4 {
+					if u.Upgrade(t.Context()) == nil {
+						succeeded.Add(1)
+					}
+				}
+			})
+		}
+		var by *Process
+		all.Go(func() { by = u.End() })
+		all.Wait()
+		receive(t, "the end", u.Done())
+		last := u.Successor()
+		if committed.Load() > 1 || succeeded.Load() != committed.Load() || (last != nil) != (committed.Load() == 1) {
+			t.Fatalf("%d committed, %d succeeded, successor %v", committed.Load(), succeeded.Load(), last)
+		}
+		if by != nil && *by != *last {
+			t.Fatalf("End says %v, Successor %v", by, last)
+		}
+		if isClosed(u.Replaced()) != (last != nil) {
+			t.Fatalf("successor %v, replaced: %v", last, isClosed(u.Replaced()))
+		}
+	}
+}
