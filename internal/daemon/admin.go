@@ -155,7 +155,7 @@ func (a *adminServer) prepare(cfg config.Admin) (step, error) {
 				a.running.Go(func() { a.leave(former) })
 			}
 		},
-		abandon: func() {
+		abort: func() {
 			if l != nil {
 				_ = l.Close()
 			}

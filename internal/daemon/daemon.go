@@ -48,8 +48,7 @@ type Daemon struct {
 	asked     chan struct{}     // received from by what takes signals
 	obeying   atomic.Bool       // that has begun
 
-	consul     atomic.Pointer[discovery.Consul] // nil: no service is in Consul
-	lastReload atomic.Pointer[outcome]
+	consul atomic.Pointer[discovery.Consul] // nil: no service is in Consul
 
 	// Changed only by who has the turn of reloading.
 	mu         sync.Mutex    // guards the following

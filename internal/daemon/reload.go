@@ -16,25 +16,15 @@ import (
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
-// A reloader reads the configuration again and applies what is different.
-type reloader interface {
-	// Reload returns what it did, in a few words. After an error, everything is as it was.
-	Reload(ctx context.Context) (summary string, err error)
-}
-
-var _ reloader = (*Daemon)(nil)
-
-// An outcome is how a reload ended.
-type outcome struct {
-	time    time.Time
-	summary string // what has changed; empty if err is not nil
-	err     error
-}
-
 // firstAnswer is how long a reload waits for the first sets of new services, before it opens their listeners without.
 const firstAnswer = 2 * time.Second
 
-// Reload implements reloader. Whatever comes of it is logged, and kept for LastReload.
+// Reload reads the configuration again and applies what is different. It returns what has changed, in a few words. After an
+// error, everything is as it was. It logs both. One reload or upgrade runs at a time: Reload waits for its turn until ctx
+// ends.
+//
+// What a reload changes has two phases. Everything is prepared first, beside what is in force. Then all of it is committed,
+// which cannot fail; or, if something could not be prepared, what was prepared is aborted.
 func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	ctx, cancel := d.untilTheEnd(ctx)
 	defer cancel()
@@ -48,39 +38,33 @@ func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	d.service.reloading()
 	d.access.Reopen() // for logrotate, whose files may have moved though the configuration has not
 	changes, err := d.reload(ctx)
-	o := &outcome{time: time.Now(), err: err}
 	if err != nil {
 		d.log.Error("not reloaded, nothing has changed", "error", err)
 		d.service.ready("not reloaded: " + firstLine(err.Error()))
-	} else {
-		o.summary = changes.Summary()
-		d.log.Info("reloaded", "changes", o.summary)
-		for _, name := range changes.NeedRestart() {
-			d.log.Warn("changed in the configuration, but takes a restart", "argument", name)
-		}
-		d.service.ready(d.status())
+		return "", err
 	}
-	d.lastReload.Store(o)
-	return o.summary, err
+	d.log.Info("reloaded", "changes", changes.Summary())
+	for _, name := range changes.NeedRestart() {
+		d.log.Warn("changed in the configuration, but takes a restart", "argument", name)
+	}
+	d.service.ready(d.status())
+	return changes.Summary(), nil
 }
 
-// untilTheEnd returns ctx, but that it ends too when this process is to end.
+// untilTheEnd returns a context that ends with ctx, and when this process is to end.
 func (d *Daemon) untilTheEnd(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(d.ending, func() { cancel(upgrade.ErrEnding) })
 	return ctx, func() { stop(); cancel(nil) }
 }
 
-// underWay is the error of whoever does not get a turn, because of err.
+// underWay returns the error of a reload or an upgrade that did not get its turn, because of err.
 func underWay(err error) error {
 	if errors.Is(err, upgrade.ErrEnding) {
 		return err
 	}
 	return fmt.Errorf("another reload or upgrade is still under way: %w", err)
 }
-
-// LastReload is how the last reload ended; nil if there was none.
-func (d *Daemon) LastReload() *outcome { return d.lastReload.Load() }
 
 func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	next, diags := d.load()
@@ -99,27 +83,27 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	if err != nil {
 		return nil, withHints(err)
 	}
-	sources, err := d.prepare(ctx, old, next)
+	sources, err := d.prepareSources(ctx, old, next)
 	if err != nil {
-		own.undo()
+		own.Abort()
 		return nil, err
 	}
 	sources.await(ctx, d.log)
 	if err := d.proxier.Apply(proxyServices(next)); err != nil {
-		sources.abandon()
-		own.undo()
+		sources.abort()
+		own.Abort()
 		return nil, withHints(err)
 	}
 	configure(d.balancer, next)
 	tuneCollector(len(next.Services))
 	if !sources.commit(next) {
-		sources.abandon()
-		own.undo()
+		sources.abort()
+		own.Abort()
 		return nil, upgrade.ErrEnding
 	}
 	d.prober.Apply(checksOf(next))
 	d.cfg.Store(next)
-	own.do()
+	own.Commit()
 	inForce = next
 	if err := d.register(next); err != nil {
 		d.log.Error("not registered", "error", err)
@@ -130,22 +114,24 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	return changes, nil
 }
 
-// A step is a part of a reload that has been prepared: it is done, or else undone. Either may be nil.
-type step struct{ commit, abandon func() }
+// A step is a part of a reload that has been prepared. It is committed or aborted, once. A nil function does nothing.
+type step struct{ commit, abort func() }
 
-func (s step) do() {
+// Commit puts what was prepared in force.
+func (s step) Commit() {
 	if s.commit != nil {
 		s.commit()
 	}
 }
 
-func (s step) undo() {
-	if s.abandon != nil {
-		s.abandon()
+// Abort gives up what was prepared.
+func (s step) Abort() {
+	if s.abort != nil {
+		s.abort()
 	}
 }
 
-// prepareOwn opens what next needs that is not of a service: the listener of the admin API, the access log.
+// prepareOwn prepares what next needs that is not of a service: the listener of the admin API, the access log.
 func (d *Daemon) prepareOwn(next *config.Config) (step, error) {
 	api, err := d.admin.prepare(next.Admin)
 	if err != nil {
@@ -153,10 +139,13 @@ func (d *Daemon) prepareOwn(next *config.Config) (step, error) {
 	}
 	access, err := d.access.Prepare((*accesslog.Options)(next.AccessLog))
 	if err != nil {
-		api.undo()
+		api.Abort()
 		return step{}, err
 	}
-	return step{commit: func() { api.do(); access.Commit() }, abandon: func() { api.undo(); access.Abort() }}, nil
+	return step{
+		commit: func() { api.Commit(); access.Commit() },
+		abort:  func() { api.Abort(); access.Abort() },
+	}, nil
 }
 
 // sources are those of a configuration that is about to be in force.
@@ -169,8 +158,8 @@ type sources struct {
 	doubt          map[string]bool // services that it watches in another way
 }
 
-// prepare starts what next needs and old does not have.
-func (d *Daemon) prepare(ctx context.Context, old, next *config.Config) (*sources, error) {
+// prepareSources starts the sources that next needs and old does not have.
+func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (*sources, error) {
 	s := &sources{d: d, client: d.consul.Load(), consul: d.consulFeed}
 	watches := watchesOf(next)
 	s.sameConsul = old.Consul == next.Consul && reflect.DeepEqual(watchesOf(old), watches)
@@ -201,9 +190,7 @@ func (d *Daemon) prepare(ctx context.Context, old, next *config.Config) (*source
 			s.consul = d.intake.start(client, consulNames(next), d.log)
 		}
 	}
-	if sets := staticSets(next); len(sets) > 0 {
-		s.static = d.intake.start(discovery.NewStatic(sets), staticNames(next), d.log)
-	}
+	s.static = d.startStatic(next)
 	return s, nil
 }
 
@@ -225,8 +212,8 @@ func (s *sources) await(ctx context.Context, log hclog.Logger) {
 	}
 }
 
-// abandon ends what prepare started.
-func (s *sources) abandon() {
+// abort ends what prepareSources started.
+func (s *sources) abort() {
 	if s.old != nil {
 		s.d.intake.shrink(s.consul, consulNames(s.old), s.doubt)
 		if err := s.client.Apply(watchesOf(s.old)); err != nil {

@@ -6,76 +6,20 @@ import (
 	"context"
 	"errors"
 	"os"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/lictor-proxy/lictor/config"
-	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
-
-// inTime is far more than anything takes that ends at all.
-const inTime = time.Minute
-
-// A served is a daemon at work in this process, with signals of its own.
-type served struct {
-	*Daemon
-	signals chan os.Signal
-	end     chan error
-	log     *testproc.Log
-}
-
-// serveConfiguration runs a daemon until a signal ends it. Before it serves, prepare may change it.
-func serveConfiguration(t *testing.T, src string, prepare func(*served)) *served {
-	t.Helper()
-	t.Setenv("RUNTIME_DIRECTORY", t.TempDir())
-	processors := runtime.GOMAXPROCS(0)
-	t.Cleanup(func() { runtime.GOMAXPROCS(processors) })
-	s := &served{signals: make(chan os.Signal, 8), end: make(chan error, 1), log: &testproc.Log{}}
-	output := NewOutput(s.log, s.log)
-	t.Cleanup(output.Close)
-	cfg, diags := config.Parse("test.hcl", []byte(src), config.Options{Getenv: func(string) string { return "" }})
-	if cfg == nil {
-		t.Fatal(diags.Diagnostics)
-	}
-	started := make(chan error, 1)
-	go func() {
-		s.end <- run(nil, s.signals, func(ctx context.Context) (*Daemon, error) {
-			d, err := Start(ctx, Options{Config: cfg, Output: output, Version: "v0"})
-			if s.Daemon = d; err == nil {
-				prepare(s)
-			}
-			started <- err
-			return d, err
-		})
-	}()
-	if err := receive(t, "the start", started); err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-func receive[T any](t *testing.T, what string, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(inTime):
-		t.Fatalf("waited %v for this: %s", inTime, what)
-	}
-	panic("unreachable")
-}
-
-const oneService = "service \"web\" {\n  listen = \"127.0.0.1:0\"\n  static {\n    endpoints = [\"127.0.0.1:1\"]\n  }\n}\n"
 
 // A configuration that takes for ever to read, on a file server that hangs, keeps neither a probe nor a signal.
 func TestReloadThatHangsHoldsUpNobody(t *testing.T) {
 	reading, never := make(chan struct{}), make(chan struct{})
 	s := serveConfiguration(t, oneService, func(s *served) {
-		s.load = func() (*config.Config, config.Diagnostics) {
+		s.Daemon.load = func() (*config.Config, config.Diagnostics) {
 			close(reading)
 			<-never
 			return config.Load(nil, config.Options{}) // an error

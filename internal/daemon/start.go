@@ -99,7 +99,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	}
 	shown, err := d.openListeners(cfg)
 	if err != nil {
-		first.abandon()
+		first.abort()
 		d.proxier.Close()
 		d.access.Stop()
 		return err
@@ -111,7 +111,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	d.prober.Apply(checksOf(cfg))
 	d.settle(predecessor, cfg, consul, shown)
 	if w := d.o.Watch; w != nil {
-		d.running.Go(func() { d.watchFiles(w) })
+		d.running.Go(func() { w.run(d.ctx, d.log, d.wantReload) })
 	}
 	return nil
 }
@@ -210,13 +210,22 @@ func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 	}
 }
 
-// firstSources starts the sources of the first configuration. What is in it is known when they have started; what is in Consul, soon.
+// startStatic starts the source of the services that have nothing but a list, and returns when it has given all of its sets.
+// It returns nil if there are no such services.
+func (d *Daemon) startStatic(cfg *config.Config) *feed {
+	sets := staticSets(cfg)
+	if len(sets) == 0 {
+		return nil
+	}
+	f := d.intake.start(discovery.NewStatic(sets), staticNames(cfg), d.log)
+	<-f.complete // it waits for nothing
+	return f
+}
+
+// firstSources starts the sources of the first configuration.
 func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul) *sources {
 	first := &sources{d: d, client: consul}
-	if sets := staticSets(cfg); len(sets) > 0 {
-		first.static = d.intake.start(discovery.NewStatic(sets), staticNames(cfg), d.log)
-		<-first.static.complete
-	}
+	first.static = d.startStatic(cfg)
 	if consul != nil {
 		first.consul = d.intake.start(consul, consulNames(cfg), d.log)
 	}

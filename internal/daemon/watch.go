@@ -10,13 +10,14 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 const (
-	// settle is how long files must have been left alone before they are read: whoever writes one may write others too.
+	// settle is how long files must have been left alone before they are read: more than one may be written in a row.
 	settle = 200 * time.Millisecond
 
 	// lookAgain is how often files are looked at if the system does not tell of changes.
@@ -33,20 +34,55 @@ type Watch struct {
 // called before the files are read.
 func NewWatch(paths []string) *Watch { return &Watch{paths, fingerprint(paths)} }
 
-// watchFiles asks for a reload whenever the files of f have another content than last, until the daemon ends.
-func (d *Daemon) watchFiles(f *Watch) {
-	w := &fileWatch{paths: f.paths, last: f.last, d: d}
-	var err error
-	if w.watcher, err = newWatcher(foldersOf(f.paths)); err != nil {
-		d.log.Warn("the system does not tell of changed files, reading them again and again",
-			"error", err, "every", lookAgain)
-		w.poll(d.ctx)
+// run calls changed whenever the files have another content than last, until ctx ends.
+func (w *Watch) run(ctx context.Context, log hclog.Logger, changed func()) {
+	watcher, err := newWatcher(foldersOf(w.paths))
+	if err != nil {
+		log.Warn("the system does not tell of changed files, reading them again and again", "error", err, "every", lookAgain)
+		w.poll(ctx, changed)
 		return
 	}
-	w.run(d.ctx)
+	defer func() { _ = watcher.Close() }()
+	quiet := time.NewTimer(settle) // once at first: for what changed before the watch began
+	defer quiet.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-watcher.Events:
+			quiet.Reset(settle)
+		case err := <-watcher.Errors: // too many events at once, perhaps: look
+			log.Debug("watching files", "error", err)
+			quiet.Reset(settle)
+		case <-quiet.C:
+			if now := fingerprint(w.paths); now != w.last {
+				w.last = now
+				changed()
+			}
+		}
+	}
 }
 
-// newWatcher returns what tells of changes in folders, all of them.
+// poll is run where the system does not tell of changes. Files have settled when they are the same twice.
+func (w *Watch) poll(ctx context.Context, changed func()) {
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for before := w.last; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := fingerprint(w.paths)
+		if now == before && now != w.last {
+			w.last = now
+			changed()
+		}
+		before = now
+	}
+}
+
+// newWatcher returns what tells of changes in all of the folders.
 func newWatcher(folders []string) (*fsnotify.Watcher, error) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -60,8 +96,8 @@ func newWatcher(folders []string) (*fsnotify.Watcher, error) {
 	return watcher, nil
 }
 
-// foldersOf are the folders in which something happens when a file or folder at paths is written, replaced, or, if it is a link, led
-// elsewhere: Kubernetes changes mounted configurations in that way.
+// foldersOf returns the folders to watch for changes of the files and folders at paths. If a path is a symbolic link, these
+// are the folder of the link and that of its target: Kubernetes changes mounted configurations by another link.
 func foldersOf(paths []string) []string {
 	seen := map[string]bool{}
 	var folders []string
@@ -83,7 +119,7 @@ func foldersOf(paths []string) []string {
 	return folders
 }
 
-// fingerprint changes when what config.Load would read changes.
+// fingerprint returns what changes when what config.Load would read changes.
 func fingerprint(paths []string) [sha256.Size]byte {
 	h := sha256.New()
 	for _, path := range paths {
@@ -98,52 +134,4 @@ func fingerprint(paths []string) [sha256.Size]byte {
 		}
 	}
 	return [sha256.Size]byte(h.Sum(nil))
-}
-
-type fileWatch struct {
-	d       *Daemon
-	watcher *fsnotify.Watcher // nil: there is none
-	paths   []string
-	last    [sha256.Size]byte
-}
-
-func (w *fileWatch) run(ctx context.Context) {
-	defer func() { _ = w.watcher.Close() }()
-	quiet := time.NewTimer(settle) // once at first: for what changed before the watch began
-	defer quiet.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-w.watcher.Events:
-			quiet.Reset(settle)
-		case err := <-w.watcher.Errors: // too many events at once, perhaps: look
-			w.d.log.Debug("watching files", "error", err)
-			quiet.Reset(settle)
-		case <-quiet.C:
-			if now := fingerprint(w.paths); now != w.last {
-				w.last = now
-				w.d.wantReload()
-			}
-		}
-	}
-}
-
-// poll looks at the files from time to time. They have settled when they are the same twice.
-func (w *fileWatch) poll(ctx context.Context) {
-	tick := time.NewTicker(lookAgain)
-	defer tick.Stop()
-	for before := w.last; ; {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		now := fingerprint(w.paths)
-		if now == before && now != w.last {
-			w.last = now
-			w.d.wantReload()
-		}
-		before = now
-	}
 }

@@ -1,0 +1,229 @@
+//go:build unix
+
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// inTime is far more than anything takes that ends at all.
+const inTime = time.Minute
+
+// A served is a daemon at work in this process, with signals of its own.
+type served struct {
+	*Daemon
+	t       *testing.T
+	path    string // of its configuration
+	signals chan os.Signal
+	end     chan error
+	log     *testproc.Log
+}
+
+// serveConfiguration runs a daemon with src as its configuration, until a signal ends it. Before it takes signals, prepare
+// may change it; nil changes nothing.
+func serveConfiguration(t *testing.T, src string, prepare func(*served)) *served {
+	t.Helper()
+	return serveOptions(t, src, Options{}, prepare)
+}
+
+// serveOptions is serveConfiguration with other options than configuration, output and version.
+func serveOptions(t *testing.T, src string, o Options, prepare func(*served)) *served {
+	t.Helper()
+	s := newServed(t, src)
+	cfg, diags := s.load()
+	if cfg == nil {
+		t.Fatal(diags.Diagnostics)
+	}
+	output := NewOutput(s.log, s.log)
+	t.Cleanup(output.Close)
+	o.Config, o.Load, o.Output, o.Version = cfg, s.load, output, "v0"
+	started := make(chan error, 1)
+	go func() {
+		s.end <- run(o.Predecessor, s.signals, func(ctx context.Context) (*Daemon, error) {
+			d, err := Start(ctx, o)
+			if s.Daemon = d; err == nil && prepare != nil {
+				prepare(s)
+			}
+			started <- err
+			return d, err
+		})
+	}()
+	if err := receive(t, "the start", started); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// newServed returns a served whose daemon is still to be started.
+func newServed(t *testing.T, src string) *served {
+	t.Helper()
+	t.Setenv("RUNTIME_DIRECTORY", t.TempDir())
+	processors := runtime.GOMAXPROCS(0)
+	t.Cleanup(func() { runtime.GOMAXPROCS(processors) })
+	s := &served{
+		t: t, path: filepath.Join(t.TempDir(), "lictor.hcl"), signals: make(chan os.Signal, 8), end: make(chan error, 1),
+		log: &testproc.Log{},
+	}
+	s.write(src)
+	return s
+}
+
+func (s *served) load() (*config.Config, config.Diagnostics) {
+	return config.Load([]string{s.path}, config.Options{Getenv: func(string) string { return "" }})
+}
+
+// write makes src the configuration's text.
+func (s *served) write(src string) {
+	s.t.Helper()
+	if err := os.WriteFile(s.path, []byte(src), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// reload reloads src, and returns what the daemon says to that.
+func (s *served) reload(src string) (string, error) {
+	s.t.Helper()
+	s.write(src)
+	return s.Reload(s.t.Context())
+}
+
+// mustReload is reload, which must succeed with the summary.
+func (s *served) mustReload(src, summary string) {
+	s.t.Helper()
+	if got, err := s.reload(src); err != nil || got != summary {
+		s.t.Fatalf("got %q, %v, want %q", got, err, summary)
+	}
+}
+
+// address returns where a service is listened for; empty: nowhere.
+func (s *served) address(service string) string {
+	for _, l := range s.proxier.Listeners() {
+		if l.Service == service {
+			return l.Addr.String()
+		}
+	}
+	return ""
+}
+
+// stop ends the daemon by two signals, so that clients that are still there are cut. That must succeed.
+func (s *served) stop() {
+	s.t.Helper()
+	s.signals <- syscall.SIGTERM
+	s.signals <- syscall.SIGTERM
+	if err := receive(s.t, "the end", s.end); err != nil {
+		s.t.Errorf("%v:\n%s", err, s.log)
+	}
+}
+
+func (s *served) awaitLog(text string) {
+	s.t.Helper()
+	await(s.t, fmt.Sprintf("%q in the log", text), func() bool { return strings.Contains(s.log.String(), text) })
+}
+
+func receive[T any](t *testing.T, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(inTime):
+		t.Fatalf("waited %v for this: %s", inTime, what)
+	}
+	panic("unreachable")
+}
+
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), inTime)
+	defer cancel()
+	if err := testproc.Poll(ctx, func() error {
+		if !ok() {
+			return fmt.Errorf("waited for this: %s", what)
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// instance returns the address of an instance that says its name to each client, and then waits for the client to close.
+func instance(t *testing.T, name string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clients sync.WaitGroup
+	clients.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			clients.Go(func() {
+				_, _ = fmt.Fprintln(c, name)
+				_, _ = io.Copy(io.Discard, c)
+				_ = c.Close()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		clients.Wait()
+	})
+	return l.Addr().String()
+}
+
+// A client is a connection to an instance, which has said its name.
+type client struct {
+	net.Conn
+	name string
+}
+
+func dial(t *testing.T, addr string) (*client, error) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", addr, inTime)
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(inTime))
+	var name string
+	if _, err := fmt.Fscanln(c, &name); err != nil {
+		return nil, err
+	}
+	return &client{c, name}, nil
+}
+
+// reaches fails unless a client of addr reaches the instance of that name.
+func reaches(t *testing.T, addr, name string) *client {
+	t.Helper()
+	c, err := dial(t, addr)
+	if err != nil {
+		t.Fatalf("%s: %v", addr, err)
+	}
+	if c.name != name {
+		t.Errorf("%s: got instance %q, want %q", addr, c.name, name)
+	}
+	return c
+}
+
+// service returns the text of a service with one instance.
+func service(name, listen, instance, more string) string {
+	return fmt.Sprintf("service %q {\n  listen = %q\n  static {\n    endpoints = [%q]\n  }\n  %s\n}\n", name, listen, instance, more)
+}
+
+const oneService = "service \"web\" {\n  listen = \"127.0.0.1:0\"\n  static {\n    endpoints = [\"127.0.0.1:1\"]\n  }\n}\n"
