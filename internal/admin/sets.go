@@ -300,42 +300,48 @@ func (one *set) all() (endpoints []lb.Endpoint) {
 	return endpoints
 }
 
-// missing counts the services of which nothing is known.
-func (s *Sets) missing(services []Configured) (n int) {
+// Known reports whether the endpoints of a service are known, be it that there are none.
+func (s *Sets) Known(service string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i := range services {
-		if s.sets[services[i].Name] == nil {
-			n++
-		}
-	}
-	return n
+	return s.sets[service] != nil
 }
 
-// view returns what is known of a service's endpoints, sorted by ID, and when that changed last; false if nothing is.
-func (s *Sets) view(service string) (endpoints []Endpoint, changed time.Time, known bool) {
+// A View is what is known of the endpoints of one service.
+type View struct {
+	Changed   time.Time      // when they were last different from before
+	Endpoints []EndpointView // sorted by ID
+}
+
+// An EndpointView is what is known of one endpoint.
+type EndpointView struct {
+	lb.Endpoint           // has only an ID if Joined is zero
+	Joined      time.Time // since when it is in the set; zero: it has left, and is still drained
+	Drained     time.Time // since when an operator drains it; zero: nobody does
+	Forbidden   time.Time // since when Verdict stands; zero: the Judge allows it clients
+	Verdict     cycles.Verdict
+}
+
+// View returns what is known of the endpoints of a service; false if nothing is.
+func (s *Sets) View(service string) (v View, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	endpoints = []Endpoint{}
 	one := s.sets[service]
 	if one == nil {
-		return endpoints, changed, false
+		return v, false
 	}
+	v.Changed = one.changed
 	for _, m := range one.endpoints {
-		in := m.since
-		e := Endpoint{ID: m.ID, Address: m.Address(), Weight: max(m.Weight, 1), State: StateIn, Reason: ReasonHealthy, Since: &in}
-		if b, is := one.forbidden[m.ID]; is {
-			e.State, e.Reason, e.Since, e.Detail = StateOut, b.Reason, &b.since, b.Text
-		} else if since, is := one.drained[m.ID]; is {
-			e.State, e.Reason, e.Since, e.Detail = StateOut, ReasonDrained, &since, "taken out by an operator, here only"
-		}
-		endpoints = append(endpoints, e)
+		b := one.forbidden[m.ID]
+		v.Endpoints = append(v.Endpoints, EndpointView{
+			Endpoint: m.Endpoint, Joined: m.since, Drained: one.drained[m.ID], Forbidden: b.since, Verdict: b.Verdict,
+		})
 	}
 	for id, since := range one.drained {
 		if _, there := one.find(id); !there {
-			endpoints = append(endpoints, Endpoint{ID: id, State: StateOut, Reason: ReasonDrained, Since: &since, Detail: "taken out by an operator, and gone from the set since"})
+			v.Endpoints = append(v.Endpoints, EndpointView{Endpoint: lb.Endpoint{ID: id}, Drained: since})
 		}
 	}
-	slices.SortFunc(endpoints, func(a, b Endpoint) int { return strings.Compare(a.ID, b.ID) })
-	return endpoints, one.changed, true
+	slices.SortFunc(v.Endpoints, func(a, b EndpointView) int { return strings.Compare(a.ID, b.ID) })
+	return v, true
 }

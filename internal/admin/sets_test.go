@@ -48,7 +48,7 @@ func setOf(service string, ports ...uint16) lb.Endpoints {
 	return u
 }
 
-// serves wants exactly these endpoints in the balancer, and those with a reason in what is shown.
+// serves wants exactly these endpoints in the balancer, and the others, with a reason, in the view.
 func (j *judged) serves(service string, in []string, out ...string) {
 	j.Helper()
 	var got, reasons []string
@@ -59,10 +59,12 @@ func (j *judged) serves(service string, in []string, out ...string) {
 			}
 		}
 	}
-	endpoints, _, _ := j.view(service)
-	for _, e := range endpoints {
-		if e.State == StateOut {
-			reasons = append(reasons, e.ID+" "+e.Reason+" "+e.Detail)
+	v, _ := j.View(service)
+	for _, e := range v.Endpoints {
+		if !e.Forbidden.IsZero() {
+			reasons = append(reasons, e.ID+" "+e.Verdict.Reason+" "+e.Verdict.Text)
+		} else if !e.Drained.IsZero() {
+			reasons = append(reasons, e.ID+" drained")
 		}
 	}
 	if slices.Sort(got); !slices.Equal(got, in) || !slices.Equal(reasons, out) {
@@ -88,7 +90,7 @@ func TestSetsLeaveOutWhatLeadsBack(t *testing.T) {
 	}
 	j.serves("a", []string{"8"}, aOut)
 	j.OnUpdate([]lb.Endpoints{setOf("b", 9)}) // of another service, but the cause
-	j.serves("a", []string{"8"}, "2 drained taken out by an operator, here only")
+	j.serves("a", []string{"8"}, "2 drained")
 	if err := j.Undrain("a", "2"); err != nil {
 		t.Fatal(err)
 	}

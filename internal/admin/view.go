@@ -96,7 +96,12 @@ func (s *State) lag() *discovery.Lag {
 // unready counts the services, and those of them that have no set yet. It is for probes, which may come often.
 func (s *State) unready() (missing, all int) {
 	configured := s.Configured()
-	return s.Sets.missing(configured), len(configured)
+	for i := range configured {
+		if !s.Sets.Known(configured[i].Name) {
+			missing++
+		}
+	}
+	return missing, len(configured)
 }
 
 // services puts together what is known of all services, in the order of the configuration.
@@ -117,7 +122,10 @@ func (s *State) show(configured []Configured) []Service {
 	all := make([]Service, len(configured))
 	at := make(map[string]*Service, len(configured))
 	for i, c := range configured {
-		all[i] = Service{Name: c.Name, Protocol: c.Protocol, Source: c.Source, Listeners: []string{}, Set: SetNone}
+		all[i] = Service{
+			Name: c.Name, Protocol: c.Protocol, Source: c.Source,
+			Listeners: []string{}, Set: SetNone, Endpoints: []Endpoint{},
+		}
 		at[c.Name] = &all[i]
 	}
 	for _, l := range s.Proxier.Listeners() {
@@ -132,10 +140,9 @@ func (s *State) show(configured []Configured) []Service {
 	}
 	for i := range all {
 		one := &all[i]
-		var changed time.Time
-		var known bool
-		if one.Endpoints, changed, known = s.Sets.view(one.Name); known {
-			one.Set, one.LastChange = SetFresh, &changed
+		if v, known := s.Sets.View(one.Name); known {
+			one.Set, one.LastChange = SetFresh, &v.Changed
+			one.Endpoints = endpointsOf(v.Endpoints)
 		}
 		if s.Instances != nil {
 			one.instances(s.Instances(one.Name))
@@ -156,6 +163,36 @@ func (s *State) show(configured []Configured) []Service {
 		}
 	}
 	return all
+}
+
+// endpointsOf returns the endpoints of a set, each in the state that it has without what else is known of it.
+func endpointsOf(set []EndpointView) []Endpoint {
+	out := make([]Endpoint, 0, len(set))
+	for i := range set {
+		out = append(out, endpointOf(&set[i]))
+	}
+	return out
+}
+
+// endpointOf returns one endpoint of a set. That it leads back weighs more than that it is drained.
+func endpointOf(v *EndpointView) Endpoint {
+	e := Endpoint{ID: v.ID}
+	if !v.Joined.IsZero() {
+		e.Address, e.Weight = v.Address(), max(v.Weight, 1)
+	}
+	switch {
+	case !v.Forbidden.IsZero():
+		e.State, e.Reason, e.Since, e.Detail = StateOut, v.Verdict.Reason, &v.Forbidden, v.Verdict.Text
+	case v.Drained.IsZero():
+		e.State, e.Reason, e.Since = StateIn, ReasonHealthy, &v.Joined
+	case v.Joined.IsZero():
+		e.State, e.Reason, e.Since = StateOut, ReasonDrained, &v.Drained
+		e.Detail = "taken out by an operator, and gone from the set since"
+	default:
+		e.State, e.Reason, e.Since = StateOut, ReasonDrained, &v.Drained
+		e.Detail = "taken out by an operator, here only"
+	}
+	return e
 }
 
 // instances adds what a source knows: more about endpoints that are in the set, and instances that are not.
