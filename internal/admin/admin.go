@@ -19,12 +19,14 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 )
 
 // Options are what a Server needs.
 type Options struct {
-	State  State   // required
-	Events *Events // required
+	State  State             // required
+	Events *endpoints.Events // required
 	Logger hclog.Logger
 
 	// MaxConnections is how many connections may be open at once, over all listeners. Zero means 64. Half of them may be

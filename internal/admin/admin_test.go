@@ -22,6 +22,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/testseccomp"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -135,9 +136,9 @@ type house struct {
 	*testing.T
 	*Server
 	fake     *fake
-	sets     *Sets
+	sets     *endpoints.Sets
 	balancer *lb.RoundRobin
-	events   *Events
+	events   *endpoints.Events
 	tcp      string
 	socket   net.Listener
 	listener net.Listener // of tcp
@@ -152,13 +153,13 @@ func serve(t *testing.T, o Options, services ...string) *house {
 // serveTo is serve with a say in who may ask.
 func serveTo(t *testing.T, who Access, o Options, services ...string) *house {
 	t.Helper()
-	h := &house{T: t, fake: &fake{}, balancer: lb.NewRoundRobin(), events: NewEvents()}
+	h := &house{T: t, fake: &fake{}, balancer: lb.NewRoundRobin(), events: endpoints.NewEvents()}
 	for i, name := range services {
 		h.fake.services = append(h.fake.services, Configured{Name: name, Protocol: "tcp", Source: fmt.Sprintf("consul service %q", name)})
 		h.fake.stats = append(h.fake.stats, proxy.Stats{Service: name})
 		h.fake.listeners = append(h.fake.listeners, proxy.Listener{Service: name, Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(9000+i))})
 	}
-	h.sets = NewSets(h.balancer, h.events, nil)
+	h.sets = endpoints.NewSets(h.balancer, h.events, nil)
 	o.Events = h.events
 	o.State = State{Proxier: h.fake, Sets: h.sets, Watches: func() Watches { return fakeWatches{h.fake} }, Configured: h.fake.configured, Excluded: o.State.Excluded}
 	h.Server = New(o)
@@ -406,7 +407,7 @@ func TestEventsTellWhatChangedAndCanBeWaitedFor(t *testing.T) {
 	h.get("/v1/events?service=web", &got)
 	var kinds []string
 	for _, e := range got.Events {
-		kinds = append(kinds, e.Kind+" "+e.Endpoint)
+		kinds = append(kinds, string(e.Kind)+" "+e.Endpoint)
 	}
 	if want := "[joined a joined b changed b joined c left a]"; fmt.Sprint(kinds) != want {
 		t.Errorf("got %v, want %v", kinds, want)
@@ -418,7 +419,7 @@ func TestEventsTellWhatChangedAndCanBeWaitedFor(t *testing.T) {
 		waited <- answer
 	}()
 	h.endpoints("web", "b")
-	if answer := <-waited; len(answer.Events) == 0 || answer.Events[0].Kind != KindLeft && answer.Events[0].Kind != KindChanged {
+	if answer := <-waited; len(answer.Events) == 0 || answer.Events[0].Kind != endpoints.KindLeft && answer.Events[0].Kind != endpoints.KindChanged {
 		t.Errorf("got %+v", answer)
 	}
 	if code, _ := h.ask("GET", "/v1/events?after=x", ""); code != 400 {
@@ -440,44 +441,13 @@ func TestTheSameSetAgainIsNoChange(t *testing.T) {
 	}
 }
 
-func TestEventsAreBounded(t *testing.T) {
-	l := NewEvents()
-	for range 3 * maxEvents {
-		l.Add(Event{Kind: KindReload})
-	}
-	events, next, _ := l.After(0, "", 1<<20)
-	if len(events) != maxEvents || next != 3*maxEvents || events[0].Seq != 2*maxEvents+1 {
-		t.Errorf("got %d events up to %d", len(events), next)
-	}
-	if events, _, _ = l.After(next-2, "", 1); len(events) != 1 || events[0].Seq != next {
-		t.Errorf("a limit leaves the newest: got %+v", events)
-	}
-}
-
-func TestInstancesAndEjectionsAreEvents(t *testing.T) {
-	l := NewEvents()
-	l.Instance(discovery.Event{Services: []string{"api", "web"}, Kind: discovery.EventOut, Instance: "n/a", Text: "check is critical"})
-	l.Instance(discovery.Event{Services: []string{"web"}, Kind: discovery.EventHeld, Instance: "n/b", Text: "gone"})
-	l.Health(lb.HealthChange{Service: "web", Endpoint: "n/c", Ejected: true, Cause: lb.Refused, TryIn: 1234 * time.Millisecond})
-	l.Health(lb.HealthChange{Service: "web", Endpoint: "n/c"})
-	events, _, _ := l.After(0, "web", maxEvents)
-	var got []string
-	for _, e := range events {
-		got = append(got, e.Kind+" "+e.Endpoint+" "+e.Text)
-	}
-	want := []string{"out n/a n/a: check is critical", "held n/b n/b: gone", "ejected n/c n/c is left out: refused; it is tried again in 1.2s", "returned n/c n/c can be reached again"}
-	if !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
 func TestStaleSourceIsAnEventOnceEachWay(t *testing.T) {
 	h := serve(t, Options{}, "gone", "web")
 	kinds := func() string {
 		var text []string
-		events, _, _ := h.events.After(0, "", maxEvents)
+		events, _, _ := h.events.After(0, "", endpoints.MaxEvents)
 		for _, e := range events {
-			text = append(text, e.Kind)
+			text = append(text, string(e.Kind))
 		}
 		return strings.Join(text, " ")
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -17,8 +18,8 @@ import (
 // benchServer returns a Server with n services of three endpoints each, all of them in use and followed in Consul.
 func benchServer(n int) *Server {
 	f := &fake{}
-	events := NewEvents()
-	sets := NewSets(lb.NewRoundRobin(), events, nil)
+	events := endpoints.NewEvents()
+	sets := endpoints.NewSets(lb.NewRoundRobin(), events, nil)
 	balanced := map[string]Balanced{}
 	for i := range n {
 		name := fmt.Sprintf("service-%04d", i)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
@@ -36,12 +37,25 @@ func TestAPIIsDocumented(t *testing.T) {
 			}
 		}
 	}
-	for _, kind := range []string{KindJoined, KindLeft, KindChanged, KindOut, KindHeld, KindEjected, KindReturned, KindDrained, KindUndrained, KindStale, KindRecovered, KindReload, KindUpgrade, KindLogLevel, ReasonHealthy, ReasonHeld, ReasonSaved, ReasonSlowStart, ReasonTroubled, ReasonDrained, ReasonStandby, ReasonStatus, ReasonMaintenance,
-		ReasonAddress, ReasonDuplicate, ReasonTags, ReasonFilter, ReasonWeight, ReasonEjected, ReasonTrial, ReasonFull,
-		ReasonLoop, string(proxy.ConnectionWaiting), string(proxy.ConnectionConnecting), string(proxy.ConnectionOpen), string(proxy.ConnectionHalfClosed),
-		string(proxy.ConnectionClosing), SetNone, SetSaved, SetFresh} {
-		if !strings.Contains(string(text), "`"+kind+"`") {
-			t.Errorf("%s is not in docs/api.md", kind)
+	kinds := []endpoints.Kind{
+		endpoints.KindJoined, endpoints.KindLeft, endpoints.KindChanged, endpoints.KindOut, endpoints.KindHeld,
+		endpoints.KindEjected, endpoints.KindReturned, endpoints.KindDrained, endpoints.KindUndrained,
+		endpoints.KindStale, endpoints.KindRecovered, endpoints.KindReload, endpoints.KindUpgrade,
+		endpoints.KindLogLevel,
+	}
+	words := []string{
+		ReasonHealthy, ReasonHeld, ReasonSaved, ReasonSlowStart, ReasonTroubled, ReasonDrained, ReasonStandby,
+		ReasonStatus, ReasonMaintenance, ReasonAddress, ReasonDuplicate, ReasonTags, ReasonFilter, ReasonWeight,
+		ReasonEjected, ReasonTrial, ReasonFull, ReasonLoop, string(proxy.ConnectionWaiting),
+		string(proxy.ConnectionConnecting), string(proxy.ConnectionOpen), string(proxy.ConnectionHalfClosed),
+		string(proxy.ConnectionClosing), SetNone, SetSaved, SetFresh,
+	}
+	for _, kind := range kinds {
+		words = append(words, string(kind))
+	}
+	for _, word := range words {
+		if !strings.Contains(string(text), "`"+word+"`") {
+			t.Errorf("%s is not in docs/api.md", word)
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 )
 
 func TestHubForgetsWhenNobodyWatches(t *testing.T) {
@@ -96,7 +98,7 @@ func TestLooksKeepTheirPace(t *testing.T) {
 		s.running.Go(s.tick)
 		for range 60 * 20 {
 			time.Sleep(time.Second / 20)
-			s.o.Events.Add(Event{Kind: KindReload})
+			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindReload})
 		}
 		s.stop()
 		s.running.Wait()

@@ -1,6 +1,10 @@
 package admin
 
-import "time"
+import (
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/endpoints"
+)
 
 // What the API shows, as it shows it. docs/api.md describes each field, and a test holds it to that.
 
@@ -175,28 +179,19 @@ type Reload struct {
 
 // An Event is something that happened.
 type Event struct {
-	Seq      uint64    `json:"seq"`
-	Time     time.Time `json:"time"`
-	Kind     string    `json:"kind"`
-	Service  string    `json:"service,omitempty"`
-	Endpoint string    `json:"endpoint,omitempty"`
-	Text     string    `json:"text"`
+	Seq      uint64         `json:"seq"`
+	Time     time.Time      `json:"time"`
+	Kind     endpoints.Kind `json:"kind"`
+	Service  string         `json:"service,omitempty"`
+	Endpoint string         `json:"endpoint,omitempty"`
+	Text     string         `json:"text"`
 }
 
-// The kinds of events.
-const (
-	KindJoined    = "joined"    // an endpoint is in its service's set now
-	KindLeft      = "left"      // it is no longer
-	KindChanged   = "changed"   // its address or weight is another
-	KindOut       = "out"       // why an instance is not in the set, in Consul's words; or it leads back
-	KindHeld      = "held"      // it should be out, and is kept in use for now
-	KindEjected   = "ejected"   // it fails, and is left out until it is tried again and answers
-	KindReturned  = "returned"  // it has answered, or does not lead back any more
-	KindDrained   = "drained"   // an operator took it out
-	KindUndrained = "undrained" // and put it back
-	KindStale     = "stale"     // a service's source fails, its endpoints stay
-	KindRecovered = "recovered" // it answers again
-	KindReload    = "reload"
-	KindUpgrade   = "upgrade" // one that failed: after another there is no process to ask
-	KindLogLevel  = "log_level"
-)
+// eventsOf returns events as the API shows them.
+func eventsOf(events []endpoints.Event) []Event {
+	out := make([]Event, len(events))
+	for i, e := range events {
+		out[i] = Event(e)
+	}
+	return out
+}

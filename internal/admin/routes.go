@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 )
 
 // A route is one thing that can be asked. docs/api.md has each, and a test holds it to that.
@@ -200,7 +202,7 @@ type EventsAnswer struct {
 // getEvents answers at once, or with wait=SECONDS when there is an event that the client does not know.
 func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 	after, err1 := number(r, "after", 0)
-	limit, err2 := number(r, "limit", maxEvents)
+	limit, err2 := number(r, "limit", endpoints.MaxEvents)
 	wait, err3 := number(r, "wait", 0)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		refuse(w, http.StatusBadRequest, err)
@@ -234,8 +236,8 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 		break
 	}
 	s.work.shared(func(w http.ResponseWriter, _ *http.Request) {
-		events, next, _ := s.o.Events.After(after, service, int(min(limit, maxEvents)))
-		reply(w, EventsAnswer{Next: next, Events: events})
+		events, next, _ := s.o.Events.After(after, service, int(min(limit, endpoints.MaxEvents)))
+		reply(w, EventsAnswer{Next: next, Events: eventsOf(events)})
 	})(w, r)
 }
 
@@ -320,7 +322,7 @@ func (s *Server) Reloaded(summary string, err error) Reload {
 		outcome.Error = err.Error()
 		text = "failed, nothing is changed: " + outcome.Error
 	}
-	s.o.Events.Add(Event{Time: outcome.Time, Kind: KindReload, Text: text})
+	s.o.Events.Add(endpoints.Event{Time: outcome.Time, Kind: endpoints.KindReload, Text: text})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reload = &outcome
@@ -354,7 +356,7 @@ func (s *Server) postLogLevel(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	s.o.Events.Add(Event{Kind: KindLogLevel, Text: "the log level is " + body.Level})
+	s.o.Events.Add(endpoints.Event{Kind: endpoints.KindLogLevel, Text: "the log level is " + body.Level})
 	reply(w, body)
 }
 

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 )
 
 // Streams of every kind take at most half of the connections, so that operators can still ask.
@@ -33,7 +35,7 @@ func TestStreamsAreBounded(t *testing.T) {
 			t.Errorf("got %d, want 200", code)
 		}
 	}
-	h.events.Add(Event{Kind: KindReload}) // the two that wait for events are answered
+	h.events.Add(endpoints.Event{Kind: endpoints.KindReload}) // the two that wait for events are answered
 	h.eventually("they have ended", func() bool {
 		h.streams.mu.Lock()
 		defer h.streams.mu.Unlock()

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 )
 
 // sampleEvery is how often counters are looked at; minGap is how soon after something happened a look follows.
@@ -82,7 +84,7 @@ func (s *Server) noteStale(stale map[string]bool) {
 		failing[service] = true
 		if !stale[service] {
 			stale[service] = true
-			s.o.Events.Add(Event{Kind: KindStale, Service: service, Text: "endpoints stay as they are: " + err})
+			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindStale, Service: service, Text: "endpoints stay as they are: " + err})
 		}
 	})
 	for service := range stale {
@@ -91,7 +93,7 @@ func (s *Server) noteStale(stale map[string]bool) {
 		}
 		delete(stale, service)
 		if slices.ContainsFunc(s.o.State.Configured(), func(c Configured) bool { return c.Name == service }) { // else it is gone
-			s.o.Events.Add(Event{Kind: KindRecovered, Service: service, Text: "the source answers again"})
+			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindRecovered, Service: service, Text: "the source answers again"})
 		}
 	}
 }
@@ -119,9 +121,9 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 		if len(changed.Services)+len(changed.Removed) > 0 && send(w, out, "services", changed.text()) != nil {
 			return
 		}
-		var events []Event
+		var events []endpoints.Event
 		events, seen, _ = s.o.Events.After(seen, "", 200)
-		if len(events) > 0 && sendJSON(w, out, "events", events) != nil {
+		if len(events) > 0 && sendJSON(w, out, "events", eventsOf(events)) != nil {
 			return
 		}
 		if status != nil && sendJSON(w, out, "status", status) != nil {

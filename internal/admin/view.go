@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
@@ -36,7 +37,7 @@ type Configured struct {
 // A State is where everything that is shown is read from.
 type State struct {
 	Proxier    Proxier
-	Sets       *Sets
+	Sets       *endpoints.Sets
 	Watches    func() Watches      // of now; nil, or a nil Watches: none
 	Configured func() []Configured // nobody changes what it returns
 
@@ -166,7 +167,7 @@ func (s *State) show(configured []Configured) []Service {
 }
 
 // endpointsOf returns the endpoints of a set, each in the state that it has without what else is known of it.
-func endpointsOf(set []EndpointView) []Endpoint {
+func endpointsOf(set []endpoints.EndpointView) []Endpoint {
 	out := make([]Endpoint, 0, len(set))
 	for i := range set {
 		out = append(out, endpointOf(&set[i]))
@@ -175,7 +176,7 @@ func endpointsOf(set []EndpointView) []Endpoint {
 }
 
 // endpointOf returns one endpoint of a set. That it leads back weighs more than that it is drained.
-func endpointOf(v *EndpointView) Endpoint {
+func endpointOf(v *endpoints.EndpointView) Endpoint {
 	e := Endpoint{ID: v.ID}
 	if !v.Joined.IsZero() {
 		e.Address, e.Weight = v.Address(), max(v.Weight, 1)

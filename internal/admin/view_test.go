@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -17,27 +18,27 @@ func TestEndpointsOfAView(t *testing.T) {
 	loop := cycles.Verdict{Reason: cycles.Loop, Text: "leads back"}
 	cases := []struct {
 		name string
-		view EndpointView
+		view endpoints.EndpointView
 		want Endpoint
 	}{
 		{
-			"in the set", EndpointView{Endpoint: a, Joined: joined},
+			"in the set", endpoints.EndpointView{Endpoint: a, Joined: joined},
 			Endpoint{ID: "a", Address: "10.0.0.1:80", Weight: 1, State: StateIn, Reason: ReasonHealthy, Since: &joined},
 		}, {
-			"drained", EndpointView{Endpoint: a, Joined: joined, Drained: drained},
+			"drained", endpoints.EndpointView{Endpoint: a, Joined: joined, Drained: drained},
 			Endpoint{
 				ID: "a", Address: "10.0.0.1:80", Weight: 1, State: StateOut, Reason: ReasonDrained, Since: &drained,
 				Detail: "taken out by an operator, here only",
 			},
 		}, {
-			"drained and gone", EndpointView{Endpoint: lb.Endpoint{ID: "a"}, Drained: drained},
+			"drained and gone", endpoints.EndpointView{Endpoint: lb.Endpoint{ID: "a"}, Drained: drained},
 			Endpoint{
 				ID: "a", State: StateOut, Reason: ReasonDrained, Since: &drained,
 				Detail: "taken out by an operator, and gone from the set since",
 			},
 		}, {
 			"leads back, and drained",
-			EndpointView{Endpoint: a, Joined: joined, Drained: drained, Forbidden: forbidden, Verdict: loop},
+			endpoints.EndpointView{Endpoint: a, Joined: joined, Drained: drained, Forbidden: forbidden, Verdict: loop},
 			Endpoint{
 				ID: "a", Address: "10.0.0.1:80", Weight: 1, State: StateOut, Reason: ReasonLoop, Since: &forbidden,
 				Detail: "leads back",
@@ -46,7 +47,7 @@ func TestEndpointsOfAView(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			if diff := cmp.Diff([]Endpoint{c.want}, endpointsOf([]EndpointView{c.view})); diff != "" {
+			if diff := cmp.Diff([]Endpoint{c.want}, endpointsOf([]endpoints.EndpointView{c.view})); diff != "" {
 				t.Errorf("differs (-want +got):\n%s", diff)
 			}
 		})

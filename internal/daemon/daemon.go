@@ -17,8 +17,8 @@ import (
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/accesslog"
-	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -34,10 +34,10 @@ type Daemon struct {
 	balancer *lb.Balancer
 	resolver *lb.Resolver
 	prober   *lb.Prober
-	intake   *intake
+	mux      *endpoints.Mux
 	service  *notifier // what started this process, and wants to know how it does
-	events   *admin.Events
-	sets     *admin.Sets      // between the sources and the balancer
+	events   *endpoints.Events
+	sets     *endpoints.Sets  // between the sources and the balancer
 	cycles   *cycles.Detector // of endpoints that lead back here
 	admin    *adminServer
 	shown    atomic.Pointer[shownServices] // what admin was told last; nil: nothing yet
@@ -51,11 +51,11 @@ type Daemon struct {
 	consul atomic.Pointer[discovery.Consul] // nil: no service is in Consul
 
 	// Changed only by who has the turn of reloading.
-	mu         sync.Mutex    // guards the following
-	ended      bool          // nothing is to be started any more
-	staticFeed *feed         // nil: no service is static
-	consulFeed *feed         // nil: no service is in Consul
-	registered *registration // nil: not in Consul, by configuration
+	mu         sync.Mutex       // guards the following
+	ended      bool             // nothing is to be started any more
+	staticFeed *endpoints.Input // nil: no service is static
+	consulFeed *endpoints.Input // nil: no service is in Consul
+	registered *registration    // nil: not in Consul, by configuration
 
 	ending  context.Context // ends when a signal to end has come
 	toEnd   context.CancelFunc
@@ -103,7 +103,7 @@ func (d *Daemon) registration() *registration {
 // ready tells whether every service has had its first set.
 func (d *Daemon) ready() bool {
 	select {
-	case <-d.intake.ready:
+	case <-d.mux.Ready():
 		return true
 	default:
 		return false

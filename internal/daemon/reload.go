@@ -13,6 +13,7 @@ import (
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/accesslog"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -151,7 +152,7 @@ func (d *Daemon) prepareOwn(next *config.Config) (step, error) {
 // sources are those of a configuration that is about to be in force.
 type sources struct {
 	d              *Daemon
-	static, consul *feed // nil: there is none
+	static, consul *endpoints.Input // nil: there is none
 	client         *discovery.Consul
 	sameConsul     bool            // consul is the one that is in force
 	old            *config.Config  // not nil: consul is the one that is in force, but watches something else than by this
@@ -169,9 +170,9 @@ func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (
 		if err := d.refusals(ctx, next, s.client); err != nil {
 			return nil, err
 		}
-		d.intake.extend(d.consulFeed, consulNames(next))
+		d.mux.Extend(d.consulFeed, consulNames(next))
 		if err := s.client.Apply(watches); err != nil {
-			d.intake.shrink(d.consulFeed, consulNames(old), nil)
+			d.mux.Shrink(d.consulFeed, consulNames(old), nil)
 			return nil, err
 		}
 		s.sameConsul, s.old, s.doubt = true, old, changedWatches(watchesOf(old), watches)
@@ -187,7 +188,7 @@ func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (
 		}
 		s.client, s.consul = client, nil
 		if client != nil {
-			s.consul = d.intake.start(client, consulNames(next), d.log)
+			s.consul = d.mux.Start(client, consulNames(next), d.log)
 		}
 	}
 	s.static = d.startStatic(next)
@@ -198,13 +199,13 @@ func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (
 func (s *sources) await(ctx context.Context, log hclog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
-	for _, f := range []*feed{s.static, s.consul} {
+	for _, f := range []*endpoints.Input{s.static, s.consul} {
 		if f == nil {
 			continue
 		}
 		select {
-		case <-f.fresh:
-		case <-f.ended:
+		case <-f.FirstSets():
+		case <-f.Ended():
 		case <-ctx.Done():
 			log.Warn("new services have no endpoints yet")
 			return
@@ -215,16 +216,16 @@ func (s *sources) await(ctx context.Context, log hclog.Logger) {
 // abort ends what prepareSources started.
 func (s *sources) abort() {
 	if s.old != nil {
-		s.d.intake.shrink(s.consul, consulNames(s.old), s.doubt)
+		s.d.mux.Shrink(s.consul, consulNames(s.old), s.doubt)
 		if err := s.client.Apply(watchesOf(s.old)); err != nil {
 			s.d.log.Error("services in consul are not followed as before, reload again", "error", err)
 		}
 	}
 	if s.consul != nil && !s.sameConsul {
-		s.d.intake.abandon(s.consul)
+		s.d.mux.Abort(s.consul)
 	}
 	if s.static != nil {
-		s.d.intake.abandon(s.static)
+		s.d.mux.Abort(s.static)
 	}
 }
 
@@ -252,20 +253,20 @@ func (s *sources) commit(next *config.Config) bool {
 	if d.ended {
 		return false
 	}
-	var feeds []*feed
-	retire := func(old, successor *feed) {
+	var feeds []*endpoints.Input
+	retire := func(old, successor *endpoints.Input) {
 		if successor != nil {
 			feeds = append(feeds, successor)
 		}
 		if old != nil && old != successor {
-			d.running.Go(old.retirement(successor))
+			d.running.Go(old.Retirement(successor))
 		}
 	}
 	retire(d.staticFeed, s.static)
 	retire(d.consulFeed, s.consul)
-	d.intake.commit(serviceNames(next), feeds...)
+	d.mux.Commit(serviceNames(next), feeds...)
 	if s.old != nil {
-		d.intake.shrink(s.consul, consulNames(next), nil)
+		d.mux.Shrink(s.consul, consulNames(next), nil)
 	}
 	d.staticFeed, d.consulFeed = s.static, s.consul
 	d.consul.Store(s.client)

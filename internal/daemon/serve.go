@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -104,7 +105,7 @@ func (d *Daemon) obey(signals <-chan os.Signal, before []os.Signal) error {
 	d.service.ready(d.status())
 	alive, stopTicks := d.service.ticks()
 	defer stopTicks()
-	ready := d.intake.ready
+	ready := d.mux.Ready()
 	var checked chan error // nil: nobody looks whether all is alive
 	for {
 		var s os.Signal
@@ -327,9 +328,9 @@ func (d *Daemon) end() {
 	}
 	d.mu.Lock()
 	d.ended = true
-	for _, f := range []*feed{d.staticFeed, d.consulFeed} {
+	for _, f := range []*endpoints.Input{d.staticFeed, d.consulFeed} {
 		if f != nil {
-			d.running.Go(f.stop)
+			d.running.Go(f.Stop)
 		}
 	}
 	registered := d.registered

@@ -15,8 +15,8 @@ import (
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/accesslog"
-	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -26,7 +26,7 @@ import (
 func newDaemon(o Options) *Daemon {
 	d := &Daemon{
 		o: o, load: o.Load, log: NewLogger(o.Config, o.Output.err),
-		events: admin.NewEvents(), service: newNotifier(os.Getenv),
+		events: endpoints.NewEvents(), service: newNotifier(os.Getenv),
 		wanted: make(chan struct{}, 1), asked: make(chan struct{}),
 		reloading: newTurn(),
 	}
@@ -77,7 +77,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	}
 	d.balancer = lb.NewBalancer()
 	d.balancer.NotifyHealth(d.events.Health)
-	d.sets = admin.NewSets(d.balancer, d.events, d.cycles)
+	d.sets = endpoints.NewSets(d.balancer, d.events, d.cycles)
 	d.cycles.Prefer(predecessor.State().Links)
 	d.detect(cfg)
 	tuneCollector(len(cfg.Services))
@@ -92,7 +92,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.intake = newIntake(d.sets)
+	d.mux = endpoints.NewMux(d.sets)
 	first := d.firstSources(cfg, consul)
 	if (inherited || d.o.AwaitEndpoints) && !known { // clients may be waiting already
 		first.await(ctx, d.log)
@@ -212,13 +212,13 @@ func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 
 // startStatic starts the source of the services that have nothing but a list, and returns when it has given all of its sets.
 // It returns nil if there are no such services.
-func (d *Daemon) startStatic(cfg *config.Config) *feed {
+func (d *Daemon) startStatic(cfg *config.Config) *endpoints.Input {
 	sets := staticSets(cfg)
 	if len(sets) == 0 {
 		return nil
 	}
-	f := d.intake.start(discovery.NewStatic(sets), staticNames(cfg), d.log)
-	<-f.complete // it waits for nothing
+	f := d.mux.Start(discovery.NewStatic(sets), staticNames(cfg), d.log)
+	<-f.AllSets() // it waits for nothing
 	return f
 }
 
@@ -227,7 +227,7 @@ func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul) *sou
 	first := &sources{d: d, client: consul}
 	first.static = d.startStatic(cfg)
 	if consul != nil {
-		first.consul = d.intake.start(consul, consulNames(cfg), d.log)
+		first.consul = d.mux.Start(consul, consulNames(cfg), d.log)
 	}
 	return first
 }

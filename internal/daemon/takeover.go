@@ -9,13 +9,14 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
 // restore makes what a predecessor served what this process serves until it knows better. It reports whether that is all
 // that there is to serve.
-func restore(p *upgrade.Predecessor, sets *admin.Sets, cfg *config.Config) bool {
+func restore(p *upgrade.Predecessor, sets *endpoints.Sets, cfg *config.Config) bool {
 	if p == nil {
 		return false
 	}

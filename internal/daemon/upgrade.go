@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -36,7 +37,7 @@ func (d *Daemon) tryUpgrade(ctx context.Context, commit func(upgrade.Process) er
 	by, err := d.replace(commit)
 	if err != nil {
 		d.log.Error("not upgraded, this process goes on", "error", err)
-		d.events.Add(admin.Event{Kind: admin.KindUpgrade, Text: "failed, this process goes on: " + err.Error()})
+		d.events.Add(endpoints.Event{Kind: endpoints.KindUpgrade, Text: "failed, this process goes on: " + err.Error()})
 		return err
 	}
 	d.log.Info("another process has taken over, connections go on here until they end",

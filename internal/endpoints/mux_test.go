@@ -1,4 +1,4 @@
-package daemon
+package endpoints
 
 import (
 	"context"
@@ -23,16 +23,16 @@ func (s scripted) Run(ctx context.Context, sink discovery.Sink) error {
 }
 
 // startScripted starts a source, and returns its feed and what to have it say.
-func startScripted(t *testing.T, in *intake, services ...string) (*feed, func(service, id string)) {
+func startScripted(t *testing.T, in *Mux, services ...string) (*Input, func(service, id string)) {
 	t.Helper()
 	s := scripted{make(chan discovery.Sink, 1)}
-	f := in.start(s, services, hclog.NewNullLogger())
-	t.Cleanup(f.stop)
+	f := in.Start(s, services, hclog.NewNullLogger())
+	t.Cleanup(f.Stop)
 	sink := <-s.sink
-	return f, func(service, id string) { sink.OnUpdate([]lb.Endpoints{set(service, id)}) }
+	return f, func(service, id string) { sink.OnUpdate([]lb.Endpoints{setWith(service, id)}) }
 }
 
-func set(service, id string) lb.Endpoints {
+func setWith(service, id string) lb.Endpoints {
 	return lb.Endpoints{Service: service, Endpoints: []lb.Endpoint{{ID: id, Addr: netip.MustParseAddrPort("10.0.0.1:80")}}}
 }
 
@@ -50,11 +50,11 @@ func serves(t *testing.T, b *lb.Balancer, service, want string) {
 	}
 }
 
-func TestIntakeHandsServicesOver(t *testing.T) {
+func TestMuxHandsServicesOver(t *testing.T) {
 	b := lb.NewBalancer()
-	in := newIntake(b)
+	in := NewMux(b)
 	old, sayOld := startScripted(t, in, "web", "gone")
-	in.commit([]string{"web", "gone"}, old)
+	in.Commit([]string{"web", "gone"}, old)
 	sayOld("web", "old")
 	select {
 	case <-in.ready:
@@ -71,7 +71,7 @@ func TestIntakeHandsServicesOver(t *testing.T) {
 	serves(t, b, "new", "n") // not held: its listener can open with something to offer
 	<-next.fresh
 	<-next.complete
-	in.commit([]string{"web", "new"}, next)
+	in.Commit([]string{"web", "new"}, next)
 	serves(t, b, "web", "next")
 	serves(t, b, "gone", "g") // for clients that are still there
 	sayOld("web", "late")
@@ -79,18 +79,18 @@ func TestIntakeHandsServicesOver(t *testing.T) {
 	serves(t, b, "web", "next")
 	serves(t, b, "gone", "g")
 
-	in.commit([]string{"web", "new"}, next)
+	in.Commit([]string{"web", "new"}, next)
 	serves(t, b, "gone", lb.ErrMissingServiceEntry.Error())
 }
 
-func TestIntakeKeepsSetsUntilTheNewSourceAnswers(t *testing.T) {
+func TestMuxKeepsSetsUntilTheNewSourceAnswers(t *testing.T) {
 	b := lb.NewBalancer()
-	in := newIntake(b)
+	in := NewMux(b)
 	old, sayOld := startScripted(t, in, "web")
-	in.commit([]string{"web"}, old)
+	in.Commit([]string{"web"}, old)
 	sayOld("web", "1")
 	next, sayNext := startScripted(t, in, "web")
-	in.commit([]string{"web"}, next)
+	in.Commit([]string{"web"}, next)
 	serves(t, b, "web", "1")
 	sayOld("web", "2") // still followed, for the new source is silent
 	serves(t, b, "web", "2")
@@ -99,16 +99,16 @@ func TestIntakeKeepsSetsUntilTheNewSourceAnswers(t *testing.T) {
 	serves(t, b, "web", "3")
 }
 
-func TestIntakeTakesBackWhatWasAbandoned(t *testing.T) {
+func TestMuxTakesBackWhatWasAbandoned(t *testing.T) {
 	b := lb.NewBalancer()
-	in := newIntake(b)
+	in := NewMux(b)
 	old, sayOld := startScripted(t, in, "web")
-	in.commit([]string{"web"}, old)
+	in.Commit([]string{"web"}, old)
 	sayOld("web", "1")
 	next, sayNext := startScripted(t, in, "web", "new")
 	sayNext("web", "2")
 	sayNext("new", "n")
-	in.abandon(next)
+	in.Abort(next)
 	serves(t, b, "web", "1")
 	serves(t, b, "new", lb.ErrMissingServiceEntry.Error())
 	sayOld("web", "3")
@@ -116,19 +116,19 @@ func TestIntakeTakesBackWhatWasAbandoned(t *testing.T) {
 }
 
 // balancer position over a change of sources that say the same is the point of keeping the balancer.
-func TestIntakeKeepsTheTurn(t *testing.T) {
+func TestMuxKeepsTheTurn(t *testing.T) {
 	b := lb.NewBalancer()
-	in := newIntake(b)
+	in := NewMux(b)
 	three := lb.Endpoints{Service: "web"}
 	for i := range 3 {
 		three.Endpoints = append(three.Endpoints, lb.Endpoint{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort("10.0.0.1:80")})
 	}
 	var got []string
 	for range 3 {
-		f := in.start(discovery.NewStatic([]lb.Endpoints{three}), []string{"web"}, hclog.NewNullLogger())
-		t.Cleanup(f.stop)
+		f := in.Start(discovery.NewStatic([]lb.Endpoints{three}), []string{"web"}, hclog.NewNullLogger())
+		t.Cleanup(f.Stop)
 		<-f.complete
-		in.commit([]string{"web"}, f)
+		in.Commit([]string{"web"}, f)
 		e, err := b.NextEndpoint("web", netip.AddrPort{}, lb.Tried{})
 		if err != nil {
 			t.Fatal(err)
@@ -142,40 +142,40 @@ func TestIntakeKeepsTheTurn(t *testing.T) {
 }
 
 // What was said of endpoints that left while a source was held back is not forgotten.
-func TestIntakeKeepsWhoHasLeft(t *testing.T) {
+func TestMuxKeepsWhoHasLeft(t *testing.T) {
 	b := lb.NewBalancer()
-	in := newIntake(b)
+	in := NewMux(b)
 	old, sayOld := startScripted(t, in, "web")
-	in.commit([]string{"web"}, old)
+	in.Commit([]string{"web"}, old)
 	sayOld("web", "a")
 	m, err := b.NextEndpoint("web", netip.AddrPort{}, lb.Tried{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := scripted{make(chan discovery.Sink, 1)}
-	next := in.start(s, []string{"web"}, hclog.NewNullLogger())
-	t.Cleanup(next.stop)
+	next := in.Start(s, []string{"web"}, hclog.NewNullLogger())
+	t.Cleanup(next.Stop)
 	sink := <-s.sink
 	sink.OnUpdate([]lb.Endpoints{{Service: "web", Left: []lb.Departure{{Endpoint: m.Endpoint, Why: lb.Critical}}}})
 	sink.OnUpdate([]lb.Endpoints{{Service: "web"}})
 	if m.Gone() != nil {
 		t.Error("it has left before the commit")
 	}
-	in.commit([]string{"web"}, next)
+	in.Commit([]string{"web"}, next)
 	if g := m.Gone(); g == nil || g.Why != lb.Critical {
 		t.Errorf("got %v, want critical", g)
 	}
 }
 
 // A source whose successor is extended, by the next reload, before it has come to wait for it does not wait for more than it had to.
-func TestIntakeRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
-	in := newIntake(lb.NewBalancer())
+func TestMuxRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
+	in := NewMux(lb.NewBalancer())
 	old, _ := startScripted(t, in, "web")
-	in.commit([]string{"web"}, old)
+	in.Commit([]string{"web"}, old)
 	next, sayNext := startScripted(t, in, "web")
-	in.commit([]string{"web"}, next)
-	retire := old.retirement(next)
+	in.Commit([]string{"web"}, next)
+	retire := old.Retirement(next)
 	sayNext("web", "n")
-	in.extend(next, []string{"web", "new"}) // of which there is nothing to say
+	in.Extend(next, []string{"web", "new"}) // of which there is nothing to say
 	retire()
 }

@@ -1,4 +1,4 @@
-package admin
+package endpoints
 
 import (
 	"fmt"
@@ -9,13 +9,44 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// maxEvents is how many events are kept.
-const maxEvents = 1024
+// MaxEvents is how many events are kept.
+const MaxEvents = 1024
+
+// An Event is something that happened.
+type Event struct {
+	Seq      uint64 // counts the events
+	Time     time.Time
+	Kind     Kind
+	Service  string // empty: of none
+	Endpoint string // the ID; empty: of none
+	Text     string
+}
+
+// A Kind is what an event is of.
+type Kind string
+
+// The kinds of events.
+const (
+	KindJoined    Kind = "joined"    // an endpoint is in its service's set now
+	KindLeft      Kind = "left"      // it is no longer
+	KindChanged   Kind = "changed"   // its address or weight is another
+	KindOut       Kind = "out"       // why an instance is not in the set, in Consul's words; or it leads back
+	KindHeld      Kind = "held"      // it should be out, and is kept in use for now
+	KindEjected   Kind = "ejected"   // it fails, and is left out until it is tried again and answers
+	KindReturned  Kind = "returned"  // it has answered, or does not lead back any more
+	KindDrained   Kind = "drained"   // an operator took it out
+	KindUndrained Kind = "undrained" // and put it back
+	KindStale     Kind = "stale"     // a service's source fails, its endpoints stay
+	KindRecovered Kind = "recovered" // it answers again
+	KindReload    Kind = "reload"
+	KindUpgrade   Kind = "upgrade" // one that failed: after another there is no process to ask
+	KindLogLevel  Kind = "log_level"
+)
 
 // Events are the last events, oldest first, and those to come. Safe for concurrent use.
 type Events struct {
 	mu   sync.Mutex
-	ring [maxEvents]Event // the event of number n is at n % maxEvents
+	ring [MaxEvents]Event // the event of number n is at n % MaxEvents
 	last uint64           // number of the newest; zero: none yet
 	more chan struct{}    // closed at the next event
 }
@@ -32,7 +63,7 @@ func (l *Events) Add(e Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
 	}
-	l.ring[e.Seq%maxEvents] = e
+	l.ring[e.Seq%MaxEvents] = e
 	close(l.more)
 	l.more = make(chan struct{})
 }
@@ -65,11 +96,11 @@ func (l *Events) After(seq uint64, service string, limit int) (events []Event, n
 	defer l.mu.Unlock()
 	events = []Event{}
 	first := seq + 1
-	if l.last >= maxEvents {
-		first = max(first, l.last-maxEvents+1)
+	if l.last >= MaxEvents {
+		first = max(first, l.last-MaxEvents+1)
 	}
 	for n := l.last; n >= first && n > 0 && len(events) < limit; n-- {
-		if e := l.ring[n%maxEvents]; service == "" || e.Service == service {
+		if e := l.ring[n%MaxEvents]; service == "" || e.Service == service {
 			events = append(events, e)
 		}
 	}

@@ -1,4 +1,4 @@
-package admin
+package endpoints
 
 import (
 	"fmt"
@@ -108,10 +108,10 @@ func TestSetsLeaveOutWhatLeadsBack(t *testing.T) {
 	j.serves("b", []string{"1"})
 
 	var kinds []string
-	events, _, _ := j.events.After(0, "", maxEvents)
+	events, _, _ := j.events.After(0, "", MaxEvents)
 	for _, e := range events {
 		if e.Kind == KindOut || e.Kind == KindReturned {
-			kinds = append(kinds, e.Service+" "+e.Endpoint+" "+e.Kind)
+			kinds = append(kinds, e.Service+" "+e.Endpoint+" "+string(e.Kind))
 		}
 	}
 	want := []string{"a 1 out", "a 2 out", "a 2 returned", "a 2 out", "a 2 returned", "b 1 out", "b 1 returned"}

@@ -1,4 +1,5 @@
-package daemon
+// Package endpoints stands between the sources of endpoints and the balancer.
+package endpoints
 
 import (
 	"context"
@@ -11,26 +12,30 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An intake stands between sources and the balancer. Sources change when a configuration is reloaded; the intake sees to it that each
+// A Mux stands between sources and the balancer. Sources change when a configuration is reloaded; the Mux sees to it that each
 // service has the sets of one source at a time, and keeps those of the old one until the new one has something to say.
-type intake struct {
+type Mux struct {
 	next  discovery.Sink
 	ready chan struct{} // closed once every service has had its first set
 
 	mu       sync.Mutex // also held while next is told, so that it hears of feeds in their order
 	started  int        // feeds so far
 	services map[string]bool
-	owners   map[string]*feed // whose sets of a service are in force
-	departed []string         // services that the last change removed: their sets stay while their clients finish
+	owners   map[string]*Input // whose sets of a service are in force
+	departed []string          // services that the last change removed: their sets stay while their clients finish
 }
 
-func newIntake(next discovery.Sink) *intake {
-	return &intake{next: next, ready: make(chan struct{}), services: map[string]bool{}, owners: map[string]*feed{}}
+// NewMux returns a Mux that tells next.
+func NewMux(next discovery.Sink) *Mux {
+	return &Mux{next: next, ready: make(chan struct{}), services: map[string]bool{}, owners: map[string]*Input{}}
 }
 
-// A feed is one source at work.
-type feed struct {
-	intake   *intake
+// Ready is closed once every service has had its first set.
+func (in *Mux) Ready() <-chan struct{} { return in.ready }
+
+// An Input is one source at work.
+type Input struct {
+	mux      *Mux
 	number   int // later feeds take services over from earlier ones
 	services map[string]bool
 	cancel   context.CancelFunc
@@ -38,18 +43,18 @@ type feed struct {
 	complete chan struct{} // closed once each of services has had a set
 	ended    chan struct{} // closed when the source has ended
 
-	// Guarded by intake.mu.
+	// Guarded by Mux.mu.
 	missing map[string]bool         // services without a set so far
 	unborn  map[string]bool         // those of them that were new when the feed began
 	held    map[string]lb.Endpoints // sets that wait for commit; nil after it
 }
 
-// start runs a source for services. Until commit, sets of services that have others in force are held back; those of new services are
+// Start runs a source for services. Until commit, sets of services that have others in force are held back; those of new services are
 // let through, so that a listener that opens can serve at once.
-func (in *intake) start(s discovery.Source, services []string, log hclog.Logger) *feed {
+func (in *Mux) Start(s discovery.Source, services []string, log hclog.Logger) *Input {
 	ctx, cancel := context.WithCancel(context.Background())
-	f := &feed{
-		intake: in, cancel: cancel, fresh: make(chan struct{}), complete: make(chan struct{}), ended: make(chan struct{}),
+	f := &Input{
+		mux: in, cancel: cancel, fresh: make(chan struct{}), complete: make(chan struct{}), ended: make(chan struct{}),
 		services: map[string]bool{}, missing: map[string]bool{}, unborn: map[string]bool{}, held: map[string]lb.Endpoints{},
 	}
 	in.mu.Lock()
@@ -69,7 +74,24 @@ func (in *intake) start(s discovery.Source, services []string, log hclog.Logger)
 	return f
 }
 
-func (f *feed) run(ctx context.Context, s discovery.Source, log hclog.Logger) {
+// FirstSets is closed once each service that was new when f began, or was last extended, has had a set.
+func (f *Input) FirstSets() <-chan struct{} {
+	f.mux.mu.Lock()
+	defer f.mux.mu.Unlock()
+	return f.fresh
+}
+
+// AllSets is closed once each service of f has had a set. A later Extend makes another channel.
+func (f *Input) AllSets() <-chan struct{} {
+	f.mux.mu.Lock()
+	defer f.mux.mu.Unlock()
+	return f.complete
+}
+
+// Ended is closed when the source has ended.
+func (f *Input) Ended() <-chan struct{} { return f.ended }
+
+func (f *Input) run(ctx context.Context, s discovery.Source, log hclog.Logger) {
 	defer close(f.ended)
 	if err := s.Run(ctx, f); err != nil {
 		log.Error("endpoints are not followed", "error", err)
@@ -77,14 +99,14 @@ func (f *feed) run(ctx context.Context, s discovery.Source, log hclog.Logger) {
 }
 
 // OnUpdate implements discovery.Sink.
-func (f *feed) OnUpdate(updates []lb.Endpoints) {
-	in := f.intake
+func (f *Input) OnUpdate(updates []lb.Endpoints) {
+	in := f.mux
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var pass []lb.Endpoints
 	var answered []string
 	for _, u := range updates {
-		if !f.services[u.Service] || u.Removed { // removal is for the intake to tell
+		if !f.services[u.Service] || u.Removed { // removal is for the Mux to tell
 			continue
 		}
 		answered = append(answered, u.Service)
@@ -106,9 +128,9 @@ func (f *feed) OnUpdate(updates []lb.Endpoints) {
 	}
 }
 
-// extend makes services those of f, which is at work already. Until commit or shrink, it is as if f had just been started: what it has to
+// Extend makes services those of f, which is at work already. Until commit or shrink, it is as if f had just been started: what it has to
 // say of services that have sets in force is held back.
-func (in *intake) extend(f *feed, services []string) {
+func (in *Mux) Extend(f *Input, services []string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.started++
@@ -132,9 +154,9 @@ func (in *intake) extend(f *feed, services []string) {
 	}
 }
 
-// shrink makes services those of f. It is what commit does with a feed, and what undoes extend; then what was held back of the services
+// Shrink makes services those of f. It is what commit does with a feed, and what undoes extend; then what was held back of the services
 // in doubt is forgotten, for the source is about to say something else.
-func (in *intake) shrink(f *feed, services []string, doubt map[string]bool) {
+func (in *Mux) Shrink(f *Input, services []string, doubt map[string]bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var updates []lb.Endpoints
@@ -163,7 +185,7 @@ func (in *intake) shrink(f *feed, services []string, doubt map[string]bool) {
 	in.tellLocked(updates)
 }
 
-func (f *feed) answeredLocked(service string) {
+func (f *Input) answeredLocked(service string) {
 	if f.unborn[service] {
 		if delete(f.unborn, service); len(f.unborn) == 0 {
 			close(f.fresh)
@@ -176,8 +198,8 @@ func (f *feed) answeredLocked(service string) {
 	}
 }
 
-// tellLocked passes updates on, and notes whether that makes the intake ready.
-func (in *intake) tellLocked(updates []lb.Endpoints) {
+// tellLocked passes updates on, and notes whether that makes the Mux ready.
+func (in *Mux) tellLocked(updates []lb.Endpoints) {
 	if len(updates) > 0 {
 		in.next.OnUpdate(updates)
 	}
@@ -196,9 +218,9 @@ func (in *intake) tellLocked(updates []lb.Endpoints) {
 	}
 }
 
-// commit makes services the ones that there are, and lets the sets of feeds through. The sets of services that are gone stay until
+// Commit makes services the ones that there are, and lets the sets of feeds through. The sets of services that are gone stay until
 // the next commit: a UDP client whose listener drains still needs its endpoint to be one.
-func (in *intake) commit(services []string, feeds ...*feed) {
+func (in *Mux) Commit(services []string, feeds ...*Input) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	gone := in.services
@@ -228,9 +250,9 @@ func (in *intake) commit(services []string, feeds ...*feed) {
 	in.tellLocked(updates)
 }
 
-// abandon ends a feed that was not committed, and takes back what it let through.
-func (in *intake) abandon(f *feed) {
-	f.stop()
+// Abort ends a feed that was not committed, and takes back what it let through.
+func (in *Mux) Abort(f *Input) {
+	f.Stop()
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	var updates []lb.Endpoints
@@ -243,11 +265,11 @@ func (in *intake) abandon(f *feed) {
 	in.tellLocked(updates)
 }
 
-// retirement returns what ends f once successor has something to say of all the services that it has now, or has ended itself. The next
+// Retirement returns what ends f once successor has something to say of all the services that it has now, or has ended itself. The next
 // reload may extend the successor before that has come to run.
-func (f *feed) retirement(successor *feed) func() {
+func (f *Input) Retirement(successor *Input) func() {
 	if successor == nil {
-		return f.stop
+		return f.Stop
 	}
 	complete := successor.complete
 	return func() {
@@ -256,12 +278,12 @@ func (f *feed) retirement(successor *feed) func() {
 		case <-successor.ended:
 		case <-f.ended:
 		}
-		f.stop()
+		f.Stop()
 	}
 }
 
-// stop ends f.
-func (f *feed) stop() {
+// Stop ends f.
+func (f *Input) Stop() {
 	f.cancel()
 	<-f.ended
 }
