@@ -242,8 +242,10 @@ func (in *Mux) Commit(services []string, feeds ...*Input) {
 	}
 	for _, f := range feeds {
 		for name, u := range f.held {
-			in.owners[name] = f
-			updates = append(updates, u)
+			if in.services[name] { // else its set stays as it is
+				in.owners[name] = f
+				updates = append(updates, u)
+			}
 		}
 		f.held = nil
 	}

@@ -179,3 +179,21 @@ func TestMuxRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
 	in.Extend(next, []string{"web", "new"}) // of which there is nothing to say
 	retire()
 }
+
+// What a source says, during a reload, of a service that the reload removes does not end its set: clients still finish.
+func TestMuxKeepsTheSetOfARemovedService(t *testing.T) {
+	b := lb.NewBalancer()
+	in := NewMux(b)
+	f, say := startScripted(t, in, "web", "gone")
+	in.Commit([]string{"web", "gone"}, f)
+	say("web", "w")
+	say("gone", "g")
+
+	in.Extend(f, []string{"web"})
+	say("gone", "late")
+	in.Commit([]string{"web"}, f)
+	in.Shrink(f, []string{"web"}, nil)
+	serves(t, b, "gone", "g")
+	in.Commit([]string{"web"}, f)
+	serves(t, b, "gone", lb.ErrMissingServiceEntry.Error())
+}
