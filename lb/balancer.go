@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 )
 
 // A Balancer is a LoadBalancer in which each service has its Options. Services share what is known of addresses.
@@ -11,9 +12,8 @@ import (
 // The order of a service's first endpoints is shuffled, so that a fleet that starts together does not send all its first
 // connections to one instance.
 type Balancer struct {
-	services sync.Map // of service name to *group
-	update   sync.Mutex
-	notify   func([]*Member) // nil: nobody wants to know; guarded by update
+	services sync.Map                        // of service name to *group
+	notify   atomic.Pointer[func([]*Member)] // nil: nobody wants to know
 	book     *book
 	shuffle  func(n int, swap func(i, j int))
 }
@@ -28,19 +28,17 @@ func NewBalancer() *Balancer {
 // Configure sets the options of a service, which has the default ones otherwise. It may be called at any time: endpoints, their open
 // uses and what is known of them stay. Options go with the service when an update removes it.
 func (b *Balancer) Configure(service string, o Options) {
-	b.update.Lock()
-	defer b.update.Unlock()
-	b.group(service).configure(o)
+	for !b.group(service).configure(o) { // an update has just removed it
+	}
 }
 
-// group is the group of a service, a new one if there is none. To be called with update held.
+// group returns the group of a service. It makes one if there is none.
 func (b *Balancer) group(service string) *group {
-	if v, ok := b.services.Load(service); ok {
-		return v.(*group)
+	v, ok := b.services.Load(service)
+	if !ok {
+		v, _ = b.services.LoadOrStore(service, newGroup(service, b))
 	}
-	g := newGroup(service, b.book)
-	b.services.Store(service, g)
-	return g
+	return v.(*group)
 }
 
 // NextEndpoint implements LoadBalancer.
@@ -54,23 +52,18 @@ func (b *Balancer) NextEndpoint(service string, src netip.AddrPort, tried Tried)
 
 // OnUpdate implements LoadBalancer. Endpoints that stay keep their place in the order and the turns they are owed; new ones come
 // last in the order. Of endpoints with equal IDs the first counts; endpoints without an address or a port are left out.
+//
+// An update of one service does not wait for updates of others.
 func (b *Balancer) OnUpdate(updates []Endpoints) {
-	b.update.Lock()
-	defer b.update.Unlock()
 	for _, u := range updates {
 		if u.Removed {
 			if v, ok := b.services.LoadAndDelete(u.Service); ok {
-				v.(*group).replace(nil, nil, false)
+				v.(*group).remove()
 			}
 			continue
 		}
 		endpoints := valid(u.Endpoints)
-		g := b.group(u.Service)
-		if !g.state.Load().known {
-			b.shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
-		}
-		if gone := g.replace(endpoints, u.Left, true); len(gone) > 0 && b.notify != nil {
-			b.notify(gone)
+		for !b.group(u.Service).update(endpoints, u.Left) { // another update has just removed it
 		}
 	}
 }

@@ -12,10 +12,12 @@ import (
 //
 // Picks read the state, an immutable snapshot; updates build another one and swap it.
 type group struct {
-	name  string
-	book  *book
-	mu    sync.Mutex // one update at a time
-	state atomic.Pointer[state]
+	name     string
+	balancer *Balancer
+	book     *book      // the balancer's
+	mu       sync.Mutex // one update at a time
+	removed  bool       // the balancer has let go of the group; guarded by mu
+	state    atomic.Pointer[state]
 
 	// Those that have left and may be in use yet; guarded by mu. What is picked while they leave is counted a moment later, so that they are
 	// forgotten by a later update.
@@ -54,8 +56,8 @@ type state struct {
 	hash     *sourceHash
 }
 
-func newGroup(name string, b *book) *group {
-	g := &group{name: name, book: b}
+func newGroup(name string, b *Balancer) *group {
+	g := &group{name: name, balancer: b, book: b.book}
 	g.state.Store(&state{roster: newRoster(g, nil), rotation: &rotation{}, retries: &rotation{}})
 	g.due.Store(math.MaxInt64)
 	return g
@@ -71,10 +73,14 @@ func (g *group) address(e Endpoint) address {
 	return a
 }
 
-// configure changes the options. Members stay as they are, unless they are used by another network now.
-func (g *group) configure(o Options) {
+// configure changes the options. Members stay as they are, unless they are used by another network now. It returns
+// false, and does nothing, if the group has been removed.
+func (g *group) configure(o Options) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.removed {
+		return false
+	}
 	old := g.state.Load()
 	st := *old
 	st.options = o
@@ -90,12 +96,38 @@ func (g *group) configure(o Options) {
 		st.members = g.renew(nil, endpoints)
 	}
 	g.swapLocked(&st)
+	return true
 }
 
-// replace makes endpoints, valid ones of distinct IDs, the members. It returns those that are known to have left for good by what left says.
-func (g *group) replace(endpoints []Endpoint, left []Departure, known bool) (gone []*Member) {
+// update makes endpoints, valid ones of distinct IDs, the members, and notifies of those that are known to have left
+// for good by what left says. It may reorder endpoints. It returns false, and does nothing, if the group has been
+// removed.
+func (g *group) update(endpoints []Endpoint, left []Departure) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.removed {
+		return false
+	}
+	if !g.state.Load().known {
+		g.balancer.shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
+	}
+	gone := g.replaceLocked(endpoints, left, true)
+	if notify := g.balancer.notify.Load(); notify != nil && len(gone) > 0 {
+		(*notify)(gone)
+	}
+	return true
+}
+
+// remove ends the group, which the balancer has let go of: it has no members any more, and never will.
+func (g *group) remove() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.removed = true
+	g.replaceLocked(nil, nil, false)
+}
+
+// replaceLocked makes endpoints the members. It returns those that are known to have left for good by what left says.
+func (g *group) replaceLocked(endpoints []Endpoint, left []Departure, known bool) (gone []*Member) {
 	g.forgetLocked()
 	g.book.forget()
 	st := *g.state.Load()

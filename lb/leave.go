@@ -53,13 +53,10 @@ type Place struct{ *tally }
 // Place is that of m.
 func (m *Member) Place() Place { return Place{m.tally} }
 
-// NotifyGone has f told of members when what Gone says of them has changed, other than to nil. OnUpdate calls it, so it must not wait for
-// anything, nor call the balancer. There is one f; it is to be set before there are updates.
-func (b *Balancer) NotifyGone(f func([]*Member)) {
-	b.update.Lock()
-	defer b.update.Unlock()
-	b.notify = f
-}
+// NotifyGone has f called with the members of one service for which Gone returns another reason than before. OnUpdate
+// calls f: in order for each service, and at the same time for several. So f must not wait for anything, nor call the
+// balancer. There is one f; set it before there are updates.
+func (b *Balancer) NotifyGone(f func([]*Member)) { b.notify.Store(&f) }
 
 // departLocked notes which of those that left, now or before, have left for good by what an update says, and which of them are back. It
 // returns those of which it has not been known, or not why.
