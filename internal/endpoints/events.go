@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,49 +13,50 @@ import (
 // MaxEvents is how many events are kept.
 const MaxEvents = 1024
 
-// An Event is something that happened.
+// An Event is something that happened. Add gives it its Seq and, if it has none, its Time.
 type Event struct {
-	Seq      uint64 // counts the events
+	Seq      uint64 // counts the events from 1
 	Time     time.Time
 	Kind     Kind
-	Service  string // empty: of none
-	Endpoint string // the ID; empty: of none
-	Text     string
+	Service  string // empty: the event is of no service
+	Endpoint string // its ID; empty: the event is of no endpoint
+	Text     string // for people
 }
 
-// A Kind is what an event is of.
+// A Kind says what has happened.
 type Kind string
 
 // The kinds of events.
 const (
-	KindJoined    Kind = "joined"    // an endpoint is in its service's set now
-	KindLeft      Kind = "left"      // it is no longer
-	KindChanged   Kind = "changed"   // its address or weight is another
-	KindOut       Kind = "out"       // why an instance is not in the set, in Consul's words; or it leads back
-	KindHeld      Kind = "held"      // it should be out, and is kept in use for now
-	KindEjected   Kind = "ejected"   // it fails, and is left out until it is tried again and answers
-	KindReturned  Kind = "returned"  // it has answered, or does not lead back any more
-	KindDrained   Kind = "drained"   // an operator took it out
-	KindUndrained Kind = "undrained" // and put it back
-	KindStale     Kind = "stale"     // a service's source fails, its endpoints stay
-	KindRecovered Kind = "recovered" // it answers again
-	KindReload    Kind = "reload"
-	KindUpgrade   Kind = "upgrade" // one that failed: after another there is no process to ask
-	KindLogLevel  Kind = "log_level"
+	KindJoined    Kind = "joined"    // an endpoint has come into the set of its service
+	KindLeft      Kind = "left"      // an endpoint has left the set
+	KindChanged   Kind = "changed"   // an endpoint has another address or weight
+	KindOut       Kind = "out"       // an instance is not in the set, in Consul's words, or a Judge forbids it clients
+	KindHeld      Kind = "held"      // an instance should be out of the set, and is kept for now
+	KindEjected   Kind = "ejected"   // an endpoint fails, and gets no clients until it is tried again and answers
+	KindReturned  Kind = "returned"  // an ejected endpoint has answered, or the Judge allows clients again
+	KindDrained   Kind = "drained"   // an operator has drained an endpoint
+	KindUndrained Kind = "undrained" // an operator has ended that
+	KindStale     Kind = "stale"     // the source of a service fails; its endpoints stay
+	KindRecovered Kind = "recovered" // the source answers again
+	KindReload    Kind = "reload"    // a reload has ended
+	KindUpgrade   Kind = "upgrade"   // an upgrade has failed; after one that succeeds nobody can ask this process
+	KindLogLevel  Kind = "log_level" // the log level has changed
 )
 
-// Events are the last events, oldest first, and those to come. Safe for concurrent use.
+// Events keep the last events, and wake whoever waits for the next one. Safe for concurrent use.
 type Events struct {
-	mu   sync.Mutex
+	mu   sync.Mutex       // guards the following
 	ring [MaxEvents]Event // the event of number n is at n % MaxEvents
-	last uint64           // number of the newest; zero: none yet
+	last uint64           // number of the newest; zero: there is none yet
 	more chan struct{}    // closed at the next event
 }
 
-// NewEvents returns Events without one.
+// NewEvents returns Events that are empty.
 func NewEvents() *Events { return &Events{more: make(chan struct{})} }
 
-// Add notes e, with a number and, unless it has one, the time.
+// Add keeps e, in place of the oldest event if there are MaxEvents. It gives e a number and, unless it has one, the
+// time.
 func (l *Events) Add(e Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -68,7 +70,7 @@ func (l *Events) Add(e Event) {
 	l.more = make(chan struct{})
 }
 
-// Instance notes what a source says of an instance, for each service that has it.
+// Instance adds an event for each service that has an instance of which a source says something.
 func (l *Events) Instance(e discovery.Event) {
 	kind := KindOut
 	if e.Kind == discovery.EventHeld {
@@ -79,18 +81,20 @@ func (l *Events) Instance(e discovery.Event) {
 	}
 }
 
-// Health notes that an endpoint is ejected, or is no longer.
+// Health adds an event: an endpoint is ejected, or is no longer.
 func (l *Events) Health(c lb.HealthChange) {
-	if !c.Ejected {
-		l.Add(Event{Kind: KindReturned, Service: c.Service, Endpoint: c.Endpoint, Text: c.Endpoint + " can be reached again"})
-		return
+	e := Event{Kind: KindReturned, Service: c.Service, Endpoint: c.Endpoint, Text: c.Endpoint + " can be reached again"}
+	if c.Ejected {
+		e.Kind = KindEjected
+		again := c.TryIn.Round(100 * time.Millisecond)
+		e.Text = fmt.Sprintf("%s is left out: %s; it is tried again in %v", c.Endpoint, c.Cause, again)
 	}
-	text := fmt.Sprintf("%s is left out: %s; it is tried again in %v", c.Endpoint, c.Cause, c.TryIn.Round(100*time.Millisecond))
-	l.Add(Event{Kind: KindEjected, Service: c.Service, Endpoint: c.Endpoint, Text: text})
+	l.Add(e)
 }
 
-// After returns the newest events with numbers above seq, limit of them at most, of one service unless that is empty; the number to go
-// on after; and a channel that is closed at the next event.
+// After returns events with numbers above seq: the newest ones, at most limit, oldest first. If service is not empty,
+// it returns only events of that service. next is the number to go on after. more is closed at the next event, of
+// whatever service.
 func (l *Events) After(seq uint64, service string, limit int) (events []Event, next uint64, more <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -104,8 +108,6 @@ func (l *Events) After(seq uint64, service string, limit int) (events []Event, n
 			events = append(events, e)
 		}
 	}
-	for i, j := 0, len(events)-1; i < j; i, j = i+1, j-1 {
-		events[i], events[j] = events[j], events[i]
-	}
+	slices.Reverse(events)
 	return events, l.last, l.more
 }

@@ -25,17 +25,51 @@ func TestEventsAreBounded(t *testing.T) {
 
 func TestInstancesAndEjectionsAreEvents(t *testing.T) {
 	l := NewEvents()
-	l.Instance(discovery.Event{Services: []string{"api", "web"}, Kind: discovery.EventOut, Instance: "n/a", Text: "check is critical"})
-	l.Instance(discovery.Event{Services: []string{"web"}, Kind: discovery.EventHeld, Instance: "n/b", Text: "gone"})
-	l.Health(lb.HealthChange{Service: "web", Endpoint: "n/c", Ejected: true, Cause: lb.Refused, TryIn: 1234 * time.Millisecond})
+	l.Instance(discovery.Event{
+		Services: []string{"api", "web"}, Kind: discovery.EventOut, Instance: "n/a", Text: "check is critical",
+	})
+	l.Instance(discovery.Event{
+		Services: []string{"web"}, Kind: discovery.EventHeld, Instance: "n/b", Text: "gone",
+	})
+	l.Health(lb.HealthChange{
+		Service: "web", Endpoint: "n/c", Ejected: true, Cause: lb.Refused, TryIn: 1234 * time.Millisecond,
+	})
 	l.Health(lb.HealthChange{Service: "web", Endpoint: "n/c"})
 	events, _, _ := l.After(0, "web", MaxEvents)
 	var got []string
 	for _, e := range events {
 		got = append(got, string(e.Kind)+" "+e.Endpoint+" "+e.Text)
 	}
-	want := []string{"out n/a n/a: check is critical", "held n/b n/b: gone", "ejected n/c n/c is left out: refused; it is tried again in 1.2s", "returned n/c n/c can be reached again"}
+	want := []string{
+		"out n/a n/a: check is critical",
+		"held n/b n/b: gone",
+		"ejected n/c n/c is left out: refused; it is tried again in 1.2s",
+		"returned n/c n/c can be reached again",
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// Whoever waits is woken by the next event, and goes on after the last that it has seen.
+func TestEventsWakeWhoeverWaits(t *testing.T) {
+	l := NewEvents()
+	events, next, more := l.After(0, "", MaxEvents)
+	if len(events) != 0 || next != 0 {
+		t.Errorf("got %v up to %d, want nothing", events, next)
+	}
+	woken := make(chan struct{})
+	go func() {
+		defer close(woken)
+		<-more
+	}()
+	l.Add(Event{Kind: KindReload, Service: "web"})
+	<-woken
+	if events, next, _ = l.After(next, "", MaxEvents); len(events) != 1 || events[0].Seq != 1 || events[0].Time.IsZero() {
+		t.Errorf("got %+v, want the first event, with a time", events)
+	}
+	l.Add(Event{Kind: KindReload, Service: "dns"})
+	if events, next, _ = l.After(next, "web", MaxEvents); len(events) != 0 || next != 2 {
+		t.Errorf("got %+v up to %d, want none of web, up to 2", events, next)
 	}
 }
