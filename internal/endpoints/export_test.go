@@ -2,18 +2,16 @@ package endpoints
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"testing"
 
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// What one process exports, another one goes on with: the whole set, and what is drained, also of what is not there now.
+// Another process goes on with what one has exported: whole sets, and what is drained. It takes no notice of drained
+// endpoints of a service that it does not know.
 func TestSetsGoOverToAnotherProcess(t *testing.T) {
-	web := lb.Endpoints{Service: "web", Endpoints: []lb.Endpoint{
-		{ID: "a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}, {ID: "b", Addr: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1},
-	}}
+	web := lb.Endpoints{Service: "web", Endpoints: endpointsAt(t, "a=10.0.0.1:80*1 b=10.0.0.2:80*1")}
 	first := NewSets(lb.NewBalancer(), NewEvents(), nil)
 	first.OnUpdate([]lb.Endpoints{web})
 	for _, id := range []string{"a", "b"} {

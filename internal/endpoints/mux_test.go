@@ -8,10 +8,13 @@ import (
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
+	"go.uber.org/goleak"
 
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/lb"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A scripted source says what the test has it say.
 type scripted struct{ sink chan discovery.Sink }
@@ -36,23 +39,26 @@ func setWith(service, id string) lb.Endpoints {
 	return lb.Endpoints{Service: service, Endpoints: []lb.Endpoint{{ID: id, Addr: netip.MustParseAddrPort("10.0.0.1:80")}}}
 }
 
+// served returns the ID of an endpoint that the balancer picks, or its error.
+func served(b *lb.Balancer, service string) string {
+	m, err := b.NextEndpoint(service, netip.AddrPort{}, lb.Tried{})
+	if err != nil {
+		return err.Error()
+	}
+	defer m.Done()
+	return m.ID
+}
+
 func serves(t *testing.T, b *lb.Balancer, service, want string) {
 	t.Helper()
-	e, err := b.NextEndpoint(service, netip.AddrPort{}, lb.Tried{})
-	var got string
-	if err != nil {
-		got = err.Error()
-	} else {
-		got = e.ID
-	}
-	if got != want {
+	if got := served(b, service); got != want {
 		t.Errorf("%s: got %s, want %s", service, got, want)
 	}
 }
 
 func TestMuxHandsServicesOver(t *testing.T) {
 	b := lb.NewBalancer()
-	in := NewMux(b)
+	in := NewMux(NewSets(b, NewEvents(), nil))
 	old, sayOld := startScripted(t, in, "web", "gone")
 	in.Commit([]string{"web", "gone"}, old)
 	sayOld("web", "old")
@@ -69,8 +75,8 @@ func TestMuxHandsServicesOver(t *testing.T) {
 	serves(t, b, "web", "old") // held until commit
 	sayNext("new", "n")
 	serves(t, b, "new", "n") // not held: its listener can open with something to offer
-	<-next.fresh
-	<-next.complete
+	<-next.FirstSets()
+	<-next.AllSets()
 	in.Commit([]string{"web", "new"}, next)
 	serves(t, b, "web", "next")
 	serves(t, b, "gone", "g") // for clients that are still there
@@ -85,7 +91,7 @@ func TestMuxHandsServicesOver(t *testing.T) {
 
 func TestMuxKeepsSetsUntilTheNewSourceAnswers(t *testing.T) {
 	b := lb.NewBalancer()
-	in := NewMux(b)
+	in := NewMux(NewSets(b, NewEvents(), nil))
 	old, sayOld := startScripted(t, in, "web")
 	in.Commit([]string{"web"}, old)
 	sayOld("web", "1")
@@ -101,7 +107,7 @@ func TestMuxKeepsSetsUntilTheNewSourceAnswers(t *testing.T) {
 
 func TestMuxTakesBackWhatWasAbandoned(t *testing.T) {
 	b := lb.NewBalancer()
-	in := NewMux(b)
+	in := NewMux(NewSets(b, NewEvents(), nil))
 	old, sayOld := startScripted(t, in, "web")
 	in.Commit([]string{"web"}, old)
 	sayOld("web", "1")
@@ -115,19 +121,20 @@ func TestMuxTakesBackWhatWasAbandoned(t *testing.T) {
 	serves(t, b, "web", "3")
 }
 
-// balancer position over a change of sources that say the same is the point of keeping the balancer.
+// When sources change and send the same set, each endpoint still gets its turn.
 func TestMuxKeepsTheTurn(t *testing.T) {
 	b := lb.NewBalancer()
-	in := NewMux(b)
+	in := NewMux(NewSets(b, NewEvents(), nil))
 	three := lb.Endpoints{Service: "web"}
 	for i := range 3 {
-		three.Endpoints = append(three.Endpoints, lb.Endpoint{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort("10.0.0.1:80")})
+		e := lb.Endpoint{ID: fmt.Sprint(i), Addr: netip.MustParseAddrPort("10.0.0.1:80")}
+		three.Endpoints = append(three.Endpoints, e)
 	}
 	var got []string
 	for range 3 {
 		f := in.Start(discovery.NewStatic([]lb.Endpoints{three}), []string{"web"}, hclog.NewNullLogger())
 		t.Cleanup(f.Stop)
-		<-f.complete
+		<-f.AllSets()
 		in.Commit([]string{"web"}, f)
 		e, err := b.NextEndpoint("web", netip.AddrPort{}, lb.Tried{})
 		if err != nil {
@@ -144,7 +151,7 @@ func TestMuxKeepsTheTurn(t *testing.T) {
 // What was said of endpoints that left while a source was held back is not forgotten.
 func TestMuxKeepsWhoHasLeft(t *testing.T) {
 	b := lb.NewBalancer()
-	in := NewMux(b)
+	in := NewMux(NewSets(b, NewEvents(), nil))
 	old, sayOld := startScripted(t, in, "web")
 	in.Commit([]string{"web"}, old)
 	sayOld("web", "a")
@@ -156,7 +163,8 @@ func TestMuxKeepsWhoHasLeft(t *testing.T) {
 	next := in.Start(s, []string{"web"}, hclog.NewNullLogger())
 	t.Cleanup(next.Stop)
 	sink := <-s.sink
-	sink.OnUpdate([]lb.Endpoints{{Service: "web", Left: []lb.Departure{{Endpoint: m.Endpoint, Why: lb.Critical}}}})
+	left := []lb.Departure{{Endpoint: m.Endpoint, Why: lb.Critical}}
+	sink.OnUpdate([]lb.Endpoints{{Service: "web", Left: left}})
 	sink.OnUpdate([]lb.Endpoints{{Service: "web"}})
 	if m.Gone() != nil {
 		t.Error("it has left before the commit")
@@ -167,9 +175,9 @@ func TestMuxKeepsWhoHasLeft(t *testing.T) {
 	}
 }
 
-// A source whose successor is extended, by the next reload, before it has come to wait for it does not wait for more than it had to.
+// A source whose successor is extended by the next reload does not wait for the services that are new then.
 func TestMuxRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
-	in := NewMux(lb.NewBalancer())
+	in := NewMux(NewSets(lb.NewBalancer(), NewEvents(), nil))
 	old, _ := startScripted(t, in, "web")
 	in.Commit([]string{"web"}, old)
 	next, sayNext := startScripted(t, in, "web")
@@ -183,7 +191,7 @@ func TestMuxRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
 // What a source says, during a reload, of a service that the reload removes does not end its set: clients still finish.
 func TestMuxKeepsTheSetOfARemovedService(t *testing.T) {
 	b := lb.NewBalancer()
-	in := NewMux(b)
+	in := NewMux(NewSets(b, NewEvents(), nil))
 	f, say := startScripted(t, in, "web", "gone")
 	in.Commit([]string{"web", "gone"}, f)
 	say("web", "w")

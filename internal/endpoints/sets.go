@@ -4,344 +4,328 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Sink takes sets of endpoints: the balancer.
-type Sink interface {
-	OnUpdate(updates []lb.Endpoints)
-}
-
-// A Judge says which endpoints must not get clients. *cycles.Detector is one.
-type Judge interface {
-	// Judge takes the sets of services, in place of those that it had. It returns the verdicts, by service and endpoint
-	// ID, of each service whose verdicts are others than they were, whether it is in updates or not. Endpoints without
-	// a verdict may get clients.
-	Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict
-}
-
-// Sets stand between the sources and the balancer: they remember what each service's endpoints are, note as events what
-// changes, and leave out what an operator drains and what a Judge forbids. A Sets is a discovery.Sink. Safe for
-// concurrent use.
+// Sets remember the endpoints of each service, note as events what changes, and tell the next sink which endpoints get
+// clients: those that no operator drains and no Judge forbids. Sets are a discovery.Sink. Safe for concurrent use.
+//
+// An update passes four steps: it is queued, it is taken into its set, the set is judged, and next is told of the set.
+// Each step works on what is there by then. So two goroutines that do a step at once for one service cannot bring an
+// old set back.
 type Sets struct {
-	next   Sink
+	next   discovery.Sink
 	events *Events
-	judge  Judge
+	judge  Judge // nil: forbids nothing
 
-	mu   sync.Mutex // also held while next is told, so that it hears of updates and drains in their order
+	judging sync.Mutex // held while judge is asked and its answer is noted, so that it hears of each set in order
+
+	mu   sync.Mutex // guards the following; held for a moment only
 	sets map[string]*set
 }
 
-// A set is what is known of one service.
+// A set is what is known of one service. Lock turn before mu, and mu before Sets.mu.
 type set struct {
-	endpoints []member             // sorted by ID
-	drained   map[string]time.Time // since when, by ID; such may have left meanwhile, and stay drained if they return
-	forbidden map[string]ban       // by ID
-	changed   time.Time
+	service string
+	queue   []lb.Endpoints // updates that have come and are not taken yet, oldest first; guarded by Sets.mu
+
+	turn  sync.Mutex  // held while next is told, so that it hears of this service in order
+	again atomic.Bool // whoever has the turn tells next once more before it is done
+
+	mu        sync.Mutex // guards the following; never held while next is told
+	known     bool       // an update has named the service, and it has not been removed since
+	endpoints []lb.Endpoint
+	joined    []time.Time          // since when each of endpoints is there
+	drained   map[string]time.Time // since when, by ID; an endpoint that leaves the set stays drained if it returns
+	forbidden map[string]ban       // by ID; what the judge has said last, and nobody else changes
+	changed   time.Time            // when endpoints were last different from before
+	left      []lb.Departure       // that next has not been told of
+	untold    bool                 // next has not been told how things are
+	taken     uint64               // counts the updates
+	judged    uint64               // how many of those judge has seen; less than taken: next must not be told yet
 }
 
-// A ban is why an endpoint must not get clients, and since when.
-type ban struct {
-	cycles.Verdict
-	since time.Time
-}
-
-type member struct {
-	lb.Endpoint
-	since time.Time
-}
-
-// NewSets returns Sets that know nothing yet, ask judge, and tell next and events. A nil judge forbids nothing.
-func NewSets(next Sink, events *Events, judge Judge) *Sets {
+// NewSets returns Sets that know no service yet, ask judge, and tell next and events. A nil judge forbids nothing.
+func NewSets(next discovery.Sink, events *Events, judge Judge) *Sets {
 	return &Sets{next: next, events: events, judge: judge, sets: map[string]*set{}}
 }
 
-// OnUpdate implements discovery.Sink.
+// OnUpdate implements discovery.Sink. It returns when next has been told. If services get several updates at once, next
+// may be told of the last one only.
 func (s *Sets) OnUpdate(updates []lb.Endpoints) {
+	s.enqueue(updates)
+	s.settle(servicesOf(updates))
+}
+
+// enqueue queues updates for settle. It waits for nothing.
+func (s *Sets) enqueue(updates []lb.Endpoints) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
 	for _, u := range updates {
-		if u.Removed {
-			delete(s.sets, u.Service)
-			continue
-		}
 		one := s.sets[u.Service]
 		if one == nil {
-			one = &set{}
+			one = &set{service: u.Service}
 			s.sets[u.Service] = one
 		}
-		one.replace(u, now, s.events)
+		one.queue = append(one.queue, u)
 	}
-	rejudged := s.judgeLocked(updates, now)
-	var out []lb.Endpoints
-	for _, u := range updates {
-		if !u.Removed {
-			u.Endpoints = s.sets[u.Service].serving(u.Endpoints)
+}
+
+// settle takes the queued updates of services, has their sets judged, and tells next. When it returns, next has been
+// told. If the updates have changed the verdicts on endpoints of other services, it tells next of those too.
+func (s *Sets) settle(services []string) {
+	own := s.take(services)
+	s.tell(own, s.rejudge(services))
+}
+
+// take takes the queued updates of services into their sets, and returns those sets.
+func (s *Sets) take(services []string) (taken []*set) {
+	now := time.Now()
+	for _, name := range services {
+		if one := s.lookUp(name); one != nil {
+			s.takeOne(one, now)
+			taken = append(taken, one)
 		}
-		delete(rejudged, u.Service)
-		out = append(out, u)
 	}
-	s.next.OnUpdate(append(out, s.servedLocked(rejudged)...))
+	return taken
 }
 
-// Reconsider has all sets judged anew: the Judge knows something that it did not.
-func (s *Sets) Reconsider() {
+func (s *Sets) takeOne(one *set, now time.Time) {
+	one.mu.Lock()
+	defer one.mu.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if updates := s.servedLocked(s.judgeLocked(s.allLocked(), time.Now())); len(updates) > 0 {
-		s.next.OnUpdate(updates)
-	}
-}
-
-// judgeLocked has sets judged, and returns the services whose verdicts have changed.
-func (s *Sets) judgeLocked(updates []lb.Endpoints, now time.Time) map[string]bool {
+	queue := one.queue
+	one.queue = nil
+	s.mu.Unlock()
+	one.taken += uint64(len(queue))
 	if s.judge == nil {
-		return nil
+		one.judged = one.taken
 	}
-	rejudged := map[string]bool{}
-	for service, verdicts := range s.judge.Judge(updates) {
-		if one := s.sets[service]; one != nil {
-			one.forbid(service, verdicts, now, s.events)
-			rejudged[service] = true
-		}
-	}
-	return rejudged
-}
-
-// servedLocked returns the sets of services as they are served, sorted by service.
-func (s *Sets) servedLocked(services map[string]bool) (sets []lb.Endpoints) {
-	for _, name := range slices.Sorted(maps.Keys(services)) {
-		one := s.sets[name]
-		sets = append(sets, lb.Endpoints{Service: name, Endpoints: one.serving(one.all())})
-	}
-	return sets
-}
-
-// allLocked returns all sets, whole, sorted by service.
-func (s *Sets) allLocked() (sets []lb.Endpoints) {
-	for _, name := range slices.Sorted(maps.Keys(s.sets)) {
-		sets = append(sets, lb.Endpoints{Service: name, Endpoints: s.sets[name].all()})
-	}
-	return sets
-}
-
-// Export returns all sets, whole, and the IDs of the endpoints that are drained, both by service: what another process needs to go on.
-func (s *Sets) Export() (sets []lb.Endpoints, drained map[string][]string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	drained = map[string][]string{}
-	for name, one := range s.sets {
-		if len(one.drained) > 0 {
-			drained[name] = slices.Sorted(maps.Keys(one.drained))
-		}
-	}
-	return s.allLocked(), drained
-}
-
-// Import begins with what another process has exported.
-func (s *Sets) Import(sets []lb.Endpoints, drained map[string][]string) {
-	s.OnUpdate(sets)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, ids := range drained {
-		one := s.sets[name]
-		if one == nil {
+	for _, u := range queue {
+		one.untold = true
+		if u.Removed {
+			one.known, one.endpoints, one.joined, one.drained, one.left = false, nil, nil, nil, nil
 			continue
 		}
-		one.drained = map[string]time.Time{}
-		for _, id := range ids {
-			one.drained[id] = time.Now()
-		}
-		s.republishLocked(name)
+		one.replace(u.Endpoints, now, s.events)
+		one.left = append(one.left, u.Left...)
 	}
 }
 
-// find is where the endpoint with an ID is, and whether it is there.
-func (one *set) find(id string) (at int, found bool) {
-	return slices.BinarySearchFunc(one.endpoints, id, func(m member, id string) int { return strings.Compare(m.ID, id) })
-}
-
-// replace notes the new endpoints of u, and tells events what is different.
-func (one *set) replace(u lb.Endpoints, now time.Time, events *Events) {
-	before := *one
-	one.endpoints = make([]member, 0, len(u.Endpoints))
-	for _, e := range u.Endpoints {
-		one.endpoints = append(one.endpoints, member{e, now})
-	}
-	slices.SortStableFunc(one.endpoints, func(a, b member) int { return strings.Compare(a.ID, b.ID) })
-	different := before.endpoints == nil
-	for i := range one.endpoints {
-		m := &one.endpoints[i]
-		at, known := before.find(m.ID)
-		switch {
-		case !known:
-			different = true
-			events.Add(Event{Time: now, Kind: KindJoined, Service: u.Service, Endpoint: m.ID, Text: fmt.Sprintf("%s at %s", m.ID, m.Address())})
-		case before.endpoints[at].Endpoint != m.Endpoint:
-			different = true
-			events.Add(Event{Time: now, Kind: KindChanged, Service: u.Service, Endpoint: m.ID, Text: m.ID + change(before.endpoints[at].Endpoint, m.Endpoint)})
-		default:
-			m.since = before.endpoints[at].since
+// tell tells next of all sets. It waits for the turns of own. Of others, whoever has the turn of one tells next.
+func (s *Sets) tell(own, others []*set) {
+	var busy []*set
+	for _, one := range own {
+		if !s.tryTell(one) {
+			busy = append(busy, one)
 		}
 	}
-	for _, m := range before.endpoints {
-		if _, stays := one.find(m.ID); !stays {
-			different = true
-			events.Add(Event{Time: now, Kind: KindLeft, Service: u.Service, Endpoint: m.ID, Text: fmt.Sprintf("%s at %s", m.ID, m.Address())})
+	for _, one := range others {
+		s.tryTell(one)
+	}
+	for _, one := range busy { // last, so that none that is stuck holds up the rest
+		one.turn.Lock()
+		s.tellInTurn(one)
+	}
+}
+
+// tryTell tells next of a set. If another goroutine is about that, it leaves it to that one, and returns false.
+func (s *Sets) tryTell(one *set) bool {
+	one.again.Store(true) // before the try: else the other one may have looked for the last time
+	if !one.turn.TryLock() {
+		return false
+	}
+	s.tellInTurn(one)
+	return true
+}
+
+// tellInTurn tells next of a set, whose turn the caller has, and gives the turn back.
+func (s *Sets) tellInTurn(one *set) {
+	for {
+		one.again.Store(false)
+		s.tellOnce(one)
+		one.turn.Unlock()
+		if !one.again.Load() || !one.turn.TryLock() {
+			return
 		}
 	}
-	if different { // a source may send the same again
-		one.changed = now
+}
+
+// tellOnce tells next what it does not know of a set. The caller has the turn. It leaves out a set that has not been
+// judged: whoever has taken it has it judged, and tells next after that.
+func (s *Sets) tellOnce(one *set) {
+	if u, untold := one.news(); untold {
+		s.next.OnUpdate([]lb.Endpoints{u})
+	}
+	s.forget(one)
+}
+
+// news returns what next is to be told, once; false if there is nothing.
+func (one *set) news() (u lb.Endpoints, untold bool) {
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	if !one.untold || one.judged != one.taken {
+		return u, false
+	}
+	u = one.serving()
+	one.untold, one.left = false, nil
+	return u, true
+}
+
+// forget drops a set of which nothing is known any more.
+func (s *Sets) forget(one *set) {
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	if one.known || one.untold || len(one.forbidden) > 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(one.queue) == 0 && s.sets[one.service] == one {
+		delete(s.sets, one.service)
 	}
 }
 
-// change is what differs between two states of one endpoint.
-func change(before, now lb.Endpoint) string {
-	var text strings.Builder
-	if b, n := before.Address(), now.Address(); b != n {
-		fmt.Fprintf(&text, " moved from %s to %s", b, n)
+// serving returns the endpoints that get clients, and those that have left since next was told last. The caller has mu.
+func (one *set) serving() lb.Endpoints {
+	if !one.known {
+		return lb.Endpoints{Service: one.service, Removed: true}
 	}
-	if before.Weight != now.Weight {
-		fmt.Fprintf(&text, " weight %d, was %d", now.Weight, before.Weight)
+	u := lb.Endpoints{Service: one.service, Endpoints: one.endpoints, Left: one.left}
+	if len(one.drained)+len(one.forbidden) > 0 {
+		u.Endpoints = slices.DeleteFunc(slices.Clone(u.Endpoints), func(e lb.Endpoint) bool {
+			_, drained := one.drained[e.ID]
+			_, forbidden := one.forbidden[e.ID]
+			return drained || forbidden
+		})
 	}
-	return text.String()
+	return u
 }
 
-// serving returns those of the endpoints that get clients.
-func (one *set) serving(endpoints []lb.Endpoint) []lb.Endpoint {
-	if len(one.drained)+len(one.forbidden) == 0 {
-		return endpoints
+// Drain leaves an endpoint out for new clients until Undrain, even if it leaves its set and returns. Its connections go
+// on. It returns when next has been told; but if an update of the service comes at the same moment, next is told with
+// that. The error says that there is no such endpoint.
+func (s *Sets) Drain(service, endpoint string) error {
+	e := Event{
+		Kind: KindDrained, Service: service, Endpoint: endpoint,
+		Text: endpoint + " gets no new clients until it is undrained",
 	}
-	return slices.DeleteFunc(slices.Clone(endpoints), func(e lb.Endpoint) bool {
-		_, drained := one.drained[e.ID]
-		_, forbidden := one.forbidden[e.ID]
-		return drained || forbidden
+	return s.change(e, func(one *set) (bool, error) {
+		if _, found := find(one.endpoints, endpoint); !found {
+			return false, fmt.Errorf("service %q has no endpoint %q", service, endpoint)
+		}
+		if _, already := one.drained[endpoint]; already {
+			return false, nil
+		}
+		if one.drained == nil {
+			one.drained = map[string]time.Time{}
+		}
+		one.drained[endpoint] = time.Now()
+		return true, nil
 	})
 }
 
-// forbid takes the verdicts on the set, by ID, and tells events what is different.
-func (one *set) forbid(service string, verdicts map[string]cycles.Verdict, now time.Time, events *Events) {
-	before := one.forbidden
-	one.forbidden = map[string]ban{}
-	for _, id := range slices.Sorted(maps.Keys(verdicts)) {
-		b, is := before[id]
-		if !is || b.Verdict != verdicts[id] {
-			b = ban{verdicts[id], now}
-			events.Add(Event{Time: now, Kind: KindOut, Service: service, Endpoint: id, Text: id + ": " + b.Text})
+// Undrain ends a Drain. The error says that the endpoint is not drained.
+func (s *Sets) Undrain(service, endpoint string) error {
+	e := Event{Kind: KindUndrained, Service: service, Endpoint: endpoint, Text: endpoint + " gets clients again"}
+	return s.change(e, func(one *set) (bool, error) {
+		if _, drained := one.drained[endpoint]; !drained {
+			return false, fmt.Errorf("endpoint %q of service %q is not drained", endpoint, service)
 		}
-		one.forbidden[id] = b
+		delete(one.drained, endpoint)
+		return true, nil
+	})
+}
+
+// change changes the set of e's service. If change says that it has, next is told, and then events.
+func (s *Sets) change(e Event, change func(*set) (changed bool, err error)) error {
+	one := s.lookUp(e.Service)
+	if one == nil {
+		return unknown(e.Service)
 	}
-	for _, id := range slices.Sorted(maps.Keys(before)) {
-		if _, stays := verdicts[id]; stays {
+	one.turn.Lock()
+	defer s.tellInTurn(one)
+	one.mu.Lock()
+	if !one.known {
+		one.mu.Unlock()
+		return unknown(e.Service)
+	}
+	changed, err := change(one)
+	one.untold = one.untold || changed
+	one.mu.Unlock()
+	if changed {
+		s.tellOnce(one)
+		s.events.Add(e)
+	}
+	return err
+}
+
+func unknown(service string) error { return fmt.Errorf("service %q is not known", service) }
+
+// Export returns all sets, whole and sorted by service, and the sorted IDs of the endpoints that are drained: what
+// another process needs to go on.
+func (s *Sets) Export() (sets []lb.Endpoints, drained map[string][]string) {
+	drained = map[string][]string{}
+	for _, name := range s.services() {
+		one := s.lookUp(name)
+		if one == nil {
 			continue
 		}
-		if _, there := one.find(id); there {
-			text := id + " gets clients again"
-			events.Add(Event{Time: now, Kind: KindReturned, Service: service, Endpoint: id, Text: text})
+		one.mu.Lock()
+		if one.known {
+			sets = append(sets, lb.Endpoints{Service: name, Endpoints: one.endpoints})
 		}
-	}
-}
-
-// Drain leaves an endpoint out for new clients until Undrain. Its connections go on. The error says that there is no such endpoint.
-func (s *Sets) Drain(service, endpoint string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	one := s.sets[service]
-	if one == nil {
-		return fmt.Errorf("service %q is not known", service)
-	}
-	if _, known := one.find(endpoint); !known {
-		return fmt.Errorf("service %q has no endpoint %q", service, endpoint)
-	}
-	if _, already := one.drained[endpoint]; already {
-		return nil
-	}
-	if one.drained == nil {
-		one.drained = map[string]time.Time{}
-	}
-	one.drained[endpoint] = time.Now()
-	s.republishLocked(service)
-	s.events.Add(Event{Kind: KindDrained, Service: service, Endpoint: endpoint, Text: endpoint + " gets no new clients until it is undrained"})
-	return nil
-}
-
-// Undrain ends a Drain.
-func (s *Sets) Undrain(service, endpoint string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	one := s.sets[service]
-	if one == nil {
-		return fmt.Errorf("service %q is not known", service)
-	}
-	if _, is := one.drained[endpoint]; !is {
-		return fmt.Errorf("endpoint %q of service %q is not drained", endpoint, service)
-	}
-	delete(one.drained, endpoint)
-	s.republishLocked(service)
-	s.events.Add(Event{Kind: KindUndrained, Service: service, Endpoint: endpoint, Text: endpoint + " gets clients again"})
-	return nil
-}
-
-func (s *Sets) republishLocked(service string) {
-	s.next.OnUpdate(s.servedLocked(map[string]bool{service: true}))
-}
-
-// all are the endpoints, drained ones too, sorted by ID.
-func (one *set) all() (endpoints []lb.Endpoint) {
-	for _, m := range one.endpoints {
-		endpoints = append(endpoints, m.Endpoint)
-	}
-	return endpoints
-}
-
-// Known reports whether the endpoints of a service are known, be it that there are none.
-func (s *Sets) Known(service string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.sets[service] != nil
-}
-
-// A View is what is known of the endpoints of one service.
-type View struct {
-	Changed   time.Time      // when they were last different from before
-	Endpoints []EndpointView // sorted by ID
-}
-
-// An EndpointView is what is known of one endpoint.
-type EndpointView struct {
-	lb.Endpoint           // has only an ID if Joined is zero
-	Joined      time.Time // since when it is in the set; zero: it has left, and is still drained
-	Drained     time.Time // since when an operator drains it; zero: nobody does
-	Forbidden   time.Time // since when Verdict stands; zero: the Judge allows it clients
-	Verdict     cycles.Verdict
-}
-
-// View returns what is known of the endpoints of a service; false if nothing is.
-func (s *Sets) View(service string) (v View, known bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	one := s.sets[service]
-	if one == nil {
-		return v, false
-	}
-	v.Changed = one.changed
-	for _, m := range one.endpoints {
-		b := one.forbidden[m.ID]
-		v.Endpoints = append(v.Endpoints, EndpointView{
-			Endpoint: m.Endpoint, Joined: m.since, Drained: one.drained[m.ID], Forbidden: b.since, Verdict: b.Verdict,
-		})
-	}
-	for id, since := range one.drained {
-		if _, there := one.find(id); !there {
-			v.Endpoints = append(v.Endpoints, EndpointView{Endpoint: lb.Endpoint{ID: id}, Drained: since})
+		if len(one.drained) > 0 {
+			drained[name] = slices.Sorted(maps.Keys(one.drained))
 		}
+		one.mu.Unlock()
 	}
-	slices.SortFunc(v.Endpoints, func(a, b EndpointView) int { return strings.Compare(a.ID, b.ID) })
-	return v, true
+	return sets, drained
+}
+
+// Import begins with what another process has exported. Drained endpoints of services without a set are ignored.
+func (s *Sets) Import(sets []lb.Endpoints, drained map[string][]string) {
+	s.enqueue(sets)
+	services := servicesOf(sets)
+	own := s.take(services)
+	now := time.Now()
+	for _, one := range own {
+		one.mu.Lock()
+		for _, id := range drained[one.service] {
+			if one.drained == nil {
+				one.drained = map[string]time.Time{}
+			}
+			one.drained[id] = now
+		}
+		one.mu.Unlock()
+	}
+	s.tell(own, s.rejudge(services))
+}
+
+// lookUp returns the set of a service; nil if there is none.
+func (s *Sets) lookUp(service string) *set {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sets[service]
+}
+
+// services returns the names of all services, sorted.
+func (s *Sets) services() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.sets))
+}
+
+// servicesOf returns the names of the services of updates.
+func servicesOf(updates []lb.Endpoints) []string {
+	names := make([]string, len(updates))
+	for i := range updates {
+		names[i] = updates[i].Service
+	}
+	return names
 }

@@ -1,0 +1,131 @@
+package endpoints
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+const (
+	benchServices  = 1000
+	benchEndpoints = 10 // of each service
+)
+
+// A benchHouse is a source with many services, and all that its updates pass on their way to the balancer.
+type benchHouse struct {
+	sink     discovery.Sink // that the source feeds
+	services [benchServices][2]lb.Endpoints
+}
+
+// newBenchHouse returns one whose services have had a first set. Its balancer is reached through sink.
+func newBenchHouse(b *testing.B, sink func(*lb.Balancer) discovery.Sink) *benchHouse {
+	b.Helper()
+	var listeners []cycles.Service
+	var names []string
+	h := &benchHouse{}
+	for i := range benchServices {
+		name := fmt.Sprintf("service-%04d", i)
+		names = append(names, name)
+		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(9000+i))
+		listeners = append(listeners, cycles.Service{Name: name, Listen: []netip.AddrPort{at}})
+		for j := range h.services[i] { // which differ in one endpoint
+			h.services[i][j] = benchSet(name, i, j)
+		}
+	}
+	detector := cycles.New(cycles.Options{Addrs: func() ([]netip.Prefix, error) { return nil, nil }})
+	detector.Listen(listeners, nil)
+	sets := NewSets(sink(lb.NewBalancer()), NewEvents(), detector)
+	mux := NewMux(sets)
+	s := scripted{make(chan discovery.Sink, 1)}
+	f := mux.Start(s, names, hclog.NewNullLogger())
+	b.Cleanup(f.Stop)
+	mux.Commit(names, f)
+	h.sink = <-s.sink
+	h.round(0)
+	<-mux.Ready()
+	return h
+}
+
+func benchSet(name string, i, state int) lb.Endpoints {
+	set := lb.Endpoints{Service: name}
+	for k := range benchEndpoints {
+		if k == 0 {
+			k = benchEndpoints + state
+		}
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(k)}), 8080)
+		set.Endpoints = append(set.Endpoints, lb.Endpoint{ID: fmt.Sprintf("node-%d/%s", k, name), Addr: addr, Weight: 1})
+	}
+	return set
+}
+
+// round has all services change at once, each from a goroutine of its own, and waits until the last has.
+func (h *benchHouse) round(n int) {
+	var running sync.WaitGroup
+	for i := range h.services {
+		running.Go(func() { h.sink.OnUpdate([]lb.Endpoints{h.services[i][n%2]}) })
+	}
+	running.Wait()
+}
+
+// measure runs rounds, and reports the time of one update.
+func (h *benchHouse) measure(b *testing.B) {
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		h.round(n)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n)/benchServices, "ns/update")
+}
+
+// BenchmarkServicesChangeAtOnce measures an update when a thousand services change at once.
+func BenchmarkServicesChangeAtOnce(b *testing.B) {
+	h := newBenchHouse(b, func(next *lb.Balancer) discovery.Sink { return next })
+	h.measure(b)
+}
+
+// A slowSink takes its time for one service.
+type slowSink struct {
+	discovery.Sink
+	service string
+}
+
+func (s *slowSink) OnUpdate(updates []lb.Endpoints) {
+	for i := range updates {
+		if updates[i].Service == s.service {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	s.Sink.OnUpdate(updates)
+}
+
+// BenchmarkServicesChangeBesideASlowOne measures the same while one more service, of which an update takes a
+// millisecond, changes all the time.
+func BenchmarkServicesChangeBesideASlowOne(b *testing.B) {
+	const slow = "slow"
+	h := newBenchHouse(b, func(next *lb.Balancer) discovery.Sink { return &slowSink{next, slow} })
+	sets := h.sink.(*Input).mux.sets
+	done := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for n := 0; ; n++ {
+			select {
+			case <-done:
+				return
+			default:
+				sets.OnUpdate([]lb.Endpoints{benchSet(slow, benchServices, n%2)})
+			}
+		}
+	})
+	h.measure(b)
+	close(done)
+	running.Wait()
+}

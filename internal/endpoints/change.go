@@ -1,0 +1,62 @@
+package endpoints
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// replace takes a new set, and adds what is different to events. The caller has mu. It keeps no reference to set.
+func (one *set) replace(set []lb.Endpoint, now time.Time, events *Events) {
+	before, since, different := one.endpoints, one.joined, !one.known
+	one.known = true
+	one.endpoints = slices.Clone(set)
+	slices.SortStableFunc(one.endpoints, byID)
+	one.joined = make([]time.Time, len(set))
+	for i, e := range one.endpoints {
+		at, known := find(before, e.ID)
+		if known && before[at] == e {
+			one.joined[i] = since[at]
+			continue
+		}
+		one.joined[i], different = now, true
+		event := Event{Time: now, Kind: KindJoined, Service: one.service, Endpoint: e.ID, Text: located(e)}
+		if known {
+			event.Kind, event.Text = KindChanged, e.ID+difference(before[at], e)
+		}
+		events.Add(event)
+	}
+	for _, e := range before {
+		if _, stays := find(one.endpoints, e.ID); !stays {
+			different = true
+			events.Add(Event{Time: now, Kind: KindLeft, Service: one.service, Endpoint: e.ID, Text: located(e)})
+		}
+	}
+	if different { // a source may send the same set again
+		one.changed = now
+	}
+}
+
+func located(e lb.Endpoint) string { return fmt.Sprintf("%s at %s", e.ID, e.Address()) }
+
+// difference says what has changed of one endpoint.
+func difference(before, now lb.Endpoint) string {
+	var text strings.Builder
+	if b, n := before.Address(), now.Address(); b != n {
+		fmt.Fprintf(&text, " moved from %s to %s", b, n)
+	}
+	if before.Weight != now.Weight {
+		fmt.Fprintf(&text, " weight %d, was %d", now.Weight, before.Weight)
+	}
+	return text.String()
+}
+
+// find returns where the endpoint with an ID is in a sorted set, and whether it is there.
+func find(set []lb.Endpoint, id string) (at int, found bool) {
+	return slices.BinarySearchFunc(set, id, func(e lb.Endpoint, id string) int { return strings.Compare(e.ID, id) })
+}
+
+func byID(a, b lb.Endpoint) int { return strings.Compare(a.ID, b.ID) }

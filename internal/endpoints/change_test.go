@@ -1,0 +1,88 @@
+package endpoints
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// endpointsAt reads "a=10.0.0.1:80*3", an endpoint a word, with its weight.
+func endpointsAt(t *testing.T, text string) (set []lb.Endpoint) {
+	t.Helper()
+	for _, word := range strings.Fields(text) {
+		id, rest, _ := strings.Cut(word, "=")
+		addr, weight, _ := strings.Cut(rest, "*")
+		e := lb.Endpoint{ID: id, Addr: netip.MustParseAddrPort(addr)}
+		if _, err := fmt.Sscan(weight, &e.Weight); err != nil {
+			t.Fatal(err)
+		}
+		set = append(set, e)
+	}
+	return set
+}
+
+func TestWhatChangesIsAnEvent(t *testing.T) {
+	tests := []struct {
+		name, before, now string
+		want              []string
+	}{
+		{"first endpoints, in any order", "", "b=10.0.0.2:80*1 a=10.0.0.1:80*1", []string{
+			"joined a: a at 10.0.0.1:80", "joined b: b at 10.0.0.2:80",
+		}},
+		{"the same in another order", "a=10.0.0.1:80*1 b=10.0.0.2:80*1", "b=10.0.0.2:80*1 a=10.0.0.1:80*1", nil},
+		{"one leaves", "a=10.0.0.1:80*1 b=10.0.0.2:80*1", "b=10.0.0.2:80*1", []string{"left a: a at 10.0.0.1:80"}},
+		{"one moves", "a=10.0.0.1:80*1", "a=10.0.0.9:81*1", []string{
+			"changed a: a moved from 10.0.0.1:80 to 10.0.0.9:81",
+		}},
+		{"another weight", "a=10.0.0.1:80*1", "a=10.0.0.1:80*5", []string{"changed a: a weight 5, was 1"}},
+		{"one for another", "a=10.0.0.1:80*1", "b=10.0.0.1:80*1", []string{
+			"joined b: b at 10.0.0.1:80", "left a: a at 10.0.0.1:80",
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			events := NewEvents()
+			s := NewSets(lb.NewBalancer(), events, nil)
+			s.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpointsAt(t, tt.before)}})
+			_, before, _ := events.After(0, "", 0)
+			was, _ := s.View("web")
+			s.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpointsAt(t, tt.now)}})
+			is, _ := s.View("web")
+			added, _, _ := events.After(before, "web", MaxEvents)
+			var got []string
+			for _, e := range added {
+				got = append(got, fmt.Sprintf("%s %s: %s", e.Kind, e.Endpoint, e.Text))
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			if different := !is.Changed.Equal(was.Changed); different != (tt.want != nil) {
+				t.Errorf("changed at %v, before at %v", is.Changed, was.Changed)
+			}
+		})
+	}
+}
+
+// An endpoint that stays keeps the time since when it is there; sources may hand out the same slice again.
+func TestWhatStaysKeepsItsTime(t *testing.T) {
+	s := NewSets(lb.NewBalancer(), NewEvents(), nil)
+	set := endpointsAt(t, "a=10.0.0.1:80*1 b=10.0.0.2:80*1")
+	s.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: set}})
+	before, _ := s.View("web")
+	set[1].Weight = 7
+	if v, _ := s.View("web"); v.Endpoints[1].Weight != 1 {
+		t.Error("the set is the source's own slice")
+	}
+	s.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: set}})
+	now, _ := s.View("web")
+	if !now.Endpoints[0].Joined.Equal(before.Endpoints[0].Joined) {
+		t.Error("a has not joined anew")
+	}
+	if now.Endpoints[1].Weight != 7 || !now.Endpoints[1].Joined.After(before.Endpoints[1].Joined) {
+		t.Errorf("got %+v, want b as it is since the update", now.Endpoints[1])
+	}
+}

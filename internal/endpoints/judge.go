@@ -1,0 +1,97 @@
+package endpoints
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A Judge says which endpoints must not get clients. *cycles.Detector is one. Sets call it from one goroutine at a
+// time, and hold no lock of theirs that it could need. It must not block.
+type Judge interface {
+	// Judge takes the sets of services, in place of those that it had. It returns the verdicts, by service and endpoint
+	// ID, of each service whose verdicts are others than they were, whether it is in updates or not. Endpoints without
+	// a verdict may get clients. It must not keep or change updates.
+	Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict
+}
+
+// A ban is why an endpoint must not get clients, and since when.
+type ban struct {
+	cycles.Verdict
+	since time.Time
+}
+
+// Reconsider has all sets judged anew: the Judge knows something that it did not know before. It returns when next has
+// been told, but for services that are being told of at the moment: those are told of again.
+func (s *Sets) Reconsider() { s.tell(nil, s.rejudge(s.services())) }
+
+// rejudge has the sets of services judged as they are by now, and notes the verdicts. It returns the sets that have
+// other verdicts than before, sorted by service; they may be of further services.
+func (s *Sets) rejudge(services []string) (changed []*set) {
+	if s.judge == nil {
+		return nil
+	}
+	s.judging.Lock()
+	defer s.judging.Unlock()
+	sets, taken := make([]lb.Endpoints, len(services)), make([]uint64, len(services))
+	for i, name := range services {
+		sets[i], taken[i] = s.whole(name)
+	}
+	now := time.Now()
+	for service, verdicts := range s.judge.Judge(sets) {
+		if one := s.lookUp(service); one != nil { // else it has been removed, and Judge was the last to know
+			one.mu.Lock()
+			one.forbid(verdicts, now, s.events)
+			one.mu.Unlock()
+			changed = append(changed, one)
+		}
+	}
+	for i, name := range services {
+		if one := s.lookUp(name); one != nil {
+			one.mu.Lock()
+			one.judged = taken[i]
+			one.mu.Unlock()
+		}
+	}
+	slices.SortFunc(changed, func(a, b *set) int { return cmp.Compare(a.service, b.service) })
+	return changed
+}
+
+// whole returns all endpoints of a service, those too that get no clients, and how many updates have made them.
+func (s *Sets) whole(service string) (u lb.Endpoints, taken uint64) {
+	u = lb.Endpoints{Service: service, Removed: true}
+	if one := s.lookUp(service); one != nil {
+		one.mu.Lock()
+		defer one.mu.Unlock()
+		u.Endpoints, u.Removed, taken = one.endpoints, !one.known, one.taken
+	}
+	return u, taken
+}
+
+// forbid takes the verdicts on the set, by ID, and adds what is different to events. The caller has mu.
+func (one *set) forbid(verdicts map[string]cycles.Verdict, now time.Time, events *Events) {
+	before := one.forbidden
+	one.forbidden = map[string]ban{}
+	one.untold = one.untold || one.known
+	for _, id := range slices.Sorted(maps.Keys(verdicts)) {
+		b, is := before[id]
+		if !is || b.Verdict != verdicts[id] {
+			b = ban{verdicts[id], now}
+			events.Add(Event{Time: now, Kind: KindOut, Service: one.service, Endpoint: id, Text: id + ": " + b.Text})
+		}
+		one.forbidden[id] = b
+	}
+	for _, id := range slices.Sorted(maps.Keys(before)) {
+		if _, stays := verdicts[id]; stays {
+			continue
+		}
+		if _, there := find(one.endpoints, id); there {
+			text := id + " gets clients again"
+			events.Add(Event{Time: now, Kind: KindReturned, Service: one.service, Endpoint: id, Text: text})
+		}
+	}
+}
