@@ -172,7 +172,7 @@ func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (
 		}
 		d.mux.Extend(d.consulFeed, consulNames(next))
 		if err := s.client.Apply(watches); err != nil {
-			d.mux.Shrink(d.consulFeed, consulNames(old), nil)
+			d.mux.Abort(d.consulFeed, nil)
 			return nil, err
 		}
 		s.sameConsul, s.old, s.doubt = true, old, changedWatches(watchesOf(old), watches)
@@ -216,16 +216,16 @@ func (s *sources) await(ctx context.Context, log hclog.Logger) {
 // abort ends what prepareSources started.
 func (s *sources) abort() {
 	if s.old != nil {
-		s.d.mux.Shrink(s.consul, consulNames(s.old), s.doubt)
+		s.d.mux.Abort(s.consul, s.doubt)
 		if err := s.client.Apply(watchesOf(s.old)); err != nil {
 			s.d.log.Error("services in consul are not followed as before, reload again", "error", err)
 		}
 	}
 	if s.consul != nil && !s.sameConsul {
-		s.d.mux.Abort(s.consul)
+		s.d.mux.Abort(s.consul, nil)
 	}
 	if s.static != nil {
-		s.d.mux.Abort(s.static)
+		s.d.mux.Abort(s.static, nil)
 	}
 }
 
@@ -265,9 +265,6 @@ func (s *sources) commit(next *config.Config) bool {
 	retire(d.staticFeed, s.static)
 	retire(d.consulFeed, s.consul)
 	d.mux.Commit(serviceNames(next), feeds...)
-	if s.old != nil {
-		d.mux.Shrink(s.consul, consulNames(next), nil)
-	}
 	d.staticFeed, d.consulFeed = s.static, s.consul
 	d.consul.Store(s.client)
 	return true

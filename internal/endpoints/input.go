@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"context"
+	"maps"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -17,7 +18,9 @@ type Input struct {
 
 	// Guarded by Mux.mu.
 	number    int                     // of the last Start or Extend; the higher one takes services over
-	services  map[string]bool         // that the input speaks for
+	services  map[string]bool         // that the input speaks for; while it is prepared, those of before and next
+	before    map[string]bool         // what services were before Extend; nil: the input is new, or is not prepared
+	next      map[string]bool         // what services are after Commit; nil: the input is not prepared
 	missing   map[string]bool         // those of services of which it has sent no set
 	first     map[string]bool         // services that were not in force at the last Start or Extend, without a set since
 	held      map[string]lb.Endpoints // sets that wait for Commit; nil: none is to be held back
@@ -30,11 +33,14 @@ func (in *Input) prepareLocked(services []string) {
 	m := in.mux
 	m.prepared++
 	in.number = m.prepared
+	in.before, in.next = in.services, asSet(services)
+	in.services = maps.Clone(in.next)
+	maps.Copy(in.services, in.before)
 	in.held, in.first, in.firstSets = map[string]lb.Endpoints{}, map[string]bool{}, make(chan struct{})
 	complete := len(in.missing) == 0
-	for _, name := range services {
-		if !in.services[name] {
-			in.services[name], in.missing[name] = true, true
+	for name := range in.next {
+		if !in.before[name] {
+			in.missing[name] = true
 		}
 		if !m.inForce[name] {
 			in.first[name] = true
@@ -46,6 +52,33 @@ func (in *Input) prepareLocked(services []string) {
 	if len(in.first) == 0 {
 		close(in.firstSets)
 	}
+}
+
+// keepLocked ends what prepareLocked began: the input speaks for services from now on, and holds nothing back. It
+// returns the updates that follow. Sets of services that are gone or in doubt stay as they are. An input that is not
+// prepared speaks for the services that it spoke for.
+func (in *Input) keepLocked(services, doubt map[string]bool) (updates []lb.Endpoints) {
+	m := in.mux
+	if in.next == nil {
+		return nil
+	}
+	for name := range in.services {
+		if services[name] {
+			continue
+		}
+		in.answeredLocked(name) // nobody need wait for it any more
+		if m.speakers[name] == in && !m.inForce[name] {
+			updates = append(updates, m.removeLocked(name))
+		}
+	}
+	for name, u := range in.held {
+		if services[name] && m.inForce[name] && !doubt[name] {
+			m.speakers[name] = in
+			updates = append(updates, u)
+		}
+	}
+	in.services, in.before, in.next, in.held = services, nil, nil, nil
+	return updates
 }
 
 func (in *Input) run(ctx context.Context, s discovery.Source, log hclog.Logger) {
@@ -62,6 +95,7 @@ func (in *Input) OnUpdate(updates []lb.Endpoints) {
 	var passed []lb.Endpoints
 	var answered []string
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	for _, u := range updates {
 		if !in.services[u.Service] || u.Removed {
 			continue
@@ -76,10 +110,6 @@ func (in *Input) OnUpdate(updates []lb.Endpoints) {
 		}
 	}
 	m.passLocked(passed)
-	m.mu.Unlock()
-	m.finish(passed)
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, name := range answered { // last, for a listener that waits for the set opens next
 		in.answeredLocked(name)
 	}

@@ -16,8 +16,7 @@ import (
 // sent a set. Safe for concurrent use, but for one reload at a time.
 //
 // A reload takes two steps. Start, or Extend for a source that goes on, prepares an [Input]: it holds back sets of
-// services that have one already. Commit puts the inputs in force, or else Abort, or Shrink for one that goes on, ends
-// what was prepared.
+// services that have one already. Then Commit puts the inputs in force, or Abort undoes what was prepared.
 type Mux struct {
 	sets  *Sets
 	ready chan struct{} // closed once every service has had its first set
@@ -47,17 +46,14 @@ func (m *Mux) Ready() <-chan struct{} { return m.ready }
 // services are passed on, so that a listener that opens can serve at once.
 func (m *Mux) Start(s discovery.Source, services []string, log hclog.Logger) *Input {
 	ctx, cancel := context.WithCancel(context.Background())
-	in := &Input{
-		mux: m, cancel: cancel, ended: make(chan struct{}),
-		services: map[string]bool{}, missing: map[string]bool{},
-	}
+	in := &Input{mux: m, cancel: cancel, ended: make(chan struct{}), missing: map[string]bool{}}
 	m.Extend(in, services)
 	go in.run(ctx, s, log)
 	return in
 }
 
-// Extend has in, which is at work, speak for services too. Until Commit or Shrink, it is as if in had just been
-// started: its sets of services in force are held back.
+// Extend prepares in, which is at work, to speak for services instead of those that it speaks for. Until Commit or Abort
+// it speaks for all of them, and its sets of services in force are held back.
 func (m *Mux) Extend(in *Input, services []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -69,6 +65,7 @@ func (m *Mux) Extend(in *Input, services []string) {
 // the balancer has been told.
 func (m *Mux) Commit(services []string, inputs ...*Input) {
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	gone := m.inForce
 	m.inForce = asSet(services)
 	var updates []lb.Endpoints
@@ -85,61 +82,24 @@ func (m *Mux) Commit(services []string, inputs ...*Input) {
 		}
 	}
 	for _, in := range inputs {
-		for name, u := range in.held {
-			if m.inForce[name] { // else its set stays as it is
-				m.speakers[name] = in
-				updates = append(updates, u)
-			}
-		}
-		in.held = nil
+		updates = append(updates, in.keepLocked(in.next, nil)...)
 	}
 	m.passLocked(updates)
-	m.mu.Unlock()
-	m.finish(updates)
 }
 
-// Shrink makes services those that in speaks for. It is for an input that was extended: after Commit it drops services
-// that are gone, and instead of Commit it undoes Extend. Then what was held back is passed on, but for the services in
-// doubt: the source watches those in another way, and is about to send their sets anew. A nil doubt is empty.
-func (m *Mux) Shrink(in *Input, services []string, doubt map[string]bool) {
+// Abort undoes Start or Extend. An input that was started is ended, and the sets that it has passed on are removed. One
+// that was extended speaks for the services that it spoke for before: the sets that it has held back of them are passed
+// on, but for those in doubt, which its source is about to send anew. A nil doubt is empty.
+func (m *Mux) Abort(in *Input, doubt map[string]bool) {
 	m.mu.Lock()
-	var updates []lb.Endpoints
-	stay := asSet(services)
-	for name := range in.services {
-		if stay[name] {
-			continue
-		}
-		delete(in.services, name)
-		in.answeredLocked(name) // nobody need wait for it any more
-		if m.speakers[name] == in && !m.inForce[name] {
-			updates = append(updates, m.removeLocked(name))
-		}
-	}
-	for name, u := range in.held {
-		if stay[name] && !doubt[name] {
-			m.speakers[name] = in
-			updates = append(updates, u)
-		}
-	}
-	in.held = nil
-	m.passLocked(updates)
+	before := in.before
 	m.mu.Unlock()
-	m.finish(updates)
-}
-
-// Abort ends an input that was started and is not to be committed, and removes the sets that it has passed on.
-func (m *Mux) Abort(in *Input) {
-	in.Stop()
+	if before == nil {
+		in.Stop()
+	}
 	m.mu.Lock()
-	var updates []lb.Endpoints
-	for name, speaker := range m.speakers {
-		if speaker == in {
-			updates = append(updates, m.removeLocked(name))
-		}
-	}
-	m.passLocked(updates)
-	m.mu.Unlock()
-	m.finish(updates)
+	defer m.mu.Unlock()
+	m.passLocked(in.keepLocked(before, doubt))
 }
 
 // removeLocked returns the update that removes a service, which nobody speaks for any more.
@@ -154,17 +114,15 @@ func (m *Mux) silenceLocked(service string) {
 	delete(m.heard, service)
 }
 
-// passLocked queues updates, so that sets pass them on in the order in which they were decided on. finish comes next,
-// without the lock.
-func (m *Mux) passLocked(updates []lb.Endpoints) { m.sets.enqueue(updates) }
-
-// finish has the balancer told of updates that were queued, and notes whether that makes the Mux ready.
-func (m *Mux) finish(updates []lb.Endpoints) {
+// passLocked passes updates on, in the order in which they were decided on. It gives the lock back while the balancer
+// is told, and returns with it. Then it notes whether that makes the Mux ready.
+func (m *Mux) passLocked(updates []lb.Endpoints) {
 	if len(updates) > 0 {
+		m.sets.enqueue(updates)
+		m.mu.Unlock()
 		m.sets.settle(servicesOf(updates))
+		m.mu.Lock()
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	for _, u := range updates {
 		if m.speakers[u.Service] != nil {
 			m.heard[u.Service] = true

@@ -61,7 +61,6 @@ func TestAnExtendedInputHoldsSetsBackUntilCommit(t *testing.T) {
 		t.Error("there are sets of all services")
 	}
 	h.Commit([]string{"web", "new"}, h.input)
-	h.Shrink(h.input, []string{"web", "new"}, nil)
 	h.serves("web", "2")
 	h.serves("old", "1")
 	h.say("web", "3")
@@ -70,13 +69,13 @@ func TestAnExtendedInputHoldsSetsBackUntilCommit(t *testing.T) {
 	h.serves("old", "1")
 }
 
-func TestShrinkUndoesExtend(t *testing.T) {
+func TestAbortUndoesExtend(t *testing.T) {
 	h := newHouse(t)
 	h.Extend(h.input, []string{"web", "new", "silent"})
 	h.say("new", "2")
 	h.say("web", "2")
 	h.say("old", "2") // by a query that the reload would have changed
-	h.Shrink(h.input, []string{"web", "old"}, map[string]bool{"old": true})
+	h.Abort(h.input, map[string]bool{"old": true})
 	h.serves("new", nothing)
 	h.serves("web", "2")
 	h.serves("old", "1")
