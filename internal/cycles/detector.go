@@ -1,5 +1,5 @@
-// Package cycles finds endpoints that lead back to this Lictor. A client that is sent to one goes round in a circle: one
-// connection takes every descriptor, and one datagram circles for ever. And whoever registers the admin API as an
+// Package cycles finds endpoints that lead back to this Lictor. A client that is sent to one goes round in a circle:
+// one connection takes every descriptor, and one datagram circles for ever. And whoever registers the admin API as an
 // instance opens it to all clients of the service.
 //
 // An endpoint leads back if it is the admin API's listener, or a listener of a service from which the endpoint's own

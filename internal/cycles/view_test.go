@@ -8,8 +8,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// However many listeners share a port, an endpoint at that port is compared with few of them: or a reload would take the
-// square of time.
+// However many listeners share a port, an endpoint at that port is compared with few of them. Else the time of a reload
+// would grow with the square of their number.
 func TestFewListenersAreLookedAt(t *testing.T) {
 	d := New(Options{})
 	var services []Service
