@@ -61,7 +61,8 @@ func benchSet(name string, i, state int) lb.Endpoints {
 			k = benchEndpoints + state
 		}
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(k)}), 8080)
-		set.Endpoints = append(set.Endpoints, lb.Endpoint{ID: fmt.Sprintf("node-%d/%s", k, name), Addr: addr, Weight: 1})
+		e := lb.Endpoint{ID: fmt.Sprintf("node-%d/%s", k, name), Addr: addr, Weight: 1}
+		set.Endpoints = append(set.Endpoints, e)
 	}
 	return set
 }

@@ -86,3 +86,29 @@ func TestWhatStaysKeepsItsTime(t *testing.T) {
 		t.Errorf("got %+v, want b as it is since the update", now.Endpoints[1])
 	}
 }
+
+// A drained endpoint that has left its set is shown, and is still drained when it returns.
+func TestADrainedEndpointLeavesAndReturns(t *testing.T) {
+	b := lb.NewBalancer()
+	s := NewSets(b, NewEvents(), nil)
+	with := func(set string) {
+		s.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpointsAt(t, set)}})
+	}
+	with("b=10.0.0.2:80*1 a=10.0.0.1:80*1")
+	for range 2 { // again is no change
+		if err := s.Drain("web", "a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	with("b=10.0.0.2:80*1")
+	v, _ := s.View("web")
+	if len(v.Endpoints) != 2 || !v.Endpoints[0].Joined.IsZero() || v.Endpoints[0].Drained.IsZero() {
+		t.Errorf("got %+v, want a drained and gone, and b", v.Endpoints)
+	}
+	with("a=10.0.0.1:80*1")
+	serves(t, b, "web", lb.ErrMissingEndpoints.Error())
+	if err := s.Undrain("web", "a"); err != nil {
+		t.Fatal(err)
+	}
+	serves(t, b, "web", "a")
+}

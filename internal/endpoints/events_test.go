@@ -65,7 +65,8 @@ func TestEventsWakeWhoeverWaits(t *testing.T) {
 	}()
 	l.Add(Event{Kind: KindReload, Service: "web"})
 	<-woken
-	if events, next, _ = l.After(next, "", MaxEvents); len(events) != 1 || events[0].Seq != 1 || events[0].Time.IsZero() {
+	events, next, _ = l.After(next, "", MaxEvents)
+	if len(events) != 1 || events[0].Seq != 1 || events[0].Time.IsZero() {
 		t.Errorf("got %+v, want the first event, with a time", events)
 	}
 	l.Add(Event{Kind: KindReload, Service: "dns"})

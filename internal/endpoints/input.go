@@ -22,7 +22,7 @@ type Input struct {
 	before    map[string]bool         // what services were before Extend; nil: the input is new, or is not prepared
 	next      map[string]bool         // what services are after Commit; nil: the input is not prepared
 	missing   map[string]bool         // those of services of which it has sent no set
-	first     map[string]bool         // services that were not in force at the last Start or Extend, without a set since
+	first     map[string]bool         // services that were new at the last Start or Extend, without a set since
 	held      map[string]lb.Endpoints // sets that wait for Commit; nil: none is to be held back
 	firstSets chan struct{}           // closed when first is empty
 	allSets   chan struct{}           // closed when missing is empty

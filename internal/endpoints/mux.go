@@ -52,8 +52,8 @@ func (m *Mux) Start(s discovery.Source, services []string, log hclog.Logger) *In
 	return in
 }
 
-// Extend prepares in, which is at work, to speak for services instead of those that it speaks for. Until Commit or Abort
-// it speaks for all of them, and its sets of services in force are held back.
+// Extend prepares in, which is at work, to speak for services instead of those that it speaks for. Until Commit or
+// Abort it speaks for all of them, and its sets of services in force are held back.
 func (m *Mux) Extend(in *Input, services []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -36,7 +36,8 @@ func startScripted(t *testing.T, in *Mux, services ...string) (*Input, func(serv
 }
 
 func setWith(service, id string) lb.Endpoints {
-	return lb.Endpoints{Service: service, Endpoints: []lb.Endpoint{{ID: id, Addr: netip.MustParseAddrPort("10.0.0.1:80")}}}
+	e := lb.Endpoint{ID: id, Addr: netip.MustParseAddrPort("10.0.0.1:80")}
+	return lb.Endpoints{Service: service, Endpoints: []lb.Endpoint{e}}
 }
 
 // served returns the ID of an endpoint that the balancer picks, or its error.
