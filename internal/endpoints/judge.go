@@ -26,8 +26,8 @@ type ban struct {
 }
 
 // Reconsider has all sets judged anew: the Judge knows something that it did not know before. It returns when next has
-// been told, but for services that are being told of at the moment: those are told of again.
-func (s *Sets) Reconsider() { s.tell(nil, s.rejudge(s.services())) }
+// been told of all services with other verdicts.
+func (s *Sets) Reconsider() { s.tell(s.rejudge(s.services()), nil) }
 
 // rejudge has the sets of services judged as they are by now, and notes the verdicts. It returns the sets that have
 // other verdicts than before, sorted by service; they may be of further services.

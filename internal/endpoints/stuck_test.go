@@ -199,6 +199,32 @@ func TestAVerdictOnAStuckService(t *testing.T) {
 	}
 }
 
+// Whoever reconsiders, as a reload does before it opens listeners, waits until the balancer knows the verdicts.
+func TestReconsiderWaitsForTheBalancer(t *testing.T) {
+	var s *Sets
+	detector := cycles.New(cycles.Options{
+		Addrs:   func() ([]netip.Prefix, error) { return nil, nil },
+		Changed: func() { s.Reconsider() },
+	})
+	g := newGate(lb.NewBalancer(), "a")
+	s = NewSets(g, NewEvents(), detector)
+	var running sync.WaitGroup
+	running.Go(func() { s.OnUpdate([]lb.Endpoints{setOf("a", 2, 8)}) })
+	<-g.entered
+	running.Go(func() {
+		detector.Listen([]cycles.Service{{Name: "a", Listen: []netip.AddrPort{at(2)}}}, nil)
+		if sets, _ := g.heard(); !slices.Equal(sets[len(sets)-1], []string{"8"}) {
+			t.Errorf("told of %v when the verdict on 2 is known", sets)
+		}
+	})
+	eventually(t, "2 is out", func() bool {
+		v, _ := s.View("a")
+		return v.Endpoints[0].Verdict.Reason == cycles.Loop
+	})
+	close(g.open)
+	running.Wait()
+}
+
 // A gateJudge forbids the endpoint "x", and is held up while it judges a set with it.
 type gateJudge struct{ entered, open chan struct{} }
 
