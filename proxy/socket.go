@@ -55,7 +55,8 @@ type engine interface {
 	// from, and whether there may be more in that shard.
 	list(from place, q *ConnectionQuery, page *[]Connection) (number int, more bool)
 
-	// gone is told of members that have left for good. It does not wait.
+	// gone is told of members of one service that have left for good. It does not wait. It is called for several services
+	// at once.
 	gone(members []*lb.Member)
 
 	// respecified is told that connections of s may have to end at another time than before. It does not wait.
