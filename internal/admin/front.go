@@ -23,6 +23,7 @@ type front struct {
 	http     *http.Server
 	listener net.Listener                 // what it accepts from
 	handler  atomic.Pointer[http.Handler] // behind the guard of now
+	left     atomic.Bool                  // Leave has closed listener
 	stopping context.Context              // ends when streams are to end
 	stop     context.CancelFunc
 }
@@ -76,21 +77,29 @@ func (f *front) close(ctx context.Context) {
 	}
 }
 
-// Serve answers what comes in at l until Shutdown, or Leave for l, and then returns nil. It closes l.
-func (s *Server) Serve(l net.Listener, who Access) error {
+// Serve is Open, and calls the function that it returns.
+func (s *Server) Serve(l net.Listener, who Access) error { return s.Open(l, who)() }
+
+// Open makes l a listener of s, which Admit, Leave, Release and Shutdown know from then on. The caller has to call the
+// function that it returns, once: it answers what comes in at l until Shutdown, or Leave for l, and then returns nil.
+// It closes l.
+func (s *Server) Open(l net.Listener, who Access) (serve func() error) {
 	s.begin.Do(func() { s.running.Go(s.tick) })
 	f := s.newFront(l, who)
 	s.mu.Lock()
 	s.fronts[l] = f
 	s.mu.Unlock()
-	defer s.forget(l)
-	if s.stopping.Err() != nil { // Shutdown may not have seen it
-		f.close(s.stopping)
-	}
-	if err := f.http.Serve(s.slots.listener(f.listener)); !errors.Is(err, http.ErrServerClosed) && !s.released.Load() {
+	return func() error {
+		defer s.forget(l)
+		if s.stopping.Err() != nil { // Shutdown may not have seen it
+			f.close(s.stopping)
+		}
+		err := f.http.Serve(s.slots.listener(f.listener))
+		if errors.Is(err, http.ErrServerClosed) || f.left.Load() || s.released.Load() {
+			return nil
+		}
 		return err
 	}
-	return nil
 }
 
 // Release takes no more connections at l, which another process serves by now. Those that there are go on until Shutdown.
@@ -126,14 +135,19 @@ func (s *Server) Admit(l net.Listener, who Access) {
 	}
 }
 
-// Leave closes l, and ends what is served there: streams at once, requests when they are answered, or when ctx ends.
-func (s *Server) Leave(ctx context.Context, l net.Listener) {
+// Leave closes l, so that its address is free, and ends the streams that are served there. The function that it returns
+// waits until the requests that are under way are answered, or cuts them when ctx ends.
+func (s *Server) Leave(l net.Listener) (finish func(ctx context.Context)) {
 	s.mu.Lock()
 	f := s.fronts[l]
 	s.mu.Unlock()
-	if f != nil {
-		f.close(ctx)
+	if f == nil {
+		return func(context.Context) {}
 	}
+	f.left.Store(true)
+	_ = f.listener.Close()
+	f.stop()
+	return f.close
 }
 
 // Shutdown ends streams, lets requests finish until ctx ends, and closes the listeners.

@@ -39,7 +39,7 @@ func TestListenersComeAndGo(t *testing.T) {
 	<-began
 	left := make(chan struct{})
 	go func() {
-		h.Leave(t.Context(), h.listener)
+		h.Leave(h.listener)(t.Context())
 		close(left)
 	}()
 	if _, err := io.Copy(io.Discard, stream.Body); err != nil {

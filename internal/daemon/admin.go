@@ -99,9 +99,9 @@ func (a *adminServer) serve(l net.Listener) {
 		return
 	}
 	a.log.Info("admin API", "listen", a.address())
-	who := admin.Access{TokenFile: a.cfg.TokenFile, Hosts: a.cfg.Hosts}
+	serve := a.Open(l, admin.Access{TokenFile: a.cfg.TokenFile, Hosts: a.cfg.Hosts})
 	a.running.Go(func() {
-		if err := a.Serve(l, who); err != nil {
+		if err := serve(); err != nil {
 			a.log.Error("admin API ended", "error", err)
 		}
 	})
@@ -152,7 +152,7 @@ func (a *adminServer) prepare(cfg config.Admin) (step, error) {
 			a.cfg = cfg
 			a.serve(l)
 			if former != nil {
-				a.running.Go(func() { a.leave(former) })
+				a.leave(former)
 			}
 		},
 		abort: func() {
@@ -163,10 +163,14 @@ func (a *adminServer) prepare(cfg config.Admin) (step, error) {
 	}, nil
 }
 
+// leave closes l at once, so that the next reload can have its address. Requests in flight get a moment.
 func (a *adminServer) leave(l net.Listener) {
-	ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
-	defer cancel()
-	a.Leave(ctx, l)
+	finish := a.Leave(l)
+	a.running.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
+		defer cancel()
+		finish(ctx)
+	})
 }
 
 // stop ends the API. Requests in flight get a moment.
