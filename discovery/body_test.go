@@ -132,7 +132,7 @@ func TestEndlessBodiesAreBoundedTogether(t *testing.T) {
 		if f.answers < watches {
 			t.Errorf("%d answers were given up, want all %d at least", f.answers, watches)
 		}
-		limit := int(r.consul.client.bodyLimit)
+		limit := bodyLimit
 		if f.longest > limit+buffers {
 			t.Errorf("%d bytes were read of an answer, want at most %d", f.longest, limit)
 		}

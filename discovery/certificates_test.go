@@ -76,7 +76,7 @@ func (a *authority) sign(t *testing.T, name string) (cert, key string) {
 func (a *authority) startTLS(t *testing.T) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Client", r.TLS.PeerCertificates[0].Subject.CommonName)
+		w.Header().Set("X-client", r.TLS.PeerCertificates[0].Subject.CommonName)
 	}))
 	cert, key := a.sign(t, "agent")
 	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
@@ -104,7 +104,7 @@ func TestCertificatesAreReadAgainForEachConnection(t *testing.T) {
 		write(t, o.KeyFile, key)
 	}
 	install(one, "old")
-	log := &journal{}
+	var log journal
 	transport, err := newTransport(target{base: *mustParse(t, first.URL)}, o, log.logger(hclog.Info))
 	if err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func TestCertificatesAreReadAgainForEachConnection(t *testing.T) {
 		if resp.ProtoMajor != 2 {
 			t.Errorf("spoken over %s", resp.Proto)
 		}
-		return resp.Header.Get("X-Client"), nil
+		return resp.Header.Get("X-client"), nil
 	}
 	want := func(s *httptest.Server, name string) {
 		t.Helper()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -16,9 +17,9 @@ import (
 	"time"
 )
 
-// A client asks one Consul agent. It speaks HTTP itself where api.Client would do in a friendlier world: that one fills what is
+// A client asks one Consul agent. It speaks HTTP itself where api.client would do in a friendlier world: that one fills what is
 // left empty from the environment, reads bodies without end, gives up on the headers at the first that it cannot parse, and reads
-// a token file once. Nor does it use http.Client, of which it would want nothing: following a redirection would carry the token to wherever
+// a token file once. Nor does it use http.client, of which it would want nothing: following a redirection would carry the token to wherever
 // that points, and its frames are a quarter of the stack that each waiting query keeps. Safe for concurrent use.
 type client struct {
 	transport            http.RoundTripper
@@ -35,15 +36,31 @@ type client struct {
 	single atomic.Bool  // https, but HTTP/1: what is in between, as a reverse proxy, carries one query on a connection
 }
 
-// An answer is what Consul says to a query.
-type answer struct {
-	index    uint64 // of the state that it describes; zero from Consul is kept
-	filtered bool   // instances were left out because the token may not see them
-	backend  string // streaming: from the agent's view; "blocking-query": from the servers; or empty
-	entries  []*entry
-	size     int       // bytes of it
-	received time.Time // when it began to come
+// A request is a query.
+type request struct {
+	Path   string // escaped
+	Values url.Values
+
+	Index      uint64        // other than zero: Consul answers once its state is past that index, or Wait is over
+	Wait       time.Duration // with an index
+	Consistent bool          // without an index: the leader makes sure that it still is one
+	NoIndex    bool          // the answer has none
+	Expect     int           // bytes that the answer may have; zero: unknown
 }
+
+// An rawAnswer is what Consul says to a query.
+type rawAnswer struct {
+	Index    uint64    // of the state that it describes; zero from Consul is kept
+	Filtered bool      // something was left out because the token may not see it
+	Backend  string    // streaming: from the agent's view; "blocking-query": from the servers; or empty
+	Received time.Time // when it began to come
+	Body     []byte    // until Free
+
+	free func()
+}
+
+// Free ends the use of Body.
+func (a *rawAnswer) Free() { a.free() }
 
 // streaming is the backend of answers that an agent has from its own view of the catalog.
 const streaming = "streaming"
@@ -51,111 +68,111 @@ const streaming = "streaming"
 var (
 	errNoIndex = errors.New("answer without X-Consul-Index: not from Consul?")
 	errTooLong = errors.New("answer too long")
-	errNoList  = errors.New("answer is not a list")
 )
 
-func newClient(o ConsulOptions, base url.URL, rt http.RoundTripper) (*client, error) {
+// newClient returns a client. It reads the files that o names, but does not use the network.
+func newClient(o clientOptions) (*client, error) {
+	o = o.withDefaults()
+	target, err := parseTarget(o.Address)
+	if err != nil {
+		return nil, err
+	}
 	token, err := newToken(o)
 	if err != nil {
 		return nil, err
 	}
 	c := &client{
-		transport: rt,
-		base:      base,
+		transport: o.Transport,
+		base:      target.base,
 		token:     token,
 		auth:      o.HTTPAuth,
 		namespace: o.Namespace,
 		partition: o.Partition,
-		bodyLimit: maxBody,
+		bodyLimit: o.maxBody,
 		long:      make(chan struct{}, maxLong),
 	}
-	if base.Scheme == "https" { // else, or if that turns out to be HTTP/1, there are slots
+	if c.transport == nil {
+		if c.transport, err = newTransport(target, o.TLS, o.Logger); err != nil {
+			return nil, err
+		}
+	}
+	if c.base.Scheme == "https" { // else, or if that turns out to be HTTP/1, there are slots
 		c.gate = make(gate, gateWidth)
 	}
 	return c, nil
 }
 
-// An ask is how a query is asked.
-type ask struct {
-	index      uint64        // other than zero: Consul answers once its state is past that index, or wait is over
-	wait       time.Duration // with an index
-	consistent bool          // without an index: the leader makes sure that it still is one
-	former     *former       // of the answers to this query; nil: it is not asked again
-}
-
-// health asks for the instances that q selects. What is returned besides a nil error is whole: it was read to its end and parsed.
-func (c *client) health(ctx context.Context, q *Query, how ask) (answer, error) {
+// query sends q. What is returned besides a nil error is whole, and is to be freed.
+func (c *client) query(ctx context.Context, q request) (*rawAnswer, error) {
 	ctx, leave, err := c.gate.enter(ctx)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	defer leave()
-	resp, err := c.get(ctx, q.path(), c.values(q, how))
+	resp, err := c.do(ctx, http.MethodGet, q.Path, c.values(q), nil)
 	if err != nil {
-		return answer{}, err
+		return nil, err
 	}
-	return c.read(ctx, resp, q.Prepared != "", how.former)
+	return c.read(ctx, resp, q)
 }
 
 // values are the URL parameters of q.
-func (c *client) values(q *Query, how ask) url.Values {
-	values := q.values(how)
-	c.enterprise(values)
-	return values
+func (c *client) values(q request) url.Values {
+	v := c.enterprise(q.Values)
+	switch {
+	case q.Index != 0:
+		v.Set("index", strconv.FormatUint(q.Index, 10))
+		v.Set("wait", strconv.FormatInt(q.Wait.Milliseconds(), 10)+"ms")
+	case q.Consistent:
+		v.Set("consistent", "1")
+	}
+	return v
+}
+
+// enterprise returns values and what only Consul Enterprise knows.
+func (c *client) enterprise(values url.Values) url.Values {
+	v := url.Values{}
+	maps.Copy(v, values)
+	if c.namespace != "" {
+		v.Set("ns", c.namespace)
+	}
+	if c.partition != "" {
+		v.Set("partition", c.partition)
+	}
+	return v
 }
 
 // read reads the response to a query.
-func (c *client) read(ctx context.Context, resp *http.Response, prepared bool, f *former) (answer, error) {
+func (c *client) read(ctx context.Context, resp *http.Response, q request) (*rawAnswer, error) {
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-		return answer{}, &statusError{code: resp.StatusCode, text: readable(string(text))}
+	if err := statusOf(resp); err != nil {
+		return nil, err
 	}
 	var err error
-	a := answer{
-		filtered: resp.Header.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
-		backend:  cut(resp.Header.Get("X-Consul-Query-Backend"), maxWord),
-		received: time.Now(),
+	a := &rawAnswer{
+		Filtered: resp.Header.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
+		Backend:  resp.Header.Get("X-Consul-Query-Backend"),
+		Received: time.Now(),
 	}
-	if !prepared {
-		if a.index, err = strconv.ParseUint(resp.Header.Get("X-Consul-Index"), 10, 64); err != nil {
-			return answer{}, errNoIndex
+	if !q.NoIndex {
+		if a.Index, err = strconv.ParseUint(resp.Header.Get("X-Consul-Index"), 10, 64); err != nil {
+			return nil, errNoIndex
 		}
 	}
-	a.entries, a.size, err = c.decode(ctx, resp.Body, prepared, f)
-	return a, err
-}
-
-// enterprise adds what only Consul Enterprise knows.
-func (c *client) enterprise(values url.Values) {
-	if c.namespace != "" {
-		values.Set("ns", c.namespace)
-	}
-	if c.partition != "" {
-		values.Set("partition", c.partition)
-	}
-}
-
-// decode reads the list of entries that is all of r; or, of a prepared query, an object that has the list. It also
-// returns how many bytes there were.
-func (c *client) decode(ctx context.Context, r io.Reader, prepared bool, f *former) ([]*entry, int, error) {
-	body, free, err := c.body(ctx, r, f.expects())
+	a.Body, a.free, err = c.body(ctx, resp.Body, q.Expect)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	defer free()
-	list := body
-	if prepared {
-		var result struct{ Nodes json.RawMessage }
-		if err := json.Unmarshal(body, &result); err != nil {
-			return nil, 0, fmt.Errorf("answer cannot be read: %w", err)
-		}
-		if list = result.Nodes; len(list) == 0 {
-			return nil, 0, errNoList
-		}
+	return a, nil
+}
+
+// statusOf returns the error that a response is.
+func statusOf(resp *http.Response) error {
+	if resp.StatusCode == http.StatusOK {
+		return nil
 	}
-	entries, err := f.entriesIn(list)
-	return entries, len(body), err
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	return &statusError{Code: resp.StatusCode, Text: oneLine(string(text))}
 }
 
 // body returns what is in r, about so many bytes if it is long, and a function that is to be called when it is not
@@ -205,38 +222,46 @@ func readBody(r io.Reader, limit int64) ([]byte, error) {
 	return body, nil
 }
 
-// entriesIn reads one JSON list and nothing after it. A null would be an empty list to encoding/json; here it is an error, as Consul never
-// sends it.
-func entriesIn(body []byte) ([]*entry, error) {
-	if tooMany(body) {
-		return nil, errTooMany
-	}
-	var entries []*entry
-	if err := json.Unmarshal(body, &entries); err != nil {
-		return nil, fmt.Errorf("answer cannot be read: %w", err)
-	}
-	if entries == nil {
-		return nil, errNoList
-	}
-	return entries, nil
-}
-
 // ping returns nil if the agent answers at all. The root page is one that it has by itself: nobody else is asked for it, and no
 // right is needed.
 func (c *client) ping(ctx context.Context) error {
-	resp, err := c.get(ctx, "/", nil)
+	resp, err := c.do(ctx, http.MethodGet, "/", nil, nil)
 	if err != nil {
 		return err
 	}
 	return resp.Body.Close()
 }
 
-// get returns the response to one request, whatever its status. The path is escaped.
-func (c *client) get(ctx context.Context, path string, values url.Values) (*http.Response, error) {
-	return c.do(ctx, http.MethodGet, path, values, nil)
+// call has the agent do something, and decodes the JSON of its answer into out. In is sent as JSON; nil: nothing. A nil out takes nothing.
+func (c *client) call(ctx context.Context, method, path string, values url.Values, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(text)
+	}
+	resp, err := c.do(ctx, method, path, c.enterprise(values), body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := statusOf(resp); err != nil || out == nil {
+		return err
+	}
+	answer, free, err := c.body(ctx, resp.Body, 0)
+	if err != nil {
+		return err
+	}
+	defer free()
+	if tooMany(answer) {
+		return errTooMany
+	}
+	return json.Unmarshal(answer, out)
 }
 
-// do is get with a method and a body.
+// do returns the response to one request, whatever its status. The path is escaped.
 func (c *client) do(ctx context.Context, method, path string, values url.Values, body io.Reader) (*http.Response, error) {
 	req, err := c.request(ctx, method, path, values, body)
 	if err != nil {
@@ -275,6 +300,9 @@ func (c *client) closeIdle() {
 		t.CloseIdleConnections()
 	}
 }
+
+// multiplexes tells whether one connection carries many queries, as far as is known.
+func (c *client) multiplexes() bool { return c.base.Scheme == "https" && !c.single.Load() }
 
 // silence is how long Consul has not answered anything; since ever, if it never did.
 func (c *client) silence() time.Duration {

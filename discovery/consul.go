@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,23 +39,15 @@ type Consul struct {
 // addresses that are none, and two watches for one service.
 func NewConsul(o ConsulOptions) (*Consul, error) {
 	o = o.withDefaults()
-	target, err := parseTarget(o.Address)
+	client, err := newClient(o.client())
 	if err != nil {
 		return nil, err
 	}
-	transport, err := newTransport(target, o.TLS, o.Logger)
-	if err != nil {
-		return nil, err
-	}
-	return newConsul(o, target, transport)
+	return newConsul(o, client)
 }
 
-// newConsul is NewConsul over any transport. o has its defaults.
-func newConsul(o ConsulOptions, t target, rt http.RoundTripper) (*Consul, error) {
-	client, err := newClient(o, t.base, rt)
-	if err != nil {
-		return nil, err
-	}
+// newConsul is NewConsul with any client. o has its defaults.
+func newConsul(o ConsulOptions, client *client) (*Consul, error) {
 	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), feeds: map[string]*feed{}}
 	c.restored = map[string]savedSet{}
 	for _, s := range c.earlier() {
@@ -122,7 +113,7 @@ func (c *Consul) begin(ctx context.Context, sink Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ctx, c.sink, c.epoch, c.restored = ctx, sink, newEpoch(nil), nil
-	if (c.client.base.Scheme != "https" || c.client.single.Load()) && c.options.MaxWatches > 0 {
+	if !c.client.multiplexes() && c.options.MaxWatches > 0 {
 		c.slots = newSlots(c.options.MaxWatches, c.options.Logger)
 		c.slots.want(len(c.watches))
 	}
@@ -187,7 +178,7 @@ func (c *Consul) savedKey(w *watch) string {
 // warmUp opens the first connection. Queries that find one can share it if it is HTTP/2, which shows then; those that find none each dial.
 // That there is no answer is for the queries to find out.
 func (c *Consul) warmUp(ctx context.Context) {
-	if c.watching() < 2 && c.client.base.Scheme != "https" {
+	if c.watching() < 2 && !c.client.multiplexes() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
@@ -201,6 +192,15 @@ func (c *Consul) watching() int {
 	defer c.mu.Unlock()
 	return len(c.watches)
 }
+
+// A RefusedError is returned by Consul.Check for a query that Consul will not answer however often it is asked: a filter that it
+// cannot parse, or an argument that only Consul Enterprise knows.
+type RefusedError struct {
+	Query  Query
+	Reason string // in Consul's words, without what only its programmers want to know
+}
+
+func (e *RefusedError) Error() string { return "consul refuses the query: " + e.Reason }
 
 // Check asks Consul for q once. It returns nil if Consul answers, whatever the answer, and a *RefusedError if Consul never will.
 // Any other error means that Consul could not be asked or could not answer now, and says nothing about q.
@@ -218,10 +218,10 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	}
 	q = q.normalize(c.options.Datacenter)
 	if a.filtered && len(a.entries) == 0 {
-		return nil, &filteredError{missing: c.client.missing(ctx, q)}
+		return nil, &missingRightError{Missing: c.client.missingRight(ctx, q.Service, q.Datacenter)}
 	}
 	if q.Peer != "" && len(a.entries) == 0 {
-		if err := c.client.peering(ctx, &q); err != nil {
+		if err := c.client.peering(ctx, q.Peer); err != nil {
 			return nil, err
 		}
 	}
@@ -230,10 +230,10 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 
 // once asks Consul for q once.
 func (c *Consul) once(ctx context.Context, q Query) (answer, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, deadlineGrace, &timeoutError{deadlineGrace})
+	ctx, cancel := context.WithTimeoutCause(ctx, deadlineGrace, &timeoutError{After: deadlineGrace})
 	defer cancel()
 	normal := q.normalize(c.options.Datacenter)
-	a, err := c.client.health(ctx, &normal, ask{})
+	a, err := c.health(ctx, &normal, ask{})
 	switch {
 	case err == nil:
 		return a, nil

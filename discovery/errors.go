@@ -3,61 +3,56 @@ package discovery
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
 	"unicode"
 )
 
-// A RefusedError is returned by Consul.Check for a query that Consul will not answer however often it is asked: a filter that it
-// cannot parse, or an argument that only Consul Enterprise knows.
-type RefusedError struct {
-	Query  Query
-	Reason string // in Consul's words, without what only its programmers want to know
-}
-
-func (e *RefusedError) Error() string { return "consul refuses the query: " + e.Reason }
-
 // A statusError is an answer with a status other than 200.
 type statusError struct {
-	code int
-	text string
+	Code int
+	Text string
 }
 
 func (e *statusError) Error() string {
-	if e.text == "" {
-		return fmt.Sprintf("consul answered %d %s", e.code, http.StatusText(e.code))
+	if e.Text == "" {
+		return fmt.Sprintf("consul answered %d %s", e.Code, http.StatusText(e.Code))
 	}
-	return fmt.Sprintf("consul answered %d: %s", e.code, e.text)
+	return fmt.Sprintf("consul answered %d: %s", e.Code, e.Text)
 }
 
 // A timeoutError means that a query had no answer within its deadline.
-type timeoutError struct{ after time.Duration }
+type timeoutError struct{ After time.Duration }
 
 func (e *timeoutError) Error() string {
-	return fmt.Sprintf("no answer within %v", e.after.Round(time.Millisecond))
+	return fmt.Sprintf("no answer within %v", e.After.Round(time.Millisecond))
 }
 
 // A refusalError is of a connection that the agent refused because there are too many.
-type refusalError struct{ err error }
+type refusalError struct{ Err error }
 
-func (e *refusalError) Error() string { return e.err.Error() }
-func (e *refusalError) Unwrap() error { return e.err }
+func (e *refusalError) Error() string { return e.Err.Error() }
+func (e *refusalError) Unwrap() error { return e.Err }
 
 // isRefusal tells whether err is such a refusal. An agent with too many connections sends 429 and closes, and which of the two is
 // noticed first is a matter of luck: while there are refusals, connections that break count as such too.
 func isRefusal(err error, refusing bool) bool {
 	var status *statusError
 	if errors.As(err, &status) {
-		return status.code == http.StatusTooManyRequests && strings.Contains(status.text, "concurrent connections")
+		return status.Code == http.StatusTooManyRequests && strings.Contains(status.Text, "concurrent connections")
 	}
 	return refusing && isCutOff(err)
 }
 
-var (
-	// errSilent ends blocking queries when a probe found that the agent does not answer.
-	errSilent = fmt.Errorf("the agent does not answer: no reply to two probes of %v", probeTimeout)
-)
+// isCutOff tells whether err is of a connection that was made and then closed on us. An agent with too many connections does that:
+// it sends 429 and closes, and which of the two is noticed first is a matter of luck.
+func isCutOff(err error) bool {
+	var status *statusError
+	var op *net.OpError
+	return !errors.As(err, &status) && !(errors.As(err, &op) && op.Op == "dial")
+}
 
 // A kind of error decides how soon a query is repeated, and which log line speaks of it.
 type kind int
@@ -70,11 +65,11 @@ const (
 	refused               // the query will never be answered
 )
 
-// kindOf classifies an error of client.health. Consul reports nearly everything as 500, so words have to be looked at.
+// kindOf classifies an error of client. Consul reports nearly everything as 500, so words have to be looked at.
 func kindOf(err error) kind {
 	var status *statusError
 	var refusal *refusalError
-	var filtered *filteredError
+	var filtered *missingRightError
 	var peering *peeringError
 	switch {
 	case errors.As(err, &refusal):
@@ -86,7 +81,7 @@ func kindOf(err error) kind {
 	case !errors.As(err, &status):
 		return lost
 	}
-	switch status.code {
+	switch status.Code {
 	case http.StatusBadRequest:
 		return refused
 	case http.StatusUnauthorized, http.StatusForbidden:
@@ -95,11 +90,11 @@ func kindOf(err error) kind {
 		return throttled
 	}
 	switch {
-	case strings.Contains(status.text, filterTrouble):
+	case strings.Contains(status.Text, filterTrouble):
 		return refused
-	case strings.Contains(status.text, "No path to datacenter"), strings.Contains(status.text, "Query not found"):
+	case strings.Contains(status.Text, "No path to datacenter"), strings.Contains(status.Text, "Query not found"):
 		return unable
-	case strings.Contains(status.text, "ACL not found"), strings.Contains(status.text, "Permission denied"):
+	case strings.Contains(status.Text, "ACL not found"), strings.Contains(status.Text, "Permission denied"):
 		return denied // a server's refusal reaches us as 500 if it has come through another server
 	}
 	return lost
@@ -114,14 +109,14 @@ func reason(err error) string {
 	if !errors.As(err, &status) {
 		return err.Error()
 	}
-	if _, after, found := strings.Cut(status.text, filterTrouble); found {
+	if _, after, found := strings.Cut(status.Text, filterTrouble); found {
 		return "filter: " + after
 	}
-	return status.text
+	return status.Text
 }
 
-// readable makes one line of at most 300 characters out of whatever a server sent.
-func readable(text string) string {
+// oneLine makes one line of at most 300 characters out of whatever a server sent.
+func oneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
 		switch {
 		case unicode.IsSpace(r):

@@ -77,9 +77,9 @@ func excludedBy(q *Query, tags []string) (Out, string) {
 	lacks := slices.DeleteFunc(slices.Clone(q.Tags), has)
 	switch {
 	case len(lacks) == 1:
-		return OutTags, readable(fmt.Sprintf("it does not have the tag %q", lacks[0]))
+		return OutTags, oneLine(fmt.Sprintf("it does not have the tag %q", lacks[0]))
 	case len(lacks) > 1:
-		return OutTags, readable(fmt.Sprintf("it does not have the tags %q", lacks))
+		return OutTags, oneLine(fmt.Sprintf("it does not have the tags %q", lacks))
 	}
-	return OutFilter, readable("it does not pass the filter " + q.Filter)
+	return OutFilter, oneLine("it does not pass the filter " + q.Filter)
 }

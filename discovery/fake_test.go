@@ -281,19 +281,30 @@ func startOver(t *testing.T, rt http.RoundTripper, o ConsulOptions) *rig {
 	r := &rig{recorder: &recorder{}, log: &journal{}, done: make(chan error, 1)}
 	o.Logger = r.log.logger(hclog.Info)
 	o = o.withDefaults()
-	at, err := parseTarget(o.Address)
-	if err != nil {
+	var err error
+	if r.consul, err = newConsul(o, clientOver(t, o, rt)); err != nil {
 		t.Fatal(err)
 	}
-	if r.consul, err = newConsul(o, at, rt); err != nil {
-		t.Fatal(err)
-	}
-	r.consul.client.bodyLimit = 1 << 20
 	ctx, cancel := context.WithCancel(t.Context())
 	r.cancel = cancel
 	go r.run(ctx)
 	t.Cleanup(r.stop)
 	return r
+}
+
+// bodyLimit is how many bytes an answer may have in tests.
+const bodyLimit = 1 << 20
+
+// clientOver is the client of o before anything.
+func clientOver(t *testing.T, o ConsulOptions, rt http.RoundTripper) *client {
+	t.Helper()
+	options := o.client()
+	options.Transport, options.maxBody = rt, bodyLimit
+	c, err := newClient(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func (r *rig) run(ctx context.Context) { r.done <- r.consul.Run(ctx, r.recorder) }

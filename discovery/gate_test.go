@@ -3,6 +3,7 @@ package discovery
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // A crowd is an agent behind TLS that holds all queries until it is opened, and counts connections.
@@ -39,28 +42,39 @@ func TestManyQueriesAtOnceMakeFewConnections(t *testing.T) {
 	server.Config.ConnState = c.count
 	server.StartTLS()
 	defer server.Close()
-	consul, err := NewConsul(ConsulOptions{Address: server.URL, TLS: TLSOptions{InsecureSkipVerify: true}})
+	client, err := newClient(clientOptions{Address: server.URL, TLS: TLSOptions{InsecureSkipVerify: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer consul.client.closeIdle()
+	defer client.closeIdle()
 	const queries = 600
 	var running sync.WaitGroup
 	for range queries {
 		running.Go(func() {
-			if _, err := consul.client.health(t.Context(), &Query{Service: "web"}, ask{index: 5, wait: time.Minute}); err != nil {
+			a, err := client.query(t.Context(), request{Path: "/v1/health/service/web", Index: 5, Wait: time.Minute})
+			if err != nil {
 				t.Error(err)
+				return
 			}
+			a.Free()
 		})
 	}
-	eventually(t, "all queries to be held", func() bool { return c.held.Load() == queries })
+	held := func() error {
+		if n := c.held.Load(); n != queries {
+			return fmt.Errorf("%d of %d queries are held", n, queries)
+		}
+		return nil
+	}
+	if err := testproc.Poll(t.Context(), held); err != nil {
+		t.Fatal(err)
+	}
 	// Until the agent has said that a connection carries 250, Go puts 100 on it. When all are full, each query that may look for one makes one.
 	if n, want := c.conns.Load(), int64(queries/100*gateWidth); n > want {
 		t.Errorf("%d connections for %d queries, want at most %d", n, queries, want)
 	}
 	close(c.open)
 	running.Wait()
-	if n := len(consul.client.gate); n != 0 {
+	if n := len(client.gate); n != 0 {
 		t.Errorf("%d queries in the gate after all have ended", n)
 	}
 }

@@ -288,7 +288,7 @@ func (c *check) text() string {
 	if output != "" {
 		text += ": " + cut(output, maxCheck)
 	}
-	return readable(text)
+	return oneLine(text)
 }
 
 const maxWeight = 65535 // that Consul allows

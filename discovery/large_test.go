@@ -75,7 +75,7 @@ func newLargeWatch(t testing.TB, sink Sink) *watch {
 
 // takeBody has w take an answer of these bytes.
 func (w *watch) takeBody(body string, index uint64) error {
-	entries, _, err := w.consul.client.decode(context.Background(), strings.NewReader(body), false, w.former)
+	entries, err := decode([]byte(body), false, w.former)
 	if err != nil {
 		return err
 	}

@@ -163,7 +163,7 @@ func (w *watch) registered(ctx context.Context, q *Query) map[[2]string]bool {
 		defer slots.release(true)
 	}
 	w.count(func(s *WatchStatus) { s.Queries++ })
-	a, err := w.consul.client.health(ctx, q, ask{consistent: true})
+	a, err := w.consul.health(ctx, q, ask{consistent: true})
 	if err != nil || a.filtered {
 		w.log().Debug("why endpoints have vanished is not known", "error", err, "token_may_not_see_all", a.filtered)
 		return nil

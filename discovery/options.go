@@ -74,13 +74,12 @@ type ConsulOptions struct {
 	ProbeInterval time.Duration
 }
 
-// TLSOptions are for an agent behind https://. Empty names mean: the system's roots, no client certificate, and the host of the
-// address as the name to expect.
-type TLSOptions struct {
-	CAFile, CAPath     string // roots, in PEM: a file, or a folder of files
-	CertFile, KeyFile  string // client certificate and key, in PEM: both or none
-	ServerName         string // name to expect in the agent's certificate
-	InsecureSkipVerify bool   // do not look at the agent's certificate at all
+// client is how to reach the agent.
+func (o ConsulOptions) client() clientOptions {
+	return clientOptions{
+		Address: o.Address, Token: o.Token, TokenFile: o.TokenFile, HTTPAuth: o.HTTPAuth,
+		Namespace: o.Namespace, Partition: o.Partition, TLS: o.TLS, Logger: o.Logger,
+	}
 }
 
 // A Query selects instances in the catalog: those of Service that have all Tags, pass Filter and are in one of Statuses.
@@ -124,7 +123,6 @@ type Failover struct {
 
 // The options' defaults, and the figures that are nobody's to choose.
 const (
-	defaultAddress       = "127.0.0.1:8500"
 	defaultWait          = 45 * time.Second
 	defaultResync        = 5 * time.Minute
 	defaultMinBackoff    = 100 * time.Millisecond
@@ -135,10 +133,6 @@ const (
 
 	// pollInterval is the time between two executions of a prepared query, which cannot be waited for.
 	pollInterval = 5 * time.Second
-
-	// deadlineGrace is added to a query's wait. Without a leader, Consul's servers hold a query for 7 s beyond its wait before they
-	// give up, and an agent may need some seconds more to find a server.
-	deadlineGrace = 15 * time.Second
 
 	// probeTimeout is how long an agent may take to answer something that it knows by itself. A starved one takes seconds.
 	probeTimeout = 5 * time.Second
@@ -153,13 +147,6 @@ const (
 
 	// minWait is the shortest wait that is asked for: Consul takes none at all to mean five minutes.
 	minWait = 10 * time.Millisecond
-
-	maxConns     = 1000      // to an agent that are kept while idle
-	maxBody      = 64 << 20  // bytes of an answer; 10,000 instances take about 20 MB
-	smallBody    = 256 << 10 // bytes of an answer of which any number may be in memory; a hundred instances take about 200 KB
-	maxLong      = 2         // longer answers that may be in memory at once
-	maxErrorBody = 4 << 10   // bytes of an error's text that are read
-	maxTokenFile = 64 << 10  // bytes of a token file
 )
 
 // withDefaults returns o with defaults in place of zeros. Negative intervals, which mean never, stay.
@@ -176,9 +163,6 @@ func (o ConsulOptions) withDefaults() ConsulOptions {
 	fill(&o.ProbeInterval, defaultProbeInterval)
 	if o.MaxWatches == 0 {
 		o.MaxWatches = defaultMaxWatches
-	}
-	if o.Address == "" {
-		o.Address = defaultAddress
 	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"fmt"
 	"sync"
 )
 
@@ -74,6 +75,9 @@ func (c *Consul) ping(ctx context.Context) bool {
 	err := c.client.ping(ctx)
 	return err == nil || ctx.Err() == nil
 }
+
+// errSilent ends blocking queries when a probe found that the agent does not answer.
+var errSilent = fmt.Errorf("the agent does not answer: no reply to two probes of %v", probeTimeout)
 
 // isSlow tells whether err came of waiting in vain.
 func isSlow(err error) bool {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -62,7 +61,7 @@ func (q Query) String() string {
 	if !slices.Equal(q.Statuses, passingOnly) {
 		add("statuses", strings.Join(q.Statuses, ","))
 	}
-	return readable(text)
+	return oneLine(text)
 }
 
 // place is where q looks, for people.
@@ -80,7 +79,7 @@ func (q Query) place() string {
 
 // values are the URL parameters of q. The instances that are
 // not healthy are asked for too: somebody may want to know why they are out.
-func (q Query) values(how ask) url.Values {
+func (q Query) values() url.Values {
 	v := url.Values{}
 	if q.Prepared != "" { // has its own idea of everything else
 		q = Query{Datacenter: q.Datacenter, Near: q.Near}
@@ -97,12 +96,5 @@ func (q Query) values(how ask) url.Values {
 	set("dc", q.Datacenter)
 	set("near", q.Near)
 	set("peer", q.Peer)
-	switch {
-	case how.index != 0:
-		v.Set("index", strconv.FormatUint(how.index, 10))
-		v.Set("wait", strconv.FormatInt(how.wait.Milliseconds(), 10)+"ms")
-	case how.consistent:
-		v.Set("consistent", "1")
-	}
 	return v
 }

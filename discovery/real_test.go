@@ -280,7 +280,7 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 	if policy, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := r.consul.client.missing(t.Context(), Query{Service: "web"}), `service:read for "web"`; got != want {
+	if got, want := r.consul.client.missingRight(t.Context(), "web", ""), `service:read for "web"`; got != want {
 		t.Errorf("missing %q, want %q", got, want)
 	}
 	policy.Rules = rules
@@ -313,11 +313,8 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 	for i := range n {
 		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+i)}})
 	}
-	at, err := parseTarget(o.Address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	transport, err := newTransport(at, o.TLS, o.Logger)
+	options := o.client()
+	transport, err := transportOf(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +324,12 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 		dials.Add(1)
 		return dial(ctx, network, address)
 	}
-	c, err := newConsul(o, at, transport)
+	options.Transport = transport
+	client, err := newClient(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := newConsul(o, client)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,16 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
+// transportOf returns what a client of o uses, if o.Transport is nil.
+func transportOf(o clientOptions) (*http.Transport, error) {
+	o = o.withDefaults()
+	t, err := parseTarget(o.Address)
+	if err != nil {
+		return nil, err
+	}
+	return newTransport(t, o.TLS, o.Logger)
+}
+
 // newTransport returns what carries queries to t. Over TLS the agent speaks HTTP/2, and a few
 // connections carry any number of queries; without, each query holds a connection, and the agent allows a client 200.
 func newTransport(t target, o TLSOptions, log hclog.Logger) (*http.Transport, error) {

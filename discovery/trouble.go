@@ -1,8 +1,6 @@
 package discovery
 
 import (
-	"errors"
-	"net"
 	"sync"
 	"time"
 
@@ -33,9 +31,9 @@ func newTroubles(log hclog.Logger) *troubles {
 	return &troubles{log: log, open: map[string]*trouble{}, of: map[*watch]string{}}
 }
 
-// key tells troubles apart. Losing Consul has a dozen texts in the course of one outage, and is one trouble for all. What is wrong
+// troubleKey tells troubles apart. Losing Consul has a dozen texts in the course of one outage, and is one trouble for all. What is wrong
 // with a single query is a trouble of its own, and so is the same query refused for another reason.
-func (k kind) key(w *watch, err error) string {
+func troubleKey(k kind, w *watch, err error) string {
 	switch k {
 	case refused, unable:
 		return w.query.key() + reason(err)
@@ -54,10 +52,10 @@ func (t *troubles) enter(w *watch, k kind, err error, since time.Time) {
 	if w.forgotten {
 		return
 	}
-	if k == lost && t.open[throttled.key(w, err)] != nil && isCutOff(err) {
+	if k == lost && t.open[troubleKey(throttled, w, err)] != nil && isCutOff(err) && !isSlow(err) {
 		k = throttled
 	}
-	key := k.key(w, err)
+	key := troubleKey(k, w, err)
 	if t.of[w] == key {
 		return
 	}
@@ -70,14 +68,6 @@ func (t *troubles) enter(w *watch, k kind, err error, since time.Time) {
 		t.logBeginLocked(k, w, err)
 	}
 	one.watches++
-}
-
-// isCutOff tells whether err is of a connection that was made and then closed on us. An agent with too many connections does that:
-// it sends 429 and closes, and which of the two is noticed first is a matter of luck.
-func isCutOff(err error) bool {
-	var status *statusError
-	var op *net.OpError
-	return !errors.As(err, &status) && !isSlow(err) && !(errors.As(err, &op) && op.Op == "dial")
 }
 
 // leave notes that w has had a good answer.

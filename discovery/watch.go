@@ -35,20 +35,20 @@ type watch struct {
 	forgotten bool                                    // guarded by the troubles' lock
 
 	// The following belong to the goroutine of run.
-	former   *former           // of the answers
-	index    uint64            // to ask with; zero: ask the servers
-	lastFull time.Time         // when the servers were asked last with success
-	resync   time.Duration     // after lastFull
-	confirm  bool              // the next query is to be answered by a leader that is sure of itself
-	holder   holder            // what is held back
-	left     []lb.Departure    // endpoints that were in the set and that Consul still names, at the same address
-	unsure   []lb.Endpoint     // and those that have vanished, of which nobody knows that for certain
-	held     int               // how many were held back when that was last logged
-	doubted  time.Time         // when an answer was last not believed
-	denied   *filteredError    // the last
-	fails    int               // queries that failed since the last that did not
-	failing  time.Time         // when the first of those failed
-	bad      map[string]string // bad instances that were logged: why, by ID
+	former   *former            // of the answers
+	index    uint64             // to ask with; zero: ask the servers
+	lastFull time.Time          // when the servers were asked last with success
+	resync   time.Duration      // after lastFull
+	confirm  bool               // the next query is to be answered by a leader that is sure of itself
+	holder   holder             // what is held back
+	left     []lb.Departure     // endpoints that were in the set and that Consul still names, at the same address
+	unsure   []lb.Endpoint      // and those that have vanished, of which nobody knows that for certain
+	held     int                // how many were held back when that was last logged
+	doubted  time.Time          // when an answer was last not believed
+	denied   *missingRightError // the last
+	fails    int                // queries that failed since the last that did not
+	failing  time.Time          // when the first of those failed
+	bad      map[string]string  // bad instances that were logged: why, by ID
 	backoff  backoff
 	bucket   bucket
 
@@ -181,7 +181,7 @@ func (w *watch) ask(ctx context.Context) (answer, error) {
 	how := ask{index: w.index, consistent: w.confirm, former: w.former}
 	ctx, end := w.bound(ctx, &how)
 	defer end()
-	a, err := w.consul.client.health(ctx, &w.query, how)
+	a, err := w.consul.health(ctx, &w.query, how)
 	return a, w.learn(ctx, &a, err)
 }
 
@@ -200,7 +200,7 @@ func (w *watch) bound(ctx context.Context, how *ask) (context.Context, func()) {
 		}
 	}
 	limit := how.wait + how.wait/16 + deadlineGrace
-	timer := time.AfterFunc(limit, func() { cancel(&timeoutError{limit}) })
+	timer := time.AfterFunc(limit, func() { cancel(&timeoutError{After: limit}) })
 	w.count(func(s *WatchStatus) { s.Queries++ })
 	return ctx, func() {
 		timer.Stop()
@@ -225,7 +225,7 @@ func (w *watch) learn(ctx context.Context, a *answer, err error) error {
 		if slots != nil && isRefusal(err, slots.refusing()) {
 			slots.refuse()
 			w.consul.client.closeIdle()
-			return &refusalError{err}
+			return &refusalError{Err: err}
 		}
 	case w.index != 0:
 		if slots != nil && w.consul.streams.learn(a.backend == streaming) {

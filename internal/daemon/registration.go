@@ -182,9 +182,9 @@ func (r *registration) tell(ctx context.Context) error {
 	return r.client.Agent().UpdateTTLOpts(ownCheck, output, status, r.options(ctx))
 }
 
-// readyURL is where an agent at the given address of Consul can ask whether the lictor whose API is at admin is ready; empty: nowhere, for it is
+// readyURL is where an agent at the given address can ask whether the lictor whose API is at admin is ready; empty: nowhere, for it is
 // at a Unix socket, or at an address that means another host there.
-func readyURL(consul, admin string) string {
+func readyURL(agent, admin string) string {
 	addr, err := netip.ParseAddrPort(admin)
 	if err != nil {
 		return ""
@@ -192,7 +192,7 @@ func readyURL(consul, admin string) string {
 	if addr.Addr().IsUnspecified() {
 		addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
 	}
-	if addr.Addr().IsLoopback() && !discovery.Local(consul) {
+	if addr.Addr().IsLoopback() && !discovery.Local(agent) {
 		return ""
 	}
 	return "http://" + addr.String() + "/readyz"

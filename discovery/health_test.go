@@ -1,0 +1,34 @@
+package discovery
+
+import (
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+// A few megabytes can be millions of items, each of which is worth a hundred bytes and more here.
+func TestAnswerOfManyTinyItemsIsRefusedBeforeItFillsTheMemory(t *testing.T) {
+	for name, body := range map[string]string{
+		"instances":        "[" + strings.Repeat("{},", 4<<20) + "{}]",
+		"nulls":            "[" + strings.Repeat("null,", 2<<20) + "null]",
+		"words":            "[" + strings.Repeat(`"",`, 4<<20) + `""]`,
+		"checks":           `[{"Checks":[` + strings.Repeat("{},", 4<<20) + `{}]}]`,
+		"few, short":       "[" + strings.Repeat("{},", 60_000) + "{}]",
+		"a prepared query": `{"Nodes":[` + strings.Repeat("{},", 4<<20) + "{}]}",
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			prepared := strings.HasPrefix(name, "a prep")
+			_, err := decode([]byte(body), prepared, newFormer())
+			runtime.ReadMemStats(&after)
+			if !errors.Is(err, errTooMany) {
+				t.Errorf("got %v, want it refused", err)
+			}
+			if took, most := after.TotalAlloc-before.TotalAlloc, uint64(8*len(body)+1<<20); took > most {
+				t.Errorf("%d bytes took %d in memory, want at most %d", len(body), took, most)
+			}
+		})
+	}
+}
