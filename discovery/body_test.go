@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // A pipe is a Consul that is scripted down to the bytes: HTTP/1.1 over connections without buffers, in which every byte of a body that has
@@ -73,7 +75,7 @@ func TestSlowDripEndsWithTheQuerysDeadline(t *testing.T) {
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				// A query of 11 s at most may take a sixteenth longer and then the grace.
-				if most := 12*time.Second + deadlineGrace; lasted == 0 || lasted > most+time.Second {
+				if most := 12*time.Second + consul.Grace; lasted == 0 || lasted > most+time.Second {
 					t.Errorf("the drip lasted %v, want at most %v", lasted, most)
 				}
 				r.want(t, webA)
@@ -136,7 +138,7 @@ func TestEndlessBodiesAreBoundedTogether(t *testing.T) {
 		if f.longest > limit+buffers {
 			t.Errorf("%d bytes were read of an answer, want at most %d", f.longest, limit)
 		}
-		if want := watches*(smallBody+buffers) + 2*limit; f.most > want {
+		if want := watches*(consul.SmallBody+buffers) + 2*limit; f.most > want {
 			t.Errorf("%d bytes in memory at once, want at most %d", f.most, want)
 		}
 		r.want(t)

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 func TestCheckTellsRefusalFromSilence(t *testing.T) {
@@ -40,7 +42,7 @@ func TestCheckTellsRefusalFromSilence(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), tt.want) || errors.As(err, &refusal) != tt.refused {
 					t.Errorf("got %v, want %q", err, tt.want)
 				}
-				if d := time.Since(begin); d > deadlineGrace {
+				if d := time.Since(begin); d > consul.Grace {
 					t.Errorf("took %v", d)
 				}
 			})

@@ -8,13 +8,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
 // Consul is a Source that follows the catalog of a Consul agent. Its methods may be called concurrently.
 type Consul struct {
 	options  ConsulOptions // with defaults
-	client   *client
+	client   *consul.Client
 	troubles *troubles
 	store    *store // nil: nothing is saved
 	streams  fact   // the agent has views of its own of the catalog
@@ -39,7 +40,7 @@ type Consul struct {
 // addresses that are none, and two watches for one service.
 func NewConsul(o ConsulOptions) (*Consul, error) {
 	o = o.withDefaults()
-	client, err := newClient(o.client())
+	client, err := consul.New(o.client())
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +48,7 @@ func NewConsul(o ConsulOptions) (*Consul, error) {
 }
 
 // newConsul is NewConsul with any client. o has its defaults.
-func newConsul(o ConsulOptions, client *client) (*Consul, error) {
+func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
 	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), feeds: map[string]*feed{}}
 	c.restored = map[string]savedSet{}
 	for _, s := range c.earlier() {
@@ -104,7 +105,7 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	}
 	c.mu.Unlock()
 	c.running.Wait()
-	c.client.closeIdle()
+	c.client.CloseIdle()
 	return nil
 }
 
@@ -113,7 +114,7 @@ func (c *Consul) begin(ctx context.Context, sink Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ctx, c.sink, c.epoch, c.restored = ctx, sink, newEpoch(nil), nil
-	if !c.client.multiplexes() && c.options.MaxWatches > 0 {
+	if !c.client.Multiplexes() && c.options.MaxWatches > 0 {
 		c.slots = newSlots(c.options.MaxWatches, c.options.Logger)
 		c.slots.want(len(c.watches))
 	}
@@ -178,12 +179,12 @@ func (c *Consul) savedKey(w *watch) string {
 // warmUp opens the first connection. Queries that find one can share it if it is HTTP/2, which shows then; those that find none each dial.
 // That there is no answer is for the queries to find out.
 func (c *Consul) warmUp(ctx context.Context) {
-	if c.watching() < 2 && !c.client.multiplexes() {
+	if c.watching() < 2 && !c.client.Multiplexes() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	_ = c.client.ping(ctx)
+	_ = c.client.Ping(ctx)
 }
 
 // watching is how many queries are watched.
@@ -218,10 +219,10 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	}
 	q = q.normalize(c.options.Datacenter)
 	if a.filtered && len(a.entries) == 0 {
-		return nil, &missingRightError{Missing: c.client.missingRight(ctx, q.Service, q.Datacenter)}
+		return nil, &consul.MissingRightError{Missing: c.client.MissingRight(ctx, q.Service, q.Datacenter)}
 	}
 	if q.Peer != "" && len(a.entries) == 0 {
-		if err := c.client.peering(ctx, q.Peer); err != nil {
+		if err := c.client.Peering(ctx, q.Peer); err != nil {
 			return nil, err
 		}
 	}
@@ -230,7 +231,7 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 
 // once asks Consul for q once.
 func (c *Consul) once(ctx context.Context, q Query) (answer, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, deadlineGrace, &timeoutError{After: deadlineGrace})
+	ctx, cancel := context.WithTimeoutCause(ctx, consul.Grace, &consul.TimeoutError{After: consul.Grace})
 	defer cancel()
 	normal := q.normalize(c.options.Datacenter)
 	a, err := c.health(ctx, &normal, ask{})
@@ -239,8 +240,8 @@ func (c *Consul) once(ctx context.Context, q Query) (answer, error) {
 		return a, nil
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
-	case kindOf(err) == refused:
-		return answer{}, &RefusedError{Query: q, Reason: reason(err)}
+	case consul.KindOf(err) == consul.Refused:
+		return answer{}, &RefusedError{Query: q, Reason: consul.Reason(err)}
 	}
 	return answer{}, fmt.Errorf("ask consul for service %q: %w", q.Service, err)
 }

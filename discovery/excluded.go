@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // Excluded returns the instances of service that its queries leave out by their tags or their filter, sorted by ID. No watch hears of such,
@@ -77,9 +79,9 @@ func excludedBy(q *Query, tags []string) (Out, string) {
 	lacks := slices.DeleteFunc(slices.Clone(q.Tags), has)
 	switch {
 	case len(lacks) == 1:
-		return OutTags, oneLine(fmt.Sprintf("it does not have the tag %q", lacks[0]))
+		return OutTags, consul.OneLine(fmt.Sprintf("it does not have the tag %q", lacks[0]))
 	case len(lacks) > 1:
-		return OutTags, oneLine(fmt.Sprintf("it does not have the tags %q", lacks))
+		return OutTags, consul.OneLine(fmt.Sprintf("it does not have the tags %q", lacks))
 	}
-	return OutFilter, oneLine("it does not pass the filter " + q.Filter)
+	return OutFilter, consul.OneLine("it does not pass the filter " + q.Filter)
 }

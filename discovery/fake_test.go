@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -296,11 +297,11 @@ func startOver(t *testing.T, rt http.RoundTripper, o ConsulOptions) *rig {
 const bodyLimit = 1 << 20
 
 // clientOver is the client of o before anything.
-func clientOver(t *testing.T, o ConsulOptions, rt http.RoundTripper) *client {
+func clientOver(t *testing.T, o ConsulOptions, rt http.RoundTripper) *consul.Client {
 	t.Helper()
 	options := o.client()
-	options.Transport, options.maxBody = rt, bodyLimit
-	c, err := newClient(options)
+	options.Transport, options.MaxBody = rt, bodyLimit
+	c, err := consul.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // A former is what is kept of the last answer to a query, so that of the next one only what is different must be
@@ -38,7 +40,7 @@ func (f *former) entriesIn(body []byte) ([]*entry, error) {
 	if f == nil {
 		return entriesIn(body)
 	}
-	if len(body) > smallBody {
+	if len(body) > consul.SmallBody {
 		return f.parse(body)
 	}
 	f.entries, f.size = nil, 0
@@ -51,7 +53,7 @@ func (f *former) entriesIn(body []byte) ([]*entry, error) {
 
 // parse is entriesIn for a body of any length.
 func (f *former) parse(body []byte) ([]*entry, error) {
-	parts, err := split(body, len(body)/leastEntry+1)
+	parts, err := split(body, len(body)/consul.LeastEntry+1)
 	if err == errOddList { // encoding/json says what is wrong with it
 		if _, wrong := entriesIn(body); wrong != nil {
 			err = wrong
@@ -68,8 +70,8 @@ func (f *former) parse(body []byte) ([]*entry, error) {
 		d := digest{maphash.Bytes(f.seed, part), len(part)}
 		e, known := f.entries[d]
 		if !known {
-			if elements += elementsIn(part); elements > maxElements {
-				return nil, errTooMany
+			if elements += elementsIn(part); elements > consul.MaxElements {
+				return nil, consul.ErrTooMany
 			}
 			if err := json.Unmarshal(part, &e); err != nil {
 				return nil, fmt.Errorf("answer cannot be read: %w", err)
@@ -84,17 +86,17 @@ func (f *former) parse(body []byte) ([]*entry, error) {
 
 // elementsIn counts the elements of all lists in a part of a list.
 func elementsIn(part []byte) int {
-	_, all := elements(part)
+	_, all := consul.Elements(part)
 	return all
 }
 
 // errOddList is of a list that cannot be split.
 var errOddList = errors.New("answer cannot be read: not a list of instances")
 
-// A span is where an element is in a body, which is never longer than maxBody.
+// A span is where an element is in a body, which is never longer than consul.MaxBody.
 type span struct{ begin, end int32 }
 
-// split returns where the elements of a list in JSON are, or errTooMany if there are more than most. It looks at
+// split returns where the elements of a list in JSON are, or consul.ErrTooMany if there are more than most. It looks at
 // nothing but brackets, strings and commas: whether what is between them is JSON is for others to find out. The other
 // error is errOddList.
 func split(body []byte, most int) (parts []span, err error) {
@@ -132,7 +134,7 @@ func split(body []byte, most int) (parts []span, err error) {
 				continue
 			}
 			if len(parts)+1 == most {
-				return nil, errTooMany
+				return nil, consul.ErrTooMany
 			}
 			parts = append(parts, span{int32(begin), int32(i)})
 			begin = i + 1

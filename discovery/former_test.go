@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // trimmed is what encoding/json makes of a list of entries, but for what nobody is shown.
@@ -24,7 +26,7 @@ func TestOnlyWhatIsNewIsParsed(t *testing.T) {
 	read := func(changed int) []*entry {
 		t.Helper()
 		body := []byte(largeAnswer(n, changed))
-		if len(body) <= smallBody {
+		if len(body) <= consul.SmallBody {
 			t.Fatalf("%d bytes are too few for this test", len(body))
 		}
 		got, err := f.entriesIn(body)

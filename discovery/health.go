@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // An ask is how a query is asked.
@@ -20,7 +22,7 @@ type ask struct {
 type answer struct {
 	index    uint64 // of the state that it describes; zero from Consul is kept
 	filtered bool   // instances were left out because the token may not see them
-	backend  string // streaming: from the agent's view; "blocking-query": from the servers; or empty
+	backend  string // consul.Streaming: from the agent's view; "blocking-query": from the servers; or empty
 	entries  []*entry
 	size     int       // bytes of it
 	received time.Time // when it began to come
@@ -31,7 +33,7 @@ var errNoList = errors.New("answer is not a list")
 // health asks for the instances that q selects. What is returned besides a nil error is whole: it was read to its end and parsed.
 func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) {
 	prepared := q.Prepared != ""
-	resp, err := c.client.query(ctx, request{
+	resp, err := c.client.Query(ctx, consul.Request{
 		Path: q.path(), Values: q.values(),
 		Index: how.index, Wait: how.wait, Consistent: how.consistent,
 		NoIndex: prepared, Expect: how.former.expects(),
@@ -65,8 +67,8 @@ func decode(body []byte, prepared bool, f *former) ([]*entry, error) {
 // entriesIn reads one JSON list and nothing after it. A null would be an empty list to encoding/json; here it is an error, as Consul never
 // sends it.
 func entriesIn(body []byte) ([]*entry, error) {
-	if tooMany(body) {
-		return nil, errTooMany
+	if consul.TooMany(body) {
+		return nil, consul.ErrTooMany
 	}
 	var entries []*entry
 	if err := json.Unmarshal(body, &entries); err != nil {

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // A few megabytes can be millions of items, each of which is worth a hundred bytes and more here.
@@ -23,7 +25,7 @@ func TestAnswerOfManyTinyItemsIsRefusedBeforeItFillsTheMemory(t *testing.T) {
 			prepared := strings.HasPrefix(name, "a prep")
 			_, err := decode([]byte(body), prepared, newFormer())
 			runtime.ReadMemStats(&after)
-			if !errors.Is(err, errTooMany) {
+			if !errors.Is(err, consul.ErrTooMany) {
 				t.Errorf("got %v, want it refused", err)
 			}
 			if took, most := after.TotalAlloc-before.TotalAlloc, uint64(8*len(body)+1<<20); took > most {

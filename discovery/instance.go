@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/consul/api"
 
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -288,7 +289,7 @@ func (c *check) text() string {
 	if output != "" {
 		text += ": " + cut(output, maxCheck)
 	}
-	return oneLine(text)
+	return consul.OneLine(text)
 }
 
 const maxWeight = 65535 // that Consul allows

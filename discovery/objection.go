@@ -2,6 +2,8 @@ package discovery
 
 import (
 	"context"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // object returns why an answer to a query that was asked with this index is not to be taken for the truth, although Consul calls it a
@@ -13,7 +15,7 @@ func (w *watch) object(ctx context.Context, asked uint64, a *answer) error {
 		return w.diagnose(ctx)
 	case w.query.Peer != "" && (empty || w.confirm || len(w.holder.until) > 0):
 		// What a peering brought goes bit by bit when it ends, and before it is said to have ended: so what is held goes only if it has not.
-		return w.consul.client.peering(ctx, w.query.Peer)
+		return w.consul.client.Peering(ctx, w.query.Peer)
 	}
 	return nil
 }
@@ -22,7 +24,7 @@ func (w *watch) object(ctx context.Context, asked uint64, a *answer) error {
 // time that one is.
 func (w *watch) diagnose(ctx context.Context) error {
 	if w.denied == nil || w.fails == 0 {
-		w.denied = &missingRightError{Missing: w.consul.client.missingRight(ctx, w.query.Service, w.query.Datacenter)}
+		w.denied = &consul.MissingRightError{Missing: w.consul.client.MissingRight(ctx, w.query.Service, w.query.Datacenter)}
 	}
 	return w.denied
 }

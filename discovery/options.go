@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -74,9 +75,12 @@ type ConsulOptions struct {
 	ProbeInterval time.Duration
 }
 
+// TLSOptions are for an agent behind https://.
+type TLSOptions = consul.TLSOptions
+
 // client is how to reach the agent.
-func (o ConsulOptions) client() clientOptions {
-	return clientOptions{
+func (o ConsulOptions) client() consul.Options {
+	return consul.Options{
 		Address: o.Address, Token: o.Token, TokenFile: o.TokenFile, HTTPAuth: o.HTTPAuth,
 		Namespace: o.Namespace, Partition: o.Partition, TLS: o.TLS, Logger: o.Logger,
 	}

@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -48,5 +49,12 @@ func TestQueriesThatComeToTheSameShareAKey(t *testing.T) {
 	}
 	if len(keys) != len(other) {
 		t.Errorf("%d keys of %d queries", len(keys), len(other))
+	}
+}
+
+func write(t *testing.T, file, text string) {
+	t.Helper()
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

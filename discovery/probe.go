@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // An epoch is a time during which something held, as that the agent answered. Queries that are under way at its end end too. Safe for
@@ -51,7 +53,7 @@ func (c *Consul) probe(ctx context.Context) {
 	interval := c.options.ProbeInterval
 	pause := interval
 	for sleep(ctx, pause) {
-		if pause = interval - c.client.silence(); pause > 0 {
+		if pause = interval - c.client.Silence(); pause > 0 {
 			continue
 		}
 		if pause = interval; c.watching() == 0 {
@@ -72,7 +74,7 @@ func (c *Consul) probe(ctx context.Context) {
 func (c *Consul) ping(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	err := c.client.ping(ctx)
+	err := c.client.Ping(ctx)
 	return err == nil || ctx.Err() == nil
 }
 
@@ -81,6 +83,6 @@ var errSilent = fmt.Errorf("the agent does not answer: no reply to two probes of
 
 // isSlow tells whether err came of waiting in vain.
 func isSlow(err error) bool {
-	_, timeout := err.(*timeoutError)
+	_, timeout := err.(*consul.TimeoutError)
 	return timeout || err == errSilent
 }

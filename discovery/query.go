@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // normalize returns q with nothing left in it that makes no difference, and datacenter in place of an empty one. Equal answers can
@@ -61,7 +63,7 @@ func (q Query) String() string {
 	if !slices.Equal(q.Statuses, passingOnly) {
 		add("statuses", strings.Join(q.Statuses, ","))
 	}
-	return oneLine(text)
+	return consul.OneLine(text)
 }
 
 // place is where q looks, for people.

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
@@ -210,7 +211,7 @@ func TestRealConsulRefusesQueries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.client.closeIdle()
+	defer c.client.CloseIdle()
 	tests := []struct{ filter, want string }{
 		{"", ""},
 		{"Service.Meta.version == `2`", ""},
@@ -237,7 +238,7 @@ func TestRealConsulRefusesQueries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer enterprise.client.closeIdle()
+	defer enterprise.client.CloseIdle()
 	if err := enterprise.Check(t.Context(), Query{Service: "web"}); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "Enterprise") {
 		t.Errorf("namespace: %v", err)
 	}
@@ -280,7 +281,7 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 	if policy, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := r.consul.client.missingRight(t.Context(), "web", ""), `service:read for "web"`; got != want {
+	if got, want := r.consul.client.MissingRight(t.Context(), "web", ""), `service:read for "web"`; got != want {
 		t.Errorf("missing %q, want %q", got, want)
 	}
 	policy.Rules = rules
@@ -314,7 +315,7 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+i)}})
 	}
 	options := o.client()
-	transport, err := transportOf(options)
+	transport, err := consul.NewTransport(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -325,7 +326,7 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 		return dial(ctx, network, address)
 	}
 	options.Transport = transport
-	client, err := newClient(options)
+	client, err := consul.New(options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // A narrow agent holds queries for their wait, and allows so many at once.
@@ -109,7 +111,7 @@ func wantTurns(t *testing.T, n *narrow, f *fake, r *rig, services int) {
 
 func TestMoreWatchesThanSlotsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 200, backend: streaming}
+		n := &narrow{most: 200, backend: consul.Streaming}
 		f := &fake{always: n.reply}
 		r := start(t, f, ConsulOptions{Watches: manyWatches(1000)})
 		wantTurns(t, n, f, r, 1000)
@@ -136,7 +138,7 @@ func TestHTTPSWithoutHTTP2TakesTurns(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 200, backend: streaming}
+		n := &narrow{most: 200, backend: consul.Streaming}
 		f := &fake{always: overHTTP1(n.reply), ping: overHTTP1(status(301, ""))}
 		r := start(t, f, ConsulOptions{Address: "https://127.0.0.1:8501", Watches: manyWatches(400)})
 		wantTurns(t, n, f, r, 400)
@@ -171,7 +173,7 @@ func TestRetiredWatchesAskNoMore(t *testing.T) {
 
 func TestAsManyWatchesAsSlotsWaitInPeace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 200, backend: streaming}
+		n := &narrow{most: 200, backend: consul.Streaming}
 		f := &fake{always: n.reply}
 		r := start(t, f, ConsulOptions{Watches: manyWatches(150)})
 		time.Sleep(35 * time.Second)
@@ -188,7 +190,7 @@ func TestAsManyWatchesAsSlotsWaitInPeace(t *testing.T) {
 // Those who have slots for long make room when a reload brings more watches than there are slots, and get them back after the next one.
 func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 200, backend: streaming}
+		n := &narrow{most: 200, backend: consul.Streaming}
 		f := &fake{always: n.reply}
 		r := start(t, f, ConsulOptions{Watches: manyWatches(150)})
 		time.Sleep(time.Second)
@@ -219,7 +221,7 @@ func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 // An agent that allows fewer connections than we thought is found out, and not hammered; once it allows more, that is found out too.
 func TestSlotsFollowWhatTheAgentAllows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 5, backend: streaming}
+		n := &narrow{most: 5, backend: consul.Streaming}
 		f := &fake{always: n.reply}
 		r := start(t, f, ConsulOptions{Watches: manyWatches(40)})
 		time.Sleep(20 * time.Second)
@@ -261,7 +263,7 @@ func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
 	for _, tt := range []struct {
 		backend string
 		ended   int // cancelled at once
-	}{{streaming, 20}, {"blocking-query", 0}} {
+	}{{consul.Streaming, 20}, {"blocking-query", 0}} {
 		t.Run(tt.backend, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := &narrow{most: 200, backend: tt.backend}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
@@ -48,7 +49,7 @@ func (s *store) changed() {
 // load returns the saved sets. There is nothing that could keep Lictor from starting: what cannot be used is set aside, with a warning.
 func (s *store) load() []savedSet {
 	path := filepath.Join(s.dir, savedFile)
-	file, err := regular.ReadFile(path, maxBody)
+	file, err := regular.ReadFile(path, consul.MaxBody)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
 // troubles turn the errors of many watches into few log lines: one when a trouble begins, whichever watch saw it first, and one
@@ -21,7 +23,7 @@ type troubles struct {
 
 // A trouble is something wrong between here and Consul.
 type trouble struct {
-	kind    kind
+	kind    consul.Kind
 	since   time.Time
 	watches int    // that are in it
 	service string // of the watch that saw it first
@@ -33,27 +35,27 @@ func newTroubles(log hclog.Logger) *troubles {
 
 // troubleKey tells troubles apart. Losing Consul has a dozen texts in the course of one outage, and is one trouble for all. What is wrong
 // with a single query is a trouble of its own, and so is the same query refused for another reason.
-func troubleKey(k kind, w *watch, err error) string {
+func troubleKey(k consul.Kind, w *watch, err error) string {
 	switch k {
-	case refused, unable:
-		return w.query.key() + reason(err)
-	case throttled:
+	case consul.Refused, consul.Unable:
+		return w.query.key() + consul.Reason(err)
+	case consul.Throttled:
 		return "throttled"
-	case denied:
+	case consul.Denied:
 		return "denied"
 	}
 	return "lost"
 }
 
 // enter notes that w is in trouble since then. It is to be called for each failure.
-func (t *troubles) enter(w *watch, k kind, err error, since time.Time) {
+func (t *troubles) enter(w *watch, k consul.Kind, err error, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if w.forgotten {
 		return
 	}
-	if k == lost && t.open[troubleKey(throttled, w, err)] != nil && isCutOff(err) && !isSlow(err) {
-		k = throttled
+	if k == consul.Lost && t.open[troubleKey(consul.Throttled, w, err)] != nil && consul.IsCutOff(err) && !isSlow(err) {
+		k = consul.Throttled
 	}
 	key := troubleKey(k, w, err)
 	if t.of[w] == key {
@@ -109,20 +111,20 @@ func (t *troubles) leaveLocked(w *watch) {
 	t.logEnd(one)
 }
 
-func (t *troubles) logBeginLocked(k kind, w *watch, err error) {
+func (t *troubles) logBeginLocked(k consul.Kind, w *watch, err error) {
 	switch k {
-	case refused:
-		t.log.Error("consul refuses a query", "service", w.name(), "filter", w.query.Filter, "reason", reason(err))
-	case unable:
+	case consul.Refused:
+		t.log.Error("consul refuses a query", "service", w.name(), "filter", w.query.Filter, "reason", consul.Reason(err))
+	case consul.Unable:
 		t.log.Warn("consul cannot answer a query, the service's endpoints stay as they are", "service", w.name(),
 			"datacenter", w.query.Datacenter, "error", err)
-	case denied:
+	case consul.Denied:
 		t.log.Error("consul denies access: the ACL token is wrong or lacks a right; endpoints stay as they are",
 			"rights_needed", "service:read, node:read", "service", w.name(), "error", err)
-	case throttled:
+	case consul.Throttled:
 		t.log.Warn("consul refuses requests: too many at once from this host; until they get through endpoints stay as they are, and services that had none yet have none",
 			"see", "limits.http_max_conns_per_client in the agent's configuration, or use its https port", "error", err)
-	case lost:
+	case consul.Lost:
 		switch {
 		case t.ever:
 			t.log.Warn("consul is lost, endpoints stay as they are", "error", err)
@@ -137,13 +139,13 @@ func (t *troubles) logBeginLocked(k kind, w *watch, err error) {
 func (t *troubles) logEnd(one *trouble) {
 	after := time.Since(one.since).Round(time.Millisecond)
 	switch one.kind {
-	case refused, unable:
+	case consul.Refused, consul.Unable:
 		t.log.Info("consul answers the query", "service", one.service, "after", after)
-	case denied:
+	case consul.Denied:
 		t.log.Info("consul permits access again", "after", after)
-	case throttled:
+	case consul.Throttled:
 		t.log.Info("consul lets all requests through again", "after", after)
-	case lost:
+	case consul.Lost:
 		t.log.Info("consul answers again", "after", after)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -35,20 +36,20 @@ type watch struct {
 	forgotten bool                                    // guarded by the troubles' lock
 
 	// The following belong to the goroutine of run.
-	former   *former            // of the answers
-	index    uint64             // to ask with; zero: ask the servers
-	lastFull time.Time          // when the servers were asked last with success
-	resync   time.Duration      // after lastFull
-	confirm  bool               // the next query is to be answered by a leader that is sure of itself
-	holder   holder             // what is held back
-	left     []lb.Departure     // endpoints that were in the set and that Consul still names, at the same address
-	unsure   []lb.Endpoint      // and those that have vanished, of which nobody knows that for certain
-	held     int                // how many were held back when that was last logged
-	doubted  time.Time          // when an answer was last not believed
-	denied   *missingRightError // the last
-	fails    int                // queries that failed since the last that did not
-	failing  time.Time          // when the first of those failed
-	bad      map[string]string  // bad instances that were logged: why, by ID
+	former   *former                   // of the answers
+	index    uint64                    // to ask with; zero: ask the servers
+	lastFull time.Time                 // when the servers were asked last with success
+	resync   time.Duration             // after lastFull
+	confirm  bool                      // the next query is to be answered by a leader that is sure of itself
+	holder   holder                    // what is held back
+	left     []lb.Departure            // endpoints that were in the set and that Consul still names, at the same address
+	unsure   []lb.Endpoint             // and those that have vanished, of which nobody knows that for certain
+	held     int                       // how many were held back when that was last logged
+	doubted  time.Time                 // when an answer was last not believed
+	denied   *consul.MissingRightError // the last
+	fails    int                       // queries that failed since the last that did not
+	failing  time.Time                 // when the first of those failed
+	bad      map[string]string         // bad instances that were logged: why, by ID
 	backoff  backoff
 	bucket   bucket
 
@@ -199,8 +200,8 @@ func (w *watch) bound(ctx context.Context, how *ask) (context.Context, func()) {
 			w.nudgeable(cancel)
 		}
 	}
-	limit := how.wait + how.wait/16 + deadlineGrace
-	timer := time.AfterFunc(limit, func() { cancel(&timeoutError{After: limit}) })
+	limit := how.wait + how.wait/16 + consul.Grace
+	timer := time.AfterFunc(limit, func() { cancel(&consul.TimeoutError{After: limit}) })
 	w.count(func(s *WatchStatus) { s.Queries++ })
 	return ctx, func() {
 		timer.Stop()
@@ -222,16 +223,16 @@ func (w *watch) learn(ctx context.Context, a *answer, err error) error {
 	case err != nil && ctx.Err() != nil:
 		return context.Cause(ctx)
 	case err != nil:
-		if slots != nil && isRefusal(err, slots.refusing()) {
+		if slots != nil && consul.IsRefusal(err, slots.refusing()) {
 			slots.refuse()
-			w.consul.client.closeIdle()
-			return &refusalError{Err: err}
+			w.consul.client.CloseIdle()
+			return &consul.RefusalError{Err: err}
 		}
 	case w.index != 0:
-		if slots != nil && w.consul.streams.learn(a.backend == streaming) {
+		if slots != nil && w.consul.streams.learn(a.backend == consul.Streaming) {
 			slots.know()
 		}
-		w.passed.learn(a.backend != streaming)
+		w.passed.learn(a.backend != consul.Streaming)
 	}
 	return err
 }
@@ -267,9 +268,9 @@ func (w *watch) lingers() bool {
 
 // failed deals with a query that had no answer, and returns how long to wait. The endpoints stay.
 func (w *watch) failed(err error) time.Duration {
-	now, kind, o := time.Now(), kindOf(err), &w.consul.options
+	now, kind, o := time.Now(), consul.KindOf(err), &w.consul.options
 	first := o.MinBackoff
-	if kind >= throttled {
+	if kind >= consul.Throttled {
 		first = max(first, slowBackoff)
 	}
 	pause := w.backoff.next(now, first, o.MaxBackoff)
@@ -279,7 +280,7 @@ func (w *watch) failed(err error) time.Duration {
 	}
 	w.count(func(s *WatchStatus) {
 		s.Errors++
-		if kind == throttled {
+		if kind == consul.Throttled {
 			s.Throttled++
 		}
 		s.Error, s.ErrorSince, s.Index = err.Error(), w.failing, 0
@@ -287,11 +288,11 @@ func (w *watch) failed(err error) time.Duration {
 	w.log().Debug("query failed", "error", err, "in_a_row", w.fails, "retry_in", pause)
 	// A single broken connection is repaired before anybody could read of it. What took long or cannot heal is news at once.
 	// That there are few connections was said where they are handed out, and most queries get one at the next attempt.
-	var refusal *refusalError
+	var refusal *consul.RefusalError
 	if errors.As(err, &refusal) && w.fails <= 3 {
 		return pause
 	}
-	if w.fails > 1 || kind >= denied || isSlow(err) {
+	if w.fails > 1 || kind >= consul.Denied || isSlow(err) {
 		w.consul.troubles.enter(w, kind, err, w.failing)
 	}
 	return pause

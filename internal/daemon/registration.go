@@ -15,7 +15,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/config"
-	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
@@ -58,7 +58,7 @@ func register(cfg config.Consul, admin, version string, log hclog.Logger, ready 
 	transport := api.DefaultConfig().Transport
 	var err error
 	if strings.HasPrefix(cfg.Address, "https://") {
-		transport.TLSClientConfig, err = discovery.TLSOptions(cfg.TLS).Config()
+		transport.TLSClientConfig, err = consul.TLSOptions(cfg.TLS).Config()
 	}
 	var client *api.Client
 	if err == nil {
@@ -192,7 +192,7 @@ func readyURL(agent, admin string) string {
 	if addr.Addr().IsUnspecified() {
 		addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), addr.Port())
 	}
-	if addr.Addr().IsLoopback() && !discovery.Local(agent) {
+	if addr.Addr().IsLoopback() && !consul.Local(agent) {
 		return ""
 	}
 	return "http://" + addr.String() + "/readyz"

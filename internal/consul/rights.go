@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"context"
@@ -9,19 +9,19 @@ import (
 	"time"
 )
 
-// A missingRightError is what an empty answer comes to if the token may not see what there is. Consul calls this a success.
-type missingRightError struct{ Missing string }
+// A MissingRightError is what an empty answer comes to if the token may not see what there is. Consul calls this a success.
+type MissingRightError struct{ Missing string }
 
-func (e *missingRightError) Error() string {
+func (e *MissingRightError) Error() string {
 	return "the answer is empty because the token may not see the instances: it lacks " + e.Missing
 }
 
 // rightsTimeout is how long finding out which right is missing may take.
 const rightsTimeout = 5 * time.Second
 
-// missingRight tells which right the token lacks for an answer for a service in a datacenter (empty: the agent's) that was empty. Consul does not say with the answer. It says for services
+// MissingRight tells which right the token lacks for an answer for a service in a datacenter (empty: the agent's) that was empty. Consul does not say with the answer. It says for services
 // when asked as its own user interface asks; and which nodes may be read shows in the list of all nodes.
-func (c *client) missingRight(ctx context.Context, service, datacenter string) string {
+func (c *Client) MissingRight(ctx context.Context, service, datacenter string) string {
 	ctx, cancel := context.WithTimeout(ctx, rightsTimeout)
 	defer cancel()
 	values := url.Values{}
@@ -30,13 +30,13 @@ func (c *client) missingRight(ctx context.Context, service, datacenter string) s
 	}
 	var allowed []struct{ Allow bool }
 	question := []map[string]string{{"Resource": "service", "Access": "read", "Segment": service}}
-	err := c.call(ctx, http.MethodPost, "/v1/internal/acl/authorize", values, question, &allowed)
+	err := c.Call(ctx, http.MethodPost, "/v1/internal/acl/authorize", values, question, &allowed)
 	if err != nil || len(allowed) != 1 {
 		return "service:read or node:read"
 	}
 	right := fmt.Sprintf("service:read for %q", service)
 	var nodes []json.RawMessage
-	err = c.call(ctx, http.MethodGet, "/v1/catalog/nodes", values, nil, &nodes)
+	err = c.Call(ctx, http.MethodGet, "/v1/catalog/nodes", values, nil, &nodes)
 	switch {
 	case err != nil && !allowed[0].Allow:
 		return right

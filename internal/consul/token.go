@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"fmt"
@@ -21,7 +21,7 @@ type token struct {
 }
 
 // newToken returns the token that o names, read for the first time.
-func newToken(o clientOptions) (*token, error) {
+func newToken(o Options) (*token, error) {
 	t := &token{file: o.TokenFile, log: o.Logger, last: o.Token}
 	if t.file == "" {
 		return t, nil

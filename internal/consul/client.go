@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"bytes"
@@ -17,11 +17,11 @@ import (
 	"time"
 )
 
-// A client asks one Consul agent. It speaks HTTP itself where api.client would do in a friendlier world: that one fills what is
+// A Client asks one Consul agent. It speaks HTTP itself where api.Client would do in a friendlier world: that one fills what is
 // left empty from the environment, reads bodies without end, gives up on the headers at the first that it cannot parse, and reads
-// a token file once. Nor does it use http.client, of which it would want nothing: following a redirection would carry the token to wherever
+// a token file once. Nor does it use http.Client, of which it would want nothing: following a redirection would carry the token to wherever
 // that points, and its frames are a quarter of the stack that each waiting query keeps. Safe for concurrent use.
-type client struct {
+type Client struct {
 	transport            http.RoundTripper
 	base                 url.URL
 	token                *token
@@ -29,15 +29,15 @@ type client struct {
 	namespace, partition string
 	bodyLimit            int64         // bytes
 	gate                 gate          // of queries
-	long                 chan struct{} // has one for each answer longer than smallBody that is in memory
+	long                 chan struct{} // has one for each answer longer than SmallBody that is in memory
 	buffers              sync.Pool     // of *bytes.Buffer, for those
 
 	heard  atomic.Int64 // when Consul last answered anything, as Unix time in nanoseconds
 	single atomic.Bool  // https, but HTTP/1: what is in between, as a reverse proxy, carries one query on a connection
 }
 
-// A request is a query.
-type request struct {
+// A Request is a query.
+type Request struct {
 	Path   string // escaped
 	Values url.Values
 
@@ -48,11 +48,11 @@ type request struct {
 	Expect     int           // bytes that the answer may have; zero: unknown
 }
 
-// An rawAnswer is what Consul says to a query.
-type rawAnswer struct {
+// An Answer is what Consul says to a query.
+type Answer struct {
 	Index    uint64    // of the state that it describes; zero from Consul is kept
 	Filtered bool      // something was left out because the token may not see it
-	Backend  string    // streaming: from the agent's view; "blocking-query": from the servers; or empty
+	Backend  string    // Streaming: from the agent's view; "blocking-query": from the servers; or empty
 	Received time.Time // when it began to come
 	Body     []byte    // until Free
 
@@ -60,18 +60,18 @@ type rawAnswer struct {
 }
 
 // Free ends the use of Body.
-func (a *rawAnswer) Free() { a.free() }
+func (a *Answer) Free() { a.free() }
 
-// streaming is the backend of answers that an agent has from its own view of the catalog.
-const streaming = "streaming"
+// Streaming is the backend of answers that an agent has from its own view of the catalog.
+const Streaming = "streaming"
 
 var (
 	errNoIndex = errors.New("answer without X-Consul-Index: not from Consul?")
 	errTooLong = errors.New("answer too long")
 )
 
-// newClient returns a client. It reads the files that o names, but does not use the network.
-func newClient(o clientOptions) (*client, error) {
+// New returns a client. It reads the files that o names, but does not use the network.
+func New(o Options) (*Client, error) {
 	o = o.withDefaults()
 	target, err := parseTarget(o.Address)
 	if err != nil {
@@ -81,14 +81,14 @@ func newClient(o clientOptions) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{
+	c := &Client{
 		transport: o.Transport,
 		base:      target.base,
 		token:     token,
 		auth:      o.HTTPAuth,
 		namespace: o.Namespace,
 		partition: o.Partition,
-		bodyLimit: o.maxBody,
+		bodyLimit: o.MaxBody,
 		long:      make(chan struct{}, maxLong),
 	}
 	if c.transport == nil {
@@ -102,8 +102,8 @@ func newClient(o clientOptions) (*client, error) {
 	return c, nil
 }
 
-// query sends q. What is returned besides a nil error is whole, and is to be freed.
-func (c *client) query(ctx context.Context, q request) (*rawAnswer, error) {
+// Query sends q. What is returned besides a nil error is whole, and is to be freed.
+func (c *Client) Query(ctx context.Context, q Request) (*Answer, error) {
 	ctx, leave, err := c.gate.enter(ctx)
 	if err != nil {
 		return nil, err
@@ -117,7 +117,7 @@ func (c *client) query(ctx context.Context, q request) (*rawAnswer, error) {
 }
 
 // values are the URL parameters of q.
-func (c *client) values(q request) url.Values {
+func (c *Client) values(q Request) url.Values {
 	v := c.enterprise(q.Values)
 	switch {
 	case q.Index != 0:
@@ -130,7 +130,7 @@ func (c *client) values(q request) url.Values {
 }
 
 // enterprise returns values and what only Consul Enterprise knows.
-func (c *client) enterprise(values url.Values) url.Values {
+func (c *Client) enterprise(values url.Values) url.Values {
 	v := url.Values{}
 	maps.Copy(v, values)
 	if c.namespace != "" {
@@ -143,13 +143,13 @@ func (c *client) enterprise(values url.Values) url.Values {
 }
 
 // read reads the response to a query.
-func (c *client) read(ctx context.Context, resp *http.Response, q request) (*rawAnswer, error) {
+func (c *Client) read(ctx context.Context, resp *http.Response, q Request) (*Answer, error) {
 	defer resp.Body.Close()
 	if err := statusOf(resp); err != nil {
 		return nil, err
 	}
 	var err error
-	a := &rawAnswer{
+	a := &Answer{
 		Filtered: resp.Header.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
 		Backend:  resp.Header.Get("X-Consul-Query-Backend"),
 		Received: time.Now(),
@@ -172,15 +172,15 @@ func statusOf(resp *http.Response) error {
 		return nil
 	}
 	text, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	return &statusError{Code: resp.StatusCode, Text: oneLine(string(text))}
+	return &StatusError{Code: resp.StatusCode, Text: OneLine(string(text))}
 }
 
 // body returns what is in r, about so many bytes if it is long, and a function that is to be called when it is not
 // needed any more. Few long ones are read at once: an agent that has gone mad, or something that is none, would
 // otherwise fill the memory with one for each query.
-func (c *client) body(ctx context.Context, r io.Reader, about int) ([]byte, func(), error) {
-	body, err := readBody(r, smallBody)
-	if err != nil || len(body) <= smallBody {
+func (c *Client) body(ctx context.Context, r io.Reader, about int) ([]byte, func(), error) {
+	body, err := readBody(r, SmallBody)
+	if err != nil || len(body) <= SmallBody {
 		return body, nothing, err
 	}
 	select {
@@ -222,9 +222,9 @@ func readBody(r io.Reader, limit int64) ([]byte, error) {
 	return body, nil
 }
 
-// ping returns nil if the agent answers at all. The root page is one that it has by itself: nobody else is asked for it, and no
+// Ping returns nil if the agent answers at all. The root page is one that it has by itself: nobody else is asked for it, and no
 // right is needed.
-func (c *client) ping(ctx context.Context) error {
+func (c *Client) Ping(ctx context.Context) error {
 	resp, err := c.do(ctx, http.MethodGet, "/", nil, nil)
 	if err != nil {
 		return err
@@ -232,8 +232,8 @@ func (c *client) ping(ctx context.Context) error {
 	return resp.Body.Close()
 }
 
-// call has the agent do something, and decodes the JSON of its answer into out. In is sent as JSON; nil: nothing. A nil out takes nothing.
-func (c *client) call(ctx context.Context, method, path string, values url.Values, in, out any) error {
+// Call has the agent do something, and decodes the JSON of its answer into out. In is sent as JSON; nil: nothing. A nil out takes nothing.
+func (c *Client) Call(ctx context.Context, method, path string, values url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		text, err := json.Marshal(in)
@@ -255,14 +255,14 @@ func (c *client) call(ctx context.Context, method, path string, values url.Value
 		return err
 	}
 	defer free()
-	if tooMany(answer) {
-		return errTooMany
+	if TooMany(answer) {
+		return ErrTooMany
 	}
 	return json.Unmarshal(answer, out)
 }
 
 // do returns the response to one request, whatever its status. The path is escaped.
-func (c *client) do(ctx context.Context, method, path string, values url.Values, body io.Reader) (*http.Response, error) {
+func (c *Client) do(ctx context.Context, method, path string, values url.Values, body io.Reader) (*http.Response, error) {
 	req, err := c.request(ctx, method, path, values, body)
 	if err != nil {
 		return nil, err
@@ -279,7 +279,7 @@ func (c *client) do(ctx context.Context, method, path string, values url.Values,
 }
 
 // request returns what do sends.
-func (c *client) request(ctx context.Context, method, path string, values url.Values, body io.Reader) (*http.Request, error) {
+func (c *Client) request(ctx context.Context, method, path string, values url.Values, body io.Reader) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+path+"?"+values.Encode(), body)
 	if err != nil {
 		return nil, err
@@ -294,17 +294,17 @@ func (c *client) request(ctx context.Context, method, path string, values url.Va
 	return req, nil
 }
 
-// closeIdle closes the connections that no query uses.
-func (c *client) closeIdle() {
+// CloseIdle closes the connections that no query uses.
+func (c *Client) CloseIdle() {
 	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}
 }
 
-// multiplexes tells whether one connection carries many queries, as far as is known.
-func (c *client) multiplexes() bool { return c.base.Scheme == "https" && !c.single.Load() }
+// Multiplexes tells whether one connection carries many queries, as far as is known.
+func (c *Client) Multiplexes() bool { return c.base.Scheme == "https" && !c.single.Load() }
 
-// silence is how long Consul has not answered anything; since ever, if it never did.
-func (c *client) silence() time.Duration {
+// Silence is how long Consul has not answered anything; since ever, if it never did.
+func (c *Client) Silence() time.Duration {
 	return time.Since(time.Unix(0, c.heard.Load()))
 }

@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"context"
@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// A peeringError is what an empty answer comes to if there is no cluster peering that could bring instances. Consul calls this a success,
+// A PeeringError is what an empty answer comes to if there is no cluster peering that could bring instances. Consul calls this a success,
 // with index 1 for a peering that it has never heard of.
-type peeringError struct {
+type PeeringError struct {
 	Peer  string
 	State string // Consul's word for it, in lower case; empty: there is no such peering
 }
 
-func (e *peeringError) Error() string {
+func (e *PeeringError) Error() string {
 	switch e.State {
 	case "":
 		return fmt.Sprintf("consul has no cluster peering %q: correct the name, or establish it (consul peering establish -name %s)", e.Peer, e.Peer)
@@ -26,18 +26,18 @@ func (e *peeringError) Error() string {
 	return fmt.Sprintf("the cluster peering %q is %s and brings no instances: see consul peering read -name %s", e.Peer, e.State, e.Peer)
 }
 
-// peering returns nil if there is a cluster peering of that name, so that an empty answer of it may be true. One that fails at the moment is as good
+// Peering returns nil if there is a cluster peering of that name, so that an empty answer of it may be true. One that fails at the moment is as good
 // as one that works: Consul keeps what it had from it. What a token without peering:read may not know, nobody will tell.
-func (c *client) peering(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, deadlineGrace, &timeoutError{deadlineGrace})
+func (c *Client) Peering(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, Grace, &TimeoutError{Grace})
 	defer cancel()
 	values := url.Values{}
 	var found struct{ State string }
-	err := c.call(ctx, http.MethodGet, "/v1/peering/"+url.PathEscape(name), values, nil, &found)
-	var status *statusError
+	err := c.Call(ctx, http.MethodGet, "/v1/peering/"+url.PathEscape(name), values, nil, &found)
+	var status *StatusError
 	switch {
 	case errors.As(err, &status) && status.Code == http.StatusNotFound:
-		return &peeringError{Peer: name}
+		return &PeeringError{Peer: name}
 	case errors.As(err, &status) && status.Code == http.StatusForbidden:
 		return nil
 	case err != nil && ctx.Err() != nil:
@@ -49,5 +49,5 @@ func (c *client) peering(ctx context.Context, name string) error {
 	case "ACTIVE", "FAILING":
 		return nil
 	}
-	return &peeringError{Peer: name, State: strings.ToLower(found.State)}
+	return &PeeringError{Peer: name, State: strings.ToLower(found.State)}
 }

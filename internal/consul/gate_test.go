@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"context"
@@ -42,16 +42,16 @@ func TestManyQueriesAtOnceMakeFewConnections(t *testing.T) {
 	server.Config.ConnState = c.count
 	server.StartTLS()
 	defer server.Close()
-	client, err := newClient(clientOptions{Address: server.URL, TLS: TLSOptions{InsecureSkipVerify: true}})
+	client, err := New(Options{Address: server.URL, TLS: TLSOptions{InsecureSkipVerify: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer client.closeIdle()
+	defer client.CloseIdle()
 	const queries = 600
 	var running sync.WaitGroup
 	for range queries {
 		running.Go(func() {
-			a, err := client.query(t.Context(), request{Path: "/v1/health/service/web", Index: 5, Wait: time.Minute})
+			a, err := client.Query(t.Context(), Request{Path: "/v1/health/service/web", Index: 5, Wait: time.Minute})
 			if err != nil {
 				t.Error(err)
 				return

@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"os"
@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/hashicorp/go-hclog"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 func TestAddressForms(t *testing.T) {
@@ -66,7 +66,7 @@ func TestLocalTargets(t *testing.T) {
 		"https://127.consul.example.com": false,
 	}
 	for address, want := range tests {
-		at, err := parseTarget(clientOptions{Address: address}.withDefaults().Address)
+		at, err := parseTarget(Options{Address: address}.withDefaults().Address)
 		if got := at.local(); err != nil || got != want {
 			t.Errorf("%q: local is %v, error %v, want %v", address, got, err, want)
 		}
@@ -81,20 +81,20 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 	missing := filepath.Join(dir, "missing")
 	tests := []struct {
 		name string
-		o    clientOptions
+		o    Options
 		want string
 	}{
-		{"address", clientOptions{Address: "nowhere"}, `"nowhere"`},
-		{"token file", clientOptions{TokenFile: missing}, missing},
-		{"empty token file", clientOptions{TokenFile: empty}, "is empty"},
-		{"token file with two lines", clientOptions{TokenFile: lines}, "more than one line"},
-		{"roots", clientOptions{Address: "https://127.0.0.1:1", TLS: TLSOptions{CAFile: missing}}, missing},
-		{"certificate", clientOptions{Address: "https://127.0.0.1:1", TLS: TLSOptions{CertFile: missing, KeyFile: missing}}, missing},
-		{"certificate without key", clientOptions{Address: "https://127.0.0.1:1", TLS: TLSOptions{CertFile: missing}}, "both"},
+		{"address", Options{Address: "nowhere"}, `"nowhere"`},
+		{"token file", Options{TokenFile: missing}, missing},
+		{"empty token file", Options{TokenFile: empty}, "is empty"},
+		{"token file with two lines", Options{TokenFile: lines}, "more than one line"},
+		{"roots", Options{Address: "https://127.0.0.1:1", TLS: TLSOptions{CAFile: missing}}, missing},
+		{"certificate", Options{Address: "https://127.0.0.1:1", TLS: TLSOptions{CertFile: missing, KeyFile: missing}}, missing},
+		{"certificate without key", Options{Address: "https://127.0.0.1:1", TLS: TLSOptions{CertFile: missing}}, "both"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := newClient(tt.o)
+			_, err := New(tt.o)
 			if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "secret") {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
@@ -106,7 +106,7 @@ func TestEnvironmentDoesNotCount(t *testing.T) {
 	for _, name := range []string{"CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_NAMESPACE", "CONSUL_CACERT"} {
 		t.Setenv(name, "/nonsense")
 	}
-	c, err := newClient(clientOptions{})
+	c, err := New(Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,8 +118,8 @@ func TestEnvironmentDoesNotCount(t *testing.T) {
 func TestTokenFileIsReadAgainAndOutlivesItsLoss(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, "  one\n")
-	var log journal
-	token, err := newToken(clientOptions{TokenFile: file, Token: "ignored", Logger: log.logger(hclog.Info)})
+	var log testproc.Log
+	token, err := newToken(Options{TokenFile: file, Token: "ignored", Logger: logger(&log)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,10 +138,10 @@ func TestTokenFileIsReadAgainAndOutlivesItsLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("two")
-	log.wantOnce(t, "token file cannot be read")
+	wantOnce(t, &log, "token file cannot be read")
 	write(t, file, "three")
 	want("three")
-	log.wantOnce(t, "token file cannot be read", "token file can be read again")
+	wantOnce(t, &log, "token file cannot be read", "token file can be read again")
 	if strings.Contains(log.String(), "two") || strings.Contains(log.String(), "three") {
 		t.Errorf("token in the log:\n%s", &log)
 	}

@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import "testing"
 
@@ -14,7 +14,7 @@ func TestElements(t *testing.T) {
 		`["unfinished\`:                 {1, 1},
 		`[[[[]]],[[1],[2]]]`:            {2, 9},
 	} {
-		outer, all := elements([]byte(text))
+		outer, all := Elements([]byte(text))
 		if got := [2]int{outer, all}; got != want {
 			t.Errorf("%s: got %v, want %v", text, got, want)
 		}

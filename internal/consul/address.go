@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ type target struct {
 	socket string  // path of the Unix socket to dial whatever base says; empty: dial base's host
 }
 
-// Local tells whether an address of Consul, in any form that clientOptions.Address takes, is surely on this host. One that cannot be understood
+// Local tells whether an address of Consul, in any form that Options.Address takes, is surely on this host. One that cannot be understood
 // is not.
 func Local(address string) bool {
 	t, err := parseTarget(address)
@@ -30,7 +30,7 @@ func (t target) local() bool {
 	return host == "localhost" || err == nil && addr.IsLoopback() // the host of a socket is localhost
 }
 
-// parseTarget understands the forms that clientOptions.Address lists. Its errors never repeat a password.
+// parseTarget understands the forms that Options.Address lists. Its errors never repeat a password.
 func parseTarget(address string) (target, error) {
 	scheme, rest, found := strings.Cut(address, "://")
 	switch {

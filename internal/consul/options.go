@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"net/http"
@@ -7,8 +7,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// clientOptions say how to reach an agent. The environment (CONSUL_HTTP_ADDR and its kin) is not looked at.
-type clientOptions struct {
+// Options say how to reach an agent. The environment (CONSUL_HTTP_ADDR and its kin) is not looked at.
+type Options struct {
 	// Address of the agent's HTTP API: "host:port", "http://host:port", "https://host:port", each of the latter two with a path
 	// if it is behind a reverse proxy, or "unix:///path" of a socket. Empty: "127.0.0.1:8500".
 	Address string
@@ -29,11 +29,11 @@ type clientOptions struct {
 	// Logger takes what operators should know. Nil: silence. Tokens never appear in it.
 	Logger hclog.Logger
 
-	// Transport carries the requests. Nil: what transportOf returns.
+	// Transport carries the requests. Nil: what NewTransport returns.
 	Transport http.RoundTripper
 
-	// maxBody is how many bytes an answer may have. Zero: 64 MiB.
-	maxBody int64
+	// MaxBody is how many bytes an answer may have. Zero: 64 MiB.
+	MaxBody int64
 }
 
 // TLSOptions are for an agent behind https://. Empty names mean: the system's roots, no client certificate, and the host of the
@@ -48,15 +48,15 @@ type TLSOptions struct {
 const (
 	defaultAddress = "127.0.0.1:8500"
 
-	// deadlineGrace is added to a query's wait. Without a leader, Consul's servers hold a query for 7 s beyond its wait before they
+	// Grace is added to a query's wait. Without a leader, Consul's servers hold a query for 7 s beyond its wait before they
 	// give up, and an agent may need some seconds more to find a server.
-	deadlineGrace = 15 * time.Second
+	Grace = 15 * time.Second
 
-	// maxBody is the default of clientOptions.maxBody; 10,000 instances take about 20 MB.
-	maxBody = 64 << 20
+	// MaxBody is the default of Options.MaxBody; 10,000 instances take about 20 MB.
+	MaxBody = 64 << 20
 
-	// smallBody are the bytes of an answer of which any number may be in memory; a hundred instances take about 200 KB.
-	smallBody = 256 << 10
+	// SmallBody are the bytes of an answer of which any number may be in memory; a hundred instances take about 200 KB.
+	SmallBody = 256 << 10
 
 	maxConns     = 1000     // to an agent that are kept while idle
 	maxLong      = 2        // longer answers that may be in memory at once
@@ -65,15 +65,15 @@ const (
 )
 
 // withDefaults returns o with defaults in place of zeros.
-func (o clientOptions) withDefaults() clientOptions {
+func (o Options) withDefaults() Options {
 	if o.Address == "" {
 		o.Address = defaultAddress
 	}
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
-	if o.maxBody == 0 {
-		o.maxBody = maxBody
+	if o.MaxBody == 0 {
+		o.MaxBody = MaxBody
 	}
 	return o
 }

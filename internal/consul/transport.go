@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// transportOf returns what a client of o uses, if o.Transport is nil.
-func transportOf(o clientOptions) (*http.Transport, error) {
+// NewTransport returns what a client of o uses, if o.Transport is nil.
+func NewTransport(o Options) (*http.Transport, error) {
 	o = o.withDefaults()
 	t, err := parseTarget(o.Address)
 	if err != nil {

@@ -1,4 +1,4 @@
-package discovery
+package consul
 
 import (
 	"context"
@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // An authority signs certificates.
@@ -76,7 +78,7 @@ func (a *authority) sign(t *testing.T, name string) (cert, key string) {
 func (a *authority) startTLS(t *testing.T) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-client", r.TLS.PeerCertificates[0].Subject.CommonName)
+		w.Header().Set("X-Client", r.TLS.PeerCertificates[0].Subject.CommonName)
 	}))
 	cert, key := a.sign(t, "agent")
 	pair, err := tls.X509KeyPair([]byte(cert), []byte(key))
@@ -104,8 +106,8 @@ func TestCertificatesAreReadAgainForEachConnection(t *testing.T) {
 		write(t, o.KeyFile, key)
 	}
 	install(one, "old")
-	var log journal
-	transport, err := newTransport(target{base: *mustParse(t, first.URL)}, o, log.logger(hclog.Info))
+	var log testproc.Log
+	transport, err := newTransport(target{base: *mustParse(t, first.URL)}, o, logger(&log))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +128,7 @@ func TestCertificatesAreReadAgainForEachConnection(t *testing.T) {
 		if resp.ProtoMajor != 2 {
 			t.Errorf("spoken over %s", resp.Proto)
 		}
-		return resp.Header.Get("X-client"), nil
+		return resp.Header.Get("X-Client"), nil
 	}
 	want := func(s *httptest.Server, name string) {
 		t.Helper()
@@ -145,11 +147,11 @@ func TestCertificatesAreReadAgainForEachConnection(t *testing.T) {
 	write(t, o.CertFile, "garbage")
 	client.CloseIdleConnections()
 	want(second, "new")
-	log.wantOnce(t, "certificate files cannot be used")
+	wantOnce(t, &log, "certificate files cannot be used")
 	install(two, "newer")
 	client.CloseIdleConnections()
 	want(second, "newer")
-	log.wantOnce(t, "certificate files can be used again")
+	wantOnce(t, &log, "certificate files can be used again")
 }
 
 func TestCertificateForAnotherNameIsRefused(t *testing.T) {
