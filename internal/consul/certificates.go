@@ -31,7 +31,7 @@ type certificates struct {
 func newCertificates(o TLSOptions, host string, log hclog.Logger) (*certificates, error) {
 	c := &certificates{options: o, host: host, log: log}
 	var err error
-	c.last, err = o.Config()
+	c.last, err = o.config()
 	return c, err
 }
 
@@ -52,7 +52,7 @@ func (c *certificates) config() *tls.Config {
 func (c *certificates) current() *tls.Config {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now, err := c.options.Config()
+	now, err := c.options.config()
 	switch {
 	case err == nil:
 		if c.failing {
@@ -93,9 +93,9 @@ func (c *certificates) verify(state tls.ConnectionState) error {
 // maxPEM bounds a file of certificates or a key, in bytes. All authorities that browsers trust take 220 KB.
 const maxPEM = 4 << 20
 
-// Config reads the files that o names, which must be regular ones, and returns what connections to Consul are made
+// config reads the files that o names, which must be regular ones, and returns what connections to Consul are made
 // with.
-func (o TLSOptions) Config() (*tls.Config, error) {
+func (o TLSOptions) config() (*tls.Config, error) {
 	options := api.TLSConfig{Address: o.ServerName, InsecureSkipVerify: o.InsecureSkipVerify}
 	var err error
 	if o.CertFile != "" && o.KeyFile != "" {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,79 +15,79 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/consul"
-	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// The service that a lictor registers itself as: one a host, so its ID need not say more.
+// ID and name of the service that Lictor registers itself as. A host runs one Lictor, so the ID names no instance.
 const (
 	ownService = "lictor"
 	ownCheck   = "lictor:ready"
 )
 
-// The check asks /readyz of the admin API, if the agent can reach that; else it is a TTL one, which turns critical when nothing was heard for
-// ownTTL.
+// If the agent can reach the admin API, its check asks /readyz every ownInterval. If not, the check is a TTL check: it
+// becomes critical when Lictor has not updated it for ownTTL.
 const (
 	ownTTL       = 15 * time.Second
-	ownBeat      = ownTTL / 3
-	ownInterval  = 5 * time.Second // of the check that asks
-	ownReapAfter = 10 * time.Minute
-	ownPatience  = 2 * time.Second // of a request
-	maxOwnToken  = 64 << 10        // bytes of the token's file
+	ownBeat      = ownTTL / 3 // between two updates, or two looks whether the agent still has the registration
+	ownInterval  = 5 * time.Second
+	ownReapAfter = 10 * time.Minute // critical for so long: Consul deregisters the service
+	ownPatience  = 2 * time.Second  // for the answer to a request
 )
 
-// A registration is this lictor as a service in Consul. It comes back when the agent has lost it.
+// A registration keeps this Lictor registered as a service in Consul. If the agent loses it, it registers again.
 type registration struct {
 	cfg     config.Consul
-	admin   string // where the admin API is; empty: nowhere
-	version string
-	client  *api.Client
+	admin   string // address of the admin API; empty: there is none
+	version string // of this Lictor
+	readyAt string // URL at which the agent can ask whether this Lictor is ready; empty: it cannot
+	client  *consul.Client
 	log     hclog.Logger
 	ready   func() bool
-	cancel  context.CancelFunc
-	done    chan struct{}
+	cancel  context.CancelFunc // ends run
+	done    chan struct{}      // closed when run has ended
 
 	mu      sync.Mutex
 	failing bool // the last beat failed; guarded by mu
 
-	known bool // the agent has been told; run's own
+	known bool // the agent has accepted the registration; used by run only
 }
 
-// register starts a registration.
+// register starts a registration. The error is of the files that cfg names, or of the address.
 func register(cfg config.Consul, admin, version string, log hclog.Logger, ready func() bool) (*registration, error) {
-	transport := api.DefaultConfig().Transport
-	var err error
-	if strings.HasPrefix(cfg.Address, "https://") {
-		transport.TLSClientConfig, err = consul.TLSOptions(cfg.TLS).Config()
-	}
-	var client *api.Client
-	if err == nil {
-		client, err = api.NewClient(&api.Config{
-			Address:    cfg.Address,
-			Datacenter: cfg.Datacenter,
-			Token:      string(cfg.Token),
-			HttpAuth:   basicAuth(string(cfg.HTTPAuth)),
-			Transport:  transport,
-		})
-	}
+	r, err := newRegistration(cfg, admin, version, log, ready)
 	if err != nil {
-		return nil, fmt.Errorf("register in consul: %w", err)
+		return nil, err
 	}
-	r := &registration{cfg: cfg, admin: admin, version: version, client: client, log: log.Named("register"), ready: ready, done: make(chan struct{})}
 	var ctx context.Context
 	ctx, r.cancel = context.WithCancel(context.Background())
 	go r.run(ctx)
 	return r, nil
 }
 
-func basicAuth(auth string) *api.HttpBasicAuth {
-	if auth == "" {
-		return nil
+// newRegistration returns a registration that does not run yet.
+func newRegistration(
+	cfg config.Consul, admin, version string, log hclog.Logger, ready func() bool,
+) (*registration, error) {
+	log = log.Named("register")
+	client, err := consul.New(consul.Options{
+		Address:   cfg.Address,
+		Token:     string(cfg.Token),
+		TokenFile: cfg.TokenFile,
+		HTTPAuth:  string(cfg.HTTPAuth),
+		Namespace: cfg.Namespace,
+		Partition: cfg.Partition,
+		TLS:       consul.TLSOptions(cfg.TLS),
+		Logger:    log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("register in consul: %w", err)
 	}
-	user, password, _ := strings.Cut(auth, ":")
-	return &api.HttpBasicAuth{Username: user, Password: password}
+	return &registration{
+		cfg: cfg, admin: admin, version: version, readyAt: readyURL(cfg.Address, admin),
+		client: client, log: log, ready: ready, done: make(chan struct{}),
+	}, nil
 }
 
-// run beats until ctx ends.
+// run keeps the registration until ctx ends.
 func (r *registration) run(ctx context.Context) {
 	defer close(r.done)
 	beat := time.NewTimer(0)
@@ -102,28 +101,29 @@ func (r *registration) run(ctx context.Context) {
 		next := ownBeat
 		err := r.beat(ctx)
 		if err == nil && !r.ready() {
-			next = time.Second // to tell soon that it is
+			next = time.Second // report soon that it has become ready
 		}
 		r.note(ctx, err)
 		beat.Reset(next)
 	}
 }
 
-// note logs what has changed.
+// note logs when beats begin to fail, and when they succeed again.
 func (r *registration) note(ctx context.Context, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case err != nil && ctx.Err() == nil && !r.failing:
-		r.log.Warn("not registered, trying on; the token needs service:write for \"lictor\"", "error", err)
+		r.log.Warn("not registered in consul, lictor keeps trying; the token needs service:write for \"lictor\"",
+			"error", err)
 	case err == nil && r.failing:
-		r.log.Info("registered again")
+		r.log.Info("registered in consul again")
 	}
 	r.failing = err != nil
 }
 
-// beat says how this lictor does, if the agent does not ask by itself, and registers it if the agent does not know it. The first time it does
-// anyhow: what the agent knows may be of a former lictor.
+// beat updates the TTL check, or looks whether the agent still has the registration. If the agent does not have it,
+// beat registers this Lictor. The first beat always registers: what the agent has may be of an earlier Lictor.
 func (r *registration) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ownPatience)
 	defer cancel()
@@ -131,20 +131,21 @@ func (r *registration) beat(ctx context.Context) error {
 		return r.tell(ctx)
 	}
 	var err error
-	if readyURL(r.cfg.Address, r.admin) != "" {
-		_, _, err = r.client.Agent().Service(ownService, r.options(ctx))
+	if r.readyAt != "" {
+		err = r.client.FindService(ctx, ownService)
 	} else {
-		status, output := r.health()
-		err = r.client.Agent().UpdateTTLOpts(ownCheck, output, status, r.options(ctx))
+		err = r.updateCheck(ctx)
 	}
-	var answer api.StatusError
-	if errors.As(err, &answer) && (answer.Code == http.StatusNotFound || answer.Code == http.StatusInternalServerError) {
+	var answer *consul.StatusError
+	lost := errors.As(err, &answer) &&
+		(answer.Code == http.StatusNotFound || answer.Code == http.StatusInternalServerError)
+	if lost {
 		return r.tell(ctx)
 	}
 	return err
 }
 
-// health is how this lictor does.
+// health returns the status of this Lictor's check, and its text.
 func (r *registration) health() (status, output string) {
 	if !r.ready() {
 		return api.HealthWarning, "not all services have had an answer from Consul yet"
@@ -152,38 +153,44 @@ func (r *registration) health() (status, output string) {
 	return api.HealthPassing, "all services have endpoints or are known to have none"
 }
 
-// tell registers this lictor.
-func (r *registration) tell(ctx context.Context) error {
+func (r *registration) updateCheck(ctx context.Context) error {
 	status, output := r.health()
-	check := &api.AgentServiceCheck{CheckID: ownCheck, Name: "Ready", Status: status, DeregisterCriticalServiceAfter: ownReapAfter.String()}
-	asks := readyURL(r.cfg.Address, r.admin)
-	if asks != "" {
-		check.HTTP, check.Interval, check.Timeout = asks, ownInterval.String(), ownPatience.String()
+	return r.client.UpdateCheck(ctx, ownCheck, status, output)
+}
+
+// tell registers this Lictor.
+func (r *registration) tell(ctx context.Context) error {
+	status, _ := r.health()
+	check := &api.AgentServiceCheck{
+		CheckID: ownCheck, Name: "Ready", Status: status, DeregisterCriticalServiceAfter: ownReapAfter.String(),
+	}
+	if r.readyAt != "" {
+		check.HTTP, check.Interval, check.Timeout = r.readyAt, ownInterval.String(), ownPatience.String()
 	} else {
 		check.TTL = ownTTL.String()
 	}
-	err := r.client.Agent().ServiceRegisterOpts(&api.AgentServiceRegistration{
+	err := r.client.Register(ctx, &api.AgentServiceRegistration{
 		ID: ownService, Name: ownService,
 		Meta:  map[string]string{"version": r.version, "pid": fmt.Sprint(os.Getpid()), "admin": r.admin},
 		Check: check,
-	}, api.ServiceRegisterOpts{ReplaceExistingChecks: true, Token: r.token()}.WithContext(ctx))
+	})
 	if err != nil {
 		return err
 	}
-	// An earlier lictor may have ended in maintenance.
-	if err := r.client.Agent().DisableServiceMaintenanceOpts(ownService, r.options(ctx)); err != nil {
+	// An earlier Lictor may have ended in maintenance.
+	if err := r.client.LeaveMaintenance(ctx, ownService); err != nil {
 		return err
 	}
 	r.known = true
-	r.log.Info("registered", "service", ownService)
-	if asks != "" {
+	r.log.Info("registered in consul", "service", ownService)
+	if r.readyAt != "" {
 		return nil
 	}
-	return r.client.Agent().UpdateTTLOpts(ownCheck, output, status, r.options(ctx))
+	return r.updateCheck(ctx)
 }
 
-// readyURL is where an agent at the given address can ask whether the lictor whose API is at admin is ready; empty: nowhere, for it is
-// at a Unix socket, or at an address that means another host there.
+// readyURL returns the URL at which an agent can ask whether Lictor is ready. Agent is the agent's address, admin the
+// admin API's. It returns "" if the admin API is at a Unix socket, or at a loopback address of another host.
 func readyURL(agent, admin string) string {
 	addr, err := netip.ParseAddrPort(admin)
 	if err != nil {
@@ -198,54 +205,39 @@ func readyURL(agent, admin string) string {
 	return "http://" + addr.String() + "/readyz"
 }
 
-func (r *registration) options(ctx context.Context) *api.QueryOptions {
-	return (&api.QueryOptions{Token: r.token()}).WithContext(ctx)
-}
-
-// token is the one of now: a file is read each time, so that it can be rotated.
-func (r *registration) token() string {
-	if r.cfg.TokenFile == "" {
-		return string(r.cfg.Token)
-	}
-	text, err := regular.ReadFile(r.cfg.TokenFile, maxOwnToken)
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(text))
-}
-
-// stopping tells Consul that this lictor takes no more clients. A nil registration does nothing.
+// stopping puts this Lictor into maintenance, because it takes no more clients. A nil registration does nothing.
 func (r *registration) stopping() {
 	if r == nil {
 		return
 	}
-	r.cancel()
-	<-r.done
+	r.leave()
 	ctx, cancel := context.WithTimeout(context.Background(), ownPatience)
 	defer cancel()
-	if err := r.client.Agent().EnableServiceMaintenanceOpts(ownService, "lictor is shutting down", r.options(ctx)); err != nil {
+	if err := r.client.EnterMaintenance(ctx, ownService, "lictor is shutting down"); err != nil {
 		r.log.Debug("not put into maintenance", "error", err)
 	}
 }
 
-// leave leaves what is registered to another process. A nil registration does nothing.
+// leave ends run. The service stays registered, for the process that takes over. A nil registration does nothing.
 func (r *registration) leave() {
-	if r != nil {
-		r.cancel()
-		<-r.done
-	}
-}
-
-// end takes this lictor out of Consul. A nil registration does nothing.
-func (r *registration) end() {
 	if r == nil {
 		return
 	}
 	r.cancel()
 	<-r.done
+	r.client.CloseIdle()
+}
+
+// end deregisters this Lictor. A nil registration does nothing.
+func (r *registration) end() {
+	if r == nil {
+		return
+	}
+	r.leave()
 	ctx, cancel := context.WithTimeout(context.Background(), ownPatience)
 	defer cancel()
-	if err := r.client.Agent().ServiceDeregisterOpts(ownService, r.options(ctx)); err != nil {
+	if err := r.client.Deregister(ctx, ownService); err != nil {
 		r.log.Warn("not deregistered, consul will do it by itself", "after", ownReapAfter, "error", err)
 	}
+	r.client.CloseIdle()
 }
