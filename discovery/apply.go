@@ -34,12 +34,12 @@ func (c *Consul) Apply(watches []Watch) error {
 			w = newWatch(c, one)
 			added = append(added, w)
 		}
-		w.services.Store(&one.services)
+		w.reporter.sharers.Store(&one.services)
 		byKey[one.key] = w
 		c.watches = append(c.watches, w)
 	}
 	for _, p := range plans {
-		c.feedLocked(p, byKey)
+		c.selectLocked(p, byKey)
 	}
 	c.removeLocked(watches)
 	for _, w := range old {
@@ -64,8 +64,8 @@ func (c *Consul) appliedLocked(added []*watch, gone int) {
 	}
 }
 
-// feedLocked makes p happen.
-func (c *Consul) feedLocked(p plan, watches map[string]*watch) {
+// selectLocked makes p happen.
+func (c *Consul) selectLocked(p plan, watches map[string]*watch) {
 	var tiers []*tier
 	for _, one := range p.tiers {
 		t := &tier{name: one.name}
@@ -74,49 +74,49 @@ func (c *Consul) feedLocked(p plan, watches map[string]*watch) {
 		}
 		tiers = append(tiers, t)
 	}
-	old := c.feeds[p.service]
+	old := c.selectors[p.service]
 	if old != nil && old.same(p, tiers) {
 		if before := Leaves(old.leaves.Swap(int32(p.leaves))); before == LeavesIgnored && p.leaves > before {
 			for _, w := range old.watches() {
-				w.nudge()
+				w.poller.nudge()
 			}
 		}
 		return
 	}
 	c.endLocked(old)
-	f := &feed{service: p.service, consul: c, failover: p.failover, tiers: tiers, active: -1}
+	f := &selector{service: p.service, consul: c, failover: p.failover, tiers: tiers, active: -1}
 	f.leaves.Store(int32(p.leaves))
-	c.feeds[p.service] = f
+	c.selectors[p.service] = f
 	for _, w := range f.watches() {
-		w.attach(f)
+		w.publisher.attach(f)
 	}
 	if c.ctx != nil {
 		f.begin()
 	}
 }
 
-// endLocked ends a feed, which may be nil.
-func (c *Consul) endLocked(f *feed) {
+// endLocked ends a selector, which may be nil.
+func (c *Consul) endLocked(f *selector) {
 	if f == nil {
 		return
 	}
 	f.close()
 	for _, w := range f.watches() {
-		w.detach(f)
+		w.publisher.detach(f)
 	}
 }
 
-// removeLocked ends the feeds of services that are not in watches.
+// removeLocked ends the selectors of services that are not in watches.
 func (c *Consul) removeLocked(watches []Watch) {
 	stay := map[string]bool{}
 	for _, one := range watches {
 		stay[one.Service] = true
 	}
 	var gone []lb.Endpoints
-	for service, f := range c.feeds {
+	for service, f := range c.selectors {
 		if !stay[service] {
 			c.endLocked(f)
-			delete(c.feeds, service)
+			delete(c.selectors, service)
 			gone = append(gone, lb.Endpoints{Service: service, Removed: true})
 		}
 	}
@@ -128,22 +128,22 @@ func (c *Consul) removeLocked(watches []Watch) {
 // retireLocked ends a watch that feeds nothing any more. Where a cancelled query would go on taking one of the agent's connections, it
 // keeps its slot and runs to its end instead.
 func (c *Consul) retireLocked(w *watch) {
-	w.retired.Store(true)
-	if w.cancel != nil && (c.slots == nil || !w.lingers()) {
+	w.poller.retired.Store(true)
+	if w.cancel != nil && (c.slots == nil || !w.poller.lingers()) {
 		w.cancel()
 	}
-	c.troubles.forget(w)
+	c.troubles.forget(&w.reporter)
 }
 
-// feedsInOrder are the feeds in the order of their services' names.
-func (c *Consul) feedsInOrder() []*feed {
+// selectorsInOrder are the selectors in the order of their services' names.
+func (c *Consul) selectorsInOrder() []*selector {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var all []*feed
-	for _, f := range c.feeds {
+	var all []*selector
+	for _, f := range c.selectors {
 		all = append(all, f)
 	}
-	slices.SortFunc(all, func(a, b *feed) int {
+	slices.SortFunc(all, func(a, b *selector) int {
 		if a.service < b.service {
 			return -1
 		}

@@ -21,15 +21,15 @@ type Consul struct {
 	streams  fact   // the agent has views of its own of the catalog
 	lag      lag
 
-	ran      atomic.Bool
-	mu       sync.Mutex          // guards the following, and makes one Apply wait for another
-	watches  []*watch            // one for each distinct query, in the order in which they were asked for
-	feeds    map[string]*feed    // by service
-	ctx      context.Context     // of Run; nil before
-	sink     Sink                // of Run; does not change while watches run
-	restored map[string]savedSet // by query; only for watches that are made before Run
-	ended    bool                // nothing may be added to running any more
-	running  sync.WaitGroup      // Run's goroutines
+	ran       atomic.Bool
+	mu        sync.Mutex           // guards the following, and makes one Apply wait for another
+	watches   []*watch             // one for each distinct query, in the order in which they were asked for
+	selectors map[string]*selector // by service
+	ctx       context.Context      // of Run; nil before
+	sink      Sink                 // of Run; does not change while watches run
+	restored  map[string]savedSet  // by query; only for watches that are made before Run
+	ended     bool                 // nothing may be added to running any more
+	running   sync.WaitGroup       // Run's goroutines
 
 	// Set by Run before it starts anything.
 	epoch *epoch
@@ -49,7 +49,7 @@ func NewConsul(o ConsulOptions) (*Consul, error) {
 
 // newConsul is NewConsul with any client. o has its defaults.
 func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
-	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), feeds: map[string]*feed{}}
+	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), selectors: map[string]*selector{}}
 	c.restored = map[string]savedSet{}
 	for _, s := range c.earlier() {
 		c.restored[s.query] = s
@@ -100,7 +100,7 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	<-ctx.Done()
 	c.mu.Lock()
 	c.ended = true
-	for _, f := range c.feeds {
+	for _, f := range c.selectors {
 		f.close()
 	}
 	c.mu.Unlock()
@@ -121,7 +121,7 @@ func (c *Consul) begin(ctx context.Context, sink Sink) {
 	if c.store != nil {
 		c.running.Go(func() { c.store.run(ctx, c.collect) })
 	}
-	for _, f := range c.feeds {
+	for _, f := range c.selectors {
 		f.begin()
 	}
 	for i, w := range c.watches {
@@ -144,7 +144,7 @@ func (c *Consul) startLocked(w *watch, nth int) {
 // until Consul has said something newer.
 func (c *Consul) Saved() []lb.Endpoints {
 	var sets []lb.Endpoints
-	for _, f := range c.feedsInOrder() {
+	for _, f := range c.selectorsInOrder() {
 		if endpoints, saved := f.saved(); saved {
 			sets = append(sets, lb.Endpoints{Service: f.service, Endpoints: endpoints})
 		}
@@ -160,12 +160,10 @@ func (c *Consul) collect() []savedSet {
 	seen := map[string]bool{}
 	for _, w := range c.watches {
 		key := c.savedKey(w)
-		w.sending.Lock()
-		if (w.published || w.restored) && !seen[key] { // watches may differ in their guards only
+		if set, known := w.publisher.saved(key); known && !seen[key] { // watches may differ in their guards only
 			seen[key] = true
-			sets = append(sets, savedSet{query: key, changed: w.changed, endpoints: w.endpoints})
+			sets = append(sets, set)
 		}
-		w.sending.Unlock()
 	}
 	return sets
 }

@@ -54,7 +54,7 @@ func (e *entry) tags() []string {
 // selective are the queries of service that ask for some instances only.
 func (c *Consul) selective(service string) []Query {
 	c.mu.Lock()
-	f := c.feeds[service]
+	f := c.selectors[service]
 	c.mu.Unlock()
 	if f == nil {
 		return nil

@@ -2,7 +2,6 @@ package discovery
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -74,7 +73,7 @@ const (
 // Explain returns what is known of service; false if it is not watched.
 func (c *Consul) Explain(service string) (Explanation, bool) {
 	c.mu.Lock()
-	f := c.feeds[service]
+	f := c.selectors[service]
 	c.mu.Unlock()
 	if f == nil {
 		return Explanation{}, false
@@ -85,29 +84,26 @@ func (c *Consul) Explain(service string) (Explanation, bool) {
 	for i, t := range f.tiers {
 		one := TierStatus{Name: t.name, Active: i == f.active, Available: t.available}
 		if w := t.watch; w != nil {
-			one.Watch = w.snapshot()
-			w.mu.Lock()
-			one.Instances = slices.Clone(w.instances)
-			w.mu.Unlock()
+			one.Watch, one.Instances = w.reporter.snapshot(), w.reporter.all()
 		}
 		e.Tiers = append(e.Tiers, one)
 	}
 	return e, true
 }
 
-// known returns what is known of the instances after an answer of Consul that came to in, with set as the result.
-func (w *watch) known(in instances, set []lb.Endpoint) []Instance {
-	if len(w.holder.until) == 0 {
+// instances returns what is known of the instances after an answer that came to in, with b as the result.
+func (b *belief) instances(in instances) []Instance {
+	if len(b.held) == 0 {
 		return in.all
 	}
 	all := slices.Clone(in.all)
-	for _, e := range set {
-		until, held := w.holder.until[e.ID]
+	for _, e := range b.set {
+		until, held := b.held[e.ID]
 		if !held {
 			continue
 		}
 		one := Instance{Endpoint: e, Held: until, Detail: "Consul does not name it any more"}
-		i, named := slices.BinarySearchFunc(all, e.ID, func(a Instance, id string) int { return strings.Compare(a.ID, id) })
+		i, named := find(all, e.ID)
 		if named {
 			one.Status, one.Detail, one.Tags = all[i].Status, all[i].Detail, all[i].Tags
 			all[i] = one
@@ -116,28 +112,6 @@ func (w *watch) known(in instances, set []lb.Endpoint) []Instance {
 		}
 	}
 	return all
-}
-
-// remember notes what is known now, and tells what happened since it was noted last.
-func (w *watch) remember(all []Instance) {
-	w.mu.Lock()
-	before := w.instances
-	w.instances = all
-	w.mu.Unlock()
-	tell := w.consul.options.OnEvent
-	if tell == nil {
-		return
-	}
-	services := *w.services.Load()
-	for i := range all {
-		one, old := &all[i], (*Instance)(nil)
-		if j, known := slices.BinarySearchFunc(before, one.ID, func(a Instance, id string) int { return strings.Compare(a.ID, id) }); known {
-			old = &before[j]
-		}
-		if kind, text := happened(old, one); kind != "" {
-			tell(Event{Services: services, Kind: kind, Instance: one.ID, Text: text})
-		}
-	}
 }
 
 // happened is what makes an instance that was what old says, or unknown, what one says.

@@ -11,12 +11,13 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// said is what Consul says: instances by name, at port 80 and up of their first letter; a name that ends in ! is in maintenance, one that
-// ends in ? is critical, and "x=a" is x at the address of a.
+// said returns what an answer comes to. Its instances are given by names, and each listens at the port that its first
+// letter has the code of. A name that ends in ! is in maintenance, in ? critical, in ~ warning. "x=a" is x at the address
+// of a.
 func said(names ...string) instances {
 	var entries []*entry
 	for _, name := range names {
-		bare, at, renamed := strings.Cut(strings.TrimRight(name, "!?"), "=")
+		bare, at, renamed := strings.Cut(strings.TrimRight(name, "!?~"), "=")
 		if !renamed {
 			at = bare
 		}
@@ -26,6 +27,8 @@ func said(names ...string) instances {
 			e.Checks = []check{{CheckID: "_node_maintenance", Status: "critical"}}
 		case strings.HasSuffix(name, "?"):
 			e.Checks = []check{{CheckID: "tcp", Status: "critical"}}
+		case strings.HasSuffix(name, "~"):
+			e.Checks = []check{{CheckID: "tcp", Status: "warning"}}
 		}
 		entries = append(entries, e)
 	}
@@ -73,24 +76,24 @@ func TestHolder(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			h := holder{guard: tt.guard.withDefaults()}
 			now := time.Now()
-			var set []lb.Endpoint
+			var b belief
 			for i, s := range tt.steps {
 				now = now.Add(s.after)
-				in := said(strings.Fields(s.says)...)
+				e := evidence{now: now, in: said(strings.Fields(s.says)...)}
 				want, doubted := strings.CutPrefix(s.want, "?")
-				next, ok := h.judge(now, set, in, false)
-				if ok == doubted {
-					t.Fatalf("step %d: believed at once: %v", i, ok)
+				v := b.judge(tt.guard.withDefaults(), e)
+				if (v.doubt != "") != doubted {
+					t.Fatalf("step %d: doubt %q", i, v.doubt)
 				}
-				if !ok {
-					next, ok = h.judge(now, set, in, true)
+				if doubted {
+					e.asked = v.next
+					v = b.judge(tt.guard.withDefaults(), e)
 				}
-				if got := namesOf(next); got != want || !ok {
-					t.Fatalf("step %d: got %q, %v, want %q", i, got, ok, want)
+				if got := namesOf(v.belief.set); got != want || v.doubt != "" {
+					t.Fatalf("step %d: got %q, doubt %q, want %q", i, got, v.doubt, want)
 				}
-				set = next
+				b = v.belief
 			}
 		})
 	}

@@ -67,20 +67,20 @@ func newLargeWatch(t testing.TB, sink Sink) *watch {
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	c.ctx, c.sink, c.epoch = ctx, sink, newEpoch(nil)
-	for _, f := range c.feeds {
-		f.begin()
+	for _, s := range c.selectors {
+		s.begin()
 	}
 	return c.watches[0]
 }
 
 // takeBody has w take an answer of these bytes.
 func (w *watch) takeBody(body string, index uint64) error {
-	entries, err := decode([]byte(body), false, w.former)
+	entries, err := decode([]byte(body), false, w.poller.former)
 	if err != nil {
 		return err
 	}
 	a := answer{index: index, entries: entries, received: time.Now()}
-	w.take(context.Background(), 0, &a, nil)
+	w.take(context.Background(), question{}, &a, nil)
 	return nil
 }
 

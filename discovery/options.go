@@ -149,6 +149,12 @@ const (
 	// service, some of its processor time.
 	rampStep = 500 * time.Microsecond
 
+	// explainTimeout bounds the query that is to say why endpoints have vanished.
+	explainTimeout = 5 * time.Second
+
+	// maxUntold is how many departures a service keeps while its sink is not told of anything.
+	maxUntold = 1024
+
 	// minWait is the shortest wait that is asked for: Consul takes none at all to mean five minutes.
 	minWait = 10 * time.Millisecond
 )

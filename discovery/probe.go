@@ -8,38 +8,38 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// An epoch is a time during which something held, as that the agent answered. Queries that are under way at its end end too. Safe for
+// An epoch is a time during which something held, as that the agent answered. Queries that are inFlight way at its end end too. Safe for
 // concurrent use.
 type epoch struct {
-	spared func(w *watch) bool // whose query does not end; nil: nobody's
+	spared func(p *poller) bool // whose query does not end; nil: nobody's
 
-	mu    sync.Mutex
-	under map[*watch]context.CancelCauseFunc // way: the one query of each
+	mu       sync.Mutex
+	inFlight map[*poller]context.CancelCauseFunc // cancels the query of each poller
 }
 
-func newEpoch(spared func(w *watch) bool) *epoch {
-	return &epoch{spared: spared, under: map[*watch]context.CancelCauseFunc{}}
+func newEpoch(spared func(p *poller) bool) *epoch {
+	return &epoch{spared: spared, inFlight: map[*poller]context.CancelCauseFunc{}}
 }
 
-// join makes the query of w, which cancel ends, one of the epoch's, until leave.
-func (e *epoch) join(w *watch, cancel context.CancelCauseFunc) {
+// join makes the query of p, which cancel ends, one of the epoch's, until leave.
+func (e *epoch) join(p *poller, cancel context.CancelCauseFunc) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.under[w] = cancel
+	e.inFlight[p] = cancel
 }
 
-func (e *epoch) leave(w *watch) {
+func (e *epoch) leave(p *poller) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.under, w)
+	delete(e.inFlight, p)
 }
 
 // end ends the epoch because of cause, and begins the next.
 func (e *epoch) end(cause error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for w, cancel := range e.under {
-		if e.spared == nil || !e.spared(w) {
+	for p, cancel := range e.inFlight {
+		if e.spared == nil || !e.spared(p) {
 			cancel(cause)
 		}
 	}

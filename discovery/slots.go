@@ -57,7 +57,7 @@ const (
 var errTurn = errors.New("others wait for the connection")
 
 func newSlots(most int, log hclog.Logger) *slots {
-	return &slots{most: most, limit: most, log: log, turn: newEpoch((*watch).lingers), retry: minRetry}
+	return &slots{most: most, limit: most, log: log, turn: newEpoch((*poller).lingers), retry: minRetry}
 }
 
 // want says how many watches there are.

@@ -40,19 +40,9 @@ func (c *Consul) Snapshot() []WatchStatus {
 	c.mu.Unlock()
 	all := make([]WatchStatus, 0, len(watches))
 	for _, w := range watches {
-		all = append(all, w.snapshot())
+		all = append(all, w.reporter.snapshot())
 	}
 	return all
-}
-
-func (w *watch) snapshot() WatchStatus {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	s := w.status
-	s.Services = slices.Clone(*w.services.Load())
-	s.Query = w.query
-	s.Query.Tags, s.Query.Statuses = slices.Clone(w.query.Tags), slices.Clone(w.query.Statuses)
-	return s
 }
 
 // EachFailing calls f for each service that has a watch whose last query failed, and as often as it has such. It allocates nothing as long as
@@ -61,13 +51,11 @@ func (c *Consul) EachFailing(f func(service, err string)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, w := range c.watches {
-		w.mu.Lock()
-		err := w.status.Error
-		w.mu.Unlock()
+		err := w.reporter.failure()
 		if err == "" {
 			continue
 		}
-		for _, service := range *w.services.Load() {
+		for _, service := range *w.reporter.sharers.Load() {
 			f(service, err)
 		}
 	}

@@ -14,11 +14,11 @@ import (
 type troubles struct {
 	log hclog.Logger
 
-	mu    sync.Mutex          // guards the following
-	open  map[string]*trouble // by key
-	of    map[*watch]string   // key of the trouble that a watch is in
-	ever  bool                // Consul has answered a watch
-	saved bool                // there are sets of an earlier process; does not change
+	mu    sync.Mutex           // guards the following
+	open  map[string]*trouble  // by key
+	of    map[*reporter]string // key of the trouble that a watch is in
+	ever  bool                 // Consul has answered a watch
+	saved bool                 // there are sets of an earlier process; does not change
 }
 
 // A trouble is something wrong between here and Consul.
@@ -30,12 +30,12 @@ type trouble struct {
 }
 
 func newTroubles(log hclog.Logger) *troubles {
-	return &troubles{log: log, open: map[string]*trouble{}, of: map[*watch]string{}}
+	return &troubles{log: log, open: map[string]*trouble{}, of: map[*reporter]string{}}
 }
 
 // troubleKey tells troubles apart. Losing Consul has a dozen texts in the course of one outage, and is one trouble for all. What is wrong
 // with a single query is a trouble of its own, and so is the same query refused for another reason.
-func troubleKey(k consul.Kind, w *watch, err error) string {
+func troubleKey(k consul.Kind, w *reporter, err error) string {
 	switch k {
 	case consul.Refused, consul.Unable:
 		return w.query.key() + consul.Reason(err)
@@ -48,7 +48,7 @@ func troubleKey(k consul.Kind, w *watch, err error) string {
 }
 
 // enter notes that w is in trouble since then. It is to be called for each failure.
-func (t *troubles) enter(w *watch, k consul.Kind, err error, since time.Time) {
+func (t *troubles) enter(w *reporter, k consul.Kind, err error, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if w.forgotten {
@@ -73,7 +73,7 @@ func (t *troubles) enter(w *watch, k consul.Kind, err error, since time.Time) {
 }
 
 // leave notes that w has had a good answer.
-func (t *troubles) leave(w *watch) {
+func (t *troubles) leave(w *reporter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ever = true
@@ -81,7 +81,7 @@ func (t *troubles) leave(w *watch) {
 }
 
 // forget notes that w is not wanted any more, which is no news of Consul. What befalls it from now on is of no interest.
-func (t *troubles) forget(w *watch) {
+func (t *troubles) forget(w *reporter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	w.forgotten = true
@@ -97,7 +97,7 @@ func (t *troubles) forget(w *watch) {
 	}
 }
 
-func (t *troubles) leaveLocked(w *watch) {
+func (t *troubles) leaveLocked(w *reporter) {
 	key, in := t.of[w]
 	if !in {
 		return
@@ -111,7 +111,7 @@ func (t *troubles) leaveLocked(w *watch) {
 	t.logEnd(one)
 }
 
-func (t *troubles) logBeginLocked(k consul.Kind, w *watch, err error) {
+func (t *troubles) logBeginLocked(k consul.Kind, w *reporter, err error) {
 	switch k {
 	case consul.Refused:
 		t.log.Error("consul refuses a query", "service", w.name(), "filter", w.query.Filter, "reason", consul.Reason(err))

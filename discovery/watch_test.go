@@ -250,8 +250,8 @@ func TestNothingIsAskedInAHotLoop(t *testing.T) {
 					t.Errorf("%d queries in 100 s", n)
 				}
 				r.stop()
-				if w := r.consul.watches[0]; len(w.left)+len(w.unsure) > maxUnsure {
-					t.Errorf("%d endpoints that have left are kept in mind, and %d that have vanished", len(w.left), len(w.unsure))
+				if b := r.consul.watches[0].belief; len(b.out)+len(b.vanished) > maxVanished {
+					t.Errorf("%d endpoints that have left are kept in mind, and %d that have vanished", len(b.out), len(b.vanished))
 				}
 			})
 		})

@@ -1,0 +1,133 @@
+package discovery
+
+import (
+	"slices"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// This file decides what an answer of Consul means. It is pure: it asks nobody, waits for nothing and keeps nothing.
+//
+// A query with an index is answered when Consul's state has moved past that index, or when the wait is over. Such an
+// answer cannot be trusted blindly:
+//
+//   - The index can go back: servers were restored from a snapshot, or a development agent was restarted. A watch that
+//     goes on with the old index hears nothing until the new state has caught up.
+//   - An agent that does not know the truth answers 200, an empty list and index 1 when the wait is over. It has just
+//     been restarted, its servers are away, or the token is unknown.
+//   - The index moves without a change of the contents, and the contents change without a change of the index.
+//
+// An answer to a query without an index comes from the servers. The leader confirms it if the query asks for that.
+//
+// Invariants, which TestJudgeKeepsItsInvariants holds:
+//
+//  1. The set changes by a believed answer only.
+//  2. An answer is not believed if its index is lower than the one that was asked with.
+//  3. An answer that makes the set empty or sharply smaller is believed only if the leader confirms it (see Guard).
+//  4. A held endpoint leaves the set only by a believed answer: one that names it as out of use, or one that comes after
+//     its time.
+//  5. After an answer that is not believed, and after an error, the next query has no index.
+//  6. An endpoint that leaves the set is reported, or is in belief.vanished until it is. There are two exceptions: nobody
+//     wants to know and there are more than maxVanished, or the token may not see all instances.
+
+// A question says what the next query asks for.
+type question struct {
+	index  uint64 // Consul answers once its state is past it; zero: its servers answer at once
+	leader bool   // the leader is to confirm the answer; only without an index
+}
+
+// A belief is what a watch takes for true between two answers. The zero belief is that of a watch without an answer.
+// The slices and the map are not changed once they are in a belief.
+type belief struct {
+	set []lb.Endpoint // what the last believed answer came to, and what is held; sorted by ID
+
+	// held are the endpoints of the set that the last believed answer did not come to: until when they stay, by ID.
+	held map[string]time.Time
+
+	// out are endpoints that left the set and that the last believed answer names at the same address, and why they are
+	// out. They are followed until they return or vanish.
+	out []lb.Departure
+
+	// vanished are endpoints that left the set and that the last believed answer does not name. Nothing was reported of
+	// them, because the leader has not confirmed it, or because nobody wants to know.
+	vanished []lb.Endpoint
+}
+
+// maxVanished is how many vanished endpoints are remembered while nobody wants to know of them.
+const maxVanished = 64
+
+// An evidence is an answer, with everything else that judge takes into account.
+type evidence struct {
+	now      time.Time
+	asked    question
+	index    uint64 // of the answer
+	filtered bool   // the token may not see everything that there is
+	in       instances
+	interest Leaves // how much the services want to know of endpoints that vanish
+}
+
+// A verdict is what follows from an evidence.
+type verdict struct {
+	doubt  string // why the answer is not believed; empty: it is
+	belief belief // what is believed now; as before if the answer is not believed
+	next   question
+
+	told     []lb.Departure // endpoints that are not in the set and that the answer names, and why they are out
+	toldAnew bool           // told is not what it was after the last answer
+	gone     []lb.Endpoint  // endpoints that have vanished, which the leader confirms
+	hidden   int            // how many more have vanished, unless the token lost the right to see them
+}
+
+// judge returns what follows from e. The guard has its defaults.
+func (b belief) judge(g Guard, e evidence) verdict {
+	if e.index < e.asked.index {
+		return verdict{doubt: "index went back", belief: b}
+	}
+	set, held, ok := g.hold(b, e)
+	if !ok {
+		// A token that lost a right looks like this too, at a good index. Only the servers say that they left something out.
+		return verdict{doubt: "set is sharply smaller", belief: b, next: question{leader: true}}
+	}
+	told, lost := b.departures(e.in, set)
+	v := verdict{
+		belief:   belief{set: set, held: held, out: followed(told), vanished: lost},
+		next:     question{index: max(e.index, 1)}, // with index 0, Consul would answer the next query at once, and so on
+		told:     told,
+		toldAnew: !slices.Equal(b.out, told),
+	}
+	switch {
+	case len(lost) == 0:
+	case e.interest == LeavesIgnored:
+		v.belief.vanished = lost[:min(len(lost), maxVanished)] // the latest come first
+	case !e.asked.leader:
+		v.next = question{leader: true}
+	case e.filtered:
+		v.belief.vanished, v.hidden = nil, len(lost)
+	default:
+		v.belief.vanished, v.gone = nil, lost
+	}
+	return v
+}
+
+// ask returns q, or a question to the leader if somebody has begun to take an interest in vanished endpoints.
+func (b belief) ask(q question, interest Leaves) question {
+	if len(b.vanished) > 0 && interest > LeavesIgnored {
+		return question{leader: true}
+	}
+	return q
+}
+
+// available returns how many endpoints of the set are not held.
+func (b belief) available() int { return len(b.set) - len(b.held) }
+
+// letGo returns when the first of the held endpoints is to be let go; zero: none is held.
+func (b belief) letGo() time.Time {
+	var first time.Time
+	for _, t := range b.held {
+		if first.IsZero() || t.Before(first) {
+			first = t
+		}
+	}
+	return first
+}

@@ -1,0 +1,306 @@
+package discovery
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A turn is an answer in a story that judge is told, and what is to follow from it.
+type turn struct {
+	after    time.Duration
+	index    uint64
+	says     string // see said
+	filtered bool
+	interest Leaves
+
+	set      string // the names in the set; what begins with ? is the doubt instead
+	told     string // "b critical, c unmatched"
+	gone     string
+	hidden   int
+	vanished string
+	next     question
+}
+
+// play tells judge a story. Each question is the one that follows from the answer before.
+func play(t *testing.T, g Guard, turns []turn) {
+	t.Helper()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	var b belief
+	var q question
+	for i, s := range turns {
+		now = now.Add(s.after)
+		q = b.ask(q, s.interest)
+		v := b.judge(g.withDefaults(), evidence{
+			now: now, asked: q, index: s.index, filtered: s.filtered, in: said(strings.Fields(s.says)...), interest: s.interest,
+		})
+		doubt, doubted := strings.CutPrefix(s.set, "?")
+		if !doubted {
+			doubt = ""
+		}
+		if v.doubt != doubt {
+			t.Fatalf("turn %d: doubt %q, want %q", i, v.doubt, doubt)
+		}
+		got := turn{
+			set: namesOf(v.belief.set), told: toldOf(v.told), gone: namesOf(v.gone), hidden: v.hidden,
+			vanished: namesOf(v.belief.vanished), next: v.next,
+		}
+		want := turn{set: s.set, told: s.told, gone: s.gone, hidden: s.hidden, vanished: s.vanished, next: s.next}
+		if doubted {
+			want.set, want.vanished = namesOf(b.set), namesOf(b.vanished)
+		}
+		if got != want {
+			t.Fatalf("turn %d: got %+v, want %+v", i, got, want)
+		}
+		b, q = v.belief, v.next
+	}
+}
+
+// toldOf describes departures.
+func toldOf(told []lb.Departure) string {
+	var all []string
+	for _, d := range told {
+		all = append(all, fmt.Sprint(strings.TrimPrefix(d.ID, "n/"), " ", d.Why))
+	}
+	return strings.Join(all, ", ")
+}
+
+const (
+	smaller = "?set is sharply smaller"
+	back    = "?index went back"
+)
+
+// at is the question with an index, and leader the one that the leader is to confirm.
+func at(index uint64) question { return question{index: index} }
+
+var leader = question{leader: true}
+
+func TestJudgeOfIndexes(t *testing.T) {
+	for name, turns := range map[string][]turn{
+		"the first answer counts whatever its index": {{index: 7, says: "a b", set: "ab", next: at(7)}},
+		"an empty first answer counts":               {{index: 7, next: at(7)}},
+		"index zero is asked with as one":            {{index: 0, says: "a", set: "a", next: at(1)}},
+		"an equal index counts": {
+			{index: 7, says: "a", set: "a", next: at(7)}, {index: 7, says: "a b", set: "ab", next: at(7)},
+		},
+		"an index that went back": {
+			{index: 7, says: "a", set: "a", next: at(7)}, {index: 6, says: "b", set: back}, {index: 6, says: "a b", set: "ab", next: at(6)},
+		},
+		"an agent that knows nothing": {
+			{index: 7, says: "a", set: "a", next: at(7)}, {index: 1, set: back}, {index: 7, says: "a", set: "a", next: at(7)},
+		},
+	} {
+		t.Run(name, func(t *testing.T) { play(t, Guard{}, turns) })
+	}
+}
+
+func TestJudgeOfHolds(t *testing.T) {
+	four := turn{index: 7, says: "a b c d", set: "abcd", next: at(7)}
+	for name, turns := range map[string][]turn{
+		"one of four goes at once": {four, {index: 8, says: "a b c", set: "abc", vanished: "d", next: at(8)}},
+		"three of four are confirmed, then held, then go": {
+			four, {index: 8, says: "a", set: smaller, next: leader}, {index: 8, says: "a", set: "abcd", next: at(8)},
+			{after: 9 * time.Second, index: 9, says: "a", set: "abcd", next: at(9)},
+			{after: time.Second, index: 9, says: "a", set: "a", vanished: "bcd", next: at(9)},
+		},
+		"what is held goes only by an answer that counts": {
+			four, {index: 8, says: "a", set: smaller, next: leader}, {index: 8, says: "a", set: "abcd", next: at(8)},
+			{after: time.Hour, index: 1, set: back}, {index: 8, says: "a", set: "a", vanished: "bcd", next: at(8)},
+		},
+		"what returns is held no more": {
+			four, {index: 8, set: smaller, next: leader}, {index: 8, set: "abcd", next: at(8)},
+			{after: 9 * time.Second, index: 9, says: "a b c d", set: "abcd", next: at(9)},
+			{after: time.Second, index: 10, set: smaller, next: leader},
+		},
+		"new ones are in at once, beside what is held": {
+			four, {index: 8, set: smaller, next: leader}, {index: 8, set: "abcd", next: at(8)}, {index: 9, says: "x", set: "abcdx", next: at(9)},
+		},
+		"maintenance is believed at once": {
+			four, {index: 8, says: "a! b! c! d!", told: "a critical, b critical, c critical, d critical", next: at(8)},
+		},
+		"the leader corrects it": {four, {index: 8, set: smaller, next: leader}, {index: 9, says: "a b c d", set: "abcd", next: at(9)}},
+		"critical ones are held too": {
+			four, {index: 8, says: "a b? c? d?", set: smaller, next: leader}, {index: 8, says: "a b? c? d?", set: "abcd", next: at(8)},
+			{after: 10 * time.Second, index: 8, says: "a b? c? d?", set: "a", told: "b critical, c critical, d critical", next: at(8)},
+		},
+	} {
+		t.Run(name, func(t *testing.T) { play(t, Guard{}, turns) })
+	}
+}
+
+func TestJudgeOfDepartures(t *testing.T) {
+	ignored, confirmed := LeavesIgnored, LeavesConfirmed
+	begin := turn{index: 7, says: "a b c d", set: "abcd", interest: confirmed, next: at(7)}
+	for name, turns := range map[string][]turn{
+		"vanished, nobody wants to know": {begin, {index: 8, says: "a b c", set: "abc", interest: ignored, vanished: "d", next: at(8)}},
+		"vanished, somebody does": {
+			begin, {index: 8, says: "a b c", set: "abc", interest: confirmed, vanished: "d", next: leader},
+			{index: 8, says: "a b c", set: "abc", interest: confirmed, gone: "d", next: at(8)},
+		},
+		"vanished, somebody does later": {
+			begin, {index: 8, says: "a b c", set: "abc", interest: ignored, vanished: "d", next: at(8)},
+			{index: 8, says: "a b c", set: "abc", interest: confirmed, gone: "d", next: at(8)},
+		},
+		"vanished, and here again": {
+			begin, {index: 8, says: "a b c", set: "abc", interest: confirmed, vanished: "d", next: leader},
+			{index: 9, says: "a b c d", set: "abcd", interest: confirmed, next: at(9)},
+		},
+		"here under another ID": {begin, {index: 8, says: "a b c x=d", set: "abcx", interest: confirmed, next: at(8)}},
+		"the token may not see all": {
+			begin, {index: 8, says: "a b c", set: "abc", interest: confirmed, vanished: "d", next: leader},
+			{index: 8, says: "a b c", set: "abc", interest: confirmed, filtered: true, hidden: 1, next: at(8)},
+		},
+		"from one reason to another, then gone": {
+			begin, {index: 8, says: "a b c d~", set: "abc", interest: confirmed, told: "d unmatched", next: at(8)},
+			{index: 9, says: "a b c d?", set: "abc", interest: confirmed, told: "d critical", next: at(9)},
+			{index: 10, says: "a b c", set: "abc", interest: confirmed, vanished: "d", next: leader},
+			{index: 10, says: "a b c", set: "abc", interest: confirmed, gone: "d", next: at(10)},
+		},
+		"at another address, of which nothing more is said": {
+			begin, {index: 8, says: "a b c d=z", set: "abcd", interest: confirmed, told: "d deregistered", next: at(8)},
+			{index: 9, says: "a b c", set: "abc", interest: confirmed, vanished: "d", next: leader},
+			{index: 9, says: "a b c", set: "abc", interest: confirmed, gone: "d", next: at(9)},
+		},
+	} {
+		t.Run(name, func(t *testing.T) { play(t, Guard{}, turns) })
+	}
+}
+
+func TestVanishedEndpointsAreBounded(t *testing.T) {
+	var many []*entry
+	for i := range 3 * maxVanished {
+		many = append(many, instance(fmt.Sprint(i), "10.0.0.1", 1000+i))
+	}
+	g := Guard{MaxDrop: 100}.withDefaults()
+	b := belief{}.judge(g, evidence{in: convert(many, passingOnly)}).belief
+	gone := b.judge(g, evidence{in: convert(many[:1], passingOnly)}).belief.vanished
+	if len(gone) != maxVanished {
+		t.Errorf("%d vanished endpoints are remembered, want %d", len(gone), maxVanished)
+	}
+}
+
+// A query of which the reasons are known says so without a look into the registry.
+func TestWhyEndpointsVanished(t *testing.T) {
+	gone := said("a", "b").endpoints
+	known := registry{{gone[0].ID, gone[0].Address()}: true, {gone[1].ID, "elsewhere:80"}: true}
+	for name, tt := range map[string]struct {
+		query Query
+		known registry
+		asks  bool
+		want  string
+	}{
+		"a plain query":                    {Query{}, nil, false, "a deregistered, b deregistered"},
+		"tags, unknown":                    {Query{Tags: []string{"x"}}, nil, true, "a deregistered or unmatched, b deregistered or unmatched"},
+		"a filter, known":                  {Query{Filter: "x"}, known, true, "a unmatched, b deregistered"},
+		"an empty registry":                {Query{Filter: "x"}, registry{}, true, "a deregistered, b deregistered"},
+		"a prepared query may be anything": {Query{Prepared: "x"}, nil, false, "a deregistered or critical or unmatched, b deregistered or critical or unmatched"},
+	} {
+		if got := toldOf(tt.query.explain(gone, tt.known)); got != tt.want || tt.query.needsRegistry() != tt.asks {
+			t.Errorf("%s: got %q, asks %v, want %q, %v", name, got, tt.query.needsRegistry(), tt.want, tt.asks)
+		}
+	}
+}
+
+// randomAnswer returns an answer of some of the instances a to h, of any health.
+func randomAnswer(r *rand.Rand) string {
+	var names []string
+	for name := 'a'; name <= 'h'; name++ {
+		if r.IntN(4) > 0 {
+			names = append(names, string(name)+[]string{"", "", "", "?", "!", "~"}[r.IntN(6)])
+		}
+	}
+	if r.IntN(8) == 0 {
+		return ""
+	}
+	return strings.Join(names, " ")
+}
+
+// The numbers are those of the invariants in judge.go.
+func TestJudgeKeepsItsInvariants(t *testing.T) {
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		var b belief
+		var q question
+		for range 60 {
+			now = now.Add(time.Duration(r.IntN(8)) * time.Second)
+			e := evidence{
+				now: now, asked: b.ask(q, LeavesConfirmed), index: uint64(10 + r.IntN(3)), interest: LeavesConfirmed,
+				in: said(strings.Fields(randomAnswer(r))...),
+			}
+			before := b.clone()
+			v := b.judge(Guard{}.withDefaults(), e)
+			checkVerdict(t, seed, before, e, v)
+			if fmt.Sprint(b) != fmt.Sprint(before) {
+				t.Fatalf("seed %d: judge changed what it was given", seed)
+			}
+			b, q = v.belief, v.next
+			if t.Failed() {
+				return
+			}
+		}
+	}
+}
+
+func (b belief) clone() belief {
+	return belief{slices.Clone(b.set), maps.Clone(b.held), slices.Clone(b.out), slices.Clone(b.vanished)}
+}
+
+func checkVerdict(t *testing.T, seed uint64, b belief, e evidence, v verdict) {
+	t.Helper()
+	bad := func(number int, what string) {
+		t.Helper()
+		t.Errorf("seed %d: invariant %d: %s: from %+v by %+v to %+v", seed, number, what, b, e, v)
+	}
+	if v.doubt != "" {
+		if fmt.Sprint(v.belief) != fmt.Sprint(b) || len(v.told)+len(v.gone) > 0 {
+			bad(1, "an answer in doubt has changed something")
+		}
+		if v.next.index != 0 {
+			bad(5, "the next query has an index")
+		}
+		return
+	}
+	if e.index < e.asked.index {
+		bad(2, "believed")
+	}
+	named := func(all []lb.Endpoint, id string) bool {
+		return slices.ContainsFunc(all, func(one lb.Endpoint) bool { return one.ID == id })
+	}
+	for _, one := range e.in.endpoints {
+		if !named(v.belief.set, one.ID) {
+			bad(1, one.ID+" is missing in the set")
+		}
+	}
+	for _, one := range v.belief.set {
+		if _, held := v.belief.held[one.ID]; held == named(e.in.endpoints, one.ID) {
+			bad(1, one.ID+" is either named or held, not both")
+		}
+	}
+	lost := len(lostFrom(b.set, e.in))
+	if sharp := (Guard{}).withDefaults().sharp(len(b.set), lost, len(e.in.endpoints)); sharp && !e.asked.leader {
+		for _, one := range lostFrom(b.set, e.in) {
+			if _, held := b.held[one.ID]; !held {
+				bad(3, one.ID+" was lost sharply and nobody confirmed it")
+			}
+		}
+	}
+	for _, one := range b.set {
+		if named(v.belief.set, one.ID) {
+			continue
+		}
+		if end, held := b.held[one.ID]; held && end.After(e.now) && named(lostFrom(b.set, e.in), one.ID) {
+			bad(4, one.ID+" was let go before its time")
+		}
+		told := slices.ContainsFunc(v.told, func(d lb.Departure) bool { return d.ID == one.ID })
+		if !told && !named(v.gone, one.ID) && !named(v.belief.vanished, one.ID) {
+			bad(6, one.ID+" has left without a word")
+		}
+	}
+}
