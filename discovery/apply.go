@@ -7,10 +7,12 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Apply makes watches what is watched, in place of those that were: of ConsulOptions, or of the last Apply. It may be called before
-// and during Run. A query that was asked already goes on being asked, its answers and its place in Consul's state included, whatever
-// services want it now. A service whose query changed keeps the endpoints that it has until Consul has answered the new one. Of a
-// service that is no longer watched the sink is told that it is Removed, before Apply returns. After an error, nothing has changed.
+// Apply replaces what is watched by watches. It may be called before Run and during it. After an error, nothing has
+// changed.
+//
+// A query that is asked already goes on, whichever services want it now. A service whose query has changed keeps its
+// endpoints until Consul has answered the new query. If a service is not watched any more, the sink is told before
+// Apply returns that it is Removed.
 func (c *Consul) Apply(watches []Watch) error {
 	plans, wanted, err := planFor(watches, c.options.Datacenter)
 	if err != nil {
@@ -49,10 +51,10 @@ func (c *Consul) Apply(watches []Watch) error {
 	return nil
 }
 
-// appliedLocked tells the rest of the source that there are new watches, and that some are gone.
+// appliedLocked starts the watches that were added, and tells the store and the slots what has changed.
 func (c *Consul) appliedLocked(added []*watch, gone int) {
 	if c.store != nil && len(added)+gone > 0 {
-		c.store.changed()
+		c.store.markDirty()
 	}
 	if c.slots != nil {
 		c.slots.want(len(c.watches))
@@ -64,7 +66,7 @@ func (c *Consul) appliedLocked(added []*watch, gone int) {
 	}
 }
 
-// selectLocked makes p happen.
+// selectLocked makes p the plan of its service.
 func (c *Consul) selectLocked(p plan, watches map[string]*watch) {
 	var tiers []*tier
 	for _, one := range p.tiers {
@@ -77,7 +79,7 @@ func (c *Consul) selectLocked(p plan, watches map[string]*watch) {
 	old := c.selectors[p.service]
 	if old != nil && old.same(p, tiers) {
 		if before := Leaves(old.leaves.Swap(int32(p.leaves))); before == LeavesIgnored && p.leaves > before {
-			for _, w := range old.watches() {
+			for _, w := range old.sources() {
 				w.poller.nudge()
 			}
 		}
@@ -87,7 +89,7 @@ func (c *Consul) selectLocked(p plan, watches map[string]*watch) {
 	f := &selector{service: p.service, consul: c, failover: p.failover, tiers: tiers, active: -1}
 	f.leaves.Store(int32(p.leaves))
 	c.selectors[p.service] = f
-	for _, w := range f.watches() {
+	for _, w := range f.sources() {
 		w.publisher.attach(f)
 	}
 	if c.ctx != nil {
@@ -95,18 +97,18 @@ func (c *Consul) selectLocked(p plan, watches map[string]*watch) {
 	}
 }
 
-// endLocked ends a selector, which may be nil.
+// endLocked ends a selector, unless it is nil.
 func (c *Consul) endLocked(f *selector) {
 	if f == nil {
 		return
 	}
 	f.close()
-	for _, w := range f.watches() {
+	for _, w := range f.sources() {
 		w.publisher.detach(f)
 	}
 }
 
-// removeLocked ends the selectors of services that are not in watches.
+// removeLocked ends the selectors of services that are not in watches, and tells the sink.
 func (c *Consul) removeLocked(watches []Watch) {
 	stay := map[string]bool{}
 	for _, one := range watches {
@@ -125,8 +127,8 @@ func (c *Consul) removeLocked(watches []Watch) {
 	}
 }
 
-// retireLocked ends a watch that feeds nothing any more. Where a cancelled query would go on taking one of the agent's connections, it
-// keeps its slot and runs to its end instead.
+// retireLocked ends a watch that no service wants any more. If a cancelled query would go on taking one of the
+// agent's connections, it is not cancelled: it keeps its slot until it ends.
 func (c *Consul) retireLocked(w *watch) {
 	w.poller.retired.Store(true)
 	if w.cancel != nil && (c.slots == nil || !w.poller.lingers()) {
@@ -135,7 +137,7 @@ func (c *Consul) retireLocked(w *watch) {
 	c.troubles.forget(&w.reporter)
 }
 
-// selectorsInOrder are the selectors in the order of their services' names.
+// selectorsInOrder returns the selectors, sorted by the names of their services.
 func (c *Consul) selectorsInOrder() []*selector {
 	c.mu.Lock()
 	defer c.mu.Unlock()

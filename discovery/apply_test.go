@@ -70,7 +70,7 @@ func TestApplyKeepsWhatStaysAndSaysWhatGoes(t *testing.T) {
 	})
 }
 
-// A service whose query changes is not without endpoints in between.
+// A service whose query changes keeps its endpoints until the new query is answered.
 func TestApplyOfAnotherQueryKeepsTheSetUntilItsAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{script: map[string][]reply{"web": {ok(20, "a 80")}, "web2": {after(5*time.Second, ok(30, "b 81"))}}}
@@ -101,7 +101,7 @@ func TestApplyOfWhatIsWrongChangesNothing(t *testing.T) {
 	})
 }
 
-// What is lost with Consul is back for all watches, those that came and those that went in between included, and is said once.
+// An outage is logged once, and its end once, although watches come and go during the outage.
 func TestApplyDuringAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := status(500, "No cluster leader")
@@ -113,7 +113,8 @@ func TestApplyDuringAnOutage(t *testing.T) {
 		}
 		time.Sleep(30 * time.Second)
 		f.mu.Lock()
-		f.always, f.script = nil, map[string][]reply{"web": {ok(1, "x 1")}, "db": {ok(30, "b 81")}, "new": {ok(40, "c 82")}}
+		f.always, f.script = nil, map[string][]reply{"web": {ok(1, "x 1")}, "db": {ok(30, "b 81")},
+			"new": {ok(40, "c 82")}}
 		f.mu.Unlock()
 		time.Sleep(30 * time.Second)
 		r.log.wantOnce(t, "consul cannot be reached", "consul answers again")
@@ -126,7 +127,8 @@ func TestApplyDuringAnOutage(t *testing.T) {
 	})
 }
 
-// No two updates of one service at once, and none after its removal, whatever Apply and answers do at the same time.
+// There are no two updates of one service at once, and none after its removal, while Apply and answers come at the
+// same time.
 func TestApplyWhileAnswersCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{always: ok(7, "a 80")}
@@ -153,7 +155,7 @@ func TestApplyWhileAnswersCome(t *testing.T) {
 	})
 }
 
-// A turnstile notices if two updates of one service are under way at once.
+// A turnstile notices two updates of one service that are under way at once.
 type turnstile struct {
 	mu     sync.Mutex
 	inside map[string]bool

@@ -6,16 +6,17 @@ import (
 	"time"
 )
 
-// A backoff tells how long to wait before something that failed is tried again: a random time below a limit that doubles.
-// Randomness over the whole range keeps the clients of an agent that comes back from coming back in step.
+// A backoff says how long to wait before something that failed is tried again: a random time below a limit that
+// doubles. Because it is random over the whole range, the clients of an agent that comes back do not all come at
+// once.
 type backoff struct {
-	limit time.Duration // of the pause handed out last; zero: none since the last reset
-	until time.Time     // when that pause ends
+	limit time.Duration // of the last pause; zero: there was none since the last reset
+	until time.Time     // when the last pause ends
 }
 
-// next returns a pause. Limits begin at first (or go on from where they were, if that is more) and end at most. Who got along
-// for longer than most since the last pause begins anew.
-func (b *backoff) next(now time.Time, first, most time.Duration) time.Duration {
+// pause returns a pause. The limit begins at first and ends at most. If more than most has passed since the last
+// pause ended, it begins again.
+func (b *backoff) pause(now time.Time, first, most time.Duration) time.Duration {
 	if now.Sub(b.until) > most {
 		b.reset()
 	}
@@ -25,40 +26,41 @@ func (b *backoff) next(now time.Time, first, most time.Duration) time.Duration {
 	return pause
 }
 
+// reset lets the limit begin again.
 func (b *backoff) reset() { b.limit = 0 }
 
-// A bucket is the floor under a watch's pace, whatever Consul answers: bucketBurst queries at once, and bucketRate a second. Those that
-// brought news count a tenth, so that a busy service is followed at the pace of its changes.
+// A bucket bounds how often a watch asks, whatever Consul answers: bucketBurst queries at once, and bucketRate a
+// second. A query that brought news counts a tenth, so that a busy service is followed at the pace of its changes.
 type bucket struct {
-	used float64 // tokens taken and not yet grown back
-	at   time.Time
+	used float64   // tokens that were taken and have not grown back
+	at   time.Time // when used was counted
 	paid time.Time // when the bytes of all answers are paid for
 }
 
 const (
-	bucketRate  = 5.0
+	bucketRate  = 5.0 // tokens that grow back in a second
 	bucketBurst = 10.0
-	bucketNews  = 0.9 // of a token is given back for news
+	bucketNews  = 0.9 // tokens that news give back
 )
 
-// take takes a token and returns how long to wait before using it.
+// take takes a token, and returns how long to wait before it may be used.
 func (b *bucket) take(now time.Time) time.Duration {
 	b.used = max(0, b.used-bucketRate*now.Sub(b.at).Seconds()) + 1
 	b.at = now
 	return max(0, time.Duration((b.used-bucketBurst)/bucketRate*float64(time.Second)))
 }
 
-// news says that the query that the last token was taken for was worth it.
+// news gives most of the last token back, because its query brought news.
 func (b *bucket) news() { b.used = max(0, b.used-bucketNews) }
 
-// A watch whose answers are long is asked less often: to read so many bytes takes 1 to 5 percent of a processor, and
-// the agent has to write them. What comes after a quiet time is read at once, and the pause is maxStale at most.
+// A watch with long answers asks less often: to read so many bytes a second takes 1 to 5 percent of a processor, and
+// the agent has to write them. After a quiet time the next answer is read at once. The pause is maxStale at most.
 const (
 	bytesPerSecond = 4 << 20
-	bytesAtOnce    = 5 * time.Second // worth of bytes, after a quiet time
+	bytesAtOnce    = 5 * time.Second // after a quiet time, the bytes of so long a time are read at once
 )
 
-// pay accounts for an answer of so many bytes.
+// pay accounts for an answer with so many bytes.
 func (b *bucket) pay(now time.Time, bytes int) {
 	if earliest := now.Add(-bytesAtOnce); b.paid.Before(earliest) {
 		b.paid = earliest
@@ -69,15 +71,15 @@ func (b *bucket) pay(now time.Time, bytes int) {
 	}
 }
 
-// rest returns how long to wait until the answers are paid for: maxStale at most.
+// rest returns how long it takes until the answers are paid for, maxStale at most.
 func (b *bucket) rest(now time.Time) time.Duration { return max(b.paid.Sub(now), 0) }
 
-// jitter returns d give or take a tenth.
+// jitter returns d, give or take a random part of a tenth.
 func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// sleep waits for d, and tells whether it did so to the end: false means that ctx ended first, or had ended already.
+// sleep waits for d, and reports whether it waited to the end. If not, ctx has ended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

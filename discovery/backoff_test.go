@@ -11,7 +11,8 @@ func TestBackoffDoublesUpToItsBoundWithFullJitter(t *testing.T) {
 		first time.Duration
 		want  []time.Duration // upper bounds of the pauses
 	}{
-		{"usual", 100 * time.Millisecond, []time.Duration{100e6, 200e6, 400e6, 800e6, 1600e6, 3200e6, 6400e6, 10e9, 10e9}},
+		{"usual", 100 * time.Millisecond, []time.Duration{100e6, 200e6, 400e6, 800e6, 1600e6, 3200e6, 6400e6, 10e9,
+			10e9}},
 		{"slow", time.Second, []time.Duration{1e9, 2e9, 4e9, 8e9, 10e9, 10e9}},
 	}
 	for _, tt := range tests {
@@ -21,7 +22,7 @@ func TestBackoffDoublesUpToItsBoundWithFullJitter(t *testing.T) {
 				var b backoff
 				now := time.Unix(1000, 0)
 				for i, limit := range tt.want {
-					pause := b.next(now, tt.first, 10*time.Second)
+					pause := b.pause(now, tt.first, 10*time.Second)
 					if pause <= 0 || pause > limit {
 						t.Fatalf("pause %d is %v, want at most %v", i, pause, limit)
 					}
@@ -42,9 +43,9 @@ func TestBackoffBeginsAnewAfterALongCalm(t *testing.T) {
 	var b backoff
 	now := time.Unix(1000, 0)
 	for range 10 {
-		now = now.Add(b.next(now, 100*time.Millisecond, 10*time.Second))
+		now = now.Add(b.pause(now, 100*time.Millisecond, 10*time.Second))
 	}
-	if pause := b.next(now.Add(11*time.Second), 100*time.Millisecond, 10*time.Second); pause > 100*time.Millisecond {
+	if pause := b.pause(now.Add(11*time.Second), 100*time.Millisecond, 10*time.Second); pause > 100*time.Millisecond {
 		t.Errorf("pause %v", pause)
 	}
 }

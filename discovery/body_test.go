@@ -16,8 +16,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A pipe is a Consul that is scripted down to the bytes: HTTP/1.1 over connections without buffers, in which every byte of a body that has
-// left the server is in the client.
+// A pipe is a Consul whose answers are written byte by byte, over HTTP/1.1. Its connections have no buffers: each
+// byte that the server has written is in the client.
 type pipe struct {
 	body func(query int, w io.Writer) // writes the body of the nth answer to a query; the connection is closed then
 
@@ -51,9 +51,10 @@ func (p *pipe) serve(conn net.Conn) {
 	p.body(n, conn)
 }
 
-// Bytes that come one by one are no answer, however long they go on.
+// An answer that comes byte by byte ends at the deadline of the query.
 func TestSlowDripEndsWithTheQuerysDeadline(t *testing.T) {
-	for name, drip := range map[string]string{"in the list": " ", "in an entry": `{"Node":{"Node":"` + strings.Repeat("x", 5000)} {
+	for name, drip := range map[string]string{"in the list": " ",
+		"in an entry": `{"Node":{"Node":"` + strings.Repeat("x", 5000)} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var lasted time.Duration
@@ -74,7 +75,7 @@ func TestSlowDripEndsWithTheQuerysDeadline(t *testing.T) {
 				r := startOver(t, p.transport(), ConsulOptions{Wait: 10 * time.Second})
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				// A query of 11 s at most may take a sixteenth longer and then the grace.
+				// A query waits up to 11 s, then up to a sixteenth of that, then for the grace.
 				if most := 12*time.Second + consul.Grace; lasted == 0 || lasted > most+time.Second {
 					t.Errorf("the drip lasted %v, want at most %v", lasted, most)
 				}
@@ -85,7 +86,7 @@ func TestSlowDripEndsWithTheQuerysDeadline(t *testing.T) {
 	}
 }
 
-// A flood is bodies without end, and what of them is on the other side.
+// A flood writes answers without end, and counts the bytes that the client has taken.
 type flood struct {
 	mu               sync.Mutex
 	now, most        int // bytes in all answers that have not been given up
@@ -115,7 +116,7 @@ func (f *flood) body(_ int, w io.Writer) {
 	}
 }
 
-// However many answers have no end, memory does.
+// The memory is bounded however many answers have no end.
 func TestEndlessBodiesAreBoundedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const watches, buffers = 20, 64 << 10

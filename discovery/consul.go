@@ -18,26 +18,26 @@ type Consul struct {
 	client   *consul.Client
 	troubles *troubles
 	store    *store // nil: nothing is saved
-	streams  fact   // the agent has views of its own of the catalog
+	streams  fact   // the agent has its own view of the catalog
 	lag      lag
 
 	ran       atomic.Bool
-	mu        sync.Mutex           // guards the following, and makes one Apply wait for another
-	watches   []*watch             // one for each distinct query, in the order in which they were asked for
+	mu        sync.Mutex           // guards the following; one Apply waits for another
+	watches   []*watch             // one for each distinct query, in the order of the configuration
 	selectors map[string]*selector // by service
 	ctx       context.Context      // of Run; nil before
-	sink      Sink                 // of Run; does not change while watches run
-	restored  map[string]savedSet  // by query; only for watches that are made before Run
-	ended     bool                 // nothing may be added to running any more
+	sink      Sink                 // of Run; does not change then
+	restored  map[string]savedSet  // by query; for watches that are made before Run
+	ended     bool                 // nothing may be added to running
 	running   sync.WaitGroup       // Run's goroutines
 
 	// Set by Run before it starts anything.
 	epoch *epoch
-	slots *slots // nil: any number of queries may be under way at once
+	slots *slots // nil: the number of queries under way is not bounded
 }
 
-// NewConsul returns a source for o. It reads the files that o names, but does not use the network. Errors are of unreadable files,
-// addresses that are none, and two watches for one service.
+// NewConsul returns a source for o. It reads the files that o names, but does not use the network. The errors are of
+// those files, of the address, and of two watches for one service.
 func NewConsul(o ConsulOptions) (*Consul, error) {
 	o = o.withDefaults()
 	client, err := consul.New(o.client())
@@ -54,14 +54,14 @@ func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
 	for _, s := range c.earlier() {
 		c.restored[s.query] = s
 	}
-	c.troubles.saved = len(c.restored) > 0
+	c.troubles.hasSaved = len(c.restored) > 0
 	if err := c.Apply(o.Watches); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// earlier opens the store, if there is to be one, and returns the sets of an earlier process.
+// earlier opens the store, if there is a StateDir, and returns the sets of an earlier process.
 func (c *Consul) earlier() []savedSet {
 	if c.options.StateDir != "" {
 		c.store = newStore(c.options.StateDir, c.options.Logger)
@@ -79,24 +79,25 @@ func (c *Consul) earlier() []savedSet {
 	return c.store.load()
 }
 
-// Save returns the sets as they are, for ConsulOptions.Saved of another process.
+// Save returns the sets as they are now, for ConsulOptions.Saved of another process.
 func (c *Consul) Save() ([]byte, error) { return encodeSaved(c.collect()) }
 
-// HoldState has nothing written to StateDir while on: another process writes there.
+// HoldState stops writing to StateDir if on, and resumes it if not. It is for the time in which another process
+// writes there.
 func (c *Consul) HoldState(on bool) {
 	if c.store != nil {
 		c.store.hold(on)
 	}
 }
 
-// Run watches until ctx ends, and then returns nil. The first set of a service is sent when Consul has first answered for it;
-// until then sink does not hear of the service. While Consul is away, nothing is sent. A second call returns an error.
+// Run watches until ctx ends, and then returns nil. The sink does not hear of a service until Consul has first
+// answered for it, nor of anything while Consul is away. A second call returns an error.
 func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	if c.ran.Swap(true) {
 		return errors.New("the source has run already")
 	}
 	c.warmUp(ctx)
-	c.begin(ctx, sink)
+	c.start(ctx, sink)
 	<-ctx.Done()
 	c.mu.Lock()
 	c.ended = true
@@ -109,8 +110,8 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	return nil
 }
 
-// begin starts what runs until ctx ends.
-func (c *Consul) begin(ctx context.Context, sink Sink) {
+// start starts everything that runs until ctx ends.
+func (c *Consul) start(ctx context.Context, sink Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ctx, c.sink, c.epoch, c.restored = ctx, sink, newEpoch(nil), nil
@@ -132,16 +133,15 @@ func (c *Consul) begin(ctx context.Context, sink Sink) {
 	}
 }
 
-// startLocked starts w as the nth of several that are started together.
+// startLocked starts w, the nth of several watches that are started together.
 func (c *Consul) startLocked(w *watch, nth int) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	w.cancel = cancel
 	c.running.Go(func() { w.run(ctx, time.Duration(nth)*rampStep) })
 }
 
-// Saved returns the sets that an earlier process has saved, of all services that had the same query then. To serve them while Consul
-// has not answered yet, pass them on to the balancer before Run; Run does not. They are in use, as Consul's word of some time ago,
-// until Consul has said something newer.
+// Saved returns the sets that an earlier process has saved for the queries of now. Run does not pass them on: to
+// serve them until Consul answers, give them to the balancer before Run.
 func (c *Consul) Saved() []lb.Endpoints {
 	var sets []lb.Endpoints
 	for _, f := range c.selectorsInOrder() {
@@ -152,7 +152,7 @@ func (c *Consul) Saved() []lb.Endpoints {
 	return sets
 }
 
-// collect returns what is to be saved.
+// collect returns the sets that are to be saved.
 func (c *Consul) collect() []savedSet {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -168,14 +168,14 @@ func (c *Consul) collect() []savedSet {
 	return sets
 }
 
-// savedKey is the name of w's query in the file. Where the agent is does not matter: it is reached by one way today and by another
-// tomorrow, and corrects what is wrong as soon as it answers.
+// savedKey returns the name of w's query in the file. The address of the agent is not part of it, because it may
+// change; what is wrong is corrected as soon as the agent answers.
 func (c *Consul) savedKey(w *watch) string {
-	return fmt.Sprintf("%q %q %s", c.options.Namespace, c.options.Partition, w.query.key())
+	return fmt.Sprintf("%q %q %s", c.options.Namespace, c.options.Partition, w.query.canonical())
 }
 
-// warmUp opens the first connection. Queries that find one can share it if it is HTTP/2, which shows then; those that find none each dial.
-// That there is no answer is for the queries to find out.
+// warmUp opens the first connection, which shows whether the agent speaks HTTP/2. Then the first queries share it
+// instead of dialling each for itself. An error is ignored: the queries will find out.
 func (c *Consul) warmUp(ctx context.Context) {
 	if c.watching() < 2 && !c.client.Multiplexes() {
 		return
@@ -185,31 +185,33 @@ func (c *Consul) warmUp(ctx context.Context) {
 	_ = c.client.Ping(ctx)
 }
 
-// watching is how many queries are watched.
+// watching returns how many queries are watched.
 func (c *Consul) watching() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.watches)
 }
 
-// A RefusedError is returned by Consul.Check for a query that Consul will not answer however often it is asked: a filter that it
-// cannot parse, or an argument that only Consul Enterprise knows.
+// A RefusedError is of a query that Consul will not answer however often it is asked: it has a filter that Consul
+// cannot parse, or an argument that only Consul Enterprise knows. Consul.Check, Look and Excluded return it.
 type RefusedError struct {
 	Query  Query
-	Reason string // in Consul's words, without what only its programmers want to know
+	Reason string // in Consul's words, for the author of the query
 }
 
 func (e *RefusedError) Error() string { return "consul refuses the query: " + e.Reason }
 
-// Check asks Consul for q once. It returns nil if Consul answers, whatever the answer, and a *RefusedError if Consul never will.
-// Any other error means that Consul could not be asked or could not answer now, and says nothing about q.
+// Check asks Consul for q once. It returns nil if Consul answers, whatever the answer is, and a *RefusedError if
+// Consul will never answer q. Any other error means that Consul could not be asked or could not answer now. It says
+// nothing about q.
 func (c *Consul) Check(ctx context.Context, q Query) error {
 	_, err := c.once(ctx, q)
 	return err
 }
 
-// Look returns the instances that q comes to now, in and out. Its errors are Check's, and one that says which right the token lacks, if it
-// may not see what there is, or that there is no such cluster peering.
+// Look asks Consul for q once, and returns the instances, including those that are out. Its errors are those of
+// Check. If the answer is empty, Look may also return that the token lacks a right, or that there is no such cluster
+// peering.
 func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	a, err := c.once(ctx, q)
 	if err != nil {
@@ -227,7 +229,7 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	return convert(a.entries, q.Statuses).all, nil
 }
 
-// once asks Consul for q once.
+// once asks Consul for q once, without a wait.
 func (c *Consul) once(ctx context.Context, q Query) (answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, consul.Grace, &consul.TimeoutError{After: consul.Grace})
 	defer cancel()

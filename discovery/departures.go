@@ -7,9 +7,9 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Leaves says how much a service wants to know of endpoints that leave it. Answers name those that are critical or have a
-// status that does not count, so the sink is told of them in any case. An endpoint that vanishes from the answers was
-// deregistered, or does not match the query any more, or an agent is wrong.
+// Leaves says how much a service wants to know of endpoints that leave it. Answers name those that are critical or
+// have a status that does not count, so the sink is told of them in any case. An endpoint that vanishes from the
+// answers was deregistered, or does not match the query any more, or an agent is wrong.
 type Leaves int
 
 const (
@@ -19,14 +19,14 @@ const (
 	// LeavesConfirmed asks Consul's leader to confirm that they have vanished.
 	LeavesConfirmed
 
-	// LeavesExplained asks besides whether they are still registered. If that cannot be learnt, the sink is told of both
-	// reasons.
+	// LeavesExplained asks besides whether they are still registered. If that cannot be learnt, the sink is told of
+	// both reasons.
 	LeavesExplained
 )
 
-// departures returns the endpoints that left the set, now or earlier, and are not in the new set. told are those that the
-// answer names, with the reason why they are out, sorted by ID and address; lost are those that it does not name, the
-// latest first.
+// departures returns the endpoints that left the set, now or earlier, and are not in the new set. told are those
+// that the answer names, with the reason why they are out, sorted by ID and address; lost are those that it does not
+// name, the latest first.
 func (b belief) departures(in instances, set []lb.Endpoint) (told []lb.Departure, lost []lb.Endpoint) {
 	if len(b.out)+len(b.vanished) == 0 && slices.Equal(b.set, set) {
 		return nil, nil
@@ -79,8 +79,8 @@ func (one *Instance) whyOut(at place) lb.Reasons {
 
 const statusCritical = "critical"
 
-// followed returns the departures that are worth following. An endpoint whose instance is at another address now is not:
-// nothing more will be known of it, and an instance may move for ever.
+// followed returns the departures that are worth following. An endpoint whose instance is at another address now is
+// not: nothing more will be known of it, and an instance may move for ever.
 func followed(told []lb.Departure) []lb.Departure {
 	return slices.DeleteFunc(slices.Clone(told), func(d lb.Departure) bool { return d.Why == lb.Deregistered })
 }

@@ -1,5 +1,5 @@
-// Package discovery knows where the endpoints of services come from: a Consul catalog, or a list in the configuration. Each is a
-// [Source] that feeds a [Sink], which usually is the balancer:
+// Package discovery finds the endpoints of services: in the catalog of a Consul agent, or in a list. Each place is a
+// [Source], which passes sets of endpoints to a [Sink], as a rule the balancer:
 //
 //	consul, err := discovery.NewConsul(discovery.ConsulOptions{
 //		Address: "127.0.0.1:8500",
@@ -8,17 +8,21 @@
 //	...
 //	err = consul.Run(ctx, balancer) // until ctx ends
 //
-// The promise of this package is that an error is never an empty set. Whatever goes wrong between here and Consul, services keep
-// the endpoints they had; an empty set is passed on only when a Consul server said, in so many words, that there is no instance.
+// An error is never an empty set. Whatever goes wrong between Lictor and Consul, services keep the endpoints that
+// they had. An empty set is passed on only when Consul's servers say that there is no instance.
 //
-// It keeps that promise in four ways. Sets are saved, so that a restart can serve them before Consul answers (ConsulOptions.StateDir).
-// A set that is empty or sharply smaller is confirmed by Consul's leader, and what vanished is held back for a while ([Guard]). A service
-// can have several sources in order of preference ([Watch]). And thousands of watches share the few connections that an agent allows
-// (ConsulOptions.MaxWatches). [Consul.Explain] tells what is known of a service, and why.
+//   - Sets are saved, so that after a restart they can be served before Consul answers: [ConsulOptions].StateDir.
+//   - The leader has to confirm a set that is empty or sharply smaller. Lost endpoints then stay for a while:
+//     [Guard].
+//   - A service can have several sources, in order of preference: [Watch].
+//   - Thousands of queries share the few connections that an agent allows: [ConsulOptions].MaxWatches.
+//   - [Consul.Explain] says what is known of a service, and why.
 //
-// With the sets it tells who has left for good, and why, as certainly as each service wants that to be ([Leaves]).
+// Besides the sets, the sink is told which endpoints have left, and for which reason. [Leaves] says how certain that
+// must be.
 //
-// What it knows of the health of instances is Consul's word; that an instance does not answer from here is for the balancer to find out.
+// Discovery knows the health of instances from Consul only. The balancer finds out that an instance does not answer
+// from here.
 package discovery
 
 import (
@@ -27,16 +31,18 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Sink is what sources feed. *lb.RoundRobin is one.
+// A Sink takes sets of endpoints. The balancers of package lb are sinks.
 type Sink interface {
-	// OnUpdate replaces the sets of the services named in updates, and of no others. It may be called by several goroutines at
-	// once, but never for one service by two. It must not block for long, and must not keep or change updates.
+	// OnUpdate replaces the sets of the services that are named in updates, and of no others. Several goroutines may
+	// call it at once, but never two for the same service. It must not block for long, and must not keep or change
+	// updates.
 	OnUpdate(updates []lb.Endpoints)
 }
 
 // A Source is a place that endpoints come from.
 type Source interface {
-	// Run sends the full set of each service to sink as soon as it is known, then again whenever it changed. It ends only when ctx
-	// ends, having waited for its goroutines, and then returns nil; any other error means that it did not start. A Source runs once.
+	// Run sends the set of each service to sink as soon as it is known, and again when it has changed. It returns
+	// nil when ctx has ended and all its goroutines have. Any other error means that it has not started. A Source
+	// runs once.
 	Run(ctx context.Context, sink Sink) error
 }

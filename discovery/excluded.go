@@ -9,12 +9,13 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// Excluded returns the instances of service that its queries leave out by their tags or their filter, sorted by ID. No watch hears of such,
-// so Consul is asked for them now, twice for each query that leaves something out. The error says that it could not be asked.
+// Excluded returns the instances of a service that its queries leave out by their tags or their filter, sorted by ID.
+// Watches do not hear of such instances. So Excluded asks Consul now, twice for each query with tags or a filter. Its
+// errors are those of Check.
 func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, error) {
 	var out []Instance
 	seen := map[string]bool{}
-	for _, q := range c.selective(service) {
+	for _, q := range c.narrowed(service) {
 		chosen, err := c.once(ctx, q)
 		if err != nil {
 			return nil, err
@@ -24,7 +25,7 @@ func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, erro
 			seen[id] = true
 		}
 	}
-	for _, q := range c.selective(service) {
+	for _, q := range c.narrowed(service) {
 		all := q
 		all.Tags, all.Filter = nil, ""
 		known, err := c.once(ctx, all)
@@ -43,7 +44,7 @@ func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, erro
 	return out, nil
 }
 
-// tags are all tags of e.
+// tags returns all tags of e.
 func (e *entry) tags() []string {
 	if e == nil || e.Service == nil {
 		return nil
@@ -51,8 +52,8 @@ func (e *entry) tags() []string {
 	return e.Service.Tags
 }
 
-// selective are the queries of service that ask for some instances only.
-func (c *Consul) selective(service string) []Query {
+// narrowed returns the queries of a service that have tags or a filter.
+func (c *Consul) narrowed(service string) []Query {
 	c.mu.Lock()
 	f := c.selectors[service]
 	c.mu.Unlock()
@@ -63,15 +64,16 @@ func (c *Consul) selective(service string) []Query {
 	defer f.mu.Unlock()
 	var queries []Query
 	for _, t := range f.tiers {
-		if t.watch != nil && t.watch.query.Prepared == "" && (len(t.watch.query.Tags) > 0 || t.watch.query.Filter != "") {
+		if t.watch != nil && t.watch.query.Prepared == "" &&
+			(len(t.watch.query.Tags) > 0 || t.watch.query.Filter != "") {
 			queries = append(queries, t.watch.query)
 		}
 	}
 	return queries
 }
 
-// excludedBy says why an instance with these tags is not in Consul's answer to q, which is normalized. Consul compares tags without regard
-// to case.
+// excludedBy returns why an instance with these tags is not in Consul's answer to q, and the reason as text. q is
+// normalized. Consul compares tags without regard to case.
 func excludedBy(q *Query, tags []string) (Out, string) {
 	has := func(tag string) bool {
 		return slices.ContainsFunc(tags, func(t string) bool { return strings.ToLower(t) == tag })

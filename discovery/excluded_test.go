@@ -13,8 +13,10 @@ func TestExcludedBySaysWhatIsMissing(t *testing.T) {
 		{"a tag", Query{Tags: []string{"V2"}}, []string{"v1"}, OutTags, `it does not have the tag "v2"`},
 		{"one of two", Query{Tags: []string{"a", "b"}}, []string{"B", "c"}, OutTags, `it does not have the tag "a"`},
 		{"several", Query{Tags: []string{"b", "a"}}, nil, OutTags, `it does not have the tags ["a" "b"]`},
-		{"the tags before the filter", Query{Tags: []string{"a"}, Filter: "x == y"}, nil, OutTags, `it does not have the tag "a"`},
-		{"the filter", Query{Tags: []string{"A"}, Filter: "x ==\n y"}, []string{"a"}, OutFilter, "it does not pass the filter x == y"},
+		{"the tags before the filter", Query{Tags: []string{"a"}, Filter: "x == y"}, nil, OutTags,
+			`it does not have the tag "a"`},
+		{"the filter", Query{Tags: []string{"A"}, Filter: "x ==\n y"}, []string{"a"}, OutFilter,
+			"it does not pass the filter x == y"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -7,70 +7,71 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An Explanation is all that is known of where the endpoints of a service come from.
+// An Explanation says where the endpoints of a service come from.
 type Explanation struct {
 	Service string
 	Tiers   []TierStatus // in order of preference
 }
 
-// TierStatus is what is known of one of the places where endpoints come from.
+// TierStatus is what is known of one tier of a service.
 type TierStatus struct {
 	Name      string // such as "datacenter dc2"
-	Active    bool   // its set is in use
-	Available int    // endpoints in the set, without those that are held
+	Active    bool   // the service uses its set
+	Available int    // usable endpoints in the set, without those that are held
 
-	// Of a tier that is a query:
+	// Of a tier that is a query only:
 	Watch     WatchStatus
 	Instances []Instance // sorted by ID
 }
 
-// An Instance is what is known of one instance of a service: one that Consul names, whatever its health, or one that is in the set
-// although Consul does not name it any more. Instances that do not have the query's tags or do not pass its filter are not known: see
+// An Instance is an instance that Consul names, whatever its health, or one that is held although Consul does not
+// name it any more. Instances without the query's tags, or that do not pass its filter, are not among them: see
 // [Consul.Excluded].
 type Instance struct {
-	lb.Endpoint           // its ID, and its address and weight if it has ones that can be used
-	Status      string    // that its checks and its node's come to: "passing", "warning" or "critical"; empty: Consul does not name it
-	Out         Out       // why it is not in the set; empty: it is
-	Held        time.Time // until when it is in the set although it should be out: see Guard; zero: it is not held
-	Detail      string    // what there is to say about that, in a line: which check it is and what the check says
-	Tags        []string
+	lb.Endpoint // its ID, and its address and weight if they can be used
+
+	Status string    // the worst of its checks: "passing", "warning", "critical"; empty: Consul does not name it
+	Out    Out       // why it is not in the set; empty: it is
+	Held   time.Time // until when it is held (see Guard); zero: it is not
+	Detail string    // more of Out or Held, in a line: as a rule which check it is, and what that check says
+	Tags   []string
 }
 
-// Out is why an instance is not in the set.
+// Out is the reason why an instance is not in the set.
 type Out string
 
-// The reasons there are.
+// The reasons why an instance is not in the set.
 const (
-	OutStatus      Out = "status"      // a check of it or its node is worse than the query admits
-	OutMaintenance Out = "maintenance" // somebody has put it or its node into maintenance
-	OutAddress     Out = "address"     // it has none that could be dialled
-	OutID          Out = "id"          // its name and its node's are too long
+	OutStatus      Out = "status"      // a check of it or of its node is worse than the query admits
+	OutMaintenance Out = "maintenance" // it or its node is in maintenance
+	OutAddress     Out = "address"     // its address cannot be dialled
+	OutID          Out = "id"          // its ID, with the name of its node, is too long
 	OutDuplicate   Out = "duplicate"   // another instance has the same address
-	OutWeight      Out = "weight"      // it is to get no traffic in the status that it has
+	OutWeight      Out = "weight"      // its weight in its status is zero
 
-	// Of Excluded only:
-	OutTags   Out = "tags"   // it does not have all tags that are asked for
-	OutFilter Out = "filter" // it does not pass the filter
+	// Returned by Excluded only:
+	OutTags   Out = "tags"   // it lacks a tag of the query
+	OutFilter Out = "filter" // it does not pass the query's filter
 )
 
-// An Event is something that happened to an instance, and that its being in the set or not does not say.
+// An Event says what has happened to an instance, besides that it has joined or left the set.
 type Event struct {
-	Services []string // whose query it is; not to be changed
+	Services []string // that share the query; not to be changed
 	Kind     EventKind
-	Instance string // ID
+	Instance string // its ID
 	Text     string // why, in a line
 }
 
-// EventKind says what happened.
+// EventKind says what has happened.
 type EventKind string
 
-// The kinds there are.
+// The kinds of events.
 const (
-	EventOut  EventKind = "out"  // it is not in the set: it is out now, for another reason than before, or it is known now and does not belong there
-	EventHeld EventKind = "held" // it should be out, but is held
+	EventOut  EventKind = "out"  // it is out now, or for another reason than before, or it is new and out
+	EventHeld EventKind = "held" // it is held now
 )
 
-// Explain returns what is known of service; false if it is not watched.
+// Explain returns what is known of a service. It returns false if the service is not watched.
 func (c *Consul) Explain(service string) (Explanation, bool) {
 	c.mu.Lock()
 	f := c.selectors[service]
@@ -91,8 +92,8 @@ func (c *Consul) Explain(service string) (Explanation, bool) {
 	return e, true
 }
 
-// instances returns what is known of the instances after an answer that came to in, with b as the result.
-func (b *belief) instances(in instances) []Instance {
+// describe returns what is known of the instances after an answer that came to in and led to b.
+func (b *belief) describe(in instances) []Instance {
 	if len(b.held) == 0 {
 		return in.all
 	}
@@ -114,7 +115,8 @@ func (b *belief) instances(in instances) []Instance {
 	return all
 }
 
-// happened is what makes an instance that was what old says, or unknown, what one says.
+// happened returns what has happened to an instance between old and one, with a text. A nil old means that the
+// instance is new. An empty kind means that nothing has happened that is worth an event.
 func happened(old, one *Instance) (kind EventKind, text string) {
 	switch {
 	case !one.Held.IsZero():
@@ -123,7 +125,7 @@ func happened(old, one *Instance) (kind EventKind, text string) {
 		}
 	case one.Out != "":
 		if old == nil || old.Out != one.Out || !old.Held.IsZero() {
-			if one.Out == OutStatus { // of which the detail says enough
+			if one.Out == OutStatus { // the detail says so too
 				return EventOut, one.Detail
 			}
 			return EventOut, string(one.Out) + ": " + one.Detail
@@ -132,7 +134,7 @@ func happened(old, one *Instance) (kind EventKind, text string) {
 	return "", ""
 }
 
-// savedInstances are the instances of a set that an earlier process has saved.
+// savedInstances returns the instances of a set that an earlier process has saved.
 func savedInstances(endpoints []lb.Endpoint) []Instance {
 	var all []Instance
 	for _, e := range endpoints {

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// told lists what an explanation says, in short.
+// told lists the instances of an explanation.
 func told(e Explanation) (instances []string) {
 	if len(e.Tiers) == 0 {
 		return nil
@@ -27,17 +27,21 @@ func told(e Explanation) (instances []string) {
 }
 
 const ailing = `[{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"a","Port":80},"Checks":[]},
-	{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"b","Port":81},"Checks":[{"CheckID":"tcp","Status":"critical","Output":"dial: refused"}]}]`
+	{"Node":{"Node":"n","Address":"10.0.0.1"},"Service":{"ID":"b","Port":81},
+	"Checks":[{"CheckID":"tcp","Status":"critical","Output":"dial: refused"}]}]`
 
 func TestExplainSaysWhoIsOutAndWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		replies := []reply{ok(20, "a 80", "b 81"), raw("21", ailing), after(time.Second, ok(22)), ok(22), after(2*time.Second, status(500, "No cluster leader")), after(5*time.Second, ok(22)), after(3*time.Second, ok(22))}
+		replies := []reply{ok(20, "a 80", "b 81"), raw("21", ailing), after(time.Second, ok(22)), ok(22),
+			after(2*time.Second, status(500, "No cluster leader")), after(5*time.Second, ok(22)),
+			after(3*time.Second, ok(22))}
 		var mu sync.Mutex
 		var events []string
 		r := start(t, &fake{script: map[string][]reply{"web": replies}}, ConsulOptions{OnEvent: func(e Event) {
 			mu.Lock()
 			defer mu.Unlock()
-			events = append(events, fmt.Sprint(strings.Join(e.Services, ","), "|", e.Kind, "|", e.Instance, "|", e.Text))
+			events = append(events, fmt.Sprint(strings.Join(e.Services, ","), "|", e.Kind, "|", e.Instance, "|",
+				e.Text))
 		}})
 		check := func(at time.Duration, wantInstances, wantEvents []string) {
 			t.Helper()
@@ -62,7 +66,8 @@ func TestExplainSaysWhoIsOutAndWhy(t *testing.T) {
 			}
 		}
 		want := []string{`web|out|n/b|check "tcp" is critical: dial: refused`}
-		check(time.Second/2, []string{"n/a passing: ", `n/b criticalstatus: check "tcp" is critical: dial: refused`}, want)
+		check(time.Second/2, []string{"n/a passing: ", `n/b criticalstatus: check "tcp" is critical: dial: refused`},
+			want)
 		want = append(want, "web|held|n/a|Consul does not name it any more")
 		check(time.Second, []string{"n/a  held: Consul does not name it any more"}, want)
 		failing()

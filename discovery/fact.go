@@ -2,18 +2,18 @@ package discovery
 
 import "sync/atomic"
 
-// A fact is something that is true or false, and may not be known yet. Safe for concurrent use.
+// A fact is true or false, or not known yet. Safe for concurrent use.
 type fact struct{ state atomic.Int32 }
 
 // The states of a fact.
 const (
 	unknown int32 = iota
-	wondered
+	claimed
 	isFalse
 	isTrue
 )
 
-// learn notes what is true, and tells whether that was unknown.
+// learn notes whether the fact is true, and reports whether that was unknown.
 func (f *fact) learn(is bool) bool {
 	state := isFalse
 	if is {
@@ -22,10 +22,11 @@ func (f *fact) learn(is bool) bool {
 	return f.state.Swap(state) < isFalse
 }
 
+// is returns whether the fact is true, and whether that is known.
 func (f *fact) is() (is, known bool) {
 	state := f.state.Load()
 	return state == isTrue, state >= isFalse
 }
 
-// wonder tells the first who asks, and only that one, that nobody knows yet.
-func (f *fact) wonder() bool { return f.state.CompareAndSwap(unknown, wondered) }
+// claim returns true to one caller only while the fact is unknown. That caller should find out.
+func (f *fact) claim() bool { return f.state.CompareAndSwap(unknown, claimed) }

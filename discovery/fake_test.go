@@ -24,8 +24,9 @@ import (
 // A reply is what the fake Consul does with one request.
 type reply func(*http.Request) (*http.Response, error)
 
-// A fake is a Consul that follows a script: what a real one cannot be made to do on demand. Once the script of a service is over,
-// it holds queries as if nothing changed any more. It needs no sockets, so that it can live in a synctest bubble.
+// A fake is a Consul that follows a script, for what a real one does not do on demand. After the end of a service's
+// script it holds queries, as if nothing changed any more. It needs no sockets, so that it can be in a synctest
+// bubble.
 type fake struct {
 	mu     sync.Mutex
 	script map[string][]reply // by service
@@ -72,7 +73,7 @@ func (f *fake) asks() []asked {
 	return slices.Clone(f.asked)
 }
 
-// indexes lists the indexes of all queries so far; "" is a query without.
+// indexes lists the indexes of all queries so far; "" is a query without an index.
 func (f *fake) indexes() string {
 	var all []string
 	for _, a := range f.asks() {
@@ -170,7 +171,7 @@ func entriesJSON(instances ...string) string {
 	return "[" + b.String() + "]"
 }
 
-// A recorder is a Sink that writes down what it is told, as lines like "web: n/a=10.0.0.1:80".
+// A recorder is a Sink that records updates as lines, for example "web: n/a=10.0.0.1:80".
 type recorder struct {
 	turnstile turnstile
 	mu        sync.Mutex
@@ -201,7 +202,7 @@ func (r *recorder) OnUpdate(updates []lb.Endpoints) {
 	}
 }
 
-// wantLeft checks who has left.
+// wantLeft checks which endpoints have left, and why.
 func (r *recorder) wantLeft(t *testing.T, left ...string) {
 	t.Helper()
 	r.mu.Lock()
@@ -255,7 +256,7 @@ func (j *journal) wantOnce(t *testing.T, texts ...string) {
 	}
 }
 
-// A rig is a running source before a fake Consul.
+// A rig is a running source whose Consul is a fake.
 type rig struct {
 	*recorder
 	consul *Consul
@@ -265,7 +266,7 @@ type rig struct {
 	done   chan error
 }
 
-// start runs a source before f, and stops it when the test ends. Without watches in o it watches "web".
+// start runs a source with the Consul f, and stops it when the test ends. Without watches in o it watches "web".
 func start(t *testing.T, f *fake, o ConsulOptions) *rig {
 	t.Helper()
 	r := startOver(t, f, o)
@@ -273,7 +274,7 @@ func start(t *testing.T, f *fake, o ConsulOptions) *rig {
 	return r
 }
 
-// startOver is start before anything.
+// startOver is start with any transport.
 func startOver(t *testing.T, rt http.RoundTripper, o ConsulOptions) *rig {
 	t.Helper()
 	if o.Watches == nil {
@@ -296,7 +297,7 @@ func startOver(t *testing.T, rt http.RoundTripper, o ConsulOptions) *rig {
 // bodyLimit is how many bytes an answer may have in tests.
 const bodyLimit = 1 << 20
 
-// clientOver is the client of o before anything.
+// clientOver returns the client of o with any transport.
 func clientOver(t *testing.T, o ConsulOptions, rt http.RoundTripper) *consul.Client {
 	t.Helper()
 	options := o.client()
@@ -315,10 +316,10 @@ func (r *rig) stop() {
 	r.done <- <-r.done // several may wait
 }
 
-// status is that of the only watch.
+// status returns the status of the only watch.
 func (r *rig) status() WatchStatus { return r.consul.Snapshot()[0] }
 
-// partly is r by a Consul that leaves out what the token may not see.
+// partly returns r with the header that says that something was left out.
 func partly(r reply) reply {
 	return func(req *http.Request) (*http.Response, error) {
 		resp, err := r(req)

@@ -10,14 +10,19 @@ import (
 
 // A Guard says how far a set may shrink at once before Lictor doubts it.
 //
-// Instances that live vanish most often many or all at once: during an election, after a restart of the agent, or when a
-// check depends on something shared. Operators remove one at a time. So a loss is sharp if nothing is left, or if more
-// than MaxDrop of three or more endpoints are gone. After a sharp loss Lictor asks the leader. If the leader confirms it,
-// new instances are taken in at once, and the lost ones stay in the set for Hold; the balancer ejects those that do not
-// answer. An instance in maintenance is gone at once: an operator has put it there.
+// Instances that live vanish most often many or all at once: during an election, after a restart of the agent, or
+// when a check depends on something shared. Operators remove one at a time. So a loss is sharp if nothing is left,
+// or if more than MaxDrop of three or more endpoints are gone. After a sharp loss Lictor asks the leader. If the
+// leader confirms it, new instances are taken in at once, and the lost ones stay in the set for Hold; the balancer
+// ejects those that do not answer. An instance in maintenance is gone at once: an operator has put it there.
 type Guard struct {
-	MaxDrop int           // percent of a set. Zero: 50. Negative: each loss of a set of three or more. 100: an empty set only
-	Hold    time.Duration // Zero: 10 seconds. Negative: what the leader has confirmed counts at once
+	// MaxDrop is in percent of a set. Zero means 50. With a negative value each loss of three or more endpoints is
+	// sharp, with 100 an empty set only.
+	MaxDrop int
+
+	// Hold is how long lost endpoints stay. Zero means 10 seconds. With a negative value they go as soon as the leader
+	// has confirmed the loss.
+	Hold time.Duration
 }
 
 const (
@@ -38,8 +43,8 @@ func (g Guard) withDefaults() Guard {
 	return Guard{max(g.MaxDrop, 0), max(g.Hold, 0)}
 }
 
-// hold returns the set that follows from the answer in e, and which endpoints of it are held until when. It returns false
-// if the leader has to confirm the answer first.
+// hold returns the set that follows from the answer in e, and which endpoints of it are held until when. It returns
+// false if the leader has to confirm the answer first.
 func (g Guard) hold(was belief, e evidence) (set []lb.Endpoint, held map[string]time.Time, ok bool) {
 	lost := lostFrom(was.set, e.in)
 	fresh := slices.ContainsFunc(lost, func(e lb.Endpoint) bool {
@@ -70,8 +75,8 @@ func (g Guard) sharp(before, lost, now int) bool {
 	return now == 0 || before >= guardedSet && 100*lost > g.MaxDrop*before
 }
 
-// lostFrom returns the endpoints of a set that an answer does not come to, neither under their ID nor under another ID at
-// the same address. Endpoints in maintenance are not among them.
+// lostFrom returns the endpoints of a set that an answer does not come to, neither under their ID nor under another
+// ID at the same address. Endpoints in maintenance are not among them.
 func lostFrom(set []lb.Endpoint, in instances) []lb.Endpoint {
 	here := make(map[string]bool, len(in.endpoints))
 	addresses := make(map[place]bool, len(in.endpoints))

@@ -11,9 +11,9 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// said returns what an answer comes to. Its instances are given by names, and each listens at the port that its first
-// letter has the code of. A name that ends in ! is in maintenance, in ? critical, in ~ warning. "x=a" is x at the address
-// of a.
+// said returns what an answer comes to. Its instances are given by names, and each listens at the port that its
+// first letter has the code of. A name that ends in ! is in maintenance, in ? critical, in ~ warning. "x=a" is x at
+// the address of a.
 func said(names ...string) instances {
 	var entries []*entry
 	for _, name := range names {
@@ -43,7 +43,7 @@ func namesOf(endpoints []lb.Endpoint) string {
 	return b.String()
 }
 
-func TestHolder(t *testing.T) {
+func TestGuard(t *testing.T) {
 	type step struct {
 		after time.Duration // since the step before
 		says  string        // names, separated by spaces
@@ -54,25 +54,35 @@ func TestHolder(t *testing.T) {
 		guard Guard
 		steps []step
 	}{
-		{"one at a time", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "a b c", "abc"}, {1, "a b", "ab"}, {1, "a", "a"}}},
+		{"one at a time", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "a b c", "abc"}, {1, "a b", "ab"},
+			{1, "a", "a"}}},
 		{"half of them is not more than half", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "a b", "ab"}}},
-		{"two of three", Guard{}, []step{{0, "a b c", "abc"}, {1, "a", "?abc"}, {9 * time.Second, "a", "abc"}, {time.Second, "a", "a"}}},
+		{"two of three", Guard{}, []step{{0, "a b c", "abc"}, {1, "a", "?abc"}, {9 * time.Second, "a", "abc"},
+			{time.Second, "a", "a"}}},
 		{"the last", Guard{}, []step{{0, "a", "a"}, {1, "", "?a"}, {10 * time.Second, "", ""}, {1, "", ""}}},
-		{"critical is gone too", Guard{}, []step{{0, "a b", "ab"}, {1, "a? b?", "?ab"}, {10 * time.Second, "a? b?", ""}}},
+		{"critical is gone too", Guard{}, []step{{0, "a b", "ab"}, {1, "a? b?", "?ab"},
+			{10 * time.Second, "a? b?", ""}}},
 		{"maintenance is meant", Guard{}, []step{{0, "a b c", "abc"}, {1, "a! b! c!", ""}}},
 		{"maintenance of a held one", Guard{}, []step{{0, "a b c", "abc"}, {1, "", "?abc"}, {1, "b!", "ac"}}},
-		{"new ones are not held", Guard{}, []step{{0, "a b c", "abc"}, {1, "d", "?abcd"}, {1, "d e", "abcde"}, {10 * time.Second, "d e", "de"}}},
-		{"back again", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "a", "?abcd"}, {1, "a b c d", "abcd"}, {1, "a b c", "abc"}}},
-		{"a few back", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "", "?abcd"}, {1, "a b c", "abcd"}, {9 * time.Second, "a b c", "abcd"}, {time.Second, "a b c", "abc"}}},
-		{"more go while some are held", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "a", "?abcd"}, {4 * time.Second, "", "?abcd"},
-			{6 * time.Second, "", "a"}, {4 * time.Second, "", ""}}},
+		{"new ones are not held", Guard{}, []step{{0, "a b c", "abc"}, {1, "d", "?abcd"}, {1, "d e", "abcde"},
+			{10 * time.Second, "d e", "de"}}},
+		{"back again", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "a", "?abcd"}, {1, "a b c d", "abcd"},
+			{1, "a b c", "abc"}}},
+		{"a few back", Guard{}, []step{{0, "a b c d", "abcd"}, {1, "", "?abcd"}, {1, "a b c", "abcd"},
+			{9 * time.Second, "a b c", "abcd"}, {time.Second, "a b c", "abc"}}},
+		{"more go while some are held", Guard{},
+			[]step{{0, "a b c d", "abcd"}, {1, "a", "?abcd"}, {4 * time.Second, "", "?abcd"},
+				{6 * time.Second, "", "a"}, {4 * time.Second, "", ""}}},
 		{"registered again under other IDs", Guard{}, []step{{0, "a b c", "abc"}, {1, "x=a y=b z=c", "xyz"}}},
-		{"held, then registered again under another ID", Guard{}, []step{{0, "a b c", "abc"}, {1, "", "?abc"}, {1, "x=a", "bcx"}}},
+		{"held, then registered again under another ID", Guard{},
+			[]step{{0, "a b c", "abc"}, {1, "", "?abc"}, {1, "x=a", "bcx"}}},
 		{"no holding", Guard{Hold: -1}, []step{{0, "a b c", "abc"}, {1, "a", "?a"}, {1, "", "?"}}},
 		{"each loss counts", Guard{MaxDrop: -1}, []step{{0, "a b c d", "abcd"}, {1, "a b c", "?abcd"}}},
 		{"each loss of three or more", Guard{MaxDrop: -1}, []step{{0, "a b", "ab"}, {1, "a", "a"}}},
 		{"only nothing counts", Guard{MaxDrop: 100}, []step{{0, "a b c d", "abcd"}, {1, "a", "a"}, {1, "", "?a"}}},
-		{"own figures", Guard{MaxDrop: 20, Hold: time.Minute}, []step{{0, "a b c d", "abcd"}, {1, "a b c", "?abcd"}, {59 * time.Second, "a b c", "abcd"}, {time.Second, "a b c", "abc"}}},
+		{"own figures", Guard{MaxDrop: 20, Hold: time.Minute},
+			[]step{{0, "a b c d", "abcd"}, {1, "a b c", "?abcd"}, {59 * time.Second, "a b c", "abcd"},
+				{time.Second, "a b c", "abc"}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,7 +125,8 @@ func TestSharpDropIsConfirmedAndHeld(t *testing.T) {
 		if got, want := r.fake.indexes(), `"" "20" "" "21"`; got != want {
 			t.Fatalf("indexes %s, want %s", got, want)
 		}
-		if asks[0].values.Has("consistent") || !asks[2].values.Has("consistent") || asks[3].values.Get("wait") != "10000ms" {
+		if asks[0].values.Has("consistent") || !asks[2].values.Has("consistent") ||
+			asks[3].values.Get("wait") != "10000ms" {
 			t.Errorf("asked %v, %v, %v", asks[0].values, asks[2].values, asks[3].values)
 		}
 		time.Sleep(2 * time.Second)
@@ -128,7 +139,7 @@ func TestSharpDropIsConfirmedAndHeld(t *testing.T) {
 	})
 }
 
-// The servers correct what the agent had wrong, and nobody hears of it.
+// A wrong answer that the servers correct is not logged.
 func TestSharpDropThatIsNotConfirmed(t *testing.T) {
 	all := ok(22, "a 80", "b 81", "c 82", "d 83")
 	bubble(t, time.Minute, ConsulOptions{}, []reply{all, ok(23), all}, func(t *testing.T, r *rig) {
@@ -139,7 +150,7 @@ func TestSharpDropThatIsNotConfirmed(t *testing.T) {
 	})
 }
 
-// What is held goes on Consul's word only.
+// A held endpoint stays while Consul is away.
 func TestHeldStaysWhileConsulIsAway(t *testing.T) {
 	less, down := ok(21, "a 80"), status(500, "No cluster leader")
 	replies := []reply{ok(20, "a 80", "b 81", "c 82", "d 83"), less, less}
@@ -157,30 +168,33 @@ func TestHeldStaysWhileConsulIsAway(t *testing.T) {
 	})
 }
 
-// A Lictor that is restarted goes on holding what the last one held.
+// Held endpoints are held after a restart too.
 func TestHeldOverARestart(t *testing.T) {
 	dir := t.TempDir()
 	less := ok(21, "a 80")
-	bubble(t, 5*time.Second, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80", "b 81", "c 82", "d 83"), less, less}, func(t *testing.T, r *rig) {
-		r.want(t, four)
-	})
-	bubble(t, 15*time.Second, ConsulOptions{StateDir: dir}, []reply{less, less, after(10*time.Second, less)}, func(t *testing.T, r *rig) {
-		if got := fmt.Sprint(lines(r.consul.Saved())); got != "[]" {
-			t.Errorf("saved set %s counts after an answer", got)
-		}
-		r.want(t, four, webA)
-	})
+	bubble(t, 5*time.Second, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80", "b 81", "c 82", "d 83"), less, less},
+		func(t *testing.T, r *rig) {
+			r.want(t, four)
+		})
+	bubble(t, 15*time.Second, ConsulOptions{StateDir: dir}, []reply{less, less, after(10*time.Second, less)},
+		func(t *testing.T, r *rig) {
+			if got := fmt.Sprint(lines(r.consul.Saved())); got != "[]" {
+				t.Errorf("saved set %s counts after an answer", got)
+			}
+			r.want(t, four, webA)
+		})
 }
 
-// A service that is scaled to zero and up again is served by what is new at once.
+// If a service is scaled to zero and up again, new instances are in its set at once.
 func TestNewInstancesAreNotHeldBack(t *testing.T) {
-	replies := []reply{ok(20, "a 80"), ok(21), ok(21), after(time.Second, ok(22, "b 81")), after(10*time.Second, ok(22, "b 81"))}
+	replies := []reply{ok(20, "a 80"), ok(21), ok(21), after(time.Second, ok(22, "b 81")),
+		after(10*time.Second, ok(22, "b 81"))}
 	bubble(t, 20*time.Second, ConsulOptions{}, replies, func(t *testing.T, r *rig) {
 		r.want(t, webA, webA+" n/b=10.0.0.1:81", webB)
 	})
 }
 
-// Thousands of queries must not follow from a set that stays sharply smaller.
+// A set that stays sharply smaller is no reason to ask more often.
 func TestHoldingIsNoReasonToAskMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0

@@ -10,33 +10,33 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// An ask is how a query is asked.
+// An ask says how to ask a query.
 type ask struct {
-	index      uint64        // other than zero: Consul answers once its state is past that index, or wait is over
-	wait       time.Duration // with an index
-	consistent bool          // without an index: the leader makes sure that it still is one
-	former     *former       // of the answers to this query; nil: it is not asked again
+	index      uint64        // Consul answers once its state is past it, or when wait is over; zero: at once
+	wait       time.Duration // with an index only
+	consistent bool          // the leader makes sure that it is still the leader; without an index only
+	reuse      *parser       // of the answers to this query; nil: the query is asked once
 }
 
-// An answer is what Consul says to a query.
+// An answer is what Consul says to a query for instances.
 type answer struct {
-	index    uint64 // of the state that it describes; zero from Consul is kept
-	filtered bool   // instances were left out because the token may not see them
-	backend  string // consul.Streaming: from the agent's view; "blocking-query": from the servers; or empty
+	index    uint64 // of the state that it describes; may be zero
+	filtered bool   // Consul left out instances that the token may not see
+	backend  string // consul.Streaming: the agent's view; "blocking-query": the servers; may be empty
 	entries  []*entry
-	size     int       // bytes of it
-	received time.Time // when it began to come
+	size     int       // in bytes
+	received time.Time // when it began to arrive
 }
 
 var errNoList = errors.New("answer is not a list")
 
-// health asks for the instances that q selects. What is returned besides a nil error is whole: it was read to its end and parsed.
+// health asks for the instances that q selects. The answer was read to its end and parsed if the error is nil.
 func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) {
 	prepared := q.Prepared != ""
 	resp, err := c.client.Query(ctx, consul.Request{
 		Path: q.path(), Values: q.values(),
 		Index: how.index, Wait: how.wait, Consistent: how.consistent,
-		NoIndex: prepared, Expect: how.former.expects(),
+		NoIndex: prepared, Expect: how.reuse.expects(),
 	})
 	if err != nil {
 		return answer{}, err
@@ -46,12 +46,12 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 		index: resp.Index, filtered: resp.Filtered, backend: cut(resp.Backend, maxWord),
 		size: len(resp.Body), received: resp.Received,
 	}
-	a.entries, err = decode(resp.Body, prepared, how.former)
+	a.entries, err = decode(resp.Body, prepared, how.reuse)
 	return a, err
 }
 
-// decode reads the list of entries that is all of body; or, of a prepared query, an object that has the list.
-func decode(body []byte, prepared bool, f *former) ([]*entry, error) {
+// decode parses an answer: a list of entries or, for a prepared query, an object with such a list.
+func decode(body []byte, prepared bool, f *parser) ([]*entry, error) {
 	if prepared {
 		var result struct{ Nodes json.RawMessage }
 		if err := json.Unmarshal(body, &result); err != nil {
@@ -64,11 +64,11 @@ func decode(body []byte, prepared bool, f *former) ([]*entry, error) {
 	return f.entriesIn(body)
 }
 
-// entriesIn reads one JSON list and nothing after it. A null would be an empty list to encoding/json; here it is an error, as Consul never
-// sends it.
+// entriesIn parses one JSON list with nothing after it. A null is an error: Consul never sends it, and encoding/json
+// would take it for an empty list.
 func entriesIn(body []byte) ([]*entry, error) {
-	if consul.TooMany(body) {
-		return nil, consul.ErrTooMany
+	if consul.TooManyElements(body) {
+		return nil, consul.ErrTooManyElements
 	}
 	var entries []*entry
 	if err := json.Unmarshal(body, &entries); err != nil {

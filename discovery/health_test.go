@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A few megabytes can be millions of items, each of which is worth a hundred bytes and more here.
+// A few megabytes of JSON can be millions of items, and each takes a hundred bytes or more once it is decoded.
 func TestAnswerOfManyTinyItemsIsRefusedBeforeItFillsTheMemory(t *testing.T) {
 	for name, body := range map[string]string{
 		"instances":        "[" + strings.Repeat("{},", 4<<20) + "{}]",
@@ -23,9 +23,9 @@ func TestAnswerOfManyTinyItemsIsRefusedBeforeItFillsTheMemory(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			prepared := strings.HasPrefix(name, "a prep")
-			_, err := decode([]byte(body), prepared, newFormer())
+			_, err := decode([]byte(body), prepared, newParser())
 			runtime.ReadMemStats(&after)
-			if !errors.Is(err, consul.ErrTooMany) {
+			if !errors.Is(err, consul.ErrTooManyElements) {
 				t.Errorf("got %v, want it refused", err)
 			}
 			if took, most := after.TotalAlloc-before.TotalAlloc, uint64(8*len(body)+1<<20); took > most {

@@ -14,20 +14,20 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An entry is what is of use of one instance in Consul's answer. The types of Consul's api package would do as well, but they are
-// many times larger, and their decoder panics at a check whose definition is null.
+// An entry is what Lictor uses of an instance in Consul's answer. The types of Consul's api package are many times
+// larger, and their decoder panics at a check whose definition is null.
 type entry struct {
-	Node    *node
-	Service *service
-	Checks  []check // of the service and of its node
+	Node    *entryNode
+	Service *entryService
+	Checks  []check // of the instance and of its node
 }
 
-type node struct {
+type entryNode struct {
 	Node    string // its name
 	Address string
 }
 
-type service struct {
+type entryService struct {
 	ID, Address, SocketPath string
 	Tags                    []string
 	Port                    int
@@ -38,7 +38,7 @@ type weights struct{ Passing, Warning int }
 
 type check struct{ CheckID, Name, Status, Notes, Output string }
 
-// trim drops what nobody is shown: what checks say that pass, and what is too long to be kept.
+// trim drops what is never shown: the output of passing checks, and the ends of long strings.
 func (e *entry) trim() {
 	if e == nil {
 		return
@@ -56,23 +56,24 @@ func (e *entry) trim() {
 	}
 }
 
-// An instances value is what one answer of Consul comes to.
+// An instances value is what the entries of one answer come to.
 type instances struct {
-	endpoints  []lb.Endpoint     // sorted by ID; no ID and no address twice
-	all        []Instance        // every one in the answer, sorted by ID
-	bad        map[string]string // instances that would be in endpoints if they could be dialled: why not, by ID; nil: none
-	duplicates int               // further registrations of addresses that are in endpoints
+	endpoints  []lb.Endpoint     // instances that can get clients, sorted by ID; no ID and no address twice
+	all        []Instance        // all instances, sorted by ID
+	bad        map[string]string // healthy instances that cannot be dialled: why, by ID; nil: none
+	duplicates int               // further registrations of the addresses in endpoints
 }
 
-// passingOnly are the statuses of queries that name none.
+// passingOnly is the default of Query.Statuses.
 var passingOnly = []string{api.HealthPassing}
 
-// convert turns entries into endpoints. Only instances in one of statuses count: the status of an instance is the worst of its
-// own checks' and its node's. Consul's order means nothing (with near it changes all the time) and is lost.
+// convert turns entries into endpoints. Only instances in one of statuses become endpoints. The order of entries
+// does not matter: with near, Consul changes it all the time.
 //
-// The same address under several service IDs is one process that was registered more than once, often by a restart under a new
-// ID. It becomes one endpoint: its healthiest registration counts, and of equals that with the lowest ID, weight included.
-// Adding weights up would double the load on it.
+// An address under several service IDs is one process that was registered more than once, often by a restart under a
+// new ID. It becomes one endpoint, with the ID and the weight of its healthiest registration, or of the one with the
+// lowest ID if several are as healthy. The weights are not added up, because that would double the load on the
+// process.
 func convert(entries []*entry, statuses []string) instances {
 	in := instances{all: make([]Instance, 0, len(entries))}
 	for _, e := range entries {
@@ -108,7 +109,7 @@ func convert(entries []*entry, statuses []string) instances {
 	return in
 }
 
-// A place is the address of an endpoint, to be compared. lb.Endpoint.Address would do, but makes a text of each.
+// A place is the address of an endpoint, as a map key. It is cheaper than the text that lb.Endpoint.Address makes.
 type place struct {
 	host string
 	addr netip.AddrPort
@@ -116,7 +117,7 @@ type place struct {
 
 func placeOf(e lb.Endpoint) place { return place{e.Host, e.Addr} }
 
-// convertOne returns what e comes to if it is looked at alone.
+// convertOne returns what e comes to, without regard to other entries.
 func convertOne(e *entry, statuses []string) Instance {
 	one := Instance{Status: api.HealthPassing}
 	var worst *check
@@ -150,9 +151,9 @@ func convertOne(e *entry, statuses []string) Instance {
 	return one
 }
 
-// entryID is the node's name and the service's ID, which together are unique in a catalog. Service IDs alone are unique
-// on their node only. A slash in a node's name is escaped, so that the first slash is always the one in between. Of an
-// ID that is too long, it returns one that is for people only.
+// entryID returns the node's name, a slash and the service's ID. Together they are unique in a catalog; service IDs
+// are unique on their node only. A slash in a node's name is escaped, so that the first slash is the one in between.
+// If the ID is too long, entryID returns a shorter one and true.
 func entryID(e *entry) (_ string, tooLong bool) {
 	var name, id string
 	if e != nil && e.Node != nil {
@@ -161,7 +162,7 @@ func entryID(e *entry) (_ string, tooLong bool) {
 	if e != nil && e.Service != nil {
 		id = e.Service.ID
 	}
-	if strings.ContainsAny(name, "%/") { // in no node's name that DNS could know
+	if strings.ContainsAny(name, "%/") { // rare: no name in DNS has these
 		name = strings.ReplaceAll(strings.ReplaceAll(name, "%", "%25"), "/", "%2F")
 	}
 	if len(name)+1+len(id) > maxID {
@@ -170,8 +171,8 @@ func entryID(e *entry) (_ string, tooLong bool) {
 	return name + "/" + id, false
 }
 
-// endpointOf returns the endpoint of e without ID and weight. Consul hands out whatever was registered, so all of it is checked
-// here. An error says why e cannot be dialled.
+// endpointOf returns the endpoint of e, without ID and weight. The error says why e cannot be dialled. Everything is
+// checked, as Consul returns whatever was registered.
 func endpointOf(e *entry) (lb.Endpoint, error) {
 	switch {
 	case e == nil || e.Node == nil || e.Service == nil:
@@ -181,7 +182,7 @@ func endpointOf(e *entry) (lb.Endpoint, error) {
 	case e.Service.Port < 1 || e.Service.Port > 65535:
 		return lb.Endpoint{}, fmt.Errorf("port %d is not in 1..65535", e.Service.Port)
 	}
-	// Of a service with several ports, Port is the default one. The agent does not fill in its own address for the service.
+	// If a service has several ports, Port is the default one. If it has no address, its node's counts.
 	text := strings.TrimSpace(e.Service.Address)
 	if text == "" {
 		text = strings.TrimSpace(e.Node.Address)
@@ -196,7 +197,8 @@ func endpointOf(e *entry) (lb.Endpoint, error) {
 	return lb.Endpoint{Host: host, Addr: netip.AddrPortFrom(addr, uint16(e.Service.Port))}, nil
 }
 
-// parseHost returns text as an address or, if it is none, as a host name. Consul does not look names up; that is done at each dial.
+// parseHost parses text as an IP address or, if it is none, as a host name. Names are looked up when they are
+// dialled.
 func parseHost(text string) (host string, addr netip.Addr, err error) {
 	if text == "" {
 		return "", addr, errors.New("has no address")
@@ -211,7 +213,7 @@ func parseHost(text string) (host string, addr netip.Addr, err error) {
 			return "", netip.Addr{}, fmt.Errorf("address %q has a zone that is no interface", text)
 		}
 		if addr.IsUnspecified() || addr.IsMulticast() || addr == broadcast {
-			return "", netip.Addr{}, fmt.Errorf("address %s is nobody's", addr)
+			return "", netip.Addr{}, fmt.Errorf("address %s is not that of a host", addr)
 		}
 		return "", addr, nil
 	}
@@ -221,11 +223,11 @@ func parseHost(text string) (host string, addr netip.Addr, err error) {
 	return text, addr, nil
 }
 
-// broadcast is for all hosts of a network (RFC 919).
+// broadcast is the address of all hosts of a network (RFC 919).
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// isHostName tells whether s could be in DNS. Underscores are not proper there, but common. A name that ends in a number is a
-// mistyped IP address: there is no such top-level domain.
+// isHostName reports whether s can be a name in DNS. Underscores are not proper there, but common. A name that ends
+// in a number is a mistyped IP address, as there is no such top-level domain.
 func isHostName(s string) bool {
 	s = strings.TrimSuffix(s, ".")
 	if s == "" || len(s) > 253 {
@@ -244,13 +246,13 @@ func isHostName(s string) bool {
 	return strings.Trim(last, "0123456789") != ""
 }
 
+// isHostRune reports whether r can be in a label of a host name.
 func isHostRune(r rune) bool {
 	return r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
 }
 
-// aggregate returns the status that checks come to, and the check that is to blame for it: the worst of them, passing and nil if there
-// are none that are worse, and critical for a status that is unknown. An instance or node in maintenance has a critical check for it, and
-// that one is to blame before all others.
+// aggregate returns the worst status of checks, and a check that has it. It returns passing and nil if no check is
+// worse. An unknown status counts as critical. If a check stands for maintenance, it is the one that is returned.
 func aggregate(checks []check) (string, *check) {
 	status := api.HealthPassing
 	var worst *check
@@ -271,12 +273,12 @@ func aggregate(checks []check) (string, *check) {
 	return status, worst
 }
 
-// isMaintenance tells whether c is there because somebody has put the instance or its node into maintenance.
+// isMaintenance reports whether c stands for the maintenance of the instance or of its node.
 func (c *check) isMaintenance() bool {
 	return strings.HasPrefix(c.CheckID, api.ServiceMaintPrefix) || c.CheckID == api.NodeMaint
 }
 
-// text is what c says, in a line.
+// text returns what c says, in a line.
 func (c *check) text() string {
 	name, output := c.CheckID, c.Output
 	if c.Name != "" {
@@ -292,9 +294,10 @@ func (c *check) text() string {
 	return consul.OneLine(text)
 }
 
-const maxWeight = 65535 // that Consul allows
+// maxWeight is the largest weight that Consul allows.
+const maxWeight = 65535
 
-// in is an instance's share of traffic in status; 0: none. Instances that were registered without weights have 1.
+// in returns the weight of an instance in a status; 0 means no traffic. Without weights, it is 1.
 func (w weights) in(status string) int {
 	switch {
 	case status == api.HealthPassing:
@@ -307,7 +310,7 @@ func (w weights) in(status string) int {
 	return 0
 }
 
-// rank orders statuses from healthy to not.
+// rank returns 0 for a healthy status, and 1 for others.
 func rank(status string) int {
 	if status == api.HealthPassing {
 		return 0

@@ -18,8 +18,8 @@ import (
 // instance returns an entry as Consul would describe it.
 func instance(id, address string, port int, statuses ...string) *entry {
 	e := &entry{
-		Node:    &node{Node: "n", Address: "10.9.9.9"},
-		Service: &service{ID: id, Address: address, Port: port, Weights: weights{Passing: 1, Warning: 1}},
+		Node:    &entryNode{Node: "n", Address: "10.9.9.9"},
+		Service: &entryService{ID: id, Address: address, Port: port, Weights: weights{Passing: 1, Warning: 1}},
 	}
 	for i, s := range statuses {
 		e.Checks = append(e.Checks, check{CheckID: fmt.Sprint("c", i), Status: s})
@@ -62,12 +62,12 @@ func TestAddressOfAnInstance(t *testing.T) {
 		{"not ASCII", "dätäbase", "", 80, "neither", true},
 		{"label too long", strings.Repeat("a", 64), "", 80, "neither", true},
 		{"strange zone", "fe80::1%a]b", "", 80, "zone", true},
-		{"wildcard", "0.0.0.0", "", 80, "nobody", true},
-		{"IPv6 wildcard", "::", "", 80, "nobody", true},
-		{"multicast", "224.0.0.1", "", 80, "nobody", true},
-		{"IPv6 multicast", "[ff02::1]", "", 80, "nobody", true},
-		{"broadcast", "255.255.255.255", "", 80, "nobody", true},
-		{"broadcast in IPv6's clothes", "::ffff:255.255.255.255", "", 80, "nobody", true},
+		{"wildcard", "0.0.0.0", "", 80, "not that of a host", true},
+		{"IPv6 wildcard", "::", "", 80, "not that of a host", true},
+		{"multicast", "224.0.0.1", "", 80, "not that of a host", true},
+		{"IPv6 multicast", "[ff02::1]", "", 80, "not that of a host", true},
+		{"broadcast", "255.255.255.255", "", 80, "not that of a host", true},
+		{"broadcast in IPv6's clothes", "::ffff:255.255.255.255", "", 80, "not that of a host", true},
 		{"none at all", "", "", 80, "no address", true},
 	}
 	for _, tt := range tests {
@@ -147,7 +147,8 @@ func TestWeightFollowsStatus(t *testing.T) {
 func TestMaintenanceIsOut(t *testing.T) {
 	e := instance("a", "10.0.0.1", 80, "passing")
 	e.Checks = append(e.Checks, check{CheckID: "_service_maintenance:a", Status: "critical"})
-	if in := convert([]*entry{e}, passingOnly); len(in.endpoints) != 0 || in.bad != nil || in.all[0].Out != OutMaintenance {
+	if in := convert([]*entry{e}, passingOnly); len(in.endpoints) != 0 || in.bad != nil ||
+		in.all[0].Out != OutMaintenance {
 		t.Errorf("got %+v", in)
 	}
 }
@@ -160,7 +161,8 @@ func TestInstancesKnowWhyTheyAreOut(t *testing.T) {
 	warned := instance("c", "10.0.0.3", 80, "warning")
 	warned.Service.Weights.Warning = 0
 	twice := instance("e", "10.0.0.4", 80)
-	all := []*entry{warned, twice, instance("f", "10.0.0.300", 80), instance("g", "", 0, "critical"), resting, failing, instance("d", "10.0.0.4", 80)}
+	all := []*entry{warned, twice, instance("f", "10.0.0.300", 80), instance("g", "", 0, "critical"), resting, failing,
+		instance("d", "10.0.0.4", 80)}
 	var got []string
 	for _, one := range convert(all, []string{api.HealthPassing, api.HealthWarning}).all {
 		got = append(got, fmt.Sprintf("%s %s %s: %s", one.ID, one.Status, one.Out, one.Detail))
@@ -180,7 +182,8 @@ func TestInstancesKnowWhyTheyAreOut(t *testing.T) {
 }
 
 func TestSameAddressTwiceIsOneEndpoint(t *testing.T) {
-	b, a, sick := instance("b", "10.0.0.1", 80), instance("a", "10.0.0.1", 80), instance("0", "::ffff:10.0.0.1", 80, "warning")
+	b, a, sick := instance("b", "10.0.0.1", 80), instance("a", "10.0.0.1", 80),
+		instance("0", "::ffff:10.0.0.1", 80, "warning")
 	b.Service.Weights.Passing, a.Service.Weights.Passing = 9, 2
 	other := instance("c", "10.0.0.1", 81)
 	all := []*entry{b, sick, a, other}
@@ -221,11 +224,12 @@ func ids(endpoints []lb.Endpoint) []string {
 	return all
 }
 
-// FuzzEntries: whatever comes over the wire, conversion does not panic, and each endpoint is one that can be dialled.
+// FuzzEntries checks that no answer makes convert panic, and that each endpoint can be dialled.
 func FuzzEntries(f *testing.F) {
 	f.Add(entriesJSON("a 80", "b 0", "a 81"))
 	f.Add(`[null,{},{"Node":{}},{"Service":{"Port":1}},{"Node":null,"Service":null,"Checks":null}]`)
-	f.Add(`[{"Node":{"Node":"a/%","Address":" [::1] "},"Service":{"ID":"/","Port":65535,"Weights":{"Passing":-9}},"Checks":[null]}]`)
+	f.Add(`[{"Node":{"Node":"a/%","Address":" [::1] "},` +
+		`"Service":{"ID":"/","Port":65535,"Weights":{"Passing":-9}},"Checks":[null]}]`)
 	f.Add(`[{"Node":{},"Service":{"Port":1,"Address":"a"},"Checks":[{"Definition":null}]}]`)
 	for _, address := range []string{"10.0.0.1:99", "::ffff:1.2.3.4%x", "fe80::1%", "a.b.", "0.0.0.0", "[db]"} {
 		b, _ := json.Marshal([]*entry{instance("a", address, 80, "passing", "warning")})
@@ -233,7 +237,7 @@ func FuzzEntries(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body string) {
 		entries, err := trimmed([]byte(body))
-		if parsed, parseErr := newFormer().parse([]byte(body)); (parseErr == nil) != (err == nil) {
+		if parsed, parseErr := newParser().parse([]byte(body)); (parseErr == nil) != (err == nil) {
 			t.Errorf("in parts %d entries, %v; as a whole %d, %v", len(parsed), parseErr, len(entries), err)
 		} else if diff := cmp.Diff(entries, parsed); diff != "" && len(entries) > 0 {
 			t.Errorf("in parts it differs (-whole +parts):\n%s", diff)
@@ -251,7 +255,8 @@ func FuzzEntries(f *testing.F) {
 		addresses, seen := map[string]bool{}, map[string]bool{}
 		for _, e := range in.endpoints {
 			host, port, err := net.SplitHostPort(e.Address())
-			if err != nil || host == "" || port == "0" || e.Addr.Port() == 0 || e.Weight < 1 || (e.Host == "") != e.Addr.Addr().IsValid() {
+			if err != nil || host == "" || port == "0" || e.Addr.Port() == 0 || e.Weight < 1 ||
+				(e.Host == "") != e.Addr.Addr().IsValid() {
 				t.Errorf("bad endpoint %+v", e)
 			}
 			if addresses[e.Address()] || seen[e.ID] {

@@ -12,8 +12,8 @@ import (
 // A query with an index is answered when Consul's state has moved past that index, or when the wait is over. Such an
 // answer cannot be trusted blindly:
 //
-//   - The index can go back: servers were restored from a snapshot, or a development agent was restarted. A watch that
-//     goes on with the old index hears nothing until the new state has caught up.
+//   - The index can go back: servers were restored from a snapshot, or a development agent was restarted. A watch
+//     that goes on with the old index hears nothing until the new state has caught up.
 //   - An agent that does not know the truth answers 200, an empty list and index 1 when the wait is over. It has just
 //     been restarted, its servers are away, or the token is unknown.
 //   - The index moves without a change of the contents, and the contents change without a change of the index.
@@ -25,11 +25,11 @@ import (
 //  1. The set changes by a believed answer only.
 //  2. An answer is not believed if its index is lower than the one that was asked with.
 //  3. An answer that makes the set empty or sharply smaller is believed only if the leader confirms it (see Guard).
-//  4. A held endpoint leaves the set only by a believed answer: one that names it as out of use, or one that comes after
-//     its time.
+//  4. A held endpoint leaves the set only by a believed answer: one that names it as out of use, or one that comes
+//     after its time.
 //  5. After an answer that is not believed, and after an error, the next query has no index.
-//  6. An endpoint that leaves the set is reported, or is in belief.vanished until it is. There are two exceptions: nobody
-//     wants to know and there are more than maxVanished, or the token may not see all instances.
+//  6. An endpoint that leaves the set is reported, or is in belief.vanished until it is. There are two exceptions:
+//     nobody wants to know and there are more than maxVanished, or the token may not see all instances.
 
 // A question says what the next query asks for.
 type question struct {
@@ -57,7 +57,7 @@ type belief struct {
 // maxVanished is how many vanished endpoints are remembered while nobody wants to know of them.
 const maxVanished = 64
 
-// An evidence is an answer, with everything else that judge takes into account.
+// An evidence value is an answer, with everything else that judge takes into account.
 type evidence struct {
 	now      time.Time
 	asked    question
@@ -67,7 +67,7 @@ type evidence struct {
 	interest Leaves // how much the services want to know of endpoints that vanish
 }
 
-// A verdict is what follows from an evidence.
+// A verdict is what follows from evidence.
 type verdict struct {
 	doubt  string // why the answer is not believed; empty: it is
 	belief belief // what is believed now; as before if the answer is not believed
@@ -86,13 +86,14 @@ func (b belief) judge(g Guard, e evidence) verdict {
 	}
 	set, held, ok := g.hold(b, e)
 	if !ok {
-		// A token that lost a right looks like this too, at a good index. Only the servers say that they left something out.
+		// A token that lost a right looks like this too, at a good index. Only the servers say that they left something
+		// out.
 		return verdict{doubt: "set is sharply smaller", belief: b, next: question{leader: true}}
 	}
 	told, lost := b.departures(e.in, set)
 	v := verdict{
 		belief:   belief{set: set, held: held, out: followed(told), vanished: lost},
-		next:     question{index: max(e.index, 1)}, // with index 0, Consul would answer the next query at once, and so on
+		next:     question{index: max(e.index, 1)}, // with 0, Consul would answer at once, again and again
 		told:     told,
 		toldAnew: !slices.Equal(b.out, told),
 	}
@@ -110,16 +111,17 @@ func (b belief) judge(g Guard, e evidence) verdict {
 	return v
 }
 
-// ask returns q, or a question to the leader if somebody has begun to take an interest in vanished endpoints.
-func (b belief) ask(q question, interest Leaves) question {
+// nextQuestion returns q, or a question to the leader if somebody has begun to take an interest in vanished
+// endpoints.
+func (b belief) nextQuestion(q question, interest Leaves) question {
 	if len(b.vanished) > 0 && interest > LeavesIgnored {
 		return question{leader: true}
 	}
 	return q
 }
 
-// available returns how many endpoints of the set are not held.
-func (b belief) available() int { return len(b.set) - len(b.held) }
+// notHeld returns how many endpoints of the set are not held.
+func (b belief) notHeld() int { return len(b.set) - len(b.held) }
 
 // letGo returns when the first of the held endpoints is to be let go; zero: none is held.
 func (b belief) letGo() time.Time {

@@ -36,9 +36,10 @@ func play(t *testing.T, g Guard, turns []turn) {
 	var q question
 	for i, s := range turns {
 		now = now.Add(s.after)
-		q = b.ask(q, s.interest)
+		q = b.nextQuestion(q, s.interest)
 		v := b.judge(g.withDefaults(), evidence{
-			now: now, asked: q, index: s.index, filtered: s.filtered, in: said(strings.Fields(s.says)...), interest: s.interest,
+			now: now, asked: q, index: s.index, filtered: s.filtered, in: said(strings.Fields(s.says)...),
+			interest: s.interest,
 		})
 		doubt, doubted := strings.CutPrefix(s.set, "?")
 		if !doubted {
@@ -90,10 +91,12 @@ func TestJudgeOfIndexes(t *testing.T) {
 			{index: 7, says: "a", set: "a", next: at(7)}, {index: 7, says: "a b", set: "ab", next: at(7)},
 		},
 		"an index that went back": {
-			{index: 7, says: "a", set: "a", next: at(7)}, {index: 6, says: "b", set: back}, {index: 6, says: "a b", set: "ab", next: at(6)},
+			{index: 7, says: "a", set: "a", next: at(7)}, {index: 6, says: "b", set: back},
+			{index: 6, says: "a b", set: "ab", next: at(6)},
 		},
 		"an agent that knows nothing": {
-			{index: 7, says: "a", set: "a", next: at(7)}, {index: 1, set: back}, {index: 7, says: "a", set: "a", next: at(7)},
+			{index: 7, says: "a", set: "a", next: at(7)}, {index: 1, set: back},
+			{index: 7, says: "a", set: "a", next: at(7)},
 		},
 	} {
 		t.Run(name, func(t *testing.T) { play(t, Guard{}, turns) })
@@ -119,15 +122,20 @@ func TestJudgeOfHolds(t *testing.T) {
 			{after: time.Second, index: 10, set: smaller, next: leader},
 		},
 		"new ones are in at once, beside what is held": {
-			four, {index: 8, set: smaller, next: leader}, {index: 8, set: "abcd", next: at(8)}, {index: 9, says: "x", set: "abcdx", next: at(9)},
+			four, {index: 8, set: smaller, next: leader}, {index: 8, set: "abcd", next: at(8)},
+			{index: 9, says: "x", set: "abcdx", next: at(9)},
 		},
 		"maintenance is believed at once": {
 			four, {index: 8, says: "a! b! c! d!", told: "a critical, b critical, c critical, d critical", next: at(8)},
 		},
-		"the leader corrects it": {four, {index: 8, set: smaller, next: leader}, {index: 9, says: "a b c d", set: "abcd", next: at(9)}},
+		"the leader corrects it": {four, {index: 8, set: smaller, next: leader},
+			{index: 9, says: "a b c d", set: "abcd", next: at(9)}},
 		"critical ones are held too": {
-			four, {index: 8, says: "a b? c? d?", set: smaller, next: leader}, {index: 8, says: "a b? c? d?", set: "abcd", next: at(8)},
-			{after: 10 * time.Second, index: 8, says: "a b? c? d?", set: "a", told: "b critical, c critical, d critical", next: at(8)},
+			four, {index: 8, says: "a b? c? d?", set: smaller, next: leader},
+			{index: 8, says: "a b? c? d?", set: "abcd", next: at(8)},
+			{after: 10 * time.Second, index: 8, says: "a b? c? d?", set: "a",
+				told: "b critical, c critical, d critical",
+				next: at(8)},
 		},
 	} {
 		t.Run(name, func(t *testing.T) { play(t, Guard{}, turns) })
@@ -138,7 +146,8 @@ func TestJudgeOfDepartures(t *testing.T) {
 	ignored, confirmed := LeavesIgnored, LeavesConfirmed
 	begin := turn{index: 7, says: "a b c d", set: "abcd", interest: confirmed, next: at(7)}
 	for name, turns := range map[string][]turn{
-		"vanished, nobody wants to know": {begin, {index: 8, says: "a b c", set: "abc", interest: ignored, vanished: "d", next: at(8)}},
+		"vanished, nobody wants to know": {begin,
+			{index: 8, says: "a b c", set: "abc", interest: ignored, vanished: "d", next: at(8)}},
 		"vanished, somebody does": {
 			begin, {index: 8, says: "a b c", set: "abc", interest: confirmed, vanished: "d", next: leader},
 			{index: 8, says: "a b c", set: "abc", interest: confirmed, gone: "d", next: at(8)},
@@ -195,11 +204,13 @@ func TestWhyEndpointsVanished(t *testing.T) {
 		asks  bool
 		want  string
 	}{
-		"a plain query":                    {Query{}, nil, false, "a deregistered, b deregistered"},
-		"tags, unknown":                    {Query{Tags: []string{"x"}}, nil, true, "a deregistered or unmatched, b deregistered or unmatched"},
-		"a filter, known":                  {Query{Filter: "x"}, known, true, "a unmatched, b deregistered"},
-		"an empty registry":                {Query{Filter: "x"}, registry{}, true, "a deregistered, b deregistered"},
-		"a prepared query may be anything": {Query{Prepared: "x"}, nil, false, "a deregistered or critical or unmatched, b deregistered or critical or unmatched"},
+		"a plain query": {Query{}, nil, false, "a deregistered, b deregistered"},
+		"tags, unknown": {Query{Tags: []string{"x"}}, nil, true,
+			"a deregistered or unmatched, b deregistered or unmatched"},
+		"a filter, known":   {Query{Filter: "x"}, known, true, "a unmatched, b deregistered"},
+		"an empty registry": {Query{Filter: "x"}, registry{}, true, "a deregistered, b deregistered"},
+		"a prepared query may be anything": {Query{Prepared: "x"}, nil, false,
+			"a deregistered or critical or unmatched, b deregistered or critical or unmatched"},
 	} {
 		if got := toldOf(tt.query.explain(gone, tt.known)); got != tt.want || tt.query.needsRegistry() != tt.asks {
 			t.Errorf("%s: got %q, asks %v, want %q, %v", name, got, tt.query.needsRegistry(), tt.want, tt.asks)
@@ -231,8 +242,9 @@ func TestJudgeKeepsItsInvariants(t *testing.T) {
 		for range 60 {
 			now = now.Add(time.Duration(r.IntN(8)) * time.Second)
 			e := evidence{
-				now: now, asked: b.ask(q, LeavesConfirmed), index: uint64(10 + r.IntN(3)), interest: LeavesConfirmed,
-				in: said(strings.Fields(randomAnswer(r))...),
+				now: now, asked: b.nextQuestion(q, LeavesConfirmed), index: uint64(10 + r.IntN(3)),
+				interest: LeavesConfirmed,
+				in:       said(strings.Fields(randomAnswer(r))...),
 			}
 			before := b.clone()
 			v := b.judge(Guard{}.withDefaults(), e)

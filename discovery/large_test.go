@@ -13,8 +13,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// largeAnswer is Consul's answer for n instances, each as long as Consul's are. Of the changed one the output of a
-// check, which says nothing of its health, is another than before; the port of the one after that is.
+// largeAnswer returns an answer for n instances, each as long as Consul's are. The output of a check of the instance
+// number changed is different from usual, and so is the port of the next instance.
 func largeAnswer(n, changed int) string {
 	var b strings.Builder
 	b.WriteString("[")
@@ -57,7 +57,7 @@ func largeAnswer(n, changed int) string {
 	return b.String()
 }
 
-// newLargeWatch returns a watch of "web" whose source feeds sink.
+// newLargeWatch returns a watch of "web" whose sets go to sink.
 func newLargeWatch(t testing.TB, sink Sink) *watch {
 	t.Helper()
 	c, err := NewConsul(ConsulOptions{Watches: []Watch{{Service: "web"}}})
@@ -73,9 +73,9 @@ func newLargeWatch(t testing.TB, sink Sink) *watch {
 	return c.watches[0]
 }
 
-// takeBody has w take an answer of these bytes.
+// takeBody lets w take an answer with this body.
 func (w *watch) takeBody(body string, index uint64) error {
-	entries, err := decode([]byte(body), false, w.poller.former)
+	entries, err := decode([]byte(body), false, w.poller.parser)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (w *watch) takeBody(body string, index uint64) error {
 	return nil
 }
 
-// manyTiny are n instances, of which the one at that place has another port than usual.
+// manyTiny returns n instances. The one with the number changed has another port than usual.
 func manyTiny(n, changed int) (instances []string) {
 	for i := range n {
 		port := 1000 + i
@@ -96,7 +96,7 @@ func manyTiny(n, changed int) (instances []string) {
 	return instances
 }
 
-// A service of many instances that changes with every answer is asked for less often than one of few.
+// If each answer brings a change, a service with many instances is asked for less often than one with few.
 func TestLongAnswersAreDamped(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
@@ -131,7 +131,7 @@ type nowhere struct{}
 
 func (nowhere) OnUpdate([]lb.Endpoints) {}
 
-// BenchmarkAnswer measures what an answer for thousands of instances costs, of which one has changed.
+// BenchmarkAnswer measures the cost of an answer for thousands of instances of which one has changed.
 func BenchmarkAnswer(b *testing.B) {
 	for _, n := range []int{5000} {
 		var bodies []string

@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// Bounds of what is kept and shown of the strings in an answer, in bytes. Whoever may register a service in Consul
-// chooses them, and Consul allows an ID of megabytes.
+// Bounds of the strings that are kept of an answer, in bytes. Everybody who may register a service chooses such
+// strings, and Consul allows an ID of megabytes.
 const (
-	maxID      = 512  // of an instance: its node's name, a slash and its service ID
-	maxAddress = 260  // more than any host name, or IPv6 address with a zone, has
-	maxTags    = 64   // how many are kept
+	maxID      = 512  // of an instance: the name of its node, a slash and its service ID
+	maxAddress = 260  // longer than any host name, and than any IPv6 address with a zone
+	maxTags    = 64   // how many tags are kept
 	maxTag     = 128  // of each tag
-	maxCheck   = 1024 // of each part of what is said of a check
-	maxWord    = 64   // of what should be a word
+	maxCheck   = 1024 // of each string of a check
+	maxWord    = 64   // of a string that should be a word
 )
 
-// cut returns s if it has most bytes at most; else its beginning, of whole characters, and dots in place of the rest.
+// cut returns s, shortened to most bytes if it has more. Then it ends in dots, and no character is broken.
 func cut(s string, most int) string {
 	const dots = "..."
 	if len(s) <= most {
@@ -26,14 +26,15 @@ func cut(s string, most int) string {
 	return strings.ToValidUTF8(s[:most-len(dots)], "") + dots
 }
 
-// shortID stands for an ID that is too long. No two IDs have the same.
+// shortID returns a text in place of an ID that is too long. Different IDs have different texts.
 func shortID(name, id string) string {
 	h := fnv.New64a()
 	_, _ = fmt.Fprintf(h, "%d %s/%s", len(name), name, id)
 	return fmt.Sprintf("%s/%s#%x", cut(name, maxWord), cut(id, maxWord), h.Sum64())
 }
 
-// shortTags are the tags to be kept of an instance: maxTags and one that says how many more there are, at most.
+// shortTags returns the tags that are kept of an instance. If there are more than maxTags, the last one says how
+// many more.
 func shortTags(tags []string) []string {
 	long := false
 	for _, t := range tags {
@@ -56,7 +57,7 @@ func shortTags(tags []string) []string {
 	return out
 }
 
-// shortNames joins names for a log line.
+// shortNames joins names for a log line, eight at most.
 func shortNames(names []string) string {
 	const most = 8
 	if len(names) <= most {

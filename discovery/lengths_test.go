@@ -16,10 +16,10 @@ import (
 
 const megabyte = 1 << 20
 
-// huge is a text of a megabyte that begins with a word.
+// huge returns a text of a megabyte that begins with a word.
 func huge(word string) string { return word + strings.Repeat("ü", megabyte/2) }
 
-// longest is the longest string in v, as JSON has it.
+// longest returns the length of the longest string in the JSON of v.
 func longest(t *testing.T, v any) int {
 	t.Helper()
 	text, err := json.Marshal(v)
@@ -33,7 +33,7 @@ func longest(t *testing.T, v any) int {
 	return most
 }
 
-// Whatever strings are registered, what is kept of them is short, and each instance is still told from all others.
+// Of long strings only short ones are kept, and no two instances become the same.
 func TestStringsOfInstancesAreBounded(t *testing.T) {
 	good := instance("good", "10.0.0.1", 80)
 	longID, other := instance(huge("id"), "10.0.0.2", 80), instance(huge("id")+"x", "10.0.0.3", 80)
@@ -87,7 +87,7 @@ func TestStringsOfInstancesAreBounded(t *testing.T) {
 	}
 }
 
-// What is as long as it may be stays as it is.
+// Strings that are just within the bounds are not changed.
 func TestStringsWithinBoundsStay(t *testing.T) {
 	e := instance(strings.Repeat("i", maxID-2), "10.0.0.1", 80)
 	for i := range maxTags {
@@ -104,7 +104,7 @@ func TestStringsWithinBoundsStay(t *testing.T) {
 	}
 }
 
-// However many instances are left out at once, the log has some lines of that, and none is long.
+// If many instances are left out at once, the log has few lines, and no long one.
 func TestLogOfBadInstancesIsBounded(t *testing.T) {
 	bubble(t, time.Second, ConsulOptions{}, []reply{ok(20, manyBad(500)...)}, func(t *testing.T, r *rig) {
 		log := r.log.String()
@@ -121,7 +121,7 @@ func TestLogOfBadInstancesIsBounded(t *testing.T) {
 	})
 }
 
-// manyBad are n instances that cannot be dialled.
+// manyBad returns n instances that cannot be dialled.
 func manyBad(n int) (instances []string) {
 	for i := range n {
 		instances = append(instances, fmt.Sprintf("bad-%d 0", i))
@@ -129,7 +129,7 @@ func manyBad(n int) (instances []string) {
 	return instances
 }
 
-// An endpoint whose ID an earlier version has saved, and which is too long by now, is left out, and the others are not.
+// An endpoint with an ID that is too long, which an earlier version has saved, is left out. The others are not.
 func TestSavedIDsAreBounded(t *testing.T) {
 	file, err := encodeSaved([]savedSet{{query: "q", endpoints: []lb.Endpoint{
 		{ID: huge("id"), Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1},

@@ -9,76 +9,88 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// ConsulOptions say how to reach a Consul agent and what to watch there. The environment (CONSUL_HTTP_ADDR and its kin) is not
-// looked at: whoever fills this in decides whether it counts.
+// ConsulOptions say how to reach a Consul agent, and what to watch there. The environment (CONSUL_HTTP_ADDR and
+// others) does not count.
 type ConsulOptions struct {
-	// Address of the agent's HTTP API: "host:port", "http://host:port", "https://host:port", each of the latter two with a path
-	// if it is behind a reverse proxy, or "unix:///path" of a socket. Empty: "127.0.0.1:8500".
+	// Address is that of the agent's HTTP API, in one of these forms. Empty means "127.0.0.1:8500".
+	//
+	//	127.0.0.1:8500                       HTTP
+	//	http://consul.example.com:8500       HTTP
+	//	https://consul.example.com/prefix    HTTPS, here behind a reverse proxy
+	//	unix:///run/consul.sock              HTTP over a Unix socket
 	Address string
 
-	// Token is the ACL token; empty: the agent's default token. TokenFile, where not empty, is a file that holds it instead. It
-	// is read again for each query, so that a token can be rotated; while it cannot be read, the last token stays in use.
-	Token, TokenFile string
+	// Token is the ACL token. Empty means the agent's default token.
+	Token string
 
-	// HTTPAuth is "user:password" for a reverse proxy that wants basic authentication. Empty: none.
+	// TokenFile is a file with the token, which counts instead of Token. It is read again for each query, so that the
+	// token can be replaced. While the file cannot be read, the last token stays in use. Empty means no file.
+	TokenFile string
+
+	// HTTPAuth is "user:password", for a reverse proxy with basic authentication. Empty means none.
 	HTTPAuth string
 
-	// Datacenter is where queries that name none look. Empty: the agent's own.
+	// Datacenter is where queries look that name none. Empty means the agent's own.
 	Datacenter string
 
-	// Namespace and Partition are for Consul Enterprise; other Consuls refuse queries that have them.
+	// Namespace and Partition are sent with each query. Only Consul Enterprise accepts them. Empty means none.
 	Namespace, Partition string
 
-	// TLS counts only for an https:// address.
+	// TLS counts for an https:// address only.
 	TLS TLSOptions
 
-	// Logger takes what operators should know. Nil: silence. Tokens never appear in it.
+	// Logger takes what operators should know. Tokens never appear in it. Nil means no log.
 	Logger hclog.Logger
 
-	// OnEvent is told what happens to instances. It is called by those who follow Consul, several at once, so it must not wait. Nil: nobody is.
+	// OnEvent is called with what happens to instances. Several goroutines call it at once, and wait for it, so it must
+	// return soon. Nil means that it is not called.
 	OnEvent func(Event)
 
-	// Usable reports whether an endpoint could get clients of a service. One that could not does not count for whether
-	// a tier has enough. It must not call the Consul. Consul.Recount says that its answers are others now. Nil: all
-	// could.
+	// Usable reports whether an endpoint can get clients of a service. One that cannot does not count for whether a
+	// tier has enough endpoints. It must not call the Consul. When its answers have changed, call Consul.Recount. Nil
+	// means that all endpoints are usable.
 	Usable func(service string, e lb.Endpoint) bool
 
-	// Watches say what to watch until Consul.Apply says otherwise. No two may be for the same Service.
+	// Watches say what is watched until Consul.Apply says otherwise. No two may have the same Service.
 	Watches []Watch
 
-	// StateDir is a folder in which the sets of all watches are saved as they change, at most once a second; it is made if need be.
-	// NewConsul reads what an earlier process has saved there: see Consul.Saved. Empty: nothing is saved.
+	// StateDir is a folder for the sets of all watches. They are saved there as they change, at most once a second. The
+	// folder is made if need be. NewConsul reads what an earlier process has saved: see Consul.Saved. Empty means that
+	// nothing is saved.
 	StateDir string
 
-	// Saved are the sets of an earlier process, as its Consul.Save returned them; they count instead of those in StateDir.
+	// Saved are the sets of an earlier process, as its Consul.Save returned them. They count instead of those in
+	// StateDir. Nil means none.
 	Saved []byte
 
-	// MaxWatches is how many queries may be under way at once, other than over HTTP/2 (https): each takes a connection there, and the agent
-	// allows a host 200 unless limits.http_max_conns_per_client says otherwise. With more watches than that, they take turns.
-	// Zero: 150. Negative: any number.
+	// MaxWatches is how many queries may be under way at once, except over HTTP/2 (https). Each takes a connection, and
+	// the agent allows a host 200 unless limits.http_max_conns_per_client says otherwise. If there are more watches,
+	// they take turns. Zero means 150. Negative means any number.
 	MaxWatches int
 
-	// Wait is how long Consul may hold a query when nothing changes, give or take a tenth. Zero: 45 seconds. It should stay well
-	// under a minute: it bounds for how long a change can go unnoticed after Consul lost its memory (a restored snapshot).
+	// Wait is how long Consul may hold a query while nothing changes, give or take a tenth. After Consul has lost its
+	// memory, as by a restored snapshot, a change can go unnoticed for so long. So it should be well below a minute.
+	// Zero means 45 seconds.
 	Wait time.Duration
 
-	// Resync is how often each watch is read in full from Consul's servers, whatever the blocking queries say: a net under the
-	// agent's view of the catalog. Zero: 5 minutes. Negative: never.
+	// Resync is how often each watch asks the servers, whatever the agent's own view of the catalog says. Zero means 5
+	// minutes. Negative means never.
 	Resync time.Duration
 
-	// MinBackoff and MaxBackoff bound the pause before a failed query is repeated; it doubles from one to the other, and is then
-	// multiplied by a random number below 1. Zero: 100 milliseconds and 10 seconds.
+	// MinBackoff and MaxBackoff bound the pause before a failed query is repeated. The bound doubles from the first to
+	// the second, and the pause is a random part of it. Zero means 100 milliseconds and 10 seconds.
 	MinBackoff, MaxBackoff time.Duration
 
-	// ProbeInterval is how long Consul may be silent before it is asked whether it is still there. Zero: 10 seconds. Negative: an
-	// agent that hangs is noticed only when a query has taken a quarter of a minute longer than Wait.
+	// ProbeInterval is how long Consul may be silent before it is asked whether it is still there. Zero means 10
+	// seconds. Negative means never: then an agent that hangs is noticed only when a query has taken 15 seconds longer
+	// than Wait.
 	ProbeInterval time.Duration
 }
 
 // TLSOptions are for an agent behind https://.
 type TLSOptions = consul.TLSOptions
 
-// client is how to reach the agent.
+// client returns the options of a client for the agent.
 func (o ConsulOptions) client() consul.Options {
 	return consul.Options{
 		Address: o.Address, Token: o.Token, TokenFile: o.TokenFile, HTTPAuth: o.HTTPAuth,
@@ -86,29 +98,39 @@ func (o ConsulOptions) client() consul.Options {
 	}
 }
 
-// A Query selects instances in the catalog: those of Service that have all Tags, pass Filter and are in one of Statuses.
+// A Query selects instances in the catalog: those of Service that have all Tags, pass Filter and have one of
+// Statuses.
 type Query struct {
-	Service    string   // Consul's name of the service; case does not matter
-	Tags       []string // an instance must have all of them; case does not matter
+	Service    string   // Consul's name of the service, in any case
+	Tags       []string // an instance must have all of them, in any case
 	Filter     string   // expression in Consul's filter language; empty: none
 	Datacenter string   // empty: that of ConsulOptions
-	Statuses   []string // "passing" and "warning": the worst status that a check of an instance or its node may have; empty: passing
-	Peer       string   // name of a cluster peering, whose exported instances are meant; empty: those of the datacenter
-	Prepared   string   // name or ID of a prepared query, to be asked every few seconds; besides it only Datacenter, Near and Statuses count
-	Near       string   // node to sort by distance from, "_agent" for the agent's; the set is the same, but it is read from the servers
+	Peer       string   // name of a cluster peering whose instances are meant; empty: those of the datacenter
+
+	// Statuses are "passing" or "warning" or both. The status of an instance is the worst of its checks and its node's.
+	// Empty means passing.
+	Statuses []string
+
+	// Prepared is the name or ID of a prepared query, which is asked every few seconds. Besides it, only Datacenter,
+	// Near and Statuses count. Empty means none.
+	Prepared string
+
+	// Near is a node to sort by distance from, "_agent" for the agent's. The set is the same, but the servers have to
+	// answer each query. Empty means none.
+	Near string
 }
 
-// A Watch says where the endpoints of Service come from: Consul's answers to Query, and if there are not enough of them, the first of Next
-// that has enough. Watches whose queries and guards come to the same share one.
+// A Watch says where the endpoints of a service come from: from Consul's answers to Query or, if these have too few
+// endpoints, from the first tier of Next that has enough. Watches with the same queries and guards share them.
 type Watch struct {
 	Service string // Lictor's name of the service
-	Query   Query  // with an empty Query.Service: the service called Service
+	Query   Query  // an empty Query.Service means Service
 	Guard   Guard
 
 	Next     []Tier
 	Failover Failover
 
-	// Leaves is how much is to be found out of endpoints that leave, in whichever tier.
+	// Leaves says how much is to be found out of endpoints that leave, in all tiers.
 	Leaves Leaves
 }
 
@@ -121,11 +143,15 @@ type Tier struct {
 
 // A Failover says when a service goes from one tier to another.
 type Failover struct {
-	Below int           // a tier with fewer endpoints than this is left for the next that has enough. Zero: 1
-	Hold  time.Duration // how long an earlier tier must have enough before the service goes back to it. Zero: 30 seconds. Negative: at once
+	// Below is how many endpoints are enough. A tier with fewer is left for the next that has enough. Zero means 1.
+	Below int
+
+	// Hold is how long an earlier tier must have enough before the service returns to it. Zero means 30 seconds.
+	// Negative means that it returns at once.
+	Hold time.Duration
 }
 
-// The options' defaults, and the figures that are nobody's to choose.
+// Defaults of the options, and constants that are not configurable.
 const (
 	defaultWait          = 45 * time.Second
 	defaultResync        = 5 * time.Minute
@@ -135,18 +161,18 @@ const (
 	defaultMaxWatches    = 150
 	defaultFailbackHold  = 30 * time.Second
 
-	// pollInterval is the time between two executions of a prepared query, which cannot be waited for.
+	// pollInterval is the time between two executions of a prepared query, as Consul cannot wait for its changes.
 	pollInterval = 5 * time.Second
 
-	// probeTimeout is how long an agent may take to answer something that it knows by itself. A starved one takes seconds.
+	// probeTimeout is how long an agent may take for an answer without its servers. A starved agent takes seconds.
 	probeTimeout = 5 * time.Second
 
-	// slowBackoff is where the pauses start when quick repetition would make things worse, or is pointless: too many
-	// connections, no permission, a query that Consul refuses.
+	// slowBackoff is the least bound of the pause if to repeat a query soon makes things worse or is pointless: too
+	// many connections, no permission, a query that Consul refuses.
 	slowBackoff = time.Second
 
-	// rampStep is the time between the first queries of two watches. It leaves an agent, which needs most of a millisecond to begin with a
-	// service, some of its processor time.
+	// rampStep is the time between the first queries of two watches. An agent needs most of a millisecond to begin with
+	// a service, and keeps some of its processor time this way.
 	rampStep = 500 * time.Microsecond
 
 	// explainTimeout bounds the query that is to say why endpoints have vanished.
@@ -155,11 +181,11 @@ const (
 	// maxUntold is how many departures a service keeps while its sink is not told of anything.
 	maxUntold = 1024
 
-	// minWait is the shortest wait that is asked for: Consul takes none at all to mean five minutes.
+	// minWait is the shortest wait that is asked for. Consul takes a wait of zero for five minutes.
 	minWait = 10 * time.Millisecond
 )
 
-// withDefaults returns o with defaults in place of zeros. Negative intervals, which mean never, stay.
+// withDefaults returns o with defaults in place of zeros. Negative intervals stay; they mean never.
 func (o ConsulOptions) withDefaults() ConsulOptions {
 	fill := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {

@@ -17,7 +17,9 @@ func TestNewConsulNamesWhatIsWrong(t *testing.T) {
 		{"address", ConsulOptions{Address: "nowhere"}, `"nowhere"`},
 		{"token file", ConsulOptions{TokenFile: missing}, missing},
 		{"roots", ConsulOptions{Address: "https://127.0.0.1:1", TLS: TLSOptions{CAFile: missing}}, missing},
-		{"service twice", ConsulOptions{Watches: []Watch{{Service: "web"}, {Service: "web", Query: Query{Service: "x"}}}}, `"web"`},
+		{"service twice", ConsulOptions{Watches: []Watch{{Service: "web"},
+			{Service: "web", Query: Query{Service: "x"}}}},
+			`"web"`},
 		{"nameless", ConsulOptions{Watches: []Watch{{Query: Query{Service: "x"}}}}, "without a service"},
 	}
 	for _, tt := range tests {
@@ -37,15 +39,17 @@ func TestQueriesThatComeToTheSameShareAKey(t *testing.T) {
 		{Service: "WEB", Tags: []string{"b", "A"}, Filter: "x", Datacenter: "dc1", Near: "_agent"},
 	}
 	for _, q := range same {
-		if got, want := q.normalize("dc1").key(), base.normalize("").key(); got != want {
+		if got, want := q.normalize("dc1").canonical(), base.normalize("").canonical(); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	other := []Query{{Service: "web"}, {Service: "web", Tags: []string{"a b"}}, {Service: "web", Tags: []string{"a", "b"}},
-		{Service: "web", Filter: "a"}, {Service: "web", Datacenter: "a"}, {Service: "web", Near: "a"}, {Service: "web", Filter: "A"}}
+	other := []Query{{Service: "web"}, {Service: "web", Tags: []string{"a b"}},
+		{Service: "web", Tags: []string{"a", "b"}},
+		{Service: "web", Filter: "a"}, {Service: "web", Datacenter: "a"}, {Service: "web", Near: "a"},
+		{Service: "web", Filter: "A"}}
 	keys := map[string]bool{}
 	for _, q := range other {
-		keys[q.normalize("").key()] = true
+		keys[q.normalize("").canonical()] = true
 	}
 	if len(keys) != len(other) {
 		t.Errorf("%d keys of %d queries", len(keys), len(other))

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// peering answers what a cluster peering is in.
+// peering answers with the state of a cluster peering.
 func peering(state string) reply {
 	return func(req *http.Request) (*http.Response, error) {
 		if req.URL.Path != "/v1/peering/far" {
@@ -19,16 +19,17 @@ func peering(state string) reply {
 	}
 }
 
-// Consul answers a query for a peering that it does not have, or that has ended, with an empty list and success.
+// If a peering does not exist, or has ended, Consul answers a query with 200 and an empty list.
 func TestEmptyAnswerOfAPeerIsBelievedOnlyIfThereIsOne(t *testing.T) {
 	for name, test := range map[string]struct {
 		peering  reply
 		believed bool
 		says     string
 	}{
-		"active":       {peering("ACTIVE"), true, ""},
-		"failing":      {peering("FAILING"), true, ""},
-		"unknown":      {status(404, `Peering not found for "far"`), false, `no cluster peering \"far\": correct the name, or establish it`},
+		"active":  {peering("ACTIVE"), true, ""},
+		"failing": {peering("FAILING"), true, ""},
+		"unknown": {status(404, `Peering not found for "far"`), false,
+			`no cluster peering \"far\": correct the name, or establish it`},
 		"terminated":   {peering("TERMINATED"), false, "the other side has deleted it"},
 		"deleting":     {peering("DELETING"), false, "is deleting"},
 		"establishing": {peering("ESTABLISHING"), false, "is establishing"},
@@ -38,8 +39,10 @@ func TestEmptyAnswerOfAPeerIsBelievedOnlyIfThereIsOne(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &fake{ping: test.peering, script: map[string][]reply{"web": {ok(5, "a 80", "b 81"), raw("6", "[]"), raw("6", "[]"), raw("6", "[]"), raw("6", "[]"), raw("6", "[]")}}}
-				r := start(t, f, ConsulOptions{ProbeInterval: -1, Watches: []Watch{{Service: "web", Query: Query{Peer: "far"}, Guard: Guard{Hold: -1}}}})
+				f := &fake{ping: test.peering, script: map[string][]reply{"web": {ok(5, "a 80", "b 81"), raw("6", "[]"),
+					raw("6", "[]"), raw("6", "[]"), raw("6", "[]"), raw("6", "[]")}}}
+				r := start(t, f, ConsulOptions{ProbeInterval: -1,
+					Watches: []Watch{{Service: "web", Query: Query{Peer: "far"}, Guard: Guard{Hold: -1}}}})
 				time.Sleep(time.Second)
 				synctest.Wait()
 				if test.believed {
@@ -64,18 +67,20 @@ func TestEmptyAnswerOfAPeerIsBelievedOnlyIfThereIsOne(t *testing.T) {
 	}
 }
 
-// What a peering brought goes instance by instance when it ends, so that a set that is sharply smaller is looked at too.
+// When a peering ends, its instances vanish one by one, so that a set that is sharply smaller is doubted too.
 func TestFewerInstancesOfAPeerAreBelievedOnlyIfThereIsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := &fake{ping: peering("DELETING"), script: map[string][]reply{"web": {ok(5, "a 80", "b 81", "c 82", "d 83"), ok(6, "a 80"), ok(6, "a 80")}}}
-		r := start(t, f, ConsulOptions{ProbeInterval: -1, Watches: []Watch{{Service: "web", Query: Query{Peer: "far"}, Guard: Guard{Hold: -1}}}})
+		f := &fake{ping: peering("DELETING"), script: map[string][]reply{"web": {ok(5, "a 80", "b 81", "c 82", "d 83"),
+			ok(6, "a 80"), ok(6, "a 80")}}}
+		r := start(t, f, ConsulOptions{ProbeInterval: -1,
+			Watches: []Watch{{Service: "web", Query: Query{Peer: "far"}, Guard: Guard{Hold: -1}}}})
 		time.Sleep(time.Second)
 		synctest.Wait()
 		r.want(t, "web: n/a=10.0.0.1:80 n/b=10.0.0.1:81 n/c=10.0.0.1:82 n/d=10.0.0.1:83")
 	})
 }
 
-// When a peering ends, its instances vanish first, and for a moment it is active yet.
+// When a peering ends, its instances vanish while it is still active for a moment.
 func TestInstancesOfAPeeringThatEndsMeanwhileAreNotLetGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -87,7 +92,8 @@ func TestInstancesOfAPeeringThatEndsMeanwhileAreNotLetGo(t *testing.T) {
 		}
 		gone := after(50*time.Millisecond, raw("6", "[]"))
 		f := &fake{ping: ends, always: gone, script: map[string][]reply{"web": {ok(5, "a 80", "b 81")}}}
-		r := start(t, f, ConsulOptions{ProbeInterval: -1, Watches: []Watch{{Service: "web", Query: Query{Peer: "far"}, Guard: Guard{Hold: 2 * time.Second}}}})
+		r := start(t, f, ConsulOptions{ProbeInterval: -1,
+			Watches: []Watch{{Service: "web", Query: Query{Peer: "far"}, Guard: Guard{Hold: 2 * time.Second}}}})
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		r.want(t, "web: n/a=10.0.0.1:80 n/b=10.0.0.1:81")

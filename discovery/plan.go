@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A plan is what one Watch asks for.
+// A plan is what is to be done for one Watch.
 type plan struct {
 	service  string
 	tiers    []tierPlan
@@ -18,22 +18,22 @@ type plan struct {
 	leaves   Leaves
 }
 
-// A tierPlan is a query, by its key, or a set.
+// A tierPlan is a tier: a query, or a set that does not change.
 type tierPlan struct {
 	name string
-	key  string // empty: set is the tier
+	key  string // of the query, as in wanted; empty: set counts
 	set  []lb.Endpoint
 }
 
-// A wanted is a query that somebody wants to be watched.
+// A wanted is a query that services want to be watched.
 type wanted struct {
-	key      string
-	query    Query // normalized
-	guard    Guard // with defaults
+	key      string // the same for the same query and guard
+	query    Query  // normalized
+	guard    Guard  // with defaults
 	services []string
 }
 
-// planFor returns what is to be done for watches, and the distinct queries of that, in the order of the first that asked for each.
+// planFor returns the plans for watches, and their distinct queries in the order in which they first occur.
 func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
 	var plans []plan
 	var all []*wanted
@@ -55,13 +55,14 @@ func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
 			q := t.Query
 			q.Service = cmp.Or(strings.TrimSpace(q.Service), one.Service)
 			w := &wanted{query: q.normalize(datacenter), guard: t.Guard.withDefaults()}
-			w.key = fmt.Sprint(w.query.key(), w.guard)
+			w.key = fmt.Sprint(w.query.canonical(), w.guard)
 			if byKey[w.key] == nil {
 				byKey[w.key] = w
 				all = append(all, w)
 			}
 			w = byKey[w.key]
-			if n := len(w.services); n == 0 || w.services[n-1] != one.Service { // two tiers may be the same query
+			// Not twice for two tiers with the same query.
+			if n := len(w.services); n == 0 || w.services[n-1] != one.Service {
 				w.services = append(w.services, one.Service)
 			}
 			p.tiers = append(p.tiers, tierPlan{name: w.query.place(), key: w.key})
@@ -71,6 +72,7 @@ func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
 	return plans, all, nil
 }
 
+// withDefaults returns f with defaults in place of zeros, and a Hold of zero in place of a negative one.
 func (f Failover) withDefaults() Failover {
 	f.Below = max(f.Below, 1)
 	if f.Hold == 0 {

@@ -8,8 +8,9 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A poller asks Consul one query, again and again. It decides when to ask, and bounds how long that takes. What to ask
-// for, and what the answer means, is for judge. Unless said otherwise, its methods belong to the goroutine of watch.run.
+// A poller asks Consul one query, again and again. It decides when to ask, and bounds how long that takes. What to
+// ask for, and what the answer means, is for judge. Unless said otherwise, its methods belong to the goroutine of
+// watch.run.
 type poller struct {
 	query    *Query // normalized
 	consul   *Consul
@@ -20,7 +21,7 @@ type poller struct {
 	nudged  atomic.Pointer[context.CancelCauseFunc] // ends the query under way; nil: nudge is not to end it
 	passed  fact                                    // the agent passes the query on to its servers
 
-	former  *former                   // what is kept of the last answer
+	parser  *parser                   // of the answers
 	full    time.Time                 // when the servers last answered
 	resync  time.Duration             // after full, the servers are asked again; zero: never
 	doubted time.Time                 // when an answer was last not believed
@@ -46,8 +47,8 @@ func (p *poller) due(now time.Time, q question) question {
 	return q
 }
 
-// ask sends one query as soon as there is a connection for it, and returns the answer. The context's cause is the error
-// if it ended the query. If b has vanished endpoints, nudge can end the query too, with errTurn.
+// ask sends one query as soon as there is a connection for it, and returns the answer. The context's cause is the
+// error if it ended the query. If b has vanished endpoints, nudge can end the query too, with errTurn.
 func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error) {
 	if slots := p.consul.slots; slots != nil {
 		urgent := q.index == 0
@@ -59,9 +60,9 @@ func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error)
 			return answer{}, errTurn
 		}
 	}
-	how := ask{index: q.index, consistent: q.leader, former: p.former}
+	how := ask{index: q.index, consistent: q.leader, reuse: p.parser}
 	if q.index != 0 {
-		how.wait = p.wait(time.Now(), b.letGo())
+		how.wait = p.waitFor(time.Now(), b.letGo())
 	}
 	ctx, end := p.bound(ctx, &how, len(b.vanished) > 0)
 	defer end()
@@ -73,11 +74,11 @@ func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error)
 	return a, p.learn(q, &a, err)
 }
 
-// bound returns a context that ends when the query should: at its deadline, or when others need it to. The function frees
-// what that takes. There may be thousands of queries, so one context does for everything that can end one.
+// bound returns a context that ends when the query should: at its deadline, or when others need it to. The function
+// frees what that takes. There may be thousands of queries, so one context does for everything that can end one.
 //
-// The deadline is later than any answer of a Consul that works: servers hold a query for up to a sixteenth longer than its
-// wait.
+// The deadline is later than any answer of a Consul that works: servers hold a query for up to a sixteenth longer
+// than its wait.
 func (p *poller) bound(ctx context.Context, how *ask, nudgeable bool) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c, blocks := p.consul, how.index != 0
@@ -109,8 +110,8 @@ func (p *poller) bound(ctx context.Context, how *ask, nudgeable bool) (context.C
 	}
 }
 
-// nudge ends the query under way if endpoints have vanished and nobody wanted to know of them when it was sent. It may be
-// called by any goroutine.
+// nudge ends the query under way if endpoints have vanished and nobody wanted to know of them when it was sent. It
+// may be called by any goroutine.
 func (p *poller) nudge() {
 	if end := p.nudged.Load(); end != nil {
 		(*end)(errTurn)
@@ -136,17 +137,18 @@ func (p *poller) learn(q question, a *answer, err error) error {
 	return err
 }
 
-// wait returns how long Consul may hold the next query. The answer has to come when a held endpoint is to be let go, as
-// such endpoints go only by an answer: they stay if Consul has been lost meanwhile. A zero letGo means that none is held.
-func (p *poller) wait(now, letGo time.Time) time.Duration {
+// wait returns how long Consul may hold the next query. The answer has to come when a held endpoint is to be let go,
+// as such endpoints go only by an answer: they stay if Consul has been lost meanwhile. A zero letGo means that none
+// is held.
+func (p *poller) waitFor(now, letGo time.Time) time.Duration {
 	wait := jitter(p.consul.options.Wait)
 	slots := p.consul.slots
 	if slots != nil {
-		if turn := slots.wait(); turn > 0 {
+		if turn := slots.turnLength(); turn > 0 {
 			wait = min(wait, turn)
 		}
 	}
-	if slots != nil && slots.worthKnowing() && p.query.Near == "" && p.consul.streams.wonder() {
+	if slots != nil && slots.worthKnowing() && p.query.Near == "" && p.consul.streams.claim() {
 		wait = min(wait, learnWait)
 	}
 	return until(wait, now, letGo)
@@ -160,9 +162,9 @@ func until(d time.Duration, now, due time.Time) time.Duration {
 	return min(d, max(due.Sub(now), minWait))
 }
 
-// lingers reports whether a blocking query that is cancelled now would go on taking a connection at the agent. The agent
-// frees a query of its own view at once. What it has passed on to its servers it frees only when the wait is over. Any
-// goroutine may call it.
+// lingers reports whether a blocking query that is cancelled now would go on taking a connection at the agent. The
+// agent frees a query of its own view at once. What it has passed on to its servers it frees only when the wait is
+// over. Any goroutine may call it.
 func (p *poller) lingers() bool {
 	if passed, known := p.passed.is(); known {
 		return passed
@@ -171,8 +173,8 @@ func (p *poller) lingers() bool {
 	return !streams
 }
 
-// verify asks for what an answer does not say, and returns why it may not be judged although Consul calls it a success.
-// held says that endpoints are held.
+// verify asks for what an answer does not say, and returns why it may not be judged although Consul calls it a
+// success. held says that endpoints are held.
 func (p *poller) verify(ctx context.Context, asked question, a *answer, held bool) error {
 	empty := len(a.entries) == 0
 	switch {
@@ -197,8 +199,8 @@ func (p *poller) diagnose(ctx context.Context) error {
 	return p.denied
 }
 
-// registry asks the leader what is registered of the query's service, whatever its tags and its health. It returns nil if
-// that cannot be learnt.
+// registry asks the leader what is registered of the query's service, whatever its tags and its health. It returns
+// nil if that cannot be learnt.
 func (p *poller) registry(ctx context.Context) registry {
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
@@ -213,7 +215,8 @@ func (p *poller) registry(ctx context.Context) registry {
 	q.Tags, q.Filter = nil, ""
 	a, err := p.consul.health(ctx, &q, ask{consistent: true})
 	if err != nil || a.filtered {
-		p.report.log().Debug("why endpoints have vanished is not known", "error", err, "token_may_not_see_all", a.filtered)
+		p.report.logger().Debug("why endpoints have vanished is not known",
+			"error", err, "token_may_not_see_all", a.filtered)
 		return nil
 	}
 	all := make(registry, len(a.entries))
@@ -230,7 +233,7 @@ func (p *poller) failed(now time.Time, kind consul.Kind) time.Duration {
 	if kind >= consul.Throttled {
 		first = max(first, slowBackoff)
 	}
-	return p.backoff.next(now, first, o.MaxBackoff)
+	return p.backoff.pause(now, first, o.MaxBackoff)
 }
 
 // disbelieved returns how long to wait after an answer that was not believed. The servers are asked at once the first
@@ -241,7 +244,7 @@ func (p *poller) disbelieved(now time.Time) time.Duration {
 	if now.Sub(last) > o.MaxBackoff {
 		return 0
 	}
-	return p.backoff.next(now, o.MinBackoff, o.MaxBackoff)
+	return p.backoff.pause(now, o.MinBackoff, o.MaxBackoff)
 }
 
 // believed notes an answer that was believed.

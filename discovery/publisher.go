@@ -8,8 +8,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A publisher passes the set of a watch on to the services that want it. Safe for concurrent use: publish is called by
-// watch.run only, everything else by any goroutine.
+// A publisher passes the set of a watch on to the services that want it. Safe for concurrent use: publish is called
+// by watch.run only, everything else by any goroutine.
 type publisher struct {
 	watch *watch
 
@@ -27,8 +27,8 @@ func (p *publisher) restore(s savedSet) {
 	p.endpoints, p.available, p.changed, p.restored = s.endpoints, len(s.endpoints), s.changed, true
 }
 
-// publish passes on a set, how many of its endpoints are available, and who has left. It does nothing if the set is the
-// one that was passed on last, unless tell is true. It reports whether the set is new; the first always is.
+// publish passes on a set, how many of its endpoints are available, and who has left. It does nothing if the set is
+// the one that was passed on last, unless tell is true. It reports whether the set is new; the first always is.
 func (p *publisher) publish(endpoints []lb.Endpoint, available int, left []lb.Departure, tell bool) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,7 +72,7 @@ func (p *publisher) detach(s *selector) {
 }
 
 // interest returns how much the services want to know of endpoints that vanish.
-func (p *publisher) interest() (most Leaves) {
+func (p *publisher) mostInterest() (most Leaves) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, s := range p.selectors {

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// normalize returns q with nothing left in it that makes no difference, and datacenter in place of an empty one. Equal answers can
-// then be told by equal keys, and the agent can share one view of the service between all who ask the same.
+// normalize returns q in the form that all queries with the same answers have, with datacenter in place of an empty
+// one. Then watches can share them, and the agent can share its view of the service.
 func (q Query) normalize(datacenter string) Query {
 	q.Service = strings.TrimSpace(q.Service)
 	q.Filter = strings.TrimSpace(q.Filter)
@@ -30,13 +30,14 @@ func (q Query) normalize(datacenter string) Query {
 	return q
 }
 
-// key is the same for normalized queries that Consul answers alike. Names of services differ in case only for the eye.
-func (q Query) key() string {
+// canonical returns a text that is the same for normalized queries that Consul answers alike. The case of a
+// service's name does not matter to Consul.
+func (q Query) canonical() string {
 	q.Service = strings.ToLower(q.Service)
 	return fmt.Sprintf("%q", []any{q.Service, q.Tags, q.Filter, q.Datacenter, q.Near, q.Statuses, q.Peer, q.Prepared})
 }
 
-// path is where the API answers q, escaped.
+// path returns where the API answers q, escaped.
 func (q Query) path() string {
 	if q.Prepared != "" {
 		return "/v1/query/" + url.PathEscape(q.Prepared) + "/execute"
@@ -44,7 +45,7 @@ func (q Query) path() string {
 	return "/v1/health/service/" + url.PathEscape(q.Service)
 }
 
-// String is q for people, in a line. Parts that are as usual are left out.
+// String returns q for people, in a line. It leaves out what is as usual.
 func (q Query) String() string {
 	text := q.Service
 	if q.Prepared != "" {
@@ -66,7 +67,7 @@ func (q Query) String() string {
 	return consul.OneLine(text)
 }
 
-// place is where q looks, for people.
+// place returns where q looks, for people.
 func (q Query) place() string {
 	switch {
 	case q.Prepared != "":
@@ -79,11 +80,11 @@ func (q Query) place() string {
 	return "the agent's datacenter"
 }
 
-// values are the URL parameters of q. The instances that are
-// not healthy are asked for too: somebody may want to know why they are out.
+// values returns the URL parameters of q. They ask for unhealthy instances too, so that Explain can say why they are
+// out.
 func (q Query) values() url.Values {
 	v := url.Values{}
-	if q.Prepared != "" { // has its own idea of everything else
+	if q.Prepared != "" { // which says everything else by itself
 		q = Query{Datacenter: q.Datacenter, Near: q.Near}
 	}
 	for _, tag := range q.Tags {

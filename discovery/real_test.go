@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,18 +15,17 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"go.uber.org/goleak"
 
-	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// An agent is a real Consul in development mode, and a client of it that may do everything.
+// An agent is a real Consul in development mode, and a client with all rights.
 type agent struct {
 	*testconsul.Agent
 	t   *testing.T
 	api *api.Client
 }
 
-// consulBinary skips the test where there is no Consul, but not in CI: make consul gets one.
+// consulBinary returns the path of Consul. It skips the test where there is none, except in CI.
 func consulBinary(t *testing.T) string {
 	t.Helper()
 	path, err := testconsul.Find()
@@ -42,7 +39,7 @@ func consulBinary(t *testing.T) string {
 	panic("unreachable")
 }
 
-// startAgent starts a Consul with the configuration in hcl besides the usual.
+// startAgent starts a Consul with the configuration in hcl besides the usual one.
 func startAgent(t *testing.T, hcl string) *agent {
 	t.Helper()
 	return startAgentWith(t, testconsul.Options{HCL: hcl})
@@ -63,7 +60,8 @@ func startAgentWith(t *testing.T, o testconsul.Options) *agent {
 	return &agent{a, t, client}
 }
 
-// register registers an instance, and waits until the catalog has it: the agent tells it a moment after it has answered.
+// register registers an instance, and waits until the catalog has it. The agent tells the catalog after it has
+// answered.
 func (a *agent) register(s *api.AgentServiceRegistration) {
 	a.t.Helper()
 	if err := a.api.Agent().ServiceRegister(s); err != nil {
@@ -133,14 +131,18 @@ func (r *rig) wantLast(t *testing.T, want string) {
 func TestRealConsulFollowed(t *testing.T) {
 	t.Parallel()
 	a := startAgent(t, "")
-	r := followNew(t, ConsulOptions{Address: a.HTTP, Watches: []Watch{{Service: "web", Guard: Guard{Hold: -1}, Query: Query{Tags: []string{"V2"}, Filter: "Service.Meta.x != y"}}}})
+	r := followNew(t, ConsulOptions{Address: a.HTTP,
+		Watches: []Watch{{Service: "web", Guard: Guard{Hold: -1},
+			Query: Query{Tags: []string{"V2"}, Filter: "Service.Meta.x != y"}}}})
 	r.wantLast(t, "web:")
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80, Tags: []string{"v2"}})
 	r.wantLast(t, "web: n/a=127.0.0.1:80")
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "b", Address: "[::1]", Port: 81, Tags: []string{"v2"}})
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "old", Port: 83})
-	a.register(&api.AgentServiceRegistration{Name: "web", ID: "y", Port: 84, Tags: []string{"v2"}, Meta: map[string]string{"x": "y"}})
-	a.register(&api.AgentServiceRegistration{Name: "web", ID: "wrong", Address: "10.0.0.1:99", Port: 85, Tags: []string{"v2"}})
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "y", Port: 84, Tags: []string{"v2"},
+		Meta: map[string]string{"x": "y"}})
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "wrong", Address: "10.0.0.1:99", Port: 85,
+		Tags: []string{"v2"}})
 	r.wantLast(t, "web: n/a=127.0.0.1:80 n/b=[::1]:81")
 	eventually(t, "bad instance", func() bool { return r.status().Bad == 1 })
 	r.log.wantOnce(t, "instance left out")
@@ -170,7 +172,7 @@ func TestRealConsulRestartedEmptyHanded(t *testing.T) {
 	if got := r.status(); got.Endpoints != 1 || got.Error == "" {
 		t.Errorf("status %+v", got)
 	}
-	// A development agent comes back having forgotten everything, and its word counts.
+	// A development agent forgets everything at a restart. Its answers count nevertheless.
 	if err := a.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +194,8 @@ func TestRealConsulOverUnixSocketWithManyWatches(t *testing.T) {
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
 	o := ConsulOptions{Address: "unix://" + socket, Wait: 3 * time.Second}
 	for i := range 100 {
-		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Tags: make([]string, 0), Filter: fmt.Sprintf("Service.Port != %d", i)}})
+		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i),
+			Query: Query{Service: "web", Tags: make([]string, 0), Filter: fmt.Sprintf("Service.Port != %d", i)}})
 	}
 	r := followNew(t, o)
 	eventually(t, "all sets", func() bool { return len(r.got()) == 100 })
@@ -239,11 +242,13 @@ func TestRealConsulRefusesQueries(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer enterprise.client.CloseIdle()
-	if err := enterprise.Check(t.Context(), Query{Service: "web"}); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "Enterprise") {
+	if err := enterprise.Check(t.Context(), Query{Service: "web"}); !errors.As(err, &refusal) ||
+		!strings.Contains(err.Error(), "Enterprise") {
 		t.Errorf("namespace: %v", err)
 	}
 	a.Kill()
-	if err := c.Check(t.Context(), Query{Service: "web"}); err == nil || errors.As(err, &refusal) || strings.Contains(err.Error(), "passing=1") {
+	if err := c.Check(t.Context(), Query{Service: "web"}); err == nil || errors.As(err, &refusal) ||
+		strings.Contains(err.Error(), "passing=1") {
 		t.Errorf("no consul: %v", err)
 	}
 }
@@ -263,7 +268,8 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "token")
 	write(t, file, "00000000-0000-4000-8000-000000000000")
-	r := followNew(t, ConsulOptions{Address: a.HTTP, TokenFile: file, Wait: 2 * time.Second, Watches: []Watch{{Service: "web"}}})
+	r := followNew(t, ConsulOptions{Address: a.HTTP, TokenFile: file, Wait: 2 * time.Second,
+		Watches: []Watch{{Service: "web"}}})
 	denied := func(n int) func() bool {
 		return func() bool { return strings.Count(r.log.String(), "consul denies access") == n }
 	}
@@ -288,7 +294,10 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 	if _, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "end of trouble", func() bool { return strings.Count(r.log.String(), "consul permits access again") == 2 })
+	eventually(t, "end of trouble", func() bool {
+		return strings.Count(r.log.String(),
+			"consul permits access again") == 2
+	})
 
 	if _, err := a.api.ACL().TokenDelete(token.AccessorID, nil); err != nil {
 		t.Fatal(err)
@@ -299,134 +308,4 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 		t.Error("token in the log")
 	}
 	t.Logf("%s%+v", r.log, r.status())
-}
-
-func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
-	t.Parallel()
-	a := startAgentWith(t, testconsul.Options{TLS: true})
-	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
-
-	const n = 300 // Consul allows a client 200 connections
-	o := ConsulOptions{
-		Address: "https://" + a.HTTPS, Wait: 3 * time.Second,
-		TLS: TLSOptions{CAFile: a.CAFile, ServerName: testconsul.ServerName},
-	}.withDefaults()
-	for i := range n {
-		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+i)}})
-	}
-	options := o.client()
-	transport, err := consul.NewTransport(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var dials atomic.Int32
-	dial := transport.DialContext
-	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		dials.Add(1)
-		return dial(ctx, network, address)
-	}
-	options.Transport = transport
-	client, err := consul.New(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := newConsul(o, client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := follow(t, c, &journal{})
-	eventually(t, "all sets", func() bool { return len(r.got()) == n })
-	eventually(t, "end of the first wait", func() bool { return c.Snapshot()[n-1].Queries > 2 })
-	for _, s := range c.Snapshot() {
-		if s.Errors != 0 || s.Endpoints != 1 {
-			t.Errorf("status %+v", s)
-		}
-	}
-	if got := dials.Load(); got > 150 {
-		t.Errorf("%d connections for %d watches", got, n)
-	}
-	t.Logf("%d dials", dials.Load())
-
-	strangers, err := NewConsul(ConsulOptions{Address: o.Address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "word of the certificate", func() bool { // a busy agent may take longer for a handshake than it is given
-		err := strangers.Check(t.Context(), Query{Service: "web"})
-		if err == nil {
-			t.Fatal("served without the private CA")
-		}
-		return strings.Contains(err.Error(), "certificate")
-	})
-}
-
-func TestRealConsulWithFewConnectionsAllowed(t *testing.T) {
-	t.Parallel()
-	a := startAgent(t, `limits { http_max_conns_per_client = 5 }`)
-	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
-	o := ConsulOptions{Address: a.HTTP}
-	for i := range 40 {
-		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+i)}})
-	}
-	r := followNew(t, o)
-	eventually(t, "all sets", func() bool { return len(r.got()) == 40 })
-	r.log.wantOnce(t, "http_max_conns_per_client")
-	// The test's own registrations compete for the five.
-	eventually(t, "registration", func() bool {
-		return a.api.Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "web", ID: "b", Port: 81}) == nil
-	})
-	eventually(t, "all changed sets", func() bool {
-		for _, s := range r.consul.Snapshot() {
-			if s.Endpoints != 2 {
-				return false
-			}
-		}
-		return true
-	})
-	r.log.wantOnce(t, "http_max_conns_per_client")
-	t.Log(r.log)
-}
-
-// A reload must not use up the connections that the agent allows, whichever of its backends answers.
-func TestRealConsulReloadedAHundredTimes(t *testing.T) {
-	t.Parallel()
-	for _, streaming := range []bool{true, false} {
-		t.Run(fmt.Sprint("streaming ", streaming), func(t *testing.T) {
-			t.Parallel()
-			a := startAgent(t, fmt.Sprintf("use_streaming_backend = %v\n", streaming))
-			a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
-			watches := func(round int) (all []Watch) {
-				for i := range 50 {
-					n := i // of fifty services, five change with each reload
-					if i < 5 {
-						n = 100*round + i
-					}
-					all = append(all, Watch{Service: fmt.Sprint("s", i), Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+n)}})
-				}
-				return all
-			}
-			r := followNew(t, ConsulOptions{Address: a.HTTP, Wait: 3 * time.Second, Watches: watches(0)})
-			for round := 1; round <= 100; round++ {
-				if err := r.consul.Apply(watches(round)); err != nil {
-					t.Fatal(err)
-				}
-				eventually(t, "first answers", func() bool {
-					for _, s := range r.consul.Snapshot()[:5] {
-						if s.LastSuccess.IsZero() {
-							return false
-						}
-					}
-					return true
-				})
-			}
-			for _, s := range r.consul.Snapshot() {
-				if s.Errors != 0 || s.Endpoints != 1 {
-					t.Errorf("status %+v", s)
-				}
-			}
-			if strings.Contains(r.log.String(), "http_max_conns_per_client") {
-				t.Error(r.log)
-			}
-		})
-	}
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A reporter says how a watch does: in its status, in the log and by events. Methods whose comment says so may be called
-// by any goroutine, the others by watch.run only.
+// A reporter says how a watch does: in its status, in the log and by events. Methods whose comment says so may be
+// called by any goroutine, the others by watch.run only.
 type reporter struct {
-	query    *Query // normalized
-	logger   hclog.Logger
-	onEvent  func(Event) // may be nil
+	query    *Query       // normalized
+	base     hclog.Logger // without the names of the services
+	onEvent  func(Event)  // may be nil
 	troubles *troubles
 	sharers  atomic.Pointer[[]string] // services that want the query; not changed once stored
 
@@ -40,11 +40,11 @@ func (r *reporter) restore(s savedSet) {
 	r.status.Endpoints, r.status.Saved = len(s.endpoints), s.changed
 }
 
-// name returns the names of the services, for a log line. Any goroutine may call it.
-func (r *reporter) name() string { return shortNames(*r.sharers.Load()) }
+// sharerNames returns the names of the services, for a log line. Any goroutine may call it.
+func (r *reporter) sharerNames() string { return shortNames(*r.sharers.Load()) }
 
-// log returns the logger with the names of the services. Any goroutine may call it.
-func (r *reporter) log() hclog.Logger { return r.logger.With("service", r.name()) }
+// logger returns a logger with the names of the services. Any goroutine may call it.
+func (r *reporter) logger() hclog.Logger { return r.base.With("service", r.sharerNames()) }
 
 // count changes the status. Any goroutine may call it.
 func (r *reporter) count(change func(*WatchStatus)) {
@@ -93,13 +93,14 @@ func (r *reporter) failed(now time.Time, kind consul.Kind, err error, pause time
 		}
 		s.Error, s.ErrorSince, s.Index = err.Error(), r.failing, 0
 	})
-	r.log().Debug("query failed", "error", err, "in_a_row", r.fails, "retry_in", pause)
+	r.logger().Debug("query failed", "error", err, "in_a_row", r.fails, "retry_in", pause)
 	// Too few connections are logged where connections are handed out, and most queries get one at the next attempt.
 	var refusal *consul.RefusalError
 	if errors.As(err, &refusal) && r.fails <= 3 {
 		return
 	}
-	// A single broken connection is repaired before anybody could read of it. What took long or cannot heal is news at once.
+	// A single broken connection is repaired before anybody could read of it. What took long or cannot heal is news at
+	// once.
 	if r.fails > 1 || kind >= consul.Denied || isSlow(err) {
 		r.troubles.enter(r, kind, err, r.failing)
 	}
@@ -108,13 +109,13 @@ func (r *reporter) failed(now time.Time, kind consul.Kind, err error, pause time
 // disbelieved notes an answer that was not believed, and why.
 func (r *reporter) disbelieved(why string, asked question, a *answer) {
 	r.count(func(s *WatchStatus) { s.Doubted++ })
-	r.log().Debug("answer not believed", "why", why, "index", a.index, "asked_with", asked.index, "backend", a.backend,
-		"instances", len(a.entries))
+	r.logger().Debug("answer not believed", "why", why, "index", a.index, "asked_with", asked.index,
+		"backend", a.backend, "instances", len(a.entries))
 }
 
 // published notes that a new set was published.
 func (r *reporter) published(now time.Time, before, after int) {
-	r.log().Debug("endpoints changed", "before", before, "now", after)
+	r.logger().Debug("endpoints changed", "before", before, "now", after)
 	r.count(func(s *WatchStatus) {
 		s.Updates++
 		s.LastChange, s.Saved = now, time.Time{}
@@ -147,10 +148,10 @@ func (r *reporter) logBad(bad map[string]string) {
 	}
 	slices.Sort(fresh)
 	for _, id := range fresh[:min(len(fresh), maxBadLogged)] {
-		r.log().Warn("instance left out", "instance", id, "reason", bad[id])
+		r.logger().Warn("instance left out", "instance", id, "reason", bad[id])
 	}
 	if more := len(fresh) - maxBadLogged; more > 0 {
-		r.log().Warn("more instances left out; lictor explain says which and why", "instances", more)
+		r.logger().Warn("more instances left out; lictor explain says which and why", "instances", more)
 	}
 	r.bad = bad
 }
@@ -161,14 +162,15 @@ func (r *reporter) logHeld(held, known int, hold time.Duration) {
 	r.held = held
 	switch {
 	case before == 0 && held > 0:
-		r.log().Warn("most instances have vanished at once, they stay in use for now",
+		r.logger().Warn("most instances have vanished at once, they stay in use for now",
 			"vanished", held, "left", known, "drop_hold", hold)
 	case before > 0 && held == 0:
-		r.log().Info("no vanished instances are kept in use any more", "instances", known)
+		r.logger().Info("no vanished instances are kept in use any more", "instances", known)
 	}
 }
 
-// remember notes what is known of the instances now, and reports by events what has happened to them since the last time.
+// remember notes what is known of the instances now, and reports by events what has happened to them since the last
+// time.
 func (r *reporter) remember(all []Instance) {
 	r.mu.Lock()
 	before := r.instances

@@ -13,14 +13,15 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A savedSet is the set of one query as it was when it last changed.
+// A savedSet is the set of one query, as it is saved.
 type savedSet struct {
-	query     string // key of the query
-	changed   time.Time
+	query     string    // as Consul.savedKey names it
+	changed   time.Time // when the set last changed
 	endpoints []lb.Endpoint
 }
 
-// savedVersion is the version of the format: a line with a mark, the version and the checksum of everything after it; then JSON.
+// savedVersion is the version of the format. A file is a line with savedMark, the version, and the checksum of what
+// follows; then JSON.
 const savedVersion = 1
 
 const savedMark = "lictor-endpoints"
@@ -47,11 +48,12 @@ type savedEndpointJSON struct {
 	Weight  int    `json:"weight"`
 }
 
-// encodeSaved returns the file of sets.
+// encodeSaved returns the contents of a file with these sets.
 func encodeSaved(sets []savedSet) ([]byte, error) {
 	file := savedJSON{Sets: make([]savedSetJSON, 0, len(sets))}
 	for _, s := range sets {
-		one := savedSetJSON{Query: s.query, Changed: s.changed, Endpoints: make([]savedEndpointJSON, 0, len(s.endpoints))}
+		one := savedSetJSON{Query: s.query, Changed: s.changed,
+			Endpoints: make([]savedEndpointJSON, 0, len(s.endpoints))}
 		for _, e := range s.endpoints {
 			one.Endpoints = append(one.Endpoints, savedEndpointJSON{ID: e.ID, Address: e.Address(), Weight: e.Weight})
 		}
@@ -64,8 +66,8 @@ func encodeSaved(sets []savedSet) ([]byte, error) {
 	return append(fmt.Appendf(nil, "%s %d %x\n", savedMark, savedVersion, sha256.Sum256(body)), body...), nil
 }
 
-// decodeSaved reads a file back. Whoever wrote it, and whatever happened to it since, nothing is returned that could not have come
-// from Consul: an error, or sets that are fit to be served.
+// decodeSaved returns the sets in a file. Whatever has happened to the file, decodeSaved returns an error, or sets
+// that could have come from Consul.
 func decodeSaved(file []byte) ([]savedSet, error) {
 	head, body, found := bytes.Cut(file, []byte("\n"))
 	fields := bytes.Fields(head)
@@ -99,7 +101,7 @@ func decodeSets(content savedJSON) ([]savedSet, error) {
 		s := savedSet{query: one.Query, changed: one.Changed}
 		ids, addresses := map[string]bool{}, map[string]bool{}
 		for _, e := range one.Endpoints {
-			if len(e.ID) > maxID { // of an earlier version, which allowed that
+			if len(e.ID) > maxID { // an earlier version allowed that
 				continue
 			}
 			endpoint, err := decodeEndpoint(e)
@@ -126,8 +128,8 @@ func decodeEndpoint(e savedEndpointJSON) (lb.Endpoint, error) {
 	if err != nil {
 		return lb.Endpoint{}, err
 	}
-	// Held to the same rules as what Consul sends.
-	endpoint, err := endpointOf(&entry{Node: &node{}, Service: &service{Address: host, Port: int(number)}})
+	// The same rules count as for what Consul sends.
+	endpoint, err := endpointOf(&entry{Node: &entryNode{}, Service: &entryService{Address: host, Port: int(number)}})
 	switch {
 	case err != nil:
 		return lb.Endpoint{}, err

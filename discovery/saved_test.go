@@ -25,7 +25,7 @@ func someSaved() []savedSet {
 	}
 }
 
-// sealed is a file of body with a head that fits.
+// sealed returns a file with this body and the right checksum.
 func sealed(body string) []byte {
 	return fmt.Appendf(nil, "lictor-endpoints 1 %x\n%s", sha256.Sum256([]byte(body)), body)
 }
@@ -74,7 +74,7 @@ func TestWhatIsNotASavedFileIsRefused(t *testing.T) {
 		{"an address twice", one(a + "," + strings.Replace(a, `"a"`, `"b"`, 1)), "twice"},
 		{"no port", one(`{"id":"a","address":"10.0.0.1","weight":1}`), "port"},
 		{"port 0", one(`{"id":"a","address":"10.0.0.1:0","weight":1}`), "port 0"},
-		{"nobody's address", one(`{"id":"a","address":"0.0.0.0:80","weight":1}`), "nobody"},
+		{"an address of no host", one(`{"id":"a","address":"0.0.0.0:80","weight":1}`), "not that of a host"},
 		{"no host name", one(`{"id":"a","address":"a b:80","weight":1}`), "host name"},
 		{"no weight", one(`{"id":"a","address":"10.0.0.1:80"}`), "weight"},
 		{"no ID", one(`{"address":"10.0.0.1:80","weight":1}`), "no ID"},
@@ -105,8 +105,8 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 	}
 }
 
-// FuzzSaved checks that any file is refused, or is read as sets that are fit to be served and survive being written again. With seal the
-// text gets the right checksum: that is how to reach what is behind it.
+// FuzzSaved checks that a file is refused, or comes to sets that can be served and that are the same after they were
+// written and read again. With seal, the text gets the right checksum.
 func FuzzSaved(f *testing.F) {
 	good, err := encodeSaved(someSaved())
 	if err != nil {
@@ -146,19 +146,21 @@ func sameSets(a, b []savedSet) bool {
 		return false
 	}
 	for i := range a {
-		if a[i].query != b[i].query || !a[i].changed.Equal(b[i].changed) || !reflect.DeepEqual(a[i].endpoints, b[i].endpoints) {
+		if a[i].query != b[i].query || !a[i].changed.Equal(b[i].changed) ||
+			!reflect.DeepEqual(a[i].endpoints, b[i].endpoints) {
 			return false
 		}
 	}
 	return true
 }
 
-// checkEndpoints wants endpoints to be such as the balancer may get.
+// checkEndpoints checks that the balancer may get these endpoints.
 func checkEndpoints(t *testing.T, endpoints []lb.Endpoint) {
 	t.Helper()
 	seen := map[string]bool{}
 	for _, e := range endpoints {
-		if e.ID == "" || seen[e.ID] || seen["@"+e.Address()] || e.Addr.Port() == 0 || e.Weight < 1 || (e.Host == "") != e.Addr.Addr().IsValid() {
+		if e.ID == "" || seen[e.ID] || seen["@"+e.Address()] || e.Addr.Port() == 0 || e.Weight < 1 ||
+			(e.Host == "") != e.Addr.Addr().IsValid() {
 			t.Errorf("endpoint %+v of %+v", e, endpoints)
 		}
 		seen[e.ID], seen["@"+e.Address()] = true, true

@@ -9,42 +9,44 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A selector carries sets from watches to the sink for one service. It has tiers, usually one, in order of preference, and the set is that of
-// the first that has enough endpoints. A tier that has not enough any more is left at once; an earlier one has to have enough for a
-// while before it gets the traffic back, so that one that comes and goes does not drag everybody along. That a tier cannot be asked
-// any more is no reason to leave it: its last good set stays.
+// A selector passes the set of one service to the sink. The service has tiers in order of preference, as a rule one.
+// The set is that of the first tier with enough endpoints.
+//
+// A tier that does not have enough any more is left at once. An earlier tier must have enough for Failover.Hold
+// before the service returns to it, so that clients do not follow a tier that comes and goes. A tier that cannot be
+// asked any more is not left: its last good set stays. Safe for concurrent use.
 type selector struct {
 	service  string
 	consul   *Consul
 	failover Failover     // with defaults
-	leaves   atomic.Int32 // a Leaves
+	leaves   atomic.Int32 // a value of type Leaves
 
 	mu     sync.Mutex // guards the following, and is held while a set is sent
 	tiers  []*tier
-	active int            // whose set was sent; -1: nothing was sent
-	sent   []lb.Endpoint  // that set
-	left   []lb.Departure // from any tier, that the sink has not been told of yet
-	begun  time.Time      // when sets may be sent from; zero: Run has not been called
+	active int            // tier whose set was sent last; -1: nothing was sent
+	sent   []lb.Endpoint  // the set that was sent last
+	left   []lb.Departure // from any tier, not yet sent
+	begun  time.Time      // when begin was called; zero: nothing may be sent yet
 	better time.Time      // since when a tier before the active one has had enough; zero: none has
-	timer  *time.Timer    // to look again; nil: no need to
-	closed bool           // nothing is to be sent any more
+	timer  *time.Timer    // calls look; nil: it is not needed
+	closed bool           // nothing is sent any more
 }
 
-// A tier is one of the places where a selector's endpoints come from.
+// A tier is one of the places where the endpoints of a service come from.
 type tier struct {
 	name      string
-	watch     *watch        // nil: the set never changes
-	set       []lb.Endpoint // the last
-	unheld    int           // in it, without those that are held
-	available int           // as many as unheld, without those that are not usable
-	known     bool          // set means something
-	restored  bool          // set is what an earlier process has saved, which was handed out by Consul.Saved
+	watch     *watch        // where set comes from; nil: it never changes
+	set       []lb.Endpoint // the last one
+	unheld    int           // endpoints in set that are not held
+	available int           // endpoints in set that are not held and can be used, as countLocked found
+	known     bool          // there is a set
+	restored  bool          // set was saved by an earlier process; Consul.Saved returns it, and it is not sent
 }
 
-// firstChance is how long the first set of a service waits for the tiers before the one that it is of.
+// firstChance is how long the first set of a service waits for the sets of earlier tiers.
 const firstChance = 2 * time.Second
 
-// deliver takes the set of w, and who has left it.
+// deliver takes the set of w, and the endpoints that have left it.
 func (s *selector) deliver(w *watch, set []lb.Endpoint, available int, restored bool, left []lb.Departure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,7 +60,7 @@ func (s *selector) deliver(w *watch, set []lb.Endpoint, available int, restored 
 	s.updateLocked(time.Now())
 }
 
-// begin makes s send sets from now on.
+// begin allows s to send sets from now on.
 func (s *selector) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,14 +68,14 @@ func (s *selector) begin() {
 	s.updateLocked(s.begun)
 }
 
-// look is what the timer calls.
+// look sends the set that should be in use now, if it is not.
 func (s *selector) look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.updateLocked(time.Now())
 }
 
-// close ends the selector. Once it has returned, nothing more is sent.
+// close ends the selector. Nothing is sent after it has returned.
 func (s *selector) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,12 +85,12 @@ func (s *selector) close() {
 	}
 }
 
-// countLocked counts what is available in each tier.
+// countLocked counts the available endpoints of each tier.
 func (s *selector) countLocked() {
 	usable := s.consul.options.Usable
 	for _, t := range s.tiers {
 		t.available = t.unheld
-		if usable == nil || len(s.tiers) == 1 { // then it does not matter
+		if usable == nil || len(s.tiers) == 1 { // with one tier it does not matter
 			continue
 		}
 		for _, e := range t.set {
@@ -100,7 +102,7 @@ func (s *selector) countLocked() {
 	}
 }
 
-// updateLocked sends the set that should be in use now, if it is not.
+// updateLocked sends the set that should be in use now, if it is not, and the departures.
 func (s *selector) updateLocked(now time.Time) {
 	s.countLocked()
 	best := s.bestLocked()
@@ -126,7 +128,8 @@ func (s *selector) updateLocked(now time.Time) {
 	s.consul.sink.OnUpdate([]lb.Endpoints{{Service: s.service, Endpoints: slices.Clone(set), Left: left}})
 }
 
-// departedLocked returns those that have left since it was called last. Who is in the set of any tier has not left the service.
+// departedLocked returns the departures since its last call. An endpoint in the set of any tier has not left the
+// service.
 func (s *selector) departedLocked() []lb.Departure {
 	left := s.left
 	s.left = nil
@@ -142,8 +145,8 @@ func (s *selector) departedLocked() []lb.Departure {
 	return slices.DeleteFunc(left, func(d lb.Departure) bool { return here[placeOf(d.Endpoint)] })
 }
 
-// bestLocked returns the tier to use if there were no holding back: the first with enough endpoints, else the first with any, else the first
-// that something is known of; -1: there is none.
+// bestLocked returns the tier to use, without regard to waiting: the first with enough endpoints, else the first
+// with any endpoint, else the first with a set, even if it is empty. It returns -1 if no tier has a set.
 func (s *selector) bestLocked() int {
 	for _, enough := range []int{s.failover.Below, 1, 0} {
 		for i, t := range s.tiers {
@@ -155,7 +158,7 @@ func (s *selector) bestLocked() int {
 	return -1
 }
 
-// waitLocked returns how long best has to wait for its turn. It keeps better.
+// waitLocked returns how long to wait before the service may use best. It updates better.
 func (s *selector) waitLocked(now time.Time, best int) time.Duration {
 	switch {
 	case s.active < 0:
@@ -176,28 +179,30 @@ func (s *selector) waitLocked(now time.Time, best int) time.Duration {
 	return max(s.better.Add(s.failover.Hold).Sub(now), 0)
 }
 
+// logLocked logs that the service goes to another tier, which is best.
 func (s *selector) logLocked(best int) {
 	log := s.consul.options.Logger
 	switch {
 	case s.active < 0 && best == 0 || best == s.active:
 	case best < s.active:
 		s.better = time.Time{}
-		log.Info("service is back from failover", "service", s.service, "to", s.tiers[best].name, "from", s.tiers[s.active].name)
+		log.Info("service is back from failover", "service", s.service,
+			"to", s.tiers[best].name, "from", s.tiers[s.active].name)
 	default:
-		log.Warn("service fails over", "service", s.service, "to", s.tiers[best].name, "instances_there", s.tiers[best].available,
-			"left_before_it", s.tiers[max(s.active, 0)].available)
+		log.Warn("service fails over", "service", s.service, "to", s.tiers[best].name,
+			"instances_there", s.tiers[best].available, "left_before_it", s.tiers[max(s.active, 0)].available)
 	}
 }
 
-// Recount has what is available counted anew, of all services that have more than one tier: Usable says something else
-// than it did.
+// Recount counts the available endpoints of all services again. It is to be called when the answers of
+// ConsulOptions.Usable have changed.
 func (c *Consul) Recount() {
 	for _, s := range c.selectorsInOrder() {
 		s.look()
 	}
 }
 
-// saved returns the set that an earlier process has saved, if there is one that counts.
+// saved returns the set to use until Consul answers, if an earlier process has saved one that matters.
 func (s *selector) saved() ([]lb.Endpoint, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,7 +214,7 @@ func (s *selector) saved() ([]lb.Endpoint, bool) {
 	return slices.Clone(s.tiers[best].set), true
 }
 
-// same tells whether s does what p asks for.
+// same reports whether s does what p says, with these tiers.
 func (s *selector) same(p plan, tiers []*tier) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -218,8 +223,8 @@ func (s *selector) same(p plan, tiers []*tier) bool {
 	})
 }
 
-// watches are the watches of s, each once.
-func (s *selector) watches() []*watch {
+// sources returns the watches of the tiers, each once.
+func (s *selector) sources() []*watch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []*watch

@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// tiered is a watch of web whose tiers are services of these names.
+// tiered returns a watch of web whose tiers are services with these names.
 func tiered(names ...string) Watch {
 	w := Watch{Service: "web", Query: Query{Service: names[0]}}
 	for _, name := range names[1:] {
@@ -20,7 +20,7 @@ func tiered(names ...string) Watch {
 	return w
 }
 
-// scene runs a source of w before f for as long as do takes, in its own time.
+// scene runs a source of w with the Consul f while do runs, in a synctest bubble.
 func scene(t *testing.T, f *fake, w Watch, do func(r *rig, lines func(...string))) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -32,7 +32,8 @@ func scene(t *testing.T, f *fake, w Watch, do func(r *rig, lines func(...string)
 
 func TestFailoverAndBack(t *testing.T) {
 	f := &fake{script: map[string][]reply{
-		"one": {ok(20, "a 80"), after(10*time.Second, ok(21)), ok(21), after(5*time.Second, ok(22, "a 80")), after(10*time.Second, ok(23)), ok(23),
+		"one": {ok(20, "a 80"), after(10*time.Second, ok(21)), ok(21), after(5*time.Second, ok(22, "a 80")),
+			after(10*time.Second, ok(23)), ok(23),
 			after(time.Second, ok(24, "a 80"))},
 		"two": {ok(20, "b 81")},
 	}}
@@ -57,7 +58,7 @@ func TestFailoverAndBack(t *testing.T) {
 	})
 }
 
-// At the start, a tier that cannot be asked gets a moment only.
+// The first set waits only a moment for an earlier tier that cannot be asked.
 func TestFirstSetDoesNotWaitForATierThatIsAway(t *testing.T) {
 	f := &fake{script: map[string][]reply{"one": {after(10*time.Second, ok(20, "a 80"))}, "two": {ok(20, "b 81")}}}
 	scene(t, f, tiered("one", "two"), func(r *rig, want func(...string)) {
@@ -72,10 +73,11 @@ func TestFirstSetDoesNotWaitForATierThatIsAway(t *testing.T) {
 	})
 }
 
-// An error is no reason to leave a tier: its last good set stays.
+// A service does not leave a tier because of errors: its last good set stays.
 func TestErrorsDoNotMakeAServiceFailOver(t *testing.T) {
 	down := status(500, "No path to datacenter")
-	f := &fake{script: map[string][]reply{"one": {ok(20, "a 80"), down, down, down, down, down, down, down, down}, "two": {ok(20, "b 81")}}}
+	f := &fake{script: map[string][]reply{"one": {ok(20, "a 80"), down, down, down, down, down, down, down, down},
+		"two": {ok(20, "b 81")}}}
 	scene(t, f, tiered("one", "two"), func(r *rig, want func(...string)) {
 		time.Sleep(5 * time.Minute)
 		want(webA)
@@ -99,7 +101,8 @@ func TestFailoverBelow(t *testing.T) {
 
 func TestStaticTierIsTheLastResort(t *testing.T) {
 	f := &fake{always: status(500, "No cluster leader")}
-	w := Watch{Service: "web", Next: []Tier{{Endpoints: []lb.Endpoint{{ID: "s", Addr: netip.MustParseAddrPort("10.0.0.9:80"), Weight: 1}}}}}
+	w := Watch{Service: "web", Next: []Tier{{Endpoints: []lb.Endpoint{{ID: "s",
+		Addr: netip.MustParseAddrPort("10.0.0.9:80"), Weight: 1}}}}}
 	scene(t, f, w, func(r *rig, want func(...string)) {
 		time.Sleep(3 * time.Second)
 		want("web: s=10.0.0.9:80")
@@ -112,7 +115,7 @@ func TestStaticTierIsTheLastResort(t *testing.T) {
 	})
 }
 
-// A reload that does not concern a service leaves it where it is.
+// A service stays in its tier over a reload that does not concern it.
 func TestReloadKeepsTheTier(t *testing.T) {
 	f := &fake{script: map[string][]reply{"one": {ok(20)}, "two": {ok(20, "b 81")}}}
 	scene(t, f, tiered("one", "two"), func(r *rig, want func(...string)) {
@@ -135,24 +138,27 @@ func TestPreparedQueryIsPolled(t *testing.T) {
 	nodes := func(instances ...string) reply {
 		return raw("1", `{"Service":"web","Nodes":`+entriesJSON(instances...)+`,"Failovers":0}`)
 	}
-	f := &fake{script: map[string][]reply{"query": {nodes("a 80"), nodes("a 80"), status(404, "Query not found"), nodes("b 81")}}, always: nodes("b 81")}
-	scene(t, f, Watch{Service: "web", Query: Query{Prepared: "nearest/web", Datacenter: "dc2", Filter: "x == y"}}, func(r *rig, want func(...string)) {
-		time.Sleep(time.Second)
-		want(webA)
-		time.Sleep(30 * time.Second)
-		want(webA, webB)
-		asks := f.asks()
-		if n := len(asks); n < 6 || n > 9 {
-			t.Errorf("%d executions in half a minute", n)
-		}
-		if a := asks[0]; a.values.Get("dc") != "dc2" || a.values.Has("filter") || a.values.Has("index") || a.path != "/v1/query/nearest%2Fweb/execute" {
-			t.Errorf("asked %s %v", a.path, a.values)
-		}
-	})
+	f := &fake{script: map[string][]reply{"query": {nodes("a 80"), nodes("a 80"), status(404, "Query not found"),
+		nodes("b 81")}}, always: nodes("b 81")}
+	scene(t, f, Watch{Service: "web", Query: Query{Prepared: "nearest/web", Datacenter: "dc2", Filter: "x == y"}},
+		func(r *rig, want func(...string)) {
+			time.Sleep(time.Second)
+			want(webA)
+			time.Sleep(30 * time.Second)
+			want(webA, webB)
+			asks := f.asks()
+			if n := len(asks); n < 6 || n > 9 {
+				t.Errorf("%d executions in half a minute", n)
+			}
+			if a := asks[0]; a.values.Get("dc") != "dc2" || a.values.Has("filter") || a.values.Has("index") ||
+				a.path != "/v1/query/nearest%2Fweb/execute" {
+				t.Errorf("asked %s %v", a.path, a.values)
+			}
+		})
 }
 
-// Endpoints that could not get clients do not keep a service where it is. That they can after all brings it back, as
-// anything else does.
+// Endpoints that cannot get clients do not count for whether a tier has enough. When they can, the service comes
+// back.
 func TestWhatIsNotUsableIsNotAvailable(t *testing.T) {
 	f := &fake{script: map[string][]reply{"one": {ok(20, "a 80")}, "two": {ok(20, "b 81")}}}
 	synctest.Test(t, func(t *testing.T) {

@@ -10,57 +10,59 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// slots bound how many queries are under way at once where each takes a connection of its own: over plain HTTP or a Unix socket, where
-// the agent allows a client 200, all programs of the host together. As long as there are no more watches than slots, each holds one
-// for good. If there are more, they take turns, so short that none is asked less often than every maxStale, and some slots are kept for
-// those who need one for a moment only: a new watch is not to wait for the end of somebody's turn.
+// slots bound how many queries are under way at once where each takes a connection: over plain HTTP and Unix
+// sockets. There the agent allows all programs of a host 200 together. Safe for concurrent use.
 //
-// An agent that still refuses connections allows fewer than we thought. As many as were under way besides the refused one are then the
-// limit, and now and then a few more are tried. Safe for concurrent use.
+// While there are no more watches than slots, each watch holds one all the time. If there are more, they take turns.
+// The turns are so short that each watch asks at least every maxStale. Some slots are kept for urgent queries, which
+// end at once: a new watch does not wait for the end of a turn.
+//
+// If the agent refuses a connection, it allows fewer than there are slots. Then the queries that were under way are
+// the limit, and more are tried now and then.
 type slots struct {
-	most int // there are never more
+	most int // bound of limit
 	log  hclog.Logger
-	turn *epoch // ends when watches begin to take turns: whoever holds a slot for long is to let go of it
+	turn *epoch // ends when watches begin to take turns, so that they free the slots that they hold for long
 
 	mu      sync.Mutex      // guards the following
-	limit   int             // how many there are now
-	held    int             // how many are held
-	turns   int             // of those, by watches that have a turn
-	urgent  []chan struct{} // those who wait and will not hold a slot for long, in order; each is closed to hand over a slot
-	queue   []chan struct{} // the others who wait
-	watches int             // that want one, now or later
+	limit   int             // slots that there are now
+	held    int             // slots that are held
+	turns   int             // slots that are held by queries that are not urgent
+	urgent  []chan struct{} // urgent queries that wait, in order; to hand over a slot, the channel is closed
+	queue   []chan struct{} // other queries that wait, in order
+	watches int             // how many watches there are
 	known   bool            // know was called
 	short   bool            // there are more watches than slots, which was logged
-	refused time.Time       // when the agent last refused a connection
+	refused time.Time       // when the agent last refused a connection; zero: never
 	next    time.Time       // when more slots are tried
 	retry   time.Duration   // between two such trials
-	failed  bool            // the last of them
+	tooMany bool            // the last trial failed
 }
 
 const (
-	// maxStale is how long a watch may be without a query when watches take turns. Turns are planned to take a fifth less, for queries
-	// take their time too.
+	// maxStale is how long a watch may be without a query when watches take turns. Turns are planned to take a fifth
+	// less, because queries take some time too.
 	maxStale = 5 * time.Second
 
-	// minTurn is the shortest time that is granted. An agent needs some milliseconds to make a view of a service, and has an empty one
-	// until then. With the default of slots it bounds how many watches maxStale holds for: 6,000.
+	// minTurn is the shortest turn. An agent needs some milliseconds to make a view of a service, and the view is empty
+	// until then. With 150 slots, maxStale holds for up to 6,000 watches.
 	minTurn = 100 * time.Millisecond
 
-	// learnWait is the wait of the query that is to show what kind of agent it is.
+	// learnWait is the wait of the query that shows whether the agent has its own view of the catalog.
 	learnWait = 500 * time.Millisecond
 
-	minRetry = 10 * time.Second
+	minRetry = 10 * time.Second // bounds of slots.retry
 	maxRetry = 10 * time.Minute
 )
 
-// errTurn ends queries that hold a slot for long when others begin to wait for one.
+// errTurn ends queries before their time: others wait for the connection, or the query is to be replaced.
 var errTurn = errors.New("others wait for the connection")
 
 func newSlots(most int, log hclog.Logger) *slots {
 	return &slots{most: most, limit: most, log: log, turn: newEpoch((*poller).lingers), retry: minRetry}
 }
 
-// want says how many watches there are.
+// want sets how many watches there are.
 func (s *slots) want(watches int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -69,7 +71,8 @@ func (s *slots) want(watches int) {
 	s.handOverLocked()
 }
 
-// acquire waits for a slot, in order, but before those who are not urgent. The error is ctx's.
+// acquire waits for a slot. Queries get slots in the order in which they asked, but urgent ones before others. The
+// error is the cause of ctx.
 func (s *slots) acquire(ctx context.Context, urgent bool) error {
 	queue := &s.queue
 	if urgent {
@@ -90,13 +93,13 @@ func (s *slots) acquire(ctx context.Context, urgent bool) error {
 	defer s.mu.Unlock()
 	if i := slices.Index(*queue, mine); i >= 0 {
 		*queue = slices.Delete(*queue, i, i+1)
-	} else { // it was handed over at the same moment
+	} else { // a slot was handed over at the same moment
 		s.releaseLocked(urgent)
 	}
 	return context.Cause(ctx)
 }
 
-// release gives back a slot that was acquired so.
+// release gives a slot back. urgent is what acquire was called with.
 func (s *slots) release(urgent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,6 +115,7 @@ func (s *slots) releaseLocked(urgent bool) {
 	s.handOverLocked()
 }
 
+// handOverLocked hands free slots over to queries that wait.
 func (s *slots) handOverLocked() {
 	for ; s.held < s.limit; s.held++ {
 		queue := &s.urgent
@@ -126,7 +130,7 @@ func (s *slots) handOverLocked() {
 	}
 }
 
-// spareLocked is how many slots are not for turns.
+// spareLocked returns how many slots are kept for urgent queries.
 func (s *slots) spareLocked() int {
 	if !s.short {
 		return 0
@@ -134,7 +138,7 @@ func (s *slots) spareLocked() int {
 	return (s.limit + 14) / 16
 }
 
-// refuse says that the agent refused the connection of one who holds a slot.
+// refuse lowers the limit, because the agent has refused the connection of a query with a slot.
 func (s *slots) refuse() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,32 +146,33 @@ func (s *slots) refuse() {
 	switch {
 	case s.limit == s.most && now.After(s.next):
 		s.retry = minRetry
-	case !s.failed:
+	case !s.tooMany:
 		s.retry = min(2*s.retry, maxRetry)
 	}
-	s.refused, s.next, s.failed = now, now.Add(s.retry), true
+	s.refused, s.next, s.tooMany = now, now.Add(s.retry), true
 	s.limit = max(min(s.limit, s.held-1), 1)
 	s.changedLocked()
 }
 
-// refusing tells whether the agent refused a connection lately: then connections that break are refusals too.
+// refusing reports whether the agent has refused a connection lately.
 func (s *slots) refusing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.refused.IsZero() && time.Since(s.refused) < maxStale
 }
 
-// raiseLocked tries more slots if it is time to.
+// raiseLocked tries more slots, if it is time to.
 func (s *slots) raiseLocked(now time.Time) {
 	if s.limit < s.most && now.After(s.next) {
-		s.next, s.failed = now.Add(s.retry), false
+		s.next, s.tooMany = now.Add(s.retry), false
 		s.limit = min(2*s.limit, s.most)
 		s.changedLocked()
 		s.handOverLocked()
 	}
 }
 
-// changedLocked is to be called when there are other figures than before.
+// changedLocked logs whether watches take turns, and lets the turns begin. It is to be called when the limit or the
+// number of watches has changed.
 func (s *slots) changedLocked() {
 	short := s.watches > s.limit
 	if short == s.short {
@@ -178,15 +183,18 @@ func (s *slots) changedLocked() {
 		s.log.Info("each query to consul has a connection of its own again", "queries", s.watches)
 		return
 	}
-	s.log.Warn("more queries to consul than connections to it: they take turns, and changes are seen up to "+maxStale.String()+" later",
+	s.log.Warn("more queries to consul than connections to it: "+
+		"they take turns, and changes are seen up to "+maxStale.String()+" later",
 		"queries", s.watches, "connections", s.limit, "to_change_that",
-		"use the agent's https port, which carries any number on a few connections; or raise limits.http_max_conns_per_client in the agent's configuration and max_watches in lictor's")
+		"use the agent's https port, which carries any number on a few connections; or raise "+
+			"limits.http_max_conns_per_client in the agent's configuration and max_watches in lictor's")
 	if s.known {
 		s.turn.end(errTurn)
 	}
 }
 
-// know says that it is known now whether the agent frees what a cancelled query took. Until then nobody has to let go of a slot.
+// know notes that it is known now whether the agent frees the connection of a cancelled query at once. Until then no
+// query is ended for the sake of turns.
 func (s *slots) know() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -196,15 +204,16 @@ func (s *slots) know() {
 	}
 }
 
-// worthKnowing tells whether there are so many watches that it matters whether the agent frees what a cancelled query took.
+// worthKnowing reports whether there are so many watches that it matters whether the agent frees the connection of a
+// cancelled query at once.
 func (s *slots) worthKnowing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.watches >= 10
 }
 
-// wait is how long a query may hold its slot; zero: as long as it likes.
-func (s *slots) wait() time.Duration {
+// turnLength returns how long a query may hold its slot; zero means any time.
+func (s *slots) turnLength() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.watches <= s.limit {

@@ -13,7 +13,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A narrow agent holds queries for their wait, and allows so many at once.
+// A narrow agent holds queries for their wait, and allows only so many at once.
 type narrow struct {
 	most    int
 	backend string // of answers to queries with an index
@@ -70,7 +70,7 @@ func manyWatches(n int) []Watch {
 	return all
 }
 
-// longestGap is the longest time that a service was without a query, since begin and until now.
+// longestGap returns the longest time between two queries for a service, from begin until now.
 func longestGap(f *fake, begin time.Time) time.Duration {
 	last, longest := map[string]time.Time{}, time.Duration(0)
 	note := func(service string, at time.Time) {
@@ -93,7 +93,7 @@ func longestGap(f *fake, begin time.Time) time.Duration {
 	return longest
 }
 
-// wantTurns waits until so many services have their first set, and then a minute in which they take turns.
+// wantTurns checks that so many services have their first set soon, and that they take turns for a minute.
 func wantTurns(t *testing.T, n *narrow, f *fake, r *rig, services int) {
 	t.Helper()
 	time.Sleep(3 * time.Second)
@@ -123,7 +123,7 @@ func TestMoreWatchesThanSlotsTakeTurns(t *testing.T) {
 	})
 }
 
-// A reverse proxy before the agent may speak HTTP/1 over TLS, so that each query takes a connection there too.
+// A reverse proxy may speak HTTP/1 over TLS, so that each query takes a connection.
 func TestHTTPSWithoutHTTP2TakesTurns(t *testing.T) {
 	overHTTP1 := func(r reply) reply {
 		return func(req *http.Request) (*http.Response, error) {
@@ -146,7 +146,7 @@ func TestHTTPSWithoutHTTP2TakesTurns(t *testing.T) {
 	})
 }
 
-// Who is not wanted any more while it waits for a slot does not take one for a query.
+// A watch that is retired while it waits for a slot does not ask any more.
 func TestRetiredWatchesAskNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &narrow{most: 200, backend: "blocking-query"} // which goes on after a query was cancelled
@@ -187,7 +187,8 @@ func TestAsManyWatchesAsSlotsWaitInPeace(t *testing.T) {
 	})
 }
 
-// Those who have slots for long make room when a reload brings more watches than there are slots, and get them back after the next one.
+// When a reload brings more watches than there are slots, the watches begin to take turns. They end that when the
+// next reload takes the watches away.
 func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &narrow{most: 200, backend: consul.Streaming}
@@ -218,7 +219,7 @@ func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 	})
 }
 
-// An agent that allows fewer connections than we thought is found out, and not hammered; once it allows more, that is found out too.
+// The slots become fewer if the agent refuses connections, and more when it allows more. Few queries are refused.
 func TestSlotsFollowWhatTheAgentAllows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &narrow{most: 5, backend: consul.Streaming}
@@ -258,7 +259,8 @@ func TestSlotsFollowWhatTheAgentAllows(t *testing.T) {
 	})
 }
 
-// A cancelled query that the agent has passed on to the servers takes its connection until its wait is over, so it is left to run.
+// A query that the agent has passed on to the servers takes its connection until its wait is over, so it is not
+// cancelled.
 func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
 	for _, tt := range []struct {
 		backend string
@@ -275,12 +277,15 @@ func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
 				}
 				synctest.Wait()
 				if now, _, _, ended := n.figures(); ended != tt.ended || now != 20-tt.ended {
-					t.Errorf("%d queries were cancelled and %d run on, want %d and %d", ended, now, tt.ended, 20-tt.ended)
+					t.Errorf("%d queries were cancelled and %d run on, want %d and %d", ended, now, tt.ended,
+						20-tt.ended)
 				}
 				published, asked := len(r.got()), len(f.asks())
 				time.Sleep(time.Minute)
 				if now, _, _, _ := n.figures(); now != 0 || len(f.asks()) != asked || len(r.got()) != published {
-					t.Errorf("%d queries under way, %d asked and %d sets published after all was removed", now, len(f.asks())-asked, len(r.got())-published)
+					t.Errorf("%d queries under way, %d asked and %d sets published after all was removed", now,
+						len(f.asks())-asked,
+						len(r.got())-published)
 				}
 				r.stop()
 			})

@@ -7,17 +7,17 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Static is a Source whose sets never change.
+// Static is a Source whose sets never change. Safe for concurrent use.
 type Static struct {
 	sets []lb.Endpoints
 }
 
-// NewStatic returns a Source of sets, which it copies.
+// NewStatic returns a source of sets. It copies them.
 func NewStatic(sets []lb.Endpoints) *Static {
 	return &Static{sets: cloneSets(sets)}
 }
 
-// Run sends the sets once, in one update, and then waits for ctx to end. It always returns nil.
+// Run passes all sets to sink in one update, and waits for ctx to end. It always returns nil.
 func (s *Static) Run(ctx context.Context, sink Sink) error {
 	if len(s.sets) > 0 {
 		sink.OnUpdate(cloneSets(s.sets))

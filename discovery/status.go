@@ -5,35 +5,35 @@ import (
 	"time"
 )
 
-// WatchStatus is the state of one watch at one moment.
+// WatchStatus is the state of one watch.
 type WatchStatus struct {
 	Services []string // that share the watch
 	Query    Query
 
-	LastSuccess time.Time // when the set was last known to be right; zero: never
-	LastChange  time.Time // when the set last changed; zero: nothing was published yet
-	Saved       time.Time // when the set last changed, if it is one that an earlier process has saved and Consul has not answered yet
-	HeldUntil   time.Time // when the first of those that are held is let go, if Consul still says so then; zero: none is held
-	Error       string    // of the last query; empty if it succeeded
-	ErrorSince  time.Time // when the first of the queries failed that failed without a success since; zero: Error is empty
+	LastSuccess time.Time // when an answer was last believed; zero: never
+	LastChange  time.Time // when the set last changed; zero: none was published yet
+	Saved       time.Time // when a set of an earlier process last changed; zero: Consul has answered, or there was none
+	HeldUntil   time.Time // when the first held endpoint is let go, if Consul still says so then; zero: none is held
+	Error       string    // of the last query; empty: it succeeded
+	ErrorSince  time.Time // when queries began to fail; zero: Error is empty
 
-	Index   uint64 // in Consul's state that the next query asks with; zero: it asks the servers without
-	Backend string // who answered last: "streaming" is the agent's own view, "blocking-query" the servers
+	Index   uint64 // that the next query asks with; zero: it asks the servers, without an index
+	Backend string // of the last answer: "streaming" is the agent's own view, "blocking-query" the servers
 
-	Endpoints  int // in the set, with those that are held
-	Held       int // in the set although Consul does not name them any more, or not as healthy: see Guard
-	Bad        int // instances left out of it because they cannot be dialled, or because their IDs are too long
-	Duplicates int // instances left out of it because their address is in it already
+	Endpoints  int // in the set, including held ones
+	Held       int // endpoints in the set that Consul does not name any more, or not as healthy: see Guard
+	Bad        int // instances that are left out because they cannot be dialled, or because their IDs are too long
+	Duplicates int // instances that are left out because another one has the same address
 
-	// Counted since the start.
-	Queries   uint64 // sent
-	Updates   uint64 // sets published
+	// Counted since the start:
+	Queries   uint64 // that were sent
+	Updates   uint64 // sets that were published
 	Errors    uint64 // queries that failed
-	Throttled uint64 // those of them that Consul refused because there were too many connections or requests
+	Throttled uint64 // queries that failed because there were too many connections or requests
 	Doubted   uint64 // answers that were not believed until the servers confirmed or corrected them
 }
 
-// Snapshot returns the state of all watches, in the order in which they were asked for. It may be called at any time.
+// Snapshot returns the state of all watches, in the order of the configuration.
 func (c *Consul) Snapshot() []WatchStatus {
 	c.mu.Lock()
 	watches := slices.Clone(c.watches)
@@ -45,8 +45,9 @@ func (c *Consul) Snapshot() []WatchStatus {
 	return all
 }
 
-// EachFailing calls f for each service that has a watch whose last query failed, and as often as it has such. It allocates nothing as long as
-// none fails, for it is called once a second for what may be thousands. f must not call the Consul.
+// EachFailing calls f for each service with a watch whose last query failed, once for each such watch. f must not
+// call the Consul. EachFailing allocates nothing while no query fails, so that it can be called often for thousands
+// of services.
 func (c *Consul) EachFailing(f func(service, err string)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,37 +16,39 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// A store keeps the sets of all watches in a file, so that the next Lictor can serve them before Consul has answered it.
+// A store saves the sets of all watches in a file, so that the next process can serve them before Consul answers.
+// Its methods may be called concurrently, except for run.
 type store struct {
 	dir   string
 	log   hclog.Logger
-	dirty chan struct{} // has an element when something has changed since it was last taken out
+	dirty chan struct{} // has an element if something has changed since the last write began
 
-	writing sync.Mutex // held while the file is being written; guards held
+	writing sync.Mutex // locked while the file is written; guards held
 	held    bool       // nothing may be written
 }
 
 const (
 	savedFile = "endpoints.saved"
-	asideFile = "endpoints.aside" // what was found in place of savedFile and could not be used; the last such file only
+	asideFile = "endpoints.aside" // the last savedFile that could not be used
 
-	saveInterval = time.Second      // between two writes, at least
-	saveRetry    = 10 * time.Second // after a write that failed
+	saveInterval = time.Second      // the least time between two writes
+	saveRetry    = 10 * time.Second // the pause after a write that failed
 )
 
 func newStore(dir string, log hclog.Logger) *store {
 	return &store{dir: dir, log: log, dirty: make(chan struct{}, 1)}
 }
 
-// changed notes that there is something to write.
-func (s *store) changed() {
+// markDirty notes that there is something to write.
+func (s *store) markDirty() {
 	select {
 	case s.dirty <- struct{}{}:
 	default:
 	}
 }
 
-// load returns the saved sets. There is nothing that could keep Lictor from starting: what cannot be used is set aside, with a warning.
+// load returns the saved sets. It sets a file aside that cannot be used, with a warning, so that Lictor starts in
+// any case.
 func (s *store) load() []savedSet {
 	path := filepath.Join(s.dir, savedFile)
 	file, err := regular.ReadFile(path, consul.MaxBody)
@@ -61,14 +63,15 @@ func (s *store) load() []savedSet {
 		return sets
 	}
 	aside := filepath.Join(s.dir, asideFile)
-	s.log.Warn("saved endpoints cannot be used, so there are none until consul answers", "file", path, "reason", err, "moved_to", aside)
+	s.log.Warn("saved endpoints cannot be used, so there are none until consul answers",
+		"file", path, "reason", err, "moved_to", aside)
 	if err := os.Rename(path, aside); err != nil {
 		s.log.Warn("saved endpoints cannot be set aside", "error", err)
 	}
 	return nil
 }
 
-// run writes what collect returns whenever something has changed, and once more at the end of ctx if need be.
+// run writes what collect returns whenever something has changed, until ctx ends and everything is written.
 func (s *store) run(ctx context.Context, collect func() []savedSet) {
 	failing := false
 	for {
@@ -88,24 +91,25 @@ func (s *store) run(ctx context.Context, collect func() []savedSet) {
 		}
 		pause := saveInterval
 		if failing = failed; failed {
-			s.changed()
+			s.markDirty()
 			pause = saveRetry
 		}
 		sleep(ctx, pause)
 	}
 }
 
-// hold has nothing written while on, from when it returns.
+// hold stops writing if on, from when it returns, and resumes it if not.
 func (s *store) hold(on bool) {
 	s.writing.Lock()
 	s.held = on
 	s.writing.Unlock()
 	if !on {
-		s.changed()
+		s.markDirty()
 	}
 }
 
-// write replaces the file, and tells whether it could. A failure is logged unless the last one failed too.
+// write replaces the file, and reports whether that worked. It logs a failure unless failing says that the last
+// write failed too.
 func (s *store) write(sets []savedSet, failing bool) bool {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -122,15 +126,15 @@ func (s *store) write(sets []savedSet, failing bool) bool {
 	return err == nil
 }
 
-// replaceFile makes content the content of a file. Whatever happens meanwhile, a power cut included, the file is the old one or the
-// new one, and whole.
+// replaceFile replaces the content of a file. Whatever happens meanwhile, even a power cut, the file is the old one
+// or the new one, and complete.
 func replaceFile(dir, name string, content []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	path := filepath.Join(dir, name)
 	temporary := path + ".new"
-	// What a crash has left behind may have any mode.
+	// A crash may have left it behind, with any mode.
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -149,7 +153,7 @@ func replaceFile(dir, name string, content []byte) error {
 	return syncFolder(dir)
 }
 
-// syncFolder makes a rename in dir last. Windows has no such thing.
+// syncFolder makes a rename in dir durable. Windows has no such call.
 func syncFolder(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil

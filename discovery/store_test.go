@@ -16,7 +16,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// earlier runs a source of watches that saves what replies lead to in dir, until the replies are over.
+// earlier runs a source with these watches, which saves its sets in dir, until the replies are over.
 func earlier(t *testing.T, dir string, watches []Watch, replies map[string][]reply) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -73,11 +73,12 @@ func TestSavedSetsServeUntilConsulAnswers(t *testing.T) {
 	}
 }
 
-// An answer that says what is known already must still be passed on: it is the first that counts.
+// The first answer is passed on even if it is equal to the saved set.
 func TestAnswerEqualToTheSavedSetIsPublished(t *testing.T) {
 	dir := t.TempDir()
 	earlier(t, dir, nil, map[string][]reply{"web": {ok(20, "a 80")}})
-	bubble(t, time.Second, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80")}, func(t *testing.T, r *rig) { r.want(t, webA) })
+	bubble(t, time.Second, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80")},
+		func(t *testing.T, r *rig) { r.want(t, webA) })
 }
 
 func TestSavedSetOfAnotherQueryDoesNotCount(t *testing.T) {
@@ -107,7 +108,7 @@ func TestSavedSetOfAnotherQueryDoesNotCount(t *testing.T) {
 	}
 }
 
-// Whatever is in place of the file, Lictor starts, says so once, and puts it aside.
+// A file that cannot be used is set aside with one log line, and the source starts.
 func TestUnusableStateIsSetAside(t *testing.T) {
 	good, err := encodeSaved(someSaved())
 	if err != nil {
@@ -124,10 +125,11 @@ func TestUnusableStateIsSetAside(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, savedFile), content)
-			bubble(t, 10*time.Second, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80")}, func(t *testing.T, r *rig) {
-				r.want(t, webA)
-				r.log.wantOnce(t, "saved endpoints cannot be used")
-			})
+			bubble(t, 10*time.Second, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80")},
+				func(t *testing.T, r *rig) {
+					r.want(t, webA)
+					r.log.wantOnce(t, "saved endpoints cannot be used")
+				})
 			if aside, err := os.ReadFile(filepath.Join(dir, asideFile)); err != nil || string(aside) != content {
 				t.Errorf("set aside %q, %v, want %q", aside, err, content)
 			}
@@ -177,7 +179,7 @@ func TestStateIsWrittenAtMostOnceASecond(t *testing.T) {
 		var writes atomic.Int32
 		go s.run(t.Context(), func() []savedSet { writes.Add(1); return nil })
 		for range 1000 {
-			s.changed()
+			s.markDirty()
 			time.Sleep(10 * time.Millisecond)
 		}
 		before := writes.Load()
@@ -191,10 +193,12 @@ func TestStateIsWrittenAtMostOnceASecond(t *testing.T) {
 	})
 }
 
-// What changed in the last moment is saved too.
+// A change just before the end is saved too.
 func TestStateIsWrittenAtTheEnd(t *testing.T) {
 	dir := t.TempDir()
-	bubble(t, 1500*time.Millisecond, ConsulOptions{StateDir: dir}, []reply{ok(20, "a 80"), after(time.Second/4, ok(21, "a 80", "b 81")), after(time.Second, ok(22, "a 80", "c 82"))},
+	bubble(t, 1500*time.Millisecond, ConsulOptions{StateDir: dir},
+		[]reply{ok(20, "a 80"), after(time.Second/4, ok(21, "a 80", "b 81")),
+			after(time.Second, ok(22, "a 80", "c 82"))},
 		func(t *testing.T, r *rig) {})
 	if got := string(savedIn(t, dir)); !strings.Contains(got, ":82") || strings.Contains(got, ":81") {
 		t.Errorf("saved %s", got)
@@ -218,10 +222,11 @@ func TestServicesThatWentAreSavedNoMore(t *testing.T) {
 	}
 }
 
-// While another process has the folder, nothing is written there; what has changed meanwhile is written afterwards.
+// A store on hold writes nothing. It writes afterwards what has changed meanwhile.
 func TestHeldStoreWritesNothing(t *testing.T) {
 	s := newStore(t.TempDir(), hclog.NewNullLogger())
-	sets := []savedSet{{query: "q", endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}
+	sets := []savedSet{{query: "q", endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"),
+		Weight: 1}}}}
 	s.hold(true)
 	if !s.write(sets, false) {
 		t.Error("a held store fails")
@@ -240,14 +245,16 @@ func TestHeldStoreWritesNothing(t *testing.T) {
 	}
 }
 
-// What one source has saved is what another one begins with, without a folder, and before what a folder has.
+// A source begins with the sets in ConsulOptions.Saved, with or without a folder.
 func TestSavedByAnotherProcess(t *testing.T) {
-	text, err := encodeSaved([]savedSet{{query: `"" "" ` + (Query{Service: "web"}).normalize("").key(), endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}})
+	text, err := encodeSaved([]savedSet{{query: `"" "" ` + (Query{Service: "web"}).normalize("").canonical(),
+		endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{"", t.TempDir()} {
-		o := ConsulOptions{Address: "127.0.0.1:1", Watches: []Watch{{Service: "web", Query: Query{Service: "web"}}}, StateDir: dir, Saved: text}
+		o := ConsulOptions{Address: "127.0.0.1:1", Watches: []Watch{{Service: "web", Query: Query{Service: "web"}}},
+			StateDir: dir, Saved: text}
 		first, err := NewConsul(o)
 		if err != nil {
 			t.Fatal(err)

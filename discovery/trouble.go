@@ -9,36 +9,36 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// troubles turn the errors of many watches into few log lines: one when a trouble begins, whichever watch saw it first, and one
+// troubles turn the errors of many watches into few log lines: one when the first watch is in a trouble, and one
 // when the last watch is out of it. Safe for concurrent use.
 type troubles struct {
 	log hclog.Logger
 
-	mu    sync.Mutex           // guards the following
-	open  map[string]*trouble  // by key
-	of    map[*reporter]string // key of the trouble that a watch is in
-	ever  bool                 // Consul has answered a watch
-	saved bool                 // there are sets of an earlier process; does not change
+	mu       sync.Mutex           // guards the following
+	open     map[string]*trouble  // by key
+	of       map[*reporter]string // key of the trouble that each watch is in
+	ever     bool                 // Consul has answered a watch
+	hasSaved bool                 // an earlier process has saved sets; does not change
 }
 
-// A trouble is something wrong between here and Consul.
+// A trouble is something that is wrong between Lictor and Consul.
 type trouble struct {
 	kind    consul.Kind
 	since   time.Time
-	watches int    // that are in it
-	service string // of the watch that saw it first
+	watches int    // watches that are in it
+	service string // of the first watch that was in it
 }
 
 func newTroubles(log hclog.Logger) *troubles {
 	return &troubles{log: log, open: map[string]*trouble{}, of: map[*reporter]string{}}
 }
 
-// troubleKey tells troubles apart. Losing Consul has a dozen texts in the course of one outage, and is one trouble for all. What is wrong
-// with a single query is a trouble of its own, and so is the same query refused for another reason.
-func troubleKey(k consul.Kind, w *reporter, err error) string {
+// troubleKey returns the same key for errors of one trouble. An outage of Consul has a dozen texts, and is one
+// trouble for all watches. What is wrong with one query is a trouble of its own, for each reason.
+func troubleKey(k consul.Kind, r *reporter, err error) string {
 	switch k {
 	case consul.Refused, consul.Unable:
-		return w.query.key() + consul.Reason(err)
+		return r.query.canonical() + consul.Reason(err)
 	case consul.Throttled:
 		return "throttled"
 	case consul.Denied:
@@ -47,49 +47,50 @@ func troubleKey(k consul.Kind, w *reporter, err error) string {
 	return "lost"
 }
 
-// enter notes that w is in trouble since then. It is to be called for each failure.
-func (t *troubles) enter(w *reporter, k consul.Kind, err error, since time.Time) {
+// enter notes that r has been in trouble since a time. It is to be called for each failure that is worth it.
+func (t *troubles) enter(r *reporter, k consul.Kind, err error, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if w.forgotten {
+	if r.forgotten {
 		return
 	}
-	if k == consul.Lost && t.open[troubleKey(consul.Throttled, w, err)] != nil && consul.IsCutOff(err) && !isSlow(err) {
+	throttled := t.open[troubleKey(consul.Throttled, r, err)] != nil
+	if k == consul.Lost && throttled && consul.IsCutOff(err) && !isSlow(err) {
 		k = consul.Throttled
 	}
-	key := troubleKey(k, w, err)
-	if t.of[w] == key {
+	key := troubleKey(k, r, err)
+	if t.of[r] == key {
 		return
 	}
-	t.leaveLocked(w)
-	t.of[w] = key
+	t.leaveLocked(r)
+	t.of[r] = key
 	one := t.open[key]
 	if one == nil {
-		one = &trouble{kind: k, since: since, service: w.name()}
+		one = &trouble{kind: k, since: since, service: r.sharerNames()}
 		t.open[key] = one
-		t.logBeginLocked(k, w, err)
+		t.logBeginLocked(k, r, err)
 	}
 	one.watches++
 }
 
-// leave notes that w has had a good answer.
-func (t *troubles) leave(w *reporter) {
+// leave notes that r has had an answer that was believed.
+func (t *troubles) leave(r *reporter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ever = true
-	t.leaveLocked(w)
+	t.leaveLocked(r)
 }
 
-// forget notes that w is not wanted any more, which is no news of Consul. What befalls it from now on is of no interest.
-func (t *troubles) forget(w *reporter) {
+// forget takes r out of its trouble without a log line, as r is not wanted any more. Its later errors are ignored.
+func (t *troubles) forget(r *reporter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	w.forgotten = true
-	key, in := t.of[w]
+	r.forgotten = true
+	key, in := t.of[r]
 	if !in {
 		return
 	}
-	delete(t.of, w)
+	delete(t.of, r)
 	if one := t.open[key]; one.watches > 1 {
 		one.watches--
 	} else {
@@ -97,12 +98,13 @@ func (t *troubles) forget(w *reporter) {
 	}
 }
 
-func (t *troubles) leaveLocked(w *reporter) {
-	key, in := t.of[w]
+// leaveLocked takes r out of its trouble, and logs the end of the trouble if r was the last.
+func (t *troubles) leaveLocked(r *reporter) {
+	key, in := t.of[r]
 	if !in {
 		return
 	}
-	delete(t.of, w)
+	delete(t.of, r)
 	one := t.open[key]
 	if one.watches--; one.watches > 0 {
 		return
@@ -111,24 +113,27 @@ func (t *troubles) leaveLocked(w *reporter) {
 	t.logEnd(one)
 }
 
-func (t *troubles) logBeginLocked(k consul.Kind, w *reporter, err error) {
+func (t *troubles) logBeginLocked(k consul.Kind, r *reporter, err error) {
 	switch k {
 	case consul.Refused:
-		t.log.Error("consul refuses a query", "service", w.name(), "filter", w.query.Filter, "reason", consul.Reason(err))
+		t.log.Error("consul refuses a query", "service", r.sharerNames(), "filter", r.query.Filter,
+			"reason", consul.Reason(err))
 	case consul.Unable:
-		t.log.Warn("consul cannot answer a query, the service's endpoints stay as they are", "service", w.name(),
-			"datacenter", w.query.Datacenter, "error", err)
+		t.log.Warn("consul cannot answer a query, the service's endpoints stay as they are", "service", r.sharerNames(),
+			"datacenter", r.query.Datacenter, "error", err)
 	case consul.Denied:
 		t.log.Error("consul denies access: the ACL token is wrong or lacks a right; endpoints stay as they are",
-			"rights_needed", "service:read, node:read", "service", w.name(), "error", err)
+			"rights_needed", "service:read, node:read", "service", r.sharerNames(), "error", err)
 	case consul.Throttled:
-		t.log.Warn("consul refuses requests: too many at once from this host; until they get through endpoints stay as they are, and services that had none yet have none",
+		t.log.Warn("consul refuses requests: too many at once from this host; "+
+			"until they get through endpoints stay as they are, "+
+			"and services that had none yet have none",
 			"see", "limits.http_max_conns_per_client in the agent's configuration, or use its https port", "error", err)
 	case consul.Lost:
 		switch {
 		case t.ever:
 			t.log.Warn("consul is lost, endpoints stay as they are", "error", err)
-		case t.saved:
+		case t.hasSaved:
 			t.log.Warn("consul cannot be reached, saved endpoints stay in use until it can", "error", err)
 		default:
 			t.log.Warn("consul cannot be reached, its services have no endpoints until it can", "error", err)

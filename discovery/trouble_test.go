@@ -13,7 +13,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// outage runs n watches over a Consul that answers well, then for a minute by bad, then well again, and returns the log.
+// outage runs n watches with a Consul that answers well, then with bad for a minute, then well again. It returns the
+// log.
 func outage(t *testing.T, n int, bad reply) *journal {
 	t.Helper()
 	var log *journal
@@ -83,7 +84,8 @@ func TestConnectionClosedWhileThereAreTooManyIsNotLosingConsul(t *testing.T) {
 }
 
 func TestRefusedQueryIsLoggedOnce(t *testing.T) {
-	log := outage(t, 1, status(500, `Failed to create boolean expression evaluator: Selector "Service.Nope" is not valid`))
+	const text = `Failed to create boolean expression evaluator: Selector "Service.Nope" is not valid`
+	log := outage(t, 1, status(500, text))
 	log.wantOnce(t, "consul refuses a query", "consul answers the query")
 }
 
@@ -96,11 +98,12 @@ func TestUnknownDatacenterIsNotLosingConsul(t *testing.T) {
 }
 
 func TestSingleBrokenConnectionIsNotNews(t *testing.T) {
-	bubble(t, time.Second, ConsulOptions{}, []reply{ok(20, "a 80"), fails(io.EOF), ok(20, "a 80")}, func(t *testing.T, r *rig) {
-		if text := r.log.String(); text != "" || r.status().Errors != 1 {
-			t.Errorf("log %q after %d errors", text, r.status().Errors)
-		}
-	})
+	bubble(t, time.Second, ConsulOptions{}, []reply{ok(20, "a 80"), fails(io.EOF), ok(20, "a 80")},
+		func(t *testing.T, r *rig) {
+			if text := r.log.String(); text != "" || r.status().Errors != 1 {
+				t.Errorf("log %q after %d errors", text, r.status().Errors)
+			}
+		})
 }
 
 func TestConsulAwayAtTheStartIsLoggedOnce(t *testing.T) {
@@ -112,7 +115,8 @@ func TestConsulAwayAtTheStartIsLoggedOnce(t *testing.T) {
 }
 
 func TestBadInstanceIsLoggedOnce(t *testing.T) {
-	bubble(t, time.Minute, ConsulOptions{}, []reply{ok(20, "a 80", "b 0"), ok(21, "a 80", "b 0"), ok(22, "a 80", "b 70000"), ok(23, "a 80", "b 70000")},
+	bubble(t, time.Minute, ConsulOptions{}, []reply{ok(20, "a 80", "b 0"), ok(21, "a 80", "b 0"),
+		ok(22, "a 80", "b 70000"), ok(23, "a 80", "b 70000")},
 		func(t *testing.T, r *rig) {
 			r.want(t, webA)
 			r.log.wantOnce(t, "port 0 is not in 1..65535", "port 70000 is not in 1..65535")
@@ -193,7 +197,8 @@ func TestTokenIsNeverLogged(t *testing.T) {
 			if got := r.fake.asks()[0].header.Get("X-Consul-Token"); got != secret {
 				t.Errorf("token sent: %q", got)
 			}
-			all := r.log.String() + fmt.Sprintf("%+v", r.consul.Snapshot()) + fmt.Sprint(r.consul.Check(t.Context(), Query{Service: "web"}))
+			all := r.log.String() + fmt.Sprintf("%+v", r.consul.Snapshot()) +
+				fmt.Sprint(r.consul.Check(t.Context(), Query{Service: "web"}))
 			if strings.Contains(all, secret) || r.log.String() == "" {
 				t.Errorf("%d: token or nothing in the log:\n%s", i, all)
 			}

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A watch follows Consul's answers to one query, for all services that share it. It is four parts: the poller asks, judge
-// decides what the answer means, the publisher passes the set on, and the reporter says how the watch does.
+// A watch follows Consul's answers to one query, for all services that share it. It is four parts: the poller asks,
+// judge decides what the answer means, the publisher passes the set on, and the reporter says how the watch does.
 type watch struct {
 	key    string
 	query  Query // normalized
@@ -23,23 +23,23 @@ type watch struct {
 	reporter  reporter
 
 	// The following belong to run.
-	belief belief
-	next   question
+	state belief
+	next  question
 }
 
 // newWatch returns a watch for o, with the set that an earlier process has saved for it, if any.
 func newWatch(c *Consul, o *wanted) *watch {
 	w := &watch{key: o.key, query: o.query, guard: o.guard, consul: c}
 	w.publisher.watch = w
-	w.reporter = reporter{query: &w.query, logger: c.options.Logger, onEvent: c.options.OnEvent, troubles: c.troubles}
+	w.reporter = reporter{query: &w.query, base: c.options.Logger, onEvent: c.options.OnEvent, troubles: c.troubles}
 	w.poller = poller{
-		query: &w.query, consul: c, report: &w.reporter, interest: w.publisher.interest, former: newFormer(),
+		query: &w.query, consul: c, report: &w.reporter, interest: w.publisher.mostInterest, parser: newParser(),
 	}
 	if o.query.Near != "" { // no agent has a view of its own that is sorted
 		w.poller.passed.learn(true)
 	}
 	if s, found := c.restored[c.savedKey(w)]; found {
-		w.belief.set = s.endpoints
+		w.state.set = s.endpoints
 		w.publisher.restore(s)
 		w.reporter.restore(s)
 	}
@@ -56,11 +56,11 @@ func (w *watch) run(ctx context.Context, pause time.Duration) {
 
 // step asks once, and returns how long to wait before the next time.
 func (w *watch) step(ctx context.Context) time.Duration {
-	w.next = w.belief.ask(w.poller.due(time.Now(), w.next), w.publisher.interest())
+	w.next = w.state.nextQuestion(w.poller.due(time.Now(), w.next), w.publisher.mostInterest())
 	asked := w.next
-	a, err := w.poller.ask(ctx, asked, &w.belief)
+	a, err := w.poller.ask(ctx, asked, &w.state)
 	if err == nil {
-		err = w.poller.verify(ctx, asked, &a, len(w.belief.held) > 0)
+		err = w.poller.verify(ctx, asked, &a, len(w.state.held) > 0)
 	}
 	return w.take(ctx, asked, &a, err)
 }
@@ -80,9 +80,9 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 	}
 	e := evidence{
 		now: now, asked: asked, index: a.index, filtered: a.filtered,
-		in: convert(a.entries, w.query.Statuses), interest: w.publisher.interest(),
+		in: convert(a.entries, w.query.Statuses), interest: w.publisher.mostInterest(),
 	}
-	v := w.belief.judge(w.guard, e)
+	v := w.state.judge(w.guard, e)
 	w.next = v.next
 	if v.doubt != "" {
 		w.reporter.disbelieved(v.doubt, asked, a)
@@ -94,24 +94,25 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 
 // believe makes what v says the belief, and tells everybody who is concerned.
 func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer) {
-	before := len(w.belief.set)
-	w.belief = v.belief
-	b := &w.belief
+	before := len(w.state.set)
+	w.state = v.belief
+	b := &w.state
 	w.poller.believed(e.now, e.asked)
 	w.reporter.logBad(e.in.bad)
 	w.reporter.logHeld(len(b.held), len(e.in.endpoints), w.guard.Hold)
-	if w.publisher.publish(b.set, b.available(), v.told, v.toldAnew) {
+	if w.publisher.publish(b.set, b.notHeld(), v.told, v.toldAnew) {
 		w.poller.bucket.news()
 		if w.consul.store != nil {
-			w.consul.store.changed()
+			w.consul.store.markDirty()
 		}
 		w.reporter.published(e.now, before, len(b.set))
 		w.consul.lag.observe(time.Since(a.received))
 	}
-	w.reporter.remember(b.instances(e.in))
+	w.reporter.remember(b.describe(e.in))
 	w.reporter.believed(e.now, a, e.in, b, v.next)
 	if v.hidden > 0 {
-		w.reporter.log().Debug("endpoints have vanished, or the token may not see them any more", "endpoints", v.hidden)
+		w.reporter.logger().Debug("endpoints have vanished, or the token may not see them any more", "endpoints",
+			v.hidden)
 	}
 	if len(v.gone) > 0 {
 		w.publisher.departed(w.explain(ctx, e, v))
@@ -124,12 +125,12 @@ func (w *watch) explain(ctx context.Context, e *evidence, v *verdict) []lb.Depar
 	if e.interest == LeavesExplained && w.query.needsRegistry() {
 		known = w.poller.registry(ctx)
 	}
-	w.reporter.log().Debug("endpoints have left", "endpoints", len(v.gone))
+	w.reporter.logger().Debug("endpoints have left", "endpoints", len(v.gone))
 	return w.query.explain(v.gone, known)
 }
 
-// rest returns how long to wait after an answer that was believed. Consul cannot wait for a change of a prepared query,
-// so such a query is repeated after a pause.
+// rest returns how long to wait after an answer that was believed. Consul cannot wait for a change of a prepared
+// query, so such a query is repeated after a pause.
 func (w *watch) rest() time.Duration {
 	if w.query.Prepared == "" {
 		return 0
@@ -138,5 +139,5 @@ func (w *watch) rest() time.Duration {
 	if w.next.leader {
 		return 0
 	}
-	return until(jitter(pollInterval), time.Now(), w.belief.letGo())
+	return until(jitter(pollInterval), time.Now(), w.state.letGo())
 }

@@ -13,7 +13,7 @@ import (
 
 const webA, webB = "web: n/a=10.0.0.1:80", "web: n/b=10.0.0.1:81"
 
-// bubble runs a test of the loop in its own time, for d after the start.
+// bubble runs a source in a synctest bubble, and calls check after d.
 func bubble(t *testing.T, d time.Duration, o ConsulOptions, replies []reply, check func(*testing.T, *rig)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -43,25 +43,28 @@ func TestFirstQueryAsksTheServersThenBlocks(t *testing.T) {
 }
 
 func TestChangeIsPublishedAtOnce(t *testing.T) {
-	bubble(t, 3*time.Second, ConsulOptions{}, []reply{ok(20, "a 80"), after(time.Second, ok(21, "b 81"))}, func(t *testing.T, r *rig) {
-		r.want(t, webA, webB)
-		if s := r.status(); s.Index != 21 || s.Endpoints != 1 || s.Updates != 2 || s.Queries != 3 || s.LastChange.IsZero() {
-			t.Errorf("status %+v", s)
-		}
-	})
+	bubble(t, 3*time.Second, ConsulOptions{}, []reply{ok(20, "a 80"), after(time.Second, ok(21, "b 81"))},
+		func(t *testing.T, r *rig) {
+			r.want(t, webA, webB)
+			if s := r.status(); s.Index != 21 || s.Endpoints != 1 || s.Updates != 2 || s.Queries != 3 ||
+				s.LastChange.IsZero() {
+				t.Errorf("status %+v", s)
+			}
+		})
 }
 
 func TestIndexBackDropsTheAnswerAndAsksTheServers(t *testing.T) {
-	bubble(t, time.Second, ConsulOptions{}, []reply{ok(20, "a 80"), ok(14, "x 1"), ok(14, "b 81")}, func(t *testing.T, r *rig) {
-		r.want(t, webA, webB)
-		if got, want := r.fake.indexes(), `"" "20" "" "14"`; got != want {
-			t.Errorf("indexes %s, want %s", got, want)
-		}
-		asks := r.fake.asks()
-		if d := asks[2].at.Sub(asks[1].at); d != 0 {
-			t.Errorf("servers asked after %v, want at once", d)
-		}
-	})
+	bubble(t, time.Second, ConsulOptions{}, []reply{ok(20, "a 80"), ok(14, "x 1"), ok(14, "b 81")},
+		func(t *testing.T, r *rig) {
+			r.want(t, webA, webB)
+			if got, want := r.fake.indexes(), `"" "20" "" "14"`; got != want {
+				t.Errorf("indexes %s, want %s", got, want)
+			}
+			asks := r.fake.asks()
+			if d := asks[2].at.Sub(asks[1].at); d != 0 {
+				t.Errorf("servers asked after %v, want at once", d)
+			}
+		})
 }
 
 func TestIndexBackAgainAndAgainIsSlowedDown(t *testing.T) {
@@ -86,10 +89,12 @@ func TestIndexZeroIsAskedWithAsOne(t *testing.T) {
 	})
 }
 
-// An agent that was restarted while its servers are away has an empty view, and serves it when the wait is over.
+// An agent that was restarted while its servers are away has an empty view, and answers with it when the wait is
+// over.
 func TestFalseEmptyIsNotPublished(t *testing.T) {
 	no := status(500, "No known Consul servers")
-	bubble(t, time.Minute, ConsulOptions{}, []reply{ok(20, "a 80"), after(40*time.Second, raw("1", "[]")), no, no, no, ok(25, "b 81")},
+	bubble(t, time.Minute, ConsulOptions{}, []reply{ok(20, "a 80"), after(40*time.Second, raw("1", "[]")), no, no, no,
+		ok(25, "b 81")},
 		func(t *testing.T, r *rig) {
 			r.want(t, webA, webB)
 			if s := r.status(); s.Doubted != 1 || s.Errors != 3 {
@@ -98,12 +103,12 @@ func TestFalseEmptyIsNotPublished(t *testing.T) {
 		})
 }
 
-// unheld are options for the watch of web, without holding anything back.
+// unheld returns options for a watch of web that holds no endpoints.
 func unheld() ConsulOptions {
 	return ConsulOptions{Watches: []Watch{{Service: "web", Guard: Guard{Hold: -1}}}}
 }
 
-// A token that loses a right empties the agent's view at an index that looks fine.
+// A token that loses a right empties the agent's view, and the index looks fine.
 func TestEmptyIsConfirmedByTheServers(t *testing.T) {
 	t.Run("true", func(t *testing.T) {
 		bubble(t, time.Second, unheld(), []reply{ok(20, "a 80"), ok(21), ok(21)}, func(t *testing.T, r *rig) {
@@ -117,7 +122,8 @@ func TestEmptyIsConfirmedByTheServers(t *testing.T) {
 		})
 	})
 	t.Run("false", func(t *testing.T) {
-		bubble(t, time.Minute, ConsulOptions{}, []reply{ok(20, "a 80"), ok(21), filteredEmpty, filteredEmpty, ok(22, "a 80", "b 81")},
+		bubble(t, time.Minute, ConsulOptions{},
+			[]reply{ok(20, "a 80"), ok(21), filteredEmpty, filteredEmpty, ok(22, "a 80", "b 81")},
 			func(t *testing.T, r *rig) {
 				r.want(t, webA, webA+" n/b=10.0.0.1:81")
 				r.log.wantOnce(t, "consul denies access", "consul permits access again")
@@ -131,32 +137,35 @@ func TestHonestEmptyFromTheServersIsPublished(t *testing.T) {
 
 func TestErrorNeverEmptiesASet(t *testing.T) {
 	tests := map[string]reply{
-		"500":                 status(500, "No cluster leader"),
-		"503":                 status(503, "error reading from server: EOF"),
-		"429":                 status(429, "Your IP is issuing too many concurrent connections"),
-		"403":                 status(403, "ACL not found"),
-		"404":                 status(404, "Invalid URL path"),
-		"400":                 status(400, "Invalid query parameter"),
-		"302":                 status(302, ""),
-		"204":                 status(204, ""),
-		"refused filter":      status(500, `Failed to create boolean expression evaluator: Selector "x" is not valid`),
-		"no path":             status(500, "No path to datacenter"),
-		"EOF":                 fails(io.EOF),
-		"not JSON":            raw("30", "<html>"),
-		"not a list":          raw("30", "{}"),
-		"null":                raw("30", "null"),
-		"nothing":             raw("30", ""),
-		"two lists":           raw("30", "[][]"),
-		"half a list":         raw("30", `[{"Node":{`),
-		"broken off":          truncated,
-		"endless":             endless,
-		"port is a string":    raw("30", `[{"Service":{"Port":"80"}}]`),
-		"no index":            raw("", "[]"),
-		"absurd index":        raw("99999999999999999999", "[]"),
-		"negative index":      raw("-1", "[]"),
-		"filtered by ACLs":    filteredEmpty,
-		"headers never":       hang,
-		"endless error":       func(*http.Request) (*http.Response, error) { return response(500, nil, &repeat{text: "no "}), nil },
+		"500":              status(500, "No cluster leader"),
+		"503":              status(503, "error reading from server: EOF"),
+		"429":              status(429, "Your IP is issuing too many concurrent connections"),
+		"403":              status(403, "ACL not found"),
+		"404":              status(404, "Invalid URL path"),
+		"400":              status(400, "Invalid query parameter"),
+		"302":              status(302, ""),
+		"204":              status(204, ""),
+		"refused filter":   status(500, `Failed to create boolean expression evaluator: Selector "x" is not valid`),
+		"no path":          status(500, "No path to datacenter"),
+		"EOF":              fails(io.EOF),
+		"not JSON":         raw("30", "<html>"),
+		"not a list":       raw("30", "{}"),
+		"null":             raw("30", "null"),
+		"nothing":          raw("30", ""),
+		"two lists":        raw("30", "[][]"),
+		"half a list":      raw("30", `[{"Node":{`),
+		"broken off":       truncated,
+		"endless":          endless,
+		"port is a string": raw("30", `[{"Service":{"Port":"80"}}]`),
+		"no index":         raw("", "[]"),
+		"absurd index":     raw("99999999999999999999", "[]"),
+		"negative index":   raw("-1", "[]"),
+		"filtered by ACLs": filteredEmpty,
+		"headers never":    hang,
+		"endless error": func(*http.Request) (*http.Response,
+			error) {
+			return response(500, nil, &repeat{text: "no "}), nil
+		},
 		"index back to zero":  raw("0", "[]"),
 		"index back to one":   raw("1", "[]"),
 		"empty, equal index":  raw("20", "[]"),
@@ -164,33 +173,38 @@ func TestErrorNeverEmptiesASet(t *testing.T) {
 	}
 	for name, bad := range tests {
 		t.Run(name, func(t *testing.T) {
-			// The last query without index is the only one whose empty list would be honest, so it gets an error instead.
-			replies := []reply{ok(20, "a 80"), bad, status(500, "No known Consul servers"), status(500, "No known Consul servers")}
-			bubble(t, 20*time.Second, ConsulOptions{ProbeInterval: -1}, replies[:], func(t *testing.T, r *rig) { r.want(t, webA) })
+			// The queries without an index get errors, because the source would believe their empty lists.
+			replies := []reply{ok(20, "a 80"), bad, status(500, "No known Consul servers"),
+				status(500, "No known Consul servers")}
+			bubble(t, 20*time.Second, ConsulOptions{ProbeInterval: -1}, replies[:],
+				func(t *testing.T, r *rig) { r.want(t, webA) })
 		})
 	}
 }
 
 func TestErrorStartsFromTheServersAgain(t *testing.T) {
-	bubble(t, time.Minute, ConsulOptions{}, []reply{ok(20, "a 80"), fails(io.EOF), fails(io.EOF), ok(3, "b 81")}, func(t *testing.T, r *rig) {
-		r.want(t, webA, webB)
-		if got, want := r.fake.indexes(), `"" "20" "" "" "3"`; got[:len(want)] != want {
-			t.Errorf("indexes %s, want %s", got, want)
-		}
-	})
+	bubble(t, time.Minute, ConsulOptions{}, []reply{ok(20, "a 80"), fails(io.EOF), fails(io.EOF), ok(3, "b 81")},
+		func(t *testing.T, r *rig) {
+			r.want(t, webA, webB)
+			if got, want := r.fake.indexes(), `"" "20" "" "" "3"`; got[:len(want)] != want {
+				t.Errorf("indexes %s, want %s", got, want)
+			}
+		})
 }
 
 func TestEqualIndexWithOtherContentIsPublished(t *testing.T) {
-	bubble(t, time.Second, ConsulOptions{}, []reply{ok(20, "a 80"), ok(20, "b 81")}, func(t *testing.T, r *rig) { r.want(t, webA, webB) })
+	bubble(t, time.Second, ConsulOptions{}, []reply{ok(20, "a 80"), ok(20, "b 81")},
+		func(t *testing.T, r *rig) { r.want(t, webA, webB) })
 }
 
 func TestOtherOrderIsNotPublished(t *testing.T) {
-	bubble(t, time.Second, ConsulOptions{}, []reply{ok(20, "a 80", "b 81"), ok(21, "b 81", "a 80")}, func(t *testing.T, r *rig) {
-		r.want(t, webA+" n/b=10.0.0.1:81")
-		if s := r.status(); s.Queries != 3 {
-			t.Errorf("%d queries, want 3", s.Queries)
-		}
-	})
+	bubble(t, time.Second, ConsulOptions{}, []reply{ok(20, "a 80", "b 81"), ok(21, "b 81", "a 80")},
+		func(t *testing.T, r *rig) {
+			r.want(t, webA+" n/b=10.0.0.1:81")
+			if s := r.status(); s.Queries != 3 {
+				t.Errorf("%d queries, want 3", s.Queries)
+			}
+		})
 }
 
 func TestServicesShareAWatch(t *testing.T) {
@@ -203,7 +217,8 @@ func TestServicesShareAWatch(t *testing.T) {
 		time.Sleep(time.Second)
 		r.want(t, "one: n/a=10.0.0.1:80", "two: n/a=10.0.0.1:80")
 		if r.calls != 2 || len(f.asks()) != 2 || len(r.consul.Snapshot()) != 1 {
-			t.Errorf("%d updates and %d queries of %d watches, want 2, 2, 1", r.calls, len(f.asks()), len(r.consul.Snapshot()))
+			t.Errorf("%d updates and %d queries of %d watches, want 2, 2, 1", r.calls, len(f.asks()),
+				len(r.consul.Snapshot()))
 		}
 		r.stop()
 	})
@@ -238,7 +253,11 @@ func TestNothingIsAskedInAHotLoop(t *testing.T) {
 				f := &fake{always: always}
 				if always == nil {
 					n := 0
-					f.always = func(*http.Request) (*http.Response, error) { n++; return ok(n, fmt.Sprintf("a %d", n))(nil) }
+					f.always = func(*http.Request) (*http.Response,
+						error) {
+						n++
+						return ok(n, fmt.Sprintf("a %d", n))(nil)
+					}
 				}
 				r := start(t, f, ConsulOptions{})
 				time.Sleep(100 * time.Second)
@@ -250,8 +269,9 @@ func TestNothingIsAskedInAHotLoop(t *testing.T) {
 					t.Errorf("%d queries in 100 s", n)
 				}
 				r.stop()
-				if b := r.consul.watches[0].belief; len(b.out)+len(b.vanished) > maxVanished {
-					t.Errorf("%d endpoints that have left are kept in mind, and %d that have vanished", len(b.out), len(b.vanished))
+				if b := r.consul.watches[0].state; len(b.out)+len(b.vanished) > maxVanished {
+					t.Errorf("%d endpoints that have left are kept in mind, and %d that have vanished", len(b.out),
+						len(b.vanished))
 				}
 			})
 		})
@@ -323,7 +343,7 @@ func TestFirstQueriesAreSpreadOut(t *testing.T) {
 	})
 }
 
-// The lag counts sets that are new, from the answer until whoever wants it has it.
+// The lag counts new sets, from the answer until all services have them.
 func TestLagIsCounted(t *testing.T) {
 	replies := []reply{ok(20, "a 80"), after(time.Second, ok(21, "a 80")), after(time.Second, ok(22, "b 81"))}
 	bubble(t, 5*time.Second, ConsulOptions{}, replies, func(t *testing.T, r *rig) {
@@ -345,7 +365,8 @@ func TestQueriesAsText(t *testing.T) {
 	for want, q := range map[string]Query{
 		"web": {Service: "web"},
 		`web tags=a,b filter=Service.Meta.v == "2" dc=dc2 peer=p near=_agent statuses=passing,warning`: {
-			Service: "web", Tags: []string{"b", "A"}, Filter: ` Service.Meta.v == "2" `, Datacenter: "dc2", Peer: "p", Near: "_agent", Statuses: []string{"warning", "passing"},
+			Service: "web", Tags: []string{"b", "A"}, Filter: ` Service.Meta.v == "2" `, Datacenter: "dc2", Peer: "p",
+			Near: "_agent", Statuses: []string{"warning", "passing"},
 		},
 		"prepared query near-web": {Service: "web", Prepared: "near-web"},
 	} {

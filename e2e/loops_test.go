@@ -336,6 +336,6 @@ func TestAddressesThatAreNoInstances(t *testing.T) {
 		c.registerAt(t, "web", fmt.Sprint("bad-", i), address, 80)
 	}
 	l := runLictor(t, consulBlock(c)+service("web"))
-	l.awaitAnswer(t, "explain web", 1, "0 of 3 known endpoints", "address 224.0.0.1 is nobody's",
-		"address 255.255.255.255 is nobody's", "address ff02::1 is nobody's")
+	l.awaitAnswer(t, "explain web", 1, "0 of 3 known endpoints", "address 224.0.0.1 is not that of a host",
+		"address 255.255.255.255 is not that of a host", "address ff02::1 is not that of a host")
 }

@@ -10,27 +10,27 @@ import (
 	"strings"
 )
 
-// A target is where an agent's API is.
+// A target is where the API of an agent is.
 type target struct {
 	base   url.URL // scheme, host and path prefix; the path does not end in a slash
-	socket string  // path of the Unix socket to dial whatever base says; empty: dial base's host
+	socket string  // path of the Unix socket to dial; empty: dial the host of base
 }
 
-// Local tells whether an address of Consul, in any form that Options.Address takes, is surely on this host. One that cannot be understood
-// is not.
+// Local reports whether an address, in a form that Options.Address takes, is certainly on this host. It reports
+// false for an address that cannot be parsed.
 func Local(address string) bool {
 	t, err := parseTarget(address)
 	return err == nil && t.local()
 }
 
-// local tells whether t is on this host, as far as its name says.
+// local reports whether t is on this host, as far as its name says.
 func (t target) local() bool {
 	host := t.base.Hostname()
 	addr, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && addr.IsLoopback() // the host of a socket is localhost
+	return host == "localhost" || err == nil && addr.IsLoopback() // a Unix socket has the host localhost
 }
 
-// parseTarget understands the forms that Options.Address lists. Its errors never repeat a password.
+// parseTarget parses an address in a form that Options.Address lists. Its errors never repeat a password.
 func parseTarget(address string) (target, error) {
 	scheme, rest, found := strings.Cut(address, "://")
 	switch {
@@ -40,7 +40,7 @@ func parseTarget(address string) (target, error) {
 		if !strings.HasPrefix(rest, "/") {
 			return target{}, fmt.Errorf("consul address %q: unix:// wants the absolute path of a socket", address)
 		}
-		// HTTP needs some host; the agent does not look at it.
+		// HTTP needs a host. The agent does not look at it.
 		return target{base: url.URL{Scheme: "http", Host: "localhost"}, socket: rest}, nil
 	case scheme != "http" && scheme != "https":
 		return target{}, fmt.Errorf("consul address: unknown scheme %q, not http, https or unix", scheme)
@@ -64,7 +64,8 @@ func parseTarget(address string) (target, error) {
 	return target{base: url.URL{Scheme: scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}}, nil
 }
 
-// checkHostPort wants host to be "host:port" or ":port"; "host" will do if the scheme was given, as schemes have default ports.
+// checkHostPort returns an error unless host is "host:port" or ":port". If the scheme was given, "host" is good too,
+// as the scheme has a default port.
 func checkHostPort(host string, scheme bool) error {
 	if scheme && host != "" && !strings.Contains(strings.TrimSuffix(host[strings.LastIndex(host, "]")+1:], "."), ":") {
 		return nil

@@ -39,8 +39,8 @@ func (c *Client) maintain(ctx context.Context, id string, values url.Values) err
 	return c.Call(ctx, http.MethodPut, "/v1/agent/service/maintenance/"+url.PathEscape(id), values, nil, nil)
 }
 
-// UpdateCheck sets the status of a TTL check and starts its TTL again. The agent may answer a check ID that it does not
-// know with the status 404 or, in old versions, 500.
+// UpdateCheck sets the status of a TTL check and starts its TTL again. The agent may answer a check ID that it does
+// not know with the status 404 or, in old versions, 500.
 func (c *Client) UpdateCheck(ctx context.Context, id, status, output string) error {
 	update := struct{ Status, Output string }{status, output}
 	return c.Call(ctx, http.MethodPut, "/v1/agent/check/update/"+url.PathEscape(id), nil, update, nil)

@@ -14,20 +14,20 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// certificates are the files of a TLSOptions, read again for each new connection, of which there are few: certificates can be replaced
-// while Lictor runs, and connections that are up stay so. While the files cannot be used, what was read last stays in use.
-// Safe for concurrent use.
+// certificates are what is in the files of a TLSOptions. The files are read again for each new connection, so that
+// they can be replaced while Lictor runs; there are few new connections, and those that are up stay up. While the
+// files cannot be used, what was read last stays in use. Safe for concurrent use.
 type certificates struct {
 	options TLSOptions
 	host    string // of the address
 	log     hclog.Logger
 
 	mu      sync.Mutex  // guards the following
-	last    *tls.Config // what could be read last
+	last    *tls.Config // what was in the files when they could be used last
 	failing bool        // the files could not be used the last time
 }
 
-// newCertificates reads the files that o names for the first time.
+// newCertificates reads the files that o names for the first time. Host is that of the address.
 func newCertificates(o TLSOptions, host string, log hclog.Logger) (*certificates, error) {
 	c := &certificates{options: o, host: host, log: log}
 	var err error
@@ -35,13 +35,13 @@ func newCertificates(o TLSOptions, host string, log hclog.Logger) (*certificates
 	return c, err
 }
 
-// config returns what connections are made with.
+// config returns the TLS configuration of connections. It does not change when the files do.
 func (c *certificates) config() *tls.Config {
 	config := c.last.Clone()
 	config.Certificates, config.RootCAs = nil, nil
 	config.GetClientCertificate = c.client
 	if !c.options.InsecureSkipVerify {
-		// Not skipped, but done in verify: the roots in a tls.Config cannot change.
+		// verify does it instead, because the roots in a tls.Config cannot change.
 		config.InsecureSkipVerify = true
 		config.VerifyConnection = c.verify
 	}
@@ -66,7 +66,7 @@ func (c *certificates) current() *tls.Config {
 	return c.last
 }
 
-// client implements tls.Config.GetClientCertificate.
+// client returns the client certificate that is in the files now. It is a tls.Config.GetClientCertificate.
 func (c *certificates) client(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	if config := c.current(); len(config.Certificates) > 0 {
 		return &config.Certificates[0], nil
@@ -74,7 +74,8 @@ func (c *certificates) client(*tls.CertificateRequestInfo) (*tls.Certificate, er
 	return &tls.Certificate{}, nil
 }
 
-// verify implements tls.Config.VerifyConnection: what crypto/tls does by itself, with the roots of now.
+// verify verifies the agent's certificate as crypto/tls does, but with the roots that are in the files now. It is a
+// tls.Config.VerifyConnection.
 func (c *certificates) verify(state tls.ConnectionState) error {
 	name := c.options.ServerName
 	if name == "" {
@@ -90,11 +91,12 @@ func (c *certificates) verify(state tls.ConnectionState) error {
 	return nil
 }
 
-// maxPEM bounds a file of certificates or a key, in bytes. All authorities that browsers trust take 220 KB.
+// maxPEM is how many bytes a file with certificates or a key may have. All authorities that browsers trust take 220
+// KB.
 const maxPEM = 4 << 20
 
-// config reads the files that o names, which must be regular ones, and returns what connections to Consul are made
-// with.
+// config reads the files that o names, which must be regular files, and returns a TLS configuration with their
+// contents.
 func (o TLSOptions) config() (*tls.Config, error) {
 	options := api.TLSConfig{Address: o.ServerName, InsecureSkipVerify: o.InsecureSkipVerify}
 	var err error
@@ -102,7 +104,7 @@ func (o TLSOptions) config() (*tls.Config, error) {
 		if options.CertPEM, err = regular.ReadFile(o.CertFile, maxPEM); err == nil {
 			options.KeyPEM, err = regular.ReadFile(o.KeyFile, maxPEM)
 		}
-	} else { // one of them alone is an error, which SetupTLSConfig has the words for
+	} else { // SetupTLSConfig has the words for the error if only one of them is given
 		options.CertFile, options.KeyFile = o.CertFile, o.KeyFile
 	}
 	var config *tls.Config
@@ -118,7 +120,7 @@ func (o TLSOptions) config() (*tls.Config, error) {
 	return config, nil
 }
 
-// roots reads the certificates of those who may sign an agent's. Nil means the system's.
+// roots reads the certificates of the authorities that may sign the agent's. Nil means the system's roots.
 func (o TLSOptions) roots() (*x509.CertPool, error) {
 	path := o.CAFile
 	if path == "" {

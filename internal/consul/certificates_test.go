@@ -52,12 +52,15 @@ func newAuthority(t *testing.T, name string) *authority {
 	return &authority{cert, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
 }
 
-// sign returns a certificate for 127.0.0.1 and its key.
+// sign returns a certificate for 127.0.0.1 and its key, in PEM.
 func (a *authority) sign(t *testing.T, name string) (cert, key string) {
 	t.Helper()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		SerialNumber: big.NewInt(time.Now().UnixNano()),
+		Subject:      pkix.Name{CommonName: name},
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	own, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -71,10 +74,12 @@ func (a *authority) sign(t *testing.T, name string) (cert, key string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+	cert = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	return cert, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
 }
 
-// startTLS starts a server of a that wants clients to have a certificate of a, and says which one they had.
+// startTLS starts a server with a certificate of a. It requires a client certificate of a, and returns that one's
+// name in a header.
 func (a *authority) startTLS(t *testing.T) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -87,18 +92,25 @@ func (a *authority) startTLS(t *testing.T) *httptest.Server {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(a.cert)
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert,
+		ClientCAs: pool}
 	s.EnableHTTP2 = true
 	s.StartTLS()
 	t.Cleanup(s.Close)
 	return s
 }
 
+// filesIn returns options with a file of each kind in dir.
+func filesIn(dir string) TLSOptions {
+	in := func(name string) string { return filepath.Join(dir, name) }
+	return TLSOptions{CAFile: in("ca"), CertFile: in("cert"), KeyFile: in("key")}
+}
+
 func TestCertificatesAreReadAgainForEachConnection(t *testing.T) {
 	one, two := newAuthority(t, "one"), newAuthority(t, "two")
 	first, second := one.startTLS(t), two.startTLS(t)
 	dir := t.TempDir()
-	o := TLSOptions{CAFile: filepath.Join(dir, "ca"), CertFile: filepath.Join(dir, "cert"), KeyFile: filepath.Join(dir, "key")}
+	o := filesIn(dir)
 	install := func(a *authority, name string) {
 		cert, key := a.sign(t, name)
 		write(t, o.CAFile, a.pem)
@@ -159,7 +171,8 @@ func TestCertificateForAnotherNameIsRefused(t *testing.T) {
 	s := one.startTLS(t)
 	dir := t.TempDir()
 	cert, key := one.sign(t, "client")
-	o := TLSOptions{CAFile: filepath.Join(dir, "ca"), CertFile: filepath.Join(dir, "cert"), KeyFile: filepath.Join(dir, "key"), ServerName: "server.dc1.consul"}
+	o := filesIn(dir)
+	o.ServerName = "server.dc1.consul"
 	write(t, o.CAFile, one.pem)
 	write(t, o.CertFile, cert)
 	write(t, o.KeyFile, key)

@@ -17,52 +17,52 @@ import (
 	"time"
 )
 
-// A Client asks one Consul agent. It speaks HTTP itself where api.Client would do in a friendlier world: that one fills what is
-// left empty from the environment, reads bodies without end, gives up on the headers at the first that it cannot parse, and reads
-// a token file once. Nor does it use http.Client, of which it would want nothing: following a redirection would carry the token to wherever
-// that points, and its frames are a quarter of the stack that each waiting query keeps. Safe for concurrent use.
+// A Client sends requests to one Consul agent. Safe for concurrent use.
+//
+// It does not use http.Client. That would follow redirections, and send the token to wherever they point. And its
+// frames are a quarter of the stack that each waiting query keeps.
 type Client struct {
 	transport            http.RoundTripper
 	base                 url.URL
 	token                *token
-	auth                 string // "user:password" or empty
+	auth                 string // "user:password"; empty: none
 	namespace, partition string
-	bodyLimit            int64         // bytes
+	maxBody              int64         // bytes of an answer
 	gate                 gate          // of queries
-	long                 chan struct{} // has one for each answer longer than SmallBody that is in memory
-	buffers              sync.Pool     // of *bytes.Buffer, for those
+	longs                chan struct{} // has an element for each answer longer than SmallBody that is in memory
+	buffers              sync.Pool     // of *bytes.Buffer, for such answers
 
-	heard  atomic.Int64 // when Consul last answered anything, as Unix time in nanoseconds
-	single atomic.Bool  // https, but HTTP/1: what is in between, as a reverse proxy, carries one query on a connection
+	heard  atomic.Int64 // when the agent last answered anything, as Unix time in nanoseconds; zero: never
+	single atomic.Bool  // a connection carries one query although it is HTTPS, as behind a reverse proxy with HTTP/1
 }
 
-// A Request is a query.
+// A Request is a query. With an Index it blocks: the agent answers once the state is past that index, or when Wait
+// is over.
 type Request struct {
-	Path   string // escaped
-	Values url.Values
-
-	Index      uint64        // other than zero: Consul answers once its state is past that index, or Wait is over
-	Wait       time.Duration // with an index
-	Consistent bool          // without an index: the leader makes sure that it still is one
-	NoIndex    bool          // the answer has none
+	Path       string        // escaped
+	Values     url.Values    // nil: none
+	Index      uint64        // zero: the query does not block
+	Wait       time.Duration // at least a millisecond if there is an Index, and unused if not
+	Consistent bool          // the leader makes sure that it is still the leader; only without an Index
+	NoIndex    bool          // the answer has no index, as that of a prepared query
 	Expect     int           // bytes that the answer may have; zero: unknown
 }
 
-// An Answer is what Consul says to a query.
+// An Answer is what the agent says to a query.
 type Answer struct {
-	Index    uint64    // of the state that it describes; zero from Consul is kept
+	Index    uint64    // of the state that the answer describes; zero if the agent says so, or with Request.NoIndex
 	Filtered bool      // something was left out because the token may not see it
-	Backend  string    // Streaming: from the agent's view; "blocking-query": from the servers; or empty
-	Received time.Time // when it began to come
-	Body     []byte    // until Free
+	Backend  string    // Streaming: the agent's own view; "blocking-query": the servers; the agent may leave it empty
+	Received time.Time // when the answer began to arrive
+	Body     []byte    // all of it; not to be used after Free
 
 	free func()
 }
 
-// Free ends the use of Body.
+// Free gives the memory of Body back. It must be called once.
 func (a *Answer) Free() { a.free() }
 
-// Streaming is the backend of answers that an agent has from its own view of the catalog.
+// Streaming is the backend of answers that the agent has from its own view of the catalog.
 const Streaming = "streaming"
 
 var (
@@ -70,7 +70,8 @@ var (
 	errTooLong = errors.New("answer too long")
 )
 
-// New returns a client. It reads the files that o names, but does not use the network.
+// New returns a client. It reads the files that o names, but does not use the network. The errors are of those files
+// and of the address.
 func New(o Options) (*Client, error) {
 	o = o.withDefaults()
 	target, err := parseTarget(o.Address)
@@ -88,21 +89,22 @@ func New(o Options) (*Client, error) {
 		auth:      o.HTTPAuth,
 		namespace: o.Namespace,
 		partition: o.Partition,
-		bodyLimit: o.MaxBody,
-		long:      make(chan struct{}, maxLong),
+		maxBody:   o.MaxBody,
+		longs:     make(chan struct{}, maxLongs),
 	}
 	if c.transport == nil {
 		if c.transport, err = newTransport(target, o.TLS, o.Logger); err != nil {
 			return nil, err
 		}
 	}
-	if c.base.Scheme == "https" { // else, or if that turns out to be HTTP/1, there are slots
+	if c.base.Scheme == "https" { // HTTP/2, as a rule
 		c.gate = make(gate, gateWidth)
 	}
 	return c, nil
 }
 
-// Query sends q. What is returned besides a nil error is whole, and is to be freed.
+// Query sends q, and returns the whole answer. The caller must free it. An answer with a status other than 200 is a
+// *StatusError. KindOf classifies all errors.
 func (c *Client) Query(ctx context.Context, q Request) (*Answer, error) {
 	ctx, leave, err := c.gate.enter(ctx)
 	if err != nil {
@@ -116,7 +118,7 @@ func (c *Client) Query(ctx context.Context, q Request) (*Answer, error) {
 	return c.read(ctx, resp, q)
 }
 
-// values are the URL parameters of q.
+// values returns the URL parameters of q.
 func (c *Client) values(q Request) url.Values {
 	v := c.enterprise(q.Values)
 	switch {
@@ -129,7 +131,7 @@ func (c *Client) values(q Request) url.Values {
 	return v
 }
 
-// enterprise returns values and what only Consul Enterprise knows.
+// enterprise returns values with the namespace and the partition, which Consul Enterprise has.
 func (c *Client) enterprise(values url.Values) url.Values {
 	v := url.Values{}
 	maps.Copy(v, values)
@@ -142,7 +144,7 @@ func (c *Client) enterprise(values url.Values) url.Values {
 	return v
 }
 
-// read reads the response to a query.
+// read reads the response to q.
 func (c *Client) read(ctx context.Context, resp *http.Response, q Request) (*Answer, error) {
 	defer resp.Body.Close()
 	if err := statusOf(resp); err != nil {
@@ -166,7 +168,7 @@ func (c *Client) read(ctx context.Context, resp *http.Response, q Request) (*Ans
 	return a, nil
 }
 
-// statusOf returns the error that a response is.
+// statusOf returns nil for a response with the status 200, and a *StatusError for others.
 func statusOf(resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK {
 		return nil
@@ -175,18 +177,20 @@ func statusOf(resp *http.Response) error {
 	return &StatusError{Code: resp.StatusCode, Text: OneLine(string(text))}
 }
 
-// body returns what is in r, about so many bytes if it is long, and a function that is to be called when it is not
-// needed any more. Few long ones are read at once: an agent that has gone mad, or something that is none, would
-// otherwise fill the memory with one for each query.
-func (c *Client) body(ctx context.Context, r io.Reader, about int) ([]byte, func(), error) {
+// body returns what is in r, and a function to call when it is not needed any more. Expect is how many bytes r may
+// have.
+//
+// Only maxLongs long answers are in memory at once. Without that bound, an agent that has gone mad could fill the
+// memory with one answer for each query.
+func (c *Client) body(ctx context.Context, r io.Reader, expect int) ([]byte, func(), error) {
 	body, err := readBody(r, SmallBody)
 	if err != nil || len(body) <= SmallBody {
-		return body, nothing, err
+		return body, noop, err
 	}
 	select {
-	case c.long <- struct{}{}:
+	case c.longs <- struct{}{}:
 	case <-ctx.Done():
-		return nil, nothing, ctx.Err()
+		return nil, noop, ctx.Err()
 	}
 	buffer, _ := c.buffers.Get().(*bytes.Buffer)
 	if buffer == nil {
@@ -195,25 +199,25 @@ func (c *Client) body(ctx context.Context, r io.Reader, about int) ([]byte, func
 	free := func() {
 		buffer.Reset()
 		c.buffers.Put(buffer)
-		<-c.long
+		<-c.longs
 	}
-	buffer.Grow(min(about+about/16, int(c.bodyLimit)) + bytes.MinRead) // or it would be copied as it grows
+	buffer.Grow(min(expect+expect/16, int(c.maxBody)) + bytes.MinRead) // so that it need not grow
 	buffer.Write(body)
-	_, err = buffer.ReadFrom(io.LimitReader(r, c.bodyLimit+1-int64(len(body))))
+	_, err = buffer.ReadFrom(io.LimitReader(r, c.maxBody+1-int64(len(body))))
 	switch {
 	case err != nil:
 		err = fmt.Errorf("answer broke off: %w", err)
-	case int64(buffer.Len()) > c.bodyLimit:
+	case int64(buffer.Len()) > c.maxBody:
 		err = errTooLong
 	}
 	if err != nil {
 		free()
-		return nil, nothing, err
+		return nil, noop, err
 	}
 	return buffer.Bytes(), free, nil
 }
 
-// readBody reads limit bytes, and one more if there are more.
+// readBody reads limit bytes of r, and one more if there is more.
 func readBody(r io.Reader, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
@@ -222,8 +226,8 @@ func readBody(r io.Reader, limit int64) ([]byte, error) {
 	return body, nil
 }
 
-// Ping returns nil if the agent answers at all. The root page is one that it has by itself: nobody else is asked for it, and no
-// right is needed.
+// Ping returns nil if the agent answers at all. It asks for the root page, which needs no right, and for which the
+// agent need not ask a server.
 func (c *Client) Ping(ctx context.Context) error {
 	resp, err := c.do(ctx, http.MethodGet, "/", nil, nil)
 	if err != nil {
@@ -232,7 +236,8 @@ func (c *Client) Ping(ctx context.Context) error {
 	return resp.Body.Close()
 }
 
-// Call has the agent do something, and decodes the JSON of its answer into out. In is sent as JSON; nil: nothing. A nil out takes nothing.
+// Call sends a request that does not block. It sends in as JSON, and decodes the JSON of the answer into out; either
+// may be nil. An answer with a status other than 200 is a *StatusError.
 func (c *Client) Call(ctx context.Context, method, path string, values url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -255,14 +260,16 @@ func (c *Client) Call(ctx context.Context, method, path string, values url.Value
 		return err
 	}
 	defer free()
-	if TooMany(answer) {
-		return ErrTooMany
+	if TooManyElements(answer) {
+		return ErrTooManyElements
 	}
 	return json.Unmarshal(answer, out)
 }
 
-// do returns the response to one request, whatever its status. The path is escaped.
-func (c *Client) do(ctx context.Context, method, path string, values url.Values, body io.Reader) (*http.Response, error) {
+// do sends a request and returns the response, whatever its status. The path is escaped.
+func (c *Client) do(
+	ctx context.Context, method, path string, values url.Values, body io.Reader,
+) (*http.Response, error) {
 	req, err := c.request(ctx, method, path, values, body)
 	if err != nil {
 		return nil, err
@@ -278,11 +285,16 @@ func (c *Client) do(ctx context.Context, method, path string, values url.Values,
 	return resp, nil
 }
 
-// request returns what do sends.
-func (c *Client) request(ctx context.Context, method, path string, values url.Values, body io.Reader) (*http.Request, error) {
+// request returns the request that do sends.
+func (c *Client) request(
+	ctx context.Context, method, path string, values url.Values, body io.Reader,
+) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base.String()+path+"?"+values.Encode(), body)
 	if err != nil {
 		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
 	}
 	if t := c.token.get(); t != "" {
 		req.Header.Set("X-Consul-Token", t)
@@ -294,17 +306,18 @@ func (c *Client) request(ctx context.Context, method, path string, values url.Va
 	return req, nil
 }
 
-// CloseIdle closes the connections that no query uses.
+// CloseIdle closes the connections that carry no request now.
 func (c *Client) CloseIdle() {
 	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}
 }
 
-// Multiplexes tells whether one connection carries many queries, as far as is known.
+// Multiplexes reports whether one connection carries many queries, as far as is known. That is so for HTTPS until an
+// answer comes by HTTP/1.
 func (c *Client) Multiplexes() bool { return c.base.Scheme == "https" && !c.single.Load() }
 
-// Silence is how long Consul has not answered anything; since ever, if it never did.
+// Silence returns how long ago the agent last answered anything. If it never did, that is some decades.
 func (c *Client) Silence() time.Duration {
 	return time.Since(time.Unix(0, c.heard.Load()))
 }

@@ -2,24 +2,31 @@ package consul
 
 import "errors"
 
-// Bounds of what an answer comes to in memory, besides that of its bytes: "{}," is three of those, and a hundred times as many once it is an
-// instance.
+// Bounds of what an answer takes in memory. Its bytes are bounded too, but "{}," is three bytes, and takes a hundred
+// times as much once it is an instance.
 const (
-	LeastEntry  = 64      // bytes that an instance takes, at least, on average; Consul's take some hundred
-	MaxElements = 2 << 20 // of all lists in an answer: 10,000 instances with a hundred tags and checks each have half as many
+	// MinEntry is how many bytes each element of the outermost list must have on average. Consul's have some hundred.
+	MinEntry = 64
+
+	// MaxElements is how many elements all lists of an answer may have together. 10,000 instances with a hundred tags
+	// and checks each have half as many.
+	MaxElements = 2 << 20
 )
 
-var ErrTooMany = errors.New("answer with more items than its length is good for: not from Consul?")
+// ErrTooManyElements is the error of an answer beyond these bounds.
+var ErrTooManyElements = errors.New("answer with more items than its length is good for: not from Consul?")
 
-// TooMany tells whether body, a list in JSON, has more elements than is reasonable. What is not JSON is for others to find out.
-func TooMany(body []byte) bool {
-	outer, all := Elements(body)
-	return outer > len(body)/LeastEntry+1 || all > MaxElements
+// TooManyElements reports whether body, which is JSON, has more elements than the bounds allow. It does not check
+// whether body is valid JSON.
+func TooManyElements(body []byte) bool {
+	outer, all := CountElements(body)
+	return outer > len(body)/MinEntry+1 || all > MaxElements
 }
 
-// Elements counts the elements of the outermost list, and of all lists; an empty list counts as one element.
-func Elements(body []byte) (outer, all int) {
-	var lists []bool // the containers that are open: is it a list?
+// CountElements returns how many elements the outermost list in body has, and how many all lists have together. An
+// empty list counts as one element.
+func CountElements(body []byte) (outer, all int) {
+	var lists []bool // for each container that is open: it is a list
 	for i := 0; i < len(body); i++ {
 		inList := len(lists) > 0 && lists[len(lists)-1]
 		switch body[i] {

@@ -14,7 +14,7 @@ func TestElements(t *testing.T) {
 		`["unfinished\`:                 {1, 1},
 		`[[[[]]],[[1],[2]]]`:            {2, 9},
 	} {
-		outer, all := Elements([]byte(text))
+		outer, all := CountElements([]byte(text))
 		if got := [2]int{outer, all}; got != want {
 			t.Errorf("%s: got %v, want %v", text, got, want)
 		}

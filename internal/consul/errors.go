@@ -13,7 +13,7 @@ import (
 // A StatusError is an answer with a status other than 200.
 type StatusError struct {
 	Code int
-	Text string
+	Text string // what the agent says, in one line
 }
 
 func (e *StatusError) Error() string {
@@ -23,21 +23,23 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("consul answered %d: %s", e.Code, e.Text)
 }
 
-// A TimeoutError means that a query had no answer within its deadline.
+// A TimeoutError says that a request had no answer within its deadline. The client does not return it by itself: it
+// is for context.WithTimeoutCause.
 type TimeoutError struct{ After time.Duration }
 
 func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("no answer within %v", e.After.Round(time.Millisecond))
 }
 
-// A RefusalError is of a connection that the agent refused because there are too many.
+// A RefusalError is an error for which IsRefusal has returned true.
 type RefusalError struct{ Err error }
 
 func (e *RefusalError) Error() string { return e.Err.Error() }
 func (e *RefusalError) Unwrap() error { return e.Err }
 
-// IsRefusal tells whether err is such a refusal. An agent with too many connections sends 429 and closes, and which of the two is
-// noticed first is a matter of luck: while there are refusals, connections that break count as such too.
+// IsRefusal reports whether the agent refused a connection because the client has too many. Such an agent sends 429
+// and closes the connection, and the client may notice either of the two first. So if refusing says that there were
+// refusals lately, a connection that breaks is one too.
 func IsRefusal(err error, refusing bool) bool {
 	var status *StatusError
 	if errors.As(err, &status) {
@@ -46,26 +48,27 @@ func IsRefusal(err error, refusing bool) bool {
 	return refusing && IsCutOff(err)
 }
 
-// IsCutOff tells whether err is of a connection that was made and then closed on us. An agent with too many connections does that:
-// it sends 429 and closes, and which of the two is noticed first is a matter of luck.
+// IsCutOff reports whether a connection was made and then broke, before there was an answer.
 func IsCutOff(err error) bool {
 	var status *StatusError
 	var op *net.OpError
 	return !errors.As(err, &status) && !(errors.As(err, &op) && op.Op == "dial")
 }
 
-// A Kind of error decides how soon a query is repeated, and which log line speaks of it.
+// A Kind classifies errors: how soon a query should be repeated, and how to speak of the trouble.
 type Kind int
 
+// The kinds, from what heals by itself to what does not.
 const (
-	Lost      Kind = iota // Consul cannot be reached, or is not able to answer anybody
-	Unable                // Consul cannot answer this query now, but others
+	Lost      Kind = iota // Consul cannot be reached, or cannot answer anything
+	Unable                // Consul cannot answer this query, but it can answer others
 	Throttled             // Consul wants fewer connections or requests
-	Denied                // the token does not permit the query, or is none
-	Refused               // the query will never be answered
+	Denied                // the token is unknown, or lacks a right
+	Refused               // Consul will never answer this query
 )
 
-// KindOf classifies an error of Client. Consul reports nearly everything as 500, so words have to be looked at.
+// KindOf returns the kind of an error of Client. Consul reports nearly everything with the status 500, so that the
+// text has to be looked at.
 func KindOf(err error) Kind {
 	var status *StatusError
 	var refusal *RefusalError
@@ -95,15 +98,16 @@ func KindOf(err error) Kind {
 	case strings.Contains(status.Text, "No path to datacenter"), strings.Contains(status.Text, "Query not found"):
 		return Unable
 	case strings.Contains(status.Text, "ACL not found"), strings.Contains(status.Text, "Permission denied"):
-		return Denied // a server's refusal reaches us as 500 if it has come through another server
+		return Denied // the status is 500 if one server asked another
 	}
 	return Lost
 }
 
-// filterTrouble is how Consul begins its complaint, with status 500, about a filter that it cannot parse or that names an unknown field.
+// filterTrouble is how Consul begins the text about a filter that it cannot parse, or that names an unknown field.
+// The status is 500.
 const filterTrouble = "Failed to create boolean expression evaluator: "
 
-// Reason is what is worth reading in err for whoever wrote the query.
+// Reason returns what the author of a query should read of its error.
 func Reason(err error) string {
 	var status *StatusError
 	if !errors.As(err, &status) {
@@ -115,7 +119,8 @@ func Reason(err error) string {
 	return status.Text
 }
 
-// OneLine makes one line of at most 300 characters out of whatever a server sent.
+// OneLine makes one line of text, which may be anything that a server sent. It keeps 300 printable characters at
+// most.
 func OneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
 		switch {

@@ -29,7 +29,7 @@ func TestKindsOfErrors(t *testing.T) {
 		{&StatusError{500, "rpc error making call: ACL not found"}, Denied},
 		{&MissingRightError{}, Denied},
 		{&StatusError{400, "Invalid query parameter"}, Refused},
-		{&StatusError{500, `rpc error making call: Failed to create boolean expression evaluator: Selector "x" is not valid`}, Refused},
+		{&StatusError{500, `rpc error making call: ` + filterTrouble + `Selector "x" is not valid`}, Refused},
 	}
 	for _, tt := range tests {
 		if got := KindOf(fmt.Errorf("ask: %w", tt.err)); got != tt.want {

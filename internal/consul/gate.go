@@ -6,29 +6,32 @@ import (
 	"sync"
 )
 
-// A gate lets few queries at a time look for a connection. Over HTTP/2 a query that finds every connection full makes a new one, and so
-// does every other that comes while that is made: an agent that is slow to shake hands, as one with thousands of new queries is, would
-// be dialled hundreds of times for the few connections that carry them all, and refuse those beyond its limit. A nil gate is open.
+// A gate lets only a few queries look for a connection at the same time. A nil gate lets all pass.
+//
+// Over HTTP/2 a few connections carry all queries. But a query that finds each of them full makes a new one, and so
+// does every other query that comes while that one is being made. An agent that shakes hands slowly, as one with
+// thousands of new queries does, would be dialled hundreds of times and refuse what is beyond its limit.
 type gate chan struct{}
 
-// gateWidth is how many may look at once. Finding a connection takes microseconds, making one some milliseconds.
+// gateWidth is how many queries may look for a connection at once. To find one takes microseconds, to make one takes
+// some milliseconds.
 const gateWidth = 4
 
-// enter waits until the query may look for a connection. The context is for that, and the function is to be called when the query has
-// ended. The error is ctx's.
+// enter waits until a query may look for a connection. It returns the context to send the query with, and a function
+// to call when the query has ended. The only error is that of ctx.
 func (g gate) enter(ctx context.Context) (context.Context, func(), error) {
 	if g == nil {
-		return ctx, nothing, nil
+		return ctx, noop, nil
 	}
 	select {
 	case g <- struct{}{}:
 	case <-ctx.Done():
-		return ctx, nothing, ctx.Err()
+		return ctx, noop, ctx.Err()
 	}
 	leave := sync.OnceFunc(func() { <-g })
 	found := func(httptrace.GotConnInfo) { leave() }
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: found}), leave, nil
 }
 
-// nothing is what there is to free of what took nothing.
-func nothing() {}
+// noop frees what has taken nothing.
+func noop() {}

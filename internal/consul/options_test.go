@@ -79,6 +79,7 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 	write(t, empty, "\n")
 	write(t, lines, "secret\nsecret\n")
 	missing := filepath.Join(dir, "missing")
+	const https = "https://127.0.0.1:1"
 	tests := []struct {
 		name string
 		o    Options
@@ -88,9 +89,9 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 		{"token file", Options{TokenFile: missing}, missing},
 		{"empty token file", Options{TokenFile: empty}, "is empty"},
 		{"token file with two lines", Options{TokenFile: lines}, "more than one line"},
-		{"roots", Options{Address: "https://127.0.0.1:1", TLS: TLSOptions{CAFile: missing}}, missing},
-		{"certificate", Options{Address: "https://127.0.0.1:1", TLS: TLSOptions{CertFile: missing, KeyFile: missing}}, missing},
-		{"certificate without key", Options{Address: "https://127.0.0.1:1", TLS: TLSOptions{CertFile: missing}}, "both"},
+		{"roots", Options{Address: https, TLS: TLSOptions{CAFile: missing}}, missing},
+		{"certificate", Options{Address: https, TLS: TLSOptions{CertFile: missing, KeyFile: missing}}, missing},
+		{"certificate without key", Options{Address: https, TLS: TLSOptions{CertFile: missing}}, "both"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -103,7 +104,9 @@ func TestNewNamesWhatIsWrong(t *testing.T) {
 }
 
 func TestEnvironmentDoesNotCount(t *testing.T) {
-	for _, name := range []string{"CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_NAMESPACE", "CONSUL_CACERT"} {
+	for _, name := range []string{
+		"CONSUL_HTTP_ADDR", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE", "CONSUL_NAMESPACE", "CONSUL_CACERT",
+	} {
 		t.Setenv(name, "/nonsense")
 	}
 	c, err := New(Options{})

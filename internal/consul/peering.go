@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// A PeeringError is what an empty answer comes to if there is no cluster peering that could bring instances. Consul calls this a success,
-// with index 1 for a peering that it has never heard of.
+// A PeeringError says that no cluster peering can bring instances. Consul answers 200 and an empty list then, also
+// for a peering that it has never heard of.
 type PeeringError struct {
 	Peer  string
 	State string // Consul's word for it, in lower case; empty: there is no such peering
@@ -19,15 +19,19 @@ type PeeringError struct {
 func (e *PeeringError) Error() string {
 	switch e.State {
 	case "":
-		return fmt.Sprintf("consul has no cluster peering %q: correct the name, or establish it (consul peering establish -name %s)", e.Peer, e.Peer)
+		return fmt.Sprintf("consul has no cluster peering %q: correct the name, or establish it "+
+			"(consul peering establish -name %s)", e.Peer, e.Peer)
 	case "terminated":
-		return fmt.Sprintf("the cluster peering %q is terminated: the other side has deleted it; delete it here and establish it again", e.Peer)
+		return fmt.Sprintf("the cluster peering %q is terminated: the other side has deleted it; "+
+			"delete it here and establish it again", e.Peer)
 	}
-	return fmt.Sprintf("the cluster peering %q is %s and brings no instances: see consul peering read -name %s", e.Peer, e.State, e.Peer)
+	return fmt.Sprintf("the cluster peering %q is %s and brings no instances: see consul peering read -name %s",
+		e.Peer, e.State, e.Peer)
 }
 
-// Peering returns nil if there is a cluster peering of that name, so that an empty answer of it may be true. One that fails at the moment is as good
-// as one that works: Consul keeps what it had from it. What a token without peering:read may not know, nobody will tell.
+// Peering returns nil if there is a cluster peering of that name, so that an empty answer from it may be true. A
+// peering that fails at the moment counts, because Consul keeps what it had from it. If the token lacks
+// peering:read, Peering returns nil too. If there is none, or if it has ended, the error is a *PeeringError.
 func (c *Client) Peering(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, Grace, &TimeoutError{Grace})
 	defer cancel()

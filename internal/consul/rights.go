@@ -9,18 +9,24 @@ import (
 	"time"
 )
 
-// A MissingRightError is what an empty answer comes to if the token may not see what there is. Consul calls this a success.
-type MissingRightError struct{ Missing string }
+// A MissingRightError says that an answer is empty because the token may not see the instances. Consul answers 200
+// then.
+type MissingRightError struct {
+	Missing string // what MissingRight returned
+}
 
 func (e *MissingRightError) Error() string {
 	return "the answer is empty because the token may not see the instances: it lacks " + e.Missing
 }
 
-// rightsTimeout is how long finding out which right is missing may take.
+// rightsTimeout bounds how long MissingRight may take.
 const rightsTimeout = 5 * time.Second
 
-// MissingRight tells which right the token lacks for an answer for a service in a datacenter (empty: the agent's) that was empty. Consul does not say with the answer. It says for services
-// when asked as its own user interface asks; and which nodes may be read shows in the list of all nodes.
+// MissingRight returns which right the token lacks to see the instances of a service, as text. It is to be called
+// after an empty answer from which Consul left something out. An empty datacenter means the agent's.
+//
+// Consul does not say with such an answer which right it is. For the service it says so if it is asked as its own
+// user interface asks. For nodes, the list of all nodes shows which ones the token may see.
 func (c *Client) MissingRight(ctx context.Context, service, datacenter string) string {
 	ctx, cancel := context.WithTimeout(ctx, rightsTimeout)
 	defer cancel()

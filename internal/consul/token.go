@@ -10,17 +10,17 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// A token is the ACL token of now. Safe for concurrent use.
+// A token is the ACL token, which may be in a file. Safe for concurrent use.
 type token struct {
 	file string // empty: the token never changes
 	log  hclog.Logger
 
 	mu      sync.Mutex // guards the following
 	last    string     // newest token that could be read
-	failing bool       // the file could not be read last time
+	failing bool       // the file could not be read the last time
 }
 
-// newToken returns the token that o names, read for the first time.
+// newToken returns the token that o names. It reads the file for the first time.
 func newToken(o Options) (*token, error) {
 	t := &token{file: o.TokenFile, log: o.Logger, last: o.Token}
 	if t.file == "" {
@@ -33,8 +33,9 @@ func newToken(o Options) (*token, error) {
 	return t, nil
 }
 
-// get returns the token to use for a query that is about to be sent. Files are read each time: a query is sent every few seconds
-// at most, and a modification time that stands still over a change of contents would leave us with a dead token.
+// get returns the token for a request that is about to be sent. It reads the file each time, which is every few
+// seconds at most. Its modification time would not do: it may stay the same when the contents change, and the old
+// token may be dead.
 func (t *token) get() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -55,7 +56,7 @@ func (t *token) get() string {
 	return t.last
 }
 
-// read returns what is in the file. Empty is an error: somebody may be about to write it.
+// read returns the token in the file. An empty file is an error: it may be about to be written.
 func (t *token) read() (string, error) {
 	b, err := regular.ReadFile(t.file, maxTokenFile)
 	if err != nil {

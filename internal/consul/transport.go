@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// NewTransport returns what a client of o uses, if o.Transport is nil.
+// NewTransport returns the transport that a client uses if Options.Transport is nil. It reads the files that o names.
 func NewTransport(o Options) (*http.Transport, error) {
 	o = o.withDefaults()
 	t, err := parseTarget(o.Address)
@@ -19,29 +19,31 @@ func NewTransport(o Options) (*http.Transport, error) {
 	return newTransport(t, o.TLS, o.Logger)
 }
 
-// newTransport returns what carries queries to t. Over TLS the agent speaks HTTP/2, and a few
-// connections carry any number of queries; without, each query holds a connection, and the agent allows a client 200.
+// newTransport returns a transport for t. Over TLS the agent speaks HTTP/2, so that a few connections carry any
+// number of queries. Without TLS each query holds a connection, and the agent allows a client 200.
 func newTransport(t target, o TLSOptions, log hclog.Logger) (*http.Transport, error) {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	tr := &http.Transport{
 		DialContext:         dialer.DialContext,
-		Proxy:               http.ProxyFromEnvironment, // as Consul's own tools do; never for loopback addresses
+		Proxy:               http.ProxyFromEnvironment, // as Consul's own tools do; loopback addresses are excepted
 		TLSHandshakeTimeout: 5 * time.Second,
 		ForceAttemptHTTP2:   true,
 
-		// Blocking queries all end within one wait; each connection then has an idle moment, and must not be closed in it.
-		MaxIdleConnsPerHost: maxConns,
+		// Each blocking query ends within one wait. Its connection is idle for a moment then, and must stay open.
+		MaxIdleConnsPerHost: maxIdleConns,
 
-		// The agent closes connections that are idle for 120 s. Close first, or a query could be sent into the closing.
+		// The agent closes connections that are idle for 120 s. Close them before that: a query could be sent on a
+		// connection that the agent is just closing.
 		IdleConnTimeout: 90 * time.Second,
 
-		// A query's deadline is most of a minute away; pings find out earlier that the agent hangs or that the network drops packets.
+		// A query's deadline is most of a minute away. Pings find out earlier that the agent hangs, or that the network
+		// drops packets.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
 
-		// On one host, packing answers costs both sides processor time, and 40 KB for each that is being unpacked, to save what costs nothing.
+		// On one host, bytes cost nothing. Compression would cost both sides processor time, and 40 KB for each answer.
 		DisableCompression: t.local(),
 
-		// No ResponseHeaderTimeout: Consul sends the headers of a blocking query when it ends.
+		// There is no ResponseHeaderTimeout: Consul sends the headers of a blocking query when the query ends.
 	}
 	if t.socket != "" {
 		tr.Proxy = nil

@@ -112,7 +112,8 @@ func TestRegistrationKeepsTheLastTokenThatCouldBeRead(t *testing.T) {
 	var log testproc.Log
 	file := filepath.Join(t.TempDir(), "token")
 	cfg := config.Consul{Address: server.URL, TokenFile: file}
-	if _, err := newRegistration(cfg, "", "v1", hclog.NewNullLogger(), nil); err == nil || !strings.Contains(err.Error(), file) {
+	_, err := newRegistration(cfg, "", "v1", hclog.NewNullLogger(), nil)
+	if err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("a token file that never could be read: %v", err)
 	}
 	want := func(token string) {

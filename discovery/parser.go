@@ -10,33 +10,33 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A former is what is kept of the last answer to a query, so that of the next one only what is different must be
-// parsed: most answers for thousands of instances are what they were but for one. It keeps long answers only, and
-// nothing of the bytes but a digest of each instance's. Not safe for concurrent use; a nil former keeps nothing.
-type former struct {
+// A parser parses the answers to one query. It keeps the instances of a long answer, with a digest of the bytes of
+// each, so that of the next answer it parses only the instances that have changed: most answers for thousands of
+// instances differ in one. A nil parser keeps nothing. Not safe for concurrent use.
+type parser struct {
 	seed    maphash.Seed
 	entries map[digest]*entry
-	size    int // bytes of the last answer; zero: it was short
+	size    int // bytes of the last answer; zero: it was short, or there was none
 }
 
-// A digest stands for the bytes of an entry.
+// A digest identifies the bytes of an entry.
 type digest struct {
 	sum  uint64
 	size int
 }
 
-func newFormer() *former { return &former{seed: maphash.MakeSeed()} }
+func newParser() *parser { return &parser{seed: maphash.MakeSeed()} }
 
-// expects returns how many bytes the next answer may have.
-func (f *former) expects() int {
+// expects returns how many bytes the next answer may have; zero means unknown.
+func (f *parser) expects() int {
 	if f == nil {
 		return 0
 	}
 	return f.size
 }
 
-// entriesIn reads one JSON list and nothing after it, as the function entriesIn does, and trims what is in it.
-func (f *former) entriesIn(body []byte) ([]*entry, error) {
+// entriesIn does what the function entriesIn does, and trims the entries.
+func (f *parser) entriesIn(body []byte) ([]*entry, error) {
 	if f == nil {
 		return entriesIn(body)
 	}
@@ -51,10 +51,10 @@ func (f *former) entriesIn(body []byte) ([]*entry, error) {
 	return entries, err
 }
 
-// parse is entriesIn for a body of any length.
-func (f *former) parse(body []byte) ([]*entry, error) {
-	parts, err := split(body, len(body)/consul.LeastEntry+1)
-	if err == errOddList { // encoding/json says what is wrong with it
+// parse parses a long body.
+func (f *parser) parse(body []byte) ([]*entry, error) {
+	parts, err := split(body, len(body)/consul.MinEntry+1)
+	if err == errOddList { // let encoding/json say what is wrong with it
 		if _, wrong := entriesIn(body); wrong != nil {
 			err = wrong
 		}
@@ -71,7 +71,7 @@ func (f *former) parse(body []byte) ([]*entry, error) {
 		e, known := f.entries[d]
 		if !known {
 			if elements += elementsIn(part); elements > consul.MaxElements {
-				return nil, consul.ErrTooMany
+				return nil, consul.ErrTooManyElements
 			}
 			if err := json.Unmarshal(part, &e); err != nil {
 				return nil, fmt.Errorf("answer cannot be read: %w", err)
@@ -84,21 +84,21 @@ func (f *former) parse(body []byte) ([]*entry, error) {
 	return entries, nil
 }
 
-// elementsIn counts the elements of all lists in a part of a list.
+// elementsIn returns how many elements all lists in part have.
 func elementsIn(part []byte) int {
-	_, all := consul.Elements(part)
+	_, all := consul.CountElements(part)
 	return all
 }
 
-// errOddList is of a list that cannot be split.
+// errOddList is the error of split for what is no list.
 var errOddList = errors.New("answer cannot be read: not a list of instances")
 
-// A span is where an element is in a body, which is never longer than consul.MaxBody.
+// A span says where an element is in a body. No body is longer than consul.MaxBody.
 type span struct{ begin, end int32 }
 
-// split returns where the elements of a list in JSON are, or consul.ErrTooMany if there are more than most. It looks at
-// nothing but brackets, strings and commas: whether what is between them is JSON is for others to find out. The other
-// error is errOddList.
+// split returns where the elements of a JSON list are. It looks at brackets, strings and commas only, and does not
+// check that there is JSON between them. Its errors are consul.ErrTooManyElements, for more elements than most, and
+// errOddList.
 func split(body []byte, most int) (parts []span, err error) {
 	begin, end := 0, len(body)
 	for begin < end && isSpace(body[begin]) {
@@ -134,7 +134,7 @@ func split(body []byte, most int) (parts []span, err error) {
 				continue
 			}
 			if len(parts)+1 == most {
-				return nil, consul.ErrTooMany
+				return nil, consul.ErrTooManyElements
 			}
 			parts = append(parts, span{int32(begin), int32(i)})
 			begin = i + 1
@@ -146,5 +146,5 @@ func split(body []byte, most int) (parts []span, err error) {
 	return append(parts, span{int32(begin), int32(end)}), nil
 }
 
-// isSpace reports whether JSON takes a byte between its elements for a space.
+// isSpace reports whether b is white space in JSON.
 func isSpace(b byte) bool { return b == ' ' || b == '\t' || b == '\n' || b == '\r' }

@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// trimmed is what encoding/json makes of a list of entries, but for what nobody is shown.
+// trimmed returns the entries in body as encoding/json decodes them, after trim.
 func trimmed(body []byte) ([]*entry, error) {
 	entries, err := entriesIn(body)
 	for _, e := range entries {
@@ -19,10 +19,10 @@ func trimmed(body []byte) ([]*entry, error) {
 	return entries, err
 }
 
-// Of an answer that is as long as that for hundreds of instances, only those are parsed that are new.
+// Of a long answer, only the instances that have changed are parsed.
 func TestOnlyWhatIsNewIsParsed(t *testing.T) {
 	const n = 300
-	f := newFormer()
+	f := newParser()
 	read := func(changed int) []*entry {
 		t.Helper()
 		body := []byte(largeAnswer(n, changed))
@@ -61,10 +61,10 @@ func TestOnlyWhatIsNewIsParsed(t *testing.T) {
 	}
 }
 
-// What a former reads is what encoding/json would, and so are its errors, whatever comes over the wire.
+// A parser returns what encoding/json returns, and fails where encoding/json fails.
 func TestFormerReadsWhatJSONIs(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 5))
-	f := newFormer()
+	f := newParser()
 	good := entriesJSON("a 80", "b 81", `c 82`, "d\\\"[{ 83")
 	cases := []string{
 		good, "[]", " [ ] ", "", "null", "{}", "[", "]", "[,]", "[{},]", "[{}{}]", "[{}] x", "[{]}", `["`, `["\`,
@@ -105,10 +105,10 @@ func TestFormerReadsWhatJSONIs(t *testing.T) {
 	}
 }
 
-// Nothing is kept of what checks say that pass.
+// The output of passing checks is not kept.
 func TestWhatPassingChecksSayIsDropped(t *testing.T) {
 	const checks = `{"Status":"passing","Notes":"n","Output":"o"},{"Status":"critical","Output":"o"}`
-	entries, err := newFormer().entriesIn([]byte(`[{"Checks":[` + checks + `]},null]`))
+	entries, err := newParser().entriesIn([]byte(`[{"Checks":[` + checks + `]},null]`))
 	if err != nil {
 		t.Fatal(err)
 	}
