@@ -37,19 +37,27 @@ type served struct {
 // may change it; nil changes nothing.
 func serveConfiguration(t *testing.T, src string, prepare func(*served)) *served {
 	t.Helper()
-	return serveOptions(t, src, Options{}, prepare)
+	s := newServed(t, src)
+	s.start(Options{}, prepare)
+	return s
 }
 
-// serveOptions is serveConfiguration with other options than configuration, output and version.
-func serveOptions(t *testing.T, src string, o Options, prepare func(*served)) *served {
-	t.Helper()
-	s := newServed(t, src)
+// start starts the daemon, with other options than configuration, output and version. It must succeed.
+func (s *served) start(o Options, prepare func(*served)) {
+	s.t.Helper()
+	if err := s.tryStart(o, prepare); err != nil {
+		s.t.Fatalf("%v\n%s", err, s.log)
+	}
+}
+
+func (s *served) tryStart(o Options, prepare func(*served)) error {
+	s.t.Helper()
 	cfg, diags := s.load()
 	if cfg == nil {
-		t.Fatal(diags.Diagnostics)
+		s.t.Fatal(diags.Diagnostics)
 	}
 	output := NewOutput(s.log, s.log)
-	t.Cleanup(output.Close)
+	s.t.Cleanup(output.Close)
 	o.Config, o.Load, o.Output, o.Version = cfg, s.load, output, "v0"
 	started := make(chan error, 1)
 	go func() {
@@ -62,10 +70,7 @@ func serveOptions(t *testing.T, src string, o Options, prepare func(*served)) *s
 			return d, err
 		})
 	}()
-	if err := receive(t, "the start", started); err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return receive(s.t, "the start", started)
 }
 
 // newServed returns a served whose daemon is still to be started.
