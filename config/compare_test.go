@@ -1,0 +1,166 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// configured returns the configuration of a text, which must be good.
+func configured(t *testing.T, text string) *Config {
+	t.Helper()
+	cfg, diags := Parse("test.hcl", []byte(text), Options{Getenv: func(string) string { return "" }})
+	if cfg == nil {
+		t.Fatalf("%v in:\n%s", diags.Diagnostics, text)
+	}
+	return cfg
+}
+
+func TestCompare(t *testing.T) {
+	const web = "service \"web\" {\n  listen = 9000\n}\n"
+	for _, tt := range []struct {
+		name, old, next string
+		summary, diff   string
+	}{
+		{"nothing", web, "# a remark\n" + web, "nothing to change", ""},
+		{
+			"top level", web, "log_level = \"debug\"\n" + web, "changed: log_level",
+			"~ log_level = \"info\" -> \"debug\"\n",
+		},
+		{
+			"what takes a restart", web, "engine = \"portable\"\n" + web, "changed: engine",
+			"~ engine = \"auto\" -> \"portable\"  # takes a restart\n",
+		},
+		{
+			"an argument", web, "service \"web\" {\n  listen = 9000\n  connect_timeout = \"9s\"\n}\n", "1 service changed",
+			"~ service \"web\"\n    ~ connect_timeout = \"1s\" -> \"9s\"\n",
+		},
+		{
+			"a list", web, "service \"web\" {\n  listen = [9000, 9001]\n}\n", "1 service changed",
+			"~ service \"web\"\n    ~ listen = [\"127.0.0.1:9000\"] -> [\"127.0.0.1:9000\", \"127.0.0.1:9001\"]\n",
+		},
+		{
+			"the order of a list", "service \"web\" {\n  listen = [9000, 9001]\n}\n",
+			"service \"web\" {\n  listen = [9001, 9000]\n}\n", "1 service changed",
+			"~ service \"web\"\n    ~ listen = [\"127.0.0.1:9000\", \"127.0.0.1:9001\"] -> [\"127.0.0.1:9001\", \"127.0.0.1:9000\"]\n",
+		},
+		{
+			"added, removed and changed", web + "service \"old\" {\n  listen = 1\n}\n",
+			"service \"web\" {\n  listen = 9001\n}\nservice \"a$${b}\" {\n  listen = 2\n  max_sessions = 7\n  protocol = \"udp\"\n}\n",
+			"1 service added, 1 service changed, 1 service removed",
+			"",
+		},
+		{
+			"a block that comes and goes", web, "access_log {\n  path = \"/x\"\n}\n" + web,
+			"changed: access_log.path, access_log.json, access_log.sample",
+			"+ access_log.path = \"/x\"\n+ access_log.json = true\n+ access_log.sample = 1\n",
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			old, next := configured(t, tt.old), configured(t, tt.next)
+			c := Compare(old, next)
+			if got := c.Summary(); got != tt.summary {
+				t.Errorf("summary: got %q, want %q", got, tt.summary)
+			}
+			if c.Empty() != (tt.summary == "nothing to change") {
+				t.Errorf("empty: got %v", c.Empty())
+			}
+			var b strings.Builder
+			if err := c.Write(&b); err != nil {
+				t.Fatal(err)
+			}
+			if tt.diff != "" && b.String() != tt.diff {
+				t.Errorf("got:\n%swant:\n%s", b.String(), tt.diff)
+			}
+			if !Compare(next, next).Empty() {
+				t.Error("a configuration differs from itself")
+			}
+		})
+	}
+}
+
+// An added service shows what was chosen for it, not all of the defaults.
+func TestCompareShowsWhatWasChosen(t *testing.T) {
+	next := configured(t, "service \"dns\" {\n  listen = 53\n  protocol = \"udp\"\n  max_sessions = 7\n}\n")
+	var b strings.Builder
+	if err := Compare(&Config{}, next).Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	_, got, _ := strings.Cut(b.String(), "+ service \"dns\"\n")
+	want := "    + protocol = \"udp\"\n    + listen = [\"127.0.0.1:53\"]\n"
+	for line := range strings.Lines(want + "    ~ max_sessions = ") {
+		if !strings.Contains(got, strings.TrimSuffix(line, "\n")) {
+			t.Errorf("no %q in:\n%s", line, got)
+		}
+	}
+	if strings.Contains(got, "idle_timeout") || strings.Contains(got, "balance") {
+		t.Errorf("defaults are listed:\n%s", got)
+	}
+}
+
+// A secret shows in no difference, but that it has changed does.
+func TestCompareHidesSecrets(t *testing.T) {
+	const web = "service \"web\" {\n  listen = 9000\n}\n"
+	token := func(s string) *Config { return configured(t, "consul {\n  token = \""+s+"\"\n}\n"+web) }
+	c := Compare(token("first-secret"), token("second-secret"))
+	var b strings.Builder
+	if err := c.Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	if c.Empty() || !strings.Contains(b.String(), "~ consul.token = (secret) -> another (secret)") {
+		t.Errorf("got:\n%s", b.String())
+	}
+	if strings.Contains(b.String(), "first") || strings.Contains(b.String(), "second") {
+		t.Errorf("a secret shows:\n%s", b.String())
+	}
+	if c := Compare(configured(t, web), token("first-secret")); c.Empty() {
+		t.Error("a token that is new is no change")
+	}
+}
+
+func TestNeedRestart(t *testing.T) {
+	const web = "service \"web\" {\n  listen = 9000\n}\n"
+	next := configured(t, "engine = \"portable\"\nlog_json = true\nstate_dir = \"/x\"\nlog_level = \"warn\"\n"+web)
+	got := Compare(configured(t, web), next).NeedRestart()
+	slices.Sort(got)
+	if want := []string{"engine", "log_json", "state_dir"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Err has a line for each error, with its place, and none for warnings.
+func TestErrOfDiagnostics(t *testing.T) {
+	cfg, diags := Parse("test.hcl", []byte("colour = 1\nservice \"web\" {\n}\n"), Options{})
+	if cfg != nil {
+		t.Fatal("it is taken")
+	}
+	lines := strings.Split(diags.Err().Error(), "\n")
+	if len(lines) != 2 || !strings.HasPrefix(lines[0], "test.hcl:1: ") || !strings.HasPrefix(lines[1], "test.hcl:2: ") {
+		t.Errorf("got %q", lines)
+	}
+	if err := (Diagnostics{}).Err(); err != nil {
+		t.Errorf("of nothing: got %v", err)
+	}
+}
+
+func TestQuoteIsReadBack(t *testing.T) {
+	for _, text := range []string{"", "web", `a"b`, "${x}", "%{if}", "a\nb", "ü"} {
+		cfg, diags := Parse("", []byte("service \"web\" {\n  listen = 1\n  consul {\n    service = \"web\"\n    tags = ["+Quote(text+"x")+"]\n  }\n}\n"), Options{})
+		if cfg == nil {
+			t.Errorf("%q: %v", text, diags.Diagnostics)
+		} else if got := cfg.Services[0].Consul.Tags[0]; got != text+"x" {
+			t.Errorf("got %q, want %q", got, text+"x")
+		}
+	}
+}
+
+func TestPluralAndListeners(t *testing.T) {
+	for n, want := range map[int]string{0: "0 services", 1: "1 service", 2: "2 services"} {
+		if got := Plural(n, "service"); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if got := configured(t, "service \"a\" {\n  listen = [1, 2]\n}\nservice \"b\" {\n  listen = 3\n}\n").Listeners(); got != 3 {
+		t.Errorf("got %d listeners, want 3", got)
+	}
+}

@@ -1,0 +1,237 @@
+package daemon
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// wired is all that a service of the configuration becomes.
+type wired struct {
+	Proxy   []proxy.Service
+	Balance lb.Options
+	Watches []discovery.Watch
+	Sets    []lb.Endpoints
+	Checks  map[string]lb.Check
+}
+
+func wire(s config.Service) wired {
+	cfg := &config.Config{Services: []config.Service{s}}
+	return wired{proxyServices(cfg), balancing(s), watchesOf(cfg), staticSets(cfg), checksOf(cfg)}
+}
+
+// change gives v another value than it has, which is not zero. It reports whether it could.
+func change(v reflect.Value) bool {
+	switch v.Kind() {
+	case reflect.Int, reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.String:
+		v.SetString(v.String() + "x")
+	default:
+		return false
+	}
+	return true
+}
+
+// Every argument of a service reaches what it is for: an argument that the daemon forgets would do nothing.
+func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
+	for _, protocol := range []config.Protocol{config.TCP, config.UDP} {
+		used := map[string]bool{}
+		base := func() config.Service {
+			return config.Service{Name: "web", Protocol: protocol, Consul: &config.ConsulQuery{Service: "web"}}
+		}
+		before := wire(base())
+		check := func(name string, s config.Service) {
+			used[name] = !reflect.DeepEqual(wire(s), before)
+		}
+		fields := reflect.TypeFor[config.Service]()
+		for i := range fields.NumField() {
+			s := base()
+			field := reflect.ValueOf(&s).Elem().Field(i)
+			switch name := fields.Field(i).Name; name {
+			case "Consul", "Failover", "Static", "OnLeave", "Check", "Listen", "DeclRange":
+			default:
+				if !change(field) {
+					t.Errorf("this test does not know how to change %s", name)
+				}
+				check(name, s)
+			}
+		}
+		check("Listen", with(base(), func(s *config.Service) { s.Listen = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")} }))
+		check("Failover", with(base(), func(s *config.Service) { s.Failover = []config.ConsulQuery{{Service: "other"}} }))
+		check("Static", with(base(), func(s *config.Service) { s.Static = &config.Static{} }))
+		check("Check", with(base(), func(s *config.Service) { s.Check = &config.Check{Interval: 1} }))
+		query := reflect.TypeFor[config.ConsulQuery]()
+		for i := range query.NumField() {
+			s := base()
+			field := reflect.ValueOf(s.Consul).Elem().Field(i)
+			switch field.Kind() {
+			case reflect.Slice:
+				field.Set(reflect.ValueOf([]string{"x"}))
+			case reflect.Struct: // where the filter stands
+				continue
+			default:
+				change(field)
+			}
+			check("Consul."+query.Field(i).Name, s)
+		}
+		onLeave := reflect.TypeFor[config.OnLeave]()
+		for i := range onLeave.NumField() {
+			s := base()
+			change(reflect.ValueOf(&s.OnLeave).Elem().Field(i))
+			check("OnLeave."+onLeave.Field(i).Name, s)
+		}
+		unused := map[config.Protocol][]string{config.UDP: {"MaxQueue", "QueueTimeout"}}[protocol]
+		for name, is := range used {
+			if is == slices.Contains(unused, name) {
+				t.Errorf("%s: %s is used: %v", protocol, name, is)
+			}
+		}
+		if len(used) < 30 {
+			t.Errorf("only %d arguments were tried", len(used))
+		}
+	}
+}
+
+func with(s config.Service, change func(*config.Service)) config.Service {
+	change(&s)
+	return s
+}
+
+func TestWatchesHaveSourcesInOrder(t *testing.T) {
+	s := config.Service{
+		Name: "web", Consul: &config.ConsulQuery{Service: "web", Tags: []string{"v2"}},
+		Failover: []config.ConsulQuery{{Service: "web", Datacenter: "dc2"}, {Service: "web", Peer: "east"}},
+		Static: &config.Static{Endpoints: []config.StaticEndpoint{
+			{Addr: netip.MustParseAddrPort("10.0.0.1:80")},
+			{Host: "web.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 81)},
+		}},
+		FailoverBelow: 2, FailbackHold: time.Minute,
+	}
+	w := watchOf(s)
+	if w.Service != "web" || w.Query.Service != "web" || !slices.Equal(w.Query.Tags, []string{"v2"}) {
+		t.Errorf("got %+v", w)
+	}
+	if len(w.Next) != 3 || w.Next[0].Query.Datacenter != "dc2" || w.Next[1].Query.Peer != "east" {
+		t.Fatalf("got %+v", w.Next)
+	}
+	want := []lb.Endpoint{
+		{ID: "10.0.0.1:80", Addr: netip.MustParseAddrPort("10.0.0.1:80")},
+		{ID: "web.example.com:81", Host: "web.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 81)},
+	}
+	if !slices.Equal(w.Next[2].Endpoints, want) {
+		t.Errorf("got %+v, want %+v", w.Next[2].Endpoints, want)
+	}
+	if w.Failover.Below != 2 || w.Failover.Hold != time.Minute {
+		t.Errorf("got %+v", w.Failover)
+	}
+}
+
+// What must be found out about endpoints that vanish depends on what is to become of their connections.
+func TestLeavesOf(t *testing.T) {
+	const cut = config.LeaveCut
+	for _, tt := range []struct {
+		name                    string
+		deregistered, unmatched config.Leave
+		want                    discovery.Leaves
+	}{
+		{"all finish", config.LeaveFinish, config.LeaveFinish, discovery.LeavesIgnored},
+		{"the same", cut, cut, discovery.LeavesConfirmed},
+		{"not the same", cut, config.LeaveFinish, discovery.LeavesExplained},
+		{"not the same either", config.LeaveFinish, cut, discovery.LeavesExplained},
+	} {
+		if got := leavesOf(config.OnLeave{Deregistered: tt.deregistered, Unmatched: tt.unmatched}); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// The enumerations of the configuration and those of the rooms have the same elements.
+func TestEnumerations(t *testing.T) {
+	for from, want := range map[config.Balance]lb.Policy{
+		config.RoundRobin: lb.PolicyRoundRobin, config.LeastConnections: lb.PolicyLeastConnections,
+		config.RandomTwo: lb.PolicyRandomTwo, config.SourceHash: lb.PolicySourceHash,
+	} {
+		if got := policyOf(from); got != want {
+			t.Errorf("%v: got %v, want %v", from, got, want)
+		}
+	}
+	for from, want := range map[config.Protocol]proxy.Protocol{config.TCP: proxy.TCP, config.UDP: proxy.UDP} {
+		if got := protocolOf(from); got != want || got.String() != from.String() {
+			t.Errorf("%v: got %v, want %v", from, got, want)
+		}
+		network := networkOf(from)
+		if network != networkBy(want) || balancing(config.Service{Protocol: from}).Network != network {
+			t.Errorf("%v: networks differ", from)
+		}
+	}
+	if engineOf(config.EnginePortable) != proxy.EnginePortable || engineOf(config.EngineAuto) != proxy.EngineAuto {
+		t.Error("engines differ")
+	}
+}
+
+// A service is in Consul, or has nothing but a list: of the one there is a watch, of the other a set.
+func TestServicesAreInConsulOrStatic(t *testing.T) {
+	list := &config.Static{Endpoints: []config.StaticEndpoint{{Addr: netip.MustParseAddrPort("10.0.0.1:80")}}}
+	cfg := &config.Config{Services: []config.Service{
+		{Name: "list", Static: list},
+		{Name: "consul", Consul: &config.ConsulQuery{Service: "web"}},
+		{Name: "both", Consul: &config.ConsulQuery{Service: "web"}, Static: list},
+	}}
+	if got := consulNames(cfg); !slices.Equal(got, []string{"consul", "both"}) {
+		t.Errorf("in Consul: got %v", got)
+	}
+	if got := staticNames(cfg); !slices.Equal(got, []string{"list"}) {
+		t.Errorf("static: got %v", got)
+	}
+	if got := serviceNames(cfg); len(got) != 3 {
+		t.Errorf("all: got %v", got)
+	}
+	if got := watchesOf(cfg); len(got) != 2 || got[1].Service != "both" {
+		t.Errorf("watches: got %+v", got)
+	}
+	if got := staticSets(cfg); len(got) != 1 || got[0].Service != "list" || len(got[0].Endpoints) != 1 {
+		t.Errorf("sets: got %+v", got)
+	}
+	if got := sourceOf(&cfg.Services[2]); got != `consul service "web"; else 1 static endpoint` {
+		t.Errorf("source: got %q", got)
+	}
+}
+
+func TestWhatOf(t *testing.T) {
+	for _, tt := range []struct {
+		query config.ConsulQuery
+		want  string
+	}{
+		{config.ConsulQuery{Service: "web"}, `consul service "web"`},
+		{config.ConsulQuery{Service: "web", Datacenter: "dc2"}, `consul service "web", datacenter "dc2"`},
+		{config.ConsulQuery{Service: "web", Peer: "east"}, `consul service "web", peer "east"`},
+		{config.ConsulQuery{Prepared: "near"}, `prepared query "near"`},
+	} {
+		if got := whatOf(tt.query); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+}
+
+// A reload that changes one query puts that service's sets in doubt, and no other's.
+func TestChangedWatches(t *testing.T) {
+	watch := func(name, tag string) discovery.Watch {
+		return discovery.Watch{Service: name, Query: discovery.Query{Service: name, Tags: []string{tag}}}
+	}
+	old := []discovery.Watch{watch("same", "a"), watch("changed", "a"), watch("gone", "a")}
+	next := []discovery.Watch{watch("new", "a"), watch("changed", "b"), watch("same", "a")}
+	want := map[string]bool{"changed": true, "gone": true}
+	if got := changedWatches(old, next); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
