@@ -30,7 +30,8 @@ type served struct {
 	path    string // of its configuration
 	signals chan os.Signal
 	end     chan error
-	log     *testproc.Log
+	output  *Output
+	log     *testproc.Log // what output has printed
 }
 
 // serveConfiguration runs a daemon with src as its configuration, until a signal ends it. Before it takes signals, prepare
@@ -56,9 +57,9 @@ func (s *served) tryStart(o Options, prepare func(*served)) error {
 	if cfg == nil {
 		s.t.Fatal(diags.Diagnostics)
 	}
-	output := NewOutput(s.log, s.log)
-	s.t.Cleanup(output.Close)
-	o.Config, o.Load, o.Output, o.Version = cfg, s.load, output, "v0"
+	s.output = NewOutput(s.log, s.log)
+	s.t.Cleanup(s.output.Close)
+	o.Config, o.Load, o.Output, o.Version = cfg, s.load, s.output, "v0"
 	started := make(chan error, 1)
 	go func() {
 		s.end <- run(o.Predecessor, s.signals, func(ctx context.Context) (*Daemon, error) {

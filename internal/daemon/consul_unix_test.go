@@ -1,0 +1,296 @@
+//go:build unix
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/hashicorp/consul/api"
+	"go.uber.org/goleak"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+)
+
+// startConsul starts a real Consul, and returns its address and a client. Without Consul the test is skipped, but not in CI.
+func startConsul(t *testing.T) (string, *api.Client) {
+	t.Helper()
+	path, err := testconsul.Find()
+	if err != nil && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	agent, err := testconsul.Start(t.Context(), testconsul.Options{Binary: path, Dir: t.TempDir(), Node: "n"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(agent.Kill)
+	client, err := agent.Client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return agent.HTTP, client
+}
+
+func registerInstance(t *testing.T, client *api.Client, name, id, addr, status string) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Agent().ServiceRegister(&api.AgentServiceRegistration{
+		ID: id, Name: name, Address: host, Port: n, Meta: map[string]string{"version": "2"},
+		Check: &api.AgentServiceCheck{CheckID: id, TTL: "10m", Status: status},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the instance in the catalog", func() bool {
+		all, _, err := client.Health().Service(name, "", false, nil)
+		return err == nil && slices.ContainsFunc(all, func(e *api.ServiceEntry) bool { return e.Service.ID == id })
+	})
+}
+
+// inConsul returns the text of a configuration with services in Consul.
+func inConsul(consul string, services ...string) string {
+	text := fmt.Sprintf("consul {\n  address = %q\n}\n", consul)
+	for _, name := range services {
+		text += fmt.Sprintf("service %q {\n  listen = \"127.0.0.1:0\"\n}\n", name)
+	}
+	return text
+}
+
+func TestReloadFollowsConsul(t *testing.T) {
+	consul, client := startConsul(t)
+	registerInstance(t, client, "web", "a", instance(t, "a"), api.HealthPassing)
+	registerInstance(t, client, "db", "b", instance(t, "b"), api.HealthPassing)
+	s := serveConfiguration(t, inConsul(consul, "web"), nil)
+	defer s.stop()
+	s.awaitLog("ready: services=1 listeners=1")
+	at := s.address("web")
+	reaches(t, at, "a")
+
+	// A service that a reload adds is served when the reload returns, by the same client of Consul.
+	before := s.consul.Load()
+	s.mustReload(inConsul(consul, "web", "db"), "1 service added")
+	reaches(t, s.address("db"), "b")
+	if s.consul.Load() != before {
+		t.Error("another client of Consul")
+	}
+	// Where Consul is asked for something else, there is another one, which takes over.
+	s.mustReload(strings.Replace(inConsul(consul, "web", "db"), "consul {", "consul {\n  max_watches = 9", 1),
+		"changed: consul.max_watches")
+	if s.consul.Load() == before {
+		t.Error("the same client of Consul")
+	}
+	reaches(t, at, "a")
+	reaches(t, s.address("db"), "b")
+	s.mustReload(inConsul(consul, "web"), "1 service removed, changed: consul.max_watches")
+	reaches(t, at, "a")
+}
+
+// A filter that Consul refuses keeps a daemon from starting, a reload from being done, and is found by CheckFilters.
+func TestRefusedFilter(t *testing.T) {
+	consul, client := startConsul(t)
+	registerInstance(t, client, "web", "a", instance(t, "a"), api.HealthPassing)
+	with := func(filter string) string {
+		return fmt.Sprintf("consul {\n  address = %q\n}\nservice \"web\" {\n  listen = \"127.0.0.1:0\"\n  consul {\n    filter = %q\n  }\n}\n",
+			consul, filter)
+	}
+	good, bad := with(`Service.Meta.version == "2"`), with(`Nonsense == "2"`)
+	s := newServed(t, bad)
+	err := s.tryStart(Options{}, nil)
+	var refused *RefusedFiltersError
+	if !errors.As(err, &refused) || len(refused.Diagnostics) != 1 || refused.Diagnostics[0].Subject.Start.Line != 7 {
+		t.Errorf("start: got %v", err)
+	}
+	if err := receive(t, "the end", s.end); !errors.As(err, &refused) {
+		t.Errorf("run: got %v", err)
+	}
+
+	s = serveConfiguration(t, good, nil)
+	defer s.stop()
+	s.awaitLog("ready: services=1")
+	if _, err := s.reload(bad); err == nil || !strings.Contains(err.Error(), "lictor.hcl:7: Filter refused by Consul") {
+		t.Errorf("reload: got %v", err)
+	}
+	reaches(t, s.address("web"), "a")
+
+	for text, want := range map[string]int{good: 0, bad: 1} {
+		s.write(text)
+		cfg, _ := s.load()
+		if got, err := CheckFilters(t.Context(), cfg); err != nil || len(got) != want {
+			t.Errorf("CheckFilters: got %v, %v, want %d", got, err, want)
+		}
+	}
+	if got, err := CheckFilters(t.Context(), &config.Config{}); got != nil || err != nil {
+		t.Errorf("without filters: got %v, %v", got, err)
+	}
+	s.write(strings.Replace(good, consul, "127.0.0.1:1", 1))
+	cfg, _ := s.load()
+	if got, err := CheckFilters(t.Context(), cfg); len(got) > 0 || !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("without Consul: got %v, %v", got, err)
+	}
+}
+
+// Look says what would serve, what would not and why, and what is wrong with the addresses.
+func TestLook(t *testing.T) {
+	consul, client := startConsul(t)
+	registerInstance(t, client, "web", "good", "127.0.0.1:1001", api.HealthPassing)
+	registerInstance(t, client, "web", "bad", "127.0.0.1:1002", api.HealthCritical)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	registerInstance(t, client, "loop", "back", taken.Addr().String(), api.HealthPassing)
+	text := inConsul(consul, "web", "unknown") + fmt.Sprintf(`
+service "loop" {
+  listen = %q
+}
+service "elsewhere" {
+  listen = "192.0.2.1:9"
+  protocol = "udp"
+  static {
+    endpoints = ["127.0.0.1:9"]
+  }
+}
+`, taken.Addr())
+	cfg, diags := config.Parse("test.hcl", []byte(text), config.Options{Getenv: func(string) string { return "" }})
+	if cfg == nil {
+		t.Fatal(diags.Diagnostics)
+	}
+	all, problems := Look(t.Context(), cfg)
+	if len(all) != 2 {
+		t.Fatalf("got %d sights", len(all))
+	}
+	lines := all[1].Describe()
+	want := []string{`web: 1 of 2 instances (consul service "web")`, "  in   n/good  127.0.0.1:1001"}
+	for _, line := range want {
+		if !slices.Contains(lines, line) {
+			t.Errorf("no %q in %q", line, lines)
+		}
+	}
+	if !slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, "  out  n/bad  status: ") }) {
+		t.Errorf("the critical one is not in %q", lines)
+	}
+	if back := strings.Join(all[0].Describe(), "\n"); !strings.Contains(back, "  out  n/back  loop: ") {
+		t.Errorf("the one that leads back is not in %q", back)
+	}
+	var summaries []string
+	for _, p := range problems {
+		summaries = append(summaries, p.Summary)
+	}
+	slices.Sort(summaries)
+	wanted := []string{"Address cannot be used", "Address in use", "Endpoint left out", "No instances"}
+	if !slices.Equal(summaries, wanted) {
+		t.Errorf("got %q, want %q", summaries, wanted)
+	}
+
+	s := newServed(t, inConsul("127.0.0.1:1", "web"))
+	cfg, _ = s.load()
+	all, problems = Look(t.Context(), cfg)
+	if len(all) != 0 || len(problems) != 1 || problems[0].Summary != "Not answered by Consul" {
+		t.Errorf("without Consul: got %v, %v", all, problems)
+	}
+}
+
+// What was known is served at once after a restart, while Consul is away.
+func TestSavedEndpointsAreServedAtTheStart(t *testing.T) {
+	consul, client := startConsul(t)
+	registerInstance(t, client, "web", "a", instance(t, "a"), api.HealthPassing)
+	state := fmt.Sprintf("state_dir = %q\n", filepath.Join(t.TempDir(), "state"))
+	first := serveConfiguration(t, state+inConsul(consul, "web"), nil)
+	first.awaitLog("ready: services=1")
+	reaches(t, first.address("web"), "a")
+	first.stop()
+
+	for _, wait := range []bool{false, true} {
+		s := newServed(t, state+inConsul("127.0.0.1:1", "web"))
+		s.start(Options{AwaitEndpoints: wait}, nil)
+		reaches(t, s.address("web"), "a")
+		if !strings.Contains(s.log.String(), "saved endpoints are in use until consul answers: services=1") {
+			t.Errorf("nobody says that they are saved ones:\n%s", s.log)
+		}
+		if s.ready() {
+			t.Error("it is ready, though Consul has not answered")
+		}
+		s.stop()
+	}
+}
+
+// A start that fails leaves nothing behind: neither listeners nor goroutines, nor a socket of the admin API.
+func TestStartThatFailsLeavesNothing(t *testing.T) {
+	ignore := goleak.IgnoreCurrent()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := free.Addr().String()
+	_ = free.Close()
+	dir := t.TempDir()
+	log := func(path string) string { return fmt.Sprintf("access_log {\n  path = %q\n}\n", path) }
+	first := log(filepath.Join(dir, "log")) + service("first", at, "127.0.0.1:1", "")
+	for name, tt := range map[string]struct{ src, want string }{
+		"address":    {first + service("second", taken.Addr().String(), "127.0.0.1:1", ""), "address already in use"},
+		"admin":      {first + fmt.Sprintf("admin {\n  listen = %q\n}\n", taken.Addr()), "admin: "},
+		"access log": {log(dir) + service("first", at, "127.0.0.1:1", ""), "access_log: "},
+	} {
+		s := newServed(t, tt.src)
+		err := s.tryStart(Options{}, nil)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", name, err, tt.want)
+		}
+		if err := receive(t, "the end", s.end); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: run: got %v", name, err)
+		}
+		s.output.Close()
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		_ = l.Close()
+	}
+	if err := goleak.Find(ignore); err != nil {
+		t.Error(err)
+	}
+}
+
+// So does an end: everything that a daemon has started has ended when it has.
+func TestEndLeavesNothing(t *testing.T) {
+	ignore := goleak.IgnoreCurrent()
+	dir := t.TempDir()
+	src := fmt.Sprintf("access_log {\n  path = %q\n}\n", filepath.Join(dir, "log")) + service("web", "127.0.0.1:0", "127.0.0.1:1", "")
+	s := newServed(t, src)
+	s.start(Options{Watch: NewWatch([]string{s.path})}, nil)
+	at := s.address("web")
+	socket := strings.TrimPrefix(s.admin.address(), "unix://")
+	s.stop()
+	s.output.Close()
+	if _, err := net.DialTimeout("tcp", at, inTime); err == nil {
+		t.Error("it listens")
+	}
+	if _, err := os.Stat(socket); err == nil {
+		t.Errorf("%s is still there", socket)
+	}
+	if err := goleak.Find(ignore); err != nil {
+		t.Error(err)
+	}
+}
