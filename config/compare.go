@@ -106,7 +106,8 @@ func sortedUnion[V any](a, b map[string]V) []string {
 // A namedValue is an argument and its value as text.
 type namedValue struct{ name, value string }
 
-// argumentsOf are the arguments of a struct of package  Those of inner structs have their name in front; services are left out.
+// argumentsOf are the arguments of a struct of package Those of inner structs have their name in front; services are
+// left out.
 func argumentsOf(block any) []namedValue {
 	return appendArguments(nil, "", reflect.ValueOf(block))
 }

@@ -32,7 +32,8 @@ func TestCompare(t *testing.T) {
 			"~ engine = \"auto\" -> \"portable\"  # takes a restart\n",
 		},
 		{
-			"an argument", web, "service \"web\" {\n  listen = 9000\n  connect_timeout = \"9s\"\n}\n", "1 service changed",
+			"an argument", web,
+			"service \"web\" {\n  listen = 9000\n  connect_timeout = \"9s\"\n}\n", "1 service changed",
 			"~ service \"web\"\n    ~ connect_timeout = \"1s\" -> \"9s\"\n",
 		},
 		{
@@ -42,11 +43,13 @@ func TestCompare(t *testing.T) {
 		{
 			"the order of a list", "service \"web\" {\n  listen = [9000, 9001]\n}\n",
 			"service \"web\" {\n  listen = [9001, 9000]\n}\n", "1 service changed",
-			"~ service \"web\"\n    ~ listen = [\"127.0.0.1:9000\", \"127.0.0.1:9001\"] -> [\"127.0.0.1:9001\", \"127.0.0.1:9000\"]\n",
+			"~ service \"web\"\n" +
+				"    ~ listen = [\"127.0.0.1:9000\", \"127.0.0.1:9001\"] -> [\"127.0.0.1:9001\", \"127.0.0.1:9000\"]\n",
 		},
 		{
 			"added, removed and changed", web + "service \"old\" {\n  listen = 1\n}\n",
-			"service \"web\" {\n  listen = 9001\n}\nservice \"a$${b}\" {\n  listen = 2\n  max_sessions = 7\n  protocol = \"udp\"\n}\n",
+			"service \"web\" {\n  listen = 9001\n}\n" +
+				"service \"a$${b}\" {\n  listen = 2\n  max_sessions = 7\n  protocol = \"udp\"\n}\n",
 			"1 service added, 1 service changed, 1 service removed",
 			"",
 		},
@@ -145,7 +148,9 @@ func TestErrOfDiagnostics(t *testing.T) {
 
 func TestQuoteIsReadBack(t *testing.T) {
 	for _, text := range []string{"", "web", `a"b`, "${x}", "%{if}", "a\nb", "ü"} {
-		cfg, diags := Parse("", []byte("service \"web\" {\n  listen = 1\n  consul {\n    service = \"web\"\n    tags = ["+Quote(text+"x")+"]\n  }\n}\n"), Options{})
+		cfg, diags := Parse("",
+			[]byte("service \"web\" {\n  listen = 1\n"+
+				"  consul {\n    service = \"web\"\n    tags = ["+Quote(text+"x")+"]\n  }\n}\n"), Options{})
 		if cfg == nil {
 			t.Errorf("%q: %v", text, diags.Diagnostics)
 		} else if got := cfg.Services[0].Consul.Tags[0]; got != text+"x" {
@@ -160,7 +165,8 @@ func TestPluralAndListeners(t *testing.T) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}
-	if got := configured(t, "service \"a\" {\n  listen = [1, 2]\n}\nservice \"b\" {\n  listen = 3\n}\n").Listeners(); got != 3 {
+	if got := configured(t,
+		"service \"a\" {\n  listen = [1, 2]\n}\nservice \"b\" {\n  listen = 3\n}\n").Listeners(); got != 3 {
 		t.Errorf("got %d listeners, want 3", got)
 	}
 }

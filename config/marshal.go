@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// MarshalJSON returns a configuration as a running lictor shows it: names as they are in the configuration, durations and
-// addresses as text, secrets masked. Where something was written is left out. UnmarshalJSON is the way back.
+// MarshalJSON returns a configuration as a running lictor shows it: names as they are in the configuration, durations
+// and addresses as text, secrets masked. Where something was written is left out. UnmarshalJSON is the way back.
 //
 // It goes by the types of the fields, so it needs no change when arguments are added.
 func (c *Config) MarshalJSON() ([]byte, error) { return json.Marshal(plainValue(reflect.ValueOf(*c))) }

@@ -33,12 +33,14 @@ func TestMarshalShowsEverythingButSecretsAndPlaces(t *testing.T) {
 	}
 }
 
-// What a lictor shows of its configuration can be read again, all of it: nothing in the example, nor among the defaults, would change.
+// What a lictor shows of its configuration can be read again, all of it: nothing in the example, nor among the
+// defaults, would change.
 func TestUnmarshalIsTheWayBack(t *testing.T) {
 	getenv := func(name string) string {
 		return map[string]string{"CONSUL_HTTP_TOKEN": "sesame-sesame", "CONSUL_HTTP_AUTH": "me:sesame-sesame"}[name]
 	}
-	for name, text := range map[string]string{"example.hcl": "", "small.hcl": "service \"web\" { listen = 9000 }\n", "leave.hcl": `
+	for name, text := range map[string]string{"example.hcl": "", "small.hcl": "service \"web\" { listen = 9000 }\n",
+		"leave.hcl": `
 		access_log { path = "/tmp/x" }
 		service "web" {
 			listen = "[::1]:9000"
@@ -70,7 +72,8 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 		}
 	}
 	var got Config
-	for _, bad := range []string{`[]`, `{"shutdown_grace": "soon"}`, `{"services": [{"listen": "x"}]}`, `{"engine": "steam"}`} {
+	for _, bad := range []string{`[]`, `{"shutdown_grace": "soon"}`, `{"services": [{"listen": "x"}]}`,
+		`{"engine": "steam"}`} {
 		if err := json.Unmarshal([]byte(bad), &got); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
@@ -78,7 +81,8 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 }
 
 func TestArgumentName(t *testing.T) {
-	for name, want := range map[string]string{"HalfCloseTimeout": "half_close_timeout", "CAFile": "ca_file", "TLS": "tls", "HTTPAuth": "http_auth", "LogJSON": "log_json"} {
+	for name, want := range map[string]string{"HalfCloseTimeout": "half_close_timeout", "CAFile": "ca_file",
+		"TLS": "tls", "HTTPAuth": "http_auth", "LogJSON": "log_json"} {
 		if got := argumentName(name); got != want {
 			t.Errorf("%s: got %s, want %s", name, got, want)
 		}

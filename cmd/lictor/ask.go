@@ -59,7 +59,8 @@ type errNobody struct{ tried []string }
 
 func (e *errNobody) Error() string {
 	return "no running lictor answers\n  " + strings.Join(e.tried, "\n  ") +
-		"\nIs one running (\"lictor run\")? If its admin block has another address, name that by -admin or in $LICTOR_ADMIN."
+		"\nIs one running (\"lictor run\")? " +
+		"If its admin block has another address, name that by -admin or in $LICTOR_ADMIN."
 }
 
 // connect finds the running lictor, and returns a client of it with its status.
@@ -180,10 +181,12 @@ func brief(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// visible replaces what a terminal would obey instead of show. Much of what is printed comes from Consul, where anybody may have written it.
+// visible replaces what a terminal would obey instead of show. Much of what is printed comes from Consul, where anybody
+// may have written it.
 func visible(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e ||
+			r >= 0x2066 && r <= 0x2069 {
 			return '\ufffd'
 		}
 		return r

@@ -12,10 +12,12 @@ import (
 func TestWhatConsulSaysCannotDriveTheTerminal(t *testing.T) {
 	now := time.Now()
 	s := &admin.Service{Name: "web", Source: "x\x1b]0;title\a", Problem: "\x1b[2J", Endpoints: []admin.Endpoint{{
-		ID: "n/\x1b[31mred", Address: "h\x9bost:1", State: admin.StateOut, Reason: "critical", Detail: "a\r\nb\u202ec", Tags: []string{"\x07"},
+		ID: "n/\x1b[31mred", Address: "h\x9bost:1",
+		State: admin.StateOut, Reason: "critical", Detail: "a\r\nb\u202ec", Tags: []string{"\x07"},
 	}}}
 	var b strings.Builder
-	if err := writeExplanation(&b, now, s, errors.New("e\x1b"), []admin.Event{{Service: "w\x1b", Text: "t\x1b"}}); err != nil {
+	if err := writeExplanation(&b, now, s, errors.New("e\x1b"),
+		[]admin.Event{{Service: "w\x1b", Text: "t\x1b"}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := writeService(&b, now, s); err != nil {
@@ -24,7 +26,9 @@ func TestWhatConsulSaysCannotDriveTheTerminal(t *testing.T) {
 	if err := writeStatus(&b, &admin.Status{Version: "\x1b"}, []admin.Service{*s}); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeConnections(&b, []admin.Connection{{Service: "\x1b", Endpoint: "\x1b", Address: "\x1b"}}); err != nil {
+	if err := writeConnections(&b, []admin.Connection{
+		{Service: "\x1b", Endpoint: "\x1b", Address: "\x1b"},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if i := strings.IndexAny(b.String(), "\x1b\a\r\u009b\u202e"); i >= 0 {
@@ -38,7 +42,8 @@ func TestStatusOfAServiceShowsItsDescriptors(t *testing.T) {
 		Counters:    admin.Counters{DescriptorWaits: 9},
 	}
 	const shares = "4 now, 20 at any time, 300 at most"
-	for protocol, want := range map[string]string{"tcp": shares + "; clients had to wait 9 times\n", "udp": shares + "\n"} {
+	for protocol, want := range map[string]string{"tcp": shares + "; clients had to wait 9 times\n",
+		"udp": shares + "\n"} {
 		s.Protocol = protocol
 		var b strings.Builder
 		if err := writeService(&b, time.Now(), s); err != nil {
@@ -63,12 +68,14 @@ func TestStatusSaysWhatTheSystemDenies(t *testing.T) {
 }
 
 func TestBriefAndSize(t *testing.T) {
-	for d, want := range map[time.Duration]string{-1: "0ms", 350 * time.Millisecond: "350ms", 90 * time.Second: "1m", 47 * time.Hour: "47h", 49 * time.Hour: "2d"} {
+	for d, want := range map[time.Duration]string{-1: "0ms", 350 * time.Millisecond: "350ms", 90 * time.Second: "1m",
+		47 * time.Hour: "47h", 49 * time.Hour: "2d"} {
 		if got := brief(d); got != want {
 			t.Errorf("%v: got %s, want %s", d, got, want)
 		}
 	}
-	for n, want := range map[float64]string{0: "0 B", 999: "999 B", 999.6: "1.0 kB", 1500: "1.5 kB", 123456789: "123 MB"} {
+	for n, want := range map[float64]string{0: "0 B", 999: "999 B", 999.6: "1.0 kB", 1500: "1.5 kB",
+		123456789: "123 MB"} {
 		if got := size(n); got != want {
 			t.Errorf("%v: got %s, want %s", n, got, want)
 		}

@@ -105,7 +105,9 @@ func (c *connectionsCommand) Run(args []string) int {
 }
 
 // collect asks for page after page. Which are the oldest is known when all have come, so all are asked for.
-func (c *connectionsCommand) collect(ctx context.Context, client *admin.Client, name string) (*admin.ConnectionsAnswer, error) {
+func (c *connectionsCommand) collect(
+	ctx context.Context, client *admin.Client, name string,
+) (*admin.ConnectionsAnswer, error) {
 	all := &admin.ConnectionsAnswer{Connections: []admin.Connection{}}
 	query := url.Values{"limit": {"1000"}}
 	if name != "" {
@@ -142,8 +144,10 @@ func writeConnections(w io.Writer, all []admin.Connection) error {
 	fmt.Fprintln(t, "SERVICE\tPROTO\tCLIENT\tENDPOINT\tADDRESS\tSTATE\tAGE\tIDLE\tUP\tDOWN")
 	for i := range all {
 		c := &all[i]
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible(c.Service), c.Protocol, c.Client, visible(orDash(c.Endpoint)), visible(orDash(c.Address)),
-			strings.ReplaceAll(c.State, "_", "-"), brief(seconds(c.Age)), brief(seconds(c.Idle)), size(float64(c.BytesUp)), size(float64(c.BytesDown)))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible(c.Service), c.Protocol, c.Client,
+			visible(orDash(c.Endpoint)), visible(orDash(c.Address)),
+			strings.ReplaceAll(c.State, "_", "-"), brief(seconds(c.Age)), brief(seconds(c.Idle)),
+			size(float64(c.BytesUp)), size(float64(c.BytesDown)))
 	}
 	return t.Flush()
 }

@@ -133,7 +133,8 @@ func writeEvents(w io.Writer, indent string, events []admin.Event) error {
 		if service == "" {
 			service = "-"
 		}
-		if _, err := fmt.Fprintf(w, "%s%s  %-9s  %s  %s\n", indent, e.Time.Local().Format(time.DateTime), e.Kind, visible(service), visible(e.Text)); err != nil {
+		if _, err := fmt.Fprintf(w, "%s%s  %-9s  %s  %s\n", indent, e.Time.Local().Format(time.DateTime), e.Kind,
+			visible(service), visible(e.Text)); err != nil {
 			return err
 		}
 	}

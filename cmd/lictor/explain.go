@@ -31,7 +31,9 @@ func (c *explainCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *explainCommand) Synopsis() string                     { return "Say why each endpoint of a service is in or out" }
+func (c *explainCommand) Synopsis() string {
+	return "Say why each endpoint of a service is in or out"
+}
 func (c *explainCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
 func (c *explainCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
 
@@ -82,7 +84,8 @@ func (c *explainCommand) Run(args []string) int {
 	}
 	excluded := addExcluded(ctx, client, s)
 	var events admin.EventsAnswer
-	if err := client.Get(ctx, fmt.Sprintf("/v1/events?limit=%d&service=%s", explainEvents, url.QueryEscape(s.Name)), &events); err != nil {
+	if err := client.Get(ctx, fmt.Sprintf("/v1/events?limit=%d&service=%s", explainEvents, url.QueryEscape(s.Name)),
+		&events); err != nil {
 		return c.fail(err)
 	}
 	if c.json {
@@ -102,7 +105,8 @@ func (c *explainCommand) Run(args []string) int {
 	return exitOK
 }
 
-// addExcluded adds to s the instances that its query is not for. Not to know of them is no reason to say nothing of the others.
+// addExcluded adds to s the instances that its query is not for. Not to know of them is no reason to say nothing of the
+// others.
 func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) error {
 	var answer admin.ExcludedAnswer
 	err := client.Get(ctx, servicePath(s.Name)+"/excluded", &answer)
@@ -117,14 +121,16 @@ func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) er
 
 func writeExplanation(w io.Writer, now time.Time, s *admin.Service, excluded error, events []admin.Event) error {
 	in := s.In()
-	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible(s.Name), in, config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible(s.Source))
+	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible(s.Name), in,
+		config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible(s.Source))
 	fmt.Fprintf(w, "%s\n", visible(setText(now, s)))
 	if excluded != nil {
 		fmt.Fprintf(w, "which instances its tags or filter leave out is not known: %s\n", visible(excluded.Error()))
 	}
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
-		fmt.Fprintf(w, "\n%-3s  %s at %s, weight %d\n", strings.ToUpper(e.State), visible(e.ID), visible(e.Address), e.Weight)
+		fmt.Fprintf(w, "\n%-3s  %s at %s, weight %d\n", strings.ToUpper(e.State), visible(e.ID), visible(e.Address),
+			e.Weight)
 		fmt.Fprintf(w, "     %s\n", visible(why(now, e)))
 		if len(e.Tags) > 0 {
 			fmt.Fprintf(w, "     its tags: %s\n", visible(strings.Join(e.Tags, ", ")))

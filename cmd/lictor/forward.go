@@ -188,7 +188,8 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 		for _, tag := range c.tags {
 			tags = append(tags, config.Quote(tag))
 		}
-		fmt.Fprintf(&b, "service %s {\n  listen   = %d\n  protocol = %q\n  consul {\n    service = %s\n    tags    = [%s]\n  }\n}\n",
+		fmt.Fprintf(&b, "service %s {\n  listen   = %d\n  protocol = %q\n  consul {\n    service = %s\n"+
+			"    tags    = [%s]\n  }\n}\n",
 			config.Quote(name), f.port, f.protocol, config.Quote(f.service), strings.Join(tags, ", "))
 	}
 	return []byte(b.String())

@@ -44,13 +44,15 @@ func TestForwardConfigurationTakesAnyName(t *testing.T) {
 	if cfg == nil {
 		t.Fatal(diags.Diagnostics)
 	}
-	if q := cfg.Services[0].Consul; q.Service != "we${1}b" || strings.Join(q.Tags, " ") != `${x} a"b` || len(cfg.Services) != 2 {
+	if q := cfg.Services[0].Consul; q.Service != "we${1}b" || strings.Join(q.Tags, " ") != `${x} a"b` ||
+		len(cfg.Services) != 2 {
 		t.Errorf("got %+v of %s", q, text)
 	}
 }
 
 func TestTrafficLine(t *testing.T) {
-	got := trafficLine([]daemon.Traffic{{Service: "web", Total: 17, Open: 2, Up: 1000, Down: 3 << 20, Refused: 1}, {Service: "dns"}})
+	got := trafficLine([]daemon.Traffic{{Service: "web", Total: 17, Open: 2, Up: 1000, Down: 3 << 20, Refused: 1},
+		{Service: "dns"}})
 	want := "web: 2 open of 17, 1000 B up, 3.0 MiB down, 1 refused; dns: 0 open of 0, 0 B up, 0 B down"
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)

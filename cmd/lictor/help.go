@@ -60,8 +60,8 @@ Examples:
 // configurations completes the names of configuration files, and of directories.
 func configurations() complete.Predictor { return complete.PredictFiles("*.hcl") }
 
-// completeFlags gives each flag of the set what completes its value: by values, whose keys are such as "-config". A flag that is not
-// there takes no value, or one that cannot be guessed.
+// completeFlags gives each flag of the set what completes its value: by values, whose keys are such as "-config". A
+// flag that is not there takes no value, or one that cannot be guessed.
 func completeFlags(flags *flag.FlagSet, values complete.Flags) complete.Flags {
 	all := complete.Flags{"-help": nil}
 	flags.VisitAll(func(f *flag.Flag) { all["-"+f.Name] = values["-"+f.Name] })

@@ -102,7 +102,8 @@ func misuse(app *cli.CLI) error {
 }
 
 func commandNames() []string {
-	return []string{"run", "status", "top", "explain", "connections", "events", "reload", "upgrade", "forward", "plan", "validate", "fmt", "version"}
+	return []string{"run", "status", "top", "explain", "connections", "events", "reload", "upgrade", "forward", "plan",
+		"validate", "fmt", "version"}
 }
 
 func suggestion(given string, names []string) string {
@@ -119,8 +120,8 @@ func (c console) usage(command string, err error) int {
 	return exitUsage
 }
 
-// parse reads flags, which may stand before, between and behind the other arguments; those it returns. Everything behind "--" is an
-// argument. Its errors are wrong usage.
+// parse reads flags, which may stand before, between and behind the other arguments; those it returns. Everything
+// behind "--" is an argument. Its errors are wrong usage.
 func parse(flags *flag.FlagSet, args []string) (rest []string, err error) {
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}

@@ -21,16 +21,16 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// What -autocomplete-install does has no test: the library asks the system for the home directory, whatever $HOME says, and would write to
-// the shell's files of whoever runs the test.
+// What -autocomplete-install does has no test: the library asks the system for the home directory, whatever $HOME says,
+// and would write to the shell's files of whoever runs the test.
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"lictor": main})
 }
 
-// TestScripts runs testdata/script/*.txtar. In them $FAKE_CONSUL is the address of a Consul that knows one wrong filter,
-// $HANGING_CONSUL of one that does not answer; "exitcode N command..." runs a command that must end with exit code N, and
-// "eventually command..." one that must succeed some time.
+// TestScripts runs testdata/script/*.txtar. In them $FAKE_CONSUL is the address of a Consul that knows one wrong
+// filter, $HANGING_CONSUL of one that does not answer; "exitcode N command..." runs a command that must end with exit
+// code N, and "eventually command..." one that must succeed some time.
 func TestScripts(t *testing.T) {
 	consul := httptest.NewServer(http.HandlerFunc(fakeConsul))
 	t.Cleanup(consul.Close)
@@ -46,13 +46,15 @@ func TestScripts(t *testing.T) {
 			env.Setenv("FAKE_CONSUL", strings.TrimPrefix(consul.URL, "http://"))
 			env.Setenv("HANGING_CONSUL", hanging.Addr().String())
 			// What a text archive cannot hold.
-			if err := os.WriteFile(filepath.Join(env.WorkDir, "binary"), []byte("\x7fELF\x00\x01\n\xff"), 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(env.WorkDir, "binary"), []byte("\x7fELF\x00\x01\n\xff"),
+				0o600); err != nil {
 				return err
 			}
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // or each process takes a second to end under the race detector
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCode, "eventually": eventually, "mode": mode},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCode, "eventually": eventually,
+			"mode": mode},
 	})
 }
 
@@ -186,7 +188,9 @@ func TestVersionString(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	text, err := json.Marshal(b)
-	if want := `{"version":"v0.1.0","revision":"0123456789abcdef","modified":false,"go":"go1.26.0","os":"linux","arch":"amd64"}`; err != nil || string(text) != want {
+	want := `{"version":"v0.1.0","revision":"0123456789abcdef","modified":false,` +
+		`"go":"go1.26.0","os":"linux","arch":"amd64"}`
+	if err != nil || string(text) != want {
 		t.Errorf("got %s, %v, want %s", text, err, want)
 	}
 }

@@ -33,7 +33,8 @@ func (c *planCommand) flags() *flag.FlagSet {
 func (c *planCommand) Synopsis() string { return "Show what a reload would change, without doing it" }
 
 func (c *planCommand) AutocompleteFlags() complete.Flags {
-	return completeFlags(c.flags(), complete.Flags{"-config": configurations(), "-against": configurations(), "-token-file": complete.PredictFiles("*")})
+	return completeFlags(c.flags(), complete.Flags{"-config": configurations(), "-against": configurations(),
+		"-token-file": complete.PredictFiles("*")})
 }
 
 func (c *planCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
@@ -117,8 +118,8 @@ func (c *planCommand) read(paths []string) (*config.Config, bool) {
 	return cfg, cfg != nil && err == nil
 }
 
-// running is the configuration of the running lictor. Its secrets, which it does not tell, are taken to be those of next, and
-// what its command line has decided counts for next too.
+// running is the configuration of the running lictor. Its secrets, which it does not tell, are taken to be those of
+// next, and what its command line has decided counts for next too.
 func (c *planCommand) running(next *config.Config) (*config.Config, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
@@ -144,7 +145,8 @@ func (c *planCommand) running(next *config.Config) (*config.Config, error) {
 	}
 	cfg.Consul.Token, cfg.Consul.HTTPAuth = next.Consul.Token, next.Consul.HTTPAuth
 	if own := newBuild().Version; status.Version != own {
-		fmt.Fprintf(c.err, "lictor plan: the running lictor is %s, this one is %s: what only one of them knows shows as a change\n", visible(status.Version), own)
+		fmt.Fprintf(c.err, "lictor plan: the running lictor is %s, this one is %s: "+
+			"what only one of them knows shows as a change\n", visible(status.Version), own)
 	}
 	return cfg, nil
 }

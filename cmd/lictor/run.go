@@ -8,13 +8,11 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/daemon"
-	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
 type runCommand struct {
@@ -114,12 +112,12 @@ func (c *runCommand) Run(args []string) int {
 	var output *daemon.Output
 	c.console, output = c.queued()
 	defer output.Close()
-	predecessor, err := upgrade.FindPredecessor(os.Getenv)
+	predecessor, err := daemon.FindPredecessor()
 	if err != nil {
 		fmt.Fprintf(c.err, "lictor: %v\n", err)
 		return exitFailed
 	}
-	program, err := upgrade.ProgramPath()
+	program, err := daemon.ProgramPath()
 	if err != nil {
 		fmt.Fprintf(c.err, "lictor: where is this program? %v\n", err)
 	}
@@ -137,7 +135,7 @@ func (c *runCommand) Run(args []string) int {
 
 	// From here on, so that a signal during the start is not lost, nor fatal.
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, upgrade.Signal)
+	signal.Notify(signals, daemon.Signals()...)
 	defer signal.Stop(signals)
 	b := newBuild()
 	err = daemon.Run(daemon.Options{
@@ -154,7 +152,8 @@ func (c console) queued() (console, *daemon.Output) {
 	return console{in: c.in, out: o.Out(), err: o.Err()}, o
 }
 
-// ended reports why a daemon did not start, if so, and returns the exit code. diags have the sources of its configuration.
+// ended reports why a daemon did not start, if so, and returns the exit code. diags have the sources of its
+// configuration.
 func (c console) ended(err error, diags config.Diagnostics, asJSON bool) int {
 	var refused *daemon.RefusedFiltersError
 	switch {

@@ -123,7 +123,8 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 		ready = fmt.Sprintf("NOT READY: %s without a first answer", config.Plural(len(t.NotReady), "service"))
 	}
 	fmt.Fprintf(w, "lictor %s, process %d, up %s, %s\n", visible(t.Version), t.PID, brief(t.Now.Sub(t.Started)), ready)
-	fmt.Fprintf(w, "%s, %s in, %d out, %s, %s\n", config.Plural(t.Services, "service"), config.Plural(t.EndpointsIn, "endpoint"), t.EndpointsOut,
+	fmt.Fprintf(w, "%s, %s in, %d out, %s, %s\n", config.Plural(t.Services, "service"),
+		config.Plural(t.EndpointsIn, "endpoint"), t.EndpointsOut,
 		config.Plural(int(t.ConnectionsActive), "connection"), config.Plural(int(t.SessionsActive), "session"))
 	if r := t.LastReload; r != nil && !r.OK {
 		fmt.Fprintf(w, "the last reload, %s, FAILED: %s\n", ago(t.Now, &r.Time), visible(r.Error))
@@ -137,7 +138,8 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	for i := range services {
 		s := &services[i]
 		in := s.In()
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", visible(s.Name), s.Protocol, strings.Join(s.Listeners, ","), in, len(s.Endpoints)-in,
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", visible(s.Name), s.Protocol, strings.Join(s.Listeners, ","),
+			in, len(s.Endpoints)-in,
 			s.Counters.ConnectionsActive+s.Counters.SessionsActive, visible(setText(t.Now, s)))
 	}
 	return table.Flush()
@@ -186,7 +188,8 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 			line("dials", "%d, %.2f ms each", c.Dials, 1000*c.DialSeconds/float64(c.Dials))
 		}
 	}
-	line("failures", "%d endpoints tried in vain, %d taken after those; %s", c.DialsFailed, c.Retries, config.Plural(int(c.Ejections), "ejection"))
+	line("failures", "%d endpoints tried in vain, %d taken after those; %s", c.DialsFailed, c.Retries,
+		config.Plural(int(c.Ejections), "ejection"))
 	line("bytes", "%s up, %s down", size(float64(c.BytesUp)), size(float64(c.BytesDown)))
 	line("refused", "%s%s", config.Plural(int(c.Refused), "client"), reasons(c.RefusedBy))
 	line("descriptors", "%s", descriptorText(s))
@@ -228,7 +231,8 @@ func writeEndpoints(w io.Writer, now time.Time, endpoints []admin.Endpoint) erro
 	fmt.Fprintln(t, "ENDPOINT\tADDRESS\tWEIGHT\tSTATE\tWHY")
 	for i := range endpoints {
 		e := &endpoints[i]
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", visible(e.ID), visible(e.Address), e.Weight, e.State, visible(why(now, e)))
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", visible(e.ID), visible(e.Address), e.Weight, e.State,
+			visible(why(now, e)))
 	}
 	return t.Flush()
 }

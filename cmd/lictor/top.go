@@ -170,7 +170,8 @@ func (t *top) live(ctx context.Context, in, out *os.File) error {
 		if err != nil {
 			return err
 		}
-		screen := strings.ReplaceAll(frame(t.status, t.rows, &t.view, width, height), "\r\n", "\x1b[K\r\n") // each line erases what was behind it
+		// Each line erases what was behind it.
+		screen := strings.ReplaceAll(frame(t.status, t.rows, &t.view, width, height), "\r\n", "\x1b[K\r\n")
 		if _, err := fmt.Fprintf(out, "\x1b[H%s\x1b[K\x1b[J", screen); err != nil {
 			return err
 		}
@@ -208,7 +209,8 @@ func readKeys(ctx context.Context, in io.Reader, keys chan<- string) {
 	}
 }
 
-// splitKeys tells the keys apart that one read has brought: characters, and what arrows and their like send, ESC [ ... letter or ESC O letter.
+// splitKeys tells the keys apart that one read has brought: characters, and what arrows and their like send, ESC [ ...
+// letter or ESC O letter.
 func splitKeys(s string) (keys []string) {
 	for s != "" {
 		n := 1

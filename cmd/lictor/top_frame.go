@@ -117,7 +117,8 @@ const (
 	bold, dim, reverse, red, plainText = "\x1b[1m", "\x1b[2m", "\x1b[7m", "\x1b[31m", "\x1b[0m"
 )
 
-// frame draws a screen of width by height; height 0: as many lines as there are. It moves the view so that what is selected is to be seen.
+// frame draws a screen of width by height; height 0: as many lines as there are. It moves the view so that what is
+// selected is to be seen.
 func frame(status *admin.Status, rows []topRow, v *topView, width, height int) string {
 	sortTop(rows, v.sort)
 	lines, at := topLines(status.Now, rows, v, width)
@@ -143,8 +144,10 @@ func topHead(t *admin.Status, rows []topRow, v *topView, width int) []string {
 	if t.Stale > 0 {
 		state += fmt.Sprintf(", %d STALE", t.Stale)
 	}
-	first := fmt.Sprintf("lictor %s  up %s  %s   %s, %d in, %d out   %d active  %s/s  %s/s up  %s/s down", visible(t.Version), brief(t.Now.Sub(t.Started)), state,
-		config.Plural(t.Services, "service"), t.EndpointsIn, t.EndpointsOut, t.ConnectionsActive+t.SessionsActive, number(clients), size(up), size(down))
+	first := fmt.Sprintf("lictor %s  up %s  %s   %s, %d in, %d out   %d active  %s/s  %s/s up  %s/s down",
+		visible(t.Version), brief(t.Now.Sub(t.Started)), state,
+		config.Plural(t.Services, "service"), t.EndpointsIn, t.EndpointsOut, t.ConnectionsActive+t.SessionsActive,
+		number(clients), size(up), size(down))
 	keys := "sort by:"
 	for _, s := range topSorts() {
 		if s.key == v.sort {
@@ -154,8 +157,10 @@ func topHead(t *admin.Status, rows []topRow, v *topView, width int) []string {
 		}
 	}
 	keys += "   arrows, enter: endpoints   q quit"
-	columns := fmt.Sprintf("%s %5s %4s %4s %7s %9s %10s %10s %9s %8s  %s", pad("SERVICE", nameWidth(width)), "PROTO", "IN", "OUT", "ACTIVE", "CLIENTS/S", "UP/S", "DOWN/S", "LATENCY", "FAILS/S", "SET")
-	return []string{bold + cut(first, width) + plainText, dim + cut(keys, width) + plainText, reverse + pad(cut(columns, width), width) + plainText}
+	columns := fmt.Sprintf("%s %5s %4s %4s %7s %9s %10s %10s %9s %8s  %s", pad("SERVICE", nameWidth(width)), "PROTO",
+		"IN", "OUT", "ACTIVE", "CLIENTS/S", "UP/S", "DOWN/S", "LATENCY", "FAILS/S", "SET")
+	return []string{bold + cut(first, width) + plainText, dim + cut(keys, width) + plainText,
+		reverse + pad(cut(columns, width), width) + plainText}
 }
 
 // nameWidth is what is left for names beside the other columns.
@@ -166,8 +171,10 @@ func topLines(now time.Time, rows []topRow, v *topView, width int) (lines []stri
 	for i := range rows {
 		r := &rows[i]
 		in := r.In()
-		line := fmt.Sprintf("%s %5s %4d %4d %7d %9s %10s %10s %9s %8s  %s", pad(visible(r.Name), nameWidth(width)), r.Protocol, in, len(r.Endpoints)-in, r.active,
-			number(r.clients), size(r.up), size(r.down), latency(r.latency), number(r.fails), visible(setText(now, r.Service)))
+		line := fmt.Sprintf("%s %5s %4d %4d %7d %9s %10s %10s %9s %8s  %s", pad(visible(r.Name), nameWidth(width)),
+			r.Protocol, in, len(r.Endpoints)-in, r.active,
+			number(r.clients), size(r.up), size(r.down), latency(r.latency), number(r.fails), visible(setText(now,
+				r.Service)))
 		line = pad(cut(line, width), width)
 		switch {
 		case r.Name == v.selected:

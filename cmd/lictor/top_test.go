@@ -15,27 +15,35 @@ func topSample() (status *admin.Status, rows []topRow) {
 	changed := now.Add(-time.Minute)
 	before := &admin.ServicesAnswer{Now: now.Add(-2 * time.Second), Services: []admin.Service{
 		{Name: "dns", Protocol: "udp"},
-		{Name: "web", Protocol: "tcp", Counters: admin.Counters{Connections: 10, Dials: 10, DialSeconds: 1, BytesDown: 1000},
+		{Name: "web", Protocol: "tcp", Counters: admin.Counters{Connections: 10, Dials: 10, DialSeconds: 1,
+			BytesDown: 1000},
 			Endpoints: []admin.Endpoint{{ID: "n/1", Counters: &admin.EndpointCounters{Picks: 5}}}},
 	}}
 	after := &admin.ServicesAnswer{Now: now, Services: []admin.Service{
-		{Name: "dns", Protocol: "udp", Set: admin.SetFresh, LastChange: &changed, Counters: admin.Counters{SessionsActive: 3, DatagramsDropped: 4},
-			Endpoints: []admin.Endpoint{{ID: "n/d", Address: "10.0.0.9:53", State: admin.StateIn, Reason: admin.ReasonHealthy, Since: &changed}}},
+		{Name: "dns", Protocol: "udp", Set: admin.SetFresh, LastChange: &changed,
+			Counters: admin.Counters{SessionsActive: 3, DatagramsDropped: 4},
+			Endpoints: []admin.Endpoint{{ID: "n/d", Address: "10.0.0.9:53", State: admin.StateIn,
+				Reason: admin.ReasonHealthy, Since: &changed}}},
 		{Name: "new", Protocol: "tcp", Set: admin.SetNone, Counters: admin.Counters{Connections: 1000}},
 		{Name: "web", Protocol: "tcp", Set: admin.SetFresh, LastChange: &changed,
-			Counters: admin.Counters{Connections: 30, ConnectionsActive: 7, Dials: 20, DialSeconds: 1.02, BytesDown: 2_001_000},
+			Counters: admin.Counters{Connections: 30, ConnectionsActive: 7, Dials: 20, DialSeconds: 1.02,
+				BytesDown: 2_001_000},
 			Endpoints: []admin.Endpoint{
-				{ID: "n/1", Address: "10.0.0.1:80", State: admin.StateIn, Reason: admin.ReasonHealthy, Since: &changed, Counters: &admin.EndpointCounters{Picks: 25, Active: 7}},
-				{ID: "n/2", Address: "10.0.0.2:80", State: admin.StateOut, Reason: admin.ReasonDrained, Since: &changed},
+				{ID: "n/1", Address: "10.0.0.1:80", State: admin.StateIn, Reason: admin.ReasonHealthy, Since: &changed,
+					Counters: &admin.EndpointCounters{Picks: 25, Active: 7}},
+				{ID: "n/2", Address: "10.0.0.2:80", State: admin.StateOut, Reason: admin.ReasonDrained,
+					Since: &changed},
 			}},
 	}}
-	status = &admin.Status{Version: "v1", Now: now, Started: now.Add(-time.Hour), Services: 3, EndpointsIn: 2, EndpointsOut: 1, ConnectionsActive: 7, SessionsActive: 3, NotReady: []string{"new"}}
+	status = &admin.Status{Version: "v1", Now: now, Started: now.Add(-time.Hour), Services: 3, EndpointsIn: 2,
+		EndpointsOut: 1, ConnectionsActive: 7, SessionsActive: 3, NotReady: []string{"new"}}
 	return status, topRows(before, after)
 }
 
 func TestTopFrame(t *testing.T) {
 	status, rows := topSample()
-	got := unadorned(frame(status, rows, &topView{sort: 'a', selected: "web", open: map[string]bool{"web": true}}, 130, 20))
+	got := unadorned(frame(status, rows, &topView{sort: 'a', selected: "web", open: map[string]bool{"web": true}}, 130,
+		20))
 	want := `
 lictor v1  up 1h  NOT READY (1)   3 services, 2 in, 1 out   10 active  10/s  0 B/s up  1.0 MB/s down
 sort by: n name [a active] c clients/s b bytes/s l latency f fails/s   arrows, enter: endpoints   q quit

@@ -8,7 +8,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
-	"github.com/lictor-proxy/lictor/internal/upgrade"
+	"github.com/lictor-proxy/lictor/internal/daemon"
 )
 
 type upgradeCommand struct{ asker }
@@ -63,7 +63,7 @@ func (c *upgradeCommand) Run(args []string) int {
 	if err != nil {
 		return c.usage("upgrade", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), upgrade.Timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), daemon.UpgradeTimeout)
 	defer cancel()
 	client, before, err := c.connect(ctx)
 	if err != nil {
@@ -77,7 +77,8 @@ func (c *upgradeCommand) Run(args []string) int {
 	if c.json {
 		err = c.print(next)
 	} else {
-		_, err = fmt.Fprintf(c.out, "upgraded: process %d, lictor %s, serves instead of process %d, lictor %s\n", next.PID, visible(next.Version), before.PID, visible(before.Version))
+		_, err = fmt.Fprintf(c.out, "upgraded: process %d, lictor %s, serves instead of process %d, lictor %s\n",
+			next.PID, visible(next.Version), before.PID, visible(before.Version))
 	}
 	if err != nil {
 		return c.fail(err)

@@ -18,19 +18,29 @@ import (
 
 func sampleRecord() proxy.AccessRecord {
 	return proxy.AccessRecord{
-		Service: "web", Client: netip.MustParseAddrPort("127.0.0.1:34567"), Endpoint: lb.Endpoint{ID: "node/web 1", Addr: netip.MustParseAddrPort("10.0.0.1:80")},
-		Ended: time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC), Connect: 312 * time.Microsecond, Duration: 1204 * time.Millisecond, Up: 120, Down: 5311, Reason: proxy.ReasonClientClosed,
+		Service:  "web",
+		Client:   netip.MustParseAddrPort("127.0.0.1:34567"),
+		Endpoint: lb.Endpoint{ID: "node/web 1", Addr: netip.MustParseAddrPort("10.0.0.1:80")},
+		Ended:    time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC),
+		Connect:  312 * time.Microsecond,
+		Duration: 1204 * time.Millisecond,
+		Up:       120,
+		Down:     5311,
+		Reason:   proxy.ReasonClientClosed,
 	}
 }
 
 func TestAccessLines(t *testing.T) {
 	r := sampleRecord()
-	got, want := string(formatText(&r)), `2026-01-02T03:04:05.000006Z web 127.0.0.1:34567 -> "node/web 1" 10.0.0.1:80 connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"`+"\n"
+	got, want := string(formatText(&r)), `2026-01-02T03:04:05.000006Z web 127.0.0.1:34567 -> "node/web 1" 10.0.0.1:80 `+
+		`connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"`+"\n"
 	if got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}
 	var line entry
-	if err := json.Unmarshal(formatJSON(&r), &line); err != nil || line.Endpoint != "node/web 1" || line.Connect != 0.000312 || line.By != "client" || line.Down != 5311 || line.Protocol != "tcp" || line.datagrams != nil {
+	if err := json.Unmarshal(formatJSON(&r), &line); err != nil || line.Endpoint != "node/web 1" ||
+		line.Connect != 0.000312 || line.By != "client" || line.Down != 5311 || line.Protocol != "tcp" ||
+		line.datagrams != nil {
 		t.Errorf("got %+v, %v", line, err)
 	}
 	r.Endpoint, r.Reason = lb.Endpoint{}, proxy.ReasonUnserved
@@ -38,10 +48,12 @@ func TestAccessLines(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	r.Protocol, r.DatagramsUp, r.Reason = proxy.UDP, 3, proxy.ReasonEndpointLeft
-	if got := string(formatText(&r)); !strings.Contains(got, " down=5311 datagrams_up=3 datagrams_down=0 by=lictor end=\"endpoint left\"") {
+	if got := string(formatText(&r)); !strings.Contains(got,
+		" down=5311 datagrams_up=3 datagrams_down=0 by=lictor end=\"endpoint left\"") {
 		t.Errorf("got %s", got)
 	}
-	if got := string(formatJSON(&r)); !strings.Contains(got, `"protocol":"udp"`) || !strings.Contains(got, `"down":5311,"datagrams_up":3,"datagrams_down":0,"by"`) {
+	if got := string(formatJSON(&r)); !strings.Contains(got, `"protocol":"udp"`) ||
+		!strings.Contains(got, `"down":5311,"datagrams_up":3,"datagrams_down":0,"by"`) {
 		t.Errorf("got %s", got)
 	}
 	r.Endpoint.ID = "a\nb" // a name from Consul cannot make a line of its own
@@ -68,7 +80,8 @@ func startWriter(o Options) (*writer, error) {
 	return newWriter(o, to, Outputs{}, &counts{}, hclog.NewNullLogger()), nil
 }
 
-// A reload switches the access log on, to another file and format, and off; what was told before is in the file of then, and nothing is lost.
+// A reload switches the access log on, to another file and format, and off; what was told before is in the file of
+// then, and nothing is lost.
 func TestAccessLogFollowsTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	var told func(proxy.AccessRecord)
@@ -110,7 +123,8 @@ func TestAccessLogFollowsTheConfiguration(t *testing.T) {
 		t.Error("somebody is still told")
 	}
 	// Where those went that were told just before a change depends on who was quicker, but they went somewhere.
-	if n := countLines(t, first.Path) + countLines(t, second.Path+".1"); n != 110 && n+countLines(t, second.Path) != 110 {
+	if n := countLines(t, first.Path) + countLines(t, second.Path+".1"); n != 110 &&
+		n+countLines(t, second.Path) != 110 {
 		t.Errorf("got %d lines, want 110", n)
 	}
 	if written, dropped, is := logs.Counts(); written != 110 || dropped != 0 || is {
@@ -181,7 +195,8 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 }
 
 func TestAccessLogThatCannotBeOpened(t *testing.T) {
-	if _, err := startWriter(Options{Path: "/nonexistent/access.log"}); err == nil || !strings.Contains(err.Error(), "access_log") {
+	if _, err := startWriter(Options{Path: "/nonexistent/access.log"}); err == nil ||
+		!strings.Contains(err.Error(), "access_log") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -192,8 +207,10 @@ func TestEndsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, end := range []string{
-		proxy.ReasonUnserved, proxy.ReasonClientClosed, proxy.ReasonEndpointClosed, proxy.ReasonClientFailed, proxy.ReasonEndpointFailed, proxy.ReasonIdle, proxy.ReasonCut,
-		proxy.ReasonAnswered, proxy.ReasonSent, proxy.ReasonEvicted, proxy.ReasonEndpointLeft, proxy.ReasonEndpointRefused, proxy.ReasonReplaced, proxy.ReasonDrained,
+		proxy.ReasonUnserved, proxy.ReasonClientClosed, proxy.ReasonEndpointClosed, proxy.ReasonClientFailed,
+		proxy.ReasonEndpointFailed, proxy.ReasonIdle, proxy.ReasonCut, proxy.ReasonAnswered, proxy.ReasonSent,
+		proxy.ReasonEvicted, proxy.ReasonEndpointLeft, proxy.ReasonEndpointRefused, proxy.ReasonReplaced,
+		proxy.ReasonDrained,
 	} {
 		if !strings.Contains(string(text), "`"+end+"`") {
 			t.Errorf("%s is not in docs/operations.md", end)

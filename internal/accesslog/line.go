@@ -35,7 +35,8 @@ type datagrams struct {
 
 func entryOf(r *proxy.AccessRecord) entry {
 	l := entry{
-		Time: r.Ended.UTC().Truncate(time.Microsecond), Service: r.Service, Protocol: r.Protocol.String(), Client: r.Client.String(), Connect: r.Connect.Seconds(), Duration: r.Duration.Seconds(),
+		Time: r.Ended.UTC().Truncate(time.Microsecond), Service: r.Service, Protocol: r.Protocol.String(),
+		Client: r.Client.String(), Connect: r.Connect.Seconds(), Duration: r.Duration.Seconds(),
 		Up: r.Up, Down: r.Down, By: endedBy(r.Reason), End: r.Reason,
 	}
 	if r.Protocol == proxy.UDP {
@@ -64,14 +65,17 @@ func formatJSON(r *proxy.AccessRecord) []byte {
 	return append(line, '\n')
 }
 
-// formatText is such as
+// formatText returns a record as one line of text (here it is two):
 //
-//	2026-01-02T03:04:05.000000Z web 127.0.0.1:34567 -> node/web-1 10.0.0.1:80 connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"
+//	2026-01-02T03:04:05.000000Z web 127.0.0.1:34567 -> node/web-1 10.0.0.1:80
+//	connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"
 //
-// and with datagrams_up and datagrams_down if it was a session; with "-" for what there is not, and names in quotes if they would look like more than one word.
+// A session has datagrams_up and datagrams_down too. What is not there is "-". A name that would look like more than
+// one word is in quotes.
 func formatText(r *proxy.AccessRecord) []byte {
 	l := entryOf(r)
-	line := fmt.Appendf(nil, "%s %s %s -> %s %s connect=%.6f duration=%.6f up=%d down=%d", l.Time.Format("2006-01-02T15:04:05.000000Z"), word(l.Service),
+	line := fmt.Appendf(nil, "%s %s %s -> %s %s connect=%.6f duration=%.6f up=%d down=%d",
+		l.Time.Format("2006-01-02T15:04:05.000000Z"), word(l.Service),
 		l.Client, word(l.Endpoint), word(l.Address), l.Connect, l.Duration, l.Up, l.Down)
 	if d := l.datagrams; d != nil {
 		line = fmt.Appendf(line, " datagrams_up=%d datagrams_down=%d", d.Up, d.Down)

@@ -142,7 +142,8 @@ func TestAccessLogToOwnOutputs(t *testing.T) {
 		t.Fatal(err)
 	}
 	paths := map[string]*testproc.Log{
-		"/dev/stdout": stdout, "/dev//stdout": stdout, "/proc/self/fd/1": stdout, fmt.Sprintf("/proc/%d/fd/1", os.Getpid()): stdout, link: stdout,
+		"/dev/stdout": stdout, "/dev//stdout": stdout, "/proc/self/fd/1": stdout, fmt.Sprintf("/proc/%d/fd/1",
+			os.Getpid()): stdout, link: stdout,
 		"/dev/stderr": stderr, "/dev/fd/2": stderr,
 	}
 	for path := range paths {
@@ -186,7 +187,8 @@ func TestAccessLogIntoWhatTakesNoLines(t *testing.T) {
 	}
 	defer func() { _ = l.Close() }()
 	for _, path := range []string{dir, socket} {
-		if _, err := startWriter(Options{Path: path, Sample: 1}); err == nil || !strings.HasPrefix(err.Error(), "access_log: open "+path) {
+		if _, err := startWriter(Options{Path: path, Sample: 1}); err == nil ||
+			!strings.HasPrefix(err.Error(), "access_log: open "+path) {
 			t.Errorf("%s: got %v", path, err)
 		}
 	}

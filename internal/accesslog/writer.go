@@ -22,8 +22,8 @@ const (
 	stopGrace     = 2 * time.Second        // for what waits when it ends
 )
 
-// A writer writes a line for each connection and session. Those who tell it never wait: when the queue is full, because a disk is slow,
-// lines are dropped and counted.
+// A writer writes a line for each connection and session. Those who tell it never wait: when the queue is full, because
+// a disk is slow, lines are dropped and counted.
 type writer struct {
 	log    hclog.Logger
 	own    Outputs // where /dev/stdout and /dev/stderr lead
@@ -60,7 +60,8 @@ func newWriter(o Options, to target, own Outputs, counts *counts, log hclog.Logg
 	a := &writer{
 		log: log, own: own, queue: make(chan proxy.AccessRecord, queueSize),
 		counts: counts, told: counts.dropped.Load(),
-		changes: make(chan reconfiguration, 1), rotated: make(chan struct{}, 1), stopped: make(chan struct{}), ended: make(chan struct{}),
+		changes: make(chan reconfiguration, 1), rotated: make(chan struct{},
+			1), stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
 	a.use(o, to)
 	go a.run()
@@ -89,7 +90,8 @@ func (a *writer) stop() {
 	}
 }
 
-// change goes on with another file, or format, or sample, when what waits is written. It does not wait for that. One caller at a time.
+// change goes on with another file, or format, or sample, when what waits is written. It does not wait for that. One
+// caller at a time.
 func (a *writer) change(c reconfiguration) {
 	select {
 	case former := <-a.changes: // it did not come to that, and will not
@@ -151,7 +153,8 @@ func (a *writer) close() {
 	a.to = target{}
 }
 
-// reopen opens the file anew if it has been moved away, as logrotate does, if it could not be opened so far, or if that is wanted.
+// reopen opens the file anew if it has been moved away, as logrotate does, if it could not be opened so far, or if that
+// is wanted.
 func (a *writer) reopen(wanted bool) {
 	if !wanted && a.to.isAt(a.o.Path) {
 		return

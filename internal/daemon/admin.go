@@ -16,11 +16,12 @@ import (
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
-// adminGrace is how long requests of the admin API may go on after the last client has gone, or when its listener is left for another.
+// adminGrace is how long requests of the admin API may go on after the last client has gone, or when its listener is
+// left for another.
 const adminGrace = time.Second
 
-// shareDescriptors returns how many of the descriptors that this process may have are for the admin API's connections, and
-// how many are left for the proxier. A limit of zero is not known, and then so is the rest.
+// shareDescriptors returns how many of the descriptors that this process may have are for the admin API's connections,
+// and how many are left for the proxier. A limit of zero is not known, and then so is the rest.
 func shareDescriptors(limit int64) (forAdmin int, rest int64) {
 	const least, most, share = 8, 64, 16
 	if limit <= 0 {
@@ -39,8 +40,9 @@ type adminServer struct {
 	running  sync.WaitGroup
 }
 
-// openAdmin opens the admin API's listener: nil if it is off, or if the default one cannot be had, which the log tells. An address from the
-// configuration that cannot be had is an error, as it is for a service. Old is the listener that this one will replace, or nil.
+// openAdmin opens the admin API's listener: nil if it is off, or if the default one cannot be had, which the log tells.
+// An address from the configuration that cannot be had is an error, as it is for a service. Old is the listener that
+// this one will replace, or nil.
 func openAdmin(cfg config.Admin, old net.Listener, log hclog.Logger) (net.Listener, error) {
 	switch {
 	case cfg.Off:
@@ -54,7 +56,9 @@ func openAdmin(cfg config.Admin, old net.Listener, log hclog.Logger) (net.Listen
 	}
 	l, err := admin.ListenDefault(os.Getenv)
 	if err != nil {
-		log.Warn("no admin API: its socket cannot be opened; say in an admin block where it should be, or that it is off", "error", strings.ReplaceAll(err.Error(), "\n", "; "))
+		log.Warn("no admin API: its socket cannot be opened;"+
+			" say in an admin block where it should be, or that it is off",
+			"error", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return nil, nil
 	}
 	return l, nil
@@ -131,8 +135,8 @@ func (a *adminServer) keeps(cfg config.Admin) bool {
 	return slices.Contains(admin.DefaultSockets(os.Getenv), a.listener.Addr().String())
 }
 
-// prepare opens what cfg needs. The former listener is closed when the new one is in use; a request that is under way there, such as the one
-// for this very reload, gets its answer.
+// prepare opens what cfg needs. The former listener is closed when the new one is in use; a request that is under way
+// there, such as the one for this very reload, gets its answer.
 func (a *adminServer) prepare(cfg config.Admin) (step, error) {
 	if a.keeps(cfg) {
 		return step{commit: func() {

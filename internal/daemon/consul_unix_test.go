@@ -21,7 +21,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// startConsul starts a real Consul, and returns its address and a client. Without Consul the test is skipped, but not in CI.
+// startConsul starts a real Consul, and returns its address and a client. Without Consul the test is skipped, but not
+// in CI.
 func startConsul(t *testing.T) (string, *api.Client) {
 	t.Helper()
 	path, err := testconsul.Find()
@@ -105,7 +106,8 @@ func TestRefusedFilter(t *testing.T) {
 	consul, client := startConsul(t)
 	registerInstance(t, client, "web", "a", instance(t, "a"), api.HealthPassing)
 	with := func(filter string) string {
-		return fmt.Sprintf("consul {\n  address = %q\n}\nservice \"web\" {\n  listen = \"127.0.0.1:0\"\n  consul {\n    filter = %q\n  }\n}\n",
+		return fmt.Sprintf("consul {\n  address = %q\n}\nservice \"web\" {\n  listen = \"127.0.0.1:0\"\n"+
+			"  consul {\n    filter = %q\n  }\n}\n",
 			consul, filter)
 	}
 	good, bad := with(`Service.Meta.version == "2"`), with(`Nonsense == "2"`)
@@ -277,7 +279,8 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 func TestEndLeavesNothing(t *testing.T) {
 	ignore := goleak.IgnoreCurrent()
 	dir := t.TempDir()
-	src := fmt.Sprintf("access_log {\n  path = %q\n}\n", filepath.Join(dir, "log")) + service("web", "127.0.0.1:0", "127.0.0.1:1", "")
+	src := fmt.Sprintf("access_log {\n  path = %q\n}\n", filepath.Join(dir, "log")) +
+		service("web", "127.0.0.1:0", "127.0.0.1:1", "")
 	s := newServed(t, src)
 	s.start(Options{Watch: NewWatch([]string{s.path})}, nil)
 	at := s.address("web")

@@ -31,7 +31,8 @@ func TestExplain(t *testing.T) {
 		{"no such address", syscall.EADDRNOTAVAIL, []string{"this host has no such address"}},
 		{"no right", syscall.EACCES, []string{"CAP_NET_BIND_SERVICE"}},
 		{"several", multierror.Append(inUse, errors.New("no")), []string{"something else", "no"}},
-		{"several in others", multierror.Append(errors.New("a"), fmt.Errorf("%w", multierror.Append(inUse, errors.New("no")))),
+		{"several in others", multierror.Append(errors.New("a"),
+			fmt.Errorf("%w", multierror.Append(inUse, errors.New("no")))),
 			[]string{"a", "something else", "no"}},
 	} {
 		got := Explain(tt.err)
@@ -105,7 +106,8 @@ func TestUnderWay(t *testing.T) {
 	if err := underWay(upgrade.ErrEnding); err != upgrade.ErrEnding {
 		t.Errorf("got %v", err)
 	}
-	if err := underWay(context.Canceled); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "under way") {
+	if err := underWay(context.Canceled); !errors.Is(err, context.Canceled) ||
+		!strings.Contains(err.Error(), "under way") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -163,7 +165,8 @@ func TestSetLevel(t *testing.T) {
 
 func TestListenersArePrinted(t *testing.T) {
 	src := service("web", "127.0.0.1:0", "127.0.0.1:1", "") +
-		"service \"dns\" {\n  listen = \"127.0.0.1:0\"\n  protocol = \"udp\"\n  static {\n    endpoints = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n  }\n}\n"
+		"service \"dns\" {\n  listen = \"127.0.0.1:0\"\n  protocol = \"udp\"\n" +
+		"  static {\n    endpoints = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n  }\n}\n"
 	s := serveConfiguration(t, src, nil)
 	defer s.stop()
 	s.awaitLog("dns  udp " + s.address("dns") + " -> 2 static endpoints\n")
@@ -175,7 +178,8 @@ func TestConfiguredServicesAreOfTheConfigurationInForce(t *testing.T) {
 	s := serveConfiguration(t, oneService, nil)
 	defer s.stop()
 	first := s.configured()
-	if len(first) != 1 || first[0].Name != "web" || first[0].Protocol != "tcp" || first[0].Source != "1 static endpoint" {
+	if len(first) != 1 || first[0].Name != "web" || first[0].Protocol != "tcp" ||
+		first[0].Source != "1 static endpoint" {
 		t.Errorf("got %+v", first)
 	}
 	if again := s.configured(); &again[0] != &first[0] {
@@ -226,7 +230,8 @@ func TestStatusSaysWhetherAllIsReady(t *testing.T) {
 	if got := s.status(); got != "serving 1 service" {
 		t.Errorf("got %q", got)
 	}
-	waiting := serveConfiguration(t, "consul {\n  address = \"127.0.0.1:1\"\n}\nservice \"web\" {\n  listen = \"127.0.0.1:0\"\n}\n", nil)
+	waiting := serveConfiguration(t,
+		"consul {\n  address = \"127.0.0.1:1\"\n}\nservice \"web\" {\n  listen = \"127.0.0.1:0\"\n}\n", nil)
 	defer waiting.stop()
 	if got := waiting.status(); !strings.Contains(got, "not all of them have had an answer") {
 		t.Errorf("got %q", got)

@@ -71,8 +71,8 @@ func (e *RefusedFiltersError) Error() string {
 	return config.Diagnostics{Diagnostics: e.Diagnostics}.Err().Error()
 }
 
-// checkFilters asks Consul about the filters before anything is served. It is no error that Consul cannot be asked. A filter
-// that has saved endpoints was accepted once, so it need not keep them from being served.
+// checkFilters asks Consul about the filters before anything is served. It is no error that Consul cannot be asked. A
+// filter that has saved endpoints was accepted once, so it need not keep them from being served.
 func (d *Daemon) checkFilters(ctx context.Context, cfg *config.Config, consul *discovery.Consul) error {
 	if consul == nil || allSaved(cfg, consul) {
 		return nil
@@ -113,8 +113,8 @@ func CheckFilters(ctx context.Context, cfg *config.Config) (refused hcl.Diagnost
 	return checkFilters(ctx, cfg, consul)
 }
 
-// checkFilters asks Consul about the filter of each query, once for equal ones. A refusal becomes an error at the filter; that Consul
-// cannot be asked ends the matter with err, along with what was refused until then.
+// checkFilters asks Consul about the filter of each query, once for equal ones. A refusal becomes an error at the
+// filter; that Consul cannot be asked ends the matter with err, along with what was refused until then.
 func checkFilters(ctx context.Context, cfg *config.Config, consul checker) (refused hcl.Diagnostics, err error) {
 	type key struct{ filter, datacenter string }
 	answers := map[key]*discovery.RefusedError{}

@@ -30,7 +30,8 @@ func filtered(filters ...string) *config.Config {
 	cfg := &config.Config{Services: []config.Service{{Name: "static", Static: &config.Static{}}}}
 	for i, f := range filters {
 		at := hcl.Range{Filename: "test.hcl", Start: hcl.Pos{Line: i + 1}}
-		cfg.Services = append(cfg.Services, config.Service{Name: "web", Consul: &config.ConsulQuery{Service: "web", Filter: f, FilterRange: at}})
+		cfg.Services = append(cfg.Services, config.Service{Name: "web",
+			Consul: &config.ConsulQuery{Service: "web", Filter: f, FilterRange: at}})
 	}
 	return cfg
 }

@@ -34,8 +34,8 @@ type served struct {
 	log     *testproc.Log // what output has printed
 }
 
-// serveConfiguration runs a daemon with src as its configuration, until a signal ends it. Before it takes signals, prepare
-// may change it; nil changes nothing.
+// serveConfiguration runs a daemon with src as its configuration, until a signal ends it. Before it takes signals,
+// prepare may change it; nil changes nothing.
 func serveConfiguration(t *testing.T, src string, prepare func(*served)) *served {
 	t.Helper()
 	s := newServed(t, src)
@@ -81,7 +81,8 @@ func newServed(t *testing.T, src string) *served {
 	processors := runtime.GOMAXPROCS(0)
 	t.Cleanup(func() { runtime.GOMAXPROCS(processors) })
 	s := &served{
-		t: t, path: filepath.Join(t.TempDir(), "lictor.hcl"), signals: make(chan os.Signal, 8), end: make(chan error, 1),
+		t: t, path: filepath.Join(t.TempDir(), "lictor.hcl"), signals: make(chan os.Signal, 8), end: make(chan error,
+			1),
 		log: &testproc.Log{},
 	}
 	s.write(src)
@@ -165,7 +166,8 @@ func await(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// instance returns the address of an instance that says its name to each client, and then waits for the client to close.
+// instance returns the address of an instance that says its name to each client, and then waits for the client to
+// close.
 func instance(t *testing.T, name string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -229,7 +231,9 @@ func reaches(t *testing.T, addr, name string) *client {
 
 // service returns the text of a service with one instance.
 func service(name, listen, instance, more string) string {
-	return fmt.Sprintf("service %q {\n  listen = %q\n  static {\n    endpoints = [%q]\n  }\n  %s\n}\n", name, listen, instance, more)
+	return fmt.Sprintf("service %q {\n  listen = %q\n  static {\n    endpoints = [%q]\n  }\n  %s\n}\n", name, listen,
+		instance, more)
 }
 
-const oneService = "service \"web\" {\n  listen = \"127.0.0.1:0\"\n  static {\n    endpoints = [\"127.0.0.1:1\"]\n  }\n}\n"
+const oneService = "service \"web\" {\n  listen = \"127.0.0.1:0\"\n" +
+	"  static {\n    endpoints = [\"127.0.0.1:1\"]\n  }\n}\n"

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// descriptorLimit is how many descriptors this process may have open; zero if that cannot be told. The soft limit (ulimit -n) does not
-// matter: Go raises it to the hard one when a program starts, see package os.
+// descriptorLimit is how many descriptors this process may have open; zero if that cannot be told. The soft limit
+// (ulimit -n) does not matter: Go raises it to the hard one when a program starts, see package os.
 func descriptorLimit() int64 {
 	var l unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {
@@ -38,6 +38,6 @@ func filesInLimits(text string) int64 {
 	return 0
 }
 
-// ignorePipes makes writing to a closed stdout or stderr an error: by default it ends a Go program, and a log that nobody reads any
-// more must not end a proxy.
+// ignorePipes makes writing to a closed stdout or stderr an error: by default it ends a Go program, and a log that
+// nobody reads any more must not end a proxy.
 func ignorePipes() { signal.Ignore(unix.SIGPIPE) }

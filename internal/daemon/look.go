@@ -50,16 +50,20 @@ func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, 
 		var refused *discovery.RefusedError
 		switch {
 		case errors.As(err, &refused):
-			d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Query refused by Consul", Detail: fmt.Sprintf("Service %q: %s.", s.Name, refused.Reason), Subject: s.DeclRange.Ptr()}
+			d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Query refused by Consul",
+				Detail: fmt.Sprintf("Service %q: %s.", s.Name, refused.Reason), Subject: s.DeclRange.Ptr()}
 			if q.Filter != "" {
 				d.Subject = q.FilterRange.Ptr()
 			}
 			problems = append(problems, d)
 		case err != nil:
-			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Not answered by Consul", Detail: fmt.Sprintf("Service %q: %v.", s.Name, err), Subject: s.DeclRange.Ptr()})
+			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Not answered by Consul",
+				Detail: fmt.Sprintf("Service %q: %v.", s.Name, err), Subject: s.DeclRange.Ptr()})
 		case len(instances) == 0:
-			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No instances", Subject: s.DeclRange.Ptr(),
-				Detail: fmt.Sprintf("Service %q: Consul knows no instance that its query is for (%s). Is the name right, and are the tags and the filter?", s.Name, whatOf(q))})
+			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No instances",
+				Subject: s.DeclRange.Ptr(),
+				Detail: fmt.Sprintf("Service %q: Consul knows no instance that its query is for (%s). "+
+					"Is the name right, and are the tags and the filter?", s.Name, whatOf(q))})
 		default:
 			all = append(all, Sight{s.Name, q, instances})
 		}
@@ -94,11 +98,13 @@ func (s *Sight) Describe() []string {
 			lines = append(lines, fmt.Sprintf("  out  %s  %s: %s", one.ID, one.Out, one.Detail))
 		}
 	}
-	head := fmt.Sprintf("%s: %d of %s (%s)", s.service, in, config.Plural(len(s.instances), "instance"), whatOf(s.query))
+	head := fmt.Sprintf("%s: %d of %s (%s)", s.service, in, config.Plural(len(s.instances), "instance"),
+		whatOf(s.query))
 	return append([]string{head}, lines...)
 }
 
-// taken warns of addresses of the service that something listens at already: another program, or a lictor with this configuration.
+// taken warns of addresses of the service that something listens at already: another program, or a lictor with this
+// configuration.
 func taken(s config.Service) hcl.Diagnostics {
 	var problems hcl.Diagnostics
 	for _, addr := range s.Listen {
@@ -106,10 +112,12 @@ func taken(s config.Service) hcl.Diagnostics {
 		if err == nil {
 			continue
 		}
-		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Address cannot be used", Detail: fmt.Sprintf("Service %q: %v%s.", s.Name, err, hint(err)), Subject: s.DeclRange.Ptr()}
+		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Address cannot be used",
+			Detail: fmt.Sprintf("Service %q: %v%s.", s.Name, err, hint(err)), Subject: s.DeclRange.Ptr()}
 		if errors.Is(err, syscall.EADDRINUSE) {
 			d.Severity, d.Summary = hcl.DiagWarning, "Address in use"
-			d.Detail = fmt.Sprintf("Service %q: something listens at %s %s already. If it is a lictor with this configuration, all is well.", s.Name, s.Protocol, addr)
+			d.Detail = fmt.Sprintf("Service %q: something listens at %s %s already. "+
+				"If it is a lictor with this configuration, all is well.", s.Name, s.Protocol, addr)
 		}
 		problems = append(problems, d)
 	}

@@ -8,9 +8,9 @@ import (
 // manyServices is from how many on most of the memory is what is known of services, which stays.
 const manyServices = 500
 
-// collectorPercent is how much garbage there may be, in percent of what is in use, before it is collected; gogc is the variable by which an
-// operator decides that. Go's 100 lets memory that hardly changes be half garbage. The price is small where there is much of it, and forwarding
-// makes next to none.
+// collectorPercent is how much garbage there may be, in percent of what is in use, before it is collected; gogc is the
+// variable by which an operator decides that. Go's 100 lets memory that hardly changes be half garbage. The price is
+// small where there is much of it, and forwarding makes next to none.
 func collectorPercent(services int, gogc string) (percent int, ours bool) {
 	if gogc != "" {
 		return 0, false

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A notifier tells systemd how the daemon does, by the protocol of sd_notify(3). Without systemd it does nothing. A library for it would
-// be more than what is here.
+// A notifier tells systemd how the daemon does, by the protocol of sd_notify(3). Without systemd it does nothing. A
+// library for it would be more than what is here.
 type notifier struct {
 	conn     net.Conn // nil: nobody wants to know
 	watchdog time.Duration
@@ -56,7 +56,8 @@ func (n *notifier) status(status string)   { n.send("STATUS=" + status) }
 func (n *notifier) stopping(status string) { n.send("STOPPING=1", "STATUS="+status) }
 func (n *notifier) alive()                 { n.send("WATCHDOG=1") }
 
-// replacedBy says that another process is the main one. It is the last word of this one: systemd hears the main process only.
+// replacedBy says that another process is the main one. It is the last word of this one: systemd hears the main process
+// only.
 func (n *notifier) replacedBy(pid int) {
 	n.send(fmt.Sprintf("MAINPID=%d", pid))
 	n.replaced.Store(true)
@@ -64,7 +65,8 @@ func (n *notifier) replacedBy(pid int) {
 
 // reloading says that a reload begins, and when: systemd tells by that which of several reloads ready ends.
 func (n *notifier) reloading() {
-	n.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", monotonic().Microseconds()), "STATUS=reading the configuration again")
+	n.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", monotonic().Microseconds()),
+		"STATUS=reading the configuration again")
 }
 
 // patience is how long a look may take whether all is alive: a tick, and half of the time to the next.

@@ -27,7 +27,8 @@ func TestNotifier(t *testing.T) {
 		n.reloading()
 		n.alive()
 		n.stopping("bye")
-		for _, want := range []string{"READY=1\nSTATUS=fine", "RELOADING=1\nMONOTONIC_USEC=", "WATCHDOG=1", "STOPPING=1\nSTATUS=bye"} {
+		for _, want := range []string{"READY=1\nSTATUS=fine", "RELOADING=1\nMONOTONIC_USEC=", "WATCHDOG=1",
+			"STOPPING=1\nSTATUS=bye"} {
 			buf := make([]byte, 1<<10)
 			_ = socket.SetReadDeadline(time.Now().Add(time.Minute))
 			k, err := socket.Read(buf)

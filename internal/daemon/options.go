@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"os"
+	"syscall"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -40,6 +42,20 @@ type Options struct {
 
 	// Started is called when the daemon serves, before Run takes signals. Nil: nothing is called.
 	Started func(*Daemon)
+}
+
+// UpgradeTimeout is longer than any upgrade takes, successful or not.
+const UpgradeTimeout = upgrade.Timeout
+
+// FindPredecessor returns the process that has started this one to take its place, or nil.
+func FindPredecessor() (*upgrade.Predecessor, error) { return upgrade.FindPredecessor(os.Getenv) }
+
+// ProgramPath returns the path of the program that an upgrade starts.
+func ProgramPath() (string, error) { return upgrade.ProgramPath() }
+
+// Signals returns the signals that a daemon takes: two that end it, one for a reload and one for an upgrade.
+func Signals() []os.Signal {
+	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, upgrade.Signal}
 }
 
 // errNothingToRead is the diagnostic of a reload without files.

@@ -20,12 +20,12 @@ import (
 // firstAnswer is how long a reload waits for the first sets of new services, before it opens their listeners without.
 const firstAnswer = 2 * time.Second
 
-// Reload reads the configuration again and applies what is different. It returns what has changed, in a few words. After an
-// error, everything is as it was. It logs both. One reload or upgrade runs at a time: Reload waits for its turn until ctx
-// ends.
+// Reload reads the configuration again and applies what is different. It returns what has changed, in a few words.
+// After an error, everything is as it was. It logs both. One reload or upgrade runs at a time: Reload waits for its
+// turn until ctx ends.
 //
-// What a reload changes has two phases. Everything is prepared first, beside what is in force. Then all of it is committed,
-// which cannot fail; or, if something could not be prepared, what was prepared is aborted.
+// What a reload changes has two phases. Everything is prepared first, beside what is in force. Then all of it is
+// committed, which cannot fail; or, if something could not be prepared, what was prepared is aborted.
 func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	ctx, cancel := d.untilTheEnd(ctx)
 	defer cancel()
@@ -244,8 +244,8 @@ func changedWatches(old, next []discovery.Watch) map[string]bool {
 	return names
 }
 
-// commit puts the sources in force, in place of those that were. The former ones go on until they have a successor that knows as much.
-// It returns false if the daemon has ended meanwhile.
+// commit puts the sources in force, in place of those that were. The former ones go on until they have a successor that
+// knows as much. It returns false if the daemon has ended meanwhile.
 func (s *sources) commit(next *config.Config) bool {
 	d := s.d
 	d.mu.Lock()

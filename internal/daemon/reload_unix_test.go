@@ -85,10 +85,12 @@ func TestReloadThatFailsChangesNothing(t *testing.T) {
 	for _, tt := range []struct{ name, src, want string }{
 		{"syntax", second + other + "service", "lictor.hcl:"},
 		{"argument", second + other + "colour = 1\n", "colour"},
-		{"address in use", second + other + service("new", taken.Addr().String(), b, ""), "something else listens there"},
+		{"address in use", second + other + service("new", taken.Addr().String(), b, ""),
+			"something else listens there"},
 		{"admin address in use", second + other + fmt.Sprintf("admin {\n  listen = %q\n}\n", taken.Addr()), "admin: "},
 		{"access log", log(dir) + other, "access_log: "},
-		{"consul", second + other + "consul {\n  address = \"https://127.0.0.1:1\"\n  tls {\n    ca_file = \"/nowhere\"\n  }\n}\n" +
+		{"consul", second + other +
+			"consul {\n  address = \"https://127.0.0.1:1\"\n  tls {\n    ca_file = \"/nowhere\"\n  }\n}\n" +
 			"service \"c\" {\n  listen = \"127.0.0.1:0\"\n}\n", "/nowhere"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -104,7 +106,8 @@ func TestReloadThatFailsChangesNothing(t *testing.T) {
 				written, _, _ := s.access.Counts()
 				text, _ := os.ReadFile(filepath.Join(dir, "2"))
 				if len(text) > 0 {
-					t.Errorf("the access log of a failed reload has %d bytes, %d lines were written", len(text), written)
+					t.Errorf("the access log of a failed reload has %d bytes, %d lines were written", len(text),
+						written)
 				}
 			}
 		})

@@ -29,8 +29,9 @@ func endsProcess(s os.Signal) bool { return s != syscall.SIGHUP && s != upgrade.
 // ErrStuck is the error of Run and Serve when connections could not be cut. The log has said so.
 var ErrStuck = errors.New("connections could not be cut: something is stuck")
 
-// Run starts a daemon and serves until a signal ends it. It returns nil then, ErrStuck, or why the daemon did not start. A
-// start that hangs does not keep a signal from ending the process. Other signals count when the daemon has started.
+// Run starts a daemon and serves until a signal ends it. It returns nil then, ErrStuck, or why the daemon did not
+// start. A start that hangs does not keep a signal from ending the process. Other signals count when the daemon has
+// started.
 func Run(o Options, signals <-chan os.Signal) error {
 	ignorePipes()
 	return run(o.Predecessor, signals, func(ctx context.Context) (*Daemon, error) {
@@ -294,7 +295,8 @@ func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 		}
 		switch {
 		case !endsProcess(s):
-			d.log.Warn("signal ignored", "signal", s.String(), "reason", (&upgrade.ReplacedError{By: *d.upgrades.Successor()}).Error())
+			d.log.Warn("signal ignored", "signal", s.String(), "reason",
+				(&upgrade.ReplacedError{By: *d.upgrades.Successor()}).Error())
 		case ends > 0:
 			why = "second signal"
 			cut()

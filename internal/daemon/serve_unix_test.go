@@ -96,7 +96,8 @@ func TestStartThatHangs(t *testing.T) {
 					return nil, errors.New("never mind")
 				})
 			}()
-			if err := receive(t, "the end", end); err == nil || !strings.Contains(err.Error(), "the start has not ended") {
+			if err := receive(t, "the end", end); err == nil ||
+				!strings.Contains(err.Error(), "the start has not ended") {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -106,7 +107,8 @@ func TestStartThatHangs(t *testing.T) {
 // A signal that comes during a start which then ends stops what has started.
 func TestSignalDuringTheStart(t *testing.T) {
 	s := serveConfiguration(t, oneService, func(s *served) { s.signals <- syscall.SIGTERM })
-	if err := receive(t, "the end", s.end); err != nil || !strings.Contains(s.log.String(), "stopping: signal=terminated") {
+	if err := receive(t, "the end", s.end); err != nil || !strings.Contains(s.log.String(),
+		"stopping: signal=terminated") {
 		t.Errorf("%v:\n%s", err, s.log)
 	}
 }

@@ -49,8 +49,8 @@ func newDaemon(o Options) *Daemon {
 	return d
 }
 
-// Start opens the listeners, prints what they serve, and starts the sources. With a predecessor it takes over from that.
-// It does all of that, or returns an error and leaves nothing. It does not wait for Consul after ctx has ended.
+// Start opens the listeners, prints what they serve, and starts the sources. With a predecessor it takes over from
+// that. It does all of that, or returns an error and leaves nothing. It does not wait for Consul after ctx has ended.
 //
 // The caller has to call Serve next.
 func Start(ctx context.Context, o Options) (*Daemon, error) {
@@ -160,8 +160,8 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 	return len(options.Inherited) > 0, nil
 }
 
-// openListeners opens the listeners of services, takes over from the predecessor if there is one, and returns the listener
-// of the admin API. That is nil if there is to be none.
+// openListeners opens the listeners of services, takes over from the predecessor if there is one, and returns the
+// listener of the admin API. That is nil if there is to be none.
 func (d *Daemon) openListeners(cfg *config.Config) (shown net.Listener, err error) {
 	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
 		return nil, err
@@ -196,7 +196,8 @@ func (d *Daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
 		return err
 	}
 	kept := d.proxier.Begin(sessions)
-	d.log.Info("taken over from another process", "pid", p.State().PID, "sessions", len(sessions), "sessions_kept", kept)
+	d.log.Info("taken over from another process", "pid", p.State().PID, "sessions", len(sessions), "sessions_kept",
+		kept)
 	return nil
 }
 
@@ -210,8 +211,8 @@ func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 	}
 }
 
-// startStatic starts the source of the services that have nothing but a list, and returns when it has given all of its sets.
-// It returns nil if there are no such services.
+// startStatic starts the source of the services that have nothing but a list, and returns when it has given all of its
+// sets. It returns nil if there are no such services.
 func (d *Daemon) startStatic(cfg *config.Config) *endpoints.Input {
 	sets := staticSets(cfg)
 	if len(sets) == 0 {
@@ -232,9 +233,10 @@ func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul) *sou
 	return first
 }
 
-// spareProcessor gives Go one processor more than there are, and returns how many there are. An event loop that waits keeps its processor
-// for 10 ms, unless none is idle: then the runtime's monitor takes it away within microseconds, the loop has to find another one
-// when it wakes, and the monitor, having found work, goes on looking every 20 µs. That was an eighth of all processor time under load.
+// spareProcessor gives Go one processor more than there are, and returns how many there are. An event loop that waits
+// keeps its processor for 10 ms, unless none is idle: then the runtime's monitor takes it away within microseconds, the
+// loop has to find another one when it wakes, and the monitor, having found work, goes on looking every 20 µs. That was
+// an eighth of all processor time under load.
 func spareProcessor(log hclog.Logger) int {
 	n := runtime.GOMAXPROCS(0)
 	if allowed, err := allowedProcessors(); err != nil && os.Getenv("GOMAXPROCS") == "" {

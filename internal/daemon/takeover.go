@@ -14,8 +14,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// restore makes what a predecessor served what this process serves until it knows better. It reports whether that is all
-// that there is to serve.
+// restore makes what a predecessor served what this process serves until it knows better. It reports whether that is
+// all that there is to serve.
 func restore(p *upgrade.Predecessor, sets *endpoints.Sets, cfg *config.Config) bool {
 	if p == nil {
 		return false

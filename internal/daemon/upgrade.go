@@ -14,8 +14,8 @@ import (
 )
 
 // Upgrade has another process take this one's place: of the program that is at the same path now, with the same
-// arguments. It returns when that serves. After an error everything is as it was. While an upgrade is in progress, another
-// one fails at once.
+// arguments. It returns when that serves. After an error everything is as it was. While an upgrade is in progress,
+// another one fails at once.
 func (d *Daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
 	ctx, cancel := d.untilTheEnd(ctx)
 	defer cancel()
@@ -118,8 +118,8 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	return o, err
 }
 
-// letGo leaves to s what it has taken over. Nothing can fail any more: at worst, s does not hear the last word, and says
-// so.
+// letGo leaves to s what it has taken over. Nothing can fail any more: at worst, s does not hear the last word, and
+// says so.
 func (d *Daemon) letGo(s *upgrade.Successor) {
 	d.proxier.Release()
 	if s.TookAdmin() {

@@ -30,15 +30,16 @@ type Watch struct {
 	last  [sha256.Size]byte // fingerprint
 }
 
-// NewWatch returns a Watch for the files and folders at paths. What changes after that asks for a reload, so NewWatch is
-// called before the files are read.
+// NewWatch returns a Watch for the files and folders at paths. What changes after that asks for a reload, so NewWatch
+// is called before the files are read.
 func NewWatch(paths []string) *Watch { return &Watch{paths, fingerprint(paths)} }
 
 // run calls changed whenever the files have another content than last, until ctx ends.
 func (w *Watch) run(ctx context.Context, log hclog.Logger, changed func()) {
 	watcher, err := newWatcher(foldersOf(w.paths))
 	if err != nil {
-		log.Warn("the system does not tell of changed files, reading them again and again", "error", err, "every", lookAgain)
+		log.Warn("the system does not tell of changed files, reading them again and again", "error", err, "every",
+			lookAgain)
 		w.poll(ctx, changed)
 		return
 	}
@@ -96,8 +97,8 @@ func newWatcher(folders []string) (*fsnotify.Watcher, error) {
 	return watcher, nil
 }
 
-// foldersOf returns the folders to watch for changes of the files and folders at paths. If a path is a symbolic link, these
-// are the folder of the link and that of its target: Kubernetes changes mounted configurations by another link.
+// foldersOf returns the folders to watch for changes of the files and folders at paths. If a path is a symbolic link,
+// these are the folder of the link and that of its target: Kubernetes changes mounted configurations by another link.
 func foldersOf(paths []string) []string {
 	seen := map[string]bool{}
 	var folders []string

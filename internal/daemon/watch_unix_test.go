@@ -63,7 +63,8 @@ func TestWatchSeesChanges(t *testing.T) {
 				if err := os.Symlink("v1.hcl", filepath.Join(dir, "link.hcl")); err != nil {
 					t.Fatal(err)
 				}
-				w := NewWatch([]string{filepath.Join(dir, "lictor.hcl"), filepath.Join(dir, "folder"), filepath.Join(dir, "link.hcl")})
+				w := NewWatch([]string{filepath.Join(dir, "lictor.hcl"), filepath.Join(dir, "folder"),
+					filepath.Join(dir, "link.hcl")})
 				first := w.last
 				change(t, dir)
 				seen, done := make(chan struct{}, 8), make(chan struct{})

@@ -29,7 +29,8 @@ func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions
 
 // queryOf is a service's query as discovery takes it.
 func queryOf(q config.ConsulQuery) discovery.Query {
-	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near, Statuses: q.Statuses, Peer: q.Peer,
+	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near,
+		Statuses: q.Statuses, Peer: q.Peer,
 		Prepared: q.Prepared}
 }
 
@@ -37,7 +38,8 @@ func queryOf(q config.ConsulQuery) discovery.Query {
 func watchOf(s config.Service) discovery.Watch {
 	w := discovery.Watch{
 		Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul),
-		Failover: discovery.Failover{Below: s.FailoverBelow, Hold: orNever(s.FailbackHold)}, Leaves: leavesOf(s.OnLeave),
+		Failover: discovery.Failover{Below: s.FailoverBelow,
+			Hold: orNever(s.FailbackHold)}, Leaves: leavesOf(s.OnLeave),
 	}
 	for _, q := range s.Failover {
 		w.Next = append(w.Next, discovery.Tier{Query: queryOf(q), Guard: guardOf(q)})
@@ -48,7 +50,8 @@ func watchOf(s config.Service) discovery.Watch {
 	return w
 }
 
-// leavesOf is how much must be known of endpoints that vanish from Consul's answers to do with their connections what o says.
+// leavesOf is how much must be known of endpoints that vanish from Consul's answers to do with their connections what o
+// says.
 func leavesOf(o config.OnLeave) discovery.Leaves {
 	switch {
 	case o.Deregistered == config.LeaveFinish && o.Unmatched == config.LeaveFinish:
@@ -79,7 +82,8 @@ func guardOf(q config.ConsulQuery) discovery.Guard {
 	return guard
 }
 
-// newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier process knew, if any.
+// newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier
+// process knew, if any.
 func (d *Daemon) newConsul(cfg *config.Config, saved []byte) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, d.log)
 	options.StateDir, options.Saved = cfg.StateDir, saved
@@ -169,7 +173,8 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 
 // onLeaveOf is what becomes of connections whose endpoint leaves, as the proxier takes it.
 func onLeaveOf(o config.OnLeave) proxy.OnLeave {
-	return proxy.OnLeave{Deregistered: time.Duration(o.Deregistered), Critical: time.Duration(o.Critical), Unmatched: time.Duration(o.Unmatched)}
+	return proxy.OnLeave{Deregistered: time.Duration(o.Deregistered), Critical: time.Duration(o.Critical),
+		Unmatched: time.Duration(o.Unmatched)}
 }
 
 // configure has the balancer do what the configuration says.

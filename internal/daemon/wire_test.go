@@ -66,8 +66,10 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 				check(name, s)
 			}
 		}
-		check("Listen", with(base(), func(s *config.Service) { s.Listen = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")} }))
-		check("Failover", with(base(), func(s *config.Service) { s.Failover = []config.ConsulQuery{{Service: "other"}} }))
+		check("Listen", with(base(),
+			func(s *config.Service) { s.Listen = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:1")} }))
+		check("Failover", with(base(),
+			func(s *config.Service) { s.Failover = []config.ConsulQuery{{Service: "other"}} }))
 		check("Static", with(base(), func(s *config.Service) { s.Static = &config.Static{} }))
 		check("Check", with(base(), func(s *config.Service) { s.Check = &config.Check{Interval: 1} }))
 		query := reflect.TypeFor[config.ConsulQuery]()

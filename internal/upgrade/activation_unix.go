@@ -16,8 +16,8 @@ import (
 // firstInherited is the first descriptor that systemd passes, see sd_listen_fds(3).
 const firstInherited = 3
 
-// ActivationSockets returns the sockets that systemd has opened for this process (socket activation). A descriptor that is
-// not an IP listener is an error: the unit files do not fit.
+// ActivationSockets returns the sockets that systemd has opened for this process (socket activation). A descriptor that
+// is not an IP listener is an error: the unit files do not fit.
 func ActivationSockets(getenv func(string) string) ([]proxy.Inherited, error) {
 	if getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, nil // for another process

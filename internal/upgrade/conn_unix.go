@@ -19,8 +19,8 @@ import (
 // maxMessage bounds what is read at once; the sets of ten thousand services are a tenth of it.
 const maxMessage = 256 << 20
 
-// A conn carries messages and descriptors between the two processes, over a Unix socket that the successor is started with.
-// One goroutine may send while another one receives.
+// A conn carries messages and descriptors between the two processes, over a Unix socket that the successor is started
+// with. One goroutine may send while another one receives.
 type conn struct {
 	unix    *net.UnixConn
 	sending sync.Mutex
@@ -71,15 +71,16 @@ func (c *conn) send(v any, fds ...int) error {
 		rights = unix.UnixRights(fds...)
 	}
 	// The descriptors go with the size, which is small enough to go in one piece.
-	if _, _, err := c.unix.WriteMsgUnix(binary.BigEndian.AppendUint32(nil, uint32(len(text))), rights, nil); err != nil {
+	if _, _, err := c.unix.WriteMsgUnix(binary.BigEndian.AppendUint32(nil, uint32(len(text))), rights,
+		nil); err != nil {
 		return err
 	}
 	_, err = c.unix.Write(text)
 	return err
 }
 
-// receive reads the next message into v, and returns its descriptors, which are the caller's then. io.EOF means that the other process
-// has ended, or has no more to say.
+// receive reads the next message into v, and returns its descriptors, which are the caller's then. io.EOF means that
+// the other process has ended, or has no more to say.
 func (c *conn) receive(v any) (fds []int, err error) {
 	defer func() {
 		if err != nil {
@@ -132,8 +133,8 @@ func descriptors(oob []byte) (fds []int, err error) {
 	return fds, nil
 }
 
-// setDeadline sets when send and receive fail. The zero time means never.
-func (c *conn) setDeadline(t time.Time) { _ = c.unix.SetDeadline(t) } // it fails only if c is closed, and then they fail too
+// setDeadline sets when send and receive fail. The zero time means never. If c is closed, they fail anyway.
+func (c *conn) setDeadline(t time.Time) { _ = c.unix.SetDeadline(t) }
 
 // close ends the conversation: the other process receives io.EOF.
 func (c *conn) close() { _ = c.unix.Close() } // everything was said, or nobody listens

@@ -116,8 +116,8 @@ func (p *Predecessor) State() State {
 	return p.state
 }
 
-// Admin returns the socket of its admin API, which is the caller's to close, and the address. The file is nil if there is
-// no such socket. Admin is called once.
+// Admin returns the socket of its admin API, which is the caller's to close, and the address. The file is nil if there
+// is no such socket. Admin is called once.
 func (p *Predecessor) Admin() (file *os.File, address string) {
 	if p == nil {
 		return nil, ""

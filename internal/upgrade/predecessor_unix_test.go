@@ -62,7 +62,8 @@ func TestNoPredecessor(t *testing.T) {
 		t.Error("nobody offers something")
 	}
 	for _, text := range []string{"x", "-1", "99999"} {
-		if _, err := FindPredecessor(func(string) string { return text }); err == nil || !strings.Contains(err.Error(), variable) {
+		if _, err := FindPredecessor(func(string) string { return text }); err == nil ||
+			!strings.Contains(err.Error(), variable) {
 			t.Errorf("%s: got %v", text, err)
 		}
 	}
@@ -80,7 +81,8 @@ func TestOfferThatIsRefused(t *testing.T) {
 		{"another version", message{Kind: kindOffer, Version: 9}, 0, "speaks version 9 of the hand-over, this one 1"},
 		{"another kind", message{Kind: kindGo, Version: 1}, 0, "speaks version 1"},
 		{"too few descriptors", message{Kind: kindOffer, Version: 1, Sockets: []socket{{}, {}}}, 1, "restart instead"},
-		{"no address", message{Kind: kindOffer, Version: 1, Sockets: []socket{{Protocol: "tcp", Addr: "x"}}}, 1, `has the address "x"`},
+		{"no address", message{Kind: kindOffer, Version: 1, Sockets: []socket{{Protocol: "tcp", Addr: "x"}}}, 1,
+			`has the address "x"`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			sent := make(chan error, 1)
@@ -129,11 +131,13 @@ func TestSessionsThatDoNotFit(t *testing.T) {
 		then func(c *conn, fd int) error
 		want string
 	}{
-		{"another kind", func(c *conn, _ int) error { return c.send(message{Kind: kindMain}) }, `says "main" with 0 descriptors`},
+		{"another kind", func(c *conn, _ int) error { return c.send(message{Kind: kindMain}) },
+			`says "main" with 0 descriptors`},
 		{"no descriptor", func(c *conn, _ int) error {
 			return c.send(message{Kind: kindSessions, Sessions: make([]proxy.Session, 1)})
 		}, `says "sessions" with 0 descriptors`},
-		{"go with a descriptor", func(c *conn, fd int) error { return c.send(message{Kind: kindGo}, fd) }, `says "go" with 1`},
+		{"go with a descriptor", func(c *conn, fd int) error { return c.send(message{Kind: kindGo}, fd) },
+			`says "go" with 1`},
 		{"the end", func(c *conn, _ int) error { c.close(); return nil }, "EOF"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

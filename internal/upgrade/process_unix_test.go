@@ -157,7 +157,8 @@ func TestProcessTakesOver(t *testing.T) {
 	const n = maxDescriptors + 20 // more than a message can have
 	offer := Offer{Sockets: listeners(t, n), Address: "unix:///run/test.sock", State: State{
 		PID: os.Getpid(), Saved: []byte("saved"), Drained: map[string][]string{"web0": {"n/1"}},
-		Sets:  []lb.Endpoints{{Service: "web0", Endpoints: []lb.Endpoint{{ID: "n/1", Addr: netip.MustParseAddrPort("10.0.0.1:80")}}}},
+		Sets: []lb.Endpoints{{Service: "web0", Endpoints: []lb.Endpoint{{ID: "n/1",
+			Addr: netip.MustParseAddrPort("10.0.0.1:80")}}}},
 		Links: []cycles.Link{{}},
 	}}
 	admin, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -222,7 +223,8 @@ func checkReport(t *testing.T, got report, offer Offer, n int) {
 	}
 	state := got.State
 	if state.PID != os.Getpid() || string(state.Saved) != "saved" || len(state.Links) != 1 ||
-		!slices.Equal(state.Drained["web0"], []string{"n/1"}) || state.Sets[0].Endpoints[0] != offer.State.Sets[0].Endpoints[0] {
+		!slices.Equal(state.Drained["web0"], []string{"n/1"}) ||
+		state.Sets[0].Endpoints[0] != offer.State.Sets[0].Endpoints[0] {
 		t.Errorf("got the state %+v", state)
 	}
 }

@@ -22,11 +22,12 @@ type Process struct {
 type ReplacedError struct{ By Process }
 
 func (e *ReplacedError) Error() string {
-	return fmt.Sprintf("process %d has taken over already; this one only serves what connections it still has", e.By.PID)
+	return fmt.Sprintf("process %d has taken over already; this one only serves what connections it still has",
+		e.By.PID)
 }
 
-// An Attempt tries to have another process take over. It calls commit when that process serves. After an error of commit it
-// has to undo everything; after nil it may not fail any more. ctx is that of the caller of Upgrade.
+// An Attempt tries to have another process take over. It calls commit when that process serves. After an error of
+// commit it has to undo everything; after nil it may not fail any more. ctx is that of the caller of Upgrade.
 type Attempt func(ctx context.Context, commit func(Process) error) error
 
 // An Upgrader says which process serves: this one, or one that has taken over. It runs one Attempt at a time. When this
@@ -68,8 +69,9 @@ func NewUpgrader(attempt Attempt) *Upgrader {
 	return u
 }
 
-// Upgrade runs the Attempt, and returns when it has ended. If it succeeded, another process serves. Otherwise this process
-// goes on. Upgrade returns the error of the Attempt, ErrInProgress if another one runs, a *ReplacedError, or ErrEnding.
+// Upgrade runs the Attempt, and returns when it has ended. If it succeeded, another process serves. Otherwise this
+// process goes on. Upgrade returns the error of the Attempt, ErrInProgress if another one runs, a *ReplacedError, or
+// ErrEnding.
 func (u *Upgrader) Upgrade(ctx context.Context) error {
 	result := make(chan error, 1)
 	select {
@@ -150,7 +152,8 @@ func (u *Upgrader) try(ctx context.Context, finished chan<- error) {
 	})
 }
 
-// refusal is the error of an upgrade of a process that is replaced or about to end. It is called by run, or after its end.
+// refusal is the error of an upgrade of a process that is replaced or about to end. It is called by run, or after its
+// end.
 func (u *Upgrader) refusal() error {
 	if u.by != nil {
 		return &ReplacedError{*u.by}

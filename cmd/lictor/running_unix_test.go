@@ -1,0 +1,322 @@
+//go:build unix
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/daemon"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// inTime is far more than anything takes that ends at all.
+const inTime = time.Minute
+
+// A running lictor serves, in this process, what the test writes into its configuration.
+type running struct {
+	t      *testing.T
+	path   string // of the configuration
+	socket string // of the admin API
+	log    *testproc.Log
+}
+
+// startLictor starts a lictor with the services in src. It ends with the test.
+func startLictor(t *testing.T, src string) *running {
+	t.Helper()
+	dir := t.TempDir()
+	r := &running{
+		t: t, path: filepath.Join(dir, "lictor.hcl"), socket: filepath.Join(dir, "admin.sock"), log: &testproc.Log{},
+	}
+	t.Setenv("LICTOR_ADMIN", "unix://"+r.socket)
+	processors := runtime.GOMAXPROCS(0)
+	t.Cleanup(func() { runtime.GOMAXPROCS(processors) })
+	r.write(src)
+	load := func() (*config.Config, config.Diagnostics) {
+		return config.Load([]string{r.path}, config.Options{Getenv: func(string) string { return "" }})
+	}
+	cfg, diags := load()
+	if cfg == nil {
+		t.Fatal(diags.Diagnostics)
+	}
+	output := daemon.NewOutput(r.log, r.log)
+	signals, started, end := make(chan os.Signal, 2), make(chan struct{}), make(chan error, 1)
+	go func() {
+		end <- daemon.Run(daemon.Options{
+			Config: cfg, Load: load, Output: output, Version: "v0.9", Started: func(*daemon.Daemon) { close(started) },
+		}, signals)
+	}()
+	t.Cleanup(func() {
+		signals <- syscall.SIGTERM
+		signals <- syscall.SIGTERM
+		select {
+		case err := <-end:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(inTime):
+			t.Error("it has not ended")
+		}
+		output.Close()
+	})
+	select {
+	case <-started:
+	case <-time.After(inTime):
+		t.Fatalf("not started:\n%s", r.log)
+	}
+	return r
+}
+
+// write makes src, with the admin API at its socket, the configuration.
+func (r *running) write(src string) {
+	r.t.Helper()
+	text := fmt.Sprintf("admin {\n  listen = \"unix://%s\"\n}\n%s", r.socket, src)
+	if err := os.WriteFile(r.path, []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// lictor runs a command, and returns what it prints. It must end with the exit code.
+func lictor(t *testing.T, code int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	var out, errors bytes.Buffer
+	if got := Main(args, console{in: strings.NewReader(""), out: &out, err: &errors}); got != code {
+		t.Errorf("%v: got exit code %d, want %d\n%s%s", args, got, code, &out, &errors)
+	}
+	return out.String(), errors.String()
+}
+
+// prints fails unless a command prints each of the texts.
+func prints(t *testing.T, args []string, texts ...string) string {
+	t.Helper()
+	out, _ := lictor(t, exitOK, args...)
+	for _, text := range texts {
+		if !strings.Contains(out, text) {
+			t.Errorf("%v: no %q in:\n%s", args, text, out)
+		}
+	}
+	return out
+}
+
+// echo returns the address of an instance that sends back what it gets.
+func echo(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				b := make([]byte, 64)
+				for {
+					n, err := c.Read(b)
+					if err != nil {
+						_ = c.Close()
+						return
+					}
+					_, _ = c.Write(b[:n])
+				}
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+func static(name, instance string) string {
+	return fmt.Sprintf("service %q {\n  listen = \"127.0.0.1:0\"\n  static {\n    endpoints = [%q]\n  }\n}\n", name, instance)
+}
+
+// connect connects to a service of the running lictor, and has five bytes sent and back.
+func (r *running) connect(name string) net.Conn {
+	r.t.Helper()
+	a, err := admin.ParseAddress("unix://" + r.socket)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	client := admin.NewClient(a, "")
+	defer client.Close()
+	var s admin.Service
+	if err := client.Get(r.t.Context(), servicePath(name), &s); err != nil {
+		r.t.Fatal(err)
+	}
+	c, err := net.DialTimeout("tcp", s.Listeners[0], inTime)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(inTime))
+	if _, err := fmt.Fprint(c, "hello"); err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := c.Read(make([]byte, 5)); err != nil {
+		r.t.Fatal(err)
+	}
+	return c
+}
+
+func TestStatusOfARunningLictor(t *testing.T) {
+	at := echo(t)
+	r := startLictor(t, static("web", at)+static("db", "127.0.0.1:1"))
+	c := r.connect("web")
+	prints(t, []string{"status"}, "v0.9", "ready", "2 services", "SERVICE", "web ", "db ")
+	prints(t, []string{"status", "web"}, "web", "1 static endpoint", at, "in")
+	var all struct{ Services []admin.Service }
+	text := prints(t, []string{"status", "-json"})
+	if err := json.Unmarshal([]byte(text), &all); err != nil || len(all.Services) != 2 {
+		t.Errorf("got %v, %v", all, err)
+	}
+	var one admin.Service
+	text = prints(t, []string{"status", "-json", "web"})
+	if err := json.Unmarshal([]byte(text), &one); err != nil || one.Counters.Connections != 1 {
+		t.Errorf("got %+v, %v", one.Counters, err)
+	}
+	_, said := lictor(t, exitFailed, "status", "wbe")
+	if !strings.Contains(said, `did you mean "web"?`) {
+		t.Errorf("got %s", said)
+	}
+	_ = c.Close()
+}
+
+func TestExplainOfARunningLictor(t *testing.T) {
+	at := echo(t)
+	startLictor(t, static("web", at))
+	prints(t, []string{"explain", "web"}, "web: 1 of 1 known endpoint gets clients", "IN ", at, "weight 1")
+	text := prints(t, []string{"explain", "-json", "web"})
+	if !json.Valid([]byte(text)) {
+		t.Errorf("got %s", text)
+	}
+	if _, said := lictor(t, exitFailed, "explain", "nothing"); !strings.Contains(said, "nothing") {
+		t.Errorf("got %s", said)
+	}
+}
+
+func TestConnectionsOfARunningLictor(t *testing.T) {
+	at := echo(t)
+	r := startLictor(t, static("web", at)+static("db", at))
+	c := r.connect("web")
+	r.connect("db")
+	client := c.LocalAddr().String()
+	prints(t, []string{"connections"}, client, at, "web", "db")
+	if out := prints(t, []string{"connections", "web"}, client); strings.Contains(out, "db ") {
+		t.Errorf("of another service too:\n%s", out)
+	}
+	var answer admin.ConnectionsAnswer
+	text := prints(t, []string{"connections", "-json", "web"})
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || len(answer.Connections) != 1 ||
+		answer.Connections[0].Client != client || answer.Connections[0].BytesUp != 5 {
+		t.Errorf("got %+v, %v", answer, err)
+	}
+}
+
+func TestReloadOfARunningLictor(t *testing.T) {
+	at := echo(t)
+	r := startLictor(t, static("web", at))
+	prints(t, []string{"reload"}, "reloaded: nothing to change")
+	r.write(static("web", at) + static("new", at))
+	prints(t, []string{"plan", "-config", r.path}, `+ service "new"`, "1 service added")
+	prints(t, []string{"reload", "-json"}, `"ok": true`, `"summary": "1 service added"`)
+	prints(t, []string{"plan", "-config", r.path}, "nothing would change")
+	r.connect("new")
+
+	r.write("colour = 1\n" + static("web", at))
+	if _, said := lictor(t, exitFailed, "reload"); !strings.Contains(said, "colour") {
+		t.Errorf("got %s", said)
+	}
+	if _, said := lictor(t, exitFailed, "plan", "-config", r.path); !strings.Contains(said, "colour") {
+		t.Errorf("got %s", said)
+	}
+	prints(t, []string{"status"}, "the last reload", "FAILED")
+	events := prints(t, []string{"events"}, "reload", "colour")
+	if n := strings.Count(events, "\n"); n < 3 {
+		t.Errorf("%d events:\n%s", n, events)
+	}
+	prints(t, []string{"events", "-n", "5", "web"})
+	text := prints(t, []string{"events", "-json"})
+	for line := range strings.Lines(text) {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("got %s", line)
+		}
+	}
+}
+
+// A lictor that is not run by its command cannot be replaced, and says so.
+func TestUpgradeOfARunningLictor(t *testing.T) {
+	startLictor(t, static("web", echo(t)))
+	if _, said := lictor(t, exitFailed, "upgrade"); !strings.Contains(said, "cannot be replaced") {
+		t.Errorf("got %s", said)
+	}
+}
+
+func TestPlanSaysWhatAnotherVersionIs(t *testing.T) {
+	r := startLictor(t, static("web", echo(t)))
+	_, said := lictor(t, exitOK, "plan", "-config", r.path)
+	if !strings.Contains(said, "the running lictor is v0.9, this one is "+newBuild().Version) {
+		t.Errorf("got %s", said)
+	}
+}
+
+// ended is what both run and forward print and return when a daemon has not started.
+func TestStartThatFailsIsExplained(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	path := filepath.Join(t.TempDir(), "lictor.hcl")
+	src := strings.ReplaceAll(static("web", "127.0.0.1:1"), "127.0.0.1:0", taken.Addr().String())
+	if err := os.WriteFile(path, []byte(src), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("RUNTIME_DIRECTORY", t.TempDir())
+	processors := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(processors)
+	_, said := lictor(t, exitFailed, "run", "-config", path, "-log-level", "error")
+	if !strings.Contains(said, "lictor: ") || !strings.Contains(said, "something else listens there") {
+		t.Errorf("got %s", said)
+	}
+	_, said = lictor(t, exitFailed, "run", "-config", path, "-log-json")
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	var last struct {
+		Message string `json:"@message"`
+		Error   string `json:"error"`
+	}
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.Message != "not started" ||
+		!strings.Contains(last.Error, "something else listens there") {
+		t.Errorf("got %+v, %v in %s", last, err, said)
+	}
+}
+
+func TestForwardThatCannotStart(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	processors := runtime.GOMAXPROCS(0)
+	defer runtime.GOMAXPROCS(processors)
+	port := taken.Addr().(*net.TCPAddr).Port
+	_, said := lictor(t, exitFailed, "forward", "-consul", "127.0.0.1:1", fmt.Sprintf("web:%d", port))
+	if !strings.Contains(said, "something else listens there") {
+		t.Errorf("got %s", said)
+	}
+	if _, said := lictor(t, exitUsage, "forward"); !strings.Contains(said, "no service given") {
+		t.Errorf("got %s", said)
+	}
+}
