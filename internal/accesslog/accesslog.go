@@ -9,7 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// Log is the access log as it comes and goes with the configuration. All but Counts is for one caller at a time.
+// A Log is the access log. The configuration turns it on, changes it and turns it off. Counts may be called at any time; the
+// other methods are for one caller at a time.
 type Log struct {
 	log   hclog.Logger
 	own   Outputs
@@ -19,12 +20,12 @@ type Log struct {
 	lines counts
 }
 
-// New returns an access log that is off. What it calls by tell says who is told of what ends, nil: nobody.
+// New returns a Log that is off. It calls tell with the function that takes records, and with nil when none are wanted.
 func New(own Outputs, tell func(func(proxy.AccessRecord)), log hclog.Logger) *Log {
 	return &Log{log: log, own: own, tell: tell}
 }
 
-// Prepare opens what next needs, nil if there is to be no access log. That nobody reads a FIFO yet is no error.
+// Prepare opens what next needs. Nil turns the access log off. A FIFO that has no reader yet is no error.
 func (a *Log) Prepare(next *Options) (Change, error) {
 	now := a.now.Load()
 	switch {
@@ -52,7 +53,7 @@ func (a *Log) Prepare(next *Options) (Change, error) {
 	}, nil
 }
 
-// Reopen has the file opened anew, soon.
+// Reopen asks for the file to be opened anew, and does not wait for that.
 func (a *Log) Reopen() {
 	if l := a.now.Load(); l != nil {
 		select {
@@ -70,7 +71,7 @@ func (a *Log) Stop() {
 	}
 }
 
-// Counts is what the metrics ask.
+// Counts returns how many lines were written and dropped since the start, and whether the access log is on.
 func (a *Log) Counts() (written, dropped int64, is bool) {
 	return a.lines.written.Load(), a.lines.dropped.Load(), a.now.Load() != nil
 }

@@ -13,10 +13,10 @@ type Options struct {
 // Outputs are what this process prints to, where /dev/stdout and /dev/stderr lead.
 type Outputs struct{ Out, Err io.Writer }
 
-// A Change is a change of the access log that has been prepared: it is done, or else undone.
+// A Change of the access log has been prepared. It is committed or aborted, once. The zero Change changes nothing.
 type Change struct{ commit, abort func() }
 
-// Commit makes the change.
+// Commit puts the change in force.
 func (c Change) Commit() {
 	if c.commit != nil {
 		c.commit()

@@ -13,17 +13,17 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// queueSize is how many lines may wait to be written, and flushInterval how long they do at most.
+// Bounds of an access log.
 const (
-	queueSize     = 4096
-	flushInterval = time.Second
+	queueSize     = 4096                   // records
+	flushInterval = time.Second            // how long a line stays in memory
 	bufferSize    = 64 << 10               // bytes that are written at once
 	fifoPatience  = 200 * time.Millisecond // for room in a FIFO
-	stopGrace     = 2 * time.Second        // for what waits when it ends
+	stopGrace     = 2 * time.Second        // for what is queued at the end
 )
 
-// A writer writes a line for each connection and session. Those who tell it never wait: when the queue is full, because
-// a disk is slow, lines are dropped and counted.
+// A writer writes a line for each connection and session. Adding a record never waits: if the queue is full, because a
+// disk is slow, the record is dropped and counted.
 type writer struct {
 	log    hclog.Logger
 	own    Outputs // where /dev/stdout and /dev/stderr lead
@@ -34,11 +34,11 @@ type writer struct {
 
 	// The following belong to the goroutine of run.
 	o       Options
-	to      target // zero: it cannot be opened
-	buf     []byte // whole lines, and at first what is left of one that was written in part
+	to      target // zero: it could not be opened
+	buf     []byte // lines to write; the first may be the rest of one that was written in part
 	stalled bool   // there was no room when buf was written last
-	failing string // what is wrong, as the log knows; empty: nothing
-	told    int64  // drops that the log knows of
+	failing string // the error that was logged last; empty: it can be written
+	told    int64  // dropped lines that were logged
 
 	changes chan reconfiguration // to another file or format
 	rotated chan struct{}        // has an element when the file is to be opened anew
@@ -46,29 +46,29 @@ type writer struct {
 	ended   chan struct{}        // closed when it has
 }
 
-// counts are of all access logs that there were.
+// counts are those of all writers since the start.
 type counts struct{ written, dropped atomic.Int64 }
 
-// An reconfiguration is what an access log goes on with.
+// A reconfiguration says what a writer goes on with.
 type reconfiguration struct {
 	o  Options
 	to target
 }
 
-// newWriter starts what writes to a target, which may be zero.
+// newWriter starts a writer to a target. A zero target is opened later, when that is possible.
 func newWriter(o Options, to target, own Outputs, counts *counts, log hclog.Logger) *writer {
 	a := &writer{
 		log: log, own: own, queue: make(chan proxy.AccessRecord, queueSize),
 		counts: counts, told: counts.dropped.Load(),
-		changes: make(chan reconfiguration, 1), rotated: make(chan struct{},
-			1), stopped: make(chan struct{}), ended: make(chan struct{}),
+		changes: make(chan reconfiguration, 1), rotated: make(chan struct{}, 1),
+		stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
 	a.use(o, to)
 	go a.run()
 	return a
 }
 
-// add takes a record, or drops it. It is what proxy.Options.Access wants.
+// add queues a record, or drops it if the queue is full. It never waits.
 func (a *writer) add(r proxy.AccessRecord) {
 	if n := a.sample.Load(); r.Reason != proxy.ReasonUnserved && n > 1 && a.count.Add(1)%uint64(n) != 1 {
 		return
@@ -80,7 +80,7 @@ func (a *writer) add(r proxy.AccessRecord) {
 	}
 }
 
-// stop writes what waits, and closes the file. It does not wait long for a disk that takes nothing.
+// stop writes what is queued and closes the file. It waits at most stopGrace for that.
 func (a *writer) stop() {
 	close(a.stopped)
 	select {
@@ -128,13 +128,13 @@ func (a *writer) run() {
 	}
 }
 
-// use goes on with another target, or the first.
+// use makes to the target, and o the options.
 func (a *writer) use(o Options, to target) {
 	a.o, a.to = o, to
 	a.sample.Store(int64(o.Sample))
 }
 
-// finish writes what waits, and closes the file.
+// finish writes what is queued, and closes the target.
 func (a *writer) finish() {
 	for len(a.queue) > 0 {
 		r := <-a.queue
@@ -145,7 +145,7 @@ func (a *writer) finish() {
 	a.tell()
 }
 
-// close gives the target up, and what could not be written to it.
+// close closes the target. Lines that could not be written to it count as dropped.
 func (a *writer) close() {
 	a.dropped.Add(int64(bytes.Count(a.buf, newline)))
 	a.buf, a.stalled = a.buf[:0], false
@@ -171,7 +171,7 @@ func (a *writer) reopen(wanted bool) {
 	a.use(a.o, to)
 }
 
-// complain logs what is wrong, once.
+// complain logs err, unless it was logged last.
 func (a *writer) complain(err error) {
 	if text := err.Error(); text != a.failing {
 		a.failing = text
@@ -179,7 +179,7 @@ func (a *writer) complain(err error) {
 	}
 }
 
-// write writes a line, soon.
+// write buffers the line of a record, or drops it if there is no room.
 func (a *writer) write(r *proxy.AccessRecord) {
 	if a.to.Writer == nil {
 		a.dropped.Add(1)
@@ -203,7 +203,7 @@ func (a *writer) write(r *proxy.AccessRecord) {
 
 var newline = []byte("\n")
 
-// flush writes what waits in memory.
+// flush writes the buffered lines.
 func (a *writer) flush() {
 	if len(a.buf) == 0 {
 		return
@@ -229,7 +229,7 @@ func (a *writer) flush() {
 	}
 }
 
-// tell logs how many lines were dropped since it was told last, unless it is known that none can be written.
+// tell logs how many lines were dropped since the last time. It says nothing while no line can be written.
 func (a *writer) tell() {
 	if n := a.dropped.Load(); n > a.told && a.failing == "" {
 		a.log.Warn("access log lines dropped", "lines", n-a.told)

@@ -111,7 +111,7 @@ func (a *adminServer) serve(l net.Listener) {
 	})
 }
 
-// address is where the API is; empty: nowhere.
+// address returns where the API is. It is empty if there is none.
 func (a *adminServer) address() string {
 	switch {
 	case a.listener == nil:
@@ -122,7 +122,7 @@ func (a *adminServer) address() string {
 	return a.listener.Addr().String()
 }
 
-// keeps tells whether the listener is where cfg wants it. The default one is, if it is at one of the default places.
+// keeps reports whether the listener is where cfg wants it. Without an address in cfg that is any of the default ones.
 func (a *adminServer) keeps(cfg config.Admin) bool {
 	switch {
 	case cfg.Off || a.listener == nil:
@@ -185,7 +185,7 @@ func (a *adminServer) stop() {
 	a.running.Wait()
 }
 
-// watches are those of Consul, if there is any.
+// watches returns the watches in Consul, or nil.
 func (d *Daemon) watches() admin.Watches {
 	if c := d.consul.Load(); c != nil {
 		return c
@@ -193,7 +193,7 @@ func (d *Daemon) watches() admin.Watches {
 	return nil
 }
 
-// explainer is Consul, if there is any.
+// explainer returns what can say why instances are out, or nil.
 func (d *Daemon) explainer() admin.Explainer {
 	if c := d.consul.Load(); c != nil {
 		return c

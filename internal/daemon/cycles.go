@@ -10,7 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// reconsider is called when endpoints may lead back, or no longer, for another reason than that sets have changed.
+// reconsider judges all endpoints anew. It is called when more or fewer of them may lead back than before, though their
+// sets are the same.
 func (d *Daemon) reconsider() {
 	if c := d.consul.Load(); c != nil {
 		c.Recount()
@@ -62,7 +63,7 @@ func networkOf(p config.Protocol) lb.Network {
 	return lb.TCP
 }
 
-// admit says why an address must not be dialled, as the proxier asks.
+// admit returns why the proxier must not dial an address, or nil.
 func (d *Daemon) admit(service string, p proxy.Protocol, e lb.Endpoint, addr netip.AddrPort) error {
 	return d.cycles.Check(service, networkBy(p), e, addr)
 }

@@ -26,46 +26,49 @@ import (
 
 // A Daemon is a lictor at work: sources feed the balancer, and the proxier asks it. Start returns one.
 type Daemon struct {
-	o        Options                       // as they were at the start
-	cfg      atomic.Pointer[config.Config] // in force
-	load     func() (*config.Config, config.Diagnostics)
-	log      hclog.Logger
-	proxier  *proxy.Proxier
+	o       Options                                     // as they were at the start
+	load    func() (*config.Config, config.Diagnostics) // reads the configuration again
+	cfg     atomic.Pointer[config.Config]               // in force
+	log     hclog.Logger
+	service *notifier // tells systemd how the daemon does
+
+	// From the sources to the connections.
+	consul   atomic.Pointer[discovery.Consul] // nil: no service is in Consul
+	mux      *endpoints.Mux                   // which source speaks for a service
+	sets     *endpoints.Sets
+	cycles   *cycles.Detector // of endpoints that lead back here
 	balancer *lb.Balancer
 	resolver *lb.Resolver
 	prober   *lb.Prober
-	mux      *endpoints.Mux
-	service  *notifier // what started this process, and wants to know how it does
-	events   *endpoints.Events
-	sets     *endpoints.Sets  // between the sources and the balancer
-	cycles   *cycles.Detector // of endpoints that lead back here
-	admin    *adminServer
-	shown    atomic.Pointer[shownServices] // what admin was told last; nil: nothing yet
-	access   *accesslog.Log
+	proxier  *proxy.Proxier
+
+	// What is shown.
+	events *endpoints.Events
+	admin  *adminServer
+	shown  atomic.Pointer[shownServices] // the services that admin was told last; nil: none yet
+	access *accesslog.Log
 
 	upgrades  *upgrade.Upgrader // says which process serves
 	reloading turn              // of reloads and upgrades, and of what they change
-	asked     chan struct{}     // received from by what takes signals
-	obeying   atomic.Bool       // that has begun
+	wanted    chan struct{}     // has an element while a signal or a changed file asks for a reload
+	obeying   atomic.Bool       // a goroutine takes signals
+	asked     chan struct{}     // which receives from this, too: see hears
 
-	consul atomic.Pointer[discovery.Consul] // nil: no service is in Consul
-
-	// Changed only by who has the turn of reloading.
-	mu         sync.Mutex       // guards the following
-	ended      bool             // nothing is to be started any more
-	staticFeed *endpoints.Input // nil: no service is static
-	consulFeed *endpoints.Input // nil: no service is in Consul
-	registered *registration    // nil: not in Consul, by configuration
+	// Written by the goroutine that has the turn of reloading.
+	mu          sync.Mutex       // guards the following
+	ended       bool             // nothing is to be started any more
+	staticInput *endpoints.Input // nil: no service has nothing but a list
+	consulInput *endpoints.Input // nil: no service is in Consul
+	registered  *registration    // nil: not in Consul, by configuration
 
 	ending  context.Context // ends when a signal to end has come
 	toEnd   context.CancelFunc
-	ctx     context.Context // ends with the daemon, when the last connection has ended
+	ctx     context.Context // ends with the daemon, after the last connection
 	cancel  context.CancelFunc
-	running sync.WaitGroup
-	wanted  chan struct{} // reloads that signals and changed files ask for
+	running sync.WaitGroup // goroutines that end with ctx
 }
 
-// register makes the registration what cfg says. The caller has the turn of reloading.
+// register changes the registration in Consul to what cfg says. The caller has the turn of reloading.
 func (d *Daemon) register(cfg *config.Config) (err error) {
 	former := d.registered
 	if former != nil && former.cfg == cfg.Consul && former.admin == d.admin.address() {
@@ -83,7 +86,7 @@ func (d *Daemon) register(cfg *config.Config) (err error) {
 	return err
 }
 
-// registerAs notes the registration, which may be nil. It returns false if the daemon has ended meanwhile.
+// registerAs sets the registration, which may be nil. It reports whether the daemon has not ended meanwhile.
 func (d *Daemon) registerAs(r *registration) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -93,14 +96,14 @@ func (d *Daemon) registerAs(r *registration) bool {
 	return !d.ended
 }
 
-// registration returns what this lictor is registered as, or nil.
+// registration returns the registration in Consul, or nil.
 func (d *Daemon) registration() *registration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.registered
 }
 
-// ready tells whether every service has had its first set.
+// ready reports whether every service has had its first set.
 func (d *Daemon) ready() bool {
 	select {
 	case <-d.mux.Ready():
@@ -110,7 +113,7 @@ func (d *Daemon) ready() bool {
 	}
 }
 
-// reloads reloads whenever that is wanted.
+// reloads runs the reloads that signals and changed files ask for, until the daemon ends.
 func (d *Daemon) reloads() {
 	for {
 		select {
@@ -123,7 +126,7 @@ func (d *Daemon) reloads() {
 	}
 }
 
-// wantUpgrade has another process take this one's place, soon.
+// wantUpgrade asks for an upgrade, and does not wait for it.
 func (d *Daemon) wantUpgrade() {
 	d.running.Go(func() {
 		_, err := d.Upgrade(d.ctx) // an attempt logs what came of it
@@ -133,7 +136,7 @@ func (d *Daemon) wantUpgrade() {
 	})
 }
 
-// wantReload has the configuration read again, soon. Wants that come before that are one.
+// wantReload asks for a reload, and does not wait for it. What asks before the reload begins asks for the same one.
 func (d *Daemon) wantReload() {
 	select {
 	case d.wanted <- struct{}{}:

@@ -26,7 +26,7 @@ type filterOf struct {
 	query   config.ConsulQuery
 }
 
-// filters are all queries that have one.
+// filters returns all queries that have a filter.
 func filters(cfg *config.Config) []filterOf {
 	var all []filterOf
 	for _, s := range cfg.Services {
@@ -39,7 +39,7 @@ func filters(cfg *config.Config) []filterOf {
 	return all
 }
 
-// queriesOf are all queries of a service, in order of preference.
+// queriesOf returns all queries of a service, in order of preference.
 func queriesOf(s config.Service) []config.ConsulQuery {
 	if s.Consul == nil {
 		return nil
@@ -47,10 +47,10 @@ func queriesOf(s config.Service) []config.ConsulQuery {
 	return append([]config.ConsulQuery{*s.Consul}, s.Failover...)
 }
 
-// hasFilters tells whether there is anything for checkFilters to ask.
+// hasFilters reports whether there is anything for checkFilters to ask.
 func hasFilters(cfg *config.Config) bool { return len(filters(cfg)) > 0 }
 
-// allSaved tells whether all services with a filter have saved endpoints.
+// allSaved reports whether all services with a filter have saved endpoints.
 func allSaved(cfg *config.Config, consul *discovery.Consul) bool {
 	saved := map[string]bool{}
 	for _, set := range consul.Saved() {

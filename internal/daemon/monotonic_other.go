@@ -4,5 +4,5 @@ package daemon
 
 import "time"
 
-// monotonic is for systemd, which is for Linux.
+// monotonic returns zero: only systemd, which is for Linux, asks for it.
 func monotonic() time.Duration { return 0 }

@@ -63,13 +63,13 @@ func (n *notifier) replacedBy(pid int) {
 	n.replaced.Store(true)
 }
 
-// reloading says that a reload begins, and when: systemd tells by that which of several reloads ready ends.
+// reloading says that a reload begins, and when. By the time, systemd knows which of several reloads has ended.
 func (n *notifier) reloading() {
 	n.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", monotonic().Microseconds()),
 		"STATUS=reading the configuration again")
 }
 
-// patience is how long a look may take whether all is alive: a tick, and half of the time to the next.
+// patience returns how long a check whether all is alive may take.
 func (n *notifier) patience() time.Duration { return n.watchdog / 4 }
 
 // ticks ticks when it is time to say that the daemon is alive, twice as often as that is wanted.

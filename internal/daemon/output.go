@@ -12,11 +12,11 @@ import (
 	"github.com/lictor-proxy/lictor/internal/asyncwriter"
 )
 
-// printGrace is how long a process that ends waits for those who read what it has still to print.
+// printGrace is how long Close waits for what is still queued to be read.
 const printGrace = 2 * time.Second
 
-// An Output is what a process prints through that serves: nothing in it waits for whoever reads stdout and stderr. A
-// terminal that is stopped, a pipe that nobody reads and a hung journald would otherwise stop traffic and signals.
+// An Output is the stdout and stderr of a process that serves. Writing to it never waits. Otherwise a stopped terminal, a
+// pipe that nobody reads or a hung journald would stop traffic and signals.
 type Output struct {
 	out, err *asyncwriter.Writer
 	json     atomic.Bool // the log is JSON
@@ -36,7 +36,7 @@ func (o *Output) Out() io.Writer { return o.out }
 // Err is stderr, through a queue.
 func (o *Output) Err() io.Writer { return o.err }
 
-// notice is the line that says that lines were dropped. It looks like all others.
+// notice returns the line that says that lines were dropped, in the format of the log.
 func (o *Output) notice(lines int64) []byte {
 	var b bytes.Buffer
 	NewLogger(&config.Config{LogJSON: o.json.Load()}, &b).
@@ -44,7 +44,7 @@ func (o *Output) notice(lines int64) []byte {
 	return b.Bytes()
 }
 
-// Close prints what is queued, unless nobody reads it.
+// Close prints what is queued, and waits at most printGrace for that.
 func (o *Output) Close() {
 	deadline := time.Now().Add(printGrace)
 	for _, w := range []*asyncwriter.Writer{o.err, o.out} {

@@ -4,16 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/config"
-	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/accesslog"
-	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -147,127 +144,6 @@ func (d *Daemon) prepareOwn(next *config.Config) (step, error) {
 		commit: func() { api.Commit(); access.Commit() },
 		abort:  func() { api.Abort(); access.Abort() },
 	}, nil
-}
-
-// sources are those of a configuration that is about to be in force.
-type sources struct {
-	d              *Daemon
-	static, consul *endpoints.Input // nil: there is none
-	client         *discovery.Consul
-	sameConsul     bool            // consul is the one that is in force
-	old            *config.Config  // not nil: consul is the one that is in force, but watches something else than by this
-	doubt          map[string]bool // services that it watches in another way
-}
-
-// prepareSources starts the sources that next needs and old does not have.
-func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (*sources, error) {
-	s := &sources{d: d, client: d.consul.Load(), consul: d.consulFeed}
-	watches := watchesOf(next)
-	s.sameConsul = old.Consul == next.Consul && reflect.DeepEqual(watchesOf(old), watches)
-	switch {
-	case s.sameConsul:
-	case old.Consul == next.Consul && s.client != nil && len(watches) > 0:
-		if err := d.refusals(ctx, next, s.client); err != nil {
-			return nil, err
-		}
-		d.mux.Extend(d.consulFeed, consulNames(next))
-		if err := s.client.Apply(watches); err != nil {
-			d.mux.Abort(d.consulFeed, nil)
-			return nil, err
-		}
-		s.sameConsul, s.old, s.doubt = true, old, changedWatches(watchesOf(old), watches)
-	default:
-		client, err := d.newConsul(next, nil)
-		if err != nil {
-			return nil, err
-		}
-		if client != nil {
-			if err := d.refusals(ctx, next, client); err != nil {
-				return nil, err
-			}
-		}
-		s.client, s.consul = client, nil
-		if client != nil {
-			s.consul = d.mux.Start(client, consulNames(next), d.log)
-		}
-	}
-	s.static = d.startStatic(next)
-	return s, nil
-}
-
-// await gives new services a moment to get their first sets.
-func (s *sources) await(ctx context.Context, log hclog.Logger) {
-	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
-	defer cancel()
-	for _, f := range []*endpoints.Input{s.static, s.consul} {
-		if f == nil {
-			continue
-		}
-		select {
-		case <-f.FirstSets():
-		case <-f.Ended():
-		case <-ctx.Done():
-			log.Warn("new services have no endpoints yet")
-			return
-		}
-	}
-}
-
-// abort ends what prepareSources started.
-func (s *sources) abort() {
-	if s.old != nil {
-		s.d.mux.Abort(s.consul, s.doubt)
-		if err := s.client.Apply(watchesOf(s.old)); err != nil {
-			s.d.log.Error("services in consul are not followed as before, reload again", "error", err)
-		}
-	}
-	if s.consul != nil && !s.sameConsul {
-		s.d.mux.Abort(s.consul, nil)
-	}
-	if s.static != nil {
-		s.d.mux.Abort(s.static, nil)
-	}
-}
-
-// changedWatches are the services that are not watched by next as they are by old.
-func changedWatches(old, next []discovery.Watch) map[string]bool {
-	byName := make(map[string]discovery.Watch, len(next))
-	for _, w := range next {
-		byName[w.Service] = w
-	}
-	names := map[string]bool{}
-	for _, w := range old {
-		if !reflect.DeepEqual(w, byName[w.Service]) {
-			names[w.Service] = true
-		}
-	}
-	return names
-}
-
-// commit puts the sources in force, in place of those that were. The former ones go on until they have a successor that
-// knows as much. It returns false if the daemon has ended meanwhile.
-func (s *sources) commit(next *config.Config) bool {
-	d := s.d
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.ended {
-		return false
-	}
-	var feeds []*endpoints.Input
-	retire := func(old, successor *endpoints.Input) {
-		if successor != nil {
-			feeds = append(feeds, successor)
-		}
-		if old != nil && old != successor {
-			d.running.Go(old.Retirement(successor))
-		}
-	}
-	retire(d.staticFeed, s.static)
-	retire(d.consulFeed, s.consul)
-	d.mux.Commit(serviceNames(next), feeds...)
-	d.staticFeed, d.consulFeed = s.static, s.consul
-	d.consul.Store(s.client)
-	return true
 }
 
 func firstLine(s string) string {

@@ -43,7 +43,7 @@ func newDaemon(o Options) *Daemon {
 	})
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.ending, d.toEnd = context.WithCancel(d.ctx)
-	// What libraries have to say (net/http, of answers that it did not expect) is for those who look closely.
+	// What libraries log, such as net/http of unexpected answers, is for debugging.
 	log.SetFlags(0)
 	log.SetOutput(d.log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
 	return d
@@ -83,7 +83,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	tuneCollector(len(cfg.Services))
 	configure(d.balancer, cfg)
 	known := restore(predecessor, d.sets, cfg)
-	// Listeners that open can serve at once what was good when an earlier lictor ended.
+	// The listeners serve at once what was good when an earlier lictor ended.
 	if saved := savedSets(consul); len(saved) > 0 {
 		d.sets.OnUpdate(saved)
 		d.log.Info("saved endpoints are in use until consul answers", "services", len(saved))
@@ -116,7 +116,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	return nil
 }
 
-// settle begins what is not the service itself: the admin API at shown, and the registration.
+// settle starts what is not forwarding: the admin API at shown, which may be nil, the registration and the reloads.
 func (d *Daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *discovery.Consul, shown net.Listener) {
 	_ = d.reloading.take(d.ctx) // nobody has it. Requests of the API wait until all of this is there
 	defer d.reloading.giveBack()
@@ -201,7 +201,7 @@ func (d *Daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
 	return nil
 }
 
-// leftAlone waits until p has let go of everything.
+// leftAlone returns when p has let go of everything, and then lets Consul's answers be saved.
 func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 	if err := p.Serving(); err != nil {
 		d.log.Warn("the earlier process has ended before its time", "error", err)
@@ -209,28 +209,6 @@ func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 	if consul != nil {
 		consul.HoldState(false)
 	}
-}
-
-// startStatic starts the source of the services that have nothing but a list, and returns when it has given all of its
-// sets. It returns nil if there are no such services.
-func (d *Daemon) startStatic(cfg *config.Config) *endpoints.Input {
-	sets := staticSets(cfg)
-	if len(sets) == 0 {
-		return nil
-	}
-	f := d.mux.Start(discovery.NewStatic(sets), staticNames(cfg), d.log)
-	<-f.AllSets() // it waits for nothing
-	return f
-}
-
-// firstSources starts the sources of the first configuration.
-func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul) *sources {
-	first := &sources{d: d, client: consul}
-	first.static = d.startStatic(cfg)
-	if consul != nil {
-		first.consul = d.mux.Start(consul, consulNames(cfg), d.log)
-	}
-	return first
 }
 
 // spareProcessor gives Go one processor more than there are, and returns how many there are. An event loop that waits

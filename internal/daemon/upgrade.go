@@ -105,7 +105,7 @@ func (d *Daemon) orEnding(err error) error {
 	return err
 }
 
-// offer is what the successor needs to be ready.
+// offer returns what the successor needs to be ready.
 func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	o = upgrade.Offer{Sockets: sockets, State: upgrade.State{PID: os.Getpid(), Links: d.cycles.Links()}}
 	if c, ok := d.admin.listener.(syscall.Conn); ok {

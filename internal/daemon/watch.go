@@ -64,7 +64,7 @@ func (w *Watch) run(ctx context.Context, log hclog.Logger, changed func()) {
 	}
 }
 
-// poll is run where the system does not tell of changes. Files have settled when they are the same twice.
+// poll does what run does where the system does not tell of changes. Files have settled when they are the same twice.
 func (w *Watch) poll(ctx context.Context, changed func()) {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()

@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// consulOptions says how to reach Consul. The caller adds the watches.
+// consulOptions returns how to reach Consul. The caller adds the watches.
 func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions {
 	return discovery.ConsulOptions{
 		Address:    c.Address,
@@ -27,14 +27,14 @@ func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions
 	}
 }
 
-// queryOf is a service's query as discovery takes it.
+// queryOf returns a service's query as discovery takes it.
 func queryOf(q config.ConsulQuery) discovery.Query {
 	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near,
 		Statuses: q.Statuses, Peer: q.Peer,
 		Prepared: q.Prepared}
 }
 
-// watchOf is how a service's endpoints are found, as discovery takes it.
+// watchOf returns how a service's endpoints are found, as discovery takes it.
 func watchOf(s config.Service) discovery.Watch {
 	w := discovery.Watch{
 		Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul),
@@ -50,7 +50,7 @@ func watchOf(s config.Service) discovery.Watch {
 	return w
 }
 
-// leavesOf is how much must be known of endpoints that vanish from Consul's answers to do with their connections what o
+// leavesOf returns how much must be known of endpoints that vanish from Consul's answers to do with their connections what o
 // says.
 func leavesOf(o config.OnLeave) discovery.Leaves {
 	switch {
@@ -62,7 +62,7 @@ func leavesOf(o config.OnLeave) discovery.Leaves {
 	return discovery.LeavesExplained
 }
 
-// endpointsOf are the endpoints of a list.
+// endpointsOf returns the endpoints of a list.
 func endpointsOf(s config.Static) []lb.Endpoint {
 	var endpoints []lb.Endpoint
 	for _, e := range s.Endpoints {
@@ -73,7 +73,7 @@ func endpointsOf(s config.Static) []lb.Endpoint {
 	return endpoints
 }
 
-// guardOf is how a service's set is kept from shrinking, as discovery takes it.
+// guardOf returns how a service's set is kept from shrinking, as discovery takes it.
 func guardOf(q config.ConsulQuery) discovery.Guard {
 	guard := discovery.Guard{MaxDrop: q.MaxDrop, Hold: orNever(q.DropHold)}
 	if q.MaxDrop == 0 { // the configuration's zero is no percentage at all, the guard's is the default
@@ -95,7 +95,7 @@ func (d *Daemon) newConsul(cfg *config.Config, saved []byte) (*discovery.Consul,
 	return discovery.NewConsul(options)
 }
 
-// savedSets are the last good sets of an earlier lictor; consul may be nil.
+// savedSets returns the last good sets of an earlier lictor; consul may be nil.
 func savedSets(consul *discovery.Consul) []lb.Endpoints {
 	if consul == nil {
 		return nil
@@ -103,7 +103,7 @@ func savedSets(consul *discovery.Consul) []lb.Endpoints {
 	return consul.Saved()
 }
 
-// watchesOf are what must be watched in Consul.
+// watchesOf returns what must be watched in Consul.
 func watchesOf(cfg *config.Config) []discovery.Watch {
 	var watches []discovery.Watch
 	for _, s := range cfg.Services {
@@ -114,7 +114,7 @@ func watchesOf(cfg *config.Config) []discovery.Watch {
 	return watches
 }
 
-// serviceNames are the names of all services.
+// serviceNames returns the names of all services.
 func serviceNames(cfg *config.Config) []string {
 	return append(consulNames(cfg), staticNames(cfg)...)
 }
@@ -137,7 +137,7 @@ func staticNames(cfg *config.Config) (names []string) {
 	return names
 }
 
-// staticSets are the sets of all services that have nothing but a list.
+// staticSets returns the sets of all services that have nothing but a list.
 func staticSets(cfg *config.Config) []lb.Endpoints {
 	var sets []lb.Endpoints
 	for _, s := range cfg.Services {
@@ -148,7 +148,7 @@ func staticSets(cfg *config.Config) []lb.Endpoints {
 	return sets
 }
 
-// proxyServices are the services as the proxier takes them.
+// proxyServices returns the services as the proxier takes them.
 func proxyServices(cfg *config.Config) []proxy.Service {
 	var services []proxy.Service
 	for _, s := range cfg.Services {
@@ -171,7 +171,7 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 	return services
 }
 
-// onLeaveOf is what becomes of connections whose endpoint leaves, as the proxier takes it.
+// onLeaveOf returns what becomes of connections whose endpoint leaves, as the proxier takes it.
 func onLeaveOf(o config.OnLeave) proxy.OnLeave {
 	return proxy.OnLeave{Deregistered: time.Duration(o.Deregistered), Critical: time.Duration(o.Critical),
 		Unmatched: time.Duration(o.Unmatched)}
@@ -184,7 +184,7 @@ func configure(b *lb.Balancer, cfg *config.Config) {
 	}
 }
 
-// checksOf are those that services want done from here.
+// checksOf returns those that services want done from here.
 func checksOf(cfg *config.Config) map[string]lb.Check {
 	all := map[string]lb.Check{}
 	for _, s := range cfg.Services {
@@ -195,7 +195,7 @@ func checksOf(cfg *config.Config) map[string]lb.Check {
 	return all
 }
 
-// balancing is how the endpoints of a service are chosen, as the balancer takes it.
+// balancing returns how the endpoints of a service are chosen, as the balancer takes it.
 func balancing(s config.Service) lb.Options {
 	o := lb.Options{
 		Policy:         policyOf(s.Balance),

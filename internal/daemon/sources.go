@@ -1,0 +1,158 @@
+package daemon
+
+import (
+	"context"
+	"reflect"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
+)
+
+// sources are those of a configuration that is about to be in force.
+type sources struct {
+	d              *Daemon
+	static, consul *endpoints.Input  // nil: there is none
+	client         *discovery.Consul // behind consul
+	sameConsul     bool              // consul is the one that is in force
+
+	// If the consul that is in force is to watch something else: what it watched before, and the services that it watches
+	// in another way. Otherwise nil.
+	old   *config.Config
+	doubt map[string]bool
+}
+
+// prepareSources starts the sources that next needs and old does not have.
+func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (*sources, error) {
+	s := &sources{d: d, client: d.consul.Load(), consul: d.consulInput}
+	watches := watchesOf(next)
+	s.sameConsul = old.Consul == next.Consul && reflect.DeepEqual(watchesOf(old), watches)
+	switch {
+	case s.sameConsul:
+	case old.Consul == next.Consul && s.client != nil && len(watches) > 0:
+		if err := d.refusals(ctx, next, s.client); err != nil {
+			return nil, err
+		}
+		d.mux.Extend(d.consulInput, consulNames(next))
+		if err := s.client.Apply(watches); err != nil {
+			d.mux.Abort(d.consulInput, nil)
+			return nil, err
+		}
+		s.sameConsul, s.old, s.doubt = true, old, changedWatches(watchesOf(old), watches)
+	default:
+		client, err := d.newConsul(next, nil)
+		if err != nil {
+			return nil, err
+		}
+		if client != nil {
+			if err := d.refusals(ctx, next, client); err != nil {
+				return nil, err
+			}
+		}
+		s.client, s.consul = client, nil
+		if client != nil {
+			s.consul = d.mux.Start(client, consulNames(next), d.log)
+		}
+	}
+	s.static = d.startStatic(next)
+	return s, nil
+}
+
+// await gives new services a moment to get their first sets.
+func (s *sources) await(ctx context.Context, log hclog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
+	defer cancel()
+	for _, f := range []*endpoints.Input{s.static, s.consul} {
+		if f == nil {
+			continue
+		}
+		select {
+		case <-f.FirstSets():
+		case <-f.Ended():
+		case <-ctx.Done():
+			log.Warn("new services have no endpoints yet")
+			return
+		}
+	}
+}
+
+// abort ends what prepareSources started.
+func (s *sources) abort() {
+	if s.old != nil {
+		s.d.mux.Abort(s.consul, s.doubt)
+		if err := s.client.Apply(watchesOf(s.old)); err != nil {
+			s.d.log.Error("services in consul are not followed as before, reload again", "error", err)
+		}
+	}
+	if s.consul != nil && !s.sameConsul {
+		s.d.mux.Abort(s.consul, nil)
+	}
+	if s.static != nil {
+		s.d.mux.Abort(s.static, nil)
+	}
+}
+
+// changedWatches are the services that are not watched by next as they are by old.
+func changedWatches(old, next []discovery.Watch) map[string]bool {
+	byName := make(map[string]discovery.Watch, len(next))
+	for _, w := range next {
+		byName[w.Service] = w
+	}
+	names := map[string]bool{}
+	for _, w := range old {
+		if !reflect.DeepEqual(w, byName[w.Service]) {
+			names[w.Service] = true
+		}
+	}
+	return names
+}
+
+// commit puts the sources in force, in place of those that were. The former ones go on until they have a successor that
+// knows as much. It returns false if the daemon has ended meanwhile.
+func (s *sources) commit(next *config.Config) bool {
+	d := s.d
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ended {
+		return false
+	}
+	var feeds []*endpoints.Input
+	retire := func(old, successor *endpoints.Input) {
+		if successor != nil {
+			feeds = append(feeds, successor)
+		}
+		if old != nil && old != successor {
+			d.running.Go(old.Retirement(successor))
+		}
+	}
+	retire(d.staticInput, s.static)
+	retire(d.consulInput, s.consul)
+	d.mux.Commit(serviceNames(next), feeds...)
+	d.staticInput, d.consulInput = s.static, s.consul
+	d.consul.Store(s.client)
+	return true
+}
+
+// startStatic starts the source of the services that have nothing but a list, and returns when it has given all of its
+// sets. It returns nil if there are no such services.
+func (d *Daemon) startStatic(cfg *config.Config) *endpoints.Input {
+	sets := staticSets(cfg)
+	if len(sets) == 0 {
+		return nil
+	}
+	f := d.mux.Start(discovery.NewStatic(sets), staticNames(cfg), d.log)
+	<-f.AllSets() // it waits for nothing
+	return f
+}
+
+// firstSources starts the sources of the first configuration.
+func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul) *sources {
+	first := &sources{d: d, client: consul}
+	first.static = d.startStatic(cfg)
+	if consul != nil {
+		first.consul = d.mux.Start(consul, consulNames(cfg), d.log)
+	}
+	return first
+}
