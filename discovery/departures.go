@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -71,13 +73,11 @@ func (one *Instance) whyOut(at place) lb.Reasons {
 	switch {
 	case one.Out == OutAddress || placeOf(one.Endpoint) != at:
 		return lb.Deregistered // it is not registered at that address any more
-	case one.Out == OutMaintenance, one.Out == OutStatus && one.Status == statusCritical:
+	case one.Out == OutMaintenance, one.Out == OutStatus && one.Status == api.HealthCritical:
 		return lb.Critical
 	}
 	return lb.Unmatched
 }
-
-const statusCritical = "critical"
 
 // followed returns the departures that are worth following. An endpoint whose instance is at another address now is
 // not: nothing more will be known of it, and an instance may move for ever.

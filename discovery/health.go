@@ -22,7 +22,7 @@ type ask struct {
 type answer struct {
 	index    uint64 // of the state that it describes; may be zero
 	filtered bool   // Consul left out instances that the token may not see
-	backend  string // consul.Streaming: the agent's view; "blocking-query": the servers; may be empty
+	backend  string // as consul.Answer.Backend, shortened
 	entries  []*entry
 	size     int       // in bytes
 	received time.Time // when it began to arrive

@@ -111,7 +111,7 @@ func (b belief) judge(g Guard, e evidence) verdict {
 	return v
 }
 
-// nextQuestion returns q, or a question to the leader if somebody has begun to take an interest in vanished
+// nextQuestion returns q, or a question to the leader if a service has begun to take an interest in vanished
 // endpoints.
 func (b belief) nextQuestion(q question, interest Leaves) question {
 	if len(b.vanished) > 0 && interest > LeavesIgnored {

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
@@ -129,10 +131,10 @@ func (p *poller) learn(q question, a *answer, err error) error {
 			return &consul.RefusalError{Err: err}
 		}
 	case q.index != 0:
-		if c.slots != nil && c.streams.learn(a.backend == consul.Streaming) {
+		if c.slots != nil && c.streams.learn(a.backend == api.QueryBackendStreaming) {
 			c.slots.know()
 		}
-		p.passed.learn(a.backend != consul.Streaming)
+		p.passed.learn(a.backend != api.QueryBackendStreaming)
 	}
 	return err
 }

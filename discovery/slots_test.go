@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/lictor-proxy/lictor/internal/consul"
+	"github.com/hashicorp/consul/api"
 )
 
 // A narrow agent holds queries for their wait, and allows only so many at once.
@@ -111,7 +111,7 @@ func wantTurns(t *testing.T, n *narrow, f *fake, r *rig, services int) {
 
 func TestMoreWatchesThanSlotsTakeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 200, backend: consul.Streaming}
+		n := &narrow{most: 200, backend: api.QueryBackendStreaming}
 		f := &fake{always: n.reply}
 		r := start(t, f, ConsulOptions{Watches: manyWatches(1000)})
 		wantTurns(t, n, f, r, 1000)
@@ -138,7 +138,7 @@ func TestHTTPSWithoutHTTP2TakesTurns(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 200, backend: consul.Streaming}
+		n := &narrow{most: 200, backend: api.QueryBackendStreaming}
 		f := &fake{always: overHTTP1(n.reply), ping: overHTTP1(status(301, ""))}
 		r := start(t, f, ConsulOptions{Address: "https://127.0.0.1:8501", Watches: manyWatches(400)})
 		wantTurns(t, n, f, r, 400)
@@ -173,7 +173,7 @@ func TestRetiredWatchesAskNoMore(t *testing.T) {
 
 func TestAsManyWatchesAsSlotsWaitInPeace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 200, backend: consul.Streaming}
+		n := &narrow{most: 200, backend: api.QueryBackendStreaming}
 		f := &fake{always: n.reply}
 		r := start(t, f, ConsulOptions{Watches: manyWatches(150)})
 		time.Sleep(35 * time.Second)
@@ -191,7 +191,7 @@ func TestAsManyWatchesAsSlotsWaitInPeace(t *testing.T) {
 // next reload takes the watches away.
 func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 200, backend: consul.Streaming}
+		n := &narrow{most: 200, backend: api.QueryBackendStreaming}
 		f := &fake{always: n.reply}
 		r := start(t, f, ConsulOptions{Watches: manyWatches(150)})
 		time.Sleep(time.Second)
@@ -222,7 +222,7 @@ func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 // The slots become fewer if the agent refuses connections, and more when it allows more. Few queries are refused.
 func TestSlotsFollowWhatTheAgentAllows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 5, backend: consul.Streaming}
+		n := &narrow{most: 5, backend: api.QueryBackendStreaming}
 		f := &fake{always: n.reply}
 		r := start(t, f, ConsulOptions{Watches: manyWatches(40)})
 		time.Sleep(20 * time.Second)
@@ -265,7 +265,7 @@ func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
 	for _, tt := range []struct {
 		backend string
 		ended   int // cancelled at once
-	}{{consul.Streaming, 20}, {"blocking-query", 0}} {
+	}{{api.QueryBackendStreaming, 20}, {"blocking-query", 0}} {
 		t.Run(tt.backend, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := &narrow{most: 200, backend: tt.backend}

@@ -52,7 +52,7 @@ type Request struct {
 type Answer struct {
 	Index    uint64    // of the state that the answer describes; zero if the agent says so, or with Request.NoIndex
 	Filtered bool      // something was left out because the token may not see it
-	Backend  string    // Streaming: the agent's own view; "blocking-query": the servers; the agent may leave it empty
+	Backend  string    // api.QueryBackendStreaming: the agent's own view; otherwise the servers
 	Received time.Time // when the answer began to arrive
 	Body     []byte    // all of it; not to be used after Free
 
@@ -61,9 +61,6 @@ type Answer struct {
 
 // Free gives the memory of Body back. It must be called once.
 func (a *Answer) Free() { a.free() }
-
-// Streaming is the backend of answers that the agent has from its own view of the catalog.
-const Streaming = "streaming"
 
 var (
 	errNoIndex = errors.New("answer without X-Consul-Index: not from Consul?")

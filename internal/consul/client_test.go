@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
 	"github.com/hashicorp/go-hclog"
 )
 
@@ -163,7 +164,7 @@ func TestFewLongAnswersAreInMemory(t *testing.T) {
 
 func TestAnswersSayWhereTheyAreFrom(t *testing.T) {
 	c := serve(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("X-Consul-Query-Backend", Streaming)
+		w.Header().Set("X-Consul-Query-Backend", api.QueryBackendStreaming)
 		w.Header().Set("X-Consul-Results-Filtered-By-ACLs", "true")
 		answer("7", "[]")(w, r)
 	})
@@ -171,7 +172,8 @@ func TestAnswersSayWhereTheyAreFrom(t *testing.T) {
 	a, err := c.Query(t.Context(), Request{Path: "/"})
 	must(t, err)
 	defer a.Free()
-	if a.Backend != Streaming || !a.Filtered || a.Received.Before(before) || a.Received.After(time.Now()) {
+	if a.Backend != api.QueryBackendStreaming || !a.Filtered ||
+		a.Received.Before(before) || a.Received.After(time.Now()) {
 		t.Errorf("got %+v", a)
 	}
 }

@@ -7,13 +7,15 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/hashicorp/consul/api"
 )
 
 // A PeeringError says that no cluster peering can bring instances. Consul answers 200 and an empty list then, also
 // for a peering that it has never heard of.
 type PeeringError struct {
 	Peer  string
-	State string // Consul's word for it, in lower case; empty: there is no such peering
+	State api.PeeringState // empty: there is no such peering
 }
 
 func (e *PeeringError) Error() string {
@@ -21,12 +23,12 @@ func (e *PeeringError) Error() string {
 	case "":
 		return fmt.Sprintf("consul has no cluster peering %q: correct the name, or establish it "+
 			"(consul peering establish -name %s)", e.Peer, e.Peer)
-	case "terminated":
+	case api.PeeringStateTerminated:
 		return fmt.Sprintf("the cluster peering %q is terminated: the other side has deleted it; "+
 			"delete it here and establish it again", e.Peer)
 	}
 	return fmt.Sprintf("the cluster peering %q is %s and brings no instances: see consul peering read -name %s",
-		e.Peer, e.State, e.Peer)
+		e.Peer, strings.ToLower(string(e.State)), e.Peer)
 }
 
 // Peering returns nil if there is a cluster peering of that name, so that an empty answer from it may be true. A
@@ -36,7 +38,7 @@ func (c *Client) Peering(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, Grace, &TimeoutError{Grace})
 	defer cancel()
 	values := url.Values{}
-	var found struct{ State string }
+	var found struct{ State api.PeeringState }
 	err := c.Call(ctx, http.MethodGet, "/v1/peering/"+url.PathEscape(name), values, nil, &found)
 	var status *StatusError
 	switch {
@@ -50,8 +52,8 @@ func (c *Client) Peering(ctx context.Context, name string) error {
 		return fmt.Errorf("read cluster peering %q: %w", name, err)
 	}
 	switch found.State {
-	case "ACTIVE", "FAILING":
+	case api.PeeringStateActive, api.PeeringStateFailing:
 		return nil
 	}
-	return &PeeringError{Peer: name, State: strings.ToLower(found.State)}
+	return &PeeringError{Peer: name, State: found.State}
 }
