@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -223,3 +224,6 @@ func (b *budget) advance() bool {
 }
 
 func (b *budget) settle() { b.advances.Add(1) }
+
+// errOutOfDescriptors ends the dial of a UDP session that gets no descriptor.
+var errOutOfDescriptors = errors.New("out of descriptors, raise the limit (ulimit -n, LimitNOFILE=)")

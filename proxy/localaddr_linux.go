@@ -68,6 +68,9 @@ func localOf(level, kind int32, data []byte) netip.Addr {
 	return netip.Addr{}
 }
 
+// A localSource is an address of this host, by its 16 bytes; all zero if it is not known.
+type localSource [16]byte
+
 // putSource writes the control message that makes a datagram leave from the given address of this host, and returns its size.
 func putSource(oob []byte, family uint16, from localSource) int {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))

@@ -57,9 +57,6 @@ type batch struct {
 	buf      []byte
 }
 
-// A localSource is an address of this host, by its 16 bytes; all zero if it is not known.
-type localSource [16]byte
-
 func newBatch(d *denials) *batch {
 	b := &batch{denied: d}
 	const size = batchSize * batchStride

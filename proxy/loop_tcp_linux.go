@@ -102,14 +102,6 @@ func onlyIPv6(fd int32, addr netip.Addr) {
 	}
 }
 
-// boolean is b as socket options take it.
-func boolean(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
 // boundTo is addr with the port that fd, which was bound to it, really has.
 func boundTo(fd int, addr netip.AddrPort) (netip.AddrPort, error) {
 	sa, err := socketName(unix.SYS_GETSOCKNAME, int32(fd)) // unlike unix.Getsockname it asks for no socket option

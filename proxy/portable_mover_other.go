@@ -17,11 +17,11 @@ type mover struct {
 	total    *atomic.Int64 // by all of the service
 }
 
-var buffers = sync.Pool{New: func() any { return new([16 << 10]byte) }}
+var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // run moves bytes until the source ends, with io.EOF, or something fails: errIdle, a *writeError, or what reading said.
 func (m *mover) run() error {
-	buf := buffers.Get().(*[16 << 10]byte)
+	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)
 	for {
 		n, err := m.src.Read(buf[:])
@@ -38,12 +38,3 @@ func (m *mover) run() error {
 		}
 	}
 }
-
-// gone tells nothing here.
-func gone(*net.TCPConn) bool { return false }
-
-// deserted tells nothing here.
-func deserted(*net.TCPConn) bool { return false }
-
-// unsent tells nothing here.
-func unsent(*net.TCPConn) int { return 0 }

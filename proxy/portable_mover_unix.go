@@ -39,9 +39,6 @@ type mover struct {
 	drain func(fd uintptr) bool
 }
 
-// bufferSize is how much a message may have to go by read and write: below it, two copies are cheaper than two splices.
-const bufferSize = 16 << 10
-
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
 // run moves bytes until the source ends, with io.EOF, or something fails: errIdle, a *writeError, or what reading said.
@@ -110,41 +107,4 @@ func (m *mover) readSome(fd uintptr) bool {
 	}
 	m.buf, m.n, m.err = buf, n, nil
 	return true
-}
-
-// gone tells whether the connection is over for the kernel, where that tells.
-func gone(c *net.TCPConn) (is bool) {
-	if raw, err := c.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { is = goneFD(int(fd)) })
-	}
-	return is
-}
-
-// deserted waits until the client ends its side, or the conn's read deadline passes, and tells whether the client has gone: it ended
-// without having sent anything. Of one that has sent something nobody can tell.
-func deserted(c *net.TCPConn) (gone bool) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return true
-	}
-	_ = raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
-		gone = n <= 0 && err != syscall.EAGAIN && err != syscall.EINTR
-		return err != syscall.EAGAIN && err != syscall.EINTR
-	})
-	return gone
-}
-
-// unsent is how many bytes written to c its peer has not acknowledged, where the system tells.
-func unsent(c *net.TCPConn) int {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	n := 0
-	if raw.Control(func(fd uintptr) { n = unsentOf(int(fd)) }) != nil {
-		return 0
-	}
-	return n
 }

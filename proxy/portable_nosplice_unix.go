@@ -10,9 +10,3 @@ func (m *mover) spliceSome() error         { return errors.ErrUnsupported }
 func (m *mover) gaugeRoom(fd uintptr) bool { return true }
 func (m *mover) fillPipe(fd uintptr) bool  { return true }
 func (m *mover) drainPipe(fd uintptr) bool { return true }
-
-// goneFD tells nothing here.
-func goneFD(int) bool { return false }
-
-// unsentOf tells nothing here.
-func unsentOf(int) int { return 0 }

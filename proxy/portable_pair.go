@@ -271,9 +271,6 @@ type writeError struct{ error }
 
 func (e *writeError) Unwrap() error { return e.error }
 
-// deliverTimeout bounds the wait of deliver.
-const deliverTimeout = time.Second
-
 // deliver waits until the peers have what was written to them: a reset throws away what is still on its way. There is nothing
 // to be woken by, so it looks again and again, ever less often.
 func deliver(conns ...*net.TCPConn) {

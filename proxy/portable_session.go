@@ -52,9 +52,6 @@ type session struct {
 	ended chan struct{} // closed when replies has
 }
 
-// maxQueue is how many datagrams may wait for a host name.
-const maxQueue = 16
-
 func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session {
 	x := &session{socket: u, service: s, key: key, endpoint: e, began: u.now(), ended: make(chan struct{})}
 	if key.local.IsValid() {

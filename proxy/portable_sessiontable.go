@@ -23,9 +23,6 @@ type sessionTable struct {
 	woken    chan struct{}           // has an element when the next expiry may have come nearer
 }
 
-// drainQuiet is how long a session must have been quiet to count as finished when its listener shuts down.
-const drainQuiet = 250 * time.Millisecond
-
 // relist is how old a session's place in the list may be: an active session takes the table's lock once in this time, not for each
 // datagram.
 func relist(idle time.Duration) time.Duration { return min(time.Second, idle/8) }

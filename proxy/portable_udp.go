@@ -13,12 +13,6 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// maxDatagram holds the largest UDP payload, 65,507 bytes over IPv4 and 65,527 over IPv6 without jumbograms (RFC 768, RFC 8200).
-const maxDatagram = 65535
-
-// socketBuffer is asked for on the listener, which takes the bursts of all clients. The kernel may give less (net.core.rmem_max).
-const socketBuffer = 4 << 20
-
 // udpSocket is the UDP proxySocket of the portable engine: one goroutine reads the clients' datagrams, and each session's answers
 // are read by a goroutine of its own.
 type udpSocket struct {
@@ -272,8 +266,6 @@ func (u *udpSocket) newSession(s *service, key sessionKey, hops uint8, tried *lb
 	s.share.release(sessionDescriptors)
 	return nil
 }
-
-var errOutOfDescriptors = errors.New("out of descriptors, raise the limit (ulimit -n, LimitNOFILE=)")
 
 func (u *udpSocket) begin(x *session) *session {
 	x.service.at(0).sessions.Add(1)

@@ -220,3 +220,11 @@ func epollControl(epfd, op int, fd int32, e *unix.EpollEvent) syscall.Errno {
 	_, _, err := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epfd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(e)), 0, 0)
 	return err
 }
+
+// boolean is b as socket options take it.
+func boolean(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}

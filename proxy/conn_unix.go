@@ -1,0 +1,47 @@
+//go:build unix
+
+package proxy
+
+import (
+	"net"
+	"syscall"
+)
+
+// This is what the kernel tells of the state of a connection of package net.
+
+// gone tells whether the connection is over for the kernel, where that tells.
+func gone(c *net.TCPConn) (is bool) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { is = goneFD(int(fd)) })
+	}
+	return is
+}
+
+// deserted waits until the client ends its side, or the conn's read deadline passes, and tells whether the client has gone: it ended
+// without having sent anything. Of one that has sent something nobody can tell.
+func deserted(c *net.TCPConn) (gone bool) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return true
+	}
+	_ = raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
+		gone = n <= 0 && err != syscall.EAGAIN && err != syscall.EINTR
+		return err != syscall.EAGAIN && err != syscall.EINTR
+	})
+	return gone
+}
+
+// unsent is how many bytes written to c its peer has not acknowledged, where the system tells.
+func unsent(c *net.TCPConn) int {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	n := 0
+	if raw.Control(func(fd uintptr) { n = unsentOf(int(fd)) }) != nil {
+		return 0
+	}
+	return n
+}

@@ -1,0 +1,167 @@
+//go:build faults
+
+package proxy
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// With the build tag faults the loops' system calls misbehave at random, as the kernel may and seldom does: reads and writes are short
+// or say EAGAIN though they need not, accept fails, there are no pipes, epoll tells little at a time, in any order, and also what is not so,
+// and whatever may be interrupted by a signal (signal(7)) is. The tests must pass all the same: make test runs them so, too.
+//
+// What fails so works the next time. A call that the system denies for good fails only where a test asks for it, see
+// faultDenied.
+//
+// Dials fail only where a test asks for it: where there is one endpoint, its clients must notice.
+
+const faults = true
+
+// watched is what epoll was asked for each descriptor, to have it tell again of what a fault hid: edge-triggered, it would not.
+var watched sync.Map // of int32 to watch
+
+type watch struct {
+	epfd  int
+	event unix.EpollEvent
+}
+
+func faultWatched(epfd int, fd int32, events uint32, number int32, side int) {
+	watched.Store(fd, watch{epfd, unix.EpollEvent{Events: events, Fd: number, Pad: int32(side)}})
+}
+
+// faultIO returns how many of n bytes a call on fd may move, or the error that it gets.
+func faultIO(fd int32, n int) (int, syscall.Errno) {
+	dice := rand.IntN(10)
+	if dice > 4 || n == 0 {
+		return n, 0
+	}
+	v, ok := watched.Load(fd)
+	if !ok {
+		return n, 0
+	}
+	w := v.(watch)
+	_ = epollControl(w.epfd, unix.EPOLL_CTL_MOD, fd, &w.event)
+	if dice > 2 {
+		return 0, unix.EAGAIN
+	}
+	return 1 + rand.IntN(n), 0
+}
+
+// faultMove is faultIO for a call that is made again when a signal interrupts it. A datagram is not cut: that would be another one.
+func faultMove(fd int32, n int) (int, syscall.Errno) {
+	if rand.IntN(10) == 0 {
+		return 0, unix.EINTR
+	}
+	if v, ok := watched.Load(fd); !ok || v.(watch).event.Events&unix.EPOLLET == 0 {
+		return n, 0
+	}
+	return faultIO(fd, n)
+}
+
+// faultRoom is the room in a socket, or that there is none, or more than there is.
+func faultRoom(fd int32, room int) int {
+	switch n, err := faultIO(fd, pipeSize); {
+	case err != 0:
+		return 0
+	case n < pipeSize:
+		return n + room
+	}
+	return room
+}
+
+// A denial has a call denied for good, once it has been made some times.
+type denial struct {
+	error atomic.Uintptr // of the call; zero: it is not denied
+	left  atomic.Int64   // how often it is made before it is denied
+	hits  atomic.Int64   // how often it was denied
+}
+
+// deniedCalls are the denials that tests ask for.
+var deniedCalls [calls]denial
+
+// faultDenied is the error of a call that is denied for good, or zero.
+func faultDenied(c call) syscall.Errno {
+	d := &deniedCalls[c]
+	err := d.error.Load()
+	if err == 0 || d.left.Add(-1) >= 0 {
+		return 0
+	}
+	d.hits.Add(1)
+	return syscall.Errno(err)
+}
+
+func faultAccept() syscall.Errno {
+	switch rand.IntN(20) {
+	case 0:
+		return unix.ECONNABORTED
+	case 1:
+		return unix.EMFILE
+	case 2:
+		return unix.EAGAIN
+	case 3, 4:
+		return unix.EINTR
+	}
+	return 0
+}
+
+// dialFaults is how many dials of a hundred fail, and dialsFaulted how many have.
+var dialFaults, dialsFaulted atomic.Int64
+
+// doomed are the dials that fail later: the error of each descriptor.
+var doomed sync.Map // of int32 to syscall.Errno
+
+// faultConnect turns the result of a connect into another one.
+func faultConnect(fd int32, err syscall.Errno) syscall.Errno {
+	if err != unix.EINPROGRESS {
+		return err
+	}
+	doomed.Delete(fd) // left by a dial that ended otherwise
+	if rand.Int64N(100) < dialFaults.Load() {
+		now := []syscall.Errno{unix.EADDRNOTAVAIL, unix.ENETUNREACH, unix.ECONNREFUSED}
+		late := []syscall.Errno{unix.ECONNREFUSED, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ECONNRESET}
+		if n := rand.IntN(2); n == 0 {
+			dialsFaulted.Add(1)
+			return now[rand.IntN(len(now))]
+		}
+		doomed.Store(fd, late[rand.IntN(len(late))])
+	}
+	if rand.IntN(3) == 0 {
+		return unix.EINTR
+	}
+	return err
+}
+
+// faultError is the error of a doomed dial, told once.
+func faultError(fd int32) syscall.Errno {
+	if err, ok := doomed.LoadAndDelete(fd); ok {
+		dialsFaulted.Add(1)
+		return err.(syscall.Errno)
+	}
+	return 0
+}
+
+// faultPoll returns the room for events that epoll sees, or an error without waiting.
+func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) {
+	switch rand.IntN(8) {
+	case 0:
+		return events, unix.EINTR
+	case 1, 2:
+		return events[:1+rand.IntN(4)], 0
+	}
+	return events, 0
+}
+
+// faultHops is the error of a datagram whose hops the kernel does not take as a control message.
+func faultHops() syscall.Errno {
+	if rand.IntN(20) == 0 {
+		return unix.EPERM // which does not say that they are denied for good
+	}
+	return faultDenied(callHopsMessage)
+}
+
+func faultPipe() bool { return rand.IntN(8) == 0 }

@@ -1,0 +1,35 @@
+//go:build !faults
+
+package proxy
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Without the build tag faults these are nothing, see faults_linux.go.
+
+const faults = false
+
+func faultIO(_ int32, n int) (int, syscall.Errno) { return n, 0 }
+
+func faultMove(_ int32, n int) (int, syscall.Errno) { return n, 0 }
+
+func faultRoom(_ int32, room int) int { return room }
+
+func faultDenied(call) syscall.Errno { return 0 }
+
+func faultAccept() syscall.Errno { return 0 }
+
+func faultConnect(_ int32, err syscall.Errno) syscall.Errno { return err }
+
+func faultError(int32) syscall.Errno { return 0 }
+
+func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) { return events, 0 }
+
+func faultHops() syscall.Errno { return 0 }
+
+func faultPipe() bool { return false }
+
+func faultWatched(int, int32, uint32, int32, int) {}
