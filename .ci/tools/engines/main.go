@@ -1,0 +1,101 @@
+// Engines checks that the two engines of package proxy stay apart. Files loop_*.go hold the event loops, files
+// portable*.go the portable engine, and all other files what both share. Shared code uses no name of an engine, and
+// an engine uses none of the other's. Only engine*.go, which chooses between them, uses both. Tests may use everything.
+//
+// Usage: engines FOLDER
+//
+// It prints every use that breaks this, and then exits with 1.
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/types"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/tools/go/packages"
+)
+
+// A side is the part of the package that a file belongs to.
+type side string
+
+const (
+	shared   side = "shared code"
+	loops    side = "the event loops"
+	portable side = "the portable engine"
+	choice   side = "the choice of the engine"
+)
+
+func sideOf(file string) side {
+	switch name := filepath.Base(file); {
+	case strings.HasPrefix(name, "loop_"):
+		return loops
+	case strings.HasPrefix(name, "portable"):
+		return portable
+	case strings.HasPrefix(name, "engine"):
+		return choice
+	}
+	return shared
+}
+
+// may reports whether code of side from may use a name that side to declares.
+func may(from, to side) bool { return to == shared || to == choice || from == to || from == choice }
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: engines FOLDER")
+		os.Exit(2)
+	}
+	found := make(map[string]bool)
+	for _, goos := range []string{"linux", "darwin", "windows"} {
+		for _, tags := range []string{"", "faults"} {
+			if err := check(os.Args[1], goos, tags, found); err != nil {
+				fmt.Fprintln(os.Stderr, "engines:", err)
+				os.Exit(2)
+			}
+		}
+	}
+	for _, f := range slices.Sorted(maps.Keys(found)) {
+		fmt.Println(f)
+	}
+	if len(found) > 0 {
+		os.Exit(1)
+	}
+}
+
+// check adds to found the wrong uses in the package in folder, as it is built for one system with the given tags.
+func check(folder, goos, tags string, found map[string]bool) error {
+	loaded, err := packages.Load(&packages.Config{
+		Mode:       packages.LoadSyntax,
+		Dir:        folder,
+		Env:        append(os.Environ(), "GOOS="+goos, "CGO_ENABLED=0"),
+		BuildFlags: []string{"-tags=" + tags},
+	}, ".")
+	if err != nil {
+		return err
+	}
+	for _, p := range loaded {
+		if len(p.Errors) > 0 {
+			return p.Errors[0]
+		}
+		for id, object := range p.TypesInfo.Uses {
+			if object.Pkg() != p.Types || !object.Pos().IsValid() {
+				continue
+			}
+			report(p, id, object, found)
+		}
+	}
+	return nil
+}
+
+func report(p *packages.Package, id *ast.Ident, object types.Object, found map[string]bool) {
+	at, declared := p.Fset.Position(id.Pos()), p.Fset.Position(object.Pos())
+	if from, to := sideOf(at.Filename), sideOf(declared.Filename); !may(from, to) {
+		found[fmt.Sprintf("%s:%d: %s uses %s of %s (%s)", filepath.Base(at.Filename), at.Line, from, id.Name, to,
+			filepath.Base(declared.Filename))] = true
+	}
+}
