@@ -9,7 +9,7 @@ import (
 // A crowd is the pairs of one loop that relay to one endpoint, so that they are found when it leaves. It is there as long as it has somebody
 // in it. What limits them together is its timer's: none of theirs is moved.
 type crowd struct {
-	timer  timer
+	timer  Timer
 	loop   *loop
 	s      *service // that picked the endpoint last
 	member *lb.Member
@@ -30,7 +30,7 @@ func (l *loop) join(p *loopPair) {
 			c = new(crowd)
 		}
 		*c = crowd{loop: l, member: p.endpoint}
-		c.timer.owner = c
+		c.timer.Owner = c
 		l.crowds[p.endpoint.Place()] = c
 	}
 	c.s = p.s
@@ -61,7 +61,7 @@ func (l *loop) part(p *loopPair) {
 
 // disband ends a crowd that has lost the last one.
 func (l *loop) disband(c *crowd) {
-	l.wheel.clear(&c.timer)
+	l.wheel.Clear(&c.timer)
 	delete(l.crowds, c.member.Place())
 	*c = crowd{}
 	if len(l.empty) < maxFree {
@@ -73,14 +73,14 @@ func (l *loop) disband(c *crowd) {
 func (c *crowd) judge() {
 	at, ends := c.s.cutOff(c.member)
 	if !ends {
-		c.loop.wheel.clear(&c.timer)
+		c.loop.wheel.Clear(&c.timer)
 		return
 	}
-	c.loop.wheel.set(&c.timer, int64(at.Sub(c.loop.began)))
+	c.loop.wheel.Set(&c.timer, int64(at.Sub(c.loop.began)))
 }
 
-// timeout implements timed. The endpoint may be back, and the service may have other ideas by now.
-func (c *crowd) timeout() {
+// Timeout implements Owner. The endpoint may be back, and the service may have other ideas by now.
+func (c *crowd) Timeout() {
 	if !c.s.isCutOff(c.member) {
 		c.judge()
 		return
@@ -88,7 +88,7 @@ func (c *crowd) timeout() {
 	l := c.loop
 	for n := 0; c.first != nil; n++ { // the last one takes the crowd along
 		if n == cutsPerTick {
-			l.wheel.set(&c.timer, l.now)
+			l.wheel.Set(&c.timer, l.now)
 			return
 		}
 		p := c.first

@@ -70,7 +70,7 @@ func (p *loopPair) queue(tried lb.Tried) error {
 	if p.deserted() {
 		return errHungUp
 	}
-	p.loop.wheel.clear(&p.timer)
+	p.loop.wheel.Clear(&p.timer)
 	l := p.loop // not p.loop in what is posted: by then p may be another client's
 	var w *lb.Waiter
 	w, err := p.s.wait(p.src, tried, func(m *lb.Member, err error) {
@@ -128,7 +128,7 @@ func (p *loopPair) connectTo(addr netip.AddrPort, timeout int64) syscall.Errno {
 		closeFD(fd)
 		return err
 	}
-	p.loop.wheel.set(&p.timer, p.loop.now+timeout)
+	p.loop.wheel.Set(&p.timer, p.loop.now+timeout)
 	return 0
 }
 
@@ -170,7 +170,7 @@ func (p *loopPair) forsake() {
 	resetOnClose(p.fd[server])
 	closeFD(p.fd[server])
 	p.fd[server] = -1
-	p.loop.wheel.clear(&p.timer)
+	p.loop.wheel.Clear(&p.timer)
 	if p.dial != nil {
 		p.dial.addrs = nil // of this endpoint
 	}
@@ -196,7 +196,7 @@ func (p *loopPair) anew() {
 	p.kept, p.joined = false, 0
 	p.loop.discard(p.fd[server])
 	p.fd[server] = -1
-	p.loop.wheel.clear(&p.timer)
+	p.loop.wheel.Clear(&p.timer)
 	p.missed(p.dialError(unix.ECONNRESET))
 	p.dial.addrs = nil // of this endpoint
 	p.loop.post(func() {
@@ -268,7 +268,7 @@ func (p *loopPair) resolve() {
 	if p.dial == nil {
 		p.dial = &dialing{} // tells the answer whether the pair is still the one that asked
 	}
-	p.loop.wheel.clear(&p.timer)
+	p.loop.wheel.Clear(&p.timer)
 	// Not p.loop in the goroutine: by then p may be another client's.
 	l, t, d, host := p.loop, p.socket, p.dial, p.endpoint.Host
 	timeout := p.s.spec.Load().connectTimeout()

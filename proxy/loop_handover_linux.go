@@ -84,7 +84,7 @@ func (h *udpShard) suspend() {
 		h.loop.unwatch(h.fd)
 		h.watched = false
 	}
-	h.loop.wheel.clear(&h.timer)
+	h.loop.wheel.Clear(&h.timer)
 }
 
 // sessions are those that can go on elsewhere. The others of those with a socket of their own end: their endpoint's name is being
@@ -92,7 +92,7 @@ func (h *udpShard) suspend() {
 func (h *udpShard) sessions() (all []Session) {
 	for x, next := h.ring.first, (*loopSession)(nil); x != nil; x = next {
 		next = x.next
-		h.loop.wheel.clear(&x.timer)
+		h.loop.wheel.Clear(&x.timer)
 		switch {
 		case x.holding == nil:
 		case x.state == live && !x.dead:
@@ -131,7 +131,7 @@ func (h *udpShard) resume() {
 	h.aged()
 	h.watch()
 	for x := h.ring.first; x != nil; x = x.next {
-		h.loop.wheel.set(&x.timer, x.used+h.idle)
+		h.loop.wheel.Set(&x.timer, x.used+h.idle)
 		if x.holding != nil {
 			// That it fails is no more than that the session hears nothing, and ends when it is idle.
 			_ = h.loop.add(x.fd, unix.EPOLLIN, x.number, 0)
@@ -164,7 +164,7 @@ func (h *udpShard) adopt(a Session) bool {
 		requests: a.Requests, answers: a.Answers, sent: a.Sent, bytes: [2]int64{client: a.Up, server: a.Down}, began: l.now - int64(a.Age), state: live,
 	}
 	l.udp.serial++
-	x.timer.owner = x
+	x.timer.Owner = x
 	rawAddr(&x.name, a.Client)
 	x.key.client = clientIDOf(&x.name)
 	if a.Local.IsValid() {
@@ -183,7 +183,7 @@ func (h *udpShard) adopt(a Session) bool {
 	h.idle = int64(spec.idleTimeout())
 	x.counted = s.countAnyway(a.Client)
 	h.add(x)
-	l.wheel.set(&x.timer, x.used+h.idle)
+	l.wheel.Set(&x.timer, x.used+h.idle)
 	if !a.Bound {
 		x.unbind()
 	}

@@ -30,14 +30,14 @@ func (p *loopPair) schedule() {
 		at = min(at, old)
 	}
 	if at == math.MaxInt64 {
-		p.loop.wheel.clear(&p.timer)
+		p.loop.wheel.Clear(&p.timer)
 		return
 	}
-	p.loop.wheel.set(&p.timer, at)
+	p.loop.wheel.Set(&p.timer, at)
 }
 
-// timeout implements timed. The timer is not moved with each byte: when it fires, the pair looks whether something moved since.
-func (p *loopPair) timeout() {
+// Timeout implements Owner. The timer is not moved with each byte: when it fires, the pair looks whether something moved since.
+func (p *loopPair) Timeout() {
 	switch p.state {
 	case connecting:
 		p.connectFailed(unix.ETIMEDOUT)

@@ -50,7 +50,7 @@ type loop struct {
 	spare   []task
 
 	search   search // for room
-	wheel    wheel
+	wheel    Wheel
 	denied   *denials
 	udp      *udpKit // nil until there is a UDP listener
 	pipes    *pipePool
@@ -90,7 +90,7 @@ func newLoop(id, pipes int, began time.Time, d *denials) (*loop, error) {
 		id: id, epfd: epfd, wakefd: wakefd, began: began, denied: d, pipes: newPipePool(pipes, d),
 		crowds: map[lb.Place]*crowd{},
 	}
-	l.wheel.init()
+	l.wheel.Init()
 	if err := l.awaken(); err != nil {
 		unix.Close(epfd)
 		unix.Close(wakefd)
@@ -134,7 +134,7 @@ func (l *loop) turn() {
 	n := l.faultEvents(l.wait())
 	l.turns++
 	l.now = int64(time.Since(l.began))
-	l.wheel.skip(l.now)
+	l.wheel.Skip(l.now)
 	l.again, l.spare = l.spare[:0], l.again // what is queued from here on is for the next turn
 	for i := range l.events[:n] {
 		e := &l.events[i]
@@ -153,7 +153,7 @@ func (l *loop) turn() {
 		t.pair.move(t.from)
 	}
 	clear(l.spare)
-	l.wheel.advance(l.now)
+	l.wheel.Advance(l.now)
 	// Only now: an event in hand may have been of a socket that was closed after epoll told of it.
 	for _, n := range l.leaving {
 		l.recycle(l.sockets[n])
@@ -196,7 +196,7 @@ func (l *loop) wait() int {
 		return n
 	}
 	timeout := -1
-	if next := l.wheel.next(int64(time.Since(l.began))); next >= 0 {
+	if next := l.wheel.Next(int64(time.Since(l.began))); next >= 0 {
 		timeout = int(min((next+999999)/1e6, 1e9))
 	}
 	if timeout != 0 {

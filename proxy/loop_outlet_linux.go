@@ -14,7 +14,7 @@ import (
 // answers are expected, nothing has to tell their clients apart. It stays open between sessions, so that it hears when the endpoint
 // refuses, which may be long after the session of one datagram has ended. What comes back is thrown away.
 type outlet struct {
-	timer    timer
+	timer    Timer
 	shard    *udpShard
 	share    *share // that its descriptor is of
 	endpoint *lb.Member
@@ -49,14 +49,14 @@ func (h *udpShard) outletTo(x *loopSession, addr netip.AddrPort) (*outlet, sysca
 		setHops(fd, addr.Addr().Is6(), hops)
 	}
 	o := &outlet{shard: h, share: s.share, endpoint: m, addr: addr, fd: fd, hops: hops, used: h.loop.now}
-	o.timer.owner = o
+	o.timer.Owner = o
 	o.number = h.loop.number(o)
 	h.outlets[m] = o
 	if err := h.loop.add(fd, unix.EPOLLIN, o.number, 0); err != 0 {
 		o.close()
 		return nil, err
 	}
-	h.loop.wheel.set(&o.timer, h.loop.now+h.idle)
+	h.loop.wheel.Set(&o.timer, h.loop.now+h.idle)
 	return o, 0
 }
 
@@ -92,14 +92,14 @@ func (o *outlet) done() {
 	}
 }
 
-// timeout implements timed: without sessions, an outlet stays as long as a session would.
-func (o *outlet) timeout() {
+// Timeout implements Owner: without sessions, an outlet stays as long as a session would.
+func (o *outlet) Timeout() {
 	h := o.shard
 	switch at := o.used + h.idle; {
 	case o.uses > 0:
-		h.loop.wheel.set(&o.timer, h.loop.now+h.idle)
+		h.loop.wheel.Set(&o.timer, h.loop.now+h.idle)
 	case at > h.loop.now:
-		h.loop.wheel.set(&o.timer, at)
+		h.loop.wheel.Set(&o.timer, at)
 	default:
 		o.close()
 	}
@@ -115,7 +115,7 @@ func (o *outlet) close() {
 	if h.outlets[o.endpoint] == o {
 		delete(h.outlets, o.endpoint)
 	}
-	h.loop.wheel.clear(&o.timer)
+	h.loop.wheel.Clear(&o.timer)
 	h.loop.release(o.number)
 	o.share.release(sessionDescriptors)
 }

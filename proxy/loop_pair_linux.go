@@ -27,7 +27,7 @@ const (
 //
 // How each direction ends, and what that means for the other, is the same as for pair, where the table is.
 type loopPair struct {
-	timer  timer
+	timer  Timer
 	loop   *loop
 	socket *loopTCP
 	s      *service
@@ -330,7 +330,7 @@ func (p *loopPair) linger() {
 		p.close()
 		return
 	}
-	p.loop.wheel.set(&p.timer, p.loop.now+lingerPoll)
+	p.loop.wheel.Set(&p.timer, p.loop.now+lingerPoll)
 }
 
 // cut ends the pair from outside, at once.
@@ -365,7 +365,7 @@ func (p *loopPair) close() {
 			p.fd[side] = -1
 		}
 	}
-	p.loop.wheel.clear(&p.timer)
+	p.loop.wheel.Clear(&p.timer)
 	if p.waiter != nil {
 		p.waiter.Cancel() // else what is posted finds another waiter, or none
 		p.waiter = nil

@@ -21,7 +21,7 @@ import (
 // A session has a socket of its own, connected to the endpoint, so that what comes back belongs to this client, and so that the kernel
 // tells when the endpoint refuses (ICMP port unreachable). Where no answers are expected, it shares an outlet instead.
 type loopSession struct {
-	timer      timer
+	timer      Timer
 	shard      *udpShard
 	s          *service
 	endpoint   *lb.Member
@@ -83,7 +83,7 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey,
 		x.hops = in.hops[i] - 1
 	}
 	h.loop.udp.serial++
-	x.timer.owner = x
+	x.timer.Owner = x
 }
 
 // refused tells whether the endpoint has refused a datagram, so that the next should go to another.
@@ -289,11 +289,11 @@ func (x *loopSession) finished() {
 	}
 }
 
-// timeout implements timed. The timer is not moved with each datagram: when it fires, the session looks whether one moved since.
-func (x *loopSession) timeout() {
+// Timeout implements Owner. The timer is not moved with each datagram: when it fires, the session looks whether one moved since.
+func (x *loopSession) Timeout() {
 	h := x.shard
 	if at := x.used + h.idle; at > h.loop.now {
-		h.loop.wheel.set(&x.timer, at)
+		h.loop.wheel.Set(&x.timer, at)
 		return
 	}
 	switch {
@@ -340,7 +340,7 @@ func (x *loopSession) close(reason string) {
 	if front {
 		h.aged()
 	}
-	h.loop.wheel.clear(&x.timer)
+	h.loop.wheel.Clear(&x.timer)
 	x.state, x.fd, x.wait = over, -1, nil
 	x.endpoint.Done()
 	if x.counted {

@@ -38,7 +38,7 @@ func (e *loopEngine) listenTCP(o opening, s *service) (proxySocket, error) {
 	t.service.Store(s)
 	for _, l := range e.loops {
 		d := &door{loop: l, socket: t}
-		d.timer.owner = d
+		d.timer.Owner = d
 		t.doors = append(t.doors, d)
 	}
 	return t, nil
@@ -179,7 +179,7 @@ func (t *loopTCP) Shutdown(ctx context.Context) error {
 
 // A door is a listening socket as one loop sees it.
 type door struct {
-	timer   timer
+	timer   Timer
 	loop    *loop
 	socket  *loopTCP
 	number  int32
@@ -236,11 +236,11 @@ func (d *door) pause(ns int64) {
 		_ = epollControl(d.loop.epfd, unix.EPOLL_CTL_DEL, d.socket.fd, &unix.EpollEvent{})
 		d.watched = false
 	}
-	d.loop.wheel.set(&d.timer, d.loop.now+ns)
+	d.loop.wheel.Set(&d.timer, d.loop.now+ns)
 }
 
-// timeout implements timed: a pause is over.
-func (d *door) timeout() { d.watch() }
+// Timeout implements Owner: a pause is over.
+func (d *door) Timeout() { d.watch() }
 
 // ready implements pollable: there are clients.
 func (d *door) ready(int, uint32) {
@@ -347,7 +347,7 @@ func (d *door) begin(fd int32, src netip.AddrPort, s *service) {
 		fd:    [2]int32{fd, -1},
 		began: l.now, last: l.now, idle: int64(spec.idleTimeout()), half: int64(spec.halfCloseTimeout()),
 	}
-	p.timer.owner = p
+	p.timer.Owner = p
 	p.number = l.number(p)
 	var ok bool
 	if p.counted, ok = s.countClient(src); !ok {
@@ -389,7 +389,7 @@ func (d *door) close(last bool) {
 		_ = w.share.budget.cancel(w) // if it has had its turn, admit gives that back
 	}
 	d.pause(0)
-	d.loop.wheel.clear(&d.timer)
+	d.loop.wheel.Clear(&d.timer)
 }
 
 // cut ends the pairs of this listener that this loop has.

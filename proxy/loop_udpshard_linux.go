@@ -19,7 +19,7 @@ import (
 // longest first; it is in byClient too unless it has had all the requests that it may have; it has its timer set; and of the
 // datagrams that were read, none waits in memory but for a host name.
 type udpShard struct {
-	timer   timer // of a pause
+	timer   Timer // of a pause
 	loop    *loop
 	socket  *loopUDP
 	fd      int32
@@ -44,7 +44,7 @@ type udpShard struct {
 
 func newUDPShard(l *loop, u *loopUDP, fd int32) *udpShard {
 	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[clientKey]*loopSession{}, outlets: map[*lb.Member]*outlet{}}
-	h.timer.owner = h
+	h.timer.Owner = h
 	h.oldest.Store(noSession)
 	h.holdingOf(u.service.Load())
 	return h
@@ -78,11 +78,11 @@ func (h *udpShard) pause(ns int64) {
 		_ = epollControl(h.loop.epfd, unix.EPOLL_CTL_DEL, h.fd, &unix.EpollEvent{})
 		h.watched = false
 	}
-	h.loop.wheel.set(&h.timer, h.loop.now+ns)
+	h.loop.wheel.Set(&h.timer, h.loop.now+ns)
 }
 
-// timeout implements timed: a pause is over.
-func (h *udpShard) timeout() { h.watch() }
+// Timeout implements Owner: a pause is over.
+func (h *udpShard) Timeout() { h.watch() }
 
 // ready implements pollable: there are datagrams.
 func (h *udpShard) ready(int, uint32) {
@@ -232,7 +232,7 @@ func (h *udpShard) add(x *loopSession) {
 	h.byClient[x.key] = x
 	h.ring.push(x)
 	h.aged()
-	h.loop.wheel.set(&x.timer, h.loop.now+h.idle)
+	h.loop.wheel.Set(&x.timer, h.loop.now+h.idle)
 	if x.s.log.IsDebug() {
 		x.s.log.Debug("session began", "client", clientOf(&x.name), "endpoint", x.endpoint.Address())
 	}
@@ -252,7 +252,7 @@ func (h *udpShard) retime() {
 	}
 	h.idle = idle
 	for x := h.ring.first; x != nil; x = x.next {
-		h.loop.wheel.set(&x.timer, x.used+idle)
+		h.loop.wheel.Set(&x.timer, x.used+idle)
 	}
 }
 
@@ -261,7 +261,7 @@ func (h *udpShard) drain() {
 	h.draining = true
 	h.idle = min(h.idle, int64(drainQuiet))
 	for x := h.ring.first; x != nil; x = x.next {
-		h.loop.wheel.set(&x.timer, x.used+h.idle)
+		h.loop.wheel.Set(&x.timer, x.used+h.idle)
 	}
 	h.emptied()
 }
@@ -290,7 +290,7 @@ func (h *udpShard) close() {
 		o.close()
 	}
 	h.pause(0)
-	h.loop.wheel.clear(&h.timer)
+	h.loop.wheel.Clear(&h.timer)
 	closeFD(h.fd)
 	if h.number > 0 {
 		h.loop.release(h.number)

@@ -2,42 +2,48 @@ package proxy
 
 import "math/bits"
 
-// A wheel keeps the timers of one loop: adding, removing and firing are a few instructions each, and nothing is allocated. It is
-// coarse on purpose, a timer fires up to a tick late, or up to 2 s late if that is minutes away. ("Hashed and hierarchical timing
-// wheels", Varghese and Lauck, 1987.)
+// A Wheel holds the timers that are set. Call Init before anything else.
 //
-// Timers within reach of the fine ring wait there, a slot a tick; others in the coarse ring, a slot per coarseTicks, and move to the fine
-// one when their slot comes up. Beyond both, they wait at the far end of the coarse ring and are put in again from there.
-type wheel struct {
-	now   int64 // the tick up to which all has fired
+// Timers within reach of the fine ring wait there, one slot a tick. Later ones wait in the coarse ring, one slot every
+// coarseTicks, and move to the fine ring when their slot comes up. Timers beyond both rings wait in the last slot of the
+// coarse ring, from which they are inserted again.
+type Wheel struct {
+	now   int64 // every timer due at this tick or before has fired
 	count int   // timers that are set
 
-	// The slots are lists, and a bitmap each tells which are not empty.
-	fine       [fineSlots]timer
-	coarse     [coarseSlots]timer
+	// Each slot is a ring of timers. The bitmaps show which slots are not empty.
+	fine       [fineSlots]Timer
+	coarse     [coarseSlots]Timer
 	fineUsed   [fineSlots / 64]uint64
 	coarseUsed [coarseSlots / 64]uint64
 }
 
+// Tick is the precision of a Wheel, in nanoseconds.
+const Tick = 8e6
+
 const (
-	tick        = 8e6 // nanoseconds
 	fineSlots   = 256
 	coarseTicks = 128
 	coarseSlots = 512
 )
 
-// A timer calls its owner once its time has come. It belongs to one loop.
-type timer struct {
-	prev, next *timer
-	at         int64 // tick
-	slot       int16 // in the fine ring if not negative, else -1-slot of the coarse one
-	owner      timed
+// A Timer calls its Owner once its time has come. The zero Timer is not set.
+type Timer struct {
+	Owner Owner
+
+	prev, next *Timer // in its slot; nil if it is not set
+	at         int64  // tick
+	slot       int16  // in the fine ring if not negative, else -1-slot in the coarse ring
 }
 
-// A timed is what has a timer.
-type timed interface{ timeout() }
+// An Owner has a Timer.
+type Owner interface {
+	// Timeout is called when the timer fires. The timer is not set any more then, and may be set again.
+	Timeout()
+}
 
-func (w *wheel) init() {
+// Init makes an empty wheel at time 0.
+func (w *Wheel) Init() {
 	for i := range w.fine {
 		w.fine[i].prev, w.fine[i].next = &w.fine[i], &w.fine[i]
 	}
@@ -46,16 +52,16 @@ func (w *wheel) init() {
 	}
 }
 
-// set makes t fire at the given time, in nanoseconds of the loop's clock, at the next tick if that is past. If t is set already it moves.
-func (w *wheel) set(t *timer, at int64) {
-	w.clear(t)
-	t.at = max((at+tick-1)/tick, w.now+1)
+// Set makes t fire at the given time, or at the next tick if that has passed. A timer that is set already moves.
+func (w *Wheel) Set(t *Timer, at int64) {
+	w.Clear(t)
+	t.at = max((at+Tick-1)/Tick, w.now+1)
 	w.count++
 	w.insert(t)
 }
 
-func (w *wheel) insert(t *timer) {
-	var head *timer
+func (w *Wheel) insert(t *Timer) {
+	var head *Timer
 	if t.at-w.now < fineSlots {
 		i := t.at % fineSlots
 		t.slot = int16(i)
@@ -71,8 +77,8 @@ func (w *wheel) insert(t *timer) {
 	t.prev.next, head.prev = t, t
 }
 
-// clear makes t not fire, if it was set.
-func (w *wheel) clear(t *timer) {
+// Clear makes t not fire. It does nothing if t is not set.
+func (w *Wheel) Clear(t *Timer) {
 	if t.next == nil {
 		return
 	}
@@ -80,9 +86,9 @@ func (w *wheel) clear(t *timer) {
 	w.count--
 }
 
-func (w *wheel) unlink(t *timer) {
+func (w *Wheel) unlink(t *Timer) {
 	t.prev.next, t.next.prev = t.next, t.prev
-	if t.prev == t.next { // both are the head: the slot is empty now
+	if t.prev == t.next { // both are the head: the slot has become empty
 		if i := int64(t.slot); i >= 0 {
 			w.fineUsed[i/64] &^= 1 << (i % 64)
 		} else {
@@ -93,16 +99,16 @@ func (w *wheel) unlink(t *timer) {
 	t.prev, t.next = nil, nil
 }
 
-// skip lets time go by at once if no timer is set.
-func (w *wheel) skip(now int64) {
+// Skip moves an empty wheel to the given time at once. It does nothing if a timer is set.
+func (w *Wheel) Skip(now int64) {
 	if w.count == 0 {
-		w.now = max(w.now, now/tick)
+		w.now = max(w.now, now/Tick)
 	}
 }
 
-// advance fires all timers that are due at the given time. Owners may set and clear any timers meanwhile.
-func (w *wheel) advance(now int64) {
-	for to := now / tick; w.now < to; {
+// Advance fires all timers that are due at the given time. Owners may set and clear any timers meanwhile.
+func (w *Wheel) Advance(now int64) {
+	for to := now / Tick; w.now < to; {
 		if w.count == 0 {
 			w.now = to
 			return
@@ -117,14 +123,14 @@ func (w *wheel) advance(now int64) {
 		}
 		head := &w.fine[w.now%fineSlots]
 		for t := head.next; t != head; t = head.next {
-			w.clear(t)
-			t.owner.timeout()
+			w.Clear(t)
+			t.Owner.Timeout()
 		}
 	}
 }
 
-// next is how many nanoseconds from the given time the loop may sleep; negative for ever.
-func (w *wheel) next(now int64) int64 {
+// Next returns how long after the given time the next call of Advance is due; negative if no timer is set.
+func (w *Wheel) Next(now int64) int64 {
 	if w.count == 0 {
 		return -1
 	}
@@ -137,10 +143,10 @@ func (w *wheel) next(now int64) int64 {
 			at = c
 		}
 	}
-	return max(at*tick-now, 0)
+	return max(at*Tick-now, 0)
 }
 
-// distance is how many slots from slot from, going round, the first is that is not empty; -1 if all are.
+// distance returns how many slots after from, going round, the first slot is that is not empty; -1 if all are empty.
 func distance(used []uint64, from, slots int64) int64 {
 	start := from % slots
 	for i := int64(0); i <= int64(len(used)); i++ {

@@ -5,85 +5,87 @@ import (
 	"testing"
 )
 
-// firing is a timed that notes when it fired.
+// firing is an Owner that notes when it fired.
 type firing struct {
-	timer
-	w     *wheel
+	Timer
+	w     *Wheel
 	due   int64
 	fired int64
 	again func(*firing)
 }
 
-func (f *firing) timeout() {
-	f.fired = f.w.now * tick
+func (f *firing) Timeout() {
+	f.fired = f.w.now * Tick
 	if f.again != nil {
 		f.again(f)
 	}
 }
 
-func newFiring(w *wheel, due int64) *firing {
+func newFiring(w *Wheel, due int64) *firing {
 	f := &firing{w: w, due: due, fired: -1}
-	f.owner = f
-	w.set(&f.timer, due)
+	f.Owner = f
+	w.Set(&f.Timer, due)
 	return f
 }
 
 const second = int64(1e9)
 
-// Every timer fires once, not before its time and at most a tick after it, if time goes on in small steps, and next never sleeps past one.
+// Every timer fires once, not before its time and at most a tick after it, if time goes on in small
+// steps, and Next never sleeps past one.
 func TestWheelFiresInTime(t *testing.T) {
 	for seed := range uint64(20) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		w := &wheel{}
-		w.init()
+		w := &Wheel{}
+		w.Init()
 		now := rnd.Int64N(1000 * second)
-		w.advance(now)
+		w.Advance(now)
 		var all []*firing
 		for range 300 {
-			all = append(all, newFiring(w, now+rnd.Int64N([]int64{second / 100, second, 10 * second, 3000 * second}[rnd.IntN(4)])))
+			span := []int64{second / 100, second, 10 * second, 3000 * second}[rnd.IntN(4)]
+			all = append(all, newFiring(w, now+rnd.Int64N(span)))
 		}
 		for w.count > 0 {
-			sleep := w.next(now)
+			sleep := w.Next(now)
 			if sleep < 0 {
 				t.Fatalf("seed %d: sleeps for ever with %d timers set", seed, w.count)
 			}
 			now += sleep + 1
 			before := w.count
-			w.advance(now)
+			w.Advance(now)
 			for _, f := range all {
-				if f.fired < 0 && f.due+tick < now {
+				if f.fired < 0 && f.due+Tick < now {
 					t.Fatalf("seed %d: due at %d and not fired at %d (%d of %d left)", seed, f.due, now, w.count, before)
 				}
 			}
 		}
 		for _, f := range all {
-			if f.fired < f.due || f.fired > f.due+2*tick {
+			if f.fired < f.due || f.fired > f.due+2*Tick {
 				t.Errorf("seed %d: due at %d, fired at %d", seed, f.due, f.fired)
 			}
 		}
-		if w.next(now) != -1 {
+		if w.Next(now) != -1 {
 			t.Errorf("seed %d: an empty wheel wakes its loop", seed)
 		}
 	}
 }
 
 func TestWheelClearAndMove(t *testing.T) {
-	w := &wheel{}
-	w.init()
+	w := &Wheel{}
+	w.Init()
 	cleared, moved, stays := newFiring(w, second), newFiring(w, second), newFiring(w, second)
 	far := newFiring(w, 5000*second)
-	w.clear(&cleared.timer)
-	w.clear(&cleared.timer)
-	w.set(&moved.timer, 3*second)
-	w.advance(2 * second)
+	w.Clear(&cleared.Timer)
+	w.Clear(&cleared.Timer)
+	w.Set(&moved.Timer, 3*second)
+	w.Advance(2 * second)
 	if cleared.fired >= 0 || moved.fired >= 0 || stays.fired < 0 {
 		t.Errorf("after 2 s: cleared fired at %d, moved at %d, the other at %d", cleared.fired, moved.fired, stays.fired)
 	}
-	w.advance(4 * second)
+	w.Advance(4 * second)
 	if moved.fired < 3*second {
 		t.Errorf("moved to 3 s, fired at %d", moved.fired)
 	}
-	w.advance(6000 * second)
+	w.Advance(6000 * second)
 	if far.fired < 5000*second {
 		t.Errorf("far one fired at %d", far.fired)
 	}
@@ -91,17 +93,17 @@ func TestWheelClearAndMove(t *testing.T) {
 
 // A timer that sets itself again while it fires, for now or for later, does not fire twice in one tick.
 func TestWheelSetWhileFiring(t *testing.T) {
-	w := &wheel{}
-	w.init()
+	w := &Wheel{}
+	w.Init()
 	n := 0
 	f := newFiring(w, 0)
 	f.again = func(f *firing) {
 		if n++; n < 10 {
-			w.set(&f.timer, 0)
+			w.Set(&f.Timer, 0)
 		}
 	}
 	for i := int64(1); i <= 20; i++ {
-		w.advance(i * tick)
+		w.Advance(i * Tick)
 		if want := min(int(i), 10); n != want {
 			t.Fatalf("after %d ticks it fired %d times, want %d", i, n, want)
 		}
@@ -109,13 +111,13 @@ func TestWheelSetWhileFiring(t *testing.T) {
 }
 
 func TestWheelSleepsLong(t *testing.T) {
-	w := &wheel{}
-	w.init()
+	w := &Wheel{}
+	w.Init()
 	newFiring(w, 3600*second)
 	wakes := 0
 	for now := int64(0); w.count > 0; wakes++ {
-		now += w.next(now)
-		w.advance(now)
+		now += w.Next(now)
+		w.Advance(now)
 	}
 	if wakes > 20 {
 		t.Errorf("an hour took %d wakes, want a few", wakes)
@@ -124,26 +126,26 @@ func TestWheelSleepsLong(t *testing.T) {
 
 // A wheel without timers does not have to live through the time that passed.
 func TestWheelSkips(t *testing.T) {
-	w := &wheel{}
-	w.init()
-	w.skip(1e6 * second)
+	w := &Wheel{}
+	w.Init()
+	w.Skip(1e6 * second)
 	f := newFiring(w, 1e6*second+second)
-	if sleep := w.next(1e6 * second); sleep > 2*second {
+	if sleep := w.Next(1e6 * second); sleep > 2*second {
 		t.Errorf("sleeps %d ns, want a second or so", sleep)
 	}
-	w.skip(2e6 * second) // not with a timer set
-	w.advance(1e6*second + 2*second)
+	w.Skip(2e6 * second) // not with a timer set
+	w.Advance(1e6*second + 2*second)
 	if f.fired < 0 {
 		t.Error("did not fire")
 	}
 }
 
 func BenchmarkWheel(b *testing.B) {
-	w := &wheel{}
-	w.init()
+	w := &Wheel{}
+	w.Init()
 	f := newFiring(w, second)
 	b.ReportAllocs()
 	for i := int64(0); b.Loop(); i++ {
-		w.set(&f.timer, i%1000*second)
+		w.Set(&f.Timer, i%1000*second)
 	}
 }
