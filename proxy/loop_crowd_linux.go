@@ -4,12 +4,13 @@ import (
 	"slices"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
 // A crowd is the pairs of one loop that relay to one endpoint, so that they are found when it leaves. It is there as long as it has somebody
 // in it. What limits them together is its timer's: none of theirs is moved.
 type crowd struct {
-	timer  Timer
+	timer  wheel.Timer
 	loop   *loop
 	s      *service // that picked the endpoint last
 	member *lb.Member
@@ -79,7 +80,7 @@ func (c *crowd) judge() {
 	c.loop.wheel.Set(&c.timer, int64(at.Sub(c.loop.began)))
 }
 
-// Timeout implements Owner. The endpoint may be back, and the service may have other ideas by now.
+// Timeout implements wheel.Owner. The endpoint may be back, and the service may have other ideas by now.
 func (c *crowd) Timeout() {
 	if !c.s.isCutOff(c.member) {
 		c.judge()

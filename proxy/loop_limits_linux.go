@@ -36,7 +36,7 @@ func (p *loopPair) schedule() {
 	p.loop.wheel.Set(&p.timer, at)
 }
 
-// Timeout implements Owner. The timer is not moved with each byte: when it fires, the pair looks whether something moved since.
+// Timeout implements wheel.Owner. The timer is not moved with each byte: when it fires, the pair looks whether something moved since.
 func (p *loopPair) Timeout() {
 	switch p.state {
 	case connecting:

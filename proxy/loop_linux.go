@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
 // A loop serves many sockets from one thread: it waits for what is ready, by epoll, edge-triggered, and does what can be done without
@@ -50,7 +51,7 @@ type loop struct {
 	spare   []task
 
 	search   search // for room
-	wheel    Wheel
+	wheel    wheel.Wheel
 	denied   *denials
 	udp      *udpKit // nil until there is a UDP listener
 	pipes    *pipePool

@@ -8,13 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
 // An outlet is a socket connected to an endpoint that all one-way sessions of a shard with that endpoint send through: where no
 // answers are expected, nothing has to tell their clients apart. It stays open between sessions, so that it hears when the endpoint
 // refuses, which may be long after the session of one datagram has ended. What comes back is thrown away.
 type outlet struct {
-	timer    Timer
+	timer    wheel.Timer
 	shard    *udpShard
 	share    *share // that its descriptor is of
 	endpoint *lb.Member
@@ -92,7 +93,7 @@ func (o *outlet) done() {
 	}
 }
 
-// Timeout implements Owner: without sessions, an outlet stays as long as a session would.
+// Timeout implements wheel.Owner: without sessions, an outlet stays as long as a session would.
 func (o *outlet) Timeout() {
 	h := o.shard
 	switch at := o.used + h.idle; {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
 // The sides of a pair.
@@ -27,7 +28,7 @@ const (
 //
 // How each direction ends, and what that means for the other, is the same as for pair, where the table is.
 type loopPair struct {
-	timer  Timer
+	timer  wheel.Timer
 	loop   *loop
 	socket *loopTCP
 	s      *service

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
 // A loopSession is a UDP client's pairing with an endpoint, in a loop.
@@ -21,7 +22,7 @@ import (
 // A session has a socket of its own, connected to the endpoint, so that what comes back belongs to this client, and so that the kernel
 // tells when the endpoint refuses (ICMP port unreachable). Where no answers are expected, it shares an outlet instead.
 type loopSession struct {
-	timer      Timer
+	timer      wheel.Timer
 	shard      *udpShard
 	s          *service
 	endpoint   *lb.Member
@@ -289,7 +290,7 @@ func (x *loopSession) finished() {
 	}
 }
 
-// Timeout implements Owner. The timer is not moved with each datagram: when it fires, the session looks whether one moved since.
+// Timeout implements wheel.Owner. The timer is not moved with each datagram: when it fires, the session looks whether one moved since.
 func (x *loopSession) Timeout() {
 	h := x.shard
 	if at := x.used + h.idle; at > h.loop.now {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
 // loopTCP is the TCP proxySocket of the loop engine: every loop waits at the one listening socket, and the one that is woken takes the
@@ -179,7 +181,7 @@ func (t *loopTCP) Shutdown(ctx context.Context) error {
 
 // A door is a listening socket as one loop sees it.
 type door struct {
-	timer   Timer
+	timer   wheel.Timer
 	loop    *loop
 	socket  *loopTCP
 	number  int32
@@ -239,7 +241,7 @@ func (d *door) pause(ns int64) {
 	d.loop.wheel.Set(&d.timer, d.loop.now+ns)
 }
 
-// Timeout implements Owner: a pause is over.
+// Timeout implements wheel.Owner: a pause is over.
 func (d *door) Timeout() { d.watch() }
 
 // ready implements pollable: there are clients.

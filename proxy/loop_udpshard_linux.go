@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
 // A udpShard is one loop's part of a UDP listener: a socket, and the sessions of the clients whose datagrams come there. Everything
@@ -19,7 +20,7 @@ import (
 // longest first; it is in byClient too unless it has had all the requests that it may have; it has its timer set; and of the
 // datagrams that were read, none waits in memory but for a host name.
 type udpShard struct {
-	timer   Timer // of a pause
+	timer   wheel.Timer // of a pause
 	loop    *loop
 	socket  *loopUDP
 	fd      int32
@@ -81,7 +82,7 @@ func (h *udpShard) pause(ns int64) {
 	h.loop.wheel.Set(&h.timer, h.loop.now+ns)
 }
 
-// Timeout implements Owner: a pause is over.
+// Timeout implements wheel.Owner: a pause is over.
 func (h *udpShard) Timeout() { h.watch() }
 
 // ready implements pollable: there are datagrams.

@@ -1,4 +1,4 @@
-package proxy
+package wheel
 
 import (
 	"math/rand/v2"
