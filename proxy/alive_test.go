@@ -98,7 +98,7 @@ func TestAliveSaysWhichLockIsHeld(t *testing.T) {
 		wantAlive(t, h)
 		if e, ok := h.engine.(*portable); ok {
 			for what, lock := range map[string]*sync.Mutex{
-				"the lock of connections by endpoint":          &e.crowds.mu,
+				"the lock of connections by endpoint":          &e.byEndpoint.mu,
 				"the lock of the descriptors":                  &h.budget.mu,
 				"the lock of the search for idle UDP sessions": &e.searching,
 			} {

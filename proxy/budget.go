@@ -60,7 +60,7 @@ type budget struct {
 // What descriptors are taken for.
 const (
 	pairDescriptors    = 2 // the sockets of a TCP connection
-	sessionDescriptors = 1 // the socket of a UDP session, or an outlet
+	sessionDescriptors = 1 // the socket of a UDP session, or a shared socket
 
 	// A TCP listener has one socket. In the portable engine it also has a client, who is accepted before there is
 	// room. A UDP listener has up to two sockets; each one beyond takes one more.
@@ -212,9 +212,9 @@ func (b *budget) udpSockets(listeners, loops int) int {
 	return min(loops, max(all/max(listeners, 1), 2))
 }
 
-// advance lets the caller use a descriptor that another loop has promised to close, and has not closed yet. Until
+// advance lets the caller use a descriptor that another loop owes, and has not closed yet. Until
 // then there is one more than the shares have taken, so the number of these is bounded. It returns false if there
-// are too many. Each true is undone by settle.
+// are too many. Each true is undone by endAdvance.
 func (b *budget) advance() bool {
 	if b.advances.Add(-1) >= 0 {
 		return true
@@ -223,7 +223,8 @@ func (b *budget) advance() bool {
 	return false
 }
 
-func (b *budget) settle() { b.advances.Add(1) }
+// endAdvance undoes one advance.
+func (b *budget) endAdvance() { b.advances.Add(1) }
 
 // errOutOfDescriptors ends the dial of a UDP session that gets no descriptor.
 var errOutOfDescriptors = errors.New("out of descriptors, raise the limit (ulimit -n, LimitNOFILE=)")

@@ -94,7 +94,7 @@ func closeInherited(all []Inherited) {
 }
 
 // Suspend has UDP stand still: what clients and endpoints send waits in the kernel. It returns the sessions, whose descriptors stay the
-// Proxier's. One-way sessions are not among them, nor those whose endpoint's host name is being resolved: these begin anew. The caller
+// Proxier's. One-way sessions are not among them, nor those whose endpoint's host name is being resolved: these start over. The caller
 // sees to it that nothing else is asked of the Proxier until Resume or Release.
 func (p *Proxier) Suspend() []Session {
 	p.mu.Lock()

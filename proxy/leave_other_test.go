@@ -2,5 +2,5 @@
 
 package proxy
 
-// crowdsOf is how many crowds there are.
-func crowdsOf(h *house) int { return portableCrowds(h) }
+// endpointsInUse returns how many endpoints have pairs.
+func endpointsInUse(h *house) int { return portableEndpointsInUse(h) }

@@ -199,7 +199,7 @@ func TestManyConnectionsOfAnEndpointAreCut(t *testing.T) {
 		}
 		eventually(t, equals("resets that the endpoint has seen", a.resets.Load, 700))
 		exchange(t, dialTCP(t, at), "hello")
-		eventually(t, equals("crowds", func() int { return crowdsOf(h) }, 1))
+		eventually(t, equals("endpoints in use", func() int { return endpointsInUse(h) }, 1))
 	})
 }
 
@@ -261,7 +261,7 @@ func TestLeavesUnderLoad(t *testing.T) {
 		close(stop)
 		clients.Wait()
 		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
-		eventually(t, equals("crowds", func() int { return crowdsOf(h) }, 0))
+		eventually(t, equals("endpoints in use", func() int { return endpointsInUse(h) }, 0))
 		t.Logf("%d clients served, %d cut", served.Load(), cut.Load())
 	})
 }
@@ -286,8 +286,8 @@ func chat(at netip.AddrPort, words int) error {
 	return nil
 }
 
-func portableCrowds(h *house) int {
-	cs := &h.engine.(*portable).crowds
+func portableEndpointsInUse(h *house) int {
+	cs := &h.engine.(*portable).byEndpoint
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	return len(cs.all)

@@ -146,7 +146,7 @@ func (p *loopPair) connected() {
 		return
 	}
 	if p.s.isCutOff(p.endpoint) { // it has left while it was dialled
-		p.forsake()
+		p.abandon()
 		return
 	}
 	p.endpoint.Connected()
@@ -165,8 +165,8 @@ func (p *loopPair) connected() {
 	}
 }
 
-// forsake goes on to another endpoint, through no fault of the present one.
-func (p *loopPair) forsake() {
+// abandon gives up the present endpoint, which is not at fault, and tries another one.
+func (p *loopPair) abandon() {
 	resetOnClose(p.fd[server])
 	closeFD(p.fd[server])
 	p.fd[server] = -1
@@ -189,9 +189,9 @@ func (p *loopPair) hungUpOn() bool {
 	return p.flow[server].moved == 0 && p.loop.now-p.began < int64(earlyReset)
 }
 
-// anew goes on to another endpoint: the present one took the connection and then reset it. It does so after the events in hand, for one of
+// redial goes on to another endpoint: the present one took the connection and then reset it. It does so after the events in hand, for one of
 // them may be of the socket that is closed here, and would look as if it were of the next one.
-func (p *loopPair) anew() {
+func (p *loopPair) redial() {
 	p.state = connecting
 	p.kept, p.joined = false, 0
 	p.loop.discard(p.fd[server])
@@ -317,7 +317,7 @@ func (p *loopPair) connectToNext(err syscall.Errno) {
 // leave lets go of the endpoint.
 func (p *loopPair) leave() {
 	if p.endpoint != nil {
-		if p.crowded {
+		if p.grouped {
 			p.loop.part(p)
 		}
 		if p.reason == serverFailed && (p.errno == unix.ECONNRESET || p.errno == unix.EPIPE) && p.hungUpOn() {

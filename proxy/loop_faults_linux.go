@@ -22,7 +22,7 @@ func (l *loop) faultEvents(n int) int {
 		e := &l.events[n]
 		*e = unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(rand.IntN(len(l.sockets))), Pad: int32(rand.IntN(2))}
 		switch s := l.sockets[e.Fd].(type) {
-		case *door:
+		case *acceptor:
 			n++
 		case *loopPair:
 			n++

@@ -137,10 +137,10 @@ func (h *udpShard) resume() {
 			_ = h.loop.add(x.fd, unix.EPOLLIN, x.number, 0)
 		}
 	}
-	for _, q := range h.unpaid {
-		q.pay()
+	for _, q := range h.unsettled {
+		q.settle()
 	}
-	h.unpaid = nil
+	h.unsettled = nil
 }
 
 // adopt begins a session that another process had.

@@ -18,7 +18,7 @@ func (x *loopSession) hopsOf(in *batch, i int16) (hops uint8, left bool) {
 		if hops <= 1 {
 			return 0, hops == 0
 		}
-		if hops--; hops == x.out.hops {
+		if hops--; hops == x.shared.hops {
 			return 0, true
 		}
 	}
@@ -37,8 +37,8 @@ func (x *loopSession) settle(hops uint8) {
 		return
 	}
 	setHops(x.fd, x.six, hops)
-	if x.out != nil {
-		x.out.hops = hops
+	if x.shared != nil {
+		x.shared.hops = hops
 	}
 }
 

@@ -59,8 +59,8 @@ type loop struct {
 	backlogs []*backlog  // free ones
 	pairs    []*loopPair // free ones
 
-	crowds map[lb.Place]*crowd // those with somebody in them
-	empty  []*crowd            // free ones
+	byEndpoint map[lb.Place]*endpointPairs // those with pairs
+	empty      []*endpointPairs            // free ones
 }
 
 // A pollable is what epoll tells of.
@@ -89,7 +89,7 @@ func newLoop(id, pipes int, began time.Time, d *denials) (*loop, error) {
 	}
 	l := &loop{
 		id: id, epfd: epfd, wakefd: wakefd, began: began, denied: d, pipes: newPipePool(pipes, d),
-		crowds: map[lb.Place]*crowd{},
+		byEndpoint: map[lb.Place]*endpointPairs{},
 	}
 	l.wheel.Init()
 	if err := l.awaken(); err != nil {

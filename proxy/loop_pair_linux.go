@@ -37,7 +37,7 @@ type loopPair struct {
 	endpoint *lb.Member // nil while there is none
 	waiter   *lb.Waiter // while the pair is in the queue for one
 
-	prev, next *loopPair // in the endpoint's crowd
+	prev, next *loopPair // in the endpointPairs of its endpoint
 	src        netip.AddrPort
 
 	fd     [2]int32
@@ -57,7 +57,7 @@ type loopPair struct {
 	hangup   [2]bool // the end of the source has come, an error or urgent data: read until nothing is left
 	reset    bool    // to be closed by RST
 	kept     bool    // keep-alive is on
-	crowded  bool    // in a crowd
+	grouped  bool    // in an endpointPairs
 	asked    bool    // the client was the last to say something
 	counted  bool    // by service.countClient
 	reason   endReason
@@ -296,7 +296,7 @@ func (p *loopPair) later(from int) {
 // sourceFailed ends the pair: what was read has been written, and to the failed peer nothing can be.
 func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
 	if from == server && err == unix.ECONNRESET && p.untouched() {
-		p.anew()
+		p.redial()
 		return
 	}
 	p.because(clientFailed+endReason(from), err)

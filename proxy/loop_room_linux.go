@@ -15,14 +15,14 @@ import (
 // A holding is the descriptors of the sessions that one service has in one shard. A shard whose listener has changed
 // hands has other holdings for the sessions of former services, until these end.
 //
-// A loop that needs a descriptor may get one from another loop: that promises one of a holding. The descriptor is
-// used at once, and the loop that has promised ends a session soon, without giving back its descriptor.
+// A loop that needs a descriptor may get one from another loop, which then owes one of a holding. The descriptor is used
+// at once. The loop that owes it ends a session soon, without giving back the descriptor of that.
 type holding struct {
-	shard  *udpShard
-	share  *share
-	count  int64        // sessions that have a descriptor; belongs to the loop
-	held   atomic.Int64 // of these descriptors, those that are not promised
-	paying atomic.Bool  // pay is posted
+	shard    *udpShard
+	share    *share
+	count    int64        // sessions that have a descriptor; belongs to the loop
+	held     atomic.Int64 // of these descriptors, those that are not owed
+	settling atomic.Bool  // settle is posted
 }
 
 // holdingOf returns the holding for new sessions of s.
@@ -35,14 +35,14 @@ func (h *udpShard) holdingOf(s *service) *holding {
 	return q
 }
 
-// keeps is told of each session of the holding that has ended, and tells whether its descriptor is the caller's. If
-// not, it was promised.
-func (q *holding) keeps() bool {
+// reclaim is called for each session of the holding that has ended. It reports whether its descriptor is the caller's.
+// If not, it was owed.
+func (q *holding) reclaim() bool {
 	q.count--
 	for {
 		n := q.held.Load()
 		if n <= q.count {
-			q.share.budget.settle()
+			q.share.budget.endAdvance()
 			return false
 		}
 		if q.held.CompareAndSwap(n, n-1) {
@@ -88,7 +88,7 @@ func (h *udpShard) takeOne(to *share) bool {
 // replace has the session of the listener end that has been idle longest. It tells whether there was one, and whether to
 // has its descriptor now.
 func (h *udpShard) replace(to *share) (ended, passed bool) {
-	if o := h.eldest(); o != h && o.promise(to) {
+	if o := h.eldest(); o != h && o.owe(to) {
 		return true, true
 	}
 	if h.ring.first == nil {
@@ -117,8 +117,8 @@ func (l *loop) reclaim(e *loopEngine, to *share) bool {
 }
 
 // await takes no clients until it is the turn of s, or UDP sessions can end for it.
-func (d *door) await(s *service) {
-	s.crowded()
+func (d *acceptor) await(s *service) {
+	s.warnOfWaiting()
 	d.pause(int64(roomPoll))
 	if d.turn == nil {
 		s.at(d.loop.id).descriptorWaits.Add(1)
@@ -130,7 +130,7 @@ func (d *door) await(s *service) {
 }
 
 // admit takes a client with the descriptors that w has waited for.
-func (d *door) admit(w *waiter) {
+func (d *acceptor) admit(w *waiter) {
 	if d.turn == w {
 		d.turn = nil
 	}
@@ -216,14 +216,14 @@ func (h *udpShard) eldest() *udpShard {
 // free has the first session of o end, and tells whether to has its descriptor now.
 func (l *loop) free(o *udpShard, to *share) bool {
 	if o.loop != l {
-		return o.promise(to)
+		return o.owe(to)
 	}
 	return o.evict(o.ring.first, to)
 }
 
-// promise gives to one of the descriptors of this shard, and has a session end for it soon. It returns false if
-// there is none to give, or if too many are promised already. Any goroutine may call it.
-func (h *udpShard) promise(to *share) bool {
+// owe gives to one of the descriptors of this shard, and has a session end for it soon. It returns false if there is none
+// to give, or if too many are owed already. Any goroutine may call it.
+func (h *udpShard) owe(to *share) bool {
 	q := h.holding.Load()
 	if !q.share.budget.advance() {
 		return false
@@ -233,33 +233,33 @@ func (h *udpShard) promise(to *share) bool {
 			continue
 		}
 		passed := q.share.pass(to, sessionDescriptors)
-		if !q.paying.Swap(true) {
-			h.loop.post(q.pay)
+		if !q.settling.Swap(true) {
+			h.loop.post(q.settle)
 		}
 		return passed
 	}
-	q.share.budget.settle()
+	q.share.budget.endAdvance()
 	return false
 }
 
-// pay ends as many sessions as were promised, less those that have ended by themselves. The session idle longest may
-// have moved something meanwhile. If another shard has the one idle longest by now, the promise is passed on to that
+// settle ends as many sessions as are owed, less those that have ended by themselves. The session idle longest may
+// have moved something meanwhile. If another shard has the one idle longest by now, the debt is passed on to that
 // shard.
-func (q *holding) pay() {
-	q.paying.Store(false) // first: what is promised from here on may not be seen below
+func (q *holding) settle() {
+	q.settling.Store(false) // first: what is owed from here on may not be seen below
 	h, l := q.shard, q.shard.loop
 	if h.suspended {
-		h.unpaid = append(h.unpaid, q)
+		h.unsettled = append(h.unsettled, q)
 		return
 	}
 	for q.count > q.held.Load() {
 		o := l.victim(h.socket.engine, itsFloor, h)
-		if o == nil { // the promise was for a client of this listener, which had as many sessions as it may
+		if o == nil { // the debt was for a client of this listener, which had as many sessions as it may
 			o = h.eldest()
 		}
 		if o != h && o.oldest.Load() < h.oldest.Load() && l.free(o, q.share) {
 			q.held.Add(1)
-			q.share.budget.settle()
+			q.share.budget.endAdvance()
 			continue
 		}
 		x := h.ring.first
@@ -277,7 +277,7 @@ func (h *udpShard) evict(x *loopSession, to *share) bool {
 		x.sendLast(h.loop.udp.in)
 	}
 	x.close(ReasonEvicted)
-	return x.holding != nil && x.holding.keeps() && x.holding.share.pass(to, sessionDescriptors)
+	return x.holding != nil && x.holding.reclaim() && x.holding.share.pass(to, sessionDescriptors)
 }
 
 // makeRoomOneWay ends the session idle longest if there are too many. It looks only here: a session without a
@@ -334,7 +334,7 @@ func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
 	}
 	o.loop.post(func() {
 		fd, err := int32(-1), unix.EAGAIN
-		if o.freePort(x, to) && own { // else x needs an outlet
+		if o.freePort(x, to) && own { // else x needs a shared socket
 			fd, err = connect(addr, unix.SOCK_DGRAM)
 		}
 		l.post(func() {

@@ -20,7 +20,7 @@ import (
 //	    +---------------------------------------------------------------------------+
 //
 // A session has a socket of its own, connected to the endpoint, so that what comes back belongs to this client, and so that the kernel
-// tells when the endpoint refuses (ICMP port unreachable). Where no answers are expected, it shares an outlet instead.
+// tells when the endpoint refuses (ICMP port unreachable). Where no answers are expected, it uses a sharedSocket instead.
 type loopSession struct {
 	timer      wheel.Timer
 	shard      *udpShard
@@ -34,7 +34,7 @@ type loopSession struct {
 	name   unix.RawSockaddrInet6 // of the client
 	began  int64                 // on the loop's clock
 	used   int64                 // when a datagram moved last, either way
-	out    *outlet               // of a one-way session
+	shared *sharedSocket         // of a one-way session
 	wait   *lookup               // while resolving
 
 	requests, answers int64    // datagrams of the client, and of the endpoint
@@ -88,14 +88,14 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey,
 }
 
 // refused tells whether the endpoint has refused a datagram, so that the next should go to another.
-func (x *loopSession) refused() bool { return x.dead || x.out != nil && x.out.dead }
+func (x *loopSession) refused() bool { return x.dead || x.shared != nil && x.shared.dead }
 
 // refuse notes that the endpoint cannot be reached.
 func (x *loopSession) refuse(err error) {
 	if !x.dead {
 		x.dead = true
-		if x.out != nil {
-			x.out.refuse(err)
+		if x.shared != nil {
+			x.shared.refuse(err)
 		} else {
 			x.s.dialFailed(x.endpoint, err)
 		}
@@ -311,7 +311,7 @@ func (x *loopSession) Timeout() {
 func (x *loopSession) end(reason string) {
 	if x.state != over {
 		x.close(reason)
-		if q := x.holding; q != nil && q.keeps() {
+		if q := x.holding; q != nil && q.reclaim() {
 			q.share.release(sessionDescriptors)
 		}
 	}
@@ -327,8 +327,8 @@ func (x *loopSession) close(reason string) {
 		x.record(reason)
 	}
 	switch {
-	case x.out != nil:
-		x.out.done()
+	case x.shared != nil:
+		x.shared.done()
 	case x.state == live:
 		if x.adopted {
 			h.loop.unwatch(x.fd)

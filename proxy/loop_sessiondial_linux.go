@@ -20,7 +20,7 @@ func (x *loopSession) connect() error {
 	if x.endpoint.Host == "" {
 		return x.connectTo(x.endpoint.Addr)
 	}
-	if out := x.shard.outlets[x.endpoint]; out != nil && x.holding == nil {
+	if out := x.shard.sharedSockets[x.endpoint]; out != nil && x.holding == nil {
 		err := x.s.barred(x.endpoint, out.addr)
 		if err == nil {
 			return x.connectTo(out.addr)
@@ -36,7 +36,7 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 	h := x.shard
 	x.six = addr.Addr().Is6()
 	if x.holding == nil {
-		out, err := h.outletTo(x, addr)
+		out, err := h.sharedSocketTo(x, addr)
 		switch {
 		case err != 0:
 			return x.dialError(err)
@@ -44,7 +44,7 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 			return nil
 		}
 		out.uses++
-		x.out, x.fd, x.state = out, out.fd, live
+		x.shared, x.fd, x.state = out, out.fd, live
 		return nil
 	}
 	fd, err := connect(addr, unix.SOCK_DGRAM)

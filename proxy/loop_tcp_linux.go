@@ -23,14 +23,14 @@ type loopTCP struct {
 	addr    netip.AddrPort
 	service atomic.Pointer[service]
 
-	doors  []*door // one for each loop
-	once   sync.Once
-	pairs  tracker
-	cut    context.Context // ends when all pairs are to be cut, which is done loop by loop
-	cutNow context.CancelFunc
+	acceptors []*acceptor // one for each loop
+	once      sync.Once
+	pairs     tracker
+	cut       context.Context // ends when all pairs are to be cut, which is done loop by loop
+	cutNow    context.CancelFunc
 }
 
-func (e *loopEngine) listenTCP(o opening, s *service) (proxySocket, error) {
+func (e *loopEngine) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	fd, bound, err := listenFD(o)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(o.addr), Err: err}
@@ -39,15 +39,15 @@ func (e *loopEngine) listenTCP(o opening, s *service) (proxySocket, error) {
 	t.cut, t.cutNow = o.cut()
 	t.service.Store(s)
 	for _, l := range e.loops {
-		d := &door{loop: l, socket: t}
+		d := &acceptor{loop: l, socket: t}
 		d.timer.Owner = d
-		t.doors = append(t.doors, d)
+		t.acceptors = append(t.acceptors, d)
 	}
 	return t, nil
 }
 
 // listenFD opens a listening socket with the options that accepted sockets are to have: on Linux they inherit them.
-func listenFD(o opening) (_ int, bound netip.AddrPort, err error) {
+func listenFD(o listenSpec) (_ int, bound netip.AddrPort, err error) {
 	addr := o.addr
 	fd, err := o.socket(unix.SOCK_STREAM)
 	if err != nil {
@@ -77,8 +77,8 @@ func listenFD(o opening) (_ int, bound netip.AddrPort, err error) {
 	return fd, bound, err
 }
 
-// socket returns the opening's socket, not bound yet unless it was open already.
-func (o opening) socket(kind int) (fd int, err error) {
+// socket returns a socket for o. It is not bound yet, unless it was open already.
+func (o listenSpec) socket(kind int) (fd int, err error) {
 	if o.file != nil {
 		if fd, err = duplicateConn(o.file); err != nil {
 			return -1, err
@@ -135,7 +135,7 @@ func (t *loopTCP) serve(s *service) { t.service.Store(s) }
 
 // ProxyLoop has the loops take clients. It does not wait: with thousands of listeners, goroutines that do would be much of all memory.
 func (t *loopTCP) ProxyLoop() error {
-	for _, d := range t.doors {
+	for _, d := range t.acceptors {
 		d.loop.post(d.open)
 	}
 	return nil
@@ -149,7 +149,7 @@ func (t *loopTCP) release() { t.leave(false) }
 
 func (t *loopTCP) leave(last bool) {
 	t.once.Do(func() {
-		for _, d := range t.doors {
+		for _, d := range t.acceptors {
 			d.loop.do(func() { d.close(last) })
 		}
 		closeFD(t.fd)
@@ -162,7 +162,7 @@ func (t *loopTCP) leave(last bool) {
 func (t *loopTCP) Close() error {
 	t.stop()
 	t.cutNow()
-	for _, d := range t.doors {
+	for _, d := range t.acceptors {
 		d.loop.do(d.cut)
 	}
 	return t.pairs.wait(context.Background())
@@ -179,8 +179,8 @@ func (t *loopTCP) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// A door is a listening socket as one loop sees it.
-type door struct {
+// An acceptor takes clients from a listening socket for one loop.
+type acceptor struct {
 	timer   wheel.Timer
 	loop    *loop
 	socket  *loopTCP
@@ -188,14 +188,14 @@ type door struct {
 	watched bool // epoll tells of clients
 	closed  bool
 	backoff int64   // nanoseconds; zero after a client was taken
-	other   int     // the door that was looked at last by lighter
+	other   int     // the acceptor that lighter looked at last
 	turn    *waiter // for descriptors; nil if it does not wait
 }
 
-// Shares of a turn: how many clients a door lets in.
+// Shares of a turn: how many clients an acceptor takes.
 const clientsPerTurn = 32
 
-func (d *door) open() {
+func (d *acceptor) open() {
 	if d.closed {
 		return
 	}
@@ -205,7 +205,7 @@ func (d *door) open() {
 
 // watch has epoll tell of clients: not edge-triggered, because the queue is shared, and only one loop each time, unless
 // the system denies that.
-func (d *door) watch() {
+func (d *acceptor) watch() {
 	if d.watched || d.closed {
 		return
 	}
@@ -233,7 +233,7 @@ func (l *loop) unwatched(s *service, err syscall.Errno) {
 }
 
 // pause takes no clients for a while.
-func (d *door) pause(ns int64) {
+func (d *acceptor) pause(ns int64) {
 	if d.watched {
 		_ = epollControl(d.loop.epfd, unix.EPOLL_CTL_DEL, d.socket.fd, &unix.EpollEvent{})
 		d.watched = false
@@ -242,17 +242,17 @@ func (d *door) pause(ns int64) {
 }
 
 // Timeout implements wheel.Owner: a pause is over.
-func (d *door) Timeout() { d.watch() }
+func (d *acceptor) Timeout() { d.watch() }
 
 // ready implements pollable: there are clients.
-func (d *door) ready(int, uint32) {
+func (d *acceptor) ready(int, uint32) {
 	if d.watched {
 		d.let(clientsPerTurn)
 	}
 }
 
 // let takes up to n clients, and tells whether there may be more.
-func (d *door) let(n int) bool {
+func (d *acceptor) let(n int) bool {
 	t, failed := d.socket, 0
 	for i := range n {
 		s := t.service.Load()
@@ -280,8 +280,8 @@ func (d *door) let(n int) bool {
 }
 
 // accept takes one client of s, which has the descriptors for one. After an error they are given back. If the error
-// is one of this host, the door has paused.
-func (d *door) accept(s *service) syscall.Errno {
+// is one of this host, the acceptor has paused.
+func (d *acceptor) accept(s *service) syscall.Errno {
 	fd, src, err := d.socket.engine.denied.accept(d.socket.fd)
 	if err == 0 {
 		d.backoff = 0
@@ -304,7 +304,7 @@ func exhausted(err syscall.Errno) bool {
 }
 
 // welcome has a client of s served by this loop or another one.
-func (d *door) welcome(fd int32, src netip.AddrPort, s *service) {
+func (d *acceptor) welcome(fd int32, src netip.AddrPort, s *service) {
 	if !d.socket.pairs.add() { // here, so that a stop waits for a client that is being handed over
 		s.share.release(pairDescriptors)
 		resetOnClose(fd)
@@ -320,16 +320,16 @@ func (d *door) welcome(fd int32, src netip.AddrPort, s *service) {
 	}
 }
 
-// lighter is the door of another loop that has fewer pairs, or else d: the kernel wakes whichever loop it likes, and a few long connections
+// lighter returns the acceptor of another loop that has fewer pairs, or else d: the kernel wakes whichever loop it likes, and a few long connections
 // with all the bytes should not share one processor while another is idle. Of many pairs a quarter more is no matter, for to hand one
 // over costs a wake-up.
-func (d *door) lighter() *door {
-	n := len(d.socket.doors)
+func (d *acceptor) lighter() *acceptor {
+	n := len(d.socket.acceptors)
 	if n == 1 {
 		return d
 	}
 	d.other = (d.other + 1) % (n - 1)
-	o := d.socket.doors[(d.loop.id+1+d.other)%n]
+	o := d.socket.acceptors[(d.loop.id+1+d.other)%n]
 	if there := o.loop.load.Load(); d.loop.load.Load() > there+there/4 {
 		return o
 	}
@@ -337,7 +337,7 @@ func (d *door) lighter() *door {
 }
 
 // begin starts to serve a client of s.
-func (d *door) begin(fd int32, src netip.AddrPort, s *service) {
+func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 	t, l := d.socket, d.loop
 	c := s.at(l.id)
 	c.connections.Add(1)
@@ -377,7 +377,7 @@ func (l *loop) newPair() *loopPair {
 }
 
 // close takes no more clients, but for the last ones: those that wait.
-func (d *door) close(last bool) {
+func (d *acceptor) close(last bool) {
 	if d.closed {
 		return
 	}
@@ -395,7 +395,7 @@ func (d *door) close(last bool) {
 }
 
 // cut ends the pairs of this listener that this loop has.
-func (d *door) cut() {
+func (d *acceptor) cut() {
 	for _, s := range d.loop.sockets {
 		if p, ok := s.(*loopPair); ok && p.socket == d.socket {
 			p.cut(pairCut)

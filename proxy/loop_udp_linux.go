@@ -32,7 +32,7 @@ type loopUDP struct {
 	endOnce  sync.Once
 }
 
-func (e *loopEngine) listenUDP(o opening, s *service) (_ proxySocket, err error) {
+func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err error) {
 	addr, n := o.addr, e.budget.udpSockets(o.udp, len(e.loops))
 	if o.file != nil { // as many as there are: with more, or fewer, clients would come to another one than before
 		n = 1 + len(o.more)
@@ -113,7 +113,7 @@ func (e *loopEngine) loopsFor(n int) []*loop {
 }
 
 // bindUDP opens a socket, and returns its address with its port.
-func bindUDP(o opening, d *denials) (_ int, bound netip.AddrPort, err error) {
+func bindUDP(o listenSpec, d *denials) (_ int, bound netip.AddrPort, err error) {
 	addr := o.addr
 	fd, err := o.socket(unix.SOCK_DGRAM)
 	if err != nil {

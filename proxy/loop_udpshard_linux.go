@@ -29,22 +29,22 @@ type udpShard struct {
 	backoff int64 // nanoseconds; zero after a datagram was read
 	idle    int64 // idle timeout that the sessions' timers were last set by, nanoseconds
 
-	byClient map[clientKey]*loopSession
-	ring     sessionRing
-	outlets  map[*lb.Member]*outlet // of one-way sessions
+	byClient      map[clientKey]*loopSession
+	ring          sessionRing
+	sharedSockets map[*lb.Member]*sharedSocket // of one-way sessions
 
 	// Other loops read these: when the session at the front of the ring was last used, on the clock that all loops
 	// share, or noSession; and the holding of the present service.
-	oldest  atomic.Int64
-	holding atomic.Pointer[holding]
-	unpaid  []*holding // that have promised something while the shard was suspended
+	oldest    atomic.Int64
+	holding   atomic.Pointer[holding]
+	unsettled []*holding // that owe something since the shard was suspended
 
 	draining, drained, closed bool
 	suspended                 bool // another process is taking over
 }
 
 func newUDPShard(l *loop, u *loopUDP, fd int32) *udpShard {
-	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[clientKey]*loopSession{}, outlets: map[*lb.Member]*outlet{}}
+	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[clientKey]*loopSession{}, sharedSockets: map[*lb.Member]*sharedSocket{}}
 	h.timer.Owner = h
 	h.oldest.Store(noSession)
 	h.holdingOf(u.service.Load())
@@ -184,7 +184,7 @@ func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.
 func (h *udpShard) beginCounted(s *service, key clientKey, in *batch, i int, tried *lb.Tried) *loopSession {
 	src := clientOf(&in.names[i])
 	var q *holding
-	if s.spec.Load().Responses < 0 { // its outlet has a descriptor, and it has none
+	if s.spec.Load().Responses < 0 { // its shared socket has a descriptor, and it has none
 		h.makeRoomOneWay(s)
 	} else if q = h.holdingOf(s); !h.makeRoom(s) {
 		s.unserved(src, errOutOfDescriptors)
@@ -287,7 +287,7 @@ func (h *udpShard) close() {
 			x.end(ReasonCut)
 		}
 	}
-	for _, o := range h.outlets {
+	for _, o := range h.sharedSockets {
 		o.close()
 	}
 	h.pause(0)

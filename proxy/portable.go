@@ -9,16 +9,16 @@ import (
 
 // portable is the engine that works on every system: goroutines over package net.
 type portable struct {
-	budget   *budget
-	began    time.Time
-	pipes    *pipePool
-	resolver *lb.Resolver
-	denied   *denials
-	roster   roster
-	crowds   crowds
-	turns    turns               // of the goroutines that take clients
-	asks     []*pulse            // of the locks that all connections share
-	udp      register[udpSocket] // that are open
+	budget     *budget
+	began      time.Time
+	pipes      *pipePool
+	resolver   *lb.Resolver
+	denied     *denials
+	roster     roster
+	byEndpoint endpointIndex
+	turns      turns               // of the goroutines that take clients
+	asks       []*pulse            // of the locks that all connections share
+	udp        register[udpSocket] // that are open
 
 	searching sync.Mutex // guards what follows: where victim goes on
 	cursor    cursor
@@ -29,10 +29,10 @@ func newPortable(b *budget, r *lb.Resolver, d *denials) *portable {
 	d.tryForPortable()
 	e := &portable{
 		budget: b, began: time.Now(), pipes: newPipePool(b.pipes, d), resolver: r, denied: d,
-		crowds: crowds{all: map[lb.Place]*portableCrowd{}},
+		byEndpoint: endpointIndex{all: map[lb.Place]*portableEndpointPairs{}},
 	}
 	e.asks = []*pulse{
-		lockPulse("the lock of connections by endpoint", &e.crowds.mu),
+		lockPulse("the lock of connections by endpoint", &e.byEndpoint.mu),
 		lockPulse("the lock of the list of connections", &e.roster.mu),
 		lockPulse("the lock of the descriptors", &b.mu),
 		lockPulse("the lock of the search for idle UDP sessions", &e.searching),

@@ -52,7 +52,7 @@ type pair struct {
 	// If the endpoint reset the connection before it sent anything:
 	hungUp bool
 	lost   bool // something of what was read has not been written, or one side has ended properly
-	anew   bool // nothing was moved either way, and the client's connection is left open: another endpoint can take over
+	redial bool // nothing was moved either way, and the client's connection is left open: another endpoint can take over
 }
 
 func newPair(client, server *net.TCPConn, s *service) *pair {
@@ -182,9 +182,9 @@ func (p *pair) interruptLocked() {
 func (p *pair) close() {
 	p.mu.Lock()
 	reset, hasty := p.reset, p.hasty
-	p.anew = p.hungUp && !p.lost && !hasty && p.up.Load() == 0 && p.down.Load() == 0
+	p.redial = p.hungUp && !p.lost && !hasty && p.up.Load() == 0 && p.down.Load() == 0
 	p.mu.Unlock()
-	if p.anew {
+	if p.redial {
 		abort(p.server)
 		return
 	}

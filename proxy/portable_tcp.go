@@ -32,7 +32,7 @@ type tcpSocket struct {
 	cutNow   context.CancelFunc
 }
 
-func (e *portable) listenTCP(o opening, s *service) (proxySocket, error) {
+func (e *portable) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	l, err := o.listenTCP()
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func (e *portable) listenTCP(o opening, s *service) (proxySocket, error) {
 }
 
 // listenTCP opens a listener of package net.
-func (o opening) listenTCP() (net.Listener, error) {
+func (o listenSpec) listenTCP() (net.Listener, error) {
 	if o.file != nil {
 		return net.FileListener(o.file)
 	}
@@ -126,7 +126,7 @@ func (t *tcpSocket) room(s *service, turn *turn) error {
 		return nil
 	}
 	s.at(0).descriptorWaits.Add(1)
-	s.crowded()
+	s.warnOfWaiting()
 	turn.end() // to wait for descriptors is not to be stuck
 	defer turn.begin()
 	return s.share.acquire(t.patience(), pairDescriptors, reclaim)
@@ -183,19 +183,19 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		p.endpoint = endpoint
 		shown.pair.Store(p)
 		stop := context.AfterFunc(t.cut, func() { p.cut(ReasonCut) })
-		t.engine.crowds.join(p)
+		t.engine.byEndpoint.join(p)
 		p.relay(t.engine.pipes)
-		t.engine.crowds.part(p)
+		t.engine.byEndpoint.part(p)
 		stop()
 		if s.log.IsDebug() {
 			s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up.Load(), "down", p.down.Load(), "took", time.Since(began), "reason", p.reason)
 		}
-		if p.anew && t.cut.Err() == nil {
+		if p.redial && t.cut.Err() == nil {
 			shown.pair.Store(nil)
 			d.missed(endpoint, fmt.Errorf("dial tcp %s: %w", endpoint.Address(), syscall.ECONNRESET))
 			continue
 		}
-		if p.anew {
+		if p.redial {
 			abort(client)
 		} else if p.hungUp && p.down.Load() == 0 {
 			endpoint.Failed(lb.Reset)

@@ -32,7 +32,7 @@ type udpSocket struct {
 	expiring sync.Mutex            // held to end an idle session, and between suspend and resume
 }
 
-func (e *portable) listenUDP(o opening, s *service) (proxySocket, error) {
+func (e *portable) listenUDP(o listenSpec, s *service) (proxySocket, error) {
 	addr := o.addr
 	c, err := o.listenUDP()
 	if err != nil {
@@ -58,7 +58,7 @@ func (e *portable) listenUDP(o opening, s *service) (proxySocket, error) {
 }
 
 // listenUDP opens a socket of package net.
-func (o opening) listenUDP() (*net.UDPConn, error) {
+func (o listenSpec) listenUDP() (*net.UDPConn, error) {
 	var c net.PacketConn
 	var err error
 	if o.file != nil { // the first of a group: who comes to another one moves here when those are closed

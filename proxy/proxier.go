@@ -252,7 +252,7 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 		if _, ok := p.sockets[key]; ok {
 			continue
 		}
-		o := opening{addr: key.addr, shared: overlapping.overlaps(key), cutAll: p.draining, udp: udp}
+		o := listenSpec{addr: key.addr, shared: overlapping.overlaps(key), cutAll: p.draining, udp: udp}
 		if files := inherited[key]; len(files) > 0 {
 			o.file, o.more = files[0], files[1:]
 		}
@@ -295,7 +295,7 @@ func (p *Proxier) shareLocked(
 }
 
 // open opens the socket of key as o says, within the budget.
-func (p *Proxier) open(key socketKey, s *service, o opening) (socket proxySocket, err error) {
+func (p *Proxier) open(key socketKey, s *service, o listenSpec) (socket proxySocket, err error) {
 	if err = p.budget.openListener(listenerDescriptors); err == nil {
 		if key.protocol == UDP {
 			socket, err = p.engine.listenUDP(o, s)

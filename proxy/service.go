@@ -85,8 +85,8 @@ func (s *service) unserved(client netip.AddrPort, err error) {
 	s.troubles.warn(s.log, "client refused", "client", client, "error", err)
 }
 
-// crowded is told when TCP clients have to wait for descriptors.
-func (s *service) crowded() {
+// warnOfWaiting logs why TCP clients have to wait for descriptors.
+func (s *service) warnOfWaiting() {
 	taken, floor := s.share.load()
 	if s.share.atCeiling(pairDescriptors) {
 		s.troubles.warn(s.log, "the service has all descriptors that it may have, its new clients wait until "+

@@ -48,8 +48,8 @@ type engine interface {
 	// shards is how many goroutines count apart from one another, see service.at.
 	shards() int
 
-	listenTCP(o opening, s *service) (proxySocket, error)
-	listenUDP(o opening, s *service) (proxySocket, error)
+	listenTCP(o listenSpec, s *service) (proxySocket, error)
+	listenUDP(o listenSpec, s *service) (proxySocket, error)
 
 	// list adds to page what q wants of what is served in the next placesAtOnce places, until the page is full. It returns the place to go on
 	// from, and whether there may be more in that shard.

@@ -38,7 +38,7 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	s := newService(&Service{Name: "s"}, h.balancer, hclog.NewNullLogger(), 1)
 	s.share = e.budget.newShare()
-	socket, err := e.listenTCP(opening{addr: loopback}, s)
+	socket, err := e.listenTCP(listenSpec{addr: loopback}, s)
 	if err := errors.Join(err, e.budget.openListener(listenerDescriptors)); err != nil {
 		t.Fatal(err)
 	}

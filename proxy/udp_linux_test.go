@@ -263,7 +263,7 @@ func TestUDPChosenPortsAreDistinct(t *testing.T) {
 			if err := e.budget.openListener(listenerDescriptors); err != nil {
 				t.Fatal(err)
 			}
-			u, err := e.listenUDP(opening{addr: loopback}, s)
+			u, err := e.listenUDP(listenSpec{addr: loopback}, s)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -295,7 +295,7 @@ func TestUDPSessionsOfAllLoopsAreBoundedTogether(t *testing.T) {
 		}
 		for _, d := range h.shards(t) {
 			if q := d.holding.Load(); q.count != q.held.Load() {
-				t.Errorf("a shard has %d descriptors, and %d of them are not promised", q.count, q.held.Load())
+				t.Errorf("a shard has %d descriptors, and %d of them are not owed", q.count, q.held.Load())
 			}
 		}
 	})

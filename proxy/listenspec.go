@@ -16,8 +16,8 @@ type Inherited struct {
 	File     *os.File
 }
 
-// An opening is how a listener's socket comes about.
-type opening struct {
+// A listenSpec says how to open the socket of a listener, or which open socket to use.
+type listenSpec struct {
 	addr   netip.AddrPort
 	shared bool       // sockets of ours may be bound to the port on other addresses, see proxySocket.share
 	file   *os.File   // the socket is open already, and is this; nil: it is to be opened
@@ -27,9 +27,9 @@ type opening struct {
 	cutAll context.Context // ends when all sockets of the Proxier are about to be cut; nil: never
 }
 
-// cut is a context that ends when the socket's connections are to be cut: from then on the room that one leaves is for none of those that
-// wait, here or at another listener of the service. The caller has to cancel it.
-func (o opening) cut() (context.Context, context.CancelFunc) {
+// cut returns a context that ends when the socket's connections are to be cut. Slots freed after that are not given to
+// queued clients, of this listener or another one of the service. The caller must cancel it.
+func (o listenSpec) cut() (context.Context, context.CancelFunc) {
 	if o.cutAll == nil {
 		return context.WithCancel(context.Background())
 	}
@@ -37,8 +37,8 @@ func (o opening) cut() (context.Context, context.CancelFunc) {
 	return cutContext{ctx, o.cutAll}, cancel
 }
 
-// A cutContext has an error as soon as all are to be cut. The contexts of the sockets end one after the other, and what the first one cuts
-// makes room before the last one knows.
+// A cutContext has an error as soon as all sockets are to be cut. The contexts of the sockets end one after the other, so
+// without it the first socket would free slots before the last one knows.
 type cutContext struct {
 	context.Context
 	all context.Context
@@ -52,7 +52,7 @@ func (c cutContext) Err() error {
 }
 
 // listenConfig opens what package net has to.
-func (o opening) listenConfig() net.ListenConfig {
+func (o listenSpec) listenConfig() net.ListenConfig {
 	config := net.ListenConfig{KeepAliveConfig: keepAlive}
 	if o.shared {
 		config.Control = sharePort

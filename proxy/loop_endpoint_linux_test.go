@@ -17,14 +17,14 @@ func TestLoopPairFitsItsSizeClass(t *testing.T) {
 	}
 }
 
-// crowdsOf is how many crowds there are, of whichever engine.
-func crowdsOf(h *house) (n int) {
+// endpointsInUse returns how many endpoints have pairs, of whichever engine.
+func endpointsInUse(h *house) (n int) {
 	e, ok := h.engine.(*loopEngine)
 	if !ok {
-		return portableCrowds(h)
+		return portableEndpointsInUse(h)
 	}
 	for _, l := range e.loops {
-		l.do(func() { n += len(l.crowds) })
+		l.do(func() { n += len(l.byEndpoint) })
 	}
 	return n
 }

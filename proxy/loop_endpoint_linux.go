@@ -7,9 +7,9 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// A crowd is the pairs of one loop that relay to one endpoint, so that they are found when it leaves. It is there as long as it has somebody
-// in it. What limits them together is its timer's: none of theirs is moved.
-type crowd struct {
+// endpointPairs are the pairs of one loop that relay to one endpoint. They are found here when the endpoint leaves. Its
+// timer cuts all of them at once, so the timers of the pairs need not be set again. It exists while it has a pair.
+type endpointPairs struct {
 	timer  wheel.Timer
 	loop   *loop
 	s      *service // that picked the endpoint last
@@ -17,25 +17,26 @@ type crowd struct {
 	first  *loopPair
 }
 
-// cutsPerTick bounds how many pairs of a crowd are cut in one go: some milliseconds' work, so that the others are served in between.
+// cutsPerTick bounds how many pairs of an endpoint are cut in one go. That takes some milliseconds; other pairs are served
+// in between.
 const cutsPerTick = 256
 
-// join puts a pair into its endpoint's crowd.
+// join adds a pair to those of its endpoint.
 func (l *loop) join(p *loopPair) {
-	c := l.crowds[p.endpoint.Place()]
+	c := l.byEndpoint[p.endpoint.Place()]
 	if c == nil {
 		if n := len(l.empty); n > 0 {
 			c = l.empty[n-1]
 			l.empty = l.empty[:n-1]
 		} else {
-			c = new(crowd)
+			c = new(endpointPairs)
 		}
-		*c = crowd{loop: l, member: p.endpoint}
+		*c = endpointPairs{loop: l, member: p.endpoint}
 		c.timer.Owner = c
-		l.crowds[p.endpoint.Place()] = c
+		l.byEndpoint[p.endpoint.Place()] = c
 	}
 	c.s = p.s
-	p.crowded, p.prev, p.next = true, nil, c.first
+	p.grouped, p.prev, p.next = true, nil, c.first
 	if c.first != nil {
 		c.first.prev = p
 	}
@@ -45,33 +46,33 @@ func (l *loop) join(p *loopPair) {
 	}
 }
 
-// part takes a pair out of its crowd.
+// part removes a pair from those of its endpoint.
 func (l *loop) part(p *loopPair) {
 	if p.next != nil {
 		p.next.prev = p.prev
 	}
 	if p.prev != nil {
 		p.prev.next = p.next
-	} else if c := l.crowds[p.endpoint.Place()]; p.next != nil {
+	} else if c := l.byEndpoint[p.endpoint.Place()]; p.next != nil {
 		c.first = p.next
 	} else {
-		l.disband(c)
+		l.forgetEndpoint(c)
 	}
-	p.crowded, p.prev, p.next = false, nil, nil
+	p.grouped, p.prev, p.next = false, nil, nil
 }
 
-// disband ends a crowd that has lost the last one.
-func (l *loop) disband(c *crowd) {
+// forgetEndpoint recycles c, which has lost its last pair.
+func (l *loop) forgetEndpoint(c *endpointPairs) {
 	l.wheel.Clear(&c.timer)
-	delete(l.crowds, c.member.Place())
-	*c = crowd{}
+	delete(l.byEndpoint, c.member.Place())
+	*c = endpointPairs{}
 	if len(l.empty) < maxFree {
 		l.empty = append(l.empty, c)
 	}
 }
 
-// judge looks whether the pairs are to be cut, and when.
-func (c *crowd) judge() {
+// judge sets the timer to when the pairs are to be cut, or clears it if they may stay.
+func (c *endpointPairs) judge() {
 	at, ends := c.s.cutOff(c.member)
 	if !ends {
 		c.loop.wheel.Clear(&c.timer)
@@ -80,14 +81,14 @@ func (c *crowd) judge() {
 	c.loop.wheel.Set(&c.timer, int64(at.Sub(c.loop.began)))
 }
 
-// Timeout implements wheel.Owner. The endpoint may be back, and the service may have other ideas by now.
-func (c *crowd) Timeout() {
+// Timeout implements wheel.Owner. The endpoint may have come back, or the service's rules may have changed.
+func (c *endpointPairs) Timeout() {
 	if !c.s.isCutOff(c.member) {
 		c.judge()
 		return
 	}
 	l := c.loop
-	for n := 0; c.first != nil; n++ { // the last one takes the crowd along
+	for n := 0; c.first != nil; n++ { // cutting the last pair clears c.first
 		if n == cutsPerTick {
 			l.wheel.Set(&c.timer, l.now)
 			return
@@ -104,7 +105,7 @@ func (e *loopEngine) gone(members []*lb.Member) {
 	for _, l := range e.loops {
 		l.post(func() {
 			for _, m := range members {
-				if c := l.crowds[m.Place()]; c != nil {
+				if c := l.byEndpoint[m.Place()]; c != nil {
 					c.judge()
 				}
 			}
@@ -116,7 +117,7 @@ func (e *loopEngine) gone(members []*lb.Member) {
 func (e *loopEngine) respecified(s *service) {
 	for _, l := range e.loops {
 		l.post(func() {
-			for _, c := range l.crowds {
+			for _, c := range l.byEndpoint {
 				if c.s != s {
 					continue
 				}

@@ -11,10 +11,10 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// An outlet is a socket connected to an endpoint that all one-way sessions of a shard with that endpoint send through: where no
-// answers are expected, nothing has to tell their clients apart. It stays open between sessions, so that it hears when the endpoint
-// refuses, which may be long after the session of one datagram has ended. What comes back is thrown away.
-type outlet struct {
+// A sharedSocket is connected to an endpoint. All one-way sessions of a shard with that endpoint send through it: no
+// answers are expected, so nothing has to tell their clients apart. It stays open between sessions, because the endpoint
+// may refuse a datagram long after the session of that datagram has ended. What comes back is thrown away.
+type sharedSocket struct {
 	timer    wheel.Timer
 	shard    *udpShard
 	share    *share // that its descriptor is of
@@ -28,11 +28,11 @@ type outlet struct {
 	dead     bool  // the endpoint refused a datagram
 }
 
-// outletTo is the outlet to the endpoint of x. A new one gives what it sends as many hops as x has. It is nil if x waits
-// for a port.
-func (h *udpShard) outletTo(x *loopSession, addr netip.AddrPort) (*outlet, syscall.Errno) {
+// sharedSocketTo returns the shared socket to the endpoint of x. A new one gives what it sends as many hops as x has. It
+// is nil if x waits for a port.
+func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedSocket, syscall.Errno) {
 	s, m, hops := x.s, x.endpoint, x.hops
-	if o := h.outlets[m]; o != nil {
+	if o := h.sharedSockets[m]; o != nil {
 		return o, 0
 	}
 	if !h.takeOne(s.share) {
@@ -49,10 +49,10 @@ func (h *udpShard) outletTo(x *loopSession, addr netip.AddrPort) (*outlet, sysca
 	if hops > 0 {
 		setHops(fd, addr.Addr().Is6(), hops)
 	}
-	o := &outlet{shard: h, share: s.share, endpoint: m, addr: addr, fd: fd, hops: hops, used: h.loop.now}
+	o := &sharedSocket{shard: h, share: s.share, endpoint: m, addr: addr, fd: fd, hops: hops, used: h.loop.now}
 	o.timer.Owner = o
 	o.number = h.loop.number(o)
-	h.outlets[m] = o
+	h.sharedSockets[m] = o
 	if err := h.loop.add(fd, unix.EPOLLIN, o.number, 0); err != 0 {
 		o.close()
 		return nil, err
@@ -62,7 +62,7 @@ func (h *udpShard) outletTo(x *loopSession, addr netip.AddrPort) (*outlet, sysca
 }
 
 // ready implements pollable.
-func (o *outlet) ready(int, uint32) {
+func (o *sharedSocket) ready(int, uint32) {
 	if o.fd < 0 {
 		return
 	}
@@ -71,21 +71,21 @@ func (o *outlet) ready(int, uint32) {
 	}
 }
 
-// refuse notes that the endpoint cannot be reached. Sessions find out by themselves; new ones get a new outlet.
-func (o *outlet) refuse(err error) {
+// refuse notes that the endpoint cannot be reached. Sessions find out by themselves; new ones get a new socket.
+func (o *sharedSocket) refuse(err error) {
 	if o.dead {
 		return
 	}
 	o.dead = true
 	o.shard.socket.service.Load().dialFailed(o.endpoint, err)
-	delete(o.shard.outlets, o.endpoint)
+	delete(o.shard.sharedSockets, o.endpoint)
 	if o.uses == 0 {
 		o.close()
 	}
 }
 
 // done is told of each session that lets go of it.
-func (o *outlet) done() {
+func (o *sharedSocket) done() {
 	o.uses--
 	o.used = o.shard.loop.now
 	if o.uses == 0 && o.dead {
@@ -93,8 +93,8 @@ func (o *outlet) done() {
 	}
 }
 
-// Timeout implements wheel.Owner: without sessions, an outlet stays as long as a session would.
-func (o *outlet) Timeout() {
+// Timeout implements wheel.Owner: without sessions, the socket stays as long as a session would.
+func (o *sharedSocket) Timeout() {
 	h := o.shard
 	switch at := o.used + h.idle; {
 	case o.uses > 0:
@@ -106,15 +106,15 @@ func (o *outlet) Timeout() {
 	}
 }
 
-func (o *outlet) close() {
+func (o *sharedSocket) close() {
 	h := o.shard
 	if o.fd < 0 {
 		return
 	}
 	h.loop.discard(o.fd)
 	o.fd = -1
-	if h.outlets[o.endpoint] == o {
-		delete(h.outlets, o.endpoint)
+	if h.sharedSockets[o.endpoint] == o {
+		delete(h.sharedSockets, o.endpoint)
 	}
 	h.loop.wheel.Clear(&o.timer)
 	h.loop.release(o.number)

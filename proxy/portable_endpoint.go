@@ -1,0 +1,104 @@
+package proxy
+
+import (
+	"sync"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// An endpointIndex holds the pairs of the portable engine by their endpoints. They are found here when an endpoint leaves.
+type endpointIndex struct {
+	mu  sync.Mutex
+	all map[lb.Place]*portableEndpointPairs // those with pairs
+}
+
+// portableEndpointPairs are the pairs that relay to one endpoint. The lock of endpointIndex guards them.
+type portableEndpointPairs struct {
+	s      *service // that picked the endpoint last
+	member *lb.Member
+	pairs  map[*pair]bool
+	timer  *time.Timer // nil: they are not to be cut
+}
+
+// join adds a pair to those of its endpoint.
+func (cs *endpointIndex) join(p *pair) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c := cs.all[p.endpoint.Place()]
+	if c == nil {
+		c = &portableEndpointPairs{member: p.endpoint, pairs: map[*pair]bool{}}
+		cs.all[p.endpoint.Place()] = c
+	}
+	c.s = p.service
+	c.pairs[p] = true
+	if p.endpoint.Left() {
+		cs.judgeLocked(c)
+	}
+}
+
+// part removes a pair from those of its endpoint.
+func (cs *endpointIndex) part(p *pair) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	c := cs.all[p.endpoint.Place()]
+	if delete(c.pairs, p); len(c.pairs) == 0 {
+		c.stop()
+		delete(cs.all, p.endpoint.Place())
+	}
+}
+
+// judgeLocked sets the timer to when the pairs are to be cut, or stops it if they may stay.
+func (cs *endpointIndex) judgeLocked(c *portableEndpointPairs) {
+	c.stop()
+	at, ends := c.s.cutOff(c.member)
+	if !ends {
+		return
+	}
+	c.timer = time.AfterFunc(time.Until(at), func() { cs.timeout(c) })
+}
+
+func (c *portableEndpointPairs) stop() {
+	if c.timer != nil {
+		c.timer.Stop()
+		c.timer = nil
+	}
+}
+
+// timeout cuts the pairs. The endpoint may have come back, or the service's rules may have changed.
+func (cs *endpointIndex) timeout(c *portableEndpointPairs) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	if !c.s.isCutOff(c.member) {
+		return // what changed that calls judgeLocked
+	}
+	for p := range c.pairs {
+		p.cut(ReasonEndpointLeft)
+	}
+}
+
+// gone implements engine.
+func (e *portable) gone(members []*lb.Member) {
+	e.byEndpoint.mu.Lock()
+	defer e.byEndpoint.mu.Unlock()
+	for _, m := range members {
+		if c := e.byEndpoint.all[m.Place()]; c != nil {
+			e.byEndpoint.judgeLocked(c)
+		}
+	}
+}
+
+// respecified implements engine.
+func (e *portable) respecified(s *service) {
+	e.byEndpoint.mu.Lock()
+	defer e.byEndpoint.mu.Unlock()
+	for _, c := range e.byEndpoint.all {
+		if c.s != s {
+			continue
+		}
+		e.byEndpoint.judgeLocked(c)
+		for p := range c.pairs {
+			p.reschedule()
+		}
+	}
+}
