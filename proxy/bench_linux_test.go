@@ -12,7 +12,7 @@ import (
 )
 
 // benchLoop is the socket of a service on a Proxier with one loop, and that loop.
-func benchLoop(t testing.TB, service Service, endpoint net.Addr) (proxySocket, *loop) {
+func benchLoop(t testing.TB, service Service, endpoint net.Addr) (proxySocket, *eventLoop) {
 	t.Helper()
 	addr := loopback
 	switch a := endpoint.(type) {
@@ -41,7 +41,7 @@ func benchLoop(t testing.TB, service Service, endpoint net.Addr) (proxySocket, *
 }
 
 // awaitShard waits until a shard listens.
-func awaitShard(l *loop, h *udpShard) {
+func awaitShard(l *eventLoop, h *udpShard) {
 	for listening := false; !listening; {
 		l.do(func() { listening = h.watched })
 	}
@@ -145,7 +145,7 @@ func BenchmarkLoopTCPRelay(b *testing.B) {
 			if p, ok := p.(*loopPair); ok {
 				for b.Loop() {
 					c.Write(msg)
-					p.ready(client, unix.EPOLLIN)
+					p.ready(clientSide, unix.EPOLLIN)
 					if _, err := io.ReadFull(endpoint, msg); err != nil {
 						b.Error(err)
 						return

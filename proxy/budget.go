@@ -54,7 +54,7 @@ type budget struct {
 	mu      sync.Mutex  // guards what follows, and the goals and waiters of the shares
 	shares  []*share    // of the services that there are
 	owed    []*share    // those whose floor is below its goal
-	turns   []*share    // those that wait for common, each once, first come, first served
+	queue   []*share    // those that wait for common, each once, first come, first served
 }
 
 // What descriptors are taken for.

@@ -179,7 +179,7 @@ func TestSharesThatWaitHaveTheirTurns(t *testing.T) {
 	var turns []int
 	for range 3 {
 		for i, s := range shares {
-			b.wait(&waiter{share: s, n: 1, ready: func() { turns = append(turns, i) }})
+			b.wait(&waiter{share: s, n: 1, granted: func() { turns = append(turns, i) }})
 		}
 	}
 	if len(turns) > 0 {
@@ -212,11 +212,11 @@ func TestWaiterCanGiveUp(t *testing.T) {
 		t.Error("nobody waits, and all are made to")
 	}
 	told := make(chan struct{})
-	w := &waiter{share: shares[1], n: 2, ready: func() { close(told) }}
+	w := &waiter{share: shares[1], n: 2, granted: func() { close(told) }}
 	b.wait(w)
 	shares[0].release(2)
 	<-told
-	if b.cancel(w) {
+	if b.withdraw(w) {
 		t.Error("one that had its turn is said not to have had it")
 	}
 	if err := shares[1].acquire(t.Context(), 2, func() bool { return true }); err != nil {
@@ -278,7 +278,7 @@ func (m *budgetModel) check(step string) {
 	if len(m.owed) > 0 && m.common.Load() > 0 {
 		m.Fatalf("%s: floors are owed while %d are there", step, m.common.Load())
 	}
-	if waiting := len(m.owed)+len(m.turns) > 0; waiting != m.waiting.Load() {
+	if waiting := len(m.owed)+len(m.queue) > 0; waiting != m.waiting.Load() {
 		m.Fatalf("%s: waiting is %v", step, !waiting)
 	}
 }
@@ -310,7 +310,7 @@ func (m *budgetModel) step() string {
 		return "pass"
 	case 9:
 		var w *waiter
-		w = &waiter{share: s, n: n, ready: func() {
+		w = &waiter{share: s, n: n, granted: func() {
 			if !m.waiters[w] {
 				m.Fatal("one had a turn who does not wait")
 			}
@@ -321,7 +321,7 @@ func (m *budgetModel) step() string {
 		return "wait"
 	case 10:
 		for w := range m.waiters {
-			if !m.cancel(w) {
+			if !m.withdraw(w) {
 				m.Fatal("one that waits has had its turn")
 			}
 			delete(m.waiters, w)
@@ -362,7 +362,7 @@ func TestBudgetRandom(t *testing.T) {
 			}
 		}
 		for w := range m.waiters {
-			m.cancel(w)
+			m.withdraw(w)
 		}
 		for _, s := range m.shares {
 			n, _ := s.load()

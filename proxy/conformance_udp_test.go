@@ -94,7 +94,7 @@ func query(t *testing.T, c *net.UDPConn, text string) string {
 	return ""
 }
 
-func isRefused(err error) bool { return err != nil && refused(err) }
+func isRefused(err error) bool { return err != nil && isRefusal(err) }
 
 func TestUDPEachClientHasASession(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {

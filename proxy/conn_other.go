@@ -4,11 +4,11 @@ package proxy
 
 import "net"
 
-// gone tells nothing here.
-func gone(*net.TCPConn) bool { return false }
+// connGone tells nothing here.
+func connGone(*net.TCPConn) bool { return false }
 
-// deserted tells nothing here.
-func deserted(*net.TCPConn) bool { return false }
+// connDeserted tells nothing here.
+func connDeserted(*net.TCPConn) bool { return false }
 
-// unsent tells nothing here.
-func unsent(*net.TCPConn) int { return 0 }
+// connUnsent tells nothing here.
+func connUnsent(*net.TCPConn) int { return 0 }

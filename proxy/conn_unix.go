@@ -9,17 +9,17 @@ import (
 
 // This is what the kernel tells of the state of a connection of package net.
 
-// gone tells whether the connection is over for the kernel, where that tells.
-func gone(c *net.TCPConn) (is bool) {
+// connGone tells whether the connection is over for the kernel, where that tells.
+func connGone(c *net.TCPConn) (is bool) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { is = goneFD(int(fd)) })
 	}
 	return is
 }
 
-// deserted waits until the client ends its side, or the conn's read deadline passes, and tells whether the client has gone: it ended
+// connDeserted waits until the client ends its side, or the conn's read deadline passes, and tells whether the client has gone: it ended
 // without having sent anything. Of one that has sent something nobody can tell.
-func deserted(c *net.TCPConn) (gone bool) {
+func connDeserted(c *net.TCPConn) (gone bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return true
@@ -33,8 +33,8 @@ func deserted(c *net.TCPConn) (gone bool) {
 	return gone
 }
 
-// unsent is how many bytes written to c its peer has not acknowledged, where the system tells.
-func unsent(c *net.TCPConn) int {
+// connUnsent is how many bytes written to c its peer has not acknowledged, where the system tells.
+func connUnsent(c *net.TCPConn) int {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0

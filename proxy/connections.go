@@ -84,7 +84,7 @@ func (p *Proxier) Connections(ctx context.Context, q ConnectionQuery) (page []Co
 	if err != nil {
 		return nil, "", err
 	}
-	for looked := 0; at.shard < p.engine.shards(); looked += placesAtOnce {
+	for looked := 0; at.shard < p.engine.loopCount(); looked += placesAtOnce {
 		if err := ctx.Err(); err != nil {
 			return nil, "", err
 		}

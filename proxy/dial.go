@@ -32,7 +32,7 @@ type dialer struct {
 // The error tells all that was tried. The caller says when the endpoint is Done.
 func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 	for d.tried.Len() < maxDials {
-		endpoint, err := d.service.next(d.src, d.tried)
+		endpoint, err := d.service.pick(d.src, d.tried)
 		if err == lb.ErrFull {
 			endpoint, err = d.wait(ctx)
 		}
@@ -118,7 +118,7 @@ func watchClient(c *net.TCPConn) *clientWatch {
 
 func (w *clientWatch) look() {
 	defer close(w.ended)
-	if deserted(w.client) {
+	if connDeserted(w.client) {
 		close(w.gone)
 	}
 }

@@ -22,16 +22,16 @@ import (
 
 const faults = true
 
-// watched is what epoll was asked for each descriptor, to have it tell again of what a fault hid: edge-triggered, it would not.
-var watched sync.Map // of int32 to watch
+// watchedFDs is what epoll was asked for each descriptor, to have it tell again of what a fault hid: edge-triggered, it would not.
+var watchedFDs sync.Map // of int32 to watch
 
-type watch struct {
+type watchedFD struct {
 	epfd  int
 	event unix.EpollEvent
 }
 
 func faultWatched(epfd int, fd int32, events uint32, number int32, side int) {
-	watched.Store(fd, watch{epfd, unix.EpollEvent{Events: events, Fd: number, Pad: int32(side)}})
+	watchedFDs.Store(fd, watchedFD{epfd, unix.EpollEvent{Events: events, Fd: number, Pad: int32(side)}})
 }
 
 // faultIO returns how many of n bytes a call on fd may move, or the error that it gets.
@@ -40,11 +40,11 @@ func faultIO(fd int32, n int) (int, syscall.Errno) {
 	if dice > 4 || n == 0 {
 		return n, 0
 	}
-	v, ok := watched.Load(fd)
+	v, ok := watchedFDs.Load(fd)
 	if !ok {
 		return n, 0
 	}
-	w := v.(watch)
+	w := v.(watchedFD)
 	_ = epollControl(w.epfd, unix.EPOLL_CTL_MOD, fd, &w.event)
 	if dice > 2 {
 		return 0, unix.EAGAIN
@@ -57,7 +57,7 @@ func faultMove(fd int32, n int) (int, syscall.Errno) {
 	if rand.IntN(10) == 0 {
 		return 0, unix.EINTR
 	}
-	if v, ok := watched.Load(fd); !ok || v.(watch).event.Events&unix.EPOLLET == 0 {
+	if v, ok := watchedFDs.Load(fd); !ok || v.(watchedFD).event.Events&unix.EPOLLET == 0 {
 		return n, 0
 	}
 	return faultIO(fd, n)

@@ -201,7 +201,7 @@ func TestOwnTroubleIsNotBlamedOnTheEndpoint(t *testing.T) {
 	b := lb.NewBalancer()
 	b.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{{ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:9")}}}})
 	s := newService(&Service{Name: "s"}, b, hclog.NewNullLogger(), 1)
-	m, err := s.next(loopback, lb.Tried{})
+	m, err := s.pick(loopback, lb.Tried{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,7 @@ func (p *Proxier) Sockets() ([]Inherited, error) {
 	if p.closed {
 		return nil, ErrClosed
 	}
-	p.engine.forking(true)
+	p.engine.setForking(true)
 	var all []Inherited
 	for key, s := range p.sockets {
 		fds, err := s.descriptors()
@@ -80,7 +80,7 @@ func (p *Proxier) Sockets() ([]Inherited, error) {
 		}
 		if err != nil {
 			closeInherited(all)
-			p.engine.forking(false)
+			p.engine.setForking(false)
 			return nil, err
 		}
 	}
@@ -122,7 +122,7 @@ func (p *Proxier) Resume() {
 			u.resume()
 		}
 	}
-	p.engine.forking(false)
+	p.engine.setForking(false)
 }
 
 // Release lets go of the listeners, which another process serves by now, and of UDP sessions. TCP connections go on: Shutdown waits for
@@ -164,7 +164,7 @@ func (p *Proxier) Begin(sessions []Session) (adopted int) {
 	if p.held {
 		p.held = false
 		for _, s := range p.sockets {
-			p.loops.run(func() { p.loop(s) })
+			p.loops.run(func() { p.serveSocket(s) })
 		}
 	}
 	return adopted

@@ -19,7 +19,7 @@ type Inherited struct {
 // A listenSpec says how to open the socket of a listener, or which open socket to use.
 type listenSpec struct {
 	addr   netip.AddrPort
-	shared bool       // sockets of ours may be bound to the port on other addresses, see proxySocket.share
+	shared bool       // sockets of ours may be bound to the port on other addresses, see proxySocket.shareAddress
 	file   *os.File   // the socket is open already, and is this; nil: it is to be opened
 	more   []*os.File // the rest of its group
 	udp    int        // how many UDP listeners the Proxier is to have
@@ -64,12 +64,12 @@ func (o listenSpec) listenConfig() net.ListenConfig {
 func (p *Proxier) inheritedByKey() map[socketKey][]*os.File {
 	all := make(map[socketKey][]*os.File, len(p.inherited))
 	for _, one := range p.inherited {
-		all[one.key()] = append(all[one.key()], one.File)
+		all[one.socketKey()] = append(all[one.socketKey()], one.File)
 	}
 	return all
 }
 
-func (one *Inherited) key() socketKey {
+func (one *Inherited) socketKey() socketKey {
 	return socketKey{protocol: one.Protocol, addr: one.Addr, name: one.Service}
 }
 
@@ -90,6 +90,6 @@ func (p *Proxier) DropInherited() []Inherited {
 }
 
 func (p *Proxier) usesLocked(one Inherited) bool {
-	_, ok := p.sockets[one.key()]
+	_, ok := p.sockets[one.socketKey()]
 	return ok
 }

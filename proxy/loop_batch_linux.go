@@ -41,7 +41,7 @@ type mmsghdr struct {
 // A control is a buffer for control messages, aligned as they must be.
 type control [controlRoom / 8]uint64
 
-func (c *control) bytes() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(c)), controlRoom) }
+func (c *control) buffer() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(c)), controlRoom) }
 
 // A batch is datagrams that were received. It is made once per loop.
 type batch struct {
@@ -134,7 +134,7 @@ func (b *batch) readControl(i int) {
 	if size == 0 {
 		return
 	}
-	for oob := b.controls[i].bytes()[:min(size, controlRoom)]; len(oob) >= unix.SizeofCmsghdr; {
+	for oob := b.controls[i].buffer()[:min(size, controlRoom)]; len(oob) >= unix.SizeofCmsghdr; {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
 		end := int(h.Len)
 		if end < unix.SizeofCmsghdr || end > len(oob) {
@@ -146,7 +146,7 @@ func (b *batch) readControl(i int) {
 		case isHops:
 			b.hops[i] = hops
 		case h.Level == unix.SOL_UDP && h.Type == unix.UDP_GRO && len(data) >= 4:
-			if n := int(binary.NativeEndian.Uint32(data)); n > 0 && n < b.size(i) {
+			if n := int(binary.NativeEndian.Uint32(data)); n > 0 && n < b.sizeOf(i) {
 				b.segments[i] = n
 			}
 		default:
@@ -158,12 +158,12 @@ func (b *batch) readControl(i int) {
 	}
 }
 
-func (b *batch) base(i int) *byte      { return &b.buf[i*batchStride] }
-func (b *batch) size(i int) int        { return int(b.headers[i].n) }
-func (b *batch) bytes(i int) []byte    { return b.buf[i*batchStride:][:b.size(i)] }
-func (b *batch) segment(i int) int     { return b.segments[i] }
-func (b *batch) datagrams(i int) int   { return datagramsIn(b.size(i), b.segments[i]) }
-func (b *batch) client(i int) clientID { return clientIDOf(&b.names[i]) }
+func (b *batch) base(i int) *byte        { return &b.buf[i*batchStride] }
+func (b *batch) sizeOf(i int) int        { return int(b.headers[i].n) }
+func (b *batch) payload(i int) []byte    { return b.buf[i*batchStride:][:b.sizeOf(i)] }
+func (b *batch) segment(i int) int       { return b.segments[i] }
+func (b *batch) datagramCount(i int) int { return datagramsIn(b.sizeOf(i), b.segments[i]) }
+func (b *batch) clientAt(i int) clientID { return clientIDOf(&b.names[i]) }
 
 // hopsFrom is how many hops had the one of i and those behind it left that had the fewest; 0 if that is not known.
 func (b *batch) hopsFrom(i int16) (fewest uint8) {
@@ -179,14 +179,14 @@ func (b *batch) hopsFrom(i int16) (fewest uint8) {
 func (b *batch) datagramsFrom(i int16) int {
 	n := 0
 	for ; i >= 0; i = b.next[i] {
-		n += b.datagrams(int(i))
+		n += b.datagramCount(int(i))
 	}
 	return n
 }
 
 // keyOf is the key of the session of datagram i. Without local the address that it came to does not matter.
 func (b *batch) keyOf(i int, local bool) clientKey {
-	k := clientKey{client: b.client(i)}
+	k := clientKey{client: b.clientAt(i)}
 	if local {
 		k.local = b.locals[i]
 	}
@@ -196,7 +196,7 @@ func (b *batch) keyOf(i int, local bool) clientKey {
 // each yields what was joined into i.
 func (b *batch) each(i int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
-		rest, n := b.bytes(i), b.segment(i)
+		rest, n := b.payload(i), b.segment(i)
 		for n > 0 && len(rest) > n {
 			if !yield(rest[:n]) {
 				return

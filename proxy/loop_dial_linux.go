@@ -33,10 +33,10 @@ func (p *loopPair) connect() {
 		}
 		m, err := (*lb.Member)(nil), lb.ErrMissingEndpoints
 		if tried.Len() < maxDials {
-			m, err = p.s.next(p.src, tried)
+			m, err = p.s.pick(p.src, tried)
 		}
 		if err == lb.ErrFull {
-			if err = p.queue(tried); err == nil {
+			if err = p.waitForRoom(tried); err == nil {
 				return
 			}
 		}
@@ -65,8 +65,8 @@ func (p *loopPair) reach(m *lb.Member) bool {
 	return false
 }
 
-// queue has the pair wait for room.
-func (p *loopPair) queue(tried lb.Tried) error {
+// waitForRoom has the pair wait for room.
+func (p *loopPair) waitForRoom(tried lb.Tried) error {
 	if p.deserted() {
 		return errHungUp
 	}
@@ -93,7 +93,7 @@ func (p *loopPair) granted(m *lb.Member, err error) {
 	switch {
 	case err != nil:
 		p.unserved(err)
-	case p.socket.cut.Err() != nil:
+	case p.socket.cutting.Err() != nil:
 		m.Done()
 		p.cut(pairCut)
 	case !p.reach(m):
@@ -104,27 +104,27 @@ func (p *loopPair) granted(m *lb.Member, err error) {
 // deserted tells whether the client has ended its side without having sent anything. Whether it still wants to hear something nobody
 // knows, but who has asked for nothing is not kept in a queue.
 func (p *loopPair) deserted() bool {
-	if !p.hangup[client] {
+	if !p.hangup[clientSide] {
 		return false
 	}
 	var b [1]byte
-	n, _, err := unix.Recvfrom(int(p.fd[client]), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	n, _, err := unix.Recvfrom(int(p.fd[clientSide]), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return n <= 0 && err != unix.EAGAIN
 }
 
 // connectTo begins to connect to addr. The rest is told by epoll, or by the timer.
 func (p *loopPair) connectTo(addr netip.AddrPort, timeout int64) syscall.Errno {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-	fd, err := connect(addr, unix.SOCK_STREAM)
+	fd, err := startConnect(addr, unix.SOCK_STREAM)
 	if err != 0 && err != unix.EINPROGRESS {
 		return err
 	}
 	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	setOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-	p.fd[server] = fd
-	p.readable[server], p.writable[server], p.hangup[server] = false, false, false
-	if err := p.loop.add(fd, pairEvents, p.number, server); err != 0 {
-		p.fd[server] = -1
+	p.fd[serverSide] = fd
+	p.readable[serverSide], p.writable[serverSide], p.hangup[serverSide] = false, false, false
+	if err := p.loop.add(fd, pairEvents, p.number, serverSide); err != 0 {
+		p.fd[serverSide] = -1
 		closeFD(fd)
 		return err
 	}
@@ -134,14 +134,14 @@ func (p *loopPair) connectTo(addr netip.AddrPort, timeout int64) syscall.Errno {
 
 // connected is told that the connection to the endpoint has succeeded or failed.
 func (p *loopPair) connected() {
-	if p.hangup[server] { // else it has not failed
-		if err := socketError(p.fd[server]); err != 0 {
+	if p.hangup[serverSide] { // else it has not failed
+		if err := socketError(p.fd[serverSide]); err != 0 {
 			p.connectFailed(err)
 			return
 		}
 	}
-	if p.endpoint.Addr.Port() >= p.socket.engine.ephemeral && toItself(p.fd[server]) {
-		resetOnClose(p.fd[server])
+	if p.endpoint.Addr.Port() >= p.socket.engine.ephemeral && toItself(p.fd[serverSide]) {
+		resetOnClose(p.fd[serverSide])
 		p.connectFailed(unix.ECONNREFUSED)
 		return
 	}
@@ -152,24 +152,24 @@ func (p *loopPair) connected() {
 	p.endpoint.Connected()
 	p.state = relaying
 	p.loop.join(p)
-	p.writable[client] = true // a new socket has room
+	p.writable[clientSide] = true // a new socket has room
 	p.last, p.joined = p.loop.now, p.loop.now
 	p.s.at(p.loop.id).dials.observe(time.Duration(p.loop.now - p.began))
 	if p.s.log.IsDebug() {
 		p.s.log.Debug("connected", "client", p.src, "endpoint", p.endpoint.Address(), "took", time.Duration(p.loop.now-p.began))
 	}
 	p.schedule()
-	p.move(client)
+	p.move(clientSide)
 	if p.state == relaying {
-		p.move(server)
+		p.move(serverSide)
 	}
 }
 
 // abandon gives up the present endpoint, which is not at fault, and tries another one.
 func (p *loopPair) abandon() {
-	resetOnClose(p.fd[server])
-	closeFD(p.fd[server])
-	p.fd[server] = -1
+	resetOnClose(p.fd[serverSide])
+	closeFD(p.fd[serverSide])
+	p.fd[serverSide] = -1
 	p.loop.wheel.Clear(&p.timer)
 	if p.dial != nil {
 		p.dial.addrs = nil // of this endpoint
@@ -180,13 +180,13 @@ func (p *loopPair) abandon() {
 
 // untouched tells whether nothing has been moved yet, neither way, so that another endpoint can take over without anybody noticing.
 func (p *loopPair) untouched() bool {
-	up, down := &p.flow[client], &p.flow[server]
-	return up.moved == 0 && up.backlog == nil && !up.done && !down.done && p.hungUpOn()
+	up, down := &p.flows[clientSide], &p.flows[serverSide]
+	return up.moved == 0 && up.backlog == nil && !up.finished && !down.finished && p.hungUpOn()
 }
 
 // hungUpOn tells whether nothing came from the endpoint though it was early days.
 func (p *loopPair) hungUpOn() bool {
-	return p.flow[server].moved == 0 && p.loop.now-p.began < int64(earlyReset)
+	return p.flows[serverSide].moved == 0 && p.loop.now-p.began < int64(earlyReset)
 }
 
 // redial goes on to another endpoint: the present one took the connection and then reset it. It does so after the events in hand, for one of
@@ -194,8 +194,8 @@ func (p *loopPair) hungUpOn() bool {
 func (p *loopPair) redial() {
 	p.state = connecting
 	p.kept, p.joined = false, 0
-	p.loop.discard(p.fd[server])
-	p.fd[server] = -1
+	p.loop.discard(p.fd[serverSide])
+	p.fd[serverSide] = -1
 	p.loop.wheel.Clear(&p.timer)
 	p.missed(p.dialError(unix.ECONNRESET))
 	p.dial.addrs = nil // of this endpoint
@@ -208,9 +208,9 @@ func (p *loopPair) redial() {
 
 // connectFailed goes on to the next endpoint.
 func (p *loopPair) connectFailed(err syscall.Errno) {
-	if fd := p.fd[server]; fd >= 0 {
+	if fd := p.fd[serverSide]; fd >= 0 {
 		p.loop.discard(fd)
-		p.fd[server] = -1
+		p.fd[serverSide] = -1
 	}
 	if p.dial != nil && len(p.dial.addrs) > 0 {
 		p.connectToNext(err)

@@ -11,7 +11,7 @@ import (
 // timer cuts all of them at once, so the timers of the pairs need not be set again. It exists while it has a pair.
 type endpointPairs struct {
 	timer  wheel.Timer
-	loop   *loop
+	loop   *eventLoop
 	s      *service // that picked the endpoint last
 	member *lb.Member
 	first  *loopPair
@@ -22,7 +22,7 @@ type endpointPairs struct {
 const cutsPerTick = 256
 
 // join adds a pair to those of its endpoint.
-func (l *loop) join(p *loopPair) {
+func (l *eventLoop) join(p *loopPair) {
 	c := l.byEndpoint[p.endpoint.Place()]
 	if c == nil {
 		if n := len(l.empty); n > 0 {
@@ -47,7 +47,7 @@ func (l *loop) join(p *loopPair) {
 }
 
 // part removes a pair from those of its endpoint.
-func (l *loop) part(p *loopPair) {
+func (l *eventLoop) part(p *loopPair) {
 	if p.next != nil {
 		p.next.prev = p.prev
 	}
@@ -62,7 +62,7 @@ func (l *loop) part(p *loopPair) {
 }
 
 // forgetEndpoint recycles c, which has lost its last pair.
-func (l *loop) forgetEndpoint(c *endpointPairs) {
+func (l *eventLoop) forgetEndpoint(c *endpointPairs) {
 	l.wheel.Clear(&c.timer)
 	delete(l.byEndpoint, c.member.Place())
 	*c = endpointPairs{}
@@ -99,8 +99,8 @@ func (c *endpointPairs) Timeout() {
 	}
 }
 
-// gone implements engine.
-func (e *loopEngine) gone(members []*lb.Member) {
+// endpointsGone implements engine.
+func (e *loopEngine) endpointsGone(members []*lb.Member) {
 	members = slices.Clone(members)
 	for _, l := range e.loops {
 		l.post(func() {

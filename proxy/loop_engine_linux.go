@@ -15,7 +15,7 @@ type loopEngine struct {
 	budget    *budget
 	resolver  *lb.Resolver
 	denied    *denials
-	loops     []*loop
+	loops     []*eventLoop
 	asks      []*pulse           // one for each loop
 	udp       register[udpShard] // of the open listeners
 	running   sync.WaitGroup
@@ -55,10 +55,10 @@ func (e *loopEngine) pulses() []*pulse { return e.asks }
 // stuck has nothing to look at: each loop is asked.
 func (e *loopEngine) stuck(time.Duration) []error { return nil }
 
-func (e *loopEngine) shards() int { return len(e.loops) }
+func (e *loopEngine) loopCount() int { return len(e.loops) }
 
-// forking returns when nothing is being closed any more by loops that did not know.
-func (e *loopEngine) forking(on bool) {
+// setForking returns when nothing is being closed any more by loops that did not know.
+func (e *loopEngine) setForking(on bool) {
 	for _, l := range e.loops {
 		l.forking.Store(on)
 		l.do(func() {})

@@ -9,11 +9,11 @@ import (
 )
 
 // faultEvents adds to the n events in hand one that is not true, tells of the failure of doomed dials, and mixes them.
-func (l *loop) faultEvents(n int) int {
+func (l *eventLoop) faultEvents(n int) int {
 	for i := range l.events[:n] {
 		e := &l.events[i]
-		if p, ok := l.sockets[e.Fd].(*loopPair); ok && p.state == connecting && e.Pad == server {
-			if _, ok := doomed.Load(p.fd[server]); ok {
+		if p, ok := l.sockets[e.Fd].(*loopPair); ok && p.state == connecting && e.Pad == serverSide {
+			if _, ok := doomed.Load(p.fd[serverSide]); ok {
 				e.Events |= unix.EPOLLERR | unix.EPOLLHUP
 			}
 		}

@@ -29,7 +29,7 @@ func (u *loopUDP) suspend() []Session {
 	var all []Session
 	for i, h := range u.shards {
 		h.loop.do(func() {
-			for _, x := range h.sessions() {
+			for _, x := range h.handOver() {
 				x.Socket = i
 				all = append(all, x)
 			}
@@ -87,9 +87,9 @@ func (h *udpShard) suspend() {
 	h.loop.wheel.Clear(&h.timer)
 }
 
-// sessions are those that can go on elsewhere. The others of those with a socket of their own end: their endpoint's name is being
-// resolved, and that cannot be handed over.
-func (h *udpShard) sessions() (all []Session) {
+// handOver returns the sessions that can go on in another process. Of those with a socket of their own the others end:
+// their endpoint's name is being resolved, which cannot be handed over.
+func (h *udpShard) handOver() (all []Session) {
 	for x, next := h.ring.first, (*loopSession)(nil); x != nil; x = next {
 		next = x.next
 		h.loop.wheel.Clear(&x.timer)
@@ -109,13 +109,13 @@ func (x *loopSession) handed() Session {
 	x.settle(x.hops)
 	h := x.shard
 	s := Session{
-		Client: addrPort(&x.name), Endpoint: x.endpoint.Endpoint, Requests: x.requests, Answers: x.answers, Sent: x.sent,
-		Up: x.bytes[client], Down: x.bytes[server], Age: time.Duration(h.loop.now - x.began),
+		Client: addrPort(&x.clientName), Endpoint: x.endpoint.Endpoint, Requests: x.requests, Answers: x.answers, Sent: x.sent,
+		Up: x.bytes[clientSide], Down: x.bytes[serverSide], Age: time.Duration(h.loop.now - x.began),
 		Quiet: time.Duration(h.loop.now - x.used), Bound: h.byClient[x.key] == x, FD: int(x.fd),
 	}
 	if x.key.local != (localSource{}) {
 		s.Local = netip.AddrFrom16(x.key.local)
-		if x.name.Family == unix.AF_INET {
+		if x.clientName.Family == unix.AF_INET {
 			s.Local = s.Local.Unmap()
 		}
 	}
@@ -151,7 +151,7 @@ func (h *udpShard) adopt(a Session) bool {
 	if spec.Responses < 0 || u.sessions.Load() >= int64(spec.maxSessions()) || !s.share.take(sessionDescriptors) {
 		return false
 	}
-	endpoint := s.take(a.Endpoint)
+	endpoint := s.adopt(a.Endpoint)
 	if endpoint == nil {
 		s.share.release(sessionDescriptors)
 		return false
@@ -161,19 +161,19 @@ func (h *udpShard) adopt(a Session) bool {
 	*x = loopSession{
 		shard: h, s: s, endpoint: endpoint, holding: h.holdingOf(s), used: max(l.now-int64(a.Quiet), 0),
 		fd: int32(a.FD), head: -1, serial: l.udp.serial, adopted: true,
-		requests: a.Requests, answers: a.Answers, sent: a.Sent, bytes: [2]int64{client: a.Up, server: a.Down}, began: l.now - int64(a.Age), state: live,
+		requests: a.Requests, answers: a.Answers, sent: a.Sent, bytes: [2]int64{clientSide: a.Up, serverSide: a.Down}, began: l.now - int64(a.Age), state: live,
 	}
 	l.udp.serial++
 	x.timer.Owner = x
-	rawAddr(&x.name, a.Client)
-	x.key.client = clientIDOf(&x.name)
+	rawAddr(&x.clientName, a.Client)
+	x.key.client = clientIDOf(&x.clientName)
 	if a.Local.IsValid() {
 		x.key.local = a.Local.As16()
 	}
 	if joins, err := unix.GetsockoptInt(a.FD, unix.SOL_UDP, unix.UDP_GRO); err == nil && joins != 0 {
 		x.joined = true
 	}
-	x.place()
+	x.enlist()
 	if l.add(x.fd, unix.EPOLLIN, x.number, 0) != 0 {
 		l.release(x.number)
 		endpoint.Done()

@@ -44,20 +44,20 @@ func (p *loopPair) Timeout() {
 	case relaying:
 		if !p.kept && p.loop.now >= p.began+keepAliveAfter {
 			p.kept = true
-			setKeepAlive(p.fd[server])
+			setKeepAlive(p.fd[serverSide])
 		}
 		if old, grace := p.old(); old > 0 && p.loop.now >= old && p.aged(old+grace) {
 			return
 		}
 		if limit := p.limit(); limit > 0 && p.loop.now-p.last >= limit {
-			if p.draining() {
+			if p.isDraining() {
 				p.last = p.loop.now
 				p.schedule()
 				return
 			}
 			p.because(pairIdle, 0)
 			// Else the end would look like a proper one, though one direction is cut short.
-			p.reset = p.reset || p.ends > 0 || p.stuck(client) || p.stuck(server)
+			p.reset = p.reset || p.ends > 0 || p.stuck(clientSide) || p.stuck(serverSide)
 			p.finish()
 			return
 		}
@@ -67,19 +67,19 @@ func (p *loopPair) Timeout() {
 	}
 }
 
-// draining tells whether a peer has taken something since this was asked last: nobody tells when the kernel's buffers empty, and to one who
+// isDraining tells whether a peer has taken something since this was asked last: nobody tells when the kernel's buffers empty, and to one who
 // reads slowly that may take longer than the limit. The first time, it is given the benefit of the doubt.
-func (p *loopPair) draining() bool {
+func (p *loopPair) isDraining() bool {
 	before := p.unsent
-	p.unsent = int32(unsentOf(int(p.fd[client])) + unsentOf(int(p.fd[server])))
+	p.unsent = int32(unsentOf(int(p.fd[clientSide])) + unsentOf(int(p.fd[serverSide])))
 	return p.unsent > 0 && p.unsent != before
 }
 
 // stuck reports whether a direction has bytes that its destination does not take, in memory or in the socket of its
 // source.
 func (p *loopPair) stuck(from int) bool {
-	f := &p.flow[from]
-	return f.backlog != nil || p.readable[from] && !f.done && hasBytes(int(p.fd[from]))
+	f := &p.flows[from]
+	return f.backlog != nil || p.readable[from] && !f.finished && hasBytes(int(p.fd[from]))
 }
 
 // old is when the pair is so old that it should end, on the loop's clock, and how long it may look for a moment of quiet then; zero: never.
@@ -107,6 +107,6 @@ func (p *loopPair) aged(latest int64) bool {
 
 // quiet tells whether the pair could end without anybody missing something; see quietFor.
 func (p *loopPair) quiet() bool {
-	return !p.asked && p.ends == 0 && p.loop.now-p.last >= int64(quietFor) && !p.stuck(client) && !p.stuck(server) &&
-		unsentOf(int(p.fd[client])) == 0 && unsentOf(int(p.fd[server])) == 0
+	return !p.asked && p.ends == 0 && p.loop.now-p.last >= int64(quietFor) && !p.stuck(clientSide) && !p.stuck(serverSide) &&
+		unsentOf(int(p.fd[clientSide])) == 0 && unsentOf(int(p.fd[serverSide])) == 0
 }

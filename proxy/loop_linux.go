@@ -14,7 +14,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// A loop serves many sockets from one thread: it waits for what is ready, by epoll, edge-triggered, and does what can be done without
+// An eventLoop serves many sockets from one thread: it waits for what is ready, by epoll, edge-triggered, and does what can be done without
 // waiting. Everything that belongs to a loop (its pairs, pipes, timers) is touched by its goroutine only; others ask by post.
 //
 // What holds whenever the loop waits:
@@ -23,17 +23,17 @@ import (
 //     moved is left unmoved, for epoll would not tell of it again;
 //   - no pipe is held, and no buffer but by directions whose destination is full;
 //   - every pair that has a limit on something has its timer set.
-type loop struct {
-	id      int
-	epfd    int
-	wakefd  int
-	began   time.Time
-	now     int64 // of the loop's clock, in nanoseconds since began; read once per turn
-	turns   uint64
-	yielded int64        // when, on the loop's clock
-	load    atomic.Int64 // pairs
-	shards  atomic.Int64 // of UDP listeners
-	forking atomic.Bool  // see discard
+type eventLoop struct {
+	id         int
+	epfd       int
+	wakefd     int
+	began      time.Time
+	now        int64 // of the loop's clock, in nanoseconds since began; read once per turn
+	turnNumber uint64
+	yielded    int64        // when, on the loop's clock
+	load       atomic.Int64 // pairs
+	shards     atomic.Int64 // of UDP listeners
+	forking    atomic.Bool  // see discard
 
 	mu      sync.Mutex
 	posted  []func() // guarded by mu
@@ -77,7 +77,7 @@ type task struct {
 
 // newLoop returns loop id, which may have so many pipes, with a clock that began at the given time. An error names the
 // system call that it is of.
-func newLoop(id, pipes int, began time.Time, d *denials) (*loop, error) {
+func newLoop(id, pipes int, began time.Time, d *denials) (*eventLoop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -87,7 +87,7 @@ func newLoop(id, pipes int, began time.Time, d *denials) (*loop, error) {
 		unix.Close(epfd)
 		return nil, os.NewSyscallError("eventfd2", err)
 	}
-	l := &loop{
+	l := &eventLoop{
 		id: id, epfd: epfd, wakefd: wakefd, began: began, denied: d, pipes: newPipePool(pipes, d),
 		byEndpoint: map[lb.Place]*endpointPairs{},
 	}
@@ -101,8 +101,8 @@ func newLoop(id, pipes int, began time.Time, d *denials) (*loop, error) {
 }
 
 // awaken has epoll tell of wakefd, and tries whether it tells anything.
-func (l *loop) awaken() error {
-	if err := l.add(int32(l.wakefd), unix.EPOLLIN|unix.EPOLLET, l.number(waker{l}), 0); err != 0 {
+func (l *eventLoop) awaken() error {
+	if err := l.add(int32(l.wakefd), unix.EPOLLIN|unix.EPOLLET, l.assignNumber(waker{l}), 0); err != 0 {
 		return os.NewSyscallError("epoll_ctl", err)
 	}
 	if _, err := pollEvents(l.epfd, l.events[:], 0); err != 0 && err != unix.EINTR {
@@ -112,9 +112,9 @@ func (l *loop) awaken() error {
 }
 
 // run turns until stop.
-func (l *loop) run() {
+func (l *eventLoop) run() {
 	for !l.stopped {
-		l.turn()
+		l.runTurn()
 	}
 	l.mu.Lock()
 	l.ended = true
@@ -130,10 +130,10 @@ func (l *loop) run() {
 	l.udp.close()
 }
 
-// turn waits for something to do and does it, each socket its share.
-func (l *loop) turn() {
+// runTurn waits for something to do and does it, each socket its share.
+func (l *eventLoop) runTurn() {
 	n := l.faultEvents(l.wait())
-	l.turns++
+	l.turnNumber++
 	l.now = int64(time.Since(l.began))
 	l.wheel.Skip(l.now)
 	l.again, l.spare = l.spare[:0], l.again // what is queued from here on is for the next turn
@@ -150,7 +150,7 @@ func (l *loop) turn() {
 		l.runPosted()
 	}
 	for _, t := range l.spare {
-		t.pair.flow[t.from].queued = false
+		t.pair.flows[t.from].queued = false
 		t.pair.move(t.from)
 	}
 	clear(l.spare)
@@ -165,7 +165,7 @@ func (l *loop) turn() {
 }
 
 // recycle keeps what is done with for the next of its kind.
-func (l *loop) recycle(s pollable) {
+func (l *eventLoop) recycle(s pollable) {
 	switch s := s.(type) {
 	case *loopPair:
 		if len(l.pairs) < maxFree {
@@ -184,7 +184,7 @@ func (l *loop) recycle(s pollable) {
 const yieldEvery = 5e6
 
 // wait returns how many events there are. It looks without waiting first: under load there are some, and then the Go scheduler need not know.
-func (l *loop) wait() int {
+func (l *eventLoop) wait() int {
 	if l.now-l.yielded >= yieldEvery {
 		l.yielded = l.now
 		runtime.Gosched()
@@ -208,7 +208,7 @@ func (l *loop) wait() int {
 
 // deaf is told that epoll tells nothing. There is no way round that: package net lives by epoll too. So all that is
 // left is not to take a whole processor for it, and to say so.
-func (l *loop) deaf(err syscall.Errno) {
+func (l *eventLoop) deaf(err syscall.Errno) {
 	if !l.saidDeaf {
 		l.saidDeaf = true
 		l.denied.log.Error("event loop serves nobody", "loop", l.id, "error", os.NewSyscallError("epoll_pwait", err))
@@ -220,7 +220,7 @@ func (l *loop) deaf(err syscall.Errno) {
 const deafPause = 10 * time.Millisecond
 
 // post has f run by the loop, soon. After the loop has ended f runs at once.
-func (l *loop) post(f func()) {
+func (l *eventLoop) post(f func()) {
 	l.mu.Lock()
 	if l.ended {
 		l.mu.Unlock()
@@ -235,7 +235,7 @@ func (l *loop) post(f func()) {
 }
 
 // do has f run by the loop, and waits for it. Not to be called by the loop.
-func (l *loop) do(f func()) {
+func (l *eventLoop) do(f func()) {
 	done := make(chan struct{})
 	l.post(func() {
 		f()
@@ -244,7 +244,7 @@ func (l *loop) do(f func()) {
 	<-done
 }
 
-func (l *loop) runPosted() {
+func (l *eventLoop) runPosted() {
 	l.pending.Store(false)
 	l.mu.Lock()
 	posted := l.posted
@@ -256,15 +256,15 @@ func (l *loop) runPosted() {
 }
 
 // A waker is the event by which others wake a loop.
-type waker struct{ *loop }
+type waker struct{ *eventLoop }
 
 func (w waker) ready(int, uint32) {
 	var b [8]byte
 	_, _ = unix.Read(w.wakefd, b[:]) // only the event matters, and it has been told
 }
 
-// number gives s a number for epoll; release takes it back when s is done with.
-func (l *loop) number(s pollable) int32 {
+// assignNumber gives s a number for epoll; release takes it back when s is done with.
+func (l *eventLoop) assignNumber(s pollable) int32 {
 	if n := len(l.unused); n > 0 {
 		i := l.unused[n-1]
 		l.unused = l.unused[:n-1]
@@ -275,17 +275,17 @@ func (l *loop) number(s pollable) int32 {
 	return int32(len(l.sockets) - 1)
 }
 
-func (l *loop) release(number int32) { l.leaving = append(l.leaving, number) }
+func (l *eventLoop) release(number int32) { l.leaving = append(l.leaving, number) }
 
 // add has epoll tell of fd, as the given side of the pollable of that number.
-func (l *loop) add(fd int32, events uint32, number int32, side int) syscall.Errno {
+func (l *eventLoop) add(fd int32, events uint32, number int32, side int) syscall.Errno {
 	faultWatched(l.epfd, fd, events, number, side)
 	e := unix.EpollEvent{Events: events, Fd: number, Pad: int32(side)}
 	return epollControl(l.epfd, unix.EPOLL_CTL_ADD, fd, &e)
 }
 
 // discard closes a socket that epoll tells of. Usually epoll forgets it then by itself; not so if another process has it too.
-func (l *loop) discard(fd int32) {
+func (l *eventLoop) discard(fd int32) {
 	if l.forking.Load() {
 		l.unwatch(fd)
 	}
@@ -293,7 +293,7 @@ func (l *loop) discard(fd int32) {
 }
 
 // unwatch has epoll tell no more of fd.
-func (l *loop) unwatch(fd int32) {
+func (l *eventLoop) unwatch(fd int32) {
 	_ = epollControl(l.epfd, unix.EPOLL_CTL_DEL, fd, &unix.EpollEvent{}) // it fails if epoll does not know fd
 }
 
@@ -308,7 +308,7 @@ type backlog struct {
 const maxFree = 64
 
 // newBacklog returns an empty one.
-func (l *loop) newBacklog() *backlog {
+func (l *eventLoop) newBacklog() *backlog {
 	n := len(l.backlogs)
 	if n == 0 {
 		return new(backlog)
@@ -320,13 +320,13 @@ func (l *loop) newBacklog() *backlog {
 }
 
 // keep returns one with a copy of b, which is at most bufferSize long.
-func (l *loop) keep(b []byte) *backlog {
+func (l *eventLoop) keep(b []byte) *backlog {
 	k := l.newBacklog()
 	k.to = copy(k.buf[:], b)
 	return k
 }
 
-func (l *loop) forget(k *backlog) {
+func (l *eventLoop) forget(k *backlog) {
 	if len(l.backlogs) < maxFree {
 		l.backlogs = append(l.backlogs, k)
 	}
@@ -343,7 +343,7 @@ type udpKit struct {
 }
 
 // useUDP makes the kit if there is none.
-func (l *loop) useUDP() {
+func (l *eventLoop) useUDP() {
 	if l.udp == nil {
 		l.udp = &udpKit{
 			in: newBatch(l.denied), up: sender{denied: l.denied}, work: make([]*loopSession, 0, batchSize),

@@ -15,7 +15,7 @@ func (e *loopEngine) list(from place, q *ConnectionQuery, page *[]Connection) (n
 		for number = from.number; number < end && len(*page) < q.Limit; number++ {
 			switch s := l.sockets[number].(type) {
 			case *loopPair:
-				if s.state != closed && q.wants(s.s, s.endpoint) {
+				if s.state != pairClosed && q.wants(s.s, s.endpoint) {
 					*page = append(*page, s.connection())
 				}
 			case *loopSession:
@@ -34,10 +34,10 @@ func (p *loopPair) connection() Connection {
 	now := p.loop.now
 	c := Connection{
 		Service: p.s.name(), Protocol: TCP, Client: p.src, Listener: p.socket.addr, State: ConnectionOpen,
-		Age: time.Duration(now - p.began), Idle: time.Duration(now - p.last), Up: p.flow[client].moved, Down: p.flow[server].moved,
+		Age: time.Duration(now - p.began), Idle: time.Duration(now - p.last), Up: p.flows[clientSide].moved, Down: p.flows[serverSide].moved,
 	}
 	if p.endpoint != nil {
-		c.Endpoint, c.From = p.endpoint.Endpoint, nameOf(p.fd[server])
+		c.Endpoint, c.From = p.endpoint.Endpoint, nameOf(p.fd[serverSide])
 	}
 	switch {
 	case p.state == lingering:
@@ -56,9 +56,9 @@ func (p *loopPair) connection() Connection {
 func (x *loopSession) connection() Connection {
 	h := x.shard
 	c := Connection{
-		Service: x.s.name(), Protocol: UDP, Client: clientOf(&x.name), Listener: h.socket.addr, Endpoint: x.endpoint.Endpoint, From: nameOf(x.fd), State: ConnectionOpen,
+		Service: x.s.name(), Protocol: UDP, Client: clientOf(&x.clientName), Listener: h.socket.addr, Endpoint: x.endpoint.Endpoint, From: nameOf(x.fd), State: ConnectionOpen,
 		Age: time.Duration(h.loop.now - x.began), Idle: time.Duration(h.loop.now - x.used),
-		Up: x.bytes[client], Down: x.bytes[server], DatagramsUp: x.sent, DatagramsDown: x.answers,
+		Up: x.bytes[clientSide], Down: x.bytes[serverSide], DatagramsUp: x.sent, DatagramsDown: x.answers,
 	}
 	if x.state == resolving {
 		c.State = ConnectionConnecting

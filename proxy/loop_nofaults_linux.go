@@ -2,4 +2,4 @@
 
 package proxy
 
-func (l *loop) faultEvents(n int) int { return n }
+func (l *eventLoop) faultEvents(n int) int { return n }

@@ -13,8 +13,8 @@ import (
 
 // The sides of a pair.
 const (
-	client = 0
-	server = 1
+	clientSide = 0
+	serverSide = 1
 )
 
 // A loopPair is a client's connection and the endpoint's connection that serves it, in a loop.
@@ -26,10 +26,10 @@ const (
 //	    v                                 v of a half-closed pair: RST         |
 //	  closed                           lingering ------------------------------+
 //
-// How each direction ends, and what that means for the other, is the same as for pair, where the table is.
+// How each direction ends, and what that means for the other, is the same as for portablePair, which has the table.
 type loopPair struct {
 	timer  wheel.Timer
-	loop   *loop
+	loop   *eventLoop
 	socket *loopTCP
 	s      *service
 	dial   *dialing // what was tried in vain, until something is moved
@@ -41,7 +41,7 @@ type loopPair struct {
 	src        netip.AddrPort
 
 	fd     [2]int32
-	flow   [2]flow // by the side that it comes from
+	flows  [2]flow // by the side that it comes from
 	began  int64   // on the loop's clock
 	joined int64   // likewise: when the endpoint was reached; zero: it was not
 	last   int64   // when something moved
@@ -66,12 +66,12 @@ type loopPair struct {
 
 // A flow is one direction of a pair.
 type flow struct {
-	backlog *backlog // read and not written yet, oldest first
-	moved   int64
-	room    int  // bytes that the destination takes at least; see loopPair.room
-	bulk    bool // by splice
-	queued  bool // has a task in the loop's next turn; nothing is to be moved before
-	done    bool // the source has ended, or nobody wants its bytes
+	backlog  *backlog // read and not written yet, oldest first
+	moved    int64
+	room     int  // bytes that the destination takes at least; see loopPair.measureRoom
+	bulk     bool // by splice
+	queued   bool // has a task in the loop's next turn; nothing is to be moved before
+	finished bool // the source has ended, or nobody wants its bytes
 }
 
 type pairState int8
@@ -80,7 +80,7 @@ const (
 	connecting pairState = iota
 	relaying
 	lingering
-	closed
+	pairClosed
 )
 
 // endReason is why a pair ended, for the log.
@@ -129,24 +129,24 @@ func (p *loopPair) ready(side int, events uint32) {
 	}
 	switch p.state {
 	case relaying:
-		if p.flow[side].done && !p.flow[1-side].done && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		if p.flows[side].finished && !p.flows[1-side].finished && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 			p.sourceFailed(side, socketError(p.fd[side])) // a reset after the proper end
 			return
 		}
-		if p.readable[side] && !p.flow[side].queued {
+		if p.readable[side] && !p.flows[side].queued {
 			p.move(side)
 		}
-		if p.writable[side] && p.state == relaying && !p.flow[1-side].queued {
+		if p.writable[side] && p.state == relaying && !p.flows[1-side].queued {
 			p.move(1 - side)
 		}
 	case connecting:
 		switch {
-		case side == server && p.fd[server] >= 0 && p.writable[server]:
+		case side == serverSide && p.fd[serverSide] >= 0 && p.writable[serverSide]:
 			p.connected()
-		case side == client && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
-			p.because(clientFailed, socketError(p.fd[client]))
+		case side == clientSide && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
+			p.because(clientFailed, socketError(p.fd[clientSide]))
 			p.close()
-		case side == client && p.waiter != nil && p.deserted():
+		case side == clientSide && p.waiter != nil && p.deserted():
 			p.because(clientClosed, 0)
 			p.close()
 		}
@@ -155,8 +155,8 @@ func (p *loopPair) ready(side int, events uint32) {
 
 // move moves the bytes of the direction from that side, until there are no more, they cannot be written, or the turn's share is used up.
 func (p *loopPair) move(from int) {
-	f := &p.flow[from]
-	for n, bytes := 0, 0; p.state == relaying && !f.done; n++ {
+	f := &p.flows[from]
+	for n, bytes := 0, 0; p.state == relaying && !f.finished; n++ {
 		if !p.flush(from) || !p.readable[from] || !p.writable[1-from] {
 			return
 		}
@@ -175,7 +175,7 @@ func (p *loopPair) move(from int) {
 // copy moves what one read gets, through the loop's buffer, and returns how much that was.
 func (p *loopPair) copy(from int) int {
 	l := p.loop
-	n, err := recv(p.fd[from], l.buf[:])
+	n, err := recvStream(p.fd[from], l.buf[:])
 	switch {
 	case err == unix.EAGAIN:
 		p.readable[from] = false
@@ -191,10 +191,10 @@ func (p *loopPair) copy(from int) int {
 		// urgent data though there is more.
 		p.readable[from] = p.hangup[from] || faults
 	default:
-		p.flow[from].bulk = l.pipes.usable()
+		p.flows[from].bulk = l.pipes.usable()
 	}
-	p.last, p.asked = l.now, from == client
-	m, err := send(p.fd[1-from], l.buf[:n])
+	p.last, p.asked = l.now, from == clientSide
+	m, err := sendStream(p.fd[1-from], l.buf[:n])
 	if err != 0 {
 		if err != unix.EAGAIN {
 			p.destinationFailed(from, err)
@@ -202,23 +202,23 @@ func (p *loopPair) copy(from int) int {
 		}
 		m = 0
 	}
-	p.count(from, m)
+	p.countMoved(from, m)
 	if m < n {
 		p.writable[1-from] = false
-		p.flow[from].backlog = l.keep(l.buf[m:n])
+		p.flows[from].backlog = l.keep(l.buf[m:n])
 	}
 	return n
 }
 
 // flush writes what was read before, and reports whether nothing of it is left.
 func (p *loopPair) flush(from int) bool {
-	f, to := &p.flow[from], 1-from
+	f, to := &p.flows[from], 1-from
 	for f.backlog != nil {
 		if !p.writable[to] {
 			return false
 		}
 		k := f.backlog
-		n, err := send(p.fd[to], k.buf[k.from:k.to])
+		n, err := sendStream(p.fd[to], k.buf[k.from:k.to])
 		switch err {
 		case 0:
 			if k.from += n; k.from == k.to {
@@ -226,7 +226,7 @@ func (p *loopPair) flush(from int) bool {
 				p.loop.forget(k)
 			}
 			p.last = p.loop.now
-			p.count(from, n)
+			p.countMoved(from, n)
 		case unix.EAGAIN:
 			p.writable[to] = false
 		default:
@@ -237,16 +237,16 @@ func (p *loopPair) flush(from int) bool {
 	return true
 }
 
-func (p *loopPair) count(from, n int) {
-	if p.flow[from].moved == 0 {
+func (p *loopPair) countMoved(from, n int) {
+	if p.flows[from].moved == 0 {
 		p.dial = nil
-		if from == server {
+		if from == serverSide {
 			p.endpoint.Reached()
 		}
 	}
-	p.flow[from].moved += int64(n)
+	p.flows[from].moved += int64(n)
 	c := p.s.at(p.loop.id)
-	if from == client {
+	if from == clientSide {
 		c.bytesUp.Add(int64(n))
 	} else {
 		c.bytesDown.Add(int64(n))
@@ -256,7 +256,7 @@ func (p *loopPair) count(from, n int) {
 // sourceEnded passes the end of a source on.
 func (p *loopPair) sourceEnded(from int) {
 	p.because(clientClosed+endReason(from), 0)
-	p.flow[from].done = true
+	p.flows[from].finished = true
 	if p.ends++; p.ends == 2 {
 		p.finish()
 		return
@@ -273,7 +273,7 @@ func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 	to := 1 - from
 	p.because(clientFailed+endReason(to), err)
 	p.drop(from)
-	p.flow[from].done = true
+	p.flows[from].finished = true
 	p.reset = true
 	if p.ends++; p.ends == 2 {
 		p.finish()
@@ -287,7 +287,7 @@ func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 
 // later has a direction moved on in the next turn.
 func (p *loopPair) later(from int) {
-	if f := &p.flow[from]; !f.queued {
+	if f := &p.flows[from]; !f.queued {
 		f.queued = true
 		p.loop.again = append(p.loop.again, task{p, from})
 	}
@@ -295,7 +295,7 @@ func (p *loopPair) later(from int) {
 
 // sourceFailed ends the pair: what was read has been written, and to the failed peer nothing can be.
 func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
-	if from == server && err == unix.ECONNRESET && p.untouched() {
+	if from == serverSide && err == unix.ECONNRESET && p.untouched() {
 		p.redial()
 		return
 	}
@@ -320,14 +320,14 @@ func (p *loopPair) finish() {
 		return
 	}
 	p.state = lingering
-	p.drop(client)
-	p.drop(server)
+	p.drop(clientSide)
+	p.drop(serverSide)
 	p.last = p.loop.now
 	p.linger()
 }
 
 func (p *loopPair) linger() {
-	if p.loop.now-p.last >= int64(deliverTimeout) || unsentOf(int(p.fd[client])) == 0 && unsentOf(int(p.fd[server])) == 0 { // of none: 0
+	if p.loop.now-p.last >= int64(deliverTimeout) || unsentOf(int(p.fd[clientSide])) == 0 && unsentOf(int(p.fd[serverSide])) == 0 { // of none: 0
 		p.close()
 		return
 	}
@@ -336,7 +336,7 @@ func (p *loopPair) linger() {
 
 // cut ends the pair from outside, at once.
 func (p *loopPair) cut(why endReason) {
-	if p.state == closed {
+	if p.state == pairClosed {
 		return
 	}
 	p.because(why, 0)
@@ -346,7 +346,7 @@ func (p *loopPair) cut(why endReason) {
 
 // drop forgets what was read in a direction and not written.
 func (p *loopPair) drop(from int) {
-	f := &p.flow[from]
+	f := &p.flows[from]
 	for k := f.backlog; k != nil; k = f.backlog {
 		f.backlog = k.next
 		p.loop.forget(k)
@@ -355,8 +355,8 @@ func (p *loopPair) drop(from int) {
 
 // close closes both sockets, by RST if that is to be or nobody was connected to the client, and lets go of the pair.
 func (p *loopPair) close() {
-	p.drop(client)
-	p.drop(server)
+	p.drop(clientSide)
+	p.drop(serverSide)
 	for side, fd := range p.fd {
 		if fd >= 0 {
 			if p.reset || p.state == connecting {
@@ -378,9 +378,9 @@ func (p *loopPair) close() {
 		p.record()
 	}
 	p.leave()
-	p.state = closed
+	p.state = pairClosed
 	p.loop.release(p.number)
-	p.socket.ended(p)
+	p.socket.pairEnded(p)
 }
 
 func (p *loopPair) logEnd() {
@@ -388,7 +388,7 @@ func (p *loopPair) logEnd() {
 	if p.endpoint != nil {
 		address = p.endpoint.Address()
 	}
-	args := []any{"client", p.src, "endpoint", address, "up", p.flow[client].moved, "down", p.flow[server].moved,
+	args := []any{"client", p.src, "endpoint", address, "up", p.flows[clientSide].moved, "down", p.flows[serverSide].moved,
 		"took", time.Duration(p.loop.now - p.began), "reason", p.reason}
 	if p.errno != 0 {
 		args = append(args, "error", p.errno)

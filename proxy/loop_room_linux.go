@@ -99,7 +99,7 @@ func (h *udpShard) replace(to *share) (ended, passed bool) {
 
 // reclaim takes the descriptors of a TCP connection for to, from UDP services that have more than an equal part. It
 // returns false if there are none, or if to would have more than an equal part.
-func (l *loop) reclaim(e *loopEngine, to *share) bool {
+func (l *eventLoop) reclaim(e *loopEngine, to *share) bool {
 	if !to.belowEqual(pairDescriptors) {
 		return false
 	}
@@ -119,20 +119,20 @@ func (l *loop) reclaim(e *loopEngine, to *share) bool {
 // await takes no clients until it is the turn of s, or UDP sessions can end for it.
 func (d *acceptor) await(s *service) {
 	s.warnOfWaiting()
-	d.pause(int64(roomPoll))
-	if d.turn == nil {
+	d.pauseFor(int64(roomPoll))
+	if d.waiting == nil {
 		s.at(d.loop.id).descriptorWaits.Add(1)
 		w := &waiter{share: s.share, n: pairDescriptors}
-		w.ready = func() { d.loop.post(func() { d.admit(w) }) }
-		d.turn = w
+		w.granted = func() { d.loop.post(func() { d.resume(w) }) }
+		d.waiting = w
 		s.share.budget.wait(w)
 	}
 }
 
-// admit takes a client with the descriptors that w has waited for.
-func (d *acceptor) admit(w *waiter) {
-	if d.turn == w {
-		d.turn = nil
+// resume takes a client with the descriptors that w has waited for.
+func (d *acceptor) resume(w *waiter) {
+	if d.waiting == w {
+		d.waiting = nil
 	}
 	s := d.socket.service.Load()
 	if d.closed || s.share != w.share { // the listener has changed hands
@@ -151,7 +151,7 @@ type search struct {
 
 // victim returns the shard whose first session should end for others: the one idle longest, or nearly, see perSearch, of
 // those whose services exceed m. It is nil if none was found. The shard own, unless it is nil, is looked at in any case.
-func (l *loop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
+func (l *eventLoop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
 	s := &l.search
 	consider := func(h *udpShard) bool {
 		best := &s.far
@@ -172,7 +172,7 @@ func (l *loop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
 	if own != nil {
 		consider(own)
 	}
-	e.udp.search(&s.cursor, time.Duration(l.now), s.near != nil || s.far != nil, consider)
+	e.udp.scan(&s.cursor, time.Duration(l.now), s.near != nil || s.far != nil, consider)
 	near, far := s.near, s.far
 	switch {
 	case far == nil || m != itsPorts && e.budget.advances.Load() <= 0:
@@ -214,7 +214,7 @@ func (h *udpShard) eldest() *udpShard {
 }
 
 // free has the first session of o end, and tells whether to has its descriptor now.
-func (l *loop) free(o *udpShard, to *share) bool {
+func (l *eventLoop) free(o *udpShard, to *share) bool {
 	if o.loop != l {
 		return o.owe(to)
 	}
@@ -307,7 +307,7 @@ func (h *udpShard) portFor(x *loopSession, addr netip.AddrPort) (fd int32, err s
 		if !o.freePort(x, x.s.share) {
 			break
 		}
-		fd, err = connect(addr, unix.SOCK_DGRAM)
+		fd, err = startConnect(addr, unix.SOCK_DGRAM)
 	}
 	return fd, err
 }
@@ -327,19 +327,19 @@ func (h *udpShard) freePort(x *loopSession, to *share) bool {
 
 // awaitPort has the loop of o connect a socket for x, when it has ended a session: nothing else takes the port there.
 func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
-	l, to, w, own := x.shard.loop, x.s.share, x.wait, x.holding != nil // of x nothing else: it is this loop's
+	l, to, w, own := x.shard.loop, x.s.share, x.lookup, x.holding != nil // of x nothing else: it is this loop's
 	if w == nil {
 		w = &lookup{}
-		x.wait, x.state = w, resolving
+		x.lookup, x.state = w, resolving
 	}
 	o.loop.post(func() {
 		fd, err := int32(-1), unix.EAGAIN
 		if o.freePort(x, to) && own { // else x needs a shared socket
-			fd, err = connect(addr, unix.SOCK_DGRAM)
+			fd, err = startConnect(addr, unix.SOCK_DGRAM)
 		}
 		l.post(func() {
 			switch {
-			case x.wait != w: // x is another client's by now
+			case x.lookup != w: // x is another client's by now
 				if err == 0 {
 					closeFD(fd)
 				}

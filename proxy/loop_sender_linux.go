@@ -21,9 +21,9 @@ type parcel struct {
 	hops uint8 // 0 for what the socket gives it
 	six  bool  // the socket is one of IPv6; of interest to hops
 
-	flow  uint64 // only parcels of one flow may be joined
-	plain *bool  // of the flow: the kernel does not cut; nil is false
-	place int16  // in the batch that it is from
+	flow    uint64 // only parcels of one flow may be joined
+	plain   *bool  // of the flow: the kernel does not cut; nil is false
+	inBatch int16  // in the batch that it is from
 }
 
 // A sender sends parcels over one socket, as few messages as may be: consecutive ones of a flow that have one size, but for the last,
@@ -51,7 +51,7 @@ type message struct {
 // traffic is what was sent.
 type traffic struct{ datagrams, bytes int }
 
-func (w *sender) reset() {
+func (w *sender) clear() {
 	clear(w.parcels[:w.n]) // what they point to may go
 	w.n, w.at = 0, 0
 }
@@ -203,7 +203,7 @@ func (w *sender) header(m int, p *parcel, iov, k, segment int) {
 	if p.to != nil {
 		h.Name, h.Namelen = (*byte)(unsafe.Pointer(p.to)), nameSize(p.to)
 	}
-	oob := w.controls[m].bytes()
+	oob := w.controls[m].buffer()
 	n := 0
 	if p.source != (localSource{}) {
 		n += putSource(oob, p.to.Family, p.source)
@@ -252,13 +252,13 @@ func (a *answers) receive(x *loopSession, busy bool) (n int, err syscall.Errno) 
 	}
 	count := 0
 	for i := a.used; i < a.used+n; i++ {
-		a.names[i] = x.name
+		a.names[i] = x.clientName
 		a.out.add(parcel{
-			base: a.in.base(i), size: a.in.size(i), segment: a.in.segment(i),
-			to: &a.names[i], source: x.key.local, flow: x.serial, plain: &x.plain,
+			base: a.in.base(i), size: a.in.sizeOf(i), segment: a.in.segment(i),
+			to: &a.names[i], source: x.key.local, flow: x.serial, plain: &x.unsegmented,
 		})
-		count += a.in.datagrams(i)
-		x.bytes[server] += int64(a.in.size(i))
+		count += a.in.datagramCount(i)
+		x.bytes[serverSide] += int64(a.in.sizeOf(i))
 	}
 	a.used += n
 	return count, err
@@ -278,6 +278,6 @@ func (a *answers) flush() {
 			c.datagramsDropped.Add(int64(a.out.skip()))
 		}
 	}
-	a.out.reset()
+	a.out.clear()
 	a.shard, a.s, a.used = nil, nil, 0
 }

@@ -29,23 +29,23 @@ type loopSession struct {
 	holding    *holding     // of its descriptor; nil for a one-way session, from its beginning on
 	prev, next *loopSession // in the shard's ring
 
-	key    clientKey
-	serial uint64                // tells it from all other sessions of the loop
-	name   unix.RawSockaddrInet6 // of the client
-	began  int64                 // on the loop's clock
-	used   int64                 // when a datagram moved last, either way
-	shared *sharedSocket         // of a one-way session
-	wait   *lookup               // while resolving
+	key        clientKey
+	serial     uint64                // tells it from all other sessions of the loop
+	clientName unix.RawSockaddrInet6 // of the client
+	began      int64                 // on the loop's clock
+	used       int64                 // when a datagram moved last, either way
+	shared     *sharedSocket         // of a one-way session
+	lookup     *lookup               // while resolving
 
 	requests, answers int64    // datagrams of the client, and of the endpoint
 	sent              int64    // of the requests, those that the endpoint was sent
 	bytes             [2]int64 // sent to the endpoint, and received from it
-	turn              uint64   // of the loop, when there were answers last
+	answeredIn        uint64   // of the loop, when there were answers last
 	fd, number        int32
 	head, tail        int16 // of its datagrams in the batch in hand; head is negative if there are none
 	state             sessionState
 	dead              bool  // the endpoint refused a datagram
-	plain             bool  // segmentation is not to be had (see batch)
+	unsegmented       bool  // segmentation is not to be had (see batch)
 	joined            bool  // the kernel joins answers
 	adopted           bool  // another process may have its socket too
 	hops              uint8 // that its datagrams are to have; 0 if the socket gives them what they are to have
@@ -66,7 +66,7 @@ const (
 const answersPerTurn = 16
 
 // newSession returns a session to be filled in.
-func (l *loop) newSession() *loopSession {
+func (l *eventLoop) newSession() *loopSession {
 	if n := len(l.udp.sessions); n > 0 {
 		x := l.udp.sessions[n-1]
 		l.udp.sessions = l.udp.sessions[:n-1]
@@ -77,7 +77,7 @@ func (l *loop) newSession() *loopSession {
 
 func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey, in *batch, i int, q *holding) {
 	*x = loopSession{
-		shard: h, s: s, endpoint: e, holding: q, key: key, name: in.names[i], began: h.loop.now, used: h.loop.now,
+		shard: h, s: s, endpoint: e, holding: q, key: key, clientName: in.names[i], began: h.loop.now, used: h.loop.now,
 		fd: -1, head: -1, serial: h.loop.udp.serial,
 	}
 	if in.hops[i] > 0 { // it is 2 at least, see begin
@@ -87,8 +87,8 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey,
 	x.timer.Owner = x
 }
 
-// refused tells whether the endpoint has refused a datagram, so that the next should go to another.
-func (x *loopSession) refused() bool { return x.dead || x.shared != nil && x.shared.dead }
+// isRefused tells whether the endpoint has refused a datagram, so that the next should go to another.
+func (x *loopSession) isRefused() bool { return x.dead || x.shared != nil && x.shared.dead }
 
 // refuse notes that the endpoint cannot be reached.
 func (x *loopSession) refuse(err error) {
@@ -113,8 +113,8 @@ func (x *loopSession) touch() {
 	}
 }
 
-// asked notes that the client has sent datagrams. After as many as a session may have, its client's next one begins another session.
-func (x *loopSession) asked(n int) {
+// countRequests notes that the client has sent datagrams. After as many as a session may have, its client's next one begins another session.
+func (x *loopSession) countRequests(n int) {
 	x.touch()
 	x.requests += int64(n)
 	if limit := x.s.spec.Load().Requests; limit > 0 && x.requests >= int64(limit) {
@@ -153,7 +153,7 @@ func (x *loopSession) forward(in *batch) {
 		if x = h.begin(s, in.keyOf(int(i), h.socket.local), in, int(i), &tried); x == nil {
 			break
 		}
-		x.asked(in.datagramsFrom(i))
+		x.countRequests(in.datagramsFrom(i))
 	}
 	s.at(h.loop.id).datagramsDropped.Add(int64(in.datagramsFrom(i)))
 }
@@ -179,14 +179,14 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 	c := x.s.at(x.shard.loop.id)
 	hops, left := x.hopsOf(in, i)
 	if !left {
-		x.s.outOfHops(clientOf(&x.name))
+		x.s.outOfHops(clientOf(&x.clientName))
 		c.datagramsDropped.Add(int64(in.datagramsFrom(i)))
 		return -1, 0
 	}
 	sent, bytes, dropped := 0, 0, 0
 	defer func() {
 		x.sent += int64(sent)
-		x.bytes[client] += int64(bytes)
+		x.bytes[clientSide] += int64(bytes)
 		c.datagramsUp.Add(int64(sent))
 		c.bytesUp.Add(int64(bytes))
 		if dropped > 0 {
@@ -194,8 +194,8 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 		}
 	}()
 	if in.next[i] < 0 && in.segment(int(i)) == 0 && hops == 0 { // one datagram: the usual case
-		n := in.size(int(i))
-		switch err := sendDatagram(x.fd, in.bytes(int(i))); {
+		n := in.sizeOf(int(i))
+		switch err := sendDatagram(x.fd, in.payload(int(i))); {
 		case err == 0:
 			sent, bytes = 1, n
 		case refusal(err):
@@ -206,11 +206,11 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 		return -1, 0
 	}
 	w := &x.shard.loop.udp.up
-	w.reset()
+	w.clear()
 	for ; i >= 0; i = in.next[i] {
 		w.add(parcel{
-			base: in.base(int(i)), size: in.size(int(i)), segment: in.segment(int(i)),
-			plain: &x.plain, place: i, hops: hops, six: x.six,
+			base: in.base(int(i)), size: in.sizeOf(int(i)), segment: in.segment(int(i)),
+			plain: &x.unsegmented, inBatch: i, hops: hops, six: x.six,
 		})
 	}
 	for w.more() {
@@ -221,7 +221,7 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 			sent, bytes, hops = sent+n.datagrams, bytes+n.bytes, 0
 		}
 		if refusal(err) {
-			return w.parcels[w.at].place, err
+			return w.parcels[w.at].inBatch, err
 		}
 		if err != 0 {
 			dropped += w.skip()
@@ -234,13 +234,13 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 func (x *loopSession) enqueue(in *batch, i int) {
 	c := x.s.at(x.shard.loop.id)
 	for b := range in.each(i) {
-		if len(x.wait.queue) == maxQueue {
+		if len(x.lookup.queue) == maxQueue {
 			c.datagramsDropped.Add(1)
 			continue
 		}
-		x.wait.queue = append(x.wait.queue, slices.Clone(b))
+		x.lookup.queue = append(x.lookup.queue, slices.Clone(b))
 		x.sent++
-		x.bytes[client] += int64(len(b))
+		x.bytes[clientSide] += int64(len(b))
 		c.datagramsUp.Add(1)
 		c.bytesUp.Add(int64(len(b)))
 	}
@@ -252,8 +252,8 @@ func (x *loopSession) ready(int, uint32) {
 		return
 	}
 	l := x.shard.loop
-	busy := x.joined || x.turn+1 == l.turns
-	x.turn = l.turns
+	busy := x.joined || x.answeredIn+1 == l.turnNumber
+	x.answeredIn = l.turnNumber
 	n, err := l.udp.down.receive(x, busy)
 	switch {
 	case err == unix.EAGAIN:
@@ -298,7 +298,7 @@ func (x *loopSession) Timeout() {
 		return
 	}
 	switch {
-	case x.refused():
+	case x.isRefused():
 		x.end(ReasonEndpointRefused)
 	case h.draining:
 		x.end(ReasonDrained)
@@ -321,7 +321,7 @@ func (x *loopSession) end(reason string) {
 func (x *loopSession) close(reason string) {
 	h := x.shard
 	if x.s.log.IsDebug() {
-		x.s.log.Debug("session ended", "client", clientOf(&x.name), "endpoint", x.endpoint.Address(), "datagrams", x.requests, "answers", x.answers, "reason", reason)
+		x.s.log.Debug("session ended", "client", clientOf(&x.clientName), "endpoint", x.endpoint.Address(), "datagrams", x.requests, "answers", x.answers, "reason", reason)
 	}
 	if reason != reasonHanded && x.s.access.wanted() {
 		x.record(reason)
@@ -342,10 +342,10 @@ func (x *loopSession) close(reason string) {
 		h.aged()
 	}
 	h.loop.wheel.Clear(&x.timer)
-	x.state, x.fd, x.wait = over, -1, nil
+	x.state, x.fd, x.lookup = over, -1, nil
 	x.endpoint.Done()
 	if x.counted {
-		x.s.uncount(clientOf(&x.name))
+		x.s.uncount(clientOf(&x.clientName))
 	}
 	h.socket.sessions.Add(-1)
 	x.s.at(h.loop.id).sessionsActive.Add(-1)

@@ -47,7 +47,7 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 		x.shared, x.fd, x.state = out, out.fd, live
 		return nil
 	}
-	fd, err := connect(addr, unix.SOCK_DGRAM)
+	fd, err := startConnect(addr, unix.SOCK_DGRAM)
 	if err == unix.EAGAIN { // connect(2): all ports for it are in use
 		fd, err = h.portFor(x, addr)
 	}
@@ -62,7 +62,7 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 
 // use makes fd the session's socket. After an error it is closed.
 func (x *loopSession) use(fd int32) error {
-	x.place()
+	x.enlist()
 	if err := x.shard.loop.add(fd, unix.EPOLLIN, x.number, 0); err != 0 {
 		closeFD(fd)
 		return x.dialError(err)
@@ -71,10 +71,10 @@ func (x *loopSession) use(fd int32) error {
 	return nil
 }
 
-// place gives the session a number, by which it is listed, and epoll knows its socket if it has one. It is released when the session is over.
-func (x *loopSession) place() {
+// enlist gives the session a number, by which it is listed, and epoll knows its socket if it has one. It is released when the session is over.
+func (x *loopSession) enlist() {
 	if x.number == 0 { // which is the loop's own
-		x.number = x.shard.loop.number(x)
+		x.number = x.shard.loop.assignNumber(x)
 	}
 }
 
@@ -85,13 +85,13 @@ func (x *loopSession) dialError(err syscall.Errno) error {
 // resolve looks the endpoint's host name up, beside the loop, and then connects.
 func (x *loopSession) resolve() {
 	l, u, w, host := x.shard.loop, x.shard.socket, &lookup{}, x.endpoint.Host
-	x.wait, x.state = w, resolving
+	x.lookup, x.state = w, resolving
 	ctx, cancel := context.WithTimeout(u.engine.ctx, x.s.spec.Load().connectTimeout())
 	u.engine.lookups.Go(func() {
 		defer cancel()
 		addrs, err := u.engine.resolver.Lookup(ctx, host)
 		l.post(func() {
-			if x.wait == w { // else x is another client's by now
+			if x.lookup == w { // else x is another client's by now
 				x.resolved(addrs, err)
 			}
 		})
@@ -120,8 +120,8 @@ func (x *loopSession) connected(err error) {
 	case x.state == resolving:
 		return
 	}
-	queue := x.wait.queue
-	x.wait = nil
+	queue := x.lookup.queue
+	x.lookup = nil
 	x.settle(x.hops)
 	for _, b := range queue {
 		_ = sendDatagram(x.fd, b) // like any datagram it may be lost; what is wrong shows with the next

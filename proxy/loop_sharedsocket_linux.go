@@ -38,7 +38,7 @@ func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedS
 	if !h.takeOne(s.share) {
 		return nil, unix.EMFILE
 	}
-	fd, err := connect(addr, unix.SOCK_DGRAM)
+	fd, err := startConnect(addr, unix.SOCK_DGRAM)
 	if err == unix.EAGAIN { // connect(2): all ports for it are in use
 		fd, err = h.portFor(x, addr)
 	}
@@ -51,7 +51,7 @@ func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedS
 	}
 	o := &sharedSocket{shard: h, share: s.share, endpoint: m, addr: addr, fd: fd, hops: hops, used: h.loop.now}
 	o.timer.Owner = o
-	o.number = h.loop.number(o)
+	o.number = h.loop.assignNumber(o)
 	h.sharedSockets[m] = o
 	if err := h.loop.add(fd, unix.EPOLLIN, o.number, 0); err != 0 {
 		o.close()

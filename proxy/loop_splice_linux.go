@@ -13,8 +13,8 @@ import (
 // The pipe is empty before, so EAGAIN is about the source. A splice stops at urgent data, and reports the end there
 // if the end has come behind it. So copy has to find out whether that is the end.
 func (p *loopPair) splice(from int) int {
-	f, l := &p.flow[from], p.loop
-	room := p.room(from)
+	f, l := &p.flows[from], p.loop
+	room := p.measureRoom(from)
 	if room == 0 {
 		return 0
 	}
@@ -40,15 +40,15 @@ func (p *loopPair) splice(from int) int {
 		return 0
 	}
 	f.bulk = n >= bufferSize
-	p.last, p.asked = l.now, from == client
+	p.last, p.asked = l.now, from == clientSide
 	p.drain(from, pipe, n)
 	return n
 }
 
-// room returns how many bytes the destination of a direction takes now. It is 0 if the destination is full; then
+// measureRoom returns how many bytes the destination of a direction takes now. It is 0 if the destination is full; then
 // epoll tells when it no longer is. What is known to be enough for two full pipes is not looked at again.
-func (p *loopPair) room(from int) int {
-	f, to := &p.flow[from], 1-from
+func (p *loopPair) measureRoom(from int) int {
+	f, to := &p.flows[from], 1-from
 	if f.room < 2*pipeSize {
 		if f.room = faultRoom(p.fd[to], roomIn(int(p.fd[to]))); f.room == 0 {
 			p.writable[to] = false
@@ -59,14 +59,14 @@ func (p *loopPair) room(from int) int {
 
 // drain writes the n bytes that are in a pipe to the destination, and gives the pipe back.
 func (p *loopPair) drain(from int, pipe *pipe, n int) {
-	f, l, to := &p.flow[from], p.loop, 1-from
+	f, l, to := &p.flows[from], p.loop, 1-from
 	left, err := n, syscall.Errno(0)
 	for left > 0 && err == 0 {
 		var m int
 		if m, err = splice(int32(pipe.r), p.fd[to], left, p.fd[to]); err == 0 {
 			left -= m
 			f.room -= m
-			p.count(from, m)
+			p.countMoved(from, m)
 		}
 	}
 	switch {
@@ -89,7 +89,7 @@ func (p *loopPair) drain(from int, pipe *pipe, n int) {
 
 // unload moves n bytes from a pipe into memory, where they wait for the destination.
 func (p *loopPair) unload(from int, pipe *pipe, n int) syscall.Errno {
-	end := &p.flow[from].backlog // it was empty before the splice
+	end := &p.flows[from].backlog // it was empty before the splice
 	for n > 0 {
 		k := p.loop.newBacklog()
 		m, err := pipe.read(k.buf[:])

@@ -26,7 +26,7 @@ type loopTCP struct {
 	acceptors []*acceptor // one for each loop
 	once      sync.Once
 	pairs     tracker
-	cut       context.Context // ends when all pairs are to be cut, which is done loop by loop
+	cutting   context.Context // ends when all pairs are to be cut, which is done loop by loop
 	cutNow    context.CancelFunc
 }
 
@@ -36,7 +36,7 @@ func (e *loopEngine) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 		return nil, &net.OpError{Op: "listen", Net: "tcp", Addr: net.TCPAddrFromAddrPort(o.addr), Err: err}
 	}
 	t := &loopTCP{engine: e, fd: int32(fd), addr: bound}
-	t.cut, t.cutNow = o.cut()
+	t.cutting, t.cutNow = o.cut()
 	t.service.Store(s)
 	for _, l := range e.loops {
 		d := &acceptor{loop: l, socket: t}
@@ -49,7 +49,7 @@ func (e *loopEngine) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 // listenFD opens a listening socket with the options that accepted sockets are to have: on Linux they inherit them.
 func listenFD(o listenSpec) (_ int, bound netip.AddrPort, err error) {
 	addr := o.addr
-	fd, err := o.socket(unix.SOCK_STREAM)
+	fd, err := o.openSocket(unix.SOCK_STREAM)
 	if err != nil {
 		return -1, bound, err
 	}
@@ -77,8 +77,8 @@ func listenFD(o listenSpec) (_ int, bound netip.AddrPort, err error) {
 	return fd, bound, err
 }
 
-// socket returns a socket for o. It is not bound yet, unless it was open already.
-func (o listenSpec) socket(kind int) (fd int, err error) {
+// openSocket returns a socket for o. It is not bound yet, unless it was open already.
+func (o listenSpec) openSocket(kind int) (fd int, err error) {
 	if o.file != nil {
 		if fd, err = duplicateConn(o.file); err != nil {
 			return -1, err
@@ -125,7 +125,7 @@ func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 	return sa
 }
 
-func (t *loopTCP) share(on bool) error { return setShared(int(t.fd), on) }
+func (t *loopTCP) shareAddress(on bool) error { return setShared(int(t.fd), on) }
 
 func (t *loopTCP) Addr() netip.AddrPort { return t.addr }
 
@@ -182,14 +182,14 @@ func (t *loopTCP) Shutdown(ctx context.Context) error {
 // An acceptor takes clients from a listening socket for one loop.
 type acceptor struct {
 	timer   wheel.Timer
-	loop    *loop
+	loop    *eventLoop
 	socket  *loopTCP
 	number  int32
 	watched bool // epoll tells of clients
 	closed  bool
 	backoff int64   // nanoseconds; zero after a client was taken
 	other   int     // the acceptor that lighter looked at last
-	turn    *waiter // for descriptors; nil if it does not wait
+	waiting *waiter // for descriptors; nil if it does not wait
 }
 
 // Shares of a turn: how many clients an acceptor takes.
@@ -199,7 +199,7 @@ func (d *acceptor) open() {
 	if d.closed {
 		return
 	}
-	d.number = d.loop.number(d)
+	d.number = d.loop.assignNumber(d)
 	d.watch()
 }
 
@@ -223,17 +223,17 @@ func (d *acceptor) watch() {
 	}
 	if d.watched = err == 0; !d.watched {
 		d.loop.unwatched(d.socket.service.Load(), err)
-		d.pause(int64(maxBackoff))
+		d.pauseFor(int64(maxBackoff))
 	}
 }
 
 // unwatched says that epoll does not tell of a listener.
-func (l *loop) unwatched(s *service, err syscall.Errno) {
+func (l *eventLoop) unwatched(s *service, err syscall.Errno) {
 	s.troubles.warn(s.log, "listener not watched, trying again", "error", os.NewSyscallError("epoll_ctl", err), "wait", maxBackoff)
 }
 
-// pause takes no clients for a while.
-func (d *acceptor) pause(ns int64) {
+// pauseFor takes no clients for a while.
+func (d *acceptor) pauseFor(ns int64) {
 	if d.watched {
 		_ = epollControl(d.loop.epfd, unix.EPOLL_CTL_DEL, d.socket.fd, &unix.EpollEvent{})
 		d.watched = false
@@ -272,7 +272,7 @@ func (d *acceptor) let(n int) bool {
 		default:
 			// The network's error of one client, which has gone: accept(2), "Error handling". If not, do not spin.
 			if failed++; failed == n {
-				d.pause(int64(minBackoff))
+				d.pauseFor(int64(minBackoff))
 			}
 		}
 	}
@@ -293,7 +293,7 @@ func (d *acceptor) accept(s *service) syscall.Errno {
 		d.backoff = min(max(2*d.backoff, int64(minBackoff)), int64(maxBackoff))
 		s.log.Warn("accept failed, waiting",
 			"error", os.NewSyscallError("accept", err), "wait", time.Duration(d.backoff))
-		d.pause(d.backoff)
+		d.pauseFor(d.backoff)
 	}
 	return err
 }
@@ -350,13 +350,13 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 		began: l.now, last: l.now, idle: int64(spec.idleTimeout()), half: int64(spec.halfCloseTimeout()),
 	}
 	p.timer.Owner = p
-	p.number = l.number(p)
+	p.number = l.assignNumber(p)
 	var ok bool
 	if p.counted, ok = s.countClient(src); !ok {
 		p.unserved(errClientLimit)
 		return
 	}
-	if l.add(fd, pairEvents, p.number, client) != 0 {
+	if l.add(fd, pairEvents, p.number, clientSide) != 0 {
 		p.close()
 		return
 	}
@@ -367,7 +367,7 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 const pairEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 
 // newPair returns a pair to be filled in.
-func (l *loop) newPair() *loopPair {
+func (l *eventLoop) newPair() *loopPair {
 	if n := len(l.pairs); n > 0 {
 		p := l.pairs[n-1]
 		l.pairs = l.pairs[:n-1]
@@ -387,10 +387,10 @@ func (d *acceptor) close(last bool) {
 		d.loop.release(d.number)
 	}
 	d.closed = true
-	if w := d.turn; w != nil {
-		_ = w.share.budget.cancel(w) // if it has had its turn, admit gives that back
+	if w := d.waiting; w != nil {
+		_ = w.share.budget.withdraw(w) // if it has had its turn, admit gives that back
 	}
-	d.pause(0)
+	d.pauseFor(0)
 	d.loop.wheel.Clear(&d.timer)
 }
 
@@ -403,8 +403,8 @@ func (d *acceptor) cut() {
 	}
 }
 
-// ended gives back what a pair took.
-func (t *loopTCP) ended(p *loopPair) {
+// pairEnded gives back what a pair took.
+func (t *loopTCP) pairEnded(p *loopPair) {
 	if p.counted {
 		p.s.uncount(p.src)
 	}

@@ -101,10 +101,10 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 
 // loopsFor returns a loop for each of n sockets of a listener: those loops that have the fewest sockets. A loop is
 // there twice only if n is more than there are loops.
-func (e *loopEngine) loopsFor(n int) []*loop {
+func (e *loopEngine) loopsFor(n int) []*eventLoop {
 	fewest := slices.Clone(e.loops)
-	slices.SortStableFunc(fewest, func(a, b *loop) int { return cmp.Compare(a.shards.Load(), b.shards.Load()) })
-	loops := make([]*loop, n)
+	slices.SortStableFunc(fewest, func(a, b *eventLoop) int { return cmp.Compare(a.shards.Load(), b.shards.Load()) })
+	loops := make([]*eventLoop, n)
 	for i := range loops {
 		loops[i] = fewest[i%len(fewest)]
 		loops[i].shards.Add(1)
@@ -115,7 +115,7 @@ func (e *loopEngine) loopsFor(n int) []*loop {
 // bindUDP opens a socket, and returns its address with its port.
 func bindUDP(o listenSpec, d *denials) (_ int, bound netip.AddrPort, err error) {
 	addr := o.addr
-	fd, err := o.socket(unix.SOCK_DGRAM)
+	fd, err := o.openSocket(unix.SOCK_DGRAM)
 	if err != nil {
 		return -1, bound, err
 	}
@@ -149,7 +149,7 @@ func bindUDP(o listenSpec, d *denials) (_ int, bound netip.AddrPort, err error) 
 	return fd, bound, err
 }
 
-func (u *loopUDP) share(on bool) error {
+func (u *loopUDP) shareAddress(on bool) error {
 	if len(u.shards) > 1 {
 		return nil // it is on always
 	}

@@ -21,7 +21,7 @@ import (
 // datagrams that were read, none waits in memory but for a host name.
 type udpShard struct {
 	timer   wheel.Timer // of a pause
-	loop    *loop
+	loop    *eventLoop
 	socket  *loopUDP
 	fd      int32
 	number  int32
@@ -43,7 +43,7 @@ type udpShard struct {
 	suspended                 bool // another process is taking over
 }
 
-func newUDPShard(l *loop, u *loopUDP, fd int32) *udpShard {
+func newUDPShard(l *eventLoop, u *loopUDP, fd int32) *udpShard {
 	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[clientKey]*loopSession{}, sharedSockets: map[*lb.Member]*sharedSocket{}}
 	h.timer.Owner = h
 	h.oldest.Store(noSession)
@@ -55,7 +55,7 @@ func (h *udpShard) open() {
 	if h.closed {
 		return
 	}
-	h.number = h.loop.number(h)
+	h.number = h.loop.assignNumber(h)
 	h.loop.useUDP()
 	h.retime()
 	h.watch()
@@ -69,12 +69,12 @@ func (h *udpShard) watch() {
 	err := h.loop.add(h.fd, unix.EPOLLIN, h.number, 0)
 	if h.watched = err == 0; !h.watched {
 		h.loop.unwatched(h.socket.service.Load(), err)
-		h.pause(int64(maxBackoff))
+		h.pauseFor(int64(maxBackoff))
 	}
 }
 
-// pause reads nothing for a while.
-func (h *udpShard) pause(ns int64) {
+// pauseFor reads nothing for a while.
+func (h *udpShard) pauseFor(ns int64) {
 	if h.watched {
 		_ = epollControl(h.loop.epfd, unix.EPOLL_CTL_DEL, h.fd, &unix.EpollEvent{})
 		h.watched = false
@@ -95,7 +95,7 @@ func (h *udpShard) ready(int, uint32) {
 	case err != 0:
 		h.backoff = min(max(2*h.backoff, int64(minBackoff)), int64(maxBackoff))
 		h.socket.service.Load().log.Warn("receive failed, waiting", "error", os.NewSyscallError("recvmmsg", err), "wait", time.Duration(h.backoff))
-		h.pause(h.backoff)
+		h.pauseFor(h.backoff)
 		return
 	}
 	h.backoff = 0
@@ -109,7 +109,7 @@ func (h *udpShard) forward(in *batch, n int) {
 	for i := range n {
 		x := h.sessionFor(s, in, i)
 		if x == nil {
-			s.at(h.loop.id).datagramsDropped.Add(int64(in.datagrams(i)))
+			s.at(h.loop.id).datagramsDropped.Add(int64(in.datagramCount(i)))
 			continue
 		}
 		if x.head < 0 {
@@ -134,7 +134,7 @@ func (h *udpShard) sessionFor(s *service, in *batch, i int) *loopSession {
 	switch {
 	case x == nil:
 	case x.head >= 0: // it has one of this batch already
-	case x.refused():
+	case x.isRefused():
 		tried.Add(x.endpoint.ID)
 		x.end(ReasonEndpointRefused)
 		x = nil
@@ -150,7 +150,7 @@ func (h *udpShard) sessionFor(s *service, in *batch, i int) *loopSession {
 			return nil
 		}
 	}
-	x.asked(in.datagrams(i))
+	x.countRequests(in.datagramCount(i))
 	return x
 }
 
@@ -191,10 +191,10 @@ func (h *udpShard) beginCounted(s *service, key clientKey, in *batch, i int, tri
 		return nil
 	}
 	for range maxDials {
-		endpoint, err := s.next(src, *tried)
+		endpoint, err := s.pick(src, *tried)
 		if errors.Is(err, lb.ErrMissingEndpoints) && tried.Len() > 0 {
 			*tried = lb.Tried{} // who refused before may be back
-			endpoint, err = s.next(src, *tried)
+			endpoint, err = s.pick(src, *tried)
 		}
 		if err != nil {
 			s.unserved(src, err)
@@ -221,7 +221,7 @@ func (h *udpShard) beginCounted(s *service, key clientKey, in *batch, i int, tri
 }
 
 func (h *udpShard) add(x *loopSession) {
-	x.place()
+	x.enlist()
 	c := x.s.at(h.loop.id)
 	c.sessions.Add(1)
 	c.sessionsActive.Add(1)
@@ -235,7 +235,7 @@ func (h *udpShard) add(x *loopSession) {
 	h.aged()
 	h.loop.wheel.Set(&x.timer, h.loop.now+h.idle)
 	if x.s.log.IsDebug() {
-		x.s.log.Debug("session began", "client", clientOf(&x.name), "endpoint", x.endpoint.Address())
+		x.s.log.Debug("session began", "client", clientOf(&x.clientName), "endpoint", x.endpoint.Address())
 	}
 }
 
@@ -290,7 +290,7 @@ func (h *udpShard) close() {
 	for _, o := range h.sharedSockets {
 		o.close()
 	}
-	h.pause(0)
+	h.pauseFor(0)
 	h.loop.wheel.Clear(&h.timer)
 	closeFD(h.fd)
 	if h.number > 0 {

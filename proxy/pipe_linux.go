@@ -45,8 +45,8 @@ type pipePool struct {
 	max    int
 	mu     sync.Mutex
 	most   int // bytes to splice at once; see learn
-	free   []*pipe
-	open   int         // lent ones included
+	unused []*pipe
+	total  int         // lent ones included
 	loans  int64       // since the beginning
 	trim   *time.Timer // closes the free ones
 	armed  bool        // it will
@@ -68,12 +68,12 @@ func (pp *pipePool) get() *pipe {
 	}
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
-	if n := len(pp.free); n > 0 {
-		p := pp.free[n-1]
-		pp.free = pp.free[:n-1]
+	if n := len(pp.unused); n > 0 {
+		p := pp.unused[n-1]
+		pp.unused = pp.unused[:n-1]
 		return pp.lendLocked(p)
 	}
-	if pp.open >= pp.max {
+	if pp.total >= pp.max {
 		return nil
 	}
 	p, err := pp.newPipe()
@@ -83,7 +83,7 @@ func (pp *pipePool) get() *pipe {
 	if err != 0 {
 		return nil
 	}
-	pp.open++
+	pp.total++
 	return pp.lendLocked(p)
 }
 
@@ -173,7 +173,7 @@ func (pp *pipePool) put(p *pipe) {
 		pp.closeLocked(p)
 		return
 	}
-	pp.free = append(pp.free, p)
+	pp.unused = append(pp.unused, p)
 	if !pp.armed {
 		pp.armed = true
 		pp.trim = time.AfterFunc(pipeIdle, pp.closeIdle)
@@ -190,17 +190,17 @@ func (pp *pipePool) discard(p *pipe) {
 func (pp *pipePool) closeLocked(p *pipe) {
 	unix.Close(p.r)
 	unix.Close(p.w)
-	pp.open--
+	pp.total--
 }
 
 func (pp *pipePool) closeIdle() {
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
 	pp.armed = false
-	for _, p := range pp.free {
+	for _, p := range pp.unused {
 		pp.closeLocked(p)
 	}
-	pp.free = nil
+	pp.unused = nil
 }
 
 // close closes all unused pipes; lent ones are closed when they are put back.

@@ -24,11 +24,11 @@ func pipeSum(e engine, of func(pp *pipePool) int) (n int) {
 }
 
 // pipesOpen is how many pipes an engine has open.
-func pipesOpen(e engine) int { return pipeSum(e, func(pp *pipePool) int { return pp.open }) }
+func pipesOpen(e engine) int { return pipeSum(e, func(pp *pipePool) int { return pp.total }) }
 
 // pipesLent is how many of them are in use.
 func pipesLent(e engine) int {
-	return pipeSum(e, func(pp *pipePool) int { return pp.open - len(pp.free) })
+	return pipeSum(e, func(pp *pipePool) int { return pp.total - len(pp.unused) })
 }
 
 // pipeLoans is how often one was lent.

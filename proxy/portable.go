@@ -50,9 +50,9 @@ func (e *portable) pulses() []*pulse { return e.asks }
 
 func (e *portable) stuck(patience time.Duration) []error { return e.turns.stuck(patience) }
 
-func (e *portable) shards() int { return 1 }
+func (e *portable) loopCount() int { return 1 }
 
-// forking needs nothing: package net tells epoll, or what the system has instead, of each socket that it closes.
-func (e *portable) forking(bool) {}
+// setForking needs nothing: package net tells epoll, or what the system has instead, of each socket that it closes.
+func (e *portable) setForking(bool) {}
 
 func (e *portable) close() { e.pipes.close() }

@@ -3,7 +3,7 @@ package proxy
 import "time"
 
 // oldLocked is when the pair is so old that it should end, and how long it may look for a moment of quiet then; zero: never.
-func (p *pair) oldLocked() (at time.Time, grace time.Duration) {
+func (p *portablePair) oldLocked() (at time.Time, grace time.Duration) {
 	a := p.service.aging.Load()
 	if a.age == 0 {
 		return at, 0
@@ -16,7 +16,7 @@ func (p *pair) oldLocked() (at time.Time, grace time.Duration) {
 }
 
 // lookLocked is when age is to be looked at; zero: never.
-func (p *pair) lookLocked() time.Time {
+func (p *portablePair) lookLocked() time.Time {
 	old, grace := p.oldLocked()
 	now := time.Now()
 	if old.IsZero() || now.Before(old) {
@@ -30,7 +30,7 @@ func (p *pair) lookLocked() time.Time {
 }
 
 // agedLocked ends a pair that is too old, if this is a moment of quiet or too late to wait for one, and tells whether it did.
-func (p *pair) agedLocked() bool {
+func (p *portablePair) agedLocked() bool {
 	old, grace := p.oldLocked()
 	now := time.Now()
 	if old.IsZero() || now.Before(old) {
@@ -48,13 +48,13 @@ func (p *pair) agedLocked() bool {
 }
 
 // quietLocked tells whether the pair could end without anybody missing something; see quietFor.
-func (p *pair) quietLocked(now time.Time) bool {
+func (p *portablePair) quietLocked(now time.Time) bool {
 	return !p.asked.Load() && p.ends == 0 && now.Sub(p.began)-time.Duration(p.last.Load()) >= quietFor &&
-		unsent(p.client) == 0 && unsent(p.server) == 0
+		connUnsent(p.client) == 0 && connUnsent(p.server) == 0
 }
 
 // reschedule has the pair look at what limits it anew.
-func (p *pair) reschedule() {
+func (p *portablePair) reschedule() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closing {

@@ -17,17 +17,17 @@ type endpointIndex struct {
 type portableEndpointPairs struct {
 	s      *service // that picked the endpoint last
 	member *lb.Member
-	pairs  map[*pair]bool
+	pairs  map[*portablePair]bool
 	timer  *time.Timer // nil: they are not to be cut
 }
 
 // join adds a pair to those of its endpoint.
-func (cs *endpointIndex) join(p *pair) {
+func (cs *endpointIndex) join(p *portablePair) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c := cs.all[p.endpoint.Place()]
 	if c == nil {
-		c = &portableEndpointPairs{member: p.endpoint, pairs: map[*pair]bool{}}
+		c = &portableEndpointPairs{member: p.endpoint, pairs: map[*portablePair]bool{}}
 		cs.all[p.endpoint.Place()] = c
 	}
 	c.s = p.service
@@ -38,7 +38,7 @@ func (cs *endpointIndex) join(p *pair) {
 }
 
 // part removes a pair from those of its endpoint.
-func (cs *endpointIndex) part(p *pair) {
+func (cs *endpointIndex) part(p *portablePair) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	c := cs.all[p.endpoint.Place()]
@@ -77,8 +77,8 @@ func (cs *endpointIndex) timeout(c *portableEndpointPairs) {
 	}
 }
 
-// gone implements engine.
-func (e *portable) gone(members []*lb.Member) {
+// endpointsGone implements engine.
+func (e *portable) endpointsGone(members []*lb.Member) {
 	e.byEndpoint.mu.Lock()
 	defer e.byEndpoint.mu.Unlock()
 	for _, m := range members {

@@ -48,10 +48,10 @@ func (u *udpSocket) suspend() []Session {
 	}
 	// Nothing begins from here on, and nothing expires: descriptors of sessions are the successor's to be sent.
 	u.expiring.Lock()
-	all := u.sessions.all()
+	all := u.sessions.snapshot()
 	with := &pause{reader: p.reader, replies: p.replies, over: p.over, still: true}
 	for _, x := range all {
-		if x.ready.Load() {
+		if x.usable.Load() {
 			with.replies[x] = make(chan struct{})
 		}
 	}
@@ -147,7 +147,7 @@ func (u *udpSocket) adoptOne(a Session) bool {
 	if u.sessions.len() >= s.spec.Load().maxSessions() || !s.share.take(sessionDescriptors) {
 		return false
 	}
-	endpoint := s.take(a.Endpoint)
+	endpoint := s.adopt(a.Endpoint)
 	if endpoint == nil {
 		s.share.release(sessionDescriptors)
 		return false
@@ -190,7 +190,7 @@ func (x *session) adopt(fd int) error {
 		return err
 	}
 	closeSession(fd)
-	x.ready.Store(true)
+	x.usable.Store(true)
 	return nil
 }
 

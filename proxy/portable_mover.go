@@ -7,7 +7,7 @@ func (m *mover) write(b []byte) error {
 	}
 	for len(b) > 0 {
 		n, err := m.dst.Write(b)
-		m.count(n)
+		m.countMoved(n)
 		b = b[n:]
 		if err == nil {
 			continue
@@ -21,7 +21,7 @@ func (m *mover) write(b []byte) error {
 	return nil
 }
 
-func (m *mover) count(n int) {
+func (m *mover) countMoved(n int) {
 	if n > 0 {
 		if e := m.pair.endpoint; m.moved.Add(int64(n)) == int64(n) && e != nil && m.src == m.pair.server {
 			e.Reached()

@@ -10,7 +10,7 @@ import (
 
 // A mover moves the bytes of one direction of a pair, through a pooled buffer that it holds while it waits.
 type mover struct {
-	pair     *pair
+	pair     *portablePair
 	src, dst *net.TCPConn
 	pipes    *pipePool
 	moved    *atomic.Int64 // by this direction

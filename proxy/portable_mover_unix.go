@@ -17,7 +17,7 @@ import (
 // and write. When a read fills the buffer, there is more to come, and the mover goes on by splice(2), where there is that and a pipe
 // to be had, until its source gives less. It holds a pipe only between a read and the write that follows.
 type mover struct {
-	pair     *pair
+	pair     *portablePair
 	src, dst *net.TCPConn
 	pipes    *pipePool
 	moved    *atomic.Int64 // by this direction
@@ -27,16 +27,16 @@ type mover struct {
 	bulk    bool
 
 	// Results of the last call that waited; the closures that RawConn wants are made once.
-	buf   *[bufferSize]byte
-	pipe  *pipe
-	n     int
-	left  int // of n, in the pipe
-	room  int // in the destination
-	err   error
-	read  func(fd uintptr) bool
-	gauge func(fd uintptr) bool
-	fill  func(fd uintptr) bool
-	drain func(fd uintptr) bool
+	buf     *[bufferSize]byte
+	pipe    *pipe
+	n       int
+	left    int // of n, in the pipe
+	room    int // in the destination
+	err     error
+	readFn  func(fd uintptr) bool
+	gaugeFn func(fd uintptr) bool
+	fillFn  func(fd uintptr) bool
+	drainFn func(fd uintptr) bool
 }
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
@@ -50,7 +50,7 @@ func (m *mover) run() error {
 	if m.out, err = m.dst.SyscallConn(); err != nil {
 		return &writeError{err}
 	}
-	m.read, m.gauge, m.fill, m.drain = m.readSome, m.gaugeRoom, m.fillPipe, m.drainPipe
+	m.readFn, m.gaugeFn, m.fillFn, m.drainFn = m.readSome, m.gaugeRoom, m.fillPipe, m.drainPipe
 	for {
 		step := m.copySome
 		if m.bulk {
@@ -79,7 +79,7 @@ func (m *mover) await(c syscall.RawConn, f func(fd uintptr) bool) error {
 
 // copySome moves what one read gets.
 func (m *mover) copySome() error {
-	if err := m.await(m.in, m.read); err != nil {
+	if err := m.await(m.in, m.readFn); err != nil {
 		return err
 	}
 	defer func() {

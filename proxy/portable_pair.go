@@ -16,7 +16,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A pair is a client's connection and the endpoint's connection that serves it.
+// A portablePair is a client's connection and the endpoint's connection that serves it.
 //
 // Each direction is moved by its own goroutine until its source ends. How the two ends come about:
 //
@@ -29,7 +29,7 @@ import (
 //	cut                    -> RST both ways
 //
 // The conns are never wrapped: splice(2) needs them as they are.
-type pair struct {
+type portablePair struct {
 	client, server *net.TCPConn
 	service        *service
 	endpoint       *lb.Member    // that server leads to; nil: nobody wants to know
@@ -55,14 +55,14 @@ type pair struct {
 	redial bool // nothing was moved either way, and the client's connection is left open: another endpoint can take over
 }
 
-func newPair(client, server *net.TCPConn, s *service) *pair {
+func newPortablePair(client, server *net.TCPConn, s *service) *portablePair {
 	spec := s.spec.Load()
-	return &pair{client: client, server: server, service: s, idle: spec.idleTimeout(), half: spec.halfCloseTimeout(), began: time.Now(), seed: rand.Uint64()}
+	return &portablePair{client: client, server: server, service: s, idle: spec.idleTimeout(), half: spec.halfCloseTimeout(), began: time.Now(), seed: rand.Uint64()}
 }
 
 // relay moves bytes both ways until the pair has ended, and leaves both connections closed; but the client's, if another endpoint can
 // take over.
-func (p *pair) relay(pipes *pipePool) {
+func (p *portablePair) relay(pipes *pipePool) {
 	p.mu.Lock()
 	if !p.closing { // a cut may have come before
 		p.deadlinesLocked()
@@ -77,17 +77,17 @@ func (p *pair) relay(pipes *pipePool) {
 
 // upstream and downstream are functions of their own so that a stack dump says which way a goroutine moves bytes.
 
-func (p *pair) upstream(pipes *pipePool) {
+func (p *portablePair) upstream(pipes *pipePool) {
 	p.move(&mover{pair: p, src: p.client, dst: p.server, pipes: pipes, moved: &p.up, total: &p.service.at(0).bytesUp})
 }
 
-func (p *pair) downstream(pipes *pipePool, done chan<- struct{}) {
+func (p *portablePair) downstream(pipes *pipePool, done chan<- struct{}) {
 	defer close(done)
 	p.move(&mover{pair: p, src: p.server, dst: p.client, pipes: pipes, moved: &p.down, total: &p.service.at(0).bytesDown})
 }
 
 // move runs one direction to its end, and then tells the other what that means for it.
-func (p *pair) move(m *mover) {
+func (p *portablePair) move(m *mover) {
 	err := m.run()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,7 +99,7 @@ func (p *pair) move(m *mover) {
 	if p.closing {
 		return
 	}
-	if err == io.EOF && p.ends == 1 && gone(m.src) {
+	if err == io.EOF && p.ends == 1 && connGone(m.src) {
 		// A reset is told once. The other direction was told, in writing, and is waiting for the lock; reading finds an end.
 		err = syscall.ECONNRESET
 	}
@@ -137,7 +137,7 @@ func (p *pair) move(m *mover) {
 	}
 }
 
-func (p *pair) nameOf(c *net.TCPConn) string {
+func (p *portablePair) nameOf(c *net.TCPConn) string {
 	if c == p.client {
 		return "client"
 	}
@@ -145,19 +145,19 @@ func (p *pair) nameOf(c *net.TCPConn) string {
 }
 
 // blame notes who failed first, if that was the endpoint, by a reset, and early.
-func (p *pair) blame(c *net.TCPConn, err error) {
+func (p *portablePair) blame(c *net.TCPConn, err error) {
 	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 	p.hungUp = p.hungUp || p.reason == "" && c == p.server && reset && time.Since(p.began) < earlyReset
 }
 
-func (p *pair) because(reason string) {
+func (p *portablePair) because(reason string) {
 	if p.reason == "" {
 		p.reason = reason
 	}
 }
 
 // cut ends the pair from outside, by RST, at once: what is still on its way is lost.
-func (p *pair) cut(why string) {
+func (p *portablePair) cut(why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.hasty {
@@ -172,14 +172,14 @@ func (p *pair) cut(why string) {
 }
 
 // interruptLocked makes both directions end soon. It closes nothing, for the goroutines still use the connections.
-func (p *pair) interruptLocked() {
+func (p *portablePair) interruptLocked() {
 	p.closing = true
 	p.client.SetDeadline(p.began)
 	p.server.SetDeadline(p.began)
 }
 
 // close closes both connections after both directions have ended.
-func (p *pair) close() {
+func (p *portablePair) close() {
 	p.mu.Lock()
 	reset, hasty := p.reset, p.hasty
 	p.redial = p.hungUp && !p.lost && !hasty && p.up.Load() == 0 && p.down.Load() == 0
@@ -201,10 +201,10 @@ func (p *pair) close() {
 }
 
 // touch notes that something moved.
-func (p *pair) touch() { p.last.Store(int64(time.Since(p.began))) }
+func (p *portablePair) touch() { p.last.Store(int64(time.Since(p.began))) }
 
 // limitLocked is how long nothing may move now; zero for no limit.
-func (p *pair) limitLocked() time.Duration {
+func (p *portablePair) limitLocked() time.Duration {
 	if p.ends > 0 {
 		return p.half
 	}
@@ -214,7 +214,7 @@ func (p *pair) limitLocked() time.Duration {
 // deadlinesLocked sets the deadlines of both connections by the time that something moved last. They are not moved with each byte: when
 // one passes, expired looks whether something moved since. Both for reading and writing, for a peer that never reads must not
 // hold the pair for ever either.
-func (p *pair) deadlinesLocked() {
+func (p *portablePair) deadlinesLocked() {
 	var at time.Time
 	if limit := p.limitLocked(); limit > 0 {
 		at = p.began.Add(time.Duration(p.last.Load()) + limit)
@@ -228,7 +228,7 @@ func (p *pair) deadlinesLocked() {
 
 // expired is asked when an operation has failed with err. It tells whether that was a deadline that means the end, because the pair
 // has been idle for too long or is over. If it was one that passed although something moved or moves, expired sets new ones and tells to go on.
-func (p *pair) expired(err error) (end, goOn bool) {
+func (p *portablePair) expired(err error) (end, goOn bool) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false, false
 	}
@@ -253,9 +253,9 @@ func (p *pair) expired(err error) (end, goOn bool) {
 
 // drainingLocked tells whether a peer has taken something since this was asked last: nobody tells when the kernel's buffers empty, and to one who
 // reads slowly that may take longer than the limit. The first time, it is given the benefit of the doubt.
-func (p *pair) drainingLocked() bool {
+func (p *portablePair) drainingLocked() bool {
 	before := p.unsent
-	p.unsent = unsent(p.client) + unsent(p.server)
+	p.unsent = connUnsent(p.client) + connUnsent(p.server)
 	return p.unsent > 0 && p.unsent != before
 }
 
@@ -278,7 +278,7 @@ func deliver(conns ...*net.TCPConn) {
 	defer cancel()
 	pause := time.Millisecond
 	for _, c := range conns {
-		for unsent(c) > 0 && wait(ctx.Done(), pause) {
+		for connUnsent(c) > 0 && sleep(ctx.Done(), pause) {
 			pause = min(2*pause, 50*time.Millisecond)
 		}
 	}

@@ -76,7 +76,7 @@ func (e *portable) victim(m bound, own *udpSocket) *udpSocket {
 	if e.found != nil {
 		consider(e.found)
 	}
-	e.udp.search(&e.cursor, time.Since(e.began), found != nil, consider)
+	e.udp.scan(&e.cursor, time.Since(e.began), found != nil, consider)
 	e.found = found
 	return found
 }

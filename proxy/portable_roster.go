@@ -37,8 +37,8 @@ func (r *roster) remove(place int) {
 	r.unused = append(r.unused, place)
 }
 
-// from returns what is in the next places, and whether there are more.
-func (r *roster) from(place int) (some []listed, more bool) {
+// page returns what is in the next places, and whether there are more.
+func (r *roster) page(place int) (some []listed, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	end := min(place+placesAtOnce, len(r.all))
@@ -50,7 +50,7 @@ func (r *roster) from(place int) (some []listed, more bool) {
 
 // list implements engine.
 func (e *portable) list(from place, q *ConnectionQuery, page *[]Connection) (number int, more bool) {
-	some, more := e.roster.from(from.number)
+	some, more := e.roster.page(from.number)
 	for i, x := range some {
 		if len(*page) == q.Limit {
 			return from.number + i, true

@@ -27,12 +27,12 @@ type session struct {
 	endpoint *lb.Member
 	source   []byte // control message that makes answers leave from the address that the client used; nil where that is the only one
 
-	hops    uint8        // that its datagrams have, see hops_linux.go; 0: the system's default
-	refused atomic.Bool  // the endpoint refused a datagram
-	asked   atomic.Int64 // datagrams of the client; negative once all answers have come
-	began   time.Duration
-	place   int  // in the roster
-	counted bool // by service.countClient
+	hops     uint8        // that its datagrams have, see hops_linux.go; 0: the system's default
+	refused  atomic.Bool  // the endpoint refused a datagram
+	asked    atomic.Int64 // datagrams of the client; negative once all answers have come
+	began    time.Duration
+	rosterAt int  // in the roster
+	counted  bool // by service.countClient
 
 	// Sent to the endpoint, and received from it.
 	datagramsUp, datagramsDown atomic.Int64
@@ -43,11 +43,11 @@ type session struct {
 
 	prev, next *session // in the table's list; guarded by the table
 
-	io    transport
-	ready atomic.Bool // io may be used without mu
-	mu    sync.Mutex  // guards what follows, and io until ready
-	queue [][]byte    // datagrams that wait for the endpoint's host name to be resolved
-	gone  bool        // closed
+	io     transport
+	usable atomic.Bool // io may be used without mu
+	mu     sync.Mutex  // guards what follows, and io until ready
+	queue  [][]byte    // datagrams that wait for the endpoint's host name to be resolved
+	gone   bool        // closed
 
 	ended chan struct{} // closed when replies has
 }
@@ -90,7 +90,7 @@ func (x *session) open(addr netip.AddrPort) error {
 		_ = x.io.send(b) // like any datagram it may be lost; what is wrong shows with the next
 	}
 	x.queue = nil
-	x.ready.Store(true)
+	x.usable.Store(true)
 	return nil
 }
 
@@ -115,13 +115,13 @@ func (x *session) resolve() error {
 
 // send sends one datagram to the endpoint without ever waiting. Only the listener's goroutine calls it.
 func (x *session) send(b []byte) error {
-	if x.ready.Load() {
+	if x.usable.Load() {
 		return x.io.send(b)
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	switch {
-	case x.ready.Load():
+	case x.usable.Load():
 		return x.io.send(b)
 	case x.gone:
 		return net.ErrClosed
@@ -137,7 +137,7 @@ var errQueueFull = errors.New("too many datagrams wait for a host name")
 // replies reads the endpoint's answers and sends them to the client, until the session ends.
 func (x *session) replies() {
 	defer close(x.ended)
-	if !x.ready.Load() {
+	if !x.usable.Load() {
 		if err := x.resolve(); err != nil {
 			x.refuse(err)
 			return
@@ -152,7 +152,7 @@ func (x *session) replies() {
 				x.endpoint.Reached()
 			}
 			x.bytesDown.Add(int64(b.n))
-		case refused(err):
+		case isRefusal(err):
 			x.refuse(err)
 			continue
 		case errors.Is(err, net.ErrClosed):
@@ -162,7 +162,7 @@ func (x *session) replies() {
 			return
 		default:
 			c.datagramsDropped.Add(1)
-			if !wait(x.socket.ctx.Done(), minBackoff) {
+			if !sleep(x.socket.ctx.Done(), minBackoff) {
 				return
 			}
 			continue
@@ -173,7 +173,7 @@ func (x *session) replies() {
 			continue
 		}
 		// A datagram that cannot be sent to the client is lost, as on any hop.
-		err = x.socket.answer(b.bytes(), x.source, x.key.client)
+		err = x.socket.answer(b.payload(), x.source, x.key.client)
 		if err == nil {
 			c.datagramsDown.Add(1)
 			c.bytesDown.Add(int64(b.n))
@@ -225,8 +225,8 @@ func (x *session) whyOver(draining bool) string {
 	return ReasonIdle
 }
 
-// idle is how long the session may be silent.
-func (x *session) idle() time.Duration { return x.service.spec.Load().idleTimeout() }
+// idleTimeout is how long the session may be silent.
+func (x *session) idleTimeout() time.Duration { return x.service.spec.Load().idleTimeout() }
 
 // close closes the session's socket, which ends replies, and tells whether it did: closing again does nothing.
 func (x *session) close(reason string) bool {
@@ -253,14 +253,14 @@ func (x *session) close(reason string) bool {
 	return true
 }
 
-// count notes what is sent to the endpoint. Negative numbers take back what could not be sent.
-func (x *session) count(datagrams, bytes int) {
+// countSent notes what is sent to the endpoint. Negative numbers take back what could not be sent.
+func (x *session) countSent(datagrams, bytes int) {
 	x.datagramsUp.Add(int64(datagrams))
 	x.bytesUp.Add(int64(bytes))
 }
 
-// refused tells whether err says that the endpoint, or its host, is not there.
-func refused(err error) bool {
+// isRefusal tells whether err says that the endpoint, or its host, is not there.
+func isRefusal(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
 }
 
@@ -270,8 +270,8 @@ type datagram struct {
 	n   int
 }
 
-func (d *datagram) bytes() []byte { return d.buf[:d.n] }
+func (d *datagram) payload() []byte { return d.buf[:d.n] }
 
-var datagrams = sync.Pool{New: func() any { return new(datagram) }}
+var datagramPool = sync.Pool{New: func() any { return new(datagram) }}
 
-func (d *datagram) free() { datagrams.Put(d) }
+func (d *datagram) free() { datagramPool.Put(d) }

@@ -17,7 +17,7 @@ type sessionTable struct {
 	mu       sync.Mutex
 	byKey    map[sessionKey]*session // but for those that have had all their requests
 	count    int                     // in the list
-	list     session                 // ring of sessions, least recently listed at list.next; only its links are used
+	ring     session                 // ring of sessions, least recently listed at list.next; only its links are used
 	draining bool                    // no new sessions
 	empty    chan struct{}           // closed when draining and empty
 	woken    chan struct{}           // has an element when the next expiry may have come nearer
@@ -29,7 +29,7 @@ func relist(idle time.Duration) time.Duration { return min(time.Second, idle/8) 
 
 func (t *sessionTable) init() {
 	t.byKey = map[sessionKey]*session{}
-	t.list.next, t.list.prev = &t.list, &t.list
+	t.ring.next, t.ring.prev = &t.ring, &t.ring
 	t.empty = make(chan struct{})
 	t.woken = make(chan struct{}, 1)
 }
@@ -57,14 +57,14 @@ func (t *sessionTable) add(x *session, now time.Duration) bool {
 	x.last.Store(int64(now))
 	x.listed.Store(int64(now))
 	t.linkLocked(x)
-	if t.list.next == x {
+	if t.ring.next == x {
 		t.wakeLocked()
 	}
 	return true
 }
 
 func (t *sessionTable) linkLocked(x *session) {
-	x.prev, x.next = t.list.prev, &t.list
+	x.prev, x.next = t.ring.prev, &t.ring
 	x.prev.next, x.next.prev = x, x
 	t.count++
 }
@@ -78,7 +78,7 @@ func (t *sessionTable) unlinkLocked(x *session) {
 // touch notes that x moved a datagram.
 func (t *sessionTable) touch(x *session, now time.Duration) {
 	x.last.Store(int64(now))
-	if now-time.Duration(x.listed.Load()) < relist(x.idle()) {
+	if now-time.Duration(x.listed.Load()) < relist(x.idleTimeout()) {
 		return
 	}
 	t.mu.Lock()
@@ -122,7 +122,7 @@ func (t *sessionTable) oldest() *session {
 	defer t.mu.Unlock()
 	var found *session
 	for range min(t.count, 8) {
-		x := t.list.next
+		x := t.ring.next
 		last := x.last.Load()
 		if last == x.listed.Load() {
 			return x
@@ -141,23 +141,23 @@ func (t *sessionTable) oldest() *session {
 func (t *sessionTable) nextToExpire(now time.Duration) (*session, time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	x := t.list.next
-	if x == &t.list {
+	x := t.ring.next
+	if x == &t.ring {
 		return nil, time.Hour
 	}
-	idle := x.idle() // the same for all, so that who is first in the list is first here
+	idle := x.idleTimeout() // the same for all, so that who is first in the list is first here
 	if t.draining {
 		idle = min(idle, drainQuiet)
 	}
 	return x, time.Duration(x.last.Load()) + idle - now
 }
 
-// all returns the sessions there are.
-func (t *sessionTable) all() []*session {
+// snapshot returns the sessions there are.
+func (t *sessionTable) snapshot() []*session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	out := make([]*session, 0, t.count)
-	for x := t.list.next; x != &t.list; x = x.next {
+	for x := t.ring.next; x != &t.ring; x = x.next {
 		out = append(out, x)
 	}
 	return out

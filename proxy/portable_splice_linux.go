@@ -13,7 +13,7 @@ func (m *mover) spliceSome() error {
 	if err := m.awaitRoom(); err != nil {
 		return err
 	}
-	if err := m.await(m.in, m.fill); err != nil {
+	if err := m.await(m.in, m.fillFn); err != nil {
 		return err
 	}
 	if m.pipe == nil { // no pipe to be had, or nothing for it: let read find out what there is, and wait
@@ -32,7 +32,7 @@ func (m *mover) spliceSome() error {
 // awaitRoom waits until the destination takes something.
 func (m *mover) awaitRoom() error {
 	for {
-		err := m.out.Write(m.gauge)
+		err := m.out.Write(m.gaugeFn)
 		if err == nil {
 			return nil
 		}
@@ -88,7 +88,7 @@ const noSocket = -1
 func (m *mover) pour() (rest []byte, err error) {
 	p := m.pipe
 	m.left, m.err = m.n, nil
-	err = m.out.Write(m.drain)
+	err = m.out.Write(m.drainFn)
 	if err == nil {
 		err = m.err
 	}
@@ -116,7 +116,7 @@ func (m *mover) drainPipe(fd uintptr) bool {
 		n, err := splice(int32(m.pipe.r), int32(fd), m.left, noSocket)
 		switch {
 		case err == 0:
-			m.count(n)
+			m.countMoved(n)
 			m.left -= n
 		case err == unix.EAGAIN: // the destination takes less than the kernel said; see pipePool.learn
 			return true

@@ -22,14 +22,14 @@ type tcpSocket struct {
 	addr     netip.AddrPort
 	service  atomic.Pointer[service]
 
-	loop     context.Context // ends when no new clients are taken
-	released atomic.Bool     // another process takes them
-	looped   chan struct{}   // closed when ProxyLoop has ended
-	close    context.CancelFunc
-	ended    sync.Once
-	pairs    tracker
-	cut      context.Context // ends when open connections are to be cut
-	cutNow   context.CancelFunc
+	accepting     context.Context // ends when no new clients are taken
+	released      atomic.Bool     // another process takes them
+	looped        chan struct{}   // closed when ProxyLoop has ended
+	stopAccepting context.CancelFunc
+	ended         sync.Once
+	pairs         tracker
+	cutting       context.Context // ends when open connections are to be cut
+	startCutting  context.CancelFunc
 }
 
 func (e *portable) listenTCP(o listenSpec, s *service) (proxySocket, error) {
@@ -42,8 +42,8 @@ func (e *portable) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	}
 	t.service.Store(s)
 	t.looped = make(chan struct{})
-	t.loop, t.close = context.WithCancel(context.Background())
-	t.cut, t.cutNow = o.cut()
+	t.accepting, t.stopAccepting = context.WithCancel(context.Background())
+	t.cutting, t.startCutting = o.cut()
 	return t, nil
 }
 
@@ -56,7 +56,7 @@ func (o listenSpec) listenTCP() (net.Listener, error) {
 	return config.Listen(context.Background(), network(TCP, o.addr.Addr()), o.addr.String())
 }
 
-func (t *tcpSocket) share(on bool) error {
+func (t *tcpSocket) shareAddress(on bool) error {
 	c, err := t.listener.SyscallConn()
 	if err != nil {
 		return err
@@ -80,9 +80,9 @@ func (t *tcpSocket) ProxyLoop() error {
 	for {
 		client, err := t.accept()
 		switch {
-		case t.loop.Err() != nil && err == nil && t.released.Load():
+		case t.accepting.Err() != nil && err == nil && t.released.Load():
 			// The last one, which the other process will not see.
-		case t.loop.Err() != nil:
+		case t.accepting.Err() != nil:
 			if err == nil {
 				abort(client)
 			}
@@ -90,7 +90,7 @@ func (t *tcpSocket) ProxyLoop() error {
 		case err != nil:
 			if !errors.Is(err, errAborted) { // a client that gave up while it waited is no trouble
 				t.service.Load().log.Warn("accept failed, waiting", "error", err, "wait", backoff)
-				wait(t.loop.Done(), backoff)
+				sleep(t.accepting.Done(), backoff)
 				backoff = min(2*backoff, maxBackoff)
 			}
 			continue
@@ -98,7 +98,7 @@ func (t *tcpSocket) ProxyLoop() error {
 		backoff = minBackoff
 		turn.begin()
 		s := t.service.Load()
-		if t.room(s, turn) != nil {
+		if t.awaitRoom(s, turn) != nil {
 			abort(client)
 			return ErrClosed
 		}
@@ -119,8 +119,8 @@ func (t *tcpSocket) accept() (*net.TCPConn, error) {
 	return c.(*net.TCPConn), nil
 }
 
-// room takes the descriptors of a connection of s, and waits for them. An error means that nobody is served any more.
-func (t *tcpSocket) room(s *service, turn *turn) error {
+// awaitRoom takes the descriptors of a connection of s, and waits for them. An error means that nobody is served any more.
+func (t *tcpSocket) awaitRoom(s *service, turn *turn) error {
 	reclaim := func() bool { return t.engine.reclaim(s.share) }
 	if s.share.take(pairDescriptors) || reclaim() {
 		return nil
@@ -135,9 +135,9 @@ func (t *tcpSocket) room(s *service, turn *turn) error {
 // patience is how long a client that was accepted may wait for descriptors.
 func (t *tcpSocket) patience() context.Context {
 	if t.released.Load() {
-		return t.cut
+		return t.cutting
 	}
-	return t.loop
+	return t.accepting
 }
 
 // handle serves one client of s to its end.
@@ -164,7 +164,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 	place := t.engine.roster.add(shown)
 	defer t.engine.roster.remove(place)
 	for {
-		server, endpoint, err := d.dial(t.cut)
+		server, endpoint, err := d.dial(t.cutting)
 		if err != nil {
 			t.refuse(client, s, src, err, began)
 			return
@@ -179,10 +179,10 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		if s.log.IsDebug() {
 			s.log.Debug("connected", "client", src, "endpoint", endpoint.Address(), "took", time.Since(began))
 		}
-		p := newPair(client, server, s)
+		p := newPortablePair(client, server, s)
 		p.endpoint = endpoint
 		shown.pair.Store(p)
-		stop := context.AfterFunc(t.cut, func() { p.cut(ReasonCut) })
+		stop := context.AfterFunc(t.cutting, func() { p.cut(ReasonCut) })
 		t.engine.byEndpoint.join(p)
 		p.relay(t.engine.pipes)
 		t.engine.byEndpoint.part(p)
@@ -190,7 +190,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		if s.log.IsDebug() {
 			s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up.Load(), "down", p.down.Load(), "took", time.Since(began), "reason", p.reason)
 		}
-		if p.redial && t.cut.Err() == nil {
+		if p.redial && t.cutting.Err() == nil {
 			shown.pair.Store(nil)
 			d.missed(endpoint, fmt.Errorf("dial tcp %s: %w", endpoint.Address(), syscall.ECONNRESET))
 			continue
@@ -211,7 +211,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 // refuse resets a client that is not served because of err.
 func (t *tcpSocket) refuse(client *net.TCPConn, s *service, src netip.AddrPort, err error, began time.Time) {
 	abort(client)
-	if t.cut.Err() == nil && err != errHungUp {
+	if t.cutting.Err() == nil && err != errHungUp {
 		s.unserved(src, err)
 	}
 	if s.access.wanted() {
@@ -222,13 +222,13 @@ func (t *tcpSocket) refuse(client *net.TCPConn, s *service, src netip.AddrPort, 
 // Close stops accepting and resets the connections that are open.
 func (t *tcpSocket) Close() error {
 	t.stop()
-	t.cutNow()
+	t.startCutting()
 	return t.pairs.wait(context.Background())
 }
 
 // Shutdown stops accepting and waits for the open connections to end.
 func (t *tcpSocket) Shutdown(ctx context.Context) error {
-	defer t.cutNow()
+	defer t.startCutting()
 	t.stop()
 	if err := t.pairs.wait(ctx); err != nil {
 		t.Close()
@@ -241,7 +241,7 @@ func (t *tcpSocket) Shutdown(ctx context.Context) error {
 func (t *tcpSocket) release() {
 	t.released.Store(true)
 	t.ended.Do(func() {
-		t.close()
+		t.stopAccepting()
 		t.clients.Close()
 		<-t.looped
 		t.pairs.stop()
@@ -251,7 +251,7 @@ func (t *tcpSocket) release() {
 
 func (t *tcpSocket) stop() {
 	t.ended.Do(func() {
-		t.close()
+		t.stopAccepting()
 		t.clients.Close()
 		t.pairs.stop()
 		t.engine.budget.closeListener(listenerDescriptors)

@@ -22,7 +22,7 @@ func (t *transport) send(b []byte) error {
 
 // receive waits for a datagram. The caller frees what it gets.
 func (t *transport) receive() (*datagram, error) {
-	d := datagrams.Get().(*datagram)
+	d := datagramPool.Get().(*datagram)
 	n, err := t.conn.Read(d.buf[:])
 	if err != nil {
 		d.free()

@@ -13,26 +13,26 @@ type transport struct {
 	raw  syscall.RawConn
 
 	// Arguments and results of the closures, which are made once because RawConn would make each call allocate.
-	out      []byte
-	outErr   error
-	transmit func(fd uintptr) bool
-	in       *datagram
-	inErr    error
-	take     func(fd uintptr) bool
+	out        []byte
+	outErr     error
+	transmitFn func(fd uintptr) bool
+	in         *datagram
+	inErr      error
+	receiveFn  func(fd uintptr) bool
 }
 
 func (t *transport) use(c *net.UDPConn) (err error) {
 	if t.raw, err = c.SyscallConn(); err != nil {
 		return err
 	}
-	t.conn, t.transmit, t.take = c, t.transmitOne, t.takeOne
+	t.conn, t.transmitFn, t.receiveFn = c, t.transmitOne, t.takeOne
 	return nil
 }
 
 // send sends one datagram. It does not wait: a full socket buffer is an error.
 func (t *transport) send(b []byte) error {
 	t.out = b
-	err := t.raw.Write(t.transmit)
+	err := t.raw.Write(t.transmitFn)
 	t.out = nil
 	if err != nil {
 		return net.ErrClosed // there is no deadline, so nothing else can be wrong
@@ -54,7 +54,7 @@ func (t *transport) transmitOne(fd uintptr) bool {
 
 // receive waits for a datagram, without a buffer. The caller frees what it gets.
 func (t *transport) receive() (*datagram, error) {
-	if t.raw.Read(t.take) != nil {
+	if t.raw.Read(t.receiveFn) != nil {
 		return nil, net.ErrClosed
 	}
 	d := t.in
@@ -63,7 +63,7 @@ func (t *transport) receive() (*datagram, error) {
 }
 
 func (t *transport) takeOne(fd uintptr) bool {
-	d := datagrams.Get().(*datagram)
+	d := datagramPool.Get().(*datagram)
 	n, err := syscall.Read(int(fd), d.buf[:])
 	for err == syscall.EINTR {
 		n, err = syscall.Read(int(fd), d.buf[:])

@@ -77,7 +77,7 @@ func (o listenSpec) listenUDP() (*net.UDPConn, error) {
 	return u, nil
 }
 
-func (u *udpSocket) share(on bool) error {
+func (u *udpSocket) shareAddress(on bool) error {
 	c, err := u.conn.SyscallConn()
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (u *udpSocket) ProxyLoop() error {
 				return ErrClosed
 			}
 			u.service.Load().log.Warn("receive failed, waiting", "error", err, "wait", backoff)
-			wait(u.ctx.Done(), backoff)
+			sleep(u.ctx.Done(), backoff)
 			backoff = min(2*backoff, maxBackoff)
 			continue
 		}
@@ -178,10 +178,10 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			u.end(x, ReasonAnswered)
 			continue
 		}
-		x.count(1, len(b)) // first: the answer may end the session at once, and the record has this datagram
+		x.countSent(1, len(b)) // first: the answer may end the session at once, and the record has this datagram
 		err := x.send(b)
 		if err != nil {
-			x.count(-1, -len(b))
+			x.countSent(-1, -len(b))
 		}
 		switch {
 		case err == nil:
@@ -192,7 +192,7 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			s.at(0).bytesUp.Add(int64(len(b)))
 			u.sessions.touch(x, u.now())
 			return
-		case refused(err):
+		case isRefusal(err):
 			x.refuse(err)
 		case errors.Is(err, net.ErrClosed): // it ended just now
 			u.end(x, ReasonCut)
@@ -220,7 +220,7 @@ func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried
 		s.unserved(key.client, errClientLimit)
 		return nil
 	}
-	x := u.newSession(s, key, hops, tried)
+	x := u.pickSession(s, key, hops, tried)
 	switch {
 	case x != nil:
 		x.counted = counted
@@ -231,18 +231,18 @@ func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried
 	return nil
 }
 
-// newSession returns a session for key that has its descriptors and its endpoint; or nil, after having said why there
+// pickSession returns a session for key that has its descriptors and its endpoint; or nil, after having said why there
 // is none.
-func (u *udpSocket) newSession(s *service, key sessionKey, hops uint8, tried *lb.Tried) *session {
+func (u *udpSocket) pickSession(s *service, key sessionKey, hops uint8, tried *lb.Tried) *session {
 	if !u.makeRoom(s) {
 		s.unserved(key.client, errOutOfDescriptors)
 		return nil
 	}
 	for range maxDials {
-		endpoint, err := s.next(key.client, *tried)
+		endpoint, err := s.pick(key.client, *tried)
 		if errors.Is(err, lb.ErrMissingEndpoints) && tried.Len() > 0 {
 			*tried = lb.Tried{} // who refused before may be back
-			endpoint, err = s.next(key.client, *tried)
+			endpoint, err = s.pick(key.client, *tried)
 		}
 		if err != nil {
 			s.share.release(sessionDescriptors)
@@ -270,7 +270,7 @@ func (u *udpSocket) newSession(s *service, key sessionKey, hops uint8, tried *lb
 func (u *udpSocket) begin(x *session) *session {
 	x.service.at(0).sessions.Add(1)
 	x.service.at(0).sessionsActive.Add(1)
-	x.place = u.engine.roster.add(x)
+	x.rosterAt = u.engine.roster.add(x)
 	if !u.sessions.add(x, u.now()) || !u.running.run(x.replies) {
 		u.end(x, ReasonCut)
 		return nil
@@ -294,7 +294,7 @@ func (u *udpSocket) close(x *session, reason string) bool {
 	if !x.close(reason) {
 		return false
 	}
-	u.engine.roster.remove(x.place)
+	u.engine.roster.remove(x.rosterAt)
 	return true
 }
 
@@ -336,7 +336,7 @@ func (u *udpSocket) Close() error {
 	if u.forgetPause() != nil {
 		reason = reasonHanded
 	}
-	for _, x := range u.sessions.all() {
+	for _, x := range u.sessions.snapshot() {
 		u.end(x, reason)
 	}
 	return u.running.wait(context.Background())

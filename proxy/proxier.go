@@ -96,7 +96,7 @@ type socketKey struct {
 type boundSocket struct {
 	proxySocket
 	service *service
-	shared  bool // see proxySocket.share
+	shared  bool // see proxySocket.shareAddress
 }
 
 // New returns a Proxier without services. An error means that the system does not give what the engine needs.
@@ -129,7 +129,7 @@ func New(o Options) (*Proxier, error) {
 	p.pulse = lockPulse("the lock of all listeners", &p.mu)
 	p.draining, p.drained = context.WithCancel(context.Background())
 	p.access.set(o.Access)
-	p.balancer.NotifyGone(e.gone)
+	p.balancer.NotifyGone(e.endpointsGone)
 	return p, nil
 }
 
@@ -154,7 +154,7 @@ func (p *Proxier) Apply(services []Service) error {
 		spec.Listen = slices.Clone(spec.Listen)
 		s := p.services[spec.Name]
 		if s == nil || s.spec.Load().Protocol != spec.Protocol {
-			s = newService(spec, p.balancer, p.log, p.engine.shards())
+			s = newService(spec, p.balancer, p.log, p.engine.loopCount())
 			s.access, s.admit, s.share = &p.access, p.admit, p.budget.newShare()
 		}
 		next[spec.Name] = s
@@ -177,7 +177,7 @@ func (p *Proxier) Apply(services []Service) error {
 	for key, s := range opened {
 		p.sockets[key] = s
 		if !p.held {
-			p.loops.run(func() { p.loop(s) })
+			p.loops.run(func() { p.serveSocket(s) })
 		}
 	}
 	overlapping := overlapsOf(opened)
@@ -213,7 +213,7 @@ func sharesOf(services map[string]*service) []*share {
 }
 
 func (p *Proxier) unshare(s *boundSocket) {
-	if err := s.share(false); err != nil {
+	if err := s.shareAddress(false); err != nil {
 		p.log.Warn("port stays shared", "listen", s.Addr(), "error", err)
 	}
 }
@@ -286,7 +286,7 @@ func (p *Proxier) shareLocked(
 		if _, stays := wanted[key]; stays || !overlapping.overlaps(key) {
 			continue
 		}
-		if err := s.share(true); err != nil {
+		if err := s.shareAddress(true); err != nil {
 			return nil, fmt.Errorf("service %q: share %s: %w", s.service.name(), s.Addr(), err)
 		}
 		shared[key] = s
@@ -312,8 +312,8 @@ func (p *Proxier) open(key socketKey, s *service, o listenSpec) (socket proxySoc
 	return socket, nil
 }
 
-// loop runs a socket's ProxyLoop.
-func (p *Proxier) loop(s *boundSocket) {
+// serveSocket runs a socket's ProxyLoop.
+func (p *Proxier) serveSocket(s *boundSocket) {
 	if err := s.ProxyLoop(); err != nil && !errors.Is(err, ErrClosed) {
 		p.log.Error("listener ended", "listen", s.Addr(), "error", err)
 	}

@@ -252,7 +252,7 @@ func TestTCPRandomConnections(t *testing.T) {
 		stop := make(chan struct{})
 		var churn, clients sync.WaitGroup
 		churn.Go(func() {
-			for i := 0; wait(stop, time.Millisecond); i++ {
+			for i := 0; sleep(stop, time.Millisecond); i++ {
 				h.endpoints("s", append([]netip.AddrPort{all[i%4]}, all[:3]...)...)
 			}
 		})

@@ -53,9 +53,9 @@ type cursor struct {
 	full time.Duration // from when on it may look at all elements
 }
 
-// search calls f with the next few elements. It goes on through all of them until f returns true once, unless one has been
+// scan calls f with the next few elements. It goes on through all of them until f returns true once, unless one has been
 // found before, or c has done so in vain just now.
-func (r *register[T]) search(c *cursor, now time.Duration, found bool, f func(*T) bool) {
+func (r *register[T]) scan(c *cursor, now time.Duration, found bool, f func(*T) bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	n := min(perSearch, len(r.all))

@@ -15,7 +15,7 @@ func TestRegisterSearch(t *testing.T) {
 	}
 	var c cursor
 	search := func(now time.Duration, found bool, the *int) (looked int, hit bool) {
-		r.search(&c, now, found, func(x *int) bool {
+		r.scan(&c, now, found, func(x *int) bool {
 			looked++
 			hit = hit || x == the
 			return x == the

@@ -259,7 +259,7 @@ func TestLoopTriesAllAddressesOfAName(t *testing.T) {
 func TestPortableCutBeforeRelay(t *testing.T) {
 	addr := tcpServer(t, func(c *net.TCPConn) { io.ReadAll(c) })
 	a, b := dialTCP(t, addr), dialTCP(t, addr)
-	p := newPair(a, b, newService(&Service{Name: "s"}, lb.NewRoundRobin(), hclog.NewNullLogger(), 1))
+	p := newPortablePair(a, b, newService(&Service{Name: "s"}, lb.NewRoundRobin(), hclog.NewNullLogger(), 1))
 	p.cut(ReasonCut)
 	p.relay(nil) // hangs until the test's time is up if the cut is forgotten
 }

@@ -44,8 +44,8 @@ func (s *service) name() string { return s.spec.Load().Name }
 // at is the counters of one loop.
 func (s *service) at(loop int) *counters { return &s.counters[loop] }
 
-// next picks an endpoint for the client at src. Whoever gets it has to say when it is Done.
-func (s *service) next(src netip.AddrPort, tried lb.Tried) (*lb.Member, error) {
+// pick picks an endpoint for the client at src. Whoever gets it has to say when it is Done.
+func (s *service) pick(src netip.AddrPort, tried lb.Tried) (*lb.Member, error) {
 	m, err := s.balancer.NextEndpoint(s.name(), src, tried)
 	if err == nil && tried.Len() > 0 {
 		s.at(0).retries.Add(1)
@@ -66,8 +66,8 @@ func (s *service) wait(src netip.AddrPort, tried lb.Tried, ready func(*lb.Member
 	})
 }
 
-// take is a use of the endpoint that another process has picked for a session; nil if the service does not have it.
-func (s *service) take(e lb.Endpoint) *lb.Member { return s.balancer.Take(s.name(), e) }
+// adopt is a use of the endpoint that another process has picked for a session; nil if the service does not have it.
+func (s *service) adopt(e lb.Endpoint) *lb.Member { return s.balancer.Take(s.name(), e) }
 
 // dialFailed is told of each endpoint that was not reached.
 func (s *service) dialFailed(m *lb.Member, err error) {

@@ -11,7 +11,7 @@ type share struct {
 	// Guarded by the budget's lock.
 	goal    int64 // what the floor should be
 	waiters []*waiter
-	inTurn  bool // it is in budget.turns
+	inTurn  bool // it is in budget.queue
 }
 
 func pack(taken, floor int64) uint64 { return uint64(taken)<<32 | uint64(floor) }
@@ -69,7 +69,7 @@ type claim int
 const (
 	never   claim = iota
 	orderly       // when no share waits
-	first         // the share is the first of those that wait, and the caller has the budget's lock
+	served        // the share is the first of those that wait, and the caller has the budget's lock
 	ahead         // always
 )
 
@@ -114,7 +114,7 @@ func (b *budget) giveCommon(n int64, c claim) {
 		return
 	}
 	b.common.Add(n)
-	if c != first { // else the caller serves those who wait
+	if c != served { // else the caller serves those who wait
 		b.serve(nil)
 	}
 }
@@ -127,15 +127,15 @@ func (s *share) setFloorLocked() bool {
 		taken, floor := unpack(old)
 		need := max(taken, s.goal) - max(taken, floor)
 		got := need
-		for got > 0 && !b.takeCommon(got, first) {
+		for got > 0 && !b.takeCommon(got, served) {
 			got = min(need, b.common.Load())
 		}
 		to := s.goal - (need - got)
 		if s.state.CompareAndSwap(old, pack(taken, to)) {
-			b.giveCommon(-need, first)
+			b.giveCommon(-need, served)
 			return to == s.goal
 		}
-		b.giveCommon(got, first)
+		b.giveCommon(got, served)
 	}
 }
 

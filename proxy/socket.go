@@ -36,8 +36,8 @@ type proxySocket interface {
 	// descriptors returns duplicates of the sockets, all of them, in an order that is always the same; or an error, and none.
 	descriptors() ([]int, error)
 
-	// share lets other sockets of ours take overlapping addresses with the same port while it is on.
-	share(on bool) error
+	// shareAddress lets other sockets of ours take overlapping addresses with the same port while it is on.
+	shareAddress(on bool) error
 
 	// serve makes s the service of clients that come from now on. It is called too when the specification of s has changed.
 	serve(s *service)
@@ -45,8 +45,8 @@ type proxySocket interface {
 
 // An engine makes proxy sockets: the way in which bytes are moved.
 type engine interface {
-	// shards is how many goroutines count apart from one another, see service.at.
-	shards() int
+	// loopCount is how many goroutines count apart from one another, see service.at.
+	loopCount() int
 
 	listenTCP(o listenSpec, s *service) (proxySocket, error)
 	listenUDP(o listenSpec, s *service) (proxySocket, error)
@@ -55,9 +55,9 @@ type engine interface {
 	// from, and whether there may be more in that shard.
 	list(from place, q *ConnectionQuery, page *[]Connection) (number int, more bool)
 
-	// gone is told of members of one service that have left for good. It does not wait. It is called for several services
+	// endpointsGone is told of members of one service that have left for good. It does not wait. It is called for several services
 	// at once.
-	gone(members []*lb.Member)
+	endpointsGone(members []*lb.Member)
 
 	// respecified is told that connections of s may have to end at another time than before. It does not wait.
 	respecified(s *service)
@@ -68,8 +68,8 @@ type engine interface {
 	// stuck returns an error for each of those goroutines that has been busy with one client for patience, see turns.
 	stuck(patience time.Duration) []error
 
-	// forking says whether the process may be forked from now on, see Proxier.Sockets.
-	forking(on bool)
+	// setForking says whether the process may be forked from now on, see Proxier.Sockets.
+	setForking(on bool)
 
 	// close gives back what the engine holds. Its sockets must be closed.
 	close()
@@ -93,8 +93,8 @@ const (
 	maxBackoff = time.Second
 )
 
-// wait waits for d, and tells whether done was still open then.
-func wait(done <-chan struct{}, d time.Duration) bool {
+// sleep waits for d, and tells whether done was still open then.
+func sleep(done <-chan struct{}, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

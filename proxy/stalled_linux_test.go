@@ -29,13 +29,13 @@ func (h *house) tuneClients(level, name, value int) {
 			l.do(func() {
 				for _, s := range l.sockets {
 					if p, ok := s.(*loopPair); ok && p.state == relaying {
-						tune(uintptr(p.fd[client]))
+						tune(uintptr(p.fd[clientSide]))
 					}
 				}
 			})
 		}
 	case *portable:
-		some, _ := e.roster.from(0)
+		some, _ := e.roster.page(0)
 		for _, x := range some {
 			if c, ok := x.(*tcpClient); ok {
 				raw, err := c.pair.Load().client.SyscallConn()

@@ -58,8 +58,8 @@ func newCouple(t *testing.T, h *house) *couple {
 	}))
 	t.Cleanup(func() { close(hold) })
 	p := &couple{T: t, house: h, before: openDescriptors()}
-	p.peers[client] = dialTCP(t, addr)
-	p.peers[server] = <-servers
+	p.peers[clientSide] = dialTCP(t, addr)
+	p.peers[serverSide] = <-servers
 	// A byte each way: until then a reset may come before the proxy knows that the dial has succeeded, and then it has not.
 	for side, c := range p.peers {
 		io.WriteString(c, "!")
@@ -245,13 +245,13 @@ func TestTCPEndsInEachState(t *testing.T) {
 		long  bool    // and the mirror of another one, or both: not under faults, where all takes longest
 	}{
 		{"silent", func(p *couple) {}, [2]bool{}, false},
-		{"server full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(client) }, [2]bool{}, false},
-		{"server full, bytes in a pipe", func(p *couple) { p.fill(client) }, [2]bool{}, true},
-		{"client full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(server) }, [2]bool{}, true},
-		{"client full, bytes in a pipe", func(p *couple) { p.fill(server) }, [2]bool{}, false},
-		{"both full", func(p *couple) { p.fill(client); p.fill(server) }, [2]bool{}, true},
-		{"half-closed by the client", func(p *couple) { p.halfClose(client) }, [2]bool{client: true}, false},
-		{"half-closed by the server", func(p *couple) { p.halfClose(server) }, [2]bool{server: true}, false},
+		{"server full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(clientSide) }, [2]bool{}, false},
+		{"server full, bytes in a pipe", func(p *couple) { p.fill(clientSide) }, [2]bool{}, true},
+		{"client full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(serverSide) }, [2]bool{}, true},
+		{"client full, bytes in a pipe", func(p *couple) { p.fill(serverSide) }, [2]bool{}, false},
+		{"both full", func(p *couple) { p.fill(clientSide); p.fill(serverSide) }, [2]bool{}, true},
+		{"half-closed by the client", func(p *couple) { p.halfClose(clientSide) }, [2]bool{clientSide: true}, false},
+		{"half-closed by the server", func(p *couple) { p.halfClose(serverSide) }, [2]bool{serverSide: true}, false},
 	}
 	for _, state := range states {
 		if state.long && faults {
@@ -259,7 +259,7 @@ func TestTCPEndsInEachState(t *testing.T) {
 		}
 		for _, c := range []act{stay, fin, rst} {
 			for _, s := range []act{stay, fin, rst} {
-				if c == stay && s == stay || c == fin && state.ended[client] || s == fin && state.ended[server] {
+				if c == stay && s == stay || c == fin && state.ended[clientSide] || s == fin && state.ended[serverSide] {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/client %v, server %v", state.name, c, s), func(t *testing.T) {
@@ -290,17 +290,17 @@ func TestTCPEndsWhileLingering(t *testing.T) {
 			forEachEngine(t, func(t *testing.T, h *house) {
 				p := newCouple(t, h)
 				b := stream(0, 64<<10)
-				if _, err := p.peers[server].Write(b); err != nil {
+				if _, err := p.peers[serverSide].Write(b); err != nil {
 					t.Fatal(err)
 				}
-				p.sent[server], p.acked[server] = int64(len(b)), int64(len(b))
+				p.sent[serverSide], p.acked[serverSide] = int64(len(b)), int64(len(b))
 				eventually(t, equals("bytes written to the client", func() int64 { return h.stats().BytesDown }, 1+int64(len(b))))
-				abort(p.peers[server])
+				abort(p.peers[serverSide])
 				var received [2]int64
-				if a.do(p.peers[client]); a != rst {
-					n, err := p.drain(client)
+				if a.do(p.peers[clientSide]); a != rst {
+					n, err := p.drain(clientSide)
 					wantReset(t, err)
-					if received[client] = n; n != int64(len(b)) {
+					if received[clientSide] = n; n != int64(len(b)) {
 						t.Errorf("got %d bytes before the reset, want %d", n, len(b))
 					}
 				}

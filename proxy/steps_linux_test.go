@@ -19,7 +19,7 @@ import (
 // A steppedLoop is a loop that turns only when the test has it turn, so that turns can be counted, and things can happen between them.
 type steppedLoop struct {
 	*testing.T
-	*loop
+	*eventLoop
 	service *service
 	addr    netip.AddrPort
 }
@@ -34,7 +34,7 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	}
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.endpoints("s", endpoints...)
-	e := &loopEngine{budget: newBudget(0, 1), denied: denied, loops: []*loop{l}}
+	e := &loopEngine{budget: newBudget(0, 1), denied: denied, loops: []*eventLoop{l}}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	s := newService(&Service{Name: "s"}, h.balancer, hclog.NewNullLogger(), 1)
 	s.share = e.budget.newShare()
@@ -53,13 +53,13 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 		socket.Close()
 		e.close()
 	})
-	return &steppedLoop{T: t, loop: l, service: s, addr: socket.Addr()}
+	return &steppedLoop{T: t, eventLoop: l, service: s, addr: socket.Addr()}
 }
 
 // step is one turn, which does not wait.
 func (l *steppedLoop) step() {
 	l.post(func() {})
-	l.turn()
+	l.runTurn()
 }
 
 // stepUntil turns until ok.
@@ -130,14 +130,14 @@ func TestLoopTurnMovesAShare(t *testing.T) {
 			go endless(c)
 			last := 0
 			eventually(t, func() error { // until there is as much as there may be
-				now := waiting(p.fd[client])
+				now := waiting(p.fd[clientSide])
 				if now == 0 || now != last {
 					last = now
 					return errPending
 				}
 				return nil
 			})
-			before := p.flow[client].moved
+			before := p.flows[clientSide].moved
 			for i := range 20 {
 				l.step()
 				shares := 2
@@ -147,7 +147,7 @@ func TestLoopTurnMovesAShare(t *testing.T) {
 				if faults {
 					shares = 3 // one event is not true
 				}
-				now := p.flow[client].moved
+				now := p.flows[clientSide].moved
 				if now-before > int64(shares*tt.share) {
 					t.Fatalf("turn %d moved %d bytes of %d that waited, want %d shares of %d at most", i, now-before, last, shares, tt.share)
 				}
@@ -189,7 +189,7 @@ func TestLoopBusyPairStarvesNobody(t *testing.T) {
 					if c != nil {
 						io.WriteString(c, "q")
 					}
-					for arrived := false; quietPair.flow[side].moved == int64(i); {
+					for arrived := false; quietPair.flows[side].moved == int64(i); {
 						if arrived = arrived || waiting(quietPair.fd[side]) > 0; arrived {
 							turns++
 						}
@@ -203,9 +203,9 @@ func TestLoopBusyPairStarvesNobody(t *testing.T) {
 				}
 				io.ReadFull(quiet, make([]byte, 1))
 			}
-			for side := range busyPair.flow {
-				if busyPair.flow[side].moved < 1<<20 {
-					t.Errorf("the busy pair moved %d bytes from side %d, which shows nothing", busyPair.flow[side].moved, side)
+			for side := range busyPair.flows {
+				if busyPair.flows[side].moved < 1<<20 {
+					t.Errorf("the busy pair moved %d bytes from side %d, which shows nothing", busyPair.flows[side].moved, side)
 				}
 			}
 		})

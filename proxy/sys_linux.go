@@ -13,7 +13,7 @@ import (
 // microsecond costs more than some of the calls. The sockets' own calls are used instead of read and write, which saves the kernel a
 // layer, and the process a signal for each broken pipe.
 
-func recv(fd int32, b []byte) (int, syscall.Errno) {
+func recvStream(fd int32, b []byte) (int, syscall.Errno) {
 	for {
 		var n uintptr
 		size, err := faultMove(fd, len(b))
@@ -26,7 +26,7 @@ func recv(fd int32, b []byte) (int, syscall.Errno) {
 	}
 }
 
-func send(fd int32, b []byte) (int, syscall.Errno) {
+func sendStream(fd int32, b []byte) (int, syscall.Errno) {
 	for {
 		var n uintptr
 		size, err := faultMove(fd, len(b))
@@ -114,8 +114,8 @@ func family(addr netip.Addr) int {
 	return unix.AF_INET6
 }
 
-// connect begins to connect a new socket of the given type to addr. EINPROGRESS means that it goes on.
-func connect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
+// startConnect begins to connect a new socket of the given type to addr. EINPROGRESS means that it goes on.
+func startConnect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
 	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family(addr.Addr())), uintptr(kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC), 0)
 	if err != 0 {
 		return -1, err

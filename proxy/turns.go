@@ -10,9 +10,9 @@ import (
 
 // A waiter is told once, by ready, when its share has taken n descriptors for it.
 type waiter struct {
-	share *share
-	n     int64
-	ready func() // must not wait
+	share   *share
+	n       int64
+	granted func() // must not wait
 }
 
 // wait has w wait for its turn.
@@ -22,7 +22,7 @@ func (b *budget) wait(w *waiter) {
 	s.waiters = append(s.waiters, w)
 	if !s.inTurn {
 		s.inTurn = true
-		b.turns = append(b.turns, s)
+		b.queue = append(b.queue, s)
 	}
 	b.waiting.Store(true) // first: what is given back from here on is seen below, or by who gives it back
 	granted := b.serveLocked(s.grantOwnLocked(nil))
@@ -30,8 +30,8 @@ func (b *budget) wait(w *waiter) {
 	tell(granted)
 }
 
-// cancel has w not wait any more. It returns false if w has had its turn: the descriptors are the caller's then.
-func (b *budget) cancel(w *waiter) bool {
+// withdraw has w not wait any more. It returns false if w has had its turn: the descriptors are the caller's then.
+func (b *budget) withdraw(w *waiter) bool {
 	s := w.share
 	b.mu.Lock()
 	i := slices.Index(s.waiters, w)
@@ -71,21 +71,21 @@ func (b *budget) serveLocked(granted []*waiter) []*waiter {
 		}
 		b.owed = b.owed[1:]
 	}
-	for len(b.owed) == 0 && len(b.turns) > 0 {
-		s := b.turns[0]
-		if len(s.waiters) > 0 && !s.draw(s.waiters[0].n, 0, first) {
+	for len(b.owed) == 0 && len(b.queue) > 0 {
+		s := b.queue[0]
+		if len(s.waiters) > 0 && !s.draw(s.waiters[0].n, 0, served) {
 			break
 		}
-		b.turns = b.turns[1:]
+		b.queue = b.queue[1:]
 		if len(s.waiters) > 0 {
 			granted = append(granted, s.waiters[0])
 			s.waiters = s.waiters[1:]
 		}
 		if s.inTurn = len(s.waiters) > 0; s.inTurn {
-			b.turns = append(b.turns, s)
+			b.queue = append(b.queue, s)
 		}
 	}
-	b.waiting.Store(len(b.owed)+len(b.turns) > 0)
+	b.waiting.Store(len(b.owed)+len(b.queue) > 0)
 	return granted
 }
 
@@ -100,7 +100,7 @@ func (s *share) grantOwnLocked(granted []*waiter) []*waiter {
 
 func tell(granted []*waiter) {
 	for _, w := range granted {
-		w.ready()
+		w.granted()
 	}
 }
 
@@ -111,7 +111,7 @@ const roomPoll = 20 * time.Millisecond
 // take them too.
 func (s *share) acquire(ctx context.Context, n int64, reclaim func() bool) error {
 	granted := make(chan struct{})
-	w := &waiter{share: s, n: n, ready: func() { close(granted) }}
+	w := &waiter{share: s, n: n, granted: func() { close(granted) }}
 	s.budget.wait(w)
 	poll := time.NewTicker(roomPoll)
 	defer poll.Stop()
@@ -120,7 +120,7 @@ func (s *share) acquire(ctx context.Context, n int64, reclaim func() bool) error
 		case <-granted:
 			return nil
 		case <-ctx.Done():
-			if !s.budget.cancel(w) {
+			if !s.budget.withdraw(w) {
 				s.release(n)
 			}
 			return ctx.Err()
@@ -128,7 +128,7 @@ func (s *share) acquire(ctx context.Context, n int64, reclaim func() bool) error
 			if !reclaim() {
 				continue
 			}
-			if !s.budget.cancel(w) {
+			if !s.budget.withdraw(w) {
 				s.release(n) // it has them twice
 			}
 			return nil

@@ -155,7 +155,7 @@ func TestSenderWithoutSegmentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	fd, errno := connect(server.LocalAddr().(*net.UDPAddr).AddrPort(), unix.SOCK_DGRAM)
+	fd, errno := startConnect(server.LocalAddr().(*net.UDPAddr).AddrPort(), unix.SOCK_DGRAM)
 	if errno != 0 {
 		t.Fatal(errno)
 	}
@@ -256,7 +256,7 @@ func TestUDPChosenPortsAreDistinct(t *testing.T) {
 	onLoops(t, 2, func(t *testing.T, h *house) {
 		h.start()
 		e := h.engine.(*loopEngine)
-		s := newService(&Service{Name: "s", Protocol: UDP}, h.balancer, h.log, e.shards())
+		s := newService(&Service{Name: "s", Protocol: UDP}, h.balancer, h.log, e.loopCount())
 		s.share = h.budget.newShare()
 		ports := map[netip.AddrPort]bool{}
 		for range 600 { // by chance, 6 of them would share
