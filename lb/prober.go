@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -149,35 +148,23 @@ func (p *Prober) follow(ctx context.Context, m *Member, c Check) {
 func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	limited, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	cause, err := Unreachable, error(nil)
 	overUDP := m.health.address.network == UDP
+	check := p.connect
 	if overUDP {
-		cause, err = p.ask(limited, m, c)
-	} else {
-		err = p.connect(limited, m)
+		check = func(ctx context.Context, m *Member) error { return p.ask(ctx, m, c) }
 	}
-	if ctx.Err() != nil {
-		return
-	}
-	var errno syscall.Errno
+	err := check(limited, m)
 	switch {
+	case ctx.Err() != nil:
 	case err == nil && overUDP:
 		m.Reached()
-		return
 	case err == nil:
 		m.Connected()
-		return
-	case errors.Is(err, ErrLookups):
-		return // nor could it help this
-	case errors.As(err, &errno):
-		switch errno {
-		case syscall.ECONNREFUSED:
-			cause = Refused
-		case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM:
-			return // nothing that the endpoint could help
+	default:
+		if cause, ours := CauseOf(err); !ours {
+			m.Failed(cause)
 		}
 	}
-	m.Failed(cause)
 }
 
 func (p *Prober) connect(ctx context.Context, m *Member) error {
@@ -208,34 +195,35 @@ func (p *Prober) dial(ctx context.Context, network string, m *Member) (net.Conn,
 }
 
 // ask sends the datagram and waits for the answer. Datagrams may be lost, so it asks twice.
-func (p *Prober) ask(ctx context.Context, m *Member, c Check) (Cause, error) {
+func (p *Prober) ask(ctx context.Context, m *Member, c Check) error {
 	conn, err := p.dial(ctx, "udp", m)
 	if err != nil {
-		return Unreachable, err
+		return err
 	}
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	buf := make([]byte, 1<<16)
 	for range 2 {
 		if _, err = conn.Write([]byte(c.Send)); err != nil {
-			return Unreachable, err
+			return err
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(c.Timeout / 2))
 		var n int
 		if n, err = conn.Read(buf); err == nil {
 			if !bytes.HasPrefix(buf[:n], []byte(c.Expect)) {
-				return Unfit, errUnfit
+				return errUnfit
 			}
-			return 0, nil
+			return nil
 		}
 		var timeout net.Error
 		if !errors.As(err, &timeout) || !timeout.Timeout() {
-			return Unreachable, err
+			return err
 		}
 	}
-	return Unreachable, err
+	return err
 }
 
+// errUnfit is a failed check, see Check.Expect.
 var errUnfit = errors.New("another answer than expected")
 
 // sleep waits for d, and tells whether ctx was still going on then.

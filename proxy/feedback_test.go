@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,34 +17,6 @@ import (
 
 	"github.com/lictor-proxy/lictor/lb"
 )
-
-func TestCauses(t *testing.T) {
-	for _, tt := range []struct {
-		err   error
-		cause lb.Cause
-		ours  bool
-	}{
-		{syscall.ECONNREFUSED, lb.Refused, false},
-		{syscall.ECONNRESET, lb.Reset, false},
-		{syscall.ETIMEDOUT, lb.Unreachable, false},
-		{syscall.EHOSTUNREACH, lb.Unreachable, false},
-		{os.ErrDeadlineExceeded, lb.Unreachable, false},
-		{&net.DNSError{Err: "no such host", IsNotFound: true}, lb.Unreachable, false},
-		{syscall.EMFILE, 0, true},
-		{syscall.ENFILE, 0, true},
-		{syscall.ENOBUFS, 0, true},
-		{syscall.ENOMEM, 0, true},
-		{syscall.EADDRNOTAVAIL, 0, true},
-		{context.Canceled, 0, true},
-	} {
-		wrapped := fmt.Errorf("dial: %w", &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", tt.err)})
-		for _, err := range []error{tt.err, wrapped} {
-			if cause, ours := causeOf(err); cause != tt.cause || ours != tt.ours {
-				t.Errorf("%v: got %v, %v, want %v, %v", err, cause, ours, tt.cause, tt.ours)
-			}
-		}
-	}
-}
 
 // resetter accepts connections and resets them: at once, or after it has read something.
 func resetter(t *testing.T, reads bool) netip.AddrPort {

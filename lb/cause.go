@@ -1,0 +1,34 @@
+package lb
+
+import (
+	"context"
+	"errors"
+	"syscall"
+)
+
+// CauseOf returns what err, the failure of a dial or a datagram to an endpoint, says about that endpoint. If ours is
+// true it says nothing about it: this host is short of something or filters it, or the caller gave up. The cause is 0
+// then, and Member.Failed must not be called.
+func CauseOf(err error) (cause Cause, ours bool) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, ErrLookups) {
+		return 0, true
+	}
+	if errors.Is(err, errUnfit) {
+		return Unfit, false
+	}
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return Unreachable, false // a deadline, or a host name
+	}
+	switch errno {
+	case syscall.ECONNREFUSED:
+		return Refused, false
+	case syscall.ECONNRESET, syscall.EPIPE:
+		return Reset, false
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, // descriptors, memory
+		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN, // ports to dial from
+		syscall.EACCES, syscall.EPERM: // a filter on this host
+		return 0, true
+	}
+	return Unreachable, false
+}
