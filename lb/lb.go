@@ -93,6 +93,19 @@ type LoadBalancer interface {
 	// (Consul, static lists) feed one balancer, and each speaks for its own services only. The balancer keeps no reference to
 	// updates. When it returns, endpoints that are gone are picked no more, and their Members have left.
 	OnUpdate(updates []Endpoints)
+
+	// Wait puts a client that found no room into the queue of its service. It calls ready once, from any goroutine: with
+	// a Member when there is room and it is this client's turn, or with the error why there will be none. It returns
+	// ErrFull if the client cannot wait.
+	Wait(service string, src netip.AddrPort, tried Tried, ready func(*Member, error)) (*Waiter, error)
+
+	// NotifyGone has f called with the Members of a service that have left, or have come back. f must not wait, and must
+	// not call the LoadBalancer. Set it before the first OnUpdate.
+	NotifyGone(f func([]*Member))
+
+	// Take returns a use of one certain endpoint, which an earlier process has picked for a client; nil if the service
+	// does not have that endpoint.
+	Take(service string, e Endpoint) *Member
 }
 
 // MaxTried is how many endpoints a Tried remembers.

@@ -17,8 +17,8 @@ import (
 
 // Options are what a Proxier needs.
 type Options struct {
-	LoadBalancer LoadBalancer // required
-	Logger       hclog.Logger // nil: silent
+	LoadBalancer lb.LoadBalancer // required
+	Logger       hclog.Logger    // nil: silent
 
 	// MaxDescriptors is how many descriptors the process may have open. A part is kept back for what is not traffic. Zero: 65,536.
 	MaxDescriptors int64
@@ -64,7 +64,7 @@ const (
 
 // A Proxier keeps the listeners of a set of services open and serves their clients. All methods may be called concurrently.
 type Proxier struct {
-	balancer LoadBalancer
+	balancer lb.LoadBalancer
 	log      hclog.Logger
 	budget   *budget
 	denied   *denials

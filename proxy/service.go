@@ -6,23 +6,16 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
 	"github.com/lictor-proxy/lictor/lb"
 )
-
-// A LoadBalancer is what the proxier asks for endpoints. An lb.Balancer is one, and says what these promise.
-type LoadBalancer interface {
-	NextEndpoint(service string, src netip.AddrPort, tried lb.Tried) (*lb.Member, error)
-	Wait(service string, src netip.AddrPort, tried lb.Tried, ready func(*lb.Member, error)) (*lb.Waiter, error)
-	NotifyGone(f func([]*lb.Member))
-	Take(service string, e lb.Endpoint) *lb.Member
-}
 
 // A service is a Service at work: what sockets see of it, and what outlives a change of its specification. It is all that an
 // engine knows beside its socket: give me an endpoint, this is how it went.
 type service struct {
 	spec     atomic.Pointer[Service]
 	aging    atomic.Pointer[aging]
-	balancer LoadBalancer
+	balancer lb.LoadBalancer
 	share    *share // of the descriptors
 	log      hclog.Logger
 	counters []counters // one for each loop of the engine, so that loops do not contend for a cache line
@@ -32,7 +25,7 @@ type service struct {
 	clients  clientCount                                                                // while spec.MaxPerClient is set, and of what began then
 }
 
-func newService(spec *Service, balancer LoadBalancer, log hclog.Logger, loops int) *service {
+func newService(spec *Service, balancer lb.LoadBalancer, log hclog.Logger, loops int) *service {
 	s := &service{balancer: balancer, log: log.With("service", spec.Name), counters: make([]counters, loops)}
 	s.spec.Store(spec)
 	s.aging.Store(&aging{age: max(spec.MaxAge, 0), grace: spec.maxAgeGrace()})
