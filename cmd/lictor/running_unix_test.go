@@ -140,7 +140,8 @@ func echo(t *testing.T) string {
 }
 
 func static(name, instance string) string {
-	return fmt.Sprintf("service %q {\n  listen = \"127.0.0.1:0\"\n  static {\n    endpoints = [%q]\n  }\n}\n", name, instance)
+	const text = "service %q {\n  listen = \"127.0.0.1:0\"\n  static {\n    endpoints = [%q]\n  }\n}\n"
+	return fmt.Sprintf(text, name, instance)
 }
 
 // connect connects to a service of the running lictor, and has five bytes sent and back.

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A Log is the access log. The configuration turns it on, changes it and turns it off. Counts may be called at any time; the
-// other methods are for one caller at a time.
+// A Log is the access log. The configuration turns it on, changes it and turns it off. Counts may be called at any
+// time; the other methods are for one caller at a time.
 type Log struct {
 	log   hclog.Logger
 	own   Outputs

@@ -15,8 +15,8 @@ import (
 // printGrace is how long Close waits for what is still queued to be read.
 const printGrace = 2 * time.Second
 
-// An Output is the stdout and stderr of a process that serves. Writing to it never waits. Otherwise a stopped terminal, a
-// pipe that nobody reads or a hung journald would stop traffic and signals.
+// An Output is the stdout and stderr of a process that serves. Writing to it never waits. Otherwise a stopped terminal,
+// a pipe that nobody reads or a hung journald would stop traffic and signals.
 type Output struct {
 	out, err *asyncwriter.Writer
 	json     atomic.Bool // the log is JSON

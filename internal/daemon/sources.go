@@ -18,8 +18,8 @@ type sources struct {
 	client         *discovery.Consul // behind consul
 	sameConsul     bool              // consul is the one that is in force
 
-	// If the consul that is in force is to watch something else: what it watched before, and the services that it watches
-	// in another way. Otherwise nil.
+	// If the consul that is in force is to watch something else: what it watched before, and the services that it
+	// watches in another way. Otherwise nil.
 	old   *config.Config
 	doubt map[string]bool
 }

@@ -5,8 +5,9 @@ import (
 	"time"
 )
 
-// A turn is a lock whose holder may wait for something outside of this process: a disk, a file server, Consul, a program
-// that is started. So a goroutine that wants it can give up. Nothing that a signal, the watchdog or a probe needs takes it.
+// A turn is a lock whose holder may wait for something outside of this process: a disk, a file server, Consul, a
+// program that is started. So a goroutine that wants it can give up. Nothing that a signal, the watchdog or a probe
+// needs takes it.
 //
 // A sync.Mutex of this package is held for moments only, and its holder waits for nothing.
 type turn chan struct{}

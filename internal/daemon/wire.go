@@ -50,8 +50,8 @@ func watchOf(s config.Service) discovery.Watch {
 	return w
 }
 
-// leavesOf returns how much must be known of endpoints that vanish from Consul's answers to do with their connections what o
-// says.
+// leavesOf returns how much must be known of endpoints that vanish from Consul's answers to do with their connections
+// what o says.
 func leavesOf(o config.OnLeave) discovery.Leaves {
 	switch {
 	case o.Deregistered == config.LeaveFinish && o.Unmatched == config.LeaveFinish:
