@@ -6,8 +6,9 @@
 # Try it:  lictor validate example.hcl
 #          lictor run -config example.hcl
 #
-# Durations are text with a unit: "500ms", "10s", "1h30m". Paths are relative to the folder that lictor runs in. A configuration may be
-# spread over several files: -config takes a directory too, and may be repeated.
+# Durations are text with a unit: "500ms", "10s", "1h30m". "0s" is no time at all, and "never" is the word for off,
+# endless and unlimited: the time never runs out, or the count is never reached. Paths are relative to the folder that
+# lictor runs in. A configuration may be spread over several files: -config takes a directory too, and may be repeated.
 
 # How much to log: trace, debug, info, warn, error or off.
 log_level = "info"
@@ -18,9 +19,9 @@ log_json = false
 # How long connections in flight may go on after SIGINT or SIGTERM, before they are cut. "0s" cuts them at once.
 shutdown_grace = "10s"
 
-# How long connections may go on in a lictor that another one has taken the place of (lictor upgrade), before they are cut. "0s": until
-# they end by themselves, and that process with the last of them.
-upgrade_grace = "0s"
+# How long connections may go on in a lictor that another one has taken the place of (lictor upgrade), before they are
+# cut. "never": they are not cut, and that process ends with the last of them.
+upgrade_grace = "never"
 
 # How bytes are moved: "auto" is the best way that this system has, event loops on Linux; "portable" works everywhere, for comparison.
 engine = "auto"
@@ -108,41 +109,44 @@ service "web" {
   #   source_hash        by the client's IP address, always the same one; when an instance leaves, only its clients move
   balance = "round_robin"
 
-  # With any of these, a client, by its IP address, stays with its instance until it has not come for so long. "0s": it does not. The 65,536
-  # clients that came last are remembered.
+  # With any of these, a client, by its IP address, stays with its instance until it has not come for so long. "0s": it
+  # does not stay. The 65,536 clients that came last are remembered.
   sticky = "0s"
 
-  # An instance that fails so often in a row is left out, whatever Consul says: it does not answer in time, or resets connections before it
-  # has sent anything. One that refuses is left out at once. After 1s, which doubles up to 1m, one connection tries it again. That is
-  # shared with all services that have an instance at the same address. 0: this service leaves nobody out.
+  # An instance that fails so often in a row is left out, whatever Consul says: it does not answer in time, or resets
+  # connections before it has sent anything. One that refuses is left out at once. After 1s, which doubles up to 1m, one
+  # connection tries it again. That is shared with all services that have an instance at the same address. "never": this
+  # service leaves no instance out.
   max_fails = 2
 
-  # When fewer instances than this would be left, they are all used: it is more likely then that the fault is on this side. "0%": never.
+  # When fewer instances than this would be left, they are all used: it is more likely then that the fault is on this
+  # side. "0%": ejected instances are left out however many they are.
   min_available = "50%"
 
   # How long a new instance, or one that was left out, takes to come up to its full share. "0s": it has that at once.
   slow_start = "0s"
 
-  # How many connections there may be, to all instances together and to each. Left out: no limit.
+  # How many connections there may be, to all instances together and to each. Left out, or "never": no limit.
   # max_connections              = 10000
   # max_connections_per_endpoint = 500
 
-  # How many connections, or UDP sessions, each client may have, by its IP address (of IPv6, its /64). One more is reset, and a datagram that
-  # would begin one more session is dropped. Left out: no limit.
+  # How many connections, or UDP sessions, each client may have, by its IP address (of IPv6, its /64). One more is
+  # reset, and a datagram that would begin one more session is dropped. Left out, or "never": no limit.
   # max_connections_per_client = 100
 
-  # When there is no room, so many clients wait in a queue, each for so long at most. Clients take turns, and one alone may have four fifths
-  # of the places. "0s": nobody waits. TCP only.
+  # When there is no room, so many clients wait in a queue, each for so long at most. Clients take turns, and one alone
+  # may have four fifths of the places. "0s": none waits. TCP only.
   max_queue     = 1024
   queue_timeout = "5s"
 
   # How long an instance has to accept a connection before the next one is tried. TCP only.
   connect_timeout = "1s"
 
-  # A connection on which nothing moves for so long is closed. "0s": never.
+  # A connection on which nothing moves for so long is closed. "never": it is not.
   idle_timeout = "1h"
 
-  # When one side has finished sending and the other says nothing more for so long, the connection is closed. "0s": never. TCP only.
+  # When one side has finished sending and the other says nothing more for so long, the connection is closed. "never":
+  # it is not. TCP only.
   half_close_timeout = "5m"
 
   # What becomes of the connections of an instance that leaves. "finish": they go on until they end. "30s": they may go on for so long, and are
@@ -156,9 +160,10 @@ service "web" {
     unmatched    = "finish" # it is there, but has not the tags any more, nor passes the filter, or its status does not count (warning)
   }
 
-  # How old a connection may become, give or take a tenth, so that old ones spread over the instances that there are now. It is then closed in a
-  # moment of quiet: nothing has moved for a second, the instance had the last word, and all has arrived. When there is none, it is reset after
-  # max_age_grace. Connections that are open when a reload changes max_age count from then. Left out, or "0s": any age. TCP only.
+  # How old a connection may become, give or take a tenth, so that old ones spread over the instances that there are
+  # now. It is then closed in a moment of quiet: nothing has moved for a second, the instance had the last word, and all
+  # has arrived. When there is none, it is reset after max_age_grace. Connections that are open when a reload changes
+  # max_age count from then. Left out, or "never": any age. TCP only.
   # max_age       = "1h"
   # max_age_grace = "30s"
 
@@ -220,19 +225,20 @@ service "dns" {
   listen   = 9053
   protocol = "udp"
 
-  # A session without datagrams for so long ends. It cannot be "0s", for nothing else ends a session.
+  # A session without datagrams for so long ends. It cannot be "0s" or "never", for nothing else ends a session.
   idle_timeout = "1m"
 
   # How many sessions there can be at once; when there are more, the one that was idle longest ends. UDP only.
   max_sessions = 65536
 
-  # How many datagrams an instance answers each of a client's datagrams with. A session ends as soon as they have come: short exchanges then cost
-  # a socket for as long as they take only. Left out: any number, sessions end when they are idle. 0: none is expected, and those that
-  # come are thrown away; clients then share a socket for each instance. UDP only.
+  # How many datagrams an instance answers each of a client's datagrams with. A session ends as soon as they have come:
+  # short exchanges then cost a socket for as long as they take only. Left out, or "never": any number, and sessions end
+  # when they are idle. 0: none is expected, and those that come are thrown away; clients then share a socket for each
+  # instance. UDP only.
   responses = 1
 
   # After how many datagrams of a client its next ones go to another instance. 1 spreads every datagram, which is what syslog wants, together with
-  # responses = 0. Left out: a client stays with its instance as long as its session lives. UDP only.
+  # responses = 0. Left out, or "never": a client stays with its instance as long as its session lives. UDP only.
   # requests = 1
 
   # Check instances from here, for those that Consul does not check. Over TCP by connecting; over UDP an instance must answer. What fails is

@@ -2,15 +2,15 @@ package config
 
 // balancing reads how endpoints are chosen, and when they are not.
 func (b *block) balancing(s *Service) {
-	s.Sticky = b.duration("sticky", 0, zeroAllowed)
-	s.MaxFails = b.integer("max_fails", DefaultMaxFails, 0, maxMaxFails)
+	s.Sticky = b.durationOrNone("sticky", 0, 0)
+	s.MaxFails = b.countZeroIsNever("max_fails", DefaultMaxFails, Off, maxMaxFails)
 	s.MinAvailable = b.percent("min_available", DefaultMinAvailable)
-	s.SlowStart = b.duration("slow_start", 0, zeroAllowed)
-	s.MaxConnections = b.integer("max_connections", 0, 1, maxConnections)
-	s.MaxConnectionsPerEndpoint = b.integer("max_connections_per_endpoint", 0, 1, maxConnections)
-	s.MaxConnectionsPerClient = b.integer("max_connections_per_client", 0, 1, maxConnections)
+	s.SlowStart = b.durationOrNone("slow_start", 0, 0)
+	s.MaxConnections = b.countOrNever("max_connections", 0, 0, 1, maxConnections)
+	s.MaxConnectionsPerEndpoint = b.countOrNever("max_connections_per_endpoint", 0, 0, 1, maxConnections)
+	s.MaxConnectionsPerClient = b.countOrNever("max_connections_per_client", 0, 0, 1, maxConnections)
 	s.MaxQueue = b.integer("max_queue", DefaultMaxQueue, 1, maxConnections)
-	s.QueueTimeout = b.duration("queue_timeout", DefaultQueueTimeout, zeroAllowed)
+	s.QueueTimeout = b.durationOrNone("queue_timeout", DefaultQueueTimeout, Off)
 }
 
 // check reads the check block of a service; nil if there is none.
@@ -20,8 +20,10 @@ func (b *block) check(p Protocol) *Check {
 		return nil
 	}
 	out := &Check{
-		Interval: c.duration("interval", DefaultCheckInterval, "it is how long there is between two checks. The default is \"10s\""),
-		Timeout:  c.duration("timeout", DefaultCheckTimeout, "it is how long an instance has to answer. The default is \"2s\""),
+		Interval: c.durationAboveZero("interval", DefaultCheckInterval,
+			"it is how long there is between two checks. The default is \"10s\""),
+		Timeout: c.durationAboveZero("timeout", DefaultCheckTimeout,
+			"it is how long an instance has to answer. The default is \"2s\""),
 	}
 	for _, name := range []string{"send", "expect"} {
 		attr := c.attrs[name]

@@ -133,11 +133,23 @@ func appendArguments(all []namedValue, prefix string, v reflect.Value) []namedVa
 			all = appendArguments(all, name+".", value)
 			continue
 		}
-		if text := valueText(value); text != "" {
+		if text := fieldText(field, value); text != "" {
 			all = append(all, namedValue{name, text})
 		}
 	}
 	return all
+}
+
+// fieldText is valueText of the value of a field.
+func fieldText(field reflect.StructField, v reflect.Value) string {
+	text, ok := written(field, v)
+	switch {
+	case !ok:
+		return valueText(v)
+	case text == "" || text == "0":
+		return text
+	}
+	return fmt.Sprintf("%q", text)
 }
 
 // valueText is a value as it would stand in a configuration; empty for what is not set.

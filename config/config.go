@@ -40,22 +40,24 @@ const (
 	DefaultQueueTimeout     = 5 * time.Second
 	DefaultCheckInterval    = 10 * time.Second
 	DefaultCheckTimeout     = 2 * time.Second
-
-	// AnyResponses stands for any number of responses, which is the default.
-	AnyResponses = -1
 )
 
 // A Config is a whole configuration, defaulted and valid.
+//
+// In it, zero means the default of a duration or count, and Off turns that off, as in the options of the packages that
+// take them. Load replaces zero by the default, unless the default is to have none. The tags zero and off of a field
+// say how these two values are written in HCL, in JSON and in what Compare shows.
 type Config struct {
 	Consul   Consul
 	LogLevel string // "trace", "debug", "info", "warn", "error", "off"
 	LogJSON  bool
 
-	// ShutdownGrace is how long connections in flight may go on after the first signal. Zero cuts them at once.
-	ShutdownGrace time.Duration
+	// ShutdownGrace is how long connections in flight may go on after the first signal. Off cuts them at once.
+	ShutdownGrace time.Duration `off:"0s"`
 
-	// UpgradeGrace is how long connections may go on in a process that another one has taken the place of. Zero: until they end.
-	UpgradeGrace time.Duration
+	// UpgradeGrace is how long connections may go on in a process after another process has taken its place. Zero means
+	// until they end.
+	UpgradeGrace time.Duration `zero:"never"`
 
 	// Engine is the way in which bytes are moved.
 	Engine Engine
@@ -123,29 +125,59 @@ type Service struct {
 	Listen   []netip.AddrPort // at least one; port 0 lets the kernel choose
 	Protocol Protocol
 	Balance  Balance
-	Sticky   time.Duration // how long a client that does not come back keeps its endpoint; zero: it has none
 
-	MaxFails     int           // failures in a row that eject an endpoint; zero: none does
-	MinAvailable int           // percentage of endpoints below which ejections are ignored; zero: they never are
-	SlowStart    time.Duration // zero: endpoints come up at once
+	// Sticky is how long a client that does not come back keeps its endpoint. Zero means that clients have none to keep.
+	Sticky time.Duration
 
-	MaxConnections            int           // of all endpoints together; zero: no limit
-	MaxConnectionsPerEndpoint int           // zero: no limit
-	MaxConnectionsPerClient   int           // connections, or sessions, of each client's address; zero: no limit
-	MaxQueue                  int           // TCP
-	QueueTimeout              time.Duration // TCP; zero: nobody waits
+	// MaxFails is how many failures in a row eject an endpoint. Off means that none do.
+	MaxFails int `off:"never"`
+
+	// MinAvailable is the percentage of endpoints below which ejections are ignored. Off means that they never are.
+	MinAvailable int `off:"0"`
+
+	// SlowStart is how long an endpoint takes to come up to its share. Zero means no time.
+	SlowStart time.Duration
+
+	// The limits of connections: to all endpoints together, to each endpoint, and of each client's address, which also
+	// limits UDP sessions. Zero means no limit.
+	MaxConnections            int `zero:"never"`
+	MaxConnectionsPerEndpoint int `zero:"never"`
+	MaxConnectionsPerClient   int `zero:"never"`
+
+	// MaxQueue is how many TCP connections may wait when there is no room, and QueueTimeout how long each may. Off means
+	// that none waits.
+	MaxQueue     int
+	QueueTimeout time.Duration `off:"0s"`
 
 	Check *Check // nil: endpoints are not checked from here
 
-	ConnectTimeout   time.Duration // TCP: for each endpoint tried; always above zero
-	IdleTimeout      time.Duration // zero: no limit (TCP only)
-	HalfCloseTimeout time.Duration // TCP: how long one direction may stay silent after the other ended; zero: no limit
-	OnLeave          OnLeave       // TCP: what becomes of connections whose endpoint leaves
-	MaxAge           time.Duration // TCP: after which connections end, give or take a tenth; zero: never
-	MaxAgeGrace      time.Duration // TCP: how long a moment of quiet is waited for then
-	MaxSessions      int           // UDP
-	Responses        int           // UDP: to each of a client's datagrams; AnyResponses if nobody knows, zero if none
-	Requests         int           // UDP: after so many another endpoint is picked; zero: never
+	// ConnectTimeout is how long each endpoint that is tried has to accept a TCP connection.
+	ConnectTimeout time.Duration
+
+	// IdleTimeout ends connections and sessions over which nothing moves for so long. Off, for TCP only, means that it
+	// never does.
+	IdleTimeout time.Duration `off:"never"`
+
+	// HalfCloseTimeout is how long one direction of a TCP connection may be silent after the other has ended. Off means
+	// for as long as it likes.
+	HalfCloseTimeout time.Duration `off:"never"`
+
+	// OnLeave is what becomes of TCP connections whose endpoint leaves.
+	OnLeave OnLeave
+
+	// MaxAge is the age at which TCP connections end, give or take a tenth. Zero means that they may have any age.
+	MaxAge time.Duration `zero:"never"`
+
+	// MaxAgeGrace is how long a moment of quiet is waited for then. Off means not at all.
+	MaxAgeGrace time.Duration `off:"0s"`
+
+	MaxSessions int // UDP
+
+	// Responses is how many datagrams answer each of a UDP client's datagrams. Zero means any number, Off means none.
+	Responses int `zero:"never" off:"0"`
+
+	// Requests is after how many datagrams of a UDP client another endpoint is picked. Zero means never.
+	Requests int `zero:"never"`
 
 	// Where the endpoints come from, in order of preference: Consul, each of Failover, Static. Consul or Static is set, and
 	// Failover only with Consul.
@@ -153,9 +185,11 @@ type Service struct {
 	Failover []ConsulQuery
 	Static   *Static
 
-	// Zero if there is one source only.
-	FailoverBelow int           // a source with fewer endpoints is left for the next one that has enough
-	FailbackHold  time.Duration // how long an earlier source must have enough before it is used again; zero: not at all
+	// FailoverBelow is how many endpoints a source must have: with fewer it is left for the next source that has enough.
+	// FailbackHold is how long an earlier source must have enough before it is used again; Off means not at all. Both are
+	// zero for a service with one source.
+	FailoverBelow int           `zero:""`
+	FailbackHold  time.Duration `off:"0s"`
 
 	DeclRange hcl.Range // the block's header
 }
@@ -179,8 +213,10 @@ type ConsulQuery struct {
 	Near       string
 	Statuses   []string // of "passing" and "warning", the first at least
 
-	MaxDrop  int           // percent of the set that may vanish at once without being held back
-	DropHold time.Duration // how long what vanished is held; zero: not at all
+	// MaxDrop is the percentage of the set that may vanish at once without being held; Off means 0 %. DropHold is how long
+	// what vanished is held; Off means not at all.
+	MaxDrop  int           `off:"0"`
+	DropHold time.Duration `off:"0s"`
 
 	FilterRange hcl.Range // of the filter's text, for what Consul says of it; zero when there is none
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"math/big"
 	"slices"
@@ -192,7 +193,15 @@ func (b *block) oneOf(name, def string, valid []string) string {
 
 // integer reads a whole number from least to most.
 func (b *block) integer(name string, def, least, most int) int {
-	hint := fmt.Sprintf("write a whole number from %d to %d", least, most)
+	return b.number(name, def, least, most, numberHint(least, most))
+}
+
+func numberHint(least, most int) string {
+	return fmt.Sprintf("write a whole number from %d to %d", least, most)
+}
+
+// number is integer with a hint of its own.
+func (b *block) number(name string, def, least, most int, hint string) int {
 	v, ok := b.value(name, cty.Number, hint)
 	if !ok {
 		return def
@@ -205,7 +214,7 @@ func (b *block) integer(name string, def, least, most int) int {
 	return int(n)
 }
 
-// percent reads a percentage, "0%" to "100%".
+// percent reads a percentage, "0%" to "100%". It returns Off for none.
 func (b *block) percent(name string, def int) int {
 	const hint = `write a percentage in quotes, from "0%" to "100%"`
 	v, ok := b.value(name, cty.String, hint)
@@ -218,47 +227,42 @@ func (b *block) percent(name string, def int) int {
 		b.l.problem(b.rangeOf(name), "Bad percentage", "%s: %s.", name, hint)
 		return def
 	}
-	return n
+	return orOff(n)
 }
 
-// zero says what a duration of zero means for an argument: whether it is allowed, or what to do instead.
-type zero string
+const durationHint = `write a duration in quotes with its unit, such as "500ms", "10s" or "1h30m"`
 
-const zeroAllowed zero = ""
-
-func (b *block) duration(name string, def time.Duration, ifZero zero) time.Duration {
-	attr := b.attrs[name]
-	if attr == nil {
-		return def
-	}
-	const hint = `write a duration in quotes with its unit, such as "500ms", "10s" or "1h30m"`
-	v, ok := b.l.evaluate(name, attr.Expr, cty.DynamicPseudoType, hint)
+// duration reads a duration, which may be zero. It returns def and false if the argument is absent or was reported.
+// hint says what to write.
+func (b *block) duration(name string, def time.Duration, hint string) (time.Duration, bool) {
+	v, ok := b.value(name, cty.DynamicPseudoType, hint)
 	if !ok {
-		return def
+		return def, false
 	}
 	if v.Type() == cty.Number {
 		b.l.problem(b.rangeOf(name), "Duration without a unit", "%s: %s.", name, hint)
-		return def
+		return def, false
 	}
 	if v.Type() != cty.String {
 		b.l.problem(b.rangeOf(name), "Wrong type", "%s: %s.", name, hint)
-		return def
+		return def, false
 	}
 	text := v.AsString()
 	d, err := time.ParseDuration(text)
 	switch {
 	case err != nil && isNumber(text):
-		b.l.problem(b.rangeOf(name), "Duration without a unit", "%s: %q could be anything. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
+		b.l.problem(b.rangeOf(name), "Duration without a unit",
+			"%s: %q could be anything. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
 	case err != nil:
-		b.l.problem(b.rangeOf(name), "Bad duration", "%s: %q is not a duration: %s. The units are ms, s, m and h.", name, text, hint)
+		b.l.problem(b.rangeOf(name), "Bad duration",
+			"%s: %q is not a duration: %s. The units are ms, s, m and h.", name, text, hint)
 	case d < 0:
-		b.l.problem(b.rangeOf(name), "Bad duration", "%s: %q is negative. Write a duration such as %q.", name, text, def)
-	case d == 0 && ifZero != zeroAllowed:
-		b.l.problem(b.rangeOf(name), "Bad duration", "%s must be above zero: %s.", name, ifZero)
+		b.l.problem(b.rangeOf(name), "Bad duration",
+			"%s: %q is negative. Write a duration such as %q.", name, text, cmp.Or(def, 10*time.Second))
 	default:
-		return d
+		return d, true
 	}
-	return def
+	return def, false
 }
 
 func isNumber(s string) bool {

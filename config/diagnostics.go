@@ -26,9 +26,19 @@ func (d *Diagnostics) Extend(more hcl.Diagnostics) { d.Diagnostics = d.Diagnosti
 // Err returns the errors among the diagnostics as one error, with a line and a place for each. It is nil if there are
 // none.
 func (d Diagnostics) Err() error {
-	var lines []string
+	lines := d.lines(hcl.DiagError)
+	if len(lines) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+// Warnings returns a line, with its place, for each warning among the diagnostics.
+func (d Diagnostics) Warnings() []string { return d.lines(hcl.DiagWarning) }
+
+func (d Diagnostics) lines(severity hcl.DiagnosticSeverity) (lines []string) {
 	for _, one := range d.Diagnostics {
-		if one.Severity != hcl.DiagError {
+		if one.Severity != severity {
 			continue
 		}
 		at := ""
@@ -37,10 +47,7 @@ func (d Diagnostics) Err() error {
 		}
 		lines = append(lines, fmt.Sprintf("%s%s: %s", at, one.Summary, one.Detail))
 	}
-	if len(lines) == 0 {
-		return nil
-	}
-	return errors.New(strings.Join(lines, "\n"))
+	return lines
 }
 
 // WriteText writes each diagnostic with the line that it points to.

@@ -12,20 +12,40 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "rewrite testdata/bad/*.txt")
+var update = flag.Bool("update", false, "rewrite testdata/*/*.txt")
 
 // TestBadConfigurations compares every message for testdata/bad/*.hcl with the *.txt beside it.
 func TestBadConfigurations(t *testing.T) {
-	paths, err := filepath.Glob("testdata/bad/*.hcl")
+	compareMessages(t, "bad", func(t *testing.T, cfg *Config, diags Diagnostics) {
+		if cfg != nil || !diags.HasErrors() {
+			t.Error("the configuration is fine")
+		}
+	})
+}
+
+// TestOldConfigurations compares every message for testdata/old/*.hcl, which are right for now, with the *.txt beside
+// it.
+func TestOldConfigurations(t *testing.T) {
+	compareMessages(t, "old", func(t *testing.T, cfg *Config, diags Diagnostics) {
+		if cfg == nil || diags.HasErrors() {
+			t.Error("the configuration is no longer taken")
+		}
+		if got, want := len(diags.Warnings()), len(diags.Diagnostics); got != want {
+			t.Errorf("got %d warnings, want %d", got, want)
+		}
+	})
+}
+
+// compareMessages loads each *.hcl in a folder of testdata, and compares the messages with the *.txt beside it.
+func compareMessages(t *testing.T, folder string, check func(*testing.T, *Config, Diagnostics)) {
+	paths, err := filepath.Glob(filepath.Join("testdata", folder, "*.hcl"))
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("got %v, %v", paths, err)
 	}
 	for _, path := range paths {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			cfg, diags := Load([]string{path}, Options{Getenv: func(string) string { return "" }})
-			if cfg != nil || !diags.HasErrors() {
-				t.Error("the configuration is fine")
-			}
+			check(t, cfg, diags)
 			golden := strings.TrimSuffix(path, ".hcl") + ".txt"
 			got := strings.ReplaceAll(textOf(diags), string(filepath.Separator), "/")
 			if *update {
@@ -75,7 +95,7 @@ func TestJSONShape(t *testing.T) {
 
 // FuzzLoad checks that nothing makes Load panic, and that every problem of a text points into it.
 func FuzzLoad(f *testing.F) {
-	paths, _ := filepath.Glob("testdata/bad/*.hcl")
+	paths, _ := filepath.Glob("testdata/*/*.hcl")
 	for _, path := range append(paths, "../example.hcl") {
 		src, err := os.ReadFile(path)
 		if err != nil {

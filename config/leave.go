@@ -102,8 +102,8 @@ func (b *block) leave(name string) Leave {
 // lifetimes reads what ends connections though neither side wants to.
 func (b *block) lifetimes(s *Service) {
 	s.OnLeave = b.onLeave()
-	s.MaxAge = b.duration("max_age", 0, zeroAllowed)
-	s.MaxAgeGrace = b.duration("max_age_grace", DefaultMaxAgeGrace, zeroAllowed)
+	s.MaxAge = b.durationOrNever("max_age", 0, 0)
+	s.MaxAgeGrace = b.durationOrNone("max_age_grace", DefaultMaxAgeGrace, Off)
 	if attr := b.attrs["max_age_grace"]; attr != nil && b.attrs["max_age"] == nil {
 		b.l.problem(attr.NameRange.Ptr(), "Grace without an age", "max_age_grace: service %q has no max_age. Remove it, or write max_age = \"1h\".", s.Name)
 	}

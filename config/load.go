@@ -171,8 +171,8 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	root := l.open(hcl.MergeBodies(l.bodies), rootSchema(), hcl.Range{})
 	l.cfg.LogLevel = root.oneOf("log_level", "info", LogLevels())
 	l.cfg.LogJSON = root.boolean("log_json")
-	l.cfg.UpgradeGrace = root.duration("upgrade_grace", 0, zeroAllowed)
-	l.cfg.ShutdownGrace = root.duration("shutdown_grace", DefaultShutdownGrace, zeroAllowed)
+	l.cfg.UpgradeGrace = root.durationOrNever("upgrade_grace", 0, 0)
+	l.cfg.ShutdownGrace = root.durationOrNone("shutdown_grace", DefaultShutdownGrace, Off)
 	_ = l.cfg.Engine.UnmarshalText([]byte(root.oneOf("engine", EngineAuto.String(), engineNames())))
 	l.cfg.StateDir = root.stateDir()
 	l.services(root)
@@ -203,10 +203,14 @@ func (b *block) stateDir() string {
 
 // problem reports an error at subject; nil when it lies in no file.
 func (l *loader) problem(subject *hcl.Range, summary, detail string, args ...any) {
-	l.diags = append(l.diags, &hcl.Diagnostic{
-		Severity: hcl.DiagError,
-		Summary:  summary,
-		Detail:   fmt.Sprintf(detail, args...),
-		Subject:  subject,
-	})
+	l.report(hcl.DiagError, subject, summary, fmt.Sprintf(detail, args...))
+}
+
+// warn reports at subject what is right for now.
+func (l *loader) warn(subject *hcl.Range, summary, detail string, args ...any) {
+	l.report(hcl.DiagWarning, subject, summary, fmt.Sprintf(detail, args...))
+}
+
+func (l *loader) report(severity hcl.DiagnosticSeverity, subject *hcl.Range, summary, detail string) {
+	l.diags = append(l.diags, &hcl.Diagnostic{Severity: severity, Summary: summary, Detail: detail, Subject: subject})
 }

@@ -55,7 +55,6 @@ func TestSmallestConfigGetsDefaults(t *testing.T) {
 			HalfCloseTimeout: 5 * time.Minute,
 			MaxAgeGrace:      30 * time.Second,
 			MaxSessions:      65536,
-			Responses:        AnyResponses,
 			MaxFails:         2,
 			MinAvailable:     50,
 			MaxQueue:         1024,
@@ -125,8 +124,8 @@ service "a" {
   consul {}
   listen             = "[::]:9000"
   connect_timeout    = "250ms"
-  idle_timeout       = "0s"
-  half_close_timeout = "0s"
+  idle_timeout       = "never"
+  half_close_timeout = "never"
   on_leave {
     critical  = "cut"
     unmatched = "30s"
@@ -136,7 +135,7 @@ service "a" {
 
   balance                      = "least_connections"
   sticky                       = "30m"
-  max_fails                    = 0
+  max_fails                    = "never"
   min_available                = "0%"
   slow_start                   = "1m"
   max_connections              = 100
@@ -152,11 +151,12 @@ service "a" {
 	want := &Config{
 		Consul:   Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", MaxWatches: 40, Register: true, Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
 		LogLevel: "debug",
-		LogJSON:  true, UpgradeGrace: time.Hour,
+		LogJSON:  true, ShutdownGrace: Off, UpgradeGrace: time.Hour,
 		AccessLog: &AccessLog{Path: "access.log", Sample: 10},
 		Admin:     Admin{TCP: netip.MustParseAddrPort("127.0.0.1:8510"), TokenFile: "load_test.go", Hosts: []string{"lictor.example.com"}},
 		Services: []Service{{
-			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536, Responses: AnyResponses,
+			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
+			IdleTimeout: Off, HalfCloseTimeout: Off, MaxAgeGrace: Off, MaxFails: Off, MinAvailable: Off, QueueTimeout: Off,
 			Balance: LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
 			MaxConnections: 100, MaxConnectionsPerEndpoint: 10, MaxConnectionsPerClient: 3, MaxQueue: 5,
 			OnLeave: OnLeave{Critical: LeaveCut, Unmatched: Leave(30 * time.Second)}, MaxAge: time.Hour,
@@ -169,11 +169,11 @@ service "a" {
 			}},
 		}, {
 			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second, IdleTimeout: 2 * time.Minute,
-			HalfCloseTimeout: 5 * time.Minute, MaxAgeGrace: 30 * time.Second, MaxSessions: 7, Responses: 0, Requests: 1,
+			HalfCloseTimeout: 5 * time.Minute, MaxAgeGrace: 30 * time.Second, MaxSessions: 7, Responses: Off, Requests: 1,
 			Balance: SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
 			Check: &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
 			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`", Datacenter: "dc2", Near: "_agent",
-				Statuses: []string{"passing", "warning"}, MaxDrop: 0, DropHold: 0},
+				Statuses: []string{"passing", "warning"}, MaxDrop: Off, DropHold: Off},
 		}},
 	}
 	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })}

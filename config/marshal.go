@@ -65,10 +65,24 @@ func plainStruct(v reflect.Value) any {
 		if !field.IsExported() || field.Type == reflect.TypeFor[hcl.Range]() {
 			continue
 		}
-		value := plainValue(v.Field(i))
+		value := plainField(field, v.Field(i))
 		if value != nil {
 			all[argumentName(field.Name)] = value
 		}
 	}
 	return all
+}
+
+// plainField is plainValue of a field. It returns nil for a value that is not to be shown.
+func plainField(field reflect.StructField, v reflect.Value) any {
+	text, ok := written(field, v)
+	switch {
+	case !ok:
+		return plainValue(v)
+	case text == "":
+		return nil
+	case text == "0":
+		return 0
+	}
+	return text
 }

@@ -32,8 +32,8 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 	if b.has("statuses") {
 		q.Statuses = b.statuses()
 	}
-	q.MaxDrop = b.integer("max_drop", DefaultMaxDrop, 0, 100)
-	q.DropHold = b.duration("drop_hold", DefaultDropHold, zeroAllowed)
+	q.MaxDrop = orOff(b.integer("max_drop", DefaultMaxDrop, 0, 100))
+	q.DropHold = b.durationOrNone("drop_hold", DefaultDropHold, Off)
 	b.exclusions()
 	return b.datacenters(q)
 }

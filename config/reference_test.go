@@ -243,7 +243,7 @@ func (w *world) defaults() {
 }
 
 var (
-	wholeNumber = regexp.MustCompile(`^whole number from (\d+) to (\d+)$`)
+	wholeNumber = regexp.MustCompile("^whole number from (\\d+) to (\\d+)(, or `never`)?$")
 	oneOf       = regexp.MustCompile("^one of (`[a-z_]+`(, )?)+$")
 )
 
@@ -256,18 +256,25 @@ func (w *world) typed() {
 		least, _ := strconv.Atoi(m[1])
 		most, _ := strconv.Atoi(m[2])
 		good, bad = []string{m[1], m[2]}, []string{fmt.Sprint(least - 1), fmt.Sprint(most + 1), "1.5", `"many"`}
+		if m[3] == "" {
+			bad = append(bad, `"never"`)
+		} else {
+			good, bad = append(good, `"never"`), append(bad, "never", `"Never"`)
+		}
 	case oneOf.MatchString(kind):
 		for _, name := range code(kind) {
 			good = append(good, strconv.Quote(name))
 		}
 		bad = []string{`"nonsense"`, "5"}
 	case kind == "duration":
-		good, bad = []string{`"90s"`, `"1500ms"`}, []string{"5", `"5"`, `"-1s"`}
+		good, bad = []string{`"90s"`, `"1500ms"`, `"0s"`}, []string{"5", `"5"`, `"-1s"`, `"never"`}
+	case kind == "duration above zero, or `never`":
+		good, bad = []string{`"90s"`, `"1500ms"`}, []string{"5", `"5"`, `"-1s"`, `"0s"`, "never", `"Never"`}
 		if len(defaultFor.FindAllString(w.doc.fields["Default"], -1)) == 0 {
-			good = append(good, `"0s"`)
+			good = append(good, `"never"`)
 		}
 	case kind == "duration above zero":
-		good, bad = []string{`"90s"`, `"1500ms"`}, []string{"5", `"5"`, `"-1s"`, `"0s"`}
+		good, bad = []string{`"90s"`, `"1500ms"`}, []string{"5", `"5"`, `"-1s"`, `"0s"`, `"never"`}
 	case kind == "`finish`, `cut`, or a duration above zero":
 		good, bad = []string{`"finish"`, `"cut"`, `"90s"`}, []string{"5", `"5"`, `"-1s"`, `"0s"`, `"keep"`, "true"}
 	case kind == "percentage":
@@ -284,12 +291,12 @@ func (w *world) typed() {
 		w.t.Fatalf("%s: %s is of the type %q, which reference_test.go does not know. Write one that the neighbours have, or have typed know it", reference, w.doc.name, kind)
 	}
 	for _, value := range good {
-		if cfg, diags := w.load(nil, w.protocol(), w.doc.name+" = "+value); cfg == nil {
+		if cfg, diags := w.load(nil, w.protocol(), w.doc.name+" = "+value); len(diags.Diagnostics) > 0 || cfg == nil {
 			w.t.Errorf("%s: by its type %q, %s may be %s, but:\n%s", reference, kind, w.doc.name, value, textOf(diags))
 		}
 	}
 	for _, value := range bad {
-		if cfg, _ := w.load(nil, w.protocol(), w.doc.name+" = "+value); cfg != nil {
+		if _, diags := w.load(nil, w.protocol(), w.doc.name+" = "+value); len(diags.Diagnostics) == 0 {
 			w.t.Errorf("%s: by its type %q, %s may not be %s, but it may", reference, kind, w.doc.name, value)
 		}
 	}

@@ -75,16 +75,28 @@ func (l *loader) service(hb *hcl.Block) Service {
 
 // timeouts reads what depends on the protocol.
 func (b *block) timeouts(s *Service) {
-	s.ConnectTimeout = b.duration("connect_timeout", DefaultConnectTimeout, "it is how long an instance has to accept a connection. The default is \"1s\"")
-	s.HalfCloseTimeout = b.duration("half_close_timeout", DefaultHalfCloseTimeout, zeroAllowed)
+	s.ConnectTimeout = b.durationAboveZero("connect_timeout", DefaultConnectTimeout,
+		"it is how long an instance has to accept a connection. The default is \"1s\"")
+	s.HalfCloseTimeout = b.durationOrNever("half_close_timeout", DefaultHalfCloseTimeout, Off)
 	s.MaxSessions = b.integer("max_sessions", DefaultMaxSessions, 1, maxMaxSessions)
-	s.Responses = b.integer("responses", AnyResponses, 0, maxDatagramLimit)
-	s.Requests = b.integer("requests", 0, 1, maxDatagramLimit)
+	s.Responses = b.responses()
+	s.Requests = b.countOrNever("requests", 0, 0, 1, maxDatagramLimit)
 	if s.Protocol == UDP {
-		s.IdleTimeout = b.duration("idle_timeout", DefaultIdleTimeoutUDP, "nothing else ends a UDP session. The default is \"1m\"")
+		s.IdleTimeout = b.durationAboveZero("idle_timeout", DefaultIdleTimeoutUDP,
+			"nothing else ends a UDP session. The default is \"1m\"")
 	} else {
-		s.IdleTimeout = b.duration("idle_timeout", DefaultIdleTimeoutTCP, zeroAllowed)
+		s.IdleTimeout = b.durationOrNever("idle_timeout", DefaultIdleTimeoutTCP, Off)
 	}
+}
+
+// responses reads how many responses are expected: zero if that is any number, and Off if there are none.
+func (b *block) responses() int {
+	const anyNumber = -1
+	n := b.countOrNever("responses", anyNumber, anyNumber, 0, maxDatagramLimit)
+	if n == anyNumber {
+		return 0
+	}
+	return orOff(n)
 }
 
 // foreign reports arguments that belong to the other protocol.
@@ -137,13 +149,18 @@ func (l *loader) endpoints(b *block, s *Service) {
 	if len(queries) < 2 {
 		s.Failover = nil
 	}
-	b.failover(s, len(queries) > 1 || len(queries) == 1 && static != nil)
+	b.failover(s, s.hasFailover())
+}
+
+// hasFailover reports whether the service has several sources of endpoints.
+func (s *Service) hasFailover() bool {
+	return len(s.Failover) > 0 || s.Consul != nil && s.Static != nil
 }
 
 // failover reads when the service goes from one source to another; several says whether there is another.
 func (b *block) failover(s *Service, several bool) {
 	below := b.integer("failover_below", DefaultFailoverBelow, 1, maxFailoverBelow)
-	hold := b.duration("failback_hold", DefaultFailbackHold, zeroAllowed)
+	hold := b.durationOrNone("failback_hold", DefaultFailbackHold, Off)
 	if several {
 		s.FailoverBelow, s.FailbackHold = below, hold
 	}

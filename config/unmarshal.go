@@ -10,7 +10,17 @@ import (
 
 // UnmarshalJSON reads what another lictor shows of its configuration, see MarshalJSON. It leaves secrets, which do not
 // show, as they are, and so what that lictor does not know.
-func (c *Config) UnmarshalJSON(text []byte) error { return setValue(text, reflect.ValueOf(c).Elem()) }
+func (c *Config) UnmarshalJSON(text []byte) error {
+	if err := setValue(text, reflect.ValueOf(c).Elem()); err != nil {
+		return err
+	}
+	for i := range c.Services {
+		if s := &c.Services[i]; !s.hasFailover() {
+			s.FailbackHold = 0 // which a lictor without the word "never" shows as "0s"
+		}
+	}
+	return nil
+}
 
 // setValue reads into a field what plainValue made of one.
 func setValue(text json.RawMessage, into reflect.Value) error {
@@ -59,8 +69,9 @@ func setStruct(text json.RawMessage, into reflect.Value) error {
 		return err
 	}
 	for i := range into.NumField() {
-		name := argumentName(into.Type().Field(i).Name)
-		if value, there := fields[name]; there {
+		field := into.Type().Field(i)
+		name := argumentName(field.Name)
+		if value, there := fields[name]; there && !setWritten(field, value, into.Field(i)) {
 			if err := setValue(value, into.Field(i)); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}

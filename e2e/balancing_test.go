@@ -166,10 +166,10 @@ func TestRetryBudgetSparesAClusterThatFails(t *testing.T) {
 }
 
 // Where failures are not to count, an instance that fails has its turn each time, and a client that had it gets another.
-func TestMaxFailsZeroLeavesNobodyOut(t *testing.T) {
+func TestMaxFailsNeverLeavesNoInstanceOut(t *testing.T) {
 	reset, accepted := startResetter(t)
 	a, b := startGreeter(t, "a"), startGreeter(t, "b")
-	l := runLictor(t, service("web", static(a.addr, b.addr, reset), `max_fails = 0`))
+	l := runLictor(t, service("web", static(a.addr, b.addr, reset), `max_fails = "never"`))
 	const clients = 900
 	served, failed := load(t, l.addr(t, "web"), clients, nil)
 	if failed > 0 {

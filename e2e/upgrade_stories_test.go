@@ -200,6 +200,27 @@ func TestFormerProcessEndsWithItsConnections(t *testing.T) {
 	}
 }
 
+// A configuration from before there was the word "never" means what it meant, over an upgrade too, with a warning.
+func TestUpgradeWithOldZeros(t *testing.T) {
+	const old = "upgrade_grace = \"0s\"\n"
+	web := service("web", endpoints(startEcho(t, "a")), `idle_timeout = "0s"`, `max_fails = 0`)
+	d := found(t, old+web)
+	conn := mustConnect(t, d.addr(t, "web"))
+	d.upgrade(t)
+	must(t, conn.echo("still there?"))
+	renamed := strings.NewReplacer(`"0s"`, `"never"`, "max_fails = 0", `max_fails = "never"`).Replace(old + web)
+	file := filepath.Join(t.TempDir(), "new.hcl")
+	must(t, os.WriteFile(file, []byte(renamed), 0o600))
+	if code, out := d.command(t, "plan", "-config", file); code != 0 || out != "nothing would change\n" {
+		t.Errorf("plan: got %d, %s", code, out)
+	}
+	d.awaitText(t, d.err, "Old spelling: upgrade_grace", 2) // each of the two processes
+	d.awaitText(t, d.err, "Old spelling: idle_timeout", 2)
+	d.awaitText(t, d.err, "Old spelling: max_fails", 2)
+	must(t, conn.CloseWrite())
+	(&lictor{Process: d.Process}).exits(t, 0)
+}
+
 func TestSuccessorsKeepNoDescriptors(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("there is no /proc to count them in")

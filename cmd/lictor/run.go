@@ -128,8 +128,7 @@ func (c *runCommand) Run(args []string) int {
 	cfg, diags := c.load()
 	if cfg == nil {
 		predecessor.Failed(diags.Err())
-	}
-	if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil || cfg == nil {
+		_ = diags.WriteText(c.err, isTerminal(c.err))
 		return exitFailed
 	}
 
@@ -139,7 +138,7 @@ func (c *runCommand) Run(args []string) int {
 	defer signal.Stop(signals)
 	b := newBuild()
 	err = daemon.Run(daemon.Options{
-		Config: cfg, Load: c.load, CommandLine: c.decided(), Watch: watch,
+		Config: cfg, Diagnostics: diags, Load: c.load, CommandLine: c.decided(), Watch: watch,
 		Program: program, Predecessor: predecessor, Output: output, Version: b.Version, Revision: b.Revision,
 	}, signals)
 	return c.ended(err, diags, c.logJSON)

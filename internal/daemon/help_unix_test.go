@@ -59,7 +59,7 @@ func (s *served) tryStart(o Options, prepare func(*served)) error {
 	}
 	s.output = NewOutput(s.log, s.log)
 	s.t.Cleanup(s.output.Close)
-	o.Config, o.Load, o.Output, o.Version = cfg, s.load, s.output, "v0"
+	o.Config, o.Diagnostics, o.Load, o.Output, o.Version = cfg, diags, s.load, s.output, "v0"
 	started := make(chan error, 1)
 	go func() {
 		s.end <- run(o.Predecessor, s.signals, func(ctx context.Context) (*Daemon, error) {

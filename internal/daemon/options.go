@@ -16,6 +16,9 @@ type Options struct {
 	// Config is what is served at first.
 	Config *config.Config
 
+	// Diagnostics are what there is to say about Config. Their warnings go to the log.
+	Diagnostics config.Diagnostics
+
 	// Load reads the configuration again, for a reload. Nil means that there is nothing to read: a reload fails.
 	Load func() (*config.Config, config.Diagnostics)
 

@@ -64,11 +64,19 @@ func underWay(err error) error {
 	return fmt.Errorf("another reload or upgrade is still under way: %w", err)
 }
 
+// warn logs the warnings about a configuration.
+func (d *Daemon) warn(diags config.Diagnostics) {
+	for _, line := range diags.Warnings() {
+		d.log.Warn("configuration", "warning", line)
+	}
+}
+
 func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	next, diags := d.load()
 	if diags.HasErrors() {
 		return nil, diags.Err()
 	}
+	d.warn(diags)
 	old := d.cfg.Load()
 	changes := config.Compare(old, next)
 	if changes.Empty() {

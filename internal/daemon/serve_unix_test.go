@@ -15,6 +15,28 @@ import (
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
+// What is written in an old way is said at the start, and at each reload, with its line.
+func TestWarningsOfAConfigurationAreLogged(t *testing.T) {
+	old := "upgrade_grace = \"0s\"\n" + oneService
+	s := serveConfiguration(t, old, nil)
+	s.mustReload("\n"+old, "nothing to change")
+	s.stop()
+	for _, line := range []string{":1: ", ":2: "} {
+		if want := s.path + line + "Old spelling: upgrade_grace: write"; strings.Count(s.log.String(), want) != 1 {
+			t.Errorf("want once %q in the log:\n%s", want, s.log)
+		}
+	}
+}
+
+// "0s" of shutdown_grace is no time at all, and shows as that.
+func TestNoShutdownGraceCutsAtOnce(t *testing.T) {
+	s := serveConfiguration(t, "shutdown_grace = \"0s\"\n"+oneService, nil)
+	s.stop()
+	if !strings.Contains(s.log.String(), "grace=0s") {
+		t.Errorf("the log does not say how long connections have:\n%s", s.log)
+	}
+}
+
 // A configuration that takes for ever to read, on a file server that hangs, keeps neither a probe nor a signal.
 func TestReloadThatHangsHoldsUpNobody(t *testing.T) {
 	reading, never := make(chan struct{}), make(chan struct{})

@@ -65,6 +65,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 
 func (d *Daemon) start(ctx context.Context) error {
 	cfg, predecessor := d.o.Config, d.o.Predecessor
+	d.warn(d.o.Diagnostics)
 	consul, err := d.newConsul(cfg, predecessor.State().Saved)
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 // stop takes no more clients after the signal s, and returns when the last connection has ended. Endpoints are followed
 // until then.
 func (d *Daemon) stop(s os.Signal, signals <-chan os.Signal) error {
-	grace := d.cfg.Load().ShutdownGrace
+	grace := max(d.cfg.Load().ShutdownGrace, 0)
 	d.log.Info("stopping", "signal", s.String(), "grace", grace.String())
 	d.service.stopping("connections have " + grace.String() + " to finish")
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
@@ -113,8 +113,9 @@ func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 			cut()
 		default:
 			ends++
-			why, over = "shutdown_grace is over", time.After(cfg.ShutdownGrace)
-			d.log.Info("stopping", "signal", s.String(), "grace", cfg.ShutdownGrace.String())
+			grace := max(cfg.ShutdownGrace, 0)
+			why, over = "shutdown_grace is over", time.After(grace)
+			d.log.Info("stopping", "signal", s.String(), "grace", grace.String())
 		}
 	}
 }

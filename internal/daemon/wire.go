@@ -38,8 +38,7 @@ func queryOf(q config.ConsulQuery) discovery.Query {
 func watchOf(s config.Service) discovery.Watch {
 	w := discovery.Watch{
 		Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul),
-		Failover: discovery.Failover{Below: s.FailoverBelow,
-			Hold: orNever(s.FailbackHold)}, Leaves: leavesOf(s.OnLeave),
+		Failover: discovery.Failover{Below: s.FailoverBelow, Hold: s.FailbackHold}, Leaves: leavesOf(s.OnLeave),
 	}
 	for _, q := range s.Failover {
 		w.Next = append(w.Next, discovery.Tier{Query: queryOf(q), Guard: guardOf(q)})
@@ -75,11 +74,7 @@ func endpointsOf(s config.Static) []lb.Endpoint {
 
 // guardOf returns how a service's set is kept from shrinking, as discovery takes it.
 func guardOf(q config.ConsulQuery) discovery.Guard {
-	guard := discovery.Guard{MaxDrop: q.MaxDrop, Hold: orNever(q.DropHold)}
-	if q.MaxDrop == 0 { // the configuration's zero is no percentage at all, the guard's is the default
-		guard.MaxDrop = -1
-	}
-	return guard
+	return discovery.Guard{MaxDrop: q.MaxDrop, Hold: q.DropHold}
 }
 
 // newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier
@@ -157,14 +152,14 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 			Protocol:         protocolOf(s.Protocol),
 			Listen:           s.Listen,
 			ConnectTimeout:   s.ConnectTimeout,
-			IdleTimeout:      orNever(s.IdleTimeout),
-			HalfCloseTimeout: orNever(s.HalfCloseTimeout),
+			IdleTimeout:      s.IdleTimeout,
+			HalfCloseTimeout: s.HalfCloseTimeout,
 			OnLeave:          onLeaveOf(s.OnLeave),
 			MaxAge:           s.MaxAge,
-			MaxAgeGrace:      orNever(s.MaxAgeGrace),
+			MaxAgeGrace:      s.MaxAgeGrace,
 			MaxPerClient:     s.MaxConnectionsPerClient,
 			MaxSessions:      s.MaxSessions,
-			Responses:        responsesOf(s.Responses),
+			Responses:        s.Responses,
 			Requests:         s.Requests,
 		})
 	}
@@ -200,8 +195,8 @@ func balancing(s config.Service) lb.Options {
 	o := lb.Options{
 		Policy:         policyOf(s.Balance),
 		Sticky:         s.Sticky,
-		MaxFails:       orNone(s.MaxFails),
-		MinAvailable:   orNone(s.MinAvailable),
+		MaxFails:       s.MaxFails,
+		MinAvailable:   s.MinAvailable,
 		SlowStart:      s.SlowStart,
 		MaxConnections: s.MaxConnections,
 		MaxPerEndpoint: s.MaxConnectionsPerEndpoint,
@@ -226,14 +221,6 @@ func policyOf(b config.Balance) lb.Policy {
 	return lb.PolicyRoundRobin
 }
 
-// orNone turns the configuration's zero, which turns something off, into the balancer's.
-func orNone(n int) int {
-	if n == 0 {
-		return -1
-	}
-	return n
-}
-
 func protocolOf(p config.Protocol) proxy.Protocol {
 	if p == config.UDP {
 		return proxy.UDP
@@ -246,23 +233,4 @@ func engineOf(e config.Engine) proxy.Engine {
 		return proxy.EnginePortable
 	}
 	return proxy.EngineAuto
-}
-
-// responsesOf turns the configuration's zero, which means none, and its absence into the proxier's.
-func responsesOf(n int) int {
-	switch n {
-	case config.AnyResponses:
-		return 0
-	case 0:
-		return -1
-	}
-	return n
-}
-
-// orNever turns the configuration's zero, which means no limit, into the proxier's.
-func orNever(d time.Duration) time.Duration {
-	if d == 0 {
-		return -1
-	}
-	return d
 }
