@@ -7,6 +7,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/lictor-proxy/lictor/internal/hostport"
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
@@ -90,7 +91,7 @@ func badHost(name string) string {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return fmt.Sprintf("%q: an IP address needs no permission. Leave it out", name)
 	}
-	if !isHostName(name) {
+	if !hostport.IsHostName(name) {
 		return fmt.Sprintf("%q is not a host name. Write a name without scheme and port, such as \"lictor.example.com\"", name)
 	}
 	return ""

@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/lictor-proxy/lictor/internal/hostport"
 )
 
 const endpointsExample = `["10.0.0.5:80", "db.example.com:5432"]`
@@ -64,33 +66,13 @@ func parseEndpoint(s string) (e StaticEndpoint, problem string) {
 		return e, fmt.Sprintf("%q: the broadcast address is no instance's. Write the address of an instance", s)
 	case err == nil:
 		return StaticEndpoint{Addr: netip.AddrPortFrom(ip.Unmap(), uint16(n))}, ""
-	case !isHostName(host):
+	case !hostport.IsHostName(host):
 		return e, fmt.Sprintf("%q: %q is neither an IP address nor a host name. Write something like \"10.0.0.5:80\" or \"db.example.com:5432\"", s, host)
 	}
 	return StaticEndpoint{Host: strings.ToLower(host), Addr: netip.AddrPortFrom(netip.Addr{}, uint16(n))}, ""
 }
 
 func broadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
-
-// isHostName tells whether a resolver could make sense of the name. A last label of digits only is a mistyped IP address.
-func isHostName(name string) bool {
-	name = strings.TrimSuffix(name, ".")
-	if name == "" || len(name) > 253 {
-		return false
-	}
-	labels := strings.Split(name, ".")
-	for _, label := range labels {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' || strings.ContainsFunc(label, notInHostName) {
-			return false
-		}
-	}
-	return strings.Trim(labels[len(labels)-1], "0123456789") != ""
-}
-
-// notInHostName allows the underscore, which Consul's own names and many others have.
-func notInHostName(r rune) bool {
-	return !(r == '-' || r == '_' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z')
-}
 
 // MarshalText returns what stands in the configuration, as far as it matters: "10.0.0.5:80" or "db.example.com:5432".
 func (e StaticEndpoint) MarshalText() ([]byte, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"github.com/lictor-proxy/lictor/internal/consul"
+	"github.com/lictor-proxy/lictor/internal/hostport"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -209,7 +210,7 @@ func parseHost(text string) (host string, addr netip.Addr, err error) {
 	}
 	if addr, err := netip.ParseAddr(bare); err == nil {
 		addr = addr.Unmap()
-		if strings.ContainsFunc(addr.Zone(), func(r rune) bool { return !isHostRune(r) && r != '.' }) {
+		if strings.ContainsFunc(addr.Zone(), func(r rune) bool { return !hostport.IsHostNameRune(r) && r != '.' }) {
 			return "", netip.Addr{}, fmt.Errorf("address %q has a zone that is no interface", text)
 		}
 		if addr.IsUnspecified() || addr.IsMulticast() || addr == broadcast {
@@ -217,7 +218,7 @@ func parseHost(text string) (host string, addr netip.Addr, err error) {
 		}
 		return "", addr, nil
 	}
-	if bare != text || !isHostName(text) {
+	if bare != text || !hostport.IsHostName(text) {
 		return "", addr, fmt.Errorf("address %q is neither an IP address nor a host name", text)
 	}
 	return text, addr, nil
@@ -225,31 +226,6 @@ func parseHost(text string) (host string, addr netip.Addr, err error) {
 
 // broadcast is the address of all hosts of a network (RFC 919).
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
-
-// isHostName reports whether s can be a name in DNS. Underscores are not proper there, but common. A name that ends
-// in a number is a mistyped IP address, as there is no such top-level domain.
-func isHostName(s string) bool {
-	s = strings.TrimSuffix(s, ".")
-	if s == "" || len(s) > 253 {
-		return false
-	}
-	var last string
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return false
-		}
-		if strings.ContainsFunc(label, func(r rune) bool { return !isHostRune(r) }) {
-			return false
-		}
-		last = label
-	}
-	return strings.Trim(last, "0123456789") != ""
-}
-
-// isHostRune reports whether r can be in a label of a host name.
-func isHostRune(r rune) bool {
-	return r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-}
 
 // aggregate returns the worst status of checks, and a check that has it. It returns passing and nil if no check is
 // worse. An unknown status counts as critical. If a check stands for maintenance, it is the one that is returned.
