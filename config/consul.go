@@ -2,12 +2,12 @@ package config
 
 import (
 	"fmt"
-	"net/url"
 	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/lictor-proxy/lictor/internal/hostport"
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
@@ -103,8 +103,8 @@ func (r *consulReader) address() string {
 	if !s.set() {
 		address = DefaultConsulAddress
 	}
-	if problem := badConsulAddress(address); problem != "" {
-		r.bad(s, "Bad Consul address", "%s", problem)
+	if _, err := hostport.ParseAgent(address); err != nil {
+		r.bad(s, "Bad Consul address", "%v", err)
 	}
 	if ssl && !strings.Contains(address, "://") {
 		return "https://" + address
@@ -126,38 +126,6 @@ func httpsHost(address string) string {
 		return rest
 	}
 	return "127.0.0.1:8501"
-}
-
-// badConsulAddress is what is wrong with an address, or empty. It never repeats user:password.
-func badConsulAddress(address string) string {
-	const forms = `Write "127.0.0.1:8500", "https://consul.example.com:8501" or "unix:///run/consul.sock"`
-	if strings.Contains(address, "@") {
-		return "an address cannot hold a user and password. Put them, as user:password, into the environment variable CONSUL_HTTP_AUTH"
-	}
-	scheme, rest, ok := strings.Cut(address, "://")
-	switch {
-	case !ok:
-		if _, port, problem := splitHostPort(address, "127.0.0.1:8500"); problem != "" || !isPort(port) {
-			return fmt.Sprintf("%q is not host:port. %s", address, forms)
-		}
-	case scheme == "unix":
-		if !strings.HasPrefix(rest, "/") {
-			return fmt.Sprintf("%q: the path of a socket must be absolute. Write something like \"unix:///run/consul.sock\"", address)
-		}
-	case scheme == "http" || scheme == "https":
-		u, err := url.Parse(address)
-		if err != nil || u.Hostname() == "" || u.RawQuery != "" || u.Fragment != "" || u.Port() != "" && !isPort(u.Port()) {
-			return fmt.Sprintf("%q is not the address of a server. %s", address, forms)
-		}
-	default:
-		return fmt.Sprintf("%q: %q is not a scheme to reach Consul with. %s", address, scheme+"://", forms)
-	}
-	return ""
-}
-
-func isPort(s string) bool {
-	n, err := strconv.ParseUint(s, 10, 16)
-	return err == nil && n > 0
 }
 
 // credentials reads the token. An argument beats both variables; of the variables the file wins, as in Consul's own tools.

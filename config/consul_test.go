@@ -90,6 +90,7 @@ func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 		{"token file argument before token variable", `consul { token_file = "` + filepath.ToSlash(file("token")) + `" }`, map[string]string{"CONSUL_HTTP_TOKEN": "x"},
 			Consul{Address: "127.0.0.1:8500", TokenFile: filepath.ToSlash(file("token"))}},
 		{"socket", `consul { address = "unix:///run/consul.sock" }`, nil, Consul{Address: "unix:///run/consul.sock"}},
+		{"socket with an @", `consul { address = "unix:///run/a@b.sock" }`, nil, Consul{Address: "unix:///run/a@b.sock"}},
 		{"path behind a gateway", `consul { address = "http://gateway/consul" }`, nil, Consul{Address: "http://gateway/consul"}},
 	}
 	for _, tt := range tests {
@@ -112,6 +113,8 @@ func TestBadEnvironmentNamesTheVariable(t *testing.T) {
 	}{
 		{"address", map[string]string{"CONSUL_HTTP_ADDR": "consul"}, `CONSUL_HTTP_ADDR: "consul" is not host:port`},
 		{"scheme", map[string]string{"CONSUL_HTTP_ADDR": "ftp://consul:1"}, `CONSUL_HTTP_ADDR: "ftp://consul:1": "ftp://" is not a scheme`},
+		{"space", map[string]string{"CONSUL_HTTP_ADDR": "my consul:1"}, `CONSUL_HTTP_ADDR: "my consul:1" is not host:port`},
+		{"no port", map[string]string{"CONSUL_HTTP_ADDR": "http://consul:"}, `CONSUL_HTTP_ADDR: "http://consul:" is not the address`},
 		{"relative socket", map[string]string{"CONSUL_HTTP_ADDR": "unix://consul.sock"}, "CONSUL_HTTP_ADDR: "},
 		{"password", map[string]string{"CONSUL_HTTP_ADDR": "http://u:s3cr3t@consul:1"}, "CONSUL_HTTP_ADDR: an address cannot hold a user and password"},
 		{"bool", map[string]string{"CONSUL_HTTP_SSL_VERIFY": "no"}, `CONSUL_HTTP_SSL_VERIFY: "no" is neither`},

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/lictor-proxy/lictor/internal/hostport"
 )
 
 const listenHint = `write an address such as "127.0.0.1:9000", a port such as 9000 (on 127.0.0.1), or a list of them`
@@ -129,7 +131,7 @@ func splitHostPort(s, example string) (host, port, problem string) {
 func withBrackets(s string) string {
 	i := strings.LastIndexByte(s, ':')
 	ip, err := netip.ParseAddr(s[:i])
-	if err != nil || !isPort(s[i+1:]) {
+	if err != nil || !hostport.IsPort(s[i+1:]) {
 		return ""
 	}
 	return net.JoinHostPort(ip.String(), s[i+1:])

@@ -21,6 +21,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/hostport"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
@@ -119,7 +120,7 @@ func TestCertificatesAreReadAgainForEachConnection(t *testing.T) {
 	}
 	install(one, "old")
 	var log testproc.Log
-	transport, err := newTransport(target{base: *mustParse(t, first.URL)}, o, logger(&log))
+	transport, err := newTransport(hostport.Agent{URL: *mustParse(t, first.URL)}, o, logger(&log))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +185,7 @@ func TestCertificateForAnotherNameIsRefused(t *testing.T) {
 		{"anything goes", "", func() { o.InsecureSkipVerify = true }},
 	} {
 		tt.change()
-		transport, err := newTransport(target{base: *mustParse(t, s.URL)}, o, hclog.NewNullLogger())
+		transport, err := newTransport(hostport.Agent{URL: *mustParse(t, s.URL)}, o, hclog.NewNullLogger())
 		if err != nil {
 			t.Fatal(err)
 		}

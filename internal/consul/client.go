@@ -71,7 +71,7 @@ var (
 // and of the address.
 func New(o Options) (*Client, error) {
 	o = o.withDefaults()
-	target, err := parseTarget(o.Address)
+	agent, err := parseAddress(o.Address)
 	if err != nil {
 		return nil, err
 	}
@@ -81,7 +81,7 @@ func New(o Options) (*Client, error) {
 	}
 	c := &Client{
 		transport: o.Transport,
-		base:      target.base,
+		base:      agent.URL,
 		token:     token,
 		auth:      o.HTTPAuth,
 		namespace: o.Namespace,
@@ -90,7 +90,7 @@ func New(o Options) (*Client, error) {
 		longs:     make(chan struct{}, maxLongs),
 	}
 	if c.transport == nil {
-		if c.transport, err = newTransport(target, o.TLS, o.Logger); err != nil {
+		if c.transport, err = newTransport(agent, o.TLS, o.Logger); err != nil {
 			return nil, err
 		}
 	}

@@ -7,21 +7,23 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/hostport"
 )
 
 // NewTransport returns the transport that a client uses if Options.Transport is nil. It reads the files that o names.
 func NewTransport(o Options) (*http.Transport, error) {
 	o = o.withDefaults()
-	t, err := parseTarget(o.Address)
+	a, err := parseAddress(o.Address)
 	if err != nil {
 		return nil, err
 	}
-	return newTransport(t, o.TLS, o.Logger)
+	return newTransport(a, o.TLS, o.Logger)
 }
 
 // newTransport returns a transport for t. Over TLS the agent speaks HTTP/2, so that a few connections carry any
 // number of queries. Without TLS each query holds a connection, and the agent allows a client 200.
-func newTransport(t target, o TLSOptions, log hclog.Logger) (*http.Transport, error) {
+func newTransport(a hostport.Agent, o TLSOptions, log hclog.Logger) (*http.Transport, error) {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	tr := &http.Transport{
 		DialContext:         dialer.DialContext,
@@ -41,18 +43,18 @@ func newTransport(t target, o TLSOptions, log hclog.Logger) (*http.Transport, er
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
 
 		// On one host, bytes cost nothing. Compression would cost both sides processor time, and 40 KB for each answer.
-		DisableCompression: t.local(),
+		DisableCompression: a.Local(),
 
 		// There is no ResponseHeaderTimeout: Consul sends the headers of a blocking query when the query ends.
 	}
-	if t.socket != "" {
+	if a.Socket != "" {
 		tr.Proxy = nil
 		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", t.socket)
+			return dialer.DialContext(ctx, "unix", a.Socket)
 		}
 	}
-	if t.base.Scheme == "https" {
-		files, err := newCertificates(o, t.base.Hostname(), log)
+	if a.URL.Scheme == "https" {
+		files, err := newCertificates(o, a.URL.Hostname(), log)
 		if err != nil {
 			return nil, err
 		}
