@@ -1,15 +1,15 @@
-// Package config turns HCL text into a typed, defaulted and valid [Config], or says everything that is wrong with it at once:
+// Package config turns HCL text into a typed, defaulted and valid [Config], or reports all of its problems at once:
 //
 //	cfg, diags := config.Load([]string{"/etc/lictor"}, config.Options{})
 //	if diags.HasErrors() {
 //		diags.WriteText(os.Stderr, false)
 //	}
 //
-// Each problem is an [hcl.Diagnostic] that points to its line and says what to write instead. A file that is not HCL at all gets its
-// syntax errors reported and nothing else, for what follows from a half-read file would be noise.
+// Each problem is an [hcl.Diagnostic] that points to its line and says what to write instead. A file that is not HCL at
+// all gets its syntax errors reported and nothing else, for what follows from a half-read file would be noise.
 //
-// What may be a secret is masked in the source lines that diagnostics show: see [Diagnostics]. There are no variables, functions or
-// includes: a configuration is plain values, merged from files and directories.
+// What may be a secret is masked in the source lines that diagnostics show: see [Diagnostics]. There are no variables,
+// functions or includes: a configuration is plain values, merged from files and directories.
 package config
 
 import (
@@ -179,8 +179,8 @@ type Service struct {
 	// Requests is after how many datagrams of a UDP client another endpoint is picked. Zero means never.
 	Requests int `zero:"never"`
 
-	// Where the endpoints come from, in order of preference: Consul, each of Failover, Static. Consul or Static is set, and
-	// Failover only with Consul.
+	// Where the endpoints come from, in order of preference: Consul, each of Failover, Static. Consul or Static is set,
+	// and Failover only with Consul.
 	Consul   *ConsulQuery
 	Failover []ConsulQuery
 	Static   *Static
@@ -226,7 +226,8 @@ type Static struct {
 	Endpoints []StaticEndpoint
 }
 
-// A StaticEndpoint is an address to dial. Host is a host name or empty; then Addr is the whole address, else only its port counts.
+// A StaticEndpoint is an address to dial. Host is a host name or empty; then Addr is the whole address, else only its
+// port counts.
 type StaticEndpoint struct {
 	Host string
 	Addr netip.AddrPort

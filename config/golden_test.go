@@ -84,7 +84,8 @@ func TestJSONShape(t *testing.T) {
 			"detail": `"*:9000": for all addresses of the host write "0.0.0.0:9000" (IPv4) or "[::]:9000" (IPv6 and IPv4).`,
 			"range":  map[string]any{"filename": "test.hcl", "start": pos(12, 27), "end": pos(20, 35)},
 			"snippet": map[string]any{
-				"context": `service "web"`, "code": `  listen = "*:9000"`, "start_line": 2.0, "highlight_start_offset": 11.0, "highlight_end_offset": 19.0,
+				"context": `service "web"`, "code": `  listen = "*:9000"`, "start_line": 2.0,
+				"highlight_start_offset": 11.0, "highlight_end_offset": 19.0,
 			},
 		}},
 	}

@@ -10,8 +10,8 @@ const (
 )
 
 // IsHostName reports whether a resolver could know the name. Underscores are allowed, which Consul's names and many
-// others have, and so is a dot at the end. A name whose last label has only digits is a mistyped IP address: there is no
-// such top-level domain.
+// others have, and so is a dot at the end. A name whose last label has only digits is a mistyped IP address: there is
+// no such top-level domain.
 func IsHostName(name string) bool {
 	name = strings.TrimSuffix(name, ".")
 	if len(name) > maxName {
