@@ -45,7 +45,7 @@ type session struct {
 
 	io     transport
 	usable atomic.Bool // io may be used without mu
-	mu     sync.Mutex  // guards what follows, and io until ready
+	mu     sync.Mutex  // guards what follows, and io until usable
 	queue  [][]byte    // datagrams that wait for the endpoint's host name to be resolved
 	gone   bool        // closed
 

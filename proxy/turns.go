@@ -8,7 +8,7 @@ import (
 
 // This is how shares wait for descriptors, one after the other, see budget.
 
-// A waiter is told once, by ready, when its share has taken n descriptors for it.
+// A waiter is told once, by granted, when its share has taken n descriptors for it.
 type waiter struct {
 	share   *share
 	n       int64
