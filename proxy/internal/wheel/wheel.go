@@ -10,8 +10,8 @@ import "math/bits"
 // A Wheel holds the timers that are set. Call Init before anything else.
 //
 // Timers within reach of the fine ring wait there, one slot a tick. Later ones wait in the coarse ring, one slot every
-// coarseTicks, and move to the fine ring when their slot comes up. Timers beyond both rings wait in the last slot of the
-// coarse ring, from which they are inserted again.
+// coarseTicks, and move to the fine ring when their slot comes up. Timers beyond both rings wait in the last slot of
+// the coarse ring, from which they are inserted again.
 type Wheel struct {
 	now   int64 // every timer due at this tick or before has fired
 	count int   // timers that are set
