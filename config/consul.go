@@ -128,7 +128,8 @@ func httpsHost(address string) string {
 	return "127.0.0.1:8501"
 }
 
-// credentials reads the token. An argument beats both variables; of the variables the file wins, as in Consul's own tools.
+// credentials reads the token. An argument beats both variables; of the variables the file wins, as in Consul's own
+// tools.
 func (r *consulReader) credentials(c *Consul) {
 	c.HTTPAuth = Secret(r.getenv("CONSUL_HTTP_AUTH"))
 	token := r.setting(r.block, "token", "CONSUL_HTTP_TOKEN")

@@ -15,8 +15,8 @@ import (
 	"github.com/zclconf/go-cty/cty/convert"
 )
 
-// A block reads the arguments of one body. Its methods report what is wrong with an argument and return the default then, so that
-// the rest gets checked too. An argument that is null counts as absent.
+// A block reads the arguments of one body. Its methods report what is wrong with an argument and return the default
+// then, so that the rest gets checked too. An argument that is null counts as absent.
 type block struct {
 	l      *loader
 	attrs  hcl.Attributes
@@ -104,8 +104,9 @@ func (b *block) value(name string, want cty.Type, hint string) (cty.Value, bool)
 	return b.l.evaluate(name, attr.Expr, want, hint)
 }
 
-// evaluate turns an expression into a value of the wanted type. Text must be written as text: a number there is more likely a mistake,
-// and converting one as large as 1e999999999 would take for ever. Values never go into messages here: they may be secrets.
+// evaluate turns an expression into a value of the wanted type. Text must be written as text: a number there is more
+// likely a mistake, and converting one as large as 1e999999999 would take for ever. Values never go into messages
+// here: they may be secrets.
 func (l *loader) evaluate(name string, expr hcl.Expression, want cty.Type, hint string) (cty.Value, bool) {
 	if len(expr.Variables()) > 0 {
 		l.problem(expr.Range().Ptr(), "Text without quotes", "There are no variables here. %s: %s.", name, hint)

@@ -13,8 +13,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// Diagnostics are the problems of a configuration and the sources that they point to. In those sources, and so in everything that the
-// Write methods write, what may be a secret reads as asterisks.
+// Diagnostics are the problems of a configuration and the sources that they point to. In those sources, and so in
+// everything that the Write methods write, what may be a secret reads as asterisks.
 type Diagnostics struct {
 	hcl.Diagnostics
 	files sources

@@ -11,8 +11,8 @@ import (
 
 var hclFence = regexp.MustCompile("(?ms)^```hcl\n(.*?)^```$")
 
-// TestConfigurationsInDocumentsAreGood loads every configuration that a reader could copy. What is in the language, but no
-// configuration of Lictor, has something behind the hcl of its fence.
+// TestConfigurationsInDocumentsAreGood loads every configuration that a reader could copy. What is in the language,
+// but no configuration of Lictor, has something behind the hcl of its fence.
 func TestConfigurationsInDocumentsAreGood(t *testing.T) {
 	files := referenceFiles(t)
 	texts := map[string][]string{}

@@ -6,7 +6,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 )
 
-// Format returns src in the usual layout. Name is for the diagnostics, which are syntax errors; there is no layout then.
+// Format returns src in the usual layout. Name is for the diagnostics, which are syntax errors; there is no layout
+// then.
 func Format(name string, src []byte) ([]byte, Diagnostics) {
 	if d := unfit(name, src, new(int)); d != nil {
 		s := sources{}

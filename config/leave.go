@@ -6,7 +6,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// A Leave is how long connections may go on when their endpoint has left: LeaveFinish, LeaveCut, or a duration above zero.
+// A Leave is how long connections may go on when their endpoint has left: LeaveFinish, LeaveCut, or a duration above
+// zero.
 type Leave time.Duration
 
 // The leaves that are no durations.

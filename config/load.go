@@ -24,11 +24,12 @@ type Options struct {
 	Hostname func() (string, error)
 }
 
-// Load reads the files and directories at paths as one configuration: of a directory all *.hcl in the order of their names, without
-// its folders. A file that is reached twice is read once. The Config is nil if, and only if, the diagnostics have errors.
+// Load reads the files and directories at paths as one configuration: of a directory all *.hcl in the order of their
+// names, without its folders. A file that is reached twice is read once. The Config is nil if, and only if, the
+// diagnostics have errors.
 //
-// Files that the configuration names (tokens, certificates) are read too, to report now what would fail later; their paths are relative
-// to the working directory.
+// Files that the configuration names (tokens, certificates) are read too, to report now what would fail later; their
+// paths are relative to the working directory.
 func Load(paths []string, o Options) (*Config, Diagnostics) {
 	l := newLoader(o)
 	size := 0

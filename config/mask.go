@@ -8,8 +8,9 @@ import (
 	"github.com/agext/levenshtein"
 )
 
-// Diagnostics show source lines, and a source line may hold a token: a good one beside a mistake, or the mistake itself. Masking works on
-// the raw text, not on what was parsed, because a file that does not parse gets shown too. It would rather mask too much.
+// Diagnostics show source lines, and a source line may hold a token: a good one beside a mistake, or the mistake
+// itself. Masking works on the raw text, not on what was parsed, because a file that does not parse gets shown too.
+// It would rather mask too much.
 
 var (
 	// argument finds each name that is followed by something like a value.
@@ -19,8 +20,8 @@ var (
 	heredocStart = regexp.MustCompile(`^\s*<<-?\s*(\w+)\s*$`)
 )
 
-// mask returns a copy of src in which every byte that may be of a secret is '*', so that offsets, lines and columns stay, and what it
-// masked.
+// mask returns a copy of src in which every byte that may be of a secret is '*', so that offsets, lines and columns
+// stay, and what it masked.
 func mask(src []byte) (masked []byte, secrets []string) {
 	masked = bytes.Clone(src)
 	hidden := 0 // values may lie in each other
@@ -48,7 +49,8 @@ func mask(src []byte) (masked []byte, secrets []string) {
 	return masked, secrets
 }
 
-// secretName tells whether an argument of that name holds a secret, or was meant to; after is the text behind its equals sign.
+// secretName tells whether an argument of that name holds a secret, or was meant to; after is the text behind its
+// equals sign.
 func secretName(name string, after []byte) bool {
 	if dot := strings.LastIndexByte(name, '.'); dot >= 0 {
 		if bytes.HasPrefix(after, []byte("=")) {
@@ -68,8 +70,8 @@ func secretName(name string, after []byte) bool {
 	return levenshtein.Distance(name, "token", nil) <= 2
 }
 
-// valueLength is how much of src, which starts behind an equals sign, may belong to the value: the line, and further lines when it does
-// not look finished.
+// valueLength is how much of src, which starts behind an equals sign, may belong to the value: the line, and further
+// lines when it does not look finished.
 func valueLength(src []byte) int {
 	n := lineLength(src)
 	first := string(src[:n])

@@ -77,7 +77,8 @@ const (
 	statusWarning = "warning"
 )
 
-// statuses reads which instances count. Those that pass always do: a service of which only the ailing instances are used is a slip.
+// statuses reads which instances count. Those that pass always do: a service of which only the ailing instances are
+// used is a slip.
 func (b *block) statuses() []string {
 	const example = `["passing", "warning"]`
 	list := b.texts("statuses", example, "status")

@@ -17,7 +17,8 @@ import (
 
 const reference = "../docs/configuration.md"
 
-// An argumentDoc is what docs/configuration.md says of one argument: a heading with its name, a list with the fields below, and text.
+// An argumentDoc is what docs/configuration.md says of one argument: a heading with its name, a list with the fields
+// below, and text.
 type argumentDoc struct {
 	section string // of which block, as in sections
 	name    string
@@ -62,8 +63,8 @@ func readReference(t *testing.T) []*argumentDoc {
 	return all
 }
 
-// TestReferenceIsComplete holds docs/configuration.md, of which the manual page lictor.hcl(5) is made, to the language: each argument is
-// there, once, in the section of its block, and nothing else is.
+// TestReferenceIsComplete holds docs/configuration.md, of which the manual page lictor.hcl(5) is made, to the
+// language: each argument is there, once, in the section of its block, and nothing else is.
 func TestReferenceIsComplete(t *testing.T) {
 	documented := map[string]bool{}
 	for _, doc := range readReference(t) {

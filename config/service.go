@@ -130,7 +130,8 @@ func (b *block) plainText(name string) (string, bool) {
 	return v.AsString(), true
 }
 
-// endpoints reads where the service's endpoints come from: any number of consul blocks and a static block, in order of preference.
+// endpoints reads where the service's endpoints come from: any number of consul blocks and a static block, in order
+// of preference.
 func (l *loader) endpoints(b *block, s *Service) {
 	var queries []ConsulQuery
 	for _, inner := range b.blocks.OfType("consul") {

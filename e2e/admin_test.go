@@ -195,7 +195,8 @@ func TestAccessLogOfSessions(t *testing.T) {
 	}
 }
 
-// lictor reload waits for what comes of it, and says it: as its exit code, and in status and events, as for a reload by signal.
+// lictor reload waits for what comes of it, and says it: as its exit code, and in status and events, as for a reload
+// by signal.
 func TestReloadByCommand(t *testing.T) {
 	web, api, a := freePort(t), freePort(t), startEcho(t, "a")
 	l := runLictor(t, serviceAt("web", web, endpoints(a)))

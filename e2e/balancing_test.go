@@ -26,7 +26,8 @@ func static(addrs ...netip.AddrPort) string {
 	return "static { endpoints = [" + strings.Join(list, ", ") + "] }"
 }
 
-// A new instance gets a tenth of its share and then more and more, and so does one that was down. Without slow_start it has its share at once.
+// A new instance gets a tenth of its share and then more and more, and so does one that was down. Without slow_start
+// it has its share at once.
 func TestSlowStart(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	a, b, d := startGreeter(t, "a"), startGreeter(t, "b"), startGreeter(t, "d")
@@ -102,7 +103,8 @@ func startSickUDP(t *testing.T, name string) *sickUDP {
 	return s
 }
 
-// A check of a UDP service finds an instance that answers nonsense, and one that is not there, before any client has it; and that it is well again.
+// A check of a UDP service finds an instance that answers nonsense, and one that is not there, before any client has
+// it; and that it is well again.
 func TestUDPCheckFindsInstancesThatAreNoGood(t *testing.T) {
 	good, sick := startUDP(t, "good"), startSickUDP(t, "sick")
 	sick.sick.Store(true)
@@ -157,15 +159,16 @@ func TestRetryBudgetSparesAClusterThatFails(t *testing.T) {
 	for _, n := range accepted {
 		dials += n.Load()
 	}
-	// A fifth of the clients may try again, and ten a second, of which a hundred may have been saved up; and before the first failure is known
-	// the sixteen that come at once.
+	// A fifth of the clients may try again, and ten a second, of which a hundred may have been saved up; and before
+	// the first failure is known the sixteen that come at once.
 	most := clients + clients/5 + 100 + 10*int64(time.Since(began).Seconds()+1) + 3*16
 	if dials < clients || dials > most {
 		t.Errorf("%d clients made %d connections to instances, want at least one each, and at most %d", clients, dials, most)
 	}
 }
 
-// Where failures are not to count, an instance that fails has its turn each time, and a client that had it gets another.
+// Where failures are not to count, an instance that fails has its turn each time, and a client that had it gets
+// another.
 func TestMaxFailsNeverLeavesNoInstanceOut(t *testing.T) {
 	reset, accepted := startResetter(t)
 	a, b := startGreeter(t, "a"), startGreeter(t, "b")

@@ -80,8 +80,8 @@ func (c *cluster) register(t *testing.T, id string, addr netip.AddrPort) {
 	})
 }
 
-// All three servers are lost at once. The one that comes back first has no quorum, so it can say nothing, and the agent asks it nevertheless:
-// the last good set stays. With the second there is a leader, and Lictor follows again.
+// All three servers are lost at once. The one that comes back first has no quorum, so it can say nothing, and the
+// agent asks it nevertheless: the last good set stays. With the second there is a leader, and Lictor follows again.
 func TestAllServersLostAndOneBackIsNoQuorum(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for elections")
@@ -128,8 +128,8 @@ func TestAllServersLostAndOneBackIsNoQuorum(t *testing.T) {
 	}
 }
 
-// One story, for a cluster takes its time: the leader is killed, then the quorum, then all; one comes back, then all. Clients of a service
-// whose instances live notice nothing of it.
+// One story, for a cluster takes its time: the leader is killed, then the quorum, then all; one comes back, then
+// all. Clients of a service whose instances live notice nothing of it.
 func TestServersLostOneAfterTheOther(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for elections")
@@ -154,7 +154,8 @@ func TestServersLostOneAfterTheOther(t *testing.T) {
 	second := (leader + 1) % 3
 	c.servers[second].Kill()
 	clients.awaitRounds(t, 50)
-	// Until its lease is over, a leader goes on to answer. Until the agent has found another server, it fails for other reasons.
+	// Until its lease is over, a leader goes on to answer. Until the agent has found another server, it fails for
+	// other reasons.
 	eventually(t, "loss of the quorum", func() error {
 		if _, _, err := c.agent.api.Health().Service("web", "", true, nil); err == nil || !strings.Contains(err.Error(), "No cluster leader") {
 			return fmt.Errorf("there is a leader yet: %v", err)

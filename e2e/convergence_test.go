@@ -12,8 +12,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// BenchmarkConvergence measures the time from the HTTP answer to a registration until the first connection reaches the new
-// instance, 100 times, each time for another service that has one instance already:
+// BenchmarkConvergence measures the time from the HTTP answer to a registration until the first connection reaches
+// the new instance, 100 times, each time for another service that has one instance already:
 //
 //	go test ./e2e -run '^$' -bench Convergence -benchtime 1x
 func BenchmarkConvergence(b *testing.B) {

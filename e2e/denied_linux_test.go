@@ -26,8 +26,8 @@ func staticServices(web netip.AddrPort, instances ...*instance) string {
 	return serviceAt("web", web, endpoints(instances[0])) + service("dns", udp, endpoints(instances[1]))
 }
 
-// Where the system denies the calls that make Lictor fast, it serves all the same, by other calls: TCP both ways, UDP both
-// ways, its admin API and reloads. The log and lictor status say what it does instead.
+// Where the system denies the calls that make Lictor fast, it serves all the same, by other calls: TCP both ways,
+// UDP both ways, its admin API and reloads. The log and lictor status say what it does instead.
 func TestServesWhereFastCallsAreDenied(t *testing.T) {
 	for _, denied := range []syscall.Errno{unix.EPERM, unix.ENOSYS} {
 		t.Run(unix.ErrnoName(denied), func(t *testing.T) {
@@ -95,7 +95,8 @@ func loseNothing(t *testing.T, c *udpClient) {
 	}
 }
 
-// Where the system denies what every Go program needs for the network, Lictor says what that is, instead of a stack trace.
+// Where the system denies what every Go program needs for the network, Lictor says what that is, instead of a stack
+// trace.
 func TestSaysWhatItCannotDoWithout(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "lictor.hcl")
 	must(t, os.WriteFile(file, []byte(service("web", `static { endpoints = ["127.0.0.1:9"] }`)), 0o600))

@@ -1,4 +1,5 @@
-// Package e2e tells Lictor's user stories with a real consul agent and the real binary. There is nothing in it to import.
+// Package e2e tells Lictor's user stories with a real consul agent and the real binary. There is nothing in it to
+// import.
 //
 // Each story is one test; what they share is in the files of helpers:
 //

@@ -32,8 +32,8 @@ func (l *lictor) post(t testing.TB, path, body string) {
 	}
 }
 
-// One service whose instances are in all states that there are, and lictor explain, which says for each of them what it is, and why.
-// "make e2e RUN=TestExplainInEveryState" prints it.
+// One service whose instances are in all states that there are, and lictor explain, which says for each of them what
+// it is, and why. "make e2e RUN=TestExplainInEveryState" prints it.
 func TestExplainInEveryState(t *testing.T) {
 	c := startConsul(t, testconsul.Options{Node: "host-1"})
 	in := startEcho(t, "in")

@@ -17,8 +17,9 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// A greeter is an instance that says its name and closes, and that can be killed and started again at the same address. Connections that
-// it has accepted when it is killed still get the name, for what has begun nobody can save; those in its queue are reset.
+// A greeter is an instance that says its name and closes, and that can be killed and started again at the same
+// address. Connections that it has accepted when it is killed still get the name, for what has begun nobody can
+// save; those in its queue are reset.
 type greeter struct {
 	name     string
 	addr     netip.AddrPort
@@ -83,7 +84,8 @@ func startResetter(t testing.TB) (addr netip.AddrPort, accepted *atomic.Int64) {
 	return l.Addr().(*net.TCPAddr).AddrPort(), accepted
 }
 
-// hangingAddr is an address where dials are not answered: a listener whose queue is full, as behind a firewall that drops.
+// hangingAddr is an address where dials are not answered: a listener whose queue is full, as behind a firewall that
+// drops.
 func hangingAddr(t testing.TB) netip.AddrPort {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -105,7 +107,8 @@ func hangingAddr(t testing.TB) netip.AddrPort {
 	panic("unreachable")
 }
 
-// load has many clients connect, some at a time, and counts who served them, and who failed. During, if not nil, is called once a quarter is done.
+// load has many clients connect, some at a time, and counts who served them, and who failed. During, if not nil, is
+// called once a quarter is done.
 func load(t *testing.T, addr netip.AddrPort, clients int, during func()) (served map[string]int, failed int) {
 	t.Helper()
 	const atOnce = 16
@@ -183,7 +186,8 @@ func TestInstanceThatHangsIsNoticedByNoClient(t *testing.T) {
 	c.register(t, "web", "b", hangingAddr(t))
 	c.register(t, "web", "c", startGreeter(t, "c").addr)
 	l := runLictor(t, consulBlock(c)+service("web"))
-	// Each dial to it takes a second: if it were not left out, 3000 clients, 16 at a time, would take a minute and more.
+	// Each dial to it takes a second: if it were not left out, 3000 clients, 16 at a time, would take a minute and
+	// more.
 	const clients = 3000
 	done := make(chan struct{})
 	var failed int

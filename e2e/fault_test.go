@@ -15,7 +15,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// underLoad starts lictor with config and clients of its service web, has fault happen, and wants no client to have noticed.
+// underLoad starts lictor with config and clients of its service web, has fault happen, and wants no client to have
+// noticed.
 func underLoad(t *testing.T, config string, fault func(l *lictor, clients *workers)) {
 	t.Helper()
 	l := runLictor(t, config)
@@ -117,7 +118,8 @@ func TestFewConnectionsAllowedUnderLoad(t *testing.T) {
 	})
 }
 
-// The agent of an instance is killed, and the instance lives on: it leaves the rotation once Consul has noticed, and no client minds.
+// The agent of an instance is killed, and the instance lives on: it leaves the rotation once Consul has noticed, and
+// no client minds.
 func TestAgentOfAnInstanceKilledUnderLoad(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits until Consul takes a node for failed")

@@ -37,7 +37,8 @@ func newFirewall(t *testing.T) *firewall {
 	return f
 }
 
-// drop is `nft add rule e2e in tcp dport PORT tcp flags & (syn|ack) == syn drop`: there is no answer, and no ICMP either.
+// drop is `nft add rule e2e in tcp dport PORT tcp flags & (syn|ack) == syn drop`: there is no answer, and no ICMP
+// either.
 func (f *firewall) drop(t testing.TB, addr netip.AddrPort) {
 	t.Helper()
 	f.conn.AddRule(&nftables.Rule{Table: f.table, Chain: f.chain, Exprs: []expr.Any{
@@ -60,7 +61,8 @@ func (f *firewall) lift(t testing.TB) {
 	must(t, f.conn.Flush())
 }
 
-// Somebody closes the port of an instance that lives, in a firewall that drops, and opens it again. Consul does not know of it at all.
+// Somebody closes the port of an instance that lives, in a firewall that drops, and opens it again. Consul does not
+// know of it at all.
 func TestInstanceFirewalledUnderLoadIsNoticedByNoClient(t *testing.T) {
 	findConsul(t) // built, if need be, before: in there nothing can be fetched
 	if !testnet.Inside(t, lictorVar+"="+lictorPath(t)) {
@@ -76,7 +78,8 @@ func TestInstanceFirewalledUnderLoadIsNoticedByNoClient(t *testing.T) {
 	web, b := l.addr(t, "web"), instances[1]
 	awaitRotation(t, web, "a", "b", "c")
 
-	// Each dial to it takes until connect_timeout: if it were not left out, 6000 clients, 16 at a time, would take minutes.
+	// Each dial to it takes until connect_timeout: if it were not left out, 6000 clients, 16 at a time, would take
+	// minutes.
 	const clients = 6000
 	done := make(chan struct{})
 	var served map[string]int

@@ -11,7 +11,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// A Consul that comes back without its memory says, in all honesty, that there is nothing. The instances live, and register again.
+// A Consul that comes back without its memory says, in all honesty, that there is nothing. The instances live, and
+// register again.
 func TestConsulBackWithoutItsMemoryCostsNothing(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	instances := map[string]*instance{}

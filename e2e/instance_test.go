@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// An instance is one running server of a service. Over TCP it says its name, in a line, to whoever connects, and then serves.
+// An instance is one running server of a service. Over TCP it says its name, in a line, to whoever connects, and
+// then serves.
 type instance struct {
 	name  string
 	addr  netip.AddrPort

@@ -57,8 +57,8 @@ func (c *client) mustEcho(t testing.TB, text string) {
 	}
 }
 
-// The primary of a database moves from one instance to the other: clients of the former are cut, connect anew, and reach the new one. Those
-// of services that want nothing of the kind notice nothing.
+// The primary of a database moves from one instance to the other: clients of the former are cut, connect anew, and
+// reach the new one. Those of services that want nothing of the kind notice nothing.
 func TestPrimaryThatMovesCutsItsClients(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -186,8 +186,8 @@ func TestLeaveWithinATimeAndReturn(t *testing.T) {
 	a.mustEcho(t, "still there?")
 }
 
-// What is held has not left, whatever is to become of what has: a Consul that has lost its memory, and checks that fail all at once, cut
-// nobody; nor does a Consul that is away.
+// What is held has not left, whatever is to become of what has: a Consul that has lost its memory, and checks that
+// fail all at once, cut nobody; nor does a Consul that is away.
 func TestWhatIsHeldIsNotCut(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	instances := map[string]*instance{}
@@ -250,8 +250,8 @@ func TestWhatIsNoLeave(t *testing.T) {
 	a.awaitReset(t)
 }
 
-// A reload from finish to cut holds for what has left before, and for what leaves then; from cut to finish for what leaves then. It costs nobody
-// else a connection.
+// A reload from finish to cut holds for what has left before, and for what leaves then; from cut to finish for what
+// leaves then. It costs nobody else a connection.
 func TestReloadTurnsFinishIntoCut(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
@@ -281,7 +281,8 @@ func TestReloadTurnsFinishIntoCut(t *testing.T) {
 	}
 }
 
-// Clients that keep their connections for good spread over what there is after a scale-out, and none of them sees anything but a proper end.
+// Clients that keep their connections for good spread over what there is after a scale-out, and none of them sees
+// anything but a proper end.
 func TestMaxAgeSpreadsConnectionsAfterAScaleOut(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)

@@ -49,13 +49,15 @@ func TestMoreClientsThanDescriptorsDegradesAndRecovers(t *testing.T) {
 		return err
 	})
 	awaitRotation(t, web, "a", "b")
-	// The kernel may still finish the handshake of one that gave up, when it sends again: that takes a turn from the others.
+	// The kernel may still finish the handshake of one that gave up, when it sends again: that takes a turn from the
+	// others.
 	eventually(t, "equal shares", func() error { return counted(t, web, map[string]int{"a": 100, "b": 100}) })
 	c.register(t, "web", "c", startEcho(t, "c").addr)
 	awaitRotation(t, web, "a", "b", "c")
 }
 
-// needDescriptors skips the test when this process may not have n descriptors; the Go runtime has raised its limit to the hard one.
+// needDescriptors skips the test when this process may not have n descriptors; the Go runtime has raised its limit
+// to the hard one.
 func needDescriptors(t *testing.T, n uint64) {
 	t.Helper()
 	var limit syscall.Rlimit

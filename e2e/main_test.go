@@ -22,7 +22,8 @@ var (
 	errNoConsul  error // why consulBinary is empty
 )
 
-// lictorVar is the variable of the environment that names the lictor to test, where a test has another process do its work.
+// lictorVar is the variable of the environment that names the lictor to test, where a test has another process do
+// its work.
 const lictorVar = "E2E_LICTOR"
 
 func TestMain(m *testing.M) {
@@ -61,8 +62,8 @@ func lictorPath(t testing.TB) string {
 	return lictorBinary
 }
 
-// dependOnSources opens all folders of the module, once. To `go test` a result stays good as long as neither the test nor what it
-// opened changes; it does not know by itself that these tests are about the lictor that they build.
+// dependOnSources opens all folders of the module, once. To `go test` a result stays good as long as neither the
+// test nor what it opened changes; it does not know by itself that these tests are about the lictor that they build.
 var dependOnSources = sync.OnceValue(func() error {
 	return filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if d != nil && d.IsDir() && (d.Name() == ".git" || d.Name() == "bin") {

@@ -82,7 +82,8 @@ func TestStoppedAgentIsNoticedAndRecovers(t *testing.T) {
 	awaitRotation(t, web, "a", "b", "c")
 }
 
-// workers are clients that work without a break: each keeps one connection, uses it, and makes another one in each round.
+// workers are clients that work without a break: each keeps one connection, uses it, and makes another one in each
+// round.
 type workers struct {
 	ctx    context.Context
 	cancel context.CancelFunc

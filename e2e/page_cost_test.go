@@ -17,7 +17,8 @@ import (
 
 var pageCost = flag.Duration("page-cost", 0, "measure for so long each what the page costs lictor, closed and open; without -race")
 
-// What the page costs, with 100 services of 3 instances each, a client a second on each service, and nothing else going on:
+// What the page costs, with 100 services of 3 instances each, a client a second on each service, and nothing else
+// going on:
 //
 //	go test ./e2e -count 1 -v -run TestCostOfThePage -page-cost 1m
 func TestCostOfThePage(t *testing.T) {

@@ -25,7 +25,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// chromedp (MIT) drives a real Chromium from Go over its own debugging protocol: no driver program, no Node. It is for tests only.
+// chromedp (MIT) drives a real Chromium from Go over its own debugging protocol: no driver program, no Node. It is
+// for tests only.
 
 var screenshots = flag.Bool("screenshots", false, "write the screenshots in docs/screenshots anew")
 
@@ -51,7 +52,8 @@ func openPage(t testing.TB, l *lictor) *page {
 	return p
 }
 
-// openBrowser opens an empty page. That the browser had nothing to complain of, scripts and policy included, is checked at the end.
+// openBrowser opens an empty page. That the browser had nothing to complain of, scripts and policy included, is
+// checked at the end.
 func openBrowser(t testing.TB) *page {
 	t.Helper()
 	chromium := needTool(t, "chromium", "chromium-browser", "google-chrome")
@@ -109,7 +111,8 @@ func (p *page) script(statement string) {
 	p.run(chromedp.Evaluate[chromedp.Void](statement))
 }
 
-// slash presses that key as a keyboard does: whoever takes the key keeps the character from being typed. chromedp's own KeyEvent sends the two apart.
+// slash presses that key as a keyboard does: whoever takes the key keeps the character from being typed. chromedp's
+// own KeyEvent sends the two apart.
 func (p *page) slash() {
 	p.Helper()
 	p.run(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
@@ -253,7 +256,8 @@ func TestPageWithAThousandServices(t *testing.T) {
 	p.shows(points + " > " + p.eval(points))
 }
 
-// A phone shows everything without scrolling sideways, in both schemes. With -screenshots the pictures of the README are taken here.
+// A phone shows everything without scrolling sideways, in both schemes. With -screenshots the pictures of the README
+// are taken here.
 func TestPageOnAPhoneAndInBothSchemes(t *testing.T) {
 	needTool(t, "chromium", "chromium-browser", "google-chrome")
 	c := startConsul(t, testconsul.Options{})

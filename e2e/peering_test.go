@@ -11,7 +11,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// startPeers starts two clusters, of which the first has a peering "far" with the second, which exports its service web.
+// startPeers starts two clusters, of which the first has a peering "far" with the second, which exports its service
+// web.
 func startPeers(t *testing.T) (near, far *consul) {
 	t.Helper()
 	near = startConsul(t, testconsul.Options{Peering: true})
@@ -44,8 +45,8 @@ func awaitPeering(t *testing.T, c *consul, name string, state api.PeeringState) 
 	})
 }
 
-// Instances of a peered cluster are followed like those of the own one. When somebody over there deletes the peering, Consul forgets them all
-// and calls that a success; the last that are left, which are held, stay.
+// Instances of a peered cluster are followed like those of the own one. When somebody over there deletes the
+// peering, Consul forgets them all and calls that a success; the last that are left, which are held, stay.
 func TestPeerIsFollowed(t *testing.T) {
 	near, far := startPeers(t)
 	far.register(t, "web", "a", startEcho(t, "a").addr)
@@ -83,7 +84,8 @@ func TestPeerIsFollowed(t *testing.T) {
 	}
 }
 
-// To Consul an unknown peer is one without instances. Lictor says what is wrong, and follows the peer as soon as there is one.
+// To Consul an unknown peer is one without instances. Lictor says what is wrong, and follows the peer as soon as
+// there is one.
 func TestUnknownPeerIsAnError(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	config := consulBlock(c) + service("web", `consul { peer = "farr" }`) +

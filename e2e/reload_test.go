@@ -15,7 +15,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// freePort is an address of 127.0.0.1 that is free now. It is below the range that outgoing connections get theirs from.
+// freePort is an address of 127.0.0.1 that is free now. It is below the range that outgoing connections get theirs
+// from.
 func freePort(t testing.TB) netip.AddrPort {
 	t.Helper()
 	for port := uint16(12000); port < 32000; port++ {
@@ -176,7 +177,8 @@ func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
 	c.register(t, "web", "a", a.addr)
 	c.register(t, "web", "b", b.addr)
 	web, api := freePort(t), freePort(t)
-	// Every kind of change: of a setting, of the name, of the query, of the source, of services beside it, and of nothing.
+	// Every kind of change: of a setting, of the name, of the query, of the source, of services beside it, and of
+	// nothing.
 	configs := []string{
 		consulBlock(c) + serviceAt("web", web),
 		consulBlock(c) + serviceAt("web", web, `idle_timeout = "5m"`),
@@ -207,8 +209,8 @@ func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
 	t.Logf("%d requests during %d reloads", requests.Load(), 5*len(configs))
 }
 
-// Fifty services, five of which are asked for in another way with each of a hundred reloads: no request fails, and the agent's connections
-// are not used up by queries that nobody waits for any more.
+// Fifty services, five of which are asked for in another way with each of a hundred reloads: no request fails, and
+// the agent's connections are not used up by queries that nobody waits for any more.
 func TestFiftyServicesReloadedAHundredTimes(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	a := startEcho(t, "a")

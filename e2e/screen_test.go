@@ -12,7 +12,8 @@ import (
 // sgr is what a terminal is told about how text looks.
 var sgr = regexp.MustCompile(`\x1b\[([0-9;]*)m`)
 
-// screenHTML is a page that looks as the screen of a terminal does, for what Lictor writes: bold, dim, reversed and red.
+// screenHTML is a page that looks as the screen of a terminal does, for what Lictor writes: bold, dim, reversed and
+// red.
 func screenHTML(screen string) string {
 	var b strings.Builder
 	b.WriteString(`<!doctype html><meta charset="utf-8"><style>

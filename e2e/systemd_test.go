@@ -44,7 +44,8 @@ func listenNotify(t *testing.T) *notifySocket {
 	return s
 }
 
-// await waits for a message that begins with prefix, after the first skip ones, and returns how many there were up to it.
+// await waits for a message that begins with prefix, after the first skip ones, and returns how many there were up
+// to it.
 func (s *notifySocket) await(t *testing.T, skip int, prefix string) int {
 	t.Helper()
 	at := 0

@@ -96,7 +96,8 @@ func TestTopInATerminal(t *testing.T) {
 	x.shows("ended with 0")
 }
 
-// Top says what is well by saying nothing of it, and what is not in red. With -screenshots its picture of the README is taken here.
+// Top says what is well by saying nothing of it, and what is not in red. With -screenshots its picture of the README
+// is taken here.
 func TestTopShowsWhatIsWrongInRed(t *testing.T) {
 	c := startConsul(t, testconsul.Options{Node: "host-1"})
 	l := runLictor(t, consulBlock(c)+service("web")+service("postgres")+service("redis")+service("dns", `protocol = "udp"`)+service("legacy", `static { endpoints = ["10.0.0.5:80"] }`))

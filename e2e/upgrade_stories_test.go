@@ -97,7 +97,8 @@ func TestSuccessorThatHangsLeavesThePredecessorServing(t *testing.T) {
 	must(t, conn.echo("still there?"))
 }
 
-// What the predecessor knows is what the successor begins with, though Consul is away; and what an operator has drained stays drained.
+// What the predecessor knows is what the successor begins with, though Consul is away; and what an operator has
+// drained stays drained.
 func TestUpgradeWhileConsulIsAway(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b", "c"} {

@@ -307,7 +307,8 @@ func (d *dynasty) upgradeBySignal(t testing.TB) {
 	d.awaitText(t, d.err, taken, strings.Count(string(b), taken)+1)
 }
 
-// pid is the process that serves now, as it says itself. Right after an upgrade the one before may answer for the last time.
+// pid is the process that serves now, as it says itself. Right after an upgrade the one before may answer for the
+// last time.
 func (d *dynasty) pid(t testing.TB) (pid int) {
 	t.Helper()
 	eventually(t, "a status", func() error {

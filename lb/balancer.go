@@ -9,8 +9,8 @@ import (
 
 // A Balancer is a LoadBalancer in which each service has its Options. Services share what is known of addresses.
 //
-// The order of a service's first endpoints is shuffled, so that a fleet that starts together does not send all its first
-// connections to one instance.
+// The order of a service's first endpoints is shuffled, so that a fleet that starts together does not send all its
+// first connections to one instance.
 type Balancer struct {
 	services sync.Map                        // of service name to *group
 	notify   atomic.Pointer[func([]*Member)] // nil: nobody wants to know
@@ -25,8 +25,8 @@ func NewBalancer() *Balancer {
 	return &Balancer{book: newBook(), shuffle: rand.Shuffle}
 }
 
-// Configure sets the options of a service, which has the default ones otherwise. It may be called at any time: endpoints, their open
-// uses and what is known of them stay. Options go with the service when an update removes it.
+// Configure sets the options of a service, which has the default ones otherwise. It may be called at any time:
+// endpoints, their open uses and what is known of them stay. Options go with the service when an update removes it.
 func (b *Balancer) Configure(service string, o Options) {
 	for !b.group(service).configure(o) { // an update has just removed it
 	}
@@ -50,8 +50,9 @@ func (b *Balancer) NextEndpoint(service string, src netip.AddrPort, tried Tried)
 	return v.(*group).next(src.Addr(), &tried)
 }
 
-// OnUpdate implements LoadBalancer. Endpoints that stay keep their place in the order and the turns they are owed; new ones come
-// last in the order. Of endpoints with equal IDs the first counts; endpoints without an address or a port are left out.
+// OnUpdate implements LoadBalancer. Endpoints that stay keep their place in the order and the turns they are owed;
+// new ones come last in the order. Of endpoints with equal IDs the first counts; endpoints without an address or a
+// port are left out.
 //
 // An update of one service does not wait for updates of others.
 func (b *Balancer) OnUpdate(updates []Endpoints) {

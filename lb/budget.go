@@ -2,18 +2,20 @@ package lb
 
 import "sync"
 
-// The retry budget of a service: a fifth of its picks of the last ten seconds or so, and ten a second whatever there is.
+// The retry budget of a service: a fifth of its picks of the last ten seconds or so, and ten a second whatever there
+// is.
 const (
 	retryShare  = 0.2
 	retryWindow = 10e9 // nanoseconds
 	retryFloor  = 10.0 // a second
 )
 
-// A budget bounds how often clients who have tried an endpoint in vain may try one that is failing, too: when all of a service is
-// dead or overloaded, a service of many clients must not turn into one of three times as many. To try an endpoint that answers is free,
-// and so is every client's first pick.
+// A budget bounds how often clients who have tried an endpoint in vain may try one that is failing, too: when all of
+// a service is dead or overloaded, a service of many clients must not turn into one of three times as many. To try
+// an endpoint that answers is free, and so is every client's first pick.
 //
-// It is a bucket of tokens that first picks fill, and that runs out by itself within the window; and another one that time fills.
+// It is a bucket of tokens that first picks fill, and that runs out by itself within the window; and another one
+// that time fills.
 type budget struct {
 	mu      sync.Mutex
 	last    int64 // when it was looked at, on the book's clock; 0: never

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// clients has n clients come evenly within d, each of whom dials up to three endpoints that all refuse. It returns how many dials there were,
-// and how many clients were told that retries are held.
+// clients has n clients come evenly within d, each of whom dials up to three endpoints that all refuse. It returns
+// how many dials there were, and how many clients were told that retries are held.
 func clients(t *testing.T, b *Balancer, n int, d time.Duration) (dials, held int) {
 	t.Helper()
 	for range n {

@@ -19,8 +19,8 @@ type group struct {
 	removed  bool       // the balancer has let go of the group; guarded by mu
 	state    atomic.Pointer[state]
 
-	// Those that have left and may be in use yet; guarded by mu. What is picked while they leave is counted a moment later, so that they are
-	// forgotten by a later update.
+	// Those that have left and may be in use yet; guarded by mu. What is picked while they leave is counted a moment
+	// later, so that they are forgotten by a later update.
 	former []*Member
 
 	// What the members' healths come to, kept by recount and review so that picks need not look at all of them.
@@ -249,8 +249,9 @@ func (g *group) first(st *state, src netip.Addr, q *query) (*Member, error) {
 	return m, q.why(m)
 }
 
-// another picks a member for a client that has tried some in vain: of those that have not failed since they were last reached; else,
-// as far as the budget goes, of those that are not ejected; and else of all, for to be refused is the worst that can happen to it.
+// another picks a member for a client that has tried some in vain: of those that have not failed since they were
+// last reached; else, as far as the budget goes, of those that are not ejected; and else of all, for to be refused
+// is the worst that can happen to it.
 func (g *group) another(st *state, src netip.Addr, q *query) (*Member, error) {
 	q.panicking, q.calm = false, true
 	if m := st.pick(src, q); m != nil {

@@ -10,15 +10,15 @@ import (
 	"time"
 )
 
-// How long an endpoint stays ejected: the first time, and at most, doubling in between. Each time is jittered, so that a fleet does not
-// try an endpoint again at the same moment.
+// How long an endpoint stays ejected: the first time, and at most, doubling in between. Each time is jittered, so
+// that a fleet does not try an endpoint again at the same moment.
 const (
 	minEjection = time.Second
 	maxEjection = time.Minute
 )
 
-// trialSilence is how long nothing bad may be heard of a trial for it to count as a success: of protocols where the endpoint need
-// not say anything, silence is all there is.
+// trialSilence is how long nothing bad may be heard of a trial for it to count as a success: of protocols where the
+// endpoint need not say anything, silence is all there is.
 const trialSilence = time.Second
 
 // A health is what is known, from here, of one address that endpoints are at, whatever services they belong to.
@@ -33,10 +33,12 @@ const trialSilence = time.Second
 //	+-----------------------------------+------------------------------------+
 //	                                        reached
 //
-// What counts as reached depends on why it was ejected: where it refused connections, or was not to be found, that it takes one is enough.
-// Where it took them and reset them, it must send something, or keep the connection for trialSilence.
+// What counts as reached depends on why it was ejected: where it refused connections, or was not to be found, that
+// it takes one is enough. Where it took them and reset them, it must send something, or keep the connection for
+// trialSilence.
 //
-// Picks read the atomics; all else is behind mu, and mostly not needed: an endpoint that is fine is told so by one load.
+// Picks read the atomics; all else is behind mu, and mostly not needed: an endpoint that is fine is told so by one
+// load.
 type health struct {
 	book    *book
 	address address
@@ -190,8 +192,8 @@ func (h *health) try(now int64) *trial {
 	return t
 }
 
-// trialDone ends a trial, if it is not over. Connected and without a failure, it was a success; else another one may try. Over UDP a refusal
-// may be on its way yet, so there it takes its time.
+// trialDone ends a trial, if it is not over. Connected and without a failure, it was a success; else another one may
+// try. Over UDP a refusal may be on its way yet, so there it takes its time.
 func (h *health) trialDone(t *trial) {
 	h.mu.Lock()
 	if h.trial != t || h.address.network == UDP {
@@ -294,9 +296,9 @@ type HealthChange struct {
 	TryIn             time.Duration // until it is tried again, if it is
 }
 
-// NotifyHealth has f told of each endpoint that is ejected, the first time of several in a row, and when it is no longer, for each service
-// that takes notice. Whoever uses an endpoint calls it, so it must not wait for anything. There is one f; it is to be set before there are
-// updates.
+// NotifyHealth has f told of each endpoint that is ejected, the first time of several in a row, and when it is no
+// longer, for each service that takes notice. Whoever uses an endpoint calls it, so it must not wait for anything.
+// There is one f; it is to be set before there are updates.
 func (b *Balancer) NotifyHealth(f func(HealthChange)) { b.book.changed = f }
 
 func (b *book) notify(h *health, c HealthChange) {

@@ -122,7 +122,8 @@ func TestEjectionsAreCounted(t *testing.T) {
 	})
 }
 
-// Of an address that several services use, each hears that it is ejected, once for all times in a row, and that it is back.
+// Of an address that several services use, each hears that it is ejected, once for all times in a row, and that it
+// is back.
 func TestHealthChangesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBalancer()
@@ -163,7 +164,8 @@ func TestHealthChangesAreTold(t *testing.T) {
 	})
 }
 
-// The time doubles from 1 s to 60 s, give or take a fifth; then one use tries, and nobody else until it is known how that went.
+// The time doubles from 1 s to 60 s, give or take a fifth; then one use tries, and nobody else until it is known how
+// that went.
 func TestEjectionDoublesAndOneTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1)...)
@@ -388,7 +390,8 @@ func TestTooManyEjectionsAreIgnored(t *testing.T) {
 	}
 }
 
-// Even when ejections are ignored, a client that has tried one in vain gets one that is known to answer, if there is one.
+// Even when ejections are ignored, a client that has tried one in vain gets one that is known to answer, if there is
+// one.
 func TestRetryPrefersWhoAnswers(t *testing.T) {
 	b := balanced(Options{}, named(1, 1, 1, 1, 1)...)
 	for _, id := range []string{"A", "B", "C", "D"} {

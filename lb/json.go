@@ -5,7 +5,8 @@ import (
 	"net/netip"
 )
 
-// endpointJSON is an Endpoint on its way to another process. Addr is in two parts: as one it would lose the port where Host is set.
+// endpointJSON is an Endpoint on its way to another process. Addr is in two parts: as one it would lose the port
+// where Host is set.
 type endpointJSON struct {
 	ID     string     `json:"id"`
 	Host   string     `json:"host,omitempty"`

@@ -5,8 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// leastConnections picks the member with the fewest open uses for its weight. It looks at all of them, without a lock: the counts
-// change under its eyes, and two picks at the same instant may take the same one, which the next picks make good.
+// leastConnections picks the member with the fewest open uses for its weight. It looks at all of them, without a
+// lock: the counts change under its eyes, and two picks at the same instant may take the same one, which the next
+// picks make good.
 //
 // Of more than manyMembers it looks at sampleSize that are drawn by weight, and picks the one with the fewest. In 29 of
 // 30 picks that one is among the tenth of all with the fewest. A member that comes in empty fills up by and by, rather

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// Reasons are why an endpoint has left its service: one, or several of which nobody knows which it is. None means that it is not known to
-// have left for good: it is only picked no more, because the service goes to other ones now, or an operator wants it so.
+// Reasons are why an endpoint has left its service: one, or several of which nobody knows which it is. None means
+// that it is not known to have left for good: it is only picked no more, because the service goes to other ones now,
+// or an operator wants it so.
 type Reasons uint8
 
 // The reasons there are.
@@ -31,8 +32,8 @@ func (r Reasons) String() string {
 	return strings.Join(words, " or ")
 }
 
-// A Departure says that an endpoint has left for good, and why. Its ID and weight do not count: the process at an address is the same under
-// whatever name it is registered.
+// A Departure says that an endpoint has left for good, and why. Its ID and weight do not count: the process at an
+// address is the same under whatever name it is registered.
 type Departure struct {
 	Endpoint
 	Why Reasons
@@ -47,7 +48,8 @@ type Leave struct {
 // Gone returns why the endpoint has left for good; nil: it has not, or is back. It is one atomic load.
 func (m *Member) Gone() *Leave { return m.gone.Load() }
 
-// A Place tells the endpoint that a Member is of from all others. Members that the same endpoint is handed out as have the same.
+// A Place tells the endpoint that a Member is of from all others. Members that the same endpoint is handed out as
+// have the same.
 type Place struct{ *tally }
 
 // Place is that of m.
@@ -58,8 +60,8 @@ func (m *Member) Place() Place { return Place{m.tally} }
 // balancer. There is one f; set it before there are updates.
 func (b *Balancer) NotifyGone(f func([]*Member)) { b.notify.Store(&f) }
 
-// departLocked notes which of those that left, now or before, have left for good by what an update says, and which of them are back. It
-// returns those of which it has not been known, or not why.
+// departLocked notes which of those that left, now or before, have left for good by what an update says, and which
+// of them are back. It returns those of which it has not been known, or not why.
 func (g *group) departLocked(left []Departure) (changed []*Member) {
 	if len(g.former) == 0 {
 		return nil

@@ -5,8 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// A Member is an endpoint in its service, as NextEndpoint hands it out: what it is, and where whoever uses it tells how that goes. It
-// stays good when the endpoint has left. Its methods may be called concurrently; the Endpoint must not be changed.
+// A Member is an endpoint in its service, as NextEndpoint hands it out: what it is, and where whoever uses it tells
+// how that goes. It stays good when the endpoint has left. Its methods may be called concurrently; the Endpoint must
+// not be changed.
 //
 // Each pick is one use. What the proxier tells of it, each with one call:
 //
@@ -28,7 +29,8 @@ type Cause int
 
 // The causes.
 const (
-	// Refused: there is a host at the address, and it says that nobody listens. The same of a datagram (ICMP port unreachable).
+	// Refused: there is a host at the address, and it says that nobody listens. The same of a datagram (ICMP port
+	// unreachable).
 	Refused Cause = 1 + iota
 
 	// Unreachable: no answer in time, no way to the host, or no such host.
@@ -56,8 +58,8 @@ func (c Cause) String() string {
 	return "none"
 }
 
-// A tally is what is known of an endpoint from its use in one service. It outlives a change of the endpoint's weight, but not of its
-// address.
+// A tally is what is known of an endpoint from its use in one service. It outlives a change of the endpoint's
+// weight, but not of its address.
 type tally struct {
 	id       string
 	group    *group
@@ -119,8 +121,8 @@ func (m *Member) Done() {
 func (t *tally) owed() float64     { return math.Float64frombits(t.turns.Load()) }
 func (t *tally) setOwed(v float64) { t.turns.Store(math.Float64bits(v)) }
 
-// renew returns the members for endpoints, valid ones of distinct IDs. Those of old at the same address keep their tally, and are the
-// same if nothing changed; the others of old leave. To be called with mu held.
+// renew returns the members for endpoints, valid ones of distinct IDs. Those of old at the same address keep their
+// tally, and are the same if nothing changed; the others of old leave. To be called with mu held.
 func (g *group) renew(old []*Member, endpoints []Endpoint) []*Member {
 	byID := make(map[string]*Member, len(old))
 	for _, m := range old {

@@ -8,7 +8,8 @@ import (
 
 // Options say how the endpoints of one service are chosen. The zero value is the default of all.
 type Options struct {
-	// Network is what the service's endpoints are used by. What is learned of an address over one says nothing about the other.
+	// Network is what the service's endpoints are used by. What is learned of an address over one says nothing about
+	// the other.
 	Network Network
 
 	// Policy is how the next endpoint is chosen.
@@ -17,22 +18,24 @@ type Options struct {
 	// Sticky keeps a client, by its IP address, with its endpoint until it has not come for so long. Zero means not.
 	Sticky time.Duration
 
-	// MaxFails is how many failures in a row eject an endpoint; that it refuses does so at once. Zero means 2. Negative means that
-	// this service's failures eject nobody, and that it takes no notice of ejections.
+	// MaxFails is how many failures in a row eject an endpoint; that it refuses does so at once. Zero means 2.
+	// Negative means that this service's failures eject nobody, and that it takes no notice of ejections.
 	MaxFails int
 
-	// MinAvailable is the percentage of the endpoints below which ejections are ignored: when so many seem dead, it is more likely that
-	// the fault is here. Zero means 50, negative means that ejections always count.
+	// MinAvailable is the percentage of the endpoints below which ejections are ignored: when so many seem dead, it
+	// is more likely that the fault is here. Zero means 50, negative means that ejections always count.
 	MinAvailable int
 
-	// SlowStart is how long it takes a new endpoint, or one that was ejected, to come up to its full share. Zero means not.
+	// SlowStart is how long it takes a new endpoint, or one that was ejected, to come up to its full share. Zero
+	// means not.
 	SlowStart time.Duration
 
 	// MaxConnections bounds the uses of all endpoints together, MaxPerEndpoint those of each; zero means no bound.
 	MaxConnections int
 	MaxPerEndpoint int
 
-	// MaxQueue bounds how many clients wait when there is no room, and QueueTimeout how long each does. Zero means that none does.
+	// MaxQueue bounds how many clients wait when there is no room, and QueueTimeout how long each does. Zero means
+	// that none does.
 	MaxQueue     int
 	QueueTimeout time.Duration
 }

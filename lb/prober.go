@@ -17,8 +17,8 @@ const (
 	maxProbeLookups = 4
 )
 
-// A Prober checks endpoints that nobody else checks: over TCP by connecting, over UDP by asking. What it finds it tells the Balancer, as
-// the proxier does.
+// A Prober checks endpoints that nobody else checks: over TCP by connecting, over UDP by asking. What it finds it
+// tells the Balancer, as the proxier does.
 type Prober struct {
 	// Resolver looks up the host names of endpoints. NewProber makes one; another is to be set before Apply.
 	Resolver *Resolver
@@ -126,8 +126,8 @@ func (p *Prober) roster(service string) *roster {
 	return v.(*group).state.Load().roster
 }
 
-// follow checks one endpoint until ctx ends. The first check comes at once, but for the wait for a slot; the others, jittered, are soon
-// spread out.
+// follow checks one endpoint until ctx ends. The first check comes at once, but for the wait for a slot; the others,
+// jittered, are soon spread out.
 func (p *Prober) follow(ctx context.Context, m *Member, c Check) {
 	for {
 		select {
@@ -143,8 +143,8 @@ func (p *Prober) follow(ctx context.Context, m *Member, c Check) {
 	}
 }
 
-// probe checks an endpoint, and tells what it found, as the proxier does: that it takes a connection says nothing of whether it resets the
-// next one, an answer does.
+// probe checks an endpoint, and tells what it found, as the proxier does: that it takes a connection says nothing of
+// whether it resets the next one, an answer does.
 func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	limited, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()

@@ -13,8 +13,8 @@ import (
 // the connections of one client are served first come, first served; ClientOf says what a client is. So one that opens
 // many connections delays the others by one connection each, and one that waits alone has all the room that there is.
 //
-// Whoever makes room serves the queue on the way. One at a time does, and whoever comes meanwhile has it look again: so serving needs no
-// lock while it picks, and a pick that makes room itself does no harm.
+// Whoever makes room serves the queue on the way. One at a time does, and whoever comes meanwhile has it look again:
+// so serving needs no lock while it picks, and a pick that makes room itself does no harm.
 type queue struct {
 	waiting atomic.Int64 // waiters in it
 	wanted  atomic.Bool  // there may be room for some
@@ -49,10 +49,10 @@ type Waiter struct {
 	place *list.Element // in its line; nil once out of the queue; guarded by the queue's mu
 }
 
-// Wait puts a client whom NextEndpoint told ErrFull into the service's queue. Ready is called once, unless the waiter is cancelled: with a
-// member, as NextEndpoint returns it, once there is room and it is this client's turn; with what NextEndpoint would say, if there is
-// nothing to wait for any more; or with ErrFull, when the service's queue timeout is over. It may be called before Wait returns, and
-// from any goroutine, which it must not block.
+// Wait puts a client whom NextEndpoint told ErrFull into the service's queue. Ready is called once, unless the
+// waiter is cancelled: with a member, as NextEndpoint returns it, once there is room and it is this client's turn;
+// with what NextEndpoint would say, if there is nothing to wait for any more; or with ErrFull, when the service's
+// queue timeout is over. It may be called before Wait returns, and from any goroutine, which it must not block.
 //
 // Wait returns ErrFull if the queue is full too, or if there is none, or if the client has its share of the queue
 // already.
@@ -105,8 +105,8 @@ func (q *queue) joinLocked(w *Waiter, most int) bool {
 	return true
 }
 
-// Cancel takes the client out of the queue, and tells whether it was still in it. If it was not, ready has been called, or is being
-// called, and what it gets is the caller's.
+// Cancel takes the client out of the queue, and tells whether it was still in it. If it was not, ready has been
+// called, or is being called, and what it gets is the caller's.
 func (w *Waiter) Cancel() bool { return w.leave(false) }
 
 // leave takes the client out of the queue, and tells whether it was still in it. If it is served, this was its client's

@@ -1,8 +1,8 @@
 package lb
 
-// randomTwo draws two members, by weight, and picks the one with fewer open uses for its weight. It is nearly as even as to look at
-// all, for the price of looking at two; and as it has no order, many balancers beside one another do not all come to the same
-// member ("The power of two choices in randomized load balancing", Mitzenmacher, 2001).
+// randomTwo draws two members, by weight, and picks the one with fewer open uses for its weight. It is nearly as
+// even as to look at all, for the price of looking at two; and as it has no order, many balancers beside one another
+// do not all come to the same member ("The power of two choices in randomized load balancing", Mitzenmacher, 2001).
 type randomTwo struct{ *roster }
 
 func (r randomTwo) next(q *query) *Member {

@@ -4,30 +4,31 @@ import "sync"
 
 // A rotation is the order in which one service's endpoints take turns.
 //
-// Picture a fluid that flows to all endpoints at once, to each in proportion to its weight: after t of W picks (W is the sum of
-// the weights), an endpoint of weight w is due t·w/W turns. The rotation hands out whole turns so that no endpoint is ever ahead
-// of the fluid or behind it by more than Δ = 1 - 1/(2n-2) turns, which is the best that n endpoints allow in general:
+// Picture a fluid that flows to all endpoints at once, to each in proportion to its weight: after t of W picks (W is
+// the sum of the weights), an endpoint of weight w is due t·w/W turns. The rotation hands out whole turns so that no
+// endpoint is ever ahead of the fluid or behind it by more than Δ = 1 - 1/(2n-2) turns, which is the best that n
+// endpoints allow in general:
 //
 //	|turns taken - t·w/W| <= Δ, at every t
 //
-// Each turn k of an endpoint therefore has a window of picks. It opens when taking the turn no longer puts the endpoint more than Δ
-// ahead, and closes when not taking it puts the endpoint more than Δ behind. Of the turns whose window is open, the one
-// whose window closes first is taken ("The chairman assignment problem", Tijdeman, 1980). With equal weights this is plain
-// round robin.
+// Each turn k of an endpoint therefore has a window of picks. It opens when taking the turn no longer puts the
+// endpoint more than Δ ahead, and closes when not taking it puts the endpoint more than Δ behind. Of the turns whose
+// window is open, the one whose window closes first is taken ("The chairman assignment problem", Tijdeman, 1980).
+// With equal weights this is plain round robin.
 //
-// An endpoint that may not serve now, because it is ejected, or full, or starting slowly, lets its turn pass: the turn counts as
-// taken, and the next one comes. So the turns of all others stay what they are, and when the endpoint serves again it comes in at
-// its place, without a burst: what it missed is not owed to it. Clients who have tried some endpoints already pick from a rotation of
-// their own, in which those pass: taking turns out of the other one, clients who need two could have the same endpoint come
-// first for ever.
+// An endpoint that may not serve now, because it is ejected, or full, or starting slowly, lets its turn pass: the
+// turn counts as taken, and the next one comes. So the turns of all others stay what they are, and when the endpoint
+// serves again it comes in at its place, without a burst: what it missed is not owed to it. Clients who have tried
+// some endpoints already pick from a rotation of their own, in which those pass: taking turns out of the other one,
+// clients who need two could have the same endpoint come first for ever.
 //
-// An update changes W and the endpoints, but what an endpoint was owed or had in advance, its lag, carries over as the phase of
-// its windows. So no number of updates can starve an endpoint or send a burst to one.
+// An update changes W and the endpoints, but what an endpoint was owed or had in advance, its lag, carries over as
+// the phase of its windows. So no number of updates can starve an endpoint or send a burst to one.
 //
-// A pick costs O(log n) under a mutex that is held for some tens of nanoseconds. A mutex rather than a lock-free ring, because a pick is
-// a decision over the state of all endpoints, and because exactness over concurrent picks and updates is worth more than the
-// nanoseconds: a pick is made for a connection, which costs a thousand times more. Once a round, a pick costs O(n): see
-// openAll. With 65,536 endpoints that is some hundred microseconds.
+// A pick costs O(log n) under a mutex that is held for some tens of nanoseconds. A mutex rather than a lock-free
+// ring, because a pick is a decision over the state of all endpoints, and because exactness over concurrent picks
+// and updates is worth more than the nanoseconds: a pick is made for a connection, which costs a thousand times
+// more. Once a round, a pick costs O(n): see openAll. With 65,536 endpoints that is some hundred microseconds.
 type rotation struct {
 	mu    sync.Mutex
 	slots []slot  // which Members are in which place only replace changes
@@ -148,8 +149,8 @@ func (r *rotation) outOfTurn(q *query) *Member {
 	return nil
 }
 
-// setBack starts the count of picks and turns again after W picks, so that numbers stay small and exact for ever. All windows move
-// by the same amount, so the heaps stay as they are.
+// setBack starts the count of picks and turns again after W picks, so that numbers stay small and exact for ever.
+// All windows move by the same amount, so the heaps stay as they are.
 func (r *rotation) setBack() {
 	r.now = 0
 	for i := range r.slots {
@@ -221,7 +222,8 @@ func (r *rotation) resetLocked() {
 	}
 	for i := range r.slots {
 		s := &r.slots[i]
-		// Who left took its lag along; share that out, for the windows fit together only if the phases add up to nothing.
+		// Who left took its lag along; share that out, for the windows fit together only if the phases add up to
+		// nothing.
 		s.phase -= owed * float64(s.Weight) / float64(r.total)
 		r.setWindow(s)
 	}

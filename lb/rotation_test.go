@@ -118,8 +118,8 @@ func TestRotationKeepsOrderOverUpdates(t *testing.T) {
 	}
 }
 
-// With equal weights, over any window of picks, any two endpoints that were there all the time differ by one at most, whatever
-// joined and left meanwhile.
+// With equal weights, over any window of picks, any two endpoints that were there all the time differ by one at
+// most, whatever joined and left meanwhile.
 func TestRotationFairWithinOneOverAnyWindowAcrossUpdates(t *testing.T) {
 	for seed := range uint64(50) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
@@ -169,7 +169,8 @@ func widest(picks []string, a, b string) int {
 	return hi - lo
 }
 
-// With any weights nobody is ever a full turn ahead of its share or behind it, and after W picks all have exactly their weight.
+// With any weights nobody is ever a full turn ahead of its share or behind it, and after W picks all have exactly
+// their weight.
 func TestRotationKeepsWeightedSharesWithinOne(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
@@ -199,7 +200,8 @@ func TestRotationKeepsWeightedSharesWithinOne(t *testing.T) {
 	}
 }
 
-// What endpoints are owed survives updates: however often something else changes, nobody starves and nobody gets a burst.
+// What endpoints are owed survives updates: however often something else changes, nobody starves and nobody gets a
+// burst.
 func TestRotationSharesSurviveConstantUpdates(t *testing.T) {
 	for _, every := range []int{1, 2, 3, 5} {
 		r := newTurns()

@@ -6,9 +6,10 @@ import (
 	"net/netip"
 )
 
-// sourceHash picks the member that a client's IP address belongs to, by weighted rendezvous hashing: the address gives every member a
-// score, and the highest one serves ("Weighted distributed hash tables", Schindelhauer and Schomaker, 2005). When a member leaves,
-// only its own clients move, evenly over the others; when one comes, only those move that it gets.
+// sourceHash picks the member that a client's IP address belongs to, by weighted rendezvous hashing: the address
+// gives every member a score, and the highest one serves ("Weighted distributed hash tables", Schindelhauer and
+// Schomaker, 2005). When a member leaves, only its own clients move, evenly over the others; when one comes, only
+// those move that it gets.
 //
 // Of more than manyMembers, each client has some hundreds that it is scored with: see cells. Then some others move
 // besides, up to twice as many: of n equal members, a change of one moves about 2.5/n of all clients. An ejection still

@@ -62,8 +62,8 @@ func acceptPlainly(fd int32, sa *unix.RawSockaddrInet6) (int32, syscall.Errno) {
 	}
 }
 
-// acceptDenied reports whether err, of package net's accept, means that the system denies accept4. A firewall may deny one
-// client with the same error.
+// acceptDenied reports whether err, of package net's accept, means that the system denies accept4. A firewall may
+// deny one client with the same error.
 func acceptDenied(err error) bool {
 	var errno syscall.Errno
 	return errors.As(err, &errno) && isDenialOfTry(errno) && isDenialOfTry(new(trial).try(callAccept))

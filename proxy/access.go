@@ -10,7 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An AccessRecord is what there is to say of a TCP connection or a UDP session that has ended. A UDP client that got no session has none.
+// An AccessRecord is what there is to say of a TCP connection or a UDP session that has ended. A UDP client that got
+// no session has none.
 type AccessRecord struct {
 	Service  string
 	Protocol Protocol

@@ -25,7 +25,8 @@ func TestAgesSpread(t *testing.T) {
 	}
 }
 
-// An old connection ends properly once it is quiet; one whose client waits for an answer does not, until there is no more time.
+// An old connection ends properly once it is quiet; one whose client waits for an answer does not, until there is no
+// more time.
 func TestOldConnectionsEndInAQuietMoment(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		records := make(chan AccessRecord, 10)

@@ -47,8 +47,8 @@ func awaitShard(l *eventLoop, h *udpShard) {
 	}
 }
 
-// BenchmarkLoopUDPForward is a batch of datagrams, from a client each, that has been received: finding their live sessions, and sending
-// them on to an endpoint that nobody reads.
+// BenchmarkLoopUDPForward is a batch of datagrams, from a client each, that has been received: finding their live
+// sessions, and sending them on to an endpoint that nobody reads.
 func BenchmarkLoopUDPForward(b *testing.B) {
 	for _, bb := range []struct {
 		name    string

@@ -153,7 +153,8 @@ func benchEcho(b *testing.B) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// BenchmarkTCP measures whole processes' worth of work in one: client, proxy and server. Compare the lines with one another.
+// BenchmarkTCP measures whole processes' worth of work in one: client, proxy and server. Compare the lines with one
+// another.
 func BenchmarkTCP(b *testing.B) {
 	targets := []struct {
 		name string

@@ -7,8 +7,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// causeOf is lb.CauseOf that also knows the errors of the proxier: an address that Options.Admit has refused says nothing
-// about the endpoint.
+// causeOf is lb.CauseOf that also knows the errors of the proxier: an address that Options.Admit has refused says
+// nothing about the endpoint.
 func causeOf(err error) (cause lb.Cause, ours bool) {
 	if errors.As(err, new(*barredError)) {
 		return 0, true
@@ -55,6 +55,6 @@ func refusalOf(err error) Refusal {
 	return RefusedUnreached
 }
 
-// earlyReset is how old a connection may be for a reset before the endpoint's first byte to count against the endpoint. Later it is more
-// likely that the endpoint has lost patience with a silent client.
+// earlyReset is how old a connection may be for a reset before the endpoint's first byte to count against the
+// endpoint. Later it is more likely that the endpoint has lost patience with a silent client.
 const earlyReset = 10 * time.Second

@@ -361,7 +361,8 @@ func TestTCPIdleTimeoutCountsBothDirections(t *testing.T) {
 	})
 }
 
-// Back-pressure: the sender is stopped when the receiver does not read, nothing piles up in between, and all arrives in the end.
+// Back-pressure: the sender is stopped when the receiver does not read, nothing piles up in between, and all arrives
+// in the end.
 func TestTCPBackPressure(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 64 << 20

@@ -16,7 +16,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// The conformance suite is what every engine must satisfy, in conformance_*_test.go: each test takes an engine by forEachEngine.
+// The conformance suite is what every engine must satisfy, in conformance_*_test.go: each test takes an engine by
+// forEachEngine.
 var engines = []struct {
 	name string
 	kind Engine
@@ -25,7 +26,8 @@ var engines = []struct {
 	{"portable", EnginePortable},
 }
 
-// onEachEngine is called by forEachEngine for each engine, and may change the options. Tests that run other tests set it.
+// onEachEngine is called by forEachEngine for each engine, and may change the options. Tests that run other tests
+// set it.
 var onEachEngine = func(*Options) {}
 
 func forEachEngine(t *testing.T, test func(t *testing.T, h *house)) {
@@ -62,8 +64,9 @@ func (h *house) start() {
 
 var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 
-// serve applies one service called "s", listening on 127.0.0.1:0 unless it says otherwise, with the given endpoints, and returns its address.
-// A dial may take long unless it says otherwise: what a test opens by the hundred on a busy machine takes more than the default of a second.
+// serve applies one service called "s", listening on 127.0.0.1:0 unless it says otherwise, with the given endpoints,
+// and returns its address. A dial may take long unless it says otherwise: what a test opens by the hundred on a busy
+// machine takes more than the default of a second.
 func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	h.Helper()
 	if h.Proxier == nil {
@@ -186,8 +189,8 @@ func named(name string) func(c *net.TCPConn) {
 // deadPort is an address where nothing listens.
 func deadPort(t *testing.T) netip.AddrPort { return freePort(t, TCP) }
 
-// freePort is an address that nobody listens at, or will by chance: its port is below those that systems give to sockets that ask for any,
-// and below those of the tests of other rooms. Each call gives another one.
+// freePort is an address that nobody listens at, or will by chance: its port is below those that systems give to
+// sockets that ask for any, and below those of the tests of other rooms. Each call gives another one.
 func freePort(t *testing.T, p Protocol) netip.AddrPort {
 	t.Helper()
 	for range lastPort - firstPort {

@@ -17,8 +17,8 @@ func connGone(c *net.TCPConn) (is bool) {
 	return is
 }
 
-// connDeserted waits until the client ends its side, or the conn's read deadline passes, and tells whether the client has gone: it ended
-// without having sent anything. Of one that has sent something nobody can tell.
+// connDeserted waits until the client ends its side, or the conn's read deadline passes, and tells whether the
+// client has gone: it ended without having sent anything. Of one that has sent something nobody can tell.
 func connDeserted(c *net.TCPConn) (gone bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {

@@ -54,15 +54,15 @@ func (q *ConnectionQuery) wants(s *service, m *lb.Member) bool {
 	return q.Endpoint == "" || m != nil && (m.ID == q.Endpoint || m.Address() == q.Endpoint)
 }
 
-// Bounds of what listing costs: how many places are looked at without letting others have their turn, and for one page, however few of
-// them are wanted.
+// Bounds of what listing costs: how many places are looked at without letting others have their turn, and for one
+// page, however few of them are wanted.
 const (
 	placesAtOnce  = 128
 	placesPerPage = 64 << 10
 )
 
-// A place is where a connection is as long as it lasts: of places that are in use all the time while pages are read, each is seen exactly
-// once, whatever comes and goes beside it.
+// A place is where a connection is as long as it lasts: of places that are in use all the time while pages are read,
+// each is seen exactly once, whatever comes and goes beside it.
 type place struct{ shard, number int }
 
 func (p place) String() string { return fmt.Sprintf("%d-%d", p.shard, p.number) }
@@ -77,8 +77,9 @@ func parsePlace(text string) (p place, err error) {
 	return p, nil
 }
 
-// Connections returns one page of what is being served, and where the next page begins: empty after the last. A page may have fewer than
-// Limit, and even none, before that. Clients are served meanwhile: a few of them are looked at at a time.
+// Connections returns one page of what is being served, and where the next page begins: empty after the last. A page
+// may have fewer than Limit, and even none, before that. Clients are served meanwhile: a few of them are looked at
+// at a time.
 func (p *Proxier) Connections(ctx context.Context, q ConnectionQuery) (page []Connection, next string, err error) {
 	at, err := parsePlace(q.After)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isDenial reports whether err may mean that the system denies a call as such, and not what it was called for. Errors of
-// the network are none: they are the news of a socket, which a second call would not hear again.
+// isDenial reports whether err may mean that the system denies a call as such, and not what it was called for.
+// Errors of the network are none: they are the news of a socket, which a second call would not hear again.
 func isDenial(err syscall.Errno) bool {
 	return err == unix.ENOSYS || err == unix.EPERM || err == unix.EINVAL
 }
@@ -29,8 +29,9 @@ func (d *denials) allow(c call, err error) bool {
 	return true
 }
 
-// confirm reports whether err, which a use of c has had, means that the system denies c, and notes that. The network has
-// some of these errors too, such as that of a firewall that drops one datagram: so it tries c with nothing to do.
+// confirm reports whether err, which a use of c has had, means that the system denies c, and notes that. The network
+// has some of these errors too, such as that of a firewall that drops one datagram: so it tries c with nothing to
+// do.
 func (d *denials) confirm(c call, err syscall.Errno) bool {
 	if err != unix.ENOSYS && !isDenialOfTry(new(trial).tryFaulty(c)) {
 		return false

@@ -28,8 +28,8 @@ type dialer struct {
 	waiting  atomic.Bool // for room; anybody may look
 }
 
-// dial connects to the next endpoint that answers. It tries up to maxDials different ones, each for the service's connect timeout.
-// The error tells all that was tried. The caller says when the endpoint is Done.
+// dial connects to the next endpoint that answers. It tries up to maxDials different ones, each for the service's
+// connect timeout. The error tells all that was tried. The caller says when the endpoint is Done.
 func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 	for d.tried.Len() < maxDials {
 		endpoint, err := d.service.pick(d.src, d.tried)
@@ -53,7 +53,8 @@ func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 	return nil, nil, whyNone(d.errs, lb.ErrMissingEndpoints)
 }
 
-// whyNone is why a client gets no endpoint: tried are the errors of those that were tried, and err is why there is no other one.
+// whyNone is why a client gets no endpoint: tried are the errors of those that were tried, and err is why there is
+// no other one.
 func whyNone(tried *multierror.Error, err error) error {
 	if tried == nil {
 		return err

@@ -13,7 +13,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Dials that fail in all ways, at once and late: a client gets the next endpoint, or a reset if there is none, and each failure is counted once.
+// Dials that fail in all ways, at once and late: a client gets the next endpoint, or a reset if there is none, and
+// each failure is counted once.
 func TestLoopDialsThatFail(t *testing.T) {
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.options = Options{LoadBalancer: h.balancer}

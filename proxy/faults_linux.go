@@ -11,9 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// With the build tag faults the loops' system calls misbehave at random, as the kernel may and seldom does: reads and writes are short
-// or say EAGAIN though they need not, accept fails, there are no pipes, epoll tells little at a time, in any order, and also what is not so,
-// and whatever may be interrupted by a signal (signal(7)) is. The tests must pass all the same: make test runs them so, too.
+// With the build tag faults the loops' system calls misbehave at random, as the kernel may and seldom does: reads
+// and writes are short or say EAGAIN though they need not, accept fails, there are no pipes, epoll tells little at a
+// time, in any order, and also what is not so, and whatever may be interrupted by a signal (signal(7)) is. The tests
+// must pass all the same: make test runs them so, too.
 //
 // What fails so works the next time. A call that the system denies for good fails only where a test asks for it, see
 // faultDenied.
@@ -22,7 +23,8 @@ import (
 
 const faults = true
 
-// watchedFDs is what epoll was asked for each descriptor, to have it tell again of what a fault hid: edge-triggered, it would not.
+// watchedFDs is what epoll was asked for each descriptor, to have it tell again of what a fault hid: edge-triggered,
+// it would not.
 var watchedFDs sync.Map // of int32 to watch
 
 type watchedFD struct {
@@ -52,7 +54,8 @@ func faultIO(fd int32, n int) (int, syscall.Errno) {
 	return 1 + rand.IntN(n), 0
 }
 
-// faultMove is faultIO for a call that is made again when a signal interrupts it. A datagram is not cut: that would be another one.
+// faultMove is faultIO for a call that is made again when a signal interrupts it. A datagram is not cut: that would
+// be another one.
 func faultMove(fd int32, n int) (int, syscall.Errno) {
 	if rand.IntN(10) == 0 {
 		return 0, unix.EINTR

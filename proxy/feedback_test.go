@@ -54,7 +54,8 @@ func greeted(addr netip.AddrPort) error {
 	return nil
 }
 
-// A connection that an endpoint takes and resets before anything has moved goes to another endpoint, and the client does not notice.
+// A connection that an endpoint takes and resets before anything has moved goes to another endpoint, and the client
+// does not notice.
 func TestResetBeforeAnythingMovedCostsNobody(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{}, resetter(t, false), greeter(t), greeter(t))
@@ -241,7 +242,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Clients that send at once, to endpoints that reset at once: whatever comes first, each gets an answer or a reset, and nothing is left.
+// Clients that send at once, to endpoints that reset at once: whatever comes first, each gets an answer or a reset,
+// and nothing is left.
 func TestResetsUnderLoadLeaveNothing(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{MaxFails: -1}) // so that they are asked again and again

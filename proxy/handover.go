@@ -8,7 +8,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// One process hands its listeners and UDP sessions over to another in these steps. Until Release it can go back to where it was, by Resume.
+// One process hands its listeners and UDP sessions over to another in these steps. Until Release it can go back to
+// where it was, by Resume.
 //
 //	predecessor                        successor
 //	Sockets                    ---->   New with Inherited and Hold, Apply: the same sockets are open, and nobody reads them
@@ -16,8 +17,9 @@ import (
 //	Release                            both have accepted TCP clients for a moment, none is lost
 //	Shutdown: what is left ends
 //
-// Both processes have descriptors of the same sockets, so what has come to one and was not read waits in the kernel, whoever reads it next.
-// UDP sockets are all handed over, for to close one of a group that shares a port would lose what waits in it, and move clients.
+// Both processes have descriptors of the same sockets, so what has come to one and was not read waits in the kernel,
+// whoever reads it next. UDP sockets are all handed over, for to close one of a group that shares a port would lose
+// what waits in it, and move clients.
 
 // A Session is a UDP session on its way to another process.
 type Session struct {
@@ -40,27 +42,29 @@ type Session struct {
 	FD int `json:"-"` // connected to the endpoint
 }
 
-// reasonHanded is why a session ends that goes on in another process. It is not told: that one will tell of the whole session.
+// reasonHanded is why a session ends that goes on in another process. It is not told: that one will tell of the
+// whole session.
 const reasonHanded = ""
 
 // A sessionSocket is a proxySocket whose clients have sessions.
 type sessionSocket interface {
 	proxySocket
 
-	// suspend has the socket stand still, and returns its sessions, but for those that have no socket of their own. Their descriptors
-	// stay open until resume, release, Close or Shutdown.
+	// suspend has the socket stand still, and returns its sessions, but for those that have no socket of their own.
+	// Their descriptors stay open until resume, release, Close or Shutdown.
 	suspend() []Session
 
 	// resume undoes suspend.
 	resume()
 
-	// adopt makes sessions of another process, with their descriptors, those of this socket; those that cannot be are closed. It returns how
-	// many are. Before ProxyLoop only.
+	// adopt makes sessions of another process, with their descriptors, those of this socket; those that cannot be
+	// are closed. It returns how many are. Before ProxyLoop only.
 	adopt(all []Session) int
 }
 
-// Sockets returns descriptors of all listeners' sockets, to be passed to another process and closed. From here until Resume the process
-// may be forked: until a child has executed its program it has all descriptors too, and epoll goes on telling of what only this one closes.
+// Sockets returns descriptors of all listeners' sockets, to be passed to another process and closed. From here until
+// Resume the process may be forked: until a child has executed its program it has all descriptors too, and epoll
+// goes on telling of what only this one closes.
 func (p *Proxier) Sockets() ([]Inherited, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,9 +97,10 @@ func closeInherited(all []Inherited) {
 	}
 }
 
-// Suspend has UDP stand still: what clients and endpoints send waits in the kernel. It returns the sessions, whose descriptors stay the
-// Proxier's. One-way sessions are not among them, nor those whose endpoint's host name is being resolved: these start over. The caller
-// sees to it that nothing else is asked of the Proxier until Resume or Release.
+// Suspend has UDP stand still: what clients and endpoints send waits in the kernel. It returns the sessions, whose
+// descriptors stay the Proxier's. One-way sessions are not among them, nor those whose endpoint's host name is being
+// resolved: these start over. The caller sees to it that nothing else is asked of the Proxier until Resume or
+// Release.
 func (p *Proxier) Suspend() []Session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,8 +130,8 @@ func (p *Proxier) Resume() {
 	p.engine.setForking(false)
 }
 
-// Release lets go of the listeners, which another process serves by now, and of UDP sessions. TCP connections go on: Shutdown waits for
-// them. Nothing can be applied any more.
+// Release lets go of the listeners, which another process serves by now, and of UDP sessions. TCP connections go on:
+// Shutdown waits for them. Nothing can be applied any more.
 func (p *Proxier) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,8 +144,9 @@ func (p *Proxier) Release() {
 	}
 }
 
-// Begin ends Options.Hold: clients are served. Sessions are of another process; who cannot be one here, because its listener or endpoint
-// is not there any more, is closed, and its client's next datagram begins another. It returns how many go on.
+// Begin ends Options.Hold: clients are served. Sessions are of another process; who cannot be one here, because its
+// listener or endpoint is not there any more, is closed, and its client's next datagram begins another. It returns
+// how many go on.
 func (p *Proxier) Begin(sessions []Session) (adopted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -18,7 +18,8 @@ func duplicateFD(fd int) (int, error) {
 	return d, os.NewSyscallError("fcntl", err)
 }
 
-// duplicateConn returns a descriptor of a socket of package net. Unlike File.Fd it leaves the socket as it is: that would have it block.
+// duplicateConn returns a descriptor of a socket of package net. Unlike File.Fd it leaves the socket as it is: that
+// would have it block.
 func duplicateConn(c syscall.Conn) (fd int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

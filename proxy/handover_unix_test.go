@@ -131,8 +131,8 @@ func (c *turners) getOn() {
 	}
 }
 
-// sameInstance is a turn of a client that keeps its port: each datagram is answered, by the same instance, which sees it come from the
-// same port.
+// sameInstance is a turn of a client that keeps its port: each datagram is answered, by the same instance, which
+// sees it come from the same port.
 func sameInstance(c *net.UDPConn) func(i int) error {
 	first := ""
 	return func(i int) error {
@@ -316,7 +316,8 @@ func TestSuccessorThatFailsChangesNothing(t *testing.T) {
 	})
 }
 
-// Sessions whose time comes while UDP stands still wait for what becomes of that: their descriptors are about to be sent.
+// Sessions whose time comes while UDP stands still wait for what becomes of that: their descriptors are about to be
+// sent.
 func TestNothingExpiresWhileItStands(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const idle = 20 * time.Millisecond
@@ -352,7 +353,8 @@ func TestNothingExpiresWhileItStands(t *testing.T) {
 	})
 }
 
-// What a session has left to do goes with it: it ends when the last answer has come, and what waits for it in its socket is not lost.
+// What a session has left to do goes with it: it ends when the last answer has come, and what waits for it in its
+// socket is not lost.
 func TestHandedSessionGoesOnWhereItWas(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		release := make(chan struct{})

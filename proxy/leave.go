@@ -6,14 +6,14 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// OnLeave says how long TCP connections may go on when their endpoint has left its service for good, for each reason that it may have.
-// Zero: for as long as they like. Negative: not at all, they are cut.
+// OnLeave says how long TCP connections may go on when their endpoint has left its service for good, for each reason
+// that it may have. Zero: for as long as they like. Negative: not at all, they are cut.
 type OnLeave struct {
 	Deregistered, Critical, Unmatched time.Duration
 }
 
-// grace returns how long connections may go on if one of the reasons why is the true one: the longest that it could be. False: for as long
-// as they like.
+// grace returns how long connections may go on if one of the reasons why is the true one: the longest that it could
+// be. False: for as long as they like.
 func (o OnLeave) grace(why lb.Reasons) (grace time.Duration, ends bool) {
 	for _, one := range []struct {
 		why   lb.Reasons
@@ -53,8 +53,8 @@ type aging struct {
 	since time.Time     // no connection began to age before
 }
 
-// quietFor is how long nothing may move for a connection to be quiet. Besides, the endpoint must have had the last word, so that nobody waits
-// for an answer, as far as one can tell who does not look into the bytes.
+// quietFor is how long nothing may move for a connection to be quiet. Besides, the endpoint must have had the last
+// word, so that nobody waits for an answer, as far as one can tell who does not look into the bytes.
 const quietFor = time.Second
 
 // of is the age of the connection with this seed. Those that began together should not end together.
@@ -63,7 +63,8 @@ func (a *aging) of(seed uint64) time.Duration {
 	return a.age - a.age/10 + time.Duration(float64(a.age)/5*float64(part)/(1<<24))
 }
 
-// respec makes spec the specification, and tells whether connections that are open may have to end at another time than before.
+// respec makes spec the specification, and tells whether connections that are open may have to end at another time
+// than before.
 func (s *service) respec(spec *Service) (sooner bool) {
 	old := s.spec.Load()
 	if aged := old.MaxAge != spec.MaxAge || old.MaxAgeGrace != spec.MaxAgeGrace; aged {

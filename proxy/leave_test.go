@@ -156,7 +156,8 @@ func TestEndpointUnderAnotherNameKeepsItsConnections(t *testing.T) {
 	})
 }
 
-// What an endpoint's connections are cut for may come in several steps, and its service may change its mind: both hold for those that are open.
+// What an endpoint's connections are cut for may come in several steps, and its service may change its mind: both
+// hold for those that are open.
 func TestReasonsAndPoliciesChangeInPlace(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		a, b := watchResets(t), watchResets(t)

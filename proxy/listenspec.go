@@ -7,8 +7,9 @@ import (
 	"os"
 )
 
-// An Inherited is a socket that was open before the Proxier: systemd opened it, or an earlier process. It is bound, a TCP one listens.
-// Several UDP sockets of one address are a group that shares its port: one listener has all of them.
+// An Inherited is a socket that was open before the Proxier: systemd opened it, or an earlier process. It is bound,
+// a TCP one listens. Several UDP sockets of one address are a group that shares its port: one listener has all of
+// them.
 type Inherited struct {
 	Protocol Protocol
 	Addr     netip.AddrPort // that a listener is asked for as
@@ -37,8 +38,8 @@ func (o listenSpec) cut() (context.Context, context.CancelFunc) {
 	return cutContext{ctx, o.cutAll}, cancel
 }
 
-// A cutContext has an error as soon as all sockets are to be cut. The contexts of the sockets end one after the other, so
-// without it the first socket would free slots before the last one knows.
+// A cutContext has an error as soon as all sockets are to be cut. The contexts of the sockets end one after the
+// other, so without it the first socket would free slots before the last one knows.
 type cutContext struct {
 	context.Context
 	all context.Context
@@ -73,8 +74,8 @@ func (one *Inherited) socketKey() socketKey {
 	return socketKey{protocol: one.Protocol, addr: one.Addr, name: one.Service}
 }
 
-// DropInherited closes the inherited sockets that no listener has taken, and returns them. Sockets stay at hand until then, also over
-// an Apply that failed.
+// DropInherited closes the inherited sockets that no listener has taken, and returns them. Sockets stay at hand
+// until then, also over an Apply that failed.
 func (p *Proxier) DropInherited() []Inherited {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,8 +13,8 @@ import (
 // had left.
 var oobSize = unix.CmsgSpace(unix.SizeofInet6Pktinfo) + hopsRoom
 
-// wantLocalAddr makes the kernel tell with each datagram which of the host's addresses it was sent to: IP_PKTINFO of ip(7), IPV6_RECVPKTINFO
-// of ipv6(7), which a dual-stack socket uses for IPv4 too.
+// wantLocalAddr makes the kernel tell with each datagram which of the host's addresses it was sent to: IP_PKTINFO of
+// ip(7), IPV6_RECVPKTINFO of ipv6(7), which a dual-stack socket uses for IPv4 too.
 func wantLocalAddr(c *net.UDPConn, wildcard netip.Addr) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -37,8 +37,8 @@ func wantLocalAddrFD(fd int, wildcard netip.Addr) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
 }
 
-// localAddr is the address that a datagram was sent to, by its control message. For IPv4 that is the host's own address even if the
-// datagram was broadcast. Invalid if there is none to answer from.
+// localAddr is the address that a datagram was sent to, by its control message. For IPv4 that is the host's own
+// address even if the datagram was broadcast. Invalid if there is none to answer from.
 func localAddr(oob []byte) netip.Addr {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
@@ -71,7 +71,8 @@ func localOf(level, kind int32, data []byte) netip.Addr {
 // A localSource is an address of this host, by its 16 bytes; all zero if it is not known.
 type localSource [16]byte
 
-// putSource writes the control message that makes a datagram leave from the given address of this host, and returns its size.
+// putSource writes the control message that makes a datagram leave from the given address of this host, and returns
+// its size.
 func putSource(oob []byte, family uint16, from localSource) int {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
 	data := unsafe.Pointer(&oob[unix.CmsgLen(0)])

@@ -10,20 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UDP moves in batches: recvmmsg(2) takes what has come, sendmmsg(2) sends what is to go. Beyond that, the kernel can join datagrams of
-// one flow and equal size into one for the way in (UDP_GRO), and take one and cut it into datagrams on the way out (UDP_SEGMENT), each
-// of which then costs a fraction of one sent by itself: udp(7), and "Optimizing UDP for content delivery: GSO, pacing and zerocopy"
-// (de Bruijn and Dumazet, 2018).
+// UDP moves in batches: recvmmsg(2) takes what has come, sendmmsg(2) sends what is to go. Beyond that, the kernel
+// can join datagrams of one flow and equal size into one for the way in (UDP_GRO), and take one and cut it into
+// datagrams on the way out (UDP_SEGMENT), each of which then costs a fraction of one sent by itself: udp(7), and
+// "Optimizing UDP for content delivery: GSO, pacing and zerocopy" (de Bruijn and Dumazet, 2018).
 
 const (
 	// batchSize is how many datagrams a loop takes at a time.
 	batchSize = 64
 
-	// batchStride is how far their buffers are apart: room for the largest, and not a multiple of a page, so that the beginnings of
-	// all do not compete for the same lines of the cache.
+	// batchStride is how far their buffers are apart: room for the largest, and not a multiple of a page, so that
+	// the beginnings of all do not compete for the same lines of the cache.
 	batchStride = 64<<10 + 3*64
 
-	// maxJoined bounds what is sent as one: what a UDP datagram may hold with some room for headers, and UDP_MAX_SEGMENTS of Linux.
+	// maxJoined bounds what is sent as one: what a UDP datagram may hold with some room for headers, and
+	// UDP_MAX_SEGMENTS of Linux.
 	maxJoined   = 65000
 	maxSegments = 64
 

@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// recvDatagram and sendDatagram are recv and send for datagrams, which no fault may cut: only reading is told that there is nothing.
+// recvDatagram and sendDatagram are recv and send for datagrams, which no fault may cut: only reading is told that
+// there is nothing.
 
 func recvDatagram(fd int32, b []byte) (int, syscall.Errno) {
 	if _, fault := faultIO(fd, 1); fault != 0 {

@@ -101,8 +101,8 @@ func (p *loopPair) granted(m *lb.Member, err error) {
 	}
 }
 
-// deserted tells whether the client has ended its side without having sent anything. Whether it still wants to hear something nobody
-// knows, but who has asked for nothing is not kept in a queue.
+// deserted tells whether the client has ended its side without having sent anything. Whether it still wants to hear
+// something nobody knows, but who has asked for nothing is not kept in a queue.
 func (p *loopPair) deserted() bool {
 	if !p.hangup[clientSide] {
 		return false
@@ -178,7 +178,8 @@ func (p *loopPair) abandon() {
 	p.connect()
 }
 
-// untouched tells whether nothing has been moved yet, neither way, so that another endpoint can take over without anybody noticing.
+// untouched tells whether nothing has been moved yet, neither way, so that another endpoint can take over without
+// anybody noticing.
 func (p *loopPair) untouched() bool {
 	up, down := &p.flows[clientSide], &p.flows[serverSide]
 	return up.moved == 0 && up.backlog == nil && !up.finished && !down.finished && p.hungUpOn()
@@ -189,8 +190,9 @@ func (p *loopPair) hungUpOn() bool {
 	return p.flows[serverSide].moved == 0 && p.loop.now-p.began < int64(earlyReset)
 }
 
-// redial goes on to another endpoint: the present one took the connection and then reset it. It does so after the events in hand, for one of
-// them may be of the socket that is closed here, and would look as if it were of the next one.
+// redial goes on to another endpoint: the present one took the connection and then reset it. It does so after the
+// events in hand, for one of them may be of the socket that is closed here, and would look as if it were of the next
+// one.
 func (p *loopPair) redial() {
 	p.state = connecting
 	p.kept, p.joined = false, 0
@@ -224,8 +226,9 @@ func (p *loopPair) dialError(err syscall.Errno) error {
 	return fmt.Errorf("dial tcp %s: %w", p.endpoint.Address(), os.NewSyscallError("connect", err))
 }
 
-// toItself tells whether a socket is connected to itself. That happens when nobody listens at a port of this host that the kernel may give to
-// sockets that dial, and it gives this very one: TCP calls that a simultaneous open (RFC 9293, 3.5).
+// toItself tells whether a socket is connected to itself. That happens when nobody listens at a port of this host
+// that the kernel may give to sockets that dial, and it gives this very one: TCP calls that a simultaneous open (RFC
+// 9293, 3.5).
 func toItself(fd int32) bool {
 	local, err := socketName(unix.SYS_GETSOCKNAME, fd)
 	if err != 0 {
@@ -263,7 +266,8 @@ func (p *loopPair) unserved(err error) {
 	p.close()
 }
 
-// resolve looks the endpoint's host name up, beside the loop, and then connects to the first of its addresses that answers.
+// resolve looks the endpoint's host name up, beside the loop, and then connects to the first of its addresses that
+// answers.
 func (p *loopPair) resolve() {
 	if p.dial == nil {
 		p.dial = &dialing{} // tells the answer whether the pair is still the one that asked
@@ -298,8 +302,8 @@ func (p *loopPair) resolved(addrs []netip.Addr, err error) {
 	p.connectToNext(unix.ETIMEDOUT)
 }
 
-// connectToNext goes on to the next of the endpoint's addresses, each of which gets its part of the time that is left. If there is none
-// to be tried, err is what was wrong.
+// connectToNext goes on to the next of the endpoint's addresses, each of which gets its part of the time that is
+// left. If there is none to be tried, err is what was wrong.
 func (p *loopPair) connectToNext(err syscall.Errno) {
 	for d := p.dial; len(d.addrs) > 0 && p.loop.now < d.deadline; {
 		addr := netip.AddrPortFrom(d.addrs[0], p.endpoint.Addr.Port())

@@ -17,8 +17,8 @@ type endpointPairs struct {
 	first  *loopPair
 }
 
-// cutsPerTick bounds how many pairs of an endpoint are cut in one go. That takes some milliseconds; other pairs are served
-// in between.
+// cutsPerTick bounds how many pairs of an endpoint are cut in one go. That takes some milliseconds; other pairs are
+// served in between.
 const cutsPerTick = 256
 
 // join adds a pair to those of its endpoint.

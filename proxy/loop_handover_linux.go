@@ -20,8 +20,8 @@ func (u *loopUDP) descriptors() ([]int, error) {
 
 func (u *loopUDP) release() { _ = u.Close() } // it has no error
 
-// suspend implements sessionSocket. First no shard reads any more, then they say what they have: a shard that reads may have another
-// one end a session.
+// suspend implements sessionSocket. First no shard reads any more, then they say what they have: a shard that reads
+// may have another one end a session.
 func (u *loopUDP) suspend() []Session {
 	for _, h := range u.shards {
 		h.loop.do(h.suspend)
@@ -44,8 +44,8 @@ func (u *loopUDP) resume() {
 	}
 }
 
-// adoptedAtOnce is how many sessions a loop takes in a turn: to wait a turn for each would take long where turns do, and all of them would
-// hold up what else the loop serves.
+// adoptedAtOnce is how many sessions a loop takes in a turn: to wait a turn for each would take long where turns do,
+// and all of them would hold up what else the loop serves.
 const adoptedAtOnce = 256
 
 func (u *loopUDP) adopt(all []Session) (adopted int) {

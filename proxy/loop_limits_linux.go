@@ -36,7 +36,8 @@ func (p *loopPair) schedule() {
 	p.loop.wheel.Set(&p.timer, at)
 }
 
-// Timeout implements wheel.Owner. The timer is not moved with each byte: when it fires, the pair looks whether something moved since.
+// Timeout implements wheel.Owner. The timer is not moved with each byte: when it fires, the pair looks whether
+// something moved since.
 func (p *loopPair) Timeout() {
 	switch p.state {
 	case connecting:
@@ -67,8 +68,9 @@ func (p *loopPair) Timeout() {
 	}
 }
 
-// isDraining tells whether a peer has taken something since this was asked last: nobody tells when the kernel's buffers empty, and to one who
-// reads slowly that may take longer than the limit. The first time, it is given the benefit of the doubt.
+// isDraining tells whether a peer has taken something since this was asked last: nobody tells when the kernel's
+// buffers empty, and to one who reads slowly that may take longer than the limit. The first time, it is given the
+// benefit of the doubt.
 func (p *loopPair) isDraining() bool {
 	before := p.unsent
 	p.unsent = int32(unsentOf(int(p.fd[clientSide])) + unsentOf(int(p.fd[serverSide])))
@@ -82,7 +84,8 @@ func (p *loopPair) stuck(from int) bool {
 	return f.backlog != nil || p.readable[from] && !f.finished && hasBytes(int(p.fd[from]))
 }
 
-// old is when the pair is so old that it should end, on the loop's clock, and how long it may look for a moment of quiet then; zero: never.
+// old is when the pair is so old that it should end, on the loop's clock, and how long it may look for a moment of
+// quiet then; zero: never.
 func (p *loopPair) old() (at, grace int64) {
 	a := p.s.aging.Load()
 	if a.age == 0 {

@@ -14,13 +14,14 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// An eventLoop serves many sockets from one thread: it waits for what is ready, by epoll, edge-triggered, and does what can be done without
-// waiting. Everything that belongs to a loop (its pairs, pipes, timers) is touched by its goroutine only; others ask by post.
+// An eventLoop serves many sockets from one thread: it waits for what is ready, by epoll, edge-triggered, and does
+// what can be done without waiting. Everything that belongs to a loop (its pairs, pipes, timers) is touched by its
+// goroutine only; others ask by post.
 //
 // What holds whenever the loop waits:
 //
-//   - a source that is marked readable is one whose direction is stopped by its destination, not by the loop: nothing that could be
-//     moved is left unmoved, for epoll would not tell of it again;
+//   - a source that is marked readable is one whose direction is stopped by its destination, not by the loop:
+//     nothing that could be moved is left unmoved, for epoll would not tell of it again;
 //   - no pipe is held, and no buffer but by directions whose destination is full;
 //   - every pair that has a limit on something has its timer set.
 type eventLoop struct {
@@ -178,12 +179,14 @@ func (l *eventLoop) recycle(s pollable) {
 	}
 }
 
-// yieldEvery is how often a busy loop lets the Go scheduler run something else. Who has not done so for 10 ms loses its processor the
-// next time it waits in a system call, and the runtime's monitor, having had to take it away, then looks every 20 µs instead of every
-// 10 ms: 4 to 6 percent of all processor time under load (retake and sysmon of runtime/proc.go, Go 1.26).
+// yieldEvery is how often a busy loop lets the Go scheduler run something else. Who has not done so for 10 ms loses
+// its processor the next time it waits in a system call, and the runtime's monitor, having had to take it away, then
+// looks every 20 µs instead of every 10 ms: 4 to 6 percent of all processor time under load (retake and sysmon of
+// runtime/proc.go, Go 1.26).
 const yieldEvery = 5e6
 
-// wait returns how many events there are. It looks without waiting first: under load there are some, and then the Go scheduler need not know.
+// wait returns how many events there are. It looks without waiting first: under load there are some, and then the Go
+// scheduler need not know.
 func (l *eventLoop) wait() int {
 	if l.now-l.yielded >= yieldEvery {
 		l.yielded = l.now
@@ -284,7 +287,8 @@ func (l *eventLoop) add(fd int32, events uint32, number int32, side int) syscall
 	return epollControl(l.epfd, unix.EPOLL_CTL_ADD, fd, &e)
 }
 
-// discard closes a socket that epoll tells of. Usually epoll forgets it then by itself; not so if another process has it too.
+// discard closes a socket that epoll tells of. Usually epoll forgets it then by itself; not so if another process
+// has it too.
 func (l *eventLoop) discard(fd int32) {
 	if l.forking.Load() {
 		l.unwatch(fd)

@@ -153,7 +153,8 @@ func (p *loopPair) ready(side int, events uint32) {
 	}
 }
 
-// move moves the bytes of the direction from that side, until there are no more, they cannot be written, or the turn's share is used up.
+// move moves the bytes of the direction from that side, until there are no more, they cannot be written, or the
+// turn's share is used up.
 func (p *loopPair) move(from int) {
 	f := &p.flows[from]
 	for n, bytes := 0, 0; p.state == relaying && !f.finished; n++ {
@@ -187,8 +188,8 @@ func (p *loopPair) copy(from int) int {
 		p.sourceEnded(from)
 		return 0
 	case n < len(l.buf):
-		// There is no more: epoll tells if something comes. It has told already if that was the end, and reading stops short of
-		// urgent data though there is more.
+		// There is no more: epoll tells if something comes. It has told already if that was the end, and reading
+		// stops short of urgent data though there is more.
 		p.readable[from] = p.hangup[from] || faults
 	default:
 		p.flows[from].bulk = l.pipes.usable()
@@ -313,7 +314,8 @@ func (p *loopPair) because(r endReason, err syscall.Errno) {
 	}
 }
 
-// finish closes the pair, after the peers have what was written to them if it is by RST, which forgets what is on its way.
+// finish closes the pair, after the peers have what was written to them if it is by RST, which forgets what is on
+// its way.
 func (p *loopPair) finish() {
 	if !p.reset {
 		p.close()

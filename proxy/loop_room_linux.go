@@ -15,8 +15,8 @@ import (
 // A holding is the descriptors of the sessions that one service has in one shard. A shard whose listener has changed
 // hands has other holdings for the sessions of former services, until these end.
 //
-// A loop that needs a descriptor may get one from another loop, which then owes one of a holding. The descriptor is used
-// at once. The loop that owes it ends a session soon, without giving back the descriptor of that.
+// A loop that needs a descriptor may get one from another loop, which then owes one of a holding. The descriptor is
+// used at once. The loop that owes it ends a session soon, without giving back the descriptor of that.
 type holding struct {
 	shard    *udpShard
 	share    *share
@@ -85,8 +85,8 @@ func (h *udpShard) takeOne(to *share) bool {
 	return true
 }
 
-// replace has the session of the listener end that has been idle longest. It tells whether there was one, and whether to
-// has its descriptor now.
+// replace has the session of the listener end that has been idle longest. It tells whether there was one, and
+// whether to has its descriptor now.
 func (h *udpShard) replace(to *share) (ended, passed bool) {
 	if o := h.eldest(); o != h && o.owe(to) {
 		return true, true
@@ -149,8 +149,9 @@ type search struct {
 	near, far *udpShard // the best that were found, of this loop and of others
 }
 
-// victim returns the shard whose first session should end for others: the one idle longest, or nearly, see perSearch, of
-// those whose services exceed m. It is nil if none was found. The shard own, unless it is nil, is looked at in any case.
+// victim returns the shard whose first session should end for others: the one idle longest, or nearly, see
+// perSearch, of those whose services exceed m. It is nil if none was found. The shard own, unless it is nil, is
+// looked at in any case.
 func (l *eventLoop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
 	s := &l.search
 	consider := func(h *udpShard) bool {
@@ -221,8 +222,8 @@ func (l *eventLoop) free(o *udpShard, to *share) bool {
 	return o.evict(o.ring.first, to)
 }
 
-// owe gives to one of the descriptors of this shard, and has a session end for it soon. It returns false if there is none
-// to give, or if too many are owed already. Any goroutine may call it.
+// owe gives to one of the descriptors of this shard, and has a session end for it soon. It returns false if there is
+// none to give, or if too many are owed already. Any goroutine may call it.
 func (h *udpShard) owe(to *share) bool {
 	q := h.holding.Load()
 	if !q.share.budget.advance() {
@@ -290,8 +291,8 @@ func (h *udpShard) makeRoomOneWay(s *service) {
 	}
 }
 
-// portFor connects a socket for x though all ports for it are in use: for each try a session ends, of those that can end
-// for others. If another loop has that session, x has to wait; the descriptor is -1 then.
+// portFor connects a socket for x though all ports for it are in use: for each try a session ends, of those that can
+// end for others. If another loop has that session, x has to wait; the descriptor is -1 then.
 func (h *udpShard) portFor(x *loopSession, addr netip.AddrPort) (fd int32, err syscall.Errno) {
 	err = unix.EAGAIN
 	for ; x.ports < maxDials && err == unix.EAGAIN; x.ports++ {

@@ -26,9 +26,9 @@ type parcel struct {
 	inBatch int16  // in the batch that it is from
 }
 
-// A sender sends parcels over one socket, as few messages as may be: consecutive ones of a flow that have one size, but for the last,
-// which may be smaller, are handed to the kernel as one, to be cut on the way out. Where the kernel cannot do that (a device without
-// checksums, datagrams larger than the path takes), they go one by one.
+// A sender sends parcels over one socket, as few messages as may be: consecutive ones of a flow that have one size,
+// but for the last, which may be smaller, are handed to the kernel as one, to be cut on the way out. Where the
+// kernel cannot do that (a device without checksums, datagrams larger than the path takes), they go one by one.
 type sender struct {
 	denied  *denials
 	parcels [batchSize]parcel
@@ -65,7 +65,8 @@ func (w *sender) add(p parcel) {
 // more tells whether there are parcels that were neither sent nor skipped.
 func (w *sender) more() bool { return w.at < w.n }
 
-// send sends parcels, not necessarily all. After an error the parcel at the front is the one that it is about; it stays there.
+// send sends parcels, not necessarily all. After an error the parcel at the front is the one that it is about; it
+// stays there.
 func (w *sender) send(fd int32) (traffic, syscall.Errno) {
 	var t traffic
 	if w.parcels[w.at].hops > 0 {
@@ -157,8 +158,8 @@ func (w *sender) build() int {
 	return m
 }
 
-// buildSegments makes messages of one parcel's segments from message m on, as far as there is room, and tells how many, and whether
-// that was all.
+// buildSegments makes messages of one parcel's segments from message m on, as far as there is room, and tells how
+// many, and whether that was all.
 func (w *sender) buildSegments(p *parcel, m, iov int) (count int, whole bool) {
 	for offset := 0; offset < p.size; offset += p.segment {
 		if m+count == batchSize || iov+count == batchSize {
@@ -229,7 +230,8 @@ func segmentControl(oob []byte, segment int) int {
 	return unix.CmsgSpace(2)
 }
 
-// answers are datagrams of endpoints on their way to the clients of one shard: collected over a turn, and sent together.
+// answers are datagrams of endpoints on their way to the clients of one shard: collected over a turn, and sent
+// together.
 type answers struct {
 	in    *batch
 	out   sender
@@ -239,7 +241,8 @@ type answers struct {
 	used  int      // places of in
 }
 
-// receive takes answers for x, and returns how many: one, which costs less, or what there is, of a session that had some in the turn before.
+// receive takes answers for x, and returns how many: one, which costs less, or what there is, of a session that had
+// some in the turn before.
 func (a *answers) receive(x *loopSession, busy bool) (n int, err syscall.Errno) {
 	if a.shard != x.shard || a.s != x.s || a.used == batchSize {
 		a.flush()

@@ -19,8 +19,9 @@ import (
 //	    |       host name: at once)                                                 |
 //	    +---------------------------------------------------------------------------+
 //
-// A session has a socket of its own, connected to the endpoint, so that what comes back belongs to this client, and so that the kernel
-// tells when the endpoint refuses (ICMP port unreachable). Where no answers are expected, it uses a sharedSocket instead.
+// A session has a socket of its own, connected to the endpoint, so that what comes back belongs to this client, and
+// so that the kernel tells when the endpoint refuses (ICMP port unreachable). Where no answers are expected, it uses
+// a sharedSocket instead.
 type loopSession struct {
 	timer      wheel.Timer
 	shard      *udpShard
@@ -113,7 +114,8 @@ func (x *loopSession) touch() {
 	}
 }
 
-// countRequests notes that the client has sent datagrams. After as many as a session may have, its client's next one begins another session.
+// countRequests notes that the client has sent datagrams. After as many as a session may have, its client's next one
+// begins another session.
 func (x *loopSession) countRequests(n int) {
 	x.touch()
 	x.requests += int64(n)
@@ -158,7 +160,8 @@ func (x *loopSession) forward(in *batch) {
 	s.at(h.loop.id).datagramsDropped.Add(int64(in.datagramsFrom(i)))
 }
 
-// sendLast sends the session's datagrams of the batch in hand, before it has to make room for another of that batch. There is no second try.
+// sendLast sends the session's datagrams of the batch in hand, before it has to make room for another of that batch.
+// There is no second try.
 func (x *loopSession) sendLast(in *batch) {
 	i := x.head
 	x.head = -1
@@ -168,7 +171,8 @@ func (x *loopSession) sendLast(in *batch) {
 	}
 }
 
-// sendFrom sends the datagrams from i on. It stops at one that the endpoint refuses, and returns its place; negative if there is none.
+// sendFrom sends the datagrams from i on. It stops at one that the endpoint refuses, and returns its place; negative
+// if there is none.
 func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 	if x.state == resolving {
 		for ; i >= 0; i = in.next[i] {
@@ -290,7 +294,8 @@ func (x *loopSession) finished() {
 	}
 }
 
-// Timeout implements wheel.Owner. The timer is not moved with each datagram: when it fires, the session looks whether one moved since.
+// Timeout implements wheel.Owner. The timer is not moved with each datagram: when it fires, the session looks
+// whether one moved since.
 func (x *loopSession) Timeout() {
 	h := x.shard
 	if at := x.used + h.idle; at > h.loop.now {

@@ -71,7 +71,8 @@ func (x *loopSession) use(fd int32) error {
 	return nil
 }
 
-// enlist gives the session a number, by which it is listed, and epoll knows its socket if it has one. It is released when the session is over.
+// enlist gives the session a number, by which it is listed, and epoll knows its socket if it has one. It is released
+// when the session is over.
 func (x *loopSession) enlist() {
 	if x.number == 0 { // which is the loop's own
 		x.number = x.shard.loop.assignNumber(x)

@@ -12,8 +12,8 @@ import (
 )
 
 // A sharedSocket is connected to an endpoint. All one-way sessions of a shard with that endpoint send through it: no
-// answers are expected, so nothing has to tell their clients apart. It stays open between sessions, because the endpoint
-// may refuse a datagram long after the session of that datagram has ended. What comes back is thrown away.
+// answers are expected, so nothing has to tell their clients apart. It stays open between sessions, because the
+// endpoint may refuse a datagram long after the session of that datagram has ended. What comes back is thrown away.
 type sharedSocket struct {
 	timer    wheel.Timer
 	shard    *udpShard
@@ -28,8 +28,8 @@ type sharedSocket struct {
 	dead     bool  // the endpoint refused a datagram
 }
 
-// sharedSocketTo returns the shared socket to the endpoint of x. A new one gives what it sends as many hops as x has. It
-// is nil if x waits for a port.
+// sharedSocketTo returns the shared socket to the endpoint of x. A new one gives what it sends as many hops as x
+// has. It is nil if x waits for a port.
 func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedSocket, syscall.Errno) {
 	s, m, hops := x.s, x.endpoint, x.hops
 	if o := h.sharedSockets[m]; o != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// loopTCP is the TCP proxySocket of the loop engine: every loop waits at the one listening socket, and the one that is woken takes the
-// client, for good.
+// loopTCP is the TCP proxySocket of the loop engine: every loop waits at the one listening socket, and the one that
+// is woken takes the client, for good.
 type loopTCP struct {
 	engine  *loopEngine
 	fd      int32
@@ -97,7 +97,8 @@ func (o listenSpec) openSocket(kind int) (fd int, err error) {
 	return fd, nil
 }
 
-// onlyIPv6 lets a socket that is to listen on addr have the clients that it should: the IPv6 wildcard takes those of IPv4 too.
+// onlyIPv6 lets a socket that is to listen on addr have the clients that it should: the IPv6 wildcard takes those of
+// IPv4 too.
 func onlyIPv6(fd int32, addr netip.Addr) {
 	if addr.Is6() {
 		setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolean(!addr.IsUnspecified()))
@@ -133,7 +134,8 @@ func (t *loopTCP) descriptors() ([]int, error) { return duplicates(t.fd) }
 
 func (t *loopTCP) serve(s *service) { t.service.Store(s) }
 
-// ProxyLoop has the loops take clients. It does not wait: with thousands of listeners, goroutines that do would be much of all memory.
+// ProxyLoop has the loops take clients. It does not wait: with thousands of listeners, goroutines that do would be
+// much of all memory.
 func (t *loopTCP) ProxyLoop() error {
 	for _, d := range t.acceptors {
 		d.loop.post(d.open)
@@ -320,9 +322,9 @@ func (d *acceptor) welcome(fd int32, src netip.AddrPort, s *service) {
 	}
 }
 
-// lighter returns the acceptor of another loop that has fewer pairs, or else d: the kernel wakes whichever loop it likes, and a few long connections
-// with all the bytes should not share one processor while another is idle. Of many pairs a quarter more is no matter, for to hand one
-// over costs a wake-up.
+// lighter returns the acceptor of another loop that has fewer pairs, or else d: the kernel wakes whichever loop it
+// likes, and a few long connections with all the bytes should not share one processor while another is idle. Of many
+// pairs a quarter more is no matter, for to hand one over costs a wake-up.
 func (d *acceptor) lighter() *acceptor {
 	n := len(d.socket.acceptors)
 	if n == 1 {

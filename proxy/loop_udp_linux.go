@@ -78,8 +78,8 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 		u.addr, o.addr = bound, bound // with its port, for the others
 		u.shards = append(u.shards, newUDPShard(l, u, int32(fd)))
 		if i == 0 && len(loops) > 1 && o.file == nil {
-			// Only now: a socket that shares its port when it is bound may get one that others of the same user share, another
-			// listener's or another Lictor's. This one had it to itself.
+			// Only now: a socket that shares its port when it is bound may get one that others of the same user
+			// share, another listener's or another Lictor's. This one had it to itself.
 			if err := setShared(fd, true); err != nil {
 				if !e.denied.allow(callSharePort, err) {
 					return nil, err
@@ -158,7 +158,8 @@ func (u *loopUDP) shareAddress(on bool) error {
 
 func (u *loopUDP) Addr() netip.AddrPort { return u.addr }
 
-// serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next datagram.
+// serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next
+// datagram.
 func (u *loopUDP) serve(s *service) {
 	u.service.Store(s)
 	for _, h := range u.shards {
@@ -199,7 +200,8 @@ func (u *loopUDP) Close() error {
 	return nil
 }
 
-// Shutdown begins no new sessions, and closes when those that there are have been quiet for drainQuiet, or when ctx ends.
+// Shutdown begins no new sessions, and closes when those that there are have been quiet for drainQuiet, or when ctx
+// ends.
 func (u *loopUDP) Shutdown(ctx context.Context) error {
 	u.stop()
 	select {

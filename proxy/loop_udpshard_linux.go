@@ -13,12 +13,12 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// A udpShard is one loop's part of a UDP listener: a socket, and the sessions of the clients whose datagrams come there. Everything
-// but what is atomic belongs to the loop.
+// A udpShard is one loop's part of a UDP listener: a socket, and the sessions of the clients whose datagrams come
+// there. Everything but what is atomic belongs to the loop.
 //
-// What holds whenever the loop waits: a session is in the ring as long as it has a descriptor or waits for a host name, the one idle
-// longest first; it is in byClient too unless it has had all the requests that it may have; it has its timer set; and of the
-// datagrams that were read, none waits in memory but for a host name.
+// What holds whenever the loop waits: a session is in the ring as long as it has a descriptor or waits for a host
+// name, the one idle longest first; it is in byClient too unless it has had all the requests that it may have; it
+// has its timer set; and of the datagrams that were read, none waits in memory but for a host name.
 type udpShard struct {
 	timer   wheel.Timer // of a pause
 	loop    *eventLoop
@@ -125,8 +125,8 @@ func (h *udpShard) forward(in *batch, n int) {
 	}
 }
 
-// sessionFor is the session for datagram i, a new one if there is none that may have it. A session whose endpoint refused or has left
-// the service is replaced by one with another endpoint.
+// sessionFor is the session for datagram i, a new one if there is none that may have it. A session whose endpoint
+// refused or has left the service is replaced by one with another endpoint.
 func (h *udpShard) sessionFor(s *service, in *batch, i int) *loopSession {
 	key := in.keyOf(i, h.socket.local)
 	x := h.byClient[key]
@@ -154,8 +154,8 @@ func (h *udpShard) sessionFor(s *service, in *batch, i int) *loopSession {
 	return x
 }
 
-// begin begins a session for the client of datagram i, with an endpoint that is not in tried if there is one. It returns nil after having
-// said why there is none.
+// begin begins a session for the client of datagram i, with an endpoint that is not in tried if there is one. It
+// returns nil after having said why there is none.
 func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.Tried) *loopSession {
 	if h.draining {
 		return nil

@@ -43,14 +43,16 @@ func TestMain(m *testing.M) {
 // runtimeDescriptors are what Go itself opens when networking starts, and keeps: an epoll instance and its wake-up.
 const runtimeDescriptors = 2
 
-// settledDescriptors is openDescriptors once package net's own pipes, of tests before, have been collected: they must not be missed later.
+// settledDescriptors is openDescriptors once package net's own pipes, of tests before, have been collected: they
+// must not be missed later.
 func settledDescriptors() int {
 	runtime.GC() // a sync.Pool keeps what it has through one collection
 	runtime.GC()
 	return openDescriptors()
 }
 
-// noMoreDescriptors is an eventually condition. Fewer are well too: what package net keeps may be collected at any time.
+// noMoreDescriptors is an eventually condition. Fewer are well too: what package net keeps may be collected at any
+// time.
 func noMoreDescriptors(than int) func() error {
 	return func() error {
 		runtime.GC()

@@ -18,9 +18,10 @@ const (
 	// loopPipes is how many an event loop has: it lends one at a time.
 	loopPipes = 1
 
-	// pipeSize is asked for: large pipes save calls and, more than that, wake-ups of the peers. 1 MiB is what a user without privileges
-	// may have (fs.pipe-max-size), as long as all of that user's pipes have less than 16,384 pages (fs.pipe-user-pages-soft), 64 such
-	// pipes; then the kernel refuses, and smallPipe is asked for, and then it gives what it gives. See pipe(7).
+	// pipeSize is asked for: large pipes save calls and, more than that, wake-ups of the peers. 1 MiB is what a user
+	// without privileges may have (fs.pipe-max-size), as long as all of that user's pipes have less than 16,384
+	// pages (fs.pipe-user-pages-soft), 64 such pipes; then the kernel refuses, and smallPipe is asked for, and then
+	// it gives what it gives. See pipe(7).
 	pipeSize  = 1 << 20
 	smallPipe = 256 << 10
 

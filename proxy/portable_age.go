@@ -2,7 +2,8 @@ package proxy
 
 import "time"
 
-// oldLocked is when the pair is so old that it should end, and how long it may look for a moment of quiet then; zero: never.
+// oldLocked is when the pair is so old that it should end, and how long it may look for a moment of quiet then;
+// zero: never.
 func (p *portablePair) oldLocked() (at time.Time, grace time.Duration) {
 	a := p.service.aging.Load()
 	if a.age == 0 {
@@ -29,7 +30,8 @@ func (p *portablePair) lookLocked() time.Time {
 	return next
 }
 
-// agedLocked ends a pair that is too old, if this is a moment of quiet or too late to wait for one, and tells whether it did.
+// agedLocked ends a pair that is too old, if this is a moment of quiet or too late to wait for one, and tells
+// whether it did.
 func (p *portablePair) agedLocked() bool {
 	old, grace := p.oldLocked()
 	now := time.Now()

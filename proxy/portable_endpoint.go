@@ -7,7 +7,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An endpointIndex holds the pairs of the portable engine by their endpoints. They are found here when an endpoint leaves.
+// An endpointIndex holds the pairs of the portable engine by their endpoints. They are found here when an endpoint
+// leaves.
 type endpointIndex struct {
 	mu  sync.Mutex
 	all map[lb.Place]*portableEndpointPairs // those with pairs

@@ -108,8 +108,8 @@ func (u *udpSocket) forgetPause() *pause {
 	return p
 }
 
-// stand is called by who reads after an error. If that comes from suspend, it waits for the end of that and returns true. A nil session is
-// the reader of the clients' datagrams.
+// stand is called by who reads after an error. If that comes from suspend, it waits for the end of that and returns
+// true. A nil session is the reader of the clients' datagrams.
 func (u *udpSocket) stand(x *session) bool {
 	p := u.pausing.Load()
 	if p == nil {

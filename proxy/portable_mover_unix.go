@@ -13,9 +13,10 @@ import (
 
 // A mover moves the bytes of one direction of a pair.
 //
-// It waits for its source without holding anything: neither a buffer nor a pipe. Small messages go through a pooled buffer, by read
-// and write. When a read fills the buffer, there is more to come, and the mover goes on by splice(2), where there is that and a pipe
-// to be had, until its source gives less. It holds a pipe only between a read and the write that follows.
+// It waits for its source without holding anything: neither a buffer nor a pipe. Small messages go through a pooled
+// buffer, by read and write. When a read fills the buffer, there is more to come, and the mover goes on by
+// splice(2), where there is that and a pipe to be had, until its source gives less. It holds a pipe only between a
+// read and the write that follows.
 type mover struct {
 	pair     *portablePair
 	src, dst *net.TCPConn

@@ -60,8 +60,8 @@ func newPortablePair(client, server *net.TCPConn, s *service) *portablePair {
 	return &portablePair{client: client, server: server, service: s, idle: spec.idleTimeout(), half: spec.halfCloseTimeout(), began: time.Now(), seed: rand.Uint64()}
 }
 
-// relay moves bytes both ways until the pair has ended, and leaves both connections closed; but the client's, if another endpoint can
-// take over.
+// relay moves bytes both ways until the pair has ended, and leaves both connections closed; but the client's, if
+// another endpoint can take over.
 func (p *portablePair) relay(pipes *pipePool) {
 	p.mu.Lock()
 	if !p.closing { // a cut may have come before
@@ -100,7 +100,8 @@ func (p *portablePair) move(m *mover) {
 		return
 	}
 	if err == io.EOF && p.ends == 1 && connGone(m.src) {
-		// A reset is told once. The other direction was told, in writing, and is waiting for the lock; reading finds an end.
+		// A reset is told once. The other direction was told, in writing, and is waiting for the lock; reading finds
+		// an end.
 		err = syscall.ECONNRESET
 	}
 	var failed *writeError
@@ -211,9 +212,9 @@ func (p *portablePair) limitLocked() time.Duration {
 	return p.idle
 }
 
-// deadlinesLocked sets the deadlines of both connections by the time that something moved last. They are not moved with each byte: when
-// one passes, expired looks whether something moved since. Both for reading and writing, for a peer that never reads must not
-// hold the pair for ever either.
+// deadlinesLocked sets the deadlines of both connections by the time that something moved last. They are not moved
+// with each byte: when one passes, expired looks whether something moved since. Both for reading and writing, for a
+// peer that never reads must not hold the pair for ever either.
 func (p *portablePair) deadlinesLocked() {
 	var at time.Time
 	if limit := p.limitLocked(); limit > 0 {
@@ -226,8 +227,9 @@ func (p *portablePair) deadlinesLocked() {
 	p.server.SetDeadline(at)
 }
 
-// expired is asked when an operation has failed with err. It tells whether that was a deadline that means the end, because the pair
-// has been idle for too long or is over. If it was one that passed although something moved or moves, expired sets new ones and tells to go on.
+// expired is asked when an operation has failed with err. It tells whether that was a deadline that means the end,
+// because the pair has been idle for too long or is over. If it was one that passed although something moved or
+// moves, expired sets new ones and tells to go on.
 func (p *portablePair) expired(err error) (end, goOn bool) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false, false
@@ -251,16 +253,17 @@ func (p *portablePair) expired(err error) (end, goOn bool) {
 	return false, true
 }
 
-// drainingLocked tells whether a peer has taken something since this was asked last: nobody tells when the kernel's buffers empty, and to one who
-// reads slowly that may take longer than the limit. The first time, it is given the benefit of the doubt.
+// drainingLocked tells whether a peer has taken something since this was asked last: nobody tells when the kernel's
+// buffers empty, and to one who reads slowly that may take longer than the limit. The first time, it is given the
+// benefit of the doubt.
 func (p *portablePair) drainingLocked() bool {
 	before := p.unsent
 	p.unsent = connUnsent(p.client) + connUnsent(p.server)
 	return p.unsent > 0 && p.unsent != before
 }
 
-// errIdle ends a direction over which, and over whose counterpart, nothing moved for the whole limit; errStuck is the same for one
-// that holds bytes that its destination does not take.
+// errIdle ends a direction over which, and over whose counterpart, nothing moved for the whole limit; errStuck is
+// the same for one that holds bytes that its destination does not take.
 var (
 	errIdle  = errors.New("idle")
 	errStuck = fmt.Errorf("%w: the peer takes no more", errIdle)
@@ -271,8 +274,8 @@ type writeError struct{ error }
 
 func (e *writeError) Unwrap() error { return e.error }
 
-// deliver waits until the peers have what was written to them: a reset throws away what is still on its way. There is nothing
-// to be woken by, so it looks again and again, ever less often.
+// deliver waits until the peers have what was written to them: a reset throws away what is still on its way. There
+// is nothing to be woken by, so it looks again and again, ever less often.
 func deliver(conns ...*net.TCPConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), deliverTimeout)
 	defer cancel()

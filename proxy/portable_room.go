@@ -108,8 +108,8 @@ func outOfPorts(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
-// freePort ends the session idle longest, of those that can end for s, for the sake of the port that the system gave to its
-// socket. It returns false if there is none.
+// freePort ends the session idle longest, of those that can end for s, for the sake of the port that the system gave
+// to its socket. It returns false if there is none.
 func (u *udpSocket) freePort(s *service) bool {
 	from := u.engine.victim(itsPorts, u)
 	if from == nil {

@@ -15,11 +15,11 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A session is a UDP client's pairing with an endpoint: a socket connected to the endpoint, so that what comes back belongs to this
-// client, and so that the kernel tells when the endpoint refuses (ICMP port unreachable).
+// A session is a UDP client's pairing with an endpoint: a socket connected to the endpoint, so that what comes back
+// belongs to this client, and so that the kernel tells when the endpoint refuses (ICMP port unreachable).
 //
-// Its datagrams are sent by the listener's goroutine and its answers are read by its own, replies, which holds a buffer only while
-// it has an answer in hand.
+// Its datagrams are sent by the listener's goroutine and its answers are read by its own, replies, which holds a
+// buffer only while it has an answer in hand.
 type session struct {
 	socket   *udpSocket
 	service  *service
@@ -192,8 +192,9 @@ func (x *session) replies() {
 // ask notes that the client has sent a datagram, before that is sent on. It returns false if the session is complete.
 func (x *session) ask() bool { return x.asked.Add(1) > 0 }
 
-// complete tells whether all answers have come that the client may expect, so many for each of its datagrams; 0 if nobody
-// knows how many. From then on ask returns false: who sent a datagram at that moment would not hear the answer.
+// complete tells whether all answers have come that the client may expect, so many for each of its datagrams; 0 if
+// nobody knows how many. From then on ask returns false: who sent a datagram at that moment would not hear the
+// answer.
 func (x *session) complete(responses int64) bool {
 	for responses > 0 {
 		asked := x.asked.Load()

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// A sessionKey tells sessions apart: by the client's address and, on a wildcard listener, by the address that the client used.
+// A sessionKey tells sessions apart: by the client's address and, on a wildcard listener, by the address that the
+// client used.
 type sessionKey struct {
 	client netip.AddrPort
 	local  netip.Addr
@@ -23,8 +24,8 @@ type sessionTable struct {
 	woken    chan struct{}           // has an element when the next expiry may have come nearer
 }
 
-// relist is how old a session's place in the list may be: an active session takes the table's lock once in this time, not for each
-// datagram.
+// relist is how old a session's place in the list may be: an active session takes the table's lock once in this
+// time, not for each datagram.
 func relist(idle time.Duration) time.Duration { return min(time.Second, idle/8) }
 
 func (t *sessionTable) init() {
@@ -115,8 +116,9 @@ func (t *sessionTable) unbindLocked(x *session) {
 	}
 }
 
-// oldest is the session idle longest, or nil. Under a flood of new clients the whole list turns over sooner than an active session
-// lists itself, so one that was active since it was listed gets another round. To look at a few is enough, and bounded.
+// oldest is the session idle longest, or nil. Under a flood of new clients the whole list turns over sooner than an
+// active session lists itself, so one that was active since it was listed gets another round. To look at a few is
+// enough, and bounded.
 func (t *sessionTable) oldest() *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()

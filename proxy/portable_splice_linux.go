@@ -58,8 +58,8 @@ func (m *mover) sourceHasBytes() (has bool) {
 	return err == nil && has
 }
 
-// fillPipe splices into a pipe that it holds only if there was something to splice. That splice finds nothing, or the end, is not to be
-// believed: it stops at urgent data, and says so if the end has come behind it.
+// fillPipe splices into a pipe that it holds only if there was something to splice. That splice finds nothing, or
+// the end, is not to be believed: it stops at urgent data, and says so if the end has come behind it.
 func (m *mover) fillPipe(fd uintptr) bool {
 	m.err = nil
 	p := m.pipes.get()

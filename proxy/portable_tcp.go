@@ -68,8 +68,9 @@ func (t *tcpSocket) Addr() netip.AddrPort { return t.addr }
 
 func (t *tcpSocket) serve(s *service) { t.service.Store(s) }
 
-// ProxyLoop accepts clients and hands each to a goroutine of its own, so that accepting never waits for a dial. It does not accept
-// while the descriptor budget is used up: clients then wait in the kernel's queue instead of being turned away.
+// ProxyLoop accepts clients and hands each to a goroutine of its own, so that accepting never waits for a dial. It
+// does not accept while the descriptor budget is used up: clients then wait in the kernel's queue instead of being
+// turned away.
 func (t *tcpSocket) ProxyLoop() error {
 	defer close(t.looped)
 	turn := t.engine.turns.add(func() string {
@@ -119,7 +120,8 @@ func (t *tcpSocket) accept() (*net.TCPConn, error) {
 	return c.(*net.TCPConn), nil
 }
 
-// awaitRoom takes the descriptors of a connection of s, and waits for them. An error means that nobody is served any more.
+// awaitRoom takes the descriptors of a connection of s, and waits for them. An error means that nobody is served any
+// more.
 func (t *tcpSocket) awaitRoom(s *service, turn *turn) error {
 	reclaim := func() bool { return t.engine.reclaim(s.share) }
 	if s.share.take(pairDescriptors) || reclaim() {

@@ -13,8 +13,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// udpSocket is the UDP proxySocket of the portable engine: one goroutine reads the clients' datagrams, and each session's answers
-// are read by a goroutine of its own.
+// udpSocket is the UDP proxySocket of the portable engine: one goroutine reads the clients' datagrams, and each
+// session's answers are read by a goroutine of its own.
 type udpSocket struct {
 	engine  *portable
 	conn    *net.UDPConn
@@ -87,14 +87,15 @@ func (u *udpSocket) shareAddress(on bool) error {
 
 func (u *udpSocket) Addr() netip.AddrPort { return u.addr }
 
-// serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next datagram.
+// serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next
+// datagram.
 func (u *udpSocket) serve(s *service) {
 	u.service.Store(s)
 	u.sessions.wake() // its idle timeout may have changed
 }
 
-// ProxyLoop reads the clients' datagrams and sends each on. It never waits for anything but the next datagram: sockets to endpoints
-// do not block, and host names are resolved elsewhere.
+// ProxyLoop reads the clients' datagrams and sends each on. It never waits for anything but the next datagram:
+// sockets to endpoints do not block, and host names are resolved elsewhere.
 func (u *udpSocket) ProxyLoop() error {
 	buf := make([]byte, maxDatagram)
 	oob := make([]byte, oobSize)
@@ -344,7 +345,8 @@ func (u *udpSocket) Close() error {
 
 func (u *udpSocket) stop() { u.sessions.drain() }
 
-// Shutdown begins no new sessions, and closes when those that there are have been quiet for drainQuiet, or when ctx ends.
+// Shutdown begins no new sessions, and closes when those that there are have been quiet for drainQuiet, or when ctx
+// ends.
 func (u *udpSocket) Shutdown(ctx context.Context) error {
 	empty := u.sessions.drain()
 	select {

@@ -11,8 +11,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testnet"
 )
 
-// The kernel has some 28,000 ports for sockets that dial, fewer than there may be sessions. When they are used up, the sessions idle longest
-// make room, as they do for descriptors.
+// The kernel has some 28,000 ports for sockets that dial, fewer than there may be sessions. When they are used up,
+// the sessions idle longest make room, as they do for descriptors.
 func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
 	if !testnet.Inside(t) {
 		return

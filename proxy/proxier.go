@@ -20,7 +20,8 @@ type Options struct {
 	LoadBalancer lb.LoadBalancer // required
 	Logger       hclog.Logger    // nil: silent
 
-	// MaxDescriptors is how many descriptors the process may have open. A part is kept back for what is not traffic. Zero: 65,536.
+	// MaxDescriptors is how many descriptors the process may have open. A part is kept back for what is not traffic.
+	// Zero: 65,536.
 	MaxDescriptors int64
 
 	// Resolver looks up the host names of endpoints. Nil: one of its own, with MaxLookups.
@@ -29,15 +30,17 @@ type Options struct {
 	// Engine is how bytes are moved. Zero: the best for this system.
 	Engine Engine
 
-	// Loops is how many event loops there are. Zero: one for each processor that Go may use. A process that does little else does well
-	// to give Go one processor more than there are loops, as internal/daemon does and says why.
+	// Loops is how many event loops there are. Zero: one for each processor that Go may use. A process that does
+	// little else does well to give Go one processor more than there are loops, as internal/daemon does and says
+	// why.
 	Loops int
 
-	// Inherited are sockets that are open already. Listeners at their addresses use them instead of opening their own. Call
-	// DropInherited when no more listeners are to come for them.
+	// Inherited are sockets that are open already. Listeners at their addresses use them instead of opening their
+	// own. Call DropInherited when no more listeners are to come for them.
 	Inherited []Inherited
 
-	// Hold has listeners open without anybody being served, until Begin: what is inherited is served by somebody else so far.
+	// Hold has listeners open without anybody being served, until Begin: what is inherited is served by somebody
+	// else so far.
 	Hold bool
 
 	// Admit is asked about each address that the host name of an endpoint has come to, before it is dialled. An error
@@ -45,8 +48,8 @@ type Options struct {
 	// the bytes, by many at once, and must not wait for long. Nil: all are dialled.
 	Admit func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error
 
-	// Access is told of each TCP connection and UDP session that has ended. It is called on the path of the bytes, by many at once: it must
-	// not wait for anything. Nil: nobody is told. SetAccess changes it.
+	// Access is told of each TCP connection and UDP session that has ended. It is called on the path of the bytes,
+	// by many at once: it must not wait for anything. Nil: nobody is told. SetAccess changes it.
 	Access func(AccessRecord)
 }
 
@@ -62,7 +65,8 @@ const (
 	EnginePortable
 )
 
-// A Proxier keeps the listeners of a set of services open and serves their clients. All methods may be called concurrently.
+// A Proxier keeps the listeners of a set of services open and serves their clients. All methods may be called
+// concurrently.
 type Proxier struct {
 	balancer lb.LoadBalancer
 	log      hclog.Logger
@@ -85,7 +89,8 @@ type Proxier struct {
 	draining  context.Context
 }
 
-// A socketKey is what a listener is asked for as. The name counts only for port 0: every service gets a port of its own.
+// A socketKey is what a listener is asked for as. The name counts only for port 0: every service gets a port of its
+// own.
 type socketKey struct {
 	protocol Protocol
 	addr     netip.AddrPort
@@ -133,13 +138,16 @@ func New(o Options) (*Proxier, error) {
 	return p, nil
 }
 
-// Apply makes services the ones that are served, all of them or, if one listener cannot be opened, none: then everything stays as
-// it was, and the error tells of every listener that failed. Names must be distinct, and so must addresses within a protocol.
+// Apply makes services the ones that are served, all of them or, if one listener cannot be opened, none: then
+// everything stays as it was, and the error tells of every listener that failed. Names must be distinct, and so must
+// addresses within a protocol.
 //
-// Services that are equal to what they were are not touched. Of those that changed, listeners at the same address stay open and their
-// clients connected; new clients get the new settings, and OnLeave and MaxAge hold for all. Listeners that are no longer wanted close, and drain: their TCP connections go
-// on until they end, their UDP sessions until they are quiet. An address may change to one that overlaps with it, such as from
-// 127.0.0.1:80 to 0.0.0.0:80, on Linux without a moment in which nobody listens; a client in mid-handshake may be reset, and UDP sessions begin anew.
+// Services that are equal to what they were are not touched. Of those that changed, listeners at the same address
+// stay open and their clients connected; new clients get the new settings, and OnLeave and MaxAge hold for all.
+// Listeners that are no longer wanted close, and drain: their TCP connections go on until they end, their UDP
+// sessions until they are quiet. An address may change to one that overlaps with it, such as from 127.0.0.1:80 to
+// 0.0.0.0:80, on Linux without a moment in which nobody listens; a client in mid-handshake may be reset, and UDP
+// sessions begin anew.
 func (p *Proxier) Apply(services []Service) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -276,8 +284,8 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 	return nil, errs
 }
 
-// shareLocked has the sockets that are about to leave share their ports with the wanted ones that overlap with them: the new ones must be
-// open before the old ones close, or a failure could not be undone. It returns those sockets.
+// shareLocked has the sockets that are about to leave share their ports with the wanted ones that overlap with them:
+// the new ones must be open before the old ones close, or a failure could not be undone. It returns those sockets.
 func (p *Proxier) shareLocked(
 	wanted map[socketKey]*service, overlapping overlapIndex,
 ) (map[socketKey]*boundSocket, error) {
@@ -327,7 +335,8 @@ func (p *Proxier) drain(s *boundSocket) {
 	delete(p.leaving, s)
 }
 
-// SetAccess makes f the one who is told of what ends from now on, as Options.Access was; the former one may be told of a few more yet.
+// SetAccess makes f the one who is told of what ends from now on, as Options.Access was; the former one may be told
+// of a few more yet.
 func (p *Proxier) SetAccess(f func(AccessRecord)) { p.access.set(f) }
 
 // A Listener is an open listener.
@@ -366,8 +375,8 @@ func (p *Proxier) Snapshot() []Stats {
 	return out
 }
 
-// EachActivity calls f for each service, in no order. It allocates nothing, for it is called once a second for what may be thousands; f must
-// not call the Proxier.
+// EachActivity calls f for each service, in no order. It allocates nothing, for it is called once a second for what
+// may be thousands; f must not call the Proxier.
 func (p *Proxier) EachActivity(f func(service string, a Activity)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -376,8 +385,8 @@ func (p *Proxier) EachActivity(f func(service string, a Activity)) {
 	}
 }
 
-// Shutdown takes no new clients, waits until all that are being served have finished, and leaves nothing running. When ctx ends first,
-// the rest is cut, and Shutdown returns ctx.Err(). The Proxier cannot be used again.
+// Shutdown takes no new clients, waits until all that are being served have finished, and leaves nothing running.
+// When ctx ends first, the rest is cut, and Shutdown returns ctx.Err(). The Proxier cannot be used again.
 func (p *Proxier) Shutdown(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed = true

@@ -138,8 +138,8 @@ func TestQueuedClientMaySendAndHalfClose(t *testing.T) {
 	})
 }
 
-// A stop does not wait for those in the queue longer than they do, and Close not at all: the room that the first one leaves is for none
-// of them.
+// A stop does not wait for those in the queue longer than they do, and Close not at all: the room that the first one
+// leaves is for none of them.
 func TestCloseEndsTheQueue(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 10, QueueTimeout: time.Hour})

@@ -17,8 +17,9 @@ import (
 	"time"
 )
 
-// A script is what both ends of one connection do, made from a seed that the client sends first: the model. Each end sends a stream of bytes
-// that are known by their place, in pieces of all sizes, and then ends it, while it reads and checks what the other sends.
+// A script is what both ends of one connection do, made from a seed that the client sends first: the model. Each end
+// sends a stream of bytes that are known by their place, in pieces of all sizes, and then ends it, while it reads
+// and checks what the other sends.
 type script struct {
 	seed uint64
 	ends [2]endScript // client's, server's
@@ -119,8 +120,8 @@ func (s *script) play(c *net.TCPConn, end int) (score, error) {
 			return sum, fmt.Errorf("got %d of %d bytes, %v, and sent %d of %d, %v", sum.received, other.size, rerr, sum.sent, mine.size, serr)
 		}
 	case rerr == nil && serr == nil && !(other.last == resetFIN && sum.received == other.size):
-		// Anything may be cut off, but it must not look like the proper end. (Linux tells of a reset once; if writing was told, reading
-		// finds the end.)
+		// Anything may be cut off, but it must not look like the proper end. (Linux tells of a reset once; if
+		// writing was told, reading finds the end.)
 		return sum, fmt.Errorf("got a proper end after %d of %d bytes, from one that resets", sum.received, other.size)
 	}
 	for _, err := range []error{rerr, serr} {
@@ -189,7 +190,8 @@ func (s *script) check(c *net.TCPConn, from int) (int, error) {
 	}
 }
 
-// Where the random test begins and how long it goes on on each engine: set these to see a failure again, or to look for rare ones.
+// Where the random test begins and how long it goes on on each engine: set these to see a failure again, or to look
+// for rare ones.
 const (
 	seedVariable = "LICTOR_TEST_SEED"
 	timeVariable = "LICTOR_TEST_TIME"
@@ -217,7 +219,8 @@ func randomRun(t *testing.T, total uint64) (first uint64, more func(n uint64) bo
 	return first, func(n uint64) bool { return n < total && time.Now().Before(until) }
 }
 
-// Thousands of connections do random things, and every byte is checked. The endpoints change meanwhile, and some are dead.
+// Thousands of connections do random things, and every byte is checked. The endpoints change meanwhile, and some are
+// dead.
 func TestTCPRandomConnections(t *testing.T) {
 	total := uint64(2000)
 	if testing.Short() || slowTests {

@@ -39,9 +39,9 @@ func (r *register[T]) remove(x *T) {
 	delete(r.places, x)
 }
 
-// perSearch is how many elements a search looks at: thousands would be too many for each new session of a flood. A search
-// goes on where the last one stopped, and remembers the best that it has found. So it finds the best one of a round, or
-// nearly; and the best one of all if there are no more than perSearch.
+// perSearch is how many elements a search looks at: thousands would be too many for each new session of a flood. A
+// search goes on where the last one stopped, and remembers the best that it has found. So it finds the best one of a
+// round, or nearly; and the best one of all if there are no more than perSearch.
 const perSearch = 16
 
 // barren is how long a search does not look at all elements again when it has found none.
@@ -53,8 +53,8 @@ type cursor struct {
 	full time.Duration // from when on it may look at all elements
 }
 
-// scan calls f with the next few elements. It goes on through all of them until f returns true once, unless one has been
-// found before, or c has done so in vain just now.
+// scan calls f with the next few elements. It goes on through all of them until f returns true once, unless one has
+// been found before, or c has done so in vain just now.
 func (r *register[T]) scan(c *cursor, now time.Duration, found bool, f func(*T) bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -159,7 +159,8 @@ func TestLoopQueuesADirectionOnce(t *testing.T) {
 	}
 }
 
-// A dead endpoint of this host, at a port that the kernel gives to sockets that dial: some dial gets that very port, and so itself.
+// A dead endpoint of this host, at a port that the kernel gives to sockets that dial: some dial gets that very port,
+// and so itself.
 func TestTCPDoesNotConnectToItself(t *testing.T) {
 	low, _ := ephemeralPorts()
 	if low == 0 {

@@ -10,8 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A service is a Service at work: what sockets see of it, and what outlives a change of its specification. It is all that an
-// engine knows beside its socket: give me an endpoint, this is how it went.
+// A service is a Service at work: what sockets see of it, and what outlives a change of its specification. It is all
+// that an engine knows beside its socket: give me an endpoint, this is how it went.
 type service struct {
 	spec     atomic.Pointer[Service]
 	aging    atomic.Pointer[aging]

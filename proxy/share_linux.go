@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// setShared has the kernel let other sockets of this user bind to the port of fd, on overlapping addresses, or no longer. It must be so
-// for both, and Linux takes it after the bind too. It is on for no longer than a change takes, for it lets everybody of this user in;
-// for TCP the kernel may remember it as long as the port is in use.
+// setShared has the kernel let other sockets of this user bind to the port of fd, on overlapping addresses, or no
+// longer. It must be so for both, and Linux takes it after the bind too. It is on for no longer than a change takes,
+// for it lets everybody of this user in; for TCP the kernel may remember it as long as the port is in use.
 func setShared(fd int, on bool) error {
 	if err := faultDenied(callSharePort); err != 0 {
 		return os.NewSyscallError("setsockopt", err)

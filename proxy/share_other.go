@@ -4,8 +4,8 @@ package proxy
 
 import "syscall"
 
-// Other systems want sharing to be said before the bind, if they know it: there, a listener cannot get an address that overlaps with one
-// that is open, and Apply says so.
+// Other systems want sharing to be said before the bind, if they know it: there, a listener cannot get an address
+// that overlaps with one that is open, and Apply says so.
 
 func singly(syscall.Conn) {}
 

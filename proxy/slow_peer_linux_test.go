@@ -56,8 +56,8 @@ func TestTCPReaderOfSingleBytes(t *testing.T) {
 	})
 }
 
-// The answer is complete and its sender is gone, but a slow client is still taking it from the kernel's buffers: that is not silence. A client
-// that takes nothing is.
+// The answer is complete and its sender is gone, but a slow client is still taking it from the kernel's buffers:
+// that is not silence. A client that takes nothing is.
 func TestTCPSlowReaderGetsTheRestOfAnAnswer(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 200 << 10
@@ -83,8 +83,8 @@ func TestTCPSlowReaderGetsTheRestOfAnAnswer(t *testing.T) {
 	})
 }
 
-// Peers that never read stop their senders, cost no memory to speak of and keep no one else from being served, until they are idle
-// for too long.
+// Peers that never read stop their senders, cost no memory to speak of and keep no one else from being served, until
+// they are idle for too long.
 func TestTCPPeersThatNeverRead(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const peers = maxPipes + 16 // more than there are pipes

@@ -15,16 +15,16 @@ type proxySocket interface {
 	// Addr is the address that clients dial, with the real port.
 	Addr() netip.AddrPort
 
-	// ProxyLoop serves clients until Close or Shutdown, and returns ErrClosed then; or nil at once, if others serve them from then on. No
-	// passing error ends that. Call it once.
+	// ProxyLoop serves clients until Close or Shutdown, and returns ErrClosed then; or nil at once, if others serve
+	// them from then on. No passing error ends that. Call it once.
 	ProxyLoop() error
 
-	// Close stops at once, and returns when nothing of the socket is left: clients of open TCP connections get a reset, UDP
-	// sessions end. It may be called again, and during Shutdown.
+	// Close stops at once, and returns when nothing of the socket is left: clients of open TCP connections get a
+	// reset, UDP sessions end. It may be called again, and during Shutdown.
 	Close() error
 
-	// Shutdown takes no new clients, and returns when those that are being served have finished, or else, when ctx ends, closes and
-	// returns ctx.Err(). A UDP session counts as finished when it has been quiet for a moment.
+	// Shutdown takes no new clients, and returns when those that are being served have finished, or else, when ctx
+	// ends, closes and returns ctx.Err(). A UDP session counts as finished when it has been quiet for a moment.
 	Shutdown(ctx context.Context) error
 
 	// stop takes no new clients. Shutdown and Close do that too.
@@ -33,13 +33,15 @@ type proxySocket interface {
 	// release lets go of the socket, and of all UDP sessions: another process serves it. TCP connections go on.
 	release()
 
-	// descriptors returns duplicates of the sockets, all of them, in an order that is always the same; or an error, and none.
+	// descriptors returns duplicates of the sockets, all of them, in an order that is always the same; or an error,
+	// and none.
 	descriptors() ([]int, error)
 
 	// shareAddress lets other sockets of ours take overlapping addresses with the same port while it is on.
 	shareAddress(on bool) error
 
-	// serve makes s the service of clients that come from now on. It is called too when the specification of s has changed.
+	// serve makes s the service of clients that come from now on. It is called too when the specification of s has
+	// changed.
 	serve(s *service)
 }
 
@@ -51,12 +53,12 @@ type engine interface {
 	listenTCP(o listenSpec, s *service) (proxySocket, error)
 	listenUDP(o listenSpec, s *service) (proxySocket, error)
 
-	// list adds to page what q wants of what is served in the next placesAtOnce places, until the page is full. It returns the place to go on
-	// from, and whether there may be more in that shard.
+	// list adds to page what q wants of what is served in the next placesAtOnce places, until the page is full. It
+	// returns the place to go on from, and whether there may be more in that shard.
 	list(from place, q *ConnectionQuery, page *[]Connection) (number int, more bool)
 
-	// endpointsGone is told of members of one service that have left for good. It does not wait. It is called for several services
-	// at once.
+	// endpointsGone is told of members of one service that have left for good. It does not wait. It is called for
+	// several services at once.
 	endpointsGone(members []*lb.Member)
 
 	// respecified is told that connections of s may have to end at another time than before. It does not wait.
@@ -75,8 +77,8 @@ type engine interface {
 	close()
 }
 
-// network is the network name under which package net listens on addr and nothing else: an IPv4 wildcard without IPv6, but the IPv6
-// wildcard with both.
+// network is the network name under which package net listens on addr and nothing else: an IPv4 wildcard without
+// IPv6, but the IPv6 wildcard with both.
 func network(p Protocol, addr netip.Addr) string {
 	switch {
 	case addr.Is4():

@@ -60,7 +60,8 @@ func newCouple(t *testing.T, h *house) *couple {
 	p := &couple{T: t, house: h, before: openDescriptors()}
 	p.peers[clientSide] = dialTCP(t, addr)
 	p.peers[serverSide] = <-servers
-	// A byte each way: until then a reset may come before the proxy knows that the dial has succeeded, and then it has not.
+	// A byte each way: until then a reset may come before the proxy knows that the dial has succeeded, and then it
+	// has not.
 	for side, c := range p.peers {
 		io.WriteString(c, "!")
 		if _, err := io.ReadFull(p.peers[1-side], make([]byte, 1)); err != nil {
@@ -123,7 +124,8 @@ func (p *couple) fill(from int) {
 // movedBy is how many bytes have moved both ways.
 func movedBy(s Stats) int64 { return s.BytesUp + s.BytesDown }
 
-// stream is the n bytes at a place of what a peer sends. The round is no power of two, so that what is lost or doubled does not go unnoticed.
+// stream is the n bytes at a place of what a peer sends. The round is no power of two, so that what is lost or
+// doubled does not go unnoticed.
 func stream(at int64, n int) []byte {
 	return streamed()[at%streamRound:][:n]
 }
@@ -196,8 +198,8 @@ func (p *couple) settled(received [2]int64) {
 	}
 }
 
-// act has both peers do something, and checks what each then sees: all that the other sent before a FIN, and what had reached the proxy before
-// a RST; a FIN as a FIN and a RST as a RST.
+// act has both peers do something, and checks what each then sees: all that the other sent before a FIN, and what
+// had reached the proxy before a RST; a FIN as a FIN and a RST as a RST.
 func (p *couple) act(acts [2]act, ended [2]bool) {
 	p.Helper()
 	for side, a := range acts {

@@ -102,7 +102,8 @@ type Descriptors struct {
 // dialFailures is how many causes a dial has to fail.
 const dialFailures = int(lb.Reset) + 1
 
-// An Activity is what a look at a service once a second takes: a few of its Stats. What belongs to TCP and to UDP is summed up.
+// An Activity is what a look at a service once a second takes: a few of its Stats. What belongs to TCP and to UDP is
+// summed up.
 type Activity struct {
 	Clients  int64 // TCP connections accepted and UDP sessions begun
 	Active   int64 // of those

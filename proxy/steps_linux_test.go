@@ -16,7 +16,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A steppedLoop is a loop that turns only when the test has it turn, so that turns can be counted, and things can happen between them.
+// A steppedLoop is a loop that turns only when the test has it turn, so that turns can be counted, and things can
+// happen between them.
 type steppedLoop struct {
 	*testing.T
 	*eventLoop
@@ -24,7 +25,8 @@ type steppedLoop struct {
 	addr    netip.AddrPort
 }
 
-// newSteppedLoop returns a loop that listens for one service with the given endpoints. It turns by itself once the test is over.
+// newSteppedLoop returns a loop that listens for one service with the given endpoints. It turns by itself once the
+// test is over.
 func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	t.Helper()
 	denied := newDenials(hclog.NewNullLogger())
@@ -107,8 +109,8 @@ func endless(c *net.TCPConn) {
 	}
 }
 
-// In one turn a direction moves its share and no more, by read and write as well as by splice. If its destination was full and no longer is, there
-// are two events, and it may have two.
+// In one turn a direction moves its share and no more, by read and write as well as by splice. If its destination
+// was full and no longer is, there are two events, and it may have two.
 func TestLoopTurnMovesAShare(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// System calls of the loops. None of these waits, so they go past the Go scheduler (RawSyscall): to tell it twice of each call that takes a
-// microsecond costs more than some of the calls. The sockets' own calls are used instead of read and write, which saves the kernel a
-// layer, and the process a signal for each broken pipe.
+// System calls of the loops. None of these waits, so they go past the Go scheduler (RawSyscall): to tell it twice of
+// each call that takes a microsecond costs more than some of the calls. The sockets' own calls are used instead of
+// read and write, which saves the kernel a layer, and the process a signal for each broken pipe.
 
 func recvStream(fd int32, b []byte) (int, syscall.Errno) {
 	for {
@@ -79,7 +79,8 @@ func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(a, p)
 }
 
-// socketName is an address of a socket: its own, by SYS_GETSOCKNAME, or its peer's, by SYS_GETPEERNAME. Package unix would allocate it.
+// socketName is an address of a socket: its own, by SYS_GETSOCKNAME, or its peer's, by SYS_GETPEERNAME. Package unix
+// would allocate it.
 func socketName(call uintptr, fd int32) (sa unix.RawSockaddrInet6, err syscall.Errno) {
 	size := uint32(unsafe.Sizeof(sa))
 	_, _, err = unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
@@ -197,8 +198,8 @@ func disconnect(fd int32) {
 	unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
 }
 
-// pollEvents takes what an epoll instance has. It waits for timeout milliseconds, for ever if that is negative; only then is the Go
-// scheduler told.
+// pollEvents takes what an epoll instance has. It waits for timeout milliseconds, for ever if that is negative; only
+// then is the Go scheduler told.
 func pollEvents(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
 	var n uintptr
 	events, err := faultPoll(events)

@@ -38,8 +38,8 @@ func setUDP(t *testing.T, c *net.UDPConn, level, option, value int) {
 	}
 }
 
-// A client that has the kernel cut what it sends (UDP_SEGMENT, as QUIC libraries do) loses nothing and nothing is joined, whether or not its
-// endpoint's answers are cut too; and so with sizes that do not divide.
+// A client that has the kernel cut what it sends (UDP_SEGMENT, as QUIC libraries do) loses nothing and nothing is
+// joined, whether or not its endpoint's answers are cut too; and so with sizes that do not divide.
 func TestUDPSegmentedDatagramsArriveOneByOne(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		for _, tt := range []struct{ segment, total int }{{100, 1000}, {1000, 8500}, {1400, 1400 * 40}, {1472, 1472*3 + 1}, {1, 64}} {
@@ -66,7 +66,8 @@ func TestUDPSegmentedDatagramsArriveOneByOne(t *testing.T) {
 	})
 }
 
-// An endpoint that sends bursts has its answers joined on the way in and cut again on the way out, and the client cannot tell.
+// An endpoint that sends bursts has its answers joined on the way in and cut again on the way out, and the client
+// cannot tell.
 func TestUDPBurstsOfAnswersKeepTheirBounds(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
@@ -127,7 +128,8 @@ func TestUDPRequestsSpreadABurst(t *testing.T) {
 	})
 }
 
-// A burst that needs more sessions than there may be arrives all the same: what a session has is sent before it makes room.
+// A burst that needs more sessions than there may be arrives all the same: what a session has is sent before it
+// makes room.
 func TestUDPBurstOfMoreSessionsThanThereMayBe(t *testing.T) {
 	for _, responses := range []int{-1, 0} {
 		t.Run(fmt.Sprint(responses, " responses"), func(t *testing.T) {
@@ -197,7 +199,8 @@ func TestSenderWithoutSegmentation(t *testing.T) {
 	}
 }
 
-// One-way sessions share what connects them to their endpoint, its resolved name too: with requests = 1 each datagram would be looked up.
+// One-way sessions share what connects them to their endpoint, its resolved name too: with requests = 1 each
+// datagram would be looked up.
 func TestUDPOneWayResolvesOnce(t *testing.T) {
 	onLoops(t, 1, func(t *testing.T, h *house) {
 		var got atomic.Int64
@@ -230,7 +233,8 @@ func TestUDPOneWayResolvesOnce(t *testing.T) {
 	})
 }
 
-// All loops' sockets are of one listener: nobody else, another Lictor for one, can take a share of its clients unnoticed.
+// All loops' sockets are of one listener: nobody else, another Lictor for one, can take a share of its clients
+// unnoticed.
 func TestUDPAddressInUse(t *testing.T) {
 	onLoops(t, 4, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP, Listen: listen(freePort(t, UDP))}, udpServer(t, echoUDP))
@@ -251,7 +255,8 @@ func TestUDPAddressInUse(t *testing.T) {
 	})
 }
 
-// Services that let the kernel choose a port get one each: sockets that may share their port could be given another listener's.
+// Services that let the kernel choose a port get one each: sockets that may share their port could be given another
+// listener's.
 func TestUDPChosenPortsAreDistinct(t *testing.T) {
 	onLoops(t, 2, func(t *testing.T, h *house) {
 		h.start()

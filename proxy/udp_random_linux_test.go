@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A udpClient sends datagrams whose contents follow from who sent them and which they are, alone and in bursts that the kernel cuts, and
-// checks that all that comes back is its own and whole: the model.
+// A udpClient sends datagrams whose contents follow from who sent them and which they are, alone and in bursts that
+// the kernel cuts, and checks that all that comes back is its own and whole: the model.
 type udpClient struct {
 	id             byte
 	conn           *net.UDPConn
@@ -152,8 +152,8 @@ func (f *udpFlock) churn(rnd *rand.Rand) {
 	f.endpoints("s", known...)
 }
 
-// Whatever clients send and endpoints do: what a client gets is its own and whole, counters agree with what both ends saw, and
-// nothing is left when all is quiet.
+// Whatever clients send and endpoints do: what a client gets is its own and whole, counters agree with what both
+// ends saw, and nothing is left when all is quiet.
 func TestUDPRandom(t *testing.T) {
 	for _, tt := range []struct {
 		name string

@@ -20,7 +20,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// messageSize is that of requests, of answers and of commands. A message begins with what is to be done, and a size (8 bytes).
+// messageSize is that of requests, of answers and of commands. A message begins with what is to be done, and a size
+// (8 bytes).
 const messageSize = 64
 
 // What a message asks of a backend.
@@ -66,7 +67,8 @@ func serveBackend() error {
 	}
 }
 
-// listenBackend listens on the loopback device, so that there are as many addresses as endpoints are wanted, and no other host gets in.
+// listenBackend listens on the loopback device, so that there are as many addresses as endpoints are wanted, and no
+// other host gets in.
 func listenBackend() (net.Listener, *net.UDPConn, error) {
 	control := func(_, _ string, c syscall.RawConn) error {
 		var err error

@@ -26,8 +26,8 @@ type bench struct {
 	began     time.Time
 }
 
-// A place is where a load goes: to the process of a target that has just this service, so that what one load leaves behind (sessions
-// that live on, a heap that has grown) is not measured with the next.
+// A place is where a load goes: to the process of a target that has just this service, so that what one load leaves
+// behind (sessions that live on, a heap that has grown) is not measured with the next.
 type place struct {
 	target  *target
 	service string

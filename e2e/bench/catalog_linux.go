@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A catalog stands in for a Consul agent: it answers health queries, for every service alike, with instances that change, and holds
-// those that carry the current index until something changes or their wait is over.
+// A catalog stands in for a Consul agent: it answers health queries, for every service alike, with instances that
+// change, and holds those that carry the current index until something changes or their wait is over.
 type catalog struct {
 	mu        sync.Mutex
 	index     uint64

@@ -41,8 +41,8 @@ var errNoTime = errors.New("no time is left (-time)")
 // A grownCost is the cost at one size: processor time in microseconds, memory in bytes.
 type grownCost struct{ request, connection, rss, pair float64 }
 
-// grown measures a proxy of its own: requests that go over all connections in turn, which are spread over all services, and new
-// connections to all services in turn. Medians of three.
+// grown measures a proxy of its own: requests that go over all connections in turn, which are spread over all
+// services, and new connections to all services in turn. Medians of three.
 func (b *bench) grown(t *target, services, endpoints, connections int) (grownCost, error) {
 	if time.Since(b.began) > b.options.time {
 		return grownCost{}, errNoTime

@@ -11,8 +11,9 @@ import (
 	"syscall"
 )
 
-// A guard is a process that outlives this one by a moment. Whatever this one starts dies with it, but not what those start (nginx
-// has workers): when the pipe to the guard breaks, it kills the groups that it was told of, and removes the folder of their files.
+// A guard is a process that outlives this one by a moment. Whatever this one starts dies with it, but not what those
+// start (nginx has workers): when the pipe to the guard breaks, it kills the groups that it was told of, and removes
+// the folder of their files.
 type guard struct {
 	dir  string // for files
 	cmd  *exec.Cmd

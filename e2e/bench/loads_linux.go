@@ -72,7 +72,8 @@ const newRate = 20_000
 // maxSessions is the bound for new UDP clients: far fewer than come in the time that a session lives.
 const maxSessions = 4096
 
-// mostPairs is what the descriptors of a proxy suffice for, less what it may keep back for itself, and bounded for the sake of time.
+// mostPairs is what the descriptors of a proxy suffice for, less what it may keep back for itself, and bounded for
+// the sake of time.
 func mostPairs() int { return min((descriptorLimit()-2000)/2, 20_000) }
 
 // requests is n kept connections, on each of which request follows answer.

@@ -13,8 +13,8 @@ import (
 // bulkBuffer is how much is read or written at a time where there is much.
 const bulkBuffer = 256 << 10
 
-// A loop generates a load: one thread that waits for the sockets of its slots and lets each slot go on. A load is a pool of work,
-// a number of units, from which the slots help themselves.
+// A loop generates a load: one thread that waits for the sockets of its slots and lets each slot go on. A load is a
+// pool of work, a number of units, from which the slots help themselves.
 type loop struct {
 	ep    int
 	slots []slot
@@ -155,8 +155,8 @@ func errOr(err error) error {
 	return err
 }
 
-// dial opens a socket to addr that does not block. With a source the connection comes from another loopback address than the last
-// ones, so that connections that are gone but remembered (TIME_WAIT) do not use up the ports of one.
+// dial opens a socket to addr that does not block. With a source the connection comes from another loopback address
+// than the last ones, so that connections that are gone but remembered (TIME_WAIT) do not use up the ports of one.
 func dial(kind int, addr netip.AddrPort, source int) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -72,7 +72,8 @@ func (b *bench) measure(i *instance, work int, perUnit float64, slots []slot, co
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
-// watchDescriptors watches how many descriptors a group has, until the function that it returns is called, which returns the most.
+// watchDescriptors watches how many descriptors a group has, until the function that it returns is called, which
+// returns the most.
 func watchDescriptors(group int, interval time.Duration) (stop func() int) {
 	done, result := make(chan struct{}), make(chan int, 1)
 	go countDescriptors(group, interval, done, result)

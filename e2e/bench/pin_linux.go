@@ -19,7 +19,8 @@ type pinning struct {
 	proxy, rest *unix.CPUSet
 }
 
-// pin gives the proxy the first half of the processors that there are, and the other half to the rest, of which this process is part.
+// pin gives the proxy the first half of the processors that there are, and the other half to the rest, of which this
+// process is part.
 func pin() (pinning, error) {
 	var all unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {

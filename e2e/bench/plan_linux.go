@@ -57,7 +57,8 @@ func (p *plan) Listen() string { return p.Services[0].Listen.String() }
 // Endpoints are where it forwards to.
 func (p *plan) Endpoints() []string { return p.Services[0].Endpoints }
 
-// WorkerConnections is for nginx, where the listener and both sides of a pair count, and a single worker may get all of them.
+// WorkerConnections is for nginx, where the listener and both sides of a pair count, and a single worker may get all
+// of them.
 func (p *plan) WorkerConnections() int { return 2*p.Pairs + len(p.Services) + 64 }
 
 // StreamModule is where Debian has nginx's stream module, or empty where it is built in.

@@ -147,6 +147,7 @@ func parseListener(line string) (addr netip.AddrPort, listening bool) {
 	if !ok || err != nil || err2 != nil {
 		return addr, false
 	}
-	// The address is printed as a number of this machine, of which all that Go runs on with -race or splice here are little-endian.
+	// The address is printed as a number of this machine, of which all that Go runs on with -race or splice here are
+	// little-endian.
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(a), byte(a >> 8), byte(a >> 16), byte(a >> 24)}), uint16(p)), true
 }

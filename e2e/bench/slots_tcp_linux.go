@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An exchangeSlot makes one connection after the other: connect, request, answer, close. It is "connect-request-close", the transfers
-// on new connections, and, when it keeps what it opened, the idle connections.
+// An exchangeSlot makes one connection after the other: connect, request, answer, close. It is
+// "connect-request-close", the transfers on new connections, and, when it keeps what it opened, the idle
+// connections.
 type exchangeSlot struct {
 	addrs  []netip.AddrPort // in turn
 	op     byte

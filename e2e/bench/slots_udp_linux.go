@@ -18,7 +18,8 @@ type datagramSlot struct {
 	request  []byte
 }
 
-// sequenceAt is where a request has its number, so that an answer that comes too late is not taken for that of the next.
+// sequenceAt is where a request has its number, so that an answer that comes too late is not taken for that of the
+// next.
 const sequenceAt = 9
 
 func (s *datagramSlot) begin(l *loop, id int) {
@@ -68,8 +69,8 @@ func (s *datagramSlot) tick(l *loop, now time.Time) {
 	}
 }
 
-// A oneWaySlot sends datagrams that nobody answers, but for the last of each burst: that keeps the sender from running ahead of what
-// the buffers on the way can hold. What arrived the backends tell.
+// A oneWaySlot sends datagrams that nobody answers, but for the last of each burst: that keeps the sender from
+// running ahead of what the buffers on the way can hold. What arrived the backends tell.
 type oneWaySlot struct {
 	fd   int
 	size int
@@ -80,7 +81,8 @@ type oneWaySlot struct {
 	datagram []byte
 }
 
-// burst is how many datagrams are under way at most from a socket. Those of all sockets have to fit into an ordinary receive buffer.
+// burst is how many datagrams are under way at most from a socket. Those of all sockets have to fit into an ordinary
+// receive buffer.
 const burst = 16
 
 func (s *oneWaySlot) begin(l *loop, id int) {
@@ -131,7 +133,8 @@ func (s *oneWaySlot) tick(l *loop, now time.Time) {
 	}
 }
 
-// A newSlot is a new client for each request: a socket is opened, a request sent, its answer awaited, and the socket closed.
+// A newSlot is a new client for each request: a socket is opened, a request sent, its answer awaited, and the socket
+// closed.
 type newSlot struct {
 	addr netip.AddrPort
 
@@ -153,7 +156,8 @@ func (s *newSlot) start(l *loop) {
 		return
 	}
 	s.began = time.Now()
-	// From many addresses: one has 28,000 ports, and a client at the port of another that is remembered would not be new.
+	// From many addresses: one has 28,000 ports, and a client at the port of another that is remembered would not be
+	// new.
 	fd, err := dial(unix.SOCK_DGRAM, s.addr, 1+l.work%sources)
 	if err != nil {
 		s.end(l, err)

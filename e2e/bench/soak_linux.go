@@ -163,7 +163,8 @@ func (s *soak) shuffle(ctx context.Context, gone chan<- struct{}) {
 	}
 }
 
-// quiet waits until lictor has no more than so many descriptors (zero: for as long as sessions may live), and measures it.
+// quiet waits until lictor has no more than so many descriptors (zero: for as long as sessions may live), and
+// measures it.
 func (s *soak) quiet(i *instance, fds int) (usage, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
@@ -207,7 +208,8 @@ func countGoroutines(dump string) int {
 	return n
 }
 
-// goroutines counts the goroutines of a lictor, which ends it: that is what SIGQUIT does to a Go program, after it has listed them.
+// goroutines counts the goroutines of a lictor, which ends it: that is what SIGQUIT does to a Go program, after it
+// has listed them.
 func (s *soak) goroutines(i *instance) (int, error) {
 	if err := i.process.Signal(syscall.SIGQUIT); err != nil {
 		return 0, err

@@ -43,7 +43,8 @@ func ratio(value, baseline float64) float64 {
 	return value / baseline
 }
 
-// A histogram counts durations in buckets that are within 1/64 of what they hold. The zero value is empty and ready for use.
+// A histogram counts durations in buckets that are within 1/64 of what they hold. The zero value is empty and ready
+// for use.
 type histogram struct {
 	counts [64 * subBuckets]uint32
 	total  int
@@ -74,8 +75,8 @@ func (h *histogram) percentile(part float64) float64 {
 	return math.NaN() // not reached: the counts add up to total
 }
 
-// bucketOf numbers values without a gap: below subBuckets each has a bucket of its own, and above that each power of two has
-// subBuckets of them.
+// bucketOf numbers values without a gap: below subBuckets each has a bucket of its own, and above that each power of
+// two has subBuckets of them.
 func bucketOf(v uint64) int {
 	if v < subBuckets {
 		return int(v)

@@ -152,7 +152,8 @@ func (t *target) refuses(adapt func(*plan)) string {
 	return first
 }
 
-// start starts the target with a plan, in a process group of its own and with its files below a folder, and returns at once.
+// start starts the target with a plan, in a process group of its own and with its files below a folder, and returns
+// at once.
 func (t *target) start(p plan, pins pinning, files string) (*instance, error) {
 	dir, err := os.MkdirTemp(files, t.name)
 	if err != nil {
@@ -226,7 +227,8 @@ func (i *instance) addrs() []netip.AddrPort {
 // addr is the listener of the first service.
 func (i *instance) addr() netip.AddrPort { return i.plan.Services[0].Listen }
 
-// discard removes a folder for which there is no more use. What is left of it in the system's temporary folder does no harm.
+// discard removes a folder for which there is no more use. What is left of it in the system's temporary folder does
+// no harm.
 func discard(dir string) { _ = os.RemoveAll(dir) }
 
 func (i *instance) group() int { return i.process.Pid() }

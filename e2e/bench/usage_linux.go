@@ -23,7 +23,8 @@ type usage struct {
 	threads   int
 }
 
-// members are the processes of a group. Whoever is started by testproc leads a group of its own, and what it forks stays there.
+// members are the processes of a group. Whoever is started by testproc leads a group of its own, and what it forks
+// stays there.
 func members(group int) ([]int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -45,7 +46,8 @@ func members(group int) ([]int, error) {
 	return pids, nil
 }
 
-// parseStat takes the process ID and the process group from a /proc/PID/stat. The name between them may contain anything.
+// parseStat takes the process ID and the process group from a /proc/PID/stat. The name between them may contain
+// anything.
 func parseStat(text string) (pid, pgrp int, ok bool) {
 	open, closing := strings.IndexByte(text, '('), strings.LastIndexByte(text, ')')
 	if open < 0 || closing < open {
@@ -60,10 +62,10 @@ func parseStat(text string) (pid, pgrp int, ok bool) {
 	return pid, pgrp, err == nil
 }
 
-// cpuOf is the processor time of processes, by each one's CPU clock (clock_getcpuclockid(3)). That is the scheduler's own
-// sum_exec_runtime, in nanoseconds, of which schedstat tells too; but unlike the schedstat files the clock has what ended threads used,
-// is exact for threads that run right now (schedstat is as of the last tick), and takes one system call a process instead of a
-// file a thread.
+// cpuOf is the processor time of processes, by each one's CPU clock (clock_getcpuclockid(3)). That is the
+// scheduler's own sum_exec_runtime, in nanoseconds, of which schedstat tells too; but unlike the schedstat files the
+// clock has what ended threads used, is exact for threads that run right now (schedstat is as of the last tick), and
+// takes one system call a process instead of a file a thread.
 func cpuOf(pids []int) (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range pids {
@@ -112,7 +114,8 @@ func usageOf(group int) (usage, error) {
 	return u, err
 }
 
-// parseSchedstat takes the time on a processor from a schedstat file: "ran waited slices", the first two in nanoseconds.
+// parseSchedstat takes the time on a processor from a schedstat file: "ran waited slices", the first two in
+// nanoseconds.
 func parseSchedstat(text string) (time.Duration, error) {
 	fields := strings.Fields(text)
 	if len(fields) != 3 {
@@ -146,8 +149,8 @@ func parseRollup(text []byte) (rss, pss int64) {
 	return rss, pss
 }
 
-// descriptors counts what processes have open. Since Linux 6.2 the size of the folder is the number; before, its entries have to be
-// counted.
+// descriptors counts what processes have open. Since Linux 6.2 the size of the folder is the number; before, its
+// entries have to be counted.
 func descriptors(pids []int) (int, error) {
 	sum := 0
 	for _, pid := range pids {

@@ -54,7 +54,8 @@ func TestParseRollup(t *testing.T) {
 	}
 }
 
-// The clock must agree with schedstat, of which the issue speaks, and must keep what ended threads used, which schedstat forgets.
+// The clock must agree with schedstat, of which the issue speaks, and must keep what ended threads used, which
+// schedstat forgets.
 func TestProcessClockHasEndedThreads(t *testing.T) {
 	const burn = 50 * time.Millisecond
 	before, err := cpuOf([]int{os.Getpid()})

@@ -39,9 +39,9 @@ func changes() []change {
 	}
 }
 
-// converge measures the time from a change to the first new connection that follows it, or the last that does not; of lictor, and of its
-// peers if there are any, which take turns. The service has one more instance, so that none of the changes is held back, and that every other
-// connection shows what is going on.
+// converge measures the time from a change to the first new connection that follows it, or the last that does not;
+// of lictor, and of its peers if there are any, which take turns. The service has one more instance, so that none of
+// the changes is held back, and that every other connection shows what is going on.
 func converge(ctx context.Context, o options) error {
 	s, err := newStage(ctx)
 	if s != nil {
@@ -133,7 +133,8 @@ func (s *stage) followers(ctx context.Context, o options) ([]*follower, error) {
 	return all, nil
 }
 
-// measure makes each change so many times for each follower, one after the other. It returns when each followed, and when a query saw it.
+// measure makes each change so many times for each follower, one after the other. It returns when each followed, and
+// when a query saw it.
 func (s *stage) measure(ctx context.Context, rounds int, all []*follower, w *watcher, it *instance) (times []map[string][]time.Duration, bare map[string][]time.Duration, err error) {
 	times, bare = make([]map[string][]time.Duration, len(all)), map[string][]time.Duration{}
 	for range rounds {
@@ -162,8 +163,9 @@ func (s *stage) measure(ctx context.Context, rounds int, all []*follower, w *wat
 	return times, bare, nil
 }
 
-// changePause is the time between two changes: faster than anybody changes a service by hand, and slower than the pace at which Lictor
-// takes an agent's answers for a loop. Peers that write and reload a file get slowPause, or they would be at it still.
+// changePause is the time between two changes: faster than anybody changes a service by hand, and slower than the
+// pace at which Lictor takes an agent's answers for a loop. Peers that write and reload a file get slowPause, or
+// they would be at it still.
 const (
 	changePause = 200 * time.Millisecond
 	slowPause   = 500 * time.Millisecond
@@ -185,8 +187,8 @@ func (s *stage) register(i *instance) error {
 	})
 }
 
-// closeLook is the time between two connections when there is one change at a time: less than what is measured, and not so little that the
-// clients take the processor from it.
+// closeLook is the time between two connections when there is one change at a time: less than what is measured, and
+// not so little that the clients take the processor from it.
 const closeLook = 100 * time.Microsecond
 
 // closely waits closeLook; Go's own sleep takes a millisecond at least.
@@ -195,11 +197,13 @@ func closely(time.Duration) {
 	_ = unix.Nanosleep(&wait, nil)
 }
 
-// absent is how many connections in a row show that an instance is out: three rounds of the largest service, which has four.
+// absent is how many connections in a row show that an instance is out: three rounds of the largest service, which
+// has four.
 const absent = 12
 
-// follow makes a change, and connects from then on until it is followed: until name answers, or has not for many times. Between two connections it
-// calls wait, with the time that it has taken so far. That some connections failed meanwhile is counted.
+// follow makes a change, and connects from then on until it is followed: until name answers, or has not for many
+// times. Between two connections it calls wait, with the time that it has taken so far. That some connections failed
+// meanwhile is counted.
 func follow(addr, name string, in bool, wait func(soFar time.Duration), change func() error) (took time.Duration, failed int, err error) {
 	begin := time.Now()
 	made := make(chan error, 1) // Consul says so some time after it has told those who follow

@@ -14,8 +14,8 @@ import (
 
 const node = "bench" // that the instances are on; it has no agent
 
-// many measures n services of three instances each: the time to the first answers, memory, processor time while nothing changes, and
-// with changes, convergence under a steady rate of them.
+// many measures n services of three instances each: the time to the first answers, memory, processor time while
+// nothing changes, and with changes, convergence under a steady rate of them.
 func many(ctx context.Context, o options, n int, changes bool) error {
 	s, err := newStage(ctx)
 	if s != nil {
@@ -52,7 +52,8 @@ func many(ctx context.Context, o options, n int, changes bool) error {
 	return nil
 }
 
-// affordable is how many services the limit of descriptors allows. Lictor counts two for each listener, and keeps some hundred for all else.
+// affordable is how many services the limit of descriptors allows. Lictor counts two for each listener, and keeps
+// some hundred for all else.
 func affordable() int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Max > 1<<20 {
@@ -121,11 +122,12 @@ func (s *stage) populate(names []string, instances []*instance) error {
 // farLook is the time between two connections to a service when a hundred services or more are followed at once.
 const farLook = 5 * time.Millisecond
 
-// patiently waits farLook, and the longer the longer it takes already: those whose change Consul takes its time for would take the processor
-// from it.
+// patiently waits farLook, and the longer the longer it takes already: those whose change Consul takes its time for
+// would take the processor from it.
 func patiently(soFar time.Duration) { time.Sleep(max(farLook, soFar/10)) }
 
-// churn adds and removes a fourth instance of one service after another, at a steady rate, and measures when connections follow.
+// churn adds and removes a fourth instance of one service after another, at a steady rate, and measures when
+// connections follow.
 func (s *stage) churn(ctx context.Context, o options, names []string) error {
 	extra, err := newInstance("extra")
 	if err != nil {

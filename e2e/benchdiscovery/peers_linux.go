@@ -24,7 +24,8 @@ const (
 	fabioTag = "urlprefix-:19999 proto=tcp" // has fabio forward what comes to its port to an instance
 )
 
-// startFabio starts fabio with its defaults, but for round robin in place of random picks, and without a registration of its own.
+// startFabio starts fabio with its defaults, but for round robin in place of random picks, and without a
+// registration of its own.
 func (s *stage) startFabio(binary string) (*follower, error) {
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(fabioPort))
 	cmd := exec.Command(binary, "-proxy.addr", addr+";proto=tcp", "-proxy.strategy", "rr", "-ui.addr", "127.0.0.1:19997",

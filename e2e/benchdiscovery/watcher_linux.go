@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// A watcher asks Consul for the service web by one blocking query after another, over https as Lictor does, and notes when an instance comes
-// and goes: nobody who follows Consul can know earlier.
+// A watcher asks Consul for the service web by one blocking query after another, over https as Lictor does, and
+// notes when an instance comes and goes: nobody who follows Consul can know earlier.
 type watcher struct {
 	id     string
 	cancel context.CancelFunc

@@ -1,4 +1,5 @@
-// Command consulpath prints the path of the consul that the tests and the demo use, and builds that consul first when there is none.
+// Command consulpath prints the path of the consul that the tests and the demo use, and builds that consul first
+// when there is none.
 package main
 
 import (

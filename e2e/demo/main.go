@@ -1,8 +1,8 @@
-// Command demo shows what Lictor does, on real things: it starts a consul agent, instances of two services as processes of their
-// own, and lictor; makes requests; kills an instance and starts it again.
+// Command demo shows what Lictor does, on real things: it starts a consul agent, instances of two services as
+// processes of their own, and lictor; makes requests; kills an instance and starts it again.
 //
-// All of it listens on 127.0.0.1 only and is gone when the demo ends. Run it with `make demo`; with ONCE=1 it ends by itself, and
-// succeeds only if everything that it is meant to show was really seen.
+// All of it listens on 127.0.0.1 only and is gone when the demo ends. Run it with `make demo`; with ONCE=1 it ends
+// by itself, and succeeds only if everything that it is meant to show was really seen.
 package main
 
 import (

@@ -97,8 +97,9 @@ func (s *stage) comeback(ctx context.Context) error {
 	return s.change(ctx, "back in", "web-1", "web-2", "web-3")
 }
 
-// change makes requests, none of which may fail, until Consul has seen that the named instances are the healthy ones, and they are
-// the rotation too. Requests alone would not tell: lictor passes over a dead instance before Consul knows of it.
+// change makes requests, none of which may fail, until Consul has seen that the named instances are the healthy
+// ones, and they are the rotation too. Requests alone would not tell: lictor passes over a dead instance before
+// Consul knows of it.
 func (s *stage) change(ctx context.Context, what string, names ...string) error {
 	started, requests := time.Now(), 0
 	err := await(ctx, "Consul finds healthy: "+strings.Join(names, " "), func() error {
@@ -181,8 +182,8 @@ func (s *stage) show(ctx context.Context) error {
 	return nil
 }
 
-// request makes a request to web, and notes if it fails. Before the first instance has passed its first check requests do fail;
-// from the first answer on, none may.
+// request makes a request to web, and notes if it fails. Before the first instance has passed its first check
+// requests do fail; from the first answer on, none may.
 func (s *stage) request(ctx context.Context) (string, error) {
 	name, err := request(ctx, s.addrs["web"])
 	switch {

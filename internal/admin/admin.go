@@ -1,4 +1,5 @@
-// Package admin shows what Lictor does and lets operators do what is theirs: a JSON API, metrics for Prometheus, and a web page.
+// Package admin shows what Lictor does and lets operators do what is theirs: a JSON API, metrics for Prometheus, and
+// a web page.
 //
 //	server := admin.New(admin.Options{State: state, Events: events, Logger: logger})
 //	listener, err := admin.ListenDefault(os.Getenv)
@@ -7,8 +8,8 @@
 //
 // It reads from snapshots and never holds up what it shows. The API is described in docs/api.md. A [Client] speaks it.
 //
-// Who may ask: over a Unix socket, whoever may open it; over TCP, any program of the host unless a token is asked for. Browsers are
-// kept from asking on behalf of other sites; see guard.
+// Who may ask: over a Unix socket, whoever may open it; over TCP, any program of the host unless a token is asked
+// for. Browsers are kept from asking on behalf of other sites; see guard.
 package admin
 
 import (
@@ -29,8 +30,8 @@ type Options struct {
 	Events *endpoints.Events // required
 	Logger hclog.Logger
 
-	// MaxConnections is how many connections may be open at once, over all listeners. Zero means 64. Half of them may be
-	// streams.
+	// MaxConnections is how many connections may be open at once, over all listeners. Zero means 64. Half of them
+	// may be streams.
 	MaxConnections int
 
 	Version, Revision string
@@ -40,10 +41,12 @@ type Options struct {
 	// Config is the configuration in force, without secrets, as something that encoding/json takes.
 	Config func() any
 
-	// Reload reads the configuration again and applies it. It says in a few words what was done. Nil: there is no reload.
+	// Reload reads the configuration again and applies it. It says in a few words what was done. Nil: there is no
+	// reload.
 	Reload func(ctx context.Context) (summary string, err error)
 
-	// Upgrade has another process take this one's place, and waits until it does. An error says why it does not. Nil: that cannot be.
+	// Upgrade has another process take this one's place, and waits until it does. An error says why it does not.
+	// Nil: that cannot be.
 	Upgrade func(ctx context.Context) (Upgrade, error)
 
 	// Level and SetLevel are the log level. SetLevel's error says that there is no such level.

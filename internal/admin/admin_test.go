@@ -359,7 +359,8 @@ func TestDrainedEndpointGetsNoNewClientsUntilUndrained(t *testing.T) {
 	}
 }
 
-// What the source and the balancer know comes together; an operator's wish comes first, then what the balancer does, then what the source says.
+// What the source and the balancer know comes together; an operator's wish comes first, then what the balancer does,
+// then what the source says.
 func TestEndpointsSayWhyTheyAreInOrOut(t *testing.T) {
 	until := time.Unix(1900000000, 0)
 	h := serve(t, Options{}, "web")

@@ -78,7 +78,8 @@ func (a *answers) promise(key string) (p *promise, mine bool) {
 	return p, true
 }
 
-// fulfil makes the answer of p when its turn comes. It does not end with the request: others may wait for the answer too.
+// fulfil makes the answer of p when its turn comes. It does not end with the request: others may wait for the answer
+// too.
 func (a *answers) fulfil(p *promise, key string, do func() *answer) {
 	defer close(p.done)
 	ctx, cancel := context.WithTimeout(context.Background(), a.patience)

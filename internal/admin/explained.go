@@ -43,7 +43,8 @@ func ExcludedBy(now func() Explainer) func(ctx context.Context, service string) 
 	}
 }
 
-// instancesOf puts into the words of the API what an explanation says. Of an instance that several tiers have, the one in use counts.
+// instancesOf puts into the words of the API what an explanation says. Of an instance that several tiers have, the
+// one in use counts.
 func instancesOf(x *discovery.Explanation) []Endpoint {
 	var all []Endpoint
 	seen := map[string]bool{}

@@ -102,7 +102,8 @@ func (s *Server) Open(l net.Listener, who Access) (serve func() error) {
 	}
 }
 
-// Release takes no more connections at l, which another process serves by now. Those that there are go on until Shutdown.
+// Release takes no more connections at l, which another process serves by now. Those that there are go on until
+// Shutdown.
 func (s *Server) Release(l net.Listener) {
 	s.released.Store(true)
 	if own, ok := l.(*socket); ok {

@@ -17,11 +17,13 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// A guard decides who may ask. Over TCP any program of this host can, a browser among them that shows somebody else's page; hence:
+// A guard decides who may ask. Over TCP any program of this host can, a browser among them that shows somebody
+// else's page; hence:
 //
-//   - The Host must be an IP address, localhost, this host's name or one of hosts. A page whose name was made to point here ("DNS
-//     rebinding") has its own.
-//   - A request that says that it comes from another origin is turned away, except when somebody follows a link to the page.
+//   - The Host must be an IP address, localhost, this host's name or one of hosts. A page whose name was made to
+//     point here ("DNS rebinding") has its own.
+//   - A request that says that it comes from another origin is turned away, except when somebody follows a link to
+//     the page.
 //   - What changes something is a POST, and the browser must not say that it comes from elsewhere.
 type guard struct {
 	hosts     []string // further names that this server may be asked by
@@ -36,8 +38,8 @@ const MaxTokenFile = 64 << 10
 // anyone are the paths that probes ask, without a token.
 func anyone(path string) bool { return path == "/healthz" || path == "/readyz" }
 
-// unwantedTime is how long a client may go on to send a body that nobody reads: net/http reads all of it before it sends
-// the answer, so that the connection can be used again.
+// unwantedTime is how long a client may go on to send a body that nobody reads: net/http reads all of it before it
+// sends the answer, so that the connection can be used again.
 const unwantedTime = time.Second
 
 // wrap returns next behind the guard; local is of a Unix socket, which no browser reaches.
@@ -112,8 +114,8 @@ func sameOrigin(r *http.Request) error {
 	}
 }
 
-// authorize checks the token, given as a bearer token or, by browsers, as a password. The file is read each time, so that a new token
-// counts at once.
+// authorize checks the token, given as a bearer token or, by browsers, as a password. The file is read each time, so
+// that a new token counts at once.
 func (g *guard) authorize(r *http.Request) (code int, err error) {
 	select {
 	case g.reading <- struct{}{}:

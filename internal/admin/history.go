@@ -7,7 +7,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// historyLength is how many samples, one a second, are kept of each service. A thousand services that are in use take three MiB.
+// historyLength is how many samples, one a second, are kept of each service. A thousand services that are in use
+// take three MiB.
 const historyLength = 180
 
 // A Sample is what a service did in one second.
@@ -37,7 +38,8 @@ type ring struct {
 
 func newHistory() *history { return &history{services: map[string]*ring{}} }
 
-// sample notes what the services have done since the last call; each calls its argument for each of them. Others are forgotten.
+// sample notes what the services have done since the last call; each calls its argument for each of them. Others are
+// forgotten.
 func (h *history) sample(now time.Time, each func(func(service string, a proxy.Activity))) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -77,7 +79,8 @@ func (r *ring) add(s Sample) {
 	r.n++
 }
 
-// between is what happened between two looks, for each second. Counters that went back are of a service that began anew.
+// between is what happened between two looks, for each second. Counters that went back are of a service that began
+// anew.
 func between(before, now *proxy.Activity, seconds float64) Sample {
 	rate := func(delta int64) float64 { return float64(max(delta, 0)) / seconds }
 	s := Sample{

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// A hub keeps the services as last shown, so that streams send only what changed. It is empty while nobody looks. A slow stream holds up
-// nobody: it takes what is new whenever it comes, and of a service only the newest state.
+// A hub keeps the services as last shown, so that streams send only what changed. It is empty while nobody looks. A
+// slow stream holds up nobody: it takes what is new whenever it comes, and of a service only the newest state.
 type hub struct {
 	mu       sync.Mutex
 	streams  int
@@ -83,7 +83,8 @@ func (h *hub) publish(services []Service, status Status) {
 	h.changed = make(chan struct{})
 }
 
-// after returns what changed after seq, the status or nil, the number to go on after, and a channel that is closed at the next change.
+// after returns what changed after seq, the status or nil, the number to go on after, and a channel that is closed
+// at the next change.
 func (h *hub) after(seq uint64) (c changes, status *Status, next uint64, more <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

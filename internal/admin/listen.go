@@ -56,7 +56,8 @@ func ListenDefault(getenv func(string) string) (net.Listener, error) {
 	return nil, errors.Join(errs...)
 }
 
-// Listen opens a listener. A socket gets mode 0600, and replaces one that a process has left behind, but not one that is served.
+// Listen opens a listener. A socket gets mode 0600, and replaces one that a process has left behind, but not one
+// that is served.
 func Listen(a Address) (net.Listener, error) {
 	if a.Socket == "" {
 		return net.Listen("tcp", a.TCP.String())
@@ -74,8 +75,9 @@ func Listen(a Address) (net.Listener, error) {
 	return listenPrivately(a.Socket)
 }
 
-// ListenBeside is Listen while old, which is about to be closed, is still open: on Linux also if their addresses overlap, such as 127.0.0.1 and
-// 0.0.0.0 with one port. For that moment other sockets of this user could be bound there too.
+// ListenBeside is Listen while old, which is about to be closed, is still open: on Linux also if their addresses
+// overlap, such as 127.0.0.1 and 0.0.0.0 with one port. For that moment other sockets of this user could be bound
+// there too.
 func ListenBeside(a Address, old net.Listener) (net.Listener, error) {
 	l, err := Listen(a)
 	before, is := old.(*net.TCPListener)
@@ -98,7 +100,8 @@ func ListenBeside(a Address, old net.Listener) (net.Listener, error) {
 	return beside, nil
 }
 
-// listenPrivately makes the socket in a folder that nobody else may enter, and moves it to its place when it has its mode.
+// listenPrivately makes the socket in a folder that nobody else may enter, and moves it to its place when it has its
+// mode.
 func listenPrivately(path string) (net.Listener, error) {
 	private, err := os.MkdirTemp(filepath.Dir(path), ".l")
 	if err != nil {

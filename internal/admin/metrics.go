@@ -8,10 +8,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// client_golang is Prometheus's own library, and what its naming rules and formats are tested with. It is used for exposition only: counters stay
-// plain atomics of the data path, and the collector turns a snapshot into metrics when it is asked. So a series is there as long as what
-// it is about is there, and no longer. Labels are the names of configured services and queries, states, reasons and results; and
-// of endpoints their IDs, which the catalog chooses, so the number of those is bounded.
+// client_golang is Prometheus's own library, and what its naming rules and formats are tested with. It is used for
+// exposition only: counters stay plain atomics of the data path, and the collector turns a snapshot into metrics
+// when it is asked. So a series is there as long as what it is about is there, and no longer. Labels are the names
+// of configured services and queries, states, reasons and results; and of endpoints their IDs, which the catalog
+// chooses, so the number of those is bounded.
 
 // maxEndpointSeries is how many endpoints have series of their own.
 const maxEndpointSeries = 5000
@@ -24,7 +25,8 @@ type collector struct {
 	descs map[string]*prometheus.Desc // by name: to make one takes longer than all the rest of a metric
 }
 
-// Describe implements prometheus.Collector: the collector is "unchecked", for which series there are depends on what is configured.
+// Describe implements prometheus.Collector: the collector is "unchecked", for which series there are depends on what
+// is configured.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.

@@ -49,8 +49,8 @@ func (e *exposition) service(s *Service) {
 	}
 }
 
-// attempts are how clients were brought to endpoints. Causes and reasons are all there from the beginning: of what appears with its first
-// event, Prometheus does not see that one.
+// attempts are how clients were brought to endpoints. Causes and reasons are all there from the beginning: of what
+// appears with its first event, Prometheus does not see that one.
 func (e *exposition) attempts(s *proxy.Stats) {
 	for cause, n := range s.DialsFailedBy {
 		word := "local"

@@ -29,7 +29,8 @@ func (p *pace) delay(now time.Time, gap time.Duration) time.Duration {
 	return max(gap, p.next.Sub(now))
 }
 
-// tick looks at the counters once a second and, while somebody watches, at everything, then also when something happened.
+// tick looks at the counters once a second and, while somebody watches, at everything, then also when something
+// happened.
 func (s *Server) tick() {
 	second := time.NewTicker(sampleEvery)
 	defer second.Stop()
@@ -98,8 +99,8 @@ func (s *Server) noteStale(stale map[string]bool) {
 	}
 }
 
-// watch is a stream of server-sent events: "services", with what changed (everything at first), "events" and, whenever it was looked,
-// "status".
+// watch is a stream of server-sent events: "services", with what changed (everything at first), "events" and,
+// whenever it was looked, "status".
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	leave, err := s.streams.take(r)
 	if err != nil {

@@ -41,10 +41,12 @@ type State struct {
 	Watches    func() Watches      // of now; nil, or a nil Watches: none
 	Configured func() []Configured // nobody changes what it returns
 
-	// Instances are what the source of a service knows of its instances, of those too that are not in the set. Nil: no more than Sets do.
+	// Instances are what the source of a service knows of its instances, of those too that are not in the set. Nil:
+	// no more than Sets do.
 	Instances func(service string) []Endpoint
 
-	// Excluded are the instances that a service's query is not for, by their tags or a filter, asked for now. Nil: there are none.
+	// Excluded are the instances that a service's query is not for, by their tags or a filter, asked for now. Nil:
+	// there are none.
 	Excluded func(ctx context.Context, service string) ([]Endpoint, error)
 
 	// Balanced is how the balancer sees the endpoints that it has, by service. Nil: no different.
@@ -57,7 +59,8 @@ type Balanced struct {
 	Ejections int64 // how often one of its endpoints was ejected
 	Panicking bool  // so many endpoints fail that failures are ignored
 
-	// Endpoints have an ID and counters; where the balancer treats one in a way of its own, also a state and a reason, else an empty state.
+	// Endpoints have an ID and counters; where the balancer treats one in a way of its own, also a state and a
+	// reason, else an empty state.
 	Endpoints []Endpoint
 }
 

@@ -1,5 +1,5 @@
-// Package needs ends a program that cannot work here with an error that says why: the system denies what every Go program
-// needs for the network. It is imported for that alone:
+// Package needs ends a program that cannot work here with an error that says why: the system denies what every Go
+// program needs for the network. It is imported for that alone:
 //
 //	import _ "github.com/lictor-proxy/lictor/internal/needs"
 //

@@ -5,8 +5,8 @@
 //	defer agent.Kill()
 //	client, err := agent.Client()
 //
-// An agent is in dev mode (server and client in one, nothing on disk), listens on free ports of 127.0.0.1 only, and can be killed,
-// stopped and started again at the same ports.
+// An agent is in dev mode (server and client in one, nothing on disk), listens on free ports of 127.0.0.1 only, and
+// can be killed, stopped and started again at the same ports.
 package testconsul
 
 import (
@@ -273,8 +273,8 @@ func (a *Agent) certificates(ctx context.Context) (hcl string, err error) {
 		a.CAFile, cert+".pem", cert+"-key.pem"), nil
 }
 
-// freePorts finds ports that are free for TCP and UDP. They are below the range from which systems take the ports of outgoing
-// connections, or one of those could take the port of an agent that is down and about to be restarted.
+// freePorts finds ports that are free for TCP and UDP. They are below the range from which systems take the ports of
+// outgoing connections, or one of those could take the port of an agent that is down and about to be restarted.
 func freePorts(n int) ([]string, error) {
 	var ports []string
 	for try := 0; try < 1000 && len(ports) < n; try++ {

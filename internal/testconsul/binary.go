@@ -43,8 +43,9 @@ func Find() (string, error) {
 	return path, nil
 }
 
-// Build is Find, but when there is no consul it builds one from the module that e2e/consul/go.mod pins, and keeps it in the user's
-// cache folder, so that it survives `make clean` and serves every clone. That takes minutes; progress gets a line every few seconds.
+// Build is Find, but when there is no consul it builds one from the module that e2e/consul/go.mod pins, and keeps it
+// in the user's cache folder, so that it survives `make clean` and serves every clone. That takes minutes; progress
+// gets a line every few seconds.
 func Build(ctx context.Context, progress io.Writer) (string, error) {
 	path, err := Find()
 	if !errors.Is(err, ErrNotFound) {
@@ -87,8 +88,8 @@ func kept() (path, module string, err error) {
 
 var versionLine = regexp.MustCompile(`(?m)^\s*` + regexp.QuoteMeta(modulePath) + ` v(\S+)`)
 
-// pinned looks for e2e/consul/go.mod from the working directory upwards (tests run in the folders of their packages), and reads
-// from it which version of Consul is wanted: that file is the only place that says so.
+// pinned looks for e2e/consul/go.mod from the working directory upwards (tests run in the folders of their
+// packages), and reads from it which version of Consul is wanted: that file is the only place that says so.
 func pinned() (module, version string, err error) {
 	dir, err := os.Getwd()
 	if err != nil {

@@ -14,9 +14,9 @@ import (
 // variable is that of the environment that has the name of the test that a process in a namespace is there for.
 const variable = "LICTOR_TEST_IN_NAMESPACE"
 
-// Inside runs the rest of the calling test in a network namespace with nothing in it but a loopback interface: another process of this program
-// does, with env added to its environment, and everything that it starts is in there too. It returns true in that process only. Where
-// no namespace is to be had the test is skipped; in CI it fails.
+// Inside runs the rest of the calling test in a network namespace with nothing in it but a loopback interface:
+// another process of this program does, with env added to its environment, and everything that it starts is in there
+// too. It returns true in that process only. Where no namespace is to be had the test is skipped; in CI it fails.
 func Inside(t *testing.T, env ...string) bool {
 	t.Helper()
 	if os.Getenv(variable) == t.Name() {

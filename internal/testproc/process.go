@@ -1,7 +1,8 @@
-// Package testproc runs the programs that tests and the demo are about: consul agents, lictor itself, instances that can be killed.
+// Package testproc runs the programs that tests and the demo are about: consul agents, lictor itself, instances that
+// can be killed.
 //
-// A [Process] never outlives whoever started it (where the system can promise that: Linux and FreeBSD), keeps what it printed, and
-// is only ever ended by its own process ID.
+// A [Process] never outlives whoever started it (where the system can promise that: Linux and FreeBSD), keeps what
+// it printed, and is only ever ended by its own process ID.
 package testproc
 
 import (

@@ -28,8 +28,8 @@ const (
 	exitNoFilter = 125
 )
 
-// Wrapper returns what to put before a program and its arguments, so that it and its children have denied for each of the
-// given system calls, by number.
+// Wrapper returns what to put before a program and its arguments, so that it and its children have denied for each
+// of the given system calls, by number.
 func Wrapper(denied syscall.Errno, calls ...int) []string {
 	self, err := os.Executable()
 	if err != nil {
