@@ -9,7 +9,8 @@ func (l *loader) accessLog(root *block) {
 	if b == nil {
 		return
 	}
-	a := &AccessLog{JSON: b.oneOf("format", "json", []string{"json", "text"}) == "json", Sample: b.integer("sample", 1, 1, maxSample)}
+	a := &AccessLog{JSON: b.oneOf("format", "json", []string{"json", "text"}) == "json",
+		Sample: b.integer("sample", 1, 1, maxSample)}
 	a.Path, _ = b.text("path")
 	if b.attrs["path"] == nil {
 		b.missing("path", `An access_log block needs the path of a file, such as path = "/var/log/lictor/access.log".`)

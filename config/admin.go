@@ -34,7 +34,8 @@ func (l *loader) admin(root *block) {
 			a.Off = true
 			return
 		case isSocket && !strings.HasPrefix(path, "/"):
-			l.problem(at, "Bad listen address", "%q: the path of a socket must be absolute. Write something like \"unix:///run/lictor/admin.sock\".", v.AsString())
+			l.problem(at, "Bad listen address", "%q: the path of a socket must be absolute. Write something like "+
+				"\"unix:///run/lictor/admin.sock\".", v.AsString())
 			return
 		case isSocket:
 			a.Socket = path
@@ -52,7 +53,8 @@ func (l *loader) admin(root *block) {
 	a.TCP = addr
 	l.claim(claim{addr: addr, protocol: TCP, service: "admin", api: true, at: *at})
 	if !addr.Addr().IsLoopback() && b.attrs["token_file"] == nil {
-		l.problem(at, "Open to others", "Other hosts can reach %s, and could drain endpoints and change the configuration. Give token_file too, or listen on 127.0.0.1.", addr)
+		l.problem(at, "Open to others", "Other hosts can reach %s, and could drain endpoints and change the "+
+			"configuration. Give token_file too, or listen on 127.0.0.1.", addr)
 	}
 }
 
@@ -67,7 +69,8 @@ func (b *block) tokenFile() string {
 	case err != nil:
 		b.l.problem(b.rangeOf("token_file"), "Unreadable file", "token_file: %v.", err)
 	case strings.TrimSpace(string(text)) == "":
-		b.l.problem(b.rangeOf("token_file"), "Empty token", "token_file: the file %s is empty. Put a token into it.", path)
+		b.l.problem(b.rangeOf("token_file"), "Empty token", "token_file: the file %s is empty. Put a token into it.",
+			path)
 	}
 	return path
 }
@@ -92,7 +95,8 @@ func badHost(name string) string {
 		return fmt.Sprintf("%q: an IP address needs no permission. Leave it out", name)
 	}
 	if !hostport.IsHostName(name) {
-		return fmt.Sprintf("%q is not a host name. Write a name without scheme and port, such as \"lictor.example.com\"", name)
+		return fmt.Sprintf("%q is not a host name. Write a name without scheme and port, such as "+
+			"\"lictor.example.com\"", name)
 	}
 	return ""
 }

@@ -29,9 +29,11 @@ func (b *block) check(p Protocol) *Check {
 		attr := c.attrs[name]
 		switch {
 		case p == TCP && attr != nil:
-			b.l.problem(attr.NameRange.Ptr(), "Argument of another protocol", "%s is for udp, and this service is tcp, which is checked by connecting. Remove it.", name)
+			b.l.problem(attr.NameRange.Ptr(), "Argument of another protocol",
+				"%s is for udp, and this service is tcp, which is checked by connecting. Remove it.", name)
 		case p == UDP && attr == nil:
-			c.missing(name, "Over UDP there is no way to tell that an instance is well but to ask it: a check needs send, the datagram, "+
+			c.missing(name, "Over UDP there is no way to tell that an instance is well but to ask it: a check "+
+				"needs send, the datagram, "+
 				"and expect, what the answer begins with.")
 		}
 	}

@@ -54,7 +54,8 @@ func TestNestingIsBounded(t *testing.T) {
 	for name, src := range deep(3_000) {
 		t.Run(name, func(t *testing.T) {
 			cfg, diags := loadText(src, nil)
-			if got := textOf(diags); cfg != nil || strings.Count(got, "Error:") != 1 || !strings.Contains(got, "Nested too deeply") {
+			if got := textOf(diags); cfg != nil || strings.Count(got, "Error:") != 1 ||
+				!strings.Contains(got, "Nested too deeply") {
 				t.Errorf("got %v and:\n%.500s\nwant one error", cfg, got)
 			}
 			if text, diags := Format("test.hcl", []byte(src)); text != nil || !diags.HasErrors() {
@@ -109,7 +110,8 @@ func TestMissingQuotationMarkInALongFile(t *testing.T) {
 	src := "service \"x\" {\n  listen = \"127.0.0.1:1\n}\n" + manyServices(100)
 	_, diags := loadText(src, nil)
 	got := textOf(diags)
-	if strings.Count(got, "Error:") != 1 || !strings.Contains(got, "test.hcl:2:") || !strings.Contains(got, "quotation mark") {
+	if strings.Count(got, "Error:") != 1 || !strings.Contains(got, "test.hcl:2:") ||
+		!strings.Contains(got, "quotation mark") {
 		t.Errorf("got:\n%.1000s", got)
 	}
 }
@@ -121,7 +123,8 @@ func TestNumberOfTokensIsBounded(t *testing.T) {
 		strings.Repeat("\n", maxTokens),
 	} {
 		cfg, diags := loadText(src, nil)
-		if got := textOf(diags); cfg != nil || strings.Count(got, "Error:") != 1 || !strings.Contains(got, "Too much configuration") {
+		if got := textOf(diags); cfg != nil || strings.Count(got, "Error:") != 1 ||
+			!strings.Contains(got, "Too much configuration") {
 			t.Errorf("%.20q: got %v and:\n%.500s\nwant one error", src, cfg, got)
 		}
 	}
@@ -146,9 +149,12 @@ func wantEnoughTokens(t *testing.T, src []byte) {
 
 func TestTokensAtMost(t *testing.T) {
 	for _, src := range []string{
-		"", "a", "a = 1", "1a1a 2b", "a-b-c", "1-1-1", `a = "b c d"`, `"$$$%%%"`, `"\"" [,,,] "\""`, `"\\" [,,,,] "\\"`, `"a${[1,2,3]}b"`,
-		"x = \"\n\" , , , \"\n", `/* " */ , , , "`, `// " , , , "`, "<<E\n\" , \"\n${[,,,,]} \" ,\nE\n", "# ,,,,\n,,,\n", "\"#\" ,,,,,", "€€€€", "éa éb",
-		`"%{ if true }a%{ endif }"`, `"a" # "b`, "\r\n\r\n", "\ufeffa = 1", "a = <<-E\n  x\n  E\n", "'a' `b`", "...::=>==!=<=>=&&||",
+		"", "a", "a = 1", "1a1a 2b", "a-b-c", "1-1-1", `a = "b c d"`, `"$$$%%%"`, `"\"" [,,,] "\""`,
+		`"\\" [,,,,] "\\"`, `"a${[1,2,3]}b"`,
+		"x = \"\n\" , , , \"\n", `/* " */ , , , "`, `// " , , , "`, "<<E\n\" , \"\n${[,,,,]} \" ,\nE\n",
+		"# ,,,,\n,,,\n", "\"#\" ,,,,,", "€€€€", "éa éb",
+		`"%{ if true }a%{ endif }"`, `"a" # "b`, "\r\n\r\n", "\ufeffa = 1", "a = <<-E\n  x\n  E\n", "'a' `b`",
+		"...::=>==!=<=>=&&||",
 	} {
 		wantEnoughTokens(t, []byte(src))
 	}

@@ -126,7 +126,8 @@ type Service struct {
 	Protocol Protocol
 	Balance  Balance
 
-	// Sticky is how long a client that does not come back keeps its endpoint. Zero means that clients have none to keep.
+	// Sticky is how long a client that does not come back keeps its endpoint. Zero means that clients have none to
+	// keep.
 	Sticky time.Duration
 
 	// MaxFails is how many failures in a row eject an endpoint. Off means that none do.
@@ -144,8 +145,8 @@ type Service struct {
 	MaxConnectionsPerEndpoint int `zero:"never"`
 	MaxConnectionsPerClient   int `zero:"never"`
 
-	// MaxQueue is how many TCP connections may wait when there is no room, and QueueTimeout how long each may. Off means
-	// that none waits.
+	// MaxQueue is how many TCP connections may wait when there is no room, and QueueTimeout how long each may. Off
+	// means that none waits.
 	MaxQueue     int
 	QueueTimeout time.Duration `off:"0s"`
 
@@ -185,9 +186,9 @@ type Service struct {
 	Failover []ConsulQuery
 	Static   *Static
 
-	// FailoverBelow is how many endpoints a source must have: with fewer it is left for the next source that has enough.
-	// FailbackHold is how long an earlier source must have enough before it is used again; Off means not at all. Both are
-	// zero for a service with one source.
+	// FailoverBelow is how many endpoints a source must have: with fewer it is left for the next source that has
+	// enough. FailbackHold is how long an earlier source must have enough before it is used again; Off means not at
+	// all. Both are zero for a service with one source.
 	FailoverBelow int           `zero:""`
 	FailbackHold  time.Duration `off:"0s"`
 
@@ -213,8 +214,8 @@ type ConsulQuery struct {
 	Near       string
 	Statuses   []string // of "passing" and "warning", the first at least
 
-	// MaxDrop is the percentage of the set that may vanish at once without being held; Off means 0 %. DropHold is how long
-	// what vanished is held; Off means not at all.
+	// MaxDrop is the percentage of the set that may vanish at once without being held; Off means 0 %. DropHold is
+	// how long what vanished is held; Off means not at all.
 	MaxDrop  int           `off:"0"`
 	DropHold time.Duration `off:"0s"`
 

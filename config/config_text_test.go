@@ -27,7 +27,8 @@ func TestTextsAreReadAgain(t *testing.T) {
 	}
 	var l Leave
 	var e StaticEndpoint
-	if l.UnmarshalText([]byte("soon")) == nil || e.UnmarshalText([]byte("db")) == nil || e.UnmarshalText([]byte("db:x")) == nil {
+	if l.UnmarshalText([]byte("soon")) == nil || e.UnmarshalText([]byte("db")) == nil ||
+		e.UnmarshalText([]byte("db:x")) == nil {
 		t.Error("nonsense was taken")
 	}
 }

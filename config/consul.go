@@ -55,7 +55,8 @@ func (l *loader) consul(root *block) {
 	c.Partition = l.getenv("CONSUL_PARTITION")
 	r.readTLS(&c.TLS)
 	if r.tls != nil && !strings.HasPrefix(c.Address, "https://") {
-		l.problem(r.tls.head.Ptr(), "TLS settings without TLS", "%s, so the tls block would have no effect. Write address = %q.",
+		l.problem(r.tls.head.Ptr(), "TLS settings without TLS",
+			"%s, so the tls block would have no effect. Write address = %q.",
 			r.addressOrigin(), "https://"+httpsHost(c.Address))
 	}
 }

@@ -52,16 +52,21 @@ func writeFiles(t *testing.T) func(name string) string {
 func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 	file := writeFiles(t)
 	all := map[string]string{
-		"CONSUL_HTTP_ADDR": "https://env.example.com", "CONSUL_HTTP_TOKEN": "env-token", "CONSUL_HTTP_AUTH": "user:password",
-		"CONSUL_HTTP_SSL_VERIFY": "false", "CONSUL_CACERT": file("one.crt"), "CONSUL_CAPATH": file("."), "CONSUL_CLIENT_CERT": file("one.crt"),
-		"CONSUL_CLIENT_KEY": file("one.key"), "CONSUL_TLS_SERVER_NAME": "name", "CONSUL_NAMESPACE": "ns", "CONSUL_PARTITION": "part",
+		"CONSUL_HTTP_ADDR": "https://env.example.com", "CONSUL_HTTP_TOKEN": "env-token",
+		"CONSUL_HTTP_AUTH": "user:password", "CONSUL_HTTP_SSL_VERIFY": "false",
+		"CONSUL_CACERT": file("one.crt"), "CONSUL_CAPATH": file("."),
+		"CONSUL_CLIENT_CERT": file("one.crt"), "CONSUL_CLIENT_KEY": file("one.key"),
+		"CONSUL_TLS_SERVER_NAME": "name", "CONSUL_NAMESPACE": "ns", "CONSUL_PARTITION": "part",
 	}
 	fromEnv := Consul{
-		Address: "https://env.example.com", Token: "env-token", HTTPAuth: "user:password", Namespace: "ns", Partition: "part",
-		TLS: TLS{CAFile: file("one.crt"), CAPath: file("."), CertFile: file("one.crt"), KeyFile: file("one.key"), ServerName: "name", InsecureSkipVerify: true},
+		Address: "https://env.example.com", Token: "env-token", HTTPAuth: "user:password", Namespace: "ns",
+		Partition: "part",
+		TLS: TLS{CAFile: file("one.crt"), CAPath: file("."), CertFile: file("one.crt"), KeyFile: file("one.key"),
+			ServerName: "name", InsecureSkipVerify: true},
 	}
 	overridden := fromEnv
-	overridden.Address, overridden.Token, overridden.TLS.ServerName, overridden.TLS.InsecureSkipVerify = "https://here:1", "mine", "mine", false
+	overridden.Address, overridden.Token = "https://here:1", "mine"
+	overridden.TLS.ServerName, overridden.TLS.InsecureSkipVerify = "mine", false
 
 	tests := []struct {
 		name, block string
@@ -79,25 +84,36 @@ func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 				insecure_skip_verify = false
 			}
 		}`, all, overridden},
-		{"null is absent", `consul { address = null }`, map[string]string{"CONSUL_HTTP_ADDR": "a:1"}, Consul{Address: "a:1"}},
-		{"SSL for an address without scheme", "", map[string]string{"CONSUL_HTTP_ADDR": "a:1", "CONSUL_HTTP_SSL": "1"}, Consul{Address: "https://a:1"}},
-		{"SSL for the default", "", map[string]string{"CONSUL_HTTP_SSL": "true"}, Consul{Address: "https://127.0.0.1:8500"}},
-		{"SSL not for an address with one", "", map[string]string{"CONSUL_HTTP_ADDR": "http://a:1", "CONSUL_HTTP_SSL": "1"}, Consul{Address: "http://a:1"}},
-		{"token file before token", "", map[string]string{"CONSUL_HTTP_TOKEN": "x", "CONSUL_HTTP_TOKEN_FILE": file("token")},
+		{"null is absent", `consul { address = null }`, map[string]string{"CONSUL_HTTP_ADDR": "a:1"},
+			Consul{Address: "a:1"}},
+		{"SSL for an address without scheme", "",
+			map[string]string{"CONSUL_HTTP_ADDR": "a:1", "CONSUL_HTTP_SSL": "1"}, Consul{Address: "https://a:1"}},
+		{"SSL for the default", "", map[string]string{"CONSUL_HTTP_SSL": "true"},
+			Consul{Address: "https://127.0.0.1:8500"}},
+		{"SSL not for an address with one", "",
+			map[string]string{"CONSUL_HTTP_ADDR": "http://a:1", "CONSUL_HTTP_SSL": "1"}, Consul{Address: "http://a:1"}},
+		{"token file before token", "",
+			map[string]string{"CONSUL_HTTP_TOKEN": "x", "CONSUL_HTTP_TOKEN_FILE": file("token")},
 			Consul{Address: "127.0.0.1:8500", TokenFile: file("token")}},
-		{"token argument before token file variable", `consul { token = "x" }`, map[string]string{"CONSUL_HTTP_TOKEN_FILE": "/nowhere"},
+		{"token argument before token file variable", `consul { token = "x" }`,
+			map[string]string{"CONSUL_HTTP_TOKEN_FILE": "/nowhere"},
 			Consul{Address: "127.0.0.1:8500", Token: "x"}},
-		{"token file argument before token variable", `consul { token_file = "` + filepath.ToSlash(file("token")) + `" }`, map[string]string{"CONSUL_HTTP_TOKEN": "x"},
+		{"token file argument before token variable",
+			`consul { token_file = "` + filepath.ToSlash(file("token")) + `" }`,
+			map[string]string{"CONSUL_HTTP_TOKEN": "x"},
 			Consul{Address: "127.0.0.1:8500", TokenFile: filepath.ToSlash(file("token"))}},
 		{"socket", `consul { address = "unix:///run/consul.sock" }`, nil, Consul{Address: "unix:///run/consul.sock"}},
-		{"socket with an @", `consul { address = "unix:///run/a@b.sock" }`, nil, Consul{Address: "unix:///run/a@b.sock"}},
-		{"path behind a gateway", `consul { address = "http://gateway/consul" }`, nil, Consul{Address: "http://gateway/consul"}},
+		{"socket with an @", `consul { address = "unix:///run/a@b.sock" }`, nil,
+			Consul{Address: "unix:///run/a@b.sock"}},
+		{"path behind a gateway", `consul { address = "http://gateway/consul" }`, nil,
+			Consul{Address: "http://gateway/consul"}},
 	}
+	secrets := cmp.Comparer(func(a, b Secret) bool { return string(a) == string(b) })
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got := mustLoad(t, "service \"web\" { listen = 9000 }\n"+tt.block, tt.env).Consul
 			tt.want.MaxWatches = DefaultMaxWatches
-			if diff := cmp.Diff(tt.want, got, cmp.Comparer(func(a, b Secret) bool { return string(a) == string(b) })); diff != "" {
+			if diff := cmp.Diff(tt.want, got, secrets); diff != "" {
 				t.Errorf("differs (-want +got):\n%s", diff)
 			}
 		})
@@ -112,19 +128,29 @@ func TestBadEnvironmentNamesTheVariable(t *testing.T) {
 		want string
 	}{
 		{"address", map[string]string{"CONSUL_HTTP_ADDR": "consul"}, `CONSUL_HTTP_ADDR: "consul" is not host:port`},
-		{"scheme", map[string]string{"CONSUL_HTTP_ADDR": "ftp://consul:1"}, `CONSUL_HTTP_ADDR: "ftp://consul:1": "ftp://" is not a scheme`},
-		{"space", map[string]string{"CONSUL_HTTP_ADDR": "my consul:1"}, `CONSUL_HTTP_ADDR: "my consul:1" is not host:port`},
-		{"no port", map[string]string{"CONSUL_HTTP_ADDR": "http://consul:"}, `CONSUL_HTTP_ADDR: "http://consul:" is not the address`},
+		{"scheme", map[string]string{"CONSUL_HTTP_ADDR": "ftp://consul:1"},
+			`CONSUL_HTTP_ADDR: "ftp://consul:1": "ftp://" is not a scheme`},
+		{"space", map[string]string{"CONSUL_HTTP_ADDR": "my consul:1"},
+			`CONSUL_HTTP_ADDR: "my consul:1" is not host:port`},
+		{"no port", map[string]string{"CONSUL_HTTP_ADDR": "http://consul:"},
+			`CONSUL_HTTP_ADDR: "http://consul:" is not the address`},
 		{"relative socket", map[string]string{"CONSUL_HTTP_ADDR": "unix://consul.sock"}, "CONSUL_HTTP_ADDR: "},
-		{"password", map[string]string{"CONSUL_HTTP_ADDR": "http://u:s3cr3t@consul:1"}, "CONSUL_HTTP_ADDR: an address cannot hold a user and password"},
+		{"password", map[string]string{"CONSUL_HTTP_ADDR": "http://u:s3cr3t@consul:1"},
+			"CONSUL_HTTP_ADDR: an address cannot hold a user and password"},
 		{"bool", map[string]string{"CONSUL_HTTP_SSL_VERIFY": "no"}, `CONSUL_HTTP_SSL_VERIFY: "no" is neither`},
-		{"token file", map[string]string{"CONSUL_HTTP_TOKEN_FILE": "/nowhere"}, "CONSUL_HTTP_TOKEN_FILE: open /nowhere"},
-		{"empty token file", map[string]string{"CONSUL_HTTP_TOKEN_FILE": file("empty")}, "CONSUL_HTTP_TOKEN_FILE: the file " + file("empty") + " is empty"},
-		{"CA", map[string]string{"CONSUL_CACERT": file("empty")}, "CONSUL_CACERT: " + file("empty") + " holds no certificate"},
+		{"token file", map[string]string{"CONSUL_HTTP_TOKEN_FILE": "/nowhere"},
+			"CONSUL_HTTP_TOKEN_FILE: open /nowhere"},
+		{"empty token file", map[string]string{"CONSUL_HTTP_TOKEN_FILE": file("empty")},
+			"CONSUL_HTTP_TOKEN_FILE: the file " + file("empty") + " is empty"},
+		{"CA", map[string]string{"CONSUL_CACERT": file("empty")},
+			"CONSUL_CACERT: " + file("empty") + " holds no certificate"},
 		{"CA path", map[string]string{"CONSUL_CAPATH": file("token")}, "CONSUL_CAPATH: "},
-		{"certificate alone", map[string]string{"CONSUL_CLIENT_CERT": file("one.crt")}, "CONSUL_CLIENT_CERT: a client certificate needs its key"},
-		{"key alone", map[string]string{"CONSUL_CLIENT_KEY": file("one.key")}, "CONSUL_CLIENT_KEY: a key needs its client certificate"},
-		{"strangers", map[string]string{"CONSUL_CLIENT_CERT": file("one.crt"), "CONSUL_CLIENT_KEY": file("two.key")}, "private key does not match public key"},
+		{"certificate alone", map[string]string{"CONSUL_CLIENT_CERT": file("one.crt")},
+			"CONSUL_CLIENT_CERT: a client certificate needs its key"},
+		{"key alone", map[string]string{"CONSUL_CLIENT_KEY": file("one.key")},
+			"CONSUL_CLIENT_KEY: a key needs its client certificate"},
+		{"strangers", map[string]string{"CONSUL_CLIENT_CERT": file("one.crt"), "CONSUL_CLIENT_KEY": file("two.key")},
+			"private key does not match public key"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -133,7 +159,8 @@ func TestBadEnvironmentNamesTheVariable(t *testing.T) {
 			if len(diags.Diagnostics) != 1 || !strings.Contains(got, tt.want) || strings.Contains(got, "s3cr3t") {
 				t.Errorf("got:\n%s\nwant one error with %q", got, tt.want)
 			}
-			_, diags = loadText("service \"web\" {\n  listen = 9000\n  static { endpoints = [\"10.0.0.5:80\"] }\n}", tt.env)
+			_, diags = loadText("service \"web\" {\n  listen = 9000\n  static { endpoints = [\"10.0.0.5:80\"] }\n}",
+				tt.env)
 			if len(diags.Diagnostics) != 0 {
 				t.Errorf("although nothing needs Consul, got:\n%s", textOf(diags))
 			}
@@ -147,7 +174,8 @@ func TestWriteTextColor(t *testing.T) {
 	if err := diags.WriteText(&b, true); err != nil {
 		t.Fatal(err)
 	}
-	if want := "   2 | \tlisten = \x1b[1;31m\"*:1\"\x1b[0m\n       | \t         \x1b[1;31m^^^^^\x1b[0m\n"; !strings.Contains(b.String(), want) {
+	if want := "   2 | \tlisten = \x1b[1;31m\"*:1\"\x1b[0m\n       | \t         " +
+		"\x1b[1;31m^^^^^\x1b[0m\n"; !strings.Contains(b.String(), want) {
 		t.Errorf("got %q, want %q in it", b.String(), want)
 	}
 }

@@ -68,7 +68,9 @@ func (b *block) single(blockType string, schema *hcl.BodySchema) *block {
 	var first *hcl.Block
 	for _, inner := range b.blocks.OfType(blockType) {
 		if first != nil {
-			b.l.problem(inner.DefRange.Ptr(), "Duplicate block", "There is %s %s block already, at %s. Put everything into one.", article(blockType), blockType, place(first.DefRange))
+			b.l.problem(inner.DefRange.Ptr(), "Duplicate block",
+				"There is %s %s block already, at %s. Put everything into one.", article(blockType), blockType,
+				place(first.DefRange))
 			b.l.open(inner.Body, schema, inner.DefRange)
 			continue
 		}

@@ -211,8 +211,10 @@ func (s *snippet) writeText(b *bytes.Buffer, on, off string) {
 		in = ", in " + s.context
 	}
 	fmt.Fprintf(b, "\n  %s:%d:%d%s\n", s.at.Filename, s.at.Start.Line, s.at.Start.Column, in)
-	fmt.Fprintf(b, "  %4d | %s%s%s%s%s\n", s.at.Start.Line, s.code[:s.from], on, s.code[s.from:s.to], off, s.code[s.to:])
-	fmt.Fprintf(b, "       | %s%s%s%s\n", blank(s.code[:s.from]), on, strings.Repeat("^", max(1, len([]rune(s.code[s.from:s.to])))), off)
+	fmt.Fprintf(b, "  %4d | %s%s%s%s%s\n", s.at.Start.Line, s.code[:s.from], on, s.code[s.from:s.to], off,
+		s.code[s.to:])
+	fmt.Fprintf(b, "       | %s%s%s%s\n", blank(s.code[:s.from]), on,
+		strings.Repeat("^", max(1, len([]rune(s.code[s.from:s.to])))), off)
 }
 
 // blank is as wide as text, tabs kept.

@@ -35,8 +35,10 @@ func TestConfigurationsInDocumentsAreGood(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	texts["../packaging/lictor.hcl"] = []string{string(packaged), strings.ReplaceAll(string(packaged), "# service", "service")}
-	for _, path := range []string{"../README.md", "../docs/configuration.md", "../docs/getting-started.md", "../docs/migrating.md"} {
+	texts["../packaging/lictor.hcl"] = []string{string(packaged),
+		strings.ReplaceAll(string(packaged), "# service", "service")}
+	for _, path := range []string{"../README.md", "../docs/configuration.md", "../docs/getting-started.md",
+		"../docs/migrating.md"} {
 		if len(texts[path]) == 0 {
 			t.Errorf("%s has no configuration any more; does this test look for them in the right way?", path)
 		}

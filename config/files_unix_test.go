@@ -44,8 +44,10 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 		{name: "a device", paths: []string{"/dev/zero"}, want: "is a device, not a regular file"},
 		{name: "token of Consul", src: `consul { token_file = "FILE" }`, want: "token_file: "},
 		{name: "token of the API", src: `admin { token_file = "FILE" }`, want: "token_file: "},
-		{name: "authorities", src: "consul {\n address = \"https://a:1\"\n tls {\n ca_file = \"FILE\"\n }\n}", want: "ca_file: "},
-		{name: "certificate", src: "consul {\n address = \"https://a:1\"\n tls {\n cert_file = \"FILE\"\n key_file = \"FILE\"\n }\n}", want: "key_file: "},
+		{name: "authorities", src: "consul {\n address = \"https://a:1\"\n tls {\n ca_file = \"FILE\"\n }\n}",
+			want: "ca_file: "},
+		{name: "certificate", src: "consul {\n address = \"https://a:1\"\n tls {\n cert_file = \"FILE\"\n key_file " +
+			"= \"FILE\"\n }\n}", want: "key_file: "},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -56,7 +58,8 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 				} else {
 					_, diags = loadText(strings.ReplaceAll(tt.src, "FILE", fifo)+"\n"+web, nil)
 				}
-				if got := textOf(diags); !strings.Contains(got, tt.want) || !strings.Contains(got, "not a regular file") {
+				if got := textOf(diags); !strings.Contains(got, tt.want) ||
+					!strings.Contains(got, "not a regular file") {
 					t.Errorf("got:\n%swant %q", got, tt.want)
 				}
 			})

@@ -81,8 +81,9 @@ func TestJSONShape(t *testing.T) {
 		"format_version": "1.0", "valid": false, "error_count": 1.0, "warning_count": 0.0,
 		"diagnostics": []any{map[string]any{
 			"severity": "error", "summary": "Bad listen address",
-			"detail": `"*:9000": for all addresses of the host write "0.0.0.0:9000" (IPv4) or "[::]:9000" (IPv6 and IPv4).`,
-			"range":  map[string]any{"filename": "test.hcl", "start": pos(12, 27), "end": pos(20, 35)},
+			"detail": `"*:9000": for all addresses of the host write "0.0.0.0:9000" (IPv4) ` +
+				`or "[::]:9000" (IPv6 and IPv4).`,
+			"range": map[string]any{"filename": "test.hcl", "start": pos(12, 27), "end": pos(20, 35)},
 			"snippet": map[string]any{
 				"context": `service "web"`, "code": `  listen = "*:9000"`, "start_line": 2.0,
 				"highlight_start_offset": 11.0, "highlight_end_offset": 19.0,
@@ -112,7 +113,8 @@ func FuzzLoad(f *testing.F) {
 		}
 		for _, d := range diags.Diagnostics {
 			r := d.Subject
-			if r == nil && d.Summary == "Not a configuration" && (!utf8.ValidString(src) || strings.Contains(src, "\x00")) {
+			if r == nil && d.Summary == "Not a configuration" &&
+				(!utf8.ValidString(src) || strings.Contains(src, "\x00")) {
 				continue // what is not text has no lines that could be shown
 			}
 			if r == nil || r.Filename != "test.hcl" || r.Start.Byte < 0 || r.Start.Byte > len(src) || r.Start.Line < 1 {

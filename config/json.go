@@ -58,7 +58,8 @@ func (d Diagnostics) WriteJSON(w io.Writer) error {
 		}
 		if s := d.files.snippet(diag.Subject); s != nil {
 			jd.Range = &jsonRange{Filename: s.at.Filename, Start: jsonPos(s.at.Start), End: jsonPos(s.at.End)}
-			jd.Snippet = &jsonSnippet{Code: s.code, StartLine: s.at.Start.Line, HighlightStartOffset: s.from, HighlightEndOffset: s.to}
+			jd.Snippet = &jsonSnippet{Code: s.code, StartLine: s.at.Start.Line, HighlightStartOffset: s.from,
+				HighlightEndOffset: s.to}
 			if s.context != "" {
 				jd.Snippet.Context = &s.context
 			}

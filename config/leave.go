@@ -56,14 +56,16 @@ type OnLeave struct {
 func (b *block) onLeave() (o OnLeave) {
 	each := b.single("on_leave", onLeaveSchema())
 	if attr := b.attrs["on_leave"]; attr != nil && each != nil {
-		b.l.problem(attr.NameRange.Ptr(), "Arguments that exclude each other", "There is an on_leave block too, at %s. Keep the argument if all reasons are alike, "+
-			"or else the block.", place(each.head))
+		b.l.problem(attr.NameRange.Ptr(), "Arguments that exclude each other",
+			"There is an on_leave block too, at %s. Keep the argument if all reasons are alike, "+
+				"or else the block.", place(each.head))
 	}
 	if each == nil {
 		all := b.leave("on_leave")
 		return OnLeave{all, all, all}
 	}
-	return OnLeave{Deregistered: each.leave("deregistered"), Critical: each.leave("critical"), Unmatched: each.leave("unmatched")}
+	return OnLeave{Deregistered: each.leave("deregistered"), Critical: each.leave("critical"),
+		Unmatched: each.leave("unmatched")}
 }
 
 // leave reads one Leave.
@@ -88,12 +90,15 @@ func (b *block) leave(name string) Leave {
 	case text == LeaveCut.String():
 		return LeaveCut
 	case err != nil && isNumber(text):
-		b.l.problem(b.rangeOf(name), "Duration without a unit", "%s: %q could be anything. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
+		b.l.problem(b.rangeOf(name), "Duration without a unit",
+			"%s: %q could be anything. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
 	case err != nil:
 		words := []string{LeaveFinish.String(), LeaveCut.String()}
-		b.l.problem(b.rangeOf(name), "Bad value", "%s: %q cannot stand here.%s W%s.", name, text, didYouMean(text, words), hint[1:])
+		b.l.problem(b.rangeOf(name), "Bad value", "%s: %q cannot stand here.%s W%s.", name, text,
+			didYouMean(text, words), hint[1:])
 	case d <= 0:
-		b.l.problem(b.rangeOf(name), "Bad duration", "%s: %q is no time at all. To cut connections at once write \"cut\".", name, text)
+		b.l.problem(b.rangeOf(name), "Bad duration",
+			"%s: %q is no time at all. To cut connections at once write \"cut\".", name, text)
 	default:
 		return Leave(d)
 	}
@@ -106,7 +111,8 @@ func (b *block) lifetimes(s *Service) {
 	s.MaxAge = b.durationOrNever("max_age", 0, 0)
 	s.MaxAgeGrace = b.durationOrNone("max_age_grace", DefaultMaxAgeGrace, Off)
 	if attr := b.attrs["max_age_grace"]; attr != nil && b.attrs["max_age"] == nil {
-		b.l.problem(attr.NameRange.Ptr(), "Grace without an age", "max_age_grace: service %q has no max_age. Remove it, or write max_age = \"1h\".", s.Name)
+		b.l.problem(attr.NameRange.Ptr(), "Grace without an age",
+			"max_age_grace: service %q has no max_age. Remove it, or write max_age = \"1h\".", s.Name)
 	}
 }
 
@@ -122,5 +128,7 @@ func (b *block) stays(s *Service) {
 	for _, inner := range b.blocks.OfType("on_leave") {
 		at = inner.DefRange
 	}
-	b.l.problem(&at, "Endpoints that do not leave", "on_leave: service %q has nothing but a static block, and what is listed there never leaves. Remove it.", s.Name)
+	b.l.problem(&at, "Endpoints that do not leave",
+		"on_leave: service %q has nothing but a static block, and what is listed there never leaves. Remove it.",
+		s.Name)
 }

@@ -90,16 +90,19 @@ func parseListen(s string) (addr netip.AddrPort, problem string) {
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
-		return addr, fmt.Sprintf("%q: %q is not a port. Write a number from 0 to 65535; 0 lets the kernel choose", s, port)
+		return addr, fmt.Sprintf("%q: %q is not a port. Write a number from 0 to 65535; 0 lets the kernel choose", s,
+			port)
 	}
 	ip := loopback()
 	switch host {
 	case "", "localhost":
 	case "*":
-		return addr, fmt.Sprintf("%q: for all addresses of the host write \"0.0.0.0:%s\" (IPv4) or \"[::]:%s\" (IPv6 and IPv4)", s, port, port)
+		return addr, fmt.Sprintf("%q: for all addresses of the host write \"0.0.0.0:%s\" (IPv4) or \"[::]:%s\" "+
+			"(IPv6 and IPv4)", s, port, port)
 	default:
 		if ip, err = netip.ParseAddr(host); err != nil {
-			return addr, fmt.Sprintf("%q: %q is not an IP address. Write one of this host's addresses, such as \"127.0.0.1:%s\"", s, host, port)
+			return addr, fmt.Sprintf("%q: %q is not an IP address. Write one of this host's addresses, such as "+
+				"\"127.0.0.1:%s\"", s, host, port)
 		}
 	}
 	return netip.AddrPortFrom(ip.Unmap(), uint16(n)), ""
@@ -122,7 +125,8 @@ func splitHostPort(s, example string) (host, port, problem string) {
 	case err == nil || strings.Count(s, ":") == 0:
 		return "", "", fmt.Sprintf("%q has no port. Write something like %q", s, example)
 	case strings.Count(s, ":") > 1:
-		return "", "", fmt.Sprintf("%q is not an address with a port. IPv6 addresses need brackets: \"[2001:db8::7]:80\"", s)
+		return "", "", fmt.Sprintf("%q is not an address with a port. IPv6 addresses need brackets: "+
+			"\"[2001:db8::7]:80\"", s)
 	}
 	return "", "", fmt.Sprintf("%q is not an address with a port. Write something like %q", s, example)
 }

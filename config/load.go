@@ -99,7 +99,8 @@ func (l *loader) find(paths []string) []string {
 	}
 	for _, path := range paths {
 		if path == "" { // which Clean would make the working directory
-			l.problem(nil, "Unreadable configuration", "The path is empty. Name a file, or a directory that holds *.hcl files.")
+			l.problem(nil, "Unreadable configuration",
+				"The path is empty. Name a file, or a directory that holds *.hcl files.")
 			continue
 		}
 		path = filepath.Clean(path)
@@ -182,7 +183,8 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	l.cycles()
 	l.accessLog(root)
 	if len(l.cfg.Services) == 0 && !l.diags.HasErrors() {
-		l.problem(l.sources.start(), "Nothing to serve", `There is no service. The smallest configuration is: service "web" { listen = "127.0.0.1:9000" }`)
+		l.problem(l.sources.start(), "Nothing to serve",
+			`There is no service. The smallest configuration is: service "web" { listen = "127.0.0.1:9000" }`)
 	}
 	diags := l.sources.diagnostics(l.diags)
 	if diags.HasErrors() {
@@ -197,7 +199,8 @@ func (l *loader) finish() (*Config, Diagnostics) {
 func (b *block) stateDir() string {
 	dir, ok := b.text("state_dir")
 	if info, err := os.Stat(dir); ok && err == nil && !info.IsDir() {
-		b.l.problem(b.rangeOf("state_dir"), "Not a folder", "state_dir: %q is a file. Name a folder, which need not exist yet.", dir)
+		b.l.problem(b.rangeOf("state_dir"), "Not a folder",
+			"state_dir: %q is a file. Name a folder, which need not exist yet.", dir)
 	}
 	return dir
 }

@@ -59,10 +59,12 @@ func TestSmallestConfigGetsDefaults(t *testing.T) {
 			MinAvailable:     50,
 			MaxQueue:         1024,
 			QueueTimeout:     5 * time.Second,
-			Consul:           &ConsulQuery{Service: "web", Statuses: []string{"passing"}, MaxDrop: 50, DropHold: 10 * time.Second},
+			Consul: &ConsulQuery{Service: "web", Statuses: []string{"passing"}, MaxDrop: 50,
+				DropHold: 10 * time.Second},
 		}},
 	}
-	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })}
+	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}),
+		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })}
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
@@ -149,18 +151,22 @@ service "a" {
   }
 }`, nil)
 	want := &Config{
-		Consul:   Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", MaxWatches: 40, Register: true, Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
+		Consul: Consul{Address: "https://consul.example.com:8501", Token: "a-b-c", MaxWatches: 40, Register: true,
+			Datacenter: "dc1", TLS: TLS{ServerName: "server.dc1.consul", InsecureSkipVerify: true}},
 		LogLevel: "debug",
 		LogJSON:  true, ShutdownGrace: Off, UpgradeGrace: time.Hour,
 		AccessLog: &AccessLog{Path: "access.log", Sample: 10},
-		Admin:     Admin{TCP: netip.MustParseAddrPort("127.0.0.1:8510"), TokenFile: "load_test.go", Hosts: []string{"lictor.example.com"}},
+		Admin: Admin{TCP: netip.MustParseAddrPort("127.0.0.1:8510"), TokenFile: "load_test.go",
+			Hosts: []string{"lictor.example.com"}},
 		Services: []Service{{
 			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
-			IdleTimeout: Off, HalfCloseTimeout: Off, MaxAgeGrace: Off, MaxFails: Off, MinAvailable: Off, QueueTimeout: Off,
-			Balance: LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
+			IdleTimeout: Off, HalfCloseTimeout: Off, MaxAgeGrace: Off, MaxFails: Off, MinAvailable: Off,
+			QueueTimeout: Off,
+			Balance:      LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
 			MaxConnections: 100, MaxConnectionsPerEndpoint: 10, MaxConnectionsPerClient: 3, MaxQueue: 5,
 			OnLeave: OnLeave{Critical: LeaveCut, Unmatched: Leave(30 * time.Second)}, MaxAge: time.Hour,
-			Consul: &ConsulQuery{Service: "a", Statuses: []string{"passing"}, MaxDrop: 50, DropHold: 10 * time.Second}, FailoverBelow: 1, FailbackHold: 30 * time.Second,
+			Consul: &ConsulQuery{Service: "a", Statuses: []string{"passing"}, MaxDrop: 50,
+				DropHold: 10 * time.Second}, FailoverBelow: 1, FailbackHold: 30 * time.Second,
 			Check: &Check{Interval: 10 * time.Second, Timeout: 2 * time.Second},
 			Static: &Static{Endpoints: []StaticEndpoint{
 				{Addr: netip.MustParseAddrPort("10.0.0.5:80")},
@@ -168,15 +174,19 @@ service "a" {
 				{Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)},
 			}},
 		}, {
-			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second, IdleTimeout: 2 * time.Minute,
-			HalfCloseTimeout: 5 * time.Minute, MaxAgeGrace: 30 * time.Second, MaxSessions: 7, Responses: Off, Requests: 1,
-			Balance: SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
+			Name: "b", Protocol: UDP, Listen: addrs("127.0.0.1:9000", "127.0.0.1:9001"), ConnectTimeout: time.Second,
+			IdleTimeout:      2 * time.Minute,
+			HalfCloseTimeout: 5 * time.Minute, MaxAgeGrace: 30 * time.Second, MaxSessions: 7, Responses: Off,
+			Requests: 1,
+			Balance:  SourceHash, MaxFails: 2, MinAvailable: 50, MaxQueue: 1024, QueueTimeout: 5 * time.Second,
 			Check: &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
-			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`", Datacenter: "dc2", Near: "_agent",
+			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`",
+				Datacenter: "dc2", Near: "_agent",
 				Statuses: []string{"passing", "warning"}, MaxDrop: Off, DropHold: Off},
 		}},
 	}
-	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })}
+	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}),
+		cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })}
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
@@ -284,7 +294,8 @@ func TestUnreadablePaths(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg, diags := Load(tt.paths, Options{})
-			if got := textOf(diags); cfg != nil || strings.Count(got, "Error:") != 1 || !strings.Contains(got, tt.want) {
+			if got := textOf(diags); cfg != nil || strings.Count(got, "Error:") != 1 ||
+				!strings.Contains(got, tt.want) {
 				t.Errorf("got %v and:\n%s\nwant no configuration and one error with %q", cfg, got, tt.want)
 			}
 		})
@@ -304,7 +315,8 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, schema := range []*hcl.BodySchema{rootSchema(), adminSchema(), accessLogSchema(), consulSchema(), tlsSchema(), serviceSchema(), querySchema(), staticSchema(), checkSchema(), onLeaveSchema()} {
+	for _, schema := range []*hcl.BodySchema{rootSchema(), adminSchema(), accessLogSchema(), consulSchema(),
+		tlsSchema(), serviceSchema(), querySchema(), staticSchema(), checkSchema(), onLeaveSchema()} {
 		for _, a := range schema.Attributes {
 			if !regexp.MustCompile(`(?m)^[ #]*` + a.Name + ` *=`).Match(src) {
 				t.Errorf("%s is not in example.hcl", a.Name)
@@ -328,7 +340,8 @@ func TestEnums(t *testing.T) {
 	if err := p.UnmarshalText([]byte("udp")); err != nil || p != UDP || p.String() != "udp" {
 		t.Errorf("got %v, %v", p, err)
 	}
-	if err := p.UnmarshalText([]byte("tpc")); err == nil || !strings.Contains(err.Error(), `Did you mean "tcp"? Write "tcp" or "udp"`) {
+	if err := p.UnmarshalText([]byte("tpc")); err == nil ||
+		!strings.Contains(err.Error(), `Did you mean "tcp"? Write "tcp" or "udp"`) {
 		t.Errorf("got %v, want a suggestion", err)
 	}
 	if err := b.UnmarshalText([]byte("round_robin")); err != nil || b.String() != "round_robin" {
@@ -375,7 +388,8 @@ func TestAdminListenForms(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.written, func(t *testing.T) {
 			cfg := mustLoad(t, "admin { listen = "+tt.written+" }\nservice \"web\" { listen = 9000 }", nil)
-			if diff := cmp.Diff(tt.want, cfg.Admin, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			if diff := cmp.Diff(tt.want, cfg.Admin,
+				cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})

@@ -18,8 +18,10 @@ func TestMarshalShowsEverythingButSecretsAndPlaces(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		`"log_level":"info"`, `"shutdown_grace":"10s"`, `"engine":"auto"`, `"tcp":"127.0.0.1:8510"`, `"token":"(secret)"`, `"ca_file":""`,
-		`"name":"dns"`, `"protocol":"udp"`, `"listen":["127.0.0.1:9000","[::1]:9000"]`, `"half_close_timeout":"5m0s"`, `"db.example.com:5432"`,
+		`"log_level":"info"`, `"shutdown_grace":"10s"`, `"engine":"auto"`, `"tcp":"127.0.0.1:8510"`,
+		`"token":"(secret)"`, `"ca_file":""`,
+		`"name":"dns"`, `"protocol":"udp"`, `"listen":["127.0.0.1:9000","[::1]:9000"]`, `"half_close_timeout":"5m0s"`,
+		`"db.example.com:5432"`,
 		`"filter":"Service.Meta.version == ` + "`2`" + `"`,
 	} {
 		if !strings.Contains(string(text), want) {

@@ -124,7 +124,8 @@ func words(src []byte) []string {
 	if i := bytes.IndexByte(src, '#'); i >= 0 {
 		src = src[:i] // the words of a comment occur in messages too
 	}
-	for _, w := range strings.FieldsFunc(string(src), func(r rune) bool { return strings.ContainsRune("\"' \t\r\n", r) }) {
+	for _, w := range strings.FieldsFunc(string(src),
+		func(r rune) bool { return strings.ContainsRune("\"' \t\r\n", r) }) {
 		if len(w) >= 6 {
 			long = append(long, w)
 		}

@@ -25,7 +25,8 @@ func spellings() []spelling {
 	limit := map[string]any{`"never"`: 0, `7`: 7}
 	return []spelling{
 		{"shutdown_grace", "", "ShutdownGrace", none, ""},
-		{"upgrade_grace", "", "UpgradeGrace", map[string]any{`"never"`: time.Duration(0), `"3s"`: 3 * time.Second}, `"0s"`},
+		{"upgrade_grace", "", "UpgradeGrace", map[string]any{`"never"`: time.Duration(0), `"3s"`: 3 * time.Second},
+			`"0s"`},
 		{"sticky", "", "Sticky", map[string]any{`"0s"`: time.Duration(0), `"3s"`: 3 * time.Second}, ""},
 		{"max_fails", "", "MaxFails", map[string]any{`"never"`: Off, `7`: 7}, "0"},
 		{"min_available", "", "MinAvailable", map[string]any{`"0%"`: Off, `"7%"`: 7}, ""},
@@ -95,7 +96,8 @@ func TestZeroAndNever(t *testing.T) {
 			for value, want := range s.values {
 				cfg, diags := s.load(t, value)
 				if got := s.value(cfg); got != want || len(diags.Diagnostics) > 0 {
-					t.Errorf("%s: got %#v with %d diagnostics, want %#v without", value, got, len(diags.Diagnostics), want)
+					t.Errorf("%s: got %#v with %d diagnostics, want %#v without", value, got, len(diags.Diagnostics),
+						want)
 				}
 				shown, err := json.Marshal(cfg)
 				if err != nil {

@@ -8,7 +8,8 @@ import (
 
 // newQuery is the query of a consul block that says nothing.
 func newQuery(name string) ConsulQuery {
-	return ConsulQuery{Service: name, Statuses: []string{statusPassing}, MaxDrop: DefaultMaxDrop, DropHold: DefaultDropHold}
+	return ConsulQuery{Service: name, Statuses: []string{statusPassing}, MaxDrop: DefaultMaxDrop,
+		DropHold: DefaultDropHold}
 }
 
 // queries reads a consul block of the service called name: one query, or one for each of its datacenters.
@@ -27,7 +28,8 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 	}
 	q.Tags = b.texts("tags", `["v2"]`, "tag")
 	if n := len(q.Tags); n > maxTags {
-		b.l.problem(b.rangeOf("tags"), "Too many tags", "tags: %d are too many. Write at most %d, or a filter.", n, maxTags)
+		b.l.problem(b.rangeOf("tags"), "Too many tags", "tags: %d are too many. Write at most %d, or a filter.", n,
+			maxTags)
 	}
 	if b.has("statuses") {
 		q.Statuses = b.statuses()
@@ -46,7 +48,8 @@ func (b *block) datacenters(q ConsulQuery) []ConsulQuery {
 	var all []ConsulQuery
 	for _, datacenter := range b.texts("datacenters", `["dc1", "dc2"]`, "datacenter") {
 		if slices.ContainsFunc(all, func(other ConsulQuery) bool { return other.Datacenter == datacenter }) {
-			b.l.problem(b.rangeOf("datacenters"), "Duplicate datacenter", "datacenters: %q is there twice. Remove it.", datacenter)
+			b.l.problem(b.rangeOf("datacenters"), "Duplicate datacenter",
+				"datacenters: %q is there twice. Remove it.", datacenter)
 		}
 		q.Datacenter = datacenter
 		all = append(all, q)
@@ -65,8 +68,9 @@ func (b *block) exclusions() {
 		{"prepared_query", "service"}, {"prepared_query", "tags"}, {"prepared_query", "filter"},
 	} {
 		if b.has(pair[0]) && b.has(pair[1]) {
-			b.l.problem(b.attrs[pair[1]].NameRange.Ptr(), "Arguments that exclude each other", "A consul block cannot have %s and %s. Remove one; "+
-				"what should be tried next goes into another consul block.", pair[0], pair[1])
+			b.l.problem(b.attrs[pair[1]].NameRange.Ptr(), "Arguments that exclude each other",
+				"A consul block cannot have %s and %s. Remove one; "+
+					"what should be tried next goes into another consul block.", pair[0], pair[1])
 		}
 	}
 }
@@ -89,7 +93,8 @@ func (b *block) statuses() []string {
 		}
 	}
 	if !slices.Contains(list, statusPassing) {
-		b.l.problem(b.rangeOf("statuses"), "Bad statuses", "statuses: instances that are passing must count. Write %s, or leave it out.", example)
+		b.l.problem(b.rangeOf("statuses"), "Bad statuses",
+			"statuses: instances that are passing must count. Write %s, or leave it out.", example)
 	}
 	return list
 }

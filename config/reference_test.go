@@ -29,8 +29,10 @@ type argumentDoc struct {
 // sections are the schemas by their headings in docs/configuration.md.
 func sections() map[string]*hcl.BodySchema {
 	return map[string]*hcl.BodySchema{
-		"Top level": rootSchema(), "`admin`": adminSchema(), "`access_log`": accessLogSchema(), "`consul`": consulSchema(), "`consul` > `tls`": tlsSchema(),
-		"`service \"NAME\"`": serviceSchema(), "`service` > `consul`": querySchema(), "`service` > `static`": staticSchema(), "`service` > `check`": checkSchema(),
+		"Top level": rootSchema(), "`admin`": adminSchema(), "`access_log`": accessLogSchema(),
+		"`consul`": consulSchema(), "`consul` > `tls`": tlsSchema(),
+		"`service \"NAME\"`": serviceSchema(), "`service` > `consul`": querySchema(),
+		"`service` > `static`": staticSchema(), "`service` > `check`": checkSchema(),
 		"`service` > `on_leave`": onLeaveSchema(),
 	}
 }
@@ -51,7 +53,8 @@ func readReference(t *testing.T) []*argumentDoc {
 		case strings.HasPrefix(line, "## "):
 			section, doc = strings.TrimPrefix(line, "## "), nil
 		case strings.HasPrefix(line, "### "):
-			doc = &argumentDoc{section: section, name: strings.Trim(strings.TrimPrefix(line, "### "), "`"), fields: map[string]string{}}
+			name := strings.Trim(strings.TrimPrefix(line, "### "), "`")
+			doc = &argumentDoc{section: section, name: name, fields: map[string]string{}}
 			all = append(all, doc)
 		case doc == nil:
 		case strings.HasPrefix(line, "- ") && isField && doc.text == "":
@@ -70,7 +73,8 @@ func TestReferenceIsComplete(t *testing.T) {
 	for _, doc := range readReference(t) {
 		key := doc.section + ": " + doc.name
 		if documented[key] {
-			t.Errorf("%s: there are two headings \"### `%s`\" in the section \"## %s\"; remove one", reference, doc.name, doc.section)
+			t.Errorf("%s: there are two headings \"### `%s`\" in the section \"## %s\"; remove one",
+				reference, doc.name, doc.section)
 		}
 		documented[key] = true
 		for _, field := range []string{"Type", "Default", "Example"} {
@@ -87,19 +91,24 @@ func TestReferenceIsComplete(t *testing.T) {
 		for _, a := range schema.Attributes {
 			inSchema[section+": "+a.Name] = true
 			if !documented[section+": "+a.Name] {
-				t.Errorf("%s does not have the argument %s. Add to its section \"## %s\":\n\n### `%s`\n\n- Type: duration\n- Default: `\"1s\"`\n- Example: `%s = \"5s\"`\n\n"+
-					"What it means.\n\nand look at its neighbours for how types are written", reference, a.Name, section, a.Name, a.Name)
+				t.Errorf("%s does not have the argument %s. Add to its section \"## %s\":\n\n### `%s`\n\n"+
+					"- Type: duration\n- Default: `\"1s\"`\n- Example: `%s = \"5s\"`\n\n"+
+					"What it means.\n\nand look at its neighbours for how types are written",
+					reference, a.Name, section, a.Name, a.Name)
 			}
 		}
 		for _, b := range schema.Blocks {
-			if !slices.ContainsFunc(mapKeys(sections()), func(heading string) bool { return strings.Contains(heading, "`"+b.Type) }) {
-				t.Errorf("the block %s has no section: add its schema to sections in reference_test.go, and \"## `%s`\" with its arguments to %s", b.Type, b.Type, reference)
+			ofType := func(heading string) bool { return strings.Contains(heading, "`"+b.Type) }
+			if !slices.ContainsFunc(mapKeys(sections()), ofType) {
+				t.Errorf("the block %s has no section: add its schema to sections in reference_test.go, and \"## "+
+					"`%s`\" with its arguments to %s", b.Type, b.Type, reference)
 			}
 		}
 	}
 	for key := range documented {
 		if !inSchema[key] {
-			t.Errorf("%s has %s, which config/schema.go does not have: remove it there, or correct its name or section", reference, key)
+			t.Errorf("%s has %s, which config/schema.go does not have: remove it there, or correct its name or "+
+				"section", reference, key)
 		}
 	}
 }
@@ -158,7 +167,8 @@ func (w *world) load(env map[string]string, protocol string, lines ...string) (*
 	case "Top level":
 		text = inner + "\n" + fmt.Sprintf(service, listen, "")
 	case "`consul` > `tls`":
-		text = "consul {\naddress = \"https://127.0.0.1:8501\"\ntls {\n" + inner + "\n}\n}\n" + fmt.Sprintf(service, listen, "")
+		text = "consul {\naddress = \"https://127.0.0.1:8501\"\ntls {\n" + inner + "\n}\n}\n" +
+			fmt.Sprintf(service, listen, "")
 	case "`service \"NAME\"`":
 		text = fmt.Sprintf(service, listen, inner)
 	default:
@@ -193,7 +203,8 @@ func (w *world) mustLoad(why, protocol string, lines ...string) *Config {
 	w.t.Helper()
 	cfg, diags := w.load(nil, protocol, lines...)
 	if cfg == nil {
-		w.t.Fatalf("%s: what it gives as %s is no good. If the argument needs another one beside it, say so in a line \"- Together with: `other = ...`\", "+
+		w.t.Fatalf("%s: what it gives as %s is no good. If the argument needs another one beside it, say so in a "+
+			"line \"- Together with: `other = ...`\", "+
 			"and if it is for one protocol only, in a line \"- For: UDP\":\n%s", reference, why, textOf(diags))
 	}
 	return cfg
@@ -220,7 +231,8 @@ func (w *world) example() {
 	case !w.required() && without == nil:
 		w.t.Errorf("%s: it does not say that %s is required", reference, w.doc.name)
 	case without != nil && equal(with, without):
-		w.t.Errorf("%s: the example of %s comes to the same as leaving it out; take another value", reference, w.doc.name)
+		w.t.Errorf("%s: the example of %s comes to the same as leaving it out; take another value", reference,
+			w.doc.name)
 	}
 }
 
@@ -238,7 +250,8 @@ func (w *world) defaults() {
 	for protocol, value := range values {
 		with, without := w.mustLoad("default", protocol, w.doc.name+" = "+value), w.mustLoad("default", protocol)
 		if !equal(with, without) {
-			w.t.Errorf("%s: it says that %s without a value is %s, but that is not so. The default is in config/config.go", reference, w.doc.name, value)
+			w.t.Errorf("%s: it says that %s without a value is %s, but that is not so. The default is in "+
+				"config/config.go", reference, w.doc.name, value)
 		}
 	}
 }
@@ -289,7 +302,8 @@ func (w *world) typed() {
 	case strings.HasPrefix(kind, "address"):
 		bad = []string{`"nonsense:x"`, "true", "-1"}
 	default:
-		w.t.Fatalf("%s: %s is of the type %q, which reference_test.go does not know. Write one that the neighbours have, or have typed know it", reference, w.doc.name, kind)
+		w.t.Fatalf("%s: %s is of the type %q, which reference_test.go does not know. Write one that the neighbours "+
+			"have, or have typed know it", reference, w.doc.name, kind)
 	}
 	for _, value := range good {
 		if cfg, diags := w.load(nil, w.protocol(), w.doc.name+" = "+value); len(diags.Diagnostics) > 0 || cfg == nil {
@@ -310,7 +324,8 @@ func (w *world) variable() {
 	}
 	env := map[string]string{}
 	for _, doc := range readReference(w.t) { // for what it needs beside it, there is a variable too
-		if example := code(doc.fields["Example"])[0]; doc == w.doc || doc.name == w.doc.name || slices.Contains(code(w.doc.fields["Together with"]), example) {
+		if example := code(doc.fields["Example"])[0]; doc == w.doc || doc.name == w.doc.name ||
+			slices.Contains(code(w.doc.fields["Together with"]), example) {
 			if name := doc.fields["Variable"]; name != "" && doc.section == w.doc.section {
 				_, value, _ := strings.Cut(example, " = ")
 				value, _ = strconv.Unquote(value)
@@ -321,7 +336,8 @@ func (w *world) variable() {
 	want := w.mustLoad("example", "", code(w.doc.fields["Example"])...)
 	got, diags := w.alone().load(env, "")
 	if got == nil || !equal(got, want) {
-		w.t.Errorf("%s: it says that the variables %v mean the same as %s, but that is not so:\n%s", reference, mapKeys(env), w.doc.name, textOf(diags))
+		w.t.Errorf("%s: it says that the variables %v mean the same as %s, but that is not so:\n%s", reference,
+			mapKeys(env), w.doc.name, textOf(diags))
 	}
 }
 
@@ -331,6 +347,7 @@ func referenceFiles(t *testing.T) func(text string) string {
 	dir := filepath.Dir(file("token"))
 	return strings.NewReplacer(
 		"/etc/lictor/admin-token", file("token"), "/etc/lictor/token", file("token"),
-		"/etc/lictor/ca.pem", file("one.crt"), "/etc/lictor/ca.d", dir, "/etc/lictor/cert.pem", file("one.crt"), "/etc/lictor/key.pem", file("one.key"),
+		"/etc/lictor/ca.pem", file("one.crt"), "/etc/lictor/ca.d", dir, "/etc/lictor/cert.pem", file("one.crt"),
+		"/etc/lictor/key.pem", file("one.key"),
 	).Replace
 }

@@ -15,7 +15,8 @@ import (
 func manyServices(n int) string {
 	var b strings.Builder
 	for i := range n {
-		fmt.Fprintf(&b, "service \"s%d\" {\n  listen = \"127.%d.%d.1:9000\"\n  consul {\n    tags = [\"a\"]\n  }\n}\n", i, i>>8, i&255)
+		fmt.Fprintf(&b, "service \"s%d\" {\n  listen = \"127.%d.%d.1:9000\"\n  consul {\n    tags = [\"a\"]\n  "+
+			"}\n}\n", i, i>>8, i&255)
 	}
 	return b.String()
 }
@@ -35,7 +36,8 @@ func TestCollisionsAreFoundWithoutLookingAtAll(t *testing.T) {
 
 // The first listener that collides is reported, as if all were looked at.
 func TestCollisionsAreThoseOfAll(t *testing.T) {
-	addrs := []string{"0.0.0.0", "::", "::1", "2001:db8::7", "fe80::1%a", "fe80::1%b", "127.0.0.1", "127.0.0.2", "10.0.0.5"}
+	addrs := []string{"0.0.0.0", "::", "::1", "2001:db8::7", "fe80::1%a", "fe80::1%b", "127.0.0.1", "127.0.0.2",
+		"10.0.0.5"}
 	for range 2000 {
 		port := &portClaims{byAddr: map[netip.Addr]*claim{}}
 		var all []*claim

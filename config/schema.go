@@ -6,7 +6,8 @@ import "github.com/hashicorp/hcl/v2"
 
 func rootSchema() *hcl.BodySchema {
 	s := arguments("log_level", "log_json", "shutdown_grace", "upgrade_grace", "engine", "state_dir")
-	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "admin"}, {Type: "access_log"}, {Type: "service", LabelNames: []string{"name"}}}
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "admin"}, {Type: "access_log"},
+		{Type: "service", LabelNames: []string{"name"}}}
 	return s
 }
 
@@ -29,7 +30,8 @@ func tlsSchema() *hcl.BodySchema {
 }
 
 func serviceSchema() *hcl.BodySchema {
-	s := arguments("listen", "protocol", "balance", "sticky", "connect_timeout", "idle_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace", "max_sessions", "responses", "requests",
+	s := arguments("listen", "protocol", "balance", "sticky", "connect_timeout", "idle_timeout", "half_close_timeout",
+		"on_leave", "max_age", "max_age_grace", "max_sessions", "responses", "requests",
 		"max_fails", "min_available", "slow_start", "max_connections", "max_connections_per_endpoint",
 		"max_connections_per_client", "max_queue", "queue_timeout",
 		"failover_below", "failback_hold")
@@ -46,7 +48,8 @@ func checkSchema() *hcl.BodySchema {
 }
 
 func querySchema() *hcl.BodySchema {
-	return arguments("service", "tags", "filter", "datacenter", "datacenters", "peer", "prepared_query", "near", "statuses", "max_drop", "drop_hold")
+	return arguments("service", "tags", "filter", "datacenter", "datacenters", "peer", "prepared_query", "near",
+		"statuses", "max_drop", "drop_hold")
 }
 
 func staticSchema() *hcl.BodySchema {

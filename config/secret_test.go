@@ -26,10 +26,12 @@ func TestSecretNeverPrints(t *testing.T) {
 	}
 	slog.New(slog.NewTextHandler(&b, nil)).Info("x", "token", c.Token, "consul", c)
 	for _, asJSON := range []bool{true, false} {
-		hclog.New(&hclog.LoggerOptions{Output: io.Writer(&b), JSONFormat: asJSON}).Info("x", "token", c.Token, "consul", c)
+		hclog.New(&hclog.LoggerOptions{Output: io.Writer(&b), JSONFormat: asJSON}).Info("x", "token", c.Token,
+			"consul", c)
 	}
 	hex := fmt.Sprintf("%x", text)
-	if got := b.String(); strings.Contains(got, text) || strings.Contains(got, hex) || !strings.Contains(got, "(secret)") {
+	if got := b.String(); strings.Contains(got, text) || strings.Contains(got, hex) ||
+		!strings.Contains(got, "(secret)") {
 		t.Errorf("the secret shows:\n%s", got)
 	}
 }
@@ -84,7 +86,8 @@ func TestDiagnosticsNeverShowTokens(t *testing.T) {
 			if source[:8] == `consul "` {
 				b.Reset() // the label of a block is no secret; this case is for panics only
 			}
-			if len(diags.Diagnostics) == 0 || strings.Contains(b.String(), secret) || strings.Contains(b.String(), "9b8c") {
+			if len(diags.Diagnostics) == 0 || strings.Contains(b.String(), secret) ||
+				strings.Contains(b.String(), "9b8c") {
 				t.Errorf("the token shows, or there is no error:\n%s", b.String())
 			}
 		})

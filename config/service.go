@@ -26,14 +26,16 @@ func (l *loader) services(root *block) {
 	for _, b := range root.blocks.OfType("service") {
 		name := b.Labels[0]
 		if first, ok := seen[name]; ok {
-			l.problem(b.LabelRanges[0].Ptr(), "Duplicate service", "There is a service %q already, at %s. Give one of them another name; "+
-				"what it is called in Consul can be said in its consul block.", name, place(first))
+			l.problem(b.LabelRanges[0].Ptr(), "Duplicate service",
+				"There is a service %q already, at %s. Give one of them another name; "+
+					"what it is called in Consul can be said in its consul block.", name, place(first))
 		} else {
 			seen[name] = b.DefRange
 		}
 		if problem := badName(name); problem != "" {
-			l.problem(b.LabelRanges[0].Ptr(), "Bad service name", "%s A name is 1 to %d printable characters without spaces, "+
-				"for it goes into logs and metrics.", problem, maxNameLength)
+			l.problem(b.LabelRanges[0].Ptr(), "Bad service name",
+				"%s A name is 1 to %d printable characters without spaces, "+
+					"for it goes into logs and metrics.", problem, maxNameLength)
 		}
 		l.cfg.Services = append(l.cfg.Services, l.service(b))
 	}
@@ -103,15 +105,18 @@ func (b *block) responses() int {
 func (b *block) foreign(p Protocol) {
 	other, names := UDP, []string{"max_sessions", "responses", "requests"}
 	if p == UDP {
-		other, names = TCP, []string{"connect_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace", "max_queue", "queue_timeout"}
+		other, names = TCP, []string{"connect_timeout", "half_close_timeout", "on_leave", "max_age", "max_age_grace",
+			"max_queue", "queue_timeout"}
 	}
 	for _, name := range names {
 		if attr := b.attrs[name]; attr != nil {
-			b.l.problem(attr.NameRange.Ptr(), "Argument of another protocol", "%s is for %s, and this service is %s. Remove it, or write protocol = %q.",
+			b.l.problem(attr.NameRange.Ptr(), "Argument of another protocol",
+				"%s is for %s, and this service is %s. Remove it, or write protocol = %q.",
 				name, other, p, other)
 		}
 		for _, inner := range b.blocks.OfType(name) {
-			b.l.problem(inner.DefRange.Ptr(), "Block of another protocol", "%s is for %s, and this service is %s. Remove it, or write protocol = %q.",
+			b.l.problem(inner.DefRange.Ptr(), "Block of another protocol",
+				"%s is for %s, and this service is %s. Remove it, or write protocol = %q.",
 				name, other, p, other)
 		}
 	}
@@ -167,8 +172,9 @@ func (b *block) failover(s *Service, several bool) {
 	}
 	for _, name := range []string{"failover_below", "failback_hold"} {
 		if attr := b.attrs[name]; attr != nil && !several {
-			b.l.problem(attr.NameRange.Ptr(), "Failover to nowhere", "%s: service %q has one source of endpoints. Remove it, or name another source: "+
-				"more datacenters, another consul block, or a static block.", name, s.Name)
+			b.l.problem(attr.NameRange.Ptr(), "Failover to nowhere",
+				"%s: service %q has one source of endpoints. Remove it, or name another source: "+
+					"more datacenters, another consul block, or a static block.", name, s.Name)
 		}
 	}
 }

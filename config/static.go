@@ -21,7 +21,8 @@ func (b *block) endpoints(s *Service) []StaticEndpoint {
 	if attr := b.attrs["endpoints"]; attr == nil || isNull(attr.Expr) {
 		b.missing("endpoints", "A static block needs its endpoints, such as endpoints = %s.", endpointsExample)
 	} else if list, diags := hcl.ExprList(attr.Expr); len(list) == 0 && !diags.HasErrors() {
-		b.l.problem(b.rangeOf("endpoints"), "Empty list", "endpoints: write at least one, such as %s.", endpointsExample)
+		b.l.problem(b.rangeOf("endpoints"), "Empty list", "endpoints: write at least one, such as %s.",
+			endpointsExample)
 	}
 	var all []StaticEndpoint
 	seen := map[StaticEndpoint]hcl.Range{}
@@ -37,7 +38,8 @@ func (b *block) endpoints(s *Service) []StaticEndpoint {
 			b.l.problem(expr.Range().Ptr(), "Bad endpoint", "%s.", problem)
 			continue
 		case duplicate:
-			b.l.problem(expr.Range().Ptr(), "Duplicate endpoint", "%q is in the list already, at %s. Remove one of them.", v.AsString(), place(first))
+			b.l.problem(expr.Range().Ptr(), "Duplicate endpoint",
+				"%q is in the list already, at %s. Remove one of them.", v.AsString(), place(first))
 			continue
 		}
 		b.l.static = append(b.l.static, staticClaim{e, s.Protocol, s.Name, v.AsString(), expr.Range()})
@@ -67,7 +69,8 @@ func parseEndpoint(s string) (e StaticEndpoint, problem string) {
 	case err == nil:
 		return StaticEndpoint{Addr: netip.AddrPortFrom(ip.Unmap(), uint16(n))}, ""
 	case !hostport.IsHostName(host):
-		return e, fmt.Sprintf("%q: %q is neither an IP address nor a host name. Write something like \"10.0.0.5:80\" or \"db.example.com:5432\"", s, host)
+		return e, fmt.Sprintf("%q: %q is neither an IP address nor a host name. Write something like "+
+			"\"10.0.0.5:80\" or \"db.example.com:5432\"", s, host)
 	}
 	return StaticEndpoint{Host: strings.ToLower(host), Addr: netip.AddrPortFrom(netip.Addr{}, uint16(n))}, ""
 }

@@ -30,7 +30,8 @@ func (r *consulReader) readTLS(t *TLS) {
 		}
 	}
 	if caPath.set() && !isDir(caPath.value) {
-		r.bad(caPath, "Unreadable directory", "%s is not a directory. Name one that holds certificates, or use ca_file", caPath.value)
+		r.bad(caPath, "Unreadable directory", "%s is not a directory. Name one that holds certificates, or use "+
+			"ca_file", caPath.value)
 	}
 	r.keyPair(cert, key)
 }
@@ -39,9 +40,11 @@ func (r *consulReader) readTLS(t *TLS) {
 func (r *consulReader) keyPair(cert, key setting) {
 	switch {
 	case cert.set() && !key.set():
-		r.bad(cert, "Certificate without a key", "a client certificate needs its key. Give key_file (CONSUL_CLIENT_KEY) too")
+		r.bad(cert, "Certificate without a key",
+			"a client certificate needs its key. Give key_file (CONSUL_CLIENT_KEY) too")
 	case key.set() && !cert.set():
-		r.bad(key, "Key without a certificate", "a key needs its client certificate. Give cert_file (CONSUL_CLIENT_CERT) too")
+		r.bad(key, "Key without a certificate",
+			"a key needs its client certificate. Give cert_file (CONSUL_CLIENT_CERT) too")
 	}
 	var pem [2][]byte
 	readable := true
@@ -58,7 +61,8 @@ func (r *consulReader) keyPair(cert, key setting) {
 		return
 	}
 	if _, err := tls.X509KeyPair(pem[0], pem[1]); err != nil {
-		r.bad(cert, "Unusable certificate", "%s and %s: %s", cert.value, key.value, strings.TrimPrefix(err.Error(), "tls: "))
+		r.bad(cert, "Unusable certificate", "%s and %s: %s", cert.value, key.value,
+			strings.TrimPrefix(err.Error(), "tls: "))
 	}
 }
 

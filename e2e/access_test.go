@@ -138,7 +138,8 @@ func TestConsulOverTLSWithAPrivateCA(t *testing.T) {
 		{"by server name", fmt.Sprintf("ca_file = %q\nserver_name = %q", c.CAFile, testconsul.ServerName)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l := runLictor(t, fmt.Sprintf("consul {\naddress = %q\ntls {\n%s\n}\n}\n", "https://"+c.HTTPS, tt.tls)+service("web"))
+			l := runLictor(t, fmt.Sprintf("consul {\naddress = %q\ntls {\n%s\n}\n}\n", "https://"+c.HTTPS,
+				tt.tls)+service("web"))
 			awaitRotation(t, l.addr(t, "web"), "a")
 			id := "b " + tt.name
 			c.register(t, "web", id, startEcho(t, id).addr)
@@ -151,7 +152,8 @@ func TestConsulOverTLSWithAPrivateCA(t *testing.T) {
 func TestConsulWithACertificateOfAnotherCAIsLogged(t *testing.T) {
 	c := startConsul(t, testconsul.Options{TLS: true})
 	other := startConsul(t, testconsul.Options{TLS: true})
-	l := startLictor(t, fmt.Sprintf("consul {\naddress = %q\ntls {\nca_file = %q\n}\n}\n", "https://"+c.HTTPS, other.CAFile)+service("web"))
+	l := startLictor(t, fmt.Sprintf("consul {\naddress = %q\ntls {\nca_file = %q\n}\n}\n", "https://"+c.HTTPS,
+		other.CAFile)+service("web"))
 	l.awaitLog(t, 0, complaint("certificate", "x509"))
 	if !l.Running() {
 		t.Error("lictor has ended")

@@ -101,12 +101,14 @@ func TestExplainTellsWhatFailsFromHere(t *testing.T) {
 		if _, err := ask(t.Context(), l.addr(t, "web")); err != nil {
 			return err
 		}
-		if _, out := l.ask(t, "explain", "web"); !strings.Contains(out, "ejected") || !strings.Contains(out, "refused") {
+		if _, out := l.ask(t, "explain", "web"); !strings.Contains(out, "ejected") ||
+			!strings.Contains(out, "refused") {
 			return errors.New(out)
 		}
 		return nil
 	})
-	l.awaitAnswer(t, "explain web", 0, "2 of 3 known endpoints", "ejected", "test/dead is left out: refused; it is tried again in")
+	l.awaitAnswer(t, "explain web", 0, "2 of 3 known endpoints", "ejected",
+		"test/dead is left out: refused; it is tried again in")
 }
 
 // lictor connections lists what is served, and finds it by service and endpoint.
@@ -120,7 +122,8 @@ func TestConnectionsAreListed(t *testing.T) {
 	_, err := client.exchange([]byte("hello"))
 	must(t, err)
 
-	if code, out := l.ask(t, "connections"); code != 0 || strings.Count(out, "\n") != 4 || !strings.Contains(out, client.LocalAddr().String()) {
+	if code, out := l.ask(t, "connections"); code != 0 || strings.Count(out, "\n") != 4 ||
+		!strings.Contains(out, client.LocalAddr().String()) {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
 	code, out := l.ask(t, "connections", "-json", "-endpoint", a.addr.String(), "web")
@@ -131,7 +134,8 @@ func TestConnectionsAreListed(t *testing.T) {
 		}
 	}
 	must(t, json.Unmarshal([]byte(out), &answer))
-	if code != 0 || len(answer.Connections) != 1 || answer.Connections[0].Endpoint != a.addr.String() || answer.Connections[0].State != "open" || answer.Connections[0].BytesUp != 6 {
+	if code != 0 || len(answer.Connections) != 1 || answer.Connections[0].Endpoint != a.addr.String() ||
+		answer.Connections[0].State != "open" || answer.Connections[0].BytesUp != 6 {
 		t.Errorf("exit code %d, got %+v", code, answer)
 	}
 	if code, out := l.ask(t, "connections", "wbe"); code != 1 || !strings.Contains(out, `did you mean "web"?`) {
@@ -146,7 +150,8 @@ func TestConnectionsAreListed(t *testing.T) {
 func TestAccessLog(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
 	i := startEcho(t, "a")
-	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("web", fmt.Sprintf("static { endpoints = [%q] }", i.addr)))
+	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("web",
+		fmt.Sprintf("static { endpoints = [%q] }", i.addr)))
 	c := mustConnect(t, l.addr(t, "web"))
 	must(t, c.echo("hello"))
 	must(t, c.Close())
@@ -162,7 +167,8 @@ func TestAccessLog(t *testing.T) {
 		}
 		return json.Unmarshal(text, &line)
 	})
-	if line.Service != "web" || line.Endpoint != i.addr.String() || line.By != "client" || line.Up != 6 || line.Down != 8 || line.Connect <= 0 || line.Duration < line.Connect {
+	if line.Service != "web" || line.Endpoint != i.addr.String() || line.By != "client" || line.Up != 6 ||
+		line.Down != 8 || line.Connect <= 0 || line.Duration < line.Connect {
 		t.Errorf("got %+v", line)
 	}
 }
@@ -171,7 +177,8 @@ func TestAccessLog(t *testing.T) {
 func TestAccessLogOfSessions(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
 	i := startUDP(t, "a")
-	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("dns", udp, "responses = 1", endpoints(i)))
+	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("dns", udp, "responses = 1",
+		endpoints(i)))
 	client := dialUDP(t, l.addr(t, "dns"))
 	_, err := client.Write([]byte("hello"))
 	must(t, err)
@@ -189,8 +196,10 @@ func TestAccessLogOfSessions(t *testing.T) {
 		}
 		return json.Unmarshal(text, &line)
 	})
-	if line.Service != "dns" || line.Protocol != "udp" || line.Client != client.LocalAddr().String() || line.Endpoint != i.addr.String() ||
-		line.By != "lictor" || line.End != "answered" || line.Up != 5 || line.Down != 5 || line.DatagramsUp != 1 || line.DatagramsDown != 1 {
+	if line.Service != "dns" || line.Protocol != "udp" || line.Client != client.LocalAddr().String() ||
+		line.Endpoint != i.addr.String() ||
+		line.By != "lictor" || line.End != "answered" || line.Up != 5 || line.Down != 5 || line.DatagramsUp != 1 ||
+		line.DatagramsDown != 1 {
 		t.Errorf("got %+v", line)
 	}
 }
@@ -207,7 +216,8 @@ func TestReloadByCommand(t *testing.T) {
 	must(t, mustConnect(t, api).echo("served"))
 
 	l.configure(t, serviceAt("web", web, endpoints(a), `idle_timeout = "soon"`))
-	if code, out := l.ask(t, "reload"); code != 1 || !strings.Contains(out, "lictor.hcl:") || !strings.Contains(out, "idle_timeout") {
+	if code, out := l.ask(t, "reload"); code != 1 || !strings.Contains(out, "lictor.hcl:") ||
+		!strings.Contains(out, "idle_timeout") {
 		t.Errorf("exit code %d, want 1 and the place of the problem:\n%s", code, out)
 	}
 	must(t, mustConnect(t, api).echo("served still"))

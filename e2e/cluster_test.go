@@ -27,7 +27,8 @@ func startCluster(t *testing.T) *cluster {
 	findConsul(t)
 	c := &cluster{}
 	for i := range 3 {
-		o := testconsul.Options{Binary: consulBinary, Dir: shortTempDir(t), Node: fmt.Sprint("server", i), Servers: 3, NoWait: true}
+		o := testconsul.Options{Binary: consulBinary, Dir: shortTempDir(t), Node: fmt.Sprint("server", i), Servers: 3,
+			NoWait: true}
 		if i > 0 {
 			o.Join = c.servers[0].LAN
 		}
@@ -66,7 +67,8 @@ func (c *cluster) leader(t *testing.T) (leader int) {
 func (c *cluster) register(t *testing.T, id string, addr netip.AddrPort) {
 	t.Helper()
 	eventually(t, "registration of "+id, func() error {
-		err := c.agent.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: id, Name: "web", Address: addr.Addr().String(), Port: int(addr.Port())})
+		err := c.agent.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: id, Name: "web",
+			Address: addr.Addr().String(), Port: int(addr.Port())})
 		if err != nil {
 			return err
 		}
@@ -157,7 +159,8 @@ func TestServersLostOneAfterTheOther(t *testing.T) {
 	// Until its lease is over, a leader goes on to answer. Until the agent has found another server, it fails for
 	// other reasons.
 	eventually(t, "loss of the quorum", func() error {
-		if _, _, err := c.agent.api.Health().Service("web", "", true, nil); err == nil || !strings.Contains(err.Error(), "No cluster leader") {
+		if _, _, err := c.agent.api.Health().Service("web", "", true, nil); err == nil ||
+			!strings.Contains(err.Error(), "No cluster leader") {
 			return fmt.Errorf("there is a leader yet: %v", err)
 		}
 		return nil

@@ -87,7 +87,8 @@ func findConsul(t testing.TB) {
 
 // register registers an instance of a service, without a check: it is healthy as long as it is registered. It waits
 // until the catalog has the instance: the agent tells it a moment after it has answered.
-func (c *consul) register(t testing.TB, service, id string, addr netip.AddrPort, change ...func(*api.AgentServiceRegistration)) {
+func (c *consul) register(t testing.TB, service, id string, addr netip.AddrPort,
+	change ...func(*api.AgentServiceRegistration)) {
 	t.Helper()
 	r := &api.AgentServiceRegistration{ID: id, Name: service, Address: addr.Addr().String(), Port: int(addr.Port())}
 	for _, f := range change {

@@ -32,7 +32,8 @@ func TestServesWhereFastCallsAreDenied(t *testing.T) {
 	for _, denied := range []syscall.Errno{unix.EPERM, unix.ENOSYS} {
 		t.Run(unix.ErrnoName(denied), func(t *testing.T) {
 			web, a, dns := freePort(t), startEcho(t, "a"), startUDP(t, "a")
-			wrapper := testseccomp.Wrapper(denied, unix.SYS_SPLICE, unix.SYS_PIPE2, unix.SYS_RECVMMSG, unix.SYS_SENDMMSG,
+			wrapper := testseccomp.Wrapper(denied, unix.SYS_SPLICE, unix.SYS_PIPE2, unix.SYS_RECVMMSG,
+				unix.SYS_SENDMMSG,
 				unix.SYS_ACCEPT4, unix.SYS_INOTIFY_INIT1, unix.SYS_SCHED_GETAFFINITY)
 			l := launchLictor(t, staticServices(web, a, dns), nil, wrapper, "-watch")
 			l.awaitReady(t)

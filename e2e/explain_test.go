@@ -20,10 +20,11 @@ import (
 // post posts to the admin API.
 func (l *lictor) post(t testing.TB, path, body string) {
 	t.Helper()
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", filepath.Join(l.runtime, "admin.sock"))
-	}}}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", filepath.Join(l.runtime, "admin.sock"))
+		}}}
 	resp, err := client.Post("http://lictor"+path, "application/json", strings.NewReader(body))
 	must(t, err)
 	must(t, resp.Body.Close())
@@ -34,6 +35,29 @@ func (l *lictor) post(t testing.TB, path, body string) {
 
 // One service whose instances are in all states that there are, and lictor explain, which says for each of them what
 // it is, and why. "make e2e RUN=TestExplainInEveryState" prints it.
+// explained is what lictor explain says of an endpoint in each state.
+var explained = []string{
+	"IN   NODE/in at 127.0.0.1:PORT, weight 1\n     healthy for TIME\n     its tags: v2\n",
+	"OUT  NODE/critical at 127.0.0.1:PORT, weight 0\n     status: critical, check \"Service 'web' check\" " +
+		"is critical: GET /health: 503 Service Unavailable: database is gone\n",
+	"OUT  NODE/warning at 127.0.0.1:PORT, weight 0\n     status: warning, check \"Service 'web' check\" is " +
+		"warning: disk 91% full\n",
+	"OUT  NODE/maintenance at 127.0.0.1:PORT, weight 0\n     maintenance: check \"Service Maintenance " +
+		"Mode\" is critical: kernel update until 4 pm\n",
+	"OUT  NODE/old at 127.0.0.1:PORT, weight 1\n     tags: it does not have the tag \"v2\"\n     its tags: " +
+		"v1, blue\n",
+	"OUT  NODE/elsewhere at 127.0.0.1:PORT, weight 1\n     filter: it does not pass the filter " +
+		"Service.Meta.zone == a\n",
+	"OUT  NODE/ejected at 127.0.0.1:PORT, weight 1\n     ejected, for another TIME: refused, ",
+	"IN   NODE/held at 127.0.0.1:PORT, weight 1\n     held, for another TIME: Consul does not name it any " +
+		"more\n",
+	"OUT  NODE/drained at 127.0.0.1:PORT, weight 1\n     drained for TIME: taken out by an operator, here " +
+		"only\n",
+	"OUT  NODE/full at 127.0.0.1:PORT, weight 1\n     full: open connections: 1, as many as it may have\n",
+	"OUT  NODE/twice at 127.0.0.1:PORT, weight 1\n     duplicate: NODE/in has the same address\n",
+	"\nwhat happened:\n", "NODE/drained gets no new clients until it is undrained",
+}
+
 func TestExplainInEveryState(t *testing.T) {
 	c := startConsul(t, testconsul.Options{Node: "host-1"})
 	in := startEcho(t, "in")
@@ -45,7 +69,8 @@ func TestExplainInEveryState(t *testing.T) {
 	c.register(t, "web", "old", startEcho(t, "old").addr, tags("v1", "blue"), meta("zone", "a"))
 	c.register(t, "web", "elsewhere", startEcho(t, "elsewhere").addr, tags("v2"), meta("zone", "b"))
 	c.register(t, "web", "twice", in.addr, tags("v2"), meta("zone", "a"))
-	must(t, c.api.Agent().UpdateTTL("check:critical", "GET /health: 503 Service Unavailable: database is gone", api.HealthCritical))
+	must(t, c.api.Agent().UpdateTTL("check:critical", "GET /health: 503 Service Unavailable: database is gone",
+		api.HealthCritical))
 	must(t, c.api.Agent().UpdateTTL("check:warning", "disk 91% full", api.HealthWarning))
 	must(t, c.api.Agent().EnableServiceMaintenance("maintenance", "kernel update until 4 pm"))
 	l := runLictor(t, consulBlock(c)+service("web", "max_connections_per_endpoint = 1", "min_available = \"0%\"", `consul {
@@ -78,20 +103,7 @@ func TestExplainInEveryState(t *testing.T) {
 			}
 		}
 		_, out = l.ask(t, "explain", "web")
-		for _, want := range []string{
-			"IN   NODE/in at 127.0.0.1:PORT, weight 1\n     healthy for TIME\n     its tags: v2\n",
-			"OUT  NODE/critical at 127.0.0.1:PORT, weight 0\n     status: critical, check \"Service 'web' check\" is critical: GET /health: 503 Service Unavailable: database is gone\n",
-			"OUT  NODE/warning at 127.0.0.1:PORT, weight 0\n     status: warning, check \"Service 'web' check\" is warning: disk 91% full\n",
-			"OUT  NODE/maintenance at 127.0.0.1:PORT, weight 0\n     maintenance: check \"Service Maintenance Mode\" is critical: kernel update until 4 pm\n",
-			"OUT  NODE/old at 127.0.0.1:PORT, weight 1\n     tags: it does not have the tag \"v2\"\n     its tags: v1, blue\n",
-			"OUT  NODE/elsewhere at 127.0.0.1:PORT, weight 1\n     filter: it does not pass the filter Service.Meta.zone == a\n",
-			"OUT  NODE/ejected at 127.0.0.1:PORT, weight 1\n     ejected, for another TIME: refused, ",
-			"IN   NODE/held at 127.0.0.1:PORT, weight 1\n     held, for another TIME: Consul does not name it any more\n",
-			"OUT  NODE/drained at 127.0.0.1:PORT, weight 1\n     drained for TIME: taken out by an operator, here only\n",
-			"OUT  NODE/full at 127.0.0.1:PORT, weight 1\n     full: open connections: 1, as many as it may have\n",
-			"OUT  NODE/twice at 127.0.0.1:PORT, weight 1\n     duplicate: NODE/in has the same address\n",
-			"\nwhat happened:\n", "NODE/drained gets no new clients until it is undrained",
-		} {
+		for _, want := range explained {
 			pattern := regexp.QuoteMeta(strings.ReplaceAll(want, "NODE", "host-1"))
 			pattern = strings.NewReplacer("PORT", `\d+`, "TIME", `\d+(ms|s|m)`).Replace(pattern)
 			if !regexp.MustCompile(pattern).MatchString(out) {

@@ -235,7 +235,8 @@ func TestAllInstancesDeadIsNoReasonToWait(t *testing.T) {
 }
 
 func TestPoliciesAreWired(t *testing.T) {
-	static := fmt.Sprintf("static {\n    endpoints = [%q, %q, %q]\n  }", startEcho(t, "a").addr, startEcho(t, "b").addr, startEcho(t, "c").addr)
+	static := fmt.Sprintf("static {\n    endpoints = [%q, %q, %q]\n  }", startEcho(t, "a").addr,
+		startEcho(t, "b").addr, startEcho(t, "c").addr)
 	l := runLictor(t, service("hash", `balance = "source_hash"`, static)+
 		service("stick", `balance = "random_two"`, `sticky = "1h"`, static)+
 		service("least", `balance = "least_connections"`, static)+
@@ -299,7 +300,8 @@ func TestPoliciesAreWired(t *testing.T) {
 // Without a client, a check finds out, and the first client gets who answers.
 func TestCheckFindsDeadInstances(t *testing.T) {
 	a, b := startGreeter(t, "a"), startGreeter(t, "b")
-	l := runLictor(t, service("web", fmt.Sprintf("static {\n    endpoints = [%q, %q]\n  }", a.addr, b.addr), `check {`, `  interval = "20ms"`, `}`))
+	l := runLictor(t, service("web", fmt.Sprintf("static {\n    endpoints = [%q, %q]\n  }", a.addr, b.addr),
+		`check {`, `  interval = "20ms"`, `}`))
 	eventually(t, "both are checked", func() error {
 		if a.accepted.Load() < 3 || b.accepted.Load() < 3 {
 			return errors.New("not yet")

@@ -27,7 +27,8 @@ func TestFailoverToAnotherDatacenterAndBack(t *testing.T) {
 	one, two := startDatacenters(t)
 	one.register(t, "web", "a", startEcho(t, "a").addr, checked)
 	two.register(t, "web", "far", startEcho(t, "far").addr)
-	l := runLictor(t, consulBlock(one)+service("web", `failback_hold = "1s"`, `consul { datacenters = ["dc1", "dc2"] }`))
+	l := runLictor(t, consulBlock(one)+service("web", `failback_hold = "1s"`,
+		`consul { datacenters = ["dc1", "dc2"] }`))
 	web := l.addr(t, "web")
 	awaitRotation(t, web, "a")
 	clients := startWorkers(t, web, 20)
@@ -53,7 +54,8 @@ func TestStaticIsTheLastResort(t *testing.T) {
 	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
-	l := runLictor(t, consulBlock(c)+service("web", `failback_hold = "0s"`, "consul {}", fmt.Sprintf("static { endpoints = [%q] }", startEcho(t, "static").addr)))
+	l := runLictor(t, consulBlock(c)+service("web", `failback_hold = "0s"`, "consul {}",
+		fmt.Sprintf("static { endpoints = [%q] }", startEcho(t, "static").addr)))
 	web := l.addr(t, "web")
 	awaitRotation(t, web, "a")
 	c.deregister(t, "a")
@@ -65,7 +67,8 @@ func TestStaticIsTheLastResort(t *testing.T) {
 func TestPreparedQueryIsFollowed(t *testing.T) {
 	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})
-	_, _, err := c.api.PreparedQuery().Create(&api.PreparedQueryDefinition{Name: "front", Service: api.ServiceQuery{Service: "web", Tags: []string{"v2"}}}, nil)
+	_, _, err := c.api.PreparedQuery().Create(&api.PreparedQueryDefinition{Name: "front",
+		Service: api.ServiceQuery{Service: "web", Tags: []string{"v2"}}}, nil)
 	must(t, err)
 	c.register(t, "web", "a", startEcho(t, "a").addr, tags("v2"))
 	c.register(t, "web", "old", startEcho(t, "old").addr)

@@ -85,16 +85,19 @@ func TestTokenDeletedAndRestoredUnderLoad(t *testing.T) {
 	c.registerEchos(t, "a", "b", "c")
 	token := c.newToken(t)
 	file := tokenFile(t, token.SecretID)
-	underLoad(t, fmt.Sprintf("consul {\n  address = %q\n  token_file = %q\n}\n", c.HTTP, file)+service("web"), func(l *lictor, clients *workers) {
-		_, err := c.api.ACL().TokenDelete(token.AccessorID, nil)
-		must(t, err)
-		l.awaitLog(t, 0, complaint("denies access"))
-		clients.awaitRounds(t, 50)
-		writeToken(t, file, c.newToken(t).SecretID)
-		l.awaitLog(t, 0, func(e entry) bool { return strings.Contains(e.field("@message"), "permits access again") })
-		c.registerEchos(t, "d")
-		awaitRotation(t, l.addr(t, "web"), "a", "b", "c", "d")
-	})
+	underLoad(t, fmt.Sprintf("consul {\n  address = %q\n  token_file = %q\n}\n", c.HTTP, file)+service("web"),
+		func(l *lictor, clients *workers) {
+			_, err := c.api.ACL().TokenDelete(token.AccessorID, nil)
+			must(t, err)
+			l.awaitLog(t, 0, complaint("denies access"))
+			clients.awaitRounds(t, 50)
+			writeToken(t, file, c.newToken(t).SecretID)
+			l.awaitLog(t, 0, func(e entry) bool {
+				return strings.Contains(e.field("@message"), "permits access again")
+			})
+			c.registerEchos(t, "d")
+			awaitRotation(t, l.addr(t, "web"), "a", "b", "c", "d")
+		})
 }
 
 // An agent that allows five connections, and thirty services.
@@ -112,7 +115,8 @@ func TestFewConnectionsAllowedUnderLoad(t *testing.T) {
 		}
 		four := startEcho(t, "d")
 		eventually(t, "one of the five connections for the test", func() error {
-			return c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "web", ID: "d", Address: "127.0.0.1", Port: int(four.addr.Port())})
+			return c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "web", ID: "d",
+				Address: "127.0.0.1", Port: int(four.addr.Port())})
 		})
 		awaitRotation(t, l.addr(t, "web"), "a", "b", "c", "d")
 	})

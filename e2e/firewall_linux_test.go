@@ -29,7 +29,8 @@ func newFirewall(t *testing.T) *firewall {
 	f := &firewall{conn: conn}
 	f.table = conn.AddTable(&nftables.Table{Name: "e2e", Family: nftables.TableFamilyIPv4})
 	f.chain = conn.AddChain(&nftables.Chain{
-		Name: "in", Table: f.table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter,
+		Name: "in", Table: f.table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookInput,
+		Priority: nftables.ChainPriorityFilter,
 	})
 	if err := conn.Flush(); err != nil {
 		testnet.Cannot(t, "nf_tables cannot be used", err)

@@ -36,7 +36,10 @@ func TestConsulBackWithoutItsMemoryCostsNothing(t *testing.T) {
 	}
 	clients.awaitRounds(t, 50)
 	register()
-	l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "no vanished instances are kept in use any more" })
+	l.awaitLog(t, 0, func(e entry) bool {
+		return e.field("@message") == "no vanished instances are kept in use any "+
+			"more"
+	})
 	clients.awaitRounds(t, 20)
 	clients.stop()
 	if n := len(clients.errors); n > 0 {
@@ -59,7 +62,8 @@ func TestAllCriticalAtOnceIsHeldForAWhile(t *testing.T) {
 	awaitRotation(t, web, "b")
 	c.setHealth(t, "b", api.HealthCritical)
 	l.awaitLog(t, 0, complaint("vanished at once"))
-	l.awaitAnswer(t, "events web", 0, "out", `test/a: check "Service 'web' check" is critical`, "held", `test/b: check "Service 'web' check" is critical`)
+	l.awaitAnswer(t, "events web", 0, "out", `test/a: check "Service 'web' check" is critical`, "held",
+		`test/b: check "Service 'web' check" is critical`)
 	wantCounts(t, web, map[string]int{"b": 5})
 	c.setHealth(t, "a", api.HealthPassing)
 	awaitRotation(t, web, "a")
@@ -87,7 +91,8 @@ func TestNodeInMaintenanceIsLeftAtOnce(t *testing.T) {
 	other := startEcho(t, "other")
 	_, err := c.api.Catalog().Register(&api.CatalogRegistration{
 		Node: "elsewhere", Address: "127.0.0.2",
-		Service: &api.AgentService{ID: "other", Service: "web", Address: other.addr.Addr().String(), Port: int(other.addr.Port())},
+		Service: &api.AgentService{ID: "other", Service: "web", Address: other.addr.Addr().String(),
+			Port: int(other.addr.Port())},
 	}, nil)
 	must(t, err)
 	l := runLictor(t, consulBlock(c)+service("web"))
@@ -119,7 +124,8 @@ func TestWarningsCountIfTheyAreAdmitted(t *testing.T) {
 		})
 	}
 	c.setHealth(t, "b", api.HealthWarning)
-	l := runLictor(t, consulBlock(c)+service("web", `consul { statuses = ["passing", "warning"] }`)+service("strict", `consul { service = "web" }`))
+	l := runLictor(t, consulBlock(c)+service("web", `consul { statuses = ["passing", "warning"] }`)+service("strict",
+		`consul { service = "web" }`))
 	wantCounts(t, l.addr(t, "web"), map[string]int{"a": 16, "b": 4})
 	wantCounts(t, l.addr(t, "strict"), map[string]int{"a": 10})
 	c.setHealth(t, "b", api.HealthPassing)

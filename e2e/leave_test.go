@@ -69,7 +69,8 @@ func TestPrimaryThatMovesCutsItsClients(t *testing.T) {
 			at := map[string]netip.AddrPort{"a": startEcho(t, "a").addr, "b": startEcho(t, "b").addr}
 			c.register(t, "db", "a", at["a"], tags("primary"))
 			c.register(t, "db", "b", at["b"], tags("replica"))
-			query := `consul {` + "\n" + `service = "db"` + "\n" + `tags = ["primary"]` + "\n" + `drop_hold = "0s"` + "\n}"
+			query := `consul {` + "\n" + `service = "db"` + "\n" + `tags = ["primary"]` + "\n" + `drop_hold = "0s"` +
+				"\n}"
 			l := runLictor(t, consulBlock(c)+
 				service("primary", `on_leave = "cut"`, query)+
 				service("patient", query)+
@@ -106,18 +107,30 @@ func TestEachReasonToLeave(t *testing.T) {
 		leave        func(*testing.T, *consul, netip.AddrPort)
 	}{
 		{"deregistered", "deregistered", ``, func(t *testing.T, c *consul, _ netip.AddrPort) { c.deregister(t, "a") }},
-		{"deregistered, with a tag", "deregistered", `tags = ["v1"]`, func(t *testing.T, c *consul, _ netip.AddrPort) { c.deregister(t, "a") }},
+		{"deregistered, with a tag", "deregistered", `tags = ["v1"]`,
+			func(t *testing.T, c *consul, _ netip.AddrPort) { c.deregister(t, "a") }},
 		{"at another port", "deregistered", ``, func(t *testing.T, c *consul, _ netip.AddrPort) {
 			c.register(t, "web", "a", startEcho(t, "a").addr, checked, tags("v1"))
 		}},
-		{"critical", "critical", ``, func(t *testing.T, c *consul, _ netip.AddrPort) { c.setHealth(t, "a", api.HealthCritical) }},
-		{"critical, with a tag", "critical", `tags = ["v1"]`, func(t *testing.T, c *consul, _ netip.AddrPort) { c.setHealth(t, "a", api.HealthCritical) }},
+		{"critical", "critical", ``,
+			func(t *testing.T, c *consul, _ netip.AddrPort) {
+				c.setHealth(t, "a", api.HealthCritical)
+			}},
+		{"critical, with a tag", "critical", `tags = ["v1"]`,
+			func(t *testing.T, c *consul, _ netip.AddrPort) { c.setHealth(t, "a", api.HealthCritical) }},
 		{"maintenance", "critical", ``, func(t *testing.T, c *consul, _ netip.AddrPort) {
 			must(t, c.api.Agent().EnableServiceMaintenance("a", "as the test wants it"))
 		}},
-		{"tag", "unmatched", `tags = ["v1"]`, func(t *testing.T, c *consul, at netip.AddrPort) { c.register(t, "web", "a", at, checked) }},
-		{"filter", "unmatched", "filter = \"`v1` in Service.Tags\"", func(t *testing.T, c *consul, at netip.AddrPort) { c.register(t, "web", "a", at, checked) }},
-		{"status", "unmatched", ``, func(t *testing.T, c *consul, _ netip.AddrPort) { c.setHealth(t, "a", api.HealthWarning) }},
+		{"tag", "unmatched", `tags = ["v1"]`,
+			func(t *testing.T, c *consul, at netip.AddrPort) {
+				c.register(t, "web", "a", at, checked)
+			}},
+		{"filter", "unmatched", "filter = \"`v1` in Service.Tags\"",
+			func(t *testing.T, c *consul, at netip.AddrPort) { c.register(t, "web", "a", at, checked) }},
+		{"status", "unmatched", ``,
+			func(t *testing.T, c *consul, _ netip.AddrPort) {
+				c.setHealth(t, "a", api.HealthWarning)
+			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := startConsul(t, testconsul.Options{})
@@ -195,7 +208,8 @@ func TestWhatIsHeldIsNotCut(t *testing.T) {
 		instances[name] = startEcho(t, name)
 		c.register(t, "web", name, instances[name].addr, checked)
 	}
-	disk := &api.AgentCheckRegistration{ID: "disk", Name: "disk", AgentServiceCheck: api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing}}
+	disk := &api.AgentCheckRegistration{ID: "disk", Name: "disk",
+		AgentServiceCheck: api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing}}
 	must(t, c.api.Agent().CheckRegister(disk)) // of the node, and so of all
 	l := runLictor(t, consulBlock(c)+service("web", `on_leave = "cut"`, `consul { drop_hold = "1m" }`))
 	var open []*client
@@ -212,7 +226,10 @@ func TestWhatIsHeldIsNotCut(t *testing.T) {
 	l.awaitLog(t, 0, complaint("vanished at once"))
 	all("critical?")
 	must(t, c.api.Agent().UpdateTTL("disk", "empty", api.HealthPassing))
-	l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "no vanished instances are kept in use any more" })
+	l.awaitLog(t, 0, func(e entry) bool {
+		return e.field("@message") == "no vanished instances are kept in use any "+
+			"more"
+	})
 	skip := len(l.log())
 	c.Kill()
 	all("away?")
@@ -222,7 +239,10 @@ func TestWhatIsHeldIsNotCut(t *testing.T) {
 	for name, i := range instances {
 		c.register(t, "web", name, i.addr, checked)
 	}
-	l.awaitLog(t, skip, func(e entry) bool { return e.field("@message") == "no vanished instances are kept in use any more" })
+	l.awaitLog(t, skip, func(e entry) bool {
+		return e.field("@message") == "no vanished instances are kept in use "+
+			"any more"
+	})
 	all("known again?")
 	c.deregister(t, open[0].name) // and now for good
 	open[0].awaitReset(t)
@@ -236,7 +256,8 @@ func TestWhatIsNoLeave(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		c.register(t, "web", name, startEcho(t, name).addr, checked)
 	}
-	l := runLictor(t, consulBlock(c)+service("web", `on_leave = "cut"`, `failover_below = 2`, `consul {}`, endpoints(startEcho(t, "x"), startEcho(t, "y"))))
+	l := runLictor(t, consulBlock(c)+service("web", `on_leave = "cut"`, `failover_below = 2`, `consul {}`,
+		endpoints(startEcho(t, "x"), startEcho(t, "y"))))
 	web := l.addr(t, "web")
 	a, b := reach(t, web, "a"), reach(t, web, "b")
 	l.post(t, "/v1/services/web/drain", `{"endpoint": "test/a"}`)

@@ -51,7 +51,8 @@ func startWith(t testing.TB, config string, files []*os.File, wrapper ...string)
 // launchLictor is startLictor with more options of `lictor run`.
 func launchLictor(t testing.TB, config string, files []*os.File, wrapper []string, options ...string) *lictor {
 	t.Helper()
-	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, services: strings.Count(config, "listen "), file: filepath.Join(t.TempDir(), "lictor.hcl")}
+	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, services: strings.Count(config, "listen "),
+		file: filepath.Join(t.TempDir(), "lictor.hcl")}
 	l.configure(t, config)
 	args := slices.Concat(wrapper, []string{lictorPath(t), "run", "-config", l.file, "-log-json"}, options)
 	cmd := exec.Command(args[0], args[1:]...)

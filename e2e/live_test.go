@@ -43,10 +43,12 @@ func TestValidateLiveSaysWhatWouldServe(t *testing.T) {
 	if code != 0 {
 		t.Errorf("exit code %d, want 0", code)
 	}
-	wantTexts(t, output, "web: 1 of 2 instances", "in   test/a  "+a.addr.String(), "out  test/b  status: check", "is critical: as the test wants it",
+	wantTexts(t, output, "web: 1 of 2 instances", "in   test/a  "+a.addr.String(), "out  test/b  status: check",
+		"is critical: as the test wants it",
 		"No instances", `Service "nobody"`, "Address in use", `Service "taken"`, "ok: 3 services")
 
-	code, output = validateLive(t, consulBlock(c)+service("web", "consul { filter = \"Nope == 1\" }")+service("far", `consul { datacenter = "dc9" }`))
+	code, output = validateLive(t, consulBlock(c)+service("web", "consul { filter = \"Nope == 1\" }")+service("far",
+		`consul { datacenter = "dc9" }`))
 	if code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
@@ -62,11 +64,13 @@ func TestValidateLiveSaysWhatWouldServe(t *testing.T) {
 func TestValidateLiveSaysWhichRightIsMissing(t *testing.T) {
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
-	policy, _, err := c.api.ACL().PolicyCreate(&api.ACLPolicy{Name: "services", Rules: `service_prefix "" { policy = "read" }`}, nil)
+	policy, _, err := c.api.ACL().PolicyCreate(&api.ACLPolicy{Name: "services",
+		Rules: `service_prefix "" { policy = "read" }`}, nil)
 	must(t, err)
 	token, _, err := c.api.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, nil)
 	must(t, err)
-	code, output := validateLive(t, fmt.Sprintf("consul {\n  address = %q\n  token = %q\n}\n", c.HTTP, token.SecretID)+service("web"))
+	code, output := validateLive(t, fmt.Sprintf("consul {\n  address = %q\n  token = %q\n}\n", c.HTTP,
+		token.SecretID)+service("web"))
 	if code != 1 || strings.Contains(output, token.SecretID) {
 		t.Errorf("exit code %d, want 1 and no token in:\n%s", code, output)
 	}

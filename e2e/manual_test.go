@@ -25,7 +25,8 @@ func TestManualPages(t *testing.T) {
 		return string(text)
 	}
 	commands, configuration := read(filepath.Join(dir, "lictor.8")), read(filepath.Join(dir, "lictor.hcl.5"))
-	if got, want := strings.Count(configuration, "\n.SS "), strings.Count(read("../docs/configuration.md"), "\n### "); got != want || want < 50 {
+	if got, want := strings.Count(configuration, "\n.SS "),
+		strings.Count(read("../docs/configuration.md"), "\n### "); got != want || want < 50 {
 		t.Errorf("lictor.hcl(5) has %d arguments, docs/configuration.md %d", got, want)
 	}
 	for _, command := range []string{"RUN", "FORWARD", "EXPLAIN", "VALIDATE"} {

@@ -15,7 +15,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-var pageCost = flag.Duration("page-cost", 0, "measure for so long each what the page costs lictor, closed and open; without -race")
+var pageCost = flag.Duration("page-cost", 0,
+	"measure for so long each what the page costs lictor, closed and open; without -race")
 
 // What the page costs, with 100 services of 3 instances each, a client a second on each service, and nothing else
 // going on:
@@ -52,7 +53,8 @@ func TestCostOfThePage(t *testing.T) {
 			<-next.C
 		}
 		after, memory := l.usage(t)
-		t.Logf("%-12s %5.2f %% of a processor, %.1f MB resident", what, 100*(after-before).Seconds()/span.Seconds(), memory)
+		t.Logf("%-12s %5.2f %% of a processor, %.1f MB resident", what, 100*(after-before).Seconds()/span.Seconds(),
+			memory)
 	}
 	measure("page closed")
 	p := openPage(t, l)
@@ -65,7 +67,8 @@ func (l *lictor) usage(t testing.TB) (processor time.Duration, memory float64) {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.Pid()))
 	must(t, err)
-	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // behind the name, which may have anything in it
+	// The fields are those after the name, which may have anything in it.
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	for _, ticks := range f[11:13] {
 		n, err := strconv.Atoi(ticks)
 		must(t, err)

@@ -57,15 +57,18 @@ func openPage(t testing.TB, l *lictor) *page {
 func openBrowser(t testing.TB) *page {
 	t.Helper()
 	chromium := needTool(t, "chromium", "chromium-browser", "google-chrome")
-	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WindowSize(1360, 820), chromedp.WSURLReadTimeout(patience))
+	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium), chromedp.NoSandbox,
+		chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.WindowSize(1360, 820),
+		chromedp.WSURLReadTimeout(patience))
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), options...)
 	t.Cleanup(cancel)
 	p := &page{TB: t}
 	p.ctx, cancel = chromedp.NewContext(allocator, chromedp.WithListener(func(event any) {
 		switch e := event.(type) {
 		case *runtime.EventExceptionThrown:
-			p.mistake(fmt.Sprint(e.ExceptionDetails.Text, " ", e.ExceptionDetails.LineNumber, " ", e.ExceptionDetails.Exception))
+			p.mistake(fmt.Sprint(e.ExceptionDetails.Text, " ", e.ExceptionDetails.LineNumber, " ",
+				e.ExceptionDetails.Exception))
 		case *log.EventEntryAdded:
 			if e.Entry.Level == log.EntryLevelError {
 				p.mistake(e.Entry.Text)
@@ -116,7 +119,8 @@ func (p *page) script(statement string) {
 func (p *page) slash() {
 	p.Helper()
 	p.run(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-		for _, kind := range []input.DispatchKeyEventType{input.DispatchKeyEventTypeKeyDown, input.DispatchKeyEventTypeKeyUp} {
+		for _, kind := range []input.DispatchKeyEventType{input.DispatchKeyEventTypeKeyDown,
+			input.DispatchKeyEventTypeKeyUp} {
 			e := input.DispatchKeyEventParams{Type: kind, Key: "/", Code: "Slash"}
 			if kind == input.DispatchKeyEventTypeKeyDown {
 				e.Text = "/"
@@ -150,7 +154,8 @@ func (p *page) shows(expression string) {
 
 // row is an expression for the row of a service.
 func row(name string) string {
-	return fmt.Sprintf("[...document.querySelectorAll('#services > li')].find(li => li.querySelector('b').textContent === %q)", name)
+	return fmt.Sprintf("[...document.querySelectorAll('#services > li')].find(li => "+
+		"li.querySelector('b').textContent === %q)", name)
 }
 
 // A new instance and a dying one are to be seen on the page, and so is that Consul is lost.
@@ -194,20 +199,25 @@ func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 // What others may have written is text. If any of it ran, the title would tell.
 func TestPageShowsMarkupAsText(t *testing.T) {
 	needTool(t, "chromium", "chromium-browser", "google-chrome")
-	const name, id = `<svg/onload=document.title='bad'>`, `"><img src=x onerror="document.title='bad'"><script>document.title='bad'</script>`
+	const name, id = `<svg/onload=document.title='bad'>`,
+		`"><img src=x onerror="document.title='bad'"><script>document.title='bad'</script>`
 	c := startConsul(t, testconsul.Options{})
-	must(t, c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: id, Name: "web", Address: "127.0.0.1", Port: 9}))
-	l := runLictor(t, adminBlock+consulBlock(c)+service(name, `consul { service = "web" }`)+service(`&lt;b&gt;`, `static { endpoints = ["127.0.0.1:9"] }`))
+	must(t, c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: id, Name: "web", Address: "127.0.0.1",
+		Port: 9}))
+	l := runLictor(t, adminBlock+consulBlock(c)+service(name, `consul { service = "web" }`)+service(`&lt;b&gt;`,
+		`static { endpoints = ["127.0.0.1:9"] }`))
 	p := openPage(t, l)
 	p.shows(row(name) + " !== undefined && " + row(`&lt;b&gt;`) + " !== undefined")
 	p.script(row(name) + ".querySelector('button').click()")
 	p.shows(row(name) + ".querySelector('tbody td div').textContent.endsWith(" + fmt.Sprintf("%q", id) + ")")
 	p.shows("document.getElementById('events').textContent.includes(" + fmt.Sprintf("%q", id) + ")")
-	if got := p.eval("document.title + ' ' + document.querySelectorAll('main img, main script, #services svg[onload]').length"); got != "Lictor 0" {
+	if got := p.eval("document.title + ' ' + document.querySelectorAll('main img, main script, #services " +
+		"svg[onload]').length"); got != "Lictor 0" {
 		t.Errorf("got %q: something of it was markup", got)
 	}
 	// And if it were put there as markup, the policy would not let it run.
-	if got := p.eval("(() => { try { document.body.innerHTML = '<b>'; return 'allowed' } catch (e) { return 'refused' } })()"); got != "refused" {
+	if got := p.eval("(() => { try { document.body.innerHTML = '<b>'; return 'allowed' } catch (e) { return " +
+		"'refused' } })()"); got != "refused" {
 		t.Errorf("innerHTML is %s", got)
 	}
 	p.mu.Lock()
@@ -216,7 +226,8 @@ func TestPageShowsMarkupAsText(t *testing.T) {
 }
 
 func TestPageIsUsableByKeyboard(t *testing.T) {
-	l := runLictor(t, adminBlock+service("alpha", `static { endpoints = ["127.0.0.1:9"] }`)+service("beta", `static { endpoints = ["127.0.0.1:9"] }`)+service("gamma", `static { endpoints = ["127.0.0.1:9"] }`))
+	l := runLictor(t, adminBlock+service("alpha", `static { endpoints = ["127.0.0.1:9"] }`)+service("beta",
+		`static { endpoints = ["127.0.0.1:9"] }`)+service("gamma", `static { endpoints = ["127.0.0.1:9"] }`))
 	p := openPage(t, l)
 	p.slash()
 	p.shows("document.activeElement.id === 'find'")
@@ -227,12 +238,14 @@ func TestPageIsUsableByKeyboard(t *testing.T) {
 	p.run(chromedp.KeyEvent(kb.ArrowDown), chromedp.KeyEvent(kb.ArrowDown))
 	p.shows("document.activeElement.textContent.includes('beta')")
 	p.run(chromedp.KeyEvent(kb.Enter))
-	p.shows("document.activeElement.getAttribute('aria-expanded') === 'true' && " + row("beta") + ".querySelectorAll('tbody tr').length === 1")
+	p.shows("document.activeElement.getAttribute('aria-expanded') === 'true' && " + row("beta") +
+		".querySelectorAll('tbody tr').length === 1")
 	p.run(chromedp.KeyEvent(kb.Tab))
 	p.shows("document.activeElement.textContent === 'Drain'")
 	p.run(chromedp.KeyEvent(kb.ArrowUp), chromedp.KeyEvent(kb.Enter))
 	// Everything that is shown has a name for those who do not see it.
-	if got := p.eval("[...document.querySelectorAll('button, input, select, a')].filter(e => !e.textContent.trim() && !e.getAttribute('aria-label') && !e.labels?.length).length"); got != "0" {
+	if got := p.eval("[...document.querySelectorAll('button, input, select, a')].filter(e => !e.textContent.trim() " +
+		"&& !e.getAttribute('aria-label') && !e.labels?.length).length"); got != "0" {
 		t.Errorf("%s controls have no name", got)
 	}
 }
@@ -242,16 +255,20 @@ func TestPageWithAThousandServices(t *testing.T) {
 	var config strings.Builder
 	config.WriteString(adminBlock)
 	for i := range 1000 {
-		config.WriteString(service(fmt.Sprintf("service-%04d", i), fmt.Sprintf(`static { endpoints = ["10.0.%d.1:80", "10.0.%d.2:80"] }`, i/250, i%250)))
+		config.WriteString(service(fmt.Sprintf("service-%04d", i),
+			fmt.Sprintf(`static { endpoints = ["10.0.%d.1:80", "10.0.%d.2:80"] }`, i/250, i%250)))
 	}
 	l := runLictor(t, config.String())
 	p := openPage(t, l)
-	p.shows("document.querySelectorAll('#services > li').length === 1000 && document.getElementById('t-in').textContent === '2000'")
+	p.shows("document.querySelectorAll('#services > li').length === 1000 && " +
+		"document.getElementById('t-in').textContent === '2000'")
 	p.slash()
 	p.run(chromedp.KeyEvent("service-0999")) // not only the digits, which may be of a port
-	p.shows("document.querySelectorAll('#services > li:not([hidden])').length === 1 && document.getElementById('shown').textContent === '1 of 1000'")
+	p.shows("document.querySelectorAll('#services > li:not([hidden])').length === 1 && " +
+		"document.getElementById('shown').textContent === '1 of 1000'")
 	// Time goes on: the page is not stuck.
-	const points = "document.querySelector('#services > li:not([hidden]) polyline').getAttribute('points')?.split(' ').length"
+	const points = "document.querySelector('#services > li:not([hidden]) " +
+		"polyline').getAttribute('points')?.split(' ').length"
 	p.shows(points + " > 0") // there is nothing to draw in the first second
 	p.shows(points + " > " + p.eval(points))
 }
@@ -261,7 +278,8 @@ func TestPageWithAThousandServices(t *testing.T) {
 func TestPageOnAPhoneAndInBothSchemes(t *testing.T) {
 	needTool(t, "chromium", "chromium-browser", "google-chrome")
 	c := startConsul(t, testconsul.Options{})
-	l := runLictor(t, adminBlock+consulBlock(c)+service("web")+service("postgres")+service("redis")+service("dns", `protocol = "udp"`)+service("legacy", `static { endpoints = ["10.0.0.5:80"] }`))
+	l := runLictor(t, adminBlock+consulBlock(c)+service("web")+service("postgres")+service("redis")+service("dns",
+		`protocol = "udp"`)+service("legacy", `static { endpoints = ["10.0.0.5:80"] }`))
 	for _, name := range []string{"web-1", "web-2", "web-3"} {
 		c.register(t, "web", name, startEcho(t, name).addr)
 	}
@@ -287,11 +305,15 @@ func TestPageOnAPhoneAndInBothSchemes(t *testing.T) {
 	}{{"page-light", "light", 1360, 860}, {"page-dark", "dark", 1360, 860}, {"page-phone", "light", 390, 844}} {
 		p.run(chromedp.EmulateViewport(tt.width, tt.height, chromedp.EmulateScale(1.5)),
 			chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
-				_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: tt.scheme}}})
+				_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia,
+					emulation.SetEmulatedMediaParams{
+						Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: tt.scheme}},
+					})
 				return err
 			}))
 		p.shows("document.documentElement.scrollWidth <= innerWidth")
-		if got := p.eval("getComputedStyle(document.body).backgroundColor"); (got == "rgb(22, 21, 19)") != (tt.scheme == "dark") {
+		got := p.eval("getComputedStyle(document.body).backgroundColor")
+		if (got == "rgb(22, 21, 19)") != (tt.scheme == "dark") {
 			t.Errorf("%s: the background is %s", tt.name, got)
 		}
 		if *screenshots {

@@ -17,17 +17,20 @@ func startPeers(t *testing.T) (near, far *consul) {
 	t.Helper()
 	near = startConsul(t, testconsul.Options{Peering: true})
 	far = startConsul(t, testconsul.Options{Peering: true, Datacenter: "dc2", Node: "far"})
-	_, _, err := far.api.ConfigEntries().Set(&api.ExportedServicesConfigEntry{Name: "default", Services: []api.ExportedService{
-		{Name: "web", Consumers: []api.ServiceConsumer{{Peer: "near"}}},
-	}}, nil)
+	_, _, err := far.api.ConfigEntries().Set(&api.ExportedServicesConfigEntry{Name: "default",
+		Services: []api.ExportedService{
+			{Name: "web", Consumers: []api.ServiceConsumer{{Peer: "near"}}},
+		}}, nil)
 	must(t, err)
 	var token *api.PeeringGenerateTokenResponse
 	eventually(t, "a token of the far cluster", func() error { // it needs a certificate authority, which takes its time
-		token, _, err = far.api.Peerings().GenerateToken(t.Context(), api.PeeringGenerateTokenRequest{PeerName: "near"}, nil)
+		token, _, err = far.api.Peerings().GenerateToken(t.Context(),
+			api.PeeringGenerateTokenRequest{PeerName: "near"}, nil)
 		return err
 	})
 	eventually(t, "the peering is established", func() error {
-		_, _, err := near.api.Peerings().Establish(t.Context(), api.PeeringEstablishRequest{PeerName: "far", PeeringToken: token.PeeringToken}, nil)
+		_, _, err := near.api.Peerings().Establish(t.Context(),
+			api.PeeringEstablishRequest{PeerName: "far", PeeringToken: token.PeeringToken}, nil)
 		return err
 	})
 	awaitPeering(t, near, "far", api.PeeringStateActive)

@@ -70,7 +70,8 @@ func TestRegistrationIsCheckedByTheAgent(t *testing.T) {
 			return err
 		}
 		one := checks["lictor:ready"]
-		if one == nil || one.Type != "http" || one.Status != api.HealthPassing || !strings.Contains(one.Output, "ready") {
+		if one == nil || one.Type != "http" || one.Status != api.HealthPassing ||
+			!strings.Contains(one.Output, "ready") {
 			return fmt.Errorf("got %+v", one)
 		}
 		return nil

@@ -47,8 +47,10 @@ func TestReloadMovesTheAdminAPI(t *testing.T) {
 	asked("with the token", 0, "-admin", api.String(), "-token-file", token)
 
 	if runtime.GOOS == "linux" { // elsewhere a port cannot be taken over
-		l.mustReload(t, listen(netip.AddrPortFrom(netip.IPv4Unspecified(), api.Port()), fmt.Sprintf("token_file = %q", token)))
-		asked("on all addresses", 0, "-admin", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), api.Port()).String(), "-token-file", token)
+		l.mustReload(t, listen(netip.AddrPortFrom(netip.IPv4Unspecified(), api.Port()),
+			fmt.Sprintf("token_file = %q", token)))
+		asked("on all addresses", 0, "-admin", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"),
+			api.Port()).String(), "-token-file", token)
 	}
 
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -89,7 +91,8 @@ func TestReloadMovesTheAccessLog(t *testing.T) {
 		must(t, c.Close())
 		var text []byte
 		eventually(t, "a line in "+name, func() (err error) {
-			if text, err = os.ReadFile(filepath.Join(dir, name)); err == nil && strings.Count(string(text), "\n") != lines {
+			if text, err = os.ReadFile(filepath.Join(dir, name)); err == nil &&
+				strings.Count(string(text), "\n") != lines {
 				err = fmt.Errorf("got %q, want %d lines", text, lines)
 			}
 			return err
@@ -130,7 +133,8 @@ func TestPlanAgainstTheRunningLictor(t *testing.T) {
 	}
 	l.configure(t, head+web+serviceAt("dns", freePort(t), udp))
 	code, out := l.ask(t, "plan", "-config", l.file)
-	if code != 0 || !strings.Contains(out, `+ service "dns"`) || !strings.Contains(out, "1 service added") || strings.Contains(out, "sesame") {
+	if code != 0 || !strings.Contains(out, `+ service "dns"`) || !strings.Contains(out, "1 service added") ||
+		strings.Contains(out, "sesame") {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
 	if code, out := l.ask(t, "reload"); code != 0 || !strings.Contains(out, "1 service added") {

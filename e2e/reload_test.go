@@ -71,7 +71,8 @@ func TestReloadKeepsWhatIsTheSame(t *testing.T) {
 	}
 	wantCounts(t, web, map[string]int{"a": 3, "b": 3, "c": 3})
 
-	l.mustReload(t, consulBlock(c)+serviceAt("web", web, `idle_timeout = "10m"`)+serviceAt("api", api, endpoints(other)))
+	l.mustReload(t, consulBlock(c)+serviceAt("web", web, `idle_timeout = "10m"`)+serviceAt("api", api,
+		endpoints(other)))
 	must(t, conn.echo("and now?"))
 
 	l.mustReload(t, consulBlock(c)+serviceAt("api", api, endpoints(other)))
@@ -105,7 +106,8 @@ func TestReloadWhileConsulIsAwayKeepsEndpoints(t *testing.T) {
 	l := runLictor(t, consulBlock(c)+serviceAt("web", web))
 	awaitRotation(t, web, "a")
 	c.Kill()
-	l.mustReload(t, fmt.Sprintf("consul { address = %q }\n", deadAddr(t))+serviceAt("web", web, `connect_timeout = "2s"`)+serviceAt("api", api))
+	l.mustReload(t, fmt.Sprintf("consul { address = %q }\n", deadAddr(t))+serviceAt("web", web,
+		`connect_timeout = "2s"`)+serviceAt("api", api))
 	wantCounts(t, web, map[string]int{"a": 3})
 }
 
@@ -127,7 +129,8 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 	must(t, err)
 	defer taken.Close()
 	e = l.reload(t, serviceAt("api", api, endpoints(a)))
-	if text := e.field("error"); !strings.Contains(text, api.String()) || !strings.Contains(text, "something else listens there") {
+	if text := e.field("error"); !strings.Contains(text, api.String()) ||
+		!strings.Contains(text, "something else listens there") {
 		t.Errorf("got %q, want the address and what to do", text)
 	}
 	must(t, conn.echo("still there?"))
@@ -183,7 +186,8 @@ func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
 		consulBlock(c) + serviceAt("web", web),
 		consulBlock(c) + serviceAt("web", web, `idle_timeout = "5m"`),
 		consulBlock(c) + serviceAt("other", web, `consul { service = "web" }`),
-		consulBlock(c) + serviceAt("web", web, "consul { filter = \"Service.ID == `b`\" }") + serviceAt("api", api, endpoints(a)),
+		consulBlock(c) + serviceAt("web", web, "consul { filter = \"Service.ID == `b`\" }") +
+			serviceAt("api", api, endpoints(a)),
 		serviceAt("web", web, endpoints(a, b)) + serviceAt("api", api, endpoints(b)),
 		serviceAt("web", web, endpoints(b)),
 		"consul {\n  address = \"http://" + c.HTTP + "\"\n}\n" + serviceAt("web", web),
@@ -227,7 +231,8 @@ func TestFiftyServicesReloadedAHundredTimes(t *testing.T) {
 			if i < 5 {
 				n = 100*round + i
 			}
-			b.WriteString(serviceAt(fmt.Sprint("s", i), addr, "consul {", `  service = "web"`, fmt.Sprintf("  filter  = \"Service.Port != %d\"", 1000+n), "}"))
+			b.WriteString(serviceAt(fmt.Sprint("s", i), addr, "consul {", `  service = "web"`,
+				fmt.Sprintf("  filter  = \"Service.Port != %d\"", 1000+n), "}"))
 		}
 		return b.String()
 	}

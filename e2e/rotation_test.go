@@ -100,7 +100,8 @@ func TestTagsAndFilterChooseInstances(t *testing.T) {
 		service("tag", `consul {`, `  service = "web"`, `  tags = ["v2"]`, `}`)+
 		service("both-tags", `consul {`, `  service = "web"`, `  tags = ["v2", "canary"]`, `}`)+
 		service("filter", `consul {`, `  service = "web"`, "  filter = \"Service.Meta.version == `1`\"", `}`)+
-		service("tag-and-filter", `consul {`, `  service = "web"`, `  tags = ["v2"]`, `  filter = "not \"canary\" in Service.Tags"`, `}`)+
+		service("tag-and-filter", `consul {`, `  service = "web"`, `  tags = ["v2"]`,
+			`  filter = "not \"canary\" in Service.Tags"`, `}`)+
 		service("other-name", `consul {`, `  service = "api"`, `}`))
 	for _, tt := range []struct {
 		service string
@@ -134,6 +135,7 @@ func TestDeadEndpointIsNoticedByNoClient(t *testing.T) {
 
 func TestStaticEndpointsNeedNoConsul(t *testing.T) {
 	a, b := startEcho(t, "a").addr, startEcho(t, "b").addr
-	l := runLictor(t, service("legacy", "static {", fmt.Sprintf("  endpoints = [%q, \"localhost:%d\"]", a, b.Port()), "}"))
+	l := runLictor(t, service("legacy", "static {", fmt.Sprintf("  endpoints = [%q, \"localhost:%d\"]", a, b.Port()),
+		"}"))
 	wantCounts(t, l.addr(t, "legacy"), map[string]int{"a": 10, "b": 10})
 }

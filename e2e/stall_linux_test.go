@@ -45,7 +45,8 @@ func fullPipe(t testing.TB) (read, write *os.File) {
 // runUnread runs lictor with one service at addr and with nobody reading what it prints.
 func runUnread(t testing.TB, addr netip.AddrPort, more string, body ...string) (l *lictor, unread *os.File) {
 	t.Helper()
-	l = &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, file: filepath.Join(t.TempDir(), "lictor.hcl"), runtime: shortTempDir(t)}
+	l = &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, file: filepath.Join(t.TempDir(), "lictor.hcl"),
+		runtime: shortTempDir(t)}
 	l.configure(t, more+serviceAt("web", addr, body...))
 	cmd := exec.Command(lictorPath(t), "run", "-config", l.file)
 	cmd.Env = append(environment(), "RUNTIME_DIRECTORY="+l.runtime)
@@ -166,7 +167,8 @@ func freeze(t testing.TB, tid int) (thaw func()) {
 				_ = unix.PtraceDetach(tid) // it fails if the thread has ended
 				return
 			case <-time.After(5 * time.Millisecond):
-				ended, err = unix.Wait4(tid, nil, unix.WALL|unix.WNOHANG, nil) // else the process would not be gone when it has ended
+				// Without this the process would not be gone when it has ended.
+				ended, err = unix.Wait4(tid, nil, unix.WALL|unix.WNOHANG, nil)
 			}
 		}
 	}()
@@ -264,7 +266,8 @@ func TestAccessLogFIFO(t *testing.T) {
 	wantCounts(t, l.addr(t, "web"), map[string]int{"a": 3})
 	l.awaitLog(t, 0, complaint("nobody reads this FIFO"))
 
-	reader, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0) // to write, too, or it would end before lictor has opened it
+	// It is opened for writing too, or it would end before lictor has opened it.
+	reader, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0)
 	must(t, err)
 	defer func() { _ = reader.Close() }()
 	lines := &testproc.Log{}
@@ -286,7 +289,8 @@ func TestAccessLogToStdoutThatIsASocket(t *testing.T) {
 	must(t, err)
 	theirs, ours := os.NewFile(uintptr(pair[0]), "theirs"), os.NewFile(uintptr(pair[1]), "ours")
 	defer func() { _, _ = theirs.Close(), ours.Close() }()
-	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, file: filepath.Join(t.TempDir(), "lictor.hcl"), runtime: shortTempDir(t)}
+	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, file: filepath.Join(t.TempDir(), "lictor.hcl"),
+		runtime: shortTempDir(t)}
 	l.configure(t, "access_log { path = \"/dev/stdout\" }\n"+service("web", endpoints(startEcho(t, "a"))))
 	cmd := exec.Command(lictorPath(t), "run", "-config", l.file, "-log-json")
 	cmd.Env = append(environment(), "RUNTIME_DIRECTORY="+l.runtime)

@@ -102,7 +102,8 @@ func TestInheritedSockets(t *testing.T) {
 
 	// A shell in between takes the place of systemd, which knows the process ID before it starts the program.
 	config := serviceAt("web", web, endpoints(startEcho(t, "a"))) +
-		fmt.Sprintf("service \"dns\" {\n  listen = %q\n  protocol = \"udp\"\n  %s\n}\n", dns, endpoints(startUDP(t, "d")))
+		fmt.Sprintf("service \"dns\" {\n  listen = %q\n  protocol = \"udp\"\n  %s\n}\n", dns,
+			endpoints(startUDP(t, "d")))
 	l := startWith(t, config, []*os.File{tcpFile, udpFile}, "sh", "-c", `LISTEN_FDS=2 LISTEN_PID=$$ exec "$@"`, "sh")
 	l.awaitReady(t)
 	line, err := bufio.NewReader(waiting).ReadString('\n')
@@ -117,7 +118,8 @@ func TestInheritedSockets(t *testing.T) {
 func TestSystemdIsToldOfAnUpgrade(t *testing.T) {
 	s := listenNotify(t)
 	t.Setenv("WATCHDOG_USEC", "100000")
-	d := found(t, service("web", endpoints(startEcho(t, "a"))), "NOTIFY_SOCKET="+os.Getenv("NOTIFY_SOCKET"), "WATCHDOG_USEC=100000")
+	d := found(t, service("web", endpoints(startEcho(t, "a"))), "NOTIFY_SOCKET="+os.Getenv("NOTIFY_SOCKET"),
+		"WATCHDOG_USEC=100000")
 	s.await(t, 0, "READY=1")
 	conn := mustConnect(t, d.addr(t, "web"))
 	pid := d.upgrade(t)

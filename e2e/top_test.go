@@ -43,7 +43,8 @@ type terminal struct {
 func startTerminal(t testing.TB, width, height int, l *lictor, command string) *terminal {
 	t.Helper()
 	x := &terminal{TB: t, tmux: needTool(t, "tmux"), socket: filepath.Join(shortTempDir(t), "tmux")}
-	if out, err := x.run("new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), "env", "RUNTIME_DIRECTORY="+l.runtime, "sh", "-c", command); err != nil {
+	if out, err := x.run("new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), "env",
+		"RUNTIME_DIRECTORY="+l.runtime, "sh", "-c", command); err != nil {
 		t.Fatalf("tmux: %v: %s", err, out)
 	}
 	t.Cleanup(func() { _, _ = x.run("kill-server") })
@@ -85,7 +86,8 @@ func (x *terminal) press(keys ...string) {
 
 // In a real terminal top draws, obeys keys, and leaves the terminal as it was.
 func TestTopInATerminal(t *testing.T) {
-	l := runLictor(t, service("web", `static { endpoints = ["127.0.0.1:1"] }`)+service("zoo", `static { endpoints = ["127.0.0.1:2"] }`))
+	l := runLictor(t, service("web", `static { endpoints = ["127.0.0.1:1"] }`)+service("zoo",
+		`static { endpoints = ["127.0.0.1:2"] }`))
 	x := startTerminal(t, 130, 12, l, lictorPath(t)+" top; echo ended with $?; exec cat")
 	x.shows("2 services, 2 in, 0 out", "[a active]", "web", "zoo")
 	x.press("n")
@@ -100,7 +102,8 @@ func TestTopInATerminal(t *testing.T) {
 // is taken here.
 func TestTopShowsWhatIsWrongInRed(t *testing.T) {
 	c := startConsul(t, testconsul.Options{Node: "host-1"})
-	l := runLictor(t, consulBlock(c)+service("web")+service("postgres")+service("redis")+service("dns", `protocol = "udp"`)+service("legacy", `static { endpoints = ["10.0.0.5:80"] }`))
+	l := runLictor(t, consulBlock(c)+service("web")+service("postgres")+service("redis")+service("dns",
+		`protocol = "udp"`)+service("legacy", `static { endpoints = ["10.0.0.5:80"] }`))
 	for _, name := range []string{"web-1", "web-2", "web-3", "web-4"} {
 		c.register(t, "web", name, startEcho(t, name).addr, checked)
 	}
@@ -129,7 +132,8 @@ func TestTopShowsWhatIsWrongInRed(t *testing.T) {
 	if *screenshots {
 		x.shows("up 15s") // by when the rates are what they are, and nothing is new
 	}
-	screen := x.shows("out host-1/web-4", "critical, check", "out host-1/web-5", "ejected", "drained for", "[a active]", "redis", " us ")
+	screen := x.shows("out host-1/web-4", "critical, check", "out host-1/web-5", "ejected", "drained for",
+		"[a active]", "redis", " us ")
 	for line := range strings.Lines(screen) {
 		red, name := strings.Contains(line, "\x1b[31m"), strings.Fields(sgr.ReplaceAllString(line, " ") + " .")[0]
 		if name == "redis" && !red || name == "postgres" && red {
@@ -138,7 +142,9 @@ func TestTopShowsWhatIsWrongInRed(t *testing.T) {
 	}
 	if *screenshots {
 		p := openBrowser(t)
-		p.run(chromedp.EmulateViewport(1164, 294, chromedp.EmulateScale(1.5)), chromedp.Navigate("data:text/html;charset=utf-8;base64,"+base64.StdEncoding.EncodeToString([]byte(screenHTML(screen)))))
+		p.run(chromedp.EmulateViewport(1164, 294, chromedp.EmulateScale(1.5)),
+			chromedp.Navigate("data:text/html;charset=utf-8;base64,"+
+				base64.StdEncoding.EncodeToString([]byte(screenHTML(screen)))))
 		p.keepScreenshot("top")
 	}
 }

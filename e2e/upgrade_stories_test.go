@@ -46,7 +46,8 @@ func script(t *testing.T, lines string) string {
 }
 
 func TestSuccessorThatFailsLeavesThePredecessorServing(t *testing.T) {
-	good := service("web", endpoints(startEcho(t, "a"))) + service("dns", udp, fmt.Sprintf("static { endpoints = [%q] }", startWhence(t, "w")))
+	good := service("web", endpoints(startEcho(t, "a"))) +
+		service("dns", udp, fmt.Sprintf("static { endpoints = [%q] }", startWhence(t, "w")))
 	d := found(t, good)
 	web := d.addr(t, "web")
 	l := newCrowd(t)
@@ -61,7 +62,8 @@ func TestSuccessorThatFailsLeavesThePredecessorServing(t *testing.T) {
 		want                  []string
 	}{
 		{"bad configuration", good + "service \"bad\" {\n  lisen = 1\n}\n", "", []string{"lisen", d.file}},
-		{"address in use", good + fmt.Sprintf("service \"more\" {\n  listen = %q\n}\n", taken.Addr()), "", []string{taken.Addr().String(), "something else listens there"}},
+		{"address in use", good + fmt.Sprintf("service \"more\" {\n  listen = %q\n}\n", taken.Addr()), "",
+			[]string{taken.Addr().String(), "something else listens there"}},
 		{"program that exits", good, script(t, "exit 3"), []string{"exit status 3"}},
 		{"program that is none", good, d.file, []string{"cannot be started"}},
 	} {
@@ -129,7 +131,8 @@ func TestUpgradeWhileConsulIsAway(t *testing.T) {
 // post asks the admin API.
 func (d *dynasty) post(t *testing.T, path, body string) {
 	t.Helper()
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn,
+		error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(d.runtime, "admin.sock"))
 	}}}
 	defer client.CloseIdleConnections()
@@ -163,7 +166,8 @@ func TestFormerProcessEndsWithItsConnections(t *testing.T) {
 		cut          bool
 	}{
 		{"by itself", "", func(t *testing.T, d *dynasty, conn *client) { must(t, conn.CloseWrite()) }, false},
-		{"asked to", "shutdown_grace = \"10ms\"\n", func(t *testing.T, d *dynasty, conn *client) { must(t, d.Signal(syscall.SIGTERM)) }, true},
+		{"asked to", "shutdown_grace = \"10ms\"\n",
+			func(t *testing.T, d *dynasty, conn *client) { must(t, d.Signal(syscall.SIGTERM)) }, true},
 		{"asked twice", "shutdown_grace = \"10m\"\n", func(t *testing.T, d *dynasty, conn *client) {
 			must(t, d.Signal(syscall.SIGTERM))
 			d.awaitText(t, d.err, `"stopping"`, 1)
@@ -226,7 +230,8 @@ func TestSuccessorsKeepNoDescriptors(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("there is no /proc to count them in")
 	}
-	d := found(t, service("web", endpoints(startEcho(t, "a")))+service("dns", udp, fmt.Sprintf("static { endpoints = [%q] }", startWhence(t, "w"))))
+	d := found(t, service("web", endpoints(startEcho(t, "a")))+service("dns", udp,
+		fmt.Sprintf("static { endpoints = [%q] }", startWhence(t, "w"))))
 	client := dialUDP(t, d.addr(t, "dns"))
 	_, err := exactly(client, "one session")
 	must(t, err)
@@ -255,7 +260,8 @@ func TestSuccessorsKeepNoDescriptors(t *testing.T) {
 // Consul has one registration, of whoever serves: the former process does not take it away.
 func TestUpgradeKeepsTheRegistration(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
-	d := found(t, fmt.Sprintf("consul {\n  address  = %q\n  register = true\n}\n", c.HTTP)+service("web", endpoints(startEcho(t, "a"))))
+	d := found(t, fmt.Sprintf("consul {\n  address  = %q\n  register = true\n}\n", c.HTTP)+service("web",
+		endpoints(startEcho(t, "a"))))
 	c.own(t, api.HealthPassing)
 	pid := d.upgrade(t)
 	(&lictor{Process: d.Process}).exits(t, 0)

@@ -36,7 +36,8 @@ type dynasty struct {
 func found(t testing.TB, config string, env ...string) *dynasty {
 	t.Helper()
 	dir := t.TempDir()
-	d := &dynasty{file: filepath.Join(dir, "lictor.hcl"), out: filepath.Join(dir, "out"), err: filepath.Join(dir, "err"), program: filepath.Join(dir, "lictor"), runtime: shortTempDir(t)}
+	d := &dynasty{file: filepath.Join(dir, "lictor.hcl"), out: filepath.Join(dir, "out"),
+		err: filepath.Join(dir, "err"), program: filepath.Join(dir, "lictor"), runtime: shortTempDir(t)}
 	d.configure(t, config)
 	d.install(t, lictorPath(t))
 	stdout, err := os.Create(d.out)
@@ -110,7 +111,8 @@ func (d *dynasty) command(t testing.TB, args ...string) (code int, output string
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, lictorPath(t), append(args, "-admin", "unix://"+filepath.Join(d.runtime, "admin.sock"))...)
+	cmd := exec.CommandContext(ctx, lictorPath(t),
+		append(args, "-admin", "unix://"+filepath.Join(d.runtime, "admin.sock"))...)
 	cmd.Env = environment()
 	b, err := cmd.CombinedOutput()
 	var exit *exec.ExitError

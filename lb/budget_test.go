@@ -58,7 +58,8 @@ func TestRetryBudgetHasAFloor(t *testing.T) {
 		}
 		// As many as ten seconds of the floor at once, and then no more.
 		if dials, _ := clients(t, b, 1000, time.Millisecond); dials < 1000+250 || dials > 1000+320 {
-			t.Errorf("1000 clients at once dialled %d times, want 1000, the 200 these earn, and up to 120 of the floor", dials)
+			t.Errorf("1000 clients at once dialled %d times, want 1000, the 200 these earn, and up to 120 of the "+
+				"floor", dials)
 		}
 	})
 }

@@ -273,7 +273,8 @@ func (g *group) another(st *state, src netip.Addr, q *query) (*Member, error) {
 func (g *group) use(st *state, m *Member) bool {
 	o := &st.options
 	inEndpoint, inService := m.begin()
-	if o.MaxPerEndpoint > 0 && inEndpoint > int64(o.MaxPerEndpoint) || o.MaxConnections > 0 && inService > int64(o.MaxConnections) {
+	if o.MaxPerEndpoint > 0 && inEndpoint > int64(o.MaxPerEndpoint) || o.MaxConnections > 0 &&
+		inService > int64(o.MaxConnections) {
 		m.Done()
 		return false
 	}

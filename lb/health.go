@@ -218,7 +218,8 @@ type book struct {
 
 	mu      sync.Mutex
 	healths map[address]*health
-	unused  map[*health]int64 // since when; they are remembered for a while, for Consul may take an instance out and put it back
+	// since when each has been without a user; it is remembered for a while, as Consul may put an instance back
+	unused map[*health]int64
 }
 
 func newBook() *book {

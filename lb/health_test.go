@@ -78,10 +78,13 @@ func TestFailuresEject(t *testing.T) {
 				m.Failed(Unreachable)
 			}
 		}, "ABCDAB"},
-		{"connected in between", 0, func(m *Member) { m.Failed(Unreachable); m.Connected(); m.Failed(Unreachable) }, "ABCDAB"},
+		{"connected in between", 0, func(m *Member) { m.Failed(Unreachable); m.Connected(); m.Failed(Unreachable) },
+			"ABCDAB"},
 		{"reset twice", 0, func(m *Member) { m.Failed(Reset); m.Failed(Reset) }, "ACDACD"},
-		{"reset, connected, and reset again", 0, func(m *Member) { m.Failed(Reset); m.Connected(); m.Failed(Reset) }, "ACDACD"},
-		{"reset, reached, and reset again", 0, func(m *Member) { m.Failed(Reset); m.Reached(); m.Failed(Reset) }, "ABCDAB"},
+		{"reset, connected, and reset again", 0, func(m *Member) { m.Failed(Reset); m.Connected(); m.Failed(Reset) },
+			"ACDACD"},
+		{"reset, reached, and reset again", 0, func(m *Member) { m.Failed(Reset); m.Reached(); m.Failed(Reset) },
+			"ABCDAB"},
 		{"off", -1, func(m *Member) { m.Failed(Refused); m.Failed(Refused) }, "ABCDAB"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -137,7 +140,8 @@ func TestHealthChangesAreTold(t *testing.T) {
 			t.Helper()
 			slices.SortFunc(told, func(a, b HealthChange) int { return strings.Compare(a.Service, b.Service) })
 			for i, c := range told {
-				if i >= len(services) || c.Service != services[i] || c.Endpoint != "A" || c.Ejected != ejected || ejected && (c.Cause != Refused || c.TryIn < time.Second/2 || c.TryIn > 2*time.Second) {
+				if i >= len(services) || c.Service != services[i] || c.Endpoint != "A" || c.Ejected != ejected ||
+					ejected && (c.Cause != Refused || c.TryIn < time.Second/2 || c.TryIn > 2*time.Second) {
 					t.Errorf("told %+v", c)
 				}
 			}
@@ -217,14 +221,17 @@ func TestTrials(t *testing.T) {
 		{"connected", TCP, Refused, func(m *Member) { m.Connected() }, true, false},
 		{"connected, where it was unreachable", TCP, Unreachable, func(m *Member) { m.Connected() }, true, false},
 		{"connected, where it was reset", TCP, Reset, func(m *Member) { m.Connected() }, false, false},
-		{"connected and over, where it was reset", TCP, Reset, func(m *Member) { m.Connected(); m.Done() }, true, false},
-		{"connected and silent, where it was reset", TCP, Reset, func(m *Member) { m.Connected(); time.Sleep(trialSilence) }, true, false},
+		{"connected and over, where it was reset", TCP, Reset, func(m *Member) { m.Connected(); m.Done() }, true,
+			false},
+		{"connected and silent, where it was reset", TCP, Reset,
+			func(m *Member) { m.Connected(); time.Sleep(trialSilence) }, true, false},
 		{"reached, where it was reset", TCP, Reset, func(m *Member) { m.Connected(); m.Reached() }, true, false},
 		{"reset again", TCP, Reset, func(m *Member) { m.Connected(); m.Failed(Reset); m.Done() }, false, false},
 		{"no datagram yet", UDP, Refused, func(m *Member) {}, false, false},
 		{"no datagram, and no refusal", UDP, Refused, func(m *Member) { time.Sleep(trialSilence) }, true, false},
 		{"no datagram, and over at once", UDP, Refused, func(m *Member) { m.Done() }, false, false},
-		{"over, and refused then", UDP, Refused, func(m *Member) { m.Done(); m.Failed(Refused); time.Sleep(trialSilence) }, false, false},
+		{"over, and refused then", UDP, Refused,
+			func(m *Member) { m.Done(); m.Failed(Refused); time.Sleep(trialSilence) }, false, false},
 		{"a datagram", UDP, Refused, func(m *Member) { m.Reached() }, true, false},
 		{"refused again", UDP, Refused, func(m *Member) { m.Failed(Refused) }, false, false},
 	} {
@@ -426,7 +433,8 @@ func TestConcurrentPicksTryOnce(t *testing.T) {
 			for i := range 8 {
 				wg.Go(func() {
 					for range 20 {
-						if m, err := b.NextEndpoint([]string{"web", "api"}[i%2], client, Tried{}); err == nil && m.ID == "B" {
+						if m, err := b.NextEndpoint([]string{"web", "api"}[i%2], client, Tried{}); err == nil &&
+							m.ID == "B" {
 							tries.Add(1)
 							trials <- m
 						}

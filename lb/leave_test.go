@@ -55,12 +55,17 @@ func TestDepartures(t *testing.T) {
 		steps []step
 	}{
 		{"nobody says why", []step{{"A", nil, "", ""}, {"", nil, "", ""}}},
-		{"each reason", []step{{"D", append(append(departed(Deregistered, "A"), departed(Critical, "B")...), departed(both, "C")...), "A B C", "A1 B2 C5"}}},
-		{"told once", []step{{"A", departed(Critical, "B"), "B", "B2"}, {"A", departed(Critical, "B"), "", "B2"}, {"A", nil, "", "B2"}}},
-		{"another reason", []step{{"A", departed(Critical, "B"), "B", "B2"}, {"A", departed(Deregistered, "B"), "B", "B1"}}},
+		{"each reason", []step{{"D", append(append(departed(Deregistered, "A"), departed(Critical, "B")...),
+			departed(both, "C")...), "A B C", "A1 B2 C5"}}},
+		{"told once", []step{{"A", departed(Critical, "B"), "B", "B2"}, {"A", departed(Critical, "B"), "", "B2"},
+			{"A", nil, "", "B2"}}},
+		{"another reason", []step{{"A", departed(Critical, "B"), "B", "B2"},
+			{"A", departed(Deregistered, "B"), "B", "B1"}}},
 		{"known later", []step{{"A", nil, "", ""}, {"A", departed(Unmatched, "B"), "B", "B4"}}},
-		{"back", []step{{"A", departed(Critical, "B"), "B", "B2"}, {"A B", nil, "", ""}, {"A", nil, "", ""}, {"A", departed(Deregistered, "B"), "B", "B1"}}},
-		{"the same process under another name", []step{{"A x=B", departed(Deregistered, "B"), "", ""}, {"A", departed(Critical, "x=B"), "B x", "B2"}}},
+		{"back", []step{{"A", departed(Critical, "B"), "B", "B2"}, {"A B", nil, "", ""}, {"A", nil, "", ""},
+			{"A", departed(Deregistered, "B"), "B", "B1"}}},
+		{"the same process under another name",
+			[]step{{"A x=B", departed(Deregistered, "B"), "", ""}, {"A", departed(Critical, "x=B"), "B x", "B2"}}},
 		{"one that was never in", []step{{"A B", departed(Critical, "Z"), "", ""}}},
 		{"one that is in", []step{{"A B", departed(Critical, "B"), "", ""}}},
 	}
@@ -114,7 +119,8 @@ func TestFormerMembersAreForgotten(t *testing.T) {
 }
 
 func TestReasonsInWords(t *testing.T) {
-	for r, want := range map[Reasons]string{0: "unknown", Critical: "critical", Deregistered | Unmatched: "deregistered or unmatched"} {
+	for r, want := range map[Reasons]string{0: "unknown", Critical: "critical",
+		Deregistered | Unmatched: "deregistered or unmatched"} {
 		if got := r.String(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

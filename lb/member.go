@@ -12,9 +12,10 @@ import (
 // Each pick is one use. What the proxier tells of it, each with one call:
 //
 //	Connected      the TCP connection to the endpoint is there. Not for UDP, where to connect says nothing.
-//	Reached        the first byte, or the first datagram of a session, came from the endpoint. Later ones need not be told.
-//	Failed(cause)  the endpoint was not reached, or hung up on us. Not for what is wrong on our own side: no descriptors, no ports, no
-//	               memory, or a client that gave up. Then nothing is told.
+//	Reached        the first byte, or the first datagram of a session, came from the endpoint. Later ones need not be
+//	               told.
+//	Failed(cause)  the endpoint was not reached, or hung up on us. Not for what is wrong on our own side: no
+//	               descriptors, no ports, no memory, or a client that gave up. Then nothing is told.
 //	Done           the use is over, whatever was told before. Exactly once, and last.
 //
 // All are cheap enough to be called from an event loop: a few atomic operations where nothing is wrong.

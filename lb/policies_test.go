@@ -143,7 +143,8 @@ func TestSourceHashMovesOnlyWhoMust(t *testing.T) {
 			total += w
 		}
 		share := float64(weights[3]) / float64(total)
-		t.Logf("weights %v: D left, %.2f %% of the clients moved, its share was %.2f %%", weights, 100*float64(moved)/n, 100*share)
+		t.Logf("weights %v: D left, %.2f %% of the clients moved, its share was %.2f %%", weights,
+			100*float64(moved)/n, 100*share)
 		if off := float64(moved)/n - share; math.Abs(off) > 0.02 {
 			t.Errorf("%d of %d moved, want the share of D, %v, within two percent", moved, n, share)
 		}
@@ -166,7 +167,8 @@ func TestSourceHashIsByAddress(t *testing.T) {
 	b := balanced(Options{Policy: PolicySourceHash}, named(1, 1, 1, 1, 1)...)
 	a := netip.MustParseAddr("192.0.2.7")
 	want, _ := b.NextEndpoint("web", netip.AddrPortFrom(a, 1), Tried{})
-	for _, src := range []netip.AddrPort{netip.AddrPortFrom(a, 60000), netip.AddrPortFrom(netip.AddrFrom16(a.As16()), 5)} {
+	for _, src := range []netip.AddrPort{netip.AddrPortFrom(a, 60000),
+		netip.AddrPortFrom(netip.AddrFrom16(a.As16()), 5)} {
 		if m, _ := b.NextEndpoint("web", src, Tried{}); m.ID != want.ID {
 			t.Errorf("%v: got %s, want %s", src, m.ID, want.ID)
 		}
@@ -338,7 +340,8 @@ func TestSlowStart(t *testing.T) {
 func TestPickAllocatesNothingByAnyPolicy(t *testing.T) {
 	for _, p := range allPolicies() {
 		for _, sticky := range []time.Duration{0, time.Hour} {
-			b := balanced(Options{Policy: p, Sticky: sticky, SlowStart: time.Hour, MinAvailable: -1}, named(3, 1, 1, 2)...)
+			b := balanced(Options{Policy: p, Sticky: sticky, SlowStart: time.Hour, MinAvailable: -1},
+				named(3, 1, 1, 2)...)
 			b.OnUpdate([]Endpoints{{Service: "web", Endpoints: append(named(3, 1, 1, 2), endpoint("X", 1))}})
 			b.Configure("web", Options{Policy: p, SlowStart: time.Hour, MinAvailable: -1})
 			a := memberOf(t, b, "A")
@@ -403,7 +406,8 @@ func TestConcurrentPolicies(t *testing.T) {
 		})
 	}
 	for n := 0; time.Now().Before(until); n++ {
-		b.Configure("web", Options{Policy: Policy(n % 4), Sticky: time.Duration(n%3) * time.Second, SlowStart: time.Duration(n%2) * time.Second})
+		b.Configure("web", Options{Policy: Policy(n % 4), Sticky: time.Duration(n%3) * time.Second,
+			SlowStart: time.Duration(n%2) * time.Second})
 		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1, 1+n%4, 1, 1)[:2+n%3]}})
 	}
 	wg.Wait()
@@ -425,7 +429,9 @@ func BenchmarkPolicies(b *testing.B) {
 				}
 				var set []Endpoint
 				for i := range n {
-					set = append(set, Endpoint{ID: fmt.Sprint(i), Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 80), Weight: weight(i)})
+					set = append(set, Endpoint{ID: fmt.Sprint(i),
+						Addr:   netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 80),
+						Weight: weight(i)})
 				}
 				benchPick(b, name, balanced(Options{Policy: p}, set...))
 				if n > 1 && !weighted {

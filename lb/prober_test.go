@@ -88,7 +88,8 @@ func TestProberOverUDP(t *testing.T) {
 	b := balanced(Options{Network: UDP, MinAvailable: -1}, at("A", conn.LocalAddr()), at("B", dead.LocalAddr()))
 	p := NewProber(b)
 	defer p.Close()
-	p.Apply(map[string]Check{"web": {Interval: 5 * time.Millisecond, Timeout: 20 * time.Millisecond, Send: "ping", Expect: "pong"}})
+	p.Apply(map[string]Check{"web": {Interval: 5 * time.Millisecond, Timeout: 20 * time.Millisecond, Send: "ping",
+		Expect: "pong"}})
 	eventually(t, "B is ejected", func() bool { return stateOf(b, "B") == StateEjected })
 	eventually(t, "A is in", func() bool { return stateOf(b, "A") == StateIn })
 	for _, bad := range []string{"", "what?"} {

@@ -56,7 +56,8 @@ func TestMaxConnections(t *testing.T) {
 					}
 				}
 				members[3].Done()
-				if m, err := b.NextEndpoint("web", client, Tried{}); err != nil || tt.o.MaxConnections == 0 && m.ID != members[3].ID {
+				if m, err := b.NextEndpoint("web", client, Tried{}); err != nil || tt.o.MaxConnections == 0 &&
+					m.ID != members[3].ID {
 					t.Errorf("with room again got %v, %v", m, err)
 				}
 				b.Configure("web", Options{Policy: p})
@@ -155,7 +156,8 @@ func TestQueueIsServedInOrder(t *testing.T) {
 		synctest.Wait()
 		late := seen()[2:]
 		slices.Sort(late) // these two at the same moment
-		if want := []string{"3 no endpoint had room for 10s", "4 no endpoint had room for 10s"}; !slices.Equal(late, want) {
+		if want := []string{"3 no endpoint had room for 10s", "4 no endpoint had room for 10s"}; !slices.Equal(late,
+			want) {
 			t.Errorf("got %v, want %v", late, want)
 		}
 		for _, m := range granted {
@@ -184,8 +186,11 @@ func TestQueueIsServedWhateverMakesRoom(t *testing.T) {
 			o.MaxPerEndpoint = 2
 			b.Configure("web", o)
 		}, "A"},
-		{"all leave", func(b *Balancer, _ []*Member) { b.OnUpdate([]Endpoints{{Service: "web"}}) }, ErrMissingEndpoints.Error()},
-		{"the service goes", func(b *Balancer, _ []*Member) { b.OnUpdate([]Endpoints{{Service: "web", Removed: true}}) }, ErrMissingServiceEntry.Error()},
+		{"all leave", func(b *Balancer, _ []*Member) { b.OnUpdate([]Endpoints{{Service: "web"}}) },
+			ErrMissingEndpoints.Error()},
+		{"the service goes", func(b *Balancer, _ []*Member) {
+			b.OnUpdate([]Endpoints{{Service: "web", Removed: true}})
+		}, ErrMissingServiceEntry.Error()},
 		{"time goes by", func(*Balancer, []*Member) { time.Sleep(time.Minute + 1) }, "no endpoint had room for 1m0s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -227,7 +232,8 @@ func TestNoQueue(t *testing.T) {
 
 // Many clients, little room: no limit is ever exceeded, nobody is forgotten, and all room is given back.
 func TestConcurrentQueue(t *testing.T) {
-	b := balanced(Options{Policy: PolicyLeastConnections, MaxPerEndpoint: 3, MaxConnections: 5, MaxQueue: 1000, QueueTimeout: time.Minute}, named(1, 1)...)
+	b := balanced(Options{Policy: PolicyLeastConnections, MaxPerEndpoint: 3, MaxConnections: 5, MaxQueue: 1000,
+		QueueTimeout: time.Minute}, named(1, 1)...)
 	var inUse, most, served, left atomic.Int64
 	serve := func(m *Member) {
 		if n := inUse.Add(1); n > most.Load() {

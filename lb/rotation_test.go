@@ -98,12 +98,15 @@ func TestRotationKeepsOrderOverUpdates(t *testing.T) {
 		want   string
 	}{
 		{"nothing changes", 2, func(e []Endpoint) []Endpoint { return e }, "CDABCDAB"},
-		{"source lists them in another order", 2, func(e []Endpoint) []Endpoint { slices.Reverse(e); return e }, "CDABCDAB"},
+		{"source lists them in another order", 2, func(e []Endpoint) []Endpoint { slices.Reverse(e); return e },
+			"CDABCDAB"},
 		{"the next one leaves", 2, func(e []Endpoint) []Endpoint { return without(e, "C") }, "DABDABDA"},
 		{"the last one served leaves", 2, func(e []Endpoint) []Endpoint { return without(e, "B") }, "CDACDACD"},
 		{"one joins", 2, func(e []Endpoint) []Endpoint { return append(e, endpoint("E", 1)) }, "CDEABCDEAB"},
-		{"one joins at the start", 0, func(e []Endpoint) []Endpoint { return append(e, endpoint("E", 1)) }, "ABCDEABCDE"},
-		{"one is replaced", 2, func(e []Endpoint) []Endpoint { return append(without(e, "D"), endpoint("E", 1)) }, "CEABCEAB"},
+		{"one joins at the start", 0, func(e []Endpoint) []Endpoint { return append(e, endpoint("E", 1)) },
+			"ABCDEABCDE"},
+		{"one is replaced", 2, func(e []Endpoint) []Endpoint { return append(without(e, "D"), endpoint("E", 1)) },
+			"CEABCEAB"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -190,10 +193,12 @@ func TestRotationKeepsWeightedSharesWithinOne(t *testing.T) {
 			counts[e.ID[0]-'A']++
 			for i, w := range weights {
 				if off := math.Abs(float64(counts[i]) - float64(n*w)/float64(total)); off >= 1 {
-					t.Fatalf("weights %v: %c is off its share by %v after %d picks, want less than 1", weights, 'A'+i, off, n)
+					t.Fatalf("weights %v: %c is off its share by %v after %d picks, want less than 1", weights, 'A'+i,
+						off, n)
 				}
 				if n%total == 0 && counts[i] != w*n/total {
-					t.Fatalf("weights %v: %c has %d turns after %d picks, want %d", weights, 'A'+i, counts[i], n, w*n/total)
+					t.Fatalf("weights %v: %c has %d turns after %d picks, want %d", weights, 'A'+i, counts[i], n,
+						w*n/total)
 				}
 			}
 		}
@@ -218,7 +223,8 @@ func TestRotationSharesSurviveConstantUpdates(t *testing.T) {
 			e, _ := r.pick(&Tried{})
 			counts[e.ID]++
 		}
-		if a, b, c := counts["A"], counts["B"], counts["C"]; math.Abs(float64(a)/float64(b)-5) > 0.3 || math.Abs(float64(c)/float64(b)-2) > 0.2 {
+		if a, b, c := counts["A"], counts["B"],
+			counts["C"]; math.Abs(float64(a)/float64(b)-5) > 0.3 || math.Abs(float64(c)/float64(b)-2) > 0.2 {
 			t.Errorf("an update every %d picks: A, B, C got %d, %d, %d, want 5:1:2", every, a, b, c)
 		}
 	}

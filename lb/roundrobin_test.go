@@ -112,7 +112,8 @@ func TestMemberCountsOverAChangeOfWeight(t *testing.T) {
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(3)}})
 	second := pick(t, b, "A")
 	if second.Weight != 3 || second.open.Load() != 2 || second.failed.Load() != 1 {
-		t.Errorf("got weight %d, %d open, %d failed, want 3, 2, 1", second.Weight, second.open.Load(), second.failed.Load())
+		t.Errorf("got weight %d, %d open, %d failed, want 3, 2, 1", second.Weight, second.open.Load(),
+			second.failed.Load())
 	}
 	first.Done()
 	second.Done()
@@ -178,7 +179,8 @@ func TestConcurrentPicksAndUpdatesAreFair(t *testing.T) {
 			if i%2 == 0 {
 				set = append(set, endpoint("X", 1))
 			}
-			b.OnUpdate([]Endpoints{{Service: "web", Endpoints: set}, {Service: fmt.Sprint("other", i%10), Removed: i%3 == 0}})
+			b.OnUpdate([]Endpoints{{Service: "web", Endpoints: set},
+				{Service: fmt.Sprint("other", i%10), Removed: i%3 == 0}})
 		}
 	})
 	var mu sync.Mutex

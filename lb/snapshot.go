@@ -29,10 +29,12 @@ type EndpointSnapshot struct {
 	Failures int64
 
 	// In a row, and shared with all services that use the address; zero when it was last reached.
-	Fails     int           // failures
-	Ejections int           // times that it was ejected
-	Cause     Cause         // of the last ejection
-	TryIn     time.Duration // if State is StateEjected: how long until it is tried again; not above zero if the next pick tries it
+	Fails     int   // failures
+	Ejections int   // times that it was ejected
+	Cause     Cause // of the last ejection
+	// TryIn is how long it takes until an endpoint in StateEjected is tried again. If it is not above zero, the next
+	// pick tries it.
+	TryIn time.Duration
 
 	Share float64 // of its weight, that counts now: less than 1 while it starts slowly
 }
@@ -75,7 +77,8 @@ func (b *Balancer) Snapshot() []ServiceSnapshot {
 
 func (g *group) snapshot() (ServiceSnapshot, bool) {
 	st := g.state.Load()
-	s := ServiceSnapshot{Policy: st.options.Policy, Open: g.open.Load(), Waiting: g.queue.waiting.Load(), Ejections: g.ejections.Load()}
+	s := ServiceSnapshot{Policy: st.options.Policy, Open: g.open.Load(), Waiting: g.queue.waiting.Load(),
+		Ejections: g.ejections.Load()}
 	s.Panicking = g.panicking.Load() && g.ejected.Load() > 0
 	if st.sticky != nil {
 		s.Sticky = st.sticky.len()
@@ -89,7 +92,8 @@ func (g *group) snapshot() (ServiceSnapshot, bool) {
 }
 
 func (m *Member) snapshot(q *query) EndpointSnapshot {
-	s := EndpointSnapshot{Endpoint: m.Endpoint, Open: m.open.Load(), Picks: m.picks.Load(), Failures: m.failed.Load(), Share: q.share(m)}
+	s := EndpointSnapshot{Endpoint: m.Endpoint, Open: m.open.Load(), Picks: m.picks.Load(), Failures: m.failed.Load(),
+		Share: q.share(m)}
 	h := m.health
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -8,7 +8,8 @@ import (
 
 func TestSnapshot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := balanced(Options{Policy: PolicyRoundRobin, SlowStart: 10 * time.Second, MaxPerEndpoint: 2, MaxConnections: 3, MaxQueue: 5, QueueTimeout: time.Minute}, named(1, 1, 1, 1, 1)...)
+		b := balanced(Options{Policy: PolicyRoundRobin, SlowStart: 10 * time.Second, MaxPerEndpoint: 2,
+			MaxConnections: 3, MaxQueue: 5, QueueTimeout: time.Minute}, named(1, 1, 1, 1, 1)...)
 		b.Configure("later", Options{}) // of which nothing is known yet
 		b.OnUpdate([]Endpoints{{Service: "db", Endpoints: named(7)}})
 		fails(t, b, "B", Refused)
@@ -38,13 +39,15 @@ func TestSnapshot(t *testing.T) {
 			state State
 			open  int64
 			cause Cause
-		}{{"A", StateFull, 2, 0}, {"B", StateTrial, 1, Refused}, {"C", StateEjected, 0, Reset}, {"D", StateIn, 0, 0}, {"E", StateTroubled, 0, 0}, {"X", StateSlow, 0, 0}} {
+		}{{"A", StateFull, 2, 0}, {"B", StateTrial, 1, Refused}, {"C", StateEjected, 0, Reset}, {"D", StateIn, 0, 0},
+			{"E", StateTroubled, 0, 0}, {"X", StateSlow, 0, 0}} {
 			e := s.Endpoints[i]
 			if e.ID != want.id || e.State != want.state || e.Open != want.open || e.Cause != want.cause {
 				t.Errorf("got %s %v %d open, %v, want %+v", e.ID, e.State, e.Open, e.Cause, want)
 			}
 		}
-		if c := s.Endpoints[2]; c.Failures != 2 || c.Fails != 2 || c.Ejections != 1 || c.TryIn <= 0 || c.TryIn > 1200*time.Millisecond || c.Picks == 0 {
+		if c := s.Endpoints[2]; c.Failures != 2 || c.Fails != 2 || c.Ejections != 1 || c.TryIn <= 0 ||
+			c.TryIn > 1200*time.Millisecond || c.Picks == 0 {
 			t.Errorf("got %+v", c)
 		}
 		if x := s.Endpoints[5]; x.Share != 0.4 || x.Weight != 3 {

@@ -34,7 +34,8 @@ type stickyEntry struct {
 func newStickyTable(max int) *stickyTable {
 	t := &stickyTable{}
 	for i := range t.shards {
-		t.shards[i] = stickyShard{max: max / stickyShards, places: map[netip.Addr]int32{}, entries: make([]stickyEntry, 1)}
+		t.shards[i] = stickyShard{max: max / stickyShards, places: map[netip.Addr]int32{},
+			entries: make([]stickyEntry, 1)}
 	}
 	return t
 }

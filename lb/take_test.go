@@ -9,7 +9,8 @@ func TestTakeIsAUseOfOneCertainEndpoint(t *testing.T) {
 	b := NewBalancer()
 	a := Endpoint{ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:1")}
 	b.Configure("web", Options{MaxConnections: 1})
-	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: []Endpoint{a, {ID: "b", Addr: netip.MustParseAddrPort("127.0.0.1:2")}}}})
+	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: []Endpoint{a,
+		{ID: "b", Addr: netip.MustParseAddrPort("127.0.0.1:2")}}}})
 	first, second := b.Take("web", a), b.Take("web", a)
 	if first == nil || second == nil || first.ID != "a" || second.ID != "a" {
 		t.Fatalf("took %v and %v, want a twice, whatever the limit", first, second)

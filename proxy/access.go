@@ -16,9 +16,11 @@ type AccessRecord struct {
 	Service  string
 	Protocol Protocol
 	Client   netip.AddrPort
-	Endpoint lb.Endpoint   // zero: none was reached
-	Ended    time.Time     // when
-	Connect  time.Duration // TCP: from the client's arrival until the endpoint was reached, others tried in vain included; zero: none was
+	Endpoint lb.Endpoint // zero: none was reached
+	Ended    time.Time   // when
+	// Connect is the time from the arrival of a TCP client until an endpoint was reached, including those that were
+	// tried in vain. Zero: none was reached.
+	Connect  time.Duration
 	Duration time.Duration // in all
 	Up, Down int64         // bytes, to the endpoint and from it
 	Reason   string        // of the end, see the constants; or one of these, a colon and an error
@@ -38,10 +40,12 @@ const (
 
 // Reasons for the end of both.
 const (
-	ReasonIdle         = "idle"
-	ReasonEndpointLeft = "endpoint left" // the service: OnLeave ends connections then, and a session's client goes on with another at its next datagram
-	ReasonAge          = "max age"       // TCP
-	ReasonCut          = "cut"           // by a shutdown
+	ReasonIdle = "idle"
+	// The endpoint left the service: OnLeave ends connections then, and the client of a session goes on with another
+	// endpoint at its next datagram.
+	ReasonEndpointLeft = "endpoint left"
+	ReasonAge          = "max age" // TCP
+	ReasonCut          = "cut"     // by a shutdown
 )
 
 // Reasons for the end of a session.

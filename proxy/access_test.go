@@ -60,10 +60,12 @@ func TestAccessIsToldOfEachConnection(t *testing.T) {
 		}
 		c.Close()
 		r := next()
-		if r.Service != "s" || r.Endpoint.Addr != server || r.Up != 5 || r.Down != 7 || !strings.HasPrefix(r.Reason, ReasonClientClosed) {
+		if r.Service != "s" || r.Endpoint.Addr != server || r.Up != 5 || r.Down != 7 ||
+			!strings.HasPrefix(r.Reason, ReasonClientClosed) {
 			t.Errorf("a client that leaves: got %+v", r)
 		}
-		if r.Client != c.LocalAddr().(*net.TCPAddr).AddrPort() || r.Connect <= 0 || r.Duration < r.Connect || r.Ended.IsZero() {
+		if r.Client != c.LocalAddr().(*net.TCPAddr).AddrPort() || r.Connect <= 0 || r.Duration < r.Connect ||
+			r.Ended.IsZero() {
 			t.Errorf("got %+v", r)
 		}
 
@@ -106,26 +108,32 @@ func TestAccessIsToldOfEachSession(t *testing.T) {
 	}{
 		{reason: ReasonAnswered, service: Service{Responses: 1}, up: 1, down: 1},
 		{reason: ReasonIdle, service: Service{IdleTimeout: 50 * time.Millisecond}, up: 1, down: 1},
-		{reason: ReasonEvicted, service: Service{MaxSessions: 1}, up: 1, down: 1, end: func(t *testing.T, _ *house, addr netip.AddrPort, _ *net.UDPConn) {
-			query(t, dialUDP(t, addr), "x")
-		}},
-		{reason: ReasonEndpointLeft, up: 1, down: 1, end: func(t *testing.T, h *house, _ netip.AddrPort, c *net.UDPConn) {
-			h.endpoints("s", udpServer(t, says("other")))
-			c.Write([]byte("again"))
-		}},
-		{reason: ReasonReplaced, up: 1, down: 1, end: func(t *testing.T, h *house, addr netip.AddrPort, c *net.UDPConn) {
-			h.endpoints("t", udpServer(t, says("other")))
-			if err := h.Apply([]Service{{Name: "t", Protocol: UDP, Listen: []netip.AddrPort{addr}}}); err != nil {
-				t.Fatal(err)
-			}
-			query(t, c, "again")
-		}},
+		{reason: ReasonEvicted, service: Service{MaxSessions: 1}, up: 1, down: 1,
+			end: func(t *testing.T, _ *house, addr netip.AddrPort, _ *net.UDPConn) {
+				query(t, dialUDP(t, addr), "x")
+			}},
+		{reason: ReasonEndpointLeft, up: 1, down: 1,
+			end: func(t *testing.T, h *house, _ netip.AddrPort, c *net.UDPConn) {
+				h.endpoints("s", udpServer(t, says("other")))
+				c.Write([]byte("again"))
+			}},
+		{reason: ReasonReplaced, up: 1, down: 1,
+			end: func(t *testing.T, h *house, addr netip.AddrPort, c *net.UDPConn) {
+				h.endpoints("t", udpServer(t, says("other")))
+				if err := h.Apply([]Service{{Name: "t", Protocol: UDP, Listen: []netip.AddrPort{addr}}}); err != nil {
+					t.Fatal(err)
+				}
+				query(t, c, "again")
+			}},
 		{reason: ReasonDrained, up: 1, down: 1, end: func(t *testing.T, h *house, _ netip.AddrPort, _ *net.UDPConn) {
 			if err := h.Apply(nil); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{reason: ReasonCut, up: 1, down: 1, end: func(_ *testing.T, h *house, _ netip.AddrPort, _ *net.UDPConn) { h.Close() }},
+		{reason: ReasonCut, up: 1, down: 1,
+			end: func(_ *testing.T, h *house, _ netip.AddrPort, _ *net.UDPConn) {
+				h.Close()
+			}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.reason, func(t *testing.T) {
@@ -143,10 +151,12 @@ func TestAccessIsToldOfEachSession(t *testing.T) {
 					tt.end(t, h, addr, c)
 				}
 				r := next()
-				if r.Reason != tt.reason || r.Service != "s" || r.Protocol != UDP || r.Endpoint.Addr != server || r.Client != c.LocalAddr().(*net.UDPAddr).AddrPort() {
+				if r.Reason != tt.reason || r.Service != "s" || r.Protocol != UDP || r.Endpoint.Addr != server ||
+					r.Client != c.LocalAddr().(*net.UDPAddr).AddrPort() {
 					t.Errorf("got %+v", r)
 				}
-				if r.DatagramsUp != tt.up || r.DatagramsDown != tt.down || r.Up != 5*tt.up || r.Down != 7*tt.down || r.Duration <= 0 || r.Ended.IsZero() {
+				if r.DatagramsUp != tt.up || r.DatagramsDown != tt.down || r.Up != 5*tt.up || r.Down != 7*tt.down ||
+					r.Duration <= 0 || r.Ended.IsZero() {
 					t.Errorf("got %+v", r)
 				}
 			})
@@ -165,7 +175,8 @@ func TestAccessIsToldOfARefusedSession(t *testing.T) {
 				break
 			}
 		}
-		if r := next(); r.Reason != ReasonEndpointRefused || r.Endpoint.Addr != dead || r.DatagramsUp == 0 || r.DatagramsDown != 0 {
+		if r := next(); r.Reason != ReasonEndpointRefused || r.Endpoint.Addr != dead || r.DatagramsUp == 0 ||
+			r.DatagramsDown != 0 {
 			t.Errorf("got %+v", r)
 		}
 	})
@@ -174,7 +185,8 @@ func TestAccessIsToldOfARefusedSession(t *testing.T) {
 func TestAccessIsToldOfSessionsWithoutAnswers(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		next := h.records()
-		addr := h.serve(Service{Protocol: UDP, Responses: -1, Requests: 2, IdleTimeout: 100 * time.Millisecond}, udpServer(t, says("a")))
+		addr := h.serve(Service{Protocol: UDP, Responses: -1, Requests: 2, IdleTimeout: 100 * time.Millisecond},
+			udpServer(t, says("a")))
 		c := dialUDP(t, addr)
 		c.Write([]byte("12345"))
 		c.Write([]byte("67"))

@@ -15,7 +15,8 @@ func TestAgesSpread(t *testing.T) {
 		all = append(all, a.of(seed))
 	}
 	slices.Sort(all)
-	if first, last := all[0], all[len(all)-1]; first < 54*time.Minute || last > 66*time.Minute || first > 55*time.Minute || last < 65*time.Minute {
+	if first, last := all[0], all[len(all)-1]; first < 54*time.Minute || last > 66*time.Minute ||
+		first > 55*time.Minute || last < 65*time.Minute {
 		t.Errorf("from %v to %v, want an hour give or take a tenth", first, last)
 	}
 	for i := 1; i < len(all); i++ {

@@ -12,7 +12,8 @@ import (
 // benchUDP is a UDP socket at work with one live session, and the session's key.
 func benchUDP(t testing.TB) (*udpSocket, sessionKey) {
 	t.Helper()
-	sink, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback)) // nobody reads it: what does not fit is dropped
+	// Nothing reads from this socket. What does not fit is dropped.
+	sink, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -151,7 +151,8 @@ func TestUDPAnswersKeepTheSession(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer server.Close()
-		c := dialUDP(t, h.serve(Service{Protocol: UDP, IdleTimeout: 2 * time.Second}, server.LocalAddr().(*net.UDPAddr).AddrPort()))
+		c := dialUDP(t, h.serve(Service{Protocol: UDP, IdleTimeout: 2 * time.Second},
+			server.LocalAddr().(*net.UDPAddr).AddrPort()))
 		c.Write([]byte("subscribe"))
 		buf := make([]byte, 100)
 		_, session, err := server.ReadFromUDPAddrPort(buf)
@@ -323,7 +324,8 @@ func TestUDPWildcardAnswersFromTheAddressThatWasUsed(t *testing.T) {
 					t.Skip("this host has no such address:", err)
 				}
 				probe.Close()
-				addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort(tt.listen)}}, udpServer(t, says("a")))
+				addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort(tt.listen)}},
+					udpServer(t, says("a")))
 				c := dialUDP(t, netip.AddrPortFrom(netip.MustParseAddr(tt.dial), addr.Port()))
 				if got := query(t, c, "x"); got != "a:x" {
 					t.Errorf("got %q, want a", got)
@@ -336,7 +338,8 @@ func TestUDPWildcardAnswersFromTheAddressThatWasUsed(t *testing.T) {
 // One client address that uses two of the host's addresses has a session for each.
 func TestUDPWildcardKeepsLocalAddressesApart(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0")}}, udpServer(t, echoUDP))
+		addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0")}},
+			udpServer(t, echoUDP))
 		c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
 		if err != nil {
 			t.Fatal(err)
@@ -530,7 +533,8 @@ func TestUDPResponsesCountForEachRequest(t *testing.T) {
 // With requests = 1 each datagram of a client goes to the next endpoint, and the answers of all still reach it.
 func TestUDPRequestsSpreadDatagrams(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{Protocol: UDP, Requests: 1}, udpServer(t, says("a")), udpServer(t, says("b")), udpServer(t, says("c")))
+		addr := h.serve(Service{Protocol: UDP, Requests: 1}, udpServer(t, says("a")), udpServer(t, says("b")),
+			udpServer(t, says("c")))
 		c := dialUDP(t, addr)
 		counts := map[string]int{}
 		for i := range 30 {
@@ -603,7 +607,8 @@ func TestUDPOneWay(t *testing.T) {
 				t.Fatalf("got an answer of %d bytes, want none", n)
 			}
 		}
-		eventually(t, equals("datagrams up", func() int64 { return h.stats().DatagramsUp }, clients*each)) // counted once sent
+		// They are counted once they are sent.
+		eventually(t, equals("datagrams up", func() int64 { return h.stats().DatagramsUp }, clients*each))
 		if s := h.stats(); s.DatagramsDown != 0 || s.DatagramsDropped != 0 {
 			t.Errorf("got %d datagrams down, %d dropped, want 0, 0", s.DatagramsDown, s.DatagramsDropped)
 		}

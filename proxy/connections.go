@@ -71,7 +71,8 @@ func parsePlace(text string) (p place, err error) {
 	if text == "" {
 		return p, nil
 	}
-	if _, err := fmt.Sscanf(text, "%d-%d", &p.shard, &p.number); err != nil || p.shard < 0 || p.number < 0 || p.number > math.MaxInt32 || p.String() != text {
+	if _, err := fmt.Sscanf(text, "%d-%d", &p.shard, &p.number); err != nil || p.shard < 0 || p.number < 0 ||
+		p.number > math.MaxInt32 || p.String() != text {
 		return place{}, fmt.Errorf("%q is not where a page has ended", text)
 	}
 	return p, nil

@@ -63,7 +63,8 @@ func TestConnectionsTellOfTCP(t *testing.T) {
 		}
 		got.Age, got.Idle = 0, 0
 		want := Connection{
-			Service: "s", Client: localOfConn(c), Listener: addr, Endpoint: lb.Endpoint{ID: server.String(), Addr: server, Weight: 1}, From: <-from,
+			Service: "s", Client: localOfConn(c), Listener: addr,
+			Endpoint: lb.Endpoint{ID: server.String(), Addr: server, Weight: 1}, From: <-from,
 			State: ConnectionOpen, Up: 5, Down: 5,
 		}
 		if got != want {
@@ -97,7 +98,8 @@ func TestConnectionsTellOfOneThatWaits(t *testing.T) {
 		second := dialTCP(t, addr)
 		eventually(t, func() error {
 			for _, one := range h.all() {
-				if one.Client == localOfConn(second) && one.State == ConnectionWaiting && one.Endpoint.ID == "" && !one.From.IsValid() {
+				if one.Client == localOfConn(second) && one.State == ConnectionWaiting && one.Endpoint.ID == "" &&
+					!one.From.IsValid() {
 					return nil
 				}
 			}
@@ -115,8 +117,9 @@ func TestConnectionsTellOfSessions(t *testing.T) {
 				c := dialUDP(t, addr)
 				c.Write([]byte("12345"))
 				want := Connection{
-					Service: "s", Protocol: UDP, Client: localOfConn(c), Listener: addr, Endpoint: lb.Endpoint{ID: server.String(), Addr: server, Weight: 1},
-					State: ConnectionOpen, Up: 5, DatagramsUp: 1,
+					Service: "s", Protocol: UDP, Client: localOfConn(c), Listener: addr,
+					Endpoint: lb.Endpoint{ID: server.String(), Addr: server, Weight: 1},
+					State:    ConnectionOpen, Up: 5, DatagramsUp: 1,
 				}
 				if responses == 0 {
 					want.Down, want.DatagramsDown = 5, 1
@@ -150,7 +153,8 @@ func TestConnectionsAreFiltered(t *testing.T) {
 		h.start()
 		h.endpoints("one", one)
 		h.endpoints("two", one, two)
-		if err := h.Apply([]Service{{Name: "one", Listen: []netip.AddrPort{loopback}}, {Name: "two", Listen: []netip.AddrPort{loopback}}}); err != nil {
+		if err := h.Apply([]Service{{Name: "one", Listen: []netip.AddrPort{loopback}},
+			{Name: "two", Listen: []netip.AddrPort{loopback}}}); err != nil {
 			t.Fatal(err)
 		}
 		for _, l := range h.Listeners() {
@@ -215,12 +219,14 @@ func TestConnectionsNeedAPlaceToGoOnFrom(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.serve(Service{}, tcpServer(t, echo))
 		for _, after := range []string{"x", "1", "-1-2", "0-1x", "0-99999999999999999999", " 0-1"} {
-			if _, _, err := h.Connections(t.Context(), ConnectionQuery{After: after, Limit: 1}); err == nil || !strings.Contains(err.Error(), after) {
+			if _, _, err := h.Connections(t.Context(), ConnectionQuery{After: after, Limit: 1}); err == nil ||
+				!strings.Contains(err.Error(), after) {
 				t.Errorf("%q: got %v", after, err)
 			}
 		}
 		for _, after := range []string{"99-0", "0-2000000000"} { // of another lictor, or of better times
-			if page, next, err := h.Connections(t.Context(), ConnectionQuery{After: after, Limit: 1}); err != nil || len(page) > 0 || next != "" {
+			if page, next, err := h.Connections(t.Context(), ConnectionQuery{After: after, Limit: 1}); err != nil ||
+				len(page) > 0 || next != "" {
 				t.Errorf("%q: got %v, %q, %v", after, page, next, err)
 			}
 		}

@@ -43,24 +43,29 @@ const (
 
 // callTexts says, for the log and the API, what each call is and what happens without it.
 var callTexts = [calls]struct{ name, instead string }{
-	callSplice:       {"splice", "bulk transfers are copied by read and write"},
-	callPipe:         {"pipe2", "bulk transfers are copied by read and write"},
-	callPipeSize:     {"F_SETPIPE_SZ", "bulk transfers go through smaller pipes"},
-	callRoom:         {"SO_MEMINFO", "bulk that its destination does not take waits in memory, up to 1 MiB a connection"},
-	callWritable:     {"ppoll", "bulk that its destination does not take waits in memory, up to 1 MiB a connection"},
-	callUnsent:       {"SIOCOUTQ", "TCP_INFO, or else a wait of a second, tells what is delivered"},
-	callRecvmmsg:     {"recvmmsg", "UDP datagrams are received one by one"},
-	callRecvmsg:      {"recvmsg", "UDP datagrams are received by recvfrom: answers leave from an address of the kernel's choice, and hops are not counted"},
-	callSendmmsg:     {"sendmmsg", "UDP datagrams are sent one by one"},
-	callSendmsg:      {"sendmsg", "UDP datagrams are sent by sendto, from an address of the kernel's choice"},
-	callJoin:         {"UDP_GRO", "UDP datagrams are received one by one"},
-	callCut:          {"UDP_SEGMENT", "UDP datagrams are sent one by one"},
-	callAccept:       {"accept4", "clients are accepted by accept and fcntl"},
-	callExclusive:    {"EPOLLEXCLUSIVE", "each new client wakes all event loops"},
-	callSharePort:    {"SO_REUSEPORT", "one event loop serves each UDP listener, and no address can change to one that overlaps"},
-	callReuseAddr:    {"SO_REUSEADDR", "after a restart a listener may find its port in use for a minute"},
-	callLocalAddr:    {"IP_PKTINFO", "answers of a UDP listener on all addresses leave from an address of the kernel's choice"},
-	callHopsLeft:     {"IP_RECVTTL", "hops of UDP datagrams are not counted: those that circle between proxies do not end"},
+	callSplice:   {"splice", "bulk transfers are copied by read and write"},
+	callPipe:     {"pipe2", "bulk transfers are copied by read and write"},
+	callPipeSize: {"F_SETPIPE_SZ", "bulk transfers go through smaller pipes"},
+	callRoom: {"SO_MEMINFO", "bulk that its destination does not take waits in memory, up to 1 MiB a " +
+		"connection"},
+	callWritable: {"ppoll", "bulk that its destination does not take waits in memory, up to 1 MiB a connection"},
+	callUnsent:   {"SIOCOUTQ", "TCP_INFO, or else a wait of a second, tells what is delivered"},
+	callRecvmmsg: {"recvmmsg", "UDP datagrams are received one by one"},
+	callRecvmsg: {"recvmsg", "UDP datagrams are received by recvfrom: answers leave from an address of the " +
+		"kernel's choice, and hops are not counted"},
+	callSendmmsg:  {"sendmmsg", "UDP datagrams are sent one by one"},
+	callSendmsg:   {"sendmsg", "UDP datagrams are sent by sendto, from an address of the kernel's choice"},
+	callJoin:      {"UDP_GRO", "UDP datagrams are received one by one"},
+	callCut:       {"UDP_SEGMENT", "UDP datagrams are sent one by one"},
+	callAccept:    {"accept4", "clients are accepted by accept and fcntl"},
+	callExclusive: {"EPOLLEXCLUSIVE", "each new client wakes all event loops"},
+	callSharePort: {"SO_REUSEPORT", "one event loop serves each UDP listener, and no address can change to one " +
+		"that overlaps"},
+	callReuseAddr: {"SO_REUSEADDR", "after a restart a listener may find its port in use for a minute"},
+	callLocalAddr: {"IP_PKTINFO", "answers of a UDP listener on all addresses leave from an address of the " +
+		"kernel's choice"},
+	callHopsLeft: {"IP_RECVTTL", "hops of UDP datagrams are not counted: those that circle between proxies do " +
+		"not end"},
 	callHops:         {"IP_TTL", "hops of UDP datagrams are not counted: those that circle between proxies do not end"},
 	callHopsMessage:  {"IP_TTL of a datagram", "the socket of each UDP session is told its hops by a call"},
 	callLinger:       {"SO_LINGER", "connections are reset by connect"},
@@ -103,7 +108,8 @@ func (d *denials) note(c call, err syscall.Errno) {
 func (d *denials) list() (all []Denied) {
 	for c := range calls {
 		if err := d.errors[c].Load(); err != 0 {
-			all = append(all, Denied{Call: c.String(), Error: syscall.Errno(err).Error(), Instead: callTexts[c].instead})
+			all = append(all, Denied{Call: c.String(), Error: syscall.Errno(err).Error(),
+				Instead: callTexts[c].instead})
 		}
 	}
 	return all

@@ -32,7 +32,8 @@ func deny(t *testing.T, denied []call, err syscall.Errno, after int64) {
 // Tests of the conformance suite, by what they are about.
 var (
 	bulkTests = []func(*testing.T){
-		TestTCPBulkBothWays, TestTCPUrgentDataInBulk, TestTCPHalfCloseByClientKeepsReturnTraffic, TestTCPEarlyAnswerIsDelivered,
+		TestTCPBulkBothWays, TestTCPUrgentDataInBulk, TestTCPHalfCloseByClientKeepsReturnTraffic,
+		TestTCPEarlyAnswerIsDelivered,
 	}
 	endTests = []func(*testing.T){
 		TestTCPResetByClientReachesServer, TestTCPResetByServerReachesClientAfterItsBytes, TestTCPHalfCloseIsBounded,
@@ -41,7 +42,8 @@ var (
 	clientTests = []func(*testing.T){TestTCPRotates, TestTCPDeadEndpointIsNotNoticedByClients}
 
 	datagramTests = []func(*testing.T){
-		TestUDPEachClientHasASession, TestUDPDatagramsArriveWhole, TestUDPLosesNothingThatHasRoom, TestUDPRefusedSessionIsRepicked,
+		TestUDPEachClientHasASession, TestUDPDatagramsArriveWhole, TestUDPLosesNothingThatHasRoom,
+		TestUDPRefusedSessionIsRepicked,
 		TestUDPSessionEndsWithItsResponses, TestUDPOneWayNoticesARefusal, TestUDPSegmentedDatagramsArriveOneByOne,
 		TestUDPBurstsOfAnswersKeepTheirBounds, TestUDPRequestsSpreadABurst,
 	}

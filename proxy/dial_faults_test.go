@@ -18,7 +18,8 @@ import (
 func TestLoopDialsThatFail(t *testing.T) {
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.options = Options{LoadBalancer: h.balancer}
-	addr := h.serve(Service{ConnectTimeout: 20 * time.Second}, tcpServer(t, named("a")), tcpServer(t, named("b")), tcpServer(t, named("c")), tcpServer(t, named("d")))
+	addr := h.serve(Service{ConnectTimeout: 20 * time.Second}, tcpServer(t, named("a")), tcpServer(t, named("b")),
+		tcpServer(t, named("c")), tcpServer(t, named("d")))
 	defer h.Close()
 	before := openDescriptors()
 	dialsFaulted.Store(0)
@@ -51,11 +52,14 @@ func TestLoopDialsThatFail(t *testing.T) {
 	wg.Wait()
 	eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
 	s := h.stats()
-	if s.Connections != clients || s.DialsFailed != dialsFaulted.Load() || s.Refused != reset.Load() || s.BytesDown != served.Load() {
-		t.Errorf("got %+v; want %d connections, %d failed dials, %d refused and %d served", s, clients, dialsFaulted.Load(), reset.Load(), served.Load())
+	if s.Connections != clients || s.DialsFailed != dialsFaulted.Load() || s.Refused != reset.Load() ||
+		s.BytesDown != served.Load() {
+		t.Errorf("got %+v; want %d connections, %d failed dials, %d refused and %d served", s, clients,
+			dialsFaulted.Load(), reset.Load(), served.Load())
 	}
 	if served.Load() == 0 || reset.Load() == 0 {
 		t.Errorf("%d clients were served and %d reset, want some of both", served.Load(), reset.Load())
 	}
-	eventually(t, equals("descriptors beyond pipes", func() bool { return openDescriptors()-2*pipesOpen(h.engine) <= before }, true))
+	eventually(t, equals("descriptors beyond pipes",
+		func() bool { return openDescriptors()-2*pipesOpen(h.engine) <= before }, true))
 }

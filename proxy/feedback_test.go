@@ -171,7 +171,8 @@ func TestRefusingUDPEndpointIsLeftOut(t *testing.T) {
 // That this process has run out of something is no fault of an endpoint.
 func TestOwnTroubleIsNotBlamedOnTheEndpoint(t *testing.T) {
 	b := lb.NewBalancer()
-	b.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{{ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:9")}}}})
+	b.OnUpdate([]lb.Endpoints{{Service: "s",
+		Endpoints: []lb.Endpoint{{ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:9")}}}})
 	s := newService(&Service{Name: "s"}, b, hclog.NewNullLogger(), 1)
 	m, err := s.pick(loopback, lb.Tried{})
 	if err != nil {
@@ -198,7 +199,8 @@ func TestFailuresAreCountedByCause(t *testing.T) {
 			ask(t, addr)
 		}
 		s := h.stats()
-		if s.DialsFailedBy[lb.Refused] != s.DialsFailed || s.DialsFailed == 0 || s.Retries != s.DialsFailed || s.RefusedBy != ([refusals]int64{}) {
+		if s.DialsFailedBy[lb.Refused] != s.DialsFailed || s.DialsFailed == 0 || s.Retries != s.DialsFailed ||
+			s.RefusedBy != ([refusals]int64{}) {
 			t.Errorf("got %+v", s)
 		}
 		h.endpoints("s", deadPort(t), deadPort(t))
@@ -263,7 +265,8 @@ func TestResetsUnderLoadLeaveNothing(t *testing.T) {
 					_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 					_, _ = c.Write([]byte("x"))
 					b := make([]byte, 5)
-					if _, err := io.ReadFull(c, b); err == nil && string(b) != "hello" || err != nil && !errors.Is(err, syscall.ECONNRESET) {
+					if _, err := io.ReadFull(c, b); err == nil && string(b) != "hello" || err != nil &&
+						!errors.Is(err, syscall.ECONNRESET) {
 						t.Errorf("got %q, %v, want hello or a reset", b, err)
 					}
 					c.Close()

@@ -12,7 +12,8 @@ import (
 // where it was, by Resume.
 //
 //	predecessor                        successor
-//	Sockets                    ---->   New with Inherited and Hold, Apply: the same sockets are open, and nobody reads them
+//	Sockets                    ---->   New with Inherited and Hold, Apply: the same sockets are open,
+//	                                   and nothing reads them
 //	Suspend: UDP stands still  ---->   Begin with the sessions: it serves
 //	Release                            both have accepted TCP clients for a moment, none is lost
 //	Shutdown: what is left ends

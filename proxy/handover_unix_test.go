@@ -194,7 +194,8 @@ func TestSuccessorsServeWithoutAFailure(t *testing.T) {
 			t.Fatal(err)
 		}
 		all := h.Listeners()
-		wild, dns, tcp, udp := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), all[0].Addr.Port()), all[1].Addr, all[2].Addr, all[3].Addr
+		wild, dns, tcp, udp := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), all[0].Addr.Port()), all[1].Addr,
+			all[2].Addr, all[3].Addr
 		clients := &turners{T: t, stop: make(chan struct{})}
 		kept, once := dialTCP(t, tcp), dialUDP(t, dns)
 		clients.repeat(func(int) error { return echoOnce(tcp) })
@@ -261,7 +262,8 @@ func TestSuccessorThatFailsChangesNothing(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 2
 		h.start()
-		services := []Service{{Name: "tcp", Listen: []netip.AddrPort{loopback}}, {Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}}}
+		services := []Service{{Name: "tcp", Listen: []netip.AddrPort{loopback}},
+			{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}}}
 		h.endpoints("udp", whoServer(t), whoServer(t))
 		h.endpoints("tcp", tcpServer(t, echo))
 		if err := h.Apply(services); err != nil {
@@ -323,7 +325,8 @@ func TestNothingExpiresWhileItStands(t *testing.T) {
 		const idle = 20 * time.Millisecond
 		h.start()
 		h.endpoints("udp", whoServer(t))
-		if err := h.Apply([]Service{{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}, IdleTimeout: idle}}); err != nil {
+		if err := h.Apply([]Service{{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback},
+			IdleTimeout: idle}}); err != nil {
 			t.Fatal(err)
 		}
 		c := dialUDP(t, h.Listeners()[0].Addr)

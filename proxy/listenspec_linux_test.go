@@ -40,7 +40,8 @@ func TestApplyWidensAndNarrowsAnAddress(t *testing.T) {
 				}
 				check()
 				for range 3 {
-					if got := h.serve(Service{Protocol: p, Listen: listen(wildcard(addr))}, backend); got != wildcard(addr) {
+					if got := h.serve(Service{Protocol: p, Listen: listen(wildcard(addr))},
+						backend); got != wildcard(addr) {
 						t.Errorf("listens on %v", got)
 					}
 					check()
@@ -94,7 +95,7 @@ func TestApplyWidensWithoutRefusingClients(t *testing.T) {
 					c, err := net.Dial("tcp4", addr.String())
 					if err == nil {
 						c.Close()
-					} else if errors.Is(err, syscall.ECONNREFUSED) { // a reset in mid-handshake is what Apply's comment owns up to
+					} else if errors.Is(err, syscall.ECONNREFUSED) { // see the comment of Apply
 						t.Error(err)
 						return
 					}
@@ -150,7 +151,8 @@ func TestInheritedSocketsAreUsed(t *testing.T) {
 		h.start()
 		h.endpoints("t", tcpServer(t, echo))
 		h.endpoints("u", udpServer(t, says("u")))
-		services := []Service{{Name: "t", Listen: listen(tcpAddr)}, {Name: "u", Protocol: UDP, Listen: listen(inherited[1].Addr)}}
+		services := []Service{{Name: "t", Listen: listen(tcpAddr)},
+			{Name: "u", Protocol: UDP, Listen: listen(inherited[1].Addr)}}
 		if err := h.Apply(services); err != nil {
 			t.Fatal(err)
 		}

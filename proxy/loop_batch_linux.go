@@ -63,7 +63,8 @@ func newBatch(d *denials) *batch {
 	const size = batchSize * batchStride
 	var err error
 	// Not from Go's heap, whose pace this would upset, and page by page: most datagrams are small.
-	if b.buf, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
+	if b.buf, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 		b.buf = make([]byte, size)
 	} else {
 		_ = unix.Madvise(b.buf, unix.MADV_NOHUGEPAGE) // a kernel without huge pages does not know it

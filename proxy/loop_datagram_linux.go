@@ -15,7 +15,8 @@ func recvDatagram(fd int32, b []byte) (int, syscall.Errno) {
 		return 0, fault
 	}
 	for {
-		n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0)
+		n, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+			uintptr(len(b)), 0, 0, 0)
 		if err != unix.EINTR {
 			return int(n), err
 		}
@@ -24,7 +25,8 @@ func recvDatagram(fd int32, b []byte) (int, syscall.Errno) {
 
 func sendDatagram(fd int32, b []byte) syscall.Errno {
 	for {
-		_, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+		_, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+			uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
 		if err != unix.EINTR {
 			return err
 		}
@@ -75,10 +77,12 @@ func (d *denials) receiveOne(fd int32, h *mmsghdr) (int, syscall.Errno) {
 		switch {
 		case d.has(callRecvmsg):
 			h.SetControllen(0)
-			n, _, err = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(h.Iov.Base)), uintptr(h.Iov.Len),
+			n, _, err = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(h.Iov.Base)),
+				uintptr(h.Iov.Len),
 				unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(h.Name)), uintptr(unsafe.Pointer(&h.Namelen)))
 		case err == 0:
-			n, _, err = unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&h.Msghdr)), unix.MSG_DONTWAIT)
+			n, _, err = unix.RawSyscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&h.Msghdr)),
+				unix.MSG_DONTWAIT)
 		}
 		if err != unix.EINTR {
 			return int(n), err
@@ -128,7 +132,8 @@ func sendWhole(fd int32, h *mmsghdr) syscall.Errno {
 		return unix.EINVAL
 	}
 	for {
-		_, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(h.Iov.Base)), uintptr(h.Iov.Len),
+		_, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(h.Iov.Base)),
+			uintptr(h.Iov.Len),
 			unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, uintptr(unsafe.Pointer(h.Name)), uintptr(h.Namelen))
 		if err != unix.EINTR {
 			return err
@@ -160,7 +165,8 @@ func recvmmsg(fd int32, headers []mmsghdr) (int, syscall.Errno) {
 	for {
 		n, err := uintptr(0), faultDenied(callRecvmmsg)
 		if err == 0 {
-			n, _, err = unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(headers))),
+			n, _, err = unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd),
+				uintptr(unsafe.Pointer(unsafe.SliceData(headers))),
 				uintptr(len(headers)), unix.MSG_DONTWAIT, 0, 0)
 		}
 		if err == 0 {
@@ -176,7 +182,8 @@ func sendmmsg(fd int32, headers []mmsghdr) (int, syscall.Errno) {
 	for {
 		n, err := uintptr(0), faultDenied(callSendmmsg)
 		if err == 0 {
-			n, _, err = unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(headers))),
+			n, _, err = unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd),
+				uintptr(unsafe.Pointer(unsafe.SliceData(headers))),
 				uintptr(len(headers)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 		}
 		if err == 0 {
@@ -192,7 +199,8 @@ func sendmsg(fd int32, h *mmsghdr) syscall.Errno {
 	for {
 		err := faultDenied(callSendmsg)
 		if err == 0 {
-			_, _, err = unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h.Msghdr)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+			_, _, err = unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h.Msghdr)),
+				unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		}
 		if err != unix.EINTR {
 			return err

@@ -156,7 +156,8 @@ func (p *loopPair) connected() {
 	p.last, p.joined = p.loop.now, p.loop.now
 	p.s.at(p.loop.id).dials.observe(time.Duration(p.loop.now - p.began))
 	if p.s.log.IsDebug() {
-		p.s.log.Debug("connected", "client", p.src, "endpoint", p.endpoint.Address(), "took", time.Duration(p.loop.now-p.began))
+		p.s.log.Debug("connected", "client", p.src, "endpoint", p.endpoint.Address(), "took",
+			time.Duration(p.loop.now-p.began))
 	}
 	p.schedule()
 	p.move(clientSide)

@@ -35,7 +35,8 @@ func TestEndpointThatLeavesWhileItIsDialled(t *testing.T) {
 		l := newFullListener(t)
 		b := watchResets(t)
 		c := dialTCP(t, h.serve(Service{OnLeave: OnLeave{Critical: -1}, ConnectTimeout: 20 * time.Second}, l.addr))
-		eventually(t, equals("connections to the endpoint", func() int64 { return h.balancer.Snapshot()[0].Open }, 1)) // it is about to be dialled
+		eventually(t, equals("connections to the "+
+			"endpoint", func() int64 { return h.balancer.Snapshot()[0].Open }, 1)) // it is about to be dialled
 		h.leave(because{l.addr: lb.Critical}, b.addr)
 		for range 2 { // the one that fills the queue, and the one that waits
 			eventually(t, func() error {

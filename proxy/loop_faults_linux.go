@@ -27,7 +27,8 @@ func (l *eventLoop) faultEvents(n int) int {
 		case *loopPair:
 			n++
 			if s.state == relaying { // a dial that is told to be over is, and an error is one
-				e.Events = []uint32{unix.EPOLLIN, unix.EPOLLOUT, unix.EPOLLIN | unix.EPOLLOUT, unix.EPOLLIN | unix.EPOLLPRI, unix.EPOLLIN | unix.EPOLLRDHUP}[rand.IntN(5)]
+				e.Events = []uint32{unix.EPOLLIN, unix.EPOLLOUT, unix.EPOLLIN | unix.EPOLLOUT,
+					unix.EPOLLIN | unix.EPOLLPRI, unix.EPOLLIN | unix.EPOLLRDHUP}[rand.IntN(5)]
 			}
 		}
 	}

@@ -109,8 +109,9 @@ func (x *loopSession) handed() Session {
 	x.settle(x.hops)
 	h := x.shard
 	s := Session{
-		Client: addrPort(&x.clientName), Endpoint: x.endpoint.Endpoint, Requests: x.requests, Answers: x.answers, Sent: x.sent,
-		Up: x.bytes[clientSide], Down: x.bytes[serverSide], Age: time.Duration(h.loop.now - x.began),
+		Client: addrPort(&x.clientName), Endpoint: x.endpoint.Endpoint, Requests: x.requests, Answers: x.answers,
+		Sent: x.sent,
+		Up:   x.bytes[clientSide], Down: x.bytes[serverSide], Age: time.Duration(h.loop.now - x.began),
 		Quiet: time.Duration(h.loop.now - x.used), Bound: h.byClient[x.key] == x, FD: int(x.fd),
 	}
 	if x.key.local != (localSource{}) {
@@ -161,7 +162,8 @@ func (h *udpShard) adopt(a Session) bool {
 	*x = loopSession{
 		shard: h, s: s, endpoint: endpoint, holding: h.holdingOf(s), used: max(l.now-int64(a.Quiet), 0),
 		fd: int32(a.FD), head: -1, serial: l.udp.serial, adopted: true,
-		requests: a.Requests, answers: a.Answers, sent: a.Sent, bytes: [2]int64{clientSide: a.Up, serverSide: a.Down}, began: l.now - int64(a.Age), state: live,
+		requests: a.Requests, answers: a.Answers, sent: a.Sent, bytes: [2]int64{clientSide: a.Up, serverSide: a.Down},
+		began: l.now - int64(a.Age), state: live,
 	}
 	l.udp.serial++
 	x.timer.Owner = x

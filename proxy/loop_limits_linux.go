@@ -110,6 +110,7 @@ func (p *loopPair) aged(latest int64) bool {
 
 // quiet tells whether the pair could end without anybody missing something; see quietFor.
 func (p *loopPair) quiet() bool {
-	return !p.asked && p.ends == 0 && p.loop.now-p.last >= int64(quietFor) && !p.stuck(clientSide) && !p.stuck(serverSide) &&
+	return !p.asked && p.ends == 0 && p.loop.now-p.last >= int64(quietFor) && !p.stuck(clientSide) &&
+		!p.stuck(serverSide) &&
 		unsentOf(int(p.fd[clientSide])) == 0 && unsentOf(int(p.fd[serverSide])) == 0
 }

@@ -34,7 +34,8 @@ func (p *loopPair) connection() Connection {
 	now := p.loop.now
 	c := Connection{
 		Service: p.s.name(), Protocol: TCP, Client: p.src, Listener: p.socket.addr, State: ConnectionOpen,
-		Age: time.Duration(now - p.began), Idle: time.Duration(now - p.last), Up: p.flows[clientSide].moved, Down: p.flows[serverSide].moved,
+		Age: time.Duration(now - p.began), Idle: time.Duration(now - p.last), Up: p.flows[clientSide].moved,
+		Down: p.flows[serverSide].moved,
 	}
 	if p.endpoint != nil {
 		c.Endpoint, c.From = p.endpoint.Endpoint, nameOf(p.fd[serverSide])
@@ -56,7 +57,8 @@ func (p *loopPair) connection() Connection {
 func (x *loopSession) connection() Connection {
 	h := x.shard
 	c := Connection{
-		Service: x.s.name(), Protocol: UDP, Client: clientOf(&x.clientName), Listener: h.socket.addr, Endpoint: x.endpoint.Endpoint, From: nameOf(x.fd), State: ConnectionOpen,
+		Service: x.s.name(), Protocol: UDP, Client: clientOf(&x.clientName), Listener: h.socket.addr,
+		Endpoint: x.endpoint.Endpoint, From: nameOf(x.fd), State: ConnectionOpen,
 		Age: time.Duration(h.loop.now - x.began), Idle: time.Duration(h.loop.now - x.used),
 		Up: x.bytes[clientSide], Down: x.bytes[serverSide], DatagramsUp: x.sent, DatagramsDown: x.answers,
 	}

@@ -100,7 +100,8 @@ const (
 )
 
 func (r endReason) String() string {
-	return [...]string{"", ReasonClientClosed, ReasonEndpointClosed, ReasonClientFailed, ReasonEndpointFailed, ReasonIdle,
+	return [...]string{"", ReasonClientClosed, ReasonEndpointClosed, ReasonClientFailed, ReasonEndpointFailed,
+		ReasonIdle,
 		ReasonEndpointLeft, ReasonAge, ReasonCut, ReasonPerClient}[r]
 }
 
@@ -329,7 +330,8 @@ func (p *loopPair) finish() {
 }
 
 func (p *loopPair) linger() {
-	if p.loop.now-p.last >= int64(deliverTimeout) || unsentOf(int(p.fd[clientSide])) == 0 && unsentOf(int(p.fd[serverSide])) == 0 { // of none: 0
+	if p.loop.now-p.last >= int64(deliverTimeout) ||
+		unsentOf(int(p.fd[clientSide])) == 0 && unsentOf(int(p.fd[serverSide])) == 0 { // of no socket: 0
 		p.close()
 		return
 	}
@@ -390,7 +392,8 @@ func (p *loopPair) logEnd() {
 	if p.endpoint != nil {
 		address = p.endpoint.Address()
 	}
-	args := []any{"client", p.src, "endpoint", address, "up", p.flows[clientSide].moved, "down", p.flows[serverSide].moved,
+	args := []any{"client", p.src, "endpoint", address, "up", p.flows[clientSide].moved, "down",
+		p.flows[serverSide].moved,
 		"took", time.Duration(p.loop.now - p.began), "reason", p.reason}
 	if p.errno != 0 {
 		args = append(args, "error", p.errno)

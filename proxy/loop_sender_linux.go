@@ -100,7 +100,8 @@ func (w *sender) cuts(p *parcel) bool { return p.plain != nil && !*p.plain && !w
 
 // cannotCut tells whether err may mean that the kernel does not cut this message: udp_send_skb of net/ipv4/udp.c.
 func cannotCut(err syscall.Errno) bool {
-	return err == unix.EINVAL || err == unix.EMSGSIZE || err == unix.EIO || err == unix.EOPNOTSUPP || err == unix.ENOPROTOOPT
+	return err == unix.EINVAL || err == unix.EMSGSIZE || err == unix.EIO || err == unix.EOPNOTSUPP ||
+		err == unix.ENOPROTOOPT
 }
 
 // advance is told of each message that is done with.

@@ -138,7 +138,8 @@ func (x *loopSession) forward(in *batch) {
 	x.head = -1
 	var tried lb.Tried
 	for tries := 0; ; tries++ {
-		if x.state == over { // it made room for another client of this batch, and its datagrams are sent or were waiting for a name
+		// It made room for another client of this batch. Its datagrams are sent, or were waiting for a name.
+		if x.state == over {
 			break
 		}
 		var err syscall.Errno
@@ -326,7 +327,8 @@ func (x *loopSession) end(reason string) {
 func (x *loopSession) close(reason string) {
 	h := x.shard
 	if x.s.log.IsDebug() {
-		x.s.log.Debug("session ended", "client", clientOf(&x.clientName), "endpoint", x.endpoint.Address(), "datagrams", x.requests, "answers", x.answers, "reason", reason)
+		x.s.log.Debug("session ended", "client", clientOf(&x.clientName), "endpoint", x.endpoint.Address(),
+			"datagrams", x.requests, "answers", x.answers, "reason", reason)
 	}
 	if reason != reasonHanded && x.s.access.wanted() {
 		x.record(reason)

@@ -231,7 +231,8 @@ func (d *acceptor) watch() {
 
 // unwatched says that epoll does not tell of a listener.
 func (l *eventLoop) unwatched(s *service, err syscall.Errno) {
-	s.troubles.warn(s.log, "listener not watched, trying again", "error", os.NewSyscallError("epoll_ctl", err), "wait", maxBackoff)
+	s.troubles.warn(s.log, "listener not watched, trying again", "error", os.NewSyscallError("epoll_ctl", err),
+		"wait", maxBackoff)
 }
 
 // pauseFor takes no clients for a while.

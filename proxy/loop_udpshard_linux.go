@@ -44,7 +44,8 @@ type udpShard struct {
 }
 
 func newUDPShard(l *eventLoop, u *loopUDP, fd int32) *udpShard {
-	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[clientKey]*loopSession{}, sharedSockets: map[*lb.Member]*sharedSocket{}}
+	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[clientKey]*loopSession{},
+		sharedSockets: map[*lb.Member]*sharedSocket{}}
 	h.timer.Owner = h
 	h.oldest.Store(noSession)
 	h.holdingOf(u.service.Load())
@@ -94,7 +95,8 @@ func (h *udpShard) ready(int, uint32) {
 		return
 	case err != 0:
 		h.backoff = min(max(2*h.backoff, int64(minBackoff)), int64(maxBackoff))
-		h.socket.service.Load().log.Warn("receive failed, waiting", "error", os.NewSyscallError("recvmmsg", err), "wait", time.Duration(h.backoff))
+		h.socket.service.Load().log.Warn("receive failed, waiting", "error", os.NewSyscallError("recvmmsg", err),
+			"wait", time.Duration(h.backoff))
 		h.pauseFor(h.backoff)
 		return
 	}

@@ -8,7 +8,8 @@ import (
 
 // An index of listeners says what a look at each of them would.
 func TestOverlapIndex(t *testing.T) {
-	addrs := []string{"0.0.0.0:1", "[::]:1", "127.0.0.1:1", "127.0.0.2:1", "[::1]:1", "[fe80::1%a]:1", "0.0.0.0:2", "127.0.0.1:2", "0.0.0.0:0", "127.0.0.1:0"}
+	addrs := []string{"0.0.0.0:1", "[::]:1", "127.0.0.1:1", "127.0.0.2:1", "[::1]:1", "[fe80::1%a]:1", "0.0.0.0:2",
+		"127.0.0.1:2", "0.0.0.0:0", "127.0.0.1:0"}
 	pick := func() socketKey {
 		return socketKey{protocol: Protocol(rand.IntN(2)), addr: netip.MustParseAddrPort(addrs[rand.IntN(len(addrs))])}
 	}

@@ -72,7 +72,8 @@ func (u *udpSocket) suspend() []Session {
 		}
 		// Not a duplicate: there may be more sessions than descriptors left.
 		if raw, err := x.io.conn.SyscallConn(); err == nil {
-			_ = raw.Control(func(fd uintptr) { out = append(out, u.handed(x, int(fd))) }) // it fails if the socket is closed
+			// Control fails if the socket is closed.
+			_ = raw.Control(func(fd uintptr) { out = append(out, u.handed(x, int(fd))) })
 		}
 	}
 	return out
@@ -80,7 +81,8 @@ func (u *udpSocket) suspend() []Session {
 
 func (u *udpSocket) handed(x *session, fd int) Session {
 	return Session{
-		Client: x.key.client, Local: x.key.local, Endpoint: x.endpoint.Endpoint, Requests: x.asked.Load(), Answers: x.datagramsDown.Load(), Sent: x.datagramsUp.Load(),
+		Client: x.key.client, Local: x.key.local, Endpoint: x.endpoint.Endpoint, Requests: x.asked.Load(),
+		Answers: x.datagramsDown.Load(), Sent: x.datagramsUp.Load(),
 		Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), Age: u.now() - x.began,
 		Quiet: u.now() - time.Duration(x.last.Load()), Bound: u.sessions.get(x.key) == x, FD: fd,
 	}

@@ -17,7 +17,8 @@ type tcpClient struct {
 // connection implements listed.
 func (t *tcpClient) connection(q *ConnectionQuery) (Connection, bool) {
 	s, p := t.dialer.service, t.pair.Load()
-	c := Connection{Service: s.name(), Protocol: TCP, Client: t.dialer.src, Listener: t.socket.addr, State: ConnectionConnecting, Age: time.Since(t.began)}
+	c := Connection{Service: s.name(), Protocol: TCP, Client: t.dialer.src, Listener: t.socket.addr,
+		State: ConnectionConnecting, Age: time.Since(t.began)}
 	c.Idle = c.Age
 	if t.dialer.waiting.Load() {
 		c.State = ConnectionWaiting
@@ -45,9 +46,11 @@ func (t *tcpClient) connection(q *ConnectionQuery) (Connection, bool) {
 func (x *session) connection(q *ConnectionQuery) (Connection, bool) {
 	now := x.socket.now()
 	c := Connection{
-		Service: x.service.name(), Protocol: UDP, Client: x.key.client, Listener: x.socket.addr, Endpoint: x.endpoint.Endpoint, State: ConnectionOpen,
+		Service: x.service.name(), Protocol: UDP, Client: x.key.client, Listener: x.socket.addr,
+		Endpoint: x.endpoint.Endpoint, State: ConnectionOpen,
 		Age: now - x.began, Idle: now - time.Duration(x.last.Load()),
-		Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), DatagramsUp: x.datagramsUp.Load(), DatagramsDown: x.datagramsDown.Load(),
+		Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), DatagramsUp: x.datagramsUp.Load(),
+		DatagramsDown: x.datagramsDown.Load(),
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -23,8 +23,10 @@ import (
 //	source ends (FIN)      -> FIN to the destination; the other direction goes on, within the half-close timeout
 //	both sources ended     -> both connections are closed
 //	source fails (RST)     -> what was read is delivered, then the destination gets a RST; all is over
-//	destination fails      -> the direction stops; the other one delivers what the failed peer had sent before, then the source gets a RST
-//	nothing moves for long -> both are closed; with a RST if a direction had ended or has bytes left, for then something is cut short.
+//	destination fails      -> the direction stops; the other one delivers what the failed peer had sent before, then
+//	                          the source gets a RST
+//	nothing moves for long -> both are closed; with a RST if a direction had ended or has bytes left, for then
+//	                          something is cut short.
 //	                          What a peer takes from the kernel's buffers moves too
 //	cut                    -> RST both ways
 //
@@ -52,12 +54,14 @@ type portablePair struct {
 	// If the endpoint reset the connection before it sent anything:
 	hungUp bool
 	lost   bool // something of what was read has not been written, or one side has ended properly
-	redial bool // nothing was moved either way, and the client's connection is left open: another endpoint can take over
+	// redial: nothing was moved either way, and the client's connection is left open. Another endpoint can take over.
+	redial bool
 }
 
 func newPortablePair(client, server *net.TCPConn, s *service) *portablePair {
 	spec := s.spec.Load()
-	return &portablePair{client: client, server: server, service: s, idle: spec.idleTimeout(), half: spec.halfCloseTimeout(), began: time.Now(), seed: rand.Uint64()}
+	return &portablePair{client: client, server: server, service: s, idle: spec.idleTimeout(),
+		half: spec.halfCloseTimeout(), began: time.Now(), seed: rand.Uint64()}
 }
 
 // relay moves bytes both ways until the pair has ended, and leaves both connections closed; but the client's, if
@@ -83,7 +87,8 @@ func (p *portablePair) upstream(pipes *pipePool) {
 
 func (p *portablePair) downstream(pipes *pipePool, done chan<- struct{}) {
 	defer close(done)
-	p.move(&mover{pair: p, src: p.server, dst: p.client, pipes: pipes, moved: &p.down, total: &p.service.at(0).bytesDown})
+	p.move(&mover{pair: p, src: p.server, dst: p.client, pipes: pipes, moved: &p.down,
+		total: &p.service.at(0).bytesDown})
 }
 
 // move runs one direction to its end, and then tells the other what that means for it.

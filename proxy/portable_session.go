@@ -25,7 +25,9 @@ type session struct {
 	service  *service
 	key      sessionKey
 	endpoint *lb.Member
-	source   []byte // control message that makes answers leave from the address that the client used; nil where that is the only one
+	// source is the control message that makes answers leave from the address that the client used. Nil: there is
+	// no other.
+	source []byte
 
 	hops     uint8        // that its datagrams have, see hops_linux.go; 0: the system's default
 	refused  atomic.Bool  // the endpoint refused a datagram
@@ -248,7 +250,8 @@ func (x *session) close(reason string) bool {
 	if reason != reasonHanded && x.service.access.wanted() {
 		x.service.record(AccessRecord{
 			Client: x.key.client, Endpoint: x.endpoint.Endpoint, Duration: x.socket.now() - x.began, Reason: reason,
-			Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), DatagramsUp: x.datagramsUp.Load(), DatagramsDown: x.datagramsDown.Load(),
+			Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), DatagramsUp: x.datagramsUp.Load(),
+			DatagramsDown: x.datagramsDown.Load(),
 		})
 	}
 	return true
@@ -262,7 +265,8 @@ func (x *session) countSent(datagrams, bytes int) {
 
 // isRefusal tells whether err says that the endpoint, or its host, is not there.
 func isRefusal(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH)
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) ||
+		errors.Is(err, syscall.ENETUNREACH)
 }
 
 // A datagram is a received datagram in a pooled buffer.

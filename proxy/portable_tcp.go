@@ -190,7 +190,8 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		t.engine.byEndpoint.part(p)
 		stop()
 		if s.log.IsDebug() {
-			s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up.Load(), "down", p.down.Load(), "took", time.Since(began), "reason", p.reason)
+			s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up.Load(), "down",
+				p.down.Load(), "took", time.Since(began), "reason", p.reason)
 		}
 		if p.redial && t.cutting.Err() == nil {
 			shown.pair.Store(nil)
@@ -204,7 +205,8 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		}
 		endpoint.Done()
 		if s.access.wanted() {
-			s.record(AccessRecord{Client: src, Endpoint: endpoint.Endpoint, Connect: connect, Duration: time.Since(began), Up: p.up.Load(), Down: p.down.Load(), Reason: p.reason})
+			s.record(AccessRecord{Client: src, Endpoint: endpoint.Endpoint, Connect: connect,
+				Duration: time.Since(began), Up: p.up.Load(), Down: p.down.Load(), Reason: p.reason})
 		}
 		return
 	}

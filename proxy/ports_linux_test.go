@@ -36,11 +36,13 @@ func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
 				_, _ = echo.WriteToUDPAddrPort(b[:n], src)
 			}
 		}()
-		addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}}, echo.LocalAddr().(*net.UDPAddr).AddrPort())
+		addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}},
+			echo.LocalAddr().(*net.UDPAddr).AddrPort())
 		const clients = 300
 		for i := range clients {
 			// A port of the client's own choice, outside of those that the kernel gives.
-			c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 10000 + i}, net.UDPAddrFromAddrPort(addr))
+			c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 10000 + i},
+				net.UDPAddrFromAddrPort(addr))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -49,7 +51,8 @@ func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
 		}
 		s := h.stats()
 		if evicted := s.SessionsEvicted; s.SessionsActive > 100 || evicted < clients-100 {
-			t.Errorf("%d sessions are there and %d made room, want 100 at most and %d at least", s.SessionsActive, evicted, clients-100)
+			t.Errorf("%d sessions are there and %d made room, want 100 at most and %d at least", s.SessionsActive,
+				evicted, clients-100)
 		}
 		if h.options.Engine == EngineAuto && (s.Refused != 0 || s.DatagramsDropped != 0) {
 			t.Errorf("%d clients refused, %d datagrams dropped, want none", s.Refused, s.DatagramsDropped)

@@ -107,7 +107,8 @@ func TestApplyMovesAnAddressToAnotherService(t *testing.T) {
 			client := func() string { return ask(t, addr) }
 			if p == UDP {
 				c := dialUDP(t, addr)
-				client = func() string { return askOnce(t, c, "x") } // a late answer to a repetition would be the old one's
+				// A late answer to a repetition would be that of the old one.
+				client = func() string { return askOnce(t, c, "x") }
 			}
 			h.serve(Service{Protocol: p, Listen: listen(addr)}, backend("old"))
 			if got := client(); got != "old:x" {
@@ -285,7 +286,8 @@ func TestUDPKeepsItsDescriptorsFromWaitingTCPClients(t *testing.T) {
 		h.start()
 		h.endpoints("t", tcpServer(t, echo))
 		h.endpoints("u", udpServer(t, says("u")))
-		if err := h.Apply([]Service{{Name: "t", Listen: listen(loopback)}, {Name: "u", Protocol: UDP, Listen: listen(loopback)}}); err != nil {
+		if err := h.Apply([]Service{{Name: "t", Listen: listen(loopback)},
+			{Name: "u", Protocol: UDP, Listen: listen(loopback)}}); err != nil {
 			t.Fatal(err)
 		}
 		tcp, udp := h.Listeners()[0].Addr, h.Listeners()[1].Addr
@@ -302,7 +304,8 @@ func TestUDPKeepsItsDescriptorsFromWaitingTCPClients(t *testing.T) {
 		}
 		eventually(t, equals("sessions", func() int64 { return h.Snapshot()[1].SessionsActive }, 10))
 		if s := h.Snapshot()[1]; s.Refused != 0 || s.SessionsEvicted != 30 {
-			t.Errorf("got %d sessions ended to make room, %d clients refused, want 30 and 0", s.SessionsEvicted, s.Refused)
+			t.Errorf("got %d sessions ended to make room, %d clients refused, want 30 and 0", s.SessionsEvicted,
+				s.Refused)
 		}
 	})
 }

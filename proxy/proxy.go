@@ -108,10 +108,12 @@ type Service struct {
 }
 
 func (s *Service) equal(o *Service) bool {
-	return s.Name == o.Name && s.Protocol == o.Protocol && slices.Equal(s.Listen, o.Listen) && s.ConnectTimeout == o.ConnectTimeout &&
+	return s.Name == o.Name && s.Protocol == o.Protocol && slices.Equal(s.Listen, o.Listen) &&
+		s.ConnectTimeout == o.ConnectTimeout &&
 		s.IdleTimeout == o.IdleTimeout && s.HalfCloseTimeout == o.HalfCloseTimeout && s.MaxSessions == o.MaxSessions &&
 		s.MaxPerClient == o.MaxPerClient &&
-		s.Responses == o.Responses && s.Requests == o.Requests && s.OnLeave == o.OnLeave && s.MaxAge == o.MaxAge && s.MaxAgeGrace == o.MaxAgeGrace
+		s.Responses == o.Responses && s.Requests == o.Requests && s.OnLeave == o.OnLeave && s.MaxAge == o.MaxAge &&
+		s.MaxAgeGrace == o.MaxAgeGrace
 }
 
 func (s *Service) connectTimeout() time.Duration {

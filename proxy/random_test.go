@@ -55,7 +55,8 @@ func newScript(seed uint64) script {
 			lazy: rnd.IntN(4) == 0,
 			late: rnd.IntN(6) == 0,
 		}
-		if e.last = []ending{finish, finish, finish, finish, finish, finish, finish, finish, reset, resetFIN}[rnd.IntN(10)]; e.last == reset {
+		if e.last = []ending{finish, finish, finish, finish, finish, finish, finish, finish, reset,
+			resetFIN}[rnd.IntN(10)]; e.last == reset {
 			e.resets = rnd.IntN(e.size + 1)
 		}
 		s.ends[i] = e
@@ -117,7 +118,8 @@ func (s *script) play(c *net.TCPConn, end int) (score, error) {
 		return sum, nil // it has no right to anything more
 	case other.last == finish:
 		if rerr != nil || serr != nil || sum.received != other.size {
-			return sum, fmt.Errorf("got %d of %d bytes, %v, and sent %d of %d, %v", sum.received, other.size, rerr, sum.sent, mine.size, serr)
+			return sum, fmt.Errorf("got %d of %d bytes, %v, and sent %d of %d, %v", sum.received, other.size, rerr,
+				sum.sent, mine.size, serr)
 		}
 	case rerr == nil && serr == nil && !(other.last == resetFIN && sum.received == other.size):
 		// Anything may be cut off, but it must not look like the proper end. (Linux tells of a reset once; if
@@ -222,12 +224,8 @@ func randomRun(t *testing.T, total uint64) (first uint64, more func(n uint64) bo
 // Thousands of connections do random things, and every byte is checked. The endpoints change meanwhile, and some are
 // dead.
 func TestTCPRandomConnections(t *testing.T) {
-	total := uint64(2000)
-	if testing.Short() || slowTests {
-		total = 800
-	}
 	forEachEngine(t, func(t *testing.T, h *house) {
-		first, more := randomRun(t, total)
+		first, more := randomRun(t, randomConnections())
 		var sent, received [2]atomic.Int64
 		const header = 8 // the seed
 		keep := func(end int, s score) {
@@ -280,25 +278,44 @@ func TestTCPRandomConnections(t *testing.T) {
 		clients.Wait()
 		close(stop)
 		churn.Wait()
-		problems.Range(func(who, err any) bool {
-			t.Errorf("%v: %v", who, err)
-			return true
-		})
+		reportProblems(t, &problems)
 		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
 		c := h.stats()
 		if c.Connections != int64(played) || c.Refused != 0 || c.DialsFailed == 0 {
 			t.Errorf("got %+v, want %d connections, no client refused and some dials failed", c, played)
 		}
 		eventually(t, func() error { // the last servers may not have told yet what they sent
-			for end, moved := range []int64{c.BytesUp, c.BytesDown} {
-				if s, r := sent[end].Load(), received[1-end].Load(); moved > s || moved < r {
-					return fmt.Errorf("%d bytes were sent and %d received, but %d are said to have been moved", s, r, moved)
-				}
-			}
-			return nil
+			return errors.Join(
+				isBetween(c.BytesUp, received[1].Load(), sent[0].Load()),
+				isBetween(c.BytesDown, received[0].Load(), sent[1].Load()))
 		})
 		eventually(t, noMoreDescriptors(before))
 	})
+}
+
+// randomConnections returns how many connections TestTCPRandomConnections makes.
+func randomConnections() uint64 {
+	if testing.Short() || slowTests {
+		return 800
+	}
+	return 2000
+}
+
+// reportProblems reports the errors in problems, by what had them.
+func reportProblems(t *testing.T, problems *sync.Map) {
+	problems.Range(func(who, err any) bool {
+		t.Errorf("%v: %v", who, err)
+		return true
+	})
+}
+
+// isBetween returns an error unless the bytes that are said to be moved are between those received and those sent.
+func isBetween(moved, received, sent int64) error {
+	if moved > sent || moved < received {
+		return fmt.Errorf("%d bytes were sent and %d received, but %d are said to have been moved",
+			sent, received, moved)
+	}
+	return nil
 }
 
 // playClient connects and plays the client's end.

@@ -22,7 +22,9 @@ type service struct {
 	troubles reporter
 	access   *accessTap
 	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // see Options.Admit; nil: all
-	clients  clientCount                                                                // while spec.MaxPerClient is set, and of what began then
+
+	// clients counts while spec.MaxPerClient is set, and only what began then.
+	clients clientCount
 }
 
 func newService(spec *Service, balancer lb.LoadBalancer, log hclog.Logger, loops int) *service {

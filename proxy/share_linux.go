@@ -31,7 +31,8 @@ func shareConn(c syscall.RawConn, on bool) (err error) {
 // singly has the kernel join no datagrams on their way in, as the loops of an earlier process may have wanted.
 func singly(c syscall.Conn) {
 	if raw, err := c.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { setOption(int32(fd), unix.SOL_UDP, unix.UDP_GRO, 0) }) // it fails for what is closed
+		// Control fails for a socket that is closed.
+		_ = raw.Control(func(fd uintptr) { setOption(int32(fd), unix.SOL_UDP, unix.UDP_GRO, 0) })
 	}
 }
 

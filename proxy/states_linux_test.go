@@ -193,7 +193,8 @@ func (p *couple) settled(received [2]int64) {
 	}
 	for side, moved := range []int64{s.BytesUp - 1, s.BytesDown - 1} {
 		if moved > p.sent[side] || moved < received[1-side] {
-			p.Errorf("side %d sent %d bytes, the other got %d, and %d are said to have been moved", side, p.sent[side], received[1-side], moved)
+			p.Errorf("side %d sent %d bytes, the other got %d, and %d are said to have been moved", side,
+				p.sent[side], received[1-side], moved)
 		}
 	}
 }
@@ -216,7 +217,8 @@ func (p *couple) act(acts [2]act, ended [2]bool) {
 			n, err := p.drain(side)
 			wantReset(p.T, err)
 			if received[side] = n; n < p.acked[1-side] || n > p.sent[1-side] {
-				p.Errorf("side %d got %d bytes before the reset, want %d to %d", side, n, p.acked[1-side], p.sent[1-side])
+				p.Errorf("side %d got %d bytes before the reset, want %d to %d", side, n, p.acked[1-side],
+					p.sent[1-side])
 			}
 		default:
 			n, err := p.drain(side)
@@ -247,9 +249,11 @@ func TestTCPEndsInEachState(t *testing.T) {
 		long  bool    // and the mirror of another one, or both: not under faults, where all takes longest
 	}{
 		{"silent", func(p *couple) {}, [2]bool{}, false},
-		{"server full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(clientSide) }, [2]bool{}, false},
+		{"server full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(clientSide) }, [2]bool{},
+			false},
 		{"server full, bytes in a pipe", func(p *couple) { p.fill(clientSide) }, [2]bool{}, true},
-		{"client full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(serverSide) }, [2]bool{}, true},
+		{"client full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(serverSide) }, [2]bool{},
+			true},
 		{"client full, bytes in a pipe", func(p *couple) { p.fill(serverSide) }, [2]bool{}, false},
 		{"both full", func(p *couple) { p.fill(clientSide); p.fill(serverSide) }, [2]bool{}, true},
 		{"half-closed by the client", func(p *couple) { p.halfClose(clientSide) }, [2]bool{clientSide: true}, false},
@@ -261,7 +265,8 @@ func TestTCPEndsInEachState(t *testing.T) {
 		}
 		for _, c := range []act{stay, fin, rst} {
 			for _, s := range []act{stay, fin, rst} {
-				if c == stay && s == stay || c == fin && state.ended[clientSide] || s == fin && state.ended[serverSide] {
+				if c == stay && s == stay || c == fin && state.ended[clientSide] || s == fin &&
+					state.ended[serverSide] {
 					continue
 				}
 				t.Run(fmt.Sprintf("%s/client %v, server %v", state.name, c, s), func(t *testing.T) {
@@ -296,7 +301,8 @@ func TestTCPEndsWhileLingering(t *testing.T) {
 					t.Fatal(err)
 				}
 				p.sent[serverSide], p.acked[serverSide] = int64(len(b)), int64(len(b))
-				eventually(t, equals("bytes written to the client", func() int64 { return h.stats().BytesDown }, 1+int64(len(b))))
+				eventually(t, equals("bytes written to the client", func() int64 { return h.stats().BytesDown },
+					1+int64(len(b))))
 				abort(p.peers[serverSide])
 				var received [2]int64
 				if a.do(p.peers[clientSide]); a != rst {

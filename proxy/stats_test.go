@@ -27,7 +27,8 @@ func TestActivityIsOfTheStats(t *testing.T) {
 		h.start()
 		h.endpoints("tcp", tcpServer(t, echo))
 		h.endpoints("udp", udpServer(t, echoUDP))
-		services := []Service{{Name: "tcp", Listen: []netip.AddrPort{loopback}}, {Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}}}
+		services := []Service{{Name: "tcp", Listen: []netip.AddrPort{loopback}},
+			{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}}}
 		if err := h.Apply(services); err != nil {
 			t.Fatal(err)
 		}
@@ -38,7 +39,8 @@ func TestActivityIsOfTheStats(t *testing.T) {
 			h.EachActivity(func(service string, a Activity) { got[service] = a })
 			for _, s := range h.Snapshot() {
 				a := got[s.Service]
-				if a.Clients != 1 || a.Active != 1 || a.Bytes != 10 || a.Dials != s.Dials.Count() || a.DialTime != s.Dials.Sum || (a.Dials > 0) != (s.Service == "tcp") {
+				if a.Clients != 1 || a.Active != 1 || a.Bytes != 10 || a.Dials != s.Dials.Count() ||
+					a.DialTime != s.Dials.Sum || (a.Dials > 0) != (s.Service == "tcp") {
 					return fmt.Errorf("%s: got %+v of %+v", s.Service, a, s)
 				}
 			}

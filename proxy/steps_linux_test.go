@@ -151,7 +151,8 @@ func TestLoopTurnMovesAShare(t *testing.T) {
 				}
 				now := p.flows[clientSide].moved
 				if now-before > int64(shares*tt.share) {
-					t.Fatalf("turn %d moved %d bytes of %d that waited, want %d shares of %d at most", i, now-before, last, shares, tt.share)
+					t.Fatalf("turn %d moved %d bytes of %d that waited, want %d shares of %d at most", i, now-before,
+						last, shares, tt.share)
 				}
 				before = now
 			}
@@ -196,7 +197,8 @@ func TestLoopBusyPairStarvesNobody(t *testing.T) {
 							turns++
 						}
 						if l.step(); time.Now().After(deadline) {
-							t.Fatalf("exchange %d, side %d: no byte moved; %d have arrived, the pair is %v %+v", i, side, waiting(quietPair.fd[side]), quietPair.state, quietPair)
+							t.Fatalf("exchange %d, side %d: no byte moved; %d have arrived, the pair is %v %+v", i,
+								side, waiting(quietPair.fd[side]), quietPair.state, quietPair)
 						}
 					}
 					if turns > limit {
@@ -207,7 +209,8 @@ func TestLoopBusyPairStarvesNobody(t *testing.T) {
 			}
 			for side := range busyPair.flows {
 				if busyPair.flows[side].moved < 1<<20 {
-					t.Errorf("the busy pair moved %d bytes from side %d, which shows nothing", busyPair.flows[side].moved, side)
+					t.Errorf("the busy pair moved %d bytes from side %d, which shows nothing",
+						busyPair.flows[side].moved, side)
 				}
 			}
 		})

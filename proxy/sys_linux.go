@@ -18,7 +18,8 @@ func recvStream(fd int32, b []byte) (int, syscall.Errno) {
 		var n uintptr
 		size, err := faultMove(fd, len(b))
 		if err == 0 {
-			n, _, err = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(size), 0, 0, 0)
+			n, _, err = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+				uintptr(size), 0, 0, 0)
 		}
 		if err != unix.EINTR {
 			return int(n), err
@@ -31,7 +32,8 @@ func sendStream(fd int32, b []byte) (int, syscall.Errno) {
 		var n uintptr
 		size, err := faultMove(fd, len(b))
 		if err == 0 {
-			n, _, err = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(size), unix.MSG_NOSIGNAL, 0, 0)
+			n, _, err = unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
+				uintptr(size), unix.MSG_NOSIGNAL, 0, 0)
 		}
 		if err != unix.EINTR {
 			return int(n), err
@@ -48,7 +50,8 @@ func splice(from, to int32, n int, socket int32) (int, syscall.Errno) {
 			err = faultDenied(callSplice)
 		}
 		if err == 0 {
-			m, _, err = unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(size), unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+			m, _, err = unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(size),
+				unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
 		}
 		if err != unix.EINTR {
 			return int(m), err
@@ -117,7 +120,8 @@ func family(addr netip.Addr) int {
 
 // startConnect begins to connect a new socket of the given type to addr. EINPROGRESS means that it goes on.
 func startConnect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
-	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family(addr.Addr())), uintptr(kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC), 0)
+	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family(addr.Addr())),
+		uintptr(kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC), 0)
 	if err != 0 {
 		return -1, err
 	}
@@ -207,9 +211,11 @@ func pollEvents(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.E
 		return 0, err
 	}
 	if timeout == 0 {
-		n, _, err = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
+		n, _, err = unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), 0, 0, 0)
 	} else {
-		n, _, err = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(timeout), 0, 0)
+		n, _, err = unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd),
+			uintptr(unsafe.Pointer(unsafe.SliceData(events))), uintptr(len(events)), uintptr(timeout), 0, 0)
 	}
 	if err != 0 {
 		return 0, err
@@ -218,7 +224,8 @@ func pollEvents(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.E
 }
 
 func epollControl(epfd, op int, fd int32, e *unix.EpollEvent) syscall.Errno {
-	_, _, err := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epfd), uintptr(op), uintptr(fd), uintptr(unsafe.Pointer(e)), 0, 0)
+	_, _, err := unix.RawSyscall6(unix.SYS_EPOLL_CTL, uintptr(epfd), uintptr(op), uintptr(fd),
+		uintptr(unsafe.Pointer(e)), 0, 0)
 	return err
 }
 

@@ -42,7 +42,8 @@ func setUDP(t *testing.T, c *net.UDPConn, level, option, value int) {
 // joined, whether or not its endpoint's answers are cut too; and so with sizes that do not divide.
 func TestUDPSegmentedDatagramsArriveOneByOne(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		for _, tt := range []struct{ segment, total int }{{100, 1000}, {1000, 8500}, {1400, 1400 * 40}, {1472, 1472*3 + 1}, {1, 64}} {
+		for _, tt := range []struct{ segment, total int }{{100, 1000}, {1000, 8500}, {1400, 1400 * 40},
+			{1472, 1472*3 + 1}, {1, 64}} {
 			t.Run(fmt.Sprintf("%d of %d", tt.segment, tt.total), func(t *testing.T) {
 				addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{loopback}}, udpServer(t, echoUDP))
 				c := dialUDP(t, addr)
@@ -137,12 +138,15 @@ func TestUDPBurstOfMoreSessionsThanThereMayBe(t *testing.T) {
 				h.options.Loops = 1
 				var got atomic.Int64
 				server := udpServer(t, func([]byte) []byte { got.Add(1); return nil })
-				c := dialUDP(t, h.serve(Service{Protocol: UDP, Requests: 1, Responses: responses, MaxSessions: 2}, server))
+				c := dialUDP(t, h.serve(Service{Protocol: UDP, Requests: 1, Responses: responses, MaxSessions: 2},
+					server))
 				setUDP(t, c, unix.SOL_UDP, unix.UDP_SEGMENT, 10)
 				c.Write(make([]byte, 400))
 				eventually(t, equals("datagrams arrived", got.Load, 40))
-				eventually(t, equals("datagrams up", func() int64 { return h.stats().DatagramsUp }, 40)) // counted once sent
-				if s := h.stats(); s.DatagramsUp != 40 || s.DatagramsDropped != 0 || s.SessionsEvicted+s.SessionsActive < 40 && responses == 0 {
+				// They are counted once they are sent.
+				eventually(t, equals("datagrams up", func() int64 { return h.stats().DatagramsUp }, 40))
+				if s := h.stats(); s.DatagramsUp != 40 || s.DatagramsDropped != 0 ||
+					s.SessionsEvicted+s.SessionsActive < 40 && responses == 0 {
 					t.Errorf("got %+v, want 40 datagrams up, none dropped", s)
 				}
 			})

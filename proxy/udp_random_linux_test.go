@@ -191,7 +191,8 @@ func randomUDP(t *testing.T, h *house, s Service) {
 	var sending, reading sync.WaitGroup
 	end := time.Now().Add(200 * time.Millisecond)
 	for i := range clients {
-		c := &udpClient{id: byte(i + 1), conn: dialUDP(t, addr), rnd: rand.New(rand.NewPCG(seed, uint64(i+1))), sizes: map[uint32]int{}}
+		c := &udpClient{id: byte(i + 1), conn: dialUDP(t, addr), rnd: rand.New(rand.NewPCG(seed, uint64(i+1))),
+			sizes: map[uint32]int{}}
 		clients[i] = c
 		reading.Go(func() {
 			if err := c.check(); err != nil {
@@ -228,7 +229,8 @@ func randomUDP(t *testing.T, h *house, s Service) {
 	f.running.Wait()
 	st := h.stats()
 	t.Logf("sent %d, arrived %d, received %d: %+v", sent, f.got.Load(), received, st)
-	if f.got.Load() > st.DatagramsUp || st.DatagramsUp > sent || received > st.DatagramsDown || st.DatagramsDown > f.got.Load() {
+	if f.got.Load() > st.DatagramsUp || st.DatagramsUp > sent || received > st.DatagramsDown ||
+		st.DatagramsDown > f.got.Load() {
 		t.Errorf("sent %d, arrived %d, received %d, counted %+v", sent, f.got.Load(), received, st)
 	}
 	// Where sessions are few, answers may come too late for theirs.

@@ -18,9 +18,11 @@ func (b *bench) growth(w io.Writer) error {
 	}{
 		{"services", []int{1, 10, 100, 1000}, func(n int) (int, int, int) { return n, backendCount, max(n, 32) }},
 		{"endpoints of a service", []int{2, 10, 100, 1000}, func(n int) (int, int, int) { return 1, n, 32 }},
-		{"connections", []int{10, 100, 1000, min(9000, mostPairs())}, func(n int) (int, int, int) { return 1, backendCount, n }},
+		{"connections", []int{10, 100, 1000, min(9000, mostPairs())},
+			func(n int) (int, int, int) { return 1, backendCount, n }},
 	} {
-		fmt.Fprintf(w, "\n| %s | proxy | per request | per connection | resident | resident a pair |\n|--:|---|--:|--:|--:|--:|\n", table.title)
+		fmt.Fprintf(w, "\n| %s | proxy | per request | per connection | resident | resident a pair |\n"+
+			"|--:|---|--:|--:|--:|--:|\n", table.title)
 		for _, n := range table.sizes {
 			for _, t := range b.targets {
 				services, endpoints, connections := table.plan(n)
@@ -29,7 +31,8 @@ func (b *bench) growth(w io.Writer) error {
 					b.say("  %d %s on %s: %v", n, table.title, t.name, err)
 					g = grownCost{math.NaN(), math.NaN(), math.NaN(), math.NaN()}
 				}
-				fmt.Fprintf(w, "| %d | %s | %s | %s | %s | %s |\n", n, t.name, duration(g.request), duration(g.connection), size(g.rss), size(g.pair))
+				fmt.Fprintf(w, "| %d | %s | %s | %s | %s | %s |\n", n, t.name, duration(g.request),
+					duration(g.connection), size(g.rss), size(g.pair))
 			}
 		}
 	}

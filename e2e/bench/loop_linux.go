@@ -92,7 +92,8 @@ func (l *loop) watch(fd, id int, events uint32) error {
 }
 
 // forget is for a descriptor that broke: its events would come again and again.
-func (l *loop) forget(fd int) { _ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, fd, nil) } // an error would mean that it was not watched
+// forget stops watching fd. An error would mean that it was not watched.
+func (l *loop) forget(fd int) { _ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, fd, nil) }
 
 func (l *loop) rewatch(fd, id int, events uint32) error {
 	return unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(id)})
@@ -123,7 +124,8 @@ func (l *loop) run(slots []slot, limit time.Duration) error {
 		}
 		ticked = now
 		if now.Sub(began) > limit {
-			return fmt.Errorf("%d of %d units after %v, the last error: %w", l.done, l.done+l.errors+l.work+l.active, limit, errOr(l.lastErr))
+			return fmt.Errorf("%d of %d units after %v, the last error: %w", l.done, l.done+l.errors+l.work+l.active,
+				limit, errOr(l.lastErr))
 		}
 		for _, s := range l.slots {
 			s.tick(l, now)

@@ -28,7 +28,8 @@ type machine struct {
 
 func describe(b *bench) machine {
 	m := machine{
-		CPU: cpuModel(), Cores: runtime.NumCPU(), Go: runtime.Version(), Commit: output("git", "describe", "--always", "--dirty"),
+		CPU: cpuModel(), Cores: runtime.NumCPU(), Go: runtime.Version(),
+		Commit:   output("git", "describe", "--always", "--dirty"),
 		Versions: map[string]string{}, Missing: b.options.missing, Descriptors: descriptorLimit(),
 		Quick: b.options.quick, Pinned: b.options.pin,
 	}

@@ -72,14 +72,16 @@ func parseOptions(args []string, out io.Writer) (*options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(out)
 	f.StringVar(&o.lictor, "lictor", "bin/lictor", "the lictor to measure")
-	f.Var(&o.peers, "peer", "another proxy, as name=command; name+udp=command for one with UDP (see the README). May be repeated")
+	f.Var(&o.peers, "peer", "another proxy, as name=command; name+udp=command for one with UDP (see the README). "+
+		"May be repeated")
 	only := f.String("only", "", "loads whose names match this `regexp` only")
 	which := f.String("targets", "", "targets whose names match this `regexp` only")
 	f.IntVar(&o.rounds, "rounds", 0, "how often everything is measured (7, quick: 3)")
 	f.DurationVar(&o.time, "time", 0, "begin no round that would end after so long (9m, quick: 50s)")
 	f.BoolVar(&o.quick, "quick", false, "a quarter of the work, less than a minute")
 	f.BoolVar(&o.growth, "growth", false, "show how cost grows with services, endpoints and connections, instead")
-	f.DurationVar(&o.soak, "soak", 0, "churn connections, endpoints and sessions for so long, and compare the end with the beginning, instead")
+	f.DurationVar(&o.soak, "soak", 0, "churn connections, endpoints and sessions for so long, and compare the end "+
+		"with the beginning, instead")
 	f.BoolVar(&o.pin, "pin", false, "give proxies the first half of the processors, and all else the other")
 	f.StringVar(&o.json, "json", "", "write everything that was measured to this `file`")
 	f.StringVar(&o.svg, "svg", "", "write a plot to this `file`")

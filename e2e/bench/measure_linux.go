@@ -17,7 +17,8 @@ func (b *bench) traffic(i *instance, work int, perUnit float64, slots []slot) (s
 }
 
 // measure does that, and lets count correct what the loop counted.
-func (b *bench) measure(i *instance, work int, perUnit float64, slots []slot, count func(l *loop, work int) error) (sample, error) {
+func (b *bench) measure(i *instance, work int, perUnit float64, slots []slot,
+	count func(l *loop, work int) error) (sample, error) {
 	l, err := newLoop(work)
 	if err != nil {
 		return nil, err

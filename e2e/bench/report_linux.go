@@ -21,7 +21,8 @@ func (rs results) markdown(w io.Writer, m machine) error {
 }
 
 func (m machine) markdown(w io.Writer) {
-	fmt.Fprintf(w, "%s, %d cores, %.0f GB; Linux %s; %s; commit %s; load average at the end %s", m.CPU, m.Cores, float64(m.Memory)/1e9, m.Kernel, m.Go, m.Commit, m.Load)
+	fmt.Fprintf(w, "%s, %d cores, %.0f GB; Linux %s; %s; commit %s; load average at the end %s", m.CPU, m.Cores,
+		float64(m.Memory)/1e9, m.Kernel, m.Go, m.Commit, m.Load)
 	for _, name := range []string{"lictor", "haproxy", "nginx"} {
 		if v := m.Versions[name]; v != "" {
 			fmt.Fprintf(w, "; %s %s", name, strings.TrimPrefix(v, name+" "))
@@ -37,7 +38,8 @@ func (m machine) markdown(w io.Writer) {
 	for _, missing := range m.Missing {
 		fmt.Fprintf(w, "Not to be had: %s\n", missing)
 	}
-	fmt.Fprintln(w, "\nMedians of all rounds. \"x\" is the median of the ratios round by round: to HAProxy, or to nginx for UDP.")
+	fmt.Fprintln(w, "\nMedians of all rounds. \"x\" is the median of the ratios round by round: to HAProxy, or to "+
+		"nginx for UDP.")
 }
 
 func (rs results) traffic(w io.Writer) {
@@ -48,10 +50,12 @@ func (rs results) traffic(w io.Writer) {
 		}
 		if !titles {
 			titles = true
-			fmt.Fprintln(w, "\n| load | proxy | processor time | x | rate | x | p50 | p99 | x | resident | descriptors | errors |")
+			fmt.Fprintln(w, "\n| load | proxy | processor time | x | rate | x | p50 | p99 | x | resident | "+
+				"descriptors | errors |")
 			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
 		}
-		fmt.Fprintf(w, "| %s | %s | %s/%s | %s | %s/s | %s | %s | %s | %s | %s | %s | %s |\n", r.load.title, r.target.name,
+		fmt.Fprintf(w, "| %s | %s | %s/%s | %s | %s/s | %s | %s | %s | %s | %s | %s | %s |\n", r.load.title,
+			r.target.name,
 			duration(r.median(mCPU)), r.load.unit, factor(rs.ratio(r, mCPU)),
 			amount(r.median(mRate)), factor(rs.ratio(r, mRate)),
 			duration(r.median(mP50)), duration(r.median(mP99)), factor(rs.ratio(r, mP99)),
@@ -67,11 +71,14 @@ func (rs results) idle(w io.Writer) {
 		}
 		if !titles {
 			titles = true
-			fmt.Fprintln(w, "\n| load | proxy | pairs | resident a pair | x | proportional a pair | descriptors a pair | processor time idle | resident in all |")
+			fmt.Fprintln(w, "\n| load | proxy | pairs | resident a pair | x | proportional a pair | descriptors a "+
+				"pair | processor time idle | resident in all |")
 			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|--:|--:|")
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s/s | %s |\n", r.load.title, r.target.name, amount(r.median(mPairs)),
-			size(r.median(mPairRSS)), factor(rs.ratio(r, mPairRSS)), size(r.median(mPairPSS)), amount(r.median(mPairFDs)),
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s/s | %s |\n", r.load.title, r.target.name,
+			amount(r.median(mPairs)),
+			size(r.median(mPairRSS)), factor(rs.ratio(r, mPairRSS)), size(r.median(mPairPSS)),
+			amount(r.median(mPairFDs)),
 			duration(r.median(mIdleCPU)), size(r.median(mRSS)))
 	}
 }
@@ -84,10 +91,12 @@ func (rs results) starts(w io.Writer) {
 		}
 		if !titles {
 			titles = true
-			fmt.Fprintln(w, "\n| load | proxy | until all listeners are open | x | resident | proportional | descriptors |")
+			fmt.Fprintln(w, "\n| load | proxy | until all listeners are open | x | resident | proportional | "+
+				"descriptors |")
 			fmt.Fprintln(w, "|---|---|--:|--:|--:|--:|--:|")
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", r.load.title, r.target.name, duration(r.median(mOpen)), factor(rs.ratio(r, mOpen)),
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s |\n", r.load.title, r.target.name,
+			duration(r.median(mOpen)), factor(rs.ratio(r, mOpen)),
 			size(r.median(mRSS)), size(r.median(mPSS)), amount(r.median(mFDs)))
 	}
 }
@@ -171,8 +180,9 @@ func (rs results) json(w io.Writer, m machine) error {
 	var all []jsonResult
 	for _, r := range rs {
 		j := jsonResult{
-			Load: r.load.name, Title: r.load.title, Unit: r.load.unit, Target: r.target.name, Baseline: r.load.baseline(),
-			Medians: map[string]number{}, Ratios: map[string]number{},
+			Load: r.load.name, Title: r.load.title, Unit: r.load.unit, Target: r.target.name,
+			Baseline: r.load.baseline(),
+			Medians:  map[string]number{}, Ratios: map[string]number{},
 		}
 		for _, s := range r.samples {
 			round := map[string]number{}

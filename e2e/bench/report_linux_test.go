@@ -15,15 +15,18 @@ import (
 func someResults() results {
 	l := &load{name: "a", title: "a <load>", unit: "request", main: mCPU}
 	return results{
-		{load: l, target: &target{name: "lictor"}, samples: []sample{{mCPU: 5, mErrors: 0}, {mCPU: 20, mErrors: 1}, {mCPU: 6, mErrors: 0}}},
-		{load: l, target: &target{name: "haproxy"}, samples: []sample{{mCPU: 10, mErrors: 0}, {mCPU: 20, mErrors: 0}, {mCPU: 12, mErrors: 0}}},
+		{load: l, target: &target{name: "lictor"},
+			samples: []sample{{mCPU: 5, mErrors: 0}, {mCPU: 20, mErrors: 1}, {mCPU: 6, mErrors: 0}}},
+		{load: l, target: &target{name: "haproxy"},
+			samples: []sample{{mCPU: 10, mErrors: 0}, {mCPU: 20, mErrors: 0}, {mCPU: 12, mErrors: 0}}},
 		{load: l, target: &target{name: "broken"}, samples: []sample{missing(), missing(), missing()}},
 	}
 }
 
 func TestMarkdown(t *testing.T) {
 	var out bytes.Buffer
-	if err := someResults().markdown(&out, machine{CPU: "a processor", Missing: []string{"nginx: not installed"}}); err != nil {
+	if err := someResults().markdown(&out, machine{CPU: "a processor",
+		Missing: []string{"nginx: not installed"}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
@@ -88,8 +91,10 @@ func TestSVGIsWellFormed(t *testing.T) {
 
 func TestFigures(t *testing.T) {
 	for _, test := range []struct{ got, want string }{
-		{duration(12.34), "12.3 us"}, {duration(12340), "12.3 ms"}, {duration(1.5e6), "1.50 s"}, {duration(math.NaN()), none},
-		{size(300), "0.29 KB"}, {size(12 << 20), "12.0 MB"}, {amount(0), "0"}, {amount(2.5), "2.5"}, {amount(12345.6), "12346"},
+		{duration(12.34), "12.3 us"}, {duration(12340), "12.3 ms"}, {duration(1.5e6), "1.50 s"},
+		{duration(math.NaN()), none},
+		{size(300), "0.29 KB"}, {size(12 << 20), "12.0 MB"}, {amount(0), "0"}, {amount(2.5), "2.5"},
+		{amount(12345.6), "12346"},
 		{factor(0.456), "0.46"}, {factor(math.NaN()), none},
 	} {
 		if test.got != test.want {

@@ -108,7 +108,8 @@ func startServices(n int) func(*bench, *target) (sample, error) {
 		}
 		time.Sleep(b.pause())
 		u, err := usageOf(i.group())
-		return sample{mOpen: micros(took), mRSS: float64(u.rss), mPSS: float64(u.pss), mFDs: float64(u.fds), mThreads: float64(u.threads)}, err
+		return sample{mOpen: micros(took), mRSS: float64(u.rss), mPSS: float64(u.pss), mFDs: float64(u.fds),
+			mThreads: float64(u.threads)}, err
 	}
 }
 
@@ -149,5 +150,6 @@ func parseListener(line string) (addr netip.AddrPort, listening bool) {
 	}
 	// The address is printed as a number of this machine, of which all that Go runs on with -race or splice here are
 	// little-endian.
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(a), byte(a >> 8), byte(a >> 16), byte(a >> 24)}), uint16(p)), true
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(a), byte(a >> 8), byte(a >> 16), byte(a >> 24)}),
+		uint16(p)), true
 }

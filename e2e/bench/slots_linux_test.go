@@ -78,7 +78,8 @@ func TestSlotsDoTheirWork(t *testing.T) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 		if l.done != test.work || l.errors != 0 || l.latency.total != test.work {
-			t.Errorf("%s: got %d done, %d errors (%v), %d latencies, want %d, 0, %[6]d", test.name, l.done, l.errors, l.lastErr, l.latency.total, test.work)
+			t.Errorf("%s: got %d done, %d errors (%v), %d latencies, want %d, 0, %[6]d", test.name, l.done, l.errors,
+				l.lastErr, l.latency.total, test.work)
 		}
 		l.close()
 	}

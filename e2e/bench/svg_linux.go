@@ -21,7 +21,8 @@ const (
 
 // barColours are readable on white and on black.
 var barColours = map[string]string{
-	"lictor": "#2f7ed8", "lictor-portable": "#8ab8ea", "haproxy": "#9a9a9a", "haproxy-splice": "#bdbdbd", "nginx": "#d98c3f",
+	"lictor": "#2f7ed8", "lictor-portable": "#8ab8ea", "haproxy": "#9a9a9a", "haproxy-splice": "#bdbdbd",
+	"nginx": "#d98c3f",
 }
 
 const otherColour = "#a678b8"
@@ -37,8 +38,10 @@ func (rs results) svg(w io.Writer, m machine) error {
 				y += groupSpace
 			}
 			last = r.load
-			fmt.Fprintf(&bars, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", plotLeft-8, y+barHeight-1, html.EscapeString(r.load.title))
-			fmt.Fprintf(&bars, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\" class=\"small\">%s</text>\n", plotLeft-8, y+2*barHeight+1, measureOf(r.load))
+			fmt.Fprintf(&bars, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", plotLeft-8, y+barHeight-1,
+				html.EscapeString(r.load.title))
+			fmt.Fprintf(&bars, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\" class=\"small\">%s</text>\n", plotLeft-8,
+				y+2*barHeight+1, measureOf(r.load))
 		}
 		ratio := rs.ratio(r, r.load.main)
 		if math.IsNaN(ratio) {
@@ -48,14 +51,17 @@ func (rs results) svg(w io.Writer, m machine) error {
 		y += barHeight + 2
 	}
 	height := y + 24
-	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12" fill="#808080">
+	fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %d %d"
+  font-family="sans-serif" font-size="12" fill="#808080">
 <style>.small{font-size:10px}</style>
 <text x="8" y="18" font-size="14">Cost of the same work, baseline = 1 (HAProxy; nginx for UDP); shorter is better</text>
 <text x="8" y="34" class="small">%s, %d cores, Linux %s, commit %s</text>
-`, plotWidth, height, plotWidth, height, html.EscapeString(m.CPU), m.Cores, html.EscapeString(m.Kernel), html.EscapeString(m.Commit))
+`, plotWidth, height, plotWidth, height,
+		html.EscapeString(m.CPU), m.Cores, html.EscapeString(m.Kernel), html.EscapeString(m.Commit))
 	rs.legend(w)
 	x := plotLeft + length(1)
-	fmt.Fprintf(w, "<line x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\" stroke=\"#808080\" stroke-dasharray=\"3 3\"/>\n", x, plotTop-6, x, height-16)
+	fmt.Fprintf(w, "<line x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\" stroke=\"#808080\" stroke-dasharray=\"3 3\"/>\n", x,
+		plotTop-6, x, height-16)
 	_, err := fmt.Fprintf(w, "%s</svg>\n", bars.Bytes())
 	return err
 }
@@ -78,7 +84,8 @@ func length(ratio float64) int {
 func bar(w io.Writer, y int, target string, ratio float64) {
 	fmt.Fprintf(w, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"><title>%s</title></rect>\n",
 		plotLeft, y, max(length(ratio), 1), barHeight, colour(target), html.EscapeString(target))
-	fmt.Fprintf(w, "<text x=\"%d\" y=\"%d\" class=\"small\">%.2f</text>\n", plotLeft+length(ratio)+5, y+barHeight-2, ratio)
+	fmt.Fprintf(w, "<text x=\"%d\" y=\"%d\" class=\"small\">%.2f</text>\n", plotLeft+length(ratio)+5, y+barHeight-2,
+		ratio)
 }
 
 func colour(target string) string {
@@ -98,7 +105,8 @@ func (rs results) legend(w io.Writer) {
 			continue
 		}
 		seen[name] = true
-		fmt.Fprintf(w, "<rect x=\"%d\" y=\"42\" width=\"10\" height=\"10\" fill=\"%s\"/><text x=\"%d\" y=\"51\" class=\"small\">%s</text>\n",
+		fmt.Fprintf(w, "<rect x=\"%d\" y=\"42\" width=\"10\" height=\"10\" fill=\"%s\"/><text x=\"%d\" y=\"51\" "+
+			"class=\"small\">%s</text>\n",
 			x, colour(name), x+14, html.EscapeString(name))
 		x += 30 + 6*len(name)
 	}

@@ -70,7 +70,9 @@ func targets(o *options) ([]*target, error) {
 	}
 	for _, t := range all {
 		if t.why = t.unavailable(); t.why == "" && strings.HasPrefix(t.name, "lictor") {
-			t.responses = t.understands(func(p *plan) { p.Services = []service{{Name: "x", Protocol: "udp", Responses: 1}} })
+			t.responses = t.understands(func(p *plan) {
+				p.Services = []service{{Name: "x", Protocol: "udp", Responses: 1}}
+			})
 		}
 	}
 	return all, nil

@@ -48,7 +48,8 @@ func TestParseStat(t *testing.T) {
 }
 
 func TestParseRollup(t *testing.T) {
-	rss, pss := parseRollup([]byte("5581-7ffc ---p 00000000 00:00 0  [rollup]\nRss:     1812 kB\nPss:      303 kB\nPss_Dirty:  116 kB\n"))
+	rss, pss := parseRollup([]byte("5581-7ffc ---p 00000000 00:00 0  [rollup]\nRss:     1812 kB\nPss:      303 kB\n" +
+		"Pss_Dirty:  116 kB\n"))
 	if rss != 1812<<10 || pss != 303<<10 {
 		t.Errorf("got %d, %d, want %d, %d", rss, pss, 1812<<10, 303<<10)
 	}

@@ -35,7 +35,8 @@ func changes() []change {
 		{"register -> first connection", true, (*stage).register},
 		{"critical -> last connection", false, health(api.HealthCritical)},
 		{"passing -> first connection", true, health(api.HealthPassing)},
-		{"deregister -> last connection", false, func(s *stage, i *instance) error { return s.api.Agent().ServiceDeregister(i.name) }},
+		{"deregister -> last connection", false,
+			func(s *stage, i *instance) error { return s.api.Agent().ServiceDeregister(i.name) }},
 	}
 }
 
@@ -86,9 +87,11 @@ func converge(ctx context.Context, o options) error {
 func report(all []*follower, times []map[string][]time.Duration, bare map[string][]time.Duration) {
 	for _, c := range changes() {
 		for k, f := range all {
-			row(fmt.Sprintf("%s: %s (p50 / p99, %d times)", f.name, c.name, len(times[k][c.name])), "%s", percentiles(times[k][c.name]))
+			row(fmt.Sprintf("%s: %s (p50 / p99, %d times)", f.name, c.name, len(times[k][c.name])), "%s",
+				percentiles(times[k][c.name]))
 		}
-		row(fmt.Sprintf("a bare query: %s (p50 / p99, %d times)", before(c.name), len(bare[c.name])), "%s", percentiles(bare[c.name]))
+		row(fmt.Sprintf("a bare query: %s (p50 / p99, %d times)", before(c.name), len(bare[c.name])), "%s",
+			percentiles(bare[c.name]))
 	}
 	for _, f := range all {
 		row(f.name+": connections that failed meanwhile", "%d", f.failed)
@@ -135,7 +138,8 @@ func (s *stage) followers(ctx context.Context, o options) ([]*follower, error) {
 
 // measure makes each change so many times for each follower, one after the other. It returns when each followed, and
 // when a query saw it.
-func (s *stage) measure(ctx context.Context, rounds int, all []*follower, w *watcher, it *instance) (times []map[string][]time.Duration, bare map[string][]time.Duration, err error) {
+func (s *stage) measure(ctx context.Context, rounds int, all []*follower, w *watcher,
+	it *instance) (times []map[string][]time.Duration, bare map[string][]time.Duration, err error) {
 	times, bare = make([]map[string][]time.Duration, len(all)), map[string][]time.Duration{}
 	for range rounds {
 		for k, f := range all {
@@ -204,7 +208,8 @@ const absent = 12
 // follow makes a change, and connects from then on until it is followed: until name answers, or has not for many
 // times. Between two connections it calls wait, with the time that it has taken so far. That some connections failed
 // meanwhile is counted.
-func follow(addr, name string, in bool, wait func(soFar time.Duration), change func() error) (took time.Duration, failed int, err error) {
+func follow(addr, name string, in bool, wait func(soFar time.Duration), change func() error) (took time.Duration,
+	failed int, err error) {
 	begin := time.Now()
 	made := make(chan error, 1) // Consul says so some time after it has told those who follow
 	go func() { made <- change() }()

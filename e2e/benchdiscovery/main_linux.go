@@ -26,14 +26,17 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.lictor, "lictor", "bin/lictor", "the lictor to measure")
-	flag.IntVar(&o.changes, "changes", 500, "changes to measure convergence with, a quarter of each kind; 0: leave that out")
-	flag.IntVar(&o.services, "services", 1000, "services, of 3 instances each, to measure time, memory and idle processor time with; 0: leave that out")
+	flag.IntVar(&o.changes, "changes", 500, "changes to measure convergence with, a quarter of each kind; 0: leave "+
+		"that out")
+	flag.IntVar(&o.services, "services", 1000,
+		"services, of 3 instances each, to measure time, memory and idle processor time with; 0: leave that out")
 	flag.IntVar(&o.big, "big", 10000, "the same once more with so many; 0: leave that out")
 	flag.IntVar(&o.rate, "rate", 100, "changes a second over the services; 0: leave that out")
 	flag.DurationVar(&o.duration, "for", time.Minute, "how long to make them")
 	flag.DurationVar(&o.idle, "idle", 20*time.Second, "how long to measure processor time while nothing changes")
 	flag.StringVar(&o.fabio, "fabio", "", "a fabio to measure beside lictor: convergence only")
-	flag.StringVar(&o.template, "consul-template", "", "a consul-template to measure beside lictor, with HAProxy: convergence only")
+	flag.StringVar(&o.template, "consul-template", "",
+		"a consul-template to measure beside lictor, with HAProxy: convergence only")
 	flag.StringVar(&o.haproxy, "haproxy", "haproxy", "the HAProxy for that")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

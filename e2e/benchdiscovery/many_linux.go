@@ -83,7 +83,8 @@ func (s *stage) atRest(ctx context.Context, o options, n int) error {
 		return err
 	}
 	row(fmt.Sprintf("%d services x 3: resident memory", n), "%.0f MB", memory)
-	row(fmt.Sprintf("%d services x 3: processor time while nothing changes, over %v", n, o.idle), "%.2f %%", 100*(after-before).Seconds()/o.idle.Seconds())
+	row(fmt.Sprintf("%d services x 3: processor time while nothing changes, over %v", n, o.idle), "%.2f %%",
+		100*(after-before).Seconds()/o.idle.Seconds())
 	return nil
 }
 
@@ -106,9 +107,10 @@ func (s *stage) populate(names []string, instances []*instance) error {
 	}
 	for _, name := range names {
 		for _, i := range instances {
-			ops = append(ops, &api.TxnOp{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: node, Service: api.AgentService{
-				ID: name + i.name, Service: name, Address: "127.0.0.1", Port: i.port,
-			}}})
+			ops = append(ops, &api.TxnOp{Service: &api.ServiceTxnOp{Verb: api.ServiceSet, Node: node,
+				Service: api.AgentService{
+					ID: name + i.name, Service: name, Address: "127.0.0.1", Port: i.port,
+				}}})
 			if len(ops) >= 60 {
 				if err := flush(); err != nil {
 					return err
@@ -155,10 +157,12 @@ func (s *stage) churn(ctx context.Context, o options, names []string) error {
 				return err
 			}
 			running.Wait()
-			row(fmt.Sprintf("%d changes a second over %d services for %v: convergence (p50 / p99)", o.rate, len(names), o.duration), "%s", percentiles(times))
+			row(fmt.Sprintf("%d changes a second over %d services for %v: convergence (p50 / p99)", o.rate,
+				len(names), o.duration), "%s", percentiles(times))
 			row("the same: until Consul said that it had taken the change (p50 / p99)", "%s", percentiles(consul))
 			row("the same: processor time", "%.0f %%", 100*(after-before).Seconds()/o.duration.Seconds())
-			row("the same: client errors; of so many changes, those not followed in a minute, those that Consul did not take", "%d; %d, %d, %d",
+			row("the same: client errors; of so many changes, those not followed in a minute, those that Consul "+
+				"did not take", "%d; %d, %d, %d",
 				failures, len(times)+lost+refused, lost, refused)
 			return nil
 		case <-tick.C:
@@ -194,9 +198,10 @@ func (s *stage) churn(ctx context.Context, o options, names []string) error {
 // fourth adds or removes an instance of a service.
 func (s *stage) fourth(service string, i *instance, add bool) error {
 	if add {
-		_, err := s.api.Catalog().Register(&api.CatalogRegistration{Node: node, Address: "127.0.0.1", SkipNodeUpdate: true, Service: &api.AgentService{
-			ID: service + i.name, Service: service, Address: "127.0.0.1", Port: i.port,
-		}}, nil)
+		_, err := s.api.Catalog().Register(&api.CatalogRegistration{Node: node, Address: "127.0.0.1",
+			SkipNodeUpdate: true, Service: &api.AgentService{
+				ID: service + i.name, Service: service, Address: "127.0.0.1", Port: i.port,
+			}}, nil)
 		return err
 	}
 	_, err := s.api.Catalog().Deregister(&api.CatalogDeregistration{Node: node, ServiceID: service + i.name}, nil)

@@ -28,7 +28,8 @@ const (
 // registration of its own.
 func (s *stage) startFabio(binary string) (*follower, error) {
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(fabioPort))
-	cmd := exec.Command(binary, "-proxy.addr", addr+";proto=tcp", "-proxy.strategy", "rr", "-ui.addr", "127.0.0.1:19997",
+	cmd := exec.Command(binary, "-proxy.addr", addr+";proto=tcp", "-proxy.strategy", "rr", "-ui.addr",
+		"127.0.0.1:19997",
 		"-registry.consul.addr", s.consul.HTTP, "-registry.consul.register.enabled=false", "-log.level", "WARN")
 	return s.startPeer("fabio", addr, cmd)
 }
@@ -56,11 +57,13 @@ backend web
 func (s *stage) startTemplate(binary, haproxy string) (*follower, error) {
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(haproxyPort))
 	in, out := filepath.Join(s.dir, "haproxy.ctmpl"), filepath.Join(s.dir, "haproxy.cfg")
-	if err := os.WriteFile(in, fmt.Appendf(nil, template, filepath.Join(s.dir, "haproxy.sock"), addr), 0o600); err != nil {
+	if err := os.WriteFile(in, fmt.Appendf(nil, template, filepath.Join(s.dir, "haproxy.sock"), addr),
+		0o600); err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(binary, "-consul-addr", s.consul.HTTP, "-template", in+":"+out, "-log-level", "warn",
-		"-exec", "exec "+haproxy+" -W -S "+filepath.Join(s.dir, "master.sock")+" -f "+out, "-exec-reload-signal", "SIGUSR2", "-exec-kill-signal", "SIGTERM")
+		"-exec", "exec "+haproxy+" -W -S "+filepath.Join(s.dir, "master.sock")+" -f "+out, "-exec-reload-signal",
+		"SIGUSR2", "-exec-kill-signal", "SIGTERM")
 	return s.startPeer("consul-template + HAProxy", addr, cmd)
 }
 

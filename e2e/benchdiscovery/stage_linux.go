@@ -71,7 +71,8 @@ const (
 // run starts lictor with these services, and waits until it has had a first answer for each.
 func (s *stage) run(ctx context.Context, binary string, services []string) error {
 	var config strings.Builder
-	fmt.Fprintf(&config, "consul {\n  address = %q\n  tls { ca_file = %q }\n}\n", "https://"+s.consul.HTTPS, s.consul.CAFile)
+	fmt.Fprintf(&config, "consul {\n  address = %q\n  tls { ca_file = %q }\n}\n", "https://"+s.consul.HTTPS,
+		s.consul.CAFile)
 	for i, name := range services {
 		fmt.Fprintf(&config, "service %q { listen = \"%s:%d\" }\n", name, listenHost, listenPort+i)
 	}

@@ -48,7 +48,8 @@ func (w *watcher) watch(ctx context.Context, client *api.Client) {
 	var index uint64
 	for {
 		// The same parameters as Lictor's: the agent answers both from one view.
-		entries, meta, err := client.Health().Service("web", "", false, (&api.QueryOptions{WaitIndex: index, WaitTime: time.Minute}).WithContext(ctx))
+		entries, meta, err := client.Health().Service("web", "", false,
+			(&api.QueryOptions{WaitIndex: index, WaitTime: time.Minute}).WithContext(ctx))
 		now := time.Now()
 		if err != nil {
 			w.note(now, false, err)

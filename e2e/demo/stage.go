@@ -101,7 +101,8 @@ func (s *stage) startConsul(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.consul, err = testconsul.Start(ctx, testconsul.Options{Binary: binary, Dir: s.dir, Output: log, UI: true}); err != nil {
+	if s.consul, err = testconsul.Start(ctx,
+		testconsul.Options{Binary: binary, Dir: s.dir, Output: log, UI: true}); err != nil {
 		return err
 	}
 	s.client, err = s.consul.Client()

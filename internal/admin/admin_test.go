@@ -77,7 +77,8 @@ func (f *fake) EachActivity(each func(string, proxy.Activity)) {
 	stats := append([]proxy.Stats{}, f.stats...)
 	f.mu.Unlock()
 	for _, s := range stats {
-		each(s.Service, proxy.Activity{Clients: s.Connections + s.Sessions, Active: s.ConnectionsActive + s.SessionsActive, Bytes: s.BytesUp + s.BytesDown})
+		each(s.Service, proxy.Activity{Clients: s.Connections + s.Sessions,
+			Active: s.ConnectionsActive + s.SessionsActive, Bytes: s.BytesUp + s.BytesDown})
 	}
 }
 
@@ -155,13 +156,16 @@ func serveTo(t *testing.T, who Access, o Options, services ...string) *house {
 	t.Helper()
 	h := &house{T: t, fake: &fake{}, balancer: lb.NewRoundRobin(), events: endpoints.NewEvents()}
 	for i, name := range services {
-		h.fake.services = append(h.fake.services, Configured{Name: name, Protocol: "tcp", Source: fmt.Sprintf("consul service %q", name)})
+		h.fake.services = append(h.fake.services,
+			Configured{Name: name, Protocol: "tcp", Source: fmt.Sprintf("consul service %q", name)})
 		h.fake.stats = append(h.fake.stats, proxy.Stats{Service: name})
-		h.fake.listeners = append(h.fake.listeners, proxy.Listener{Service: name, Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(9000+i))})
+		h.fake.listeners = append(h.fake.listeners,
+			proxy.Listener{Service: name, Addr: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(9000+i))})
 	}
 	h.sets = endpoints.NewSets(h.balancer, h.events, nil)
 	o.Events = h.events
-	o.State = State{Proxier: h.fake, Sets: h.sets, Watches: func() Watches { return fakeWatches{h.fake} }, Configured: h.fake.configured, Excluded: o.State.Excluded}
+	o.State = State{Proxier: h.fake, Sets: h.sets, Watches: func() Watches { return fakeWatches{h.fake} },
+		Configured: h.fake.configured, Excluded: o.State.Excluded}
 	h.Server = New(o)
 	dir, err := os.MkdirTemp("", "admin")
 	if err != nil {
@@ -211,7 +215,8 @@ func (h *house) get(path string, v any) {
 func (h *house) endpoints(service string, ids ...string) {
 	set := lb.Endpoints{Service: service}
 	for i, id := range ids {
-		set.Endpoints = append(set.Endpoints, lb.Endpoint{ID: id, Addr: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(80+i)), Weight: 1})
+		set.Endpoints = append(set.Endpoints, lb.Endpoint{ID: id,
+			Addr: netip.AddrPortFrom(netip.MustParseAddr("10.0.0.1"), uint16(80+i)), Weight: 1})
 	}
 	h.sets.OnUpdate([]lb.Endpoints{set})
 }
@@ -272,7 +277,8 @@ func TestReadyWhenEachServiceHasASet(t *testing.T) {
 		t.Errorf("got %d %q, want ready", code, text)
 	}
 	var status Status
-	if h.get("/v1/status", &status); !status.Ready || status.Services != 2 || status.EndpointsIn != 1 || status.PID != os.Getpid() {
+	if h.get("/v1/status", &status); !status.Ready || status.Services != 2 || status.EndpointsIn != 1 ||
+		status.PID != os.Getpid() {
 		t.Errorf("got %+v", status)
 	}
 }
@@ -290,10 +296,12 @@ func TestServicesShowEndpointsCountersAndTrouble(t *testing.T) {
 	})
 	var web Service
 	h.get("/v1/services/web", &web)
-	if web.Set != SetFresh || len(web.Endpoints) != 2 || web.Endpoints[0].ID != "n/web-1" || web.Endpoints[0].State != StateIn || web.Endpoints[1].Address != "10.0.0.1:81" {
+	if web.Set != SetFresh || len(web.Endpoints) != 2 || web.Endpoints[0].ID != "n/web-1" ||
+		web.Endpoints[0].State != StateIn || web.Endpoints[1].Address != "10.0.0.1:81" {
 		t.Errorf("got %+v", web)
 	}
-	if c := web.Counters; c.Connections != 7 || c.ConnectionsActive != 2 || c.BytesUp != 100 || c.Dials != 5 || c.DialSeconds != 1 {
+	if c := web.Counters; c.Connections != 7 || c.ConnectionsActive != 2 || c.BytesUp != 100 || c.Dials != 5 ||
+		c.DialSeconds != 1 {
 		t.Errorf("got %+v", c)
 	}
 	if by := web.Counters.RefusedBy; web.Counters.Refused != 3 || len(by) != 1 || by["per_client"] != 3 {
@@ -302,7 +310,8 @@ func TestServicesShowEndpointsCountersAndTrouble(t *testing.T) {
 	if d := web.Descriptors; d != (Descriptors{4, 20, 300}) || web.Counters.DescriptorWaits != 9 {
 		t.Errorf("got descriptors %+v and %d waits", d, web.Counters.DescriptorWaits)
 	}
-	if web.Problem != "no leader" || web.StaleSince == nil || !web.StaleSince.Equal(failing) || web.Listeners[0] != "127.0.0.1:9000" {
+	if web.Problem != "no leader" || web.StaleSince == nil || !web.StaleSince.Equal(failing) ||
+		web.Listeners[0] != "127.0.0.1:9000" {
 		t.Errorf("got %+v", web)
 	}
 	var odd Service
@@ -313,7 +322,8 @@ func TestServicesShowEndpointsCountersAndTrouble(t *testing.T) {
 	if h.get("/v1/services", &all); len(all.Services) != 2 || all.Services[0].Name != "web" {
 		t.Errorf("got %+v", all)
 	}
-	if code, text := h.ask("GET", "/v1/services/none", ""); code != 404 || !strings.Contains(text, `no service \"none\"`) {
+	if code, text := h.ask("GET", "/v1/services/none", ""); code != 404 ||
+		!strings.Contains(text, `no service \"none\"`) {
 		t.Errorf("got %d %s", code, text)
 	}
 }
@@ -344,7 +354,8 @@ func TestDrainedEndpointGetsNoNewClientsUntilUndrained(t *testing.T) {
 	}
 	h.endpoints("web", "n/2")
 	var web Service
-	if h.get("/v1/services/web", &web); len(web.Endpoints) != 2 || web.Endpoints[0].State != StateOut || web.Endpoints[0].Reason != ReasonDrained {
+	if h.get("/v1/services/web", &web); len(web.Endpoints) != 2 || web.Endpoints[0].State != StateOut ||
+		web.Endpoints[0].Reason != ReasonDrained {
 		t.Errorf("drained and gone: got %+v", web.Endpoints)
 	}
 	h.endpoints("web", "n/1", "n/2")
@@ -380,7 +391,8 @@ func TestEndpointsSayWhyTheyAreInOrOut(t *testing.T) {
 	h.o.State.Balanced = func() map[string]Balanced {
 		return map[string]Balanced{"web": {Waiting: 3, Endpoints: []Endpoint{
 			{ID: "drained", State: StateOut, Reason: ReasonEjected},
-			{ID: "ejected", State: StateOut, Reason: ReasonEjected, Detail: "refused", Counters: &EndpointCounters{DialsFailed: 2}},
+			{ID: "ejected", State: StateOut, Reason: ReasonEjected, Detail: "refused",
+				Counters: &EndpointCounters{DialsFailed: 2}},
 			{ID: "plain", Counters: &EndpointCounters{Picks: 9}},
 			{ID: "gone", State: StateOut, Reason: ReasonEjected},
 		}}, "else": {}}
@@ -391,11 +403,13 @@ func TestEndpointsSayWhyTheyAreInOrOut(t *testing.T) {
 	for _, e := range web.Endpoints {
 		got = append(got, strings.Join([]string{e.ID, e.State, e.Reason, e.Detail}, " "))
 	}
-	want := []string{"critical out status check x: no", "drained out drained taken out by an operator, here only", "ejected out ejected refused", "held in held ", "plain in healthy "}
+	want := []string{"critical out status check x: no", "drained out drained taken out by an operator, here only",
+		"ejected out ejected refused", "held in held ", "plain in healthy "}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	if web.Waiting != 3 || web.Endpoints[2].Counters.DialsFailed != 2 || web.Endpoints[4].Counters.Picks != 9 || web.Endpoints[1].Tags[0] != "v2" || !web.Endpoints[3].Until.Equal(until) {
+	if web.Waiting != 3 || web.Endpoints[2].Counters.DialsFailed != 2 || web.Endpoints[4].Counters.Picks != 9 ||
+		web.Endpoints[1].Tags[0] != "v2" || !web.Endpoints[3].Until.Equal(until) {
 		t.Errorf("got %+v", web)
 	}
 }
@@ -420,7 +434,8 @@ func TestEventsTellWhatChangedAndCanBeWaitedFor(t *testing.T) {
 		waited <- answer
 	}()
 	h.endpoints("web", "b")
-	if answer := <-waited; len(answer.Events) == 0 || answer.Events[0].Kind != endpoints.KindLeft && answer.Events[0].Kind != endpoints.KindChanged {
+	if answer := <-waited; len(answer.Events) == 0 || answer.Events[0].Kind != endpoints.KindLeft &&
+		answer.Events[0].Kind != endpoints.KindChanged {
 		t.Errorf("got %+v", answer)
 	}
 	if code, _ := h.ask("GET", "/v1/events?after=x", ""); code != 400 {
@@ -434,7 +449,8 @@ func TestTheSameSetAgainIsNoChange(t *testing.T) {
 	var first, second Service
 	h.get("/v1/services/web", &first)
 	h.endpoints("web", "a")
-	if h.get("/v1/services/web", &second); !second.LastChange.Equal(*first.LastChange) || !second.Endpoints[0].Since.Equal(*first.Endpoints[0].Since) {
+	if h.get("/v1/services/web", &second); !second.LastChange.Equal(*first.LastChange) ||
+		!second.Endpoints[0].Since.Equal(*first.Endpoints[0].Since) {
 		t.Errorf("got %v and %v", first.LastChange, second.LastChange)
 	}
 	if events, _, _ := h.events.After(0, "", 10); len(events) != 1 {
@@ -464,7 +480,9 @@ func TestStaleSourceIsAnEventOnceEachWay(t *testing.T) {
 	h.fake.set(func(f *fake) { f.watch = []discovery.WatchStatus{{Services: []string{"gone", "web"}, Error: "lost"}} })
 	h.eventually("both stale", func() bool { return kinds() == "stale recovered stale stale" })
 	h.fake.set(func(f *fake) { f.watch, f.services = nil, f.services[1:] })
-	h.eventually("one recovered", func() bool { return strings.HasPrefix(kinds(), "stale recovered stale stale recovered") })
+	h.eventually("one recovered", func() bool {
+		return strings.HasPrefix(kinds(), "stale recovered stale stale recovered")
+	})
 	if got := kinds(); got != "stale recovered stale stale recovered" {
 		t.Errorf("got %s, want one of them to have recovered", got)
 	}
@@ -474,7 +492,8 @@ func TestReload(t *testing.T) {
 	var fail error
 	h := serve(t, Options{Reload: func(context.Context) (string, error) { return "1 service changed", fail }}, "web")
 	var got Reload
-	if err := h.client.Post(t.Context(), "/v1/reload", nil, &got); err != nil || !got.OK || got.Summary != "1 service changed" {
+	if err := h.client.Post(t.Context(), "/v1/reload", nil, &got); err != nil || !got.OK ||
+		got.Summary != "1 service changed" {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	fail = fmt.Errorf("lictor.hcl:3: no")
@@ -483,7 +502,8 @@ func TestReload(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	var status Status
-	if h.get("/v1/status", &status); status.LastReload == nil || status.LastReload.OK || status.LastReload.Error != "lictor.hcl:3: no" {
+	if h.get("/v1/status", &status); status.LastReload == nil || status.LastReload.OK ||
+		status.LastReload.Error != "lictor.hcl:3: no" {
 		t.Errorf("got %+v", status.LastReload)
 	}
 }
@@ -510,7 +530,8 @@ func TestLogLevel(t *testing.T) {
 	if code, _ := h.ask("POST", "/v1/log-level", `{"level":"debug"}`); code != 200 || level != "debug" {
 		t.Errorf("got %d and level %s", code, level)
 	}
-	for _, body := range []string{"", "debug", `{"levle":"info"}`, `{"level":"info"} {}`, `{"level":"` + strings.Repeat("x", maxBody) + `"}`} {
+	for _, body := range []string{"", "debug", `{"levle":"info"}`, `{"level":"info"} {}`,
+		`{"level":"` + strings.Repeat("x", maxBody) + `"}`} {
 		if code, _ := h.ask("POST", "/v1/log-level", body); code != 400 || level != "debug" {
 			t.Errorf("body %.20q: got %d and level %.20s", body, code, level)
 		}
@@ -518,7 +539,8 @@ func TestLogLevel(t *testing.T) {
 }
 
 func TestGuard(t *testing.T) {
-	h := serveTo(t, Access{Hosts: []string{"lictor.example.com"}}, Options{SetLevel: func(string) error { return nil }}, "web")
+	h := serveTo(t, Access{Hosts: []string{"lictor.example.com"}},
+		Options{SetLevel: func(string) error { return nil }}, "web")
 	const level = `{"level":"info"}`
 	hostname, err := os.Hostname()
 	if err != nil {
@@ -535,12 +557,15 @@ func TestGuard(t *testing.T) {
 		{"by a configured name", "GET", []string{"Host: LICTOR.example.com"}, 200},
 		{"by the name of this host", "GET", []string{"Host: " + hostname + ":1"}, 200},
 		{"a name that was made to point here", "GET", []string{"Host: evil.example.com:8510"}, 403},
-		{"and changes", "POST", []string{"Host: evil.example.com:8510", "Origin: http://evil.example.com:8510", "Sec-Fetch-Site: same-origin"}, 403},
+		{"and changes", "POST", []string{"Host: evil.example.com:8510", "Origin: http://evil.example.com:8510",
+			"Sec-Fetch-Site: same-origin"}, 403},
 		{"the page itself", "POST", []string{"Host: SELF", "Origin: http://SELF", "Sec-Fetch-Site: same-origin"}, 200},
 		{"a script of another site", "GET", []string{"Origin: https://evil.example.com"}, 403},
-		{"a form of another site", "POST", []string{"Origin: https://evil.example.com", "Sec-Fetch-Site: cross-site"}, 403},
+		{"a form of another site", "POST", []string{"Origin: https://evil.example.com", "Sec-Fetch-Site: cross-site"},
+			403},
 		{"a form without an origin", "POST", []string{"Origin: null"}, 403},
-		{"an image on another site", "GET", []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors", "Sec-Fetch-Dest: image"}, 403},
+		{"an image on another site", "GET", []string{"Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors",
+			"Sec-Fetch-Dest: image"}, 403},
 		{"another port of this host", "POST", []string{"Sec-Fetch-Site: same-site"}, 403},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -608,7 +633,8 @@ func TestHeadersAreBounded(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-	_, _ = fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: %s\r\n\r\n", strings.Repeat("x", 2*maxHeader))
+	_, _ = fmt.Fprintf(conn, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: %s\r\n\r\n",
+		strings.Repeat("x", 2*maxHeader))
 	// The connection may be reset before the answer is read.
 	if answer, _ := io.ReadAll(conn); strings.Contains(string(answer), "200 OK") {
 		t.Errorf("got %s", answer)
@@ -637,7 +663,8 @@ func TestHistoryHasRates(t *testing.T) {
 	of := func(a proxy.Activity) map[string]proxy.Activity { return map[string]proxy.Activity{"web": a} }
 	look(0, of(proxy.Activity{Clients: 5}))
 	for i := range historyLength + 3 {
-		look(2*time.Second, of(proxy.Activity{Clients: int64(5 + 20*(i+1)), Bytes: int64(100 * (i + 1)), Active: 3, Dials: int64(i), DialTime: time.Duration(i) * time.Second / 2}))
+		look(2*time.Second, of(proxy.Activity{Clients: int64(5 + 20*(i+1)), Bytes: int64(100 * (i + 1)), Active: 3,
+			Dials: int64(i), DialTime: time.Duration(i) * time.Second / 2}))
 	}
 	got := h.of("web")
 	if len(got) != historyLength || got[0] != (Sample{Clients: 10, Active: 3, Bytes: 50, Latency: 0.5}) {
@@ -819,7 +846,10 @@ func TestDefaultSocketIsInTheFirstFolderThatCanBeUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	l, err := ListenDefault(func(name string) string { return map[string]string{"RUNTIME_DIRECTORY": dir + ":/other"}[name] })
+	l, err := ListenDefault(func(name string) string {
+		return map[string]string{"RUNTIME_DIRECTORY": dir +
+			":/other"}[name]
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -842,7 +872,8 @@ func TestHealth(t *testing.T) {
 	}
 	err := errors.New("event loop 1: no answer for 5s")
 	stuck.Store(&err)
-	if code, text := h.ask("GET", "/healthz", ""); code != 503 || text != "not healthy\nevent loop 1: no answer for 5s\n" {
+	if code, text := h.ask("GET", "/healthz", ""); code != 503 ||
+		text != "not healthy\nevent loop 1: no answer for 5s\n" {
 		t.Errorf("got %d, %q", code, text)
 	}
 }

@@ -46,7 +46,8 @@ func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) End
 	case lb.StateTrial:
 		e.State, e.Reason, e.Detail = StateOut, ReasonTrial, failures
 	case lb.StateFull:
-		e.State, e.Reason, e.Detail = StateOut, ReasonFull, fmt.Sprintf("open connections: %d, as many as it may have", s.Open)
+		e.State, e.Reason, e.Detail = StateOut, ReasonFull,
+			fmt.Sprintf("open connections: %d, as many as it may have", s.Open)
 	case lb.StateSlow:
 		e.State, e.Reason, e.Detail = StateIn, ReasonSlowStart, fmt.Sprintf("at %.0f%% of its share", 100*s.Share)
 	case lb.StateTroubled:

@@ -31,7 +31,8 @@ func NewClient(a Address, token string) *Client {
 		}
 		return d.DialContext(ctx, "tcp", a.TCP.String())
 	}
-	return &Client{address: a, token: token, http: &http.Client{Transport: &http.Transport{DialContext: dial, Proxy: nil}}}
+	return &Client{address: a, token: token,
+		http: &http.Client{Transport: &http.Transport{DialContext: dial, Proxy: nil}}}
 }
 
 // ParseAddress reads "host:port" with an IP address or localhost, or "unix:///path".

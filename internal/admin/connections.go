@@ -50,7 +50,8 @@ func (s *Server) getConnections(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusBadRequest, err)
 		return
 	}
-	q := proxy.ConnectionQuery{Service: r.FormValue("service"), Endpoint: r.FormValue("endpoint"), After: r.FormValue("after"), Limit: int(limit)}
+	q := proxy.ConnectionQuery{Service: r.FormValue("service"), Endpoint: r.FormValue("endpoint"),
+		After: r.FormValue("after"), Limit: int(limit)}
 	page, next, err := s.o.State.Proxier.Connections(r.Context(), q)
 	switch {
 	case err != nil:
@@ -66,8 +67,10 @@ func (s *Server) getConnections(w http.ResponseWriter, r *http.Request) {
 
 func connectionOf(c *proxy.Connection) Connection {
 	one := Connection{
-		Service: c.Service, Protocol: c.Protocol.String(), State: string(c.State), Client: c.Client.String(), Listener: c.Listener.String(),
-		Age: c.Age.Seconds(), Idle: c.Idle.Seconds(), BytesUp: c.Up, BytesDown: c.Down, DatagramsUp: c.DatagramsUp, DatagramsDown: c.DatagramsDown,
+		Service: c.Service, Protocol: c.Protocol.String(), State: string(c.State), Client: c.Client.String(),
+		Listener: c.Listener.String(),
+		Age:      c.Age.Seconds(), Idle: c.Idle.Seconds(), BytesUp: c.Up, BytesDown: c.Down, DatagramsUp: c.DatagramsUp,
+		DatagramsDown: c.DatagramsDown,
 	}
 	if c.Endpoint.ID != "" {
 		one.Endpoint, one.Address = c.Endpoint.ID, c.Endpoint.Address()

@@ -19,10 +19,12 @@ func TestConnections(t *testing.T) {
 		f.next = "0-7"
 		f.page = []proxy.Connection{
 			{
-				Service: "web", Client: addr("192.0.2.1:1234"), Listener: addr("0.0.0.0:80"), Endpoint: lb.Endpoint{ID: "n/1", Addr: addr("10.0.0.1:80")}, From: addr("10.0.0.9:5555"),
+				Service: "web", Client: addr("192.0.2.1:1234"), Listener: addr("0.0.0.0:80"),
+				Endpoint: lb.Endpoint{ID: "n/1", Addr: addr("10.0.0.1:80")}, From: addr("10.0.0.9:5555"),
 				State: proxy.ConnectionOpen, Age: 1500 * time.Millisecond, Idle: time.Second, Up: 3, Down: 4,
 			},
-			{Service: "web", Client: addr("192.0.2.1:1235"), Listener: addr("0.0.0.0:80"), State: proxy.ConnectionWaiting},
+			{Service: "web", Client: addr("192.0.2.1:1235"), Listener: addr("0.0.0.0:80"),
+				State: proxy.ConnectionWaiting},
 		}
 	})
 	var got ConnectionsAnswer
@@ -31,9 +33,12 @@ func TestConnections(t *testing.T) {
 		t.Errorf("asked for %+v, want %+v", h.fake.query, want)
 	}
 	text, _ := json.Marshal(got.Connections)
-	want := `[{"service":"web","protocol":"tcp","state":"open","client":"192.0.2.1:1234","listener":"0.0.0.0:80","from":"10.0.0.9:5555","endpoint":"n/1","address":"10.0.0.1:80",` +
+	want := `[{"service":"web","protocol":"tcp","state":"open","client":"192.0.2.1:1234",` +
+		`"listener":"0.0.0.0:80","from":"10.0.0.9:5555",` +
+		`"endpoint":"n/1","address":"10.0.0.1:80",` +
 		`"age_seconds":1.5,"idle_seconds":1,"bytes_up":3,"bytes_down":4},` +
-		`{"service":"web","protocol":"tcp","state":"waiting","client":"192.0.2.1:1235","listener":"0.0.0.0:80","age_seconds":0,"idle_seconds":0,"bytes_up":0,"bytes_down":0}]`
+		`{"service":"web","protocol":"tcp","state":"waiting","client":"192.0.2.1:1235","listener":"0.0.0.0:80",` +
+		`"age_seconds":0,"idle_seconds":0,"bytes_up":0,"bytes_down":0}]`
 	if string(text) != want || got.Next != "0-7" || got.Now.IsZero() {
 		t.Errorf("got  %s, next %q\nwant %s", text, got.Next, want)
 	}
@@ -42,7 +47,8 @@ func TestConnections(t *testing.T) {
 func TestConnectionsAreBounded(t *testing.T) {
 	h := serve(t, Options{}, "web")
 	for _, limit := range []string{"0", "1001", "-1", "x"} {
-		if code, text := h.ask("GET", "/v1/connections?limit="+limit, ""); code != 400 || !strings.Contains(text, "limit") {
+		if code, text := h.ask("GET", "/v1/connections?limit="+limit, ""); code != 400 ||
+			!strings.Contains(text, "limit") {
 			t.Errorf("limit %s: got %d %s", limit, code, text)
 		}
 	}
@@ -50,7 +56,8 @@ func TestConnectionsAreBounded(t *testing.T) {
 		t.Errorf("got %d, limit %d", code, h.fake.query.Limit)
 	}
 	h.fake.set(func(f *fake) { f.pageError = errors.New("no such place") })
-	if code, text := h.ask("GET", "/v1/connections?after=x", ""); code != 400 || !strings.Contains(text, "no such place") {
+	if code, text := h.ask("GET", "/v1/connections?after=x", ""); code != 400 ||
+		!strings.Contains(text, "no such place") {
 		t.Errorf("got %d %s", code, text)
 	}
 }

@@ -30,7 +30,9 @@ func TestAPIIsDocumented(t *testing.T) {
 	if !slices.Equal(served, documented) {
 		t.Errorf("served:     %v\ndocumented: %v", served, documented)
 	}
-	for _, v := range []any{Status{}, Service{}, Endpoint{}, EndpointCounters{}, Counters{}, Descriptors{}, Event{}, Reload{}, Denied{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{}, Sample{}, EventsAnswer{}, Connection{}, ConnectionsAnswer{}, Upgrade{}, changes{}} {
+	for _, v := range []any{Status{}, Service{}, Endpoint{}, EndpointCounters{}, Counters{}, Descriptors{}, Event{},
+		Reload{}, Denied{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{}, Sample{}, EventsAnswer{},
+		Connection{}, ConnectionsAnswer{}, Upgrade{}, changes{}} {
 		for f := range fields(reflect.TypeOf(v)) {
 			if !strings.Contains(string(text), "`"+f+"`") && !strings.Contains(string(text), `"`+f+`":`) {
 				t.Errorf("%T: %s is not in docs/api.md", v, f)

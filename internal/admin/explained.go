@@ -67,7 +67,8 @@ func instancesOf(x *discovery.Explanation) []Endpoint {
 
 // instanceOf is one instance of a tier. The reasons for it to be out are the API's, word for word.
 func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
-	e := Endpoint{ID: one.ID, Weight: one.Weight, State: StateIn, Reason: ReasonHealthy, Detail: one.Detail, Tags: one.Tags}
+	e := Endpoint{ID: one.ID, Weight: one.Weight, State: StateIn, Reason: ReasonHealthy, Detail: one.Detail,
+		Tags: one.Tags}
 	if one.Host != "" || one.Addr.IsValid() {
 		e.Address = one.Address()
 	}

@@ -26,7 +26,8 @@ func (e explainer) Excluded(_ context.Context, service string) ([]discovery.Inst
 	if service != "web" {
 		return nil, errors.New("lost")
 	}
-	return []discovery.Instance{{Endpoint: lb.Endpoint{ID: "f"}, Out: discovery.OutTags, Detail: "no v2", Tags: []string{"v1"}}}, nil
+	return []discovery.Instance{{Endpoint: lb.Endpoint{ID: "f"}, Out: discovery.OutTags, Detail: "no v2",
+		Tags: []string{"v1"}}}, nil
 }
 
 func TestExplainedSaysWhatTheSourceKnows(t *testing.T) {
@@ -34,18 +35,22 @@ func TestExplainedSaysWhatTheSourceKnows(t *testing.T) {
 		return lb.Endpoint{ID: id, Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}
 	}
 	held := time.Unix(1900000000, 0)
-	x := explainer{discovery.Explanation{Tiers: []discovery.TierStatus{{Name: "dc2", Instances: []discovery.Instance{{Endpoint: at("a")}, {Endpoint: at("e")}}}, {Name: "dc1", Active: true, Instances: []discovery.Instance{
-		{Endpoint: at("a"), Status: "passing"},
-		{Endpoint: at("b"), Status: "critical", Out: discovery.OutStatus, Detail: `check "http" says: 500`},
-		{Endpoint: at("c"), Held: held, Detail: "Consul does not name it any more"},
-		{Endpoint: lb.Endpoint{ID: "d"}, Out: discovery.OutAddress, Detail: "has no address"},
-	}}}}}
+	x := explainer{discovery.Explanation{Tiers: []discovery.TierStatus{{Name: "dc2",
+		Instances: []discovery.Instance{{Endpoint: at("a")}, {Endpoint: at("e")}}},
+		{Name: "dc1", Active: true, Instances: []discovery.Instance{
+			{Endpoint: at("a"), Status: "passing"},
+			{Endpoint: at("b"), Status: "critical", Out: discovery.OutStatus, Detail: `check "http" says: 500`},
+			{Endpoint: at("c"), Held: held, Detail: "Consul does not name it any more"},
+			{Endpoint: lb.Endpoint{ID: "d"}, Out: discovery.OutAddress, Detail: "has no address"},
+		}}}}}
 	ask := ExplainedBy(func() Explainer { return x })
 	var got []string
 	for _, e := range ask("web") {
 		got = append(got, strings.Join([]string{e.ID, e.Address, e.State, e.Reason, e.Detail}, "|"))
 	}
-	want := []string{"a|10.0.0.1:80|in|healthy|", `b|10.0.0.1:80|out|status|critical, check "http" says: 500`, "c|10.0.0.1:80|in|held|Consul does not name it any more", "d||out|address|has no address", "e|10.0.0.1:80|out|standby|dc2 is not in use"}
+	want := []string{"a|10.0.0.1:80|in|healthy|", `b|10.0.0.1:80|out|status|critical, check "http" says: 500`,
+		"c|10.0.0.1:80|in|held|Consul does not name it any more", "d||out|address|has no address",
+		"e|10.0.0.1:80|out|standby|dc2 is not in use"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
@@ -70,7 +75,8 @@ func TestExcludedInstancesAreAskedFor(t *testing.T) {
 	if diff := cmp.Diff(want, got.Endpoints); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
-	for path, code := range map[string]int{"/v1/services/dns/excluded": http.StatusServiceUnavailable, "/v1/services/none/excluded": http.StatusNotFound} {
+	for path, code := range map[string]int{"/v1/services/dns/excluded": http.StatusServiceUnavailable,
+		"/v1/services/none/excluded": http.StatusNotFound} {
 		var answer *APIError
 		if err := h.client.Get(t.Context(), path, &got); !errors.As(err, &answer) || answer.Code != code {
 			t.Errorf("%s: got %v, want %d", path, err, code)

@@ -36,11 +36,17 @@ func (s *Server) newFront(l net.Listener, who Access) *front {
 	f := &front{listener: proxy.PlainListener(l)}
 	f.stopping, f.stop = context.WithCancel(s.stopping)
 	f.http = &http.Server{
-		Handler:     http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*f.handler.Load()).ServeHTTP(w, r) }),
-		BaseContext: func(net.Listener) context.Context { return context.WithValue(context.Background(), frontKey{}, f) },
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
-		ConnState:   func(c net.Conn, state http.ConnState) { c.(*slotConn).enter(state) },
-		Protocols:   new(http.Protocols), // a connection of HTTP/2 could carry any number of requests
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			(*f.handler.Load()).ServeHTTP(w, r)
+		}),
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.Background(), frontKey{}, f)
+		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, c)
+		},
+		ConnState: func(c net.Conn, state http.ConnState) { c.(*slotConn).enter(state) },
+		Protocols: new(http.Protocols), // a connection of HTTP/2 could carry any number of requests
 
 		ReadHeaderTimeout: s.o.times.header,
 		ReadTimeout:       s.o.times.request,

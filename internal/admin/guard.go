@@ -57,7 +57,8 @@ func (g *guard) wrap(next http.Handler, local bool) http.Handler {
 			return
 		}
 		if code == http.StatusUnauthorized {
-			w.Header().Set("WWW-Authenticate", `Basic realm="lictor: any name, and the token as the password", charset="UTF-8"`)
+			w.Header().Set("WWW-Authenticate",
+				`Basic realm="lictor: any name, and the token as the password", charset="UTF-8"`)
 		}
 		refuse(w, code, err)
 	})
@@ -107,7 +108,8 @@ func sameOrigin(r *http.Request) error {
 	switch site := r.Header.Get("Sec-Fetch-Site"); {
 	case site == "", site == "same-origin", site == "none":
 		return nil
-	case r.Method == http.MethodGet && r.URL.Path == "/" && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document":
+	case r.Method == http.MethodGet && r.URL.Path == "/" && r.Header.Get("Sec-Fetch-Mode") == "navigate" &&
+		r.Header.Get("Sec-Fetch-Dest") == "document":
 		return nil
 	default:
 		return fmt.Errorf("the request comes from another site (%s)", site)
@@ -135,7 +137,8 @@ func (g *guard) authorize(r *http.Request) (code int, err error) {
 	// Of hashes, so that the time taken does not tell the length either.
 	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
 	if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
-		return http.StatusUnauthorized, errors.New("a token is needed: the right one, as a bearer token, or as the password")
+		return http.StatusUnauthorized, errors.New("a token is needed: the right one, as a bearer token, or as the " +
+			"password")
 	}
 	return 0, nil
 }

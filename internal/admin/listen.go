@@ -66,7 +66,8 @@ func Listen(a Address) (net.Listener, error) {
 	switch {
 	case err == nil:
 		_ = conn.Close()
-		return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: a.Socket}, Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
+		return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: a.Socket},
+			Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
 	case errors.Is(err, syscall.ECONNREFUSED):
 		if err := os.Remove(a.Socket); err != nil {
 			return nil, err
@@ -81,7 +82,8 @@ func Listen(a Address) (net.Listener, error) {
 func ListenBeside(a Address, old net.Listener) (net.Listener, error) {
 	l, err := Listen(a)
 	before, is := old.(*net.TCPListener)
-	if !is || !errors.Is(err, syscall.EADDRINUSE) || a.Socket != "" || before.Addr().(*net.TCPAddr).Port != int(a.TCP.Port()) {
+	if !is || !errors.Is(err, syscall.EADDRINUSE) || a.Socket != "" ||
+		before.Addr().(*net.TCPAddr).Port != int(a.TCP.Port()) {
 		return l, err
 	}
 	raw, controlErr := before.SyscallConn()
@@ -156,7 +158,8 @@ func (s *socket) Close() error {
 		return s.UnixListener.Close()
 	}
 	// The time too, for the number of a file that is gone is given to the next.
-	if now := identity(s.path); now != nil && s.made != nil && os.SameFile(s.made, now) && s.made.ModTime().Equal(now.ModTime()) {
+	if now := identity(s.path); now != nil && s.made != nil && os.SameFile(s.made, now) &&
+		s.made.ModTime().Equal(now.ModTime()) {
 		_ = os.Remove(s.path)
 	}
 	return s.UnixListener.Close()

@@ -14,7 +14,9 @@ func shared(c syscall.RawConn, on bool) (err error) {
 	if on {
 		value = 1
 	}
-	if control := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, value) }); control != nil {
+	if control := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, value)
+	}); control != nil {
 		return control
 	}
 	return os.NewSyscallError("setsockopt", err)

@@ -40,7 +40,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	s := c.server
 	services := s.o.State.services()
 	status := s.status(services)
-	e.gauge("lictor_build_info", "Which Lictor this is; always 1.", 1, "version", s.o.Version, "revision", s.o.Revision, "goversion", runtime.Version())
+	e.gauge("lictor_build_info", "Which Lictor this is; always 1.", 1, "version", s.o.Version, "revision",
+		s.o.Revision, "goversion", runtime.Version())
 	e.gauge("lictor_ready", "Whether each service has a set of endpoints, 0 or 1.", truth(status.Ready))
 	e.gauge("lictor_services", "How many services are configured.", float64(status.Services))
 	for i := range services {
@@ -56,7 +57,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	if s.o.AccessLog != nil {
 		if written, dropped, is := s.o.AccessLog(); is {
 			e.counter("lictor_access_log_lines_total", "Lines written to the access log.", written)
-			e.counter("lictor_access_log_dropped_total", "Lines that the access log could not take as fast as they came.", dropped)
+			e.counter("lictor_access_log_dropped_total",
+				"Lines that the access log could not take as fast as they came.", dropped)
 		}
 	}
 	e.admin(s)
@@ -69,7 +71,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	e.counter("lictor_reloads_total", "Reloads of the configuration by how they ended.", failed, "result", "failed")
 	if last := status.LastReload; last != nil {
 		e.gauge("lictor_last_reload_successful", "Whether the last reload succeeded, 0 or 1.", truth(last.OK))
-		e.gauge("lictor_last_reload_timestamp_seconds", "When the last reload was.", float64(last.Time.UnixMilli())/1000)
+		e.gauge("lictor_last_reload_timestamp_seconds", "When the last reload was.",
+			float64(last.Time.UnixMilli())/1000)
 	}
 }
 
@@ -108,7 +111,8 @@ func (e *exposition) send(kind prometheus.ValueType, name, help string, v float6
 	e.to <- prometheus.MustNewConstMetric(desc, kind, v, values...)
 }
 
-func (e *exposition) histogram(name, help string, count uint64, sum time.Duration, buckets map[float64]uint64, labels ...string) {
+func (e *exposition) histogram(name, help string, count uint64, sum time.Duration, buckets map[float64]uint64,
+	labels ...string) {
 	desc, values := e.describe(name, help, labels)
 	e.to <- prometheus.MustNewConstHistogram(desc, count, sum.Seconds(), buckets, values...)
 }

@@ -12,14 +12,19 @@ import (
 
 func (e *exposition) service(s *Service) {
 	c := &s.Counters
-	e.gauge("lictor_clients_waiting", "Clients that wait for room at an endpoint.", float64(s.Waiting), "service", s.Name)
+	e.gauge("lictor_clients_waiting", "Clients that wait for room at an endpoint.", float64(s.Waiting), "service",
+		s.Name)
 	if s.Protocol == "udp" {
 		e.counter("lictor_sessions_total", "UDP sessions begun.", c.Sessions, "service", s.Name)
 		e.gauge("lictor_sessions_active", "UDP sessions now.", float64(c.SessionsActive), "service", s.Name)
-		e.counter("lictor_sessions_evicted_total", "UDP sessions ended before their time, to make room.", c.SessionsEvicted, "service", s.Name)
-		e.counter("lictor_datagrams_total", "Datagrams forwarded, up from client to instance, and down.", c.DatagramsUp, "service", s.Name, "direction", "up")
-		e.counter("lictor_datagrams_total", "Datagrams forwarded, up from client to instance, and down.", c.DatagramsDown, "service", s.Name, "direction", "down")
-		e.counter("lictor_datagrams_dropped_total", "Datagrams that were not forwarded.", c.DatagramsDropped, "service", s.Name)
+		e.counter("lictor_sessions_evicted_total", "UDP sessions ended before their time, to make room.",
+			c.SessionsEvicted, "service", s.Name)
+		e.counter("lictor_datagrams_total", "Datagrams forwarded, up from client to instance, and down.",
+			c.DatagramsUp, "service", s.Name, "direction", "up")
+		e.counter("lictor_datagrams_total", "Datagrams forwarded, up from client to instance, and down.",
+			c.DatagramsDown, "service", s.Name, "direction", "down")
+		e.counter("lictor_datagrams_dropped_total", "Datagrams that were not forwarded.", c.DatagramsDropped,
+			"service", s.Name)
 	} else {
 		e.counter("lictor_connections_total", "TCP connections accepted.", c.Connections, "service", s.Name)
 		e.gauge("lictor_connections_active", "TCP connections now.", float64(c.ConnectionsActive), "service", s.Name)
@@ -27,25 +32,35 @@ func (e *exposition) service(s *Service) {
 		e.counter("lictor_connections_ended_total", ended, c.EndedLeft, "service", s.Name, "cause", "endpoint_left")
 		e.counter("lictor_connections_ended_total", ended, c.EndedAged, "service", s.Name, "cause", "max_age")
 	}
-	e.counter("lictor_ejections_total", "How often an endpoint was left out because it failed from here.", c.Ejections, "service", s.Name)
-	e.counter("lictor_forwarded_bytes_total", "Bytes forwarded, up from client to instance, and down.", c.BytesUp, "service", s.Name, "direction", "up")
-	e.counter("lictor_forwarded_bytes_total", "Bytes forwarded, up from client to instance, and down.", c.BytesDown, "service", s.Name, "direction", "down")
+	e.counter("lictor_ejections_total", "How often an endpoint was left out because it failed from here.",
+		c.Ejections, "service", s.Name)
+	e.counter("lictor_forwarded_bytes_total", "Bytes forwarded, up from client to instance, and down.", c.BytesUp,
+		"service", s.Name, "direction", "up")
+	e.counter("lictor_forwarded_bytes_total", "Bytes forwarded, up from client to instance, and down.", c.BytesDown,
+		"service", s.Name, "direction", "down")
 
 	states := map[[2]string]int{{StateIn, ReasonHealthy}: 0}
 	for i := range s.Endpoints {
 		states[[2]string{s.Endpoints[i].State, s.Endpoints[i].Reason}]++
 	}
-	for _, key := range slices.SortedFunc(maps.Keys(states), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
-		e.gauge("lictor_endpoints", "Endpoints that are known, by whether they get clients, and why.", float64(states[key]),
+	for _, key := range slices.SortedFunc(maps.Keys(states),
+		func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
+		e.gauge("lictor_endpoints", "Endpoints that are known, by whether they get clients, and why.",
+			float64(states[key]),
 			"service", s.Name, "state", key[0], "reason", key[1])
 	}
-	e.gauge("lictor_set_known", "Whether the service's endpoints are known, 0 or 1; none at all is known too.", truth(s.Set != SetNone), "service", s.Name)
-	e.gauge("lictor_set_stale", "Whether the source of the service's endpoints fails, 0 or 1.", truth(s.StaleSince != nil), "service", s.Name)
+	e.gauge("lictor_set_known", "Whether the service's endpoints are known, 0 or 1; none at all is known too.",
+		truth(s.Set != SetNone), "service", s.Name)
+	e.gauge("lictor_set_stale", "Whether the source of the service's endpoints fails, 0 or 1.",
+		truth(s.StaleSince != nil), "service", s.Name)
 	if s.StaleSince != nil {
-		e.gauge("lictor_set_stale_since_timestamp_seconds", "When the source began to fail; absent while it does not.", float64(s.StaleSince.UnixMilli())/1000, "service", s.Name)
+		e.gauge("lictor_set_stale_since_timestamp_seconds",
+			"When the source began to fail; absent while it does not.", float64(s.StaleSince.UnixMilli())/1000,
+			"service", s.Name)
 	}
 	if s.LastChange != nil {
-		e.gauge("lictor_set_changed_timestamp_seconds", "When the service's endpoints changed last.", float64(s.LastChange.UnixMilli())/1000, "service", s.Name)
+		e.gauge("lictor_set_changed_timestamp_seconds", "When the service's endpoints changed last.",
+			float64(s.LastChange.UnixMilli())/1000, "service", s.Name)
 	}
 }
 
@@ -57,12 +72,15 @@ func (e *exposition) attempts(s *proxy.Stats) {
 		if cause > 0 {
 			word = lb.Cause(cause).String()
 		}
-		e.counter("lictor_dial_failures_total", "Endpoints tried in vain, by what was wrong.", n, "service", s.Service, "cause", word)
+		e.counter("lictor_dial_failures_total", "Endpoints tried in vain, by what was wrong.", n, "service",
+			s.Service, "cause", word)
 	}
 	for reason, n := range s.RefusedBy {
-		e.counter("lictor_clients_refused_total", "Clients for whom no endpoint was found, by why.", n, "service", s.Service, "reason", proxy.Refusal(reason).String())
+		e.counter("lictor_clients_refused_total", "Clients for whom no endpoint was found, by why.", n, "service",
+			s.Service, "reason", proxy.Refusal(reason).String())
 	}
-	e.counter("lictor_retries_total", "Endpoints that clients got after others that were tried in vain.", s.Retries, "service", s.Service)
+	e.counter("lictor_retries_total", "Endpoints that clients got after others that were tried in vain.", s.Retries,
+		"service", s.Service)
 }
 
 // descriptors are what a service has of those of the process.
@@ -85,7 +103,9 @@ func (e *exposition) dials(s *proxy.Stats) {
 	}
 	bounds := proxy.DialBounds()
 	count, buckets := cumulative(bounds[:], s.Dials.Buckets[:])
-	e.histogram("lictor_dial_duration_seconds", "How long TCP clients waited for an instance, endpoints tried in vain included.", count, s.Dials.Sum, buckets, "service", s.Service)
+	e.histogram("lictor_dial_duration_seconds",
+		"How long TCP clients waited for an instance, endpoints tried in vain included.", count, s.Dials.Sum, buckets,
+		"service", s.Service)
 }
 
 // endpoints are the series of single endpoints, of as many as may have some.
@@ -103,12 +123,16 @@ func (e *exposition) endpoints(services []Service) {
 			}
 			listed++
 			labels := []string{"service", services[i].Name, "endpoint", one.ID}
-			e.gauge("lictor_endpoint_clients_active", "Connections or sessions of an endpoint now.", float64(one.Counters.Active), labels...)
-			e.counter("lictor_endpoint_clients_total", "Connections or sessions that an endpoint was chosen for.", one.Counters.Picks, labels...)
-			e.counter("lictor_endpoint_failures_total", "How often an endpoint was tried in vain.", one.Counters.DialsFailed, labels...)
+			e.gauge("lictor_endpoint_clients_active", "Connections or sessions of an endpoint now.",
+				float64(one.Counters.Active), labels...)
+			e.counter("lictor_endpoint_clients_total", "Connections or sessions that an endpoint was chosen for.",
+				one.Counters.Picks, labels...)
+			e.counter("lictor_endpoint_failures_total", "How often an endpoint was tried in vain.",
+				one.Counters.DialsFailed, labels...)
 		}
 	}
-	e.gauge("lictor_endpoints_unlisted", "Endpoints that have no series of their own, because there are so many.", float64(unlisted))
+	e.gauge("lictor_endpoints_unlisted", "Endpoints that have no series of their own, because there are so many.",
+		float64(unlisted))
 }
 
 // watches are what queries came to; services that ask the same share one watch.
@@ -125,17 +149,23 @@ func (e *exposition) watches(s *Server) {
 	e.gauge("lictor_consul_watches", "Queries that are followed in Consul.", float64(len(all)))
 	if lag, bounds := s.o.State.lag(), discovery.LagBounds(); lag != nil {
 		count, buckets := cumulative(bounds[:], lag.Buckets[:])
-		e.histogram("lictor_consul_apply_duration_seconds", "How long it took from Consul's answer until a new set of endpoints was in use.", count, lag.Sum, buckets)
+		e.histogram("lictor_consul_apply_duration_seconds",
+			"How long it took from Consul's answer until a new set of endpoints was in use.", count, lag.Sum, buckets)
 	}
 }
 
 func (e *exposition) watch(w *discovery.WatchStatus, name string) {
 	e.counter("lictor_consul_queries_total", "Queries sent to Consul.", int64(w.Queries), "watch", name)
 	e.counter("lictor_consul_query_failures_total", "Queries to Consul that failed.", int64(w.Errors), "watch", name)
-	e.counter("lictor_consul_queries_throttled_total", "Queries that Consul refused because there were too many.", int64(w.Throttled), "watch", name)
-	e.counter("lictor_consul_answers_doubted_total", "Answers of Consul that were not believed until its servers confirmed or corrected them.", int64(w.Doubted), "watch", name)
-	e.counter("lictor_consul_updates_total", "Sets of endpoints from Consul that were new.", int64(w.Updates), "watch", name)
+	e.counter("lictor_consul_queries_throttled_total", "Queries that Consul refused because there were too many.",
+		int64(w.Throttled), "watch", name)
+	e.counter("lictor_consul_answers_doubted_total",
+		"Answers of Consul that were not believed until its servers confirmed or corrected them.", int64(w.Doubted),
+		"watch", name)
+	e.counter("lictor_consul_updates_total", "Sets of endpoints from Consul that were new.", int64(w.Updates),
+		"watch", name)
 	if !w.LastSuccess.IsZero() {
-		e.gauge("lictor_consul_last_success_timestamp_seconds", "When Consul answered a query last.", float64(w.LastSuccess.UnixMilli())/1000, "watch", name)
+		e.gauge("lictor_consul_last_success_timestamp_seconds", "When Consul answered a query last.",
+			float64(w.LastSuccess.UnixMilli())/1000, "watch", name)
 	}
 }

@@ -33,9 +33,12 @@ func scrape(h *house) string {
 }
 
 func busy(t *testing.T) *house {
-	h := serve(t, Options{Version: "v1", AccessLog: func() (int64, int64, bool) { return 1, 2, true }, LogDropped: func() int64 { return 11 }, Reload: func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
+	h := serve(t, Options{Version: "v1", AccessLog: func() (int64, int64, bool) { return 1, 2, true },
+		LogDropped: func() int64 { return 11 },
+		Reload:     func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
 	h.Server.o.State.Balanced = func() map[string]Balanced {
-		return map[string]Balanced{"web": {Ejections: 8, Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{Active: 2, Picks: 5, DialsFailed: 1}}}}}
+		return map[string]Balanced{"web": {Ejections: 8,
+			Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{Active: 2, Picks: 5, DialsFailed: 1}}}}}
 	}
 	h.endpoints("web", "n/1", "n/2")
 	if err := h.sets.Drain("web", "n/2"); err != nil {
@@ -51,8 +54,10 @@ func busy(t *testing.T) *house {
 		f.stats[0].Descriptors = proxy.Descriptors{Taken: 12, Floor: 13, Ceiling: 14}
 		f.stats[1].DatagramsUp = 9
 		dns := discovery.WatchStatus{
-			Services: []string{"dns"}, Error: "lost", ErrorSince: time.Unix(1700000000, 0), Queries: 4, Errors: 1, LastSuccess: time.Unix(1600000000, 0),
-			Query: discovery.Query{Service: "dns", Tags: []string{"v2"}, Datacenter: "dc2", Statuses: []string{"passing"}},
+			Services: []string{"dns"}, Error: "lost", ErrorSince: time.Unix(1700000000, 0), Queries: 4, Errors: 1,
+			LastSuccess: time.Unix(1600000000, 0),
+			Query: discovery.Query{Service: "dns", Tags: []string{"v2"}, Datacenter: "dc2",
+				Statuses: []string{"passing"}},
 		}
 		f.watch = []discovery.WatchStatus{dns, dns} // two that are guarded in other ways
 		f.lag.Buckets[0], f.lag.Buckets[4], f.lag.Sum = 3, 1, 2*time.Millisecond
@@ -139,7 +144,8 @@ func TestMetricsOfEndpointsAreBounded(t *testing.T) {
 	h.endpoints("web", ids...)
 	h.Server.o.State.Balanced = func() map[string]Balanced { return map[string]Balanced{"web": {Endpoints: counted}} }
 	text := scrape(h)
-	if n := strings.Count(text, "\nlictor_endpoint_clients_active{"); n != maxEndpointSeries || !strings.Contains(text, "\nlictor_endpoints_unlisted 7\n") {
+	if n := strings.Count(text, "\nlictor_endpoint_clients_active{"); n != maxEndpointSeries ||
+		!strings.Contains(text, "\nlictor_endpoints_unlisted 7\n") {
 		t.Errorf("%d endpoints have series", n)
 	}
 	h.endpoints("web")
@@ -162,7 +168,8 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 func names(text []byte) map[string]bool {
 	all := map[string]bool{}
 	for _, name := range regexp.MustCompile(`\blictor_[a-z_]+`).FindAll(text, -1) {
-		all[string(regexp.MustCompile(`^(lictor_\w+_duration_seconds)_(bucket|sum|count)$`).ReplaceAll(name, []byte("$1")))] = true
+		all[string(regexp.MustCompile(`^(lictor_\w+_duration_seconds)_(bucket|sum|count)$`).ReplaceAll(name,
+			[]byte("$1")))] = true
 	}
 	return all
 }
@@ -182,7 +189,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 	documented := names(read("metrics.md"))
 	if !maps.Equal(served, documented) {
-		t.Errorf("served:     %v\ndocumented: %v", slices.Sorted(maps.Keys(served)), slices.Sorted(maps.Keys(documented)))
+		t.Errorf("served:     %v\ndocumented: %v", slices.Sorted(maps.Keys(served)),
+			slices.Sorted(maps.Keys(documented)))
 	}
 	for _, file := range []string{"grafana.json", "alerts.yml"} {
 		text := read(file)

@@ -14,7 +14,8 @@ var pageFiles embed.FS
 
 // pagePolicy lets the page load its own files and ask this server, and nothing else. Text cannot become script, not
 // even by the page's own mistake.
-const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; " +
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
+	"base-uri 'none'; form-action 'none'; " +
 	"frame-ancestors 'none'; require-trusted-types-for 'script'"
 
 func pageFile(name string) http.HandlerFunc {

@@ -147,7 +147,8 @@ func (s *Server) getExcluded(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := ExcludedAnswer{Endpoints: []Endpoint{}}
 	if s.o.State.Excluded != nil {
-		ctx, cancel := context.WithTimeoutCause(r.Context(), excludedTime, fmt.Errorf("consul has not answered within %v", excludedTime))
+		ctx, cancel := context.WithTimeoutCause(r.Context(), excludedTime,
+			fmt.Errorf("consul has not answered within %v", excludedTime))
 		defer cancel()
 		excluded, err := s.o.State.Excluded(ctx, name)
 		if err != nil {
@@ -265,7 +266,8 @@ func (s *Server) getConfig(w http.ResponseWriter, _ *http.Request) {
 // postReload waits for the reload. Options.Reload sees to it that there is one at a time.
 func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
 	if s.o.Reload == nil {
-		refuse(w, http.StatusNotImplemented, errors.New("this version does not reload: restart it to change the configuration"))
+		refuse(w, http.StatusNotImplemented, errors.New("this version does not reload: restart it to change the "+
+			"configuration"))
 		return
 	}
 	leave, err := s.changes.take(r)

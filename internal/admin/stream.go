@@ -85,7 +85,8 @@ func (s *Server) noteStale(stale map[string]bool) {
 		failing[service] = true
 		if !stale[service] {
 			stale[service] = true
-			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindStale, Service: service, Text: "endpoints stay as they are: " + err})
+			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindStale, Service: service,
+				Text: "endpoints stay as they are: " + err})
 		}
 	})
 	for service := range stale {
@@ -93,8 +94,10 @@ func (s *Server) noteStale(stale map[string]bool) {
 			continue
 		}
 		delete(stale, service)
-		if slices.ContainsFunc(s.o.State.Configured(), func(c Configured) bool { return c.Name == service }) { // else it is gone
-			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindRecovered, Service: service, Text: "the source answers again"})
+		isIt := func(c Configured) bool { return c.Name == service }
+		if slices.ContainsFunc(s.o.State.Configured(), isIt) { // else it is gone
+			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindRecovered, Service: service,
+				Text: "the source answers again"})
 		}
 	}
 }

@@ -276,7 +276,8 @@ func known(t time.Time) *time.Time {
 func countersOf(c proxy.Stats) Counters {
 	return Counters{
 		RefusedBy:   refusedBy(&c),
-		Connections: c.Connections, ConnectionsActive: c.ConnectionsActive, DialsFailed: c.DialsFailed, Retries: c.Retries, Refused: c.Refused,
+		Connections: c.Connections, ConnectionsActive: c.ConnectionsActive, DialsFailed: c.DialsFailed,
+		Retries: c.Retries, Refused: c.Refused,
 		DescriptorWaits: c.DescriptorWaits,
 		EndedLeft:       c.EndedLeft, EndedAged: c.EndedAged,
 		BytesUp: c.BytesUp, BytesDown: c.BytesDown,

@@ -31,7 +31,8 @@ func denied() (call string, err syscall.Errno) {
 	}
 	defer closeFD(event)
 	e := syscall.EpollEvent{Events: syscall.EPOLLIN}
-	_, _, err = syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, epoll, syscall.EPOLL_CTL_ADD, event, uintptr(unsafe.Pointer(&e)), 0, 0)
+	_, _, err = syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, epoll, syscall.EPOLL_CTL_ADD, event,
+		uintptr(unsafe.Pointer(&e)), 0, 0)
 	if err != 0 {
 		return "epoll_ctl", unlessPasses(err)
 	}

@@ -215,7 +215,8 @@ func (a *Agent) configure(ctx context.Context) error {
 	hcl := a.options.HCL
 	if a.options.ACL {
 		a.Token = "6f0a1f2e-3c52-4d0e-8f43-5b8b1a9f2d11"
-		hcl += fmt.Sprintf("acl { enabled = true, default_policy = \"deny\", tokens { initial_management = %q, agent = %q } }\n", a.Token, a.Token)
+		hcl += fmt.Sprintf("acl { enabled = true, default_policy = \"deny\", tokens { initial_management = %q, "+
+			"agent = %q } }\n", a.Token, a.Token)
 	}
 	if a.options.Unix {
 		a.Socket = filepath.Join(a.options.Dir, "http.sock")

@@ -17,7 +17,8 @@ import (
 )
 
 // ErrNotFound is returned by Find when there is no consul on this machine yet.
-var ErrNotFound = errors.New("no consul: neither $CONSUL, nor in PATH, nor built before (`make consul` builds it, once)")
+var ErrNotFound = errors.New("no consul: neither $CONSUL, nor in PATH, nor built before (`make consul` builds it, " +
+	"once)")
 
 const modulePath = "github.com/hashicorp/consul"
 
@@ -127,7 +128,8 @@ func build(ctx context.Context, progress io.Writer, module, path string) error {
 	// Renamed when whole: an interrupted build leaves nothing that could be taken for a consul.
 	temporary := path + ".new"
 	defer func() { _ = os.Remove(temporary) }()
-	if err := goTool(ctx, module, io.Discard, meter, "build", "-v", "-trimpath", "-ldflags", "-s -w", "-o", temporary, modulePath); err != nil {
+	if err := goTool(ctx, module, io.Discard, meter, "build", "-v", "-trimpath", "-ldflags", "-s -w", "-o", temporary,
+		modulePath); err != nil {
 		return err
 	}
 	return os.Rename(temporary, path)

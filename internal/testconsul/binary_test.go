@@ -27,7 +27,8 @@ func TestFindOrder(t *testing.T) {
 	dir := t.TempDir()
 	program := func(path string) string {
 		path = filepath.Join(dir, path)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755),
+			os.WriteFile(path, []byte("#!/bin/sh\n"), 0o755)); err != nil {
 			t.Fatal(err)
 		}
 		return path
