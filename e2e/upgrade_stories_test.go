@@ -213,7 +213,9 @@ func TestUpgradeWithOldZeros(t *testing.T) {
 	conn := mustConnect(t, d.addr(t, "web"))
 	d.upgrade(t)
 	must(t, conn.echo("still there?"))
-	renamed := strings.NewReplacer(`"0s"`, `"never"`, "max_fails = 0", `max_fails = "never"`).Replace(old + web)
+	running, err := os.ReadFile(d.file)
+	must(t, err)
+	renamed := strings.NewReplacer(`"0s"`, `"never"`, "max_fails = 0", `max_fails = "never"`).Replace(string(running))
 	file := filepath.Join(t.TempDir(), "new.hcl")
 	must(t, os.WriteFile(file, []byte(renamed), 0o600))
 	if code, out := d.command(t, "plan", "-config", file); code != 0 || out != "nothing would change\n" {
