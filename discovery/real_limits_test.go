@@ -13,6 +13,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
@@ -50,8 +51,8 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := follow(t, c, &journal{})
-	eventually(t, "all sets", func() bool { return len(r.got()) == n })
-	eventually(t, "end of the first wait", func() bool { return c.Snapshot()[n-1].Queries > 2 })
+	testproc.Await(t, "all sets", func() bool { return len(r.got()) == n })
+	testproc.Await(t, "end of the first wait", func() bool { return c.Snapshot()[n-1].Queries > 2 })
 	for _, s := range c.Snapshot() {
 		if s.Errors != 0 || s.Endpoints != 1 {
 			t.Errorf("status %+v", s)
@@ -67,7 +68,7 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A busy agent may take longer for a handshake than it is given.
-	eventually(t, "word of the certificate", func() bool {
+	testproc.Await(t, "word of the certificate", func() bool {
 		err := strangers.Check(t.Context(), Query{Service: "web"})
 		if err == nil {
 			t.Fatal("served without the private CA")
@@ -86,13 +87,13 @@ func TestRealConsulWithFewConnectionsAllowed(t *testing.T) {
 			Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+i)}})
 	}
 	r := followNew(t, o)
-	eventually(t, "all sets", func() bool { return len(r.got()) == 40 })
+	testproc.Await(t, "all sets", func() bool { return len(r.got()) == 40 })
 	r.log.wantOnce(t, "http_max_conns_per_client")
 	// The registrations of the test compete for the five connections.
-	eventually(t, "registration", func() bool {
+	testproc.Await(t, "registration", func() bool {
 		return a.api.Agent().ServiceRegister(&api.AgentServiceRegistration{Name: "web", ID: "b", Port: 81}) == nil
 	})
-	eventually(t, "all changed sets", func() bool {
+	testproc.Await(t, "all changed sets", func() bool {
 		for _, s := range r.consul.Snapshot() {
 			if s.Endpoints != 2 {
 				return false
@@ -128,7 +129,7 @@ func TestRealConsulReloadedAHundredTimes(t *testing.T) {
 				if err := r.consul.Apply(watches(round)); err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, "first answers", func() bool {
+				testproc.Await(t, "first answers", func() bool {
 					for _, s := range r.consul.Snapshot()[:5] {
 						if s.LastSuccess.IsZero() {
 							return false

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // An agent is a real Consul in development mode, and a client with all rights.
@@ -23,20 +24,6 @@ type agent struct {
 	*testconsul.Agent
 	t   *testing.T
 	api *api.Client
-}
-
-// consulBinary returns the path of Consul. It skips the test where there is none, except in CI.
-func consulBinary(t *testing.T) string {
-	t.Helper()
-	path, err := testconsul.Find()
-	switch {
-	case err == nil:
-		return path
-	case os.Getenv("CI") != "":
-		t.Fatal(err)
-	}
-	t.Skip(err)
-	panic("unreachable")
 }
 
 // startAgent starts a Consul with the configuration in hcl besides the usual one.
@@ -47,7 +34,7 @@ func startAgent(t *testing.T, hcl string) *agent {
 
 func startAgentWith(t *testing.T, o testconsul.Options) *agent {
 	t.Helper()
-	o.Binary, o.Dir, o.Node = consulBinary(t), t.TempDir(), "n"
+	o.Binary, o.Dir, o.Node = testconsul.Need(t), t.TempDir(), "n"
 	a, err := testconsul.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +54,7 @@ func (a *agent) register(s *api.AgentServiceRegistration) {
 	if err := a.api.Agent().ServiceRegister(s); err != nil {
 		a.t.Fatal(err)
 	}
-	eventually(a.t, "instance in the catalog", func() bool {
+	testproc.Await(a.t, "instance in the catalog", func() bool {
 		all, _, err := a.api.Catalog().Service(s.Name, "", nil)
 		return err == nil && slices.ContainsFunc(all, func(i *api.CatalogService) bool { return i.ServiceID == s.ID })
 	})
@@ -75,20 +62,6 @@ func (a *agent) register(s *api.AgentServiceRegistration) {
 
 // patience is how long anything may take that a test waits for. It only ends tests that would fail anyway.
 const patience = time.Minute
-
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-deadline:
-			t.Fatalf("no %s within %v", what, patience)
-		case <-tick.C:
-		}
-	}
-}
 
 // TestMain fails if anything that the tests started is still running at the end.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -122,7 +95,7 @@ func (r *rig) wantLast(t *testing.T, want string) {
 			t.Logf("published %q\n%s", r.got(), r.log)
 		}
 	}()
-	eventually(t, fmt.Sprintf("%q", want), func() bool {
+	testproc.Await(t, fmt.Sprintf("%q", want), func() bool {
 		got := r.got()
 		return len(got) > 0 && got[len(got)-1] == want
 	})
@@ -144,7 +117,7 @@ func TestRealConsulFollowed(t *testing.T) {
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "wrong", Address: "10.0.0.1:99", Port: 85,
 		Tags: []string{"v2"}})
 	r.wantLast(t, "web: n/a=127.0.0.1:80 n/b=[::1]:81")
-	eventually(t, "bad instance", func() bool { return r.status().Bad == 1 })
+	testproc.Await(t, "bad instance", func() bool { return r.status().Bad == 1 })
 	r.log.wantOnce(t, "instance left out")
 	if err := a.api.Agent().EnableServiceMaintenance("a", ""); err != nil {
 		t.Fatal(err)
@@ -153,7 +126,7 @@ func TestRealConsulFollowed(t *testing.T) {
 	if err := a.api.Agent().ServiceDeregister("b"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "empty set, the bad instance left out", func() bool { return r.status().Endpoints == 0 })
+	testproc.Await(t, "empty set, the bad instance left out", func() bool { return r.status().Endpoints == 0 })
 }
 
 func TestRealConsulRestartedEmptyHanded(t *testing.T) {
@@ -166,9 +139,9 @@ func TestRealConsulRestartedEmptyHanded(t *testing.T) {
 		}
 	}
 	r := followNew(t, ConsulOptions{Address: a.HTTP, Watches: []Watch{{Service: "web"}, {Service: "other"}}})
-	eventually(t, "first sets", func() bool { return len(r.got()) == 2 })
+	testproc.Await(t, "first sets", func() bool { return len(r.got()) == 2 })
 	a.Kill()
-	eventually(t, "log line", func() bool { return strings.Contains(r.log.String(), "consul is lost") })
+	testproc.Await(t, "log line", func() bool { return strings.Contains(r.log.String(), "consul is lost") })
 	if got := r.status(); got.Endpoints != 1 || got.Error == "" {
 		t.Errorf("status %+v", got)
 	}
@@ -178,7 +151,7 @@ func TestRealConsulRestartedEmptyHanded(t *testing.T) {
 	}
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "b", Port: 81})
 	r.wantLast(t, "web: n/b=127.0.0.1:81")
-	eventually(t, "end of trouble", func() bool { return strings.Contains(r.log.String(), "consul answers again") })
+	testproc.Await(t, "end of trouble", func() bool { return strings.Contains(r.log.String(), "consul answers again") })
 	r.log.wantOnce(t, "consul is lost", "consul answers again")
 }
 
@@ -198,8 +171,8 @@ func TestRealConsulOverUnixSocketWithManyWatches(t *testing.T) {
 			Query: Query{Service: "web", Tags: make([]string, 0), Filter: fmt.Sprintf("Service.Port != %d", i)}})
 	}
 	r := followNew(t, o)
-	eventually(t, "all sets", func() bool { return len(r.got()) == 100 })
-	eventually(t, "end of the first wait", func() bool { return r.consul.Snapshot()[99].Queries > 2 })
+	testproc.Await(t, "all sets", func() bool { return len(r.got()) == 100 })
+	testproc.Await(t, "end of the first wait", func() bool { return r.consul.Snapshot()[99].Queries > 2 })
 	for _, s := range r.consul.Snapshot() {
 		if s.Errors != 0 || s.Updates != 1 || s.Doubted != 0 {
 			t.Errorf("status %+v", s)
@@ -273,7 +246,7 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 	denied := func(n int) func() bool {
 		return func() bool { return strings.Count(r.log.String(), "consul denies access") == n }
 	}
-	eventually(t, "denial of the unknown token", denied(1))
+	testproc.Await(t, "denial of the unknown token", denied(1))
 	write(t, file, token.SecretID)
 	r.wantLast(t, "web: n/a=127.0.0.1:80")
 
@@ -281,7 +254,7 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 	if policy, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "denial of the reduced token", denied(2))
+	testproc.Await(t, "denial of the reduced token", denied(2))
 	r.log.wantOnce(t, "it lacks node:read")
 	policy.Rules = `node_prefix "" { policy = "read" }`
 	if policy, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
@@ -294,7 +267,7 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 	if _, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "end of trouble", func() bool {
+	testproc.Await(t, "end of trouble", func() bool {
 		return strings.Count(r.log.String(),
 			"consul permits access again") == 2
 	})
@@ -302,7 +275,7 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 	if _, err := a.api.ACL().TokenDelete(token.AccessorID, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "denial of the deleted token", denied(3))
+	testproc.Await(t, "denial of the deleted token", denied(3))
 	r.want(t, "web: n/a=127.0.0.1:80")
 	if strings.Contains(r.log.String(), token.SecretID) {
 		t.Error("token in the log")

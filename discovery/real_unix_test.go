@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 func TestRealConsulStoppedIsNoticed(t *testing.T) {
@@ -20,7 +22,7 @@ func TestRealConsulStoppedIsNoticed(t *testing.T) {
 	if err := a.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "log line", func() bool { return strings.Contains(r.log.String(), "consul is lost") })
+	testproc.Await(t, "log line", func() bool { return strings.Contains(r.log.String(), "consul is lost") })
 	if err := a.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}

@@ -6,19 +6,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-)
 
-// eventually waits until ok.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
-}
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
 
 // stateOf is the state of an endpoint of "web".
 func stateOf(b *Balancer, id string) State {
@@ -51,12 +41,12 @@ func TestProberOverTCP(t *testing.T) {
 	p.Apply(map[string]Check{"web": {Interval: 5 * time.Millisecond, Timeout: time.Second}})
 	addr := a.Addr().String()
 	a.Close()
-	eventually(t, "A is ejected", func() bool { return stateOf(b, "A") == StateEjected })
+	testproc.Await(t, "A is ejected", func() bool { return stateOf(b, "A") == StateEjected })
 	if s := stateOf(b, "B"); s != StateIn {
 		t.Errorf("B is %v, want in", s)
 	}
 	listen(addr)
-	eventually(t, "A is back", func() bool { return stateOf(b, "A") == StateIn })
+	testproc.Await(t, "A is back", func() bool { return stateOf(b, "A") == StateIn })
 }
 
 func TestProberOverUDP(t *testing.T) {
@@ -90,13 +80,13 @@ func TestProberOverUDP(t *testing.T) {
 	defer p.Close()
 	p.Apply(map[string]Check{"web": {Interval: 5 * time.Millisecond, Timeout: 20 * time.Millisecond, Send: "ping",
 		Expect: "pong"}})
-	eventually(t, "B is ejected", func() bool { return stateOf(b, "B") == StateEjected })
-	eventually(t, "A is in", func() bool { return stateOf(b, "A") == StateIn })
+	testproc.Await(t, "B is ejected", func() bool { return stateOf(b, "B") == StateEjected })
+	testproc.Await(t, "A is in", func() bool { return stateOf(b, "A") == StateIn })
 	for _, bad := range []string{"", "what?"} {
 		say(bad)
-		eventually(t, "A is ejected", func() bool { return stateOf(b, "A") == StateEjected })
+		testproc.Await(t, "A is ejected", func() bool { return stateOf(b, "A") == StateEjected })
 		say("pong")
-		eventually(t, "A is back", func() bool { return stateOf(b, "A") == StateIn })
+		testproc.Await(t, "A is back", func() bool { return stateOf(b, "A") == StateIn })
 	}
 }
 
@@ -127,18 +117,18 @@ func TestProberFollows(t *testing.T) {
 	defer p.Close()
 	check := Check{Interval: 5 * time.Millisecond, Timeout: time.Second}
 	p.Apply(map[string]Check{"web": check, "unknown": check})
-	eventually(t, "A is checked", func() bool { return a.Load() > 3 })
+	testproc.Await(t, "A is checked", func() bool { return a.Load() > 3 })
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: []Endpoint{second}}})
-	eventually(t, "B is checked", func() bool { return c.Load() > 3 })
+	testproc.Await(t, "B is checked", func() bool { return c.Load() > 3 })
 	settles := func(n *atomic.Int64) bool {
 		was := n.Load()
 		time.Sleep(50 * time.Millisecond)
 		return n.Load() == was
 	}
-	eventually(t, "A is not checked any more", func() bool { return settles(&a) })
+	testproc.Await(t, "A is not checked any more", func() bool { return settles(&a) })
 	p.Apply(map[string]Check{"web": check})
 	was := c.Load()
-	eventually(t, "B is checked on", func() bool { return c.Load() > was+3 })
+	testproc.Await(t, "B is checked on", func() bool { return c.Load() > was+3 })
 	p.Apply(nil)
-	eventually(t, "B is not checked any more", func() bool { return settles(&c) })
+	testproc.Await(t, "B is not checked any more", func() bool { return settles(&c) })
 }

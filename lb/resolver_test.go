@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/testdns"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // loopback4 is what good names have.
@@ -55,8 +56,8 @@ func TestResolverBoundsLookups(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	wait := lookUp(ctx, r, numbered("bad", 100)...)
-	eventually(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
-	eventually(t, "all others wait", func() bool {
+	testproc.Await(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
+	testproc.Await(t, "all others wait", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return len(r.calls) == 100
@@ -95,7 +96,7 @@ func TestResolverServesNamesThatWereFound(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	wait := lookUp(ctx, r, numbered("bad", 50)...)
-	eventually(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
+	testproc.Await(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
 	addrs, err := r.Lookup(t.Context(), "good.test")
 	if err != nil || len(addrs) != 1 || addrs[0].Unmap() != loopback4[0] {
 		t.Errorf("got %v, %v, want %v", addrs, err, loopback4)
@@ -108,7 +109,7 @@ func TestResolverServesNamesThatWereFound(t *testing.T) {
 	ctx, cancel = context.WithCancel(t.Context())
 	defer cancel()
 	good := lookUp(ctx, r, "good.test")
-	eventually(t, "it is looked up", func() bool { open, _ := s.Sockets(); return open == 2 })
+	testproc.Await(t, "it is looked up", func() bool { open, _ := s.Sockets(); return open == 2 })
 	cancel()
 	if err := good()[0]; errors.Is(err, ErrLookups) {
 		t.Errorf("got %v, want that there was no answer", err)
@@ -116,9 +117,9 @@ func TestResolverServesNamesThatWereFound(t *testing.T) {
 	ctx, cancel = context.WithCancel(t.Context())
 	defer cancel()
 	wait = lookUp(ctx, r, numbered("bad", 50)...)
-	eventually(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
+	testproc.Await(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
 	good = lookUp(ctx, r, "good.test")
-	eventually(t, "it waits too", func() bool {
+	testproc.Await(t, "it waits too", func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		return r.calls["good.test"] != nil
@@ -153,7 +154,7 @@ func TestResolverSharesLookups(t *testing.T) {
 		}
 		return 0
 	}
-	eventually(t, "all wait", func() bool { return waiting() == 2*len(names) })
+	testproc.Await(t, "all wait", func() bool { return waiting() == 2*len(names) })
 	if len(r.slots) != 1 || s.Asked("good.test") > 1 {
 		t.Errorf("%d lookups, which asked %d times, want one", len(r.slots), s.Asked("good.test"))
 	}
@@ -177,7 +178,7 @@ func TestResolverSharesLookups(t *testing.T) {
 	}
 }
 
-// Endpoints with host names are checked too, and names that nobody answers for take few lookups.
+// Endpoints with host names are checked too, and names without an answer take few lookups.
 func TestProberLooksNamesUp(t *testing.T) {
 	s := testdns.Start(t, goodNames)
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -205,8 +206,8 @@ func TestProberLooksNamesUp(t *testing.T) {
 	p := NewProber(b)
 	defer p.Close()
 	p.Apply(map[string]Check{"web": {Interval: 5 * time.Millisecond, Timeout: 50 * time.Millisecond}})
-	eventually(t, "the good name is checked", func() bool { return checks.Load() > 2 })
-	eventually(t, "a bad name is ejected", func() bool {
+	testproc.Await(t, "the good name is checked", func() bool { return checks.Load() > 2 })
+	testproc.Await(t, "a bad name is ejected", func() bool {
 		for _, e := range b.Snapshot()[0].Endpoints {
 			if e.Host != "good.test" && e.Ejections > 0 {
 				return true

@@ -170,7 +170,7 @@ func (c *fmtCommand) formatFile(path string) int {
 	return exitOK
 }
 
-// replace gives the file a new content at once, so that nobody reads half of it. Its mode stays, and so does a link
+// replace gives the file a new content at once, so that no reader gets half of it. Its mode stays, and so does a link
 // that leads to it.
 func replace(path string, content []byte) (err error) {
 	path, err = filepath.EvalSymlinks(path)

@@ -22,7 +22,7 @@ import (
 )
 
 // What -autocomplete-install does has no test: the library asks the system for the home directory, whatever $HOME says,
-// and would write to the shell's files of whoever runs the test.
+// and would write to the shell's files of the user who runs the test.
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"lictor": main})

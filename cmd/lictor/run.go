@@ -144,8 +144,8 @@ func (c *runCommand) Run(args []string) int {
 	return c.ended(err, diags, c.logJSON)
 }
 
-// queued returns a console whose output waits in a queue, so that nothing here waits for whoever reads it. The caller
-// closes the queue.
+// queued returns a console whose output waits in a queue, so that a reader that stands still holds up nothing here. The
+// caller closes the queue.
 func (c console) queued() (console, *daemon.Output) {
 	o := daemon.NewOutput(c.out, c.err)
 	return console{in: c.in, out: o.Out(), err: o.Err()}, o

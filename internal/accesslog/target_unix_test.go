@@ -32,15 +32,6 @@ func makeFIFO(t *testing.T) string {
 	return path
 }
 
-func awaitThat(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(inTime); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited %v for this: %s", inTime, what)
-		}
-	}
-}
-
 // A FIFO need not have a reader when Lictor starts, nor all the time. That it has none is said once each time.
 func TestAccessLogIntoAFIFO(t *testing.T) {
 	o := Options{Path: makeFIFO(t), Sample: 1}
@@ -53,16 +44,16 @@ func TestAccessLogIntoAFIFO(t *testing.T) {
 	before := 0 // bytes of the log that are of the reader before
 	news := func() string { return said.String()[before:] }
 	for range 2 {
-		awaitThat(t, "that it is said", func() bool { return strings.Contains(news(), "nobody reads this FIFO") })
+		testproc.Await(t, "that it is said", func() bool { return strings.Contains(news(), "nobody reads this FIFO") })
 		dropped := a.dropped.Load()
 		a.add(sampleRecord())
-		awaitThat(t, "a line that is dropped", func() bool { return a.dropped.Load() > dropped })
+		testproc.Await(t, "a line that is dropped", func() bool { return a.dropped.Load() > dropped })
 		reader, err := os.OpenFile(o.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		lines := bufio.NewReader(reader)
-		awaitThat(t, "a line that is read", func() bool {
+		testproc.Await(t, "a line that is read", func() bool {
 			a.add(sampleRecord())
 			_ = reader.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 			line, err := lines.ReadString('\n')
@@ -71,10 +62,10 @@ func TestAccessLogIntoAFIFO(t *testing.T) {
 		if n := strings.Count(news(), "nobody reads"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, news())
 		}
-		awaitThat(t, "that it is said", func() bool { return strings.Contains(news(), "written again") })
+		testproc.Await(t, "that it is said", func() bool { return strings.Contains(news(), "written again") })
 		_ = reader.Close()
 		before = len(said.String())
-		awaitThat(t, "that the reader is missed", func() bool {
+		testproc.Await(t, "that the reader is missed", func() bool {
 			a.add(sampleRecord())
 			return strings.Contains(news(), "trying on")
 		})
@@ -96,7 +87,7 @@ func TestAccessLogIntoAFullFIFO(t *testing.T) {
 	}
 	fill := func() (n int64) {
 		before := a.dropped.Load()
-		awaitThat(t, "lines that are dropped", func() bool {
+		testproc.Await(t, "lines that are dropped", func() bool {
 			n++
 			a.add(sampleRecord())
 			return a.dropped.Load() > before
@@ -110,7 +101,7 @@ func TestAccessLogIntoAFullFIFO(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.change(reconfiguration{file, to})
-	awaitThat(t, "a line in the file", func() bool {
+	testproc.Await(t, "a line in the file", func() bool {
 		added++
 		a.add(sampleRecord())
 		return countLines(t, file.Path) > 0

@@ -3,7 +3,6 @@ package consul
 import (
 	"errors"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 
@@ -15,14 +14,7 @@ import (
 // startAgent starts a real Consul. It skips the test where there is none, except in CI.
 func startAgent(t *testing.T, o testconsul.Options) *testconsul.Agent {
 	t.Helper()
-	binary, err := testconsul.Find()
-	switch {
-	case err != nil && os.Getenv("CI") != "":
-		t.Fatal(err)
-	case err != nil:
-		t.Skip(err)
-	}
-	o.Binary, o.Dir = binary, t.TempDir()
+	o.Binary, o.Dir = testconsul.Need(t), t.TempDir()
 	a, err := testconsul.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)

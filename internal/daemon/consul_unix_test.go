@@ -19,17 +19,15 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // startConsul starts a real Consul, and returns its address and a client. Without Consul the test is skipped, but not
 // in CI.
 func startConsul(t *testing.T) (string, *api.Client) {
 	t.Helper()
-	path, err := testconsul.Find()
-	if err != nil && os.Getenv("CI") == "" {
-		t.Skip(err)
-	}
-	agent, err := testconsul.Start(t.Context(), testconsul.Options{Binary: path, Dir: t.TempDir(), Node: "n"})
+	o := testconsul.Options{Binary: testconsul.Need(t), Dir: t.TempDir(), Node: "n"}
+	agent, err := testconsul.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +55,7 @@ func registerInstance(t *testing.T, client *api.Client, name, id, addr, status s
 	}); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the instance in the catalog", func() bool {
+	testproc.Await(t, "the instance in the catalog", func() bool {
 		all, _, err := client.Health().Service(name, "", false, nil)
 		return err == nil && slices.ContainsFunc(all, func(e *api.ServiceEntry) bool { return e.Service.ID == id })
 	})

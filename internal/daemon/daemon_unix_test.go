@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -144,12 +145,12 @@ func TestTraffic(t *testing.T) {
 	s := serveConfiguration(t, service("web", "127.0.0.1:0", instance(t, "a"), ""), nil)
 	defer s.stop()
 	c := reaches(t, s.address("web"), "a")
-	await(t, "the client's traffic", func() bool {
+	testproc.Await(t, "the client's traffic", func() bool {
 		got := s.Traffic()
 		return len(got) == 1 && got[0] == Traffic{Service: "web", Open: 1, Total: 1, Down: 2}
 	})
 	_ = c.Close()
-	await(t, "its end", func() bool { return s.Traffic()[0] == Traffic{Service: "web", Total: 1, Down: 2} })
+	testproc.Await(t, "its end", func() bool { return s.Traffic()[0] == Traffic{Service: "web", Total: 1, Down: 2} })
 }
 
 func TestSetLevel(t *testing.T) {

@@ -138,7 +138,8 @@ func (s *served) stop() {
 
 func (s *served) awaitLog(text string) {
 	s.t.Helper()
-	await(s.t, fmt.Sprintf("%q in the log", text), func() bool { return strings.Contains(s.log.String(), text) })
+	said := func() bool { return strings.Contains(s.log.String(), text) }
+	testproc.Await(s.t, fmt.Sprintf("%q in the log", text), said)
 }
 
 func receive[T any](t *testing.T, what string, from <-chan T) T {
@@ -150,20 +151,6 @@ func receive[T any](t *testing.T, what string, from <-chan T) T {
 		t.Fatalf("waited %v for this: %s", inTime, what)
 	}
 	panic("unreachable")
-}
-
-func await(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), inTime)
-	defer cancel()
-	if err := testproc.Poll(ctx, func() error {
-		if !ok() {
-			return fmt.Errorf("waited for this: %s", what)
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // instance returns the address of an instance that says its name to each client, and then waits for the client to

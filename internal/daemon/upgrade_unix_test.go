@@ -17,6 +17,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -77,7 +78,7 @@ func answers(t *testing.T, socket string, pid int) {
 	t.Helper()
 	client := admin.NewClient(admin.Address{Socket: socket}, "")
 	defer client.Close()
-	await(t, "the admin API of the successor", func() bool {
+	testproc.Await(t, "the admin API of the successor", func() bool {
 		var status admin.Status
 		return client.Get(t.Context(), "/v1/status", &status) == nil && status.PID == pid && status.Version == "v1"
 	})
@@ -89,7 +90,7 @@ func end(t *testing.T, pid int) {
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
 		t.Errorf("%d: %v", pid, err)
 	}
-	await(t, "the end of the successor", func() bool { return syscall.Kill(pid, 0) != nil })
+	testproc.Await(t, "the end of the successor", func() bool { return syscall.Kill(pid, 0) != nil })
 }
 
 func TestAnotherProcessTakesOver(t *testing.T) {
@@ -209,7 +210,7 @@ func TestSignalDuringAnUpgrade(t *testing.T) {
 		_, err := s.Upgrade(t.Context())
 		result <- err
 	}()
-	await(t, "the successor", func() bool { _, err := os.Stat(started); return err == nil })
+	testproc.Await(t, "the successor", func() bool { _, err := os.Stat(started); return err == nil })
 	s.signals <- syscall.SIGTERM
 	if err := receive(t, "the upgrade", result); err != upgrade.ErrEnding {
 		t.Errorf("got %v, want %v", err, upgrade.ErrEnding)
@@ -234,7 +235,7 @@ func TestUpgradeWaitsForAReload(t *testing.T) {
 		}
 		result <- err
 	}()
-	await(t, "an upgrade in progress", func() bool {
+	testproc.Await(t, "an upgrade in progress", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond) // it may be the first one itself
 		defer cancel()
 		_, err := s.Upgrade(ctx)

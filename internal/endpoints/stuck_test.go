@@ -5,10 +5,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -61,20 +61,10 @@ func idsOf(set []lb.Endpoint) (ids []string) {
 	return ids
 }
 
-// eventually waits until check holds.
-func eventually(t *testing.T, what string, check func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !check(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited for this: %s", what)
-		}
-	}
-}
-
 // shows waits until the view of a service has just these endpoints.
 func shows(t *testing.T, s *Sets, service string, ids ...string) {
 	t.Helper()
-	eventually(t, service+" is shown anew", func() bool {
+	testproc.Await(t, service+" is shown anew", func() bool {
 		v, _ := s.View(service)
 		var got []string
 		for _, e := range v.Endpoints {
@@ -127,10 +117,10 @@ func TestAStuckServiceHoldsUpNoOther(t *testing.T) {
 	sayNext("new", "n")
 	serves(t, b, "new", "n")
 	running.Go(func() { m.Commit([]string{"stuck", "web", "new"}, next) })
-	eventually(t, "the new source speaks for web", func() bool { return served(b, "web") == "n" })
+	testproc.Await(t, "the new source speaks for web", func() bool { return served(b, "web") == "n" })
 	release()
 	<-m.Ready()
-	eventually(t, "and for stuck", func() bool { return served(b, "stuck") == "n" })
+	testproc.Await(t, "and for stuck", func() bool { return served(b, "stuck") == "n" })
 }
 
 // Updates that come while the balancer is busy with their service are told of as one, with all that have left.
@@ -217,7 +207,7 @@ func TestReconsiderWaitsForTheBalancer(t *testing.T) {
 			t.Errorf("told of %v when the verdict on 2 is known", sets)
 		}
 	})
-	eventually(t, "2 is out", func() bool {
+	testproc.Await(t, "2 is out", func() bool {
 		v, _ := s.View("a")
 		return v.Endpoints[0].Verdict.Reason == cycles.Loop
 	})

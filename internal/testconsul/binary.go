@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 )
 
@@ -42,6 +43,20 @@ func Find() (string, error) {
 		return "", ErrNotFound
 	}
 	return path, nil
+}
+
+// Need returns the path of the consul to test with. Without one it skips the test, and fails it in CI.
+func Need(t testing.TB) string {
+	t.Helper()
+	path, err := Find()
+	if err == nil {
+		return path
+	}
+	if os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	t.Fatal(err)
+	panic("unreachable")
 }
 
 // Build is Find, but when there is no consul it builds one from the module that e2e/consul/go.mod pins, and keeps it
