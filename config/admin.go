@@ -69,8 +69,8 @@ func (b *block) tokenFile() string {
 	case err != nil:
 		b.l.problem(b.rangeOf("token_file"), "Unreadable file", "token_file: %v.", err)
 	case strings.TrimSpace(string(text)) == "":
-		b.l.problem(b.rangeOf("token_file"), "Empty token", "token_file: the file %s is empty. Put a token into it.",
-			path)
+		b.l.problem(b.rangeOf("token_file"), "Empty token",
+			"token_file: the file %s is empty. Put a token into it.", path)
 	}
 	return path
 }

@@ -84,8 +84,8 @@ func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 				insecure_skip_verify = false
 			}
 		}`, all, overridden},
-		{"null is absent", `consul { address = null }`, map[string]string{"CONSUL_HTTP_ADDR": "a:1"},
-			Consul{Address: "a:1"}},
+		{"null is absent", `consul { address = null }`,
+			map[string]string{"CONSUL_HTTP_ADDR": "a:1"}, Consul{Address: "a:1"}},
 		{"SSL for an address without scheme", "",
 			map[string]string{"CONSUL_HTTP_ADDR": "a:1", "CONSUL_HTTP_SSL": "1"}, Consul{Address: "https://a:1"}},
 		{"SSL for the default", "", map[string]string{"CONSUL_HTTP_SSL": "true"},

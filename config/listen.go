@@ -90,8 +90,8 @@ func parseListen(s string) (addr netip.AddrPort, problem string) {
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
-		return addr, fmt.Sprintf("%q: %q is not a port. Write a number from 0 to 65535; 0 lets the kernel choose", s,
-			port)
+		return addr, fmt.Sprintf("%q: %q is not a port. Write a number from 0 to 65535; 0 lets the kernel choose",
+			s, port)
 	}
 	ip := loopback()
 	switch host {

@@ -96,8 +96,8 @@ func TestZeroAndNever(t *testing.T) {
 			for value, want := range s.values {
 				cfg, diags := s.load(t, value)
 				if got := s.value(cfg); got != want || len(diags.Diagnostics) > 0 {
-					t.Errorf("%s: got %#v with %d diagnostics, want %#v without", value, got, len(diags.Diagnostics),
-						want)
+					t.Errorf("%s: got %#v with %d diagnostics, want %#v without",
+						value, got, len(diags.Diagnostics), want)
 				}
 				shown, err := json.Marshal(cfg)
 				if err != nil {

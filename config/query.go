@@ -28,8 +28,8 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 	}
 	q.Tags = b.texts("tags", `["v2"]`, "tag")
 	if n := len(q.Tags); n > maxTags {
-		b.l.problem(b.rangeOf("tags"), "Too many tags", "tags: %d are too many. Write at most %d, or a filter.", n,
-			maxTags)
+		b.l.problem(b.rangeOf("tags"), "Too many tags", "tags: %d are too many. Write at most %d, or a filter.",
+			n, maxTags)
 	}
 	if b.has("statuses") {
 		q.Statuses = b.statuses()

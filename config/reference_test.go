@@ -231,8 +231,8 @@ func (w *world) example() {
 	case !w.required() && without == nil:
 		w.t.Errorf("%s: it does not say that %s is required", reference, w.doc.name)
 	case without != nil && equal(with, without):
-		w.t.Errorf("%s: the example of %s comes to the same as leaving it out; take another value", reference,
-			w.doc.name)
+		w.t.Errorf("%s: the example of %s comes to the same as leaving it out; take another value",
+			reference, w.doc.name)
 	}
 }
 

@@ -36,8 +36,8 @@ func TestCollisionsAreFoundWithoutLookingAtAll(t *testing.T) {
 
 // The first listener that collides is reported, as if all were looked at.
 func TestCollisionsAreThoseOfAll(t *testing.T) {
-	addrs := []string{"0.0.0.0", "::", "::1", "2001:db8::7", "fe80::1%a", "fe80::1%b", "127.0.0.1", "127.0.0.2",
-		"10.0.0.5"}
+	addrs := []string{"0.0.0.0", "::", "::1", "2001:db8::7", "fe80::1%a", "fe80::1%b", "127.0.0.1",
+		"127.0.0.2", "10.0.0.5"}
 	for range 2000 {
 		port := &portClaims{byAddr: map[netip.Addr]*claim{}}
 		var all []*claim

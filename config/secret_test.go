@@ -26,8 +26,8 @@ func TestSecretNeverPrints(t *testing.T) {
 	}
 	slog.New(slog.NewTextHandler(&b, nil)).Info("x", "token", c.Token, "consul", c)
 	for _, asJSON := range []bool{true, false} {
-		hclog.New(&hclog.LoggerOptions{Output: io.Writer(&b), JSONFormat: asJSON}).Info("x", "token", c.Token,
-			"consul", c)
+		hclog.New(&hclog.LoggerOptions{Output: io.Writer(&b), JSONFormat: asJSON}).Info("x", "token",
+			c.Token, "consul", c)
 	}
 	hex := fmt.Sprintf("%x", text)
 	if got := b.String(); strings.Contains(got, text) || strings.Contains(got, hex) ||

@@ -21,8 +21,8 @@ func (b *block) endpoints(s *Service) []StaticEndpoint {
 	if attr := b.attrs["endpoints"]; attr == nil || isNull(attr.Expr) {
 		b.missing("endpoints", "A static block needs its endpoints, such as endpoints = %s.", endpointsExample)
 	} else if list, diags := hcl.ExprList(attr.Expr); len(list) == 0 && !diags.HasErrors() {
-		b.l.problem(b.rangeOf("endpoints"), "Empty list", "endpoints: write at least one, such as %s.",
-			endpointsExample)
+		b.l.problem(b.rangeOf("endpoints"), "Empty list",
+			"endpoints: write at least one, such as %s.", endpointsExample)
 	}
 	var all []StaticEndpoint
 	seen := map[StaticEndpoint]hcl.Range{}

@@ -40,8 +40,8 @@ func TestExplainSaysWhoIsOutAndWhy(t *testing.T) {
 		r := start(t, &fake{script: map[string][]reply{"web": replies}}, ConsulOptions{OnEvent: func(e Event) {
 			mu.Lock()
 			defer mu.Unlock()
-			events = append(events, fmt.Sprint(strings.Join(e.Services, ","), "|", e.Kind, "|", e.Instance, "|",
-				e.Text))
+			events = append(events, fmt.Sprint(strings.Join(e.Services, ","), "|", e.Kind, "|",
+				e.Instance, "|", e.Text))
 		}})
 		check := func(at time.Duration, wantInstances, wantEvents []string) {
 			t.Helper()

@@ -114,8 +114,8 @@ func TestRealConsulFollowed(t *testing.T) {
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "old", Port: 83})
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "y", Port: 84, Tags: []string{"v2"},
 		Meta: map[string]string{"x": "y"}})
-	a.register(&api.AgentServiceRegistration{Name: "web", ID: "wrong", Address: "10.0.0.1:99", Port: 85,
-		Tags: []string{"v2"}})
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "wrong", Address: "10.0.0.1:99",
+		Port: 85, Tags: []string{"v2"}})
 	r.wantLast(t, "web: n/a=127.0.0.1:80 n/b=[::1]:81")
 	testproc.Await(t, "bad instance", func() bool { return r.status().Bad == 1 })
 	r.log.wantOnce(t, "instance left out")

@@ -277,8 +277,8 @@ func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
 				}
 				synctest.Wait()
 				if now, _, _, ended := n.figures(); ended != tt.ended || now != 20-tt.ended {
-					t.Errorf("%d queries were cancelled and %d run on, want %d and %d", ended, now, tt.ended,
-						20-tt.ended)
+					t.Errorf("%d queries were cancelled and %d run on, want %d and %d",
+						ended, now, tt.ended, 20-tt.ended)
 				}
 				published, asked := len(r.got()), len(f.asks())
 				time.Sleep(time.Minute)

@@ -225,8 +225,8 @@ func TestServicesThatWentAreSavedNoMore(t *testing.T) {
 // A store on hold writes nothing. It writes afterwards what has changed meanwhile.
 func TestHeldStoreWritesNothing(t *testing.T) {
 	s := newStore(t.TempDir(), hclog.NewNullLogger())
-	sets := []savedSet{{query: "q", endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"),
-		Weight: 1}}}}
+	sets := []savedSet{{query: "q", endpoints: []lb.Endpoint{{ID: "n/a",
+		Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}
 	s.hold(true)
 	if !s.write(sets, false) {
 		t.Error("a held store fails")

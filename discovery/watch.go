@@ -111,8 +111,8 @@ func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer)
 	w.reporter.remember(b.describe(e.in))
 	w.reporter.believed(e.now, a, e.in, b, v.next)
 	if v.hidden > 0 {
-		w.reporter.logger().Debug("endpoints have vanished, or the token may not see them any more", "endpoints",
-			v.hidden)
+		w.reporter.logger().Debug("endpoints have vanished, or the token may not see them any more",
+			"endpoints", v.hidden)
 	}
 	if len(v.gone) > 0 {
 		w.publisher.departed(w.explain(ctx, e, v))

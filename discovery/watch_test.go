@@ -270,8 +270,8 @@ func TestNothingIsAskedInAHotLoop(t *testing.T) {
 				}
 				r.stop()
 				if b := r.consul.watches[0].state; len(b.out)+len(b.vanished) > maxVanished {
-					t.Errorf("%d endpoints that have left are kept in mind, and %d that have vanished", len(b.out),
-						len(b.vanished))
+					t.Errorf("%d endpoints that have left are kept in mind, and %d that have vanished",
+						len(b.out), len(b.vanished))
 				}
 			})
 		})

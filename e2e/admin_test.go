@@ -177,8 +177,8 @@ func TestAccessLog(t *testing.T) {
 func TestAccessLogOfSessions(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "access.log")
 	i := startUDP(t, "a")
-	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("dns", udp, "responses = 1",
-		endpoints(i)))
+	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("dns",
+		udp, "responses = 1", endpoints(i)))
 	client := dialUDP(t, l.addr(t, "dns"))
 	_, err := client.Write([]byte("hello"))
 	must(t, err)

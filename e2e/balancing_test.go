@@ -163,8 +163,8 @@ func TestRetryBudgetSparesAClusterThatFails(t *testing.T) {
 	// the first failure is known the sixteen that come at once.
 	most := clients + clients/5 + 100 + 10*int64(time.Since(began).Seconds()+1) + 3*16
 	if dials < clients || dials > most {
-		t.Errorf("%d clients made %d connections to instances, want at least one each, and at most %d", clients,
-			dials, most)
+		t.Errorf("%d clients made %d connections to instances, want at least one each, and at most %d",
+			clients, dials, most)
 	}
 }
 

@@ -69,8 +69,8 @@ func TestExplainInEveryState(t *testing.T) {
 	c.register(t, "web", "old", startEcho(t, "old").addr, tags("v1", "blue"), meta("zone", "a"))
 	c.register(t, "web", "elsewhere", startEcho(t, "elsewhere").addr, tags("v2"), meta("zone", "b"))
 	c.register(t, "web", "twice", in.addr, tags("v2"), meta("zone", "a"))
-	must(t, c.api.Agent().UpdateTTL("check:critical", "GET /health: 503 Service Unavailable: database is gone",
-		api.HealthCritical))
+	must(t, c.api.Agent().UpdateTTL("check:critical",
+		"GET /health: 503 Service Unavailable: database is gone", api.HealthCritical))
 	must(t, c.api.Agent().UpdateTTL("check:warning", "disk 91% full", api.HealthWarning))
 	must(t, c.api.Agent().EnableServiceMaintenance("maintenance", "kernel update until 4 pm"))
 	l := runLictor(t, consulBlock(c)+service("web", "max_connections_per_endpoint = 1", "min_available = \"0%\"", `consul {

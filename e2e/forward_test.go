@@ -21,8 +21,8 @@ func TestForwardNeedsNoConfiguration(t *testing.T) {
 	var ports []string
 	for range 2 {
 		l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}}
-		cmd := exec.Command(lictorPath(t), "forward", "-consul", c.HTTP, "web:"+web.String()[len("127.0.0.1:"):],
-			"dns/udp")
+		cmd := exec.Command(lictorPath(t), "forward", "-consul",
+			c.HTTP, "web:"+web.String()[len("127.0.0.1:"):], "dns/udp")
 		cmd.Env = environment()
 		cmd.Stdout, cmd.Stderr = l.stdout, l.stderr
 		var err error

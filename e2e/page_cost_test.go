@@ -53,8 +53,8 @@ func TestCostOfThePage(t *testing.T) {
 			<-next.C
 		}
 		after, memory := l.usage(t)
-		t.Logf("%-12s %5.2f %% of a processor, %.1f MB resident", what, 100*(after-before).Seconds()/span.Seconds(),
-			memory)
+		t.Logf("%-12s %5.2f %% of a processor, %.1f MB resident",
+			what, 100*(after-before).Seconds()/span.Seconds(), memory)
 	}
 	measure("page closed")
 	p := openPage(t, l)

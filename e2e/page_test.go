@@ -202,8 +202,8 @@ func TestPageShowsMarkupAsText(t *testing.T) {
 	const name, id = `<svg/onload=document.title='bad'>`,
 		`"><img src=x onerror="document.title='bad'"><script>document.title='bad'</script>`
 	c := startConsul(t, testconsul.Options{})
-	must(t, c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: id, Name: "web", Address: "127.0.0.1",
-		Port: 9}))
+	must(t, c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: id, Name: "web",
+		Address: "127.0.0.1", Port: 9}))
 	l := runLictor(t, adminBlock+consulBlock(c)+service(name, `consul { service = "web" }`)+service(`&lt;b&gt;`,
 		`static { endpoints = ["127.0.0.1:9"] }`))
 	p := openPage(t, l)

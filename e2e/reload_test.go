@@ -71,8 +71,8 @@ func TestReloadKeepsWhatIsTheSame(t *testing.T) {
 	}
 	wantCounts(t, web, map[string]int{"a": 3, "b": 3, "c": 3})
 
-	l.mustReload(t, consulBlock(c)+serviceAt("web", web, `idle_timeout = "10m"`)+serviceAt("api", api,
-		endpoints(other)))
+	l.mustReload(t, consulBlock(c)+serviceAt("web", web, `idle_timeout = "10m"`)+serviceAt("api",
+		api, endpoints(other)))
 	must(t, conn.echo("and now?"))
 
 	l.mustReload(t, consulBlock(c)+serviceAt("api", api, endpoints(other)))

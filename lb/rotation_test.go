@@ -193,12 +193,12 @@ func TestRotationKeepsWeightedSharesWithinOne(t *testing.T) {
 			counts[e.ID[0]-'A']++
 			for i, w := range weights {
 				if off := math.Abs(float64(counts[i]) - float64(n*w)/float64(total)); off >= 1 {
-					t.Fatalf("weights %v: %c is off its share by %v after %d picks, want less than 1", weights, 'A'+i,
-						off, n)
+					t.Fatalf("weights %v: %c is off its share by %v after %d picks, want less than 1",
+						weights, 'A'+i, off, n)
 				}
 				if n%total == 0 && counts[i] != w*n/total {
-					t.Fatalf("weights %v: %c has %d turns after %d picks, want %d", weights, 'A'+i, counts[i], n,
-						w*n/total)
+					t.Fatalf("weights %v: %c has %d turns after %d picks, want %d",
+						weights, 'A'+i, counts[i], n, w*n/total)
 				}
 			}
 		}

@@ -112,8 +112,8 @@ func TestMemberCountsOverAChangeOfWeight(t *testing.T) {
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(3)}})
 	second := pick(t, b, "A")
 	if second.Weight != 3 || second.open.Load() != 2 || second.failed.Load() != 1 {
-		t.Errorf("got weight %d, %d open, %d failed, want 3, 2, 1", second.Weight, second.open.Load(),
-			second.failed.Load())
+		t.Errorf("got weight %d, %d open, %d failed, want 3, 2, 1",
+			second.Weight, second.open.Load(), second.failed.Load())
 	}
 	first.Done()
 	second.Done()

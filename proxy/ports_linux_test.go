@@ -51,8 +51,8 @@ func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
 		}
 		s := h.stats()
 		if evicted := s.SessionsEvicted; s.SessionsActive > 100 || evicted < clients-100 {
-			t.Errorf("%d sessions are there and %d made room, want 100 at most and %d at least", s.SessionsActive,
-				evicted, clients-100)
+			t.Errorf("%d sessions are there and %d made room, want 100 at most and %d at least",
+				s.SessionsActive, evicted, clients-100)
 		}
 		if h.options.Engine == EngineAuto && (s.Refused != 0 || s.DatagramsDropped != 0) {
 			t.Errorf("%d clients refused, %d datagrams dropped, want none", s.Refused, s.DatagramsDropped)

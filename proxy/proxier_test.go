@@ -304,8 +304,8 @@ func TestUDPKeepsItsDescriptorsFromWaitingTCPClients(t *testing.T) {
 		}
 		eventually(t, equals("sessions", func() int64 { return h.Snapshot()[1].SessionsActive }, 10))
 		if s := h.Snapshot()[1]; s.Refused != 0 || s.SessionsEvicted != 30 {
-			t.Errorf("got %d sessions ended to make room, %d clients refused, want 30 and 0", s.SessionsEvicted,
-				s.Refused)
+			t.Errorf("got %d sessions ended to make room, %d clients refused, want 30 and 0",
+				s.SessionsEvicted, s.Refused)
 		}
 	})
 }

@@ -217,8 +217,8 @@ func (p *couple) act(acts [2]act, ended [2]bool) {
 			n, err := p.drain(side)
 			wantReset(p.T, err)
 			if received[side] = n; n < p.acked[1-side] || n > p.sent[1-side] {
-				p.Errorf("side %d got %d bytes before the reset, want %d to %d", side, n, p.acked[1-side],
-					p.sent[1-side])
+				p.Errorf("side %d got %d bytes before the reset, want %d to %d",
+					side, n, p.acked[1-side], p.sent[1-side])
 			}
 		default:
 			n, err := p.drain(side)
@@ -301,8 +301,8 @@ func TestTCPEndsWhileLingering(t *testing.T) {
 					t.Fatal(err)
 				}
 				p.sent[serverSide], p.acked[serverSide] = int64(len(b)), int64(len(b))
-				eventually(t, equals("bytes written to the client", func() int64 { return h.stats().BytesDown },
-					1+int64(len(b))))
+				eventually(t, equals("bytes written to the client",
+					func() int64 { return h.stats().BytesDown }, 1+int64(len(b))))
 				abort(p.peers[serverSide])
 				var received [2]int64
 				if a.do(p.peers[clientSide]); a != rst {

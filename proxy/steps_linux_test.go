@@ -151,8 +151,8 @@ func TestLoopTurnMovesAShare(t *testing.T) {
 				}
 				now := p.flows[clientSide].moved
 				if now-before > int64(shares*tt.share) {
-					t.Fatalf("turn %d moved %d bytes of %d that waited, want %d shares of %d at most", i, now-before,
-						last, shares, tt.share)
+					t.Fatalf("turn %d moved %d bytes of %d that waited, want %d shares of %d at most",
+						i, now-before, last, shares, tt.share)
 				}
 				before = now
 			}

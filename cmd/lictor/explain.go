@@ -129,8 +129,8 @@ func writeExplanation(w io.Writer, now time.Time, s *admin.Service, excluded err
 	}
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
-		fmt.Fprintf(w, "\n%-3s  %s at %s, weight %d\n", strings.ToUpper(e.State), visible(e.ID), visible(e.Address),
-			e.Weight)
+		fmt.Fprintf(w, "\n%-3s  %s at %s, weight %d\n",
+			strings.ToUpper(e.State), visible(e.ID), visible(e.Address), e.Weight)
 		fmt.Fprintf(w, "     %s\n", visible(why(now, e)))
 		if len(e.Tags) > 0 {
 			fmt.Fprintf(w, "     its tags: %s\n", visible(strings.Join(e.Tags, ", ")))

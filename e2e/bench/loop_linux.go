@@ -124,8 +124,8 @@ func (l *loop) run(slots []slot, limit time.Duration) error {
 		}
 		ticked = now
 		if now.Sub(began) > limit {
-			return fmt.Errorf("%d of %d units after %v, the last error: %w", l.done, l.done+l.errors+l.work+l.active,
-				limit, errOr(l.lastErr))
+			return fmt.Errorf("%d of %d units after %v, the last error: %w",
+				l.done, l.done+l.errors+l.work+l.active, limit, errOr(l.lastErr))
 		}
 		for _, s := range l.slots {
 			s.tick(l, now)

@@ -240,8 +240,8 @@ func (s *soak) judge(t *target, before, after usage, fresh, goroutines int) erro
 	}
 	row("descriptors", float64(before.fds), float64(after.fds), float64(before.fds+soakFDs), amount)
 	row("threads", float64(before.threads), float64(after.threads), float64(before.threads+soakThreads), amount)
-	row("goroutines (began: of a fresh lictor)", float64(fresh), float64(goroutines), float64(fresh+soakGoroutines),
-		amount)
+	row("goroutines (began: of a fresh lictor)",
+		float64(fresh), float64(goroutines), float64(fresh+soakGoroutines), amount)
 	row("resident memory", float64(before.rss), float64(after.rss), float64(before.rss)*1.25+soakMemory, size)
 	row("TCP failures", 0, float64(s.failures), 0, amount)
 	if len(wrong) > 0 {

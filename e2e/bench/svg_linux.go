@@ -60,8 +60,8 @@ func (rs results) svg(w io.Writer, m machine) error {
 		html.EscapeString(m.CPU), m.Cores, html.EscapeString(m.Kernel), html.EscapeString(m.Commit))
 	rs.legend(w)
 	x := plotLeft + length(1)
-	fmt.Fprintf(w, "<line x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\" stroke=\"#808080\" stroke-dasharray=\"3 3\"/>\n", x,
-		plotTop-6, x, height-16)
+	fmt.Fprintf(w, "<line x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\" stroke=\"#808080\" stroke-dasharray=\"3 3\"/>\n",
+		x, plotTop-6, x, height-16)
 	_, err := fmt.Fprintf(w, "%s</svg>\n", bars.Bytes())
 	return err
 }
@@ -84,8 +84,8 @@ func length(ratio float64) int {
 func bar(w io.Writer, y int, target string, ratio float64) {
 	fmt.Fprintf(w, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"%d\" fill=\"%s\"><title>%s</title></rect>\n",
 		plotLeft, y, max(length(ratio), 1), barHeight, colour(target), html.EscapeString(target))
-	fmt.Fprintf(w, "<text x=\"%d\" y=\"%d\" class=\"small\">%.2f</text>\n", plotLeft+length(ratio)+5, y+barHeight-2,
-		ratio)
+	fmt.Fprintf(w, "<text x=\"%d\" y=\"%d\" class=\"small\">%.2f</text>\n",
+		plotLeft+length(ratio)+5, y+barHeight-2, ratio)
 }
 
 func colour(target string) string {

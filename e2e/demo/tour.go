@@ -112,8 +112,8 @@ func (s *stage) change(ctx context.Context, what string, names ...string) error 
 	if err != nil {
 		return err
 	}
-	say("  Consul's check saw it after %.1fs; %d requests meanwhile, none failed", time.Since(started).Seconds(),
-		requests)
+	say("  Consul's check saw it after %.1fs; %d requests meanwhile, none failed",
+		time.Since(started).Seconds(), requests)
 	if err := s.awaitRotation(ctx, names...); err != nil {
 		return err
 	}

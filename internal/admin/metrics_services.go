@@ -12,8 +12,8 @@ import (
 
 func (e *exposition) service(s *Service) {
 	c := &s.Counters
-	e.gauge("lictor_clients_waiting", "Clients that wait for room at an endpoint.", float64(s.Waiting), "service",
-		s.Name)
+	e.gauge("lictor_clients_waiting", "Clients that wait for room at an endpoint.",
+		float64(s.Waiting), "service", s.Name)
 	if s.Protocol == "udp" {
 		e.counter("lictor_sessions_total", "UDP sessions begun.", c.Sessions, "service", s.Name)
 		e.gauge("lictor_sessions_active", "UDP sessions now.", float64(c.SessionsActive), "service", s.Name)
@@ -23,8 +23,8 @@ func (e *exposition) service(s *Service) {
 			c.DatagramsUp, "service", s.Name, "direction", "up")
 		e.counter("lictor_datagrams_total", "Datagrams forwarded, up from client to instance, and down.",
 			c.DatagramsDown, "service", s.Name, "direction", "down")
-		e.counter("lictor_datagrams_dropped_total", "Datagrams that were not forwarded.", c.DatagramsDropped,
-			"service", s.Name)
+		e.counter("lictor_datagrams_dropped_total", "Datagrams that were not forwarded.",
+			c.DatagramsDropped, "service", s.Name)
 	} else {
 		e.counter("lictor_connections_total", "TCP connections accepted.", c.Connections, "service", s.Name)
 		e.gauge("lictor_connections_active", "TCP connections now.", float64(c.ConnectionsActive), "service", s.Name)
@@ -79,8 +79,8 @@ func (e *exposition) attempts(s *proxy.Stats) {
 		e.counter("lictor_clients_refused_total", "Clients for whom no endpoint was found, by why.", n, "service",
 			s.Service, "reason", proxy.Refusal(reason).String())
 	}
-	e.counter("lictor_retries_total", "Endpoints that clients got after others that were tried in vain.", s.Retries,
-		"service", s.Service)
+	e.counter("lictor_retries_total", "Endpoints that clients got after others that were tried in vain.",
+		s.Retries, "service", s.Service)
 }
 
 // descriptors are what a service has of those of the process.
@@ -162,8 +162,8 @@ func (e *exposition) watch(w *discovery.WatchStatus, name string) {
 	e.counter("lictor_consul_answers_doubted_total",
 		"Answers of Consul that were not believed until its servers confirmed or corrected them.", int64(w.Doubted),
 		"watch", name)
-	e.counter("lictor_consul_updates_total", "Sets of endpoints from Consul that were new.", int64(w.Updates),
-		"watch", name)
+	e.counter("lictor_consul_updates_total", "Sets of endpoints from Consul that were new.",
+		int64(w.Updates), "watch", name)
 	if !w.LastSuccess.IsZero() {
 		e.gauge("lictor_consul_last_success_timestamp_seconds", "When Consul answered a query last.",
 			float64(w.LastSuccess.UnixMilli())/1000, "watch", name)

@@ -286,8 +286,8 @@ func TestPeeringStates(t *testing.T) {
 			continue
 		}
 		if err == nil || tt.want == "" || !strings.Contains(err.Error(), tt.want) || KindOf(err) != tt.kind {
-			t.Errorf("%d %s: got %v of kind %d, want %q of kind %d", tt.status, tt.body, err, KindOf(err), tt.want,
-				tt.kind)
+			t.Errorf("%d %s: got %v of kind %d, want %q of kind %d",
+				tt.status, tt.body, err, KindOf(err), tt.want, tt.kind)
 		}
 	}
 }

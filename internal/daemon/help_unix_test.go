@@ -218,8 +218,8 @@ func reaches(t *testing.T, addr, name string) *client {
 
 // service returns the text of a service with one instance.
 func service(name, listen, instance, more string) string {
-	return fmt.Sprintf("service %q {\n  listen = %q\n  static {\n    endpoints = [%q]\n  }\n  %s\n}\n", name, listen,
-		instance, more)
+	return fmt.Sprintf("service %q {\n  listen = %q\n  static {\n    endpoints = [%q]\n  }\n  %s\n}\n",
+		name, listen, instance, more)
 }
 
 const oneService = "service \"web\" {\n  listen = \"127.0.0.1:0\"\n" +

@@ -16,8 +16,8 @@ func TestCollectorPercent(t *testing.T) {
 	} {
 		percent, ours := collectorPercent(test.services, test.gogc)
 		if percent != test.percent || ours != test.ours {
-			t.Errorf("%d services, GOGC=%q: got %d, %v, want %d, %v", test.services, test.gogc, percent, ours,
-				test.percent, test.ours)
+			t.Errorf("%d services, GOGC=%q: got %d, %v, want %d, %v",
+				test.services, test.gogc, percent, ours, test.percent, test.ours)
 		}
 	}
 }

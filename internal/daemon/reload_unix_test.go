@@ -106,8 +106,8 @@ func TestReloadThatFailsChangesNothing(t *testing.T) {
 				written, _, _ := s.access.Counts()
 				text, _ := os.ReadFile(filepath.Join(dir, "2"))
 				if len(text) > 0 {
-					t.Errorf("the access log of a failed reload has %d bytes, %d lines were written", len(text),
-						written)
+					t.Errorf("the access log of a failed reload has %d bytes, %d lines were written",
+						len(text), written)
 				}
 			}
 		})

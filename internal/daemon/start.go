@@ -197,8 +197,8 @@ func (d *Daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
 		return err
 	}
 	kept := d.proxier.Begin(sessions)
-	d.log.Info("taken over from another process", "pid", p.State().PID, "sessions", len(sessions), "sessions_kept",
-		kept)
+	d.log.Info("taken over from another process", "pid", p.State().PID, "sessions",
+		len(sessions), "sessions_kept", kept)
 	return nil
 }
 

@@ -38,8 +38,8 @@ func NewWatch(paths []string) *Watch { return &Watch{paths, fingerprint(paths)} 
 func (w *Watch) run(ctx context.Context, log hclog.Logger, changed func()) {
 	watcher, err := newWatcher(foldersOf(w.paths))
 	if err != nil {
-		log.Warn("the system does not tell of changed files, reading them again and again", "error", err, "every",
-			lookAgain)
+		log.Warn("the system does not tell of changed files, reading them again and again", "error",
+			err, "every", lookAgain)
 		w.poll(ctx, changed)
 		return
 	}

@@ -62,8 +62,8 @@ func Under(t *testing.T, denied syscall.Errno, calls ...int) bool {
 		return true
 	}
 	pattern := "^" + strings.ReplaceAll(t.Name(), "/", "$/^") + "$"
-	w := append(Wrapper(denied, calls...), os.Args[0], "-test.run", pattern, "-test.v", "-test.count", "1",
-		"-test.timeout", "5m")
+	w := append(Wrapper(denied, calls...), os.Args[0], "-test.run", pattern, "-test.v", "-test.count",
+		"1", "-test.timeout", "5m")
 	cmd := exec.Command(w[0], w[1:]...)
 	cmd.Env = append(os.Environ(), variable+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

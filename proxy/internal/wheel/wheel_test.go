@@ -54,8 +54,8 @@ func TestWheelFiresInTime(t *testing.T) {
 			w.Advance(now)
 			for _, f := range all {
 				if f.fired < 0 && f.due+Tick < now {
-					t.Fatalf("seed %d: due at %d and not fired at %d (%d of %d left)", seed, f.due, now, w.count,
-						before)
+					t.Fatalf("seed %d: due at %d and not fired at %d (%d of %d left)",
+						seed, f.due, now, w.count, before)
 				}
 			}
 		}
@@ -80,8 +80,8 @@ func TestWheelClearAndMove(t *testing.T) {
 	w.Set(&moved.Timer, 3*second)
 	w.Advance(2 * second)
 	if cleared.fired >= 0 || moved.fired >= 0 || stays.fired < 0 {
-		t.Errorf("after 2 s: cleared fired at %d, moved at %d, the other at %d", cleared.fired, moved.fired,
-			stays.fired)
+		t.Errorf("after 2 s: cleared fired at %d, moved at %d, the other at %d",
+			cleared.fired, moved.fired, stays.fired)
 	}
 	w.Advance(4 * second)
 	if moved.fired < 3*second {
