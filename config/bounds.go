@@ -40,6 +40,9 @@ func unfit(name string, src []byte, tokens *int) *hcl.Diagnostic {
 		return problem("Too much configuration",
 			"The files up to %s have more than %d words and signs together.", name, maxTokens)
 	}
+	if surelyShallow(src) {
+		return nil // so is nearly every configuration, and the lexer need not run twice
+	}
 	at, broken := tooDeep(name, src)
 	if broken != nil {
 		d := problem("Invalid multi-line string",
@@ -75,7 +78,7 @@ func tokensAtMost(src []byte) (n int) {
 	certain, inWord := true, false
 	for i := 0; i < len(src); i++ {
 		c := src[i]
-		if c == '_' || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' {
+		if isWord(c) {
 			if !inWord {
 				n += 2 // 1a is two
 			}
@@ -83,7 +86,10 @@ func tokensAtMost(src []byte) (n int) {
 			continue
 		}
 		inWord = false
-		if c == ' ' || c == '\t' {
+		if isBlank(c) {
+			if !certain && !isBlank(src[i-1]) {
+				n++ // it may be in a string, which blanks are a part of
+			}
 			continue
 		}
 		n++
@@ -101,10 +107,11 @@ func tokensAtMost(src []byte) (n int) {
 	return n + 1 // the end
 }
 
-// plainString returns the length of the string that begins src, its closing quote included, and how many tokens it has.
-// The length is zero if the string does not end in its line, or may be a template.
+// plainString returns the length of the string that begins src, its closing quote included, and how many tokens it
+// has. The length is zero if the string does not end in its line, or may be a template. The lexer takes a carriage
+// return for the end of a line too.
 func plainString(src []byte) (length, tokens int) {
-	for i := 0; i < len(src) && src[i] != '\n'; i++ {
+	for i := 0; i < len(src) && src[i] != '\n' && src[i] != '\r'; i++ {
 		switch src[i] {
 		case '"':
 			return i + 1, tokens + 2
@@ -119,6 +126,73 @@ func plainString(src []byte) (length, tokens int) {
 	}
 	return 0, 0
 }
+
+// surelyShallow reports whether tooDeep would find nothing in src. It takes little time and no memory, because it
+// does not ask the lexer: each byte that is no part of a word counts like a sign there. False means that it does
+// not know: where a string may not end in its line or may be a template, or where there is another kind of comment
+// than #, a heredoc or a for expression.
+func surelyShallow(src []byte) bool {
+	type bracket struct {
+		closing byte
+		start   int // depth at which each of its items begins
+	}
+	outer := make([]bracket, 0, maxNesting)
+	var in bracket
+	depth := 0
+	for i := 0; i < len(src); i++ {
+		c := src[i]
+		switch {
+		case isWord(c):
+			word := i
+			for i+1 < len(src) && isWord(src[i+1]) {
+				i++
+			}
+			if string(src[word:i+1]) == "for" {
+				return false
+			}
+			continue
+		case isBlank(c), c == '=' && (i+1 == len(src) || src[i+1] != '=' && src[i+1] != '>'):
+			continue
+		case c == '#':
+			end := bytes.IndexByte(src[i:], '\n')
+			if end < 0 {
+				return true
+			}
+			i += end - 1 // the end of the line comes next
+			continue
+		case c == ',', c == '\n' && (in.closing == 0 || in.closing == '}'):
+			depth = in.start
+			continue
+		case c == '\n':
+			continue
+		case in.closing != 0 && c == in.closing:
+			depth = in.start
+			in, outer = outer[len(outer)-1], outer[:len(outer)-1]
+			continue
+		case c == '/', c == '<', c == ')', c == ']', c == '}':
+			return false
+		case c == '"':
+			length, _ := plainString(src[i+1:])
+			if length == 0 {
+				return false
+			}
+			i += length
+		}
+		if depth++; depth > maxNesting {
+			return false
+		}
+		if at := bytes.IndexByte([]byte("([{"), c); at >= 0 {
+			outer = append(outer, in)
+			in = bracket{closing: ")]}"[at], start: depth}
+		}
+	}
+	return true
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// isWord reports whether c is of a word or a number.
+func isWord(c byte) bool { return c == '_' || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' }
 
 // tooDeep returns the place in src where the parser would have called itself more than maxNesting times, or nil. It
 // takes each sign that could make it do so for one that does: the brackets that are open, and of each item that is not

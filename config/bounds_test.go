@@ -45,6 +45,7 @@ func deep(n int) map[string]string {
 		"namespaces":             "log_level = " + r("a::") + "b(1)",
 		"brackets of many kinds": "log_level = " + r("[({a=\"${f("),
 		"wrong counterparts":     "log_level = " + r("[}"),
+		"quotes in comments":     "log_level = /* \" */ " + r("[") + " /* \" */",
 	}
 }
 
@@ -135,6 +136,33 @@ func TestNumberOfTokensIsBounded(t *testing.T) {
 	}
 }
 
+// wantTooDeepToAgree wants that tooDeep finds nothing in what is surely shallow.
+func wantTooDeepToAgree(t *testing.T, src []byte) {
+	t.Helper()
+	if notText(src) >= 0 || !surelyShallow(src) {
+		return
+	}
+	if at, broken := tooDeep("test.hcl", src); at != nil || broken != nil {
+		t.Errorf("%.100q is surely shallow, and too deep at %v or broken at %v", src, at, broken)
+	}
+}
+
+// The lexer runs once for an ordinary configuration.
+func TestOrdinaryConfigurationsAreSurelyShallow(t *testing.T) {
+	example, err := os.ReadFile("../example.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, src := range map[string]string{
+		"example": string(example), "services": manyServices(1000),
+		"a list": "a = [" + strings.Repeat("\"10.0.0.1:80\", # [(\n", 10*maxNesting) + "]",
+	} {
+		if !surelyShallow([]byte(src)) {
+			t.Errorf("%s: the lexer is asked", name)
+		}
+	}
+}
+
 // wantEnoughTokens wants that src has no more tokens than was expected, which guards the memory of the lexer.
 func wantEnoughTokens(t *testing.T, src []byte) {
 	t.Helper()
@@ -153,10 +181,12 @@ func TestTokensAtMost(t *testing.T) {
 		`"\\" [,,,,] "\\"`, `"a${[1,2,3]}b"`,
 		"x = \"\n\" , , , \"\n", `/* " */ , , , "`, `// " , , , "`, "<<E\n\" , \"\n${[,,,,]} \" ,\nE\n",
 		"# ,,,,\n,,,\n", "\"#\" ,,,,,", "€€€€", "éa éb",
-		`"%{ if true }a%{ endif }"`, `"a" # "b`, "\r\n\r\n", "\ufeffa = 1", "a = <<-E\n  x\n  E\n", "'a' `b`",
+		`"%{ if true }a%{ endif }"`, `"a" # "b`, "\r\n\r\n",
+		strings.Repeat("\" \r", 20), "\ufeffa = 1", "a = <<-E\n  x\n  E\n", "'a' `b`",
 		"...::=>==!=<=>=&&||",
 	} {
 		wantEnoughTokens(t, []byte(src))
+		wantTooDeepToAgree(t, []byte(src))
 	}
 	// And for what is usual it is not far off: or configurations that are not large would be refused.
 	src := []byte(manyServices(100))
@@ -205,6 +235,7 @@ func FuzzBounds(f *testing.F) {
 		defer debug.SetMaxStack(debug.SetMaxStack(16 << 20))
 		src := "log_level = " + strings.Repeat(part, n)
 		wantEnoughTokens(t, []byte(src))
+		wantTooDeepToAgree(t, []byte(src))
 		_, _ = loadText(strings.NewReplacer("_file", "_fil", "ca_path", "ca_pat").Replace(src), nil)
 	})
 }

@@ -60,9 +60,6 @@ func (a *agent) register(s *api.AgentServiceRegistration) {
 	})
 }
 
-// patience is how long anything may take that a test waits for. It only ends tests that would fail anyway.
-const patience = time.Minute
-
 // TestMain fails if anything that the tests started is still running at the end.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
