@@ -13,8 +13,8 @@ import (
 // first connections to one instance.
 type Balancer struct {
 	services sync.Map                        // of service name to *group
-	notify   atomic.Pointer[func([]*Member)] // nil: nobody wants to know
-	book     *book
+	onGone   atomic.Pointer[func([]*Member)] // nil: nobody wants to know
+	registry *healthRegistry
 	shuffle  func(n int, swap func(i, j int))
 }
 
@@ -22,18 +22,18 @@ var _ LoadBalancer = (*Balancer)(nil)
 
 // NewBalancer returns a Balancer that knows no service yet.
 func NewBalancer() *Balancer {
-	return &Balancer{book: newBook(), shuffle: rand.Shuffle}
+	return &Balancer{registry: newHealthRegistry(), shuffle: rand.Shuffle}
 }
 
 // Configure sets the options of a service, which has the default ones otherwise. It may be called at any time:
 // endpoints, their open uses and what is known of them stay. Options go with the service when an update removes it.
 func (b *Balancer) Configure(service string, o Options) {
-	for !b.group(service).configure(o) { // an update has just removed it
+	for !b.groupOf(service).configure(o) { // an update has just removed it
 	}
 }
 
-// group returns the group of a service. It makes one if there is none.
-func (b *Balancer) group(service string) *group {
+// groupOf returns the group of a service. It makes one if there is none.
+func (b *Balancer) groupOf(service string) *group {
 	v, ok := b.services.Load(service)
 	if !ok {
 		v, _ = b.services.LoadOrStore(service, newGroup(service, b))
@@ -47,7 +47,7 @@ func (b *Balancer) NextEndpoint(service string, src netip.AddrPort, tried Tried)
 	if !ok {
 		return nil, ErrMissingServiceEntry
 	}
-	return v.(*group).next(src.Addr(), &tried)
+	return v.(*group).nextEndpoint(src.Addr(), &tried)
 }
 
 // OnUpdate implements LoadBalancer. Endpoints that stay keep their place in the order and the turns they are owed;
@@ -63,14 +63,14 @@ func (b *Balancer) OnUpdate(updates []Endpoints) {
 			}
 			continue
 		}
-		endpoints := valid(u.Endpoints)
-		for !b.group(u.Service).update(endpoints, u.Left) { // another update has just removed it
+		endpoints := validEndpoints(u.Endpoints)
+		for !b.groupOf(u.Service).update(endpoints, u.Left) { // another update has just removed it
 		}
 	}
 }
 
-// valid returns a copy of endpoints without those that nobody could dial and without repeated IDs.
-func valid(endpoints []Endpoint) []Endpoint {
+// validEndpoints returns a copy of endpoints without those that nobody could dial and without repeated IDs.
+func validEndpoints(endpoints []Endpoint) []Endpoint {
 	out := make([]Endpoint, 0, len(endpoints))
 	var seen map[string]bool // nil as long as IDs ascend, as sources sort them
 	for i, e := range endpoints {

@@ -61,7 +61,7 @@ func TestRemovalsBetweenUpdates(t *testing.T) {
 		m.Done()
 	}
 	b.OnUpdate([]Endpoints{{Service: "web", Removed: true}})
-	if n := len(b.book.healths); n != 0 {
+	if n := len(b.registry.healths); n != 0 {
 		t.Errorf("%d addresses are known of no service", n)
 	}
 }
@@ -69,12 +69,12 @@ func TestRemovalsBetweenUpdates(t *testing.T) {
 // Who looked a group up before it was removed has to look again.
 func TestARemovedGroupTakesNothing(t *testing.T) {
 	b := NewBalancer()
-	g := b.group("web")
+	g := b.groupOf("web")
 	b.OnUpdate([]Endpoints{{Service: "web", Removed: true}})
 	if g.update(placed("A"), nil) || g.configure(Options{}) {
 		t.Error("a removed group has taken an update or options")
 	}
-	if n := len(b.book.healths); n != 0 {
+	if n := len(b.registry.healths); n != 0 {
 		t.Errorf("%d addresses are known of no service", n)
 	}
 }

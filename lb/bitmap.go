@@ -24,8 +24,8 @@ func fullBitmap(n int) *bitmap {
 	return b
 }
 
-// put adds i to the set, or removes it.
-func (b *bitmap) put(i int, in bool) {
+// set adds i to the set, or removes it.
+func (b *bitmap) set(i int, in bool) {
 	word, bit := &b.words[i/64], uint64(1)<<(i%64)
 	switch {
 	case in && word.Or(bit)&bit == 0:
@@ -38,8 +38,8 @@ func (b *bitmap) put(i int, in bool) {
 // has reports whether i is in the set.
 func (b *bitmap) has(i int) bool { return b.words[i/64].Load()>>(i%64)&1 != 0 }
 
-// next returns the lowest number in the set that is i or more; -1 if there is none.
-func (b *bitmap) next(i int) int {
+// nextSet returns the lowest number in the set that is i or more; -1 if there is none.
+func (b *bitmap) nextSet(i int) int {
 	for w := i / 64; w < len(b.words); w++ {
 		word := b.words[w].Load()
 		if w == i/64 {

@@ -17,11 +17,11 @@ const (
 // It is a bucket of tokens that first picks fill, and that runs out by itself within the window; and another one
 // that time fills.
 type budget struct {
-	mu      sync.Mutex
-	last    int64 // when it was looked at, on the book's clock; 0: never
-	seen    int64 // first picks then
-	earned  float64
-	reserve float64
+	mu        sync.Mutex
+	last      int64 // when it was looked at, on the registry's clock; 0: never
+	picksSeen int64 // first picks then
+	earned    float64
+	reserve   float64
 }
 
 // spend takes a token, if there is one. Firsts is how many first picks there have been.
@@ -34,9 +34,9 @@ func (b *budget) spend(firsts, now int64) bool {
 	}
 	// What came longer ago than the window counts no more; when within the time elapsed it came is not known.
 	recent := min(1, retryWindow/max(elapsed, 1))
-	b.earned = b.earned*max(0, 1-elapsed/retryWindow) + retryShare*float64(firsts-b.seen)*recent
+	b.earned = b.earned*max(0, 1-elapsed/retryWindow) + retryShare*float64(firsts-b.picksSeen)*recent
 	b.reserve = min(b.reserve+retryFloor*elapsed/1e9, retryFloor*retryWindow/1e9)
-	b.last, b.seen = now, firsts
+	b.last, b.picksSeen = now, firsts
 	switch {
 	case b.earned >= 1:
 		b.earned--

@@ -16,7 +16,7 @@ func clients(t *testing.T, b *Balancer, n int, d time.Duration) (dials, held int
 		var tried Tried
 		for tried.Len() < 3 {
 			m, err := b.NextEndpoint("web", client, tried)
-			if errors.Is(err, ErrRetriesHeld) {
+			if errors.Is(err, ErrRetryBudget) {
 				held++
 				break
 			}

@@ -14,12 +14,12 @@ const numCells = 1024
 // n changes by one, the number of a member's cells changes by a part in n, so few clients notice. Of manyMembers, each
 // is in all cells.
 type cells struct {
-	begin [numCells + 1]int32 // of each cell in list
-	list  []int32             // places of members, cell by cell
+	offsets [numCells + 1]int32 // of each cell in list
+	indexes []int32             // places of members, cell by cell
 }
 
 // newCells makes the cells for entrants, and raises their weights to what they are within cells.
-func newCells(entrants []entrant) *cells {
+func newCells(entrants []hashNode) *cells {
 	n, total := float64(len(entrants)), 0.0
 	for i := range entrants {
 		total += entrants[i].weight
@@ -33,24 +33,24 @@ func newCells(entrants []entrant) *cells {
 		count := int(math.Floor(part*numCells + float64(e.seed>>11)/(1<<53)))
 		counts[i] = min(max(count, 1), numCells)
 		e.weight *= numCells / float64(counts[i])
-		walk(e.seed, counts[i], func(cell int) { c.begin[cell+1]++ })
+		eachCell(e.seed, counts[i], func(cell int) { c.offsets[cell+1]++ })
 	}
 	for i := range numCells {
-		c.begin[i+1] += c.begin[i]
+		c.offsets[i+1] += c.offsets[i]
 	}
-	c.list = make([]int32, c.begin[numCells])
-	next := c.begin
+	c.indexes = make([]int32, c.offsets[numCells])
+	next := c.offsets
 	for i, count := range counts {
-		walk(entrants[i].seed, count, func(cell int) {
-			c.list[next[cell]] = int32(i)
+		eachCell(entrants[i].seed, count, func(cell int) {
+			c.indexes[next[cell]] = int32(i)
 			next[cell]++
 		})
 	}
 	return c
 }
 
-// walk calls f with the first count cells in the order of a member.
-func walk(seed uint64, count int, f func(cell int)) {
+// eachCell calls f with the first count cells in the order of a member.
+func eachCell(seed uint64, count int, f func(cell int)) {
 	order := mix(seed)
 	cell, step := order%numCells, order/numCells|1 // an odd step comes to all cells
 	for range count {
@@ -59,9 +59,9 @@ func walk(seed uint64, count int, f func(cell int)) {
 	}
 }
 
-// of returns the places of the members that are in a client's cell.
-func (c *cells) of(client uint64) []int32 {
+// members returns the places of the members that are in a client's cell.
+func (c *cells) members(client uint64) []int32 {
 	// Not the client's hash itself: members are scored by that.
 	cell := mix(client) % numCells
-	return c.list[c.begin[cell]:c.begin[cell+1]]
+	return c.indexes[c.offsets[cell]:c.offsets[cell+1]]
 }

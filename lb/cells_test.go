@@ -135,7 +135,7 @@ func TestCellsAreBounded(t *testing.T) {
 			h := newSourceHash(webGroup(balanced(Options{}, set...)).state.Load().roster)
 			in := make([]int, n)
 			for cell := range numCells {
-				list := h.cells.list[h.cells.begin[cell]:h.cells.begin[cell+1]]
+				list := h.cells.indexes[h.cells.offsets[cell]:h.cells.offsets[cell+1]]
 				if len(list) > 3*manyMembers {
 					t.Errorf("cell %d of %d endpoints has %d", cell, n, len(list))
 				}

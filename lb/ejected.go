@@ -5,154 +5,153 @@ import (
 	"math"
 )
 
-// A standing is how a member counts in what its group knows of the members' healths. The group's counting guards all
-// but at.
-type standing struct {
-	member *Member // as it is in the group's present state; nil: it is not in it yet
-	place  int     // in the group's outs; negative: it is not ejected
-	due    int64   // when it should be looked at, if it is ejected
+// An ejectedEntry is a member's entry in its group's heap of ejected members. The group's healthMu guards it.
+type ejectedEntry struct {
+	member    *Member // as it is in the group's present state; nil: it is not in it yet
+	heapIndex int     // in the group's ejectedMembers; negative: it is not ejected
+	due       int64   // when it should be looked at, if it is ejected
 }
 
-// outs are the ejected members of a group, a heap by due.
-type outs []*Member
+// ejectedHeap are the ejected members of a group, a heap by due.
+type ejectedHeap []*Member
 
-func (o outs) Len() int           { return len(o) }
-func (o outs) Less(i, j int) bool { return o[i].standing.due < o[j].standing.due }
+func (o ejectedHeap) Len() int           { return len(o) }
+func (o ejectedHeap) Less(i, j int) bool { return o[i].entry.due < o[j].entry.due }
 
-func (o outs) Swap(i, j int) {
+func (o ejectedHeap) Swap(i, j int) {
 	o[i], o[j] = o[j], o[i]
-	o[i].standing.place, o[j].standing.place = i, j
+	o[i].entry.heapIndex, o[j].entry.heapIndex = i, j
 }
 
 // Push implements heap.Interface.
-func (o *outs) Push(x any) {
+func (o *ejectedHeap) Push(x any) {
 	m := x.(*Member)
-	m.standing.place = len(*o)
+	m.entry.heapIndex = len(*o)
 	*o = append(*o, m)
 }
 
 // Pop implements heap.Interface.
-func (o *outs) Pop() any {
+func (o *ejectedHeap) Pop() any {
 	last := len(*o) - 1
 	m := (*o)[last]
 	(*o)[last] = nil
 	*o = (*o)[:last]
-	m.standing.place = -1
+	m.entry.heapIndex = -1
 	return m
 }
 
-// recount looks at the healths of all members, after an update.
-func (g *group) recount() {
-	g.counting.Lock() // so that the last one to count has seen all
-	for _, m := range g.outs {
-		m.standing.place = -1
+// reviewAll looks at the healths of all members, after an update.
+func (g *group) reviewAll() {
+	g.healthMu.Lock() // so that the last one to count has seen all
+	for _, m := range g.ejectedMembers {
+		m.entry.heapIndex = -1
 	}
-	clear(g.outs)
-	g.outs = g.outs[:0]
+	clear(g.ejectedMembers)
+	g.ejectedMembers = g.ejectedMembers[:0]
 	st, ramped := g.state.Load(), int64(0)
 	for i, m := range st.members {
-		m.standing.member = m
-		m.at.Store(int32(i))
-		st.roster.note(i)
-		ramped = max(ramped, g.slowUntil(st, m.tally))
-		if m.health.until.Load() != 0 {
-			m.standing.due = m.health.due.Load()
-			g.outs.Push(m)
+		m.entry.member = m
+		m.index.Store(int32(i))
+		st.roster.mark(i)
+		ramped = max(ramped, g.slowStartEndOf(st, m.usage))
+		if m.health.ejectedUntil.Load() != 0 {
+			m.entry.due = m.health.due.Load()
+			g.ejectedMembers.Push(m)
 		}
 	}
-	heap.Init(&g.outs)
-	g.ramped.Store(ramped)
-	g.countedLocked(st)
-	g.counting.Unlock()
-	g.hasRoom()
+	heap.Init(&g.ejectedMembers)
+	g.slowStartEnd.Store(ramped)
+	g.publishHealthLocked(st)
+	g.healthMu.Unlock()
+	g.serveQueue()
 }
 
 // review looks at the health of one member, after that has changed.
-func (g *group) review(t *tally) {
-	g.counting.Lock()
-	st, s := g.state.Load(), &t.standing
-	out := s.member != nil && !t.left.Load() && t.health.until.Load() != 0
+func (g *group) review(t *usage) {
+	g.healthMu.Lock()
+	st, s := g.state.Load(), &t.entry
+	out := s.member != nil && !t.left.Load() && t.health.ejectedUntil.Load() != 0
 	switch {
-	case out && s.place < 0:
+	case out && s.heapIndex < 0:
 		s.due = t.health.due.Load()
-		heap.Push(&g.outs, s.member)
+		heap.Push(&g.ejectedMembers, s.member)
 	case out:
 		s.due = t.health.due.Load()
-		heap.Fix(&g.outs, s.place)
-	case s.place >= 0:
-		heap.Remove(&g.outs, s.place)
+		heap.Fix(&g.ejectedMembers, s.heapIndex)
+	case s.heapIndex >= 0:
+		heap.Remove(&g.ejectedMembers, s.heapIndex)
 	}
-	st.roster.note(int(t.at.Load()))
-	if slow := g.slowUntil(st, t); slow > g.ramped.Load() {
-		g.ramped.Store(slow)
+	st.roster.mark(int(t.index.Load()))
+	if slow := g.slowStartEndOf(st, t); slow > g.slowStartEnd.Load() {
+		g.slowStartEnd.Store(slow)
 	}
-	g.countedLocked(st)
-	g.counting.Unlock()
-	g.hasRoom()
+	g.publishHealthLocked(st)
+	g.healthMu.Unlock()
+	g.serveQueue()
 }
 
-// slowUntil is until when a member starts slowly; zero: it does not.
-func (g *group) slowUntil(st *state, t *tally) int64 {
-	began, slow := t.began(), int64(st.options.SlowStart)
-	if slow == 0 || began == 0 || began+slow <= g.book.now() {
+// slowStartEndOf is until when a member starts slowly; zero: it does not.
+func (g *group) slowStartEndOf(st *state, t *usage) int64 {
+	began, slow := t.servesSince(), int64(st.options.SlowStart)
+	if slow == 0 || began == 0 || began+slow <= g.registry.now() {
 		return 0
 	}
 	return began + slow
 }
 
-// countedLocked notes what the outs come to.
-func (g *group) countedLocked(st *state) {
+// publishHealthLocked publishes what picks read of the ejected members.
+func (g *group) publishHealthLocked(st *state) {
 	due := int64(math.MaxInt64)
-	if len(g.outs) > 0 {
-		due = g.outs[0].standing.due
+	if len(g.ejectedMembers) > 0 {
+		due = g.ejectedMembers[0].entry.due
 	}
-	g.due.Store(due)
-	g.ejected.Store(int64(len(g.outs)))
-	g.panicking.Store(st.options.panics(len(g.outs), len(st.members)))
+	g.nextDue.Store(due)
+	g.ejectedCount.Store(int64(len(g.ejectedMembers)))
+	g.panicking.Store(st.options.panics(len(g.ejectedMembers), len(st.members)))
 }
 
-// began is when the member began to serve: when it joined, or was ejected no more. Zero: it always did.
-func (t *tally) began() int64 { return max(t.joined, t.health.returned.Load()) }
+// servesSince is when the member began to serve: when it joined, or was ejected no more. Zero: it always did.
+func (t *usage) servesSince() int64 { return max(t.joined, t.health.returnedAt.Load()) }
 
-// trialLooks is how many ejected members one pick looks at to find one to try.
-const trialLooks = 16
+// maxTrialLooks is how many ejected members one pick looks at to find one to try.
+const maxTrialLooks = 16
 
-// fullPause is how long an ejected member without room is not looked at, in nanoseconds.
-const fullPause = 100e6
+// fullRetryAfter is how long an ejected member without room is not looked at, in nanoseconds.
+const fullRetryAfter = 100e6
 
-// trial returns an ejected member that it is time to try.
-func (g *group) trial(q *query) *Member {
-	now := g.book.now()
-	for range trialLooks {
-		if now < g.due.Load() {
+// pickTrial returns an ejected member that it is time to try.
+func (g *group) pickTrial(q *query) *Member {
+	now := g.registry.now()
+	for range maxTrialLooks {
+		if now < g.nextDue.Load() {
 			return nil
 		}
-		m := g.nextDue(now, q)
+		m := g.popDue(now, q)
 		if m == nil {
 			continue
 		}
-		if t := m.health.try(now); t != nil {
-			return &Member{m.Endpoint, m.tally, t}
+		if t := m.health.beginTrial(now); t != nil {
+			return &Member{m.Endpoint, m.usage, t}
 		}
-		g.review(m.tally) // somebody else was faster
+		g.review(m.usage) // somebody else was faster
 	}
 	return nil
 }
 
-// nextDue returns the ejected member that should be looked at first, if it is time to; nil if it has no room, or
+// popDue returns the ejected member that should be looked at first, if it is time to; nil if it has no room, or
 // another pick was faster.
-func (g *group) nextDue(now int64, q *query) *Member {
-	g.counting.Lock()
-	defer g.counting.Unlock()
-	if len(g.outs) == 0 || g.outs[0].standing.due > now {
+func (g *group) popDue(now int64, q *query) *Member {
+	g.healthMu.Lock()
+	defer g.healthMu.Unlock()
+	if len(g.ejectedMembers) == 0 || g.ejectedMembers[0].entry.due > now {
 		return nil
 	}
-	m := g.outs[0]
-	if q.room(m) {
+	m := g.ejectedMembers[0]
+	if q.hasRoom(m) {
 		return m
 	}
-	m.standing.due = now + fullPause
-	heap.Fix(&g.outs, 0)
-	g.due.Store(g.outs[0].standing.due)
+	m.entry.due = now + fullRetryAfter
+	heap.Fix(&g.ejectedMembers, 0)
+	g.nextDue.Store(g.ejectedMembers[0].entry.due)
 	return nil
 }

@@ -14,9 +14,9 @@ import (
 type group struct {
 	name     string
 	balancer *Balancer
-	book     *book      // the balancer's
-	mu       sync.Mutex // one update at a time
-	removed  bool       // the balancer has let go of the group; guarded by mu
+	registry *healthRegistry // the balancer's
+	mu       sync.Mutex      // one update at a time
+	removed  bool            // the balancer has let go of the group; guarded by mu
 	state    atomic.Pointer[state]
 
 	// Those that have left and may be in use yet; guarded by mu. What is picked while they leave is counted a moment
@@ -24,17 +24,17 @@ type group struct {
 	former []*Member
 
 	// What the members' healths come to, kept by recount and review so that picks need not look at all of them.
-	counting  sync.Mutex
-	outs      outs         // the ejected members; guarded by counting
-	ejected   atomic.Int64 // how many those are
-	ejections atomic.Int64 // ever
-	panicking atomic.Bool  // ejections are ignored
-	due       atomic.Int64 // when an ejected member should be looked at
-	ramped    atomic.Int64 // until when some member is starting slowly; 0: none is
+	healthMu       sync.Mutex
+	ejectedMembers ejectedHeap  // guarded by healthMu
+	ejectedCount   atomic.Int64 // how many those are
+	ejections      atomic.Int64 // ever
+	panicking      atomic.Bool  // ejections are ignored
+	nextDue        atomic.Int64 // when an ejected member should be looked at
+	slowStartEnd   atomic.Int64 // until when some member is starting slowly; 0: none is
 
-	_      [64]byte     // what follows changes with each pick
-	open   atomic.Int64 // uses that are not over
-	firsts atomic.Int64 // picks of clients who had tried nobody
+	_          [64]byte     // what follows changes with each pick
+	open       atomic.Int64 // uses that are not over
+	firstPicks atomic.Int64 // picks of clients who had tried nobody
 
 	budget budget // of the other picks
 	queue  queue
@@ -57,15 +57,15 @@ type state struct {
 }
 
 func newGroup(name string, b *Balancer) *group {
-	g := &group{name: name, balancer: b, book: b.book}
+	g := &group{name: name, balancer: b, registry: b.registry}
 	g.state.Store(&state{roster: newRoster(g, nil), rotation: &rotation{}, retries: &rotation{}})
-	g.due.Store(math.MaxInt64)
+	g.nextDue.Store(math.MaxInt64)
 	return g
 }
 
 func (g *group) options() *Options { return &g.state.Load().options }
 
-func (g *group) address(e Endpoint) address {
+func (g *group) addressOf(e Endpoint) address {
 	a := address{network: g.options().Network, host: e.Host, addr: e.Addr}
 	if e.Host != "" {
 		a.addr = netip.AddrPortFrom(netip.Addr{}, e.Addr.Port())
@@ -92,8 +92,8 @@ func (g *group) configure(o Options) bool {
 		for _, m := range old.members {
 			endpoints = append(endpoints, m.Endpoint)
 		}
-		g.renew(old.members, nil)
-		st.members = g.renew(nil, endpoints)
+		g.replaceMembers(old.members, nil)
+		st.members = g.replaceMembers(nil, endpoints)
 	}
 	g.swapLocked(&st)
 	return true
@@ -112,7 +112,7 @@ func (g *group) update(endpoints []Endpoint, left []Departure) bool {
 		g.balancer.shuffle(len(endpoints), func(i, j int) { endpoints[i], endpoints[j] = endpoints[j], endpoints[i] })
 	}
 	gone := g.replaceLocked(endpoints, left, true)
-	if notify := g.balancer.notify.Load(); notify != nil && len(gone) > 0 {
+	if notify := g.balancer.onGone.Load(); notify != nil && len(gone) > 0 {
 		(*notify)(gone)
 	}
 	return true
@@ -128,13 +128,13 @@ func (g *group) remove() {
 
 // replaceLocked makes endpoints the members. It returns those that are known to have left for good by what left says.
 func (g *group) replaceLocked(endpoints []Endpoint, left []Departure, known bool) (gone []*Member) {
-	g.forgetLocked()
-	g.book.forget()
+	g.dropUnusedLocked()
+	g.registry.dropUnused()
 	st := *g.state.Load()
-	st.members = g.renew(st.members, endpoints)
+	st.members = g.replaceMembers(st.members, endpoints)
 	st.known = known
 	g.swapLocked(&st)
-	return g.departLocked(left)
+	return g.markGoneLocked(left)
 }
 
 // swapLocked puts a state in place, and has everything that follows from it follow.
@@ -152,7 +152,7 @@ func (g *group) swapLocked(st *state) {
 	}
 	g.state.Store(st)
 	if !same || st.options != old.options {
-		g.recount()
+		g.reviewAll()
 	}
 }
 
@@ -165,7 +165,7 @@ func (st *state) build(g *group) {
 	case PolicyLeastConnections:
 		st.least = &leastConnections{roster: st.roster}
 		if least != nil {
-			st.least.clock.Store(least.clock.Load())
+			st.least.virtualTime.Store(least.virtualTime.Load())
 		}
 	case PolicyRandomTwo:
 		st.random = &randomTwo{st.roster}
@@ -186,10 +186,10 @@ func (st *state) build(g *group) {
 	}
 }
 
-// next picks a member for a client. Nobody overtakes those who wait.
-func (g *group) next(src netip.Addr, tried *Tried) (*Member, error) {
+// nextEndpoint picks a member for a client. Nobody overtakes those who wait.
+func (g *group) nextEndpoint(src netip.Addr, tried *Tried) (*Member, error) {
 	if tried.Len() == 0 {
-		g.firsts.Add(1)
+		g.firstPicks.Add(1)
 	}
 	if g.queue.waiting.Load() > 0 {
 		return nil, ErrFull
@@ -197,8 +197,8 @@ func (g *group) next(src netip.Addr, tried *Tried) (*Member, error) {
 	return g.pick(src, tried)
 }
 
-// races is how often a pick is made again because somebody else was faster to take the last room of an endpoint.
-const races = 4
+// maxRaces is how often a pick is made again because somebody else was faster to take the last room of an endpoint.
+const maxRaces = 4
 
 // pick picks a member for a client, if there is room.
 func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
@@ -206,71 +206,71 @@ func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 	if !st.known {
 		return nil, ErrMissingServiceEntry
 	}
-	for range races {
+	for range maxRaces {
 		if most := int64(st.options.MaxConnections); most > 0 && g.open.Load() >= most {
 			return nil, ErrFull
 		}
-		q := query{tried: tried, panicking: g.panicking.Load(), most: int64(st.options.MaxPerEndpoint)}
-		ramped := g.ramped.Load()
+		q := query{tried: tried, panicking: g.panicking.Load(), maxOpen: int64(st.options.MaxPerEndpoint)}
+		ramped := g.slowStartEnd.Load()
 		if ramped != 0 || st.sticky != nil {
-			q.now = g.book.now()
+			q.now = g.registry.now()
 		}
 		if q.now < ramped {
-			q.slow = int64(st.options.SlowStart)
+			q.slowStart = int64(st.options.SlowStart)
 		} else if ramped != 0 {
-			g.ramped.CompareAndSwap(ramped, 0)
+			g.slowStartEnd.CompareAndSwap(ramped, 0)
 		}
 		var m *Member
 		var err error
 		if tried.Len() == 0 {
-			m, err = g.first(st, src, &q)
+			m, err = g.pickFirst(st, src, &q)
 		} else {
-			m, err = g.another(st, src, &q)
+			m, err = g.pickRetry(st, src, &q)
 		}
-		if err != nil || g.use(st, m) {
+		if err != nil || g.claim(st, m) {
 			return m, err
 		}
 	}
 	return nil, ErrFull
 }
 
-// first picks a member for a client that has tried nobody yet.
-func (g *group) first(st *state, src netip.Addr, q *query) (*Member, error) {
-	if !q.panicking && g.ejected.Load() > 0 {
-		if m := g.trial(q); m != nil {
+// pickFirst picks a member for a client that has tried nobody yet.
+func (g *group) pickFirst(st *state, src netip.Addr, q *query) (*Member, error) {
+	if !q.panicking && g.ejectedCount.Load() > 0 {
+		if m := g.pickTrial(q); m != nil {
 			return m, nil
 		}
 	}
 	m := st.pick(src, q)
-	if m == nil && !q.full && !q.panicking && st.options.panics(len(st.members), len(st.members)) {
+	if m == nil && !q.sawFull && !q.panicking && st.options.panics(len(st.members), len(st.members)) {
 		q.panicking = true // all have just been ejected, and that is not counted yet
 		m = st.pick(src, q)
 	}
-	return m, q.why(m)
+	return m, q.err(m)
 }
 
-// another picks a member for a client that has tried some in vain: of those that have not failed since they were
+// pickRetry picks a member for a client that has tried some in vain: of those that have not failed since they were
 // last reached; else, as far as the budget goes, of those that are not ejected; and else of all, for to be refused
 // is the worst that can happen to it.
-func (g *group) another(st *state, src netip.Addr, q *query) (*Member, error) {
-	q.panicking, q.calm = false, true
+func (g *group) pickRetry(st *state, src netip.Addr, q *query) (*Member, error) {
+	q.panicking, q.skipTroubled = false, true
 	if m := st.pick(src, q); m != nil {
 		return m, nil
 	}
-	q.calm = false
+	q.skipTroubled = false
 	m := st.pick(src, q)
-	if m == nil && !q.full {
+	if m == nil && !q.sawFull {
 		q.panicking = true
 		m = st.pick(src, q)
 	}
-	if m != nil && !g.budget.spend(g.firsts.Load(), g.book.now()) {
-		return nil, ErrRetriesHeld
+	if m != nil && !g.budget.spend(g.firstPicks.Load(), g.registry.now()) {
+		return nil, ErrRetryBudget
 	}
-	return m, q.why(m)
+	return m, q.err(m)
 }
 
-// use counts a use, and tells whether there was room for it.
-func (g *group) use(st *state, m *Member) bool {
+// claim counts a use, and tells whether there was room for it.
+func (g *group) claim(st *state, m *Member) bool {
 	o := &st.options
 	inEndpoint, inService := m.begin()
 	if o.MaxPerEndpoint > 0 && inEndpoint > int64(o.MaxPerEndpoint) || o.MaxConnections > 0 &&

@@ -40,27 +40,27 @@ const trialSilence = time.Second
 // Picks read the atomics; all else is behind mu, and mostly not needed: an endpoint that is fine is told so by one
 // load.
 type health struct {
-	book    *book
-	address address
+	registry *healthRegistry
+	address  address
 
-	troubled atomic.Bool  // it has failed since it was last reached
-	until    atomic.Int64 // when it may be tried; 0: it is not ejected
-	due      atomic.Int64 // if ejected: when a pick should look at it again
-	returned atomic.Int64 // when it was ejected no more; 0: it never was
+	troubled     atomic.Bool  // it has failed since it was last reached
+	ejectedUntil atomic.Int64 // when it may be tried; 0: it is not ejected
+	due          atomic.Int64 // if ejected: when a pick should look at it again
+	returnedAt   atomic.Int64 // when it was ejected no more; 0: it never was
 
-	mu        sync.Mutex
-	dials     int // failures in a row, but resets
-	resets    int // in a row
-	ejections int // in a row
-	cause     Cause
-	trial     *trial
+	mu           sync.Mutex
+	dialFailures int // failures in a row, but resets
+	resets       int // in a row
+	ejections    int // in a row
+	cause        Cause
+	trial        *trialUse
 
-	users []*tally // of the members at the address; guarded by book.mu
+	users []*usage // of the members at the address; guarded by registry.mu
 }
 
-// A trial is the use that tries an ejected endpoint.
-type trial struct {
-	silent int64 // since when it has been connected and heard nothing bad; 0: it is not connected; guarded by health.mu
+// A trialUse is the use that tries an ejected endpoint.
+type trialUse struct {
+	silentSince int64 // when it connected, if nothing bad was heard since; 0: not connected; guarded by health.mu
 }
 
 // An address is where endpoints may be, whatever they are called.
@@ -71,36 +71,36 @@ type address struct {
 }
 
 // failed counts a failure, which ejects if it is the max-th in a row; negative max: never.
-func (h *health) failed(c Cause, max int, t *trial) {
+func (h *health) failed(c Cause, max int, t *trialUse) {
 	h.mu.Lock()
-	now := h.book.now()
+	now := h.registry.now()
 	h.troubled.Store(true)
 	if c == Reset {
 		h.resets++
 	} else {
-		h.dials++
+		h.dialFailures++
 	}
 	ejected := false
-	switch until := h.until.Load(); {
+	switch until := h.ejectedUntil.Load(); {
 	case until != 0 && t != nil && t == h.trial, until != 0 && h.trial == nil && now >= until:
 		h.ejectLocked(c, now)
 		ejected = true
 	case until != 0: // a use that began before, or in spite of it: nothing new
-	case max > 0 && (c == Refused || h.dials >= max || h.resets >= max):
+	case max > 0 && (c == Refused || h.dialFailures >= max || h.resets >= max):
 		h.ejectLocked(c, now)
 		ejected = true
 	}
-	anew, tryIn := h.ejections == 1, time.Duration(h.until.Load()-now)
+	anew, tryIn := h.ejections == 1, time.Duration(h.ejectedUntil.Load()-now)
 	h.mu.Unlock()
 	if !ejected {
 		return
 	}
-	for _, t := range h.book.usersOf(h) {
+	for _, t := range h.registry.usersOf(h) {
 		t.group.ejections.Add(1)
 		t.group.review(t)
 	}
 	if anew {
-		h.book.notify(h, HealthChange{Ejected: true, Cause: c, TryIn: tryIn})
+		h.registry.notifyUsers(h, HealthChange{Ejected: true, Cause: c, TryIn: tryIn})
 	}
 }
 
@@ -110,22 +110,22 @@ func (h *health) ejectLocked(c Cause, now int64) {
 	h.cause, h.trial = c, nil
 	until := now + int64(float64(d)*(0.8+0.4*rand.Float64()))
 	h.due.Store(until)
-	h.until.Store(until)
+	h.ejectedUntil.Store(until)
 }
 
 // connected counts a connection that was taken.
-func (h *health) connected(t *trial) {
+func (h *health) connected(t *trialUse) {
 	if !h.troubled.Load() {
 		return
 	}
 	h.mu.Lock()
-	h.dials = 0
+	h.dialFailures = 0
 	changed, returned := false, false
 	switch {
-	case h.until.Load() == 0 && h.resets > 0: // it may be about to do just that again
-	case h.until.Load() != 0 && h.cause == Reset:
+	case h.ejectedUntil.Load() == 0 && h.resets > 0: // it may be about to do just that again
+	case h.ejectedUntil.Load() != 0 && h.cause == Reset:
 		if t != nil && t == h.trial {
-			h.silentLocked(t)
+			h.startSilenceLocked(t)
 			changed = true
 		}
 	default:
@@ -133,13 +133,13 @@ func (h *health) connected(t *trial) {
 	}
 	h.mu.Unlock()
 	if changed || returned {
-		h.book.tell(h, returned)
+		h.registry.reviewUsers(h, returned)
 	}
 }
 
-func (h *health) silentLocked(t *trial) {
-	t.silent = h.book.now()
-	h.due.Store(t.silent + int64(trialSilence))
+func (h *health) startSilenceLocked(t *trialUse) {
+	t.silentSince = h.registry.now()
+	h.due.Store(t.silentSince + int64(trialSilence))
 }
 
 // reached counts an answer.
@@ -151,70 +151,70 @@ func (h *health) reached() {
 	returned := h.recoverLocked()
 	h.mu.Unlock()
 	if returned {
-		h.book.tell(h, true)
+		h.registry.reviewUsers(h, true)
 	}
 }
 
 // recoverLocked forgets what was wrong, and tells whether the endpoint was ejected.
 func (h *health) recoverLocked() bool {
-	h.dials, h.resets, h.ejections, h.cause, h.trial = 0, 0, 0, 0, nil
+	h.dialFailures, h.resets, h.ejections, h.cause, h.trial = 0, 0, 0, 0, nil
 	h.troubled.Store(false)
-	if h.until.Load() == 0 {
+	if h.ejectedUntil.Load() == 0 {
 		return false
 	}
-	h.returned.Store(h.book.now())
-	h.until.Store(0)
+	h.returnedAt.Store(h.registry.now())
+	h.ejectedUntil.Store(0)
 	return true
 }
 
-// try begins a trial if it is time for one, and ends one that has been silent for long enough.
-func (h *health) try(now int64) *trial {
+// beginTrial begins a trial if it is time for one, and ends one that has been silent for long enough.
+func (h *health) beginTrial(now int64) *trialUse {
 	h.mu.Lock()
-	until := h.until.Load()
+	until := h.ejectedUntil.Load()
 	if until == 0 || now < h.due.Load() {
 		h.mu.Unlock()
 		return nil
 	}
-	var t *trial
+	var t *trialUse
 	returned := false
 	if h.trial != nil { // connected and silent, or it would not be due
 		returned = h.recoverLocked()
 	} else {
-		t = &trial{}
+		t = &trialUse{}
 		h.trial = t
 		h.due.Store(math.MaxInt64)
 		if h.address.network == UDP {
-			h.silentLocked(t)
+			h.startSilenceLocked(t)
 		}
 	}
 	h.mu.Unlock()
-	h.book.tell(h, returned)
+	h.registry.reviewUsers(h, returned)
 	return t
 }
 
-// trialDone ends a trial, if it is not over. Connected and without a failure, it was a success; else another one may
+// endTrial ends a trial, if it is not over. Connected and without a failure, it was a success; else another one may
 // try. Over UDP a refusal may be on its way yet, so there it takes its time.
-func (h *health) trialDone(t *trial) {
+func (h *health) endTrial(t *trialUse) {
 	h.mu.Lock()
 	if h.trial != t || h.address.network == UDP {
 		h.mu.Unlock()
 		return
 	}
 	returned := false
-	if t.silent != 0 {
+	if t.silentSince != 0 {
 		returned = h.recoverLocked()
 	} else {
 		h.trial = nil
-		h.due.Store(h.until.Load())
+		h.due.Store(h.ejectedUntil.Load())
 	}
 	h.mu.Unlock()
-	h.book.tell(h, returned)
+	h.registry.reviewUsers(h, returned)
 }
 
-// A book keeps the healths of all addresses.
-type book struct {
-	began   time.Time
-	changed func(HealthChange) // nil: nobody wants to know
+// A healthRegistry keeps the healths of all addresses.
+type healthRegistry struct {
+	start    time.Time
+	onChange func(HealthChange) // nil: nobody wants to know
 
 	mu      sync.Mutex
 	healths map[address]*health
@@ -222,20 +222,20 @@ type book struct {
 	unused map[*health]int64
 }
 
-func newBook() *book {
-	return &book{began: time.Now(), healths: map[address]*health{}, unused: map[*health]int64{}}
+func newHealthRegistry() *healthRegistry {
+	return &healthRegistry{start: time.Now(), healths: map[address]*health{}, unused: map[*health]int64{}}
 }
 
-// now is the book's clock, in nanoseconds. It is never zero.
-func (b *book) now() int64 { return int64(time.Since(b.began)) + 1 }
+// now is the registry's clock, in nanoseconds. It is never zero.
+func (b *healthRegistry) now() int64 { return int64(time.Since(b.start)) + 1 }
 
-// use gives t the health of its address.
-func (b *book) use(a address, t *tally) {
+// acquire gives t the health of its address.
+func (b *healthRegistry) acquire(a address, t *usage) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h := b.healths[a]
 	if h == nil {
-		h = &health{book: b, address: a}
+		h = &health{registry: b, address: a}
 		b.healths[a] = h
 	}
 	delete(b.unused, h)
@@ -244,11 +244,11 @@ func (b *book) use(a address, t *tally) {
 }
 
 // release undoes a use.
-func (b *book) release(t *tally) {
+func (b *healthRegistry) release(t *usage) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h := t.health
-	h.users = slices.DeleteFunc(h.users, func(u *tally) bool { return u == t })
+	h.users = slices.DeleteFunc(h.users, func(u *usage) bool { return u == t })
 	switch {
 	case len(h.users) > 0:
 	case h.troubled.Load():
@@ -258,8 +258,8 @@ func (b *book) release(t *tally) {
 	}
 }
 
-// forget drops the healths that nobody has used for a while.
-func (b *book) forget() {
+// dropUnused drops the healths that nobody has used for a while.
+func (b *healthRegistry) dropUnused() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
@@ -271,21 +271,21 @@ func (b *book) forget() {
 	}
 }
 
-// used reports whether g has a member at an address.
-func (b *book) used(a address, g *group) bool {
+// hasMember reports whether g has a member at an address.
+func (b *healthRegistry) hasMember(a address, g *group) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	h := b.healths[a]
-	return h != nil && slices.ContainsFunc(h.users, func(t *tally) bool { return t.group == g })
+	return h != nil && slices.ContainsFunc(h.users, func(t *usage) bool { return t.group == g })
 }
 
-// tell has all who use h look at it, and says that it is ejected no more, if it has returned.
-func (b *book) tell(h *health, returned bool) {
+// reviewUsers has all who use h look at it, and says that it is ejected no more, if it has returned.
+func (b *healthRegistry) reviewUsers(h *health, returned bool) {
 	for _, t := range b.usersOf(h) {
 		t.group.review(t)
 	}
 	if returned {
-		b.notify(h, HealthChange{})
+		b.notifyUsers(h, HealthChange{})
 	}
 }
 
@@ -300,21 +300,21 @@ type HealthChange struct {
 // NotifyHealth has f told of each endpoint that is ejected, the first time of several in a row, and when it is no
 // longer, for each service that takes notice. Whoever uses an endpoint calls it, so it must not wait for anything.
 // There is one f; it is to be set before there are updates.
-func (b *Balancer) NotifyHealth(f func(HealthChange)) { b.book.changed = f }
+func (b *Balancer) NotifyHealth(f func(HealthChange)) { b.registry.onChange = f }
 
-func (b *book) notify(h *health, c HealthChange) {
-	if b.changed == nil {
+func (b *healthRegistry) notifyUsers(h *health, c HealthChange) {
+	if b.onChange == nil {
 		return
 	}
 	for _, t := range b.usersOf(h) {
 		if t.group.options().MaxFails >= 0 {
 			c.Service, c.Endpoint = t.group.name, t.id
-			b.changed(c)
+			b.onChange(c)
 		}
 	}
 }
 
-func (b *book) usersOf(h *health) []*tally {
+func (b *healthRegistry) usersOf(h *health) []*usage {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return slices.Clone(h.users)

@@ -310,7 +310,7 @@ func TestEjectionOutlivesTheEndpoint(t *testing.T) {
 		time.Sleep(3 * maxEjection)
 		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1)}})
 		b.OnUpdate([]Endpoints{{Service: "web"}})
-		if n := len(b.book.healths); n != 0 {
+		if n := len(b.registry.healths); n != 0 {
 			t.Errorf("%d addresses are remembered for ever", n)
 		}
 	})
@@ -490,8 +490,8 @@ func TestConcurrentFailures(t *testing.T) {
 				t.Errorf("%s of %s has %d open uses, want 0", m.ID, service, n)
 			}
 		}
-		if g.ejected.Load() != 0 || g.open.Load() != 0 {
-			t.Errorf("%s: %d ejected, %d open, want none", service, g.ejected.Load(), g.open.Load())
+		if g.ejectedCount.Load() != 0 || g.open.Load() != 0 {
+			t.Errorf("%s: %d ejected, %d open, want none", service, g.ejectedCount.Load(), g.open.Load())
 		}
 	}
 	if got := len(picks(t, b, 100)); got != 100 {

@@ -120,7 +120,7 @@ func TestLargeSetFindsWhoMayServe(t *testing.T) {
 				g := webGroup(b)
 				for i, m := range g.state.Load().members {
 					if tt.full(i) {
-						g.use(g.state.Load(), m)
+						g.claim(g.state.Load(), m)
 					}
 					if tt.fails(i) {
 						m.Failed(Refused)
@@ -148,15 +148,15 @@ func TestLargeSetPickLooksAtFew(t *testing.T) {
 		most := func(when string) {
 			t.Helper()
 			st := g.state.Load()
-			for _, q := range []query{{}, {calm: true}, {panicking: true}} {
+			for _, q := range []query{{}, {skipTroubled: true}, {panicking: true}} {
 				for i := range 50 {
 					q := q
-					q.tried, q.most = &Tried{}, 1
-					if q.calm {
+					q.tried, q.maxOpen = &Tried{}, 1
+					if q.skipTroubled {
 						q.tried.Add(st.members[i].ID)
 					}
-					if st.pick(from(i).Addr(), &q); q.looks > bound {
-						t.Fatalf("%v, %s: a pick looked at %d of %d endpoints", p, when, q.looks, n)
+					if st.pick(from(i).Addr(), &q); q.examined > bound {
+						t.Fatalf("%v, %s: a pick looked at %d of %d endpoints", p, when, q.examined, n)
 					}
 				}
 			}
@@ -165,7 +165,7 @@ func TestLargeSetPickLooksAtFew(t *testing.T) {
 		members := g.state.Load().members
 		for i, m := range members {
 			if i%2 == 0 {
-				g.use(g.state.Load(), m)
+				g.claim(g.state.Load(), m)
 			} else {
 				m.Failed(Unreachable) // not ejected yet
 			}
@@ -202,11 +202,11 @@ func wantCounted(t *testing.T, g *group) {
 	st := g.state.Load()
 	ejected, due := 0, int64(math.MaxInt64)
 	for i, m := range st.members {
-		out := m.health.until.Load() != 0
+		out := m.health.ejectedUntil.Load() != 0
 		if out {
 			ejected++
-			due = min(due, m.standing.due)
-			if m.standing.due < m.health.due.Load() { // later is right, if it was full when it was due
+			due = min(due, m.entry.due)
+			if m.entry.due < m.health.due.Load() { // later is right, if it was full when it was due
 				t.Errorf("endpoint %d is looked at too soon", i)
 			}
 		}
@@ -222,10 +222,10 @@ func wantCounted(t *testing.T, g *group) {
 			t.Errorf("endpoint %d is marked as ready: %v, want %v", i, got, room && !out)
 		}
 	}
-	if got := g.ejected.Load(); got != int64(ejected) || len(g.outs) != ejected {
-		t.Errorf("%d are ejected, and %d in the heap, want %d", got, len(g.outs), ejected)
+	if got := g.ejectedCount.Load(); got != int64(ejected) || len(g.ejectedMembers) != ejected {
+		t.Errorf("%d are ejected, and %d in the heap, want %d", got, len(g.ejectedMembers), ejected)
 	}
-	if got := g.due.Load(); got != due {
+	if got := g.nextDue.Load(); got != due {
 		t.Errorf("one is due at %d, want %d", got, due)
 	}
 	if got, want := g.panicking.Load(), st.options.panics(ejected, len(st.members)); got != want {
@@ -434,7 +434,7 @@ func TestBitmap(t *testing.T) {
 		for range 3 * n {
 			i := rnd.IntN(n)
 			in[i] = rnd.IntN(4) == 0
-			b.put(i, in[i])
+			b.set(i, in[i])
 			from, want, count := rnd.IntN(n+1), -1, int64(0)
 			for j := n - 1; j >= 0; j-- {
 				if in[j] {
@@ -447,7 +447,7 @@ func TestBitmap(t *testing.T) {
 					t.Fatalf("of %d, %d is in: %v, want %v", n, j, b.has(j), in[j])
 				}
 			}
-			if got := b.next(from); got != want || b.count.Load() != count {
+			if got := b.nextSet(from); got != want || b.count.Load() != count {
 				t.Fatalf("of %d: next(%d) is %d of %d, want %d of %d", n, from, got, b.count.Load(), want, count)
 			}
 		}

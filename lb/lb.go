@@ -43,9 +43,9 @@ var (
 	// has, or others wait already; and by Wait when as many wait as may, or for too long.
 	ErrFull = errors.New("no endpoint had room")
 
-	// ErrRetriesHeld is returned by NextEndpoint to who has tried an endpoint, when the others that are left fail
+	// ErrRetryBudget is returned by NextEndpoint to who has tried an endpoint, when the others that are left fail
 	// too, and have been tried so often lately that more would only do harm.
-	ErrRetriesHeld = errors.New("too many endpoints fail to try more of them for each client")
+	ErrRetryBudget = errors.New("too many endpoints fail to try more of them for each client")
 )
 
 // An Endpoint is one instance of a service. Endpoints are values: they may be copied and compared.

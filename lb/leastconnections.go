@@ -18,14 +18,14 @@ import (
 // Cheng, 1996). A member that comes in late is behind by one turn at most, so that it gets no burst of ties.
 type leastConnections struct {
 	*roster
-	clock atomic.Uint64 // of the last tie; the bits of a float64
+	virtualTime atomic.Uint64 // of the last tie; the bits of a float64
 }
 
 // sampleSize is how many of many members are compared.
 const sampleSize = 32
 
-func (l *leastConnections) next(q *query) *Member {
-	best := candidate{clock: math.Float64frombits(l.clock.Load())}
+func (l *leastConnections) pick(q *query) *Member {
+	best := candidate{virtualTime: math.Float64frombits(l.virtualTime.Load())}
 	if !l.isLarge() {
 		for _, m := range l.members {
 			best.compare(m, q)
@@ -41,8 +41,8 @@ func (l *leastConnections) next(q *query) *Member {
 		}
 	}
 	if best.Member != nil {
-		best.setOwed(best.turn + best.step)
-		l.clock.Store(math.Float64bits(max(best.clock, best.turn)))
+		best.setFinish(best.start + best.step)
+		l.virtualTime.Store(math.Float64bits(max(best.virtualTime, best.start)))
 	}
 	return best.Member
 }
@@ -50,20 +50,20 @@ func (l *leastConnections) next(q *query) *Member {
 // A candidate is the best member that a pick of leastConnections has seen so far.
 type candidate struct {
 	*Member
-	load, turn, step float64
-	clock            float64
+	load, start, step float64
+	virtualTime       float64
 }
 
 // compare makes m the candidate if it is better and may serve.
 func (c *candidate) compare(m *Member, q *query) {
-	q.looks++
+	q.examined++
 	weight := float64(m.Weight) * q.share(m)
 	load := float64(m.open.Load()) / weight
 	if c.Member != nil && load > c.load {
 		return
 	}
-	turn := max(m.owed(), c.clock-1/weight)
-	if (c.Member == nil || load < c.load || turn < c.turn) && q.serves(m, nil) {
-		c.Member, c.load, c.turn, c.step = m, load, turn, 1/weight
+	turn := max(m.finish(), c.virtualTime-1/weight)
+	if (c.Member == nil || load < c.load || turn < c.start) && q.serves(m, nil) {
+		c.Member, c.load, c.start, c.step = m, load, turn, 1/weight
 	}
 }

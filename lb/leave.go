@@ -48,32 +48,32 @@ type Leave struct {
 // Gone returns why the endpoint has left for good; nil: it has not, or is back. It is one atomic load.
 func (m *Member) Gone() *Leave { return m.gone.Load() }
 
-// A Place tells the endpoint that a Member is of from all others. Members that the same endpoint is handed out as
+// A MemberKey tells the endpoint that a Member is of from all others. Members that the same endpoint is handed out as
 // have the same.
-type Place struct{ *tally }
+type MemberKey struct{ *usage }
 
-// Place is that of m.
-func (m *Member) Place() Place { return Place{m.tally} }
+// Key is that of m.
+func (m *Member) Key() MemberKey { return MemberKey{m.usage} }
 
 // NotifyGone has f called with the members of one service for which Gone returns another reason than before. OnUpdate
 // calls f: in order for each service, and at the same time for several. So f must not wait for anything, nor call the
 // balancer. There is one f; set it before there are updates.
-func (b *Balancer) NotifyGone(f func([]*Member)) { b.notify.Store(&f) }
+func (b *Balancer) NotifyGone(f func([]*Member)) { b.onGone.Store(&f) }
 
-// departLocked notes which of those that left, now or before, have left for good by what an update says, and which
+// markGoneLocked notes which of those that left, now or before, have left for good by what an update says, and which
 // of them are back. It returns those of which it has not been known, or not why.
-func (g *group) departLocked(left []Departure) (changed []*Member) {
+func (g *group) markGoneLocked(left []Departure) (changed []*Member) {
 	if len(g.former) == 0 {
 		return nil
 	}
 	why := make(map[address]Reasons, len(left))
 	for _, d := range left {
-		why[g.address(d.Endpoint)] = d.Why
+		why[g.addressOf(d.Endpoint)] = d.Why
 	}
 	for _, m := range g.former {
 		old, now := m.gone.Load(), why[m.health.address]
 		switch {
-		case g.book.used(m.health.address, g):
+		case g.registry.hasMember(m.health.address, g):
 			m.gone.Store(nil)
 		case now != 0 && (old == nil || old.Why != now):
 			m.gone.Store(&Leave{Why: now, At: time.Now()})
@@ -83,7 +83,7 @@ func (g *group) departLocked(left []Departure) (changed []*Member) {
 	return changed
 }
 
-// forgetLocked forgets those that left whom nobody uses any more.
-func (g *group) forgetLocked() {
+// dropUnusedLocked forgets those that left whom nobody uses any more.
+func (g *group) dropUnusedLocked() {
 	g.former = slices.DeleteFunc(g.former, func(m *Member) bool { return m.open.Load() == 0 })
 }

@@ -106,7 +106,7 @@ func TestFormerMembersAreForgotten(t *testing.T) {
 	for i := range 100 {
 		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: placed(string(rune('C' + i%2)))}})
 	}
-	g := b.group("web")
+	g := b.groupOf("web")
 	if n := len(g.former); n != 2 {
 		t.Errorf("%d former members, want A, which is in use, and the last to leave", n)
 	}

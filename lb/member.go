@@ -21,8 +21,8 @@ import (
 // All are cheap enough to be called from an event loop: a few atomic operations where nothing is wrong.
 type Member struct {
 	Endpoint
-	*tally
-	trial *trial // if this use is the one that tries an ejected endpoint, else nil
+	*usage
+	trial *trialUse // if this use is the one that tries an ejected endpoint, else nil
 }
 
 // Cause is what was wrong with an endpoint that was not reached.
@@ -59,23 +59,23 @@ func (c Cause) String() string {
 	return "none"
 }
 
-// A tally is what is known of an endpoint from its use in one service. It outlives a change of the endpoint's
+// A usage is what is known of an endpoint from its use in one service. It outlives a change of the endpoint's
 // weight, but not of its address.
-type tally struct {
-	id       string
-	group    *group
-	health   *health // shared with all services that use the address
-	joined   int64   // when, on the book's clock; 0: with the first set of the service, so it does not start slowly
-	left     atomic.Bool
-	gone     atomic.Pointer[Leave] // nil: not for good
-	at       atomic.Int32          // place in the group's members; it may be another one's during an update
-	standing standing
+type usage struct {
+	id     string
+	group  *group
+	health *health // shared with all services that use the address
+	joined int64   // when, on the registry's clock; 0: with the first set of the service, so it does not start slowly
+	left   atomic.Bool
+	gone   atomic.Pointer[Leave] // nil: not for good
+	index  atomic.Int32          // place in the group's members; it may be another one's during an update
+	entry  ejectedEntry
 
-	_      [64]byte     // what follows changes with each pick
-	open   atomic.Int64 // uses that are not over
-	picks  atomic.Int64
-	failed atomic.Int64
-	turns  atomic.Uint64 // see leastConnections; the bits of a float64
+	_          [64]byte     // what follows changes with each pick
+	open       atomic.Int64 // uses that are not over
+	picks      atomic.Int64
+	failed     atomic.Int64
+	finishBits atomic.Uint64 // see leastConnections; the bits of a float64
 }
 
 // Left tells whether the endpoint has left its service, or is at another address now. It is one atomic load.
@@ -96,40 +96,40 @@ func (m *Member) Failed(c Cause) {
 // begin counts a use. It returns how many there are now, of the endpoint and of the service.
 func (m *Member) begin() (inEndpoint, inService int64) {
 	inEndpoint = m.open.Add(1)
-	m.changed(inEndpoint)
+	m.noteOpen(inEndpoint)
 	return inEndpoint, m.group.open.Add(1)
 }
 
-// changed is told how many uses there are, and notes whether the endpoint has room.
-func (m *Member) changed(open int64) {
+// noteOpen is told how many uses there are, and notes whether the endpoint has room.
+func (m *Member) noteOpen(open int64) {
 	st := m.group.state.Load()
 	if most := int64(st.options.MaxPerEndpoint); most > 0 && st.roster.isLarge() && (open == most || open == most-1) {
-		st.roster.note(int(m.at.Load()))
+		st.roster.mark(int(m.index.Load()))
 	}
 }
 
 // Done ends what the pick began.
 func (m *Member) Done() {
-	m.changed(m.open.Add(-1))
+	m.noteOpen(m.open.Add(-1))
 	m.group.open.Add(-1)
 	if m.trial != nil {
-		m.health.trialDone(m.trial)
+		m.health.endTrial(m.trial)
 	}
-	m.group.hasRoom()
+	m.group.serveQueue()
 }
 
-// owed is for the policies: where the member is in a rotation of ties.
-func (t *tally) owed() float64     { return math.Float64frombits(t.turns.Load()) }
-func (t *tally) setOwed(v float64) { t.turns.Store(math.Float64bits(v)) }
+// finish is for the policies: where the member is in a rotation of ties.
+func (t *usage) finish() float64     { return math.Float64frombits(t.finishBits.Load()) }
+func (t *usage) setFinish(v float64) { t.finishBits.Store(math.Float64bits(v)) }
 
-// renew returns the members for endpoints, valid ones of distinct IDs. Those of old at the same address keep their
-// tally, and are the same if nothing changed; the others of old leave. To be called with mu held.
-func (g *group) renew(old []*Member, endpoints []Endpoint) []*Member {
+// replaceMembers returns the members for endpoints, valid ones of distinct IDs. Those of old at the same address keep
+// their usage, and are the same if nothing changed; the others of old leave. To be called with mu held.
+func (g *group) replaceMembers(old []*Member, endpoints []Endpoint) []*Member {
 	byID := make(map[string]*Member, len(old))
 	for _, m := range old {
 		byID[m.ID] = m
 	}
-	joined := g.book.now()
+	joined := g.registry.now()
 	if len(old) == 0 {
 		joined = 0
 	}
@@ -141,22 +141,22 @@ func (g *group) renew(old []*Member, endpoints []Endpoint) []*Member {
 			delete(byID, e.ID)
 		case m != nil && m.Host == e.Host && m.Addr == e.Addr:
 			delete(byID, e.ID)
-			m = &Member{Endpoint: e, tally: m.tally}
+			m = &Member{Endpoint: e, usage: m.usage}
 		default:
-			m = &Member{Endpoint: e, tally: g.newTally(e, joined)}
+			m = &Member{Endpoint: e, usage: g.newUsage(e, joined)}
 		}
 		members = append(members, m)
 	}
 	for _, m := range byID {
 		m.left.Store(true)
 		g.former = append(g.former, m)
-		g.book.release(m.tally)
+		g.registry.release(m.usage)
 	}
 	return members
 }
 
-func (g *group) newTally(e Endpoint, joined int64) *tally {
-	t := &tally{id: e.ID, group: g, joined: joined, standing: standing{place: -1}}
-	g.book.use(g.address(e), t)
+func (g *group) newUsage(e Endpoint, joined int64) *usage {
+	t := &usage{id: e.ID, group: g, joined: joined, entry: ejectedEntry{heapIndex: -1}}
+	g.registry.acquire(g.addressOf(e), t)
 	return t
 }

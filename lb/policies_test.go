@@ -321,7 +321,7 @@ func TestSlowStart(t *testing.T) {
 						t.Errorf("at %v got %v, want the others to be equal", share, c)
 					}
 				}
-				want(leastShare)
+				want(minShare)
 				time.Sleep(5 * time.Second)
 				want(0.5)
 				time.Sleep(5 * time.Second)
@@ -329,7 +329,7 @@ func TestSlowStart(t *testing.T) {
 				d := memberOf(t, b, "D")
 				d.Failed(Refused)
 				d.Reached()
-				want(leastShare)
+				want(minShare)
 				time.Sleep(10 * time.Second)
 				want(1)
 			})
@@ -347,7 +347,7 @@ func TestPickAllocatesNothingByAnyPolicy(t *testing.T) {
 			a := memberOf(t, b, "A")
 			a.Failed(Refused)
 			a.health.due.Store(math.MaxInt64) // nobody is to try it
-			a.group.recount()
+			a.group.reviewAll()
 			b.Configure("web", Options{Policy: p, Sticky: sticky, SlowStart: time.Hour, MinAvailable: -1})
 			var tried Tried
 			tried.Add("B")
@@ -455,7 +455,7 @@ func halfEjected(b *Balancer) *Balancer {
 			m.health.due.Store(math.MaxInt64)
 		}
 	}
-	g.recount()
+	g.reviewAll()
 	return b
 }
 

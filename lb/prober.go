@@ -27,9 +27,9 @@ type Prober struct {
 	slots    chan struct{} // one for each check that runs
 	lookups  chan struct{} // one for each of those that looks a host name up
 
-	mu      sync.Mutex
-	running map[string]*probing // by service
-	wg      sync.WaitGroup
+	mu       sync.Mutex
+	services map[string]*checkedService // by service
+	wg       sync.WaitGroup
 }
 
 // A Check says how the endpoints of a service are checked. Which network that is by, the service's Options say.
@@ -40,8 +40,8 @@ type Check struct {
 	Expect   string        // UDP: what the answer must begin with
 }
 
-// A probing is a service that is being checked.
-type probing struct {
+// A checkedService is a service that is being checked.
+type checkedService struct {
 	check  Check
 	cancel context.CancelFunc
 }
@@ -50,7 +50,7 @@ type probing struct {
 func NewProber(b *Balancer) *Prober {
 	return &Prober{
 		Resolver: NewResolver(maxProbeLookups), balancer: b, slots: make(chan struct{}, maxProbes),
-		lookups: make(chan struct{}, maxProbeLookups), running: map[string]*probing{},
+		lookups: make(chan struct{}, maxProbeLookups), services: map[string]*checkedService{},
 	}
 }
 
@@ -58,19 +58,19 @@ func NewProber(b *Balancer) *Prober {
 func (p *Prober) Apply(checks map[string]Check) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for service, r := range p.running {
+	for service, r := range p.services {
 		if c, ok := checks[service]; !ok || c != r.check {
 			r.cancel()
-			delete(p.running, service)
+			delete(p.services, service)
 		}
 	}
 	for service, c := range checks {
-		if _, ok := p.running[service]; ok {
+		if _, ok := p.services[service]; ok {
 			continue
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		p.running[service] = &probing{c, cancel}
-		p.wg.Go(func() { p.watch(ctx, service, c) })
+		p.services[service] = &checkedService{c, cancel}
+		p.wg.Go(func() { p.checkService(ctx, service, c) })
 	}
 }
 
@@ -80,11 +80,11 @@ func (p *Prober) Close() {
 	p.wg.Wait()
 }
 
-// watch checks the endpoints of a service, each once an interval, spread over it.
-func (p *Prober) watch(ctx context.Context, service string, c Check) {
+// checkService checks the endpoints of a service, each once an interval, spread over it.
+func (p *Prober) checkService(ctx context.Context, service string, c Check) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	known := map[*tally]context.CancelFunc{}
+	known := map[*usage]context.CancelFunc{}
 	defer func() {
 		for _, cancel := range known {
 			cancel()
@@ -92,16 +92,16 @@ func (p *Prober) watch(ctx context.Context, service string, c Check) {
 	}()
 	var seen *roster
 	for {
-		r := p.roster(service)
+		r := p.rosterOf(service)
 		if r != seen { // an update came since
 			seen = r
-			there := map[*tally]bool{}
+			there := map[*usage]bool{}
 			for _, m := range r.members {
-				there[m.tally] = true
-				if _, ok := known[m.tally]; !ok {
+				there[m.usage] = true
+				if _, ok := known[m.usage]; !ok {
 					ctx, cancel := context.WithCancel(ctx)
-					known[m.tally] = cancel
-					wg.Go(func() { p.follow(ctx, m, c) })
+					known[m.usage] = cancel
+					wg.Go(func() { p.checkEndpoint(ctx, m, c) })
 				}
 			}
 			for t, cancel := range known {
@@ -117,8 +117,8 @@ func (p *Prober) watch(ctx context.Context, service string, c Check) {
 	}
 }
 
-// roster returns the endpoints that the service has now.
-func (p *Prober) roster(service string) *roster {
+// rosterOf returns the endpoints that the service has now.
+func (p *Prober) rosterOf(service string) *roster {
 	v, ok := p.balancer.services.Load(service)
 	if !ok {
 		return &roster{}
@@ -126,9 +126,9 @@ func (p *Prober) roster(service string) *roster {
 	return v.(*group).state.Load().roster
 }
 
-// follow checks one endpoint until ctx ends. The first check comes at once, but for the wait for a slot; the others,
-// jittered, are soon spread out.
-func (p *Prober) follow(ctx context.Context, m *Member, c Check) {
+// checkEndpoint checks one endpoint until ctx ends. The first check comes at once, but for the wait for a slot; the
+// others, jittered, are soon spread out.
+func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
 	for {
 		select {
 		case p.slots <- struct{}{}:
@@ -151,7 +151,7 @@ func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	overUDP := m.health.address.network == UDP
 	check := p.connect
 	if overUDP {
-		check = func(ctx context.Context, m *Member) error { return p.ask(ctx, m, c) }
+		check = func(ctx context.Context, m *Member) error { return p.exchange(ctx, m, c) }
 	}
 	err := check(limited, m)
 	switch {
@@ -194,8 +194,8 @@ func (p *Prober) dial(ctx context.Context, network string, m *Member) (net.Conn,
 	return DialAny(ctx, &d, network, addrs, m.Addr.Port())
 }
 
-// ask sends the datagram and waits for the answer. Datagrams may be lost, so it asks twice.
-func (p *Prober) ask(ctx context.Context, m *Member, c Check) error {
+// exchange sends the datagram and waits for the answer. Datagrams may be lost, so it asks twice.
+func (p *Prober) exchange(ctx context.Context, m *Member, c Check) error {
 	conn, err := p.dial(ctx, "udp", m)
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ import (
 // so serving needs no lock while it picks, and a pick that makes room itself does no harm.
 type queue struct {
 	waiting atomic.Int64 // waiters in it
-	wanted  atomic.Bool  // there may be room for some
+	recheck atomic.Bool  // there may be room for some
 	serving atomic.Bool
 
 	mu    sync.Mutex
@@ -32,21 +32,21 @@ type line struct {
 	turn    *list.Element // in the queue's turns
 }
 
-// placesForEachFree is how many places in the queue a client may have for each that is free. A client that is alone has
+// slotsPerFree is how many places in the queue a client may have for each that is free. A client that is alone has
 // four fifths of the queue, and two have four ninths each, so that others find some free (Choudhury and Hahne, "Dynamic
 // Queue Length Thresholds for Shared-Memory Packet Switches", 1998). In a short queue that comes to all places.
-const placesForEachFree = 4
+const slotsPerFree = 4
 
 // A Waiter is a connection of a client in the queue.
 type Waiter struct {
-	group *group
-	src   netip.Addr
-	tried Tried
-	ready func(*Member, error)
-	limit time.Duration
-	timer *time.Timer
-	line  *line
-	place *list.Element // in its line; nil once out of the queue; guarded by the queue's mu
+	group   *group
+	src     netip.Addr
+	tried   Tried
+	ready   func(*Member, error)
+	timeout time.Duration
+	timer   *time.Timer
+	line    *line
+	element *list.Element // in its line; nil once out of the queue; guarded by the queue's mu
 }
 
 // Wait puts a client whom NextEndpoint told ErrFull into the service's queue. Ready is called once, unless the
@@ -69,15 +69,15 @@ func (g *group) wait(src netip.Addr, tried Tried, ready func(*Member, error)) (*
 	if o.QueueTimeout <= 0 {
 		return nil, ErrFull
 	}
-	w := &Waiter{group: g, src: src, tried: tried, ready: ready, limit: o.QueueTimeout}
+	w := &Waiter{group: g, src: src, tried: tried, ready: ready, timeout: o.QueueTimeout}
 	q.mu.Lock()
 	if !q.joinLocked(w, o.MaxQueue) {
 		q.mu.Unlock()
 		return nil, ErrFull
 	}
-	w.timer = time.AfterFunc(w.limit, w.expire)
+	w.timer = time.AfterFunc(w.timeout, w.expire)
 	q.mu.Unlock()
-	g.hasRoom() // there may be some since NextEndpoint said that there is none
+	g.serveQueue() // there may be some since NextEndpoint said that there is none
 	return w, nil
 }
 
@@ -89,7 +89,7 @@ func (q *queue) joinLocked(w *Waiter, most int) bool {
 	if l != nil {
 		has = l.waiters.Len()
 	}
-	if has >= placesForEachFree*free {
+	if has >= slotsPerFree*free {
 		return false
 	}
 	if l == nil {
@@ -100,7 +100,7 @@ func (q *queue) joinLocked(w *Waiter, most int) bool {
 		l.turn = q.turns.PushBack(l)
 		q.lines[client] = l
 	}
-	w.line, w.place = l, l.waiters.PushBack(w)
+	w.line, w.element = l, l.waiters.PushBack(w)
 	q.waiting.Add(1)
 	return true
 }
@@ -115,13 +115,13 @@ func (w *Waiter) leave(served bool) bool {
 	q := &w.group.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if w.place == nil {
+	if w.element == nil {
 		return false
 	}
 	w.timer.Stop()
 	l := w.line
-	l.waiters.Remove(w.place)
-	w.place = nil
+	l.waiters.Remove(w.element)
+	w.element = nil
 	q.waiting.Add(-1)
 	switch {
 	case l.waiters.Len() == 0:
@@ -133,8 +133,8 @@ func (w *Waiter) leave(served bool) bool {
 	return true
 }
 
-// next is the waiter whose turn it is; nil if there is none.
-func (q *queue) next() *Waiter {
+// front is the waiter whose turn it is; nil if there is none.
+func (q *queue) front() *Waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	first := q.turns.Front()
@@ -147,27 +147,27 @@ func (q *queue) next() *Waiter {
 // expire is called when the client has waited for long enough.
 func (w *Waiter) expire() {
 	if w.Cancel() {
-		w.ready(nil, fmt.Errorf("%w for %v", ErrFull, w.limit))
+		w.ready(nil, fmt.Errorf("%w for %v", ErrFull, w.timeout))
 	}
 }
 
-// hasRoom is told whenever a use has ended, or something may be picked that could not be before.
-func (g *group) hasRoom() {
+// serveQueue is told whenever a use has ended, or something may be picked that could not be before.
+func (g *group) serveQueue() {
 	if g.queue.waiting.Load() == 0 {
 		return
 	}
 	q := &g.queue
-	for q.wanted.Store(true); q.wanted.Load() && q.serving.CompareAndSwap(false, true); {
-		q.wanted.Store(false)
-		for g.serveOne() {
+	for q.recheck.Store(true); q.recheck.Load() && q.serving.CompareAndSwap(false, true); {
+		q.recheck.Store(false)
+		for g.serveNext() {
 		}
 		q.serving.Store(false)
 	}
 }
 
-// serveOne serves the client whose turn it is, and tells whether there may be more to do.
-func (g *group) serveOne() bool {
-	w := g.queue.next()
+// serveNext serves the client whose turn it is, and tells whether there may be more to do.
+func (g *group) serveNext() bool {
+	w := g.queue.front()
 	if w == nil {
 		return false
 	}

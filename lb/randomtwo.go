@@ -5,12 +5,12 @@ package lb
 // do not all come to the same member ("The power of two choices in randomized load balancing", Mitzenmacher, 2001).
 type randomTwo struct{ *roster }
 
-func (r randomTwo) next(q *query) *Member {
-	a := r.take(q, nil)
+func (r randomTwo) pick(q *query) *Member {
+	a := r.sample(q, nil)
 	if a == nil {
 		return nil
 	}
-	b := r.take(q, a)
+	b := r.sample(q, a)
 	if b == nil || a.open.Load()*int64(b.Weight) <= b.open.Load()*int64(a.Weight) {
 		return a
 	}

@@ -16,8 +16,8 @@ import (
 // That says nothing about the name.
 var ErrLookups = errors.New("too many host names are being looked up")
 
-// maxFound is how many names a Resolver remembers to have found.
-const maxFound = 16384
+// maxKnown is how many names a Resolver remembers to have found.
+const maxKnown = 16384
 
 // A Resolver looks up the host names of endpoints, for all who dial them. It bounds how many lookups are under way at
 // once, for each takes up to two sockets for as long as name servers are silent. Lookups of one name at one time are
@@ -29,19 +29,19 @@ const maxFound = 16384
 // It is in this package because an [Endpoint] may have a host name, and every room that dials endpoints imports this
 // one.
 type Resolver struct {
-	slots   chan struct{} // has one for each lookup that is under way
-	unknown chan struct{} // has one for each of those whose name has not been found the last time
+	slots        chan struct{} // has one for each lookup that is under way
+	unknownSlots chan struct{} // has one for each of those whose name has not been found the last time
 
 	mu    sync.Mutex
 	calls map[string]*call    // by name; guarded by mu
-	found map[string]struct{} // names that have been found the last time; guarded by mu
+	known map[string]struct{} // names that have been found the last time; guarded by mu
 }
 
 // A call is a lookup that is under way or waits for a slot.
 type call struct {
 	cancel  context.CancelFunc
-	begun   atomic.Bool   // it has its slots
-	waiting int           // that wait for it; guarded by Resolver.mu
+	started atomic.Bool   // it has its slots
+	waiters int           // that wait for it; guarded by Resolver.mu
 	done    chan struct{} // closed when the following are there
 	addrs   []netip.Addr
 	err     error
@@ -51,10 +51,10 @@ type call struct {
 func NewResolver(lookups int) *Resolver {
 	lookups = max(lookups, 1)
 	return &Resolver{
-		slots:   make(chan struct{}, lookups),
-		unknown: make(chan struct{}, lookups-lookups/4),
-		calls:   map[string]*call{},
-		found:   map[string]struct{}{},
+		slots:        make(chan struct{}, lookups),
+		unknownSlots: make(chan struct{}, lookups-lookups/4),
+		calls:        map[string]*call{},
+		known:        map[string]struct{}{},
 	}
 }
 
@@ -68,7 +68,7 @@ func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error
 		return slices.Clone(c.addrs), c.err
 	case <-ctx.Done():
 	}
-	begun := c.begun.Load()
+	begun := c.started.Load()
 	if r.leave(host, c) {
 		<-c.done
 	}
@@ -89,10 +89,10 @@ func (r *Resolver) join(host string) *call {
 		ctx, cancel := context.WithCancel(context.Background())
 		c = &call{cancel: cancel, done: make(chan struct{})}
 		r.calls[host] = c
-		_, known := r.found[host]
+		_, known := r.known[host]
 		go r.run(ctx, host, c, known)
 	}
-	c.waiting++
+	c.waiters++
 	return c
 }
 
@@ -101,7 +101,7 @@ func (r *Resolver) join(host string) *call {
 func (r *Resolver) leave(host string, c *call) (last bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if c.waiting--; c.waiting > 0 {
+	if c.waiters--; c.waiters > 0 {
 		return false
 	}
 	if r.calls[host] == c {
@@ -123,14 +123,14 @@ func (r *Resolver) run(ctx context.Context, host string, c *call, known bool) {
 	}
 	switch {
 	case c.err != nil:
-		delete(r.found, host)
-	case len(r.found) < maxFound:
-		r.found[host] = struct{}{}
+		delete(r.known, host)
+	case len(r.known) < maxKnown:
+		r.known[host] = struct{}{}
 	}
 }
 
 func (r *Resolver) lookup(ctx context.Context, host string, c *call, known bool) ([]netip.Addr, error) {
-	slots := []chan struct{}{r.unknown, r.slots}
+	slots := []chan struct{}{r.unknownSlots, r.slots}
 	if known {
 		slots = slots[1:]
 	}
@@ -142,7 +142,7 @@ func (r *Resolver) lookup(ctx context.Context, host string, c *call, known bool)
 		}
 		defer func() { <-s }()
 	}
-	c.begun.Store(true)
+	c.started.Store(true)
 	return lookup(ctx, host)
 }
 

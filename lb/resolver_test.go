@@ -81,8 +81,8 @@ func TestResolverBoundsLookups(t *testing.T) {
 	if open, most := s.Sockets(); open != 0 || most > 2*3 {
 		t.Errorf("%d sockets are open and %d have been, want none and at most 6", open, most)
 	}
-	if len(r.calls) != 0 || len(r.slots) != 0 || len(r.unknown) != 0 {
-		t.Errorf("%d calls, %d slots and %d are left", len(r.calls), len(r.slots), len(r.unknown))
+	if len(r.calls) != 0 || len(r.slots) != 0 || len(r.unknownSlots) != 0 {
+		t.Errorf("%d calls, %d slots and %d are left", len(r.calls), len(r.slots), len(r.unknownSlots))
 	}
 }
 
@@ -150,7 +150,7 @@ func TestResolverSharesLookups(t *testing.T) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if c := r.calls["good.test"]; c != nil {
-			return c.waiting
+			return c.waiters
 		}
 		return 0
 	}

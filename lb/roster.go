@@ -9,12 +9,12 @@ import (
 // so that a pick costs some microseconds at most, whatever their number.
 const manyMembers = 256
 
-// draws is how often a draw that may not serve is made again before the members are searched.
-const draws = 8
+// maxDraws is how often a draw that may not serve is made again before the members are searched.
+const maxDraws = 8
 
-// maxLooks is how many marked members a search looks at. Few of them cannot serve after all, unless nearly all
+// maxExamined is how many marked members a search looks at. Few of them cannot serve after all, unless nearly all
 // endpoints fail.
-const maxLooks = 64
+const maxExamined = 64
 
 // A roster is the members of a service between two updates. It finds some that may serve, in no order.
 //
@@ -46,7 +46,7 @@ func newRoster(g *group, members []*Member) *roster {
 	})
 	for _, m := range members {
 		if m.Weight != members[0].Weight {
-			r.weigh()
+			r.buildTables()
 			break
 		}
 	}
@@ -58,8 +58,8 @@ func newRoster(g *group, members []*Member) *roster {
 
 func (r *roster) isLarge() bool { return len(r.members) > manyMembers }
 
-// weigh makes the tables for draws by weight.
-func (r *roster) weigh() {
+// buildTables makes the tables for draws by weight.
+func (r *roster) buildTables() {
 	n := len(r.members)
 	r.sums, r.guide = make([]int, n), make([]int32, n)
 	total := 0
@@ -93,13 +93,13 @@ func (r *roster) draw() *Member {
 
 // take returns a member that may serve, other than not: one that is drawn by weight, if a few draws find one. It
 // returns nil if there is none.
-func (r *roster) take(q *query, not *Member) *Member {
+func (r *roster) sample(q *query, not *Member) *Member {
 	if len(r.members) == 0 {
 		return nil
 	}
-	for range draws {
+	for range maxDraws {
 		m := r.draw()
-		if q.serves(m, not) && (q.slow == 0 || rand.Float64() < q.share(m)) {
+		if q.serves(m, not) && (q.slowStart == 0 || rand.Float64() < q.share(m)) {
 			return m
 		}
 	}
@@ -129,14 +129,14 @@ func (r *roster) searchMarks(q *query, not *Member, from int) *Member {
 	marks, fit := r.marks(q)
 	looks := 0
 	for _, part := range [2][2]int{{from, len(r.members)}, {0, from}} {
-		for i := marks.next(part[0]); i >= 0 && i < part[1] && looks < maxLooks; i = marks.next(i + 1) {
+		for i := marks.nextSet(part[0]); i >= 0 && i < part[1] && looks < maxExamined; i = marks.nextSet(i + 1) {
 			if m := r.members[i]; q.serves(m, not) {
 				return m
 			}
 			looks++
 		}
 	}
-	q.full = q.full || q.most > 0 && fit > marks.count.Load()
+	q.sawFull = q.sawFull || q.maxOpen > 0 && fit > marks.count.Load()
 	return nil
 }
 
@@ -145,7 +145,7 @@ func (r *roster) marks(q *query) (marks *bitmap, fit int64) {
 	if q.panicking {
 		return r.room, int64(len(r.members))
 	}
-	return r.ready, int64(len(r.members)) - r.group.ejected.Load()
+	return r.ready, int64(len(r.members)) - r.group.ejectedCount.Load()
 }
 
 // scarce reports whether so few of many members may serve that it is better to search for one than to let turns pass.
@@ -157,10 +157,10 @@ func (r *roster) scarce(q *query) bool {
 	return marks.count.Load() < int64(len(r.members)/16)
 }
 
-// note marks the member at a place anew. It is to be called after the member's room or health has changed. Of several
+// mark marks the member at a place anew. It is to be called after the member's room or health has changed. Of several
 // calls at once, the last to write the mark of a member that may serve again also sees that it may: so a mark that is
 // missing never stays.
-func (r *roster) note(at int) {
+func (r *roster) mark(at int) {
 	if !r.isLarge() || at >= len(r.members) {
 		return
 	}
@@ -169,11 +169,11 @@ func (r *roster) note(at int) {
 	for _, mark := range []struct {
 		in *bitmap
 		is func() bool
-	}{{r.room, room}, {r.ready, func() bool { return room() && m.health.until.Load() == 0 }}} {
+	}{{r.room, room}, {r.ready, func() bool { return room() && m.health.ejectedUntil.Load() == 0 }}} {
 		is := mark.is()
-		mark.in.put(at, is)
+		mark.in.set(at, is)
 		if !is && mark.is() {
-			mark.in.put(at, true)
+			mark.in.set(at, true)
 		}
 	}
 }

@@ -30,17 +30,17 @@ import "sync"
 // and updates is worth more than the nanoseconds: a pick is made for a connection, which costs a thousand times
 // more. Once a round, a pick costs O(n): see openAll. With 65,536 endpoints that is some hundred microseconds.
 type rotation struct {
-	mu    sync.Mutex
-	slots []slot  // which Members are in which place only replace changes
-	total int64   // W
-	delta float64 // Δ
-	now   int64   // t, in [0, W): both t and the turns taken are set back once per W picks
+	mu      sync.Mutex
+	slots   []slot  // which Members are in which place only replace changes
+	total   int64   // W
+	delta   float64 // Δ
+	elapsed int64   // t, in [0, W): both t and the turns taken are set back once per W picks
 
 	// Every slot is in exactly one of these.
 	open   []int32 // heap of slots whose window is open, by the end of the window
 	closed []int32 // heap of slots whose window opens later, by its start
 
-	last int // see outOfTurn
+	cursor int // see outOfTurn
 }
 
 // A slot is one endpoint's place in the rotation.
@@ -55,16 +55,16 @@ type slot struct {
 // maxPasses bounds how many turns may pass in one pick. More are needed only where the heaviest endpoints are out.
 const maxPasses = 64
 
-// next takes the next turn of an endpoint that may serve. Others let theirs pass. It returns nil if there is none; of
+// pick takes the next turn of an endpoint that may serve. Others let theirs pass. It returns nil if there is none; of
 // more than manyMembers, also if none has come after maxPasses turns.
-func (r *rotation) next(q *query) *Member {
+func (r *rotation) pick(q *query) *Member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for range min(maxPasses, 2*len(r.slots)) {
-		i := r.turn()
+		i := r.popNext()
 		s := &r.slots[i]
-		serves := q.serves(s.Member, nil) && s.comesUp(q)
-		r.take(i)
+		serves := q.serves(s.Member, nil) && s.servesTurn(q)
+		r.takeTurn(i)
 		if serves {
 			return s.Member
 		}
@@ -72,13 +72,13 @@ func (r *rotation) next(q *query) *Member {
 	if len(r.slots) > manyMembers {
 		return nil
 	}
-	return r.outOfTurn(q)
+	return r.pickOutOfTurn(q)
 }
 
-// turn pops the slot whose turn it is.
-func (r *rotation) turn() int32 {
+// popNext pops the slot whose turn it is.
+func (r *rotation) popNext() int32 {
 	for moved := 0; r.opens(); moved++ {
-		if moved == manyMoves {
+		if moved == maxMoves {
 			r.openAll()
 			break
 		}
@@ -93,11 +93,11 @@ func (r *rotation) turn() int32 {
 // opens reports whether the window of a closed slot is open by now.
 func (r *rotation) opens() bool { return len(r.closed) > 0 && r.isOpen(r.closed[0]) }
 
-func (r *rotation) isOpen(i int32) bool { return r.slots[i].start <= float64(r.now)+noise }
+func (r *rotation) isOpen(i int32) bool { return r.slots[i].start <= float64(r.elapsed)+epsilon }
 
-// manyMoves is how many windows may open in one pick before it pays to open all at once: where weights are equal, the
+// maxMoves is how many windows may open in one pick before it pays to open all at once: where weights are equal, the
 // windows of all endpoints open together, once a round.
-const manyMoves = 64
+const maxMoves = 64
 
 // openAll moves all slots whose windows are open by now.
 func (r *rotation) openAll() {
@@ -114,19 +114,19 @@ func (r *rotation) openAll() {
 	heapify(r.closed, r.byStart)
 }
 
-// take takes the turn of a slot that was popped, and puts it back.
-func (r *rotation) take(i int32) {
+// takeTurn takes the turn of a slot that was popped, and puts it back.
+func (r *rotation) takeTurn(i int32) {
 	s := &r.slots[i]
 	s.taken++
 	r.setWindow(s)
 	push(&r.closed, r.byStart, i)
-	if r.now++; r.now == r.total {
-		r.setBack()
+	if r.elapsed++; r.elapsed == r.total {
+		r.rebase()
 	}
 }
 
-// comesUp tells whether a slot that starts slowly serves this turn.
-func (s *slot) comesUp(q *query) bool {
+// servesTurn tells whether a slot that starts slowly serves this turn.
+func (s *slot) servesTurn(q *query) bool {
 	share := q.share(s.Member)
 	if share == 1 {
 		return true
@@ -138,21 +138,21 @@ func (s *slot) comesUp(q *query) bool {
 	return true
 }
 
-// outOfTurn looks for whoever may serve at all, when too many turns have passed. It does not count as a turn.
-func (r *rotation) outOfTurn(q *query) *Member {
+// pickOutOfTurn looks for whoever may serve at all, when too many turns have passed. It does not count as a turn.
+func (r *rotation) pickOutOfTurn(q *query) *Member {
 	for range r.slots {
-		r.last = (r.last + 1) % len(r.slots)
-		if m := r.slots[r.last].Member; q.serves(m, nil) {
+		r.cursor = (r.cursor + 1) % len(r.slots)
+		if m := r.slots[r.cursor].Member; q.serves(m, nil) {
 			return m
 		}
 	}
 	return nil
 }
 
-// setBack starts the count of picks and turns again after W picks, so that numbers stay small and exact for ever.
+// rebase starts the count of picks and turns again after W picks, so that numbers stay small and exact for ever.
 // All windows move by the same amount, so the heaps stay as they are.
-func (r *rotation) setBack() {
-	r.now = 0
+func (r *rotation) rebase() {
+	r.elapsed = 0
 	for i := range r.slots {
 		s := &r.slots[i]
 		s.taken -= int64(s.Weight)
@@ -160,8 +160,8 @@ func (r *rotation) setBack() {
 	}
 }
 
-// noise is what floats that stand for equal numbers may differ by, in picks.
-const noise = 1e-6
+// epsilon is what floats that stand for equal numbers may differ by, in picks.
+const epsilon = 1e-6
 
 func (r *rotation) setWindow(s *slot) {
 	perTurn := float64(r.total) / float64(s.Weight)
@@ -202,13 +202,13 @@ func (r *rotation) replace(members []*Member) {
 		old := &r.slots[place]
 		slots[i].phase, slots[i].credit = r.lagLocked(old), old.credit
 	}
-	r.slots, r.open, r.closed, r.now, r.total = slots, open, closed, 0, 0
+	r.slots, r.open, r.closed, r.elapsed, r.total = slots, open, closed, 0, 0
 	r.resetLocked()
 }
 
 // lagLocked is how many turns s is owed; negative, had in advance. It is within one.
 func (r *rotation) lagLocked(s *slot) float64 {
-	due := float64(r.now) * float64(s.Weight) / float64(r.total)
+	due := float64(r.elapsed) * float64(s.Weight) / float64(r.total)
 	return max(-1, min(1, s.phase+due-float64(s.taken)))
 }
 
@@ -234,10 +234,10 @@ func (r *rotation) resetLocked() {
 
 func (r *rotation) byStart(i, j int32) bool {
 	a, b := r.slots[i].start, r.slots[j].start
-	return a < b-noise || a < b+noise && i < j
+	return a < b-epsilon || a < b+epsilon && i < j
 }
 
 func (r *rotation) byEnd(i, j int32) bool {
 	a, b := r.slots[i].end, r.slots[j].end
-	return a < b-noise || a < b+noise && i < j
+	return a < b-epsilon || a < b+epsilon && i < j
 }

@@ -41,12 +41,12 @@ type turns struct {
 func newTurns() *turns { return &turns{&rotation{}, newGroup("s", NewBalancer()), nil} }
 
 func (r *turns) replace(endpoints []Endpoint) {
-	r.members = r.group.renew(r.members, endpoints)
+	r.members = r.group.replaceMembers(r.members, endpoints)
 	r.rotation.replace(r.members)
 }
 
-func (r *turns) pick(tried *Tried) (*Member, bool) {
-	m := r.next(&query{tried: tried})
+func (r *turns) next(tried *Tried) (*Member, bool) {
+	m := r.rotation.pick(&query{tried: tried})
 	return m, m != nil
 }
 
@@ -55,7 +55,7 @@ func take(t testing.TB, r *turns, n int) string {
 	t.Helper()
 	var b strings.Builder
 	for range n {
-		e, ok := r.pick(&Tried{})
+		e, ok := r.next(&Tried{})
 		if !ok {
 			t.Fatal("no endpoint")
 		}
@@ -135,7 +135,7 @@ func TestRotationFairWithinOneOverAnyWindowAcrossUpdates(t *testing.T) {
 		r.replace(set)
 		var picks []string
 		for len(picks) < 2000 {
-			e, _ := r.pick(&Tried{})
+			e, _ := r.next(&Tried{})
 			picks = append(picks, e.ID)
 			if rnd.IntN(7) == 0 {
 				now := slices.Clone(set)
@@ -189,7 +189,7 @@ func TestRotationKeepsWeightedSharesWithinOne(t *testing.T) {
 		r.replace(named(weights...))
 		counts := make([]int, len(weights))
 		for n := 1; n <= 3*total; n++ {
-			e, _ := r.pick(&Tried{})
+			e, _ := r.next(&Tried{})
 			counts[e.ID[0]-'A']++
 			for i, w := range weights {
 				if off := math.Abs(float64(counts[i]) - float64(n*w)/float64(total)); off >= 1 {
@@ -220,7 +220,7 @@ func TestRotationSharesSurviveConstantUpdates(t *testing.T) {
 				}
 				r.replace(set)
 			}
-			e, _ := r.pick(&Tried{})
+			e, _ := r.next(&Tried{})
 			counts[e.ID]++
 		}
 		if a, b, c := counts["A"], counts["B"],
@@ -235,13 +235,13 @@ func TestRotationAvoidsTried(t *testing.T) {
 	r.replace(named(1, 1, 1))
 	var tried Tried
 	for _, want := range []string{"A", "B", "C"} {
-		e, ok := r.pick(&tried)
+		e, ok := r.next(&tried)
 		if !ok || e.ID != want {
 			t.Fatalf("got %q, %v, want %s", e.ID, ok, want)
 		}
 		tried.Add(e.ID)
 	}
-	if e, ok := r.pick(&tried); ok {
+	if e, ok := r.next(&tried); ok {
 		t.Fatalf("got %s though all were tried, want none", e.ID)
 	}
 	if got := take(t, r, 6); got != "ABCABC" {
@@ -272,12 +272,12 @@ func TestRotationRetriesSpread(t *testing.T) {
 func TestRotationWithoutEndpoints(t *testing.T) {
 	r := newTurns()
 	r.replace(nil)
-	if _, ok := r.pick(&Tried{}); ok {
+	if _, ok := r.next(&Tried{}); ok {
 		t.Error("got an endpoint of an empty set")
 	}
 	r.replace(named(1, 1))
 	r.replace(nil)
-	if _, ok := r.pick(&Tried{}); ok {
+	if _, ok := r.next(&Tried{}); ok {
 		t.Error("got an endpoint that left")
 	}
 	r.replace(named(2, 2))
@@ -303,11 +303,11 @@ func FuzzRotation(f *testing.F) {
 			default:
 				var tried Tried
 				for range op % 3 {
-					if e, ok := r.pick(&tried); ok {
+					if e, ok := r.next(&tried); ok {
 						tried.Add(e.ID)
 					}
 				}
-				e, ok := r.pick(&tried)
+				e, ok := r.next(&tried)
 				if ok && (tried.Has(e.ID) || e.Left()) {
 					t.Fatalf("got %s, tried or not in the set", e.ID)
 				}

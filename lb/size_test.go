@@ -58,7 +58,7 @@ func benchUse(b *testing.B, name string, lb *Balancer, tried Tried) {
 func benchFull(b *testing.B, name string, lb *Balancer) {
 	v, _ := lb.services.Load("web")
 	for _, m := range v.(*group).state.Load().members {
-		v.(*group).use(v.(*group).state.Load(), m)
+		v.(*group).claim(v.(*group).state.Load(), m)
 	}
 	b.Run(name, func(b *testing.B) {
 		b.ReportAllocs()

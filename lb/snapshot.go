@@ -79,11 +79,11 @@ func (g *group) snapshot() (ServiceSnapshot, bool) {
 	st := g.state.Load()
 	s := ServiceSnapshot{Policy: st.options.Policy, Open: g.open.Load(), Waiting: g.queue.waiting.Load(),
 		Ejections: g.ejections.Load()}
-	s.Panicking = g.panicking.Load() && g.ejected.Load() > 0
+	s.Panicking = g.panicking.Load() && g.ejectedCount.Load() > 0
 	if st.sticky != nil {
 		s.Sticky = st.sticky.len()
 	}
-	q := query{now: g.book.now(), slow: int64(st.options.SlowStart), most: int64(st.options.MaxPerEndpoint)}
+	q := query{now: g.registry.now(), slowStart: int64(st.options.SlowStart), maxOpen: int64(st.options.MaxPerEndpoint)}
 	for _, m := range st.members {
 		s.Endpoints = append(s.Endpoints, m.snapshot(&q))
 	}
@@ -97,13 +97,13 @@ func (m *Member) snapshot(q *query) EndpointSnapshot {
 	h := m.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.Fails, s.Ejections, s.Cause = h.dials+h.resets, h.ejections, h.cause
+	s.Fails, s.Ejections, s.Cause = h.dialFailures+h.resets, h.ejections, h.cause
 	switch {
 	case h.trial != nil:
 		s.State = StateTrial
-	case h.until.Load() != 0:
-		s.State, s.TryIn = StateEjected, time.Duration(h.until.Load()-q.now)
-	case !q.room(m):
+	case h.ejectedUntil.Load() != 0:
+		s.State, s.TryIn = StateEjected, time.Duration(h.ejectedUntil.Load()-q.now)
+	case !q.hasRoom(m):
 		s.State = StateFull
 	case s.Share < 1:
 		s.State = StateSlow

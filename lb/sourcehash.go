@@ -18,45 +18,45 @@ import (
 // All Lictors come to the same member for the same address, for nothing here is random.
 type sourceHash struct {
 	*roster
-	entrants []entrant // for each member
-	equal    bool      // all entrants weigh the same
-	cells    *cells    // nil: each client is scored with all members
+	nodes []hashNode // for each member
+	equal bool       // all entrants weigh the same
+	cells *cells     // nil: each client is scored with all members
 }
 
-// An entrant is what a member brings along to be scored.
-type entrant struct {
+// An hashNode is what a member brings along to be scored.
+type hashNode struct {
 	seed   uint64 // of its ID
 	weight float64
 }
 
 func newSourceHash(r *roster) *sourceHash {
-	s := &sourceHash{roster: r, entrants: make([]entrant, len(r.members)), equal: r.sums == nil && !r.isLarge()}
+	s := &sourceHash{roster: r, nodes: make([]hashNode, len(r.members)), equal: r.sums == nil && !r.isLarge()}
 	for i, m := range r.members {
-		s.entrants[i] = entrant{hashID(m.ID), float64(m.Weight)}
+		s.nodes[i] = hashNode{hashID(m.ID), float64(m.Weight)}
 	}
 	if r.isLarge() {
-		s.cells = newCells(s.entrants)
+		s.cells = newCells(s.nodes)
 	}
 	return s
 }
 
-func (s *sourceHash) next(src netip.Addr, q *query) *Member {
-	best := winner{client: hashAddr(src), place: -1}
+func (s *sourceHash) pick(src netip.Addr, q *query) *Member {
+	best := winner{client: hashAddr(src), index: -1}
 	if s.cells == nil {
 		for i := range s.members {
 			s.score(&best, i, q)
 		}
 	} else {
 		marks, _ := s.marks(q)
-		for _, i := range s.cells.of(best.client) {
+		for _, i := range s.cells.members(best.client) {
 			if marks.has(int(i)) {
 				s.score(&best, int(i), q)
 			}
 		}
 	}
 	switch {
-	case best.place >= 0:
-		return s.members[best.place]
+	case best.index >= 0:
+		return s.members[best.index]
 	case s.cells != nil:
 		return s.search(q, nil)
 	}
@@ -66,32 +66,32 @@ func (s *sourceHash) next(src netip.Addr, q *query) *Member {
 // A winner is the member with the highest score that a pick has seen so far.
 type winner struct {
 	client uint64
-	place  int // negative: there is none
+	index  int // negative: there is none
 	hash   uint64
 	score  float64
 }
 
 // score makes the member at place i the winner if it may serve and has a higher score.
 func (s *sourceHash) score(best *winner, i int, q *query) {
-	q.looks++
-	e := &s.entrants[i]
+	q.examined++
+	e := &s.nodes[i]
 	hash := mix(best.client ^ e.seed)
-	if s.equal && q.slow == 0 {
-		if (best.place < 0 || hash > best.hash) && q.serves(s.members[i], nil) {
-			best.place, best.hash = i, hash
+	if s.equal && q.slowStart == 0 {
+		if (best.index < 0 || hash > best.hash) && q.serves(s.members[i], nil) {
+			best.index, best.hash = i, hash
 		}
 		return
 	}
 	// -1/ln of a number between 0 and 1, both excluded, has the distribution that makes shares proportional to weights.
 	// It is less than 1/(1-number), which is found sooner.
 	number := (float64(hash>>11) + 0.5) / (1 << 53)
-	if best.place >= 0 && e.weight <= best.score*(1-number) {
+	if best.index >= 0 && e.weight <= best.score*(1-number) {
 		return
 	}
 	m := s.members[i]
 	score := -e.weight * q.share(m) / math.Log(number)
-	if (best.place < 0 || score > best.score) && q.serves(m, nil) {
-		best.place, best.score = i, score
+	if (best.index < 0 || score > best.score) && q.serves(m, nil) {
+		best.index, best.score = i, score
 	}
 }
 

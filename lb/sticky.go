@@ -19,7 +19,7 @@ type stickyTable struct {
 type stickyShard struct {
 	mu      sync.Mutex
 	max     int
-	places  map[netip.Addr]int32
+	index   map[netip.Addr]int32
 	entries []stickyEntry // entries[0] is the head of a ring: its next came longest ago
 }
 
@@ -27,14 +27,14 @@ type stickyShard struct {
 type stickyEntry struct {
 	client     netip.Addr
 	member     *Member
-	seen       int64 // on the book's clock
+	seen       int64 // on the registry's clock
 	prev, next int32
 }
 
 func newStickyTable(max int) *stickyTable {
 	t := &stickyTable{}
 	for i := range t.shards {
-		t.shards[i] = stickyShard{max: max / stickyShards, places: map[netip.Addr]int32{},
+		t.shards[i] = stickyShard{max: max / stickyShards, index: map[netip.Addr]int32{},
 			entries: make([]stickyEntry, 1)}
 	}
 	return t
@@ -49,7 +49,7 @@ func (t *stickyTable) get(client netip.Addr, now, ttl int64) *Member {
 	s := t.shard(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, ok := s.places[client]
+	i, ok := s.index[client]
 	if !ok || now-s.entries[i].seen >= ttl {
 		return nil
 	}
@@ -64,19 +64,19 @@ func (t *stickyTable) put(client netip.Addr, m *Member, now int64) {
 	s := t.shard(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, ok := s.places[client]
+	i, ok := s.index[client]
 	switch {
 	case ok:
 		s.unlink(i)
 	case len(s.entries) <= s.max:
 		i = int32(len(s.entries))
 		s.entries = append(s.entries, stickyEntry{})
-		s.places[client] = i
+		s.index[client] = i
 	default:
 		i = s.entries[0].next
 		s.unlink(i)
-		delete(s.places, s.entries[i].client)
-		s.places[client] = i
+		delete(s.index, s.entries[i].client)
+		s.index[client] = i
 	}
 	e := &s.entries[i]
 	e.client, e.member, e.seen = client, m, now
@@ -102,7 +102,7 @@ func (t *stickyTable) len() int {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
-		n += len(s.places)
+		n += len(s.index)
 		s.mu.Unlock()
 	}
 	return n

@@ -47,7 +47,7 @@ func refusalOf(err error) Refusal {
 		return RefusedUnknown
 	case errors.Is(err, lb.ErrFull):
 		return RefusedFull
-	case errors.Is(err, lb.ErrRetriesHeld):
+	case errors.Is(err, lb.ErrRetryBudget):
 		return RefusedRetries
 	case errors.Is(err, lb.ErrMissingEndpoints):
 		return RefusedNoEndpoints

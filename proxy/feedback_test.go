@@ -233,7 +233,7 @@ func TestRefusals(t *testing.T) {
 		{lb.ErrMissingServiceEntry, RefusedUnknown},
 		{lb.ErrMissingEndpoints, RefusedNoEndpoints},
 		{whyNone(tried, lb.ErrMissingEndpoints), RefusedUnreached},
-		{whyNone(tried, lb.ErrRetriesHeld), RefusedRetries},
+		{whyNone(tried, lb.ErrRetryBudget), RefusedRetries},
 		{whyNone(tried, lb.ErrFull), RefusedFull},
 		{fmt.Errorf("%w for 5s", lb.ErrFull), RefusedFull},
 		{errOutOfDescriptors, RefusedDescriptors},

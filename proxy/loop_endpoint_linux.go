@@ -23,7 +23,7 @@ const cutsPerTick = 256
 
 // join adds a pair to those of its endpoint.
 func (l *eventLoop) join(p *loopPair) {
-	c := l.byEndpoint[p.endpoint.Place()]
+	c := l.byEndpoint[p.endpoint.Key()]
 	if c == nil {
 		if n := len(l.empty); n > 0 {
 			c = l.empty[n-1]
@@ -33,7 +33,7 @@ func (l *eventLoop) join(p *loopPair) {
 		}
 		*c = endpointPairs{loop: l, member: p.endpoint}
 		c.timer.Owner = c
-		l.byEndpoint[p.endpoint.Place()] = c
+		l.byEndpoint[p.endpoint.Key()] = c
 	}
 	c.s = p.s
 	p.grouped, p.prev, p.next = true, nil, c.first
@@ -53,7 +53,7 @@ func (l *eventLoop) part(p *loopPair) {
 	}
 	if p.prev != nil {
 		p.prev.next = p.next
-	} else if c := l.byEndpoint[p.endpoint.Place()]; p.next != nil {
+	} else if c := l.byEndpoint[p.endpoint.Key()]; p.next != nil {
 		c.first = p.next
 	} else {
 		l.forgetEndpoint(c)
@@ -64,7 +64,7 @@ func (l *eventLoop) part(p *loopPair) {
 // forgetEndpoint recycles c, which has lost its last pair.
 func (l *eventLoop) forgetEndpoint(c *endpointPairs) {
 	l.wheel.Clear(&c.timer)
-	delete(l.byEndpoint, c.member.Place())
+	delete(l.byEndpoint, c.member.Key())
 	*c = endpointPairs{}
 	if len(l.empty) < maxFree {
 		l.empty = append(l.empty, c)
@@ -105,7 +105,7 @@ func (e *loopEngine) endpointsGone(members []*lb.Member) {
 	for _, l := range e.loops {
 		l.post(func() {
 			for _, m := range members {
-				if c := l.byEndpoint[m.Place()]; c != nil {
+				if c := l.byEndpoint[m.Key()]; c != nil {
 					c.judge()
 				}
 			}

@@ -60,8 +60,8 @@ type eventLoop struct {
 	backlogs []*backlog  // free ones
 	pairs    []*loopPair // free ones
 
-	byEndpoint map[lb.Place]*endpointPairs // those with pairs
-	empty      []*endpointPairs            // free ones
+	byEndpoint map[lb.MemberKey]*endpointPairs // those with pairs
+	empty      []*endpointPairs                // free ones
 }
 
 // A pollable is what epoll tells of.
@@ -90,7 +90,7 @@ func newLoop(id, pipes int, began time.Time, d *denials) (*eventLoop, error) {
 	}
 	l := &eventLoop{
 		id: id, epfd: epfd, wakefd: wakefd, began: began, denied: d, pipes: newPipePool(pipes, d),
-		byEndpoint: map[lb.Place]*endpointPairs{},
+		byEndpoint: map[lb.MemberKey]*endpointPairs{},
 	}
 	l.wheel.Init()
 	if err := l.awaken(); err != nil {

@@ -29,7 +29,7 @@ func newPortable(b *budget, r *lb.Resolver, d *denials) *portable {
 	d.tryForPortable()
 	e := &portable{
 		budget: b, began: time.Now(), pipes: newPipePool(b.pipes, d), resolver: r, denied: d,
-		byEndpoint: endpointIndex{all: map[lb.Place]*portableEndpointPairs{}},
+		byEndpoint: endpointIndex{all: map[lb.MemberKey]*portableEndpointPairs{}},
 	}
 	e.asks = []*pulse{
 		lockPulse("the lock of connections by endpoint", &e.byEndpoint.mu),

@@ -11,7 +11,7 @@ import (
 // leaves.
 type endpointIndex struct {
 	mu  sync.Mutex
-	all map[lb.Place]*portableEndpointPairs // those with pairs
+	all map[lb.MemberKey]*portableEndpointPairs // those with pairs
 }
 
 // portableEndpointPairs are the pairs that relay to one endpoint. The lock of endpointIndex guards them.
@@ -26,10 +26,10 @@ type portableEndpointPairs struct {
 func (cs *endpointIndex) join(p *portablePair) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c := cs.all[p.endpoint.Place()]
+	c := cs.all[p.endpoint.Key()]
 	if c == nil {
 		c = &portableEndpointPairs{member: p.endpoint, pairs: map[*portablePair]bool{}}
-		cs.all[p.endpoint.Place()] = c
+		cs.all[p.endpoint.Key()] = c
 	}
 	c.s = p.service
 	c.pairs[p] = true
@@ -42,10 +42,10 @@ func (cs *endpointIndex) join(p *portablePair) {
 func (cs *endpointIndex) part(p *portablePair) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	c := cs.all[p.endpoint.Place()]
+	c := cs.all[p.endpoint.Key()]
 	if delete(c.pairs, p); len(c.pairs) == 0 {
 		c.stop()
-		delete(cs.all, p.endpoint.Place())
+		delete(cs.all, p.endpoint.Key())
 	}
 }
 
@@ -83,7 +83,7 @@ func (e *portable) endpointsGone(members []*lb.Member) {
 	e.byEndpoint.mu.Lock()
 	defer e.byEndpoint.mu.Unlock()
 	for _, m := range members {
-		if c := e.byEndpoint.all[m.Place()]; c != nil {
+		if c := e.byEndpoint.all[m.Key()]; c != nil {
 			e.byEndpoint.judgeLocked(c)
 		}
 	}
