@@ -142,7 +142,7 @@ func BenchmarkAnswer(b *testing.B) {
 		for _, into := range []struct {
 			name string
 			sink Sink
-		}{{"nowhere", nowhere{}}, {"balancer", lb.NewBalancer()}} {
+		}{{"nowhere", nowhere{}}, {"balancer", lb.NewRoundRobin()}} {
 			b.Run(fmt.Sprintf("%d/%s", n, into.name), func(b *testing.B) {
 				w := newLargeWatch(b, into.sink)
 				b.ReportAllocs()

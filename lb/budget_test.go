@@ -10,7 +10,7 @@ import (
 
 // clients has n clients come evenly within d, each of whom dials up to three endpoints that all refuse. It returns
 // how many dials there were, and how many clients were told that retries are held.
-func clients(t *testing.T, b *Balancer, n int, d time.Duration) (dials, held int) {
+func clients(t *testing.T, b *RoundRobin, n int, d time.Duration) (dials, held int) {
 	t.Helper()
 	for range n {
 		var tried Tried

@@ -10,7 +10,7 @@ import (
 )
 
 // homes returns which endpoint each of n clients is hashed to.
-func homes(t *testing.T, b *Balancer, n int) []string {
+func homes(t *testing.T, b *RoundRobin, n int) []string {
 	t.Helper()
 	ids := make([]string, n)
 	for i := range ids {

@@ -13,7 +13,7 @@ import (
 // Picks read the state, an immutable snapshot; updates build another one and swap it.
 type group struct {
 	name     string
-	balancer *Balancer
+	balancer *RoundRobin
 	registry *healthRegistry // the balancer's
 	mu       sync.Mutex      // one update at a time
 	removed  bool            // the balancer has let go of the group; guarded by mu
@@ -56,7 +56,7 @@ type state struct {
 	hash     *sourceHash
 }
 
-func newGroup(name string, b *Balancer) *group {
+func newGroup(name string, b *RoundRobin) *group {
 	g := &group{name: name, balancer: b, registry: b.registry}
 	g.state.Store(&state{roster: newRoster(g, nil), rotation: &rotation{}, retries: &rotation{}})
 	g.nextDue.Store(math.MaxInt64)

@@ -300,7 +300,7 @@ type HealthChange struct {
 // NotifyHealth has f told of each endpoint that is ejected, the first time of several in a row, and when it is no
 // longer, for each service that takes notice. Whoever uses an endpoint calls it, so it must not wait for anything.
 // There is one f; it is to be set before there are updates.
-func (b *Balancer) NotifyHealth(f func(HealthChange)) { b.registry.onChange = f }
+func (b *RoundRobin) NotifyHealth(f func(HealthChange)) { b.registry.onChange = f }
 
 func (b *healthRegistry) notifyUsers(h *health, c HealthChange) {
 	if b.onChange == nil {

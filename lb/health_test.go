@@ -11,9 +11,9 @@ import (
 	"time"
 )
 
-// balanced is a Balancer in the order of the endpoints given, with a service "web" of them.
-func balanced(o Options, endpoints ...Endpoint) *Balancer {
-	b := NewBalancer()
+// balanced is a RoundRobin in the order of the endpoints given, with a service "web" of them.
+func balanced(o Options, endpoints ...Endpoint) *RoundRobin {
+	b := NewRoundRobin()
 	b.shuffle = func(int, func(i, j int)) {}
 	b.Configure("web", o)
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: endpoints}})
@@ -21,7 +21,7 @@ func balanced(o Options, endpoints ...Endpoint) *Balancer {
 }
 
 // picks makes n first picks of "web", each over at once, and returns the IDs in order.
-func picks(t testing.TB, b *Balancer, n int) string {
+func picks(t testing.TB, b *RoundRobin, n int) string {
 	t.Helper()
 	s := ""
 	for range n {
@@ -36,7 +36,7 @@ func picks(t testing.TB, b *Balancer, n int) string {
 }
 
 // member picks "web" until it gets id.
-func member(t testing.TB, b *Balancer, id string) *Member {
+func member(t testing.TB, b *RoundRobin, id string) *Member {
 	t.Helper()
 	for range 100 {
 		m, err := b.NextEndpoint("web", client, Tried{})
@@ -53,7 +53,7 @@ func member(t testing.TB, b *Balancer, id string) *Member {
 }
 
 // fails makes id fail by these causes, in a pick that is over then.
-func fails(t testing.TB, b *Balancer, id string, causes ...Cause) {
+func fails(t testing.TB, b *RoundRobin, id string, causes ...Cause) {
 	t.Helper()
 	m := member(t, b, id)
 	for _, c := range causes {
@@ -129,7 +129,7 @@ func TestEjectionsAreCounted(t *testing.T) {
 // is back.
 func TestHealthChangesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := NewBalancer()
+		b := NewRoundRobin()
 		var told []HealthChange
 		b.NotifyHealth(func(c HealthChange) { told = append(told, c) })
 		b.Configure("blind", Options{MaxFails: -1})

@@ -15,7 +15,7 @@ import (
 const large = 2*manyMembers + 88
 
 // webGroup is the group of "web".
-func webGroup(b *Balancer) *group {
+func webGroup(b *RoundRobin) *group {
 	v, _ := b.services.Load("web")
 	return v.(*group)
 }

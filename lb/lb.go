@@ -3,7 +3,7 @@
 // Discovery tells a [LoadBalancer] what endpoints there are, by OnUpdate; the proxier asks it for one,
 // by NextEndpoint, for each connection or UDP session:
 //
-//	b := lb.NewBalancer()
+//	b := lb.NewRoundRobin()
 //	b.Configure("web", lb.Options{Policy: lb.PolicyLeastConnections})
 //	b.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpoints}})
 //	m, err := b.NextEndpoint("web", client, lb.Tried{})

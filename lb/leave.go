@@ -58,7 +58,7 @@ func (m *Member) Key() MemberKey { return MemberKey{m.usage} }
 // NotifyGone has f called with the members of one service for which Gone returns another reason than before. OnUpdate
 // calls f: in order for each service, and at the same time for several. So f must not wait for anything, nor call the
 // balancer. There is one f; set it before there are updates.
-func (b *Balancer) NotifyGone(f func([]*Member)) { b.onGone.Store(&f) }
+func (b *RoundRobin) NotifyGone(f func([]*Member)) { b.onGone.Store(&f) }
 
 // markGoneLocked notes which of those that left, now or before, have left for good by what an update says, and which
 // of them are back. It returns those of which it has not been known, or not why.

@@ -22,7 +22,7 @@ func from(n int) netip.AddrPort {
 }
 
 // spread has n clients, each from its own address, pick once, and counts who got how many. Each use is over at once.
-func spread(t testing.TB, b *Balancer, n int) map[string]int {
+func spread(t testing.TB, b *RoundRobin, n int) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
 	for i := range n {
@@ -371,7 +371,7 @@ func TestPickAllocatesNothingByAnyPolicy(t *testing.T) {
 }
 
 // memberOf is the member of "web" that is called id, without a pick.
-func memberOf(t *testing.T, b *Balancer, id string) *Member {
+func memberOf(t *testing.T, b *RoundRobin, id string) *Member {
 	t.Helper()
 	v, _ := b.services.Load("web")
 	for _, m := range v.(*group).state.Load().members {
@@ -446,7 +446,7 @@ func BenchmarkPolicies(b *testing.B) {
 }
 
 // halfEjected ejects every other member of "web", for ever.
-func halfEjected(b *Balancer) *Balancer {
+func halfEjected(b *RoundRobin) *RoundRobin {
 	v, _ := b.services.Load("web")
 	g := v.(*group)
 	for i, m := range g.state.Load().members {
@@ -460,7 +460,7 @@ func halfEjected(b *Balancer) *Balancer {
 }
 
 // benchPick measures a whole use: the pick, and all that the proxier tells of it.
-func benchPick(b *testing.B, name string, lb *Balancer) {
+func benchPick(b *testing.B, name string, lb *RoundRobin) {
 	use := func(i int) {
 		m, err := lb.NextEndpoint("web", from(i&1023), Tried{})
 		if err != nil {

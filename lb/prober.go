@@ -17,13 +17,13 @@ const (
 	maxProbeLookups = 4
 )
 
-// A Prober checks endpoints that nobody else checks: over TCP by connecting, over UDP by asking. What it finds it
-// tells the Balancer, as the proxier does.
+// A Prober checks the endpoints of a RoundRobin actively: over TCP by connecting, over UDP by a datagram that must be
+// answered. It reports each result to the endpoint's Member, as the proxier does.
 type Prober struct {
 	// Resolver looks up the host names of endpoints. NewProber makes one; another is to be set before Apply.
 	Resolver *Resolver
 
-	balancer *Balancer
+	balancer *RoundRobin
 	slots    chan struct{} // one for each check that runs
 	lookups  chan struct{} // one for each of those that looks a host name up
 
@@ -47,7 +47,7 @@ type checkedService struct {
 }
 
 // NewProber returns a Prober that checks nothing yet.
-func NewProber(b *Balancer) *Prober {
+func NewProber(b *RoundRobin) *Prober {
 	return &Prober{
 		Resolver: NewResolver(maxProbeLookups), balancer: b, slots: make(chan struct{}, maxProbes),
 		lookups: make(chan struct{}, maxProbeLookups), services: map[string]*checkedService{},

@@ -11,7 +11,7 @@ import (
 )
 
 // stateOf is the state of an endpoint of "web".
-func stateOf(b *Balancer, id string) State {
+func stateOf(b *RoundRobin, id string) State {
 	for _, e := range b.Snapshot()[0].Endpoints {
 		if e.ID == id {
 			return e.State

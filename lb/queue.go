@@ -56,7 +56,9 @@ type Waiter struct {
 //
 // Wait returns ErrFull if the queue is full too, or if there is none, or if the client has its share of the queue
 // already.
-func (b *Balancer) Wait(service string, src netip.AddrPort, tried Tried, ready func(*Member, error)) (*Waiter, error) {
+func (b *RoundRobin) Wait(
+	service string, src netip.AddrPort, tried Tried, ready func(*Member, error),
+) (*Waiter, error) {
 	v, ok := b.services.Load(service)
 	if !ok {
 		return nil, ErrMissingServiceEntry

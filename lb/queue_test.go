@@ -14,7 +14,7 @@ import (
 )
 
 // fill picks "web" until it is full.
-func fill(t testing.TB, b *Balancer) (members []*Member) {
+func fill(t testing.TB, b *RoundRobin) (members []*Member) {
 	t.Helper()
 	for {
 		m, err := b.NextEndpoint("web", from(len(members)), Tried{})
@@ -174,24 +174,24 @@ func TestQueueIsServedWhateverMakesRoom(t *testing.T) {
 	o := Options{MaxPerEndpoint: 1, MinAvailable: -1, MaxQueue: 10, QueueTimeout: time.Minute}
 	for _, tt := range []struct {
 		name    string
-		happens func(b *Balancer, members []*Member)
+		happens func(b *RoundRobin, members []*Member)
 		want    string
 	}{
-		{"one is done", func(b *Balancer, m []*Member) { m[0].Done() }, "A"},
-		{"another one joins", func(b *Balancer, _ []*Member) {
+		{"one is done", func(b *RoundRobin, m []*Member) { m[0].Done() }, "A"},
+		{"another one joins", func(b *RoundRobin, _ []*Member) {
 			b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1, 1, 1)}})
 		}, "C"},
-		{"the limit is raised", func(b *Balancer, _ []*Member) {
+		{"the limit is raised", func(b *RoundRobin, _ []*Member) {
 			o := o
 			o.MaxPerEndpoint = 2
 			b.Configure("web", o)
 		}, "A"},
-		{"all leave", func(b *Balancer, _ []*Member) { b.OnUpdate([]Endpoints{{Service: "web"}}) },
+		{"all leave", func(b *RoundRobin, _ []*Member) { b.OnUpdate([]Endpoints{{Service: "web"}}) },
 			ErrMissingEndpoints.Error()},
-		{"the service goes", func(b *Balancer, _ []*Member) {
+		{"the service goes", func(b *RoundRobin, _ []*Member) {
 			b.OnUpdate([]Endpoints{{Service: "web", Removed: true}})
 		}, ErrMissingServiceEntry.Error()},
-		{"time goes by", func(*Balancer, []*Member) { time.Sleep(time.Minute + 1) }, "no endpoint had room for 1m0s"},
+		{"time goes by", func(*RoundRobin, []*Member) { time.Sleep(time.Minute + 1) }, "no endpoint had room for 1m0s"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

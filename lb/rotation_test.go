@@ -38,7 +38,7 @@ type turns struct {
 	members []*Member
 }
 
-func newTurns() *turns { return &turns{&rotation{}, newGroup("s", NewBalancer()), nil} }
+func newTurns() *turns { return &turns{&rotation{}, newGroup("s", NewRoundRobin()), nil} }
 
 func (r *turns) replace(endpoints []Endpoint) {
 	r.members = r.group.replaceMembers(r.members, endpoints)

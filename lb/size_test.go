@@ -39,7 +39,7 @@ func BenchmarkSize(b *testing.B) {
 	}
 }
 
-func benchUse(b *testing.B, name string, lb *Balancer, tried Tried) {
+func benchUse(b *testing.B, name string, lb *RoundRobin, tried Tried) {
 	b.Run(name, func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {
@@ -55,7 +55,7 @@ func benchUse(b *testing.B, name string, lb *Balancer, tried Tried) {
 }
 
 // benchFull measures a pick when no endpoint has room.
-func benchFull(b *testing.B, name string, lb *Balancer) {
+func benchFull(b *testing.B, name string, lb *RoundRobin) {
 	v, _ := lb.services.Load("web")
 	for _, m := range v.(*group).state.Load().members {
 		v.(*group).claim(v.(*group).state.Load(), m)

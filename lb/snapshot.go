@@ -62,7 +62,7 @@ func (s State) String() string {
 }
 
 // Snapshot returns all services that an update has named, sorted by name, their endpoints by ID.
-func (b *Balancer) Snapshot() []ServiceSnapshot {
+func (b *RoundRobin) Snapshot() []ServiceSnapshot {
 	var out []ServiceSnapshot
 	b.services.Range(func(name, g any) bool {
 		if s, ok := g.(*group).snapshot(); ok {

@@ -6,7 +6,7 @@ import (
 )
 
 func TestTakeIsAUseOfOneCertainEndpoint(t *testing.T) {
-	b := NewBalancer()
+	b := NewRoundRobin()
 	a := Endpoint{ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:1")}
 	b.Configure("web", Options{MaxConnections: 1})
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: []Endpoint{a,

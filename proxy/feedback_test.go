@@ -170,7 +170,7 @@ func TestRefusingUDPEndpointIsLeftOut(t *testing.T) {
 
 // That this process has run out of something is no fault of an endpoint.
 func TestOwnTroubleIsNotBlamedOnTheEndpoint(t *testing.T) {
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	b.OnUpdate([]lb.Endpoints{{Service: "s",
 		Endpoints: []lb.Endpoint{{ID: "a", Addr: netip.MustParseAddrPort("127.0.0.1:9")}}}})
 	s := newService(&Service{Name: "s"}, b, hclog.NewNullLogger(), 1)

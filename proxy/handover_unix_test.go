@@ -168,7 +168,7 @@ func newClient(addr netip.AddrPort) error {
 
 func TestSuccessorsServeWithoutAFailure(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		balancer := lb.NewBalancer()
+		balancer := lb.NewRoundRobin()
 		h.options.LoadBalancer = balancer
 		h.start()
 		services := []Service{

@@ -1,6 +1,8 @@
 // Package proxy opens the listeners of services and forwards what arrives there, TCP connections and UDP datagrams,
 // to the endpoints that a load balancer names.
 //
+//	balancer := lb.NewRoundRobin()
+//	balancer.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpoints}})
 //	p, err := proxy.New(proxy.Options{LoadBalancer: balancer, Logger: logger})
 //	...
 //	err = p.Apply([]proxy.Service{{Name: "web", Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9000")}}})

@@ -7,7 +7,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Balancer is what the state of endpoints, as far as it comes from their use, is read from. *lb.Balancer is one.
+// A Balancer is what the state of endpoints, as far as it comes from their use, is read from. *lb.RoundRobin is one.
 type Balancer interface {
 	Snapshot() []lb.ServiceSnapshot
 }

@@ -37,7 +37,7 @@ type Daemon struct {
 	mux      *endpoints.Mux                   // which source speaks for a service
 	sets     *endpoints.Sets
 	cycles   *cycles.Detector // of endpoints that lead back here
-	balancer *lb.Balancer
+	balancer *lb.RoundRobin
 	resolver *lb.Resolver
 	prober   *lb.Prober
 	proxier  *proxy.Proxier

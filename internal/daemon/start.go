@@ -76,7 +76,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	if consul != nil && predecessor != nil {
 		consul.HoldState(true)
 	}
-	d.balancer = lb.NewBalancer()
+	d.balancer = lb.NewRoundRobin()
 	d.balancer.NotifyHealth(d.events.Health)
 	d.sets = endpoints.NewSets(d.balancer, d.events, d.cycles)
 	d.cycles.Prefer(predecessor.State().Links)

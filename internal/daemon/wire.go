@@ -173,7 +173,7 @@ func onLeaveOf(o config.OnLeave) proxy.OnLeave {
 }
 
 // configure has the balancer do what the configuration says.
-func configure(b *lb.Balancer, cfg *config.Config) {
+func configure(b *lb.RoundRobin, cfg *config.Config) {
 	for _, s := range cfg.Services {
 		b.Configure(s.Name, balancing(s))
 	}

@@ -26,7 +26,7 @@ type benchHouse struct {
 }
 
 // newBenchHouse returns one whose services have had a first set. Its balancer is reached through sink.
-func newBenchHouse(b *testing.B, sink func(*lb.Balancer) discovery.Sink) *benchHouse {
+func newBenchHouse(b *testing.B, sink func(*lb.RoundRobin) discovery.Sink) *benchHouse {
 	b.Helper()
 	var listeners []cycles.Service
 	var names []string
@@ -42,7 +42,7 @@ func newBenchHouse(b *testing.B, sink func(*lb.Balancer) discovery.Sink) *benchH
 	}
 	detector := cycles.New(cycles.Options{Addrs: func() ([]netip.Prefix, error) { return nil, nil }})
 	detector.Listen(listeners, nil)
-	sets := NewSets(sink(lb.NewBalancer()), NewEvents(), detector)
+	sets := NewSets(sink(lb.NewRoundRobin()), NewEvents(), detector)
 	mux := NewMux(sets)
 	s := scripted{make(chan discovery.Sink, 1)}
 	f := mux.Start(s, names, hclog.NewNullLogger())
@@ -89,7 +89,7 @@ func (h *benchHouse) measure(b *testing.B) {
 
 // BenchmarkServicesChangeAtOnce measures an update when a thousand services change at once.
 func BenchmarkServicesChangeAtOnce(b *testing.B) {
-	h := newBenchHouse(b, func(next *lb.Balancer) discovery.Sink { return next })
+	h := newBenchHouse(b, func(next *lb.RoundRobin) discovery.Sink { return next })
 	h.measure(b)
 }
 
@@ -112,7 +112,7 @@ func (s *slowSink) OnUpdate(updates []lb.Endpoints) {
 // millisecond, changes all the time.
 func BenchmarkServicesChangeBesideASlowOne(b *testing.B) {
 	const slow = "slow"
-	h := newBenchHouse(b, func(next *lb.Balancer) discovery.Sink { return &slowSink{next, slow} })
+	h := newBenchHouse(b, func(next *lb.RoundRobin) discovery.Sink { return &slowSink{next, slow} })
 	sets := h.sink.(*Input).mux.sets
 	done := make(chan struct{})
 	var running sync.WaitGroup

@@ -46,7 +46,7 @@ func TestWhatChangesIsAnEvent(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			events := NewEvents()
-			s := NewSets(lb.NewBalancer(), events, nil)
+			s := NewSets(lb.NewRoundRobin(), events, nil)
 			s.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpointsAt(t, tt.before)}})
 			_, before, _ := events.After(0, "", 0)
 			was, _ := s.View("web")
@@ -69,7 +69,7 @@ func TestWhatChangesIsAnEvent(t *testing.T) {
 
 // An endpoint that stays keeps the time since when it is there; sources may hand out the same slice again.
 func TestWhatStaysKeepsItsTime(t *testing.T) {
-	s := NewSets(lb.NewBalancer(), NewEvents(), nil)
+	s := NewSets(lb.NewRoundRobin(), NewEvents(), nil)
 	set := endpointsAt(t, "a=10.0.0.1:80*1 b=10.0.0.2:80*1")
 	s.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: set}})
 	before, _ := s.View("web")
@@ -89,7 +89,7 @@ func TestWhatStaysKeepsItsTime(t *testing.T) {
 
 // A drained endpoint that has left its set is shown, and is still drained when it returns.
 func TestADrainedEndpointLeavesAndReturns(t *testing.T) {
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	s := NewSets(b, NewEvents(), nil)
 	with := func(set string) {
 		s.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpointsAt(t, set)}})

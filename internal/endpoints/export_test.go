@@ -12,7 +12,7 @@ import (
 // endpoints of a service that it does not know.
 func TestSetsGoOverToAnotherProcess(t *testing.T) {
 	web := lb.Endpoints{Service: "web", Endpoints: endpointsAt(t, "a=10.0.0.1:80*1 b=10.0.0.2:80*1")}
-	first := NewSets(lb.NewBalancer(), NewEvents(), nil)
+	first := NewSets(lb.NewRoundRobin(), NewEvents(), nil)
 	first.OnUpdate([]lb.Endpoints{web})
 	for _, id := range []string{"a", "b"} {
 		if err := first.Drain("web", id); err != nil {
@@ -25,7 +25,7 @@ func TestSetsGoOverToAnotherProcess(t *testing.T) {
 	sets, drained := first.Export()
 	drained["gone"] = []string{"x"}
 
-	balancer := lb.NewBalancer()
+	balancer := lb.NewRoundRobin()
 	second := NewSets(balancer, NewEvents(), nil)
 	second.Import(sets, drained)
 	served := func() []string {

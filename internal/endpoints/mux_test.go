@@ -41,7 +41,7 @@ func setWith(service, id string) lb.Endpoints {
 }
 
 // served returns the ID of an endpoint that the balancer picks, or its error.
-func served(b *lb.Balancer, service string) string {
+func served(b *lb.RoundRobin, service string) string {
 	m, err := b.NextEndpoint(service, netip.AddrPort{}, lb.Tried{})
 	if err != nil {
 		return err.Error()
@@ -50,7 +50,7 @@ func served(b *lb.Balancer, service string) string {
 	return m.ID
 }
 
-func serves(t *testing.T, b *lb.Balancer, service, want string) {
+func serves(t *testing.T, b *lb.RoundRobin, service, want string) {
 	t.Helper()
 	if got := served(b, service); got != want {
 		t.Errorf("%s: got %s, want %s", service, got, want)
@@ -58,7 +58,7 @@ func serves(t *testing.T, b *lb.Balancer, service, want string) {
 }
 
 func TestMuxHandsServicesOver(t *testing.T) {
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	in := NewMux(NewSets(b, NewEvents(), nil))
 	old, sayOld := startScripted(t, in, "web", "gone")
 	in.Commit([]string{"web", "gone"}, old)
@@ -91,7 +91,7 @@ func TestMuxHandsServicesOver(t *testing.T) {
 }
 
 func TestMuxKeepsSetsUntilTheNewSourceAnswers(t *testing.T) {
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	in := NewMux(NewSets(b, NewEvents(), nil))
 	old, sayOld := startScripted(t, in, "web")
 	in.Commit([]string{"web"}, old)
@@ -107,7 +107,7 @@ func TestMuxKeepsSetsUntilTheNewSourceAnswers(t *testing.T) {
 }
 
 func TestMuxTakesBackWhatWasAbandoned(t *testing.T) {
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	in := NewMux(NewSets(b, NewEvents(), nil))
 	old, sayOld := startScripted(t, in, "web")
 	in.Commit([]string{"web"}, old)
@@ -124,7 +124,7 @@ func TestMuxTakesBackWhatWasAbandoned(t *testing.T) {
 
 // When sources change and send the same set, each endpoint still gets its turn.
 func TestMuxKeepsTheTurn(t *testing.T) {
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	in := NewMux(NewSets(b, NewEvents(), nil))
 	three := lb.Endpoints{Service: "web"}
 	for i := range 3 {
@@ -151,7 +151,7 @@ func TestMuxKeepsTheTurn(t *testing.T) {
 
 // What was said of endpoints that left while a source was held back is not forgotten.
 func TestMuxKeepsWhoHasLeft(t *testing.T) {
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	in := NewMux(NewSets(b, NewEvents(), nil))
 	old, sayOld := startScripted(t, in, "web")
 	in.Commit([]string{"web"}, old)
@@ -178,7 +178,7 @@ func TestMuxKeepsWhoHasLeft(t *testing.T) {
 
 // A source whose successor is extended by the next reload does not wait for the services that are new then.
 func TestMuxRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
-	in := NewMux(NewSets(lb.NewBalancer(), NewEvents(), nil))
+	in := NewMux(NewSets(lb.NewRoundRobin(), NewEvents(), nil))
 	old, _ := startScripted(t, in, "web")
 	in.Commit([]string{"web"}, old)
 	next, sayNext := startScripted(t, in, "web")
@@ -191,7 +191,7 @@ func TestMuxRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
 
 // What a source says, during a reload, of a service that the reload removes does not end its set: clients still finish.
 func TestMuxKeepsTheSetOfARemovedService(t *testing.T) {
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	in := NewMux(NewSets(b, NewEvents(), nil))
 	f, say := startScripted(t, in, "web", "gone")
 	in.Commit([]string{"web", "gone"}, f)

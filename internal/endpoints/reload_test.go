@@ -25,13 +25,13 @@ func open(c <-chan struct{}) bool {
 type house struct {
 	*testing.T
 	*Mux
-	balancer *lb.Balancer
+	balancer *lb.RoundRobin
 	input    *Input
 	say      func(service, id string)
 }
 
 func newHouse(t *testing.T) *house {
-	h := &house{T: t, balancer: lb.NewBalancer()}
+	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.Mux = NewMux(NewSets(h.balancer, NewEvents(), nil))
 	h.input, h.say = startScripted(t, h.Mux, "web", "old")
 	h.Commit([]string{"web", "old"}, h.input)
@@ -98,7 +98,7 @@ func TestExtendByNothingNew(t *testing.T) {
 }
 
 func TestReadyNeedsASourcesWord(t *testing.T) {
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	s := NewSets(b, NewEvents(), nil)
 	s.Import([]lb.Endpoints{setWith("web", "saved")}, nil)
 	m := NewMux(s)

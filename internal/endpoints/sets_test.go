@@ -15,11 +15,11 @@ type judged struct {
 	*testing.T
 	*Sets
 	detector *cycles.Detector
-	balancer *lb.Balancer
+	balancer *lb.RoundRobin
 }
 
 func newJudged(t *testing.T) *judged {
-	j := &judged{T: t, balancer: lb.NewBalancer()}
+	j := &judged{T: t, balancer: lb.NewRoundRobin()}
 	nothing := func() ([]netip.Prefix, error) { return nil, nil }
 	j.detector = cycles.New(cycles.Options{Changed: func() { j.Reconsider() }, Addrs: nothing})
 	j.Sets = NewSets(j.balancer, NewEvents(), j.detector)

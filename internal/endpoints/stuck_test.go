@@ -76,7 +76,7 @@ func shows(t *testing.T, s *Sets, service string, ids ...string) {
 
 // An update that is stuck on its way to the balancer holds up its own service only.
 func TestAStuckServiceHoldsUpNoOther(t *testing.T) {
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	g := newGate(b, "stuck")
 	s := NewSets(g, NewEvents(), nil)
 	m := NewMux(s)
@@ -125,7 +125,7 @@ func TestAStuckServiceHoldsUpNoOther(t *testing.T) {
 
 // Updates that come while the balancer is busy with their service are told of as one, with all that have left.
 func TestUpdatesWhileTheBalancerIsBusy(t *testing.T) {
-	g := newGate(lb.NewBalancer(), "web")
+	g := newGate(lb.NewRoundRobin(), "web")
 	s := NewSets(g, NewEvents(), nil)
 	var running sync.WaitGroup
 	update := func(left string, ports ...uint16) {
@@ -173,7 +173,7 @@ func TestAVerdictOnAStuckService(t *testing.T) {
 		{Name: "b", Listen: []netip.AddrPort{at(2)}, Static: []lb.Endpoint{{Addr: at(1)}}},
 	}
 	detector.Listen(listeners, nil)
-	b := lb.NewBalancer()
+	b := lb.NewRoundRobin()
 	g := newGate(b, "a")
 	s := NewSets(g, NewEvents(), detector)
 	var running sync.WaitGroup
@@ -196,7 +196,7 @@ func TestReconsiderWaitsForTheBalancer(t *testing.T) {
 		Addrs:   func() ([]netip.Prefix, error) { return nil, nil },
 		Changed: func() { s.Reconsider() },
 	})
-	g := newGate(lb.NewBalancer(), "a")
+	g := newGate(lb.NewRoundRobin(), "a")
 	s = NewSets(g, NewEvents(), detector)
 	var running sync.WaitGroup
 	running.Go(func() { s.OnUpdate([]lb.Endpoints{setOf("a", 2, 8)}) })
@@ -232,7 +232,7 @@ func (j *gateJudge) Judge(updates []lb.Endpoints) map[string]map[string]cycles.V
 
 // The balancer never gets a set that has not been judged, whatever else tells it of the service meanwhile.
 func TestNoSetIsServedBeforeItIsJudged(t *testing.T) {
-	g := newGate(lb.NewBalancer(), "web")
+	g := newGate(lb.NewRoundRobin(), "web")
 	close(g.open)
 	j := &gateJudge{make(chan struct{}), make(chan struct{})}
 	s := NewSets(g, NewEvents(), j)

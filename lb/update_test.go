@@ -8,7 +8,7 @@ import (
 
 // An update of one service goes on while another service's update waits, here in what NotifyGone has called.
 func TestUpdatesOfServicesDoNotWaitForEachOther(t *testing.T) {
-	b := NewBalancer()
+	b := NewRoundRobin()
 	stuck, release := make(chan struct{}), make(chan struct{})
 	b.NotifyGone(func([]*Member) {
 		close(stuck)
@@ -40,7 +40,7 @@ func TestUpdatesOfServicesDoNotWaitForEachOther(t *testing.T) {
 // Whatever comes between updates, options and removals of one service, the last update counts, and a removed service
 // leaves nothing behind.
 func TestRemovalsBetweenUpdates(t *testing.T) {
-	b := NewBalancer()
+	b := NewRoundRobin()
 	var running sync.WaitGroup
 	often := func(f func()) {
 		running.Go(func() {
@@ -68,7 +68,7 @@ func TestRemovalsBetweenUpdates(t *testing.T) {
 
 // Who looked a group up before it was removed has to look again.
 func TestARemovedGroupTakesNothing(t *testing.T) {
-	b := NewBalancer()
+	b := NewRoundRobin()
 	g := b.groupOf("web")
 	b.OnUpdate([]Endpoints{{Service: "web", Removed: true}})
 	if g.update(placed("A"), nil) || g.configure(Options{}) {
