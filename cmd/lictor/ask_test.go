@@ -36,48 +36,14 @@ func TestWhatConsulSaysCannotDriveTheTerminal(t *testing.T) {
 	}
 }
 
-func TestStatusOfAServiceShowsItsDescriptors(t *testing.T) {
-	s := &admin.Service{
-		Descriptors: admin.Descriptors{Taken: 4, Floor: 20, Ceiling: 300},
-		Counters:    admin.Counters{DescriptorWaits: 9},
-	}
-	const shares = "4 now, 20 at any time, 300 at most"
-	for protocol, want := range map[string]string{"tcp": shares + "; clients had to wait 9 times\n",
-		"udp": shares + "\n"} {
-		s.Protocol = protocol
-		var b strings.Builder
-		if err := writeService(&b, time.Now(), s); err != nil {
-			t.Fatal(err)
-		}
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("%s: no %q in:\n%s", protocol, want, b.String())
-		}
-	}
-}
-
-func TestStatusSaysWhatTheSystemDenies(t *testing.T) {
-	var b strings.Builder
-	denied := []admin.Denied{{Call: "splice", Error: "not permitted", Instead: "bulk is copied"}}
-	if err := writeStatus(&b, &admin.Status{Denied: denied}, nil); err != nil {
-		t.Fatal(err)
-	}
-	const want = "\nthe system denies splice (not permitted): bulk is copied\n"
-	if !strings.Contains(b.String(), want) {
-		t.Errorf("got %q, want it to contain %q", b.String(), want)
-	}
-}
-
-func TestBriefAndSize(t *testing.T) {
-	for d, want := range map[time.Duration]string{-1: "0ms", 350 * time.Millisecond: "350ms", 90 * time.Second: "1m",
-		47 * time.Hour: "47h", 49 * time.Hour: "2d"} {
+func TestBrief(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		-1: "0ms", 0: "0ms", 350 * time.Millisecond: "350ms", 999_999 * time.Microsecond: "999ms", time.Second: "1s",
+		59_999 * time.Millisecond: "59s", time.Minute: "1m", 90 * time.Second: "1m", time.Hour: "1h", 47 * time.Hour: "47h",
+		48 * time.Hour: "2d", 49 * time.Hour: "2d", 400 * 24 * time.Hour: "400d",
+	} {
 		if got := brief(d); got != want {
 			t.Errorf("%v: got %s, want %s", d, got, want)
-		}
-	}
-	for n, want := range map[float64]string{0: "0 B", 999: "999 B", 999.6: "1.0 kB", 1500: "1.5 kB",
-		123456789: "123 MB"} {
-		if got := size(n); got != want {
-			t.Errorf("%v: got %s, want %s", n, got, want)
 		}
 	}
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -85,28 +84,6 @@ func (r *running) write(src string) {
 	if err := os.WriteFile(r.path, []byte(text), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
-}
-
-// lictor runs a command, and returns what it prints. It must end with the exit code.
-func lictor(t *testing.T, code int, args ...string) (stdout, stderr string) {
-	t.Helper()
-	var out, errors bytes.Buffer
-	if got := Main(args, console{in: strings.NewReader(""), out: &out, err: &errors}); got != code {
-		t.Errorf("%v: got exit code %d, want %d\n%s%s", args, got, code, &out, &errors)
-	}
-	return out.String(), errors.String()
-}
-
-// prints fails unless a command prints each of the texts.
-func prints(t *testing.T, args []string, texts ...string) string {
-	t.Helper()
-	out, _ := lictor(t, exitOK, args...)
-	for _, text := range texts {
-		if !strings.Contains(out, text) {
-			t.Errorf("%v: no %q in:\n%s", args, text, out)
-		}
-	}
-	return out
 }
 
 // echo returns the address of an instance that sends back what it gets.

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/admin"
+)
+
+// lictor runs a command, and returns what it prints. It must end with the exit code.
+func lictor(t *testing.T, code int, args ...string) (stdout, stderr string) {
+	t.Helper()
+	var out, errors bytes.Buffer
+	if got := Main(args, console{in: strings.NewReader(""), out: &out, err: &errors}); got != code {
+		t.Errorf("%v: got exit code %d, want %d\n%s%s", args, got, code, &out, &errors)
+	}
+	return out.String(), errors.String()
+}
+
+// prints fails unless a command prints each of the texts.
+func prints(t *testing.T, args []string, texts ...string) string {
+	t.Helper()
+	out, _ := lictor(t, exitOK, args...)
+	for _, text := range texts {
+		if !strings.Contains(out, text) {
+			t.Errorf("%v: no %q in:\n%s", args, text, out)
+		}
+	}
+	return out
+}
+
+// equal reports the difference between two texts.
+func equal(t *testing.T, got, want string) {
+	t.Helper()
+	if got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// A fakeLictor answers the admin API with what a test says. It is for states that a running lictor does not get into on
+// demand.
+type fakeLictor struct {
+	address string // for -admin
+	answers map[string]any
+
+	mu    sync.Mutex
+	asked []string
+}
+
+// newFakeLictor starts a fakeLictor that ends with the test. answers are by method and path, with or without its query:
+// an *admin.APIError, a string as it is, nil to hang up, or anything else as JSON.
+func newFakeLictor(t *testing.T, answers map[string]any) *fakeLictor {
+	t.Helper()
+	f := &fakeLictor{answers: answers}
+	server := httptest.NewServer(f)
+	t.Cleanup(server.Close)
+	f.address = server.Listener.Addr().String()
+	return f
+}
+
+func (f *fakeLictor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	key := r.Method + " " + r.URL.RequestURI()
+	f.mu.Lock()
+	f.asked = append(f.asked, key)
+	f.mu.Unlock()
+	answer, ok := f.answers[key]
+	if !ok {
+		if answer, ok = f.answers[r.Method+" "+r.URL.Path]; !ok {
+			answer = &admin.APIError{Code: http.StatusNotFound, Text: "there is no " + r.URL.Path}
+		}
+	}
+	switch answer := answer.(type) {
+	case nil:
+		panic(http.ErrAbortHandler)
+	case *admin.APIError:
+		w.WriteHeader(answer.Code)
+		_ = json.NewEncoder(w).Encode(map[string]string{"error": answer.Text})
+	case string:
+		_, _ = io.WriteString(w, answer)
+	default:
+		_ = json.NewEncoder(w).Encode(answer)
+	}
+}
+
+// requests are what was asked for so far, without the status that each command asks for first.
+func (f *fakeLictor) requests() (all []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, key := range f.asked {
+		if key != "GET /v1/status" {
+			all = append(all, key)
+		}
+	}
+	return all
+}
+
+var errDiskFull = errors.New("no space left on device")
+
+// A fullDisk takes nothing.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errDiskFull }

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/admin"
+)
+
+func TestConnectionsTable(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	err := writeConnections(&b, []admin.Connection{
+		{
+			Service: "web", Protocol: "tcp", Client: "127.0.0.1:4000", Endpoint: "n1/web-1", Address: "10.0.0.1:80",
+			State: "half_closed", Age: 3700, Idle: 0.25, BytesUp: 1500, BytesDown: 2_000_000,
+		},
+		{Service: "web\x1b", Protocol: "tcp", Client: "127.0.0.1:4001", State: "waiting", Age: 2},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, b.String(), `SERVICE  PROTO  CLIENT          ENDPOINT  ADDRESS      STATE        AGE  IDLE   UP      DOWN
+web      tcp    127.0.0.1:4000  n1/web-1  10.0.0.1:80  half-closed  1h   250ms  1.5 kB  2.0 MB
+web`+"\ufffd"+`     tcp    127.0.0.1:4001  -         -            waiting      2s   0ms    0 B     0 B
+`)
+	b.Reset()
+	if err := writeConnections(&b, nil); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, b.String(), "no connections\n")
+	if err := writeConnections(fullDisk{}, nil); !errors.Is(err, errDiskFull) {
+		t.Errorf("got %v, want %v", err, errDiskFull)
+	}
+}
+
+// pages is a fakeLictor with five connections of three ages on three pages, of which one is empty.
+func pages(t *testing.T) *fakeLictor {
+	t.Helper()
+	of := func(next string, ages ...float64) admin.ConnectionsAnswer {
+		answer := admin.ConnectionsAnswer{Now: testNow, Next: next, Connections: []admin.Connection{}}
+		for i, age := range ages {
+			answer.Connections = append(answer.Connections,
+				admin.Connection{Service: "web", Client: string(rune('a'+i)) + next, Age: age})
+		}
+		return answer
+	}
+	f := newFakeLictor(t, map[string]any{
+		"GET /v1/status":       admin.Status{},
+		"GET /v1/services":     admin.ServicesAnswer{Services: []admin.Service{{Name: "web"}}},
+		"GET /v1/services/db":  admin.Service{Name: "db"},
+		"GET /v1/services/wbe": &admin.APIError{Code: http.StatusNotFound, Text: "there is no wbe"},
+	})
+	for query, answer := range map[string]admin.ConnectionsAnswer{
+		"limit=1000":                              of("1", 5, 9),
+		"after=1&limit=1000":                      of("2"),
+		"after=2&limit=1000":                      of("", 9, 7, 5),
+		"limit=1000&service=db":                   of(""),
+		"endpoint=n%2F1&limit=1000&service=a%26b": of("", 1),
+	} {
+		f.answers["GET /v1/connections?"+query] = answer
+	}
+	return f
+}
+
+// All pages are asked for; the oldest connections come first, those of one age in the order of the pages.
+func TestConnectionsOfAllPages(t *testing.T) {
+	t.Parallel()
+	f := pages(t)
+	for n, want := range map[string]string{"0": "b1 a b a1 c", "2": "b1 a", "100": "b1 a b a1 c"} {
+		out, _ := lictor(t, exitOK, "connections", "-json", "-n", n, "-admin", f.address)
+		var answer admin.ConnectionsAnswer
+		if err := json.Unmarshal([]byte(out), &answer); err != nil || !answer.Now.Equal(testNow) || answer.Next != "" {
+			t.Errorf("got %+v, %v", answer, err)
+		}
+		var clients []string
+		for _, c := range answer.Connections {
+			clients = append(clients, c.Client)
+		}
+		if got := strings.Join(clients, " "); got != want {
+			t.Errorf("-n %s: got %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestConnectionsAsksForWhatIsWanted(t *testing.T) {
+	t.Parallel()
+	f := pages(t)
+	lictor(t, exitOK, "connections", "-admin", f.address, "-endpoint", "n/1", "a&b")
+	want := []string{"GET /v1/connections?endpoint=n%2F1&limit=1000&service=a%26b"}
+	if got := f.requests(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// That a service has no connections differs from that there is no such service.
+func TestConnectionsOfAServiceWithout(t *testing.T) {
+	t.Parallel()
+	f := pages(t)
+	out, _ := lictor(t, exitOK, "connections", "-admin", f.address, "db")
+	equal(t, out, "no connections\n")
+	f.answers["GET /v1/connections?limit=1000&service=wbe"] = admin.ConnectionsAnswer{}
+	out, said := lictor(t, exitFailed, "connections", "-admin", f.address, "wbe")
+	equal(t, out+said, "lictor connections: there is no wbe; did you mean \"web\"?\n")
+	out, said = lictor(t, exitFailed, "connections", "-admin", f.address, "-endpoint", "x")
+	equal(t, out+said, "lictor connections: there is no /v1/connections\n")
+}
+
+// -json prints an array also where there is nothing.
+func TestNoConnectionsAsJSON(t *testing.T) {
+	t.Parallel()
+	f := pages(t)
+	out, _ := lictor(t, exitOK, "connections", "-json", "-admin", f.address, "db")
+	if !strings.Contains(out, `"connections": []`) {
+		t.Errorf("got %s", out)
+	}
+}

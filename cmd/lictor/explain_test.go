@@ -1,0 +1,142 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/admin"
+)
+
+// explained is what a fakeLictor knows of a service, with an instance that its filter leaves out.
+func explained() (*admin.Service, admin.ExcludedAnswer, admin.EventsAnswer) {
+	s := &admin.Service{
+		Name: "web", Source: "web in Consul", Set: admin.SetFresh, LastChange: before(time.Hour),
+		Endpoints: []admin.Endpoint{
+			{ID: "n/b", Address: "10.0.0.2:80", Weight: 1, State: admin.StateIn, Reason: admin.ReasonHealthy,
+				Tags: []string{"v2", "blue"}},
+			{ID: "n/d", Address: "10.0.0.4:80", State: admin.StateOut, Reason: admin.ReasonDrained,
+				Since: before(time.Minute)},
+		},
+	}
+	excluded := admin.ExcludedAnswer{Endpoints: []admin.Endpoint{
+		{ID: "n/b", Address: "10.0.0.9:80", State: admin.StateOut, Reason: admin.ReasonTags},
+		{ID: "n/c", Address: "10.0.0.3:80", Weight: 1, State: admin.StateOut, Reason: admin.ReasonFilter},
+	}}
+	events := admin.EventsAnswer{Events: []admin.Event{
+		{Time: testNow, Kind: "joined", Service: "web", Text: "n/b at 10.0.0.2:80"},
+	}}
+	return s, excluded, events
+}
+
+func explaining(t *testing.T) *fakeLictor {
+	s, excluded, events := explained()
+	return newFakeLictor(t, map[string]any{
+		"GET /v1/status": admin.Status{}, "GET /v1/services/web": s, "GET /v1/services/web/excluded": excluded,
+		"GET /v1/events?limit=20&service=web": events,
+	})
+}
+
+// An instance that the source has excluded comes in its place among the others, once.
+func TestExplanation(t *testing.T) {
+	t.Parallel()
+	out, _ := lictor(t, exitOK, "explain", "-admin", explaining(t).address, "web")
+	_, out, _ = strings.Cut(out, "\n\n") // the first lines depend on the time
+	blocks := strings.Split(out, "\n\n")
+	want := []string{
+		"IN   n/b at 10.0.0.2:80, weight 1\n     healthy\n     its tags: v2, blue",
+		"OUT  n/c at 10.0.0.3:80, weight 1\n     filter",
+		"OUT  n/d at 10.0.0.4:80, weight 0\n     drained for ",
+		"what happened:\n  " + testNow.Local().Format(time.DateTime) + "  joined     web  n/b at 10.0.0.2:80\n",
+	}
+	if len(blocks) != len(want) {
+		t.Fatalf("got %q, want %q", blocks, want)
+	}
+	for i := range want {
+		if !strings.HasPrefix(blocks[i], want[i]) {
+			t.Errorf("got %q, want %q", blocks[i], want[i])
+		}
+	}
+}
+
+func TestExplanationBegins(t *testing.T) {
+	t.Parallel()
+	s, _, _ := explained()
+	tests := []struct {
+		name string
+		in   []string // states
+		err  error
+		want string
+	}{
+		{"one", []string{"in"}, nil,
+			"web: 1 of 1 known endpoint gets clients; from web in Consul\nchanged 1h ago\n"},
+		{"some", []string{"in", "in", "out"}, nil,
+			"web: 2 of 3 known endpoints get clients; from web in Consul\nchanged 1h ago\n"},
+		{"none", nil, nil, "web: 0 of 0 known endpoints get clients; from web in Consul\nchanged 1h ago\n"},
+		{"not known", nil, &admin.APIError{Text: "no answer\n"},
+			"web: 0 of 0 known endpoints get clients; from web in Consul\nchanged 1h ago\n" +
+				"which instances its tags or filter leave out is not known: no answer\ufffd\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s.Endpoints = nil
+			for _, state := range tt.in {
+				s.Endpoints = append(s.Endpoints, admin.Endpoint{State: state})
+			}
+			var b strings.Builder
+			if err := writeExplanation(&b, testNow, s, tt.err, nil); err != nil {
+				t.Fatal(err)
+			}
+			got := b.String()
+			if i := strings.Index(got, "\n\n"); i >= 0 {
+				got = got[:i+1]
+			}
+			equal(t, got, tt.want)
+		})
+	}
+}
+
+// A source that cannot be asked for excluded instances does not hide the others.
+func TestExplainWithoutTheExcluded(t *testing.T) {
+	t.Parallel()
+	f := explaining(t)
+	f.answers["GET /v1/services/web/excluded"] = &admin.APIError{Code: http.StatusServiceUnavailable, Text: "no Consul"}
+	out, _ := lictor(t, exitOK, "explain", "-admin", f.address, "web")
+	if !strings.Contains(out, "is not known: no Consul\n\nIN   n/b") || strings.Contains(out, "n/c") {
+		t.Errorf("got:\n%s", out)
+	}
+}
+
+func TestExplainJSON(t *testing.T) {
+	t.Parallel()
+	out, _ := lictor(t, exitOK, "explain", "-json", "-admin", explaining(t).address, "web")
+	var got struct {
+		Service *admin.Service
+		Events  []admin.Event
+	}
+	d := json.NewDecoder(strings.NewReader(out))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&got); err != nil || len(got.Service.Endpoints) != 3 || len(got.Events) != 1 {
+		t.Errorf("got %s, %v", out, err)
+	}
+}
+
+// It fails if no endpoint gets clients, in either format, and if the events cannot be had.
+func TestExitCodeOfExplain(t *testing.T) {
+	t.Parallel()
+	f := explaining(t)
+	s, _, _ := explained()
+	s.Endpoints = s.Endpoints[1:]
+	f.answers["GET /v1/services/web"] = s
+	for _, json := range []string{"-json=false", "-json"} {
+		if out, said := lictor(t, exitFailed, "explain", json, "-admin", f.address, "web"); said != "" || out == "" {
+			t.Errorf("got %q, %q", out, said)
+		}
+	}
+	f = explaining(t)
+	f.answers["GET /v1/events?limit=20&service=web"] = &admin.APIError{Code: http.StatusServiceUnavailable, Text: "busy"}
+	_, said := lictor(t, exitFailed, "explain", "-admin", f.address, "web")
+	equal(t, said, "lictor explain: busy\n")
+}
