@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -11,13 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/cli"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -109,76 +106,6 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if got := fmt.Sprintf("%o", info.Mode().Perm()); got != args[1] {
 		ts.Fatalf("got mode %s, want %s", got, args[1])
-	}
-}
-
-func TestHelpNamesEveryFlag(t *testing.T) {
-	for name, factory := range commands(console{}) {
-		command, err := factory()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.HasPrefix(command.Help(), "Usage: lictor "+name) || !strings.Contains(command.Help(), "Examples:") {
-			t.Errorf("%s: the help has no usage or no examples", name)
-		}
-		if !strings.Contains(help, "\n  "+name+" ") {
-			t.Errorf("%s is not in the help of lictor", name)
-		}
-		if _, ok := command.(cli.CommandAutocomplete); !ok {
-			t.Errorf("%s has no completion", name)
-		}
-		with, ok := command.(interface{ flags() *flag.FlagSet })
-		if !ok {
-			continue
-		}
-		with.flags().VisitAll(func(f *flag.Flag) {
-			if !regexp.MustCompile(`(?m)^ +-` + f.Name + `\b`).MatchString(command.Help()) {
-				t.Errorf("%s: -%s is not in the help", name, f.Name)
-			}
-		})
-	}
-	if len(commandNames()) != len(commands(console{})) {
-		t.Error("commandNames and commands differ")
-	}
-}
-
-func TestHelpFitsATerminal(t *testing.T) {
-	texts := []string{help}
-	for _, factory := range commands(console{}) {
-		command, _ := factory()
-		texts = append(texts, command.Help())
-	}
-	for _, text := range texts {
-		for line := range strings.Lines(text) {
-			if len(line) > 81 && !strings.HasPrefix(line, "    $ ") {
-				t.Errorf("wider than 80 columns: %s", line)
-			}
-		}
-	}
-}
-
-func TestParseTakesFlagsAnywhere(t *testing.T) {
-	tests := []struct {
-		args, rest string
-		set        bool
-	}{
-		{"", "[]", false},
-		{"a b", "[a b]", false},
-		{"-x a", "[a]", true},
-		{"a -x b", "[a b]", true},
-		{"a -- -x", "[a -x]", false},
-		{"-x -- -x -y", "[-x -y]", true},
-		{"- -x", "[-]", true},
-	}
-	for _, tt := range tests {
-		t.Run(tt.args, func(t *testing.T) {
-			flags := flag.NewFlagSet("", flag.ContinueOnError)
-			x := flags.Bool("x", false, "")
-			rest, err := parse(flags, strings.Fields(tt.args))
-			if got := fmt.Sprint(rest); err != nil || got != tt.rest || *x != tt.set {
-				t.Errorf("got %v, %v, %v, want %v, %v", got, *x, err, tt.rest, tt.set)
-			}
-		})
 	}
 }
 

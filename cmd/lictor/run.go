@@ -44,7 +44,9 @@ func (c *runCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *runCommand) Synopsis() string { return "Serve what a configuration says" }
+func (c *runCommand) Synopsis() string {
+	return "Serve what a configuration says, until SIGINT or SIGTERM"
+}
 
 func (c *runCommand) AutocompleteFlags() complete.Flags {
 	return completeFlags(c.flags(), complete.Flags{

@@ -24,7 +24,7 @@ func (c *upgradeCommand) flags() *flag.FlagSet {
 }
 
 func (c *upgradeCommand) Synopsis() string {
-	return "Have a new process take the running lictor's place, without a dropped connection"
+	return "Have a new process take its place, without a dropped connection"
 }
 func (c *upgradeCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
 func (c *upgradeCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
