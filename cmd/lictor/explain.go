@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"flag"
 	"fmt"
@@ -119,7 +120,8 @@ func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) er
 	return err
 }
 
-func writeExplanation(w io.Writer, now time.Time, s *admin.Service, excluded error, events []admin.Event) error {
+func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded error, events []admin.Event) error {
+	w := bufio.NewWriter(out) // keeps the first error
 	in := s.In()
 	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible(s.Name), in,
 		config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible(s.Source))
@@ -136,11 +138,11 @@ func writeExplanation(w io.Writer, now time.Time, s *admin.Service, excluded err
 			fmt.Fprintf(w, "     its tags: %s\n", visible(strings.Join(e.Tags, ", ")))
 		}
 	}
-	if len(events) == 0 {
-		return nil
+	if len(events) > 0 {
+		fmt.Fprint(w, "\nwhat happened:\n")
+		_ = writeEvents(w, "  ", events)
 	}
-	fmt.Fprint(w, "\nwhat happened:\n")
-	return writeEvents(w, "  ", events)
+	return w.Flush()
 }
 
 func verb(n int) string {

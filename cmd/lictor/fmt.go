@@ -130,8 +130,7 @@ func (c *fmtCommand) formatStdin() int {
 	case diags.HasErrors():
 		return c.broken(diags)
 	case c.check && !bytes.Equal(src, formatted):
-		fmt.Fprintln(c.out, "<stdin>")
-		return exitFailed
+		return max(exitFailed, c.name("<stdin>"))
 	case c.check:
 		return exitOK
 	}
@@ -163,9 +162,17 @@ func (c *fmtCommand) formatFile(path string) int {
 			return c.fail(err)
 		}
 	}
-	fmt.Fprintln(c.out, path)
+	code := c.name(path)
 	if c.check {
 		return exitFailed
+	}
+	return code
+}
+
+// name prints the name of a file that changes.
+func (c *fmtCommand) name(path string) int {
+	if _, err := fmt.Fprintln(c.out, path); err != nil {
+		return c.fail(err)
 	}
 	return exitOK
 }

@@ -131,15 +131,14 @@ func (c *validateCommand) report(cfg *config.Config, diags config.Diagnostics) i
 	} else {
 		err = diags.WriteText(c.err, isTerminal(c.err))
 	}
-	if diags.HasErrors() {
-		return exitFailed
-	}
-	if !c.json && err == nil {
+	if !diags.HasErrors() && !c.json && err == nil {
 		services, listeners := config.Plural(len(cfg.Services), "service"), config.Plural(cfg.Listeners(), "listener")
 		_, err = fmt.Fprintf(c.out, "ok: %s, %s\n", services, listeners)
 	}
 	if err != nil {
-		fmt.Fprintf(c.err, "lictor: %v\n", err)
+		fmt.Fprintf(c.err, "lictor validate: %v\n", err)
+	}
+	if err != nil || diags.HasErrors() {
 		return exitFailed
 	}
 	return exitOK

@@ -102,16 +102,15 @@ func (c *versionCommand) Run(args []string) int {
 		return c.usage("version", err)
 	}
 	b := newBuild()
-	if !c.json {
-		if _, err := fmt.Fprintln(c.out, b); err != nil {
-			fmt.Fprintf(c.err, "lictor: %v\n", err)
-			return exitFailed
-		}
-		return exitOK
+	if c.json {
+		enc := json.NewEncoder(c.out)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(b)
+	} else {
+		_, err = fmt.Fprintln(c.out, b)
 	}
-	enc := json.NewEncoder(c.out)
-	enc.SetIndent("", "  ")
-	if enc.Encode(b) != nil {
+	if err != nil {
+		fmt.Fprintf(c.err, "lictor version: %v\n", err)
 		return exitFailed
 	}
 	return exitOK
