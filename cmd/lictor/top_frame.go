@@ -25,11 +25,11 @@ type topEndpoint struct {
 	picks, fails float64 // each second
 }
 
-// rows are what happened between two answers; before may be nil.
+// topRows returns what happened between two answers. Nothing has if before is nil or not older.
 func topRows(before, now *admin.ServicesAnswer) []topRow {
 	old := map[string]*admin.Service{}
-	seconds := 0.0
-	if before != nil {
+	seconds := 1.0
+	if before != nil && now.Now.After(before.Now) {
 		seconds = now.Now.Sub(before.Now).Seconds()
 		for i := range before.Services {
 			old[before.Services[i].Name] = &before.Services[i]
@@ -40,8 +40,8 @@ func topRows(before, now *admin.ServicesAnswer) []topRow {
 		s := &now.Services[i]
 		r := topRow{Service: s, active: s.Counters.ConnectionsActive + s.Counters.SessionsActive}
 		b := old[s.Name]
-		if b == nil || seconds <= 0 {
-			b, seconds = s, max(seconds, 1) // nothing is known of before
+		if b == nil {
+			b = s // a service that is new has no rates yet
 		}
 		rate := func(now, before int64) float64 { return float64(max(now-before, 0)) / seconds }
 		c, p := &s.Counters, &b.Counters
