@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // lictor runs a command, and returns what it prints. It must end with the exit code.
@@ -41,6 +43,16 @@ func equal(t *testing.T, got, want string) {
 	t.Helper()
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// await waits until check returns nil.
+func await(t *testing.T, what string, check func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), testproc.Patience)
+	defer cancel()
+	if err := testproc.Poll(ctx, check); err != nil {
+		t.Fatalf("waited for %s: %v", what, err)
 	}
 }
 

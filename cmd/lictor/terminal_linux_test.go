@@ -1,0 +1,226 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/daemon"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// A terminal is a pseudo-terminal: what a program sees of it, and who sits before it.
+type terminal struct {
+	t       *testing.T
+	program *os.File
+	keys    *os.File
+	screen  testproc.Log // everything that was written
+}
+
+// newTerminal returns a terminal of that size that ends with the test.
+func newTerminal(t *testing.T, width, height uint16) *terminal {
+	t.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := os.NewFile(uintptr(fd), "/dev/ptmx") // closing it ends a Read, for it does not block
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &terminal{t: t, program: program, keys: keys}
+	x.resize(width, height)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 4096)
+		for {
+			n, err := keys.Read(b)
+			if err != nil {
+				return
+			}
+			_, _ = x.screen.Write(b[:n])
+		}
+	}()
+	t.Cleanup(func() {
+		_ = keys.Close() // hangs up, which ends what still reads from program
+		<-done
+		_ = program.Close()
+	})
+	return x
+}
+
+func (x *terminal) resize(width, height uint16) {
+	x.t.Helper()
+	size := &unix.Winsize{Col: width, Row: height}
+	if err := unix.IoctlSetWinsize(int(x.program.Fd()), unix.TIOCSWINSZ, size); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// shows waits until the newest frame has each of the texts, and returns it.
+func (x *terminal) shows(texts ...string) string {
+	x.t.Helper()
+	frame := ""
+	await(x.t, fmt.Sprintf("a frame with %q", texts), func() error {
+		all := x.screen.String()
+		begin := strings.LastIndex(all, "\x1b[H")
+		if end := strings.LastIndex(all, "\x1b[J"); end < begin { // half of a frame
+			begin = strings.LastIndex(all[:begin], "\x1b[H")
+		}
+		if begin < 0 {
+			return fmt.Errorf("no frame in %q", all)
+		}
+		frame = all[begin:]
+		for _, text := range texts {
+			if !strings.Contains(frame, text) {
+				return fmt.Errorf("no %q in %q", text, frame)
+			}
+		}
+		return nil
+	})
+	return frame
+}
+
+func (x *terminal) press(keys string) {
+	x.t.Helper()
+	if _, err := x.keys.WriteString(keys); err != nil {
+		x.t.Fatal(err)
+	}
+}
+
+// top draws, follows keys and the size of the terminal, and leaves the terminal as it was.
+func TestTopOnATerminal(t *testing.T) {
+	t.Parallel()
+	services := admin.ServicesAnswer{Services: []admin.Service{
+		{Name: "web", Protocol: "tcp", Endpoints: []admin.Endpoint{{ID: "n/web-1", State: admin.StateIn}}},
+		{Name: "zoo", Protocol: "udp"},
+	}}
+	f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{Version: "v9"}, "GET /v1/services": services})
+	x := newTerminal(t, 120, 10)
+	before, err := term.GetState(int(x.program.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	code := make(chan int)
+	go func() {
+		args := []string{"top", "-admin", f.address, "-interval", "100ms"}
+		code <- Main(args, console{in: x.program, out: x.program, err: x.program})
+	}()
+	x.shows("lictor v9", "[a active]", "web", red+"zoo")
+	x.press("n\x1b[B") // by name, and the first one
+	x.shows("[n name]", reverse+"web")
+	x.press("\r")
+	x.shows("in  n/web-1")
+	x.resize(30, 10)
+	await(t, "a frame of 30 columns", func() error {
+		frame := strings.NewReplacer("\x1b[H", "", "\x1b[K", "", "\x1b[J", "").Replace(x.shows("web"))
+		for line := range strings.Lines(unadorned(frame)) {
+			if len(line) > 31 {
+				return fmt.Errorf("%q has %d columns", line, len(line))
+			}
+		}
+		return nil
+	})
+	x.press("q")
+	if got := <-code; got != exitOK {
+		t.Errorf("got exit code %d, want %d", got, exitOK)
+	}
+	after, err := term.GetState(int(x.program.Fd()))
+	if err != nil || *after != *before {
+		t.Errorf("the terminal was %+v, and is %+v, %v", before, after, err)
+	}
+	await(t, "the former screen and the cursor", func() error {
+		if all := x.screen.String(); !strings.HasPrefix(all, "\x1b[?1049h\x1b[?25l") ||
+			!strings.HasSuffix(all, "\x1b[?25h\x1b[?1049l") {
+			return fmt.Errorf("got %q", all)
+		}
+		return nil
+	})
+}
+
+// A lictor that ends while top shows it is an error, and the terminal is as before then too.
+func TestTopOfALictorThatEnds(t *testing.T) {
+	t.Parallel()
+	f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{}})
+	x := newTerminal(t, 80, 24)
+	before, err := term.GetState(int(x.program.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said strings.Builder
+	args := []string{"top", "-admin", f.address}
+	if code := Main(args, console{in: x.program, out: x.program, err: &said}); code != exitFailed {
+		t.Errorf("got exit code %d, want %d", code, exitFailed)
+	}
+	equal(t, said.String(), "lictor top: there is no /v1/services\n")
+	after, err := term.GetState(int(x.program.Fd()))
+	if err != nil || *after != *before {
+		t.Errorf("the terminal was %+v, and is %+v, %v", before, after, err)
+	}
+}
+
+// Colour is for terminals, also behind the queue of a daemon, and only where nobody has refused it.
+func TestColourIsForTerminals(t *testing.T) {
+	x := newTerminal(t, 80, 24)
+	file, err := os.Create(t.TempDir() + "/out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	queue := daemon.NewOutput(x.program, file)
+	defer queue.Close()
+	check := func(on bool) {
+		t.Helper()
+		if !on == isTerminal(x.program) || !on == isTerminal(queue.Out()) {
+			t.Errorf("colour on a terminal is %v, want %v", !on, on)
+		}
+		if isTerminal(file) || isTerminal(queue.Err()) || isTerminal(&strings.Builder{}) {
+			t.Error("colour where there is no terminal")
+		}
+	}
+	t.Setenv("NO_COLOR", "")
+	check(true)
+	t.Setenv("NO_COLOR", "1")
+	check(false)
+}
+
+func TestProblemsAreInColour(t *testing.T) {
+	t.Setenv("NO_COLOR", "")
+	path := filepath.Join(t.TempDir(), "web.hcl")
+	if err := os.WriteFile(path, []byte("colour = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	x := newTerminal(t, 200, 24)
+	for name, args := range map[string][]string{
+		"validate": {"validate", path}, "run": {"run", "-config", path}, "plan": {"plan", "-config", path},
+		"fmt": {"fmt", "-"}, "forward": {"forward", "web:9000", "api:9000"},
+	} {
+		before := len(x.screen.String())
+		c := console{in: strings.NewReader("service {"), out: io.Discard, err: x.program}
+		if code := Main(args, c); code != exitFailed {
+			t.Errorf("%s: got exit code %d, want %d", name, code, exitFailed)
+		}
+		await(t, name+" in colour", func() error {
+			if got := x.screen.String()[before:]; !strings.Contains(got, "\x1b[1;31mError\x1b[0m:") {
+				return fmt.Errorf("got %q", got)
+			}
+			return nil
+		})
+	}
+}
