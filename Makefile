@@ -11,7 +11,7 @@ PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 ARCHES  ?= amd64 arm64
 
-.PHONY: build demo test e2e race consul fuzz lint check screenshots browser bench bench-peers bench-discovery soak install deb test-deb check-reproducible clean help
+.PHONY: build demo test e2e race consul fuzz lint check screenshots browser bench bench-peers bench-discovery patroni patroni-install soak install deb test-deb check-reproducible clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -61,6 +61,13 @@ bench-peers: ## install HAProxy and nginx (Debian), without starting them
 bench-discovery: build consul ## measure how Lictor follows Consul, eight minutes; BENCH='...': flags
 	go build -o bin/benchdiscovery ./e2e/benchdiscovery
 	bin/benchdiscovery -lictor bin/lictor $(BENCH)
+
+patroni: build consul ## measure how long writes fail while Patroni's primary moves, 35 minutes at most; BENCH='...': flags
+	go build -o bin/patroni ./e2e/patroni
+	bin/patroni -lictor bin/lictor $(BENCH)
+
+patroni-install: ## install Patroni, PostgreSQL, PgBouncer and HAProxy (Debian), without starting them
+	e2e/patroni/install
 
 soak: build ## nine minutes of churn and one to settle; fails if anything stays behind
 	go build -o bin/bench ./e2e/bench

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testpatroni"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// settle is how long writers are watched when everything is over: longer than both proxies take to see a change.
+const settle = 10 * time.Second
+
+// A scenario is one kind of trouble.
+type scenario struct {
+	name   string
+	paused bool // Patroni is paused meanwhile: it leaves PostgreSQL alone
+	// act makes the trouble. It returns what ends it, once there is a primary again; nil: nothing is to be ended.
+	act func(ctx context.Context, c *testpatroni.Cluster, leader *testpatroni.Member) (mend func() error, err error)
+}
+
+var scenarios = []scenario{
+	{name: "restart of Patroni on the leader, paused", paused: true, act: restart},
+	{name: "switchover", act: switchover},
+	{name: "kill -9 of Patroni and PostgreSQL", act: killBoth},
+	{name: "kill -9 of Patroni alone", act: killPatroni},
+	{name: "frozen leader", act: freeze},
+}
+
+func restart(_ context.Context, _ *testpatroni.Cluster, leader *testpatroni.Member) (func() error, error) {
+	leader.StopPatroni()
+	return nil, leader.Start()
+}
+
+func switchover(ctx context.Context, c *testpatroni.Cluster, _ *testpatroni.Member) (func() error, error) {
+	return nil, c.Switchover(ctx)
+}
+
+func killBoth(ctx context.Context, c *testpatroni.Cluster, leader *testpatroni.Member) (func() error, error) {
+	leader.KillPatroni()
+	leader.KillPostgres()
+	return leader.Start, awaitFailover(ctx, c, leader)
+}
+
+func killPatroni(ctx context.Context, c *testpatroni.Cluster, leader *testpatroni.Member) (func() error, error) {
+	leader.KillPatroni()
+	return leader.Start, awaitFailover(ctx, c, leader)
+}
+
+func freeze(ctx context.Context, c *testpatroni.Cluster, leader *testpatroni.Member) (func() error, error) {
+	leader.Freeze()
+	return func() error { leader.Thaw(); return nil }, awaitFailover(ctx, c, leader)
+}
+
+// awaitFailover waits until another member is the primary.
+func awaitFailover(ctx context.Context, c *testpatroni.Cluster, old *testpatroni.Member) error {
+	return testproc.Poll(ctx, func() error {
+		for _, m := range c.Members {
+			if m != old && m.IsPrimary(ctx) {
+				return nil
+			}
+		}
+		return errors.New("no other member is the primary")
+	})
+}
+
+// A result is what the writers through each proxy met in one run.
+type result struct {
+	lictor, haproxy testpatroni.Tally
+}
+
+// measure goes through a scenario once, and leaves a healthy cluster.
+func (s *stage) measure(ctx context.Context, sc scenario) (r result, err error) {
+	if err := s.ready(ctx); err != nil {
+		return r, fmt.Errorf("before: %w", err)
+	}
+	if sc.paused {
+		if err := s.cluster.Pause(ctx, true); err != nil {
+			return r, err
+		}
+	}
+	leader := s.cluster.Leader(ctx)
+	if leader == nil {
+		return r, errors.New("no member is the primary")
+	}
+	s.lictor.Reset()
+	s.haproxy.Reset()
+	began := time.Now()
+	s.say("%s: %s", sc.name, leader.Name)
+	mend, err := sc.act(ctx, s.cluster, leader)
+	if mend != nil {
+		defer func() {
+			if err != nil {
+				_ = mend()
+			}
+		}()
+	}
+	if err != nil {
+		return r, err
+	}
+	s.say("there is a primary after %.1fs", time.Since(began).Seconds())
+	if err := s.awaitWriters(ctx, time.Now()); err != nil {
+		return r, err
+	}
+	sleep(ctx, settle)
+	if mend != nil {
+		if err := mend(); err != nil {
+			return r, err
+		}
+	}
+	if sc.paused {
+		if err := s.cluster.Pause(ctx, false); err != nil {
+			return r, err
+		}
+	}
+	return s.finish(ctx, began)
+}
+
+// finish waits until the cluster is healthy again, and returns what the writers met until then.
+func (s *stage) finish(ctx context.Context, began time.Time) (r result, err error) {
+	if err := s.cluster.AwaitHealthy(ctx); err != nil {
+		return r, fmt.Errorf("afterwards: %w", err)
+	}
+	if err := s.awaitWriters(ctx, time.Now()); err != nil {
+		return r, err
+	}
+	if err := s.cluster.Lost(ctx, s.lictor, s.haproxy); err != nil {
+		return r, err
+	}
+	r = result{s.lictor.Tally(), s.haproxy.Tally()}
+	s.tell("Lictor", r.lictor, began)
+	s.tell("HAProxy", r.haproxy, began)
+	return r, nil
+}
+
+// ready waits until the cluster is healthy, Consul has it so, and all writers write; then it empties their table.
+func (s *stage) ready(ctx context.Context) error {
+	if err := s.cluster.AwaitHealthy(ctx); err != nil {
+		return err
+	}
+	client, err := s.consul.Client()
+	if err != nil {
+		return err
+	}
+	err = testproc.Poll(ctx, func() error {
+		passing, _, err := client.Health().Service(testpatroni.Scope, "", true, nil)
+		if err == nil && len(passing) != len(s.cluster.Members) {
+			err = fmt.Errorf("%d members pass their checks in Consul", len(passing))
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.awaitWriters(ctx, time.Now()); err != nil {
+		return err
+	}
+	sleep(ctx, settle)
+	return s.cluster.Prepare(ctx)
+}
+
+// tell prints what the writers through one proxy met.
+func (s *stage) tell(proxy string, t testpatroni.Tally, began time.Time) {
+	s.say("%-8s outage %.2fs, %d writes, %d lost, %d read-only errors, %d other errors", proxy, t.Outage.Seconds(),
+		t.Writes, t.Lost, t.ReadOnly, t.Errors)
+	seen := map[string]int{}
+	for _, f := range t.Log {
+		text := cause(f.Err)
+		if seen[text]++; seen[text] == 1 {
+			s.say("    first after %.2fs: %s", f.Time.Sub(began).Seconds(), text)
+		}
+	}
+}
+
+// cause returns what went wrong without the addresses, which differ from error to error.
+func cause(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) && !errors.As(err, new(*testpatroni.Error)) {
+		return op.Op + ": " + op.Err.Error()
+	}
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	return text
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}

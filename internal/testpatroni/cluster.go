@@ -1,0 +1,214 @@
+//go:build unix
+
+// Package testpatroni runs a real Patroni cluster for tests and for measurements: three members, each with a PostgreSQL
+// of its own, that register in a Consul.
+//
+//	cluster, err := testpatroni.Start(ctx, testpatroni.Options{Dir: dir, Consul: agent.HTTP})
+//	defer cluster.Kill()
+//	err = cluster.Switchover(ctx)
+//
+// The members are at 127.0.0.11, 127.0.0.12 and so on, all at the same two ports, as members on hosts of their own are.
+// Clients need no password.
+package testpatroni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// Scope is the name of the cluster, and of its service in Consul.
+const Scope = "batman"
+
+const (
+	superuser   = "postgres"
+	replication = "replicator"
+	members     = 3
+)
+
+// Options says what cluster is wanted.
+type Options struct {
+	Dir    string    // for all files of the cluster; an existing folder that nobody else uses
+	Consul string    // host:port
+	Output io.Writer // gets what the members print as well; nil: only Member.Log has it
+}
+
+// A Cluster is a running Patroni cluster. Its methods must not be called concurrently.
+type Cluster struct {
+	Members  []*Member
+	SQLPort  string // of every member
+	RESTPort string // of every member
+}
+
+// ErrNotInstalled is returned by Find when this machine has no Patroni, or not all that it needs.
+var ErrNotInstalled = errors.New("not installed; see `make patroni-install`")
+
+// Find returns an error that says what is missing, or nil when Start has all that it needs.
+func Find() error {
+	if _, err := exec.LookPath("patroni"); err != nil {
+		return fmt.Errorf("patroni: %w", ErrNotInstalled)
+	}
+	if _, err := binaries(); err != nil {
+		return err
+	}
+	if os.Geteuid() == 0 {
+		if _, err := user.Lookup(superuser); err != nil {
+			return fmt.Errorf("user %s: %w", superuser, ErrNotInstalled)
+		}
+	}
+	return nil
+}
+
+// binaries returns the folder of PostgreSQL's programs.
+func binaries() (string, error) {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if len(found) > 0 {
+		return filepath.Dir(found[len(found)-1]), nil
+	}
+	if path, err := exec.LookPath("postgres"); err == nil {
+		return filepath.Dir(path), nil
+	}
+	return "", fmt.Errorf("postgres: %w", ErrNotInstalled)
+}
+
+// Start starts a cluster, and returns when it has a primary and all replicas follow it.
+func Start(ctx context.Context, options Options) (*Cluster, error) {
+	bin, err := binaries()
+	if err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{SQLPort: ports[0], RESTPort: ports[1]}
+	for i := range members {
+		m := &Member{Name: fmt.Sprintf("member%d", i+1), Host: address(i), cluster: c, output: options.Output,
+			dir: filepath.Join(options.Dir, fmt.Sprintf("member%d", i+1))}
+		c.Members = append(c.Members, m)
+		if err = m.configure(bin, options.Consul); err == nil {
+			err = m.Start()
+		}
+		if err == nil && i == 0 { // the first one is to bootstrap the cluster, or they wait for each other
+			err = testproc.Poll(ctx, func() error { return m.is(ctx, "primary") })
+		}
+		if err != nil {
+			c.Kill()
+			return nil, err
+		}
+	}
+	if err := c.AwaitHealthy(ctx); err != nil {
+		c.Kill()
+		return nil, err
+	}
+	return c, nil
+}
+
+// Kill ends all processes of the cluster with kill -9.
+func (c *Cluster) Kill() {
+	for _, m := range c.Members {
+		m.Thaw()
+		m.KillPatroni()
+		m.KillPostgres()
+	}
+}
+
+func address(i int) string { return fmt.Sprintf("127.0.0.%d", 11+i) }
+
+// freePorts finds ports that are free at the addresses of all members. They are below the range from which systems take
+// the ports of outgoing connections.
+func freePorts(n int) (ports []string, err error) {
+	for try := 0; len(ports) < n; try++ {
+		if try == 1000 {
+			return nil, errors.New("no free ports")
+		}
+		port := strconv.Itoa(20000 + rand.IntN(12000))
+		free := len(ports) == 0 || port != ports[0]
+		for i := range members {
+			l, err := net.Listen("tcp", net.JoinHostPort(address(i), port))
+			if err != nil {
+				free = false
+				break
+			}
+			_ = l.Close()
+		}
+		if free {
+			ports = append(ports, port)
+		}
+	}
+	return ports, nil
+}
+
+// configure writes the member's configuration. What Patroni's documentation has as defaults stands here as well: ttl,
+// loop_wait and retry_timeout.
+func (m *Member) configure(bin, consul string) error {
+	if err := os.MkdirAll(m.dir, 0o755); err != nil {
+		return err
+	}
+	text := strings.NewReplacer("SCOPE", Scope, "NAME", m.Name, "HOST", m.Host, "DIR", m.dir, "BIN", bin,
+		"CONSUL", consul, "SQL", m.cluster.SQLPort, "REST", m.cluster.RESTPort, "SUPERUSER", superuser,
+		"REPLICATION", replication).Replace(patroniYAML)
+	if err := os.WriteFile(m.file(), []byte(text), 0o644); err != nil {
+		return err
+	}
+	return m.own()
+}
+
+const patroniYAML = `scope: SCOPE
+name: NAME
+restapi:
+  listen: HOST:REST
+  connect_address: HOST:REST
+consul:
+  host: CONSUL
+  register_service: true
+bootstrap:
+  dcs:
+    ttl: 30
+    loop_wait: 10
+    retry_timeout: 10
+    maximum_lag_on_failover: 1048576
+    postgresql:
+      use_pg_rewind: true
+      use_slots: true
+  initdb:
+  - encoding: UTF8
+  - data-checksums
+postgresql:
+  listen: HOST:SQL
+  connect_address: HOST:SQL
+  bin_dir: BIN
+  data_dir: DIR/data
+  pgpass: DIR/pgpass
+  remove_data_directory_on_rewind_failure: true
+  remove_data_directory_on_diverged_timelines: true
+  authentication:
+    superuser:
+      username: SUPERUSER
+    replication:
+      username: REPLICATION
+  pg_hba:
+  - local all all trust
+  - host all all 127.0.0.0/8 trust
+  - host replication all 127.0.0.0/8 trust
+  parameters:
+    unix_socket_directories: DIR
+    max_connections: 100
+`
+
+// Recipe returns a configuration of Lictor that listens at PostgreSQL's usual port and checks Patroni's, with port and
+// this cluster's in their place.
+func (c *Cluster) Recipe(text, port string) string {
+	return strings.NewReplacer("5432", port, "8008", c.RESTPort).Replace(text)
+}
