@@ -11,21 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// deny has calls denied for good, for each engine after they have been made so often, until the test ends.
-func deny(t *testing.T, denied []call, err syscall.Errno, after int64) {
+// denyAll has calls denied for good, for each engine after they have been made so often, until the test ends.
+func denyAll(t *testing.T, all []call, err syscall.Errno, after int64) {
 	t.Helper()
 	onEachEngine = func(*Options) {
-		for _, c := range denied {
-			deniedCalls[c].left.Store(after)
+		for _, c := range all {
+			denyAgain(c, after)
 		}
 	}
 	t.Cleanup(func() { onEachEngine = func(*Options) {} })
-	for _, c := range denied {
-		d := &deniedCalls[c]
-		d.left.Store(after)
-		d.hits.Store(0)
-		d.error.Store(uintptr(err))
-		t.Cleanup(func() { d.error.Store(0) })
+	for _, c := range all {
+		deny(c, err, after)
+		t.Cleanup(func() { permit(c) })
 	}
 }
 
@@ -87,12 +84,12 @@ func TestCallsDeniedForGood(t *testing.T) {
 		for i, after := range tt.after {
 			errno := []syscall.Errno{unix.EPERM, unix.ENOSYS, unix.EINVAL}[i%3]
 			t.Run(fmt.Sprint(tt.denied, " after ", after), func(t *testing.T) {
-				deny(t, tt.denied, errno, after)
+				denyAll(t, tt.denied, errno, after)
 				for _, test := range slices.Concat(tt.tests...) {
 					test(t)
 				}
 				for _, c := range tt.denied {
-					if deniedCalls[c].hits.Load() == 0 {
+					if denialsOf(c) == 0 {
 						t.Errorf("%v was never denied, so this shows nothing", c)
 					}
 				}

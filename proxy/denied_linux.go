@@ -40,35 +40,8 @@ func (d *denials) confirm(c call, err syscall.Errno) bool {
 	return true
 }
 
-// loopCalls are those that the loops use; recvmsg and sendmsg only if they have to.
-var loopCalls = []call{
-	callSplice, callPipe, callRoom, callWritable, callUnsent, callRecvmmsg, callSendmmsg, callJoin, callCut, callAccept,
-	callExclusive, callSharePort, callReuseAddr, callLocalAddr, callHopsLeft, callHops, callLinger, callNoDelay,
-	callKeepAlive, callUrgentInline, callOnlyIPv6, callBuffers,
-}
-
-// portableCalls are those that the portable engine uses. What package net cannot do without is not among them.
-var portableCalls = []call{
-	callSplice, callPipe, callRoom, callWritable, callUnsent, callRecvmsg, callSendmsg, callAccept, callLocalAddr,
-	callHopsLeft, callHops, callNoDelay, callKeepAlive, callUrgentInline, callBuffers,
-}
-
-// tryForLoops notes which of the calls that the loops use are denied.
-func (d *denials) tryForLoops() {
-	d.tryAll(loopCalls)
-	if d.has(callRecvmmsg) {
-		d.tryAll([]call{callRecvmsg})
-	}
-	if d.has(callSendmmsg) {
-		d.tryAll([]call{callSendmsg})
-	}
-}
-
-// tryForPortable notes which of the calls that the portable engine uses are denied.
-func (d *denials) tryForPortable() { d.tryAll(portableCalls) }
-
-// tryAll tries calls, by sockets that lead nowhere or without any, and notes those that are denied.
-func (d *denials) tryAll(all []call) {
+// try tries calls, by sockets that lead nowhere or without any, and notes those that are denied.
+func (d *denials) try(all []call) {
 	t := newTrial()
 	defer t.close()
 	for _, c := range all {
@@ -184,7 +157,7 @@ func (t *trial) trySetting(c call) syscall.Errno {
 	case callKeepAlive:
 		err := tryOption(int32(t.tcp), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 		if !isDenialOfTry(err) {
-			err = tryOption(int32(t.tcp), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle.Seconds()))
+			err = tryOption(int32(t.tcp), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60)
 		}
 		return err
 	case callUrgentInline:
@@ -192,7 +165,7 @@ func (t *trial) trySetting(c call) syscall.Errno {
 	case callOnlyIPv6:
 		return tryOption(int32(t.tcp6), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
 	case callBuffers:
-		return tryOption(int32(t.udp), unix.SOL_SOCKET, unix.SO_RCVBUF, socketBuffer)
+		return tryOption(int32(t.udp), unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<10)
 	}
 	return 0
 }

@@ -80,7 +80,7 @@ func TestRefusedDatagramIsNoDenial(t *testing.T) {
 	if _, err := w.send(int32(fd)); err != unix.EINVAL {
 		t.Errorf("got %v, want EINVAL", err)
 	}
-	if denied := w.denied.list(); denied != nil {
+	if denied := deniedCalls(w.denied); denied != nil {
 		t.Errorf("got %v, want nothing to be denied", denied)
 	}
 }
@@ -106,6 +106,9 @@ func TestDeniedCallsAreDocumented(t *testing.T) {
 	for c := range calls {
 		if !strings.Contains(string(text), "`"+c.String()+"`") {
 			t.Errorf("%s is not in docs/operations.md", c)
+		}
+		if insteadOf[c] == "" {
+			t.Errorf("nothing says what happens without %s", c)
 		}
 	}
 }

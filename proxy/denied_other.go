@@ -2,8 +2,8 @@
 
 package proxy
 
-// tryForPortable does nothing here: package net knows what there is.
-func (*denials) tryForPortable() {}
+// try does nothing here: package net knows what there is.
+func (*denials) try([]call) {}
 
 // allow is false here: nothing is known to be denied.
 func (*denials) allow(call, error) bool { return false }

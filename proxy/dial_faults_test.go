@@ -22,9 +22,8 @@ func TestLoopDialsThatFail(t *testing.T) {
 		tcpServer(t, named("c")), tcpServer(t, named("d")))
 	defer h.Close()
 	before := openDescriptors()
-	dialsFaulted.Store(0)
-	dialFaults.Store(40)
-	defer dialFaults.Store(0)
+	failDials(40)
+	defer func() { failDials(0) }()
 	const clients = 2000
 	var served, reset atomic.Int64
 	var wg sync.WaitGroup
@@ -52,10 +51,10 @@ func TestLoopDialsThatFail(t *testing.T) {
 	wg.Wait()
 	eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
 	s := h.stats()
-	if s.Connections != clients || s.DialsFailed != dialsFaulted.Load() || s.Refused != reset.Load() ||
+	if s.Connections != clients || s.DialsFailed != failedDials() || s.Refused != reset.Load() ||
 		s.BytesDown != served.Load() {
 		t.Errorf("got %+v; want %d connections, %d failed dials, %d refused and %d served", s, clients,
-			dialsFaulted.Load(), reset.Load(), served.Load())
+			failedDials(), reset.Load(), served.Load())
 	}
 	if served.Load() == 0 || reset.Load() == 0 {
 		t.Errorf("%d clients were served and %d reset, want some of both", served.Load(), reset.Load())

@@ -21,6 +21,7 @@ import (
 //
 // Dials fail only where a test asks for it: where there is one endpoint, its clients must notice.
 
+// faults reports whether system calls misbehave: the build tag faults is on.
 const faults = true
 
 // watchedFDs is what epoll was asked for each descriptor, to have it tell again of what a fault hid: edge-triggered,
@@ -32,9 +33,7 @@ type watchedFD struct {
 	event unix.EpollEvent
 }
 
-func faultWatched(epfd int, fd int32, events uint32, number int32, side int) {
-	watchedFDs.Store(fd, watchedFD{epfd, unix.EpollEvent{Events: events, Fd: number, Pad: int32(side)}})
-}
+func faultWatched(epfd int, fd int32, e *unix.EpollEvent) { watchedFDs.Store(fd, watchedFD{epfd, *e}) }
 
 // faultIO returns how many of n bytes a call on fd may move, or the error that it gets.
 func faultIO(fd int32, n int) (int, syscall.Errno) {
@@ -68,10 +67,11 @@ func faultMove(fd int32, n int) (int, syscall.Errno) {
 
 // faultRoom is the room in a socket, or that there is none, or more than there is.
 func faultRoom(fd int32, room int) int {
-	switch n, err := faultIO(fd, pipeSize); {
+	const most = 1 << 20
+	switch n, err := faultIO(fd, most); {
 	case err != 0:
 		return 0
-	case n < pipeSize:
+	case n < most:
 		return n + room
 	}
 	return room
@@ -84,12 +84,29 @@ type denial struct {
 	hits  atomic.Int64   // how often it was denied
 }
 
-// deniedCalls are the denials that tests ask for.
-var deniedCalls [calls]denial
+// denied are the denials that tests ask for.
+var denied [calls]denial
+
+// deny has a call fail with err once it has been made after times, until permit.
+func deny(c call, err syscall.Errno, after int64) {
+	d := &denied[c]
+	d.left.Store(after)
+	d.hits.Store(0)
+	d.error.Store(uintptr(err))
+}
+
+// denyAgain has a call that deny denies work after times more.
+func denyAgain(c call, after int64) { denied[c].left.Store(after) }
+
+// permit ends what deny began.
+func permit(c call) { denied[c].error.Store(0) }
+
+// denialsOf returns how often a call was denied since deny.
+func denialsOf(c call) int64 { return denied[c].hits.Load() }
 
 // faultDenied is the error of a call that is denied for good, or zero.
 func faultDenied(c call) syscall.Errno {
-	d := &deniedCalls[c]
+	d := &denied[c]
 	err := d.error.Load()
 	if err == 0 || d.left.Add(-1) >= 0 {
 		return 0
@@ -115,6 +132,15 @@ func faultAccept() syscall.Errno {
 // dialFaults is how many dials of a hundred fail, and dialsFaulted how many have.
 var dialFaults, dialsFaulted atomic.Int64
 
+// failDials has so many dials of a hundred fail, at once or later, and begins to count them.
+func failDials(percent int64) {
+	dialsFaulted.Store(0)
+	dialFaults.Store(percent)
+}
+
+// failedDials returns how many dials have failed since failDials.
+func failedDials() int64 { return dialsFaulted.Load() }
+
 // doomed are the dials that fail later: the error of each descriptor.
 var doomed sync.Map // of int32 to syscall.Errno
 
@@ -137,6 +163,12 @@ func faultConnect(fd int32, err syscall.Errno) syscall.Errno {
 		return unix.EINTR
 	}
 	return err
+}
+
+// isDoomed reports whether the dial of fd is to fail.
+func isDoomed(fd int32) bool {
+	_, ok := doomed.Load(fd)
+	return ok
 }
 
 // faultError is the error of a doomed dial, told once.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"encoding/binary"
 	"iter"
-	"net/netip"
 	"syscall"
 	"unsafe"
 
@@ -239,18 +238,4 @@ func clientIDOf(sa *unix.RawSockaddrInet6) clientID {
 		return id
 	}
 	return clientID{ip: sa.Addr, scope: sa.Scope_id, port: sa.Port, v6: 1}
-}
-
-// clientOf is a client's address for all others; one of IPv4 is one, whatever socket it came to.
-func clientOf(sa *unix.RawSockaddrInet6) netip.AddrPort {
-	a := addrPort(sa)
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
-
-// nameSize is the size of a socket address of either family.
-func nameSize(sa *unix.RawSockaddrInet6) uint32 {
-	if sa.Family == unix.AF_INET {
-		return unix.SizeofSockaddrInet4
-	}
-	return unix.SizeofSockaddrInet6
 }

@@ -35,10 +35,10 @@ func newLoopEngine(o Options, d *denials) (engine, *budget, error) {
 	e := &loopEngine{budget: b, resolver: o.Resolver, denied: d}
 	e.ephemeral, b.ports = ephemeralPorts()
 	e.ctx, e.cancel = context.WithCancel(context.Background())
-	d.tryForLoops()
+	tryLoopCalls(d)
 	began := time.Now()
 	for i := range n {
-		l, err := newLoop(i, b.pipes, began, d)
+		l, err := newLoop(i, b.pipes, began, o.Logger, d)
 		if err != nil {
 			e.close()
 			return nil, nil, err

@@ -12,10 +12,9 @@ import (
 func (l *eventLoop) faultEvents(n int) int {
 	for i := range l.events[:n] {
 		e := &l.events[i]
-		if p, ok := l.sockets[e.Fd].(*loopPair); ok && p.state == connecting && e.Pad == serverSide {
-			if _, ok := doomed.Load(p.fd[serverSide]); ok {
-				e.Events |= unix.EPOLLERR | unix.EPOLLHUP
-			}
+		if p, ok := l.sockets[e.Fd].(*loopPair); ok && p.state == connecting && e.Pad == serverSide &&
+			isDoomed(p.fd[serverSide]) {
+			e.Events |= unix.EPOLLERR | unix.EPOLLHUP
 		}
 	}
 	if n < len(l.events) && rand.IntN(4) == 0 {

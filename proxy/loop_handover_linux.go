@@ -191,3 +191,18 @@ func (h *udpShard) adopt(a Session) bool {
 	}
 	return true
 }
+
+// duplicates returns further descriptors of the same, or an error and none.
+func duplicates(fds ...int32) (all []int, err error) {
+	for _, fd := range fds {
+		d, err := duplicateFD(int(fd))
+		if err != nil {
+			for _, d := range all {
+				unix.Close(d)
+			}
+			return nil, err
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}

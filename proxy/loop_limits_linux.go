@@ -45,7 +45,7 @@ func (p *loopPair) Timeout() {
 	case relaying:
 		if !p.kept && p.loop.now >= p.began+keepAliveAfter {
 			p.kept = true
-			setKeepAlive(p.fd[serverSide])
+			setKeepAlive(p.fd[serverSide], keepAlive)
 		}
 		if old, grace := p.old(); old > 0 && p.loop.now >= old && p.aged(old+grace) {
 			return

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -53,6 +54,7 @@ type eventLoop struct {
 
 	search   search // for room
 	wheel    wheel.Wheel
+	log      hclog.Logger
 	denied   *denials
 	udp      *udpKit // nil until there is a UDP listener
 	pipes    *pipePool
@@ -78,7 +80,7 @@ type task struct {
 
 // newLoop returns loop id, which may have so many pipes, with a clock that began at the given time. An error names the
 // system call that it is of.
-func newLoop(id, pipes int, began time.Time, d *denials) (*eventLoop, error) {
+func newLoop(id, pipes int, began time.Time, log hclog.Logger, d *denials) (*eventLoop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -89,8 +91,8 @@ func newLoop(id, pipes int, began time.Time, d *denials) (*eventLoop, error) {
 		return nil, os.NewSyscallError("eventfd2", err)
 	}
 	l := &eventLoop{
-		id: id, epfd: epfd, wakefd: wakefd, began: began, denied: d, pipes: newPipePool(pipes, d),
-		byEndpoint: map[lb.MemberKey]*endpointPairs{},
+		id: id, epfd: epfd, wakefd: wakefd, began: began, log: log, denied: d,
+		pipes: newPipePool(pipes, d), byEndpoint: map[lb.MemberKey]*endpointPairs{},
 	}
 	l.wheel.Init()
 	if err := l.awaken(); err != nil {
@@ -214,7 +216,7 @@ func (l *eventLoop) wait() int {
 func (l *eventLoop) deaf(err syscall.Errno) {
 	if !l.saidDeaf {
 		l.saidDeaf = true
-		l.denied.log.Error("event loop serves nobody", "loop", l.id, "error", os.NewSyscallError("epoll_pwait", err))
+		l.log.Error("event loop serves nobody", "loop", l.id, "error", os.NewSyscallError("epoll_pwait", err))
 	}
 	time.Sleep(deafPause)
 }
@@ -282,9 +284,7 @@ func (l *eventLoop) release(number int32) { l.leaving = append(l.leaving, number
 
 // add has epoll tell of fd, as the given side of the pollable of that number.
 func (l *eventLoop) add(fd int32, events uint32, number int32, side int) syscall.Errno {
-	faultWatched(l.epfd, fd, events, number, side)
-	e := unix.EpollEvent{Events: events, Fd: number, Pad: int32(side)}
-	return epollControl(l.epfd, unix.EPOLL_CTL_ADD, fd, &e)
+	return epollAdd(l.epfd, fd, events, number, int32(side))
 }
 
 // discard closes a socket that epoll tells of. Usually epoll forgets it then by itself; not so if another process
@@ -298,7 +298,7 @@ func (l *eventLoop) discard(fd int32) {
 
 // unwatch has epoll tell no more of fd.
 func (l *eventLoop) unwatch(fd int32) {
-	_ = epollControl(l.epfd, unix.EPOLL_CTL_DEL, fd, &unix.EpollEvent{}) // it fails if epoll does not know fd
+	_ = epollRemove(l.epfd, fd) // it fails if epoll does not know fd
 }
 
 // A backlog is what was read from a source and does not fit into its destination yet.

@@ -23,7 +23,7 @@ func (p *loopPair) splice(from int) int {
 		f.bulk = false
 		return p.copy(from)
 	}
-	n, err := splice(p.fd[from], int32(pipe.w), min(pipe.most, room), p.fd[from])
+	n, err := splice(p.fd[from], pipe.w, min(pipe.most, room), p.fd[from])
 	if err != 0 || n == 0 {
 		l.pipes.put(pipe)
 		switch {
@@ -63,7 +63,7 @@ func (p *loopPair) drain(from int, pipe *pipe, n int) {
 	left, err := n, syscall.Errno(0)
 	for left > 0 && err == 0 {
 		var m int
-		if m, err = splice(int32(pipe.r), p.fd[to], left, p.fd[to]); err == 0 {
+		if m, err = splice(pipe.r, p.fd[to], left, p.fd[to]); err == 0 {
 			left -= m
 			f.room -= m
 			p.countMoved(from, m)

@@ -61,7 +61,7 @@ func listenFD(o listenSpec) (_ int, bound netip.AddrPort, err error) {
 	setOption(int32(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
 	setOption(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	setOption(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-	setKeepAlive(int32(fd))
+	setKeepAlive(int32(fd), keepAlive)
 	if o.file != nil {
 		bound, err = boundTo(fd, addr)
 		return fd, bound, err
@@ -213,9 +213,7 @@ func (d *acceptor) watch() {
 	}
 	denied, err := d.socket.engine.denied, syscall.Errno(0)
 	if !denied.has(callExclusive) {
-		if err = faultDenied(callExclusive); err == 0 {
-			err = d.loop.add(d.socket.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, d.number, 0)
-		}
+		err = d.loop.add(d.socket.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, d.number, 0)
 		if isDenial(err) {
 			denied.note(callExclusive, err)
 		}
@@ -238,7 +236,7 @@ func (l *eventLoop) unwatched(s *service, err syscall.Errno) {
 // pauseFor takes no clients for a while.
 func (d *acceptor) pauseFor(ns int64) {
 	if d.watched {
-		_ = epollControl(d.loop.epfd, unix.EPOLL_CTL_DEL, d.socket.fd, &unix.EpollEvent{})
+		_ = epollRemove(d.loop.epfd, d.socket.fd)
 		d.watched = false
 	}
 	d.loop.wheel.Set(&d.timer, d.loop.now+ns)

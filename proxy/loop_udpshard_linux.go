@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -77,7 +78,7 @@ func (h *udpShard) watch() {
 // pauseFor reads nothing for a while.
 func (h *udpShard) pauseFor(ns int64) {
 	if h.watched {
-		_ = epollControl(h.loop.epfd, unix.EPOLL_CTL_DEL, h.fd, &unix.EpollEvent{})
+		_ = epollRemove(h.loop.epfd, h.fd)
 		h.watched = false
 	}
 	h.loop.wheel.Set(&h.timer, h.loop.now+ns)
@@ -298,6 +299,12 @@ func (h *udpShard) close() {
 	if h.number > 0 {
 		h.loop.release(h.number)
 	}
+}
+
+// clientOf is a client's address for all others; one of IPv4 is one, whatever socket it came to.
+func clientOf(sa *unix.RawSockaddrInet6) netip.AddrPort {
+	a := addrPort(sa)
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // refusal tells whether err says that an endpoint, or its host, is not there.

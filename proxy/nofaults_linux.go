@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Without the build tag faults these are nothing, see faults_linux.go.
+// Without the build tag faults these do nothing, see faults_linux.go.
 
+// faults reports whether system calls misbehave: the build tag faults is on.
 const faults = false
 
 func faultIO(_ int32, n int) (int, syscall.Errno) { return n, 0 }
@@ -32,4 +33,4 @@ func faultHops() syscall.Errno { return 0 }
 
 func faultPipe() bool { return false }
 
-func faultWatched(int, int32, uint32, int32, int) {}
+func faultWatched(int, int32, *unix.EpollEvent) {}

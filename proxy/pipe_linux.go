@@ -1,13 +1,9 @@
 package proxy
 
 import (
-	"os"
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -34,8 +30,8 @@ const (
 )
 
 type pipe struct {
-	r, w int
-	size int
+	rawPipe
+	size int // bytes that it may hold
 	most int // bytes to splice into it at once
 }
 
@@ -88,34 +84,18 @@ func (pp *pipePool) get() *pipe {
 	return pp.lendLocked(p)
 }
 
-// newPipe opens a pipe.
+// newPipe opens a pipe, a large one if the system lets this process have it.
 func (pp *pipePool) newPipe() (*pipe, syscall.Errno) {
-	var fds [2]int32
-	err := faultDenied(callPipe)
-	if err == 0 {
-		_, _, err = unix.RawSyscall(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&fds)), unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	}
+	raw, err := openPipe()
 	if err != 0 {
 		return nil, err
 	}
-	p := &pipe{r: int(fds[0]), w: int(fds[1])}
+	p := &pipe{rawPipe: raw}
 	if err := p.resize(pipeSize); err != 0 && p.resize(smallPipe) != 0 && isDenial(err) {
 		pp.denied.note(callPipeSize, err)
 	}
-	p.size, _ = unix.FcntlInt(uintptr(p.w), unix.F_GETPIPE_SZ, 0)
-	if p.size <= 0 {
-		p.size = 64 << 10
-	}
+	p.size = p.capacity()
 	return p, 0
-}
-
-// resize asks the kernel to have the pipe hold so many bytes.
-func (p *pipe) resize(size int) syscall.Errno {
-	err := faultDenied(callPipeSize)
-	if err == 0 {
-		_, _, err = unix.RawSyscall(unix.SYS_FCNTL, uintptr(p.w), unix.F_SETPIPE_SZ, uintptr(size))
-	}
-	return err
 }
 
 func (pp *pipePool) lendLocked(p *pipe) *pipe {
@@ -136,34 +116,6 @@ func (pp *pipePool) learn(n, left int) {
 	case n >= pp.most:
 		pp.most = min(pp.most+spliceStep, pipeSize)
 	}
-}
-
-// read reads what a destination has left in the pipe. That it is empty is an error, EIO.
-func (p *pipe) read(b []byte) (int, syscall.Errno) {
-	for {
-		base := unsafe.Pointer(unsafe.SliceData(b))
-		n, _, err := unix.RawSyscall(unix.SYS_READ, uintptr(p.r), uintptr(base), uintptr(len(b)))
-		switch {
-		case err == unix.EINTR:
-		case err == 0 && n == 0:
-			return 0, unix.EIO
-		default:
-			return int(n), err
-		}
-	}
-}
-
-// unload returns the n bytes that a destination has left in the pipe.
-func (p *pipe) unload(n int) ([]byte, error) {
-	b := make([]byte, n)
-	for at := 0; at < n; {
-		m, err := p.read(b[at:])
-		if err != 0 {
-			return nil, os.NewSyscallError("read", err)
-		}
-		at += m
-	}
-	return b, nil
 }
 
 // put takes back an empty pipe. Those that are not in use when a while has passed are closed.
@@ -189,8 +141,7 @@ func (pp *pipePool) discard(p *pipe) {
 }
 
 func (pp *pipePool) closeLocked(p *pipe) {
-	unix.Close(p.r)
-	unix.Close(p.w)
+	p.close()
 	pp.total--
 }
 

@@ -25,8 +25,14 @@ type portable struct {
 	found     *udpSocket
 }
 
+// portableCalls are the calls that the portable engine uses. What package net cannot do without is not among them.
+var portableCalls = []call{
+	callSplice, callPipe, callRoom, callWritable, callUnsent, callRecvmsg, callSendmsg, callAccept, callLocalAddr,
+	callHopsLeft, callHops, callNoDelay, callKeepAlive, callUrgentInline, callBuffers,
+}
+
 func newPortable(b *budget, r *lb.Resolver, d *denials) *portable {
-	d.tryForPortable()
+	d.try(portableCalls)
 	e := &portable{
 		budget: b, began: time.Now(), pipes: newPipePool(b.pipes, d), resolver: r, denied: d,
 		byEndpoint: endpointIndex{all: map[lb.MemberKey]*portableEndpointPairs{}},

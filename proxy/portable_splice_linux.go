@@ -66,7 +66,7 @@ func (m *mover) fillPipe(fd uintptr) bool {
 	if p == nil {
 		return true
 	}
-	n, err := splice(int32(fd), int32(p.w), min(p.most, m.room), noSocket)
+	n, err := splice(int32(fd), p.w, min(p.most, m.room), noSocket)
 	if err == 0 && n > 0 {
 		m.pipe, m.n = p, n
 		return true
@@ -113,7 +113,7 @@ func (m *mover) pour() (rest []byte, err error) {
 // drainPipe splices from the pipe as long as the destination takes something.
 func (m *mover) drainPipe(fd uintptr) bool {
 	for m.left > 0 {
-		n, err := splice(int32(m.pipe.r), int32(fd), m.left, noSocket)
+		n, err := splice(m.pipe.r, int32(fd), m.left, noSocket)
 		switch {
 		case err == 0:
 			m.countMoved(n)

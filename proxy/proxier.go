@@ -112,15 +112,15 @@ func New(o Options) (*Proxier, error) {
 	if o.Resolver == nil {
 		o.Resolver = lb.NewResolver(MaxLookups(o.MaxDescriptors))
 	}
-	log := o.Logger.Named("proxy")
-	denied := newDenials(log)
+	o.Logger = o.Logger.Named("proxy")
+	denied := newDenials(o.Logger)
 	e, b, err := newEngine(o, denied)
 	if err != nil {
 		return nil, err
 	}
 	p := &Proxier{
 		balancer:  o.LoadBalancer,
-		log:       log,
+		log:       o.Logger,
 		budget:    b,
 		denied:    denied,
 		engine:    e,

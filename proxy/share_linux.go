@@ -35,18 +35,3 @@ func singly(c syscall.Conn) {
 		_ = raw.Control(func(fd uintptr) { setOption(int32(fd), unix.SOL_UDP, unix.UDP_GRO, 0) })
 	}
 }
-
-// duplicates returns further descriptors of the same, or an error and none.
-func duplicates(fds ...int32) (all []int, err error) {
-	for _, fd := range fds {
-		d, err := duplicateFD(int(fd))
-		if err != nil {
-			for _, d := range all {
-				unix.Close(d)
-			}
-			return nil, err
-		}
-		all = append(all, d)
-	}
-	return all, nil
-}

@@ -30,7 +30,7 @@ type steppedLoop struct {
 func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	t.Helper()
 	denied := newDenials(hclog.NewNullLogger())
-	l, err := newLoop(0, loopPipes, time.Now(), denied)
+	l, err := newLoop(0, loopPipes, time.Now(), hclog.NewNullLogger(), denied)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -110,6 +110,14 @@ func rawAddr(sa *unix.RawSockaddrInet6, addr netip.AddrPort) uintptr {
 	return unix.SizeofSockaddrInet6
 }
 
+// nameSize is the size of a socket address of either family.
+func nameSize(sa *unix.RawSockaddrInet6) uint32 {
+	if sa.Family == unix.AF_INET {
+		return unix.SizeofSockaddrInet4
+	}
+	return unix.SizeofSockaddrInet6
+}
+
 // family is the address family of sockets that dial addr.
 func family(addr netip.Addr) int {
 	if addr.Is4() {
@@ -170,12 +178,13 @@ func socketError(fd int32) syscall.Errno {
 	return syscall.Errno(v)
 }
 
-// setKeepAlive is keepAlive for a raw socket. Accepted sockets have it from their listener.
-func setKeepAlive(fd int32) {
+// setKeepAlive has the kernel find out when the peer of a TCP socket is gone. Accepted sockets have this from their
+// listener.
+func setKeepAlive(fd int32, c net.KeepAliveConfig) {
 	setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(keepAlive.Idle.Seconds()))
-	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(keepAlive.Interval.Seconds()))
-	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, keepAlive.Count)
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(c.Idle.Seconds()))
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(c.Interval.Seconds()))
+	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, c.Count)
 }
 
 // resetOnClose makes closing send a RST and forget what is unsent. Without SO_LINGER it resets the connection at once.
@@ -221,6 +230,24 @@ func pollEvents(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.E
 		return 0, err
 	}
 	return int(n), 0
+}
+
+// epollAdd has an epoll instance tell of fd, as the given side of what has that number: these two come back in Fd and
+// Pad of the events.
+func epollAdd(epfd int, fd int32, events uint32, number, side int32) syscall.Errno {
+	if events&unix.EPOLLEXCLUSIVE != 0 {
+		if err := faultDenied(callExclusive); err != 0 {
+			return err
+		}
+	}
+	e := unix.EpollEvent{Events: events, Fd: number, Pad: side}
+	faultWatched(epfd, fd, &e)
+	return epollControl(epfd, unix.EPOLL_CTL_ADD, fd, &e)
+}
+
+// epollRemove has an epoll instance tell no more of fd.
+func epollRemove(epfd int, fd int32) syscall.Errno {
+	return epollControl(epfd, unix.EPOLL_CTL_DEL, fd, &unix.EpollEvent{})
 }
 
 func epollControl(epfd, op int, fd int32, e *unix.EpollEvent) syscall.Errno {
