@@ -23,7 +23,7 @@ demo: build ## watch it work, until Ctrl-C; ONCE=1: see it all, then end
 test: race consul ## run all tests, with the race detector
 	for m in $(filter-out go.mod,$(MODULES)); do go -C $$m list -m all >/dev/null || exit; done
 	go test $(RACE) -timeout 25m ./...
-	if [ "$$(go env GOOS)" = linux ]; then go test $(RACE) -timeout 25m -tags faults ./proxy; fi
+	if [ "$$(go env GOOS)" = linux ]; then go test $(RACE) -timeout 25m -tags faults ./proxy/...; fi
 	LICTOR_E2E_ENGINE=portable go test $(RACE) -timeout 25m ./e2e
 
 e2e: race consul ## run the end-to-end tests only; RUN=name: those that match

@@ -6,6 +6,8 @@ import (
 	"os"
 	"sync"
 	"syscall"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // PlainListener returns a listener that accepts as l does, and by accept(2) where the system denies accept4(2), which
@@ -25,7 +27,7 @@ func (l *plainListener) Accept() (net.Conn, error) {
 	file := l.plain()
 	if file == nil {
 		c, err := l.Listener.Accept()
-		if err == nil || !acceptDenied(err) {
+		if err == nil || !sys.AcceptDenied(err) {
 			return c, err
 		}
 		if file = l.goPlain(); file == nil {
@@ -80,7 +82,7 @@ func acceptConn(l *os.File) (net.Conn, error) {
 	var file *os.File
 	var failed error
 	err = raw.Read(func(fd uintptr) bool {
-		file, failed = acceptFile(fd)
+		file, failed = sys.AcceptFile(fd)
 		return !errors.Is(failed, syscall.EAGAIN)
 	})
 	if err == nil {

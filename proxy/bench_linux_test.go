@@ -68,7 +68,7 @@ func BenchmarkLoopUDPForward(b *testing.B) {
 				in := l.udp.in
 				for i := range bb.clients {
 					in.names[i].Family, in.names[i].Port = unix.AF_INET, uint16(i+1)
-					in.headers[i].n, in.segments[i] = 64, 0
+					in.headers[i].Len, in.segments[i] = 64, 0
 				}
 				for b.Loop() {
 					h.forward(in, bb.clients)

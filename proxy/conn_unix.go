@@ -5,6 +5,8 @@ package proxy
 import (
 	"net"
 	"syscall"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // This is what the kernel tells of the state of a connection of package net.
@@ -12,7 +14,7 @@ import (
 // connGone tells whether the connection is over for the kernel, where that tells.
 func connGone(c *net.TCPConn) (is bool) {
 	if raw, err := c.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { is = goneFD(int(fd)) })
+		_ = raw.Control(func(fd uintptr) { is = sys.Gone(int(fd)) })
 	}
 	return is
 }
@@ -40,7 +42,7 @@ func connUnsent(c *net.TCPConn) int {
 		return 0
 	}
 	n := 0
-	if raw.Control(func(fd uintptr) { n = unsentOf(int(fd)) }) != nil {
+	if raw.Control(func(fd uintptr) { n = sys.Unsent(int(fd)) }) != nil {
 		return 0
 	}
 	return n

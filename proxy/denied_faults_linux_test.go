@@ -9,20 +9,22 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // denyAll has calls denied for good, for each engine after they have been made so often, until the test ends.
-func denyAll(t *testing.T, all []call, err syscall.Errno, after int64) {
+func denyAll(t *testing.T, all []sys.Call, err syscall.Errno, after int64) {
 	t.Helper()
 	onEachEngine = func(*Options) {
 		for _, c := range all {
-			denyAgain(c, after)
+			sys.DenyAgain(c, after)
 		}
 	}
 	t.Cleanup(func() { onEachEngine = func(*Options) {} })
 	for _, c := range all {
-		deny(c, err, after)
-		t.Cleanup(func() { permit(c) })
+		sys.Deny(c, err, after)
+		t.Cleanup(func() { sys.Permit(c) })
 	}
 }
 
@@ -57,29 +59,30 @@ var (
 func TestCallsDeniedForGood(t *testing.T) {
 	start, later := []int64{0}, []int64{0, 3} // the trial at the start is the first call
 	for _, tt := range []struct {
-		denied []call
+		denied []sys.Call
 		after  []int64
 		tests  [][]func(*testing.T)
 	}{
-		{[]call{callSplice}, []int64{0, 2, 3, 8}, [][]func(*testing.T){bulkTests}},
-		{[]call{callPipe}, []int64{0, 1}, [][]func(*testing.T){bulkTests}},
-		{[]call{callPipeSize}, start, [][]func(*testing.T){bulkTests}},
-		{[]call{callRoom}, later, [][]func(*testing.T){bulkTests}},
-		{[]call{callWritable}, start, [][]func(*testing.T){bulkTests, {TestTCPStalledDestinationsHoldNoPipes}}},
-		{[]call{callUnsent}, later, [][]func(*testing.T){endTests}},
-		{[]call{callLinger}, later, [][]func(*testing.T){endTests}},
-		{[]call{callAccept}, later, [][]func(*testing.T){clientTests}},
-		{[]call{callExclusive}, later, [][]func(*testing.T){clientTests}},
-		{[]call{callRecvmmsg}, later, [][]func(*testing.T){datagramTests, wildcardTests}},
-		{[]call{callRecvmmsg, callRecvmsg}, start, [][]func(*testing.T){datagramTests}},
-		{[]call{callSendmmsg}, later, [][]func(*testing.T){datagramTests, wildcardTests, hopsTests}},
-		{[]call{callSendmmsg, callSendmsg}, later, [][]func(*testing.T){datagramTests, hopsTests}},
-		{[]call{callCut}, start, [][]func(*testing.T){datagramTests, wildcardTests}},
-		{[]call{callSharePort}, []int64{0, 1}, [][]func(*testing.T){datagramTests, wildcardTests}},
-		{[]call{callHopsLeft}, []int64{0, 1}, [][]func(*testing.T){datagramTests}},
-		{[]call{callHops}, later, [][]func(*testing.T){datagramTests}},
-		{[]call{callHopsMessage}, []int64{0, 1, 3}, [][]func(*testing.T){datagramTests, hopsTests}},
-		{[]call{callLocalAddr}, []int64{0, 1}, [][]func(*testing.T){datagramTests, {TestIPv4WildcardIsIPv4Only}}},
+		{[]sys.Call{sys.CallSplice}, []int64{0, 2, 3, 8}, [][]func(*testing.T){bulkTests}},
+		{[]sys.Call{sys.CallPipe}, []int64{0, 1}, [][]func(*testing.T){bulkTests}},
+		{[]sys.Call{sys.CallPipeSize}, start, [][]func(*testing.T){bulkTests}},
+		{[]sys.Call{sys.CallRoom}, later, [][]func(*testing.T){bulkTests}},
+		{[]sys.Call{sys.CallWritable}, start, [][]func(*testing.T){bulkTests, {TestTCPStalledDestinationsHoldNoPipes}}},
+		{[]sys.Call{sys.CallUnsent}, later, [][]func(*testing.T){endTests}},
+		{[]sys.Call{sys.CallLinger}, later, [][]func(*testing.T){endTests}},
+		{[]sys.Call{sys.CallAccept}, later, [][]func(*testing.T){clientTests}},
+		{[]sys.Call{sys.CallExclusive}, later, [][]func(*testing.T){clientTests}},
+		{[]sys.Call{sys.CallRecvmmsg}, later, [][]func(*testing.T){datagramTests, wildcardTests}},
+		{[]sys.Call{sys.CallRecvmmsg, sys.CallRecvmsg}, start, [][]func(*testing.T){datagramTests}},
+		{[]sys.Call{sys.CallSendmmsg}, later, [][]func(*testing.T){datagramTests, wildcardTests, hopsTests}},
+		{[]sys.Call{sys.CallSendmmsg, sys.CallSendmsg}, later, [][]func(*testing.T){datagramTests, hopsTests}},
+		{[]sys.Call{sys.CallCut}, start, [][]func(*testing.T){datagramTests, wildcardTests}},
+		{[]sys.Call{sys.CallSharePort}, []int64{0, 1}, [][]func(*testing.T){datagramTests, wildcardTests}},
+		{[]sys.Call{sys.CallHopsLeft}, []int64{0, 1}, [][]func(*testing.T){datagramTests}},
+		{[]sys.Call{sys.CallHops}, later, [][]func(*testing.T){datagramTests}},
+		{[]sys.Call{sys.CallHopsMessage}, []int64{0, 1, 3}, [][]func(*testing.T){datagramTests, hopsTests}},
+		{[]sys.Call{sys.CallLocalAddr}, []int64{0, 1},
+			[][]func(*testing.T){datagramTests, {TestIPv4WildcardIsIPv4Only}}},
 	} {
 		for i, after := range tt.after {
 			errno := []syscall.Errno{unix.EPERM, unix.ENOSYS, unix.EINVAL}[i%3]
@@ -89,7 +92,7 @@ func TestCallsDeniedForGood(t *testing.T) {
 					test(t)
 				}
 				for _, c := range tt.denied {
-					if denialsOf(c) == 0 {
+					if sys.DenialsOf(c) == 0 {
 						t.Errorf("%v was never denied, so this shows nothing", c)
 					}
 				}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/internal/testseccomp"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // Under a seccomp filter that denies a call, both engines serve TCP and UDP, and say once what they go on without.
@@ -72,7 +73,7 @@ func TestRefusedDatagramIsNoDenial(t *testing.T) {
 	}
 	defer unix.Close(fd)
 	var to unix.RawSockaddrInet6
-	rawAddr(&to, server.LocalAddr().(*net.UDPAddr).AddrPort())
+	sys.PutAddr(&to, server.LocalAddr().(*net.UDPAddr).AddrPort())
 	const multicast = "224.0.0.1"
 	p := parcel{base: &[]byte("x")[0], size: 1, to: &to, source: netip.MustParseAddr(multicast).As16()}
 	w := &sender{denied: newDenials(hclog.NewNullLogger())}
@@ -103,7 +104,7 @@ func TestDeniedCallsAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for c := range calls {
+	for c := range sys.NumCalls {
 		if !strings.Contains(string(text), "`"+c.String()+"`") {
 			t.Errorf("%s is not in docs/operations.md", c)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // Dials that fail in all ways, at once and late: a client gets the next endpoint, or a reset if there is none, and
@@ -22,8 +23,8 @@ func TestLoopDialsThatFail(t *testing.T) {
 		tcpServer(t, named("c")), tcpServer(t, named("d")))
 	defer h.Close()
 	before := openDescriptors()
-	failDials(40)
-	defer func() { failDials(0) }()
+	sys.FailDials(40)
+	defer func() { sys.FailDials(0) }()
 	const clients = 2000
 	var served, reset atomic.Int64
 	var wg sync.WaitGroup
@@ -51,10 +52,10 @@ func TestLoopDialsThatFail(t *testing.T) {
 	wg.Wait()
 	eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
 	s := h.stats()
-	if s.Connections != clients || s.DialsFailed != failedDials() || s.Refused != reset.Load() ||
+	if s.Connections != clients || s.DialsFailed != sys.FailedDials() || s.Refused != reset.Load() ||
 		s.BytesDown != served.Load() {
 		t.Errorf("got %+v; want %d connections, %d failed dials, %d refused and %d served", s, clients,
-			failedDials(), reset.Load(), served.Load())
+			sys.FailedDials(), reset.Load(), served.Load())
 	}
 	if served.Load() == 0 || reset.Load() == 0 {
 		t.Errorf("%d clients were served and %d reset, want some of both", served.Load(), reset.Load())

@@ -1,6 +1,8 @@
 package proxy
 
-func newEngine(o Options, d *denials) (engine, *budget, error) {
+import "github.com/lictor-proxy/lictor/proxy/internal/sys"
+
+func newEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 	if o.Engine == EnginePortable {
 		return newPortableEngine(o, d)
 	}

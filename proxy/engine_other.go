@@ -2,4 +2,6 @@
 
 package proxy
 
-func newEngine(o Options, d *denials) (engine, *budget, error) { return newPortableEngine(o, d) }
+import "github.com/lictor-proxy/lictor/proxy/internal/sys"
+
+func newEngine(o Options, d *sys.Denials) (engine, *budget, error) { return newPortableEngine(o, d) }

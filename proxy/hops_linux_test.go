@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // hopsServer answers each datagram with itself and the hops that it had left.
@@ -24,7 +25,7 @@ func hopsServer(t *testing.T, at string) netip.AddrPort {
 		t.Skip(err)
 	}
 	addr := c.LocalAddr().(*net.UDPAddr).AddrPort()
-	if err := wantHopsOf(c, addr.Addr()); err != nil {
+	if err := sys.WantHopsConn(c, addr.Addr()); err != nil {
 		t.Fatal(err)
 	}
 	var running sync.WaitGroup
@@ -35,7 +36,7 @@ func hopsServer(t *testing.T, at string) netip.AddrPort {
 			if err != nil {
 				return
 			}
-			c.WriteToUDPAddrPort(fmt.Appendf(nil, "%s %d", buf[:n], hopsOf(oob[:oobn])), from)
+			c.WriteToUDPAddrPort(fmt.Appendf(nil, "%s %d", buf[:n], sys.Hops(oob[:oobn])), from)
 		}
 	})
 	t.Cleanup(func() { c.Close(); running.Wait() })
@@ -140,7 +141,7 @@ func TestUDPOneWayTakesAHop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := wantHopsOf(c, loopback.Addr()); err != nil {
+		if err := sys.WantHopsConn(c, loopback.Addr()); err != nil {
 			t.Fatal(err)
 		}
 		var running sync.WaitGroup
@@ -151,7 +152,7 @@ func TestUDPOneWayTakesAHop(t *testing.T) {
 				if err != nil {
 					return
 				}
-				received <- fmt.Sprintf("%s %d", buf[:n], hopsOf(oob[:oobn]))
+				received <- fmt.Sprintf("%s %d", buf[:n], sys.Hops(oob[:oobn]))
 			}
 		})
 		t.Cleanup(func() { c.Close(); running.Wait() })
@@ -188,7 +189,7 @@ func TestHandedSessionKeepsItsHops(t *testing.T) {
 func TestUDPTakesAHopWithoutControlMessages(t *testing.T) {
 	onLoops(t, 1, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP}, hopsServer(t, "127.0.0.1:0"))
-		h.denied.note(callHopsMessage, unix.EINVAL)
+		h.denied.Note(sys.CallHopsMessage, unix.EINVAL)
 		c := dialWithHops(t, addr, 50)
 		for range 2 {
 			if got := askOnce(t, c, "x"); got != "x 49" {

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // An Inherited is a socket that was open before the Proxier: systemd opened it, or an earlier process. It is bound,
@@ -56,7 +58,7 @@ func (c cutContext) Err() error {
 func (o listenSpec) listenConfig() net.ListenConfig {
 	config := net.ListenConfig{KeepAliveConfig: keepAlive}
 	if o.shared {
-		config.Control = sharePort
+		config.Control = sys.ReusePort
 	}
 	return config
 }

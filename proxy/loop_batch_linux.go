@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // UDP moves in batches: recvmmsg(2) takes what has come, sendmmsg(2) sends what is to go. Beyond that, the kernel
@@ -32,12 +34,6 @@ const (
 	controlRoom = 96
 )
 
-// mmsghdr is struct mmsghdr of recvmmsg(2).
-type mmsghdr struct {
-	unix.Msghdr
-	n uint32 // bytes received or sent
-}
-
 // A control is a buffer for control messages, aligned as they must be.
 type control [controlRoom / 8]uint64
 
@@ -45,19 +41,19 @@ func (c *control) buffer() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(c
 
 // A batch is datagrams that were received. It is made once per loop.
 type batch struct {
-	denied   *denials
-	headers  [batchSize]mmsghdr
+	denied   *sys.Denials
+	headers  [batchSize]sys.Mmsghdr
 	iovecs   [batchSize]unix.Iovec
 	names    [batchSize]unix.RawSockaddrInet6
 	controls [batchSize]control
-	segments [batchSize]int         // size of the datagrams that the kernel has joined; 0 if it is a single one
-	locals   [batchSize]localSource // where it came to
-	hops     [batchSize]uint8       // that it had left; 0 if that is not known; joined datagrams had the same
-	next     [batchSize]int16       // the next of the same session; negative if it is the last
+	segments [batchSize]int        // size of the datagrams that the kernel has joined; 0 if it is a single one
+	locals   [batchSize]sys.Source // where it came to
+	hops     [batchSize]uint8      // that it had left; 0 if that is not known; joined datagrams had the same
+	next     [batchSize]int16      // the next of the same session; negative if it is the last
 	buf      []byte
 }
 
-func newBatch(d *denials) *batch {
+func newBatch(d *sys.Denials) *batch {
 	b := &batch{denied: d}
 	const size = batchSize * batchStride
 	var err error
@@ -90,7 +86,7 @@ func (b *batch) receive(fd int32, from, n int) (int, syscall.Errno) {
 		h.Control = (*byte)(unsafe.Pointer(&b.controls[i]))
 		h.SetControllen(controlRoom)
 	}
-	n, err := b.denied.receive(fd, b.headers[from:from+n])
+	n, err := b.denied.Receive(fd, b.headers[from:from+n])
 	for i := from; i < from+n; i++ {
 		b.readControl(i)
 	}
@@ -110,7 +106,7 @@ func (b *batch) receiveFrom(fd int32, from, n int, joined bool) (int, syscall.Er
 			h.SetControllen(controlRoom)
 		}
 	}
-	n, err := b.denied.receive(fd, b.headers[from:from+n])
+	n, err := b.denied.Receive(fd, b.headers[from:from+n])
 	if joined {
 		for i := from; i < from+n; i++ {
 			b.readControl(i)
@@ -121,16 +117,16 @@ func (b *batch) receiveFrom(fd int32, from, n int, joined bool) (int, syscall.Er
 
 // receiveOne takes one datagram from a connected socket, as that at place i.
 func (b *batch) receiveOne(fd int32, i int) (int, syscall.Errno) {
-	n, err := recvDatagram(fd, b.buf[i*batchStride:][:maxDatagram])
+	n, err := sys.RecvDatagram(fd, b.buf[i*batchStride:][:maxDatagram])
 	if err != 0 {
 		return 0, err
 	}
-	b.headers[i].n, b.segments[i] = uint32(n), 0
+	b.headers[i].Len, b.segments[i] = uint32(n), 0
 	return 1, 0
 }
 
 func (b *batch) readControl(i int) {
-	b.segments[i], b.locals[i], b.hops[i] = 0, localSource{}, 0
+	b.segments[i], b.locals[i], b.hops[i] = 0, sys.Source{}, 0
 	size := int(b.headers[i].Controllen)
 	if size == 0 {
 		return
@@ -142,7 +138,7 @@ func (b *batch) readControl(i int) {
 			return
 		}
 		data := oob[unix.CmsgLen(0):end]
-		hops, isHops := hopsIn(h.Level, h.Type, data)
+		hops, isHops := sys.HopsIn(h.Level, h.Type, data)
 		switch {
 		case isHops:
 			b.hops[i] = hops
@@ -151,7 +147,7 @@ func (b *batch) readControl(i int) {
 				b.segments[i] = n
 			}
 		default:
-			if a := localOf(h.Level, h.Type, data); a.IsValid() {
+			if a := sys.LocalIn(h.Level, h.Type, data); a.IsValid() {
 				b.locals[i] = a.As16()
 			}
 		}
@@ -160,7 +156,7 @@ func (b *batch) readControl(i int) {
 }
 
 func (b *batch) base(i int) *byte        { return &b.buf[i*batchStride] }
-func (b *batch) sizeOf(i int) int        { return int(b.headers[i].n) }
+func (b *batch) sizeOf(i int) int        { return int(b.headers[i].Len) }
 func (b *batch) payload(i int) []byte    { return b.buf[i*batchStride:][:b.sizeOf(i)] }
 func (b *batch) segment(i int) int       { return b.segments[i] }
 func (b *batch) datagramCount(i int) int { return datagramsIn(b.sizeOf(i), b.segments[i]) }
@@ -227,7 +223,7 @@ type clientID struct {
 // A clientKey tells sessions apart: by the client and, on a wildcard listener, by the address that it used.
 type clientKey struct {
 	client clientID
-	local  localSource
+	local  sys.Source
 }
 
 func clientIDOf(sa *unix.RawSockaddrInet6) clientID {

@@ -1,19 +1,22 @@
 package proxy
 
+import "github.com/lictor-proxy/lictor/proxy/internal/sys"
+
 // loopCalls are the calls that the loops use; recvmsg and sendmsg only if they have to.
-var loopCalls = []call{
-	callSplice, callPipe, callRoom, callWritable, callUnsent, callRecvmmsg, callSendmmsg, callJoin, callCut, callAccept,
-	callExclusive, callSharePort, callReuseAddr, callLocalAddr, callHopsLeft, callHops, callLinger, callNoDelay,
-	callKeepAlive, callUrgentInline, callOnlyIPv6, callBuffers,
+var loopCalls = []sys.Call{
+	sys.CallSplice, sys.CallPipe, sys.CallRoom, sys.CallWritable, sys.CallUnsent, sys.CallRecvmmsg, sys.CallSendmmsg,
+	sys.CallJoin, sys.CallCut, sys.CallAccept, sys.CallExclusive, sys.CallSharePort, sys.CallReuseAddr,
+	sys.CallLocalAddr, sys.CallHopsLeft, sys.CallHops, sys.CallLinger, sys.CallNoDelay, sys.CallKeepAlive,
+	sys.CallUrgentInline, sys.CallOnlyIPv6, sys.CallBuffers,
 }
 
 // tryLoopCalls notes in d which of the calls that the loops use are denied.
-func tryLoopCalls(d *denials) {
-	d.try(loopCalls)
-	if d.has(callRecvmmsg) {
-		d.try([]call{callRecvmsg})
+func tryLoopCalls(d *sys.Denials) {
+	d.Try(loopCalls)
+	if d.Has(sys.CallRecvmmsg) {
+		d.Try([]sys.Call{sys.CallRecvmsg})
 	}
-	if d.has(callSendmmsg) {
-		d.try([]call{callSendmsg})
+	if d.Has(sys.CallSendmmsg) {
+		d.Try([]sys.Call{sys.CallSendmsg})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // dialing is what a pair remembers of endpoints that it did not reach.
@@ -115,17 +116,17 @@ func (p *loopPair) deserted() bool {
 // connectTo begins to connect to addr. The rest is told by epoll, or by the timer.
 func (p *loopPair) connectTo(addr netip.AddrPort, timeout int64) syscall.Errno {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
-	fd, err := startConnect(addr, unix.SOCK_STREAM)
+	fd, err := sys.StartConnect(addr, unix.SOCK_STREAM)
 	if err != 0 && err != unix.EINPROGRESS {
 		return err
 	}
-	setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	setOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	sys.SetOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	sys.SetOption(fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	p.fd[serverSide] = fd
 	p.readable[serverSide], p.writable[serverSide], p.hangup[serverSide] = false, false, false
 	if err := p.loop.add(fd, pairEvents, p.number, serverSide); err != 0 {
 		p.fd[serverSide] = -1
-		closeFD(fd)
+		sys.Close(fd)
 		return err
 	}
 	p.loop.wheel.Set(&p.timer, p.loop.now+timeout)
@@ -135,13 +136,13 @@ func (p *loopPair) connectTo(addr netip.AddrPort, timeout int64) syscall.Errno {
 // connected is told that the connection to the endpoint has succeeded or failed.
 func (p *loopPair) connected() {
 	if p.hangup[serverSide] { // else it has not failed
-		if err := socketError(p.fd[serverSide]); err != 0 {
+		if err := sys.SocketError(p.fd[serverSide]); err != 0 {
 			p.connectFailed(err)
 			return
 		}
 	}
 	if p.endpoint.Addr.Port() >= p.socket.engine.ephemeral && toItself(p.fd[serverSide]) {
-		resetOnClose(p.fd[serverSide])
+		sys.ResetOnClose(p.fd[serverSide])
 		p.connectFailed(unix.ECONNREFUSED)
 		return
 	}
@@ -168,8 +169,8 @@ func (p *loopPair) connected() {
 
 // abandon gives up the present endpoint, which is not at fault, and tries another one.
 func (p *loopPair) abandon() {
-	resetOnClose(p.fd[serverSide])
-	closeFD(p.fd[serverSide])
+	sys.ResetOnClose(p.fd[serverSide])
+	sys.Close(p.fd[serverSide])
 	p.fd[serverSide] = -1
 	p.loop.wheel.Clear(&p.timer)
 	if p.dial != nil {
@@ -231,11 +232,11 @@ func (p *loopPair) dialError(err syscall.Errno) error {
 // that the kernel may give to sockets that dial, and it gives this very one: TCP calls that a simultaneous open (RFC
 // 9293, 3.5).
 func toItself(fd int32) bool {
-	local, err := socketName(unix.SYS_GETSOCKNAME, fd)
+	local, err := sys.SocketName(unix.SYS_GETSOCKNAME, fd)
 	if err != 0 {
 		return false
 	}
-	peer, err := socketName(unix.SYS_GETPEERNAME, fd)
+	peer, err := sys.SocketName(unix.SYS_GETPEERNAME, fd)
 	return err == 0 && local == peer
 }
 

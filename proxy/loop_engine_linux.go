@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // loopEngine is the engine for Linux: event loops, one for each processor that Go may use.
 type loopEngine struct {
 	budget    *budget
 	resolver  *lb.Resolver
-	denied    *denials
+	denied    *sys.Denials
 	loops     []*eventLoop
 	asks      []*pulse           // one for each loop
 	udp       register[udpShard] // of the open listeners
@@ -26,7 +27,7 @@ type loopEngine struct {
 	ephemeral uint16    // the lowest of ephemeralPorts
 }
 
-func newLoopEngine(o Options, d *denials) (engine, *budget, error) {
+func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 	n := o.Loops
 	if n <= 0 {
 		n = runtime.GOMAXPROCS(0)

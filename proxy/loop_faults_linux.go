@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // faultEvents adds to the n events in hand one that is not true, tells of the failure of doomed dials, and mixes them.
@@ -13,7 +15,7 @@ func (l *eventLoop) faultEvents(n int) int {
 	for i := range l.events[:n] {
 		e := &l.events[i]
 		if p, ok := l.sockets[e.Fd].(*loopPair); ok && p.state == connecting && e.Pad == serverSide &&
-			isDoomed(p.fd[serverSide]) {
+			sys.IsDoomed(p.fd[serverSide]) {
 			e.Events |= unix.EPOLLERR | unix.EPOLLHUP
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // This is how UDP sessions go from the loops of one process to those of another, see Session.
@@ -52,7 +54,7 @@ func (u *loopUDP) adopt(all []Session) (adopted int) {
 	parts := make([][]Session, len(u.shards))
 	for _, x := range all {
 		if x.Socket < 0 || x.Socket >= len(parts) {
-			closeFD(int32(x.FD))
+			sys.Close(int32(x.FD))
 			continue
 		}
 		parts[x.Socket] = append(parts[x.Socket], x)
@@ -64,7 +66,7 @@ func (u *loopUDP) adopt(all []Session) (adopted int) {
 					if h.adopt(x) {
 						adopted++
 					} else {
-						closeFD(int32(x.FD))
+						sys.Close(int32(x.FD))
 					}
 				}
 			})
@@ -109,12 +111,12 @@ func (x *loopSession) handed() Session {
 	x.settle(x.hops)
 	h := x.shard
 	s := Session{
-		Client: addrPort(&x.clientName), Endpoint: x.endpoint.Endpoint, Requests: x.requests, Answers: x.answers,
+		Client: sys.AddrPort(&x.clientName), Endpoint: x.endpoint.Endpoint, Requests: x.requests, Answers: x.answers,
 		Sent: x.sent,
 		Up:   x.bytes[clientSide], Down: x.bytes[serverSide], Age: time.Duration(h.loop.now - x.began),
 		Quiet: time.Duration(h.loop.now - x.used), Bound: h.byClient[x.key] == x, FD: int(x.fd),
 	}
-	if x.key.local != (localSource{}) {
+	if x.key.local != (sys.Source{}) {
 		s.Local = netip.AddrFrom16(x.key.local)
 		if x.clientName.Family == unix.AF_INET {
 			s.Local = s.Local.Unmap()
@@ -167,7 +169,7 @@ func (h *udpShard) adopt(a Session) bool {
 	}
 	l.udp.serial++
 	x.timer.Owner = x
-	rawAddr(&x.clientName, a.Client)
+	sys.PutAddr(&x.clientName, a.Client)
 	x.key.client = clientIDOf(&x.clientName)
 	if a.Local.IsValid() {
 		x.key.local = a.Local.As16()

@@ -4,6 +4,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // hopsOf returns the hops that datagrams from i on are to take along; 0 if the socket gives them those that they are to
@@ -23,7 +25,7 @@ func (x *loopSession) hopsOf(in *batch, i int16) (hops uint8, left bool) {
 		}
 	}
 	denied := x.shard.loop.denied
-	if x.holding != nil && x.sent > 0 || denied.has(callHopsMessage) || denied.has(callSendmsg) {
+	if x.holding != nil && x.sent > 0 || denied.Has(sys.CallHopsMessage) || denied.Has(sys.CallSendmsg) {
 		x.settle(hops)
 		return 0, true
 	}
@@ -36,7 +38,7 @@ func (x *loopSession) settle(hops uint8) {
 	if hops == 0 {
 		return
 	}
-	setHops(x.fd, x.six, hops)
+	sys.SetHops(x.fd, x.six, hops)
 	if x.shared != nil {
 		x.shared.hops = hops
 	}
@@ -50,8 +52,8 @@ func (x *loopSession) sendWithoutHops(hops uint8, denial syscall.Errno) (traffic
 	x.settle(hops)
 	t, err := l.udp.up.send(x.fd)
 	// Else it was for another reason: a route, or a firewall, which may let the next datagram pass.
-	if t.datagrams > 0 && denial != unix.EPERM && !l.denied.has(callSendmsg) {
-		l.denied.note(callHopsMessage, denial)
+	if t.datagrams > 0 && denial != unix.EPERM && !l.denied.Has(sys.CallSendmsg) {
+		l.denied.Note(sys.CallHopsMessage, denial)
 	}
 	return t, err
 }

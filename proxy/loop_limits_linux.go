@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // limit is how long nothing may move now; zero for no limit.
@@ -45,7 +47,7 @@ func (p *loopPair) Timeout() {
 	case relaying:
 		if !p.kept && p.loop.now >= p.began+keepAliveAfter {
 			p.kept = true
-			setKeepAlive(p.fd[serverSide], keepAlive)
+			sys.SetKeepAlive(p.fd[serverSide], keepAlive)
 		}
 		if old, grace := p.old(); old > 0 && p.loop.now >= old && p.aged(old+grace) {
 			return
@@ -73,7 +75,7 @@ func (p *loopPair) Timeout() {
 // benefit of the doubt.
 func (p *loopPair) isDraining() bool {
 	before := p.unsent
-	p.unsent = int32(unsentOf(int(p.fd[clientSide])) + unsentOf(int(p.fd[serverSide])))
+	p.unsent = int32(sys.Unsent(int(p.fd[clientSide])) + sys.Unsent(int(p.fd[serverSide])))
 	return p.unsent > 0 && p.unsent != before
 }
 
@@ -81,7 +83,7 @@ func (p *loopPair) isDraining() bool {
 // source.
 func (p *loopPair) stuck(from int) bool {
 	f := &p.flows[from]
-	return f.backlog != nil || p.readable[from] && !f.finished && hasBytes(int(p.fd[from]))
+	return f.backlog != nil || p.readable[from] && !f.finished && sys.HasBytes(int(p.fd[from]))
 }
 
 // old is when the pair is so old that it should end, on the loop's clock, and how long it may look for a moment of
@@ -112,5 +114,5 @@ func (p *loopPair) aged(latest int64) bool {
 func (p *loopPair) quiet() bool {
 	return !p.asked && p.ends == 0 && p.loop.now-p.last >= int64(quietFor) && !p.stuck(clientSide) &&
 		!p.stuck(serverSide) &&
-		unsentOf(int(p.fd[clientSide])) == 0 && unsentOf(int(p.fd[serverSide])) == 0
+		sys.Unsent(int(p.fd[clientSide])) == 0 && sys.Unsent(int(p.fd[serverSide])) == 0
 }

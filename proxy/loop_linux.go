@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
@@ -55,7 +56,7 @@ type eventLoop struct {
 	search   search // for room
 	wheel    wheel.Wheel
 	log      hclog.Logger
-	denied   *denials
+	denied   *sys.Denials
 	udp      *udpKit // nil until there is a UDP listener
 	pipes    *pipePool
 	buf      [bufferSize]byte
@@ -80,7 +81,7 @@ type task struct {
 
 // newLoop returns loop id, which may have so many pipes, with a clock that began at the given time. An error names the
 // system call that it is of.
-func newLoop(id, pipes int, began time.Time, log hclog.Logger, d *denials) (*eventLoop, error) {
+func newLoop(id, pipes int, began time.Time, log hclog.Logger, d *sys.Denials) (*eventLoop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -108,7 +109,7 @@ func (l *eventLoop) awaken() error {
 	if err := l.add(int32(l.wakefd), unix.EPOLLIN|unix.EPOLLET, l.assignNumber(waker{l}), 0); err != 0 {
 		return os.NewSyscallError("epoll_ctl", err)
 	}
-	if _, err := pollEvents(l.epfd, l.events[:], 0); err != 0 && err != unix.EINTR {
+	if _, err := sys.EpollWait(l.epfd, l.events[:], 0); err != 0 && err != unix.EINTR {
 		return os.NewSyscallError("epoll_pwait", err)
 	}
 	return nil
@@ -194,7 +195,7 @@ func (l *eventLoop) wait() int {
 		l.yielded = l.now
 		runtime.Gosched()
 	}
-	n, err := pollEvents(l.epfd, l.events[:], 0)
+	n, err := sys.EpollWait(l.epfd, l.events[:], 0)
 	if err != 0 && err != unix.EINTR {
 		l.deaf(err)
 	}
@@ -206,7 +207,7 @@ func (l *eventLoop) wait() int {
 		timeout = int(min((next+999999)/1e6, 1e9))
 	}
 	if timeout != 0 {
-		n, _ = pollEvents(l.epfd, l.events[:], timeout) // an interruption is nothing to do
+		n, _ = sys.EpollWait(l.epfd, l.events[:], timeout) // an interruption is nothing to do
 	}
 	return n
 }
@@ -284,7 +285,7 @@ func (l *eventLoop) release(number int32) { l.leaving = append(l.leaving, number
 
 // add has epoll tell of fd, as the given side of the pollable of that number.
 func (l *eventLoop) add(fd int32, events uint32, number int32, side int) syscall.Errno {
-	return epollAdd(l.epfd, fd, events, number, int32(side))
+	return sys.EpollAdd(l.epfd, fd, events, number, int32(side))
 }
 
 // discard closes a socket that epoll tells of. Usually epoll forgets it then by itself; not so if another process
@@ -293,12 +294,12 @@ func (l *eventLoop) discard(fd int32) {
 	if l.forking.Load() {
 		l.unwatch(fd)
 	}
-	closeFD(fd)
+	sys.Close(fd)
 }
 
 // unwatch has epoll tell no more of fd.
 func (l *eventLoop) unwatch(fd int32) {
-	_ = epollRemove(l.epfd, fd) // it fails if epoll does not know fd
+	_ = sys.EpollRemove(l.epfd, fd) // it fails if epoll does not know fd
 }
 
 // A backlog is what was read from a source and does not fit into its destination yet.

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // list implements engine: the places are the numbers that epoll knows sockets by.
@@ -73,7 +75,7 @@ func nameOf(fd int32) netip.AddrPort {
 	if fd < 0 {
 		return netip.AddrPort{}
 	}
-	sa, err := socketName(unix.SYS_GETSOCKNAME, fd)
+	sa, err := sys.SocketName(unix.SYS_GETSOCKNAME, fd)
 	if err != 0 {
 		return netip.AddrPort{}
 	}

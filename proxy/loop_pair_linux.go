@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
@@ -131,7 +132,7 @@ func (p *loopPair) ready(side int, events uint32) {
 	switch p.state {
 	case relaying:
 		if p.flows[side].finished && !p.flows[1-side].finished && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			p.sourceFailed(side, socketError(p.fd[side])) // a reset after the proper end
+			p.sourceFailed(side, sys.SocketError(p.fd[side])) // a reset after the proper end
 			return
 		}
 		if p.readable[side] && !p.flows[side].queued {
@@ -145,7 +146,7 @@ func (p *loopPair) ready(side int, events uint32) {
 		case side == serverSide && p.fd[serverSide] >= 0 && p.writable[serverSide]:
 			p.connected()
 		case side == clientSide && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
-			p.because(clientFailed, socketError(p.fd[clientSide]))
+			p.because(clientFailed, sys.SocketError(p.fd[clientSide]))
 			p.close()
 		case side == clientSide && p.waiter != nil && p.deserted():
 			p.because(clientClosed, 0)
@@ -177,7 +178,7 @@ func (p *loopPair) move(from int) {
 // copy moves what one read gets, through the loop's buffer, and returns how much that was.
 func (p *loopPair) copy(from int) int {
 	l := p.loop
-	n, err := recvStream(p.fd[from], l.buf[:])
+	n, err := sys.RecvStream(p.fd[from], l.buf[:])
 	switch {
 	case err == unix.EAGAIN:
 		p.readable[from] = false
@@ -191,12 +192,12 @@ func (p *loopPair) copy(from int) int {
 	case n < len(l.buf):
 		// There is no more: epoll tells if something comes. It has told already if that was the end, and reading
 		// stops short of urgent data though there is more.
-		p.readable[from] = p.hangup[from] || faults
+		p.readable[from] = p.hangup[from] || sys.Faults
 	default:
 		p.flows[from].bulk = l.pipes.usable()
 	}
 	p.last, p.asked = l.now, from == clientSide
-	m, err := sendStream(p.fd[1-from], l.buf[:n])
+	m, err := sys.SendStream(p.fd[1-from], l.buf[:n])
 	if err != 0 {
 		if err != unix.EAGAIN {
 			p.destinationFailed(from, err)
@@ -220,7 +221,7 @@ func (p *loopPair) flush(from int) bool {
 			return false
 		}
 		k := f.backlog
-		n, err := sendStream(p.fd[to], k.buf[k.from:k.to])
+		n, err := sys.SendStream(p.fd[to], k.buf[k.from:k.to])
 		switch err {
 		case 0:
 			if k.from += n; k.from == k.to {
@@ -263,7 +264,7 @@ func (p *loopPair) sourceEnded(from int) {
 		p.finish()
 		return
 	}
-	if !p.reset && shutdownWrite(p.fd[1-from]) != 0 {
+	if !p.reset && sys.ShutdownWrite(p.fd[1-from]) != 0 {
 		p.reset = true // the destination is gone already; its own direction will find out
 	}
 	p.last = p.loop.now // the half-close timeout counts from here
@@ -331,7 +332,7 @@ func (p *loopPair) finish() {
 
 func (p *loopPair) linger() {
 	if p.loop.now-p.last >= int64(deliverTimeout) ||
-		unsentOf(int(p.fd[clientSide])) == 0 && unsentOf(int(p.fd[serverSide])) == 0 { // of no socket: 0
+		sys.Unsent(int(p.fd[clientSide])) == 0 && sys.Unsent(int(p.fd[serverSide])) == 0 { // of no socket: 0
 		p.close()
 		return
 	}
@@ -364,7 +365,7 @@ func (p *loopPair) close() {
 	for side, fd := range p.fd {
 		if fd >= 0 {
 			if p.reset || p.state == connecting {
-				resetOnClose(fd)
+				sys.ResetOnClose(fd)
 			}
 			p.loop.discard(fd)
 			p.fd[side] = -1

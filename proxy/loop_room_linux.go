@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // This is how loops find descriptors for new clients, and ports, when there are none left, see budget.
@@ -308,7 +310,7 @@ func (h *udpShard) portFor(x *loopSession, addr netip.AddrPort) (fd int32, err s
 		if !o.freePort(x, x.s.share) {
 			break
 		}
-		fd, err = startConnect(addr, unix.SOCK_DGRAM)
+		fd, err = sys.StartConnect(addr, unix.SOCK_DGRAM)
 	}
 	return fd, err
 }
@@ -336,13 +338,13 @@ func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
 	o.loop.post(func() {
 		fd, err := int32(-1), unix.EAGAIN
 		if o.freePort(x, to) && own { // else x needs a shared socket
-			fd, err = startConnect(addr, unix.SOCK_DGRAM)
+			fd, err = sys.StartConnect(addr, unix.SOCK_DGRAM)
 		}
 		l.post(func() {
 			switch {
 			case x.lookup != w: // x is another client's by now
 				if err == 0 {
-					closeFD(fd)
+					sys.Close(fd)
 				}
 			case err == unix.EAGAIN:
 				x.connected(x.connectTo(addr))

@@ -1,11 +1,12 @@
 package proxy
 
 import (
-	"encoding/binary"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // A parcel is a datagram to be sent, or several that the kernel has joined.
@@ -16,7 +17,7 @@ type parcel struct {
 
 	// Where it goes, over a socket that is not connected; to is nil otherwise.
 	to     *unix.RawSockaddrInet6
-	source localSource // where it leaves from; zero for the kernel's choice
+	source sys.Source // where it leaves from; zero for the kernel's choice
 
 	hops uint8 // 0 for what the socket gives it
 	six  bool  // the socket is one of IPv6; of interest to hops
@@ -30,12 +31,12 @@ type parcel struct {
 // but for the last, which may be smaller, are handed to the kernel as one, to be cut on the way out. Where the
 // kernel cannot do that (a device without checksums, datagrams larger than the path takes), they go one by one.
 type sender struct {
-	denied  *denials
+	denied  *sys.Denials
 	parcels [batchSize]parcel
 	n       int // parcels
 	at      int // those before are done with
 
-	headers  [batchSize]mmsghdr
+	headers  [batchSize]sys.Mmsghdr
 	iovecs   [batchSize]unix.Iovec
 	controls [batchSize]control
 	messages [batchSize]message
@@ -70,12 +71,12 @@ func (w *sender) more() bool { return w.at < w.n }
 func (w *sender) send(fd int32) (traffic, syscall.Errno) {
 	var t traffic
 	if w.parcels[w.at].hops > 0 {
-		if err := faultHops(); err != 0 {
+		if err := sys.FaultHops(); err != 0 {
 			return t, err
 		}
 	}
 	m := w.build()
-	sent, err := w.denied.send(fd, w.headers[:m])
+	sent, err := w.denied.Send(fd, w.headers[:m])
 	for _, msg := range w.messages[:sent] {
 		w.advance(msg)
 		t.datagrams += msg.datagrams
@@ -96,7 +97,9 @@ func (w *sender) dropHops() {
 }
 
 // cuts reports whether the kernel cuts what is joined of a parcel's flow, as far as that is known.
-func (w *sender) cuts(p *parcel) bool { return p.plain != nil && !*p.plain && !w.denied.has(callCut) }
+func (w *sender) cuts(p *parcel) bool {
+	return p.plain != nil && !*p.plain && !w.denied.Has(sys.CallCut)
+}
 
 // cannotCut tells whether err may mean that the kernel does not cut this message: udp_send_skb of net/ipv4/udp.c.
 func cannotCut(err syscall.Errno) bool {
@@ -203,30 +206,21 @@ func (w *sender) header(m int, p *parcel, iov, k, segment int) {
 	h.SetIovlen(k)
 	h.Name, h.Namelen = nil, 0
 	if p.to != nil {
-		h.Name, h.Namelen = (*byte)(unsafe.Pointer(p.to)), nameSize(p.to)
+		h.Name, h.Namelen = (*byte)(unsafe.Pointer(p.to)), sys.AddrSize(p.to)
 	}
 	oob := w.controls[m].buffer()
 	n := 0
-	if p.source != (localSource{}) {
-		n += putSource(oob, p.to.Family, p.source)
+	if p.source != (sys.Source{}) {
+		n += sys.PutSource(oob, p.to.Family, p.source)
 	}
 	if p.hops > 0 {
-		n += putHops(oob[n:], p.six, p.hops)
+		n += sys.PutHops(oob[n:], p.six, p.hops)
 	}
 	if segment > 0 {
-		n += segmentControl(oob[n:], segment)
+		n += sys.PutSegment(oob[n:], segment)
 	}
 	h.Control = nil
 	if h.SetControllen(n); n > 0 {
 		h.Control = &oob[0]
 	}
-}
-
-// segmentControl writes the control message that has the kernel cut, and returns its size.
-func segmentControl(oob []byte, segment int) int {
-	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
-	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
-	h.SetLen(unix.CmsgLen(2))
-	binary.NativeEndian.PutUint16(oob[unix.CmsgLen(0):], uint16(segment))
-	return unix.CmsgSpace(2)
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
@@ -200,7 +201,7 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 	}()
 	if in.next[i] < 0 && in.segment(int(i)) == 0 && hops == 0 { // one datagram: the usual case
 		n := in.sizeOf(int(i))
-		switch err := sendDatagram(x.fd, in.payload(int(i))); {
+		switch err := sys.SendDatagram(x.fd, in.payload(int(i))); {
 		case err == 0:
 			sent, bytes = 1, n
 		case refusal(err):
@@ -221,7 +222,7 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 	for w.more() {
 		n, err := w.send(x.fd)
 		sent, bytes = sent+n.datagrams, bytes+n.bytes
-		if hops > 0 && isDenial(err) {
+		if hops > 0 && sys.IsDenial(err) {
 			n, err = x.sendWithoutHops(hops, err)
 			sent, bytes, hops = sent+n.datagrams, bytes+n.bytes, 0
 		}
@@ -272,7 +273,7 @@ func (x *loopSession) ready(int, uint32) {
 	}
 	if n > 1 && !x.joined {
 		x.joined = true
-		setOption(x.fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+		sys.SetOption(x.fd, unix.SOL_UDP, unix.UDP_GRO, 1)
 	}
 	if x.answers == 0 {
 		x.endpoint.Reached()

@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // A lookup is what a session has while its endpoint's host name is resolved, or while it waits for a port.
@@ -47,7 +49,7 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 		x.shared, x.fd, x.state = out, out.fd, live
 		return nil
 	}
-	fd, err := startConnect(addr, unix.SOCK_DGRAM)
+	fd, err := sys.StartConnect(addr, unix.SOCK_DGRAM)
 	if err == unix.EAGAIN { // connect(2): all ports for it are in use
 		fd, err = h.portFor(x, addr)
 	}
@@ -64,7 +66,7 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 func (x *loopSession) use(fd int32) error {
 	x.enlist()
 	if err := x.shard.loop.add(fd, unix.EPOLLIN, x.number, 0); err != 0 {
-		closeFD(fd)
+		sys.Close(fd)
 		return x.dialError(err)
 	}
 	x.fd, x.state = fd, live
@@ -125,7 +127,7 @@ func (x *loopSession) connected(err error) {
 	x.lookup = nil
 	x.settle(x.hops)
 	for _, b := range queue {
-		_ = sendDatagram(x.fd, b) // like any datagram it may be lost; what is wrong shows with the next
+		_ = sys.SendDatagram(x.fd, b) // like any datagram it may be lost; what is wrong shows with the next
 	}
 	x.finished()
 }

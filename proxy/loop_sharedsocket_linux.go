@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
@@ -38,7 +39,7 @@ func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedS
 	if !h.takeOne(s.share) {
 		return nil, unix.EMFILE
 	}
-	fd, err := startConnect(addr, unix.SOCK_DGRAM)
+	fd, err := sys.StartConnect(addr, unix.SOCK_DGRAM)
 	if err == unix.EAGAIN { // connect(2): all ports for it are in use
 		fd, err = h.portFor(x, addr)
 	}
@@ -47,7 +48,7 @@ func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedS
 		return nil, err
 	}
 	if hops > 0 {
-		setHops(fd, addr.Addr().Is6(), hops)
+		sys.SetHops(fd, addr.Addr().Is6(), hops)
 	}
 	o := &sharedSocket{shard: h, share: s.share, endpoint: m, addr: addr, fd: fd, hops: hops, used: h.loop.now}
 	o.timer.Owner = o
@@ -66,7 +67,7 @@ func (o *sharedSocket) ready(int, uint32) {
 	if o.fd < 0 {
 		return
 	}
-	if _, err := recvDatagram(o.fd, o.shard.loop.buf[:1]); refusal(err) {
+	if _, err := sys.RecvDatagram(o.fd, o.shard.loop.buf[:1]); refusal(err) {
 		o.refuse(os.NewSyscallError("recv", err))
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // splice moves what one splice gets, through a pipe, and returns how many bytes that was. If there is no pipe, it
@@ -23,12 +25,12 @@ func (p *loopPair) splice(from int) int {
 		f.bulk = false
 		return p.copy(from)
 	}
-	n, err := splice(p.fd[from], pipe.w, min(pipe.most, room), p.fd[from])
+	n, err := sys.Splice(p.fd[from], pipe.W, min(pipe.most, room), p.fd[from])
 	if err != 0 || n == 0 {
 		l.pipes.put(pipe)
 		switch {
-		case isDenial(err):
-			l.denied.note(callSplice, err)
+		case sys.IsDenial(err):
+			l.denied.Note(sys.CallSplice, err)
 			f.bulk = false
 		case err == 0, err == unix.EAGAIN && p.hangup[from]:
 			f.bulk = false
@@ -50,7 +52,7 @@ func (p *loopPair) splice(from int) int {
 func (p *loopPair) measureRoom(from int) int {
 	f, to := &p.flows[from], 1-from
 	if f.room < 2*pipeSize {
-		if f.room = faultRoom(p.fd[to], roomIn(int(p.fd[to]))); f.room == 0 {
+		if f.room = sys.FaultRoom(p.fd[to], sys.Room(int(p.fd[to]))); f.room == 0 {
 			p.writable[to] = false
 		}
 	}
@@ -63,7 +65,7 @@ func (p *loopPair) drain(from int, pipe *pipe, n int) {
 	left, err := n, syscall.Errno(0)
 	for left > 0 && err == 0 {
 		var m int
-		if m, err = splice(pipe.r, p.fd[to], left, p.fd[to]); err == 0 {
+		if m, err = sys.Splice(pipe.R, p.fd[to], left, p.fd[to]); err == 0 {
 			left -= m
 			f.room -= m
 			p.countMoved(from, m)
@@ -74,8 +76,8 @@ func (p *loopPair) drain(from int, pipe *pipe, n int) {
 		p.writable[to] = false
 		f.room = 0
 		err = p.unload(from, pipe, left)
-	case isDenial(err):
-		l.denied.note(callSplice, err)
+	case sys.IsDenial(err):
+		l.denied.Note(sys.CallSplice, err)
 		err = p.unload(from, pipe, left)
 	}
 	if err != 0 {
@@ -92,7 +94,7 @@ func (p *loopPair) unload(from int, pipe *pipe, n int) syscall.Errno {
 	end := &p.flows[from].backlog // it was empty before the splice
 	for n > 0 {
 		k := p.loop.newBacklog()
-		m, err := pipe.read(k.buf[:])
+		m, err := pipe.Read(k.buf[:])
 		if err != 0 {
 			p.loop.forget(k)
 			return err

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
@@ -58,10 +59,10 @@ func listenFD(o listenSpec) (_ int, bound netip.AddrPort, err error) {
 			unix.Close(fd)
 		}
 	}()
-	setOption(int32(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	setOption(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	setOption(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-	setKeepAlive(int32(fd), keepAlive)
+	sys.SetOption(int32(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	sys.SetOption(int32(fd), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	sys.SetOption(int32(fd), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
+	sys.SetKeepAlive(int32(fd), keepAlive)
 	if o.file != nil {
 		bound, err = boundTo(fd, addr)
 		return fd, bound, err
@@ -85,11 +86,11 @@ func (o listenSpec) openSocket(kind int) (fd int, err error) {
 		}
 		return fd, os.NewSyscallError("fcntl", unix.SetNonblock(fd, true))
 	}
-	if fd, err = unix.Socket(family(o.addr.Addr()), kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+	if fd, err = unix.Socket(sys.Family(o.addr.Addr()), kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	if o.shared {
-		if err = setShared(fd, true); err != nil {
+		if err = sys.SetReusePort(fd, true); err != nil {
 			unix.Close(fd)
 			return -1, err
 		}
@@ -101,17 +102,17 @@ func (o listenSpec) openSocket(kind int) (fd int, err error) {
 // IPv4 too.
 func onlyIPv6(fd int32, addr netip.Addr) {
 	if addr.Is6() {
-		setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, boolean(!addr.IsUnspecified()))
+		sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, sys.Boolean(!addr.IsUnspecified()))
 	}
 }
 
 // boundTo is addr with the port that fd, which was bound to it, really has.
 func boundTo(fd int, addr netip.AddrPort) (netip.AddrPort, error) {
-	sa, err := socketName(unix.SYS_GETSOCKNAME, int32(fd)) // unlike unix.Getsockname it asks for no socket option
+	sa, err := sys.SocketName(unix.SYS_GETSOCKNAME, int32(fd)) // unlike unix.Getsockname it asks for no socket option
 	if err != 0 {
 		return addr, os.NewSyscallError("getsockname", err)
 	}
-	return netip.AddrPortFrom(addr.Addr(), addrPort(&sa).Port()), nil
+	return netip.AddrPortFrom(addr.Addr(), sys.AddrPort(&sa).Port()), nil
 }
 
 // sockaddr is addr as package unix takes it.
@@ -126,7 +127,7 @@ func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 	return sa
 }
 
-func (t *loopTCP) shareAddress(on bool) error { return setShared(int(t.fd), on) }
+func (t *loopTCP) shareAddress(on bool) error { return sys.SetReusePort(int(t.fd), on) }
 
 func (t *loopTCP) Addr() netip.AddrPort { return t.addr }
 
@@ -154,7 +155,7 @@ func (t *loopTCP) leave(last bool) {
 		for _, d := range t.acceptors {
 			d.loop.do(func() { d.close(last) })
 		}
-		closeFD(t.fd)
+		sys.Close(t.fd)
 		t.pairs.stop()
 		t.engine.budget.closeListener(listenerDescriptors)
 	})
@@ -212,13 +213,13 @@ func (d *acceptor) watch() {
 		return
 	}
 	denied, err := d.socket.engine.denied, syscall.Errno(0)
-	if !denied.has(callExclusive) {
+	if !denied.Has(sys.CallExclusive) {
 		err = d.loop.add(d.socket.fd, unix.EPOLLIN|unix.EPOLLEXCLUSIVE, d.number, 0)
-		if isDenial(err) {
-			denied.note(callExclusive, err)
+		if sys.IsDenial(err) {
+			denied.Note(sys.CallExclusive, err)
 		}
 	}
-	if denied.has(callExclusive) {
+	if denied.Has(sys.CallExclusive) {
 		err = d.loop.add(d.socket.fd, unix.EPOLLIN, d.number, 0)
 	}
 	if d.watched = err == 0; !d.watched {
@@ -236,7 +237,7 @@ func (l *eventLoop) unwatched(s *service, err syscall.Errno) {
 // pauseFor takes no clients for a while.
 func (d *acceptor) pauseFor(ns int64) {
 	if d.watched {
-		_ = epollRemove(d.loop.epfd, d.socket.fd)
+		_ = sys.EpollRemove(d.loop.epfd, d.socket.fd)
 		d.watched = false
 	}
 	d.loop.wheel.Set(&d.timer, d.loop.now+ns)
@@ -283,7 +284,7 @@ func (d *acceptor) let(n int) bool {
 // accept takes one client of s, which has the descriptors for one. After an error they are given back. If the error
 // is one of this host, the acceptor has paused.
 func (d *acceptor) accept(s *service) syscall.Errno {
-	fd, src, err := d.socket.engine.denied.accept(d.socket.fd)
+	fd, src, err := d.socket.engine.denied.Accept(d.socket.fd)
 	if err == 0 {
 		d.backoff = 0
 		d.welcome(fd, src, s)
@@ -308,8 +309,8 @@ func exhausted(err syscall.Errno) bool {
 func (d *acceptor) welcome(fd int32, src netip.AddrPort, s *service) {
 	if !d.socket.pairs.add() { // here, so that a stop waits for a client that is being handed over
 		s.share.release(pairDescriptors)
-		resetOnClose(fd)
-		closeFD(fd)
+		sys.ResetOnClose(fd)
+		sys.Close(fd)
 		return
 	}
 	o := d.lighter()

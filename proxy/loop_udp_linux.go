@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // loopUDP is the UDP proxySocket of the loop engine. Several loops have sockets of their own at the address
@@ -36,7 +38,7 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 	addr, n := o.addr, e.budget.udpSockets(o.udp, len(e.loops))
 	if o.file != nil { // as many as there are: with more, or fewer, clients would come to another one than before
 		n = 1 + len(o.more)
-	} else if e.denied.has(callSharePort) {
+	} else if e.denied.Has(sys.CallSharePort) {
 		n = 1
 	}
 	extra := max(0, int64(n)-listenerDescriptors)
@@ -58,7 +60,7 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 				l.shards.Add(-1)
 			}
 			for _, h := range u.shards {
-				closeFD(h.fd)
+				sys.Close(h.fd)
 			}
 			e.budget.closeListener(extra)
 			err = &net.OpError{Op: "listen", Net: "udp", Addr: net.UDPAddrFromAddrPort(addr), Err: err}
@@ -80,8 +82,8 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 		if i == 0 && len(loops) > 1 && o.file == nil {
 			// Only now: a socket that shares its port when it is bound may get one that others of the same user
 			// share, another listener's or another Lictor's. This one had it to itself.
-			if err := setShared(fd, true); err != nil {
-				if !e.denied.allow(callSharePort, err) {
+			if err := sys.SetReusePort(fd, true); err != nil {
+				if !e.denied.Allow(sys.CallSharePort, err) {
 					return nil, err
 				}
 				for _, l := range loops[1:] { // this socket has to do
@@ -113,7 +115,7 @@ func (e *loopEngine) loopsFor(n int) []*eventLoop {
 }
 
 // bindUDP opens a socket, and returns its address with its port.
-func bindUDP(o listenSpec, d *denials) (_ int, bound netip.AddrPort, err error) {
+func bindUDP(o listenSpec, d *sys.Denials) (_ int, bound netip.AddrPort, err error) {
 	addr := o.addr
 	fd, err := o.openSocket(unix.SOCK_DGRAM)
 	if err != nil {
@@ -128,14 +130,14 @@ func bindUDP(o listenSpec, d *denials) (_ int, bound netip.AddrPort, err error) 
 		onlyIPv6(int32(fd), addr.Addr())
 	}
 	if addr.Addr().IsUnspecified() {
-		if err := wantLocalAddrFD(fd, addr.Addr()); err != nil && !d.allow(callLocalAddr, err) {
+		if err := sys.WantLocal(fd, addr.Addr()); err != nil && !d.Allow(sys.CallLocalAddr, err) {
 			return -1, bound, err
 		}
 	}
-	wantHops(int32(fd), addr.Addr())
+	sys.WantHops(int32(fd), addr.Addr())
 	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], socketBuffer) != nil { // needs CAP_NET_ADMIN
-			setOption(int32(fd), unix.SOL_SOCKET, o[1], socketBuffer)
+			sys.SetOption(int32(fd), unix.SOL_SOCKET, o[1], socketBuffer)
 		}
 	}
 	if o.file != nil {
@@ -153,7 +155,7 @@ func (u *loopUDP) shareAddress(on bool) error {
 	if len(u.shards) > 1 {
 		return nil // it is on always
 	}
-	return setShared(int(u.shards[0].fd), on)
+	return sys.SetReusePort(int(u.shards[0].fd), on)
 }
 
 func (u *loopUDP) Addr() netip.AddrPort { return u.addr }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
@@ -78,7 +79,7 @@ func (h *udpShard) watch() {
 // pauseFor reads nothing for a while.
 func (h *udpShard) pauseFor(ns int64) {
 	if h.watched {
-		_ = epollRemove(h.loop.epfd, h.fd)
+		_ = sys.EpollRemove(h.loop.epfd, h.fd)
 		h.watched = false
 	}
 	h.loop.wheel.Set(&h.timer, h.loop.now+ns)
@@ -249,7 +250,8 @@ func (h *udpShard) retime() {
 	}
 	spec := h.socket.service.Load().spec.Load()
 	// Where each datagram counts, the kernel must not join them, nor where nobody hears how large they were.
-	setOption(h.fd, unix.SOL_UDP, unix.UDP_GRO, boolean(spec.Requests <= 0 && !h.loop.denied.has(callRecvmsg)))
+	joins := spec.Requests <= 0 && !h.loop.denied.Has(sys.CallRecvmsg)
+	sys.SetOption(h.fd, unix.SOL_UDP, unix.UDP_GRO, sys.Boolean(joins))
 	idle := int64(spec.idleTimeout())
 	if idle == h.idle {
 		return
@@ -295,7 +297,7 @@ func (h *udpShard) close() {
 	}
 	h.pauseFor(0)
 	h.loop.wheel.Clear(&h.timer)
-	closeFD(h.fd)
+	sys.Close(h.fd)
 	if h.number > 0 {
 		h.loop.release(h.number)
 	}
@@ -303,7 +305,7 @@ func (h *udpShard) close() {
 
 // clientOf is a client's address for all others; one of IPv4 is one, whatever socket it came to.
 func clientOf(sa *unix.RawSockaddrInet6) netip.AddrPort {
-	a := addrPort(sa)
+	a := sys.AddrPort(sa)
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 

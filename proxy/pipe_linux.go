@@ -4,6 +4,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 const (
@@ -30,7 +32,7 @@ const (
 )
 
 type pipe struct {
-	rawPipe
+	sys.Pipe
 	size int // bytes that it may hold
 	most int // bytes to splice into it at once
 }
@@ -38,7 +40,7 @@ type pipe struct {
 // A pipePool lends pipes. A pipe is empty when it is lent and when it is put back. It is lent for the moment
 // between a read and the write that follows: a direction that waits for its destination holds none.
 type pipePool struct {
-	denied *denials
+	denied *sys.Denials
 	max    int
 	mu     sync.Mutex
 	most   int // bytes to splice at once; see learn
@@ -51,16 +53,18 @@ type pipePool struct {
 }
 
 // newPipePool returns a pool of at most max pipes at a time.
-func newPipePool(max int, d *denials) *pipePool {
+func newPipePool(max int, d *sys.Denials) *pipePool {
 	return &pipePool{denied: d, max: max, most: pipeSize}
 }
 
 // usable reports whether pipes are of use: the system lets this process have them, and splice.
-func (pp *pipePool) usable() bool { return !pp.denied.has(callSplice) && !pp.denied.has(callPipe) }
+func (pp *pipePool) usable() bool {
+	return !pp.denied.Has(sys.CallSplice) && !pp.denied.Has(sys.CallPipe)
+}
 
 // get returns nil if there is none to be had.
 func (pp *pipePool) get() *pipe {
-	if !pp.usable() || faultPipe() {
+	if !pp.usable() || sys.FaultPipe() {
 		return nil
 	}
 	pp.mu.Lock()
@@ -74,8 +78,8 @@ func (pp *pipePool) get() *pipe {
 		return nil
 	}
 	p, err := pp.newPipe()
-	if isDenial(err) {
-		pp.denied.note(callPipe, err)
+	if sys.IsDenial(err) {
+		pp.denied.Note(sys.CallPipe, err)
 	}
 	if err != 0 {
 		return nil
@@ -86,15 +90,15 @@ func (pp *pipePool) get() *pipe {
 
 // newPipe opens a pipe, a large one if the system lets this process have it.
 func (pp *pipePool) newPipe() (*pipe, syscall.Errno) {
-	raw, err := openPipe()
+	raw, err := sys.OpenPipe()
 	if err != 0 {
 		return nil, err
 	}
-	p := &pipe{rawPipe: raw}
-	if err := p.resize(pipeSize); err != 0 && p.resize(smallPipe) != 0 && isDenial(err) {
-		pp.denied.note(callPipeSize, err)
+	p := &pipe{Pipe: raw}
+	if err := p.Resize(pipeSize); err != 0 && p.Resize(smallPipe) != 0 && sys.IsDenial(err) {
+		pp.denied.Note(sys.CallPipeSize, err)
 	}
-	p.size = p.capacity()
+	p.size = p.Capacity()
 	return p, 0
 }
 
@@ -141,7 +145,7 @@ func (pp *pipePool) discard(p *pipe) {
 }
 
 func (pp *pipePool) closeLocked(p *pipe) {
-	p.close()
+	p.Close()
 	pp.total--
 }
 

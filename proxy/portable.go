@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // portable is the engine that works on every system: goroutines over package net.
@@ -13,7 +14,7 @@ type portable struct {
 	began      time.Time
 	pipes      *pipePool
 	resolver   *lb.Resolver
-	denied     *denials
+	denied     *sys.Denials
 	roster     roster
 	byEndpoint endpointIndex
 	turns      turns               // of the goroutines that take clients
@@ -26,13 +27,14 @@ type portable struct {
 }
 
 // portableCalls are the calls that the portable engine uses. What package net cannot do without is not among them.
-var portableCalls = []call{
-	callSplice, callPipe, callRoom, callWritable, callUnsent, callRecvmsg, callSendmsg, callAccept, callLocalAddr,
-	callHopsLeft, callHops, callNoDelay, callKeepAlive, callUrgentInline, callBuffers,
+var portableCalls = []sys.Call{
+	sys.CallSplice, sys.CallPipe, sys.CallRoom, sys.CallWritable, sys.CallUnsent, sys.CallRecvmsg, sys.CallSendmsg,
+	sys.CallAccept, sys.CallLocalAddr, sys.CallHopsLeft, sys.CallHops, sys.CallNoDelay, sys.CallKeepAlive,
+	sys.CallUrgentInline, sys.CallBuffers,
 }
 
-func newPortable(b *budget, r *lb.Resolver, d *denials) *portable {
-	d.try(portableCalls)
+func newPortable(b *budget, r *lb.Resolver, d *sys.Denials) *portable {
+	d.Try(portableCalls)
 	e := &portable{
 		budget: b, began: time.Now(), pipes: newPipePool(b.pipes, d), resolver: r, denied: d,
 		byEndpoint: endpointIndex{all: map[lb.MemberKey]*portableEndpointPairs{}},
@@ -46,7 +48,7 @@ func newPortable(b *budget, r *lb.Resolver, d *denials) *portable {
 	return e
 }
 
-func newPortableEngine(o Options, d *denials) (engine, *budget, error) {
+func newPortableEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 	b := newBudget(o.MaxDescriptors, 0)
 	_, b.ports = ephemeralPorts()
 	return newPortable(b, o.Resolver, d), b, nil

@@ -4,6 +4,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // This is how UDP sessions go from the portable engine of one process to that of another, see Session.
@@ -213,6 +215,6 @@ func connOf(fd int) (*net.UDPConn, error) {
 		_ = c.Close()
 		return nil, net.ErrClosed
 	}
-	singly(u)
+	sys.DisableGRO(u)
 	return u, nil
 }

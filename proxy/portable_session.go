@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // A session is a UDP client's pairing with an endpoint: a socket connected to the endpoint, so that what comes back
@@ -57,7 +58,7 @@ type session struct {
 func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session {
 	x := &session{socket: u, service: s, key: key, endpoint: e, began: u.now(), ended: make(chan struct{})}
 	if key.local.IsValid() {
-		x.source = sourceControl(key.local)
+		x.source = sys.SourceControl(key.local)
 	}
 	return x
 }
@@ -86,7 +87,7 @@ func (x *session) open(addr netip.AddrPort) error {
 		return err
 	}
 	if x.hops > 0 {
-		setHopsOf(c, addr.Addr().Unmap().Is6(), x.hops)
+		sys.SetHopsConn(c, addr.Addr().Unmap().Is6(), x.hops)
 	}
 	for _, b := range x.queue {
 		_ = x.io.send(b) // like any datagram it may be lost; what is wrong shows with the next

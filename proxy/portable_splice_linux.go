@@ -5,6 +5,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // spliceSome moves what one splice gets from the source. That is no more than the destination takes now, so that
@@ -49,12 +51,12 @@ func (m *mover) awaitRoom() error {
 
 // gaugeRoom has package net wait while the destination is full.
 func (m *mover) gaugeRoom(fd uintptr) bool {
-	m.room = roomIn(int(fd))
+	m.room = sys.Room(int(fd))
 	return m.room > 0
 }
 
 func (m *mover) sourceHasBytes() (has bool) {
-	err := m.in.Control(func(fd uintptr) { has = hasBytes(int(fd)) })
+	err := m.in.Control(func(fd uintptr) { has = sys.HasBytes(int(fd)) })
 	return err == nil && has
 }
 
@@ -66,15 +68,15 @@ func (m *mover) fillPipe(fd uintptr) bool {
 	if p == nil {
 		return true
 	}
-	n, err := splice(int32(fd), p.w, min(p.most, m.room), noSocket)
+	n, err := sys.Splice(int32(fd), p.W, min(p.most, m.room), noSocket)
 	if err == 0 && n > 0 {
 		m.pipe, m.n = p, n
 		return true
 	}
 	m.pipes.put(p)
 	switch {
-	case isDenial(err):
-		m.pipes.denied.note(callSplice, err)
+	case sys.IsDenial(err):
+		m.pipes.denied.Note(sys.CallSplice, err)
 	case err != 0 && err != unix.EAGAIN:
 		m.err = os.NewSyscallError("splice", err)
 	}
@@ -100,7 +102,7 @@ func (m *mover) pour() (rest []byte, err error) {
 		err = nil
 	}
 	if err == nil && m.left > 0 {
-		rest, err = p.unload(m.left)
+		rest, err = p.Unload(m.left)
 	}
 	if err != nil {
 		m.pipes.discard(p)
@@ -113,15 +115,15 @@ func (m *mover) pour() (rest []byte, err error) {
 // drainPipe splices from the pipe as long as the destination takes something.
 func (m *mover) drainPipe(fd uintptr) bool {
 	for m.left > 0 {
-		n, err := splice(m.pipe.r, int32(fd), m.left, noSocket)
+		n, err := sys.Splice(m.pipe.R, int32(fd), m.left, noSocket)
 		switch {
 		case err == 0:
 			m.countMoved(n)
 			m.left -= n
 		case err == unix.EAGAIN: // the destination takes less than the kernel said; see pipePool.learn
 			return true
-		case isDenial(err):
-			m.pipes.denied.note(callSplice, err)
+		case sys.IsDenial(err):
+			m.pipes.denied.Note(sys.CallSplice, err)
 			return true
 		default:
 			m.err = os.NewSyscallError("splice", err)

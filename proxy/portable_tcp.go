@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // tcpSocket is the TCP proxySocket of the portable engine: two goroutines a connection, over package net.
@@ -61,7 +62,7 @@ func (t *tcpSocket) shareAddress(on bool) error {
 	if err != nil {
 		return err
 	}
-	return shareConn(c, on)
+	return sys.SetReusePortConn(c, on)
 }
 
 func (t *tcpSocket) Addr() netip.AddrPort { return t.addr }

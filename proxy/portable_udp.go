@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // udpSocket is the UDP proxySocket of the portable engine: one goroutine reads the clients' datagrams, and each
@@ -40,15 +41,15 @@ func (e *portable) listenUDP(o listenSpec, s *service) (proxySocket, error) {
 	}
 	u := &udpSocket{engine: e, conn: c, addr: c.LocalAddr().(*net.UDPAddr).AddrPort(), began: e.began}
 	if addr.Addr().IsUnspecified() {
-		if err := wantLocalAddr(c, addr.Addr()); err != nil && !e.denied.allow(callLocalAddr, err) {
+		if err := sys.WantLocalConn(c, addr.Addr()); err != nil && !e.denied.Allow(sys.CallLocalAddr, err) {
 			c.Close()
 			return nil, err
 		}
 		u.local = true
 	}
-	_ = wantHopsOf(c, addr.Addr()) // where the system does not let it, nothing is known of hops
-	c.SetReadBuffer(socketBuffer)  // best effort, as said at socketBuffer
-	c.SetWriteBuffer(socketBuffer) // the same
+	_ = sys.WantHopsConn(c, addr.Addr()) // where the system does not let it, nothing is known of hops
+	c.SetReadBuffer(socketBuffer)        // best effort, as said at socketBuffer
+	c.SetWriteBuffer(socketBuffer)       // the same
 	u.service.Store(s)
 	u.ctx, u.cancel = context.WithCancel(context.Background())
 	u.sessions.init()
@@ -72,7 +73,7 @@ func (o listenSpec) listenUDP() (*net.UDPConn, error) {
 	}
 	u := c.(*net.UDPConn)
 	if o.file != nil {
-		singly(u)
+		sys.DisableGRO(u)
 	}
 	return u, nil
 }
@@ -82,7 +83,7 @@ func (u *udpSocket) shareAddress(on bool) error {
 	if err != nil {
 		return err
 	}
-	return shareConn(c, on)
+	return sys.SetReusePortConn(c, on)
 }
 
 func (u *udpSocket) Addr() netip.AddrPort { return u.addr }
@@ -98,7 +99,7 @@ func (u *udpSocket) serve(s *service) {
 // sockets to endpoints do not block, and host names are resolved elsewhere.
 func (u *udpSocket) ProxyLoop() error {
 	buf := make([]byte, maxDatagram)
-	oob := make([]byte, oobSize)
+	oob := make([]byte, sys.OOBSize)
 	turn := u.engine.turns.add(func() string {
 		return fmt.Sprintf("listener udp %s of service %q", u.addr, u.service.Load().name())
 	})
@@ -124,7 +125,7 @@ func (u *udpSocket) ProxyLoop() error {
 		backoff = minBackoff
 		key := sessionKey{client: src}
 		if u.local {
-			key.local = localAddr(oob[:oobn])
+			key.local = sys.Local(oob[:oobn])
 		}
 		turn.begin()
 		u.forward(key, buf[:n], oob[:oobn])
@@ -134,7 +135,7 @@ func (u *udpSocket) ProxyLoop() error {
 
 // receive waits for a datagram of a client.
 func (u *udpSocket) receive(buf, oob []byte) (n, oobn int, src netip.AddrPort, err error) {
-	if u.engine.denied.has(callRecvmsg) {
+	if u.engine.denied.Has(sys.CallRecvmsg) {
 		n, src, err = u.conn.ReadFromUDPAddrPort(buf)
 		return n, 0, src, err
 	}
@@ -144,7 +145,7 @@ func (u *udpSocket) receive(buf, oob []byte) (n, oobn int, src netip.AddrPort, e
 
 // answer sends a datagram to a client. Source is a control message that says where it leaves from, or nil.
 func (u *udpSocket) answer(b, source []byte, to netip.AddrPort) error {
-	if u.engine.denied.has(callSendmsg) {
+	if u.engine.denied.Has(sys.CallSendmsg) {
 		_, err := u.conn.WriteToUDPAddrPort(b, to)
 		return err
 	}
@@ -171,7 +172,7 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			x = nil
 		}
 		if x == nil {
-			if x = u.open(s, key, hopsOf(oob), &tried); x == nil {
+			if x = u.open(s, key, sys.Hops(oob), &tried); x == nil {
 				break
 			}
 		}

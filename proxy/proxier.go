@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // Options are what a Proxier needs.
@@ -71,7 +72,7 @@ type Proxier struct {
 	balancer lb.LoadBalancer
 	log      hclog.Logger
 	budget   *budget
-	denied   *denials
+	denied   *sys.Denials
 	engine   engine
 	loops    tracker
 	access   accessTap

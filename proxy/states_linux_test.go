@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // What a peer does in a state of its pair.
@@ -260,7 +262,7 @@ func TestTCPEndsInEachState(t *testing.T) {
 		{"half-closed by the server", func(p *couple) { p.halfClose(serverSide) }, [2]bool{serverSide: true}, false},
 	}
 	for _, state := range states {
-		if state.long && faults {
+		if state.long && sys.Faults {
 			continue
 		}
 		for _, c := range []act{stay, fin, rst} {

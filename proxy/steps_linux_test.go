@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // A steppedLoop is a loop that turns only when the test has it turn, so that turns can be counted, and things can
@@ -45,8 +46,8 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 		t.Fatal(err)
 	}
 	// Room for more than a share: accepted sockets have it from their listener. Forced if this user may.
-	setOption(socket.(*loopTCP).fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<20)
-	setOption(socket.(*loopTCP).fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+	sys.SetOption(socket.(*loopTCP).fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<20)
+	sys.SetOption(socket.(*loopTCP).fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
 	if err := socket.ProxyLoop(); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +147,7 @@ func TestLoopTurnMovesAShare(t *testing.T) {
 				if i == 0 {
 					shares = 1
 				}
-				if faults {
+				if sys.Faults {
 					shares = 3 // one event is not true
 				}
 				now := p.flows[clientSide].moved
@@ -183,7 +184,7 @@ func TestLoopBusyPairStarvesNobody(t *testing.T) {
 			go endless(busy)
 			deadline := time.Now().Add(20 * time.Second)
 			limit, exchanges := 1, 100
-			if faults {
+			if sys.Faults {
 				limit, exchanges = 200, 20 // what epoll tells may be held back
 			}
 			for i := range exchanges {

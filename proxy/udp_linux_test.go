@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // onLoops runs a test with so many event loops.
@@ -161,13 +162,13 @@ func TestSenderWithoutSegmentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	fd, errno := startConnect(server.LocalAddr().(*net.UDPAddr).AddrPort(), unix.SOCK_DGRAM)
+	fd, errno := sys.StartConnect(server.LocalAddr().(*net.UDPAddr).AddrPort(), unix.SOCK_DGRAM)
 	if errno != 0 {
 		t.Fatal(errno)
 	}
-	defer closeFD(fd)
+	defer sys.Close(fd)
 	// Without checksums it does not: EINVAL (udp_send_skb of net/ipv4/udp.c).
-	setOption(fd, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
+	sys.SetOption(fd, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
 	body := make([]byte, 1000)
 	for i := range body {
 		body[i] = byte(i)

@@ -1,16 +1,23 @@
-package proxy
+package sys
 
 import (
+	"encoding/binary"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// recvDatagram and sendDatagram are recv and send for datagrams, which no fault may cut: only reading is told that
+// Mmsghdr is struct mmsghdr of recvmmsg(2).
+type Mmsghdr struct {
+	unix.Msghdr
+	Len uint32 // bytes received or sent
+}
+
+// RecvDatagram and SendDatagram are recv and send for datagrams, which no fault may cut: only reading is told that
 // there is nothing.
 
-func recvDatagram(fd int32, b []byte) (int, syscall.Errno) {
+func RecvDatagram(fd int32, b []byte) (int, syscall.Errno) {
 	if _, fault := faultIO(fd, 1); fault != 0 {
 		return 0, fault
 	}
@@ -23,7 +30,7 @@ func recvDatagram(fd int32, b []byte) (int, syscall.Errno) {
 	}
 }
 
-func sendDatagram(fd int32, b []byte) syscall.Errno {
+func SendDatagram(fd int32, b []byte) syscall.Errno {
 	for {
 		_, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
 			uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
@@ -33,18 +40,18 @@ func sendDatagram(fd int32, b []byte) syscall.Errno {
 	}
 }
 
-// receive takes datagrams as far as there are any, and returns how many. EAGAIN means that there are none.
-func (d *denials) receive(fd int32, headers []mmsghdr) (int, syscall.Errno) {
+// Receive takes datagrams as far as there are any, and returns how many. EAGAIN means that there are none.
+func (d *Denials) Receive(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	count, fault := faultIO(fd, len(headers))
 	if fault != 0 {
 		return 0, fault
 	}
 	headers = headers[:count]
-	if d.has(callRecvmmsg) {
+	if d.Has(CallRecvmmsg) {
 		return d.receiveSingly(fd, headers)
 	}
 	n, err := recvmmsg(fd, headers)
-	if !isDenial(err) || !d.confirm(callRecvmmsg, err) {
+	if !IsDenial(err) || !d.Confirm(CallRecvmmsg, err) {
 		return n, err
 	}
 	return d.receiveSingly(fd, headers)
@@ -52,7 +59,7 @@ func (d *denials) receive(fd int32, headers []mmsghdr) (int, syscall.Errno) {
 
 // receiveSingly takes datagrams by a call for each. From a connected socket it takes one: an error that comes behind it
 // would be lost, and says that the endpoint refuses.
-func (d *denials) receiveSingly(fd int32, headers []mmsghdr) (int, syscall.Errno) {
+func (d *Denials) receiveSingly(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	if headers[0].Name == nil {
 		headers = headers[:1]
 	}
@@ -65,17 +72,17 @@ func (d *denials) receiveSingly(fd int32, headers []mmsghdr) (int, syscall.Errno
 		if err != 0 {
 			return i, 0
 		}
-		h.n = uint32(n)
+		h.Len = uint32(n)
 	}
 	return len(headers), 0
 }
 
-func (d *denials) receiveOne(fd int32, h *mmsghdr) (int, syscall.Errno) {
+func (d *Denials) receiveOne(fd int32, h *Mmsghdr) (int, syscall.Errno) {
 	for {
 		var n uintptr
-		err := faultDenied(callRecvmsg)
+		err := faultDenied(CallRecvmsg)
 		switch {
-		case d.has(callRecvmsg):
+		case d.Has(CallRecvmsg):
 			h.SetControllen(0)
 			n, _, err = unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(h.Iov.Base)),
 				uintptr(h.Iov.Len),
@@ -90,20 +97,20 @@ func (d *denials) receiveOne(fd int32, h *mmsghdr) (int, syscall.Errno) {
 	}
 }
 
-// send sends messages up to the first that cannot be sent, and returns how many. The error is that of the first one.
-func (d *denials) send(fd int32, headers []mmsghdr) (int, syscall.Errno) {
-	if d.has(callSendmmsg) {
+// Send sends messages up to the first that cannot be sent, and returns how many. The error is that of the first one.
+func (d *Denials) Send(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
+	if d.Has(CallSendmmsg) {
 		return d.sendSingly(fd, headers)
 	}
 	n, err := sendmmsg(fd, headers)
-	if !isDenial(err) || !d.confirm(callSendmmsg, err) {
+	if !IsDenial(err) || !d.Confirm(CallSendmmsg, err) {
 		return n, err
 	}
 	return d.sendSingly(fd, headers)
 }
 
 // sendSingly is send by a call for each message.
-func (d *denials) sendSingly(fd int32, headers []mmsghdr) (int, syscall.Errno) {
+func (d *Denials) sendSingly(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	for i := range headers {
 		if err := d.sendOne(fd, &headers[i]); err != 0 {
 			if i == 0 {
@@ -115,10 +122,10 @@ func (d *denials) sendSingly(fd int32, headers []mmsghdr) (int, syscall.Errno) {
 	return len(headers), 0
 }
 
-func (d *denials) sendOne(fd int32, h *mmsghdr) syscall.Errno {
-	if !d.has(callSendmsg) {
+func (d *Denials) sendOne(fd int32, h *Mmsghdr) syscall.Errno {
+	if !d.Has(CallSendmsg) {
 		err := sendmsg(fd, h)
-		if !isDenial(err) || !d.confirm(callSendmsg, err) {
+		if !IsDenial(err) || !d.Confirm(CallSendmsg, err) {
 			return err
 		}
 	}
@@ -127,7 +134,7 @@ func (d *denials) sendOne(fd int32, h *mmsghdr) syscall.Errno {
 
 // sendWhole sends a message by sendto(2), without the address that it is to leave from. One that the kernel is to cut,
 // that is in pieces, or that has hops, has the error of a kernel that takes no such message.
-func sendWhole(fd int32, h *mmsghdr) syscall.Errno {
+func sendWhole(fd int32, h *Mmsghdr) syscall.Errno {
 	if h.Iovlen != 1 || isToBeCut(h) || hasHops(h) {
 		return unix.EINVAL
 	}
@@ -141,8 +148,17 @@ func sendWhole(fd int32, h *mmsghdr) syscall.Errno {
 	}
 }
 
+// PutSegment writes the control message that has the kernel cut, and returns its size.
+func PutSegment(oob []byte, segment int) int {
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
+	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	h.SetLen(unix.CmsgLen(2))
+	binary.NativeEndian.PutUint16(oob[unix.CmsgLen(0):], uint16(segment))
+	return unix.CmsgSpace(2)
+}
+
 // isToBeCut reports whether a message has the control message that has the kernel cut it, which is the last one.
-func isToBeCut(h *mmsghdr) bool {
+func isToBeCut(h *Mmsghdr) bool {
 	space := unix.CmsgSpace(2)
 	if int(h.Controllen) < space {
 		return false
@@ -153,7 +169,7 @@ func isToBeCut(h *mmsghdr) bool {
 
 // hasHops reports whether a message has the control message that gives it its hops. Then it is the first one: only
 // answers have one that says where they leave from.
-func hasHops(h *mmsghdr) bool {
+func hasHops(h *Mmsghdr) bool {
 	if int(h.Controllen) < hopsRoom {
 		return false
 	}
@@ -161,9 +177,9 @@ func hasHops(h *mmsghdr) bool {
 	return isHops(first.Level, first.Type)
 }
 
-func recvmmsg(fd int32, headers []mmsghdr) (int, syscall.Errno) {
+func recvmmsg(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	for {
-		n, err := uintptr(0), faultDenied(callRecvmmsg)
+		n, err := uintptr(0), faultDenied(CallRecvmmsg)
 		if err == 0 {
 			n, _, err = unix.RawSyscall6(unix.SYS_RECVMMSG, uintptr(fd),
 				uintptr(unsafe.Pointer(unsafe.SliceData(headers))),
@@ -178,9 +194,9 @@ func recvmmsg(fd int32, headers []mmsghdr) (int, syscall.Errno) {
 	}
 }
 
-func sendmmsg(fd int32, headers []mmsghdr) (int, syscall.Errno) {
+func sendmmsg(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	for {
-		n, err := uintptr(0), faultDenied(callSendmmsg)
+		n, err := uintptr(0), faultDenied(CallSendmmsg)
 		if err == 0 {
 			n, _, err = unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd),
 				uintptr(unsafe.Pointer(unsafe.SliceData(headers))),
@@ -195,9 +211,9 @@ func sendmmsg(fd int32, headers []mmsghdr) (int, syscall.Errno) {
 	}
 }
 
-func sendmsg(fd int32, h *mmsghdr) syscall.Errno {
+func sendmsg(fd int32, h *Mmsghdr) syscall.Errno {
 	for {
-		err := faultDenied(callSendmsg)
+		err := faultDenied(CallSendmsg)
 		if err == 0 {
 			_, _, err = unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h.Msghdr)),
 				unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)

@@ -1,6 +1,6 @@
 //go:build faults
 
-package proxy
+package sys
 
 import (
 	"math/rand/v2"
@@ -21,8 +21,8 @@ import (
 //
 // Dials fail only where a test asks for it: where there is one endpoint, its clients must notice.
 
-// faults reports whether system calls misbehave: the build tag faults is on.
-const faults = true
+// Faults reports whether system calls misbehave: the build tag faults is on.
+const Faults = true
 
 // watchedFDs is what epoll was asked for each descriptor, to have it tell again of what a fault hid: edge-triggered,
 // it would not.
@@ -65,8 +65,8 @@ func faultMove(fd int32, n int) (int, syscall.Errno) {
 	return faultIO(fd, n)
 }
 
-// faultRoom is the room in a socket, or that there is none, or more than there is.
-func faultRoom(fd int32, room int) int {
+// FaultRoom is the room in a socket, or that there is none, or more than there is.
+func FaultRoom(fd int32, room int) int {
 	const most = 1 << 20
 	switch n, err := faultIO(fd, most); {
 	case err != 0:
@@ -85,27 +85,27 @@ type denial struct {
 }
 
 // denied are the denials that tests ask for.
-var denied [calls]denial
+var denied [NumCalls]denial
 
-// deny has a call fail with err once it has been made after times, until permit.
-func deny(c call, err syscall.Errno, after int64) {
+// Deny has a call fail with err once it has been made after times, until permit.
+func Deny(c Call, err syscall.Errno, after int64) {
 	d := &denied[c]
 	d.left.Store(after)
 	d.hits.Store(0)
 	d.error.Store(uintptr(err))
 }
 
-// denyAgain has a call that deny denies work after times more.
-func denyAgain(c call, after int64) { denied[c].left.Store(after) }
+// DenyAgain has a call that deny denies work after times more.
+func DenyAgain(c Call, after int64) { denied[c].left.Store(after) }
 
-// permit ends what deny began.
-func permit(c call) { denied[c].error.Store(0) }
+// Permit ends what deny began.
+func Permit(c Call) { denied[c].error.Store(0) }
 
-// denialsOf returns how often a call was denied since deny.
-func denialsOf(c call) int64 { return denied[c].hits.Load() }
+// DenialsOf returns how often a call was denied since deny.
+func DenialsOf(c Call) int64 { return denied[c].hits.Load() }
 
 // faultDenied is the error of a call that is denied for good, or zero.
-func faultDenied(c call) syscall.Errno {
+func faultDenied(c Call) syscall.Errno {
 	d := &denied[c]
 	err := d.error.Load()
 	if err == 0 || d.left.Add(-1) >= 0 {
@@ -132,14 +132,14 @@ func faultAccept() syscall.Errno {
 // dialFaults is how many dials of a hundred fail, and dialsFaulted how many have.
 var dialFaults, dialsFaulted atomic.Int64
 
-// failDials has so many dials of a hundred fail, at once or later, and begins to count them.
-func failDials(percent int64) {
+// FailDials has so many dials of a hundred fail, at once or later, and begins to count them.
+func FailDials(percent int64) {
 	dialsFaulted.Store(0)
 	dialFaults.Store(percent)
 }
 
-// failedDials returns how many dials have failed since failDials.
-func failedDials() int64 { return dialsFaulted.Load() }
+// FailedDials returns how many dials have failed since FailDials.
+func FailedDials() int64 { return dialsFaulted.Load() }
 
 // doomed are the dials that fail later: the error of each descriptor.
 var doomed sync.Map // of int32 to syscall.Errno
@@ -165,8 +165,8 @@ func faultConnect(fd int32, err syscall.Errno) syscall.Errno {
 	return err
 }
 
-// isDoomed reports whether the dial of fd is to fail.
-func isDoomed(fd int32) bool {
+// IsDoomed reports whether the dial of fd is to fail.
+func IsDoomed(fd int32) bool {
 	_, ok := doomed.Load(fd)
 	return ok
 }
@@ -191,12 +191,12 @@ func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) {
 	return events, 0
 }
 
-// faultHops is the error of a datagram whose hops the kernel does not take as a control message.
-func faultHops() syscall.Errno {
+// FaultHops is the error of a datagram whose hops the kernel does not take as a control message.
+func FaultHops() syscall.Errno {
 	if rand.IntN(20) == 0 {
 		return unix.EPERM // which does not say that they are denied for good
 	}
-	return faultDenied(callHopsMessage)
+	return faultDenied(CallHopsMessage)
 }
 
-func faultPipe() bool { return rand.IntN(8) == 0 }
+func FaultPipe() bool { return rand.IntN(8) == 0 }

@@ -1,4 +1,4 @@
-package proxy
+package sys
 
 import (
 	"encoding/binary"
@@ -18,17 +18,17 @@ import (
 // first datagram takes them along as a control message, and the socket gets them when there is a second one. Where the
 // system takes no such message, the socket gets them at once.
 
-// wantHops makes the kernel tell with each datagram how many hops it had left. Where the system does not let it,
+// WantHops makes the kernel tell with each datagram how many hops it had left. Where the system does not let it,
 // nothing is known of that.
-func wantHops(fd int32, listen netip.Addr) {
-	if faultDenied(callHopsLeft) != 0 {
+func WantHops(fd int32, listen netip.Addr) {
+	if faultDenied(CallHopsLeft) != 0 {
 		return
 	}
 	if listen.Is4() || listen.IsUnspecified() { // the IPv6 wildcard takes IPv4 too
-		setOption(fd, unix.IPPROTO_IP, unix.IP_RECVTTL, 1)
+		SetOption(fd, unix.IPPROTO_IP, unix.IP_RECVTTL, 1)
 	}
 	if listen.Is6() {
-		setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1)
+		SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1)
 	}
 }
 
@@ -37,8 +37,8 @@ func isHops(level, kind int32) bool {
 	return level == unix.IPPROTO_IP && kind == unix.IP_TTL || level == unix.IPPROTO_IPV6 && kind == unix.IPV6_HOPLIMIT
 }
 
-// hopsIn returns what a control message says of that, and whether it says something.
-func hopsIn(level, kind int32, data []byte) (hops uint8, is bool) {
+// HopsIn returns what a control message says of that, and whether it says something.
+func HopsIn(level, kind int32, data []byte) (hops uint8, is bool) {
 	if !isHops(level, kind) || len(data) < 4 {
 		return 0, false
 	}
@@ -48,9 +48,9 @@ func hopsIn(level, kind int32, data []byte) (hops uint8, is bool) {
 // hopsRoom is the size of a control message about hops.
 var hopsRoom = unix.CmsgSpace(4)
 
-// putHops writes the control message that gives a datagram so many hops, over a socket of IPv6 or IPv4, and returns its
+// PutHops writes the control message that gives a datagram so many hops, over a socket of IPv6 or IPv4, and returns its
 // size.
-func putHops(oob []byte, six bool, hops uint8) int {
+func PutHops(oob []byte, six bool, hops uint8) int {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
 	h.Level, h.Type = unix.IPPROTO_IP, unix.IP_TTL
 	if six {
@@ -61,43 +61,43 @@ func putHops(oob []byte, six bool, hops uint8) int {
 	return hopsRoom
 }
 
-// setHops gives all datagrams that a socket of IPv6 or IPv4 sends so many hops.
-func setHops(fd int32, six bool, hops uint8) {
-	if faultDenied(callHops) != 0 {
+// SetHops gives all datagrams that a socket of IPv6 or IPv4 sends so many hops.
+func SetHops(fd int32, six bool, hops uint8) {
+	if faultDenied(CallHops) != 0 {
 		return
 	}
 	if six {
-		setOption(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, int(hops))
+		SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, int(hops))
 	} else {
-		setOption(fd, unix.IPPROTO_IP, unix.IP_TTL, int(hops))
+		SetOption(fd, unix.IPPROTO_IP, unix.IP_TTL, int(hops))
 	}
 }
 
-// wantHopsOf is wantHops for a socket of package net.
-func wantHopsOf(c *net.UDPConn, listen netip.Addr) error {
+// WantHopsConn is WantHops for a socket of package net.
+func WantHopsConn(c *net.UDPConn, listen netip.Addr) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
-	return raw.Control(func(fd uintptr) { wantHops(int32(fd), listen) })
+	return raw.Control(func(fd uintptr) { WantHops(int32(fd), listen) })
 }
 
-// setHopsOf is setHops for a socket of package net. That it fails is no matter: then it has as many as the system gives
-// it.
-func setHopsOf(c *net.UDPConn, six bool, hops uint8) {
+// SetHopsConn is SetHops for a socket of package net. That it fails is no matter: then it has as many as the system
+// gives it.
+func SetHopsConn(c *net.UDPConn, six bool, hops uint8) {
 	if raw, err := c.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { setHops(int32(fd), six, hops) })
+		_ = raw.Control(func(fd uintptr) { SetHops(int32(fd), six, hops) })
 	}
 }
 
-// hopsOf returns how many hops a datagram had left, by its control messages; 0 if they do not say.
-func hopsOf(oob []byte) uint8 {
+// Hops returns how many hops a datagram had left, by its control messages; 0 if they do not say.
+func Hops(oob []byte) uint8 {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
 			break
 		}
-		if hops, is := hopsIn(h.Level, h.Type, data); is {
+		if hops, is := HopsIn(h.Level, h.Type, data); is {
 			return hops
 		}
 		oob = rest

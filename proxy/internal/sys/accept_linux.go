@@ -1,4 +1,4 @@
-package proxy
+package sys
 
 import (
 	"errors"
@@ -10,18 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// accept takes a client from the queue of a listener, as a socket that does not block: by accept4(2), or by accept(2)
+// Accept takes a client from the queue of a listener, as a socket that does not block: by accept4(2), or by accept(2)
 // where the system denies that.
-func (d *denials) accept(fd int32) (int32, netip.AddrPort, syscall.Errno) {
+func (d *Denials) Accept(fd int32) (int32, netip.AddrPort, syscall.Errno) {
 	var sa unix.RawSockaddrInet6 // room for either family
-	if !d.has(callAccept) {
+	if !d.Has(CallAccept) {
 		c, err := accept4(fd, &sa)
-		if !isDenial(err) || !d.confirm(callAccept, err) {
-			return c, addrPort(&sa), err
+		if !IsDenial(err) || !d.Confirm(CallAccept, err) {
+			return c, AddrPort(&sa), err
 		}
 	}
 	c, err := acceptPlainly(fd, &sa)
-	return c, addrPort(&sa), err
+	return c, AddrPort(&sa), err
 }
 
 func accept4(fd int32, sa *unix.RawSockaddrInet6) (int32, syscall.Errno) {
@@ -29,7 +29,7 @@ func accept4(fd int32, sa *unix.RawSockaddrInet6) (int32, syscall.Errno) {
 		size := uint32(unsafe.Sizeof(*sa))
 		c, err := ^uintptr(0), faultAccept()
 		if err == 0 {
-			err = faultDenied(callAccept)
+			err = faultDenied(CallAccept)
 		}
 		if err == 0 {
 			c, _, err = unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(unsafe.Pointer(sa)),
@@ -62,15 +62,15 @@ func acceptPlainly(fd int32, sa *unix.RawSockaddrInet6) (int32, syscall.Errno) {
 	}
 }
 
-// acceptDenied reports whether err, of package net's accept, means that the system denies accept4. A firewall may
+// AcceptDenied reports whether err, of package net's accept, means that the system denies accept4. A firewall may
 // deny one client with the same error.
-func acceptDenied(err error) bool {
+func AcceptDenied(err error) bool {
 	var errno syscall.Errno
-	return errors.As(err, &errno) && isDenialOfTry(errno) && isDenialOfTry(new(trial).try(callAccept))
+	return errors.As(err, &errno) && isDenialOfTry(errno) && isDenialOfTry(new(trial).try(CallAccept))
 }
 
-// acceptFile accepts a connection by accept(2).
-func acceptFile(fd uintptr) (*os.File, error) {
+// AcceptFile accepts a connection by accept(2).
+func AcceptFile(fd uintptr) (*os.File, error) {
 	var sa unix.RawSockaddrInet6 // a longer address is cut
 	c, err := acceptPlainly(int32(fd), &sa)
 	if err != 0 {

@@ -1,14 +1,14 @@
 //go:build !linux
 
-package proxy
+package sys
 
 import "syscall"
 
 // Other systems want sharing to be said before the bind, if they know it: there, a listener cannot get an address
 // that overlaps with one that is open, and Apply says so.
 
-func singly(syscall.Conn) {}
+func DisableGRO(syscall.Conn) {}
 
-func sharePort(string, string, syscall.RawConn) error { return nil }
+func ReusePort(string, string, syscall.RawConn) error { return nil }
 
-func shareConn(syscall.RawConn, bool) error { return nil }
+func SetReusePortConn(syscall.RawConn, bool) error { return nil }

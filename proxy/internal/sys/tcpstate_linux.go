@@ -1,4 +1,4 @@
-package proxy
+package sys
 
 import (
 	"math"
@@ -10,16 +10,16 @@ import (
 
 // This is what the kernel tells of the state of a TCP socket, by its descriptor.
 
-// goneFD reports whether the connection is over for the kernel: reset, or given up. A peer that has only finished
+// Gone reports whether the connection is over for the kernel: reset, or given up. A peer that has only finished
 // sending leaves it open.
-func goneFD(fd int) bool {
+func Gone(fd int) bool {
 	info, err := tcpInfo(fd)
 	return err == nil && info.State == unix.BPF_TCP_CLOSE
 }
 
-// unsentOf returns how many bytes written to a socket its peer has not acknowledged. It is 0 for a negative fd. If the
+// Unsent returns how many bytes written to a socket its peer has not acknowledged. It is 0 for a negative fd. If the
 // system does not tell, it is 1.
-func unsentOf(fd int) int {
+func Unsent(fd int) int {
 	if fd < 0 {
 		return 0
 	}
@@ -46,15 +46,15 @@ func tcpInfo(fd int) (*unix.TCPInfo, error) {
 // queuedIn returns how many bytes written to a socket its send buffer still has.
 func queuedIn(fd int) (int, syscall.Errno) {
 	var n int32
-	err := faultDenied(callUnsent)
+	err := faultDenied(CallUnsent)
 	if err == 0 {
 		_, _, err = unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCOUTQ, uintptr(unsafe.Pointer(&n)))
 	}
 	return int(n), err
 }
 
-// hasBytes reports whether there is something to read from a socket. Its end and an error are nothing.
-func hasBytes(fd int) bool {
+// HasBytes reports whether there is something to read from a socket. Its end and an error are nothing.
+func HasBytes(fd int) bool {
 	var b [1]byte
 	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
 	return err == nil && n > 0
@@ -78,16 +78,16 @@ const (
 
 // sendMemory returns how much memory the kernel uses for a socket, and how much it may use.
 func sendMemory(fd int) (memory [memoryPlaces]uint32, err syscall.Errno) {
-	if err = faultDenied(callRoom); err == 0 {
+	if err = faultDenied(CallRoom); err == 0 {
 		err = getOption(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, unsafe.Pointer(&memory), unsafe.Sizeof(memory))
 	}
 	return memory, err
 }
 
-// roomIn returns how many bytes a socket takes now without waiting. It is 0 if the kernel does not call the socket
+// Room returns how many bytes a socket takes now without waiting. It is 0 if the kernel does not call the socket
 // writable, which takes a third of its send buffer; then epoll tells when it is. It is unknownRoom if the system
 // does not tell.
-func roomIn(fd int) int {
+func Room(fd int) int {
 	memory, err := sendMemory(fd)
 	if err != 0 {
 		return unknownRoom
@@ -116,7 +116,7 @@ func pollWritable(fd int) bool {
 }
 
 func pollNow(fd int) (writable bool, err syscall.Errno) {
-	if err = faultDenied(callWritable); err != 0 {
+	if err = faultDenied(CallWritable); err != 0 {
 		return false, err
 	}
 	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLOUT}

@@ -1,6 +1,6 @@
 //go:build !faults
 
-package proxy
+package sys
 
 import (
 	"syscall"
@@ -10,16 +10,16 @@ import (
 
 // Without the build tag faults these do nothing, see faults_linux.go.
 
-// faults reports whether system calls misbehave: the build tag faults is on.
-const faults = false
+// Faults reports whether system calls misbehave: the build tag faults is on.
+const Faults = false
 
 func faultIO(_ int32, n int) (int, syscall.Errno) { return n, 0 }
 
 func faultMove(_ int32, n int) (int, syscall.Errno) { return n, 0 }
 
-func faultRoom(_ int32, room int) int { return room }
+func FaultRoom(_ int32, room int) int { return room }
 
-func faultDenied(call) syscall.Errno { return 0 }
+func faultDenied(Call) syscall.Errno { return 0 }
 
 func faultAccept() syscall.Errno { return 0 }
 
@@ -29,8 +29,8 @@ func faultError(int32) syscall.Errno { return 0 }
 
 func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) { return events, 0 }
 
-func faultHops() syscall.Errno { return 0 }
+func FaultHops() syscall.Errno { return 0 }
 
-func faultPipe() bool { return false }
+func FaultPipe() bool { return false }
 
 func faultWatched(int, int32, *unix.EpollEvent) {}

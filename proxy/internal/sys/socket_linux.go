@@ -1,4 +1,4 @@
-package proxy
+package sys
 
 import (
 	"net"
@@ -13,7 +13,7 @@ import (
 // each call that takes a microsecond costs more than some of the calls. The sockets' own calls are used instead of
 // read and write, which saves the kernel a layer, and the process a signal for each broken pipe.
 
-func recvStream(fd int32, b []byte) (int, syscall.Errno) {
+func RecvStream(fd int32, b []byte) (int, syscall.Errno) {
 	for {
 		var n uintptr
 		size, err := faultMove(fd, len(b))
@@ -27,7 +27,7 @@ func recvStream(fd int32, b []byte) (int, syscall.Errno) {
 	}
 }
 
-func sendStream(fd int32, b []byte) (int, syscall.Errno) {
+func SendStream(fd int32, b []byte) (int, syscall.Errno) {
 	for {
 		var n uintptr
 		size, err := faultMove(fd, len(b))
@@ -41,13 +41,13 @@ func sendStream(fd int32, b []byte) (int, syscall.Errno) {
 	}
 }
 
-// splice moves up to n bytes between a socket and a pipe, one of which is socket.
-func splice(from, to int32, n int, socket int32) (int, syscall.Errno) {
+// Splice moves up to n bytes between a socket and a pipe, one of which is socket.
+func Splice(from, to int32, n int, socket int32) (int, syscall.Errno) {
 	for {
 		var m uintptr
 		size, err := faultMove(socket, n)
 		if err == 0 {
-			err = faultDenied(callSplice)
+			err = faultDenied(CallSplice)
 		}
 		if err == 0 {
 			m, _, err = unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(size),
@@ -59,15 +59,15 @@ func splice(from, to int32, n int, socket int32) (int, syscall.Errno) {
 	}
 }
 
-func closeFD(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+func Close(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
-func shutdownWrite(fd int32) syscall.Errno {
+func ShutdownWrite(fd int32) syscall.Errno {
 	_, _, err := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
 	return err
 }
 
-// addrPort reads a socket address of either family.
-func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
+// AddrPort reads a socket address of either family.
+func AddrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := (*[2]byte)(unsafe.Pointer(&sa.Port))
 	p := uint16(port[0])<<8 | uint16(port[1])
 	if sa.Family == unix.AF_INET {
@@ -82,16 +82,16 @@ func addrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(a, p)
 }
 
-// socketName is an address of a socket: its own, by SYS_GETSOCKNAME, or its peer's, by SYS_GETPEERNAME. Package unix
+// SocketName is an address of a socket: its own, by SYS_GETSOCKNAME, or its peer's, by SYS_GETPEERNAME. Package unix
 // would allocate it.
-func socketName(call uintptr, fd int32) (sa unix.RawSockaddrInet6, err syscall.Errno) {
+func SocketName(call uintptr, fd int32) (sa unix.RawSockaddrInet6, err syscall.Errno) {
 	size := uint32(unsafe.Sizeof(sa))
 	_, _, err = unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
 	return sa, err
 }
 
-// rawAddr writes a socket address of either family, and returns its size.
-func rawAddr(sa *unix.RawSockaddrInet6, addr netip.AddrPort) uintptr {
+// PutAddr writes a socket address of either family, and returns its size.
+func PutAddr(sa *unix.RawSockaddrInet6, addr netip.AddrPort) uintptr {
 	port := (*[2]byte)(unsafe.Pointer(&sa.Port))
 	port[0], port[1] = byte(addr.Port()>>8), byte(addr.Port())
 	a := addr.Addr()
@@ -110,31 +110,31 @@ func rawAddr(sa *unix.RawSockaddrInet6, addr netip.AddrPort) uintptr {
 	return unix.SizeofSockaddrInet6
 }
 
-// nameSize is the size of a socket address of either family.
-func nameSize(sa *unix.RawSockaddrInet6) uint32 {
+// AddrSize is the size of a socket address of either family.
+func AddrSize(sa *unix.RawSockaddrInet6) uint32 {
 	if sa.Family == unix.AF_INET {
 		return unix.SizeofSockaddrInet4
 	}
 	return unix.SizeofSockaddrInet6
 }
 
-// family is the address family of sockets that dial addr.
-func family(addr netip.Addr) int {
+// Family is the address family of sockets that dial addr.
+func Family(addr netip.Addr) int {
 	if addr.Is4() {
 		return unix.AF_INET
 	}
 	return unix.AF_INET6
 }
 
-// startConnect begins to connect a new socket of the given type to addr. EINPROGRESS means that it goes on.
-func startConnect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
-	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(family(addr.Addr())),
+// StartConnect begins to connect a new socket of the given type to addr. EINPROGRESS means that it goes on.
+func StartConnect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
+	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(Family(addr.Addr())),
 		uintptr(kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC), 0)
 	if err != 0 {
 		return -1, err
 	}
 	var sa unix.RawSockaddrInet6
-	size := rawAddr(&sa, addr)
+	size := PutAddr(&sa, addr)
 	_, _, err = unix.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&sa)), size)
 	switch err = faultConnect(int32(fd), err); err {
 	case 0, unix.EINPROGRESS:
@@ -142,15 +142,15 @@ func startConnect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
 	case unix.EINTR:
 		return int32(fd), unix.EINPROGRESS // it goes on all the same, and must not be called again: connect(2)
 	}
-	closeFD(int32(fd))
+	Close(int32(fd))
 	return -1, err
 }
 
-// setOption sets an option of a socket. An error does not matter: options make connections better, not possible, and
+// SetOption sets an option of a socket. An error does not matter: options make connections better, not possible, and
 // those that the system denies are noted when the engine starts.
-func setOption(fd int32, level, name, value int) { _ = tryOption(fd, level, name, value) }
+func SetOption(fd int32, level, name, value int) { _ = tryOption(fd, level, name, value) }
 
-// tryOption is setOption that returns the error.
+// tryOption is SetOption that returns the error.
 func tryOption(fd int32, level, name, value int) syscall.Errno {
 	v := int32(value)
 	_, _, err := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
@@ -166,8 +166,8 @@ func getOption(fd, level, name int, to unsafe.Pointer, size uintptr) syscall.Err
 	return err
 }
 
-// socketError is the error that waits on a socket.
-func socketError(fd int32) syscall.Errno {
+// SocketError is the error that waits on a socket.
+func SocketError(fd int32) syscall.Errno {
 	if err := faultError(fd); err != 0 {
 		return err
 	}
@@ -178,17 +178,17 @@ func socketError(fd int32) syscall.Errno {
 	return syscall.Errno(v)
 }
 
-// setKeepAlive has the kernel find out when the peer of a TCP socket is gone. Accepted sockets have this from their
+// SetKeepAlive has the kernel find out when the peer of a TCP socket is gone. Accepted sockets have this from their
 // listener.
-func setKeepAlive(fd int32, c net.KeepAliveConfig) {
-	setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
-	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(c.Idle.Seconds()))
-	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(c.Interval.Seconds()))
-	setOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, c.Count)
+func SetKeepAlive(fd int32, c net.KeepAliveConfig) {
+	SetOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
+	SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(c.Idle.Seconds()))
+	SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(c.Interval.Seconds()))
+	SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, c.Count)
 }
 
-// resetOnClose makes closing send a RST and forget what is unsent. Without SO_LINGER it resets the connection at once.
-func resetOnClose(fd int32) {
+// ResetOnClose makes closing send a RST and forget what is unsent. Without SO_LINGER it resets the connection at once.
+func ResetOnClose(fd int32) {
 	if setLinger(fd) != 0 {
 		disconnect(fd)
 	}
@@ -196,7 +196,7 @@ func resetOnClose(fd int32) {
 
 // setLinger makes closing a socket forget what is unsent, which sends a RST.
 func setLinger(fd int32) syscall.Errno {
-	if err := faultDenied(callLinger); err != 0 {
+	if err := faultDenied(CallLinger); err != 0 {
 		return err
 	}
 	l := unix.Linger{Onoff: 1}
@@ -211,9 +211,9 @@ func disconnect(fd int32) {
 	unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
 }
 
-// pollEvents takes what an epoll instance has. It waits for timeout milliseconds, for ever if that is negative; only
+// EpollWait takes what an epoll instance has. It waits for timeout milliseconds, for ever if that is negative; only
 // then is the Go scheduler told.
-func pollEvents(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
+func EpollWait(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
 	var n uintptr
 	events, err := faultPoll(events)
 	if err != 0 {
@@ -232,11 +232,11 @@ func pollEvents(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.E
 	return int(n), 0
 }
 
-// epollAdd has an epoll instance tell of fd, as the given side of what has that number: these two come back in Fd and
+// EpollAdd has an epoll instance tell of fd, as the given side of what has that number: these two come back in Fd and
 // Pad of the events.
-func epollAdd(epfd int, fd int32, events uint32, number, side int32) syscall.Errno {
+func EpollAdd(epfd int, fd int32, events uint32, number, side int32) syscall.Errno {
 	if events&unix.EPOLLEXCLUSIVE != 0 {
-		if err := faultDenied(callExclusive); err != 0 {
+		if err := faultDenied(CallExclusive); err != 0 {
 			return err
 		}
 	}
@@ -245,8 +245,8 @@ func epollAdd(epfd int, fd int32, events uint32, number, side int32) syscall.Err
 	return epollControl(epfd, unix.EPOLL_CTL_ADD, fd, &e)
 }
 
-// epollRemove has an epoll instance tell no more of fd.
-func epollRemove(epfd int, fd int32) syscall.Errno {
+// EpollRemove has an epoll instance tell no more of fd.
+func EpollRemove(epfd int, fd int32) syscall.Errno {
 	return epollControl(epfd, unix.EPOLL_CTL_DEL, fd, &unix.EpollEvent{})
 }
 
@@ -256,8 +256,8 @@ func epollControl(epfd, op int, fd int32, e *unix.EpollEvent) syscall.Errno {
 	return err
 }
 
-// boolean is b as socket options take it.
-func boolean(b bool) int {
+// Boolean is b as socket options take it.
+func Boolean(b bool) int {
 	if b {
 		return 1
 	}

@@ -1,4 +1,4 @@
-package proxy
+package sys
 
 import (
 	"errors"
@@ -8,45 +8,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isDenial reports whether err may mean that the system denies a call as such, and not what it was called for.
+// IsDenial reports whether err may mean that the system denies a call as such, and not what it was called for.
 // Errors of the network are none: they are the news of a socket, which a second call would not hear again.
-func isDenial(err syscall.Errno) bool {
+func IsDenial(err syscall.Errno) bool {
 	return err == unix.ENOSYS || err == unix.EPERM || err == unix.EINVAL
 }
 
-// isDenialOfTry is isDenial for a call that had nothing to do, so that no other error can be meant.
+// isDenialOfTry is IsDenial for a call that had nothing to do, so that no other error can be meant.
 func isDenialOfTry(err syscall.Errno) bool {
-	return isDenial(err) || err == unix.EACCES || err == unix.EOPNOTSUPP || err == unix.ENOPROTOOPT
+	return IsDenial(err) || err == unix.EACCES || err == unix.EOPNOTSUPP || err == unix.ENOPROTOOPT
 }
 
-// allow reports whether err is a denial of c, and notes that: the caller can go on without c.
-func (d *denials) allow(c call, err error) bool {
+// Allow reports whether err is a denial of c, and notes that: the caller can go on without c.
+func (d *Denials) Allow(c Call, err error) bool {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) || !isDenialOfTry(errno) {
 		return false
 	}
-	d.note(c, errno)
+	d.Note(c, errno)
 	return true
 }
 
-// confirm reports whether err, which a use of c has had, means that the system denies c, and notes that. The network
+// Confirm reports whether err, which a use of c has had, means that the system denies c, and notes that. The network
 // has some of these errors too, such as that of a firewall that drops one datagram: so it tries c with nothing to
 // do.
-func (d *denials) confirm(c call, err syscall.Errno) bool {
+func (d *Denials) Confirm(c Call, err syscall.Errno) bool {
 	if err != unix.ENOSYS && !isDenialOfTry(new(trial).tryFaulty(c)) {
 		return false
 	}
-	d.note(c, err)
+	d.Note(c, err)
 	return true
 }
 
-// try tries calls, by sockets that lead nowhere or without any, and notes those that are denied.
-func (d *denials) try(all []call) {
+// Try tries calls, by sockets that lead nowhere or without any, and notes those that are denied.
+func (d *Denials) Try(all []Call) {
 	t := newTrial()
 	defer t.close()
 	for _, c := range all {
 		if err := t.tryFaulty(c); isDenialOfTry(err) {
-			d.note(c, err)
+			d.Note(c, err)
 		}
 	}
 }
@@ -83,7 +83,7 @@ func (t *trial) close() {
 }
 
 // tryFaulty is try, if no fault is injected.
-func (t *trial) tryFaulty(c call) syscall.Errno {
+func (t *trial) tryFaulty(c Call) syscall.Errno {
 	if err := faultDenied(c); err != 0 {
 		return err
 	}
@@ -91,36 +91,36 @@ func (t *trial) tryFaulty(c call) syscall.Errno {
 }
 
 // try calls c so that nothing comes of it. The error may be of that.
-func (t *trial) try(c call) syscall.Errno {
+func (t *trial) try(c Call) syscall.Errno {
 	none := ^uintptr(0) // no descriptor
 	switch c {
-	case callSplice:
+	case CallSplice:
 		return rawCall(unix.SYS_SPLICE, none, 0, none, 0, 0) // no bytes
-	case callPipe:
+	case CallPipe:
 		return rawCall(unix.SYS_PIPE2, 0, 0, 0, 0, 0) // no place for descriptors
-	case callRoom:
+	case CallRoom:
 		_, err := sendMemory(t.tcp)
 		return err
-	case callWritable:
+	case CallWritable:
 		_, err := pollNow(t.tcp)
 		return err
-	case callUnsent:
+	case CallUnsent:
 		_, err := queuedIn(t.tcp)
 		return err
-	case callRecvmmsg:
+	case CallRecvmmsg:
 		return rawCall(unix.SYS_RECVMMSG, none, 0, 0, 0, 0)
-	case callRecvmsg:
+	case CallRecvmsg:
 		return rawCall(unix.SYS_RECVMSG, none, 0, 0, 0, 0)
-	case callSendmmsg:
+	case CallSendmmsg:
 		return rawCall(unix.SYS_SENDMMSG, none, 0, 0, 0, 0)
-	case callSendmsg:
+	case CallSendmsg:
 		return rawCall(unix.SYS_SENDMSG, none, 0, 0, 0, 0)
-	case callCut:
+	case CallCut:
 		var size int32
 		return getOption(t.udp, unix.SOL_UDP, unix.UDP_SEGMENT, unsafe.Pointer(&size), unsafe.Sizeof(size))
-	case callAccept:
+	case CallAccept:
 		return rawCall(unix.SYS_ACCEPT4, none, 0, 0, 0, 0)
-	case callExclusive:
+	case CallExclusive:
 		e := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE}
 		return epollControl(t.epoll, unix.EPOLL_CTL_ADD, int32(t.udp), &e)
 	}
@@ -128,43 +128,43 @@ func (t *trial) try(c call) syscall.Errno {
 }
 
 // trySetting sets an option.
-func (t *trial) trySetting(c call) syscall.Errno {
+func (t *trial) trySetting(c Call) syscall.Errno {
 	switch c {
-	case callJoin:
+	case CallJoin:
 		return tryOption(int32(t.udp), unix.SOL_UDP, unix.UDP_GRO, 1)
-	case callSharePort:
+	case CallSharePort:
 		return tryOption(int32(t.udp), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-	case callReuseAddr:
+	case CallReuseAddr:
 		return tryOption(int32(t.tcp), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
-	case callLocalAddr:
+	case CallLocalAddr:
 		err := tryOption(int32(t.udp), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 		if !isDenialOfTry(err) {
 			err = tryOption(int32(t.udp6), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 		}
 		return err
-	case callHopsLeft:
+	case CallHopsLeft:
 		err := tryOption(int32(t.udp), unix.IPPROTO_IP, unix.IP_RECVTTL, 1)
 		if !isDenialOfTry(err) {
 			err = tryOption(int32(t.udp6), unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1)
 		}
 		return err
-	case callHops:
+	case CallHops:
 		return tryOption(int32(t.udp), unix.IPPROTO_IP, unix.IP_TTL, 1)
-	case callLinger:
+	case CallLinger:
 		return setLinger(int32(t.tcp))
-	case callNoDelay:
+	case CallNoDelay:
 		return tryOption(int32(t.tcp), unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	case callKeepAlive:
+	case CallKeepAlive:
 		err := tryOption(int32(t.tcp), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 		if !isDenialOfTry(err) {
 			err = tryOption(int32(t.tcp), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 60)
 		}
 		return err
-	case callUrgentInline:
+	case CallUrgentInline:
 		return tryOption(int32(t.tcp), unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
-	case callOnlyIPv6:
+	case CallOnlyIPv6:
 		return tryOption(int32(t.tcp6), unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1)
-	case callBuffers:
+	case CallBuffers:
 		return tryOption(int32(t.udp), unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<10)
 	}
 	return 0
