@@ -89,18 +89,36 @@ func TestRetryBudgetHoldsNobodyBackWhereSomeAnswer(t *testing.T) {
 // What comes of old picks is forgotten: a busy day is no reason to hammer a service that dies at night.
 func TestRetryBudgetForgets(t *testing.T) {
 	b := &budget{}
-	firsts, now := int64(0), int64(1)
+	firsts, now := int64(0), instant(1)
 	for range 100 {
 		firsts += rand.Int64N(20000)
-		now += int64(time.Second)
+		now = now.add(time.Second)
 		b.spend(firsts, now)
 	}
-	now += int64(time.Hour)
+	now = now.add(time.Hour)
 	n := 0
 	for b.spend(firsts, now) {
 		n++
 	}
 	if n != 100 {
 		t.Errorf("%d retries after an hour without clients, want the floor of ten seconds, 100", n)
+	}
+}
+
+// Calls that read the clock and the count in one order, and come in another, earn nothing twice.
+func TestRetryBudgetOutOfOrder(t *testing.T) {
+	b := &budget{}
+	early, late := instant(0).add(time.Hour), instant(0).add(2*time.Hour)
+	for b.spend(1000, late) {
+	}
+	for range 100 {
+		for _, call := range []struct {
+			firsts int64
+			now    instant
+		}{{0, early}, {1000, late}} {
+			if b.spend(call.firsts, call.now) {
+				t.Fatalf("got a retry at %v with %d first picks, want none", time.Duration(call.now), call.firsts)
+			}
+		}
 	}
 }

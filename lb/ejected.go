@@ -2,14 +2,14 @@ package lb
 
 import (
 	"container/heap"
-	"math"
+	"time"
 )
 
 // An ejectedEntry is a member's entry in its group's heap of ejected members. The group's healthMu guards it.
 type ejectedEntry struct {
 	member    *Member // as it is in the group's present state; nil: it is not in it yet
 	heapIndex int     // in the group's ejectedMembers; negative: it is not ejected
-	due       int64   // when it should be looked at, if it is ejected
+	due       instant // when it should be looked at, if it is ejected
 }
 
 // ejectedHeap are the ejected members of a group, a heap by due.
@@ -48,7 +48,7 @@ func (g *group) reviewAll() {
 	}
 	clear(g.ejectedMembers)
 	g.ejectedMembers = g.ejectedMembers[:0]
-	st, ramped := g.state.Load(), int64(0)
+	st, ramped := g.state.Load(), instant(0)
 	for i, m := range st.members {
 		m.entry.member = m
 		m.index.Store(int32(i))
@@ -91,17 +91,17 @@ func (g *group) review(t *usage) {
 }
 
 // slowStartEndOf is until when a member starts slowly; zero: it does not.
-func (g *group) slowStartEndOf(st *state, t *usage) int64 {
-	began, slow := t.servesSince(), int64(st.options.SlowStart)
-	if slow == 0 || began == 0 || began+slow <= g.registry.now() {
+func (g *group) slowStartEndOf(st *state, t *usage) instant {
+	began, slow := t.servesSince(), st.options.SlowStart
+	if slow == 0 || began == 0 || began.add(slow) <= g.registry.clock.now() {
 		return 0
 	}
-	return began + slow
+	return began.add(slow)
 }
 
 // publishHealthLocked publishes what picks read of the ejected members.
 func (g *group) publishHealthLocked(st *state) {
-	due := int64(math.MaxInt64)
+	due := distantFuture
 	if len(g.ejectedMembers) > 0 {
 		due = g.ejectedMembers[0].entry.due
 	}
@@ -111,17 +111,17 @@ func (g *group) publishHealthLocked(st *state) {
 }
 
 // servesSince is when the member began to serve: when it joined, or was ejected no more. Zero: it always did.
-func (t *usage) servesSince() int64 { return max(t.joined, t.health.returnedAt.Load()) }
+func (t *usage) servesSince() instant { return max(t.joined, t.health.returnedAt.Load()) }
 
 // maxTrialLooks is how many ejected members one pick looks at to find one to try.
 const maxTrialLooks = 16
 
 // fullRetryAfter is how long an ejected member without room is not looked at, in nanoseconds.
-const fullRetryAfter = 100e6
+const fullRetryAfter = 100 * time.Millisecond
 
 // pickTrial returns an ejected member that it is time to try.
 func (g *group) pickTrial(q *query) *Member {
-	now := g.registry.now()
+	now := g.registry.clock.now()
 	for range maxTrialLooks {
 		if now < g.nextDue.Load() {
 			return nil
@@ -140,7 +140,7 @@ func (g *group) pickTrial(q *query) *Member {
 
 // popDue returns the ejected member that should be looked at first, if it is time to; nil if it has no room, or
 // another pick was faster.
-func (g *group) popDue(now int64, q *query) *Member {
+func (g *group) popDue(now instant, q *query) *Member {
 	g.healthMu.Lock()
 	defer g.healthMu.Unlock()
 	if len(g.ejectedMembers) == 0 || g.ejectedMembers[0].entry.due > now {
@@ -150,7 +150,7 @@ func (g *group) popDue(now int64, q *query) *Member {
 	if q.hasRoom(m) {
 		return m
 	}
-	m.entry.due = now + fullRetryAfter
+	m.entry.due = now.add(fullRetryAfter)
 	heap.Fix(&g.ejectedMembers, 0)
 	g.nextDue.Store(g.ejectedMembers[0].entry.due)
 	return nil

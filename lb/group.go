@@ -1,7 +1,6 @@
 package lb
 
 import (
-	"math"
 	"net/netip"
 	"slices"
 	"sync"
@@ -25,12 +24,12 @@ type group struct {
 
 	// What the members' healths come to, kept by recount and review so that picks need not look at all of them.
 	healthMu       sync.Mutex
-	ejectedMembers ejectedHeap  // guarded by healthMu
-	ejectedCount   atomic.Int64 // how many those are
-	ejections      atomic.Int64 // ever
-	panicking      atomic.Bool  // ejections are ignored
-	nextDue        atomic.Int64 // when an ejected member should be looked at
-	slowStartEnd   atomic.Int64 // until when some member is starting slowly; 0: none is
+	ejectedMembers ejectedHeap   // guarded by healthMu
+	ejectedCount   atomic.Int64  // how many those are
+	ejections      atomic.Int64  // ever
+	panicking      atomic.Bool   // ejections are ignored
+	nextDue        atomicInstant // when an ejected member should be looked at
+	slowStartEnd   atomicInstant // until when some member is starting slowly; 0: none is
 
 	_          [64]byte     // what follows changes with each pick
 	open       atomic.Int64 // uses that are not over
@@ -59,7 +58,7 @@ type state struct {
 func newGroup(name string, b *RoundRobin) *group {
 	g := &group{name: name, balancer: b, registry: b.registry}
 	g.state.Store(&state{roster: newRoster(g, nil), rotation: &rotation{}, retries: &rotation{}})
-	g.nextDue.Store(math.MaxInt64)
+	g.nextDue.Store(distantFuture)
 	return g
 }
 
@@ -213,10 +212,10 @@ func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 		q := query{tried: tried, panicking: g.panicking.Load(), maxOpen: int64(st.options.MaxPerEndpoint)}
 		ramped := g.slowStartEnd.Load()
 		if ramped != 0 || st.sticky != nil {
-			q.now = g.registry.now()
+			q.now = g.registry.clock.now()
 		}
 		if q.now < ramped {
-			q.slowStart = int64(st.options.SlowStart)
+			q.slowStart = st.options.SlowStart
 		} else if ramped != 0 {
 			g.slowStartEnd.CompareAndSwap(ramped, 0)
 		}
@@ -263,7 +262,7 @@ func (g *group) pickRetry(st *state, src netip.Addr, q *query) (*Member, error) 
 		q.panicking = true
 		m = st.pick(src, q)
 	}
-	if m != nil && !g.budget.spend(g.firstPicks.Load(), g.registry.now()) {
+	if m != nil && !g.budget.spend(g.firstPicks.Load(), g.registry.clock.now()) {
 		return nil, ErrRetryBudget
 	}
 	return m, q.err(m)

@@ -1,7 +1,6 @@
 package lb
 
 import (
-	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -43,10 +42,10 @@ type health struct {
 	registry *healthRegistry
 	address  address
 
-	troubled     atomic.Bool  // it has failed since it was last reached
-	ejectedUntil atomic.Int64 // when it may be tried; 0: it is not ejected
-	due          atomic.Int64 // if ejected: when a pick should look at it again
-	returnedAt   atomic.Int64 // when it was ejected no more; 0: it never was
+	troubled     atomic.Bool   // it has failed since it was last reached
+	ejectedUntil atomicInstant // when it may be tried; 0: it is not ejected
+	due          atomicInstant // if ejected: when a pick should look at it again
+	returnedAt   atomicInstant // when it was ejected no more; 0: it never was
 
 	mu           sync.Mutex
 	dialFailures int // failures in a row, but resets
@@ -60,7 +59,7 @@ type health struct {
 
 // A trialUse is the use that tries an ejected endpoint.
 type trialUse struct {
-	silentSince int64 // when it connected, if nothing bad was heard since; 0: not connected; guarded by health.mu
+	silentSince instant // when it connected, if nothing bad was heard since; 0: not connected; guarded by health.mu
 }
 
 // An address is where endpoints may be, whatever they are called.
@@ -73,7 +72,7 @@ type address struct {
 // failed counts a failure, which ejects if it is the max-th in a row; negative max: never.
 func (h *health) failed(c Cause, max int, t *trialUse) {
 	h.mu.Lock()
-	now := h.registry.now()
+	now := h.registry.clock.now()
 	h.troubled.Store(true)
 	if c == Reset {
 		h.resets++
@@ -90,7 +89,7 @@ func (h *health) failed(c Cause, max int, t *trialUse) {
 		h.ejectLocked(c, now)
 		ejected = true
 	}
-	anew, tryIn := h.ejections == 1, time.Duration(h.ejectedUntil.Load()-now)
+	anew, tryIn := h.ejections == 1, h.ejectedUntil.Load().sub(now)
 	h.mu.Unlock()
 	if !ejected {
 		return
@@ -104,11 +103,11 @@ func (h *health) failed(c Cause, max int, t *trialUse) {
 	}
 }
 
-func (h *health) ejectLocked(c Cause, now int64) {
+func (h *health) ejectLocked(c Cause, now instant) {
 	d := min(minEjection<<min(h.ejections, 16), maxEjection)
 	h.ejections++
 	h.cause, h.trial = c, nil
-	until := now + int64(float64(d)*(0.8+0.4*rand.Float64()))
+	until := now.add(time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())))
 	h.due.Store(until)
 	h.ejectedUntil.Store(until)
 }
@@ -138,8 +137,8 @@ func (h *health) connected(t *trialUse) {
 }
 
 func (h *health) startSilenceLocked(t *trialUse) {
-	t.silentSince = h.registry.now()
-	h.due.Store(t.silentSince + int64(trialSilence))
+	t.silentSince = h.registry.clock.now()
+	h.due.Store(t.silentSince.add(trialSilence))
 }
 
 // reached counts an answer.
@@ -162,13 +161,13 @@ func (h *health) recoverLocked() bool {
 	if h.ejectedUntil.Load() == 0 {
 		return false
 	}
-	h.returnedAt.Store(h.registry.now())
+	h.returnedAt.Store(h.registry.clock.now())
 	h.ejectedUntil.Store(0)
 	return true
 }
 
 // beginTrial begins a trial if it is time for one, and ends one that has been silent for long enough.
-func (h *health) beginTrial(now int64) *trialUse {
+func (h *health) beginTrial(now instant) *trialUse {
 	h.mu.Lock()
 	until := h.ejectedUntil.Load()
 	if until == 0 || now < h.due.Load() {
@@ -182,7 +181,7 @@ func (h *health) beginTrial(now int64) *trialUse {
 	} else {
 		t = &trialUse{}
 		h.trial = t
-		h.due.Store(math.MaxInt64)
+		h.due.Store(distantFuture)
 		if h.address.network == UDP {
 			h.startSilenceLocked(t)
 		}
@@ -213,21 +212,18 @@ func (h *health) endTrial(t *trialUse) {
 
 // A healthRegistry keeps the healths of all addresses.
 type healthRegistry struct {
-	start    time.Time
+	clock    clock
 	onChange func(HealthChange) // nil: nobody wants to know
 
 	mu      sync.Mutex
 	healths map[address]*health
 	// since when each has been without a user; it is remembered for a while, as Consul may put an instance back
-	unused map[*health]int64
+	unused map[*health]instant
 }
 
 func newHealthRegistry() *healthRegistry {
-	return &healthRegistry{start: time.Now(), healths: map[address]*health{}, unused: map[*health]int64{}}
+	return &healthRegistry{clock: newClock(), healths: map[address]*health{}, unused: map[*health]instant{}}
 }
-
-// now is the registry's clock, in nanoseconds. It is never zero.
-func (b *healthRegistry) now() int64 { return int64(time.Since(b.start)) + 1 }
 
 // acquire gives t the health of its address.
 func (b *healthRegistry) acquire(a address, t *usage) {
@@ -252,7 +248,7 @@ func (b *healthRegistry) release(t *usage) {
 	switch {
 	case len(h.users) > 0:
 	case h.troubled.Load():
-		b.unused[h] = b.now()
+		b.unused[h] = b.clock.now()
 	default:
 		delete(b.healths, h.address)
 	}
@@ -262,9 +258,9 @@ func (b *healthRegistry) release(t *usage) {
 func (b *healthRegistry) dropUnused() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	now := b.now()
+	now := b.clock.now()
 	for h, since := range b.unused {
-		if now > since+int64(2*maxEjection) {
+		if now.sub(since) > 2*maxEjection {
 			delete(b.unused, h)
 			delete(b.healths, h.address)
 		}

@@ -200,7 +200,7 @@ func TestLargeSetQueueGetsTheRoomThatThereIs(t *testing.T) {
 func wantCounted(t *testing.T, g *group) {
 	t.Helper()
 	st := g.state.Load()
-	ejected, due := 0, int64(math.MaxInt64)
+	ejected, due := 0, distantFuture
 	for i, m := range st.members {
 		out := m.health.ejectedUntil.Load() != 0
 		if out {

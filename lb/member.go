@@ -65,7 +65,7 @@ type usage struct {
 	id     string
 	group  *group
 	health *health // shared with all services that use the address
-	joined int64   // when, on the registry's clock; 0: with the first set of the service, so it does not start slowly
+	joined instant // when, on the registry's clock; 0: with the first set of the service, so it does not start slowly
 	left   atomic.Bool
 	gone   atomic.Pointer[Leave] // nil: not for good
 	index  atomic.Int32          // place in the group's members; it may be another one's during an update
@@ -129,7 +129,7 @@ func (g *group) replaceMembers(old []*Member, endpoints []Endpoint) []*Member {
 	for _, m := range old {
 		byID[m.ID] = m
 	}
-	joined := g.registry.now()
+	joined := g.registry.clock.now()
 	if len(old) == 0 {
 		joined = 0
 	}
@@ -155,7 +155,7 @@ func (g *group) replaceMembers(old []*Member, endpoints []Endpoint) []*Member {
 	return members
 }
 
-func (g *group) newUsage(e Endpoint, joined int64) *usage {
+func (g *group) newUsage(e Endpoint, joined instant) *usage {
 	t := &usage{id: e.ID, group: g, joined: joined, entry: ejectedEntry{heapIndex: -1}}
 	g.registry.acquire(g.addressOf(e), t)
 	return t

@@ -250,8 +250,8 @@ func TestStickyTableIsBounded(t *testing.T) {
 	table := newStickyTable(stickyShards * 10)
 	m := &Member{}
 	for i := range 10000 {
-		table.put(from(i).Addr(), m, int64(i))
-		table.get(from(7).Addr(), int64(i), math.MaxInt64) // comes all the time
+		table.put(from(i).Addr(), m, instant(i))
+		table.get(from(7).Addr(), instant(i), math.MaxInt64) // comes all the time
 	}
 	if n := table.len(); n != stickyShards*10 {
 		t.Errorf("%d clients are remembered, want %d", n, stickyShards*10)
@@ -346,7 +346,7 @@ func TestPickAllocatesNothingByAnyPolicy(t *testing.T) {
 			b.Configure("web", Options{Policy: p, SlowStart: time.Hour, MinAvailable: -1})
 			a := memberOf(t, b, "A")
 			a.Failed(Refused)
-			a.health.due.Store(math.MaxInt64) // nobody is to try it
+			a.health.due.Store(distantFuture) // nobody is to try it
 			a.group.reviewAll()
 			b.Configure("web", Options{Policy: p, Sticky: sticky, SlowStart: time.Hour, MinAvailable: -1})
 			var tried Tried
@@ -452,7 +452,7 @@ func halfEjected(b *RoundRobin) *RoundRobin {
 	for i, m := range g.state.Load().members {
 		if i%2 == 0 {
 			m.Failed(Refused)
-			m.health.due.Store(math.MaxInt64)
+			m.health.due.Store(distantFuture)
 		}
 	}
 	g.reviewAll()

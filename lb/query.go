@@ -1,17 +1,20 @@
 package lb
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
+)
 
 // A query is one pick as policies see it. It holds nothing that may be kept, so that it need not be allocated.
 type query struct {
 	tried        *Tried
-	panicking    bool  // ejected members may be picked
-	skipTroubled bool  // members that have failed since they were last reached may not
-	slowStart    int64 // slow start; 0: no member is starting slowly
-	now          int64 // with slow, and where clients stick
-	maxOpen      int64 // open uses of each member; 0: no limit
-	examined     int   // how many members were looked at so far; a test bounds it
-	sawFull      bool  // the answer: there was one that would have served, had it had room
+	panicking    bool          // ejected members may be picked
+	skipTroubled bool          // members that have failed since they were last reached may not
+	slowStart    time.Duration // slow start; 0: no member is starting slowly
+	now          instant       // with slow, and where clients stick
+	maxOpen      int64         // open uses of each member; 0: no limit
+	examined     int           // how many members were looked at so far; a test bounds it
+	sawFull      bool          // the answer: there was one that would have served, had it had room
 }
 
 // available tells whether m may serve anybody now.
@@ -60,10 +63,10 @@ func (q *query) share(m *Member) float64 {
 		return 1
 	}
 	began := m.servesSince()
-	if began == 0 || q.now >= began+q.slowStart {
+	if began == 0 || q.now >= began.add(q.slowStart) {
 		return 1
 	}
-	return max(minShare, float64(q.now-began)/float64(q.slowStart))
+	return max(minShare, float64(q.now.sub(began))/float64(q.slowStart))
 }
 
 // pick picks the member that the client is with already, or else asks the policy.
@@ -71,7 +74,7 @@ func (st *state) pick(src netip.Addr, q *query) *Member {
 	if st.sticky == nil {
 		return st.choose(src, q)
 	}
-	m := st.sticky.get(src, q.now, int64(st.options.Sticky))
+	m := st.sticky.get(src, q.now, st.options.Sticky)
 	stays := m != nil && !m.Left() && !q.avoids(m) && q.healthy(m)
 	if stays && q.hasRoom(m) {
 		return m

@@ -83,7 +83,7 @@ func (g *group) snapshot() (ServiceSnapshot, bool) {
 	if st.sticky != nil {
 		s.Sticky = st.sticky.len()
 	}
-	q := query{now: g.registry.now(), slowStart: int64(st.options.SlowStart), maxOpen: int64(st.options.MaxPerEndpoint)}
+	q := query{now: g.registry.clock.now(), slowStart: st.options.SlowStart, maxOpen: int64(st.options.MaxPerEndpoint)}
 	for _, m := range st.members {
 		s.Endpoints = append(s.Endpoints, m.snapshot(&q))
 	}
@@ -102,7 +102,7 @@ func (m *Member) snapshot(q *query) EndpointSnapshot {
 	case h.trial != nil:
 		s.State = StateTrial
 	case h.ejectedUntil.Load() != 0:
-		s.State, s.TryIn = StateEjected, time.Duration(h.ejectedUntil.Load()-q.now)
+		s.State, s.TryIn = StateEjected, h.ejectedUntil.Load().sub(q.now)
 	case !q.hasRoom(m):
 		s.State = StateFull
 	case s.Share < 1:

@@ -3,6 +3,7 @@ package lb
 import (
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // maxSticky is how many clients a service remembers; beyond that it forgets those that came longest ago.
@@ -27,7 +28,7 @@ type stickyShard struct {
 type stickyEntry struct {
 	client     netip.Addr
 	member     *Member
-	seen       int64 // on the registry's clock
+	seen       instant // on the registry's clock
 	prev, next int32
 }
 
@@ -45,12 +46,12 @@ func (t *stickyTable) shard(client netip.Addr) *stickyShard {
 }
 
 // get returns the member that client was given, if that was less than ttl ago; and nil if not.
-func (t *stickyTable) get(client netip.Addr, now, ttl int64) *Member {
+func (t *stickyTable) get(client netip.Addr, now instant, ttl time.Duration) *Member {
 	s := t.shard(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, ok := s.index[client]
-	if !ok || now-s.entries[i].seen >= ttl {
+	if !ok || now.sub(s.entries[i].seen) >= ttl {
 		return nil
 	}
 	s.entries[i].seen = now
@@ -60,7 +61,7 @@ func (t *stickyTable) get(client netip.Addr, now, ttl int64) *Member {
 }
 
 // put notes that client was given m.
-func (t *stickyTable) put(client netip.Addr, m *Member, now int64) {
+func (t *stickyTable) put(client netip.Addr, m *Member, now instant) {
 	s := t.shard(client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
