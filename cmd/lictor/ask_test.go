@@ -2,6 +2,12 @@ package main
 
 import (
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,4 +52,112 @@ func TestBrief(t *testing.T) {
 			t.Errorf("%v: got %s, want %s", d, got, want)
 		}
 	}
+}
+
+func TestAgo(t *testing.T) {
+	t.Parallel()
+	if got := ago(testNow, nil); got != "never" {
+		t.Errorf("got %q", got)
+	}
+	if got := ago(testNow, before(3*time.Second)); got != "3s ago" {
+		t.Errorf("got %q", got)
+	}
+}
+
+// Text of any language passes; what a terminal obeys, and what turns the direction of text, does not.
+func TestVisible(t *testing.T) {
+	t.Parallel()
+	const text = "web-1 ä 漢字 שלום \u00a0😀"
+	if got := visible(text); got != text {
+		t.Errorf("got %q, want %q", got, text)
+	}
+	for _, r := range "\x00\t\n\r\x1b\x7f\u0080\u009b\u009f\u2028\u2029\u202a\u202e\u2066\u2069" {
+		if got := visible("a" + string(r) + "b"); got != "a\ufffdb" {
+			t.Errorf("%U: got %q", r, got)
+		}
+	}
+	if got := visible("a\xffb"); got != "a\ufffdb" {
+		t.Errorf("bytes that are no text: got %q", got)
+	}
+}
+
+func TestWhomToAsk(t *testing.T) {
+	t.Parallel()
+	for address, want := range map[string]string{
+		"nowhere":         `-admin: "nowhere" is neither an IP address with a port nor unix:///path`,
+		"example.com:80":  `-admin: "example.com:80" is neither an IP address with a port nor unix:///path`,
+		"127.0.0.1":       `-admin: "127.0.0.1" is neither an IP address with a port nor unix:///path`,
+		"unix://run/sock": `-admin: "unix://run/sock": the path of a socket must be absolute`,
+	} {
+		_, said := lictor(t, exitFailed, "status", "-admin", address)
+		equal(t, said, "lictor status: "+want+"\n")
+	}
+	_, port, _ := strings.Cut(answering(t).address, ":")
+	prints(t, []string{"status", "-admin", "localhost:" + port}, "ready")
+}
+
+// Without an address the usual places are tried in their order, and each is named with what it said.
+func TestEveryPlaceIsTried(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("LICTOR_ADMIN", "")
+	t.Setenv("RUNTIME_DIRECTORY", dir+"/a:"+dir+"/b")
+	t.Setenv("XDG_RUNTIME_DIR", dir+"/x")
+	_, _, err := (&asker{}).connect(t.Context())
+	var nobody *errNobody
+	if !errors.As(err, &nobody) {
+		t.Skipf("a lictor runs here: %v", err)
+	}
+	want := []string{
+		"unix://" + dir + "/a/admin.sock: no such file or directory",
+		"unix:///run/lictor/admin.sock: no such file or directory",
+		"unix://" + dir + "/x/lictor/admin.sock: no such file or directory",
+		"127.0.0.1:8510: connection refused",
+	}
+	if !slices.Equal(nobody.tried, want) {
+		t.Errorf("got %q, want %q", nobody.tried, want)
+	}
+}
+
+// The token is the file's text without the space around it, and is asked for by name where it is missing.
+func TestTokenOfTheAdminAPI(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(path, []byte("  sesame\n\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer sesame" {
+			w.WriteHeader(http.StatusUnauthorized)
+			_, _ = io.WriteString(w, `{"error": "a token is needed"}`)
+			return
+		}
+		_, _ = io.WriteString(w, `{"ready": true, "ok": true}`)
+	}))
+	t.Cleanup(server.Close)
+	at := server.Listener.Addr().String()
+	prints(t, []string{"status", "-admin", at, "-token-file", path}, "ready")
+	prints(t, []string{"top", "-json", "-admin", at, "-token-file", path}, `"status"`)
+	for _, command := range []string{"status", "connections", "events", "reload", "upgrade", "top -once"} {
+		args := append(strings.Fields(command), "-admin", at)
+		_, said := lictor(t, exitFailed, args...)
+		equal(t, said, "lictor "+args[0]+": a token is needed\n"+
+			"Name the file of the token by -token-file or in $LICTOR_ADMIN_TOKEN_FILE.\n")
+	}
+	_, said := lictor(t, exitFailed, "status", "-admin", at, "-token-file", path+"s")
+	if !strings.Contains(said, "no such file") || strings.Contains(said, "$LICTOR") {
+		t.Errorf("got %q", said)
+	}
+}
+
+// A program that is not lictor is no running lictor, whatever it answers with 200.
+func TestAnotherProgramAnswers(t *testing.T) {
+	t.Parallel()
+	f := newFakeLictor(t, map[string]any{"GET /v1/status": "<html>"})
+	_, said := lictor(t, exitNobody, "status", "-admin", f.address)
+	if !strings.Contains(said, "no running lictor answers\n  "+f.address+": "+f.address+" does not answer like lictor") {
+		t.Errorf("got %q", said)
+	}
+	f = newFakeLictor(t, nil)
+	_, said = lictor(t, exitFailed, "status", "-admin", f.address)
+	equal(t, said, "lictor status: there is no /v1/status\n")
 }
