@@ -122,7 +122,11 @@ func (a *asker) fail(err error) int {
 	if errors.As(err, &answer) && answer.Code == http.StatusUnauthorized {
 		hint = "\nName the file of the token by -token-file or in $LICTOR_ADMIN_TOKEN_FILE."
 	}
-	fmt.Fprintf(a.err, "lictor %s: %v%s\n", a.name, err, hint)
+	lines := strings.Split(err.Error(), "\n")
+	for i := range lines {
+		lines[i] = visible(lines[i])
+	}
+	fmt.Fprintf(a.err, "lictor %s: %s%s\n", a.name, strings.Join(lines, "\n"), hint)
 	if errors.As(err, &nobody) {
 		return exitNobody
 	}

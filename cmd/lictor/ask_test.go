@@ -161,3 +161,12 @@ func TestAnotherProgramAnswers(t *testing.T) {
 	_, said = lictor(t, exitFailed, "status", "-admin", f.address)
 	equal(t, said, "lictor status: there is no /v1/status\n")
 }
+
+// An error may quote what others wrote, too.
+func TestErrorsCannotDriveTheTerminal(t *testing.T) {
+	t.Parallel()
+	bad := &admin.APIError{Code: http.StatusUnprocessableEntity, Text: "web.hcl:1:1: no\n  Consul says \x1b[2J\u202e"}
+	f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{}, "POST /v1/reload": bad})
+	_, said := lictor(t, exitFailed, "reload", "-admin", f.address)
+	equal(t, said, "lictor reload: web.hcl:1:1: no\n  Consul says \ufffd[2J\ufffd\n")
+}
