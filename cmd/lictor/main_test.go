@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -106,18 +105,5 @@ func mode(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	if got := fmt.Sprintf("%o", info.Mode().Perm()); got != args[1] {
 		ts.Fatalf("got mode %s, want %s", got, args[1])
-	}
-}
-
-func TestVersionString(t *testing.T) {
-	b := build{Version: "v0.1.0", Revision: "0123456789abcdef", Go: "go1.26.0", OS: "linux", Arch: "amd64"}
-	if got, want := b.String(), "lictor v0.1.0 (0123456789ab, go1.26.0 linux/amd64)"; got != want {
-		t.Errorf("got %q, want %q", got, want)
-	}
-	text, err := json.Marshal(b)
-	want := `{"version":"v0.1.0","revision":"0123456789abcdef","modified":false,` +
-		`"go":"go1.26.0","os":"linux","arch":"amd64"}`
-	if err != nil || string(text) != want {
-		t.Errorf("got %s, %v, want %s", text, err, want)
 	}
 }

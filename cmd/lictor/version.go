@@ -29,10 +29,14 @@ type build struct {
 
 func newBuild() build {
 	b := build{Version: version, Revision: revision, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return b
+	if info, ok := debug.ReadBuildInfo(); ok {
+		b.addInfo(info)
 	}
+	return b
+}
+
+// addInfo adds what Go has recorded of the build.
+func (b *build) addInfo(info *debug.BuildInfo) {
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
@@ -45,7 +49,6 @@ func newBuild() build {
 	if b.Version == "dev" && b.Revision == "" && strings.HasPrefix(info.Main.Version, "v") {
 		b.Version = info.Main.Version
 	}
-	return b
 }
 
 // String is such as "lictor v0.1.0 (0123456789ab, go1.26.0 linux/amd64)".
