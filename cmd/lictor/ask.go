@@ -6,6 +6,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -131,6 +133,17 @@ func (a *asker) fail(err error) int {
 		return exitNobody
 	}
 	return exitFailed
+}
+
+var errEnded = errors.New("lictor has ended")
+
+// hasEnded returns errEnded if err says that nobody answers any more where lictor has answered before, or else err.
+func hasEnded(err error) error {
+	var connection *net.OpError
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &connection) {
+		return errEnded
+	}
+	return err
 }
 
 // print writes v as JSON.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -105,10 +104,7 @@ func (c *eventsCommand) show(ctx context.Context, client *admin.Client, rest []s
 		}
 		next := admin.EventsAnswer{}
 		if err := client.Get(ctx, fmt.Sprintf("/v1/events?wait=50&after=%d%s", answer.Next, of), &next); err != nil {
-			if errors.Is(err, io.EOF) {
-				return errors.New("lictor has ended")
-			}
-			return err
+			return hasEnded(err)
 		}
 		answer = next
 	}

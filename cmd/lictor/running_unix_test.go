@@ -3,13 +3,17 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -29,6 +33,8 @@ type running struct {
 	path   string // of the configuration
 	socket string // of the admin API
 	log    *testproc.Log
+	daemon *daemon.Daemon
+	end    func() // ends it; may be called again
 }
 
 // startLictor starts a lictor with the services in src. It ends with the test.
@@ -50,17 +56,17 @@ func startLictor(t *testing.T, src string) *running {
 		t.Fatal(diags.Diagnostics)
 	}
 	output := daemon.NewOutput(r.log, r.log)
-	signals, started, end := make(chan os.Signal, 2), make(chan struct{}), make(chan error, 1)
+	signals, started, ended := make(chan os.Signal, 2), make(chan *daemon.Daemon, 1), make(chan error, 1)
 	go func() {
-		end <- daemon.Run(daemon.Options{
-			Config: cfg, Load: load, Output: output, Version: "v0.9", Started: func(*daemon.Daemon) { close(started) },
+		ended <- daemon.Run(daemon.Options{
+			Config: cfg, Load: load, Output: output, Version: "v0.9", Started: func(d *daemon.Daemon) { started <- d },
 		}, signals)
 	}()
-	t.Cleanup(func() {
+	r.end = sync.OnceFunc(func() {
 		signals <- syscall.SIGTERM
 		signals <- syscall.SIGTERM
 		select {
-		case err := <-end:
+		case err := <-ended:
 			if err != nil {
 				t.Error(err)
 			}
@@ -69,8 +75,9 @@ func startLictor(t *testing.T, src string) *running {
 		}
 		output.Close()
 	})
+	t.Cleanup(r.end)
 	select {
-	case <-started:
+	case r.daemon = <-started:
 	case <-time.After(inTime):
 		t.Fatalf("not started:\n%s", r.log)
 	}
@@ -231,6 +238,87 @@ func TestReloadOfARunningLictor(t *testing.T) {
 		if !json.Valid([]byte(line)) {
 			t.Errorf("got %s", line)
 		}
+	}
+}
+
+// Followed events come as they happen, and lictor's end is an error.
+func TestEventsOfARunningLictor(t *testing.T) {
+	at := echo(t)
+	r := startLictor(t, static("web", at))
+	var said testproc.Log
+	out, code := &testproc.Log{}, make(chan int, 1)
+	go func() { code <- Main([]string{"events", "-f", "-n", "0"}, console{out: out, err: &said}) }()
+	// A reload without a change is an event, too. The first ones may come before anybody follows.
+	await(t, "an event", func() error {
+		prints(t, []string{"reload"}, "nothing to change")
+		if len(out.Lines()) == 0 {
+			return fmt.Errorf("nothing, but %q", said.String())
+		}
+		return nil
+	})
+	r.write(static("web", at) + static("api", at))
+	prints(t, []string{"reload"}, "1 service added")
+	await(t, "what happens", func() error {
+		for _, want := range []string{"reload     -  1 service added", "joined     api"} {
+			if !strings.Contains(out.String(), want) {
+				return fmt.Errorf("no %q in %q", want, out.String())
+			}
+		}
+		return nil
+	})
+	r.end()
+	if got := <-code; got != exitFailed || said.String() != "lictor events: lictor has ended\n" {
+		t.Errorf("got exit code %d, %q", got, said.String())
+	}
+}
+
+func TestTopOfARunningLictor(t *testing.T) {
+	at := echo(t)
+	r := startLictor(t, static("web", at))
+	r.connect("web")
+	out := prints(t, []string{"top", "-once", "-interval", "100ms"}, "1 service, 1 in, 0 out", "\nweb ", "in  "+at)
+	if strings.Contains(out, "\x1b") {
+		t.Errorf("a terminal's tricks in %q", out)
+	}
+	var all struct {
+		Status   admin.Status
+		Services []admin.Service
+	}
+	text := prints(t, []string{"top", "-json"})
+	if err := json.Unmarshal([]byte(text), &all); err != nil || all.Status.ConnectionsActive != 1 ||
+		len(all.Services) != 1 {
+		t.Errorf("got %+v, %v", all, err)
+	}
+}
+
+// forward prints what goes on each time it has changed, and not more often.
+func TestForwardPrintsTheTraffic(t *testing.T) {
+	r := startLictor(t, static("web", echo(t)))
+	said := &testproc.Log{}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		(&forwardCommand{console: console{err: said}}).live(ctx, r.daemon)
+	}()
+	await(t, "the first line", func() error {
+		if len(said.Lines()) == 0 {
+			return errors.New("none")
+		}
+		return nil
+	})
+	_ = r.connect("web").Close()
+	await(t, "a line of the connection that has ended", func() error {
+		if want := "web: 0 open of 1, 5 B up, 5 B down\n"; !strings.HasSuffix(said.String(), want) {
+			return fmt.Errorf("no %q in %q", want, said.String())
+		}
+		return nil
+	})
+	cancel()
+	<-done
+	lines := said.Lines()
+	if lines[0] != "web: 0 open of 0, 0 B up, 0 B down" || len(slices.Compact(slices.Clone(lines))) != len(lines) {
+		t.Errorf("got %q", lines)
 	}
 }
 

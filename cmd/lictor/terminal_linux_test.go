@@ -157,7 +157,7 @@ func TestTopOnATerminal(t *testing.T) {
 // A lictor that ends while top shows it is an error, and the terminal is as before then too.
 func TestTopOfALictorThatEnds(t *testing.T) {
 	t.Parallel()
-	f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{}})
+	f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{}, "GET /v1/services": nil})
 	x := newTerminal(t, 80, 24)
 	before, err := term.GetState(int(x.program.Fd()))
 	if err != nil {
@@ -168,7 +168,7 @@ func TestTopOfALictorThatEnds(t *testing.T) {
 	if code := Main(args, console{in: x.program, out: x.program, err: &said}); code != exitFailed {
 		t.Errorf("got exit code %d, want %d", code, exitFailed)
 	}
-	equal(t, said.String(), "lictor top: there is no /v1/services\n")
+	equal(t, said.String(), "lictor top: lictor has ended\n")
 	after, err := term.GetState(int(x.program.Fd()))
 	if err != nil || *after != *before {
 		t.Errorf("the terminal was %+v, and is %+v, %v", before, after, err)

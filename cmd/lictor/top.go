@@ -123,8 +123,11 @@ func (t *top) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	status, now := &admin.Status{}, &admin.ServicesAnswer{}
-	if err := errors.Join(t.client.Get(ctx, "/v1/status", status), t.client.Get(ctx, "/v1/services", now)); err != nil {
-		return err
+	if err := t.client.Get(ctx, "/v1/status", status); err != nil {
+		return hasEnded(err)
+	}
+	if err := t.client.Get(ctx, "/v1/services", now); err != nil {
+		return hasEnded(err)
 	}
 	t.status, t.rows, t.before = status, topRows(t.before, now), now
 	return nil
