@@ -45,7 +45,8 @@ func TestWhatConsulSaysCannotDriveTheTerminal(t *testing.T) {
 func TestBrief(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		-1: "0ms", 0: "0ms", 350 * time.Millisecond: "350ms", 999_999 * time.Microsecond: "999ms", time.Second: "1s",
-		59_999 * time.Millisecond: "59s", time.Minute: "1m", 90 * time.Second: "1m", time.Hour: "1h", 47 * time.Hour: "47h",
+		59_999 * time.Millisecond: "59s", time.Minute: "1m", 90 * time.Second: "1m", time.Hour: "1h",
+		47 * time.Hour: "47h",
 		48 * time.Hour: "2d", 49 * time.Hour: "2d", 400 * 24 * time.Hour: "400d",
 	} {
 		if got := brief(d); got != want {
@@ -154,7 +155,8 @@ func TestAnotherProgramAnswers(t *testing.T) {
 	t.Parallel()
 	f := newFakeLictor(t, map[string]any{"GET /v1/status": "<html>"})
 	_, said := lictor(t, exitNobody, "status", "-admin", f.address)
-	if !strings.Contains(said, "no running lictor answers\n  "+f.address+": "+f.address+" does not answer like lictor") {
+	want := "no running lictor answers\n  " + f.address + ": " + f.address + " does not answer like lictor"
+	if !strings.Contains(said, want) {
 		t.Errorf("got %q", said)
 	}
 	f = newFakeLictor(t, nil)

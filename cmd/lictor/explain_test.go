@@ -136,7 +136,8 @@ func TestExitCodeOfExplain(t *testing.T) {
 		}
 	}
 	f = explaining(t)
-	f.answers["GET /v1/events?limit=20&service=web"] = &admin.APIError{Code: http.StatusServiceUnavailable, Text: "busy"}
+	busy := &admin.APIError{Code: http.StatusServiceUnavailable, Text: "busy"}
+	f.answers["GET /v1/events?limit=20&service=web"] = busy
 	_, said := lictor(t, exitFailed, "explain", "-admin", f.address, "web")
 	equal(t, said, "lictor explain: busy\n")
 }

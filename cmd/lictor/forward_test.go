@@ -1,6 +1,11 @@
 package main
 
 import (
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -56,5 +61,70 @@ func TestTrafficLine(t *testing.T) {
 	want := "web: 2 open of 17, 1000 B up, 3.0 MiB down, 1 refused; dns: 0 open of 0, 0 B up, 0 B down"
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A port that somebody has is not chosen. TCP and UDP ports are not in each other's way.
+func TestForwardChoosesAFreePort(t *testing.T) {
+	for _, protocol := range []config.Protocol{config.TCP, config.UDP} {
+		f := forward{service: "lictor-test-" + t.Name(), protocol: protocol}
+		first := choosePort(f)
+		addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), first)
+		var taken io.Closer
+		var err error
+		if protocol == config.UDP {
+			taken, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(addr))
+		} else {
+			taken, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(addr))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if isFree(protocol, addr) {
+			t.Errorf("%v: a port that is taken is free", protocol)
+		}
+		if next := choosePort(f); next == first || next < firstChoice || next >= firstChoice+choices {
+			t.Errorf("%v: got %d while %d is taken", protocol, next, first)
+		}
+		if err := taken.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if again := choosePort(f); again != first {
+			t.Errorf("%v: got %d when it is free again, want %d", protocol, again, first)
+		}
+	}
+}
+
+// The configuration of a service that is given twice has two names for it, and one that Consul knows.
+func TestForwardOfAServiceTwice(t *testing.T) {
+	t.Parallel()
+	c := &forwardCommand{consul: "consul.example.com:8500"}
+	text := c.configuration([]forward{{"web", 9000, config.TCP}, {"dns", 53, config.UDP}, {"web", 9001, config.TCP}})
+	cfg, diags := config.Parse("", text, config.Options{Getenv: func(string) string { return "" }})
+	if cfg == nil {
+		t.Fatal(diags.Diagnostics)
+	}
+	got := ""
+	for _, s := range cfg.Services {
+		got += fmt.Sprintln(s.Name, s.Protocol, s.Listen, s.Consul.Service, len(s.Consul.Tags))
+	}
+	equal(t, got, "dns udp [127.0.0.1:53] dns 0\nweb tcp [127.0.0.1:9000] web 0\nweb-2 tcp [127.0.0.1:9001] web 0\n")
+	if cfg.Consul.Address != "consul.example.com:8500" || cfg.LogLevel != "warn" || cfg.ShutdownGrace != config.Off {
+		t.Errorf("got %+v, %s, %v", cfg.Consul.Address, cfg.LogLevel, cfg.ShutdownGrace)
+	}
+}
+
+func TestBytesText(t *testing.T) {
+	t.Parallel()
+	for n, want := range map[int64]string{
+		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 5 << 30: "5.0 GiB",
+		1 << 40: "1.0 TiB", 1 << 50: "1.0 PiB", math.MaxInt64: "8.0 EiB",
+	} {
+		if got := bytesText(n); got != want {
+			t.Errorf("%d: got %s, want %s", n, got, want)
+		}
+	}
+	if got := trafficLine(nil); got != "" {
+		t.Errorf("no services: got %q", got)
 	}
 }

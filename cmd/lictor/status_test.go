@@ -23,8 +23,8 @@ func before(d time.Duration) *time.Time {
 func TestStatusTable(t *testing.T) {
 	t.Parallel()
 	status := &admin.Status{
-		Version: "v1.2.3", PID: 4711, Started: *before(26 * time.Hour), Now: testNow, NotReady: []string{"dns"}, Services: 2,
-		EndpointsIn: 1, EndpointsOut: 2, ConnectionsActive: 1, SessionsActive: 2,
+		Version: "v1.2.3", PID: 4711, Started: *before(26 * time.Hour), Now: testNow, NotReady: []string{"dns"},
+		Services: 2, EndpointsIn: 1, EndpointsOut: 2, ConnectionsActive: 1, SessionsActive: 2,
 		LastReload: &admin.Reload{Time: *before(5 * time.Minute), Error: "web.hcl:1:1: no\x1b good"},
 		Denied:     []admin.Denied{{Call: "splice", Error: "not permitted", Instead: "bulk is copied"}},
 	}
@@ -58,7 +58,8 @@ web      tcp    127.0.0.1:80           1   2    1       changed 1h ago
 func TestStatusIsShortWhenAllIsWell(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
-	status := &admin.Status{Version: "v1", Ready: true, LastReload: &admin.Reload{OK: true, Summary: "nothing to change"}}
+	reload := &admin.Reload{OK: true, Summary: "nothing to change"}
+	status := &admin.Status{Version: "v1", Ready: true, LastReload: reload}
 	if err := writeStatus(&b, status, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -147,8 +148,8 @@ func TestStatusOfAUDPService(t *testing.T) {
 	s := &admin.Service{
 		Name: "dns", Protocol: "udp", Source: "1 static endpoint", Listeners: []string{"127.0.0.1:53"},
 		Set: admin.SetNone,
-		Counters: admin.Counters{Sessions: 20, SessionsActive: 3, SessionsEvicted: 1, DatagramsUp: 100, DatagramsDown: 99,
-			DatagramsDropped: 4, Dials: 7, DescriptorWaits: 9},
+		Counters: admin.Counters{Sessions: 20, SessionsActive: 3, SessionsEvicted: 1, DatagramsUp: 100,
+			DatagramsDown: 99, DatagramsDropped: 4, Dials: 7, DescriptorWaits: 9},
 		Descriptors: admin.Descriptors{Taken: 4, Floor: 20, Ceiling: 300},
 	}
 	var b strings.Builder
@@ -215,9 +216,10 @@ func TestExitCodeOfStatus(t *testing.T) {
 	}{
 		{"well", admin.Status{Ready: true}, admin.Service{Set: admin.SetFresh}, exitOK, exitOK},
 		{"not ready", admin.Status{}, admin.Service{Set: admin.SetNone}, exitFailed, exitFailed},
-		{"stale", admin.Status{Ready: true, Stale: 1}, admin.Service{Set: admin.SetFresh, StaleSince: stale}, exitFailed,
-			exitFailed},
-		{"stale elsewhere", admin.Status{Ready: true, Stale: 1}, admin.Service{Set: admin.SetSaved}, exitFailed, exitOK},
+		{"stale", admin.Status{Ready: true, Stale: 1}, admin.Service{Set: admin.SetFresh, StaleSince: stale},
+			exitFailed, exitFailed},
+		{"stale elsewhere", admin.Status{Ready: true, Stale: 1}, admin.Service{Set: admin.SetSaved},
+			exitFailed, exitOK},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -12,7 +12,8 @@ import (
 
 // answersApart returns two answers of those services, d apart.
 func answersApart(d time.Duration, old, now []admin.Service) (before, after *admin.ServicesAnswer) {
-	return &admin.ServicesAnswer{Now: testNow.Add(-d), Services: old}, &admin.ServicesAnswer{Now: testNow, Services: now}
+	before = &admin.ServicesAnswer{Now: testNow.Add(-d), Services: old}
+	return before, &admin.ServicesAnswer{Now: testNow, Services: now}
 }
 
 // counted is a service with counters that all have grown by n, but for the dials.
@@ -76,7 +77,8 @@ func TestTopRatesOfEndpoints(t *testing.T) {
 	}}
 	now := admin.Service{Name: "a", Endpoints: []admin.Endpoint{
 		of("busy", &admin.EndpointCounters{Picks: 25, DialsFailed: 3}),
-		of("new", &admin.EndpointCounters{Picks: 100}), of("uncounted", &admin.EndpointCounters{Picks: 100}), of("out", nil),
+		of("new", &admin.EndpointCounters{Picks: 100}), of("uncounted", &admin.EndpointCounters{Picks: 100}),
+		of("out", nil),
 	}}
 	rows := topRows(answersApart(2*time.Second, []admin.Service{old}, []admin.Service{now}))
 	got := ""
@@ -127,7 +129,9 @@ func TestTopNumbers(t *testing.T) {
 		text  string
 		width int
 		want  string
-	}{{"web", 5, "web  "}, {"web", 3, "web"}, {"web", 2, "we"}, {"web", 0, ""}, {"äöü", 4, "äöü "}, {"äöü", 2, "äö"}} {
+	}{
+		{"web", 5, "web  "}, {"web", 3, "web"}, {"web", 2, "we"}, {"web", 0, ""}, {"äöü", 4, "äöü "}, {"äöü", 2, "äö"},
+	} {
 		if got := pad(tt.text, tt.width); got != tt.want {
 			t.Errorf("%q in %d: got %q, want %q", tt.text, tt.width, got, tt.want)
 		}

@@ -56,7 +56,8 @@ func TestBuildInformation(t *testing.T) {
 		{"a release of a module", "v1", "123", module("v2"), build{Version: "v1", Revision: "123"}},
 		{"go install", "dev", "", module("v2"), build{Version: "v2"}},
 		{"go build", "dev", "", module("(devel)", clone...), build{Version: "dev", Revision: "abc", Modified: true}},
-		{"go build of a tag", "dev", "", module("v2", clone...), build{Version: "dev", Revision: "abc", Modified: true}},
+		{"go build of a tag", "dev", "", module("v2", clone...),
+			build{Version: "dev", Revision: "abc", Modified: true}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
