@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"context"
-	"errors"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -23,7 +21,7 @@ type AccessRecord struct {
 	Connect  time.Duration
 	Duration time.Duration // in all
 	Up, Down int64         // bytes, to the endpoint and from it
-	Reason   string        // of the end, see the constants; or one of these, a colon and an error
+	Reason   string        // of the end, see the constants; of a failure also a colon and the error of the system
 
 	DatagramsUp, DatagramsDown int64 // UDP: likewise
 }
@@ -58,19 +56,6 @@ const (
 	ReasonDrained         = "drained"          // it was quiet, and its listener is about to be closed
 )
 
-// unservedReason is the reason of the end of a connection for which dialling ended with err.
-func unservedReason(err error) string {
-	switch {
-	case err == errHungUp:
-		return ReasonClientClosed
-	case err == errClientLimit:
-		return ReasonPerClient
-	case errors.Is(err, context.Canceled):
-		return ReasonCut
-	}
-	return ReasonUnserved
-}
-
 // An accessTap is who is told of records; nobody, at first. It is shared by all services.
 type accessTap struct {
 	to atomic.Pointer[func(AccessRecord)]
@@ -86,18 +71,4 @@ func (t *accessTap) set(f func(AccessRecord)) {
 		return
 	}
 	t.to.Store(&f)
-}
-
-// record fills in what a connection's engine does not know of the service, and hands it on.
-func (s *service) record(r AccessRecord) {
-	to := s.access.to.Load()
-	if to == nil { // since it was asked for
-		return
-	}
-	spec := s.spec.Load()
-	r.Service, r.Protocol, r.Ended = spec.Name, spec.Protocol, time.Now()
-	if r.Reason == "" {
-		r.Reason = ReasonCut
-	}
-	(*to)(r)
 }

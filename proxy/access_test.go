@@ -191,8 +191,8 @@ func TestAccessIsToldOfSessionsWithoutAnswers(t *testing.T) {
 		c.Write([]byte("12345"))
 		c.Write([]byte("67"))
 		r := next()
-		// The portable engine keeps them until they are idle.
-		if r.Reason != ReasonSent && r.Reason != ReasonIdle || r.DatagramsUp != 2 || r.Up != 7 || r.Protocol != UDP {
+		if r.Reason != ReasonSent || r.DatagramsUp != 2 || r.Up != 7 || r.DatagramsDown != 0 || r.Down != 0 ||
+			r.Protocol != UDP {
 			t.Errorf("got %+v", r)
 		}
 	})

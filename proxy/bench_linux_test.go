@@ -106,7 +106,7 @@ func BenchmarkLoopUDPClients(b *testing.B) {
 				h.suspend() // the loop does not read by itself
 				for b.Loop() {
 					for x := h.ring.first; x != nil; x = h.ring.first {
-						x.end(ReasonIdle)
+						x.end(endIdle)
 					}
 					client.Write([]byte("x"))
 					n, _ := l.udp.in.receive(h.fd, 0, batchSize)

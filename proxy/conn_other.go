@@ -8,7 +8,7 @@ import "net"
 func connGone(*net.TCPConn) bool { return false }
 
 // connDeserted tells nothing here.
-func connDeserted(*net.TCPConn) bool { return false }
+func connDeserted(*net.TCPConn) *clientError { return nil }
 
 // connUnsent tells nothing here.
 func connUnsent(*net.TCPConn) int { return 0 }

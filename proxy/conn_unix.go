@@ -19,18 +19,23 @@ func connGone(c *net.TCPConn) (is bool) {
 	return is
 }
 
-// connDeserted waits until the client ends its side, or the conn's read deadline passes, and tells whether the
-// client has gone: it ended without having sent anything. Of one that has sent something nobody can tell.
-func connDeserted(c *net.TCPConn) (gone bool) {
+// connDeserted waits until the client ends its side, or the conn's read deadline passes. It returns nil then if the
+// client has sent something or goes on: of one that has sent something nobody can tell.
+func connDeserted(c *net.TCPConn) (gone *clientError) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return true
+		return &clientError{err}
 	}
 	_ = raw.Read(func(fd uintptr) bool {
 		var b [1]byte
 		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
-		gone = n <= 0 && err != syscall.EAGAIN && err != syscall.EINTR
-		return err != syscall.EAGAIN && err != syscall.EINTR
+		if err == syscall.EAGAIN || err == syscall.EINTR {
+			return false
+		}
+		if n <= 0 {
+			gone = &clientError{err}
+		}
+		return true
 	})
 	return gone
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
@@ -29,15 +30,17 @@ type dialer struct {
 }
 
 // dial connects to the next endpoint that answers. It tries up to maxDials different ones, each for the service's
-// connect timeout. The error tells all that was tried. The caller says when the endpoint is Done.
+// connect timeout. The error tells all that was tried, or it is a clientError. The caller says when the endpoint is
+// Done.
 func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 	for d.tried.Len() < maxDials {
 		endpoint, err := d.service.pick(d.src, d.tried)
-		if err == lb.ErrFull {
+		waited := err == lb.ErrFull
+		if waited {
 			endpoint, err = d.wait(ctx)
 		}
 		if err != nil {
-			return nil, nil, whyNone(d.errs, err)
+			return nil, nil, d.none(err, waited)
 		}
 		conn, err := d.dialEndpoint(ctx, endpoint)
 		if err == nil {
@@ -49,8 +52,23 @@ func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 			return nil, nil, ctx.Err()
 		}
 		d.missed(endpoint, err)
+		if connGone(d.client) {
+			return nil, nil, errClientReset
+		}
 	}
 	return nil, nil, whyNone(d.errs, lb.ErrMissingEndpoints)
+}
+
+// errClientReset ends the search for an endpoint if the client's connection is over for the kernel.
+var errClientReset = &clientError{syscall.ECONNRESET}
+
+// none returns why the client gets no endpoint after pick or wait has returned err. A client that has waited may have
+// reset its connection meanwhile: nobody is told of that if it has sent something before.
+func (d *dialer) none(err error, waited bool) error {
+	if why, _ := endOf(err); waited && why == endUnserved && connGone(d.client) {
+		return errClientReset
+	}
+	return whyNone(d.errs, err)
 }
 
 // whyNone is why a client gets no endpoint: tried are the errors of those that were tried, and err is why there is
@@ -65,9 +83,6 @@ func whyNone(tried *multierror.Error, err error) error {
 	}
 	return fmt.Errorf("%w: %w", err, tried)
 }
-
-// errHungUp ends the wait of a client that has gone.
-var errHungUp = errors.New("the client has gone")
 
 // wait waits for room, as long as the client does.
 func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
@@ -91,8 +106,8 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 			return nil, ctx.Err()
 		}
 		return a.m, a.err
-	case <-watch.gone:
-		err = errHungUp
+	case gone := <-watch.gone:
+		err = gone
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
@@ -107,20 +122,20 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 // A clientWatch finds out whether a client goes while nothing is read from it.
 type clientWatch struct {
 	client *net.TCPConn
-	gone   chan struct{} // closed then
-	ended  chan struct{} // closed when nobody looks any more
+	gone   chan *clientError // has an element then
+	ended  chan struct{}     // closed when nobody looks any more
 }
 
 func watchClient(c *net.TCPConn) *clientWatch {
-	w := &clientWatch{client: c, gone: make(chan struct{}), ended: make(chan struct{})}
+	w := &clientWatch{client: c, gone: make(chan *clientError, 1), ended: make(chan struct{})}
 	go w.look()
 	return w
 }
 
 func (w *clientWatch) look() {
 	defer close(w.ended)
-	if connDeserted(w.client) {
-		close(w.gone)
+	if gone := connDeserted(w.client); gone != nil {
+		w.gone <- gone
 	}
 }
 

@@ -43,10 +43,6 @@ type Session struct {
 	FD int `json:"-"` // connected to the endpoint
 }
 
-// reasonHanded is why a session ends that goes on in another process. It is not told: that one will tell of the
-// whole session.
-const reasonHanded = ""
-
 // A sessionSocket is a proxySocket whose clients have sessions.
 type sessionSocket interface {
 	proxySocket

@@ -463,3 +463,54 @@ func TestHandedSessionCountsForItsClient(t *testing.T) {
 		query(t, three, "z")
 	})
 }
+
+// A session that cannot be handed over has a record of its own, and one that can has none: the successor tells of it.
+func TestSessionsThatStayBehindAreTold(t *testing.T) {
+	const handed, oneWay, refused = "handed", "one-way", "refused"
+	forEachEngine(t, func(t *testing.T, h *house) {
+		balancer := lb.NewRoundRobin()
+		h.options.LoadBalancer = balancer
+		next := h.records()
+		h.start()
+		services := []Service{
+			{Name: handed, Protocol: UDP, Listen: []netip.AddrPort{loopback}},
+			{Name: oneWay, Protocol: UDP, Listen: []netip.AddrPort{loopback}, Responses: -1},
+			{Name: refused, Protocol: UDP, Listen: []netip.AddrPort{loopback}},
+		}
+		for _, s := range services {
+			a := whoServer(t)
+			if s.Name == refused {
+				a = deadUDP(t)
+			}
+			balancer.OnUpdate([]lb.Endpoints{{Service: s.Name, Endpoints: []lb.Endpoint{{ID: a.String(), Addr: a}}}})
+		}
+		if err := h.Apply(services); err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range h.Listeners() {
+			dialUDP(t, l.Addr).Write([]byte("x"))
+		}
+		eventually(t, func() error {
+			for _, s := range h.Snapshot() {
+				if s.DatagramsUp != 1 || s.Service == handed && s.DatagramsDown != 1 ||
+					s.Service == refused && s.DialsFailed != 1 {
+					return fmt.Errorf("%s: got %+v", s.Service, s)
+				}
+			}
+			return nil
+		})
+		successor := succeed(t, h.Proxier, h.options, services)
+		got := map[string]string{}
+		for range 2 {
+			r := next()
+			got[r.Service] = r.Reason
+		}
+		if got[oneWay] != ReasonCut || got[refused] != ReasonCut {
+			t.Errorf("got %v, want that two were cut", got)
+		}
+		successor.Close()
+		if r := next(); r.Service != handed || r.DatagramsDown != 1 {
+			t.Errorf("got %+v, want the session that was handed over", r)
+		}
+	})
+}

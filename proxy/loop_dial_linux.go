@@ -68,8 +68,8 @@ func (p *loopPair) reach(m *lb.Member) bool {
 
 // waitForRoom has the pair wait for room.
 func (p *loopPair) waitForRoom(tried lb.Tried) error {
-	if p.deserted() {
-		return errHungUp
+	if gone := p.deserted(); gone != nil {
+		return gone
 	}
 	p.loop.wheel.Clear(&p.timer)
 	l := p.loop // not p.loop in what is posted: by then p may be another client's
@@ -96,21 +96,24 @@ func (p *loopPair) granted(m *lb.Member, err error) {
 		p.unserved(err)
 	case p.socket.cutting.Err() != nil:
 		m.Done()
-		p.cut(pairCut)
+		p.cut(endCut)
 	case !p.reach(m):
 		p.connect()
 	}
 }
 
-// deserted tells whether the client has ended its side without having sent anything. Whether it still wants to hear
-// something nobody knows, but who has asked for nothing is not kept in a queue.
-func (p *loopPair) deserted() bool {
+// deserted returns a clientError if the client has ended its side without having sent anything, else nil. Nobody knows
+// whether such a client still wants to hear something, but who has asked for nothing is not kept in a queue.
+func (p *loopPair) deserted() error {
 	if !p.hangup[clientSide] {
-		return false
+		return nil
 	}
 	var b [1]byte
 	n, _, err := unix.Recvfrom(int(p.fd[clientSide]), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	return n <= 0 && err != unix.EAGAIN
+	if n > 0 || err == unix.EAGAIN {
+		return nil
+	}
+	return &clientError{err}
 }
 
 // connectTo begins to connect to addr. The rest is told by epoll, or by the timer.
@@ -256,13 +259,10 @@ func (p *loopPair) unserved(err error) {
 	if p.dial != nil {
 		err = whyNone(p.dial.errs, err)
 	}
-	switch err {
-	case errHungUp:
-		p.because(clientClosed, 0)
-	case errClientLimit:
-		p.because(pairPerClient, 0)
-		fallthrough
-	default:
+	why, cause := endOf(err)
+	errno, _ := cause.(syscall.Errno)
+	p.because(why, errno)
+	if why.counts() {
 		p.s.unserved(p.src, err)
 	}
 	p.close()

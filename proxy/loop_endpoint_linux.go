@@ -95,7 +95,7 @@ func (c *endpointPairs) Timeout() {
 		}
 		p := c.first
 		p.s.at(l.id).endedLeft.Add(1)
-		p.cut(pairLeft)
+		p.cut(endLeft)
 	}
 }
 

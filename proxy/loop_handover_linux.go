@@ -101,7 +101,7 @@ func (h *udpShard) handOver() (all []Session) {
 			h.loop.unwatch(x.fd)
 			all = append(all, x.handed())
 		default:
-			x.end(ReasonCut)
+			x.end(endCut)
 		}
 	}
 	return all

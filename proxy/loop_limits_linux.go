@@ -58,7 +58,7 @@ func (p *loopPair) Timeout() {
 				p.schedule()
 				return
 			}
-			p.because(pairIdle, 0)
+			p.because(endIdle, 0)
 			// Else the end would look like a proper one, though one direction is cut short.
 			p.reset = p.reset || p.ends > 0 || p.stuck(clientSide) || p.stuck(serverSide)
 			p.finish()
@@ -103,7 +103,7 @@ func (p *loopPair) aged(latest int64) bool {
 	if !quiet && p.loop.now < latest {
 		return false
 	}
-	p.because(pairAged, 0)
+	p.because(endAged, 0)
 	p.s.at(p.loop.id).endedAged.Add(1)
 	p.reset = p.reset || !quiet
 	p.finish()

@@ -12,12 +12,6 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// The sides of a pair.
-const (
-	clientSide = 0
-	serverSide = 1
-)
-
 // A loopPair is a client's connection and the endpoint's connection that serves it, in a loop.
 //
 //	            an endpoint answered               both directions ended
@@ -84,28 +78,6 @@ const (
 	pairClosed
 )
 
-// endReason is why a pair ended, for the log.
-type endReason int8
-
-const (
-	notEnded endReason = iota
-	clientClosed
-	serverClosed
-	clientFailed
-	serverFailed
-	pairIdle
-	pairLeft
-	pairAged
-	pairCut
-	pairPerClient
-)
-
-func (r endReason) String() string {
-	return [...]string{"", ReasonClientClosed, ReasonEndpointClosed, ReasonClientFailed, ReasonEndpointFailed,
-		ReasonIdle,
-		ReasonEndpointLeft, ReasonAge, ReasonCut, ReasonPerClient}[r]
-}
-
 // Shares of a turn: how often a direction may read in one, and after how many bytes it reads no more.
 const (
 	readsPerTurn = 4
@@ -148,9 +120,10 @@ func (p *loopPair) ready(side int, events uint32) {
 		case side == clientSide && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0:
 			p.because(clientFailed, sys.SocketError(p.fd[clientSide]))
 			p.close()
-		case side == clientSide && p.waiter != nil && p.deserted():
-			p.because(clientClosed, 0)
-			p.close()
+		case side == clientSide && p.waiter != nil:
+			if gone := p.deserted(); gone != nil {
+				p.unserved(gone)
+			}
 		}
 	}
 }
@@ -258,7 +231,7 @@ func (p *loopPair) countMoved(from, n int) {
 
 // sourceEnded passes the end of a source on.
 func (p *loopPair) sourceEnded(from int) {
-	p.because(clientClosed+endReason(from), 0)
+	p.because(closedBy(from), 0)
 	p.flows[from].finished = true
 	if p.ends++; p.ends == 2 {
 		p.finish()
@@ -274,7 +247,7 @@ func (p *loopPair) sourceEnded(from int) {
 // destinationFailed stops a direction. The other one goes on, with what the failed peer had sent before.
 func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 	to := 1 - from
-	p.because(clientFailed+endReason(to), err)
+	p.because(failedBy(to), err)
 	p.drop(from)
 	p.flows[from].finished = true
 	p.reset = true
@@ -302,7 +275,7 @@ func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
 		p.redial()
 		return
 	}
-	p.because(clientFailed+endReason(from), err)
+	p.because(failedBy(from), err)
 	p.reset = true
 	p.drop(1 - from)
 	p.loop.discard(p.fd[from]) // nothing can reach that peer any more, not even a reset
@@ -376,11 +349,8 @@ func (p *loopPair) close() {
 		p.waiter.Cancel() // else what is posted finds another waiter, or none
 		p.waiter = nil
 	}
-	if p.s.log.IsDebug() {
-		p.logEnd()
-	}
-	if p.s.access.wanted() {
-		p.record()
+	if p.s.observed() {
+		p.tellEnd()
 	}
 	p.leave()
 	p.state = pairClosed
@@ -388,16 +358,16 @@ func (p *loopPair) close() {
 	p.socket.pairEnded(p)
 }
 
-func (p *loopPair) logEnd() {
-	address := ""
-	if p.endpoint != nil {
-		address = p.endpoint.Address()
+// tellEnd tells whoever wants to know that the pair ends.
+func (p *loopPair) tellEnd() {
+	r := report{client: p.src, age: time.Duration(p.loop.now - p.began), up: p.flows[clientSide].moved,
+		down: p.flows[serverSide].moved}
+	if p.joined > 0 && p.endpoint != nil {
+		r.endpoint, r.connect = p.endpoint, time.Duration(p.joined-p.began)
 	}
-	args := []any{"client", p.src, "endpoint", address, "up", p.flows[clientSide].moved, "down",
-		p.flows[serverSide].moved,
-		"took", time.Duration(p.loop.now - p.began), "reason", p.reason}
+	var cause error
 	if p.errno != 0 {
-		args = append(args, "error", p.errno)
+		cause = p.errno
 	}
-	p.s.log.Debug("closed", args...)
+	p.s.ended(&r, p.reason, cause)
 }

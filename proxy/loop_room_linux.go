@@ -279,7 +279,7 @@ func (h *udpShard) evict(x *loopSession, to *share) bool {
 	if x.head >= 0 && x.state == live {
 		x.sendLast(h.loop.udp.in)
 	}
-	x.close(ReasonEvicted)
+	x.close(endEvicted)
 	return x.holding != nil && x.holding.reclaim() && x.holding.share.pass(to, sessionDescriptors)
 }
 

@@ -4,6 +4,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -153,7 +154,7 @@ func (x *loopSession) forward(in *batch) {
 			break
 		}
 		tried.Add(x.endpoint.ID)
-		x.end(ReasonEndpointRefused)
+		x.end(endRefused)
 		if x = h.begin(s, in.keyOf(int(i), h.socket.local), in, int(i), &tried); x == nil {
 			break
 		}
@@ -290,9 +291,9 @@ func (x *loopSession) finished() {
 	}
 	switch per := int64(x.s.spec.Load().Responses); {
 	case per > 0 && x.answers >= per*x.requests:
-		x.end(ReasonAnswered)
+		x.end(endAnswered)
 	case per < 0 && x.shard.byClient[x.key] != x:
-		x.end(ReasonSent)
+		x.end(endSent)
 	}
 }
 
@@ -306,18 +307,18 @@ func (x *loopSession) Timeout() {
 	}
 	switch {
 	case x.isRefused():
-		x.end(ReasonEndpointRefused)
+		x.end(endRefused)
 	case h.draining:
-		x.end(ReasonDrained)
+		x.end(endDrained)
 	default:
-		x.end(ReasonIdle)
+		x.end(endIdle)
 	}
 }
 
 // end ends the session.
-func (x *loopSession) end(reason string) {
+func (x *loopSession) end(why endReason) {
 	if x.state != over {
-		x.close(reason)
+		x.close(why)
 		if q := x.holding; q != nil && q.reclaim() {
 			q.share.release(sessionDescriptors)
 		}
@@ -325,14 +326,11 @@ func (x *loopSession) end(reason string) {
 }
 
 // close ends the session, and leaves its descriptor to the caller.
-func (x *loopSession) close(reason string) {
+func (x *loopSession) close(why endReason) {
 	h := x.shard
-	if x.s.log.IsDebug() {
-		x.s.log.Debug("session ended", "client", clientOf(&x.clientName), "endpoint", x.endpoint.Address(),
-			"datagrams", x.requests, "answers", x.answers, "reason", reason)
-	}
-	if reason != reasonHanded && x.s.access.wanted() {
-		x.record(reason)
+	if x.s.observed() {
+		r := x.report()
+		x.s.ended(&r, why, nil)
 	}
 	switch {
 	case x.shared != nil:
@@ -359,6 +357,14 @@ func (x *loopSession) close(reason string) {
 	x.s.at(h.loop.id).sessionsActive.Add(-1)
 	h.loop.release(x.number)
 	h.emptied()
+}
+
+// report is what there is to say of the session.
+func (x *loopSession) report() report {
+	return report{
+		client: clientOf(&x.clientName), endpoint: x.endpoint, age: time.Duration(x.shard.loop.now - x.began),
+		up: x.bytes[clientSide], down: x.bytes[serverSide], datagramsUp: x.sent, datagramsDown: x.answers,
+	}
 }
 
 // A sessionRing is the sessions of a shard, the one idle longest first.

@@ -359,6 +359,7 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 		return
 	}
 	if l.add(fd, pairEvents, p.number, clientSide) != 0 {
+		p.because(endUnserved, 0)
 		p.close()
 		return
 	}
@@ -400,7 +401,7 @@ func (d *acceptor) close(last bool) {
 func (d *acceptor) cut() {
 	for _, s := range d.loop.sockets {
 		if p, ok := s.(*loopPair); ok && p.socket == d.socket {
-			p.cut(pairCut)
+			p.cut(endCut)
 		}
 	}
 }

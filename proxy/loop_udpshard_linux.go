@@ -140,13 +140,13 @@ func (h *udpShard) sessionFor(s *service, in *batch, i int) *loopSession {
 	case x.head >= 0: // it has one of this batch already
 	case x.isRefused():
 		tried.Add(x.endpoint.ID)
-		x.end(ReasonEndpointRefused)
+		x.end(endRefused)
 		x = nil
 	case x.s != s:
-		x.end(ReasonReplaced)
+		x.end(endReplaced)
 		x = nil
 	case x.endpoint.Left():
-		x.end(ReasonEndpointLeft)
+		x.end(endLeft)
 		x = nil
 	}
 	if x == nil {
@@ -287,9 +287,9 @@ func (h *udpShard) close() {
 	h.closed = true
 	for x := h.ring.first; x != nil; x = h.ring.first {
 		if h.suspended && x.holding != nil {
-			x.end(reasonHanded)
+			x.end(endHanded)
 		} else {
-			x.end(ReasonCut)
+			x.end(endCut)
 		}
 	}
 	for _, o := range h.sharedSockets {

@@ -42,7 +42,7 @@ func (p *portablePair) agedLocked() bool {
 	if !quiet && now.Before(old.Add(grace)) {
 		return false
 	}
-	p.because(ReasonAge)
+	p.because(endAged, nil)
 	p.service.at(0).endedAged.Add(1)
 	p.reset = p.reset || !quiet
 	p.interruptLocked()

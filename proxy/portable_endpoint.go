@@ -74,7 +74,7 @@ func (cs *endpointIndex) timeout(c *portableEndpointPairs) {
 		return // what changed that calls judgeLocked
 	}
 	for p := range c.pairs {
-		p.cut(ReasonEndpointLeft)
+		p.cut(endLeft)
 	}
 }
 

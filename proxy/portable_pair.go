@@ -44,12 +44,13 @@ type portablePair struct {
 	up, down atomic.Int64 // bytes moved
 
 	mu      sync.Mutex
-	ends    int    // directions that have ended
-	unsent  int    // what was on its way to both peers when silence was looked at last
-	reset   bool   // the connections are to be closed by RST
-	hasty   bool   // without waiting until the peers have what was written to them
-	closing bool   // both directions are over or must end now
-	reason  string // of the end: the first one
+	ends    int       // directions that have ended
+	unsent  int       // what was on its way to both peers when silence was looked at last
+	reset   bool      // the connections are to be closed by RST
+	hasty   bool      // without waiting until the peers have what was written to them
+	closing bool      // both directions are over or must end now
+	why     endReason // of the end: the first one
+	cause   error     // of a failure
 
 	// If the endpoint reset the connection before it sent anything:
 	hungUp bool
@@ -112,12 +113,8 @@ func (p *portablePair) move(m *mover) {
 	var failed *writeError
 	switch {
 	case errors.Is(err, io.EOF):
-		if p.ends == 2 {
-			p.because("closed by both")
-			return
-		}
-		p.because(p.nameOf(m.src) + " closed")
-		if p.reset {
+		p.because(closedBy(p.sideOf(m.src)), nil)
+		if p.ends == 2 || p.reset {
 			return
 		}
 		if m.dst.CloseWrite() != nil {
@@ -127,52 +124,52 @@ func (p *portablePair) move(m *mover) {
 		p.deadlinesLocked()
 	case errors.As(err, &failed):
 		p.blame(m.dst, err)
-		p.because(p.nameOf(m.dst) + " failed: " + failed.Error())
+		p.because(failedBy(p.sideOf(m.dst)), err)
 		p.reset = true
 		p.touch()
 		p.deadlinesLocked()
 	case errors.Is(err, errIdle):
-		p.because(ReasonIdle)
+		p.because(endIdle, nil)
 		p.reset = p.reset || p.ends == 2
 		p.interruptLocked()
 	default:
 		p.blame(m.src, err)
-		p.because(p.nameOf(m.src) + " failed: " + err.Error())
+		p.because(failedBy(p.sideOf(m.src)), err)
 		p.reset = true
 		p.interruptLocked()
 	}
 }
 
-func (p *portablePair) nameOf(c *net.TCPConn) string {
+func (p *portablePair) sideOf(c *net.TCPConn) int {
 	if c == p.client {
-		return "client"
+		return clientSide
 	}
-	return "endpoint"
+	return serverSide
 }
 
 // blame notes who failed first, if that was the endpoint, by a reset, and early.
 func (p *portablePair) blame(c *net.TCPConn, err error) {
 	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
-	p.hungUp = p.hungUp || p.reason == "" && c == p.server && reset && time.Since(p.began) < earlyReset
+	p.hungUp = p.hungUp || p.why == notEnded && c == p.server && reset && time.Since(p.began) < earlyReset
 }
 
-func (p *portablePair) because(reason string) {
-	if p.reason == "" {
-		p.reason = reason
+func (p *portablePair) because(why endReason, cause error) {
+	if p.why == notEnded {
+		p.why, p.cause = why, cause
 	}
 }
 
 // cut ends the pair from outside, by RST, at once: what is still on its way is lost.
-func (p *portablePair) cut(why string) {
+func (p *portablePair) cut(why endReason) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.hasty {
 		return
 	}
-	if why == ReasonEndpointLeft {
+	if why == endLeft {
 		p.service.at(0).endedLeft.Add(1)
 	}
-	p.because(why)
+	p.because(why, nil)
 	p.reset, p.hasty = true, true
 	p.interruptLocked()
 }

@@ -95,10 +95,12 @@ func (u *udpSocket) evict(to *share, own *udpSocket) (ended, passed bool) {
 		return false, false
 	}
 	u.sessions.remove(oldest)
-	if !u.close(oldest, ReasonEvicted) {
+	if !u.close(oldest, endEvicted) {
 		return true, false
 	}
-	oldest.service.at(0).sessionsEvicted.Add(1)
+	if !oldest.spent.Load() {
+		oldest.service.at(0).sessionsEvicted.Add(1)
+	}
 	return true, oldest.service.share.pass(to, sessionDescriptors)
 }
 

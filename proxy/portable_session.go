@@ -33,6 +33,7 @@ type session struct {
 	hops     uint8        // that its datagrams have, see hops_linux.go; 0: the system's default
 	refused  atomic.Bool  // the endpoint refused a datagram
 	asked    atomic.Int64 // datagrams of the client; negative once all answers have come
+	spent    atomic.Bool  // all datagrams that it may have are sent, and it stays only to hear of a refusal
 	began    time.Duration
 	rosterAt int  // in the roster
 	counted  bool // by service.countClient
@@ -146,15 +147,14 @@ func (x *session) replies() {
 			return
 		}
 	}
-	c := x.service.at(0)
+	c, reached := x.service.at(0), x.datagramsDown.Load() > 0
 	for {
 		b, err := x.io.receive()
 		switch {
+		case err == nil && !reached:
+			reached = true
+			x.endpoint.Reached()
 		case err == nil:
-			if x.datagramsDown.Add(1) == 1 {
-				x.endpoint.Reached()
-			}
-			x.bytesDown.Add(int64(b.n))
 		case isRefusal(err):
 			x.refuse(err)
 			continue
@@ -171,10 +171,12 @@ func (x *session) replies() {
 			continue
 		}
 		responses := int64(x.service.spec.Load().Responses)
-		if responses < 0 {
+		if responses < 0 { // it is thrown away
 			b.free()
 			continue
 		}
+		x.datagramsDown.Add(1)
+		x.bytesDown.Add(int64(b.n))
 		// A datagram that cannot be sent to the client is lost, as on any hop.
 		err = x.socket.answer(b.payload(), x.source, x.key.client)
 		if err == nil {
@@ -186,7 +188,7 @@ func (x *session) replies() {
 		}
 		b.free()
 		if x.complete(responses) {
-			x.socket.end(x, ReasonAnswered)
+			x.socket.end(x, endAnswered)
 			return
 		}
 	}
@@ -219,21 +221,21 @@ func (x *session) refuse(err error) {
 }
 
 // whyOver is why the session ends when it has been silent for long enough.
-func (x *session) whyOver(draining bool) string {
+func (x *session) whyOver(draining bool) endReason {
 	switch {
 	case x.refused.Load():
-		return ReasonEndpointRefused
+		return endRefused
 	case draining:
-		return ReasonDrained
+		return endDrained
 	}
-	return ReasonIdle
+	return endIdle
 }
 
 // idleTimeout is how long the session may be silent.
 func (x *session) idleTimeout() time.Duration { return x.service.spec.Load().idleTimeout() }
 
 // close closes the session's socket, which ends replies, and tells whether it did: closing again does nothing.
-func (x *session) close(reason string) bool {
+func (x *session) close(why endReason) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.gone {
@@ -248,14 +250,22 @@ func (x *session) close(reason string) bool {
 		x.service.uncount(x.key.client)
 	}
 	x.service.at(0).sessionsActive.Add(-1)
-	if reason != reasonHanded && x.service.access.wanted() {
-		x.service.record(AccessRecord{
-			Client: x.key.client, Endpoint: x.endpoint.Endpoint, Duration: x.socket.now() - x.began, Reason: reason,
-			Up: x.bytesUp.Load(), Down: x.bytesDown.Load(), DatagramsUp: x.datagramsUp.Load(),
-			DatagramsDown: x.datagramsDown.Load(),
-		})
+	if x.service.observed() {
+		if x.spent.Load() && why != endHanded {
+			why = endSent // it was over when all was sent, whenever that is seen
+		}
+		r := x.report()
+		x.service.ended(&r, why, nil)
 	}
 	return true
+}
+
+// report is what there is to say of the session.
+func (x *session) report() report {
+	return report{
+		client: x.key.client, endpoint: x.endpoint, age: x.socket.now() - x.began, up: x.bytesUp.Load(),
+		down: x.bytesDown.Load(), datagramsUp: x.datagramsUp.Load(), datagramsDown: x.datagramsDown.Load(),
+	}
 }
 
 // countSent notes what is sent to the endpoint. Negative numbers take back what could not be sent.

@@ -185,15 +185,11 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		p := newPortablePair(client, server, s)
 		p.endpoint = endpoint
 		shown.pair.Store(p)
-		stop := context.AfterFunc(t.cutting, func() { p.cut(ReasonCut) })
+		stop := context.AfterFunc(t.cutting, func() { p.cut(endCut) })
 		t.engine.byEndpoint.join(p)
 		p.relay(t.engine.pipes)
 		t.engine.byEndpoint.part(p)
 		stop()
-		if s.log.IsDebug() {
-			s.log.Debug("closed", "client", src, "endpoint", endpoint.Address(), "up", p.up.Load(), "down",
-				p.down.Load(), "took", time.Since(began), "reason", p.reason)
-		}
 		if p.redial && t.cutting.Err() == nil {
 			shown.pair.Store(nil)
 			d.missed(endpoint, fmt.Errorf("dial tcp %s: %w", endpoint.Address(), syscall.ECONNRESET))
@@ -205,9 +201,9 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 			endpoint.Failed(lb.Reset)
 		}
 		endpoint.Done()
-		if s.access.wanted() {
-			s.record(AccessRecord{Client: src, Endpoint: endpoint.Endpoint, Connect: connect,
-				Duration: time.Since(began), Up: p.up.Load(), Down: p.down.Load(), Reason: p.reason})
+		if s.observed() {
+			s.ended(&report{client: src, endpoint: endpoint, connect: connect, age: time.Since(began), up: p.up.Load(),
+				down: p.down.Load()}, p.why, p.cause)
 		}
 		return
 	}
@@ -216,11 +212,12 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 // refuse resets a client that is not served because of err.
 func (t *tcpSocket) refuse(client *net.TCPConn, s *service, src netip.AddrPort, err error, began time.Time) {
 	abort(client)
-	if t.cutting.Err() == nil && err != errHungUp {
+	why, cause := endOf(err)
+	if why.counts() && t.cutting.Err() == nil {
 		s.unserved(src, err)
 	}
-	if s.access.wanted() {
-		s.record(AccessRecord{Client: src, Duration: time.Since(began), Reason: unservedReason(err)})
+	if s.observed() {
+		s.ended(&report{client: src, age: time.Since(began)}, why, cause)
 	}
 }
 

@@ -162,13 +162,13 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 		x := u.sessions.get(key)
 		if x != nil && x.refused.Load() {
 			tried.Add(x.endpoint.ID)
-			u.end(x, ReasonEndpointRefused)
+			u.end(x, endRefused)
 			x = nil
 		} else if x != nil && x.service != s {
-			u.end(x, ReasonReplaced)
+			u.end(x, endReplaced)
 			x = nil
 		} else if x != nil && x.endpoint.Left() {
-			u.end(x, ReasonEndpointLeft)
+			u.end(x, endLeft)
 			x = nil
 		}
 		if x == nil {
@@ -177,7 +177,7 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			}
 		}
 		if !x.ask() {
-			u.end(x, ReasonAnswered)
+			u.end(x, endAnswered)
 			continue
 		}
 		x.countSent(1, len(b)) // first: the answer may end the session at once, and the record has this datagram
@@ -187,7 +187,8 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 		}
 		switch {
 		case err == nil:
-			if limit := s.spec.Load().Requests; limit > 0 && x.asked.Load() >= int64(limit) {
+			if spec := s.spec.Load(); spec.Requests > 0 && x.asked.Load() >= int64(spec.Requests) {
+				x.spent.Store(spec.Responses < 0)
 				u.sessions.unbind(x)
 			}
 			s.at(0).datagramsUp.Add(1)
@@ -197,7 +198,7 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 		case isRefusal(err):
 			x.refuse(err)
 		case errors.Is(err, net.ErrClosed): // it ended just now
-			u.end(x, ReasonCut)
+			u.end(x, endCut)
 		default: // a full buffer, a filter: any hop may lose a datagram
 			s.at(0).datagramsDropped.Add(1)
 			u.sessions.touch(x, u.now())
@@ -274,7 +275,7 @@ func (u *udpSocket) begin(x *session) *session {
 	x.service.at(0).sessionsActive.Add(1)
 	x.rosterAt = u.engine.roster.add(x)
 	if !u.sessions.add(x, u.now()) || !u.running.run(x.replies) {
-		u.end(x, ReasonCut)
+		u.end(x, endCut)
 		return nil
 	}
 	if x.service.log.IsDebug() {
@@ -284,16 +285,16 @@ func (u *udpSocket) begin(x *session) *session {
 }
 
 // end ends a session; ending it again does nothing.
-func (u *udpSocket) end(x *session, reason string) {
+func (u *udpSocket) end(x *session, why endReason) {
 	u.sessions.remove(x)
-	if u.close(x, reason) {
+	if u.close(x, why) {
 		x.service.share.release(sessionDescriptors)
 	}
 }
 
 // close closes a session, and tells whether it did: the caller has its descriptor then, to give back or to use.
-func (u *udpSocket) close(x *session, reason string) bool {
-	if !x.close(reason) {
+func (u *udpSocket) close(x *session, why endReason) bool {
+	if !x.close(why) {
 		return false
 	}
 	u.engine.roster.remove(x.rosterAt)
@@ -334,12 +335,13 @@ func (u *udpSocket) Close() error {
 		u.engine.udp.remove(u)
 		u.engine.budget.closeListener(listenerDescriptors)
 	})
-	reason := ReasonCut
-	if u.forgetPause() != nil {
-		reason = reasonHanded
-	}
+	p := u.forgetPause()
 	for _, x := range u.sessions.snapshot() {
-		u.end(x, reason)
+		if p != nil && p.handed[x] {
+			u.end(x, endHanded)
+		} else {
+			u.end(x, endCut)
+		}
 	}
 	return u.running.wait(context.Background())
 }

@@ -261,6 +261,6 @@ func TestPortableCutBeforeRelay(t *testing.T) {
 	addr := tcpServer(t, func(c *net.TCPConn) { io.ReadAll(c) })
 	a, b := dialTCP(t, addr), dialTCP(t, addr)
 	p := newPortablePair(a, b, newService(&Service{Name: "s"}, lb.NewRoundRobin(), hclog.NewNullLogger(), 1))
-	p.cut(ReasonCut)
+	p.cut(endCut)
 	p.relay(nil) // hangs until the test's time is up if the cut is forgotten
 }

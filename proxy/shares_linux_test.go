@@ -137,7 +137,7 @@ func TestUDPDescriptorsInAdvanceAreBounded(t *testing.T) {
 		shards[0].loop.post(func() { <-stuck })
 		shards[1].loop.do(func() {
 			for shards[1].ring.first != nil {
-				shards[1].ring.first.end(ReasonCut)
+				shards[1].ring.first.end(endCut)
 			}
 		})
 		h.budget.divide(nil) // no floors

@@ -7,5 +7,11 @@ import "time"
 // bufferSize is how much a message may have to go by read and write: below it, two copies are cheaper than two splices.
 const bufferSize = 16 << 10
 
+// The sides of a TCP connection.
+const (
+	clientSide = 0
+	serverSide = 1
+)
+
 // deliverTimeout bounds the wait of deliver.
 const deliverTimeout = time.Second

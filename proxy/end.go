@@ -1,0 +1,138 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// endReason is why a connection or a session has ended. The engines decide by it, and String is its text in an
+// AccessRecord.
+type endReason int8
+
+const (
+	notEnded endReason = iota
+
+	// Of each pair, the second is clientSide and serverSide apart from the first.
+	clientClosed
+	serverClosed
+	clientFailed
+	serverFailed
+
+	endUnserved
+	endPerClient
+	endIdle
+	endLeft
+	endAged
+	endCut
+	endAnswered
+	endSent
+	endEvicted
+	endRefused
+	endReplaced
+	endDrained
+
+	// endHanded is why a session ends that goes on in another process. It is not told: that process tells of the
+	// whole session.
+	endHanded
+)
+
+func (r endReason) String() string {
+	return [...]string{"", ReasonClientClosed, ReasonEndpointClosed, ReasonClientFailed, ReasonEndpointFailed,
+		ReasonUnserved, ReasonPerClient, ReasonIdle, ReasonEndpointLeft, ReasonAge, ReasonCut, ReasonAnswered,
+		ReasonSent, ReasonEvicted, ReasonEndpointRefused, ReasonReplaced, ReasonDrained, ""}[r]
+}
+
+// closedBy and failedBy return the reason of an end that the peer on the given side has brought about first.
+func closedBy(side int) endReason { return clientClosed + endReason(side) }
+func failedBy(side int) endReason { return clientFailed + endReason(side) }
+
+// A clientError ends the search for an endpoint because the client has gone. Its cause is nil if the client has closed
+// its side, and an error of the system if the connection has failed.
+type clientError struct{ cause error }
+
+func (e *clientError) Error() string { return "the client has gone" }
+
+// endOf returns why a client's connection ends when its search for an endpoint has ended with err, and the error of
+// the system if there is one to tell.
+func endOf(err error) (why endReason, cause error) {
+	var gone *clientError
+	switch {
+	case errors.As(err, &gone) && gone.cause != nil:
+		return clientFailed, gone.cause
+	case gone != nil:
+		return clientClosed, nil
+	case errors.Is(err, errClientLimit):
+		return endPerClient, nil
+	case errors.Is(err, context.Canceled):
+		return endCut, nil
+	}
+	return endUnserved, nil
+}
+
+// counts reports whether a client counts as refused whose connection ends for r before an endpoint was reached.
+func (r endReason) counts() bool { return r == endUnserved || r == endPerClient }
+
+// rootOf returns the error of the system that err stems from, or err if there is none. A broken pipe becomes the
+// reset that it follows: the system tells of a reset once, and all later writes break.
+func rootOf(err error) error {
+	var errno syscall.Errno
+	switch {
+	case !errors.As(err, &errno):
+		return err
+	case errno == syscall.EPIPE:
+		return syscall.ECONNRESET
+	}
+	return errno
+}
+
+// A report is what an engine knows of a connection or a session.
+type report struct {
+	client   netip.AddrPort
+	endpoint *lb.Member    // nil: none was reached
+	age      time.Duration // since it began
+	connect  time.Duration // of the age, what it took to reach the endpoint; TCP only
+	up, down int64         // bytes
+
+	datagramsUp, datagramsDown int64
+}
+
+// observed reports whether anybody wants to know how a connection or a session ends.
+func (s *service) observed() bool { return s.access.wanted() || s.log.IsDebug() }
+
+// ended tells whoever wants to know that a connection or a session has ended. Cause is the error of a failure, or nil.
+func (s *service) ended(r *report, why endReason, cause error) {
+	if why == endHanded {
+		return
+	}
+	text := why.String()
+	if cause != nil {
+		text += ": " + rootOf(cause).Error()
+	}
+	spec := s.spec.Load()
+	var endpoint lb.Endpoint
+	address := ""
+	if r.endpoint != nil {
+		endpoint, address = r.endpoint.Endpoint, r.endpoint.Address()
+	}
+	if s.log.IsDebug() {
+		args := []any{"client", r.client, "endpoint", address, "up", r.up, "down", r.down, "took", r.age,
+			"reason", text}
+		message := "closed"
+		if spec.Protocol == UDP {
+			message, args = "session ended", append(args, "datagrams", r.datagramsUp, "answers", r.datagramsDown)
+		}
+		s.log.Debug(message, args...)
+	}
+	if to := s.access.to.Load(); to != nil {
+		(*to)(AccessRecord{
+			Service: spec.Name, Protocol: spec.Protocol, Client: r.client, Endpoint: endpoint, Ended: time.Now(),
+			Connect: r.connect, Duration: r.age, Up: r.up, Down: r.down, Reason: text,
+			DatagramsUp: r.datagramsUp, DatagramsDown: r.datagramsDown,
+		})
+	}
+}
