@@ -21,8 +21,8 @@ type dialing struct {
 	errs  *multierror.Error
 
 	// Of the present endpoint, if it has a host name:
-	addrs    []netip.Addr // to be tried yet
-	deadline int64        // for all of them, on the loop's clock
+	addrs    []netip.Addr  // to be tried yet
+	deadline time.Duration // for all of them, by the loop's clock
 }
 
 // connect begins to connect to the next endpoint, or ends the pair if there is none.
@@ -58,7 +58,7 @@ func (p *loopPair) reach(m *lb.Member) bool {
 		p.resolve()
 		return true
 	}
-	errno := p.connectTo(m.Addr, int64(p.s.spec.Load().connectTimeout()))
+	errno := p.connectTo(m.Addr, p.s.spec.Load().connectTimeout())
 	if errno == 0 {
 		return true
 	}
@@ -117,7 +117,7 @@ func (p *loopPair) deserted() error {
 }
 
 // connectTo begins to connect to addr. The rest is told by epoll, or by the timer.
-func (p *loopPair) connectTo(addr netip.AddrPort, timeout int64) syscall.Errno {
+func (p *loopPair) connectTo(addr netip.AddrPort, timeout time.Duration) syscall.Errno {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	fd, err := sys.StartConnect(addr, unix.SOCK_STREAM)
 	if err != 0 && err != unix.EINPROGRESS {
@@ -158,10 +158,10 @@ func (p *loopPair) connected() {
 	p.loop.join(p)
 	p.writable[clientSide] = true // a new socket has room
 	p.last, p.joined = p.loop.now, p.loop.now
-	p.s.at(p.loop.id).dials.observe(time.Duration(p.loop.now - p.began))
+	p.s.at(p.loop.id).dials.observe(p.loop.now - p.began)
 	if p.s.log.IsDebug() {
 		p.s.log.Debug("connected", "client", p.src, "endpoint", p.endpoint.Address(), "took",
-			time.Duration(p.loop.now-p.began))
+			p.loop.now-p.began)
 	}
 	p.schedule()
 	p.move(clientSide)
@@ -192,7 +192,7 @@ func (p *loopPair) untouched() bool {
 
 // hungUpOn tells whether nothing came from the endpoint though it was early days.
 func (p *loopPair) hungUpOn() bool {
-	return p.flows[serverSide].moved == 0 && p.loop.now-p.began < int64(earlyReset)
+	return p.flows[serverSide].moved == 0 && p.loop.now-p.began < earlyReset
 }
 
 // redial goes on to another endpoint: the present one took the connection and then reset it. It does so after the
@@ -278,7 +278,7 @@ func (p *loopPair) resolve() {
 	// Not p.loop in the goroutine: by then p may be another client's.
 	l, t, d, host := p.loop, p.socket, p.dial, p.endpoint.Host
 	timeout := p.s.spec.Load().connectTimeout()
-	d.deadline = l.now + int64(timeout)
+	d.deadline = l.now + timeout
 	ctx, cancel := context.WithTimeout(t.engine.ctx, timeout)
 	t.engine.lookups.Go(func() {
 		defer cancel()
@@ -309,7 +309,7 @@ func (p *loopPair) resolved(addrs []netip.Addr, err error) {
 func (p *loopPair) connectToNext(err syscall.Errno) {
 	for d := p.dial; len(d.addrs) > 0 && p.loop.now < d.deadline; {
 		addr := netip.AddrPortFrom(d.addrs[0], p.endpoint.Addr.Port())
-		part := (d.deadline - p.loop.now) / int64(len(d.addrs))
+		part := (d.deadline - p.loop.now) / time.Duration(len(d.addrs))
 		d.addrs = d.addrs[1:]
 		if err = p.connectTo(addr, part); err == 0 {
 			return

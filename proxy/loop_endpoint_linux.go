@@ -78,7 +78,7 @@ func (c *endpointPairs) judge() {
 		c.loop.wheel.Clear(&c.timer)
 		return
 	}
-	c.loop.wheel.Set(&c.timer, int64(at.Sub(c.loop.began)))
+	c.loop.wheel.Set(&c.timer, at.Sub(c.loop.began))
 }
 
 // Timeout implements wheel.Owner. The endpoint may have come back, or the service's rules may have changed.

@@ -3,7 +3,6 @@ package proxy
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -113,8 +112,8 @@ func (x *loopSession) handed() Session {
 	s := Session{
 		Client: sys.AddrPort(&x.clientName), Endpoint: x.endpoint.Endpoint, Requests: x.requests, Answers: x.answers,
 		Sent: x.sent,
-		Up:   x.bytes[clientSide], Down: x.bytes[serverSide], Age: time.Duration(h.loop.now - x.began),
-		Quiet: time.Duration(h.loop.now - x.used), Bound: h.byClient[x.key] == x, FD: int(x.fd),
+		Up:   x.bytes[clientSide], Down: x.bytes[serverSide], Age: h.loop.now - x.began,
+		Quiet: h.loop.now - x.used, Bound: h.byClient[x.key] == x, FD: int(x.fd),
 	}
 	if x.key.local != (sys.Source{}) {
 		s.Local = netip.AddrFrom16(x.key.local)
@@ -162,10 +161,10 @@ func (h *udpShard) adopt(a Session) bool {
 	l.useUDP()
 	x := l.newSession()
 	*x = loopSession{
-		shard: h, s: s, endpoint: endpoint, holding: h.holdingOf(s), used: max(l.now-int64(a.Quiet), 0),
+		shard: h, s: s, endpoint: endpoint, holding: h.holdingOf(s), used: max(l.now-a.Quiet, 0),
 		fd: int32(a.FD), head: -1, serial: l.udp.serial, adopted: true,
 		requests: a.Requests, answers: a.Answers, sent: a.Sent, bytes: [2]int64{clientSide: a.Up, serverSide: a.Down},
-		began: l.now - int64(a.Age), state: live,
+		began: l.now - a.Age, state: live,
 	}
 	l.udp.serial++
 	x.timer.Owner = x
@@ -184,7 +183,7 @@ func (h *udpShard) adopt(a Session) bool {
 		s.share.release(sessionDescriptors)
 		return false
 	}
-	h.idle = int64(spec.idleTimeout())
+	h.idle = spec.idleTimeout()
 	x.counted = s.countAnyway(a.Client)
 	h.add(x)
 	l.wheel.Set(&x.timer, x.used+h.idle)

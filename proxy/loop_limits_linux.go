@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"math"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -9,7 +10,7 @@ import (
 )
 
 // limit is how long nothing may move now; zero for no limit.
-func (p *loopPair) limit() int64 {
+func (p *loopPair) limit() time.Duration {
 	if p.ends > 0 {
 		return p.half
 	}
@@ -18,7 +19,7 @@ func (p *loopPair) limit() int64 {
 
 // schedule sets the timer for what limits the pair now.
 func (p *loopPair) schedule() {
-	at := int64(math.MaxInt64)
+	at := time.Duration(math.MaxInt64)
 	if limit := p.limit(); limit > 0 {
 		at = p.last + limit
 	}
@@ -27,7 +28,7 @@ func (p *loopPair) schedule() {
 	}
 	if old, grace := p.old(); old > 0 {
 		if p.loop.now >= old { // a moment of quiet is looked for
-			old = min(p.loop.now+int64(quietFor), old+grace)
+			old = min(p.loop.now+quietFor, old+grace)
 		}
 		at = min(at, old)
 	}
@@ -88,17 +89,17 @@ func (p *loopPair) stuck(from int) bool {
 
 // old is when the pair is so old that it should end, on the loop's clock, and how long it may look for a moment of
 // quiet then; zero: never.
-func (p *loopPair) old() (at, grace int64) {
+func (p *loopPair) old() (at, grace time.Duration) {
 	a := p.s.aging.Load()
 	if a.age == 0 {
 		return 0, 0
 	}
-	from := max(p.began, int64(a.since.Sub(p.loop.began)))
-	return from + int64(a.of(uint64(p.began)+uint64(p.src.Port())<<40)), int64(a.grace)
+	from := max(p.began, a.since.Sub(p.loop.began))
+	return from + a.of(uint64(p.began)+uint64(p.src.Port())<<40), a.grace
 }
 
 // aged ends a pair that is too old, if this is a moment of quiet or too late to wait for one, and tells whether it did.
-func (p *loopPair) aged(latest int64) bool {
+func (p *loopPair) aged(latest time.Duration) bool {
 	quiet := p.quiet()
 	if !quiet && p.loop.now < latest {
 		return false
@@ -112,7 +113,7 @@ func (p *loopPair) aged(latest int64) bool {
 
 // quiet tells whether the pair could end without anybody missing something; see quietFor.
 func (p *loopPair) quiet() bool {
-	return !p.asked && p.ends == 0 && p.loop.now-p.last >= int64(quietFor) && !p.stuck(clientSide) &&
+	return !p.asked && p.ends == 0 && p.loop.now-p.last >= quietFor && !p.stuck(clientSide) &&
 		!p.stuck(serverSide) &&
 		sys.Unsent(int(p.fd[clientSide])) == 0 && sys.Unsent(int(p.fd[serverSide])) == 0
 }

@@ -31,12 +31,12 @@ type eventLoop struct {
 	epfd       int
 	wakefd     int
 	began      time.Time
-	now        int64 // of the loop's clock, in nanoseconds since began; read once per turn
+	now        time.Duration // by the loop's clock: since began; read once per turn
 	turnNumber uint64
-	yielded    int64        // when, on the loop's clock
-	load       atomic.Int64 // pairs
-	shards     atomic.Int64 // of UDP listeners
-	forking    atomic.Bool  // see discard
+	yielded    time.Duration // when, by the loop's clock
+	load       atomic.Int64  // pairs
+	shards     atomic.Int64  // of UDP listeners
+	forking    atomic.Bool   // see discard
 
 	mu      sync.Mutex
 	posted  []func() // guarded by mu
@@ -138,7 +138,7 @@ func (l *eventLoop) run() {
 func (l *eventLoop) runTurn() {
 	n := l.faultEvents(l.wait())
 	l.turnNumber++
-	l.now = int64(time.Since(l.began))
+	l.now = time.Since(l.began)
 	l.wheel.Skip(l.now)
 	l.again, l.spare = l.spare[:0], l.again // what is queued from here on is for the next turn
 	for i := range l.events[:n] {
@@ -186,7 +186,7 @@ func (l *eventLoop) recycle(s pollable) {
 // its processor the next time it waits in a system call, and the runtime's monitor, having had to take it away, then
 // looks every 20 µs instead of every 10 ms: 4 to 6 percent of all processor time under load (retake and sysmon of
 // runtime/proc.go, Go 1.26).
-const yieldEvery = 5e6
+const yieldEvery = 5 * time.Millisecond
 
 // wait returns how many events there are. It looks without waiting first: under load there are some, and then the Go
 // scheduler need not know.
@@ -203,14 +203,17 @@ func (l *eventLoop) wait() int {
 		return n
 	}
 	timeout := -1
-	if next := l.wheel.Next(int64(time.Since(l.began))); next >= 0 {
-		timeout = int(min((next+999999)/1e6, 1e9))
+	if next := l.wheel.Next(time.Since(l.began)); next >= 0 {
+		timeout = int(min((next+time.Millisecond-1)/time.Millisecond, maxWait))
 	}
 	if timeout != 0 {
 		n, _ = sys.EpollWait(l.epfd, l.events[:], timeout) // an interruption is nothing to do
 	}
 	return n
 }
+
+// maxWait is the longest that a loop waits, in milliseconds: epoll takes no more than an int32.
+const maxWait = 1e9
 
 // deaf is told that epoll tells nothing. There is no way round that: package net lives by epoll too. So all that is
 // left is not to take a whole processor for it, and to say so.

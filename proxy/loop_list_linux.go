@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"net/netip"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,7 +35,7 @@ func (p *loopPair) connection() Connection {
 	now := p.loop.now
 	c := Connection{
 		Service: p.s.name(), Protocol: TCP, Client: p.src, Listener: p.socket.addr, State: ConnectionOpen,
-		Age: time.Duration(now - p.began), Idle: time.Duration(now - p.last), Up: p.flows[clientSide].moved,
+		Age: now - p.began, Idle: now - p.last, Up: p.flows[clientSide].moved,
 		Down: p.flows[serverSide].moved,
 	}
 	if p.endpoint != nil {
@@ -61,7 +60,7 @@ func (x *loopSession) connection() Connection {
 	c := Connection{
 		Service: x.s.name(), Protocol: UDP, Client: clientOf(&x.clientName), Listener: h.socket.addr,
 		Endpoint: x.endpoint.Endpoint, From: nameOf(x.fd), State: ConnectionOpen,
-		Age: time.Duration(h.loop.now - x.began), Idle: time.Duration(h.loop.now - x.used),
+		Age: h.loop.now - x.began, Idle: h.loop.now - x.used,
 		Up: x.bytes[clientSide], Down: x.bytes[serverSide], DatagramsUp: x.sent, DatagramsDown: x.answers,
 	}
 	if x.state == resolving {

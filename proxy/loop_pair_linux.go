@@ -36,12 +36,12 @@ type loopPair struct {
 	src        netip.AddrPort
 
 	fd     [2]int32
-	flows  [2]flow // by the side that it comes from
-	began  int64   // on the loop's clock
-	joined int64   // likewise: when the endpoint was reached; zero: it was not
-	last   int64   // when something moved
-	idle   int64   // limits in nanoseconds, zero for none: of silence
-	half   int64   // and of silence once one direction has ended
+	flows  [2]flow       // by the side that it comes from
+	began  time.Duration // by the loop's clock
+	joined time.Duration // likewise: when the endpoint was reached; zero: it was not
+	last   time.Duration // when something moved
+	idle   time.Duration // limit of silence; zero: none
+	half   time.Duration // and of silence once one direction has ended
 	number int32
 	unsent int32 // what was on its way to both peers when silence was looked at last
 
@@ -85,10 +85,10 @@ const (
 )
 
 // lingerPoll is how often a lingering pair looks whether its peers have what was written to them.
-const lingerPoll = 4e6
+const lingerPoll = 4 * time.Millisecond
 
 // keepAliveAfter is how long a connection must last to be worth the calls that turn keep-alive on.
-const keepAliveAfter = 15e9
+const keepAliveAfter = 15 * time.Second
 
 // ready implements pollable.
 func (p *loopPair) ready(side int, events uint32) {
@@ -304,7 +304,7 @@ func (p *loopPair) finish() {
 }
 
 func (p *loopPair) linger() {
-	if p.loop.now-p.last >= int64(deliverTimeout) ||
+	if p.loop.now-p.last >= deliverTimeout ||
 		sys.Unsent(int(p.fd[clientSide])) == 0 && sys.Unsent(int(p.fd[serverSide])) == 0 { // of no socket: 0
 		p.close()
 		return
@@ -360,10 +360,10 @@ func (p *loopPair) close() {
 
 // tellEnd tells whoever wants to know that the pair ends.
 func (p *loopPair) tellEnd() {
-	r := report{client: p.src, age: time.Duration(p.loop.now - p.began), up: p.flows[clientSide].moved,
+	r := report{client: p.src, age: p.loop.now - p.began, up: p.flows[clientSide].moved,
 		down: p.flows[serverSide].moved}
 	if p.joined > 0 && p.endpoint != nil {
-		r.endpoint, r.connect = p.endpoint, time.Duration(p.joined-p.began)
+		r.endpoint, r.connect = p.endpoint, p.joined-p.began
 	}
 	var cause error
 	if p.errno != 0 {

@@ -121,7 +121,7 @@ func (l *eventLoop) reclaim(e *loopEngine, to *share) bool {
 // await takes no clients until it is the turn of s, or UDP sessions can end for it.
 func (d *acceptor) await(s *service) {
 	s.warnOfWaiting()
-	d.pauseFor(int64(roomPoll))
+	d.pauseFor(roomPoll)
 	if d.waiting == nil {
 		s.at(d.loop.id).descriptorWaits.Add(1)
 		w := &waiter{share: s.share, n: pairDescriptors}
@@ -162,7 +162,7 @@ func (l *eventLoop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
 			best = &s.near
 		}
 		gives := h.gives(m)
-		if gives && (*best == nil || h.oldest.Load() < (*best).oldest.Load()) {
+		if gives && (*best == nil || h.idleSince() < (*best).idleSince()) {
 			*best = h
 		}
 		return gives
@@ -175,12 +175,12 @@ func (l *eventLoop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
 	if own != nil {
 		consider(own)
 	}
-	e.udp.scan(&s.cursor, time.Duration(l.now), s.near != nil || s.far != nil, consider)
+	e.udp.scan(&s.cursor, l.now, s.near != nil || s.far != nil, consider)
 	near, far := s.near, s.far
 	switch {
 	case far == nil || m != itsPorts && e.budget.advances.Load() <= 0:
 		return near
-	case near == nil || far.oldest.Load() < near.oldest.Load() && !near.willDo(far):
+	case near == nil || far.idleSince() < near.idleSince() && !near.willDo(far):
 		return far
 	}
 	return near
@@ -190,7 +190,7 @@ func (l *eventLoop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
 // all loops are full, and to have another loop end a session costs a wake-up, and one descriptor more until it has.
 func (h *udpShard) willDo(far *udpShard) bool {
 	now := h.loop.now
-	return h.holding.Load().held.Load() >= manySessions && now-h.oldest.Load() > (now-far.oldest.Load())*7/8
+	return h.holding.Load().held.Load() >= manySessions && now-h.idleSince() > (now-far.idleSince())*7/8
 }
 
 const manySessions = 64
@@ -198,7 +198,7 @@ const manySessions = 64
 // gives tells whether h has a session that can end for others, of a service that exceeds m.
 func (h *udpShard) gives(m bound) bool {
 	q := h.holding.Load()
-	return h.oldest.Load() != noSession && q.held.Load() > 0 && q.share.exceeds(m)
+	return h.idleSince() != noSession && q.held.Load() > 0 && q.share.exceeds(m)
 }
 
 // eldest returns the shard of this listener whose first session should end: the one idle longest, of those that can.
@@ -206,7 +206,7 @@ func (h *udpShard) gives(m bound) bool {
 func (h *udpShard) eldest() *udpShard {
 	eldest := h
 	for _, o := range h.socket.shards {
-		if o != h && o.holding.Load().held.Load() > 0 && o.oldest.Load() < eldest.oldest.Load() {
+		if o != h && o.holding.Load().held.Load() > 0 && o.idleSince() < eldest.idleSince() {
 			eldest = o
 		}
 	}
@@ -260,7 +260,7 @@ func (q *holding) settle() {
 		if o == nil { // the debt was for a client of this listener, which had as many sessions as it may
 			o = h.eldest()
 		}
-		if o != h && o.oldest.Load() < h.oldest.Load() && l.free(o, q.share) {
+		if o != h && o.idleSince() < h.idleSince() && l.free(o, q.share) {
 			q.held.Add(1)
 			q.share.budget.endAdvance()
 			continue
@@ -357,13 +357,17 @@ func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
 	})
 }
 
-const noSession = math.MaxInt64
+// noSession stands for a shard that has no session that can end.
+const noSession = time.Duration(math.MaxInt64)
+
+// idleSince returns since when the session at the front of the ring has been idle, by the loops' clock.
+func (h *udpShard) idleSince() time.Duration { return time.Duration(h.oldest.Load()) }
 
 // aged notes when the session at the front of the ring was last used.
 func (h *udpShard) aged() {
-	at := int64(noSession)
+	at := noSession
 	if x := h.ring.first; x != nil && !h.suspended { // what is about to be another process's cannot end here
 		at = x.used
 	}
-	h.oldest.Store(at)
+	h.oldest.Store(int64(at))
 }

@@ -35,8 +35,8 @@ type loopSession struct {
 	key        clientKey
 	serial     uint64                // tells it from all other sessions of the loop
 	clientName unix.RawSockaddrInet6 // of the client
-	began      int64                 // on the loop's clock
-	used       int64                 // when a datagram moved last, either way
+	began      time.Duration         // by the loop's clock
+	used       time.Duration         // when a datagram moved last, either way
 	shared     *sharedSocket         // of a one-way session
 	lookup     *lookup               // while resolving
 
@@ -362,7 +362,7 @@ func (x *loopSession) close(why endReason) {
 // report is what there is to say of the session.
 func (x *loopSession) report() report {
 	return report{
-		client: clientOf(&x.clientName), endpoint: x.endpoint, age: time.Duration(x.shard.loop.now - x.began),
+		client: clientOf(&x.clientName), endpoint: x.endpoint, age: x.shard.loop.now - x.began,
 		up: x.bytes[clientSide], down: x.bytes[serverSide], datagramsUp: x.sent, datagramsDown: x.answers,
 	}
 }

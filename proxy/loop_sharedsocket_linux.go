@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -23,10 +24,10 @@ type sharedSocket struct {
 	addr     netip.AddrPort
 	fd       int32
 	number   int32
-	hops     uint8 // that what it sends has; 0: the system's default
-	uses     int   // sessions
-	used     int64 // when a session let go of it last
-	dead     bool  // the endpoint refused a datagram
+	hops     uint8         // that what it sends has; 0: the system's default
+	uses     int           // sessions
+	used     time.Duration // when a session let go of it last
+	dead     bool          // the endpoint refused a datagram
 }
 
 // sharedSocketTo returns the shared socket to the endpoint of x. A new one gives what it sends as many hops as x

@@ -190,9 +190,9 @@ type acceptor struct {
 	number  int32
 	watched bool // epoll tells of clients
 	closed  bool
-	backoff int64   // nanoseconds; zero after a client was taken
-	other   int     // the acceptor that lighter looked at last
-	waiting *waiter // for descriptors; nil if it does not wait
+	backoff time.Duration // zero after a client was taken
+	other   int           // the acceptor that lighter looked at last
+	waiting *waiter       // for descriptors; nil if it does not wait
 }
 
 // Shares of a turn: how many clients an acceptor takes.
@@ -224,7 +224,7 @@ func (d *acceptor) watch() {
 	}
 	if d.watched = err == 0; !d.watched {
 		d.loop.unwatched(d.socket.service.Load(), err)
-		d.pauseFor(int64(maxBackoff))
+		d.pauseFor(maxBackoff)
 	}
 }
 
@@ -235,12 +235,12 @@ func (l *eventLoop) unwatched(s *service, err syscall.Errno) {
 }
 
 // pauseFor takes no clients for a while.
-func (d *acceptor) pauseFor(ns int64) {
+func (d *acceptor) pauseFor(pause time.Duration) {
 	if d.watched {
 		_ = sys.EpollRemove(d.loop.epfd, d.socket.fd)
 		d.watched = false
 	}
-	d.loop.wheel.Set(&d.timer, d.loop.now+ns)
+	d.loop.wheel.Set(&d.timer, d.loop.now+pause)
 }
 
 // Timeout implements wheel.Owner: a pause is over.
@@ -274,7 +274,7 @@ func (d *acceptor) let(n int) bool {
 		default:
 			// The network's error of one client, which has gone: accept(2), "Error handling". If not, do not spin.
 			if failed++; failed == n {
-				d.pauseFor(int64(minBackoff))
+				d.pauseFor(minBackoff)
 			}
 		}
 	}
@@ -292,9 +292,9 @@ func (d *acceptor) accept(s *service) syscall.Errno {
 	}
 	s.share.release(pairDescriptors)
 	if exhausted(err) {
-		d.backoff = min(max(2*d.backoff, int64(minBackoff)), int64(maxBackoff))
+		d.backoff = min(max(2*d.backoff, minBackoff), maxBackoff)
 		s.log.Warn("accept failed, waiting",
-			"error", os.NewSyscallError("accept", err), "wait", time.Duration(d.backoff))
+			"error", os.NewSyscallError("accept", err), "wait", d.backoff)
 		d.pauseFor(d.backoff)
 	}
 	return err
@@ -349,7 +349,7 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 	*p = loopPair{
 		loop: l, socket: t, s: s, src: src,
 		fd:    [2]int32{fd, -1},
-		began: l.now, last: l.now, idle: int64(spec.idleTimeout()), half: int64(spec.halfCloseTimeout()),
+		began: l.now, last: l.now, idle: spec.idleTimeout(), half: spec.halfCloseTimeout(),
 	}
 	p.timer.Owner = p
 	p.number = l.assignNumber(p)

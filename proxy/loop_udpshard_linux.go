@@ -27,9 +27,9 @@ type udpShard struct {
 	socket  *loopUDP
 	fd      int32
 	number  int32
-	watched bool  // epoll tells of datagrams
-	backoff int64 // nanoseconds; zero after a datagram was read
-	idle    int64 // idle timeout that the sessions' timers were last set by, nanoseconds
+	watched bool          // epoll tells of datagrams
+	backoff time.Duration // zero after a datagram was read
+	idle    time.Duration // idle timeout that the sessions' timers were last set by
 
 	byClient      map[clientKey]*loopSession
 	ring          sessionRing
@@ -49,7 +49,7 @@ func newUDPShard(l *eventLoop, u *loopUDP, fd int32) *udpShard {
 	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[clientKey]*loopSession{},
 		sharedSockets: map[*lb.Member]*sharedSocket{}}
 	h.timer.Owner = h
-	h.oldest.Store(noSession)
+	h.oldest.Store(int64(noSession))
 	h.holdingOf(u.service.Load())
 	return h
 }
@@ -72,17 +72,17 @@ func (h *udpShard) watch() {
 	err := h.loop.add(h.fd, unix.EPOLLIN, h.number, 0)
 	if h.watched = err == 0; !h.watched {
 		h.loop.unwatched(h.socket.service.Load(), err)
-		h.pauseFor(int64(maxBackoff))
+		h.pauseFor(maxBackoff)
 	}
 }
 
 // pauseFor reads nothing for a while.
-func (h *udpShard) pauseFor(ns int64) {
+func (h *udpShard) pauseFor(pause time.Duration) {
 	if h.watched {
 		_ = sys.EpollRemove(h.loop.epfd, h.fd)
 		h.watched = false
 	}
-	h.loop.wheel.Set(&h.timer, h.loop.now+ns)
+	h.loop.wheel.Set(&h.timer, h.loop.now+pause)
 }
 
 // Timeout implements wheel.Owner: a pause is over.
@@ -96,9 +96,9 @@ func (h *udpShard) ready(int, uint32) {
 	case err == unix.EAGAIN:
 		return
 	case err != 0:
-		h.backoff = min(max(2*h.backoff, int64(minBackoff)), int64(maxBackoff))
+		h.backoff = min(max(2*h.backoff, minBackoff), maxBackoff)
 		h.socket.service.Load().log.Warn("receive failed, waiting", "error", os.NewSyscallError("recvmmsg", err),
-			"wait", time.Duration(h.backoff))
+			"wait", h.backoff)
 		h.pauseFor(h.backoff)
 		return
 	}
@@ -252,7 +252,7 @@ func (h *udpShard) retime() {
 	// Where each datagram counts, the kernel must not join them, nor where nobody hears how large they were.
 	joins := spec.Requests <= 0 && !h.loop.denied.Has(sys.CallRecvmsg)
 	sys.SetOption(h.fd, unix.SOL_UDP, unix.UDP_GRO, sys.Boolean(joins))
-	idle := int64(spec.idleTimeout())
+	idle := spec.idleTimeout()
 	if idle == h.idle {
 		return
 	}
@@ -265,7 +265,7 @@ func (h *udpShard) retime() {
 // drain lets no new sessions in, and makes those that there are expire soon.
 func (h *udpShard) drain() {
 	h.draining = true
-	h.idle = min(h.idle, int64(drainQuiet))
+	h.idle = min(h.idle, drainQuiet)
 	for x := h.ring.first; x != nil; x = x.next {
 		h.loop.wheel.Set(&x.timer, x.used+h.idle)
 	}

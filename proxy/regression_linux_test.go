@@ -244,7 +244,7 @@ func TestLoopTriesAllAddressesOfAName(t *testing.T) {
 	l.do(func() {
 		for _, s := range l.sockets {
 			if p, ok := s.(*loopPair); ok {
-				p.dial = &dialing{deadline: l.now + int64(time.Minute)}
+				p.dial = &dialing{deadline: l.now + time.Minute}
 				p.dial.addrs = []netip.Addr{netip.MustParseAddr("127.0.0.2"), server.Addr()}
 				p.endpoint.Addr = netip.AddrPortFrom(netip.Addr{}, server.Port())
 				p.connectFailed(unix.ECONNREFUSED)

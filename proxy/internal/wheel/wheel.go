@@ -2,10 +2,13 @@
 // wheels", Varghese and Lauck, 1987). To set, clear or fire a timer takes a few instructions and allocates nothing. The
 // price is precision: a timer fires up to one tick late, or up to 2 s late if it is set minutes ahead.
 //
-// All times are nanoseconds of the caller's clock. A Wheel and its timers belong to one goroutine.
+// All times are by the caller's clock: how long ago it began. A Wheel and its timers belong to one goroutine.
 package wheel
 
-import "math/bits"
+import (
+	"math/bits"
+	"time"
+)
 
 // A Wheel holds the timers that are set. Call Init before anything else.
 //
@@ -23,8 +26,8 @@ type Wheel struct {
 	coarseUsed [coarseSlots / 64]uint64
 }
 
-// Tick is the precision of a Wheel, in nanoseconds.
-const Tick = 8e6
+// Tick is the precision of a Wheel.
+const Tick = 8 * time.Millisecond
 
 const (
 	fineSlots   = 256
@@ -58,9 +61,9 @@ func (w *Wheel) Init() {
 }
 
 // Set makes t fire at the given time, or at the next tick if that has passed. A timer that is set already moves.
-func (w *Wheel) Set(t *Timer, at int64) {
+func (w *Wheel) Set(t *Timer, at time.Duration) {
 	w.Clear(t)
-	t.at = max((at+Tick-1)/Tick, w.now+1)
+	t.at = max(int64((at+Tick-1)/Tick), w.now+1)
 	w.count++
 	w.insert(t)
 }
@@ -105,15 +108,15 @@ func (w *Wheel) unlink(t *Timer) {
 }
 
 // Skip moves an empty wheel to the given time at once. It does nothing if a timer is set.
-func (w *Wheel) Skip(now int64) {
+func (w *Wheel) Skip(now time.Duration) {
 	if w.count == 0 {
-		w.now = max(w.now, now/Tick)
+		w.now = max(w.now, int64(now/Tick))
 	}
 }
 
 // Advance fires all timers that are due at the given time. Owners may set and clear any timers meanwhile.
-func (w *Wheel) Advance(now int64) {
-	for to := now / Tick; w.now < to; {
+func (w *Wheel) Advance(now time.Duration) {
+	for to := int64(now / Tick); w.now < to; {
 		if w.count == 0 {
 			w.now = to
 			return
@@ -135,7 +138,7 @@ func (w *Wheel) Advance(now int64) {
 }
 
 // Next returns how long after the given time the next call of Advance is due; negative if no timer is set.
-func (w *Wheel) Next(now int64) int64 {
+func (w *Wheel) Next(now time.Duration) time.Duration {
 	if w.count == 0 {
 		return -1
 	}
@@ -148,7 +151,7 @@ func (w *Wheel) Next(now int64) int64 {
 			at = c
 		}
 	}
-	return max(at*Tick-now, 0)
+	return max(time.Duration(at)*Tick-now, 0)
 }
 
 // distance returns how many slots after from, going round, the first slot is that is not empty; -1 if all are empty.

@@ -3,32 +3,35 @@ package wheel
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 )
 
 // firing is an Owner that notes when it fired.
 type firing struct {
 	Timer
 	w     *Wheel
-	due   int64
-	fired int64
+	due   time.Duration
+	fired time.Duration // negative: not yet
 	again func(*firing)
 }
 
 func (f *firing) Timeout() {
-	f.fired = f.w.now * Tick
+	f.fired = time.Duration(f.w.now) * Tick
 	if f.again != nil {
 		f.again(f)
 	}
 }
 
-func newFiring(w *Wheel, due int64) *firing {
+func randN(rnd *rand.Rand, n time.Duration) time.Duration { return time.Duration(rnd.Int64N(int64(n))) }
+
+func newFiring(w *Wheel, due time.Duration) *firing {
 	f := &firing{w: w, due: due, fired: -1}
 	f.Owner = f
 	w.Set(&f.Timer, due)
 	return f
 }
 
-const second = int64(1e9)
+const second = time.Second
 
 // Every timer fires once, not before its time and at most a tick after it, if time goes on in small
 // steps, and Next never sleeps past one.
@@ -37,12 +40,12 @@ func TestWheelFiresInTime(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
 		w := &Wheel{}
 		w.Init()
-		now := rnd.Int64N(1000 * second)
+		now := randN(rnd, 1000*second)
 		w.Advance(now)
 		var all []*firing
 		for range 300 {
-			span := []int64{second / 100, second, 10 * second, 3000 * second}[rnd.IntN(4)]
-			all = append(all, newFiring(w, now+rnd.Int64N(span)))
+			span := []time.Duration{second / 100, second, 10 * second, 3000 * second}[rnd.IntN(4)]
+			all = append(all, newFiring(w, now+randN(rnd, span)))
 		}
 		for w.count > 0 {
 			sleep := w.Next(now)
@@ -54,14 +57,14 @@ func TestWheelFiresInTime(t *testing.T) {
 			w.Advance(now)
 			for _, f := range all {
 				if f.fired < 0 && f.due+Tick < now {
-					t.Fatalf("seed %d: due at %d and not fired at %d (%d of %d left)",
+					t.Fatalf("seed %d: due at %v and not fired at %v (%d of %d left)",
 						seed, f.due, now, w.count, before)
 				}
 			}
 		}
 		for _, f := range all {
 			if f.fired < f.due || f.fired > f.due+2*Tick {
-				t.Errorf("seed %d: due at %d, fired at %d", seed, f.due, f.fired)
+				t.Errorf("seed %d: due at %v, fired at %v", seed, f.due, f.fired)
 			}
 		}
 		if w.Next(now) != -1 {
@@ -80,16 +83,16 @@ func TestWheelClearAndMove(t *testing.T) {
 	w.Set(&moved.Timer, 3*second)
 	w.Advance(2 * second)
 	if cleared.fired >= 0 || moved.fired >= 0 || stays.fired < 0 {
-		t.Errorf("after 2 s: cleared fired at %d, moved at %d, the other at %d",
+		t.Errorf("after 2 s: cleared fired at %v, moved at %v, the other at %v",
 			cleared.fired, moved.fired, stays.fired)
 	}
 	w.Advance(4 * second)
 	if moved.fired < 3*second {
-		t.Errorf("moved to 3 s, fired at %d", moved.fired)
+		t.Errorf("moved to 3 s, fired at %v", moved.fired)
 	}
 	w.Advance(6000 * second)
 	if far.fired < 5000*second {
-		t.Errorf("far one fired at %d", far.fired)
+		t.Errorf("far one fired at %v", far.fired)
 	}
 }
 
@@ -104,9 +107,10 @@ func TestWheelSetWhileFiring(t *testing.T) {
 			w.Set(&f.Timer, 0)
 		}
 	}
-	for i := int64(1); i <= 20; i++ {
-		w.Advance(i * Tick)
-		if want := min(int(i), 10); n != want {
+	for i := range 20 {
+		i++
+		w.Advance(time.Duration(i) * Tick)
+		if want := min(i, 10); n != want {
 			t.Fatalf("after %d ticks it fired %d times, want %d", i, n, want)
 		}
 	}
@@ -117,7 +121,7 @@ func TestWheelSleepsLong(t *testing.T) {
 	w.Init()
 	newFiring(w, 3600*second)
 	wakes := 0
-	for now := int64(0); w.count > 0; wakes++ {
+	for now := time.Duration(0); w.count > 0; wakes++ {
 		now += w.Next(now)
 		w.Advance(now)
 	}
@@ -133,7 +137,7 @@ func TestWheelSkips(t *testing.T) {
 	w.Skip(1e6 * second)
 	f := newFiring(w, 1e6*second+second)
 	if sleep := w.Next(1e6 * second); sleep > 2*second {
-		t.Errorf("sleeps %d ns, want a second or so", sleep)
+		t.Errorf("sleeps %v, want a second or so", sleep)
 	}
 	w.Skip(2e6 * second) // not with a timer set
 	w.Advance(1e6*second + 2*second)
@@ -147,7 +151,7 @@ func BenchmarkWheel(b *testing.B) {
 	w.Init()
 	f := newFiring(w, second)
 	b.ReportAllocs()
-	for i := int64(0); b.Loop(); i++ {
+	for i := time.Duration(0); b.Loop(); i++ {
 		w.Set(&f.Timer, i%1000*second)
 	}
 }
