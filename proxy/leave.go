@@ -63,6 +63,14 @@ func (a *aging) of(seed uint64) time.Duration {
 	return a.age - a.age/10 + time.Duration(float64(a.age)/5*float64(part)/(1<<24))
 }
 
+// oldAt returns when a connection is too old that began at the given time, by a clock that began at clock. Zero: never.
+func (a *aging) oldAt(began time.Duration, clock time.Time, seed uint64) time.Duration {
+	if a.age == 0 {
+		return 0
+	}
+	return max(began, a.since.Sub(clock)) + a.of(seed)
+}
+
 // respec makes spec the specification, and tells whether connections that are open may have to end at another time
 // than before.
 func (s *service) respec(spec *Service) (sooner bool) {

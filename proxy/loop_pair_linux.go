@@ -40,10 +40,9 @@ type loopPair struct {
 	began  time.Duration // by the loop's clock
 	joined time.Duration // likewise: when the endpoint was reached; zero: it was not
 	last   time.Duration // when something moved
-	idle   time.Duration // limit of silence; zero: none
-	half   time.Duration // and of silence once one direction has ended
+	limits limits
 	number int32
-	unsent int32 // what was on its way to both peers when silence was looked at last
+	unsent unsentCount
 
 	state    pairState
 	ends     int8    // directions that have ended
@@ -305,7 +304,7 @@ func (p *loopPair) finish() {
 
 func (p *loopPair) linger() {
 	if p.loop.now-p.last >= deliverTimeout ||
-		sys.Unsent(int(p.fd[clientSide])) == 0 && sys.Unsent(int(p.fd[serverSide])) == 0 { // of no socket: 0
+		p.unsentBytes() == 0 { // of no socket: 0
 		p.close()
 		return
 	}

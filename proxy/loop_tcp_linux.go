@@ -345,11 +345,10 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 	c.connections.Add(1)
 	c.active.Add(1)
 	p := l.newPair()
-	spec := s.spec.Load()
 	*p = loopPair{
 		loop: l, socket: t, s: s, src: src,
 		fd:    [2]int32{fd, -1},
-		began: l.now, last: l.now, idle: spec.idleTimeout(), half: spec.halfCloseTimeout(),
+		began: l.now, last: l.now, limits: s.spec.Load().limits(),
 	}
 	p.timer.Owner = p
 	p.number = l.assignNumber(p)

@@ -34,8 +34,8 @@ import (
 type portablePair struct {
 	client, server *net.TCPConn
 	service        *service
-	endpoint       *lb.Member    // that server leads to; nil: nobody wants to know
-	idle, half     time.Duration // zero: no limit
+	endpoint       *lb.Member // that server leads to; nil: nobody wants to know
+	limits         limits
 	began          time.Time
 
 	seed     uint64
@@ -44,8 +44,8 @@ type portablePair struct {
 	up, down atomic.Int64 // bytes moved
 
 	mu      sync.Mutex
-	ends    int       // directions that have ended
-	unsent  int       // what was on its way to both peers when silence was looked at last
+	ends    int // directions that have ended
+	unsent  unsentCount
 	reset   bool      // the connections are to be closed by RST
 	hasty   bool      // without waiting until the peers have what was written to them
 	closing bool      // both directions are over or must end now
@@ -60,9 +60,10 @@ type portablePair struct {
 }
 
 func newPortablePair(client, server *net.TCPConn, s *service) *portablePair {
-	spec := s.spec.Load()
-	return &portablePair{client: client, server: server, service: s, idle: spec.idleTimeout(),
-		half: spec.halfCloseTimeout(), began: time.Now(), seed: rand.Uint64()}
+	return &portablePair{
+		client: client, server: server, service: s, limits: s.spec.Load().limits(), began: time.Now(),
+		seed: rand.Uint64(),
+	}
 }
 
 // relay moves bytes both ways until the pair has ended, and leaves both connections closed; but the client's, if
@@ -206,24 +207,14 @@ func (p *portablePair) close() {
 // touch notes that something moved.
 func (p *portablePair) touch() { p.last.Store(int64(time.Since(p.began))) }
 
-// limitLocked is how long nothing may move now; zero for no limit.
-func (p *portablePair) limitLocked() time.Duration {
-	if p.ends > 0 {
-		return p.half
-	}
-	return p.idle
-}
-
 // deadlinesLocked sets the deadlines of both connections by the time that something moved last. They are not moved
 // with each byte: when one passes, expired looks whether something moved since. Both for reading and writing, for a
 // peer that never reads must not hold the pair for ever either.
 func (p *portablePair) deadlinesLocked() {
 	var at time.Time
-	if limit := p.limitLocked(); limit > 0 {
-		at = p.began.Add(time.Duration(p.last.Load()) + limit)
-	}
-	if look := p.lookLocked(); !look.IsZero() && (at.IsZero() || look.Before(at)) {
-		at = look
+	t := p.timingLocked()
+	if next, ok := t.next(); ok {
+		at = p.began.Add(next)
 	}
 	p.client.SetDeadline(at)
 	p.server.SetDeadline(at)
@@ -238,30 +229,24 @@ func (p *portablePair) expired(err error) (end, goOn bool) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	limit := p.limitLocked()
 	if p.closing {
 		return true, false
 	}
-	if p.agedLocked() {
+	t := p.timingLocked()
+	switch due := t.due(p.isSettled, p.isTakenLocked); due {
+	case oldAndQuiet, tooOld:
+		p.because(endAged, nil)
+		p.service.at(0).endedAged.Add(1)
+		p.reset = p.reset || due == tooOld
+		p.interruptLocked()
 		return true, false
-	}
-	if limit > 0 && time.Since(p.began)-time.Duration(p.last.Load()) >= limit {
-		if !p.drainingLocked() {
-			return true, false
-		}
+	case tooSilent:
+		return true, false
+	case stillTaken:
 		p.touch()
 	}
 	p.deadlinesLocked()
 	return false, true
-}
-
-// drainingLocked tells whether a peer has taken something since this was asked last: nobody tells when the kernel's
-// buffers empty, and to one who reads slowly that may take longer than the limit. The first time, it is given the
-// benefit of the doubt.
-func (p *portablePair) drainingLocked() bool {
-	before := p.unsent
-	p.unsent = connUnsent(p.client) + connUnsent(p.server)
-	return p.unsent > 0 && p.unsent != before
 }
 
 // errIdle ends a direction over which, and over whose counterpart, nothing moved for the whole limit; errStuck is

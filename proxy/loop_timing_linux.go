@@ -1,0 +1,95 @@
+package proxy
+
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
+)
+
+// timing returns what time means for the pair now.
+func (p *loopPair) timing() timing {
+	a := p.s.aging.Load()
+	return timing{
+		now: p.loop.now, last: p.last, silence: p.limits.silence(int(p.ends)),
+		old:   a.oldAt(p.began, p.loop.began, uint64(p.began)+uint64(p.src.Port())<<40),
+		grace: a.grace, asked: p.asked, ended: int(p.ends),
+	}
+}
+
+// schedule sets the timer for what limits the pair now.
+func (p *loopPair) schedule() {
+	t := p.timing()
+	at, ok := t.next()
+	if !ok {
+		at = math.MaxInt64
+	}
+	if !p.kept {
+		at, ok = min(at, p.began+keepAliveAfter), true
+	}
+	if !ok {
+		p.loop.wheel.Clear(&p.timer)
+		return
+	}
+	p.loop.wheel.Set(&p.timer, at)
+}
+
+// Timeout implements wheel.Owner. The timer is not moved with each byte: when it fires, the pair looks whether
+// something moved since.
+func (p *loopPair) Timeout() {
+	switch p.state {
+	case connecting:
+		p.connectFailed(unix.ETIMEDOUT)
+	case relaying:
+		p.expire()
+	case lingering:
+		p.linger()
+	}
+}
+
+// expire ends a pair that is relayed if it is time to, or sets its timer anew.
+func (p *loopPair) expire() {
+	if !p.kept && p.loop.now >= p.began+keepAliveAfter {
+		p.kept = true
+		sys.SetKeepAlive(p.fd[serverSide], keepAlive)
+	}
+	t := p.timing()
+	switch due := t.due(p.isSettled, p.isTaken); due {
+	case oldAndQuiet, tooOld:
+		p.because(endAged, 0)
+		p.s.at(p.loop.id).endedAged.Add(1)
+		p.reset = p.reset || due == tooOld
+		p.finish()
+	case tooSilent:
+		p.because(endIdle, 0)
+		// Else the end would look like a proper one, though one direction is cut short.
+		p.reset = p.reset || p.ends > 0 || p.stuck(clientSide) || p.stuck(serverSide)
+		p.finish()
+	case stillTaken:
+		p.last = p.loop.now
+		p.schedule()
+	case nothingDue:
+		p.schedule()
+	}
+}
+
+// unsentBytes is how many bytes are on their way to both peers.
+func (p *loopPair) unsentBytes() int {
+	return sys.Unsent(int(p.fd[clientSide])) + sys.Unsent(int(p.fd[serverSide]))
+}
+
+// isTaken reports whether a peer has taken something since the last call.
+func (p *loopPair) isTaken() bool { return p.unsent.moves(p.unsentBytes()) }
+
+// stuck reports whether a direction has bytes that its destination does not take, in memory or in the socket of its
+// source.
+func (p *loopPair) stuck(from int) bool {
+	f := &p.flows[from]
+	return f.backlog != nil || p.readable[from] && !f.finished && sys.HasBytes(int(p.fd[from]))
+}
+
+// isSettled reports whether all that the peers have sent has arrived.
+func (p *loopPair) isSettled() bool {
+	return !p.stuck(clientSide) && !p.stuck(serverSide) && p.unsentBytes() == 0
+}
