@@ -5,42 +5,40 @@ import (
 	"time"
 )
 
-// The retry budget of a service: a fifth of its picks of the last ten seconds or so, and ten a second whatever there
-// is.
+// The retries of a service are limited to a fifth of the first picks of the last ten seconds, plus ten a second.
 const (
 	retryShare  = 0.2
 	retryWindow = 10 * time.Second
 	retryFloor  = 10.0 // a second
 )
 
-// A budget bounds how often clients who have tried an endpoint in vain may try one that is failing, too: when all of
-// a service is dead or overloaded, a service of many clients must not turn into one of three times as many. To try
-// an endpoint that answers is free, and so is every client's first pick.
+// A budget limits retries on endpoints that are failing too. If all endpoints of a service are dead or overloaded,
+// retries must not multiply the load. A client's first pick costs nothing, nor does a retry on an endpoint that
+// answers.
 //
-// It is a bucket of tokens that first picks fill, and that runs out by itself within the window; and another one
-// that time fills.
+// It has two buckets of tokens. First picks fill one, which drains within retryWindow. Time fills the other.
 type budget struct {
-	mu        sync.Mutex
-	last      instant // when it was looked at, on the registry's clock; 0: never
-	picksSeen int64   // first picks then
-	earned    float64
-	reserve   float64
+	mu        sync.Mutex // guards the following
+	last      instant    // time of the last spend; 0: there was none
+	picksSeen int64      // first picks at that time
+	earned    float64    // tokens from first picks
+	reserve   float64    // tokens from time
 }
 
-// spend takes a token, if there is one. Firsts is how many first picks there have been.
-func (b *budget) spend(firsts int64, now instant) bool {
+// spend takes a token, and reports whether there was one. firstPicks is the number of first picks up to now.
+func (b *budget) spend(firstPicks int64, now instant) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	elapsed := max(now.sub(b.last), 0) // callers may read the clock in one order and get here in another
+	elapsed := max(now.sub(b.last), 0) // concurrent callers may come in another order than they read the clock
 	if b.last == 0 {
 		elapsed = retryWindow
 	}
-	// What came longer ago than the window counts no more; when within the time elapsed it came is not known.
+	// Only picks within the window count. They are assumed to be spread evenly over the time since the last spend.
 	windows := float64(elapsed) / float64(retryWindow)
 	recent := min(1, 1/windows)
-	b.earned = b.earned*max(0, 1-windows) + retryShare*float64(max(firsts-b.picksSeen, 0))*recent
+	b.earned = b.earned*max(0, 1-windows) + retryShare*float64(max(firstPicks-b.picksSeen, 0))*recent
 	b.reserve = min(b.reserve+retryFloor*elapsed.Seconds(), retryFloor*retryWindow.Seconds())
-	b.last, b.picksSeen = max(b.last, now), max(b.picksSeen, firsts)
+	b.last, b.picksSeen = max(b.last, now), max(b.picksSeen, firstPicks)
 	switch {
 	case b.earned >= 1:
 		b.earned--

@@ -6,10 +6,10 @@ import (
 	"syscall"
 )
 
-// CauseOf returns what err, the failure of a dial or a datagram to an endpoint, says about that endpoint. If ours is
-// true it says nothing about it: this host is short of something or filters it, or the caller gave up. The cause is 0
-// then, and Member.Failed must not be called.
-func CauseOf(err error) (cause Cause, ours bool) {
+// CauseOf returns the cause of err, the failure of a dial or a datagram to an endpoint. If local is true, the failure
+// says nothing about the endpoint: this host lacks a resource or filters the packet, or the caller gave up. Then the
+// cause is zero, and Member.Failed must not be called.
+func CauseOf(err error) (cause Cause, local bool) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrLookups) {
 		return 0, true
 	}

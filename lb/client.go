@@ -2,14 +2,14 @@ package lb
 
 import "net/netip"
 
-// ClientOf returns the address that stands for the client at addr where clients have shares and limits: the address
-// itself, but for IPv6 its /64, for whoever has one address there can take any other. Where many hosts share a /64, on
-// one link or within a site, it is the address itself: loopback, link-local and unique local addresses (RFC 4193).
+// ClientOf returns the address by which limits and shares of a client at addr count. For IPv4 this is addr itself. For
+// IPv6 it is the /64 prefix of addr, since a host can usually take any address of its /64. Loopback, link-local and
+// unique local addresses (RFC 4193) count one by one: many hosts may share such a /64.
 func ClientOf(addr netip.Addr) netip.Addr {
 	addr = addr.Unmap()
 	if addr.Is4() || addr.IsLoopback() || addr.IsLinkLocalUnicast() || addr.IsPrivate() {
 		return addr
 	}
-	prefix, _ := addr.Prefix(64) // it fails only for an address that is none, and is zero then
+	prefix, _ := addr.Prefix(64) // fails only for the zero Addr; the prefix is zero then
 	return prefix.Addr()
 }

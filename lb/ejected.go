@@ -7,99 +7,99 @@ import (
 
 // An ejectedEntry is a member's entry in its group's heap of ejected members. The group's healthMu guards it.
 type ejectedEntry struct {
-	member    *Member // as it is in the group's present state; nil: it is not in it yet
+	member    *Member // in the group's present state; nil if the state has none yet
 	heapIndex int     // in the group's ejectedMembers; negative: it is not ejected
-	due       instant // when it should be looked at, if it is ejected
+	due       instant // when a pick should look at it
 }
 
-// ejectedHeap are the ejected members of a group, a heap by due.
+// ejectedHeap holds the ejected members of a group. It is a heap by due.
 type ejectedHeap []*Member
 
-func (o ejectedHeap) Len() int           { return len(o) }
-func (o ejectedHeap) Less(i, j int) bool { return o[i].entry.due < o[j].entry.due }
+func (h ejectedHeap) Len() int           { return len(h) }
+func (h ejectedHeap) Less(i, j int) bool { return h[i].entry.due < h[j].entry.due }
 
-func (o ejectedHeap) Swap(i, j int) {
-	o[i], o[j] = o[j], o[i]
-	o[i].entry.heapIndex, o[j].entry.heapIndex = i, j
+func (h ejectedHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].entry.heapIndex, h[j].entry.heapIndex = i, j
 }
 
 // Push implements heap.Interface.
-func (o *ejectedHeap) Push(x any) {
+func (h *ejectedHeap) Push(x any) {
 	m := x.(*Member)
-	m.entry.heapIndex = len(*o)
-	*o = append(*o, m)
+	m.entry.heapIndex = len(*h)
+	*h = append(*h, m)
 }
 
 // Pop implements heap.Interface.
-func (o *ejectedHeap) Pop() any {
-	last := len(*o) - 1
-	m := (*o)[last]
-	(*o)[last] = nil
-	*o = (*o)[:last]
+func (h *ejectedHeap) Pop() any {
+	last := len(*h) - 1
+	m := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
 	m.entry.heapIndex = -1
 	return m
 }
 
-// reviewAll looks at the healths of all members, after an update.
+// reviewAll rebuilds what the group knows about its members' health. It is called after an update.
 func (g *group) reviewAll() {
-	g.healthMu.Lock() // so that the last one to count has seen all
+	g.healthMu.Lock() // before the state is loaded: the last of several calls sees the last state
 	for _, m := range g.ejectedMembers {
 		m.entry.heapIndex = -1
 	}
 	clear(g.ejectedMembers)
 	g.ejectedMembers = g.ejectedMembers[:0]
-	st, ramped := g.state.Load(), instant(0)
+	st, slowStartEnd := g.state.Load(), instant(0)
 	for i, m := range st.members {
 		m.entry.member = m
 		m.index.Store(int32(i))
 		st.roster.mark(i)
-		ramped = max(ramped, g.slowStartEndOf(st, m.usage))
+		slowStartEnd = max(slowStartEnd, g.slowStartEndOf(st, m.usage))
 		if m.health.ejectedUntil.Load() != 0 {
 			m.entry.due = m.health.due.Load()
 			g.ejectedMembers.Push(m)
 		}
 	}
 	heap.Init(&g.ejectedMembers)
-	g.slowStartEnd.Store(ramped)
+	g.slowStartEnd.Store(slowStartEnd)
 	g.publishHealthLocked(st)
 	g.healthMu.Unlock()
 	g.serveQueue()
 }
 
-// review looks at the health of one member, after that has changed.
-func (g *group) review(t *usage) {
+// review updates what the group knows about one member. It is called after the health of its address has changed.
+func (g *group) review(u *usage) {
 	g.healthMu.Lock()
-	st, s := g.state.Load(), &t.entry
-	out := s.member != nil && !t.left.Load() && t.health.ejectedUntil.Load() != 0
+	st, e := g.state.Load(), &u.entry
+	ejected := e.member != nil && !u.left.Load() && u.health.ejectedUntil.Load() != 0
 	switch {
-	case out && s.heapIndex < 0:
-		s.due = t.health.due.Load()
-		heap.Push(&g.ejectedMembers, s.member)
-	case out:
-		s.due = t.health.due.Load()
-		heap.Fix(&g.ejectedMembers, s.heapIndex)
-	case s.heapIndex >= 0:
-		heap.Remove(&g.ejectedMembers, s.heapIndex)
+	case ejected && e.heapIndex < 0:
+		e.due = u.health.due.Load()
+		heap.Push(&g.ejectedMembers, e.member)
+	case ejected:
+		e.due = u.health.due.Load()
+		heap.Fix(&g.ejectedMembers, e.heapIndex)
+	case e.heapIndex >= 0:
+		heap.Remove(&g.ejectedMembers, e.heapIndex)
 	}
-	st.roster.mark(int(t.index.Load()))
-	if slow := g.slowStartEndOf(st, t); slow > g.slowStartEnd.Load() {
-		g.slowStartEnd.Store(slow)
+	st.roster.mark(int(u.index.Load()))
+	if end := g.slowStartEndOf(st, u); end > g.slowStartEnd.Load() {
+		g.slowStartEnd.Store(end)
 	}
 	g.publishHealthLocked(st)
 	g.healthMu.Unlock()
 	g.serveQueue()
 }
 
-// slowStartEndOf is until when a member starts slowly; zero: it does not.
-func (g *group) slowStartEndOf(st *state, t *usage) instant {
-	began, slow := t.servesSince(), st.options.SlowStart
-	if slow == 0 || began == 0 || began.add(slow) <= g.registry.clock.now() {
+// slowStartEndOf returns when a member's slow start ends. It returns zero if the member is not starting slowly.
+func (g *group) slowStartEndOf(st *state, u *usage) instant {
+	since, slow := u.servesSince(), st.options.SlowStart
+	if slow == 0 || since == 0 || since.add(slow) <= g.registry.clock.now() {
 		return 0
 	}
-	return began.add(slow)
+	return since.add(slow)
 }
 
-// publishHealthLocked publishes what picks read of the ejected members.
+// publishHealthLocked updates the atomics that picks read, after ejectedMembers has changed.
 func (g *group) publishHealthLocked(st *state) {
 	due := distantFuture
 	if len(g.ejectedMembers) > 0 {
@@ -110,37 +110,34 @@ func (g *group) publishHealthLocked(st *state) {
 	g.panicking.Store(st.options.panics(len(g.ejectedMembers), len(st.members)))
 }
 
-// servesSince is when the member began to serve: when it joined, or was ejected no more. Zero: it always did.
-func (t *usage) servesSince() instant { return max(t.joined, t.health.returnedAt.Load()) }
-
-// maxTrialLooks is how many ejected members one pick looks at to find one to try.
+// maxTrialLooks bounds how many ejected members one pick examines to find one to try.
 const maxTrialLooks = 16
 
-// fullRetryAfter is how long an ejected member without room is not looked at, in nanoseconds.
+// fullRetryAfter is how long picks pass over an ejected member that is due but full.
 const fullRetryAfter = 100 * time.Millisecond
 
-// pickTrial returns an ejected member that it is time to try.
+// pickTrial returns an ejected member that is due for a trial, for this use to try it. It returns nil if there is none.
 func (g *group) pickTrial(q *query) *Member {
 	now := g.registry.clock.now()
 	for range maxTrialLooks {
 		if now < g.nextDue.Load() {
 			return nil
 		}
-		m := g.popDue(now, q)
+		m := g.peekDue(now, q)
 		if m == nil {
 			continue
 		}
-		if t := m.health.beginTrial(now); t != nil {
-			return &Member{m.Endpoint, m.usage, t}
+		if trial := m.health.beginTrial(now); trial != nil {
+			return &Member{m.Endpoint, m.usage, trial}
 		}
-		g.review(m.usage) // somebody else was faster
+		g.review(m.usage) // another pick has begun the trial
 	}
 	return nil
 }
 
-// popDue returns the ejected member that should be looked at first, if it is time to; nil if it has no room, or
-// another pick was faster.
-func (g *group) popDue(now instant, q *query) *Member {
+// peekDue returns the ejected member that is due first. It returns nil if none is due, because another pick was faster.
+// It also returns nil if the member is full, and makes it due again after fullRetryAfter.
+func (g *group) peekDue(now instant, q *query) *Member {
 	g.healthMu.Lock()
 	defer g.healthMu.Unlock()
 	if len(g.ejectedMembers) == 0 || g.ejectedMembers[0].entry.due > now {

@@ -7,49 +7,49 @@ import (
 	"sync/atomic"
 )
 
-// A group is one service: its options, its members, and what policies remember of them.
+// A group holds one service: its options, its members, and what its policy remembers.
 //
-// Picks read the state, an immutable snapshot; updates build another one and swap it.
+// Picks read the state, an immutable snapshot. Updates build a new one and swap it in.
 type group struct {
 	name     string
 	balancer *RoundRobin
 	registry *healthRegistry // the balancer's
-	mu       sync.Mutex      // one update at a time
-	removed  bool            // the balancer has let go of the group; guarded by mu
+	mu       sync.Mutex      // serializes updates
+	removed  bool            // the balancer no longer has the group; guarded by mu
 	state    atomic.Pointer[state]
 
-	// Those that have left and may be in use yet; guarded by mu. What is picked while they leave is counted a moment
-	// later, so that they are forgotten by a later update.
+	// Members that have left and may still be in use; guarded by mu. A concurrent pick may not be counted yet, so
+	// only a later update drops those without open uses.
 	former []*Member
 
-	// What the members' healths come to, kept by recount and review so that picks need not look at all of them.
+	// A summary of the members' health, so that picks need not examine all members. reviewAll and review update it.
 	healthMu       sync.Mutex
 	ejectedMembers ejectedHeap   // guarded by healthMu
-	ejectedCount   atomic.Int64  // how many those are
-	ejections      atomic.Int64  // ever
-	panicking      atomic.Bool   // ejections are ignored
-	nextDue        atomicInstant // when an ejected member should be looked at
-	slowStartEnd   atomicInstant // until when some member is starting slowly; 0: none is
+	ejectedCount   atomic.Int64  // the length of ejectedMembers
+	ejections      atomic.Int64  // since the group was created
+	panicking      atomic.Bool   // picks ignore ejections
+	nextDue        atomicInstant // when a pick should look at an ejected member
+	slowStartEnd   atomicInstant // when the last slow start ends; 0: no member is starting slowly
 
-	_          [64]byte     // what follows changes with each pick
+	_          [64]byte     // keeps the fields that each pick writes off the cache line of the others
 	open       atomic.Int64 // uses that are not over
-	firstPicks atomic.Int64 // picks of clients who had tried nobody
+	firstPicks atomic.Int64 // picks of clients that had tried no endpoint
 
-	budget budget // of the other picks
+	budget budget // for retries
 	queue  queue
 }
 
-// A state is what a group is between two updates.
+// A state is what picks need to know of a group. It does not change; an update replaces it.
 type state struct {
 	options Options
 	known   bool // an update has named the service
 	members []*Member
-	roster  *roster      // of the members
+	roster  *roster      // of members
 	sticky  *stickyTable // nil: not sticky
 
-	// One of these, by the policy. The rotation is kept over updates.
+	// What the policy needs; the others are nil. Updates keep rotations and change them.
 	rotation *rotation
-	retries  *rotation // of clients who have tried some; nil for more than manyMembers
+	retries  *rotation // for clients that have tried an endpoint; nil if there are more than manyMembers
 	least    *leastConnections
 	random   *randomTwo
 	hash     *sourceHash
@@ -64,6 +64,7 @@ func newGroup(name string, b *RoundRobin) *group {
 
 func (g *group) options() *Options { return &g.state.Load().options }
 
+// addressOf returns the key of e's health.
 func (g *group) addressOf(e Endpoint) address {
 	a := address{network: g.options().Network, host: e.Host, addr: e.Addr}
 	if e.Host != "" {
@@ -72,8 +73,8 @@ func (g *group) addressOf(e Endpoint) address {
 	return a
 }
 
-// configure changes the options. Members stay as they are, unless they are used by another network now. It returns
-// false, and does nothing, if the group has been removed.
+// configure changes the options. If the network changes, all members are replaced; otherwise they stay. configure
+// returns false, and does nothing, if the group has been removed.
 func (g *group) configure(o Options) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -86,21 +87,21 @@ func (g *group) configure(o Options) bool {
 	if o.Network != old.options.Network {
 		network := *old
 		network.options.Network = o.Network
-		g.state.Store(&network) // for address
+		g.state.Store(&network) // addressOf reads it
 		endpoints := make([]Endpoint, 0, len(old.members))
 		for _, m := range old.members {
 			endpoints = append(endpoints, m.Endpoint)
 		}
-		g.replaceMembers(old.members, nil)
-		st.members = g.replaceMembers(nil, endpoints)
+		g.replaceMembersLocked(old.members, nil)
+		st.members = g.replaceMembersLocked(nil, endpoints)
 	}
 	g.swapLocked(&st)
 	return true
 }
 
-// update makes endpoints, valid ones of distinct IDs, the members, and notifies of those that are known to have left
-// for good by what left says. It may reorder endpoints. It returns false, and does nothing, if the group has been
-// removed.
+// update replaces the members by endpoints, which must be valid and have distinct IDs. It notifies the callback of
+// members that have left for good, by what left says. It may reorder endpoints. It returns false, and does nothing, if
+// the group has been removed.
 func (g *group) update(endpoints []Endpoint, left []Departure) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -117,7 +118,7 @@ func (g *group) update(endpoints []Endpoint, left []Departure) bool {
 	return true
 }
 
-// remove ends the group, which the balancer has let go of: it has no members any more, and never will.
+// remove drops all members. The balancer calls it after it has removed the group from its map.
 func (g *group) remove() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -125,18 +126,19 @@ func (g *group) remove() {
 	g.replaceLocked(nil, nil, false)
 }
 
-// replaceLocked makes endpoints the members. It returns those that are known to have left for good by what left says.
+// replaceLocked replaces the members by endpoints. It returns the members that have left for good by what left says,
+// if that is new.
 func (g *group) replaceLocked(endpoints []Endpoint, left []Departure, known bool) (gone []*Member) {
 	g.dropUnusedLocked()
 	g.registry.dropUnused()
 	st := *g.state.Load()
-	st.members = g.replaceMembers(st.members, endpoints)
+	st.members = g.replaceMembersLocked(st.members, endpoints)
 	st.known = known
 	g.swapLocked(&st)
 	return g.markGoneLocked(left)
 }
 
-// swapLocked puts a state in place, and has everything that follows from it follow.
+// swapLocked makes st the state of the group, and updates what depends on it.
 func (g *group) swapLocked(st *state) {
 	old := g.state.Load()
 	same := slices.Equal(st.members, old.members)
@@ -155,7 +157,7 @@ func (g *group) swapLocked(st *state) {
 	}
 }
 
-// build makes what the policy needs to pick from the members.
+// build creates what the policy needs to pick from the members.
 func (st *state) build(g *group) {
 	turns, retries, least := st.rotation, st.retries, st.least
 	st.rotation, st.retries, st.least, st.random, st.hash = nil, nil, nil, nil, nil
@@ -185,7 +187,8 @@ func (st *state) build(g *group) {
 	}
 }
 
-// nextEndpoint picks a member for a client. Nobody overtakes those who wait.
+// nextEndpoint picks a member for a new client. If clients are waiting in the queue, it returns ErrFull: no client
+// overtakes them.
 func (g *group) nextEndpoint(src netip.Addr, tried *Tried) (*Member, error) {
 	if tried.Len() == 0 {
 		g.firstPicks.Add(1)
@@ -196,28 +199,28 @@ func (g *group) nextEndpoint(src netip.Addr, tried *Tried) (*Member, error) {
 	return g.pick(src, tried)
 }
 
-// maxRaces is how often a pick is made again because somebody else was faster to take the last room of an endpoint.
-const maxRaces = 4
+// maxAttempts bounds how often a pick is made. It is repeated if another pick has taken the endpoint's last free use.
+const maxAttempts = 4
 
-// pick picks a member for a client, if there is room.
+// pick picks a member for a client, and counts the use. It returns ErrFull if there is no room.
 func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 	st := g.state.Load()
 	if !st.known {
 		return nil, ErrMissingServiceEntry
 	}
-	for range maxRaces {
+	for range maxAttempts {
 		if most := int64(st.options.MaxConnections); most > 0 && g.open.Load() >= most {
 			return nil, ErrFull
 		}
 		q := query{tried: tried, panicking: g.panicking.Load(), maxOpen: int64(st.options.MaxPerEndpoint)}
-		ramped := g.slowStartEnd.Load()
-		if ramped != 0 || st.sticky != nil {
+		slowStartEnd := g.slowStartEnd.Load()
+		if slowStartEnd != 0 || st.sticky != nil {
 			q.now = g.registry.clock.now()
 		}
-		if q.now < ramped {
+		if q.now < slowStartEnd {
 			q.slowStart = st.options.SlowStart
-		} else if ramped != 0 {
-			g.slowStartEnd.CompareAndSwap(ramped, 0)
+		} else if slowStartEnd != 0 {
+			g.slowStartEnd.CompareAndSwap(slowStartEnd, 0)
 		}
 		var m *Member
 		var err error
@@ -233,7 +236,7 @@ func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 	return nil, ErrFull
 }
 
-// pickFirst picks a member for a client that has tried nobody yet.
+// pickFirst picks a member for a client that has tried no endpoint yet.
 func (g *group) pickFirst(st *state, src netip.Addr, q *query) (*Member, error) {
 	if !q.panicking && g.ejectedCount.Load() > 0 {
 		if m := g.pickTrial(q); m != nil {
@@ -242,15 +245,15 @@ func (g *group) pickFirst(st *state, src netip.Addr, q *query) (*Member, error) 
 	}
 	m := st.pick(src, q)
 	if m == nil && !q.sawFull && !q.panicking && st.options.panics(len(st.members), len(st.members)) {
-		q.panicking = true // all have just been ejected, and that is not counted yet
+		q.panicking = true // all have just been ejected, and the count is not updated yet
 		m = st.pick(src, q)
 	}
 	return m, q.err(m)
 }
 
-// pickRetry picks a member for a client that has tried some in vain: of those that have not failed since they were
-// last reached; else, as far as the budget goes, of those that are not ejected; and else of all, for to be refused
-// is the worst that can happen to it.
+// pickRetry picks a member for a client that has tried an endpoint in vain. It prefers members that have not failed
+// since they were last reached. Next come members that are not ejected, and then all members: a refusal is the worst
+// that can happen to the client. Members that have failed cost a token of the retry budget.
 func (g *group) pickRetry(st *state, src netip.Addr, q *query) (*Member, error) {
 	q.panicking, q.skipTroubled = false, true
 	if m := st.pick(src, q); m != nil {
@@ -268,12 +271,12 @@ func (g *group) pickRetry(st *state, src netip.Addr, q *query) (*Member, error) 
 	return m, q.err(m)
 }
 
-// claim counts a use, and tells whether there was room for it.
+// claim counts a use of m. If that exceeds a limit, claim undoes it and returns false.
 func (g *group) claim(st *state, m *Member) bool {
 	o := &st.options
 	inEndpoint, inService := m.begin()
-	if o.MaxPerEndpoint > 0 && inEndpoint > int64(o.MaxPerEndpoint) || o.MaxConnections > 0 &&
-		inService > int64(o.MaxConnections) {
+	if o.MaxPerEndpoint > 0 && inEndpoint > int64(o.MaxPerEndpoint) ||
+		o.MaxConnections > 0 && inService > int64(o.MaxConnections) {
 		m.Done()
 		return false
 	}

@@ -3,24 +3,23 @@ package lb
 import (
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// How long an endpoint stays ejected: the first time, and at most, doubling in between. Each time is jittered, so
-// that a fleet does not try an endpoint again at the same moment.
+// An endpoint stays ejected for minEjection the first time, and twice as long after each failed trial, up to
+// maxEjection. Each time is jittered, so that the Lictors of a fleet do not all try an endpoint at the same moment.
 const (
 	minEjection = time.Second
 	maxEjection = time.Minute
 )
 
-// trialSilence is how long nothing bad may be heard of a trial for it to count as a success: of protocols where the
-// endpoint need not say anything, silence is all there is.
+// trialSilence is how long a trial must go on without a failure to count as a success. Protocols in which the endpoint
+// need not send anything give no better sign.
 const trialSilence = time.Second
 
-// A health is what is known, from here, of one address that endpoints are at, whatever services they belong to.
+// A health is what is known on this host about one address. All services with endpoints there share it.
 //
 //	    max failures in a row,                     its time is over:
 //	    or refused                                 one use tries it
@@ -32,12 +31,10 @@ const trialSilence = time.Second
 //	+-----------------------------------+------------------------------------+
 //	                                        reached
 //
-// What counts as reached depends on why it was ejected: where it refused connections, or was not to be found, that
-// it takes one is enough. Where it took them and reset them, it must send something, or keep the connection for
-// trialSilence.
+// What counts as reached depends on the cause of the ejection. After Refused and Unreachable it is enough that the
+// endpoint accepts a connection. After Reset it must send something, or keep the connection for trialSilence.
 //
-// Picks read the atomics; all else is behind mu, and mostly not needed: an endpoint that is fine is told so by one
-// load.
+// Picks read the atomics only. For an endpoint without failures, the methods cost one atomic load.
 type health struct {
 	registry *healthRegistry
 	address  address
@@ -45,32 +42,33 @@ type health struct {
 	troubled     atomic.Bool   // it has failed since it was last reached
 	ejectedUntil atomicInstant // when it may be tried; 0: it is not ejected
 	due          atomicInstant // if ejected: when a pick should look at it again
-	returnedAt   atomicInstant // when it was ejected no more; 0: it never was
+	returnedAt   atomicInstant // when its last ejection ended; 0: it never was ejected
 
-	mu           sync.Mutex
-	dialFailures int // failures in a row, but resets
-	resets       int // in a row
-	ejections    int // in a row
+	mu           sync.Mutex // guards the following
+	dialFailures int        // in a row, resets not counted
+	resets       int        // in a row
+	ejections    int        // in a row
 	cause        Cause
-	trial        *trialUse
+	trial        *trialUse // nil: no use tries it
 
 	users []*usage // of the members at the address; guarded by registry.mu
 }
 
-// A trialUse is the use that tries an ejected endpoint.
+// A trialUse is a use that tries an ejected endpoint.
 type trialUse struct {
-	silentSince instant // when it connected, if nothing bad was heard since; 0: not connected; guarded by health.mu
+	silentSince instant // when it connected; 0: it is not connected; guarded by health.mu
 }
 
-// An address is where endpoints may be, whatever they are called.
+// An address is where an endpoint is, and over which network.
 type address struct {
 	network Network
 	host    string
 	addr    netip.AddrPort
 }
 
-// failed counts a failure, which ejects if it is the max-th in a row; negative max: never.
-func (h *health) failed(c Cause, max int, t *trialUse) {
+// failed counts a failure of a use. trial is not nil if the use is a trial. maxFails failures in a row eject the
+// address, if maxFails is positive.
+func (h *health) failed(c Cause, maxFails int, trial *trialUse) {
 	h.mu.Lock()
 	now := h.registry.clock.now()
 	h.troubled.Store(true)
@@ -81,24 +79,24 @@ func (h *health) failed(c Cause, max int, t *trialUse) {
 	}
 	ejected := false
 	switch until := h.ejectedUntil.Load(); {
-	case until != 0 && t != nil && t == h.trial, until != 0 && h.trial == nil && now >= until:
+	case until != 0 && trial != nil && trial == h.trial, until != 0 && h.trial == nil && now >= until:
 		h.ejectLocked(c, now)
 		ejected = true
-	case until != 0: // a use that began before, or in spite of it: nothing new
-	case max > 0 && (c == Refused || h.dialFailures >= max || h.resets >= max):
+	case until != 0: // the use began before the ejection, or ignored it: nothing new
+	case maxFails > 0 && (c == Refused || h.dialFailures >= maxFails || h.resets >= maxFails):
 		h.ejectLocked(c, now)
 		ejected = true
 	}
-	anew, tryIn := h.ejections == 1, h.ejectedUntil.Load().sub(now)
+	first, tryIn := h.ejections == 1, h.ejectedUntil.Load().sub(now)
 	h.mu.Unlock()
 	if !ejected {
 		return
 	}
-	for _, t := range h.registry.usersOf(h) {
-		t.group.ejections.Add(1)
-		t.group.review(t)
+	for _, u := range h.registry.usersOf(h) {
+		u.group.ejections.Add(1)
+		u.group.review(u)
 	}
-	if anew {
+	if first {
 		h.registry.notifyUsers(h, HealthChange{Ejected: true, Cause: c, TryIn: tryIn})
 	}
 }
@@ -112,8 +110,8 @@ func (h *health) ejectLocked(c Cause, now instant) {
 	h.ejectedUntil.Store(until)
 }
 
-// connected counts a connection that was taken.
-func (h *health) connected(t *trialUse) {
+// connected counts a connection that the endpoint accepted. trial is not nil if its use is a trial.
+func (h *health) connected(trial *trialUse) {
 	if !h.troubled.Load() {
 		return
 	}
@@ -121,10 +119,10 @@ func (h *health) connected(t *trialUse) {
 	h.dialFailures = 0
 	changed, returned := false, false
 	switch {
-	case h.ejectedUntil.Load() == 0 && h.resets > 0: // it may be about to do just that again
+	case h.ejectedUntil.Load() == 0 && h.resets > 0: // it may be about to reset this connection too
 	case h.ejectedUntil.Load() != 0 && h.cause == Reset:
-		if t != nil && t == h.trial {
-			h.startSilenceLocked(t)
+		if trial != nil && trial == h.trial {
+			h.startSilenceLocked(trial)
 			changed = true
 		}
 	default:
@@ -136,12 +134,12 @@ func (h *health) connected(t *trialUse) {
 	}
 }
 
-func (h *health) startSilenceLocked(t *trialUse) {
-	t.silentSince = h.registry.clock.now()
-	h.due.Store(t.silentSince.add(trialSilence))
+func (h *health) startSilenceLocked(trial *trialUse) {
+	trial.silentSince = h.registry.clock.now()
+	h.due.Store(trial.silentSince.add(trialSilence))
 }
 
-// reached counts an answer.
+// reached counts something that the endpoint sent.
 func (h *health) reached() {
 	if !h.troubled.Load() {
 		return
@@ -154,7 +152,7 @@ func (h *health) reached() {
 	}
 }
 
-// recoverLocked forgets what was wrong, and tells whether the endpoint was ejected.
+// recoverLocked forgets all failures. It reports whether the address was ejected.
 func (h *health) recoverLocked() bool {
 	h.dialFailures, h.resets, h.ejections, h.cause, h.trial = 0, 0, 0, 0, nil
 	h.troubled.Store(false)
@@ -166,7 +164,8 @@ func (h *health) recoverLocked() bool {
 	return true
 }
 
-// beginTrial begins a trial if it is time for one, and ends one that has been silent for long enough.
+// beginTrial begins a trial and returns it, if the address is due for one. If a trial has been silent for long enough,
+// beginTrial ends the ejection instead, and returns nil.
 func (h *health) beginTrial(now instant) *trialUse {
 	h.mu.Lock()
 	until := h.ejectedUntil.Load()
@@ -174,33 +173,33 @@ func (h *health) beginTrial(now instant) *trialUse {
 		h.mu.Unlock()
 		return nil
 	}
-	var t *trialUse
+	var trial *trialUse
 	returned := false
-	if h.trial != nil { // connected and silent, or it would not be due
+	if h.trial != nil { // connected and silent: otherwise the address would not be due
 		returned = h.recoverLocked()
 	} else {
-		t = &trialUse{}
-		h.trial = t
+		trial = &trialUse{}
+		h.trial = trial
 		h.due.Store(distantFuture)
 		if h.address.network == UDP {
-			h.startSilenceLocked(t)
+			h.startSilenceLocked(trial)
 		}
 	}
 	h.mu.Unlock()
 	h.registry.reviewUsers(h, returned)
-	return t
+	return trial
 }
 
-// endTrial ends a trial, if it is not over. Connected and without a failure, it was a success; else another one may
-// try. Over UDP a refusal may be on its way yet, so there it takes its time.
-func (h *health) endTrial(t *trialUse) {
+// endTrial ends a trial whose use is over, unless the trial has ended already. If it connected and did not fail, it was
+// a success. Otherwise another use may try. Over UDP the trial goes on instead: a refusal may still be on its way.
+func (h *health) endTrial(trial *trialUse) {
 	h.mu.Lock()
-	if h.trial != t || h.address.network == UDP {
+	if h.trial != trial || h.address.network == UDP {
 		h.mu.Unlock()
 		return
 	}
 	returned := false
-	if t.silentSince != 0 {
+	if trial.silentSince != 0 {
 		returned = h.recoverLocked()
 	} else {
 		h.trial = nil
@@ -208,110 +207,4 @@ func (h *health) endTrial(t *trialUse) {
 	}
 	h.mu.Unlock()
 	h.registry.reviewUsers(h, returned)
-}
-
-// A healthRegistry keeps the healths of all addresses.
-type healthRegistry struct {
-	clock    clock
-	onChange func(HealthChange) // nil: nobody wants to know
-
-	mu      sync.Mutex
-	healths map[address]*health
-	// since when each has been without a user; it is remembered for a while, as Consul may put an instance back
-	unused map[*health]instant
-}
-
-func newHealthRegistry() *healthRegistry {
-	return &healthRegistry{clock: newClock(), healths: map[address]*health{}, unused: map[*health]instant{}}
-}
-
-// acquire gives t the health of its address.
-func (b *healthRegistry) acquire(a address, t *usage) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	h := b.healths[a]
-	if h == nil {
-		h = &health{registry: b, address: a}
-		b.healths[a] = h
-	}
-	delete(b.unused, h)
-	h.users = append(h.users, t)
-	t.health = h
-}
-
-// release undoes a use.
-func (b *healthRegistry) release(t *usage) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	h := t.health
-	h.users = slices.DeleteFunc(h.users, func(u *usage) bool { return u == t })
-	switch {
-	case len(h.users) > 0:
-	case h.troubled.Load():
-		b.unused[h] = b.clock.now()
-	default:
-		delete(b.healths, h.address)
-	}
-}
-
-// dropUnused drops the healths that nobody has used for a while.
-func (b *healthRegistry) dropUnused() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	now := b.clock.now()
-	for h, since := range b.unused {
-		if now.sub(since) > 2*maxEjection {
-			delete(b.unused, h)
-			delete(b.healths, h.address)
-		}
-	}
-}
-
-// hasMember reports whether g has a member at an address.
-func (b *healthRegistry) hasMember(a address, g *group) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	h := b.healths[a]
-	return h != nil && slices.ContainsFunc(h.users, func(t *usage) bool { return t.group == g })
-}
-
-// reviewUsers has all who use h look at it, and says that it is ejected no more, if it has returned.
-func (b *healthRegistry) reviewUsers(h *health, returned bool) {
-	for _, t := range b.usersOf(h) {
-		t.group.review(t)
-	}
-	if returned {
-		b.notifyUsers(h, HealthChange{})
-	}
-}
-
-// A HealthChange says that an endpoint of a service is ejected, or that it is no longer.
-type HealthChange struct {
-	Service, Endpoint string // the ID
-	Ejected           bool
-	Cause             Cause         // if it is
-	TryIn             time.Duration // until it is tried again, if it is
-}
-
-// NotifyHealth has f told of each endpoint that is ejected, the first time of several in a row, and when it is no
-// longer, for each service that takes notice. Whoever uses an endpoint calls it, so it must not wait for anything.
-// There is one f; it is to be set before there are updates.
-func (b *RoundRobin) NotifyHealth(f func(HealthChange)) { b.registry.onChange = f }
-
-func (b *healthRegistry) notifyUsers(h *health, c HealthChange) {
-	if b.onChange == nil {
-		return
-	}
-	for _, t := range b.usersOf(h) {
-		if t.group.options().MaxFails >= 0 {
-			c.Service, c.Endpoint = t.group.name, t.id
-			b.onChange(c)
-		}
-	}
-}
-
-func (b *healthRegistry) usersOf(h *health) []*usage {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Clone(h.users)
 }

@@ -1,15 +1,16 @@
 package lb
 
-// These keep a binary min-heap of numbers, whose order less says. Not container/heap: that allocates to push a number.
+// These functions keep a binary min-heap of numbers, ordered by less. They take the place of container/heap, which
+// allocates to push a number.
 
-// heapify makes a heap of h.
+// heapify reorders h into a heap.
 func heapify(h []int32, less func(i, j int32) bool) {
 	for i := len(h)/2 - 1; i >= 0; i-- {
 		sink(h, less, i)
 	}
 }
 
-// push adds x to a heap. It does not allocate as long as there is capacity.
+// push adds x to a heap. It allocates only if the capacity is used up.
 func push(heap *[]int32, less func(i, j int32) bool, x int32) {
 	h := append(*heap, x)
 	i := len(h) - 1
@@ -24,7 +25,7 @@ func push(heap *[]int32, less func(i, j int32) bool, x int32) {
 	*heap = h
 }
 
-// pop takes the least number out of a heap, which must not be empty.
+// pop removes the least number from a heap, and returns it. The heap must not be empty.
 func pop(heap *[]int32, less func(i, j int32) bool) int32 {
 	h := *heap
 	x := h[0]
@@ -35,7 +36,7 @@ func pop(heap *[]int32, less func(i, j int32) bool) int32 {
 	return x
 }
 
-// sink moves the number at place i of a heap to where it belongs, at or below that place.
+// sink moves the number at index i down a heap, to where it belongs.
 func sink(h []int32, less func(i, j int32) bool, i int) {
 	for {
 		least, l := i, 2*i+1

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// endpointJSON is an Endpoint on its way to another process. Addr is in two parts: as one it would lose the port
-// where Host is set.
+// endpointJSON is an Endpoint as JSON. It has the two parts of Addr apart: in an Endpoint with a Host, Addr has no
+// address, and the text of such an AddrPort would lose the port.
 type endpointJSON struct {
 	ID     string     `json:"id"`
 	Host   string     `json:"host,omitempty"`

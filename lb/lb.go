@@ -1,26 +1,25 @@
-// Package lb answers one question: which endpoint of a service is next?
+// Package lb picks the endpoint of a service that serves the next client.
 //
-// Discovery tells a [LoadBalancer] what endpoints there are, by OnUpdate; the proxier asks it for one,
-// by NextEndpoint, for each connection or UDP session:
+// A source of endpoints calls OnUpdate of a [LoadBalancer] with the endpoints of a service. The proxier calls
+// NextEndpoint for each connection or UDP session, and reports to the [Member] that it gets how it went:
 //
 //	b := lb.NewRoundRobin()
 //	b.Configure("web", lb.Options{Policy: lb.PolicyLeastConnections})
 //	b.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpoints}})
 //	m, err := b.NextEndpoint("web", client, lb.Tried{})
-//	...                  // dial m.Address(), and tell how it went:
+//	...                  // dial m.Address(), and report the result:
 //	m.Failed(lb.Refused) // or Connected, and then Reached
 //	m.Done()             // when the connection has ended
 //
-// A pick allocates nothing and never waits for discovery; but the one pick that tries an ejected endpoint allocates
-// its trial. Whoever fails to reach an endpoint asks again with that endpoint among the [Tried] ones. A [Member]
-// also tells, for as long as somebody holds on to it, whether the endpoint has left its service, and whether that is
-// for good.
+// A pick allocates nothing and does not wait for updates. The exception is a pick that tries an ejected endpoint: it
+// allocates. A client whose dial failed picks again, with the IDs of the endpoints that it has [Tried]. A Member also
+// tells whether its endpoint has left the service, and whether it has left for good.
 //
-// Endpoints that fail are ejected: left out for a second, which doubles with each failure in a row up to a minute,
-// and then tried by one connection. That is known by address, to all services. When too many of a service seem dead,
-// its picks take no notice.
+// Endpoints that fail are ejected: no client gets them for a second. Then one client tries the endpoint. The time
+// doubles with each failure in a row, up to a minute. All services share what is known about an address. When too many
+// endpoints of a service are ejected, its picks ignore ejections.
 //
-// This is the ground floor: it imports no other room of Lictor.
+// This package imports no other package of Lictor.
 package lb
 
 import (
@@ -31,41 +30,42 @@ import (
 )
 
 var (
-	// ErrMissingServiceEntry is returned by NextEndpoint for a service that no update has named so far: nothing is
-	// known about it.
+	// ErrMissingServiceEntry is returned by NextEndpoint if no update has named the service.
 	ErrMissingServiceEntry = errors.New("nothing is known about this service yet")
 
-	// ErrMissingEndpoints is returned by NextEndpoint for a service that is known to have no endpoint, or none that
-	// was not tried.
+	// ErrMissingEndpoints is returned by NextEndpoint if the service has no endpoint that may serve this client and was
+	// not tried.
 	ErrMissingEndpoints = errors.New("no endpoints")
 
-	// ErrFull is returned by NextEndpoint when those that could serve have as many uses as they may, or the service
-	// has, or others wait already; and by Wait when as many wait as may, or for too long.
+	// ErrFull is returned by NextEndpoint if endpoints could serve, but they or the service are at their limit of uses,
+	// or other clients are waiting in the queue. Wait returns it if the queue is full, and passes it to ready when the
+	// queue timeout is over.
 	ErrFull = errors.New("no endpoint had room")
 
-	// ErrRetryBudget is returned by NextEndpoint to who has tried an endpoint, when the others that are left fail
-	// too, and have been tried so often lately that more would only do harm.
-	ErrRetryBudget = errors.New("too many endpoints fail to try more of them for each client")
+	// ErrRetryBudget is returned by NextEndpoint to a client that has tried an endpoint, if the remaining endpoints are
+	// failing too, and clients have retried so often lately that more retries would add to the overload.
+	ErrRetryBudget = errors.New("retry budget exhausted")
 )
 
 // An Endpoint is one instance of a service. Endpoints are values: they may be copied and compared.
 type Endpoint struct {
-	// ID tells the endpoint from others of its service, and stays the same as long as it is the same instance:
-	// discovery keys Consul's instances by node and service ID. A service must not have two endpoints of one ID.
+	// ID identifies the endpoint within its service, and stays the same while it is the same instance. Discovery makes
+	// it of the node and the service ID of a Consul instance. No two endpoints of a service may have the same ID.
 	ID string
 
-	// Host is a host name, to be resolved at each dial. Empty when Addr is the whole address.
+	// Host is a host name that each dial resolves. If it is empty, Addr is the whole address.
 	Host string
 
-	// Addr is where the endpoint listens. With Host set only its port counts.
+	// Addr is where the endpoint listens. If Host is set, only the port is used.
 	Addr netip.AddrPort
 
-	// Weight is the endpoint's share of the traffic in proportion to the other endpoints' weights.
-	// Zero and negative values count as 1; an endpoint that should get nothing is left out of its set instead.
+	// Weight is the endpoint's share of the traffic, relative to the weights of the other endpoints. Zero and negative
+	// values count as 1. To send nothing to an endpoint, leave it out of the set.
 	Weight int
 }
 
-// Address is the endpoint's address as net.Dial takes it: "10.0.0.7:80", "[2001:db8::7]:80" or "db.example.com:5432".
+// Address returns the endpoint's address in the form that net.Dial takes: "10.0.0.7:80", "[2001:db8::7]:80" or
+// "db.example.com:5432".
 func (e Endpoint) Address() string {
 	if e.Host != "" {
 		return net.JoinHostPort(e.Host, strconv.Itoa(int(e.Addr.Port())))
@@ -78,60 +78,60 @@ type Endpoints struct {
 	Service   string
 	Endpoints []Endpoint
 
-	// Left are endpoints that have left the service for good, and why: those that have just left Endpoints, or left
-	// earlier, and of which that is known now. An endpoint at whose address there is another one, in Endpoints, has
-	// not left.
+	// Left holds endpoints that have left the service for good, and why. They have left with this update, or with an
+	// earlier one and the reason is known only now. An entry is ignored if Endpoints has an endpoint at its address.
 	Left []Departure
 
-	// Removed says that the service itself is gone; Endpoints is then ignored, and picks return ErrMissingServiceEntry.
+	// Removed says that the service itself is gone. Endpoints is ignored then, and picks return
+	// ErrMissingServiceEntry.
 	Removed bool
 }
 
 // A LoadBalancer distributes the clients of services over their endpoints. All methods may be called concurrently.
 type LoadBalancer interface {
 	// NextEndpoint returns the endpoint that should serve the next connection or session of service from the client
-	// at src. It never returns an endpoint whose ID is in tried. Errors are ErrMissingServiceEntry,
-	// ErrMissingEndpoints, ErrFull and, for who has tried some, ErrRetriesHeld. The caller calls Done of what it
-	// got, once.
+	// at src. It never returns an endpoint whose ID is in tried. The caller must call Done of the Member exactly once.
+	//
+	// The error is ErrMissingServiceEntry, ErrMissingEndpoints, ErrFull or, if tried is not empty, ErrRetryBudget.
 	NextEndpoint(service string, src netip.AddrPort, tried Tried) (*Member, error)
 
-	// OnUpdate replaces the sets of the services named in updates, and leaves all other services as they are:
-	// several sources (Consul, static lists) feed one balancer, and each speaks for its own services only. The
-	// balancer keeps no reference to updates. When it returns, endpoints that are gone are picked no more, and their
-	// Members have left.
+	// OnUpdate replaces the endpoints of the services named in updates, and leaves all other services as they are.
+	// So several sources (Consul, static lists) can update one balancer, each its own services. The balancer keeps no
+	// reference to updates. After OnUpdate has returned, endpoints that are gone are not picked, and Left of their
+	// Members is true.
 	OnUpdate(updates []Endpoints)
 
-	// Wait puts a client that found no room into the queue of its service. It calls ready once, from any goroutine:
-	// with a Member when there is room and it is this client's turn, or with the error why there will be none. It
-	// returns ErrFull if the client cannot wait.
+	// Wait puts a client into the queue of its service, after NextEndpoint has returned ErrFull. It calls ready once,
+	// from any goroutine: with a Member when there is room and it is this client's turn, or with an error. It returns
+	// ErrFull if the client cannot wait.
 	Wait(service string, src netip.AddrPort, tried Tried, ready func(*Member, error)) (*Waiter, error)
 
-	// NotifyGone has f called with the Members of a service that have left, or have come back. f must not wait, and
-	// must not call the LoadBalancer. Set it before the first OnUpdate.
+	// NotifyGone sets the callback for Members whose endpoint has left for good. The callback must not block, and must
+	// not call the LoadBalancer. Call NotifyGone before the first OnUpdate.
 	NotifyGone(f func([]*Member))
 
-	// Take returns a use of one certain endpoint, which an earlier process has picked for a client; nil if the service
-	// does not have that endpoint.
+	// Take returns the Member of one endpoint without a pick, for a client that an earlier process has paired with
+	// it. It returns nil if the service does not have the endpoint. Otherwise the caller must call Done exactly once.
 	Take(service string, e Endpoint) *Member
 }
 
-// MaxTried is how many endpoints a Tried remembers.
+// MaxTried is how many IDs a Tried holds.
 const MaxTried = 7
 
-// Tried is a small set of endpoint IDs: those that one client's pick should avoid. It is a value, so that picks
-// allocate nothing. The zero value is empty.
+// Tried is the set of the endpoint IDs that a client has tried, which its next pick avoids. It is a value, so that
+// picks allocate nothing. The zero value is empty.
 type Tried struct {
 	ids [MaxTried]string
 	n   int
 }
 
-// Add puts id into the set. Once MaxTried IDs are in, further ones replace the oldest.
+// Add adds id to the set. If the set has MaxTried IDs already, id replaces the oldest.
 func (t *Tried) Add(id string) {
 	t.ids[t.n%MaxTried] = id
 	t.n++
 }
 
-// Has tells whether id is in the set.
+// Has reports whether id is in the set.
 func (t *Tried) Has(id string) bool {
 	for i := range min(t.n, MaxTried) {
 		if t.ids[i] == id {
@@ -141,5 +141,5 @@ func (t *Tried) Has(id string) bool {
 	return false
 }
 
-// Len is how many IDs are in the set.
+// Len returns the number of IDs in the set.
 func (t *Tried) Len() int { return min(t.n, MaxTried) }

@@ -5,23 +5,22 @@ import (
 	"sync/atomic"
 )
 
-// leastConnections picks the member with the fewest open uses for its weight. It looks at all of them, without a
-// lock: the counts change under its eyes, and two picks at the same instant may take the same one, which the next
-// picks make good.
+// leastConnections picks the member with the fewest open uses per weight. It compares all members without a lock. So
+// counts change meanwhile, and two concurrent picks may take the same member; the next picks make up for it.
 //
-// Of more than manyMembers it looks at sampleSize that are drawn by weight, and picks the one with the fewest. In 29 of
-// 30 picks that one is among the tenth of all with the fewest. A member that comes in empty fills up by and by, rather
-// than by all the next picks.
+// Of more than manyMembers it compares sampleSize members drawn by weight. In 29 of 30 picks the result is among the
+// tenth of all members with the fewest uses. A new member fills up gradually, instead of taking all the next picks.
 //
-// Ties rotate by weight, or short connections would all go to the first member: each has a clock that a pick moves on
-// by the inverse of its weight, and the one that is most behind takes the tie (start-time fair queuing, Goyal, Vin and
-// Cheng, 1996). A member that comes in late is behind by one turn at most, so that it gets no burst of ties.
+// Ties rotate by weight; otherwise short connections would all go to the first member. They rotate by start-time fair
+// queuing (Goyal, Vin and Cheng, 1996). Each tie that a member takes moves its finish time on by the inverse of its
+// weight, and the member with the earliest start time takes the tie. A member that joins late starts at most one turn
+// behind the virtual time, so that it gets no burst of ties.
 type leastConnections struct {
 	*roster
-	virtualTime atomic.Uint64 // of the last tie; the bits of a float64
+	virtualTime atomic.Uint64 // start of the last tie; the bits of a float64
 }
 
-// sampleSize is how many of many members are compared.
+// sampleSize is how many of more than manyMembers a pick compares.
 const sampleSize = 32
 
 func (l *leastConnections) pick(q *query) *Member {
@@ -47,14 +46,15 @@ func (l *leastConnections) pick(q *query) *Member {
 	return best.Member
 }
 
-// A candidate is the best member that a pick of leastConnections has seen so far.
+// A candidate is the best member that a pick of leastConnections has compared so far.
 type candidate struct {
 	*Member
-	load, start, step float64
-	virtualTime       float64
+	load        float64 // open uses per weight
+	start, step float64 // virtual time at which its tie starts, and that it takes
+	virtualTime float64
 }
 
-// compare makes m the candidate if it is better and may serve.
+// compare makes m the candidate if m is better and may serve.
 func (c *candidate) compare(m *Member, q *query) {
 	q.examined++
 	weight := float64(m.Weight) * q.share(m)
@@ -62,8 +62,8 @@ func (c *candidate) compare(m *Member, q *query) {
 	if c.Member != nil && load > c.load {
 		return
 	}
-	turn := max(m.finish(), c.virtualTime-1/weight)
-	if (c.Member == nil || load < c.load || turn < c.start) && q.serves(m, nil) {
-		c.Member, c.load, c.start, c.step = m, load, turn, 1/weight
+	start := max(m.finish(), c.virtualTime-1/weight)
+	if (c.Member == nil || load < c.load || start < c.start) && q.serves(m, nil) {
+		c.Member, c.load, c.start, c.step = m, load, start, 1/weight
 	}
 }

@@ -5,46 +5,44 @@ import (
 	"sync/atomic"
 )
 
-// A Member is an endpoint in its service, as NextEndpoint hands it out: what it is, and where whoever uses it tells
-// how that goes. It stays good when the endpoint has left. Its methods may be called concurrently; the Endpoint must
-// not be changed.
+// A Member is an endpoint in its service, as NextEndpoint returns it. It stays valid after the endpoint has left. Its
+// methods may be called concurrently. The Endpoint must not be changed.
 //
-// Each pick is one use. What the proxier tells of it, each with one call:
+// Each pick is one use of the endpoint. The proxier reports what happens during the use, each with at most one call:
 //
-//	Connected      the TCP connection to the endpoint is there. Not for UDP, where to connect says nothing.
-//	Reached        the first byte, or the first datagram of a session, came from the endpoint. Later ones need not be
-//	               told.
-//	Failed(cause)  the endpoint was not reached, or hung up on us. Not for what is wrong on our own side: no
-//	               descriptors, no ports, no memory, or a client that gave up. Then nothing is told.
-//	Done           the use is over, whatever was told before. Exactly once, and last.
+//	Connected      the TCP connection to the endpoint is established. Not for UDP, where connecting sends nothing.
+//	Reached        the first byte, or the first datagram of a session, came from the endpoint.
+//	Failed(cause)  the endpoint could not be reached, or reset the connection. Do not report failures of this host (no
+//	               descriptors, ports or memory), nor clients that gave up.
+//	Done           the use is over. Exactly once, after all other reports.
 //
-// All are cheap enough to be called from an event loop: a few atomic operations where nothing is wrong.
+// All are cheap enough for an event loop: a few atomic operations while the endpoint is well.
 type Member struct {
 	Endpoint
 	*usage
-	trial *trialUse // if this use is the one that tries an ejected endpoint, else nil
+	trial *trialUse // set if this use tries an ejected endpoint; else nil
 }
 
-// Cause is what was wrong with an endpoint that was not reached.
+// Cause is what kept an endpoint from being reached.
 type Cause int
 
 // The causes.
 const (
-	// Refused: there is a host at the address, and it says that nobody listens. The same of a datagram (ICMP port
+	// Refused: the host answered that nothing listens at the address, to a SYN or to a datagram (ICMP port
 	// unreachable).
 	Refused Cause = 1 + iota
 
-	// Unreachable: no answer in time, no way to the host, or no such host.
+	// Unreachable: there was no answer in time, no route to the host, or no such host.
 	Unreachable
 
-	// Reset: the connection was established, and then reset before anything came from the endpoint.
+	// Reset: the connection was established, and reset before the endpoint had sent anything.
 	Reset
 
-	// Unfit: the endpoint answered an active check, but not as it should.
+	// Unfit: the endpoint answered an active check with something other than what was expected.
 	Unfit
 )
 
-// String is a word for it.
+// String returns one word for the cause, such as "refused". It is "none" for zero.
 func (c Cause) String() string {
 	switch c {
 	case Refused:
@@ -59,56 +57,60 @@ func (c Cause) String() string {
 	return "none"
 }
 
-// A usage is what is known of an endpoint from its use in one service. It outlives a change of the endpoint's
-// weight, but not of its address.
+// A usage is what is known about an endpoint from its use in one service. All Members of the endpoint share it. It
+// survives a change of the endpoint's weight, but not of its address.
 type usage struct {
 	id     string
 	group  *group
-	health *health // shared with all services that use the address
-	joined instant // when, on the registry's clock; 0: with the first set of the service, so it does not start slowly
-	left   atomic.Bool
-	gone   atomic.Pointer[Leave] // nil: not for good
-	index  atomic.Int32          // place in the group's members; it may be another one's during an update
-	entry  ejectedEntry
+	health *health // shared by all services that use the address
 
-	_          [64]byte     // what follows changes with each pick
-	open       atomic.Int64 // uses that are not over
+	// joined is when the endpoint joined the service. Zero means with the service's first set: it needs no slow start.
+	joined instant
+
+	left  atomic.Bool
+	gone  atomic.Pointer[Leave] // nil: it has not left for good
+	index atomic.Int32          // in the group's members; stale during an update, so it may be another member's
+	entry ejectedEntry
+
+	_          [64]byte // keeps the fields that each pick writes off the cache line of the others
+	open       atomic.Int64
 	picks      atomic.Int64
 	failed     atomic.Int64
-	finishBits atomic.Uint64 // see leastConnections; the bits of a float64
+	finishBits atomic.Uint64 // a float64, see finish
 }
 
-// Left tells whether the endpoint has left its service, or is at another address now. It is one atomic load.
+// Left reports whether the endpoint has left its service, or moved to another address. It costs one atomic load.
 func (m *Member) Left() bool { return m.left.Load() }
 
-// Connected notes that the endpoint took a connection.
+// Connected reports that the endpoint accepted a connection.
 func (m *Member) Connected() { m.health.connected(m.trial) }
 
-// Reached notes that something came from the endpoint.
+// Reached reports that the endpoint sent something.
 func (m *Member) Reached() { m.health.reached() }
 
-// Failed notes that the endpoint was not reached.
+// Failed reports that the endpoint could not be reached.
 func (m *Member) Failed(c Cause) {
 	m.failed.Add(1)
 	m.health.failed(c, m.group.options().maxFails(), m.trial)
 }
 
-// begin counts a use. It returns how many there are now, of the endpoint and of the service.
+// begin counts a use. It returns the open uses of the endpoint and of the service, this one included.
 func (m *Member) begin() (inEndpoint, inService int64) {
 	inEndpoint = m.open.Add(1)
 	m.noteOpen(inEndpoint)
 	return inEndpoint, m.group.open.Add(1)
 }
 
-// noteOpen is told how many uses there are, and notes whether the endpoint has room.
+// noteOpen updates the member's mark in the roster if open uses are the most that it may have, or one less.
 func (m *Member) noteOpen(open int64) {
 	st := m.group.state.Load()
-	if most := int64(st.options.MaxPerEndpoint); most > 0 && st.roster.isLarge() && (open == most || open == most-1) {
+	limit := int64(st.options.MaxPerEndpoint)
+	if limit > 0 && st.roster.isLarge() && (open == limit || open == limit-1) {
 		st.roster.mark(int(m.index.Load()))
 	}
 }
 
-// Done ends what the pick began.
+// Done ends the use that the pick began.
 func (m *Member) Done() {
 	m.noteOpen(m.open.Add(-1))
 	m.group.open.Add(-1)
@@ -118,13 +120,18 @@ func (m *Member) Done() {
 	m.group.serveQueue()
 }
 
-// finish is for the policies: where the member is in a rotation of ties.
-func (t *usage) finish() float64     { return math.Float64frombits(t.finishBits.Load()) }
-func (t *usage) setFinish(v float64) { t.finishBits.Store(math.Float64bits(v)) }
+// finish returns the virtual time at which the endpoint's last tie ended, see leastConnections.
+func (u *usage) finish() float64 { return math.Float64frombits(u.finishBits.Load()) }
 
-// replaceMembers returns the members for endpoints, valid ones of distinct IDs. Those of old at the same address keep
-// their usage, and are the same if nothing changed; the others of old leave. To be called with mu held.
-func (g *group) replaceMembers(old []*Member, endpoints []Endpoint) []*Member {
+func (u *usage) setFinish(v float64) { u.finishBits.Store(math.Float64bits(v)) }
+
+// servesSince returns when the endpoint joined, or when its last ejection ended if that was later. Zero means that it
+// has served since the first set of the service.
+func (u *usage) servesSince() instant { return max(u.joined, u.health.returnedAt.Load()) }
+
+// replaceMembersLocked returns the members for endpoints, which are valid and have distinct IDs. A member of old at
+// the same address keeps its usage, and is kept itself if nothing changed. All other members of old leave.
+func (g *group) replaceMembersLocked(old []*Member, endpoints []Endpoint) []*Member {
 	byID := make(map[string]*Member, len(old))
 	for _, m := range old {
 		byID[m.ID] = m
@@ -156,7 +163,7 @@ func (g *group) replaceMembers(old []*Member, endpoints []Endpoint) []*Member {
 }
 
 func (g *group) newUsage(e Endpoint, joined instant) *usage {
-	t := &usage{id: e.ID, group: g, joined: joined, entry: ejectedEntry{heapIndex: -1}}
-	g.registry.acquire(g.addressOf(e), t)
-	return t
+	u := &usage{id: e.ID, group: g, joined: joined, entry: ejectedEntry{heapIndex: -1}}
+	g.registry.acquire(g.addressOf(e), u)
+	return u
 }

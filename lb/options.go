@@ -6,41 +6,43 @@ import (
 	"time"
 )
 
-// Options say how the endpoints of one service are chosen. The zero value is the default of all.
+// Options say how the endpoints of one service are chosen. Each field's zero value is its default.
 type Options struct {
-	// Network is what the service's endpoints are used by. What is learned of an address over one says nothing about
-	// the other.
+	// Network is the network that the endpoints are reached over. Health is kept apart for TCP and UDP: a failure over
+	// one says nothing about the other.
 	Network Network
 
 	// Policy is how the next endpoint is chosen.
 	Policy Policy
 
-	// Sticky keeps a client, by its IP address, with its endpoint until it has not come for so long. Zero means not.
+	// Sticky is how long a client, known by its IP address, keeps its endpoint after its last pick. Zero disables
+	// stickiness.
 	Sticky time.Duration
 
-	// MaxFails is how many failures in a row eject an endpoint; that it refuses does so at once. Zero means 2.
-	// Negative means that this service's failures eject nobody, and that it takes no notice of ejections.
+	// MaxFails is how many failures in a row eject an endpoint. A refused connection ejects it at once. Zero means 2.
+	// Negative means that this service's failures eject no endpoint, and that its picks ignore ejections.
 	MaxFails int
 
-	// MinAvailable is the percentage of the endpoints below which ejections are ignored: when so many seem dead, it
-	// is more likely that the fault is here. Zero means 50, negative means that ejections always count.
+	// MinAvailable is a percentage: if fewer of the endpoints than that are not ejected, picks ignore ejections. When
+	// so many seem dead, the fault is more likely on this host. Zero means 50. Negative means that picks never ignore
+	// ejections.
 	MinAvailable int
 
-	// SlowStart is how long it takes a new endpoint, or one that was ejected, to come up to its full share. Zero
-	// means not.
+	// SlowStart is how long a new endpoint, or one that was ejected, takes to reach its full share. Zero disables slow
+	// start.
 	SlowStart time.Duration
 
-	// MaxConnections bounds the uses of all endpoints together, MaxPerEndpoint those of each; zero means no bound.
+	// MaxConnections bounds the open uses of the service, MaxPerEndpoint those of each endpoint. Zero means no bound.
 	MaxConnections int
 	MaxPerEndpoint int
 
-	// MaxQueue bounds how many clients wait when there is no room, and QueueTimeout how long each does. Zero means
-	// that none does.
+	// MaxQueue bounds how many clients wait when there is no room, and QueueTimeout how long each waits. If either is
+	// zero, no client waits.
 	MaxQueue     int
 	QueueTimeout time.Duration
 }
 
-// Network is what endpoints are used by.
+// Network is the network that endpoints are reached over.
 type Network int
 
 // The networks.
@@ -54,16 +56,16 @@ type Policy int
 
 // The policies.
 const (
-	// PolicyRoundRobin gives every endpoint its turn, see rotation.
+	// PolicyRoundRobin gives each endpoint its turn, in proportion to its weight.
 	PolicyRoundRobin Policy = iota
 
-	// PolicyLeastConnections takes the endpoint with the fewest open uses for its weight; ties rotate by weight.
+	// PolicyLeastConnections takes the endpoint with the fewest open uses per weight. Ties rotate by weight.
 	PolicyLeastConnections
 
-	// PolicyRandomTwo draws two endpoints, by weight, and takes the one with fewer open uses for its weight.
+	// PolicyRandomTwo draws two endpoints by weight, and takes the one with fewer open uses per weight.
 	PolicyRandomTwo
 
-	// PolicySourceHash gives all connections from one IP address to the same endpoint, as long as that is there.
+	// PolicySourceHash sends all connections of one IP address to the same endpoint, while that endpoint is there.
 	PolicySourceHash
 )
 
@@ -71,7 +73,7 @@ func policyNames() []string {
 	return []string{"round_robin", "least_connections", "random_two", "source_hash"}
 }
 
-// String is the name of the policy, as in "round_robin".
+// String returns the name of the policy, such as "round_robin".
 func (p Policy) String() string {
 	if p < 0 || int(p) >= len(policyNames()) {
 		return fmt.Sprintf("policy(%d)", int(p))
@@ -79,7 +81,7 @@ func (p Policy) String() string {
 	return policyNames()[p]
 }
 
-// UnmarshalText takes the names that String returns.
+// UnmarshalText accepts the names that String returns.
 func (p *Policy) UnmarshalText(text []byte) error {
 	i := slices.Index(policyNames(), string(text))
 	if i < 0 {
@@ -89,6 +91,7 @@ func (p *Policy) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// maxFails returns MaxFails or its default.
 func (o *Options) maxFails() int {
 	if o.MaxFails == 0 {
 		return 2
@@ -96,7 +99,7 @@ func (o *Options) maxFails() int {
 	return o.MaxFails
 }
 
-// panics tells whether ejections are to be ignored if so many of all endpoints are ejected.
+// panics reports whether picks ignore ejections when ejected of all endpoints are ejected.
 func (o *Options) panics(ejected, all int) bool {
 	if o.MaxFails < 0 {
 		return true

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// maxProbes is how many checks run at once, of all services together, and maxProbeLookups how many of those look a host
-// name up: the others who use the Resolver come first.
+// maxProbes bounds how many checks of all services run at once. maxProbeLookups bounds how many of them look up a host
+// name, so that the Resolver's other callers come first.
 const (
 	maxProbes       = 64
 	maxProbeLookups = 4
@@ -20,24 +20,25 @@ const (
 // A Prober checks the endpoints of a RoundRobin actively: over TCP by connecting, over UDP by a datagram that must be
 // answered. It reports each result to the endpoint's Member, as the proxier does.
 type Prober struct {
-	// Resolver looks up the host names of endpoints. NewProber makes one; another is to be set before Apply.
+	// Resolver looks up the host names of endpoints. NewProber creates one. To use another, set it before Apply.
 	Resolver *Resolver
 
 	balancer *RoundRobin
-	slots    chan struct{} // one for each check that runs
-	lookups  chan struct{} // one for each of those that looks a host name up
+	slots    chan struct{} // holds a value for each check that runs
+	lookups  chan struct{} // holds a value for each of those that looks up a host name
 
 	mu       sync.Mutex
-	services map[string]*checkedService // by service
+	services map[string]*checkedService // by name; guarded by mu
 	wg       sync.WaitGroup
 }
 
-// A Check says how the endpoints of a service are checked. Which network that is by, the service's Options say.
+// A Check says how the endpoints of a service are checked. The Network of the service's Options says over which
+// network.
 type Check struct {
-	Interval time.Duration // between two checks of an endpoint, give or take a tenth
+	Interval time.Duration // between two checks of an endpoint; each is jittered by a tenth
 	Timeout  time.Duration // of each
-	Send     string        // UDP: the datagram
-	Expect   string        // UDP: what the answer must begin with
+	Send     string        // UDP: the datagram to send
+	Expect   string        // UDP: the prefix that the answer must have
 }
 
 // A checkedService is a service that is being checked.
@@ -46,7 +47,7 @@ type checkedService struct {
 	cancel context.CancelFunc
 }
 
-// NewProber returns a Prober that checks nothing yet.
+// NewProber returns a Prober for the endpoints of b. It checks nothing before Apply.
 func NewProber(b *RoundRobin) *Prober {
 	return &Prober{
 		Resolver: NewResolver(maxProbeLookups), balancer: b, slots: make(chan struct{}, maxProbes),
@@ -54,7 +55,7 @@ func NewProber(b *RoundRobin) *Prober {
 	}
 }
 
-// Apply makes checks, by service, the ones that are done. Those that are equal to what they were go on.
+// Apply replaces the checks, which are keyed by service. A check that has not changed goes on.
 func (p *Prober) Apply(checks map[string]Check) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,13 +75,13 @@ func (p *Prober) Apply(checks map[string]Check) {
 	}
 }
 
-// Close ends all checks, and returns when nothing is left of them.
+// Close ends all checks, and waits until they have ended.
 func (p *Prober) Close() {
 	p.Apply(nil)
 	p.wg.Wait()
 }
 
-// checkService checks the endpoints of a service, each once an interval, spread over it.
+// checkService checks the endpoints of a service until ctx ends. It runs one goroutine for each endpoint.
 func (p *Prober) checkService(ctx context.Context, service string, c Check) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -93,31 +94,31 @@ func (p *Prober) checkService(ctx context.Context, service string, c Check) {
 	var seen *roster
 	for {
 		r := p.rosterOf(service)
-		if r != seen { // an update came since
+		if r != seen { // the first round, or after an update
 			seen = r
-			there := map[*usage]bool{}
+			present := map[*usage]bool{}
 			for _, m := range r.members {
-				there[m.usage] = true
+				present[m.usage] = true
 				if _, ok := known[m.usage]; !ok {
 					ctx, cancel := context.WithCancel(ctx)
 					known[m.usage] = cancel
 					wg.Go(func() { p.checkEndpoint(ctx, m, c) })
 				}
 			}
-			for t, cancel := range known {
-				if !there[t] {
+			for u, cancel := range known {
+				if !present[u] {
 					cancel()
-					delete(known, t)
+					delete(known, u)
 				}
 			}
 		}
-		if !sleep(ctx, min(c.Interval, time.Second)) { // new endpoints are found within that
+		if !sleep(ctx, min(c.Interval, time.Second)) { // how soon it notices new endpoints
 			return
 		}
 	}
 }
 
-// rosterOf returns the endpoints that the service has now.
+// rosterOf returns the present roster of a service. It is empty if the service is unknown.
 func (p *Prober) rosterOf(service string) *roster {
 	v, ok := p.balancer.services.Load(service)
 	if !ok {
@@ -126,8 +127,8 @@ func (p *Prober) rosterOf(service string) *roster {
 	return v.(*group).state.Load().roster
 }
 
-// checkEndpoint checks one endpoint until ctx ends. The first check comes at once, but for the wait for a slot; the
-// others, jittered, are soon spread out.
+// checkEndpoint checks one endpoint until ctx ends. The first check starts as soon as it gets a slot. The intervals are
+// jittered, so the checks of many endpoints soon spread out.
 func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
 	for {
 		select {
@@ -143,8 +144,8 @@ func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
 	}
 }
 
-// probe checks an endpoint, and tells what it found, as the proxier does: that it takes a connection says nothing of
-// whether it resets the next one, an answer does.
+// probe checks an endpoint once, and reports the result as the proxier does. A connection counts as Connected only: the
+// endpoint may still reset the next one. A UDP answer counts as Reached.
 func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	limited, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
@@ -161,12 +162,13 @@ func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	case err == nil:
 		m.Connected()
 	default:
-		if cause, ours := CauseOf(err); !ours {
+		if cause, local := CauseOf(err); !local {
 			m.Failed(cause)
 		}
 	}
 }
 
+// connect checks an endpoint over TCP.
 func (p *Prober) connect(ctx context.Context, m *Member) error {
 	conn, err := p.dial(ctx, "tcp", m)
 	if err != nil {
@@ -175,7 +177,7 @@ func (p *Prober) connect(ctx context.Context, m *Member) error {
 	return conn.Close()
 }
 
-// dial connects to an endpoint. If it has a host name, that is to the first of its addresses to which that is possible.
+// dial connects to an endpoint. If the endpoint has a host name, dial tries its addresses in turn.
 func (p *Prober) dial(ctx context.Context, network string, m *Member) (net.Conn, error) {
 	var d net.Dialer
 	if m.Host == "" {
@@ -194,7 +196,8 @@ func (p *Prober) dial(ctx context.Context, network string, m *Member) (net.Conn,
 	return DialAny(ctx, &d, network, addrs, m.Addr.Port())
 }
 
-// exchange sends the datagram and waits for the answer. Datagrams may be lost, so it asks twice.
+// exchange checks an endpoint over UDP: it sends the datagram and waits for the answer. A datagram may be lost, so it
+// tries twice.
 func (p *Prober) exchange(ctx context.Context, m *Member, c Check) error {
 	conn, err := p.dial(ctx, "udp", m)
 	if err != nil {
@@ -223,10 +226,10 @@ func (p *Prober) exchange(ctx context.Context, m *Member, c Check) error {
 	return err
 }
 
-// errUnfit is a failed check, see Check.Expect.
-var errUnfit = errors.New("another answer than expected")
+// errUnfit is the error of a check whose answer does not have the prefix Check.Expect.
+var errUnfit = errors.New("unexpected answer")
 
-// sleep waits for d, and tells whether ctx was still going on then.
+// sleep waits for d. It returns false if ctx has ended before.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -5,36 +5,36 @@ import (
 	"time"
 )
 
-// A query is one pick as policies see it. It holds nothing that may be kept, so that it need not be allocated.
+// A query holds the conditions of one pick. It lives on the stack: policies must not keep a reference to it.
 type query struct {
 	tried        *Tried
 	panicking    bool          // ejected members may be picked
-	skipTroubled bool          // members that have failed since they were last reached may not
-	slowStart    time.Duration // slow start; 0: no member is starting slowly
-	now          instant       // with slow, and where clients stick
-	maxOpen      int64         // open uses of each member; 0: no limit
-	examined     int           // how many members were looked at so far; a test bounds it
-	sawFull      bool          // the answer: there was one that would have served, had it had room
+	skipTroubled bool          // members that have failed since they were last reached may not be picked
+	slowStart    time.Duration // how long a slow start takes; 0: no member is starting slowly
+	now          instant       // set only with slowStart and for stickiness
+	maxOpen      int64         // limit on the open uses of each member; 0: none
+	examined     int           // how many members were examined so far; tests bound it
+	sawFull      bool          // result: a member was passed over only because it is full
 }
 
-// available tells whether m may serve anybody now.
+// available reports whether m may serve any client now.
 func (q *query) available(m *Member) bool { return q.healthy(m) && q.hasRoom(m) }
 
-// serves reports whether m may serve this client now, and is not the member not, which may be nil.
-func (q *query) serves(m, not *Member) bool {
+// serves reports whether m may serve this client now, and is not except, which may be nil.
+func (q *query) serves(m, except *Member) bool {
 	q.examined++
-	return m != not && !q.avoids(m) && q.available(m)
+	return m != except && !q.avoids(m) && q.available(m)
 }
 
-// avoids tells whether m is none for this client, though others may have it.
+// avoids reports whether this client should not get m, because it has tried m, or because m is failing.
 func (q *query) avoids(m *Member) bool {
 	return q.tried.Has(m.ID) || q.skipTroubled && m.health.troubled.Load()
 }
 
-// healthy tells whether m may serve as far as its health goes.
+// healthy reports whether m is not ejected, or ejections are ignored.
 func (q *query) healthy(m *Member) bool { return q.panicking || m.health.ejectedUntil.Load() == 0 }
 
-// hasRoom tells whether m may have one more use.
+// hasRoom reports whether m may have one more use. If not, it sets sawFull.
 func (q *query) hasRoom(m *Member) bool {
 	if q.maxOpen == 0 || m.open.Load() < q.maxOpen {
 		return true
@@ -43,7 +43,7 @@ func (q *query) hasRoom(m *Member) bool {
 	return false
 }
 
-// err is the error of a pick that found m.
+// err returns the error of a pick whose result is m: nil unless m is nil.
 func (q *query) err(m *Member) error {
 	switch {
 	case m != nil:
@@ -54,22 +54,22 @@ func (q *query) err(m *Member) error {
 	return ErrMissingEndpoints
 }
 
-// minShare is the share that an endpoint begins with when it starts slowly: with none it would never get anywhere.
+// minShare is the share of its weight that an endpoint begins a slow start with. It must get some clients.
 const minShare = 0.1
 
-// share is how much of its weight m is worth now: 1, but while it starts slowly.
+// share returns the part of m's weight that counts now: less than 1 during a slow start, else 1.
 func (q *query) share(m *Member) float64 {
 	if q.slowStart == 0 {
 		return 1
 	}
-	began := m.servesSince()
-	if began == 0 || q.now >= began.add(q.slowStart) {
+	since := m.servesSince()
+	if since == 0 || q.now >= since.add(q.slowStart) {
 		return 1
 	}
-	return max(minShare, float64(q.now.sub(began))/float64(q.slowStart))
+	return max(minShare, float64(q.now.sub(since))/float64(q.slowStart))
 }
 
-// pick picks the member that the client is with already, or else asks the policy.
+// pick returns the member that the client sticks to. If there is none that may serve, it asks the policy.
 func (st *state) pick(src netip.Addr, q *query) *Member {
 	if st.sticky == nil {
 		return st.choose(src, q)
@@ -80,13 +80,13 @@ func (st *state) pick(src netip.Addr, q *query) *Member {
 		return m
 	}
 	m = st.choose(src, q)
-	if m != nil && !stays { // else it comes back when there is room again
+	if m != nil && !stays { // a member that is only full keeps its client for the next pick
 		st.sticky.put(src, m, q.now)
 	}
 	return m
 }
 
-// choose asks the policy.
+// choose returns the member that the policy picks; nil if none may serve.
 func (st *state) choose(src netip.Addr, q *query) *Member {
 	switch {
 	case st.least != nil:
@@ -96,17 +96,17 @@ func (st *state) choose(src netip.Addr, q *query) *Member {
 	case st.hash != nil:
 		return st.hash.pick(src, q)
 	}
-	turns := st.rotation
+	rotation := st.rotation
 	if q.tried.Len() > 0 {
-		if turns = st.retries; turns == nil { // there are too many members for two rotations
+		if rotation = st.retries; rotation == nil { // there are too many members for two rotations
 			return st.roster.sample(q, nil)
 		}
 	}
 	if !st.roster.isLarge() {
-		return turns.pick(q)
+		return rotation.pick(q)
 	}
 	if !st.roster.scarce(q) {
-		if m := turns.pick(q); m != nil {
+		if m := rotation.pick(q); m != nil {
 			return m
 		}
 	}

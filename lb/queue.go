@@ -9,35 +9,36 @@ import (
 	"time"
 )
 
-// A queue holds the clients of one service that wait for room. Clients take turns, in the order in which they came, and
-// the connections of one client are served first come, first served; ClientOf says what a client is. So one that opens
-// many connections delays the others by one connection each, and one that waits alone has all the room that there is.
+// A queue holds the waiting connections of one service. Clients, as ClientOf tells them apart, take turns in the order
+// in which they came. The connections of one client are served first come, first served. So a client that opens many
+// connections delays each other client by one connection at a time, and a client that waits alone gets all the room.
 //
-// Whoever makes room serves the queue on the way. One at a time does, and whoever comes meanwhile has it look again:
-// so serving needs no lock while it picks, and a pick that makes room itself does no harm.
+// The goroutine that makes room serves the queue. Only one serves at a time; another one that makes room meanwhile has
+// it check again. So no lock is held during a pick, and a pick may itself make room.
 type queue struct {
-	waiting atomic.Int64 // waiters in it
-	recheck atomic.Bool  // there may be room for some
-	serving atomic.Bool
+	waiting atomic.Int64 // number of waiters
+	recheck atomic.Bool  // there may be room: serve once more
+	serving atomic.Bool  // a goroutine serves the queue
 
 	mu    sync.Mutex
-	turns list.List            // of *line, that of the client whose turn is next first; guarded by mu
+	turns list.List            // of *line, in the order of turns; guarded by mu
 	lines map[netip.Addr]*line // by client; guarded by mu
 }
 
-// A line is the waiters of one client.
+// A line holds the waiters of one client.
 type line struct {
 	client  netip.Addr
 	waiters list.List     // of *Waiter
 	turn    *list.Element // in the queue's turns
 }
 
-// slotsPerFree is how many places in the queue a client may have for each that is free. A client that is alone has
-// four fifths of the queue, and two have four ninths each, so that others find some free (Choudhury and Hahne, "Dynamic
-// Queue Length Thresholds for Shared-Memory Packet Switches", 1998). In a short queue that comes to all places.
+// slotsPerFree is how many slots of the queue a client may have for each free slot. A client that is alone may have
+// four fifths of the queue, and two may have four ninths each, so that other clients find free slots (Choudhury and
+// Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998). In a short queue a client may have
+// all slots.
 const slotsPerFree = 4
 
-// A Waiter is a connection of a client in the queue.
+// A Waiter is a connection that waits in the queue of a service.
 type Waiter struct {
 	group   *group
 	src     netip.Addr
@@ -46,16 +47,19 @@ type Waiter struct {
 	timeout time.Duration
 	timer   *time.Timer
 	line    *line
-	element *list.Element // in its line; nil once out of the queue; guarded by the queue's mu
+	element *list.Element // in its line; nil after it has left the queue; guarded by the queue's mu
 }
 
-// Wait puts a client whom NextEndpoint told ErrFull into the service's queue. Ready is called once, unless the
-// waiter is cancelled: with a member, as NextEndpoint returns it, once there is room and it is this client's turn;
-// with what NextEndpoint would say, if there is nothing to wait for any more; or with ErrFull, when the service's
-// queue timeout is over. It may be called before Wait returns, and from any goroutine, which it must not block.
+// Wait implements LoadBalancer. It calls ready once, unless the Waiter is cancelled:
 //
-// Wait returns ErrFull if the queue is full too, or if there is none, or if the client has its share of the queue
-// already.
+//   - with a Member, as NextEndpoint returns it, when there is room and it is this client's turn;
+//   - with the error of NextEndpoint, if that is no longer ErrFull;
+//   - with an error that wraps ErrFull, when the service's queue timeout is over.
+//
+// ready may be called from any goroutine, also before Wait returns, and must not block.
+//
+// Wait returns ErrFull if the queue is full, if the service has no queue, or if the client already has its share of the
+// queue.
 func (b *RoundRobin) Wait(
 	service string, src netip.AddrPort, tried Tried, ready func(*Member, error),
 ) (*Waiter, error) {
@@ -79,15 +83,15 @@ func (g *group) wait(src netip.Addr, tried Tried, ready func(*Member, error)) (*
 	}
 	w.timer = time.AfterFunc(w.timeout, w.expire)
 	q.mu.Unlock()
-	g.serveQueue() // there may be some since NextEndpoint said that there is none
+	g.serveQueue() // room may have been made since NextEndpoint returned ErrFull
 	return w, nil
 }
 
-// joinLocked puts w into the queue if there is a place for it among most.
-func (q *queue) joinLocked(w *Waiter, most int) bool {
+// joinLocked adds w to the queue of size slots. It returns false if w's client may have no further slot.
+func (q *queue) joinLocked(w *Waiter, size int) bool {
 	client := ClientOf(w.src)
 	l := q.lines[client]
-	has, free := 0, most-int(q.waiting.Load())
+	has, free := 0, size-int(q.waiting.Load())
 	if l != nil {
 		has = l.waiters.Len()
 	}
@@ -107,12 +111,12 @@ func (q *queue) joinLocked(w *Waiter, most int) bool {
 	return true
 }
 
-// Cancel takes the client out of the queue, and tells whether it was still in it. If it was not, ready has been
-// called, or is being called, and what it gets is the caller's.
+// Cancel removes the waiter from the queue, and reports whether it was still there. If it was not, ready has been
+// called or is being called, and the Member that ready gets is in use.
 func (w *Waiter) Cancel() bool { return w.leave(false) }
 
-// leave takes the client out of the queue, and tells whether it was still in it. If it is served, this was its client's
-// turn.
+// leave removes the waiter from the queue, and reports whether it was still there. If served is true, its client has
+// had its turn.
 func (w *Waiter) leave(served bool) bool {
 	q := &w.group.queue
 	q.mu.Lock()
@@ -135,7 +139,7 @@ func (w *Waiter) leave(served bool) bool {
 	return true
 }
 
-// front is the waiter whose turn it is; nil if there is none.
+// front returns the waiter whose turn it is; nil if the queue is empty.
 func (q *queue) front() *Waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -146,14 +150,14 @@ func (q *queue) front() *Waiter {
 	return first.Value.(*line).waiters.Front().Value.(*Waiter)
 }
 
-// expire is called when the client has waited for long enough.
+// expire removes the waiter when the queue timeout is over.
 func (w *Waiter) expire() {
 	if w.Cancel() {
 		w.ready(nil, fmt.Errorf("%w for %v", ErrFull, w.timeout))
 	}
 }
 
-// serveQueue is told whenever a use has ended, or something may be picked that could not be before.
+// serveQueue serves waiting clients. It is called when a use has ended, and when a member may be picked again.
 func (g *group) serveQueue() {
 	if g.queue.waiting.Load() == 0 {
 		return
@@ -167,7 +171,7 @@ func (g *group) serveQueue() {
 	}
 }
 
-// serveNext serves the client whose turn it is, and tells whether there may be more to do.
+// serveNext serves the client whose turn it is. It returns false if there is no waiter or no room.
 func (g *group) serveNext() bool {
 	w := g.queue.front()
 	if w == nil {
@@ -180,7 +184,7 @@ func (g *group) serveNext() bool {
 	if w.leave(true) {
 		w.ready(m, err)
 	} else if m != nil {
-		m.Done() // it has left while this was picked
+		m.Done() // it was cancelled meanwhile
 	}
 	return true
 }

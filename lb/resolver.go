@@ -12,42 +12,41 @@ import (
 	"time"
 )
 
-// ErrLookups is returned by Resolver.Lookup when so many lookups are under way that this one did not begin in time.
-// That says nothing about the name.
+// ErrLookups is returned by Resolver.Lookup if the lookup could not start in time, because too many others are under
+// way. It says nothing about the name.
 var ErrLookups = errors.New("too many host names are being looked up")
 
-// maxKnown is how many names a Resolver remembers to have found.
+// maxKnown bounds how many known names a Resolver remembers.
 const maxKnown = 16384
 
-// A Resolver looks up the host names of endpoints, for all who dial them. It bounds how many lookups are under way at
-// once, for each takes up to two sockets for as long as name servers are silent. Lookups of one name at one time are
-// one lookup. Its methods may be called concurrently.
+// A Resolver looks up the host names of endpoints. It bounds how many lookups run at once, because each may hold two
+// sockets for as long as the name servers are silent. Concurrent lookups of one name share one lookup. Its methods may
+// be called concurrently.
 //
-// Names that have not been found the last time leave a quarter of the lookups to those that have: names that nobody
-// answers for must not keep all others waiting.
+// A quarter of the lookups is reserved for known names, which the last lookup has found. So names without an answer
+// cannot keep all others waiting.
 //
-// It is in this package because an [Endpoint] may have a host name, and every room that dials endpoints imports this
-// one.
+// Resolver is in this package because every package that dials an [Endpoint] imports it.
 type Resolver struct {
-	slots        chan struct{} // has one for each lookup that is under way
-	unknownSlots chan struct{} // has one for each of those whose name has not been found the last time
+	slots        chan struct{} // holds a value for each lookup that runs
+	unknownSlots chan struct{} // holds a value for each of those whose name is not known
 
 	mu    sync.Mutex
 	calls map[string]*call    // by name; guarded by mu
-	known map[string]struct{} // names that have been found the last time; guarded by mu
+	known map[string]struct{} // names that the last lookup has found; guarded by mu
 }
 
-// A call is a lookup that is under way or waits for a slot.
+// A call is a lookup that runs or waits for a slot.
 type call struct {
 	cancel  context.CancelFunc
-	started atomic.Bool   // it has its slots
-	waiters int           // that wait for it; guarded by Resolver.mu
-	done    chan struct{} // closed when the following are there
+	started atomic.Bool   // it has got its slots
+	waiters int           // callers that wait for it; guarded by Resolver.mu
+	done    chan struct{} // closed when the following are set
 	addrs   []netip.Addr
 	err     error
 }
 
-// NewResolver returns a Resolver that has so many lookups under way at most, at least one.
+// NewResolver returns a Resolver that runs at most so many lookups at once. Values below 1 count as 1.
 func NewResolver(lookups int) *Resolver {
 	lookups = max(lookups, 1)
 	return &Resolver{
@@ -58,9 +57,9 @@ func NewResolver(lookups int) *Resolver {
 	}
 }
 
-// Lookup returns the addresses of host, in the order in which they should be tried: at least one, or an error. Until
-// ctx ends it waits for its turn and for the answer. The error wraps ErrLookups if its turn did not come, and is a
-// *net.DNSError otherwise.
+// Lookup returns the addresses of host in the order in which to try them: at least one, or an error. It waits for a
+// slot and for the answer until ctx ends. The error wraps ErrLookups if it got no slot in time; otherwise it is a
+// *net.DNSError.
 func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	c := r.join(host)
 	select {
@@ -80,7 +79,8 @@ func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error
 	}
 }
 
-// join waits for the call for a name, a new one if there is none. The caller leaves if it does not wait for its end.
+// join returns the call for a name, which it starts if there is none. A caller that does not wait for the end of the
+// call must leave it.
 func (r *Resolver) join(host string) *call {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,8 +96,7 @@ func (r *Resolver) join(host string) *call {
 	return c
 }
 
-// leave undoes a join. If nobody waits for the call any more, it ends the call, which then is done at once, and returns
-// true.
+// leave undoes a join. If no caller waits any more, it cancels the call, which then ends at once, and returns true.
 func (r *Resolver) leave(host string, c *call) (last bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -111,7 +110,7 @@ func (r *Resolver) leave(host string, c *call) (last bool) {
 	return true
 }
 
-// run looks up a name as soon as it may. It ends when it has an answer or when the last one leaves the call.
+// run looks up a name. It ends with the answer, or when the last caller has left.
 func (r *Resolver) run(ctx context.Context, host string, c *call, known bool) {
 	defer close(c.done)
 	defer c.cancel()
@@ -129,6 +128,7 @@ func (r *Resolver) run(ctx context.Context, host string, c *call, known bool) {
 	}
 }
 
+// lookup waits for slots, and looks up host. It returns ErrLookups if ctx ends before it has its slots.
 func (r *Resolver) lookup(ctx context.Context, host string, c *call, known bool) ([]netip.Addr, error) {
 	slots := []chan struct{}{r.unknownSlots, r.slots}
 	if known {
@@ -146,8 +146,9 @@ func (r *Resolver) lookup(ctx context.Context, host string, c *call, known bool)
 	return lookup(ctx, host)
 }
 
-// DialAny connects to port at the first of addrs to which that is possible. Each gets its part of the time that is left
-// until ctx ends. The error is that of the last one tried.
+// DialAny connects to port at the first of addrs that accepts a connection. Each address gets an equal part of the time
+// that is left until ctx ends. The error is that of the last address tried; it is ErrMissingEndpoints if addrs is
+// empty.
 func DialAny(ctx context.Context, d *net.Dialer, network string, addrs []netip.Addr, port uint16) (net.Conn, error) {
 	err := ErrMissingEndpoints
 	for i, addr := range addrs {
@@ -163,7 +164,7 @@ func DialAny(ctx context.Context, d *net.Dialer, network string, addrs []netip.A
 	return nil, err
 }
 
-// dialPart connects to one of several addresses that are to be tried before ctx ends.
+// dialPart connects to addr, with one part in of of the time until ctx ends.
 func dialPart(ctx context.Context, d *net.Dialer, network string, addr netip.AddrPort, of int) (net.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok && of > 1 {
 		var cancel context.CancelFunc

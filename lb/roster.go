@@ -5,34 +5,34 @@ import (
 	"sync"
 )
 
-// manyMembers is the most members that one pick looks at one after another. Services with more have tables and marks,
-// so that a pick costs some microseconds at most, whatever their number.
+// manyMembers is the largest number of members that one pick examines one after another. Larger services have tables
+// and marks, so that a pick takes some microseconds at most.
 const manyMembers = 256
 
-// maxDraws is how often a draw that may not serve is made again before the members are searched.
+// maxDraws is how many members a pick draws by weight before it searches all members for one that may serve.
 const maxDraws = 8
 
-// maxExamined is how many marked members a search looks at. Few of them cannot serve after all, unless nearly all
-// endpoints fail.
+// maxExamined bounds how many marked members a search examines. Most of them may serve, unless nearly all endpoints
+// fail.
 const maxExamined = 64
 
-// A roster is the members of a service between two updates. It finds some that may serve, in no order.
+// A roster is the members of a service between two updates. It finds members that may serve, in no order.
 //
-// In a set of more than manyMembers, bitmaps mark those that may serve. The marks follow uses and ejections a moment
-// later, so whoever finds a marked member looks at the member itself, too.
+// In a set of more than manyMembers, bitmaps mark the members that may serve. A mark lags behind uses and ejections by
+// a moment. So a pick that finds a marked member examines the member itself too.
 type roster struct {
 	group   *group
 	members []*Member
 
-	// For draws by weight; nil if all weights are equal. sums are the weights up to and with each member. Of a number
-	// below the total, guide says where in sums the search for it begins: at place number*len/total.
+	// A guide table for draws by weight; nil if all weights are equal. sums[i] is the weight of members 0 to i. The
+	// search for a number below the total begins in sums at index guide[number*len/total].
 	sums  []int
 	guide []int32
 
 	room  *bitmap // members with room for one more use; nil in small sets
-	ready *bitmap // of those, the ones that are not ejected; nil in small sets
+	ready *bitmap // those of room that are not ejected; nil in small sets
 
-	byID func() map[string]*Member // made when it is first called
+	byID func() map[string]*Member // builds the map at the first call
 }
 
 func newRoster(g *group, members []*Member) *roster {
@@ -51,14 +51,15 @@ func newRoster(g *group, members []*Member) *roster {
 		}
 	}
 	if r.isLarge() {
-		r.room, r.ready = fullBitmap(len(members)), fullBitmap(len(members)) // until recount has seen all
+		r.room, r.ready = fullBitmap(len(members)), fullBitmap(len(members)) // until reviewAll has seen all
 	}
 	return r
 }
 
+// isLarge reports whether there are more than manyMembers.
 func (r *roster) isLarge() bool { return len(r.members) > manyMembers }
 
-// buildTables makes the tables for draws by weight.
+// buildTables builds sums and guide.
 func (r *roster) buildTables() {
 	n := len(r.members)
 	r.sums, r.guide = make([]int, n), make([]int32, n)
@@ -76,7 +77,7 @@ func (r *roster) buildTables() {
 	}
 }
 
-// draw returns a member, each as often as its weight says. There must be one.
+// draw returns a random member, with a probability in proportion to its weight. There must be at least one.
 func (r *roster) draw() *Member {
 	n := len(r.members)
 	if r.sums == nil {
@@ -91,64 +92,65 @@ func (r *roster) draw() *Member {
 	return r.members[i]
 }
 
-// take returns a member that may serve, other than not: one that is drawn by weight, if a few draws find one. It
-// returns nil if there is none.
-func (r *roster) sample(q *query, not *Member) *Member {
+// sample returns a member that may serve, other than except, which may be nil. It draws by weight. If maxDraws draws
+// find no such member, it searches. It returns nil if there is none.
+func (r *roster) sample(q *query, except *Member) *Member {
 	if len(r.members) == 0 {
 		return nil
 	}
 	for range maxDraws {
 		m := r.draw()
-		if q.serves(m, not) && (q.slowStart == 0 || rand.Float64() < q.share(m)) {
+		if q.serves(m, except) && (q.slowStart == 0 || rand.Float64() < q.share(m)) {
 			return m
 		}
 	}
-	return r.search(q, not)
+	return r.search(q, except)
 }
 
-// search returns a member that may serve, other than not, without regard to weights; nil if there is none.
-func (r *roster) search(q *query, not *Member) *Member {
+// search returns a member that may serve, other than except, regardless of weights. It begins at a random member, and
+// returns nil if there is none.
+func (r *roster) search(q *query, except *Member) *Member {
 	n := len(r.members)
 	if n == 0 {
 		return nil
 	}
-	from := rand.IntN(n)
+	first := rand.IntN(n)
 	if r.isLarge() {
-		return r.searchMarks(q, not, from)
+		return r.searchMarks(q, except, first)
 	}
 	for i := range n {
-		if m := r.members[(from+i)%n]; q.serves(m, not) {
+		if m := r.members[(first+i)%n]; q.serves(m, except) {
 			return m
 		}
 	}
 	return nil
 }
 
-// searchMarks is search by the marks, in the order of the members, beginning at place from.
-func (r *roster) searchMarks(q *query, not *Member, from int) *Member {
-	marks, fit := r.marks(q)
-	looks := 0
-	for _, part := range [2][2]int{{from, len(r.members)}, {0, from}} {
-		for i := marks.nextSet(part[0]); i >= 0 && i < part[1] && looks < maxExamined; i = marks.nextSet(i + 1) {
-			if m := r.members[i]; q.serves(m, not) {
+// searchMarks searches the marked members, in order, beginning at index first.
+func (r *roster) searchMarks(q *query, except *Member, first int) *Member {
+	marks, healthy := r.marks(q)
+	examined := 0
+	for _, part := range [2][2]int{{first, len(r.members)}, {0, first}} {
+		for i := marks.nextSet(part[0]); i >= 0 && i < part[1] && examined < maxExamined; i = marks.nextSet(i + 1) {
+			if m := r.members[i]; q.serves(m, except) {
 				return m
 			}
-			looks++
+			examined++
 		}
 	}
-	q.sawFull = q.sawFull || q.maxOpen > 0 && fit > marks.count.Load()
+	q.sawFull = q.sawFull || q.maxOpen > 0 && healthy > marks.count.Load()
 	return nil
 }
 
-// marks are those of the members that may serve in q, and how many there would be if all had room.
-func (r *roster) marks(q *query) (marks *bitmap, fit int64) {
+// marks returns the marks of the members that may serve in q, and how many there would be if no member were full.
+func (r *roster) marks(q *query) (marks *bitmap, healthy int64) {
 	if q.panicking {
 		return r.room, int64(len(r.members))
 	}
 	return r.ready, int64(len(r.members)) - r.group.ejectedCount.Load()
 }
 
-// scarce reports whether so few of many members may serve that it is better to search for one than to let turns pass.
+// scarce reports whether so few of many members may serve that a search is cheaper than to draw or to let turns pass.
 func (r *roster) scarce(q *query) bool {
 	if !r.isLarge() {
 		return false
@@ -157,23 +159,25 @@ func (r *roster) scarce(q *query) bool {
 	return marks.count.Load() < int64(len(r.members)/16)
 }
 
-// mark marks the member at a place anew. It is to be called after the member's room or health has changed. Of several
-// calls at once, the last to write the mark of a member that may serve again also sees that it may: so a mark that is
-// missing never stays.
-func (r *roster) mark(at int) {
-	if !r.isLarge() || at >= len(r.members) {
+// mark sets the marks of the member at index. Call it after the member's open uses or health have changed.
+//
+// Calls may be concurrent. The call that clears a mark checks again afterwards whether the member may serve. So a
+// member that may serve does not stay without its mark.
+func (r *roster) mark(index int) {
+	if !r.isLarge() || index >= len(r.members) {
 		return
 	}
-	m, most := r.members[at], int64(r.group.options().MaxPerEndpoint)
-	room := func() bool { return most == 0 || m.open.Load() < most }
+	m, limit := r.members[index], int64(r.group.options().MaxPerEndpoint)
+	hasRoom := func() bool { return limit == 0 || m.open.Load() < limit }
+	isReady := func() bool { return hasRoom() && m.health.ejectedUntil.Load() == 0 }
 	for _, mark := range []struct {
-		in *bitmap
-		is func() bool
-	}{{r.room, room}, {r.ready, func() bool { return room() && m.health.ejectedUntil.Load() == 0 }}} {
-		is := mark.is()
-		mark.in.set(at, is)
-		if !is && mark.is() {
-			mark.in.set(at, true)
+		bitmap *bitmap
+		isSet  func() bool
+	}{{r.room, hasRoom}, {r.ready, isReady}} {
+		isSet := mark.isSet()
+		mark.bitmap.set(index, isSet)
+		if !isSet && mark.isSet() {
+			mark.bitmap.set(index, true)
 		}
 	}
 }

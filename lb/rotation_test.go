@@ -41,7 +41,7 @@ type turns struct {
 func newTurns() *turns { return &turns{&rotation{}, newGroup("s", NewRoundRobin()), nil} }
 
 func (r *turns) replace(endpoints []Endpoint) {
-	r.members = r.group.replaceMembers(r.members, endpoints)
+	r.members = r.group.replaceMembersLocked(r.members, endpoints)
 	r.rotation.replace(r.members)
 }
 

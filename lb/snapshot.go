@@ -6,19 +6,19 @@ import (
 	"time"
 )
 
-// A ServiceSnapshot is how one service is balanced at one moment.
+// A ServiceSnapshot is the state of one service at one moment.
 type ServiceSnapshot struct {
 	Service   string
 	Policy    Policy
-	Sticky    int   // clients that are remembered
+	Sticky    int   // clients that stick to an endpoint
 	Open      int64 // uses that are not over
 	Waiting   int64 // clients in the queue
-	Ejections int64 // how often one of its endpoints was ejected, by whatever service that uses the address
-	Panicking bool  // ejections are ignored, because too many endpoints are ejected
+	Ejections int64 // ejections of its endpoints, by any service that uses the address
+	Panicking bool  // picks ignore ejections, because too many endpoints are ejected
 	Endpoints []EndpointSnapshot
 }
 
-// An EndpointSnapshot is how one endpoint does.
+// An EndpointSnapshot is the state of one endpoint at one moment.
 type EndpointSnapshot struct {
 	Endpoint
 	State State
@@ -28,31 +28,31 @@ type EndpointSnapshot struct {
 	Picks    int64
 	Failures int64
 
-	// In a row, and shared with all services that use the address; zero when it was last reached.
+	// In a row, since the endpoint was last reached. All services that use the address share these.
 	Fails     int   // failures
-	Ejections int   // times that it was ejected
+	Ejections int   // how often it was ejected
 	Cause     Cause // of the last ejection
-	// TryIn is how long it takes until an endpoint in StateEjected is tried again. If it is not above zero, the next
-	// pick tries it.
+
+	// TryIn is how long an endpoint in StateEjected is not tried. If it is zero or negative, the next pick tries it.
 	TryIn time.Duration
 
-	Share float64 // of its weight, that counts now: less than 1 while it starts slowly
+	Share float64 // the part of its weight that counts now: less than 1 during a slow start
 }
 
-// State is what an endpoint may be picked for.
+// State says whether an endpoint may be picked.
 type State int
 
-// The states, as far as the endpoint itself goes: ServiceSnapshot.Panicking says whether StateEjected counts.
+// The states of an endpoint. If ServiceSnapshot.Panicking is set, an endpoint in StateEjected is picked all the same.
 const (
-	StateIn       State = iota // it gets its share
-	StateEjected               // it is left out
-	StateTrial                 // it is left out, and one use tries it
-	StateSlow                  // it is starting slowly
-	StateFull                  // it has as many uses as it may
-	StateTroubled              // it gets its share, and has failed since it was last reached
+	StateIn       State = iota // it gets its share of picks
+	StateEjected               // it gets no picks
+	StateTrial                 // it gets no picks while one use tries it
+	StateSlow                  // it is in its slow start, and gets less than its share
+	StateFull                  // it has its limit of open uses
+	StateTroubled              // it gets its share, but has failed since it was last reached
 )
 
-// String is a word for it.
+// String returns one word for the state, such as "slow_start".
 func (s State) String() string {
 	names := []string{"in", "ejected", "trial", "slow_start", "full", "troubled"}
 	if s < 0 || int(s) >= len(names) {
@@ -61,7 +61,7 @@ func (s State) String() string {
 	return names[s]
 }
 
-// Snapshot returns all services that an update has named, sorted by name, their endpoints by ID.
+// Snapshot returns all services that an update has named, sorted by name, and their endpoints sorted by ID.
 func (b *RoundRobin) Snapshot() []ServiceSnapshot {
 	var out []ServiceSnapshot
 	b.services.Range(func(name, g any) bool {

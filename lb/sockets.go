@@ -7,31 +7,31 @@ import (
 	"sync"
 )
 
-// lookup looks host up by package net, until ctx ends. It returns when the sockets for that are closed: package net
-// leaves the sockets of a lookup that was given up open until a name server has had its time, which is seconds.
+// lookup looks up host with package net. If ctx ends before, it closes the lookup's sockets and waits until all are
+// closed. Package net alone would leave them open until the name server's timeout, which takes seconds.
 func lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	base := net.DefaultResolver
 	s := &lookupSockets{ctx: ctx, dial: base.Dial, closed: make(chan struct{})}
 	if s.dial == nil {
 		s.dial = new(net.Dialer).DialContext
 	}
-	defer s.closeAll()
+	defer s.wait()
 	r := net.Resolver{PreferGo: base.PreferGo, StrictErrors: base.StrictErrors, Dial: s.dialServer}
 	return r.LookupNetIP(ctx, "ip", host)
 }
 
-// lookupSockets are those of one lookup.
+// lookupSockets holds the sockets of one lookup.
 type lookupSockets struct {
 	ctx  context.Context // of the lookup
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	mu     sync.Mutex    // guards the following
-	count  int           // of those that are open
-	ended  bool          // no more are to be opened
-	closed chan struct{} // closed when none is open and none will be
+	count  int           // open sockets
+	ended  bool          // no more may be opened
+	closed chan struct{} // closed when no socket is open and none will be opened
 }
 
-// dialServer is what package net opens sockets to name servers by.
+// dialServer is the Dial function of a net.Resolver: it opens a socket to a name server.
 func (s *lookupSockets) dialServer(ctx context.Context, network, address string) (net.Conn, error) {
 	s.mu.Lock()
 	if s.ended || s.ctx.Err() != nil {
@@ -46,15 +46,15 @@ func (s *lookupSockets) dialServer(ctx context.Context, network, address string)
 		return nil, err
 	}
 	conn := &lookupSocket{Conn: c, closed: sync.OnceFunc(s.socketClosed)}
-	context.AfterFunc(s.ctx, func() { _ = conn.Close() }) // it may be closed already
-	// Package net speaks to a net.PacketConn as to a UDP socket, and to all else as to a TCP socket.
+	context.AfterFunc(s.ctx, func() { _ = conn.Close() }) // fails only if it is closed already
+	// Package net takes a net.PacketConn for a UDP socket, and any other net.Conn for a TCP socket.
 	if p, ok := c.(net.PacketConn); ok {
 		return &lookupPacketSocket{conn, p}, nil
 	}
 	return conn, nil
 }
 
-// socketClosed is told of each socket that is closed, or could not be opened.
+// socketClosed counts a socket that was closed, or could not be opened.
 func (s *lookupSockets) socketClosed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,8 +63,8 @@ func (s *lookupSockets) socketClosed() {
 	}
 }
 
-// closeAll waits until no socket is open, and lets no more be opened.
-func (s *lookupSockets) closeAll() {
+// wait lets no more sockets be opened, and waits until none is open.
+func (s *lookupSockets) wait() {
 	s.mu.Lock()
 	s.ended = true
 	none := s.count == 0
@@ -74,7 +74,7 @@ func (s *lookupSockets) closeAll() {
 	}
 }
 
-// A lookupSocket is one that tells when it is closed.
+// A lookupSocket calls closed when it is closed.
 type lookupSocket struct {
 	net.Conn
 	closed func()
@@ -87,7 +87,7 @@ func (c *lookupSocket) Close() error {
 	return err
 }
 
-// A lookupPacketSocket is a socket of datagrams.
+// A lookupPacketSocket is a lookupSocket for datagrams.
 type lookupPacketSocket struct {
 	*lookupSocket
 	packets net.PacketConn

@@ -6,26 +6,25 @@ import (
 	"net/netip"
 )
 
-// sourceHash picks the member that a client's IP address belongs to, by weighted rendezvous hashing: the address
-// gives every member a score, and the highest one serves ("Weighted distributed hash tables", Schindelhauer and
-// Schomaker, 2005). When a member leaves, only its own clients move, evenly over the others; when one comes, only
-// those move that it gets.
+// sourceHash picks by weighted rendezvous hashing of the client's IP address. The address gives each member a score,
+// and the member with the highest score serves ("Weighted distributed hash tables", Schindelhauer and Schomaker, 2005).
+// When a member leaves, only its own clients move, evenly to the others. When a member joins, only the clients that it
+// gets move.
 //
-// Of more than manyMembers, each client has some hundreds that it is scored with: see cells. Then some others move
-// besides, up to twice as many: of n equal members, a change of one moves about 2.5/n of all clients. An ejection still
-// moves nobody else.
+// With more than manyMembers, each client is scored with some hundreds of them, see cells. Then a change of one of n
+// equal members moves about 2.5/n of all clients. An ejection still moves only the clients of the ejected member.
 //
-// All Lictors come to the same member for the same address, for nothing here is random.
+// Nothing here is random, so all Lictors pick the same member for an address.
 type sourceHash struct {
 	*roster
-	nodes []hashNode // for each member
-	equal bool       // all entrants weigh the same
-	cells *cells     // nil: each client is scored with all members
+	nodes []hashNode // of the members, in order
+	equal bool       // all nodes have the same weight
+	cells *cells     // nil: score each client with all members
 }
 
-// An hashNode is what a member brings along to be scored.
+// A hashNode is what the score of a member depends on.
 type hashNode struct {
-	seed   uint64 // of its ID
+	seed   uint64 // hash of its ID
 	weight float64
 }
 
@@ -48,7 +47,7 @@ func (s *sourceHash) pick(src netip.Addr, q *query) *Member {
 		}
 	} else {
 		marks, _ := s.marks(q)
-		for _, i := range s.cells.members(best.client) {
+		for _, i := range s.cells.indexesFor(best.client) {
 			if marks.has(int(i)) {
 				s.score(&best, int(i), q)
 			}
@@ -63,39 +62,39 @@ func (s *sourceHash) pick(src netip.Addr, q *query) *Member {
 	return nil
 }
 
-// A winner is the member with the highest score that a pick has seen so far.
+// A winner is the member with the highest score so far in a pick.
 type winner struct {
-	client uint64
-	index  int // negative: there is none
+	client uint64 // its hash
+	index  int    // of the member; negative: there is none
 	hash   uint64
 	score  float64
 }
 
-// score makes the member at place i the winner if it may serve and has a higher score.
+// score makes the member at index i the winner if it may serve and has a higher score.
 func (s *sourceHash) score(best *winner, i int, q *query) {
 	q.examined++
-	e := &s.nodes[i]
-	hash := mix(best.client ^ e.seed)
+	node := &s.nodes[i]
+	hash := mix(best.client ^ node.seed)
 	if s.equal && q.slowStart == 0 {
 		if (best.index < 0 || hash > best.hash) && q.serves(s.members[i], nil) {
 			best.index, best.hash = i, hash
 		}
 		return
 	}
-	// -1/ln of a number between 0 and 1, both excluded, has the distribution that makes shares proportional to weights.
-	// It is less than 1/(1-number), which is found sooner.
+	// With a number between 0 and 1, both excluded, -1/ln(number) has the distribution that makes shares proportional
+	// to weights. It is less than 1/(1-number), which is cheaper to compute.
 	number := (float64(hash>>11) + 0.5) / (1 << 53)
-	if best.index >= 0 && e.weight <= best.score*(1-number) {
+	if best.index >= 0 && node.weight <= best.score*(1-number) {
 		return
 	}
 	m := s.members[i]
-	score := -e.weight * q.share(m) / math.Log(number)
+	score := -node.weight * q.share(m) / math.Log(number)
 	if (best.index < 0 || score > best.score) && q.serves(m, nil) {
 		best.index, best.score = i, score
 	}
 }
 
-// hashID is FNV-1a, mixed: short IDs that differ in the last letter must not be alike.
+// hashID returns the FNV-1a hash of an ID, mixed, so that IDs that differ only in the last letter have unlike hashes.
 func hashID(id string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(id) {
@@ -104,13 +103,13 @@ func hashID(id string) uint64 {
 	return mix(h)
 }
 
-// hashAddr takes an IPv4 address and the same one in IPv6 as equal.
+// hashAddr returns a hash of an address. It is the same for an IPv4 address and its IPv4-mapped IPv6 address.
 func hashAddr(a netip.Addr) uint64 {
 	b := a.As16()
 	return mix(mix(binary.BigEndian.Uint64(b[:8])) ^ binary.BigEndian.Uint64(b[8:]))
 }
 
-// mix is the finalizer of SplitMix64: every bit of x changes half of the result's.
+// mix is the finalizer of SplitMix64: each bit of x changes half of the bits of the result.
 func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9

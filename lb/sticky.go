@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// maxSticky is how many clients a service remembers; beyond that it forgets those that came longest ago.
+// maxSticky is how many clients a service remembers. To remember one more, it forgets the one that came longest ago.
 const maxSticky = 1 << 16
 
-// stickyShards share the clients out, so that picks on several cores seldom wait for the same lock.
+// stickyShards is into how many shards clients are divided, so that picks on several cores seldom share a lock.
 const stickyShards = 16
 
-// A stickyTable remembers which member a client was given. Entries are reused, so a full table allocates nothing.
+// A stickyTable remembers the member of each client. It reuses entries, so a full table allocates nothing.
 type stickyTable struct {
 	shards [stickyShards]stickyShard
 }
@@ -21,14 +21,14 @@ type stickyShard struct {
 	mu      sync.Mutex
 	max     int
 	index   map[netip.Addr]int32
-	entries []stickyEntry // entries[0] is the head of a ring: its next came longest ago
+	entries []stickyEntry // entries[0] is the head of a ring; its next came longest ago
 }
 
 // A stickyEntry is one client.
 type stickyEntry struct {
 	client     netip.Addr
 	member     *Member
-	seen       instant // on the registry's clock
+	seen       instant // time of the last pick
 	prev, next int32
 }
 
@@ -45,7 +45,7 @@ func (t *stickyTable) shard(client netip.Addr) *stickyShard {
 	return &t.shards[hashAddr(client)%stickyShards]
 }
 
-// get returns the member that client was given, if that was less than ttl ago; and nil if not.
+// get returns the member of client, if the client last came less than ttl ago; else nil.
 func (t *stickyTable) get(client netip.Addr, now instant, ttl time.Duration) *Member {
 	s := t.shard(client)
 	s.mu.Lock()
@@ -60,7 +60,7 @@ func (t *stickyTable) get(client netip.Addr, now instant, ttl time.Duration) *Me
 	return s.entries[i].member
 }
 
-// put notes that client was given m.
+// put makes m the member of client.
 func (t *stickyTable) put(client netip.Addr, m *Member, now instant) {
 	s := t.shard(client)
 	s.mu.Lock()
@@ -97,7 +97,7 @@ func (s *stickyShard) unlink(i int32) {
 	s.entries[e.next].prev = e.prev
 }
 
-// len is how many clients are remembered.
+// len returns how many clients are remembered.
 func (t *stickyTable) len() int {
 	n := 0
 	for i := range t.shards {

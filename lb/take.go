@@ -1,7 +1,7 @@
 package lb
 
-// Take is a use of one certain endpoint, for a client that an earlier process has paired with it: policies, limits
-// and ejections have no say. It is nil if the service does not have the endpoint, with that ID at that address.
+// Take implements LoadBalancer. It ignores policies, limits and ejections. It returns nil if the service does not have
+// an endpoint with the ID of e at the address of e.
 func (b *RoundRobin) Take(service string, e Endpoint) *Member {
 	v, ok := b.services.Load(service)
 	if !ok {
