@@ -2,18 +2,26 @@ package proxy
 
 import (
 	"errors"
+	"syscall"
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// causeOf is lb.CauseOf that also knows the errors of the proxier: an address that Options.Admit has refused says
-// nothing about the endpoint.
-func causeOf(err error) (cause lb.Cause, ours bool) {
+// causeOf is lb.CauseOf for errors of the proxier too: that Options.Admit has refused an address says nothing about the
+// endpoint.
+func causeOf(err error) (cause lb.Cause, local bool) {
 	if errors.As(err, new(*barredError)) {
 		return 0, true
 	}
 	return lb.CauseOf(err)
+}
+
+// isRefusal reports whether err, of a datagram socket that is connected to an endpoint, says that nothing listens there
+// or that there is no way to its host. Other errors of the socket say nothing about the endpoint, or pass.
+func isRefusal(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) ||
+		errors.Is(err, syscall.ENETUNREACH)
 }
 
 // A Refusal is why a client got no endpoint.

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -307,9 +306,4 @@ func (h *udpShard) close() {
 func clientOf(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	a := sys.AddrPort(sa)
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
-
-// refusal tells whether err says that an endpoint, or its host, is not there.
-func refusal(err syscall.Errno) bool {
-	return err == unix.ECONNREFUSED || err == unix.EHOSTUNREACH || err == unix.ENETUNREACH
 }

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/lictor-proxy/lictor/lb"
@@ -272,12 +271,6 @@ func (x *session) report() report {
 func (x *session) countSent(datagrams, bytes int) {
 	x.datagramsUp.Add(int64(datagrams))
 	x.bytesUp.Add(int64(bytes))
-}
-
-// isRefusal tells whether err says that the endpoint, or its host, is not there.
-func isRefusal(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) ||
-		errors.Is(err, syscall.ENETUNREACH)
 }
 
 // A datagram is a received datagram in a pooled buffer.

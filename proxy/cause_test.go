@@ -1,0 +1,40 @@
+package proxy
+
+import (
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// Bare errors, as the loops get them, and those of package net, as the portable engine gets them, mean the same. What
+// counts as a refusal also counts against the endpoint.
+func TestIsRefusal(t *testing.T) {
+	for _, tt := range []struct {
+		errno syscall.Errno
+		want  bool
+		cause lb.Cause
+	}{
+		{syscall.ECONNREFUSED, true, lb.Refused},
+		{syscall.EHOSTUNREACH, true, lb.Unreachable},
+		{syscall.ENETUNREACH, true, lb.Unreachable},
+		{syscall.EAGAIN, false, 0},
+		{syscall.ENOBUFS, false, 0},
+		{syscall.EPERM, false, 0},
+	} {
+		for _, err := range []error{tt.errno, &net.OpError{Op: "write", Err: os.NewSyscallError("sendmsg", tt.errno)}} {
+			if got := isRefusal(err); got != tt.want {
+				t.Errorf("isRefusal(%v) = %v, want %v", err, got, tt.want)
+			}
+			if cause, local := causeOf(err); cause != tt.cause || local == tt.want {
+				t.Errorf("causeOf(%v) = %v, %v, want %v, %v", err, cause, local, tt.cause, !tt.want)
+			}
+		}
+	}
+	if isRefusal(nil) || isRefusal(syscall.Errno(0)) || isRefusal(errors.New("other")) {
+		t.Error("isRefusal is true of what is no refusal")
+	}
+}
