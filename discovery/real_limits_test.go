@@ -3,15 +3,16 @@ package discovery
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/consul/api"
 
-	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
@@ -22,46 +23,27 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
 
 	const n = 300 // Consul allows a client 200 connections
+	address, connections := countConnections(t, a.HTTPS)
 	o := ConsulOptions{
-		Address: "https://" + a.HTTPS, Wait: 3 * time.Second,
+		Address: "https://" + address, Wait: 3 * time.Second,
 		TLS: TLSOptions{CAFile: a.CAFile, ServerName: testconsul.ServerName},
 	}.withDefaults()
 	for i := range n {
 		o.Watches = append(o.Watches, Watch{Service: fmt.Sprint("s", i),
 			Query: Query{Service: "web", Filter: fmt.Sprintf("Service.Port != %d", 1000+i)}})
 	}
-	options := o.client()
-	transport, err := consul.NewTransport(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var dials atomic.Int32
-	dial := transport.DialContext
-	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		dials.Add(1)
-		return dial(ctx, network, address)
-	}
-	options.Transport = transport
-	client, err := consul.New(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := newConsul(o, client)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := follow(t, c, &journal{})
+	r := followNew(t, o)
 	testproc.Await(t, "all sets", func() bool { return len(r.got()) == n })
-	testproc.Await(t, "end of the first wait", func() bool { return c.Snapshot()[n-1].Queries > 2 })
-	for _, s := range c.Snapshot() {
+	testproc.Await(t, "end of the first wait", func() bool { return r.consul.Snapshot()[n-1].Queries > 2 })
+	for _, s := range r.consul.Snapshot() {
 		if s.Errors != 0 || s.Endpoints != 1 {
 			t.Errorf("status %+v", s)
 		}
 	}
-	if got := dials.Load(); got > 150 {
+	if got := connections.Load(); got < 1 || got > 150 {
 		t.Errorf("%d connections for %d watches", got, n)
 	}
-	t.Logf("%d dials", dials.Load())
+	t.Logf("%d connections", connections.Load())
 
 	strangers, err := NewConsul(ConsulOptions{Address: o.Address})
 	if err != nil {
@@ -75,6 +57,47 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 		}
 		return strings.Contains(err.Error(), "certificate")
 	})
+}
+
+// countConnections forwards connections to the address to until the test ends. It returns the address that it listens
+// at, and how many connections it has accepted.
+func countConnections(t *testing.T, to string) (address string, accepted *atomic.Int32) {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted = &atomic.Int32{}
+	var running sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	relay := func(client net.Conn) {
+		server, err := net.Dial("tcp", to)
+		if err != nil {
+			_ = client.Close()
+			return
+		}
+		closeBoth := sync.OnceFunc(func() { _, _ = client.Close(), server.Close() })
+		defer context.AfterFunc(ctx, closeBoth)()
+		running.Go(func() { defer closeBoth(); _, _ = io.Copy(server, client) })
+		defer closeBoth()
+		_, _ = io.Copy(client, server)
+	}
+	running.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			accepted.Add(1)
+			running.Go(func() { relay(client) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		cancel()
+		running.Wait()
+	})
+	return listener.Addr().String(), accepted
 }
 
 func TestRealConsulWithFewConnectionsAllowed(t *testing.T) {

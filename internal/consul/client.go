@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -32,8 +33,8 @@ type Client struct {
 	longs                chan struct{} // has an element for each answer longer than SmallBody that is in memory
 	buffers              sync.Pool     // of *bytes.Buffer, for such answers
 
-	heard  atomic.Int64 // when the agent last answered anything, as Unix time in nanoseconds; zero: never
-	single atomic.Bool  // a connection carries one query although it is HTTPS, as behind a reverse proxy with HTTP/1
+	heard  atomic.Pointer[time.Time] // when the agent last answered anything; nil: never
+	single atomic.Bool               // a connection carries one query although it is HTTPS, as behind a reverse proxy with HTTP/1
 }
 
 // A Request is a query. With an Index it blocks: the agent answers once the state is past that index, or when Wait
@@ -275,7 +276,8 @@ func (c *Client) do(
 	if err != nil {
 		return nil, err
 	}
-	c.heard.Store(time.Now().UnixNano())
+	now := time.Now()
+	c.heard.Store(&now)
 	if resp.ProtoMajor == 1 && c.base.Scheme == "https" {
 		c.single.Store(true)
 	}
@@ -314,7 +316,11 @@ func (c *Client) CloseIdle() {
 // answer comes by HTTP/1.
 func (c *Client) Multiplexes() bool { return c.base.Scheme == "https" && !c.single.Load() }
 
-// Silence returns how long ago the agent last answered anything. If it never did, that is some decades.
+// Silence returns how long ago the agent last answered anything. If it never did, Silence is the longest Duration.
 func (c *Client) Silence() time.Duration {
-	return time.Since(time.Unix(0, c.heard.Load()))
+	heard := c.heard.Load()
+	if heard == nil {
+		return math.MaxInt64
+	}
+	return time.Since(*heard)
 }

@@ -36,7 +36,7 @@ type Options struct {
 	// Logger takes what operators should know. Tokens never appear in it. Nil means no log.
 	Logger hclog.Logger
 
-	// Transport carries the requests. Nil means what NewTransport returns.
+	// Transport carries the requests. Nil means connections to Address, over TLS as TLS says.
 	Transport http.RoundTripper
 
 	// MaxBody is how many bytes an answer may have. Zero means the constant MaxBody.

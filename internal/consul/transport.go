@@ -11,16 +11,6 @@ import (
 	"github.com/lictor-proxy/lictor/internal/hostport"
 )
 
-// NewTransport returns the transport that a client uses if Options.Transport is nil. It reads the files that o names.
-func NewTransport(o Options) (*http.Transport, error) {
-	o = o.withDefaults()
-	a, err := parseAddress(o.Address)
-	if err != nil {
-		return nil, err
-	}
-	return newTransport(a, o.TLS, o.Logger)
-}
-
 // newTransport returns a transport for t. Over TLS the agent speaks HTTP/2, so that a few connections carry any
 // number of queries. Without TLS each query holds a connection, and the agent allows a client 200.
 func newTransport(a hostport.Agent, o TLSOptions, log hclog.Logger) (*http.Transport, error) {

@@ -213,9 +213,9 @@ func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 }
 
 // spareProcessor gives Go one processor more than there are, and returns how many there are. An event loop that waits
-// keeps its processor for 10 ms, unless none is idle: then the runtime's monitor takes it away within microseconds, the
-// loop has to find another one when it wakes, and the monitor, having found work, goes on looking every 20 µs. That was
-// an eighth of all processor time under load.
+// keeps its processor for 10 ms, unless none is idle. Then the runtime's monitor takes the processor away within
+// microseconds, and the loop has to find another one when it wakes. The monitor, having found work, goes on looking
+// every 20 us. That was an eighth of all processor time under load.
 func spareProcessor(log hclog.Logger) int {
 	n := runtime.GOMAXPROCS(0)
 	if allowed, err := allowedProcessors(); err != nil && os.Getenv("GOMAXPROCS") == "" {
