@@ -134,9 +134,4 @@ func TestFmtOfTooMuchInput(t *testing.T) {
 
 type endless struct{}
 
-func (endless) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = '#'
-	}
-	return len(p), nil
-}
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
