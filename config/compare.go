@@ -176,6 +176,12 @@ func valueText(v reflect.Value) string {
 		return fmt.Sprintf("%q", value)
 	}
 	switch v.Kind() {
+	case reflect.Struct:
+		var parts []string
+		for _, a := range argumentsOf(v.Interface()) {
+			parts = append(parts, a.name+" = "+a.value)
+		}
+		return "{" + strings.Join(parts, ", ") + "}"
 	case reflect.Slice:
 		var items []string
 		for i := range v.Len() {

@@ -82,6 +82,40 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// The sources that a service fails over to are shown as they are written, and where they stand is no change.
+func TestCompareOfFailover(t *testing.T) {
+	const two = `service "web" {
+  listen = 9000
+  consul {
+    filter = "Service.Meta.v == 1"
+  }
+  consul {
+    datacenter = "dc2"
+    filter     = "Service.Meta.v == 1"
+  }
+}
+`
+	one := configured(t, "service \"web\" {\n  listen = 9000\n  consul {\n    "+
+		"filter = \"Service.Meta.v == 1\"\n  }\n}\n")
+	before := configured(t, two)
+	var b strings.Builder
+	if err := Compare(one, before).Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := `~ service "web"
+    + failover = [{service = "web", filter = "Service.Meta.v == 1", datacenter = "dc2", ` +
+		`statuses = ["passing"], max_drop = 50, drop_hold = "10s"}]
+    + failover_below = 1
+    + failback_hold = "30s"
+`
+	if b.String() != want {
+		t.Errorf("got:\n%swant:\n%s", b.String(), want)
+	}
+	if c := Compare(before, configured(t, "# a remark\n\n"+two)); !c.Empty() {
+		t.Errorf("a remark above it is a change: %s", c.Summary())
+	}
+}
+
 // An added service shows what was chosen for it, not all of the defaults.
 func TestCompareShowsWhatWasChosen(t *testing.T) {
 	next := configured(t, "service \"dns\" {\n  listen = 53\n  protocol = \"udp\"\n  max_sessions = 7\n}\n")

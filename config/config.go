@@ -205,14 +205,14 @@ type Check struct {
 
 // A ConsulQuery says which instances in the Consul catalog are the service's endpoints.
 type ConsulQuery struct {
-	Service    string
-	Tags       []string
-	Filter     string
-	Datacenter string
-	Peer       string
-	Prepared   string // name or ID of a prepared query, with which only Datacenter, Near and Statuses count
-	Near       string
-	Statuses   []string // of "passing" and "warning", the first at least
+	Service       string
+	Tags          []string
+	Filter        string
+	Datacenter    string
+	Peer          string
+	PreparedQuery string // name or ID of a prepared query, with which only Datacenter, Near and Statuses count
+	Near          string
+	Statuses      []string // of "passing" and "warning", the first at least
 
 	// MaxDrop is the percentage of the set that may vanish at once without being held; Off means 0 %. DropHold is
 	// how long what vanished is held; Off means not at all.

@@ -20,7 +20,7 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 	}
 	q.Datacenter, _ = b.shortText("datacenter", maxConsulName)
 	q.Peer, _ = b.shortText("peer", maxConsulName)
-	q.Prepared, _ = b.shortText("prepared_query", maxConsulName)
+	q.PreparedQuery, _ = b.shortText("prepared_query", maxConsulName)
 	q.Near, _ = b.shortText("near", maxConsulName)
 	var ok bool
 	if q.Filter, ok = b.shortText("filter", maxFilter); ok {

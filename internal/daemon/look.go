@@ -74,8 +74,8 @@ func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, 
 // whatOf says what a query is for.
 func whatOf(q config.ConsulQuery) string {
 	parts := []string{fmt.Sprintf("consul service %q", q.Service)}
-	if q.Prepared != "" {
-		parts = []string{fmt.Sprintf("prepared query %q", q.Prepared)}
+	if q.PreparedQuery != "" {
+		parts = []string{fmt.Sprintf("prepared query %q", q.PreparedQuery)}
 	}
 	if q.Datacenter != "" {
 		parts = append(parts, fmt.Sprintf("datacenter %q", q.Datacenter))

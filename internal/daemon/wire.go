@@ -31,7 +31,7 @@ func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions
 func queryOf(q config.ConsulQuery) discovery.Query {
 	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near,
 		Statuses: q.Statuses, Peer: q.Peer,
-		Prepared: q.Prepared}
+		Prepared: q.PreparedQuery}
 }
 
 // watchOf returns how a service's endpoints are found, as discovery takes it.

@@ -217,7 +217,7 @@ func TestWhatOf(t *testing.T) {
 		{config.ConsulQuery{Service: "web"}, `consul service "web"`},
 		{config.ConsulQuery{Service: "web", Datacenter: "dc2"}, `consul service "web", datacenter "dc2"`},
 		{config.ConsulQuery{Service: "web", Peer: "east"}, `consul service "web", peer "east"`},
-		{config.ConsulQuery{Prepared: "near"}, `prepared query "near"`},
+		{config.ConsulQuery{PreparedQuery: "near"}, `prepared query "near"`},
 	} {
 		if got := whatOf(tt.query); got != tt.want {
 			t.Errorf("got %q, want %q", got, tt.want)
