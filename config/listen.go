@@ -131,10 +131,11 @@ func splitHostPort(s, example string) (host, port, problem string) {
 	return "", "", fmt.Sprintf("%q is not an address with a port. Write something like %q", s, example)
 }
 
-// withBrackets is s, if that is an IPv6 address with a port behind it, as it should be written; or else empty.
+// withBrackets returns how to write s if that is an IPv6 address with a port behind it, without brackets or with one of
+// them missing; or else nothing.
 func withBrackets(s string) string {
 	i := strings.LastIndexByte(s, ':')
-	ip, err := netip.ParseAddr(s[:i])
+	ip, err := netip.ParseAddr(strings.Trim(s[:i], "[]"))
 	if err != nil || !hostport.IsPort(s[i+1:]) {
 		return ""
 	}
