@@ -35,25 +35,19 @@ func plainValue(v reflect.Value) any {
 		}
 	}
 	switch v.Kind() {
-	case reflect.Pointer, reflect.Interface:
+	case reflect.Pointer:
 		if v.IsNil() {
 			return nil
 		}
 		return plainValue(v.Elem())
 	case reflect.Struct:
 		return plainStruct(v)
-	case reflect.Slice, reflect.Array:
+	case reflect.Slice:
 		list := []any{}
 		for i := range v.Len() {
 			list = append(list, plainValue(v.Index(i)))
 		}
 		return list
-	case reflect.Map:
-		all := map[string]any{}
-		for _, key := range v.MapKeys() {
-			all[fmt.Sprint(plainValue(key))] = plainValue(v.MapIndex(key))
-		}
-		return all
 	}
 	return v.Interface()
 }

@@ -171,6 +171,18 @@ no endpoints
 `)
 }
 
+func TestReasonsAreInTheirOrder(t *testing.T) {
+	t.Parallel()
+	by := map[string]int64{"full": 3, "per_client": 2, "closing": 9, "no_endpoint": 1, "queue_timeout": 4, "aged": 1}
+	const want = ": aged 1, closing 9, full 3, no_endpoint 1, per_client 2, queue_timeout 4"
+	if got := reasons(by); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := reasons(nil); got != "" {
+		t.Errorf("got %q for none", got)
+	}
+}
+
 func TestWhy(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
