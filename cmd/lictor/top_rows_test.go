@@ -209,6 +209,13 @@ func TestTopScrolls(t *testing.T) {
 		}
 		firsts[v.first] = true
 	}
+	// When rows go, the others move up instead of leaving room below.
+	v.selected, v.first = "s11", 40
+	if screen := unadorned(frame(&admin.Status{}, rows[:12], v, 100, 13)); v.first != 2 ||
+		strings.Count(screen, "\n") != 12 {
+		t.Errorf("at %d with 12 rows:\n%s", v.first, screen)
+	}
+	v.selected, v.first = "s00", 0
 	if len(firsts) != 41 || v.selected != "s00" || v.first != 0 {
 		t.Errorf("%d positions, want 41; at %s, %d", len(firsts), v.selected, v.first)
 	}
