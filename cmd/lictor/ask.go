@@ -22,7 +22,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// An asker is what the commands share that ask a running lictor.
+// An asker is the part of a command that asks a running lictor.
 type asker struct {
 	console
 	name      string // of the command
@@ -31,13 +31,13 @@ type asker struct {
 	json      bool
 }
 
-// askFlags adds the options that all of them have.
+// askFlags adds the options of every command that asks.
 func (a *asker) askFlags(f *flag.FlagSet) {
 	a.addressFlags(f)
 	f.BoolVar(&a.json, "json", false, "")
 }
 
-// addressFlags adds those of them that say whom to ask.
+// addressFlags adds the options that say where the running lictor answers.
 func (a *asker) addressFlags(f *flag.FlagSet) {
 	f.StringVar(&a.address, "admin", os.Getenv("LICTOR_ADMIN"), "")
 	f.StringVar(&a.tokenFile, "token-file", os.Getenv("LICTOR_ADMIN_TOKEN_FILE"), "")
@@ -56,7 +56,7 @@ func askCompletions(f *flag.FlagSet) complete.Flags {
 	return completeFlags(f, complete.Flags{"-token-file": complete.PredictFiles("*")})
 }
 
-// errNobody is that no lictor was found.
+// An errNobody is the error when no running lictor was found. Its lines in tried say for each address why.
 type errNobody struct{ tried []string }
 
 func (e *errNobody) Error() string {
@@ -65,7 +65,7 @@ func (e *errNobody) Error() string {
 		"If its admin block has another address, name that by -admin or in $LICTOR_ADMIN."
 }
 
-// connect finds the running lictor, and returns a client of it with its status.
+// connect finds the running lictor. It returns a client for it, which the caller closes, and its status.
 func (a *asker) connect(ctx context.Context) (*admin.Client, *admin.Status, error) {
 	token, err := a.token()
 	if err != nil {
@@ -99,7 +99,7 @@ func (a *asker) connect(ctx context.Context) (*admin.Client, *admin.Status, erro
 	return nil, nil, &nobody
 }
 
-// cause is what the system says, if that is the cause: the address need not be repeated.
+// cause returns the system error in err, if there is one, without the address around it.
 func cause(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
@@ -146,17 +146,17 @@ func hasEnded(err error) error {
 	return err
 }
 
-// print writes v as JSON.
+// print writes v to stdout as indented JSON.
 func (a *asker) print(v any) error {
 	enc := json.NewEncoder(a.out)
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }
 
-// servicePath is the path of a service in the API.
+// servicePath returns the path of a service in the API.
 func servicePath(name string) string { return "/v1/services/" + url.PathEscape(name) }
 
-// service asks for one service. If there is none of that name, the error suggests one.
+// service asks for one service. If no service has that name, the error suggests a similar one.
 func service(ctx context.Context, client *admin.Client, name string) (*admin.Service, error) {
 	s := &admin.Service{}
 	err := client.Get(ctx, servicePath(name), s)
@@ -175,7 +175,7 @@ func service(ctx context.Context, client *admin.Client, name string) (*admin.Ser
 	return nil, fmt.Errorf("%w%s", err, suggestion(name, names))
 }
 
-// ago is how long ago t was, in the largest unit that says it.
+// ago says how long ago t was, such as "3m ago". It returns "never" for nil.
 func ago(now time.Time, t *time.Time) string {
 	if t == nil {
 		return "never"
@@ -183,7 +183,7 @@ func ago(now time.Time, t *time.Time) string {
 	return brief(now.Sub(*t)) + " ago"
 }
 
-// brief is a duration to two digits or so: 350ms, 12s, 5m, 3h, 9d.
+// brief returns a duration in its largest unit, rounded down: 350ms, 12s, 5m, 3h, 9d. A negative one is 0ms.
 func brief(d time.Duration) string {
 	switch {
 	case d < time.Second:
@@ -198,8 +198,8 @@ func brief(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// visible replaces what a terminal would obey instead of show. Much of what is printed comes from Consul, where anybody
-// may have written it.
+// visible replaces control characters, which a terminal would obey, and characters that change the direction of text.
+// Much of what is printed comes from Consul, where anybody may have written it.
 func visible(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e ||

@@ -104,7 +104,7 @@ func (c *connectionsCommand) Run(args []string) int {
 	return exitOK
 }
 
-// collect asks for page after page. Which are the oldest is known when all have come, so all are asked for.
+// collect asks for all pages, because the oldest connections may be on any of them. It returns the oldest first.
 func (c *connectionsCommand) collect(
 	ctx context.Context, client *admin.Client, name string,
 ) (*admin.ConnectionsAnswer, error) {

@@ -106,8 +106,8 @@ func (c *explainCommand) Run(args []string) int {
 	return exitOK
 }
 
-// addExcluded adds to s the instances that its query is not for. Not to know of them is no reason to say nothing of the
-// others.
+// addExcluded adds to s the instances that its tags or filter leave out. If they cannot be had, it returns why, and s
+// keeps the others.
 func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) error {
 	var answer admin.ExcludedAnswer
 	err := client.Get(ctx, servicePath(s.Name)+"/excluded", &answer)

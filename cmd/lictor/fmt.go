@@ -93,7 +93,7 @@ func (c *fmtCommand) fail(err error) int {
 	return exitFailed
 }
 
-// find lists the files that path stands for.
+// find lists the files to format at path: the file itself, or those of the directory.
 func (c *fmtCommand) find(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -177,8 +177,8 @@ func (c *fmtCommand) name(path string) int {
 	return exitOK
 }
 
-// replace gives the file a new content at once, so that no reader gets half of it. Its mode stays, and so does a link
-// that leads to it.
+// replace replaces the content of a file in one step, so that no reader sees half of it. The file keeps its mode. If
+// path is a symbolic link, the file that it leads to is replaced.
 func replace(path string, content []byte) (err error) {
 	path, err = filepath.EvalSymlinks(path)
 	if err != nil {

@@ -142,7 +142,7 @@ const (
 	choices     = 10000
 )
 
-// choosePort finds a free port that depends on nothing but the service, as long as nobody else takes it.
+// choosePort returns a free port. It is the same each time for one service, unless another program has taken it.
 func choosePort(f forward) uint16 {
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s/%s", f.service, f.protocol)
@@ -171,7 +171,7 @@ func isFree(p config.Protocol, addr netip.AddrPort) bool {
 	return l.Close() == nil
 }
 
-// configuration is what the command stands for, as it would be in a file: so it is checked like one.
+// configuration returns the text of a configuration that does what the command asks for. It is checked like a file.
 func (c *forwardCommand) configuration(forwards []forward) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "log_level = \"warn\"\nshutdown_grace = \"0s\"\n")
@@ -195,7 +195,7 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 	return []byte(b.String())
 }
 
-// live keeps a line up to date that says what goes on: in place on a terminal, else a line each time it changes.
+// live prints a line about the traffic each time it changes, until ctx ends. On a terminal it replaces the last line.
 func (c *forwardCommand) live(ctx context.Context, d *daemon.Daemon) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -222,7 +222,7 @@ func (c *forwardCommand) live(ctx context.Context, d *daemon.Daemon) {
 	}
 }
 
-// trafficLine is such as "web: 2 open of 17, 3.1 KiB up, 1.2 MiB down".
+// trafficLine returns a line such as "web: 2 open of 17, 3.1 KiB up, 1.2 MiB down".
 func trafficLine(all []daemon.Traffic) string {
 	var parts []string
 	for _, s := range all {
@@ -236,7 +236,7 @@ func trafficLine(all []daemon.Traffic) string {
 	return strings.Join(parts, "; ")
 }
 
-// bytesText is n in the largest unit that it has one of.
+// bytesText returns n in the largest unit of which it has at least one, such as "3.1 KiB".
 func bytesText(n int64) string {
 	const units = "KMGTPE"
 	value, unit := float64(n), -1

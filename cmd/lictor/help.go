@@ -57,11 +57,11 @@ Examples:
     $ lictor run -config web.hcl
 `
 
-// configurations completes the names of configuration files, and of directories.
+// configurations returns what completes the names of configuration files and directories.
 func configurations() complete.Predictor { return complete.PredictFiles("*.hcl") }
 
-// completeFlags gives each flag of the set what completes its value: by values, whose keys are such as "-config". A
-// flag that is not there takes no value, or one that cannot be guessed.
+// completeFlags returns what completes the value of each flag in the set. It takes that from values, which has keys
+// such as "-config". A flag that is not in values has no value, or one that cannot be completed.
 func completeFlags(flags *flag.FlagSet, values complete.Flags) complete.Flags {
 	all := complete.Flags{"-help": nil}
 	flags.VisitAll(func(f *flag.Flag) { all["-"+f.Name] = values["-"+f.Name] })

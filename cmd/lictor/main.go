@@ -26,13 +26,13 @@ const (
 
 func main() { os.Exit(Main(os.Args[1:], console{in: os.Stdin, out: os.Stdout, err: os.Stderr})) }
 
-// A console is what a command talks through: asked-for output goes to out, everything else to err.
+// A console has the streams of a command. Output that was asked for goes to out, everything else to err.
 type console struct {
 	in       io.Reader
 	out, err io.Writer
 }
 
-// Main runs the command line without the program's name, and returns the exit code.
+// Main runs the command line in args, which does not have the program's name, and returns the exit code.
 func Main(args []string, c console) int {
 	if len(args) > 0 && args[0] == "help" {
 		args = append(args[1:], "-help")
@@ -83,7 +83,8 @@ func commands(c console) map[string]cli.CommandFactory {
 	}
 }
 
-// misuse is what is wrong before a command is reached. The library would print all of the help.
+// misuse returns what is wrong with the arguments before the command, or nil. For those the library would print the
+// whole help.
 func misuse(app *cli.CLI) error {
 	name := app.Subcommand()
 	if _, ok := app.Commands[name]; ok && name != "" {
@@ -113,15 +114,15 @@ func suggestion(given string, names []string) string {
 	return ""
 }
 
-// usage reports wrong usage of a command ("" for lictor itself) in two lines, and returns the exit code for it.
+// usage prints two lines about wrong usage of a command, which is "" for lictor itself. It returns the exit code.
 func (c console) usage(command string, err error) int {
 	name := strings.TrimSpace("lictor " + command)
 	fmt.Fprintf(c.err, "%s: %v\nRun \"%s -help\" for how to use it.\n", name, err, name)
 	return exitUsage
 }
 
-// parse reads flags, which may stand before, between and behind the other arguments; those it returns. Everything
-// behind "--" is an argument. Its errors are wrong usage.
+// parse reads flags, and returns the other arguments. Flags may stand before, between and behind those. Everything
+// behind "--" is an argument. An error means wrong usage.
 func parse(flags *flag.FlagSet, args []string) (rest []string, err error) {
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}

@@ -118,8 +118,8 @@ func (c *planCommand) read(paths []string) (*config.Config, bool) {
 	return cfg, cfg != nil && err == nil
 }
 
-// running is the configuration of the running lictor. Its secrets, which it does not tell, are taken to be those of
-// next, and what its command line has decided counts for next too.
+// running returns the configuration of the running lictor. A running lictor does not tell its secrets, so it gets those
+// of next. What its command line decides is set in next too, because it stays decided after a reload.
 func (c *planCommand) running(next *config.Config) (*config.Config, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
@@ -136,7 +136,6 @@ func (c *planCommand) running(next *config.Config) (*config.Config, error) {
 	if err := json.Unmarshal(text, cfg); err != nil {
 		return nil, fmt.Errorf("the configuration of the running lictor %s cannot be read: %w", status.Version, err)
 	}
-	// Its command line decides that of next too.
 	if slices.Contains(status.CommandLine, "log_level") {
 		next.LogLevel = cfg.LogLevel
 	}

@@ -23,7 +23,7 @@ type runCommand struct {
 	watch    bool
 }
 
-// A pathList is a flag that may be given again and again.
+// A pathList is a flag that may be repeated. It keeps the values in their order.
 type pathList []string
 
 func (p *pathList) String() string { return strings.Join(*p, ",") }
@@ -134,7 +134,7 @@ func (c *runCommand) Run(args []string) int {
 		return exitFailed
 	}
 
-	// From here on, so that a signal during the start is not lost, nor fatal.
+	// Now, so that a signal during the start is neither lost nor fatal.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, daemon.Signals()...)
 	defer signal.Stop(signals)
@@ -146,15 +146,15 @@ func (c *runCommand) Run(args []string) int {
 	return c.ended(err, diags, c.logJSON)
 }
 
-// queued returns a console whose output waits in a queue, so that a reader that stands still holds up nothing here. The
+// queued returns a console that writes through a queue, so that a blocked stdout or stderr does not block Lictor. The
 // caller closes the queue.
 func (c console) queued() (console, *daemon.Output) {
 	o := daemon.NewOutput(c.out, c.err)
 	return console{in: c.in, out: o.Out(), err: o.Err()}, o
 }
 
-// ended reports why a daemon did not start, if so, and returns the exit code. diags have the sources of its
-// configuration.
+// ended returns the exit code for err, the result of daemon.Run, and prints why the daemon did not start. diags have the
+// source lines for that.
 func (c console) ended(err error, diags config.Diagnostics, asJSON bool) int {
 	var refused *daemon.RefusedFiltersError
 	switch {
@@ -178,7 +178,7 @@ func (c console) ended(err error, diags config.Diagnostics, asJSON bool) int {
 	return exitFailed
 }
 
-// load reads the configuration. What the command line says comes before what the files say.
+// load reads the configuration. The command line overrides the files.
 func (c *runCommand) load() (*config.Config, config.Diagnostics) {
 	cfg, diags := config.Load(c.paths, config.Options{})
 	if cfg == nil {
@@ -191,7 +191,7 @@ func (c *runCommand) load() (*config.Config, config.Diagnostics) {
 	return cfg, diags
 }
 
-// decided are the arguments that load takes from the command line.
+// decided returns the names of the arguments that the command line overrides.
 func (c *runCommand) decided() (names []string) {
 	if c.logLevel != "" {
 		names = append(names, "log_level")

@@ -98,7 +98,7 @@ func (c *statusCommand) Run(args []string) int {
 	return exitOK
 }
 
-// one shows one service.
+// one prints one service, and returns the exit code.
 func (c *statusCommand) one(ctx context.Context, client *admin.Client, name string) int {
 	s, err := service(ctx, client, name)
 	switch {
@@ -145,7 +145,7 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	return table.Flush()
 }
 
-// setText says what is known of a service's set.
+// setText describes the set of a service in a few words. The most serious problem comes first.
 func setText(now time.Time, s *admin.Service) string {
 	switch {
 	case s.Set == admin.SetNone && s.Problem != "":
@@ -188,7 +188,7 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 			line("dials", "%d, %.2f ms each", c.Dials, 1000*c.DialSeconds/float64(c.Dials))
 		}
 	}
-	line("failures", "%d endpoints tried in vain, %d taken after those; %s", c.DialsFailed, c.Retries,
+	line("failures", "%d failed attempts, %d retries; %s", c.DialsFailed, c.Retries,
 		config.Plural(int(c.Ejections), "ejection"))
 	line("bytes", "%s up, %s down", size(float64(c.BytesUp)), size(float64(c.BytesDown)))
 	line("refused", "%s%s", config.Plural(int(c.Refused), "client"), reasons(c.RefusedBy))
@@ -200,7 +200,7 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	return writeEndpoints(w, now, s.Endpoints)
 }
 
-// descriptorText says what a service has of the descriptors of the process.
+// descriptorText says how many descriptors a service uses, has reserved, and can have.
 func descriptorText(s *admin.Service) string {
 	d := &s.Descriptors
 	text := fmt.Sprintf("%d now, %d at any time, %d at most", d.Taken, d.Floor, d.Ceiling)
@@ -210,7 +210,7 @@ func descriptorText(s *admin.Service) string {
 	return text + fmt.Sprintf("; clients had to wait %d times", s.Counters.DescriptorWaits)
 }
 
-// reasons is such as ": full 3, per_client 2".
+// reasons returns the counts by reason, such as ": full 3, per_client 2", or nothing if there are none.
 func reasons(by map[string]int64) string {
 	var parts []string
 	for _, reason := range slices.Sorted(maps.Keys(by)) {
@@ -237,7 +237,7 @@ func writeEndpoints(w io.Writer, now time.Time, endpoints []admin.Endpoint) erro
 	return t.Flush()
 }
 
-// why is the reason of an endpoint's state, for how long, and until when.
+// why returns the reason of an endpoint's state, for how long it has been so, and for how long it will be.
 func why(now time.Time, e *admin.Endpoint) string {
 	text := e.Reason
 	if e.Since != nil {
@@ -252,7 +252,7 @@ func why(now time.Time, e *admin.Endpoint) string {
 	return text
 }
 
-// size is a number of bytes with a unit.
+// size returns a number of bytes with a decimal unit, such as "1.5 kB".
 func size(n float64) string {
 	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
 	i := 0

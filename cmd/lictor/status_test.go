@@ -131,7 +131,7 @@ set             changed 2d ago
 last confirmed  2s ago
 connections     2 now, 17 in all
 dials           4, 2.50 ms each
-failures        3 endpoints tried in vain, 1 taken after those; 1 ejection
+failures        3 failed attempts, 1 retries; 1 ejection
 bytes           1.5 kB up, 2.0 MB down
 refused         5 clients: full 3, per_client 2
 descriptors     4 now, 20 at any time, 300 at most; clients had to wait 9 times
@@ -162,7 +162,7 @@ endpoints from  1 static endpoint
 set             UNKNOWN: no answer yet
 sessions        3 now, 20 in all, 1 evicted
 datagrams       100 up, 99 down, 4 dropped
-failures        0 endpoints tried in vain, 0 taken after those; 0 ejections
+failures        0 failed attempts, 0 retries; 0 ejections
 bytes           0 B up, 0 B down
 refused         0 clients
 descriptors     4 now, 20 at any time, 300 at most

@@ -108,7 +108,7 @@ func (c *topCommand) terminal() (in, out *os.File, ok bool) {
 	return in, out, is && too && term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd()))
 }
 
-// A top is a look at a running lictor, again and again.
+// A top asks a running lictor at intervals, and shows the rates between the answers.
 type top struct {
 	client   *admin.Client
 	status   *admin.Status
@@ -118,7 +118,7 @@ type top struct {
 	view     topView
 }
 
-// look asks once.
+// look asks once, and computes the rates since the last time.
 func (t *top) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -152,7 +152,7 @@ func (t *top) once(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-// live draws until q or ctx ends.
+// live draws frames until the user quits or ctx ends. It restores the terminal.
 func (t *top) live(ctx context.Context, in, out *os.File) error {
 	former, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {
@@ -173,7 +173,7 @@ func (t *top) live(ctx context.Context, in, out *os.File) error {
 		if err != nil {
 			return err
 		}
-		// Each line erases what was behind it.
+		// Each line erases the rest of its row.
 		screen := strings.ReplaceAll(frame(t.status, t.rows, &t.view, width, height), "\r\n", "\x1b[K\r\n")
 		if _, err := fmt.Fprintf(out, "\x1b[H%s\x1b[K\x1b[J", screen); err != nil {
 			return err
@@ -193,7 +193,8 @@ func (t *top) live(ctx context.Context, in, out *os.File) error {
 	}
 }
 
-// readKeys sends what is typed, until the input or ctx ends. A read cannot be interrupted: it ends with the process.
+// readKeys sends the keys that are typed, until the input or ctx ends. A pending read cannot be interrupted: it ends
+// with the process.
 func readKeys(ctx context.Context, in io.Reader, keys chan<- string) {
 	defer close(keys)
 	buf := make([]byte, 64)
@@ -212,8 +213,8 @@ func readKeys(ctx context.Context, in io.Reader, keys chan<- string) {
 	}
 }
 
-// splitKeys tells the keys apart that one read has brought: characters, and what arrows and their like send, ESC [ ...
-// letter or ESC O letter.
+// splitKeys splits the input of one read into keys. A key is a character or an escape sequence: ESC [ ... letter, or
+// ESC O letter.
 func splitKeys(s string) (keys []string) {
 	for s != "" {
 		n := 1
@@ -228,7 +229,7 @@ func splitKeys(s string) (keys []string) {
 	return keys
 }
 
-// press does what a key is for; true: end.
+// press applies a key. It returns true for the keys that quit.
 func (v *topView) press(key string, rows []topRow) (end bool) {
 	at := -1
 	for i := range rows {

@@ -73,7 +73,7 @@ func topEndpoints(before, now *admin.Service, rate func(now, before int64) float
 	return all
 }
 
-// A topView is what the keys have chosen.
+// A topView is the state that the keys change: the order, the selection, and which services are open.
 type topView struct {
 	sort     byte   // the key of a topSort
 	selected string // name of a service
@@ -81,7 +81,8 @@ type topView struct {
 	first    int // row at the top
 }
 
-// topSorts are the keys that sort, and what by; all but the name with the largest first.
+// topSorts returns the orders: the key, the name and the value of each. The largest value comes first. By name, which
+// has no value, the order is alphabetic.
 func topSorts() []struct {
 	key  byte
 	name string
@@ -117,8 +118,8 @@ const (
 	bold, dim, reverse, red, plainText = "\x1b[1m", "\x1b[2m", "\x1b[7m", "\x1b[31m", "\x1b[0m"
 )
 
-// frame draws a screen of width by height; height 0: as many lines as there are. It moves the view so that what is
-// selected is to be seen.
+// frame draws a screen of width by height. A height of 0 means as many lines as there are. It scrolls the view so that
+// the selected service is visible.
 func frame(status *admin.Status, rows []topRow, v *topView, width, height int) string {
 	sortTop(rows, v.sort)
 	lines, at := topLines(status.Now, rows, v, width)
@@ -163,10 +164,10 @@ func topHead(t *admin.Status, rows []topRow, v *topView, width int) []string {
 		reverse + pad(cut(columns, width), width) + plainText}
 }
 
-// nameWidth is what is left for names beside the other columns.
+// nameWidth returns how many columns are left for the names of services.
 func nameWidth(width int) int { return min(max(width-100, 14), 40) }
 
-// topLines are the lines of all services, with the endpoints of those that are open, and which of them is selected.
+// topLines returns the lines of all services, with the endpoints of open ones, and the index of the selected line.
 func topLines(now time.Time, rows []topRow, v *topView, width int) (lines []string, at int) {
 	for i := range rows {
 		r := &rows[i]
@@ -223,7 +224,7 @@ func latency(seconds float64) string {
 	return fmt.Sprintf("%.1f s", seconds)
 }
 
-// cut and pad bring text to a width, in characters.
+// cut shortens s to at most width characters.
 func cut(s string, width int) string {
 	if utf8.RuneCountInString(s) <= width {
 		return s
@@ -231,12 +232,13 @@ func cut(s string, width int) string {
 	return string([]rune(s)[:max(width, 0)])
 }
 
+// pad shortens or extends s to width characters.
 func pad(s string, width int) string {
 	s = cut(s, width)
 	return s + strings.Repeat(" ", width-utf8.RuneCountInString(s))
 }
 
-// unadorned is a frame without colours, for files.
+// unadorned returns a frame without colours and trailing spaces, for output that is no terminal.
 func unadorned(s string) string {
 	s = strings.NewReplacer(bold, "", dim, "", reverse, "", red, "", plainText, "", "\r\n", "\n").Replace(s)
 	lines := strings.Split(s, "\n")
