@@ -153,7 +153,7 @@ func (c console) queued() (console, *daemon.Output) {
 	return console{in: c.in, out: o.Out(), err: o.Err()}, o
 }
 
-// ended returns the exit code for err, the result of daemon.Run, and prints why the daemon did not start. diags have the
+// ended returns the exit code for err, the result of daemon.Run. It prints why the daemon did not start; diags have the
 // source lines for that.
 func (c console) ended(err error, diags config.Diagnostics, asJSON bool) int {
 	var refused *daemon.RefusedFiltersError
