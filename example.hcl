@@ -156,7 +156,7 @@ service "web" {
   # on_leave = "finish"
   on_leave {
     deregistered = "finish" # Consul's servers do not know it any more, at that address
-    critical     = "finish" # a check of it or its node is critical, or it is in maintenance
+    critical     = "finish" # a check of it or its node is critical, or it is in maintenance, or the check below over HTTP fails
     unmatched    = "finish" # it is there, but has not the tags any more, nor passes the filter, or its status does not count (warning)
   }
 
@@ -178,7 +178,8 @@ service "web" {
     filter = "Service.Meta.version == `2`"
 
     # Instances count whose checks, their own and their node's, are all in one of these statuses: "passing", which is always among them, and
-    # "warning". Each gets the share of connections that Consul's Weights say for its status.
+    # "warning". Each gets the share of connections that Consul's Weights say for its status. "critical" counts too in a service whose check
+    # has http, see below.
     statuses = ["passing"]
 
     # When nothing is left, or more than max_drop percent of three or more instances vanish at once, Consul's servers are asked again, for a
@@ -248,6 +249,12 @@ service "dns" {
     timeout  = "2s"
     send     = "ping" # UDP only, and needed there: the datagram
     expect   = "pong" # and what the answer begins with
+
+    # Or ask instances over HTTP, and let their answers decide who gets clients: those that answer with a status of 2xx. One that did and
+    # then does not answer at all gets clients for max_silence.
+    # http        = "/primary"
+    # port        = 8008 # left out: the instance's own port
+    # max_silence = "30s"
   }
 }
 

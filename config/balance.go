@@ -1,5 +1,11 @@
 package config
 
+import (
+	"math"
+	"net/url"
+	"strings"
+)
+
 // balancing reads how endpoints are chosen, and when they are not.
 func (b *block) balancing(s *Service) {
 	s.Sticky = b.durationOrNone("sticky", 0, 0)
@@ -25,6 +31,11 @@ func (b *block) check(p Protocol) *Check {
 		Timeout: c.durationAboveZero("timeout", DefaultCheckTimeout,
 			"it is how long an instance has to answer. The default is \"2s\""),
 	}
+	if c.has("http") {
+		c.httpCheck(out)
+		return out
+	}
+	c.onlyWithHTTP("port", "max_silence")
 	for _, name := range []string{"send", "expect"} {
 		attr := c.attrs[name]
 		switch {
@@ -34,7 +45,7 @@ func (b *block) check(p Protocol) *Check {
 		case p == UDP && attr == nil:
 			c.missing(name, "Over UDP there is no way to tell that an instance is well but to ask it: a check "+
 				"needs send, the datagram, "+
-				"and expect, what the answer begins with.")
+				"and expect, what the answer begins with; or http.")
 		}
 	}
 	if p == UDP {
@@ -42,4 +53,31 @@ func (b *block) check(p Protocol) *Check {
 		out.Expect, _ = c.text("expect")
 	}
 	return out
+}
+
+// httpCheck reads the arguments of a check over HTTP.
+func (b *block) httpCheck(c *Check) {
+	c.HTTP, _ = b.text("http")
+	if u, err := url.ParseRequestURI(c.HTTP); err != nil || u.Host != "" || !strings.HasPrefix(c.HTTP, "/") {
+		b.l.problem(b.rangeOf("http"), "Bad path",
+			"http: %q is not a path. Write what instances are asked for, such as \"/health\".", c.HTTP)
+	}
+	c.Port = b.integer("port", 0, 1, math.MaxUint16)
+	c.MaxSilence = b.durationOrNone("max_silence", DefaultMaxSilence, Off)
+	for _, name := range []string{"send", "expect"} {
+		if attr := b.attrs[name]; attr != nil {
+			b.l.problem(attr.NameRange.Ptr(), "Arguments that exclude each other",
+				"A check cannot have http and %s. Remove one.", name)
+		}
+	}
+}
+
+// onlyWithHTTP reports arguments that a check without http cannot have.
+func (b *block) onlyWithHTTP(names ...string) {
+	for _, name := range names {
+		if attr := b.attrs[name]; attr != nil {
+			b.l.problem(attr.NameRange.Ptr(), "Argument without http",
+				"%s is for a check over HTTP. Remove it, or write http = \"/health\".", name)
+		}
+	}
 }

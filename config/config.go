@@ -40,6 +40,7 @@ const (
 	DefaultQueueTimeout     = 5 * time.Second
 	DefaultCheckInterval    = 10 * time.Second
 	DefaultCheckTimeout     = 2 * time.Second
+	DefaultMaxSilence       = 30 * time.Second
 )
 
 // A Config is a whole configuration, defaulted and valid.
@@ -201,6 +202,13 @@ type Check struct {
 	Timeout  time.Duration
 	Send     string // UDP: the datagram
 	Expect   string // UDP: what the answer must begin with
+
+	// HTTP is the path to ask for over HTTP, instead of connecting or sending a datagram; empty: none. Port is where,
+	// zero is the endpoint's own port. MaxSilence is how long an endpoint may give no answer, Off means not at all.
+	// Without HTTP they are zero.
+	HTTP       string
+	Port       int           `zero:""`
+	MaxSilence time.Duration `off:"0s"`
 }
 
 // A ConsulQuery says which instances in the Consul catalog are the service's endpoints.
@@ -212,7 +220,7 @@ type ConsulQuery struct {
 	Peer          string
 	PreparedQuery string // name or ID of a prepared query, with which only Datacenter, Near and Statuses count
 	Near          string
-	Statuses      []string // of "passing" and "warning", the first at least
+	Statuses      []string // of "passing", "warning" and "critical", the first at least
 
 	// MaxDrop is the percentage of the set that may vanish at once without being held; Off means 0 %. DropHold is
 	// how long what vanished is held; Off means not at all.

@@ -77,8 +77,9 @@ func (b *block) exclusions() {
 
 // The statuses of instances that may get traffic.
 const (
-	statusPassing = "passing"
-	statusWarning = "warning"
+	statusPassing  = "passing"
+	statusWarning  = "warning"
+	statusCritical = "critical"
 )
 
 // statuses reads which instances count. Those that pass always do: a service of which only the ailing instances are
@@ -87,7 +88,7 @@ func (b *block) statuses() []string {
 	const example = `["passing", "warning"]`
 	list := b.texts("statuses", example, "status")
 	for i, v := range list {
-		if _, err := indexOf(v, []string{statusPassing, statusWarning}); err != nil {
+		if _, err := indexOf(v, []string{statusPassing, statusWarning, statusCritical}); err != nil {
 			b.l.problem(b.rangeOf("statuses"), "Unknown status", "%v.", err)
 			list[i] = statusPassing
 		}
@@ -97,6 +98,15 @@ func (b *block) statuses() []string {
 			"statuses: instances that are passing must count. Write %s, or leave it out.", example)
 	}
 	return list
+}
+
+// checkedFromHere reports that critical instances count in a service that does not ask them whether they are fit.
+func (b *block) checkedFromHere(q ConsulQuery, check *Check) {
+	if slices.Contains(q.Statuses, statusCritical) && (check == nil || check.HTTP == "") {
+		b.l.problem(b.rangeOf("statuses"), "Critical instances that nobody checks",
+			"statuses: %q needs a check with http in this service, which says then whether an instance gets clients.",
+			statusCritical)
+	}
 }
 
 // texts reads a list of strings, none of which may be empty; noun is what one of them is.

@@ -44,7 +44,7 @@ func onLeaveSchema() *hcl.BodySchema {
 }
 
 func checkSchema() *hcl.BodySchema {
-	return arguments("interval", "timeout", "send", "expect")
+	return arguments("interval", "timeout", "send", "expect", "http", "port", "max_silence")
 }
 
 func querySchema() *hcl.BodySchema {

@@ -140,7 +140,9 @@ func (b *block) plainText(name string) (string, bool) {
 func (l *loader) endpoints(b *block, s *Service) {
 	var queries []ConsulQuery
 	for _, inner := range b.blocks.OfType("consul") {
-		queries = append(queries, l.queries(l.open(inner.Body, querySchema(), inner.DefRange), s.Name)...)
+		block := l.open(inner.Body, querySchema(), inner.DefRange)
+		queries = append(queries, l.queries(block, s.Name)...)
+		block.checkedFromHere(queries[len(queries)-1], s.Check)
 	}
 	static := b.single("static", staticSchema())
 	if static != nil {

@@ -276,7 +276,7 @@ const maxWeight = 65535
 // in returns the weight of an instance in a status; 0 means no traffic. Without weights, it is 1.
 func (w weights) in(status string) int {
 	switch {
-	case status == api.HealthPassing:
+	case status == api.HealthPassing, status == api.HealthCritical: // which counts only where the query says so
 		return min(max(w.Passing, 1), maxWeight)
 	case status == api.HealthWarning && w == (weights{}):
 		return 1

@@ -127,6 +127,7 @@ func TestWeightFollowsStatus(t *testing.T) {
 		{"warning gets nothing", weights{Passing: 3}, []string{"warning"}, both, 0},
 		{"warning without weights", weights{}, []string{"warning"}, both, 1},
 		{"critical", weights{Passing: 3, Warning: 2}, []string{"passing", "critical", "warning"}, both, 0},
+		{"critical, wanted", weights{Passing: 3, Warning: 2}, []string{"critical"}, []string{"critical", "passing"}, 3},
 		{"unknown status", weights{Passing: 3, Warning: 2}, []string{"weird"}, both, 0},
 	}
 	for _, tt := range tests {

@@ -107,8 +107,8 @@ type Query struct {
 	Datacenter string   // empty: that of ConsulOptions
 	Peer       string   // name of a cluster peering whose instances are meant; empty: those of the datacenter
 
-	// Statuses are "passing" or "warning" or both. The status of an instance is the worst of its checks and its node's.
-	// Empty means passing.
+	// Statuses are some of "passing", "warning" and "critical". The status of an instance is the worst of its checks
+	// and its node's. Empty means passing.
 	Statuses []string
 
 	// Prepared is the name or ID of a prepared query, which is asked every few seconds. Besides it, only Datacenter,

@@ -24,7 +24,13 @@ type instance struct {
 // startTCP starts an instance on a free port; serve gets each connection after the name was said, and closes nothing.
 func startTCP(t testing.TB, name string, serve func(*net.TCPConn) error) *instance {
 	t.Helper()
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	return startTCPAt(t, net.IPv4(127, 0, 0, 1), name, serve)
+}
+
+// startTCPAt is startTCP at another address of this host.
+func startTCPAt(t testing.TB, ip net.IP, name string, serve func(*net.TCPConn) error) *instance {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: ip})
 	must(t, err)
 	s := &tcpServer{name: name, serve: serve, conns: map[*net.TCPConn]bool{}, listener: l}
 	s.running.Go(s.accept)

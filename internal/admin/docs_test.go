@@ -48,7 +48,8 @@ func TestAPIIsDocumented(t *testing.T) {
 	words := []string{
 		ReasonHealthy, ReasonHeld, ReasonSaved, ReasonSlowStart, ReasonTroubled, ReasonDrained, ReasonStandby,
 		ReasonStatus, ReasonMaintenance, ReasonAddress, ReasonDuplicate, ReasonTags, ReasonFilter, ReasonWeight,
-		ReasonEjected, ReasonTrial, ReasonFull, ReasonLoop, string(proxy.ConnectionWaiting),
+		ReasonEjected, ReasonTrial, ReasonFull, ReasonCheck, ReasonLoop,
+		string(proxy.ConnectionWaiting),
 		string(proxy.ConnectionConnecting), string(proxy.ConnectionOpen), string(proxy.ConnectionHalfClosed),
 		string(proxy.ConnectionClosing), SetNone, SetSaved, SetFresh,
 	}

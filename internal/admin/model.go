@@ -93,6 +93,7 @@ const (
 	ReasonEjected     = "ejected"     // it failed from here
 	ReasonTrial       = "trial"       // it was ejected, and one client tries it
 	ReasonFull        = "full"        // it has as many clients as it may
+	ReasonCheck       = "check"       // the service's check over HTTP fails, or has not been made yet
 	ReasonLoop        = "loop"        // it leads back to this Lictor
 )
 

@@ -45,8 +45,12 @@ type Service struct {
 
 // A Verdict is why an endpoint gets no clients.
 type Verdict struct {
-	Reason string // Loop or Unfit
+	Reason string // Loop or Unfit, or what another judge than a Detector says
 	Text   string // for people
+
+	// Critical means that the endpoint itself fails: what connections to it may still do is as for one whose check in
+	// Consul is critical.
+	Critical bool
 }
 
 // The reasons, in the words of the admin API.

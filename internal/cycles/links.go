@@ -142,9 +142,9 @@ func (d *Detector) verdictLocked(
 			return Verdict{}, false
 		case why.Reason == "" || first.Reason != "":
 		case e.Host == "":
-			first = Verdict{why.Reason, fmt.Sprintf("%s is %s", addr, why.Text)}
+			first = Verdict{Reason: why.Reason, Text: fmt.Sprintf("%s is %s", addr, why.Text)}
 		default:
-			first = Verdict{why.Reason, fmt.Sprintf("%s is %s, which is %s", e.Address(), addr, why.Text)}
+			first = Verdict{Reason: why.Reason, Text: fmt.Sprintf("%s is %s, which is %s", e.Address(), addr, why.Text)}
 		}
 	}
 	return first, first.Reason != ""

@@ -88,14 +88,14 @@ func (v *view) reached(network lb.Network, addr netip.AddrPort) (all []listener)
 // Reason if nothing of that kind is known.
 func (v *view) always(service string, network lb.Network, addr netip.AddrPort) Verdict {
 	if text := v.host.unfit(addr.Addr()); text != "" {
-		return Verdict{Unfit, text}
+		return Verdict{Reason: Unfit, Text: text}
 	}
 	for _, l := range v.reached(network, addr) {
 		switch l.service {
 		case "":
-			return Verdict{Loop, "the admin API of this Lictor"}
+			return Verdict{Reason: Loop, Text: "the admin API of this Lictor"}
 		case service:
-			return Verdict{Loop, "where this service listens"}
+			return Verdict{Reason: Loop, Text: "where this service listens"}
 		}
 	}
 	return Verdict{}
@@ -111,7 +111,7 @@ func (v *view) barrier(service string, network lb.Network, addr netip.AddrPort) 
 	for _, l := range v.reached(network, addr) {
 		link := Link{network, service, l.service}
 		if text, out := v.out[link]; out {
-			return Verdict{Loop, text}, true
+			return Verdict{Reason: Loop, Text: text}, true
 		}
 		certain = certain && v.in[link]
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/accesslog"
 	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/internal/endpoints"
+	"github.com/lictor-proxy/lictor/internal/healthcheck"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -40,6 +41,7 @@ type Daemon struct {
 	balancer *lb.RoundRobin
 	resolver *lb.Resolver
 	prober   *lb.Prober
+	checker  *healthcheck.Checker
 	proxier  *proxy.Proxier
 
 	// What is shown.

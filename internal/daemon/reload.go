@@ -108,6 +108,7 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 		return nil, upgrade.ErrEnding
 	}
 	d.prober.Apply(checksOf(next))
+	d.checker.Apply(healthChecksOf(next))
 	d.cfg.Store(next)
 	own.Commit()
 	inForce = next

@@ -17,6 +17,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/accesslog"
 	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/internal/endpoints"
+	"github.com/lictor-proxy/lictor/internal/healthcheck"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -78,7 +79,10 @@ func (d *Daemon) start(ctx context.Context) error {
 	}
 	d.balancer = lb.NewRoundRobin()
 	d.balancer.NotifyHealth(d.events.Health)
-	d.sets = endpoints.NewSets(d.balancer, d.events, d.cycles)
+	d.checker = healthcheck.New(healthcheck.Options{Resolver: d.resolver, Logger: d.log.Named("check"),
+		Changed: func(service string) { d.sets.ReconsiderService(service) }})
+	d.sets = endpoints.NewSets(d.balancer, d.events, endpoints.Judges(d.cycles, d.checker))
+	d.checker.Apply(healthChecksOf(cfg))
 	d.cycles.Prefer(predecessor.State().Links)
 	d.detect(cfg)
 	tuneCollector(len(cfg.Services))

@@ -69,6 +69,7 @@ func (d *Daemon) tellStopping() { d.registration().stopping() }
 func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 	go d.admin.stop() // its socket is served already
 	d.prober.Close()
+	d.checker.Close()
 	cfg := d.cfg.Load()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -151,6 +152,7 @@ func (d *Daemon) end() {
 	d.mu.Unlock()
 	registered.end()
 	d.prober.Close()
+	d.checker.Close()
 	if hangs {
 		d.log.Error("a reload or an upgrade hangs, and is left alone")
 		return

@@ -7,6 +7,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/healthcheck"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -179,12 +180,24 @@ func configure(b *lb.RoundRobin, cfg *config.Config) {
 	}
 }
 
-// checksOf returns those that services want done from here.
+// checksOf returns the checks of services whose endpoints are checked by connecting, or by a datagram.
 func checksOf(cfg *config.Config) map[string]lb.Check {
 	all := map[string]lb.Check{}
 	for _, s := range cfg.Services {
-		if s.Check != nil {
-			all[s.Name] = lb.Check(*s.Check)
+		if c := s.Check; c != nil && c.HTTP == "" {
+			all[s.Name] = lb.Check{Interval: c.Interval, Timeout: c.Timeout, Send: c.Send, Expect: c.Expect}
+		}
+	}
+	return all
+}
+
+// healthChecksOf returns the checks of services whose endpoints are asked over HTTP.
+func healthChecksOf(cfg *config.Config) map[string]healthcheck.Check {
+	all := map[string]healthcheck.Check{}
+	for _, s := range cfg.Services {
+		if c := s.Check; c != nil && c.HTTP != "" {
+			all[s.Name] = healthcheck.Check{Path: c.HTTP, Port: uint16(c.Port), Interval: c.Interval,
+				Timeout: c.Timeout, MaxSilence: c.MaxSilence}
 		}
 	}
 	return all

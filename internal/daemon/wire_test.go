@@ -9,6 +9,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/healthcheck"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -20,11 +21,13 @@ type wired struct {
 	Watches []discovery.Watch
 	Sets    []lb.Endpoints
 	Checks  map[string]lb.Check
+	Asked   map[string]healthcheck.Check
 }
 
 func wire(s config.Service) wired {
 	cfg := &config.Config{Services: []config.Service{s}}
-	return wired{proxyServices(cfg), balancing(s), watchesOf(cfg), staticSets(cfg), checksOf(cfg)}
+	return wired{proxyServices(cfg), balancing(s), watchesOf(cfg), staticSets(cfg), checksOf(cfg),
+		healthChecksOf(cfg)}
 }
 
 // change gives v another value than it has, which is not zero. It reports whether it could.
@@ -100,6 +103,28 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 		}
 		if len(used) < 30 {
 			t.Errorf("only %d arguments were tried", len(used))
+		}
+	}
+}
+
+// Every argument of a check reaches what it is for: a check over HTTP and one without are different things.
+func TestEveryArgumentOfACheckIsUsed(t *testing.T) {
+	for _, tt := range []struct {
+		check  config.Check
+		unused []string
+	}{
+		{config.Check{}, []string{"Port", "MaxSilence"}},
+		{config.Check{HTTP: "/"}, []string{"Send", "Expect"}},
+	} {
+		fields := reflect.TypeFor[config.Check]()
+		for i := range fields.NumField() {
+			changed, name := tt.check, fields.Field(i).Name
+			change(reflect.ValueOf(&changed).Elem().Field(i))
+			before := wire(config.Service{Name: "web", Static: &config.Static{}, Check: &tt.check})
+			after := wire(config.Service{Name: "web", Static: &config.Static{}, Check: &changed})
+			if reflect.DeepEqual(before, after) != slices.Contains(tt.unused, name) {
+				t.Errorf("%+v: %s is used: %v", tt.check, name, !reflect.DeepEqual(before, after))
+			}
 		}
 	}
 }

@@ -19,6 +19,43 @@ type Judge interface {
 	Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict
 }
 
+// Judges returns a Judge that asks all of several. Of an endpoint that more than one of them forbids, the verdict of the
+// first one counts.
+func Judges(all ...Judge) Judge {
+	j := &judges{all: all}
+	for range all {
+		j.verdicts = append(j.verdicts, map[string]map[string]cycles.Verdict{})
+	}
+	return j
+}
+
+type judges struct {
+	all      []Judge
+	verdicts []map[string]map[string]cycles.Verdict // as each of all has returned them last, by service
+}
+
+// Judge implements Judge.
+func (j *judges) Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict {
+	changed := map[string]map[string]cycles.Verdict{}
+	for i, one := range j.all {
+		for service, verdicts := range one.Judge(updates) {
+			changed[service] = nil
+			j.verdicts[i][service] = verdicts
+			if len(verdicts) == 0 {
+				delete(j.verdicts[i], service)
+			}
+		}
+	}
+	for service := range changed {
+		together := map[string]cycles.Verdict{}
+		for i := len(j.all) - 1; i >= 0; i-- { // the first one last, so that it counts
+			maps.Copy(together, j.verdicts[i][service])
+		}
+		changed[service] = together
+	}
+	return changed
+}
+
 // A ban is why an endpoint must not get clients, and since when.
 type ban struct {
 	cycles.Verdict
@@ -28,6 +65,9 @@ type ban struct {
 // Reconsider has all sets judged anew: the Judge knows something that it did not know before. It returns when next has
 // been told of all services with other verdicts.
 func (s *Sets) Reconsider() { s.tell(s.rejudge(s.services()), nil) }
+
+// ReconsiderService is Reconsider for the set of one service.
+func (s *Sets) ReconsiderService(service string) { s.tell(s.rejudge([]string{service}), nil) }
 
 // rejudge has the sets of services judged as they are by now, and notes the verdicts. It returns the sets that have
 // other verdicts than before, sorted by service; they may be of further services.
@@ -82,6 +122,9 @@ func (one *set) forbid(verdicts map[string]cycles.Verdict, now time.Time, events
 		if !is || b.Verdict != verdicts[id] {
 			b = ban{verdicts[id], now}
 			events.Add(Event{Time: now, Kind: KindOut, Service: one.service, Endpoint: id, Text: id + ": " + b.Text})
+			if at, there := find(one.endpoints, id); there && b.Critical {
+				one.left = append(one.left, lb.Departure{Endpoint: one.endpoints[at], Why: lb.Critical})
+			}
 		}
 		one.forbidden[id] = b
 	}

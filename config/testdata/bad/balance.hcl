@@ -28,3 +28,26 @@ service "b" {
     retries = 3
   }
 }
+service "c" {
+  listen = 9002
+  consul { statuses = ["passing", "critical"] }
+  check {
+    port        = 8008
+    max_silence = "10s"
+  }
+}
+service "d" {
+  listen   = 9003
+  protocol = "udp"
+  consul { statuses = ["passing", "critical"] }
+  check {
+    http        = "health"
+    port        = 65536
+    max_silence = "never"
+    send        = "PING"
+  }
+}
+service "e" {
+  listen = 9004
+  check { http = "http://127.0.0.1/health" }
+}

@@ -1,0 +1,73 @@
+package healthcheck
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// An answerError is an answer that says that the endpoint is not fit.
+type answerError struct{ text string }
+
+// Error implements error.
+func (e *answerError) Error() string { return e.text }
+
+// isAnswer reports whether err, which may be nil, stands for an answer of the endpoint.
+func isAnswer(err error) bool {
+	var answer *answerError
+	return err == nil || errors.As(err, &answer)
+}
+
+// isOurs reports whether err says nothing about the endpoint, as this host is short of something.
+func isOurs(err error) bool {
+	_, ours := lb.CauseOf(err)
+	return ours
+}
+
+// probe asks an endpoint once. It returns nil if the endpoint is fit, and an answerError if its answer says that it is
+// not. All other errors mean that there was no answer.
+func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
+	ctx, cancel := context.WithTimeout(ctx, check.Timeout)
+	defer cancel()
+	if check.Port != 0 {
+		e.Addr = netip.AddrPortFrom(e.Addr.Addr(), check.Port)
+	}
+	target, err := url.ParseRequestURI(check.Path)
+	if err != nil {
+		return err
+	}
+	target.Scheme, target.Host = "http", e.Address()
+	request := (&http.Request{Method: http.MethodGet, URL: target,
+		Header: http.Header{"User-Agent": {"lictor"}}}).WithContext(ctx)
+	transport := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return c.dial(ctx, network, e) }}
+	answer, err := transport.RoundTrip(request) // which follows no redirection
+	if err != nil {
+		return fmt.Errorf("GET %s: no answer: %w", target, err)
+	}
+	_ = answer.Body.Close()
+	if answer.StatusCode/100 != 2 {
+		return &answerError{"GET " + target.String() + ": status " + strconv.Itoa(answer.StatusCode)}
+	}
+	return nil
+}
+
+// dial connects to e. If it has a host name, that is to the first of its addresses to which that is possible.
+func (c *Checker) dial(ctx context.Context, network string, e lb.Endpoint) (net.Conn, error) {
+	var d net.Dialer
+	if e.Host == "" {
+		return d.DialContext(ctx, network, e.Address())
+	}
+	addrs, err := c.resolver.Lookup(ctx, e.Host)
+	if err != nil {
+		return nil, err
+	}
+	return lb.DialAny(ctx, &d, network, addrs, e.Addr.Port())
+}
