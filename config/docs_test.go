@@ -37,6 +37,17 @@ func TestConfigurationsInDocumentsAreGood(t *testing.T) {
 	}
 	texts["../packaging/lictor.hcl"] = []string{string(packaged),
 		strings.ReplaceAll(string(packaged), "# service", "service")}
+	examples, err := filepath.Glob("../examples/*.hcl")
+	if err != nil || len(examples) == 0 {
+		t.Fatalf("examples: got %v, %v", examples, err)
+	}
+	for _, path := range examples {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[path] = []string{string(text)}
+	}
 	for _, path := range []string{"../README.md", "../docs/configuration.md", "../docs/getting-started.md",
 		"../docs/migrating.md"} {
 		if len(texts[path]) == 0 {
@@ -85,5 +96,23 @@ func TestMigratingNamesWhatThereIs(t *testing.T) {
 	}
 	if rows < 20 {
 		t.Errorf("%d rows are found; does this test look for them in the right way?", rows)
+	}
+}
+
+// TestTheRecipeForPatroniIsTheSameEverywhere holds the documents to the example, which the end-to-end test and the
+// measurement use.
+func TestTheRecipeForPatroniIsTheSameEverywhere(t *testing.T) {
+	recipe, err := os.ReadFile("../examples/patroni.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"../README.md", "../docs/migrating.md"} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), "```hcl\n"+string(recipe)+"```\n") {
+			t.Errorf("%s does not have examples/patroni.hcl, word for word", path)
+		}
 	}
 }

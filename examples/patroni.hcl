@@ -3,7 +3,14 @@ service "postgres" {
   listen   = 5432
   on_leave = "cut" # clients of a former primary connect anew
   consul {
-    service = "batman" # Patroni's scope
-    tags    = ["primary"]
+    service  = "batman" # Patroni's scope
+    tags     = ["primary"]
+    statuses = ["passing", "critical"] # the check below decides
+  }
+  check { # Patroni's REST API knows first who the primary is
+    http        = "/primary"
+    port        = 8008
+    interval    = "1s"
+    max_silence = "10s" # Patroni may restart; without it for longer, another primary may be elected
   }
 }

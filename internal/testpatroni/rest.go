@@ -180,3 +180,12 @@ func (c *Cluster) Lost(ctx context.Context, all ...*Writers) error {
 
 // IsPrimary reports whether the member says that it is the primary.
 func (m *Member) IsPrimary(ctx context.Context) bool { return m.is(ctx, "primary") == nil }
+
+// Writers returns how many writers are connected to the member. It is negative if PostgreSQL does not answer.
+func (m *Member) Writers(ctx context.Context) int {
+	rows, err := m.query(ctx, "SELECT pid FROM pg_stat_activity WHERE query LIKE 'INSERT INTO writes %'")
+	if err != nil {
+		return -1
+	}
+	return len(rows)
+}

@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testpatroni"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// The recipe of README, docs/migrating.md and examples/ holds with a real Patroni: in a switchover under writers, no
+// write reaches a replica, none is lost, and all go to the new primary in the end.
+func TestPatroniSwitchoverUnderWriters(t *testing.T) {
+	if err := testpatroni.Find(); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	t.Parallel() // it waits, most of the time
+	c := startConsul(t, testconsul.Options{})
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cluster, err := testpatroni.Start(ctx, testpatroni.Options{Dir: t.TempDir(), Consul: c.HTTP})
+	must(t, err)
+	t.Cleanup(cluster.Kill)
+	must(t, cluster.Prepare(ctx))
+	before := cluster.Leader(ctx)
+	recipe, err := os.ReadFile("../examples/patroni.hcl")
+	must(t, err)
+	l := runLictor(t, consulBlock(c)+cluster.Recipe(string(recipe), "0"))
+	writers := testpatroni.StartWriters("lictor", l.addr(t, "postgres").String(), 4)
+	defer writers.Stop()
+	working := func(since time.Time) {
+		t.Helper()
+		must(t, testproc.Poll(ctx, func() error {
+			if !writers.Working(since) {
+				return errors.New("not all writers write")
+			}
+			return nil
+		}))
+	}
+	working(time.Now())
+
+	must(t, cluster.Switchover(ctx))
+	working(time.Now())
+	must(t, cluster.AwaitHealthy(ctx)) // the former primary is a replica now, and would answer
+	working(time.Now())
+	after := cluster.Leader(ctx)
+	if after == nil || after == before {
+		t.Error("the primary did not move")
+	}
+	must(t, cluster.Lost(ctx, writers))
+	if tally := writers.Tally(); tally.ReadOnly > 0 || tally.Lost > 0 || tally.Writes == 0 {
+		t.Errorf("%d writes, of which %d reached a replica, and %d are lost", tally.Writes, tally.ReadOnly, tally.Lost)
+	}
+	for _, m := range cluster.Members {
+		if m != after && m.Writers(ctx) != 0 {
+			t.Errorf("%s is no primary, and has writers", m.Name)
+		}
+	}
+}
