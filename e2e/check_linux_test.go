@@ -39,20 +39,28 @@ func startDatabase(t *testing.T, name string, last byte, port int, status int32)
 	return d, l.Addr().(*net.TCPAddr).Port
 }
 
-// What instances say of themselves decides who gets clients, whatever Consul says: here all are critical.
-func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
+// startDatabases starts a, which is the primary, and b, which is not. Both are critical in Consul. It returns a
+// configuration whose service db asks them.
+func startDatabases(t *testing.T) (a, b *database, config string) {
+	t.Helper()
 	c := startConsul(t, testconsul.Options{})
 	a, port := startDatabase(t, "a", 2, 0, 200)
-	b, _ := startDatabase(t, "b", 3, port, 503)
+	b, _ = startDatabase(t, "b", 3, port, 503)
 	critical := func(r *api.AgentServiceRegistration) {
 		r.Check = &api.AgentServiceCheck{TTL: "1h", Status: api.HealthCritical}
 	}
 	for name, d := range map[string]*database{"a": a, "b": b} {
 		c.register(t, "db", name, d.addr, critical)
 	}
-	l := runLictor(t, consulBlock(c)+service("db", `on_leave = "cut"`,
+	return a, b, consulBlock(c) + service("db", `on_leave = "cut"`,
 		`consul { statuses = ["passing", "critical"] }`,
-		fmt.Sprintf("check {\n    http = \"/primary\"\n    port = %d\n    interval = \"50ms\"\n  }", port)))
+		fmt.Sprintf("check {\n    http = \"/primary\"\n    port = %d\n    interval = \"50ms\"\n  }", port))
+}
+
+// What instances say of themselves decides who gets clients, whatever Consul says.
+func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
+	a, b, config := startDatabases(t)
+	l := runLictor(t, config)
 	db := l.addr(t, "db")
 	awaitRotation(t, db, "a")
 	l.awaitAnswer(t, "explain db", 0, "test/b", "/primary: status 503")
@@ -69,4 +77,18 @@ func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
 	client.awaitReset(t)
 	awaitRotation(t, db, "b")
 	l.awaitAnswer(t, "events db", 0, "test/a: GET http://127.0.0.2:", "test/b gets clients again")
+}
+
+// Connections that stay in the former process after an upgrade end as well when their endpoint fails its check.
+func TestAnHTTPCheckHoldsForConnectionsFromBeforeAnUpgrade(t *testing.T) {
+	a, b, config := startDatabases(t)
+	d := found(t, config)
+	awaitRotation(t, d.addr(t, "db"), "a")
+	client := reach(t, d.addr(t, "db"), "a")
+	d.upgrade(t)
+	client.mustEcho(t, "hello")
+	a.status.Store(503)
+	b.status.Store(200)
+	client.awaitReset(t)
+	awaitRotation(t, d.addr(t, "db"), "b")
 }

@@ -68,8 +68,7 @@ func (d *Daemon) tellStopping() { d.registration().stopping() }
 // Earlier signals are in before.
 func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 	go d.admin.stop() // its socket is served already
-	d.prober.Close()
-	d.checker.Close()
+	d.prober.Close()  // but not the checker: connections to an endpoint that fails may have to end
 	cfg := d.cfg.Load()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
