@@ -21,6 +21,8 @@ type options struct {
 	only    string
 	limit   time.Duration
 	logs    string
+
+	sessions bool
 }
 
 func main() {
@@ -33,6 +35,8 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "the scenarios to go through, a regular expression; empty: all")
 	flag.DurationVar(&o.limit, "limit", 35*time.Minute, "give up after that")
 	flag.StringVar(&o.logs, "logs", "", "an existing folder for the logs of all programs; empty: they are not kept")
+	flag.BoolVar(&o.sessions, "sessions", false, "do not measure outages but what else sessions need: cancel requests, "+
+		"COPY, LISTEN, PgBouncer")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -55,6 +59,9 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer s.tearDown()
+	if o.sessions {
+		return runSessions(ctx, s)
+	}
 	var measured results
 	defer func() { measured.print(os.Stdout) }() // what there is by now, whatever happens
 	for round := range o.runs {

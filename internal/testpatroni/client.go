@@ -73,6 +73,23 @@ func (c *Client) Query(sql string) ([][]string, error) {
 	return c.result()
 }
 
+// Notification waits for the next notification of a channel that the connection listens to, and returns its payload. It
+// ends early when ctx does.
+func (c *Client) Notification(ctx context.Context) (string, error) {
+	defer context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })()
+	for {
+		kind, body, err := c.receive()
+		if err != nil {
+			return "", err
+		}
+		if kind != 'A' || len(body) < 4 {
+			continue
+		}
+		_, payload, _ := strings.Cut(string(body[4:]), "\x00") // behind a process ID and the channel
+		return strings.TrimSuffix(payload, "\x00"), nil
+	}
+}
+
 // send sends one message. The startup message has no kind: 0.
 func (c *Client) send(kind byte, body []byte) error {
 	var message []byte

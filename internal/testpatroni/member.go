@@ -61,28 +61,33 @@ func (m *Member) own() error {
 
 // Start starts the member's Patroni, which starts PostgreSQL unless it runs.
 func (m *Member) Start() error {
-	args := []string{"patroni", m.file()}
+	if m.Log == nil {
+		m.Log = &testproc.Log{Copy: m.output}
+	}
+	p, err := StartAsPostgres(m.dir, m.Log, "patroni", m.file())
+	if err == nil {
+		m.patroni = p
+	}
+	return err
+}
+
+// StartAsPostgres starts a program in a folder. If this process is root's, the program is not: PostgreSQL, PgBouncer and
+// what starts them refuse to run as root.
+func StartAsPostgres(dir string, output io.Writer, args ...string) (*testproc.Process, error) {
 	if os.Geteuid() == 0 {
 		args = append([]string{"setpriv", "--reuid", superuser, "--regid", superuser, "--init-groups",
 			"--pdeathsig", "KILL"}, args...)
 	}
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Dir = m.dir
+	cmd.Dir = dir
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "PG") && !strings.HasPrefix(v, "PATRONI") && !strings.HasPrefix(v, "CONSUL") {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(cmd.Env, "HOME="+m.dir)
-	if m.Log == nil {
-		m.Log = &testproc.Log{Copy: m.output}
-	}
-	cmd.Stdout, cmd.Stderr = m.Log, m.Log
-	p, err := testproc.Start(cmd)
-	if err == nil {
-		m.patroni = p
-	}
-	return err
+	cmd.Env = append(cmd.Env, "HOME="+dir)
+	cmd.Stdout, cmd.Stderr = output, output
+	return testproc.Start(cmd)
 }
 
 // StopPatroni ends Patroni as an operator does. Unless the cluster is paused, Patroni stops PostgreSQL.

@@ -58,6 +58,9 @@ func StartWriters(via, addr string, n int) *Writers {
 	return w
 }
 
+// Addr is where the writers write to.
+func (w *Writers) Addr() string { return w.addr }
+
 // Stop ends the writers and returns when they have ended.
 func (w *Writers) Stop() {
 	w.cancel()
