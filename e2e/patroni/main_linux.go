@@ -35,8 +35,8 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "the scenarios to go through, a regular expression; empty: all")
 	flag.DurationVar(&o.limit, "limit", 35*time.Minute, "give up after that")
 	flag.StringVar(&o.logs, "logs", "", "an existing folder for the logs of all programs; empty: they are not kept")
-	flag.BoolVar(&o.sessions, "sessions", false, "do not measure outages but what else sessions need: cancel requests, "+
-		"COPY, LISTEN, PgBouncer")
+	flag.BoolVar(&o.sessions, "sessions", false,
+		"do not measure outages but what else sessions need: cancel requests, COPY, LISTEN, PgBouncer")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -258,7 +258,8 @@ server_login_retry = 1
 `, host, to, port, dir)
 	users := filepath.Join(dir, "users")
 	file := filepath.Join(dir, "pgbouncer.ini")
-	err := errors.Join(os.WriteFile(users, []byte("\"postgres\" \"\"\n"), 0o644), os.WriteFile(file, []byte(text), 0o644))
+	err := errors.Join(os.WriteFile(users, []byte("\"postgres\" \"\"\n"), 0o644),
+		os.WriteFile(file, []byte(text), 0o644))
 	if err != nil {
 		return nil, err
 	}

@@ -19,8 +19,8 @@ type Judge interface {
 	Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict
 }
 
-// Judges returns a Judge that asks all of several. Of an endpoint that more than one of them forbids, the verdict of the
-// first one counts.
+// Judges returns a Judge that asks all of several. Of an endpoint that more than one of them forbids, the verdict of
+// the first one counts.
 func Judges(all ...Judge) Judge {
 	j := &judges{all: all}
 	for range all {

@@ -6,12 +6,12 @@
 //	...
 //	c.Close()
 //
-// An endpoint that answers with a status of 2xx is fit. One that answers otherwise is not, from that answer on. One that
-// does not answer, though it did, stays fit for Check.MaxSilence: whoever is asked may be restarting while the endpoint
-// itself goes on. One that has never answered is not fit.
+// An endpoint that answers with a status of 2xx is fit. One that answers otherwise is not, from that answer on. One
+// that does not answer, though it did, stays fit for Check.MaxSilence: what answers may be restarting while the
+// endpoint itself goes on. One that has never answered is not fit.
 //
-// A new endpoint gets no clients before its first answer. The first endpoints of a service are an exception: they get
-// clients until their first check fails, so that neither a start nor an upgrade leaves clients without an endpoint.
+// A new endpoint gets no clients before its first good answer. The first endpoints of a service are an exception: they
+// get clients until their first check fails, so that neither a start nor an upgrade leaves clients without an endpoint.
 package healthcheck
 
 import (

@@ -71,8 +71,8 @@ func (m *Member) Start() error {
 	return err
 }
 
-// StartAsPostgres starts a program in a folder. If this process is root's, the program is not: PostgreSQL, PgBouncer and
-// what starts them refuse to run as root.
+// StartAsPostgres starts a program in a folder. If this process runs as root, the program does not: PostgreSQL,
+// PgBouncer and what starts them refuse that.
 func StartAsPostgres(dir string, output io.Writer, args ...string) (*testproc.Process, error) {
 	if os.Geteuid() == 0 {
 		args = append([]string{"setpriv", "--reuid", superuser, "--regid", superuser, "--init-groups",
