@@ -12,8 +12,12 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// settle is how long writers are watched when everything is over: longer than both proxies take to see a change.
-const settle = 10 * time.Second
+// How long writers are watched: when a primary is there again, for longer than both proxies take to see a change, and
+// before each scenario.
+const (
+	settle = 10 * time.Second
+	calm   = 3 * time.Second
+)
 
 // A scenario is one kind of trouble.
 type scenario struct {
@@ -159,7 +163,7 @@ func (s *stage) ready(ctx context.Context) error {
 	if err := s.awaitWriters(ctx, time.Now()); err != nil {
 		return err
 	}
-	sleep(ctx, settle)
+	sleep(ctx, calm)
 	return s.cluster.Prepare(ctx)
 }
 
