@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/internal/testseccomp"
+	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
@@ -75,13 +76,13 @@ func TestRefusedDatagramIsNoDenial(t *testing.T) {
 	var to unix.RawSockaddrInet6
 	sys.PutAddr(&to, server.LocalAddr().(*net.UDPAddr).AddrPort())
 	const multicast = "224.0.0.1"
-	p := parcel{base: &[]byte("x")[0], size: 1, to: &to, source: netip.MustParseAddr(multicast).As16()}
-	w := &sender{denied: newDenials(hclog.NewNullLogger())}
-	w.add(p)
-	if _, err := w.send(int32(fd)); err != unix.EINVAL {
+	p := batch.Parcel{Base: &[]byte("x")[0], Size: 1, To: &to, Source: netip.MustParseAddr(multicast).As16()}
+	w := &batch.Sender{Denied: newDenials(hclog.NewNullLogger())}
+	w.Add(p)
+	if _, err := w.Send(int32(fd)); err != unix.EINVAL {
 		t.Errorf("got %v, want EINVAL", err)
 	}
-	if denied := deniedCalls(w.denied); denied != nil {
+	if denied := deniedCalls(w.Denied); denied != nil {
 		t.Errorf("got %v, want nothing to be denied", denied)
 	}
 }

@@ -4,14 +4,16 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 )
 
 // answers are datagrams of endpoints on their way to the clients of one shard: collected over a turn, and sent
 // together.
 type answers struct {
-	in    *batch
-	out   sender
-	names [batchSize]unix.RawSockaddrInet6 // copies: a session may end before its answers are sent
+	in    *batch.Batch
+	out   batch.Sender
+	names [batch.Size]unix.RawSockaddrInet6 // copies: a session may end before its answers are sent
 	shard *udpShard
 	s     *service // that they count for
 	used  int      // places of in
@@ -20,24 +22,24 @@ type answers struct {
 // receive takes answers for x, and returns how many: one, which costs less, or what there is, of a session that had
 // some in the turn before.
 func (a *answers) receive(x *loopSession, busy bool) (n int, err syscall.Errno) {
-	if a.shard != x.shard || a.s != x.s || a.used == batchSize {
+	if a.shard != x.shard || a.s != x.s || a.used == batch.Size {
 		a.flush()
 		a.shard, a.s = x.shard, x.s
 	}
 	if busy {
-		n, err = a.in.receiveFrom(x.fd, a.used, min(answersPerTurn, batchSize-a.used), x.joined)
+		n, err = a.in.ReceiveConnected(x.fd, a.used, min(answersPerTurn, batch.Size-a.used), x.joined)
 	} else {
-		n, err = a.in.receiveOne(x.fd, a.used)
+		n, err = a.in.ReceiveOne(x.fd, a.used)
 	}
 	count := 0
 	for i := a.used; i < a.used+n; i++ {
 		a.names[i] = x.clientName
-		a.out.add(parcel{
-			base: a.in.base(i), size: a.in.sizeOf(i), segment: a.in.segment(i),
-			to: &a.names[i], source: x.key.local, flow: x.serial, plain: &x.unsegmented,
+		a.out.Add(batch.Parcel{
+			Base: a.in.Base(i), Size: a.in.Len(i), Segment: a.in.Segment(i),
+			To: &a.names[i], Source: x.key.Local, Flow: x.serial, Plain: &x.unsegmented,
 		})
-		count += a.in.datagramCount(i)
-		x.bytes[serverSide] += int64(a.in.sizeOf(i))
+		count += a.in.Count(i)
+		x.bytes[serverSide] += int64(a.in.Len(i))
 	}
 	a.used += n
 	return count, err
@@ -49,14 +51,14 @@ func (a *answers) flush() {
 		return
 	}
 	c := a.s.at(a.shard.loop.id)
-	for a.out.more() {
-		t, err := a.out.send(a.shard.fd)
-		c.datagramsDown.Add(int64(t.datagrams))
-		c.bytesDown.Add(int64(t.bytes))
+	for a.out.More() {
+		t, err := a.out.Send(a.shard.fd)
+		c.datagramsDown.Add(int64(t.Datagrams))
+		c.bytesDown.Add(int64(t.Bytes))
 		if err != 0 { // a datagram that cannot be sent to its client is lost, as on any hop
-			c.datagramsDropped.Add(int64(a.out.skip()))
+			c.datagramsDropped.Add(int64(a.out.Skip()))
 		}
 	}
-	a.out.clear()
+	a.out.Clear()
 	a.shard, a.s, a.used = nil, nil, 0
 }

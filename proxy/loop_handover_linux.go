@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
@@ -115,8 +116,8 @@ func (x *loopSession) handed() Session {
 		Up:   x.bytes[clientSide], Down: x.bytes[serverSide], Age: h.loop.now - x.began,
 		Quiet: h.loop.now - x.used, Bound: h.byClient[x.key] == x, FD: int(x.fd),
 	}
-	if x.key.local != (sys.Source{}) {
-		s.Local = netip.AddrFrom16(x.key.local)
+	if x.key.Local != (sys.Source{}) {
+		s.Local = netip.AddrFrom16(x.key.Local)
 		if x.clientName.Family == unix.AF_INET {
 			s.Local = s.Local.Unmap()
 		}
@@ -169,9 +170,9 @@ func (h *udpShard) adopt(a Session) bool {
 	l.udp.serial++
 	x.timer.Owner = x
 	sys.PutAddr(&x.clientName, a.Client)
-	x.key.client = clientIDOf(&x.clientName)
+	x.key.Client = batch.ClientIDOf(&x.clientName)
 	if a.Local.IsValid() {
-		x.key.local = a.Local.As16()
+		x.key.Local = a.Local.As16()
 	}
 	if joins, err := unix.GetsockoptInt(a.FD, unix.SOL_UDP, unix.UDP_GRO); err == nil && joins != 0 {
 		x.joined = true

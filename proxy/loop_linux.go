@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
@@ -342,9 +343,9 @@ func (l *eventLoop) forget(k *backlog) {
 
 // A udpKit is what a loop that serves UDP has beside its sockets.
 type udpKit struct {
-	in       *batch // of clients
+	in       *batch.Batch // of clients
 	down     answers
-	up       sender
+	up       batch.Sender
 	work     []*loopSession // sessions that have datagrams in the batch in hand
 	sessions []*loopSession // free ones
 	serial   uint64         // of the next session
@@ -354,15 +355,15 @@ type udpKit struct {
 func (l *eventLoop) useUDP() {
 	if l.udp == nil {
 		l.udp = &udpKit{
-			in: newBatch(l.denied), up: sender{denied: l.denied}, work: make([]*loopSession, 0, batchSize),
-			down: answers{in: newBatch(l.denied), out: sender{denied: l.denied}},
+			in: batch.New(l.denied), up: batch.Sender{Denied: l.denied}, work: make([]*loopSession, 0, batch.Size),
+			down: answers{in: batch.New(l.denied), out: batch.Sender{Denied: l.denied}},
 		}
 	}
 }
 
 func (k *udpKit) close() {
 	if k != nil {
-		k.in.free()
-		k.down.in.free()
+		k.in.Free()
+		k.down.in.Free()
 	}
 }

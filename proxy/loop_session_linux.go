@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
@@ -32,7 +33,7 @@ type loopSession struct {
 	holding    *holding     // of its descriptor; nil for a one-way session, from its beginning on
 	prev, next *loopSession // in the shard's ring
 
-	key        clientKey
+	key        batch.Key
 	serial     uint64                // tells it from all other sessions of the loop
 	clientName unix.RawSockaddrInet6 // of the client
 	began      time.Duration         // by the loop's clock
@@ -78,13 +79,13 @@ func (l *eventLoop) newSession() *loopSession {
 	return new(loopSession)
 }
 
-func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key clientKey, in *batch, i int, q *holding) {
+func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key batch.Key, in *batch.Batch, i int, q *holding) {
 	*x = loopSession{
-		shard: h, s: s, endpoint: e, holding: q, key: key, clientName: in.names[i], began: h.loop.now, used: h.loop.now,
+		shard: h, s: s, endpoint: e, holding: q, key: key, clientName: in.Names[i], began: h.loop.now, used: h.loop.now,
 		fd: -1, head: -1, serial: h.loop.udp.serial,
 	}
-	if in.hops[i] > 0 { // it is 2 at least, see begin
-		x.hops = in.hops[i] - 1
+	if in.Hops[i] > 0 { // it is 2 at least, see begin
+		x.hops = in.Hops[i] - 1
 	}
 	h.loop.udp.serial++
 	x.timer.Owner = x
@@ -134,7 +135,7 @@ func (x *loopSession) unbind() {
 }
 
 // forward sends the session's datagrams of the batch to the endpoint; those that it refuses, to another.
-func (x *loopSession) forward(in *batch) {
+func (x *loopSession) forward(in *batch.Batch) {
 	h, s := x.shard, x.s
 	i := x.head
 	x.head = -1
@@ -155,30 +156,30 @@ func (x *loopSession) forward(in *batch) {
 		}
 		tried.Add(x.endpoint.ID)
 		x.end(endRefused)
-		if x = h.begin(s, in.keyOf(int(i), h.socket.local), in, int(i), &tried); x == nil {
+		if x = h.begin(s, in.Key(int(i), h.socket.local), in, int(i), &tried); x == nil {
 			break
 		}
-		x.countRequests(in.datagramsFrom(i))
+		x.countRequests(in.CountFrom(i))
 	}
-	s.at(h.loop.id).datagramsDropped.Add(int64(in.datagramsFrom(i)))
+	s.at(h.loop.id).datagramsDropped.Add(int64(in.CountFrom(i)))
 }
 
 // sendLast sends the session's datagrams of the batch in hand, before it has to make room for another of that batch.
 // There is no second try.
-func (x *loopSession) sendLast(in *batch) {
+func (x *loopSession) sendLast(in *batch.Batch) {
 	i := x.head
 	x.head = -1
 	if i, err := x.sendFrom(in, i); i >= 0 {
 		x.refuse(os.NewSyscallError("send", err))
-		x.s.at(x.shard.loop.id).datagramsDropped.Add(int64(in.datagramsFrom(i)))
+		x.s.at(x.shard.loop.id).datagramsDropped.Add(int64(in.CountFrom(i)))
 	}
 }
 
 // sendFrom sends the datagrams from i on. It stops at one that the endpoint refuses, and returns its place; negative
 // if there is none.
-func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
+func (x *loopSession) sendFrom(in *batch.Batch, i int16) (int16, syscall.Errno) {
 	if x.state == resolving {
-		for ; i >= 0; i = in.next[i] {
+		for ; i >= 0; i = in.Next[i] {
 			x.enqueue(in, int(i))
 		}
 		return -1, 0
@@ -187,7 +188,7 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 	hops, left := x.hopsOf(in, i)
 	if !left {
 		x.s.outOfHops(clientOf(&x.clientName))
-		c.datagramsDropped.Add(int64(in.datagramsFrom(i)))
+		c.datagramsDropped.Add(int64(in.CountFrom(i)))
 		return -1, 0
 	}
 	sent, bytes, dropped := 0, 0, 0
@@ -200,9 +201,9 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 			c.datagramsDropped.Add(int64(dropped))
 		}
 	}()
-	if in.next[i] < 0 && in.segment(int(i)) == 0 && hops == 0 { // one datagram: the usual case
-		n := in.sizeOf(int(i))
-		switch err := sys.SendDatagram(x.fd, in.payload(int(i))); {
+	if in.Next[i] < 0 && in.Segment(int(i)) == 0 && hops == 0 { // one datagram: the usual case
+		n := in.Len(int(i))
+		switch err := sys.SendDatagram(x.fd, in.Payload(int(i))); {
 		case err == 0:
 			sent, bytes = 1, n
 		case isRefusal(err):
@@ -213,34 +214,34 @@ func (x *loopSession) sendFrom(in *batch, i int16) (int16, syscall.Errno) {
 		return -1, 0
 	}
 	w := &x.shard.loop.udp.up
-	w.clear()
-	for ; i >= 0; i = in.next[i] {
-		w.add(parcel{
-			base: in.base(int(i)), size: in.sizeOf(int(i)), segment: in.segment(int(i)),
-			plain: &x.unsegmented, inBatch: i, hops: hops, six: x.six,
+	w.Clear()
+	for ; i >= 0; i = in.Next[i] {
+		w.Add(batch.Parcel{
+			Base: in.Base(int(i)), Size: in.Len(int(i)), Segment: in.Segment(int(i)),
+			Plain: &x.unsegmented, Place: i, Hops: hops, Six: x.six,
 		})
 	}
-	for w.more() {
-		n, err := w.send(x.fd)
-		sent, bytes = sent+n.datagrams, bytes+n.bytes
+	for w.More() {
+		n, err := w.Send(x.fd)
+		sent, bytes = sent+n.Datagrams, bytes+n.Bytes
 		if hops > 0 && sys.IsDenial(err) {
 			n, err = x.sendWithoutHops(hops, err)
-			sent, bytes, hops = sent+n.datagrams, bytes+n.bytes, 0
+			sent, bytes, hops = sent+n.Datagrams, bytes+n.Bytes, 0
 		}
 		if isRefusal(err) {
-			return w.parcels[w.at].inBatch, err
+			return w.Front().Place, err
 		}
 		if err != 0 {
-			dropped += w.skip()
+			dropped += w.Skip()
 		}
 	}
 	return -1, 0
 }
 
 // enqueue keeps a datagram until the endpoint's host name is resolved.
-func (x *loopSession) enqueue(in *batch, i int) {
+func (x *loopSession) enqueue(in *batch.Batch, i int) {
 	c := x.s.at(x.shard.loop.id)
-	for b := range in.each(i) {
+	for b := range in.Each(i) {
 		if len(x.lookup.queue) == maxQueue {
 			c.datagramsDropped.Add(1)
 			continue

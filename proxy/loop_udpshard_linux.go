@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
@@ -30,7 +31,7 @@ type udpShard struct {
 	backoff time.Duration // zero after a datagram was read
 	idle    time.Duration // idle timeout that the sessions' timers were last set by
 
-	byClient      map[clientKey]*loopSession
+	byClient      map[batch.Key]*loopSession
 	ring          sessionRing
 	sharedSockets map[*lb.Member]*sharedSocket // of one-way sessions
 
@@ -45,7 +46,7 @@ type udpShard struct {
 }
 
 func newUDPShard(l *eventLoop, u *loopUDP, fd int32) *udpShard {
-	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[clientKey]*loopSession{},
+	h := &udpShard{loop: l, socket: u, fd: fd, byClient: map[batch.Key]*loopSession{},
 		sharedSockets: map[*lb.Member]*sharedSocket{}}
 	h.timer.Owner = h
 	h.oldest.Store(int64(noSession))
@@ -90,7 +91,7 @@ func (h *udpShard) Timeout() { h.watch() }
 // ready implements pollable: there are datagrams.
 func (h *udpShard) ready(int, uint32) {
 	in := h.loop.udp.in
-	n, err := in.receive(h.fd, 0, batchSize)
+	n, err := in.Receive(h.fd, 0, batch.Size)
 	switch {
 	case err == unix.EAGAIN:
 		return
@@ -106,22 +107,22 @@ func (h *udpShard) ready(int, uint32) {
 }
 
 // forward sends the first n datagrams of in on, session by session.
-func (h *udpShard) forward(in *batch, n int) {
+func (h *udpShard) forward(in *batch.Batch, n int) {
 	s := h.socket.service.Load()
 	work := h.loop.udp.work[:0]
 	for i := range n {
 		x := h.sessionFor(s, in, i)
 		if x == nil {
-			s.at(h.loop.id).datagramsDropped.Add(int64(in.datagramCount(i)))
+			s.at(h.loop.id).datagramsDropped.Add(int64(in.Count(i)))
 			continue
 		}
 		if x.head < 0 {
 			x.head = int16(i)
 			work = append(work, x)
 		} else {
-			in.next[x.tail] = int16(i)
+			in.Next[x.tail] = int16(i)
 		}
-		x.tail, in.next[i] = int16(i), -1
+		x.tail, in.Next[i] = int16(i), -1
 	}
 	for _, x := range work {
 		x.forward(in)
@@ -130,8 +131,8 @@ func (h *udpShard) forward(in *batch, n int) {
 
 // sessionFor is the session for datagram i, a new one if there is none that may have it. A session whose endpoint
 // refused or has left the service is replaced by one with another endpoint.
-func (h *udpShard) sessionFor(s *service, in *batch, i int) *loopSession {
-	key := in.keyOf(i, h.socket.local)
+func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
+	key := in.Key(i, h.socket.local)
 	x := h.byClient[key]
 	var tried lb.Tried
 	switch {
@@ -153,18 +154,18 @@ func (h *udpShard) sessionFor(s *service, in *batch, i int) *loopSession {
 			return nil
 		}
 	}
-	x.countRequests(in.datagramCount(i))
+	x.countRequests(in.Count(i))
 	return x
 }
 
 // begin begins a session for the client of datagram i, with an endpoint that is not in tried if there is one. It
 // returns nil after having said why there is none.
-func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.Tried) *loopSession {
+func (h *udpShard) begin(s *service, key batch.Key, in *batch.Batch, i int, tried *lb.Tried) *loopSession {
 	if h.draining {
 		return nil
 	}
-	src := clientOf(&in.names[i])
-	if in.hops[i] == 1 {
+	src := clientOf(&in.Names[i])
+	if in.Hops[i] == 1 {
 		s.outOfHops(src)
 		return nil
 	}
@@ -184,8 +185,8 @@ func (h *udpShard) begin(s *service, key clientKey, in *batch, i int, tried *lb.
 }
 
 // beginCounted is begin for a client that has been admitted.
-func (h *udpShard) beginCounted(s *service, key clientKey, in *batch, i int, tried *lb.Tried) *loopSession {
-	src := clientOf(&in.names[i])
+func (h *udpShard) beginCounted(s *service, key batch.Key, in *batch.Batch, i int, tried *lb.Tried) *loopSession {
+	src := clientOf(&in.Names[i])
 	var q *holding
 	if s.spec.Load().Responses < 0 { // its shared socket has a descriptor, and it has none
 		h.makeRoomOneWay(s)

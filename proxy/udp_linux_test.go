@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
@@ -174,24 +175,24 @@ func TestSenderWithoutSegmentation(t *testing.T) {
 		body[i] = byte(i)
 	}
 	plain := false
-	w := &sender{denied: newDenials(hclog.NewNullLogger())}
+	w := &batch.Sender{Denied: newDenials(hclog.NewNullLogger())}
 	for i := range 5 {
-		w.add(parcel{base: &body[100*i], size: 100, plain: &plain})
+		w.Add(batch.Parcel{Base: &body[100*i], Size: 100, Plain: &plain})
 	}
-	w.add(parcel{base: &body[500], size: 450, segment: 100, plain: &plain})
-	total := traffic{}
-	for w.more() {
-		n, err := w.send(fd)
+	w.Add(batch.Parcel{Base: &body[500], Size: 450, Segment: 100, Plain: &plain})
+	total := batch.Traffic{}
+	for w.More() {
+		n, err := w.Send(fd)
 		if err != 0 {
 			t.Fatal(err)
 		}
-		total.datagrams += n.datagrams
-		total.bytes += n.bytes
+		total.Datagrams += n.Datagrams
+		total.Bytes += n.Bytes
 	}
 	if !plain {
 		t.Error("the kernel has cut, so this shows nothing")
 	}
-	if total != (traffic{10, 950}) {
+	if total != (batch.Traffic{Datagrams: 10, Bytes: 950}) {
 		t.Errorf("sent %v, want 10 datagrams and 950 bytes", total)
 	}
 	buf := make([]byte, 2000)
