@@ -2,8 +2,6 @@ package proxy
 
 import (
 	"bytes"
-	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -14,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/internal/testseccomp"
-	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
@@ -57,33 +54,6 @@ func TestCallsDeniedBySeccomp(t *testing.T) {
 				})
 			})
 		}
-	}
-}
-
-// A datagram that the kernel refuses does not mean that the call is denied: here it is to leave from an address that no
-// host can have. Datagrams that go the plain way leave from another address than they should.
-func TestRefusedDatagramIsNoDenial(t *testing.T) {
-	server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fd)
-	var to unix.RawSockaddrInet6
-	sys.PutAddr(&to, server.LocalAddr().(*net.UDPAddr).AddrPort())
-	const multicast = "224.0.0.1"
-	p := batch.Parcel{Base: &[]byte("x")[0], Size: 1, To: &to, Source: netip.MustParseAddr(multicast).As16()}
-	w := &batch.Sender{Denied: newDenials(hclog.NewNullLogger())}
-	w.Add(p)
-	if _, err := w.Send(int32(fd)); err != unix.EINVAL {
-		t.Errorf("got %v, want EINVAL", err)
-	}
-	if denied := deniedCalls(w.Denied); denied != nil {
-		t.Errorf("got %v, want nothing to be denied", denied)
 	}
 }
 

@@ -9,12 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/lb"
-	"github.com/lictor-proxy/lictor/proxy/internal/batch"
-	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
 // onLoops runs a test with so many event loops.
@@ -153,55 +150,6 @@ func TestUDPBurstOfMoreSessionsThanThereMayBe(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// A kernel or a device that does not cut gets the datagrams one by one.
-func TestSenderWithoutSegmentation(t *testing.T) {
-	server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer server.Close()
-	fd, errno := sys.StartConnect(server.LocalAddr().(*net.UDPAddr).AddrPort(), unix.SOCK_DGRAM)
-	if errno != 0 {
-		t.Fatal(errno)
-	}
-	defer sys.Close(fd)
-	// Without checksums it does not: EINVAL (udp_send_skb of net/ipv4/udp.c).
-	sys.SetOption(fd, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1)
-	body := make([]byte, 1000)
-	for i := range body {
-		body[i] = byte(i)
-	}
-	plain := false
-	w := &batch.Sender{Denied: newDenials(hclog.NewNullLogger())}
-	for i := range 5 {
-		w.Add(batch.Parcel{Base: &body[100*i], Size: 100, Plain: &plain})
-	}
-	w.Add(batch.Parcel{Base: &body[500], Size: 450, Segment: 100, Plain: &plain})
-	total := batch.Traffic{}
-	for w.More() {
-		n, err := w.Send(fd)
-		if err != 0 {
-			t.Fatal(err)
-		}
-		total.Datagrams += n.Datagrams
-		total.Bytes += n.Bytes
-	}
-	if !plain {
-		t.Error("the kernel has cut, so this shows nothing")
-	}
-	if total != (batch.Traffic{Datagrams: 10, Bytes: 950}) {
-		t.Errorf("sent %v, want 10 datagrams and 950 bytes", total)
-	}
-	buf := make([]byte, 2000)
-	for i := range 10 {
-		want := body[100*i : min(100*i+100, 950)]
-		server.SetReadDeadline(time.Now().Add(10 * time.Second))
-		if n, _, err := server.ReadFromUDPAddrPort(buf); err != nil || !bytes.Equal(buf[:n], want) {
-			t.Fatalf("datagram %d: got %d bytes, %v, want %d", i, n, err, len(want))
-		}
 	}
 }
 

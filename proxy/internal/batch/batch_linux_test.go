@@ -1,0 +1,253 @@
+package batch
+
+import (
+	"bytes"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/proxy/internal/sys"
+)
+
+var (
+	four = netip.MustParseAddr("127.0.0.1")
+	six  = netip.MustParseAddr("::1")
+)
+
+// listen returns a UDP socket that does not block, at a free port of addr, and its address.
+func listen(t *testing.T, addr netip.Addr) (int32, netip.AddrPort) {
+	t.Helper()
+	fd, err := unix.Socket(sys.Family(addr), unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sys.Close(int32(fd)) })
+	var sa unix.Sockaddr = &unix.SockaddrInet6{Addr: addr.As16()}
+	if addr.Is4() {
+		sa = &unix.SockaddrInet4{Addr: addr.As4()}
+	}
+	if err := unix.Bind(fd, sa); err != nil {
+		t.Skip(err) // a host without IPv6
+	}
+	name, errno := sys.SocketName(unix.SYS_GETSOCKNAME, int32(fd))
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	return int32(fd), sys.AddrPort(&name)
+}
+
+// dial returns a UDP socket that is connected to addr.
+func dial(t *testing.T, addr netip.AddrPort) int32 {
+	t.Helper()
+	fd, err := sys.StartConnect(addr, unix.SOCK_DGRAM)
+	if err != 0 {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sys.Close(fd) })
+	return fd
+}
+
+func newBatch(t *testing.T) *Batch {
+	b := New(new(sys.Denials))
+	t.Cleanup(b.Free)
+	return b
+}
+
+// receiveAll receives until there are datagrams at n places from 0 on, and returns the number
+// of places.
+func receiveAll(t *testing.T, n int, receive func(from int) (int, error)) (places int) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); n > 0; {
+		got, err := receive(places)
+		if got == 0 && (err != unix.EAGAIN || time.Now().After(end)) {
+			t.Fatalf("%d datagrams have not come: %v", n, err)
+		}
+		places, n = places+got, n-got
+	}
+	return places
+}
+
+// receiveFrom is what receiveAll takes for a socket that is not connected.
+func receiveFrom(b *Batch, fd int32) func(int) (int, error) {
+	return func(from int) (int, error) {
+		n, err := b.Receive(fd, from, Size-from)
+		return n, err
+	}
+}
+
+// A datagram tells its bytes, its sender, the address that it was sent to and its hops, over IPv4 and IPv6.
+func TestReceiveTellsWhereDatagramsAreFrom(t *testing.T) {
+	for _, addr := range []netip.Addr{four, six} {
+		t.Run(addr.String(), func(t *testing.T) {
+			wildcard := netip.IPv4Unspecified()
+			if addr.Is6() {
+				wildcard = netip.IPv6Unspecified()
+			}
+			fd, at := listen(t, wildcard)
+			if err := sys.WantLocal(int(fd), wildcard); err != nil {
+				t.Fatal(err)
+			}
+			sys.WantHops(fd, wildcard)
+			client := dial(t, netip.AddrPortFrom(addr, at.Port()))
+			sys.SetHops(client, addr.Is6(), 17)
+			for _, text := range []string{"first", "", "third"} {
+				if err := sys.SendDatagram(client, []byte(text)); err != 0 {
+					t.Fatal(err)
+				}
+			}
+			b := newBatch(t)
+			receiveAll(t, 3, receiveFrom(b, fd))
+			name, _ := sys.SocketName(unix.SYS_GETSOCKNAME, client)
+			for i, want := range []string{"first", "", "third"} {
+				if got := string(b.Payload(i)); got != want || b.Len(i) != len(want) {
+					t.Errorf("datagram %d: got %q of %d bytes, want %q", i, got, b.Len(i), want)
+				}
+				if got, want := sys.AddrPort(&b.Names[i]), sys.AddrPort(&name); got != want {
+					t.Errorf("datagram %d: got sender %v, want %v", i, got, want)
+				}
+				if got := netip.AddrFrom16(b.Key(i, true).Local).Unmap(); got != addr {
+					t.Errorf("datagram %d: got local address %v, want %v", i, got, addr)
+				}
+				if b.Key(i, false).Local != (sys.Source{}) {
+					t.Errorf("datagram %d: the key has an address that it should not have", i)
+				}
+				if got := b.Hops[i]; got != 17 {
+					t.Errorf("datagram %d: got %d hops, want 17", i, got)
+				}
+				if b.Segment(i) != 0 || b.Count(i) != 1 {
+					t.Errorf("datagram %d: got %d of %d bytes, want a single one", i, b.Count(i), b.Segment(i))
+				}
+			}
+		})
+	}
+}
+
+// What the kernel has joined is told apart again: each has its bytes.
+func TestReceiveJoinedDatagrams(t *testing.T) {
+	fd, at := listen(t, four)
+	sys.SetOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
+	client := dial(t, at)
+	sys.SetOption(client, unix.SOL_UDP, unix.UDP_SEGMENT, 100)
+	body := numbered(950)
+	if err := sys.SendDatagram(client, body); err != 0 {
+		t.Skip("the kernel does not cut: ", err)
+	}
+	b := newBatch(t)
+	places := receiveAll(t, 1, receiveFrom(b, fd))
+	if places != 1 || b.Segment(0) != 100 || b.Count(0) != 10 || b.Len(0) != 950 {
+		t.Fatalf("got %d places, the first with %d datagrams of %d bytes; want 10 of 100 in one", places, b.Count(0),
+			b.Segment(0))
+	}
+	var got [][]byte
+	for datagram := range b.Each(0) {
+		got = append(got, datagram)
+	}
+	if want := slices.Collect(slices.Chunk(body, 100)); !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("got %d datagrams %v, want 10 of 100 bytes and one of 50", len(got), got)
+	}
+	for range b.Each(0) {
+		break // and no panic
+	}
+}
+
+// A connected socket's datagrams come one by one or together, and control messages are read if they may be joined.
+func TestReceiveConnected(t *testing.T) {
+	server, at := listen(t, four)
+	fd := dial(t, at)
+	name, _ := sys.SocketName(unix.SYS_GETSOCKNAME, fd)
+	back := dial2(t, server, &name)
+	b := newBatch(t)
+	if n, err := b.ReceiveOne(fd, 0); n != 0 || err != unix.EAGAIN {
+		t.Fatalf("got %d, %v, want nothing and EAGAIN", n, err)
+	}
+	back("one")
+	receiveAll(t, 1, func(from int) (int, error) { n, err := b.ReceiveOne(fd, from); return n, err })
+	if got := string(b.Payload(0)); got != "one" {
+		t.Errorf("got %q, want one", got)
+	}
+	for _, joined := range []bool{false, true} {
+		back("two")
+		back("three")
+		receiveAll(t, 2, func(from int) (int, error) {
+			n, err := b.ReceiveConnected(fd, from, Size-from, joined)
+			return n, err
+		})
+		if got := string(b.Payload(0)) + " " + string(b.Payload(1)); got != "two three" {
+			t.Errorf("joined %v: got %q, want two three", joined, got)
+		}
+	}
+}
+
+// dial2 connects a socket that listens to a client, and returns what sends a text to it.
+func dial2(t *testing.T, fd int32, to *unix.RawSockaddrInet6) func(string) {
+	t.Helper()
+	if err := unix.Connect(int(fd), &unix.SockaddrInet4{Addr: sys.AddrPort(to).Addr().As4(),
+		Port: int(sys.AddrPort(to).Port())}); err != nil {
+		t.Fatal(err)
+	}
+	return func(text string) {
+		if err := sys.SendDatagram(fd, []byte(text)); err != 0 {
+			t.Error(err)
+		}
+	}
+}
+
+// Lists of places sum up what is in them, and unknown hops do not count.
+func TestLists(t *testing.T) {
+	b := new(Batch)
+	for i, hops := range []uint8{0, 30, 20, 40} {
+		b.Hops[i], b.headers[i].Len = hops, 100
+	}
+	b.segments[2] = 30 // so there are 4
+	b.Next[0], b.Next[1], b.Next[2], b.Next[3] = 1, 2, -1, -1
+	for _, tt := range []struct {
+		from  int16
+		hops  uint8
+		count int
+	}{{0, 20, 6}, {1, 20, 5}, {2, 20, 4}, {3, 40, 1}, {-1, 0, 0}} {
+		if got := b.FewestHops(tt.from); got != tt.hops {
+			t.Errorf("from %d on: got %d hops, want %d", tt.from, got, tt.hops)
+		}
+		if got := b.CountFrom(tt.from); got != tt.count {
+			t.Errorf("from %d on: got %d datagrams, want %d", tt.from, got, tt.count)
+		}
+	}
+}
+
+// A client is told from all others by its address, port, zone and family.
+func TestClientIDs(t *testing.T) {
+	seen := map[ClientID]string{}
+	for _, text := range []string{"127.0.0.1:80", "127.0.0.1:81", "127.0.0.2:80", "[::1]:80", "[::2]:80",
+		"[::ffff:127.0.0.1]:80", "[::]:80", "0.0.0.0:80"} {
+		var sa unix.RawSockaddrInet6
+		sys.PutAddr(&sa, netip.MustParseAddrPort(text))
+		id := ClientIDOf(&sa)
+		if other, ok := seen[id]; ok {
+			t.Errorf("%s is %s", text, other)
+		}
+		seen[id] = text
+		if id != ClientIDOf(&sa) {
+			t.Errorf("%s is not itself", text)
+		}
+		sa.Scope_id++
+		if sa.Family == unix.AF_INET6 && id == ClientIDOf(&sa) {
+			t.Errorf("%s has no zone", text)
+		}
+	}
+	if size := unsafe.Sizeof(ClientID{}); size != 24 {
+		t.Errorf("an ID has %d bytes, want 24 without padding", size)
+	}
+}
+
+// numbered returns n bytes that differ from their neighbours.
+func numbered(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(i)
+	}
+	return b
+}
