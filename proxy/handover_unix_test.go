@@ -404,7 +404,7 @@ func TestHandedSessionWithoutItsEndpointBeginsAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := dialUDP(t, h.Listeners()[0].Addr)
-		if got := query(t, c, "x"); got != "a:x" {
+		if got := askOnce(t, c, "x"); got != "a:x" {
 			t.Fatal(got)
 		}
 		next := prepareSuccessor(t, h.Proxier, h.options, services)
