@@ -151,7 +151,7 @@ func (h *udpShard) adopt(a Session) bool {
 	u, l := h.socket, h.loop
 	s := u.service.Load()
 	spec := s.spec.Load()
-	if spec.Responses < 0 || u.sessions.Load() >= int64(spec.maxSessions()) || !s.share.take(sessionDescriptors) {
+	if spec.isOneWay() || u.sessions.Load() >= int64(spec.maxSessions()) || !s.share.take(sessionDescriptors) {
 		return false
 	}
 	endpoint := s.adopt(a.Endpoint)
@@ -184,7 +184,7 @@ func (h *udpShard) adopt(a Session) bool {
 		s.share.release(sessionDescriptors)
 		return false
 	}
-	h.idle = spec.idleTimeout()
+	h.idle = spec.sessionIdle(h.draining)
 	x.counted = s.countAnyway(a.Client)
 	h.add(x)
 	l.wheel.Set(&x.timer, x.used+h.idle)

@@ -122,7 +122,7 @@ func (x *loopSession) touch() {
 func (x *loopSession) countRequests(n int) {
 	x.touch()
 	x.requests += int64(n)
-	if limit := x.s.spec.Load().Requests; limit > 0 && x.requests >= int64(limit) {
+	if x.s.spec.Load().isFull(x.requests) {
 		x.unbind()
 	}
 }
@@ -290,10 +290,10 @@ func (x *loopSession) finished() {
 	if x.state != live {
 		return
 	}
-	switch per := int64(x.s.spec.Load().Responses); {
-	case per > 0 && x.answers >= per*x.requests:
+	switch spec := x.s.spec.Load(); {
+	case spec.isAnswered(x.requests, x.answers):
 		x.end(endAnswered)
-	case per < 0 && x.shard.byClient[x.key] != x:
+	case spec.isOneWay() && x.shard.byClient[x.key] != x:
 		x.end(endSent)
 	}
 }
@@ -306,14 +306,7 @@ func (x *loopSession) Timeout() {
 		h.loop.wheel.Set(&x.timer, at)
 		return
 	}
-	switch {
-	case x.isRefused():
-		x.end(endRefused)
-	case h.draining:
-		x.end(endDrained)
-	default:
-		x.end(endIdle)
-	}
+	x.end(silentSession(x.isRefused(), h.draining))
 }
 
 // end ends the session.

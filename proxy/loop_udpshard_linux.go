@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"errors"
 	"net/netip"
 	"os"
 	"sync/atomic"
@@ -135,19 +134,14 @@ func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
 	key := in.Key(i, h.socket.local)
 	x := h.byClient[key]
 	var tried lb.Tried
-	switch {
-	case x == nil:
-	case x.head >= 0: // it has one of this batch already
-	case x.isRefused():
-		tried.Add(x.endpoint.ID)
-		x.end(endRefused)
-		x = nil
-	case x.s != s:
-		x.end(endReplaced)
-		x = nil
-	case x.endpoint.Left():
-		x.end(endLeft)
-		x = nil
+	if x != nil && x.head < 0 { // else it has one of this batch already
+		if why := s.replaces(x.s, x.endpoint, x.isRefused()); why != notEnded {
+			if why == endRefused {
+				tried.Add(x.endpoint.ID)
+			}
+			x.end(why)
+			x = nil
+		}
 	}
 	if x == nil {
 		if x = h.begin(s, key, in, i, &tried); x == nil {
@@ -164,64 +158,38 @@ func (h *udpShard) begin(s *service, key batch.Key, in *batch.Batch, i int, trie
 	if h.draining {
 		return nil
 	}
-	src := clientOf(&in.Names[i])
-	if in.Hops[i] == 1 {
-		s.outOfHops(src)
-		return nil
-	}
-	counted, ok := s.countClient(src)
-	if !ok {
-		s.unserved(src, errClientLimit)
-		return nil
-	}
-	x := h.beginCounted(s, key, in, i, tried)
-	switch {
-	case x != nil:
-		x.counted = counted
-	case counted:
-		s.uncount(src)
-	}
-	return x
-}
-
-// beginCounted is begin for a client that has been admitted.
-func (h *udpShard) beginCounted(s *service, key batch.Key, in *batch.Batch, i int, tried *lb.Tried) *loopSession {
-	src := clientOf(&in.Names[i])
+	var x *loopSession
 	var q *holding
-	if s.spec.Load().Responses < 0 { // its shared socket has a descriptor, and it has none
-		h.makeRoomOneWay(s)
-	} else if q = h.holdingOf(s); !h.makeRoom(s) {
-		s.unserved(src, errOutOfDescriptors)
-		return nil
-	}
-	for range maxDials {
-		endpoint, err := s.pick(src, *tried)
-		if errors.Is(err, lb.ErrMissingEndpoints) && tried.Len() > 0 {
-			*tried = lb.Tried{} // who refused before may be back
-			endpoint, err = s.pick(src, *tried)
-		}
-		if err != nil {
-			s.unserved(src, err)
-			break
-		}
-		x := h.loop.newSession()
-		x.init(h, s, endpoint, key, in, i, q)
-		if err := x.connect(); err != nil {
-			s.dialFailed(endpoint, err)
-			endpoint.Done()
-			if x.number > 0 {
+	counted, ok := s.beginSession(clientOf(&in.Names[i]), in.Hops[i], tried, sessionOpener{
+		takeRoom: func() bool {
+			if s.spec.Load().isOneWay() { // its shared socket has a descriptor, and it has none
+				h.makeRoomOneWay(s)
+				return true
+			}
+			q = h.holdingOf(s)
+			return h.makeRoom(s)
+		},
+		giveRoom: func() {
+			if q != nil {
+				s.share.release(sessionDescriptors)
+			}
+		},
+		connect: func(m *lb.Member) error {
+			x = h.loop.newSession()
+			x.init(h, s, m, key, in, i, q)
+			err := x.connect()
+			if err != nil && x.number > 0 {
 				h.loop.release(x.number)
 			}
-			tried.Add(endpoint.ID)
-			continue
-		}
-		h.add(x)
-		return x
+			return err
+		},
+	})
+	if !ok {
+		return nil
 	}
-	if q != nil {
-		s.share.release(sessionDescriptors)
-	}
-	return nil
+	x.counted = counted
+	h.add(x)
+	return x
 }
 
 func (h *udpShard) add(x *loopSession) {
@@ -252,7 +220,7 @@ func (h *udpShard) retime() {
 	// Where each datagram counts, the kernel must not join them, nor where nobody hears how large they were.
 	joins := spec.Requests <= 0 && !h.loop.denied.Has(sys.CallRecvmsg)
 	sys.SetOption(h.fd, unix.SOL_UDP, unix.UDP_GRO, sys.Boolean(joins))
-	idle := spec.idleTimeout()
+	idle := spec.sessionIdle(h.draining)
 	if idle == h.idle {
 		return
 	}
@@ -265,7 +233,7 @@ func (h *udpShard) retime() {
 // drain lets no new sessions in, and makes those that there are expire soon.
 func (h *udpShard) drain() {
 	h.draining = true
-	h.idle = min(h.idle, drainQuiet)
+	h.idle = h.socket.service.Load().spec.Load().sessionIdle(true)
 	for x := h.ring.first; x != nil; x = x.next {
 		h.loop.wheel.Set(&x.timer, x.used+h.idle)
 	}

@@ -54,7 +54,7 @@ func (u *udpSocket) suspend() []Session {
 	all := u.sessions.snapshot()
 	with := &pause{reader: p.reader, replies: p.replies, handed: map[*session]bool{}, over: p.over, still: true}
 	for _, x := range all {
-		if x.usable.Load() && x.service.spec.Load().Responses >= 0 {
+		if x.usable.Load() && !x.service.spec.Load().isOneWay() {
 			with.replies[x] = make(chan struct{})
 		}
 	}

@@ -169,8 +169,8 @@ func (x *session) replies() {
 			}
 			continue
 		}
-		responses := int64(x.service.spec.Load().Responses)
-		if responses < 0 { // it is thrown away
+		spec := x.service.spec.Load()
+		if spec.isOneWay() { // it is thrown away
 			b.free()
 			continue
 		}
@@ -186,7 +186,7 @@ func (x *session) replies() {
 			c.datagramsDropped.Add(1)
 		}
 		b.free()
-		if x.complete(responses) {
+		if x.complete(spec) {
 			x.socket.end(x, endAnswered)
 			return
 		}
@@ -196,20 +196,18 @@ func (x *session) replies() {
 // ask notes that the client has sent a datagram, before that is sent on. It returns false if the session is complete.
 func (x *session) ask() bool { return x.asked.Add(1) > 0 }
 
-// complete tells whether all answers have come that the client may expect, so many for each of its datagrams; 0 if
-// nobody knows how many. From then on ask returns false: who sent a datagram at that moment would not hear the
-// answer.
-func (x *session) complete(responses int64) bool {
-	for responses > 0 {
+// complete tells whether all answers have come that the client may expect. From then on ask returns false: who sent a
+// datagram at that moment would not hear the answer.
+func (x *session) complete(spec *Service) bool {
+	for {
 		asked := x.asked.Load()
-		if x.datagramsDown.Load() < responses*asked {
+		if !spec.isAnswered(asked, x.datagramsDown.Load()) {
 			return false
 		}
 		if x.asked.CompareAndSwap(asked, math.MinInt64) {
 			return true
 		}
 	}
-	return false
 }
 
 // refuse notes that the endpoint cannot be reached: the next datagram goes to another one.
@@ -218,20 +216,6 @@ func (x *session) refuse(err error) {
 		x.service.dialFailed(x.endpoint, err)
 	}
 }
-
-// whyOver is why the session ends when it has been silent for long enough.
-func (x *session) whyOver(draining bool) endReason {
-	switch {
-	case x.refused.Load():
-		return endRefused
-	case draining:
-		return endDrained
-	}
-	return endIdle
-}
-
-// idleTimeout is how long the session may be silent.
-func (x *session) idleTimeout() time.Duration { return x.service.spec.Load().idleTimeout() }
 
 // close closes the session's socket, which ends replies, and tells whether it did: closing again does nothing.
 func (x *session) close(why endReason) bool {

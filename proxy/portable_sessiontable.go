@@ -79,7 +79,7 @@ func (t *sessionTable) unlinkLocked(x *session) {
 // touch notes that x moved a datagram.
 func (t *sessionTable) touch(x *session, now time.Duration) {
 	x.last.Store(int64(now))
-	if now-time.Duration(x.listed.Load()) < relist(x.idleTimeout()) {
+	if now-time.Duration(x.listed.Load()) < relist(x.service.spec.Load().sessionIdle(false)) {
 		return
 	}
 	t.mu.Lock()
@@ -147,10 +147,7 @@ func (t *sessionTable) nextToExpire(now time.Duration) (*session, time.Duration)
 	if x == &t.ring {
 		return nil, time.Hour
 	}
-	idle := x.idleTimeout() // the same for all, so that who is first in the list is first here
-	if t.draining {
-		idle = min(idle, drainQuiet)
-	}
+	idle := x.service.spec.Load().sessionIdle(t.draining) // the same for all, so who is first in the list is first here
 	return x, time.Duration(x.last.Load()) + idle - now
 }
 

@@ -160,16 +160,14 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 	var tried lb.Tried
 	for range maxDials {
 		x := u.sessions.get(key)
-		if x != nil && x.refused.Load() {
-			tried.Add(x.endpoint.ID)
-			u.end(x, endRefused)
-			x = nil
-		} else if x != nil && x.service != s {
-			u.end(x, endReplaced)
-			x = nil
-		} else if x != nil && x.endpoint.Left() {
-			u.end(x, endLeft)
-			x = nil
+		if x != nil {
+			if why := s.replaces(x.service, x.endpoint, x.refused.Load()); why != notEnded {
+				if why == endRefused {
+					tried.Add(x.endpoint.ID)
+				}
+				u.end(x, why)
+				x = nil
+			}
 		}
 		if x == nil {
 			if x = u.open(s, key, sys.Hops(oob), &tried); x == nil {
@@ -187,8 +185,8 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 		}
 		switch {
 		case err == nil:
-			if spec := s.spec.Load(); spec.Requests > 0 && x.asked.Load() >= int64(spec.Requests) {
-				x.spent.Store(spec.Responses < 0)
+			if spec := s.spec.Load(); spec.isFull(x.asked.Load()) {
+				x.spent.Store(spec.isOneWay())
 				u.sessions.unbind(x)
 			}
 			s.at(0).datagramsUp.Add(1)
@@ -214,60 +212,25 @@ func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried
 	if u.sessions.isDraining() {
 		return nil
 	}
-	if hops == 1 {
-		s.outOfHops(key.client)
-		return nil
-	}
-	counted, ok := s.countClient(key.client)
+	var x *session
+	counted, ok := s.beginSession(key.client, hops, tried, sessionOpener{
+		takeRoom: func() bool { return u.makeRoom(s) },
+		giveRoom: func() { s.share.release(sessionDescriptors) },
+		connect: func(m *lb.Member) error {
+			x = newSession(u, s, key, m)
+			x.hops = max(hops, 1) - 1
+			err := x.connect()
+			for n := 0; n < maxDials && outOfPorts(err) && u.freePort(s); n++ {
+				err = x.connect()
+			}
+			return err
+		},
+	})
 	if !ok {
-		s.unserved(key.client, errClientLimit)
 		return nil
 	}
-	x := u.pickSession(s, key, hops, tried)
-	switch {
-	case x != nil:
-		x.counted = counted
-		return u.begin(x)
-	case counted:
-		s.uncount(key.client)
-	}
-	return nil
-}
-
-// pickSession returns a session for key that has its descriptors and its endpoint; or nil, after having said why there
-// is none.
-func (u *udpSocket) pickSession(s *service, key sessionKey, hops uint8, tried *lb.Tried) *session {
-	if !u.makeRoom(s) {
-		s.unserved(key.client, errOutOfDescriptors)
-		return nil
-	}
-	for range maxDials {
-		endpoint, err := s.pick(key.client, *tried)
-		if errors.Is(err, lb.ErrMissingEndpoints) && tried.Len() > 0 {
-			*tried = lb.Tried{} // who refused before may be back
-			endpoint, err = s.pick(key.client, *tried)
-		}
-		if err != nil {
-			s.share.release(sessionDescriptors)
-			s.unserved(key.client, err)
-			return nil
-		}
-		x := newSession(u, s, key, endpoint)
-		x.hops = max(hops, 1) - 1
-		err = x.connect()
-		for n := 0; n < maxDials && outOfPorts(err) && u.freePort(s); n++ {
-			err = x.connect()
-		}
-		if err != nil {
-			s.dialFailed(endpoint, err)
-			endpoint.Done()
-			tried.Add(endpoint.ID)
-			continue
-		}
-		return x
-	}
-	s.share.release(sessionDescriptors)
-	return nil
+	x.counted = counted
+	return u.begin(x)
 }
 
 func (u *udpSocket) begin(x *session) *session {
@@ -322,7 +285,7 @@ func (u *udpSocket) expireDue() time.Duration {
 		if x == nil || due > 0 {
 			return due
 		}
-		u.end(x, x.whyOver(u.sessions.isDraining()))
+		u.end(x, silentSession(x.refused.Load(), u.sessions.isDraining()))
 	}
 }
 
