@@ -72,12 +72,11 @@ func (p *loopPair) waitForRoom(tried lb.Tried) error {
 		return gone
 	}
 	p.loop.wheel.Clear(&p.timer)
-	l := p.loop // not p.loop in what is posted: by then p may be another client's
-	var w *lb.Waiter
+	l, g := p.loop, p.generation() // not p.loop in what is posted: by then p may be another client's
 	w, err := p.s.wait(p.src, tried, func(m *lb.Member, err error) {
 		l.post(func() {
 			switch {
-			case p.waiter == w:
+			case !g.isOver():
 				p.granted(m, err)
 			case m != nil:
 				m.Done() // the client has left meanwhile
@@ -206,8 +205,9 @@ func (p *loopPair) redial() {
 	p.loop.wheel.Clear(&p.timer)
 	p.missed(p.dialError(unix.ECONNRESET))
 	p.dial.addrs = nil // of this endpoint
+	g := p.generation()
 	p.loop.post(func() {
-		if p.state == connecting && p.endpoint == nil && p.waiter == nil { // else its client has gone meanwhile
+		if !g.isOver() { // else its client has gone meanwhile
 			p.connect()
 		}
 	})
@@ -272,19 +272,19 @@ func (p *loopPair) unserved(err error) {
 // answers.
 func (p *loopPair) resolve() {
 	if p.dial == nil {
-		p.dial = &dialing{} // tells the answer whether the pair is still the one that asked
+		p.dial = &dialing{}
 	}
 	p.loop.wheel.Clear(&p.timer)
 	// Not p.loop in the goroutine: by then p may be another client's.
-	l, t, d, host := p.loop, p.socket, p.dial, p.endpoint.Host
+	l, t, g, host := p.loop, p.socket, p.generation(), p.endpoint.Host
 	timeout := p.s.spec.Load().connectTimeout()
-	d.deadline = l.now + timeout
+	p.dial.deadline = l.now + timeout
 	ctx, cancel := context.WithTimeout(t.engine.ctx, timeout)
 	t.engine.lookups.Go(func() {
 		defer cancel()
 		addrs, err := t.engine.resolver.Lookup(ctx, host)
 		l.post(func() {
-			if p.dial == d && p.state == connecting {
+			if !g.isOver() {
 				p.resolved(addrs, err)
 			}
 		})

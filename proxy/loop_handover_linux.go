@@ -163,11 +163,10 @@ func (h *udpShard) adopt(a Session) bool {
 	x := l.newSession()
 	*x = loopSession{
 		shard: h, s: s, endpoint: endpoint, holding: h.holdingOf(s), used: max(l.now-a.Quiet, 0),
-		fd: int32(a.FD), head: -1, serial: l.udp.serial, adopted: true,
+		fd: int32(a.FD), head: -1, serial: l.newSerial(), adopted: true,
 		requests: a.Requests, answers: a.Answers, sent: a.Sent, bytes: [2]int64{clientSide: a.Up, serverSide: a.Down},
 		began: l.now - a.Age, state: live,
 	}
-	l.udp.serial++
 	x.timer.Owner = x
 	sys.PutAddr(&x.clientName, a.Client)
 	x.key.Client = batch.ClientIDOf(&x.clientName)

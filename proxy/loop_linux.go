@@ -63,6 +63,7 @@ type eventLoop struct {
 	buf      [bufferSize]byte
 	backlogs []*backlog  // free ones
 	pairs    []*loopPair // free ones
+	serial   uint64      // the last one that was given, see generation
 
 	byEndpoint map[lb.MemberKey]*endpointPairs // those with pairs
 	empty      []*endpointPairs                // free ones
@@ -348,7 +349,6 @@ type udpKit struct {
 	up       batch.Sender
 	work     []*loopSession // sessions that have datagrams in the batch in hand
 	sessions []*loopSession // free ones
-	serial   uint64         // of the next session
 }
 
 // useUDP makes the kit if there is none.

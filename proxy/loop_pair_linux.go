@@ -42,6 +42,7 @@ type loopPair struct {
 	last   time.Duration // when something moved
 	limits limits
 	number int32
+	serial uint64 // see generation
 	unsent unsentCount
 
 	state    pairState
@@ -345,14 +346,14 @@ func (p *loopPair) close() {
 	}
 	p.loop.wheel.Clear(&p.timer)
 	if p.waiter != nil {
-		p.waiter.Cancel() // else what is posted finds another waiter, or none
+		p.waiter.Cancel() // if it has had its turn, what is posted finds that the pair is over
 		p.waiter = nil
 	}
 	if p.s.observed() {
 		p.tellEnd()
 	}
 	p.leave()
-	p.state = pairClosed
+	p.state, p.serial = pairClosed, 0
 	p.loop.release(p.number)
 	p.socket.pairEnded(p)
 }

@@ -330,10 +330,9 @@ func (h *udpShard) freePort(x *loopSession, to *share) bool {
 
 // awaitPort has the loop of o connect a socket for x, when it has ended a session: nothing else takes the port there.
 func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
-	l, to, w, own := x.shard.loop, x.s.share, x.lookup, x.holding != nil // of x nothing else: it is this loop's
-	if w == nil {
-		w = &lookup{}
-		x.lookup, x.state = w, resolving
+	l, to, g, own := x.shard.loop, x.s.share, x.generation(), x.holding != nil // of x nothing else: it is this loop's
+	if x.lookup == nil {
+		x.lookup, x.state = &lookup{}, resolving
 	}
 	o.loop.post(func() {
 		fd, err := int32(-1), unix.EAGAIN
@@ -342,7 +341,7 @@ func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
 		}
 		l.post(func() {
 			switch {
-			case x.lookup != w: // x is another client's by now
+			case g.isOver():
 				if err == 0 {
 					sys.Close(fd)
 				}

@@ -34,7 +34,7 @@ type loopSession struct {
 	prev, next *loopSession // in the shard's ring
 
 	key        batch.Key
-	serial     uint64                // tells it from all other sessions of the loop
+	serial     uint64                // see generation
 	clientName unix.RawSockaddrInet6 // of the client
 	began      time.Duration         // by the loop's clock
 	used       time.Duration         // when a datagram moved last, either way
@@ -82,12 +82,11 @@ func (l *eventLoop) newSession() *loopSession {
 func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key batch.Key, in *batch.Batch, i int, q *holding) {
 	*x = loopSession{
 		shard: h, s: s, endpoint: e, holding: q, key: key, clientName: in.Names[i], began: h.loop.now, used: h.loop.now,
-		fd: -1, head: -1, serial: h.loop.udp.serial,
+		fd: -1, head: -1, serial: h.loop.newSerial(),
 	}
 	if in.Hops[i] > 0 { // it is 2 at least, see begin
 		x.hops = in.Hops[i] - 1
 	}
-	h.loop.udp.serial++
 	x.timer.Owner = x
 }
 
@@ -342,7 +341,7 @@ func (x *loopSession) close(why endReason) {
 		h.aged()
 	}
 	h.loop.wheel.Clear(&x.timer)
-	x.state, x.fd, x.lookup = over, -1, nil
+	x.state, x.serial, x.fd, x.lookup = over, 0, -1, nil
 	x.endpoint.Done()
 	if x.counted {
 		x.s.uncount(clientOf(&x.clientName))

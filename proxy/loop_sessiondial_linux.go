@@ -87,14 +87,14 @@ func (x *loopSession) dialError(err syscall.Errno) error {
 
 // resolve looks the endpoint's host name up, beside the loop, and then connects.
 func (x *loopSession) resolve() {
-	l, u, w, host := x.shard.loop, x.shard.socket, &lookup{}, x.endpoint.Host
-	x.lookup, x.state = w, resolving
+	l, u, g, host := x.shard.loop, x.shard.socket, x.generation(), x.endpoint.Host
+	x.lookup, x.state = &lookup{}, resolving
 	ctx, cancel := context.WithTimeout(u.engine.ctx, x.s.spec.Load().connectTimeout())
 	u.engine.lookups.Go(func() {
 		defer cancel()
 		addrs, err := u.engine.resolver.Lookup(ctx, host)
 		l.post(func() {
-			if x.lookup == w { // else x is another client's by now
+			if !g.isOver() {
 				x.resolved(addrs, err)
 			}
 		})

@@ -346,7 +346,7 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 	c.active.Add(1)
 	p := l.newPair()
 	*p = loopPair{
-		loop: l, socket: t, s: s, src: src,
+		loop: l, socket: t, s: s, src: src, serial: l.newSerial(),
 		fd:    [2]int32{fd, -1},
 		began: l.now, last: l.now, limits: s.spec.Load().limits(),
 	}
