@@ -95,7 +95,7 @@ type report struct {
 	client   netip.AddrPort
 	endpoint *lb.Member    // nil: none was reached
 	age      time.Duration // since it began
-	connect  time.Duration // of the age, what it took to reach the endpoint; TCP only
+	dialTime time.Duration // of the age, what it took to reach the endpoint; TCP only
 	up, down int64         // bytes
 
 	datagramsUp, datagramsDown int64
@@ -131,7 +131,7 @@ func (s *service) ended(r *report, why endReason, cause error) {
 	if to := s.access.to.Load(); to != nil {
 		(*to)(AccessRecord{
 			Service: spec.Name, Protocol: spec.Protocol, Client: r.client, Endpoint: endpoint, Ended: time.Now(),
-			Connect: r.connect, Duration: r.age, Up: r.up, Down: r.down, Reason: text,
+			Connect: r.dialTime, Duration: r.age, Up: r.up, Down: r.down, Reason: text,
 			DatagramsUp: r.datagramsUp, DatagramsDown: r.datagramsDown,
 		})
 	}

@@ -72,7 +72,7 @@ func (p *loopPair) waitForRoom(tried lb.Tried) error {
 		return gone
 	}
 	p.loop.wheel.Clear(&p.timer)
-	l, g := p.loop, p.generation() // not p.loop in what is posted: by then p may be another client's
+	l, g := p.loop, p.thisUse() // not p.loop in what is posted: by then p may be another client's
 	w, err := p.s.wait(p.src, tried, func(m *lb.Member, err error) {
 		l.post(func() {
 			switch {
@@ -205,7 +205,7 @@ func (p *loopPair) redial() {
 	p.loop.wheel.Clear(&p.timer)
 	p.missed(p.dialError(unix.ECONNRESET))
 	p.dial.addrs = nil // of this endpoint
-	g := p.generation()
+	g := p.thisUse()
 	p.loop.post(func() {
 		if !g.isOver() { // else its client has gone meanwhile
 			p.connect()
@@ -276,7 +276,7 @@ func (p *loopPair) resolve() {
 	}
 	p.loop.wheel.Clear(&p.timer)
 	// Not p.loop in the goroutine: by then p may be another client's.
-	l, t, g, host := p.loop, p.socket, p.generation(), p.endpoint.Host
+	l, t, g, host := p.loop, p.socket, p.thisUse(), p.endpoint.Host
 	timeout := p.s.spec.Load().connectTimeout()
 	p.dial.deadline = l.now + timeout
 	ctx, cancel := context.WithTimeout(t.engine.ctx, timeout)

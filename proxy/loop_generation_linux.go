@@ -16,11 +16,11 @@ type generation struct {
 	serial  uint64
 }
 
-// generation returns the present use of the pair.
-func (p *loopPair) generation() generation { return generation{&p.serial, p.serial} }
+// thisUse returns the present use of the pair.
+func (p *loopPair) thisUse() generation { return generation{&p.serial, p.serial} }
 
-// generation returns the present use of the session.
-func (x *loopSession) generation() generation { return generation{&x.serial, x.serial} }
+// thisUse returns the present use of the session.
+func (x *loopSession) thisUse() generation { return generation{&x.serial, x.serial} }
 
 // isOver reports whether the use has ended. Only the loop may ask.
 func (g generation) isOver() bool { return *g.current != g.serial }

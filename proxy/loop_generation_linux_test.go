@@ -16,9 +16,9 @@ func (h *house) generations() (all []generation) {
 		for _, s := range l.sockets {
 			switch s := s.(type) {
 			case *loopPair:
-				all = append(all, s.generation())
+				all = append(all, s.thisUse())
 			case *loopSession:
-				all = append(all, s.generation())
+				all = append(all, s.thisUse())
 			}
 		}
 	})

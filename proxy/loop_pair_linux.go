@@ -363,7 +363,7 @@ func (p *loopPair) tellEnd() {
 	r := report{client: p.src, age: p.loop.now - p.began, up: p.flows[clientSide].moved,
 		down: p.flows[serverSide].moved}
 	if p.joined > 0 && p.endpoint != nil {
-		r.endpoint, r.connect = p.endpoint, p.joined-p.began
+		r.endpoint, r.dialTime = p.endpoint, p.joined-p.began
 	}
 	var cause error
 	if p.errno != 0 {

@@ -330,7 +330,7 @@ func (h *udpShard) freePort(x *loopSession, to *share) bool {
 
 // awaitPort has the loop of o connect a socket for x, when it has ended a session: nothing else takes the port there.
 func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
-	l, to, g, own := x.shard.loop, x.s.share, x.generation(), x.holding != nil // of x nothing else: it is this loop's
+	l, to, g, own := x.shard.loop, x.s.share, x.thisUse(), x.holding != nil // of x nothing else: it is this loop's
 	if x.lookup == nil {
 		x.lookup, x.state = &lookup{}, resolving
 	}

@@ -322,7 +322,7 @@ func (x *loopSession) end(why endReason) {
 func (x *loopSession) close(why endReason) {
 	h := x.shard
 	if x.s.observed() {
-		r := x.report()
+		r := x.summary()
 		x.s.ended(&r, why, nil)
 	}
 	switch {
@@ -352,8 +352,8 @@ func (x *loopSession) close(why endReason) {
 	h.emptied()
 }
 
-// report is what there is to say of the session.
-func (x *loopSession) report() report {
+// summary is what there is to say of the session.
+func (x *loopSession) summary() report {
 	return report{
 		client: clientOf(&x.clientName), endpoint: x.endpoint, age: x.shard.loop.now - x.began,
 		up: x.bytes[clientSide], down: x.bytes[serverSide], datagramsUp: x.sent, datagramsDown: x.answers,

@@ -87,7 +87,7 @@ func (x *loopSession) dialError(err syscall.Errno) error {
 
 // resolve looks the endpoint's host name up, beside the loop, and then connects.
 func (x *loopSession) resolve() {
-	l, u, g, host := x.shard.loop, x.shard.socket, x.generation(), x.endpoint.Host
+	l, u, g, host := x.shard.loop, x.shard.socket, x.thisUse(), x.endpoint.Host
 	x.lookup, x.state = &lookup{}, resolving
 	ctx, cancel := context.WithTimeout(u.engine.ctx, x.s.spec.Load().connectTimeout())
 	u.engine.lookups.Go(func() {

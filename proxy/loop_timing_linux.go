@@ -12,16 +12,16 @@ import (
 func (p *loopPair) timing() timing {
 	a := p.s.aging.Load()
 	return timing{
-		now: p.loop.now, last: p.last, silence: p.limits.silence(int(p.ends)),
-		old:   a.oldAt(p.began, p.loop.began, uint64(p.began)+uint64(p.src.Port())<<40),
-		grace: a.grace, asked: p.asked, ended: int(p.ends),
+		instant: p.loop.now, last: p.last, silence: p.limits.silence(int(p.ends)),
+		old:    a.oldAt(p.began, p.loop.began, uint64(p.began)+uint64(p.src.Port())<<40),
+		leeway: a.grace, asked: p.asked, ended: int(p.ends),
 	}
 }
 
 // schedule sets the timer for what limits the pair now.
 func (p *loopPair) schedule() {
 	t := p.timing()
-	at, ok := t.next()
+	at, ok := t.nextLook()
 	if !ok {
 		at = math.MaxInt64
 	}

@@ -174,7 +174,7 @@ func (h *udpShard) begin(s *service, key batch.Key, in *batch.Batch, i int, trie
 				s.share.release(sessionDescriptors)
 			}
 		},
-		connect: func(m *lb.Member) error {
+		attach: func(m *lb.Member) error {
 			x = h.loop.newSession()
 			x.init(h, s, m, key, in, i, q)
 			err := x.connect()

@@ -30,11 +30,11 @@ func (u *udpSocket) release() { _ = u.Close() } // nobody is left who could act 
 
 // A pause is a socket between suspend and resume. Who reads is told by a deadline that has passed.
 type pause struct {
-	reader  chan struct{}              // closed when ProxyLoop stands
-	replies map[*session]chan struct{} // closed when replies of the session stand
-	handed  map[*session]bool          // those that suspend has returned
-	over    chan struct{}              // closed by resume
-	still   bool                       // expiring is locked
+	reader   chan struct{}              // closed when ProxyLoop stands
+	replies  map[*session]chan struct{} // closed when replies of the session stand
+	returned map[*session]bool          // those that suspend has returned
+	over     chan struct{}              // closed by resume
+	still    bool                       // expiring is locked
 }
 
 // suspend implements sessionSocket.
@@ -52,7 +52,7 @@ func (u *udpSocket) suspend() []Session {
 	// Nothing begins from here on, and nothing expires: descriptors of sessions are the successor's to be sent.
 	u.expiring.Lock()
 	all := u.sessions.snapshot()
-	with := &pause{reader: p.reader, replies: p.replies, handed: map[*session]bool{}, over: p.over, still: true}
+	with := &pause{reader: p.reader, replies: p.replies, returned: map[*session]bool{}, over: p.over, still: true}
 	for _, x := range all {
 		if x.usable.Load() && !x.service.spec.Load().isOneWay() {
 			with.replies[x] = make(chan struct{})
@@ -77,7 +77,7 @@ func (u *udpSocket) suspend() []Session {
 		if raw, err := x.io.conn.SyscallConn(); err == nil {
 			// Control fails if the socket is closed.
 			_ = raw.Control(func(fd uintptr) { out = append(out, u.handed(x, int(fd))) })
-			with.handed[x] = true
+			with.returned[x] = true
 		}
 	}
 	return out

@@ -213,7 +213,7 @@ func (p *portablePair) touch() { p.last.Store(int64(time.Since(p.began))) }
 func (p *portablePair) deadlinesLocked() {
 	var at time.Time
 	t := p.timingLocked()
-	if next, ok := t.next(); ok {
+	if next, ok := t.nextLook(); ok {
 		at = p.began.Add(next)
 	}
 	p.client.SetDeadline(at)

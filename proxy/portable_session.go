@@ -237,14 +237,14 @@ func (x *session) close(why endReason) bool {
 		if x.spent.Load() && why != endHanded {
 			why = endSent // it was over when all was sent, whenever that is seen
 		}
-		r := x.report()
+		r := x.summary()
 		x.service.ended(&r, why, nil)
 	}
 	return true
 }
 
-// report is what there is to say of the session.
-func (x *session) report() report {
+// summary is what there is to say of the session.
+func (x *session) summary() report {
 	return report{
 		client: x.key.client, endpoint: x.endpoint, age: x.socket.now() - x.began, up: x.bytesUp.Load(),
 		down: x.bytesDown.Load(), datagramsUp: x.datagramsUp.Load(), datagramsDown: x.datagramsDown.Load(),

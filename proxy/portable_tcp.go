@@ -202,7 +202,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		}
 		endpoint.Done()
 		if s.observed() {
-			s.ended(&report{client: src, endpoint: endpoint, connect: connect, age: time.Since(began), up: p.up.Load(),
+			s.ended(&report{client: src, endpoint: endpoint, dialTime: connect, age: time.Since(began), up: p.up.Load(),
 				down: p.down.Load()}, p.why, p.cause)
 		}
 		return

@@ -6,8 +6,8 @@ import "time"
 func (p *portablePair) timingLocked() timing {
 	a := p.service.aging.Load()
 	return timing{
-		now: time.Since(p.began), last: time.Duration(p.last.Load()), silence: p.limits.silence(p.ends),
-		old: a.oldAt(0, p.began, p.seed), grace: a.grace, asked: p.asked.Load(), ended: p.ends,
+		instant: time.Since(p.began), last: time.Duration(p.last.Load()), silence: p.limits.silence(p.ends),
+		old: a.oldAt(0, p.began, p.seed), leeway: a.grace, asked: p.asked.Load(), ended: p.ends,
 	}
 }
 

@@ -216,7 +216,7 @@ func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried
 	counted, ok := s.beginSession(key.client, hops, tried, sessionOpener{
 		takeRoom: func() bool { return u.makeRoom(s) },
 		giveRoom: func() { s.share.release(sessionDescriptors) },
-		connect: func(m *lb.Member) error {
+		attach: func(m *lb.Member) error {
 			x = newSession(u, s, key, m)
 			x.hops = max(hops, 1) - 1
 			err := x.connect()
@@ -300,7 +300,7 @@ func (u *udpSocket) Close() error {
 	})
 	p := u.forgetPause()
 	for _, x := range u.sessions.snapshot() {
-		if p != nil && p.handed[x] {
+		if p != nil && p.returned[x] {
 			u.end(x, endHanded)
 		} else {
 			u.end(x, endCut)

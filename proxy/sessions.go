@@ -60,7 +60,7 @@ func (s *Service) isOneWay() bool { return s.Responses < 0 }
 type sessionOpener struct {
 	takeRoom func() bool              // takes what a session needs; false: there is none left
 	giveRoom func()                   // undoes takeRoom
-	connect  func(m *lb.Member) error // makes a session with m, which has room
+	attach   func(m *lb.Member) error // makes a session with m, which has room
 }
 
 // beginSession begins a session for the client at src, whose first datagram had so many hops left (0: that is not
@@ -78,7 +78,7 @@ func (s *service) beginSession(src netip.AddrPort, hops uint8, tried *lb.Tried, 
 		return false, false
 	case !o.takeRoom():
 		s.unserved(src, errOutOfDescriptors)
-	case s.connectSession(src, tried, o.connect):
+	case s.connectSession(src, tried, o.attach):
 		return counted, true
 	default:
 		o.giveRoom()

@@ -143,7 +143,7 @@ func TestBeginSession(t *testing.T) {
 			counted, ok := s.beginSession(sessionClient, tt.hops, &tried, sessionOpener{
 				takeRoom: func() bool { room++; return !tt.full },
 				giveRoom: func() { room-- },
-				connect: func(m *lb.Member) error {
+				attach: func(m *lb.Member) error {
 					if dialled++; slices.Contains(tt.fails, m.ID) {
 						return errors.New("unreachable")
 					}

@@ -21,12 +21,12 @@ func (l limits) silence(ended int) time.Duration {
 // A timing is what time means for a TCP connection at one moment. All instants are by the clock of the engine: how long
 // ago it began.
 type timing struct {
-	now, last time.Duration // last: when something moved last
-	silence   time.Duration // how long nothing may move; zero: no limit
-	old       time.Duration // from when on it is too old; zero: never
-	grace     time.Duration // how long it may look for a moment of quiet then
-	asked     bool          // the client was the last to say something
-	ended     int           // directions that have ended
+	instant, last time.Duration // last: when something moved last
+	silence       time.Duration // how long nothing may move; zero: no limit
+	old           time.Duration // from when on it is too old; zero: never
+	leeway        time.Duration // how long it may look for a moment of quiet then
+	asked         bool          // the client was the last to say something
+	ended         int           // directions that have ended
 }
 
 // An expiry is what is due for a connection.
@@ -44,16 +44,16 @@ const (
 // read has arrived, and taking only for a silent one, to learn whether a peer has taken something since the last call.
 // Age comes before silence.
 func (t *timing) due(settled, taking func() bool) expiry {
-	if t.old > 0 && t.now >= t.old {
+	if t.old > 0 && t.instant >= t.old {
 		switch {
 		case t.isQuiet() && settled():
 			return oldAndQuiet
-		case t.now >= t.old+t.grace:
+		case t.instant >= t.old+t.leeway:
 			return tooOld
 		}
 	}
 	switch {
-	case t.silence == 0 || t.now-t.last < t.silence:
+	case t.silence == 0 || t.instant-t.last < t.silence:
 		return nothingDue
 	case taking():
 		return stillTaken
@@ -63,10 +63,10 @@ func (t *timing) due(settled, taking func() bool) expiry {
 
 // isQuiet reports whether the connection has been quiet for quietFor, as far as that shows without a look at the
 // kernel's buffers.
-func (t *timing) isQuiet() bool { return !t.asked && t.ended == 0 && t.now-t.last >= quietFor }
+func (t *timing) isQuiet() bool { return !t.asked && t.ended == 0 && t.instant-t.last >= quietFor }
 
-// next returns when to call due again. False: never.
-func (t *timing) next() (at time.Duration, ok bool) {
+// nextLook returns when to call due again. False: never.
+func (t *timing) nextLook() (at time.Duration, ok bool) {
 	if t.silence > 0 {
 		at, ok = t.last+t.silence, true
 	}
@@ -74,8 +74,8 @@ func (t *timing) next() (at time.Duration, ok bool) {
 		return at, ok
 	}
 	look := t.old
-	if t.now >= t.old { // a moment of quiet is looked for
-		look = min(t.now+quietFor, t.old+t.grace)
+	if t.instant >= t.old { // a moment of quiet is looked for
+		look = min(t.instant+quietFor, t.old+t.leeway)
 	}
 	if ok {
 		look = min(at, look)

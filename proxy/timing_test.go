@@ -19,25 +19,28 @@ func TestTimingDue(t *testing.T) {
 		settled, taking func() bool
 		want            expiry
 	}{
-		{"no limit", timing{now: 999 * s1}, notAsked, notAsked, nothingDue},
-		{"not silent for long", timing{now: 10 * s1, last: 9 * s1, silence: s1 + ms}, notAsked, notAsked, nothingDue},
-		{"silent", timing{now: 10 * s1, last: 9 * s1, silence: s1}, notAsked, no, tooSilent},
-		{"silent, and a peer takes what is left", timing{now: 10 * s1, last: 9 * s1, silence: s1}, notAsked, yes,
-			stillTaken},
-		{"not old yet", timing{now: 10*s1 - ms, old: 10 * s1}, notAsked, notAsked, nothingDue},
-		{"old and quiet", timing{now: 10 * s1, old: 10 * s1, last: 9 * s1, grace: s1}, yes, notAsked, oldAndQuiet},
-		{"old, and something moved just now", timing{now: 10 * s1, old: 10 * s1, last: 9*s1 + ms, grace: s1}, notAsked,
-			notAsked, nothingDue},
-		{"old, and bytes are on their way", timing{now: 10 * s1, old: 10 * s1, grace: s1}, no, notAsked, nothingDue},
-		{"old, and the client waits for an answer", timing{now: 10 * s1, old: 10 * s1, grace: s1, asked: true},
+		{"no limit", timing{instant: 999 * s1}, notAsked, notAsked, nothingDue},
+		{"not silent for long", timing{instant: 10 * s1, last: 9 * s1, silence: s1 + ms},
 			notAsked, notAsked, nothingDue},
-		{"old, and half closed", timing{now: 10 * s1, old: 10 * s1, grace: s1, ended: 1}, notAsked, notAsked,
+		{"silent", timing{instant: 10 * s1, last: 9 * s1, silence: s1}, notAsked, no, tooSilent},
+		{"silent, and a peer takes what is left", timing{instant: 10 * s1, last: 9 * s1, silence: s1}, notAsked, yes,
+			stillTaken},
+		{"not old yet", timing{instant: 10*s1 - ms, old: 10 * s1}, notAsked, notAsked, nothingDue},
+		{"old and quiet", timing{instant: 10 * s1, old: 10 * s1, last: 9 * s1, leeway: s1}, yes, notAsked, oldAndQuiet},
+		{"old, and something moved just now", timing{instant: 10 * s1, old: 10 * s1, last: 9*s1 + ms, leeway: s1},
+			notAsked, notAsked, nothingDue},
+		{"old, and bytes are on their way", timing{instant: 10 * s1, old: 10 * s1, leeway: s1},
+			no, notAsked, nothingDue},
+		{"old, and the client waits for an answer", timing{instant: 10 * s1, old: 10 * s1, leeway: s1, asked: true},
+			notAsked, notAsked, nothingDue},
+		{"old, and half closed", timing{instant: 10 * s1, old: 10 * s1, leeway: s1, ended: 1}, notAsked, notAsked,
 			nothingDue},
-		{"old for too long", timing{now: 11 * s1, old: 10 * s1, grace: s1, asked: true}, notAsked, notAsked, tooOld},
-		{"quiet in the last moment", timing{now: 11 * s1, old: 10 * s1, grace: s1}, yes, notAsked, oldAndQuiet},
-		{"old, without grace", timing{now: 10 * s1, old: 10 * s1, asked: true}, notAsked, notAsked, tooOld},
-		{"old and silent", timing{now: 10 * s1, old: 9 * s1, grace: 5 * s1, asked: true, silence: s1}, notAsked, no,
-			tooSilent},
+		{"old for too long", timing{instant: 11 * s1, old: 10 * s1, leeway: s1, asked: true},
+			notAsked, notAsked, tooOld},
+		{"quiet in the last moment", timing{instant: 11 * s1, old: 10 * s1, leeway: s1}, yes, notAsked, oldAndQuiet},
+		{"old, without grace", timing{instant: 10 * s1, old: 10 * s1, asked: true}, notAsked, notAsked, tooOld},
+		{"old and silent", timing{instant: 10 * s1, old: 9 * s1, leeway: 5 * s1, asked: true, silence: s1},
+			notAsked, no, tooSilent},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := tt.of.due(tt.settled, tt.taking); got != tt.want {
@@ -47,23 +50,23 @@ func TestTimingDue(t *testing.T) {
 	}
 }
 
-func TestTimingNext(t *testing.T) {
+func TestTimingNextLook(t *testing.T) {
 	const never = -1
 	for _, tt := range []struct {
 		name string
 		of   timing
 		want time.Duration
 	}{
-		{"no limit", timing{now: s1}, never},
-		{"silence", timing{now: 5 * s1, last: 2 * s1, silence: 10 * s1}, 12 * s1},
-		{"age", timing{now: 5 * s1, old: 7 * s1}, 7 * s1},
-		{"age before silence", timing{now: 5 * s1, old: 7 * s1, last: 5 * s1, silence: 3 * s1}, 7 * s1},
-		{"silence before age", timing{now: 5 * s1, old: 9 * s1, last: 5 * s1, silence: 3 * s1}, 8 * s1},
-		{"old, looks for a moment of quiet", timing{now: 9 * s1, old: 7 * s1, grace: 10 * s1}, 9*s1 + quietFor},
-		{"old, and the time for that ends first", timing{now: 9 * s1, old: 7 * s1, grace: 2*s1 + ms}, 9*s1 + ms},
+		{"no limit", timing{instant: s1}, never},
+		{"silence", timing{instant: 5 * s1, last: 2 * s1, silence: 10 * s1}, 12 * s1},
+		{"age", timing{instant: 5 * s1, old: 7 * s1}, 7 * s1},
+		{"age before silence", timing{instant: 5 * s1, old: 7 * s1, last: 5 * s1, silence: 3 * s1}, 7 * s1},
+		{"silence before age", timing{instant: 5 * s1, old: 9 * s1, last: 5 * s1, silence: 3 * s1}, 8 * s1},
+		{"old, looks for a moment of quiet", timing{instant: 9 * s1, old: 7 * s1, leeway: 10 * s1}, 9*s1 + quietFor},
+		{"old, and the time for that ends first", timing{instant: 9 * s1, old: 7 * s1, leeway: 2*s1 + ms}, 9*s1 + ms},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			at, ok := tt.of.next()
+			at, ok := tt.of.nextLook()
 			if !ok {
 				at = never
 			}
@@ -74,20 +77,20 @@ func TestTimingNext(t *testing.T) {
 	}
 }
 
-// A look that comes when next says leads to an end, or to a later look: no connection is looked at without end.
+// A look that comes when nextLook says leads to an end, or to a later look: no connection is looked at without end.
 func TestTimingGoesOn(t *testing.T) {
 	no := func() bool { return false }
 	for _, of := range []timing{
-		{silence: 3 * s1}, {old: 2 * s1, grace: 5 * s1}, {old: 2 * s1, grace: 5 * s1, silence: 10 * s1, asked: true},
-		{old: 9 * s1, silence: s1}, {old: 1, grace: 0, ended: 1},
+		{silence: 3 * s1}, {old: 2 * s1, leeway: 5 * s1}, {old: 2 * s1, leeway: 5 * s1, silence: 10 * s1, asked: true},
+		{old: 9 * s1, silence: s1}, {old: 1, leeway: 0, ended: 1},
 	} {
 		looks, end := 0, nothingDue
 		for ; end == nothingDue && looks < 20; looks++ {
-			at, ok := of.next()
-			if !ok || at <= of.now {
+			at, ok := of.nextLook()
+			if !ok || at <= of.instant {
 				t.Fatalf("%+v: next look at %v, %v", of, at, ok)
 			}
-			of.now = at
+			of.instant = at
 			end = of.due(no, no)
 		}
 		if end == nothingDue {
