@@ -8,12 +8,16 @@ import (
 	"sync/atomic"
 )
 
-// A budget divides the descriptors of the process among its services. Its unit is one descriptor; each service has a
-// share.
+// A budget is the ledger of the process's descriptors. It divides them among the services. Its unit is one descriptor.
+// Each service has a share, and all listeners together have one.
 //
-// Of the limit of the process, reserve keeps some back for everything that is not traffic. The rest is total:
+// Of the limit of the process, reserve keeps some back for everything that is not traffic. The rest is total. The
+// invariant of the ledger is:
 //
 //	total = common + the sum of max(taken, floor) over all shares
+//
+// It holds whenever no operation is under way. An operation takes from one term before it adds to another. So meanwhile
+// the right side may be less than total, and it is never more: no descriptor is given twice.
 //
 // What a share takes up to its floor is set aside for it. What it takes beyond that comes out of common, for which all
 // shares compete. So:
@@ -33,6 +37,17 @@ import (
 // Each UDP session also takes a port, and there may be fewer of these. They are not counted. When the kernel has none
 // left, the UDP session idle longest ends, of all services that have more sessions than their floor would be if the
 // ports were divided like the descriptors.
+//
+// What is written down in taken, and for how long:
+//
+//	a TCP connection   2   from before it is served until both of its sockets are closed
+//	a UDP session      1   from before its socket is opened until that is closed; a one-way session of a loop has none
+//	a shared socket    1   likewise
+//	a listener         2   while it is open; a UDP listener with more than two sockets takes 1 for each of them
+//
+// The descriptor of a UDP session that ends for another client passes to the share of that client. If another loop has
+// the session, the descriptor passes at once, and the socket is closed a moment later. See advance for how many of
+// these there may be; reserve keeps them out of total.
 //
 // When services come and go, the floors change, and no share loses what it has taken. If others have taken so much
 // that a floor cannot be set aside, it is owed: what is given back to common goes there first.
