@@ -326,7 +326,7 @@ func (p *loopPair) leave() {
 		if p.grouped {
 			p.loop.part(p)
 		}
-		if p.reason == serverFailed && (p.errno == unix.ECONNRESET || p.errno == unix.EPIPE) && p.hungUpOn() {
+		if p.reason == serverFailed && (p.errno == uint16(unix.ECONNRESET) || p.errno == uint16(unix.EPIPE)) && p.hungUpOn() {
 			p.endpoint.Failed(lb.Reset)
 		}
 		p.endpoint.Done()

@@ -41,8 +41,8 @@ type loopPair struct {
 	joined time.Duration // likewise: when the endpoint was reached; zero: it was not
 	last   time.Duration // when something moved
 	limits limits
-	number int32
 	serial uint64 // see generation
+	number int32
 	unsent unsentCount
 
 	state    pairState
@@ -56,7 +56,7 @@ type loopPair struct {
 	asked    bool    // the client was the last to say something
 	counted  bool    // by service.countClient
 	reason   endReason
-	errno    syscall.Errno // with reason
+	errno    uint16 // with reason: a syscall.Errno
 }
 
 // A flow is one direction of a pair.
@@ -285,7 +285,7 @@ func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
 
 func (p *loopPair) because(r endReason, err syscall.Errno) {
 	if p.reason == notEnded {
-		p.reason, p.errno = r, err
+		p.reason, p.errno = r, uint16(err)
 	}
 }
 
@@ -367,7 +367,7 @@ func (p *loopPair) tellEnd() {
 	}
 	var cause error
 	if p.errno != 0 {
-		cause = p.errno
+		cause = syscall.Errno(p.errno)
 	}
 	p.s.ended(&r, p.reason, cause)
 }
