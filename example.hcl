@@ -183,10 +183,17 @@ service "web" {
     statuses = ["passing"]
 
     # When nothing is left, or more than max_drop percent of three or more instances vanish at once, Consul's servers are asked again, for a
-    # consistent answer. If they say the same, what vanished stays in use for drop_hold, unless it fails to answer; new instances are
-    # taken in at once, and instances in maintenance leave at once. max_drop = 0 holds each loss, 100 only the loss of all; drop_hold = "0s" holds nothing.
+    # consistent answer. If they say the same, what vanished stays in use for a while, unless it fails to answer: what was deregistered
+    # for drop_hold; what is critical, or has gone together with its node, for hold_max, as long as it can be reached from here. New instances are taken
+    # in at once; as soon as there are as many as are held, no hold goes on. Instances in maintenance, and those that do not match tags or filter any
+    # more, leave at once. max_drop = 0 holds each loss, 100 only the loss of all; "0s" holds nothing. hold_max = "1m" is for both reasons alike.
     max_drop  = 50
     drop_hold = "10s"
+    # hold_max = "1m"
+    hold_max {
+      critical  = "1m" # a check of it or its node is critical, as after a restart of an agent whose checks have long intervals
+      forgotten = "1m" # Consul knows neither it nor its node any more, or the node is back without it
+    }
 
     # Instances of this datacenter; or of the first of these that has enough of them: see failover below.
     # datacenter  = "dc2"

@@ -34,6 +34,7 @@ const (
 	DefaultFailbackHold     = 30 * time.Second
 	DefaultMaxDrop          = 50 // percent
 	DefaultDropHold         = 10 * time.Second
+	DefaultHoldMax          = time.Minute
 	DefaultMaxFails         = 2
 	DefaultMinAvailable     = 50
 	DefaultMaxQueue         = 1024
@@ -223,11 +224,19 @@ type ConsulQuery struct {
 	Statuses      []string // of "passing", "warning" and "critical", the first at least
 
 	// MaxDrop is the percentage of the set that may vanish at once without being held; Off means 0 %. DropHold is
-	// how long what vanished is held; Off means not at all.
+	// how long what was deregistered is held; Off means not at all. HoldMax is for what vanished for other reasons.
 	MaxDrop  int           `off:"0"`
 	DropHold time.Duration `off:"0s"`
+	HoldMax  HoldMax
 
 	FilterRange hcl.Range // of the filter's text, for what Consul says of it; zero when there is none
+}
+
+// HoldMax is how long instances are held that have vanished from Consul but can be reached from here, for each reason.
+// Off means not at all.
+type HoldMax struct {
+	Critical  time.Duration `off:"0s"`
+	Forgotten time.Duration `off:"0s"`
 }
 
 // Static is a fixed list of endpoints.

@@ -3,6 +3,7 @@ package config
 import (
 	"time"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 )
 
@@ -54,18 +55,25 @@ type OnLeave struct {
 
 // onLeave reads the argument on_leave, which is for all reasons, or the block on_leave, which has an argument for each.
 func (b *block) onLeave() (o OnLeave) {
-	each := b.single("on_leave", onLeaveSchema())
-	if attr := b.attrs["on_leave"]; attr != nil && each != nil {
-		b.l.problem(attr.NameRange.Ptr(), "Arguments that exclude each other",
-			"There is an on_leave block too, at %s. Keep the argument if all reasons are alike, "+
-				"or else the block.", place(each.head))
-	}
+	each := b.eachReason("on_leave", onLeaveSchema())
 	if each == nil {
 		all := b.leave("on_leave")
 		return OnLeave{all, all, all}
 	}
 	return OnLeave{Deregistered: each.leave("deregistered"), Critical: each.leave("critical"),
 		Unmatched: each.leave("unmatched")}
+}
+
+// eachReason returns the block that has an argument for each reason, in place of the argument of the same name that is
+// for all of them. It returns nil if there is no such block.
+func (b *block) eachReason(name string, schema *hcl.BodySchema) *block {
+	each := b.single(name, schema)
+	if attr := b.attrs[name]; attr != nil && each != nil {
+		b.l.problem(attr.NameRange.Ptr(), "Arguments that exclude each other",
+			"There is a block %s too, at %s. Keep the argument if all reasons are alike, "+
+				"or else the block.", name, place(each.head))
+	}
+	return each
 }
 
 // leave reads one Leave.

@@ -60,7 +60,7 @@ func TestSmallestConfigGetsDefaults(t *testing.T) {
 			MaxQueue:         1024,
 			QueueTimeout:     5 * time.Second,
 			Consul: &ConsulQuery{Service: "web", Statuses: []string{"passing"}, MaxDrop: 50,
-				DropHold: 10 * time.Second},
+				DropHold: 10 * time.Second, HoldMax: defaultHoldMax()},
 		}},
 	}
 	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}),
@@ -120,6 +120,10 @@ service "b" {
     statuses   = ["passing", "warning"]
     max_drop   = 0
     drop_hold  = "0s"
+    hold_max {
+      critical  = "0s"
+      forgotten = "5s"
+    }
   }
 }
 service "a" {
@@ -166,7 +170,8 @@ service "a" {
 			MaxConnections: 100, MaxConnectionsPerEndpoint: 10, MaxConnectionsPerClient: 3, MaxQueue: 5,
 			OnLeave: OnLeave{Critical: LeaveCut, Unmatched: Leave(30 * time.Second)}, MaxAge: time.Hour,
 			Consul: &ConsulQuery{Service: "a", Statuses: []string{"passing"}, MaxDrop: 50,
-				DropHold: 10 * time.Second}, FailoverBelow: 1, FailbackHold: 30 * time.Second,
+				DropHold: 10 * time.Second, HoldMax: defaultHoldMax()},
+			FailoverBelow: 1, FailbackHold: 30 * time.Second,
 			Check: &Check{Interval: 10 * time.Second, Timeout: 2 * time.Second},
 			Static: &Static{Endpoints: []StaticEndpoint{
 				{Addr: netip.MustParseAddrPort("10.0.0.5:80")},
@@ -182,7 +187,8 @@ service "a" {
 			Check: &Check{Interval: 3 * time.Second, Timeout: 500 * time.Millisecond, Send: "ping", Expect: "pong"},
 			Consul: &ConsulQuery{Service: "bee", Tags: []string{"v2", "blue"}, Filter: "Service.Meta.version == `2`",
 				Datacenter: "dc2", Near: "_agent",
-				Statuses: []string{"passing", "warning"}, MaxDrop: Off, DropHold: Off},
+				Statuses: []string{"passing", "warning"}, MaxDrop: Off, DropHold: Off,
+				HoldMax: HoldMax{Critical: Off, Forgotten: 5 * time.Second}},
 		}},
 	}
 	ignored := cmp.Options{cmpopts.IgnoreTypes(hcl.Range{}),

@@ -11,7 +11,7 @@ import (
 
 // A spelling is how the values of an argument are written, and what they come to.
 type spelling struct {
-	argument string
+	argument string // behind the name of its block and a dot, if that block is in the consul block
 	protocol string // empty: TCP
 	field    string // of Config or Service or, behind a dot, of its Consul query
 	values   map[string]any
@@ -44,6 +44,8 @@ func spellings() []spelling {
 		{"failback_hold", "", "FailbackHold", none, ""},
 		{"max_drop", "", "Consul.MaxDrop", map[string]any{`0`: Off, `7`: 7}, ""},
 		{"drop_hold", "", "Consul.DropHold", none, ""},
+		{"hold_max.critical", "", "Consul.HoldMax.Critical", none, ""},
+		{"hold_max.forgotten", "", "Consul.HoldMax.Forgotten", none, ""},
 	}
 }
 
@@ -51,6 +53,9 @@ func spellings() []spelling {
 func (s *spelling) load(t *testing.T, value string) (*Config, Diagnostics) {
 	t.Helper()
 	argument := s.argument + " = " + value + "\n"
+	if block, inner, nested := strings.Cut(argument, "."); nested && strings.Contains(s.argument, ".") {
+		argument = block + " {\n" + inner + "}\n"
+	}
 	service := "listen = 9000\n"
 	if s.protocol != "" {
 		service += fmt.Sprintf("protocol = %q\n", s.protocol)
@@ -83,7 +88,11 @@ func (s *spelling) value(cfg *Config) any {
 		v = reflect.ValueOf(&cfg.Services[0]).Elem()
 	}
 	if field, inQuery := strings.CutPrefix(s.field, "Consul."); inQuery {
-		return reflect.ValueOf(cfg.Services[0].Consul).Elem().FieldByName(field).Interface()
+		v = reflect.ValueOf(cfg.Services[0].Consul).Elem()
+		for name := range strings.SplitSeq(field, ".") {
+			v = v.FieldByName(name)
+		}
+		return v.Interface()
 	}
 	return v.FieldByName(s.field).Interface()
 }
@@ -104,8 +113,9 @@ func TestZeroAndNever(t *testing.T) {
 					t.Fatal(err)
 				}
 				text := strings.Trim(strings.ReplaceAll(value, "%", ""), `"`)
-				if !strings.Contains(string(shown), `"`+s.argument+`":"`+text+`"`) &&
-					!strings.Contains(string(shown), `"`+s.argument+`":`+text) {
+				name := s.argument[strings.LastIndex(s.argument, ".")+1:]
+				if !strings.Contains(string(shown), `"`+name+`":"`+text+`"`) &&
+					!strings.Contains(string(shown), `"`+name+`":`+text) {
 					t.Errorf("%s is shown in another way: %s", value, shown)
 				}
 				got := &Config{}
@@ -150,10 +160,11 @@ func (s *spelling) wantChange(t *testing.T, cfg *Config, old, next string) {
 func TestSpellingsAreComplete(t *testing.T) {
 	known := map[string]bool{"FailoverBelow": true} // whose zero means that there is nothing to show
 	for _, s := range spellings() {
-		known[strings.TrimPrefix(s.field, "Consul.")] = true
+		known[strings.TrimPrefix(strings.TrimPrefix(s.field, "Consul."), "HoldMax.")] = true
 	}
 	for _, block := range []reflect.Type{
 		reflect.TypeFor[Config](), reflect.TypeFor[Service](), reflect.TypeFor[ConsulQuery](),
+		reflect.TypeFor[HoldMax](),
 	} {
 		for i := range block.NumField() {
 			field := block.Field(i)

@@ -9,7 +9,7 @@ import (
 // newQuery is the query of a consul block that says nothing.
 func newQuery(name string) ConsulQuery {
 	return ConsulQuery{Service: name, Statuses: []string{statusPassing}, MaxDrop: DefaultMaxDrop,
-		DropHold: DefaultDropHold}
+		DropHold: DefaultDropHold, HoldMax: defaultHoldMax()}
 }
 
 // queries reads a consul block of the service called name: one query, or one for each of its datacenters.
@@ -36,8 +36,25 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 	}
 	q.MaxDrop = orOff(b.integer("max_drop", DefaultMaxDrop, 0, 100))
 	q.DropHold = b.durationOrNone("drop_hold", DefaultDropHold, Off)
+	q.HoldMax = b.holdMax()
 	b.exclusions()
 	return b.datacenters(q)
+}
+
+// defaultHoldMax is the HoldMax of a query that does not say any.
+func defaultHoldMax() HoldMax { return HoldMax{Critical: DefaultHoldMax, Forgotten: DefaultHoldMax} }
+
+// holdMax reads the argument hold_max, which is for all reasons, or the block hold_max, which has an argument for each.
+func (b *block) holdMax() HoldMax {
+	each := b.eachReason("hold_max", holdMaxSchema())
+	if each == nil {
+		all := b.durationOrNone("hold_max", DefaultHoldMax, Off)
+		return HoldMax{Critical: all, Forgotten: all}
+	}
+	return HoldMax{
+		Critical:  each.durationOrNone("critical", DefaultHoldMax, Off),
+		Forgotten: each.durationOrNone("forgotten", DefaultHoldMax, Off),
+	}
 }
 
 // datacenters returns a query like q for each of the block's datacenters, or q if it has none.

@@ -33,7 +33,7 @@ func sections() map[string]*hcl.BodySchema {
 		"`consul`": consulSchema(), "`consul` > `tls`": tlsSchema(),
 		"`service \"NAME\"`": serviceSchema(), "`service` > `consul`": querySchema(),
 		"`service` > `static`": staticSchema(), "`service` > `check`": checkSchema(),
-		"`service` > `on_leave`": onLeaveSchema(),
+		"`service` > `on_leave`": onLeaveSchema(), "`service` > `consul` > `hold_max`": holdMaxSchema(),
 	}
 }
 
@@ -172,9 +172,13 @@ func (w *world) load(env map[string]string, protocol string, lines ...string) (*
 	case "`service \"NAME\"`":
 		text = fmt.Sprintf(service, listen, inner)
 	default:
-		outer, block, nested := strings.Cut(strings.ReplaceAll(w.doc.section, "`", ""), " > ")
-		if nested {
-			text = fmt.Sprintf(service, listen, block+" {\n"+inner+"\n}")
+		blocks := strings.Split(strings.ReplaceAll(w.doc.section, "`", ""), " > ")
+		outer := blocks[0]
+		if nested := blocks[1:]; len(nested) > 0 {
+			for _, block := range slices.Backward(nested) {
+				inner = block + " {\n" + inner + "\n}"
+			}
+			text = fmt.Sprintf(service, listen, inner)
 		} else {
 			text = outer + " {\n" + inner + "\n}\n" + fmt.Sprintf(service, listen, "")
 		}

@@ -48,8 +48,14 @@ func checkSchema() *hcl.BodySchema {
 }
 
 func querySchema() *hcl.BodySchema {
-	return arguments("service", "tags", "filter", "datacenter", "datacenters", "peer", "prepared_query", "near",
-		"statuses", "max_drop", "drop_hold")
+	s := arguments("service", "tags", "filter", "datacenter", "datacenters", "peer", "prepared_query", "near",
+		"statuses", "max_drop", "drop_hold", "hold_max")
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "hold_max"}}
+	return s
+}
+
+func holdMaxSchema() *hcl.BodySchema {
+	return arguments("critical", "forgotten")
 }
 
 func staticSchema() *hcl.BodySchema {

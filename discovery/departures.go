@@ -93,10 +93,10 @@ func (q *Query) needsRegistry() bool { return q.whyVanished() == lb.Deregistered
 
 // whyVanished returns the reasons for which an endpoint can vanish from the answers to q.
 func (q *Query) whyVanished() lb.Reasons {
-	switch {
-	case q.Prepared != "": // leaves out what is critical by itself
+	switch q.kind() {
+	case preparedQuery:
 		return lb.Deregistered | lb.Critical | lb.Unmatched
-	case len(q.Tags) > 0 || q.Filter != "":
+	case narrowQuery:
 		return lb.Deregistered | lb.Unmatched
 	}
 	return lb.Deregistered

@@ -30,11 +30,14 @@ type TierStatus struct {
 type Instance struct {
 	lb.Endpoint // its ID, and its address and weight if they can be used
 
-	Status string    // the worst of its checks: "passing", "warning", "critical"; empty: Consul does not name it
-	Out    Out       // why it is not in the set; empty: it is
-	Held   time.Time // until when it is held (see Guard); zero: it is not
-	Detail string    // more of Out or Held, in a line: as a rule which check it is, and what that check says
-	Tags   []string
+	Status  string     // the worst of its checks: "passing", "warning", "critical"; empty: Consul does not name it
+	Out     Out        // why it is not in the set; empty: it is
+	Held    time.Time  // until when it is held (see Guard); zero: it is not
+	HeldFor HoldReason // why Consul does not count it any more; zero: it is not held
+	Detail  string     // more of Out or Held, in a line: as a rule which check it is, and what that check says
+	Tags    []string
+
+	born uint64 // the index at which its node was registered; zero: unknown
 }
 
 // Out is the reason why an instance is not in the set.
@@ -99,11 +102,11 @@ func (b *belief) describe(in instances) []Instance {
 	}
 	all := slices.Clone(in.all)
 	for _, e := range b.set {
-		until, held := b.held[e.ID]
+		h, held := b.held[e.ID]
 		if !held {
 			continue
 		}
-		one := Instance{Endpoint: e, Held: until, Detail: "Consul does not name it any more"}
+		one := Instance{Endpoint: e, Held: h.until, HeldFor: h.why, Detail: h.why.text()}
 		i, named := find(all, e.ID)
 		if named {
 			one.Status, one.Detail, one.Tags = all[i].Status, all[i].Detail, all[i].Tags
@@ -135,10 +138,14 @@ func happened(old, one *Instance) (kind EventKind, text string) {
 }
 
 // savedInstances returns the instances of a set that an earlier process has saved.
-func savedInstances(endpoints []lb.Endpoint) []Instance {
+func savedInstances(s savedSet) []Instance {
 	var all []Instance
-	for _, e := range endpoints {
-		all = append(all, Instance{Endpoint: e, Detail: "saved by an earlier process, Consul has not answered yet"})
+	for _, e := range s.endpoints {
+		one := Instance{Endpoint: e, Detail: "saved by an earlier process, Consul has not answered yet"}
+		if h, held := s.held[e.ID]; held {
+			one.Held, one.HeldFor = h.until, h.why
+		}
+		all = append(all, one)
 	}
 	return all
 }

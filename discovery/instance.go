@@ -24,8 +24,9 @@ type entry struct {
 }
 
 type entryNode struct {
-	Node    string // its name
-	Address string
+	Node        string // its name
+	Address     string
+	CreateIndex uint64 // at which it was registered; it changes when the catalog forgets the node and gets it again
 }
 
 type entryService struct {
@@ -131,6 +132,9 @@ func convertOne(e *entry, statuses []string) Instance {
 	one.Endpoint = endpoint
 	if e != nil && e.Service != nil {
 		one.Tags = shortTags(e.Service.Tags)
+	}
+	if e != nil && e.Node != nil {
+		one.born = e.Node.CreateIndex
 	}
 	if worst != nil {
 		one.Detail = worst.text()

@@ -25,8 +25,8 @@ import (
 //  1. The set changes by a believed answer only.
 //  2. An answer is not believed if its index is lower than the one that was asked with.
 //  3. An answer that makes the set empty or sharply smaller is believed only if the leader confirms it (see Guard).
-//  4. A held endpoint leaves the set only by a believed answer: one that names it as out of use, or one that comes
-//     after its time.
+//  4. A held endpoint leaves the set only by a believed answer: one that disposes of it, one that comes after its
+//     time, one that comes when probes do not reach it any more, or one with as many new endpoints as are held.
 //  5. After an answer that is not believed, and after an error, the next query has no index.
 //  6. An endpoint that leaves the set is reported, or is in belief.vanished until it is. There are two exceptions:
 //     nobody wants to know and there are more than maxVanished, or the token may not see all instances.
@@ -42,8 +42,15 @@ type question struct {
 type belief struct {
 	set []lb.Endpoint // what the last believed answer came to, and what is held; sorted by ID
 
-	// held are the endpoints of the set that the last believed answer did not come to: until when they stay, by ID.
-	held map[string]time.Time
+	// held are the endpoints of the set that the last believed answer did not come to, by ID.
+	held map[string]hold
+
+	// joined are the places of endpoints that came into the set while others were held.
+	joined map[place]bool
+
+	// index is that of the last believed answer, and known are the instances that it names.
+	index uint64
+	known []Instance
 
 	// out are endpoints that left the set and that the last believed answer names at the same address, and why they are
 	// out. They are followed until they return or vanish.
@@ -63,8 +70,13 @@ type evidence struct {
 	asked    question
 	index    uint64 // of the answer
 	filtered bool   // the token may not see everything that there is
+	kind     queryKind
 	in       instances
 	interest Leaves // how much the services want to know of endpoints that vanish
+
+	records     map[string]record // of the nodes in belief.puzzles, by name; one that could not be asked is missing
+	probed      bool              // endpoints that are held can be probed
+	unreachable map[string]bool   // held endpoints that probes do not reach any more, by ID
 }
 
 // A verdict is what follows from evidence.
@@ -84,15 +96,16 @@ func (b belief) judge(g Guard, e evidence) verdict {
 	if e.index < e.asked.index {
 		return verdict{doubt: "index went back", belief: b}
 	}
-	set, held, ok := g.hold(b, e)
+	next, ok := g.hold(b, &e)
 	if !ok {
 		// A token that lost a right looks like this too, at a good index. Only the servers say that they left something
 		// out.
 		return verdict{doubt: "set is sharply smaller", belief: b, next: question{leader: true}}
 	}
-	told, lost := b.departures(e.in, set)
+	told, lost := b.departures(e.in, next.set)
+	next.index, next.known, next.out, next.vanished = e.index, e.in.all, followed(told), lost
 	v := verdict{
-		belief:   belief{set: set, held: held, out: followed(told), vanished: lost},
+		belief:   next,
 		next:     question{index: max(e.index, 1)}, // with 0, Consul would answer at once, again and again
 		told:     told,
 		toldAnew: !slices.Equal(b.out, told),
@@ -123,12 +136,23 @@ func (b belief) nextQuestion(q question, interest Leaves) question {
 // notHeld returns how many endpoints of the set are not held.
 func (b belief) notHeld() int { return len(b.set) - len(b.held) }
 
+// letGoLast returns when the last of the held endpoints is to be let go; zero: none is held.
+func (b *belief) letGoLast() time.Time {
+	var last time.Time
+	for _, h := range b.held {
+		if h.until.After(last) {
+			last = h.until
+		}
+	}
+	return last
+}
+
 // letGo returns when the first of the held endpoints is to be let go; zero: none is held.
 func (b belief) letGo() time.Time {
 	var first time.Time
-	for _, t := range b.held {
-		if first.IsZero() || t.Before(first) {
-			first = t
+	for _, h := range b.held {
+		if first.IsZero() || h.until.Before(first) {
+			first = h.until
 		}
 	}
 	return first

@@ -243,8 +243,11 @@ func TestJudgeKeepsItsInvariants(t *testing.T) {
 			now = now.Add(time.Duration(r.IntN(8)) * time.Second)
 			e := evidence{
 				now: now, asked: b.nextQuestion(q, LeavesConfirmed), index: uint64(10 + r.IntN(3)),
-				interest: LeavesConfirmed,
-				in:       said(strings.Fields(randomAnswer(r))...),
+				interest: LeavesConfirmed, probed: r.IntN(2) > 0,
+				in: said(strings.Fields(randomAnswer(r))...),
+			}
+			if r.IntN(4) == 0 {
+				e.unreachable = map[string]bool{"n/" + string(rune('a'+r.IntN(8))): true}
 			}
 			before := b.clone()
 			v := b.judge(Guard{}.withDefaults(), e)
@@ -261,7 +264,19 @@ func TestJudgeKeepsItsInvariants(t *testing.T) {
 }
 
 func (b belief) clone() belief {
-	return belief{slices.Clone(b.set), maps.Clone(b.held), slices.Clone(b.out), slices.Clone(b.vanished)}
+	b.set, b.held, b.joined = slices.Clone(b.set), maps.Clone(b.held), maps.Clone(b.joined)
+	b.out, b.vanished = slices.Clone(b.out), slices.Clone(b.vanished)
+	return b
+}
+
+// heldStill returns the held endpoints that an answer leaves out, whose time is not over, and that probes reach.
+func heldStill(b belief, e evidence) (still []lb.Endpoint) {
+	for _, one := range lostFrom(b.set, e.in) {
+		if h, held := b.held[one.ID]; held && h.until.After(e.now) && !e.unreachable[one.ID] {
+			still = append(still, one)
+		}
+	}
+	return still
 }
 
 func checkVerdict(t *testing.T, seed uint64, b belief, e evidence, v verdict) {
@@ -303,11 +318,15 @@ func checkVerdict(t *testing.T, seed uint64, b belief, e evidence, v verdict) {
 			}
 		}
 	}
+	early := heldStill(b, e)
+	if len(b.joinedBy(e.in)) >= len(early) {
+		early = nil
+	}
 	for _, one := range b.set {
 		if named(v.belief.set, one.ID) {
 			continue
 		}
-		if end, held := b.held[one.ID]; held && end.After(e.now) && named(lostFrom(b.set, e.in), one.ID) {
+		if named(early, one.ID) {
 			bad(4, one.ID+" was let go before its time")
 		}
 		told := slices.ContainsFunc(v.told, func(d lb.Departure) bool { return d.ID == one.ID })

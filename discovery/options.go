@@ -51,6 +51,10 @@ type ConsulOptions struct {
 	// means that all endpoints are usable.
 	Usable func(service string, e lb.Endpoint) bool
 
+	// Prober finds out whether endpoints that Consul does not count any more can be reached from here. Nil means that
+	// nothing can be probed: then such endpoints are held for Guard.Hold at most.
+	Prober Prober
+
 	// Watches say what is watched until Consul.Apply says otherwise. No two may have the same Service.
 	Watches []Watch
 

@@ -18,6 +18,7 @@ type poller struct {
 	consul   *Consul
 	report   *reporter
 	interest func() Leaves
+	lostSome func() bool // reports whether probes have stopped to reach a held endpoint since it was last asked about
 
 	retired atomic.Bool                             // no further query is wanted
 	nudged  atomic.Pointer[context.CancelCauseFunc] // ends the query under way; nil: nudge is not to end it
@@ -50,7 +51,7 @@ func (p *poller) due(now time.Time, q question) question {
 }
 
 // ask sends one query as soon as there is a connection for it, and returns the answer. The context's cause is the
-// error if it ended the query. If b has vanished endpoints, nudge can end the query too, with errTurn.
+// error if it ended the query. If b has vanished or held endpoints, nudge can end the query too, with errTurn.
 func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error) {
 	if slots := p.consul.slots; slots != nil {
 		urgent := q.index == 0
@@ -66,7 +67,7 @@ func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error)
 	if q.index != 0 {
 		how.wait = p.waitFor(time.Now(), b.letGo())
 	}
-	ctx, end := p.bound(ctx, &how, len(b.vanished) > 0)
+	ctx, end := p.bound(ctx, &how, b)
 	defer end()
 	a, err := p.consul.health(ctx, p.query, how)
 	p.bucket.pay(time.Now(), a.size)
@@ -81,7 +82,7 @@ func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error)
 //
 // The deadline is later than any answer of a Consul that works: servers hold a query for up to a sixteenth longer
 // than its wait.
-func (p *poller) bound(ctx context.Context, how *ask, nudgeable bool) (context.Context, func()) {
+func (p *poller) bound(ctx context.Context, how *ask, b *belief) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c, blocks := p.consul, how.index != 0
 	if blocks {
@@ -89,9 +90,9 @@ func (p *poller) bound(ctx context.Context, how *ask, nudgeable bool) (context.C
 		if c.slots != nil {
 			c.slots.turn.join(p, cancel)
 		}
-		if nudgeable {
+		if len(b.vanished)+len(b.held) > 0 {
 			p.nudged.Store(&cancel)
-			if p.interest() > LeavesIgnored { // it may have changed since the question was chosen
+			if p.outdated(b) { // which may have happened since the question was chosen
 				cancel(errTurn)
 			}
 		}
@@ -112,8 +113,13 @@ func (p *poller) bound(ctx context.Context, how *ask, nudgeable bool) (context.C
 	}
 }
 
-// nudge ends the query under way if endpoints have vanished and nobody wanted to know of them when it was sent. It
-// may be called by any goroutine.
+// outdated reports whether another question is better by now than one that waits for a change.
+func (p *poller) outdated(b *belief) bool {
+	return len(b.vanished) > 0 && p.interest() > LeavesIgnored || p.lostSome()
+}
+
+// nudge ends the query under way if endpoints have vanished and nobody wanted to know of them when it was sent, or if
+// endpoints were held. It may be called by any goroutine.
 func (p *poller) nudge() {
 	if end := p.nudged.Load(); end != nil {
 		(*end)(errTurn)
@@ -224,6 +230,33 @@ func (p *poller) registry(ctx context.Context) registry {
 	all := make(registry, len(a.entries))
 	for _, one := range convert(a.entries, q.Statuses).all {
 		all[[2]string{one.ID, one.Address()}] = true
+	}
+	return all
+}
+
+// records asks the leader what it has of nodes. Nodes that it could not be asked for are missing in the result, as are
+// those of a cluster peering, of which Consul says nothing.
+func (p *poller) records(ctx context.Context, nodes []string) map[string]record {
+	if len(nodes) == 0 || p.query.Peer != "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
+	defer cancel()
+	if slots := p.consul.slots; slots != nil {
+		if slots.acquire(ctx, true) != nil {
+			return nil
+		}
+		defer slots.release(true)
+	}
+	all := make(map[string]record, len(nodes))
+	for _, node := range nodes {
+		p.report.queried()
+		r, err := p.consul.record(ctx, node, p.query.Datacenter)
+		if err != nil {
+			p.report.logger().Debug("the catalog does not say why endpoints have vanished", "node", node, "error", err)
+			continue
+		}
+		all[node] = r
 	}
 	return all
 }

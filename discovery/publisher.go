@@ -17,21 +17,26 @@ type publisher struct {
 	selectors []*selector
 	endpoints []lb.Endpoint // published last, or saved by an earlier process
 	available int           // endpoints that are not held
-	changed   time.Time     // when endpoints last changed
-	published bool          // endpoints are from an answer of Consul
-	restored  bool          // endpoints were saved by an earlier process, and Consul has not answered yet
+	held      map[string]hold
+	joined    map[place]bool
+	changed   time.Time // when endpoints last changed
+	published bool      // endpoints are from an answer of Consul
+	restored  bool      // endpoints were saved by an earlier process, and Consul has not answered yet
 }
 
 // restore makes a set of an earlier process the present one. It is called before anything else.
 func (p *publisher) restore(s savedSet) {
-	p.endpoints, p.available, p.changed, p.restored = s.endpoints, len(s.endpoints), s.changed, true
+	p.endpoints, p.available, p.changed, p.restored = s.endpoints, len(s.endpoints)-len(s.held), s.changed, true
+	p.held, p.joined = s.held, s.joined
 }
 
-// publish passes on a set, how many of its endpoints are available, and who has left. It does nothing if the set is
-// the one that was passed on last, unless tell is true. It reports whether the set is new; the first always is.
-func (p *publisher) publish(endpoints []lb.Endpoint, available int, left []lb.Departure, tell bool) bool {
+// publish passes on the set of b, how many of its endpoints are available, and who has left. It does nothing if the
+// set is the one that was passed on last, unless tell is true. It reports whether the set is new; the first always is.
+func (p *publisher) publish(b *belief, left []lb.Departure, tell bool) bool {
+	endpoints, available := b.set, b.notHeld()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.held, p.joined = b.held, b.joined
 	same, first := slices.Equal(p.endpoints, endpoints), !p.published
 	if same && !first && available == p.available && !tell {
 		return false
@@ -85,5 +90,6 @@ func (p *publisher) mostInterest() (most Leaves) {
 func (p *publisher) saved(key string) (savedSet, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return savedSet{query: key, changed: p.changed, endpoints: p.endpoints}, p.published || p.restored
+	s := savedSet{query: key, changed: p.changed, endpoints: p.endpoints, held: p.held, joined: p.joined}
+	return s, p.published || p.restored
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 	"github.com/lictor-proxy/lictor/internal/testproc"
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // An agent is a real Consul in development mode, and a client with all rights.
@@ -278,4 +281,102 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 		t.Error("token in the log")
 	}
 	t.Logf("%s%+v", r.log, r.status())
+}
+
+// An agent that is started again calls its instances critical until their first checks. They stay in use as long as
+// they can be reached, and no longer.
+func TestRealConsulAgentStartsAgain(t *testing.T) {
+	t.Parallel()
+	server := startAgentWith(t, testconsul.Options{Servers: 1})
+	instance, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer instance.Close()
+	hcl := func(interval string) string {
+		return fmt.Sprintf("service {\n name = \"web\"\n port = %d\n check {\n tcp = %q\n interval = %q\n}\n}\n",
+			instance.Addr().(*net.TCPAddr).Port, instance.Addr(), interval)
+	}
+	dir := t.TempDir()
+	host, err := testconsul.Start(t.Context(), testconsul.Options{Binary: testconsul.Need(t), Dir: dir,
+		Node: "host", Client: true, Join: server.LAN, HCL: hcl("1s")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Kill()
+	guard := Guard{Hold: -1, HoldMax: HoldMax{Critical: time.Hour}}
+	prober := lb.NewProber(lb.NewRoundRobin())
+	defer prober.Close()
+	r := followNew(t, ConsulOptions{Address: server.HTTP, Watches: []Watch{{Service: "web", Guard: guard}},
+		Prober: prober})
+	web := fmt.Sprintf("web: host/web=%s", instance.Addr())
+	r.wantLast(t, web)
+
+	write(t, filepath.Join(dir, "agent.hcl"), hcl("1h"))
+	if err := host.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	<-host.Done()
+	if err := host.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	testproc.Await(t, "hold", func() bool { return r.status().Held == 1 })
+	r.wantLast(t, web)
+	x, _ := r.consul.Explain("web")
+	if one := x.Tiers[0].Instances[0]; one.HeldFor == HoldDeregistered {
+		t.Errorf("held as %v: %s", one.HeldFor, one.Detail)
+	}
+	instance.Close()
+	r.wantLast(t, "web:")
+}
+
+// What the leader says of a node tells an instance that was deregistered from one that was forgotten with its node,
+// and from one that lost its tag.
+func TestRealConsulTellsWhyInstancesVanish(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, "")
+	host := &api.CatalogRegistration{Node: "host", Address: "10.0.0.1",
+		Service: &api.AgentService{Service: "web", ID: "w", Port: 80, Tags: []string{"primary"}}}
+	other := &api.CatalogRegistration{Node: "host", Address: "10.0.0.1",
+		Service: &api.AgentService{Service: "other", Port: 90}}
+	register := func(all ...*api.CatalogRegistration) {
+		for _, one := range all {
+			if _, err := a.api.Catalog().Register(one, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	register(host, other)
+	r := followNew(t, ConsulOptions{Address: a.HTTP, Prober: &fakeProber{}, Watches: []Watch{
+		{Service: "web"}, {Service: "tag", Query: Query{Service: "web", Tags: []string{"primary"}}},
+	}})
+	heldFor := func(service string) string {
+		x, _ := r.consul.Explain(service)
+		for _, one := range x.Tiers[0].Instances {
+			return one.HeldFor.String()
+		}
+		return "gone"
+	}
+	reasons := func(want string) func() bool {
+		return func() bool { return heldFor("web")+", "+heldFor("tag") == want }
+	}
+	testproc.Await(t, "first sets", reasons("not held, not held"))
+
+	host.Service.Tags = nil
+	register(host)
+	testproc.Await(t, "the set without the tag", reasons("not held, gone"))
+	host.Service.Tags = []string{"primary"}
+	register(host)
+	testproc.Await(t, "sets with the tag", reasons("not held, not held"))
+	deregister := func(d *api.CatalogDeregistration) {
+		if _, err := a.api.Catalog().Deregister(d, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deregister(&api.CatalogDeregistration{Node: host.Node, ServiceID: "w"})
+	testproc.Await(t, "holds of what was deregistered", reasons("deregistered, deregistered"))
+	register(host)
+	testproc.Await(t, "sets", reasons("not held, not held"))
+	deregister(&api.CatalogDeregistration{Node: host.Node})
+	testproc.Await(t, "holds of what was forgotten", reasons("forgotten, forgotten"))
 }

@@ -2,7 +2,9 @@ package discovery
 
 import (
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,7 +29,8 @@ type reporter struct {
 	fails   int               // queries that failed since the last answer that was believed
 	failing time.Time         // when the first of them failed
 	bad     map[string]string // bad instances that were logged: why, by ID
-	held    int               // endpoints that were held when that was last logged
+	held    map[string]hold   // what was held after the last answer that was believed, by ID
+	quiet   bool              // the end of the holds is not worth a log line
 
 	mu        sync.Mutex  // guards the following
 	status    WatchStatus // without what snapshot adds
@@ -36,8 +39,8 @@ type reporter struct {
 
 // restore begins with a set of an earlier process. It is called before anything else.
 func (r *reporter) restore(s savedSet) {
-	r.instances = savedInstances(s.endpoints)
-	r.status.Endpoints, r.status.Saved = len(s.endpoints), s.changed
+	r.instances, r.held = savedInstances(s), s.held
+	r.status.Endpoints, r.status.Held, r.status.Saved = len(s.endpoints), len(s.held), s.changed
 }
 
 // sharerNames returns the names of the services, for a log line. Any goroutine may call it.
@@ -156,17 +159,60 @@ func (r *reporter) logBad(bad map[string]string) {
 	r.bad = bad
 }
 
-// logHeld logs when endpoints begin to be held, and when none is held any more. known is how many Consul names.
-func (r *reporter) logHeld(held, known int, hold time.Duration) {
-	before := r.held
-	r.held = held
+// logHeld logs when endpoints begin to be held, and when none is held any more. known is how many Consul names, and
+// before how many there were in the set. An operator who deregisters the only instance of a service need not be
+// alarmed, so that is one line.
+func (r *reporter) logHeld(b *belief, known, before int) {
+	began := len(r.held) == 0 && len(b.held) > 0
+	ended := len(r.held) > 0 && len(b.held) == 0
+	only, reasons := soleHold(b), reasonsOf(b.held)
 	switch {
-	case before == 0 && held > 0:
+	case began && before == 1 && known == 0 && only.why == HoldDeregistered:
+		r.logger().Info("the only instance was deregistered, it stays in use for a moment", "until", clock(only.until))
+		r.quiet = true
+	case began:
 		r.logger().Warn("most instances have vanished at once, they stay in use for now",
-			"vanished", held, "left", known, "drop_hold", hold)
-	case before > 0 && held == 0:
+			"vanished", len(b.held), "left", known, "reasons", reasons, "until", clock(b.letGoLast()))
+	case ended && !r.quiet:
 		r.logger().Info("no vanished instances are kept in use any more", "instances", known)
 	}
+	if ended {
+		r.quiet = false
+	}
+	r.count(func(s *WatchStatus) {
+		for id := range b.held {
+			if _, before := r.held[id]; !before {
+				s.Holds++
+			}
+		}
+	})
+	r.held = b.held
+}
+
+// clock returns a time of day for a log line.
+func clock(t time.Time) string { return t.Format(time.TimeOnly) }
+
+// soleHold returns the hold of a belief that has one.
+func soleHold(b *belief) (only hold) {
+	for _, h := range b.held {
+		only = h
+	}
+	return only
+}
+
+// reasonsOf counts the reasons of holds, such as "2 critical, 1 forgotten".
+func reasonsOf(held map[string]hold) string {
+	counts := map[HoldReason]int{}
+	for _, h := range held {
+		counts[h.why]++
+	}
+	var words []string
+	for _, why := range []HoldReason{HoldDeregistered, HoldCritical, HoldForgotten} {
+		if n := counts[why]; n > 0 {
+			words = append(words, fmt.Sprint(n, " ", why))
+		}
+	}
+	return strings.Join(words, ", ")
 }
 
 // remember notes what is known of the instances now, and reports by events what has happened to them since the last

@@ -18,6 +18,8 @@ type savedSet struct {
 	query     string    // as Consul.savedKey names it
 	changed   time.Time // when the set last changed
 	endpoints []lb.Endpoint
+	held      map[string]hold // those of endpoints that are held, by ID
+	joined    map[place]bool  // see belief
 }
 
 // savedVersion is the version of the format. A file is a line with savedMark, the version, and the checksum of what
@@ -46,6 +48,11 @@ type savedEndpointJSON struct {
 	ID      string `json:"id"`
 	Address string `json:"address"`
 	Weight  int    `json:"weight"`
+
+	// Versions of Lictor that do not know the following ignore it: to them, held endpoints are in the set.
+	HeldFor   string     `json:"held_for,omitempty"` // the text of a HoldReason
+	HeldUntil *time.Time `json:"held_until,omitempty"`
+	Joined    bool       `json:"joined,omitempty"` // while others were held
 }
 
 // encodeSaved returns the contents of a file with these sets.
@@ -55,7 +62,7 @@ func encodeSaved(sets []savedSet) ([]byte, error) {
 		one := savedSetJSON{Query: s.query, Changed: s.changed,
 			Endpoints: make([]savedEndpointJSON, 0, len(s.endpoints))}
 		for _, e := range s.endpoints {
-			one.Endpoints = append(one.Endpoints, savedEndpointJSON{ID: e.ID, Address: e.Address(), Weight: e.Weight})
+			one.Endpoints = append(one.Endpoints, s.encodeEndpoint(e))
 		}
 		file.Sets = append(file.Sets, one)
 	}
@@ -64,6 +71,14 @@ func encodeSaved(sets []savedSet) ([]byte, error) {
 		return nil, err
 	}
 	return append(fmt.Appendf(nil, "%s %d %x\n", savedMark, savedVersion, sha256.Sum256(body)), body...), nil
+}
+
+func (s *savedSet) encodeEndpoint(e lb.Endpoint) savedEndpointJSON {
+	one := savedEndpointJSON{ID: e.ID, Address: e.Address(), Weight: e.Weight, Joined: s.joined[placeOf(e)]}
+	if h, held := s.held[e.ID]; held {
+		one.HeldFor, one.HeldUntil = h.why.String(), &h.until
+	}
+	return one
 }
 
 // decodeSaved returns the sets in a file. Whatever has happened to the file, decodeSaved returns an error, or sets
@@ -113,10 +128,34 @@ func decodeSets(content savedJSON) ([]savedSet, error) {
 			}
 			ids[e.ID], addresses[endpoint.Address()] = true, true
 			s.endpoints = append(s.endpoints, endpoint)
+			s.decodeHold(endpoint, e)
 		}
 		sets = append(sets, s)
 	}
 	return sets, nil
+}
+
+// decodeHold notes how an endpoint is held, if it is. A reason of a later version counts as the mildest.
+func (s *savedSet) decodeHold(e lb.Endpoint, saved savedEndpointJSON) {
+	if saved.Joined {
+		if s.joined == nil {
+			s.joined = map[place]bool{}
+		}
+		s.joined[placeOf(e)] = true
+	}
+	if saved.HeldUntil == nil {
+		return
+	}
+	if s.held == nil {
+		s.held = map[string]hold{}
+	}
+	h := hold{why: HoldForgotten, until: *saved.HeldUntil}
+	for _, why := range []HoldReason{HoldDeregistered, HoldCritical} {
+		if saved.HeldFor == why.String() {
+			h.why = why
+		}
+	}
+	s.held[e.ID] = h
 }
 
 func decodeEndpoint(e savedEndpointJSON) (lb.Endpoint, error) {

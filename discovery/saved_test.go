@@ -22,6 +22,12 @@ func someSaved() []savedSet {
 			{ID: "n%2F1/\"é\n", Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432), Weight: 7},
 		}},
 		{query: "none"},
+		{query: "held", endpoints: []lb.Endpoint{
+			{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1},
+			{ID: "n/b", Addr: netip.MustParseAddrPort("10.0.0.1:81"), Weight: 1},
+		}, held: map[string]hold{
+			"n/a": {HoldCritical, time.Date(2026, 11, 25, 16, 0, 0, 5, time.UTC)},
+		}, joined: map[place]bool{{addr: netip.MustParseAddrPort("10.0.0.1:81")}: true}},
 	}
 }
 

@@ -30,6 +30,7 @@ type WatchStatus struct {
 	Updates   uint64 // sets that were published
 	Errors    uint64 // queries that failed
 	Throttled uint64 // queries that failed because there were too many connections or requests
+	Holds     uint64 // times that an endpoint began to be held
 	Doubted   uint64 // answers that were not believed until the servers confirmed or corrected them
 }
 

@@ -9,8 +9,9 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A watch follows Consul's answers to one query, for all services that share it. It is four parts: the poller asks,
-// judge decides what the answer means, the publisher passes the set on, and the reporter says how the watch does.
+// A watch follows Consul's answers to one query, for all services that share it. It is five parts: the poller asks,
+// judge decides what the answer means, the publisher passes the set on, the reporter says how the watch does, and the
+// vigil probes what is held.
 type watch struct {
 	key    string
 	query  Query // normalized
@@ -21,6 +22,7 @@ type watch struct {
 	poller    poller
 	publisher publisher
 	reporter  reporter
+	vigil     vigil
 
 	// The following belong to run.
 	state belief
@@ -34,12 +36,15 @@ func newWatch(c *Consul, o *wanted) *watch {
 	w.reporter = reporter{query: &w.query, base: c.options.Logger, onEvent: c.options.OnEvent, troubles: c.troubles}
 	w.poller = poller{
 		query: &w.query, consul: c, report: &w.reporter, interest: w.publisher.mostInterest, parser: newParser(),
+		lostSome: w.vigil.hasNews,
 	}
+	w.vigil.prober, w.vigil.failed = c.options.Prober, w.poller.nudge
+	w.vigil.services = func() []string { return *w.reporter.sharers.Load() }
 	if o.query.Near != "" { // no agent has a view of its own that is sorted
 		w.poller.passed.learn(true)
 	}
 	if s, found := c.restored[c.savedKey(w)]; found {
-		w.state.set = s.endpoints
+		w.state.set, w.state.held, w.state.joined = s.endpoints, s.held, s.joined
 		w.publisher.restore(s)
 		w.reporter.restore(s)
 	}
@@ -49,14 +54,25 @@ func newWatch(c *Consul, o *wanted) *watch {
 // run asks until ctx ends, for the first time after pause.
 func (w *watch) run(ctx context.Context, pause time.Duration) {
 	defer w.cancel()
+	w.watchOver(ctx) // an earlier process may have held endpoints
 	for sleep(ctx, max(pause, w.poller.pace(time.Now(), w.next))) && !w.poller.retired.Load() {
 		pause = w.step(ctx)
+	}
+}
+
+// watchOver has what is held probed, until ctx ends.
+func (w *watch) watchOver(ctx context.Context) {
+	if w.vigil.watchOver(&w.state) {
+		w.consul.running.Go(func() { w.vigil.run(ctx) })
 	}
 }
 
 // step asks once, and returns how long to wait before the next time.
 func (w *watch) step(ctx context.Context) time.Duration {
 	w.next = w.state.nextQuestion(w.poller.due(time.Now(), w.next), w.publisher.mostInterest())
+	if w.vigil.hasNews() {
+		w.next = question{leader: true}
+	}
 	asked := w.next
 	a, err := w.poller.ask(ctx, asked, &w.state)
 	if err == nil {
@@ -79,9 +95,11 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 		return pause
 	}
 	e := evidence{
-		now: now, asked: asked, index: a.index, filtered: a.filtered,
+		now: now, asked: asked, index: a.index, filtered: a.filtered, kind: w.query.kind(),
 		in: convert(a.entries, w.query.Statuses), interest: w.publisher.mostInterest(),
+		probed: w.vigil.canProbe(), unreachable: w.vigil.unreachable(),
 	}
+	e.records = w.poller.records(ctx, w.state.puzzles(w.guard, &e))
 	v := w.state.judge(w.guard, e)
 	w.next = v.next
 	if v.doubt != "" {
@@ -99,8 +117,9 @@ func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer)
 	b := &w.state
 	w.poller.believed(e.now, e.asked)
 	w.reporter.logBad(e.in.bad)
-	w.reporter.logHeld(len(b.held), len(e.in.endpoints), w.guard.Hold)
-	if w.publisher.publish(b.set, b.notHeld(), v.told, v.toldAnew) {
+	w.reporter.logHeld(b, len(e.in.endpoints), before)
+	w.watchOver(ctx)
+	if w.publisher.publish(b, v.told, v.toldAnew) {
 		w.poller.bucket.news()
 		if w.consul.store != nil {
 			w.consul.store.markDirty()

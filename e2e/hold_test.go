@@ -136,3 +136,38 @@ func TestWarningsCountIfTheyAreAdmitted(t *testing.T) {
 	awaitRotation(t, l.addr(t, "strict"), "a")
 	awaitRotation(t, l.addr(t, "web"), "a")
 }
+
+// An instance that loses its tag is meant to be left, so it is not held. One that is deregistered is, for a moment,
+// and the log has one line of it.
+func TestWhoLosesItsTagIsLeftAtOnce(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	a := startEcho(t, "a")
+	primary := func(r *api.AgentServiceRegistration) { r.Tags = []string{"primary"} }
+	c.register(t, "db", "a", a.addr, primary)
+	l := runLictor(t, consulBlock(c)+service("db",
+		`consul {`+"\n"+`tags = ["primary"]`+"\n"+`drop_hold = "1h"`+"\n"+`}`))
+	db := l.addr(t, "db")
+	awaitRotation(t, db, "a")
+	c.register(t, "db", "a", a.addr)
+	eventually(t, "no instance", func() error {
+		if name, err := ask(t.Context(), db); err == nil {
+			return fmt.Errorf("%s answers", name)
+		}
+		return nil
+	})
+	c.register(t, "db", "a", a.addr, primary)
+	awaitRotation(t, db, "a")
+	c.deregister(t, "a")
+	l.awaitLog(t, 0, func(e entry) bool {
+		return e.field("@message") == "the only instance was deregistered, it stays in use for a moment"
+	})
+	wantCounts(t, db, map[string]int{"a": 5})
+	b := startEcho(t, "b")
+	c.register(t, "db", "b", b.addr, primary)
+	awaitRotation(t, db, "b") // one for one
+	for _, e := range l.log() {
+		if complaint("vanished")(e) {
+			t.Errorf("logged too: %v", e)
+		}
+	}
+}

@@ -256,8 +256,8 @@ func TestWhatIsNoLeave(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		c.register(t, "web", name, startEcho(t, name).addr, checked)
 	}
-	l := runLictor(t, consulBlock(c)+service("web", `on_leave = "cut"`, `failover_below = 2`, `consul {}`,
-		endpoints(startEcho(t, "x"), startEcho(t, "y"))))
+	l := runLictor(t, consulBlock(c)+service("web", `on_leave = "cut"`, `failover_below = 2`,
+		`consul { hold_max = "1s" }`, endpoints(startEcho(t, "x"), startEcho(t, "y"))))
 	web := l.addr(t, "web")
 	a, b := reach(t, web, "a"), reach(t, web, "b")
 	l.post(t, "/v1/services/web/drain", `{"endpoint": "test/a"}`)

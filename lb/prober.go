@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -15,6 +16,13 @@ import (
 const (
 	maxProbes       = 64
 	maxProbeLookups = 4
+)
+
+const (
+	probeTimeout = 2 * time.Second // of a Probe for a service without a check
+
+	goodbye     = 100 * time.Millisecond // how long hangUp reads
+	maxGreeting = 64 << 10               // how many bytes it reads at most
 )
 
 // A Prober checks the endpoints of a RoundRobin actively: over TCP by connecting, over UDP by a datagram that must be
@@ -150,11 +158,7 @@ func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	limited, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	overUDP := m.health.address.network == UDP
-	check := p.connect
-	if overUDP {
-		check = func(ctx context.Context, m *Member) error { return p.exchange(ctx, m, c) }
-	}
-	err := check(limited, m)
+	err := p.check(limited, m.health.address.network, m.Endpoint, c)
 	switch {
 	case ctx.Err() != nil:
 	case err == nil && overUDP:
@@ -168,17 +172,78 @@ func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	}
 }
 
+// check checks an endpoint once.
+func (p *Prober) check(ctx context.Context, network Network, e Endpoint, c Check) error {
+	if network == UDP {
+		return p.exchange(ctx, e, c)
+	}
+	return p.connect(ctx, e)
+}
+
+// CanProbe reports whether Probe can say anything of the endpoints of a service: over UDP only if it has a check.
+func (p *Prober) CanProbe(service string) bool {
+	_, checked := p.checkOf(service)
+	return checked || p.networkOf(service) == TCP
+}
+
+// Probe checks an endpoint of a service once, whether the balancer has it or not, and tells the balancer nothing. It
+// returns nil if the endpoint can be reached.
+func (p *Prober) Probe(ctx context.Context, service string, e Endpoint) error {
+	c, checked := p.checkOf(service)
+	if !checked {
+		c.Timeout = probeTimeout
+	}
+	select {
+	case p.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-p.slots }()
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	return p.check(ctx, p.networkOf(service), e, c)
+}
+
+// checkOf returns the check of a service; false if it has none.
+func (p *Prober) checkOf(service string) (Check, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r, checked := p.services[service]
+	if !checked {
+		return Check{}, false
+	}
+	return r.check, true
+}
+
+// networkOf returns the network by which the endpoints of a service are reached.
+func (p *Prober) networkOf(service string) Network {
+	if v, ok := p.balancer.services.Load(service); ok {
+		return v.(*group).options().Network
+	}
+	return TCP
+}
+
 // connect checks an endpoint over TCP.
-func (p *Prober) connect(ctx context.Context, m *Member) error {
-	conn, err := p.dial(ctx, "tcp", m)
+func (p *Prober) connect(ctx context.Context, e Endpoint) error {
+	conn, err := p.dial(ctx, "tcp", e)
 	if err != nil {
 		return err
+	}
+	return hangUp(conn)
+}
+
+// hangUp closes a connection that has served its purpose. Of a server that speaks first it reads the greeting: to close
+// a socket with unread data resets the connection, and some servers count such clients as broken.
+func hangUp(conn net.Conn) error {
+	_ = conn.SetDeadline(time.Now().Add(goodbye))
+	if c, ok := conn.(*net.TCPConn); ok && c.CloseWrite() == nil {
+		_, _ = io.CopyN(io.Discard, c, maxGreeting)
 	}
 	return conn.Close()
 }
 
 // dial connects to an endpoint. If the endpoint has a host name, dial tries its addresses in turn.
-func (p *Prober) dial(ctx context.Context, network string, m *Member) (net.Conn, error) {
+func (p *Prober) dial(ctx context.Context, network string, m Endpoint) (net.Conn, error) {
 	var d net.Dialer
 	if m.Host == "" {
 		return d.DialContext(ctx, network, m.Address())
@@ -198,8 +263,8 @@ func (p *Prober) dial(ctx context.Context, network string, m *Member) (net.Conn,
 
 // exchange checks an endpoint over UDP: it sends the datagram and waits for the answer. A datagram may be lost, so it
 // tries twice.
-func (p *Prober) exchange(ctx context.Context, m *Member, c Check) error {
-	conn, err := p.dial(ctx, "udp", m)
+func (p *Prober) exchange(ctx context.Context, e Endpoint, c Check) error {
+	conn, err := p.dial(ctx, "udp", e)
 	if err != nil {
 		return err
 	}

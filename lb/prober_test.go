@@ -1,9 +1,12 @@
 package lb
 
 import (
+	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -131,4 +134,88 @@ func TestProberFollows(t *testing.T) {
 	testproc.Await(t, "B is checked on", func() bool { return c.Load() > was+3 })
 	p.Apply(nil)
 	testproc.Await(t, "B is not checked any more", func() bool { return settles(&c) })
+}
+
+// A probe of an endpoint does not depend on whether the balancer has it, and the balancer does not hear of it.
+func TestProbe(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	b := balanced(Options{}, at("A", l.Addr()))
+	p := NewProber(b)
+	defer p.Close()
+	if err := p.Probe(t.Context(), "web", at("X", l.Addr())); err != nil || !p.CanProbe("web") {
+		t.Errorf("got %v, want that it is reached", err)
+	}
+	l.Close()
+	if err := p.Probe(t.Context(), "web", at("A", l.Addr())); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("got %v, want refused", err)
+	}
+	if s := stateOf(b, "A"); s != StateIn {
+		t.Errorf("A is %v, want in", s)
+	}
+}
+
+// Over UDP, only a check can tell whether an endpoint is there.
+func TestProbeOverUDPNeedsACheck(t *testing.T) {
+	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	b := balanced(Options{Network: UDP})
+	p := NewProber(b)
+	defer p.Close()
+	if p.CanProbe("web") {
+		t.Error("without a check it can be probed")
+	}
+	p.Apply(map[string]Check{"web": {Interval: time.Hour, Timeout: 5 * time.Second, Send: "ping", Expect: "pong"}})
+	if !p.CanProbe("web") {
+		t.Error("with a check it cannot be probed")
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.Probe(t.Context(), "web", at("A", conn.LocalAddr())) }()
+	buf := make([]byte, 100)
+	_, from, err := conn.ReadFromUDP(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.WriteToUDP([]byte("pong"), from); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("got %v, want that it is reached", err)
+	}
+}
+
+// A server that speaks first sees a connection that ends, not one that is reset.
+func TestProbeReadsTheGreeting(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ends := make(chan error)
+	greet := func() {
+		c, err := l.Accept()
+		if err == nil {
+			defer c.Close()
+			_, _ = c.Write([]byte("220 ready\r\n"))
+			_, err = io.ReadAll(c)
+		}
+		ends <- err
+	}
+	p := NewProber(balanced(Options{}))
+	defer p.Close()
+	for range 50 { // the greeting must come before the probe ends
+		go greet()
+		if err := p.Probe(t.Context(), "web", at("A", l.Addr())); err != nil {
+			t.Error(err)
+		}
+		if err := <-ends; err != nil {
+			t.Fatalf("the server saw %v, want the end", err)
+		}
+	}
 }

@@ -162,6 +162,10 @@ func (e *exposition) watch(w *discovery.WatchStatus, name string) {
 	e.counter("lictor_consul_answers_doubted_total",
 		"Answers of Consul that were not believed until its servers confirmed or corrected them.", int64(w.Doubted),
 		"watch", name)
+	e.gauge("lictor_consul_endpoints_held", "Endpoints in use that Consul does not count any more.",
+		float64(w.Held), "watch", name)
+	e.counter("lictor_consul_holds_total", "How often an endpoint began to be held that Consul did not count any more.",
+		int64(w.Holds), "watch", name)
 	e.counter("lictor_consul_updates_total", "Sets of endpoints from Consul that were new.",
 		int64(w.Updates), "watch", name)
 	if !w.LastSuccess.IsZero() {

@@ -260,6 +260,10 @@ func (s *Service) watched(w discovery.WatchStatus) {
 	if w.Error != "" {
 		s.Problem, s.StaleSince = w.Error, known(w.ErrorSince)
 	}
+	if w.Held > 0 && s.Problem == "" {
+		s.Problem = fmt.Sprintf("%d endpoints held that Consul does not count any more; lictor explain says why",
+			w.Held)
+	}
 	if w.Bad > 0 && s.Problem == "" {
 		s.Problem = fmt.Sprintf("%d instances left out because of their address or ID; lictor explain says why", w.Bad)
 	}

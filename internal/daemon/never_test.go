@@ -43,6 +43,7 @@ func TestZeroAndNeverInOptions(t *testing.T) {
 			datacenters = ["dc1", "dc2"]
 			max_drop    = 0
 			drop_hold   = "0s"
+			hold_max    = "0s"
 		}
 	}`
 	udp := func(argument string) string {
@@ -68,6 +69,7 @@ func TestZeroAndNeverInOptions(t *testing.T) {
 		{"failback_hold 0s", watched(zero).Failover.Hold < 0, true},
 		{"max_drop 0", watched(zero).Guard.MaxDrop < 0, true},
 		{"drop_hold 0s", watched(zero).Guard.Hold < 0, true},
+		{"hold_max 0s", watched(zero).Guard.HoldMax, discovery.HoldMax{Critical: config.Off, Forgotten: config.Off}},
 		{"responses never", served(udp(`responses = "never"`)).Responses, 0},
 		{"responses left out", served(udp("")).Responses, 0},
 		{"responses 0", served(udp("responses = 0")).Responses < 0, true},

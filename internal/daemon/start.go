@@ -67,6 +67,9 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 func (d *Daemon) start(ctx context.Context) error {
 	cfg, predecessor := d.o.Config, d.o.Predecessor
 	d.warn(d.o.Diagnostics)
+	d.balancer = lb.NewRoundRobin()
+	d.prober = lb.NewProber(d.balancer)
+	d.prober.Resolver = d.resolver
 	consul, err := d.newConsul(cfg, predecessor.State().Saved)
 	if err != nil {
 		return err
@@ -77,7 +80,6 @@ func (d *Daemon) start(ctx context.Context) error {
 	if consul != nil && predecessor != nil {
 		consul.HoldState(true)
 	}
-	d.balancer = lb.NewRoundRobin()
 	d.balancer.NotifyHealth(d.events.Health)
 	d.checker = healthcheck.New(healthcheck.Options{Resolver: d.resolver, Logger: d.log.Named("check"),
 		Changed: func(service string) { d.sets.ReconsiderService(service) }})
@@ -111,8 +113,6 @@ func (d *Daemon) start(ctx context.Context) error {
 	}
 	d.announce(cfg)
 	first.commit(cfg)
-	d.prober = lb.NewProber(d.balancer)
-	d.prober.Resolver = d.resolver
 	d.prober.Apply(checksOf(cfg))
 	d.settle(predecessor, cfg, consul, shown)
 	if w := d.o.Watch; w != nil {

@@ -75,7 +75,7 @@ func endpointsOf(s config.Static) []lb.Endpoint {
 
 // guardOf returns how a service's set is kept from shrinking, as discovery takes it.
 func guardOf(q config.ConsulQuery) discovery.Guard {
-	return discovery.Guard{MaxDrop: q.MaxDrop, Hold: q.DropHold}
+	return discovery.Guard{MaxDrop: q.MaxDrop, Hold: q.DropHold, HoldMax: discovery.HoldMax(q.HoldMax)}
 }
 
 // newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier
@@ -83,7 +83,7 @@ func guardOf(q config.ConsulQuery) discovery.Guard {
 func (d *Daemon) newConsul(cfg *config.Config, saved []byte) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, d.log)
 	options.StateDir, options.Saved = cfg.StateDir, saved
-	options.OnEvent, options.Usable = d.events.Instance, d.cycles.Usable
+	options.OnEvent, options.Usable, options.Prober = d.events.Instance, d.cycles.Usable, d.prober
 	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {
 		return nil, nil

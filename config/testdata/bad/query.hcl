@@ -21,6 +21,11 @@ service "trust" {
     statuses  = ["passing", "warn"]
     max_drop  = 101
     drop_hold = 10
+    hold_max  = "1m"
+    hold_max {
+      critical   = "never"
+      unmatched  = "10s"
+    }
   }
 }
 service "ailing" {

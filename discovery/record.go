@@ -1,0 +1,73 @@
+package discovery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/url"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
+)
+
+// A record is what the catalog has of a node.
+type record struct {
+	known    bool             // the node is registered; if not, the other fields are empty
+	born     uint64           // the index at which it was registered
+	services map[string]place // where its instances are, of all services, by service ID
+}
+
+// occupied reports whether another instance than the one with this service ID is at a place.
+func (r *record) occupied(id string, at place) bool {
+	for other, there := range r.services {
+		if other != id && there == at {
+			return true
+		}
+	}
+	return false
+}
+
+// errHidden is the error of a record that the token may not see all of.
+var errHidden = errors.New("the token may not see all of the node")
+
+// record asks the leader for the record of a node. An empty datacenter means the agent's.
+func (c *Consul) record(ctx context.Context, node, datacenter string) (record, error) {
+	values := url.Values{}
+	if datacenter != "" {
+		values.Set("dc", datacenter)
+	}
+	resp, err := c.client.Query(ctx, consul.Request{
+		Path: "/v1/catalog/node-services/" + url.PathEscape(node), Values: values, Consistent: true,
+	})
+	if err != nil {
+		return record{}, err
+	}
+	defer resp.Free()
+	if resp.Filtered {
+		return record{}, errHidden
+	}
+	return recordIn(resp.Body)
+}
+
+// recordIn parses an answer. It leaves out instances whose address cannot be dialled.
+func recordIn(body []byte) (record, error) {
+	if consul.TooManyElements(body) {
+		return record{}, consul.ErrTooManyElements
+	}
+	var answer struct {
+		Node     *entryNode
+		Services []*entryService
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return record{}, err
+	}
+	if answer.Node == nil {
+		return record{}, nil
+	}
+	r := record{known: true, born: answer.Node.CreateIndex, services: make(map[string]place, len(answer.Services))}
+	for _, s := range answer.Services {
+		if e, err := endpointOf(&entry{Node: answer.Node, Service: s}); err == nil {
+			r.services[s.ID] = placeOf(e)
+		}
+	}
+	return r, nil
+}
