@@ -64,10 +64,10 @@ func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
 // earlier opens the store, if there is a StateDir, and returns the sets of an earlier process.
 func (c *Consul) earlier() []savedSet {
 	if c.options.StateDir != "" {
-		c.store = newStore(c.options.StateDir, c.options.Logger)
+		c.store = newStore(c.options.StateDir, c.client.Address(), c.options.Logger)
 	}
 	if len(c.options.Saved) > 0 {
-		sets, err := decodeSaved(c.options.Saved)
+		sets, err := decodeSaved(c.options.Saved, c.client.Address())
 		if err == nil {
 			return sets
 		}
@@ -80,7 +80,7 @@ func (c *Consul) earlier() []savedSet {
 }
 
 // Save returns the sets as they are now, for ConsulOptions.Saved of another process.
-func (c *Consul) Save() ([]byte, error) { return encodeSaved(c.collect()) }
+func (c *Consul) Save() ([]byte, error) { return encodeSaved(c.collect(), c.client.Address()) }
 
 // HoldState stops writing to StateDir if on, and resumes it if not. It is for the time in which another process
 // writes there.
@@ -168,8 +168,8 @@ func (c *Consul) collect() []savedSet {
 	return sets
 }
 
-// savedKey returns the name of w's query in the file. The address of the agent is not part of it, because it may
-// change; what is wrong is corrected as soon as the agent answers.
+// savedKey returns the name of w's query in the file. The address of the agent is not part of it: the file has that
+// once.
 func (c *Consul) savedKey(w *watch) string {
 	return fmt.Sprintf("%q %q %s", c.options.Namespace, c.options.Partition, w.query.canonical())
 }

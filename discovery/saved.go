@@ -31,11 +31,16 @@ const savedMark = "lictor-endpoints"
 var (
 	errForeign = errors.New("not a file of saved endpoints")
 	errDamaged = errors.New("damaged: the checksum does not match")
+
+	errOtherConsul = errors.New("from another consul")
 )
 
 // The JSON of a file.
 type savedJSON struct {
-	Sets []savedSetJSON `json:"sets"`
+	// Address is that of the agent that the sets are from. It is empty in files of versions that did not save it, which
+	// count as from any.
+	Address string         `json:"address,omitempty"`
+	Sets    []savedSetJSON `json:"sets"`
 }
 
 type savedSetJSON struct {
@@ -55,9 +60,9 @@ type savedEndpointJSON struct {
 	Joined    bool       `json:"joined,omitempty"` // while others were held
 }
 
-// encodeSaved returns the contents of a file with these sets.
-func encodeSaved(sets []savedSet) ([]byte, error) {
-	file := savedJSON{Sets: make([]savedSetJSON, 0, len(sets))}
+// encodeSaved returns the contents of a file with these sets, which are from the agent at address.
+func encodeSaved(sets []savedSet, address string) ([]byte, error) {
+	file := savedJSON{Address: address, Sets: make([]savedSetJSON, 0, len(sets))}
 	for _, s := range sets {
 		one := savedSetJSON{Query: s.query, Changed: s.changed,
 			Endpoints: make([]savedEndpointJSON, 0, len(s.endpoints))}
@@ -82,8 +87,9 @@ func (s *savedSet) encodeEndpoint(e lb.Endpoint) savedEndpointJSON {
 }
 
 // decodeSaved returns the sets in a file. Whatever has happened to the file, decodeSaved returns an error, or sets
-// that could have come from Consul.
-func decodeSaved(file []byte) ([]savedSet, error) {
+// that could have come from Consul. Sets from another agent than that at address are errOtherConsul: it may be of
+// another cluster, whose instances must not get clients.
+func decodeSaved(file []byte, address string) ([]savedSet, error) {
 	head, body, found := bytes.Cut(file, []byte("\n"))
 	fields := bytes.Fields(head)
 	if !found || len(fields) < 2 || string(fields[0]) != savedMark {
@@ -101,6 +107,9 @@ func decodeSaved(file []byte) ([]savedSet, error) {
 	var content savedJSON
 	if err := json.Unmarshal(body, &content); err != nil {
 		return nil, fmt.Errorf("%w: %w", errForeign, err)
+	}
+	if content.Address != "" && content.Address != address {
+		return nil, fmt.Errorf("%w: %s, and consul is at %s now", errOtherConsul, content.Address, address)
 	}
 	return decodeSets(content)
 }

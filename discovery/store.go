@@ -23,8 +23,11 @@ type store struct {
 	log   hclog.Logger
 	dirty chan struct{} // has an element if something has changed since the last write began
 
-	writing sync.Mutex // locked while the file is written; guards held
+	address string // of the agent that the sets are from
+
+	writing sync.Mutex // locked while the file is written; guards the following
 	held    bool       // nothing may be written
+	lock    folderLock // locked while this store writes
 }
 
 const (
@@ -35,8 +38,8 @@ const (
 	saveRetry    = 10 * time.Second // the pause after a write that failed
 )
 
-func newStore(dir string, log hclog.Logger) *store {
-	return &store{dir: dir, log: log, dirty: make(chan struct{}, 1)}
+func newStore(dir, address string, log hclog.Logger) *store {
+	return &store{dir: dir, address: address, log: log, dirty: make(chan struct{}, 1)}
 }
 
 // markDirty notes that there is something to write.
@@ -57,7 +60,7 @@ func (s *store) load() []savedSet {
 	}
 	var sets []savedSet
 	if err == nil {
-		sets, err = decodeSaved(file)
+		sets, err = decodeSaved(file, s.address)
 	}
 	if err == nil {
 		return sets
@@ -73,6 +76,7 @@ func (s *store) load() []savedSet {
 
 // run writes what collect returns whenever something has changed, until ctx ends and everything is written.
 func (s *store) run(ctx context.Context, collect func() []savedSet) {
+	defer s.release()
 	failing := false
 	for {
 		select {
@@ -98,10 +102,19 @@ func (s *store) run(ctx context.Context, collect func() []savedSet) {
 	}
 }
 
-// hold stops writing if on, from when it returns, and resumes it if not.
+// release lets another store write.
+func (s *store) release() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.lock.unlock()
+}
+
+// hold stops writing if on, from when it returns, and resumes it if not. Meanwhile another process may write.
 func (s *store) hold(on bool) {
 	s.writing.Lock()
-	s.held = on
+	if s.held = on; on {
+		s.lock.unlock()
+	}
 	s.writing.Unlock()
 	if !on {
 		s.markDirty()
@@ -116,12 +129,24 @@ func (s *store) write(sets []savedSet, failing bool) bool {
 	if s.held {
 		return true
 	}
-	file, err := encodeSaved(sets)
+	if err := s.lock.lock(s.dir); err == errLockedHere {
+		s.markDirty()
+		return true
+	} else if err != nil {
+		return s.failed(err, failing)
+	}
+	file, err := encodeSaved(sets, s.address)
 	if err == nil {
 		err = replaceFile(s.dir, savedFile, file)
 	}
+	return s.failed(err, failing)
+}
+
+// failed logs err unless it is nil or the last write failed too. It reports whether err is nil.
+func (s *store) failed(err error, failing bool) bool {
 	if err != nil && !failing {
-		s.log.Warn("endpoints cannot be saved: a restart while consul is away would start without them", "error", err)
+		s.log.Warn("endpoints cannot be saved: a restart while consul is away would start without them",
+			"folder", s.dir, "error", err)
 	}
 	return err == nil
 }

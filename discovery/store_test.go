@@ -110,7 +110,7 @@ func TestSavedSetOfAnotherQueryDoesNotCount(t *testing.T) {
 
 // A file that cannot be used is set aside with one log line, and the source starts.
 func TestUnusableStateIsSetAside(t *testing.T) {
-	good, err := encodeSaved(someSaved())
+	good, err := encodeSaved(someSaved(), "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +133,7 @@ func TestUnusableStateIsSetAside(t *testing.T) {
 			if aside, err := os.ReadFile(filepath.Join(dir, asideFile)); err != nil || string(aside) != content {
 				t.Errorf("set aside %q, %v, want %q", aside, err, content)
 			}
-			if _, err := decodeSaved(savedIn(t, dir)); err != nil {
+			if _, err := decodeSaved(savedIn(t, dir), "http://127.0.0.1:8500"); err != nil {
 				t.Errorf("the file was not replaced: %v", err)
 			}
 		})
@@ -175,7 +175,7 @@ func TestStateThatCannotBeWrittenIsSaidOnceAndTriedAgain(t *testing.T) {
 
 func TestStateIsWrittenAtMostOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStore(filepath.Join(t.TempDir(), "state"), (&journal{}).logger(0))
+		s := newStore(filepath.Join(t.TempDir(), "state"), "", (&journal{}).logger(0))
 		var writes atomic.Int32
 		go s.run(t.Context(), func() []savedSet { writes.Add(1); return nil })
 		for range 1000 {
@@ -224,7 +224,7 @@ func TestServicesThatWentAreSavedNoMore(t *testing.T) {
 
 // A store on hold writes nothing. It writes afterwards what has changed meanwhile.
 func TestHeldStoreWritesNothing(t *testing.T) {
-	s := newStore(t.TempDir(), hclog.NewNullLogger())
+	s := newStore(t.TempDir(), "", hclog.NewNullLogger())
 	sets := []savedSet{{query: "q", endpoints: []lb.Endpoint{{ID: "n/a",
 		Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}
 	s.hold(true)
@@ -248,7 +248,7 @@ func TestHeldStoreWritesNothing(t *testing.T) {
 // A source begins with the sets in ConsulOptions.Saved, with or without a folder.
 func TestSavedByAnotherProcess(t *testing.T) {
 	text, err := encodeSaved([]savedSet{{query: `"" "" ` + (Query{Service: "web"}).normalize("").canonical(),
-		endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}})
+		endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,4 +274,43 @@ func TestSavedByAnotherProcess(t *testing.T) {
 			t.Errorf("damaged: %v, %v", damaged, err)
 		}
 	}
+}
+
+// Sets that were saved from one Consul do not serve when another one is asked, which may be of another cluster. The
+// spelling of the address does not matter, and a file of an earlier version has none.
+func TestSavedSetsOfAnotherConsul(t *testing.T) {
+	dir := t.TempDir()
+	run := func(file, address string, then func(r *rig)) {
+		write(t, filepath.Join(dir, savedFile), file)
+		synctest.Test(t, func(t *testing.T) {
+			r := start(t, &fake{script: map[string][]reply{"web": {hang}}}, ConsulOptions{StateDir: dir, Address: address})
+			then(r)
+			r.stop()
+		})
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, &fake{script: map[string][]reply{"web": {ok(20, "a 80")}}}, ConsulOptions{StateDir: dir})
+		time.Sleep(time.Minute)
+		r.stop()
+	})
+	file := string(savedIn(t, dir))
+	for address, want := range map[string]string{
+		"": "[" + webA + "]", "http://127.0.0.1:8500": "[" + webA + "]", "127.0.0.1:8501": "[]", "unix:///x.sock": "[]",
+	} {
+		run(file, address, func(r *rig) {
+			if got := fmt.Sprint(lines(r.consul.Saved())); got != want {
+				t.Errorf("%q: saved %s, want %s", address, got, want)
+			}
+			if told := strings.Contains(r.log.String(), "from another consul: http://127.0.0.1:8500, and"); told != (want == "[]") {
+				t.Errorf("%q: log %s", address, r.log)
+			}
+		})
+	}
+	_, body, _ := strings.Cut(file, "\n")
+	body = strings.Replace(body, `"address":"http://127.0.0.1:8500",`, "", 1)
+	run(string(sealed(body)), "127.0.0.1:8501", func(r *rig) {
+		if got, want := fmt.Sprint(lines(r.consul.Saved())), "["+webA+"]"; got != want {
+			t.Errorf("of an earlier version: saved %s, want %s", got, want)
+		}
+	})
 }

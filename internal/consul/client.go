@@ -25,6 +25,7 @@ import (
 type Client struct {
 	transport            http.RoundTripper
 	base                 url.URL
+	address              string // see Address
 	token                *token
 	auth                 string // "user:password"; empty: none
 	namespace, partition string
@@ -83,6 +84,7 @@ func New(o Options) (*Client, error) {
 	c := &Client{
 		transport: o.Transport,
 		base:      agent.URL,
+		address:   agent.String(),
 		token:     token,
 		auth:      o.HTTPAuth,
 		namespace: o.Namespace,
@@ -100,6 +102,9 @@ func New(o Options) (*Client, error) {
 	}
 	return c, nil
 }
+
+// Address returns where the agent is, in one form for all ways to write it. It has no secrets.
+func (c *Client) Address() string { return c.address }
 
 // Query sends q, and returns the whole answer. The caller must free it. An answer with a status other than 200 is a
 // *StatusError. KindOf classifies all errors.

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -211,13 +214,17 @@ func TestSavedEndpointsAreServedAtTheStart(t *testing.T) {
 	consul, client := startConsul(t)
 	registerInstance(t, client, "web", "a", instance(t, "a"), api.HealthPassing)
 	state := fmt.Sprintf("state_dir = %q\n", filepath.Join(t.TempDir(), "state"))
-	first := serveConfiguration(t, state+inConsul(consul, "web"), nil)
+	away := httptest.NewServer(httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: consul}))
+	address := away.Listener.Addr().String()
+	first := serveConfiguration(t, state+inConsul(address, "web"), nil)
 	first.awaitLog("ready: services=1")
 	reaches(t, first.address("web"), "a")
 	first.stop()
+	away.CloseClientConnections()
+	away.Close()
 
 	for _, wait := range []bool{false, true} {
-		s := newServed(t, state+inConsul("127.0.0.1:1", "web"))
+		s := newServed(t, state+inConsul(address, "web"))
 		s.start(Options{AwaitEndpoints: wait}, nil)
 		reaches(t, s.address("web"), "a")
 		if !strings.Contains(s.log.String(), "saved endpoints are in use until consul answers: services=1") {

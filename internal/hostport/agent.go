@@ -52,6 +52,14 @@ func ParseAgent(text string) (Agent, error) {
 	return Agent{URL: url.URL{Scheme: scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}}, nil
 }
 
+// String returns the address in one form for all ways to write it.
+func (a Agent) String() string {
+	if a.Socket != "" {
+		return "unix://" + a.Socket
+	}
+	return a.URL.String()
+}
+
 // Local reports whether the agent is on this host, as far as its address says. The host of a socket is localhost.
 func (a Agent) Local() bool {
 	host := a.URL.Hostname()

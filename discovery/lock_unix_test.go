@@ -1,0 +1,121 @@
+//go:build unix
+
+package discovery
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The lock of a folder passes from one to the next. A second process hears who has it.
+func TestFolderLock(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	var first, second folderLock
+	for range 2 { // the second time changes nothing
+		if err := first.lock(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := second.lock(dir); !errors.Is(err, errLockedHere) {
+		t.Errorf("got %v, want that this process has the lock", err)
+	}
+	write(t, filepath.Join(dir, lockFile), "4711\n")
+	if err := second.lock(dir); err == nil || !strings.Contains(err.Error(), "process 4711") {
+		t.Errorf("got %v, want the process that has the lock", err)
+	}
+	first.unlock()
+	first.unlock()
+	if err := second.lock(dir); err != nil {
+		t.Errorf("got %v after the first let go", err)
+	}
+	second.unlock()
+}
+
+// TestLockHolder is no test: TestTwoLictorsWithOneFolder runs it in another process, which locks a folder until its
+// input ends.
+func TestLockHolder(t *testing.T) {
+	dir := os.Getenv("LOCK_FOLDER")
+	if dir == "" {
+		t.Skip("part of TestTwoLictorsWithOneFolder")
+	}
+	var l folderLock
+	if err := l.lock(dir); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = os.Stdout.WriteString("locked\n")
+	_, _ = os.Stdin.Read(make([]byte, 1))
+}
+
+// A second Lictor with the same folder does not overwrite what the first one saves, and says so once. When the first
+// one has ended, the second one saves.
+func TestTwoLictorsWithOneFolder(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestLockHolder$")
+	cmd.Env = append(os.Environ(), "LOCK_FOLDER="+dir)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill() }()
+	if _, err := out.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, &fake{script: map[string][]reply{"web": {ok(20, "a 80")}}}, ConsulOptions{StateDir: dir})
+		time.Sleep(time.Minute)
+		if _, err := os.Stat(filepath.Join(dir, savedFile)); !os.IsNotExist(err) {
+			t.Errorf("file: %v, want none", err)
+		}
+		r.log.wantOnce(t, "another lictor saves its endpoints there")
+		if err := errors.Join(in.Close(), cmd.Wait()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		r.log.wantOnce(t, "endpoints are saved again")
+		r.stop()
+	})
+	if !strings.Contains(string(savedIn(t, dir)), "10.0.0.1:80") {
+		t.Error("the set was not saved")
+	}
+}
+
+// While another process is to write, HoldState gives it the lock.
+func TestHoldStatePassesTheLockOn(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, &fake{script: map[string][]reply{"web": {ok(20, "a 80")}}}, ConsulOptions{StateDir: dir})
+		time.Sleep(time.Minute)
+		var other folderLock
+		if err := other.lock(dir); err == nil {
+			t.Error("the folder is not locked")
+		}
+		r.consul.HoldState(true)
+		if err := other.lock(dir); err != nil {
+			t.Errorf("got %v, want that the lock was passed on", err)
+		}
+		other.unlock()
+		r.consul.HoldState(false)
+		time.Sleep(time.Minute)
+		if err := other.lock(dir); err == nil {
+			t.Error("the folder is not locked again")
+		}
+		r.stop()
+		if err := other.lock(dir); err != nil {
+			t.Errorf("got %v after the end", err)
+		}
+		other.unlock()
+	})
+}
