@@ -20,6 +20,7 @@ type Consul struct {
 	store    *store // nil: nothing is saved
 	streams  fact   // the agent has its own view of the catalog
 	lag      lag
+	noToken  atomic.Bool // warnOfNoToken has warned
 
 	ran       atomic.Bool
 	mu        sync.Mutex           // guards the following; one Apply waits for another
@@ -77,6 +78,16 @@ func (c *Consul) earlier() []savedSet {
 		return nil
 	}
 	return c.store.load()
+}
+
+// warnOfNoToken warns once that instances may be hidden, as those of a service are for which there is no instance.
+// Consul answers everything to a client without a token, and leaves out in silence what that may not see.
+func (c *Consul) warnOfNoToken(service string) {
+	if !c.noToken.Swap(true) {
+		c.options.Logger.Warn("consul names no instance, and lictor has no token: "+
+			"consul's default policy is deny, so the instances may be hidden",
+			"service", service, "to_change_that", "give the consul block a token with service:read and node:read")
+	}
 }
 
 // Save returns the sets as they are now, for ConsulOptions.Saved of another process.
@@ -210,14 +221,17 @@ func (c *Consul) Check(ctx context.Context, q Query) error {
 }
 
 // Look asks Consul for q once, and returns the instances, including those that are out. Its errors are those of
-// Check. If the answer is empty, Look may also return that the token lacks a right, or that there is no such cluster
-// peering.
+// Check. If the answer is empty, Look may also return ErrNoToken, that the token lacks a right, or that there is no
+// such cluster peering.
 func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	a, err := c.once(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	q = q.normalize(c.options.Datacenter)
+	if a.denies && len(a.entries) == 0 && !c.client.HasToken() {
+		return nil, ErrNoToken
+	}
 	if a.filtered && len(a.entries) == 0 {
 		return nil, &consul.MissingRightError{Missing: c.client.MissingRight(ctx, q.Service, q.Datacenter)}
 	}
@@ -228,6 +242,10 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	}
 	return convert(a.entries, q.Statuses).all, nil
 }
+
+// ErrNoToken is the error of Consul.Look for an empty answer to a client without a token.
+var ErrNoToken = errors.New("consul names no instance and denies by default: instances may be hidden because there " +
+	"is no token with service:read and node:read")
 
 // once asks Consul for q once, without a wait.
 func (c *Consul) once(ctx context.Context, q Query) (answer, error) {

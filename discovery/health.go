@@ -22,6 +22,7 @@ type ask struct {
 type answer struct {
 	index    uint64 // of the state that it describes; may be zero
 	filtered bool   // Consul left out instances that the token may not see
+	denies   bool   // as consul.Answer.Denies
 	backend  string // as consul.Answer.Backend, shortened
 	entries  []*entry
 	size     int       // in bytes
@@ -43,7 +44,7 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 	}
 	defer resp.Free()
 	a := answer{
-		index: resp.Index, filtered: resp.Filtered, backend: cut(resp.Backend, maxWord),
+		index: resp.Index, filtered: resp.Filtered, denies: resp.Denies, backend: cut(resp.Backend, maxWord),
 		size: len(resp.Body), received: resp.Received,
 	}
 	a.entries, err = decode(resp.Body, prepared, how.reuse)

@@ -48,6 +48,9 @@ type belief struct {
 	// joined are the places of endpoints that came into the set while others were held.
 	joined map[place]bool
 
+	// full is whether there has been a believed answer without an index, and filtered whether the last of these was.
+	full, filtered bool
+
 	// index is that of the last believed answer, and known are the instances that it names.
 	index uint64
 	known []Instance
@@ -69,7 +72,8 @@ type evidence struct {
 	now      time.Time
 	asked    question
 	index    uint64 // of the answer
-	filtered bool   // the token may not see everything that there is
+	filtered bool   // the token may not see everything that there is; only answers without an index say so
+	denies   bool   // a token needs rights to see instances
 	kind     queryKind
 	in       instances
 	interest Leaves // how much the services want to know of endpoints that vanish
@@ -82,6 +86,7 @@ type evidence struct {
 // A verdict is what follows from evidence.
 type verdict struct {
 	doubt  string // why the answer is not believed; empty: it is
+	denied bool   // it is not, because the token seems to have lost a right
 	belief belief // what is believed now; as before if the answer is not believed
 	next   question
 
@@ -96,6 +101,9 @@ func (b belief) judge(g Guard, e evidence) verdict {
 	if e.index < e.asked.index {
 		return verdict{doubt: "index went back", belief: b}
 	}
+	if v, doubted := b.doubtRights(&e); doubted {
+		return v
+	}
 	next, ok := g.hold(b, &e)
 	if !ok {
 		// A token that lost a right looks like this too, at a good index. Only the servers say that they left something
@@ -103,6 +111,10 @@ func (b belief) judge(g Guard, e evidence) verdict {
 		return verdict{doubt: "set is sharply smaller", belief: b, next: question{leader: true}}
 	}
 	told, lost := b.departures(e.in, next.set)
+	next.full, next.filtered = b.full, b.filtered
+	if e.asked.index == 0 {
+		next.full, next.filtered = true, e.filtered
+	}
 	next.index, next.known, next.out, next.vanished = e.index, e.in.all, followed(told), lost
 	v := verdict{
 		belief:   next,
@@ -122,6 +134,32 @@ func (b belief) judge(g Guard, e evidence) verdict {
 		v.belief.vanished, v.gone = nil, lost
 	}
 	return v
+}
+
+// doubtRights returns true, and the verdict, if endpoints vanish by an answer in e only because the token has lost a
+// right, or if that cannot be told yet. A token that loses a part of its rights makes instances vanish in silence. Only
+// answers without an index say that something was left out. Tokens with few rights always hear that, so it counts only
+// if it is new.
+func (b *belief) doubtRights(e *evidence) (v verdict, doubted bool) {
+	if !b.full || b.filtered || !b.misses(e.in) {
+		return v, false
+	}
+	switch {
+	case e.asked.index == 0 && e.filtered:
+		return verdict{doubt: "the token may have lost a right", denied: true, belief: *b}, true
+	case e.asked.index != 0 && e.denies:
+		return verdict{doubt: "instances have vanished", belief: *b, next: question{leader: true}}, true
+	}
+	return v, false
+}
+
+// misses reports whether an answer does not name an endpoint of the set that is not held.
+func (b *belief) misses(in instances) bool {
+	return slices.ContainsFunc(lostFrom(b.set, in), func(e lb.Endpoint) bool {
+		_, held := b.held[e.ID]
+		_, named := find(in.all, e.ID)
+		return !held && !named
+	})
 }
 
 // nextQuestion returns q, or a question to the leader if a service has begun to take an interest in vanished

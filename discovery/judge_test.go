@@ -194,6 +194,51 @@ func TestVanishedEndpointsAreBounded(t *testing.T) {
 	}
 }
 
+// A token that loses a part of its rights makes instances vanish in silence. What the header says counts if it is new.
+func TestJudgeOfRights(t *testing.T) {
+	const unseen = "the token may have lost a right"
+	type step struct {
+		asked    question
+		says     string
+		filtered bool
+		doubt    string
+		want     string // in the set
+	}
+	begin := step{question{}, "a b c d", false, "", "abcd"}
+	first := step{at(7), "a b c", false, "instances have vanished", "abcd"}
+	for name, steps := range map[string][]step{
+		"a right is lost":     {begin, first, {leader, "a b c", true, unseen, "abcd"}},
+		"an instance is gone": {begin, first, {leader, "a b c", false, "", "abc"}},
+		"most are, by the rights": {
+			begin, {at(7), "a", false, "instances have vanished", "abcd"}, {leader, "a", true, unseen, "abcd"}},
+		"critical is no question": {begin, {at(7), "a b c d?", false, "", "abc"}},
+		"a new one is none":       {begin, {at(7), "a b c d e", false, "", "abcde"}},
+		"an address that is taken over": {
+			begin, {at(7), "a b c x=d", false, "", "abcx"}},
+		"a narrow token always hears it": {
+			{question{}, "a b", true, "", "ab"}, {at(7), "a", false, "", "a"}, {question{}, "a", true, "", "a"}},
+		"at the start nothing is new": {{question{}, "a b", true, "", "ab"}},
+		"the right is back": {
+			begin, first, {leader, "a b c", true, unseen, "abcd"}, {question{}, "a b c d", false, "", "abcd"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b belief
+			for i, s := range steps {
+				v := b.judge(Guard{}.withDefaults(), evidence{
+					now: time.Now(), asked: s.asked, index: 7, denies: true, filtered: s.filtered,
+					in: said(strings.Fields(s.says)...),
+				})
+				if v.doubt != s.doubt || v.denied != (s.doubt == unseen) {
+					t.Fatalf("step %d: doubt %q, denied %v, want %q", i, v.doubt, v.denied, s.doubt)
+				}
+				if b = v.belief; namesOf(b.set) != s.want {
+					t.Fatalf("step %d: got %q, want %q", i, namesOf(b.set), s.want)
+				}
+			}
+		})
+	}
+}
+
 // A query of which the reasons are known says so without a look into the registry.
 func TestWhyEndpointsVanished(t *testing.T) {
 	gone := said("a", "b").endpoints

@@ -187,7 +187,7 @@ func (p *poller) verify(ctx context.Context, asked question, a *answer, held boo
 	empty := len(a.entries) == 0
 	switch {
 	case empty && a.filtered && asked.index == 0:
-		return p.diagnose(ctx)
+		return p.diagnose(ctx, false)
 	case p.query.Peer != "" && (empty || asked.leader || held):
 		// When a peering ends, its instances vanish one by one, and only then Consul says that it has ended. So held
 		// endpoints are let go only while the peering exists.
@@ -196,15 +196,15 @@ func (p *poller) verify(ctx context.Context, asked question, a *answer, held boo
 	return nil
 }
 
-// diagnose returns the error for an answer that is empty because the token may not see the instances. Which right is
-// missing is asked once until an answer is believed again.
-func (p *poller) diagnose(ctx context.Context) error {
+// diagnose returns the error for an answer that is empty because the token may not see the instances or, with some,
+// that lacks some of them. Which right is missing is asked once until an answer is believed again.
+func (p *poller) diagnose(ctx context.Context, some bool) error {
 	if p.denied == nil {
 		p.denied = &consul.MissingRightError{
 			Missing: p.consul.client.MissingRight(ctx, p.query.Service, p.query.Datacenter),
 		}
 	}
-	return p.denied
+	return &consul.MissingRightError{Missing: p.denied.Missing, Some: some}
 }
 
 // registry asks the leader what is registered of the query's service, whatever its tags and its health. It returns

@@ -88,26 +88,34 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 	case ctx.Err() != nil || errors.Is(err, errTurn):
 		return 0
 	case err != nil:
-		w.next.index = 0
-		kind := consul.KindOf(err)
-		pause := w.poller.failed(now, kind)
-		w.reporter.failed(now, kind, err, pause)
-		return pause
+		return w.failed(now, err)
 	}
 	e := evidence{
-		now: now, asked: asked, index: a.index, filtered: a.filtered, kind: w.query.kind(),
+		now: now, asked: asked, index: a.index, filtered: a.filtered, denies: a.denies, kind: w.query.kind(),
 		in: convert(a.entries, w.query.Statuses), interest: w.publisher.mostInterest(),
 		probed: w.vigil.canProbe(), unreachable: w.vigil.unreachable(),
 	}
 	e.records = w.poller.records(ctx, w.state.puzzles(w.guard, &e))
 	v := w.state.judge(w.guard, e)
 	w.next = v.next
+	if v.denied {
+		return w.failed(now, w.poller.diagnose(ctx, true))
+	}
 	if v.doubt != "" {
 		w.reporter.disbelieved(v.doubt, asked, a)
 		return w.poller.disbelieved(now)
 	}
 	w.believe(ctx, &e, &v, a)
 	return w.rest()
+}
+
+// failed deals with a query without an answer that can be judged, and returns how long to wait before the next.
+func (w *watch) failed(now time.Time, err error) time.Duration {
+	w.next.index = 0
+	kind := consul.KindOf(err)
+	pause := w.poller.failed(now, kind)
+	w.reporter.failed(now, kind, err, pause)
+	return pause
 }
 
 // believe makes what v says the belief, and tells everybody who is concerned.
@@ -117,6 +125,9 @@ func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer)
 	b := &w.state
 	w.poller.believed(e.now, e.asked)
 	w.reporter.logBad(e.in.bad)
+	if e.denies && len(e.in.all) == 0 && !w.consul.client.HasToken() {
+		w.consul.warnOfNoToken(w.reporter.sharerNames())
+	}
 	w.reporter.logHeld(b, len(e.in.endpoints), before)
 	w.watchOver(ctx)
 	if w.publisher.publish(b, v.told, v.toldAnew) {

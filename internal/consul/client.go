@@ -54,6 +54,7 @@ type Request struct {
 type Answer struct {
 	Index    uint64    // of the state that the answer describes; zero if the agent says so, or with Request.NoIndex
 	Filtered bool      // something was left out because the token may not see it
+	Denies   bool      // what no rule permits is denied: the agent's default policy of ACLs
 	Backend  string    // api.QueryBackendStreaming: the agent's own view; otherwise the servers
 	Received time.Time // when the answer began to arrive
 	Body     []byte    // all of it; not to be used after Free
@@ -106,6 +107,9 @@ func New(o Options) (*Client, error) {
 // Address returns where the agent is, in one form for all ways to write it. It has no secrets.
 func (c *Client) Address() string { return c.address }
 
+// HasToken reports whether requests have a token. Without one, the agent uses its default token, if it has one.
+func (c *Client) HasToken() bool { return c.token.get() != "" }
+
 // Query sends q, and returns the whole answer. The caller must free it. An answer with a status other than 200 is a
 // *StatusError. KindOf classifies all errors.
 func (c *Client) Query(ctx context.Context, q Request) (*Answer, error) {
@@ -156,6 +160,7 @@ func (c *Client) read(ctx context.Context, resp *http.Response, q Request) (*Ans
 	var err error
 	a := &Answer{
 		Filtered: resp.Header.Get("X-Consul-Results-Filtered-By-ACLs") == "true",
+		Denies:   resp.Header.Get("X-Consul-Default-Acl-Policy") == "deny",
 		Backend:  resp.Header.Get("X-Consul-Query-Backend"),
 		Received: time.Now(),
 	}

@@ -9,13 +9,17 @@ import (
 	"time"
 )
 
-// A MissingRightError says that an answer is empty because the token may not see the instances. Consul answers 200
-// then.
+// A MissingRightError says that an answer is empty, or smaller than before, because the token may not see the
+// instances. Consul answers 200 then.
 type MissingRightError struct {
 	Missing string // what MissingRight returned
+	Some    bool   // the answer is not empty, but some instances have vanished, perhaps because of that
 }
 
 func (e *MissingRightError) Error() string {
+	if e.Some {
+		return "instances have vanished, and the token may see less than before: perhaps it lacks " + e.Missing
+	}
 	return "the answer is empty because the token may not see the instances: it lacks " + e.Missing
 }
 

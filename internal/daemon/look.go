@@ -56,6 +56,9 @@ func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, 
 				d.Subject = q.FilterRange.Ptr()
 			}
 			problems = append(problems, d)
+		case errors.Is(err, discovery.ErrNoToken):
+			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No instances",
+				Detail: fmt.Sprintf("Service %q: %v.", s.Name, err), Subject: s.DeclRange.Ptr()})
 		case err != nil:
 			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Not answered by Consul",
 				Detail: fmt.Sprintf("Service %q: %v.", s.Name, err), Subject: s.DeclRange.Ptr()})
