@@ -27,7 +27,16 @@ type trouble struct {
 	since   time.Time
 	watches int    // watches that are in it
 	service string // of the first watch that was in it
+
+	causes map[string]bool // that were logged; see consul.Cause
 }
+
+// maxCauses is how many causes of one trouble are logged. Causes that come and go are no news.
+const maxCauses = 8
+
+// settle is the time at the beginning of an outage in which causes in the network are no news: connections break, and
+// then new ones are refused.
+const settle = 10 * time.Second
 
 func newTroubles(log hclog.Logger) *troubles {
 	return &troubles{log: log, open: map[string]*trouble{}, of: map[*reporter]string{}}
@@ -60,17 +69,32 @@ func (t *troubles) enter(r *reporter, k consul.Kind, err error, since time.Time)
 	}
 	key := troubleKey(k, r, err)
 	if t.of[r] == key {
+		t.causedLocked(t.open[key], err)
 		return
 	}
 	t.leaveLocked(r)
 	t.of[r] = key
 	one := t.open[key]
 	if one == nil {
-		one = &trouble{kind: k, since: since, service: r.sharerNames()}
+		causes := map[string]bool{consul.Cause(err): true}
+		one = &trouble{kind: k, since: since, service: r.sharerNames(), causes: causes}
 		t.open[key] = one
 		t.logBeginLocked(k, r, err)
 	}
 	one.watches++
+}
+
+// causedLocked logs that Consul is lost for another reason than any before in this outage.
+func (t *troubles) causedLocked(one *trouble, err error) {
+	cause := consul.Cause(err)
+	if one.kind != consul.Lost || one.causes[cause] || len(one.causes) >= maxCauses {
+		return
+	}
+	one.causes[cause] = true
+	if consul.IsNetwork(err) && time.Since(one.since) < settle {
+		return
+	}
+	t.log.Warn("consul is still lost, for another reason now", "error", err)
 }
 
 // leave notes that r has had an answer that was believed.

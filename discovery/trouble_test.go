@@ -1,11 +1,15 @@
 package discovery
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -45,6 +49,32 @@ func outage(t *testing.T, n int, bad reply) *journal {
 		r.stop()
 	})
 	return log
+}
+
+// What an outage is due to can change. That is said once for each cause, but not that connections break before new
+// ones are refused.
+func TestNewCauseOfAnOutageIsLoggedOnce(t *testing.T) {
+	var began time.Time
+	expired := &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired}}
+	log := outage(t, 10, func(*http.Request) (*http.Response, error) {
+		if began.IsZero() {
+			began = time.Now()
+		}
+		switch since := time.Since(began); {
+		case since < 5*time.Second:
+			return nil, io.EOF
+		case since < 20*time.Second, since > 50*time.Second:
+			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
+		case since < 35*time.Second:
+			return nil, expired
+		}
+		return status(500, "No cluster leader")(nil)
+	})
+	log.wantOnce(t, "consul is lost, endpoints stay as they are", "consul answers again", "certificate has expired",
+		"No cluster leader")
+	if n := strings.Count(log.String(), "\n"); n != 4 {
+		t.Errorf("%d lines, want 4:\n%s", n, log)
+	}
 }
 
 func TestLosingConsulIsLoggedOnceForAllWatches(t *testing.T) {

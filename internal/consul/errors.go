@@ -1,11 +1,15 @@
 package consul
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"os"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 )
@@ -106,6 +110,36 @@ func KindOf(err error) Kind {
 // filterTrouble is how Consul begins the text about a filter that it cannot parse, or that names an unknown field.
 // The status is 500.
 const filterTrouble = "Failed to create boolean expression evaluator: "
+
+// Cause returns a text that is the same for errors of the same cause, as far as that can be told. Texts of errors are
+// not: they have ports that differ each time.
+func Cause(err error) string {
+	var status *StatusError
+	var timeout *TimeoutError
+	var certificate *tls.CertificateVerificationError
+	var errno syscall.Errno
+	switch {
+	case errors.As(err, &status):
+		return fmt.Sprint("status ", status.Code)
+	case errors.As(err, &timeout), errors.Is(err, os.ErrDeadlineExceeded):
+		return "timeout"
+	case errors.As(err, &certificate):
+		return "certificate"
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "cut off" // whichever of them the client notices first
+	case errors.As(err, &errno):
+		return errno.Error()
+	}
+	return fmt.Sprintf("%T", err)
+}
+
+// IsNetwork reports whether err is of the network, or of an agent that is not there. It is not if an agent answered, or
+// showed a certificate.
+func IsNetwork(err error) bool {
+	var status *StatusError
+	var certificate *tls.CertificateVerificationError
+	return !errors.As(err, &status) && !errors.As(err, &certificate)
+}
 
 // Reason returns what the author of a query should read of its error.
 func Reason(err error) string {
