@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/consul/api"
+
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 	"github.com/lictor-proxy/lictor/internal/testpatroni"
 	"github.com/lictor-proxy/lictor/internal/testproc"
@@ -54,6 +56,11 @@ func TestPatroniSwitchoverUnderWriters(t *testing.T) {
 	if after == nil || after == before {
 		t.Error("the primary did not move")
 	}
+	// A former primary keeps its tag for a while. Here a replica has it for long.
+	must(t, c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: testpatroni.Scope + "/" + before.Name,
+		Name: testpatroni.Scope, Tags: []string{"primary"}, Address: before.Host, Port: int(before.Port())}))
+	l.awaitAnswer(t, "explain postgres", 0, before.Name, "/primary: status 503")
+	working(time.Now())
 	must(t, cluster.Lost(ctx, writers))
 	if tally := writers.Tally(); tally.ReadOnly > 0 || tally.Lost > 0 || tally.Writes == 0 {
 		t.Errorf("%d writes, of which %d reached a replica, and %d are lost", tally.Writes, tally.ReadOnly, tally.Lost)

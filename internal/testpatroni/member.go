@@ -35,6 +35,12 @@ type Member struct {
 // SQL is where PostgreSQL listens.
 func (m *Member) SQL() string { return net.JoinHostPort(m.Host, m.cluster.SQLPort) }
 
+// Port is where PostgreSQL listens at Host.
+func (m *Member) Port() uint16 {
+	port, _ := strconv.ParseUint(m.cluster.SQLPort, 10, 16)
+	return uint16(port)
+}
+
 // REST is where Patroni's REST API listens.
 func (m *Member) REST() string { return net.JoinHostPort(m.Host, m.cluster.RESTPort) }
 
