@@ -139,6 +139,10 @@ service "web" {
   max_queue     = 1024
   queue_timeout = "5s"
 
+  # When the last instance has gone, new clients wait in that queue until another one comes, but no longer than so long
+  # after that moment. "0s": they are reset at once. TCP only.
+  empty_wait = "3s"
+
   # How long an instance has to accept a connection before the next one is tried. TCP only.
   connect_timeout = "1s"
 

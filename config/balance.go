@@ -17,6 +17,9 @@ func (b *block) balancing(s *Service) {
 	s.MaxConnectionsPerClient = b.countOrNever("max_connections_per_client", 0, 0, 1, maxConnections)
 	s.MaxQueue = b.integer("max_queue", DefaultMaxQueue, 1, maxConnections)
 	s.QueueTimeout = b.durationOrNone("queue_timeout", DefaultQueueTimeout, Off)
+	if wait := b.durationOrNone("empty_wait", DefaultEmptyWait, Off); s.Protocol == TCP {
+		s.EmptyWait = wait
+	}
 }
 
 // check reads the check block of a service; nil if there is none.

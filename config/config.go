@@ -39,6 +39,7 @@ const (
 	DefaultMinAvailable     = 50
 	DefaultMaxQueue         = 1024
 	DefaultQueueTimeout     = 5 * time.Second
+	DefaultEmptyWait        = 3 * time.Second
 	DefaultCheckInterval    = 10 * time.Second
 	DefaultCheckTimeout     = 2 * time.Second
 	DefaultMaxSilence       = 30 * time.Second
@@ -147,10 +148,14 @@ type Service struct {
 	MaxConnectionsPerEndpoint int `zero:"never"`
 	MaxConnectionsPerClient   int `zero:"never"`
 
-	// MaxQueue is how many TCP connections may wait when there is no room, and QueueTimeout how long each may. Off
-	// means that none waits.
+	// MaxQueue is how many TCP connections may wait, and QueueTimeout how long each may wait for room. Off means that
+	// none waits for that.
 	MaxQueue     int
 	QueueTimeout time.Duration `off:"0s"`
+
+	// EmptyWait is how long TCP connections wait for the first endpoint of a service that has lost its last one. Off
+	// means that they do not wait. It is zero for UDP.
+	EmptyWait time.Duration `off:"0s"`
 
 	Check *Check // nil: endpoints are not checked from here
 

@@ -59,6 +59,7 @@ func TestSmallestConfigGetsDefaults(t *testing.T) {
 			MinAvailable:     50,
 			MaxQueue:         1024,
 			QueueTimeout:     5 * time.Second,
+			EmptyWait:        3 * time.Second,
 			Consul: &ConsulQuery{Service: "web", Statuses: []string{"passing"}, MaxDrop: 50,
 				DropHold: 10 * time.Second, HoldMax: defaultHoldMax()},
 		}},
@@ -149,6 +150,7 @@ service "a" {
   max_connections_per_client   = 3
   max_queue                    = 5
   queue_timeout                = "0s"
+  empty_wait                   = "500ms"
   check {}
   static {
     endpoints = ["10.0.0.5:80", "[2001:db8::7]:80", "DB.example.com:5432"]
@@ -165,8 +167,8 @@ service "a" {
 		Services: []Service{{
 			Name: "a", Listen: addrs("[::]:9000"), ConnectTimeout: 250 * time.Millisecond, MaxSessions: 65536,
 			IdleTimeout: Off, HalfCloseTimeout: Off, MaxAgeGrace: Off, MaxFails: Off, MinAvailable: Off,
-			QueueTimeout: Off,
-			Balance:      LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
+			QueueTimeout: Off, EmptyWait: 500 * time.Millisecond,
+			Balance: LeastConnections, Sticky: 30 * time.Minute, SlowStart: time.Minute,
 			MaxConnections: 100, MaxConnectionsPerEndpoint: 10, MaxConnectionsPerClient: 3, MaxQueue: 5,
 			OnLeave: OnLeave{Critical: LeaveCut, Unmatched: Leave(30 * time.Second)}, MaxAge: time.Hour,
 			Consul: &ConsulQuery{Service: "a", Statuses: []string{"passing"}, MaxDrop: 50,

@@ -35,6 +35,7 @@ func spellings() []spelling {
 		{"max_connections_per_endpoint", "", "MaxConnectionsPerEndpoint", limit, ""},
 		{"max_connections_per_client", "", "MaxConnectionsPerClient", limit, ""},
 		{"queue_timeout", "", "QueueTimeout", none, ""},
+		{"empty_wait", "", "EmptyWait", none, ""},
 		{"idle_timeout", "", "IdleTimeout", orNever, `"0s"`},
 		{"half_close_timeout", "", "HalfCloseTimeout", orNever, `"0s"`},
 		{"max_age", "", "MaxAge", map[string]any{`"never"`: time.Duration(0), `"3s"`: 3 * time.Second}, `"0s"`},
@@ -210,7 +211,7 @@ func TestUnmarshalOfOldZeros(t *testing.T) {
 			{"name": "web", "protocol": "tcp", "listen": ["127.0.0.1:9000"], "connect_timeout": "1s", "idle_timeout": "0s",
 			"half_close_timeout": "0s", "max_age": "0s", "max_age_grace": "30s", "max_sessions": 65536, "responses": -1,
 			"requests": 0, "max_connections": 0, "max_connections_per_endpoint": 0, "max_connections_per_client": 0,
-			"max_fails": 0, "min_available": 0, "max_queue": 1024, "queue_timeout": "0s", "failover_below": 0,
+			"max_fails": 0, "min_available": 0, "max_queue": 1024, "queue_timeout": "0s", "empty_wait": "3s", "failover_below": 0,
 			"failback_hold": "0s", "consul": {"service": "web", "statuses": ["passing"], "max_drop": 0, "drop_hold": "0s"}}
 		]}`
 	running := &Config{}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A group holds one service: its options, its members, and what its policy remembers.
@@ -21,6 +22,8 @@ type group struct {
 	// Members that have left and may still be in use; guarded by mu. A concurrent pick may not be counted yet, so
 	// only a later update drops those without open uses.
 	former []*Member
+
+	emptyTimer *time.Timer // ends the wait for the first endpoint; nil: nobody waits for that; guarded by mu
 
 	// A summary of the members' health, so that picks need not examine all members. reviewAll and review update it.
 	healthMu       sync.Mutex
@@ -42,7 +45,8 @@ type group struct {
 // A state is what picks need to know of a group. It does not change; an update replaces it.
 type state struct {
 	options Options
-	known   bool // an update has named the service
+	known   bool      // an update has named the service
+	emptied time.Time // since when there is no member; zero: there are some, or there never were
 	members []*Member
 	roster  *roster      // of members
 	sticky  *stickyTable // nil: not sticky
@@ -134,6 +138,7 @@ func (g *group) replaceLocked(endpoints []Endpoint, left []Departure, known bool
 	st := *g.state.Load()
 	st.members = g.replaceMembersLocked(st.members, endpoints)
 	st.known = known
+	st.emptied = emptySince(g.state.Load(), &st)
 	g.swapLocked(&st)
 	return g.markGoneLocked(left)
 }
@@ -152,7 +157,8 @@ func (g *group) swapLocked(st *state) {
 		st.sticky = newStickyTable(maxSticky)
 	}
 	g.state.Store(st)
-	if !same || st.options != old.options {
+	g.watchEmptyLocked(st)
+	if !same || st.options != old.options || st.known != old.known {
 		g.reviewAll()
 	}
 }
@@ -210,7 +216,7 @@ func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 	}
 	for range maxAttempts {
 		if most := int64(st.options.MaxConnections); most > 0 && g.open.Load() >= most {
-			return nil, ErrFull
+			return nil, st.full()
 		}
 		q := query{tried: tried, panicking: g.panicking.Load(), maxOpen: int64(st.options.MaxPerEndpoint)}
 		slowStartEnd := g.slowStartEnd.Load()
@@ -229,8 +235,11 @@ func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 		} else {
 			m, err = g.pickRetry(st, src, &q)
 		}
-		if err != nil || g.claim(st, m) {
-			return m, err
+		if err != nil {
+			return nil, st.none(err)
+		}
+		if g.claim(st, m) {
+			return m, nil
 		}
 	}
 	return nil, ErrFull

@@ -37,9 +37,9 @@ var (
 	// not tried.
 	ErrMissingEndpoints = errors.New("no endpoints")
 
-	// ErrFull is returned by NextEndpoint if endpoints could serve, but they or the service are at their limit of uses,
-	// or other clients are waiting in the queue. Wait returns it if the queue is full, and passes it to ready when the
-	// queue timeout is over.
+	// ErrFull is returned by NextEndpoint when the client may Wait: those that could serve have as many uses as they
+	// may, or the service has, or others wait already, or Options.EmptyWait is not over. Wait returns it when as many
+	// wait as may, or for too long.
 	ErrFull = errors.New("no endpoint had room")
 
 	// ErrRetryBudget is returned by NextEndpoint to a client that has tried an endpoint, if the remaining endpoints are
@@ -101,9 +101,9 @@ type LoadBalancer interface {
 	// Members is true.
 	OnUpdate(updates []Endpoints)
 
-	// Wait puts a client into the queue of its service, after NextEndpoint has returned ErrFull. It calls ready once,
-	// from any goroutine: with a Member when there is room and it is this client's turn, or with an error. It returns
-	// ErrFull if the client cannot wait.
+	// Wait puts a client that NextEndpoint told ErrFull into the queue of its service. It calls ready once, from any
+	// goroutine: with a Member when it is this client's turn, or with the error why there will be none. It returns an
+	// error if the client cannot wait.
 	Wait(service string, src netip.AddrPort, tried Tried, ready func(*Member, error)) (*Waiter, error)
 
 	// NotifyGone sets the callback for Members whose endpoint has left for good. The callback must not block, and must

@@ -36,10 +36,13 @@ type Options struct {
 	MaxConnections int
 	MaxPerEndpoint int
 
-	// MaxQueue bounds how many clients wait when there is no room, and QueueTimeout how long each waits. If either is
-	// zero, no client waits.
+	// MaxQueue bounds how many clients wait, and QueueTimeout how long each waits for room. Zero means that none does.
 	MaxQueue     int
 	QueueTimeout time.Duration
+
+	// EmptyWait is how long clients wait in the queue for the first endpoint of a service that has lost its last one.
+	// It counts from that moment, not for each client. Zero means that they do not wait.
+	EmptyWait time.Duration
 }
 
 // Network is the network that endpoints are reached over.

@@ -58,8 +58,11 @@ type Waiter struct {
 //
 // ready may be called from any goroutine, also before Wait returns, and must not block.
 //
+// A client that comes while the service has no endpoint waits for the first one until Options.EmptyWait is over, and
+// for room for the queue timeout after that. Endpoints that it has tried do not count as tried any more.
+//
 // Wait returns ErrFull if the queue is full, if the service has no queue, or if the client already has its share of the
-// queue.
+// queue. It returns ErrMissingEndpoints if that is so while the service has no endpoint.
 func (b *RoundRobin) Wait(
 	service string, src netip.AddrPort, tried Tried, ready func(*Member, error),
 ) (*Waiter, error) {
@@ -71,15 +74,25 @@ func (b *RoundRobin) Wait(
 }
 
 func (g *group) wait(src netip.Addr, tried Tried, ready func(*Member, error)) (*Waiter, error) {
-	o, q := g.options(), &g.queue
-	if o.QueueTimeout <= 0 {
-		return nil, ErrFull
+	st, q := g.state.Load(), &g.queue
+	o := &st.options
+	w := &Waiter{group: g, src: src, tried: tried, ready: ready, timeout: max(0, o.QueueTimeout)}
+	if rest := st.emptyWait(); rest > 0 {
+		w.tried = Tried{} // the first endpoint may be one of those, back again
+		w.timeout += rest
 	}
-	w := &Waiter{group: g, src: src, tried: tried, ready: ready, timeout: o.QueueTimeout}
+	if w.timeout == 0 { // an endpoint may have come since NextEndpoint said that there is none
+		m, err := g.pick(src, &tried)
+		if err != nil {
+			return nil, err
+		}
+		ready(m, nil)
+		return w, nil
+	}
 	q.mu.Lock()
 	if !q.joinLocked(w, o.MaxQueue) {
 		q.mu.Unlock()
-		return nil, ErrFull
+		return nil, g.overdue()
 	}
 	w.timer = time.AfterFunc(w.timeout, w.expire)
 	q.mu.Unlock()
@@ -153,8 +166,16 @@ func (q *queue) front() *Waiter {
 // expire removes the waiter when the queue timeout is over.
 func (w *Waiter) expire() {
 	if w.Cancel() {
-		w.ready(nil, fmt.Errorf("%w for %v", ErrFull, w.timeout))
+		w.ready(nil, fmt.Errorf("%w for %v", w.group.overdue(), w.timeout.Round(time.Millisecond)))
 	}
+}
+
+// overdue returns why a client is refused that cannot wait, or has waited for as long as it may.
+func (g *group) overdue() error {
+	if len(g.state.Load().members) == 0 {
+		return ErrMissingEndpoints
+	}
+	return ErrFull
 }
 
 // serveQueue serves waiting clients. It is called when a use has ended, and when a member may be picked again.

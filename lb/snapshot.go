@@ -15,6 +15,10 @@ type ServiceSnapshot struct {
 	Waiting   int64 // clients in the queue
 	Ejections int64 // ejections of its endpoints, by any service that uses the address
 	Panicking bool  // picks ignore ejections, because too many endpoints are ejected
+
+	// EmptyUntil is until when clients wait for the first endpoint. It is zero if they do not.
+	EmptyUntil time.Time
+
 	Endpoints []EndpointSnapshot
 }
 
@@ -82,6 +86,9 @@ func (g *group) snapshot() (ServiceSnapshot, bool) {
 	s.Panicking = g.panicking.Load() && g.ejectedCount.Load() > 0
 	if st.sticky != nil {
 		s.Sticky = st.sticky.len()
+	}
+	if st.emptyWait() > 0 {
+		s.EmptyUntil = st.emptied.Add(st.options.EmptyWait)
 	}
 	q := query{now: g.registry.clock.now(), slowStart: st.options.SlowStart, maxOpen: int64(st.options.MaxPerEndpoint)}
 	for _, m := range st.members {

@@ -156,15 +156,21 @@ func setText(now time.Time, s *admin.Service) string {
 		return fmt.Sprintf("STALE for %s: %s", brief(now.Sub(*s.StaleSince)), s.Problem)
 	case s.Set == admin.SetSaved:
 		return "SAVED: from before the start, not confirmed yet"
+	case s.EmptyUntil != nil:
+		return fmt.Sprintf("no endpoint: %s for the first one until %s",
+			waiting(s.Waiting), s.EmptyUntil.Local().Format(time.TimeOnly))
 	case s.Panicking:
 		return "so many endpoints fail that their failures are ignored"
 	case s.Waiting > 0:
-		return config.Plural(int(s.Waiting), "client") + " waiting for room"
+		return waiting(s.Waiting) + " for room"
 	case s.Problem != "":
 		return s.Problem
 	}
 	return "changed " + ago(now, s.LastChange)
 }
+
+// waiting says how many clients wait.
+func waiting(n int64) string { return config.Plural(int(n), "client") + " waiting" }
 
 func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	c := &s.Counters

@@ -21,7 +21,8 @@ func balancedOf(now time.Time, all []lb.ServiceSnapshot) map[string]Balanced {
 	out := make(map[string]Balanced, len(all))
 	for i := range all {
 		s := &all[i]
-		b := Balanced{Waiting: s.Waiting, Ejections: s.Ejections, Panicking: s.Panicking}
+		b := Balanced{Waiting: s.Waiting, Ejections: s.Ejections, Panicking: s.Panicking,
+			EmptyUntil: s.EmptyUntil}
 		for j := range s.Endpoints {
 			b.Endpoints = append(b.Endpoints, balancedEndpoint(now, &s.Endpoints[j], s.Panicking))
 		}

@@ -12,7 +12,7 @@ import (
 
 func (e *exposition) service(s *Service) {
 	c := &s.Counters
-	e.gauge("lictor_clients_waiting", "Clients that wait for room at an endpoint.",
+	e.gauge("lictor_clients_waiting", "Clients that wait for room at an endpoint, or for the first endpoint.",
 		float64(s.Waiting), "service", s.Name)
 	if s.Protocol == "udp" {
 		e.counter("lictor_sessions_total", "UDP sessions begun.", c.Sessions, "service", s.Name)

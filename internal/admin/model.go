@@ -28,6 +28,8 @@ type Service struct {
 
 	Waiting   int64 `json:"waiting,omitempty"`
 	Panicking bool  `json:"panicking,omitempty"`
+
+	EmptyUntil *time.Time `json:"empty_until,omitempty"`
 }
 
 // What a service's set is.

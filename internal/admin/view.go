@@ -55,9 +55,11 @@ type State struct {
 
 // Balanced is how the balancer sees one service.
 type Balanced struct {
-	Waiting   int64 // clients that wait for room
+	Waiting   int64 // clients in the queue
 	Ejections int64 // how often one of its endpoints was ejected
 	Panicking bool  // so many endpoints fail that failures are ignored
+
+	EmptyUntil time.Time // until when clients wait for the first endpoint; zero: they do not
 
 	// Endpoints have an ID and counters; where the balancer treats one in a way of its own, also a state and a
 	// reason, else an empty state.
@@ -220,7 +222,7 @@ func (s *Service) instances(known []Endpoint) {
 
 // balanced adds what the balancer knows.
 func (s *Service) balanced(b *Balanced) {
-	s.Waiting, s.Panicking = b.Waiting, b.Panicking
+	s.Waiting, s.Panicking, s.EmptyUntil = b.Waiting, b.Panicking, known(b.EmptyUntil)
 	s.Counters.Ejections = b.Ejections
 	at := s.byID()
 	for _, k := range b.Endpoints {

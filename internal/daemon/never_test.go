@@ -36,6 +36,7 @@ func TestZeroAndNeverInOptions(t *testing.T) {
 		slow_start    = "0s"
 		min_available = "0%"
 		queue_timeout = "0s"
+		empty_wait    = "0s"
 		max_age       = "1h"
 		max_age_grace = "0s"
 		failback_hold = "0s"
@@ -65,6 +66,9 @@ func TestZeroAndNeverInOptions(t *testing.T) {
 		{"slow_start 0s", balanced(zero).SlowStart, time.Duration(0)},
 		{"min_available 0%", balanced(zero).MinAvailable < 0, true},
 		{"queue_timeout 0s", balanced(zero).QueueTimeout <= 0, true},
+		{"empty_wait 0s", balanced(zero).EmptyWait <= 0, true},
+		{"empty_wait left out", balanced(never).EmptyWait, config.DefaultEmptyWait},
+		{"empty_wait of udp", balanced(udp("")).EmptyWait, time.Duration(0)},
 		{"max_age_grace 0s", served(zero).MaxAgeGrace < 0, true},
 		{"failback_hold 0s", watched(zero).Failover.Hold < 0, true},
 		{"max_drop 0", watched(zero).Guard.MaxDrop < 0, true},

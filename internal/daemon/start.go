@@ -90,6 +90,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	tuneCollector(len(cfg.Services))
 	configure(d.balancer, cfg)
 	known := restore(predecessor, d.sets, cfg)
+	d.balancer.SetEmptied(predecessor.State().Emptied)
 	// The listeners serve at once what was good when an earlier lictor ended.
 	if saved := savedSets(consul); len(saved) > 0 {
 		d.sets.OnUpdate(saved)

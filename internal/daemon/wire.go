@@ -217,7 +217,7 @@ func balancing(s config.Service) lb.Options {
 	if s.Protocol == config.UDP {
 		o.Network = lb.UDP
 	} else {
-		o.MaxQueue, o.QueueTimeout = s.MaxQueue, s.QueueTimeout
+		o.MaxQueue, o.QueueTimeout, o.EmptyWait = s.MaxQueue, s.QueueTimeout, s.EmptyWait
 	}
 	return o
 }

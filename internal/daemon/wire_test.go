@@ -95,7 +95,7 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 			change(reflect.ValueOf(&s.OnLeave).Elem().Field(i))
 			check("OnLeave."+onLeave.Field(i).Name, s)
 		}
-		unused := map[config.Protocol][]string{config.UDP: {"MaxQueue", "QueueTimeout"}}[protocol]
+		unused := map[config.Protocol][]string{config.UDP: {"MaxQueue", "QueueTimeout", "EmptyWait"}}[protocol]
 		for name, is := range used {
 			if is == slices.Contains(unused, name) {
 				t.Errorf("%s: %s is used: %v", protocol, name, is)

@@ -91,11 +91,12 @@ const adminSocket = "admin"
 
 // A State is what the predecessor knows. The zero State is that of no predecessor.
 type State struct {
-	PID     int                 `json:"pid"`
-	Sets    []lb.Endpoints      `json:"sets"`
-	Drained map[string][]string `json:"drained,omitempty"`
-	Links   []cycles.Link       `json:"links,omitempty"` // see cycles.Detector.Prefer
-	Saved   []byte              `json:"saved,omitempty"` // see discovery.Consul.Save
+	PID     int                  `json:"pid"`
+	Sets    []lb.Endpoints       `json:"sets"`
+	Drained map[string][]string  `json:"drained,omitempty"`
+	Emptied map[string]time.Time `json:"emptied,omitempty"` // see lb.RoundRobin.Emptied
+	Links   []cycles.Link        `json:"links,omitempty"`   // see cycles.Detector.Prefer
+	Saved   []byte               `json:"saved,omitempty"`   // see discovery.Consul.Save
 }
 
 // A Build is what a process was made from.

@@ -10,6 +10,7 @@ service "a" {
   max_connections_per_client   = 0
   max_queue                    = "many"
   queue_timeout                = 5
+  empty_wait                   = "soon"
   check {
     interval = "0s"
     send     = "PING"
@@ -22,6 +23,7 @@ service "b" {
   min_available = "101%"
   queue_timeout = "5s"
   max_queue     = 10
+  empty_wait    = "3s"
   check {
     timeout = "0s"
     expect  = "PONG"

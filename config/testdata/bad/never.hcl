@@ -14,6 +14,7 @@ service "a" {
   max_fails          = "nevr"
   max_queue          = "never"
   queue_timeout      = "never"
+  empty_wait         = "never"
   failback_hold      = "never"
   consul {
     max_drop  = "never"

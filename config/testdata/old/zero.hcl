@@ -15,6 +15,7 @@ service "zero" {
   slow_start    = "0s"
   min_available = "0%"
   queue_timeout = "0s"
+  empty_wait    = "0s"
   max_age       = "1h"
   max_age_grace = "0s"
   failback_hold = "0s"

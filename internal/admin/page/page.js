@@ -98,6 +98,8 @@ function take(data) {
   s.trouble = data.set === "none" ? "no answer yet" + (data.problem ? ": " + data.problem : "")
     : data.stale_since ? `stale since ${new Date(data.stale_since).toLocaleTimeString()}: ${data.problem}`
     : data.set === "saved" ? "saved from before the start, not confirmed yet"
+    : data.empty_until
+      ? `no endpoint: ${data.waiting ?? 0} clients wait for the first one until ${new Date(data.empty_until).toLocaleTimeString()}`
     : data.panicking ? "so many endpoints fail that their failures are ignored"
     : data.waiting ? `${data.waiting} clients wait for room` : data.problem ?? "";
   s.in = data.endpoints.filter((e) => e.state === "in").length;

@@ -1,0 +1,136 @@
+//go:build unix
+
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+)
+
+// emptyService is a service whose clients wait for as long as a test takes.
+func emptyService() string {
+	return service("web", `empty_wait = "10m"`, `consul { drop_hold = "0s" }`)
+}
+
+// askers has n clients ask once, and returns a function that waits for them and returns the errors that they got.
+func askers(t *testing.T, addr netip.AddrPort, n int) (errors func() []error) {
+	t.Helper()
+	answers := make(chan error, n)
+	for range n {
+		go func() {
+			_, err := ask(t.Context(), addr)
+			answers <- err
+		}()
+	}
+	return func() (all []error) {
+		for range n {
+			if err := <-answers; err != nil {
+				all = append(all, err)
+			}
+		}
+		return all
+	}
+}
+
+// A service with one instance moves: between the old instance and the new one there is none. Its clients wait.
+func TestSwitchoverOfTheOnlyInstanceCostsNoClient(t *testing.T) {
+	for name, goes := range map[string]func(c *consul) error{
+		"deregistered": func(c *consul) error { return c.api.Agent().ServiceDeregister("a") },
+		"maintenance": func(c *consul) error {
+			return c.api.Agent().EnableServiceMaintenance("a", "")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := startConsul(t, testconsul.Options{})
+			c.register(t, "web", "a", startEcho(t, "a").addr)
+			l := runLictor(t, consulBlock(c)+emptyService())
+			web := l.addr(t, "web")
+			const clients = 5
+			load := startWorkers(t, web, clients)
+			load.awaitRounds(t, 5)
+			must(t, goes(c))
+			l.awaitAnswer(t, "status", 0, "no endpoint: 5 clients waiting for the first one until ")
+			l.awaitAnswer(t, "explain web", 1, "no endpoint: 5 clients waiting for the first one until ")
+			l.awaitAnswer(t, "connections web", 0, "waiting")
+			c.register(t, "web", "b", startEcho(t, "b").addr)
+			load.awaitRounds(t, 5)
+			load.stop()
+			if n := len(load.errors); n > 0 {
+				t.Fatalf("%d of %d clients failed, the first: %v", n, clients, <-load.errors)
+			}
+			awaitRotation(t, web, "b")
+		})
+	}
+}
+
+// At the end of the wait clients are reset, and so they are where there never was an instance.
+func TestServiceWithoutInstancesResetsInTheEnd(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	l := runLictor(t, consulBlock(c)+service("web", `empty_wait = "500ms"`, `consul { drop_hold = "0s" }`)+
+		service("never", `empty_wait = "10m"`))
+	c.deregister(t, "a")
+	eventually(t, "clients are reset", func() error {
+		if name, err := ask(t.Context(), l.addr(t, "web")); err == nil {
+			return fmt.Errorf("%s answers", name)
+		}
+		return nil
+	})
+	if errors := askers(t, l.addr(t, "never"), 3)(); len(errors) != 3 {
+		t.Errorf("%d of 3 clients of a service without instances were reset, want all", len(errors))
+	}
+}
+
+// A reload changes the wait for those who wait already, and an operator who drains the last instance has clients wait
+// until it is back.
+func TestReloadAndDrainWhileClientsWait(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	config := consulBlock(c) + emptyService()
+	l := runLictor(t, config)
+	web := l.addr(t, "web")
+	l.post(t, "/v1/services/web/drain", `{"endpoint": "test/a"}`)
+	first := askers(t, web, 3)
+	l.awaitAnswer(t, "status", 0, "3 clients waiting for the first one")
+	l.post(t, "/v1/services/web/undrain", `{"endpoint": "test/a"}`)
+	if errors := first(); len(errors) > 0 {
+		t.Errorf("after the drain: %v", errors)
+	}
+	c.deregister(t, "a")
+	l.awaitAnswer(t, "status", 0, "0 clients waiting for the first one")
+	second := askers(t, web, 3)
+	l.awaitAnswer(t, "status", 0, "3 clients waiting for the first one")
+	l.mustReload(t, strings.Replace(config, `"10m"`, `"0s"`, 1))
+	if errors := second(); len(errors) != 3 {
+		t.Errorf("%d of 3 clients were reset when the wait was turned off, want all", len(errors))
+	}
+}
+
+// An upgrade takes place while clients wait: those of the old process are served by it, and the new one lets its own
+// wait too.
+func TestUpgradeWhileClientsWait(t *testing.T) {
+	c := startConsul(t, testconsul.Options{})
+	c.register(t, "web", "a", startEcho(t, "a").addr)
+	d := found(t, consulBlock(c)+emptyService())
+	now := &lictor{runtime: d.runtime} // whichever process answers
+	web := d.addr(t, "web")
+	awaitRotation(t, web, "a")
+	c.deregister(t, "a")
+	now.awaitAnswer(t, "status", 0, "0 clients waiting for the first one")
+	old := askers(t, web, 3)
+	now.awaitAnswer(t, "status", 0, "3 clients waiting for the first one")
+	d.upgrade(t)
+	now.awaitAnswer(t, "status", 0, "0 clients waiting for the first one")
+	young := askers(t, web, 3)
+	now.awaitAnswer(t, "status", 0, "3 clients waiting for the first one")
+	c.register(t, "web", "b", startEcho(t, "b").addr)
+	for name, errors := range map[string]func() []error{"old": old, "new": young} {
+		if all := errors(); len(all) > 0 {
+			t.Errorf("clients of the %s process: %v", name, all)
+		}
+	}
+}
