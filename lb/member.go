@@ -60,9 +60,10 @@ func (c Cause) String() string {
 // A usage is what is known about an endpoint from its use in one service. All Members of the endpoint share it. It
 // survives a change of the endpoint's weight, but not of its address.
 type usage struct {
-	id     string
-	group  *group
-	health *health // shared by all services that use the address
+	id      string
+	standby bool // it is of no member, see Prober.Standby
+	group   *group
+	health  *health // shared by all services that use the address
 
 	// joined is when the endpoint joined the service. Zero means with the service's first set: it needs no slow start.
 	joined instant

@@ -37,6 +37,8 @@ type Prober struct {
 
 	mu       sync.Mutex
 	services map[string]*checkedService // by name; guarded by mu
+	standby  map[string]*standbyService // by name; guarded by mu
+	closed   bool                       // guarded by mu
 	wg       sync.WaitGroup
 }
 
@@ -60,6 +62,7 @@ func NewProber(b *RoundRobin) *Prober {
 	return &Prober{
 		Resolver: NewResolver(maxProbeLookups), balancer: b, slots: make(chan struct{}, maxProbes),
 		lookups: make(chan struct{}, maxProbeLookups), services: map[string]*checkedService{},
+		standby: map[string]*standbyService{},
 	}
 }
 
@@ -85,6 +88,12 @@ func (p *Prober) Apply(checks map[string]Check) {
 
 // Close ends all checks, and waits until they have ended.
 func (p *Prober) Close() {
+	p.mu.Lock()
+	p.closed = true
+	for _, s := range p.standby {
+		s.cancel()
+	}
+	p.mu.Unlock()
 	p.Apply(nil)
 	p.wg.Wait()
 }

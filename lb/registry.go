@@ -70,7 +70,7 @@ func (r *healthRegistry) hasMember(a address, g *group) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.healths[a]
-	return h != nil && slices.ContainsFunc(h.users, func(u *usage) bool { return u.group == g })
+	return h != nil && slices.ContainsFunc(h.users, func(u *usage) bool { return u.group == g && !u.standby })
 }
 
 // usersOf returns a copy of the users of h.

@@ -1,0 +1,162 @@
+package lb
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// Of the endpoints of one service that stand by, so many are checked at once. If the service has no check of its own,
+// each TCP endpoint must accept a connection, and there are standbyInterval between two rounds.
+const (
+	standbyBatch    = 16
+	standbyInterval = 2 * time.Second
+	standbyTimeout  = time.Second
+)
+
+// A standbyService has endpoints that stand by.
+type standbyService struct {
+	members []*Member
+	cancel  context.CancelFunc
+}
+
+// Ejected returns how many of endpoints are ejected as far as a service takes notice. They need not be in its set.
+func (b *RoundRobin) Ejected(service string, endpoints []Endpoint) (n int) {
+	v, ok := b.services.Load(service)
+	if !ok {
+		return 0
+	}
+	g := v.(*group)
+	if g.options().MaxFails < 0 {
+		return 0
+	}
+	b.registry.mu.Lock()
+	defer b.registry.mu.Unlock()
+	for _, e := range endpoints {
+		if h := b.registry.healths[g.addressOf(e)]; h != nil && h.ejectedUntil.Load() != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// Standby has the Prober check endpoints that a service does not use now, but may use again, in place of those that it
+// was told before. So it becomes known that they are no longer ejected. They are checked as the service's Check says.
+// Without one, TCP endpoints must accept a connection, and over UDP an ejection is forgotten when its time is over. It
+// does not wait, and does nothing to a service that the balancer does not know.
+func (p *Prober) Standby(service string, endpoints []Endpoint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.standby[service]
+	delete(p.standby, service)
+	if v, ok := p.balancer.services.Load(service); ok && len(endpoints) > 0 && !p.closed {
+		g, s := v.(*group), &standbyService{}
+		for _, e := range endpoints {
+			s.members = append(s.members, &Member{Endpoint: e, usage: g.newStandby(e)})
+		}
+		var ctx context.Context
+		ctx, s.cancel = context.WithCancel(context.Background())
+		p.standby[service] = s
+		p.wg.Go(func() { p.checkStandby(ctx, service, s.members) })
+	}
+	if old != nil { // last, so that what is known of endpoints that stay is not forgotten
+		old.cancel()
+		for _, m := range old.members {
+			p.balancer.registry.release(m.usage)
+		}
+	}
+}
+
+// newStandby returns the usage of an endpoint that is not a member.
+func (g *group) newStandby(e Endpoint) *usage {
+	t := &usage{id: e.ID, standby: true, group: g, entry: ejectedEntry{heapIndex: -1}}
+	g.registry.acquire(g.addressOf(e), t)
+	return t
+}
+
+// checkStandby checks members until ctx ends, some of them in each round.
+func (p *Prober) checkStandby(ctx context.Context, service string, members []*Member) {
+	for next := 0; ; {
+		c := p.standbyCheck(service)
+		var wg sync.WaitGroup
+		for range min(len(members), standbyBatch) {
+			m := members[next]
+			next = (next + 1) % len(members)
+			select {
+			case p.slots <- struct{}{}:
+			case <-ctx.Done():
+				wg.Wait()
+				return
+			}
+			wg.Go(func() {
+				defer func() { <-p.slots }()
+				p.probeStandby(ctx, m, c)
+			})
+		}
+		wg.Wait()
+		if !sleep(ctx, time.Duration(float64(c.Interval)*(0.9+0.2*rand.Float64()))) {
+			return
+		}
+	}
+}
+
+// standbyCheck returns the check of a service, or the default one.
+func (p *Prober) standbyCheck(service string) Check {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.services[service]; s != nil {
+		return s.check
+	}
+	return Check{Interval: standbyInterval, Timeout: standbyTimeout}
+}
+
+// probeStandby checks an endpoint, and tells what it found. No client will try the endpoint, so what is found counts as
+// a trial does.
+func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
+	if m.health.address.network == UDP {
+		if c.Send != "" {
+			p.probe(ctx, m, c)
+		} else if until := m.health.ejectedUntil.Load(); until != 0 && until <= m.health.registry.clock.now() {
+			m.Reached()
+		}
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	conn, err := p.dial(limited, "tcp", m)
+	if err == nil {
+		defer func() { _ = conn.Close() }()
+		m.Connected()
+		if m.health.ejectedUntil.Load() == 0 {
+			return
+		}
+		err = staysOpen(ctx, conn) // it was ejected because it reset connections
+	}
+	cause, ours := CauseOf(err)
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		m.Reached()
+	case !ours:
+		m.Failed(cause)
+	}
+}
+
+// staysOpen returns nil if the peer sends something, or says nothing for trialSilence. The error is a reset otherwise.
+func staysOpen(ctx context.Context, conn net.Conn) error {
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
+	_ = conn.SetReadDeadline(time.Now().Add(trialSilence))
+	_, err := conn.Read(make([]byte, 1))
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	case errors.Is(err, io.EOF): // whoever does nothing but close serves nobody
+		return errUnfit
+	}
+	return err
+}

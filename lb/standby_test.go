@@ -1,0 +1,184 @@
+package lb
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// listenTCP serves addr with serve, or any free port if that is zero, until the returned function is called.
+func listenTCP(t *testing.T, addr netip.AddrPort, serve func(net.Conn)) (at netip.AddrPort, stop func()) {
+	t.Helper()
+	if !addr.IsValid() {
+		addr = netip.MustParseAddrPort("127.0.0.1:0")
+	}
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serve(c)
+		}
+	}()
+	stop = func() { _ = l.Close(); <-done }
+	t.Cleanup(stop)
+	return l.Addr().(*net.TCPAddr).AddrPort(), stop
+}
+
+// standbyScene is a balancer whose service "web" has had one endpoint, which was ejected for a cause and has left the
+// set, and a Prober.
+func standbyScene(
+	t *testing.T, o Options, e Endpoint, cause Cause,
+) (b *RoundRobin, p *Prober, changes chan HealthChange) {
+	t.Helper()
+	b = NewRoundRobin()
+	changes = make(chan HealthChange, 100)
+	b.NotifyHealth(func(c HealthChange) { changes <- c })
+	b.Configure("web", o)
+	update(b, e)
+	fails(t, b, e.ID, cause, cause)
+	if c := <-changes; !c.Ejected {
+		t.Fatalf("got %+v, want it ejected", c)
+	}
+	update(b)
+	if n := b.Ejected("web", []Endpoint{e}); n != 1 {
+		t.Fatalf("%d endpoints are ejected, want 1, though none is in the set", n)
+	}
+	p = NewProber(b)
+	t.Cleanup(p.Close)
+	return b, p, changes
+}
+
+// awaitReturn waits until the endpoint is ejected no more.
+func awaitReturn(t *testing.T, b *RoundRobin, e Endpoint, changes chan HealthChange) {
+	t.Helper()
+	select {
+	case c := <-changes:
+		if c.Ejected || c.Service != "web" || c.Endpoint != e.ID {
+			t.Errorf("got %+v, want that %s of web can be reached", c, e.ID)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("nothing within a minute")
+	}
+	if n := b.Ejected("web", []Endpoint{e}); n != 0 {
+		t.Errorf("%d endpoints are ejected, want none", n)
+	}
+}
+
+// An endpoint that stands by returns when it accepts connections again.
+func TestStandbyReturnsWhenItAccepts(t *testing.T) {
+	addr, stop := listenTCP(t, netip.AddrPort{}, func(c net.Conn) { _ = c.Close() })
+	stop()
+	e := Endpoint{ID: "A", Addr: addr}
+	b, p, changes := standbyScene(t, Options{}, e, Refused)
+	p.Standby("web", []Endpoint{e})
+	p.Standby("web", []Endpoint{e, {ID: "B", Addr: addr}}) // what is known of A stays
+	if n := b.Ejected("web", []Endpoint{e}); n != 1 {
+		t.Fatalf("%d endpoints are ejected, want 1", n)
+	}
+	listenTCP(t, addr, func(c net.Conn) { _ = c.Close() })
+	awaitReturn(t, b, e, changes)
+}
+
+// One that was ejected because it reset connections must keep one open.
+func TestStandbyThatResetMustKeepAConnection(t *testing.T) {
+	var well atomic.Bool
+	resets := make(chan bool, 100)
+	addr, _ := listenTCP(t, netip.AddrPort{}, func(c net.Conn) {
+		if well.Load() {
+			_, _ = c.Write([]byte("hello"))
+			_ = c.Close()
+			return
+		}
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+		resets <- true
+	})
+	e := Endpoint{ID: "A", Addr: addr}
+	b, p, changes := standbyScene(t, Options{}, e, Reset)
+	p.Standby("web", []Endpoint{e})
+	<-resets
+	<-resets // the first one is over
+	if n := b.Ejected("web", []Endpoint{e}); n != 1 {
+		t.Errorf("%d endpoints are ejected, want 1", n)
+	}
+	well.Store(true)
+	awaitReturn(t, b, e, changes)
+}
+
+// Over UDP without a check, an ejection is over when its time is.
+func TestStandbyOverUDPWithoutACheck(t *testing.T) {
+	e := Endpoint{ID: "A", Addr: netip.MustParseAddrPort("127.0.0.1:9")}
+	b, p, changes := standbyScene(t, Options{Network: UDP}, e, Refused)
+	p.Standby("web", []Endpoint{e})
+	awaitReturn(t, b, e, changes)
+}
+
+// A service that takes no notice of failures has no endpoint that is ejected.
+func TestEjectedIsWhatTheServiceTakesNoticeOf(t *testing.T) {
+	e := Endpoint{ID: "A", Addr: netip.MustParseAddrPort("127.0.0.1:9")}
+	b, p, _ := standbyScene(t, Options{}, e, Refused)
+	b.Configure("web", Options{MaxFails: -1})
+	if n := b.Ejected("web", []Endpoint{e}); n != 0 {
+		t.Errorf("%d endpoints are ejected with max_fails never, want none", n)
+	}
+	if n := b.Ejected("else", []Endpoint{e}); n != 0 {
+		t.Errorf("%d endpoints of an unknown service are ejected, want none", n)
+	}
+	p.Standby("else", []Endpoint{e})
+	if len(p.standby) != 0 {
+		t.Error("an unknown service has endpoints that stand by")
+	}
+	p.Close()
+	p.Standby("web", []Endpoint{e})
+	if len(p.standby) != 0 {
+		t.Error("a closed prober goes on")
+	}
+}
+
+// Of many endpoints, all are checked, some at a time.
+func TestStandbyChecksAllOfMany(t *testing.T) {
+	var served [40]atomic.Bool
+	var endpoints []Endpoint
+	for i := range served {
+		addr, _ := listenTCP(t, netip.AddrPort{}, func(c net.Conn) { served[i].Store(true); _ = c.Close() })
+		endpoints = append(endpoints, Endpoint{ID: addr.String(), Addr: addr})
+	}
+	b := NewRoundRobin()
+	b.Configure("web", Options{})
+	p := NewProber(b)
+	defer p.Close()
+	p.Apply(map[string]Check{"web": {Interval: 10 * time.Millisecond, Timeout: time.Minute}})
+	p.Standby("web", endpoints)
+	for i := range served {
+		testproc.Await(t, fmt.Sprintf("endpoint %d is checked", i), served[i].Load)
+	}
+}
+
+// That an endpoint stands by does not hide that it has left for good.
+func TestStandbyHasLeft(t *testing.T) {
+	e := Endpoint{ID: "A", Addr: netip.MustParseAddrPort("127.0.0.1:9")}
+	b := balanced(Options{}, e)
+	m := member(t, b, "A")
+	p := NewProber(b)
+	defer p.Close()
+	update(b)
+	p.Standby("web", []Endpoint{e})
+	b.OnUpdate([]Endpoints{{Service: "web", Left: []Departure{{Endpoint: e, Why: Deregistered}}}})
+	if m.Gone() == nil {
+		t.Error("the endpoint has not left for good")
+	}
+	m.Done()
+}
