@@ -224,6 +224,10 @@ service "orders" {
   # reason to leave it: its last good endpoints stay. The default, 1, leaves a source when it has none.
   failover_below = 1
 
+  # A source is also left when all its instances are ejected, and a later one has one that is not. "consul": only when
+  # Consul says that it has too few.
+  failover_on = "health"
+
   # How long an earlier source must have enough before it is used again.
   failback_hold = "30s"
 

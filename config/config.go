@@ -193,9 +193,10 @@ type Service struct {
 	Failover []ConsulQuery
 	Static   *Static
 
-	// FailoverBelow is how many endpoints a source must have: with fewer it is left for the next source that has
-	// enough. FailbackHold is how long an earlier source must have enough before it is used again; Off means not at
-	// all. Both are zero for a service with one source.
+	// FailoverOn says what makes the service leave a source. FailoverBelow is how many endpoints a source must have:
+	// with fewer it is left for the next source that has enough. FailbackHold is how long an earlier source must be
+	// good before it is used again; Off means not at all. All are zero for a service with one source.
+	FailoverOn    FailoverOn    `zero:""`
 	FailoverBelow int           `zero:""`
 	FailbackHold  time.Duration `off:"0s"`
 

@@ -25,6 +25,15 @@ const (
 	SourceHash
 )
 
+// FailoverOn is what makes a service go from one source of endpoints to another. It is zero for a service with one.
+type FailoverOn int
+
+// What makes a service go to another source.
+const (
+	FailoverOnHealth FailoverOn = 1 + iota // too few endpoints, or all of them are ejected
+	FailoverOnConsul                       // too few endpoints, by what Consul says
+)
+
 // Engine is the way in which bytes are moved.
 type Engine int
 
@@ -38,7 +47,8 @@ func protocolNames() []string { return []string{"tcp", "udp"} }
 func balanceNames() []string {
 	return []string{"round_robin", "least_connections", "random_two", "source_hash"}
 }
-func engineNames() []string { return []string{"auto", "portable"} }
+func engineNames() []string     { return []string{"auto", "portable"} }
+func failoverOnNames() []string { return []string{"health", "consul"} }
 
 // LogLevels are the values of log_level, from the most to the least that is logged.
 func LogLevels() []string { return []string{"trace", "debug", "info", "warn", "error", "off"} }
@@ -49,6 +59,9 @@ func (p Protocol) String() string { return nameOf(int(p), protocolNames()) }
 // String is the name of the policy in the configuration.
 func (b Balance) String() string { return nameOf(int(b), balanceNames()) }
 
+// String is the name of what makes a service go to another source, in the configuration.
+func (f FailoverOn) String() string { return nameOf(int(f)-1, failoverOnNames()) }
+
 // String is the name of the engine in the configuration.
 func (e Engine) String() string { return nameOf(int(e), engineNames()) }
 
@@ -57,6 +70,15 @@ func (p *Protocol) UnmarshalText(text []byte) error { return parse(p, text, prot
 
 // UnmarshalText takes the names that String returns.
 func (b *Balance) UnmarshalText(text []byte) error { return parse(b, text, balanceNames()) }
+
+// UnmarshalText takes the names that String returns.
+func (f *FailoverOn) UnmarshalText(text []byte) error {
+	i, err := indexOf(string(text), failoverOnNames())
+	if err == nil {
+		*f = FailoverOn(1 + i)
+	}
+	return err
+}
 
 // UnmarshalText takes the names that String returns.
 func (e *Engine) UnmarshalText(text []byte) error { return parse(e, text, engineNames()) }

@@ -151,6 +151,7 @@ service "a" {
   max_queue                    = 5
   queue_timeout                = "0s"
   empty_wait                   = "500ms"
+  failover_on                  = "consul"
   check {}
   static {
     endpoints = ["10.0.0.5:80", "[2001:db8::7]:80", "DB.example.com:5432"]
@@ -173,7 +174,7 @@ service "a" {
 			OnLeave: OnLeave{Critical: LeaveCut, Unmatched: Leave(30 * time.Second)}, MaxAge: time.Hour,
 			Consul: &ConsulQuery{Service: "a", Statuses: []string{"passing"}, MaxDrop: 50,
 				DropHold: 10 * time.Second, HoldMax: defaultHoldMax()},
-			FailoverBelow: 1, FailbackHold: 30 * time.Second,
+			FailoverOn: FailoverOnConsul, FailoverBelow: 1, FailbackHold: 30 * time.Second,
 			Check: &Check{Interval: 10 * time.Second, Timeout: 2 * time.Second},
 			Static: &Static{Endpoints: []StaticEndpoint{
 				{Addr: netip.MustParseAddrPort("10.0.0.5:80")},

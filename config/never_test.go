@@ -159,7 +159,7 @@ func (s *spelling) wantChange(t *testing.T, cfg *Config, old, next string) {
 
 // Every field with a zero or an Off of its own is among the spellings.
 func TestSpellingsAreComplete(t *testing.T) {
-	known := map[string]bool{"FailoverBelow": true} // whose zero means that there is nothing to show
+	known := map[string]bool{"FailoverBelow": true, "FailoverOn": true} // zero means that there is nothing to show
 	for _, s := range spellings() {
 		known[strings.TrimPrefix(strings.TrimPrefix(s.field, "Consul."), "HoldMax.")] = true
 	}

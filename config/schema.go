@@ -34,7 +34,7 @@ func serviceSchema() *hcl.BodySchema {
 		"on_leave", "max_age", "max_age_grace", "max_sessions", "responses", "requests",
 		"max_fails", "min_available", "slow_start", "max_connections", "max_connections_per_endpoint",
 		"max_connections_per_client", "max_queue", "queue_timeout", "empty_wait",
-		"failover_below", "failback_hold")
+		"failover_on", "failover_below", "failback_hold")
 	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "static"}, {Type: "check"}, {Type: "on_leave"}}
 	return s
 }

@@ -169,10 +169,12 @@ func (s *Service) hasFailover() bool {
 func (b *block) failover(s *Service, several bool) {
 	below := b.integer("failover_below", DefaultFailoverBelow, 1, maxFailoverBelow)
 	hold := b.durationOrNone("failback_hold", DefaultFailbackHold, Off)
+	on := b.oneOf("failover_on", FailoverOnHealth.String(), failoverOnNames())
 	if several {
 		s.FailoverBelow, s.FailbackHold = below, hold
+		_ = s.FailoverOn.UnmarshalText([]byte(on))
 	}
-	for _, name := range []string{"failover_below", "failback_hold"} {
+	for _, name := range []string{"failover_on", "failover_below", "failback_hold"} {
 		if attr := b.attrs[name]; attr != nil && !several {
 			b.l.problem(attr.NameRange.Ptr(), "Failover to nowhere",
 				"%s: service %q has one source of endpoints. Remove it, or name another source: "+

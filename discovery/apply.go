@@ -87,8 +87,12 @@ func (c *Consul) selectLocked(p plan, watches map[string]*watch) {
 	}
 	c.endLocked(old)
 	f := &selector{service: p.service, consul: c, failover: p.failover, tiers: tiers, active: -1}
+	if old != nil {
+		f.standby = old.standingBy()
+	}
 	f.leaves.Store(int32(p.leaves))
 	c.selectors[p.service] = f
+	c.byService.Store(p.service, f)
 	for _, w := range f.sources() {
 		w.publisher.attach(f)
 	}
@@ -119,6 +123,10 @@ func (c *Consul) removeLocked(watches []Watch) {
 		if !stay[service] {
 			c.endLocked(f)
 			delete(c.selectors, service)
+			c.byService.Delete(service)
+			if stand := c.options.OnStandby; stand != nil {
+				stand(service, nil)
+			}
 			gone = append(gone, lb.Endpoints{Service: service, Removed: true})
 		}
 	}

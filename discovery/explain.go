@@ -18,6 +18,7 @@ type TierStatus struct {
 	Name      string // such as "datacenter dc2"
 	Active    bool   // the service uses its set
 	Available int    // usable endpoints in the set, without those that are held
+	Failed    bool   // all usable endpoints are ejected, which counts by Failover.OnHealth
 
 	// Of a tier that is a query only:
 	Watch     WatchStatus
@@ -57,11 +58,11 @@ const (
 	OutFilter Out = "filter" // it does not pass the query's filter
 )
 
-// An Event says what has happened to an instance, besides that it has joined or left the set.
+// An Event says what has happened to an instance, besides that it has joined or left the set, or to a service.
 type Event struct {
 	Services []string // that share the query; not to be changed
 	Kind     EventKind
-	Instance string // its ID
+	Instance string // its ID; empty: the event is of the services
 	Text     string // why, in a line
 }
 
@@ -72,6 +73,9 @@ type EventKind string
 const (
 	EventOut  EventKind = "out"  // it is out now, or for another reason than before, or it is new and out
 	EventHeld EventKind = "held" // it is held now
+
+	// EventFailover is of a service: it uses another tier. There is no instance.
+	EventFailover EventKind = "failover"
 )
 
 // Explain returns what is known of a service. It returns false if the service is not watched.
@@ -86,7 +90,7 @@ func (c *Consul) Explain(service string) (Explanation, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i, t := range f.tiers {
-		one := TierStatus{Name: t.name, Active: i == f.active, Available: t.available}
+		one := TierStatus{Name: t.name, Active: i == f.active, Available: t.available, Failed: t.failed()}
 		if w := t.watch; w != nil {
 			one.Watch, one.Instances = w.reporter.snapshot(), w.reporter.all()
 		}

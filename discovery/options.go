@@ -55,6 +55,16 @@ type ConsulOptions struct {
 	// nothing can be probed: then such endpoints are held for Guard.Hold at most.
 	Prober Prober
 
+	// Ejected returns how many of endpoints, which need not be in the set of the service, are ejected. It must not
+	// call the Consul. When an answer has changed, call Consul.HealthChanged. It is asked for services with
+	// Failover.OnHealth. Nil means that no endpoint is ever ejected.
+	Ejected func(service string, endpoints []lb.Endpoint) int
+
+	// OnStandby is told, in place of what it was told before, the endpoints of a service that should be checked though
+	// they are not in its set: they are of tiers whose endpoints were all ejected. It must not call the Consul, and
+	// must not wait. Nil means that it is not called.
+	OnStandby func(service string, endpoints []lb.Endpoint)
+
 	// Watches say what is watched until Consul.Apply says otherwise. No two may have the same Service.
 	Watches []Watch
 
@@ -148,11 +158,15 @@ type Tier struct {
 // A Failover says when a service goes from one tier to another.
 type Failover struct {
 	// Below is how many endpoints are enough. A tier with fewer is left for the next that has enough. Zero means 1.
+	// Endpoints that are ejected count, unless all are.
 	Below int
 
 	// Hold is how long an earlier tier must have enough before the service returns to it. Zero means 30 seconds.
 	// Negative means that it returns at once.
 	Hold time.Duration
+
+	// OnHealth says that a tier is also left when all its endpoints are ejected and another tier has one that is not.
+	OnHealth bool
 }
 
 // Defaults of the options, and constants that are not configurable.

@@ -10,7 +10,7 @@ import (
 )
 
 // A selector passes the set of one service to the sink. The service has tiers in order of preference, as a rule one.
-// The set is that of the first tier with enough endpoints.
+// The set is that of the first tier with enough endpoints, of which one at least is not ejected: see Failover.choose.
 //
 // A tier that does not have enough any more is left at once. An earlier tier must have enough for Failover.Hold
 // before the service returns to it, so that clients do not follow a tier that comes and goes. A tier that cannot be
@@ -20,27 +20,31 @@ type selector struct {
 	consul   *Consul
 	failover Failover     // with defaults
 	leaves   atomic.Int32 // a value of type Leaves
+	nudged   atomic.Bool  // lookAgain is about to be called
 
 	mu     sync.Mutex // guards the following, and is held while a set is sent
 	tiers  []*tier
 	active int            // tier whose set was sent last; -1: nothing was sent
+	why    string         // why that is not the first tier; empty: it is
 	sent   []lb.Endpoint  // the set that was sent last
 	left   []lb.Departure // from any tier, not yet sent
 	begun  time.Time      // when begin was called; zero: nothing may be sent yet
-	better time.Time      // since when a tier before the active one has had enough; zero: none has
+	better time.Time      // since when a tier before the active one has been good; zero: none is
 	timer  *time.Timer    // calls look; nil: it is not needed
 	closed bool           // nothing is sent any more
+
+	standby []lb.Endpoint // what OnStandby was told last
 }
 
 // A tier is one of the places where the endpoints of a service come from.
 type tier struct {
-	name      string
-	watch     *watch        // where set comes from; nil: it never changes
-	set       []lb.Endpoint // the last one
-	unheld    int           // endpoints in set that are not held
-	available int           // endpoints in set that are not held and can be used, as countLocked found
-	known     bool          // there is a set
-	restored  bool          // set was saved by an earlier process; Consul.Saved returns it, and it is not sent
+	standing   // as countLocked found it, but for known
+	name       string
+	watch      *watch        // where set comes from; nil: it never changes
+	set        []lb.Endpoint // the last one
+	unheld     int           // endpoints in set that are not held
+	restored   bool          // set was saved by an earlier process; Consul.Saved returns it, and it is not sent
+	distrusted bool          // all its endpoints were ejected when it was in use last, or since
 }
 
 // firstChance is how long the first set of a service waits for the sets of earlier tiers.
@@ -85,27 +89,34 @@ func (s *selector) close() {
 	}
 }
 
-// countLocked counts the available endpoints of each tier.
-func (s *selector) countLocked() {
-	usable := s.consul.options.Usable
-	for _, t := range s.tiers {
-		t.available = t.unheld
-		if usable == nil || len(s.tiers) == 1 { // with one tier it does not matter
-			continue
-		}
-		for _, e := range t.set {
-			if !usable(s.service, e) {
-				t.available--
+// countLocked counts the endpoints of each tier that can be used, and are ejected. It returns how the tiers stand.
+func (s *selector) countLocked() []standing {
+	o := &s.consul.options
+	all := make([]standing, len(s.tiers))
+	for i, t := range s.tiers {
+		t.available, t.usable, t.ejected = t.unheld, len(t.set), 0
+		if len(s.tiers) > 1 { // with one tier it does not matter
+			usable := s.usableLocked(t)
+			t.usable = len(usable)
+			t.available = max(t.unheld-(len(t.set)-len(usable)), 0)
+			if o.Ejected != nil && s.failover.OnHealth {
+				t.ejected = o.Ejected(s.service, usable)
 			}
 		}
-		t.available = max(t.available, 0)
+		all[i] = t.standing
 	}
+	return all
 }
 
-// updateLocked sends the set that should be in use now, if it is not, and the departures.
+// updateLocked sends the set that should be in use now, if it is not, and the departures. Then it passes on which
+// endpoints stand by.
 func (s *selector) updateLocked(now time.Time) {
-	s.countLocked()
-	best := s.bestLocked()
+	s.sendLocked(now)
+	s.standByLocked()
+}
+
+func (s *selector) sendLocked(now time.Time) {
+	best := s.failover.choose(s.countLocked())
 	if s.closed || s.begun.IsZero() || best < 0 {
 		return
 	}
@@ -124,6 +135,9 @@ func (s *selector) updateLocked(now time.Time) {
 		return
 	}
 	s.logLocked(best)
+	if best != s.active {
+		s.why = s.reasonLocked(best)
+	}
 	s.active, s.sent = best, set
 	s.consul.sink.OnUpdate([]lb.Endpoints{{Service: s.service, Endpoints: slices.Clone(set), Left: left}})
 }
@@ -145,17 +159,13 @@ func (s *selector) departedLocked() []lb.Departure {
 	return slices.DeleteFunc(left, func(d lb.Departure) bool { return here[placeOf(d.Endpoint)] })
 }
 
-// bestLocked returns the tier to use, without regard to waiting: the first with enough endpoints, else the first
-// with any endpoint, else the first with a set, even if it is empty. It returns -1 if no tier has a set.
-func (s *selector) bestLocked() int {
-	for _, enough := range []int{s.failover.Below, 1, 0} {
-		for i, t := range s.tiers {
-			if t.known && t.available >= enough {
-				return i
-			}
-		}
+// reasonLocked returns why the service uses best, and not the tier before it; empty if there is none.
+func (s *selector) reasonLocked(best int) string {
+	if best == 0 {
+		return ""
 	}
-	return -1
+	t := s.tiers[best-1]
+	return s.failover.shortfall(t.name, t.standing)
 }
 
 // waitLocked returns how long to wait before the service may use best. It updates better.
@@ -163,14 +173,14 @@ func (s *selector) waitLocked(now time.Time, best int) time.Duration {
 	switch {
 	case s.active < 0:
 		others := s.tiers[:best]
-		if s.tiers[best].available < s.failover.Below {
+		if !s.failover.good(s.tiers[best].standing) {
 			others = s.tiers
 		}
 		if slices.ContainsFunc(others, func(t *tier) bool { return !t.known }) {
 			return max(s.begun.Add(firstChance).Sub(now), 0)
 		}
 		return 0
-	case best >= s.active || s.tiers[s.active].available < s.failover.Below:
+	case best >= s.active || !s.failover.good(s.tiers[s.active].standing):
 		s.better = time.Time{}
 		return 0
 	case s.better.IsZero():
@@ -181,16 +191,24 @@ func (s *selector) waitLocked(now time.Time, best int) time.Duration {
 
 // logLocked logs that the service goes to another tier, which is best.
 func (s *selector) logLocked(best int) {
-	log := s.consul.options.Logger
+	log, to := s.consul.options.Logger, s.tiers[best].name
+	var text string
 	switch {
 	case s.active < 0 && best == 0 || best == s.active:
+		return
 	case best < s.active:
 		s.better = time.Time{}
-		log.Info("service is back from failover", "service", s.service,
-			"to", s.tiers[best].name, "from", s.tiers[s.active].name)
+		from := s.tiers[s.active].name
+		log.Info("service is back from failover", "service", s.service, "to", to, "from", from)
+		text = "back to " + to + " from " + from
 	default:
-		log.Warn("service fails over", "service", s.service, "to", s.tiers[best].name,
+		why := s.reasonLocked(best)
+		log.Warn("service fails over", "service", s.service, "to", to, "reason", why,
 			"instances_there", s.tiers[best].available, "left_before_it", s.tiers[max(s.active, 0)].available)
+		text = "served by " + to + ": " + why
+	}
+	if f := s.consul.options.OnEvent; f != nil {
+		f(Event{Services: []string{s.service}, Kind: EventFailover, Text: text})
 	}
 }
 
@@ -206,8 +224,7 @@ func (c *Consul) Recount() {
 func (s *selector) saved() ([]lb.Endpoint, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.countLocked()
-	best := s.bestLocked()
+	best := s.failover.choose(s.countLocked())
 	if best < 0 || s.active >= 0 || !slices.ContainsFunc(s.tiers[:best+1], func(t *tier) bool { return t.restored }) {
 		return nil, false
 	}

@@ -128,9 +128,9 @@ func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
 	}
 	limited, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	conn, err := p.dial(limited, "tcp", m)
+	conn, err := p.dial(limited, "tcp", m.Endpoint)
 	if err == nil {
-		defer func() { _ = conn.Close() }()
+		defer func() { _ = hangUp(conn) }()
 		m.Connected()
 		if m.health.ejectedUntil.Load() == 0 {
 			return

@@ -126,6 +126,16 @@ func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded e
 	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible(s.Name), in,
 		config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible(s.Source))
 	fmt.Fprintf(w, "%s\n", visible(setText(now, s)))
+	for i, source := range s.Sources {
+		use := "not in use"
+		if source.Active {
+			use = "in use"
+		}
+		if source.Detail != "" {
+			use += "; " + source.Detail
+		}
+		fmt.Fprintf(w, "source %d, %s: %s\n", i+1, visible(source.Name), visible(use))
+	}
 	if excluded != nil {
 		fmt.Fprintf(w, "which instances its tags or filter leave out is not known: %s\n", visible(excluded.Error()))
 	}

@@ -159,6 +159,8 @@ func setText(now time.Time, s *admin.Service) string {
 	case s.EmptyUntil != nil:
 		return fmt.Sprintf("no endpoint: %s for the first one until %s",
 			waiting(s.Waiting), s.EmptyUntil.Local().Format(time.TimeOnly))
+	case failedOver(s) != "":
+		return failedOver(s)
 	case s.Panicking:
 		return "so many endpoints fail that their failures are ignored"
 	case s.Waiting > 0:
@@ -167,6 +169,16 @@ func setText(now time.Time, s *admin.Service) string {
 		return s.Problem
 	}
 	return "changed " + ago(now, s.LastChange)
+}
+
+// failedOver says which source serves instead of the first one, and why; empty if the first one does.
+func failedOver(s *admin.Service) string {
+	for i, source := range s.Sources {
+		if source.Active && i > 0 {
+			return fmt.Sprintf("served by %s: %s", source.Name, source.Detail)
+		}
+	}
+	return ""
 }
 
 // waiting says how many clients wait.

@@ -9,6 +9,7 @@ import (
 // An Explainer is what a source knows of its instances. *discovery.Consul is one.
 type Explainer interface {
 	Explain(service string) (discovery.Explanation, bool)
+	Tiers(service string) []discovery.TierUse
 	Excluded(ctx context.Context, service string) ([]discovery.Instance, error)
 }
 
@@ -24,6 +25,18 @@ func ExplainedBy(now func() Explainer) func(service string) []Endpoint {
 			return nil
 		}
 		return instancesOf(&x)
+	}
+}
+
+// SourcesBy is a State's Sources that asks the Explainer of now, which may be nil.
+func SourcesBy(now func() Explainer) func(service string) []Source {
+	return func(service string) (all []Source) {
+		if e := now(); e != nil {
+			for _, t := range e.Tiers(service) {
+				all = append(all, Source(t))
+			}
+		}
+		return all
 	}
 }
 
@@ -79,6 +92,9 @@ func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
 		e.State, e.Reason = StateOut, string(one.Out)
 	case !t.Active:
 		e.State, e.Reason, e.Detail = StateOut, ReasonStandby, t.Name+" is not in use"
+		if t.Failed {
+			e.Detail += ": all its endpoints are ejected"
+		}
 	case !one.Held.IsZero():
 		held := one.Held
 		e.Reason, e.Until = ReasonHeld, &held

@@ -18,6 +18,13 @@ import (
 
 type explainer struct{ discovery.Explanation }
 
+func (e explainer) Tiers(service string) []discovery.TierUse {
+	if service != "web" {
+		return nil
+	}
+	return []discovery.TierUse{{Name: "dc2", Detail: "all 2 endpoints of dc2 are ejected"}, {Name: "dc1", Active: true}}
+}
+
 func (e explainer) Explain(service string) (discovery.Explanation, bool) {
 	return e.Explanation, service == "web"
 }
@@ -54,7 +61,11 @@ func TestExplainedSaysWhatTheSourceKnows(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	x.Tiers[1].Watch.Saved = held
+	x.Explanation.Tiers[0].Failed = true
+	if e := ask("web")[4]; !strings.HasSuffix(e.Detail, "dc2 is not in use: all its endpoints are ejected") {
+		t.Errorf("got %+v", e)
+	}
+	x.Explanation.Tiers[1].Watch.Saved = held
 	if e := ExplainedBy(func() Explainer { return x })("web")[0]; e.Reason != ReasonSaved {
 		t.Errorf("got %+v", e)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/lb"
@@ -53,6 +54,10 @@ func (e *exposition) service(s *Service) {
 		truth(s.Set != SetNone), "service", s.Name)
 	e.gauge("lictor_set_stale", "Whether the source of the service's endpoints fails, 0 or 1.",
 		truth(s.StaleSince != nil), "service", s.Name)
+	for i := range s.Sources {
+		e.gauge("lictor_source_active", "Whether the service uses this one of its several sources, 0 or 1.",
+			truth(s.Sources[i].Active), "service", s.Name, "rank", strconv.Itoa(i+1), "source", s.Sources[i].Name)
+	}
 	if s.StaleSince != nil {
 		e.gauge("lictor_set_stale_since_timestamp_seconds",
 			"When the source began to fail; absent while it does not.", float64(s.StaleSince.UnixMilli())/1000,

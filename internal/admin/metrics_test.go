@@ -36,6 +36,7 @@ func busy(t *testing.T) *house {
 	h := serve(t, Options{Version: "v1", AccessLog: func() (int64, int64, bool) { return 1, 2, true },
 		LogDropped: func() int64 { return 11 },
 		Reload:     func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
+	h.Server.o.State.Sources = SourcesBy(func() Explainer { return explainer{} })
 	h.Server.o.State.Balanced = func() map[string]Balanced {
 		return map[string]Balanced{"web": {Ejections: 8,
 			Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{Active: 2, Picks: 5, DialsFailed: 1}}}}}

@@ -30,6 +30,14 @@ type Service struct {
 	Panicking bool  `json:"panicking,omitempty"`
 
 	EmptyUntil *time.Time `json:"empty_until,omitempty"`
+	Sources    []Source   `json:"sources,omitempty"`
+}
+
+// A Source is one of several places that the endpoints of a service come from.
+type Source struct {
+	Name   string `json:"name"`
+	Active bool   `json:"active"`
+	Detail string `json:"detail,omitempty"`
 }
 
 // What a service's set is.

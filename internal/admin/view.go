@@ -45,6 +45,9 @@ type State struct {
 	// no more than Sets do.
 	Instances func(service string) []Endpoint
 
+	// Sources are the sources of a service that has several, in order of preference. Nil: none has.
+	Sources func(service string) []Source
+
 	// Excluded are the instances that a service's query is not for, by their tags or a filter, asked for now. Nil:
 	// there are none.
 	Excluded func(ctx context.Context, service string) ([]Endpoint, error)
@@ -152,6 +155,9 @@ func (s *State) show(configured []Configured) []Service {
 		}
 		if s.Instances != nil {
 			one.instances(s.Instances(one.Name))
+		}
+		if s.Sources != nil {
+			one.Sources = s.Sources(one.Name)
 		}
 	}
 	if s.Balanced != nil {

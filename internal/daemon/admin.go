@@ -73,6 +73,7 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 			Sets:       d.sets,
 			Watches:    d.watches,
 			Instances:  admin.ExplainedBy(d.explainer),
+			Sources:    admin.SourcesBy(d.explainer),
 			Excluded:   admin.ExcludedBy(d.explainer),
 			Balanced:   admin.BalancedBy(d.balancer),
 			Configured: d.configured,

@@ -132,6 +132,9 @@ func (s *sources) commit(next *config.Config) bool {
 	d.mux.Commit(serviceNames(next), feeds...)
 	d.staticInput, d.consulInput = s.static, s.consul
 	d.consul.Store(s.client)
+	if s.client != nil && !s.sameConsul {
+		d.running.Go(s.client.Recount) // it was not told of endpoints that were ejected meanwhile
+	}
 	return true
 }
 

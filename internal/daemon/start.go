@@ -39,6 +39,10 @@ func newDaemon(o Options) *Daemon {
 	d.cfg.Store(o.Config)
 	_, forTraffic := shareDescriptors(descriptorLimit())
 	d.resolver = lb.NewResolver(proxy.MaxLookups(forTraffic))
+	d.balancer = lb.NewRoundRobin()
+	d.balancer.NotifyHealth(d.healthChanged)
+	d.prober = lb.NewProber(d.balancer)
+	d.prober.Resolver = d.resolver
 	d.cycles = cycles.New(cycles.Options{
 		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,
 	})
@@ -58,6 +62,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 	d := newDaemon(o)
 	if err := d.start(ctx); err != nil {
 		d.upgrades.End()
+		d.prober.Close()
 		d.cancel()
 		return nil, err
 	}
@@ -67,9 +72,6 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 func (d *Daemon) start(ctx context.Context) error {
 	cfg, predecessor := d.o.Config, d.o.Predecessor
 	d.warn(d.o.Diagnostics)
-	d.balancer = lb.NewRoundRobin()
-	d.prober = lb.NewProber(d.balancer)
-	d.prober.Resolver = d.resolver
 	consul, err := d.newConsul(cfg, predecessor.State().Saved)
 	if err != nil {
 		return err
@@ -80,7 +82,6 @@ func (d *Daemon) start(ctx context.Context) error {
 	if consul != nil && predecessor != nil {
 		consul.HoldState(true)
 	}
-	d.balancer.NotifyHealth(d.events.Health)
 	d.checker = healthcheck.New(healthcheck.Options{Resolver: d.resolver, Logger: d.log.Named("check"),
 		Changed: func(service string) { d.sets.ReconsiderService(service) }})
 	d.sets = endpoints.NewSets(d.balancer, d.events, endpoints.Judges(d.cycles, d.checker))
@@ -89,6 +90,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	d.detect(cfg)
 	tuneCollector(len(cfg.Services))
 	configure(d.balancer, cfg)
+	d.balancer.SetEjections(predecessor.State().Ejected)
 	known := restore(predecessor, d.sets, cfg)
 	d.balancer.SetEmptied(predecessor.State().Emptied)
 	// The listeners serve at once what was good when an earlier lictor ended.

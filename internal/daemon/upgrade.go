@@ -112,7 +112,7 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 		o.Admin, o.Address = c, d.admin.address()
 	}
 	o.State.Sets, o.State.Drained = d.sets.Export()
-	o.State.Emptied = d.balancer.Emptied()
+	o.State.Emptied, o.State.Ejected = d.balancer.Emptied(), d.balancer.Ejections()
 	if c := d.consul.Load(); c != nil {
 		o.State.Saved, err = c.Save()
 	}

@@ -39,7 +39,10 @@ func queryOf(q config.ConsulQuery) discovery.Query {
 func watchOf(s config.Service) discovery.Watch {
 	w := discovery.Watch{
 		Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul),
-		Failover: discovery.Failover{Below: s.FailoverBelow, Hold: s.FailbackHold}, Leaves: leavesOf(s.OnLeave),
+		Failover: discovery.Failover{
+			Below: s.FailoverBelow, Hold: s.FailbackHold, OnHealth: s.FailoverOn == config.FailoverOnHealth,
+		},
+		Leaves: leavesOf(s.OnLeave),
 	}
 	for _, q := range s.Failover {
 		w.Next = append(w.Next, discovery.Tier{Query: queryOf(q), Guard: guardOf(q)})
@@ -84,6 +87,7 @@ func (d *Daemon) newConsul(cfg *config.Config, saved []byte) (*discovery.Consul,
 	options := consulOptions(cfg.Consul, d.log)
 	options.StateDir, options.Saved = cfg.StateDir, saved
 	options.OnEvent, options.Usable, options.Prober = d.events.Instance, d.cycles.Usable, d.prober
+	options.Ejected, options.OnStandby = d.balancer.Ejected, d.prober.Standby
 	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {
 		return nil, nil

@@ -41,6 +41,7 @@ const (
 	KindRecovered Kind = "recovered" // the source answers again
 	KindReload    Kind = "reload"    // a reload has ended
 	KindUpgrade   Kind = "upgrade"   // an upgrade has failed; after one that succeeds nobody can ask this process
+	KindFailover  Kind = "failover"  // a service goes to another of its sources, or back
 	KindLogLevel  Kind = "log_level" // the log level has changed
 )
 
@@ -70,14 +71,17 @@ func (l *Events) Add(e Event) {
 	l.more = make(chan struct{})
 }
 
-// Instance adds an event for each service that has an instance of which a source says something.
+// Instance adds an event for each service of which, or of an instance of which, a source says something.
 func (l *Events) Instance(e discovery.Event) {
-	kind := KindOut
-	if e.Kind == discovery.EventHeld {
+	kind, text := KindOut, e.Instance+": "+e.Text
+	switch e.Kind {
+	case discovery.EventHeld:
 		kind = KindHeld
+	case discovery.EventFailover:
+		kind, text = KindFailover, e.Text
 	}
 	for _, service := range e.Services {
-		l.Add(Event{Kind: kind, Service: service, Endpoint: e.Instance, Text: e.Instance + ": " + e.Text})
+		l.Add(Event{Kind: kind, Service: service, Endpoint: e.Instance, Text: text})
 	}
 }
 

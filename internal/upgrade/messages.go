@@ -95,8 +95,9 @@ type State struct {
 	Sets    []lb.Endpoints       `json:"sets"`
 	Drained map[string][]string  `json:"drained,omitempty"`
 	Emptied map[string]time.Time `json:"emptied,omitempty"` // see lb.RoundRobin.Emptied
-	Links   []cycles.Link        `json:"links,omitempty"`   // see cycles.Detector.Prefer
-	Saved   []byte               `json:"saved,omitempty"`   // see discovery.Consul.Save
+	Ejected []lb.Ejection        `json:"ejected,omitempty"`
+	Links   []cycles.Link        `json:"links,omitempty"` // see cycles.Detector.Prefer
+	Saved   []byte               `json:"saved,omitempty"` // see discovery.Consul.Save
 }
 
 // A Build is what a process was made from.

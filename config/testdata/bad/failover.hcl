@@ -2,10 +2,12 @@ service "web" {
   listen         = 9000
   failover_below = 2
   failback_hold  = "10s"
+  failover_on    = "health"
 }
 service "api" {
   listen         = 9001
   failover_below = 0
+  failover_on    = "helth"
   consul {
     datacenters = ["dc1", "dc2", "dc1"]
     datacenter  = "dc3"

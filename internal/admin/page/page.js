@@ -92,6 +92,11 @@ async function ask() {
 }
 
 // take notes what is new of a service.
+// fallback is the source that serves instead of the first one, if one does.
+function fallback(data) {
+  return (data.sources ?? []).slice(1).find((s) => s.active);
+}
+
 function take(data) {
   const s = services.get(data.name) ?? add(data.name);
   s.data = data;
@@ -100,6 +105,7 @@ function take(data) {
     : data.set === "saved" ? "saved from before the start, not confirmed yet"
     : data.empty_until
       ? `no endpoint: ${data.waiting ?? 0} clients wait for the first one until ${new Date(data.empty_until).toLocaleTimeString()}`
+    : fallback(data) ? `served by ${fallback(data).name}: ${fallback(data).detail}`
     : data.panicking ? "so many endpoints fail that their failures are ignored"
     : data.waiting ? `${data.waiting} clients wait for room` : data.problem ?? "";
   s.in = data.endpoints.filter((e) => e.state === "in").length;

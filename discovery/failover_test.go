@@ -1,0 +1,231 @@
+package discovery
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+func TestChooseTier(t *testing.T) {
+	good := standing{known: true, available: 2, usable: 2}
+	troubled := standing{known: true, available: 2, usable: 2, ejected: 1}
+	failed := standing{known: true, available: 2, usable: 2, ejected: 2}
+	one := standing{known: true, available: 1, usable: 1}
+	heldOnly := standing{known: true, available: 0, usable: 2}
+	empty := standing{known: true}
+	unknown := standing{}
+	for _, tt := range []struct {
+		name  string
+		below int
+		tiers []standing
+		want  int
+	}{
+		{"the first", 1, []standing{good, good}, 0},
+		{"some ejected", 1, []standing{troubled, good}, 0},
+		{"all ejected", 1, []standing{failed, good}, 1},
+		{"all ejected, the next has some left", 1, []standing{failed, troubled}, 1},
+		{"all ejected, the next has none", 1, []standing{failed, empty, good}, 2},
+		{"all ejected, and nobody else has any", 1, []standing{failed, empty}, 0},
+		{"all ejected everywhere", 1, []standing{empty, failed, failed}, 1},
+		{"all ejected, the next is not known", 1, []standing{failed, unknown}, 0},
+		{"all ejected, the next has too few", 2, []standing{failed, one}, 1},
+		{"too few, the next is ejected", 2, []standing{one, failed}, 0},
+		{"too few everywhere", 2, []standing{empty, one, one}, 1},
+		{"held only", 1, []standing{heldOnly, good}, 1},
+		{"held only everywhere", 1, []standing{heldOnly, empty}, 0},
+		{"none known", 1, []standing{unknown, unknown}, -1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := (Failover{Below: tt.below}).choose(tt.tiers); got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
+
+// ailments are the endpoints that are ejected, by ID, and what a source says because of them.
+type ailments struct {
+	mu      sync.Mutex
+	ejected map[string]bool
+	standby []string
+	events  []string
+}
+
+func (a *ailments) options(w Watch) ConsulOptions {
+	return ConsulOptions{
+		Watches: []Watch{w},
+		Ejected: func(_ string, endpoints []lb.Endpoint) (n int) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			for _, e := range endpoints {
+				if a.ejected[e.ID] {
+					n++
+				}
+			}
+			return n
+		},
+		OnStandby: func(_ string, endpoints []lb.Endpoint) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.standby = nil
+			for _, e := range endpoints {
+				a.standby = append(a.standby, e.ID)
+			}
+		},
+		OnEvent: func(e Event) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.events = append(a.events, e.Text)
+		},
+	}
+}
+
+// eject makes these the endpoints that are ejected.
+func (a *ailments) eject(r *rig, ids ...string) {
+	a.mu.Lock()
+	a.ejected = map[string]bool{}
+	for _, id := range ids {
+		a.ejected[id] = true
+	}
+	a.mu.Unlock()
+	r.consul.HealthChanged("web")
+	synctest.Wait()
+}
+
+func (a *ailments) wantStandby(t *testing.T, ids ...string) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !slices.Equal(a.standby, ids) {
+		t.Errorf("%q stand by, want %q", a.standby, ids)
+	}
+}
+
+// ailingScene runs a source whose first tier has a and b, and whose second tier has c.
+func ailingScene(t *testing.T, f Failover, do func(a *ailments, r *rig, want func(...string))) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := tiered("one", "two")
+		w.Failover = f
+		a := &ailments{}
+		r := start(t, &fake{script: map[string][]reply{
+			"one": {ok(20, "a 80", "b 81")}, "two": {ok(20, "c 82")},
+		}}, a.options(w))
+		time.Sleep(time.Second)
+		do(a, r, func(lines ...string) { t.Helper(); r.want(t, lines...) })
+		r.stop()
+	})
+}
+
+const (
+	webAB = webA + " n/b=10.0.0.1:81"
+	webC  = "web: n/c=10.0.0.1:82"
+)
+
+// A tier is left at once when all its endpoints are ejected, its endpoints stand by, and the service returns when one
+// has been well for the hold time without a break.
+func TestFailoverWhenAllAreEjected(t *testing.T) {
+	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, want func(...string)) {
+		a.eject(r, "n/a")
+		want(webAB)
+		a.wantStandby(t)
+		a.eject(r, "n/a", "n/b")
+		want(webAB, webC)
+		a.wantStandby(t, "n/a", "n/b")
+		wantUses(t, r, "one of dc1: false, all 2 endpoints of the agent's datacenter are ejected",
+			"two: true, all 2 endpoints of the agent's datacenter are ejected")
+
+		a.eject(r, "n/a")
+		time.Sleep(20 * time.Second)
+		a.eject(r, "n/a", "n/b") // it was not well for long
+		a.eject(r, "n/b")
+		time.Sleep(29 * time.Second)
+		want(webAB, webC)
+		a.wantStandby(t, "n/a", "n/b") // until it is used
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		want(webAB, webC, webAB)
+		a.wantStandby(t)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		wantEvents := []string{
+			"served by the agent's datacenter: all 2 endpoints of the agent's datacenter are ejected",
+			"back to the agent's datacenter from the agent's datacenter",
+		}
+		if !slices.Equal(a.events, wantEvents) {
+			t.Errorf("got the events %q, want %q", a.events, wantEvents)
+		}
+		if !strings.Contains(r.log.String(), "all 2 endpoints of the agent's datacenter are ejected") {
+			t.Errorf("the log does not say why:\n%s", r.log)
+		}
+	})
+}
+
+// wantUses checks which tiers are in use, and why. The text of a line before the first colon does not count.
+func wantUses(t *testing.T, r *rig, lines ...string) {
+	t.Helper()
+	for i, use := range r.consul.Tiers("web") {
+		_, want, _ := strings.Cut(lines[i], ": ")
+		if got := fmt.Sprintf("%v, %s", use.Active, use.Detail); got != want {
+			t.Errorf("tier %d: got %q, want %q", i, got, want)
+		}
+	}
+	if n := len(r.consul.Tiers("web")); n != len(lines) {
+		t.Errorf("got %d tiers, want %d", n, len(lines))
+	}
+}
+
+// When the second tier fails too, the service does not stay there, and takes whichever is well first.
+func TestFailoverWhenTheSecondTierFailsToo(t *testing.T) {
+	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, want func(...string)) {
+		a.eject(r, "n/a", "n/b")
+		a.eject(r, "n/a", "n/b", "n/c")
+		want(webAB, webC, webAB)
+		a.wantStandby(t, "n/c")
+		a.eject(r, "n/a", "n/b")
+		want(webAB, webC, webAB, webC)
+		a.eject(r, "n/b", "n/c") // the first is better than one that fails, so it is not waited for
+		want(webAB, webC, webAB, webC, webAB)
+	})
+}
+
+func TestFailoverOnConsulTakesNoNoticeOfEjections(t *testing.T) {
+	ailingScene(t, Failover{}, func(a *ailments, r *rig, want func(...string)) {
+		a.eject(r, "n/a", "n/b")
+		time.Sleep(time.Minute)
+		want(webAB)
+		a.wantStandby(t)
+	})
+}
+
+// A reload leaves the service where it is, and one that turns failover by health off takes it back.
+func TestReloadDuringFailoverByHealth(t *testing.T) {
+	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, want func(...string)) {
+		a.eject(r, "n/a", "n/b")
+		w := tiered("one", "two")
+		w.Failover = Failover{OnHealth: true, Hold: time.Hour}
+		if err := r.consul.Apply([]Watch{w}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		want(webAB, webC, webC)
+		a.wantStandby(t, "n/a", "n/b")
+		w.Failover.OnHealth = false
+		if err := r.consul.Apply([]Watch{w}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		want(webAB, webC, webC, webAB)
+		a.wantStandby(t)
+		if err := r.consul.Apply(nil); err != nil {
+			t.Fatal(err)
+		}
+		a.eject(r) // of a service that is gone
+	})
+}
