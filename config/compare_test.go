@@ -105,6 +105,7 @@ func TestCompareOfFailover(t *testing.T) {
 	want := `~ service "web"
     + failover = [{service = "web", filter = "Service.Meta.v == 1", datacenter = "dc2", ` +
 		`statuses = ["passing"], max_drop = 50, drop_hold = "10s"}]
+    + failover_on = "health"
     + failover_below = 1
     + failback_hold = "30s"
 `
