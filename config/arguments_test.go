@@ -14,6 +14,7 @@ var shownAs = map[string]string{
 	"access_log.format":  "access_log.json",
 	"admin.listen":       "admin.tcp",
 	"on_leave":           "on_leave.deregistered",
+	"consul.hold_max":    "consul.hold_max.critical",
 	"consul.datacenters": "failover",
 }
 

@@ -104,7 +104,8 @@ func TestCompareOfFailover(t *testing.T) {
 	}
 	want := `~ service "web"
     + failover = [{service = "web", filter = "Service.Meta.v == 1", datacenter = "dc2", ` +
-		`statuses = ["passing"], max_drop = 50, drop_hold = "10s"}]
+		`statuses = ["passing"], max_drop = 50, drop_hold = "10s", ` +
+		`hold_max.critical = "1m0s", hold_max.forgotten = "1m0s"}]
     + failover_on = "health"
     + failover_below = 1
     + failback_hold = "30s"
