@@ -283,7 +283,8 @@ func TestSavedSetsOfAnotherConsul(t *testing.T) {
 	run := func(file, address string, then func(r *rig)) {
 		write(t, filepath.Join(dir, savedFile), file)
 		synctest.Test(t, func(t *testing.T) {
-			r := start(t, &fake{script: map[string][]reply{"web": {hang}}}, ConsulOptions{StateDir: dir, Address: address})
+			script := map[string][]reply{"web": {hang}}
+			r := start(t, &fake{script: script}, ConsulOptions{StateDir: dir, Address: address})
 			then(r)
 			r.stop()
 		})
@@ -301,7 +302,8 @@ func TestSavedSetsOfAnotherConsul(t *testing.T) {
 			if got := fmt.Sprint(lines(r.consul.Saved())); got != want {
 				t.Errorf("%q: saved %s, want %s", address, got, want)
 			}
-			if told := strings.Contains(r.log.String(), "from another consul: http://127.0.0.1:8500, and"); told != (want == "[]") {
+			told := strings.Contains(r.log.String(), "from another consul: http://127.0.0.1:8500, and")
+			if told != (want == "[]") {
 				t.Errorf("%q: log %s", address, r.log)
 			}
 		})

@@ -80,7 +80,7 @@ func TestEmptyServiceWaitsForTheFirstEndpoint(t *testing.T) {
 		left := await(t, b, "left", from(3), Tried{}, &got)
 		await(t, b, "other", other, Tried{}, &got)
 		left.Cancel()
-		if s := b.Snapshot()[0]; s.Waiting != 3 || s.EmptyUntil.Sub(time.Now()) != 3*time.Second {
+		if s := b.Snapshot()[0]; s.Waiting != 3 || time.Until(s.EmptyUntil) != 3*time.Second {
 			t.Errorf("got %d waiting until %v, want 3 for 3 s", s.Waiting, s.EmptyUntil)
 		}
 		time.Sleep(2 * time.Second)

@@ -326,7 +326,8 @@ func (p *loopPair) leave() {
 		if p.grouped {
 			p.loop.part(p)
 		}
-		if p.reason == serverFailed && (p.errno == uint16(unix.ECONNRESET) || p.errno == uint16(unix.EPIPE)) && p.hungUpOn() {
+		wasReset := p.errno == uint16(unix.ECONNRESET) || p.errno == uint16(unix.EPIPE)
+		if p.reason == serverFailed && wasReset && p.hungUpOn() {
 			p.endpoint.Failed(lb.Reset)
 		}
 		p.endpoint.Done()

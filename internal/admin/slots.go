@@ -15,8 +15,8 @@ import (
 // waits in the kernel's queue. If no slot is free, the new connection takes the slot of another one, which is closed;
 // see rankLocked. A new connection is refused only if requests that may not be interrupted are under way on all others.
 //
-// netutil.LimitListener of golang.org/x/net is no substitute: it stops accepting at the limit. Then a stranger with idle
-// connections could lock the operator out, who would wait in the kernel's queue behind them.
+// netutil.LimitListener of golang.org/x/net is no substitute: it stops accepting at the limit. Then a stranger with
+// idle connections could lock the operator out, who would wait in the kernel's queue behind them.
 //
 // Safe for concurrent use.
 type slots struct {

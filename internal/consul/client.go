@@ -34,8 +34,10 @@ type Client struct {
 	longs                chan struct{} // has an element for each answer longer than SmallBody that is in memory
 	buffers              sync.Pool     // of *bytes.Buffer, for such answers
 
-	heard  atomic.Pointer[time.Time] // when the agent last answered anything; nil: never
-	single atomic.Bool               // a connection carries one query although it is HTTPS, as behind a reverse proxy with HTTP/1
+	heard atomic.Pointer[time.Time] // when the agent last answered anything; nil: never
+
+	// single is set if a connection carries one query although it is HTTPS, as behind a reverse proxy with HTTP/1.
+	single atomic.Bool
 }
 
 // A Request is a query. With an Index it blocks: the agent answers once the state is past that index, or when Wait

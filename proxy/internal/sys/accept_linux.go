@@ -20,6 +20,13 @@ func (d *Denials) Accept(fd int32) (int32, netip.AddrPort, syscall.Errno) {
 			return c, AddrPort(&sa), err
 		}
 	}
+	err := unix.EINTR
+	for err == unix.EINTR {
+		err = faultAccept()
+	}
+	if err != 0 {
+		return -1, AddrPort(&sa), err
+	}
 	c, err := acceptPlainly(fd, &sa)
 	return c, AddrPort(&sa), err
 }
@@ -41,15 +48,14 @@ func accept4(fd int32, sa *unix.RawSockaddrInet6) (int32, syscall.Errno) {
 	}
 }
 
+// acceptPlainly accepts by accept(2). No fault is injected here: AcceptFile is called from Go's poller, which is
+// edge-triggered and would not ask again after an EAGAIN that is not true.
 func acceptPlainly(fd int32, sa *unix.RawSockaddrInet6) (int32, syscall.Errno) {
 	syscall.ForkLock.RLock() // a program that is started now must not have the socket
 	defer syscall.ForkLock.RUnlock()
 	for {
 		size := uint32(unsafe.Sizeof(*sa))
-		c, err := ^uintptr(0), faultAccept()
-		if err == 0 {
-			c, err = rawAccept(uintptr(fd), unsafe.Pointer(sa), &size)
-		}
+		c, err := rawAccept(uintptr(fd), unsafe.Pointer(sa), &size)
 		switch err {
 		case 0:
 			_, _ = unix.FcntlInt(c, unix.F_SETFD, unix.FD_CLOEXEC) // these fail only for what is no descriptor
