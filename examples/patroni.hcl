@@ -1,7 +1,8 @@
 # PostgreSQL behind Patroni: port 5432 of this host always leads to the primary.
 service "postgres" {
-  listen   = 5432
-  on_leave = "cut" # clients of a former primary connect anew
+  listen     = 5432
+  on_leave   = "cut" # clients of a former primary connect anew
+  empty_wait = "10s" # and wait for the next one
   consul {
     service  = "batman" # Patroni's scope
     tags     = ["primary"]
