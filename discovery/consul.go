@@ -20,6 +20,7 @@ type Consul struct {
 	store    *store // nil: nothing is saved
 	streams  fact   // the agent has its own view of the catalog
 	lag      lag
+	origins  origins
 	noToken  atomic.Bool // warnOfNoToken has warned
 
 	ran       atomic.Bool
@@ -29,7 +30,7 @@ type Consul struct {
 	byService sync.Map             // what selectors has, for whoever must not wait; not guarded
 	ctx       context.Context      // of Run; nil before
 	sink      Sink                 // of Run; does not change then
-	restored  map[string]savedSet  // by query; for watches that are made before Run
+	restored  map[string]savedSet  // by query, of an earlier process; for watches that are made before Run
 	ended     bool                 // nothing may be added to running
 	running   sync.WaitGroup       // Run's goroutines
 
@@ -52,33 +53,56 @@ func NewConsul(o ConsulOptions) (*Consul, error) {
 // newConsul is NewConsul with any client. o has its defaults.
 func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
 	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), selectors: map[string]*selector{}}
-	c.restored = map[string]savedSet{}
-	for _, s := range c.earlier() {
+	c.origins.client, c.restored = client, map[string]savedSet{}
+	earlier, check := c.earlier()
+	if check {
+		c.origins.earlier = &earlier
+	}
+	for _, s := range earlier.sets {
 		c.restored[s.query] = s
 	}
-	c.troubles.hasSaved = len(c.restored) > 0
+	c.troubles.hasSaved = len(c.restored) > 0 && earlier.origin.at(client.Address())
 	if err := c.Apply(o.Watches); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-// earlier opens the store, if there is a StateDir, and returns the sets of an earlier process.
-func (c *Consul) earlier() []savedSet {
+// earlier opens the store, if there is a StateDir, and returns the sets of an earlier process. check says that they
+// may be of another cluster. Sets that a process has passed on are not, unless the address has changed: that process
+// was still connected.
+func (c *Consul) earlier() (all saved, check bool) {
 	if c.options.StateDir != "" {
-		c.store = newStore(c.options.StateDir, c.client.Address(), c.options.Logger)
+		c.store = newStore(c.options.StateDir, c.options.Logger)
 	}
 	if len(c.options.Saved) > 0 {
-		sets, err := decodeSaved(c.options.Saved, c.client.Address())
+		all, err := decodeSaved(c.options.Saved)
 		if err == nil {
-			return sets
+			return all, !c.atSameAddress(all, false)
 		}
 		c.options.Logger.Warn("endpoints of the earlier process cannot be used", "reason", err)
 	}
 	if c.store == nil {
-		return nil
+		return saved{}, false
 	}
-	return c.store.load()
+	all = c.store.load()
+	c.atSameAddress(all, true)
+	return all, true
+}
+
+// atSameAddress reports whether sets are from the agent that is asked now. If not, it warns. If they are in a file, it
+// moves that aside.
+func (c *Consul) atSameAddress(all saved, inFile bool) bool {
+	if all.origin.at(c.client.Address()) {
+		return true
+	}
+	c.options.Logger.Warn("saved endpoints are from consul at another address, "+
+		"they are not served unless consul says that it is the same cluster",
+		"saved_from", all.origin.address, "consul_is_at", c.client.Address(), "folder", c.options.StateDir)
+	if inFile {
+		c.store.setAside()
+	}
+	return false
 }
 
 // warnOfNoToken warns once that instances may be hidden, as those of a service are for which there is no instance.
@@ -92,7 +116,7 @@ func (c *Consul) warnOfNoToken(service string) {
 }
 
 // Save returns the sets as they are now, for ConsulOptions.Saved of another process.
-func (c *Consul) Save() ([]byte, error) { return encodeSaved(c.collect(), c.client.Address()) }
+func (c *Consul) Save() ([]byte, error) { return encodeSaved(c.collect()) }
 
 // HoldState stops writing to StateDir if on, and resumes it if not. It is for the time in which another process
 // writes there.
@@ -132,7 +156,7 @@ func (c *Consul) start(ctx context.Context, sink Sink) {
 		c.slots.want(len(c.watches))
 	}
 	if c.store != nil {
-		c.running.Go(func() { c.store.run(ctx, c.collect) })
+		c.running.Go(func() { c.store.run(ctx, c.collectFor) })
 	}
 	for _, f := range c.selectors {
 		f.begin()
@@ -164,20 +188,26 @@ func (c *Consul) Saved() []lb.Endpoints {
 	return sets
 }
 
+// collectFor returns the sets that are to be saved in a file. It finds out which cluster they are of.
+func (c *Consul) collectFor(ctx context.Context) saved {
+	c.origins.find(ctx)
+	return c.collect()
+}
+
 // collect returns the sets that are to be saved.
-func (c *Consul) collect() []savedSet {
+func (c *Consul) collect() saved {
+	all, fresh := saved{origin: c.origins.origin()}, c.origins.strangers()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var sets []savedSet
 	seen := map[string]bool{}
 	for _, w := range c.watches {
 		key := c.savedKey(w)
-		if set, known := w.publisher.saved(key); known && !seen[key] { // watches may differ in their guards only
+		if set, known := w.publisher.saved(key, fresh); known && !seen[key] { // watches may differ in their guards only
 			seen[key] = true
-			sets = append(sets, set)
+			all.sets = append(all.sets, set)
 		}
 	}
-	return sets
+	return all
 }
 
 // savedKey returns the name of w's query in the file. The address of the agent is not part of it: the file has that

@@ -131,14 +131,15 @@ func manyBad(n int) (instances []string) {
 
 // An endpoint with an ID that is too long, which an earlier version has saved, is left out. The others are not.
 func TestSavedIDsAreBounded(t *testing.T) {
-	file, err := encodeSaved([]savedSet{{query: "q", endpoints: []lb.Endpoint{
+	file, err := encodeSaved(saved{sets: []savedSet{{query: "q", endpoints: []lb.Endpoint{
 		{ID: huge("id"), Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1},
 		{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1},
-	}}}, "")
+	}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	sets, err := decodeSaved(file, "")
+	all, err := decodeSaved(file)
+	sets := all.sets
 	if err != nil || len(sets) != 1 || len(sets[0].endpoints) != 1 || sets[0].endpoints[0].ID != "n/a" {
 		t.Errorf("got %v, %v, want n/a only", sets, err)
 	}

@@ -30,6 +30,25 @@ func (p *publisher) restore(s savedSet) {
 	p.held, p.joined = s.held, s.joined
 }
 
+// disown drops the set of an earlier process.
+func (p *publisher) disown() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.endpoints, p.available, p.held, p.joined, p.restored = nil, 0, nil, nil, false
+	for _, s := range p.selectors {
+		s.disown(p.watch)
+	}
+}
+
+// adopt passes on the set of an earlier process, as if it was an answer of Consul.
+func (p *publisher) adopt(s savedSet) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.restore(s)
+	p.published, p.restored = true, false
+	p.passOnLocked(nil)
+}
+
 // publish passes on the set of b, how many of its endpoints are available, and who has left. It does nothing if the
 // set is the one that was passed on last, unless tell is true. It reports whether the set is new; the first always is.
 func (p *publisher) publish(b *belief, left []lb.Departure, tell bool) bool {
@@ -86,10 +105,11 @@ func (p *publisher) mostInterest() (most Leaves) {
 	return most
 }
 
-// saved returns the set as it is to be saved under this key; false if there is none.
-func (p *publisher) saved(key string) (savedSet, bool) {
+// saved returns the set as it is to be saved under this key; false if there is none. With fresh, a set that an earlier
+// process has saved is none.
+func (p *publisher) saved(key string, fresh bool) (savedSet, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s := savedSet{query: key, changed: p.changed, endpoints: p.endpoints, held: p.held, joined: p.joined}
-	return s, p.published || p.restored
+	return s, p.published || p.restored && !fresh
 }

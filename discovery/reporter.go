@@ -121,7 +121,7 @@ func (r *reporter) published(now time.Time, before, after int) {
 	r.logger().Debug("endpoints changed", "before", before, "now", after)
 	r.count(func(s *WatchStatus) {
 		s.Updates++
-		s.LastChange, s.Saved = now, time.Time{}
+		s.LastChange = now
 	})
 }
 
@@ -130,7 +130,7 @@ func (r *reporter) believed(now time.Time, a *answer, in instances, b *belief, n
 	r.fails = 0
 	r.count(func(s *WatchStatus) {
 		s.Error, s.ErrorSince = "", time.Time{}
-		s.LastSuccess = now
+		s.LastSuccess, s.Saved = now, time.Time{}
 		s.Index, s.Backend = next.index, a.backend
 		s.Endpoints, s.Bad, s.Duplicates = len(b.set), len(in.bad), in.duplicates
 		s.Held, s.HeldUntil = len(b.held), b.letGo()

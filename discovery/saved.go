@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/consul"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -22,6 +23,12 @@ type savedSet struct {
 	joined    map[place]bool  // see belief
 }
 
+// saved are the sets of a process.
+type saved struct {
+	origin origin
+	sets   []savedSet
+}
+
 // savedVersion is the version of the format. A file is a line with savedMark, the version, and the checksum of what
 // follows; then JSON.
 const savedVersion = 1
@@ -31,16 +38,19 @@ const savedMark = "lictor-endpoints"
 var (
 	errForeign = errors.New("not a file of saved endpoints")
 	errDamaged = errors.New("damaged: the checksum does not match")
-
-	errOtherConsul = errors.New("from another consul")
 )
 
 // The JSON of a file.
 type savedJSON struct {
 	// Address is that of the agent that the sets are from. It is empty in files of versions that did not save it, which
 	// count as from any.
-	Address string         `json:"address,omitempty"`
-	Sets    []savedSetJSON `json:"sets"`
+	Address string `json:"address,omitempty"`
+
+	// TrustDomain and Datacenter are those of consul.Cluster. Versions of Lictor that do not know them ignore them.
+	TrustDomain string `json:"trust_domain,omitempty"`
+	Datacenter  string `json:"datacenter,omitempty"`
+
+	Sets []savedSetJSON `json:"sets"`
 }
 
 type savedSetJSON struct {
@@ -60,10 +70,12 @@ type savedEndpointJSON struct {
 	Joined    bool       `json:"joined,omitempty"` // while others were held
 }
 
-// encodeSaved returns the contents of a file with these sets, which are from the agent at address.
-func encodeSaved(sets []savedSet, address string) ([]byte, error) {
-	file := savedJSON{Address: address, Sets: make([]savedSetJSON, 0, len(sets))}
-	for _, s := range sets {
+// encodeSaved returns the contents of a file with these sets.
+func encodeSaved(all saved) ([]byte, error) {
+	from := all.origin
+	file := savedJSON{Address: from.address, TrustDomain: from.cluster.TrustDomain,
+		Datacenter: from.cluster.Datacenter, Sets: make([]savedSetJSON, 0, len(all.sets))}
+	for _, s := range all.sets {
 		one := savedSetJSON{Query: s.query, Changed: s.changed,
 			Endpoints: make([]savedEndpointJSON, 0, len(s.endpoints))}
 		for _, e := range s.endpoints {
@@ -87,31 +99,32 @@ func (s *savedSet) encodeEndpoint(e lb.Endpoint) savedEndpointJSON {
 }
 
 // decodeSaved returns the sets in a file. Whatever has happened to the file, decodeSaved returns an error, or sets
-// that could have come from Consul. Sets from another agent than that at address are errOtherConsul: it may be of
-// another cluster, whose instances must not get clients.
-func decodeSaved(file []byte, address string) ([]savedSet, error) {
+// that could have come from Consul.
+func decodeSaved(file []byte) (all saved, err error) {
 	head, body, found := bytes.Cut(file, []byte("\n"))
 	fields := bytes.Fields(head)
 	if !found || len(fields) < 2 || string(fields[0]) != savedMark {
-		return nil, errForeign
+		return saved{}, errForeign
 	}
 	version, err := strconv.Atoi(string(fields[1]))
 	switch {
 	case err != nil || version < 1:
-		return nil, errForeign
+		return saved{}, errForeign
 	case version != savedVersion:
-		return nil, fmt.Errorf("of version %d, this lictor reads version %d", version, savedVersion)
+		return saved{}, fmt.Errorf("of version %d, this lictor reads version %d", version, savedVersion)
 	case len(fields) != 3 || string(fields[2]) != fmt.Sprintf("%x", sha256.Sum256(body)):
-		return nil, errDamaged
+		return saved{}, errDamaged
 	}
 	var content savedJSON
 	if err := json.Unmarshal(body, &content); err != nil {
-		return nil, fmt.Errorf("%w: %w", errForeign, err)
+		return saved{}, fmt.Errorf("%w: %w", errForeign, err)
 	}
-	if content.Address != "" && content.Address != address {
-		return nil, fmt.Errorf("%w: %s, and consul is at %s now", errOtherConsul, content.Address, address)
+	if all.sets, err = decodeSets(content); err != nil {
+		return saved{}, err
 	}
-	return decodeSets(content)
+	all.origin = origin{content.Address, consul.Cluster{
+		TrustDomain: content.TrustDomain, Datacenter: content.Datacenter}}
+	return all, nil
 }
 
 func decodeSets(content savedJSON) ([]savedSet, error) {

@@ -38,19 +38,19 @@ func sealed(body string) []byte {
 
 func TestSavedSetsComeBack(t *testing.T) {
 	for name, sets := range map[string][]savedSet{"some": someSaved(), "none": nil} {
-		file, err := encodeSaved(sets, "")
+		file, err := encodeSaved(saved{sets: sets})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := decodeSaved(file, "")
-		if err != nil || !reflect.DeepEqual(got, sets) {
+		got, err := decodeSaved(file)
+		if err != nil || !reflect.DeepEqual(got.sets, sets) {
 			t.Errorf("%s: got %+v, %v, want %+v", name, got, err, sets)
 		}
 	}
 }
 
 func TestWhatIsNotASavedFileIsRefused(t *testing.T) {
-	good, err := encodeSaved(someSaved(), "")
+	good, err := encodeSaved(saved{sets: someSaved()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,18 +85,18 @@ func TestWhatIsNotASavedFileIsRefused(t *testing.T) {
 		{"no weight", one(`{"id":"a","address":"10.0.0.1:80"}`), "weight"},
 		{"no ID", one(`{"address":"10.0.0.1:80","weight":1}`), "no ID"},
 	}
-	if _, err := decodeSaved(one(a), ""); err != nil {
+	if _, err := decodeSaved(one(a)); err != nil {
 		t.Fatalf("the measure of the others is refused: %v", err)
 	}
 	for _, tt := range tests {
-		if sets, err := decodeSaved(tt.file, ""); err == nil || sets != nil || !strings.Contains(err.Error(), tt.want) {
+		if sets, err := decodeSaved(tt.file); err == nil || sets.sets != nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, %v, want an error with %q", tt.name, sets, err, tt.want)
 		}
 	}
 }
 
 func TestEveryFlippedBitIsNoticed(t *testing.T) {
-	good, err := encodeSaved(someSaved(), "")
+	good, err := encodeSaved(saved{sets: someSaved()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +104,7 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 		for bit := range 8 {
 			bad := bytes.Clone(good)
 			bad[i] ^= 1 << bit
-			if _, err := decodeSaved(bad, ""); err == nil {
+			if _, err := decodeSaved(bad); err == nil {
 				t.Fatalf("bit %d of byte %d (%q) flipped, and nothing noticed", bit, i, good[i])
 			}
 		}
@@ -114,7 +114,7 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 // FuzzSaved checks that a file is refused, or comes to sets that can be served and that are the same after they were
 // written and read again. With seal, the text gets the right checksum.
 func FuzzSaved(f *testing.F) {
-	good, err := encodeSaved(someSaved(), "")
+	good, err := encodeSaved(saved{sets: someSaved()})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -126,22 +126,22 @@ func FuzzSaved(f *testing.F) {
 		if seal {
 			file = sealed(string(file))
 		}
-		sets, err := decodeSaved(file, "")
+		sets, err := decodeSaved(file)
 		if err != nil {
-			if sets != nil {
+			if sets.sets != nil {
 				t.Errorf("sets besides error %v", err)
 			}
 			return
 		}
-		for _, s := range sets {
+		for _, s := range sets.sets {
 			checkEndpoints(t, s.endpoints)
 		}
-		again, err := encodeSaved(sets, "")
+		again, err := encodeSaved(sets)
 		if err != nil {
 			t.Fatal(err)
 		}
-		back, err := decodeSaved(again, "")
-		if err != nil || !sameSets(back, sets) {
+		back, err := decodeSaved(again)
+		if err != nil || back.origin != sets.origin || !sameSets(back.sets, sets.sets) {
 			t.Errorf("written again: got %+v, %v, want %+v", back, err, sets)
 		}
 	})
@@ -174,10 +174,10 @@ func checkEndpoints(t *testing.T, endpoints []lb.Endpoint) {
 }
 
 func TestErrorsOfSavedFilesCanBeToldApart(t *testing.T) {
-	if _, err := decodeSaved([]byte("x\n"), ""); !errors.Is(err, errForeign) {
+	if _, err := decodeSaved([]byte("x\n")); !errors.Is(err, errForeign) {
 		t.Errorf("got %v", err)
 	}
-	if _, err := decodeSaved([]byte("lictor-endpoints 1 00\n{}"), ""); !errors.Is(err, errDamaged) {
+	if _, err := decodeSaved([]byte("lictor-endpoints 1 00\n{}")); !errors.Is(err, errDamaged) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -64,6 +64,21 @@ func (s *selector) deliver(w *watch, set []lb.Endpoint, available int, restored 
 	s.updateLocked(time.Now())
 }
 
+// disown drops the set of w that an earlier process has saved, which the sink has got from Consul.Saved.
+func (s *selector) disown(w *watch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.tiers {
+		if t.watch == w && t.restored {
+			t.set, t.unheld, t.known, t.restored = nil, 0, false, false
+		}
+	}
+	if s.active < 0 && !s.closed && !s.begun.IsZero() {
+		s.consul.sink.OnUpdate([]lb.Endpoints{{Service: s.service}})
+	}
+	s.updateLocked(time.Now())
+}
+
 // begin allows s to send sets from now on.
 func (s *selector) begin() {
 	s.mu.Lock()

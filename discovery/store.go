@@ -23,8 +23,6 @@ type store struct {
 	log   hclog.Logger
 	dirty chan struct{} // has an element if something has changed since the last write began
 
-	address string // of the agent that the sets are from
-
 	writing sync.Mutex // locked while the file is written; guards the following
 	held    bool       // nothing may be written
 	lock    folderLock // locked while this store writes
@@ -38,8 +36,8 @@ const (
 	saveRetry    = 10 * time.Second // the pause after a write that failed
 )
 
-func newStore(dir, address string, log hclog.Logger) *store {
-	return &store{dir: dir, address: address, log: log, dirty: make(chan struct{}, 1)}
+func newStore(dir string, log hclog.Logger) *store {
+	return &store{dir: dir, log: log, dirty: make(chan struct{}, 1)}
 }
 
 // markDirty notes that there is something to write.
@@ -52,30 +50,39 @@ func (s *store) markDirty() {
 
 // load returns the saved sets. It sets a file aside that cannot be used, with a warning, so that Lictor starts in
 // any case.
-func (s *store) load() []savedSet {
+func (s *store) load() saved {
 	path := filepath.Join(s.dir, savedFile)
 	file, err := regular.ReadFile(path, consul.MaxBody)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return saved{}
 	}
-	var sets []savedSet
+	var all saved
 	if err == nil {
-		sets, err = decodeSaved(file, s.address)
+		all, err = decodeSaved(file)
 	}
 	if err == nil {
-		return sets
+		return all
 	}
-	aside := filepath.Join(s.dir, asideFile)
 	s.log.Warn("saved endpoints cannot be used, so there are none until consul answers",
-		"file", path, "reason", err, "moved_to", aside)
-	if err := os.Rename(path, aside); err != nil {
+		"file", path, "reason", err, "moved_to", filepath.Join(s.dir, asideFile))
+	s.setAside()
+	return saved{}
+}
+
+// setAside moves the file aside, unless another process may write now.
+func (s *store) setAside() {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.held {
+		return
+	}
+	if err := os.Rename(filepath.Join(s.dir, savedFile), filepath.Join(s.dir, asideFile)); err != nil {
 		s.log.Warn("saved endpoints cannot be set aside", "error", err)
 	}
-	return nil
 }
 
 // run writes what collect returns whenever something has changed, until ctx ends and everything is written.
-func (s *store) run(ctx context.Context, collect func() []savedSet) {
+func (s *store) run(ctx context.Context, collect func(context.Context) saved) {
 	defer s.release()
 	failing := false
 	for {
@@ -84,12 +91,12 @@ func (s *store) run(ctx context.Context, collect func() []savedSet) {
 		case <-ctx.Done():
 			select {
 			case <-s.dirty:
-				s.write(collect(), failing)
+				s.write(collect(ctx), failing)
 			default:
 			}
 			return
 		}
-		failed := !s.write(collect(), failing)
+		failed := !s.write(collect(ctx), failing)
 		if failing && !failed {
 			s.log.Info("endpoints are saved again", "folder", s.dir)
 		}
@@ -123,7 +130,7 @@ func (s *store) hold(on bool) {
 
 // write replaces the file, and reports whether that worked. It logs a failure unless failing says that the last
 // write failed too.
-func (s *store) write(sets []savedSet, failing bool) bool {
+func (s *store) write(all saved, failing bool) bool {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if s.held {
@@ -135,7 +142,7 @@ func (s *store) write(sets []savedSet, failing bool) bool {
 	} else if err != nil {
 		return s.failed(err, failing)
 	}
-	file, err := encodeSaved(sets, s.address)
+	file, err := encodeSaved(all)
 	if err == nil {
 		err = replaceFile(s.dir, savedFile, file)
 	}

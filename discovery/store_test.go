@@ -1,6 +1,7 @@
 package discovery
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -110,7 +111,7 @@ func TestSavedSetOfAnotherQueryDoesNotCount(t *testing.T) {
 
 // A file that cannot be used is set aside with one log line, and the source starts.
 func TestUnusableStateIsSetAside(t *testing.T) {
-	good, err := encodeSaved(someSaved(), "")
+	good, err := encodeSaved(saved{sets: someSaved()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +134,7 @@ func TestUnusableStateIsSetAside(t *testing.T) {
 			if aside, err := os.ReadFile(filepath.Join(dir, asideFile)); err != nil || string(aside) != content {
 				t.Errorf("set aside %q, %v, want %q", aside, err, content)
 			}
-			if _, err := decodeSaved(savedIn(t, dir), "http://127.0.0.1:8500"); err != nil {
+			if _, err := decodeSaved(savedIn(t, dir)); err != nil {
 				t.Errorf("the file was not replaced: %v", err)
 			}
 		})
@@ -175,9 +176,9 @@ func TestStateThatCannotBeWrittenIsSaidOnceAndTriedAgain(t *testing.T) {
 
 func TestStateIsWrittenAtMostOnceASecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStore(filepath.Join(t.TempDir(), "state"), "", (&journal{}).logger(0))
+		s := newStore(filepath.Join(t.TempDir(), "state"), (&journal{}).logger(0))
 		var writes atomic.Int32
-		go s.run(t.Context(), func() []savedSet { writes.Add(1); return nil })
+		go s.run(t.Context(), func(context.Context) saved { writes.Add(1); return saved{} })
 		for range 1000 {
 			s.markDirty()
 			time.Sleep(10 * time.Millisecond)
@@ -224,14 +225,14 @@ func TestServicesThatWentAreSavedNoMore(t *testing.T) {
 
 // A store on hold writes nothing. It writes afterwards what has changed meanwhile.
 func TestHeldStoreWritesNothing(t *testing.T) {
-	s := newStore(t.TempDir(), "", hclog.NewNullLogger())
-	sets := []savedSet{{query: "q", endpoints: []lb.Endpoint{{ID: "n/a",
-		Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}
+	s := newStore(t.TempDir(), hclog.NewNullLogger())
+	sets := saved{sets: []savedSet{{query: "q", endpoints: []lb.Endpoint{{ID: "n/a",
+		Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}}
 	s.hold(true)
 	if !s.write(sets, false) {
 		t.Error("a held store fails")
 	}
-	if got := s.load(); len(got) != 0 {
+	if got := s.load(); len(got.sets) != 0 {
 		t.Errorf("written although held: %v", got)
 	}
 	s.hold(false)
@@ -240,15 +241,15 @@ func TestHeldStoreWritesNothing(t *testing.T) {
 	default:
 		t.Error("nobody would write what has changed")
 	}
-	if !s.write(sets, false) || len(s.load()) != 1 {
+	if !s.write(sets, false) || len(s.load().sets) != 1 {
 		t.Error("not written although it is held no longer")
 	}
 }
 
 // A source begins with the sets in ConsulOptions.Saved, with or without a folder.
 func TestSavedByAnotherProcess(t *testing.T) {
-	text, err := encodeSaved([]savedSet{{query: `"" "" ` + (Query{Service: "web"}).normalize("").canonical(),
-		endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}, "")
+	text, err := encodeSaved(saved{sets: []savedSet{{query: `"" "" ` + (Query{Service: "web"}).normalize("").canonical(),
+		endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +303,7 @@ func TestSavedSetsOfAnotherConsul(t *testing.T) {
 			if got := fmt.Sprint(lines(r.consul.Saved())); got != want {
 				t.Errorf("%q: saved %s, want %s", address, got, want)
 			}
-			told := strings.Contains(r.log.String(), "from another consul: http://127.0.0.1:8500, and")
+			told := strings.Contains(r.log.String(), "from consul at another address")
 			if told != (want == "[]") {
 				t.Errorf("%q: log %s", address, r.log)
 			}

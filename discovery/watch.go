@@ -25,8 +25,9 @@ type watch struct {
 	vigil     vigil
 
 	// The following belong to run.
-	state belief
-	next  question
+	state     belief
+	next      question
+	inherited *savedSet // of an earlier process, which may be of another cluster; nil: none, or Consul has answered
 }
 
 // newWatch returns a watch for o, with the set that an earlier process has saved for it, if any.
@@ -44,6 +45,12 @@ func newWatch(c *Consul, o *wanted) *watch {
 		w.poller.passed.learn(true)
 	}
 	if s, found := c.restored[c.savedKey(w)]; found {
+		if earlier := c.origins.earlier; earlier != nil {
+			w.inherited = &s
+			if !earlier.origin.at(c.client.Address()) {
+				return w
+			}
+		}
 		w.state.set, w.state.held, w.state.joined = s.endpoints, s.held, s.joined
 		w.publisher.restore(s)
 		w.reporter.restore(s)
@@ -87,7 +94,11 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 	switch {
 	case ctx.Err() != nil || errors.Is(err, errTurn):
 		return 0
-	case err != nil:
+	}
+	if pause := w.checkOrigin(ctx, err); pause > 0 {
+		return pause
+	}
+	if err != nil {
 		return w.failed(now, err)
 	}
 	e := evidence{
@@ -121,7 +132,7 @@ func (w *watch) failed(now time.Time, err error) time.Duration {
 // believe makes what v says the belief, and tells everybody who is concerned.
 func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer) {
 	before := len(w.state.set)
-	w.state = v.belief
+	w.state, w.inherited = v.belief, nil
 	b := &w.state
 	w.poller.believed(e.now, e.asked)
 	w.reporter.logBad(e.in.bad)

@@ -1,0 +1,179 @@
+package discovery
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/consul"
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+func TestRelationOfSavedSets(t *testing.T) {
+	of := func(trustDomain, datacenter string) consul.Cluster {
+		return consul.Cluster{TrustDomain: trustDomain, Datacenter: datacenter}
+	}
+	tests := []struct {
+		saved, now consul.Cluster
+		want       relation
+	}{
+		{of("", ""), of("", ""), unrelated},
+		{of("", ""), of("a", "dc1"), unrelated},
+		{of("a", ""), of("a", ""), unrelated}, // of another datacenter?
+		{of("", "dc1"), of("", "dc1"), unrelated},
+		{of("a", "dc1"), of("a", "dc1"), ofSame},
+		{of("a", "dc1"), of("b", "dc1"), ofStranger},
+		{of("a", "dc1"), of("a", "dc2"), ofStranger},
+		{of("a", ""), of("b", ""), ofStranger},
+		{of("", "dc1"), of("", "dc2"), ofStranger},
+	}
+	for _, tt := range tests {
+		if got := (origin{cluster: tt.saved}).relation(tt.now); got != tt.want {
+			t.Errorf("%+v and %+v: got %v, want %v", tt.saved, tt.now, got, tt.want)
+		}
+	}
+}
+
+// clusterOf answers as an agent of a cluster with this trust domain and one datacenter does. An empty trust domain
+// means that Connect is disabled.
+func clusterOf(trustDomain, datacenter string) reply {
+	return func(req *http.Request) (*http.Response, error) {
+		switch {
+		case req.URL.Path == "/v1/catalog/datacenters":
+			return response(200, nil, strings.NewReader(fmt.Sprintf("[%q]", datacenter))), nil
+		case req.URL.Path == "/v1/agent/connect/ca/roots" && trustDomain != "":
+			return response(200, nil, strings.NewReader(fmt.Sprintf(`{"TrustDomain":%q}`, trustDomain))), nil
+		case req.URL.Path == "/v1/agent/connect/ca/roots":
+			return status(500, "Connect must be enabled in order to use this endpoint")(req)
+		}
+		return status(301, "")(req)
+	}
+}
+
+// savedFrom returns a folder with the set webA that comes from a cluster.
+func savedFrom(t *testing.T, cluster reply) (dir string) {
+	dir = t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{script: map[string][]reply{"web": {ok(20, "a 80")}}, ping: cluster}
+		r := start(t, f, ConsulOptions{StateDir: dir})
+		time.Sleep(time.Minute)
+		r.stop()
+	})
+	return dir
+}
+
+// A saved set belongs to the cluster and datacenter that it is from as soon as Consul can say which these are, and to
+// the address until then.
+func TestSavedSetsBelongToTheirCluster(t *testing.T) {
+	const other = "127.0.0.1:9999"
+	a, b, none := clusterOf("a.consul", "dc1"), clusterOf("b.consul", "dc1"), clusterOf("", "dc1")
+	denied := status(403, "ACL not found")
+	tests := []struct {
+		name          string
+		from, now     reply
+		address       string
+		answer        reply
+		first, served string // what is served before and after Consul has answered; empty: nothing was sent
+		aside         bool
+	}{
+		{"same cluster", a, a, "", denied, webA, "", false},
+		{"same address, not known which cluster", a, nil, "", denied, webA, "", false},
+		{"same address, consul is away", a, b, "", fails(os.ErrDeadlineExceeded), webA, "", false},
+		{"same address, other cluster", a, b, "", denied, webA, "web:", true},
+		{"same address, other cluster, empty", a, b, "", ok(20), webA, "web:", true},
+		{"same address, other datacenter", none, clusterOf("", "dc2"), "", denied, webA, "web:", true},
+		{"other address, same cluster", a, a, other, denied, "", webA, true},
+		{"other address, other cluster", a, b, other, denied, "", "", true},
+		{"other address, other datacenter", a, clusterOf("a.consul", "dc2"), other, denied, "", "", true},
+		{"other address, no connect", none, none, other, denied, "", "", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := savedFrom(t, tt.from)
+			synctest.Test(t, func(t *testing.T) {
+				r := start(t, &fake{always: tt.answer, ping: tt.now}, ConsulOptions{StateDir: dir, Address: tt.address})
+				if got := strings.Join(lines(r.consul.Saved()), " "); got != tt.first {
+					t.Errorf("served at first %q, want %q", got, tt.first)
+				}
+				time.Sleep(time.Minute)
+				if got := r.got(); len(got) == 0 && tt.served != "" || len(got) > 0 && got[0] != tt.served {
+					t.Errorf("served then %q, want %q", got, tt.served)
+				}
+				if s := r.status(); s.Held != 0 {
+					t.Errorf("status %+v", s)
+				}
+				r.stop()
+				if tt.aside && tt.address == "" {
+					r.log.wantOnce(t, "saved endpoints are of another cluster")
+				}
+			})
+			file := string(savedIn(t, dir))
+			_, err := os.Stat(filepath.Join(dir, asideFile))
+			kept := strings.Contains(file, "10.0.0.1:80")
+			if kept != (!tt.aside || tt.served == webA) || (err == nil) != tt.aside {
+				t.Errorf("moved aside: %v, want %v; in the file: %s", err, tt.aside, file)
+			}
+		})
+	}
+}
+
+// A development agent that starts again is another cluster at the same address.
+func TestRealConsulOfAnotherCluster(t *testing.T) {
+	t.Parallel()
+	a := startAgent(t, "")
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
+	o := ConsulOptions{Address: a.HTTP, StateDir: t.TempDir(), Watches: []Watch{{Service: "web"}}}
+	first := followNew(t, o)
+	first.wantLast(t, "web: n/a=127.0.0.1:80")
+	first.stop()
+
+	log := &journal{}
+	o.Logger = log.logger(hclog.Info)
+	same, err := NewConsul(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := follow(t, same, log)
+	testproc.Await(t, "answer", func() bool { return !second.status().LastSuccess.IsZero() })
+	second.stop()
+	if strings.Contains(log.String(), "another") {
+		t.Error(log)
+	}
+
+	a.Kill()
+	third := followNew(t, o)
+	if got := lines(third.consul.Saved()); len(got) != 1 || got[0] != "web: n/a=127.0.0.1:80" {
+		t.Errorf("while consul is away: saved %q", got)
+	}
+	if err := a.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	third.wantLast(t, "web:")
+	third.log.wantOnce(t, "saved endpoints are of another cluster")
+}
+
+// No right is needed to learn which cluster it is.
+func TestRealConsulTellsItsCluster(t *testing.T) {
+	t.Parallel()
+	for _, o := range []testconsul.Options{{ACL: true}, {HCL: "connect { enabled = false }\n"}} {
+		a := startAgentWith(t, o)
+		c, err := NewConsul(ConsulOptions{Address: a.HTTP})
+		if err != nil {
+			t.Fatal(err)
+		}
+		testproc.Await(t, "cluster", func() bool {
+			found, err := c.client.Cluster(t.Context())
+			return err == nil && found.Datacenter == "dc1" && (found.TrustDomain != "") == o.ACL
+		})
+		c.client.CloseIdle()
+	}
+}
