@@ -100,7 +100,8 @@ func TestSavedSetsBelongToTheirCluster(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := savedFrom(t, tt.from)
 			synctest.Test(t, func(t *testing.T) {
-				r := start(t, &fake{always: tt.answer, ping: tt.now}, ConsulOptions{StateDir: dir, Address: tt.address})
+				f := &fake{always: after(time.Second, tt.answer), ping: tt.now}
+				r := start(t, f, ConsulOptions{StateDir: dir, Address: tt.address})
 				if got := strings.Join(lines(r.consul.Saved()), " "); got != tt.first {
 					t.Errorf("served at first %q, want %q", got, tt.first)
 				}
