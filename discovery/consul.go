@@ -21,6 +21,7 @@ type Consul struct {
 	streams  fact   // the agent has its own view of the catalog
 	lag      lag
 	origins  origins
+	patience patience
 	noToken  atomic.Bool // warnOfNoToken has warned
 
 	ran       atomic.Bool
@@ -53,6 +54,7 @@ func NewConsul(o ConsulOptions) (*Consul, error) {
 // newConsul is NewConsul with any client. o has its defaults.
 func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
 	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), selectors: map[string]*selector{}}
+	c.patience.log = o.Logger
 	c.origins.client, c.restored = client, map[string]savedSet{}
 	earlier, check := c.earlier()
 	if check {

@@ -28,6 +28,7 @@ type poller struct {
 	full    time.Time                 // when the servers last answered
 	resync  time.Duration             // after full, the servers are asked again; zero: never
 	doubted time.Time                 // when an answer was last not believed
+	cut     time.Duration             // wait of the last query, if it was cut off when its answer was due; zero: no
 	denied  *consul.MissingRightError // since the last answer that was believed; nil: none
 	backoff backoff
 	bucket  bucket
@@ -65,11 +66,13 @@ func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error)
 	}
 	how := ask{index: q.index, consistent: q.leader, reuse: p.parser}
 	if q.index != 0 {
-		how.wait = p.waitFor(time.Now(), b.letGo())
+		how.wait = p.waitFor(time.Now(), b.letGo()).Truncate(time.Millisecond) // as it is sent
 	}
 	ctx, end := p.bound(ctx, &how, b)
 	defer end()
+	sent := time.Now()
 	a, err := p.consul.health(ctx, p.query, how)
+	p.noteCut(how, time.Since(sent), err)
 	p.bucket.pay(time.Now(), a.size)
 	if err != nil && ctx.Err() != nil {
 		return a, context.Cause(ctx)
@@ -149,7 +152,7 @@ func (p *poller) learn(q question, a *answer, err error) error {
 // as such endpoints go only by an answer: they stay if Consul has been lost meanwhile. A zero letGo means that none
 // is held.
 func (p *poller) waitFor(now, letGo time.Time) time.Duration {
-	wait := jitter(p.consul.options.Wait)
+	wait := jitter(p.consul.patience.bound(p.consul.options.Wait))
 	slots := p.consul.slots
 	if slots != nil {
 		if turn := slots.turnLength(); turn > 0 {

@@ -120,6 +120,26 @@ func (c *Client) Query(ctx context.Context, q Request) (*Answer, error) {
 		return nil, err
 	}
 	defer leave()
+	if q.Index != 0 {
+		return c.block(ctx, q)
+	}
+	return c.send(ctx, q)
+}
+
+// block sends a query that blocks. The error is an *OverdueError if the agent cuts it off when it should answer.
+func (c *Client) block(ctx context.Context, q Request) (*Answer, error) {
+	ctx, end := watchResent(ctx, q.Wait)
+	defer end()
+	begun := time.Now()
+	a, err := c.send(ctx, q)
+	if err != nil {
+		return nil, overdue(ctx, err, time.Since(begun), q.Wait)
+	}
+	return a, nil
+}
+
+// send sends q, and returns the whole answer.
+func (c *Client) send(ctx context.Context, q Request) (*Answer, error) {
 	resp, err := c.do(ctx, http.MethodGet, q.Path, c.values(q), nil)
 	if err != nil {
 		return nil, err

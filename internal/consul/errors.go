@@ -111,6 +111,8 @@ func KindOf(err error) Kind {
 // The status is 500.
 const filterTrouble = "Failed to create boolean expression evaluator: "
 
+const cutOff = "cut off"
+
 // Cause returns a text that is the same for errors of the same cause, as far as that can be told. Texts of errors are
 // not: they have ports that differ each time.
 func Cause(err error) string {
@@ -126,7 +128,7 @@ func Cause(err error) string {
 	case errors.As(err, &certificate):
 		return "certificate"
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return "cut off" // whichever of them the client notices first
+		return cutOff // whichever of them the client notices first
 	case errors.As(err, &errno):
 		return errno.Error()
 	}
