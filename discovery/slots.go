@@ -17,8 +17,8 @@ import (
 // The turns are so short that each watch asks at least every maxStale. Some slots are kept for urgent queries, which
 // end at once: a new watch does not wait for the end of a turn.
 //
-// If the agent refuses a connection, it allows fewer than there are slots. Then the queries that were under way are
-// the limit, and more are tried now and then.
+// If the agent refuses a connection, it allows fewer than there are slots. Then the limit is less than the queries that
+// were under way, so that other programs of the host get connections too. More are tried now and then.
 type slots struct {
 	most int // bound of limit
 	log  hclog.Logger
@@ -150,9 +150,14 @@ func (s *slots) refuse() {
 		s.retry = min(2*s.retry, maxRetry)
 	}
 	s.refused, s.next, s.tooMany = now, now.Add(s.retry), true
-	s.limit = max(min(s.limit, s.held-1), 1)
+	allowed := s.held - 1
+	s.limit = max(min(s.limit, allowed-reserve(allowed)), 1)
 	s.changedLocked()
 }
+
+// reserve returns how many of the connections that the agent allows are left to other programs, and to requests that
+// need no slot.
+func reserve(allowed int) int { return max(allowed/4, 2) }
 
 // refusing reports whether the agent has refused a connection lately.
 func (s *slots) refusing() bool {

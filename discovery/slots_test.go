@@ -259,6 +259,29 @@ func TestSlotsFollowWhatTheAgentAllows(t *testing.T) {
 	})
 }
 
+// An agent that allows few connections has some for other programs too, except while more are tried.
+func TestSlotsLeaveRoomForOtherPrograms(t *testing.T) {
+	for most, left := range map[int]int{5: 2, 20: 5} {
+		synctest.Test(t, func(t *testing.T) {
+			n := &narrow{most: most, backend: api.QueryBackendStreaming}
+			r := start(t, &fake{always: n.reply}, ConsulOptions{Watches: manyWatches(60)})
+			time.Sleep(10 * time.Minute) // by now trials are rare
+			full := 0
+			const samples = 10_000
+			for range samples {
+				time.Sleep(100 * time.Millisecond)
+				if now, _, _, _ := n.figures(); now > most-left {
+					full++
+				}
+			}
+			if full > samples/50 {
+				t.Errorf("of %d connections, %d were not left to others %d of %d times", most, left, full, samples)
+			}
+			r.stop()
+		})
+	}
+}
+
 // A query that the agent has passed on to the servers takes its connection until its wait is over, so it is not
 // cancelled.
 func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
