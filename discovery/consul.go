@@ -107,6 +107,11 @@ func (c *Consul) atSameAddress(all saved, inFile bool) bool {
 	return false
 }
 
+// hides reports whether Consul may have hidden instances from an answer because there is no token.
+func (c *Consul) hides(a *answer) bool {
+	return a.denies && len(a.entries) == 0 && !c.client.HasToken()
+}
+
 // warnOfNoToken warns once that instances may be hidden, as those of a service are for which there is no instance.
 // Consul answers everything to a client without a token, and leaves out in silence what that may not see.
 func (c *Consul) warnOfNoToken(service string) {
@@ -255,18 +260,22 @@ func (c *Consul) Check(ctx context.Context, q Query) error {
 
 // Look asks Consul for q once, and returns the instances, including those that are out. Its errors are those of
 // Check. If the answer is empty, Look may also return ErrNoToken, that the token lacks a right, or that there is no
-// such cluster peering.
+// such cluster peering. If the token may not see some of the instances, Look returns the others and a *HiddenError.
 func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	a, err := c.once(ctx, q)
 	if err != nil {
 		return nil, err
 	}
 	q = q.normalize(c.options.Datacenter)
-	if a.denies && len(a.entries) == 0 && !c.client.HasToken() {
+	if c.hides(&a) {
 		return nil, ErrNoToken
 	}
-	if a.filtered && len(a.entries) == 0 {
-		return nil, &consul.MissingRightError{Missing: c.client.MissingRight(ctx, q.Service, q.Datacenter)}
+	if a.filtered {
+		missing := c.client.MissingRight(ctx, q.Service, q.Datacenter)
+		if len(a.entries) > 0 {
+			return convert(a.entries, q.Statuses).all, &HiddenError{Missing: missing}
+		}
+		return nil, &consul.MissingRightError{Missing: missing}
 	}
 	if q.Peer != "" && len(a.entries) == 0 {
 		if err := c.client.Peering(ctx, q.Peer); err != nil {
@@ -274,6 +283,15 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 		}
 	}
 	return convert(a.entries, q.Statuses).all, nil
+}
+
+// A HiddenError is the error of Consul.Look if Consul left out some instances, because the token may not see them.
+type HiddenError struct {
+	Missing string // which right the token seems to lack, as text
+}
+
+func (e *HiddenError) Error() string {
+	return "consul leaves out instances that the token may not see: perhaps it lacks " + e.Missing
 }
 
 // ErrNoToken is the error of Consul.Look for an empty answer to a client without a token.

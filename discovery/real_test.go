@@ -419,6 +419,11 @@ func TestRealConsulTokenThatLosesAPartOfItsRights(t *testing.T) {
 	testproc.Await(t, "denial", func() bool { return strings.Contains(r.log.String(), "consul denies access") })
 	r.log.wantOnce(t, "the token may see less than before: perhaps it lacks node:read for the nodes")
 	r.want(t, three)
+	seen, err := r.consul.Look(t.Context(), Query{Service: "web"})
+	var hidden *HiddenError
+	if !errors.As(err, &hidden) || !strings.Contains(err.Error(), "node:read for the nodes") || len(seen) != 2 {
+		t.Errorf("looked: %v, %v", seen, err)
+	}
 	if s := r.status(); !strings.Contains(s.Error, "node:read") {
 		t.Errorf("status %+v", s)
 	}
@@ -444,4 +449,5 @@ func TestRealConsulWithoutAToken(t *testing.T) {
 	if _, err := r.consul.Look(t.Context(), Query{Service: "web"}); !errors.Is(err, ErrNoToken) {
 		t.Errorf("looked: %v", err)
 	}
+	testproc.Await(t, "word in the status", func() bool { return r.status().Hidden })
 }

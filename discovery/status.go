@@ -17,6 +17,9 @@ type WatchStatus struct {
 	Error       string    // of the last query; empty: it succeeded
 	ErrorSince  time.Time // when queries began to fail; zero: Error is empty
 
+	// Hidden is whether instances may be hidden because there is no token: see ErrNoToken.
+	Hidden bool
+
 	Index   uint64 // that the next query asks with; zero: it asks the servers, without an index
 	Backend string // of the last answer: "streaming" is the agent's own view, "blocking-query" the servers
 

@@ -136,7 +136,9 @@ func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer)
 	b := &w.state
 	w.poller.believed(e.now, e.asked)
 	w.reporter.logBad(e.in.bad)
-	if e.denies && len(e.in.all) == 0 && !w.consul.client.HasToken() {
+	hidden := w.consul.hides(a)
+	w.reporter.count(func(s *WatchStatus) { s.Hidden = hidden })
+	if hidden {
 		w.consul.warnOfNoToken(w.reporter.sharerNames())
 	}
 	w.reporter.logHeld(b, len(e.in.endpoints), before)

@@ -889,3 +889,28 @@ func TestTokenFileThatHangs(t *testing.T) {
 		t.Errorf("got %d, %v", code, err)
 	}
 }
+
+// The most serious problem of a source is named.
+func TestServicesShowTheirProblem(t *testing.T) {
+	h := serve(t, Options{}, "web")
+	tests := []struct {
+		watch discovery.WatchStatus
+		want  string
+	}{
+		{discovery.WatchStatus{}, ""},
+		{discovery.WatchStatus{Bad: 3}, "3 instances left out because of their address or ID; lictor explain says why"},
+		{discovery.WatchStatus{Bad: 3, Held: 2},
+			"2 endpoints held that Consul does not count any more; lictor explain says why"},
+		{discovery.WatchStatus{Hidden: true, Bad: 3}, discovery.ErrNoToken.Error()},
+		{discovery.WatchStatus{Error: "no leader", Hidden: true, Held: 2}, "no leader"},
+	}
+	for _, tt := range tests {
+		tt.watch.Services = []string{"web"}
+		h.fake.set(func(f *fake) { f.watch = []discovery.WatchStatus{tt.watch} })
+		var web Service
+		h.get("/v1/services/web", &web)
+		if web.Problem != tt.want {
+			t.Errorf("%+v: got %q, want %q", tt.watch, web.Problem, tt.want)
+		}
+	}
+}

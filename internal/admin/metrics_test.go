@@ -56,7 +56,7 @@ func busy(t *testing.T) *house {
 		f.stats[1].DatagramsUp = 9
 		dns := discovery.WatchStatus{
 			Services: []string{"dns"}, Error: "lost", ErrorSince: time.Unix(1700000000, 0), Queries: 4, Errors: 1,
-			LastSuccess: time.Unix(1600000000, 0),
+			LastSuccess: time.Unix(1600000000, 0), Held: 2, Holds: 3,
 			Query: discovery.Query{Service: "dns", Tags: []string{"v2"}, Datacenter: "dc2",
 				Statuses: []string{"passing"}},
 		}
@@ -90,6 +90,8 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 		`lictor_log_dropped_total 11`,
 		`lictor_consul_queries_total{watch="dns tags=v2 dc=dc2"} 4`,
 		`lictor_consul_query_failures_total{watch="dns tags=v2 dc=dc2 #2"} 1`,
+		`lictor_consul_endpoints_held{watch="dns tags=v2 dc=dc2"} 2`,
+		`lictor_consul_holds_total{watch="dns tags=v2 dc=dc2"} 3`,
 		`lictor_consul_last_success_timestamp_seconds{watch="dns tags=v2 dc=dc2"} 1.6e+09`,
 		`lictor_consul_apply_duration_seconds_bucket{le="0.0001"} 3`,
 		`lictor_consul_apply_duration_seconds_bucket{le="0.0025"} 4`,

@@ -268,6 +268,9 @@ func (s *Service) watched(w discovery.WatchStatus) {
 	if w.Error != "" {
 		s.Problem, s.StaleSince = w.Error, known(w.ErrorSince)
 	}
+	if w.Hidden && s.Problem == "" {
+		s.Problem = discovery.ErrNoToken.Error()
+	}
 	if w.Held > 0 && s.Problem == "" {
 		s.Problem = fmt.Sprintf("%d endpoints held that Consul does not count any more; lictor explain says why",
 			w.Held)

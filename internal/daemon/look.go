@@ -48,6 +48,7 @@ func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, 
 	for _, q := range queriesOf(s) {
 		instances, err := consul.Look(ctx, queryOf(q))
 		var refused *discovery.RefusedError
+		var hidden *discovery.HiddenError
 		switch {
 		case errors.As(err, &refused):
 			d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Query refused by Consul",
@@ -59,6 +60,10 @@ func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, 
 		case errors.Is(err, discovery.ErrNoToken):
 			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No instances",
 				Detail: fmt.Sprintf("Service %q: %v.", s.Name, err), Subject: s.DeclRange.Ptr()})
+		case errors.As(err, &hidden):
+			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Instances are hidden",
+				Detail: fmt.Sprintf("Service %q: %v.", s.Name, err), Subject: s.DeclRange.Ptr()})
+			all = append(all, Sight{s.Name, q, instances})
 		case err != nil:
 			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Not answered by Consul",
 				Detail: fmt.Sprintf("Service %q: %v.", s.Name, err), Subject: s.DeclRange.Ptr()})
