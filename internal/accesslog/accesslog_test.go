@@ -212,6 +212,9 @@ func TestEndsAreDocumented(t *testing.T) {
 		proxy.ReasonEvicted, proxy.ReasonEndpointLeft, proxy.ReasonEndpointRefused, proxy.ReasonReplaced,
 		proxy.ReasonDrained,
 	} {
+		if end == proxy.ReasonClientFailed || end == proxy.ReasonEndpointFailed {
+			end += ": ERROR"
+		}
 		if !strings.Contains(string(text), "`"+end+"`") {
 			t.Errorf("%s is not in docs/operations.md", end)
 		}
