@@ -89,7 +89,8 @@ func TestWhatIsNotASavedFileIsRefused(t *testing.T) {
 		t.Fatalf("the measure of the others is refused: %v", err)
 	}
 	for _, tt := range tests {
-		if sets, err := decodeSaved(tt.file); err == nil || sets.sets != nil || !strings.Contains(err.Error(), tt.want) {
+		sets, err := decodeSaved(tt.file)
+		if err == nil || sets.sets != nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, %v, want an error with %q", tt.name, sets, err, tt.want)
 		}
 	}

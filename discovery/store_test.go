@@ -248,7 +248,8 @@ func TestHeldStoreWritesNothing(t *testing.T) {
 
 // A source begins with the sets in ConsulOptions.Saved, with or without a folder.
 func TestSavedByAnotherProcess(t *testing.T) {
-	text, err := encodeSaved(saved{sets: []savedSet{{query: `"" "" ` + (Query{Service: "web"}).normalize("").canonical(),
+	query := `"" "" ` + (Query{Service: "web"}).normalize("").canonical()
+	text, err := encodeSaved(saved{sets: []savedSet{{query: query,
 		endpoints: []lb.Endpoint{{ID: "n/a", Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}})
 	if err != nil {
 		t.Fatal(err)
