@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -86,13 +87,28 @@ func guardOf(q config.ConsulQuery) discovery.Guard {
 func (d *Daemon) newConsul(cfg *config.Config, saved []byte) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, d.log)
 	options.StateDir, options.Saved = cfg.StateDir, saved
-	options.OnEvent, options.Usable, options.Prober = d.events.Instance, d.cycles.Usable, d.prober
+	options.OnEvent, options.Usable, options.Prober = d.events.Instance, d.cycles.Usable, heldProber{d}
 	options.Ejected, options.OnStandby = d.balancer.Ejected, d.prober.Standby
 	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {
 		return nil, nil
 	}
 	return discovery.NewConsul(options)
+}
+
+// A heldProber probes endpoints that Consul does not count any more. If their service has a check over HTTP, the answer
+// to that decides. What does not answer may be restarting beside the endpoint, so whether one can connect decides then.
+type heldProber struct{ d *Daemon }
+
+// CanProbe implements discovery.Prober.
+func (p heldProber) CanProbe(service string) bool { return p.d.prober.CanProbe(service) }
+
+// Probe implements discovery.Prober.
+func (p heldProber) Probe(ctx context.Context, service string, e lb.Endpoint) error {
+	if answered, err := p.d.checker.Probe(ctx, service, e); answered {
+		return err
+	}
+	return p.d.prober.Probe(ctx, service, e)
 }
 
 // savedSets returns the last good sets of an earlier lictor; consul may be nil.

@@ -234,6 +234,25 @@ func (c *Checker) begin(s *service, e lb.Endpoint) *target {
 	return t
 }
 
+// Probe asks an endpoint of a service once, whether it is in the set or not, and changes no verdict. The error is nil
+// if the endpoint is fit. answered is false if the endpoint did not answer, or if the service has no Check.
+func (c *Checker) Probe(ctx context.Context, service string, e lb.Endpoint) (answered bool, err error) {
+	c.mu.Lock()
+	s := c.services[service]
+	c.mu.Unlock()
+	if s == nil {
+		return false, nil
+	}
+	select {
+	case c.slots <- struct{}{}:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	defer func() { <-c.slots }()
+	err = c.probe(ctx, e, s.check)
+	return isAnswer(err), err
+}
+
 // run checks an endpoint until ctx ends, for the first time at once.
 func (c *Checker) run(ctx context.Context, t *target) {
 	check := t.service.check
