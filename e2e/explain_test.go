@@ -49,8 +49,8 @@ var explained = []string{
 	"OUT  NODE/elsewhere at 127.0.0.1:PORT, weight 1\n     filter: it does not pass the filter " +
 		"Service.Meta.zone == a\n",
 	"OUT  NODE/ejected at 127.0.0.1:PORT, weight 1\n     ejected, for another TIME: refused, ",
-	"IN   NODE/held at 127.0.0.1:PORT, weight 1\n     held, for another TIME: Consul does not name it any " +
-		"more\n",
+	"IN   NODE/held at 127.0.0.1:PORT, weight 1\n     held, for another TIME: it was deregistered, " +
+		"and its node is still there\n",
 	"OUT  NODE/drained at 127.0.0.1:PORT, weight 1\n     drained for TIME: taken out by an operator, here " +
 		"only\n",
 	"OUT  NODE/full at 127.0.0.1:PORT, weight 1\n     full: open connections: 1, as many as it may have\n",
