@@ -233,3 +233,33 @@ func TestWhatIsWrongHereSaysNothingOfTheEndpoint(t *testing.T) {
 		t.Error("no verdict, or not one that the endpoint fails")
 	}
 }
+
+// Only a status of 2xx is an answer that an endpoint is fit; what cannot be asked at all is no answer.
+func TestProbe(t *testing.T) {
+	c := New(Options{})
+	defer c.Close()
+	for _, tt := range []struct {
+		status       int32
+		path, host   string
+		port         uint16
+		fit, answers bool
+	}{
+		{status: 200, path: "/primary", fit: true, answers: true},
+		{status: 299, path: "/primary", fit: true, answers: true},
+		{status: 300, path: "/primary", answers: true},
+		{status: 404, path: "/primary", answers: true},
+		{status: 500, path: "/primary", answers: true},
+		{status: 200, path: "/primary", host: "127.0.0.1", fit: true, answers: true},
+		{status: 200, path: "/primary", host: "name.invalid"},
+		{status: 200, path: "no slash"},
+		{status: 200, path: "/other"},
+		{status: 200, path: "/primary", port: 1},
+	} {
+		e := startMember(t, tt.status).endpoint("a")
+		e.Host = tt.host
+		err := c.probe(context.Background(), e, Check{Path: tt.path, Port: tt.port, Timeout: testproc.Patience})
+		if (err == nil) != tt.fit || isAnswer(err) != tt.answers {
+			t.Errorf("%+v: got %v", tt, err)
+		}
+	}
+}

@@ -3,8 +3,12 @@
 package sys
 
 import (
+	"net/netip"
+	"slices"
+	"syscall"
 	"testing"
 
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"golang.org/x/sys/unix"
 )
 
@@ -42,4 +46,145 @@ func TestDeny(t *testing.T) {
 		}
 		p.Close()
 	}
+}
+
+// denying has calls denied while f runs, and returns what it tells of denials.
+func denying(t *testing.T, calls []Call, f func(d *Denials)) (told []Call) {
+	t.Helper()
+	for _, c := range calls {
+		Deny(c, unix.EPERM, 0)
+		defer Permit(c)
+	}
+	f(&Denials{OnDenial: func(c Call, err syscall.Errno) {
+		if told = append(told, c); err != unix.EPERM {
+			t.Errorf("%v was denied by %v, want EPERM", c, err)
+		}
+	}})
+	return told
+}
+
+// A call that is denied when it is used takes the way round in the same use, and is told once.
+func TestDeniedAtItsFirstUse(t *testing.T) {
+	calls := []Call{CallRecvmmsg, CallSendmmsg, CallSendmsg}
+	told := denying(t, calls, func(d *Denials) {
+		server, at := udpSocket(t, "127.0.0.1")
+		client := udpClient(t, at)
+		for _, text := range []string{"first", "second"} {
+			if n, err := d.Send(client, headersOf(toSend(text), false)); n != 1 || err != 0 {
+				t.Fatalf("sent %d, %v", n, err)
+			}
+			if got := receive(t, d, server, 1)[0].text; got != text {
+				t.Errorf("got %q, want %q", got, text)
+			}
+		}
+	})
+	if slices.Sort(told); !slices.Equal(told, calls) {
+		t.Errorf("told of %v, want each of %v once", told, calls)
+	}
+	told = denying(t, []Call{CallAccept}, func(d *Denials) {
+		for range 2 {
+			a, b := openPair(t, "127.0.0.1:0", d)
+			Close(a)
+			Close(b)
+		}
+	})
+	if !slices.Equal(told, []Call{CallAccept}) {
+		t.Errorf("told of %v, want accept4 once", told)
+	}
+}
+
+// Each call that is denied is found when it is tried, and no other.
+func TestTryFindsDenials(t *testing.T) {
+	var all []Call
+	for c := range NumCalls {
+		all = append(all, c)
+	}
+	for _, c := range all {
+		if told := denying(t, []Call{c}, func(d *Denials) { d.Try(all) }); !slices.Equal(told, []Call{c}) {
+			t.Errorf("%v is denied; got %v", c, told)
+		}
+	}
+}
+
+// Where the kernel does not tell of a socket, there is room, and what it tells otherwise is taken.
+func TestStateWhereItIsDenied(t *testing.T) {
+	a, b := tcpPair(t, "127.0.0.1:0")
+	denying(t, []Call{CallRoom}, func(*Denials) {
+		if room := Room(int(a)); room != unknownRoom {
+			t.Errorf("got room %d, want that it is unknown", room)
+		}
+	})
+	chunk := make([]byte, 64<<10)
+	testproc.Await(t, "the socket to be full", func() bool {
+		_, err := SendStream(a, chunk)
+		return err == unix.EAGAIN && Room(int(a)) == 0
+	})
+	denying(t, []Call{CallWritable}, func(*Denials) {
+		if room := Room(int(a)); room < leastRoom {
+			t.Errorf("got room %d, want some, as the kernel does not say that there is none", room)
+		}
+	})
+	denying(t, []Call{CallUnsent}, func(*Denials) {
+		if n := Unsent(int(a)); n < 64<<10 {
+			t.Errorf("got %d unsent bytes by TCP_INFO, want those of a full socket", n)
+		}
+	})
+	p, _ := OpenPipe()
+	defer p.Close()
+	denying(t, []Call{CallPipeSize}, func(*Denials) {
+		if err := p.Resize(128 << 10); err != unix.EPERM || p.Capacity() != 64<<10 {
+			t.Errorf("got %v, want EPERM, and a pipe of %d bytes", err, p.Capacity())
+		}
+	})
+	denying(t, []Call{CallSplice}, func(*Denials) {
+		if _, err := again(t, func() (int, syscall.Errno) { return Splice(b, p.W, 1, b) }); err != unix.EPERM {
+			t.Errorf("got %v, want EPERM", err)
+		}
+	})
+	denying(t, []Call{CallLinger}, func(*Denials) { ResetOnClose(b) })
+	testproc.Await(t, "the reset, without SO_LINGER", func() bool { return Gone(int(a)) })
+}
+
+// Options that are denied are left as they are.
+func TestOptionsThatAreDenied(t *testing.T) {
+	fd, _ := udpSocket(t, "127.0.0.1")
+	before := option(t, fd, unix.IPPROTO_IP, unix.IP_TTL)
+	denying(t, []Call{CallHops, CallHopsLeft, CallLocalAddr, CallSharePort}, func(*Denials) {
+		SetHops(fd, false, 3)
+		WantHops(fd, netip.IPv4Unspecified())
+		if WantLocal(int(fd), netip.IPv4Unspecified()) == nil || SetReusePort(int(fd), true) == nil {
+			t.Error("an option that is denied was set")
+		}
+	})
+	for name, want := range map[int]int{unix.IP_TTL: before, unix.IP_RECVTTL: 0, unix.IP_PKTINFO: 0} {
+		if got := option(t, fd, unix.IPPROTO_IP, name); got != want {
+			t.Errorf("option %d is %d, want %d", name, got, want)
+		}
+	}
+}
+
+// Dials that are to fail do so at once or later, are counted, and tell their error once.
+func TestFailDials(t *testing.T) {
+	_, at := listen(t, "127.0.0.1:0")
+	FailDials(100)
+	defer FailDials(0)
+	for dials := int64(1); dials <= 20; dials++ {
+		fd, err := StartConnect(at, unix.SOCK_STREAM)
+		if err == unix.EINPROGRESS {
+			if first := SocketError(fd); !wasDoomed(fd, first) {
+				t.Errorf("got %v, want one error, and then none", first)
+			}
+			Close(fd)
+		} else if fd != -1 || err == 0 {
+			t.Errorf("got %d, %v, want a failure", fd, err)
+		}
+		if n := FailedDials(); n != dials {
+			t.Errorf("%d dials have failed, want %d", n, dials)
+		}
+	}
+}
+
+// wasDoomed reports whether a dial has told its error, and has no other.
+func wasDoomed(fd int32, told syscall.Errno) bool {
+	return told != 0 && !IsDoomed(fd) && SocketError(fd) == 0
 }

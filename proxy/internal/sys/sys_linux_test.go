@@ -10,17 +10,17 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"golang.org/x/sys/unix"
 )
 
 // again calls f until it has another error than EAGAIN, which real sockets and the build tag faults may have.
 func again(t *testing.T, f func() (int, syscall.Errno)) (int, syscall.Errno) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); ; {
-		if n, err := f(); err != unix.EAGAIN || time.Now().After(end) {
-			return n, err
-		}
-	}
+	var n int
+	var err syscall.Errno
+	testproc.Await(t, "another answer than EAGAIN", func() bool { n, err = f(); return err != unix.EAGAIN })
+	return n, err
 }
 
 // tcpPair returns both ends of a TCP connection: the one that dialed, by StartConnect, and the one that was accepted.
@@ -99,7 +99,7 @@ func TestStream(t *testing.T) {
 			if string(buf[:n]) != "hello" || err != 0 {
 				t.Errorf("got %q, %v, want hello", buf[:n], err)
 			}
-			until(t, "all to be acknowledged", func() bool { return Unsent(int(a)) == 0 })
+			testproc.Await(t, "all to be acknowledged", func() bool { return Unsent(int(a)) == 0 })
 			if err := ShutdownWrite(a); err != 0 {
 				t.Error(err)
 			}
@@ -113,16 +113,6 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// until waits until something has happened.
-func until(t *testing.T, what string, happened func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !happened(); {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
 // A socket that nobody reads from fills up: there is room, then none, and what is in it is unsent. To a negative
 // descriptor nothing is unsent.
 func TestRoomAndUnsent(t *testing.T) {
@@ -131,7 +121,7 @@ func TestRoomAndUnsent(t *testing.T) {
 		t.Errorf("got room for %d bytes in an empty socket, want %d at least", room, leastRoom)
 	}
 	chunk := make([]byte, 64<<10)
-	until(t, "the socket to be full", func() bool {
+	testproc.Await(t, "the socket to be full", func() bool {
 		_, err := SendStream(a, chunk)
 		return err == unix.EAGAIN && Room(int(a)) == 0
 	})
@@ -150,7 +140,7 @@ func TestResetOnClose(t *testing.T) {
 		a, b := openPair(t, "127.0.0.1:0", new(Denials))
 		reset(a)
 		Close(a)
-		until(t, "the reset", func() bool { return Gone(int(b)) })
+		testproc.Await(t, "the reset", func() bool { return Gone(int(b)) })
 		if err := SocketError(b); err != unix.ECONNRESET {
 			t.Errorf("got %v, want ECONNRESET", err)
 		}
@@ -180,7 +170,7 @@ func TestSocketErrorOfARefusedDial(t *testing.T) {
 	l.Close()
 	fd, errno := StartConnect(addr, unix.SOCK_STREAM)
 	if errno == unix.EINPROGRESS {
-		until(t, "the refusal", func() bool { errno = SocketError(fd); return errno != 0 })
+		testproc.Await(t, "the refusal", func() bool { errno = SocketError(fd); return errno != 0 })
 		Close(fd)
 	}
 	if errno != unix.ECONNREFUSED {
@@ -255,7 +245,7 @@ func TestEpoll(t *testing.T) {
 		t.Errorf("got %d events, %v, want none", n, err)
 	}
 	unix.Write(int(p.W), []byte("x"))
-	until(t, "the event", func() bool { n, _ := EpollWait(epfd, events, 100); return n == 1 })
+	testproc.Await(t, "the event", func() bool { n, _ := EpollWait(epfd, events, 100); return n == 1 })
 	if e := events[0]; e.Fd != 42 || e.Pad != 1 || e.Events&unix.EPOLLIN == 0 {
 		t.Errorf("got %+v, want number 42, side 1, to be read", e)
 	}

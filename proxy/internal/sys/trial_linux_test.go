@@ -3,6 +3,8 @@ package sys
 import (
 	"errors"
 	"os"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -77,6 +79,85 @@ func TestConfirm(t *testing.T) {
 		}
 		if !d.Confirm(c, unix.ENOSYS) || !d.Has(c) {
 			t.Errorf("%v does not count as denied, though the system does not know it", c)
+		}
+	}
+}
+
+// A denial is an error that a call has for itself. The network's errors are none, and some are only where nothing else
+// can be meant.
+func TestIsDenial(t *testing.T) {
+	for _, tt := range []struct {
+		err           syscall.Errno
+		denial, ofTry bool
+	}{
+		{0, false, false},
+		{unix.ENOSYS, true, true},
+		{unix.EPERM, true, true},
+		{unix.EINVAL, true, true},
+		{unix.EACCES, false, true},
+		{unix.EOPNOTSUPP, false, true},
+		{unix.ENOPROTOOPT, false, true},
+		{unix.EAGAIN, false, false},
+		{unix.EBADF, false, false},
+		{unix.ECONNREFUSED, false, false},
+		{unix.EHOSTUNREACH, false, false},
+		{unix.ENOBUFS, false, false},
+	} {
+		if got := IsDenial(tt.err); got != tt.denial {
+			t.Errorf("IsDenial(%v) is %v", tt.err, got)
+		}
+		if got := isDenialOfTry(tt.err); got != tt.ofTry {
+			t.Errorf("isDenialOfTry(%v) is %v", tt.err, got)
+		}
+	}
+}
+
+// No call counts as denied because there are no sockets to try it with.
+func TestTryWithoutSockets(t *testing.T) {
+	none := &trial{tcp: -1, tcp6: -1, udp: -1, udp6: -1, epoll: -1}
+	for c := range NumCalls {
+		if err := none.try(c); isDenialOfTry(err) {
+			t.Errorf("%v counts as denied: %v", c, err)
+		}
+	}
+}
+
+// Trying calls leaves no descriptors behind.
+func TestTryLeavesNothing(t *testing.T) {
+	descriptors := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	descriptors() // has the runtime open what it needs for that
+	before := descriptors()
+	var d Denials
+	for range 5 {
+		d.Try([]Call{CallPipe, CallExclusive, CallAccept, CallSplice})
+	}
+	if after := descriptors(); after > before {
+		t.Errorf("%d descriptors are left", after-before)
+	}
+}
+
+// Denials that many find at once are told once each.
+func TestDenialsAtOnce(t *testing.T) {
+	var told [NumCalls]atomic.Int64
+	d := Denials{OnDenial: func(c Call, _ syscall.Errno) { told[c].Add(1) }}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for c := range NumCalls {
+				d.Note(c, unix.EPERM)
+			}
+		})
+	}
+	wg.Wait()
+	for c := range NumCalls {
+		if n := told[c].Load(); n != 1 || !d.Has(c) {
+			t.Errorf("%v was told %d times, want once", c, n)
 		}
 	}
 }

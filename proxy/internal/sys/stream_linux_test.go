@@ -1,0 +1,239 @@
+package sys
+
+import (
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
+	"golang.org/x/sys/unix"
+)
+
+// A closed descriptor is an error of each call, not something to wait for.
+func TestStreamCallsOfNoDescriptor(t *testing.T) {
+	buf := make([]byte, 1)
+	p, errno := OpenPipe()
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer p.Close()
+	for name, call := range map[string]func() syscall.Errno{
+		"RecvStream":    func() syscall.Errno { _, err := RecvStream(-1, buf); return err },
+		"SendStream":    func() syscall.Errno { _, err := SendStream(-1, buf); return err },
+		"RecvDatagram":  func() syscall.Errno { _, err := RecvDatagram(-1, buf); return err },
+		"SendDatagram":  func() syscall.Errno { return SendDatagram(-1, buf) },
+		"Splice from":   func() syscall.Errno { _, err := Splice(-1, p.W, 1, -1); return err },
+		"Splice to":     func() syscall.Errno { _, err := Splice(p.R, -1, 1, -1); return err },
+		"ShutdownWrite": func() syscall.Errno { return ShutdownWrite(-1) },
+		"SocketName":    func() syscall.Errno { _, err := SocketName(unix.SYS_GETSOCKNAME, -1); return err },
+		"SocketError":   func() syscall.Errno { return SocketError(-1) },
+		"EpollAdd":      func() syscall.Errno { return EpollAdd(-1, p.R, unix.EPOLLIN, 1, 0) },
+		"EpollRemove":   func() syscall.Errno { return EpollRemove(-1, p.R) },
+		"Pipe.Read":     func() syscall.Errno { _, err := Pipe{-1, -1}.Read(buf); return err },
+		"Pipe.Resize":   func() syscall.Errno { return Pipe{-1, -1}.Resize(4096) },
+		"setLinger":     func() syscall.Errno { return setLinger(-1) },
+		"queuedIn":      func() syscall.Errno { _, err := queuedIn(-1); return err },
+		"sendMemory":    func() syscall.Errno { _, err := sendMemory(-1); return err },
+	} {
+		if err := call(); err != unix.EBADF {
+			t.Errorf("%s: got %v, want EBADF", name, err)
+		}
+	}
+	if Gone(-1) || HasBytes(-1) {
+		t.Error("no descriptor has a connection that is gone, or bytes")
+	}
+}
+
+// sendAll sends all of a text.
+func sendAll(t *testing.T, fd int32, text string) {
+	t.Helper()
+	for text != "" {
+		n, err := again(t, func() (int, syscall.Errno) { return SendStream(fd, []byte(text)) })
+		if err != 0 {
+			t.Fatal(err)
+		}
+		text = text[n:]
+	}
+}
+
+// recvAll receives n bytes.
+func recvAll(t *testing.T, fd int32, n int) string {
+	t.Helper()
+	b := make([]byte, n)
+	for at := 0; at < n; {
+		m, err := again(t, func() (int, syscall.Errno) { return RecvStream(fd, b[at:]) })
+		if err != 0 || m == 0 {
+			t.Fatalf("got %d of %d bytes, then %d, %v", at, n, m, err)
+		}
+		at += m
+	}
+	return string(b)
+}
+
+// HasBytes sees bytes and leaves them where they are. The end and a reset are no bytes.
+func TestHasBytes(t *testing.T) {
+	a, b := tcpPair(t, "127.0.0.1:0")
+	sendAll(t, a, "hi")
+	testproc.Await(t, "bytes", func() bool { return HasBytes(int(b)) })
+	if got := recvAll(t, b, 2); got != "hi" {
+		t.Errorf("got %q, want hi: looking must not take bytes", got)
+	}
+	ShutdownWrite(a)
+	testproc.Await(t, "the end", func() bool { n, err := RecvStream(b, make([]byte, 1)); return n == 0 && err == 0 })
+	if HasBytes(int(b)) {
+		t.Error("the end counts as bytes")
+	}
+	c, d := openPair(t, "127.0.0.1:0", new(Denials))
+	defer Close(d)
+	ResetOnClose(c)
+	Close(c)
+	testproc.Await(t, "the reset", func() bool { return Gone(int(d)) })
+	if HasBytes(int(d)) {
+		t.Error("a reset counts as bytes")
+	}
+}
+
+// A reset is told once to the one who reads, and then it is the end. Writing fails, without a signal. What was unsent
+// is so no more.
+func TestStreamAfterAReset(t *testing.T) {
+	a, b := openPair(t, "127.0.0.1:0", new(Denials))
+	defer Close(b)
+	chunk := make([]byte, 64<<10)
+	testproc.Await(t, "the socket to be full", func() bool {
+		_, err := SendStream(b, chunk)
+		return err == unix.EAGAIN && Unsent(int(b)) > 0
+	})
+	ResetOnClose(a)
+	Close(a)
+	testproc.Await(t, "the reset", func() bool { return Gone(int(b)) })
+	if n := Unsent(int(b)); n != 0 {
+		t.Errorf("%d bytes count as unsent, though the connection is over", n)
+	}
+	if _, err := again(t, func() (int, syscall.Errno) { return RecvStream(b, chunk) }); err != unix.ECONNRESET {
+		t.Errorf("got %v, want ECONNRESET", err)
+	}
+	if n, err := again(t, func() (int, syscall.Errno) { return RecvStream(b, chunk) }); n != 0 || err != 0 {
+		t.Errorf("got %d, %v, want the end after the reset", n, err)
+	}
+	if _, err := again(t, func() (int, syscall.Errno) { return SendStream(b, chunk) }); err != unix.EPIPE {
+		t.Errorf("got %v, want EPIPE", err)
+	}
+	if err := ShutdownWrite(b); err != unix.ENOTCONN {
+		t.Errorf("got %v, want ENOTCONN", err)
+	}
+}
+
+// Who has ended its side cannot write, and still reads.
+func TestShutdownWrite(t *testing.T) {
+	a, b := tcpPair(t, "[::1]:0")
+	if err := ShutdownWrite(a); err != 0 {
+		t.Fatal(err)
+	}
+	if _, err := again(t, func() (int, syscall.Errno) { return SendStream(a, []byte("x")) }); err != unix.EPIPE {
+		t.Errorf("got %v, want EPIPE", err)
+	}
+	sendAll(t, b, "answer")
+	if got := recvAll(t, a, 6); got != "answer" {
+		t.Errorf("got %q, want the answer", got)
+	}
+}
+
+// What fills a socket makes room again when the peer reads it.
+func TestRoomComesBack(t *testing.T) {
+	a, b := tcpPair(t, "127.0.0.1:0")
+	chunk, sent := make([]byte, 64<<10), 0
+	testproc.Await(t, "the socket to be full", func() bool {
+		n, err := SendStream(a, chunk)
+		if err == 0 {
+			sent += n
+		}
+		return err == unix.EAGAIN && Room(int(a)) == 0
+	})
+	recvAll(t, b, sent)
+	testproc.Await(t, "all to be acknowledged", func() bool { return Unsent(int(a)) == 0 })
+	if room := Room(int(a)); room < leastRoom || room == unknownRoom {
+		t.Errorf("got room for %d bytes after all was read", room)
+	}
+}
+
+// Of what is no socket, nothing is known: there is room, and something may be unsent.
+func TestStateOfNoSocket(t *testing.T) {
+	p, errno := OpenPipe()
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer p.Close()
+	if room := Room(int(p.W)); room != unknownRoom {
+		t.Errorf("got room %d, want that it is unknown", room)
+	}
+	if n := Unsent(int(p.W)); n != 1 {
+		t.Errorf("got %d unsent bytes, want 1, which is that they are unknown", n)
+	}
+	if HasBytes(int(p.R)) || Gone(int(p.R)) {
+		t.Error("a pipe has bytes, or is gone, as a socket")
+	}
+}
+
+// Splice says when there is nothing to move, no room to move it to, and that the stream is at its end.
+func TestSpliceAtItsLimits(t *testing.T) {
+	a, b := tcpPair(t, "127.0.0.1:0")
+	p, errno := OpenPipe()
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer p.Close()
+	if _, err := Splice(b, p.W, 100, b); err != unix.EAGAIN {
+		t.Errorf("got %v of an empty socket, want EAGAIN", err)
+	}
+	if _, err := Splice(p.R, b, 100, b); err != unix.EAGAIN {
+		t.Errorf("got %v of an empty pipe, want EAGAIN", err)
+	}
+	for full := false; !full; {
+		_, err := unix.Write(int(p.W), make([]byte, 4096))
+		full = err == unix.EAGAIN
+	}
+	sendAll(t, a, "x")
+	testproc.Await(t, "the byte", func() bool { return HasBytes(int(b)) })
+	if _, err := Splice(b, p.W, 100, b); err != unix.EAGAIN {
+		t.Errorf("got %v of a full pipe, want EAGAIN", err)
+	}
+	if err := p.Resize(4096); err != unix.EBUSY {
+		t.Errorf("got %v, want EBUSY: the pipe holds more than that", err)
+	}
+	if _, err := p.Unload(p.Capacity()); err != nil {
+		t.Fatal(err)
+	}
+	recvAll(t, b, 1)
+	ShutdownWrite(a)
+	if n, err := again(t, func() (int, syscall.Errno) { return Splice(b, p.W, 100, b) }); n != 0 || err != 0 {
+		t.Errorf("got %d, %v, want the end", n, err)
+	}
+}
+
+// Neither end of a pipe blocks or is inherited. A pipe with no end to write to cannot give what is asked of it.
+func TestPipeEnds(t *testing.T) {
+	p, errno := OpenPipe()
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	for _, fd := range []int32{p.R, p.W} {
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+			t.Errorf("an end blocks: %#x, %v", flags, err)
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("programs that are started have an end: %#x, %v", flags, err)
+		}
+	}
+	unix.Write(int(p.W), []byte("abc"))
+	Close(p.W)
+	if b, err := p.Unload(4); err == nil || !strings.Contains(err.Error(), "read") {
+		t.Errorf("got %q, %v, want that reading failed: there were 3 bytes only", b, err)
+	}
+	if _, err := p.Read(make([]byte, 1)); err != unix.EIO {
+		t.Errorf("got %v, want EIO", err)
+	}
+	Close(p.R)
+	if n := (Pipe{-1, -1}).Capacity(); n != 64<<10 {
+		t.Errorf("a pipe of unknown size counts as one of %d bytes, want 64 KiB", n)
+	}
+}
