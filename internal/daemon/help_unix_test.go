@@ -71,7 +71,11 @@ func (s *served) tryStart(o Options, prepare func(*served)) error {
 			return d, err
 		})
 	}()
-	return receive(s.t, "the start", started)
+	err := receive(s.t, "the start", started)
+	if err == nil { // a signal before that is one during the start
+		testproc.Await(s.t, "a daemon that takes signals", s.obeying.Load)
+	}
+	return err
 }
 
 // newServed returns a served whose daemon is still to be started.
