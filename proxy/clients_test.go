@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -20,7 +21,7 @@ func greetedFrom(t *testing.T, source string, addr netip.AddrPort) (*net.TCPConn
 	}
 	t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
-	if _, err = c.Read(make([]byte, 5)); err != nil {
+	if _, err = io.ReadFull(c, make([]byte, 5)); err != nil { // a part of "hello" may come first
 		return nil, err
 	}
 	return c.(*net.TCPConn), nil
