@@ -265,7 +265,7 @@ service "dns" {
     send     = "ping" # UDP only, and needed there: the datagram
     expect   = "pong" # and what the answer begins with
 
-    # Or ask instances over HTTP, and let their answers decide who gets clients: those that answer with a status of 2xx. One that did and
+    # Or ask instances over HTTP, and let their answers decide which of them get clients: those that answer with a status of 2xx. One that did and
     # then does not answer at all gets clients for max_silence.
     # http        = "/primary"
     # port        = 8008 # left out: the instance's own port

@@ -3,7 +3,6 @@ package config
 import (
 	"math"
 	"net/url"
-	"strings"
 )
 
 // balancing reads how endpoints are chosen, and when they are not.
@@ -60,10 +59,12 @@ func (b *block) check(p Protocol) *Check {
 
 // httpCheck reads the arguments of a check over HTTP.
 func (b *block) httpCheck(c *Check) {
-	c.HTTP, _ = b.text("http")
-	if u, err := url.ParseRequestURI(c.HTTP); err != nil || u.Host != "" || !strings.HasPrefix(c.HTTP, "/") {
-		b.l.problem(b.rangeOf("http"), "Bad path",
-			"http: %q is not a path. Write what instances are asked for, such as \"/health\".", c.HTTP)
+	if path, ok := b.text("http"); ok {
+		if _, err := url.ParseRequestURI(path); err != nil || path[0] != '/' {
+			b.l.problem(b.rangeOf("http"), "Bad path",
+				"http: %q is not a path. Write what instances are asked for, such as \"/health\".", path)
+		}
+		c.HTTP = path
 	}
 	c.Port = b.integer("port", 0, 1, math.MaxUint16)
 	c.MaxSilence = b.durationOrNone("max_silence", DefaultMaxSilence, Off)

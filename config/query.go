@@ -120,7 +120,7 @@ func (b *block) statuses() []string {
 // checkedFromHere reports that critical instances count in a service that does not ask them whether they are fit.
 func (b *block) checkedFromHere(q ConsulQuery, check *Check) {
 	if slices.Contains(q.Statuses, statusCritical) && (check == nil || check.HTTP == "") {
-		b.l.problem(b.rangeOf("statuses"), "Critical instances that nobody checks",
+		b.l.problem(b.rangeOf("statuses"), "Critical instances without a check",
 			"statuses: %q needs a check with http in this service, which says then whether an instance gets clients.",
 			statusCritical)
 	}

@@ -18,25 +18,8 @@ func (c *Config) UnmarshalJSON(text []byte) error {
 		if s := &c.Services[i]; !s.hasFailover() {
 			s.FailbackHold = 0 // which a lictor without the word "never" shows as "0s"
 		}
-		c.Services[i].fillHoldMax()
 	}
 	return nil
-}
-
-// fillHoldMax sets HoldMax in queries that are shown without, by a lictor that does not know it.
-func (s *Service) fillHoldMax() {
-	queries := make([]*ConsulQuery, 0, 1+len(s.Failover))
-	if s.Consul != nil {
-		queries = append(queries, s.Consul)
-	}
-	for i := range s.Failover {
-		queries = append(queries, &s.Failover[i])
-	}
-	for _, q := range queries {
-		if q.HoldMax == (HoldMax{}) {
-			q.HoldMax = defaultHoldMax()
-		}
-	}
 }
 
 // setValue reads into a field what plainValue made of one.

@@ -28,7 +28,7 @@ type Consul struct {
 	mu        sync.Mutex           // guards the following; one Apply waits for another
 	watches   []*watch             // one for each distinct query, in the order of the configuration
 	selectors map[string]*selector // by service
-	byService sync.Map             // what selectors has, for whoever must not wait; not guarded
+	byService sync.Map             // what selectors has, for callers that must not wait; not guarded
 	ctx       context.Context      // of Run; nil before
 	sink      Sink                 // of Run; does not change then
 	restored  map[string]savedSet  // by query, of an earlier process; for watches that are made before Run

@@ -94,8 +94,8 @@ func (c *Consul) Tiers(service string) []TierUse {
 	return all
 }
 
-// HealthChanged says that an endpoint of a service is ejected, or is no longer. It waits for nothing, so that whoever
-// uses endpoints may call it.
+// HealthChanged says that an endpoint of a service is ejected, or is no longer. It waits for nothing, so it may
+// be called while an endpoint is used.
 func (c *Consul) HealthChanged(service string) {
 	v, ok := c.byService.Load(service)
 	if !ok {
@@ -128,8 +128,8 @@ func (s *selector) usableLocked(t *tier) []lb.Endpoint {
 	return some
 }
 
-// standByLocked passes on the endpoints of tiers that are not in use because their endpoints were ejected: nobody would
-// find out otherwise that they can be used again. They are checked until the service uses their tier.
+// standByLocked passes on the endpoints of tiers that are not in use because their endpoints were ejected. Without
+// checks it would not become known that they can be used again. They are checked until the service uses their tier.
 func (s *selector) standByLocked() {
 	if s.consul.options.OnStandby == nil || s.closed || s.begun.IsZero() {
 		return

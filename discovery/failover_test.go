@@ -31,7 +31,7 @@ func TestChooseTier(t *testing.T) {
 		{"all ejected", 1, []standing{failed, good}, 1},
 		{"all ejected, the next has some left", 1, []standing{failed, troubled}, 1},
 		{"all ejected, the next has none", 1, []standing{failed, empty, good}, 2},
-		{"all ejected, and nobody else has any", 1, []standing{failed, empty}, 0},
+		{"all ejected, and the other source has none", 1, []standing{failed, empty}, 0},
 		{"all ejected everywhere", 1, []standing{empty, failed, failed}, 1},
 		{"all ejected, the next is not known", 1, []standing{failed, unknown}, 0},
 		{"all ejected, the next has too few", 2, []standing{failed, one}, 1},

@@ -64,7 +64,7 @@ func TestHoldsByReason(t *testing.T) {
 		{"its node is unknown", Guard{}, plainQuery, 9, "", gone, "a forgotten 1m0s"},
 		{"its node was registered anew", Guard{}, plainQuery, 9, "", node(6, "b"), "a forgotten 1m0s"},
 		{"the index did not rise", Guard{}, plainQuery, 7, "", node(5, "b"), "a forgotten 1m0s"},
-		{"nobody can tell", Guard{}, plainQuery, 9, "", nil, "a forgotten 1m0s"},
+		{"the reason is not known", Guard{}, plainQuery, 9, "", nil, "a forgotten 1m0s"},
 		{"back meanwhile", Guard{}, plainQuery, 9, "", node(5, "a"), "a deregistered 10s"},
 		{"a tag that moved", Guard{}, narrowQuery, 9, "", node(5, "a"), ""},
 		{"a tag, deregistered", Guard{}, narrowQuery, 9, "", node(5), "a deregistered 10s"},

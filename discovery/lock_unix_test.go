@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// The lock of a folder passes from one to the next. A second process hears who has it.
+// The lock of a folder passes from one to the next. A second process is told which process has it.
 func TestFolderLock(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	var first, second folderLock

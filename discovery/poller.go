@@ -121,8 +121,8 @@ func (p *poller) outdated(b *belief) bool {
 	return len(b.vanished) > 0 && p.interest() > LeavesIgnored || p.lostSome()
 }
 
-// nudge ends the query under way if endpoints have vanished and nobody wanted to know of them when it was sent, or if
-// endpoints were held. It may be called by any goroutine.
+// nudge ends the query under way if endpoints have vanished and no service wanted to know of them when it was sent,
+// or if endpoints were held. It may be called by any goroutine.
 func (p *poller) nudge() {
 	if end := p.nudged.Load(); end != nil {
 		(*end)(errTurn)

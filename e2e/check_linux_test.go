@@ -17,6 +17,7 @@ import (
 type database struct {
 	*instance
 	status atomic.Int32 // 0: it closes the connection
+	silent atomic.Int32 // how many requests it gave no answer
 }
 
 // startDatabase starts a database at 127.0.0.LAST, with its HTTP server at port; 0: a free one. It returns the port.
@@ -30,6 +31,7 @@ func startDatabase(t *testing.T, name string, last byte, port int, status int32)
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status := d.status.Load()
 		if status == 0 || r.URL.Path != "/primary" {
+			d.silent.Add(1)
 			panic(http.ErrAbortHandler)
 		}
 		w.WriteHeader(int(status))
@@ -68,6 +70,12 @@ func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
 	client.mustEcho(t, "hello")
 
 	a.status.Store(0) // its REST API restarts, and it goes on
+	eventually(t, "three checks without an answer", func() error {
+		if n := a.silent.Load(); n < 3 {
+			return fmt.Errorf("there were %d", n)
+		}
+		return nil
+	})
 	l.awaitAnswer(t, "explain db", 0, "test/a", "healthy")
 	client.mustEcho(t, "still there")
 	wantCounts(t, db, map[string]int{"a": 5})

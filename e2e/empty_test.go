@@ -3,9 +3,10 @@
 package e2e
 
 import (
-	"fmt"
+	"errors"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
@@ -17,7 +18,7 @@ func emptyService() string {
 }
 
 // askers has n clients ask once, and returns a function that waits for them and returns the errors that they got.
-func askers(t *testing.T, addr netip.AddrPort, n int) (errors func() []error) {
+func askers(t *testing.T, addr netip.AddrPort, n int) (errs func() []error) {
 	t.Helper()
 	answers := make(chan error, n)
 	for range n {
@@ -71,17 +72,27 @@ func TestSwitchoverOfTheOnlyInstanceCostsNoClient(t *testing.T) {
 func TestServiceWithoutInstancesResetsInTheEnd(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
-	l := runLictor(t, consulBlock(c)+service("web", `empty_wait = "500ms"`, `consul { drop_hold = "0s" }`)+
+	l := runLictor(t, consulBlock(c)+service("web", `empty_wait = "5s"`, `consul { drop_hold = "0s" }`)+
 		service("never", `empty_wait = "10m"`))
 	c.deregister(t, "a")
-	eventually(t, "clients are reset", func() error {
-		if name, err := ask(t.Context(), l.addr(t, "web")); err == nil {
-			return fmt.Errorf("%s answers", name)
+	l.awaitAnswer(t, "status", 0, "0 clients waiting for the first one")
+	first := askers(t, l.addr(t, "web"), 1)
+	l.awaitAnswer(t, "status", 0, "1 client waiting for the first one")
+	wantResets(t, "at the end of the wait", first(), 1)
+	wantResets(t, "after it", askers(t, l.addr(t, "web"), 3)(), 3)
+	wantResets(t, "of a service that never had an instance", askers(t, l.addr(t, "never"), 3)(), 3)
+}
+
+// wantResets fails the test unless errors are n resets.
+func wantResets(t *testing.T, when string, errs []error, n int) {
+	t.Helper()
+	for _, err := range errs {
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("a client %s got %v, want a reset", when, err)
 		}
-		return nil
-	})
-	if errors := askers(t, l.addr(t, "never"), 3)(); len(errors) != 3 {
-		t.Errorf("%d of 3 clients of a service without instances were reset, want all", len(errors))
+	}
+	if len(errs) != n {
+		t.Errorf("%d clients %s failed, want %d", len(errs), when, n)
 	}
 }
 
@@ -97,17 +108,13 @@ func TestReloadAndDrainWhileClientsWait(t *testing.T) {
 	first := askers(t, web, 3)
 	l.awaitAnswer(t, "status", 0, "3 clients waiting for the first one")
 	l.post(t, "/v1/services/web/undrain", `{"endpoint": "test/a"}`)
-	if errors := first(); len(errors) > 0 {
-		t.Errorf("after the drain: %v", errors)
-	}
+	wantResets(t, "after the drain", first(), 0)
 	c.deregister(t, "a")
 	l.awaitAnswer(t, "status", 0, "0 clients waiting for the first one")
 	second := askers(t, web, 3)
 	l.awaitAnswer(t, "status", 0, "3 clients waiting for the first one")
 	l.mustReload(t, strings.Replace(config, `"10m"`, `"0s"`, 1))
-	if errors := second(); len(errors) != 3 {
-		t.Errorf("%d of 3 clients were reset when the wait was turned off, want all", len(errors))
-	}
+	wantResets(t, "when the wait was turned off", second(), 3)
 }
 
 // An upgrade takes place while clients wait: those of the old process are served by it, and the new one lets its own
@@ -128,8 +135,8 @@ func TestUpgradeWhileClientsWait(t *testing.T) {
 	young := askers(t, web, 3)
 	now.awaitAnswer(t, "status", 0, "3 clients waiting for the first one")
 	c.register(t, "web", "b", startEcho(t, "b").addr)
-	for name, errors := range map[string]func() []error{"old": old, "new": young} {
-		if all := errors(); len(all) > 0 {
+	for name, errs := range map[string]func() []error{"old": old, "new": young} {
+		if all := errs(); len(all) > 0 {
 			t.Errorf("clients of the %s process: %v", name, all)
 		}
 	}

@@ -139,7 +139,7 @@ func TestWarningsCountIfTheyAreAdmitted(t *testing.T) {
 
 // An instance that loses its tag is meant to be left, so it is not held. One that is deregistered is, for a moment,
 // and the log has one line of it.
-func TestWhoLosesItsTagIsLeftAtOnce(t *testing.T) {
+func TestInstanceThatLosesItsTagIsLeftAtOnce(t *testing.T) {
 	c := startConsul(t, testconsul.Options{})
 	a := startEcho(t, "a")
 	primary := func(r *api.AgentServiceRegistration) { r.Tags = []string{"primary"} }

@@ -8,7 +8,7 @@ service "postgres" {
     tags     = ["primary"]
     statuses = ["passing", "critical"] # the check below decides
   }
-  check { # Patroni's REST API knows first who the primary is
+  check { # Patroni's REST API knows first which member is the primary
     http        = "/primary"
     port        = 8008
     interval    = "1s"

@@ -30,7 +30,7 @@ func TestEjectionsAreHandedOn(t *testing.T) {
 		t.Errorf("%d endpoints are ejected, want 2", n)
 	}
 	trials := map[string]bool{}
-	for range 20 { // nobody says how the trials go
+	for range 20 { // no trial ends
 		m, err := b.NextEndpoint("web", client, Tried{})
 		if err != nil {
 			t.Fatal(err)

@@ -84,6 +84,6 @@ func (g *group) setEmptied(at time.Time) {
 	if !st.known || len(st.members) > 0 || at.IsZero() {
 		return
 	}
-	st.emptied = time.Now().Add(-max(0, time.Since(at))) // by a clock that nobody sets
+	st.emptied = time.Now().Add(-max(0, time.Since(at))) // by the monotonic clock
 	g.swapLocked(&st)
 }

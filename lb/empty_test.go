@@ -202,7 +202,7 @@ func TestEmptyServiceHasABoundedQueue(t *testing.T) {
 		await(t, b, "one", from(1), Tried{}, &got)
 		await(t, b, "two", from(2), Tried{}, &got)
 		if _, err := b.Wait("web", from(3), Tried{}, func(*Member, error) {}); !errors.Is(err, ErrMissingEndpoints) {
-			t.Errorf("who finds the queue full got %v, want ErrMissingEndpoints", err)
+			t.Errorf("a client that finds the queue full got %v, want ErrMissingEndpoints", err)
 		}
 		update(b, endpoint("X", 1))
 		got.want(t, "one: X")
@@ -212,7 +212,7 @@ func TestEmptyServiceHasABoundedQueue(t *testing.T) {
 	})
 }
 
-// A pick says that the client may wait, and then an endpoint comes: the client gets it, even if nobody can wait any
+// A pick says that the client may wait, and then an endpoint comes: the client gets it, even if no client can wait any
 // more.
 func TestEndpointComesBeforeTheWait(t *testing.T) {
 	b := balanced(Options{MaxQueue: 1, EmptyWait: time.Hour}, named(1)...)

@@ -23,7 +23,7 @@ type group struct {
 	// only a later update drops those without open uses.
 	former []*Member
 
-	emptyTimer *time.Timer // ends the wait for the first endpoint; nil: nobody waits for that; guarded by mu
+	emptyTimer *time.Timer // ends the wait for the first endpoint; nil: no client waits for that; guarded by mu
 
 	// A summary of the members' health, so that picks need not examine all members. reviewAll and review update it.
 	healthMu       sync.Mutex

@@ -346,7 +346,7 @@ func TestPickAllocatesNothingByAnyPolicy(t *testing.T) {
 			b.Configure("web", Options{Policy: p, SlowStart: time.Hour, MinAvailable: -1})
 			a := memberOf(t, b, "A")
 			a.Failed(Refused)
-			a.health.due.Store(distantFuture) // nobody is to try it
+			a.health.due.Store(distantFuture) // it is not to be tried
 			a.group.reviewAll()
 			b.Configure("web", Options{Policy: p, Sticky: sticky, SlowStart: time.Hour, MinAvailable: -1})
 			var tried Tried

@@ -155,7 +155,7 @@ func staysOpen(ctx context.Context, conn net.Conn) error {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil
-	case errors.Is(err, io.EOF): // whoever does nothing but close serves nobody
+	case errors.Is(err, io.EOF): // a server that only closes connections serves no client
 		return errUnfit
 	}
 	return err

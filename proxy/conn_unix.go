@@ -20,7 +20,7 @@ func connGone(c *net.TCPConn) (is bool) {
 }
 
 // connDeserted waits until the client ends its side, or the conn's read deadline passes. It returns nil then if the
-// client has sent something or goes on: of one that has sent something nobody can tell.
+// client has sent something or goes on: of one that has sent something, that cannot be told.
 func connDeserted(c *net.TCPConn) (gone *clientError) {
 	raw, err := c.SyscallConn()
 	if err != nil {

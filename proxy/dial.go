@@ -63,7 +63,7 @@ func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 var errClientReset = &clientError{syscall.ECONNRESET}
 
 // none returns why the client gets no endpoint after pick or wait has returned err. A client that has waited may have
-// reset its connection meanwhile: nobody is told of that if it has sent something before.
+// reset its connection meanwhile: that does not show if it has sent something before.
 func (d *dialer) none(err error, waited bool) error {
 	if why, _ := endOf(err); waited && why == endUnserved && connGone(d.client) {
 		return errClientReset
@@ -123,7 +123,7 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 type clientWatch struct {
 	client *net.TCPConn
 	gone   chan *clientError // has an element then
-	ended  chan struct{}     // closed when nobody looks any more
+	ended  chan struct{}     // closed when the client is not watched any more
 }
 
 func watchClient(c *net.TCPConn) *clientWatch {

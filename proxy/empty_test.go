@@ -54,7 +54,7 @@ func TestClientsWaitForTheFirstEndpoint(t *testing.T) {
 	})
 }
 
-// When the time is over, those who wait are reset, and who comes then is reset at once.
+// When the time is over, the clients that wait are reset, and later ones are reset at once.
 func TestClientsDoNotWaitForEver(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.emptied(200 * time.Millisecond)
@@ -67,7 +67,7 @@ func TestClientsDoNotWaitForEver(t *testing.T) {
 	})
 }
 
-// Close does not wait for those who wait.
+// Close does not wait for the clients that wait.
 func TestCloseEndsTheWaitForAnEndpoint(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.emptied(time.Hour)

@@ -104,7 +104,8 @@ type report struct {
 // observed reports whether anybody wants to know how a connection or a session ends.
 func (s *service) observed() bool { return s.access.wanted() || s.log.IsDebug() }
 
-// ended tells whoever wants to know that a connection or a session has ended. Cause is the error of a failure, or nil.
+// ended tells the access log and the debug log that a connection or a session has ended. Cause is the error of a
+// failure, or nil.
 func (s *service) ended(r *report, why endReason, cause error) {
 	if why == endHanded {
 		return

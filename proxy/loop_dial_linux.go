@@ -101,8 +101,8 @@ func (p *loopPair) granted(m *lb.Member, err error) {
 	}
 }
 
-// deserted returns a clientError if the client has ended its side without having sent anything, else nil. Nobody knows
-// whether such a client still wants to hear something, but who has asked for nothing is not kept in a queue.
+// deserted returns a clientError if the client has ended its side without having sent anything, else nil. Such a
+// client may still want an answer, but a client that has asked for nothing is not kept in a queue.
 func (p *loopPair) deserted() error {
 	if !p.hangup[clientSide] {
 		return nil

@@ -358,7 +358,7 @@ func (p *loopPair) close() {
 	p.socket.pairEnded(p)
 }
 
-// tellEnd tells whoever wants to know that the pair ends.
+// tellEnd tells the logs that the pair ends.
 func (p *loopPair) tellEnd() {
 	r := report{client: p.src, age: p.loop.now - p.began, up: p.flows[clientSide].moved,
 		down: p.flows[serverSide].moved}

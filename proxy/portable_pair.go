@@ -34,7 +34,7 @@ import (
 type portablePair struct {
 	client, server *net.TCPConn
 	service        *service
-	endpoint       *lb.Member // that server leads to; nil: nobody wants to know
+	endpoint       *lb.Member // that server leads to; nil: none
 	limits         limits
 	began          time.Time
 

@@ -196,8 +196,8 @@ func (x *session) replies() {
 // ask notes that the client has sent a datagram, before that is sent on. It returns false if the session is complete.
 func (x *session) ask() bool { return x.asked.Add(1) > 0 }
 
-// complete tells whether all answers have come that the client may expect. From then on ask returns false: who sent a
-// datagram at that moment would not hear the answer.
+// complete tells whether all answers have come that the client may expect. From then on ask returns false: the
+// answer to a datagram that is sent at that moment would be lost.
 func (x *session) complete(spec *Service) bool {
 	for {
 		asked := x.asked.Load()

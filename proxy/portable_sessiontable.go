@@ -147,7 +147,8 @@ func (t *sessionTable) nextToExpire(now time.Duration) (*session, time.Duration)
 	if x == &t.ring {
 		return nil, time.Hour
 	}
-	idle := x.service.spec.Load().sessionIdle(t.draining) // the same for all, so who is first in the list is first here
+	// It is the same for all: the first in the list is the first to end.
+	idle := x.service.spec.Load().sessionIdle(t.draining)
 	return x, time.Duration(x.last.Load()) + idle - now
 }
 

@@ -48,7 +48,7 @@ func (s *service) replaces(of *service, m *lb.Member, refused bool) endReason {
 func (s *Service) isFull(requests int64) bool { return s.Requests > 0 && requests >= int64(s.Requests) }
 
 // isAnswered reports whether all answers have come that the client of a session may expect after so many datagrams.
-// Where nobody knows how many those are, it is false.
+// Where it is not known how many those are, it is false.
 func (s *Service) isAnswered(requests, answers int64) bool {
 	return s.Responses > 0 && answers >= int64(s.Responses)*requests
 }

@@ -36,7 +36,7 @@ const (
 	nothingDue  expiry = iota
 	stillTaken         // silence, but a peer takes what the kernel still has for it: as if something had moved
 	tooSilent          // it ends: nothing has moved for too long
-	oldAndQuiet        // it ends: it is too old, and nobody misses anything
+	oldAndQuiet        // it ends: it is too old, and nothing is under way
 	tooOld             // it ends: it is too old, and there was no moment of quiet in time
 )
 
@@ -84,7 +84,7 @@ func (t *timing) nextLook() (at time.Duration, ok bool) {
 }
 
 // An unsentCount is how many bytes were on their way to both peers of a connection when that was looked at last.
-// Nobody tells when the kernel's buffers empty, and to a peer that reads slowly that may take longer than a limit of
+// The kernel does not tell when its buffers empty, and to a peer that reads slowly that may take longer than a limit of
 // silence.
 type unsentCount int32
 

@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -137,11 +136,15 @@ func (a *asker) fail(err error) int {
 
 var errEnded = errors.New("lictor has ended")
 
-// hasEnded returns errEnded if err says that nobody answers any more where lictor has answered before, or else err.
-func hasEnded(err error) error {
-	var connection *net.OpError
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &connection) {
-		return errEnded
+// endedOr returns errEnded if err says that lictor has closed the connection, or does not listen any more where it has
+// answered before. Otherwise it returns err.
+func endedOr(err error) error {
+	for _, end := range []error{
+		io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.ENOENT,
+	} {
+		if errors.Is(err, end) {
+			return errEnded
+		}
 	}
 	return err
 }

@@ -104,7 +104,7 @@ func (c *eventsCommand) show(ctx context.Context, client *admin.Client, rest []s
 		}
 		next := admin.EventsAnswer{}
 		if err := client.Get(ctx, fmt.Sprintf("/v1/events?wait=50&after=%d%s", answer.Next, of), &next); err != nil {
-			return hasEnded(err)
+			return endedOr(err)
 		}
 		answer = next
 	}

@@ -130,7 +130,8 @@ func (c *fmtCommand) formatStdin() int {
 	case diags.HasErrors():
 		return c.broken(diags)
 	case c.check && !bytes.Equal(src, formatted):
-		return max(exitFailed, c.name("<stdin>"))
+		c.printName("<stdin>")
+		return exitFailed
 	case c.check:
 		return exitOK
 	}
@@ -162,15 +163,15 @@ func (c *fmtCommand) formatFile(path string) int {
 			return c.fail(err)
 		}
 	}
-	code := c.name(path)
+	code := c.printName(path)
 	if c.check {
 		return exitFailed
 	}
 	return code
 }
 
-// name prints the name of a file that changes.
-func (c *fmtCommand) name(path string) int {
+// printName prints the name of a file that changes.
+func (c *fmtCommand) printName(path string) int {
 	if _, err := fmt.Fprintln(c.out, path); err != nil {
 		return c.fail(err)
 	}

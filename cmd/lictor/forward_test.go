@@ -64,7 +64,7 @@ func TestTrafficLine(t *testing.T) {
 	}
 }
 
-// A port that somebody has is not chosen. TCP and UDP ports are not in each other's way.
+// A port that is in use is not chosen. TCP and UDP ports are not in each other's way.
 func TestForwardChoosesAFreePort(t *testing.T) {
 	for _, protocol := range []config.Protocol{config.TCP, config.UDP} {
 		f := forward{service: "lictor-test-" + t.Name(), protocol: protocol}

@@ -16,7 +16,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A terminal is a pseudo-terminal: what a program sees of it, and who sits before it.
+// A terminal is a pseudo-terminal: what a program sees of it, and what its user sees.
 type terminal struct {
 	t       *testing.T
 	program *os.File
@@ -175,7 +175,7 @@ func TestTopOfALictorThatEnds(t *testing.T) {
 	}
 }
 
-// Colour is for terminals, also behind the queue of a daemon, and only where nobody has refused it.
+// Colour is for terminals, also behind the queue of a daemon, and only where the user has not refused it.
 func TestColourIsForTerminals(t *testing.T) {
 	x := newTerminal(t, 80, 24)
 	file, err := os.Create(t.TempDir() + "/out")

@@ -124,10 +124,10 @@ func (t *top) look(ctx context.Context) error {
 	defer cancel()
 	status, now := &admin.Status{}, &admin.ServicesAnswer{}
 	if err := t.client.Get(ctx, "/v1/status", status); err != nil {
-		return hasEnded(err)
+		return endedOr(err)
 	}
 	if err := t.client.Get(ctx, "/v1/services", now); err != nil {
-		return hasEnded(err)
+		return endedOr(err)
 	}
 	t.status, t.rows, t.before = status, topRows(t.before, now), now
 	return nil

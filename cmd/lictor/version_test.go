@@ -15,7 +15,7 @@ func TestVersionString(t *testing.T) {
 	equal(t, b.String(), "lictor v0.1.0 (0123456789ab+changes, go1.26.0 linux/amd64)")
 	b.Revision = "01ab"
 	equal(t, b.String(), "lictor v0.1.0 (01ab+changes, go1.26.0 linux/amd64)")
-	b.Revision = "" // then nobody knows what it was changed from
+	b.Revision = "" // then it is not known what was changed
 	equal(t, b.String(), "lictor v0.1.0 (go1.26.0 linux/amd64)")
 }
 

@@ -96,13 +96,6 @@ func (s *stage) measure(ctx context.Context, sc scenario) (r result, err error) 
 	began := time.Now()
 	s.say("%s: %s", sc.name, leader.Name)
 	mend, err := sc.act(ctx, s.cluster, leader)
-	if mend != nil {
-		defer func() {
-			if err != nil {
-				_ = mend()
-			}
-		}()
-	}
 	if err != nil {
 		return r, err
 	}

@@ -48,7 +48,7 @@ type Options struct {
 	Logger   hclog.Logger // nil: silent
 
 	// Changed is called when a set should be judged again for another reason than that it has changed. The Checker
-	// holds no lock meanwhile. Nil: nobody is told.
+	// holds no lock meanwhile. Nil: it is not called.
 	Changed func(service string)
 }
 

@@ -122,7 +122,7 @@ func TestAnAnswerDecidesAtOnce(t *testing.T) {
 	replica.status.Store(204)
 	j.awaitOut(t, "a", "status 503")
 	j.awaitIn(t, "b")
-	primary.status.Store(302) // which nobody follows
+	primary.status.Store(302) // which the check does not follow
 	primary.await(t)
 	j.awaitOut(t, "a", "status 503") // in the words of the first answer
 }
@@ -178,8 +178,8 @@ func TestLongSilenceCounts(t *testing.T) {
 	}
 }
 
-// Silence is forgiven to those that were fit, not to those of which nobody knows.
-func TestWhoeverNeverAnsweredIsNotFit(t *testing.T) {
+// An endpoint that was fit may be silent for a while. One that has never answered may not.
+func TestAnEndpointThatNeverAnsweredIsNotFit(t *testing.T) {
 	m := startMember(t, 0)
 	j := newJudged(t, Check{MaxSilence: time.Hour})
 	j.replace(m.endpoint("a"))

@@ -39,7 +39,7 @@ const (
 
 // Options says what cluster is wanted.
 type Options struct {
-	Dir    string    // for all files of the cluster; an existing folder that nobody else uses
+	Dir    string    // for all files of the cluster; an existing folder that nothing else uses
 	Consul string    // host:port
 	Output io.Writer // gets what the members print as well; nil: only Member.Log has it
 }

@@ -53,3 +53,11 @@ service "e" {
   listen = 9004
   check { http = "http://127.0.0.1/health" }
 }
+service "f" {
+  listen = 9005
+  check { http = "" }
+}
+service "g" {
+  listen = 9006
+  check { http = 5 }
+}

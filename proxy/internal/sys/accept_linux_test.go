@@ -33,7 +33,8 @@ func listen(t *testing.T, addr string) (int32, netip.AddrPort) {
 	return int32(fd), l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// By accept4 and by accept, Accept says that nobody waits, and what is no listener. None of that is a denial.
+// By accept4 and by accept, Accept says that no client waits, and that a socket is no listener. None of that is a
+// denial.
 func TestAcceptErrors(t *testing.T) {
 	listener, _ := listen(t, "127.0.0.1:0")
 	stream, _ := tcpPair(t, "127.0.0.1:0")
@@ -52,7 +53,7 @@ func TestAcceptErrors(t *testing.T) {
 			fd   int32
 			want syscall.Errno
 		}{
-			{"nobody waits", listener, unix.EAGAIN},
+			{"no client waits", listener, unix.EAGAIN},
 			{"no descriptor", -1, unix.EBADF},
 			{"no listener", stream, unix.EINVAL},
 			{"no socket", p.R, unix.ENOTSOCK},
@@ -97,7 +98,7 @@ func TestAcceptBothFamilies(t *testing.T) {
 func TestAcceptFile(t *testing.T) {
 	listener, at := listen(t, "127.0.0.1:0")
 	if f, err := AcceptFile(uintptr(listener)); !errors.Is(err, unix.EAGAIN) {
-		t.Errorf("got %v, %v when nobody waits, want EAGAIN", f, err)
+		t.Errorf("got %v, %v when no client waits, want EAGAIN", f, err)
 	}
 	client, err := net.Dial("tcp", at.String())
 	if err != nil {

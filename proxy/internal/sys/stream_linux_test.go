@@ -93,8 +93,8 @@ func TestHasBytes(t *testing.T) {
 	}
 }
 
-// A reset is told once to the one who reads, and then it is the end. Writing fails, without a signal. What was unsent
-// is so no more.
+// The first read after a reset has its error, later ones are at the end. Writing fails, without a signal. What was
+// unsent is so no more.
 func TestStreamAfterAReset(t *testing.T) {
 	a, b := openPair(t, "127.0.0.1:0", new(Denials))
 	defer Close(b)
@@ -123,7 +123,7 @@ func TestStreamAfterAReset(t *testing.T) {
 	}
 }
 
-// Who has ended its side cannot write, and still reads.
+// A socket that has ended its side cannot write, and still reads.
 func TestShutdownWrite(t *testing.T) {
 	a, b := tcpPair(t, "[::1]:0")
 	if err := ShutdownWrite(a); err != 0 {

@@ -113,7 +113,7 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// A socket that nobody reads from fills up: there is room, then none, and what is in it is unsent. To a negative
+// A socket whose peer does not read fills up: there is room, then none, and what is in it is unsent. To a negative
 // descriptor nothing is unsent.
 func TestRoomAndUnsent(t *testing.T) {
 	a, _ := tcpPair(t, "127.0.0.1:0")
