@@ -98,6 +98,24 @@ func TestExplanationBegins(t *testing.T) {
 	}
 }
 
+func TestExplanationSaysWhichSourceIsInUse(t *testing.T) {
+	t.Parallel()
+	s := &admin.Service{Name: "web", Source: "web in Consul", Set: admin.SetFresh, Sources: []admin.Source{
+		{Name: "web", Detail: "all 2 endpoints are ejected"},
+		{Name: "static", Active: true, Detail: "web has none that can be used"},
+		{Name: "last"},
+	}}
+	var b strings.Builder
+	if err := writeExplanation(&b, testNow, s, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, b.String(), "web: 0 of 0 known endpoints get clients; from web in Consul\n"+
+		"served by static: web has none that can be used\n"+
+		"source 1, web: not in use; all 2 endpoints are ejected\n"+
+		"source 2, static: in use; web has none that can be used\n"+
+		"source 3, last: not in use\n")
+}
+
 // A source that cannot be asked for excluded instances does not hide the others.
 func TestExplainWithoutTheExcluded(t *testing.T) {
 	t.Parallel()

@@ -74,6 +74,8 @@ SERVICE  PROTO  LISTEN  IN  OUT  ACTIVE  SET
 func TestSetText(t *testing.T) {
 	t.Parallel()
 	stale := before(90 * time.Second)
+	backup := []admin.Source{{Name: "web"},
+		{Name: "static", Active: true, Detail: "all 2 endpoints of web are ejected"}}
 	tests := []struct {
 		name    string
 		service admin.Service
@@ -87,6 +89,12 @@ func TestSetText(t *testing.T) {
 		{"saved and stale", admin.Service{Set: admin.SetSaved, Problem: "refused", StaleSince: stale},
 			"STALE for 1m: refused"},
 		{"saved", admin.Service{Set: admin.SetSaved, Waiting: 1}, "SAVED: from before the start, not confirmed yet"},
+		{"empty", admin.Service{Set: admin.SetFresh, EmptyUntil: &testNow, Waiting: 5, Sources: backup, Problem: "p"},
+			"no endpoint: 5 clients waiting for the first one until " + testNow.Local().Format(time.TimeOnly)},
+		{"failed over", admin.Service{Set: admin.SetFresh, Sources: backup, Panicking: true, Waiting: 1},
+			"served by static: all 2 endpoints of web are ejected"},
+		{"the first source", admin.Service{Set: admin.SetFresh, Sources: []admin.Source{{Name: "web", Active: true}},
+			Waiting: 1}, "1 client waiting for room"},
 		{"panicking", admin.Service{Set: admin.SetFresh, Panicking: true, Waiting: 1},
 			"so many endpoints fail that their failures are ignored"},
 		{"waiting", admin.Service{Set: admin.SetFresh, Waiting: 1, Problem: "p"}, "1 client waiting for room"},

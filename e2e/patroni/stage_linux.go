@@ -162,6 +162,7 @@ func (s *stage) log(name string) io.Writer {
 	}
 	f, err := os.Create(filepath.Join(s.logs, name+".log"))
 	if err != nil {
+		s.say("no log of %s: %v", name, err)
 		return io.Discard
 	}
 	return f
