@@ -66,8 +66,12 @@ func (g *group) reviewAll() {
 	g.serveQueue()
 }
 
-// review updates what the group knows about one member. It is called after the health of its address has changed.
+// review updates what the group knows about one member. It is called after the health of its address has changed. An
+// endpoint that stands by is no member.
 func (g *group) review(u *usage) {
+	if u.standby {
+		return
+	}
 	g.healthMu.Lock()
 	st, e := g.state.Load(), &u.entry
 	ejected := e.member != nil && !u.left.Load() && u.health.ejectedUntil.Load() != 0

@@ -43,7 +43,9 @@ func TestEjectionsAreHandedOn(t *testing.T) {
 	if len(trials) != 3 {
 		t.Errorf("got %v, want one trial of each that was ejected", trials)
 	}
+	memberOf(t, b, "bad").Reached()
 	b.SetEjections(ejections) // what is known here counts
-	m := member(t, b, "good")
-	m.Done()
+	if n := b.Ejected("web", []Endpoint{bad, named, good}); n != 1 {
+		t.Errorf("%d endpoints are ejected, want 1: one has been reached since", n)
+	}
 }

@@ -44,7 +44,7 @@ func (st *state) none(err error) error {
 	return err
 }
 
-// watchEmptyLocked has those who wait for the first endpoint refused when their time is over.
+// watchEmptyLocked refuses the clients that wait for the first endpoint when EmptyWait is over.
 func (g *group) watchEmptyLocked(st *state) {
 	if g.emptyTimer != nil {
 		g.emptyTimer.Stop()

@@ -29,7 +29,7 @@ type group struct {
 	healthMu       sync.Mutex
 	ejectedMembers ejectedHeap   // guarded by healthMu
 	ejectedCount   atomic.Int64  // the length of ejectedMembers
-	ejections      atomic.Int64  // since the group was created
+	ejections      atomic.Int64  // of members, since the group was created
 	panicking      atomic.Bool   // picks ignore ejections
 	nextDue        atomicInstant // when a pick should look at an ejected member
 	slowStartEnd   atomicInstant // when the last slow start ends; 0: no member is starting slowly

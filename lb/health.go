@@ -93,7 +93,9 @@ func (h *health) failed(c Cause, maxFails int, trial *trialUse) {
 		return
 	}
 	for _, u := range h.registry.usersOf(h) {
-		u.group.ejections.Add(1)
+		if !u.standby {
+			u.group.ejections.Add(1)
+		}
 		u.group.review(u)
 	}
 	if first {

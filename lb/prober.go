@@ -51,6 +51,11 @@ type Check struct {
 	Expect   string        // UDP: the prefix that the answer must have
 }
 
+// pause returns how long to wait before the next check.
+func (c Check) pause() time.Duration {
+	return time.Duration(float64(c.Interval) * (0.9 + 0.2*rand.Float64()))
+}
+
 // A checkedService is a service that is being checked.
 type checkedService struct {
 	check  Check
@@ -66,10 +71,14 @@ func NewProber(b *RoundRobin) *Prober {
 	}
 }
 
-// Apply replaces the checks, which are keyed by service. A check that has not changed goes on.
+// Apply replaces the checks, which are keyed by service. A check that has not changed goes on. After Close it begins
+// none.
 func (p *Prober) Apply(checks map[string]Check) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		checks = nil
+	}
 	for service, r := range p.services {
 		if c, ok := checks[service]; !ok || c != r.check {
 			r.cancel()
@@ -155,7 +164,7 @@ func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
 		}
 		p.probe(ctx, m, c)
 		<-p.slots
-		if !sleep(ctx, time.Duration(float64(c.Interval)*(0.9+0.2*rand.Float64()))) {
+		if !sleep(ctx, c.pause()) {
 			return
 		}
 	}
@@ -300,7 +309,7 @@ func (p *Prober) exchange(ctx context.Context, e Endpoint, c Check) error {
 	return err
 }
 
-// errUnfit is the error of a check whose answer does not have the prefix Check.Expect.
+// errUnfit is the error of a check that was answered wrongly, or whose connection was closed without a word.
 var errUnfit = errors.New("unexpected answer")
 
 // sleep waits for d. It returns false if ctx has ended before.

@@ -105,14 +105,16 @@ type HealthChange struct {
 // the first update.
 func (b *RoundRobin) NotifyHealth(f func(HealthChange)) { b.registry.onChange = f }
 
-// notifyUsers calls the callback with c for each service that has h and does not ignore ejections.
+// notifyUsers calls the callback with c for each service that has h and does not ignore ejections. An endpoint that is
+// both a member and one that stands by is notified once.
 func (r *healthRegistry) notifyUsers(h *health, c HealthChange) {
 	if r.onChange == nil {
 		return
 	}
+	notified := map[HealthChange]bool{}
 	for _, u := range r.usersOf(h) {
-		if u.group.options().MaxFails >= 0 {
-			c.Service, c.Endpoint = u.group.name, u.id
+		if c.Service, c.Endpoint = u.group.name, u.id; u.group.options().MaxFails >= 0 && !notified[c] {
+			notified[c] = true
 			r.onChange(c)
 		}
 	}

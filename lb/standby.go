@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -47,8 +46,9 @@ func (b *RoundRobin) Ejected(service string, endpoints []Endpoint) (n int) {
 
 // Standby has the Prober check endpoints that a service does not use now, but may use again, in place of those that it
 // was told before. So it becomes known that they are no longer ejected. They are checked as the service's Check says.
-// Without one, TCP endpoints must accept a connection, and over UDP an ejection is forgotten when its time is over. It
-// does not wait, and does nothing to a service that the balancer does not know.
+// Without one, TCP endpoints must accept a connection, and over UDP an ejection is forgotten when its time is over. Of
+// checks that are not the Prober's it knows nothing. It does not wait, and does nothing to a service that the balancer
+// does not know.
 func (p *Prober) Standby(service string, endpoints []Endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,7 +99,7 @@ func (p *Prober) checkStandby(ctx context.Context, service string, members []*Me
 			})
 		}
 		wg.Wait()
-		if !sleep(ctx, time.Duration(float64(c.Interval)*(0.9+0.2*rand.Float64()))) {
+		if !sleep(ctx, c.pause()) {
 			return
 		}
 	}
@@ -107,10 +107,8 @@ func (p *Prober) checkStandby(ctx context.Context, service string, members []*Me
 
 // standbyCheck returns the check of a service, or the default one.
 func (p *Prober) standbyCheck(service string) Check {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if s := p.services[service]; s != nil {
-		return s.check
+	if c, checked := p.checkOf(service); checked {
+		return c
 	}
 	return Check{Interval: standbyInterval, Timeout: standbyTimeout}
 }

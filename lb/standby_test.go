@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -61,6 +62,11 @@ func standbyScene(
 	return b, p, changes
 }
 
+// checkOften has the endpoints of "web" checked more often than by default.
+func checkOften(p *Prober) {
+	p.Apply(map[string]Check{"web": {Interval: 10 * time.Millisecond, Timeout: time.Minute}})
+}
+
 // awaitReturn waits until the endpoint is ejected no more.
 func awaitReturn(t *testing.T, b *RoundRobin, e Endpoint, changes chan HealthChange) {
 	t.Helper()
@@ -83,6 +89,7 @@ func TestStandbyReturnsWhenItAccepts(t *testing.T) {
 	stop()
 	e := Endpoint{ID: "A", Addr: addr}
 	b, p, changes := standbyScene(t, Options{}, e, Refused)
+	checkOften(p)
 	p.Standby("web", []Endpoint{e})
 	p.Standby("web", []Endpoint{e, {ID: "B", Addr: addr}}) // what is known of A stays
 	if n := b.Ejected("web", []Endpoint{e}); n != 1 {
@@ -108,6 +115,7 @@ func TestStandbyThatResetMustKeepAConnection(t *testing.T) {
 	})
 	e := Endpoint{ID: "A", Addr: addr}
 	b, p, changes := standbyScene(t, Options{}, e, Reset)
+	checkOften(p)
 	p.Standby("web", []Endpoint{e})
 	<-resets
 	<-resets // the first one is over
@@ -146,6 +154,10 @@ func TestEjectedIsWhatTheServiceTakesNoticeOf(t *testing.T) {
 	if len(p.standby) != 0 {
 		t.Error("a closed prober goes on")
 	}
+	checkOften(p)
+	if len(p.services) != 0 {
+		t.Error("a closed prober takes a check")
+	}
 }
 
 // Of many endpoints, all are checked, some at a time.
@@ -160,10 +172,48 @@ func TestStandbyChecksAllOfMany(t *testing.T) {
 	b.Configure("web", Options{})
 	p := NewProber(b)
 	defer p.Close()
-	p.Apply(map[string]Check{"web": {Interval: 10 * time.Millisecond, Timeout: time.Minute}})
+	checkOften(p)
 	p.Standby("web", endpoints)
 	for i := range served {
 		testproc.Await(t, fmt.Sprintf("endpoint %d is checked", i), served[i].Load)
+	}
+}
+
+// An endpoint that stands by is no member: its failures are no ejections of the service, and change nothing in how
+// members are picked.
+func TestStandbyIsNoMember(t *testing.T) {
+	e := Endpoint{ID: "A", Addr: netip.MustParseAddrPort("127.0.0.1:9")}
+	b, p, changes := standbyScene(t, Options{SlowStart: time.Hour}, e, Refused)
+	p.Close() // nothing but what follows is reported
+	g := b.groupOf("web")
+	m := &Member{Endpoint: e, usage: g.newStandby(e)}
+	counted, end := g.ejections.Load(), g.slowStartEnd.Load()
+	m.Reached()
+	m.Failed(Refused)
+	if n := g.ejections.Load() - counted; n != 0 {
+		t.Errorf("%d ejections count as the service's, want none", n)
+	}
+	m.Reached()
+	if got := g.slowStartEnd.Load(); got != end {
+		t.Errorf("a slow start ends at %v, want %v: there is no member", got, end)
+	}
+	for _, ejected := range []bool{false, true, false} {
+		if c := <-changes; c.Ejected != ejected {
+			t.Errorf("got %+v, want ejected %v", c, ejected)
+		}
+	}
+
+	// An endpoint that is both is notified once.
+	update(b, e)
+	m.Failed(Refused)
+	m.Reached()
+	close(changes)
+	var told []bool
+	for c := range changes {
+		told = append(told, c.Ejected)
+	}
+	if !slices.Equal(told, []bool{true, false}) {
+		t.Errorf("told %v, want one ejection and its end", told)
 	}
 }
 

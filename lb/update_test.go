@@ -66,7 +66,7 @@ func TestRemovalsBetweenUpdates(t *testing.T) {
 	}
 }
 
-// Who looked a group up before it was removed has to look again.
+// A caller that looked a group up before its removal must look again.
 func TestARemovedGroupTakesNothing(t *testing.T) {
 	b := NewRoundRobin()
 	g := b.groupOf("web")
