@@ -280,6 +280,33 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 	}
 }
 
+// Nor does it leave the checks of endpoints that it knew from before.
+func TestStartThatFailsLeavesNoChecks(t *testing.T) {
+	consul, client := startConsul(t)
+	registerInstance(t, client, "web", "a", instance(t, "a"), api.HealthPassing)
+	dir := t.TempDir()
+	src := fmt.Sprintf("state_dir = %q\n", filepath.Join(dir, "state")) + inConsul(consul, "web")
+	src = strings.TrimSuffix(src, "}\n") + "  check {\n    http = \"/\"\n  }\n}\n"
+	first := serveConfiguration(t, src, nil)
+	first.awaitLog("ready: services=1")
+	first.stop()
+	first.output.Close()
+
+	s := newServed(t, src+fmt.Sprintf("access_log {\n  path = %q\n}\n", dir))
+	ignore := goleak.IgnoreCurrent()
+	if err := s.tryStart(Options{}, nil); err == nil || !strings.Contains(err.Error(), "access_log: ") {
+		t.Errorf("got %v, want that the access log cannot be written", err)
+	}
+	_ = receive(t, "the end", s.end)
+	s.output.Close()
+	if !strings.Contains(s.log.String(), "saved endpoints are in use") {
+		t.Errorf("there were no saved endpoints:\n%s", s.log)
+	}
+	if err := goleak.Find(ignore); err != nil {
+		t.Error(err)
+	}
+}
+
 // So does an end: everything that a daemon has started has ended when it has.
 func TestEndLeavesNothing(t *testing.T) {
 	ignore := goleak.IgnoreCurrent()

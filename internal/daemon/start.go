@@ -43,6 +43,10 @@ func newDaemon(o Options) *Daemon {
 	d.balancer.NotifyHealth(d.healthChanged)
 	d.prober = lb.NewProber(d.balancer)
 	d.prober.Resolver = d.resolver
+	d.checker = healthcheck.New(healthcheck.Options{
+		Resolver: d.resolver, Logger: d.log.Named("check"),
+		Changed: func(service string) { d.sets.ReconsiderService(service) }, // there are sets before there are checks
+	})
 	d.cycles = cycles.New(cycles.Options{
 		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,
 	})
@@ -63,6 +67,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 	if err := d.start(ctx); err != nil {
 		d.upgrades.End()
 		d.prober.Close()
+		d.checker.Close()
 		d.cancel()
 		return nil, err
 	}
@@ -82,8 +87,6 @@ func (d *Daemon) start(ctx context.Context) error {
 	if consul != nil && predecessor != nil {
 		consul.HoldState(true)
 	}
-	d.checker = healthcheck.New(healthcheck.Options{Resolver: d.resolver, Logger: d.log.Named("check"),
-		Changed: func(service string) { d.sets.ReconsiderService(service) }})
 	d.sets = endpoints.NewSets(d.balancer, d.events, endpoints.Judges(d.cycles, d.checker))
 	d.checker.Apply(healthChecksOf(cfg))
 	d.cycles.Prefer(predecessor.State().Links)
