@@ -146,10 +146,10 @@ func (s *selector) standByLocked() {
 			all = append(all, s.usableLocked(t)...)
 		}
 	}
-	if slices.Equal(all, s.standby) {
+	if slices.Equal(all, s.standby) && (s.toldStandby || s.active < 0) {
 		return
 	}
-	s.standby = all
+	s.standby, s.toldStandby = all, true
 	s.consul.options.OnStandby(s.service, slices.Clone(all))
 }
 

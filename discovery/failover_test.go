@@ -54,6 +54,7 @@ type ailments struct {
 	mu      sync.Mutex
 	ejected map[string]bool
 	standby []string
+	told    int // how often OnStandby was called
 	events  []string
 }
 
@@ -74,6 +75,7 @@ func (a *ailments) options(w Watch) ConsulOptions {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			a.standby = nil
+			a.told++
 			for _, e := range endpoints {
 				a.standby = append(a.standby, e.ID)
 			}
@@ -163,6 +165,19 @@ func TestFailoverWhenAllAreEjected(t *testing.T) {
 		}
 		if !strings.Contains(r.log.String(), "all 2 endpoints of the agent's datacenter are ejected") {
 			t.Errorf("the log does not say why:\n%s", r.log)
+		}
+	})
+}
+
+// An empty first list is reported too, once: an earlier source may have reported endpoints.
+func TestTheFirstStandbyListIsToldThoughItIsEmpty(t *testing.T) {
+	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, _ func(...string)) {
+		a.eject(r, "n/a")
+		a.eject(r)
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.told != 1 || a.standby != nil {
+			t.Errorf("told %d times, at last %q, want once that none stands by", a.told, a.standby)
 		}
 	})
 }

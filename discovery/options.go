@@ -61,8 +61,8 @@ type ConsulOptions struct {
 	Ejected func(service string, endpoints []lb.Endpoint) int
 
 	// OnStandby is told, in place of what it was told before, the endpoints of a service that should be checked though
-	// they are not in its set: they are of tiers whose endpoints were all ejected. It must not call the Consul, and
-	// must not wait. Nil means that it is not called.
+	// they are not in its set: they are of tiers whose endpoints were all ejected. It is first called when the service
+	// has a set, even if no endpoint stands by. It must not call the Consul, and must not wait. Nil: it is not called.
 	OnStandby func(service string, endpoints []lb.Endpoint)
 
 	// Watches say what is watched until Consul.Apply says otherwise. No two may have the same Service.

@@ -33,7 +33,8 @@ type selector struct {
 	timer  *time.Timer    // calls look; nil: it is not needed
 	closed bool           // nothing is sent any more
 
-	standby []lb.Endpoint // what OnStandby was told last
+	standby     []lb.Endpoint // what OnStandby was told last
+	toldStandby bool          // OnStandby was called
 }
 
 // A tier is one of the places where the endpoints of a service come from.

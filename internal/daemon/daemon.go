@@ -41,6 +41,7 @@ type Daemon struct {
 	balancer *lb.RoundRobin
 	resolver *lb.Resolver
 	prober   *lb.Prober
+	standbys *standbys
 	checker  *healthcheck.Checker
 	proxier  *proxy.Proxier
 

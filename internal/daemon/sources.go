@@ -9,6 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/internal/endpoints"
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // sources are those of a configuration that is about to be in force.
@@ -16,6 +17,7 @@ type sources struct {
 	d              *Daemon
 	static, consul *endpoints.Input  // nil: there is none
 	client         *discovery.Consul // behind consul
+	standby        *standbyReports   // of client, if that is a new one
 	sameConsul     bool              // consul is the one that is in force
 
 	// If the consul that is in force is to watch something else: what it watched before, and the services that it
@@ -42,7 +44,8 @@ func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (
 		}
 		s.sameConsul, s.old, s.doubt = true, old, changedWatches(watchesOf(old), watches)
 	default:
-		client, err := d.newConsul(next, nil)
+		s.standby = d.standbys.newReports()
+		client, err := d.newConsul(next, nil, s.standby)
 		if err != nil {
 			return nil, err
 		}
@@ -132,6 +135,9 @@ func (s *sources) commit(next *config.Config) bool {
 	d.mux.Commit(serviceNames(next), feeds...)
 	d.staticInput, d.consulInput = s.static, s.consul
 	d.consul.Store(s.client)
+	if s.standby != nil {
+		s.standby.Commit(consulNames(next))
+	}
 	if s.client != nil && !s.sameConsul {
 		d.running.Go(s.client.Recount) // it was not told of endpoints that were ejected meanwhile
 	}
@@ -151,11 +157,20 @@ func (d *Daemon) startStatic(cfg *config.Config) *endpoints.Input {
 }
 
 // firstSources starts the sources of the first configuration.
-func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul) *sources {
-	first := &sources{d: d, client: consul}
+func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul, standby *standbyReports) *sources {
+	first := &sources{d: d, client: consul, standby: standby}
 	first.static = d.startStatic(cfg)
 	if consul != nil {
 		first.consul = d.mux.Start(consul, consulNames(cfg), d.log)
 	}
 	return first
+}
+
+// healthChanged passes on that an endpoint was ejected, or that its ejection has ended. It is called while an endpoint
+// is in use, so it must not block.
+func (d *Daemon) healthChanged(c lb.HealthChange) {
+	d.events.Health(c)
+	if consul := d.consul.Load(); consul != nil {
+		consul.HealthChanged(c.Service)
+	}
 }

@@ -43,6 +43,7 @@ func newDaemon(o Options) *Daemon {
 	d.balancer.NotifyHealth(d.healthChanged)
 	d.prober = lb.NewProber(d.balancer)
 	d.prober.Resolver = d.resolver
+	d.standbys = newStandbys(d.prober.Standby)
 	d.checker = healthcheck.New(healthcheck.Options{
 		Resolver: d.resolver, Logger: d.log.Named("check"),
 		Changed: func(service string) { d.sets.ReconsiderService(service) }, // there are sets before there are checks
@@ -77,7 +78,8 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 func (d *Daemon) start(ctx context.Context) error {
 	cfg, predecessor := d.o.Config, d.o.Predecessor
 	d.warn(d.o.Diagnostics)
-	consul, err := d.newConsul(cfg, predecessor.State().Saved)
+	standby := d.standbys.newReports()
+	consul, err := d.newConsul(cfg, predecessor.State().Saved, standby)
 	if err != nil {
 		return err
 	}
@@ -106,7 +108,7 @@ func (d *Daemon) start(ctx context.Context) error {
 		return err
 	}
 	d.mux = endpoints.NewMux(d.sets)
-	first := d.firstSources(cfg, consul)
+	first := d.firstSources(cfg, consul, standby)
 	if (inherited || d.o.AwaitEndpoints) && !known { // clients may be waiting already
 		first.await(ctx, d.log)
 	}

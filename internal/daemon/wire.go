@@ -83,12 +83,12 @@ func guardOf(q config.ConsulQuery) discovery.Guard {
 }
 
 // newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier
-// process knew, if any.
-func (d *Daemon) newConsul(cfg *config.Config, saved []byte) (*discovery.Consul, error) {
+// process knew, if any. The source reports the endpoints that stand by to standby.
+func (d *Daemon) newConsul(cfg *config.Config, saved []byte, standby *standbyReports) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, d.log)
 	options.StateDir, options.Saved = cfg.StateDir, saved
 	options.OnEvent, options.Usable, options.Prober = d.events.Instance, d.cycles.Usable, heldProber{d}
-	options.Ejected, options.OnStandby = d.balancer.Ejected, d.prober.Standby
+	options.Ejected, options.OnStandby = d.balancer.Ejected, standby.Report
 	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {
 		return nil, nil
