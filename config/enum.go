@@ -30,7 +30,7 @@ type FailoverOn int
 
 // What makes a service go to another source.
 const (
-	FailoverOnHealth FailoverOn = 1 + iota // too few endpoints, or all of them are ejected
+	FailoverOnHealth FailoverOn = 1 + iota // too few endpoints, or all of them fail from here
 	FailoverOnConsul                       // too few endpoints, by what Consul says
 )
 

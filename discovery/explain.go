@@ -18,7 +18,7 @@ type TierStatus struct {
 	Name      string // such as "datacenter dc2"
 	Active    bool   // the service uses its set
 	Available int    // usable endpoints in the set, without those that are held
-	Failed    bool   // all usable endpoints are ejected, which counts by Failover.OnHealth
+	Failed    bool   // all usable endpoints fail from here, which counts by Failover.OnHealth
 
 	// Of a tier that is a query only:
 	Watch     WatchStatus

@@ -15,17 +15,17 @@ type standing struct {
 	known     bool // there is a set
 	available int  // endpoints that are not held and can be used
 	usable    int  // endpoints that can be used, with those that are held
-	ejected   int  // of usable; 0 if Failover.OnHealth is off
+	failing   int  // of usable; 0 if Failover.OnHealth is off
 }
 
-// failed reports whether all endpoints of the tier are ejected.
-func (t standing) failed() bool { return t.usable > 0 && t.ejected >= t.usable }
+// failed reports whether all endpoints of the tier fail.
+func (t standing) failed() bool { return t.usable > 0 && t.failing >= t.usable }
 
 // good reports whether a tier is one to stay in.
 func (f Failover) good(t standing) bool { return t.known && t.available >= f.Below && !t.failed() }
 
 // choose returns the tier to use, without regard to waiting: the first good one, else the first with any endpoint that
-// is not ejected. If all endpoints of all tiers are ejected, that is no reason to prefer one: it is the first with
+// does not fail. If all endpoints of all tiers fail, that is no reason to prefer one: it is the first with
 // enough endpoints, else the first with any, else the first with a set, even if that is empty. It returns -1 if no tier
 // has a set.
 func (f Failover) choose(tiers []standing) int {
@@ -51,9 +51,9 @@ func (f Failover) shortfall(name string, t standing) string {
 	case !t.known:
 		return name + " has not answered yet"
 	case t.failed() && t.usable == 1:
-		return "the only endpoint of " + name + " is ejected"
+		return "the only endpoint of " + name + " fails from here"
 	case t.failed():
-		return fmt.Sprintf("all %d endpoints of %s are ejected", t.usable, name)
+		return fmt.Sprintf("all %d endpoints of %s fail from here", t.usable, name)
 	}
 	return fmt.Sprintf("%s has too few endpoints: %d, and failover_below is %d", name, t.available, f.Below)
 }
@@ -94,8 +94,8 @@ func (c *Consul) Tiers(service string) []TierUse {
 	return all
 }
 
-// HealthChanged says that an endpoint of a service is ejected, or is no longer. It waits for nothing, so it may
-// be called while an endpoint is used.
+// HealthChanged says that an endpoint of a service fails from here, or does so no longer. It waits for nothing, so it
+// may be called while an endpoint is used.
 func (c *Consul) HealthChanged(service string) {
 	v, ok := c.byService.Load(service)
 	if !ok {
@@ -128,7 +128,7 @@ func (s *selector) usableLocked(t *tier) []lb.Endpoint {
 	return some
 }
 
-// standByLocked passes on the endpoints of tiers that are not in use because their endpoints were ejected. Without
+// standByLocked passes on the endpoints of tiers that are not in use because their endpoints failed. Without
 // checks it would not become known that they can be used again. They are checked until the service uses their tier.
 func (s *selector) standByLocked() {
 	if s.consul.options.OnStandby == nil || s.closed || s.begun.IsZero() {

@@ -14,8 +14,8 @@ import (
 
 func TestChooseTier(t *testing.T) {
 	good := standing{known: true, available: 2, usable: 2}
-	troubled := standing{known: true, available: 2, usable: 2, ejected: 1}
-	failed := standing{known: true, available: 2, usable: 2, ejected: 2}
+	troubled := standing{known: true, available: 2, usable: 2, failing: 1}
+	failed := standing{known: true, available: 2, usable: 2, failing: 2}
 	one := standing{known: true, available: 1, usable: 1}
 	heldOnly := standing{known: true, available: 0, usable: 2}
 	empty := standing{known: true}
@@ -27,15 +27,15 @@ func TestChooseTier(t *testing.T) {
 		want  int
 	}{
 		{"the first", 1, []standing{good, good}, 0},
-		{"some ejected", 1, []standing{troubled, good}, 0},
-		{"all ejected", 1, []standing{failed, good}, 1},
-		{"all ejected, the next has some left", 1, []standing{failed, troubled}, 1},
-		{"all ejected, the next has none", 1, []standing{failed, empty, good}, 2},
-		{"all ejected, and the other source has none", 1, []standing{failed, empty}, 0},
-		{"all ejected everywhere", 1, []standing{empty, failed, failed}, 1},
-		{"all ejected, the next is not known", 1, []standing{failed, unknown}, 0},
-		{"all ejected, the next has too few", 2, []standing{failed, one}, 1},
-		{"too few, the next is ejected", 2, []standing{one, failed}, 0},
+		{"some fail", 1, []standing{troubled, good}, 0},
+		{"all fail", 1, []standing{failed, good}, 1},
+		{"all fail, the next has some left", 1, []standing{failed, troubled}, 1},
+		{"all fail, the next has none", 1, []standing{failed, empty, good}, 2},
+		{"all fail, and the other source has none", 1, []standing{failed, empty}, 0},
+		{"all fail everywhere", 1, []standing{empty, failed, failed}, 1},
+		{"all fail, the next is not known", 1, []standing{failed, unknown}, 0},
+		{"all fail, the next has too few", 2, []standing{failed, one}, 1},
+		{"too few, the next fails", 2, []standing{one, failed}, 0},
 		{"too few everywhere", 2, []standing{empty, one, one}, 1},
 		{"held only", 1, []standing{heldOnly, good}, 1},
 		{"held only everywhere", 1, []standing{heldOnly, empty}, 0},
@@ -49,10 +49,10 @@ func TestChooseTier(t *testing.T) {
 	}
 }
 
-// ailments are the endpoints that are ejected, by ID, and what a source says because of them.
+// ailments are the endpoints that fail, by ID, and what a source says because of them.
 type ailments struct {
 	mu      sync.Mutex
-	ejected map[string]bool
+	failing map[string]bool
 	standby []string
 	told    int // how often OnStandby was called
 	events  []string
@@ -61,11 +61,11 @@ type ailments struct {
 func (a *ailments) options(w Watch) ConsulOptions {
 	return ConsulOptions{
 		Watches: []Watch{w},
-		Ejected: func(_ string, endpoints []lb.Endpoint) (n int) {
+		Failing: func(_ string, endpoints []lb.Endpoint) (n int) {
 			a.mu.Lock()
 			defer a.mu.Unlock()
 			for _, e := range endpoints {
-				if a.ejected[e.ID] {
+				if a.failing[e.ID] {
 					n++
 				}
 			}
@@ -88,12 +88,12 @@ func (a *ailments) options(w Watch) ConsulOptions {
 	}
 }
 
-// eject makes these the endpoints that are ejected.
-func (a *ailments) eject(r *rig, ids ...string) {
+// fail makes these the endpoints that fail.
+func (a *ailments) fail(r *rig, ids ...string) {
 	a.mu.Lock()
-	a.ejected = map[string]bool{}
+	a.failing = map[string]bool{}
 	for _, id := range ids {
-		a.ejected[id] = true
+		a.failing[id] = true
 	}
 	a.mu.Unlock()
 	r.consul.HealthChanged("web")
@@ -130,23 +130,23 @@ const (
 	webC  = "web: n/c=10.0.0.1:82"
 )
 
-// A tier is left at once when all its endpoints are ejected, its endpoints stand by, and the service returns when one
+// A tier is left at once when all its endpoints fail, its endpoints stand by, and the service returns when one
 // has been well for the hold time without a break.
-func TestFailoverWhenAllAreEjected(t *testing.T) {
+func TestFailoverWhenAllFail(t *testing.T) {
 	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, want func(...string)) {
-		a.eject(r, "n/a")
+		a.fail(r, "n/a")
 		want(webAB)
 		a.wantStandby(t)
-		a.eject(r, "n/a", "n/b")
+		a.fail(r, "n/a", "n/b")
 		want(webAB, webC)
 		a.wantStandby(t, "n/a", "n/b")
-		wantUses(t, r, "one of dc1: false, all 2 endpoints of the agent's datacenter are ejected",
-			"two: true, all 2 endpoints of the agent's datacenter are ejected")
+		wantUses(t, r, "one of dc1: false, all 2 endpoints of the agent's datacenter fail from here",
+			"two: true, all 2 endpoints of the agent's datacenter fail from here")
 
-		a.eject(r, "n/a")
+		a.fail(r, "n/a")
 		time.Sleep(20 * time.Second)
-		a.eject(r, "n/a", "n/b") // it was not well for long
-		a.eject(r, "n/b")
+		a.fail(r, "n/a", "n/b") // it was not well for long
+		a.fail(r, "n/b")
 		time.Sleep(29 * time.Second)
 		want(webAB, webC)
 		a.wantStandby(t, "n/a", "n/b") // until it is used
@@ -157,13 +157,13 @@ func TestFailoverWhenAllAreEjected(t *testing.T) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		wantEvents := []string{
-			"served by the agent's datacenter: all 2 endpoints of the agent's datacenter are ejected",
+			"served by the agent's datacenter: all 2 endpoints of the agent's datacenter fail from here",
 			"back to the agent's datacenter from the agent's datacenter",
 		}
 		if !slices.Equal(a.events, wantEvents) {
 			t.Errorf("got the events %q, want %q", a.events, wantEvents)
 		}
-		if !strings.Contains(r.log.String(), "all 2 endpoints of the agent's datacenter are ejected") {
+		if !strings.Contains(r.log.String(), "all 2 endpoints of the agent's datacenter fail from here") {
 			t.Errorf("the log does not say why:\n%s", r.log)
 		}
 	})
@@ -172,8 +172,8 @@ func TestFailoverWhenAllAreEjected(t *testing.T) {
 // An empty first list is reported too, once: an earlier source may have reported endpoints.
 func TestTheFirstStandbyListIsToldThoughItIsEmpty(t *testing.T) {
 	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, _ func(...string)) {
-		a.eject(r, "n/a")
-		a.eject(r)
+		a.fail(r, "n/a")
+		a.fail(r)
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.told != 1 || a.standby != nil {
@@ -199,20 +199,20 @@ func wantUses(t *testing.T, r *rig, lines ...string) {
 // When the second tier fails too, the service does not stay there, and takes whichever is well first.
 func TestFailoverWhenTheSecondTierFailsToo(t *testing.T) {
 	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, want func(...string)) {
-		a.eject(r, "n/a", "n/b")
-		a.eject(r, "n/a", "n/b", "n/c")
+		a.fail(r, "n/a", "n/b")
+		a.fail(r, "n/a", "n/b", "n/c")
 		want(webAB, webC, webAB)
 		a.wantStandby(t, "n/c")
-		a.eject(r, "n/a", "n/b")
+		a.fail(r, "n/a", "n/b")
 		want(webAB, webC, webAB, webC)
-		a.eject(r, "n/b", "n/c") // the first is better than one that fails, so it is not waited for
+		a.fail(r, "n/b", "n/c") // the first is better than one that fails, so it is not waited for
 		want(webAB, webC, webAB, webC, webAB)
 	})
 }
 
 func TestFailoverOnConsulTakesNoNoticeOfEjections(t *testing.T) {
 	ailingScene(t, Failover{}, func(a *ailments, r *rig, want func(...string)) {
-		a.eject(r, "n/a", "n/b")
+		a.fail(r, "n/a", "n/b")
 		time.Sleep(time.Minute)
 		want(webAB)
 		a.wantStandby(t)
@@ -222,7 +222,7 @@ func TestFailoverOnConsulTakesNoNoticeOfEjections(t *testing.T) {
 // A reload leaves the service where it is, and one that turns failover by health off takes it back.
 func TestReloadDuringFailoverByHealth(t *testing.T) {
 	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, want func(...string)) {
-		a.eject(r, "n/a", "n/b")
+		a.fail(r, "n/a", "n/b")
 		w := tiered("one", "two")
 		w.Failover = Failover{OnHealth: true, Hold: time.Hour}
 		if err := r.consul.Apply([]Watch{w}); err != nil {
@@ -241,6 +241,6 @@ func TestReloadDuringFailoverByHealth(t *testing.T) {
 		if err := r.consul.Apply(nil); err != nil {
 			t.Fatal(err)
 		}
-		a.eject(r) // of a service that is gone
+		a.fail(r) // of a service that is gone
 	})
 }

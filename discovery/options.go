@@ -55,14 +55,14 @@ type ConsulOptions struct {
 	// nothing can be probed: then such endpoints are held for Guard.Hold at most.
 	Prober Prober
 
-	// Ejected returns how many of endpoints, which need not be in the set of the service, are ejected. It must not
-	// call the Consul. When an answer has changed, call Consul.HealthChanged. It is asked for services with
-	// Failover.OnHealth. Nil means that no endpoint is ever ejected.
-	Ejected func(service string, endpoints []lb.Endpoint) int
+	// Failing returns how many of endpoints, which need not be in the set of the service, fail from here: they are
+	// ejected, say. It must not call the Consul. When an answer has changed, call Consul.HealthChanged. It is asked for
+	// services with Failover.OnHealth. Nil means that no endpoint ever fails.
+	Failing func(service string, endpoints []lb.Endpoint) int
 
 	// OnStandby is told, in place of what it was told before, the endpoints of a service that should be checked though
-	// they are not in its set: they are of tiers whose endpoints were all ejected. It is first called when the service
-	// has a set, even if no endpoint stands by. It must not call the Consul, and must not wait. Nil: it is not called.
+	// they are not in its set: they are of tiers whose endpoints all failed. It is first called when the service has a
+	// set, even if no endpoint stands by. It must not call the Consul, and must not wait. Nil: it is not called.
 	OnStandby func(service string, endpoints []lb.Endpoint)
 
 	// Watches say what is watched until Consul.Apply says otherwise. No two may have the same Service.
@@ -158,14 +158,15 @@ type Tier struct {
 // A Failover says when a service goes from one tier to another.
 type Failover struct {
 	// Below is how many endpoints are enough. A tier with fewer is left for the next that has enough. Zero means 1.
-	// Endpoints that are ejected count, unless all are.
+	// Endpoints that fail from here count, unless all do.
 	Below int
 
 	// Hold is how long an earlier tier must have enough before the service returns to it. Zero means 30 seconds.
 	// Negative means that it returns at once.
 	Hold time.Duration
 
-	// OnHealth says that a tier is also left when all its endpoints are ejected and another tier has one that is not.
+	// OnHealth says that a tier is also left when all its endpoints fail from here and another tier has one that
+	// does not.
 	OnHealth bool
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // A selector passes the set of one service to the sink. The service has tiers in order of preference, as a rule one.
-// The set is that of the first tier with enough endpoints, of which one at least is not ejected: see Failover.choose.
+// The set is that of the first tier with enough endpoints, of which one at least does not fail: see Failover.choose.
 //
 // A tier that does not have enough any more is left at once. An earlier tier must have enough for Failover.Hold
 // before the service returns to it, so that clients do not follow a tier that comes and goes. A tier that cannot be
@@ -45,7 +45,7 @@ type tier struct {
 	set        []lb.Endpoint // the last one
 	unheld     int           // endpoints in set that are not held
 	restored   bool          // set was saved by an earlier process; Consul.Saved returns it, and it is not sent
-	distrusted bool          // all its endpoints were ejected when it was in use last, or since
+	distrusted bool          // all its endpoints failed when it was in use last, or since
 }
 
 // firstChance is how long the first set of a service waits for the sets of earlier tiers.
@@ -105,18 +105,18 @@ func (s *selector) close() {
 	}
 }
 
-// countLocked counts the endpoints of each tier that can be used, and are ejected. It returns how the tiers stand.
+// countLocked counts the endpoints of each tier that can be used, and those that fail. It returns how the tiers stand.
 func (s *selector) countLocked() []standing {
 	o := &s.consul.options
 	all := make([]standing, len(s.tiers))
 	for i, t := range s.tiers {
-		t.available, t.usable, t.ejected = t.unheld, len(t.set), 0
+		t.available, t.usable, t.failing = t.unheld, len(t.set), 0
 		if len(s.tiers) > 1 { // with one tier it does not matter
 			usable := s.usableLocked(t)
 			t.usable = len(usable)
 			t.available = max(t.unheld-(len(t.set)-len(usable)), 0)
-			if o.Ejected != nil && s.failover.OnHealth {
-				t.ejected = o.Ejected(s.service, usable)
+			if o.Failing != nil && s.failover.OnHealth {
+				t.failing = o.Failing(s.service, usable)
 			}
 		}
 		all[i] = t.standing

@@ -41,28 +41,58 @@ func startDatabase(t *testing.T, name string, last byte, port int, status int32)
 	return d, l.Addr().(*net.TCPAddr).Port
 }
 
-// startDatabases starts a, which is the primary, and b, which is not. Both are critical in Consul. It returns a
-// configuration whose service db asks them.
-func startDatabases(t *testing.T) (a, b *database, config string) {
+// databases are a, which is the primary, and b, which is not. Both are critical in Consul.
+type databases struct {
+	a, b   *database
+	port   int // of their HTTP servers
+	consul *consul
+}
+
+func startDatabases(t *testing.T) *databases {
 	t.Helper()
-	c := startConsul(t, testconsul.Options{})
-	a, port := startDatabase(t, "a", 2, 0, 200)
-	b, _ = startDatabase(t, "b", 3, port, 503)
+	d := &databases{consul: startConsul(t, testconsul.Options{})}
+	d.a, d.port = startDatabase(t, "a", 2, 0, 200)
+	d.b, _ = startDatabase(t, "b", 3, d.port, 503)
 	critical := func(r *api.AgentServiceRegistration) {
 		r.Check = &api.AgentServiceCheck{TTL: "1h", Status: api.HealthCritical}
 	}
-	for name, d := range map[string]*database{"a": a, "b": b} {
-		c.register(t, "db", name, d.addr, critical)
+	d.consul.register(t, "db", "a", d.a.addr, critical)
+	d.consul.register(t, "db", "b", d.b.addr, critical)
+	return d
+}
+
+// config returns a configuration whose service db asks the databases, with these lines more.
+func (d *databases) config(lines ...string) string {
+	check := fmt.Sprintf("check {\n    http = \"/primary\"\n    port = %d\n    interval = \"50ms\"\n  }", d.port)
+	lines = append(lines, `on_leave = "cut"`, `consul { statuses = ["passing", "critical"] }`, check)
+	return consulBlock(d.consul) + service("db", lines...)
+}
+
+// While all instances of the first source fail their check, the next source serves. The service returns when one of
+// them passes it.
+func TestBackupServesWhileAllFailTheirHTTPCheck(t *testing.T) {
+	d := startDatabases(t)
+	backup, _ := startDatabase(t, "backup", 4, d.port, 200)
+	l := runLictor(t, d.config(`failback_hold = "1s"`, static(backup.addr)))
+	db := l.addr(t, "db")
+	awaitRotation(t, db, "a")
+
+	d.a.status.Store(503)
+	awaitRotation(t, db, "backup")
+	if served, failed := load(t, db, 100, nil); failed > 0 || served["backup"] != 100 {
+		t.Errorf("%d of 100 clients failed, want none: %v", failed, served)
 	}
-	return a, b, consulBlock(c) + service("db", `on_leave = "cut"`,
-		`consul { statuses = ["passing", "critical"] }`,
-		fmt.Sprintf("check {\n    http = \"/primary\"\n    port = %d\n    interval = \"50ms\"\n  }", port))
+	l.awaitAnswer(t, "status", 0, "served by static: all 2 endpoints of the agent's datacenter fail from here")
+	d.b.status.Store(200)
+	awaitRotation(t, db, "b")
+	l.awaitAnswer(t, "explain db", 0, "source 2, static: not in use")
 }
 
 // What instances say of themselves decides who gets clients, whatever Consul says.
 func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
-	a, b, config := startDatabases(t)
-	l := runLictor(t, config)
+	all := startDatabases(t)
+	a, b := all.a, all.b
+	l := runLictor(t, all.config())
 	db := l.addr(t, "db")
 	awaitRotation(t, db, "a")
 	l.awaitAnswer(t, "explain db", 0, "test/b", "/primary: status 503")
@@ -89,8 +119,9 @@ func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
 
 // Connections that stay in the former process after an upgrade end as well when their endpoint fails its check.
 func TestAnHTTPCheckHoldsForConnectionsFromBeforeAnUpgrade(t *testing.T) {
-	a, b, config := startDatabases(t)
-	d := found(t, config)
+	all := startDatabases(t)
+	a, b := all.a, all.b
+	d := found(t, all.config())
 	awaitRotation(t, d.addr(t, "db"), "a")
 	client := reach(t, d.addr(t, "db"), "a")
 	d.upgrade(t)

@@ -38,7 +38,7 @@ func TestBackupServesWhileAllOfTheFirstSourceFail(t *testing.T) {
 	if failed > 0 || served["backup"] != clients {
 		t.Errorf("%d of %d clients failed, want none: %v", failed, clients, served)
 	}
-	const why = "served by static: all 2 endpoints of the agent's datacenter are ejected"
+	const why = "served by static: all 2 endpoints of the agent's datacenter fail from here"
 	l.awaitAnswer(t, "status", 0, why)
 	l.awaitAnswer(t, "explain web", 0, why, "source 2, static: in use", "failover")
 	l.awaitAnswer(t, "events web", 0, "failover", why)
@@ -98,5 +98,5 @@ func TestBackupServesUDP(t *testing.T) {
 	c.register(t, "ping", "dead", dead)
 	l := runLictor(t, consulBlock(c)+service("ping", udp, "consul {}", static(startUDP(t, "backup").addr)))
 	dialUDP(t, l.addr(t, "ping")).awaitAnswer(t, "backup")
-	l.awaitAnswer(t, "status", 0, "served by static: the only endpoint of the agent's datacenter is ejected")
+	l.awaitAnswer(t, "status", 0, "served by static: the only endpoint of the agent's datacenter fails from here")
 }

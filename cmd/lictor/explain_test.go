@@ -101,7 +101,7 @@ func TestExplanationBegins(t *testing.T) {
 func TestExplanationSaysWhichSourceIsInUse(t *testing.T) {
 	t.Parallel()
 	s := &admin.Service{Name: "web", Source: "web in Consul", Set: admin.SetFresh, Sources: []admin.Source{
-		{Name: "web", Detail: "all 2 endpoints are ejected"},
+		{Name: "web", Detail: "all 2 endpoints fail from here"},
 		{Name: "static", Active: true, Detail: "web has none that can be used"},
 		{Name: "last"},
 	}}
@@ -111,7 +111,7 @@ func TestExplanationSaysWhichSourceIsInUse(t *testing.T) {
 	}
 	equal(t, b.String(), "web: 0 of 0 known endpoints get clients; from web in Consul\n"+
 		"served by static: web has none that can be used\n"+
-		"source 1, web: not in use; all 2 endpoints are ejected\n"+
+		"source 1, web: not in use; all 2 endpoints fail from here\n"+
 		"source 2, static: in use; web has none that can be used\n"+
 		"source 3, last: not in use\n")
 }

@@ -75,7 +75,7 @@ func TestSetText(t *testing.T) {
 	t.Parallel()
 	stale := before(90 * time.Second)
 	backup := []admin.Source{{Name: "web"},
-		{Name: "static", Active: true, Detail: "all 2 endpoints of web are ejected"}}
+		{Name: "static", Active: true, Detail: "all 2 endpoints of web fail from here"}}
 	tests := []struct {
 		name    string
 		service admin.Service
@@ -92,7 +92,7 @@ func TestSetText(t *testing.T) {
 		{"empty", admin.Service{Set: admin.SetFresh, EmptyUntil: &testNow, Waiting: 5, Sources: backup, Problem: "p"},
 			"no endpoint: 5 clients waiting for the first one until " + testNow.Local().Format(time.TimeOnly)},
 		{"failed over", admin.Service{Set: admin.SetFresh, Sources: backup, Panicking: true, Waiting: 1},
-			"served by static: all 2 endpoints of web are ejected"},
+			"served by static: all 2 endpoints of web fail from here"},
 		{"the first source", admin.Service{Set: admin.SetFresh, Sources: []admin.Source{{Name: "web", Active: true}},
 			Waiting: 1}, "1 client waiting for room"},
 		{"panicking", admin.Service{Set: admin.SetFresh, Panicking: true, Waiting: 1},

@@ -93,7 +93,7 @@ func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
 	case !t.Active:
 		e.State, e.Reason, e.Detail = StateOut, ReasonStandby, t.Name+" is not in use"
 		if t.Failed {
-			e.Detail += ": all its endpoints are ejected"
+			e.Detail += ": all its endpoints fail from here"
 		}
 	case !one.Held.IsZero():
 		held := one.Held

@@ -170,7 +170,28 @@ func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul, stan
 // is in use, so it must not block.
 func (d *Daemon) healthChanged(c lb.HealthChange) {
 	d.events.Health(c)
-	if consul := d.consul.Load(); consul != nil {
-		consul.HealthChanged(c.Service)
+	if c.Ejected {
+		d.checker.Hurry(c.Service, c.Endpoint)
 	}
+	d.chooseSource(c.Service)
+}
+
+// checkChanged passes on that an endpoint passes its check over HTTP, or does so no longer.
+func (d *Daemon) checkChanged(service string) {
+	d.sets.ReconsiderService(service)
+	d.chooseSource(service)
+}
+
+// chooseSource has Consul's client choose again which source of a service is in use. It does not block.
+func (d *Daemon) chooseSource(service string) {
+	if consul := d.consul.Load(); consul != nil {
+		consul.HealthChanged(service)
+	}
+}
+
+// failing returns how many of endpoints are ejected or fail their check over HTTP. They need not be in the set of the
+// service.
+func (d *Daemon) failing(service string, endpoints []lb.Endpoint) int {
+	fit := d.checker.Fit(service, endpoints)
+	return len(endpoints) - len(fit) + d.balancer.Ejected(service, fit)
 }

@@ -6,11 +6,12 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// standbys passes the endpoints that stand by from the Consul clients to the prober. After a reload the former client
-// runs until the new one knows as much. The latest committed client that has reported a service decides for it; reports
-// of earlier clients are then ignored.
+// standbys passes the endpoints that stand by from the Consul clients to what checks them. After a reload the former
+// client runs until the new one knows as much. The latest committed client that has reported a service decides for it;
+// reports of earlier clients are then ignored.
 type standbys struct {
-	apply func(service string, endpoints []lb.Endpoint) // see lb.Prober.Standby
+	// See lb.Prober.Standby and healthcheck.Checker.Standby.
+	apply func(service string, endpoints []lb.Endpoint)
 
 	mu       sync.Mutex // guards the following, and the fields of all standbyReports
 	commits  int

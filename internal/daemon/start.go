@@ -43,10 +43,13 @@ func newDaemon(o Options) *Daemon {
 	d.balancer.NotifyHealth(d.healthChanged)
 	d.prober = lb.NewProber(d.balancer)
 	d.prober.Resolver = d.resolver
-	d.standbys = newStandbys(d.prober.Standby)
+	d.standbys = newStandbys(func(service string, endpoints []lb.Endpoint) {
+		d.prober.Standby(service, endpoints)
+		d.checker.Standby(service, endpoints)
+	})
 	d.checker = healthcheck.New(healthcheck.Options{
 		Resolver: d.resolver, Logger: d.log.Named("check"),
-		Changed: func(service string) { d.sets.ReconsiderService(service) }, // there are sets before there are checks
+		Changed: d.checkChanged, // there are sets before there are checks
 	})
 	d.cycles = cycles.New(cycles.Options{
 		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,

@@ -88,7 +88,7 @@ func (d *Daemon) newConsul(cfg *config.Config, saved []byte, standby *standbyRep
 	options := consulOptions(cfg.Consul, d.log)
 	options.StateDir, options.Saved = cfg.StateDir, saved
 	options.OnEvent, options.Usable, options.Prober = d.events.Instance, d.cycles.Usable, heldProber{d}
-	options.Ejected, options.OnStandby = d.balancer.Ejected, standby.Report
+	options.Failing, options.OnStandby = d.failing, standby.Report
 	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {
 		return nil, nil

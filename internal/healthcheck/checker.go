@@ -12,6 +12,8 @@
 //
 // A new endpoint gets no clients before its first good answer. The first endpoints of a service are an exception: they
 // get clients until their first check fails, so that neither a start nor an upgrade leaves clients without an endpoint.
+//
+// Endpoints that stand by are checked too, though they are in no set: see Checker.Standby.
 package healthcheck
 
 import (
@@ -29,6 +31,9 @@ import (
 
 // Reason is the reason of all verdicts, in the word of the admin API.
 const Reason = "check"
+
+// notChecked is the text of a verdict before the first check of an endpoint has ended.
+const notChecked = "not checked yet"
 
 // maxProbes is how many checks run at once, of all services together.
 const maxProbes = 64
@@ -61,8 +66,9 @@ type Checker struct {
 	wg       sync.WaitGroup
 
 	mu       sync.Mutex
-	services map[string]*service // those that have a Check
-	dropped  map[string]bool     // those that had one when Judge was called last
+	services map[string]*service      // those that have a Check
+	standby  map[string][]lb.Endpoint // what Standby was told, of services with and without a Check
+	dropped  map[string]bool          // services that had a Check when Judge was called last
 	closed   bool
 }
 
@@ -71,15 +77,18 @@ type service struct {
 	name    string
 	check   Check
 	known   bool               // Judge has been given a set
-	targets map[string]*target // the endpoints of the set, by ID
+	targets map[string]*target // the endpoints of the set, and those that stand by, by ID
 	told    map[string]cycles.Verdict
 }
 
-// A target is an endpoint that is checked. Checker.mu guards all but service, endpoint and cancel, which do not change.
+// A target is an endpoint that is checked. Checker.mu guards all but the first four, which do not change.
 type target struct {
 	service  *service
 	endpoint lb.Endpoint
 	cancel   context.CancelFunc
+	hurry    chan struct{}   // has an element if the next check is due at once
+	member   bool            // it is in the set
+	standby  bool            // it stands by
 	verdict  *cycles.Verdict // why it gets no clients; nil: it gets some
 	silent   bool            // the verdict is that it does not answer
 	passed   time.Time       // when its last good answer came; zero: there was none
@@ -88,7 +97,7 @@ type target struct {
 // New returns a Checker that checks nothing yet.
 func New(o Options) *Checker {
 	c := &Checker{resolver: o.Resolver, log: o.Logger, changed: o.Changed, slots: make(chan struct{}, maxProbes),
-		services: map[string]*service{}, dropped: map[string]bool{}}
+		services: map[string]*service{}, standby: map[string][]lb.Endpoint{}, dropped: map[string]bool{}}
 	if c.resolver == nil {
 		c.resolver = lb.NewResolver(maxProbes)
 	}
@@ -123,7 +132,9 @@ func (c *Checker) replace(checks map[string]Check) (again []string) {
 	for name, check := range checks {
 		switch old := c.services[name]; {
 		case old == nil:
-			c.services[name] = &service{name: name, check: check, targets: map[string]*target{}}
+			s := &service{name: name, check: check, targets: map[string]*target{}}
+			c.services[name] = s
+			c.followStandby(s)
 			delete(c.dropped, name)
 			again = append(again, name)
 		case old.check != check:
@@ -140,6 +151,7 @@ func (c *Checker) succeed(old *service, check Check) *service {
 	old.stop()
 	for id, before := range old.targets {
 		t := c.begin(s, before.endpoint)
+		t.member, t.standby = before.member, before.standby
 		t.verdict, t.silent, t.passed = before.verdict, before.silent, before.passed
 		s.targets[id] = t
 	}
@@ -187,51 +199,134 @@ func (c *Checker) Judge(updates []lb.Endpoints) map[string]map[string]cycles.Ver
 	return changed
 }
 
-// verdicts returns those of all endpoints that get no clients, by ID.
+// verdicts returns those of all endpoints of the set that get no clients, by ID.
 func (s *service) verdicts() map[string]cycles.Verdict {
 	all := map[string]cycles.Verdict{}
 	for id, t := range s.targets {
-		if t.verdict != nil {
+		if t.member && t.verdict != nil {
 			all[id] = *t.verdict
 		}
 	}
 	return all
 }
 
-// follow has the endpoints of a set checked, and no others. The caller has mu.
+// follow has the endpoints of a set checked, in place of those of the last set. The caller has mu.
 func (c *Checker) follow(s *service, u lb.Endpoints) {
-	there := map[string]bool{}
-	for _, e := range u.Endpoints {
-		there[e.ID] = true
-		t := s.targets[e.ID]
-		if t != nil && t.endpoint.Host == e.Host && t.endpoint.Addr == e.Addr {
-			continue
-		}
-		if t != nil {
-			t.cancel()
-		}
-		s.targets[e.ID] = c.begin(s, e)
+	for _, t := range s.targets {
+		t.member = false
 	}
+	for _, e := range u.Endpoints {
+		c.target(s, e).member = true
+	}
+	s.prune()
+	s.known = !u.Removed
+}
+
+// followStandby has the endpoints checked that stand by for s, in place of those that did. The caller has mu.
+func (c *Checker) followStandby(s *service) {
+	for _, t := range s.targets {
+		t.standby = false
+	}
+	for _, e := range c.standby[s.name] {
+		t := c.target(s, e)
+		t.standby = true
+		if !t.member && t.verdict == nil && t.passed.IsZero() {
+			t.verdict = &cycles.Verdict{Reason: Reason, Text: notChecked}
+		}
+	}
+	s.prune()
+}
+
+// target returns the target for e, which it begins to check if it is not checked already. The caller has mu.
+func (c *Checker) target(s *service, e lb.Endpoint) *target {
+	t := s.targets[e.ID]
+	if t.isAt(e) {
+		return t
+	}
+	if t != nil {
+		t.cancel()
+	}
+	t = c.begin(s, e)
+	s.targets[e.ID] = t
+	return t
+}
+
+// isAt reports whether t is a target, and at the place of e.
+func (t *target) isAt(e lb.Endpoint) bool {
+	return t != nil && t.endpoint.Host == e.Host && t.endpoint.Addr == e.Addr
+}
+
+// prune ends the checks of endpoints that are neither in the set nor stand by.
+func (s *service) prune() {
 	for id, t := range s.targets {
-		if !there[id] {
+		if !t.member && !t.standby {
 			t.cancel()
 			delete(s.targets, id)
 		}
 	}
-	s.known = !u.Removed
 }
 
 // begin begins to check an endpoint. The caller has mu.
 func (c *Checker) begin(s *service, e lb.Endpoint) *target {
 	ctx, cancel := context.WithCancel(context.Background())
-	t := &target{service: s, endpoint: e, cancel: cancel}
+	t := &target{service: s, endpoint: e, cancel: cancel, hurry: make(chan struct{}, 1)}
 	if s.known {
-		t.verdict = &cycles.Verdict{Reason: Reason, Text: "not checked yet"}
+		t.verdict = &cycles.Verdict{Reason: Reason, Text: notChecked}
 	}
 	if !c.closed {
 		c.wg.Go(func() { c.run(ctx, t) })
 	}
 	return t
+}
+
+// Standby has endpoints checked that a service does not use now, but may use again, in place of those that it was told
+// before. It does nothing to a service without a Check. It does not block.
+func (c *Checker) Standby(service string, endpoints []lb.Endpoint) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.standby[service] = endpoints
+	if len(endpoints) == 0 {
+		delete(c.standby, service)
+	}
+	if s := c.services[service]; s != nil {
+		c.followStandby(s)
+	}
+}
+
+// Fit returns those of endpoints that do not fail the Check of a service: all, if it has none. An endpoint that was not
+// checked yet does not fail, unless it stands by: then something was wrong with it. Fit does not change endpoints, and
+// does not block.
+func (c *Checker) Fit(service string, endpoints []lb.Endpoint) []lb.Endpoint {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.services[service]
+	if s == nil {
+		return endpoints
+	}
+	var fit []lb.Endpoint
+	for _, e := range endpoints {
+		if t := s.targets[e.ID]; !t.isAt(e) || !t.fails() {
+			fit = append(fit, e)
+		}
+	}
+	return fit
+}
+
+// fails reports whether what is known of an endpoint speaks against a return to its tier.
+func (t *target) fails() bool {
+	return t.verdict != nil && (t.verdict.Critical || !t.member)
+}
+
+// Hurry starts the next check of an endpoint at once, as something else says that it fails. It does not block.
+func (c *Checker) Hurry(service, id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.services[service]; s != nil && s.targets[id] != nil {
+		select {
+		case s.targets[id].hurry <- struct{}{}:
+		default: // it is to hurry already
+		}
+	}
 }
 
 // Probe asks an endpoint of a service once, whether it is in the set or not, and changes no verdict. The error is nil
@@ -270,6 +365,7 @@ func (c *Checker) run(ctx context.Context, t *target) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-t.hurry:
 		case <-time.After(time.Duration(float64(check.Interval) * (0.9 + 0.2*rand.Float64()))):
 		}
 	}
@@ -279,15 +375,18 @@ func (c *Checker) run(ctx context.Context, t *target) {
 func (c *Checker) note(ctx context.Context, t *target, err error) {
 	c.mu.Lock()
 	changed := ctx.Err() == nil && t.take(err, time.Now())
-	verdict := t.verdict
+	verdict, member := t.verdict, t.member
 	c.mu.Unlock()
 	if !changed {
 		return
 	}
 	log := c.log.With("service", t.service.name, "endpoint", t.endpoint.Address())
-	if verdict == nil {
+	switch {
+	case !member:
+		log.Info("endpoint that stands by has another result of its check", "passed", verdict == nil)
+	case verdict == nil:
 		log.Info("endpoint passes its check, it gets clients")
-	} else {
+	default:
 		log.Warn("endpoint fails its check, it gets no clients", "error", verdict.Text)
 	}
 	c.changed(t.service.name)
