@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/hashicorp/go-multierror"
+
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -89,8 +91,9 @@ func (s *service) beginSession(src netip.AddrPort, hops uint8, tried *lb.Tried, 
 	return false, false
 }
 
-// connectSession connects a session to the next endpoint that can be.
+// connectSession connects a session to the next endpoint that can be. False: there is none, and why has been said.
 func (s *service) connectSession(src netip.AddrPort, tried *lb.Tried, connect func(*lb.Member) error) bool {
+	var errs *multierror.Error
 	for range maxDials {
 		m, err := s.pick(src, *tried)
 		if errors.Is(err, lb.ErrMissingEndpoints) && tried.Len() > 0 {
@@ -98,15 +101,17 @@ func (s *service) connectSession(src netip.AddrPort, tried *lb.Tried, connect fu
 			m, err = s.pick(src, *tried)
 		}
 		if err != nil {
-			s.unserved(src, err)
+			s.unserved(src, whyNone(errs, err))
 			return false
 		}
 		if err = connect(m); err == nil {
 			return true
 		}
 		s.dialFailed(m, err)
+		errs = multierror.Append(errs, err)
 		m.Done()
 		tried.Add(m.ID)
 	}
+	s.unserved(src, whyNone(errs, lb.ErrMissingEndpoints))
 	return false
 }

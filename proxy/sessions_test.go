@@ -110,31 +110,35 @@ func TestReplaces(t *testing.T) {
 
 var sessionClient = netip.MustParseAddrPort("127.0.0.1:40000")
 
-// What a begin takes it gives back if there is no session, and it tries each endpoint once.
+// What a begin takes it gives back if there is no session. It tries each endpoint once, and counts one refusal if no
+// endpoint serves the client.
 func TestBeginSession(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		endpoints []string
 		hops      uint8
 		fails     []string // endpoints that cannot be connected to
+		leave     bool     // and that leave then
 		full      bool     // there is no room
 		before    []string // tried before
 		ok        bool
 		dialled   int
-		refused   Refusal
+		refused   []Refusal
 	}{
 		{name: "at once", endpoints: []string{"a", "b"}, ok: true, dialled: 1},
 		{name: "with another one", endpoints: []string{"a", "b"}, fails: []string{"a"}, ok: true, dialled: 0},
-		{name: "none", refused: RefusedNoEndpoints},
+		{name: "none", refused: []Refusal{RefusedNoEndpoints}},
 		{name: "all fail", endpoints: []string{"a", "b"}, fails: []string{"a", "b"}, dialled: maxDials,
-			refused: RefusedUnreached},
+			refused: []Refusal{RefusedUnreached}},
+		{name: "all fail and leave", endpoints: []string{"a"}, fails: []string{"a"}, leave: true, dialled: 1,
+			refused: []Refusal{RefusedUnreached}},
 		{name: "one that refused is tried again", endpoints: []string{"a"}, before: []string{"a"}, ok: true,
 			dialled: 1},
-		{name: "no room", endpoints: []string{"a"}, full: true, refused: RefusedDescriptors},
+		{name: "no room", endpoints: []string{"a"}, full: true, refused: []Refusal{RefusedDescriptors}},
 		{name: "no hops left", endpoints: []string{"a"}, hops: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, _ := sessionService(Service{MaxPerClient: 1}, tt.endpoints...)
+			s, balancer := sessionService(Service{MaxPerClient: 1}, tt.endpoints...)
 			room, dialled := 0, 0
 			var tried lb.Tried
 			for _, id := range tt.before {
@@ -145,6 +149,9 @@ func TestBeginSession(t *testing.T) {
 				giveRoom: func() { room-- },
 				attach: func(m *lb.Member) error {
 					if dialled++; slices.Contains(tt.fails, m.ID) {
+						if tt.leave {
+							balancer.OnUpdate([]lb.Endpoints{{Service: "s"}})
+						}
 						return errors.New("unreachable")
 					}
 					return nil
@@ -163,8 +170,12 @@ func TestBeginSession(t *testing.T) {
 				t.Errorf("the client is counted: %v", !more)
 			}
 			for i := range refusals {
-				if n := s.at(0).refused[i].Load(); n != 0 && (tt.ok || Refusal(i) != tt.refused || n != 1) {
-					t.Errorf("refused as %v %d times", Refusal(i), n)
+				want := int64(0)
+				if slices.Contains(tt.refused, Refusal(i)) {
+					want = 1
+				}
+				if got := s.at(0).refused[i].Load(); got != want {
+					t.Errorf("refused as %v %d times, want %d", Refusal(i), got, want)
 				}
 			}
 		})
