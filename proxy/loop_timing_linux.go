@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"math"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
@@ -22,11 +20,8 @@ func (p *loopPair) timing() timing {
 func (p *loopPair) schedule() {
 	t := p.timing()
 	at, ok := t.nextLook()
-	if !ok {
-		at = math.MaxInt64
-	}
-	if !p.kept {
-		at, ok = min(at, p.began+keepAliveAfter), true
+	if look := p.began + keepAliveAfter; !p.kept && (!ok || look < at) {
+		at, ok = look, true
 	}
 	if !ok {
 		p.loop.wheel.Clear(&p.timer)

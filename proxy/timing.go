@@ -18,8 +18,8 @@ func (l limits) silence(ended int) time.Duration {
 	return l.idle
 }
 
-// A timing is what time means for a TCP connection at one moment. All instants are by the clock of the engine: how long
-// ago it began.
+// A timing is what time means for a TCP connection at one moment. All instants are by one clock, the loop's or the
+// pair's own: how long ago that began.
 type timing struct {
 	instant, last time.Duration // last: when something moved last
 	silence       time.Duration // how long nothing may move; zero: no limit
@@ -53,7 +53,7 @@ func (t *timing) due(settled, taking func() bool) expiry {
 		}
 	}
 	switch {
-	case t.silence == 0 || t.instant-t.last < t.silence:
+	case t.silence <= 0 || t.instant-t.last < t.silence:
 		return nothingDue
 	case taking():
 		return stillTaken
@@ -70,7 +70,7 @@ func (t *timing) nextLook() (at time.Duration, ok bool) {
 	if t.silence > 0 {
 		at, ok = t.last+t.silence, true
 	}
-	if t.old == 0 {
+	if t.old <= 0 {
 		return at, ok
 	}
 	look := t.old

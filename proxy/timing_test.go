@@ -20,6 +20,7 @@ func TestTimingDue(t *testing.T) {
 		want            expiry
 	}{
 		{"no limit", timing{instant: 999 * s1}, notAsked, notAsked, nothingDue},
+		{"a negative limit is none", timing{instant: 999 * s1, silence: -1, old: -1}, notAsked, notAsked, nothingDue},
 		{"not silent for long", timing{instant: 10 * s1, last: 9 * s1, silence: s1 + ms},
 			notAsked, notAsked, nothingDue},
 		{"silent", timing{instant: 10 * s1, last: 9 * s1, silence: s1}, notAsked, no, tooSilent},
@@ -58,6 +59,7 @@ func TestTimingNextLook(t *testing.T) {
 		want time.Duration
 	}{
 		{"no limit", timing{instant: s1}, never},
+		{"a negative limit is none", timing{instant: s1, silence: -1, old: -1}, never},
 		{"silence", timing{instant: 5 * s1, last: 2 * s1, silence: 10 * s1}, 12 * s1},
 		{"age", timing{instant: 5 * s1, old: 7 * s1}, 7 * s1},
 		{"age before silence", timing{instant: 5 * s1, old: 7 * s1, last: 5 * s1, silence: 3 * s1}, 7 * s1},
