@@ -20,12 +20,8 @@ func (d *Denials) Accept(fd int32) (int32, netip.AddrPort, syscall.Errno) {
 			return c, AddrPort(&sa), err
 		}
 	}
-	err := unix.EINTR
-	for err == unix.EINTR {
-		err = faultAccept()
-	}
-	if err != 0 {
-		return -1, AddrPort(&sa), err
+	if err := faultAccept(); err != 0 && err != unix.EINTR {
+		return -1, netip.AddrPort{}, err
 	}
 	c, err := acceptPlainly(fd, &sa)
 	return c, AddrPort(&sa), err
