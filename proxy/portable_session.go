@@ -29,7 +29,7 @@ type session struct {
 	// no other.
 	source []byte
 
-	hops     uint8        // that its datagrams have, see hops_linux.go; 0: the system's default
+	hops     uint8        // that its datagrams have, see internal/sys/hops_linux.go; 0: the system's default
 	refused  atomic.Bool  // the endpoint refused a datagram
 	asked    atomic.Int64 // datagrams of the client; negative once all answers have come
 	spent    atomic.Bool  // all datagrams that it may have are sent, and it stays only to hear of a refusal

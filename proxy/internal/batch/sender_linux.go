@@ -15,7 +15,7 @@ type Parcel struct {
 	Size    int // bytes
 	Segment int // bytes of each of joined datagrams; 0 if it is a single one
 
-	// Where it goes, over a socket that is not connected; to is nil otherwise.
+	// Where it goes, over a socket that is not connected; nil otherwise.
 	To     *unix.RawSockaddrInet6
 	Source sys.Source // where it leaves from; zero for the kernel's choice
 
@@ -70,7 +70,7 @@ func (w *Sender) More() bool { return w.at < w.n }
 // Front returns the first parcel that was neither sent nor skipped.
 func (w *Sender) Front() *Parcel { return &w.parcels[w.at] }
 
-// Send sends parcels, not necessarily all. After an error the parcel at the front is the one that it is about; it
+// Send sends parcels, not necessarily all, and returns what it has sent. There must be some: More is true. After an error the parcel at the front is the one that it is about; it
 // stays there.
 func (w *Sender) Send(fd int32) (Traffic, syscall.Errno) {
 	var t Traffic
@@ -105,7 +105,7 @@ func (w *Sender) cuts(p *Parcel) bool {
 	return p.Plain != nil && !*p.Plain && !w.Denied.Has(sys.CallCut)
 }
 
-// cannotCut tells whether err may mean that the kernel does not cut this message: udp_send_skb of net/ipv4/udp.c.
+// cannotCut reports whether err may mean that the kernel does not cut this message: udp_send_skb of net/ipv4/udp.c.
 func cannotCut(err syscall.Errno) bool {
 	return err == unix.EINVAL || err == unix.EMSGSIZE || err == unix.EIO || err == unix.EOPNOTSUPP ||
 		err == unix.ENOPROTOOPT

@@ -14,11 +14,10 @@ type Mmsghdr struct {
 	Len uint32 // bytes received or sent
 }
 
-// RecvDatagram and SendDatagram are recv and send for datagrams, which no fault may cut: only reading is told that
-// there is nothing.
-
+// RecvDatagram takes one datagram of a socket into b, and returns how many bytes it has. What does not fit is lost. The
+// datagram may be empty: zero is not an end, as it is of RecvStream.
 func RecvDatagram(fd int32, b []byte) (int, syscall.Errno) {
-	if _, fault := faultIO(fd, 1); fault != 0 {
+	if _, fault := faultIO(fd, 1); fault != 0 { // the size is left alone: what is cut is another datagram
 		return 0, fault
 	}
 	for {
@@ -30,6 +29,7 @@ func RecvDatagram(fd int32, b []byte) (int, syscall.Errno) {
 	}
 }
 
+// SendDatagram sends b as one datagram over a connected socket.
 func SendDatagram(fd int32, b []byte) syscall.Errno {
 	for {
 		_, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))),
@@ -109,7 +109,7 @@ func (d *Denials) Send(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	return d.sendSingly(fd, headers)
 }
 
-// sendSingly is send by a call for each message.
+// sendSingly is Send by a call for each message.
 func (d *Denials) sendSingly(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	for i := range headers {
 		if err := d.sendOne(fd, &headers[i]); err != 0 {

@@ -87,7 +87,7 @@ type denial struct {
 // denied are the denials that tests ask for.
 var denied [NumCalls]denial
 
-// Deny has a call fail with err once it has been made after times, until permit.
+// Deny has a call fail with err once it has been made after times, until Permit.
 func Deny(c Call, err syscall.Errno, after int64) {
 	d := &denied[c]
 	d.left.Store(after)
@@ -95,13 +95,13 @@ func Deny(c Call, err syscall.Errno, after int64) {
 	d.error.Store(uintptr(err))
 }
 
-// DenyAgain has a call that deny denies work after times more.
+// DenyAgain has a call that Deny denies work after times more.
 func DenyAgain(c Call, after int64) { denied[c].left.Store(after) }
 
-// Permit ends what deny began.
+// Permit ends what Deny began.
 func Permit(c Call) { denied[c].error.Store(0) }
 
-// DenialsOf returns how often a call was denied since deny.
+// DenialsOf returns how often a call was denied since Deny.
 func DenialsOf(c Call) int64 { return denied[c].hits.Load() }
 
 // faultDenied is the error of a call that is denied for good, or zero.
@@ -199,4 +199,5 @@ func FaultHops() syscall.Errno {
 	return faultDenied(CallHopsMessage)
 }
 
+// FaultPipe reports whether there is no pipe to be had this time.
 func FaultPipe() bool { return rand.IntN(8) == 0 }

@@ -27,6 +27,7 @@ func WantLocalConn(c *net.UDPConn, wildcard netip.Addr) error {
 	return failed
 }
 
+// WantLocal is WantLocalConn for a descriptor.
 func WantLocal(fd int, wildcard netip.Addr) error {
 	if err := faultDenied(CallLocalAddr); err != 0 {
 		return os.NewSyscallError("setsockopt", err)

@@ -17,6 +17,7 @@ func faultIO(_ int32, n int) (int, syscall.Errno) { return n, 0 }
 
 func faultMove(_ int32, n int) (int, syscall.Errno) { return n, 0 }
 
+// FaultRoom returns room.
 func FaultRoom(_ int32, room int) int { return room }
 
 func faultDenied(Call) syscall.Errno { return 0 }
@@ -29,8 +30,10 @@ func faultError(int32) syscall.Errno { return 0 }
 
 func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) { return events, 0 }
 
+// FaultHops returns no error.
 func FaultHops() syscall.Errno { return 0 }
 
+// FaultPipe is false: there are pipes.
 func FaultPipe() bool { return false }
 
 func faultWatched(int, int32, *unix.EpollEvent) {}

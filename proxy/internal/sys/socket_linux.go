@@ -13,6 +13,8 @@ import (
 // each call that takes a microsecond costs more than some of the calls. The sockets' own calls are used instead of
 // read and write, which saves the kernel a layer, and the process a signal for each broken pipe.
 
+// RecvStream reads what has come to a stream into b, and returns how many bytes. Zero without an error: the peer has
+// ended its side.
 func RecvStream(fd int32, b []byte) (int, syscall.Errno) {
 	for {
 		var n uintptr
@@ -27,6 +29,7 @@ func RecvStream(fd int32, b []byte) (int, syscall.Errno) {
 	}
 }
 
+// SendStream writes to a stream what it has room for of b, and returns how many bytes.
 func SendStream(fd int32, b []byte) (int, syscall.Errno) {
 	for {
 		var n uintptr
@@ -59,8 +62,10 @@ func Splice(from, to int32, n int, socket int32) (int, syscall.Errno) {
 	}
 }
 
+// Close closes a descriptor. That it fails is of no consequence: the descriptor is free all the same, see close(2).
 func Close(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
+// ShutdownWrite ends this side of a stream: the peer reads the end, and can still send.
 func ShutdownWrite(fd int32) syscall.Errno {
 	_, _, err := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
 	return err

@@ -1,4 +1,7 @@
-// Package sys makes the system calls of a proxy, without allocating and without telling the Go scheduler.
+// Package sys makes the system calls of a proxy.
+//
+// The calls that a loop makes for each message do not allocate, and do not tell the Go scheduler; EpollWait tells it
+// when it waits.
 //
 // A loop that moves bytes between two sockets that do not block calls them by their descriptors:
 //
