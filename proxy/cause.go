@@ -20,8 +20,14 @@ func causeOf(err error) (cause lb.Cause, local bool) {
 // isRefusal reports whether err, of a datagram socket that is connected to an endpoint, says that nothing listens there
 // or that there is no way to its host. Other errors of the socket say nothing about the endpoint, or pass.
 func isRefusal(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) ||
-		errors.Is(err, syscall.ENETUNREACH)
+	var errno syscall.Errno
+	return errors.As(err, &errno) && isRefusalErrno(errno)
+}
+
+// isRefusalErrno is isRefusal for the bare error of a system call. It costs no allocation, and may be called for each
+// datagram.
+func isRefusalErrno(err syscall.Errno) bool {
+	return err == syscall.ECONNREFUSED || err == syscall.EHOSTUNREACH || err == syscall.ENETUNREACH
 }
 
 // A Refusal is why a client got no endpoint.

@@ -25,6 +25,9 @@ func TestIsRefusal(t *testing.T) {
 		{syscall.ENOBUFS, false, 0},
 		{syscall.EPERM, false, 0},
 	} {
+		if got := isRefusalErrno(tt.errno); got != tt.want {
+			t.Errorf("isRefusalErrno(%v) = %v, want %v", tt.errno, got, tt.want)
+		}
 		for _, err := range []error{tt.errno, &net.OpError{Op: "write", Err: os.NewSyscallError("sendmsg", tt.errno)}} {
 			if got := isRefusal(err); got != tt.want {
 				t.Errorf("isRefusal(%v) = %v, want %v", err, got, tt.want)
@@ -33,6 +36,9 @@ func TestIsRefusal(t *testing.T) {
 				t.Errorf("causeOf(%v) = %v, %v, want %v, %v", err, cause, local, tt.cause, !tt.want)
 			}
 		}
+	}
+	if isRefusalErrno(0) {
+		t.Error("no error is a refusal")
 	}
 	if isRefusal(nil) || isRefusal(syscall.Errno(0)) || isRefusal(errors.New("other")) {
 		t.Error("isRefusal is true of what is no refusal")

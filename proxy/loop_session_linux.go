@@ -205,7 +205,7 @@ func (x *loopSession) sendFrom(in *batch.Batch, i int16) (int16, syscall.Errno) 
 		switch err := sys.SendDatagram(x.fd, in.Payload(int(i))); {
 		case err == 0:
 			sent, bytes = 1, n
-		case isRefusal(err):
+		case isRefusalErrno(err):
 			return i, err
 		default: // a full buffer, a filter: any hop may lose a datagram
 			dropped = 1
@@ -227,7 +227,7 @@ func (x *loopSession) sendFrom(in *batch.Batch, i int16) (int16, syscall.Errno) 
 			n, err = x.sendWithoutHops(hops, err)
 			sent, bytes, hops = sent+n.Datagrams, bytes+n.Bytes, 0
 		}
-		if isRefusal(err) {
+		if isRefusalErrno(err) {
 			return w.Front().Place, err
 		}
 		if err != 0 {
@@ -265,7 +265,7 @@ func (x *loopSession) ready(int, uint32) {
 	switch {
 	case err == unix.EAGAIN:
 		return
-	case isRefusal(err):
+	case isRefusalErrno(err):
 		x.refuse(os.NewSyscallError("recv", err))
 		return
 	case err != 0:

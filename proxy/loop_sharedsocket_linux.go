@@ -68,7 +68,7 @@ func (o *sharedSocket) ready(int, uint32) {
 	if o.fd < 0 {
 		return
 	}
-	if _, err := sys.RecvDatagram(o.fd, o.shard.loop.buf[:1]); isRefusal(err) {
+	if _, err := sys.RecvDatagram(o.fd, o.shard.loop.buf[:1]); isRefusalErrno(err) {
 		o.refuse(os.NewSyscallError("recv", err))
 	}
 }
