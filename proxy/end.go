@@ -17,9 +17,10 @@ type endReason int8
 const (
 	notEnded endReason = iota
 
-	// Of each pair, the second is clientSide and serverSide apart from the first.
+	// closedBy and failedBy add a side to the first of each of these pairs.
 	clientClosed
 	serverClosed
+
 	clientFailed
 	serverFailed
 
@@ -41,11 +42,28 @@ const (
 	endHanded
 )
 
-func (r endReason) String() string {
-	return [...]string{"", ReasonClientClosed, ReasonEndpointClosed, ReasonClientFailed, ReasonEndpointFailed,
-		ReasonUnserved, ReasonPerClient, ReasonIdle, ReasonEndpointLeft, ReasonAge, ReasonCut, ReasonAnswered,
-		ReasonSent, ReasonEvicted, ReasonEndpointRefused, ReasonReplaced, ReasonDrained, ""}[r]
+var endTexts = [...]string{
+	notEnded:     "",
+	clientClosed: ReasonClientClosed,
+	serverClosed: ReasonEndpointClosed,
+	clientFailed: ReasonClientFailed,
+	serverFailed: ReasonEndpointFailed,
+	endUnserved:  ReasonUnserved,
+	endPerClient: ReasonPerClient,
+	endIdle:      ReasonIdle,
+	endLeft:      ReasonEndpointLeft,
+	endAged:      ReasonAge,
+	endCut:       ReasonCut,
+	endAnswered:  ReasonAnswered,
+	endSent:      ReasonSent,
+	endEvicted:   ReasonEvicted,
+	endRefused:   ReasonEndpointRefused,
+	endReplaced:  ReasonReplaced,
+	endDrained:   ReasonDrained,
+	endHanded:    "",
 }
+
+func (r endReason) String() string { return endTexts[r] }
 
 // closedBy and failedBy return the reason of an end that the peer on the given side has brought about first.
 func closedBy(side int) endReason { return clientClosed + endReason(side) }
