@@ -104,7 +104,7 @@ func TestSomeAddressesOfANameAreBarred(t *testing.T) {
 	if len(got) > 0 || !errors.Is(err, errBarred) || err.Error() != "dial tcp localhost:80: barred by the test" {
 		t.Errorf("both are barred: got %v, %v", got, err)
 	}
-	if _, ours := causeOf(err); !ours {
+	if _, local := causeOf(err); !local {
 		t.Error("the endpoint is to blame")
 	}
 }

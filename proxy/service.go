@@ -66,11 +66,11 @@ func (s *service) adopt(e lb.Endpoint) *lb.Member { return s.balancer.Take(s.nam
 
 // dialFailed is told of each endpoint that was not reached.
 func (s *service) dialFailed(m *lb.Member, err error) {
-	cause, ours := causeOf(err)
-	if !ours {
+	cause, local := causeOf(err)
+	if !local {
 		m.Failed(cause)
 	}
-	s.at(0).dialsFailed[cause].Add(1) // ours is 0
+	s.at(0).dialsFailed[cause].Add(1) // it is 0 for an error of this host
 	s.troubles.warn(s.log, "endpoint not reached, trying another", "endpoint", m.Address(), "error", err)
 }
 
