@@ -287,8 +287,7 @@ func awaitStandstill(t *testing.T, h *house) {
 		if now == 0 || now != last {
 			last, calm = now, 0
 		}
-		if calm++; calm < 12 {
-			time.Sleep(5 * time.Millisecond)
+		if calm++; calm < 30 {
 			return errPending
 		}
 		return nil
