@@ -18,7 +18,7 @@ func listen(t *testing.T, addr string) (int32, netip.AddrPort) {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		t.Skip(err) // a host without IPv6
+		unusable(t, netip.MustParseAddrPort(addr).Addr(), err)
 	}
 	t.Cleanup(func() { l.Close() })
 	f, err := l.(*net.TCPListener).File()

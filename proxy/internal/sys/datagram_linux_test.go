@@ -19,7 +19,7 @@ func udpSocket(t *testing.T, addr string) (int32, netip.AddrPort) {
 	at := netip.AddrPortFrom(netip.MustParseAddr(addr), 0)
 	fd, err := unix.Socket(Family(at.Addr()), unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		t.Skip(err) // a host without IPv6
+		unusable(t, at.Addr(), err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
 	var sa unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte(at.Addr().AsSlice()[:4])}
@@ -27,7 +27,7 @@ func udpSocket(t *testing.T, addr string) (int32, netip.AddrPort) {
 		sa = &unix.SockaddrInet6{Addr: at.Addr().As16()}
 	}
 	if err := unix.Bind(fd, sa); err != nil {
-		t.Skip(err)
+		unusable(t, at.Addr(), err)
 	}
 	name, errno := SocketName(unix.SYS_GETSOCKNAME, int32(fd))
 	if errno != 0 {
