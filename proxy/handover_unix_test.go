@@ -420,6 +420,43 @@ func TestHandedSessionWithoutItsEndpointBeginsAnew(t *testing.T) {
 	})
 }
 
+// A successor takes no more sessions than it may have, and none of a service that expects no answers there.
+func TestSessionsThatAreNotAdopted(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*Service)
+		want   int
+	}{
+		{"all are adopted", func(*Service) {}, 3},
+		{"no more than it may have", func(s *Service) { s.MaxSessions = 2 }, 2},
+		{"one-way", func(s *Service) { s.Responses = -1 }, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			forEachEngine(t, func(t *testing.T, h *house) {
+				service := Service{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}}
+				h.start()
+				h.endpoints("udp", udpServer(t, says("a")))
+				if err := h.Apply([]Service{service}); err != nil {
+					t.Fatal(err)
+				}
+				addr := h.Listeners()[0].Addr
+				for range 3 {
+					query(t, dialUDP(t, addr), "x")
+				}
+				tt.change(&service)
+				next := prepareSuccessor(t, h.Proxier, h.options, []Service{service})
+				defer next.Close()
+				if n := next.Begin(passed(t, h.Suspend())); n != tt.want {
+					t.Errorf("%d sessions adopted, want %d", n, tt.want)
+				}
+				h.Release()
+				active := func() int64 { return next.Snapshot()[0].SessionsActive }
+				eventually(t, equals("sessions", active, int64(tt.want)))
+			})
+		})
+	}
+}
+
 // A session counts as its client's in the successor, too, until it ends there; more than the limit allows go on.
 func TestHandedSessionCountsForItsClient(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {

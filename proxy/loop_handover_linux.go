@@ -151,7 +151,7 @@ func (h *udpShard) adopt(a Session) bool {
 	u, l := h.socket, h.loop
 	s := u.service.Load()
 	spec := s.spec.Load()
-	if spec.isOneWay() || u.sessions.Load() >= int64(spec.maxSessions()) || !s.share.take(sessionDescriptors) {
+	if !spec.adopts(u.sessions.Load()) || !s.share.take(sessionDescriptors) {
 		return false
 	}
 	endpoint := s.adopt(a.Endpoint)

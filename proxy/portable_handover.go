@@ -150,7 +150,7 @@ func (u *udpSocket) adopt(all []Session) (adopted int) {
 
 func (u *udpSocket) adoptOne(a Session) bool {
 	s := u.service.Load()
-	if u.sessions.len() >= s.spec.Load().maxSessions() || !s.share.take(sessionDescriptors) {
+	if !s.spec.Load().adopts(int64(u.sessions.len())) || !s.share.take(sessionDescriptors) {
 		return false
 	}
 	endpoint := s.adopt(a.Endpoint)

@@ -58,6 +58,10 @@ func (s *Service) isAnswered(requests, answers int64) bool {
 // isOneWay reports whether no answers are expected: a session is over when all that it may have is sent.
 func (s *Service) isOneWay() bool { return s.Responses < 0 }
 
+// adopts reports whether a listener that has so many sessions may take one more from another process. A one-way session
+// is not taken: a new one serves its client as well.
+func (s *Service) adopts(sessions int64) bool { return !s.isOneWay() && sessions < int64(s.maxSessions()) }
+
 // A sessionOpener is an engine's part in the begin of a session.
 type sessionOpener struct {
 	takeRoom func() bool              // takes what a session needs; false: there is none left
