@@ -2,8 +2,10 @@ package sys
 
 import (
 	"bytes"
+	"net"
 	"net/netip"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -140,5 +142,59 @@ func TestSetHops(t *testing.T) {
 	SetHops(six, true, 44)
 	if got := option(t, six, unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS); got != 44 {
 		t.Errorf("got IPV6_UNICAST_HOPS %d, want 44", got)
+	}
+}
+
+// The control messages that package net's reads hand over tell the address that was used and the hops.
+func TestControlMessagesOfPackageNet(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1", "::1"} {
+		t.Run(addr, func(t *testing.T) {
+			a := netip.MustParseAddr(addr)
+			wildcard := netip.IPv4Unspecified()
+			if a.Is6() {
+				wildcard = netip.IPv6Unspecified()
+			}
+			c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(wildcard, 0)))
+			if err != nil {
+				unusable(t, a, err)
+			}
+			defer c.Close()
+			if err := WantLocalConn(c, wildcard); err != nil {
+				t.Fatal(err)
+			}
+			if err := WantHopsConn(c, wildcard); err != nil {
+				t.Fatal(err)
+			}
+			to := netip.AddrPortFrom(a, c.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+			client, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to))
+			if err != nil {
+				unusable(t, a, err)
+			}
+			defer client.Close()
+			SetHopsConn(client, a.Is6(), 9)
+			client.Write([]byte("x"))
+			buf, oob := make([]byte, 10), make([]byte, OOBSize)
+			c.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_, n, _, from, err := c.ReadMsgUDPAddrPort(buf, oob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := Local(oob[:n]); got != a {
+				t.Errorf("got local address %v, want %v", got, a)
+			}
+			if got := Hops(oob[:n]); got != 9 {
+				t.Errorf("got %d hops, want 9", got)
+			}
+			if _, _, err := c.WriteMsgUDPAddrPort([]byte("y"), SourceControl(a), from); err != nil {
+				t.Error(err)
+			}
+			client.SetReadDeadline(time.Now().Add(20 * time.Second))
+			if n, err := client.Read(buf); !bytes.Equal(buf[:n], []byte("y")) || err != nil {
+				t.Errorf("got %q, %v, want the answer", buf[:n], err)
+			}
+		})
+	}
+	if Local(nil).IsValid() || Hops(nil) != 0 {
+		t.Error("no control message says something")
 	}
 }

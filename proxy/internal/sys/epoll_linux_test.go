@@ -151,3 +151,35 @@ func TestEpollAddErrors(t *testing.T) {
 		t.Errorf("got %v, want EPERM: a file is always ready", err)
 	}
 }
+
+// Epoll tells of a descriptor by the number and the side that it was given, until it is removed.
+func TestEpoll(t *testing.T) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(epfd)
+	p, errno := OpenPipe()
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer p.Close()
+	if err := EpollAdd(epfd, p.R, unix.EPOLLIN, 42, 1); err != 0 {
+		t.Fatal(err)
+	}
+	events := make([]unix.EpollEvent, 8)
+	if n, err := EpollWait(epfd, events, 0); n != 0 || err != 0 && err != unix.EINTR {
+		t.Errorf("got %d events, %v, want none", n, err)
+	}
+	unix.Write(int(p.W), []byte("x"))
+	testproc.Await(t, "the event", func() bool { n, _ := EpollWait(epfd, events, 100); return n == 1 })
+	if e := events[0]; e.Fd != 42 || e.Pad != 1 || e.Events&unix.EPOLLIN == 0 {
+		t.Errorf("got %+v, want number 42, side 1, to be read", e)
+	}
+	if err := EpollRemove(epfd, p.R); err != 0 {
+		t.Error(err)
+	}
+	if err := EpollRemove(epfd, p.R); err != unix.ENOENT {
+		t.Errorf("got %v, want ENOENT", err)
+	}
+}

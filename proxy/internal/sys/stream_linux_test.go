@@ -1,7 +1,7 @@
 package sys
 
 import (
-	"strings"
+	"net"
 	"syscall"
 	"testing"
 
@@ -174,66 +174,92 @@ func TestStateOfNoSocket(t *testing.T) {
 	}
 }
 
-// Splice says when there is nothing to move, no room to move it to, and that the stream is at its end.
-func TestSpliceAtItsLimits(t *testing.T) {
-	a, b := tcpPair(t, "127.0.0.1:0")
-	p, errno := OpenPipe()
-	if errno != 0 {
-		t.Fatal(errno)
-	}
-	defer p.Close()
-	if _, err := Splice(b, p.W, 100, b); err != unix.EAGAIN {
-		t.Errorf("got %v of an empty socket, want EAGAIN", err)
-	}
-	if _, err := Splice(p.R, b, 100, b); err != unix.EAGAIN {
-		t.Errorf("got %v of an empty pipe, want EAGAIN", err)
-	}
-	for full := false; !full; {
-		_, err := unix.Write(int(p.W), make([]byte, 4096))
-		full = err == unix.EAGAIN
-	}
-	sendAll(t, a, "x")
-	testproc.Await(t, "the byte", func() bool { return HasBytes(int(b)) })
-	if _, err := Splice(b, p.W, 100, b); err != unix.EAGAIN {
-		t.Errorf("got %v of a full pipe, want EAGAIN", err)
-	}
-	if err := p.Resize(4096); err != unix.EBUSY {
-		t.Errorf("got %v, want EBUSY: the pipe holds more than that", err)
-	}
-	if _, err := p.Unload(p.Capacity()); err != nil {
-		t.Fatal(err)
-	}
-	recvAll(t, b, 1)
-	ShutdownWrite(a)
-	if n, err := again(t, func() (int, syscall.Errno) { return Splice(b, p.W, 100, b) }); n != 0 || err != 0 {
-		t.Errorf("got %d, %v, want the end", n, err)
+// Bytes go through both ends, the end of one side is told, and what is unsent and unread is known.
+func TestStream(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		t.Run(addr, func(t *testing.T) {
+			a, b := tcpPair(t, addr)
+			var buf [10]byte
+			if n, err := RecvStream(b, buf[:]); n > 0 || err != unix.EAGAIN {
+				t.Errorf("got %d, %v, want EAGAIN: nothing was sent", n, err)
+			}
+			if HasBytes(int(b)) {
+				t.Error("there are bytes, though none were sent")
+			}
+			for sent := 0; sent < 5; {
+				n, err := again(t, func() (int, syscall.Errno) { return SendStream(a, []byte("hello")[sent:]) })
+				if err != 0 {
+					t.Fatal(err)
+				}
+				sent += n
+			}
+			n, err := again(t, func() (int, syscall.Errno) { return RecvStream(b, buf[:]) })
+			if string(buf[:n]) != "hello" || err != 0 {
+				t.Errorf("got %q, %v, want hello", buf[:n], err)
+			}
+			testproc.Await(t, "all to be acknowledged", func() bool { return Unsent(int(a)) == 0 })
+			if err := ShutdownWrite(a); err != 0 {
+				t.Error(err)
+			}
+			if n, err := again(t, func() (int, syscall.Errno) { return RecvStream(b, buf[:]) }); n != 0 || err != 0 {
+				t.Errorf("got %d, %v, want the end", n, err)
+			}
+			if Gone(int(a)) || Gone(int(b)) {
+				t.Error("the connection is gone, though one side goes on")
+			}
+		})
 	}
 }
 
-// Neither end of a pipe blocks or is inherited. A pipe with no end to write to cannot give what is asked of it.
-func TestPipeEnds(t *testing.T) {
-	p, errno := OpenPipe()
-	if errno != 0 {
-		t.Fatal(errno)
+// A socket whose peer does not read fills up: there is room, then none, and what is in it is unsent. To a negative
+// descriptor nothing is unsent.
+func TestRoomAndUnsent(t *testing.T) {
+	a, _ := tcpPair(t, "127.0.0.1:0")
+	if room := Room(int(a)); room < leastRoom {
+		t.Errorf("got room for %d bytes in an empty socket, want %d at least", room, leastRoom)
 	}
-	for _, fd := range []int32{p.R, p.W} {
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
-			t.Errorf("an end blocks: %#x, %v", flags, err)
+	chunk := make([]byte, 64<<10)
+	testproc.Await(t, "the socket to be full", func() bool {
+		_, err := SendStream(a, chunk)
+		return err == unix.EAGAIN && Room(int(a)) == 0
+	})
+	if n := Unsent(int(a)); n == 0 {
+		t.Error("nothing is unsent in a socket that is full")
+	}
+	if n := Unsent(-1); n != 0 {
+		t.Errorf("%d bytes are unsent to no socket", n)
+	}
+}
+
+// ResetOnClose makes the peer hear of a reset when the socket is closed. Without SO_LINGER, the way round that it takes
+// does so at once.
+func TestResetOnClose(t *testing.T) {
+	for _, reset := range []func(fd int32){ResetOnClose, disconnect} {
+		a, b := openPair(t, "127.0.0.1:0", new(Denials))
+		reset(a)
+		Close(a)
+		testproc.Await(t, "the reset", func() bool { return Gone(int(b)) })
+		if err := SocketError(b); err != unix.ECONNRESET {
+			t.Errorf("got %v, want ECONNRESET", err)
 		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
-			t.Errorf("programs that are started have an end: %#x, %v", flags, err)
-		}
+		Close(b)
 	}
-	unix.Write(int(p.W), []byte("abc"))
-	Close(p.W)
-	if b, err := p.Unload(4); err == nil || !strings.Contains(err.Error(), "read") {
-		t.Errorf("got %q, %v, want that reading failed: there were 3 bytes only", b, err)
+}
+
+// A refused dial tells so when it is asked.
+func TestSocketErrorOfARefusedDial(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := p.Read(make([]byte, 1)); err != unix.EIO {
-		t.Errorf("got %v, want EIO", err)
+	addr := l.Addr().(*net.TCPAddr).AddrPort()
+	l.Close()
+	fd, errno := StartConnect(addr, unix.SOCK_STREAM)
+	if errno == unix.EINPROGRESS {
+		testproc.Await(t, "the refusal", func() bool { errno = SocketError(fd); return errno != 0 })
+		Close(fd)
 	}
-	Close(p.R)
-	if n := (Pipe{-1, -1}).Capacity(); n != 64<<10 {
-		t.Errorf("a pipe of unknown size counts as one of %d bytes, want 64 KiB", n)
+	if errno != unix.ECONNREFUSED {
+		t.Errorf("got %v, want ECONNREFUSED", errno)
 	}
 }
