@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"errors"
+	"net/netip"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -54,16 +56,41 @@ func TestClientsWaitForTheFirstEndpoint(t *testing.T) {
 	})
 }
 
-// When the time is over, the clients that wait are reset, and later ones are reset at once.
+// A waitCounter counts the clients that were let into the queue.
+type waitCounter struct {
+	lb.LoadBalancer
+	waits atomic.Int64
+}
+
+// Wait implements lb.LoadBalancer.
+func (w *waitCounter) Wait(service string, client netip.AddrPort, tried lb.Tried, ready func(*lb.Member, error)) (
+	*lb.Waiter, error) {
+	waiter, err := w.LoadBalancer.Wait(service, client, tried, ready)
+	if err == nil {
+		w.waits.Add(1)
+	}
+	return waiter, err
+}
+
+// When the time is over, the clients that wait are reset, and later ones are reset at once: they do not wait anew.
 func TestClientsDoNotWaitForEver(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.emptied(200 * time.Millisecond)
+		counter := &waitCounter{LoadBalancer: h.balancer}
+		h.options.LoadBalancer = counter
+		addr := h.emptied(300 * time.Millisecond)
+		if _, answer := told(t, h, addr); !errors.Is(within(t, answer), syscall.ECONNRESET) {
+			t.Error("the client that waited was not reset")
+		}
+		waits := counter.waits.Load() // 1, or 0 if the client came late
 		for range 3 {
 			if _, answer := told(t, h, addr); !errors.Is(within(t, answer), syscall.ECONNRESET) {
-				t.Error("a client was not reset")
+				t.Error("a later client was not reset")
 			}
 		}
-		eventually(t, equals("refused", func() int64 { return h.stats().RefusedBy[RefusedNoEndpoints] }, 3))
+		eventually(t, equals("refused", func() int64 { return h.stats().RefusedBy[RefusedNoEndpoints] }, 4))
+		if n := counter.waits.Load(); n != waits {
+			t.Errorf("%d clients waited after the time was over, want none", n-waits)
+		}
 	})
 }
 
