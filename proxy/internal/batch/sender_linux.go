@@ -70,8 +70,8 @@ func (w *Sender) More() bool { return w.at < w.n }
 // Front returns the first parcel that was neither sent nor skipped.
 func (w *Sender) Front() *Parcel { return &w.parcels[w.at] }
 
-// Send sends parcels, not necessarily all, and returns what it has sent. There must be some: More is true. After an error the parcel at the front is the one that it is about; it
-// stays there.
+// Send sends parcels, not necessarily all, and returns what it has sent. Call it only if More returns true. After an
+// error, Front returns the parcel that the error is about.
 func (w *Sender) Send(fd int32) (Traffic, syscall.Errno) {
 	var t Traffic
 	if w.parcels[w.at].Hops > 0 {
