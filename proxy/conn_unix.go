@@ -27,12 +27,11 @@ func connDeserted(c *net.TCPConn) (gone *clientError) {
 		return &clientError{err}
 	}
 	_ = raw.Read(func(fd uintptr) bool {
-		var b [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK)
-		if err == syscall.EAGAIN || err == syscall.EINTR {
+		n, err := sys.Peek(int(fd))
+		if err == syscall.EAGAIN {
 			return false
 		}
-		if n <= 0 {
+		if n == 0 {
 			gone = &clientError{err}
 		}
 		return true

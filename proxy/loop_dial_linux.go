@@ -107,8 +107,7 @@ func (p *loopPair) deserted() error {
 	if !p.hangup[clientSide] {
 		return nil
 	}
-	var b [1]byte
-	n, _, err := unix.Recvfrom(int(p.fd[clientSide]), b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	n, err := sys.Peek(int(p.fd[clientSide]))
 	if n > 0 || err == unix.EAGAIN {
 		return nil
 	}

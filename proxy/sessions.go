@@ -60,7 +60,9 @@ func (s *Service) isOneWay() bool { return s.Responses < 0 }
 
 // adopts reports whether a listener that has so many sessions may take one more from another process. A one-way session
 // is not taken: a new one serves its client as well.
-func (s *Service) adopts(sessions int64) bool { return !s.isOneWay() && sessions < int64(s.maxSessions()) }
+func (s *Service) adopts(sessions int64) bool {
+	return !s.isOneWay() && sessions < int64(s.maxSessions())
+}
 
 // A sessionOpener is an engine's part in the begin of a session.
 type sessionOpener struct {

@@ -55,8 +55,7 @@ func queuedIn(fd int) (int, syscall.Errno) {
 
 // HasBytes reports whether there is something to read from a socket. Its end and an error are nothing.
 func HasBytes(fd int) bool {
-	var b [1]byte
-	n, _, err := unix.Recvfrom(fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	n, err := Peek(fd)
 	return err == nil && n > 0
 }
 
