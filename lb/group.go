@@ -23,6 +23,9 @@ type group struct {
 	// only a later update drops those without open uses.
 	former []*Member
 
+	// The uses of other processes; guarded by mu. They are included in open, here and of each member that has not left.
+	foreign map[UseKey]int64
+
 	emptyTimer *time.Timer // ends the wait for the first endpoint; nil: no client waits for that; guarded by mu
 
 	// A summary of the members' health, so that picks need not examine all members. reviewAll and review update it.

@@ -119,6 +119,7 @@ func (m *Member) Done() {
 		m.health.endTrial(m.trial)
 	}
 	m.group.serveQueue()
+	m.group.balancer.ended()
 }
 
 // finish returns the virtual time at which the endpoint's last tie ended, see leastConnections.
@@ -157,6 +158,9 @@ func (g *group) replaceMembersLocked(old []*Member, endpoints []Endpoint) []*Mem
 	}
 	for _, m := range byID {
 		m.left.Store(true)
+		if len(g.foreign) > 0 {
+			m.open.Add(-g.foreign[m.useKey()])
+		}
 		g.former = append(g.former, m)
 		g.registry.release(m.usage)
 	}
@@ -165,6 +169,9 @@ func (g *group) replaceMembersLocked(old []*Member, endpoints []Endpoint) []*Mem
 
 func (g *group) newUsage(e Endpoint, joined instant) *usage {
 	u := &usage{id: e.ID, group: g, joined: joined, entry: ejectedEntry{heapIndex: -1}}
+	if len(g.foreign) > 0 {
+		u.open.Store(g.foreign[UseKey{e.ID, e.Address()}])
+	}
 	g.registry.acquire(g.addressOf(e), u)
 	return u
 }

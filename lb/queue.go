@@ -17,6 +17,7 @@ import (
 // it check again. So no lock is held during a pick, and a pick may itself make room.
 type queue struct {
 	waiting atomic.Int64 // number of waiters
+	foreign atomic.Int64 // clients that wait in other processes
 	recheck atomic.Bool  // there may be room: serve once more
 	serving atomic.Bool  // a goroutine serves the queue
 
@@ -104,7 +105,7 @@ func (g *group) wait(src netip.Addr, tried Tried, ready func(*Member, error)) (*
 func (q *queue) joinLocked(w *Waiter, size int) bool {
 	client := ClientOf(w.src)
 	l := q.lines[client]
-	has, free := 0, size-int(q.waiting.Load())
+	has, free := 0, size-int(q.waiting.Load()+q.foreign.Load())
 	if l != nil {
 		has = l.waiters.Len()
 	}
@@ -142,6 +143,7 @@ func (w *Waiter) leave(served bool) bool {
 	l.waiters.Remove(w.element)
 	w.element = nil
 	q.waiting.Add(-1)
+	w.group.balancer.ended()
 	switch {
 	case l.waiters.Len() == 0:
 		q.turns.Remove(l.turn)

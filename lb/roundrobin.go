@@ -19,6 +19,7 @@ import (
 type RoundRobin struct {
 	services sync.Map                        // of service name to *group
 	onGone   atomic.Pointer[func([]*Member)] // the callback of NotifyGone; nil: none
+	onEnded  atomic.Pointer[func()]          // the callback of NotifyEnded; nil: none
 	registry *healthRegistry
 	shuffle  func(n int, swap func(i, j int))
 }

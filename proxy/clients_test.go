@@ -172,6 +172,37 @@ func TestEachClientHasSoManySessions(t *testing.T) {
 	}
 }
 
+// What a client has in another process counts for its limit here, and the Proxier tells what it has here.
+func TestForeignClientsCount(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		addr, local := h.serve(Service{MaxPerClient: 2}, greeter(t)), netip.MustParseAddr("127.0.0.1")
+		ended := make(chan struct{}, 1)
+		h.NotifyUncounted(func() { ended <- struct{}{} })
+		h.SetForeignClients("none", map[netip.Addr]int{local: 1})
+		h.SetForeignClients("s", map[netip.Addr]int{local: 1})
+		c, err := greetedFrom(t, "127.0.0.1", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := greetedFrom(t, "127.0.0.1", addr); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the third connection got %v, want a reset", err)
+		}
+		if got := h.ClientCounts(); len(got) != 1 || len(got["s"]) != 1 || got["s"][local] != 1 {
+			t.Errorf("got %v, want one of %s", got, local)
+		}
+		h.SetForeignClients("s", nil)
+		if _, err := greetedFrom(t, "127.0.0.1", addr); err != nil {
+			t.Errorf("when there is none in another process: %v", err)
+		}
+		c.Close()
+		select {
+		case <-ended:
+		case <-time.After(30 * time.Second):
+			t.Error("the end of a connection is not told")
+		}
+	})
+}
+
 func TestClientCountForgetsWhoIsGone(t *testing.T) {
 	var c clientCount
 	addr := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}) }

@@ -69,15 +69,16 @@ const (
 // A Proxier keeps the listeners of a set of services open and serves their clients. All methods may be called
 // concurrently.
 type Proxier struct {
-	balancer lb.LoadBalancer
-	log      hclog.Logger
-	budget   *budget
-	denied   *sys.Denials
-	engine   engine
-	loops    tracker
-	access   accessTap
-	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // nil: all
-	pulse    *pulse                                                                     // of mu
+	balancer  lb.LoadBalancer
+	log       hclog.Logger
+	budget    *budget
+	denied    *sys.Denials
+	engine    engine
+	loops     tracker
+	access    accessTap
+	uncounted callback                                                                   // see NotifyUncounted
+	admit     func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // nil: all
+	pulse     *pulse                                                                     // of mu
 
 	mu        sync.Mutex // one Apply at a time
 	closed    bool
@@ -164,7 +165,7 @@ func (p *Proxier) Apply(services []Service) error {
 		s := p.services[spec.Name]
 		if s == nil || s.spec.Load().Protocol != spec.Protocol {
 			s = newService(spec, p.balancer, p.log, p.engine.loopCount())
-			s.access, s.admit, s.share = &p.access, p.admit, p.budget.newShare()
+			s.access, s.admit, s.share, s.uncounted = &p.access, p.admit, p.budget.newShare(), &p.uncounted
 		}
 		next[spec.Name] = s
 		for _, addr := range spec.Listen {

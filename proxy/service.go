@@ -24,7 +24,8 @@ type service struct {
 	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // see Options.Admit; nil: all
 
 	// clients counts while spec.MaxPerClient is set, and only what began then.
-	clients clientCount
+	clients   clientCount
+	uncounted *callback // see Proxier.NotifyUncounted
 }
 
 func newService(spec *Service, balancer lb.LoadBalancer, log hclog.Logger, loops int) *service {

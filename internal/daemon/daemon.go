@@ -52,6 +52,7 @@ type Daemon struct {
 	access *accesslog.Log
 
 	upgrades  *upgrade.Upgrader // says which process serves
+	formers   *formers          // those that this one has replaced
 	reloading turn              // of reloads and upgrades, and of what they change
 	wanted    chan struct{}     // has an element while a signal or a changed file asks for a reload
 	obeying   atomic.Bool       // a goroutine takes signals

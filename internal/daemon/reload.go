@@ -110,6 +110,7 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	d.prober.Apply(checksOf(next))
 	d.checker.Apply(healthChecksOf(next))
 	d.cfg.Store(next)
+	d.formers.reapply()
 	own.Commit()
 	inForce = next
 	if err := d.register(next); err != nil {

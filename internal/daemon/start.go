@@ -166,6 +166,7 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 	if d.proxier, err = proxy.New(options); err != nil {
 		return false, err
 	}
+	d.formers = newFormers(d.balancer.SetForeign, d.proxier.SetForeignClients)
 	d.access = accesslog.New(accesslog.Outputs{Out: d.o.Output.out, Err: d.o.Output.err}, d.proxier.SetAccess, d.log)
 	access, err := d.access.Prepare((*accesslog.Options)(cfg.AccessLog))
 	if err != nil {
@@ -211,6 +212,7 @@ func (d *Daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
 	if err != nil {
 		return err
 	}
+	d.formers.begin(p.Uses())
 	kept := d.proxier.Begin(sessions)
 	d.log.Info("taken over from another process", "pid", p.State().PID, "sessions",
 		len(sessions), "sessions_kept", kept)
@@ -219,9 +221,11 @@ func (d *Daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
 
 // leftAlone returns when p has let go of everything, and then lets Consul's answers be saved.
 func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
-	if err := p.Serving(); err != nil {
+	formers, err := p.Serving()
+	if err != nil {
 		d.log.Warn("the earlier process has ended before its time", "error", err)
 	}
+	d.formers.follow(formers, d.running.Go)
 	if consul != nil {
 		consul.HoldState(false)
 	}

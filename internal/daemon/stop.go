@@ -150,6 +150,7 @@ func (d *Daemon) end() {
 	registered := d.registered
 	d.mu.Unlock()
 	registered.end()
+	d.formers.stop()
 	d.prober.Close()
 	d.checker.Close()
 	if hangs {

@@ -94,7 +94,9 @@ func (d *Daemon) replaceBy(s *upgrade.Successor, sockets []proxy.Inherited) erro
 	if d.ending.Err() != nil {
 		return upgrade.ErrEnding
 	}
-	return d.orEnding(s.Commit(d.ending, d.proxier.Suspend()))
+	sessions := d.proxier.Suspend()
+	own := upgrade.ProcessUses{PID: os.Getpid(), Uses: d.usesWithout(sessions)}
+	return d.orEnding(s.Commit(d.ending, sessions, append([]upgrade.ProcessUses{own}, d.formers.uses()...)))
 }
 
 // orEnding returns err, or ErrEnding if it failed because this process is to end.
@@ -132,7 +134,10 @@ func (d *Daemon) letGo(s *upgrade.Successor) {
 	if c := d.consul.Load(); c != nil {
 		c.HoldState(true) // last, for it waits for the disk
 	}
-	if err := s.Release(); err != nil {
+	serving, err := s.Release(d.formers.leave())
+	if err != nil {
 		d.log.Warn("the successor may not know that it is on its own", "error", err)
+		return
 	}
+	d.tellUses(serving)
 }

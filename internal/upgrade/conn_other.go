@@ -5,6 +5,7 @@ package upgrade
 import (
 	"errors"
 	"os"
+	"syscall"
 	"time"
 )
 
@@ -21,6 +22,8 @@ func inheritConn(int) (*conn, error) { return nil, errNoUnix }
 func (*conn) send(any, ...int) error { return errNoUnix }
 
 func (*conn) receive(any) ([]int, error) { return nil, errNoUnix }
+
+func (*conn) SyscallConn() (syscall.RawConn, error) { return nil, errNoUnix }
 
 func (*conn) setDeadline(time.Time) {}
 

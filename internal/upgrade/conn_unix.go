@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -132,6 +133,9 @@ func descriptors(oob []byte) (fds []int, err error) {
 	}
 	return fds, nil
 }
+
+// SyscallConn implements syscall.Conn.
+func (c *conn) SyscallConn() (syscall.RawConn, error) { return c.unix.SyscallConn() }
 
 // setDeadline sets when send and receive fail. The zero time means never. If c is closed, they fail anyway.
 func (c *conn) setDeadline(t time.Time) { _ = c.unix.SetDeadline(t) }

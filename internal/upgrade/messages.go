@@ -9,12 +9,13 @@
 //	                                   <------ ready, or failed and why
 //	UDP stands still
 //	sessions                           ------>
-//	go                                 ------>
+//	go: what its connections use       ------>
 //	                                           serves
 //	                                   <------ serving
 //	lets go of listeners, Consul, state
-//	main                               ------>
+//	main: sockets of former processes  ------>
 //	                                           tells systemd, Consul; saves its state
+//	uses, as long as it has any        ------>
 //
 // Until the successor serves, the predecessor goes on as if nothing had happened when anything fails: it kills the
 // successor. After that it serves the connections that it has to their end.
@@ -63,6 +64,14 @@ type message struct {
 	State    *State          `json:"state,omitempty"`    // with the last of them
 	Sessions []proxy.Session `json:"sessions,omitempty"` // a descriptor each
 
+	// Of go: of the predecessor and of the processes that it has replaced itself. Of main: only the PIDs of these, and
+	// a descriptor each, over which they tell what they use.
+	Formers []ProcessUses `json:"formers,omitempty"`
+
+	// Of uses.
+	Uses []Use `json:"uses,omitempty"`
+	All  bool  `json:"all,omitempty"` // else those that have changed
+
 	// Of ready, and of failed.
 	Admin  bool   `json:"admin,omitempty"` // the admin API's socket is taken
 	Build  *Build `json:"build,omitempty"`
@@ -78,6 +87,8 @@ const (
 	kindGo       = "go"
 	kindServing  = "serving"
 	kindMain     = "main"
+	kindUses     = "uses"
+	kindMoved    = "moved"
 )
 
 // A socket is a listener's, or the admin API's.

@@ -19,6 +19,7 @@ type Predecessor struct {
 	admin   *os.File // nil: it has no admin API
 	address string   // of that
 	state   State
+	uses    []ProcessUses
 }
 
 // FindPredecessor returns the process that has started this one to take its place, with what it offers. It returns nil
@@ -146,6 +147,7 @@ func (p *Predecessor) Sessions(b Build, admin bool) (all []proxy.Session, err er
 		case err != nil:
 			return all, fmt.Errorf("the earlier process: %w", err)
 		case m.Kind == kindGo && len(fds) == 0:
+			p.uses = m.Formers
 			return all, nil
 		case m.Kind != kindSessions || len(fds) != len(m.Sessions):
 			closeDescriptors(fds)
@@ -158,18 +160,42 @@ func (p *Predecessor) Sessions(b Build, admin bool) (all []proxy.Session, err er
 	}
 }
 
-// Serving says that this process serves. It returns when the predecessor has let go of everything, or has ended.
-func (p *Predecessor) Serving() error {
-	defer p.conn.close() // everything is said
-	err := p.conn.send(message{Kind: kindServing})
-	var m message
-	if err == nil {
-		var fds []int
-		fds, err = p.conn.receive(&m)
+// Uses returns what the predecessor, and the processes that it has replaced, used when it sent its sessions. Sessions
+// are not included. It is empty before Sessions has returned, and if the predecessor does not tell.
+func (p *Predecessor) Uses() []ProcessUses { return p.uses }
+
+// Serving says that this process serves. It returns when the predecessor has let go of everything, or has ended. After
+// that, the former processes tell what they use, the predecessor being one of them. After an error there are none.
+func (p *Predecessor) Serving() ([]*Former, error) {
+	m, fds, err := p.serving()
+	if err != nil {
 		closeDescriptors(fds)
+		p.conn.close()
+		return nil, err
 	}
-	if err == nil && m.Kind != kindMain {
+	p.conn.setDeadline(time.Time{})
+	all := []*Former{{p.state.PID, p.conn}}
+	for i, one := range m.Formers {
+		c, err := inheritConn(fds[i])
+		if err != nil {
+			continue // it is not heard of any more
+		}
+		all = append(all, &Former{one.PID, c})
+	}
+	return all, nil
+}
+
+func (p *Predecessor) serving() (m message, fds []int, err error) {
+	if err = p.conn.send(message{Kind: kindServing}); err != nil {
+		return m, nil, err
+	}
+	fds, err = p.conn.receive(&m)
+	switch {
+	case err != nil:
+	case m.Kind != kindMain:
 		err = errors.New("it says " + strconv.Quote(m.Kind))
+	case len(fds) != len(m.Formers):
+		err = fmt.Errorf("it has %d descriptors for %d processes", len(fds), len(m.Formers))
 	}
-	return err
+	return m, fds, err
 }

@@ -119,7 +119,7 @@ func TestPredecessorThatEnds(t *testing.T) {
 	if _, err := p.Sessions(Build{}, false); err == nil || !strings.Contains(err.Error(), "the earlier process") {
 		t.Errorf("sessions: got %v", err)
 	}
-	if err := p.Serving(); err == nil {
+	if _, err := p.Serving(); err == nil {
 		t.Error("it is taken to have let go")
 	}
 }
@@ -192,7 +192,7 @@ func TestPredecessorThatSaysSomethingElseAtTheEnd(t *testing.T) {
 		_, _ = c.receive(new(message))
 		_ = c.send(message{Kind: kindGo})
 	}()
-	if err := p.Serving(); err == nil || err.Error() != `it says "go"` {
+	if _, err := p.Serving(); err == nil || err.Error() != `it says "go"` {
 		t.Errorf("got %v", err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,6 +59,7 @@ type report struct {
 	Sockets  []string
 	State    State
 	Sessions []string // the clients
+	Uses     []ProcessUses
 	Admin    string
 }
 
@@ -91,8 +93,18 @@ func takesOver() error {
 			return fmt.Errorf("session of %s: %w", s.Client, err)
 		}
 	}
-	if err := p.Serving(); err != nil {
+	r.Uses = p.Uses()
+	formers, err := p.Serving()
+	if err != nil {
 		return err
+	}
+	for _, f := range formers {
+		uses, _, err := f.Receive()
+		if err != nil {
+			return fmt.Errorf("process %d: %w", f.PID, err)
+		}
+		r.Uses = append(r.Uses, ProcessUses{f.PID, uses})
+		f.Close()
 	}
 	client, err := listener.Accept()
 	if err != nil {
@@ -185,10 +197,21 @@ func TestProcessTakesOver(t *testing.T) {
 	if want := (Build{Version: "v2", Revision: "abc"}); s.Build() != want || !s.TookAdmin() {
 		t.Errorf("got %v, %v, want %v and the admin API", s.Build(), s.TookAdmin(), want)
 	}
-	if err := s.Commit(t.Context(), sessions); err != nil {
+	if err := s.Commit(t.Context(), sessions, []ProcessUses{{os.Getpid(), uses(1)}, {9, uses(2)}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Release(); err != nil {
+	earlier, former := linked(t, 9)
+	serving, err := s.Release([]*Former{former})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer serving.Close()
+	moved, err := earlier.Moved()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer moved.Close()
+	if err := errors.Join(serving.Tell(uses(3), true), moved.Tell(uses(4), true)); err != nil {
 		t.Error(err)
 	}
 	client, err := net.DialTimeout("tcp", offer.Sockets[0].Addr.String(), inTime)
@@ -208,8 +231,16 @@ func TestProcessTakesOver(t *testing.T) {
 	}
 }
 
+// uses returns some uses, so many of them.
+func uses(n int64) []Use { return []Use{{Service: "web", ID: "n/1", Address: "10.0.0.1:80", Count: n}} }
+
 func checkReport(t *testing.T, got report, offer Offer, n int) {
 	t.Helper()
+	pid := os.Getpid()
+	if want := []ProcessUses{{pid, uses(1)}, {9, uses(2)}, {pid, uses(3)}, {9, uses(4)}}; !reflect.DeepEqual(got.Uses,
+		want) {
+		t.Errorf("got uses %v, want %v", got.Uses, want)
+	}
 	for i, s := range offer.Sockets {
 		if want := fmt.Sprintf("tcp %s web%d", s.Addr, i); len(got.Sockets) != n || got.Sockets[i] != want {
 			t.Fatalf("got %d sockets, %d of them %v, want %s", len(got.Sockets), i, got.Sockets, want)
@@ -259,7 +290,7 @@ func TestSuccessorThatIsSilentIsGivenUp(t *testing.T) {
 	if err := receive(t, "the result", result); err == nil || !strings.Contains(err.Error(), "not ready in time") {
 		t.Errorf("got %v", err)
 	}
-	go func() { result <- s.Commit(ctx, nil) }()
+	go func() { result <- s.Commit(ctx, nil, nil) }()
 	if err := receive(t, "another result", result); err == nil {
 		t.Error("a successor that was given up takes over")
 	}

@@ -153,10 +153,15 @@ func descriptor(c syscall.Conn) (fd int, err error) {
 	return fd, err
 }
 
-// Commit sends the UDP sessions, which stand still, and returns when the successor serves. It fails when ctx ends.
-func (s *Successor) Commit(ctx context.Context, sessions []proxy.Session) error {
+// Commit sends the UDP sessions, which stand still, and what this process and those before it use apart from these. It
+// returns when the successor serves. It fails when ctx ends.
+func (s *Successor) Commit(ctx context.Context, sessions []proxy.Session, uses []ProcessUses) error {
 	defer s.bound(ctx, switchTimeout)()
-	if err := s.sendSessions(sessions); err != nil {
+	err := s.sendSessions(sessions)
+	if err == nil {
+		err = s.conn.send(message{Kind: kindGo, Formers: uses})
+	}
+	if err != nil {
 		return s.problem(err)
 	}
 	return s.expect(kindServing, new(message))
@@ -174,13 +179,29 @@ func (s *Successor) sendSessions(sessions []proxy.Session) error {
 		}
 		sessions = sessions[len(some):]
 	}
-	return s.conn.send(message{Kind: kindGo})
+	return nil
 }
 
-// Release says that this process has let go of everything. After an error, the successor goes on too, and says so.
-func (s *Successor) Release() error {
-	defer s.conn.close() // nothing else is to come
-	return s.conn.send(message{Kind: kindMain})
+// Release says that this process has let go of everything, and has the processes that this one has replaced tell the
+// successor what they use. It returns the successor as the process that serves. After an error that is nil, and the
+// successor goes on too, and says so.
+func (s *Successor) Release(formers []*Former) (*Serving, error) {
+	m := message{Kind: kindMain}
+	var fds []int
+	for _, f := range formers[:min(len(formers), maxDescriptors)] {
+		file, err := f.move()
+		if err != nil {
+			continue // it has ended
+		}
+		defer func() { _ = file.Close() }() // the successor has a descriptor of its own
+		m.Formers, fds = append(m.Formers, ProcessUses{PID: f.PID}), append(fds, int(file.Fd()))
+	}
+	s.conn.setDeadline(time.Time{})
+	if err := s.conn.send(m, fds...); err != nil {
+		s.conn.close()
+		return nil, err
+	}
+	return &Serving{s.conn}, nil
 }
 
 // expect receives a message of a kind.

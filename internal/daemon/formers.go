@@ -1,0 +1,214 @@
+package daemon
+
+import (
+	"net/netip"
+	"sync"
+
+	"github.com/lictor-proxy/lictor/internal/upgrade"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A usage is what is used of one service: by its endpoints and queue, and by its clients.
+type usage struct {
+	endpoints map[lb.UseKey]int64
+	clients   map[netip.Addr]int
+}
+
+func newUsage() usage { return usage{map[lb.UseKey]int64{}, map[netip.Addr]int{}} }
+
+// set notes a count. Zero removes it.
+func (u usage) set(x upgrade.Use) {
+	switch key := (lb.UseKey{ID: x.ID, Address: x.Address}); {
+	case x.Client.IsValid() && x.Count > 0:
+		u.clients[x.Client] = int(x.Count)
+	case x.Client.IsValid():
+		delete(u.clients, x.Client)
+	case x.Count > 0:
+		u.endpoints[key] = x.Count
+	default:
+		delete(u.endpoints, key)
+	}
+}
+
+// A former is a process that this one has replaced, or that was replaced before that one.
+type former struct {
+	services map[string]usage
+	link     *upgrade.Former // nil: it does not tell what it uses
+}
+
+// formers holds what former processes use, so that limits hold for all processes together. A process that has ended
+// uses nothing. All methods may be called concurrently.
+type formers struct {
+	setEndpoints func(service string, uses map[lb.UseKey]int64)
+	setClients   func(service string, counts map[netip.Addr]int)
+
+	mu    sync.Mutex
+	byPID map[int]*former
+	left  bool // another process has replaced this one, and follows the formers
+}
+
+func newFormers(
+	setEndpoints func(string, map[lb.UseKey]int64), setClients func(string, map[netip.Addr]int),
+) *formers {
+	return &formers{setEndpoints: setEndpoints, setClients: setClients, byPID: map[int]*former{}}
+}
+
+// begin notes what processes use.
+func (f *formers) begin(all []upgrade.ProcessUses) {
+	for _, p := range all {
+		f.told(p.PID, p.Uses, true)
+	}
+}
+
+// follow follows what processes use, by a goroutine each, which start starts. Other processes have ended.
+func (f *formers) follow(links []*upgrade.Former, start func(func())) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	alive := map[int]bool{}
+	for _, link := range links {
+		alive[link.PID] = true
+		f.formerLocked(link.PID).link = link
+		start(func() { f.receive(link) })
+	}
+	for pid := range f.byPID {
+		if !alive[pid] {
+			f.forgetLocked(pid)
+		}
+	}
+}
+
+// receive follows one process until it has ended, or until stop or leave.
+func (f *formers) receive(link *upgrade.Former) {
+	defer link.Close()
+	for {
+		uses, all, err := link.Receive()
+		if err != nil {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.forgetLocked(link.PID)
+			return
+		}
+		f.told(link.PID, uses, all)
+	}
+}
+
+func (f *formers) formerLocked(pid int) *former {
+	p := f.byPID[pid]
+	if p == nil {
+		p = &former{services: map[string]usage{}}
+		f.byPID[pid] = p
+	}
+	return p
+}
+
+// told notes the counts of a process: all that there are, or those that have changed.
+func (f *formers) told(pid int, uses []upgrade.Use, all bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.formerLocked(pid)
+	changed := map[string]bool{}
+	if all {
+		for service := range p.services {
+			changed[service] = true
+		}
+		p.services = map[string]usage{}
+	}
+	for _, x := range uses {
+		u, ok := p.services[x.Service]
+		if !ok {
+			u = newUsage()
+			p.services[x.Service] = u
+		}
+		u.set(x)
+		changed[x.Service] = true
+	}
+	for service := range changed {
+		f.applyLocked(service)
+	}
+}
+
+// forgetLocked drops a process that has ended. When another process serves, what this one knows does not matter.
+func (f *formers) forgetLocked(pid int) {
+	p := f.byPID[pid]
+	if p == nil || f.left {
+		return
+	}
+	delete(f.byPID, pid)
+	for service := range p.services {
+		f.applyLocked(service)
+	}
+}
+
+// applyLocked puts the sum over all processes in force for a service.
+func (f *formers) applyLocked(service string) {
+	sum := newUsage()
+	for _, p := range f.byPID {
+		for key, n := range p.services[service].endpoints {
+			sum.endpoints[key] += n
+		}
+		for client, n := range p.services[service].clients {
+			sum.clients[client] += n
+		}
+	}
+	f.setEndpoints(service, sum.endpoints)
+	f.setClients(service, sum.clients)
+}
+
+// reapply puts all sums in force again, for services that a reload has made anew.
+func (f *formers) reapply() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	services := map[string]bool{}
+	for _, p := range f.byPID {
+		for service := range p.services {
+			services[service] = true
+		}
+	}
+	for service := range services {
+		f.applyLocked(service)
+	}
+}
+
+// uses returns what each process uses.
+func (f *formers) uses() (all []upgrade.ProcessUses) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for pid, p := range f.byPID {
+		one := upgrade.ProcessUses{PID: pid}
+		for service, u := range p.services {
+			one.Uses = appendUses(one.Uses, service, u)
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func appendUses(all []upgrade.Use, service string, u usage) []upgrade.Use {
+	for key, n := range u.endpoints {
+		all = append(all, upgrade.Use{Service: service, ID: key.ID, Address: key.Address, Count: n})
+	}
+	for client, n := range u.clients {
+		all = append(all, upgrade.Use{Service: service, Client: client, Count: int64(n)})
+	}
+	return all
+}
+
+// leave returns the processes for another process to follow. This one does so until they know the other one.
+func (f *formers) leave() (all []*upgrade.Former) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left = true
+	for _, p := range f.byPID {
+		if p.link != nil {
+			all = append(all, p.link)
+		}
+	}
+	return all
+}
+
+// stop ends the goroutines of follow.
+func (f *formers) stop() {
+	for _, link := range f.leave() {
+		link.Close()
+	}
+}

@@ -1,0 +1,70 @@
+package daemon
+
+import (
+	"maps"
+	"net/netip"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/upgrade"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// usesOf are so many uses of an endpoint of a service, and by one client.
+func usesOf(service string, n int64) []upgrade.Use {
+	return []upgrade.Use{
+		{Service: service, ID: "a", Address: "10.0.0.1:80", Count: n},
+		{Service: service, Client: netip.MustParseAddr("10.1.1.1"), Count: n},
+	}
+}
+
+func TestFormersAddUp(t *testing.T) {
+	endpoints, clients := map[string]int64{}, map[string]int{}
+	f := newFormers(
+		func(service string, uses map[lb.UseKey]int64) {
+			endpoints[service] = uses[lb.UseKey{ID: "a", Address: "10.0.0.1:80"}]
+		},
+		func(service string, counts map[netip.Addr]int) {
+			clients[service] = counts[netip.MustParseAddr("10.1.1.1")]
+		})
+	for _, tt := range []struct {
+		name     string
+		do       func()
+		web, dns int64
+	}{
+		{"two processes", func() {
+			f.begin([]upgrade.ProcessUses{{PID: 1, Uses: append(usesOf("web", 3), usesOf("dns", 1)...)},
+				{PID: 2, Uses: usesOf("web", 4)}})
+		}, 7, 1},
+		{"one changes", func() { f.told(1, usesOf("web", 1), false) }, 5, 1},
+		{"one has nothing left there", func() { f.told(2, usesOf("web", 0), false) }, 1, 1},
+		{"one tells all", func() { f.told(1, usesOf("web", 2), true) }, 2, 0},
+		{"the services are new", func() { clear(endpoints); clear(clients); f.reapply() }, 2, 0},
+		{"one has ended", func() { f.follow(nil, nil) }, 0, 0},
+	} {
+		tt.do()
+		if endpoints["web"] != tt.web || endpoints["dns"] != tt.dns || int64(clients["web"]) != tt.web ||
+			int64(clients["dns"]) != tt.dns {
+			t.Errorf("%s: got %v and %v, want web %d, dns %d", tt.name, endpoints, clients, tt.web, tt.dns)
+		}
+	}
+	if all := f.uses(); len(all) != 0 {
+		t.Errorf("got %v of no process", all)
+	}
+}
+
+// What has ended while clients wait may be replaced at once by one of these: the other process may not have it.
+func TestUsesAreKeptWhileClientsWait(t *testing.T) {
+	at := func(service, id string) useOf { return useOf{Service: service, ID: id} }
+	before := map[useOf]int64{at("web", "a"): 5, at("web", ""): 2, at("dns", "b"): 3}
+	now := map[useOf]int64{at("web", "a"): 4, at("web", ""): 1, at("dns", "b"): 2}
+	keepWhileWaiting(before, now)
+	want := map[useOf]int64{at("web", "a"): 5, at("web", ""): 1, at("dns", "b"): 2}
+	if !maps.Equal(now, want) {
+		t.Errorf("got %v, want %v", now, want)
+	}
+	delete(now, at("web", "")) // nobody waits any more
+	now[at("web", "a")] = 0
+	if keepWhileWaiting(before, now); now[at("web", "a")] != 0 {
+		t.Errorf("got %v after the last has left the queue", now)
+	}
+}

@@ -1,0 +1,125 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/upgrade"
+	"github.com/lictor-proxy/lictor/lb"
+	"github.com/lictor-proxy/lictor/proxy"
+)
+
+// tellEvery is the least time between two messages of a former process about what it uses.
+const tellEvery = 50 * time.Millisecond
+
+// A useOf is an [upgrade.Use] without its count.
+type useOf = upgrade.Use
+
+// uses returns what this process uses, without the uses of former processes.
+func (d *Daemon) uses() map[useOf]int64 {
+	all := map[useOf]int64{}
+	for service, uses := range d.balancer.Uses() {
+		for key, n := range uses {
+			all[useOf{Service: service, ID: key.ID, Address: key.Address}] = n
+		}
+	}
+	for service, clients := range d.proxier.ClientCounts() {
+		for client, n := range clients {
+			all[useOf{Service: service, Client: client}] = int64(n)
+		}
+	}
+	return all
+}
+
+// usesWithout returns what this process uses, apart from sessions that it hands over.
+func (d *Daemon) usesWithout(sessions []proxy.Session) []upgrade.Use {
+	all := d.uses()
+	for _, x := range sessions {
+		for _, of := range []useOf{
+			{Service: x.Service, ID: x.Endpoint.ID, Address: x.Endpoint.Address()},
+			{Service: x.Service, Client: lb.ClientOf(x.Client.Addr())},
+		} {
+			if all[of] > 0 {
+				all[of]--
+			}
+		}
+	}
+	return changedUses(nil, all)
+}
+
+// changedUses returns the counts that differ between before and now.
+func changedUses(before, now map[useOf]int64) (changed []upgrade.Use) {
+	for of, n := range now {
+		if before[of] != n {
+			of.Count = n
+			changed = append(changed, of)
+		}
+	}
+	for of := range before {
+		if _, is := now[of]; !is {
+			changed = append(changed, of)
+		}
+	}
+	return changed
+}
+
+// keepWhileWaiting raises counts of now to those of before, for services whose clients wait: what has ended may be
+// replaced at once by one that waits, so that another process may not use it.
+func keepWhileWaiting(before, now map[useOf]int64) {
+	for of, n := range before {
+		waits := now[useOf{Service: of.Service}] > 0
+		if waits && of != (useOf{Service: of.Service}) && now[of] < n {
+			now[of] = n
+		}
+	}
+}
+
+// tellUses has the process that serves told what this one uses, until the daemon ends or nobody is there to be told.
+func (d *Daemon) tellUses(to *upgrade.Serving) {
+	wake := make(chan struct{}, 1)
+	ended := func() {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	}
+	d.balancer.NotifyEnded(ended)
+	d.proxier.NotifyUncounted(ended)
+	d.running.Go(func() {
+		for to != nil {
+			to = d.tellOne(to, wake)
+		}
+	})
+}
+
+// tellOne tells one process. It returns the next one that serves, or nil if there is none.
+func (d *Daemon) tellOne(to *upgrade.Serving, wake <-chan struct{}) *upgrade.Serving {
+	defer to.Close()
+	defer context.AfterFunc(d.ctx, to.Close)()
+	moved := make(chan *upgrade.Serving, 1)
+	d.running.Go(func() {
+		next, _ := to.Moved() // an error says that there is none
+		moved <- next
+	})
+	told := d.uses()
+	for err := to.Tell(changedUses(nil, told), true); err == nil; {
+		select {
+		case next := <-moved:
+			return next
+		case <-wake:
+		}
+		select {
+		case next := <-moved:
+			return next
+		case <-time.After(tellEvery):
+		}
+		now := d.uses()
+		keepWhileWaiting(told, now)
+		if changed := changedUses(told, now); len(changed) > 0 {
+			err = to.Tell(changed, false)
+		}
+		told = now
+	}
+	to.Close()
+	return <-moved
+}
