@@ -3,10 +3,13 @@ package discovery
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 // lockFile is locked by the process that writes savedFile. It has the ID of that process in it.
@@ -29,7 +32,7 @@ func (l *folderLock) lock(dir string) error {
 		return err
 	}
 	path := filepath.Join(dir, lockFile)
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := openLock(path)
 	if err != nil {
 		return err
 	}
@@ -51,6 +54,24 @@ func (l *folderLock) lock(dir string) error {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
 	return err
+}
+
+// openLock opens the lock file at path, or makes it. What is there may be somebody else's, and lock truncates it; so it
+// has to be a regular file, and no link to one.
+func openLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|regular.AtOnce|regular.NoFollow, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		what := fmt.Errorf("is %s, not a regular file", regular.Kind(info.Mode()))
+		err = &fs.PathError{Op: "lock", Path: path, Err: what}
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // unlock ends the lock, if there is one.

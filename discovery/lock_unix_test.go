@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The lock of a folder passes from one to the next. A second process is told which process has it.
@@ -35,6 +37,31 @@ func TestFolderLock(t *testing.T) {
 		t.Errorf("got %v after the first let go", err)
 	}
 	second.unlock()
+}
+
+// The lock is truncated, so whatever else has its name stays as it is: a link that somebody laid, or a FIFO.
+func TestFolderLockChangesNothingElse(t *testing.T) {
+	dir := t.TempDir()
+	precious, path := filepath.Join(dir, "precious"), filepath.Join(dir, lockFile)
+	write(t, precious, "as it was")
+	if err := os.Symlink(precious, path); err != nil {
+		t.Fatal(err)
+	}
+	var l folderLock
+	if err := l.lock(dir); err == nil {
+		t.Error("it locks what a link leads to")
+	}
+	if text, err := os.ReadFile(precious); err != nil || string(text) != "as it was" {
+		t.Errorf("got %q, %v", text, err)
+	}
+	l.unlock()
+	if err := errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.lock(dir); err == nil || !strings.Contains(err.Error(), "is a FIFO, not a regular file") {
+		t.Errorf("got %v, want that it is a FIFO", err)
+	}
+	l.unlock()
 }
 
 // TestLockHolder is no test: TestTwoLictorsWithOneFolder runs it in another process, which locks a folder until its

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
 // An Address is where the API is: an absolute path of a Unix socket, or a TCP address.
@@ -56,24 +59,52 @@ func ListenDefault(getenv func(string) string) (net.Listener, error) {
 	return nil, errors.Join(errs...)
 }
 
-// Listen opens a listener. A socket gets mode 0600, and replaces one that a process has left behind, but not one
-// that is served.
+// Listen opens a listener. A Unix socket gets mode 0600. It replaces a socket at which nobody listens any more, such as
+// that of a process that was killed. Listen removes nothing else: if something else is at the path, or a process
+// listens there, it returns an error.
 func Listen(a Address) (net.Listener, error) {
 	if a.Socket == "" {
 		return net.Listen("tcp", a.TCP.String())
 	}
-	conn, err := net.Dial("unix", a.Socket)
+	if err := removeAbandoned(a.Socket); err != nil {
+		return nil, err
+	}
+	return listenPrivately(a.Socket)
+}
+
+// removeAbandoned removes the socket at path if nobody listens there. It returns nil if nothing is at path then.
+func removeAbandoned(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", path, err)
+	}
+	// Connecting to a regular file is refused too.
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("listen on %s: is %s, not a socket: move it away, or choose another path",
+			path, regular.Kind(info.Mode()))
+	}
+	conn, err := net.Dial("unix", path)
 	switch {
 	case err == nil:
 		_ = conn.Close()
-		return nil, &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: a.Socket},
-			Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
+		return inUse(path)
+	case errors.Is(err, syscall.EAGAIN): // its queue is full
+		return inUse(path)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		if err := os.Remove(a.Socket); err != nil {
-			return nil, err
-		}
+		return os.Remove(path)
+	case errors.Is(err, fs.ErrNotExist): // it went meanwhile
+		return nil
 	}
-	return listenPrivately(a.Socket)
+	return fmt.Errorf("listen on %s: a socket is there, and it is not known whether it is in use: %w", path, err)
+}
+
+// inUse returns the error of a path at which a process listens.
+func inUse(path string) error {
+	return &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: path, Net: "unix"},
+		Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
 }
 
 // ListenBeside is Listen while old, which is about to be closed, is still open: on Linux also if their addresses
@@ -102,8 +133,7 @@ func ListenBeside(a Address, old net.Listener) (net.Listener, error) {
 	return beside, nil
 }
 
-// listenPrivately makes the socket in a folder that nobody else may enter, and moves it to its place when it has its
-// mode.
+// listenPrivately makes the socket in a folder that nobody else may enter, and publishes it when it has its mode.
 func listenPrivately(path string) (net.Listener, error) {
 	private, err := os.MkdirTemp(filepath.Dir(path), ".l")
 	if err != nil {
@@ -111,19 +141,32 @@ func listenPrivately(path string) (net.Listener, error) {
 	}
 	defer func() { _ = os.RemoveAll(private) }()
 	hidden := filepath.Join(private, "s")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: hidden, Net: "unix"})
 	if err != nil {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false)
 	if err = os.Chmod(hidden, 0o600); err == nil {
-		err = os.Rename(hidden, path)
+		err = publish(hidden, path)
 	}
 	if err != nil {
 		_ = l.Close()
 		return nil, err
 	}
 	return &socket{UnixListener: l, path: path, made: identity(path)}, nil
+}
+
+// publish gives the socket at hidden the name path. It replaces nothing: if another process was quicker, the address is
+// in use.
+func publish(hidden, path string) error {
+	err := os.Link(hidden, path)
+	if errors.Is(err, fs.ErrExist) {
+		return inUse(path)
+	}
+	if err != nil { // a file system without hard links
+		return os.Rename(hidden, path)
+	}
+	return nil
 }
 
 // A socket removes its file when it is closed, unless somebody else's is there by then.
@@ -165,9 +208,10 @@ func (s *socket) Close() error {
 	return s.UnixListener.Close()
 }
 
+// identity returns what tells the socket at path from others, or nil if no socket is there.
 func identity(path string) os.FileInfo {
 	info, err := os.Lstat(path)
-	if err != nil {
+	if err != nil || info.Mode().Type() != fs.ModeSocket {
 		return nil
 	}
 	return info

@@ -63,6 +63,8 @@ func Kind(mode fs.FileMode) string {
 		return "a FIFO"
 	case mode&fs.ModeSocket != 0:
 		return "a socket"
+	case mode&fs.ModeSymlink != 0:
+		return "a symbolic link"
 	case mode&fs.ModeDevice != 0:
 		return "a device"
 	}
