@@ -65,7 +65,7 @@ func TestEachArgumentIsComparedAndShown(t *testing.T) {
 			if err := json.Unmarshal(shown, back); err != nil {
 				t.Fatal(err)
 			}
-			back.Consul.Token, back.Consul.HTTPAuth = with.Consul.Token, with.Consul.HTTPAuth
+			back.AdoptSecrets(with)
 			if c := Compare(back, with); !c.Empty() {
 				var b strings.Builder
 				_ = c.Write(&b)

@@ -51,7 +51,8 @@ func (b *block) check(p Protocol) *Check {
 		}
 	}
 	if p == UDP {
-		out.Send, _ = c.text("send")
+		send, _ := c.text("send")
+		out.Send = Secret(send)
 		out.Expect, _ = c.text("expect")
 	}
 	return out

@@ -114,43 +114,6 @@ func TestAddressesWithAProblem(t *testing.T) {
 	}
 }
 
-// What is masked is every byte that may be of a secret, and no other; what else stands on its lines stays.
-func TestMask(t *testing.T) {
-	for _, tt := range []struct{ name, src, want string }{
-		{"a token", `token = "abc" # x`, `token = "***" * *`},
-		{"with its line", "token = \"abc\"\na = 1\n", "token = \"***\"\na = 1\n"},
-		{"on the next line", "token =\n  \"abc\"\na = 1\n", "token =\n  \"***\"\na = 1\n"},
-		{"without an end", "token = \"abc\na = \"b\"\n", "token = \"***\na = \"b\"\n"},
-		{"over two lines", "token = \"abc\ndef\"\na = 1\n", "token = \"***\n***\"\na = 1\n"},
-		{"a list", "token = [\n\"abc\",\n\"def\"\n]\na = 1\n", "token = *\n\"***\"*\n\"***\"\n*\na = 1\n"},
-		{"a heredoc", "token = <<EOT\nabc\nEOT\na = 1\n", "token = *****\n***\n***\na = 1\n"},
-		{"a user", `address = "http://me:abc@h:1"`, `address = "http://******@h:1"`},
-		{"a user twice", `a = "http://x@h" "http://y@h"`, `a = "http://*@h" "http://*@h"`},
-		{"letters of two bytes", `token = "ä"`, `token = "**"`},
-		{"a password", `password = "abc"`, `password = "***"`},
-		{"misspelt", `tokne = "abc"`, `tokne = "***"`},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if masked, _ := mask([]byte(tt.src)); string(masked) != tt.want {
-				t.Errorf("got\n%s\nwant\n%s", masked, tt.want)
-			}
-		})
-	}
-	_, secrets := mask([]byte("token = \"sesame-1\" # sesame-2\n"))
-	if got := strings.Join(secrets, " "); got != "sesame-1" {
-		t.Errorf("got the secrets %q, want those before the comment", got)
-	}
-}
-
-// Of a value without an end so many lines are masked, and no more.
-func TestMaskOfAValueWithoutAnEnd(t *testing.T) {
-	const lines = 2 * maxSecretLines
-	masked, _ := mask([]byte("token = [\n" + strings.Repeat("x\n", lines)))
-	if got := bytes.Count(masked, []byte("*\n")); got != maxSecretLines+1 { // with the line of the token
-		t.Errorf("%d lines are masked, want %d", got, maxSecretLines+1)
-	}
-}
-
 // FuzzShown checks that each configuration can be read from what a running lictor shows of it, that it differs from
 // itself in nothing, and that its layout does not matter.
 func FuzzShown(f *testing.F) {
@@ -178,7 +141,7 @@ func FuzzShown(f *testing.F) {
 		if err := json.Unmarshal(shown, back); err != nil {
 			t.Fatalf("%v in %s", err, shown)
 		}
-		back.Consul.Token, back.Consul.HTTPAuth = cfg.Consul.Token, cfg.Consul.HTTPAuth
+		back.AdoptSecrets(cfg)
 		if c := Compare(back, cfg); !c.Empty() {
 			t.Errorf("it is read back with a difference: %s", c.Summary())
 		}

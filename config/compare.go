@@ -42,12 +42,7 @@ const (
 // Compare returns what next changes in old.
 func Compare(old, next *Config) *Changes {
 	c := &Changes{}
-	top := differences(argumentsOf(*old), argumentsOf(*next))
-	// A secret reads the same before and after, so that must be looked at apart.
-	if old.Consul.Token != next.Consul.Token && old.Consul.Token != "" && next.Consul.Token != "" {
-		top = append(top, argumentChange{"consul.token", Secret("").String(), "another " + Secret("").String()})
-	}
-	if len(top) > 0 {
+	if top := differences(argumentsOf(*old), argumentsOf(*next)); len(top) > 0 {
 		c.blocks = append(c.blocks, blockChange{kind: changed, arguments: top})
 	}
 	before, after := byName(old), byName(next)
@@ -103,8 +98,11 @@ func sortedUnion[V any](a, b map[string]V) []string {
 	return names
 }
 
-// A namedValue is an argument and its value as text.
-type namedValue struct{ name, value string }
+// A namedValue is an argument and its value as text. If that is a secret, the text does not tell it.
+type namedValue struct {
+	name, value string
+	secret      Secret
+}
 
 // argumentsOf are the arguments of a struct of package Those of inner structs have their name in front; services are
 // left out.
@@ -134,7 +132,8 @@ func appendArguments(all []namedValue, prefix string, v reflect.Value) []namedVa
 			continue
 		}
 		if text := fieldText(field, value); text != "" {
-			all = append(all, namedValue{name, text})
+			secret, _ := value.Interface().(Secret)
+			all = append(all, namedValue{name, text, secret})
 		}
 	}
 	return all
@@ -202,14 +201,18 @@ func valueText(v reflect.Value) string {
 
 // differences are the arguments that two lists, both in the order of the fields, do not agree on.
 func differences(old, next []namedValue) []argumentChange {
-	before := map[string]string{}
+	before := map[string]namedValue{}
 	for _, s := range old {
-		before[s.name] = s.value
+		before[s.name] = s
 	}
 	var all []argumentChange
 	for _, s := range next {
-		if before[s.name] != s.value {
-			all = append(all, argumentChange{s.name, before[s.name], s.value})
+		b := before[s.name]
+		switch {
+		case b.value != s.value:
+			all = append(all, argumentChange{s.name, b.value, s.value})
+		case b.secret != s.secret:
+			all = append(all, argumentChange{s.name, b.value, "another " + s.value})
 		}
 		delete(before, s.name)
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
@@ -154,6 +155,21 @@ func TestCompareHidesSecrets(t *testing.T) {
 	}
 	if c := Compare(configured(t, web), token("first-secret")); c.Empty() {
 		t.Error("a token that is new is no change")
+	}
+	check := func(send string) *Config {
+		return configured(t, "service \"dns\" {\n  listen = 9000\n  protocol = \"udp\"\n  check {\n"+
+			"    send = \""+send+"\"\n    expect = \"ok\"\n  }\n}\n")
+	}
+	b.Reset()
+	if err := Compare(check("first-secret"), check("second-secret")).Write(&b); err != nil {
+		t.Fatal(err)
+	}
+	if want := "~ service \"dns\"\n    ~ check.send = (secret) -> another (secret)\n"; b.String() != want {
+		t.Errorf("got:\n%swant:\n%s", b.String(), want)
+	}
+	shown, err := json.Marshal(check("first-secret"))
+	if err != nil || strings.Contains(string(shown), "first") || !strings.Contains(string(shown), `"send":"(secret)"`) {
+		t.Errorf("got %s, %v", shown, err)
 	}
 }
 

@@ -207,7 +207,7 @@ type Service struct {
 type Check struct {
 	Interval time.Duration
 	Timeout  time.Duration
-	Send     string // UDP: the datagram
+	Send     Secret `zero:""` // UDP: the datagram
 	Expect   string // UDP: what the answer must begin with
 
 	// HTTP is the path to ask for over HTTP, instead of connecting or sending a datagram; empty: none. Port is where,

@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -76,27 +77,26 @@ func (d Diagnostics) WriteText(w io.Writer, color bool) error {
 
 // sources are the files of a configuration.
 type sources struct {
-	files   map[string]*source
-	first   string   // name of the first file
-	secrets []string // what was masked, in all files
-	scrub   *strings.Replacer
+	files map[string]*source
+	first string // name of the first file
 }
 
 type source struct {
-	masked []byte
-	order  int                // in which it was read
-	blocks []*hclsyntax.Block // of the top level, in their order
+	text    []byte // as it was read; nil when all messages about it are made
+	masked  []byte
+	secrets []span             // of text, in their order
+	order   int                // in which it was read
+	blocks  []*hclsyntax.Block // of the top level, in their order
 }
 
 // add adds a file; what was parsed of it may be nil.
 func (s *sources) add(name string, src []byte, file *hcl.File) {
-	masked, secrets := mask(src)
 	if len(s.files) == 0 {
 		s.files, s.first = map[string]*source{}, name
 	}
-	one := &source{masked: masked, order: len(s.files)}
+	one := &source{text: src, order: len(s.files)}
+	one.masked, one.secrets = mask(src)
 	s.files[name] = one
-	s.secrets = append(s.secrets, secrets...)
 	if file != nil {
 		if body, ok := file.Body.(*hclsyntax.Body); ok {
 			one.blocks = body.Blocks
@@ -112,13 +112,17 @@ func (s *sources) start() *hcl.Range {
 	return &hcl.Range{Filename: s.first, Start: hcl.InitialPos, End: hcl.InitialPos}
 }
 
-// diagnostics orders diags by file and line, and makes them safe to show: it takes what was masked in the sources out
-// of their messages. Our own messages never hold such text; a parser's might.
+// diagnostics orders diags by file and line, and makes them safe to show: it takes what is masked where they point to
+// out of their messages. Our own messages never hold such text; a parser's might.
 func (s *sources) diagnostics(diags hcl.Diagnostics) Diagnostics {
-	s.scrub = scrubber(s.secrets)
 	for _, d := range diags {
 		d.Expression, d.EvalContext = nil, nil // hcl's writers would print values
-		d.Summary, d.Detail = s.scrub.Replace(d.Summary), s.scrub.Replace(d.Detail)
+		if scrub := s.scrubber(d); scrub != nil {
+			d.Summary, d.Detail = scrub.Replace(d.Summary), scrub.Replace(d.Detail)
+		}
+	}
+	for _, one := range s.files {
+		one.text, one.secrets = nil, nil
 	}
 	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int {
 		if a.Subject == nil || b.Subject == nil {
@@ -139,14 +143,47 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// scrubber replaces secrets. Of two that begin at the same place the longer one counts.
-func scrubber(secrets []string) *strings.Replacer {
-	slices.SortFunc(secrets, func(a, b string) int { return len(b) - len(a) })
+// minSecret is how many bytes of a masked word make it a secret in a message that does not quote it.
+const minSecret = 6
+
+// scrubber returns what replaces the masked words of the lines that d points to, or nil if there are none. It replaces
+// those that are quoted, and long ones anywhere.
+func (s *sources) scrubber(d *hcl.Diagnostic) *strings.Replacer {
+	var words []string
+	for _, r := range []*hcl.Range{d.Subject, d.Context} {
+		if r != nil && s.files[r.Filename] != nil {
+			words = append(words, s.files[r.Filename].maskedWords(r)...)
+		}
+	}
+	if len(words) == 0 {
+		return nil
+	}
+	// Of two that begin at the same place the longer one counts.
+	slices.SortFunc(words, func(a, b string) int { return len(b) - len(a) })
 	var pairs []string
-	for _, secret := range secrets {
-		pairs = append(pairs, secret, secretText)
+	for _, word := range words {
+		pairs = append(pairs, strconv.Quote(word), strconv.Quote(secretText))
+		if len(word) >= minSecret {
+			pairs = append(pairs, word, secretText)
+		}
 	}
 	return strings.NewReplacer(pairs...)
+}
+
+// maskedWords returns the words of the secrets that begin or end in the lines of r.
+func (s *source) maskedWords(r *hcl.Range) (words []string) {
+	from := bytes.LastIndexByte(s.text[:min(max(r.Start.Byte, 0), len(s.text))], '\n') + 1
+	to := min(max(r.End.Byte, from), len(s.text))
+	to += lineLength(s.text[to:])
+	first := sort.Search(len(s.secrets), func(i int) bool { return s.secrets[i].to > from })
+	for _, secret := range s.secrets[first:] {
+		if secret.from >= to {
+			break
+		}
+		words = append(words, strings.FieldsFunc(string(s.text[secret.from:secret.to]),
+			func(r rune) bool { return strings.ContainsRune("\"' \t\r\n", r) })...)
+	}
+	return words
 }
 
 // A snippet is the line that a diagnostic points to, and where in it.
@@ -176,7 +213,7 @@ func (s *sources) snippet(r *hcl.Range) *snippet {
 		sn.to = min(sn.to-cut, len(line))
 	}
 	sn.code = strings.Map(printable, string(line))
-	sn.context = s.scrub.Replace(src.context(start))
+	sn.context = src.context(start)
 	return sn
 }
 
@@ -187,9 +224,12 @@ func (s *source) context(offset int) string {
 	if after == 0 || !s.blocks[after-1].Range().ContainsOffset(offset) {
 		return ""
 	}
-	text := s.blocks[after-1].Type
-	for _, label := range s.blocks[after-1].Labels {
-		text += fmt.Sprintf(" %q", label)
+	block := s.blocks[after-1]
+	text := block.Type
+	if inner := language().inner(block.Type); inner != nil && inner.labelled {
+		for _, label := range block.Labels {
+			text += fmt.Sprintf(" %q", label)
+		}
 	}
 	return text
 }

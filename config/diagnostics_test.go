@@ -12,10 +12,11 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// shownFor returns how a problem at r of src is shown.
+// shownFor returns how a problem at r of src is shown, as if nothing in src was masked.
 func shownFor(src string, r *hcl.Range) string {
 	s := sources{}
 	s.add("web.hcl", []byte(src), nil)
+	s.files["web.hcl"].masked = []byte(src)
 	d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Bad", Detail: "Do it.", Subject: r}
 	return textOf(s.diagnostics(hcl.Diagnostics{d}))
 }

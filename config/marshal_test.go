@@ -66,7 +66,7 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 		if err := json.Unmarshal(shown, got); err != nil {
 			t.Fatal(err)
 		}
-		got.Consul.Token, got.Consul.HTTPAuth = cfg.Consul.Token, cfg.Consul.HTTPAuth
+		got.AdoptSecrets(cfg)
 		if c := Compare(got, cfg); !c.Empty() {
 			var b strings.Builder
 			_ = c.Write(&b)

@@ -33,7 +33,7 @@ func written(field reflect.StructField, v reflect.Value) (text string, ok bool) 
 	off, hasOff := field.Tag.Lookup("off")
 	switch {
 	case !v.CanInt():
-		return "", false
+		return zero, hasZero && v.IsZero()
 	case v.Int() == 0 && (hasZero || hasOff):
 		return zero, true
 	case v.Int() < 0 && hasOff:

@@ -1,6 +1,10 @@
 package config
 
-import "github.com/hashicorp/hcl/v2"
+import (
+	"slices"
+
+	"github.com/hashicorp/hcl/v2"
+)
 
 // The language. These are functions, so that there is nothing to change.
 
@@ -68,4 +72,48 @@ func arguments(names ...string) *hcl.BodySchema {
 		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: name})
 	}
 	return s
+}
+
+// A shape says what may be in a block, and what of that may be shown. A nil shape has nothing in it.
+type shape struct {
+	schema   *hcl.BodySchema
+	secrets  []string          // the arguments that hold secrets
+	blocks   map[string]*shape // by type; those that it lacks are treated as unknown
+	labelled bool              // it has a name
+}
+
+// argument reports whether the block has an argument of that name, and whether its value may be shown.
+func (s *shape) argument(name string) (known, shown bool) {
+	if s == nil {
+		return false, false
+	}
+	known = slices.ContainsFunc(s.schema.Attributes, func(a hcl.AttributeSchema) bool { return a.Name == name })
+	return known, known && !slices.Contains(s.secrets, name)
+}
+
+// inner returns the shape of the blocks of a type in this one, or nil.
+func (s *shape) inner(blockType string) *shape {
+	if s == nil {
+		return nil
+	}
+	return s.blocks[blockType]
+}
+
+// language returns the shape of a whole configuration.
+func language() *shape {
+	query := &shape{schema: querySchema(), blocks: map[string]*shape{"hold_max": {schema: holdMaxSchema()}}}
+	service := &shape{schema: serviceSchema(), labelled: true, blocks: map[string]*shape{
+		"consul":   query,
+		"static":   {schema: staticSchema()},
+		"check":    {schema: checkSchema(), secrets: []string{"send"}}, // such as the community of SNMP
+		"on_leave": {schema: onLeaveSchema()},
+	}}
+	consul := &shape{schema: consulSchema(), secrets: []string{"token"},
+		blocks: map[string]*shape{"tls": {schema: tlsSchema()}}}
+	return &shape{schema: rootSchema(), blocks: map[string]*shape{
+		"consul":     consul,
+		"admin":      {schema: adminSchema()},
+		"access_log": {schema: accessLogSchema()},
+		"service":    service,
+	}}
 }

@@ -22,6 +22,19 @@ func (c *Config) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
+// AdoptSecrets gives c, which is read from what another lictor shows, the secrets of next: nothing shows whether they
+// are the same.
+func (c *Config) AdoptSecrets(next *Config) {
+	c.Consul.Token, c.Consul.HTTPAuth = next.Consul.Token, next.Consul.HTTPAuth
+	services := byName(next)
+	for i := range c.Services {
+		s := &c.Services[i]
+		if n := services[s.Name]; n != nil && n.Check != nil && s.Check != nil && s.Check.Expect != "" {
+			s.Check.Send = n.Check.Send
+		}
+	}
+}
+
 // setValue reads into a field what plainValue made of one.
 func setValue(text json.RawMessage, into reflect.Value) error {
 	switch v := into.Addr().Interface().(type) {

@@ -142,7 +142,7 @@ func (c *planCommand) running(next *config.Config) (*config.Config, error) {
 	if slices.Contains(status.CommandLine, "log_json") {
 		next.LogJSON = cfg.LogJSON
 	}
-	cfg.Consul.Token, cfg.Consul.HTTPAuth = next.Consul.Token, next.Consul.HTTPAuth
+	cfg.AdoptSecrets(next)
 	if own := newBuild().Version; status.Version != own {
 		fmt.Fprintf(c.err, "lictor plan: the running lictor is %s, this one is %s: "+
 			"what only one of them knows shows as a change\n", visible(status.Version), own)

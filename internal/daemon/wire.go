@@ -205,7 +205,7 @@ func checksOf(cfg *config.Config) map[string]lb.Check {
 	all := map[string]lb.Check{}
 	for _, s := range cfg.Services {
 		if c := s.Check; c != nil && c.HTTP == "" {
-			all[s.Name] = lb.Check{Interval: c.Interval, Timeout: c.Timeout, Send: c.Send, Expect: c.Expect}
+			all[s.Name] = lb.Check{Interval: c.Interval, Timeout: c.Timeout, Send: string(c.Send), Expect: c.Expect}
 		}
 	}
 	return all

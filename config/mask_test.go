@@ -1,0 +1,129 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// What is masked depends on where it stands, and never on what it says.
+func TestMask(t *testing.T) {
+	const consul = "consul {\n"
+	for _, tt := range []struct{ name, src, want string }{
+		{"a token", consul + `token = "abc" # x`, consul + `token = "***" # *`},
+		{"with its line", consul + "token = \"abc\"\nregister = 1\n", consul + "token = \"***\"\nregister = 1\n"},
+		{"on the next line", consul + "token =\n  \"abc\"\n", consul + "token =\n  \"***\"\n"},
+		{"with a carriage return", consul + "token =\r\n  \"abc\"\r\n", consul + "token =\r\n  \"***\"\r\n"},
+		{"without an end", consul + "token = \"abc\nregister = 1\n", consul + "token = \"***\nregister = 1\n"},
+		{"over two lines", consul + "token = \"abc\ndef\"\n", consul + "token = \"***\n***\"\n"},
+		{"in one line", `consul { token = "abc" }`, `consul { token = "***" }`},
+		{"behind a comma", `consul { register = 1, token = "abc" }`, `consul { register = 1, token = "***" }`},
+		{"without the sign", consul + "token \"abc\"\n", consul + "token \"***\"\n"},
+		{"a list", consul + "token = [\n\"abc\",\n\"def\"\n]\n}", consul + "token = *\n\"***\"*\n\"***\"\n*\n}"},
+		{"an open list", consul + "token = [\n\"abc\"\n}", consul + "token = *\n\"***\"\n}"},
+		{"a heredoc", consul + "token = <<EOT\nabc\nEOT\n}", consul + "token = *****\n***\n***\n}"},
+		{"letters of two bytes", consul + `token = "ä"`, consul + `token = "**"`},
+		{"misspelt", consul + `tokne = "abc"`, consul + `tokne = "***"`},
+		{"an unknown argument", consul + `bearer = "abc"`, consul + `bearer = "***"`},
+		{"an argument of another block", consul + `listen = "abc"`, consul + `listen = "***"`},
+		{"in an unknown block", "auth {\nlisten = 1\n}\nengine = 1", "auth {\nlisten = *\n}\nengine = 1"},
+		{"a label", `service "web" {`, `service "web" {`},
+		{"a label that means nothing", `consul "abc" {`, `consul "***" {`},
+		{"a datagram", "service \"a\" {\ncheck { send = \"abc\" }", "service \"a\" {\ncheck { send = \"***\" }"},
+		{"a user", consul + `address = "http://me:abc@h:1"`, consul + `address = "http://******@h:1"`},
+		{"a user without a scheme", consul + `address = "me:abc@h:1"`, consul + `address = "******@h:1"`},
+		{"a comment", "# token = 1\n// a\n/* b\nc */ engine = 1", "# ***** * *\n// *\n/* *\n* ** engine = 1"},
+		{"two strings", `engine = "a" "b"`, `engine = "a" "*"`},
+		{"a line that means nothing", "\"token\" = 1\nabc\n", "\"*****\" * *\n***\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if masked, _ := mask([]byte(tt.src)); string(masked) != tt.want {
+				t.Errorf("got\n%s\nwant\n%s", masked, tt.want)
+			}
+		})
+	}
+}
+
+func TestMaskKeepsWhatIsNoSecret(t *testing.T) {
+	for _, source := range []string{
+		"consul {\n  token_file = \"/etc/lictor/token\"\n  address = \"https://consul.example.com:8501\"\n}",
+		"\ufeffengine = \"auto\"\nservice \"token\" { listen = 1 }",
+		"service \"a\" {\n  consul {\n    filter = \"Service.Meta.token == `x`\"\n    near = \"_agent\"\n  }\n}",
+		"service \"a\" {\n  consul {\n    filter = <<EOT\nService.Meta.token == 1\nEOT\n    tags = [\"v2\"]\n  }\n}",
+		"service \"a\" {\n  listen = [\n    \"127.0.0.1:9000\",\n    \"[::1]:9000\",\n  ]\n}",
+		"service \"a\" {\n  hold_max = \"1s\"\n  on_leave {\n    critical = \"cut\"\n  }\n  listen = 1\n}",
+		"consul {\n  tls { ca_file = \"x\" }\n  datacenter = \"a\"\n}",
+		"service \"a\" {\n  max_age = true ? 1\n  listen = -1\n}",
+	} {
+		want := strings.Replace(source, "hold_max = \"1s\"", "hold_max = \"**\"", 1) // of the consul block
+		if masked, _ := mask([]byte(source)); string(masked) != want {
+			t.Errorf("got %s, want %s", masked, want)
+		}
+	}
+}
+
+// A comment behind a secret does not reach the messages. A masked word is taken out of the message that points to it,
+// and out of no other.
+func TestMessagesLoseOnlyWhatTheyPointTo(t *testing.T) {
+	src := "consul {\n  token = [\"lictor\"] # then: systemctl enable lictor\n}\n" +
+		"service \"lictor\" {\n  listen = \"lictor:1\"\n}\n" +
+		"consul { token = abcdef() }\n"
+	_, diags := loadText(src, nil)
+	text := textOf(diags)
+	if !strings.Contains(text, `"lictor" is not an IP address`) || !strings.Contains(text, `in service "lictor"`) {
+		t.Errorf("what is no secret is hidden:\n%s", text)
+	}
+	if strings.Contains(text, "enable") || strings.Contains(text, "abcdef") {
+		t.Errorf("what may be a secret shows:\n%s", text)
+	}
+}
+
+// Each byte is looked at a few times at most, or a broken file could take hours.
+func TestMaskOfManyUnfinishedThings(t *testing.T) {
+	const n = 50_000
+	for _, line := range []string{"token = [\"secret\",\n", "consul { token = <<A\n", "engine = <<A\n", "/*\n",
+		"engine = [\n", "engine = \"${\n", "consul {\n"} {
+		src := []byte(strings.Repeat(line, n))
+		masked, _ := mask(src)
+		if len(masked) != len(src) || strings.Contains(string(masked), "secret") {
+			t.Errorf("%q: a secret shows", line)
+		}
+	}
+}
+
+// FuzzMask checks that what is masked is as long as it was, and that no secret shows, wherever one is put.
+func FuzzMask(f *testing.F) {
+	paths, _ := filepath.Glob("testdata/*/*.hcl")
+	for _, path := range paths {
+		src, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(src), "  datacenter = \"x\"\n")
+	}
+	f.Fuzz(func(t *testing.T, before, after string) {
+		const secret = "8a6bf0c2-1d2e-4f3a"
+		src := before + "\nconsul {\n  token = \"" + secret + "\"\n" + after
+		masked, secrets := mask([]byte(src))
+		if len(masked) != len(src) {
+			t.Errorf("masking made %d bytes of %d", len(masked), len(src))
+		}
+		if strings.Contains(string(masked), secret) && !heredocMayBeOpen(before) {
+			t.Errorf("the secret shows:\n%s", masked)
+		}
+		if utf8.ValidString(src) && !utf8.Valid(masked) {
+			t.Error("masking made broken text")
+		}
+		for _, s := range secrets {
+			if s.from < 0 || s.from > s.to || s.to > len(src) {
+				t.Errorf("got a secret from %d to %d of %d bytes", s.from, s.to, len(src))
+			}
+		}
+	})
+}
+
+// heredocMayBeOpen reports whether the end of src may be in a heredoc: then a token behind it is text of another
+// argument.
+func heredocMayBeOpen(src string) bool { return strings.Contains(src, "<<") }
