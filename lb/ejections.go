@@ -6,6 +6,9 @@ type Ejection struct {
 	Endpoint Endpoint // its address only
 	Cause    Cause
 	InARow   int // times that it was ejected
+
+	// CheckFailed says that only an answer ends the ejection, as long as the address is checked.
+	CheckFailed bool `json:",omitempty"`
 }
 
 // Ejections returns the addresses that are ejected, in no order.
@@ -16,7 +19,8 @@ func (b *RoundRobin) Ejections() (all []Ejection) {
 		h.mu.Lock()
 		if h.ejectedUntil.Load() != 0 {
 			e := Endpoint{Host: a.host, Addr: a.addr}
-			all = append(all, Ejection{Network: a.network, Endpoint: e, Cause: h.cause, InARow: h.ejections})
+			all = append(all, Ejection{Network: a.network, Endpoint: e, Cause: h.cause, InARow: h.ejections,
+				CheckFailed: h.checks.decide()})
 		}
 		h.mu.Unlock()
 	}
@@ -24,7 +28,8 @@ func (b *RoundRobin) Ejections() (all []Ejection) {
 }
 
 // SetEjections has addresses be ejected that another process has found to fail. It is to be called before there are
-// updates. The addresses are tried again at once.
+// updates. The addresses are tried again at once, those that must answer a check after minEjection: until then checks
+// of them have begun.
 func (b *RoundRobin) SetEjections(all []Ejection) {
 	r := b.registry
 	r.mu.Lock()
@@ -37,8 +42,13 @@ func (b *RoundRobin) SetEjections(all []Ejection) {
 		}
 		h := &health{registry: r, address: a, cause: e.Cause, ejections: e.InARow}
 		h.troubled.Store(true)
-		h.due.Store(now)
-		h.ejectedUntil.Store(now)
+		h.marked.Store(true)
+		until := now
+		if h.checks.failed = e.CheckFailed; e.CheckFailed {
+			until = now.add(minEjection)
+		}
+		h.due.Store(until)
+		h.ejectedUntil.Store(until)
 		r.healths[a], r.unused[h] = h, now
 	}
 }

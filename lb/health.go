@@ -15,6 +15,10 @@ const (
 	maxEjection = time.Minute
 )
 
+// forgetEjections is how long an address must serve without being ejected for its next ejection to take minEjection
+// again, though it has not answered.
+const forgetEjections = 2 * maxEjection
+
 // trialSilence is how long a trial must go on without a failure to count as a success. Protocols in which the endpoint
 // need not send anything give no better sign.
 const trialSilence = time.Second
@@ -34,12 +38,17 @@ const trialSilence = time.Second
 // What counts as reached depends on the cause of the ejection. After Refused and Unreachable it is enough that the
 // endpoint accepts a connection. After Reset it must send something, or keep the connection for trialSilence.
 //
+// Over UDP only an answer shows that the endpoint is well. A trial that is silent for trialSilence ends the ejection
+// too, but the number of ejections is kept: the next one takes twice as long. While a check fails, silence does not end
+// the ejection, see checks.
+//
 // Picks read the atomics only. For an endpoint without failures, the methods cost one atomic load.
 type health struct {
 	registry *healthRegistry
 	address  address
 
 	troubled     atomic.Bool   // it has failed since it was last reached
+	marked       atomic.Bool   // reached and connected have something to forget; set while troubled is
 	ejectedUntil atomicInstant // when it may be tried; 0: it is not ejected
 	due          atomicInstant // if ejected: when a pick should look at it again
 	returnedAt   atomicInstant // when its last ejection ended; 0: it never was ejected
@@ -50,6 +59,7 @@ type health struct {
 	ejections    int        // in a row
 	cause        Cause
 	trial        *trialUse // nil: no use tries it
+	checks       checks
 
 	users []*usage // of the members at the address; guarded by registry.mu
 }
@@ -71,27 +81,42 @@ type address struct {
 func (h *health) failed(c Cause, maxFails int, trial *trialUse) {
 	h.mu.Lock()
 	now := h.registry.clock.now()
+	h.countLocked(c)
+	eject := false
+	if until := h.ejectedUntil.Load(); until == 0 {
+		eject = h.exceedsLocked(c, maxFails)
+	} else { // other uses began before the ejection, or ignored it: nothing new
+		eject = trial != nil && trial == h.trial || h.trial == nil && now >= until
+	}
+	if !eject {
+		h.mu.Unlock()
+		return
+	}
+	h.ejectAndUnlock(c, now)
+}
+
+// countLocked counts a failure.
+func (h *health) countLocked(c Cause) {
 	h.troubled.Store(true)
+	h.marked.Store(true)
 	if c == Reset {
 		h.resets++
 	} else {
 		h.dialFailures++
 	}
-	ejected := false
-	switch until := h.ejectedUntil.Load(); {
-	case until != 0 && trial != nil && trial == h.trial, until != 0 && h.trial == nil && now >= until:
-		h.ejectLocked(c, now)
-		ejected = true
-	case until != 0: // the use began before the ejection, or ignored it: nothing new
-	case maxFails > 0 && (c == Refused || h.dialFailures >= maxFails || h.resets >= maxFails):
-		h.ejectLocked(c, now)
-		ejected = true
-	}
-	first, tryIn := h.ejections == 1, h.ejectedUntil.Load().sub(now)
+}
+
+// exceedsLocked reports whether the failures in a row, of which c is the last, eject the address.
+func (h *health) exceedsLocked(c Cause, maxFails int) bool {
+	return maxFails > 0 && (c == Refused || h.dialFailures >= maxFails || h.resets >= maxFails)
+}
+
+// ejectAndUnlock ejects the address, unlocks h, and notifies the users.
+func (h *health) ejectAndUnlock(c Cause, now instant) {
+	first := h.ejectedUntil.Load() == 0
+	h.ejectLocked(c, now)
+	tryIn := h.ejectedUntil.Load().sub(now)
 	h.mu.Unlock()
-	if !ejected {
-		return
-	}
 	for _, u := range h.registry.usersOf(h) {
 		if !u.standby {
 			u.group.ejections.Add(1)
@@ -104,17 +129,29 @@ func (h *health) failed(c Cause, maxFails int, trial *trialUse) {
 }
 
 func (h *health) ejectLocked(c Cause, now instant) {
+	if since := h.returnedAt.Load(); h.ejectedUntil.Load() == 0 && since != 0 && now.sub(since) > forgetEjections {
+		h.ejections = 0
+	}
 	d := min(minEjection<<min(h.ejections, 16), maxEjection)
 	h.ejections++
 	h.cause, h.trial = c, nil
 	until := now.add(time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())))
-	h.due.Store(until)
 	h.ejectedUntil.Store(until)
+	h.due.Store(h.nextTrialLocked())
+}
+
+// nextTrialLocked returns when a use may try the address if none does: distantFuture while its checks fail, because
+// they try it.
+func (h *health) nextTrialLocked() instant {
+	if h.checks.decide() {
+		return distantFuture
+	}
+	return h.ejectedUntil.Load()
 }
 
 // connected counts a connection that the endpoint accepted. trial is not nil if its use is a trial.
 func (h *health) connected(trial *trialUse) {
-	if !h.troubled.Load() {
+	if !h.marked.Load() {
 		return
 	}
 	h.mu.Lock()
@@ -143,7 +180,7 @@ func (h *health) startSilenceLocked(trial *trialUse) {
 
 // reached counts something that the endpoint sent.
 func (h *health) reached() {
-	if !h.troubled.Load() {
+	if !h.marked.Load() {
 		return
 	}
 	h.mu.Lock()
@@ -156,7 +193,16 @@ func (h *health) reached() {
 
 // recoverLocked forgets all failures. It reports whether the address was ejected.
 func (h *health) recoverLocked() bool {
-	h.dialFailures, h.resets, h.ejections, h.cause, h.trial = 0, 0, 0, 0, nil
+	h.ejections = 0
+	h.checks.failed = false
+	h.marked.Store(false)
+	return h.returnLocked()
+}
+
+// returnLocked forgets all failures but the number of ejections: nothing contradicts that the endpoint is well, but it
+// has not answered. It reports whether the address was ejected.
+func (h *health) returnLocked() bool {
+	h.dialFailures, h.resets, h.cause, h.trial = 0, 0, 0, nil
 	h.troubled.Store(false)
 	if h.ejectedUntil.Load() == 0 {
 		return false
@@ -177,9 +223,12 @@ func (h *health) beginTrial(now instant) *trialUse {
 	}
 	var trial *trialUse
 	returned := false
-	if h.trial != nil { // connected and silent: otherwise the address would not be due
+	switch {
+	case h.trial != nil && h.address.network == UDP: // silent: otherwise the address would not be due
+		returned = h.returnLocked()
+	case h.trial != nil: // connected and silent
 		returned = h.recoverLocked()
-	} else {
+	default:
 		trial = &trialUse{}
 		h.trial = trial
 		h.due.Store(distantFuture)
@@ -205,7 +254,7 @@ func (h *health) endTrial(trial *trialUse) {
 		returned = h.recoverLocked()
 	} else {
 		h.trial = nil
-		h.due.Store(h.ejectedUntil.Load())
+		h.due.Store(h.nextTrialLocked())
 	}
 	h.mu.Unlock()
 	h.registry.reviewUsers(h, returned)

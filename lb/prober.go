@@ -156,6 +156,8 @@ func (p *Prober) rosterOf(service string) *roster {
 // checkEndpoint checks one endpoint until ctx ends. The first check starts as soon as it gets a slot. The intervals are
 // jittered, so the checks of many endpoints soon spread out.
 func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
+	m.health.beginChecks()
+	defer m.health.endChecks()
 	for {
 		select {
 		case p.slots <- struct{}{}:
@@ -170,8 +172,9 @@ func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
 	}
 }
 
-// probe checks an endpoint once, and reports the result as the proxier does. A connection counts as Connected only: the
-// endpoint may still reset the next one. A UDP answer counts as Reached.
+// probe checks an endpoint once, and reports the result as the proxier does. A connection counts as Connected only:
+// the endpoint may still reset the next one. A UDP answer counts as Reached. After a UDP check that failed, silence
+// does not end the ejection, see checks.
 func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	limited, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
@@ -185,7 +188,7 @@ func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 		m.Connected()
 	default:
 		if cause, local := CauseOf(err); !local {
-			m.Failed(cause)
+			m.checkFailed(cause)
 		}
 	}
 }

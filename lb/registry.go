@@ -45,7 +45,7 @@ func (r *healthRegistry) release(u *usage) {
 	h.users = slices.DeleteFunc(h.users, func(user *usage) bool { return user == u })
 	switch {
 	case len(h.users) > 0:
-	case h.troubled.Load():
+	case h.marked.Load():
 		r.unused[h] = r.clock.now()
 	default:
 		delete(r.healths, h.address)

@@ -40,6 +40,9 @@ type EndpointSnapshot struct {
 	// TryIn is how long an endpoint in StateEjected is not tried. If it is zero or negative, the next pick tries it.
 	TryIn time.Duration
 
+	// Checked says of an endpoint in StateEjected that no pick tries it: it must answer an active check.
+	Checked bool
+
 	Share float64 // the part of its weight that counts now: less than 1 during a slow start
 }
 
@@ -109,7 +112,7 @@ func (m *Member) snapshot(q *query) EndpointSnapshot {
 	case h.trial != nil:
 		s.State = StateTrial
 	case h.ejectedUntil.Load() != 0:
-		s.State, s.TryIn = StateEjected, h.ejectedUntil.Load().sub(q.now)
+		s.State, s.TryIn, s.Checked = StateEjected, h.ejectedUntil.Load().sub(q.now), h.checks.decide()
 	case !q.hasRoom(m):
 		s.State = StateFull
 	case s.Share < 1:

@@ -81,8 +81,24 @@ func (g *group) newStandby(e Endpoint) *usage {
 
 // checkStandby checks members until ctx ends, some of them in each round.
 func (p *Prober) checkStandby(ctx context.Context, service string, members []*Member) {
+	checked := false
+	note := func(check bool) {
+		if check == checked {
+			return
+		}
+		checked = check
+		for _, m := range members {
+			if check {
+				m.health.beginChecks()
+			} else {
+				m.health.endChecks()
+			}
+		}
+	}
+	defer note(false)
 	for next := 0; ; {
 		c := p.standbyCheck(service)
+		note(c.Send != "")
 		var wg sync.WaitGroup
 		for range min(len(members), standbyBatch) {
 			m := members[next]
@@ -119,8 +135,8 @@ func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
 	if m.health.address.network == UDP {
 		if c.Send != "" {
 			p.probe(ctx, m, c)
-		} else if until := m.health.ejectedUntil.Load(); until != 0 && until <= m.health.registry.clock.now() {
-			m.Reached()
+		} else {
+			m.health.returnSilently()
 		}
 		return
 	}

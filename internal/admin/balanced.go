@@ -38,10 +38,13 @@ func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) End
 	switch s.State {
 	case lb.StateEjected:
 		e.State, e.Reason, e.Detail = StateOut, ReasonEjected, failures
-		if s.TryIn > 0 {
+		switch {
+		case s.Checked:
+			e.Detail += "; until it answers a check"
+		case s.TryIn > 0:
 			until := now.Add(s.TryIn).Round(time.Second) // so that it is the same in each snapshot
 			e.Until = &until
-		} else {
+		default:
 			e.Detail += "; the next client tries it"
 		}
 	case lb.StateTrial:

@@ -22,6 +22,8 @@ func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 			lb.ServiceSnapshot{}, "out ejected refused, 3 in a row until 1010"},
 		{"due", lb.EndpointSnapshot{State: lb.StateEjected, Cause: lb.Reset, Fails: 1}, lb.ServiceSnapshot{},
 			"out ejected reset, 1 in a row; the next client tries it"},
+		{"checked", lb.EndpointSnapshot{State: lb.StateEjected, Cause: lb.Unreachable, Fails: 4, TryIn: time.Second,
+			Checked: true}, lb.ServiceSnapshot{}, "out ejected unreachable, 4 in a row; until it answers a check"},
 		{"trial", lb.EndpointSnapshot{State: lb.StateTrial, Cause: lb.Unfit, Fails: 1}, lb.ServiceSnapshot{},
 			"out trial unfit, 1 in a row"},
 		{"full", lb.EndpointSnapshot{State: lb.StateFull, Open: 9}, lb.ServiceSnapshot{},
