@@ -241,6 +241,13 @@ func (h *health) beginTrial(now instant) *trialUse {
 	return trial
 }
 
+// isTrial reports whether trial is under way.
+func (h *health) isTrial(trial *trialUse) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.trial == trial
+}
+
 // endTrial ends a trial whose use is over, unless the trial has ended already. If it connected and did not fail, it was
 // a success. Otherwise another use may try. Over UDP the trial goes on instead: a refusal may still be on its way.
 func (h *health) endTrial(trial *trialUse) {

@@ -83,6 +83,18 @@ type usage struct {
 // Left reports whether the endpoint has left its service, or moved to another address. It costs one atomic load.
 func (m *Member) Left() bool { return m.left.Load() }
 
+// Ejected reports whether the endpoint is ejected, so that the service gives it no clients. It is false for the use
+// that tries it, and while the service ignores ejections. While the endpoint is well, it costs one atomic load.
+func (m *Member) Ejected() bool { return m.health.ejectedUntil.Load() != 0 && m.avoided() }
+
+// avoided reports whether the service gives an endpoint that is ejected no clients, and m is not the use that tries it.
+func (m *Member) avoided() bool {
+	if m.group.panicking.Load() || m.group.options().MaxFails < 0 {
+		return false
+	}
+	return m.trial == nil || !m.health.isTrial(m.trial)
+}
+
 // Connected reports that the endpoint accepted a connection.
 func (m *Member) Connected() { m.health.connected(m.trial) }
 

@@ -52,6 +52,7 @@ const (
 	ReasonSent            = "sent"             // all requests that it may have are sent, and no responses are expected
 	ReasonEvicted         = "evicted"          // to make room for another
 	ReasonEndpointRefused = "endpoint refused" // a datagram
+	ReasonEndpointEjected = "endpoint ejected" // it failed for others, and the client goes on with another
 	ReasonReplaced        = "replaced"         // the listener serves another service now
 	ReasonDrained         = "drained"          // it was quiet, and its listener is about to be closed
 )

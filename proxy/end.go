@@ -36,6 +36,7 @@ const (
 	endRefused
 	endReplaced
 	endDrained
+	endEjected
 
 	// endHanded is why a session ends that goes on in another process. It is not told: that process tells of the
 	// whole session.
@@ -60,6 +61,7 @@ var endTexts = [...]string{
 	endRefused:   ReasonEndpointRefused,
 	endReplaced:  ReasonReplaced,
 	endDrained:   ReasonDrained,
+	endEjected:   ReasonEndpointEjected,
 	endHanded:    "",
 }
 

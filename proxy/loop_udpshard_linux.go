@@ -129,7 +129,7 @@ func (h *udpShard) forward(in *batch.Batch, n int) {
 }
 
 // sessionFor is the session for datagram i, a new one if there is none that may have it. A session whose endpoint
-// refused or has left the service is replaced by one with another endpoint.
+// refused, is ejected or has left the service is replaced by one with another endpoint.
 func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
 	key := in.Key(i, h.socket.local)
 	x := h.byClient[key]

@@ -154,7 +154,8 @@ func (u *udpSocket) answer(b, source []byte, to netip.AddrPort) error {
 }
 
 // forward sends one datagram of a client, which came with control messages, to its session's endpoint. A session whose
-// endpoint refused or has left the service is replaced by one with another endpoint, for this very datagram.
+// endpoint refused, is ejected or has left the service is replaced by one with another endpoint, for this very
+// datagram.
 func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 	s := u.service.Load()
 	var tried lb.Tried

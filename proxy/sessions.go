@@ -42,6 +42,8 @@ func (s *service) replaces(of *service, m *lb.Member, refused bool) endReason {
 		return endReplaced
 	case m.Left():
 		return endLeft
+	case m.Ejected():
+		return endEjected
 	}
 	return notEnded
 }
