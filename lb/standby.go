@@ -46,9 +46,8 @@ func (b *RoundRobin) Ejected(service string, endpoints []Endpoint) (n int) {
 
 // Standby has the Prober check endpoints that a service does not use now, but may use again, in place of those that it
 // was told before. So it becomes known that they are no longer ejected. They are checked as the service's Check says.
-// Without one, TCP endpoints must accept a connection, and over UDP an ejection is forgotten when its time is over. Of
-// checks that are not the Prober's it knows nothing. It does not wait, and does nothing to a service that the balancer
-// does not know.
+// Without one, TCP endpoints must accept a connection, and over UDP an ejection is forgotten when its time is over.
+// Standby does not wait, and does nothing to a service that the balancer does not know.
 func (p *Prober) Standby(service string, endpoints []Endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -3,7 +3,9 @@ package admin
 import (
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/internal/endpoints"
+	"github.com/lictor-proxy/lictor/internal/healthcheck"
 )
 
 // What the API shows, as it shows it. docs/api.md describes each field, and a test holds it to that.
@@ -90,21 +92,21 @@ const (
 
 // Out:
 const (
-	ReasonDrained     = "drained"     // an operator's wish
-	ReasonStandby     = "standby"     // its place is not in use, for another that is preferred has enough
-	ReasonStatus      = "status"      // a check of it or of its node
-	ReasonMaintenance = "maintenance" // it or its node
-	ReasonAddress     = "address"     // it has none that could be dialled
-	ReasonID          = "id"          // its name and its node's are too long
-	ReasonDuplicate   = "duplicate"   // another instance has its address
-	ReasonTags        = "tags"        // it does not have those that are asked for
-	ReasonFilter      = "filter"      // it does not pass it
-	ReasonWeight      = "weight"      // it is to get no traffic
-	ReasonEjected     = "ejected"     // it failed from here
-	ReasonTrial       = "trial"       // it was ejected, and one client tries it
-	ReasonFull        = "full"        // it has as many clients as it may
-	ReasonCheck       = "check"       // the service's check over HTTP fails, or has not been made yet
-	ReasonLoop        = "loop"        // it leads back to this Lictor
+	ReasonDrained     = "drained"          // an operator's wish
+	ReasonStandby     = "standby"          // its place is not in use, for another that is preferred has enough
+	ReasonStatus      = "status"           // a check of it or of its node
+	ReasonMaintenance = "maintenance"      // it or its node
+	ReasonAddress     = "address"          // it has none that could be dialled
+	ReasonID          = "id"               // its name and its node's are too long
+	ReasonDuplicate   = "duplicate"        // another instance has its address
+	ReasonTags        = "tags"             // it does not have those that are asked for
+	ReasonFilter      = "filter"           // it does not pass it
+	ReasonWeight      = "weight"           // it is to get no traffic
+	ReasonEjected     = "ejected"          // it failed from here
+	ReasonTrial       = "trial"            // it was ejected, and one client tries it
+	ReasonFull        = "full"             // it has as many clients as it may
+	ReasonCheck       = healthcheck.Reason // the service's check over HTTP fails, or has not been made yet
+	ReasonLoop        = cycles.Loop        // it leads back to this Lictor
 )
 
 // EndpointCounters are of one endpoint, since it is known.

@@ -47,36 +47,43 @@ type Sight struct {
 func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, problems hcl.Diagnostics) {
 	for _, q := range queriesOf(s) {
 		instances, err := consul.Look(ctx, queryOf(q))
-		var refused *discovery.RefusedError
-		var hidden *discovery.HiddenError
-		switch {
-		case errors.As(err, &refused):
-			d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Query refused by Consul",
-				Detail: fmt.Sprintf("Service %q: %s.", s.Name, refused.Reason), Subject: s.DeclRange.Ptr()}
-			if q.Filter != "" {
-				d.Subject = q.FilterRange.Ptr()
-			}
+		if d := lookProblem(s, q, instances, err); d != nil {
 			problems = append(problems, d)
-		case errors.Is(err, discovery.ErrNoToken):
-			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No instances",
-				Detail: fmt.Sprintf("Service %q: %v.", s.Name, err), Subject: s.DeclRange.Ptr()})
-		case errors.As(err, &hidden):
-			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Instances are hidden",
-				Detail: fmt.Sprintf("Service %q: %v.", s.Name, err), Subject: s.DeclRange.Ptr()})
-			all = append(all, Sight{s.Name, q, instances})
-		case err != nil:
-			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Not answered by Consul",
-				Detail: fmt.Sprintf("Service %q: %v.", s.Name, err), Subject: s.DeclRange.Ptr()})
-		case len(instances) == 0:
-			problems = append(problems, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "No instances",
-				Subject: s.DeclRange.Ptr(),
-				Detail: fmt.Sprintf("Service %q: Consul knows no instance that its query is for (%s). "+
-					"Is the name right, and are the tags and the filter?", s.Name, whatOf(q))})
-		default:
+		}
+		if len(instances) > 0 {
 			all = append(all, Sight{s.Name, q, instances})
 		}
 	}
 	return all, problems
+}
+
+// lookProblem returns what is wrong with the answer to a query; nil if nothing is.
+func lookProblem(
+	s config.Service, q config.ConsulQuery, instances []discovery.Instance, err error,
+) *hcl.Diagnostic {
+	d := &hcl.Diagnostic{Severity: hcl.DiagError, Detail: fmt.Sprintf("Service %q: %v.", s.Name, err),
+		Subject: s.DeclRange.Ptr()}
+	var refused *discovery.RefusedError
+	switch {
+	case errors.As(err, &refused):
+		d.Summary, d.Detail = "Query refused by Consul", fmt.Sprintf("Service %q: %s.", s.Name, refused.Reason)
+		if q.Filter != "" {
+			d.Subject = q.FilterRange.Ptr()
+		}
+	case errors.Is(err, discovery.ErrNoToken):
+		d.Severity, d.Summary = hcl.DiagWarning, "No instances"
+	case errors.As(err, new(*discovery.HiddenError)):
+		d.Severity, d.Summary = hcl.DiagWarning, "Instances are hidden"
+	case err != nil:
+		d.Summary = "Not answered by Consul"
+	case len(instances) == 0:
+		d.Severity, d.Summary = hcl.DiagWarning, "No instances"
+		d.Detail = fmt.Sprintf("Service %q: Consul knows no instance that its query is for (%s). "+
+			"Is the name right, and are the tags and the filter?", s.Name, whatOf(q))
+	default:
+		return nil
+	}
+	return d
 }
 
 // whatOf says what a query is for.

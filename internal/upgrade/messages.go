@@ -106,9 +106,9 @@ type State struct {
 	Sets    []lb.Endpoints       `json:"sets"`
 	Drained map[string][]string  `json:"drained,omitempty"`
 	Emptied map[string]time.Time `json:"emptied,omitempty"` // see lb.RoundRobin.Emptied
-	Ejected []lb.Ejection        `json:"ejected,omitempty"`
-	Links   []cycles.Link        `json:"links,omitempty"` // see cycles.Detector.Prefer
-	Saved   []byte               `json:"saved,omitempty"` // see discovery.Consul.Save
+	Ejected []lb.Ejection        `json:"ejected,omitempty"` // see lb.RoundRobin.Ejections
+	Links   []cycles.Link        `json:"links,omitempty"`   // see cycles.Detector.Prefer
+	Saved   []byte               `json:"saved,omitempty"`   // see discovery.Consul.Save
 }
 
 // A Build is what a process was made from.

@@ -91,12 +91,12 @@ async function ask() {
   ask();
 }
 
-// take notes what is new of a service.
 // fallback is the source that serves instead of the first one, if one does.
 function fallback(data) {
   return (data.sources ?? []).slice(1).find((s) => s.active);
 }
 
+// take notes what is new of a service.
 function take(data) {
   const s = services.get(data.name) ?? add(data.name);
   s.data = data;
