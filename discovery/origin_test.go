@@ -127,6 +127,21 @@ func TestSavedSetsBelongToTheirCluster(t *testing.T) {
 	}
 }
 
+// Everybody may look at a watch while the set of an earlier process is dropped. The race detector notices it if not.
+func TestSavedSetIsDroppedUnderTheLocks(t *testing.T) {
+	w := newWatch(&Consul{}, &wanted{query: (Query{Service: "web"}).normalize("")})
+	w.reporter.sharers.Store(&[]string{"web"})
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		w.reporter.snapshot()
+		w.reporter.all()
+		w.publisher.saved("", false)
+	}()
+	w.disown()
+	<-done
+}
+
 // A development agent that starts again is another cluster at the same address.
 func TestRealConsulOfAnotherCluster(t *testing.T) {
 	t.Parallel()

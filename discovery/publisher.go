@@ -24,8 +24,14 @@ type publisher struct {
 	restored  bool      // endpoints were saved by an earlier process, and Consul has not answered yet
 }
 
-// restore makes a set of an earlier process the present one. It is called before anything else.
+// restore makes a set of an earlier process the present one.
 func (p *publisher) restore(s savedSet) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.restoreLocked(s)
+}
+
+func (p *publisher) restoreLocked(s savedSet) {
 	p.endpoints, p.available, p.changed, p.restored = s.endpoints, len(s.endpoints)-len(s.held), s.changed, true
 	p.held, p.joined = s.held, s.joined
 }
@@ -44,7 +50,7 @@ func (p *publisher) disown() {
 func (p *publisher) adopt(s savedSet) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.restore(s)
+	p.restoreLocked(s)
 	p.published, p.restored = true, false
 	p.passOnLocked(nil)
 }

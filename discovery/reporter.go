@@ -37,9 +37,12 @@ type reporter struct {
 	instances []Instance  // sorted by ID
 }
 
-// restore begins with a set of an earlier process. It is called before anything else.
+// restore makes a set of an earlier process what is known. An empty one drops it.
 func (r *reporter) restore(s savedSet) {
-	r.instances, r.held = savedInstances(s), s.held
+	r.held = s.held
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.instances = savedInstances(s)
 	r.status.Endpoints, r.status.Held, r.status.Saved = len(s.endpoints), len(s.held), s.changed
 }
 
