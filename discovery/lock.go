@@ -1,59 +1,88 @@
 package discovery
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// lockFile is locked by the process that writes savedFile. It has the ID of that process in it.
+// lockFile is locked by the process that writes savedFile. It has the text of lockOwner in it.
 const lockFile = "endpoints.lock"
 
 // A folderLock keeps a second Lictor from overwriting what the first one saves. The zero folderLock is not locked. Not
 // safe for concurrent use.
-type folderLock struct{ file *os.File }
+type folderLock struct {
+	file *os.File // nil: not locked
+
+	// cannot is why the folder could not be locked when lock last tried, though nobody else has the lock. Nil: it could.
+	cannot error
+}
 
 // errLockedHere is the error of lock if another store of this process has the lock: it is about to be replaced.
 var errLockedHere = errors.New("an earlier source of this process has the lock")
 
+// lockKey tells this process from others. A process ID does not: containers that share a folder may each have a process
+// 1, and even the name of the host.
+var lockKey = rand.Text()
+
+// lockOwner returns the text that this process writes into a lockFile: where it runs, for people, and lockKey.
+func lockOwner() string {
+	host, _ := os.Hostname() // at worst it is unknown
+	return fmt.Sprintf("%s:%d %s", host, os.Getpid(), lockKey)
+}
+
+// maxLockOwner is how much of a lockFile is read.
+const maxLockOwner = 400
+
 // lock locks dir, which it makes if need be, unless it is locked already. The error names the process that has it
-// locked.
+// locked. A file system without locks is no error: lock sets l.cannot, and l stays unlocked.
 func (l *folderLock) lock(dir string) error {
 	if l.file != nil {
 		return nil
 	}
+	l.cannot = nil
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	path := filepath.Join(dir, lockFile)
-	f, err := openLock(path)
+	f, err := openLock(filepath.Join(dir, lockFile))
 	if err != nil {
 		return err
 	}
-	if tryLock(f) != nil {
-		owner := make([]byte, 20)
-		n, _ := f.ReadAt(owner, 0) // at worst it is unknown
-		pid := strings.TrimSpace(string(owner[:n]))
-		if err := f.Close(); err != nil {
-			return err
-		}
-		if pid == strconv.Itoa(os.Getpid()) {
-			return errLockedHere
-		}
-		return fmt.Errorf("another lictor saves its endpoints there, process %s: give each a state_dir of its own", pid)
+	held, err := tryLock(f)
+	switch {
+	case err != nil:
+		l.cannot = err
+		return f.Close()
+	case held:
+		return errors.Join(lockedBy(f), f.Close())
 	}
-	l.file = f
 	err = f.Truncate(0)
 	if err == nil {
-		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		_, err = f.WriteAt([]byte(lockOwner()+"\n"), 0)
 	}
-	return err
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	l.file = f
+	return nil
+}
+
+// lockedBy returns the error for a lockFile that another store has locked.
+func lockedBy(f *os.File) error {
+	text := make([]byte, maxLockOwner)
+	n, _ := f.ReadAt(text, 0) // at worst it is unknown
+	owner := strings.TrimSpace(string(text[:n]))
+	if owner == lockOwner() {
+		return errLockedHere
+	}
+	process, _, _ := strings.Cut(owner, " ")
+	return fmt.Errorf("another lictor saves its endpoints there, process %s: give each a state_dir of its own", process)
 }
 
 // openLock opens the lock file at path, or makes it. What is there may be somebody else's, and lock truncates it; so it

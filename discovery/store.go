@@ -26,6 +26,7 @@ type store struct {
 	writing sync.Mutex // locked while the file is written; guards the following
 	held    bool       // nothing may be written
 	lock    folderLock // locked while this store writes
+	noLock  bool       // the log says that the folder cannot be locked
 }
 
 const (
@@ -63,22 +64,45 @@ func (s *store) load() saved {
 	if err == nil {
 		return all
 	}
-	s.log.Warn("saved endpoints cannot be used, so there are none until consul answers",
-		"file", path, "reason", err, "moved_to", filepath.Join(s.dir, asideFile))
-	s.setAside()
+	about := []any{"file", path, "reason", err}
+	if s.setAside() {
+		about = append(about, "moved_to", filepath.Join(s.dir, asideFile))
+	}
+	s.log.Warn("saved endpoints cannot be used, so there are none until consul answers", about...)
 	return saved{}
 }
 
-// setAside moves the file aside, unless another process may write now.
-func (s *store) setAside() {
+// setAside moves the file aside, and reports whether it did. The file stays if another store may write now: it is that
+// store's.
+func (s *store) setAside() bool {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if s.held {
-		return
+		return false
+	}
+	if s.lock.file == nil { // the next write takes the lock for longer
+		defer s.lock.unlock()
+	}
+	if s.lockLocked() != nil {
+		return false
 	}
 	if err := os.Rename(filepath.Join(s.dir, savedFile), filepath.Join(s.dir, asideFile)); err != nil {
 		s.log.Warn("saved endpoints cannot be set aside", "error", err)
+		return false
 	}
+	return true
+}
+
+// lockLocked locks the folder, or returns why this store must not write. It says once that the folder cannot be locked,
+// which is no reason. The caller holds s.writing.
+func (s *store) lockLocked() error {
+	err := s.lock.lock(s.dir)
+	if s.lock.cannot != nil && !s.noLock {
+		s.noLock = true
+		s.log.Warn("the folder cannot be locked: a second lictor with the same state_dir would overwrite its endpoints",
+			"folder", s.dir, "error", s.lock.cannot)
+	}
+	return err
 }
 
 // run writes what collect returns whenever something has changed, until ctx ends and everything is written.
@@ -91,19 +115,21 @@ func (s *store) run(ctx context.Context, collect func(context.Context) saved) {
 		case <-ctx.Done():
 			select {
 			case <-s.dirty:
-				s.write(collect(ctx), failing)
+				s.failed(s.write(collect(ctx)), failing)
 			default:
 			}
 			return
 		}
-		failed := !s.write(collect(ctx), failing)
-		if failing && !failed {
-			s.log.Info("endpoints are saved again", "folder", s.dir)
-		}
 		pause := saveInterval
-		if failing = failed; failed {
+		switch err := s.write(collect(ctx)); {
+		case errors.Is(err, errLockedHere): // which is over soon
 			s.markDirty()
-			pause = saveRetry
+		case s.failed(err, failing):
+			failing, pause = true, saveRetry
+			s.markDirty()
+		case failing:
+			failing = false
+			s.log.Info("endpoints are saved again", "folder", s.dir)
 		}
 		sleep(ctx, pause)
 	}
@@ -128,34 +154,30 @@ func (s *store) hold(on bool) {
 	}
 }
 
-// write replaces the file, and reports whether that worked. It logs a failure unless failing says that the last
-// write failed too.
-func (s *store) write(all saved, failing bool) bool {
+// write replaces the file. The error is errLockedHere, or contains it, as long as another store of this process writes.
+func (s *store) write(all saved) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if s.held {
-		return true
+		return nil
 	}
-	if err := s.lock.lock(s.dir); err == errLockedHere {
-		s.markDirty()
-		return true
-	} else if err != nil {
-		return s.failed(err, failing)
+	if err := s.lockLocked(); err != nil {
+		return err
 	}
 	file, err := encodeSaved(all)
-	if err == nil {
-		err = replaceFile(s.dir, savedFile, file)
+	if err != nil {
+		return err
 	}
-	return s.failed(err, failing)
+	return replaceFile(s.dir, savedFile, file)
 }
 
-// failed logs err unless it is nil or the last write failed too. It reports whether err is nil.
+// failed reports whether err is that of a write that failed. It logs err unless the last write failed too.
 func (s *store) failed(err error, failing bool) bool {
 	if err != nil && !failing {
 		s.log.Warn("endpoints cannot be saved: a restart while consul is away would start without them",
 			"folder", s.dir, "error", err)
 	}
-	return err == nil
+	return err != nil
 }
 
 // replaceFile replaces the content of a file. Whatever happens meanwhile, even a power cut, the file is the old one

@@ -229,8 +229,8 @@ func TestHeldStoreWritesNothing(t *testing.T) {
 	sets := saved{sets: []savedSet{{query: "q", endpoints: []lb.Endpoint{{ID: "n/a",
 		Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}}}}}
 	s.hold(true)
-	if !s.write(sets, false) {
-		t.Error("a held store fails")
+	if err := s.write(sets); err != nil {
+		t.Error("a held store fails: ", err)
 	}
 	if got := s.load(); len(got.sets) != 0 {
 		t.Errorf("written although held: %v", got)
@@ -241,8 +241,8 @@ func TestHeldStoreWritesNothing(t *testing.T) {
 	default:
 		t.Error("nobody would write what has changed")
 	}
-	if !s.write(sets, false) || len(s.load().sets) != 1 {
-		t.Error("not written although it is held no longer")
+	if err := s.write(sets); err != nil || len(s.load().sets) != 1 {
+		t.Error("not written although it is held no longer: ", err)
 	}
 }
 

@@ -1,17 +1,20 @@
-//go:build unix
+//go:build darwin || dragonfly || freebsd || illumos || linux || netbsd || openbsd
 
 package discovery
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,9 +30,13 @@ func TestFolderLock(t *testing.T) {
 	if err := second.lock(dir); !errors.Is(err, errLockedHere) {
 		t.Errorf("got %v, want that this process has the lock", err)
 	}
-	write(t, filepath.Join(dir, lockFile), "4711\n")
-	if err := second.lock(dir); err == nil || !strings.Contains(err.Error(), "process 4711") {
-		t.Errorf("got %v, want the process that has the lock", err)
+	own := fmt.Sprint(os.Getpid())
+	process, _, _ := strings.Cut(lockOwner(), " ")
+	for _, owner := range []string{own, process, "other-container:" + own, strings.Repeat("h", 255) + ":" + own} {
+		write(t, filepath.Join(dir, lockFile), owner+" another key\n")
+		if err := second.lock(dir); err == nil || !strings.Contains(err.Error(), "process "+owner+":") {
+			t.Errorf("got %v, want that process %s has the lock", err, owner)
+		}
 	}
 	first.unlock()
 	first.unlock()
@@ -62,6 +69,101 @@ func TestFolderLockChangesNothingElse(t *testing.T) {
 		t.Errorf("got %v, want that it is a FIFO", err)
 	}
 	l.unlock()
+}
+
+// A file system without locks is no reason not to save. It is said once.
+func TestFolderWithoutLocks(t *testing.T) {
+	flock = func(int, int) error { return syscall.ENOLCK }
+	defer func() { flock = syscall.Flock }()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		replies := []reply{ok(20, "a 80"), after(10*time.Second, ok(21, "a 80", "b 81"))}
+		r := start(t, &fake{script: map[string][]reply{"web": replies}}, ConsulOptions{StateDir: dir})
+		time.Sleep(time.Minute)
+		r.log.wantOnce(t, "the folder cannot be locked")
+		r.stop()
+	})
+	if !strings.Contains(string(savedIn(t, dir)), "10.0.0.1:81") {
+		t.Error("the set was not saved")
+	}
+}
+
+// A signal that arrives while the folder is locked changes nothing.
+func TestFolderLockIsTriedAgain(t *testing.T) {
+	tries := 0
+	flock = func(fd, how int) error {
+		if tries++; tries == 1 {
+			return syscall.EINTR
+		}
+		return syscall.Flock(fd, how)
+	}
+	defer func() { flock = syscall.Flock }()
+	var l folderLock
+	if err := l.lock(t.TempDir()); err != nil || l.file == nil {
+		t.Errorf("locked: %v, %v", l.file != nil, err)
+	}
+	l.unlock()
+}
+
+// What another store has saved stays in its place, whatever is wrong with it.
+func TestFileOfAnotherStoreIsNotSetAside(t *testing.T) {
+	dir := savedFrom(t, clusterOf("a.consul", "dc1"))
+	path := filepath.Join(dir, savedFile)
+	good := string(savedIn(t, dir))
+	var first folderLock
+	if err := first.lock(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range []string{good, "damaged"} {
+		write(t, path, content)
+		log := &journal{}
+		for range 2 {
+			o := ConsulOptions{Address: "127.0.0.1:1", StateDir: dir, Logger: log.logger(hclog.Info)}
+			if _, err := NewConsul(o); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := string(savedIn(t, dir)); got != content || strings.Contains(log.String(), "moved_to") {
+			t.Errorf("the file has %q, want %q; log %s", got, content, log)
+		}
+	}
+	first.unlock()
+	if _, err := NewConsul(ConsulOptions{Address: "127.0.0.1:1", StateDir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.lock(dir); err != nil {
+		t.Errorf("got %v, want that a store without a change keeps no lock", err)
+	}
+	first.unlock()
+	if _, err := os.Stat(path); !os.IsNotExist(err) {
+		t.Errorf("got %v, want that the file was set aside", err)
+	}
+}
+
+// A store that waits for an earlier source of its process has saved nothing yet.
+func TestWaitingForAnEarlierSourceIsNoSuccess(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state")
+	write(t, dir, "in the way")
+	synctest.Test(t, func(t *testing.T) {
+		r := start(t, &fake{script: map[string][]reply{"web": {ok(20, "a 80")}}}, ConsulOptions{StateDir: dir})
+		time.Sleep(time.Minute)
+		r.log.wantOnce(t, "endpoints cannot be saved")
+		var first folderLock
+		if err := errors.Join(os.Remove(dir), first.lock(dir)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if strings.Contains(r.log.String(), "endpoints are saved again") {
+			t.Error(r.log)
+		}
+		first.unlock()
+		time.Sleep(time.Minute)
+		r.log.wantOnce(t, "endpoints are saved again", "endpoints cannot be saved")
+		r.stop()
+	})
+	if !strings.Contains(string(savedIn(t, dir)), "10.0.0.1:80") {
+		t.Error("the set was not saved")
+	}
 }
 
 // TestLockHolder is no test: TestTwoLictorsWithOneFolder runs it in another process, which locks a folder until its
