@@ -98,13 +98,13 @@ func (g Guard) hold(was belief, e *evidence) (b belief, ok bool) {
 			worthIt = false // another instance is there, though it does not count
 		}
 		switch {
-		case !heldBefore && !(sharp && worthIt):
+		case !worthIt, !heldBefore && !sharp:
 			continue
 		case !heldBefore, h.why == HoldForgotten && why == HoldCritical && worthIt:
 			// What was forgotten and is registered again has a check to pass, so it gets the time for that.
 			h = hold{why: why, until: e.now.Add(g.longest(why, e.probed))}
 		}
-		if h.until.After(e.now) && !(e.unreachable[one.ID] && h.why != HoldDeregistered) {
+		if h.until.After(e.now) && !e.unreachable[one.ID] {
 			b.held[one.ID] = h
 		}
 	}

@@ -76,6 +76,8 @@ func TestGuard(t *testing.T) {
 		{"registered again under other IDs", Guard{}, []step{{0, "a b c", "abc"}, {1, "x=a y=b z=c", "xyz"}}},
 		{"held, then registered again under another ID", Guard{},
 			[]step{{0, "a b c", "abc"}, {1, "", "?abc"}, {1, "x=a", "bcx"}}},
+		{"held, then another one is there that does not count", Guard{},
+			[]step{{0, "a b c", "abc"}, {1, "", "?abc"}, {1, "x=a?", "bc"}, {1, "x=a? y=b~ c", "c"}}},
 		{"no holding", Guard{Hold: -1}, []step{{0, "a b c", "abc"}, {1, "a", "?a"}, {1, "", "?"}}},
 		{"each loss counts", Guard{MaxDrop: -1}, []step{{0, "a b c d", "abcd"}, {1, "a b c", "?abcd"}}},
 		{"each loss of three or more", Guard{MaxDrop: -1}, []step{{0, "a b", "ab"}, {1, "a", "a"}}},
