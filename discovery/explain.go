@@ -101,12 +101,16 @@ func (c *Consul) Explain(service string) (Explanation, bool) {
 
 // describe returns what is known of the instances after an answer that came to in and led to b.
 func (b *belief) describe(in instances) []Instance {
-	if len(b.held) == 0 {
+	if len(b.held)+len(b.hidden) == 0 {
 		return in.all
 	}
 	all := slices.Clone(in.all)
 	for _, e := range b.set {
 		h, held := b.held[e.ID]
+		if b.hidden[e.ID] {
+			i, _ := find(all, e.ID)
+			all = slices.Insert(all, i, Instance{Endpoint: e, Detail: "the token may have lost the right to see it"})
+		}
 		if !held {
 			continue
 		}

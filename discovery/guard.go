@@ -81,17 +81,21 @@ func (g Guard) longest(why HoldReason, probed bool) time.Duration {
 	return longest
 }
 
-// hold returns the belief that follows from the answer in e: its set, what is held, and what has joined. It returns
-// false if the leader has to confirm the answer first.
+// hold returns the belief that follows from the answer in e: its set, what is held or hidden, and what has joined. It
+// returns false if the leader has to confirm the answer first.
 func (g Guard) hold(was belief, e *evidence) (b belief, ok bool) {
-	lost := lostFrom(was.set, e.in)
-	sharp := g.sharp(len(was.set), len(lost), len(e.in.endpoints))
-	if sharp && !e.asked.leader && len(was.freshOf(lost)) > 0 {
+	lost, hidden, sharp := g.loss(&was, e)
+	if sharp && !e.asked.leader && len(was.freshOf(lost, hidden)) > 0 {
 		return was, false
 	}
-	b = belief{set: slices.Clone(e.in.endpoints), held: map[string]hold{}, joined: was.joinedBy(e.in)}
+	b = belief{
+		set: slices.Clone(e.in.endpoints), held: map[string]hold{}, hidden: hidden, joined: was.joinedBy(e.in),
+	}
 	taken := placesOf(e.in.all)
 	for _, one := range lost {
+		if hidden[one.ID] {
+			continue
+		}
 		h, heldBefore := was.held[one.ID]
 		why, worthIt := e.whyLost(&was, one)
 		if by, is := taken[placeOf(one)]; is && by != one.ID {
@@ -112,12 +116,19 @@ func (g Guard) hold(was belief, e *evidence) (b belief, ok bool) {
 		b.held, b.joined = map[string]hold{}, nil
 	}
 	for _, one := range lost {
-		if _, held := b.held[one.ID]; held {
+		if _, held := b.held[one.ID]; held || b.hidden[one.ID] {
 			b.set = append(b.set, one)
 		}
 	}
 	slices.SortFunc(b.set, func(a, b lb.Endpoint) int { return strings.Compare(a.ID, b.ID) })
 	return b, true
+}
+
+// loss returns the endpoints of a belief's set that the answer in e does not come to, and whether that is a sharp loss.
+// Those of them that are hidden do not count for it.
+func (g Guard) loss(was *belief, e *evidence) (lost []lb.Endpoint, hidden map[string]bool, sharp bool) {
+	lost, hidden = e.lostOf(was), was.hiddenFrom(e)
+	return lost, hidden, g.sharp(len(was.set), len(lost)-len(hidden), len(e.in.endpoints)+len(hidden))
 }
 
 // sharp reports whether to lose so many endpoints of a set, with so many in the new one, is a sharp loss.
@@ -141,6 +152,9 @@ func placesOf(all []Instance) map[place]string {
 // lostFrom returns the endpoints of a set that an answer does not come to, neither under their ID nor under another
 // ID at the same address. Endpoints in maintenance are not among them.
 func lostFrom(set []lb.Endpoint, in instances) []lb.Endpoint {
+	if slices.Equal(set, in.endpoints) {
+		return nil
+	}
 	here := make(map[string]bool, len(in.endpoints))
 	addresses := make(map[place]bool, len(in.endpoints))
 	for _, e := range in.endpoints {

@@ -54,10 +54,10 @@ type hold struct {
 	until time.Time
 }
 
-// freshOf returns those of the lost endpoints that are not held yet.
-func (b *belief) freshOf(lost []lb.Endpoint) (fresh []lb.Endpoint) {
+// freshOf returns those of the lost endpoints that are neither held yet nor hidden.
+func (b *belief) freshOf(lost []lb.Endpoint, hidden map[string]bool) (fresh []lb.Endpoint) {
 	for _, one := range lost {
-		if _, held := b.held[one.ID]; !held {
+		if _, held := b.held[one.ID]; !held && !hidden[one.ID] {
 			fresh = append(fresh, one)
 		}
 	}
@@ -82,17 +82,17 @@ func (b *belief) joinedBy(in instances) map[place]bool {
 	return joined
 }
 
-// puzzles returns the names of the nodes whose records judge needs to tell why endpoints were lost. They are few as a
-// rule. If there are more than maxPuzzles, no record is needed: an operator does not deregister on so many nodes at
-// once.
+// puzzles returns the names of the nodes whose records judge needs to tell why endpoints were lost sharply, or whether
+// the token may not see them any more. They are few as a rule. If there are more than maxPuzzles, no record is needed:
+// an operator does not deregister on so many nodes at once.
 func (b *belief) puzzles(g Guard, e *evidence) []string {
-	lost := lostFrom(b.set, e.in)
-	if !e.asked.leader || !g.sharp(len(b.set), len(lost), len(e.in.endpoints)) {
+	lost, hidden, sharp := g.loss(b, e)
+	if !(e.asked.leader && sharp) && len(hidden) == 0 {
 		return nil
 	}
 	var nodes []string
 	seen := map[string]bool{}
-	for _, one := range b.freshOf(lost) {
+	for _, one := range b.freshOf(lost, nil) {
 		node, _ := splitID(one.ID)
 		if _, named := find(e.in.all, one.ID); !named && !seen[node] {
 			seen[node] = true
@@ -105,7 +105,7 @@ func (b *belief) puzzles(g Guard, e *evidence) []string {
 	return nodes
 }
 
-// maxPuzzles is how many nodes are looked up after a sharp loss.
+// maxPuzzles is how many nodes are looked up after an answer.
 const maxPuzzles = 16
 
 // A queryKind says what an answer leaves out besides instances that are not registered.

@@ -27,9 +27,11 @@ import (
 //  3. An answer that makes the set empty or sharply smaller is believed only if the leader confirms it (see Guard).
 //  4. A held endpoint leaves the set only by a believed answer: one that disposes of it, one that comes after its
 //     time, one that comes when probes do not reach it any more, or one with as many new endpoints as are held.
-//  5. After an answer that is not believed, and after an error, the next query has no index.
+//  5. After an answer that is not believed, and after an error, the next query has no index. The same holds while
+//     endpoints are hidden.
 //  6. An endpoint that leaves the set is reported, or is in belief.vanished until it is. There are two exceptions:
 //     nobody wants to know and there are more than maxVanished, or the token may not see all instances.
+//  7. An endpoint that the loss of a right may hide stays in the set.
 
 // A question says what the next query asks for.
 type question struct {
@@ -48,7 +50,12 @@ type belief struct {
 	// joined are the places of endpoints that came into the set while others were held.
 	joined map[place]bool
 
-	// full is whether there has been a believed answer without an index, and filtered whether the last of these was.
+	// hidden are the endpoints of the set that the last believed answer did not name, perhaps only because the token
+	// has lost a right, by ID. They are not held.
+	hidden map[string]bool
+
+	// full is whether there has been a believed answer without an index, and filtered whether the token may see less
+	// than there is for reasons that are not new.
 	full, filtered bool
 
 	// index is that of the last believed answer, and known are the instances that it names.
@@ -81,12 +88,23 @@ type evidence struct {
 	records     map[string]record // of the nodes in belief.puzzles, by name; one that could not be asked is missing
 	probed      bool              // endpoints that are held can be probed
 	unreachable map[string]bool   // held endpoints that probes do not reach any more, by ID
+
+	lost *[]lb.Endpoint // what lostOf has returned; nil: it was not called
+}
+
+// lostOf returns what lostFrom does of the set of b, which is the belief that is judged by e.
+func (e *evidence) lostOf(b *belief) []lb.Endpoint {
+	if e.lost == nil {
+		lost := lostFrom(b.set, e.in)
+		e.lost = &lost
+	}
+	return *e.lost
 }
 
 // A verdict is what follows from evidence.
 type verdict struct {
 	doubt  string // why the answer is not believed; empty: it is
-	denied bool   // it is not, because the token seems to have lost a right
+	denied bool   // the token seems to have lost a right
 	belief belief // what is believed now; as before if the answer is not believed
 	next   question
 
@@ -101,8 +119,9 @@ func (b belief) judge(g Guard, e evidence) verdict {
 	if e.index < e.asked.index {
 		return verdict{doubt: "index went back", belief: b}
 	}
-	if v, doubted := b.doubtRights(&e); doubted {
-		return v
+	if e.asked.index != 0 && e.denies && len(b.unnamed(&e)) > 0 {
+		// Only an answer without an index says whether the token may have lost a right.
+		return verdict{doubt: "instances have vanished", belief: b, next: question{leader: true}}
 	}
 	next, ok := g.hold(b, &e)
 	if !ok {
@@ -113,7 +132,7 @@ func (b belief) judge(g Guard, e evidence) verdict {
 	told, lost := b.departures(e.in, next.set)
 	next.full, next.filtered = b.full, b.filtered
 	if e.asked.index == 0 {
-		next.full, next.filtered = true, e.filtered
+		next.full, next.filtered = true, e.filtered && len(next.hidden) == 0
 	}
 	next.index, next.known, next.out, next.vanished = e.index, e.in.all, followed(told), lost
 	v := verdict{
@@ -121,6 +140,10 @@ func (b belief) judge(g Guard, e evidence) verdict {
 		next:     question{index: max(e.index, 1)}, // with 0, Consul would answer at once, again and again
 		told:     told,
 		toldAnew: !slices.Equal(b.out, told),
+		denied:   len(next.hidden) > 0,
+	}
+	if v.denied {
+		v.next = question{} // only such an answer shows that the token has the right again
 	}
 	switch {
 	case len(lost) == 0:
@@ -134,32 +157,6 @@ func (b belief) judge(g Guard, e evidence) verdict {
 		v.belief.vanished, v.gone = nil, lost
 	}
 	return v
-}
-
-// doubtRights returns true, and the verdict, if endpoints vanish by an answer in e only because the token has lost a
-// right, or if that cannot be told yet. A token that loses a part of its rights makes instances vanish in silence. Only
-// answers without an index say that something was left out. Tokens with few rights always hear that, so it counts only
-// if it is new.
-func (b *belief) doubtRights(e *evidence) (v verdict, doubted bool) {
-	if !b.full || b.filtered || !b.misses(e.in) {
-		return v, false
-	}
-	switch {
-	case e.asked.index == 0 && e.filtered:
-		return verdict{doubt: "the token may have lost a right", denied: true, belief: *b}, true
-	case e.asked.index != 0 && e.denies:
-		return verdict{doubt: "instances have vanished", belief: *b, next: question{leader: true}}, true
-	}
-	return v, false
-}
-
-// misses reports whether an answer does not name an endpoint of the set that is not held.
-func (b *belief) misses(in instances) bool {
-	return slices.ContainsFunc(lostFrom(b.set, in), func(e lb.Endpoint) bool {
-		_, held := b.held[e.ID]
-		_, named := find(in.all, e.ID)
-		return !held && !named
-	})
 }
 
 // nextQuestion returns q, or a question to the leader if a service has begun to take an interest in vanished

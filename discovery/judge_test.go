@@ -194,51 +194,6 @@ func TestVanishedEndpointsAreBounded(t *testing.T) {
 	}
 }
 
-// A token that loses a part of its rights makes instances vanish in silence. What the header says counts if it is new.
-func TestJudgeOfRights(t *testing.T) {
-	const unseen = "the token may have lost a right"
-	type step struct {
-		asked    question
-		says     string
-		filtered bool
-		doubt    string
-		want     string // in the set
-	}
-	begin := step{question{}, "a b c d", false, "", "abcd"}
-	first := step{at(7), "a b c", false, "instances have vanished", "abcd"}
-	for name, steps := range map[string][]step{
-		"a right is lost":     {begin, first, {leader, "a b c", true, unseen, "abcd"}},
-		"an instance is gone": {begin, first, {leader, "a b c", false, "", "abc"}},
-		"most are, by the rights": {
-			begin, {at(7), "a", false, "instances have vanished", "abcd"}, {leader, "a", true, unseen, "abcd"}},
-		"critical is no question": {begin, {at(7), "a b c d?", false, "", "abc"}},
-		"a new one is none":       {begin, {at(7), "a b c d e", false, "", "abcde"}},
-		"an address that is taken over": {
-			begin, {at(7), "a b c x=d", false, "", "abcx"}},
-		"a narrow token always hears it": {
-			{question{}, "a b", true, "", "ab"}, {at(7), "a", false, "", "a"}, {question{}, "a", true, "", "a"}},
-		"at the start nothing is new": {{question{}, "a b", true, "", "ab"}},
-		"the right is back": {
-			begin, first, {leader, "a b c", true, unseen, "abcd"}, {question{}, "a b c d", false, "", "abcd"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var b belief
-			for i, s := range steps {
-				v := b.judge(Guard{}.withDefaults(), evidence{
-					now: time.Now(), asked: s.asked, index: 7, denies: true, filtered: s.filtered,
-					in: said(strings.Fields(s.says)...),
-				})
-				if v.doubt != s.doubt || v.denied != (s.doubt == unseen) {
-					t.Fatalf("step %d: doubt %q, denied %v, want %q", i, v.doubt, v.denied, s.doubt)
-				}
-				if b = v.belief; namesOf(b.set) != s.want {
-					t.Fatalf("step %d: got %q, want %q", i, namesOf(b.set), s.want)
-				}
-			}
-		})
-	}
-}
-
 // A query of which the reasons are known says so without a look into the registry.
 func TestWhyEndpointsVanished(t *testing.T) {
 	gone := said("a", "b").endpoints
@@ -288,7 +243,7 @@ func TestJudgeKeepsItsInvariants(t *testing.T) {
 			now = now.Add(time.Duration(r.IntN(8)) * time.Second)
 			e := evidence{
 				now: now, asked: b.nextQuestion(q, LeavesConfirmed), index: uint64(10 + r.IntN(3)),
-				interest: LeavesConfirmed, probed: r.IntN(2) > 0,
+				interest: LeavesConfirmed, probed: r.IntN(2) > 0, filtered: r.IntN(8) == 0, denies: r.IntN(2) > 0,
 				in: said(strings.Fields(randomAnswer(r))...),
 			}
 			if r.IntN(4) == 0 {
@@ -310,6 +265,7 @@ func TestJudgeKeepsItsInvariants(t *testing.T) {
 
 func (b belief) clone() belief {
 	b.set, b.held, b.joined = slices.Clone(b.set), maps.Clone(b.held), maps.Clone(b.joined)
+	b.hidden = maps.Clone(b.hidden)
 	b.out, b.vanished = slices.Clone(b.out), slices.Clone(b.vanished)
 	return b
 }
@@ -351,14 +307,25 @@ func checkVerdict(t *testing.T, seed uint64, b belief, e evidence, v verdict) {
 		}
 	}
 	for _, one := range v.belief.set {
-		if _, held := v.belief.held[one.ID]; held == named(e.in.endpoints, one.ID) {
-			bad(1, one.ID+" is either named or held, not both")
+		states := 0
+		_, held := v.belief.held[one.ID]
+		for _, is := range []bool{held, v.belief.hidden[one.ID], named(e.in.endpoints, one.ID)} {
+			if is {
+				states++
+			}
+		}
+		if states != 1 {
+			bad(1, one.ID+" is either named, held or hidden")
 		}
 	}
-	lost := len(lostFrom(b.set, e.in))
-	if sharp := (Guard{}).withDefaults().sharp(len(b.set), lost, len(e.in.endpoints)); sharp && !e.asked.leader {
+	if v.denied != (len(v.belief.hidden) > 0) || v.denied && v.next.index != 0 {
+		bad(5, "the next query does not show whether the token has its right again")
+	}
+	hidden := b.hiddenFrom(&e)
+	lost, now := len(lostFrom(b.set, e.in))-len(hidden), len(e.in.endpoints)+len(hidden)
+	if sharp := (Guard{}).withDefaults().sharp(len(b.set), lost, now); sharp && !e.asked.leader {
 		for _, one := range lostFrom(b.set, e.in) {
-			if _, held := b.held[one.ID]; !held {
+			if _, held := b.held[one.ID]; !held && !hidden[one.ID] {
 				bad(3, one.ID+" was lost sharply and nobody confirmed it")
 			}
 		}
@@ -374,8 +341,11 @@ func checkVerdict(t *testing.T, seed uint64, b belief, e evidence, v verdict) {
 		if named(early, one.ID) {
 			bad(4, one.ID+" was let go before its time")
 		}
+		if hidden[one.ID] {
+			bad(7, one.ID+" was dropped because the token may not see it")
+		}
 		told := slices.ContainsFunc(v.told, func(d lb.Departure) bool { return d.ID == one.ID })
-		if !told && !named(v.gone, one.ID) && !named(v.belief.vanished, one.ID) {
+		if !told && v.hidden == 0 && !named(v.gone, one.ID) && !named(v.belief.vanished, one.ID) {
 			bad(6, one.ID+" has left without a word")
 		}
 	}

@@ -20,7 +20,8 @@ const lockFile = "endpoints.lock"
 type folderLock struct {
 	file *os.File // nil: not locked
 
-	// cannot is why the folder could not be locked when lock last tried, though nobody else has the lock. Nil: it could.
+	// cannot is why lock could not lock the folder when it last tried, though no other process has the lock. Nil: it
+	// could, or another has.
 	cannot error
 }
 

@@ -381,62 +381,6 @@ func TestRealConsulTellsWhyInstancesVanish(t *testing.T) {
 	testproc.Await(t, "holds of what was forgotten", reasons("forgotten, forgotten"))
 }
 
-// A token that may not see one of several instances any more takes none out of service. The log and the status say
-// which right it may lack. What it may see is followed again when it has the right back.
-func TestRealConsulTokenThatLosesAPartOfItsRights(t *testing.T) {
-	t.Parallel()
-	a := startAgentWith(t, testconsul.Options{ACL: true})
-	host := func(name string) {
-		_, err := a.api.Catalog().Register(&api.CatalogRegistration{Node: name, Address: "10.0.0.1",
-			Service: &api.AgentService{Service: "web", Port: 80 + len(name)}}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	host("a")
-	host("bb")
-	host("ccc")
-	all := `service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }`
-	policy, _, err := a.api.ACL().PolicyCreate(&api.ACLPolicy{Name: "lictor", Rules: all}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	token, _, err := a.api.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLLink{{ID: policy.ID}}}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := followNew(t, ConsulOptions{Address: a.HTTP, Token: token.SecretID, Wait: 2 * time.Second,
-		Watches: []Watch{{Service: "web"}}})
-	three := "web: a/web=10.0.0.1:81 bb/web=10.0.0.1:82 ccc/web=10.0.0.1:83"
-	r.wantLast(t, three)
-	rules := func(text string) {
-		policy.Rules = text
-		if policy, _, err = a.api.ACL().PolicyUpdate(policy, nil); err != nil {
-			t.Fatal(err)
-		}
-	}
-	rules(all + ` node "bb" { policy = "deny" }`)
-	testproc.Await(t, "denial", func() bool { return strings.Contains(r.log.String(), "consul denies access") })
-	r.log.wantOnce(t, "the token may see less than before: perhaps it lacks node:read for the nodes")
-	r.want(t, three)
-	seen, err := r.consul.Look(t.Context(), Query{Service: "web"})
-	var hidden *HiddenError
-	if !errors.As(err, &hidden) || !strings.Contains(err.Error(), "node:read for the nodes") || len(seen) != 2 {
-		t.Errorf("looked: %v, %v", seen, err)
-	}
-	if s := r.status(); !strings.Contains(s.Error, "node:read") {
-		t.Errorf("status %+v", s)
-	}
-	rules(all)
-	testproc.Await(t, "end of the denial", func() bool {
-		return strings.Contains(r.log.String(), "consul permits access again")
-	})
-	if _, err := a.api.Catalog().Deregister(&api.CatalogDeregistration{Node: "bb"}, nil); err != nil {
-		t.Fatal(err)
-	}
-	r.wantLast(t, "web: a/web=10.0.0.1:81 ccc/web=10.0.0.1:83")
-}
-
 // Without a token, a Consul that denies by default names no instance and says nothing of it. Lictor does, once.
 func TestRealConsulWithoutAToken(t *testing.T) {
 	t.Parallel()

@@ -128,15 +128,21 @@ func (r *reporter) published(now time.Time, before, after int) {
 	})
 }
 
-// believed notes an answer that was believed, and what it came to.
-func (r *reporter) believed(now time.Time, a *answer, in instances, b *belief, next question) {
+// counted notes what an answer that was believed came to.
+func (r *reporter) counted(in instances, b *belief) {
+	r.count(func(s *WatchStatus) {
+		s.Saved = time.Time{}
+		s.Endpoints, s.Bad, s.Duplicates = len(b.set), len(in.bad), in.duplicates
+		s.Held, s.HeldUntil = len(b.held), b.letGo()
+	})
+}
+
+// believed notes an answer that was believed without a doubt about the token.
+func (r *reporter) believed(now time.Time, a *answer, next question) {
 	r.fails = 0
 	r.count(func(s *WatchStatus) {
 		s.Error, s.ErrorSince = "", time.Time{}
-		s.LastSuccess, s.Saved = now, time.Time{}
-		s.Index, s.Backend = next.index, a.backend
-		s.Endpoints, s.Bad, s.Duplicates = len(b.set), len(in.bad), in.duplicates
-		s.Held, s.HeldUntil = len(b.held), b.letGo()
+		s.LastSuccess, s.Index, s.Backend = now, next.index, a.backend
 	})
 	r.troubles.leave(r)
 }

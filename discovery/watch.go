@@ -109,14 +109,16 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 	e.records = w.poller.records(ctx, w.state.puzzles(w.guard, &e))
 	v := w.state.judge(w.guard, e)
 	w.next = v.next
-	if v.denied {
-		return w.failed(now, w.poller.diagnose(ctx, true))
-	}
 	if v.doubt != "" {
 		w.reporter.disbelieved(v.doubt, asked, a)
 		return w.poller.disbelieved(now)
 	}
 	w.believe(ctx, &e, &v, a)
+	if v.denied {
+		return w.failed(now, w.poller.diagnose(ctx, true))
+	}
+	w.poller.believed(now, asked)
+	w.reporter.believed(now, a, v.next)
 	return w.rest()
 }
 
@@ -134,7 +136,6 @@ func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer)
 	before := len(w.state.set)
 	w.state, w.inherited = v.belief, nil
 	b := &w.state
-	w.poller.believed(e.now, e.asked)
 	w.reporter.logBad(e.in.bad)
 	hidden := w.consul.hides(a)
 	w.reporter.count(func(s *WatchStatus) { s.Hidden = hidden })
@@ -152,7 +153,7 @@ func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer)
 		w.consul.lag.observe(time.Since(a.received))
 	}
 	w.reporter.remember(b.describe(e.in))
-	w.reporter.believed(e.now, a, e.in, b, v.next)
+	w.reporter.counted(e.in, b)
 	if v.hidden > 0 {
 		w.reporter.logger().Debug("endpoints have vanished, or the token may not see them any more",
 			"endpoints", v.hidden)
