@@ -114,10 +114,13 @@ type verdict struct {
 	hidden   int            // how many more have vanished, unless the token lost the right to see them
 }
 
+// wentBack is the doubt of an answer whose index is lower than the one that was asked with.
+const wentBack = "index went back"
+
 // judge returns what follows from e. The guard has its defaults.
 func (b belief) judge(g Guard, e evidence) verdict {
 	if e.index < e.asked.index {
-		return verdict{doubt: "index went back", belief: b}
+		return verdict{doubt: wentBack, belief: b}
 	}
 	if e.asked.index != 0 && e.denies && len(b.unnamed(&e)) > 0 {
 		// Only an answer without an index says whether the token may have lost a right.

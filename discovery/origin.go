@@ -2,10 +2,12 @@ package discovery
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/consul"
+	"github.com/lictor-proxy/lictor/lb"
 )
 
 // An origin says where sets are from. They belong to the cluster and the datacenter. As long as these are not known,
@@ -22,14 +24,18 @@ type relation int
 const (
 	unrelated  relation = iota // it is not known whether they are of the same cluster
 	ofSame                     // they are of the same cluster and datacenter
-	ofStranger                 // they are not
+	ofRenamed                  // the trust domain is another: of another cluster, or of this one before it was wiped
+	ofStranger                 // they are of another datacenter
 )
 
 // relation returns that of sets from o to a cluster.
 func (o origin) relation(now consul.Cluster) relation {
 	domain, datacenter := compare(o.cluster.TrustDomain, now.TrustDomain), compare(o.cluster.Datacenter, now.Datacenter)
-	if domain == ofStranger || datacenter == ofStranger {
+	switch {
+	case datacenter == ofStranger:
 		return ofStranger
+	case domain == ofStranger:
+		return ofRenamed
 	}
 	return min(domain, datacenter)
 }
@@ -67,7 +73,7 @@ type origins struct {
 	now     consul.Cluster
 	known   bool      // now is all that can be known
 	next    time.Time // until then the agent is not asked again; zero: it may be
-	failing time.Time // when it first did not say; zero: it always has
+	failing time.Time // when it first did not say, though it answered a query; zero: it always has
 	earlier *saved    // the sets of an earlier process; nil: none, or they need no check
 	told    bool      // that earlier is from another cluster
 }
@@ -86,23 +92,32 @@ func (o *origins) findLocked(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, originTimeout)
 	defer cancel()
 	found, err := o.client.Cluster(ctx)
-	if o.now = found; err != nil {
-		now := time.Now()
-		if o.next = now.Add(originRetry); o.failing.IsZero() {
-			o.failing = now
+	if err != nil {
+		o.next = time.Now().Add(originRetry)
+		if found == (consul.Cluster{}) { // what was known still is
+			return
 		}
-		return
 	}
-	o.known = true
+	o.now, o.known = found, err == nil
 }
 
-// relate returns the relation of the earlier process's sets to the Consul that answers now. soon says that more may be
-// known soon.
-func (o *origins) relate(ctx context.Context) (r relation, soon bool) {
+// forget has the agent asked again which cluster it is. It is to be called if the servers may have been wiped.
+func (o *origins) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.known, o.next = false, time.Time{}
+}
+
+// relate returns the relation of the earlier process's sets to the Consul that answers now. answered says that a query
+// was answered. soon says that more may be known soon.
+func (o *origins) relate(ctx context.Context, answered bool) (r relation, soon bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.findLocked(ctx)
-	return o.earlier.origin.relation(o.now), !o.known && time.Since(o.failing) < originPatience
+	if answered && !o.known && o.failing.IsZero() {
+		o.failing = time.Now()
+	}
+	return o.earlier.origin.relation(o.now), !o.known && (o.failing.IsZero() || time.Since(o.failing) < originPatience)
 }
 
 // tell notes that the earlier process's sets are of another cluster, and reports whether that is new.
@@ -134,22 +149,25 @@ func (o *origins) strangers() bool {
 }
 
 // checkOrigin drops the set of an earlier process if it is of another cluster, and takes it over if it comes from
-// another address of the same cluster. err is that of a query. As long as Consul cannot say which cluster it is, only
-// the address counts. checkOrigin returns how long to wait before the next query if the outcome of this one must not
-// count, because Consul will soon be able to say; zero: it counts.
-func (w *watch) checkOrigin(ctx context.Context, err error) time.Duration {
+// another address of the same cluster. a is the answer to a query, or err its error. As long as Consul cannot say which
+// cluster it is, only the address counts. Servers that were wiped have another trust domain, so at the same address the
+// set is dropped only for instances that are all new.
+//
+// checkOrigin returns how long to wait before the next query if the outcome of this one must not count, because Consul
+// will soon be able to say; zero: it counts.
+func (w *watch) checkOrigin(ctx context.Context, a *answer, err error) time.Duration {
 	if w.inherited == nil || err != nil && consul.KindOf(err) == consul.Lost && consul.IsNetwork(err) {
 		return 0
 	}
 	o := &w.consul.origins
 	served := o.earlier.origin.at(w.consul.client.Address())
-	r, soon := o.relate(ctx)
+	r, soon := o.relate(ctx, err == nil)
 	switch {
 	case r == unrelated && soon && err == nil:
 		return originRetry
-	case r == unrelated:
+	case r == unrelated, r == ofRenamed && served && !(err == nil && w.isReplaced(a)):
 		return 0
-	case r == ofStranger && served:
+	case r >= ofRenamed && served:
 		if o.tell() {
 			w.consul.logStrangers()
 		}
@@ -160,6 +178,16 @@ func (w *watch) checkOrigin(ctx context.Context, err error) time.Duration {
 	w.inherited = nil
 	w.watchOver(ctx)
 	return 0
+}
+
+// isReplaced reports whether an answer names instances, and none at a place of the set.
+func (w *watch) isReplaced(a *answer) bool {
+	all := convert(a.entries, w.query.Statuses).all
+	places := placesOf(all)
+	return len(all) > 0 && !slices.ContainsFunc(w.state.set, func(e lb.Endpoint) bool {
+		_, taken := places[placeOf(e)]
+		return taken
+	})
 }
 
 // logStrangers warns that the saved sets are of another cluster, and moves them aside.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,9 +32,10 @@ func TestRelationOfSavedSets(t *testing.T) {
 		{of("a", ""), of("a", ""), unrelated}, // of another datacenter?
 		{of("", "dc1"), of("", "dc1"), unrelated},
 		{of("a", "dc1"), of("a", "dc1"), ofSame},
-		{of("a", "dc1"), of("b", "dc1"), ofStranger},
+		{of("a", "dc1"), of("b", "dc1"), ofRenamed},
 		{of("a", "dc1"), of("a", "dc2"), ofStranger},
-		{of("a", ""), of("b", ""), ofStranger},
+		{of("a", "dc1"), of("b", "dc2"), ofStranger},
+		{of("a", ""), of("b", ""), ofRenamed},
 		{of("", "dc1"), of("", "dc2"), ofStranger},
 	}
 	for _, tt := range tests {
@@ -88,8 +90,9 @@ func TestSavedSetsBelongToTheirCluster(t *testing.T) {
 		{"same cluster", a, a, "", denied, webA, "", false},
 		{"same address, not known which cluster", a, nil, "", denied, webA, "", false},
 		{"same address, consul is away", a, b, "", fails(os.ErrDeadlineExceeded), webA, "", false},
-		{"same address, other cluster", a, b, "", denied, webA, "web:", true},
-		{"same address, other cluster, empty", a, b, "", ok(20), webA, "web:", true},
+		{"same address, other cluster", a, b, "", ok(20, "b 81"), webA, "web:", true},
+		{"same address, wiped, without its tokens", a, b, "", denied, webA, "", false},
+		{"same address, wiped, some are back", a, b, "", ok(20, "a 80", "b 81"), webA, webAB, false},
 		{"same address, other datacenter", none, clusterOf("", "dc2"), "", denied, webA, "web:", true},
 		{"other address, same cluster", a, a, other, denied, "", webA, true},
 		{"other address, other cluster", a, b, other, denied, "", "", true},
@@ -173,7 +176,8 @@ func TestRealConsulOfAnotherCluster(t *testing.T) {
 	if err := a.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	third.wantLast(t, "web:")
+	a.register(&api.AgentServiceRegistration{Name: "web", ID: "b", Port: 81})
+	third.wantLast(t, "web: n/b=127.0.0.1:81")
 	third.log.wantOnce(t, "saved endpoints are of another cluster")
 }
 
@@ -192,4 +196,60 @@ func TestRealConsulTellsItsCluster(t *testing.T) {
 		})
 		c.client.CloseIdle()
 	}
+}
+
+// clusterThat answers as the cluster that now names does.
+func clusterThat(now *atomic.Value) reply {
+	return func(req *http.Request) (*http.Response, error) { return now.Load().(reply)(req) }
+}
+
+// A cluster that was wiped while Lictor ran has another trust domain, under which the sets are saved from then on.
+func TestClusterIsAskedForAgainWhenTheIndexWentBack(t *testing.T) {
+	dir := t.TempDir()
+	var now atomic.Value
+	now.Store(clusterOf("a.consul", "dc1"))
+	wipe := func(req *http.Request) (*http.Response, error) {
+		now.Store(clusterOf("b.consul", "dc1"))
+		return ok(5, "a 80")(req)
+	}
+	replies := []reply{ok(20, "a 80"), after(time.Minute, wipe), ok(5, "a 80", "b 81")}
+	synctest.Test(t, func(t *testing.T) {
+		f := &fake{script: map[string][]reply{"web": replies}, ping: clusterThat(&now)}
+		r := start(t, f, ConsulOptions{StateDir: dir})
+		time.Sleep(2 * time.Minute)
+		r.stop()
+	})
+	if file := string(savedIn(t, dir)); !strings.Contains(file, "b.consul") || strings.Contains(file, "a.consul") {
+		t.Errorf("saved %s", file)
+	}
+}
+
+// What is known of a cluster stays known while it cannot be asked. Only the time in which it answers queries counts for
+// how long sets wait.
+func TestOriginWhileConsulIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var now atomic.Value
+		now.Store(reply(func(req *http.Request) (*http.Response, error) {
+			if req.URL.Path == "/v1/catalog/datacenters" {
+				return status(500, "No cluster leader")(req)
+			}
+			return clusterOf("a.consul", "dc1")(req)
+		}))
+		client := clientOver(t, ConsulOptions{}.withDefaults(), &fake{ping: clusterThat(&now)})
+		o := origins{client: client, earlier: &saved{}}
+		o.find(t.Context())
+		now.Store(fails(os.ErrDeadlineExceeded))
+		time.Sleep(time.Hour)
+		if _, soon := o.relate(t.Context(), false); !soon || o.origin().cluster.TrustDomain != "a.consul" {
+			t.Errorf("soon %v, origin %+v", soon, o.origin())
+		}
+		time.Sleep(time.Hour)
+		if _, soon := o.relate(t.Context(), true); !soon {
+			t.Error("the first answer does not wait")
+		}
+		time.Sleep(originPatience)
+		if _, soon := o.relate(t.Context(), true); soon {
+			t.Error("answers wait for ever")
+		}
+	})
 }

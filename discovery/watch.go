@@ -95,7 +95,7 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 	case ctx.Err() != nil || errors.Is(err, errTurn):
 		return 0
 	}
-	if pause := w.checkOrigin(ctx, err); pause > 0 {
+	if pause := w.checkOrigin(ctx, a, err); pause > 0 {
 		return pause
 	}
 	if err != nil {
@@ -110,6 +110,9 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 	v := w.state.judge(w.guard, e)
 	w.next = v.next
 	if v.doubt != "" {
+		if v.doubt == wentBack {
+			w.consul.origins.forget()
+		}
 		w.reporter.disbelieved(v.doubt, asked, a)
 		return w.poller.disbelieved(now)
 	}
