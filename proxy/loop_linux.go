@@ -27,12 +27,16 @@ import (
 //     nothing that could be moved is left unmoved, for epoll would not tell of it again;
 //   - no pipe is held, and no buffer but by directions whose destination is full;
 //   - every pair that has a limit on something has its timer set.
+//
+// A timer fires only after all that arrived before its time was handled, see horizon.
 type eventLoop struct {
 	id         int
 	epfd       int
 	wakefd     int
 	began      time.Time
-	now        time.Duration // by the loop's clock: since began; read once per turn
+	now        time.Duration // by the loop's clock: since began; read once per turn, and the horizon for timers
+	horizon    horizon
+	behind     bool // this turn leaves datagrams for later
 	turnNumber uint64
 	yielded    time.Duration // when, by the loop's clock
 	load       atomic.Int64  // pairs
@@ -138,9 +142,11 @@ func (l *eventLoop) run() {
 
 // runTurn waits for something to do and does it, each socket its share.
 func (l *eventLoop) runTurn() {
-	n := l.faultEvents(l.wait())
+	before := l.now
+	n, all := l.wait()
+	n = l.faultEvents(n)
 	l.turnNumber++
-	l.now = time.Since(l.began)
+	l.now, l.behind = time.Since(l.began), false
 	l.wheel.Skip(l.now)
 	l.again, l.spare = l.spare[:0], l.again // what is queued from here on is for the next turn
 	for i := range l.events[:n] {
@@ -160,7 +166,8 @@ func (l *eventLoop) runTurn() {
 		t.pair.move(t.from)
 	}
 	clear(l.spare)
-	l.wheel.Advance(l.now)
+	l.horizon.turned(before, all && !l.behind, patientTurns+len(l.sockets)/len(l.events))
+	l.fireTimers()
 	// Only now: an event in hand may have been of a socket that was closed after epoll told of it.
 	for _, n := range l.leaving {
 		l.recycle(l.sockets[n])
@@ -168,6 +175,14 @@ func (l *eventLoop) runTurn() {
 		l.unused = append(l.unused, n)
 	}
 	l.leaving = l.leaving[:0]
+}
+
+// fireTimers fires the timers that are due at the horizon. To their owners that is the present.
+func (l *eventLoop) fireTimers() {
+	now := l.now
+	l.now = l.horizon.at
+	l.wheel.Advance(l.now)
+	l.now = now
 }
 
 // recycle keeps what is done with for the next of its kind.
@@ -190,9 +205,9 @@ func (l *eventLoop) recycle(s pollable) {
 // runtime/proc.go, Go 1.26).
 const yieldEvery = 5 * time.Millisecond
 
-// wait returns how many events there are. It looks without waiting first: under load there are some, and then the Go
-// scheduler need not know.
-func (l *eventLoop) wait() int {
+// wait returns how many events there are, and whether these are all that had come when it was called. It looks without
+// waiting first: under load there are some, and then the Go scheduler need not know.
+func (l *eventLoop) wait() (n int, all bool) {
 	if l.now-l.yielded >= yieldEvery {
 		l.yielded = l.now
 		runtime.Gosched()
@@ -202,7 +217,7 @@ func (l *eventLoop) wait() int {
 		l.deaf(err)
 	}
 	if n > 0 || len(l.again) > 0 || l.pending.Load() || err != 0 {
-		return n
+		return n, n < len(l.events) && err == 0
 	}
 	timeout := -1
 	if next := l.wheel.Next(time.Since(l.began)); next >= 0 {
@@ -211,7 +226,7 @@ func (l *eventLoop) wait() int {
 	if timeout != 0 {
 		n, _ = sys.EpollWait(l.epfd, l.events[:], timeout) // an interruption is nothing to do
 	}
-	return n
+	return n, true // by the first look
 }
 
 // maxWait is the longest that a loop waits, in milliseconds: epoll takes no more than an int32.

@@ -360,7 +360,7 @@ func (p *loopPair) close() {
 
 // tellEnd tells the logs that the pair ends.
 func (p *loopPair) tellEnd() {
-	r := report{client: p.src, age: p.loop.now - p.began, up: p.flows[clientSide].moved,
+	r := report{client: p.src, age: max(p.loop.now-p.began, 0), up: p.flows[clientSide].moved,
 		down: p.flows[serverSide].moved}
 	if p.joined > 0 && p.endpoint != nil {
 		r.endpoint, r.dialTime = p.endpoint, p.joined-p.began

@@ -102,6 +102,7 @@ func (h *udpShard) ready(int, uint32) {
 		return
 	}
 	h.backoff = 0
+	h.loop.behind = h.loop.behind || n == batch.Size
 	h.forward(in, n)
 }
 
