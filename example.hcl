@@ -270,6 +270,12 @@ service "dns" {
     # http        = "/primary"
     # port        = 8008 # left out: the instance's own port
     # max_silence = "30s"
+
+    # Over HTTPS. The block may be empty. Its arguments are those of tls in the block consul above.
+    # tls {
+    #   ca_file     = "/etc/lictor/ca.pem"
+    #   server_name = "postgres.example.com" # the name in the certificates, where it is not the address of the instance
+    # }
   }
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"math"
 	"net/url"
+	"strings"
 )
 
 // balancing reads how endpoints are chosen, and when they are not.
@@ -38,6 +39,10 @@ func (b *block) check(p Protocol) *Check {
 		return out
 	}
 	c.onlyWithHTTP("port", "max_silence")
+	if t := c.single("tls", tlsSchema()); t != nil {
+		c.l.problem(t.head.Ptr(), "Block without http",
+			"tls is for a check over HTTP. Remove it, or write http = \"/health\".")
+	}
 	for _, name := range []string{"send", "expect"} {
 		attr := c.attrs[name]
 		switch {
@@ -62,13 +67,21 @@ func (b *block) check(p Protocol) *Check {
 func (b *block) httpCheck(c *Check) {
 	if path, ok := b.text("http"); ok {
 		if _, err := url.ParseRequestURI(path); err != nil || path[0] != '/' {
+			more := ""
+			if strings.HasPrefix(path, "https://") {
+				more = " With a tls block it is asked for over HTTPS."
+			}
 			b.l.problem(b.rangeOf("http"), "Bad path",
-				"http: %q is not a path. Write what instances are asked for, such as \"/health\".", path)
+				"http: %q is not a path. Write what instances are asked for, such as \"/health\".%s", path, more)
 		}
 		c.HTTP = path
 	}
 	c.Port = b.integer("port", 0, 1, math.MaxUint16)
 	c.MaxSilence = b.durationOrNone("max_silence", DefaultMaxSilence, Off)
+	if t := b.single("tls", tlsSchema()); t != nil {
+		c.TLS = &TLS{}
+		(&settings{loader: b.l}).readTLS(t, c.TLS, tlsVariables{})
+	}
 	for _, name := range []string{"send", "expect"} {
 		if attr := b.attrs[name]; attr != nil {
 			b.l.problem(attr.NameRange.Ptr(), "Arguments that exclude each other",

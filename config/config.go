@@ -114,7 +114,7 @@ type Consul struct {
 	MaxWatches int
 }
 
-// TLS is what an https:// address of Consul needs.
+// TLS is what connections over TLS need: to Consul, or for the checks of a service.
 type TLS struct {
 	CAFile, CAPath     string
 	CertFile, KeyFile  string
@@ -212,10 +212,11 @@ type Check struct {
 
 	// HTTP is the path to ask for over HTTP, instead of connecting or sending a datagram; empty: none. Port is where,
 	// zero is the endpoint's own port. MaxSilence is how long an endpoint may give no answer, Off means not at all.
-	// Without HTTP they are zero.
+	// TLS is for HTTPS, nil means that it is HTTP without TLS. Without HTTP they are zero.
 	HTTP       string
 	Port       int           `zero:""`
 	MaxSilence time.Duration `off:"0s"`
+	TLS        *TLS
 }
 
 // A ConsulQuery says which instances in the Consul catalog are the service's endpoints.

@@ -25,19 +25,33 @@ type setting struct {
 // set tells whether anybody gave the setting a value.
 func (s setting) set() bool { return s.value != "" }
 
-// consulReader reads the top-level consul block and Consul's environment variables.
-type consulReader struct {
+// orVariable names the variable that could set a setting that is not set, in parentheses. It returns "" if there is
+// none.
+func (s setting) orVariable() string {
+	if s.from == "" {
+		return ""
+	}
+	return " (" + s.from + ")"
+}
+
+// settings reads arguments for which an environment variable may stand in.
+type settings struct {
 	*loader
-	block *block // empty when there is none
-	tls   *block // nil when there is none
 
 	// silent mutes problems with the environment: of no interest when every service is static.
 	silent bool
 }
 
+// consulReader reads the top-level consul block and Consul's environment variables.
+type consulReader struct {
+	settings
+	block *block // empty when there is none
+	tls   *block // nil when there is none
+}
+
 // consul fills cfg.Consul. It comes after the services, to know whether anything needs Consul.
 func (l *loader) consul(root *block) {
-	r := &consulReader{loader: l, block: root.single("consul", consulSchema()), silent: true}
+	r := &consulReader{settings: settings{loader: l, silent: true}, block: root.single("consul", consulSchema())}
 	for _, s := range l.cfg.Services {
 		r.silent = r.silent && s.Consul == nil
 	}
@@ -53,7 +67,7 @@ func (l *loader) consul(root *block) {
 	c.Register = r.block.boolean("register")
 	c.Namespace = l.getenv("CONSUL_NAMESPACE")
 	c.Partition = l.getenv("CONSUL_PARTITION")
-	r.readTLS(&c.TLS)
+	r.readTLS(r.tls, &c.TLS, consulTLSVariables())
 	if r.tls != nil && !strings.HasPrefix(c.Address, "https://") {
 		l.problem(r.tls.head.Ptr(), "TLS settings without TLS",
 			"%s, so the tls block would have no effect. Write address = %q.",
@@ -61,17 +75,20 @@ func (l *loader) consul(root *block) {
 	}
 }
 
-// setting is the argument name of b, else the environment variable env. b may be nil.
-func (r *consulReader) setting(b *block, name, env string) setting {
+// setting is the argument name of b, else the environment variable env. b may be nil. An empty env is none.
+func (r *settings) setting(b *block, name, env string) setting {
 	if b != nil && b.attrs[name] != nil && !isNull(b.attrs[name].Expr) {
 		v, _ := b.text(name)
 		return setting{value: v, from: name, at: b.rangeOf(name)}
+	}
+	if env == "" {
+		return setting{}
 	}
 	return setting{value: r.getenv(env), from: env}
 }
 
 // bad reports a setting.
-func (r *consulReader) bad(s setting, summary, detail string, args ...any) {
+func (r *settings) bad(s setting, summary, detail string, args ...any) {
 	if s.at == nil && r.silent {
 		return
 	}
@@ -83,11 +100,11 @@ func (r *consulReader) bad(s setting, summary, detail string, args ...any) {
 }
 
 // envBool reads a variable that is true or false.
-func (r *consulReader) envBool(name string, def bool) bool {
-	text := r.getenv(name)
-	if text == "" {
+func (r *settings) envBool(name string, def bool) bool {
+	if name == "" || r.getenv(name) == "" {
 		return def
 	}
+	text := r.getenv(name)
 	v, err := strconv.ParseBool(text)
 	if err != nil {
 		r.bad(setting{from: name}, "Bad value", "%q is neither true nor false", text)

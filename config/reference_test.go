@@ -33,7 +33,8 @@ func sections() map[string]*hcl.BodySchema {
 		"`consul`": consulSchema(), "`consul` > `tls`": tlsSchema(),
 		"`service \"NAME\"`": serviceSchema(), "`service` > `consul`": querySchema(),
 		"`service` > `static`": staticSchema(), "`service` > `check`": checkSchema(),
-		"`service` > `on_leave`": onLeaveSchema(), "`service` > `consul` > `hold_max`": holdMaxSchema(),
+		"`service` > `check` > `tls`": tlsSchema(),
+		"`service` > `on_leave`":      onLeaveSchema(), "`service` > `consul` > `hold_max`": holdMaxSchema(),
 	}
 }
 
@@ -169,6 +170,8 @@ func (w *world) load(env map[string]string, protocol string, lines ...string) (*
 	case "`consul` > `tls`":
 		text = "consul {\naddress = \"https://127.0.0.1:8501\"\ntls {\n" + inner + "\n}\n}\n" +
 			fmt.Sprintf(service, listen, "")
+	case "`service` > `check` > `tls`":
+		text = fmt.Sprintf(service, listen, "check {\nhttp = \"/health\"\ntls {\n"+inner+"\n}\n}")
 	case "`service \"NAME\"`":
 		text = fmt.Sprintf(service, listen, inner)
 	default:

@@ -48,7 +48,9 @@ func onLeaveSchema() *hcl.BodySchema {
 }
 
 func checkSchema() *hcl.BodySchema {
-	return arguments("interval", "timeout", "send", "expect", "http", "port", "max_silence")
+	s := arguments("interval", "timeout", "send", "expect", "http", "port", "max_silence")
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "tls"}}
+	return s
 }
 
 func querySchema() *hcl.BodySchema {
@@ -103,9 +105,10 @@ func (s *shape) inner(blockType string) *shape {
 func language() *shape {
 	query := &shape{schema: querySchema(), blocks: map[string]*shape{"hold_max": {schema: holdMaxSchema()}}}
 	service := &shape{schema: serviceSchema(), labelled: true, blocks: map[string]*shape{
-		"consul":   query,
-		"static":   {schema: staticSchema()},
-		"check":    {schema: checkSchema(), secrets: []string{"send"}}, // such as the community of SNMP
+		"consul": query,
+		"static": {schema: staticSchema()},
+		"check": {schema: checkSchema(), secrets: []string{"send"}, // such as the community of SNMP
+			blocks: map[string]*shape{"tls": {schema: tlsSchema()}}},
 		"on_leave": {schema: onLeaveSchema()},
 	}}
 	consul := &shape{schema: consulSchema(), secrets: []string{"token"},

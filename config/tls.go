@@ -12,17 +12,26 @@ import (
 // maxPEM bounds a file of certificates or a key, in bytes. All authorities that browsers trust take 220 KB.
 const maxPEM = 4 << 20
 
-// readTLS reads the tls block and its variables, and everything that they name.
-func (r *consulReader) readTLS(t *TLS) {
-	caFile := r.setting(r.tls, "ca_file", "CONSUL_CACERT")
-	caPath := r.setting(r.tls, "ca_path", "CONSUL_CAPATH")
-	cert := r.setting(r.tls, "cert_file", "CONSUL_CLIENT_CERT")
-	key := r.setting(r.tls, "key_file", "CONSUL_CLIENT_KEY")
+// tlsVariables are the environment variables that stand in for the arguments of a tls block. An empty name is none.
+type tlsVariables struct{ caFile, caPath, certFile, keyFile, serverName, verify string }
+
+// consulTLSVariables are those of Consul's own tools.
+func consulTLSVariables() tlsVariables {
+	return tlsVariables{
+		caFile: "CONSUL_CACERT", caPath: "CONSUL_CAPATH", certFile: "CONSUL_CLIENT_CERT", keyFile: "CONSUL_CLIENT_KEY",
+		serverName: "CONSUL_TLS_SERVER_NAME", verify: "CONSUL_HTTP_SSL_VERIFY",
+	}
+}
+
+// readTLS reads a tls block, which may be nil, and its variables, and everything that they name.
+func (r *settings) readTLS(b *block, t *TLS, v tlsVariables) {
+	caFile, caPath := r.setting(b, "ca_file", v.caFile), r.setting(b, "ca_path", v.caPath)
+	cert, key := r.setting(b, "cert_file", v.certFile), r.setting(b, "key_file", v.keyFile)
 	t.CAFile, t.CAPath, t.CertFile, t.KeyFile = caFile.value, caPath.value, cert.value, key.value
-	t.ServerName = r.setting(r.tls, "server_name", "CONSUL_TLS_SERVER_NAME").value
-	t.InsecureSkipVerify = !r.envBool("CONSUL_HTTP_SSL_VERIFY", true)
-	if r.tls != nil && r.tls.attrs["insecure_skip_verify"] != nil {
-		t.InsecureSkipVerify = r.tls.boolean("insecure_skip_verify")
+	t.ServerName = r.setting(b, "server_name", v.serverName).value
+	t.InsecureSkipVerify = !r.envBool(v.verify, true)
+	if b != nil && b.attrs["insecure_skip_verify"] != nil {
+		t.InsecureSkipVerify = b.boolean("insecure_skip_verify")
 	}
 	if caFile.set() {
 		if err := checkCA(caFile.value); err != nil {
@@ -37,14 +46,14 @@ func (r *consulReader) readTLS(t *TLS) {
 }
 
 // keyPair checks that a client certificate and its key are both there and belong together.
-func (r *consulReader) keyPair(cert, key setting) {
+func (r *settings) keyPair(cert, key setting) {
 	switch {
 	case cert.set() && !key.set():
 		r.bad(cert, "Certificate without a key",
-			"a client certificate needs its key. Give key_file (CONSUL_CLIENT_KEY) too")
+			"a client certificate needs its key. Give key_file%s too", key.orVariable())
 	case key.set() && !cert.set():
 		r.bad(key, "Key without a certificate",
-			"a key needs its client certificate. Give cert_file (CONSUL_CLIENT_CERT) too")
+			"a key needs its client certificate. Give cert_file%s too", cert.orVariable())
 	}
 	var pem [2][]byte
 	readable := true

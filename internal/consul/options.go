@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/certificates"
 )
 
 // Options say how to reach an agent. The environment (CONSUL_HTTP_ADDR and others) does not count.
@@ -44,13 +46,7 @@ type Options struct {
 }
 
 // TLSOptions are for an agent behind https://.
-type TLSOptions struct {
-	CAFile             string // roots in PEM; empty: those in CAPath
-	CAPath             string // folder of files with roots in PEM; empty: the system's roots
-	CertFile, KeyFile  string // client certificate and its key in PEM; both empty: none
-	ServerName         string // name to expect in the agent's certificate; empty: the host of the address
-	InsecureSkipVerify bool   // do not verify the agent's certificate
-}
+type TLSOptions = certificates.Options
 
 const (
 	// Grace is how much longer than its wait a query may take. Without a leader, Consul's servers hold a query for 7 s

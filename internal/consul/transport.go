@@ -2,12 +2,14 @@ package consul
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/certificates"
 	"github.com/lictor-proxy/lictor/internal/hostport"
 )
 
@@ -44,11 +46,11 @@ func newTransport(a hostport.Agent, o TLSOptions, log hclog.Logger) (*http.Trans
 		}
 	}
 	if a.URL.Scheme == "https" {
-		files, err := newCertificates(o, a.URL.Hostname(), log)
+		files, err := certificates.New(o, log)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("TLS to consul: %w", err)
 		}
-		tr.TLSClientConfig = files.config()
+		tr.TLSClientConfig = files.Config(a.URL.Hostname())
 	}
 	return tr, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/certificates"
 	"github.com/lictor-proxy/lictor/internal/healthcheck"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -216,8 +217,12 @@ func healthChecksOf(cfg *config.Config) map[string]healthcheck.Check {
 	all := map[string]healthcheck.Check{}
 	for _, s := range cfg.Services {
 		if c := s.Check; c != nil && c.HTTP != "" {
-			all[s.Name] = healthcheck.Check{Path: c.HTTP, Port: uint16(c.Port), Interval: c.Interval,
+			check := healthcheck.Check{Path: c.HTTP, Port: uint16(c.Port), Interval: c.Interval,
 				Timeout: c.Timeout, MaxSilence: c.MaxSilence}
+			if c.TLS != nil {
+				check.HTTPS, check.TLS = true, certificates.Options(*c.TLS)
+			}
+			all[s.Name] = check
 		}
 	}
 	return all

@@ -39,6 +39,8 @@ func change(v reflect.Value) bool {
 		v.SetBool(!v.Bool())
 	case reflect.String:
 		v.SetString(v.String() + "x")
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
 	default:
 		return false
 	}
@@ -113,13 +115,15 @@ func TestEveryArgumentOfACheckIsUsed(t *testing.T) {
 		check  config.Check
 		unused []string
 	}{
-		{config.Check{}, []string{"Port", "MaxSilence"}},
+		{config.Check{}, []string{"Port", "MaxSilence", "TLS"}},
 		{config.Check{HTTP: "/"}, []string{"Send", "Expect"}},
 	} {
 		fields := reflect.TypeFor[config.Check]()
 		for i := range fields.NumField() {
 			changed, name := tt.check, fields.Field(i).Name
-			change(reflect.ValueOf(&changed).Elem().Field(i))
+			if !change(reflect.ValueOf(&changed).Elem().Field(i)) {
+				t.Errorf("this test does not know how to change %s", name)
+			}
 			before := wire(config.Service{Name: "web", Static: &config.Static{}, Check: &tt.check})
 			after := wire(config.Service{Name: "web", Static: &config.Static{}, Check: &changed})
 			if reflect.DeepEqual(before, after) != slices.Contains(tt.unused, name) {
@@ -260,5 +264,20 @@ func TestChangedWatches(t *testing.T) {
 	want := map[string]bool{"changed": true, "gone": true}
 	if got := changedWatches(old, next); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// Every argument of the tls block of a check reaches the check.
+func TestEveryArgumentOfATLSCheckIsUsed(t *testing.T) {
+	wired := func(t config.TLS) wired {
+		return wire(config.Service{Name: "web", Check: &config.Check{HTTP: "/", TLS: &t}})
+	}
+	fields := reflect.TypeFor[config.TLS]()
+	for i := range fields.NumField() {
+		var changed config.TLS
+		change(reflect.ValueOf(&changed).Elem().Field(i))
+		if reflect.DeepEqual(wired(config.TLS{}), wired(changed)) {
+			t.Errorf("%s is not used", fields.Field(i).Name)
+		}
 	}
 }

@@ -1,4 +1,4 @@
-// Package healthcheck asks endpoints over HTTP whether they are fit for clients.
+// Package healthcheck asks endpoints over HTTP or HTTPS whether they are fit for clients.
 //
 //	c := healthcheck.New(healthcheck.Options{Resolver: resolver, Changed: rejudge})
 //	c.Apply(map[string]healthcheck.Check{"postgres": {Path: "/primary", Port: 8008, Interval: time.Second}})
@@ -25,6 +25,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/certificates"
 	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/lb"
 )
@@ -45,6 +46,9 @@ type Check struct {
 	Interval   time.Duration // between two checks of an endpoint, give or take a tenth
 	Timeout    time.Duration // how long each answer may take
 	MaxSilence time.Duration // how long an endpoint that was fit may give no answer; negative: not at all
+
+	HTTPS bool                 // over TLS
+	TLS   certificates.Options // counts with HTTPS only
 }
 
 // Options are what a Checker needs. The zero value of each is fine.
@@ -63,6 +67,7 @@ type Checker struct {
 	log      hclog.Logger
 	changed  func(service string)
 	slots    chan struct{} // one for each check that runs
+	files    tlsFiles
 	wg       sync.WaitGroup
 
 	mu       sync.Mutex

@@ -2,6 +2,7 @@ package healthcheck
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -28,7 +29,7 @@ func isAnswer(err error) bool {
 // isOurs reports whether err says nothing about the endpoint, as this host is short of something.
 func isOurs(err error) bool {
 	_, ours := lb.CauseOf(err)
-	return ours
+	return ours || errors.As(err, new(*filesError))
 }
 
 // probe asks an endpoint once. It returns nil if the endpoint is fit, and an answerError if its answer says that it is
@@ -44,10 +45,19 @@ func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
 		return err
 	}
 	target.Scheme, target.Host = "http", e.Address()
+	var secure *tls.Config
+	if check.HTTPS {
+		target.Scheme = "https"
+		if secure, err = c.tlsConfig(check.TLS, e); err != nil {
+			return err
+		}
+	}
 	request := (&http.Request{Method: http.MethodGet, URL: target,
 		Header: http.Header{"User-Agent": {"lictor"}}}).WithContext(ctx)
-	transport := &http.Transport{DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return c.dial(ctx, network, e) }}
+	transport := &http.Transport{
+		DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10, TLSClientConfig: secure,
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return c.dial(ctx, network, e) },
+	}
 	answer, err := transport.RoundTrip(request) // which follows no redirection
 	if err != nil {
 		return fmt.Errorf("GET %s: no answer: %w", target, err)

@@ -61,3 +61,23 @@ service "g" {
   listen = 9006
   check { http = 5 }
 }
+service "h" {
+  listen = 9007
+  check {
+    interval = "1s"
+    tls {}
+  }
+}
+service "i" {
+  listen = 9008
+  check {
+    http = "https://127.0.0.1/health"
+    tls {
+      ca_file              = "testdata/bad/balance.hcl"
+      ca_path              = "testdata/bad/balance.hcl"
+      key_file             = "testdata/bad/balance.hcl"
+      insecure_skip_verify = "yes"
+      verify               = false
+    }
+  }
+}

@@ -1,0 +1,168 @@
+// Package certificates makes TLS configurations for clients from files that may be replaced while Lictor runs.
+//
+//	files, err := certificates.New(certificates.Options{CAFile: "/etc/lictor/ca.pem"}, log)
+//	...
+//	transport.TLSClientConfig = files.Config("10.0.0.7")
+//
+// The files are read again for each connection. So this is for connections that are made seldom. While the files cannot
+// be used, what was read last stays in use.
+package certificates
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/regular"
+)
+
+// maxPEM is how many bytes a file may have. All authorities that browsers trust take 220 KB.
+const maxPEM = 4 << 20
+
+// Options say which files there are, and how the server's certificate is verified. All files are in PEM, and must be
+// regular files.
+type Options struct {
+	CAFile             string // roots; empty: those in CAPath
+	CAPath             string // folder of files with roots; empty: the system's roots
+	CertFile, KeyFile  string // client certificate and its key; both empty: none
+	ServerName         string // name to expect in the server's certificate; empty: the host that is dialled
+	InsecureSkipVerify bool   // do not verify the server's certificate
+}
+
+// Files are the files that an Options names. Safe for concurrent use.
+type Files struct {
+	options Options
+	log     hclog.Logger
+
+	mu      sync.Mutex
+	last    contents // what was in the files when they could be used last; guarded by mu
+	failing bool     // the files could not be used the last time; guarded by mu
+}
+
+// contents are what is in the files.
+type contents struct {
+	roots *x509.CertPool   // nil: the system's
+	own   *tls.Certificate // the client certificate; without one, a Certificate that is empty
+}
+
+// New reads the files for the first time. It returns an error if they cannot be used. The log takes warnings when that
+// changes later.
+func New(o Options, log hclog.Logger) (*Files, error) {
+	read, err := o.read()
+	if err != nil {
+		return nil, err
+	}
+	return &Files{options: o, log: log, last: read}, nil
+}
+
+// Config returns the TLS configuration of connections to host, a name or an IP address. It stays good when the files
+// change.
+func (f *Files) Config(host string) *tls.Config {
+	name := f.options.ServerName
+	if name == "" {
+		name = host
+	}
+	return &tls.Config{
+		ServerName: name,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return f.current().own, nil
+		},
+		InsecureSkipVerify: true, // VerifyConnection verifies, because the roots of a tls.Config cannot change
+		VerifyConnection: func(state tls.ConnectionState) error {
+			if f.options.InsecureSkipVerify {
+				return nil
+			}
+			return verify(state.PeerCertificates, f.current().roots, name)
+		},
+	}
+}
+
+// verify verifies the certificates of a server as crypto/tls does.
+func verify(peer []*x509.Certificate, roots *x509.CertPool, name string) error {
+	options := x509.VerifyOptions{Roots: roots, DNSName: name, Intermediates: x509.NewCertPool()}
+	for _, cert := range peer[1:] {
+		options.Intermediates.AddCert(cert)
+	}
+	if _, err := peer[0].Verify(options); err != nil {
+		return &tls.CertificateVerificationError{UnverifiedCertificates: peer, Err: err}
+	}
+	return nil
+}
+
+// current reads the files again, and returns what is in them.
+func (f *Files) current() contents {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now, err := f.options.read()
+	switch {
+	case err == nil:
+		if f.failing {
+			f.log.Info("certificate files can be used again")
+		}
+		f.last = now
+	case !f.failing:
+		f.log.Warn("certificate files cannot be used, those that were read last stay in use", "error", err)
+	}
+	f.failing = err != nil
+	return f.last
+}
+
+// read reads the files.
+func (o Options) read() (c contents, err error) {
+	if c.own, err = o.readOwn(); err != nil {
+		return contents{}, err
+	}
+	c.roots, err = o.readRoots()
+	return c, err
+}
+
+func (o Options) readOwn() (*tls.Certificate, error) {
+	if o.CertFile == "" && o.KeyFile == "" {
+		return &tls.Certificate{}, nil
+	}
+	if o.CertFile == "" || o.KeyFile == "" {
+		return nil, errors.New("a client certificate and its key must both be given")
+	}
+	cert, err := regular.ReadFile(o.CertFile, maxPEM)
+	if err != nil {
+		return nil, err
+	}
+	key, err := regular.ReadFile(o.KeyFile, maxPEM)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s and %s: %w", o.CertFile, o.KeyFile, err)
+	}
+	return &pair, nil
+}
+
+// readRoots returns nil for the system's roots.
+func (o Options) readRoots() (*x509.CertPool, error) {
+	path := o.CAFile
+	if path == "" {
+		path = o.CAPath
+	}
+	if path == "" {
+		return nil, nil
+	}
+	pool := x509.NewCertPool()
+	err := filepath.WalkDir(path, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		pem, err := regular.ReadFile(path, maxPEM)
+		if err == nil && !pool.AppendCertsFromPEM(pem) {
+			err = fmt.Errorf("no certificate in PEM form in %s", path)
+		}
+		return err
+	})
+	return pool, err
+}

@@ -1,0 +1,44 @@
+package healthcheck
+
+import (
+	"crypto/tls"
+	"sync"
+
+	"github.com/lictor-proxy/lictor/internal/certificates"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A tlsFiles holds the files of checks over HTTPS. It keeps those of former checks, which are few. The zero value is
+// ready for use, by several goroutines at once.
+type tlsFiles struct {
+	mu  sync.Mutex
+	all map[certificates.Options]*certificates.Files // guarded by mu
+}
+
+// A filesError says that the files of a check cannot be used, and never could. That says nothing about an endpoint.
+type filesError struct{ err error }
+
+// Error implements error.
+func (e *filesError) Error() string { return e.err.Error() }
+
+// tlsConfig returns the TLS configuration for a check of e. The error is a *filesError.
+func (c *Checker) tlsConfig(o certificates.Options, e lb.Endpoint) (*tls.Config, error) {
+	c.files.mu.Lock()
+	defer c.files.mu.Unlock()
+	files := c.files.all[o]
+	if files == nil {
+		var err error
+		if files, err = certificates.New(o, c.log); err != nil {
+			return nil, &filesError{err}
+		}
+		if c.files.all == nil {
+			c.files.all = map[certificates.Options]*certificates.Files{}
+		}
+		c.files.all[o] = files
+	}
+	host := e.Host
+	if host == "" {
+		host = e.Addr.Addr().WithZone("").String()
+	}
+	return files.Config(host), nil
+}
