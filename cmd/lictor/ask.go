@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -46,7 +45,8 @@ const askOptions = `  -admin ADDRESS      Where the running lictor answers: unix
                       or an IP address with a port, as in its admin block.
                       Default: $LICTOR_ADMIN, or else the usual sockets (the
                       admin.sock of $RUNTIME_DIRECTORY, /run/lictor,
-                      $XDG_RUNTIME_DIR/lictor), then 127.0.0.1:8510.
+                      $XDG_RUNTIME_DIR/lictor). A socket that another user
+                      serves is asked only if its folder is that user's.
   -token-file PATH    The token that its admin block asks for. Default:
                       $LICTOR_ADMIN_TOKEN_FILE.
 `
@@ -71,6 +71,7 @@ func (a *asker) connect(ctx context.Context) (*admin.Client, *admin.Status, erro
 		return nil, nil, err
 	}
 	var candidates []admin.Address
+	trust := admin.Chosen
 	if a.address != "" {
 		address, err := admin.ParseAddress(a.address)
 		if err != nil {
@@ -78,14 +79,15 @@ func (a *asker) connect(ctx context.Context) (*admin.Client, *admin.Status, erro
 		}
 		candidates = append(candidates, address)
 	} else {
+		// No TCP address: any local user could listen there.
+		trust = admin.Found
 		for _, path := range admin.DefaultSockets(os.Getenv) {
 			candidates = append(candidates, admin.Address{Socket: path})
 		}
-		candidates = append(candidates, admin.Address{TCP: netip.MustParseAddrPort("127.0.0.1:8510")})
 	}
 	var nobody errNobody
 	for _, address := range candidates {
-		client := admin.NewClient(address, token)
+		client := admin.NewClient(address, token, trust)
 		status := &admin.Status{}
 		err := client.Get(ctx, "/v1/status", status)
 		var answer *admin.APIError

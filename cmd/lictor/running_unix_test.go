@@ -135,7 +135,7 @@ func (r *running) connect(name string) net.Conn {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	client := admin.NewClient(a, "")
+	client := admin.NewClient(a, "", admin.Chosen)
 	defer client.Close()
 	var s admin.Service
 	if err := client.Get(r.t.Context(), servicePath(name), &s); err != nil {

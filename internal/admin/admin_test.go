@@ -193,7 +193,7 @@ func serveTo(t *testing.T, who Access, o Options, services ...string) *house {
 	if who.TokenFile != "" {
 		token = "right"
 	}
-	h.client = NewClient(Address{Socket: filepath.Join(dir, "s")}, token)
+	h.client = NewClient(Address{Socket: filepath.Join(dir, "s")}, token, Chosen)
 	t.Cleanup(func() {
 		h.client.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)

@@ -22,14 +22,23 @@ type Client struct {
 	http    *http.Client
 }
 
-// NewClient returns a client of the server at a. An empty token is none.
-func NewClient(a Address, token string) *Client {
+// NewClient returns a client of the server at a. An empty token is none. At a Unix socket it sends nothing to a process
+// that it does not trust, and returns a *StrangerError. Over TCP there is no telling whose process answers.
+func NewClient(a Address, token string, trust Trust) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		d := net.Dialer{Timeout: 5 * time.Second}
-		if a.Socket != "" {
-			return d.DialContext(ctx, "unix", a.Socket)
+		if a.Socket == "" {
+			return d.DialContext(ctx, "tcp", a.TCP.String())
 		}
-		return d.DialContext(ctx, "tcp", a.TCP.String())
+		conn, err := d.DialContext(ctx, "unix", a.Socket)
+		if err != nil {
+			return nil, err
+		}
+		if err := trust.checkPeer(conn, a.Socket); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		return conn, nil
 	}
 	return &Client{address: a, token: token,
 		http: &http.Client{Transport: &http.Transport{DialContext: dial, Proxy: nil}}}

@@ -76,7 +76,7 @@ func replaceable(t *testing.T, src string) *served {
 // answers waits until the process serves the admin API at the socket.
 func answers(t *testing.T, socket string, pid int) {
 	t.Helper()
-	client := admin.NewClient(admin.Address{Socket: socket}, "")
+	client := admin.NewClient(admin.Address{Socket: socket}, "", admin.Chosen)
 	defer client.Close()
 	testproc.Await(t, "the admin API of the successor", func() bool {
 		var status admin.Status

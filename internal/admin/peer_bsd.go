@@ -1,0 +1,18 @@
+//go:build darwin || freebsd
+
+package admin
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// credentials returns the user of the process that listens at the other end of a Unix socket.
+func credentials(fd int) (uint32, error) {
+	c, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
+	if err != nil {
+		return 0, os.NewSyscallError("getsockopt", err)
+	}
+	return c.Uid, nil
+}
