@@ -136,11 +136,14 @@ func (s *service) ended(r *report, why endReason, cause error) {
 	}
 	spec := s.spec.Load()
 	var endpoint lb.Endpoint
-	address := ""
 	if r.endpoint != nil {
-		endpoint, address = r.endpoint.Endpoint, r.endpoint.Address()
+		endpoint = r.endpoint.Endpoint
 	}
 	if s.log.IsDebug() {
+		address := ""
+		if r.endpoint != nil {
+			address = endpoint.Address()
+		}
 		args := []any{"client", r.client, "endpoint", address, "up", r.up, "down", r.down, "took", r.age,
 			"reason", text}
 		message := "closed"

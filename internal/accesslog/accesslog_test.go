@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -30,35 +31,141 @@ func sampleRecord() proxy.AccessRecord {
 	}
 }
 
+// An entry is a line of JSON.
+type entry struct {
+	Time                                                  time.Time
+	Service, Protocol, Client, Endpoint, Address, By, End string
+	Connect, Duration                                     float64
+	Up, Down                                              int64
+	DatagramsUp                                           *int64 `json:"datagrams_up"`
+}
+
 func TestAccessLines(t *testing.T) {
 	r := sampleRecord()
-	got, want := string(formatText(&r)), `2026-01-02T03:04:05.000006Z web 127.0.0.1:34567 -> "node/web 1" 10.0.0.1:80 `+
+	got, want := string(appendText(nil, &r)), `2026-01-02T03:04:05.000006Z web 127.0.0.1:34567 -> "node/web 1" 10.0.0.1:80 `+
 		`connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"`+"\n"
 	if got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}
 	var line entry
-	if err := json.Unmarshal(formatJSON(&r), &line); err != nil || line.Endpoint != "node/web 1" ||
+	if err := json.Unmarshal(appendJSON(nil, &r), &line); err != nil || line.Endpoint != "node/web 1" ||
 		line.Connect != 0.000312 || line.By != "client" || line.Down != 5311 || line.Protocol != "tcp" ||
-		line.datagrams != nil {
+		line.DatagramsUp != nil || !line.Time.Equal(r.Ended) || line.Duration != 1.204 || line.Client != "127.0.0.1:34567" ||
+		line.Address != "10.0.0.1:80" || line.End != "client closed" || line.Up != 120 || line.Service != "web" {
 		t.Errorf("got %+v, %v", line, err)
 	}
 	r.Endpoint, r.Reason = lb.Endpoint{}, proxy.ReasonUnserved
-	if got := string(formatText(&r)); !strings.Contains(got, "-> - - connect") || !strings.Contains(got, "by=lictor") {
+	if got := string(appendText(nil, &r)); !strings.Contains(got, "-> - - connect") || !strings.Contains(got, "by=lictor") {
 		t.Errorf("got %s", got)
 	}
 	r.Protocol, r.DatagramsUp, r.Reason = proxy.UDP, 3, proxy.ReasonEndpointLeft
-	if got := string(formatText(&r)); !strings.Contains(got,
+	if got := string(appendText(nil, &r)); !strings.Contains(got,
 		" down=5311 datagrams_up=3 datagrams_down=0 by=lictor end=\"endpoint left\"") {
 		t.Errorf("got %s", got)
 	}
-	if got := string(formatJSON(&r)); !strings.Contains(got, `"protocol":"udp"`) ||
+	if got := string(appendJSON(nil, &r)); !strings.Contains(got, `"protocol":"udp"`) ||
 		!strings.Contains(got, `"down":5311,"datagrams_up":3,"datagrams_down":0,"by"`) {
 		t.Errorf("got %s", got)
 	}
 	r.Endpoint.ID = "a\nb" // a name from Consul cannot make a line of its own
-	if got := string(formatText(&r)); strings.Count(got, "\n") != 1 {
+	if got := string(appendText(nil, &r)); strings.Count(got, "\n") != 1 {
 		t.Errorf("got %s", got)
+	}
+}
+
+// What Consul or the configuration names may hold anything. Each line is one line, and says what it was.
+func TestAccessLinesOfAnyName(t *testing.T) {
+	for _, name := range []string{"a\nb", `a"b`, `a\b`, "a b", "a=b", "ü", "\x7f\u0085", "<&>", "\xff", ""} {
+		r := sampleRecord()
+		r.Service, r.Endpoint.ID, r.Endpoint.Host = name, "x"+name, "h"+name
+		text, b := string(appendText(nil, &r)), appendJSON(nil, &r)
+		if strings.Count(text, "\n") != 1 || strings.Count(string(b), "\n") != 1 {
+			t.Errorf("%q: got %s and %s", name, text, b)
+		}
+		want := strings.ToValidUTF8(name, "\ufffd")
+		var line entry
+		if err := json.Unmarshal(b, &line); err != nil || line.Service != want || line.Endpoint != "x"+want ||
+			line.Address != "h"+want+":80" {
+			t.Errorf("%q: got %+v, %v of %s", name, line, err, b)
+		}
+	}
+}
+
+func TestSecondsOfAccessLines(t *testing.T) {
+	for _, tt := range []struct {
+		d          time.Duration
+		text, json string
+	}{
+		{0, "0.000000", "0"},
+		{1, "0.000000", "0.000000001"},
+		{1500, "0.000002", "0.0000015"},
+		{999_999_999, "1.000000", "0.999999999"},
+		{time.Hour, "3600.000000", "3600"},
+		{-1500 * time.Millisecond, "-1.500000", "-1.5"},
+	} {
+		text, json := string(appendSeconds(nil, tt.d, time.Microsecond)), string(appendSeconds(nil, tt.d, time.Nanosecond))
+		if text != tt.text || json != tt.json {
+			t.Errorf("%d ns: got %s and %s, want %s and %s", tt.d, text, json, tt.text, tt.json)
+		}
+	}
+}
+
+// A record costs a copy and no memory, and no wake-up of a goroutine until many wait.
+func TestRecordsAreCheap(t *testing.T) {
+	r, q := sampleRecord(), newBacklog()
+	var records []proxy.AccessRecord
+	var buf []byte
+	round := func() {
+		for range wakeAt - 1 {
+			q.add(&r)
+		}
+		records = q.take(records)
+		for i := range records {
+			buf = appendText(appendJSON(buf[:0], &records[i]), &records[i])
+		}
+	}
+	round()
+	round()
+	if n := testing.AllocsPerRun(3, round); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	if len(q.wake) != 0 {
+		t.Error("the goroutine is woken for fewer records than wakeAt")
+	}
+	for range wakeAt {
+		q.add(&r)
+	}
+	if len(q.wake) != 1 {
+		t.Error("the goroutine is not woken for many records")
+	}
+	for range maxBacklog - wakeAt {
+		q.add(&r)
+	}
+	if q.add(&r) {
+		t.Error("there is room beyond the limit")
+	}
+}
+
+func BenchmarkAccessLog(b *testing.B) {
+	for _, json := range []bool{true, false} {
+		b.Run(map[bool]string{true: "json", false: "text"}[json], func(b *testing.B) {
+			a, err := startWriter(Options{Path: filepath.Join(b.TempDir(), "a"), JSON: json, Sample: 1})
+			if err != nil {
+				b.Fatal(err)
+			}
+			r := sampleRecord()
+			b.ReportAllocs()
+			for b.Loop() {
+				for a.backlog.len() > maxBacklog/2 { // nothing is dropped
+					runtime.Gosched()
+				}
+				a.add(r)
+			}
+			a.stop()
+			if n := a.dropped.Load(); n > 0 {
+				b.Errorf("%d lines dropped", n)
+			}
+		})
 	}
 }
 
@@ -217,6 +324,32 @@ func TestEndsAreDocumented(t *testing.T) {
 		}
 		if !strings.Contains(string(text), "`"+end+"`") {
 			t.Errorf("%s is not in docs/operations.md", end)
+		}
+	}
+}
+
+func BenchmarkFormat(b *testing.B) {
+	r := sampleRecord()
+	var buf []byte
+	for name, format := range map[string]formatter{"json": appendJSON, "text": appendText} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				buf = format(buf[:0], &r)
+			}
+		})
+	}
+}
+
+func BenchmarkAdd(b *testing.B) {
+	r, q := sampleRecord(), newBacklog()
+	var records []proxy.AccessRecord
+	b.ReportAllocs()
+	for b.Loop() {
+		q.add(&r)
+		if len(q.wake) > 0 {
+			<-q.wake
+			records = q.take(records)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package accesslog
 
 import (
 	"encoding/json"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -10,42 +9,89 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// An entry is a record as JSON. Times are in seconds.
-type entry struct {
-	Time       time.Time `json:"time"`
-	Service    string    `json:"service"`
-	Protocol   string    `json:"protocol"`
-	Client     string    `json:"client"`
-	Endpoint   string    `json:"endpoint,omitempty"`
-	Address    string    `json:"address,omitempty"`
-	Connect    float64   `json:"connect"`
-	Duration   float64   `json:"duration"`
-	Up         int64     `json:"up"`
-	Down       int64     `json:"down"`
-	*datagrams           // nil: TCP
-	By         string    `json:"by"`
-	End        string    `json:"end"`
+// timeFormat is RFC 3339 with microseconds, for times in UTC.
+const timeFormat = "2006-01-02T15:04:05.000000Z"
+
+// A formatter appends the line of a record to b. It allocates nothing, unless a name needs quoting or b has no room.
+type formatter func(b []byte, r *proxy.AccessRecord) []byte
+
+func (o *Options) formatter() formatter {
+	if o.JSON {
+		return appendJSON
+	}
+	return appendText
 }
 
-// datagrams are those of a session.
-type datagrams struct {
-	Up   int64 `json:"datagrams_up"`
-	Down int64 `json:"datagrams_down"`
-}
-
-func entryOf(r *proxy.AccessRecord) entry {
-	l := entry{
-		Time: r.Ended.UTC().Truncate(time.Microsecond), Service: r.Service, Protocol: r.Protocol.String(),
-		Client: r.Client.String(), Connect: r.Connect.Seconds(), Duration: r.Duration.Seconds(),
-		Up: r.Up, Down: r.Down, By: endedBy(r.Reason), End: r.Reason,
-	}
-	if r.Protocol == proxy.UDP {
-		l.datagrams = &datagrams{Up: r.DatagramsUp, Down: r.DatagramsDown}
-	}
+// appendJSON appends a record as one line of JSON. Times are in seconds.
+func appendJSON(b []byte, r *proxy.AccessRecord) []byte {
+	b = append(b, `{"time":"`...)
+	b = r.Ended.UTC().AppendFormat(b, timeFormat)
+	b = append(b, `","service":`...)
+	b = appendJSONString(b, r.Service)
+	b = append(b, `,"protocol":"`...)
+	b = append(b, r.Protocol.String()...)
+	b = append(b, `","client":"`...)
+	b = r.Client.AppendTo(b)
+	b = append(b, '"')
 	if r.Endpoint.ID != "" {
-		l.Endpoint, l.Address = r.Endpoint.ID, r.Endpoint.Address()
+		b = append(b, `,"endpoint":`...)
+		b = appendJSONString(b, r.Endpoint.ID)
+		b = append(b, `,"address":`...)
+		b = appendJSONAddress(b, r)
 	}
-	return l
+	b = append(b, `,"connect":`...)
+	b = appendSeconds(b, r.Connect, time.Nanosecond)
+	b = append(b, `,"duration":`...)
+	b = appendSeconds(b, r.Duration, time.Nanosecond)
+	b = appendCount(b, `,"up":`, r.Up)
+	b = appendCount(b, `,"down":`, r.Down)
+	if r.Protocol == proxy.UDP {
+		b = appendCount(b, `,"datagrams_up":`, r.DatagramsUp)
+		b = appendCount(b, `,"datagrams_down":`, r.DatagramsDown)
+	}
+	b = append(b, `,"by":"`...)
+	b = append(b, endedBy(r.Reason)...)
+	b = append(b, `","end":`...)
+	b = appendJSONString(b, r.Reason)
+	return append(b, '}', '\n')
+}
+
+// appendText appends a record as one line of text (here it is two):
+//
+//	2026-01-02T03:04:05.000000Z web 127.0.0.1:34567 -> node/web-1 10.0.0.1:80
+//	connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"
+//
+// A session has datagrams_up and datagrams_down too. What is not there is "-". A name that would look like more than
+// one word is in quotes.
+func appendText(b []byte, r *proxy.AccessRecord) []byte {
+	b = r.Ended.UTC().AppendFormat(b, timeFormat)
+	b = append(b, ' ')
+	b = appendWord(b, r.Service)
+	b = append(b, ' ')
+	b = r.Client.AppendTo(b)
+	b = append(b, " -> "...)
+	b = appendWord(b, r.Endpoint.ID)
+	b = append(b, ' ')
+	if r.Endpoint.ID == "" {
+		b = append(b, '-')
+	} else {
+		b = appendAddress(b, r)
+	}
+	b = append(b, " connect="...)
+	b = appendSeconds(b, r.Connect, time.Microsecond)
+	b = append(b, " duration="...)
+	b = appendSeconds(b, r.Duration, time.Microsecond)
+	b = appendCount(b, " up=", r.Up)
+	b = appendCount(b, " down=", r.Down)
+	if r.Protocol == proxy.UDP {
+		b = appendCount(b, " datagrams_up=", r.DatagramsUp)
+		b = appendCount(b, " datagrams_down=", r.DatagramsDown)
+	}
+	b = append(b, " by="...)
+	b = append(b, endedBy(r.Reason)...)
+	b = append(b, " end="...)
+	b = strconv.AppendQuote(b, r.Reason)
+	return append(b, '\n')
 }
 
 // endedBy says who ended a connection.
@@ -60,35 +106,87 @@ func endedBy(reason string) string {
 	return "lictor"
 }
 
-func formatJSON(r *proxy.AccessRecord) []byte {
-	line, _ := json.Marshal(entryOf(r)) // plain data: it cannot fail
-	return append(line, '\n')
+// hasPlainAddress reports whether the address of the endpoint consists of digits, letters and punctuation of IP addresses.
+func hasPlainAddress(r *proxy.AccessRecord) bool {
+	return r.Endpoint.Host == "" && r.Endpoint.Addr.Addr().Zone() == ""
 }
 
-// formatText returns a record as one line of text (here it is two):
-//
-//	2026-01-02T03:04:05.000000Z web 127.0.0.1:34567 -> node/web-1 10.0.0.1:80
-//	connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"
-//
-// A session has datagrams_up and datagrams_down too. What is not there is "-". A name that would look like more than
-// one word is in quotes.
-func formatText(r *proxy.AccessRecord) []byte {
-	l := entryOf(r)
-	line := fmt.Appendf(nil, "%s %s %s -> %s %s connect=%.6f duration=%.6f up=%d down=%d",
-		l.Time.Format("2006-01-02T15:04:05.000000Z"), word(l.Service),
-		l.Client, word(l.Endpoint), word(l.Address), l.Connect, l.Duration, l.Up, l.Down)
-	if d := l.datagrams; d != nil {
-		line = fmt.Appendf(line, " datagrams_up=%d datagrams_down=%d", d.Up, d.Down)
+func appendAddress(b []byte, r *proxy.AccessRecord) []byte {
+	if hasPlainAddress(r) {
+		return r.Endpoint.Addr.AppendTo(b)
 	}
-	return fmt.Appendf(line, " by=%s end=%q\n", l.By, l.End)
+	return appendWord(b, r.Endpoint.Address())
 }
 
-func word(s string) string {
-	if s == "" {
-		return "-"
+func appendJSONAddress(b []byte, r *proxy.AccessRecord) []byte {
+	if hasPlainAddress(r) {
+		return append(r.Endpoint.Addr.AppendTo(append(b, '"')), '"')
+	}
+	return appendJSONString(b, r.Endpoint.Address())
+}
+
+func appendCount(b []byte, name string, n int64) []byte {
+	return strconv.AppendInt(append(b, name...), n, 10)
+}
+
+// appendSeconds appends d in seconds, rounded to unit: to microseconds with all six digits, to nanoseconds with as many
+// of the nine as are not trailing zeros.
+func appendSeconds(b []byte, d, unit time.Duration) []byte {
+	d = d.Round(unit)
+	if d < 0 {
+		b, d = append(b, '-'), -d
+	}
+	b = strconv.AppendInt(b, int64(d/time.Second), 10)
+	var digits [9]byte
+	rest := int64(d % time.Second)
+	for i := range digits {
+		digits[len(digits)-1-i] = byte('0' + rest%10)
+		rest /= 10
+	}
+	if unit == time.Microsecond {
+		return append(append(b, '.'), digits[:6]...)
+	}
+	n := len(digits)
+	for n > 0 && digits[n-1] == '0' {
+		n--
+	}
+	if n == 0 {
+		return b
+	}
+	return append(append(b, '.'), digits[:n]...)
+}
+
+// appendJSONString appends s as a JSON string.
+func appendJSONString(b []byte, s string) []byte {
+	if !isPlain(s) {
+		quoted, _ := json.Marshal(s) // a string: it cannot fail
+		return append(b, quoted...)
+	}
+	b = append(b, '"')
+	b = append(b, s...)
+	return append(b, '"')
+}
+
+// isPlain reports whether s is printable ASCII without what JSON, or HTML around it, gives a meaning to.
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
+}
+
+// appendWord appends s, in quotes if it would look like more than one word, or "-" if it is empty.
+func appendWord(b []byte, s string) []byte {
+	switch {
+	case s == "":
+		return append(b, '-')
+	case isPlain(s) && strings.IndexByte(s, ' ') < 0 && strings.IndexByte(s, '=') < 0:
+		return append(b, s...)
 	}
 	if q := strconv.Quote(s); len(q) > len(s)+2 || strings.ContainsAny(s, " =") {
-		return q
+		return append(b, q...)
 	}
-	return s
+	return append(b, s...)
 }

@@ -1,7 +1,7 @@
 // Package accesslog writes a line for each connection and session that has ended.
 package accesslog
 
-import "io"
+import "github.com/lictor-proxy/lictor/internal/asyncwriter"
 
 // Options are those of an access log in force.
 type Options struct {
@@ -11,7 +11,7 @@ type Options struct {
 }
 
 // Outputs are what this process prints to, where /dev/stdout and /dev/stderr lead.
-type Outputs struct{ Out, Err io.Writer }
+type Outputs struct{ Out, Err *asyncwriter.Writer }
 
 // A Change of the access log has been prepared. It is committed or aborted, once. The zero Change changes nothing.
 type Change struct{ commit, abort func() }

@@ -3,21 +3,24 @@ package accesslog
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/asyncwriter"
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// An target is what an access log writes to. The zero target is none.
+// A target is what an access log writes to. The zero target is none.
 type target struct {
-	io.Writer
-	file *os.File // nil: what this process prints to, which is not closed
+	file    *os.File
+	regular bool                // file is a regular file
+	own     *asyncwriter.Writer // what this process prints to, which is not closed; nil: it is file
 }
+
+func (t target) isOpen() bool { return t.file != nil || t.own != nil }
 
 // errNobodyReads is the error of opening a FIFO that has no reader yet.
 var errNobodyReads = errors.New("nobody reads this FIFO")
@@ -27,7 +30,7 @@ var errNobodyReads = errors.New("nobody reads this FIFO")
 // journald's, cannot be opened again.
 func openTarget(o Options, own Outputs) (target, error) {
 	if w := own.standard(o.Path); w != nil {
-		return target{Writer: w}, nil
+		return target{own: w}, nil
 	}
 	file, err := os.OpenFile(o.Path, os.O_APPEND|os.O_CREATE|os.O_WRONLY|regular.AtOnce, 0o640)
 	var info fs.FileInfo
@@ -46,7 +49,7 @@ func openTarget(o Options, own Outputs) (target, error) {
 		}
 		return target{}, fmt.Errorf("access_log: %w", err)
 	}
-	return target{Writer: file, file: file}, nil
+	return target{file: file, regular: info.Mode().IsRegular()}, nil
 }
 
 func isFIFO(path string) bool {
@@ -56,17 +59,15 @@ func isFIFO(path string) bool {
 
 // write writes b, or as much of it as there is room for in a FIFO.
 func (t target) write(b []byte) (int, error) {
-	if t.file != nil {
-		// It fails for what cannot be waited for, such as a regular file.
-		_ = t.file.SetWriteDeadline(time.Now().Add(fifoPatience))
-	}
-	return t.Writer.Write(b)
+	// It fails for what cannot be waited for, such as a regular file.
+	_ = t.file.SetWriteDeadline(time.Now().Add(fifoPatience))
+	return t.file.Write(b)
 }
 
 // isAt reports whether t is still what opening path would lead to.
 func (t target) isAt(path string) bool {
 	if t.file == nil {
-		return t.Writer != nil
+		return t.own != nil
 	}
 	mine, err1 := t.file.Stat()
 	there, err2 := os.Stat(path)
@@ -83,7 +84,7 @@ func (t target) close() {
 const maxLinks = 40
 
 // standard returns the output of this process that path, or the link there, names; nil: it names something else.
-func (o Outputs) standard(path string) io.Writer {
+func (o Outputs) standard(path string) *asyncwriter.Writer {
 	for range maxLinks {
 		switch filepath.ToSlash(filepath.Clean(path)) {
 		case "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", fmt.Sprintf("/proc/%d/fd/1", os.Getpid()):

@@ -36,7 +36,7 @@ func makeFIFO(t *testing.T) string {
 func TestAccessLogIntoAFIFO(t *testing.T) {
 	o := Options{Path: makeFIFO(t), Sample: 1}
 	to, err := openTarget(o, Outputs{})
-	if !errors.Is(err, errNobodyReads) || to.Writer != nil {
+	if !errors.Is(err, errNobodyReads) || to.isOpen() {
 		t.Fatalf("got %v, %v, want that nobody reads it", to, err)
 	}
 	said := &testproc.Log{}
@@ -126,8 +126,8 @@ func TestAccessLogIntoAFullFIFO(t *testing.T) {
 func TestAccessLogToOwnOutputs(t *testing.T) {
 	stdout, stderr := &testproc.Log{}, &testproc.Log{}
 	out := asyncwriter.New(stdout, asyncwriter.Options{})
-	err := asyncwriter.New(stderr, asyncwriter.Options{})
-	own := Outputs{Out: out, Err: err}
+	printed := asyncwriter.New(stderr, asyncwriter.Options{})
+	own := Outputs{Out: out, Err: printed}
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink("/dev/stdout", link); err != nil {
 		t.Fatal(err)
@@ -149,11 +149,14 @@ func TestAccessLogToOwnOutputs(t *testing.T) {
 		a.rotated <- struct{}{}
 		a.add(sampleRecord())
 		a.stop()
+		if err := errors.Join(out.Flush(t.Context()), printed.Flush(t.Context())); err != nil {
+			t.Error(err)
+		}
 		if n := a.written.Load(); n != 2 {
 			t.Errorf("%s: got %d lines written, want 2", path, n)
 		}
 	}
-	if err := errors.Join(out.Close(inTime), err.Close(inTime)); err != nil {
+	if err := errors.Join(out.Close(inTime), printed.Close(inTime)); err != nil {
 		t.Fatal(err)
 	}
 	for _, out := range []*testproc.Log{stdout, stderr} {

@@ -9,36 +9,41 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
-	"github.com/lictor-proxy/lictor/internal/asyncwriter"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
 // Bounds of an access log.
 const (
-	queueSize     = 4096                   // records
 	flushInterval = time.Second            // how long a line stays in memory
 	bufferSize    = 64 << 10               // bytes that are written at once
 	fifoPatience  = 200 * time.Millisecond // for room in a FIFO
 	stopGrace     = 2 * time.Second        // for what is queued at the end
 )
 
-// A writer writes a line for each connection and session. Adding a record never waits: if the queue is full, because a
-// disk is slow, the record is dropped and counted.
+// A writer writes a line for each connection and session. Adding a record never waits: if the backlog is full, because
+// a disk is slow, the record is dropped and counted.
 type writer struct {
-	log    hclog.Logger
-	own    Outputs // where /dev/stdout and /dev/stderr lead
-	queue  chan proxy.AccessRecord
-	sample atomic.Int64  // one in so many
-	count  atomic.Uint64 // connections, for sampling
+	log     hclog.Logger
+	own     Outputs // where /dev/stdout and /dev/stderr lead
+	backlog *backlog
+	sample  atomic.Int64  // one in so many
+	count   atomic.Uint64 // connections, for sampling
 	*counts
 
 	// The following belong to the goroutine of run.
 	o       Options
-	to      target // zero: it could not be opened
-	buf     []byte // lines to write; the first may be the rest of one that was written in part
-	stalled bool   // there was no room when buf was written last
-	failing string // the error that was logged last; empty: it can be written
-	told    int64  // dropped lines that were logged
+	format  formatter
+	to      target               // zero: it could not be opened
+	records []proxy.AccessRecord // those that were formatted last, for the memory
+	line    []byte               // likewise
+	buf     []byte               // lines to write; the first may be the rest of one that was written in part
+	stalled bool                 // there was no room when buf was written last
+	trouble trouble
+	told    int64                 // dropped lines that were logged
+	tells   allowance             // of log lines about these
+	settled func(error)           // settle of this writer
+	seen    int64                 // lines written by the last review
+	failure atomic.Pointer[error] // of an output of this process, since the last review; nil: none
 
 	changes chan reconfiguration // to another file or format
 	rotated chan struct{}        // has an element when the file is to be opened anew
@@ -58,24 +63,23 @@ type reconfiguration struct {
 // newWriter starts a writer to a target. A zero target is opened later, when that is possible.
 func newWriter(o Options, to target, own Outputs, counts *counts, log hclog.Logger) *writer {
 	a := &writer{
-		log: log, own: own, queue: make(chan proxy.AccessRecord, queueSize),
+		log: log, own: own, backlog: newBacklog(), trouble: trouble{log: log},
 		counts: counts, told: counts.dropped.Load(),
 		changes: make(chan reconfiguration, 1), rotated: make(chan struct{}, 1),
 		stopped: make(chan struct{}), ended: make(chan struct{}),
 	}
+	a.settled = a.settle
 	a.use(o, to)
 	go a.run()
 	return a
 }
 
-// add queues a record, or drops it if the queue is full. It never waits.
+// add queues a record, or drops it if too many wait. It never waits.
 func (a *writer) add(r proxy.AccessRecord) {
 	if n := a.sample.Load(); r.Reason != proxy.ReasonUnserved && n > 1 && a.count.Add(1)%uint64(n) != 1 {
 		return
 	}
-	select {
-	case a.queue <- r:
-	default:
+	if !a.backlog.add(&r) {
 		a.dropped.Add(1)
 	}
 }
@@ -108,13 +112,16 @@ func (a *writer) run() {
 	a.reopen(false) // which says so if it could not be opened
 	for {
 		select {
-		case r := <-a.queue:
-			a.write(&r)
+		case <-a.backlog.wake:
+			a.drain()
 		case <-tick.C:
+			a.drain()
 			a.flush()
+			a.review()
 			a.tell()
 			a.reopen(false)
 		case <-a.rotated:
+			a.drain()
 			a.flush()
 			a.reopen(true)
 		case c := <-a.changes:
@@ -130,17 +137,15 @@ func (a *writer) run() {
 
 // use makes to the target, and o the options.
 func (a *writer) use(o Options, to target) {
-	a.o, a.to = o, to
+	a.o, a.to, a.format = o, to, o.formatter()
 	a.sample.Store(int64(o.Sample))
 }
 
 // finish writes what is queued, and closes the target.
 func (a *writer) finish() {
-	for len(a.queue) > 0 {
-		r := <-a.queue
-		a.write(&r)
-	}
+	a.drain()
 	a.flush()
+	a.review()
 	a.close()
 	a.tell()
 }
@@ -164,46 +169,76 @@ func (a *writer) reopen(wanted bool) {
 		if !wanted || errors.Is(err, errNobodyReads) {
 			a.close() // the one that was moved away is somebody else's by now
 		}
-		a.complain(err)
+		a.trouble.began(err)
+		return
+	}
+	if wanted && a.to.isAt(a.o.Path) && len(a.buf) > 0 { // the rest of a line belongs there
+		to.close()
 		return
 	}
 	a.close()
 	a.use(a.o, to)
 }
 
-// complain logs err, unless it was logged last.
-func (a *writer) complain(err error) {
-	if text := err.Error(); text != a.failing {
-		a.failing = text
-		a.log.Warn("access log cannot be written, trying on", "error", err)
+// drain formats what waits.
+func (a *writer) drain() {
+	a.records = a.backlog.take(a.records)
+	for i := range a.records {
+		a.write(&a.records[i])
 	}
 }
 
 // write buffers the line of a record, or drops it if there is no room.
 func (a *writer) write(r *proxy.AccessRecord) {
-	if a.to.Writer == nil {
+	if !a.to.isOpen() {
 		a.dropped.Add(1)
 		return
 	}
-	line := formatText(r)
-	if a.o.JSON {
-		line = formatJSON(r)
+	a.line = a.format(a.line[:0], r)
+	if a.to.own != nil { // line by line, as all that is printed there
+		if err := a.to.own.WriteFunc(a.line, a.settled); err != nil {
+			a.dropped.Add(1)
+		}
+		return
 	}
-	if len(a.buf)+len(line) > bufferSize && !a.stalled {
+	if len(a.buf)+len(a.line) > bufferSize && !a.stalled {
 		a.flush()
 	}
-	if a.to.Writer == nil || len(a.buf) > 0 && len(a.buf)+len(line) > bufferSize {
+	if !a.to.isOpen() || len(a.buf) > 0 && len(a.buf)+len(a.line) > bufferSize {
 		a.dropped.Add(1)
 		return
 	}
-	if a.buf = append(a.buf, line...); a.to.file == nil {
-		a.flush() // line by line, as all that is printed there
+	a.buf = append(a.buf, a.line...)
+}
+
+// settle counts a line that an output of this process has written, or could not write. It is called by the goroutine of
+// that output.
+func (a *writer) settle(err error) {
+	if err == nil {
+		a.written.Add(1)
+	} else {
+		a.dropped.Add(1)
+		a.failure.Store(&err)
 	}
+}
+
+// review logs what became of the lines for an output of this process since the last review.
+func (a *writer) review() {
+	failure, written := a.failure.Swap(nil), a.written.Load()
+	switch {
+	case a.to.own == nil:
+	case failure != nil:
+		a.trouble.began(*failure)
+	case written > a.seen:
+		a.trouble.ended()
+	}
+	a.seen = written
 }
 
 var newline = []byte("\n")
 
-// flush writes the buffered lines.
+// flush writes the buffered lines. Those for which a disk has no room stay in the buffer, and so does the rest of one
+// that was written in part: it must go there too.
 func (a *writer) flush() {
 	if len(a.buf) == 0 {
 		return
@@ -214,24 +249,21 @@ func (a *writer) flush() {
 	switch {
 	case err == nil:
 		a.stalled = false
-		if a.failing != "" {
-			a.failing = ""
-			a.log.Info("access log is written again")
-		}
-	case errors.Is(err, os.ErrDeadlineExceeded): // a FIFO that is read slowly; the rest of a line must go there too
+		a.trouble.ended()
+	case errors.Is(err, os.ErrDeadlineExceeded): // a FIFO that is read slowly
 		a.stalled = true
-	case errors.Is(err, asyncwriter.ErrFull):
-		a.dropped.Add(1)
-		a.buf = a.buf[:0]
+	case a.to.regular:
+		a.stalled = true
+		a.trouble.began(err)
 	default: // given up until the next reopen
-		a.complain(err)
+		a.trouble.began(err)
 		a.close()
 	}
 }
 
 // tell logs how many lines were dropped since the last time. It says nothing while no line can be written.
 func (a *writer) tell() {
-	if n := a.dropped.Load(); n > a.told && a.failing == "" {
+	if n := a.dropped.Load(); n > a.told && !a.trouble.is() && a.tells.take(time.Now()) {
 		a.log.Warn("access log lines dropped", "lines", n-a.told)
 		a.told = n
 	}

@@ -15,7 +15,9 @@ package asyncwriter
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 )
@@ -48,6 +50,7 @@ type Writer struct {
 	notice func(int64) []byte
 	wake   chan struct{} // has an element when there is something to do
 	done   chan struct{} // closed when the goroutine has ended
+	rest   fragment      // of the goroutine
 
 	mu       sync.Mutex    // guards the following
 	queue    batch         // what waits
@@ -64,8 +67,22 @@ type Writer struct {
 
 // A batch is lines one after the other.
 type batch struct {
-	text []byte
-	ends []int // of each line in text
+	text  []byte
+	lines []queued
+}
+
+// A queued line waits to be written.
+type queued struct {
+	end  int         // of it in the text of its batch
+	done func(error) // see WriteFunc
+}
+
+// A fragment is the rest of a line of which the first part was written, when there was no room for more. It has to be
+// written before anything else.
+type fragment struct {
+	text []byte // empty: there is none
+	done func(error)
+	err  error // why it was not written
 }
 
 // maxSpare is how many bytes of memory are kept for the next batch. A burst takes more for as long as it lasts.
@@ -86,23 +103,33 @@ func (w *Writer) Unwrap() io.Writer { return w.out }
 
 // Write queues a copy of line, or drops it and returns ErrFull. It does not wait.
 func (w *Writer) Write(line []byte) (int, error) {
+	if err := w.WriteFunc(line, nil); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}
+
+// WriteFunc is like Write. If it returns nil, it calls done once: with nil after the line was written, or with the
+// error if it could not be. The goroutine that writes calls done, which must not block and must not call the Writer.
+// A nil done is not called.
+func (w *Writer) WriteFunc(line []byte, done func(error)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	waiting := len(w.queue.text) + w.inHand
 	switch {
 	case w.closed:
-		return 0, ErrClosed
+		return ErrClosed
 	case w.full, waiting > 0 && waiting+len(line) > w.limit:
 		w.full = true // shorter lines are dropped too, so that the notice stands where the gap is
 		w.dropped++
 		w.unsaid++
-		return 0, ErrFull
+		return ErrFull
 	}
 	w.queue.text = append(w.queue.text, line...)
-	w.queue.ends = append(w.queue.ends, len(w.queue.text))
+	w.queue.lines = append(w.queue.lines, queued{len(w.queue.text), done})
 	w.accepted++
 	w.signal()
-	return len(line), nil
+	return nil
 }
 
 // Dropped returns how many lines were dropped so far, those included that could not be written.
@@ -164,18 +191,18 @@ func (w *Writer) run() {
 	var b batch
 	for {
 		unsaid, closed := w.take(&b)
-		if len(b.ends) == 0 && unsaid == 0 {
+		if len(b.lines) == 0 && unsaid == 0 {
 			if closed {
+				w.giveUp()
 				return
 			}
 			<-w.wake
 			continue
 		}
 		start := 0
-		for _, end := range b.ends {
-			_, err := w.out.Write(b.text[start:end])
-			w.wrote(end-start, err)
-			start = end
+		for _, line := range b.lines {
+			w.settle(line.end-start, line.done, w.put(b.text[start:line.end], line.done))
+			start = line.end
 		}
 		if unsaid > 0 {
 			w.say(unsaid)
@@ -190,21 +217,64 @@ func (w *Writer) take(b *batch) (unsaid int64, closed bool) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	*b, w.queue = w.queue, batch{text: b.text[:0], ends: b.ends[:0]}
+	*b, w.queue = w.queue, batch{text: b.text[:0], lines: b.lines[:0]}
 	w.inHand, w.full = len(b.text), false
-	if w.err == nil || len(b.ends) > 0 { // else it would fail again, and again
+	if w.err == nil || len(b.lines) > 0 { // else it would fail again, and again
 		unsaid, w.unsaid = w.unsaid, 0
 	}
 	return unsaid, w.closed
 }
 
-// wrote notes that a line of n bytes was written, or could not be.
-func (w *Writer) wrote(n int, err error) {
+// errTorn is the error of put for a line that is written in part. The rest is kept.
+var errTorn = errors.New("written in part")
+
+// put writes a line behind the rest of an earlier one, if there is any.
+func (w *Writer) put(line []byte, done func(error)) error {
+	if f := &w.rest; len(f.text) > 0 {
+		n, err := w.out.Write(f.text)
+		if f.text = f.text[n:]; err != nil {
+			f.err = err
+			return err
+		}
+		call(f.done, nil)
+		*f = fragment{}
+	}
+	n, err := w.out.Write(line)
+	if err != nil && 0 < n && n < len(line) {
+		w.rest = fragment{slices.Clone(line[n:]), done, err}
+		return fmt.Errorf("%w: %w", errTorn, err)
+	}
+	return err
+}
+
+// giveUp drops the rest of a line.
+func (w *Writer) giveUp() {
+	if len(w.rest.text) == 0 {
+		return
+	}
+	w.mu.Lock()
+	w.dropped++
+	w.mu.Unlock()
+	call(w.rest.done, w.rest.err)
+}
+
+func call(done func(error), err error) {
+	if done != nil {
+		done(err)
+	}
+}
+
+// settle notes that a line of n bytes was written, or could not be because of err.
+func (w *Writer) settle(n int, done func(error), err error) {
+	torn := errors.Is(err, errTorn)
+	if !torn {
+		call(done, err)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.inHand -= n
 	w.written++
-	if w.err = err; err != nil {
+	if w.err = err; err != nil && !torn {
 		w.dropped++
 		w.unsaid++
 	}
@@ -221,14 +291,15 @@ func (w *Writer) say(n int64) {
 		return
 	}
 	w.mu.Lock()
-	if len(w.queue.ends) == 0 {
+	if len(w.queue.lines) == 0 {
 		n += w.unsaid
 		w.unsaid, w.full = 0, false
 	}
 	w.mu.Unlock()
-	if _, err := w.out.Write(w.notice(n)); err != nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
+	err := w.put(w.notice(n), nil)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil && !errors.Is(err, errTorn) {
 		w.err = err
 		w.unsaid += n
 	}

@@ -226,3 +226,67 @@ func BenchmarkWrite(b *testing.B) {
 	}
 	_ = w.Close(patience)
 }
+
+// A disk takes bytes until it is full.
+type disk struct {
+	mu   sync.Mutex
+	got  bytes.Buffer
+	room int
+}
+
+func (d *disk) Write(b []byte) (n int, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n = min(len(b), d.room); n < len(b) {
+		err = errors.New("disk full")
+	}
+	d.room -= n
+	d.got.Write(b[:n])
+	return n, err
+}
+
+func (d *disk) grow(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.room += n
+}
+
+// A line that was written in part is completed before anything else is written, and counts when it is.
+func TestTornLineIsCompleted(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		grow          int
+		want          string
+		written, lost int
+	}{
+		{"later", 100, "one\ntwo\nfour\n1 lines were dropped\n", 3, 1},
+		{"never", 0, "one\nt", 1, 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := &disk{room: 5}
+			w := New(d, Options{Notice: notice})
+			written, lost := 0, 0
+			for _, line := range []string{"one\n", "two\n", "three\n", "four\n"} {
+				if line == "four\n" {
+					d.grow(tt.grow)
+				}
+				if err := w.WriteFunc([]byte(line), func(err error) {
+					if err == nil {
+						written++
+					} else {
+						lost++
+					}
+				}); err != nil {
+					t.Fatal(err)
+				}
+				_ = w.Flush(t.Context())
+			}
+			_ = w.Close(patience)
+			if got := d.got.String(); got != tt.want || written != tt.written || lost != tt.lost ||
+				w.Dropped() != int64(tt.lost) {
+				t.Errorf("got %q, %d written and %d lost, %d dropped, want %q, %d and %d", got, written, lost, w.Dropped(),
+					tt.want, tt.written, tt.lost)
+			}
+		})
+	}
+}
