@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"text/tabwriter"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -31,6 +32,7 @@ func newDaemon(o Options) *Daemon {
 		wanted: make(chan struct{}, 1), asked: make(chan struct{}),
 		reloading: newTurn(),
 	}
+	d.events.Begin(firstEvent(time.Now(), o.Predecessor.State().Events))
 	d.upgrades = upgrade.NewUpgrader(d.tryUpgrade)
 	if d.load == nil {
 		d.load = errNothingToRead
@@ -60,6 +62,13 @@ func newDaemon(o Options) *Daemon {
 	log.SetFlags(0)
 	log.SetOutput(d.log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
 	return d
+}
+
+// firstEvent returns the number after which those of events begin. The numbers of an earlier process are below it, be it
+// the predecessor, whose last is given, or one that has ended: none has had an event for each microsecond. The API's
+// clients may take numbers for float64, which has room for these until the year 2255.
+func firstEvent(now time.Time, predecessors uint64) uint64 {
+	return max(uint64(max(now.UnixMicro(), 0)), predecessors)
 }
 
 // Start opens the listeners, prints what they serve, and starts the sources. With a predecessor it takes over from

@@ -109,7 +109,8 @@ func (d *Daemon) orEnding(err error) error {
 
 // offer returns what the successor needs to be ready.
 func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
-	o = upgrade.Offer{Sockets: sockets, State: upgrade.State{PID: os.Getpid(), Links: d.cycles.Links()}}
+	o = upgrade.Offer{Sockets: sockets, State: upgrade.State{PID: os.Getpid(), Links: d.cycles.Links(),
+		Events: d.events.Last()}}
 	if c, ok := d.admin.listener.(syscall.Conn); ok {
 		o.Admin, o.Address = c, d.admin.address()
 	}

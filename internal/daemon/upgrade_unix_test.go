@@ -17,6 +17,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
@@ -276,5 +277,47 @@ func TestInheritedAdminListener(t *testing.T) {
 		if got := wantsAdmin(tt.cfg, tcp(tt.at)); got != tt.want {
 			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
 		}
+	}
+}
+
+// A client that has read events of the former process gets the next ones of its successor.
+func TestEventsGoOnOverAnUpgrade(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	s := replaceable(t, fmt.Sprintf("admin {\n  listen = \"unix://%s\"\n}\n", socket)+
+		service("web", "127.0.0.1:0", instance(t, "a"), ""))
+	for range 100 {
+		s.events.Add(endpoints.Event{Kind: endpoints.KindReload})
+	}
+	client := admin.NewClient(admin.Address{Socket: socket}, "")
+	defer client.Close()
+	var before, after admin.EventsAnswer
+	if err := client.Get(t.Context(), "/v1/events", &before); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.Upgrade(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer end(t, got.PID)
+	answers(t, socket, got.PID)
+	if err := client.Post(t.Context(), "/v1/reload", nil, new(admin.Reload)); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Get(t.Context(), fmt.Sprint("/v1/events?after=", before.Next), &after); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(after.Events); n == 0 || after.Events[n-1].Kind != endpoints.KindReload ||
+		after.Events[0].Seq <= before.Next {
+		t.Errorf("after event %d got %+v", before.Next, after)
+	}
+}
+
+func TestFirstEvent(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	if got, later := firstEvent(now, 7), firstEvent(now.Add(time.Second), 0); got <= 7 || later < got+1e6 {
+		t.Errorf("got %d, and %d a second later", got, later)
+	}
+	if got := firstEvent(time.Unix(-1, 0), 7); got != 7 { // a clock that is wrong
+		t.Errorf("got %d, want the predecessor's", got)
 	}
 }

@@ -15,7 +15,7 @@ const MaxEvents = 1024
 
 // An Event is something that happened. Add gives it its Seq and, if it has none, its Time.
 type Event struct {
-	Seq      uint64 // counts the events from 1
+	Seq      uint64 // increases by one; see Events.Begin for the first
 	Time     time.Time
 	Kind     Kind
 	Service  string // empty: the event is of no service
@@ -49,12 +49,28 @@ const (
 type Events struct {
 	mu   sync.Mutex       // guards the following
 	ring [MaxEvents]Event // the event of number n is at n % MaxEvents
-	last uint64           // number of the newest; zero: there is none yet
+	base uint64           // number before that of the oldest that there ever was
+	last uint64           // number of the newest; base: there is none yet
 	more chan struct{}    // closed at the next event
 }
 
 // NewEvents returns Events that are empty.
 func NewEvents() *Events { return &Events{more: make(chan struct{})} }
+
+// Begin has the number of the first event be above after: whoever has read the events of an earlier process goes on with
+// those of this one. It must be called before the first Add. Without Begin the first is 1.
+func (l *Events) Begin(after uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.base, l.last = after, after
+}
+
+// Last returns the number of the newest event.
+func (l *Events) Last() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.last
+}
 
 // Add keeps e, in place of the oldest event if there are MaxEvents. It gives e a number and, unless it has one, the
 // time.
@@ -97,17 +113,21 @@ func (l *Events) Health(c lb.HealthChange) {
 }
 
 // After returns events with numbers above seq: the newest ones, at most limit, oldest first. If service is not empty,
-// it returns only events of that service. next is the number to go on after. more is closed at the next event, of
+// it returns only events of that service. A seq above all numbers is of another process, whose clock was ahead: After
+// returns events as for zero then. next is the number to go on after. more is closed at the next event, of
 // whatever service.
 func (l *Events) After(seq uint64, service string, limit int) (events []Event, next uint64, more <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	events = []Event{}
-	first := seq + 1
+	if seq > l.last {
+		seq = 0
+	}
+	first := max(seq, l.base) + 1
 	if l.last >= MaxEvents {
 		first = max(first, l.last-MaxEvents+1)
 	}
-	for n := l.last; n >= first && n > 0 && len(events) < limit; n-- {
+	for n := l.last; n >= first && len(events) < limit; n-- {
 		if e := l.ring[n%MaxEvents]; service == "" || e.Service == service {
 			events = append(events, e)
 		}

@@ -74,3 +74,26 @@ func TestEventsWakeWhoeverWaits(t *testing.T) {
 		t.Errorf("got %+v up to %d, want none of web, up to 2", events, next)
 	}
 }
+
+// The numbers of a process are above those of an earlier one, so a client goes on where it was.
+func TestEventsBeginAboveThoseOfAnEarlierProcess(t *testing.T) {
+	for _, base := range []uint64{1, MaxEvents, 5 * MaxEvents} {
+		l := NewEvents()
+		l.Begin(base)
+		if events, next, _ := l.After(0, "", MaxEvents); len(events) != 0 || next != base || l.Last() != base {
+			t.Errorf("before the first: got %v up to %d", events, next)
+		}
+		for range 3 {
+			l.Add(Event{Kind: KindReload})
+		}
+		for _, tt := range []struct {
+			seq  uint64
+			want int
+		}{{0, 3}, {base - 1, 3}, {base, 3}, {base + 2, 1}, {base + 3, 0}, {base + 4, 3}} {
+			events, next, _ := l.After(tt.seq, "", MaxEvents)
+			if len(events) != tt.want || next != base+3 {
+				t.Errorf("after %d, beginning with %d: got %+v up to %d, want %d", tt.seq, base+1, events, next, tt.want)
+			}
+		}
+	}
+}

@@ -109,6 +109,7 @@ type State struct {
 	Ejected []lb.Ejection        `json:"ejected,omitempty"` // see lb.RoundRobin.Ejections
 	Links   []cycles.Link        `json:"links,omitempty"`   // see cycles.Detector.Prefer
 	Saved   []byte               `json:"saved,omitempty"`   // see discovery.Consul.Save
+	Events  uint64               `json:"events,omitempty"`  // see endpoints.Events.Begin
 }
 
 // A Build is what a process was made from.
