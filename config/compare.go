@@ -257,17 +257,28 @@ func (c *Changes) Summary() string {
 	return strings.Join(parts, ", ")
 }
 
-// NeedRestart lists the changed arguments that a running lictor cannot take over.
-func (c *Changes) NeedRestart() []string {
-	var names []string
+// A PendingChange is a change of an argument that a running lictor takes over at a restart or an upgrade only. Values
+// are as in a configuration. An empty value is not set.
+type PendingChange struct{ Argument, InForce, Configured string }
+
+// Pending returns the changes that a reload leaves for a restart or an upgrade.
+func (c *Changes) Pending() (all []PendingChange) {
 	for _, b := range c.blocks {
 		for _, s := range b.arguments {
 			if b.name == "" && needsRestart(s.name) {
-				names = append(names, s.name)
+				all = append(all, PendingChange{s.name, s.old, s.new})
 			}
 		}
 	}
-	return names
+	return all
+}
+
+// Reloaded returns the configuration that is in force after a lictor that runs with running has reloaded next: next,
+// but with the arguments of running that a reload leaves for a restart.
+func Reloaded(running, next *Config) *Config {
+	after := *next
+	after.Engine, after.LogJSON, after.StateDir = running.Engine, running.LogJSON, running.StateDir
+	return &after
 }
 
 func needsRestart(argument string) bool {
@@ -287,7 +298,7 @@ func (c *Changes) Write(w io.Writer) error {
 		for _, s := range block.arguments {
 			note := ""
 			if block.name == "" && needsRestart(s.name) {
-				note = "  # takes a restart"
+				note = "  # takes a restart or an upgrade"
 			}
 			switch {
 			case s.old == "":

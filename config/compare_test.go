@@ -30,7 +30,7 @@ func TestCompare(t *testing.T) {
 		},
 		{
 			"what takes a restart", web, "engine = \"portable\"\n" + web, "changed: engine",
-			"~ engine = \"auto\" -> \"portable\"  # takes a restart\n",
+			"~ engine = \"auto\" -> \"portable\"  # takes a restart or an upgrade\n",
 		},
 		{
 			"an argument", web,
@@ -173,13 +173,22 @@ func TestCompareHidesSecrets(t *testing.T) {
 	}
 }
 
-func TestNeedRestart(t *testing.T) {
+func TestPendingChanges(t *testing.T) {
 	const web = "service \"web\" {\n  listen = 9000\n}\n"
+	running := configured(t, web)
 	next := configured(t, "engine = \"portable\"\nlog_json = true\nstate_dir = \"/x\"\nlog_level = \"warn\"\n"+web)
-	got := Compare(configured(t, web), next).NeedRestart()
-	slices.Sort(got)
-	if want := []string{"engine", "log_json", "state_dir"}; !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
+	want := []PendingChange{
+		{"log_json", "false", "true"}, {"engine", `"auto"`, `"portable"`}, {"state_dir", "", `"/x"`},
+	}
+	if got := Compare(running, next).Pending(); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	after := Reloaded(running, next)
+	if c := Compare(running, after); len(c.Pending()) != 0 || c.Summary() != "changed: log_level" {
+		t.Errorf("a reload puts in force: %s", c.Summary())
+	}
+	if got := Compare(after, next).Pending(); !slices.Equal(got, want) {
+		t.Errorf("after a reload got %q, want %q", got, want)
 	}
 }
 

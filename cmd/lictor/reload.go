@@ -37,7 +37,7 @@ func (c *reloadCommand) Help() string {
 
   Has the running lictor read its configuration again and apply what is
   different, and waits until that is done. A bad configuration changes nothing;
-  the reason is printed.
+  the reason is printed. Arguments that take a restart are named as pending.
 
   Exits with 0 if the new configuration is in force, with 1 if the former one
   still is, and with 3 if no lictor answers.

@@ -129,6 +129,10 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	if r := t.LastReload; r != nil && !r.OK {
 		fmt.Fprintf(w, "the last reload, %s, FAILED: %s\n", ago(t.Now, &r.Time), visible(r.Error))
 	}
+	for _, p := range t.Pending {
+		fmt.Fprintf(w, "pending until a restart or an upgrade: %s = %s, in force is %s\n", visible(p.Argument),
+			visible(orUnset(p.Configured)), visible(orUnset(p.InForce)))
+	}
 	for _, d := range t.Denied {
 		fmt.Fprintf(w, "the system denies %s (%s): %s\n", d.Call, d.Error, d.Instead)
 	}
@@ -143,6 +147,14 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 			s.Counters.ConnectionsActive+s.Counters.SessionsActive, visible(setText(t.Now, s)))
 	}
 	return table.Flush()
+}
+
+// orUnset returns the value of an argument, or says that it is not set.
+func orUnset(value string) string {
+	if value == "" {
+		return "(not set)"
+	}
+	return value
 }
 
 // setText describes the set of a service in a few words. The most serious problem comes first.

@@ -26,7 +26,9 @@ func TestStatusTable(t *testing.T) {
 		Version: "v1.2.3", PID: 4711, Started: *before(26 * time.Hour), Now: testNow, NotReady: []string{"dns"},
 		Services: 2, EndpointsIn: 1, EndpointsOut: 2, ConnectionsActive: 1, SessionsActive: 2,
 		LastReload: &admin.Reload{Time: *before(5 * time.Minute), Error: "web.hcl:1:1: no\x1b good"},
-		Denied:     []admin.Denied{{Call: "splice", Error: "not permitted", Instead: "bulk is copied"}},
+		Pending: []admin.Pending{{Argument: "log_json", InForce: "false", Configured: "true"},
+			{Argument: "state_dir", Configured: `"/x"`}},
+		Denied: []admin.Denied{{Call: "splice", Error: "not permitted", Instead: "bulk is copied"}},
 	}
 	services := []admin.Service{
 		{
@@ -46,6 +48,8 @@ func TestStatusTable(t *testing.T) {
 	equal(t, b.String(), `lictor v1.2.3, process 4711, up 26h, NOT READY: 1 service without a first answer
 2 services, 1 endpoint in, 2 out, 1 connection, 2 sessions
 the last reload, 5m ago, FAILED: web.hcl:1:1: no`+"\ufffd"+` good
+pending until a restart or an upgrade: log_json = true, in force is false
+pending until a restart or an upgrade: state_dir = "/x", in force is (not set)
 the system denies splice (not permitted): bulk is copied
 
 SERVICE  PROTO  LISTEN                 IN  OUT  ACTIVE  SET

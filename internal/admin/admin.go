@@ -41,6 +41,10 @@ type Options struct {
 	// Config is the configuration in force, without secrets, as something that encoding/json takes.
 	Config func() any
 
+	// Pending returns the changes of the configuration that the last reload has left for a restart. Nil: there never
+	// are any.
+	Pending func() []Pending
+
 	// Reload reads the configuration again and applies it. It says in a few words what was done. Nil: there is no
 	// reload.
 	Reload func(ctx context.Context) (summary string, err error)

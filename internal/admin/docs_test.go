@@ -32,7 +32,7 @@ func TestAPIIsDocumented(t *testing.T) {
 	}
 	for _, v := range []any{Status{}, Service{}, Endpoint{}, EndpointCounters{}, Counters{}, Descriptors{}, Event{},
 		Reload{}, Denied{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{}, Sample{}, EventsAnswer{},
-		Connection{}, ConnectionsAnswer{}, Upgrade{}, changes{}} {
+		Connection{}, ConnectionsAnswer{}, Upgrade{}, Pending{}, changes{}} {
 		for f := range fields(reflect.TypeOf(v)) {
 			if !strings.Contains(string(text), "`"+f+"`") && !strings.Contains(string(text), `"`+f+`":`) {
 				t.Errorf("%T: %s is not in docs/api.md", v, f)

@@ -172,7 +172,17 @@ type Status struct {
 
 	LastReload *Reload `json:"last_reload,omitempty"`
 
+	Pending []Pending `json:"pending,omitempty"`
+
 	Denied []Denied `json:"denied,omitempty"`
+}
+
+// A Pending is a change of an argument of the configuration that is in force after a restart or an upgrade only. Values
+// are as in a configuration. An empty value is not set.
+type Pending struct {
+	Argument   string `json:"argument"`
+	InForce    string `json:"in_force"`
+	Configured string `json:"configured"`
 }
 
 // A Denied is a system call or a socket option that the system denies the process.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -98,6 +99,7 @@ func (s *Server) status(services []Service) Status {
 	if s.o.Level != nil {
 		t.LogLevel = s.o.Level()
 	}
+	t.Pending = s.pending()
 	for _, d := range s.o.State.Proxier.Denied() {
 		t.Denied = append(t.Denied, Denied(d))
 	}
@@ -260,7 +262,24 @@ func (s *Server) getConfig(w http.ResponseWriter, _ *http.Request) {
 		refuse(w, http.StatusNotImplemented, errors.New("the configuration is not shown"))
 		return
 	}
-	reply(w, s.o.Config())
+	text, err := json.Marshal(s.o.Config())
+	if err != nil {
+		refuse(w, http.StatusInternalServerError, err)
+		return
+	}
+	if pending := s.pending(); len(pending) > 0 {
+		more, _ := json.Marshal(pending) // strings: it cannot fail
+		text = fmt.Appendf(bytes.TrimSuffix(text, []byte("}")), `,"pending":%s}`, more)
+	}
+	reply(w, json.RawMessage(text))
+}
+
+// pending returns the changes that the last reload has left for a restart.
+func (s *Server) pending() []Pending {
+	if s.o.Pending == nil {
+		return nil
+	}
+	return s.o.Pending()
 }
 
 // postReload waits for the reload. Options.Reload sees to it that there is one at a time.

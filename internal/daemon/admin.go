@@ -87,6 +87,7 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 		Reload:         d.Reload,
 		Upgrade:        d.Upgrade,
 		Config:         func() any { return d.cfg.Load() },
+		Pending:        d.pendingShown,
 		Level:          func() string { return d.log.GetLevel().String() },
 		SetLevel:       d.setLevel,
 		AccessLog:      d.access.Counts,
@@ -200,6 +201,14 @@ func (d *Daemon) explainer() admin.Explainer {
 		return c
 	}
 	return nil
+}
+
+// pendingShown returns the changes that are pending as the API shows them.
+func (d *Daemon) pendingShown() (all []admin.Pending) {
+	for _, p := range d.pendingChanges() {
+		all = append(all, admin.Pending(p))
+	}
+	return all
 }
 
 func (d *Daemon) setLevel(level string) error {

@@ -30,6 +30,7 @@ type Daemon struct {
 	o       Options                                     // as they were at the start
 	load    func() (*config.Config, config.Diagnostics) // reads the configuration again
 	cfg     atomic.Pointer[config.Config]               // in force
+	pending atomic.Pointer[[]config.PendingChange]      // read by a reload, and not in force; nil: none was read
 	log     hclog.Logger
 	service *notifier // tells systemd how the daemon does
 

@@ -17,7 +17,8 @@ import (
 // firstAnswer is how long a reload waits for the first sets of new services, before it opens their listeners without.
 const firstAnswer = 2 * time.Second
 
-// Reload reads the configuration again and applies what is different. It returns what has changed, in a few words.
+// Reload reads the configuration again and applies what is different. It returns what has changed, and what is pending
+// until a restart or an upgrade, in a few words.
 // After an error, everything is as it was. It logs both. One reload or upgrade runs at a time: Reload waits for its
 // turn until ctx ends.
 //
@@ -42,11 +43,32 @@ func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 		return "", err
 	}
 	d.log.Info("reloaded", "changes", changes.Summary())
-	for _, name := range changes.NeedRestart() {
-		d.log.Warn("changed in the configuration, but takes a restart", "argument", name)
+	for _, p := range d.pendingChanges() {
+		d.log.Warn("changed in the configuration, but takes a restart or an upgrade", "argument", p.Argument,
+			"in_force", p.InForce, "configured", p.Configured)
 	}
 	d.service.ready(d.status())
-	return changes.Summary(), nil
+	return changes.Summary() + pendingText(d.pendingChanges()), nil
+}
+
+// pendingChanges returns what the last reload has read that is not in force before a restart or an upgrade.
+func (d *Daemon) pendingChanges() []config.PendingChange {
+	if all := d.pending.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+// pendingText names the arguments of changes that are not in force yet. It is empty if there are none.
+func pendingText(all []config.PendingChange) string {
+	if len(all) == 0 {
+		return ""
+	}
+	var names []string
+	for _, p := range all {
+		names = append(names, p.Argument)
+	}
+	return "; pending until a restart or an upgrade: " + strings.Join(names, ", ")
 }
 
 // untilTheEnd returns a context that ends with ctx, and when this process is to end.
@@ -78,8 +100,11 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	}
 	d.warn(diags)
 	old := d.cfg.Load()
+	pending := config.Compare(old, next).Pending()
+	next = config.Reloaded(old, next)
 	changes := config.Compare(old, next)
 	if changes.Empty() {
+		d.pending.Store(&pending)
 		return changes, nil
 	}
 	d.detect(old, next)
@@ -110,6 +135,7 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	d.prober.Apply(checksOf(next))
 	d.checker.Apply(healthChecksOf(next))
 	d.cfg.Store(next)
+	d.pending.Store(&pending)
 	d.formers.reapply()
 	own.Commit()
 	inForce = next

@@ -9,12 +9,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -126,14 +128,44 @@ func TestReloadMovesTheLogLevel(t *testing.T) {
 	}
 }
 
-// What a running process cannot take over is said, and the rest is applied.
-func TestReloadSaysWhatTakesARestart(t *testing.T) {
+// What a running process cannot take over is pending until a restart: the reload, the status and the configuration in
+// force say so, and the rest is applied.
+func TestReloadSaysWhatIsPending(t *testing.T) {
 	b := instance(t, "b")
 	s := serveConfiguration(t, service("web", "127.0.0.1:0", instance(t, "a"), ""), nil)
 	defer s.stop()
-	s.mustReload("engine = \"portable\"\n"+service("web", "127.0.0.1:0", b, ""), "1 service changed, changed: engine")
-	s.awaitLog("takes a restart: argument=engine")
+	engine := "engine = \"portable\"\n" + service("web", "127.0.0.1:0", b, "")
+	s.mustReload(engine, "1 service changed; pending until a restart or an upgrade: engine")
+	s.awaitLog(`takes a restart or an upgrade: argument=engine in_force="\"auto\"" configured="\"portable\""`)
 	reaches(t, s.address("web"), "b")
+	s.mustReload(engine, "nothing to change; pending until a restart or an upgrade: engine")
+
+	address, err := admin.ParseAddress(s.admin.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := admin.NewClient(address, "", admin.Chosen)
+	defer client.Close()
+	type shown struct {
+		Engine  string
+		Pending []admin.Pending
+	}
+	want := []admin.Pending{{Argument: "engine", InForce: `"auto"`, Configured: `"portable"`}}
+	look := func() {
+		t.Helper()
+		var status, cfg shown
+		if err := errors.Join(client.Get(t.Context(), "/v1/status", &status),
+			client.Get(t.Context(), "/v1/config", &cfg)); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(status.Pending, want) || !slices.Equal(cfg.Pending, want) || cfg.Engine != "auto" {
+			t.Errorf("the status has %+v, the configuration %+v, want engine auto, and pending %+v", status, cfg, want)
+		}
+	}
+	look()
+	want = nil
+	s.mustReload(service("web", "127.0.0.1:0", b, ""), "nothing to change")
+	look()
 }
 
 func TestReloadMovesTheAdminAPI(t *testing.T) {

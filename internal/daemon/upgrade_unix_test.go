@@ -288,7 +288,7 @@ func TestEventsGoOnOverAnUpgrade(t *testing.T) {
 	for range 100 {
 		s.events.Add(endpoints.Event{Kind: endpoints.KindReload})
 	}
-	client := admin.NewClient(admin.Address{Socket: socket}, "")
+	client := admin.NewClient(admin.Address{Socket: socket}, "", admin.Chosen)
 	defer client.Close()
 	var before, after admin.EventsAnswer
 	if err := client.Get(t.Context(), "/v1/events", &before); err != nil {
