@@ -27,12 +27,15 @@ const firstAnswer = 2 * time.Second
 func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	ctx, cancel := d.untilTheEnd(ctx)
 	defer cancel()
-	if err := d.reloading.take(ctx); err != nil {
-		return "", underWay(err)
+	err = d.reloading.take(ctx)
+	if err == nil {
+		defer d.reloading.giveBack()
 	}
-	defer d.reloading.giveBack()
-	if by := d.upgrades.Successor(); by != nil {
+	if by := d.upgrades.Successor(); by != nil { // that counts though it may be about to end
 		return "", &upgrade.ReplacedError{By: *by}
+	}
+	if err != nil {
+		return "", underWay(err)
 	}
 	d.service.reloading()
 	d.access.Reopen() // for logrotate, whose files may have moved though the configuration has not
