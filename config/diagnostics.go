@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // Diagnostics are the problems of a configuration and the sources that they point to. In those sources, and so in
@@ -65,11 +67,11 @@ func (d Diagnostics) WriteText(w io.Writer, color bool) error {
 				on = "\x1b[1;33m"
 			}
 		}
-		fmt.Fprintf(&b, "%s%s%s: %s\n", on, severity, off, diag.Summary)
+		fmt.Fprintf(&b, "%s%s%s: %s\n", on, severity, off, visible.Text(diag.Summary))
 		if s := d.files.snippet(diag.Subject); s != nil {
 			s.writeText(&b, on, off)
 		}
-		fmt.Fprintf(&b, "\n  %s\n\n", diag.Detail)
+		fmt.Fprintf(&b, "\n  %s\n\n", visible.Lines(diag.Detail))
 	}
 	_, err := w.Write(b.Bytes())
 	return err
@@ -212,7 +214,7 @@ func (s *sources) snippet(r *hcl.Range) *snippet {
 		sn.from -= cut
 		sn.to = min(sn.to-cut, len(line))
 	}
-	sn.code = strings.Map(printable, string(line))
+	sn.code = string(line)
 	sn.context = src.context(start)
 	return sn
 }
@@ -237,24 +239,16 @@ func (s *source) context(offset int) string {
 // maxSnippet is how much of a line is shown, in bytes.
 const maxSnippet = 200
 
-// printable keeps control characters, of one byte each, from the terminal.
-func printable(r rune) rune {
-	if r != '\t' && (r < ' ' || r == 0x7f) {
-		return '?'
-	}
-	return r
-}
-
 func (s *snippet) writeText(b *bytes.Buffer, on, off string) {
 	in := ""
 	if s.context != "" {
 		in = ", in " + s.context
 	}
-	fmt.Fprintf(b, "\n  %s:%d:%d%s\n", s.at.Filename, s.at.Start.Line, s.at.Start.Column, in)
-	fmt.Fprintf(b, "  %4d | %s%s%s%s%s\n", s.at.Start.Line, s.code[:s.from], on, s.code[s.from:s.to], off,
-		s.code[s.to:])
-	fmt.Fprintf(b, "       | %s%s%s%s\n", blank(s.code[:s.from]), on,
-		strings.Repeat("^", max(1, len([]rune(s.code[s.from:s.to])))), off)
+	before, marked, after := visible.Lines(s.code[:s.from]), visible.Lines(s.code[s.from:s.to]),
+		visible.Lines(s.code[s.to:])
+	fmt.Fprintf(b, "\n  %s:%d:%d%s\n", visible.Text(s.at.Filename), s.at.Start.Line, s.at.Start.Column, in)
+	fmt.Fprintf(b, "  %4d | %s%s%s%s%s\n", s.at.Start.Line, before, on, marked, off, after)
+	fmt.Fprintf(b, "       | %s%s%s%s\n", blank(before), on, strings.Repeat("^", max(1, len([]rune(marked)))), off)
 }
 
 // blank is as wide as text, tabs kept.

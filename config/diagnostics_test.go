@@ -55,7 +55,7 @@ func TestSnippets(t *testing.T) {
 		{"with line ends of Windows", "a = x\r\nb = y\r\n", at(1, 0, 4, 5),
 			"Error: Bad\n\n  web.hcl:1:5\n     1 | a = x\n       |     ^\n\n  Do it.\n\n"},
 		{"beside control characters", "a = \x1bx\x7f\n", at(1, 0, 5, 6),
-			"Error: Bad\n\n  web.hcl:1:6\n     1 | a = ?x?\n       |      ^\n\n  Do it.\n\n"},
+			"Error: Bad\n\n  web.hcl:1:6\n     1 | a = \ufffdx\ufffd\n       |      ^\n\n  Do it.\n\n"},
 		{"in a long line", long, at(1, 0, 150, 155),
 			"Error: Bad\n\n  web.hcl:1:151\n     1 | " + long[50:250] + "\n       | " + strings.Repeat(" ", 100) +
 				"^^^^^\n\n  Do it.\n\n"},

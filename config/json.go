@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // The types below have the shape of what `terraform validate -json` writes.
@@ -66,7 +68,7 @@ func (d Diagnostics) WriteJSON(w io.Writer) error {
 		}
 		report.Diagnostics = append(report.Diagnostics, jd)
 	}
-	enc := json.NewEncoder(w)
+	enc := json.NewEncoder(visible.NewJSONWriter(w))
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
 	return enc.Encode(report)

@@ -1,11 +1,16 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // What is masked depends on where it stands, and never on what it says.
@@ -77,6 +82,27 @@ func TestMessagesLoseOnlyWhatTheyPointTo(t *testing.T) {
 	}
 	if strings.Contains(text, "enable") || strings.Contains(text, "abcdef") {
 		t.Errorf("what may be a secret shows:\n%s", text)
+	}
+}
+
+// A file, and what Consul says of it, may have characters that a terminal obeys, or does not show.
+func TestMessagesAreVisible(t *testing.T) {
+	const hidden = "\u009b2J\u202e\u200b"
+	_, diags := loadText("log_level = \""+hidden+"\"\nservice \"web\" { listen = 1 }\n", nil)
+	diags.Extend(hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Refused", Detail: "it says\n\x1b[2J" + hidden}})
+	var text, asJSON strings.Builder
+	if err := errors.Join(diags.WriteText(&text, false), diags.WriteJSON(&asJSON)); err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range []string{text.String(), asJSON.String()} {
+		if visible.Lines(got) != got {
+			t.Errorf("got %q", got)
+		}
+	}
+	for _, want := range []string{"log_level = \"\ufffd2J\ufffd\ufffd\"", "           ^^^^^^^", "it says\n\ufffd[2J"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("no %q in %s", want, &text)
+		}
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/regular"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // An asker is the part of a command that asks a running lictor.
@@ -125,11 +126,7 @@ func (a *asker) fail(err error) int {
 	if errors.As(err, &answer) && answer.Code == http.StatusUnauthorized {
 		hint = "\nName the file of the token by -token-file or in $LICTOR_ADMIN_TOKEN_FILE."
 	}
-	lines := strings.Split(err.Error(), "\n")
-	for i := range lines {
-		lines[i] = visible(lines[i])
-	}
-	fmt.Fprintf(a.err, "lictor %s: %s%s\n", a.name, strings.Join(lines, "\n"), hint)
+	fmt.Fprintf(a.err, "lictor %s: %s%s\n", a.name, visible.Lines(err.Error()), hint)
 	if errors.As(err, &nobody) {
 		return exitNobody
 	}
@@ -153,7 +150,7 @@ func endedOr(err error) error {
 
 // print writes v to stdout as indented JSON.
 func (a *asker) print(v any) error {
-	enc := json.NewEncoder(a.out)
+	enc := json.NewEncoder(visible.NewJSONWriter(a.out))
 	enc.SetIndent("", "  ")
 	return enc.Encode(v)
 }
@@ -201,16 +198,4 @@ func brief(d time.Duration) string {
 		return fmt.Sprintf("%dh", int(d.Hours()))
 	}
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
-}
-
-// visible replaces control characters, which a terminal would obey, and characters that change the direction of text.
-// Much of what is printed comes from Consul, where anybody may have written it.
-func visible(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r >= 0x202a && r <= 0x202e ||
-			r >= 0x2066 && r <= 0x2069 {
-			return '\ufffd'
-		}
-		return r
-	}, s)
 }

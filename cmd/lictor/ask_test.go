@@ -65,23 +65,6 @@ func TestAgo(t *testing.T) {
 	}
 }
 
-// Text of any language passes; what a terminal obeys, and what turns the direction of text, does not.
-func TestVisible(t *testing.T) {
-	t.Parallel()
-	const text = "web-1 ä 漢字 שלום \u00a0😀"
-	if got := visible(text); got != text {
-		t.Errorf("got %q, want %q", got, text)
-	}
-	for _, r := range "\x00\t\n\r\x1b\x7f\u0080\u009b\u009f\u2028\u2029\u202a\u202e\u2066\u2069" {
-		if got := visible("a" + string(r) + "b"); got != "a\ufffdb" {
-			t.Errorf("%U: got %q", r, got)
-		}
-	}
-	if got := visible("a\xffb"); got != "a\ufffdb" {
-		t.Errorf("bytes that are no text: got %q", got)
-	}
-}
-
 func TestWhomToAsk(t *testing.T) {
 	t.Parallel()
 	for address, want := range map[string]string{

@@ -17,6 +17,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 type connectionsCommand struct {
@@ -144,9 +145,10 @@ func writeConnections(w io.Writer, all []admin.Connection) error {
 	fmt.Fprintln(t, "SERVICE\tPROTO\tCLIENT\tENDPOINT\tADDRESS\tSTATE\tAGE\tIDLE\tUP\tDOWN")
 	for i := range all {
 		c := &all[i]
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible(c.Service), c.Protocol, c.Client,
-			visible(orDash(c.Endpoint)), visible(orDash(c.Address)),
-			strings.ReplaceAll(c.State, "_", "-"), brief(seconds(c.Age)), brief(seconds(c.Idle)),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible.Text(c.Service),
+			visible.Text(c.Protocol), visible.Text(c.Client),
+			visible.Text(orDash(c.Endpoint)), visible.Text(orDash(c.Address)),
+			visible.Text(strings.ReplaceAll(c.State, "_", "-")), brief(seconds(c.Age)), brief(seconds(c.Idle)),
 			size(float64(c.BytesUp)), size(float64(c.BytesDown)))
 	}
 	return t.Flush()

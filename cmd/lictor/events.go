@@ -14,6 +14,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 type eventsCommand struct {
@@ -114,7 +115,7 @@ func (c *eventsCommand) write(events []admin.Event) error {
 	if !c.json {
 		return writeEvents(c.out, "", events)
 	}
-	enc := json.NewEncoder(c.out)
+	enc := json.NewEncoder(visible.NewJSONWriter(c.out))
 	for _, e := range events {
 		if err := enc.Encode(e); err != nil {
 			return err
@@ -129,8 +130,8 @@ func writeEvents(w io.Writer, indent string, events []admin.Event) error {
 		if service == "" {
 			service = "-"
 		}
-		if _, err := fmt.Fprintf(w, "%s%s  %-9s  %s  %s\n", indent, e.Time.Local().Format(time.DateTime), e.Kind,
-			visible(service), visible(e.Text)); err != nil {
+		if _, err := fmt.Fprintf(w, "%s%s  %-9s  %s  %s\n", indent, e.Time.Local().Format(time.DateTime),
+			visible.Text(string(e.Kind)), visible.Text(service), visible.Text(e.Text)); err != nil {
 			return err
 		}
 	}

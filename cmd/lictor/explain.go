@@ -15,6 +15,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // explainEvents is how many events explain shows.
@@ -123,9 +124,9 @@ func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) er
 func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded error, events []admin.Event) error {
 	w := bufio.NewWriter(out) // keeps the first error
 	in := s.In()
-	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible(s.Name), in,
-		config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible(s.Source))
-	fmt.Fprintf(w, "%s\n", visible(setText(now, s)))
+	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible.Text(s.Name), in,
+		config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible.Text(s.Source))
+	fmt.Fprintf(w, "%s\n", visible.Text(setText(now, s)))
 	for i, source := range s.Sources {
 		use := "not in use"
 		if source.Active {
@@ -134,18 +135,19 @@ func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded e
 		if source.Detail != "" {
 			use += "; " + source.Detail
 		}
-		fmt.Fprintf(w, "source %d, %s: %s\n", i+1, visible(source.Name), visible(use))
+		fmt.Fprintf(w, "source %d, %s: %s\n", i+1, visible.Text(source.Name), visible.Text(use))
 	}
 	if excluded != nil {
-		fmt.Fprintf(w, "which instances its tags or filter leave out is not known: %s\n", visible(excluded.Error()))
+		fmt.Fprintf(w, "which instances its tags or filter leave out is not known: %s\n",
+			visible.Text(excluded.Error()))
 	}
 	for i := range s.Endpoints {
 		e := &s.Endpoints[i]
 		fmt.Fprintf(w, "\n%-3s  %s at %s, weight %d\n",
-			strings.ToUpper(e.State), visible(e.ID), visible(e.Address), e.Weight)
-		fmt.Fprintf(w, "     %s\n", visible(why(now, e)))
+			visible.Text(strings.ToUpper(e.State)), visible.Text(e.ID), visible.Text(e.Address), e.Weight)
+		fmt.Fprintf(w, "     %s\n", visible.Text(why(now, e)))
 		if len(e.Tags) > 0 {
-			fmt.Fprintf(w, "     its tags: %s\n", visible(strings.Join(e.Tags, ", ")))
+			fmt.Fprintf(w, "     its tags: %s\n", visible.Text(strings.Join(e.Tags, ", ")))
 		}
 	}
 	if len(events) > 0 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	_ "github.com/lictor-proxy/lictor/internal/needs"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // Exit codes, as lictor -help documents them.
@@ -54,7 +55,7 @@ func Main(args []string, c console) int {
 	}
 	code, err := app.Run()
 	if err != nil {
-		fmt.Fprintf(c.err, "lictor: %v\n", err)
+		fmt.Fprintf(c.err, "lictor: %s\n", visible.Lines(err.Error()))
 	}
 	if code == 127 { // the library's code for a command that is not there
 		return exitUsage
@@ -66,18 +67,21 @@ func commands(c console) map[string]cli.CommandFactory {
 	factory := func(command cli.Command) cli.CommandFactory {
 		return func() (cli.Command, error) { return command, nil }
 	}
+	// What these print is from a server, from Consul or from a file.
+	foreign := c
+	foreign.out = visible.NewWriter(c.out)
 	return map[string]cli.CommandFactory{
 		"run":         factory(newRunCommand(c)),
 		"forward":     factory(newForwardCommand(c)),
-		"plan":        factory(newPlanCommand(c)),
-		"status":      factory(newStatusCommand(c)),
+		"plan":        factory(newPlanCommand(foreign)),
+		"status":      factory(newStatusCommand(foreign)),
 		"top":         factory(newTopCommand(c)),
-		"explain":     factory(newExplainCommand(c)),
-		"events":      factory(newEventsCommand(c)),
-		"connections": factory(newConnectionsCommand(c)),
-		"reload":      factory(newReloadCommand(c)),
-		"upgrade":     factory(newUpgradeCommand(c)),
-		"validate":    factory(&validateCommand{console: c}),
+		"explain":     factory(newExplainCommand(foreign)),
+		"events":      factory(newEventsCommand(foreign)),
+		"connections": factory(newConnectionsCommand(foreign)),
+		"reload":      factory(newReloadCommand(foreign)),
+		"upgrade":     factory(newUpgradeCommand(foreign)),
+		"validate":    factory(&validateCommand{console: foreign}),
 		"fmt":         factory(&fmtCommand{console: c}),
 		"version":     factory(&versionCommand{console: c}),
 	}
@@ -117,7 +121,7 @@ func suggestion(given string, names []string) string {
 // usage prints two lines about wrong usage of a command, which is "" for lictor itself. It returns the exit code.
 func (c console) usage(command string, err error) int {
 	name := strings.TrimSpace("lictor " + command)
-	fmt.Fprintf(c.err, "%s: %v\nRun \"%s -help\" for how to use it.\n", name, err, name)
+	fmt.Fprintf(c.err, "%s: %s\nRun \"%s -help\" for how to use it.\n", name, visible.Lines(err.Error()), name)
 	return exitUsage
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 type planCommand struct {
@@ -103,7 +104,7 @@ func (c *planCommand) Run(args []string) int {
 	if changes.Empty() {
 		_, err = fmt.Fprintln(c.out, "nothing would change")
 	} else if err = changes.Write(c.out); err == nil {
-		_, err = fmt.Fprintf(c.out, "\n%s\n", changes.Summary())
+		_, err = fmt.Fprintf(c.out, "\n%s\n", visible.Text(changes.Summary()))
 	}
 	if err != nil {
 		fmt.Fprintf(c.err, "lictor plan: %v\n", err)
@@ -145,7 +146,7 @@ func (c *planCommand) running(next *config.Config) (*config.Config, error) {
 	cfg.AdoptSecrets(next)
 	if own := newBuild().Version; status.Version != own {
 		fmt.Fprintf(c.err, "lictor plan: the running lictor is %s, this one is %s: "+
-			"what only one of them knows shows as a change\n", visible(status.Version), own)
+			"what only one of them knows shows as a change\n", visible.Text(status.Version), own)
 	}
 	return cfg, nil
 }

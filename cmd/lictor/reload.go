@@ -9,6 +9,7 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // reloadTime is how long a reload may take.
@@ -74,7 +75,7 @@ func (c *reloadCommand) Run(args []string) int {
 	if c.json {
 		err = c.print(outcome)
 	} else {
-		_, err = fmt.Fprintf(c.out, "reloaded: %s\n", visible(outcome.Summary))
+		_, err = fmt.Fprintf(c.out, "reloaded: %s\n", visible.Text(outcome.Summary))
 	}
 	if err != nil {
 		return c.fail(err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/daemon"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 type runCommand struct {
@@ -116,7 +117,7 @@ func (c *runCommand) Run(args []string) int {
 	defer output.Close()
 	predecessor, err := daemon.FindPredecessor()
 	if err != nil {
-		fmt.Fprintf(c.err, "lictor: %v\n", err)
+		fmt.Fprintf(c.err, "lictor: %s\n", visible.Lines(err.Error()))
 		return exitFailed
 	}
 	program, err := daemon.ProgramPath()
@@ -164,14 +165,14 @@ func (c console) ended(err error, diags config.Diagnostics, asJSON bool) int {
 	case errors.As(err, &refused):
 		diags.Diagnostics = refused.Diagnostics
 		if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil {
-			fmt.Fprintf(c.err, "lictor: %v\n", err)
+			fmt.Fprintf(c.err, "lictor: %s\n", visible.Lines(err.Error()))
 		}
 	default:
 		for _, line := range daemon.Explain(err) {
 			if asJSON { // the log is JSON, and this is read with it
 				daemon.NewLogger(&config.Config{LogJSON: true}, c.err).Error("not started", "error", line)
 			} else {
-				fmt.Fprintf(c.err, "lictor: %s\n", line)
+				fmt.Fprintf(c.err, "lictor: %s\n", visible.Lines(line))
 			}
 		}
 	}

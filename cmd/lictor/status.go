@@ -15,6 +15,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // answerTime is how long a running lictor may take to answer.
@@ -122,19 +123,21 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	if !t.Ready {
 		ready = fmt.Sprintf("NOT READY: %s without a first answer", config.Plural(len(t.NotReady), "service"))
 	}
-	fmt.Fprintf(w, "lictor %s, process %d, up %s, %s\n", visible(t.Version), t.PID, brief(t.Now.Sub(t.Started)), ready)
+	fmt.Fprintf(w, "lictor %s, process %d, up %s, %s\n", visible.Text(t.Version), t.PID,
+		brief(t.Now.Sub(t.Started)), ready)
 	fmt.Fprintf(w, "%s, %s in, %d out, %s, %s\n", config.Plural(t.Services, "service"),
 		config.Plural(t.EndpointsIn, "endpoint"), t.EndpointsOut,
 		config.Plural(int(t.ConnectionsActive), "connection"), config.Plural(int(t.SessionsActive), "session"))
 	if r := t.LastReload; r != nil && !r.OK {
-		fmt.Fprintf(w, "the last reload, %s, FAILED: %s\n", ago(t.Now, &r.Time), visible(r.Error))
+		fmt.Fprintf(w, "the last reload, %s, FAILED: %s\n", ago(t.Now, &r.Time), visible.Text(r.Error))
 	}
 	for _, p := range t.Pending {
-		fmt.Fprintf(w, "pending until a restart or an upgrade: %s = %s, in force is %s\n", visible(p.Argument),
-			visible(orUnset(p.Configured)), visible(orUnset(p.InForce)))
+		fmt.Fprintf(w, "pending until a restart or an upgrade: %s = %s, in force is %s\n", visible.Text(p.Argument),
+			visible.Text(orUnset(p.Configured)), visible.Text(orUnset(p.InForce)))
 	}
 	for _, d := range t.Denied {
-		fmt.Fprintf(w, "the system denies %s (%s): %s\n", d.Call, d.Error, d.Instead)
+		fmt.Fprintf(w, "the system denies %s (%s): %s\n", visible.Text(d.Call), visible.Text(d.Error),
+			visible.Text(d.Instead))
 	}
 	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -142,9 +145,9 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	for i := range services {
 		s := &services[i]
 		in := s.In()
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", visible(s.Name), s.Protocol, strings.Join(s.Listeners, ","),
-			in, len(s.Endpoints)-in,
-			s.Counters.ConnectionsActive+s.Counters.SessionsActive, visible(setText(t.Now, s)))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", visible.Text(s.Name),
+			visible.Text(s.Protocol), visible.Text(strings.Join(s.Listeners, ",")), in, len(s.Endpoints)-in,
+			s.Counters.ConnectionsActive+s.Counters.SessionsActive, visible.Text(setText(t.Now, s)))
 	}
 	return table.Flush()
 }
@@ -200,7 +203,7 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	c := &s.Counters
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(t, "%s\t%s\n", name, visible(fmt.Sprintf(format, args...)))
+		fmt.Fprintf(t, "%s\t%s\n", name, visible.Text(fmt.Sprintf(format, args...)))
 	}
 	line("service", "%s", s.Name)
 	line("listens on", "%s %s", s.Protocol, strings.Join(s.Listeners, ", "))
@@ -261,8 +264,8 @@ func writeEndpoints(w io.Writer, now time.Time, endpoints []admin.Endpoint) erro
 	fmt.Fprintln(t, "ENDPOINT\tADDRESS\tWEIGHT\tSTATE\tWHY")
 	for i := range endpoints {
 		e := &endpoints[i]
-		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", visible(e.ID), visible(e.Address), e.Weight, e.State,
-			visible(why(now, e)))
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", visible.Text(e.ID), visible.Text(e.Address), e.Weight,
+			visible.Text(e.State), visible.Text(why(now, e)))
 	}
 	return t.Flush()
 }

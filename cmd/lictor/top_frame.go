@@ -10,6 +10,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // A topRow is one service over the last interval.
@@ -146,7 +147,7 @@ func topHead(t *admin.Status, rows []topRow, v *topView, width int) []string {
 		state += fmt.Sprintf(", %d STALE", t.Stale)
 	}
 	first := fmt.Sprintf("lictor %s  up %s  %s   %s, %d in, %d out   %d active  %s/s  %s/s up  %s/s down",
-		visible(t.Version), brief(t.Now.Sub(t.Started)), state,
+		visible.Text(t.Version), brief(t.Now.Sub(t.Started)), state,
 		config.Plural(t.Services, "service"), t.EndpointsIn, t.EndpointsOut, t.ConnectionsActive+t.SessionsActive,
 		number(clients), size(up), size(down))
 	keys := "sort by:"
@@ -172,9 +173,9 @@ func topLines(now time.Time, rows []topRow, v *topView, width int) (lines []stri
 	for i := range rows {
 		r := &rows[i]
 		in := r.In()
-		line := fmt.Sprintf("%s %5s %4d %4d %7d %9s %10s %10s %9s %8s  %s", pad(visible(r.Name), nameWidth(width)),
-			r.Protocol, in, len(r.Endpoints)-in, r.active,
-			number(r.clients), size(r.up), size(r.down), latency(r.latency), number(r.fails), visible(setText(now,
+		line := fmt.Sprintf("%s %5s %4d %4d %7d %9s %10s %10s %9s %8s  %s", pad(visible.Text(r.Name), nameWidth(width)),
+			visible.Text(r.Protocol), in, len(r.Endpoints)-in, r.active,
+			number(r.clients), size(r.up), size(r.down), latency(r.latency), number(r.fails), visible.Text(setText(now,
 				r.Service)))
 		line = pad(cut(line, width), width)
 		switch {
@@ -195,7 +196,8 @@ func topLines(now time.Time, rows []topRow, v *topView, width int) (lines []stri
 }
 
 func endpointLine(now time.Time, e *topEndpoint) string {
-	line := fmt.Sprintf("  %-3s %s  %s  %s", e.State, visible(e.ID), visible(e.Address), visible(why(now, e.Endpoint)))
+	line := fmt.Sprintf("  %-3s %s  %s  %s", visible.Text(e.State), visible.Text(e.ID), visible.Text(e.Address),
+		visible.Text(why(now, e.Endpoint)))
 	if e.Counters != nil {
 		line += fmt.Sprintf("  %d active  %s picks/s  %s fails/s", e.Counters.Active, number(e.picks), number(e.fails))
 	}

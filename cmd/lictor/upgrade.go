@@ -9,6 +9,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/daemon"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 type upgradeCommand struct{ asker }
@@ -78,7 +79,7 @@ func (c *upgradeCommand) Run(args []string) int {
 		err = c.print(next)
 	} else {
 		_, err = fmt.Fprintf(c.out, "upgraded: process %d, lictor %s, serves instead of process %d, lictor %s\n",
-			next.PID, visible(next.Version), before.PID, visible(before.Version))
+			next.PID, visible.Text(next.Version), before.PID, visible.Text(before.Version))
 	}
 	if err != nil {
 		return c.fail(err)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/daemon"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 type validateCommand struct {
@@ -100,7 +101,7 @@ func (c *validateCommand) ask(cfg *config.Config, diags *config.Diagnostics) {
 		d := &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Filters not checked", Detail: err.Error()}
 		diags.Extend(hcl.Diagnostics{d})
 	default:
-		fmt.Fprintf(c.err, "note: filters not checked: %v\n", err)
+		fmt.Fprintf(c.err, "note: filters not checked: %s\n", visible.Lines(err.Error()))
 	}
 }
 
@@ -119,7 +120,7 @@ func (c *validateCommand) live(cfg *config.Config, diags *config.Diagnostics) {
 	}
 	for i := range all {
 		for _, line := range all[i].Describe() {
-			fmt.Fprintln(c.out, line)
+			fmt.Fprintln(c.out, visible.Text(line))
 		}
 	}
 }

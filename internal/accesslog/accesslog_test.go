@@ -40,6 +40,17 @@ type entry struct {
 	DatagramsUp                                           *int64 `json:"datagrams_up"`
 }
 
+// The name of an instance may have characters that a terminal obeys.
+func TestAccessLinesAreVisible(t *testing.T) {
+	r := sampleRecord()
+	r.Endpoint.ID = "node/\u009b2J\u202e"
+	for name, line := range map[string][]byte{"JSON": appendJSON(nil, &r), "text": appendText(nil, &r)} {
+		if !strings.Contains(string(line), `node/\u009b2J\u202e`) {
+			t.Errorf("%s: got %q, want the characters escaped", name, line)
+		}
+	}
+}
+
 func TestAccessLines(t *testing.T) {
 	r := sampleRecord()
 	got, want := string(appendText(nil, &r)), `2026-01-02T03:04:05.000006Z web 127.0.0.1:34567 -> "node/web 1" 10.0.0.1:80 `+

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/visible"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
@@ -160,7 +161,7 @@ func appendSeconds(b []byte, d, unit time.Duration) []byte {
 func appendJSONString(b []byte, s string) []byte {
 	if !isPlain(s) {
 		quoted, _ := json.Marshal(s) // a string: it cannot fail
-		return append(b, quoted...)
+		return append(b, visible.JSON(quoted)...)
 	}
 	b = append(b, '"')
 	b = append(b, s...)

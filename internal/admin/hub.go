@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"sync"
+
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // A hub keeps the services as last shown, so that streams send only what changed. It is empty while nobody looks. A
@@ -60,7 +62,8 @@ func (h *hub) watched() bool {
 func (h *hub) publish(services []Service, status Status) {
 	texts := make(map[string][]byte, len(services))
 	for i := range services {
-		texts[services[i].Name], _ = json.Marshal(&services[i]) // plain data: it cannot fail
+		text, _ := json.Marshal(&services[i]) // plain data: it cannot fail
+		texts[services[i].Name] = visible.JSON(text)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

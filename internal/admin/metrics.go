@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // client_golang is Prometheus's own library, and what its naming rules and formats are tested with. It is used for
@@ -132,7 +134,7 @@ func cumulative[N int64 | uint64](bounds []time.Duration, buckets []N) (count ui
 func (e *exposition) describe(name, help string, labels []string) (desc *prometheus.Desc, values []string) {
 	values = make([]string, 0, len(labels)/2)
 	for i := 1; i < len(labels); i += 2 {
-		values = append(values, labels[i])
+		values = append(values, visible.Label(labels[i]))
 	}
 	if desc = e.descs[name]; desc == nil {
 		var names []string

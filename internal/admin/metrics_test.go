@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
@@ -14,9 +15,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/visible"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -65,6 +68,21 @@ func busy(t *testing.T) *house {
 	})
 	_ = h.client.Post(t.Context(), "/v1/reload", nil, nil) // it fails, which is wanted
 	return h
+}
+
+// The name of an instance, which is from Consul, shows in metrics and answers. Two that differ have two series.
+func TestMetricsAndAnswersAreVisible(t *testing.T) {
+	e := exposition{descs: map[string]*prometheus.Desc{}}
+	_, one := e.describe("x", "", []string{"endpoint", "a\u009b"})
+	_, other := e.describe("x", "", []string{"endpoint", "a\u202e"})
+	if one[0] == other[0] || visible.Text(one[0]) != one[0] {
+		t.Errorf("got %q and %q", one, other)
+	}
+	w := httptest.NewRecorder()
+	reply(w, "a\u009b\u202e")
+	if got, want := w.Body.String(), `"a\u009b\u202e"`+"\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {

@@ -25,7 +25,8 @@ type StrangerError struct {
 }
 
 func (e *StrangerError) Error() string {
-	return fmt.Sprintf("user %d listens there, who is neither root nor you, and the folder does not show that the socket is theirs:"+
+	return fmt.Sprintf("user %d listens there, who is neither root nor you,"+
+		" and the folder does not show that the socket is theirs:"+
 		" nothing was sent; to ask it nevertheless, run the command as that user", e.UID)
 }
 

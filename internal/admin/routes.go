@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/endpoints"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // A route is one thing that can be asked. docs/api.md has each, and a test holds it to that.
@@ -399,7 +400,7 @@ func reply(w http.ResponseWriter, v any) { replyCode(w, http.StatusOK, v) }
 func replyCode(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(v) // what fails here is the client's connection
+	_ = json.NewEncoder(visible.NewJSONWriter(w)).Encode(v) // what fails here is the client's connection
 }
 
 // refuse answers with an error. StatusServiceUnavailable is for what is worth another try soon.

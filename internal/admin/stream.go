@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/endpoints"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // sampleEvery is how often counters are looked at; minGap is how soon after something happened a look follows.
@@ -148,7 +149,7 @@ func sendJSON(w http.ResponseWriter, out *http.ResponseController, name string, 
 	if err != nil {
 		return err
 	}
-	return send(w, out, name, text)
+	return send(w, out, name, visible.JSON(text))
 }
 
 // send writes one server-sent event.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/asyncwriter"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 // printGrace is how long Close waits for what is still queued to be read.
@@ -54,6 +55,9 @@ func (o *Output) Close() {
 
 // NewLogger returns the log of a process with configuration cfg, as lines to w.
 func NewLogger(cfg *config.Config, w io.Writer) hclog.Logger {
+	if cfg.LogJSON {
+		w = visible.NewJSONWriter(w)
+	}
 	return hclog.New(&hclog.LoggerOptions{
 		Name:       "lictor",
 		Level:      hclog.LevelFromString(cfg.LogLevel),
