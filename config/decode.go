@@ -164,6 +164,20 @@ func (b *block) shortText(name string, most int) (string, bool) {
 	return v, ok
 }
 
+// isDots reports whether name means a folder in a path, so that no URL can have it in it.
+func isDots(name string) bool { return name == "." || name == ".." }
+
+// pathText is shortText that goes into the path of a URL.
+func (b *block) pathText(name string, most int) (string, bool) {
+	v, ok := b.shortText(name, most)
+	if ok && isDots(v) {
+		b.l.problem(b.rangeOf(name), "Bad name", "%s: Consul's API cannot be asked for %q. Choose another name.",
+			name, v)
+		return "", false
+	}
+	return v, ok
+}
+
 // text reads a string, which must not be empty.
 func (b *block) text(name string) (string, bool) {
 	v, ok := b.value(name, cty.String, "write text in quotes")

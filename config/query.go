@@ -15,12 +15,12 @@ func newQuery(name string) ConsulQuery {
 // queries reads a consul block of the service called name: one query, or one for each of its datacenters.
 func (l *loader) queries(b *block, name string) []ConsulQuery {
 	q := newQuery(name)
-	if v, ok := b.shortText("service", maxConsulName); ok {
+	if v, ok := b.pathText("service", maxConsulName); ok {
 		q.Service = v
 	}
 	q.Datacenter, _ = b.shortText("datacenter", maxConsulName)
-	q.Peer, _ = b.shortText("peer", maxConsulName)
-	q.PreparedQuery, _ = b.shortText("prepared_query", maxConsulName)
+	q.Peer, _ = b.pathText("peer", maxConsulName)
+	q.PreparedQuery, _ = b.pathText("prepared_query", maxConsulName)
 	q.Near, _ = b.shortText("near", maxConsulName)
 	var ok bool
 	if q.Filter, ok = b.shortText("filter", maxFilter); ok {

@@ -50,6 +50,8 @@ func badName(name string) string {
 		return "The name is too long."
 	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
 		return "The name contains a space or a control character."
+	case isDots(name):
+		return "A path cannot have this name in it."
 	}
 	return ""
 }

@@ -161,6 +161,9 @@ func servicePath(name string) string { return "/v1/services/" + url.PathEscape(n
 // service asks for one service. If no service has that name, the error suggests a similar one.
 func service(ctx context.Context, client *admin.Client, name string) (*admin.Service, error) {
 	s := &admin.Service{}
+	if name == "." || name == ".." { // which a path cannot have in it
+		return nil, fmt.Errorf("there is no service %q", name)
+	}
 	err := client.Get(ctx, servicePath(name), s)
 	var answer *admin.APIError
 	if !errors.As(err, &answer) || answer.Code != http.StatusNotFound {
