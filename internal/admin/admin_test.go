@@ -269,6 +269,13 @@ func TestReadyWhenEachServiceHasASet(t *testing.T) {
 	if code, text := h.ask("GET", "/readyz", ""); code != 503 || !strings.Contains(text, "1 of 2 services") {
 		t.Errorf("got %d %q, want 503 and how many are missing", code, text)
 	}
+	const other = "Host: lictor.service.consul"
+	if code, _ := h.ask("GET", "/v1/status", "", other, "Authorization: Bearer right"); code != 200 {
+		t.Errorf("the token with another name: got %d", code)
+	}
+	if code, _ := h.ask("GET", "/v1/status", "", other, "Authorization: Bearer wrong"); code != 403 {
+		t.Errorf("a wrong token with another name: got %d", code)
+	}
 	if code, _ := h.ask("GET", "/healthz", ""); code != 200 {
 		t.Errorf("healthz: got %d", code)
 	}
@@ -578,6 +585,9 @@ func TestGuard(t *testing.T) {
 			}
 		})
 	}
+	if code, _ := h.ask("GET", "/healthz", "", "Host: x.svc.cluster.local"); code != 200 {
+		t.Errorf("a probe by another name: got %d", code)
+	}
 	if code, _ := h.ask("GET", "/v1/reload", ""); code != 405 {
 		t.Errorf("a change by GET: got %d, want 405", code)
 	}
@@ -597,6 +607,8 @@ func TestToken(t *testing.T) {
 		want   int
 	}{
 		{"Authorization: Bearer right", 200},
+		{"Authorization: bearer right", 200},
+		{"Authorization: BEARER right", 200},
 		{"Authorization: Basic eDpyaWdodA==", 200}, // x:right
 		{"Authorization: Bearer wrong", 401},
 		{"Authorization: Bearer ", 401},

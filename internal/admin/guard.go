@@ -21,7 +21,7 @@ import (
 // else's page; hence:
 //
 //   - The Host must be an IP address, localhost, this host's name or one of hosts. A page whose name was made to
-//     point here ("DNS rebinding") has its own.
+//     point here ("DNS rebinding") has its own. Whoever has the token may use any Host, and so may probes.
 //   - A request that says that it comes from another origin is turned away, except when somebody follows a link to
 //     the page.
 //   - What changes something is a POST, and the browser must not say that it comes from elsewhere.
@@ -67,7 +67,7 @@ func (g *guard) wrap(next http.Handler, local bool) http.Handler {
 // check returns why r is refused, if it is.
 func (g *guard) check(r *http.Request, local bool, cross *http.CrossOriginProtection) (code int, err error) {
 	if !local {
-		if !g.knowsHost(r.Host) {
+		if !g.knowsHost(r.Host) && !anyone(r.URL.Path) && !g.hasToken(r) {
 			const text = "host %q is not known here: use an IP address, or add the name to hosts in the admin block"
 			return http.StatusForbidden, fmt.Errorf(text, r.Host)
 		}
@@ -82,6 +82,15 @@ func (g *guard) check(r *http.Request, local bool, cross *http.CrossOriginProtec
 		return g.authorize(r)
 	}
 	return 0, nil
+}
+
+// hasToken reports whether a token is asked for and r has it. No page has it whose name was made to point here.
+func (g *guard) hasToken(r *http.Request) bool {
+	if g.tokenFile == "" {
+		return false
+	}
+	_, err := g.authorize(r)
+	return err == nil
 }
 
 // knowsHost tells whether a Host header names this server rather than somebody's domain.
@@ -130,8 +139,8 @@ func (g *guard) authorize(r *http.Request) (code int, err error) {
 	if err != nil || want == "" {
 		return http.StatusServiceUnavailable, errors.New("the file of the token cannot be read, or is empty")
 	}
-	got, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !bearer {
+	scheme, got, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !strings.EqualFold(scheme, "Bearer") { // RFC 9110, 11.1: in any case of letters
 		_, got, _ = r.BasicAuth()
 	}
 	// Of hashes, so that the time taken does not tell the length either.
