@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"errors"
+	"io/fs"
+	"net"
 	"strings"
 	"syscall"
 
@@ -25,12 +27,17 @@ func withHints(err error) error { return errors.New(strings.Join(Explain(err), "
 
 // hint returns what to do about an error whose text does not say it, or nothing.
 func hint(err error) string {
+	var op *net.OpError
+	isSocket := errors.As(err, &op) && op.Net == "unix"
+	isFile := errors.As(err, new(*fs.PathError))
 	switch {
+	case isSocket && errors.Is(err, syscall.EADDRINUSE):
+		return " (another process serves that socket: stop it, or choose another path)"
 	case errors.Is(err, syscall.EADDRINUSE):
 		return " (something else listens there: stop it, or choose another port; \"ss -ltnup\" shows who)"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return " (this host has no such address)"
-	case errors.Is(err, syscall.EACCES):
+	case errors.Is(err, syscall.EACCES) && !isSocket && !isFile:
 		return " (ports below 1024 need CAP_NET_BIND_SERVICE: run as root, by setcap cap_net_bind_service=+ep," +
 			" or with AmbientCapabilities= in systemd)"
 	}
