@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -46,7 +47,9 @@ func (c *validateCommand) Help() string {
   names. Nothing is served, and no address is taken.
 
   Where a service has a filter, Consul is asked whether it accepts it. If Consul
-  cannot be asked within 3 seconds, a note says so; that is no failure.
+  cannot be asked within 3 seconds, a note says so; that is no failure. Another
+  note names addresses to listen at that are in use on this host. An access log
+  that cannot be opened here is a problem.
 
   Exits with 0 if the configuration is valid, and with 1 if it is not.
 
@@ -54,7 +57,8 @@ Options:
 
   -json       Print the result to stdout as JSON, in the format of
               "terraform validate -json".
-  -offline    Do not ask Consul.
+  -offline    Do not ask Consul, and do not look at the access log and the
+              addresses of this host.
   -live       Look at the world too: what each service would be served by now,
               instance by instance, with the reason why one is left out; whether
               the token has the rights for that; and whether the addresses to
@@ -81,12 +85,14 @@ func (c *validateCommand) Run(args []string) int {
 		return c.usage("validate", err)
 	}
 	cfg, diags := config.Load(paths, config.Options{})
-	switch {
-	case cfg == nil:
-	case c.look:
-		c.live(cfg, &diags)
-	case !c.offline:
-		c.ask(cfg, &diags)
+	if cfg != nil && !c.offline {
+		diags.Extend(daemon.CheckHost(cfg))
+		if c.look {
+			c.live(cfg, &diags)
+		} else {
+			c.ask(cfg, &diags)
+			c.noteAddresses(daemon.InUse(cfg), &diags)
+		}
 	}
 	return c.report(cfg, diags)
 }
@@ -95,14 +101,33 @@ func (c *validateCommand) Run(args []string) int {
 func (c *validateCommand) ask(cfg *config.Config, diags *config.Diagnostics) {
 	refused, err := daemon.CheckFilters(context.Background(), cfg)
 	diags.Extend(refused)
-	switch {
-	case err == nil:
-	case c.json:
-		d := &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: "Filters not checked", Detail: err.Error()}
-		diags.Extend(hcl.Diagnostics{d})
-	default:
-		fmt.Fprintf(c.err, "note: filters not checked: %s\n", visible.Lines(err.Error()))
+	if err != nil {
+		c.note(diags, "Filters not checked", err.Error())
 	}
+}
+
+// note tells what is no problem of the configuration.
+func (c *validateCommand) note(diags *config.Diagnostics, summary, detail string) {
+	if c.json {
+		diags.Extend(hcl.Diagnostics{{Severity: hcl.DiagWarning, Summary: summary, Detail: detail}})
+		return
+	}
+	fmt.Fprintf(c.err, "note: %s: %s\n", strings.ToLower(summary[:1])+summary[1:], visible.Lines(detail))
+}
+
+// maxNamed is how many addresses a note names.
+const maxNamed = 3
+
+// noteAddresses tells which addresses are in use.
+func (c *validateCommand) noteAddresses(inUse []string, diags *config.Diagnostics) {
+	if len(inUse) == 0 {
+		return
+	}
+	named := strings.Join(inUse[:min(len(inUse), maxNamed)], ", ")
+	if more := len(inUse) - maxNamed; more > 0 {
+		named += fmt.Sprintf(" and %d more", more)
+	}
+	c.note(diags, "Addresses in use", named+"; if a lictor runs with this configuration, all is well")
 }
 
 // liveTimeout is how long validate -live takes for everything together.

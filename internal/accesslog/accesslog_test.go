@@ -53,20 +53,23 @@ func TestAccessLinesAreVisible(t *testing.T) {
 
 func TestAccessLines(t *testing.T) {
 	r := sampleRecord()
-	got, want := string(appendText(nil, &r)), `2026-01-02T03:04:05.000006Z web 127.0.0.1:34567 -> "node/web 1" 10.0.0.1:80 `+
-		`connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"`+"\n"
+	got := string(appendText(nil, &r))
+	want := `2026-01-02T03:04:05.000006Z web 127.0.0.1:34567 -> "node/web 1" 10.0.0.1:80 ` +
+		`connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"` + "\n"
 	if got != want {
 		t.Errorf("got  %swant %s", got, want)
 	}
 	var line entry
 	if err := json.Unmarshal(appendJSON(nil, &r), &line); err != nil || line.Endpoint != "node/web 1" ||
 		line.Connect != 0.000312 || line.By != "client" || line.Down != 5311 || line.Protocol != "tcp" ||
-		line.DatagramsUp != nil || !line.Time.Equal(r.Ended) || line.Duration != 1.204 || line.Client != "127.0.0.1:34567" ||
+		line.DatagramsUp != nil || !line.Time.Equal(r.Ended) || line.Duration != 1.204 ||
+		line.Client != "127.0.0.1:34567" ||
 		line.Address != "10.0.0.1:80" || line.End != "client closed" || line.Up != 120 || line.Service != "web" {
 		t.Errorf("got %+v, %v", line, err)
 	}
 	r.Endpoint, r.Reason = lb.Endpoint{}, proxy.ReasonUnserved
-	if got := string(appendText(nil, &r)); !strings.Contains(got, "-> - - connect") || !strings.Contains(got, "by=lictor") {
+	if got := string(appendText(nil, &r)); !strings.Contains(got, "-> - - connect") ||
+		!strings.Contains(got, "by=lictor") {
 		t.Errorf("got %s", got)
 	}
 	r.Protocol, r.DatagramsUp, r.Reason = proxy.UDP, 3, proxy.ReasonEndpointLeft
@@ -114,7 +117,8 @@ func TestSecondsOfAccessLines(t *testing.T) {
 		{time.Hour, "3600.000000", "3600"},
 		{-1500 * time.Millisecond, "-1.500000", "-1.5"},
 	} {
-		text, json := string(appendSeconds(nil, tt.d, time.Microsecond)), string(appendSeconds(nil, tt.d, time.Nanosecond))
+		text := string(appendSeconds(nil, tt.d, time.Microsecond))
+		json := string(appendSeconds(nil, tt.d, time.Nanosecond))
 		if text != tt.text || json != tt.json {
 			t.Errorf("%d ns: got %s and %s, want %s and %s", tt.d, text, json, tt.text, tt.json)
 		}

@@ -107,7 +107,7 @@ func endedBy(reason string) string {
 	return "lictor"
 }
 
-// hasPlainAddress reports whether the address of the endpoint consists of digits, letters and punctuation of IP addresses.
+// hasPlainAddress reports whether the address of the endpoint needs no quotes.
 func hasPlainAddress(r *proxy.AccessRecord) bool {
 	return r.Endpoint.Host == "" && r.Endpoint.Addr.Addr().Zone() == ""
 }

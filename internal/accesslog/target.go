@@ -39,9 +39,8 @@ func openTarget(o Options, own Outputs) (target, error) {
 	} else if errors.Is(err, syscall.ENXIO) && isFIFO(o.Path) {
 		err = &fs.PathError{Op: "open", Path: o.Path, Err: errNobodyReads}
 	}
-	if err == nil && !info.Mode().IsRegular() && info.Mode()&(fs.ModeNamedPipe|fs.ModeCharDevice) == 0 {
-		what := fmt.Errorf("is %s: name a file or a FIFO", regular.Kind(info.Mode()))
-		err = &fs.PathError{Op: "open", Path: o.Path, Err: what}
+	if err == nil {
+		err = takesLines(o.Path, info.Mode())
 	}
 	if err != nil {
 		if file != nil {
@@ -50,6 +49,39 @@ func openTarget(o Options, own Outputs) (target, error) {
 		return target{}, fmt.Errorf("access_log: %w", err)
 	}
 	return target{file: file, regular: info.Mode().IsRegular()}, nil
+}
+
+// takesLines returns an error unless a file of this mode can be an access log.
+func takesLines(path string, mode fs.FileMode) error {
+	if mode.IsRegular() || mode&(fs.ModeNamedPipe|fs.ModeCharDevice) != 0 {
+		return nil
+	}
+	return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("is %s: name a file or a FIFO", regular.Kind(mode))}
+}
+
+// Check returns an error if this process could not open an access log. It opens nothing and makes no file, for those
+// that it made might belong to another user than the one who runs Lictor. It does not wait.
+func Check(o Options) error {
+	printed := new(asyncwriter.Writer) // nothing is written to it
+	if (Outputs{Out: printed, Err: printed}).standard(o.Path) != nil {
+		return nil
+	}
+	info, err := os.Stat(o.Path)
+	switch {
+	case err == nil:
+		if err = takesLines(o.Path, info.Mode()); err == nil {
+			err = mayWrite(o.Path, info.Mode())
+		}
+	case errors.Is(err, fs.ErrNotExist):
+		dir := filepath.Dir(o.Path)
+		if info, err = os.Stat(dir); err == nil {
+			err = mayWrite(dir, info.Mode())
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("access_log: %w", err)
+	}
+	return nil
 }
 
 func isFIFO(path string) bool {

@@ -196,3 +196,39 @@ func TestAccessLogIntoWhatTakesNoLines(t *testing.T) {
 		t.Errorf("/dev/null: got %d lines written", n)
 	}
 }
+
+// Check says what opening would say, and makes nothing.
+func TestCheckOfAnAccessLog(t *testing.T) {
+	dir := t.TempDir()
+	file, fifo := filepath.Join(dir, "file"), makeFIFO(t)
+	if err := os.WriteFile(file, []byte("a line\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ path, want string }{
+		{filepath.Join(dir, "new"), ""},
+		{file, ""},
+		{fifo, ""},
+		{"/dev/null", ""},
+		{"/dev/stdout", ""},
+		{dir, "access_log: open " + dir + ": is a directory: name a file or a FIFO"},
+		{filepath.Join(dir, "none", "file"), "no such file or directory"},
+		{filepath.Join(file, "file"), "not a directory"},
+	} {
+		err := Check(Options{Path: tt.path})
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%s: got %v, want %q", tt.path, err, tt.want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "new")); err == nil {
+		t.Error("a file was made")
+	}
+	if os.Geteuid() == 0 {
+		return // who may write everywhere
+	}
+	if err := os.Chmod(file, 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(Options{Path: file}); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("a file that must not be written: got %v", err)
+	}
+}

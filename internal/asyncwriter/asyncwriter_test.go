@@ -284,8 +284,8 @@ func TestTornLineIsCompleted(t *testing.T) {
 			_ = w.Close(patience)
 			if got := d.got.String(); got != tt.want || written != tt.written || lost != tt.lost ||
 				w.Dropped() != int64(tt.lost) {
-				t.Errorf("got %q, %d written and %d lost, %d dropped, want %q, %d and %d", got, written, lost, w.Dropped(),
-					tt.want, tt.written, tt.lost)
+				t.Errorf("got %q, %d written and %d lost, %d dropped, want %q, %d and %d", got, written, lost,
+					w.Dropped(), tt.want, tt.written, tt.lost)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/accesslog"
 )
 
 // A looker tells what a query comes to now; [discovery.Consul] does.
@@ -116,6 +118,38 @@ func (s *Sight) Describe() []string {
 	head := fmt.Sprintf("%s: %d of %s (%s)", s.service, in, config.Plural(len(s.instances), "instance"),
 		whatOf(s.query))
 	return append([]string{head}, lines...)
+}
+
+// CheckHost returns what of this host would keep a daemon with the configuration from starting: an access log that
+// cannot be opened. That this user may not write there is a warning, for Lictor may run as another one. It changes
+// nothing.
+func CheckHost(cfg *config.Config) hcl.Diagnostics {
+	if cfg.AccessLog == nil {
+		return nil
+	}
+	err := accesslog.Check(accesslog.Options(*cfg.AccessLog))
+	if err == nil {
+		return nil
+	}
+	d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Access log cannot be opened", Detail: err.Error() + "."}
+	if errors.Is(err, fs.ErrPermission) {
+		d.Severity = hcl.DiagWarning
+		d.Detail = err.Error() + " for this user. If lictor runs as another one, all may be well."
+	}
+	return hcl.Diagnostics{d}
+}
+
+// InUse returns the addresses of services that something listens at already, such as
+// "tcp 127.0.0.1:80 (service "web")".
+func InUse(cfg *config.Config) (all []string) {
+	for _, s := range cfg.Services {
+		for _, addr := range s.Listen {
+			if errors.Is(tryListen(s.Protocol, addr), syscall.EADDRINUSE) {
+				all = append(all, fmt.Sprintf("%s %s (service %q)", s.Protocol, addr, s.Name))
+			}
+		}
+	}
+	return all
 }
 
 // taken warns of addresses of the service that something listens at already: another program, or a lictor with this

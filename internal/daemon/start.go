@@ -64,9 +64,9 @@ func newDaemon(o Options) *Daemon {
 	return d
 }
 
-// firstEvent returns the number after which those of events begin. The numbers of an earlier process are below it, be it
-// the predecessor, whose last is given, or one that has ended: none has had an event for each microsecond. The API's
-// clients may take numbers for float64, which has room for these until the year 2255.
+// firstEvent returns the number after which those of events begin. The numbers of an earlier process are below it: of
+// the predecessor, whose last is given, and of one that has ended, which had less than an event each microsecond. A
+// float64, which clients of the API may use, has room for these until the year 2255.
 func firstEvent(now time.Time, predecessors uint64) uint64 {
 	return max(uint64(max(now.UnixMicro(), 0)), predecessors)
 }

@@ -57,8 +57,8 @@ type Events struct {
 // NewEvents returns Events that are empty.
 func NewEvents() *Events { return &Events{more: make(chan struct{})} }
 
-// Begin has the number of the first event be above after: whoever has read the events of an earlier process goes on with
-// those of this one. It must be called before the first Add. Without Begin the first is 1.
+// Begin has the number of the first event be above after. A client that has read the events of an earlier process goes
+// on with those of this one then. It must be called before the first Add. Without Begin the first is 1.
 func (l *Events) Begin(after uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

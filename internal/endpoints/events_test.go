@@ -92,7 +92,8 @@ func TestEventsBeginAboveThoseOfAnEarlierProcess(t *testing.T) {
 		}{{0, 3}, {base - 1, 3}, {base, 3}, {base + 2, 1}, {base + 3, 0}, {base + 4, 3}} {
 			events, next, _ := l.After(tt.seq, "", MaxEvents)
 			if len(events) != tt.want || next != base+3 {
-				t.Errorf("after %d, beginning with %d: got %+v up to %d, want %d", tt.seq, base+1, events, next, tt.want)
+				t.Errorf("after %d, beginning with %d: got %+v up to %d, want %d", tt.seq, base+1, events, next,
+					tt.want)
 			}
 		}
 	}

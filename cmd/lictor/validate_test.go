@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Addresses that are in use are noted, without -live too, and are no failure. With -offline only the files count.
+func TestValidateNotesAddressesInUse(t *testing.T) {
+	t.Parallel()
+	var src strings.Builder
+	for i := range maxNamed + 2 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		fmt.Fprintf(&src, "service \"s%d\" {\n  listen = %q\n", i, l.Addr())
+		fmt.Fprint(&src, "  static { endpoints = [\"10.0.0.1:80\"] }\n}\n")
+	}
+	path := filepath.Join(t.TempDir(), "lictor.hcl")
+	if err := os.WriteFile(path, []byte(src.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const note = "addresses in use: tcp 127.0.0.1:"
+	if _, said := lictor(t, exitOK, "validate", path); !strings.Contains(said, note) ||
+		!strings.Contains(said, `(service "s2") and 2 more; if a lictor runs`) {
+		t.Errorf("got %s", said)
+	}
+	if out, _ := lictor(t, exitOK, "validate", "-json", path); !strings.Contains(out, "Addresses in use") {
+		t.Errorf("got %s", out)
+	}
+	if out, said := lictor(t, exitOK, "validate", "-offline", path); said != "" || strings.Contains(out, "in use") {
+		t.Errorf("offline: got %s%s", out, said)
+	}
+}
