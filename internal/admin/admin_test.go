@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -868,6 +869,29 @@ func TestDefaultSocketIsInTheFirstFolderThatCanBeUsed(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	if got := l.Addr().String(); got != filepath.Join(dir, "admin.sock") {
 		t.Errorf("got %s", got)
+	}
+}
+
+// A second Lictor that may use the folder of the first one has its socket in the next folder.
+func TestDefaultSocketBesideOneInUse(t *testing.T) {
+	dir, err := os.MkdirTemp("", "admin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	paths := []string{filepath.Join(dir, "admin.sock"), filepath.Join(dir, "lictor", "admin.sock")}
+	for _, want := range paths {
+		l, err := listenFirst(paths)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		if got := l.Addr().String(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if _, err := listenFirst(paths); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("a third one: got %v", err)
 	}
 }
 

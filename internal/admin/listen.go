@@ -43,16 +43,22 @@ func DefaultSockets(getenv func(string) string) []string {
 	return paths
 }
 
-// ListenDefault opens the default socket, or says for each place why not.
+// ListenDefault opens the first of the default sockets that can be opened, or says for each place why not. A socket at
+// which another process listens cannot be.
 func ListenDefault(getenv func(string) string) (net.Listener, error) {
+	return listenFirst(DefaultSockets(getenv))
+}
+
+// listenFirst opens the first of the sockets at paths that can be opened.
+func listenFirst(paths []string) (net.Listener, error) {
 	var errs []error
-	for _, path := range DefaultSockets(getenv) {
+	for _, path := range paths {
 		if dir := filepath.Dir(path); filepath.Base(dir) == "lictor" {
 			_ = os.Mkdir(dir, 0o700) // if it is not there afterwards, listening says so
 		}
 		l, err := Listen(Address{Socket: path})
-		if err == nil || errors.Is(err, syscall.EADDRINUSE) {
-			return l, err
+		if err == nil {
+			return l, nil
 		}
 		errs = append(errs, err)
 	}
