@@ -5,7 +5,8 @@ type Ejection struct {
 	Network  Network
 	Endpoint Endpoint // its address only
 	Cause    Cause
-	InARow   int // times that it was ejected
+	InARow   int // times that it was ejected, without those for quickEjection
+	Quick    int `json:",omitempty"` // times that it was ejected for quickEjection
 
 	// CheckFailed says that only an answer ends the ejection, as long as the address is checked.
 	CheckFailed bool `json:",omitempty"`
@@ -20,7 +21,7 @@ func (b *RoundRobin) Ejections() (all []Ejection) {
 		if h.ejectedUntil.Load() != 0 {
 			e := Endpoint{Host: a.host, Addr: a.addr}
 			all = append(all, Ejection{Network: a.network, Endpoint: e, Cause: h.cause, InARow: h.ejections,
-				CheckFailed: h.checks.decide()})
+				Quick: h.quick, CheckFailed: h.checks.decide()})
 		}
 		h.mu.Unlock()
 	}
@@ -37,10 +38,10 @@ func (b *RoundRobin) SetEjections(all []Ejection) {
 	now := r.clock.now()
 	for _, e := range all {
 		a := address{network: e.Network, host: e.Endpoint.Host, addr: e.Endpoint.Addr}
-		if r.healths[a] != nil || e.InARow < 1 {
+		if r.healths[a] != nil || e.InARow+e.Quick < 1 {
 			continue
 		}
-		h := &health{registry: r, address: a, cause: e.Cause, ejections: e.InARow}
+		h := &health{registry: r, address: a, cause: e.Cause, quick: e.Quick, ejections: e.InARow}
 		h.troubled.Store(true)
 		h.marked.Store(true)
 		until := now

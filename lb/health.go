@@ -15,6 +15,15 @@ const (
 	maxEjection = time.Minute
 )
 
+// A TCP endpoint that refuses stays ejected for quickEjection the first quickEjections times in a row. Its process has
+// ended, and as a rule another one is about to start. A trial costs its client next to nothing: the endpoint refuses at
+// once, and the client goes on to another one. The first time, that is so after Reset too: a process that is killed
+// resets its connections, and refuses then.
+const (
+	quickEjection  = 100 * time.Millisecond
+	quickEjections = 10
+)
+
 // forgetEjections is how long an address must serve without being ejected for its next ejection to take minEjection
 // again, though it has not answered.
 const forgetEjections = 2 * maxEjection
@@ -56,7 +65,8 @@ type health struct {
 	mu           sync.Mutex // guards the following
 	dialFailures int        // in a row, resets not counted
 	resets       int        // in a row
-	ejections    int        // in a row
+	quick        int        // ejections in a row that took quickEjection
+	ejections    int        // in a row, without those
 	cause        Cause
 	trial        *trialUse // nil: no use tries it
 	checks       checks
@@ -130,14 +140,30 @@ func (h *health) ejectAndUnlock(c Cause, now instant) {
 
 func (h *health) ejectLocked(c Cause, now instant) {
 	if since := h.returnedAt.Load(); h.ejectedUntil.Load() == 0 && since != 0 && now.sub(since) > forgetEjections {
-		h.ejections = 0
+		h.quick, h.ejections = 0, 0
 	}
-	d := min(minEjection<<min(h.ejections, 16), maxEjection)
-	h.ejections++
+	d := quickEjection
+	if h.quickLocked(c) {
+		h.quick++
+	} else {
+		d = min(minEjection<<min(h.ejections, 16), maxEjection)
+		h.ejections++
+	}
 	h.cause, h.trial = c, nil
 	until := now.add(time.Duration(float64(d) * (0.8 + 0.4*rand.Float64())))
 	h.ejectedUntil.Store(until)
 	h.due.Store(h.nextTrialLocked())
+}
+
+// quickLocked reports whether the next ejection is to take quickEjection.
+func (h *health) quickLocked(c Cause) bool {
+	switch {
+	case h.address.network != TCP || h.ejections > 0:
+		return false
+	case c == Reset: // a trial costs a client its connection, unless the endpoint refuses by then
+		return h.quick == 0
+	}
+	return c == Refused && h.quick < quickEjections
 }
 
 // nextTrialLocked returns when a use may try the address if none does: distantFuture while its checks fail, because
@@ -193,7 +219,7 @@ func (h *health) reached() {
 
 // recoverLocked forgets all failures. It reports whether the address was ejected.
 func (h *health) recoverLocked() bool {
-	h.ejections = 0
+	h.quick, h.ejections = 0, 0
 	h.checks.failed = false
 	h.marked.Store(false)
 	return h.returnLocked()

@@ -141,7 +141,7 @@ func TestHealthChangesAreTold(t *testing.T) {
 			slices.SortFunc(told, func(a, b HealthChange) int { return strings.Compare(a.Service, b.Service) })
 			for i, c := range told {
 				if i >= len(services) || c.Service != services[i] || c.Endpoint != "A" || c.Ejected != ejected ||
-					ejected && (c.Cause != Refused || c.TryIn < time.Second/2 || c.TryIn > 2*time.Second) {
+					ejected && (c.Cause != Refused || c.TryIn < quickEjection/2 || c.TryIn > 2*quickEjection) {
 					t.Errorf("told %+v", c)
 				}
 			}
@@ -168,14 +168,17 @@ func TestHealthChangesAreTold(t *testing.T) {
 	})
 }
 
-// The time doubles from 1 s to 60 s, give or take a fifth; then one use tries, and nobody else until it is known how
-// that went.
+// An endpoint that refuses is tried ten times after 100 ms. Then the time doubles from 1 s to 60 s. Each is so give or
+// take a fifth; then one use tries, and no other until it is known how that went.
 func TestEjectionDoublesAndOneTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1)...)
 		fails(t, b, "B", Refused)
-		for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
-			want *= time.Second
+		times := slices.Repeat([]time.Duration{100 * time.Millisecond}, 10)
+		for _, seconds := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+			times = append(times, seconds*time.Second)
+		}
+		for _, want := range times {
 			time.Sleep(want*8/10 - time.Millisecond)
 			for range 30 {
 				if m, _ := b.NextEndpoint("web", client, Tried{}); m.ID == "B" {
@@ -201,9 +204,46 @@ func TestEjectionDoublesAndOneTries(t *testing.T) {
 			t.Errorf("afterwards got %s, want all in turn", got)
 		}
 		fails(t, b, "B", Refused)
-		time.Sleep(1200*time.Millisecond + 1)
-		member(t, b, "B") // after a success the time begins at 1 s again
+		time.Sleep(quickEjection*12/10 + 1)
+		member(t, b, "B") // after a success the times begin anew
 	})
+}
+
+// A trial of an endpoint that does not refuse may cost its client something, so the first one comes later. Before it,
+// there is one after a reset: by then a process that was killed refuses.
+func TestQuickEjections(t *testing.T) {
+	const quick, slow = quickEjection, minEjection
+	for _, tt := range []struct {
+		name    string
+		network Network
+		causes  []Cause // of ejections in a row
+		want    []time.Duration
+	}{
+		{"refused", TCP, []Cause{Refused, Refused, Refused}, []time.Duration{quick, quick, quick}},
+		{"refused over UDP", UDP, []Cause{Refused, Refused}, []time.Duration{slow, 2 * slow}},
+		{"unreachable", TCP, []Cause{Unreachable, Unreachable}, []time.Duration{slow, 2 * slow}},
+		{"reset", TCP, []Cause{Reset, Reset, Reset}, []time.Duration{quick, slow, 2 * slow}},
+		{"reset, and refused then", TCP, []Cause{Reset, Refused, Refused}, []time.Duration{quick, quick, quick}},
+		{"no longer refused", TCP, []Cause{Refused, Unreachable, Refused}, []time.Duration{quick, slow, 2 * slow}},
+		{"no longer refused, and reset", TCP, []Cause{Refused, Reset, Reset}, []time.Duration{quick, slow, 2 * slow}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := balanced(Options{Network: tt.network, MinAvailable: -1}, named(1, 1)...)
+				for i, c := range tt.causes {
+					fails(t, b, "B", c, c) // the second one of a trial is no news
+					e := b.Snapshot()[0].Endpoints[1]
+					if e.State != StateEjected || e.TryIn < tt.want[i]*8/10 || e.TryIn > tt.want[i]*12/10 {
+						t.Fatalf("%v: %v for %v, want ejected for %v", c, e.State, e.TryIn, tt.want[i])
+					}
+					if e.Ejections != i+1 {
+						t.Errorf("ejected %d times, want %d", e.Ejections, i+1)
+					}
+					time.Sleep(e.TryIn)
+				}
+			})
+		})
+	}
 }
 
 // What ends a trial, and how.

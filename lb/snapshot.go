@@ -107,7 +107,7 @@ func (m *Member) snapshot(q *query) EndpointSnapshot {
 	h := m.health
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s.Fails, s.Ejections, s.Cause = h.dialFailures+h.resets, h.ejections, h.cause
+	s.Fails, s.Ejections, s.Cause = h.dialFailures+h.resets, h.quick+h.ejections, h.cause
 	switch {
 	case h.trial != nil:
 		s.State = StateTrial
