@@ -131,3 +131,22 @@ func TestAnHTTPCheckHoldsForConnectionsFromBeforeAnUpgrade(t *testing.T) {
 	client.awaitReset(t)
 	awaitRotation(t, d.addr(t, "db"), "b")
 }
+
+// An instance that is silent for a while, as when Patroni restarts, keeps its clients over an upgrade.
+func TestSilenceIsForgivenOverAnUpgrade(t *testing.T) {
+	all := startDatabases(t)
+	d := found(t, all.config())
+	awaitRotation(t, d.addr(t, "db"), "a")
+	(&lictor{runtime: d.runtime}).awaitAnswer(t, "explain db", 0, "test/b", "/primary: status 503")
+	all.a.status.Store(0)
+	all.b.status.Store(0)
+	d.upgrade(t)
+	before := all.a.silent.Load()
+	eventually(t, "three checks of the new process", func() error {
+		if n := all.a.silent.Load(); n < before+3 {
+			return fmt.Errorf("there were %d", n-before)
+		}
+		return nil
+	})
+	wantCounts(t, d.addr(t, "db"), map[string]int{"a": 5})
+}

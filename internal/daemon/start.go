@@ -102,6 +102,7 @@ func (d *Daemon) start(ctx context.Context) error {
 		consul.HoldState(true)
 	}
 	d.sets = endpoints.NewSets(d.balancer, d.events, endpoints.Judges(d.cycles, d.checker))
+	d.checker.SetResults(predecessor.State().Checked)
 	d.checker.Apply(healthChecksOf(cfg))
 	d.cycles.Prefer(predecessor.State().Links)
 	d.detect(cfg)

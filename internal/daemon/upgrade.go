@@ -116,6 +116,7 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	}
 	o.State.Sets, o.State.Drained = d.sets.Export()
 	o.State.Emptied, o.State.Ejected = d.balancer.Emptied(), d.balancer.Ejections()
+	o.State.Checked = d.checker.Results()
 	if c := d.consul.Load(); c != nil {
 		o.State.Saved, err = c.Save()
 	}

@@ -11,7 +11,8 @@
 // endpoint itself goes on. One that has never answered is not fit.
 //
 // A new endpoint gets no clients before its first good answer. The first endpoints of a service are an exception: they
-// get clients until their first check fails, so that neither a start nor an upgrade leaves clients without an endpoint.
+// get clients until their first check fails, so that a start does not leave clients without an endpoint. After an upgrade,
+// what the former process has found holds until the first check: see Checker.SetResults.
 //
 // Endpoints that stand by are checked too, though they are in no set: see Checker.Standby.
 package healthcheck
@@ -74,6 +75,7 @@ type Checker struct {
 	services map[string]*service      // those that have a Check
 	standby  map[string][]lb.Endpoint // what Standby was told, of services with and without a Check
 	dropped  map[string]bool          // services that had a Check when Judge was called last
+	before   map[place]Result         // what SetResults was told, of endpoints that are not checked yet
 	closed   bool
 }
 
@@ -102,7 +104,8 @@ type target struct {
 // New returns a Checker that checks nothing yet.
 func New(o Options) *Checker {
 	c := &Checker{resolver: o.Resolver, log: o.Logger, changed: o.Changed, slots: make(chan struct{}, maxProbes),
-		services: map[string]*service{}, standby: map[string][]lb.Endpoint{}, dropped: map[string]bool{}}
+		services: map[string]*service{}, standby: map[string][]lb.Endpoint{}, dropped: map[string]bool{},
+		before: map[place]Result{}}
 	if c.resolver == nil {
 		c.resolver = lb.NewResolver(maxProbes)
 	}
@@ -278,6 +281,7 @@ func (c *Checker) begin(s *service, e lb.Endpoint) *target {
 	if s.known {
 		t.verdict = &cycles.Verdict{Reason: Reason, Text: notChecked}
 	}
+	c.inherit(t)
 	if !c.closed {
 		c.wg.Go(func() { c.run(ctx, t) })
 	}
@@ -310,9 +314,11 @@ func (c *Checker) Fit(service string, endpoints []lb.Endpoint) []lb.Endpoint {
 	}
 	var fit []lb.Endpoint
 	for _, e := range endpoints {
-		if t := s.targets[e.ID]; !t.isAt(e) || !t.fails() {
-			fit = append(fit, e)
+		t := s.targets[e.ID]
+		if t.isAt(e) && t.fails() || !t.isAt(e) && c.before[placeOf(service, e)].Failure != "" {
+			continue
 		}
+		fit = append(fit, e)
 	}
 	return fit
 }

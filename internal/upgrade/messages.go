@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/healthcheck"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -110,6 +111,7 @@ type State struct {
 	Links   []cycles.Link        `json:"links,omitempty"`   // see cycles.Detector.Prefer
 	Saved   []byte               `json:"saved,omitempty"`   // see discovery.Consul.Save
 	Events  uint64               `json:"events,omitempty"`  // see endpoints.Events.Begin
+	Checked []healthcheck.Result `json:"checked,omitempty"` // see healthcheck.Checker.Results
 }
 
 // A Build is what a process was made from.
