@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/deadline"
 )
 
 // ErrLookups is returned by Resolver.Lookup if the lookup could not start in time, because too many others are under
@@ -166,10 +168,10 @@ func DialAny(ctx context.Context, d *net.Dialer, network string, addrs []netip.A
 
 // dialPart connects to addr, with one part in of of the time until ctx ends.
 func dialPart(ctx context.Context, d *net.Dialer, network string, addr netip.AddrPort, of int) (net.Conn, error) {
-	if deadline, ok := ctx.Deadline(); ok && of > 1 {
+	if end, ok := deadline.End(ctx); ok && of > 1 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(of))
+		ctx, cancel = deadline.WithTimeout(ctx, time.Until(end)/time.Duration(of))
 		defer cancel()
 	}
-	return d.DialContext(ctx, network, addr.String())
+	return deadline.Dial(ctx, *d, network, addr.String())
 }

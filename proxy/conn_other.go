@@ -2,13 +2,22 @@
 
 package proxy
 
-import "net"
+import (
+	"net"
+	"syscall"
+)
 
 // connGone tells nothing here.
 func connGone(*net.TCPConn) bool { return false }
 
 // connDeserted tells nothing here.
 func connDeserted(*net.TCPConn) *clientError { return nil }
+
+// connReadable tells nothing here.
+func connReadable(syscall.Conn) bool { return false }
+
+// connWritable tells nothing here.
+func connWritable(syscall.Conn) bool { return false }
 
 // connUnsent tells nothing here.
 func connUnsent(*net.TCPConn) int { return 0 }

@@ -12,12 +12,7 @@ import (
 // This is what the kernel tells of the state of a connection of package net.
 
 // connGone tells whether the connection is over for the kernel, where that tells.
-func connGone(c *net.TCPConn) (is bool) {
-	if raw, err := c.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { is = sys.Gone(int(fd)) })
-	}
-	return is
-}
+func connGone(c *net.TCPConn) bool { return isTrueOf(c, sys.Gone) }
 
 // connDeserted waits until the client ends its side, or the conn's read deadline passes. It returns nil then if the
 // client has sent something or goes on: of one that has sent something, that cannot be told.
@@ -37,6 +32,20 @@ func connDeserted(c *net.TCPConn) (gone *clientError) {
 		return true
 	})
 	return gone
+}
+
+// connReadable reports whether there is something to read from c. An error of a datagram is something.
+func connReadable(c syscall.Conn) bool { return isTrueOf(c, sys.Readable) }
+
+// connWritable reports whether there is room to write to c, or an error that a write would have.
+func connWritable(c syscall.Conn) bool { return isTrueOf(c, sys.Writable) }
+
+// isTrueOf asks something of the descriptor of c. It is false if c is closed.
+func isTrueOf(c syscall.Conn, ask func(fd int) bool) (is bool) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { is = ask(int(fd)) })
+	}
+	return is
 }
 
 // connUnsent is how many bytes written to c its peer has not acknowledged, where the system tells.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"github.com/lictor-proxy/lictor/internal/deadline"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -157,7 +158,7 @@ func (d *dialer) missed(endpoint *lb.Member, err error) {
 // dialEndpoint connects to an endpoint. The service's connect timeout is for the lookup of its name and for all of its
 // addresses together.
 func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (*net.TCPConn, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.service.spec.Load().connectTimeout())
+	ctx, cancel := deadline.WithTimeout(ctx, d.service.spec.Load().connectTimeout())
 	defer cancel()
 	addrs, err := []netip.Addr{e.Addr.Addr()}, error(nil)
 	if e.Host != "" {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -11,6 +10,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/internal/deadline"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -278,7 +278,7 @@ func (p *loopPair) resolve() {
 	l, t, g, host := p.loop, p.socket, p.thisUse(), p.endpoint.Host
 	timeout := p.s.spec.Load().connectTimeout()
 	p.dial.deadline = l.now + timeout
-	ctx, cancel := context.WithTimeout(t.engine.ctx, timeout)
+	ctx, cancel := deadline.WithTimeout(t.engine.ctx, timeout)
 	t.engine.lookups.Go(func() {
 		defer cancel()
 		addrs, err := t.engine.resolver.Lookup(ctx, host)

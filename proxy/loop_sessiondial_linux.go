@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"fmt"
 	"net/netip"
 	"os"
@@ -9,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/internal/deadline"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
@@ -89,7 +89,7 @@ func (x *loopSession) dialError(err syscall.Errno) error {
 func (x *loopSession) resolve() {
 	l, u, g, host := x.shard.loop, x.shard.socket, x.thisUse(), x.endpoint.Host
 	x.lookup, x.state = &lookup{}, resolving
-	ctx, cancel := context.WithTimeout(u.engine.ctx, x.s.spec.Load().connectTimeout())
+	ctx, cancel := deadline.WithTimeout(u.engine.ctx, x.s.spec.Load().connectTimeout())
 	u.engine.lookups.Go(func() {
 		defer cancel()
 		addrs, err := u.engine.resolver.Lookup(ctx, host)

@@ -12,7 +12,7 @@ func (m *mover) write(b []byte) error {
 		if err == nil {
 			continue
 		}
-		if end, goOn := m.pair.expired(err); end {
+		if end, goOn := m.pair.expired(m, destination, err); end {
 			return errStuck
 		} else if !goOn {
 			return &writeError{err}

@@ -31,7 +31,7 @@ func (m *mover) run() error {
 		if err == nil {
 			continue
 		}
-		if end, goOn := m.pair.expired(err); end {
+		if end, goOn := m.pair.expired(m, source, err); end {
 			return errIdle
 		} else if !goOn {
 			return err

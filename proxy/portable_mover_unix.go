@@ -70,7 +70,7 @@ func (m *mover) await(c syscall.RawConn, f func(fd uintptr) bool) error {
 		if err == nil {
 			return m.err
 		}
-		if end, goOn := m.pair.expired(err); end {
+		if end, goOn := m.pair.expired(m, source, err); end {
 			return errIdle
 		} else if !goOn {
 			return err

@@ -46,6 +46,7 @@ type portablePair struct {
 	mu      sync.Mutex
 	ends    int // directions that have ended
 	unsent  unsentCount
+	silence silence
 	reset   bool      // the connections are to be closed by RST
 	hasty   bool      // without waiting until the peers have what was written to them
 	closing bool      // both directions are over or must end now
@@ -99,6 +100,7 @@ func (p *portablePair) move(m *mover) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ends++
+	p.silence.over[p.sideOf(m.src)] = true
 	p.lost = p.lost || err != errIdle && !(m.src == p.server && errors.Is(err, syscall.ECONNRESET))
 	if err == errStuck {
 		p.reset = true // else the end would look like a proper one, though this direction is cut short
@@ -216,14 +218,18 @@ func (p *portablePair) deadlinesLocked() {
 	if next, ok := t.nextLook(); ok {
 		at = p.began.Add(next)
 	}
+	p.setDeadlinesLocked(at)
+}
+
+func (p *portablePair) setDeadlinesLocked(at time.Time) {
 	p.client.SetDeadline(at)
 	p.server.SetDeadline(at)
 }
 
-// expired is asked when an operation has failed with err. It tells whether that was a deadline that means the end,
-// because the pair has been idle for too long or is over. If it was one that passed although something moved or
-// moves, expired sets new ones and tells to go on.
-func (p *portablePair) expired(err error) (end, goOn bool) {
+// expired is asked when m has waited for w and got err. It tells whether that was a deadline that means the end,
+// because the pair has been idle for too long or is over. If it was one that passed although something moved or moves,
+// expired sets new ones and tells to go on.
+func (p *portablePair) expired(m *mover, w waitsFor, err error) (end, goOn bool) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false, false
 	}
@@ -233,7 +239,12 @@ func (p *portablePair) expired(err error) (end, goOn bool) {
 		return true, false
 	}
 	t := p.timingLocked()
-	switch due := t.due(p.isSettled, p.isTakenLocked); due {
+	due := t.due(p.isSettled, p.isTakenLocked)
+	if (due == oldAndQuiet || due == tooSilent) && !p.isSilentLocked(m, w) {
+		p.setDeadlinesLocked(time.Now().Add(lookAgain))
+		return false, true
+	}
+	switch due {
 	case oldAndQuiet, tooOld:
 		p.because(endAged, nil)
 		p.service.at(0).endedAged.Add(1)

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"math"
 	"net"
@@ -11,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/deadline"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -99,7 +99,7 @@ func (x *session) open(addr netip.AddrPort) error {
 
 // resolve opens the socket of a session whose endpoint has a host name.
 func (x *session) resolve() error {
-	ctx, cancel := context.WithTimeout(x.socket.ctx, x.service.spec.Load().connectTimeout())
+	ctx, cancel := deadline.WithTimeout(x.socket.ctx, x.service.spec.Load().connectTimeout())
 	defer cancel()
 	addrs, err := x.socket.engine.resolver.Lookup(ctx, x.endpoint.Host)
 	if err == nil {

@@ -38,7 +38,7 @@ func (m *mover) awaitRoom() error {
 		if err == nil {
 			return nil
 		}
-		switch end, goOn := m.pair.expired(err); {
+		switch end, goOn := m.pair.expired(m, destination, err); {
 		case end && m.sourceHasBytes():
 			return errStuck
 		case end:

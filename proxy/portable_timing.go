@@ -28,3 +28,37 @@ func (p *portablePair) reschedule() {
 		p.deadlinesLocked()
 	}
 }
+
+// waitsFor is what a direction waits for.
+type waitsFor int8
+
+const (
+	source      waitsFor = iota // something to read
+	destination                 // room to write
+)
+
+// A silence is which directions of a pair have found nothing to do after its time was over. After a standstill of the
+// process, deadlines have passed though bytes have arrived, and the direction that is asked first knows only its own.
+// Directions are those by the side of their source.
+type silence struct {
+	since int64   // portablePair.last when nothing was set
+	set   [2]bool // the direction has found nothing since
+	over  [2]bool // the direction has ended
+}
+
+// lookAgain is how soon what seems to be idle is looked at again, for others to find out whether something has come.
+const lookAgain = 20 * time.Millisecond
+
+// isSilentLocked reports whether all directions that go on have found nothing to do. It is false if m, which waits for
+// w, can go on.
+func (p *portablePair) isSilentLocked(m *mover, w waitsFor) bool {
+	s := &p.silence
+	if last := p.last.Load(); s.since != last {
+		s.since, s.set = last, [2]bool{}
+	}
+	if w == source && connReadable(m.src) || w == destination && connWritable(m.dst) {
+		return false
+	}
+	s.set[p.sideOf(m.src)] = true
+	return (s.set[clientSide] || s.over[clientSide]) && (s.set[serverSide] || s.over[serverSide])
+}

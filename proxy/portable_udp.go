@@ -31,6 +31,7 @@ type udpSocket struct {
 	running  tracker
 	pausing  atomic.Pointer[pause] // nil but between suspend and resume
 	expiring sync.Mutex            // held to end an idle session, and between suspend and resume
+	looks    int                   // how often in a row sessions did not end, see isUnread; guarded by expiring
 }
 
 func (e *portable) listenUDP(o listenSpec, s *service) (proxySocket, error) {
@@ -281,13 +282,28 @@ func (u *udpSocket) expire() {
 func (u *udpSocket) expireDue() time.Duration {
 	u.expiring.Lock()
 	defer u.expiring.Unlock()
-	for {
-		x, due := u.sessions.nextToExpire(u.now())
+	for now := u.now(); ; {
+		x, due := u.sessions.nextToExpire(now)
 		if x == nil || due > 0 {
+			u.looks = 0
 			return due
+		}
+		if u.looks < maxLooks && u.isUnread(x) {
+			u.looks++
+			return lookAgain
 		}
 		u.end(x, silentSession(x.refused.Load(), u.sessions.isDraining()))
 	}
+}
+
+// maxLooks is how often in a row an idle session is looked at again because there is something to read. Then it ends:
+// what there is need not be for this session.
+const maxLooks = 10
+
+// isUnread reports whether there are datagrams, which may be of x, that nobody has read yet. After a standstill of the
+// process, sessions seem to be idle before the goroutines that read have had their turn.
+func (u *udpSocket) isUnread(x *session) bool {
+	return connReadable(u.conn) || x.usable.Load() && connReadable(x.io.conn)
 }
 
 // Close ends all sessions and closes the listener.

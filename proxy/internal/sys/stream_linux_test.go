@@ -93,6 +93,40 @@ func TestHasBytes(t *testing.T) {
 	}
 }
 
+// Readable and Writable see what a read or a write would not wait for, and leave it.
+func TestReadableAndWritable(t *testing.T) {
+	a, b := tcpPair(t, "127.0.0.1:0")
+	if Readable(int(b)) || !Writable(int(b)) || Readable(-1) || Writable(-1) {
+		t.Error("a new socket has room and no bytes, and no descriptor has neither")
+	}
+	sendAll(t, a, "hi")
+	testproc.Await(t, "bytes", func() bool { return Readable(int(b)) })
+	if n, err := Peek(int(b)); n != 1 || err != nil {
+		t.Errorf("got %d, %v, want that the bytes are there yet", n, err)
+	}
+	chunk := make([]byte, 64<<10)
+	testproc.Await(t, "the socket to be full", func() bool {
+		_, err := SendStream(a, chunk)
+		return err == unix.EAGAIN && !Writable(int(a))
+	})
+	server, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := server.LocalAddr().(*net.UDPAddr).AddrPort()
+	server.Close()
+	refused, errno := StartConnect(at, unix.SOCK_DGRAM)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer Close(refused)
+	SendDatagram(refused, []byte("x"))
+	testproc.Await(t, "the refusal", func() bool { return Readable(int(refused)) })
+	if err := SocketError(refused); err != unix.ECONNREFUSED {
+		t.Errorf("got %v, want ECONNREFUSED, still", err)
+	}
+}
+
 // The first read after a reset has its error, later ones are at the end. Writing fails, without a signal. What was
 // unsent is so no more.
 func TestStreamAfterAReset(t *testing.T) {

@@ -1,0 +1,26 @@
+package deadline
+
+import (
+	"context"
+	"net"
+	"sync/atomic"
+	"syscall"
+)
+
+// Dial connects as d.DialContext does, with a context from WithTimeout. A connection that the peer has accepted in time
+// is not given up because nobody has looked yet. A context dials one connection at a time. D must have no Control and
+// no ControlContext.
+func Dial(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {
+	var socket atomic.Pointer[syscall.RawConn]
+	d.Control = func(_, _ string, c syscall.RawConn) error {
+		socket.Store(&c)
+		return nil
+	}
+	arrived := func() bool {
+		c := socket.Load()
+		return c != nil && isSettled(*c)
+	}
+	expect(ctx, &arrived)
+	defer expect(ctx, nil)
+	return d.DialContext(ctx, network, address)
+}
