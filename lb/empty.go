@@ -55,35 +55,35 @@ func (g *group) watchEmptyLocked(st *state) {
 	}
 }
 
-// Emptied returns since when services are empty that had endpoints before, by name.
-func (b *RoundRobin) Emptied() map[string]time.Time {
-	all := map[string]time.Time{}
+// Emptied returns for how long services have been empty that had endpoints before, by name.
+func (b *RoundRobin) Emptied() map[string]time.Duration {
+	all := map[string]time.Duration{}
 	b.services.Range(func(name, g any) bool {
 		if at := g.(*group).state.Load().emptied; !at.IsZero() {
-			all[name.(string)] = at
+			all[name.(string)] = time.Since(at)
 		}
 		return true
 	})
 	return all
 }
 
-// SetEmptied says since when services are empty, by what another process knew. It does nothing to services that have
-// endpoints, or of which nothing is known.
-func (b *RoundRobin) SetEmptied(services map[string]time.Time) {
-	for name, at := range services {
+// SetEmptied says for how long services have been empty, by what another process knew. It does nothing to services that
+// have endpoints, or of which nothing is known.
+func (b *RoundRobin) SetEmptied(services map[string]time.Duration) {
+	for name, since := range services {
 		if v, ok := b.services.Load(name); ok {
-			v.(*group).setEmptied(at)
+			v.(*group).setEmptied(since)
 		}
 	}
 }
 
-func (g *group) setEmptied(at time.Time) {
+func (g *group) setEmptied(since time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	st := *g.state.Load()
-	if !st.known || len(st.members) > 0 || at.IsZero() {
+	if !st.known || len(st.members) > 0 {
 		return
 	}
-	st.emptied = time.Now().Add(-max(0, time.Since(at))) // by the monotonic clock
+	st.emptied = time.Now().Add(-max(0, since))
 	g.swapLocked(&st)
 }

@@ -238,11 +238,11 @@ func TestEmptiedIsHandedOn(t *testing.T) {
 		update(old)
 		time.Sleep(2 * time.Second)
 		emptied := old.Emptied()
-		if len(emptied) != 1 {
-			t.Fatalf("got %v, want one service", emptied)
+		if len(emptied) != 1 || emptied["web"] != 2*time.Second {
+			t.Fatalf("got %v, want one service, for 2 s", emptied)
 		}
 		b := balanced(emptyOptions())
-		b.SetEmptied(map[string]time.Time{"web": emptied["web"].Round(0), "other": emptied["web"]})
+		b.SetEmptied(map[string]time.Duration{"web": emptied["web"], "other": emptied["web"]})
 		var got answers
 		await(t, b, "client", client, Tried{}, &got)
 		time.Sleep(time.Second - time.Millisecond)

@@ -101,15 +101,14 @@ func (s *service) outOfHops(client netip.AddrPort) {
 
 // A reporter logs one line in a while, and how many it did not: a dead endpoint under load must not flood the log.
 type reporter struct {
-	next atomic.Int64 // when a line may be logged again, in Unix nanoseconds
-	held atomic.Int64 // lines not logged since the last one
+	next atomic.Pointer[time.Time] // when a line may be logged again; nil: none was yet
+	held atomic.Int64              // lines not logged since the last one
 }
 
 const reportEvery = 5 * time.Second
 
 func (r *reporter) warn(log hclog.Logger, message string, args ...any) {
-	now, next := time.Now().UnixNano(), r.next.Load()
-	if now < next || !r.next.CompareAndSwap(next, now+int64(reportEvery)) {
+	if !r.isDue(time.Now()) {
 		r.held.Add(1)
 		return
 	}
@@ -117,4 +116,14 @@ func (r *reporter) warn(log hclog.Logger, message string, args ...any) {
 		args = append(args, "similar_before", n)
 	}
 	log.Warn(message, args...)
+}
+
+// isDue reports whether a line may be logged now, and counts it as logged.
+func (r *reporter) isDue(now time.Time) bool {
+	last := r.next.Load()
+	if last != nil && now.Before(*last) {
+		return false
+	}
+	next := now.Add(reportEvery)
+	return r.next.CompareAndSwap(last, &next)
 }

@@ -103,15 +103,15 @@ const adminSocket = "admin"
 
 // A State is what the predecessor knows. The zero State is that of no predecessor.
 type State struct {
-	PID     int                  `json:"pid"`
-	Sets    []lb.Endpoints       `json:"sets"`
-	Drained map[string][]string  `json:"drained,omitempty"`
-	Emptied map[string]time.Time `json:"emptied,omitempty"` // see lb.RoundRobin.Emptied
-	Ejected []lb.Ejection        `json:"ejected,omitempty"` // see lb.RoundRobin.Ejections
-	Links   []cycles.Link        `json:"links,omitempty"`   // see cycles.Detector.Prefer
-	Saved   []byte               `json:"saved,omitempty"`   // see discovery.Consul.Save
-	Events  uint64               `json:"events,omitempty"`  // see endpoints.Events.Begin
-	Checked []healthcheck.Result `json:"checked,omitempty"` // see healthcheck.Checker.Results
+	PID     int                      `json:"pid"`
+	Sets    []lb.Endpoints           `json:"sets"`
+	Drained map[string][]string      `json:"drained,omitempty"`
+	Emptied map[string]time.Duration `json:"empty_for,omitempty"` // see lb.RoundRobin.Emptied
+	Ejected []lb.Ejection            `json:"ejected,omitempty"`   // see lb.RoundRobin.Ejections
+	Links   []cycles.Link            `json:"links,omitempty"`     // see cycles.Detector.Prefer
+	Saved   []byte                   `json:"saved,omitempty"`     // see discovery.Consul.Save
+	Events  uint64                   `json:"events,omitempty"`    // see endpoints.Events.Begin
+	Checked []healthcheck.Result     `json:"checked,omitempty"`   // see healthcheck.Checker.Results
 }
 
 // A Build is what a process was made from.

@@ -1,0 +1,43 @@
+package proxy
+
+import (
+	"testing"
+	"time"
+	"unsafe"
+)
+
+// stepped is t by a system clock that was stepped. Only the wall clock of t changes: the bits of its field wall above
+// the 30 of the nanoseconds are seconds.
+func stepped(t time.Time, step time.Duration) time.Time {
+	layout := (*struct {
+		wall uint64
+		ext  int64
+		loc  *time.Location
+	})(unsafe.Pointer(&t))
+	layout.wall += uint64(int64(step/time.Second)) << 30
+	return t
+}
+
+// The log is silent for reportEvery after a line, whatever becomes of the system's clock.
+func TestReporterWithASteppedClock(t *testing.T) {
+	for _, step := range []time.Duration{0, -time.Hour, time.Hour} {
+		var r reporter
+		now := time.Now()
+		if moved := stepped(now, step); moved.Sub(now) != 0 || moved.Round(0).Sub(now.Round(0)) != step {
+			t.Fatalf("a time that was stepped by %v: %v", step, moved)
+		}
+		for _, tt := range []struct {
+			at   time.Time
+			want bool
+		}{
+			{now, true},
+			{stepped(now.Add(reportEvery-1), step), false},
+			{stepped(now.Add(reportEvery), step), true},
+			{stepped(now.Add(reportEvery+1), step), false},
+		} {
+			if got := r.isDue(tt.at); got != tt.want {
+				t.Errorf("step %v: got %v after %v, want %v", step, got, tt.at.Sub(now), tt.want)
+			}
+		}
+	}
+}
