@@ -18,9 +18,12 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
+// fileLimit is a size of some 40 lines, and of a part of a line.
+const fileLimit = 10_000
+
 // limitFiles bounds the size of files that this process writes, until the function that it returns is called. What
 // goes beyond it is refused by the system as on a full disk: the bytes that fit are written.
-func limitFiles(t *testing.T, size uint64) (lift func()) {
+func limitFiles(t *testing.T) (lift func()) {
 	t.Helper()
 	signal.Ignore(syscall.SIGXFSZ)
 	var before syscall.Rlimit
@@ -28,7 +31,7 @@ func limitFiles(t *testing.T, size uint64) (lift func()) {
 		t.Fatal(err)
 	}
 	limited := before
-	limited.Cur = size
+	limited.Cur = fileLimit
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limited); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +86,7 @@ func TestAccessLogOnAFullDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	lift := limitFiles(t, 10_000)
+	lift := limitFiles(t)
 	a := newWriter(o, to, Outputs{}, &counts{}, hclog.New(&hclog.LoggerOptions{Output: said}))
 	added := fillDisk(t, a, lift)
 	a.stop()
@@ -102,7 +105,7 @@ func TestAccessLogToAnOutputOnAFullDisk(t *testing.T) {
 	out, said := asyncwriter.New(file, asyncwriter.Options{}), &testproc.Log{}
 	own := Outputs{Out: out}
 	o := Options{Path: "/dev/stdout", JSON: true, Sample: 1}
-	lift := limitFiles(t, 10_000)
+	lift := limitFiles(t)
 	a := newWriter(o, target{own: out}, own, &counts{}, hclog.New(&hclog.LoggerOptions{Output: said}))
 	added := fillDisk(t, a, lift)
 	a.stop()
