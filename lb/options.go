@@ -54,6 +54,14 @@ const (
 	UDP
 )
 
+// String returns the name that package net has for the network.
+func (n Network) String() string {
+	if n == UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
 // Policy is a way to choose the next endpoint.
 type Policy int
 

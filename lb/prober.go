@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -31,6 +32,7 @@ type Prober struct {
 	// Resolver looks up the host names of endpoints. NewProber creates one. To use another, set it before Apply.
 	Resolver *Resolver
 
+	own      *Resolver // the one that NewProber has created
 	balancer *RoundRobin
 	slots    chan struct{} // holds a value for each check that runs
 	lookups  chan struct{} // holds a value for each of those that looks up a host name
@@ -64,8 +66,9 @@ type checkedService struct {
 
 // NewProber returns a Prober for the endpoints of b. It checks nothing before Apply.
 func NewProber(b *RoundRobin) *Prober {
+	own := NewResolver(maxProbeLookups)
 	return &Prober{
-		Resolver: NewResolver(maxProbeLookups), balancer: b, slots: make(chan struct{}, maxProbes),
+		Resolver: own, own: own, balancer: b, slots: make(chan struct{}, maxProbes),
 		lookups: make(chan struct{}, maxProbeLookups), services: map[string]*checkedService{},
 		standby: map[string]*standbyService{},
 	}
@@ -105,6 +108,7 @@ func (p *Prober) Close() {
 	p.mu.Unlock()
 	p.Apply(nil)
 	p.wg.Wait()
+	p.own.Close()
 }
 
 // checkService checks the endpoints of a service until ctx ends. It runs one goroutine for each endpoint.
@@ -246,7 +250,7 @@ func (p *Prober) networkOf(service string) Network {
 
 // connect checks an endpoint over TCP.
 func (p *Prober) connect(ctx context.Context, e Endpoint) error {
-	conn, err := p.dial(ctx, "tcp", e)
+	conn, err := p.dial(ctx, e)
 	if err != nil {
 		return err
 	}
@@ -263,29 +267,61 @@ func hangUp(conn net.Conn) error {
 	return conn.Close()
 }
 
-// dial connects to an endpoint. If the endpoint has a host name, dial tries its addresses in turn.
-func (p *Prober) dial(ctx context.Context, network string, m Endpoint) (net.Conn, error) {
-	var d net.Dialer
-	if m.Host == "" {
-		return d.DialContext(ctx, network, m.Address())
+// dial connects to an endpoint over TCP. If the endpoint has a host name, dial tries its addresses in turn.
+func (p *Prober) dial(ctx context.Context, e Endpoint) (net.Conn, error) {
+	if _, err := p.addresses(ctx, e); err != nil {
+		return nil, err
+	}
+	return p.Resolver.Dial(ctx, &net.Dialer{}, TCP, e, 0, nil)
+}
+
+// addresses returns the addresses of an endpoint. Of those that look up a host name that is not known, few run at once.
+func (p *Prober) addresses(ctx context.Context, e Endpoint) ([]netip.Addr, error) {
+	if e.Host == "" {
+		return []netip.Addr{e.Addr.Addr()}, nil
+	}
+	if addrs, ok := p.Resolver.Known(e.Host); ok {
+		return addrs, nil
 	}
 	select {
 	case p.lookups <- struct{}{}:
 	case <-ctx.Done():
 		return nil, ErrLookups
 	}
-	addrs, err := p.Resolver.Lookup(ctx, m.Host)
-	<-p.lookups
-	if err != nil {
-		return nil, err
-	}
-	return DialAny(ctx, &d, network, addrs, m.Addr.Port())
+	defer func() { <-p.lookups }()
+	return p.Resolver.Lookup(ctx, e.Host)
 }
 
-// exchange checks an endpoint over UDP: it sends the datagram and waits for the answer. A datagram may be lost, so it
-// tries twice.
+// exchange checks an endpoint over UDP: one of its addresses must answer. Each gets an equal part of the time that is
+// left.
 func (p *Prober) exchange(ctx context.Context, e Endpoint, c Check) error {
-	conn, err := p.dial(ctx, "udp", e)
+	addrs, err := p.addresses(ctx, e)
+	if err != nil {
+		return err
+	}
+	addrs = p.Resolver.Order(UDP, e, addrs)
+	began := time.Now()
+	for i, addr := range addrs {
+		patience := (c.Timeout - time.Since(began)) / time.Duration(len(addrs)-i)
+		at := netip.AddrPortFrom(addr, e.Addr.Port())
+		if err = exchangeWith(ctx, at, c, patience); err == nil {
+			p.Resolver.Reached(UDP, at)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		if e.Host != "" {
+			p.Resolver.Failed(UDP, e, addr)
+		}
+	}
+	return err
+}
+
+// exchangeWith sends the datagram of a check and waits for the answer. A datagram may be lost, so it tries twice, with
+// half of patience each.
+func exchangeWith(ctx context.Context, addr netip.AddrPort, c Check, patience time.Duration) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "udp", addr.String())
 	if err != nil {
 		return err
 	}
@@ -296,7 +332,7 @@ func (p *Prober) exchange(ctx context.Context, e Endpoint, c Check) error {
 		if _, err = conn.Write([]byte(c.Send)); err != nil {
 			return err
 		}
-		_ = conn.SetReadDeadline(time.Now().Add(c.Timeout / 2))
+		_ = conn.SetReadDeadline(time.Now().Add(patience / 2))
 		var n int
 		if n, err = conn.Read(buf); err == nil {
 			if !bytes.HasPrefix(buf[:n], []byte(c.Expect)) {

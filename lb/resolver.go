@@ -6,74 +6,187 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/lictor-proxy/lictor/internal/deadline"
 )
 
 // ErrLookups is returned by Resolver.Lookup if the lookup could not start in time, because too many others are under
 // way. It says nothing about the name.
 var ErrLookups = errors.New("too many host names are being looked up")
 
-// maxKnown bounds how many known names a Resolver remembers.
-const maxKnown = 16384
+// maxNames bounds how many names a Resolver remembers.
+const maxNames = 16384
 
-// A Resolver looks up the host names of endpoints. It bounds how many lookups run at once, because each may hold two
-// sockets for as long as the name servers are silent. Concurrent lookups of one name share one lookup. Its methods may
-// be called concurrently.
+// How up to date the addresses of a name are.
+const (
+	// While a name is used it is looked up again after refreshEvery, beside its users.
+	refreshEvery = time.Second
+
+	// If all addresses of a name have failed, it is looked up at once; if those of that lookup fail too, after
+	// hurryEvery.
+	hurryEvery = 100 * time.Millisecond
+
+	// If the last lookup has ended longer than staleAfter ago, or if all addresses have failed since, users wait for
+	// the next one. They wait for staleWait at most, and then use what is known.
+	staleAfter = 2 * time.Second
+	staleWait  = 500 * time.Millisecond
+
+	// The lookup of a name that is known ends after lookupLimit. That of another name ends when nobody has waited for
+	// it for lookupLinger, or for a moment if others wait for a slot: a name server that is slower than its users must
+	// get to answer.
+	lookupLimit  = 10 * time.Second
+	lookupLinger = 3 * time.Second
+)
+
+// A Resolver looks up the host names of endpoints, and remembers their addresses. Its methods may be called
+// concurrently.
 //
-// A quarter of the lookups is reserved for known names, which the last lookup has found. So names without an answer
-// cannot keep all others waiting.
+// A name that was found is known from then on. Its addresses stay when name servers are silent or fail. They are
+// forgotten when two lookups in a row say that there is no such name. See refreshEvery for when a name is looked up
+// again.
+//
+// It bounds how many lookups run at once, because each may hold two sockets for as long as the name servers are silent.
+// Concurrent lookups of one name share one lookup. A quarter of the lookups is reserved for known names whose last
+// lookup has found them, so names without an answer cannot keep all others waiting.
 //
 // Resolver is in this package because every package that dials an [Endpoint] imports it.
 type Resolver struct {
+	clock        clock
 	slots        chan struct{} // holds a value for each lookup that runs
-	unknownSlots chan struct{} // holds a value for each of those whose name is not known
+	unknownSlots chan struct{} // holds a value for each of those whose name was not found before
 
-	mu    sync.Mutex
-	calls map[string]*call    // by name; guarded by mu
-	known map[string]struct{} // names that the last lookup has found; guarded by mu
-}
-
-// A call is a lookup that runs or waits for a slot.
-type call struct {
+	ctx     context.Context // ends all lookups
 	cancel  context.CancelFunc
-	started atomic.Bool   // it has got its slots
-	waiters int           // callers that wait for it; guarded by Resolver.mu
-	done    chan struct{} // closed when the following are set
-	addrs   []netip.Addr
-	err     error
+	running sync.WaitGroup // lookups
+	fresh   sync.Map       // from host names to freshAddrs: what needs no look at names
+
+	mu        sync.Mutex
+	names     map[string]*hostName // guarded by mu
+	addrs     namedAddrs           // guarded by mu, but for what is atomic
+	queued    int                  // lookups that wait for a slot; guarded by mu
+	lingering map[*call]bool       // lookups that nobody waits for; guarded by mu
+
+	found, denied, failed atomic.Int64 // lookups by their result
 }
 
-// NewResolver returns a Resolver that runs at most so many lookups at once. Values below 1 count as 1.
+// freshAddrs are the addresses of a name that may be used without a lookup for a while.
+type freshAddrs struct {
+	addrs []netip.Addr
+	until instant
+}
+
+// NewResolver returns a Resolver that runs at most so many lookups at once. Values below 1 count as 1. Close it.
 func NewResolver(lookups int) *Resolver {
 	lookups = max(lookups, 1)
-	return &Resolver{
+	r := &Resolver{
+		clock:        newClock(),
 		slots:        make(chan struct{}, lookups),
 		unknownSlots: make(chan struct{}, lookups-lookups/4),
-		calls:        map[string]*call{},
-		known:        map[string]struct{}{},
+		names:        map[string]*hostName{},
+		addrs:        namedAddrs{all: map[namedAddrKey]*NamedAddr{}},
+		lingering:    map[*call]bool{},
 	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
 }
 
-// Lookup returns the addresses of host in the order in which to try them: at least one, or an error. It waits for a
-// slot and for the answer until ctx ends. The error wraps ErrLookups if it got no slot in time; otherwise it is a
-// *net.DNSError.
+// Close ends all lookups, and returns when they have ended. What is known stays.
+func (r *Resolver) Close() {
+	r.mu.Lock() // no lookup begins afterwards
+	r.cancel()
+	r.mu.Unlock()
+	r.running.Wait()
+}
+
+// Known returns the addresses of host if they are known and no lookup is worth waiting for. It does not wait. The
+// caller must not change the addresses. Use Lookup otherwise.
+func (r *Resolver) Known(host string) (addrs []netip.Addr, ok bool) {
+	now := r.clock.now()
+	if v, ok := r.fresh.Load(host); ok {
+		if f := v.(freshAddrs); now < f.until {
+			return f.addrs, true
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.names[host]
+	if n == nil || len(n.addrs) == 0 {
+		return nil, false
+	}
+	n.used = now
+	if n.call == nil && n.isDue(now) {
+		r.beginLocked(n, now)
+	}
+	switch c := n.call; {
+	case c == nil:
+		r.fresh.Store(host, freshAddrs{n.addrs, n.ended.add(refreshEvery)})
+	case c.awaited && now.sub(n.asked) < staleWait:
+		return nil, false
+	}
+	return n.addrs, true
+}
+
+// Lookup returns the addresses of host: at least one, or an error. It waits for a lookup until ctx ends; if the name is
+// known, it waits for staleWait at most. The error wraps ErrLookups if the lookup did not start in time; otherwise it
+// is a *net.DNSError. The caller must not change the addresses.
 func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
-	c := r.join(host)
+	if addrs, ok := r.Known(host); ok {
+		return addrs, nil
+	}
+	c, left := r.join(host)
+	timer := time.NewTimer(left)
+	defer timer.Stop()
 	select {
 	case <-c.done:
-		return slices.Clone(c.addrs), c.err
+	case <-timer.C:
 	case <-ctx.Done():
 	}
-	begun := c.started.Load()
-	if r.leave(host, c) {
-		<-c.done
+	return r.leave(host, c, ctx)
+}
+
+// join returns the call for a name, which it starts if there is none, and how long to wait for it. The caller must
+// leave it.
+func (r *Resolver) join(host string) (c *call, left time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.clock.now()
+	n := r.nameLocked(host, now)
+	if c = n.call; c == nil {
+		c = r.beginLocked(n, now)
 	}
-	if !begun {
+	c.waiters++
+	r.keepLocked(c)
+	if len(n.addrs) == 0 {
+		return c, distantFuture.sub(0)
+	}
+	return c, max(0, staleWait-now.sub(n.asked))
+}
+
+// leave undoes a join, and returns what is known then. If no other caller waits for a name that is not known, the call
+// ends: at once if it has not started or others wait for its slot, else after lookupLinger.
+func (r *Resolver) leave(host string, c *call, ctx context.Context) ([]netip.Addr, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c.waiters--
+	select {
+	case <-c.done:
+		if len(c.addrs) > 0 {
+			return c.addrs, nil
+		}
+		return nil, c.err
+	default:
+	}
+	if n := c.name; len(n.addrs) > 0 {
+		return n.addrs, nil
+	}
+	started := c.started.Load()
+	if c.waiters == 0 && (!started || r.queued > 0) {
+		c.cancel()
+	} else if c.waiters == 0 {
+		r.lingerLocked(c)
+	}
+	if !started {
 		return nil, fmt.Errorf("lookup %s: %w", host, ErrLookups)
 	}
 	return nil, &net.DNSError{
@@ -81,97 +194,33 @@ func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error
 	}
 }
 
-// join returns the call for a name, which it starts if there is none. A caller that does not wait for the end of the
-// call must leave it.
-func (r *Resolver) join(host string) *call {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c := r.calls[host]
-	if c == nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		c = &call{cancel: cancel, done: make(chan struct{})}
-		r.calls[host] = c
-		_, known := r.known[host]
-		go r.run(ctx, host, c, known)
-	}
-	c.waiters++
-	return c
-}
-
-// leave undoes a join. If no caller waits any more, it cancels the call, which then ends at once, and returns true.
-func (r *Resolver) leave(host string, c *call) (last bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if c.waiters--; c.waiters > 0 {
-		return false
-	}
-	if r.calls[host] == c {
-		delete(r.calls, host)
-	}
-	c.cancel()
-	return true
-}
-
-// run looks up a name. It ends with the answer, or when the last caller has left.
-func (r *Resolver) run(ctx context.Context, host string, c *call, known bool) {
-	defer close(c.done)
-	defer c.cancel()
-	c.addrs, c.err = r.lookup(ctx, host, c, known)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.calls[host] == c {
-		delete(r.calls, host)
-	}
-	switch {
-	case c.err != nil:
-		delete(r.known, host)
-	case len(r.known) < maxKnown:
-		r.known[host] = struct{}{}
-	}
-}
-
-// lookup waits for slots, and looks up host. It returns ErrLookups if ctx ends before it has its slots.
-func (r *Resolver) lookup(ctx context.Context, host string, c *call, known bool) ([]netip.Addr, error) {
-	slots := []chan struct{}{r.unknownSlots, r.slots}
-	if known {
-		slots = slots[1:]
-	}
-	for _, s := range slots {
-		select {
-		case s <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ErrLookups
+// nameLocked returns the name of a host, which it creates if need be.
+func (r *Resolver) nameLocked(host string, now instant) *hostName {
+	n := r.names[host]
+	if n == nil {
+		if len(r.names) >= maxNames {
+			r.dropUnusedLocked(now)
 		}
-		defer func() { <-s }()
+		n = &hostName{host: host}
+		r.names[host] = n
 	}
-	c.started.Store(true)
-	return lookup(ctx, host)
+	n.used = now
+	return n
 }
 
-// DialAny connects to port at the first of addrs that accepts a connection. Each address gets an equal part of the time
-// that is left until ctx ends. The error is that of the last address tried; it is ErrMissingEndpoints if addrs is
-// empty.
-func DialAny(ctx context.Context, d *net.Dialer, network string, addrs []netip.Addr, port uint16) (net.Conn, error) {
-	err := ErrMissingEndpoints
-	for i, addr := range addrs {
-		var conn net.Conn
-		conn, err = dialPart(ctx, d, network, netip.AddrPortFrom(addr.Unmap(), port), len(addrs)-i)
-		if err == nil {
-			return conn, nil
-		}
-		if ctx.Err() != nil {
-			break
+// dropUnusedLocked forgets the names that have not been used for long.
+func (r *Resolver) dropUnusedLocked(now instant) {
+	for host, n := range r.names {
+		if n.call == nil && now.sub(n.used) > nameUnused {
+			r.forgetLocked(host)
 		}
 	}
-	return nil, err
 }
 
-// dialPart connects to addr, with one part in of of the time until ctx ends.
-func dialPart(ctx context.Context, d *net.Dialer, network string, addr netip.AddrPort, of int) (net.Conn, error) {
-	if end, ok := deadline.End(ctx); ok && of > 1 {
-		var cancel context.CancelFunc
-		ctx, cancel = deadline.WithTimeout(ctx, time.Until(end)/time.Duration(of))
-		defer cancel()
-	}
-	return deadline.Dial(ctx, *d, network, addr.String())
+func (r *Resolver) forgetLocked(host string) {
+	delete(r.names, host)
+	r.fresh.Delete(host)
 }
+
+// nameUnused is how long a name without users is kept at least.
+const nameUnused = 10 * time.Minute

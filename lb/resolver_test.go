@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,16 +54,12 @@ func numbered(prefix string, n int) (names []string) {
 // However many names nobody answers for, few are looked up at once, and their sockets are few.
 func TestResolverBoundsLookups(t *testing.T) {
 	s := testdns.Start(t, goodNames)
-	r := NewResolver(4)
+	r := newResolver(t, 4)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	wait := lookUp(ctx, r, numbered("bad", 100)...)
 	testproc.Await(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
-	testproc.Await(t, "all others wait", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return len(r.calls) == 100
-	})
+	testproc.Await(t, "all others wait", func() bool { return callsOf(r) == 100 })
 	cancel()
 	begun, waited := 0, 0
 	for _, err := range wait() {
@@ -78,57 +76,32 @@ func TestResolverBoundsLookups(t *testing.T) {
 	if begun != 3 || waited != 97 {
 		t.Errorf("%d lookups began and %d waited, want 3 and 97", begun, waited)
 	}
+	r.Close() // those that began go on for a while, in case the name server is only slow
 	if open, most := s.Sockets(); open != 0 || most > 2*3 {
 		t.Errorf("%d sockets are open and %d have been, want none and at most 6", open, most)
 	}
-	if len(r.calls) != 0 || len(r.slots) != 0 || len(r.unknownSlots) != 0 {
-		t.Errorf("%d calls, %d slots and %d are left", len(r.calls), len(r.slots), len(r.unknownSlots))
+	if len(r.names) != 0 || len(r.slots) != 0 || len(r.unknownSlots) != 0 {
+		t.Errorf("%d names, %d slots and %d are left", len(r.names), len(r.slots), len(r.unknownSlots))
 	}
 }
 
-// Names that nobody answers for do not keep those waiting that have been found, and become such themselves.
-func TestResolverServesNamesThatWereFound(t *testing.T) {
-	s := testdns.Start(t, goodNames)
-	r := NewResolver(4)
-	if _, err := r.Lookup(t.Context(), "good.test"); err != nil {
-		t.Fatal(err)
+// callsOf returns how many lookups of r run or wait.
+func callsOf(r *Resolver) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, name := range r.names {
+		if name.call != nil {
+			n++
+		}
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	wait := lookUp(ctx, r, numbered("bad", 50)...)
-	testproc.Await(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
-	addrs, err := r.Lookup(t.Context(), "good.test")
-	if err != nil || len(addrs) != 1 || addrs[0].Unmap() != loopback4[0] {
-		t.Errorf("got %v, %v, want %v", addrs, err, loopback4)
-	}
-	cancel()
-	wait()
+	return n
+}
 
-	// It is not answered for any more: then it waits with the others.
-	s.Answer(func(string) []netip.Addr { return nil })
-	ctx, cancel = context.WithCancel(t.Context())
-	defer cancel()
-	good := lookUp(ctx, r, "good.test")
-	testproc.Await(t, "it is looked up", func() bool { open, _ := s.Sockets(); return open == 2 })
-	cancel()
-	if err := good()[0]; errors.Is(err, ErrLookups) {
-		t.Errorf("got %v, want that there was no answer", err)
-	}
-	ctx, cancel = context.WithCancel(t.Context())
-	defer cancel()
-	wait = lookUp(ctx, r, numbered("bad", 50)...)
-	testproc.Await(t, "three lookups are under way", func() bool { open, _ := s.Sockets(); return open == 2*3 })
-	good = lookUp(ctx, r, "good.test")
-	testproc.Await(t, "it waits too", func() bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.calls["good.test"] != nil
-	})
-	cancel()
-	wait()
-	if err := good()[0]; !errors.Is(err, ErrLookups) {
-		t.Errorf("got %v, want ErrLookups", err)
-	}
+// newResolver returns a Resolver that is closed when the test ends.
+func newResolver(t *testing.T, lookups int) *Resolver {
+	r := NewResolver(lookups)
+	t.Cleanup(r.Close)
+	return r
 }
 
 // All who want one name at one time share a lookup, which goes on as long as one of them waits.
@@ -138,7 +111,7 @@ func TestResolverSharesLookups(t *testing.T) {
 		<-release
 		return loopback4
 	})
-	r := NewResolver(4)
+	r := newResolver(t, 4)
 	names := make([]string, 50)
 	for i := range names {
 		names[i] = "good.test"
@@ -149,8 +122,8 @@ func TestResolverSharesLookups(t *testing.T) {
 	waiting := func() int {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if c := r.calls["good.test"]; c != nil {
-			return c.waiters
+		if n := r.names["good.test"]; n != nil && n.call != nil {
+			return n.call.waiters
 		}
 		return 0
 	}
@@ -220,22 +193,37 @@ func TestProberLooksNamesUp(t *testing.T) {
 	}
 }
 
-func TestDialAnyTriesAll(t *testing.T) {
+// All addresses of a name are dialled, and one that has failed comes last for a while.
+func TestDialTriesAllAddresses(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	at := netip.MustParseAddrPort(l.Addr().String())
-	dead := netip.AddrFrom4([4]byte{127, 0, 0, 9})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	c, err := DialAny(ctx, &net.Dialer{}, "tcp", []netip.Addr{dead, at.Addr()}, at.Port())
+	port := netip.MustParseAddrPort(l.Addr().String()).Port()
+	dead, alive := netip.MustParseAddr("127.0.0.9"), netip.MustParseAddr("127.0.0.1")
+	testdns.Start(t, func(string) []netip.Addr { return []netip.Addr{dead, alive} })
+	r := newResolver(t, 4)
+	e := Endpoint{Host: "both.test", Addr: netip.AddrPortFrom(netip.Addr{}, port)}
+	c, err := r.Dial(t.Context(), &net.Dialer{}, TCP, e, time.Minute, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Close()
-	if _, err := DialAny(ctx, &net.Dialer{}, "tcp", []netip.Addr{dead, dead}, at.Port()); err == nil {
-		t.Error("connected to nobody")
+	addrs, _ := r.Lookup(t.Context(), e.Host)
+	if got := r.Order(TCP, e, addrs); !slices.Equal(got, []netip.Addr{alive, dead}) {
+		t.Errorf("got %v, want %v last", got, dead)
+	}
+	for _, other := range []Endpoint{{Addr: netip.AddrPortFrom(netip.Addr{}, 9)}} {
+		if got := r.Order(TCP, other, addrs); !slices.Equal(got, addrs) {
+			t.Errorf("at another port got %v, want %v", got, addrs)
+		}
+	}
+	if got := r.Order(UDP, e, addrs); !slices.Equal(got, addrs) {
+		t.Errorf("over UDP got %v, want %v", got, addrs)
+	}
+	l.Close()
+	if _, err := r.Dial(t.Context(), &net.Dialer{}, TCP, e, time.Minute, nil); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("got %v, want refused", err)
 	}
 }

@@ -141,7 +141,7 @@ func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
 	}
 	limited, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	conn, err := p.dial(limited, "tcp", m.Endpoint)
+	conn, err := p.dial(limited, m.Endpoint)
 	if err == nil {
 		defer func() { _ = hangUp(conn) }()
 		m.Connected()

@@ -12,7 +12,6 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
-	"github.com/lictor-proxy/lictor/internal/deadline"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -155,21 +154,12 @@ func (d *dialer) missed(endpoint *lb.Member, err error) {
 	d.tried.Add(endpoint.ID)
 }
 
-// dialEndpoint connects to an endpoint. The service's connect timeout is for the lookup of its name and for all of its
-// addresses together.
+// dialEndpoint connects to an endpoint, within the service's connect timeout. If the endpoint has a host name, that is
+// for all of its addresses together, and a lookup has as much time for itself.
 func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (*net.TCPConn, error) {
-	ctx, cancel := deadline.WithTimeout(ctx, d.service.spec.Load().connectTimeout())
-	defer cancel()
-	addrs, err := []netip.Addr{e.Addr.Addr()}, error(nil)
-	if e.Host != "" {
-		if addrs, err = d.resolver.Lookup(ctx, e.Host); err == nil {
-			addrs, err = d.service.admitted(e, addrs)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	c, err := lb.DialAny(ctx, &net.Dialer{KeepAliveConfig: keepAlive}, "tcp", addrs, e.Addr.Port())
+	admit := func(addrs []netip.Addr) ([]netip.Addr, error) { return d.service.admitted(e, addrs) }
+	c, err := d.resolver.Dial(ctx, &net.Dialer{KeepAliveConfig: keepAlive}, lb.TCP, e.Endpoint,
+		d.service.spec.Load().connectTimeout(), admit)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sys/unix"
 
-	"github.com/lictor-proxy/lictor/internal/deadline"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -20,9 +19,7 @@ type dialing struct {
 	tried lb.Tried
 	errs  *multierror.Error
 
-	// Of the present endpoint, if it has a host name:
-	addrs    []netip.Addr  // to be tried yet
-	deadline time.Duration // for all of them, by the loop's clock
+	name nameDial // of the present endpoint, if it has a host name
 }
 
 // connect begins to connect to the next endpoint, or ends the pair if there is none.
@@ -152,6 +149,7 @@ func (p *loopPair) connected() {
 		return
 	}
 	p.endpoint.Connected()
+	p.addressReached()
 	p.state = relaying
 	p.loop.join(p)
 	p.writable[clientSide] = true // a new socket has room
@@ -175,7 +173,7 @@ func (p *loopPair) abandon() {
 	p.fd[serverSide] = -1
 	p.loop.wheel.Clear(&p.timer)
 	if p.dial != nil {
-		p.dial.addrs = nil // of this endpoint
+		p.dial.name = nameDial{}
 	}
 	p.leave()
 	p.connect()
@@ -203,7 +201,7 @@ func (p *loopPair) redial() {
 	p.fd[serverSide] = -1
 	p.loop.wheel.Clear(&p.timer)
 	p.missed(p.dialError(unix.ECONNRESET))
-	p.dial.addrs = nil // of this endpoint
+	p.dial.name = nameDial{}
 	g := p.thisUse()
 	p.loop.post(func() {
 		if !g.isOver() { // else its client has gone meanwhile
@@ -218,8 +216,8 @@ func (p *loopPair) connectFailed(err syscall.Errno) {
 		p.loop.discard(fd)
 		p.fd[serverSide] = -1
 	}
-	if p.dial != nil && len(p.dial.addrs) > 0 {
-		p.connectToNext(err)
+	if p.endpoint.Host != "" {
+		p.addressMissed(err)
 		return
 	}
 	p.missed(p.dialError(err))
@@ -265,58 +263,6 @@ func (p *loopPair) unserved(err error) {
 		p.s.unserved(p.src, err)
 	}
 	p.close()
-}
-
-// resolve looks the endpoint's host name up, beside the loop, and then connects to the first of its addresses that
-// answers.
-func (p *loopPair) resolve() {
-	if p.dial == nil {
-		p.dial = &dialing{}
-	}
-	p.loop.wheel.Clear(&p.timer)
-	// Not p.loop in the goroutine: by then p may be another client's.
-	l, t, g, host := p.loop, p.socket, p.thisUse(), p.endpoint.Host
-	timeout := p.s.spec.Load().connectTimeout()
-	p.dial.deadline = l.now + timeout
-	ctx, cancel := deadline.WithTimeout(t.engine.ctx, timeout)
-	t.engine.lookups.Go(func() {
-		defer cancel()
-		addrs, err := t.engine.resolver.Lookup(ctx, host)
-		l.post(func() {
-			if !g.isOver() {
-				p.resolved(addrs, err)
-			}
-		})
-	})
-}
-
-func (p *loopPair) resolved(addrs []netip.Addr, err error) {
-	if err == nil {
-		addrs, err = p.s.admitted(p.endpoint, addrs)
-	}
-	if err != nil {
-		p.missed(err)
-		p.connect()
-		return
-	}
-	p.dial.addrs = addrs
-	p.connectToNext(unix.ETIMEDOUT)
-}
-
-// connectToNext goes on to the next of the endpoint's addresses, each of which gets its part of the time that is
-// left. If there is none to be tried, err is what was wrong.
-func (p *loopPair) connectToNext(err syscall.Errno) {
-	for d := p.dial; len(d.addrs) > 0 && p.loop.now < d.deadline; {
-		addr := netip.AddrPortFrom(d.addrs[0], p.endpoint.Addr.Port())
-		part := (d.deadline - p.loop.now) / time.Duration(len(d.addrs))
-		d.addrs = d.addrs[1:]
-		if err = p.connectTo(addr, part); err == 0 {
-			return
-		}
-	}
-	p.dial.addrs = nil
-	p.missed(p.dialError(err))
-	p.connect()
 }
 
 // leave lets go of the endpoint.

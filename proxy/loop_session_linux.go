@@ -40,6 +40,7 @@ type loopSession struct {
 	used       time.Duration         // when a datagram moved last, either way
 	shared     *sharedSocket         // of a one-way session
 	lookup     *lookup               // while resolving
+	named      namedUse              // if the endpoint has a host name
 
 	requests, answers int64    // datagrams of the client, and of the endpoint
 	sent              int64    // of the requests, those that the endpoint was sent
@@ -90,8 +91,11 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key batch.Key,
 	x.timer.Owner = x
 }
 
-// isRefused tells whether the endpoint has refused a datagram, so that the next should go to another.
-func (x *loopSession) isRefused() bool { return x.dead || x.shared != nil && x.shared.dead }
+// isRefused tells whether the endpoint has refused a datagram, so that the next should go to another, or to another
+// address of its host name.
+func (x *loopSession) isRefused() bool {
+	return x.dead || x.shared != nil && x.shared.dead || x.named.isOver()
+}
 
 // refuse notes that the endpoint cannot be reached.
 func (x *loopSession) refuse(err error) {
@@ -100,7 +104,7 @@ func (x *loopSession) refuse(err error) {
 		if x.shared != nil {
 			x.shared.refuse(err)
 		} else {
-			x.s.dialFailed(x.endpoint, err)
+			x.s.addressFailed(x.shard.socket.engine.resolver, x.endpoint, x.named, err)
 		}
 	}
 }
@@ -153,7 +157,9 @@ func (x *loopSession) forward(in *batch.Batch) {
 		if tries == maxDials-1 {
 			break
 		}
-		tried.Add(x.endpoint.ID)
+		if !x.named.isOver() {
+			tried.Add(x.endpoint.ID)
+		}
 		x.end(endRefused)
 		if x = h.begin(s, in.Key(int(i), h.socket.local), in, int(i), &tried); x == nil {
 			break
@@ -278,6 +284,7 @@ func (x *loopSession) ready(int, uint32) {
 	}
 	if x.answers == 0 {
 		x.endpoint.Reached()
+		x.named.reached(x.shard.socket.engine.resolver)
 	}
 	x.answers += int64(n)
 	x.touch()

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/internal/deadline"
+	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
@@ -22,15 +23,33 @@ func (x *loopSession) connect() error {
 	if x.endpoint.Host == "" {
 		return x.connectTo(x.endpoint.Addr)
 	}
-	if out := x.shard.sharedSockets[x.endpoint]; out != nil && x.holding == nil {
+	if out := x.shard.sharedSockets[x.endpoint]; out != nil && x.holding == nil && !out.named.isOver() {
 		err := x.s.barred(x.endpoint, out.addr)
 		if err == nil {
+			x.named = out.named
 			return x.connectTo(out.addr)
 		}
 		out.refuse(err) // something has begun to listen there
 	}
+	if addrs, ok := x.shard.socket.engine.resolver.Known(x.endpoint.Host); ok {
+		return x.connectToAny(addrs)
+	}
 	x.resolve()
 	return nil
+}
+
+// connectToAny opens the socket to the first of the addresses of the endpoint's host name to which that is possible.
+func (x *loopSession) connectToAny(addrs []netip.Addr) error {
+	addrs, err := x.s.admitted(x.endpoint, addrs)
+	r := x.shard.socket.engine.resolver
+	for _, a := range r.Order(lb.UDP, x.endpoint.Endpoint, addrs) {
+		at := netip.AddrPortFrom(a, x.endpoint.Addr.Port())
+		x.named = useNamed(r, at)
+		if err = x.connectTo(at); err == nil {
+			break
+		}
+	}
+	return err
 }
 
 func (x *loopSession) connectTo(addr netip.AddrPort) error {
@@ -103,12 +122,7 @@ func (x *loopSession) resolve() {
 
 func (x *loopSession) resolved(addrs []netip.Addr, err error) {
 	if err == nil {
-		addrs, err = x.s.admitted(x.endpoint, addrs)
-	}
-	for _, a := range addrs {
-		if err = x.connectTo(netip.AddrPortFrom(a, x.endpoint.Addr.Port())); err == nil {
-			break
-		}
+		err = x.connectToAny(addrs)
 	}
 	x.connected(err)
 }

@@ -22,6 +22,7 @@ type sharedSocket struct {
 	share    *share // that its descriptor is of
 	endpoint *lb.Member
 	addr     netip.AddrPort
+	named    namedUse // if the endpoint has a host name
 	fd       int32
 	number   int32
 	hops     uint8         // that what it sends has; 0: the system's default
@@ -34,7 +35,7 @@ type sharedSocket struct {
 // has. It is nil if x waits for a port.
 func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedSocket, syscall.Errno) {
 	s, m, hops := x.s, x.endpoint, x.hops
-	if o := h.sharedSockets[m]; o != nil {
+	if o := h.sharedSockets[m]; o != nil && !o.named.isOver() {
 		return o, 0
 	}
 	if !h.takeOne(s.share) {
@@ -51,7 +52,8 @@ func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedS
 	if hops > 0 {
 		sys.SetHops(fd, addr.Addr().Is6(), hops)
 	}
-	o := &sharedSocket{shard: h, share: s.share, endpoint: m, addr: addr, fd: fd, hops: hops, used: h.loop.now}
+	o := &sharedSocket{shard: h, share: s.share, endpoint: m, addr: addr, named: x.named, fd: fd, hops: hops,
+		used: h.loop.now}
 	o.timer.Owner = o
 	o.number = h.loop.assignNumber(o)
 	h.sharedSockets[m] = o
@@ -79,7 +81,8 @@ func (o *sharedSocket) refuse(err error) {
 		return
 	}
 	o.dead = true
-	o.shard.socket.service.Load().dialFailed(o.endpoint, err)
+	u := o.shard.socket
+	u.service.Load().addressFailed(u.engine.resolver, o.endpoint, o.named, err)
 	delete(o.shard.sharedSockets, o.endpoint)
 	if o.uses == 0 {
 		o.close()

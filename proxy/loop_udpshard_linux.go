@@ -137,7 +137,7 @@ func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
 	var tried lb.Tried
 	if x != nil && x.head < 0 { // else it has one of this batch already
 		if why := s.replaces(x.s, x.endpoint, x.isRefused()); why != notEnded {
-			if why == endRefused {
+			if why == endRefused && !x.named.isOver() {
 				tried.Add(x.endpoint.ID)
 			}
 			x.end(why)

@@ -29,10 +29,11 @@ type session struct {
 	// no other.
 	source []byte
 
-	hops     uint8        // that its datagrams have, see internal/sys/hops_linux.go; 0: the system's default
-	refused  atomic.Bool  // the endpoint refused a datagram
-	asked    atomic.Int64 // datagrams of the client; negative once all answers have come
-	spent    atomic.Bool  // all datagrams that it may have are sent, and it stays only to hear of a refusal
+	hops     uint8                    // that its datagrams have, see internal/sys/hops_linux.go; 0: the system's default
+	refused  atomic.Bool              // the endpoint refused a datagram
+	named    atomic.Pointer[namedUse] // if the endpoint has a host name, once it is connected
+	asked    atomic.Int64             // datagrams of the client; negative once all answers have come
+	spent    atomic.Bool              // all datagrams that it may have are sent, and it stays only to hear of a refusal
 	began    time.Duration
 	rosterAt int  // in the roster
 	counted  bool // by service.countClient
@@ -65,10 +66,41 @@ func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session
 
 // connect opens the socket to the endpoint, unless its host name has to be resolved first, which replies does.
 func (x *session) connect() error {
-	if x.endpoint.Host != "" {
-		return nil
+	if x.endpoint.Host == "" {
+		return x.open(x.endpoint.Addr)
 	}
-	return x.open(x.endpoint.Addr)
+	if addrs, ok := x.socket.engine.resolver.Known(x.endpoint.Host); ok {
+		return x.openAny(addrs)
+	}
+	return nil
+}
+
+// openAny opens the socket to the first of the addresses of the endpoint's host name to which that is possible.
+func (x *session) openAny(addrs []netip.Addr) error {
+	addrs, err := x.service.admitted(x.endpoint, addrs)
+	r := x.socket.engine.resolver
+	for _, a := range r.Order(lb.UDP, x.endpoint.Endpoint, addrs) {
+		at := netip.AddrPortFrom(a, x.endpoint.Addr.Port())
+		use := useNamed(r, at)
+		x.named.Store(&use)
+		if err = x.open(at); err == nil {
+			break
+		}
+	}
+	return err
+}
+
+// isOver reports whether the client's next datagram needs another session, and whether that may have the same endpoint.
+func (x *session) isOver() (refused, sameEndpoint bool) {
+	n := x.namedUse()
+	return x.refused.Load() || n.isOver(), n.isOver()
+}
+
+func (x *session) namedUse() namedUse {
+	if n := x.named.Load(); n != nil {
+		return *n
+	}
+	return namedUse{}
 }
 
 func (x *session) open(addr netip.AddrPort) error {
@@ -102,18 +134,10 @@ func (x *session) resolve() error {
 	ctx, cancel := deadline.WithTimeout(x.socket.ctx, x.service.spec.Load().connectTimeout())
 	defer cancel()
 	addrs, err := x.socket.engine.resolver.Lookup(ctx, x.endpoint.Host)
-	if err == nil {
-		addrs, err = x.service.admitted(x.endpoint, addrs)
-	}
 	if err != nil {
 		return err
 	}
-	for _, a := range addrs {
-		if err = x.open(netip.AddrPortFrom(a.Unmap(), x.endpoint.Addr.Port())); err == nil {
-			return nil
-		}
-	}
-	return err
+	return x.openAny(addrs)
 }
 
 // send sends one datagram to the endpoint without ever waiting. Only the listener's goroutine calls it.
@@ -153,6 +177,7 @@ func (x *session) replies() {
 		case err == nil && !reached:
 			reached = true
 			x.endpoint.Reached()
+			x.namedUse().reached(x.socket.engine.resolver)
 		case err == nil:
 		case isRefusal(err):
 			x.refuse(err)
@@ -213,7 +238,7 @@ func (x *session) complete(spec *Service) bool {
 // refuse notes that the endpoint cannot be reached: the next datagram goes to another one.
 func (x *session) refuse(err error) {
 	if !x.refused.Swap(true) {
-		x.service.dialFailed(x.endpoint, err)
+		x.service.addressFailed(x.socket.engine.resolver, x.endpoint, x.namedUse(), err)
 	}
 }
 

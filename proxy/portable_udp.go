@@ -163,8 +163,9 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 	for range maxDials {
 		x := u.sessions.get(key)
 		if x != nil {
-			if why := s.replaces(x.service, x.endpoint, x.refused.Load()); why != notEnded {
-				if why == endRefused {
+			refused, sameEndpoint := x.isOver()
+			if why := s.replaces(x.service, x.endpoint, refused); why != notEnded {
+				if why == endRefused && !sameEndpoint {
 					tried.Add(x.endpoint.ID)
 				}
 				u.end(x, why)

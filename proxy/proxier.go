@@ -74,6 +74,7 @@ type Proxier struct {
 	budget    *budget
 	denied    *sys.Denials
 	engine    engine
+	resolver  *lb.Resolver // its own, if it has one
 	loops     tracker
 	access    accessTap
 	uncounted callback                                                                   // see NotifyUncounted
@@ -111,8 +112,10 @@ func New(o Options) (*Proxier, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
 	}
+	var own *lb.Resolver
 	if o.Resolver == nil {
-		o.Resolver = lb.NewResolver(MaxLookups(o.MaxDescriptors))
+		own = lb.NewResolver(MaxLookups(o.MaxDescriptors))
+		o.Resolver = own
 	}
 	o.Logger = o.Logger.Named("proxy")
 	denied := newDenials(o.Logger)
@@ -126,6 +129,7 @@ func New(o Options) (*Proxier, error) {
 		budget:    b,
 		denied:    denied,
 		engine:    e,
+		resolver:  own,
 		admit:     o.Admit,
 		inherited: slices.Clone(o.Inherited),
 		held:      o.Hold,
@@ -406,6 +410,9 @@ func (p *Proxier) Shutdown(ctx context.Context) error {
 	p.loops.stop()
 	_ = p.loops.wait(context.Background()) // not ctx: when that ends all is cut, and to be cut is quick
 	p.engine.close()
+	if p.resolver != nil {
+		p.resolver.Close()
+	}
 	p.drained()
 	return ctx.Err()
 }

@@ -231,31 +231,6 @@ func TestTCPHostNameWithSeveralAddresses(t *testing.T) {
 	})
 }
 
-// The loop tries the addresses of a name one after the other, as they were given.
-func TestLoopTriesAllAddressesOfAName(t *testing.T) {
-	h := &house{T: t, balancer: lb.NewRoundRobin()}
-	h.options = Options{LoadBalancer: h.balancer, Loops: 1}
-	addr := h.serve(Service{ConnectTimeout: 20 * time.Second}, stuckPort(t))
-	defer h.Close()
-	server := tcpServer(t, named("alive"))
-	c := dialTCP(t, addr)
-	l := h.engine.(*loopEngine).loops[0]
-	eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 1))
-	l.do(func() {
-		for _, s := range l.sockets {
-			if p, ok := s.(*loopPair); ok {
-				p.dial = &dialing{deadline: l.now + time.Minute}
-				p.dial.addrs = []netip.Addr{netip.MustParseAddr("127.0.0.2"), server.Addr()}
-				p.endpoint.Addr = netip.AddrPortFrom(netip.Addr{}, server.Port())
-				p.connectFailed(unix.ECONNREFUSED)
-			}
-		}
-	})
-	if b, err := io.ReadAll(c); err != nil || string(b) != "alive" {
-		t.Errorf("got %q, %v, want alive", b, err)
-	}
-}
-
 // A cut that comes between the dial and the relay is not forgotten.
 func TestPortableCutBeforeRelay(t *testing.T) {
 	addr := tcpServer(t, func(c *net.TCPConn) { io.ReadAll(c) })

@@ -81,6 +81,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 		d.upgrades.End()
 		d.prober.Close()
 		d.checker.Close()
+		d.resolver.Close()
 		d.cancel()
 		return nil, err
 	}

@@ -153,6 +153,7 @@ func (d *Daemon) end() {
 	d.formers.stop()
 	d.prober.Close()
 	d.checker.Close()
+	d.resolver.Close()
 	if hangs {
 		d.log.Error("a reload or an upgrade hangs, and is left alone")
 		return

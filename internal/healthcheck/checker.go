@@ -65,6 +65,7 @@ type Options struct {
 // A Checker checks the endpoints of services. Safe for concurrent use.
 type Checker struct {
 	resolver *lb.Resolver
+	own      *lb.Resolver // the one that New has created; nil: none
 	log      hclog.Logger
 	changed  func(service string)
 	slots    chan struct{} // one for each check that runs
@@ -107,7 +108,8 @@ func New(o Options) *Checker {
 		services: map[string]*service{}, standby: map[string][]lb.Endpoint{}, dropped: map[string]bool{},
 		before: map[place]Result{}}
 	if c.resolver == nil {
-		c.resolver = lb.NewResolver(maxProbes)
+		c.own = lb.NewResolver(maxProbes)
+		c.resolver = c.own
 	}
 	if c.log == nil {
 		c.log = hclog.NewNullLogger()
@@ -175,6 +177,9 @@ func (c *Checker) Close() {
 	}
 	c.mu.Unlock()
 	c.wg.Wait()
+	if c.own != nil {
+		c.own.Close()
+	}
 }
 
 // stop ends the checks of all endpoints.

@@ -56,7 +56,9 @@ func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
 		Header: http.Header{"User-Agent": {"lictor"}}}).WithContext(ctx)
 	transport := &http.Transport{
 		DisableKeepAlives: true, MaxResponseHeaderBytes: 64 << 10, TLSClientConfig: secure,
-		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) { return c.dial(ctx, network, e) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return c.resolver.Dial(ctx, &net.Dialer{}, lb.TCP, e, 0, nil)
+		},
 	}
 	answer, err := transport.RoundTrip(request) // which follows no redirection
 	if err != nil {
@@ -67,17 +69,4 @@ func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
 		return &answerError{"GET " + target.String() + ": status " + strconv.Itoa(answer.StatusCode)}
 	}
 	return nil
-}
-
-// dial connects to e. If it has a host name, that is to the first of its addresses to which that is possible.
-func (c *Checker) dial(ctx context.Context, network string, e lb.Endpoint) (net.Conn, error) {
-	var d net.Dialer
-	if e.Host == "" {
-		return d.DialContext(ctx, network, e.Address())
-	}
-	addrs, err := c.resolver.Lookup(ctx, e.Host)
-	if err != nil {
-		return nil, err
-	}
-	return lb.DialAny(ctx, &d, network, addrs, e.Addr.Port())
 }

@@ -19,6 +19,7 @@ type Server struct {
 
 	mu         sync.Mutex // guards the following
 	answer     func(name string) []netip.Addr
+	code       dnsmessage.RCode
 	asked      map[string]int
 	open, most int
 }
@@ -48,6 +49,13 @@ func (s *Server) Answer(answer func(name string) []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
+}
+
+// Code has all answers be errors with this code, such as dnsmessage.RCodeServerFailure. RCodeSuccess ends that.
+func (s *Server) Code(code dnsmessage.RCode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.code = code
 }
 
 // Asked returns how often the IPv4 addresses of a name have been asked for.
@@ -124,14 +132,17 @@ func (s *Server) reply(query []byte) []byte {
 	if q.Type == dnsmessage.TypeA {
 		s.asked[name]++
 	}
-	answer := s.answer
+	answer, code := s.answer, s.code
 	s.mu.Unlock()
 	addrs := answer(name)
+	if code != dnsmessage.RCodeSuccess {
+		addrs = []netip.Addr{}
+	}
 	if addrs == nil {
 		return nil
 	}
 	reply := dnsmessage.Message{
-		Header:    dnsmessage.Header{ID: header.ID, Response: true, RecursionAvailable: true},
+		Header:    dnsmessage.Header{ID: header.ID, Response: true, RecursionAvailable: true, RCode: code},
 		Questions: []dnsmessage.Question{q},
 	}
 	for _, a := range addrs {

@@ -1,0 +1,133 @@
+package proxy
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/deadline"
+	"github.com/lictor-proxy/lictor/lb"
+)
+
+// A nameDial is how far a pair is with the addresses of its endpoint's host name.
+type nameDial struct {
+	addrs    []netip.Addr  // to be tried yet
+	tried    []netip.Addr  // the one in hand included
+	deadline time.Duration // for all of addrs, by the loop's clock
+	why      syscall.Errno // the last of tried was not reached
+	last     bool          // the name was looked up again, since no address answered
+}
+
+// resolve connects to the first of the addresses of the endpoint's host name that answers.
+func (p *loopPair) resolve() {
+	if p.dial == nil {
+		p.dial = &dialing{}
+	}
+	p.dial.name = nameDial{why: unix.ETIMEDOUT}
+	p.lookUp()
+}
+
+// lookUp gets the addresses of the endpoint's host name. If they are not known it looks them up, beside the loop.
+func (p *loopPair) lookUp() {
+	p.loop.wheel.Clear(&p.timer)
+	// Not p.loop in the goroutine: by then p may be another client's.
+	l, t, g, host := p.loop, p.socket, p.thisUse(), p.endpoint.Host
+	if addrs, ok := t.engine.resolver.Known(host); ok {
+		p.resolved(addrs, nil)
+		return
+	}
+	ctx, cancel := deadline.WithTimeout(t.engine.ctx, p.s.spec.Load().connectTimeout())
+	t.engine.lookups.Go(func() {
+		defer cancel()
+		addrs, err := t.engine.resolver.Lookup(ctx, host)
+		l.post(func() {
+			if !g.isOver() {
+				p.resolved(addrs, err)
+			}
+		})
+	})
+}
+
+// resolved goes on with the addresses that have not been tried. All of them share the service's connect timeout.
+func (p *loopPair) resolved(addrs []netip.Addr, err error) {
+	d := &p.dial.name
+	if err == nil {
+		addrs, err = p.s.admitted(p.endpoint, addrs)
+	}
+	if err != nil && !d.last { // else the error of the dial is the cause
+		p.missed(err)
+		p.connect()
+		return
+	}
+	for _, a := range p.socket.engine.resolver.Order(lb.TCP, p.endpoint.Endpoint, addrs) {
+		if !slices.Contains(d.tried, a) {
+			d.addrs = append(d.addrs, a)
+		}
+	}
+	d.deadline = p.loop.now + p.s.spec.Load().connectTimeout()
+	p.connectToNext()
+}
+
+// connectToNext goes on to the next of the endpoint's addresses, each of which gets its part of the time that is
+// left. If none is left, it looks the name up again, once: it may have moved.
+func (p *loopPair) connectToNext() {
+	d := &p.dial.name
+	for len(d.addrs) > 0 && p.loop.now < d.deadline {
+		addr := d.addrs[0]
+		part := (d.deadline - p.loop.now) / time.Duration(len(d.addrs))
+		d.addrs, d.tried = d.addrs[1:], append(d.tried, addr)
+		err := p.connectTo(netip.AddrPortFrom(addr, p.endpoint.Addr.Port()), part)
+		if err == 0 {
+			return
+		}
+		p.addressFailed(err)
+	}
+	d.addrs = nil
+	if !d.last && len(d.tried) > 0 {
+		if d.last = true; p.looksAgain() {
+			return
+		}
+	}
+	p.missed(p.dialError(d.why))
+	p.connect()
+}
+
+// looksAgain gets the addresses of the host name again. It returns false if they are known and have all been tried.
+func (p *loopPair) looksAgain() bool {
+	addrs, ok := p.socket.engine.resolver.Known(p.endpoint.Host)
+	if ok && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !slices.Contains(p.dial.name.tried, a) }) {
+		return false
+	}
+	p.lookUp()
+	return true
+}
+
+// addressMissed goes on after the address in hand was not reached.
+func (p *loopPair) addressMissed(err syscall.Errno) {
+	p.addressFailed(err)
+	p.connectToNext()
+}
+
+// addressFailed notes that the address in hand was not reached, unless the fault is this host's.
+func (p *loopPair) addressFailed(err syscall.Errno) {
+	p.dial.name.why = err
+	if _, local := causeOf(os.NewSyscallError("connect", err)); local {
+		return
+	}
+	tried := p.dial.name.tried
+	p.socket.engine.resolver.Failed(lb.TCP, p.endpoint.Endpoint, tried[len(tried)-1])
+}
+
+// addressReached notes that the address in hand was reached, if the endpoint has a host name.
+func (p *loopPair) addressReached() {
+	if p.endpoint.Host == "" {
+		return
+	}
+	tried := p.dial.name.tried
+	at := netip.AddrPortFrom(tried[len(tried)-1], p.endpoint.Addr.Port())
+	p.socket.engine.resolver.Reached(lb.TCP, at)
+}
