@@ -146,6 +146,9 @@ func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded e
 		fmt.Fprintf(w, "\n%-3s  %s at %s, weight %d\n",
 			visible.Text(strings.ToUpper(e.State)), visible.Text(e.ID), visible.Text(e.Address), e.Weight)
 		fmt.Fprintf(w, "     %s\n", visible.Text(why(now, e)))
+		if e.Name != nil {
+			fmt.Fprintf(w, "     its name: %s\n", visible.Text(nameText(now, e.Name)))
+		}
 		if len(e.Tags) > 0 {
 			fmt.Fprintf(w, "     its tags: %s\n", visible.Text(strings.Join(e.Tags, ", ")))
 		}
@@ -155,6 +158,19 @@ func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded e
 		_ = writeEvents(w, "  ", events)
 	}
 	return w.Flush()
+}
+
+// nameText returns the addresses of a host name, and why they are old if they are.
+func nameText(now time.Time, n *admin.HostName) string {
+	text := strings.Join(n.Addresses, ", ")
+	if n.Problem == "" {
+		return text
+	}
+	when := "by an earlier process"
+	if n.FoundAt != nil {
+		when = brief(now.Sub(*n.FoundAt)) + " ago"
+	}
+	return text + ", found " + when + "; the last lookup failed: " + n.Problem
 }
 
 func verb(n int) string {

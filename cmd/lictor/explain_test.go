@@ -17,8 +17,9 @@ func explained() (*admin.Service, admin.ExcludedAnswer, admin.EventsAnswer) {
 		Endpoints: []admin.Endpoint{
 			{ID: "n/b", Address: "10.0.0.2:80", Weight: 1, State: admin.StateIn, Reason: admin.ReasonHealthy,
 				Tags: []string{"v2", "blue"}},
-			{ID: "n/d", Address: "10.0.0.4:80", State: admin.StateOut, Reason: admin.ReasonDrained,
-				Since: before(time.Minute)},
+			{ID: "n/d", Address: "d.test:80", State: admin.StateOut, Reason: admin.ReasonDrained,
+				Since: before(time.Minute), Name: &admin.HostName{Addresses: []string{"10.0.0.4", "10.0.0.5"},
+					Problem: "server misbehaving"}},
 		},
 	}
 	excluded := admin.ExcludedAnswer{Endpoints: []admin.Endpoint{
@@ -48,7 +49,7 @@ func TestExplanation(t *testing.T) {
 	want := []string{
 		"IN   n/b at 10.0.0.2:80, weight 1\n     healthy\n     its tags: v2, blue",
 		"OUT  n/c at 10.0.0.3:80, weight 1\n     filter",
-		"OUT  n/d at 10.0.0.4:80, weight 0\n     drained for ",
+		"OUT  n/d at d.test:80, weight 0\n     drained for ",
 		"what happened:\n  " + testNow.Local().Format(time.DateTime) + "  joined     web  n/b at 10.0.0.2:80\n",
 	}
 	if len(blocks) != len(want) {
@@ -58,6 +59,30 @@ func TestExplanation(t *testing.T) {
 		if !strings.HasPrefix(blocks[i], want[i]) {
 			t.Errorf("got %q, want %q", blocks[i], want[i])
 		}
+	}
+}
+
+// The addresses of a name are shown, and how old they are if lookups fail.
+func TestNameText(t *testing.T) {
+	t.Parallel()
+	addresses := []string{"10.0.0.4", "10.0.0.5"}
+	for _, tt := range []struct {
+		name admin.HostName
+		want string
+	}{
+		{admin.HostName{Addresses: addresses}, "10.0.0.4, 10.0.0.5"},
+		{admin.HostName{Addresses: addresses, Problem: "timeout", FoundAt: before(time.Minute)},
+			"10.0.0.4, 10.0.0.5, found 1m ago; the last lookup failed: timeout"},
+		{admin.HostName{Addresses: addresses[:1], Problem: "timeout"},
+			"10.0.0.4, found by an earlier process; the last lookup failed: timeout"},
+	} {
+		if got := nameText(testNow, &tt.name); got != tt.want {
+			t.Errorf("got %q, want %q", got, tt.want)
+		}
+	}
+	out, _ := lictor(t, exitOK, "explain", "-admin", explaining(t).address, "web")
+	if want := "     its name: 10.0.0.4, 10.0.0.5, found by an earlier process"; !strings.Contains(out, want) {
+		t.Errorf("got %q, want %q in it", out, want)
 	}
 }
 

@@ -12,19 +12,28 @@ type Balancer interface {
 	Snapshot() []lb.ServiceSnapshot
 }
 
-// BalancedBy is a State's Balanced that reads from b.
-func BalancedBy(b Balancer) func() map[string]Balanced {
-	return func() map[string]Balanced { return balancedOf(time.Now(), b.Snapshot()) }
+// Names is what is known of the host names of endpoints. *lb.Resolver is one.
+type Names interface {
+	Name(host string) (lb.NameSnapshot, bool)
+	Lookups() lb.Lookups // that have ended
+	Stale() int          // names whose last lookup has failed
 }
 
-func balancedOf(now time.Time, all []lb.ServiceSnapshot) map[string]Balanced {
+// BalancedBy is a State's Balanced that reads from b, and from names, which may be nil.
+func BalancedBy(b Balancer, names Names) func() map[string]Balanced {
+	return func() map[string]Balanced { return balancedOf(time.Now(), b.Snapshot(), names) }
+}
+
+func balancedOf(now time.Time, all []lb.ServiceSnapshot, names Names) map[string]Balanced {
 	out := make(map[string]Balanced, len(all))
 	for i := range all {
 		s := &all[i]
 		b := Balanced{Waiting: s.Waiting, Ejections: s.Ejections, Panicking: s.Panicking,
 			EmptyUntil: s.EmptyUntil}
 		for j := range s.Endpoints {
-			b.Endpoints = append(b.Endpoints, balancedEndpoint(now, &s.Endpoints[j], s.Panicking))
+			e := balancedEndpoint(now, &s.Endpoints[j], s.Panicking)
+			e.Name = hostName(now, s.Endpoints[j].Host, names)
+			b.Endpoints = append(b.Endpoints, e)
 		}
 		out[s.Service] = b
 	}
@@ -61,4 +70,24 @@ func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) End
 		e.State, e.Until, e.Detail = StateIn, nil, failures+"; ignored, because so many are ejected"
 	}
 	return e
+}
+
+// hostName returns what is known of the host name of an endpoint; nil if it has none, or nothing is known.
+func hostName(now time.Time, host string, names Names) *HostName {
+	if host == "" || names == nil {
+		return nil
+	}
+	n, known := names.Name(host)
+	if !known {
+		return nil
+	}
+	h := &HostName{Problem: n.Err}
+	for _, a := range n.Addrs {
+		h.Addresses = append(h.Addresses, a.String())
+	}
+	if n.Err != "" && n.Age >= 0 {
+		at := now.Add(-n.Age).Round(time.Second) // so that it is the same in each snapshot
+		h.FoundAt = &at
+	}
+	return h
 }

@@ -2,6 +2,8 @@ package admin
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,7 +40,7 @@ func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.all.Service, tt.all.Endpoints = "web", []lb.EndpointSnapshot{tt.s}
-			e := balancedOf(now, []lb.ServiceSnapshot{tt.all})["web"].Endpoints[0]
+			e := balancedOf(now, []lb.ServiceSnapshot{tt.all}, nil)["web"].Endpoints[0]
 			got := strings.Join([]string{e.State, e.Reason, e.Detail}, " ")
 			if e.Until != nil {
 				got += fmt.Sprint(" until ", e.Until.Unix())
@@ -47,5 +49,35 @@ func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// fakeNames knows one name, whose lookups fail.
+type fakeNames struct{}
+
+func (fakeNames) Name(host string) (lb.NameSnapshot, bool) {
+	if host != "db.test" {
+		return lb.NameSnapshot{}, false
+	}
+	return lb.NameSnapshot{Host: host, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.7"), netip.MustParseAddr("::1")},
+		Age: 90 * time.Second, Err: "server misbehaving"}, true
+}
+
+func (fakeNames) Lookups() lb.Lookups { return lb.Lookups{Found: 21, Denied: 22, Failed: 23} }
+func (fakeNames) Stale() int          { return 24 }
+
+// An endpoint with a host name shows its addresses, and why lookups fail.
+func TestBalancedSaysWhatIsKnownOfNames(t *testing.T) {
+	all := []lb.ServiceSnapshot{{Service: "web", Endpoints: []lb.EndpointSnapshot{
+		{Endpoint: lb.Endpoint{ID: "a", Host: "db.test"}}, {Endpoint: lb.Endpoint{ID: "b", Host: "unknown.test"}},
+		{Endpoint: lb.Endpoint{ID: "c"}}}}}
+	got := balancedOf(time.Unix(1000, 0), all, fakeNames{})["web"].Endpoints
+	n := got[0].Name
+	if n == nil || !slices.Equal(n.Addresses, []string{"10.0.0.7", "::1"}) || n.Problem != "server misbehaving" ||
+		n.FoundAt == nil || n.FoundAt.Unix() != 910 {
+		t.Errorf("got %+v", n)
+	}
+	if got[1].Name != nil || got[2].Name != nil {
+		t.Errorf("got %+v and %+v of names that are not known", got[1].Name, got[2].Name)
 	}
 }

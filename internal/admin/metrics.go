@@ -55,6 +55,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		e.dials(&st)
 	}
 	e.endpoints(services)
+	e.names(s.o.State.Names)
 	e.watches(s)
 	if s.o.AccessLog != nil {
 		if written, dropped, is := s.o.AccessLog(); is {
@@ -76,6 +77,20 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		e.gauge("lictor_last_reload_timestamp_seconds", "When the last reload was.",
 			float64(last.Time.UnixMilli())/1000)
 	}
+}
+
+// names are the metrics of lookups of host names.
+func (e *exposition) names(names Names) {
+	if names == nil {
+		return
+	}
+	const help = "Lookups of the host names of instances by how they ended."
+	l := names.Lookups()
+	e.counter("lictor_name_lookups_total", help, l.Found, "result", "found")
+	e.counter("lictor_name_lookups_total", help, l.Denied, "result", "not_found")
+	e.counter("lictor_name_lookups_total", help, l.Failed, "result", "failed")
+	e.gauge("lictor_names_stale", "Host names whose last lookup failed; their earlier addresses are in use.",
+		float64(names.Stale()))
 }
 
 // admin are the metrics of the admin API itself.

@@ -40,6 +40,7 @@ func busy(t *testing.T) *house {
 		LogDropped: func() int64 { return 11 },
 		Reload:     func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
 	h.Server.o.State.Sources = SourcesBy(func() Explainer { return explainer{} })
+	h.Server.o.State.Names = fakeNames{}
 	h.Server.o.State.Balanced = func() map[string]Balanced {
 		return map[string]Balanced{"web": {Ejections: 8,
 			Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{Active: 2, Picks: 5, DialsFailed: 1}}}}}
@@ -129,6 +130,10 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 		`lictor_endpoint_clients_total{endpoint="n/1",service="web"} 5`,
 		`lictor_endpoint_failures_total{endpoint="n/1",service="web"} 1`,
 		`lictor_endpoints_unlisted 0`,
+		`lictor_name_lookups_total{result="found"} 21`,
+		`lictor_name_lookups_total{result="not_found"} 22`,
+		`lictor_name_lookups_total{result="failed"} 23`,
+		`lictor_names_stale 24`,
 		`lictor_reloads_total{result="failed"} 1`,
 		`lictor_last_reload_successful 0`,
 		`lictor_access_log_dropped_total 2`,

@@ -72,7 +72,17 @@ type Endpoint struct {
 	Since   *time.Time `json:"since,omitempty"`
 	Until   *time.Time `json:"until,omitempty"`
 
+	Name     *HostName         `json:"name,omitempty"` // of an endpoint with a host name that is known
 	Counters *EndpointCounters `json:"counters,omitempty"`
+}
+
+// A HostName is what is known of the host name of an endpoint.
+type HostName struct {
+	Addresses []string `json:"addresses"`
+
+	// While lookups fail: why, and when the addresses were found. FoundAt is nil if another process has found them.
+	Problem string     `json:"problem,omitempty"`
+	FoundAt *time.Time `json:"found_at,omitempty"`
 }
 
 // The states of an endpoint.

@@ -54,6 +54,9 @@ type State struct {
 
 	// Balanced is how the balancer sees the endpoints that it has, by service. Nil: no different.
 	Balanced func() map[string]Balanced
+
+	// Names is what metrics say of lookups of host names. Nil: nothing.
+	Names Names
 }
 
 // Balanced is how the balancer sees one service.
@@ -236,7 +239,7 @@ func (s *Service) balanced(b *Balanced) {
 		if e == nil {
 			continue
 		}
-		e.Counters = k.Counters
+		e.Counters, e.Name = k.Counters, k.Name
 		if e.State == StateIn && k.State != "" {
 			e.because(&k)
 		}

@@ -110,6 +110,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	tuneCollector(len(cfg.Services))
 	configure(d.balancer, cfg)
 	d.balancer.SetEjections(predecessor.State().Ejected)
+	d.resolver.SetNames(predecessor.State().Names)
 	known := restore(predecessor, d.sets, cfg)
 	d.balancer.SetEmptied(predecessor.State().Emptied)
 	// The listeners serve at once what was good when an earlier lictor ended.

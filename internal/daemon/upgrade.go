@@ -115,6 +115,7 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 		o.Admin, o.Address = c, d.admin.address()
 	}
 	o.State.Sets, o.State.Drained = d.sets.Export()
+	o.State.Names = d.resolver.Names()
 	o.State.Emptied, o.State.Ejected = d.balancer.Emptied(), d.balancer.Ejections()
 	o.State.Checked = d.checker.Results()
 	if c := d.consul.Load(); c != nil {

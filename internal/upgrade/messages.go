@@ -108,6 +108,7 @@ type State struct {
 	Drained map[string][]string      `json:"drained,omitempty"`
 	Emptied map[string]time.Duration `json:"empty_for,omitempty"` // see lb.RoundRobin.Emptied
 	Ejected []lb.Ejection            `json:"ejected,omitempty"`   // see lb.RoundRobin.Ejections
+	Names   []lb.KnownName           `json:"names,omitempty"`     // see lb.Resolver.Names
 	Links   []cycles.Link            `json:"links,omitempty"`     // see cycles.Detector.Prefer
 	Saved   []byte                   `json:"saved,omitempty"`     // see discovery.Consul.Save
 	Events  uint64                   `json:"events,omitempty"`    // see endpoints.Events.Begin
