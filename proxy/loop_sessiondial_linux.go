@@ -83,6 +83,7 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 
 // use makes fd the session's socket. After an error it is closed.
 func (x *loopSession) use(fd int32) error {
+	x.shard.loop.denied.GrowReceiveBuffer(fd, socketBuffer)
 	x.enlist()
 	if err := x.shard.loop.add(fd, unix.EPOLLIN, x.number, 0); err != 0 {
 		sys.Close(fd)

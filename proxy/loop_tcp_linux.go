@@ -135,6 +135,8 @@ func (t *loopTCP) descriptors() ([]int, error) { return duplicates(t.fd) }
 
 func (t *loopTCP) serve(s *service) { t.service.Store(s) }
 
+func (t *loopTCP) countDrops() {}
+
 // ProxyLoop has the loops take clients. It does not wait: with thousands of listeners, goroutines that do would be
 // much of all memory.
 func (t *loopTCP) ProxyLoop() error {

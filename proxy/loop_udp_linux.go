@@ -25,6 +25,7 @@ type loopUDP struct {
 	local   bool // the address is a wildcard: datagrams tell which of the host's addresses the client used
 	service atomic.Pointer[service]
 	shards  []*udpShard // one for each socket
+	drops   dropCount
 
 	sessions atomic.Int64 // of all shards
 	busy     atomic.Int32 // shards that have not drained
@@ -94,6 +95,7 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 		}
 	}
 	u.busy.Store(int32(len(u.shards)))
+	u.drops.begin(len(u.shards), u.readDrops)
 	if left := extra - max(0, int64(len(u.shards))-listenerDescriptors); left > 0 {
 		e.budget.closeListener(left)
 	}
@@ -135,11 +137,8 @@ func bindUDP(o listenSpec, d *sys.Denials) (_ int, bound netip.AddrPort, err err
 		}
 	}
 	sys.WantHops(int32(fd), addr.Addr())
-	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
-		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], socketBuffer) != nil { // needs CAP_NET_ADMIN
-			sys.SetOption(int32(fd), unix.SOL_SOCKET, o[1], socketBuffer)
-		}
-	}
+	d.GrowReceiveBuffer(int32(fd), socketBuffer)
+	d.GrowSendBuffer(int32(fd), socketBuffer)
 	if o.file != nil {
 		bound, err = boundTo(fd, addr)
 		return fd, bound, err
@@ -163,11 +162,17 @@ func (u *loopUDP) Addr() netip.AddrPort { return u.addr }
 // serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next
 // datagram.
 func (u *loopUDP) serve(s *service) {
+	u.countDrops()
 	u.service.Store(s)
 	for _, h := range u.shards {
 		h.loop.post(h.retime)
 	}
 }
+
+// countDrops implements proxySocket.
+func (u *loopUDP) countDrops() { u.drops.collect(u.service.Load(), false, u.readDrops) }
+
+func (u *loopUDP) readDrops(socket int) (uint32, bool) { return sys.Drops(u.shards[socket].fd) }
 
 // ProxyLoop has the loops read the clients' datagrams. It does not wait, as loopTCP's.
 func (u *loopUDP) ProxyLoop() error {
@@ -190,6 +195,7 @@ func (u *loopUDP) stop() {
 func (u *loopUDP) Close() error {
 	u.stop()
 	u.endOnce.Do(func() {
+		u.drops.collect(u.service.Load(), true, u.readDrops)
 		for _, h := range u.shards {
 			u.engine.udp.remove(h)
 			h.loop.do(h.close)

@@ -29,7 +29,7 @@ type session struct {
 	// no other.
 	source []byte
 
-	hops     uint8                    // that its datagrams have, see internal/sys/hops_linux.go; 0: the system's default
+	hops     uint8                    // that its datagrams have, see sys.Hops; 0: the system's default
 	refused  atomic.Bool              // the endpoint refused a datagram
 	named    atomic.Pointer[namedUse] // if the endpoint has a host name, once it is connected
 	asked    atomic.Int64             // datagrams of the client; negative once all answers have come
@@ -108,6 +108,7 @@ func (x *session) open(addr netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
+	x.socket.engine.denied.GrowReceiveBufferConn(c, socketBuffer)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.gone {

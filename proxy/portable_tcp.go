@@ -69,6 +69,8 @@ func (t *tcpSocket) Addr() netip.AddrPort { return t.addr }
 
 func (t *tcpSocket) serve(s *service) { t.service.Store(s) }
 
+func (t *tcpSocket) countDrops() {}
+
 // ProxyLoop accepts clients and hands each to a goroutine of its own, so that accepting never waits for a dial. It
 // does not accept while the descriptor budget is used up: clients then wait in the kernel's queue instead of being
 // turned away.

@@ -23,6 +23,7 @@ type udpSocket struct {
 	local   bool // the listener is a wildcard: datagrams tell which of the host's addresses the client used
 	service atomic.Pointer[service]
 	began   time.Time
+	drops   dropCount
 
 	ctx      context.Context // ends when all is to end
 	cancel   context.CancelFunc
@@ -49,11 +50,12 @@ func (e *portable) listenUDP(o listenSpec, s *service) (proxySocket, error) {
 		u.local = true
 	}
 	_ = sys.WantHopsConn(c, addr.Addr()) // where the system does not let it, nothing is known of hops
-	c.SetReadBuffer(socketBuffer)        // best effort, as said at socketBuffer
-	c.SetWriteBuffer(socketBuffer)       // the same
+	e.denied.GrowReceiveBufferConn(c, socketBuffer)
+	e.denied.GrowSendBufferConn(c, socketBuffer)
 	u.service.Store(s)
 	u.ctx, u.cancel = context.WithCancel(context.Background())
 	u.sessions.init()
+	u.drops.begin(1, u.readDrops)
 	u.running.run(u.expire)
 	e.udp.add(u)
 	return u, nil
@@ -92,9 +94,15 @@ func (u *udpSocket) Addr() netip.AddrPort { return u.addr }
 // serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next
 // datagram.
 func (u *udpSocket) serve(s *service) {
+	u.countDrops()
 	u.service.Store(s)
 	u.sessions.wake() // its idle timeout may have changed
 }
+
+// countDrops implements proxySocket.
+func (u *udpSocket) countDrops() { u.drops.collect(u.service.Load(), false, u.readDrops) }
+
+func (u *udpSocket) readDrops(int) (uint32, bool) { return sys.DropsConn(u.conn) }
 
 // ProxyLoop reads the clients' datagrams and sends each on. It never waits for anything but the next datagram:
 // sockets to endpoints do not block, and host names are resolved elsewhere.
@@ -310,6 +318,7 @@ func (u *udpSocket) isUnread(x *session) bool {
 // Close ends all sessions and closes the listener.
 func (u *udpSocket) Close() error {
 	u.ended.Do(func() {
+		u.drops.collect(u.service.Load(), true, u.readDrops)
 		u.cancel()
 		u.conn.Close()
 		u.running.stop()

@@ -373,6 +373,9 @@ func (p *Proxier) Listeners() []Listener {
 func (p *Proxier) Snapshot() []Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for _, s := range p.sockets {
+		s.countDrops()
+	}
 	out := make([]Stats, 0, len(p.services))
 	for _, s := range p.services {
 		out = append(out, s.stats())

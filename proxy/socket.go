@@ -40,6 +40,9 @@ type proxySocket interface {
 	// shareAddress lets other sockets of ours take overlapping addresses with the same port while it is on.
 	shareAddress(on bool) error
 
+	// countDrops counts for the service what the kernel has dropped at a UDP listener. For TCP it does nothing.
+	countDrops()
+
 	// serve makes s the service of clients that come from now on. It is called too when the specification of s has
 	// changed.
 	serve(s *service)

@@ -20,6 +20,7 @@ type counters struct {
 	sessionsEvicted            atomic.Int64
 	datagramsUp, datagramsDown atomic.Int64
 	datagramsDropped           atomic.Int64
+	datagramsOverrun           atomic.Int64
 	dials                      histogram
 }
 
@@ -86,6 +87,7 @@ type Stats struct {
 	DatagramsUp      int64
 	DatagramsDown    int64
 	DatagramsDropped int64
+	DatagramsOverrun int64 // dropped by the kernel at the listener, before Lictor saw them
 
 	DialsFailedBy [dialFailures]int64 // DialsFailed by lb.Cause; 0: the fault is this host's
 	RefusedBy     [refusals]int64     // Refused by Refusal
@@ -157,6 +159,7 @@ func (s *service) stats() Stats {
 		t.DatagramsUp += c.datagramsUp.Load()
 		t.DatagramsDown += c.datagramsDown.Load()
 		t.DatagramsDropped += c.datagramsDropped.Load()
+		t.DatagramsOverrun += c.datagramsOverrun.Load()
 		for i := range c.dials.buckets {
 			t.Dials.Buckets[i] += c.dials.buckets[i].Load()
 		}

@@ -8,8 +8,8 @@ import "time"
 // 768, RFC 8200).
 const maxDatagram = 65535
 
-// socketBuffer is asked for on the listener, which takes the bursts of all clients. The kernel may give less
-// (net.core.rmem_max).
+// socketBuffer is asked for on the listener, which takes the bursts of all clients, and for the answers on the socket
+// of each session. The kernel may give less (net.core.rmem_max).
 const socketBuffer = 4 << 20
 
 // maxQueue is how many datagrams may wait for a host name.

@@ -214,7 +214,11 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	}
 	if s.Protocol == "udp" {
 		line("sessions", "%d now, %d in all, %d evicted", c.SessionsActive, c.Sessions, c.SessionsEvicted)
-		line("datagrams", "%d up, %d down, %d dropped", c.DatagramsUp, c.DatagramsDown, c.DatagramsDropped)
+		overrun := ""
+		if c.DatagramsOverrun > 0 {
+			overrun = fmt.Sprintf(", %d dropped by the kernel at the listener", c.DatagramsOverrun)
+		}
+		line("datagrams", "%d up, %d down, %d dropped%s", c.DatagramsUp, c.DatagramsDown, c.DatagramsDropped, overrun)
 	} else {
 		line("connections", "%d now, %d in all", c.ConnectionsActive, c.Connections)
 		if c.Dials > 0 {

@@ -26,6 +26,8 @@ func (e *exposition) service(s *Service) {
 			c.DatagramsDown, "service", s.Name, "direction", "down")
 		e.counter("lictor_datagrams_dropped_total", "Datagrams that were not forwarded.",
 			c.DatagramsDropped, "service", s.Name)
+		e.counter("lictor_datagrams_overrun_total", "Datagrams that the kernel dropped at the listener.",
+			c.DatagramsOverrun, "service", s.Name)
 	} else {
 		e.counter("lictor_connections_total", "TCP connections accepted.", c.Connections, "service", s.Name)
 		e.gauge("lictor_connections_active", "TCP connections now.", float64(c.ConnectionsActive), "service", s.Name)

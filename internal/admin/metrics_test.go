@@ -57,7 +57,7 @@ func busy(t *testing.T) *house {
 		f.stats[0].DialsFailedBy[0], f.stats[0].DialsFailedBy[lb.Reset], f.stats[0].Retries = 1, 2, 3
 		f.stats[0].RefusedBy[proxy.RefusedFull] = 6
 		f.stats[0].Descriptors = proxy.Descriptors{Taken: 12, Floor: 13, Ceiling: 14}
-		f.stats[1].DatagramsUp = 9
+		f.stats[1].DatagramsUp, f.stats[1].DatagramsOverrun = 9, 10
 		dns := discovery.WatchStatus{
 			Services: []string{"dns"}, Error: "lost", ErrorSince: time.Unix(1700000000, 0), Queries: 4, Errors: 1,
 			LastSuccess: time.Unix(1600000000, 0), Held: 2, Holds: 3,
@@ -102,6 +102,7 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 		`lictor_dial_duration_seconds_bucket{service="web",le="+Inf"} 6`,
 		`lictor_dial_duration_seconds_sum{service="web"} 3`,
 		`lictor_datagrams_total{direction="up",service="dns"} 9`,
+		`lictor_datagrams_overrun_total{service="dns"} 10`,
 		`lictor_set_stale{service="dns"} 1`,
 		`lictor_set_stale_since_timestamp_seconds{service="dns"} 1.7e+09`,
 		`lictor_set_known{service="dns"} 0`,

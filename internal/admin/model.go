@@ -152,6 +152,7 @@ type Counters struct {
 	DatagramsUp       int64 `json:"datagrams_up"`
 	DatagramsDown     int64 `json:"datagrams_down"`
 	DatagramsDropped  int64 `json:"datagrams_dropped"`
+	DatagramsOverrun  int64 `json:"datagrams_overrun"` // by the kernel
 
 	RefusedBy map[string]int64 `json:"refused_by,omitempty"` // Refused by proxy.Refusal, without those that are none
 

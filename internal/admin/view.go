@@ -301,7 +301,8 @@ func countersOf(c proxy.Stats) Counters {
 		BytesUp: c.BytesUp, BytesDown: c.BytesDown,
 		Sessions: c.Sessions, SessionsActive: c.SessionsActive, SessionsEvicted: c.SessionsEvicted,
 		DatagramsUp: c.DatagramsUp, DatagramsDown: c.DatagramsDown, DatagramsDropped: c.DatagramsDropped,
-		Dials: c.Dials.Count(), DialSeconds: c.Dials.Sum.Seconds(),
+		DatagramsOverrun: c.DatagramsOverrun,
+		Dials:            c.Dials.Count(), DialSeconds: c.Dials.Sum.Seconds(),
 	}
 }
 

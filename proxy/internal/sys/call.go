@@ -78,6 +78,8 @@ func (c Call) String() string { return callNames[c] }
 type Denials struct {
 	OnDenial func(c Call, err syscall.Errno) // is called once for each denied call; may be nil
 	errors   [NumCalls]atomic.Uintptr        // the error of each that is denied; zero for the others
+
+	unprivileged atomic.Bool // the process may not exceed the system's limits of buffers
 }
 
 // Has reports whether c is denied.

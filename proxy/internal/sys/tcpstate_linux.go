@@ -72,10 +72,11 @@ const (
 const (
 	memoryLimit  = 3 // SK_MEMINFO_SNDBUF
 	memoryQueued = 5 // SK_MEMINFO_WMEM_QUEUED
+	memoryDrops  = 8 // SK_MEMINFO_DROPS
 	memoryPlaces = 9
 )
 
-// sendMemory returns how much memory the kernel uses for a socket, and how much it may use.
+// sendMemory returns how much memory the kernel uses for a socket, how much it may use, and what it has dropped.
 func sendMemory(fd int) (memory [memoryPlaces]uint32, err syscall.Errno) {
 	if err = faultDenied(CallRoom); err == 0 {
 		err = getOption(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, unsafe.Pointer(&memory), unsafe.Sizeof(memory))
