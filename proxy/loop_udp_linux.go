@@ -3,6 +3,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"os"
@@ -39,7 +40,7 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 	addr, n := o.addr, e.budget.udpSockets(o.udp, len(e.loops))
 	if o.file != nil { // as many as there are: with more, or fewer, clients would come to another one than before
 		n = 1 + len(o.more)
-	} else if e.denied.Has(sys.CallSharePort) {
+	} else if e.denied.Has(sys.CallSharePort) || e.getsCopies(addr.Addr()) {
 		n = 1
 	}
 	extra := max(0, int64(n)-listenerDescriptors)
@@ -101,6 +102,37 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 	}
 	e.udp.add(u.shards...)
 	return u, nil
+}
+
+// getsCopies reports whether each socket of a listener would get a copy of the same datagrams, without a way to know
+// them: the address is one for broadcast or multicast, or the system does not tell where datagrams were sent to.
+func (e *loopEngine) getsCopies(addr netip.Addr) bool {
+	switch {
+	case addr.IsUnspecified():
+		return e.denied.Has(sys.CallLocalAddr)
+	case addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return true
+	case !addr.Is4():
+		return false
+	}
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range own {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && p.Addr().Is4() && p.Bits() < 31 && addr == broadcastOf(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// broadcastOf returns the last address of an IPv4 network.
+func broadcastOf(p netip.Prefix) netip.Addr {
+	b := p.Addr().As4()
+	binary.BigEndian.PutUint32(b[:], binary.BigEndian.Uint32(b[:])|(1<<(32-p.Bits())-1))
+	return netip.AddrFrom4(b)
 }
 
 // loopsFor returns a loop for each of n sockets of a listener: those loops that have the fewest sockets. A loop is

@@ -111,6 +111,9 @@ func (h *udpShard) forward(in *batch.Batch, n int) {
 	s := h.socket.service.Load()
 	work := h.loop.udp.work[:0]
 	for i := range n {
+		if in.ToAll[i] && h != h.socket.shards[0] {
+			continue // each socket of the listener has a copy
+		}
 		x := h.sessionFor(s, in, i)
 		if x == nil {
 			s.at(h.loop.id).datagramsDropped.Add(int64(in.Count(i)))

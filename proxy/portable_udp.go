@@ -134,12 +134,22 @@ func (u *udpSocket) ProxyLoop() error {
 		backoff = minBackoff
 		key := sessionKey{client: src}
 		if u.local {
-			key.local = sys.Local(oob[:oobn])
+			key.local = u.localOf(oob[:oobn])
 		}
 		turn.begin()
 		u.forward(key, buf[:n], oob[:oobn])
 		turn.end()
 	}
+}
+
+// localOf returns the address that a client used, by the control messages of its datagram: on a socket of IPv6 always
+// one of IPv6, as event loops have it.
+func (u *udpSocket) localOf(oob []byte) netip.Addr {
+	local := sys.Local(oob)
+	if local.IsValid() && u.addr.Addr().Is6() {
+		local = netip.AddrFrom16(local.As16())
+	}
+	return local
 }
 
 // receive waits for a datagram of a client.

@@ -28,8 +28,8 @@ const (
 	maxSegments = 64
 
 	// controlRoom has room for the control messages of a datagram: the address of this host that it came to or leaves
-	// from, the size of its segments, and its hops.
-	controlRoom = 96
+	// from, twice on a dual-stack socket, the size of its segments, and its hops.
+	controlRoom = 128
 )
 
 // A control is a buffer for control messages, aligned as they must be.
@@ -47,6 +47,7 @@ type Batch struct {
 	controls [Size]control
 	segments [Size]int        // size of the datagrams that the kernel has joined; 0 if it is a single one
 	locals   [Size]sys.Source // where it came to
+	ToAll    [Size]bool       // it was broadcast or multicast
 	Hops     [Size]uint8      // hops that it had left; 0 if that is not known; joined datagrams had the same
 	Next     [Size]int16      // the caller's: links places to lists; negative ends one
 	buf      []byte
@@ -129,7 +130,7 @@ func (b *Batch) ReceiveOne(fd int32, i int) (int, syscall.Errno) {
 }
 
 func (b *Batch) readControl(i int) {
-	b.segments[i], b.locals[i], b.Hops[i] = 0, sys.Source{}, 0
+	b.segments[i], b.locals[i], b.Hops[i], b.ToAll[i] = 0, sys.Source{}, 0, false
 	size := int(b.headers[i].Controllen)
 	if size == 0 {
 		return
@@ -153,6 +154,7 @@ func (b *Batch) readControl(i int) {
 			if a := sys.LocalIn(h.Level, h.Type, data); a.IsValid() {
 				b.locals[i] = a.As16()
 			}
+			b.ToAll[i] = b.ToAll[i] || sys.IsToAllIn(h.Level, h.Type, data)
 		}
 		oob = oob[min(unix.CmsgSpace(end-unix.CmsgLen(0)), len(oob)):]
 	}

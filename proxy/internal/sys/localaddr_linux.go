@@ -11,10 +11,11 @@ import (
 
 // OOBSize has room for the control messages that tell the address that a client used, and how many hops its datagram
 // had left.
-var OOBSize = unix.CmsgSpace(unix.SizeofInet6Pktinfo) + hopsRoom
+var OOBSize = unix.CmsgSpace(unix.SizeofInet6Pktinfo) + unix.CmsgSpace(unix.SizeofInet4Pktinfo) + hopsRoom
 
 // WantLocalConn makes the kernel tell with each datagram which of the host's addresses it was sent to: IP_PKTINFO of
-// ip(7), IPV6_RECVPKTINFO of ipv6(7), which a dual-stack socket uses for IPv4 too.
+// ip(7), IPV6_RECVPKTINFO of ipv6(7). A dual-stack socket has both: of a datagram that was broadcast over IPv4, only
+// the first tells an address to answer from.
 func WantLocalConn(c *net.UDPConn, wildcard netip.Addr) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -35,23 +36,37 @@ func WantLocal(fd int, wildcard netip.Addr) error {
 	if wildcard.Is4() {
 		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
 	}
+	SetOption(int32(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1) // a kernel before 5.4 may not take it
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
 }
 
 // Local is the address that a datagram was sent to, by its control message. For IPv4 that is the host's own
 // address even if the datagram was broadcast. Invalid if there is none to answer from.
-func Local(oob []byte) netip.Addr {
+func Local(oob []byte) (local netip.Addr) {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
 			break
 		}
 		if a := LocalIn(h.Level, h.Type, data); a.IsValid() {
-			return a
+			local = a // that of IP_PKTINFO, if there are two, comes last
 		}
 		oob = rest
 	}
-	return netip.Addr{}
+	return local
+}
+
+// IsToAllIn reports whether a control message says that a datagram was broadcast or multicast. The kernel gives such a
+// datagram to all sockets that are bound to its port.
+func IsToAllIn(level, kind int32, data []byte) bool {
+	switch {
+	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+		info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&data[0]))
+		return info.Addr != info.Spec_dst
+	case level == unix.IPPROTO_IPV6 && kind == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+		return data[0] == 0xff // ff00::/8, RFC 4291
+	}
+	return false
 }
 
 // LocalIn is what one control message says of that; invalid if it says nothing.
