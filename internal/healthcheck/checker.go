@@ -11,8 +11,8 @@
 // endpoint itself goes on. One that has never answered is not fit.
 //
 // A new endpoint gets no clients before its first good answer. The first endpoints of a service are an exception: they
-// get clients until their first check fails, so that a start does not leave clients without an endpoint. After an upgrade,
-// what the former process has found holds until the first check: see Checker.SetResults.
+// get clients until their first check fails, so that a start does not leave clients without an endpoint. After an
+// upgrade, what the former process has found holds until the first check: see Checker.SetResults.
 //
 // Endpoints that stand by are checked too, though they are in no set: see Checker.Standby.
 package healthcheck
