@@ -2,7 +2,6 @@ package config
 
 import (
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 )
 
@@ -14,7 +13,7 @@ func Format(name string, src []byte) ([]byte, Diagnostics) {
 		s.add(name, src, nil)
 		return nil, s.diagnostics(hcl.Diagnostics{d})
 	}
-	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	file, diags := parseSyntax(name, src)
 	s := sources{}
 	s.add(name, src, file)
 	if diags.HasErrors() {

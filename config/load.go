@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
@@ -156,7 +155,7 @@ func (l *loader) parse(name string, src []byte) {
 		}
 		return
 	}
-	file, diags := hclsyntax.ParseConfig(src, name, hcl.InitialPos)
+	file, diags := parseSyntax(name, src)
 	l.sources.add(name, src, file)
 	if more := len(diags) - maxSyntaxErrors; more > 0 {
 		diags = diags[:maxSyntaxErrors]

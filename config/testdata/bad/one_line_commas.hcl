@@ -1,0 +1,1 @@
+service "a" { listen = 21114, protocol = "tcp" }
