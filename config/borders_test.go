@@ -36,8 +36,21 @@ func TestValuesAtTheirBorders(t *testing.T) {
 		{"connect_timeout", `"1ns"`, ""},
 		{"connect_timeout", `"2562047h47m16.854775807s"`, ""}, // the longest that there is
 		{"connect_timeout", `"2562048h"`,
-			`3:21 Bad duration: connect_timeout: "2562048h" is not a duration: ` + duration +
+			`3:21 Bad duration: connect_timeout: "2562048h" is too long: ` +
+				`a duration has at most 2562047h, some 292 years.`},
+		{"connect_timeout", `"9999999h30m"`, `3:21 Bad duration: connect_timeout: "9999999h30m" is too long: ` +
+			`a duration has at most 2562047h, some 292 years.`},
+		{"connect_timeout", `"99999999999999999999.5s"`, `3:21 Bad duration: connect_timeout: ` +
+			`"99999999999999999999.5s" is too long: a duration has at most 2562047h, some 292 years.`},
+		{"connect_timeout", `"9999999d"`,
+			`3:21 Bad duration: connect_timeout: "9999999d" is not a duration: ` + duration +
 				`. The units are ms, s, m and h.`},
+		{"idle_timeout", `"9999999h"`,
+			`3:18 Bad duration: idle_timeout: "9999999h" is too long: ` +
+				`a duration has at most 2562047h, some 292 years.`},
+		{"on_leave", `"9999999h"`,
+			`3:14 Bad duration: on_leave: "9999999h" is too long: ` +
+				`a duration has at most 2562047h, some 292 years.`},
 		{"connect_timeout", `"1d"`,
 			`3:21 Bad duration: connect_timeout: "1d" is not a duration: ` + duration +
 				`. The units are ms, s, m and h.`},

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"math/big"
 	"slices"
 	"strconv"
@@ -270,6 +271,8 @@ func (b *block) duration(name string, def time.Duration, hint string) (time.Dura
 	case err != nil && isNumber(text):
 		b.l.problem(b.rangeOf(name), "Duration without a unit",
 			"%s: %q could be anything. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
+	case err != nil && isLongDuration(text):
+		b.tooLong(name, text)
 	case err != nil:
 		b.l.problem(b.rangeOf(name), "Bad duration",
 			"%s: %q is not a duration: %s. The units are ms, s, m and h.", name, text, hint)
@@ -280,6 +283,30 @@ func (b *block) duration(name string, def time.Duration, hint string) (time.Dura
 		return d, true
 	}
 	return def, false
+}
+
+// tooLong reports a duration that is longer than any.
+func (b *block) tooLong(name, text string) {
+	b.l.problem(b.rangeOf(name), "Bad duration",
+		"%s: %q is too long: a duration has at most %dh, some 292 years.", name, text, maxHours)
+}
+
+// maxHours is how many whole hours a time.Duration can have.
+const maxHours = int64(math.MaxInt64 / time.Hour)
+
+// isLongDuration reports whether text is written as a duration is, whether or not a time.Duration can be so long.
+func isLongDuration(text string) bool {
+	isDigit := func(r rune) bool { return '0' <= r && r <= '9' }
+	small := strings.Builder{} // text with 0 for each number
+	for i, r := range text {
+		if !isDigit(r) {
+			small.WriteRune(r)
+		} else if i == 0 || !isDigit(rune(text[i-1])) {
+			small.WriteByte('0')
+		}
+	}
+	_, err := time.ParseDuration(small.String())
+	return err == nil
 }
 
 func isNumber(s string) bool {

@@ -100,6 +100,8 @@ func (b *block) leave(name string) Leave {
 	case err != nil && isNumber(text):
 		b.l.problem(b.rangeOf(name), "Duration without a unit",
 			"%s: %q could be anything. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
+	case err != nil && isLongDuration(text):
+		b.tooLong(name, text)
 	case err != nil:
 		words := []string{LeaveFinish.String(), LeaveCut.String()}
 		b.l.problem(b.rangeOf(name), "Bad value", "%s: %q cannot stand here.%s W%s.", name, text,
