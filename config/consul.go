@@ -167,7 +167,18 @@ func (r *consulReader) credentials(c *Consul) {
 			r.bad(file, "Unreadable file", "%v", err)
 		case strings.TrimSpace(string(text)) == "":
 			r.bad(file, "Empty token", "the file %s is empty. Put the token into it", file.value)
+		case !isToken(strings.TrimSpace(string(text))):
+			r.bad(file, "Bad token", "the file %s does not hold just a token: it has spaces, several lines, or "+
+				"characters that cannot be sent", file.value)
 		}
 	}
+	if token.set() && !isToken(token.value) {
+		r.bad(token, "Bad token", "a token is one word of visible ASCII characters")
+	}
 	c.Token, c.TokenFile = Secret(token.value), file.value
+}
+
+// isToken reports whether a header of HTTP can carry text as a token: it has visible ASCII characters only.
+func isToken(text string) bool {
+	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }

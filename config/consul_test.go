@@ -46,6 +46,7 @@ func writeFiles(t *testing.T) func(name string) string {
 	}
 	write("token", "", []byte("t0k3n\n"))
 	write("empty", "", []byte("\n"))
+	write("lines", "", []byte("s3cr3t\ns3cr3t\n"))
 	return func(name string) string { return filepath.Join(dir, name) }
 }
 
@@ -92,6 +93,10 @@ func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 			Consul{Address: "https://127.0.0.1:8500"}},
 		{"SSL not for an address with one", "",
 			map[string]string{"CONSUL_HTTP_ADDR": "http://a:1", "CONSUL_HTTP_SSL": "1"}, Consul{Address: "http://a:1"}},
+		{"line breaks behind values", "",
+			map[string]string{"CONSUL_HTTP_ADDR": "a:1\n", "CONSUL_HTTP_TOKEN": "t0k3n\r\n",
+				"CONSUL_HTTP_AUTH": "user:password\n", "CONSUL_NAMESPACE": "ns\n", "CONSUL_HTTP_SSL": "true\n"},
+			Consul{Address: "https://a:1", Token: "t0k3n", HTTPAuth: "user:password", Namespace: "ns"}},
 		{"token file before token", "",
 			map[string]string{"CONSUL_HTTP_TOKEN": "x", "CONSUL_HTTP_TOKEN_FILE": file("token")},
 			Consul{Address: "127.0.0.1:8500", TokenFile: file("token")}},
@@ -120,6 +125,14 @@ func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 	}
 }
 
+func TestTokenArgumentOfTwoWords(t *testing.T) {
+	_, diags := loadText("service \"web\" { listen = 9000 }\nconsul { token = \"s3cr3t s3cr3t\" }", nil)
+	got := textOf(diags)
+	if !strings.Contains(got, "token: a token is one word of visible ASCII") || strings.Contains(got, "s3cr3t") {
+		t.Errorf("got:\n%s", got)
+	}
+}
+
 func TestBadEnvironmentNamesTheVariable(t *testing.T) {
 	file := writeFiles(t)
 	tests := []struct {
@@ -140,6 +153,10 @@ func TestBadEnvironmentNamesTheVariable(t *testing.T) {
 		{"bool", map[string]string{"CONSUL_HTTP_SSL_VERIFY": "no"}, `CONSUL_HTTP_SSL_VERIFY: "no" is neither`},
 		{"token file", map[string]string{"CONSUL_HTTP_TOKEN_FILE": "/nowhere"},
 			"CONSUL_HTTP_TOKEN_FILE: open /nowhere"},
+		{"token of two lines", map[string]string{"CONSUL_HTTP_TOKEN": "s3cr3t\ns3cr3t"},
+			"CONSUL_HTTP_TOKEN: a token is one word"},
+		{"token file of two lines", map[string]string{"CONSUL_HTTP_TOKEN_FILE": file("lines")},
+			"CONSUL_HTTP_TOKEN_FILE: the file " + file("lines") + " does not hold just a token"},
 		{"empty token file", map[string]string{"CONSUL_HTTP_TOKEN_FILE": file("empty")},
 			"CONSUL_HTTP_TOKEN_FILE: the file " + file("empty") + " is empty"},
 		{"CA", map[string]string{"CONSUL_CACERT": file("empty")},

@@ -16,7 +16,8 @@ import (
 
 // Options are what Load takes from its surroundings.
 type Options struct {
-	// Getenv reads Consul's environment variables. Nil means os.Getenv.
+	// Getenv reads Consul's environment variables, of which white space around the value does not count. Nil means
+	// os.Getenv.
 	Getenv func(string) string
 
 	// Hostname returns the name of this host. Nil means os.Hostname.
@@ -73,10 +74,13 @@ type loader struct {
 }
 
 func newLoader(o Options) *loader {
-	l := &loader{getenv: o.Getenv, hostname: o.Hostname, claims: map[portClaim]*portClaims{}}
-	if l.getenv == nil {
-		l.getenv = os.Getenv
+	l := &loader{hostname: o.Hostname, claims: map[portClaim]*portClaims{}}
+	getenv := o.Getenv
+	if getenv == nil {
+		getenv = os.Getenv
 	}
+	// A variable that was read from a file, such as a Kubernetes secret, often ends with a line break.
+	l.getenv = func(name string) string { return strings.TrimSpace(getenv(name)) }
 	if l.hostname == nil {
 		l.hostname = os.Hostname
 	}
