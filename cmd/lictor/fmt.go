@@ -178,8 +178,8 @@ func (c *fmtCommand) printName(path string) int {
 	return exitOK
 }
 
-// replace replaces the content of a file in one step, so that no reader sees half of it. The file keeps its mode. If
-// path is a symbolic link, the file that it leads to is replaced.
+// replace replaces the content of a file in one step, so that no reader sees half of it. The file keeps its mode,
+// owner and group, or is left as it is if it cannot. If path is a symbolic link, the file that it leads to is replaced.
 func replace(path string, content []byte) (err error) {
 	path, err = filepath.EvalSymlinks(path)
 	if err != nil {
@@ -201,6 +201,9 @@ func replace(path string, content []byte) (err error) {
 		}
 	}()
 	if _, err = temp.Write(content); err != nil {
+		return err
+	}
+	if err = keepOwner(temp, info); err != nil {
 		return err
 	}
 	if err = temp.Chmod(info.Mode().Perm()); err != nil {

@@ -1,0 +1,8 @@
+//go:build !unix
+
+package main
+
+import "os"
+
+// keepOwner does nothing: a new file belongs to the same user.
+func keepOwner(*os.File, os.FileInfo) error { return nil }
