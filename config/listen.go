@@ -105,7 +105,31 @@ func parseListen(s string) (addr netip.AddrPort, problem string) {
 				"\"127.0.0.1:%s\"", s, host, port)
 		}
 	}
+	if problem = badListenIP(ip.Unmap()); problem != "" {
+		return addr, fmt.Sprintf("%q: %s", s, problem)
+	}
 	return netip.AddrPortFrom(ip.Unmap(), uint16(n)), ""
+}
+
+// badListenIP returns why Lictor cannot serve at ip, with what to write; empty if it can.
+func badListenIP(ip netip.Addr) string {
+	switch {
+	case ip.IsMulticast():
+		return "Lictor does not join multicast groups. Write one of this host's addresses"
+	case ip == broadcast():
+		return "this is the broadcast address. Write \"0.0.0.0\" to receive broadcasts too, " +
+			"or one of this host's addresses"
+	case lacksInterface(ip):
+		return needsInterface(ip)
+	}
+	return ""
+}
+
+// lacksInterface reports whether ip means a host of a link without saying which link.
+func lacksInterface(ip netip.Addr) bool { return ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == "" }
+
+func needsInterface(ip netip.Addr) string {
+	return fmt.Sprintf("link-local addresses need the interface. Write something like \"[%s%%eth0]\"", ip)
 }
 
 // splitHostPort is net.SplitHostPort with problems that say what to write.

@@ -66,6 +66,8 @@ func parseEndpoint(s string) (e StaticEndpoint, problem string) {
 		return e, fmt.Sprintf("%q: a multicast address is no instance's. Write the address of an instance", s)
 	case err == nil && ip.Unmap() == broadcast():
 		return e, fmt.Sprintf("%q: the broadcast address is no instance's. Write the address of an instance", s)
+	case err == nil && lacksInterface(ip):
+		return e, fmt.Sprintf("%q: %s", s, needsInterface(ip))
 	case err == nil:
 		return StaticEndpoint{Addr: netip.AddrPortFrom(ip.Unmap(), uint16(n))}, ""
 	case !hostport.IsHostName(host):

@@ -28,3 +28,11 @@ service "object" {
 service "unquoted" {
   listen = localhost
 }
+service "unfit" {
+  listen = [
+    "224.0.0.5:9020",
+    "[ff02::1%lo]:9021",
+    "255.255.255.255:9022",
+    "[fe80::1]:9023",
+  ]
+}

@@ -45,3 +45,9 @@ service "string" {
     endpoints = "10.0.0.5:80"
   }
 }
+service "link" {
+  listen = 9006
+  static {
+    endpoints = ["[fe80::1]:80", "[fe80::1%2]:80"]
+  }
+}
