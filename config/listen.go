@@ -126,7 +126,9 @@ func badListenIP(ip netip.Addr) string {
 }
 
 // lacksInterface reports whether ip means a host of a link without saying which link.
-func lacksInterface(ip netip.Addr) bool { return ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == "" }
+func lacksInterface(ip netip.Addr) bool {
+	return ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == ""
+}
 
 func needsInterface(ip netip.Addr) string {
 	return fmt.Sprintf("link-local addresses need the interface. Write something like \"[%s%%eth0]\"", ip)

@@ -121,8 +121,8 @@ func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 		return &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}
 	}
 	sa := &unix.SockaddrInet6{Addr: addr.Addr().As16(), Port: int(addr.Port())}
-	if i, err := net.InterfaceByName(addr.Addr().Zone()); err == nil {
-		sa.ZoneId = uint32(i.Index)
+	if zone := addr.Addr().Zone(); zone != "" {
+		sa.ZoneId = uint32(sys.InterfaceOf(zone))
 	}
 	return sa
 }

@@ -310,6 +310,9 @@ func (p *Proxier) shareLocked(
 
 // open opens the socket of key as o says, within the budget.
 func (p *Proxier) open(key socketKey, s *service, o listenSpec) (socket proxySocket, err error) {
+	if zone := key.addr.Addr().Zone(); zone != "" && sys.InterfaceOf(zone) == 0 {
+		return nil, fmt.Errorf("service %q: listen on %s: this host has no interface %q", s.name(), key.addr, zone)
+	}
 	if err = p.budget.openListener(listenerDescriptors); err == nil {
 		if key.protocol == UDP {
 			socket, err = p.engine.listenUDP(o, s)

@@ -108,9 +108,7 @@ func PutAddr(sa *unix.RawSockaddrInet6, addr netip.AddrPort) uintptr {
 	sa.Family = unix.AF_INET6
 	sa.Addr = a.As16()
 	if zone := a.Zone(); zone != "" {
-		if i, err := net.InterfaceByName(zone); err == nil {
-			sa.Scope_id = uint32(i.Index)
-		}
+		sa.Scope_id = uint32(InterfaceOf(zone))
 	}
 	return unix.SizeofSockaddrInet6
 }
