@@ -2,9 +2,12 @@ package proxy
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -70,6 +73,23 @@ func (p *Proxier) inheritedByKey() map[socketKey][]*os.File {
 		all[one.socketKey()] = append(all[one.socketKey()], one.File)
 	}
 	return all
+}
+
+// namingInherited returns err, with which the socket of key could not be opened, or a better error if an inherited
+// socket has the port: then it is no other process that must be stopped. In an upgrade err stays as it is.
+func (p *Proxier) namingInherited(key socketKey, s *service, err error) error {
+	if p.held || !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	argument := map[Protocol]string{TCP: "ListenStream", UDP: "ListenDatagram"}[key.protocol]
+	for _, one := range p.inherited {
+		if one.Protocol == key.protocol && one.Addr.Port() == key.addr.Port() {
+			return fmt.Errorf("service %q: listen on %s: the socket that this process has inherited is at %s. "+
+				"Write listen = %q, or %s=%s in the .socket unit",
+				s.name(), key.addr, one.Addr, one.Addr, argument, key.addr)
+		}
+	}
+	return err
 }
 
 func (one *Inherited) socketKey() socketKey {

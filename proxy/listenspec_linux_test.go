@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -171,5 +173,35 @@ func TestInheritedSocketsAreUsed(t *testing.T) {
 			c.Close()
 			t.Error("the socket is still open after its listener was removed")
 		}
+	})
+}
+
+// A socket that systemd has opened at the wildcard is not another process that listens there.
+func TestInheritedSocketInTheWay(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		tcp, err := net.Listen("tcp", "[::]:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := tcp.(*net.TCPListener).File()
+		tcp.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := tcp.Addr().(*net.TCPAddr).AddrPort()
+		h.options.Inherited = []Inherited{{Protocol: TCP, Addr: at, File: f}}
+		h.start()
+		wanted := netip.AddrPortFrom(loopback.Addr(), at.Port())
+		err = h.Apply([]Service{{Name: "a", Listen: listen(wanted)}})
+		if err == nil || errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatalf("got %v", err)
+		}
+		for _, part := range []string{"inherited is at " + at.String(), fmt.Sprintf("listen = %q", at),
+			"ListenStream=" + wanted.String()} {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("got %v, want %q in it", err, part)
+			}
+		}
+		h.DropInherited()
 	})
 }

@@ -272,7 +272,7 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 		}
 		socket, err := p.open(key, s, o)
 		if err != nil {
-			errs = multierror.Append(errs, err)
+			errs = multierror.Append(errs, p.namingInherited(key, s, err))
 			continue
 		}
 		opened[key] = &boundSocket{socket, s, o.shared}
