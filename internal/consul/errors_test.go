@@ -1,9 +1,12 @@
 package consul
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
+	"net/url"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -33,6 +36,61 @@ func TestKindsOfErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		if got := KindOf(fmt.Errorf("ask: %w", tt.err)); got != tt.want {
+			t.Errorf("%v: got %v, want %v", tt.err, got, tt.want)
+		}
+	}
+}
+
+func TestCauseIsTheSameForErrorsOfOneCause(t *testing.T) {
+	dial := func(port int, err error) error {
+		local := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
+		err = &net.OpError{Op: "dial", Source: local, Err: err}
+		return &url.Error{Op: "Get", URL: "http://127.0.0.1:8500", Err: err}
+	}
+	for _, tt := range []struct {
+		err  error
+		want string
+	}{
+		{&StatusError{500, "No cluster leader"}, "status 500"},
+		{&StatusError{500, "No known Consul servers"}, "status 500"},
+		{&StatusError{503, ""}, "status 503"},
+		{&TimeoutError{}, "timeout"},
+		{&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, "timeout"},
+		{dial(1, &tls.CertificateVerificationError{Err: io.EOF}), "certificate"},
+		{io.EOF, cutOff},
+		{&net.OpError{Op: "read", Err: syscall.ECONNRESET}, cutOff},
+		{&net.OpError{Op: "write", Err: syscall.EPIPE}, cutOff},
+		{&OverdueError{0, io.EOF}, cutOff},
+		{dial(1, syscall.ECONNREFUSED), syscall.ECONNREFUSED.Error()},
+		{dial(2, syscall.ECONNREFUSED), syscall.ECONNREFUSED.Error()},
+		{dial(1, syscall.EHOSTUNREACH), syscall.EHOSTUNREACH.Error()},
+		{io.ErrUnexpectedEOF, "*errors.errorString"},
+	} {
+		if got := Cause(tt.err); got != tt.want {
+			t.Errorf("%v: got %q, want %q", tt.err, got, tt.want)
+		}
+	}
+}
+
+// Only an error that another try would bring again is final.
+func TestFinalErrors(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		want bool
+	}{
+		{io.EOF, false},
+		{&TimeoutError{}, false},
+		{&StatusError{500, "No cluster leader"}, false},
+		{&StatusError{503, ""}, false},
+		{&StatusError{429, "rate limit exceeded"}, false},
+		{&RefusalError{&StatusError{429, "too many concurrent connections"}}, false},
+		{&StatusError{500, noConnect + " in order to use this endpoint"}, true},
+		{&StatusError{500, "rpc error making call: Permission denied"}, true},
+		{&StatusError{403, "Permission denied"}, true},
+		{&StatusError{404, "Invalid URL path"}, true},
+		{&StatusError{499, ""}, true},
+	} {
+		if got := isFinal(fmt.Errorf("ask: %w", tt.err)); got != tt.want {
 			t.Errorf("%v: got %v, want %v", tt.err, got, tt.want)
 		}
 	}

@@ -39,14 +39,14 @@ func watchResent(ctx context.Context, wait time.Duration) (context.Context, func
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: got}), func() { cancel(nil) }
 }
 
-// A StreamError has the fields of net/http's error for a reset stream of HTTP/2, which errors.As converts.
-type StreamError struct {
+// A streamError has the fields of net/http's error for a reset stream of HTTP/2, which errors.As converts.
+type streamError struct {
 	StreamID uint32
 	Code     uint32
 	Cause    error
 }
 
-func (e StreamError) Error() string { return fmt.Sprintf("stream %d: code %d", e.StreamID, e.Code) }
+func (e streamError) Error() string { return fmt.Sprintf("stream %d: code %d", e.StreamID, e.Code) }
 
 const (
 	// resetInternal is the code with which Go's server resets a stream of HTTP/2 at its write timeout.
@@ -59,7 +59,7 @@ const (
 // overdue returns err, as an *OverdueError if it is of a query that was cut off as late as the answer was due, or
 // by a reset stream. ctx is from watchResent.
 func overdue(ctx context.Context, err error, after, wait time.Duration) error {
-	var stream StreamError
+	var stream streamError
 	switch {
 	case context.Cause(ctx) == errResent:
 		return &OverdueError{after, errResent}
