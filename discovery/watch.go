@@ -91,8 +91,7 @@ func (w *watch) step(ctx context.Context) time.Duration {
 // take deals with the outcome of a query, and returns how long to wait before the next.
 func (w *watch) take(ctx context.Context, asked question, a *answer, err error) time.Duration {
 	now := time.Now()
-	switch {
-	case ctx.Err() != nil || errors.Is(err, errTurn):
+	if ctx.Err() != nil || errors.Is(err, errTurn) {
 		return 0
 	}
 	if pause := w.checkOrigin(ctx, a, err); pause > 0 {
