@@ -133,7 +133,7 @@ func TestTokenThatLosesARight(t *testing.T) {
 		f.mu.Unlock()
 		time.Sleep(time.Minute)
 		r.want(t, webAB+" n/e=10.0.0.1:84", webAB+" n/c=10.0.0.1:82 n/e=10.0.0.1:84", webAB+" n/c=10.0.0.1:82")
-		r.log.wantOnce(t, "consul denies access", "consul permits access again")
+		r.log.wantOnce(t, "consul denies access", "endpoints that it hides stay in use", "consul permits access again")
 		if s := r.status(); s.Error != "" || strings.Contains(r.log.String(), "at once") {
 			t.Errorf("status %+v, log:\n%s", s, r.log)
 		}

@@ -146,7 +146,8 @@ func (t *troubles) logBeginLocked(k consul.Kind, r *reporter, err error) {
 		t.log.Warn("consul cannot answer a query, the service's endpoints stay as they are", "service", r.sharerNames(),
 			"datacenter", r.query.Datacenter, "error", err)
 	case consul.Denied:
-		t.log.Error("consul denies access: the ACL token is wrong or lacks a right; endpoints stay as they are",
+		t.log.Error("consul denies access: the ACL token is wrong or lacks a right; "+
+			"endpoints that it hides stay in use",
 			"rights_needed", "service:read, node:read", "service", r.sharerNames(), "error", err)
 	case consul.Throttled:
 		t.log.Warn("consul refuses requests: too many at once from this host; "+

@@ -85,7 +85,7 @@ func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
 	c.Kill()
 	l.awaitAnswer(t, "status", 1, "STALE for")
 	l.awaitAnswer(t, "status web", 1, "STALE for", "/b")
-	l.awaitAnswer(t, "events", 0, "stale", "endpoints stay as they are")
+	l.awaitAnswer(t, "events", 0, "stale", "endpoints stay in use")
 	must(t, c.Restart(t.Context()))
 	l.awaitAnswer(t, "status", 0, "ready")
 }

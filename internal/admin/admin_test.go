@@ -474,6 +474,9 @@ func TestStaleSourceIsAnEventOnceEachWay(t *testing.T) {
 	}
 	watch("lost")
 	h.eventually("stale", func() bool { return kinds() == "stale" })
+	if all, _, _ := h.events.After(0, "", 1); all[0].Text != "endpoints stay in use: lost" {
+		t.Errorf("the event says %q", all[0].Text)
+	}
 	watch("")
 	h.eventually("recovered", func() bool { return kinds() == "stale recovered" })
 

@@ -87,7 +87,7 @@ func (s *Server) noteStale(stale map[string]bool) {
 		if !stale[service] {
 			stale[service] = true
 			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindStale, Service: service,
-				Text: "endpoints stay as they are: " + err})
+				Text: "endpoints stay in use: " + err})
 		}
 	})
 	for service := range stale {

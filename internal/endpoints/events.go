@@ -37,7 +37,7 @@ const (
 	KindReturned  Kind = "returned"  // an ejected endpoint has answered, or the Judge allows clients again
 	KindDrained   Kind = "drained"   // an operator has drained an endpoint
 	KindUndrained Kind = "undrained" // an operator has ended that
-	KindStale     Kind = "stale"     // the source of a service fails; its endpoints stay
+	KindStale     Kind = "stale"     // the source of a service fails, or may hide instances
 	KindRecovered Kind = "recovered" // the source answers again
 	KindReload    Kind = "reload"    // a reload has ended
 	KindUpgrade   Kind = "upgrade"   // an upgrade has failed; after one that succeeds nobody can ask this process
