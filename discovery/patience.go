@@ -11,7 +11,8 @@ import (
 )
 
 // A patience bounds the wait of queries. An agent with a write_timeout cuts off a query whose wait is longer, instead
-// of answering it. How long the agent lets queries wait is learnt by trying. Safe for concurrent use.
+// of answering it. How long the agent lets queries wait is learnt by trying. The limit never grows: a higher
+// write_timeout counts after a restart of lictor. Safe for concurrent use.
 type patience struct {
 	log hclog.Logger
 
@@ -49,7 +50,7 @@ func (p *patience) cut(wait time.Duration) {
 	if p.limit == 0 {
 		p.log.Warn("the agent cuts off queries that wait, lictor asks it more often",
 			"waited", wait.Round(time.Millisecond), "to_change_that",
-			"raise http_config.write_timeout in the agent's configuration above a minute")
+			"raise http_config.write_timeout in the agent's configuration above a minute, and restart lictor")
 	}
 	p.limit, p.cuts = max(wait/2, leastLimit), 0
 }

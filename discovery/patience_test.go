@@ -46,7 +46,7 @@ func TestWaitIsLearntFromCutQueries(t *testing.T) {
 		if wait, _ := time.ParseDuration(asks[len(asks)-1].values.Get("wait")); wait < 7*time.Second {
 			t.Errorf("the wait has become %v", wait)
 		}
-		r.log.wantOnce(t, "http_config.write_timeout")
+		r.log.wantOnce(t, "raise http_config.write_timeout", "and restart lictor")
 		if strings.Contains(r.log.String(), "lost") {
 			t.Error(r.log)
 		}
