@@ -17,6 +17,7 @@ func TestChooseTier(t *testing.T) {
 	troubled := standing{known: true, available: 2, usable: 2, failing: 1}
 	failed := standing{known: true, available: 2, usable: 2, failing: 2}
 	one := standing{known: true, available: 1, usable: 1}
+	oneFailed := standing{known: true, available: 1, usable: 1, failing: 1}
 	heldOnly := standing{known: true, available: 0, usable: 2}
 	empty := standing{known: true}
 	unknown := standing{}
@@ -37,6 +38,9 @@ func TestChooseTier(t *testing.T) {
 		{"all fail, the next has too few", 2, []standing{failed, one}, 1},
 		{"too few, the next fails", 2, []standing{one, failed}, 0},
 		{"too few everywhere", 2, []standing{empty, one, one}, 1},
+		{"all fail everywhere, the first has just enough", 1, []standing{oneFailed, failed}, 0},
+		{"all fail everywhere, the second has enough", 2, []standing{oneFailed, failed}, 1},
+		{"all fail everywhere, too few", 2, []standing{empty, oneFailed}, 1},
 		{"held only", 1, []standing{heldOnly, good}, 1},
 		{"held only everywhere", 1, []standing{heldOnly, empty}, 0},
 		{"none known", 1, []standing{unknown, unknown}, -1},
