@@ -72,3 +72,9 @@ func refusalOf(err error) Refusal {
 // earlyReset is how old a connection may be for a reset before the endpoint's first byte to count against the
 // endpoint. Later it is more likely that the endpoint has lost patience with a silent client.
 const earlyReset = 10 * time.Second
+
+// outOfPorts tells whether a socket cannot be connected because all ports that the system gives to such sockets are
+// in use: EAGAIN by Linux's connect(2), EADDRNOTAVAIL elsewhere.
+func outOfPorts(err error) bool {
+	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EADDRNOTAVAIL)
+}

@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"errors"
 	"math"
-	"syscall"
 	"time"
 )
 
@@ -102,12 +100,6 @@ func (u *udpSocket) evict(to *share, own *udpSocket) (ended, passed bool) {
 		oldest.service.at(0).sessionsEvicted.Add(1)
 	}
 	return true, oldest.service.share.pass(to, sessionDescriptors)
-}
-
-// outOfPorts tells whether a socket cannot be connected because all ports that the system gives to such sockets are
-// in use: EAGAIN by Linux's connect(2), EADDRNOTAVAIL elsewhere.
-func outOfPorts(err error) bool {
-	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
 // freePort ends the session idle longest, of those that can end for s, for the sake of the port that the system gave

@@ -5,10 +5,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/lictor-proxy/lictor/internal/testnet"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // The kernel has some 28,000 ports for sockets that dial, fewer than there may be sessions. When they are used up,
@@ -132,4 +136,41 @@ func askUntilAnswered(t *testing.T, c *net.UDPConn) {
 		}
 	}
 	t.Fatal("no answer within 20 s")
+}
+
+// Of TCP, each connection to one endpoint takes a port. When they are used up, the log says what to raise.
+func TestDialWithoutPortsGivesAdvice(t *testing.T) {
+	if !testnet.Inside(t) {
+		return
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40009"), 0); err != nil {
+		t.Fatal(err)
+	}
+	forEachEngine(t, func(t *testing.T, h *house) {
+		log := &testproc.Log{}
+		h.options.Logger = hclog.New(&hclog.LoggerOptions{Output: log})
+		server, err := net.Listen("tcp4", "127.0.0.1:7")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() }) // the kernel completes connections, none is accepted
+		addr := h.serve(Service{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}},
+			server.Addr().(*net.TCPAddr).AddrPort())
+		for i := range 11 {
+			// A port of the client's own choice, outside of those that the kernel gives.
+			port := 10000 + i + 100*int(h.options.Engine)
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}}
+			c, err := d.Dial("tcp4", addr.String())
+			if err != nil {
+				t.Fatalf("client %d: %v", i, err)
+			}
+			t.Cleanup(func() { c.Close() })
+		}
+		eventually(t, func() error {
+			if !strings.Contains(log.String(), "raise net.ipv4.ip_local_port_range") {
+				return fmt.Errorf("no advice in the log:\n%s", log.String())
+			}
+			return nil
+		})
+	})
 }

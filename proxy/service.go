@@ -72,7 +72,12 @@ func (s *service) dialFailed(m *lb.Member, err error) {
 		m.Failed(cause)
 	}
 	s.at(0).dialsFailed[cause].Add(1) // it is 0 for an error of this host
-	s.troubles.warn(s.log, "endpoint not reached, trying another", "endpoint", m.Address(), "error", err)
+	message := "endpoint not reached, trying another"
+	if outOfPorts(err) {
+		message += "; if the ports to dial it from are used up, raise net.ipv4.ip_local_port_range, " +
+			"or set net.ipv4.tcp_tw_reuse=1"
+	}
+	s.troubles.warn(s.log, message, "endpoint", m.Address(), "error", err)
 }
 
 // unserved is told of each client that got no endpoint, or none that answered.
