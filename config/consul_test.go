@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -93,10 +94,6 @@ func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 			Consul{Address: "https://127.0.0.1:8500"}},
 		{"SSL not for an address with one", "",
 			map[string]string{"CONSUL_HTTP_ADDR": "http://a:1", "CONSUL_HTTP_SSL": "1"}, Consul{Address: "http://a:1"}},
-		{"line breaks behind values", "",
-			map[string]string{"CONSUL_HTTP_ADDR": "a:1\n", "CONSUL_HTTP_TOKEN": "t0k3n\r\n",
-				"CONSUL_HTTP_AUTH": "user:password\n", "CONSUL_NAMESPACE": "ns\n", "CONSUL_HTTP_SSL": "true\n"},
-			Consul{Address: "https://a:1", Token: "t0k3n", HTTPAuth: "user:password", Namespace: "ns"}},
 		{"token file before token", "",
 			map[string]string{"CONSUL_HTTP_TOKEN": "x", "CONSUL_HTTP_TOKEN_FILE": file("token")},
 			Consul{Address: "127.0.0.1:8500", TokenFile: file("token")}},
@@ -122,6 +119,17 @@ func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 				t.Errorf("differs (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Variables whose values end in line breaks, as those from files do, count as if they did not.
+func TestLineBreaksBehindVariables(t *testing.T) {
+	c := mustLoad(t, "service \"web\" { listen = 9000 }", map[string]string{"CONSUL_HTTP_ADDR": "a:1\n",
+		"CONSUL_HTTP_TOKEN": "t0k3n\r\n", "CONSUL_HTTP_AUTH": "user:password\n", "CONSUL_NAMESPACE": "ns\n",
+		"CONSUL_HTTP_SSL": "true\n"}).Consul
+	got := []string{c.Address, string(c.Token), string(c.HTTPAuth), c.Namespace}
+	if want := []string{"https://a:1", "t0k3n", "user:password", "ns"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
