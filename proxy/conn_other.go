@@ -5,6 +5,7 @@ package proxy
 import (
 	"net"
 	"syscall"
+	"time"
 )
 
 // connGone tells nothing here.
@@ -18,6 +19,9 @@ func connReadable(syscall.Conn) bool { return false }
 
 // connWritable tells nothing here.
 func connWritable(syscall.Conn) bool { return false }
+
+// connUnanswered tells nothing here.
+func connUnanswered(*net.TCPConn) time.Duration { return 0 }
 
 // connUnsent tells nothing here.
 func connUnsent(*net.TCPConn) int { return 0 }

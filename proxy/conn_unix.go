@@ -5,6 +5,7 @@ package proxy
 import (
 	"net"
 	"syscall"
+	"time"
 
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
@@ -46,6 +47,14 @@ func isTrueOf(c syscall.Conn, ask func(fd int) bool) (is bool) {
 		_ = raw.Control(func(fd uintptr) { is = ask(int(fd)) })
 	}
 	return is
+}
+
+// connUnanswered is for how long the peer of c has acknowledged nothing of what was sent to it; see sys.Unanswered.
+func connUnanswered(c *net.TCPConn) (waited time.Duration) {
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { waited = sys.Unanswered(int(fd)) })
+	}
+	return waited
 }
 
 // connUnsent is how many bytes written to c its peer has not acknowledged, where the system tells.

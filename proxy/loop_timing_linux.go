@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
@@ -17,17 +19,28 @@ func (p *loopPair) timing() timing {
 }
 
 // schedule sets the timer for what limits the pair now.
-func (p *loopPair) schedule() {
+func (p *loopPair) schedule() { p.scheduleWithin(peerLookEvery) }
+
+// scheduleWithin is schedule with the next look at whether the peers answer after limit.
+func (p *loopPair) scheduleWithin(limit time.Duration) {
 	t := p.timing()
-	at, ok := t.nextLook()
-	if look := p.began + keepAliveAfter; !p.kept && (!ok || look < at) {
-		at, ok = look, true
+	at := p.loop.now + limit
+	if look, ok := t.nextLook(); ok {
+		at = min(at, look)
 	}
-	if !ok {
-		p.loop.wheel.Clear(&p.timer)
-		return
+	if !p.kept {
+		at = min(at, p.began+keepAliveAfter)
 	}
 	p.loop.wheel.Set(&p.timer, at)
+}
+
+// unanswered returns for how long a peer has answered nothing that was sent to it, and which one. Zero: both answer.
+func (p *loopPair) unanswered() (waited time.Duration, side int) {
+	client, server := sys.Unanswered(int(p.fd[clientSide])), sys.Unanswered(int(p.fd[serverSide]))
+	if client > server {
+		return client, clientSide
+	}
+	return server, serverSide
 }
 
 // Timeout implements wheel.Owner. The timer is not moved with each byte: when it fires, the pair looks whether
@@ -49,6 +62,11 @@ func (p *loopPair) expire() {
 		p.kept = true
 		sys.SetKeepAlive(p.fd[serverSide], keepAlive)
 	}
+	waited, silent := p.unanswered()
+	if waited >= peerGoneAfter {
+		p.sourceFailed(silent, unix.ETIMEDOUT)
+		return
+	}
 	t := p.timing()
 	switch due := t.due(p.isSettled, p.isTaken); due {
 	case oldAndQuiet, tooOld:
@@ -63,9 +81,9 @@ func (p *loopPair) expire() {
 		p.finish()
 	case stillTaken:
 		p.last = p.loop.now
-		p.schedule()
+		p.scheduleWithin(nextPeerLook(waited))
 	case nothingDue:
-		p.schedule()
+		p.scheduleWithin(nextPeerLook(waited))
 	}
 }
 

@@ -212,13 +212,16 @@ func (p *portablePair) touch() { p.last.Store(int64(time.Since(p.began))) }
 // deadlinesLocked sets the deadlines of both connections by the time that something moved last. They are not moved
 // with each byte: when one passes, expired looks whether something moved since. Both for reading and writing, for a
 // peer that never reads must not hold the pair for ever either.
-func (p *portablePair) deadlinesLocked() {
-	var at time.Time
+func (p *portablePair) deadlinesLocked() { p.deadlinesWithinLocked(peerLookEvery) }
+
+// deadlinesWithinLocked is deadlinesLocked with the next look at whether the peers answer after limit.
+func (p *portablePair) deadlinesWithinLocked(limit time.Duration) {
 	t := p.timingLocked()
-	if next, ok := t.nextLook(); ok {
-		at = p.began.Add(next)
+	next := t.instant + limit
+	if at, ok := t.nextLook(); ok {
+		next = min(next, at)
 	}
-	p.setDeadlinesLocked(at)
+	p.setDeadlinesLocked(p.began.Add(next))
 }
 
 func (p *portablePair) setDeadlinesLocked(at time.Time) {
@@ -236,6 +239,12 @@ func (p *portablePair) expired(m *mover, w waitsFor, err error) (end, goOn bool)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closing {
+		return true, false
+	}
+	waited, silent := p.unanswered()
+	if waited >= peerGoneAfter {
+		p.because(failedBy(silent), syscall.ETIMEDOUT)
+		p.reset = true
 		return true, false
 	}
 	t := p.timingLocked()
@@ -256,7 +265,7 @@ func (p *portablePair) expired(m *mover, w waitsFor, err error) (end, goOn bool)
 	case stillTaken:
 		p.touch()
 	}
-	p.deadlinesLocked()
+	p.deadlinesWithinLocked(nextPeerLook(waited))
 	return false, true
 }
 

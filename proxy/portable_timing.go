@@ -14,6 +14,15 @@ func (p *portablePair) timingLocked() timing {
 // unsentBytes is how many bytes are on their way to both peers.
 func (p *portablePair) unsentBytes() int { return connUnsent(p.client) + connUnsent(p.server) }
 
+// unanswered returns for how long a peer has answered nothing that was sent to it, and which one. Zero: both answer.
+func (p *portablePair) unanswered() (waited time.Duration, side int) {
+	client, server := connUnanswered(p.client), connUnanswered(p.server)
+	if client > server {
+		return client, clientSide
+	}
+	return server, serverSide
+}
+
 // isTakenLocked reports whether a peer has taken something since the last call.
 func (p *portablePair) isTakenLocked() bool { return p.unsent.moves(p.unsentBytes()) }
 

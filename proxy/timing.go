@@ -83,6 +83,29 @@ func (t *timing) nextLook() (at time.Duration, ok bool) {
 	return look, true
 }
 
+// A peer that has acknowledged nothing of what was sent to it for peerGoneAfter is gone, and its connection ends. Its
+// host has vanished, or the way to it. Keep-alive does not find that out while something is on its way, and the kernel
+// goes on sending for some 15 minutes (tcp_retries2 in ip-sysctl.rst). Whether a peer answers is looked at every
+// peerLookEvery, so it takes up to as much longer until the first look.
+//
+// TCP_USER_TIMEOUT is no substitute: it also ends the connection of a peer that is well and whose window is closed, as
+// that of a download that is paused.
+//
+// They are variables for tests.
+var (
+	peerGoneAfter = keepAlive.Idle + time.Duration(keepAlive.Count)*keepAlive.Interval
+	peerLookEvery = time.Minute
+)
+
+// nextPeerLook returns how long from now to look whether the peers of a connection answer. Waited is for how long one
+// of them has not, by the present look; zero: both do.
+func nextPeerLook(waited time.Duration) time.Duration {
+	if waited <= 0 {
+		return peerLookEvery
+	}
+	return min(peerLookEvery, max(peerGoneAfter-waited, time.Millisecond))
+}
+
 // An unsentCount is how many bytes were on their way to both peers of a connection when that was looked at last.
 // The kernel does not tell when its buffers empty, and to a peer that reads slowly that may take longer than a limit of
 // silence.

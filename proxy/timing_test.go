@@ -147,3 +147,16 @@ func TestOldAt(t *testing.T) {
 		t.Errorf("without an age: got %v, want never", at)
 	}
 }
+
+func TestNextPeerLook(t *testing.T) {
+	for _, tt := range []struct{ waited, want time.Duration }{
+		{0, peerLookEvery},
+		{time.Second, peerLookEvery},
+		{peerGoneAfter - 10*time.Second, 10 * time.Second}, // not later than it is gone
+		{peerGoneAfter, time.Millisecond},
+	} {
+		if got := nextPeerLook(tt.waited); got != tt.want {
+			t.Errorf("after %v without an answer: got %v, want %v", tt.waited, got, tt.want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package sys
 import (
 	"math"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,20 @@ func Unsent(fd int) int {
 		return int(info.Notsent_bytes) + int(info.Unacked*info.Snd_mss)
 	}
 	return 1
+}
+
+// Unanswered returns for how long the peer of a TCP socket has acknowledged nothing, if bytes or probes were sent to it
+// at least twice in that time. Zero: it answers, nothing is on its way, fd is negative, or the system does not tell. A
+// peer that is well answers the probes of a window that is closed.
+func Unanswered(fd int) time.Duration {
+	if fd < 0 {
+		return 0
+	}
+	info, err := tcpInfo(fd)
+	if err != nil || info.State == unix.BPF_TCP_CLOSE || info.Retransmits < 2 && info.Probes < 2 {
+		return 0
+	}
+	return time.Duration(info.Last_ack_recv) * time.Millisecond
 }
 
 func tcpInfo(fd int) (*unix.TCPInfo, error) {

@@ -1,0 +1,160 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testnet"
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
+
+// lookOften makes looks at whether peers answer frequent. It is for the process of testnet.Inside only: nothing is
+// running yet that reads what it sets.
+func lookOften() { peerGoneAfter, peerLookEvery = 500*time.Millisecond, 50*time.Millisecond }
+
+// hostAt returns a listener on an address of its own. When vanish is called, nothing comes back from there any more, as
+// if the host had lost its power.
+func hostAt(t *testing.T, last byte) (l *net.TCPListener, vanish func()) {
+	t.Helper()
+	at := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 99, 0, last}), 32)
+	testnet.AddAddress(t, "lo", at)
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(at.Addr(), 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l, func() { testnet.RemoveAddress(t, "lo", at) }
+}
+
+// A connection ends when the host of a peer has vanished, though something is on its way to it, which keeps keep-alive
+// from finding out.
+func TestPeerVanishesWithBytesInFlight(t *testing.T) {
+	if !testnet.Inside(t) {
+		return
+	}
+	lookOften()
+	last := byte(0)
+	forEachEngine(t, func(t *testing.T, h *house) {
+		last++
+		l, vanish := hostAt(t, last)
+		next := h.records()
+		addr := h.serve(Service{}, l.Addr().(*net.TCPAddr).AddrPort())
+		c := dialTCP(t, addr)
+		server, err := l.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = server.Close() }()
+		exchangeWith(t, c, server)
+		vanish()
+		if _, err := c.Write([]byte("a query")); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetReadDeadline(time.Now().Add(testproc.Patience))
+		if _, err := c.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
+			t.Fatalf("the client got %v, want a reset", err)
+		}
+		if r := next(); r.Reason != "endpoint failed: connection timed out" {
+			t.Errorf("end %q", r.Reason)
+		}
+	})
+}
+
+// The same for a client's host.
+func TestClientVanishesWithBytesInFlight(t *testing.T) {
+	if !testnet.Inside(t) {
+		return
+	}
+	lookOften()
+	last := byte(0)
+	forEachEngine(t, func(t *testing.T, h *house) {
+		last++
+		from, vanish := hostAt(t, last)
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		next := h.records()
+		addr := h.serve(Service{}, l.Addr().(*net.TCPAddr).AddrPort())
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.Addr().(*net.TCPAddr).IP}}
+		conn, err := d.Dial("tcp", addr.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		server, err := l.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = server.Close() }()
+		exchangeWith(t, conn.(*net.TCPConn), server)
+		vanish()
+		if _, err := server.Write([]byte("an answer")); err != nil {
+			t.Fatal(err)
+		}
+		_ = server.SetReadDeadline(time.Now().Add(testproc.Patience))
+		if _, err := server.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
+			t.Fatalf("the server got %v, want a reset", err)
+		}
+		if r := next(); r.Reason != "client failed: connection timed out" {
+			t.Errorf("end %q", r.Reason)
+		}
+	})
+}
+
+// A peer that is well and takes nothing for long answers the kernel's probes. It keeps its connection.
+func TestPeerThatTakesNothingIsNotGone(t *testing.T) {
+	if !testnet.Inside(t) {
+		return
+	}
+	lookOften()
+	forEachEngine(t, func(t *testing.T, h *house) {
+		l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		addr := h.serve(Service{}, l.Addr().(*net.TCPAddr).AddrPort())
+		c := dialTCP(t, addr)
+		server, err := l.AcceptTCP()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = server.Close() }()
+		sent, chunk := 0, make([]byte, 64<<10)
+		for { // until nothing moves
+			_ = c.SetWriteDeadline(time.Now().Add(4 * peerGoneAfter))
+			n, err := c.Write(chunk)
+			sent += n
+			if err != nil {
+				break
+			}
+		}
+		time.Sleep(4 * peerGoneAfter) // that nothing happens takes time
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		_ = server.SetReadDeadline(time.Now().Add(testproc.Patience))
+		if n, err := io.Copy(io.Discard, server); err != nil || int(n) != sent {
+			t.Errorf("%d of %d bytes came, then %v", n, sent, err)
+		}
+	})
+}
+
+// exchangeWith sends a byte each way between a client and its server.
+func exchangeWith(t *testing.T, ends ...*net.TCPConn) {
+	t.Helper()
+	for i, c := range ends {
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(ends[1-i], make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
