@@ -8,8 +8,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/deadline"
 )
 
 // maxProbes bounds how many checks of all services run at once. maxProbeLookups bounds how many of them look up a host
@@ -180,7 +183,7 @@ func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
 // the endpoint may still reset the next one. A UDP answer counts as Reached. After a UDP check that failed, silence
 // does not end the ejection, see checks.
 func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
-	limited, cancel := context.WithTimeout(ctx, c.Timeout)
+	limited, cancel := deadline.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	overUDP := m.health.address.network == UDP
 	err := p.check(limited, m.health.address.network, m.Endpoint, c)
@@ -224,7 +227,7 @@ func (p *Prober) Probe(ctx context.Context, service string, e Endpoint) error {
 		return ctx.Err()
 	}
 	defer func() { <-p.slots }()
-	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	ctx, cancel := deadline.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	return p.check(ctx, p.networkOf(service), e, c)
 }
@@ -332,20 +335,33 @@ func exchangeWith(ctx context.Context, addr netip.AddrPort, c Check, patience ti
 		if _, err = conn.Write([]byte(c.Send)); err != nil {
 			return err
 		}
-		_ = conn.SetReadDeadline(time.Now().Add(patience / 2))
 		var n int
-		if n, err = conn.Read(buf); err == nil {
+		if n, err = readWithin(conn, buf, patience/2); err == nil {
 			if !bytes.HasPrefix(buf[:n], []byte(c.Expect)) {
 				return errUnfit
 			}
 			return nil
 		}
-		var timeout net.Error
-		if !errors.As(err, &timeout) || !timeout.Timeout() {
+		if !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
 			return err
 		}
 	}
 	return err
+}
+
+// lastLook is how long readWithin goes on reading after the time is over.
+const lastLook = 20 * time.Millisecond
+
+// readWithin reads from c within d. When that is over, it looks once more: after a standstill of the process, the time
+// is over though something has come meanwhile.
+func readWithin(c net.Conn, b []byte, d time.Duration) (n int, err error) {
+	for _, d := range []time.Duration{d, lastLook} {
+		_ = c.SetReadDeadline(time.Now().Add(d))
+		if n, err = c.Read(b); !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+	}
+	return n, err
 }
 
 // errUnfit is the error of a check that was answered wrongly, or whose connection was closed without a word.

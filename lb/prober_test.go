@@ -219,3 +219,26 @@ func TestProbeReadsTheGreeting(t *testing.T) {
 		}
 	}
 }
+
+// After a standstill of the process the time of a check is over, and the answer is there.
+func TestCheckThatIsOverLooksForAnAnswer(t *testing.T) {
+	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = server.Close() }()
+	go func() {
+		b := make([]byte, 100)
+		for {
+			_, from, err := server.ReadFromUDPAddrPort(b)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteToUDPAddrPort([]byte("pong"), from)
+		}
+	}()
+	at := server.LocalAddr().(*net.UDPAddr).AddrPort()
+	testproc.Await(t, "a check with no time at all is passed", func() bool {
+		return exchangeWith(t.Context(), at, Check{Send: "ping", Expect: "pong"}, 0) == nil
+	})
+}

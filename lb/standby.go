@@ -8,6 +8,8 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/deadline"
 )
 
 // Of the endpoints of one service that stand by, so many are checked at once. If the service has no check of its own,
@@ -139,7 +141,7 @@ func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
 		}
 		return
 	}
-	limited, cancel := context.WithTimeout(ctx, c.Timeout)
+	limited, cancel := deadline.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	conn, err := p.dial(limited, m.Endpoint)
 	if err == nil {

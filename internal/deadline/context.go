@@ -15,7 +15,8 @@ func WithTimeout(parent context.Context, d time.Duration) (context.Context, cont
 // WithTimeoutCause is WithTimeout with the cause that context.Cause returns when the time is over.
 func WithTimeoutCause(parent context.Context, d time.Duration, cause error) (context.Context, context.CancelFunc) {
 	inner, cancel := context.WithCancelCause(parent)
-	ctx := &timeoutContext{Context: inner, end: time.Now().Add(d)}
+	ctx := &timeoutContext{Context: inner, end: time.Now().Add(d), done: make(chan struct{})}
+	context.AfterFunc(inner, func() { close(ctx.done) })
 	if end, ok := End(parent); ok && end.Before(ctx.end) {
 		ctx.end = end
 	}
@@ -47,6 +48,7 @@ type timeoutContext struct {
 	outer   *timeoutContext // nil: none
 	end     time.Time
 	expired atomic.Bool
+	done    chan struct{} // closed after the inner context was cancelled
 	arrived atomic.Pointer[func() bool] // see Timer
 }
 
@@ -62,6 +64,13 @@ func expect(ctx context.Context, arrived *func() bool) {
 		c.arrived.Store(arrived)
 	}
 }
+
+// Done implements context.Context. It is not the channel of the inner context: then contexts that are made of c would
+// be cancelled by that one, and take over its error in place of c's.
+func (c *timeoutContext) Done() <-chan struct{} { return c.done }
+
+// AfterFunc is what package context calls to cancel contexts that are made of c.
+func (c *timeoutContext) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(c.Context, f) }
 
 // Err implements context.Context.
 func (c *timeoutContext) Err() error {

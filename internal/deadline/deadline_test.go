@@ -125,3 +125,31 @@ func TestDialTimesOut(t *testing.T) {
 		t.Errorf("got %v, %v, want a timeout", c, err)
 	}
 }
+
+// A context that is made of one whose time is over has the error of a timeout, so that a dial with it has too.
+func TestTimeoutReachesOtherContexts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cause := errors.New("too slow")
+		ctx, cancel := WithTimeoutCause(t.Context(), time.Second, cause)
+		defer cancel()
+		plain, cancelPlain := context.WithCancel(ctx)
+		defer cancelPlain()
+		longer, cancelLonger := WithTimeout(plain, time.Minute)
+		defer cancelLonger()
+		valued := context.WithValue(longer, cause, cause)
+		for _, c := range []context.Context{ctx, plain, longer, valued} {
+			<-c.Done()
+			if c.Err() != context.DeadlineExceeded || context.Cause(c) != cause {
+				t.Errorf("got %v, %v, want that the time is over, and the cause", c.Err(), context.Cause(c))
+			}
+		}
+		given, cancelGiven := WithTimeout(t.Context(), time.Second)
+		derived, cancelDerived := context.WithCancel(given)
+		defer cancelDerived()
+		cancelGiven()
+		<-derived.Done()
+		if derived.Err() != context.Canceled {
+			t.Errorf("got %v, want that it is cancelled", derived.Err())
+		}
+	})
+}

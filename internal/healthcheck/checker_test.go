@@ -263,3 +263,16 @@ func TestProbe(t *testing.T) {
 		}
 	}
 }
+
+// A server that takes connections and never answers is not fit, once Check.Timeout is over.
+func TestNoAnswerInTime(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	j := newJudged(t, Check{})
+	j.Apply(map[string]Check{"db": {Path: "/primary", Interval: 5 * time.Millisecond, Timeout: 50 * time.Millisecond}})
+	j.replace(lb.Endpoint{ID: "a", Addr: netip.MustParseAddrPort(l.Addr().String())})
+	j.awaitOut(t, "a", "no answer")
+}

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strconv"
 
+	"github.com/lictor-proxy/lictor/internal/deadline"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -35,7 +36,7 @@ func isOurs(err error) bool {
 // probe asks an endpoint once. It returns nil if the endpoint is fit, and an answerError if its answer says that it is
 // not. All other errors mean that there was no answer.
 func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
-	ctx, cancel := context.WithTimeout(ctx, check.Timeout)
+	ctx, cancel := deadline.WithTimeout(ctx, check.Timeout)
 	defer cancel()
 	if check.Port != 0 {
 		e.Addr = netip.AddrPortFrom(e.Addr.Addr(), check.Port)
