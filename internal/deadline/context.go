@@ -48,7 +48,7 @@ type timeoutContext struct {
 	outer   *timeoutContext // nil: none
 	end     time.Time
 	expired atomic.Bool
-	done    chan struct{} // closed after the inner context was cancelled
+	done    chan struct{}               // closed after the inner context was cancelled
 	arrived atomic.Pointer[func() bool] // see Timer
 }
 
@@ -70,7 +70,9 @@ func expect(ctx context.Context, arrived *func() bool) {
 func (c *timeoutContext) Done() <-chan struct{} { return c.done }
 
 // AfterFunc is what package context calls to cancel contexts that are made of c.
-func (c *timeoutContext) AfterFunc(f func()) (stop func() bool) { return context.AfterFunc(c.Context, f) }
+func (c *timeoutContext) AfterFunc(f func()) (stop func() bool) {
+	return context.AfterFunc(c.Context, f)
+}
 
 // Err implements context.Context.
 func (c *timeoutContext) Err() error {
