@@ -265,16 +265,16 @@ func TestSlotsLeaveRoomForOtherPrograms(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			n := &narrow{most: most, backend: api.QueryBackendStreaming}
 			r := start(t, &fake{always: n.reply}, ConsulOptions{Watches: manyWatches(60)})
-			time.Sleep(10 * time.Minute) // by now trials are rare
+			time.Sleep(30 * time.Minute) // by now there are maxRetry between two trials
 			full := 0
-			const samples = 10_000
+			const samples = 4000
 			for range samples {
-				time.Sleep(100 * time.Millisecond)
+				time.Sleep(time.Second)
 				if now, _, _, _ := n.figures(); now > most-left {
 					full++
 				}
 			}
-			if full > samples/10 { // a trial takes seconds
+			if full > samples/10 { // a trial lasts for a query's wait, of maxRetry less than a tenth
 				t.Errorf("of %d connections, %d were not left to others %d of %d times", most, left, full, samples)
 			}
 			r.stop()
