@@ -61,14 +61,29 @@ func TestUDPNameWithADeadFirstAddress(t *testing.T) {
 	})
 }
 
+// onOnePort starts a server, and a socket at deadAddr with the same port. It tries again if that port is taken.
+func onOnePort[T any](
+	t *testing.T, start func() netip.AddrPort, listen func(netip.AddrPort) (T, error),
+) (server netip.AddrPort, socket T) {
+	t.Helper()
+	var err error
+	for range 10 {
+		server = start()
+		if socket, err = listen(netip.AddrPortFrom(deadAddr, server.Port())); err == nil {
+			return server, socket
+		}
+	}
+	t.Fatal(err)
+	return server, socket
+}
+
 // A datagram that an address refuses moves all sessions with that address at their next datagram.
 func TestUDPSessionsMoveToAnotherAddressOfTheName(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		server := udpServer(t, says("alive"))
-		first, err := net.ListenUDP("udp4", &net.UDPAddr{IP: deadAddr.AsSlice(), Port: int(server.Port())})
-		if err != nil {
-			t.Skip("the port is taken:", err)
-		}
+		server, first := onOnePort(t, func() netip.AddrPort { return udpServer(t, says("alive")) },
+			func(at netip.AddrPort) (*net.UDPConn, error) {
+				return net.ListenUDP("udp4", net.UDPAddrFromAddrPort(at))
+			})
 		defer first.Close()
 		testdns.Start(t, func(string) []netip.Addr { return []netip.Addr{deadAddr, aliveAddr} })
 		addr := h.serveName(Service{Protocol: UDP}, "both.test", server.Port())
@@ -166,11 +181,10 @@ func TestDialLooksTheNameUpAgain(t *testing.T) {
 		var addrs atomic.Pointer[[]netip.Addr]
 		addrs.Store(&[]netip.Addr{deadAddr})
 		testdns.Start(t, func(string) []netip.Addr { return slices.Clone(*addrs.Load()) })
-		server := tcpServer(t, named("new"))
-		old, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: deadAddr.AsSlice(), Port: int(server.Port())})
-		if err != nil {
-			t.Skip("the port is taken:", err)
-		}
+		server, old := onOnePort(t, func() netip.AddrPort { return tcpServer(t, named("new")) },
+			func(at netip.AddrPort) (*net.TCPListener, error) {
+				return net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(at))
+			})
 		defer old.Close()
 		addr := h.serveName(Service{}, "moves.test", server.Port())
 		c := dialTCP(t, addr)
