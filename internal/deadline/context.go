@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// WithTimeout is context.WithTimeout by a Timer. The context hides when it ends from its method Deadline, because
+// WithTimeout is context.WithTimeout by a timer. The context hides when it ends from its method Deadline, because
 // package net would set its own timers by that; see End.
 func WithTimeout(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	return WithTimeoutCause(parent, d, context.DeadlineExceeded)
@@ -21,12 +21,12 @@ func WithTimeoutCause(parent context.Context, d time.Duration, cause error) (con
 		ctx.end = end
 	}
 	ctx.outer, _ = parent.Value(contextKey{}).(*timeoutContext)
-	timer := start(d, func() {
+	late := start(d, func() {
 		ctx.expired.Store(true)
 		cancel(cause)
 	}, ctx.hasArrived)
 	return ctx, func() {
-		timer.Stop()
+		late.stop()
 		cancel(nil)
 	}
 }
@@ -49,7 +49,7 @@ type timeoutContext struct {
 	end     time.Time
 	expired atomic.Bool
 	done    chan struct{}               // closed after the inner context was cancelled
-	arrived atomic.Pointer[func() bool] // see Timer
+	arrived atomic.Pointer[func() bool] // see timer
 }
 
 func (c *timeoutContext) hasArrived() bool {

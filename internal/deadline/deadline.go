@@ -3,7 +3,7 @@
 //
 // A process that stands still (SIGSTOP, a frozen cgroup, a suspended virtual machine) finds its timers due when it goes
 // on, together with what has arrived meanwhile. Package context and time let the timers win. The timers of this package
-// believe that a time is over only if the process was running during the last part of it, so that whoever waits has had
+// believe that a time is over only if the process was running during the last part of it, so that what waits has had
 // a chance to look. The time may be exceeded by that part then.
 //
 //	ctx, cancel := deadline.WithTimeout(ctx, time.Second)
@@ -24,12 +24,12 @@ const grace = 50 * time.Millisecond
 // maxLooks bounds how often a time is extended: a process that is starved is late each time.
 const maxLooks = 5
 
-// A Timer calls a function after a time. Its methods may be called concurrently.
-type Timer struct {
+// A timer calls a function after a time. Its methods may be called concurrently.
+type timer struct {
 	f    func()
 	last time.Duration // the last part of the time
 
-	// arrived reports whether what is waited for is there, though nobody has looked yet. The time is not over then.
+	// arrived reports whether what is waited for is there, though it was not looked at yet. The time is not over then.
 	// Nil: that cannot be known.
 	arrived func() bool
 
@@ -37,23 +37,22 @@ type Timer struct {
 	timer *time.Timer
 	due   time.Time // when the last part is over
 	looks int       // how often the last part began
-	over  bool      // f is called, or Stop was
+	over  bool      // f is called, or stop was
 }
 
-// AfterFunc calls f in its own goroutine when d is over. Zero and negative times are over at once.
-func AfterFunc(d time.Duration, f func()) *Timer { return start(d, f, nil) }
-
-func start(d time.Duration, f func(), arrived func() bool) *Timer {
+// start starts a timer that calls f in its own goroutine when d is over. Zero and negative times are over at once. For
+// arrived see timer.
+func start(d time.Duration, f func(), arrived func() bool) *timer {
 	d = max(d, 0)
-	t := &Timer{f: f, last: min(grace, d/2), arrived: arrived}
+	t := &timer{f: f, last: min(grace, d/2), arrived: arrived}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.timer = time.AfterFunc(d-t.last, t.fire)
 	return t
 }
 
-// Stop prevents that f is called. It returns false if f was called, or is stopped already.
-func (t *Timer) Stop() bool {
+// stop prevents that f is called. It returns false if f was called, or is stopped already.
+func (t *timer) stop() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	stopped := !t.over
@@ -62,14 +61,14 @@ func (t *Timer) Stop() bool {
 	return stopped
 }
 
-func (t *Timer) fire() {
+func (t *timer) fire() {
 	if t.expires() {
 		t.f()
 	}
 }
 
 // expires reports whether the time is over. If it is not, the last part of the time begins, or begins again.
-func (t *Timer) expires() bool {
+func (t *timer) expires() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.over {

@@ -11,16 +11,16 @@ import (
 )
 
 // A time is over when it is over: neither before nor after, as long as the process runs.
-func TestAfterFunc(t *testing.T) {
+func TestTimer(t *testing.T) {
 	for _, d := range []time.Duration{-time.Second, 0, time.Nanosecond, grace, time.Second, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
 			began, fired := time.Now(), make(chan struct{})
-			timer := AfterFunc(d, func() { close(fired) })
+			timer := start(d, func() { close(fired) }, nil)
 			<-fired
 			if took := time.Since(began); took != max(d, 0) {
 				t.Errorf("%v took %v", d, took)
 			}
-			if timer.Stop() {
+			if timer.stop() {
 				t.Error("Stop says that it came in time")
 			}
 		})
@@ -31,9 +31,9 @@ func TestAfterFunc(t *testing.T) {
 func TestStop(t *testing.T) {
 	for _, at := range []time.Duration{0, time.Second - grace/2} {
 		synctest.Test(t, func(t *testing.T) {
-			timer := AfterFunc(time.Second, func() { t.Error("a stopped timer has fired") })
+			timer := start(time.Second, func() { t.Error("a stopped timer has fired") }, nil)
 			time.Sleep(at)
-			if !timer.Stop() || timer.Stop() {
+			if !timer.stop() || timer.stop() {
 				t.Error("Stop has to stop it once")
 			}
 			time.Sleep(time.Hour)
@@ -44,8 +44,8 @@ func TestStop(t *testing.T) {
 // A timer that fires late looks again, as the process stood still. One that is late each time fires in the end.
 func TestLateTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		timer := AfterFunc(time.Hour, func() {})
-		defer timer.Stop()
+		timer := start(time.Hour, func() {}, nil)
+		defer timer.stop()
 		if timer.expires() {
 			t.Error("it is over before its last part has begun")
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 // Dial connects as d.DialContext does, with a context from WithTimeout. A connection that the peer has accepted in time
-// is not given up because nobody has looked yet. A context dials one connection at a time. D must have no Control and
+// is not given up because it was not looked at yet. A context dials one connection at a time. D must have no Control and
 // no ControlContext.
 func Dial(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {
 	var socket atomic.Pointer[syscall.RawConn]
