@@ -130,7 +130,8 @@ func TestSavedSetsBelongToTheirCluster(t *testing.T) {
 	}
 }
 
-// Other goroutines may look at a watch while the set of an earlier process is dropped. The race detector notices it if not.
+// Other goroutines may look at a watch while it drops the set of an earlier process. Without the locks, the race
+// detector fails this test.
 func TestSavedSetIsDroppedUnderTheLocks(t *testing.T) {
 	w := newWatch(&Consul{}, &wanted{query: (Query{Service: "web"}).normalize("")})
 	w.reporter.sharers.Store(&[]string{"web"})
