@@ -20,8 +20,8 @@ const (
 // once, and the client goes on to another one. The first time, that is so after Reset too: a process that is killed
 // resets its connections, and refuses then.
 const (
-	quickEjection  = 100 * time.Millisecond
-	quickEjections = 10
+	quickEjection  = 50 * time.Millisecond
+	quickEjections = 20
 )
 
 // forgetEjections is how long an address must serve without being ejected for its next ejection to take minEjection

@@ -168,13 +168,13 @@ func TestHealthChangesAreTold(t *testing.T) {
 	})
 }
 
-// An endpoint that refuses is tried ten times after 100 ms. Then the time doubles from 1 s to 60 s. Each is so give or
+// An endpoint that refuses is tried twenty times after 50 ms. Then the time doubles from 1 s to 60 s. Each is so give or
 // take a fifth; then one use tries, and no other until it is known how that went.
 func TestEjectionDoublesAndOneTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1)...)
 		fails(t, b, "B", Refused)
-		times := slices.Repeat([]time.Duration{100 * time.Millisecond}, 10)
+		times := slices.Repeat([]time.Duration{50 * time.Millisecond}, 20)
 		for _, seconds := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
 			times = append(times, seconds*time.Second)
 		}

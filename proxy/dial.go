@@ -27,6 +27,7 @@ type dialer struct {
 	tried    lb.Tried
 	errs     *multierror.Error
 	waiting  atomic.Bool // for room; anybody may look
+	untaken  []byte      // what the client sent and none of the tried endpoints took; see portablePair
 }
 
 // dial connects to the next endpoint that answers. It tries up to maxDials different ones, each for the service's
@@ -97,8 +98,12 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 	}
 	d.waiting.Store(true)
 	defer d.waiting.Store(false)
-	watch := watchClient(d.client)
-	defer watch.stop()
+	var gone <-chan *clientError
+	if len(d.untaken) == 0 { // a client that has asked for something may end its side and still want the answer
+		watch := watchClient(d.client)
+		defer watch.stop()
+		gone = watch.gone
+	}
 	select {
 	case a := <-told:
 		if a.m != nil && ctx.Err() != nil { // the room of one that was cut
@@ -106,8 +111,7 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 			return nil, ctx.Err()
 		}
 		return a.m, a.err
-	case gone := <-watch.gone:
-		err = gone
+	case err = <-gone:
 	case <-ctx.Done():
 		err = ctx.Err()
 	}

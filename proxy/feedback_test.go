@@ -113,7 +113,7 @@ func TestResetAfterTheClientSpokeCountsAgainstTheEndpoint(t *testing.T) {
 	})
 }
 
-// An endpoint that refuses is asked once, and then once in 80 to 120 ms.
+// Lictor dials an endpoint that refuses once, and then once in 40 to 60 ms.
 func TestRefusingEndpointIsLeftOut(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{}, deadPort(t), greeter(t))
@@ -123,7 +123,7 @@ func TestRefusingEndpointIsLeftOut(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n, most := h.stats().DialsFailed, 2+int64(time.Since(began)/(80*time.Millisecond)); n < 1 || n > most {
+		if n, most := h.stats().DialsFailed, 2+int64(time.Since(began)/(40*time.Millisecond)); n < 1 || n > most {
 			t.Errorf("%d dials failed, want 1 to %d", n, most)
 		}
 	})

@@ -101,7 +101,7 @@ func (p *loopPair) granted(m *lb.Member, err error) {
 // deserted returns a clientError if the client has ended its side without having sent anything, else nil. Such a
 // client may still want an answer, but a client that has asked for nothing is not kept in a queue.
 func (p *loopPair) deserted() error {
-	if !p.hangup[clientSide] {
+	if !p.hangup[clientSide] || p.flows[clientSide].backlog != nil {
 		return nil
 	}
 	n, err := sys.Peek(int(p.fd[clientSide]))
@@ -179,11 +179,11 @@ func (p *loopPair) abandon() {
 	p.connect()
 }
 
-// untouched tells whether nothing has been moved yet, neither way, so that another endpoint can take over without
-// anybody noticing.
+// untouched reports whether the endpoint has taken none of the client's bytes and has sent none, so that another
+// endpoint can serve the client instead. What the client has sent is still in the kernel or in the backlog.
 func (p *loopPair) untouched() bool {
 	up, down := &p.flows[clientSide], &p.flows[serverSide]
-	return up.moved == 0 && up.backlog == nil && !up.finished && !down.finished && p.hungUpOn()
+	return up.moved == 0 && !up.finished && !down.finished && p.hungUpOn()
 }
 
 // hungUpOn tells whether nothing came from the endpoint though it was early days.

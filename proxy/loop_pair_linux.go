@@ -173,6 +173,7 @@ func (p *loopPair) copy(from int) int {
 	m, err := sys.SendStream(p.fd[1-from], l.buf[:n])
 	if err != 0 {
 		if err != unix.EAGAIN {
+			p.flows[from].backlog = l.keep(l.buf[:n])
 			p.destinationFailed(from, err)
 			return n
 		}
@@ -244,9 +245,14 @@ func (p *loopPair) sourceEnded(from int) {
 	p.schedule()
 }
 
-// destinationFailed stops a direction. The other one goes on, with what the failed peer had sent before.
+// destinationFailed stops a direction. The other direction goes on with what the failed peer had sent before. An
+// endpoint that reset the connection before it took a byte is replaced by another one, which gets the backlog.
 func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 	to := 1 - from
+	if to == serverSide && (err == unix.ECONNRESET || err == unix.EPIPE) && p.untouched() {
+		p.redial()
+		return
+	}
 	p.because(failedBy(to), err)
 	p.drop(from)
 	p.flows[from].finished = true

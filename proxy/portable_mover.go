@@ -1,5 +1,17 @@
 package proxy
 
+import "slices"
+
+// start moves what the client has sent to endpoints that did not take it, and then runs.
+func (m *mover) start() error {
+	if m.src == m.pair.client {
+		if err := m.write(m.pair.untaken); err != nil {
+			return err
+		}
+	}
+	return m.run()
+}
+
 // write delivers b to the destination, however long that takes within the pair's limits.
 func (m *mover) write(b []byte) error {
 	if len(b) > 0 {
@@ -12,13 +24,26 @@ func (m *mover) write(b []byte) error {
 		if err == nil {
 			continue
 		}
-		if end, goOn := m.pair.expired(m, destination, err); end {
+		end, goOn := m.pair.expired(m, destination, err)
+		if !goOn {
+			m.keepUntaken(b)
+		}
+		if end {
 			return errStuck
 		} else if !goOn {
 			return &writeError{err}
 		}
 	}
 	return nil
+}
+
+// keepUntaken keeps b, which cannot be written, for another endpoint if b is all that the client has sent so far.
+func (m *mover) keepUntaken(b []byte) {
+	if m.src == m.pair.client && m.moved.Load() == 0 {
+		m.pair.mu.Lock()
+		m.pair.untaken = slices.Clone(b)
+		m.pair.mu.Unlock()
+	}
 }
 
 func (m *mover) countMoved(n int) {

@@ -53,11 +53,12 @@ type portablePair struct {
 	why     endReason // of the end: the first one
 	cause   error     // of a failure
 
-	// If the endpoint reset the connection before it sent anything:
-	hungUp bool
-	lost   bool // something of what was read has not been written, or one side has ended properly
-	// redial: nothing was moved either way, and the client's connection is left open. Another endpoint can take over.
-	redial bool
+	// The client's first bytes, if no endpoint has taken any of them yet. They are the first that the pair moves.
+	untaken []byte
+
+	hungUp bool // the endpoint reset the connection before it sent anything
+	lost   bool // something of what was read is neither written nor in untaken, or one side has ended properly
+	redial bool // nothing was moved either way, and the client's connection is left open for another endpoint
 }
 
 func newPortablePair(client, server *net.TCPConn, s *service) *portablePair {
@@ -96,22 +97,28 @@ func (p *portablePair) downstream(pipes *pipePool, done chan<- struct{}) {
 
 // move runs one direction to its end, and then tells the other what that means for it.
 func (p *portablePair) move(m *mover) {
-	err := m.run()
+	err := m.start()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ends++
 	p.silence.over[p.sideOf(m.src)] = true
-	p.lost = p.lost || err != errIdle && !(m.src == p.server && errors.Is(err, syscall.ECONNRESET))
+	if err == io.EOF && (p.ends == 1 && connGone(m.src) || m.src == p.server && p.hungUp) {
+		// The kernel reports a reset only once. The other direction had that report when it wrote, so reading finds an
+		// end.
+		err = syscall.ECONNRESET
+	}
+	switch {
+	case err == errIdle:
+	case m.src == p.server && errors.Is(err, syscall.ECONNRESET):
+	case m.src == p.client && len(p.untaken) > 0 && p.up.Load() == 0:
+	default:
+		p.lost = true
+	}
 	if err == errStuck {
 		p.reset = true // else the end would look like a proper one, though this direction is cut short
 	}
 	if p.closing {
 		return
-	}
-	if err == io.EOF && p.ends == 1 && connGone(m.src) {
-		// A reset is told once. The other direction was told, in writing, and is waiting for the lock; reading finds
-		// an end.
-		err = syscall.ECONNRESET
 	}
 	var failed *writeError
 	switch {

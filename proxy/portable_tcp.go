@@ -185,7 +185,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 			s.log.Debug("connected", "client", src, "endpoint", endpoint.Address(), "took", time.Since(began))
 		}
 		p := newPortablePair(client, server, s)
-		p.endpoint = endpoint
+		p.endpoint, p.untaken = endpoint, d.untaken
 		shown.pair.Store(p)
 		stop := context.AfterFunc(t.cutting, func() { p.cut(endCut) })
 		t.engine.byEndpoint.join(p)
@@ -194,6 +194,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		stop()
 		if p.redial && t.cutting.Err() == nil {
 			shown.pair.Store(nil)
+			d.untaken = p.untaken
 			d.missed(endpoint, fmt.Errorf("dial tcp %s: %w", endpoint.Address(), syscall.ECONNRESET))
 			continue
 		}
