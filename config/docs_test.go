@@ -16,19 +16,9 @@ var hclFence = regexp.MustCompile("(?ms)^```hcl\n(.*?)^```$")
 func TestConfigurationsInDocumentsAreGood(t *testing.T) {
 	files := referenceFiles(t)
 	texts := map[string][]string{}
-	for _, pattern := range []string{"../*.md", "../docs/*.md", "../e2e/*/*.md"} {
-		paths, err := filepath.Glob(pattern)
-		if err != nil || len(paths) == 0 {
-			t.Fatalf("%s: got %v, %v", pattern, paths, err)
-		}
-		for _, path := range paths {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, m := range hclFence.FindAllStringSubmatch(string(text), -1) {
-				texts[path] = append(texts[path], m[1])
-			}
+	for path, text := range pages(t) {
+		for _, m := range hclFence.FindAllStringSubmatch(text, -1) {
+			texts[path] = append(texts[path], m[1])
 		}
 	}
 	packaged, err := os.ReadFile("../packaging/lictor.hcl")
@@ -48,8 +38,8 @@ func TestConfigurationsInDocumentsAreGood(t *testing.T) {
 		}
 		texts[path] = []string{string(text)}
 	}
-	for _, path := range []string{"../README.md", "../docs/configuration.md", "../docs/getting-started.md",
-		"../docs/migrating.md"} {
+	for _, path := range []string{"README.md", "docs/configuration.md", "docs/getting-started.md",
+		"docs/migrating.md"} {
 		if len(texts[path]) == 0 {
 			t.Errorf("%s has no configuration any more; does this test look for them in the right way?", path)
 		}
@@ -99,20 +89,14 @@ func TestMigratingNamesWhatThereIs(t *testing.T) {
 	}
 }
 
-// TestTheRecipeForPatroniIsTheSameEverywhere holds the documents to the example, which the end-to-end test and the
-// measurement use.
+// TestTheRecipeForPatroniIsTheSameEverywhere holds docs/migrating.md to the example, which the end-to-end test and the
+// measurement use. README.md has a link to it.
 func TestTheRecipeForPatroniIsTheSameEverywhere(t *testing.T) {
-	recipe, err := os.ReadFile("../examples/patroni.hcl")
-	if err != nil {
-		t.Fatal(err)
+	recipe := readPage(t, "../examples/patroni.hcl")
+	if !strings.Contains(readPage(t, "../docs/migrating.md"), "```hcl\n"+recipe+"```\n") {
+		t.Error("docs/migrating.md does not have examples/patroni.hcl, word for word")
 	}
-	for _, path := range []string{"../README.md", "../docs/migrating.md"} {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !strings.Contains(string(text), "```hcl\n"+string(recipe)+"```\n") {
-			t.Errorf("%s does not have examples/patroni.hcl, word for word", path)
-		}
+	if !strings.Contains(readPage(t, "../README.md"), "(examples/patroni.hcl)") {
+		t.Error("README.md has no link to examples/patroni.hcl")
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// The recipe of README, docs/migrating.md and examples/ holds with a real Patroni: in a switchover under writers, no
+// The recipe of docs/migrating.md and examples/ holds with a real Patroni: in a switchover under writers, no
 // write reaches a replica, none is lost, and all go to the new primary in the end.
 func TestPatroniSwitchoverUnderWriters(t *testing.T) {
 	if err := testpatroni.Find(); err != nil {
