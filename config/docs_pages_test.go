@@ -113,3 +113,20 @@ func TestReadmeFailuresAreThoseOfThePage(t *testing.T) {
 		t.Errorf("README.md has %d rows of failures, want 6", rows)
 	}
 }
+
+// TestMakeTargetsInPagesExist checks that the Makefile has each target that a page names.
+func TestMakeTargetsInPagesExist(t *testing.T) {
+	makefile, named := readPage(t, "../Makefile"), 0
+	target := regexp.MustCompile("(?m)(?:^|`)make ([a-z][a-z-]+)")
+	for path, text := range pages(t) {
+		for _, m := range target.FindAllStringSubmatch(text, -1) {
+			named++
+			if !strings.Contains(makefile, "\n"+m[1]+":") {
+				t.Errorf("%s names `make %s`, which the Makefile does not have", path, m[1])
+			}
+		}
+	}
+	if named < 20 {
+		t.Errorf("%d targets are found; does this test look for them in the right way?", named)
+	}
+}
