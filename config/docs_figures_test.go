@@ -26,7 +26,8 @@ func TestDefaultsInPagesAreTrue(t *testing.T) {
 		for _, m := range defaultInPage.FindAllStringSubmatch(text, -1) {
 			found++
 			if name, value := m[1], m[2]; !slices.Contains(defaults[name], value) {
-				t.Errorf("%s says that the default of %s is %s; %s says %v", path, name, value, reference, defaults[name])
+				t.Errorf("%s says that the default of %s is %s; %s says %v", path, name, value, reference,
+					defaults[name])
 			}
 		}
 	}
