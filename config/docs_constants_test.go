@@ -33,6 +33,8 @@ func TestConstantsInPagesAreTrue(t *testing.T) {
 			"docs/failures.md": "tried every 0.1 s during the first second"}},
 		{"lb/health.go", "quickEjections", 10, map[string]string{
 			"docs/failures.md": "tried every 0.1 s during the first second"}},
+		{"proxy/timing.go", "peerLookEvery", time.Minute, map[string]string{
+			"docs/failures.md": "within two to three minutes"}},
 		{"proxy/budget.go", "maxLookups", 32, map[string]string{"docs/failures.md": "At most 32 lookups"}},
 		{"proxy/pipe_linux.go", "pipeSize", 1 << 20, map[string]string{"README.md": "one pipe of 1 MiB"}},
 		{"discovery/options.go", "defaultWait", 45 * time.Second, map[string]string{
