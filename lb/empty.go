@@ -2,13 +2,14 @@ package lb
 
 import "time"
 
-// This is how the clients of a service that has lost its last endpoint wait for the next one, see Options.EmptyWait.
+// This file makes the clients of a service that has lost its last endpoint wait for the next one, see
+// Options.EmptyWait.
 //
-// A service is empty when its set is. Endpoints that are ejected are still in the set: when all of them are, ejections
-// are ignored, and no client waits.
+// A service is empty when its set has no endpoints. Ejected endpoints are still in the set: when all endpoints are
+// ejected, picks ignore ejections, and clients do not wait.
 
-// emptySince returns since when next is empty, given the state before it. It is zero for a state with endpoints, and
-// for a service that never had any.
+// emptySince returns when the service became empty, from its states before and after an update. It returns zero if next
+// has endpoints, or if the service never had any.
 func emptySince(before, next *state) time.Time {
 	switch {
 	case !next.known || len(next.members) > 0:
@@ -19,7 +20,7 @@ func emptySince(before, next *state) time.Time {
 	return before.emptied
 }
 
-// emptyWait returns how much longer clients wait for the first endpoint. Zero means that they do not wait.
+// emptyWait returns how much longer clients wait for the first endpoint. Zero means that clients do not wait.
 func (st *state) emptyWait() time.Duration {
 	if st.emptied.IsZero() || st.options.EmptyWait <= 0 {
 		return 0
@@ -27,7 +28,8 @@ func (st *state) emptyWait() time.Duration {
 	return max(0, st.options.EmptyWait-time.Since(st.emptied))
 }
 
-// full is the error of a pick that is over a limit of connections. Without endpoints, that is not the reason.
+// full returns the error of a pick that exceeds a limit of open uses. If the service has no endpoints, the error is not
+// ErrFull, because the limit is not the reason.
 func (st *state) full() error {
 	if len(st.members) == 0 {
 		return st.none(ErrMissingEndpoints)
@@ -35,8 +37,8 @@ func (st *state) full() error {
 	return ErrFull
 }
 
-// none returns err, with which a pick has failed. It returns ErrFull instead if the client may wait for the first
-// endpoint.
+// none returns the error of a failed pick, which is err. If the client may wait for the first endpoint, none returns
+// ErrFull instead.
 func (st *state) none(err error) error {
 	if err == ErrMissingEndpoints && st.emptyWait() > 0 {
 		return ErrFull
@@ -44,7 +46,8 @@ func (st *state) none(err error) error {
 	return err
 }
 
-// watchEmptyLocked refuses the clients that wait for the first endpoint when EmptyWait is over.
+// watchEmptyLocked sets a timer for the end of EmptyWait. The timer refuses the clients that wait for the first
+// endpoint.
 func (g *group) watchEmptyLocked(st *state) {
 	if g.emptyTimer != nil {
 		g.emptyTimer.Stop()
@@ -55,7 +58,7 @@ func (g *group) watchEmptyLocked(st *state) {
 	}
 }
 
-// Emptied returns for how long services have been empty that had endpoints before, by name.
+// Emptied returns for how long each service has been empty, by name. Services that never had endpoints are left out.
 func (b *RoundRobin) Emptied() map[string]time.Duration {
 	all := map[string]time.Duration{}
 	b.services.Range(func(name, g any) bool {
@@ -67,8 +70,8 @@ func (b *RoundRobin) Emptied() map[string]time.Duration {
 	return all
 }
 
-// SetEmptied says for how long services have been empty, by what another process knew. It does nothing to services that
-// have endpoints, or of which nothing is known.
+// SetEmptied sets for how long services have been empty, as another process knew. SetEmptied does nothing to unknown
+// services and to services with endpoints.
 func (b *RoundRobin) SetEmptied(services map[string]time.Duration) {
 	for name, since := range services {
 		if v, ok := b.services.Load(name); ok {

@@ -208,7 +208,7 @@ func TestEmptyServiceHasABoundedQueue(t *testing.T) {
 		got.want(t, "one: X")
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		got.want(t, "one: X", "two: no endpoint had room for 3s")
+		got.want(t, "one: X", "two: waited 3s: connection limit reached")
 	})
 }
 

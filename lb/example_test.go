@@ -7,7 +7,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Each endpoint of a service gets its turn, in proportion to its weight.
+// The endpoints of a service get turns in proportion to their weights.
 func ExampleRoundRobin() {
 	balancer := lb.NewRoundRobin()
 	balancer.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: []lb.Endpoint{
@@ -34,7 +34,7 @@ func ExampleRoundRobin() {
 	// true
 }
 
-// A service may have another policy than round robin, and limits.
+// A service may have a policy other than round robin, and may have limits.
 func ExampleRoundRobin_Configure() {
 	balancer := lb.NewRoundRobin()
 	balancer.Configure("db", lb.Options{Policy: lb.PolicyLeastConnections, MaxPerEndpoint: 1})
@@ -50,5 +50,5 @@ func ExampleRoundRobin_Configure() {
 	// Output:
 	// <nil>
 	// <nil>
-	// no endpoint had room
+	// connection limit reached
 }

@@ -1,16 +1,16 @@
 package lb
 
-// A UseKey says which uses are counted together: those of one endpoint of a service at one address. With an empty
-// Address it stands for the clients in the queue of the service.
+// A UseKey identifies uses that are counted together: the uses of one endpoint of a service at one address. A UseKey
+// with an empty Address stands for the clients in the queue of the service.
 type UseKey struct{ ID, Address string }
 
 func (m *Member) useKey() UseKey { return UseKey{m.ID, m.Address()} }
 
-// Uses returns how many uses each endpoint of each service has, and how many clients wait, by the name of the service.
-// Foreign uses and zeros are left out. Endpoints that have left the service are included while they have uses.
+// Uses returns the number of uses of each endpoint of each service, and the number of waiting clients, by service name.
+// Foreign uses and zero counts are left out. Endpoints that have left the service are included while they have uses.
 //
-// While clients wait, a use that has ended may be replaced at once. So a caller should not take a lower count for final
-// if the result says that clients of the service wait.
+// While clients wait, a new use may replace an ended use at once. So a lower count is not final if the result also
+// shows waiting clients.
 func (b *RoundRobin) Uses() map[string]map[UseKey]int64 {
 	all := map[string]map[UseKey]int64{}
 	b.services.Range(func(name, g any) bool {
@@ -26,7 +26,7 @@ func (g *group) uses() map[UseKey]int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	uses := map[UseKey]int64{}
-	// First the queue: a client leaves it after its use is counted.
+	// Read the queue first: a client leaves the queue after its use is counted.
 	if n := g.queue.waiting.Load(); n > 0 {
 		uses[UseKey{}] = n
 	}
@@ -46,10 +46,10 @@ func (g *group) uses() map[UseKey]int64 {
 	return uses
 }
 
-// SetForeign replaces the foreign uses of a service: those of other processes that serve clients of the same service.
-// They count for limits, policies and snapshots like uses of this process, but have no Member. Foreign clients in the
-// queue take slots of it, and are not served here. SetForeign keeps a reference to uses, which must not change. It does
-// nothing if the service was neither configured nor updated.
+// SetForeign replaces the foreign uses of a service, which are uses by other processes that serve the same service.
+// Foreign uses count for limits, policies and snapshots like uses of this process, but have no Member. Foreign clients
+// in the queue take slots of the queue, but this process does not serve them. SetForeign keeps a reference to uses, so
+// uses must not change. SetForeign does nothing if the service was neither configured nor updated.
 func (b *RoundRobin) SetForeign(service string, uses map[UseKey]int64) {
 	if v, ok := b.services.Load(service); ok {
 		v.(*group).setForeign(uses)
@@ -71,10 +71,10 @@ func (g *group) setForeign(uses map[UseKey]int64) {
 	}
 	g.open.Add(total(uses) - total(old))
 	g.mu.Unlock()
-	g.serveQueue() // there may be more room
+	g.serveQueue() // a limit may have more free uses now
 }
 
-// total returns the number of uses, without the clients that wait.
+// total returns the number of uses, without the waiting clients.
 func total(uses map[UseKey]int64) (n int64) {
 	for key, count := range uses {
 		if key != (UseKey{}) {
@@ -85,7 +85,7 @@ func total(uses map[UseKey]int64) (n int64) {
 }
 
 // NotifyEnded sets the callback for the end of a use, and for a client that leaves a queue. The callback must not block
-// and must not call the balancer: it is called on the path of the clients. Nil removes it.
+// and must not call the balancer, because it runs while clients are served. A nil callback removes the current one.
 func (b *RoundRobin) NotifyEnded(f func()) {
 	if f == nil {
 		b.onEnded.Store(nil)
@@ -94,7 +94,7 @@ func (b *RoundRobin) NotifyEnded(f func()) {
 	b.onEnded.Store(&f)
 }
 
-// ended calls the callback of NotifyEnded.
+// ended calls the NotifyEnded callback, if there is one.
 func (b *RoundRobin) ended() {
 	if f := b.onEnded.Load(); f != nil {
 		(*f)()

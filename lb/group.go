@@ -10,51 +10,53 @@ import (
 
 // A group holds one service: its options, its members, and what its policy remembers.
 //
-// Picks read the state, an immutable snapshot. Updates build a new one and swap it in.
+// Picks read the group's state, which is an immutable snapshot. An update builds a new state and swaps it in.
 type group struct {
 	name     string
 	balancer *RoundRobin
 	registry *healthRegistry // the balancer's
 	mu       sync.Mutex      // serializes updates
-	removed  bool            // the balancer no longer has the group; guarded by mu
+	removed  bool            // the balancer no longer has this group; guarded by mu
 	state    atomic.Pointer[state]
 
-	// Members that have left and may still be in use; guarded by mu. A concurrent pick may not be counted yet, so
-	// only a later update drops those without open uses.
+	// former holds members that have left the service and may still be in use; guarded by mu. A concurrent pick may not
+	// be counted yet, so members without open uses are dropped only by a later update.
 	former []*Member
 
-	// The uses of other processes; guarded by mu. They are included in open, here and of each member that has not left.
+	// foreign counts the uses by other processes; guarded by mu. The open counts of the group and of its current
+	// members include the foreign uses.
 	foreign map[UseKey]int64
 
-	emptyTimer *time.Timer // ends the wait for the first endpoint; nil: no client waits for that; guarded by mu
+	emptyTimer *time.Timer // ends the wait for the first endpoint; nil: no client waits for one; guarded by mu
 
-	// A summary of the members' health, so that picks need not examine all members. reviewAll and review update it.
+	// The following fields summarise the health of the members, so that a pick need not examine all members. reviewAll
+	// and review update the summary.
 	healthMu       sync.Mutex
 	ejectedMembers ejectedHeap   // guarded by healthMu
 	ejectedCount   atomic.Int64  // the length of ejectedMembers
-	ejections      atomic.Int64  // of members, since the group was created
+	ejections      atomic.Int64  // ejections of members since the group was created
 	panicking      atomic.Bool   // picks ignore ejections
-	nextDue        atomicInstant // when a pick should look at an ejected member
-	slowStartEnd   atomicInstant // when the last slow start ends; 0: no member is starting slowly
+	nextDue        atomicInstant // when a pick should look at the next ejected member
+	slowStartEnd   atomicInstant // when the last slow start ends; 0: no member is in a slow start
 
 	_          [64]byte     // keeps the fields that each pick writes off the cache line of the others
 	open       atomic.Int64 // uses that are not over
-	firstPicks atomic.Int64 // picks of clients that had tried no endpoint
+	firstPicks atomic.Int64 // picks by clients that had tried no endpoint
 
-	budget budget // for retries
+	budget budget // limits retries
 	queue  queue
 }
 
-// A state is what picks need to know of a group. It does not change; an update replaces it.
+// A state is the part of a group that picks read. A state never changes; an update replaces it.
 type state struct {
 	options Options
 	known   bool      // an update has named the service
-	emptied time.Time // since when there is no member; zero: there are some, or there never were
+	emptied time.Time // when the service lost its last member; zero: it has members, or never had any
 	members []*Member
 	roster  *roster      // of members
-	sticky  *stickyTable // nil: not sticky
+	sticky  *stickyTable // nil: the service is not sticky
 
-	// What the policy needs; the others are nil. Updates keep rotations and change them.
+	// Only the fields of the current policy are set; the others are nil. Updates change the rotations in place.
 	rotation *rotation
 	retries  *rotation // for clients that have tried an endpoint; nil if there are more than manyMembers
 	least    *leastConnections
@@ -71,7 +73,7 @@ func newGroup(name string, b *RoundRobin) *group {
 
 func (g *group) options() *Options { return &g.state.Load().options }
 
-// addressOf returns the key of e's health.
+// addressOf returns the key under which the registry holds the health of e.
 func (g *group) addressOf(e Endpoint) address {
 	a := address{network: g.options().Network, host: e.Host, addr: e.Addr}
 	if e.Host != "" {
@@ -80,8 +82,8 @@ func (g *group) addressOf(e Endpoint) address {
 	return a
 }
 
-// configure changes the options. If the network changes, all members are replaced; otherwise they stay. configure
-// returns false, and does nothing, if the group has been removed.
+// configure changes the options. If the network changes, configure replaces all members; otherwise the members stay. If
+// the group has been removed, configure returns false and does nothing.
 func (g *group) configure(o Options) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -106,9 +108,9 @@ func (g *group) configure(o Options) bool {
 	return true
 }
 
-// update replaces the members by endpoints, which must be valid and have distinct IDs. It notifies the callback of
-// members that have left for good, by what left says. It may reorder endpoints. It returns false, and does nothing, if
-// the group has been removed.
+// update replaces the members by endpoints. The endpoints must be valid and have distinct IDs; update may reorder them.
+// update calls the NotifyGone callback with the members that have left for good, as left says. If the group has been
+// removed, update returns false and does nothing.
 func (g *group) update(endpoints []Endpoint, left []Departure) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -125,7 +127,7 @@ func (g *group) update(endpoints []Endpoint, left []Departure) bool {
 	return true
 }
 
-// remove drops all members. The balancer calls it after it has removed the group from its map.
+// remove drops all members. The balancer calls remove after it has removed the group from its map.
 func (g *group) remove() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -133,8 +135,8 @@ func (g *group) remove() {
 	g.replaceLocked(nil, nil, false)
 }
 
-// replaceLocked replaces the members by endpoints. It returns the members that have left for good by what left says,
-// if that is new.
+// replaceLocked replaces the members by endpoints. replaceLocked returns the members for which left has a new reason of
+// having left for good.
 func (g *group) replaceLocked(endpoints []Endpoint, left []Departure, known bool) (gone []*Member) {
 	g.dropUnusedLocked()
 	g.registry.dropUnused()
@@ -146,7 +148,7 @@ func (g *group) replaceLocked(endpoints []Endpoint, left []Departure, known bool
 	return g.markGoneLocked(left)
 }
 
-// swapLocked makes st the state of the group, and updates what depends on it.
+// swapLocked makes st the state of the group, and updates the data that is derived from the state.
 func (g *group) swapLocked(st *state) {
 	old := g.state.Load()
 	same := slices.Equal(st.members, old.members)
@@ -166,7 +168,7 @@ func (g *group) swapLocked(st *state) {
 	}
 }
 
-// build creates what the policy needs to pick from the members.
+// build creates the data that the policy needs to pick from the members.
 func (st *state) build(g *group) {
 	turns, retries, least := st.rotation, st.retries, st.least
 	st.rotation, st.retries, st.least, st.random, st.hash = nil, nil, nil, nil, nil
@@ -196,8 +198,8 @@ func (st *state) build(g *group) {
 	}
 }
 
-// nextEndpoint picks a member for a new client. If clients are waiting in the queue, it returns ErrFull: no client
-// overtakes them.
+// nextEndpoint picks a member for a new client. If clients are waiting in the queue, nextEndpoint returns ErrFull, so
+// that no client overtakes them.
 func (g *group) nextEndpoint(src netip.Addr, tried *Tried) (*Member, error) {
 	if tried.Len() == 0 {
 		g.firstPicks.Add(1)
@@ -208,10 +210,11 @@ func (g *group) nextEndpoint(src netip.Addr, tried *Tried) (*Member, error) {
 	return g.pick(src, tried)
 }
 
-// maxAttempts bounds how often a pick is made. It is repeated if another pick has taken the endpoint's last free use.
+// maxAttempts limits how often one call of pick tries to get an endpoint. pick tries again when another pick has taken
+// the endpoint's last free use.
 const maxAttempts = 4
 
-// pick picks a member for a client, and counts the use. It returns ErrFull if there is no room.
+// pick picks a member for a client, and counts the use. pick returns ErrFull if a limit of open uses is reached.
 func (g *group) pick(src netip.Addr, tried *Tried) (*Member, error) {
 	st := g.state.Load()
 	if !st.known {
@@ -257,15 +260,15 @@ func (g *group) pickFirst(st *state, src netip.Addr, q *query) (*Member, error) 
 	}
 	m := st.pick(src, q)
 	if m == nil && !q.sawFull && !q.panicking && st.options.panics(len(st.members), len(st.members)) {
-		q.panicking = true // all have just been ejected, and the count is not updated yet
+		q.panicking = true // all members have just been ejected, and ejectedCount is not updated yet
 		m = st.pick(src, q)
 	}
 	return m, q.err(m)
 }
 
-// pickRetry picks a member for a client that has tried an endpoint in vain. It prefers members that have not failed
-// since they were last reached. Next come members that are not ejected, and then all members: a refusal is the worst
-// that can happen to the client. Members that have failed cost a token of the retry budget.
+// pickRetry picks a member for a client whose earlier attempts failed. pickRetry prefers members whose last report was
+// not a failure. If there is none, it takes a member that is not ejected, and then any member, because an error is the
+// worst result for the client. A member that has failed costs a token of the retry budget.
 func (g *group) pickRetry(st *state, src netip.Addr, q *query) (*Member, error) {
 	q.panicking, q.skipTroubled = false, true
 	if m := st.pick(src, q); m != nil {
@@ -283,7 +286,7 @@ func (g *group) pickRetry(st *state, src netip.Addr, q *query) (*Member, error) 
 	return m, q.err(m)
 }
 
-// claim counts a use of m. If that exceeds a limit, claim undoes it and returns false.
+// claim counts a use of m. If the use exceeds a limit, claim undoes the count and returns false.
 func (g *group) claim(st *state, m *Member) bool {
 	o := &st.options
 	inEndpoint, inService := m.begin()

@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// Reasons say why an endpoint has left its service. More than one reason means that it is not known which one holds.
-// No reason means that the endpoint is not known to have left for good. It is just not picked any more, for example
-// because the service uses other endpoints now, or because an operator drains it.
+// Reasons is a set of reasons why an endpoint has left its service. If the set has several reasons, one of them holds,
+// but it is not known which. If the set is empty, the endpoint is not known to have left for good. It is just no longer
+// picked, for example because the service uses other endpoints now, or because an operator drains the endpoint.
 type Reasons uint8
 
 // The reasons.
 const (
-	Deregistered Reasons = 1 << iota // it is no longer registered
-	Critical                         // it is registered, and its health checks fail
-	Unmatched                        // it is registered, and no longer matches what the service asks for
+	Deregistered Reasons = 1 << iota // the instance is no longer registered
+	Critical                         // the instance is registered, and its health checks fail
+	Unmatched                        // the instance is registered, and no longer matches what the service asks for
 )
 
 // String returns text such as "deregistered or unmatched".
@@ -32,36 +32,36 @@ func (r Reasons) String() string {
 	return strings.Join(words, " or ")
 }
 
-// A Departure says that an endpoint has left for good, and why. Only its address counts, not its ID and weight: the
-// process at an address is the same whatever name it is registered under.
+// A Departure says that an endpoint has left for good, and why. Only the address of the Endpoint counts, not its ID or
+// weight: the process at an address is the same under whatever name it is registered.
 type Departure struct {
 	Endpoint
 	Why Reasons
 }
 
-// A Leave says why an endpoint has left for good, and since when.
+// A Leave says why and since when an endpoint has left for good.
 type Leave struct {
 	Why Reasons
-	At  time.Time // when this reason became known
+	At  time.Time // when the balancer learned this reason
 }
 
-// Gone returns why the endpoint has left for good. It returns nil if the endpoint has not, or is back. It costs one
-// atomic load.
+// Gone returns why the endpoint has left for good. Gone returns nil if the endpoint has not left for good, or is back.
+// Gone costs one atomic load.
 func (m *Member) Gone() *Leave { return m.gone.Load() }
 
-// A MemberKey identifies an endpoint of a service, at one address. All Members of one endpoint have the same key.
+// A MemberKey identifies an endpoint of a service at one address. All Members of one endpoint have the same MemberKey.
 type MemberKey struct{ *usage }
 
 // Key returns the key of m's endpoint.
 func (m *Member) Key() MemberKey { return MemberKey{m.usage} }
 
-// NotifyGone implements LoadBalancer. OnUpdate calls f with the Members of one service for which the result of Gone has
-// changed to another reason. Calls for one service come in order; calls for several services may come concurrently. f
-// must not block, and must not call the balancer. There is one callback; set it before the first update.
+// NotifyGone implements LoadBalancer. OnUpdate calls f with the Members of one service whose reason of having left for
+// good is new or has changed. Calls for one service come in order; calls for different services may be concurrent. f
+// must not block, and must not call the balancer. There is only one callback. Set the callback before the first update.
 func (b *RoundRobin) NotifyGone(f func([]*Member)) { b.onGone.Store(&f) }
 
-// markGoneLocked notes which former members have left for good, by what an update says, and which are back. It returns
-// those whose reason is new.
+// markGoneLocked notes which former members have left for good, as an update says, and which are back. It returns the
+// members whose reason is new.
 func (g *group) markGoneLocked(left []Departure) (changed []*Member) {
 	if len(g.former) == 0 {
 		return nil

@@ -5,10 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// A Member is an endpoint in its service, as NextEndpoint returns it. It stays valid after the endpoint has left. Its
-// methods may be called concurrently. The Endpoint must not be changed.
+// A Member is an endpoint in its service, as returned by NextEndpoint. A Member stays valid after its endpoint has left
+// the service. The methods of a Member may be called concurrently. The Endpoint must not be changed.
 //
-// Each pick is one use of the endpoint. The proxier reports what happens during the use, each with at most one call:
+// Each pick begins one use of the endpoint. During the use, the proxier calls each of these methods at most once:
 //
 //	Connected      the TCP connection to the endpoint is established. Not for UDP, where connecting sends nothing.
 //	Reached        the first byte, or the first datagram of a session, came from the endpoint.
@@ -16,33 +16,33 @@ import (
 //	               descriptors, ports or memory), nor clients that gave up.
 //	Done           the use is over. Exactly once, after all other reports.
 //
-// All are cheap enough for an event loop: a few atomic operations while the endpoint is well.
+// An event loop can call all of these methods: for a healthy endpoint, each costs a few atomic operations.
 type Member struct {
 	Endpoint
 	*usage
-	trial *trialUse // set if this use tries an ejected endpoint; else nil
+	trial *trialUse // the trial of an ejected endpoint that this use makes; nil: this use is no trial
 }
 
-// Cause is what kept an endpoint from being reached.
+// Cause is the reason why an endpoint could not be reached.
 type Cause int
 
 // The causes.
 const (
-	// Refused: the host answered that nothing listens at the address, to a SYN or to a datagram (ICMP port
-	// unreachable).
+	// Refused means that the host answered that nothing listens at the address. The answer to a SYN is a TCP reset; the
+	// answer to a datagram is an ICMP "port unreachable" message.
 	Refused Cause = 1 + iota
 
-	// Unreachable: there was no answer in time, no route to the host, or no such host.
+	// Unreachable means that there was no answer in time, no route to the host, or no such host.
 	Unreachable
 
-	// Reset: the connection was established, and reset before the endpoint had sent anything.
+	// Reset means that the endpoint accepted the connection, and reset it before sending any data.
 	Reset
 
-	// Unfit: the endpoint answered an active check with something other than what was expected.
+	// Unfit means that the endpoint gave an unexpected answer to an active check.
 	Unfit
 )
 
-// String returns one word for the cause, such as "refused". It is "none" for zero.
+// String returns one word for the cause, such as "refused". String returns "none" for a zero Cause.
 func (c Cause) String() string {
 	switch c {
 	case Refused:
@@ -57,37 +57,40 @@ func (c Cause) String() string {
 	return "none"
 }
 
-// A usage is what is known about an endpoint from its use in one service. All Members of the endpoint share it. It
-// survives a change of the endpoint's weight, but not of its address.
+// A usage is what the balancer knows about an endpoint from its use in one service. All Members of the endpoint share
+// one usage. A usage survives a change of the endpoint's weight, but not of its address.
 type usage struct {
 	id      string
-	standby bool // it is of no member, see Prober.Standby
+	standby bool // the endpoint is on standby and not a member, see Prober.Standby
 	group   *group
 	health  *health // shared by all services that use the address
 
-	// joined is when the endpoint joined the service. Zero means with the service's first set: it needs no slow start.
+	// joined is when the endpoint joined the service. Zero means that the endpoint was in the service's first set, and
+	// needs no slow start.
 	joined instant
 
 	left  atomic.Bool
-	gone  atomic.Pointer[Leave] // nil: it has not left for good
-	index atomic.Int32          // in the group's members; stale during an update, so it may be another member's
+	gone  atomic.Pointer[Leave] // nil: the endpoint has not left for good
+	index atomic.Int32          // index in the group's members; during an update it may be the index of another member
 	entry ejectedEntry
 
 	_          [64]byte // keeps the fields that each pick writes off the cache line of the others
 	open       atomic.Int64
 	picks      atomic.Int64
 	failed     atomic.Int64
-	finishBits atomic.Uint64 // a float64, see finish
+	finishBits atomic.Uint64 // the bits of a float64, see finish
 }
 
-// Left reports whether the endpoint has left its service, or moved to another address. It costs one atomic load.
+// Left reports whether the endpoint has left its service or has moved to another address. Left costs one atomic load.
 func (m *Member) Left() bool { return m.left.Load() }
 
-// Ejected reports whether the endpoint is ejected, so that the service gives it no clients. It is false for the use
-// that tries it, and while the service ignores ejections. While the endpoint is well, it costs one atomic load.
+// Ejected reports whether the service sends no clients to the endpoint because the endpoint is ejected. Ejected returns
+// false for a use that is the trial of the endpoint, and while the service ignores ejections. For a healthy endpoint,
+// Ejected costs one atomic load.
 func (m *Member) Ejected() bool { return m.health.ejectedUntil.Load() != 0 && m.avoided() }
 
-// avoided reports whether the service gives an endpoint that is ejected no clients, and m is not the use that tries it.
+// avoided reports whether the service sends no clients to an ejected endpoint. avoided returns false if m is the trial
+// of the endpoint.
 func (m *Member) avoided() bool {
 	if m.group.panicking.Load() || m.group.options().MaxFails < 0 {
 		return false
@@ -95,26 +98,27 @@ func (m *Member) avoided() bool {
 	return m.trial == nil || !m.health.isTrial(m.trial)
 }
 
-// Connected reports that the endpoint accepted a connection.
+// Connected reports to the balancer that the endpoint accepted a connection.
 func (m *Member) Connected() { m.health.connected(m.trial) }
 
-// Reached reports that the endpoint sent something.
+// Reached reports to the balancer that the endpoint sent something.
 func (m *Member) Reached() { m.health.reached() }
 
-// Failed reports that the endpoint could not be reached.
+// Failed reports to the balancer that the endpoint could not be reached, with the cause.
 func (m *Member) Failed(c Cause) {
 	m.failed.Add(1)
 	m.health.failed(c, m.group.options().maxFails(), m.trial)
 }
 
-// begin counts a use. It returns the open uses of the endpoint and of the service, this one included.
+// begin counts a new use. begin returns the open uses of the endpoint and of the service, with the new use included.
 func (m *Member) begin() (inEndpoint, inService int64) {
 	inEndpoint = m.open.Add(1)
 	m.noteOpen(inEndpoint)
 	return inEndpoint, m.group.open.Add(1)
 }
 
-// noteOpen updates the member's mark in the roster if open uses are the most that it may have, or one less.
+// noteOpen updates the member's mark in the roster if the number of open uses equals the limit per endpoint, or is one
+// less.
 func (m *Member) noteOpen(open int64) {
 	st := m.group.state.Load()
 	limit := int64(st.options.MaxPerEndpoint)
@@ -139,12 +143,13 @@ func (u *usage) finish() float64 { return math.Float64frombits(u.finishBits.Load
 
 func (u *usage) setFinish(v float64) { u.finishBits.Store(math.Float64bits(v)) }
 
-// servesSince returns when the endpoint joined, or when its last ejection ended if that was later. Zero means that it
-// has served since the first set of the service.
+// servesSince returns when the endpoint joined the service, or when its last ejection ended, if that was later. Zero
+// means that the endpoint has served since the first set of the service.
 func (u *usage) servesSince() instant { return max(u.joined, u.health.returnedAt.Load()) }
 
-// replaceMembersLocked returns the members for endpoints, which are valid and have distinct IDs. A member of old at
-// the same address keeps its usage, and is kept itself if nothing changed. All other members of old leave.
+// replaceMembersLocked returns the members for endpoints. The endpoints must be valid and have distinct IDs. If a
+// member of old has the same ID and address as an endpoint, the new member keeps its usage. An unchanged member of old
+// stays in use. All other members of old leave the service.
 func (g *group) replaceMembersLocked(old []*Member, endpoints []Endpoint) []*Member {
 	byID := make(map[string]*Member, len(old))
 	for _, m := range old {

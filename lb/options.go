@@ -6,46 +6,51 @@ import (
 	"time"
 )
 
-// Options say how the endpoints of one service are chosen. Each field's zero value is its default.
+// Options say how the load balancer picks from the endpoints of one service. The zero value of each field is its
+// default.
 type Options struct {
-	// Network is the network that the endpoints are reached over. Health is kept apart for TCP and UDP: a failure over
-	// one says nothing about the other.
+	// Network is the network over which the endpoints are reached. The balancer keeps separate health for TCP and UDP,
+	// because a TCP failure says nothing about UDP.
 	Network Network
 
-	// Policy is how the next endpoint is chosen.
+	// Policy is the way to choose the next endpoint.
 	Policy Policy
 
-	// Sticky is how long a client, known by its IP address, keeps its endpoint after its last pick. Zero disables
-	// stickiness.
+	// Sticky is how long a client keeps its endpoint after its last pick. Clients are told apart by IP address. Zero
+	// disables stickiness.
 	Sticky time.Duration
 
-	// MaxFails is how many failures in a row eject an endpoint. A refused connection ejects it at once. Zero means 2.
-	// Negative means that this service's failures eject no endpoint, and that its picks ignore ejections.
+	// MaxFails is how many failures in a row eject an endpoint. A refused connection ejects the endpoint at once. If
+	// MaxFails is zero, the limit is 2. If MaxFails is negative, failures in this service eject no endpoint, and its
+	// picks ignore ejections.
 	MaxFails int
 
-	// MinAvailable is a percentage: if fewer of the endpoints than that are not ejected, picks ignore ejections. When
-	// so many seem dead, the fault is more likely on this host. Zero means 50. Negative means that picks never ignore
-	// ejections.
+	// MinAvailable is the percentage of endpoints that must not be ejected. Below that percentage, picks ignore
+	// ejections: when so many endpoints seem dead, the fault is more likely on this host. If MinAvailable is zero, the
+	// limit is 50 percent. If MinAvailable is negative, picks never ignore ejections.
 	MinAvailable int
 
-	// SlowStart is how long a new endpoint, or one that was ejected, takes to reach its full share. Zero disables slow
-	// start.
+	// SlowStart is how long an endpoint takes to reach its full share of traffic after it joins or after an ejection.
+	// Zero disables slow start.
 	SlowStart time.Duration
 
-	// MaxConnections bounds the open uses of the service, MaxPerEndpoint those of each endpoint. Zero means no bound.
+	// MaxConnections limits the open uses of the whole service. MaxPerEndpoint limits the open uses of each endpoint.
+	// Zero means no limit.
 	MaxConnections int
 	MaxPerEndpoint int
 
-	// MaxQueue bounds how many clients wait, and QueueTimeout how long each waits for room. Zero means that none does.
+	// MaxQueue limits how many clients may wait in the queue. QueueTimeout limits how long each client waits. If either
+	// is zero, no client waits for a free connection.
 	MaxQueue     int
 	QueueTimeout time.Duration
 
-	// EmptyWait is how long clients wait in the queue for the first endpoint of a service that has lost its last one.
-	// It counts from that moment, not for each client. Zero means that they do not wait.
+	// EmptyWait is how long clients wait in the queue after the service has lost its last endpoint. The time counts
+	// from that loss, and is not restarted for each client. Zero means that clients do not wait for the first new
+	// endpoint.
 	EmptyWait time.Duration
 }
 
-// Network is the network that endpoints are reached over.
+// Network is the network over which endpoints are reached: TCP or UDP.
 type Network int
 
 // The networks.
@@ -54,7 +59,7 @@ const (
 	UDP
 )
 
-// String returns the name that package net has for the network.
+// String returns the network name that package net uses: "tcp" or "udp".
 func (n Network) String() string {
 	if n == UDP {
 		return "udp"
@@ -67,16 +72,19 @@ type Policy int
 
 // The policies.
 const (
-	// PolicyRoundRobin gives each endpoint its turn, in proportion to its weight.
+	// PolicyRoundRobin gives the endpoints turns in proportion to their weights.
 	PolicyRoundRobin Policy = iota
 
-	// PolicyLeastConnections takes the endpoint with the fewest open uses per weight. Ties rotate by weight.
+	// PolicyLeastConnections picks the endpoint with the fewest open uses per unit of weight. Endpoints with equal
+	// counts take turns by weight.
 	PolicyLeastConnections
 
-	// PolicyRandomTwo draws two endpoints by weight, and takes the one with fewer open uses per weight.
+	// PolicyRandomTwo draws two endpoints at random by weight, and picks the one with fewer open uses per unit of
+	// weight.
 	PolicyRandomTwo
 
-	// PolicySourceHash sends all connections of one IP address to the same endpoint, while that endpoint is there.
+	// PolicySourceHash sends all connections of one client IP address to the same endpoint, as long as that endpoint is
+	// available.
 	PolicySourceHash
 )
 
@@ -92,17 +100,17 @@ func (p Policy) String() string {
 	return policyNames()[p]
 }
 
-// UnmarshalText accepts the names that String returns.
+// UnmarshalText sets the policy from one of the names that String returns.
 func (p *Policy) UnmarshalText(text []byte) error {
 	i := slices.Index(policyNames(), string(text))
 	if i < 0 {
-		return fmt.Errorf("no policy %q", text)
+		return fmt.Errorf("unknown policy %q", text)
 	}
 	*p = Policy(i)
 	return nil
 }
 
-// maxFails returns MaxFails or its default.
+// maxFails returns MaxFails, or the default if MaxFails is zero.
 func (o *Options) maxFails() int {
 	if o.MaxFails == 0 {
 		return 2
@@ -110,7 +118,7 @@ func (o *Options) maxFails() int {
 	return o.MaxFails
 }
 
-// panics reports whether picks ignore ejections when ejected of all endpoints are ejected.
+// panics reports whether picks ignore ejections. ejected is the number of ejected endpoints, out of all endpoints.
 func (o *Options) panics(ejected, all int) bool {
 	if o.MaxFails < 0 {
 		return true

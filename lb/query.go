@@ -5,36 +5,36 @@ import (
 	"time"
 )
 
-// A query holds the conditions of one pick. It lives on the stack: policies must not keep a reference to it.
+// A query holds the conditions of one pick. A query lives on the stack, so policies must not keep a reference to it.
 type query struct {
 	tried        *Tried
 	panicking    bool          // ejected members may be picked
-	skipTroubled bool          // members that have failed since they were last reached may not be picked
-	slowStart    time.Duration // how long a slow start takes; 0: no member is starting slowly
-	now          instant       // set only with slowStart and for stickiness
-	maxOpen      int64         // limit on the open uses of each member; 0: none
-	examined     int           // how many members were examined so far; tests bound it
-	sawFull      bool          // result: a member was passed over only because it is full
+	skipTroubled bool          // members whose last report was a failure may not be picked
+	slowStart    time.Duration // how long a slow start takes; 0: no member is in a slow start
+	now          instant       // the current time; set only for slow starts and stickiness
+	maxOpen      int64         // limit on the open uses of each member; 0: no limit
+	examined     int           // how many members the pick has examined so far; tests limit it
+	sawFull      bool          // result: a member was skipped only because it is full
 }
 
 // available reports whether m may serve any client now.
 func (q *query) available(m *Member) bool { return q.healthy(m) && q.hasRoom(m) }
 
-// serves reports whether m may serve this client now, and is not except, which may be nil.
+// serves reports whether m may serve this client now. serves returns false if m is except; except may be nil.
 func (q *query) serves(m, except *Member) bool {
 	q.examined++
 	return m != except && !q.avoids(m) && q.available(m)
 }
 
-// avoids reports whether this client should not get m, because it has tried m, or because m is failing.
+// avoids reports whether this client should skip m, because the client has tried m or because m is failing.
 func (q *query) avoids(m *Member) bool {
 	return q.tried.Has(m.ID) || q.skipTroubled && m.health.troubled.Load()
 }
 
-// healthy reports whether m is not ejected, or ejections are ignored.
+// healthy reports whether m may be picked as far as ejections go: m is not ejected, or the query ignores ejections.
 func (q *query) healthy(m *Member) bool { return q.panicking || m.health.ejectedUntil.Load() == 0 }
 
-// hasRoom reports whether m may have one more use. If not, it sets sawFull.
+// hasRoom reports whether m may have one more use. If m is full, hasRoom sets sawFull.
 func (q *query) hasRoom(m *Member) bool {
 	if q.maxOpen == 0 || m.open.Load() < q.maxOpen {
 		return true
@@ -43,7 +43,7 @@ func (q *query) hasRoom(m *Member) bool {
 	return false
 }
 
-// err returns the error of a pick whose result is m: nil unless m is nil.
+// err returns the error of a pick whose result is m. err returns nil if m is not nil.
 func (q *query) err(m *Member) error {
 	switch {
 	case m != nil:
@@ -54,10 +54,11 @@ func (q *query) err(m *Member) error {
 	return ErrMissingEndpoints
 }
 
-// minShare is the share of its weight that an endpoint begins a slow start with. It must get some clients.
+// minShare is the part of its weight with which an endpoint begins a slow start. minShare is above zero because an
+// endpoint without clients cannot warm up.
 const minShare = 0.1
 
-// share returns the part of m's weight that counts now: less than 1 during a slow start, else 1.
+// share returns the part of m's weight that counts now. The part is less than 1 during a slow start, and 1 otherwise.
 func (q *query) share(m *Member) float64 {
 	if q.slowStart == 0 {
 		return 1
@@ -69,7 +70,8 @@ func (q *query) share(m *Member) float64 {
 	return max(minShare, float64(q.now.sub(since))/float64(q.slowStart))
 }
 
-// pick returns the member that the client sticks to. If there is none that may serve, it asks the policy.
+// pick returns the member that the client sticks to. If that member may not serve, or there is none, pick asks the
+// policy.
 func (st *state) pick(src netip.Addr, q *query) *Member {
 	if st.sticky == nil {
 		return st.choose(src, q)
@@ -86,7 +88,7 @@ func (st *state) pick(src netip.Addr, q *query) *Member {
 	return m
 }
 
-// choose returns the member that the policy picks; nil if none may serve.
+// choose returns the member that the policy picks; nil if no member may serve.
 func (st *state) choose(src netip.Addr, q *query) *Member {
 	switch {
 	case st.least != nil:
@@ -98,7 +100,7 @@ func (st *state) choose(src netip.Addr, q *query) *Member {
 	}
 	rotation := st.rotation
 	if q.tried.Len() > 0 {
-		if rotation = st.retries; rotation == nil { // there are too many members for two rotations
+		if rotation = st.retries; rotation == nil { // the set is too large for a second rotation
 			return st.roster.sample(q, nil)
 		}
 	}

@@ -9,17 +9,19 @@ import (
 	"time"
 )
 
-// A queue holds the waiting connections of one service. Clients, as ClientOf tells them apart, take turns in the order
-// in which they came. The connections of one client are served first come, first served. So a client that opens many
-// connections delays each other client by one connection at a time, and a client that waits alone gets all the room.
+// A queue holds the waiting connections of one service. Clients, as ClientOf distinguishes them, take turns in the
+// order in which they came. Connections of the same client are served first come, first served. So a client that opens
+// many connections delays each other client by only one connection at a time. A client that waits alone gets all free
+// capacity.
 //
-// The goroutine that makes room serves the queue. Only one serves at a time; another one that makes room meanwhile has
-// it check again. So no lock is held during a pick, and a pick may itself make room.
+// A goroutine that frees capacity serves the queue. Only one goroutine serves the queue at a time. Another goroutine
+// that frees capacity sets recheck, and the first one checks again. So no lock is held during a pick, and a pick may
+// itself free capacity.
 type queue struct {
 	waiting atomic.Int64 // number of waiters
 	foreign atomic.Int64 // clients that wait in other processes
-	recheck atomic.Bool  // there may be room: serve once more
-	serving atomic.Bool  // a goroutine serves the queue
+	recheck atomic.Bool  // there may be free capacity: serve the queue once more
+	serving atomic.Bool  // a goroutine is serving the queue
 
 	mu    sync.Mutex
 	turns list.List            // of *line, in the order of turns; guarded by mu
@@ -30,13 +32,13 @@ type queue struct {
 type line struct {
 	client  netip.Addr
 	waiters list.List     // of *Waiter
-	turn    *list.Element // in the queue's turns
+	turn    *list.Element // position of the line in the queue's turns
 }
 
-// slotsPerFree is how many slots of the queue a client may have for each free slot. A client that is alone may have
-// four fifths of the queue, and two may have four ninths each, so that other clients find free slots (Choudhury and
-// Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998). In a short queue a client may have
-// all slots.
+// slotsPerFree is how many slots of the queue a client may have for each free slot. A single client can take four
+// fifths of the queue, and two clients can take four ninths each. The rest stays free for other clients (Choudhury and
+// Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998). In a short queue, one client can
+// take all slots.
 const slotsPerFree = 4
 
 // A Waiter is a connection that waits in the queue of a service.
@@ -48,22 +50,22 @@ type Waiter struct {
 	timeout time.Duration
 	timer   *time.Timer
 	line    *line
-	element *list.Element // in its line; nil after it has left the queue; guarded by the queue's mu
+	element *list.Element // position in its line; nil after the Waiter has left the queue; guarded by the queue's mu
 }
 
-// Wait implements LoadBalancer. It calls ready once, unless the Waiter is cancelled:
+// Wait implements LoadBalancer. Unless the Waiter is cancelled, Wait calls ready once:
 //
-//   - with a Member, as NextEndpoint returns it, when there is room and it is this client's turn;
-//   - with the error of NextEndpoint, if that is no longer ErrFull;
+//   - with a Member, as NextEndpoint returns it, when it is the client's turn and a connection is allowed;
+//   - with the error of NextEndpoint, if that error is no longer ErrFull;
 //   - with an error that wraps ErrFull, when the service's queue timeout is over.
 //
-// ready may be called from any goroutine, also before Wait returns, and must not block.
+// ready may be called from any goroutine, even before Wait returns. ready must not block.
 //
-// A client that comes while the service has no endpoint waits for the first one until Options.EmptyWait is over, and
-// for room for the queue timeout after that. Endpoints that it has tried do not count as tried any more.
+// If the service has no endpoint, a client waits until Options.EmptyWait is over for the first endpoint. After that,
+// the client waits for the queue timeout. The queue forgets which endpoints such a client has tried.
 //
 // Wait returns ErrFull if the queue is full, if the service has no queue, or if the client already has its share of the
-// queue. It returns ErrMissingEndpoints if that is so while the service has no endpoint.
+// queue. In these cases, Wait returns ErrMissingEndpoints instead if the service has no endpoint.
 func (b *RoundRobin) Wait(
 	service string, src netip.AddrPort, tried Tried, ready func(*Member, error),
 ) (*Waiter, error) {
@@ -79,10 +81,10 @@ func (g *group) wait(src netip.Addr, tried Tried, ready func(*Member, error)) (*
 	o := &st.options
 	w := &Waiter{group: g, src: src, tried: tried, ready: ready, timeout: max(0, o.QueueTimeout)}
 	if rest := st.emptyWait(); rest > 0 {
-		w.tried = Tried{} // the first endpoint may be one of those, back again
+		w.tried = Tried{} // the first endpoint may be one that the client tried before
 		w.timeout += rest
 	}
-	if w.timeout == 0 { // an endpoint may have come since NextEndpoint said that there is none
+	if w.timeout == 0 { // an endpoint may have come since NextEndpoint found none
 		m, err := g.pick(src, &tried)
 		if err != nil {
 			return nil, err
@@ -97,11 +99,12 @@ func (g *group) wait(src netip.Addr, tried Tried, ready func(*Member, error)) (*
 	}
 	w.timer = time.AfterFunc(w.timeout, w.expire)
 	q.mu.Unlock()
-	g.serveQueue() // room may have been made since NextEndpoint returned ErrFull
+	g.serveQueue() // a connection may have ended since NextEndpoint returned ErrFull
 	return w, nil
 }
 
-// joinLocked adds w to the queue of size slots. It returns false if w's client may have no further slot.
+// joinLocked adds w to the queue. size is how many slots the queue has. joinLocked returns false if the client of w may
+// have no further slot.
 func (q *queue) joinLocked(w *Waiter, size int) bool {
 	client := ClientOf(w.src)
 	l := q.lines[client]
@@ -125,12 +128,12 @@ func (q *queue) joinLocked(w *Waiter, size int) bool {
 	return true
 }
 
-// Cancel removes the waiter from the queue, and reports whether it was still there. If it was not, ready has been
-// called or is being called, and the Member that ready gets is in use.
+// Cancel removes the waiter from the queue, and reports whether the waiter was still in the queue. If Cancel returns
+// false, ready has been called or is being called, and the Member that ready gets is in use.
 func (w *Waiter) Cancel() bool { return w.leave(false) }
 
-// leave removes the waiter from the queue, and reports whether it was still there. If served is true, its client has
-// had its turn.
+// leave removes the waiter from the queue, and reports whether the waiter was still in the queue. If served is true,
+// the client has had its turn, and goes to the end of the order.
 func (w *Waiter) leave(served bool) bool {
 	q := &w.group.queue
 	q.mu.Lock()
@@ -165,14 +168,14 @@ func (q *queue) front() *Waiter {
 	return first.Value.(*line).waiters.Front().Value.(*Waiter)
 }
 
-// expire removes the waiter when the queue timeout is over.
+// expire removes the waiter when its timeout is over.
 func (w *Waiter) expire() {
 	if w.Cancel() {
-		w.ready(nil, fmt.Errorf("%w for %v", w.group.overdue(), w.timeout.Round(time.Millisecond)))
+		w.ready(nil, fmt.Errorf("waited %v: %w", w.timeout.Round(time.Millisecond), w.group.overdue()))
 	}
 }
 
-// overdue returns why a client is refused that cannot wait, or has waited for as long as it may.
+// overdue returns the error for a client that cannot wait, or that has waited for as long as it may.
 func (g *group) overdue() error {
 	if len(g.state.Load().members) == 0 {
 		return ErrMissingEndpoints
@@ -180,7 +183,7 @@ func (g *group) overdue() error {
 	return ErrFull
 }
 
-// serveQueue serves waiting clients. It is called when a use has ended, and when a member may be picked again.
+// serveQueue serves waiting clients. Call serveQueue when a use has ended, or when a member may be picked again.
 func (g *group) serveQueue() {
 	if g.queue.waiting.Load() == 0 {
 		return
@@ -194,7 +197,7 @@ func (g *group) serveQueue() {
 	}
 }
 
-// serveNext serves the client whose turn it is. It returns false if there is no waiter or no room.
+// serveNext serves the client whose turn it is. It returns false if no client waits or a limit is reached.
 func (g *group) serveNext() bool {
 	w := g.queue.front()
 	if w == nil {
@@ -207,7 +210,7 @@ func (g *group) serveNext() bool {
 	if w.leave(true) {
 		w.ready(m, err)
 	} else if m != nil {
-		m.Done() // it was cancelled meanwhile
+		m.Done() // the waiter was cancelled during the pick
 	}
 	return true
 }

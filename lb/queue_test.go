@@ -156,7 +156,7 @@ func TestQueueIsServedInOrder(t *testing.T) {
 		synctest.Wait()
 		late := seen()[2:]
 		slices.Sort(late) // these two at the same moment
-		if want := []string{"3 no endpoint had room for 10s", "4 no endpoint had room for 10s"}; !slices.Equal(late,
+		if want := []string{"3 waited 10s: connection limit reached", "4 waited 10s: connection limit reached"}; !slices.Equal(late,
 			want) {
 			t.Errorf("got %v, want %v", late, want)
 		}
@@ -191,7 +191,7 @@ func TestQueueIsServedWhateverMakesRoom(t *testing.T) {
 		{"the service goes", func(b *RoundRobin, _ []*Member) {
 			b.OnUpdate([]Endpoints{{Service: "web", Removed: true}})
 		}, ErrMissingServiceEntry.Error()},
-		{"time goes by", func(*RoundRobin, []*Member) { time.Sleep(time.Minute + 1) }, "no endpoint had room for 1m0s"},
+		{"time goes by", func(*RoundRobin, []*Member) { time.Sleep(time.Minute + 1) }, "waited 1m0s: connection limit reached"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

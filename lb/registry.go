@@ -6,17 +6,18 @@ import (
 	"time"
 )
 
-// unusedHealth is how long the health of an address without a user is kept. Consul may put the instance back.
+// unusedHealth is how long the registry keeps the health of an address without users. The instance may come back to
+// Consul.
 const unusedHealth = 2 * maxEjection
 
 // A healthRegistry holds the health of each address. Its methods may be called concurrently.
 type healthRegistry struct {
 	clock    clock
-	onChange func(HealthChange) // the callback of NotifyHealth; nil: none
+	onChange func(HealthChange) // the NotifyHealth callback; nil: none
 
 	mu      sync.Mutex
 	healths map[address]*health
-	unused  map[*health]instant // those without a user, and since when
+	unused  map[*health]instant // healths without users, and since when they have none
 }
 
 func newHealthRegistry() *healthRegistry {
@@ -37,7 +38,7 @@ func (r *healthRegistry) acquire(a address, u *usage) {
 	u.health = h
 }
 
-// release undoes acquire. It keeps a health with failures for a while, see dropUnused.
+// release undoes acquire. If the health has failures, the registry keeps it for unusedHealth, see dropUnused.
 func (r *healthRegistry) release(u *usage) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -52,7 +53,7 @@ func (r *healthRegistry) release(u *usage) {
 	}
 }
 
-// dropUnused drops the healths that have had no user for longer than unusedHealth.
+// dropUnused drops each health that has had no users for longer than unusedHealth.
 func (r *healthRegistry) dropUnused() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -80,8 +81,8 @@ func (r *healthRegistry) usersOf(h *health) []*usage {
 	return slices.Clone(h.users)
 }
 
-// reviewUsers has all users of h review it. If returned is true, the ejection of h has ended, and it notifies the
-// callback.
+// reviewUsers calls review for all users of h. If returned is true, the ejection of h has ended, and reviewUsers calls
+// the NotifyHealth callback.
 func (r *healthRegistry) reviewUsers(h *health, returned bool) {
 	for _, u := range r.usersOf(h) {
 		u.group.review(u)
@@ -93,20 +94,20 @@ func (r *healthRegistry) reviewUsers(h *health, returned bool) {
 
 // A HealthChange says that an endpoint of a service was ejected, or that its ejection has ended.
 type HealthChange struct {
-	Service, Endpoint string // Endpoint is the ID
+	Service, Endpoint string // Endpoint is the endpoint's ID
 	Ejected           bool
-	Cause             Cause         // if Ejected
-	TryIn             time.Duration // if Ejected: how long until it is tried
+	Cause             Cause         // if Ejected: why
+	TryIn             time.Duration // if Ejected: time until the next trial
 }
 
-// NotifyHealth sets the callback for ejections. The balancer calls f when an endpoint is ejected, the first time of
-// several in a row, and when its ejection ends. It calls f for each service that has the endpoint and does not ignore
-// ejections. f is called from whatever reports the change, so it must not block. There is one callback; set it before
-// the first update.
+// NotifyHealth sets the callback for ejections. The balancer calls f when an endpoint is ejected and when its ejection
+// ends. If an endpoint is ejected several times in a row, f is called for the first time only. f is called for each
+// service that has the endpoint and does not ignore ejections. f must not block, because the goroutine that reports the
+// failure calls it. There is only one callback. Set the callback before the first update.
 func (b *RoundRobin) NotifyHealth(f func(HealthChange)) { b.registry.onChange = f }
 
-// notifyUsers calls the callback with c for each service that has h and does not ignore ejections. An endpoint that is
-// both a member and one that stands by is notified once.
+// notifyUsers calls the callback with c for each service that has h and does not ignore ejections. For an endpoint that
+// is both a member and on standby, notifyUsers calls the callback once.
 func (r *healthRegistry) notifyUsers(h *health, c HealthChange) {
 	if r.onChange == nil {
 		return

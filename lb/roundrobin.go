@@ -7,19 +7,19 @@ import (
 	"sync/atomic"
 )
 
-// A RoundRobin is the LoadBalancer of this package. It gives each endpoint of a service its turn: an endpoint of weight
-// 3 gets three turns where one of weight 1 gets one, spread evenly (A B A C A, not A A A B C). It leaves out endpoints
-// that fail.
+// A RoundRobin is the LoadBalancer of this package. RoundRobin gives the endpoints of a service turns in proportion to
+// their weights: an endpoint of weight 3 gets three turns where an endpoint of weight 1 gets one. Turns are spread
+// evenly (A B A C A, not A A A B C). RoundRobin skips endpoints that fail.
 //
-// Round robin is what a service gets unless Configure gives it another Policy, or limits, or stickiness. All services
-// share what is known about the health of an address.
+// A service uses round robin unless Configure sets another Policy. Configure also sets limits and stickiness. All
+// services share the health of an address.
 //
-// The order of a service's first endpoints is shuffled, so that a fleet that starts together does not send all its
-// first connections to one instance.
+// RoundRobin shuffles the first set of endpoints of each service. Otherwise all Lictors of a fleet that starts at the
+// same time would send their first connections to one instance.
 type RoundRobin struct {
-	services sync.Map                        // of service name to *group
-	onGone   atomic.Pointer[func([]*Member)] // the callback of NotifyGone; nil: none
-	onEnded  atomic.Pointer[func()]          // the callback of NotifyEnded; nil: none
+	services sync.Map                        // service name to *group
+	onGone   atomic.Pointer[func([]*Member)] // the NotifyGone callback; nil: none
+	onEnded  atomic.Pointer[func()]          // the NotifyEnded callback; nil: none
 	registry *healthRegistry
 	shuffle  func(n int, swap func(i, j int))
 }
@@ -32,14 +32,14 @@ func NewRoundRobin() *RoundRobin {
 }
 
 // Configure sets the options of a service. A service that was never configured has the zero Options. Configure may be
-// called at any time, before the first update of the service too: its endpoints, their open uses and their health stay.
-// An update with Removed set forgets the options.
+// called at any time, even before the first update of the service. The service keeps its endpoints, their open uses and
+// their health. An update with Removed set forgets the options.
 func (b *RoundRobin) Configure(service string, o Options) {
 	for !b.groupOf(service).configure(o) { // retry: an update has just removed this group
 	}
 }
 
-// groupOf returns the group of a service, and creates it if there is none.
+// groupOf returns the group of a service. If there is no group, groupOf creates one.
 func (b *RoundRobin) groupOf(service string) *group {
 	v, ok := b.services.Load(service)
 	if !ok {
@@ -57,11 +57,11 @@ func (b *RoundRobin) NextEndpoint(service string, src netip.AddrPort, tried Trie
 	return v.(*group).nextEndpoint(src.Addr(), &tried)
 }
 
-// OnUpdate implements LoadBalancer. Endpoints that stay keep their position in the order and the turns they are owed;
-// new ones are appended. If two endpoints have the same ID, the second is ignored. Endpoints without an address or a
-// port are ignored too.
+// OnUpdate implements LoadBalancer. Endpoints that stay keep their position in the order and the turns that they are
+// owed. New endpoints are appended to the order. If two endpoints have the same ID, OnUpdate ignores the second.
+// OnUpdate also ignores endpoints that have no address or no port.
 //
-// An update of one service does not wait for updates of others.
+// An update of one service does not wait for updates of other services.
 func (b *RoundRobin) OnUpdate(updates []Endpoints) {
 	for _, u := range updates {
 		if u.Removed {
@@ -76,11 +76,11 @@ func (b *RoundRobin) OnUpdate(updates []Endpoints) {
 	}
 }
 
-// validEndpoints returns a copy of endpoints without repeated IDs and without those that cannot be dialled. Weights
+// validEndpoints returns a copy of endpoints without repeated IDs and without endpoints that cannot be dialled. Weights
 // below 1 become 1.
 func validEndpoints(endpoints []Endpoint) []Endpoint {
 	out := make([]Endpoint, 0, len(endpoints))
-	var seen map[string]bool // nil while the IDs ascend, which is how sources sort them
+	var seen map[string]bool // nil while the IDs ascend; sources usually sort endpoints by ID
 	for i, e := range endpoints {
 		if seen == nil && i > 0 && e.ID <= endpoints[i-1].ID {
 			seen = make(map[string]bool, len(endpoints))

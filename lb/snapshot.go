@@ -10,13 +10,14 @@ import (
 type ServiceSnapshot struct {
 	Service   string
 	Policy    Policy
-	Sticky    int   // clients that stick to an endpoint
-	Open      int64 // uses that are not over
+	Sticky    int   // clients that the service keeps at an endpoint
+	Open      int64 // connections or sessions that are not over
 	Waiting   int64 // clients in the queue
-	Ejections int64 // ejections of its endpoints, by any service that uses the address
+	Ejections int64 // ejections of the service's endpoints, caused by any service
 	Panicking bool  // picks ignore ejections, because too many endpoints are ejected
 
-	// EmptyUntil is until when clients wait for the first endpoint. It is zero if they do not.
+	// EmptyUntil is when clients stop waiting for the first endpoint. EmptyUntil is zero if clients do not wait for
+	// one.
 	EmptyUntil time.Time
 
 	Endpoints []EndpointSnapshot
@@ -26,37 +27,39 @@ type ServiceSnapshot struct {
 type EndpointSnapshot struct {
 	Endpoint
 	State State
-	Open  int64 // uses that are not over
+	Open  int64 // connections or sessions that are not over
 
-	// Since the endpoint joined the service at its address:
+	// Picks and Failures count since the endpoint joined the service at its address.
 	Picks    int64
 	Failures int64
 
-	// In a row, since the endpoint was last reached. All services that use the address share these.
-	Fails     int   // failures
-	Ejections int   // how often it was ejected
-	Cause     Cause // of the last ejection
+	// Fails, Ejections and Cause describe the failures in a row since the endpoint was last reached. All services that
+	// use the address share them.
+	Fails     int   // failures in a row
+	Ejections int   // ejections in a row
+	Cause     Cause // cause of the last ejection
 
-	// TryIn is how long an endpoint in StateEjected is not tried. If it is zero or negative, the next pick tries it.
+	// TryIn is the time until an endpoint in StateEjected is tried. If TryIn is zero or negative, the next pick tries
+	// the endpoint.
 	TryIn time.Duration
 
-	// Checked says of an endpoint in StateEjected that no pick tries it: it must answer an active check.
+	// Checked says that only active checks, and no picks, try the endpoint while it is in StateEjected.
 	Checked bool
 
-	Share float64 // the part of its weight that counts now: less than 1 during a slow start
+	Share float64 // the part of the weight that counts now: less than 1 during a slow start
 }
 
 // State says whether an endpoint may be picked.
 type State int
 
-// The states of an endpoint. If ServiceSnapshot.Panicking is set, an endpoint in StateEjected is picked all the same.
+// The states of an endpoint. While ServiceSnapshot.Panicking is true, picks use endpoints in StateEjected too.
 const (
-	StateIn       State = iota // it gets its share of picks
-	StateEjected               // it gets no picks
-	StateTrial                 // it gets no picks while one use tries it
-	StateSlow                  // it is in its slow start, and gets less than its share
-	StateFull                  // it has its limit of open uses
-	StateTroubled              // it gets its share, but has failed since it was last reached
+	StateIn       State = iota // the endpoint gets its share of picks
+	StateEjected               // the endpoint is ejected and gets no picks
+	StateTrial                 // one use tries the ejected endpoint, which gets no other picks
+	StateSlow                  // the endpoint is in a slow start, and gets less than its share
+	StateFull                  // the endpoint has reached its limit of open uses
+	StateTroubled              // the endpoint gets its share, but its last report was a failure
 )
 
 // String returns one word for the state, such as "slow_start".
@@ -68,7 +71,8 @@ func (s State) String() string {
 	return names[s]
 }
 
-// Snapshot returns all services that an update has named, sorted by name, and their endpoints sorted by ID.
+// Snapshot returns the state of all services that an update has named. Services are sorted by name, and the endpoints
+// of each service by ID.
 func (b *RoundRobin) Snapshot() []ServiceSnapshot {
 	var out []ServiceSnapshot
 	b.services.Range(func(name, g any) bool {

@@ -45,7 +45,7 @@ func (h *house) serves(service, want string) {
 	serves(h.T, h.balancer, service, want)
 }
 
-const nothing = "nothing is known about this service yet"
+const nothing = "the endpoints of this service are not known yet"
 
 func TestAnExtendedInputHoldsSetsBackUntilCommit(t *testing.T) {
 	h := newHouse(t)
