@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// A bitmap is a set of small numbers, and their count. Its methods may be called concurrently.
+// A bitmap is a set of small numbers, with their count. Its methods may be called concurrently.
 type bitmap struct {
 	words []atomic.Uint64
 	count atomic.Int64
@@ -24,7 +24,7 @@ func fullBitmap(n int) *bitmap {
 	return b
 }
 
-// set adds i to the set if in is true, and removes it otherwise.
+// set adds i to the set if in is true, and removes i otherwise.
 func (b *bitmap) set(i int, in bool) {
 	word, bit := &b.words[i/64], uint64(1)<<(i%64)
 	switch {
@@ -38,7 +38,7 @@ func (b *bitmap) set(i int, in bool) {
 // has reports whether i is in the set.
 func (b *bitmap) has(i int) bool { return b.words[i/64].Load()>>(i%64)&1 != 0 }
 
-// nextSet returns the lowest number in the set that is at least i; -1 if there is none.
+// nextSet returns the lowest number in the set that is at least i. It returns -1 if there is no such number.
 func (b *bitmap) nextSet(i int) int {
 	for w := i / 64; w < len(b.words); w++ {
 		word := b.words[w].Load()

@@ -5,35 +5,36 @@ import (
 	"time"
 )
 
-// The retries of a service are limited to a fifth of the first picks of the last ten seconds, plus ten a second.
+// These constants limit the retries of a service to a fifth of the first picks of the last ten seconds, plus ten
+// retries a second.
 const (
 	retryShare  = 0.2
 	retryWindow = 10 * time.Second
-	retryFloor  = 10.0 // a second
+	retryFloor  = 10.0 // retries a second
 )
 
-// A budget limits retries on endpoints that are failing too. If all endpoints of a service are dead or overloaded,
-// retries must not multiply the load. A client's first pick costs nothing, nor does a retry on an endpoint that
-// answers.
+// A budget limits retries on failing endpoints. If all endpoints of a service are dead or overloaded, retries must not
+// multiply the load. A client's first pick costs no token, and neither does a retry on an endpoint that answers.
 //
-// It has two buckets of tokens. First picks fill one, which drains within retryWindow. Time fills the other.
+// A budget has two buckets of tokens. First picks fill one bucket, whose tokens expire within retryWindow. Time fills
+// the other bucket.
 type budget struct {
-	mu        sync.Mutex // guards the following
-	last      instant    // time of the last spend; 0: there was none
-	picksSeen int64      // first picks at that time
+	mu        sync.Mutex // guards the following fields
+	last      instant    // time of the last spend; 0: no retry yet
+	picksSeen int64      // first picks at the time of the last spend
 	earned    float64    // tokens from first picks
 	reserve   float64    // tokens from time
 }
 
-// spend takes a token, and reports whether there was one. firstPicks is the number of first picks up to now.
+// spend takes a token, and reports whether there was one. firstPicks is the number of first picks so far.
 func (b *budget) spend(firstPicks int64, now instant) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	elapsed := max(now.sub(b.last), 0) // concurrent callers may come in another order than they read the clock
+	elapsed := max(now.sub(b.last), 0) // concurrent callers may arrive out of order
 	if b.last == 0 {
 		elapsed = retryWindow
 	}
-	// Only picks within the window count. They are assumed to be spread evenly over the time since the last spend.
+	// Only first picks within the window earn tokens. Assume that the picks were spread evenly since the last spend.
 	windows := float64(elapsed) / float64(retryWindow)
 	recent := min(1, 1/windows)
 	b.earned = b.earned*max(0, 1-windows) + retryShare*float64(max(firstPicks-b.picksSeen, 0))*recent

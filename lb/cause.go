@@ -6,9 +6,9 @@ import (
 	"syscall"
 )
 
-// CauseOf returns the cause of err, the failure of a dial or a datagram to an endpoint. If local is true, the failure
-// says nothing about the endpoint: this host lacks a resource or filters the packet, or the caller gave up. Then the
-// cause is zero, and Member.Failed must not be called.
+// CauseOf returns the cause of err, which is the error of a dial or a datagram to an endpoint. If local is true, the
+// error says nothing about the endpoint: this host lacks a resource or filters the packet, or the caller gave up. In
+// that case the cause is zero, and Member.Failed must not be called.
 func CauseOf(err error) (cause Cause, local bool) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, ErrLookups) {
 		return 0, true
@@ -18,16 +18,16 @@ func CauseOf(err error) (cause Cause, local bool) {
 	}
 	var errno syscall.Errno
 	if !errors.As(err, &errno) {
-		return Unreachable, false // a deadline, or a host name
+		return Unreachable, false // a timeout, or an unknown host name
 	}
 	switch errno {
 	case syscall.ECONNREFUSED:
 		return Refused, false
 	case syscall.ECONNRESET, syscall.EPIPE:
 		return Reset, false
-	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, // descriptors, memory
-		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN, // ports to dial from
-		syscall.EACCES, syscall.EPERM: // a filter on this host
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, // no descriptors or memory
+		syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EAGAIN, // no local ports
+		syscall.EACCES, syscall.EPERM: // a packet filter on this host
 		return 0, true
 	}
 	return Unreachable, false

@@ -5,19 +5,20 @@ import "math"
 // numCells is the number of cells. It is a power of two.
 const numCells = 1024
 
-// cells divide the clients of a large set by their hashes. A client is scored only with the members in its cell.
+// cells divide the clients of a large set by the hashes of the clients. The source hash policy scores a client only
+// with the members of the client's cell.
 //
-// A member is in a part of the cells: manyMembers/n of them if there are n members, and more in proportion if its
-// weight is above the mean. Its weight counts for more the fewer cells it is in, so that its share of all clients is
-// right. Its seed decides which cells these are: it yields an order of all cells, of which the member is in the first
-// few. If n changes by one, a member's number of cells changes by one part in n, so few clients move. With n equal to
-// manyMembers, each member is in all cells.
+// With n members, a member is in manyMembers/n of all cells. A member whose weight is above the mean is in more cells,
+// in proportion. The fewer cells a member is in, the more its weight counts there, so that its share of all clients is
+// right. The seed of a member yields an order of all cells, and the member is in the first cells of that order. If n
+// changes by one, each member's number of cells changes by one part in n, so few clients move. If n equals manyMembers,
+// each member is in all cells.
 type cells struct {
-	offsets [numCells + 1]int32 // of each cell in indexes
-	indexes []int32             // of members, cell by cell
+	offsets [numCells + 1]int32 // start of each cell in indexes
+	indexes []int32             // indexes of members, cell by cell
 }
 
-// newCells returns the cells for nodes, and raises the weights of nodes to what counts within a cell.
+// newCells returns the cells for nodes. It raises the weights of nodes to the weights that count within a cell.
 func newCells(nodes []hashNode) *cells {
 	n, total := float64(len(nodes)), 0.0
 	for i := range nodes {
@@ -58,9 +59,9 @@ func eachCell(seed uint64, count int, f func(cell int)) {
 	}
 }
 
-// indexesFor returns the indexes of the members in the cell of a client, known by its hash.
+// indexesFor returns the indexes of the members in the cell of a client. client is the hash of the client's address.
 func (c *cells) indexesFor(client uint64) []int32 {
-	// Hash again: the scores of members depend on the hash itself.
+	// Hash the client again, because the scores of members depend on the first hash.
 	cell := mix(client) % numCells
 	return c.indexes[c.offsets[cell]:c.offsets[cell+1]]
 }

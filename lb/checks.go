@@ -1,20 +1,20 @@
 package lb
 
-// checks is what is known of the active checks of a UDP address. While there are some, and the last of them has failed,
-// they alone try the address: a server that hangs is as silent to a client's datagram as one that need not answer.
-// health.mu guards it.
+// checks is the state of the active checks of a UDP address. While checks are running and the last one has failed, only
+// checks try the address. Silence after a client's datagram proves nothing: the server may hang, or may not need to
+// answer. health.mu guards checks.
 type checks struct {
-	running int  // endpoints at the address that are being checked
+	running int  // number of endpoints at the address that are being checked
 	failed  bool // a check has failed since the address last answered
 }
 
-// decide reports whether only an answer ends an ejection.
+// decide reports whether only an answer to a check ends an ejection.
 func (c checks) decide() bool { return c.running > 0 && c.failed }
 
-// beginChecks notes that a check of the address begins. endChecks must be called when it has ended.
+// beginChecks notes that an endpoint at the address is being checked. Call endChecks when the checks end.
 func (h *health) beginChecks() { h.countChecks(1) }
 
-// endChecks notes that a check of the address has ended.
+// endChecks undoes beginChecks.
 func (h *health) endChecks() { h.countChecks(-1) }
 
 func (h *health) countChecks(change int) {
@@ -38,8 +38,9 @@ func (h *health) countChecks(change int) {
 	}
 }
 
-// checkFailed is Failed for the result of an active check. Over UDP it ends a trial, which cannot know better. A check
-// needs no trial of its own: it is one if the ejection's time is over.
+// checkFailed reports a failed active check; it takes the place of Failed. Over UDP, checkFailed also ends a trial in
+// progress, because a check gives a better answer than a trial. A check that fails after the ejection's time is over
+// counts as a failed trial.
 func (m *Member) checkFailed(c Cause) {
 	h := m.health
 	if h.address.network != UDP {
@@ -62,8 +63,8 @@ func (m *Member) checkFailed(c Cause) {
 	h.registry.reviewUsers(h, false)
 }
 
-// returnSilently ends an ejection whose time is over, unless the address must answer a check. It is for an address that
-// no client tries.
+// returnSilently ends an ejection whose time is over, unless the address must first answer a check. It is for addresses
+// that no client tries.
 func (h *health) returnSilently() {
 	h.mu.Lock()
 	until := h.ejectedUntil.Load()

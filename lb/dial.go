@@ -10,10 +10,11 @@ import (
 	"github.com/lictor-proxy/lictor/internal/deadline"
 )
 
-// Dial connects to e. If e has a host name, it tries the addresses in turn; if none answers, it looks the name up again
-// and tries those that are new. The lookup and the dials of an answer each get up to timeout; zero means until ctx
-// ends. admit, which may be nil, returns those of the addresses that may be dialled, or an error. The error is that of
-// the last address tried.
+// Dial connects to the endpoint e. If e has a host name, Dial tries the addresses of the host name in turn. If no
+// address answers, Dial looks the name up again, and tries the new addresses. Each lookup, and all dials to the
+// addresses that it found together, may take up to timeout; a zero timeout means until ctx ends. admit returns the
+// addresses that may be dialled, or an error; a nil admit allows all. Dial returns the error of the last address that
+// it tried.
 func (r *Resolver) Dial(
 	ctx context.Context, d *net.Dialer, network Network, e Endpoint, timeout time.Duration,
 	admit func([]netip.Addr) ([]netip.Addr, error),
@@ -41,7 +42,7 @@ func (r *Resolver) Dial(
 	return nil, err
 }
 
-// admitted looks the name of e up, and returns those of its addresses that may be dialled.
+// admitted looks up the host name of e, and returns the addresses that may be dialled.
 func (r *Resolver) admitted(
 	ctx context.Context, e Endpoint, timeout time.Duration, admit func([]netip.Addr) ([]netip.Addr, error),
 ) ([]netip.Addr, error) {
@@ -54,7 +55,8 @@ func (r *Resolver) admitted(
 	return admit(addrs)
 }
 
-// dialAny connects to the first of addrs that accepts a connection. Each gets an equal part of the time that is left.
+// dialAny connects to the first of addrs that accepts a connection. Each address gets an equal part of the remaining
+// time.
 func (r *Resolver) dialAny(
 	ctx context.Context, d *net.Dialer, network Network, e Endpoint, addrs []netip.Addr, timeout time.Duration,
 ) (conn net.Conn, err error) {
@@ -64,7 +66,7 @@ func (r *Resolver) dialAny(
 	for i, addr := range r.Order(network, e, addrs) {
 		at := netip.AddrPortFrom(addr, e.Addr.Port())
 		if conn, err = dialPart(ctx, d, network, at, len(addrs)-i); err == nil {
-			if network == TCP { // over UDP, it sends nothing
+			if network == TCP { // over UDP, connecting sends nothing
 				r.Reached(network, at)
 			}
 			return conn, nil
@@ -79,7 +81,7 @@ func (r *Resolver) dialAny(
 	return nil, err
 }
 
-// dialPart connects to addr, with one part in of of the time until ctx ends.
+// dialPart connects to addr within 1/of of the time until ctx ends.
 func dialPart(
 	ctx context.Context, d *net.Dialer, network Network, addr netip.AddrPort, of int,
 ) (net.Conn, error) {
@@ -91,7 +93,7 @@ func dialPart(
 	return deadline.Dial(ctx, *d, network.String(), addr.String())
 }
 
-// within returns ctx with a timeout; zero means none.
+// within returns ctx with a timeout. A zero timeout means none.
 func within(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout == 0 {
 		return context.WithCancel(ctx)

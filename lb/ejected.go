@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// An ejectedEntry is a member's entry in its group's heap of ejected members. The group's healthMu guards it.
+// An ejectedEntry is a member's entry in its group's heap of ejected members. The group's healthMu guards the entry.
 type ejectedEntry struct {
-	member    *Member // in the group's present state; nil if the state has none yet
-	heapIndex int     // in the group's ejectedMembers; negative: it is not ejected
-	due       instant // when a pick should look at it
+	member    *Member // the member in the group's current state; nil: not in the state yet
+	heapIndex int     // index in the group's ejectedMembers; negative: not ejected
+	due       instant // when a pick should look at the member
 }
 
-// ejectedHeap holds the ejected members of a group. It is a heap by due.
+// ejectedHeap holds the ejected members of a group. It is a heap ordered by due.
 type ejectedHeap []*Member
 
 func (h ejectedHeap) Len() int           { return len(h) }
@@ -40,9 +40,9 @@ func (h *ejectedHeap) Pop() any {
 	return m
 }
 
-// reviewAll rebuilds what the group knows about its members' health. It is called after an update.
+// reviewAll rebuilds the group's summary of its members' health. Call reviewAll after an update.
 func (g *group) reviewAll() {
-	g.healthMu.Lock() // before the state is loaded: the last of several calls sees the last state
+	g.healthMu.Lock() // lock before loading the state, so that the last of several calls sees the last state
 	for _, m := range g.ejectedMembers {
 		m.entry.heapIndex = -1
 	}
@@ -66,8 +66,8 @@ func (g *group) reviewAll() {
 	g.serveQueue()
 }
 
-// review updates what the group knows about one member. It is called after the health of its address has changed. An
-// endpoint that stands by is no member.
+// review updates the group's summary for one member. Call review after the health of the member's address has changed.
+// review does nothing for a standby endpoint, which is not a member.
 func (g *group) review(u *usage) {
 	if u.standby {
 		return
@@ -94,7 +94,7 @@ func (g *group) review(u *usage) {
 	g.serveQueue()
 }
 
-// slowStartEndOf returns when a member's slow start ends. It returns zero if the member is not starting slowly.
+// slowStartEndOf returns when a member's slow start ends. It returns zero if the member is not in a slow start.
 func (g *group) slowStartEndOf(st *state, u *usage) instant {
 	since, slow := u.servesSince(), st.options.SlowStart
 	if slow == 0 || since == 0 || since.add(slow) <= g.registry.clock.now() {
@@ -103,7 +103,7 @@ func (g *group) slowStartEndOf(st *state, u *usage) instant {
 	return since.add(slow)
 }
 
-// publishHealthLocked updates the atomics that picks read, after ejectedMembers has changed.
+// publishHealthLocked updates the atomics that picks read. Call it after ejectedMembers has changed.
 func (g *group) publishHealthLocked(st *state) {
 	due := distantFuture
 	if len(g.ejectedMembers) > 0 {
@@ -114,13 +114,14 @@ func (g *group) publishHealthLocked(st *state) {
 	g.panicking.Store(st.options.panics(len(g.ejectedMembers), len(st.members)))
 }
 
-// maxTrialLooks bounds how many ejected members one pick examines to find one to try.
+// maxTrialLooks limits how many ejected members one pick examines to find a member to try.
 const maxTrialLooks = 16
 
-// fullRetryAfter is how long picks pass over an ejected member that is due but full.
+// fullRetryAfter is how long picks skip an ejected member that is due for a trial, but has no free use.
 const fullRetryAfter = 100 * time.Millisecond
 
-// pickTrial returns an ejected member that is due for a trial, for this use to try it. It returns nil if there is none.
+// pickTrial returns an ejected member that is due for a trial. The use of the returned Member is the trial. pickTrial
+// returns nil if no member is due.
 func (g *group) pickTrial(q *query) *Member {
 	now := g.registry.clock.now()
 	for range maxTrialLooks {
@@ -139,8 +140,8 @@ func (g *group) pickTrial(q *query) *Member {
 	return nil
 }
 
-// peekDue returns the ejected member that is due first. It returns nil if none is due, because another pick was faster.
-// It also returns nil if the member is full, and makes it due again after fullRetryAfter.
+// peekDue returns the ejected member that is due first. It returns nil if none is due any more, because another pick
+// was faster. If the member is full, peekDue returns nil, and makes the member due again after fullRetryAfter.
 func (g *group) peekDue(now instant, q *query) *Member {
 	g.healthMu.Lock()
 	defer g.healthMu.Unlock()

@@ -1,18 +1,18 @@
 package lb
 
-// An Ejection is what is known of an ejected address, for another process.
+// An Ejection describes an ejected address, for another process.
 type Ejection struct {
 	Network  Network
-	Endpoint Endpoint // its address only
+	Endpoint Endpoint // only the address counts
 	Cause    Cause
-	InARow   int // times that it was ejected, without those for quickEjection
-	Quick    int `json:",omitempty"` // times that it was ejected for quickEjection
+	InARow   int // ejections in a row, without those that lasted quickEjection
+	Quick    int `json:",omitempty"` // ejections in a row that lasted quickEjection
 
-	// CheckFailed says that only an answer ends the ejection, as long as the address is checked.
+	// CheckFailed says that only an answer to an active check ends the ejection, as long as the address is checked.
 	CheckFailed bool `json:",omitempty"`
 }
 
-// Ejections returns the addresses that are ejected, in no order.
+// Ejections returns all ejected addresses, in no order.
 func (b *RoundRobin) Ejections() (all []Ejection) {
 	b.registry.mu.Lock()
 	defer b.registry.mu.Unlock()
@@ -28,9 +28,9 @@ func (b *RoundRobin) Ejections() (all []Ejection) {
 	return all
 }
 
-// SetEjections has addresses be ejected that another process has found to fail. It is to be called before there are
-// updates. The addresses are tried again at once, those that must answer a check after minEjection: until then checks
-// of them have begun.
+// SetEjections ejects addresses that another process has found to fail. Call SetEjections before the first update. The
+// addresses are due for a trial at once. Addresses with CheckFailed are due after minEjection, because by then their
+// checks have begun.
 func (b *RoundRobin) SetEjections(all []Ejection) {
 	r := b.registry
 	r.mu.Lock()

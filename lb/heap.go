@@ -1,7 +1,7 @@
 package lb
 
-// These functions keep a binary min-heap of numbers, ordered by less. They take the place of container/heap, which
-// allocates to push a number.
+// The functions in this file keep a binary min-heap of numbers, ordered by less. They replace container/heap, which
+// allocates memory for each number that is pushed.
 
 // heapify reorders h into a heap.
 func heapify(h []int32, less func(i, j int32) bool) {
@@ -10,7 +10,7 @@ func heapify(h []int32, less func(i, j int32) bool) {
 	}
 }
 
-// push adds x to a heap. It allocates only if the capacity is used up.
+// push adds x to a heap. push allocates memory only if the capacity of the slice is used up.
 func push(heap *[]int32, less func(i, j int32) bool, x int32) {
 	h := append(*heap, x)
 	i := len(h) - 1
@@ -36,7 +36,7 @@ func pop(heap *[]int32, less func(i, j int32) bool) int32 {
 	return x
 }
 
-// sink moves the number at index i down a heap, to where it belongs.
+// sink moves the number at index i down a heap until the heap is in order again.
 func sink(h []int32, less func(i, j int32) bool, i int) {
 	for {
 		least, l := i, 2*i+1

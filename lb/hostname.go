@@ -9,41 +9,41 @@ import (
 	"time"
 )
 
-// A hostName is what a Resolver knows of a host name. Resolver.mu guards it.
+// A hostName holds what a Resolver knows about one host name. Resolver.mu guards it.
 type hostName struct {
 	host     string
-	addrs    []netip.Addr // that the last good lookup has found; empty: the name is not known; not changed in place
-	answered instant      // when that has ended
-	call     *call        // the lookup that runs; nil: none
+	addrs    []netip.Addr // found by the last good lookup; empty: the name is not known; never changed in place
+	answered instant      // when the last good lookup ended
+	call     *call        // the running lookup; nil: none
 	asked    instant      // when the last lookup began
-	ended    instant      // when it has ended, however; 0: none has
-	err      error        // of the last lookup that has ended; nil if it was good
-	denied   int          // lookups in a row that have said that there is no such name
+	ended    instant      // when the last lookup ended, with any result; 0: none has ended
+	err      error        // error of the last finished lookup; nil: it found the name
+	denied   int          // lookups in a row that said that the name does not exist
 	failed   instant      // when all addresses were last known to fail; 0: never
-	hurried  bool         // the last lookup began for that
-	used     instant      // by a caller
+	hurried  bool         // the last lookup began because all addresses failed
+	used     instant      // when a caller last used the name
 }
 
-// A call is a lookup that runs or waits for a slot.
+// A call is a lookup that is running or waits for a slot.
 type call struct {
 	name    *hostName
 	cancel  context.CancelFunc
-	awaited bool          // users of a known name should wait for it
-	started atomic.Bool   // it has got its slots
-	waiters int           // callers that wait for it; guarded by Resolver.mu
-	timer   *time.Timer   // ends it, as nobody waits; nil: it goes on; guarded by Resolver.mu
-	done    chan struct{} // closed when the following are set
-	addrs   []netip.Addr  // that are known then
-	err     error         // if none are
+	awaited bool          // users of a known name should wait for this lookup
+	started atomic.Bool   // the lookup has its slots
+	waiters int           // callers that wait for the lookup; guarded by Resolver.mu
+	timer   *time.Timer   // ends a lookup without waiters; nil: no end is planned; guarded by Resolver.mu
+	done    chan struct{} // closed when addrs and err are set
+	addrs   []netip.Addr  // the known addresses at the end of the lookup
+	err     error         // the error, if no addresses are known
 }
 
-// isDue reports whether a name that is known should be looked up again.
+// isDue reports whether a known name should be looked up again.
 func (n *hostName) isDue(now instant) bool {
 	age := now.sub(n.ended)
 	return n.ended == 0 || age >= refreshEvery || n.failed > n.asked && (!n.hurried || age >= hurryEvery)
 }
 
-// beginLocked starts a lookup of n, and returns it. After Close it returns one that has ended.
+// beginLocked starts a lookup of n, and returns its call. After Close, the returned call has already ended.
 func (r *Resolver) beginLocked(n *hostName, now instant) *call {
 	c := &call{name: n, addrs: n.addrs, done: make(chan struct{})}
 	if r.ctx.Err() != nil {
@@ -68,7 +68,8 @@ func (r *Resolver) beginLocked(n *hostName, now instant) *call {
 	return c
 }
 
-// lingerLocked ends a call after lookupLinger, or when another one needs its slot.
+// lingerLocked plans the end of a call without waiters. The call ends after lookupLinger, or when another lookup needs
+// its slot.
 func (r *Resolver) lingerLocked(c *call) {
 	if c.timer == nil {
 		c.timer = time.AfterFunc(lookupLinger, c.cancel)
@@ -85,7 +86,7 @@ func (r *Resolver) keepLocked(c *call) {
 	}
 }
 
-// queue counts a lookup that waits for a slot, and ends one that nobody waits for.
+// queue counts a lookup that waits for a slot, and ends one running lookup that has no waiters.
 func (r *Resolver) queue() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -103,7 +104,7 @@ func (r *Resolver) unqueue() {
 	r.queued--
 }
 
-// run looks up a name, and notes the result.
+// run looks up a name, and stores the result.
 func (r *Resolver) run(ctx context.Context, c *call, answers bool) {
 	defer close(c.done)
 	defer c.cancel()
@@ -122,18 +123,18 @@ func (r *Resolver) run(ctx context.Context, c *call, answers bool) {
 	r.forgetLocked(n.host)
 }
 
-// noteLocked notes the result of a lookup.
+// noteLocked stores the result of a lookup in n.
 func (r *Resolver) noteLocked(n *hostName, addrs []netip.Addr, err error) {
 	var dns *net.DNSError
 	switch {
 	case err == nil:
 		r.found.Add(1)
 		n.addrs, n.answered, n.err, n.denied = addrs, n.ended, nil, 0
-	case errors.Is(err, ErrLookups) || errors.Is(err, context.Canceled): // says nothing about the name
+	case errors.Is(err, ErrLookups) || errors.Is(err, context.Canceled): // such an error says nothing about the name
 	case errors.As(err, &dns) && dns.IsNotFound && !dns.IsTemporary:
 		r.denied.Add(1)
 		n.err = err
-		if n.denied++; n.denied > 1 { // the first time it may be the name server's mistake
+		if n.denied++; n.denied > 1 { // the first "no such name" may be the name server's mistake
 			n.addrs = nil
 		}
 	default:
@@ -142,7 +143,7 @@ func (r *Resolver) noteLocked(n *hostName, addrs []netip.Addr, err error) {
 	}
 }
 
-// lookup waits for slots, and looks up the host of c. It returns ErrLookups if ctx ends before it has its slots.
+// lookup waits for slots, and then looks up the host of c. It returns ErrLookups if ctx ends before it has its slots.
 func (r *Resolver) lookup(ctx context.Context, c *call, answers bool) ([]netip.Addr, error) {
 	slots := []chan struct{}{r.unknownSlots, r.slots}
 	if answers {
@@ -162,7 +163,7 @@ func (r *Resolver) lookup(ctx context.Context, c *call, answers bool) ([]netip.A
 	return addrs, err
 }
 
-// take waits for one of slots. It returns false if ctx ends before.
+// take waits for a free slot. It returns false if ctx ends first.
 func (r *Resolver) take(ctx context.Context, slots chan struct{}) bool {
 	select {
 	case slots <- struct{}{}:

@@ -5,22 +5,24 @@ import (
 	"sync/atomic"
 )
 
-// leastConnections picks the member with the fewest open uses per weight. It compares all members without a lock. So
-// counts change meanwhile, and two concurrent picks may take the same member; the next picks make up for it.
+// leastConnections picks the member with the fewest open uses per unit of weight. A pick compares all members without a
+// lock, so counts may change during the pick. Two concurrent picks may take the same member; the next picks make up for
+// it.
 //
-// Of more than manyMembers it compares sampleSize members drawn by weight. In 29 of 30 picks the result is among the
-// tenth of all members with the fewest uses. A new member fills up gradually, instead of taking all the next picks.
+// With more than manyMembers members, a pick compares only sampleSize members, which it draws by weight. In 29 of 30
+// picks the result is among the tenth of all members with the fewest uses. A new member then fills up gradually,
+// instead of taking all the next picks.
 //
-// Ties rotate by weight; otherwise short connections would all go to the first member. They rotate by start-time fair
-// queuing (Goyal, Vin and Cheng, 1996). Each tie that a member takes moves its finish time on by the inverse of its
-// weight, and the member with the earliest start time takes the tie. A member that joins late starts at most one turn
-// behind the virtual time, so that it gets no burst of ties.
+// Members with equal counts take turns by weight. Otherwise short connections would all go to the first member. The
+// turns follow start-time fair queuing (Goyal, Vin and Cheng, 1996). Each tie that a member wins moves the member's
+// finish time on by the inverse of its weight, and the member with the earliest start time wins a tie. A member that
+// joins late starts at most one turn behind the virtual time, so that it does not win many ties in a row.
 type leastConnections struct {
 	*roster
-	virtualTime atomic.Uint64 // start of the last tie; the bits of a float64
+	virtualTime atomic.Uint64 // start time of the last tie; the bits of a float64
 }
 
-// sampleSize is how many of more than manyMembers a pick compares.
+// sampleSize is how many members a pick compares in a set of more than manyMembers.
 const sampleSize = 32
 
 func (l *leastConnections) pick(q *query) *Member {
@@ -46,15 +48,15 @@ func (l *leastConnections) pick(q *query) *Member {
 	return best.Member
 }
 
-// A candidate is the best member that a pick of leastConnections has compared so far.
+// A candidate is the best member so far in a pick of leastConnections.
 type candidate struct {
 	*Member
-	load        float64 // open uses per weight
-	start, step float64 // virtual time at which its tie starts, and that it takes
+	load        float64 // open uses per unit of weight
+	start, step float64 // virtual time at which the member's tie starts, and how long it takes
 	virtualTime float64
 }
 
-// compare makes m the candidate if m is better and may serve.
+// compare makes m the candidate if m may serve and is better than the current candidate.
 func (c *candidate) compare(m *Member, q *query) {
 	q.examined++
 	weight := float64(m.Weight) * q.share(m)

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// A NamedAddr is an address of a host name, at a port. A Resolver notes in it whether the address fails. What holds for
-// endpoints holds for the addresses of a name: one that has failed comes last for minEjection, and for twice as long
-// after each further failure, up to maxEjection.
+// A NamedAddr is an address of a host name, with a port. A Resolver records in it whether the address fails. An address
+// that has failed comes last in the order of dials for minEjection. The time doubles with each further failure, up to
+// maxEjection, as it does for endpoints.
 type NamedAddr struct {
 	key   namedAddrKey
-	moves atomic.Uint32 // how often its users had better go to another address
+	moves atomic.Uint32 // how often users of the address should have moved to another address
 
-	times int     // failures since it was last reached; guarded by Resolver.mu
-	until instant // it comes last until then; guarded by Resolver.mu
+	times int     // failures since the address was last reached; guarded by Resolver.mu
+	until instant // the address comes last until then; guarded by Resolver.mu
 }
 
 type namedAddrKey struct {
@@ -23,20 +23,20 @@ type namedAddrKey struct {
 	addr    netip.AddrPort
 }
 
-// Addr returns the address.
+// Addr returns the address and port.
 func (a *NamedAddr) Addr() netip.AddrPort { return a.key.addr }
 
-// Moves returns how often users of the address had better go to another one of its name, because it has failed and the
-// other has not. It costs one atomic load.
+// Moves returns how often users of the address should have moved to another address of the same name. The count rises
+// when this address fails while another one does not. Moves costs one atomic load.
 func (a *NamedAddr) Moves() uint32 { return a.moves.Load() }
 
-// namedAddrs are the addresses that are in use or have failed.
+// namedAddrs holds the addresses that are in use or have failed.
 type namedAddrs struct {
 	all     map[namedAddrKey]*NamedAddr
-	failing atomic.Int64 // those that have failed since they were last reached; anybody may read it
+	failing atomic.Int64 // addresses that have failed since they were last reached; may be read without a lock
 }
 
-// maxNamedAddrs bounds how many addresses are remembered that have not failed.
+// maxNamedAddrs limits how many addresses without failures are remembered.
 const maxNamedAddrs = 4 * maxNames
 
 func (s *namedAddrs) get(k namedAddrKey, now instant) *NamedAddr {
@@ -62,7 +62,7 @@ func (s *namedAddrs) isFailing(k namedAddrKey, now instant) bool {
 	return a != nil && now < a.until
 }
 
-// add counts a failure. An address that is failing already had it before: nothing new.
+// add counts a failure of a. While a is already failing, add does nothing, because further failures are no news.
 func (s *namedAddrs) add(a *NamedAddr, now instant) {
 	if now < a.until {
 		return
@@ -81,15 +81,16 @@ func (s *namedAddrs) reached(a *NamedAddr) {
 	a.times, a.until = 0, 0
 }
 
-// Use returns what is noted of an address of a host name.
+// Use returns the NamedAddr of an address of a host name.
 func (r *Resolver) Use(network Network, addr netip.AddrPort) *NamedAddr {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.addrs.get(namedAddrKey{network, addr}, r.clock.now())
 }
 
-// Failed notes that an address of the host name of e could not be reached. The address comes last for a while. It
-// reports whether the name has another one that is not known to fail. If it has none, the name is soon looked up again.
+// Failed records that an address of e's host name could not be reached. The address comes last in the order of dials
+// for a while. Failed reports whether the name has another address that is not known to fail. If there is no such
+// address, the Resolver soon looks the name up again.
 func (r *Resolver) Failed(network Network, e Endpoint, addr netip.Addr) (others bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -111,7 +112,7 @@ func (r *Resolver) Failed(network Network, e Endpoint, addr netip.Addr) (others 
 	return false
 }
 
-// Reached notes that an address of a host name was reached. It costs an atomic load if no address has failed.
+// Reached records that an address of a host name was reached. Reached costs one atomic load if no address has failed.
 func (r *Resolver) Reached(network Network, addr netip.AddrPort) {
 	if r.addrs.failing.Load() == 0 {
 		return
@@ -123,8 +124,9 @@ func (r *Resolver) Reached(network Network, addr netip.AddrPort) {
 	}
 }
 
-// Order returns addresses of the host name of e in the order in which to try them: those that have failed come last,
-// the one that has the least time to wait first. It does not change addrs, but may return them.
+// Order returns addrs, which are addresses of e's host name, in the order in which to dial them. Failed addresses come
+// last, and among them the address whose waiting time ends first. Order does not change addrs, but may return addrs
+// itself.
 func (r *Resolver) Order(network Network, e Endpoint, addrs []netip.Addr) []netip.Addr {
 	if r.addrs.failing.Load() == 0 || len(addrs) < 2 {
 		return addrs

@@ -7,29 +7,31 @@ import (
 	"time"
 )
 
-// A NameSnapshot is what a Resolver knows of a host name at one moment.
+// A NameSnapshot is the knowledge of a Resolver about a host name at one moment.
 type NameSnapshot struct {
 	Host  string
 	Addrs []netip.Addr
-	Age   time.Duration // since a lookup has found the addresses; negative: another process has found them
+	Age   time.Duration // time since a lookup found the addresses; negative: another process found them
 
-	// Err is why the last lookup has not found the name; the addresses are of an earlier one. It is empty if it has.
+	// Err is the error of the last lookup, if it did not find the name. Then the addresses come from an earlier lookup.
+	// Err is empty if the last lookup found the name.
 	Err string
 }
 
-// Lookups are how many lookups of host names have ended, by their result.
+// Lookups counts finished lookups of host names by their result.
 type Lookups struct {
 	Found  int64
-	Denied int64 // there is no such name
+	Denied int64 // the name server said that the name does not exist
 	Failed int64 // no answer in time, or an error of the name server
 }
 
-// Lookups returns how many lookups have ended.
+// Lookups returns how many lookups have finished, by result.
 func (r *Resolver) Lookups() Lookups {
 	return Lookups{r.found.Load(), r.denied.Load(), r.failed.Load()}
 }
 
-// Stale returns how many known names the last lookup has not found, so that earlier addresses are used.
+// Stale returns how many known names the last lookup did not find. The Resolver uses the earlier addresses of these
+// names.
 func (r *Resolver) Stale() (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -41,7 +43,7 @@ func (r *Resolver) Stale() (n int) {
 	return n
 }
 
-// Name returns what is known of a host name; false if it is not known.
+// Name returns what the Resolver knows about a host name. It returns false if the name is not known.
 func (r *Resolver) Name(host string) (NameSnapshot, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -59,13 +61,13 @@ func (r *Resolver) Name(host string) (NameSnapshot, bool) {
 	return s, true
 }
 
-// A KnownName is a host name and its addresses, for another process.
+// A KnownName is a host name and its addresses, in the form in which one process passes them to another.
 type KnownName struct {
 	Host  string       `json:"host"`
 	Addrs []netip.Addr `json:"addrs"`
 }
 
-// Names returns the names that are known, sorted.
+// Names returns all known names, sorted.
 func (r *Resolver) Names() (all []KnownName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,8 +80,8 @@ func (r *Resolver) Names() (all []KnownName) {
 	return all
 }
 
-// SetNames makes names known that another process has found. The first user of each waits for a lookup as for a name
-// that was not used for long. A name that is known already stays as it is.
+// SetNames adds names that another process has looked up. The first use of each name waits for a lookup, as after a
+// long time without use. Names that are already known stay as they are.
 func (r *Resolver) SetNames(all []KnownName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

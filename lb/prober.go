@@ -15,30 +15,31 @@ import (
 	"github.com/lictor-proxy/lictor/internal/deadline"
 )
 
-// maxProbes bounds how many checks of all services run at once. maxProbeLookups bounds how many of them look up a host
-// name, so that the Resolver's other callers come first.
+// maxProbes limits how many checks of all services run at once. maxProbeLookups limits how many of these checks look up
+// a host name, so that the Resolver's other callers come first.
 const (
 	maxProbes       = 64
 	maxProbeLookups = 4
 )
 
 const (
-	probeTimeout = 2 * time.Second // of a Probe for a service without a check
+	probeTimeout = 2 * time.Second // timeout of a Probe for a service without a check
 
 	goodbye     = 100 * time.Millisecond // how long hangUp reads
-	maxGreeting = 64 << 10               // how many bytes it reads at most
+	maxGreeting = 64 << 10               // how many bytes hangUp reads at most
 )
 
-// A Prober checks the endpoints of a RoundRobin actively: over TCP by connecting, over UDP by a datagram that must be
-// answered. It reports each result to the endpoint's Member, as the proxier does.
+// A Prober checks the endpoints of a RoundRobin actively. Over TCP, a check connects; over UDP, a check sends a
+// datagram that the endpoint must answer. The Prober reports each result to the endpoint's Member, as the proxier does.
 type Prober struct {
-	// Resolver looks up the host names of endpoints. NewProber creates one. To use another, set it before Apply.
+	// Resolver looks up the host names of endpoints. NewProber creates a Resolver. To use another one, set the field
+	// before Apply.
 	Resolver *Resolver
 
-	own      *Resolver // the one that NewProber has created
+	own      *Resolver // the Resolver that NewProber has created
 	balancer *RoundRobin
-	slots    chan struct{} // holds a value for each check that runs
-	lookups  chan struct{} // holds a value for each of those that looks up a host name
+	slots    chan struct{} // holds a value for each running check
+	lookups  chan struct{} // holds a value for each running check that looks up a host name
 
 	mu       sync.Mutex
 	services map[string]*checkedService // by name; guarded by mu
@@ -47,11 +48,10 @@ type Prober struct {
 	wg       sync.WaitGroup
 }
 
-// A Check says how the endpoints of a service are checked. The Network of the service's Options says over which
-// network.
+// A Check says how the endpoints of a service are checked. The check uses the Network of the service's Options.
 type Check struct {
-	Interval time.Duration // between two checks of an endpoint; each is jittered by a tenth
-	Timeout  time.Duration // of each
+	Interval time.Duration // time between two checks of an endpoint, jittered by up to a tenth
+	Timeout  time.Duration // time limit of each check
 	Send     string        // UDP: the datagram to send
 	Expect   string        // UDP: the prefix that the answer must have
 }
@@ -61,13 +61,13 @@ func (c Check) pause() time.Duration {
 	return time.Duration(float64(c.Interval) * (0.9 + 0.2*rand.Float64()))
 }
 
-// A checkedService is a service that is being checked.
+// A checkedService is a service with active checks.
 type checkedService struct {
 	check  Check
 	cancel context.CancelFunc
 }
 
-// NewProber returns a Prober for the endpoints of b. It checks nothing before Apply.
+// NewProber returns a Prober for the endpoints of b. The Prober checks nothing before Apply.
 func NewProber(b *RoundRobin) *Prober {
 	own := NewResolver(maxProbeLookups)
 	return &Prober{
@@ -77,8 +77,8 @@ func NewProber(b *RoundRobin) *Prober {
 	}
 }
 
-// Apply replaces the checks, which are keyed by service. A check that has not changed goes on. After Close it begins
-// none.
+// Apply replaces all checks. The keys of checks are service names. A check that has not changed goes on. After Close,
+// Apply begins no checks.
 func (p *Prober) Apply(checks map[string]Check) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +127,7 @@ func (p *Prober) checkService(ctx context.Context, service string, c Check) {
 	var seen *roster
 	for {
 		r := p.rosterOf(service)
-		if r != seen { // the first round, or after an update
+		if r != seen { // the first round, or the first round after an update
 			seen = r
 			present := map[*usage]bool{}
 			for _, m := range r.members {
@@ -145,13 +145,13 @@ func (p *Prober) checkService(ctx context.Context, service string, c Check) {
 				}
 			}
 		}
-		if !sleep(ctx, min(c.Interval, time.Second)) { // how soon it notices new endpoints
+		if !sleep(ctx, min(c.Interval, time.Second)) { // new endpoints are noticed after this time at the latest
 			return
 		}
 	}
 }
 
-// rosterOf returns the present roster of a service. It is empty if the service is unknown.
+// rosterOf returns the current roster of a service. It returns an empty roster if the service is unknown.
 func (p *Prober) rosterOf(service string) *roster {
 	v, ok := p.balancer.services.Load(service)
 	if !ok {
@@ -160,7 +160,7 @@ func (p *Prober) rosterOf(service string) *roster {
 	return v.(*group).state.Load().roster
 }
 
-// checkEndpoint checks one endpoint until ctx ends. The first check starts as soon as it gets a slot. The intervals are
+// checkEndpoint checks one endpoint until ctx ends. The first check starts as soon as a slot is free. The intervals are
 // jittered, so the checks of many endpoints soon spread out.
 func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
 	m.health.beginChecks()
@@ -179,9 +179,9 @@ func (p *Prober) checkEndpoint(ctx context.Context, m *Member, c Check) {
 	}
 }
 
-// probe checks an endpoint once, and reports the result as the proxier does. A connection counts as Connected only:
-// the endpoint may still reset the next one. A UDP answer counts as Reached. After a UDP check that failed, silence
-// does not end the ejection, see checks.
+// probe checks an endpoint once, and reports the result as the proxier does. A TCP connection is reported as Connected,
+// not as Reached, because the endpoint may still reset the next connection. A UDP answer is reported as Reached. After
+// a failed UDP check, only an answer ends the ejection, see checks.
 func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	limited, cancel := deadline.WithTimeout(ctx, c.Timeout)
 	defer cancel()
@@ -200,7 +200,7 @@ func (p *Prober) probe(ctx context.Context, m *Member, c Check) {
 	}
 }
 
-// check checks an endpoint once.
+// check checks an endpoint once, and returns the error of a failed check.
 func (p *Prober) check(ctx context.Context, network Network, e Endpoint, c Check) error {
 	if network == UDP {
 		return p.exchange(ctx, e, c)
@@ -208,14 +208,15 @@ func (p *Prober) check(ctx context.Context, network Network, e Endpoint, c Check
 	return p.connect(ctx, e)
 }
 
-// CanProbe reports whether Probe can say anything of the endpoints of a service: over UDP only if it has a check.
+// CanProbe reports whether Probe can check the endpoints of a service. UDP endpoints can be checked only if the service
+// has a Check.
 func (p *Prober) CanProbe(service string) bool {
 	_, checked := p.checkOf(service)
 	return checked || p.networkOf(service) == TCP
 }
 
-// Probe checks an endpoint of a service once, whether the balancer has it or not, and tells the balancer nothing. It
-// returns nil if the endpoint can be reached.
+// Probe checks the endpoint e of a service once, and reports nothing to the balancer. The balancer need not know e.
+// Probe returns nil if the endpoint can be reached.
 func (p *Prober) Probe(ctx context.Context, service string, e Endpoint) error {
 	c, checked := p.checkOf(service)
 	if !checked {
@@ -232,7 +233,7 @@ func (p *Prober) Probe(ctx context.Context, service string, e Endpoint) error {
 	return p.check(ctx, p.networkOf(service), e, c)
 }
 
-// checkOf returns the check of a service; false if it has none.
+// checkOf returns the check of a service. It returns false if the service has no check.
 func (p *Prober) checkOf(service string) (Check, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -243,7 +244,7 @@ func (p *Prober) checkOf(service string) (Check, bool) {
 	return r.check, true
 }
 
-// networkOf returns the network by which the endpoints of a service are reached.
+// networkOf returns the network over which the endpoints of a service are reached.
 func (p *Prober) networkOf(service string) Network {
 	if v, ok := p.balancer.services.Load(service); ok {
 		return v.(*group).options().Network
@@ -260,8 +261,8 @@ func (p *Prober) connect(ctx context.Context, e Endpoint) error {
 	return hangUp(conn)
 }
 
-// hangUp closes a connection that has served its purpose. Of a server that speaks first it reads the greeting: to close
-// a socket with unread data resets the connection, and some servers count such clients as broken.
+// hangUp closes a connection after a check. It first reads the greeting of a server that speaks first. Closing a socket
+// with unread data would reset the connection, and some servers count clients that reset connections as broken.
 func hangUp(conn net.Conn) error {
 	_ = conn.SetDeadline(time.Now().Add(goodbye))
 	if c, ok := conn.(*net.TCPConn); ok && c.CloseWrite() == nil {
@@ -270,7 +271,7 @@ func hangUp(conn net.Conn) error {
 	return conn.Close()
 }
 
-// dial connects to an endpoint over TCP. If the endpoint has a host name, dial tries its addresses in turn.
+// dial connects to an endpoint over TCP. If the endpoint has a host name, dial tries the addresses of the name in turn.
 func (p *Prober) dial(ctx context.Context, e Endpoint) (net.Conn, error) {
 	if _, err := p.addresses(ctx, e); err != nil {
 		return nil, err
@@ -278,7 +279,7 @@ func (p *Prober) dial(ctx context.Context, e Endpoint) (net.Conn, error) {
 	return p.Resolver.Dial(ctx, &net.Dialer{}, TCP, e, 0, nil)
 }
 
-// addresses returns the addresses of an endpoint. Of those that look up a host name that is not known, few run at once.
+// addresses returns the addresses of an endpoint. At most maxProbeLookups calls look up unknown host names at once.
 func (p *Prober) addresses(ctx context.Context, e Endpoint) ([]netip.Addr, error) {
 	if e.Host == "" {
 		return []netip.Addr{e.Addr.Addr()}, nil
@@ -295,8 +296,8 @@ func (p *Prober) addresses(ctx context.Context, e Endpoint) ([]netip.Addr, error
 	return p.Resolver.Lookup(ctx, e.Host)
 }
 
-// exchange checks an endpoint over UDP: one of its addresses must answer. Each gets an equal part of the time that is
-// left.
+// exchange checks an endpoint over UDP. One address of the endpoint must answer. Each address gets an equal part of the
+// remaining time.
 func (p *Prober) exchange(ctx context.Context, e Endpoint, c Check) error {
 	addrs, err := p.addresses(ctx, e)
 	if err != nil {
@@ -321,8 +322,8 @@ func (p *Prober) exchange(ctx context.Context, e Endpoint, c Check) error {
 	return err
 }
 
-// exchangeWith sends the datagram of a check and waits for the answer. A datagram may be lost, so it tries twice, with
-// half of patience each.
+// exchangeWith sends the datagram of a check, and waits for the answer. Because a datagram may be lost, exchangeWith
+// tries twice, and waits for half of patience each time.
 func exchangeWith(ctx context.Context, addr netip.AddrPort, c Check, patience time.Duration) error {
 	conn, err := new(net.Dialer).DialContext(ctx, "udp", addr.String())
 	if err != nil {
@@ -349,11 +350,11 @@ func exchangeWith(ctx context.Context, addr netip.AddrPort, c Check, patience ti
 	return err
 }
 
-// lastLook is how long readWithin goes on reading after the time is over.
+// lastLook is how long readWithin continues to read after its time is over.
 const lastLook = 20 * time.Millisecond
 
-// readWithin reads from c within d. When that is over, it looks once more: after a standstill of the process, the time
-// is over though something has come meanwhile.
+// readWithin reads from c within d. After d, readWithin tries to read once more: if the process was suspended, data may
+// have arrived in time although d is over.
 func readWithin(c net.Conn, b []byte, d time.Duration) (n int, err error) {
 	for _, d := range []time.Duration{d, lastLook} {
 		_ = c.SetReadDeadline(time.Now().Add(d))
@@ -364,10 +365,11 @@ func readWithin(c net.Conn, b []byte, d time.Duration) (n int, err error) {
 	return n, err
 }
 
-// errUnfit is the error of a check that was answered wrongly, or whose connection was closed without a word.
-var errUnfit = errors.New("unexpected answer")
+// errUnfit is the error of a check that got a wrong answer, or whose connection the peer closed without sending
+// anything.
+var errUnfit = errors.New("unexpected answer to the active check")
 
-// sleep waits for d. It returns false if ctx has ended before.
+// sleep waits for d. It returns false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -1,8 +1,8 @@
 package lb
 
-// randomTwo draws two members by weight, and picks the one with fewer open uses per weight. That is nearly as even as
-// comparing all members, at the price of comparing two. Draws are random, so many balancers beside one another do not
-// all pick the same member ("The power of two choices in randomized load balancing", Mitzenmacher, 2001).
+// randomTwo draws two members by weight, and picks the member with fewer open uses per unit of weight. The result is
+// nearly as even as that of comparing all members. Draws are random, so independent balancers do not all pick the same
+// member ("The power of two choices in randomized load balancing", Mitzenmacher, 2001).
 type randomTwo struct{ *roster }
 
 func (r randomTwo) pick(q *query) *Member {

@@ -11,30 +11,30 @@ import (
 	"time"
 )
 
-// ErrLookups is returned by Resolver.Lookup if the lookup could not start in time, because too many others are under
-// way. It says nothing about the name.
-var ErrLookups = errors.New("too many host names are being looked up")
+// ErrLookups is returned by Resolver.Lookup if the lookup could not start in time, because too many other lookups were
+// running. ErrLookups says nothing about the name.
+var ErrLookups = errors.New("too many host name lookups are running")
 
-// maxNames bounds how many names a Resolver remembers.
+// maxNames is the largest number of names that a Resolver remembers.
 const maxNames = 16384
 
-// How up to date the addresses of a name are.
+// These constants say how up to date the addresses of a name are.
 const (
-	// While a name is used it is looked up again after refreshEvery, beside its users.
+	// The Resolver looks up a name in use again after refreshEvery. Users of the name do not wait for that lookup.
 	refreshEvery = time.Second
 
-	// If all addresses of a name have failed, it is looked up at once; if those of that lookup fail too, after
-	// hurryEvery.
+	// If all addresses of a name have failed, the Resolver looks the name up at once. If the new addresses fail too,
+	// the next lookup follows after hurryEvery.
 	hurryEvery = 100 * time.Millisecond
 
-	// If the last lookup has ended longer than staleAfter ago, or if all addresses have failed since, users wait for
-	// the next one. They wait for staleWait at most, and then use what is known.
+	// Users wait for a lookup if the last one ended more than staleAfter ago, or if all addresses have failed since.
+	// They wait for staleWait at most, and then use the known addresses.
 	staleAfter = 2 * time.Second
 	staleWait  = 500 * time.Millisecond
 
-	// The lookup of a name that is known ends after lookupLimit. That of another name ends when nobody has waited for
-	// it for lookupLinger, or for a moment if others wait for a slot: a name server that is slower than its users must
-	// get to answer.
+	// The lookup of a known name ends after lookupLimit. The lookup of an unknown name ends after lookupLinger without
+	// waiters. The lookup goes on that long because a name server may be slower than the users' timeouts. If another
+	// lookup waits for a slot, a lookup without waiters ends at once.
 	lookupLimit  = 10 * time.Second
 	lookupLinger = 3 * time.Second
 )
@@ -42,41 +42,42 @@ const (
 // A Resolver looks up the host names of endpoints, and remembers their addresses. Its methods may be called
 // concurrently.
 //
-// A name that was found is known from then on. Its addresses stay when name servers are silent or fail. They are
-// forgotten when two lookups in a row say that there is no such name. See refreshEvery for when a name is looked up
-// again.
+// Once a lookup has found a name, the name is known. The Resolver keeps the addresses of a known name while name
+// servers are silent or fail. It forgets the addresses when two lookups in a row say that the name does not exist. The
+// constant refreshEvery says when a name is looked up again.
 //
-// It bounds how many lookups run at once, because each may hold two sockets for as long as the name servers are silent.
-// Concurrent lookups of one name share one lookup. A quarter of the lookups is reserved for known names whose last
-// lookup has found them, so names without an answer cannot keep all others waiting.
+// The Resolver limits how many lookups run at once, because each lookup may hold two sockets for as long as the name
+// servers are silent. Concurrent callers for the same name share one lookup. A quarter of the lookups is reserved for
+// known names whose last lookup succeeded. Names without an answer therefore cannot block all other names.
 //
-// Resolver is in this package because every package that dials an [Endpoint] imports it.
+// Resolver is in package lb because every package that dials an [Endpoint] imports package lb.
 type Resolver struct {
 	clock        clock
-	slots        chan struct{} // holds a value for each lookup that runs
-	unknownSlots chan struct{} // holds a value for each of those whose name was not found before
+	slots        chan struct{} // holds a value for each running lookup
+	unknownSlots chan struct{} // holds a value for each running lookup of a name that the last lookup did not find
 
 	ctx     context.Context // ends all lookups
 	cancel  context.CancelFunc
-	running sync.WaitGroup // lookups
-	fresh   sync.Map       // from host names to freshAddrs: what needs no look at names
+	running sync.WaitGroup // counts lookups
+	fresh   sync.Map       // host name to freshAddrs: names that can be used without the lock
 
 	mu        sync.Mutex
 	names     map[string]*hostName // guarded by mu
-	addrs     namedAddrs           // guarded by mu, but for what is atomic
+	addrs     namedAddrs           // guarded by mu, except for atomic fields
 	queued    int                  // lookups that wait for a slot; guarded by mu
-	lingering map[*call]bool       // lookups that nobody waits for; guarded by mu
+	lingering map[*call]bool       // lookups without waiters; guarded by mu
 
-	found, denied, failed atomic.Int64 // lookups by their result
+	found, denied, failed atomic.Int64 // finished lookups by their result
 }
 
-// freshAddrs are the addresses of a name that may be used without a lookup for a while.
+// freshAddrs holds the addresses of a name, and until when they may be used without a lookup.
 type freshAddrs struct {
 	addrs []netip.Addr
 	until instant
 }
 
-// NewResolver returns a Resolver that runs at most so many lookups at once. Values below 1 count as 1. Close it.
+// NewResolver returns a Resolver. lookups is how many lookups may run at once; values below 1 count as 1. The caller
+// must Close the Resolver.
 func NewResolver(lookups int) *Resolver {
 	lookups = max(lookups, 1)
 	r := &Resolver{
@@ -91,16 +92,16 @@ func NewResolver(lookups int) *Resolver {
 	return r
 }
 
-// Close ends all lookups, and returns when they have ended. What is known stays.
+// Close ends all lookups, and returns when they have ended. The Resolver keeps the known names.
 func (r *Resolver) Close() {
-	r.mu.Lock() // no lookup begins afterwards
+	r.mu.Lock() // no lookup begins after this
 	r.cancel()
 	r.mu.Unlock()
 	r.running.Wait()
 }
 
-// Known returns the addresses of host if they are known and no lookup is worth waiting for. It does not wait. The
-// caller must not change the addresses. Use Lookup otherwise.
+// Known returns the addresses of host, without waiting. ok is false if the name is not known, or if the caller should
+// wait for a running lookup; call Lookup in that case. The caller must not change the addresses.
 func (r *Resolver) Known(host string) (addrs []netip.Addr, ok bool) {
 	now := r.clock.now()
 	if v, ok := r.fresh.Load(host); ok {
@@ -127,9 +128,9 @@ func (r *Resolver) Known(host string) (addrs []netip.Addr, ok bool) {
 	return n.addrs, true
 }
 
-// Lookup returns the addresses of host: at least one, or an error. It waits for a lookup until ctx ends; if the name is
-// known, it waits for staleWait at most. The error wraps ErrLookups if the lookup did not start in time; otherwise it
-// is a *net.DNSError. The caller must not change the addresses.
+// Lookup returns the addresses of host: at least one address, or an error. For an unknown name, Lookup waits until ctx
+// ends; for a known name, it waits for staleWait at most. The error wraps ErrLookups if the lookup did not start in
+// time; otherwise it is a *net.DNSError. The caller must not change the addresses.
 func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	if addrs, ok := r.Known(host); ok {
 		return addrs, nil
@@ -145,8 +146,8 @@ func (r *Resolver) Lookup(ctx context.Context, host string) ([]netip.Addr, error
 	return r.leave(host, c, ctx)
 }
 
-// join returns the call for a name, which it starts if there is none, and how long to wait for it. The caller must
-// leave it.
+// join returns the running call for a name, and how long the caller should wait for it. join starts a call if there is
+// none. The caller must call leave.
 func (r *Resolver) join(host string) (c *call, left time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,8 +164,8 @@ func (r *Resolver) join(host string) (c *call, left time.Duration) {
 	return c, max(0, staleWait-now.sub(n.asked))
 }
 
-// leave undoes a join, and returns what is known then. If no other caller waits for a name that is not known, the call
-// ends: at once if it has not started or others wait for its slot, else after lookupLinger.
+// leave undoes a join, and returns the addresses that are known by then. A call for an unknown name ends when its last
+// waiter leaves: at once if it has not started or other lookups wait for slots, otherwise after lookupLinger.
 func (r *Resolver) leave(host string, c *call, ctx context.Context) ([]netip.Addr, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -194,7 +195,7 @@ func (r *Resolver) leave(host string, c *call, ctx context.Context) ([]netip.Add
 	}
 }
 
-// nameLocked returns the name of a host, which it creates if need be.
+// nameLocked returns the hostName for host, and creates it if there is none.
 func (r *Resolver) nameLocked(host string, now instant) *hostName {
 	n := r.names[host]
 	if n == nil {
@@ -208,7 +209,7 @@ func (r *Resolver) nameLocked(host string, now instant) *hostName {
 	return n
 }
 
-// dropUnusedLocked forgets the names that have not been used for long.
+// dropUnusedLocked forgets names that have not been used for longer than nameUnused.
 func (r *Resolver) dropUnusedLocked(now instant) {
 	for host, n := range r.names {
 		if n.call == nil && now.sub(n.used) > nameUnused {
@@ -222,5 +223,5 @@ func (r *Resolver) forgetLocked(host string) {
 	r.fresh.Delete(host)
 }
 
-// nameUnused is how long a name without users is kept at least.
+// nameUnused is how long the Resolver keeps a name without users at least.
 const nameUnused = 10 * time.Minute

@@ -5,32 +5,32 @@ import (
 	"sync"
 )
 
-// manyMembers is the largest number of members that one pick examines one after another. Larger services have tables
-// and marks, so that a pick takes some microseconds at most.
+// manyMembers is the largest set in which one pick may examine all members one by one. Larger sets have tables and
+// marks, so that a pick takes a few microseconds at most.
 const manyMembers = 256
 
-// maxDraws is how many members a pick draws by weight before it searches all members for one that may serve.
+// maxDraws is how many members a pick draws by weight. If none of them may serve, the pick searches all members.
 const maxDraws = 8
 
-// maxExamined bounds how many marked members a search examines. Most of them may serve, unless nearly all endpoints
-// fail.
+// maxExamined limits how many marked members a search examines. Unless nearly all endpoints fail, most marked members
+// may serve.
 const maxExamined = 64
 
-// A roster is the members of a service between two updates. It finds members that may serve, in no order.
+// A roster is the set of members of a service between two updates. A roster finds members that may serve, in no order.
 //
-// In a set of more than manyMembers, bitmaps mark the members that may serve. A mark lags behind uses and ejections by
-// a moment. So a pick that finds a marked member examines the member itself too.
+// In a set of more than manyMembers, bitmaps mark the members that may serve. For a moment after a use or an ejection,
+// a mark may be out of date. So a pick also examines each marked member itself.
 type roster struct {
 	group   *group
 	members []*Member
 
-	// A guide table for draws by weight; nil if all weights are equal. sums[i] is the weight of members 0 to i. The
-	// search for a number below the total begins in sums at index guide[number*len/total].
+	// A guide table for draws by weight; nil if all weights are equal. sums[i] is the total weight of the members 0 to
+	// i. For a number below the total weight, the search in sums begins at index guide[number*len/total].
 	sums  []int
 	guide []int32
 
-	room  *bitmap // members with room for one more use; nil in small sets
-	ready *bitmap // those of room that are not ejected; nil in small sets
+	room  *bitmap // members that may have one more use; nil in small sets
+	ready *bitmap // members in room that are not ejected; nil in small sets
 
 	byID func() map[string]*Member // builds the map at the first call
 }
@@ -51,15 +51,15 @@ func newRoster(g *group, members []*Member) *roster {
 		}
 	}
 	if r.isLarge() {
-		r.room, r.ready = fullBitmap(len(members)), fullBitmap(len(members)) // until reviewAll has seen all
+		r.room, r.ready = fullBitmap(len(members)), fullBitmap(len(members)) // until reviewAll has examined all members
 	}
 	return r
 }
 
-// isLarge reports whether there are more than manyMembers.
+// isLarge reports whether the roster has more than manyMembers members.
 func (r *roster) isLarge() bool { return len(r.members) > manyMembers }
 
-// buildTables builds sums and guide.
+// buildTables builds the guide table: sums and guide.
 func (r *roster) buildTables() {
 	n := len(r.members)
 	r.sums, r.guide = make([]int, n), make([]int32, n)
@@ -77,7 +77,8 @@ func (r *roster) buildTables() {
 	}
 }
 
-// draw returns a random member, with a probability in proportion to its weight. There must be at least one.
+// draw returns a random member. The probability of a member is proportional to its weight. The roster must not be
+// empty.
 func (r *roster) draw() *Member {
 	n := len(r.members)
 	if r.sums == nil {
@@ -92,8 +93,8 @@ func (r *roster) draw() *Member {
 	return r.members[i]
 }
 
-// sample returns a member that may serve, other than except, which may be nil. It draws by weight. If maxDraws draws
-// find no such member, it searches. It returns nil if there is none.
+// sample returns a random member that may serve and is not except; except may be nil. sample draws by weight. If
+// maxDraws draws find no such member, sample searches all members. It returns nil if no member may serve.
 func (r *roster) sample(q *query, except *Member) *Member {
 	if len(r.members) == 0 {
 		return nil
@@ -107,8 +108,8 @@ func (r *roster) sample(q *query, except *Member) *Member {
 	return r.search(q, except)
 }
 
-// search returns a member that may serve, other than except, regardless of weights. It begins at a random member, and
-// returns nil if there is none.
+// search returns a member that may serve and is not except, regardless of weights. The search begins at a random
+// member. search returns nil if no member may serve.
 func (r *roster) search(q *query, except *Member) *Member {
 	n := len(r.members)
 	if n == 0 {
@@ -126,7 +127,7 @@ func (r *roster) search(q *query, except *Member) *Member {
 	return nil
 }
 
-// searchMarks searches the marked members, in order, beginning at index first.
+// searchMarks searches the marked members in order, beginning at index first.
 func (r *roster) searchMarks(q *query, except *Member, first int) *Member {
 	marks, healthy := r.marks(q)
 	examined := 0
@@ -142,7 +143,8 @@ func (r *roster) searchMarks(q *query, except *Member, first int) *Member {
 	return nil
 }
 
-// marks returns the marks of the members that may serve in q, and how many there would be if no member were full.
+// marks returns the marks of the members that may serve in q. healthy is how many members would be marked if none were
+// full.
 func (r *roster) marks(q *query) (marks *bitmap, healthy int64) {
 	if q.panicking {
 		return r.room, int64(len(r.members))
@@ -150,7 +152,7 @@ func (r *roster) marks(q *query) (marks *bitmap, healthy int64) {
 	return r.ready, int64(len(r.members)) - r.group.ejectedCount.Load()
 }
 
-// scarce reports whether so few of many members may serve that a search is cheaper than to draw or to let turns pass.
+// scarce reports whether very few of many members may serve, so that a search is cheaper than draws or turns.
 func (r *roster) scarce(q *query) bool {
 	if !r.isLarge() {
 		return false
@@ -159,10 +161,10 @@ func (r *roster) scarce(q *query) bool {
 	return marks.count.Load() < int64(len(r.members)/16)
 }
 
-// mark sets the marks of the member at index. Call it after the member's open uses or health have changed.
+// mark updates the marks of the member at index. Call mark after the member's open uses or health have changed.
 //
-// Calls may be concurrent. The call that clears a mark checks again afterwards whether the member may serve. So a
-// member that may serve does not stay without its mark.
+// mark may be called concurrently. A call that clears a mark checks the member once more afterwards, and sets the mark
+// again if the member may serve. So a member that may serve never stays unmarked.
 func (r *roster) mark(index int) {
 	if !r.isLarge() || index >= len(r.members) {
 		return

@@ -2,61 +2,62 @@ package lb
 
 import "sync"
 
-// A rotation gives the endpoints of one service their turns, in proportion to their weights and evenly spread.
+// A rotation gives the endpoints of one service turns in proportion to their weights, evenly spread.
 //
-// Let W be the sum of the weights. After t picks, an endpoint of weight w is due t·w/W turns. Turns are whole, so no
-// endpoint can always have exactly that. The rotation keeps each endpoint within Δ = 1 - 1/(2n-2) turns of it, which is
-// the best that n endpoints allow in general:
+// Let W be the sum of the weights. After t picks, an endpoint of weight w is due t·w/W turns. Turns are whole numbers,
+// so an endpoint cannot always have exactly that many. The rotation keeps each endpoint within Δ = 1 - 1/(2n-2) turns
+// of its due number, which is the best possible bound for n endpoints in general:
 //
 //	|turns taken - t·w/W| <= Δ, at every t
 //
 // Each turn of an endpoint therefore has a window of picks. The window opens when taking the turn no longer puts the
-// endpoint more than Δ ahead. It closes when not taking the turn puts the endpoint more than Δ behind. Of the turns
-// whose window is open, the one whose window closes first is taken ("The chairman assignment problem", Tijdeman, 1980).
-// With equal weights this is plain round robin.
+// endpoint more than Δ ahead. The window closes when not taking the turn puts the endpoint more than Δ behind. Of the
+// turns with an open window, the rotation takes the turn whose window closes first ("The chairman assignment problem",
+// Tijdeman, 1980). With equal weights the result is plain round robin.
 //
-// An endpoint that may not serve now (ejected, full or starting slowly) lets its turn pass: the turn counts as taken,
-// and the next turn follows. So the turns of all others stay as they are. When the endpoint serves again, it gets no
-// burst: turns that it missed are not owed to it.
+// An endpoint that may not serve now (ejected, full or in a slow start) lets its turn pass. The passed turn counts as
+// taken, and the next turn follows. So the turns of all other endpoints stay as they are. When the endpoint serves
+// again, it gets no burst, because the rotation does not owe it the passed turns.
 //
-// Clients that have tried endpoints already pick from a second rotation, in which the tried endpoints let their turns
-// pass. In one rotation, clients that need two picks could have the same endpoint come first for ever.
+// Clients that have already tried endpoints pick from a second rotation, in which the tried endpoints let their turns
+// pass. With only one rotation, clients that need two picks could get the same endpoint first every time.
 //
-// An update changes W and the endpoints. The lag of an endpoint, which is what it is owed or has had in advance,
-// carries over as the phase of its windows. So no number of updates can starve an endpoint or send a burst to it.
+// An update changes W and the endpoints. The lag of an endpoint is the number of turns that it is owed; a negative lag
+// means turns taken in advance. An update carries the lag over as the phase of the endpoint's windows. So no number of
+// updates can starve an endpoint or send a burst to it.
 //
-// A pick costs O(log n) under a mutex that is held for some tens of nanoseconds. It is a mutex and not a lock-free
-// ring because a pick decides over the state of all endpoints, and because picks stay exact beside concurrent picks and
-// updates. A pick is made for a connection, which costs a thousand times more. Once a round, a pick costs O(n), see
-// openAll: with 65,536 endpoints that is some hundred microseconds.
+// A pick costs O(log n) under a mutex that is held for some tens of nanoseconds. The rotation uses a mutex and not a
+// lock-free ring, because a pick depends on the state of all endpoints. With a mutex, picks also stay exact during
+// concurrent picks and updates. A connection costs a thousand times more than its pick. Once a round, a pick costs
+// O(n), see openAll: some hundred microseconds for 65,536 endpoints.
 type rotation struct {
 	mu      sync.Mutex
 	slots   []slot  // only replace changes which Member is in which slot
 	total   int64   // W
 	delta   float64 // Δ
-	elapsed int64   // t, in [0, W): see rebase
+	elapsed int64   // t, in [0, W), see rebase
 
-	// Every slot is in exactly one of these.
-	open   []int32 // heap of slots whose window is open, by the end of the window
-	closed []int32 // heap of slots whose window opens later, by its start
+	// Every slot is in exactly one of these two heaps.
+	open   []int32 // heap of slots whose window is open, ordered by the end of the window
+	closed []int32 // heap of slots whose window opens later, ordered by its start
 
-	cursor int // where pickOutOfTurn has stopped; an index of slots
+	cursor int // index of the slot at which pickOutOfTurn stopped
 }
 
-// A slot is one endpoint's position in the rotation.
+// A slot is the position of one endpoint in the rotation.
 type slot struct {
 	*Member
-	taken      int64   // turns since t was 0
+	taken      int64   // turns taken since t was 0
 	phase      float64 // lag when t was 0, in turns
 	start, end float64 // window of the next turn, in picks
-	credit     float64 // share that turns have saved up during a slow start; a whole one serves
+	credit     float64 // sum of the shares of passed turns in a slow start; at 1, the slot serves
 }
 
-// maxPasses bounds how many turns may pass in one pick. More would be needed only if the heaviest endpoints are out.
+// maxPasses limits how many turns may pass in one pick. More turns pass only when the heaviest endpoints may not serve.
 const maxPasses = 64
 
-// pick takes turns until the endpoint of one may serve, and returns it. It returns nil if none may serve. In a set of
-// more than manyMembers, it also returns nil after maxPasses turns have passed.
+// pick takes turns until it finds an endpoint that may serve, and returns that endpoint. pick returns nil if no
+// endpoint may serve. In a set of more than manyMembers, pick also returns nil after maxPasses turns have passed.
 func (r *rotation) pick(q *query) *Member {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +76,7 @@ func (r *rotation) pick(q *query) *Member {
 	return r.pickOutOfTurn(q)
 }
 
-// popNext removes the slot whose turn it is from its heap, and returns its index.
+// popNext removes the slot whose turn is next from its heap, and returns the slot's index.
 func (r *rotation) popNext() int32 {
 	for moved := 0; r.opens(); moved++ {
 		if moved == maxMoves {
@@ -90,13 +91,13 @@ func (r *rotation) popNext() int32 {
 	return pop(&r.closed, r.byStart)
 }
 
-// opens reports whether a slot in closed has an open window by now.
+// opens reports whether the window of a slot in closed is open by now.
 func (r *rotation) opens() bool { return len(r.closed) > 0 && r.isOpen(r.closed[0]) }
 
 func (r *rotation) isOpen(i int32) bool { return r.slots[i].start <= float64(r.elapsed)+epsilon }
 
-// maxMoves is how many slots a pick moves to open one by one; to move more, it rebuilds both heaps. If all weights are
-// equal, the windows of all endpoints open together, once a round.
+// maxMoves is how many slots a pick moves to open one by one. To move more slots, the pick rebuilds both heaps. If all
+// weights are equal, the windows of all endpoints open at the same time, once a round.
 const maxMoves = 64
 
 // openAll moves all slots whose windows are open by now from closed to open.
@@ -125,7 +126,7 @@ func (r *rotation) takeTurn(i int32) {
 	}
 }
 
-// servesTurn reports whether a slot serves this turn. During a slow start it serves its share of its turns.
+// servesTurn reports whether a slot serves this turn. During a slow start, a slot serves a part of its turns.
 func (s *slot) servesTurn(q *query) bool {
 	share := q.share(s.Member)
 	if share == 1 {
@@ -138,8 +139,8 @@ func (s *slot) servesTurn(q *query) bool {
 	return true
 }
 
-// pickOutOfTurn returns the next endpoint in order that may serve, after too many turns have passed. It counts as no
-// turn.
+// pickOutOfTurn returns the next endpoint in order that may serve. It is for picks in which too many turns have passed.
+// The result counts as no turn.
 func (r *rotation) pickOutOfTurn(q *query) *Member {
 	for range r.slots {
 		r.cursor = (r.cursor + 1) % len(r.slots)
@@ -150,8 +151,8 @@ func (r *rotation) pickOutOfTurn(q *query) *Member {
 	return nil
 }
 
-// rebase subtracts W from the count of picks, and from the turns of each slot what is due for W picks. So numbers stay
-// small and exact. All windows move by the same amount, so the heaps stay valid.
+// rebase subtracts W from the count of picks, and subtracts the turns that are due for W picks from each slot. So the
+// numbers stay small and exact. All windows move by the same amount, so the heaps stay valid.
 func (r *rotation) rebase() {
 	r.elapsed = 0
 	for i := range r.slots {
@@ -161,7 +162,7 @@ func (r *rotation) rebase() {
 	}
 }
 
-// epsilon is the rounding error that comparisons of windows allow, in picks.
+// epsilon is the rounding error that comparisons of windows tolerate, in picks.
 const epsilon = 1e-6
 
 // setWindow computes the window of the next turn of s.
@@ -172,9 +173,9 @@ func (r *rotation) setWindow(s *slot) {
 	s.end = (turn + r.delta) * perTurn
 }
 
-// replace sets the members of the rotation, which must have distinct IDs. A member whose ID stays keeps its position in
-// the order and its lag; new members are appended. Calls must not be concurrent. Picks wait for the part that computes
-// lags: some milliseconds for 65,536 members.
+// replace sets the members of the rotation. The members must have distinct IDs. A member whose ID stays keeps its
+// position in the order and its lag. New members are appended. Calls of replace must not be concurrent. Picks wait
+// while replace computes lags: some milliseconds for 65,536 members.
 func (r *rotation) replace(members []*Member) {
 	byID := make(map[string]*Member, len(members))
 	for _, m := range members {
@@ -208,7 +209,7 @@ func (r *rotation) replace(members []*Member) {
 	r.resetLocked()
 }
 
-// lagLocked returns how many turns s is owed. It is negative for turns had in advance, and in [-1, 1].
+// lagLocked returns how many turns s is owed, in [-1, 1]. The lag is negative if s has taken turns in advance.
 func (r *rotation) lagLocked(s *slot) float64 {
 	due := float64(r.elapsed) * float64(s.Weight) / float64(r.total)
 	return max(-1, min(1, s.phase+due-float64(s.taken)))
@@ -224,7 +225,7 @@ func (r *rotation) resetLocked() {
 	}
 	for i := range r.slots {
 		s := &r.slots[i]
-		// Windows fit together only if the phases add up to zero. Share out the lag of the endpoints that left.
+		// Windows fit together only if the sum of the phases is zero. Share out the lag of the endpoints that left.
 		s.phase -= owed * float64(s.Weight) / float64(r.total)
 		r.setWindow(s)
 	}

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// lookup looks up host with package net. If ctx ends before, it closes the lookup's sockets and waits until all are
-// closed. Package net alone would leave them open until the name server's timeout, which takes seconds.
+// lookup looks up host with package net. If ctx ends first, lookup closes the sockets of the lookup, and waits until
+// all are closed. Package net alone would keep the sockets open until the name server's timeout, which takes seconds.
 func lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 	base := net.DefaultResolver
 	s := &lookupSockets{ctx: ctx, dial: base.Dial, closed: make(chan struct{})}
@@ -22,12 +22,12 @@ func lookup(ctx context.Context, host string) ([]netip.Addr, error) {
 
 // lookupSockets holds the sockets of one lookup.
 type lookupSockets struct {
-	ctx  context.Context // of the lookup
+	ctx  context.Context // the context of the lookup
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	mu     sync.Mutex    // guards the following
 	count  int           // open sockets
-	ended  bool          // no more may be opened
+	ended  bool          // no more sockets may be opened
 	closed chan struct{} // closed when no socket is open and none will be opened
 }
 
@@ -46,15 +46,15 @@ func (s *lookupSockets) dialServer(ctx context.Context, network, address string)
 		return nil, err
 	}
 	conn := &lookupSocket{Conn: c, closed: sync.OnceFunc(s.socketClosed)}
-	context.AfterFunc(s.ctx, func() { _ = conn.Close() }) // fails only if it is closed already
-	// Package net takes a net.PacketConn for a UDP socket, and any other net.Conn for a TCP socket.
+	context.AfterFunc(s.ctx, func() { _ = conn.Close() }) // fails only if conn is already closed
+	// Package net treats a net.PacketConn as a UDP socket, and any other net.Conn as a TCP socket.
 	if p, ok := c.(net.PacketConn); ok {
 		return &lookupPacketSocket{conn, p}, nil
 	}
 	return conn, nil
 }
 
-// socketClosed counts a socket that was closed, or could not be opened.
+// socketClosed counts a socket that was closed, or that could not be opened.
 func (s *lookupSockets) socketClosed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,7 +63,7 @@ func (s *lookupSockets) socketClosed() {
 	}
 }
 
-// wait lets no more sockets be opened, and waits until none is open.
+// wait forbids new sockets, and returns when no socket is open.
 func (s *lookupSockets) wait() {
 	s.mu.Lock()
 	s.ended = true
@@ -74,7 +74,7 @@ func (s *lookupSockets) wait() {
 	}
 }
 
-// A lookupSocket calls closed when it is closed.
+// A lookupSocket calls the function closed when the socket is closed.
 type lookupSocket struct {
 	net.Conn
 	closed func()

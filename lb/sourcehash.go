@@ -6,25 +6,26 @@ import (
 	"net/netip"
 )
 
-// sourceHash picks by weighted rendezvous hashing of the client's IP address. The address gives each member a score,
-// and the member with the highest score serves ("Weighted distributed hash tables", Schindelhauer and Schomaker, 2005).
-// When a member leaves, only its own clients move, evenly to the others. When a member joins, only the clients that it
-// gets move.
+// sourceHash picks by weighted rendezvous hashing of the client's IP address. The hash of the client's address gives
+// each member a score, and the member with the highest score serves the client ("Weighted distributed hash tables",
+// Schindelhauer and Schomaker, 2005). When a member leaves, only the clients of that member move, evenly to the other
+// members. When a member joins, only the clients that it gets move.
 //
-// With more than manyMembers, each client is scored with some hundreds of them, see cells. Then a change of one of n
-// equal members moves about 2.5/n of all clients. An ejection still moves only the clients of the ejected member.
+// With more than manyMembers members, a client is scored with only some hundreds of members, see cells. Then a change
+// of one of n equal members moves about 2.5/n of all clients. An ejection still moves only the clients of the ejected
+// member.
 //
-// Nothing here is random, so all Lictors pick the same member for an address.
+// The policy uses no random numbers, so all Lictors pick the same member for a client address.
 type sourceHash struct {
 	*roster
-	nodes []hashNode // of the members, in order
+	nodes []hashNode // one for each member, in the same order
 	equal bool       // all nodes have the same weight
 	cells *cells     // nil: score each client with all members
 }
 
-// A hashNode is what the score of a member depends on.
+// A hashNode holds the values on which the score of a member depends.
 type hashNode struct {
-	seed   uint64 // hash of its ID
+	seed   uint64 // hash of the member's ID
 	weight float64
 }
 
@@ -64,13 +65,13 @@ func (s *sourceHash) pick(src netip.Addr, q *query) *Member {
 
 // A winner is the member with the highest score so far in a pick.
 type winner struct {
-	client uint64 // its hash
-	index  int    // of the member; negative: there is none
+	client uint64 // hash of the client's address
+	index  int    // index of the member; negative: there is no winner yet
 	hash   uint64
 	score  float64
 }
 
-// score makes the member at index i the winner if it may serve and has a higher score.
+// score makes the member at index i the winner if the member may serve and has a higher score.
 func (s *sourceHash) score(best *winner, i int, q *query) {
 	q.examined++
 	node := &s.nodes[i]
@@ -81,8 +82,8 @@ func (s *sourceHash) score(best *winner, i int, q *query) {
 		}
 		return
 	}
-	// With a number between 0 and 1, both excluded, -1/ln(number) has the distribution that makes shares proportional
-	// to weights. It is less than 1/(1-number), which is cheaper to compute.
+	// For a random number between 0 and 1, both excluded, -1/ln(number) has the distribution that makes shares
+	// proportional to weights. -1/ln(number) is less than 1/(1-number), which is cheaper to compute.
 	number := (float64(hash>>11) + 0.5) / (1 << 53)
 	if best.index >= 0 && node.weight <= best.score*(1-number) {
 		return
@@ -94,7 +95,8 @@ func (s *sourceHash) score(best *winner, i int, q *query) {
 	}
 }
 
-// hashID returns the FNV-1a hash of an ID, mixed, so that IDs that differ only in the last letter have unlike hashes.
+// hashID returns the mixed FNV-1a hash of an ID. Mixing gives IDs that differ only in the last letter very different
+// hashes.
 func hashID(id string) uint64 {
 	h := uint64(14695981039346656037)
 	for i := range len(id) {
@@ -103,13 +105,13 @@ func hashID(id string) uint64 {
 	return mix(h)
 }
 
-// hashAddr returns a hash of an address. It is the same for an IPv4 address and its IPv4-mapped IPv6 address.
+// hashAddr returns a hash of an address. An IPv4 address and its IPv4-mapped IPv6 address have the same hash.
 func hashAddr(a netip.Addr) uint64 {
 	b := a.As16()
 	return mix(mix(binary.BigEndian.Uint64(b[:8])) ^ binary.BigEndian.Uint64(b[8:]))
 }
 
-// mix is the finalizer of SplitMix64: each bit of x changes half of the bits of the result.
+// mix is the finalizer of SplitMix64: each bit of x changes half of the bits of the result on average.
 func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9

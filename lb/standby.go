@@ -12,21 +12,23 @@ import (
 	"github.com/lictor-proxy/lictor/internal/deadline"
 )
 
-// Of the endpoints of one service that stand by, so many are checked at once. If the service has no check of its own,
-// each TCP endpoint must accept a connection, and there are standbyInterval between two rounds.
+// At most standbyBatch standby endpoints of one service are checked at the same time. If the service has no check of
+// its own, each TCP endpoint must accept a connection within standbyTimeout. The time between two rounds of such checks
+// is standbyInterval.
 const (
 	standbyBatch    = 16
 	standbyInterval = 2 * time.Second
 	standbyTimeout  = time.Second
 )
 
-// A standbyService has endpoints that stand by.
+// A standbyService holds the standby endpoints of one service.
 type standbyService struct {
 	members []*Member
 	cancel  context.CancelFunc
 }
 
-// Ejected returns how many of endpoints are ejected as far as a service takes notice. They need not be in its set.
+// Ejected returns how many of endpoints are ejected. The endpoints need not be in the set of the service. Ejected
+// returns zero if the service ignores ejections.
 func (b *RoundRobin) Ejected(service string, endpoints []Endpoint) (n int) {
 	v, ok := b.services.Load(service)
 	if !ok {
@@ -46,10 +48,10 @@ func (b *RoundRobin) Ejected(service string, endpoints []Endpoint) (n int) {
 	return n
 }
 
-// Standby has the Prober check endpoints that a service does not use now, but may use again, in place of those that it
-// was told before. So it becomes known that they are no longer ejected. They are checked as the service's Check says.
-// Without one, TCP endpoints must accept a connection, and over UDP an ejection is forgotten when its time is over.
-// Standby does not wait, and does nothing to a service that the balancer does not know.
+// Standby sets the standby endpoints of a service, in place of earlier ones: the service does not use them now, but may
+// use them again. The Prober checks standby endpoints, so that their ejections can end. It uses the service's Check. If
+// the service has no Check, TCP endpoints must accept a connection, and a UDP ejection ends when its time is over.
+// Standby does not wait. Standby does nothing if the balancer does not know the service.
 func (p *Prober) Standby(service string, endpoints []Endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -65,7 +67,7 @@ func (p *Prober) Standby(service string, endpoints []Endpoint) {
 		p.standby[service] = s
 		p.wg.Go(func() { p.checkStandby(ctx, service, s.members) })
 	}
-	if old != nil { // last, so that what is known of endpoints that stay is not forgotten
+	if old != nil { // last: endpoints that stay must keep their health
 		old.cancel()
 		for _, m := range old.members {
 			p.balancer.registry.release(m.usage)
@@ -80,7 +82,7 @@ func (g *group) newStandby(e Endpoint) *usage {
 	return t
 }
 
-// checkStandby checks members until ctx ends, some of them in each round.
+// checkStandby checks members in rounds until ctx ends, at most standbyBatch members in each round.
 func (p *Prober) checkStandby(ctx context.Context, service string, members []*Member) {
 	checked := false
 	note := func(check bool) {
@@ -122,7 +124,7 @@ func (p *Prober) checkStandby(ctx context.Context, service string, members []*Me
 	}
 }
 
-// standbyCheck returns the check of a service, or the default one.
+// standbyCheck returns the check of a service, or the default check if the service has none.
 func (p *Prober) standbyCheck(service string) Check {
 	if c, checked := p.checkOf(service); checked {
 		return c
@@ -130,8 +132,8 @@ func (p *Prober) standbyCheck(service string) Check {
 	return Check{Interval: standbyInterval, Timeout: standbyTimeout}
 }
 
-// probeStandby checks an endpoint, and tells what it found. No client will try the endpoint, so what is found counts as
-// a trial does.
+// probeStandby checks a standby endpoint, and reports the result. The result counts like that of a trial, because no
+// client tries the endpoint.
 func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
 	if m.health.address.network == UDP {
 		if c.Send != "" {
@@ -150,7 +152,7 @@ func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
 		if m.health.ejectedUntil.Load() == 0 {
 			return
 		}
-		err = staysOpen(ctx, conn) // it was ejected because it reset connections
+		err = staysOpen(ctx, conn) // the endpoint was ejected because it reset connections
 	}
 	cause, ours := CauseOf(err)
 	switch {
@@ -162,7 +164,8 @@ func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
 	}
 }
 
-// staysOpen returns nil if the peer sends something, or says nothing for trialSilence. The error is a reset otherwise.
+// staysOpen waits for the peer for up to trialSilence. It returns nil if the peer sends something or stays silent. It
+// returns an error if the peer resets or closes the connection.
 func staysOpen(ctx context.Context, conn net.Conn) error {
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	_ = conn.SetReadDeadline(time.Now().Add(trialSilence))

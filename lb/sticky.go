@@ -6,13 +6,16 @@ import (
 	"time"
 )
 
-// maxSticky is how many clients a service remembers. To remember one more, it forgets the one that came longest ago.
+// maxSticky is how many sticky clients a service remembers. To remember one more, the service forgets the client that
+// has been away for longest.
 const maxSticky = 1 << 16
 
-// stickyShards is into how many shards clients are divided, so that picks on several cores seldom share a lock.
+// stickyShards is the number of shards of a stickyTable. With many shards, picks on different cores seldom share a
+// lock.
 const stickyShards = 16
 
-// A stickyTable remembers the member of each client. It reuses entries, so a full table allocates nothing.
+// A stickyTable remembers the member of each sticky client. The table reuses entries, so a full table allocates
+// nothing.
 type stickyTable struct {
 	shards [stickyShards]stickyShard
 }
@@ -21,14 +24,14 @@ type stickyShard struct {
 	mu      sync.Mutex
 	max     int
 	index   map[netip.Addr]int32
-	entries []stickyEntry // entries[0] is the head of a ring; its next came longest ago
+	entries []stickyEntry // entries[0] is the head of a ring; its next entry is the oldest
 }
 
-// A stickyEntry is one client.
+// A stickyEntry holds one client and its member.
 type stickyEntry struct {
 	client     netip.Addr
 	member     *Member
-	seen       instant // time of the last pick
+	seen       instant // time of the client's last pick
 	prev, next int32
 }
 
@@ -45,7 +48,7 @@ func (t *stickyTable) shard(client netip.Addr) *stickyShard {
 	return &t.shards[hashAddr(client)%stickyShards]
 }
 
-// get returns the member of client, if the client last came less than ttl ago; else nil.
+// get returns the member of client. get returns nil if the last pick of client was ttl or longer ago.
 func (t *stickyTable) get(client netip.Addr, now instant, ttl time.Duration) *Member {
 	s := t.shard(client)
 	s.mu.Lock()
@@ -97,7 +100,7 @@ func (s *stickyShard) unlink(i int32) {
 	s.entries[e.next].prev = e.prev
 }
 
-// len returns how many clients are remembered.
+// len returns how many clients the table remembers.
 func (t *stickyTable) len() int {
 	n := 0
 	for i := range t.shards {

@@ -1,7 +1,7 @@
 package lb
 
-// Take implements LoadBalancer. It ignores policies, limits and ejections. It returns nil if the service does not have
-// an endpoint with the ID of e at the address of e.
+// Take implements LoadBalancer. Take ignores policies, limits and ejections. It returns nil if the service has no
+// endpoint with both the ID and the address of e.
 func (b *RoundRobin) Take(service string, e Endpoint) *Member {
 	v, ok := b.services.Load(service)
 	if !ok {
