@@ -48,10 +48,10 @@ func (b *RoundRobin) Ejected(service string, endpoints []Endpoint) (n int) {
 	return n
 }
 
-// Standby sets the standby endpoints of a service, in place of earlier ones: the service does not use them now, but may
-// use them again. The Prober checks standby endpoints, so that their ejections can end. It uses the service's Check. If
-// the service has no Check, TCP endpoints must accept a connection, and a UDP ejection ends when its time is over.
-// Standby does not wait. Standby does nothing if the balancer does not know the service.
+// Standby sets the standby endpoints of a service, in place of earlier ones. The service does not use standby endpoints
+// now, but may use them again. The Prober checks standby endpoints as the service's Check says, so that their ejections
+// can end. If the service has no Check, TCP endpoints must accept a connection, and a UDP ejection ends when its time
+// is over. Standby does not wait. Standby does nothing if the balancer does not know the service.
 func (p *Prober) Standby(service string, endpoints []Endpoint) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
