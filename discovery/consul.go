@@ -17,31 +17,31 @@ type Consul struct {
 	options  ConsulOptions // with defaults
 	client   *consul.Client
 	troubles *troubles
-	store    *store // nil: nothing is saved
-	streams  fact   // the agent has its own view of the catalog
+	store    *store // nil: sets are not saved
+	streams  fact   // whether the agent has its own view of the catalog
 	lag      lag
 	origins  origins
 	patience patience
 	noToken  atomic.Bool // warnOfNoToken has warned
 
 	ran       atomic.Bool
-	mu        sync.Mutex           // guards the following; one Apply waits for another
+	mu        sync.Mutex           // guards the following fields; one Apply waits for another
 	watches   []*watch             // one for each distinct query, in the order of the configuration
 	selectors map[string]*selector // by service
-	byService sync.Map             // what selectors has, for callers that must not wait; not guarded
-	ctx       context.Context      // of Run; nil before
-	sink      Sink                 // of Run; does not change then
-	restored  map[string]savedSet  // by query, of an earlier process; for watches that are made before Run
-	ended     bool                 // nothing may be added to running
-	running   sync.WaitGroup       // Run's goroutines
+	byService sync.Map             // a copy of selectors, for callers that must not wait; needs no lock
+	ctx       context.Context      // the context of Run; nil before Run
+	sink      Sink                 // the sink of Run; never changes after Run has started
+	restored  map[string]savedSet  // sets of an earlier process by query; for watches made before Run
+	ended     bool                 // no goroutine may be added to running
+	running   sync.WaitGroup       // counts the goroutines of Run
 
-	// Set by Run before it starts anything.
+	// Run sets these fields before it starts any goroutine.
 	epoch *epoch
-	slots *slots // nil: the number of queries under way is not bounded
+	slots *slots // nil: there is no limit on running queries
 }
 
-// NewConsul returns a source for o. It reads the files that o names, but does not use the network. The errors are of
-// those files, of the address, and of two watches for one service.
+// NewConsul returns a Source for o. NewConsul reads the files that o names, but does not use the network. It returns an
+// error if a file or the address is not usable, or if two watches have the same service.
 func NewConsul(o ConsulOptions) (*Consul, error) {
 	o = o.withDefaults()
 	client, err := consul.New(o.client())
@@ -51,7 +51,7 @@ func NewConsul(o ConsulOptions) (*Consul, error) {
 	return newConsul(o, client)
 }
 
-// newConsul is NewConsul with any client. o has its defaults.
+// newConsul is NewConsul with a given client. o must have its defaults.
 func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
 	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), selectors: map[string]*selector{}}
 	c.patience.log = o.Logger
@@ -70,9 +70,9 @@ func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
 	return c, nil
 }
 
-// earlier opens the store, if there is a StateDir, and returns the sets of an earlier process. check says that they
-// may be of another cluster. Sets that a process has passed on are not, unless the address has changed: that process
-// was still connected.
+// earlier returns the sets of an earlier process, and opens the store if there is a StateDir. check is true if the sets
+// may belong to another cluster. Sets in ConsulOptions.Saved need no check if the address is the same, because the
+// earlier process was still connected.
 func (c *Consul) earlier() (all saved, check bool) {
 	if c.options.StateDir != "" {
 		c.store = newStore(c.options.StateDir, c.options.Logger)
@@ -82,7 +82,7 @@ func (c *Consul) earlier() (all saved, check bool) {
 		if err == nil {
 			return all, !c.atSameAddress(all, false)
 		}
-		c.options.Logger.Warn("endpoints of the earlier process cannot be used", "reason", err)
+		c.options.Logger.Warn("cannot use the endpoints of the previous process", "reason", err)
 	}
 	if c.store == nil {
 		return saved{}, false
@@ -92,14 +92,14 @@ func (c *Consul) earlier() (all saved, check bool) {
 	return all, true
 }
 
-// atSameAddress reports whether sets are from the agent that is asked now. If not, it warns. If they are in a file, it
-// moves that aside.
+// atSameAddress reports whether the sets come from the agent at the current address. If they do not, atSameAddress logs
+// a warning. If the sets come from the file in StateDir, it also moves the file aside.
 func (c *Consul) atSameAddress(all saved, inFile bool) bool {
 	if all.origin.at(c.client.Address()) {
 		return true
 	}
-	c.options.Logger.Warn("saved endpoints are from consul at another address, "+
-		"they are not served unless consul says that it is the same cluster",
+	c.options.Logger.Warn("saved endpoints are from another consul address: "+
+		"lictor uses them only after consul has confirmed that it is the same cluster",
 		"saved_from", all.origin.address, "consul_is_at", c.client.Address(), "folder", c.options.StateDir)
 	if inFile {
 		c.store.setAside()
@@ -107,34 +107,34 @@ func (c *Consul) atSameAddress(all saved, inFile bool) bool {
 	return false
 }
 
-// hides reports whether Consul may have hidden instances from an answer because there is no token.
+// hides reports whether Consul may have hidden instances from an answer because Lictor has no token.
 func (c *Consul) hides(a *answer) bool {
 	return a.denies && len(a.entries) == 0 && !c.client.HasToken()
 }
 
-// warnOfNoToken warns once that instances may be hidden, as those of a service are for which there is no instance.
-// Consul answers everything to a client without a token, and leaves out in silence what that may not see.
+// warnOfNoToken logs one warning that Consul may hide instances; service is a service without visible instances. Consul
+// answers every query of a client without a token, and silently leaves out what the client may not see.
 func (c *Consul) warnOfNoToken(service string) {
 	if !c.noToken.Swap(true) {
-		c.options.Logger.Warn("consul names no instance, and lictor has no token: "+
-			"consul's default policy is deny, so the instances may be hidden",
+		c.options.Logger.Warn("consul returned no instances, and lictor has no token: "+
+			"consul's default policy is deny, so consul may hide instances",
 			"service", service, "to_change_that", "give the consul block a token with service:read and node:read")
 	}
 }
 
-// Save returns the sets as they are now, for ConsulOptions.Saved of another process.
+// Save returns the current sets, for ConsulOptions.Saved of another process.
 func (c *Consul) Save() ([]byte, error) { return encodeSaved(c.collect()) }
 
-// HoldState stops writing to StateDir if on, and resumes it if not. It is for the time in which another process
-// writes there.
+// HoldState stops writing to StateDir if on is true, and resumes writing if on is false. HoldState(true) is for the
+// time in which another process writes to StateDir.
 func (c *Consul) HoldState(on bool) {
 	if c.store != nil {
 		c.store.hold(on)
 	}
 }
 
-// Run watches until ctx ends, and then returns nil. The sink does not hear of a service until Consul has first
-// answered for it, nor of anything while Consul is away. A second call returns an error.
+// Run watches until ctx ends, and then returns nil. Run sends the sink no set of a service before Consul has first
+// answered for the service. While Consul is away, Run sends no updates. A second call of Run returns an error.
 func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	if c.ran.Swap(true) {
 		return errors.New("the source has run already")
@@ -153,7 +153,7 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	return nil
 }
 
-// start starts everything that runs until ctx ends.
+// start starts all goroutines that run until ctx ends.
 func (c *Consul) start(ctx context.Context, sink Sink) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -176,15 +176,15 @@ func (c *Consul) start(ctx context.Context, sink Sink) {
 	}
 }
 
-// startLocked starts w, the nth of several watches that are started together.
+// startLocked starts the watch w. nth is the position of w among the watches that are started together.
 func (c *Consul) startLocked(w *watch, nth int) {
 	ctx, cancel := context.WithCancel(c.ctx)
 	w.cancel = cancel
 	c.running.Go(func() { w.run(ctx, time.Duration(nth)*rampStep) })
 }
 
-// Saved returns the sets that an earlier process has saved for the queries of now. Run does not pass them on: to
-// serve them until Consul answers, give them to the balancer before Run.
+// Saved returns the sets that an earlier process has saved for the current queries. Run does not pass these sets on. To
+// serve them until Consul answers, pass them to the balancer before Run.
 func (c *Consul) Saved() []lb.Endpoints {
 	var sets []lb.Endpoints
 	for _, f := range c.selectorsInOrder() {
@@ -195,13 +195,13 @@ func (c *Consul) Saved() []lb.Endpoints {
 	return sets
 }
 
-// collectFor returns the sets that are to be saved in a file. It finds out which cluster they are of.
+// collectFor returns the sets to save in the file. It first finds out to which cluster the sets belong.
 func (c *Consul) collectFor(ctx context.Context) saved {
 	c.origins.find(ctx)
 	return c.collect()
 }
 
-// collect returns the sets that are to be saved.
+// collect returns the sets to save.
 func (c *Consul) collect() saved {
 	all, fresh := saved{origin: c.origins.origin()}, c.origins.strangers()
 	c.mu.Lock()
@@ -217,14 +217,14 @@ func (c *Consul) collect() saved {
 	return all
 }
 
-// savedKey returns the name of w's query in the file. The address of the agent is not part of it: the file has that
-// once.
+// savedKey returns the key of w's query in the file of saved sets. The key does not contain the agent's address,
+// because the file stores the address once.
 func (c *Consul) savedKey(w *watch) string {
 	return fmt.Sprintf("%q %q %s", c.options.Namespace, c.options.Partition, w.query.canonical())
 }
 
-// warmUp opens the first connection, which shows whether the agent speaks HTTP/2. Then the first queries share it
-// instead of dialling each for itself. An error is ignored: the queries will find out.
+// warmUp opens the first connection, which shows whether the agent speaks HTTP/2. If it does, the first queries share
+// that connection instead of dialling one each. warmUp ignores errors, because the queries will report them.
 func (c *Consul) warmUp(ctx context.Context) {
 	if c.watching() < 2 && !c.client.Multiplexes() {
 		return
@@ -234,15 +234,15 @@ func (c *Consul) warmUp(ctx context.Context) {
 	_ = c.client.Ping(ctx)
 }
 
-// watching returns how many queries are watched.
+// watching returns the number of watched queries.
 func (c *Consul) watching() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.watches)
 }
 
-// A RefusedError is of a query that Consul will not answer however often it is asked: it has a filter that Consul
-// cannot parse, or an argument that only Consul Enterprise knows. Consul.Check, Look and Excluded return it.
+// A RefusedError is the error of a query that Consul will never answer. For example, Consul cannot parse the filter, or
+// only Consul Enterprise knows an argument. Consul.Check, Look and Excluded return a RefusedError.
 type RefusedError struct {
 	Query  Query
 	Reason string // in Consul's words, for the author of the query
@@ -250,17 +250,17 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return "consul refuses the query: " + e.Reason }
 
-// Check asks Consul for q once. It returns nil if Consul answers, whatever the answer is, and a *RefusedError if
-// Consul will never answer q. Any other error means that Consul could not be asked or could not answer now. It says
-// nothing about q.
+// Check asks Consul for q once. It returns nil if Consul answers q with any answer. It returns a *RefusedError if
+// Consul will never answer q. Any other error means that Consul could not answer now, and says nothing about q.
 func (c *Consul) Check(ctx context.Context, q Query) error {
 	_, err := c.once(ctx, q)
 	return err
 }
 
-// Look asks Consul for q once, and returns the instances, including those that are out. Its errors are those of
-// Check. If the answer is empty, Look may also return ErrNoToken, that the token lacks a right, or that there is no
-// such cluster peering. If the token may not see some of the instances, Look returns the others and a *HiddenError.
+// Look asks Consul for q once, and returns all instances, with those that are not in the set. Look returns the errors
+// of Check. If the answer is empty, Look may also return ErrNoToken, an error for a missing right of the token, or an
+// error for a missing cluster peering. If the token may not see some instances, Look returns the others and a
+// *HiddenError.
 func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	a, err := c.once(ctx, q)
 	if err != nil {
@@ -285,20 +285,21 @@ func (c *Consul) Look(ctx context.Context, q Query) ([]Instance, error) {
 	return convert(a.entries, q.Statuses).all, nil
 }
 
-// A HiddenError is the error of Consul.Look if Consul left out some instances, because the token may not see them.
+// A HiddenError is the error of Consul.Look if Consul left out some instances because the token may not see them.
 type HiddenError struct {
-	Missing string // which right the token seems to lack, as text
+	Missing string // the right that the token seems to lack, as text
 }
 
 func (e *HiddenError) Error() string {
 	return "consul leaves out instances that the token may not see: perhaps it lacks " + e.Missing
 }
 
-// ErrNoToken is the error of Consul.Look for an empty answer to a client without a token.
-var ErrNoToken = errors.New("consul names no instance and denies by default: instances may be hidden because there " +
+// ErrNoToken is the error of Consul.Look if Lictor has no token, the answer is empty, and Consul denies access by
+// default.
+var ErrNoToken = errors.New("consul returned no instances and denies by default: it may hide instances because there " +
 	"is no token with service:read and node:read")
 
-// once asks Consul for q once, without a wait.
+// once asks Consul for q once, and does not wait for a change.
 func (c *Consul) once(ctx context.Context, q Query) (answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, consul.Grace, &consul.TimeoutError{After: consul.Grace})
 	defer cancel()

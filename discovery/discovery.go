@@ -1,5 +1,5 @@
-// Package discovery finds the endpoints of services: in the catalog of a Consul agent, or in a list. Each place is a
-// [Source], which passes sets of endpoints to a [Sink], as a rule the balancer:
+// Package discovery finds the endpoints of services, in the catalog of a Consul agent or in a static list. A [Source]
+// passes sets of endpoints to a [Sink], which is usually the load balancer:
 //
 //	consul, err := discovery.NewConsul(discovery.ConsulOptions{
 //		Address: "127.0.0.1:8500",
@@ -8,21 +8,19 @@
 //	...
 //	err = consul.Run(ctx, balancer) // until ctx ends
 //
-// An error is never an empty set. Whatever goes wrong between Lictor and Consul, services keep the endpoints that
-// they had. An empty set is passed on only when Consul's servers say that there is no instance.
+// An error never empties a set. Whatever fails between Lictor and Consul, each service keeps the endpoints that it had.
+// A Source passes on an empty set only when Consul's servers say that the service has no instances.
 //
-//   - Sets are saved, so that after a restart they can be served before Consul answers: [ConsulOptions].StateDir.
-//   - The leader has to confirm a set that is empty or sharply smaller. Lost endpoints then stay for a while:
-//     [Guard].
-//   - A service can have several sources, in order of preference: [Watch].
-//   - Thousands of queries share the few connections that an agent allows: [ConsulOptions].MaxWatches.
-//   - [Consul.Explain] says what is known of a service, and why.
+//   - [ConsulOptions].StateDir saves sets on disk, so that a restarted Lictor can serve them before Consul answers.
+//   - A [Guard] makes Consul's leader confirm a set that is empty or sharply smaller. Lost endpoints stay for a while.
+//   - A [Watch] can have several tiers of endpoints for one service, in order of preference.
+//   - [ConsulOptions].MaxWatches lets thousands of queries share the few connections that an agent allows.
+//   - [Consul.Explain] reports what is known about a service, and why an instance is not in its set.
 //
-// Besides the sets, the sink is told which endpoints have left, and for which reason. [Leaves] says how certain that
-// must be.
+// A Source also tells the sink which endpoints have left, and why. [Leaves] says how exactly the reason must be known.
 //
-// Discovery knows the health of instances from Consul only. The balancer finds out that an instance does not answer
-// from here.
+// Package discovery learns the health of instances from Consul only. The balancer notices when an instance cannot be
+// reached from this host.
 package discovery
 
 import (
@@ -31,18 +29,18 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Sink takes sets of endpoints. The balancers of package lb are sinks.
+// A Sink receives sets of endpoints. The balancers of package lb are sinks.
 type Sink interface {
-	// OnUpdate replaces the sets of the services that are named in updates, and of no others. Several goroutines may
-	// call it at once, but never two for the same service. It must not block for long, and must not keep or change
-	// updates.
+	// OnUpdate replaces the sets of the services that are named in updates. Other services keep their sets. Several
+	// goroutines may call OnUpdate at once, but never two for the same service. OnUpdate must not block for long, and
+	// must not keep or change updates.
 	OnUpdate(updates []lb.Endpoints)
 }
 
 // A Source is a place that endpoints come from.
 type Source interface {
-	// Run sends the set of each service to sink as soon as it is known, and again when it has changed. It returns
-	// nil when ctx has ended and all its goroutines have. Any other error means that it has not started. A Source
-	// runs once.
+	// Run sends the set of each service to sink as soon as the set is known, and again when the set has changed. Run
+	// returns nil after ctx has ended and all goroutines of the Source have ended. Any other error means that Run has
+	// not started. Run may be called only once.
 	Run(ctx context.Context, sink Sink) error
 }

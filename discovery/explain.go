@@ -13,32 +13,32 @@ type Explanation struct {
 	Tiers   []TierStatus // in order of preference
 }
 
-// TierStatus is what is known of one tier of a service.
+// TierStatus is the state of one tier of a service.
 type TierStatus struct {
 	Name      string // such as "datacenter dc2"
-	Active    bool   // the service uses its set
-	Available int    // usable endpoints in the set, without those that are held
-	Failed    bool   // all usable endpoints fail from here, which counts by Failover.OnHealth
+	Active    bool   // the service uses the set of this tier
+	Available int    // usable endpoints in the set, without held endpoints
+	Failed    bool   // all usable endpoints fail from this host, and Failover.OnHealth is set
 
-	// Of a tier that is a query only:
+	// Watch and Instances are set only for a tier that is a query.
 	Watch     WatchStatus
 	Instances []Instance // sorted by ID
 }
 
-// An Instance is an instance that Consul names, whatever its health, or one that is held although Consul does not
-// name it any more. Instances without the query's tags, or that do not pass its filter, are not among them: see
+// An Instance is an instance that Consul names, with any health, or a held instance that Consul no longer names.
+// Instances without the query's tags, or that do not pass its filter, are not part of an Explanation: see
 // [Consul.Excluded].
 type Instance struct {
-	lb.Endpoint // its ID, and its address and weight if they can be used
+	lb.Endpoint // the ID, and the address and weight if they can be used
 
-	Status  string     // the worst of its checks: "passing", "warning", "critical"; empty: Consul does not name it
-	Out     Out        // why it is not in the set; empty: it is
-	Held    time.Time  // until when it is held (see Guard); zero: it is not
-	HeldFor HoldReason // why Consul does not count it any more; zero: it is not held
-	Detail  string     // more of Out or Held, in a line: as a rule which check it is, and what that check says
+	Status  string     // worst status of its checks, such as "warning"; empty: Consul does not name the instance
+	Out     Out        // why the instance is not in the set; empty: it is in the set
+	Held    time.Time  // the instance is held until then (see Guard); zero: it is not held
+	HeldFor HoldReason // why Consul no longer counts the instance; zero: it is not held
+	Detail  string     // details of Out or Held in one line: usually the check and its output
 	Tags    []string
 
-	born uint64 // the index at which its node was registered; zero: unknown
+	born uint64 // the index at which the instance's node was registered; zero: unknown
 }
 
 // Out is the reason why an instance is not in the set.
@@ -46,39 +46,39 @@ type Out string
 
 // The reasons why an instance is not in the set.
 const (
-	OutStatus      Out = "status"      // a check of it or of its node is worse than the query admits
-	OutMaintenance Out = "maintenance" // it or its node is in maintenance
-	OutAddress     Out = "address"     // its address cannot be dialled
-	OutID          Out = "id"          // its ID, with the name of its node, is too long
+	OutStatus      Out = "status"      // a check of the instance or its node has a status that the query excludes
+	OutMaintenance Out = "maintenance" // the instance or its node is in maintenance
+	OutAddress     Out = "address"     // the instance's address cannot be dialled
+	OutID          Out = "id"          // the instance's ID, with the name of its node, is too long
 	OutDuplicate   Out = "duplicate"   // another instance has the same address
-	OutWeight      Out = "weight"      // its weight in its status is zero
+	OutWeight      Out = "weight"      // the instance's weight for its status is zero
 
-	// Returned by Excluded only:
-	OutTags   Out = "tags"   // it lacks a tag of the query
-	OutFilter Out = "filter" // it does not pass the query's filter
+	// Only Excluded returns the following reasons.
+	OutTags   Out = "tags"   // the instance lacks a tag of the query
+	OutFilter Out = "filter" // the instance does not pass the query's filter
 )
 
-// An Event says what has happened to an instance, besides that it has joined or left the set, or to a service.
+// An Event reports what has happened to an instance or to a service. Joining and leaving the set are not Events.
 type Event struct {
-	Services []string // that share the query; not to be changed
+	Services []string // services that share the query; must not be changed
 	Kind     EventKind
-	Instance string // its ID; empty: the event is of the services
-	Text     string // why, in a line
+	Instance string // ID of the instance; empty: the event is about the services
+	Text     string // the reason, in one line
 }
 
-// EventKind says what has happened.
+// EventKind is the kind of an Event.
 type EventKind string
 
 // The kinds of events.
 const (
-	EventOut  EventKind = "out"  // it is out now, or for another reason than before, or it is new and out
-	EventHeld EventKind = "held" // it is held now
+	EventOut  EventKind = "out"  // the instance is out of the set, for a new reason or as a new instance
+	EventHeld EventKind = "held" // the instance is held from now on
 
-	// EventFailover is of a service: it uses another tier. There is no instance.
+	// EventFailover says that a service uses another tier. The event names no instance.
 	EventFailover EventKind = "failover"
 )
 
-// Explain returns what is known of a service. It returns false if the service is not watched.
+// Explain returns what is known about a service. It returns false if the service is not watched.
 func (c *Consul) Explain(service string) (Explanation, bool) {
 	c.mu.Lock()
 	f := c.selectors[service]
@@ -99,7 +99,8 @@ func (c *Consul) Explain(service string) (Explanation, bool) {
 	return e, true
 }
 
-// describe returns what is known of the instances after an answer that came to in and led to b.
+// describe returns the state of all instances after an answer: in holds the instances of the answer, and b is the
+// belief that follows from it.
 func (b *belief) describe(in instances) []Instance {
 	if len(b.held)+len(b.hidden) == 0 {
 		return in.all
@@ -126,8 +127,8 @@ func (b *belief) describe(in instances) []Instance {
 	return all
 }
 
-// happened returns what has happened to an instance between old and one, with a text. A nil old means that the
-// instance is new. An empty kind means that nothing has happened that is worth an event.
+// happened returns the event for an instance that has changed from old to one. A nil old means that the instance is
+// new. An empty kind means that the change is worth no event.
 func happened(old, one *Instance) (kind EventKind, text string) {
 	switch {
 	case !one.Held.IsZero():
@@ -136,7 +137,7 @@ func happened(old, one *Instance) (kind EventKind, text string) {
 		}
 	case one.Out != "":
 		if old == nil || old.Out != one.Out || !old.Held.IsZero() {
-			if one.Out == OutStatus { // the detail says so too
+			if one.Out == OutStatus { // the detail contains the status
 				return EventOut, one.Detail
 			}
 			return EventOut, string(one.Out) + ": " + one.Detail
@@ -149,7 +150,7 @@ func happened(old, one *Instance) (kind EventKind, text string) {
 func savedInstances(s savedSet) []Instance {
 	var all []Instance
 	for _, e := range s.endpoints {
-		one := Instance{Endpoint: e, Detail: "saved by an earlier process, Consul has not answered yet"}
+		one := Instance{Endpoint: e, Detail: "saved by the previous process; Consul has not answered yet"}
 		if h, held := s.held[e.ID]; held {
 			one.Held, one.HeldFor = h.until, h.why
 		}

@@ -9,10 +9,10 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// ConsulOptions say how to reach a Consul agent, and what to watch there. The environment (CONSUL_HTTP_ADDR and
-// others) does not count.
+// ConsulOptions say how to reach a Consul agent, and what to watch. Environment variables such as CONSUL_HTTP_ADDR have
+// no effect.
 type ConsulOptions struct {
-	// Address is that of the agent's HTTP API, in one of these forms. Empty means "127.0.0.1:8500".
+	// Address is the address of the agent's HTTP API, in one of these forms. Empty means "127.0.0.1:8500".
 	//
 	//	127.0.0.1:8500                       HTTP
 	//	http://consul.example.com:8500       HTTP
@@ -23,88 +23,92 @@ type ConsulOptions struct {
 	// Token is the ACL token. Empty means the agent's default token.
 	Token string
 
-	// TokenFile is a file with the token, which counts instead of Token. It is read again for each query, so that the
-	// token can be replaced. While the file cannot be read, the last token stays in use. Empty means no file.
+	// TokenFile is a file that contains the token; it takes precedence over Token. Each query reads the file again, so
+	// the token can be replaced at run time. While the file cannot be read, queries use the last token. Empty means no
+	// file.
 	TokenFile string
 
-	// HTTPAuth is "user:password", for a reverse proxy with basic authentication. Empty means none.
+	// HTTPAuth is "user:password", for a reverse proxy with basic authentication. Empty means no authentication.
 	HTTPAuth string
 
-	// Datacenter is where queries look that name none. Empty means the agent's own.
+	// Datacenter is the datacenter for queries that name none. Empty means the agent's own datacenter.
 	Datacenter string
 
 	// Namespace and Partition are sent with each query. Only Consul Enterprise accepts them. Empty means none.
 	Namespace, Partition string
 
-	// TLS counts for an https:// address only.
+	// TLS applies only to an https:// address.
 	TLS TLSOptions
 
-	// Logger takes what operators should know. Tokens never appear in it. Nil means no log.
+	// Logger receives messages for operators. The messages never contain tokens. Nil means no log.
 	Logger hclog.Logger
 
-	// OnEvent is called with what happens to instances. Several goroutines call it at once, and wait for it, so it must
-	// return soon. Nil means that it is not called.
+	// OnEvent is called for each Event. Several goroutines call OnEvent at once, and wait for it, so OnEvent must
+	// return soon. Nil means no calls.
 	OnEvent func(Event)
 
-	// Usable reports whether an endpoint can get clients of a service. One that cannot does not count for whether a
-	// tier has enough endpoints. It must not call the Consul. When its answers have changed, call Consul.Recount. Nil
-	// means that all endpoints are usable.
+	// Usable reports whether an endpoint may get clients of a service. Unusable endpoints do not count when a tier is
+	// checked for enough endpoints. Usable must not call the Consul. Call Consul.Recount when the answers of Usable
+	// have changed. If Usable is nil, all endpoints are usable.
 	Usable func(service string, e lb.Endpoint) bool
 
-	// Prober finds out whether endpoints that Consul does not count any more can be reached from here. Nil means that
-	// nothing can be probed: then such endpoints are held for Guard.Hold at most.
+	// Prober checks whether held endpoints can be reached from this host. If Prober is nil, no endpoint can be probed,
+	// and endpoints are held for Guard.Hold at most.
 	Prober Prober
 
-	// Failing returns how many of endpoints, which need not be in the set of the service, fail from here: they are
-	// ejected, say. It must not call the Consul. When an answer has changed, call Consul.HealthChanged. It is asked for
-	// services with Failover.OnHealth. Nil means that no endpoint ever fails.
+	// Failing returns how many of endpoints fail from this host, for example because they are ejected. The endpoints
+	// need not be in the set of the service. Failing must not call the Consul. Call Consul.HealthChanged when an answer
+	// of Failing has changed. Failing is called only for services with Failover.OnHealth. If Failing is nil, no
+	// endpoint ever fails.
 	Failing func(service string, endpoints []lb.Endpoint) int
 
-	// OnStandby is told, in place of what it was told before, the endpoints of a service that should be checked though
-	// they are not in its set: they are of tiers whose endpoints all failed. It is first called when the service has a
-	// set, even if no endpoint stands by. It must not call the Consul, and must not wait. Nil: it is not called.
+	// OnStandby receives the standby endpoints of a service, in place of earlier ones. Standby endpoints belong to
+	// tiers that the service has left because all endpoints failed; they should be checked although they are not in the
+	// set. The first call comes when the service has a set, even if there are no standby endpoints. OnStandby must not
+	// call the Consul, and must not wait. Nil means no calls.
 	OnStandby func(service string, endpoints []lb.Endpoint)
 
-	// Watches say what is watched until Consul.Apply says otherwise. No two may have the same Service.
+	// Watches say what to watch until Consul.Apply replaces them. No two Watches may have the same Service.
 	Watches []Watch
 
-	// StateDir is a folder for the sets of all watches. They are saved there as they change, at most once a second. The
-	// folder is made if need be. NewConsul reads what an earlier process has saved: see Consul.Saved. Empty means that
-	// nothing is saved.
+	// StateDir is a folder in which the sets of all watches are saved. Changed sets are saved at most once a second.
+	// The folder is created if it does not exist. NewConsul reads the sets that an earlier process has saved, see
+	// Consul.Saved. Empty means that nothing is saved.
 	StateDir string
 
-	// Saved are the sets of an earlier process, as its Consul.Save returned them. They count instead of those in
-	// StateDir. Nil means none.
+	// Saved holds the sets of an earlier process, as its Consul.Save returned them. Saved takes precedence over the
+	// sets in StateDir. Nil means none.
 	Saved []byte
 
-	// MaxWatches is how many queries may be under way at once, except over HTTP/2 (https). Each takes a connection, and
-	// the agent allows a host 200 unless limits.http_max_conns_per_client says otherwise. If there are more watches,
-	// they take turns. Zero means 150. Negative means any number.
+	// MaxWatches limits how many queries may run at once, except over HTTP/2 (https). Each query needs a connection.
+	// The agent allows 200 connections per client address, unless limits.http_max_conns_per_client says otherwise.
+	// Watches beyond the limit take turns. Zero means 150. Negative means no limit.
 	MaxWatches int
 
-	// Wait is how long Consul may hold a query while nothing changes, give or take a tenth. After Consul has lost its
-	// memory, as by a restored snapshot, a change can go unnoticed for so long. So it should be well below a minute.
-	// Zero means 45 seconds.
+	// Wait is how long Consul may hold a query while nothing changes, plus or minus a tenth. After Consul has lost its
+	// state, for example by a restored snapshot, a change can stay unnoticed for that long. So Wait should be well
+	// below a minute. Zero means 45 seconds.
 	Wait time.Duration
 
-	// Resync is how often each watch asks the servers, whatever the agent's own view of the catalog says. Zero means 5
+	// Resync is how often each watch asks the servers instead of the agent's own view of the catalog. Zero means 5
 	// minutes. Negative means never.
 	Resync time.Duration
 
-	// MinBackoff and MaxBackoff bound the pause before a failed query is repeated. The bound doubles from the first to
-	// the second, and the pause is a random part of it. Zero means 100 milliseconds and 10 seconds.
+	// MinBackoff and MaxBackoff limit the pause before a failed query is repeated. Each pause is a random part of a
+	// bound that doubles from MinBackoff to MaxBackoff. Zero means 100 milliseconds for MinBackoff and 10 seconds for
+	// MaxBackoff.
 	MinBackoff, MaxBackoff time.Duration
 
-	// ProbeInterval is how long Consul may be silent before it is asked whether it is still there. Zero means 10
-	// seconds. Negative means never: then an agent that hangs is noticed only when a query has taken 15 seconds longer
-	// than Wait.
+	// ProbeInterval is how long Consul may be silent before Lictor probes whether the agent still answers. Zero means
+	// 10 seconds. Negative means never. Without probes, Lictor notices a hanging agent only when a query has taken 15
+	// seconds longer than Wait.
 	ProbeInterval time.Duration
 }
 
-// TLSOptions are for an agent behind https://.
+// TLSOptions configure TLS for an agent at an https:// address.
 type TLSOptions = consul.TLSOptions
 
-// client returns the options of a client for the agent.
+// client returns the options of the client for the agent.
 func (o ConsulOptions) client() consul.Options {
 	return consul.Options{
 		Address: o.Address, Token: o.Token, TokenFile: o.TokenFile, HTTPAuth: o.HTTPAuth,
@@ -112,30 +116,31 @@ func (o ConsulOptions) client() consul.Options {
 	}
 }
 
-// A Query selects instances in the catalog: those of Service that have all Tags, pass Filter and have one of
-// Statuses.
+// A Query selects instances in Consul's catalog. The selected instances belong to Service, have all Tags, pass Filter,
+// and have one of Statuses.
 type Query struct {
-	Service    string   // Consul's name of the service, in any case
-	Tags       []string // an instance must have all of them, in any case
-	Filter     string   // expression in Consul's filter language; empty: none
-	Datacenter string   // empty: that of ConsulOptions
-	Peer       string   // name of a cluster peering whose instances are meant; empty: those of the datacenter
+	Service    string   // Consul's name of the service; upper and lower case are the same
+	Tags       []string // tags that an instance must have; upper and lower case are the same
+	Filter     string   // expression in Consul's filter language; empty: no filter
+	Datacenter string   // empty: the datacenter of ConsulOptions
+	Peer       string   // cluster peering whose instances are selected; empty: instances of the datacenter
 
-	// Statuses are some of "passing", "warning" and "critical". The status of an instance is the worst of its checks
-	// and its node's. Empty means passing.
+	// Statuses holds some of "passing", "warning" and "critical". The status of an instance is the worst status of its
+	// checks and its node's checks. Empty means passing only.
 	Statuses []string
 
-	// Prepared is the name or ID of a prepared query, which is asked every few seconds. Besides it, only Datacenter,
-	// Near and Statuses count. Empty means none.
+	// Prepared is the name or ID of a prepared query, which is executed every few seconds. Apart from Prepared, only
+	// Datacenter, Near and Statuses apply. Empty means no prepared query.
 	Prepared string
 
-	// Near is a node to sort by distance from, "_agent" for the agent's. The set is the same, but the servers have to
-	// answer each query. Empty means none.
+	// Near is the node from which Consul sorts instances by distance; "_agent" is the agent's node. Near does not
+	// change the set, but makes the servers answer each query. Empty means no sorting.
 	Near string
 }
 
-// A Watch says where the endpoints of a service come from: from Consul's answers to Query or, if these have too few
-// endpoints, from the first tier of Next that has enough. Watches with the same queries and guards share them.
+// A Watch says where the endpoints of a service come from. The endpoints come from Consul's answers to Query. If Query
+// yields too few endpoints, they come from the first tier of Next that has enough. Watches with the same query and
+// guard share one query to Consul.
 type Watch struct {
 	Service string // Lictor's name of the service
 	Query   Query  // an empty Query.Service means Service
@@ -144,29 +149,29 @@ type Watch struct {
 	Next     []Tier
 	Failover Failover
 
-	// Leaves says how much is to be found out of endpoints that leave, in all tiers.
+	// Leaves says how much to find out about endpoints that leave, in all tiers.
 	Leaves Leaves
 }
 
-// A Tier is a query, or a list of endpoints.
+// A Tier is a query or a list of endpoints. The tiers of a service stand in order of preference.
 type Tier struct {
 	Query     Query
 	Guard     Guard
-	Endpoints []lb.Endpoint // nil: Query counts
+	Endpoints []lb.Endpoint // nil: use Query
 }
 
-// A Failover says when a service goes from one tier to another.
+// A Failover says when a service changes from one tier to another.
 type Failover struct {
-	// Below is how many endpoints are enough. A tier with fewer is left for the next that has enough. Zero means 1.
-	// Endpoints that fail from here count, unless all do.
+	// Below is how many endpoints a tier needs. The service leaves a tier with fewer endpoints for the next tier that
+	// has enough. Failing endpoints count, unless all endpoints of the tier fail. Zero means 1.
 	Below int
 
-	// Hold is how long an earlier tier must have enough before the service returns to it. Zero means 30 seconds.
-	// Negative means that it returns at once.
+	// Hold is how long an earlier tier must have enough endpoints before the service returns to it. Zero means 30
+	// seconds. Negative means that the service returns at once.
 	Hold time.Duration
 
-	// OnHealth says that a tier is also left when all its endpoints fail from here and another tier has one that
-	// does not.
+	// OnHealth says that the service also leaves a tier whose endpoints all fail from this host, if another tier has an
+	// endpoint that does not fail.
 	OnHealth bool
 }
 
@@ -180,31 +185,33 @@ const (
 	defaultMaxWatches    = 150
 	defaultFailbackHold  = 30 * time.Second
 
-	// pollInterval is the time between two executions of a prepared query, as Consul cannot wait for its changes.
+	// pollInterval is the time between two executions of a prepared query. Consul has no blocking query for prepared
+	// queries.
 	pollInterval = 5 * time.Second
 
-	// probeTimeout is how long an agent may take for an answer without its servers. A starved agent takes seconds.
+	// probeTimeout is how long the agent may take to answer a probe. A busy agent without enough processor time needs
+	// seconds.
 	probeTimeout = 5 * time.Second
 
-	// slowBackoff is the least bound of the pause if to repeat a query soon makes things worse or is pointless: too
-	// many connections, no permission, a query that Consul refuses.
+	// slowBackoff is the least bound of the pause if a quick repetition is pointless or makes things worse. Such
+	// failures are too many connections, a missing permission, and a query that Consul refuses.
 	slowBackoff = time.Second
 
-	// rampStep is the time between the first queries of two watches. An agent needs most of a millisecond to begin with
-	// a service, and keeps some of its processor time this way.
+	// rampStep is the time between the first queries of two watches. An agent needs nearly a millisecond to start a
+	// view of a service, and keeps some of its processor time because of this pause.
 	rampStep = 500 * time.Microsecond
 
-	// explainTimeout bounds the query that is to say why endpoints have vanished.
+	// explainTimeout limits the query that finds out why endpoints have vanished.
 	explainTimeout = 5 * time.Second
 
-	// maxUntold is how many departures a service keeps while its sink is not told of anything.
+	// maxUntold is how many departures a service keeps while nothing is sent to its sink.
 	maxUntold = 1024
 
-	// minWait is the shortest wait that is asked for. Consul takes a wait of zero for five minutes.
+	// minWait is the shortest wait that Lictor asks Consul for. Consul treats a wait of zero as five minutes.
 	minWait = 10 * time.Millisecond
 )
 
-// withDefaults returns o with defaults in place of zeros. Negative intervals stay; they mean never.
+// withDefaults returns o with defaults in place of zeros. Negative intervals stay as they are, because they mean never.
 func (o ConsulOptions) withDefaults() ConsulOptions {
 	fill := func(d *time.Duration, v time.Duration) {
 		if *d == 0 {

@@ -10,25 +10,25 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An origin says where sets are from. They belong to the cluster and the datacenter. As long as these are not known,
-// they belong to the agent's address.
+// An origin says where sets come from. Sets belong to a cluster and a datacenter. As long as these are unknown, sets
+// belong to the agent's address.
 type origin struct {
-	address string // of the agent; empty in files of versions that did not save it: it counts as any
+	address string // the agent's address; empty in files of old versions, and then equal to any address
 	cluster consul.Cluster
 }
 
-// A relation is that of saved sets to the Consul that answers now.
+// A relation says how saved sets are related to the Consul that answers now.
 type relation int
 
 // The relations.
 const (
-	unrelated  relation = iota // it is not known whether they are of the same cluster
-	ofSame                     // they are of the same cluster and datacenter
-	ofRenamed                  // the trust domain is another: of another cluster, or of this one before it was wiped
-	ofStranger                 // they are of another datacenter
+	unrelated  relation = iota // not known to be of the same cluster
+	ofSame                     // of the same cluster and datacenter
+	ofRenamed                  // the trust domain differs: another cluster, or the same one after its data was wiped
+	ofStranger                 // of another datacenter
 )
 
-// relation returns that of sets from o to a cluster.
+// relation returns how sets from o are related to the cluster now.
 func (o origin) relation(now consul.Cluster) relation {
 	domain, datacenter := compare(o.cluster.TrustDomain, now.TrustDomain), compare(o.cluster.Datacenter, now.Datacenter)
 	switch {
@@ -40,7 +40,7 @@ func (o origin) relation(now consul.Cluster) relation {
 	return min(domain, datacenter)
 }
 
-// compare returns the relation of two names, of which an empty one is not known.
+// compare returns the relation of two names. An empty name is unknown.
 func compare(a, b string) relation {
 	switch {
 	case a == "" || b == "":
@@ -51,34 +51,35 @@ func compare(a, b string) relation {
 	return ofStranger
 }
 
-// at reports whether o is the agent at an address, as far as is known.
+// at reports whether o is the agent at an address. An unknown address of o counts as equal.
 func (o origin) at(address string) bool { return o.address == "" || o.address == address }
 
 const (
-	// originTimeout bounds how long it may take to ask which cluster it is. A failure is remembered for originRetry.
+	// originTimeout limits a request for the cluster's identity. After a failed request, the next one follows
+	// originRetry later.
 	originTimeout = 5 * time.Second
 	originRetry   = time.Second
 
-	// originPatience is how long answers wait because Consul answers, but does not say which cluster it is. A server
-	// that has just started needs some seconds.
+	// originPatience is how long answers wait if Consul answers queries, but not which cluster it is. A server that has
+	// just started needs some seconds.
 	originPatience = 15 * time.Second
 )
 
-// origins finds out whose catalog the agent answers from, and how an earlier process's sets are related to that. Safe
-// for concurrent use.
+// origins finds out which cluster the agent belongs to, and how the sets of an earlier process are related to that
+// cluster. Safe for concurrent use.
 type origins struct {
 	client *consul.Client
 
-	mu      sync.Mutex // locked while the agent is asked; guards the following
+	mu      sync.Mutex // locked while the agent is asked; guards the following fields
 	now     consul.Cluster
-	known   bool      // now is all that can be known
-	next    time.Time // until then the agent is not asked again; zero: it may be
-	failing time.Time // when it first did not say, though it answered a query; zero: it always has
+	known   bool      // now is complete
+	next    time.Time // the agent is not asked again before this time; zero: it may be asked
+	failing time.Time // when the agent first answered a query but did not name its cluster; zero: never
 	earlier *saved    // the sets of an earlier process; nil: none, or they need no check
-	told    bool      // that earlier is from another cluster
+	told    bool      // tell has noted that earlier belongs to another cluster
 }
 
-// find asks which cluster it is, unless that is known.
+// find asks the agent for its cluster, unless the cluster is known.
 func (o *origins) find(ctx context.Context) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -94,22 +95,22 @@ func (o *origins) findLocked(ctx context.Context) {
 	found, err := o.client.Cluster(ctx)
 	if err != nil {
 		o.next = time.Now().Add(originRetry)
-		if found == (consul.Cluster{}) { // what was known still is
+		if found == (consul.Cluster{}) { // keep what was known
 			return
 		}
 	}
 	o.now, o.known = found, err == nil
 }
 
-// forget has the agent asked again which cluster it is. It is to be called if the servers may have been wiped.
+// forget makes the next call ask the agent for its cluster again. Call forget if the servers may have been wiped.
 func (o *origins) forget() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.known, o.next = false, time.Time{}
 }
 
-// relate returns the relation of the earlier process's sets to the Consul that answers now. answered says that a query
-// was answered. soon says that more may be known soon.
+// relate returns how the sets of the earlier process are related to the Consul that answers now. answered says that
+// Consul has answered a query. soon says that a call soon after may know more.
 func (o *origins) relate(ctx context.Context, answered bool) (r relation, soon bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -120,7 +121,7 @@ func (o *origins) relate(ctx context.Context, answered bool) (r relation, soon b
 	return o.earlier.origin.relation(o.now), !o.known && (o.failing.IsZero() || time.Since(o.failing) < originPatience)
 }
 
-// tell notes that the earlier process's sets are of another cluster, and reports whether that is new.
+// tell notes that the sets of the earlier process belong to another cluster. It reports whether that is new.
 func (o *origins) tell() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -129,8 +130,8 @@ func (o *origins) tell() bool {
 	return !before
 }
 
-// origin returns where the sets of now are from. Until that is known, the sets of an earlier process are from where
-// that process got them.
+// origin returns the origin of the current sets. Until the cluster is known, origin returns the cluster of the earlier
+// process's sets, if they come from the same address.
 func (o *origins) origin() origin {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -141,20 +142,21 @@ func (o *origins) origin() origin {
 	return now
 }
 
-// strangers reports whether the earlier process's sets are known to be of another cluster.
+// strangers reports whether the sets of the earlier process are known to belong to another cluster.
 func (o *origins) strangers() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.told
 }
 
-// checkOrigin drops the set of an earlier process if it is of another cluster, and takes it over if it comes from
-// another address of the same cluster. a is the answer to a query, or err its error. As long as Consul cannot say which
-// cluster it is, only the address counts. Servers that were wiped have another trust domain, so at the same address the
-// set is dropped only for instances that are all new.
+// checkOrigin compares the cluster of the set that an earlier process has saved with the cluster that answers now. It
+// drops the set if the clusters differ. It takes the set over if the cluster is the same but the address has changed. a
+// is the answer to a query, or err is its error. As long as Consul cannot name its cluster, only the address decides.
+// Servers that were wiped have a new trust domain. So at the same address, checkOrigin drops the set only if all
+// instances in the answer are new.
 //
-// checkOrigin returns how long to wait before the next query if the outcome of this one must not count, because Consul
-// will soon be able to say; zero: it counts.
+// checkOrigin returns zero if the outcome of the query counts. Otherwise it returns how long to wait before the next
+// query, because Consul will soon be able to name its cluster.
 func (w *watch) checkOrigin(ctx context.Context, a *answer, err error) time.Duration {
 	if w.inherited == nil || err != nil && consul.KindOf(err) == consul.Lost && consul.IsNetwork(err) {
 		return 0
@@ -180,7 +182,7 @@ func (w *watch) checkOrigin(ctx context.Context, a *answer, err error) time.Dura
 	return 0
 }
 
-// isReplaced reports whether an answer names instances, and none at a place of the set.
+// isReplaced reports whether an answer names instances, and none of them is at an address of the set.
 func (w *watch) isReplaced(a *answer) bool {
 	all := convert(a.entries, w.query.Statuses).all
 	places := placesOf(all)
@@ -190,10 +192,10 @@ func (w *watch) isReplaced(a *answer) bool {
 	})
 }
 
-// logStrangers warns that the saved sets are of another cluster, and moves them aside.
+// logStrangers logs a warning that the saved sets belong to another cluster, and moves their file aside.
 func (c *Consul) logStrangers() {
 	earlier, now := c.origins.earlier.origin, c.origins.origin()
-	c.options.Logger.Warn("saved endpoints are of another cluster or datacenter, they are not served any more",
+	c.options.Logger.Warn("saved endpoints belong to another cluster or datacenter, lictor no longer uses them",
 		"saved_from", earlier.cluster.TrustDomain, "saved_datacenter", earlier.cluster.Datacenter,
 		"consul_is", now.cluster.TrustDomain, "datacenter", now.cluster.Datacenter)
 	if c.store != nil {
@@ -209,7 +211,7 @@ func (w *watch) disown() {
 	w.publisher.disown()
 }
 
-// adopt takes over the set of an earlier process that asked at another address.
+// adopt takes over the set of an earlier process that used another address of the same cluster.
 func (w *watch) adopt(s savedSet) {
 	w.state.set, w.state.held, w.state.joined = s.endpoints, s.held, s.joined
 	w.reporter.restore(s)
@@ -217,6 +219,6 @@ func (w *watch) adopt(s savedSet) {
 	if w.consul.store != nil {
 		w.consul.store.markDirty()
 	}
-	w.reporter.logger().Info("saved endpoints are of the same cluster, they are served until consul answers",
+	w.reporter.logger().Info("saved endpoints belong to the same cluster, lictor uses them until consul answers",
 		"endpoints", len(s.endpoints))
 }

@@ -117,7 +117,7 @@ func TestSavedSetsBelongToTheirCluster(t *testing.T) {
 				}
 				r.stop()
 				if tt.aside && tt.address == "" {
-					r.log.wantOnce(t, "saved endpoints are of another cluster")
+					r.log.wantOnce(t, "saved endpoints belong to another cluster")
 				}
 			})
 			file := string(savedIn(t, dir))
@@ -179,7 +179,7 @@ func TestRealConsulOfAnotherCluster(t *testing.T) {
 	}
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "b", Port: 81})
 	third.wantLast(t, "web: n/b=127.0.0.1:81")
-	third.log.wantOnce(t, "saved endpoints are of another cluster")
+	third.log.wantOnce(t, "saved endpoints belong to another cluster")
 }
 
 // No right is needed to learn which cluster it is.

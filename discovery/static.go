@@ -12,12 +12,12 @@ type Static struct {
 	sets []lb.Endpoints
 }
 
-// NewStatic returns a source of sets. It copies them.
+// NewStatic returns a Static with a copy of sets.
 func NewStatic(sets []lb.Endpoints) *Static {
 	return &Static{sets: cloneSets(sets)}
 }
 
-// Run passes all sets to sink in one update, and waits for ctx to end. It always returns nil.
+// Run passes all sets to sink in one update, and waits until ctx ends. Run always returns nil.
 func (s *Static) Run(ctx context.Context, sink Sink) error {
 	if len(s.sets) > 0 {
 		sink.OnUpdate(cloneSets(s.sets))

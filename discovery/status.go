@@ -7,34 +7,34 @@ import (
 
 // WatchStatus is the state of one watch.
 type WatchStatus struct {
-	Services []string // that share the watch
+	Services []string // services that share the watch
 	Query    Query
 
 	LastSuccess time.Time // when an answer was last believed; zero: never
-	LastChange  time.Time // when the set last changed; zero: none was published yet
-	Saved       time.Time // when a set of an earlier process last changed; zero: Consul has answered, or there was none
-	HeldUntil   time.Time // when the first held endpoint is let go, if Consul still says so then; zero: none is held
-	Error       string    // of the last query; empty: it succeeded
+	LastChange  time.Time // when the set last changed; zero: no set was published yet
+	Saved       time.Time // last change of the set that an earlier process saved; zero: no saved set is in use
+	HeldUntil   time.Time // when the first held endpoint is dropped if Consul has not changed; zero: none is held
+	Error       string    // error of the last query; empty: the query succeeded
 	ErrorSince  time.Time // when queries began to fail; zero: Error is empty
 
-	// Hidden is whether instances may be hidden because there is no token: see ErrNoToken.
+	// Hidden reports whether Consul may hide instances because Lictor has no token: see ErrNoToken.
 	Hidden bool
 
-	Index   uint64 // that the next query asks with; zero: it asks the servers, without an index
-	Backend string // of the last answer: "streaming" is the agent's own view, "blocking-query" the servers
+	Index   uint64 // index of the next query; zero: the next query asks the servers, without an index
+	Backend string // source of the last answer: "streaming" is the agent's own view, "blocking-query" the servers
 
-	Endpoints  int // in the set, including held ones
-	Held       int // endpoints in the set that Consul does not name any more, or not as healthy: see Guard
-	Bad        int // instances that are left out because they cannot be dialled, or because their IDs are too long
-	Duplicates int // instances that are left out because another one has the same address
+	Endpoints  int // endpoints in the set, with held endpoints
+	Held       int // endpoints in the set that Consul no longer names, or names as less healthy: see Guard
+	Bad        int // instances left out because they cannot be dialled or because their IDs are too long
+	Duplicates int // instances left out because another instance has the same address
 
-	// Counted since the start:
-	Queries   uint64 // that were sent
-	Updates   uint64 // sets that were published
+	// The following fields count since the start of the process.
+	Queries   uint64 // queries sent
+	Updates   uint64 // sets published
 	Errors    uint64 // queries that failed
-	Throttled uint64 // queries that failed because there were too many connections or requests
+	Throttled uint64 // queries that failed because of too many connections or requests
 	Holds     uint64 // times that an endpoint began to be held
-	Doubted   uint64 // answers that were not believed until the servers confirmed or corrected them
+	Doubted   uint64 // answers that were not believed before the servers confirmed or corrected them
 }
 
 // Snapshot returns the state of all watches, in the order of the configuration.
@@ -49,9 +49,8 @@ func (c *Consul) Snapshot() []WatchStatus {
 	return all
 }
 
-// EachFailing calls f for each service with a watch whose last query failed, once for each such watch. f must not
-// call the Consul. EachFailing allocates nothing while no query fails, so that it can be called often for thousands
-// of services.
+// EachFailing calls f for each service and each watch of the service whose last query failed. f must not call the
+// Consul. While no query fails, EachFailing allocates nothing, so it may be called often for thousands of services.
 func (c *Consul) EachFailing(f func(service, err string)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -304,7 +304,7 @@ func TestSavedSetsOfAnotherConsul(t *testing.T) {
 			if got := fmt.Sprint(lines(r.consul.Saved())); got != want {
 				t.Errorf("%q: saved %s, want %s", address, got, want)
 			}
-			told := strings.Contains(r.log.String(), "from consul at another address")
+			told := strings.Contains(r.log.String(), "from another consul address")
 			if told != (want == "[]") {
 				t.Errorf("%q: log %s", address, r.log)
 			}
