@@ -9,26 +9,26 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Leaves says how much a service wants to know of endpoints that leave it. Answers name those that are critical or
-// have a status that does not count, so the sink is told of them in any case. An endpoint that vanishes from the
-// answers was deregistered, or does not match the query any more, or an agent is wrong.
+// Leaves says how much a service wants to know about endpoints that leave. The sink always learns which endpoints are
+// critical or have an excluded status, because answers of Consul name them. An endpoint that vanishes from the answers
+// was deregistered, or no longer matches the query, or an agent gives a wrong answer.
 type Leaves int
 
 const (
-	// LeavesIgnored asks nothing. The sink is not told of endpoints that vanish.
+	// LeavesIgnored asks for nothing. The sink does not learn of vanished endpoints.
 	LeavesIgnored Leaves = iota
 
-	// LeavesConfirmed asks Consul's leader to confirm that they have vanished.
+	// LeavesConfirmed asks Consul's leader to confirm that endpoints have vanished.
 	LeavesConfirmed
 
-	// LeavesExplained asks besides whether they are still registered. If that cannot be learnt, the sink is told of
-	// both reasons.
+	// LeavesExplained also asks whether vanished endpoints are still registered. If Consul does not say so, the sink
+	// gets both possible reasons.
 	LeavesExplained
 )
 
-// departures returns the endpoints that left the set, now or earlier, and are not in the new set. told are those
-// that the answer names, with the reason why they are out, sorted by ID and address; lost are those that it does not
-// name, the latest first.
+// departures returns the endpoints that left the set, now or earlier, and are not in the new set. told contains
+// endpoints that the answer names, with the reason why they are out, sorted by ID and address. lost contains endpoints
+// that the answer does not name, the latest first.
 func (b belief) departures(in instances, set []lb.Endpoint) (told []lb.Departure, lost []lb.Endpoint) {
 	if len(b.out)+len(b.vanished) == 0 && slices.Equal(b.set, set) {
 		return nil, nil
@@ -48,7 +48,7 @@ func (b belief) departures(in instances, set []lb.Endpoint) (told []lb.Departure
 	seen := map[key]bool{}
 	for _, e := range former {
 		at := placeOf(e)
-		// An endpoint of the new set at the same address is the same process, whatever its ID.
+		// An endpoint of the new set at the same address is the same process, under any ID.
 		if here[at] || seen[key{e.ID, at}] {
 			continue
 		}
@@ -63,35 +63,37 @@ func (b belief) departures(in instances, set []lb.Endpoint) (told []lb.Departure
 	return told, lost
 }
 
-// find returns where the instance with this ID is, or would be, in all, which is sorted by ID.
+// find returns the index of the instance with this ID in all, or the index at which to insert it. all must be sorted by
+// ID.
 func find(all []Instance, id string) (int, bool) {
 	return slices.BinarySearchFunc(all, id, func(a Instance, id string) int { return strings.Compare(a.ID, id) })
 }
 
-// whyOut returns why an instance that Consul names is not in the set at this place.
+// whyOut returns why an instance that Consul names is not in the set at the place at.
 func (one *Instance) whyOut(at place) lb.Reasons {
 	switch {
 	case one.Out == OutAddress || placeOf(one.Endpoint) != at:
-		return lb.Deregistered // it is not registered at that address any more
+		return lb.Deregistered // the instance is no longer registered at that address
 	case one.Out == OutMaintenance, one.Out == OutStatus && one.Status == api.HealthCritical:
 		return lb.Critical
 	}
 	return lb.Unmatched
 }
 
-// followed returns the departures that are worth following. An endpoint whose instance is at another address now is
-// not: nothing more will be known of it, and an instance may move for ever.
+// followed returns the departures to follow in later answers. It leaves out endpoints whose instance has moved to
+// another address, because later answers say nothing about the old address, and an instance may move any number of
+// times.
 func followed(told []lb.Departure) []lb.Departure {
 	return slices.DeleteFunc(slices.Clone(told), func(d lb.Departure) bool { return d.Why == lb.Deregistered })
 }
 
-// A registry has what is registered, by ID and address.
+// A registry contains the registered instances, by ID and address.
 type registry map[[2]string]bool
 
-// needsRegistry reports whether only a look into the registry tells why an endpoint vanished from the answers to q.
+// needsRegistry reports whether only the registry can tell why an endpoint vanished from the answers to q.
 func (q *Query) needsRegistry() bool { return q.whyVanished() == lb.Deregistered|lb.Unmatched }
 
-// whyVanished returns the reasons for which an endpoint can vanish from the answers to q.
+// whyVanished returns the possible reasons for which an endpoint vanishes from the answers to q.
 func (q *Query) whyVanished() lb.Reasons {
 	switch q.kind() {
 	case preparedQuery:
@@ -102,7 +104,8 @@ func (q *Query) whyVanished() lb.Reasons {
 	return lb.Deregistered
 }
 
-// explain returns why endpoints have vanished from the answers to q. A nil registry is unknown.
+// explain returns why the endpoints in gone have vanished from the answers to q. If known is nil, the registry is
+// unknown.
 func (q *Query) explain(gone []lb.Endpoint, known registry) []lb.Departure {
 	left := make([]lb.Departure, 0, len(gone))
 	for _, e := range gone {

@@ -68,10 +68,10 @@ func TestExplainSaysWhoIsOutAndWhy(t *testing.T) {
 		want := []string{`web|out|n/b|check "tcp" is critical: dial: refused`}
 		check(time.Second/2, []string{"n/a passing: ", `n/b criticalstatus: check "tcp" is critical: dial: refused`},
 			want)
-		want = append(want, "web|held|n/a|Consul does not name it any more")
-		check(time.Second, []string{"n/a  held: Consul does not name it any more"}, want)
+		want = append(want, "web|held|n/a|Consul no longer names it")
+		check(time.Second, []string{"n/a  held: Consul no longer names it"}, want)
 		failing()
-		check(3*time.Second, []string{"n/a  held: Consul does not name it any more"}, want)
+		check(3*time.Second, []string{"n/a  held: Consul no longer names it"}, want)
 		failing("web: consul answered 500: No cluster leader")
 		check(30*time.Second, nil, want) // that it has left, the set says
 		failing()

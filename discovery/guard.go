@@ -8,37 +8,38 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Guard says how far a set may shrink at once before Lictor doubts it, and how long lost endpoints then stay.
+// A Guard says how much a set may shrink at once without doubt, and how long lost endpoints then stay in the set.
 //
-// Instances that live vanish most often many or all at once: during an election, after a restart of the agent, or
-// when a check depends on something shared. Operators remove one at a time. So a loss is sharp if nothing is left,
-// or if more than MaxDrop of three or more endpoints are gone. After a sharp loss Lictor asks the leader. If the
-// leader confirms it, new instances are taken in at once, and the lost ones are held: they stay in the set for a
-// while. How long depends on why Consul does not count them any more, see HoldReason. Of these the operator has
-// disposed, so they are not held:
+// Healthy instances vanish mostly in large numbers: during an election, after a restart of the agent, or when a check
+// depends on something shared. Operators remove instances one by one. So a loss is sharp if the set becomes empty, or
+// if more than MaxDrop of three or more endpoints are lost.
+//
+// After a sharp loss, Lictor asks Consul's leader. If the leader confirms the loss, new instances join the set at once,
+// and the lost endpoints are held: they stay in the set for a while. HoldReason says for how long an endpoint is held.
+// Lictor does not hold instances that the operator has removed on purpose:
 //
 //   - an instance in maintenance;
-//   - an instance that is registered, but does not match the query's tags or filter any more;
-//   - an instance at whose address another one is registered.
+//   - an instance that is registered, but no longer matches the query's tags or filter;
+//   - an instance at whose address another instance is registered.
 //
-// All holds of a set end when as many new endpoints have come into it as are held. So a service whose instances move
-// is not served from their old and their new places at once.
+// All holds of a set end when as many new endpoints have joined as are held. So a service whose instances move to new
+// addresses does not use the old and the new addresses at the same time.
 type Guard struct {
-	// MaxDrop is in percent of a set. Zero means 50. With a negative value each loss of three or more endpoints is
-	// sharp, with 100 an empty set only.
+	// MaxDrop is a percentage of the set. Zero means 50 percent. If MaxDrop is negative, each loss from a set of three
+	// or more endpoints is sharp. If MaxDrop is 100, only an empty set is a sharp loss.
 	MaxDrop int
 
-	// Hold is how long endpoints stay that were deregistered. Zero means 10 seconds. With a negative value they go as
-	// soon as the leader has confirmed the loss.
+	// Hold is how long deregistered endpoints stay in the set. Zero means 10 seconds. If Hold is negative, deregistered
+	// endpoints leave as soon as the leader has confirmed the loss.
 	Hold time.Duration
 
-	// HoldMax is how long other lost endpoints stay, as long as they can be reached from here. If they cannot be
-	// probed, they stay for Hold at most.
+	// HoldMax is how long other lost endpoints stay in the set, as long as probes reach them. If they cannot be probed,
+	// they stay for Hold at most.
 	HoldMax HoldMax
 }
 
-// HoldMax is the longest time that lost endpoints stay, for each reason. Zero means one minute. With a negative value
-// they go as soon as the leader has confirmed the loss.
+// HoldMax is the longest time for which lost endpoints are held, for each HoldReason. Zero means one minute. If a time
+// is negative, the endpoints leave as soon as the leader has confirmed the loss.
 type HoldMax struct{ Critical, Forgotten time.Duration }
 
 const (
@@ -46,7 +47,7 @@ const (
 	defaultHold    = 10 * time.Second
 	defaultHoldMax = time.Minute
 
-	guardedSet = 3 // MaxDrop counts for sets of so many endpoints and more
+	guardedSet = 3 // MaxDrop applies to sets of at least this size
 )
 
 // withDefaults returns g with defaults in place of zeros, and zeros in place of negative values.
@@ -66,7 +67,7 @@ func (g Guard) withDefaults() Guard {
 	}}
 }
 
-// longest returns how long an endpoint may be held for a reason.
+// longest returns how long an endpoint may be held for the reason why. probed says that the endpoint can be probed.
 func (g Guard) longest(why HoldReason, probed bool) time.Duration {
 	longest := g.Hold
 	switch why {
@@ -81,8 +82,8 @@ func (g Guard) longest(why HoldReason, probed bool) time.Duration {
 	return longest
 }
 
-// hold returns the belief that follows from the answer in e: its set, what is held or hidden, and what has joined. It
-// returns false if the leader has to confirm the answer first.
+// hold returns the belief that follows from the answer in e, with the set and its held, hidden and joined endpoints. It
+// returns false if the leader must first confirm the answer.
 func (g Guard) hold(was belief, e *evidence) (b belief, ok bool) {
 	lost, hidden, sharp := g.loss(&was, e)
 	if sharp && !e.asked.leader && len(was.freshOf(lost, hidden)) > 0 {
@@ -99,13 +100,13 @@ func (g Guard) hold(was belief, e *evidence) (b belief, ok bool) {
 		h, heldBefore := was.held[one.ID]
 		why, worthIt := e.whyLost(&was, one)
 		if by, is := taken[placeOf(one)]; is && by != one.ID {
-			worthIt = false // another instance is there, though it does not count
+			worthIt = false // another instance has the address, even if its status does not count
 		}
 		switch {
 		case !worthIt, !heldBefore && !sharp:
 			continue
 		case !heldBefore, h.why == HoldForgotten && why == HoldCritical && worthIt:
-			// What was forgotten and is registered again has a check to pass, so it gets the time for that.
+			// A forgotten instance that is registered again must pass its check first, so it gets time for that.
 			h = hold{why: why, until: e.now.Add(g.longest(why, e.probed))}
 		}
 		if h.until.After(e.now) && !e.unreachable[one.ID] {
@@ -124,19 +125,20 @@ func (g Guard) hold(was belief, e *evidence) (b belief, ok bool) {
 	return b, true
 }
 
-// loss returns the endpoints of a belief's set that the answer in e does not come to, and whether that is a sharp loss.
-// Those of them that are hidden do not count for it.
+// loss returns the endpoints of the set of was that the answer in e does not contain, and whether their loss is sharp.
+// Hidden endpoints do not count towards a sharp loss.
 func (g Guard) loss(was *belief, e *evidence) (lost []lb.Endpoint, hidden map[string]bool, sharp bool) {
 	lost, hidden = e.lostOf(was), was.hiddenFrom(e)
 	return lost, hidden, g.sharp(len(was.set), len(lost)-len(hidden), len(e.in.endpoints)+len(hidden))
 }
 
-// sharp reports whether to lose so many endpoints of a set, with so many in the new one, is a sharp loss.
+// sharp reports whether a loss is sharp. before is the size of the old set, lost the number of lost endpoints, and now
+// the size of the new set.
 func (g Guard) sharp(before, lost, now int) bool {
 	return now == 0 || before >= guardedSet && 100*lost > g.MaxDrop*before
 }
 
-// placesOf returns the ID of the instance at each place; it is empty where there are several.
+// placesOf returns the ID of the instance at each place. The ID is empty if several instances are at the place.
 func placesOf(all []Instance) map[place]string {
 	places := make(map[place]string, len(all))
 	for i := range all {
@@ -149,8 +151,8 @@ func placesOf(all []Instance) map[place]string {
 	return places
 }
 
-// lostFrom returns the endpoints of a set that an answer does not come to, neither under their ID nor under another
-// ID at the same address. Endpoints in maintenance are not among them.
+// lostFrom returns the endpoints of set that the answer does not contain, either under the same ID or at the same
+// address. Endpoints in maintenance are left out.
 func lostFrom(set []lb.Endpoint, in instances) []lb.Endpoint {
 	if slices.Equal(set, in.endpoints) {
 		return nil

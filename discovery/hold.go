@@ -7,24 +7,25 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A HoldReason says why Consul does not count an endpoint any more that is held.
+// A HoldReason is the reason why Consul no longer counts a held endpoint.
 type HoldReason int
 
 // The reasons for which endpoints are held.
 const (
-	// HoldDeregistered is of an endpoint that was deregistered, or registered at another address. Its node is still in
-	// the catalog.
+	// HoldDeregistered means that the endpoint was deregistered, or was registered again at another address. Its node
+	// is still in the catalog.
 	HoldDeregistered HoldReason = iota + 1
 
-	// HoldCritical is of an endpoint whose status does not count: as a rule it is critical.
+	// HoldCritical means that the query excludes the endpoint's status, which is usually critical.
 	HoldCritical
 
-	// HoldForgotten is of an endpoint that has gone from the catalog together with its node, as after a loss of the
-	// servers' state. The node may be back already. It is also the reason if the catalog cannot be asked.
+	// HoldForgotten means that the endpoint has gone from the catalog together with its node, for example because the
+	// servers lost their state. The node may already be back. HoldForgotten is also used if the catalog cannot be
+	// asked.
 	HoldForgotten
 )
 
-// String returns one word.
+// String returns one word for the reason.
 func (r HoldReason) String() string {
 	switch r {
 	case HoldDeregistered:
@@ -37,15 +38,15 @@ func (r HoldReason) String() string {
 	return "not held"
 }
 
-// text returns what there is to say of an endpoint that is held and that Consul does not name.
+// text returns a text about a held endpoint that Consul does not name.
 func (r HoldReason) text() string {
 	switch r {
 	case HoldDeregistered:
 		return "it was deregistered, and its node is still there"
 	case HoldCritical:
-		return "Consul leaves it out, though it is still registered"
+		return "Consul's answer leaves it out, although it is still registered"
 	}
-	return "Consul does not name it any more"
+	return "Consul no longer names it"
 }
 
 // A hold says why an endpoint is held, and until when at most.
@@ -54,7 +55,7 @@ type hold struct {
 	until time.Time
 }
 
-// freshOf returns those of the lost endpoints that are neither held yet nor hidden.
+// freshOf returns the lost endpoints that are neither held nor hidden yet.
 func (b *belief) freshOf(lost []lb.Endpoint, hidden map[string]bool) (fresh []lb.Endpoint) {
 	for _, one := range lost {
 		if _, held := b.held[one.ID]; !held && !hidden[one.ID] {
@@ -64,7 +65,7 @@ func (b *belief) freshOf(lost []lb.Endpoint, hidden map[string]bool) (fresh []lb
 	return fresh
 }
 
-// joinedBy returns the places of the endpoints in an answer that came into the set after the last sharp loss.
+// joinedBy returns the places of the endpoints in an answer that joined the set after the last sharp loss.
 func (b *belief) joinedBy(in instances) map[place]bool {
 	before := make(map[place]bool, len(b.set))
 	for _, e := range b.set {
@@ -82,9 +83,9 @@ func (b *belief) joinedBy(in instances) map[place]bool {
 	return joined
 }
 
-// puzzles returns the names of the nodes whose records judge needs to tell why endpoints were lost sharply, or whether
-// the token may not see them any more. They are few as a rule. If there are more than maxPuzzles, no record is needed:
-// an operator does not deregister on so many nodes at once.
+// puzzles returns the names of the nodes whose records judge needs. A record tells why endpoints were lost sharply, or
+// whether the token may no longer see them. If there are more than maxPuzzles such nodes, puzzles returns none:
+// operators do not deregister instances on so many nodes at once.
 func (b *belief) puzzles(g Guard, e *evidence) []string {
 	lost, hidden, sharp := g.loss(b, e)
 	if !(e.asked.leader && sharp) && len(hidden) == 0 {
@@ -105,16 +106,16 @@ func (b *belief) puzzles(g Guard, e *evidence) []string {
 	return nodes
 }
 
-// maxPuzzles is how many nodes are looked up after an answer.
+// maxPuzzles is how many node records are read after an answer.
 const maxPuzzles = 16
 
 // A queryKind says what an answer leaves out besides instances that are not registered.
 type queryKind int
 
 const (
-	plainQuery    queryKind = iota // nothing
-	narrowQuery                    // instances without its tags, or that do not pass its filter
-	preparedQuery                  // those, and critical ones; its answers have no index
+	plainQuery    queryKind = iota // leaves out nothing else
+	narrowQuery                    // leaves out instances that do not match the query's tags or filter
+	preparedQuery                  // also leaves out critical instances; answers have no index
 )
 
 // kind returns the kind of q.
@@ -128,7 +129,8 @@ func (q *Query) kind() queryKind {
 	return plainQuery
 }
 
-// whyLost returns why an endpoint of was is not in the answer in e. It returns false if that is no reason to hold it.
+// whyLost returns why the answer in e does not contain the endpoint one, which was in the set. worthIt is false if the
+// endpoint should not be held.
 func (e *evidence) whyLost(was *belief, one lb.Endpoint) (why HoldReason, worthIt bool) {
 	at := placeOf(one)
 	if i, named := find(e.in.all, one.ID); named {
@@ -148,19 +150,19 @@ func (e *evidence) whyLost(was *belief, one lb.Endpoint) (why HoldReason, worthI
 		return HoldForgotten, true
 	case r.occupied(id, at):
 		return 0, false
-	case r.services[id] == at && e.kind == preparedQuery: // which leaves out what is critical
+	case r.services[id] == at && e.kind == preparedQuery: // a prepared query leaves out critical instances
 		return HoldCritical, true
-	case r.services[id] == at && e.kind == narrowQuery: // its tags or the filter leave it out
+	case r.services[id] == at && e.kind == narrowQuery: // the tags or the filter leave the instance out
 		return 0, false
 	case e.index <= was.index && e.kind != preparedQuery || born != 0 && r.born != born:
-		// To deregister it would have raised the index, and kept the node. So everything was forgotten, and the node is
-		// back already.
+		// A deregistration would have raised the index and kept the node. So the catalog lost everything, and the node
+		// is already back.
 		return HoldForgotten, true
 	}
 	return HoldDeregistered, true
 }
 
-// splitID returns the name of the node and the service ID that entryID has made an ID of.
+// splitID returns the node name and the service ID of an ID that entryID has made.
 func splitID(id string) (node, service string) {
 	node, service, _ = strings.Cut(id, "/")
 	return strings.NewReplacer("%2F", "/", "%25", "%").Replace(node), service

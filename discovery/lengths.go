@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// Bounds of the strings that are kept of an answer, in bytes. Everybody who may register a service chooses such
-// strings, and Consul allows an ID of megabytes.
+// These constants limit the strings that are kept from an answer, in bytes. Each client that may register a service
+// chooses such strings, and Consul allows an ID of several megabytes.
 const (
-	maxID      = 512  // of an instance: the name of its node, a slash and its service ID
+	maxID      = 512  // an instance ID: the name of its node, a slash and its service ID
 	maxAddress = 260  // longer than any host name, and than any IPv6 address with a zone
-	maxTags    = 64   // how many tags are kept
-	maxTag     = 128  // of each tag
-	maxCheck   = 1024 // of each string of a check
-	maxWord    = 64   // of a string that should be a word
+	maxTags    = 64   // number of tags
+	maxTag     = 128  // each tag
+	maxCheck   = 1024 // each string of a check
+	maxWord    = 64   // a string that should be one word
 )
 
-// cut returns s, shortened to most bytes if it has more. Then it ends in dots, and no character is broken.
+// cut returns s, shortened to at most most bytes. A shortened string ends in dots, and cut breaks no UTF-8 character.
 func cut(s string, most int) string {
 	const dots = "..."
 	if len(s) <= most {
@@ -26,15 +26,15 @@ func cut(s string, most int) string {
 	return strings.ToValidUTF8(s[:most-len(dots)], "") + dots
 }
 
-// shortID returns a text in place of an ID that is too long. Different IDs have different texts.
+// shortID returns a short text in place of an ID that is too long. Different IDs have different texts.
 func shortID(name, id string) string {
 	h := fnv.New64a()
 	_, _ = fmt.Fprintf(h, "%d %s/%s", len(name), name, id)
 	return fmt.Sprintf("%s/%s#%x", cut(name, maxWord), cut(id, maxWord), h.Sum64())
 }
 
-// shortTags returns the tags that are kept of an instance. If there are more than maxTags, the last one says how
-// many more.
+// shortTags returns the tags to keep of an instance. If there are more than maxTags tags, the last text says how many
+// were dropped.
 func shortTags(tags []string) []string {
 	long := false
 	for _, t := range tags {
@@ -57,7 +57,7 @@ func shortTags(tags []string) []string {
 	return out
 }
 
-// shortNames joins names for a log line, eight at most.
+// shortNames joins at most eight names for a log line.
 func shortNames(names []string) string {
 	const most = 8
 	if len(names) <= most {

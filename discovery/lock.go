@@ -12,37 +12,39 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// lockFile is locked by the process that writes savedFile. It has the text of lockOwner in it.
+// lockFile is the name of the file that a process locks while it writes savedFile. The file contains the text of
+// lockOwner.
 const lockFile = "endpoints.lock"
 
-// A folderLock keeps a second Lictor from overwriting what the first one saves. The zero folderLock is not locked. Not
-// safe for concurrent use.
+// A folderLock keeps a second Lictor from overwriting the saved sets of the first. The zero folderLock is not locked. A
+// folderLock is not safe for concurrent use.
 type folderLock struct {
 	file *os.File // nil: not locked
 
-	// cannot is why lock could not lock the folder when it last tried, though no other process has the lock. Nil: it
-	// could, or another has.
+	// cannot is the error of the last call of lock if the folder cannot be locked at all. It is nil if the lock
+	// succeeded or another process has the lock.
 	cannot error
 }
 
-// errLockedHere is the error of lock if another store of this process has the lock: it is about to be replaced.
+// errLockedHere is the error of lock if another store of this process has the lock. That store is about to be replaced.
 var errLockedHere = errors.New("an earlier source of this process has the lock")
 
-// lockKey tells this process from others. A process ID does not: containers that share a folder may each have a process
-// 1, and even the name of the host.
+// lockKey identifies this process. A process ID is not enough: containers that share a folder may each have a process
+// 1, and may even have the same host name.
 var lockKey = rand.Text()
 
-// lockOwner returns the text that this process writes into a lockFile: where it runs, for people, and lockKey.
+// lockOwner returns the text that this process writes into the lockFile: the host and process for people, and lockKey.
 func lockOwner() string {
-	host, _ := os.Hostname() // at worst it is unknown
+	host, _ := os.Hostname() // without a name, the host stays unknown
 	return fmt.Sprintf("%s:%d %s", host, os.Getpid(), lockKey)
 }
 
-// maxLockOwner is how much of a lockFile is read.
+// maxLockOwner is how many bytes of a lockFile are read.
 const maxLockOwner = 400
 
-// lock locks dir, which it makes if need be, unless it is locked already. The error names the process that has it
-// locked. A file system without locks is no error: lock sets l.cannot, and l stays unlocked.
+// lock locks the folder dir, unless it is already locked by l. It creates the folder if necessary. If another process
+// has the lock, the error names that process. If the file system has no locks, lock sets l.cannot, stays unlocked, and
+// returns no error.
 func (l *folderLock) lock(dir string) error {
 	if l.file != nil {
 		return nil
@@ -77,17 +79,17 @@ func (l *folderLock) lock(dir string) error {
 // lockedBy returns the error for a lockFile that another store has locked.
 func lockedBy(f *os.File) error {
 	text := make([]byte, maxLockOwner)
-	n, _ := f.ReadAt(text, 0) // at worst it is unknown
+	n, _ := f.ReadAt(text, 0) // on an error, the owner stays unknown
 	owner := strings.TrimSpace(string(text[:n]))
 	if owner == lockOwner() {
 		return errLockedHere
 	}
 	process, _, _ := strings.Cut(owner, " ")
-	return fmt.Errorf("another lictor saves its endpoints there, process %s: give each a state_dir of its own", process)
+	return fmt.Errorf("another lictor saves its endpoints there, process %s: give each its own state_dir", process)
 }
 
-// openLock opens the lock file at path, or makes it. What is there may be somebody else's, and lock truncates it; so it
-// has to be a regular file, and no link to one.
+// openLock opens the lock file at path, or creates it. The file must be a regular file and not a link, because lock
+// truncates it, and another program may have put something else there.
 func openLock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|regular.AtOnce|regular.NoFollow, 0o600)
 	if err != nil {
@@ -104,10 +106,10 @@ func openLock(path string) (*os.File, error) {
 	return f, nil
 }
 
-// unlock ends the lock, if there is one.
+// unlock releases the lock, if there is one.
 func (l *folderLock) unlock() {
 	if l.file != nil {
-		_ = l.file.Close() // nothing is lost with it
+		_ = l.file.Close() // closing cannot lose data
 		l.file = nil
 	}
 }

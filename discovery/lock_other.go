@@ -4,7 +4,7 @@ package discovery
 
 import "os"
 
-// tryLock does nothing where there is no flock.
+// tryLock does nothing on systems without flock.
 func tryLock(*os.File) (held bool, err error) {
 	return false, nil
 }

@@ -9,14 +9,14 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A record is what the catalog has of a node.
+// A record is the catalog's record of a node.
 type record struct {
-	known    bool             // the node is registered; if not, the other fields are empty
-	born     uint64           // the index at which it was registered
-	services map[string]place // where its instances are, of all services, by service ID
+	known    bool             // the node is registered; if false, the other fields are empty
+	born     uint64           // the index at which the node was registered
+	services map[string]place // addresses of the node's instances of all services, by service ID
 }
 
-// occupied reports whether another instance than the one with this service ID is at a place.
+// occupied reports whether another instance is at a place. Other instances have a service ID that differs from id.
 func (r *record) occupied(id string, at place) bool {
 	for other, there := range r.services {
 		if other != id && there == at {
@@ -26,10 +26,10 @@ func (r *record) occupied(id string, at place) bool {
 	return false
 }
 
-// errHidden is the error of a record that the token may not see all of.
+// errHidden is the error for a node that the token may not see completely.
 var errHidden = errors.New("the token may not see all of the node")
 
-// record asks the leader for the record of a node. An empty datacenter means the agent's.
+// record asks the leader for the record of a node. An empty datacenter means the agent's own datacenter.
 func (c *Consul) record(ctx context.Context, node, datacenter string) (record, error) {
 	values := url.Values{}
 	if datacenter != "" {
@@ -48,7 +48,7 @@ func (c *Consul) record(ctx context.Context, node, datacenter string) (record, e
 	return recordIn(resp.Body)
 }
 
-// recordIn parses an answer. It leaves out instances whose address cannot be dialled.
+// recordIn parses the answer for a node. It leaves out instances whose address cannot be dialled.
 func recordIn(body []byte) (record, error) {
 	if consul.TooManyElements(body) {
 		return record{}, consul.ErrTooManyElements

@@ -2,10 +2,10 @@ package discovery
 
 import "github.com/lictor-proxy/lictor/lb"
 
-// unnamed returns the endpoints of the set that are not held and that the answer in e does not name, if that could be
-// because the token has lost a right. A token that loses a part of its rights makes instances vanish in silence. Only
-// answers without an index say that something was left out. Tokens with few rights always hear that, so it counts only
-// if it is new.
+// unnamed returns the endpoints of the set that may have vanished only because the token has lost a right. These
+// endpoints are not held, and the answer in e does not name them. When a token loses some rights, instances vanish
+// silently. Only answers without an index say that instances were left out. For a token with few rights, all answers
+// say so; therefore it counts only if it is new.
 func (b *belief) unnamed(e *evidence) (unnamed []lb.Endpoint) {
 	if !b.full || b.filtered {
 		return nil
@@ -19,8 +19,8 @@ func (b *belief) unnamed(e *evidence) (unnamed []lb.Endpoint) {
 	return unnamed
 }
 
-// hiddenFrom returns the endpoints of the set that the answer in e may hide because the token has lost a right, by ID.
-// If the token may see everything of a node, nothing of it is hidden.
+// hiddenFrom returns the endpoints of the set, by ID, that the answer in e may hide because the token has lost a right.
+// If the token may see all of a node, no endpoint of the node is hidden.
 func (b *belief) hiddenFrom(e *evidence) map[string]bool {
 	if e.asked.index != 0 || !e.filtered {
 		return nil

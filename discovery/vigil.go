@@ -8,43 +8,43 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Prober finds out whether endpoints can be reached from here. Its methods are called concurrently. *lb.Prober is
-// one.
+// A Prober checks whether endpoints can be reached from this host. Its methods are called concurrently. *lb.Prober
+// implements Prober.
 type Prober interface {
 	// CanProbe reports whether the endpoints of a service can be probed.
 	CanProbe(service string) bool
 
-	// Probe returns nil if the endpoint of a service can be reached. It returns within seconds.
+	// Probe returns nil if the endpoint of a service can be reached. Probe returns within seconds.
 	Probe(ctx context.Context, service string, e lb.Endpoint) error
 }
 
 const (
-	// probeHeld is the time between two probes of a held endpoint. After maxProbeFails failures in a row it counts as
-	// unreachable: an instance that restarts is not let go for that.
+	// probeHeld is the time between two probes of a held endpoint. After maxProbeFails failures in a row, the endpoint
+	// counts as unreachable. One failure is not enough, because an instance may just be restarting.
 	probeHeld     = time.Second
 	maxProbeFails = 2
 
-	probesAtOnce = 16 // of one watch
+	probesAtOnce = 16 // for the endpoints of one watch
 )
 
-// A vigil probes the endpoints that a watch holds. The zero vigil probes nothing. Its methods may be called by any
+// A vigil probes the endpoints that a watch holds. The zero vigil probes nothing. Its methods may be called from any
 // goroutine.
 type vigil struct {
 	prober   Prober // nil: nothing can be probed
 	services func() []string
 	failed   func() // called when an endpoint has become unreachable
 
-	mu    sync.Mutex             // guards the following
-	over  map[string]lb.Endpoint // that are probed, by ID
-	fails map[string]int         // in a row, by ID
-	news  bool                   // one of over is unreachable
-	alive bool                   // run is at work
+	mu    sync.Mutex             // guards the following fields
+	over  map[string]lb.Endpoint // endpoints to probe, by ID
+	fails map[string]int         // failed probes in a row, by ID
+	news  bool                   // an endpoint in over is unreachable
+	alive bool                   // run is running
 }
 
 // canProbe reports whether the endpoints can be probed.
 func (v *vigil) canProbe() bool { return v.proberFor() != "" }
 
-// proberFor returns a service for which the endpoints can be probed; empty if there is none.
+// proberFor returns a service for which the endpoints can be probed; empty if there is no such service.
 func (v *vigil) proberFor() string {
 	if v.prober == nil {
 		return ""
@@ -57,8 +57,8 @@ func (v *vigil) proberFor() string {
 	return ""
 }
 
-// watchOver has the endpoints of b probed that are held as long as they can be reached, and no others. It reports
-// whether the caller has to start run.
+// watchOver sets the endpoints to probe: the held endpoints of b, except deregistered ones. It reports whether the
+// caller must start run.
 func (v *vigil) watchOver(b *belief) (start bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -79,7 +79,7 @@ func (v *vigil) watchOver(b *belief) (start bool) {
 	return start
 }
 
-// run probes until there is nothing to probe any more, or ctx ends.
+// run probes until no endpoint is left to probe, or ctx ends.
 func (v *vigil) run(ctx context.Context) {
 	for round := v.begin(); len(round) > 0; round = v.begin() {
 		if service := v.proberFor(); service != "" {
@@ -91,7 +91,7 @@ func (v *vigil) run(ctx context.Context) {
 	}
 }
 
-// begin returns the endpoints of the next round. If there are none, run must end.
+// begin returns the endpoints of the next round. If the round is empty, run must end.
 func (v *vigil) begin() (round []lb.Endpoint) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -116,7 +116,7 @@ func (v *vigil) probeAll(ctx context.Context, service string, round []lb.Endpoin
 	wg.Wait()
 }
 
-// probeOne probes an endpoint once. What fails because of this host says nothing of the endpoint.
+// probeOne probes an endpoint once. A failure caused by this host says nothing about the endpoint, and is ignored.
 func (v *vigil) probeOne(ctx context.Context, service string, e lb.Endpoint) {
 	err := v.prober.Probe(ctx, service, e)
 	if err != nil {
@@ -129,7 +129,7 @@ func (v *vigil) probeOne(ctx context.Context, service string, e lb.Endpoint) {
 	}
 }
 
-// note notes the outcome of a probe, and reports whether it makes the endpoint unreachable.
+// note records the result of a probe. It reports whether the result makes the endpoint unreachable.
 func (v *vigil) note(id string, reached bool) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -148,7 +148,7 @@ func (v *vigil) note(id string, reached bool) bool {
 	return v.fails[id] == maxProbeFails
 }
 
-// unreachable returns the endpoints that cannot be reached, by ID; nil if there are none.
+// unreachable returns the endpoints that cannot be reached, by ID. It returns nil if there are none.
 func (v *vigil) unreachable() map[string]bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -164,7 +164,7 @@ func (v *vigil) unreachable() map[string]bool {
 	return all
 }
 
-// hasNews reports whether an endpoint that watchOver named cannot be reached any more.
+// hasNews reports whether an endpoint set by watchOver has become unreachable.
 func (v *vigil) hasNews() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()

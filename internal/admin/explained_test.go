@@ -47,7 +47,7 @@ func TestExplainedSaysWhatTheSourceKnows(t *testing.T) {
 		{Name: "dc1", Active: true, Instances: []discovery.Instance{
 			{Endpoint: at("a"), Status: "passing"},
 			{Endpoint: at("b"), Status: "critical", Out: discovery.OutStatus, Detail: `check "http" says: 500`},
-			{Endpoint: at("c"), Held: held, Detail: "Consul does not name it any more"},
+			{Endpoint: at("c"), Held: held, Detail: "Consul no longer names it"},
 			{Endpoint: lb.Endpoint{ID: "d"}, Out: discovery.OutAddress, Detail: "has no address"},
 		}}}}}
 	ask := ExplainedBy(func() Explainer { return x })
@@ -56,7 +56,7 @@ func TestExplainedSaysWhatTheSourceKnows(t *testing.T) {
 		got = append(got, strings.Join([]string{e.ID, e.Address, e.State, e.Reason, e.Detail}, "|"))
 	}
 	want := []string{"a|10.0.0.1:80|in|healthy|", `b|10.0.0.1:80|out|status|critical, check "http" says: 500`,
-		"c|10.0.0.1:80|in|held|Consul does not name it any more", "d||out|address|has no address",
+		"c|10.0.0.1:80|in|held|Consul no longer names it", "d||out|address|has no address",
 		"e|10.0.0.1:80|out|standby|dc2 is not in use"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
