@@ -7,12 +7,11 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Apply replaces what is watched by watches. It may be called before Run and during it. After an error, nothing has
-// changed.
+// Apply replaces all watches. Apply may be called before Run and during Run. After an error, nothing has changed.
 //
-// A query that is asked already goes on, whichever services want it now. A service whose query has changed keeps its
-// endpoints until Consul has answered the new query. If a service is not watched any more, the sink is told before
-// Apply returns that it is Removed.
+// A query that is already watched goes on, even if other services use it now. A service whose query has changed keeps
+// its endpoints until Consul has answered the new query. If a service is no longer watched, Apply sends the sink an
+// update with Removed before it returns.
 func (c *Consul) Apply(watches []Watch) error {
 	plans, wanted, err := planFor(watches, c.options.Datacenter)
 	if err != nil {
@@ -51,7 +50,8 @@ func (c *Consul) Apply(watches []Watch) error {
 	return nil
 }
 
-// appliedLocked starts the watches that were added, and tells the store and the slots what has changed.
+// appliedLocked starts the added watches, and informs the store and the slots of the change. gone is the number of
+// removed watches.
 func (c *Consul) appliedLocked(added []*watch, gone int) {
 	if c.store != nil && len(added)+gone > 0 {
 		c.store.markDirty()
@@ -101,7 +101,7 @@ func (c *Consul) selectLocked(p plan, watches map[string]*watch) {
 	}
 }
 
-// endLocked ends a selector, unless it is nil.
+// endLocked ends a selector. A nil selector is ignored.
 func (c *Consul) endLocked(f *selector) {
 	if f == nil {
 		return
@@ -112,7 +112,7 @@ func (c *Consul) endLocked(f *selector) {
 	}
 }
 
-// removeLocked ends the selectors of services that are not in watches, and tells the sink.
+// removeLocked ends the selectors of services that are not in watches, and sends their removal to the sink.
 func (c *Consul) removeLocked(watches []Watch) {
 	stay := map[string]bool{}
 	for _, one := range watches {
@@ -135,8 +135,8 @@ func (c *Consul) removeLocked(watches []Watch) {
 	}
 }
 
-// retireLocked ends a watch that no service wants any more. If a cancelled query would go on taking one of the
-// agent's connections, it is not cancelled: it keeps its slot until it ends.
+// retireLocked ends a watch that no service wants any more. If a cancelled query would keep one of the agent's
+// connections, retireLocked does not cancel it: the query keeps its slot until it ends.
 func (c *Consul) retireLocked(w *watch) {
 	w.poller.retired.Store(true)
 	if w.cancel != nil && (c.slots == nil || !w.poller.lingers()) {

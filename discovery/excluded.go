@@ -9,9 +9,9 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// Excluded returns the instances of a service that its queries leave out by their tags or their filter, sorted by ID.
-// Watches do not hear of such instances. So Excluded asks Consul now, twice for each query with tags or a filter. Its
-// errors are those of Check.
+// Excluded returns the instances of a service that its queries leave out by tags or by filter, sorted by ID. Watches do
+// not receive such instances, so Excluded asks Consul now, twice for each query with tags or a filter. Excluded returns
+// the errors of Check.
 func (c *Consul) Excluded(ctx context.Context, service string) ([]Instance, error) {
 	var out []Instance
 	seen := map[string]bool{}
@@ -72,8 +72,8 @@ func (c *Consul) narrowed(service string) []Query {
 	return queries
 }
 
-// excludedBy returns why an instance with these tags is not in Consul's answer to q, and the reason as text. q is
-// normalized. Consul compares tags without regard to case.
+// excludedBy returns why an instance with these tags is not in Consul's answer to q, with the reason as text. q must be
+// normalized. Consul ignores the case of tags.
 func excludedBy(q *Query, tags []string) (Out, string) {
 	has := func(tag string) bool {
 		return slices.ContainsFunc(tags, func(t string) bool { return strings.ToLower(t) == tag })

@@ -2,7 +2,7 @@ package discovery
 
 import "sync/atomic"
 
-// A fact is true or false, or not known yet. Safe for concurrent use.
+// A fact is true, false, or not yet known. Safe for concurrent use.
 type fact struct{ state atomic.Int32 }
 
 // The states of a fact.
@@ -13,7 +13,7 @@ const (
 	isTrue
 )
 
-// learn notes whether the fact is true, and reports whether that was unknown.
+// learn records whether the fact is true, and reports whether that was unknown before.
 func (f *fact) learn(is bool) bool {
 	state := isFalse
 	if is {
@@ -28,5 +28,5 @@ func (f *fact) is() (is, known bool) {
 	return state == isTrue, state >= isFalse
 }
 
-// claim returns true to one caller only while the fact is unknown. That caller should find out.
+// claim returns true to exactly one caller while the fact is unknown. That caller should find out.
 func (f *fact) claim() bool { return f.state.CompareAndSwap(unknown, claimed) }

@@ -8,26 +8,26 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// This file decides which tier of a service is used. It is pure.
+// This file decides which tier of a service is used. The code in this file is pure.
 
-// A standing is what counts of a tier when one is chosen.
+// A standing holds the values by which a tier is chosen.
 type standing struct {
-	known     bool // there is a set
-	available int  // endpoints that are not held and can be used
-	usable    int  // endpoints that can be used, with those that are held
-	failing   int  // of usable; 0 if Failover.OnHealth is off
+	known     bool // the tier has a set
+	available int  // usable endpoints that are not held
+	usable    int  // usable endpoints, with held ones
+	failing   int  // usable endpoints that fail; 0 if Failover.OnHealth is off
 }
 
-// failed reports whether all endpoints of the tier fail.
+// failed reports whether all usable endpoints of the tier fail.
 func (t standing) failed() bool { return t.usable > 0 && t.failing >= t.usable }
 
-// good reports whether a tier is one to stay in.
+// good reports whether a service may stay in the tier.
 func (f Failover) good(t standing) bool { return t.known && t.available >= f.Below && !t.failed() }
 
-// choose returns the tier to use, without regard to waiting: the first good one, else the first with any endpoint that
-// does not fail. If all endpoints of all tiers fail, that is no reason to prefer one: it is the first with
-// enough endpoints, else the first with any, else the first with a set, even if that is empty. It returns -1 if no tier
-// has a set.
+// choose returns the index of the tier to use, without regard to Failover.Hold. choose prefers the first good tier, and
+// then the first tier that has an available endpoint and in which not all endpoints fail. If all endpoints of all tiers
+// fail, failures do not count: choose returns the first tier with enough endpoints, then the first with any, then the
+// first with a set, even an empty one. It returns -1 if no tier has a set.
 func (f Failover) choose(tiers []standing) int {
 	for _, fits := range []func(standing) bool{
 		f.good,
@@ -43,7 +43,7 @@ func (f Failover) choose(tiers []standing) int {
 	return -1
 }
 
-// shortfall says what is wrong with a tier; empty: it is good.
+// shortfall returns what is wrong with a tier; empty: the tier is good.
 func (f Failover) shortfall(name string, t standing) string {
 	switch {
 	case f.good(t):
@@ -63,12 +63,12 @@ type TierUse struct {
 	Name   string
 	Active bool
 
-	// Detail says why the tier is not used, or why the service uses a tier that is not the first. It is empty if there
-	// is nothing to say.
+	// Detail says why the tier is not used, or why the service uses a tier that is not the first. Detail is empty for
+	// the first tier if it is in use.
 	Detail string
 }
 
-// Tiers returns the tiers of a service that has several, in order of preference. It returns nil for other services.
+// Tiers returns the tiers of a service with several tiers, in order of preference. It returns nil for other services.
 func (c *Consul) Tiers(service string) []TierUse {
 	v, ok := c.byService.Load(service)
 	if !ok {
@@ -94,8 +94,8 @@ func (c *Consul) Tiers(service string) []TierUse {
 	return all
 }
 
-// HealthChanged says that an endpoint of a service fails from here, or does so no longer. It waits for nothing, so it
-// may be called while an endpoint is used.
+// HealthChanged reports to the Consul that an endpoint of a service has begun or stopped to fail from this host.
+// HealthChanged does not wait, so it may be called while a client is served.
 func (c *Consul) HealthChanged(service string) {
 	v, ok := c.byService.Load(service)
 	if !ok {
@@ -107,13 +107,13 @@ func (c *Consul) HealthChanged(service string) {
 	}
 }
 
-// lookAgain is look after HealthChanged.
+// lookAgain calls look after HealthChanged.
 func (s *selector) lookAgain() {
-	s.nudged.Store(false) // first: what changes from here on may not be seen
+	s.nudged.Store(false) // first, because look may miss changes from here on
 	s.look()
 }
 
-// usableLocked returns the endpoints of a tier that can be used.
+// usableLocked returns the usable endpoints of a tier.
 func (s *selector) usableLocked(t *tier) []lb.Endpoint {
 	usable := s.consul.options.Usable
 	if usable == nil {
@@ -128,8 +128,9 @@ func (s *selector) usableLocked(t *tier) []lb.Endpoint {
 	return some
 }
 
-// standByLocked passes on the endpoints of tiers that are not in use because their endpoints failed. Without
-// checks it would not become known that they can be used again. They are checked until the service uses their tier.
+// standByLocked passes the standby endpoints to OnStandby. Standby endpoints belong to tiers that are not in use
+// because their endpoints failed. Without checks, Lictor would not learn that these endpoints can be used again.
+// Endpoints stay on standby until the service uses their tier.
 func (s *selector) standByLocked() {
 	if s.consul.options.OnStandby == nil || s.closed || s.begun.IsZero() {
 		return
@@ -139,7 +140,7 @@ func (s *selector) standByLocked() {
 		switch {
 		case i == s.active || !s.failover.OnHealth:
 			t.distrusted = false
-		case t.failed(): // of one tier, it is not counted
+		case t.failed(): // a single tier's failures are not counted
 			t.distrusted = true
 		}
 		if t.distrusted {
@@ -153,7 +154,7 @@ func (s *selector) standByLocked() {
 	s.consul.options.OnStandby(s.service, slices.Clone(all))
 }
 
-// standingBy returns what OnStandby was told last.
+// standingBy returns the last endpoints passed to OnStandby.
 func (s *selector) standingBy() []lb.Endpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()

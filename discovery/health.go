@@ -10,28 +10,29 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// An ask says how to ask a query.
+// An ask holds the parameters of one query.
 type ask struct {
-	index      uint64        // Consul answers once its state is past it, or when wait is over; zero: at once
-	wait       time.Duration // with an index only
-	consistent bool          // the leader makes sure that it is still the leader; without an index only
-	reuse      *parser       // of the answers to this query; nil: the query is asked once
+	index      uint64        // Consul answers once its state is past index, or when wait is over; zero: at once
+	wait       time.Duration // only with an index
+	consistent bool          // the leader confirms that it is still the leader; only without an index
+	reuse      *parser       // parser of the answers to this query; nil: the query is sent once
 }
 
-// An answer is what Consul says to a query for instances.
+// An answer is Consul's answer to a query for instances.
 type answer struct {
-	index    uint64 // of the state that it describes; may be zero
+	index    uint64 // index of the described state; may be zero
 	filtered bool   // Consul left out instances that the token may not see
-	denies   bool   // as consul.Answer.Denies
-	backend  string // as consul.Answer.Backend, shortened
+	denies   bool   // see consul.Answer.Denies
+	backend  string // see consul.Answer.Backend; shortened
 	entries  []*entry
 	size     int       // in bytes
-	received time.Time // when it began to arrive
+	received time.Time // when the answer began to arrive
 }
 
 var errNoList = errors.New("answer is not a list")
 
-// health asks for the instances that q selects. The answer was read to its end and parsed if the error is nil.
+// health asks Consul for the instances that q selects. If the error is nil, health has read and parsed the whole
+// answer.
 func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) {
 	prepared := q.Prepared != ""
 	resp, err := c.client.Query(ctx, consul.Request{
@@ -51,7 +52,7 @@ func (c *Consul) health(ctx context.Context, q *Query, how ask) (answer, error) 
 	return a, err
 }
 
-// decode parses an answer: a list of entries or, for a prepared query, an object with such a list.
+// decode parses an answer. The answer is a list of entries or, for a prepared query, an object with such a list.
 func decode(body []byte, prepared bool, f *parser) ([]*entry, error) {
 	if prepared {
 		var result struct{ Nodes json.RawMessage }
@@ -65,8 +66,8 @@ func decode(body []byte, prepared bool, f *parser) ([]*entry, error) {
 	return f.entriesIn(body)
 }
 
-// entriesIn parses one JSON list with nothing after it. A null is an error: Consul never sends it, and encoding/json
-// would take it for an empty list.
+// entriesIn parses one JSON list with nothing after it. A null is an error, because Consul never sends it, and
+// encoding/json would treat it as an empty list.
 func entriesIn(body []byte) ([]*entry, error) {
 	if consul.TooManyElements(body) {
 		return nil, consul.ErrTooManyElements

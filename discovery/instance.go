@@ -15,18 +15,18 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An entry is what Lictor uses of an instance in Consul's answer. The types of Consul's api package are many times
-// larger, and their decoder panics at a check whose definition is null.
+// An entry holds the parts of an instance in Consul's answer that Lictor uses. The types of Consul's api package are
+// many times larger, and their decoder panics on a check whose definition is null.
 type entry struct {
 	Node    *entryNode
 	Service *entryService
-	Checks  []check // of the instance and of its node
+	Checks  []check // checks of the instance and of its node
 }
 
 type entryNode struct {
-	Node        string // its name
+	Node        string // name of the node
 	Address     string
-	CreateIndex uint64 // at which it was registered; it changes when the catalog forgets the node and gets it again
+	CreateIndex uint64 // when the node was registered; a new index if the catalog lost the node in between
 }
 
 type entryService struct {
@@ -40,7 +40,7 @@ type weights struct{ Passing, Warning int }
 
 type check struct{ CheckID, Name, Status, Notes, Output string }
 
-// trim drops what is never shown: the output of passing checks, and the ends of long strings.
+// trim drops texts that are never shown: the output of passing checks, and the ends of long strings.
 func (e *entry) trim() {
 	if e == nil {
 		return
@@ -58,24 +58,24 @@ func (e *entry) trim() {
 	}
 }
 
-// An instances value is what the entries of one answer come to.
+// An instances value is the result of converting the entries of one answer.
 type instances struct {
-	endpoints  []lb.Endpoint     // instances that can get clients, sorted by ID; no ID and no address twice
+	endpoints  []lb.Endpoint     // instances that can get clients, sorted by ID; IDs and addresses are unique
 	all        []Instance        // all instances, sorted by ID
-	bad        map[string]string // healthy instances that cannot be dialled: why, by ID; nil: none
+	bad        map[string]string // why healthy instances cannot be dialled, by ID; nil: none
 	duplicates int               // further registrations of the addresses in endpoints
 }
 
 // passingOnly is the default of Query.Statuses.
 var passingOnly = []string{api.HealthPassing}
 
-// convert turns entries into endpoints. Only instances in one of statuses become endpoints. The order of entries
-// does not matter: with near, Consul changes it all the time.
+// convert turns entries into endpoints. Only instances whose status is in statuses become endpoints. The order of
+// entries does not matter, because Consul changes it all the time for queries with near.
 //
-// An address under several service IDs is one process that was registered more than once, often by a restart under a
-// new ID. It becomes one endpoint, with the ID and the weight of its healthiest registration, or of the one with the
-// lowest ID if several are as healthy. The weights are not added up, because that would double the load on the
-// process.
+// One address under several service IDs is one process that was registered more than once, often by a restart under a
+// new ID. convert turns it into one endpoint with the ID and weight of its healthiest registration. If several
+// registrations are equally healthy, the lowest ID wins. The weights are not added up, because that would double the
+// load on the process.
 func convert(entries []*entry, statuses []string) instances {
 	in := instances{all: make([]Instance, 0, len(entries))}
 	for _, e := range entries {
@@ -111,7 +111,7 @@ func convert(entries []*entry, statuses []string) instances {
 	return in
 }
 
-// A place is the address of an endpoint, as a map key. It is cheaper than the text that lb.Endpoint.Address makes.
+// A place is the address of an endpoint, as a map key. A place is cheaper than the text of lb.Endpoint.Address.
 type place struct {
 	host string
 	addr netip.AddrPort
@@ -119,7 +119,7 @@ type place struct {
 
 func placeOf(e lb.Endpoint) place { return place{e.Host, e.Addr} }
 
-// convertOne returns what e comes to, without regard to other entries.
+// convertOne converts e, without regard to other entries.
 func convertOne(e *entry, statuses []string) Instance {
 	one := Instance{Status: api.HealthPassing}
 	var worst *check
@@ -156,9 +156,9 @@ func convertOne(e *entry, statuses []string) Instance {
 	return one
 }
 
-// entryID returns the node's name, a slash and the service's ID. Together they are unique in a catalog; service IDs
-// are unique on their node only. A slash in a node's name is escaped, so that the first slash is the one in between.
-// If the ID is too long, entryID returns a shorter one and true.
+// entryID returns the name of the node, a slash and the service ID. Service IDs are unique only on their node, but both
+// parts together are unique in a catalog. A slash in the node's name is escaped, so that the first slash separates the
+// two parts. If the ID is too long, entryID returns a shorter ID and true.
 func entryID(e *entry) (_ string, tooLong bool) {
 	var name, id string
 	if e != nil && e.Node != nil {
@@ -167,7 +167,7 @@ func entryID(e *entry) (_ string, tooLong bool) {
 	if e != nil && e.Service != nil {
 		id = e.Service.ID
 	}
-	if strings.ContainsAny(name, "%/") { // rare: no name in DNS has these
+	if strings.ContainsAny(name, "%/") { // rare: DNS names do not contain these characters
 		name = strings.ReplaceAll(strings.ReplaceAll(name, "%", "%25"), "/", "%2F")
 	}
 	if len(name)+1+len(id) > maxID {
@@ -176,8 +176,8 @@ func entryID(e *entry) (_ string, tooLong bool) {
 	return name + "/" + id, false
 }
 
-// endpointOf returns the endpoint of e, without ID and weight. The error says why e cannot be dialled. Everything is
-// checked, as Consul returns whatever was registered.
+// endpointOf returns the endpoint of e, without ID and weight. The error says why e cannot be dialled. endpointOf
+// checks all fields, because Consul returns any registration unchecked.
 func endpointOf(e *entry) (lb.Endpoint, error) {
 	switch {
 	case e == nil || e.Node == nil || e.Service == nil:
@@ -187,7 +187,8 @@ func endpointOf(e *entry) (lb.Endpoint, error) {
 	case e.Service.Port < 1 || e.Service.Port > 65535:
 		return lb.Endpoint{}, fmt.Errorf("port %d is not in 1..65535", e.Service.Port)
 	}
-	// If a service has several ports, Port is the default one. If it has no address, its node's counts.
+	// If a service has several ports, Port is the default port. If the service has no address, the node's address
+	// counts.
 	text := strings.TrimSpace(e.Service.Address)
 	if text == "" {
 		text = strings.TrimSpace(e.Node.Address)
@@ -202,8 +203,7 @@ func endpointOf(e *entry) (lb.Endpoint, error) {
 	return lb.Endpoint{Host: host, Addr: netip.AddrPortFrom(addr, uint16(e.Service.Port))}, nil
 }
 
-// parseHost parses text as an IP address or, if it is none, as a host name. Names are looked up when they are
-// dialled.
+// parseHost parses text as an IP address or as a host name. Host names are not looked up before they are dialled.
 func parseHost(text string) (host string, addr netip.Addr, err error) {
 	if text == "" {
 		return "", addr, errors.New("has no address")
@@ -215,7 +215,7 @@ func parseHost(text string) (host string, addr netip.Addr, err error) {
 	if addr, err := netip.ParseAddr(bare); err == nil {
 		addr = addr.Unmap()
 		if strings.ContainsFunc(addr.Zone(), func(r rune) bool { return !hostport.IsHostNameRune(r) && r != '.' }) {
-			return "", netip.Addr{}, fmt.Errorf("address %q has a zone that is no interface", text)
+			return "", netip.Addr{}, fmt.Errorf("address %q has a zone that is not an interface name", text)
 		}
 		if addr.IsUnspecified() || addr.IsMulticast() || addr == broadcast {
 			return "", netip.Addr{}, fmt.Errorf("address %s is not that of a host", addr)
@@ -231,8 +231,8 @@ func parseHost(text string) (host string, addr netip.Addr, err error) {
 // broadcast is the address of all hosts of a network (RFC 919).
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// aggregate returns the worst status of checks, and a check that has it. It returns passing and nil if no check is
-// worse. An unknown status counts as critical. If a check stands for maintenance, it is the one that is returned.
+// aggregate returns the worst status of checks, and a check with that status. It returns passing and nil if all checks
+// pass. An unknown status counts as critical. A maintenance check takes precedence over other critical checks.
 func aggregate(checks []check) (string, *check) {
 	status := api.HealthPassing
 	var worst *check
@@ -253,12 +253,12 @@ func aggregate(checks []check) (string, *check) {
 	return status, worst
 }
 
-// isMaintenance reports whether c stands for the maintenance of the instance or of its node.
+// isMaintenance reports whether c marks the instance or its node as being in maintenance.
 func (c *check) isMaintenance() bool {
 	return strings.HasPrefix(c.CheckID, api.ServiceMaintPrefix) || c.CheckID == api.NodeMaint
 }
 
-// text returns what c says, in a line.
+// text returns the name, status and output of c in one line.
 func (c *check) text() string {
 	name, output := c.CheckID, c.Output
 	if c.Name != "" {
@@ -277,10 +277,10 @@ func (c *check) text() string {
 // maxWeight is the largest weight that Consul allows.
 const maxWeight = 65535
 
-// in returns the weight of an instance in a status; 0 means no traffic. Without weights, it is 1.
+// in returns the weight of an instance with the given status. 0 means no traffic. Without weights, it returns 1.
 func (w weights) in(status string) int {
 	switch {
-	case status == api.HealthPassing, status == api.HealthCritical: // which counts only where the query says so
+	case status == api.HealthPassing, status == api.HealthCritical: // critical: only if the query allows it
 		return min(max(w.Passing, 1), maxWeight)
 	case status == api.HealthWarning && w == (weights{}):
 		return 1
@@ -290,7 +290,7 @@ func (w weights) in(status string) int {
 	return 0
 }
 
-// rank returns 0 for a healthy status, and 1 for others.
+// rank returns 0 for the passing status, and 1 for all others.
 func rank(status string) int {
 	if status == api.HealthPassing {
 		return 0

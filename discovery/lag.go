@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// A Lag counts how long changes took: from the first byte of Consul's answer until all services that want it have
-// the new set. The time that Consul itself took is not known.
+// A Lag is a histogram of the time that changes took. The time runs from the first byte of Consul's answer until all
+// services that share the query have the new set. It does not include the time that Consul itself took.
 type Lag struct {
-	Buckets [lagBuckets]uint64 // changes in each bucket, not cumulative; see LagBounds
-	Sum     time.Duration      // of all changes
+	Buckets [lagBuckets]uint64 // number of changes in each bucket, not cumulative; see LagBounds
+	Sum     time.Duration      // total time of all changes
 }
 
 const lagBuckets = 12
 
-// LagBounds returns the upper bounds of the buckets, smallest first. The last bucket has none.
+// LagBounds returns the upper bounds of the buckets, smallest first. The last bucket has no upper bound.
 func LagBounds() [lagBuckets - 1]time.Duration {
 	return [...]time.Duration{
 		100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
@@ -23,13 +23,13 @@ func LagBounds() [lagBuckets - 1]time.Duration {
 	}
 }
 
-// A lag counts a Lag. Safe for concurrent use.
+// A lag collects a Lag. Safe for concurrent use.
 type lag struct {
 	mu sync.Mutex
 	is Lag
 }
 
-// observe counts a change that took so long.
+// observe adds a change that took the given time.
 func (l *lag) observe(took time.Duration) {
 	bounds, i := LagBounds(), 0
 	for i < len(bounds) && took > bounds[i] {

@@ -10,13 +10,13 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A parser parses the answers to one query. It keeps the instances of a long answer, with a digest of the bytes of
-// each, so that of the next answer it parses only the instances that have changed: most answers for thousands of
-// instances differ in one. A nil parser keeps nothing. Not safe for concurrent use.
+// A parser parses the answers to one query. It keeps the instances of a long answer, with a digest of the bytes of each
+// instance. From the next answer, it parses only the instances whose bytes have changed. Most answers with thousands of
+// instances differ in one instance. A nil parser keeps nothing. Not safe for concurrent use.
 type parser struct {
 	seed    maphash.Seed
 	entries map[digest]*entry
-	size    int // bytes of the last answer; zero: it was short, or there was none
+	size    int // bytes of the last answer; zero: a short answer, or none
 }
 
 // A digest identifies the bytes of an entry.
@@ -27,7 +27,7 @@ type digest struct {
 
 func newParser() *parser { return &parser{seed: maphash.MakeSeed()} }
 
-// expects returns how many bytes the next answer may have; zero means unknown.
+// expects returns how many bytes the next answer may have. Zero means that the size is unknown.
 func (f *parser) expects() int {
 	if f == nil {
 		return 0
@@ -35,7 +35,7 @@ func (f *parser) expects() int {
 	return f.size
 }
 
-// entriesIn does what the function entriesIn does, and trims the entries.
+// entriesIn parses a body as the function entriesIn does, and also trims the entries.
 func (f *parser) entriesIn(body []byte) ([]*entry, error) {
 	if f == nil {
 		return entriesIn(body)
@@ -54,7 +54,7 @@ func (f *parser) entriesIn(body []byte) ([]*entry, error) {
 // parse parses a long body.
 func (f *parser) parse(body []byte) ([]*entry, error) {
 	parts, err := split(body, len(body)/consul.MinEntry+1)
-	if err == errOddList { // let encoding/json say what is wrong with it
+	if err == errOddList { // let encoding/json say what is wrong
 		if _, wrong := entriesIn(body); wrong != nil {
 			err = wrong
 		}
@@ -84,21 +84,21 @@ func (f *parser) parse(body []byte) ([]*entry, error) {
 	return entries, nil
 }
 
-// elementsIn returns how many elements all lists in part have.
+// elementsIn returns the number of elements of all JSON lists in part.
 func elementsIn(part []byte) int {
 	_, all := consul.CountElements(part)
 	return all
 }
 
-// errOddList is the error of split for what is no list.
+// errOddList is the error of split for text that is not a JSON list.
 var errOddList = errors.New("answer cannot be read: not a list of instances")
 
-// A span says where an element is in a body. No body is longer than consul.MaxBody.
+// A span is the position of an element in a body. No body is longer than consul.MaxBody.
 type span struct{ begin, end int32 }
 
-// split returns where the elements of a JSON list are. It looks at brackets, strings and commas only, and does not
-// check that there is JSON between them. Its errors are consul.ErrTooManyElements, for more elements than most, and
-// errOddList.
+// split returns the positions of the elements of a JSON list. split looks only at brackets, strings and commas, and
+// does not check the JSON between them. Its errors are consul.ErrTooManyElements, if there are more than most elements,
+// and errOddList.
 func split(body []byte, most int) (parts []span, err error) {
 	begin, end := 0, len(body)
 	for begin < end && isSpace(body[begin]) {

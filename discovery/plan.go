@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A plan is what is to be done for one Watch.
+// A plan holds the tiers and settings of one Watch.
 type plan struct {
 	service  string
 	tiers    []tierPlan
@@ -18,22 +18,22 @@ type plan struct {
 	leaves   Leaves
 }
 
-// A tierPlan is a tier: a query, or a set that does not change.
+// A tierPlan describes a tier: a query, or a set that does not change.
 type tierPlan struct {
 	name string
-	key  string // of the query, as in wanted; empty: set counts
+	key  string // key of the query, as in wanted; empty: use set
 	set  []lb.Endpoint
 }
 
-// A wanted is a query that services want to be watched.
+// A wanted is a query that at least one service needs.
 type wanted struct {
-	key      string // the same for the same query and guard
+	key      string // equal for equal queries with equal guards
 	query    Query  // normalized
 	guard    Guard  // with defaults
 	services []string
 }
 
-// planFor returns the plans for watches, and their distinct queries in the order in which they first occur.
+// planFor returns the plans for watches, and their distinct queries in the order of first use.
 func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
 	var plans []plan
 	var all []*wanted
@@ -61,7 +61,7 @@ func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
 				all = append(all, w)
 			}
 			w = byKey[w.key]
-			// Not twice for two tiers with the same query.
+			// Add the service once, even if two of its tiers have the same query.
 			if n := len(w.services); n == 0 || w.services[n-1] != one.Service {
 				w.services = append(w.services, one.Service)
 			}
@@ -72,7 +72,7 @@ func planFor(watches []Watch, datacenter string) ([]plan, []*wanted, error) {
 	return plans, all, nil
 }
 
-// withDefaults returns f with defaults in place of zeros, and a Hold of zero in place of a negative one.
+// withDefaults returns f with defaults in place of zeros, and a Hold of zero in place of a negative Hold.
 func (f Failover) withDefaults() Failover {
 	f.Below = max(f.Below, 1)
 	if f.Hold == 0 {

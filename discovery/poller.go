@@ -10,40 +10,40 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A poller asks Consul one query, again and again. It decides when to ask, and bounds how long that takes. What to
-// ask for, and what the answer means, is for judge. Unless said otherwise, its methods belong to the goroutine of
-// watch.run.
+// A poller sends one query to Consul again and again. The poller decides when to send the query, and limits how long
+// the query takes. judge decides what to ask for, and what the answer means. Unless their comments say otherwise, only
+// the goroutine of watch.run calls the methods of a poller.
 type poller struct {
 	query    *Query // normalized
 	consul   *Consul
 	report   *reporter
 	interest func() Leaves
-	lostSome func() bool // reports whether probes have stopped to reach a held endpoint since it was last asked about
+	lostSome func() bool // reports whether probes no longer reach a held endpoint that they reached before
 
 	retired atomic.Bool                             // no further query is wanted
-	nudged  atomic.Pointer[context.CancelCauseFunc] // ends the query under way; nil: nudge is not to end it
-	passed  fact                                    // the agent passes the query on to its servers
+	nudged  atomic.Pointer[context.CancelCauseFunc] // ends the running query; nil: nudge must not end it
+	passed  fact                                    // whether the agent passes the query on to its servers
 
-	parser  *parser                   // of the answers
+	parser  *parser                   // parser of the answers
 	full    time.Time                 // when the servers last answered
-	resync  time.Duration             // after full, the servers are asked again; zero: never
+	resync  time.Duration             // time after full when the servers are asked again; zero: never
 	doubted time.Time                 // when an answer was last not believed
-	cut     time.Duration             // wait of the last query, if it was cut off when its answer was due; zero: no
-	denied  *consul.MissingRightError // since the last answer that was believed; nil: none
+	cut     time.Duration             // wait of the last query, if the agent cut it off when it was due; zero: no
+	denied  *consul.MissingRightError // since the last believed answer; nil: none
 	backoff backoff
 	bucket  bucket
 }
 
-// pace returns how long to wait before the next query, so that Lictor does not ask too often.
+// pace returns how long to wait before the next query, so that Lictor does not send queries too often.
 func (p *poller) pace(now time.Time, next question) time.Duration {
 	pause := p.bucket.take(now)
-	if !next.leader { // what has to be confirmed does not wait because answers are long
+	if !next.leader { // a confirmation does not wait because answers are long
 		pause = max(pause, p.bucket.rest(now))
 	}
 	return pause
 }
 
-// due returns q, without its index if the servers are to be asked again.
+// due returns q, and removes its index if it is time to ask the servers again.
 func (p *poller) due(now time.Time, q question) question {
 	if p.resync > 0 && now.Sub(p.full) > p.resync {
 		q.index = 0
@@ -51,8 +51,8 @@ func (p *poller) due(now time.Time, q question) question {
 	return q
 }
 
-// ask sends one query as soon as there is a connection for it, and returns the answer. The context's cause is the
-// error if it ended the query. If b has vanished or held endpoints, nudge can end the query too, with errTurn.
+// ask sends one query as soon as a connection is available, and returns the answer. If the context has ended the query,
+// the error is the context's cause. If b has vanished or held endpoints, nudge can also end the query, with errTurn.
 func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error) {
 	if slots := p.consul.slots; slots != nil {
 		urgent := q.index == 0
@@ -60,13 +60,13 @@ func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error)
 			return answer{}, err
 		}
 		defer slots.release(urgent)
-		if p.retired.Load() { // while it waited
+		if p.retired.Load() { // retired during the wait for the slot
 			return answer{}, errTurn
 		}
 	}
 	how := ask{index: q.index, consistent: q.leader, reuse: p.parser}
 	if q.index != 0 {
-		how.wait = p.waitFor(time.Now(), b.letGo()).Truncate(time.Millisecond) // as it is sent
+		how.wait = p.waitFor(time.Now(), b.letGo()).Truncate(time.Millisecond) // rounded as the request rounds it
 	}
 	ctx, end := p.bound(ctx, &how, b)
 	defer end()
@@ -80,11 +80,12 @@ func (p *poller) ask(ctx context.Context, q question, b *belief) (answer, error)
 	return a, p.learn(q, &a, err)
 }
 
-// bound returns a context that ends when the query should: at its deadline, or when others need it to. The function
-// frees what that takes. There may be thousands of queries, so one context does for everything that can end one.
+// bound returns a context that ends when the query should end: at its deadline, or when other queries need its
+// connection. The returned function frees the resources of the context. One context serves all these purposes, because
+// thousands of queries may run.
 //
-// The deadline is later than any answer of a Consul that works: servers hold a query for up to a sixteenth longer
-// than its wait.
+// The deadline is later than any answer of a working Consul: servers hold a query for up to a sixteenth longer than its
+// wait.
 func (p *poller) bound(ctx context.Context, how *ask, b *belief) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	c, blocks := p.consul, how.index != 0
@@ -95,7 +96,7 @@ func (p *poller) bound(ctx context.Context, how *ask, b *belief) (context.Contex
 		}
 		if len(b.vanished)+len(b.held) > 0 {
 			p.nudged.Store(&cancel)
-			if p.outdated(b) { // which may have happened since the question was chosen
+			if p.outdated(b) { // the belief may be outdated since the question was chosen
 				cancel(errTurn)
 			}
 		}
@@ -116,20 +117,20 @@ func (p *poller) bound(ctx context.Context, how *ask, b *belief) (context.Contex
 	}
 }
 
-// outdated reports whether another question is better by now than one that waits for a change.
+// outdated reports whether another question is better now than a question that waits for a change.
 func (p *poller) outdated(b *belief) bool {
 	return len(b.vanished) > 0 && p.interest() > LeavesIgnored || p.lostSome()
 }
 
-// nudge ends the query under way if endpoints have vanished and no service wanted to know of them when it was sent,
-// or if endpoints were held. It may be called by any goroutine.
+// nudge ends the running query if it holds up a better one: endpoints are held, or have vanished while no service was
+// interested. nudge may be called from any goroutine.
 func (p *poller) nudge() {
 	if end := p.nudged.Load(); end != nil {
 		(*end)(errTurn)
 	}
 }
 
-// learn notes what the outcome of a query says of the agent, and returns the error that it comes to.
+// learn records what the outcome of a query says about the agent, and returns the error for the caller.
 func (p *poller) learn(q question, a *answer, err error) error {
 	c := p.consul
 	switch {
@@ -148,9 +149,9 @@ func (p *poller) learn(q question, a *answer, err error) error {
 	return err
 }
 
-// wait returns how long Consul may hold the next query. The answer has to come when a held endpoint is to be let go,
-// as such endpoints go only by an answer: they stay if Consul has been lost meanwhile. A zero letGo means that none
-// is held.
+// waitFor returns how long Consul may hold the next query. If an endpoint is held, the answer must come when the hold
+// ends, at letGo. Only an answer drops a held endpoint: the endpoint stays if Consul has been lost in the meantime. A
+// zero letGo means that no endpoint is held.
 func (p *poller) waitFor(now, letGo time.Time) time.Duration {
 	wait := jitter(p.consul.patience.bound(p.consul.options.Wait))
 	slots := p.consul.slots
@@ -165,7 +166,8 @@ func (p *poller) waitFor(now, letGo time.Time) time.Duration {
 	return until(wait, now, letGo)
 }
 
-// until returns d, or less if something is due before: at least minWait. A zero time means that nothing is due.
+// until returns d, or the time until due if that is shorter, but at least minWait. A zero due means that nothing is
+// due.
 func until(d time.Duration, now, due time.Time) time.Duration {
 	if due.IsZero() {
 		return d
@@ -173,9 +175,9 @@ func until(d time.Duration, now, due time.Time) time.Duration {
 	return min(d, max(due.Sub(now), minWait))
 }
 
-// lingers reports whether a blocking query that is cancelled now would go on taking a connection at the agent. The
-// agent frees a query of its own view at once. What it has passed on to its servers it frees only when the wait is
-// over. Any goroutine may call it.
+// lingers reports whether a blocking query would keep its connection at the agent after it was cancelled. The agent
+// immediately frees a query that its own view answers. It frees a query that it has passed on to its servers only when
+// the wait is over. lingers may be called from any goroutine.
 func (p *poller) lingers() bool {
 	if passed, known := p.passed.is(); known {
 		return passed
@@ -184,23 +186,23 @@ func (p *poller) lingers() bool {
 	return !streams
 }
 
-// verify asks for what an answer does not say, and returns why it may not be judged although Consul calls it a
-// success. held says that endpoints are held.
+// verify makes further requests if an answer is ambiguous. The error says why the answer must not be judged, although
+// Consul reports success. held says that endpoints are held.
 func (p *poller) verify(ctx context.Context, asked question, a *answer, held bool) error {
 	empty := len(a.entries) == 0
 	switch {
 	case empty && a.filtered && asked.index == 0:
 		return p.diagnose(ctx, false)
 	case p.query.Peer != "" && (empty || asked.leader || held):
-		// When a peering ends, its instances vanish one by one, and only then Consul says that it has ended. So held
-		// endpoints are let go only while the peering exists.
+		// When a peering ends, its instances vanish one by one, and only then does Consul say that the peering has
+		// ended. So held endpoints are dropped only while the peering exists.
 		return p.consul.client.Peering(ctx, p.query.Peer)
 	}
 	return nil
 }
 
-// diagnose returns the error for an answer that is empty because the token may not see the instances or, with some,
-// that lacks some of them. Which right is missing is asked once until an answer is believed again.
+// diagnose returns the error for an answer that is empty because the token may not see the instances. With some, the
+// answer lacks only some instances. diagnose asks Consul for the missing right once, until an answer is believed again.
 func (p *poller) diagnose(ctx context.Context, some bool) error {
 	if p.denied == nil {
 		p.denied = &consul.MissingRightError{
@@ -210,8 +212,8 @@ func (p *poller) diagnose(ctx context.Context, some bool) error {
 	return &consul.MissingRightError{Missing: p.denied.Missing, Some: some}
 }
 
-// registry asks the leader what is registered of the query's service, whatever its tags and its health. It returns
-// nil if that cannot be learnt.
+// registry asks the leader which instances of the query's service are registered, with any tags and any health. It
+// returns nil if the leader cannot be asked.
 func (p *poller) registry(ctx context.Context) registry {
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
@@ -226,7 +228,7 @@ func (p *poller) registry(ctx context.Context) registry {
 	q.Tags, q.Filter = nil, ""
 	a, err := p.consul.health(ctx, &q, ask{consistent: true})
 	if err != nil || a.filtered {
-		p.report.logger().Debug("why endpoints have vanished is not known",
+		p.report.logger().Debug("consul did not say why endpoints have vanished",
 			"error", err, "token_may_not_see_all", a.filtered)
 		return nil
 	}
@@ -237,8 +239,8 @@ func (p *poller) registry(ctx context.Context) registry {
 	return all
 }
 
-// records asks the leader what it has of nodes. Nodes that it could not be asked for are missing in the result, as are
-// those of a cluster peering, of which Consul says nothing.
+// records asks the leader for the catalog records of nodes. Nodes that could not be asked about are missing in the
+// result. The result is empty for a cluster peering, because Consul has no records of its nodes.
 func (p *poller) records(ctx context.Context, nodes []string) map[string]record {
 	if len(nodes) == 0 || p.query.Peer != "" {
 		return nil
@@ -256,7 +258,7 @@ func (p *poller) records(ctx context.Context, nodes []string) map[string]record 
 		p.report.queried()
 		r, err := p.consul.record(ctx, node, p.query.Datacenter)
 		if err != nil {
-			p.report.logger().Debug("the catalog does not say why endpoints have vanished", "node", node, "error", err)
+			p.report.logger().Debug("cannot read the record of a node that lost endpoints", "node", node, "error", err)
 			continue
 		}
 		all[node] = r
@@ -264,7 +266,7 @@ func (p *poller) records(ctx context.Context, nodes []string) map[string]record 
 	return all
 }
 
-// failed returns how long to wait after a query that failed.
+// failed returns how long to wait after a failed query.
 func (p *poller) failed(now time.Time, kind consul.Kind) time.Duration {
 	o := &p.consul.options
 	first := o.MinBackoff
@@ -274,8 +276,8 @@ func (p *poller) failed(now time.Time, kind consul.Kind) time.Duration {
 	return p.backoff.pause(now, first, o.MaxBackoff)
 }
 
-// disbelieved returns how long to wait after an answer that was not believed. The servers are asked at once the first
-// time, but not again and again.
+// disbelieved returns how long to wait after an answer that was not believed. The first time, the next query follows at
+// once; later times use the backoff.
 func (p *poller) disbelieved(now time.Time) time.Duration {
 	o, last := &p.consul.options, p.doubted
 	p.doubted = now
@@ -285,7 +287,7 @@ func (p *poller) disbelieved(now time.Time) time.Duration {
 	return p.backoff.pause(now, o.MinBackoff, o.MaxBackoff)
 }
 
-// believed notes an answer that was believed.
+// believed records an answer that was believed.
 func (p *poller) believed(now time.Time, asked question) {
 	p.denied = nil
 	if asked.index != 0 {

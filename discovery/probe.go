@@ -8,10 +8,10 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// An epoch is a time during which something is true, for example that the agent answers. When the epoch ends, the
-// queries that joined it are cancelled. Safe for concurrent use.
+// An epoch is a time during which a condition holds, for example that the agent answers. The end of an epoch cancels
+// the queries that have joined it. Safe for concurrent use.
 type epoch struct {
-	spared func(p *poller) bool // reports whether the query of p is not to be cancelled; nil: all are
+	spared func(p *poller) bool // reports whether the query of p must not be cancelled; nil: all are cancelled
 
 	mu       sync.Mutex
 	inFlight map[*poller]context.CancelCauseFunc // cancels the query of each poller
@@ -22,21 +22,21 @@ func newEpoch(spared func(p *poller) bool) *epoch {
 	return &epoch{spared: spared, inFlight: map[*poller]context.CancelCauseFunc{}}
 }
 
-// join has cancel called at the end of the epoch, unless leave is called before. A poller has one query at a time.
+// join makes the end of the epoch call cancel, unless leave is called first. A poller has one query at a time.
 func (e *epoch) join(p *poller, cancel context.CancelCauseFunc) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.inFlight[p] = cancel
 }
 
-// leave ends what join has begun.
+// leave undoes join.
 func (e *epoch) leave(p *poller) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.inFlight, p)
 }
 
-// end ends the epoch with this cause, and begins the next one.
+// end cancels the joined queries with the given cause, and begins the next epoch.
 func (e *epoch) end(cause error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -47,12 +47,12 @@ func (e *epoch) end(cause error) {
 	}
 }
 
-// probe finds out that the agent hangs, because it was stopped, is starved, or its host was cut off. Blocking
-// queries would notice only at their deadline, which is most of a minute away. All watches share one probe. It sends
-// nothing while other requests are answered.
+// probe detects that the agent hangs because it was stopped, lacks processor time, or is cut off from the network.
+// Blocking queries would notice that only at their deadline, which is most of a minute away. All watches share one
+// probe. While the agent answers other requests, probe sends nothing.
 //
-// The agent answers a probe without its servers, so that no election makes it fail. One failure may be due to a full
-// queue. The second ends the blocking queries, and each watch then asks anew.
+// The agent answers a probe without its servers, so probes do not fail during elections. One failed probe may be due to
+// a full queue. A second failure ends all blocking queries, and each watch then sends a new query.
 func (c *Consul) probe(ctx context.Context) {
 	interval := c.options.ProbeInterval
 	pause := interval
@@ -73,8 +73,8 @@ func (c *Consul) probe(ctx context.Context) {
 	}
 }
 
-// ping reports whether the agent answers in time. A refused connection counts as an answer, as blocking queries
-// notice it by themselves.
+// ping reports whether the agent answers in time. A refused connection counts as an answer, because blocking queries
+// notice it themselves.
 func (c *Consul) ping(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
@@ -82,10 +82,10 @@ func (c *Consul) ping(ctx context.Context) bool {
 	return err == nil || ctx.Err() == nil
 }
 
-// errSilent ends blocking queries when a probe found that the agent does not answer.
+// errSilent ends blocking queries after two probes without an answer from the agent.
 var errSilent = fmt.Errorf("the agent does not answer: no reply to two probes of %v", probeTimeout)
 
-// isSlow reports whether err is of a query that got no answer for a long time.
+// isSlow reports whether err is the error of a query that got no answer for a long time.
 func isSlow(err error) bool {
 	_, timeout := err.(*consul.TimeoutError)
 	return timeout || err == errSilent

@@ -8,23 +8,23 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A publisher passes the set of a watch on to the services that want it. Safe for concurrent use: publish is called
-// by watch.run only, everything else by any goroutine.
+// A publisher passes the set of a watch to the services that want it. Only watch.run may call publish; any goroutine
+// may call the other methods. Safe for concurrent use.
 type publisher struct {
 	watch *watch
 
-	mu        sync.Mutex // guards the following, and is held while a set is passed on
+	mu        sync.Mutex // guards the following fields; also held while a set is passed on
 	selectors []*selector
 	endpoints []lb.Endpoint // published last, or saved by an earlier process
-	available int           // endpoints that are not held
+	available int           // number of endpoints that are not held
 	held      map[string]hold
 	joined    map[place]bool
 	changed   time.Time // when endpoints last changed
-	published bool      // endpoints are from an answer of Consul
+	published bool      // endpoints come from an answer of Consul
 	restored  bool      // endpoints were saved by an earlier process, and Consul has not answered yet
 }
 
-// restore makes a set of an earlier process the present one.
+// restore makes the set of an earlier process the current set.
 func (p *publisher) restore(s savedSet) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -46,7 +46,7 @@ func (p *publisher) disown() {
 	}
 }
 
-// adopt passes on the set of an earlier process, as if it was an answer of Consul.
+// adopt passes on the set of an earlier process, as if it were an answer of Consul.
 func (p *publisher) adopt(s savedSet) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -55,8 +55,9 @@ func (p *publisher) adopt(s savedSet) {
 	p.passOnLocked(nil)
 }
 
-// publish passes on the set of b, how many of its endpoints are available, and who has left. It does nothing if the
-// set is the one that was passed on last, unless tell is true. It reports whether the set is new; the first always is.
+// publish passes on the set of b, its number of available endpoints, and the endpoints that have left. If the set
+// equals the last one, publish does nothing, unless tell is true. It reports whether the set is new; the first set
+// always is.
 func (p *publisher) publish(b *belief, left []lb.Departure, tell bool) bool {
 	endpoints, available := b.set, b.notHeld()
 	p.mu.Lock()
@@ -71,7 +72,7 @@ func (p *publisher) publish(b *belief, left []lb.Departure, tell bool) bool {
 	return !same || first
 }
 
-// departed passes on who has left, with the set as it is.
+// departed passes on endpoints that have left, with an unchanged set.
 func (p *publisher) departed(left []lb.Departure) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,7 +85,7 @@ func (p *publisher) passOnLocked(left []lb.Departure) {
 	}
 }
 
-// attach passes the set on to s from now on, beginning with the present one if there is one.
+// attach passes each set to s from now on. If there already is a set, attach passes it to s at once.
 func (p *publisher) attach(s *selector) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,14 +95,14 @@ func (p *publisher) attach(s *selector) {
 	}
 }
 
-// detach passes nothing on to s from now on.
+// detach stops passing sets to s.
 func (p *publisher) detach(s *selector) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.selectors = slices.DeleteFunc(p.selectors, func(one *selector) bool { return one == s })
 }
 
-// interest returns how much the services want to know of endpoints that vanish.
+// mostInterest returns how much the services want to know about vanished endpoints: the largest Leaves of all services.
 func (p *publisher) mostInterest() (most Leaves) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -111,8 +112,8 @@ func (p *publisher) mostInterest() (most Leaves) {
 	return most
 }
 
-// saved returns the set as it is to be saved under this key; false if there is none. With fresh, a set that an earlier
-// process has saved is none.
+// saved returns the set in the form to save under key. It returns false if there is no set. With fresh, sets that an
+// earlier process has saved do not count.
 func (p *publisher) saved(key string, fresh bool) (savedSet, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// normalize returns q in the form that all queries with the same answers have, with datacenter in place of an empty
-// one. Then watches can share them, and the agent can share its view of the service.
+// normalize returns q in the form that all queries with the same answers have. It replaces an empty datacenter by the
+// given one. Equal queries let watches share one query, and let the agent share its view of the service.
 func (q Query) normalize(datacenter string) Query {
 	q.Service = strings.TrimSpace(q.Service)
 	q.Filter = strings.TrimSpace(q.Filter)
@@ -30,14 +30,14 @@ func (q Query) normalize(datacenter string) Query {
 	return q
 }
 
-// canonical returns a text that is the same for normalized queries that Consul answers alike. The case of a
-// service's name does not matter to Consul.
+// canonical returns the same text for all normalized queries that Consul answers in the same way. Consul ignores the
+// case of service names.
 func (q Query) canonical() string {
 	q.Service = strings.ToLower(q.Service)
 	return fmt.Sprintf("%q", []any{q.Service, q.Tags, q.Filter, q.Datacenter, q.Near, q.Statuses, q.Peer, q.Prepared})
 }
 
-// path returns where the API answers q, escaped.
+// path returns the API path that answers q, escaped.
 func (q Query) path() string {
 	if q.Prepared != "" {
 		return "/v1/query/" + url.PathEscape(q.Prepared) + "/execute"
@@ -45,7 +45,7 @@ func (q Query) path() string {
 	return "/v1/health/service/" + url.PathEscape(q.Service)
 }
 
-// String returns q for people, in a line. It leaves out what is as usual.
+// String returns q as one line of text for people. It leaves out default values.
 func (q Query) String() string {
 	text := q.Service
 	if q.Prepared != "" {
@@ -67,7 +67,7 @@ func (q Query) String() string {
 	return consul.OneLine(text)
 }
 
-// place returns where q looks, for people.
+// place returns the place in which q selects instances, as text for people.
 func (q Query) place() string {
 	switch {
 	case q.Prepared != "":
@@ -80,11 +80,11 @@ func (q Query) place() string {
 	return "the agent's datacenter"
 }
 
-// values returns the URL parameters of q. They ask for unhealthy instances too, so that Explain can say why they are
-// out.
+// values returns the URL parameters of q. The parameters do not exclude unhealthy instances, so that Explain can say
+// why such instances are out.
 func (q Query) values() url.Values {
 	v := url.Values{}
-	if q.Prepared != "" { // which says everything else by itself
+	if q.Prepared != "" { // a prepared query defines everything else itself
 		q = Query{Datacenter: q.Datacenter, Near: q.Near}
 	}
 	for _, tag := range q.Tags {

@@ -9,12 +9,14 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A selector passes the set of one service to the sink. The service has tiers in order of preference, as a rule one.
-// The set is that of the first tier with enough endpoints, of which one at least does not fail: see Failover.choose.
+// A selector passes the set of one service to the sink. The service has tiers in order of preference, usually just one.
+// The selector uses the set of the first tier with enough endpoints, at least one of which does not fail: see
+// Failover.choose.
 //
-// A tier that does not have enough any more is left at once. An earlier tier must have enough for Failover.Hold
-// before the service returns to it, so that clients do not follow a tier that comes and goes. A tier that cannot be
-// asked any more is not left: its last good set stays. Safe for concurrent use.
+// The selector leaves a tier at once when it no longer has enough endpoints. An earlier tier must have enough endpoints
+// for Failover.Hold before the service returns to it, so that clients do not follow an unstable tier. A tier that can
+// no longer be queried keeps its last good set, and the selector does not leave it for that reason. Safe for concurrent
+// use.
 type selector struct {
 	service  string
 	consul   *Consul
@@ -22,36 +24,36 @@ type selector struct {
 	leaves   atomic.Int32 // a value of type Leaves
 	nudged   atomic.Bool  // lookAgain is about to be called
 
-	mu     sync.Mutex // guards the following, and is held while a set is sent
+	mu     sync.Mutex // guards the following fields; also held while a set is sent
 	tiers  []*tier
-	active int            // tier whose set was sent last; -1: nothing was sent
-	why    string         // why that is not the first tier; empty: it is
+	active int            // tier whose set was sent last; -1: no set was sent
+	why    string         // why active is not the first tier; empty: it is the first
 	sent   []lb.Endpoint  // the set that was sent last
-	left   []lb.Departure // from any tier, not yet sent
-	begun  time.Time      // when begin was called; zero: nothing may be sent yet
-	better time.Time      // since when a tier before the active one has been good; zero: none is
-	timer  *time.Timer    // calls look; nil: it is not needed
-	closed bool           // nothing is sent any more
+	left   []lb.Departure // departures from all tiers that are not yet sent
+	begun  time.Time      // when begin was called; zero: no set may be sent yet
+	better time.Time      // when a tier before the active one became good; zero: none is good
+	timer  *time.Timer    // calls look; nil: not needed
+	closed bool           // no more sets are sent
 
-	standby     []lb.Endpoint // what OnStandby was told last
+	standby     []lb.Endpoint // the last argument of OnStandby
 	toldStandby bool          // OnStandby was called
 }
 
 // A tier is one of the places where the endpoints of a service come from.
 type tier struct {
-	standing   // as countLocked found it, but for known
+	standing   // set by countLocked, except for known
 	name       string
-	watch      *watch        // where set comes from; nil: it never changes
-	set        []lb.Endpoint // the last one
-	unheld     int           // endpoints in set that are not held
-	restored   bool          // set was saved by an earlier process; Consul.Saved returns it, and it is not sent
-	distrusted bool          // all its endpoints failed when it was in use last, or since
+	watch      *watch        // the watch that supplies set; nil: set never changes
+	set        []lb.Endpoint // the last set
+	unheld     int           // number of endpoints in set that are not held
+	restored   bool          // an earlier process saved set; Consul.Saved returns set, and it is not sent
+	distrusted bool          // all endpoints of the tier failed during its last use, or since
 }
 
 // firstChance is how long the first set of a service waits for the sets of earlier tiers.
 const firstChance = 2 * time.Second
 
-// deliver takes the set of w, and the endpoints that have left it.
+// deliver takes a new set of w, and the endpoints that have left it.
 func (s *selector) deliver(w *watch, set []lb.Endpoint, available int, restored bool, left []lb.Departure) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +67,7 @@ func (s *selector) deliver(w *watch, set []lb.Endpoint, available int, restored 
 	s.updateLocked(time.Now())
 }
 
-// disown drops the set of w that an earlier process has saved, which the sink has got from Consul.Saved.
+// disown drops the set of w that an earlier process has saved. The sink may have this set from Consul.Saved.
 func (s *selector) disown(w *watch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +82,7 @@ func (s *selector) disown(w *watch) {
 	s.updateLocked(time.Now())
 }
 
-// begin allows s to send sets from now on.
+// begin allows the selector to send sets.
 func (s *selector) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,14 +90,14 @@ func (s *selector) begin() {
 	s.updateLocked(s.begun)
 }
 
-// look sends the set that should be in use now, if it is not.
+// look sends the set that should be in use now, unless it was already sent.
 func (s *selector) look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.updateLocked(time.Now())
 }
 
-// close ends the selector. Nothing is sent after it has returned.
+// close ends the selector. The selector sends nothing after close has returned.
 func (s *selector) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,13 +107,13 @@ func (s *selector) close() {
 	}
 }
 
-// countLocked counts the endpoints of each tier that can be used, and those that fail. It returns how the tiers stand.
+// countLocked counts the usable and the failing endpoints of each tier. It returns the standing of each tier.
 func (s *selector) countLocked() []standing {
 	o := &s.consul.options
 	all := make([]standing, len(s.tiers))
 	for i, t := range s.tiers {
 		t.available, t.usable, t.failing = t.unheld, len(t.set), 0
-		if len(s.tiers) > 1 { // with one tier it does not matter
+		if len(s.tiers) > 1 { // with a single tier, the counts do not matter
 			usable := s.usableLocked(t)
 			t.usable = len(usable)
 			t.available = max(t.unheld-(len(t.set)-len(usable)), 0)
@@ -124,8 +126,8 @@ func (s *selector) countLocked() []standing {
 	return all
 }
 
-// updateLocked sends the set that should be in use now, if it is not, and the departures. Then it passes on which
-// endpoints stand by.
+// updateLocked sends the set that should be in use now, unless it was already sent, and the departures. It also passes
+// the standby endpoints to OnStandby.
 func (s *selector) updateLocked(now time.Time) {
 	s.sendLocked(now)
 	s.standByLocked()
@@ -158,8 +160,8 @@ func (s *selector) sendLocked(now time.Time) {
 	s.consul.sink.OnUpdate([]lb.Endpoints{{Service: s.service, Endpoints: slices.Clone(set), Left: left}})
 }
 
-// departedLocked returns the departures since its last call. An endpoint in the set of any tier has not left the
-// service.
+// departedLocked returns the departures since its last call. An endpoint that is in the set of any tier has not left
+// the service.
 func (s *selector) departedLocked() []lb.Departure {
 	left := s.left
 	s.left = nil
@@ -175,7 +177,8 @@ func (s *selector) departedLocked() []lb.Departure {
 	return slices.DeleteFunc(left, func(d lb.Departure) bool { return here[placeOf(d.Endpoint)] })
 }
 
-// reasonLocked returns why the service uses best, and not the tier before it; empty if there is none.
+// reasonLocked returns why the service uses the tier best instead of the tier before it. It returns an empty string if
+// best is the first tier.
 func (s *selector) reasonLocked(best int) string {
 	if best == 0 {
 		return ""
@@ -184,7 +187,7 @@ func (s *selector) reasonLocked(best int) string {
 	return s.failover.shortfall(t.name, t.standing)
 }
 
-// waitLocked returns how long to wait before the service may use best. It updates better.
+// waitLocked returns how long the service must wait before it may use the tier best. It updates better.
 func (s *selector) waitLocked(now time.Time, best int) time.Duration {
 	switch {
 	case s.active < 0:
@@ -205,7 +208,7 @@ func (s *selector) waitLocked(now time.Time, best int) time.Duration {
 	return max(s.better.Add(s.failover.Hold).Sub(now), 0)
 }
 
-// logLocked logs that the service goes to another tier, which is best.
+// logLocked logs that the service changes to the tier best.
 func (s *selector) logLocked(best int) {
 	log, to := s.consul.options.Logger, s.tiers[best].name
 	var text string
@@ -228,15 +231,16 @@ func (s *selector) logLocked(best int) {
 	}
 }
 
-// Recount counts the available endpoints of all services again. It is to be called when the answers of
-// ConsulOptions.Usable have changed.
+// Recount counts the available endpoints of all services again. Call Recount when the answers of ConsulOptions.Usable
+// have changed.
 func (c *Consul) Recount() {
 	for _, s := range c.selectorsInOrder() {
 		s.look()
 	}
 }
 
-// saved returns the set to use until Consul answers, if an earlier process has saved one that matters.
+// saved returns the set to use until Consul answers. It returns false if no earlier process has saved a set that would
+// be used.
 func (s *selector) saved() ([]lb.Endpoint, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -247,7 +251,7 @@ func (s *selector) saved() ([]lb.Endpoint, bool) {
 	return slices.Clone(s.tiers[best].set), true
 }
 
-// same reports whether s does what p says, with these tiers.
+// same reports whether s already follows the plan p, with these tiers.
 func (s *selector) same(p plan, tiers []*tier) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,7 +260,7 @@ func (s *selector) same(p plan, tiers []*tier) bool {
 	})
 }
 
-// sources returns the watches of the tiers, each once.
+// sources returns the watches of the tiers, each watch once.
 func (s *selector) sources() []*watch {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -10,59 +10,60 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// slots bound how many queries are under way at once where each takes a connection: over plain HTTP and Unix
-// sockets. There the agent allows all programs of a host 200 together. Safe for concurrent use.
+// slots limits how many queries run at once over plain HTTP and Unix sockets, where each query takes a connection. The
+// agent allows all programs of a host 200 such connections together. Safe for concurrent use.
 //
-// While there are no more watches than slots, each watch holds one all the time. If there are more, they take turns.
-// The turns are so short that each watch asks at least every maxStale. Some slots are kept for urgent queries, which
-// end at once: a new watch does not wait for the end of a turn.
+// If there are not more watches than slots, each watch holds a slot all the time. Otherwise the watches take turns.
+// Turns are short, so that each watch sends a query at least every maxStale. Some slots are kept for urgent queries,
+// which are short: a new watch need not wait for the end of a turn.
 //
-// If the agent refuses a connection, it allows fewer than there are slots. Then the limit is less than the queries that
-// were under way, so that other programs of the host get connections too. More are tried now and then.
+// If the agent refuses a connection, it allows fewer connections than there are slots. The limit then drops below the
+// number of running queries, so that other programs of the host get connections too. From time to time, slots tries a
+// higher limit.
 type slots struct {
-	most int // bound of limit
+	most int // largest value of limit
 	log  hclog.Logger
-	turn *epoch // ends when watches begin to take turns, so that they free the slots that they hold for long
+	turn *epoch // ends when watches begin to take turns, so that they release slots that they have held for long
 
-	mu      sync.Mutex      // guards the following
-	limit   int             // slots that there are now
-	held    int             // slots that are held
-	turns   int             // slots that are held by queries that are not urgent
-	urgent  []chan struct{} // urgent queries that wait, in order; to hand over a slot, the channel is closed
-	queue   []chan struct{} // other queries that wait, in order
-	watches int             // how many watches there are
+	mu      sync.Mutex      // guards the following fields
+	limit   int             // current number of slots
+	held    int             // slots in use
+	turns   int             // slots in use by queries that are not urgent
+	urgent  []chan struct{} // waiting urgent queries, in order; closing a channel hands over a slot
+	queue   []chan struct{} // other waiting queries, in order
+	watches int             // number of watches
 	known   bool            // know was called
-	short   bool            // there are more watches than slots, which was logged
+	short   bool            // there are more watches than slots, and the log says so
 	refused time.Time       // when the agent last refused a connection; zero: never
-	next    time.Time       // when more slots are tried
-	retry   time.Duration   // between two such trials
-	tooMany bool            // the last trial failed
+	next    time.Time       // when to try a higher limit
+	retry   time.Duration   // time between two tries of a higher limit
+	tooMany bool            // the last try of a higher limit failed
 }
 
 const (
-	// maxStale is how long a watch may be without a query when watches take turns. Turns are planned to take a fifth
-	// less, because queries take some time too.
+	// maxStale is how long a watch may be without a query when watches take turns. Planned turns are a fifth shorter,
+	// because queries take some time too.
 	maxStale = 5 * time.Second
 
-	// minTurn is the shortest turn. An agent needs some milliseconds to make a view of a service, and the view is empty
-	// until then. With 150 slots, maxStale holds for up to 6,000 watches.
+	// minTurn is the shortest turn. An agent needs some milliseconds to build a view of a service, and the view is
+	// empty until then. With 150 slots, each of up to 6,000 watches keeps to maxStale.
 	minTurn = 100 * time.Millisecond
 
 	// learnWait is the wait of the query that shows whether the agent has its own view of the catalog.
 	learnWait = 500 * time.Millisecond
 
-	minRetry = 10 * time.Second // bounds of slots.retry
+	minRetry = 10 * time.Second // limits of slots.retry
 	maxRetry = 10 * time.Minute
 )
 
-// errTurn ends queries before their time: others wait for the connection, or the query is to be replaced.
-var errTurn = errors.New("others wait for the connection")
+// errTurn ends a query early, because other queries wait for the connection or a better query replaces it.
+var errTurn = errors.New("other queries wait for the connection")
 
 func newSlots(most int, log hclog.Logger) *slots {
 	return &slots{most: most, limit: most, log: log, turn: newEpoch((*poller).lingers), retry: minRetry}
 }
 
-// want sets how many watches there are.
+// want sets the number of watches.
 func (s *slots) want(watches int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +72,7 @@ func (s *slots) want(watches int) {
 	s.handOverLocked()
 }
 
-// acquire waits for a slot. Queries get slots in the order in which they asked, but urgent ones before others. The
+// acquire waits for a slot. Queries get slots in the order of their calls, but urgent queries come before others. The
 // error is the cause of ctx.
 func (s *slots) acquire(ctx context.Context, urgent bool) error {
 	queue := &s.queue
@@ -93,13 +94,13 @@ func (s *slots) acquire(ctx context.Context, urgent bool) error {
 	defer s.mu.Unlock()
 	if i := slices.Index(*queue, mine); i >= 0 {
 		*queue = slices.Delete(*queue, i, i+1)
-	} else { // a slot was handed over at the same moment
+	} else { // the query got a slot at the same moment
 		s.releaseLocked(urgent)
 	}
 	return context.Cause(ctx)
 }
 
-// release gives a slot back. urgent is what acquire was called with.
+// release gives a slot back. urgent must have the same value as in the call of acquire.
 func (s *slots) release(urgent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +116,7 @@ func (s *slots) releaseLocked(urgent bool) {
 	s.handOverLocked()
 }
 
-// handOverLocked hands free slots over to queries that wait.
+// handOverLocked hands free slots over to waiting queries.
 func (s *slots) handOverLocked() {
 	for ; s.held < s.limit; s.held++ {
 		queue := &s.urgent
@@ -138,7 +139,7 @@ func (s *slots) spareLocked() int {
 	return (s.limit + 14) / 16
 }
 
-// refuse lowers the limit, because the agent has refused the connection of a query with a slot.
+// refuse lowers the limit. Call refuse when the agent has refused the connection of a query that has a slot.
 func (s *slots) refuse() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,18 +156,18 @@ func (s *slots) refuse() {
 	s.changedLocked()
 }
 
-// reserve returns how many of the connections that the agent allows are left to other programs, and to requests that
-// need no slot.
+// reserve returns how many connections are left to other programs, and to requests that need no slot. allowed is the
+// number of connections that the agent allows.
 func reserve(allowed int) int { return max(allowed/4, 2) }
 
-// refusing reports whether the agent has refused a connection lately.
+// refusing reports whether the agent has recently refused a connection.
 func (s *slots) refusing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return !s.refused.IsZero() && time.Since(s.refused) < maxStale
 }
 
-// raiseLocked tries more slots, if it is time to.
+// raiseLocked raises the limit, if it is time to try more slots.
 func (s *slots) raiseLocked(now time.Time) {
 	if s.limit < s.most && now.After(s.next) {
 		s.next, s.tooMany = now.Add(s.retry), false
@@ -176,8 +177,8 @@ func (s *slots) raiseLocked(now time.Time) {
 	}
 }
 
-// changedLocked logs whether watches take turns, and lets the turns begin. It is to be called when the limit or the
-// number of watches has changed.
+// changedLocked logs whether watches take turns, and starts turns if necessary. Call changedLocked when the limit or
+// the number of watches has changed.
 func (s *slots) changedLocked() {
 	short := s.watches > s.limit
 	if short == s.short {
@@ -185,11 +186,11 @@ func (s *slots) changedLocked() {
 	}
 	s.short = short
 	if !short {
-		s.log.Info("each query to consul has a connection of its own again", "queries", s.watches)
+		s.log.Info("each query to consul has its own connection again", "queries", s.watches)
 		return
 	}
-	s.log.Warn("more queries to consul than connections to it: "+
-		"they take turns, and changes are seen up to "+maxStale.String()+" later",
+	s.log.Warn("more queries than connections to consul: "+
+		"queries take turns, and lictor sees changes up to "+maxStale.String()+" later",
 		"queries", s.watches, "connections", s.limit, "to_change_that",
 		"use the agent's https port, which carries any number on a few connections; or raise "+
 			"limits.http_max_conns_per_client in the agent's configuration and max_watches in lictor's")
@@ -198,8 +199,8 @@ func (s *slots) changedLocked() {
 	}
 }
 
-// know notes that it is known now whether the agent frees the connection of a cancelled query at once. Until then no
-// query is ended for the sake of turns.
+// know records that Lictor has learned whether the agent frees the connection of a cancelled query at once. Before know
+// is called, no query is ended because of turns.
 func (s *slots) know() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,15 +210,15 @@ func (s *slots) know() {
 	}
 }
 
-// worthKnowing reports whether there are so many watches that it matters whether the agent frees the connection of a
-// cancelled query at once.
+// worthKnowing reports whether there are so many watches that Lictor must learn how the agent treats cancelled queries.
+// The agent either frees the connection at once or keeps it.
 func (s *slots) worthKnowing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.watches >= 10
 }
 
-// turnLength returns how long a query may hold its slot; zero means any time.
+// turnLength returns how long a query may hold its slot. Zero means without limit.
 func (s *slots) turnLength() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -214,7 +214,7 @@ func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 		if got := len(f.asks()) - before; got > 0 {
 			t.Errorf("%d queries in 20 s of peace", got)
 		}
-		r.log.wantOnce(t, "take turns", "each query to consul has a connection of its own again")
+		r.log.wantOnce(t, "take turns", "each query to consul has its own connection again")
 		r.stop()
 	})
 }
@@ -254,7 +254,7 @@ func TestSlotsFollowWhatTheAgentAllows(t *testing.T) {
 		if got := len(f.asks()) - before; got > 45 {
 			t.Errorf("%d queries in 20 s when there is room for all", got)
 		}
-		r.log.wantOnce(t, "take turns", "each query to consul has a connection of its own again")
+		r.log.wantOnce(t, "take turns", "each query to consul has its own connection again")
 		r.stop()
 	})
 }
