@@ -14,30 +14,30 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A reporter says how a watch does: in its status, in the log and by events. Methods whose comment says so may be
-// called by any goroutine, the others by watch.run only.
+// A reporter publishes the state of a watch: in its status, in the log and as events. Only watch.run may call the
+// methods of a reporter, except where their comments allow any goroutine.
 type reporter struct {
 	query    *Query       // normalized
 	base     hclog.Logger // without the names of the services
 	onEvent  func(Event)  // may be nil
 	troubles *troubles
-	sharers  atomic.Pointer[[]string] // services that want the query; not changed once stored
+	sharers  atomic.Pointer[[]string] // services that share the query; never changed once stored
 
 	forgotten bool // guarded by the lock of troubles
 
-	// The following belong to watch.run.
-	fails   int               // queries that failed since the last answer that was believed
-	failing time.Time         // when the first of them failed
-	bad     map[string]string // bad instances that were logged: why, by ID
-	held    map[string]hold   // what was held after the last answer that was believed, by ID
+	// Only watch.run uses the following fields.
+	fails   int               // failed queries since the last believed answer
+	failing time.Time         // when the first of these queries failed
+	bad     map[string]string // bad instances that were logged, with the reason, by ID
+	held    map[string]hold   // endpoints that were held after the last believed answer, by ID
 	quiet   bool              // the end of the holds is not worth a log line
 
-	mu        sync.Mutex  // guards the following
-	status    WatchStatus // without what snapshot adds
+	mu        sync.Mutex  // guards the following fields
+	status    WatchStatus // without the fields that snapshot adds
 	instances []Instance  // sorted by ID
 }
 
-// restore makes a set of an earlier process what is known. An empty one drops it.
+// restore shows a set of an earlier process in the status. An empty set removes the one that is shown.
 func (r *reporter) restore(s savedSet) {
 	r.held = s.held
 	r.mu.Lock()
@@ -70,24 +70,24 @@ func (r *reporter) snapshot() WatchStatus {
 	return s
 }
 
-// failure returns the error of the last query, empty if it succeeded. Any goroutine may call it.
+// failure returns the error of the last query; empty if the query succeeded. Any goroutine may call it.
 func (r *reporter) failure() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.status.Error
 }
 
-// all returns what is known of the instances. Any goroutine may call it.
+// all returns the state of all instances. Any goroutine may call it.
 func (r *reporter) all() []Instance {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.instances)
 }
 
-// queried notes that a query is being sent.
+// queried counts a query that is about to be sent.
 func (r *reporter) queried() { r.count(func(s *WatchStatus) { s.Queries++ }) }
 
-// failed notes a query without an answer, which is repeated after pause.
+// failed reports a query without a usable answer. The query is repeated after pause.
 func (r *reporter) failed(now time.Time, kind consul.Kind, err error, pause time.Duration) {
 	if r.fails++; r.fails == 1 {
 		r.failing = now
@@ -100,26 +100,26 @@ func (r *reporter) failed(now time.Time, kind consul.Kind, err error, pause time
 		s.Error, s.ErrorSince, s.Index = err.Error(), r.failing, 0
 	})
 	r.logger().Debug("query failed", "error", err, "in_a_row", r.fails, "retry_in", pause)
-	// Too few connections are logged where connections are handed out, and most queries get one at the next attempt.
+	// slots logs a lack of connections, and most refused queries get a connection at the next attempt.
 	var refusal *consul.RefusalError
 	if errors.As(err, &refusal) && r.fails <= 3 {
 		return
 	}
-	// A single broken connection is repaired before anybody could read of it. What took long or cannot heal is news at
-	// once.
+	// A single broken connection is repaired before an operator could read about it. A slow failure, or one that
+	// repeats cannot heal, is logged at once.
 	if r.fails > 1 || kind >= consul.Denied || isSlow(err) {
 		r.troubles.enter(r, kind, err, r.failing)
 	}
 }
 
-// disbelieved notes an answer that was not believed, and why.
+// disbelieved reports an answer that was not believed, and why.
 func (r *reporter) disbelieved(why string, asked question, a *answer) {
 	r.count(func(s *WatchStatus) { s.Doubted++ })
 	r.logger().Debug("answer not believed", "why", why, "index", a.index, "asked_with", asked.index,
 		"backend", a.backend, "instances", len(a.entries))
 }
 
-// published notes that a new set was published.
+// published reports that a new set was published.
 func (r *reporter) published(now time.Time, before, after int) {
 	r.logger().Debug("endpoints changed", "before", before, "now", after)
 	r.count(func(s *WatchStatus) {
@@ -128,7 +128,7 @@ func (r *reporter) published(now time.Time, before, after int) {
 	})
 }
 
-// counted notes what an answer that was believed came to.
+// counted updates the status after a believed answer.
 func (r *reporter) counted(in instances, b *belief) {
 	r.count(func(s *WatchStatus) {
 		s.Saved = time.Time{}
@@ -137,7 +137,7 @@ func (r *reporter) counted(in instances, b *belief) {
 	})
 }
 
-// believed notes an answer that was believed without a doubt about the token.
+// believed reports an answer that was believed without doubt about the token's rights.
 func (r *reporter) believed(now time.Time, a *answer, next question) {
 	r.fails = 0
 	r.count(func(s *WatchStatus) {
@@ -147,10 +147,10 @@ func (r *reporter) believed(now time.Time, a *answer, next question) {
 	r.troubles.leave(r)
 }
 
-// maxBadLogged is how many instances that are left out one answer may fill the log with.
+// maxBadLogged is how many left-out instances are logged for one answer.
 const maxBadLogged = 10
 
-// logBad logs the instances in bad that were not bad before, or for another reason.
+// logBad logs the instances in bad that were not bad before, or were bad for another reason.
 func (r *reporter) logBad(bad map[string]string) {
 	var fresh []string
 	for id, why := range bad {
@@ -163,14 +163,14 @@ func (r *reporter) logBad(bad map[string]string) {
 		r.logger().Warn("instance left out", "instance", id, "reason", bad[id])
 	}
 	if more := len(fresh) - maxBadLogged; more > 0 {
-		r.logger().Warn("more instances left out; lictor explain says which and why", "instances", more)
+		r.logger().Warn("more instances left out; run lictor explain to see which and why", "instances", more)
 	}
 	r.bad = bad
 }
 
-// logHeld logs when endpoints begin to be held, and when none is held any more. known is how many Consul names, and
-// before how many there were in the set. An operator who deregisters the only instance of a service need not be
-// alarmed, so that is one line.
+// logHeld logs when endpoints begin to be held, and when no endpoint is held any more. known is the number of instances
+// that Consul names now, and before is the old size of the set. If an operator deregisters the only instance of a
+// service, logHeld logs one line without alarm.
 func (r *reporter) logHeld(b *belief, known, before int) {
 	began := len(r.held) == 0 && len(b.held) > 0
 	ended := len(r.held) > 0 && len(b.held) == 0
@@ -201,7 +201,7 @@ func (r *reporter) logHeld(b *belief, known, before int) {
 // clock returns a time of day for a log line.
 func clock(t time.Time) string { return t.Format(time.TimeOnly) }
 
-// soleHold returns the hold of a belief that has one.
+// soleHold returns the hold of a belief that has exactly one.
 func soleHold(b *belief) (only hold) {
 	for _, h := range b.held {
 		only = h
@@ -224,8 +224,7 @@ func reasonsOf(held map[string]hold) string {
 	return strings.Join(words, ", ")
 }
 
-// remember notes what is known of the instances now, and reports by events what has happened to them since the last
-// time.
+// remember stores the state of all instances, and sends events for what has changed since the last call.
 func (r *reporter) remember(all []Instance) {
 	r.mu.Lock()
 	before := r.instances

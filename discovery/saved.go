@@ -14,23 +14,23 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A savedSet is the set of one query, as it is saved.
+// A savedSet is the set of one query, in the form in which it is saved.
 type savedSet struct {
-	query     string    // as Consul.savedKey names it
+	query     string    // the result of Consul.savedKey
 	changed   time.Time // when the set last changed
 	endpoints []lb.Endpoint
-	held      map[string]hold // those of endpoints that are held, by ID
+	held      map[string]hold // holds of held endpoints, by ID
 	joined    map[place]bool  // see belief
 }
 
-// saved are the sets of a process.
+// saved contains the sets of a process, and where they come from.
 type saved struct {
 	origin origin
 	sets   []savedSet
 }
 
-// savedVersion is the version of the format. A file is a line with savedMark, the version, and the checksum of what
-// follows; then JSON.
+// savedVersion is the version of the file format. The first line of a file has savedMark, the version, and a checksum
+// of the rest. The rest is JSON.
 const savedVersion = 1
 
 const savedMark = "lictor-endpoints"
@@ -40,13 +40,13 @@ var (
 	errDamaged = errors.New("damaged: the checksum does not match")
 )
 
-// The JSON of a file.
+// savedJSON is the JSON part of a file.
 type savedJSON struct {
-	// Address is that of the agent that the sets are from. It is empty in files of versions that did not save it, which
-	// count as from any.
+	// Address is the address of the agent that the sets come from. Files of old versions have no address, and match any
+	// agent.
 	Address string `json:"address,omitempty"`
 
-	// TrustDomain and Datacenter are those of consul.Cluster. Versions of Lictor that do not know them ignore them.
+	// TrustDomain and Datacenter are the fields of consul.Cluster. Old versions of Lictor ignore them.
 	TrustDomain string `json:"trust_domain,omitempty"`
 	Datacenter  string `json:"datacenter,omitempty"`
 
@@ -64,13 +64,13 @@ type savedEndpointJSON struct {
 	Address string `json:"address"`
 	Weight  int    `json:"weight"`
 
-	// Versions of Lictor that do not know the following ignore it: to them, held endpoints are in the set.
+	// Old versions of Lictor ignore the following fields, and treat held endpoints as normal members of the set.
 	HeldFor   string     `json:"held_for,omitempty"` // the text of a HoldReason
 	HeldUntil *time.Time `json:"held_until,omitempty"`
-	Joined    bool       `json:"joined,omitempty"` // while others were held
+	Joined    bool       `json:"joined,omitempty"` // joined the set while other endpoints were held
 }
 
-// encodeSaved returns the contents of a file with these sets.
+// encodeSaved returns the content of a file with the sets of all.
 func encodeSaved(all saved) ([]byte, error) {
 	from := all.origin
 	file := savedJSON{Address: from.address, TrustDomain: from.cluster.TrustDomain,
@@ -98,8 +98,8 @@ func (s *savedSet) encodeEndpoint(e lb.Endpoint) savedEndpointJSON {
 	return one
 }
 
-// decodeSaved returns the sets in a file. Whatever has happened to the file, decodeSaved returns an error, or sets
-// that could have come from Consul.
+// decodeSaved returns the sets in a file. For a damaged or foreign file, decodeSaved returns an error, or sets that
+// could have come from Consul.
 func decodeSaved(file []byte) (all saved, err error) {
 	head, body, found := bytes.Cut(file, []byte("\n"))
 	fields := bytes.Fields(head)
@@ -111,7 +111,7 @@ func decodeSaved(file []byte) (all saved, err error) {
 	case err != nil || version < 1:
 		return saved{}, errForeign
 	case version != savedVersion:
-		return saved{}, fmt.Errorf("of version %d, this lictor reads version %d", version, savedVersion)
+		return saved{}, fmt.Errorf("the file has version %d, this lictor reads version %d", version, savedVersion)
 	case len(fields) != 3 || string(fields[2]) != fmt.Sprintf("%x", sha256.Sum256(body)):
 		return saved{}, errDamaged
 	}
@@ -132,18 +132,18 @@ func decodeSets(content savedJSON) ([]savedSet, error) {
 	seen := map[string]bool{}
 	for _, one := range content.Sets {
 		if one.Query == "" || seen[one.Query] {
-			return nil, fmt.Errorf("%w: a query without a name, or twice", errForeign)
+			return nil, fmt.Errorf("%w: a query has no name or occurs twice", errForeign)
 		}
 		seen[one.Query] = true
 		s := savedSet{query: one.Query, changed: one.Changed}
 		ids, addresses := map[string]bool{}, map[string]bool{}
 		for _, e := range one.Endpoints {
-			if len(e.ID) > maxID { // an earlier version allowed that
+			if len(e.ID) > maxID { // an earlier version allowed long IDs
 				continue
 			}
 			endpoint, err := decodeEndpoint(e)
 			if err == nil && (ids[e.ID] || addresses[endpoint.Address()]) {
-				err = errors.New("is there twice")
+				err = errors.New("occurs twice")
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%w: endpoint %q: %w", errForeign, e.ID, err)
@@ -157,7 +157,8 @@ func decodeSets(content savedJSON) ([]savedSet, error) {
 	return sets, nil
 }
 
-// decodeHold notes how an endpoint is held, if it is. A reason of a later version counts as the mildest.
+// decodeHold reads how an endpoint is held, if it is held. An unknown reason of a later version counts as
+// HoldForgotten, the mildest reason.
 func (s *savedSet) decodeHold(e lb.Endpoint, saved savedEndpointJSON) {
 	if saved.Joined {
 		if s.joined == nil {
@@ -189,7 +190,7 @@ func decodeEndpoint(e savedEndpointJSON) (lb.Endpoint, error) {
 	if err != nil {
 		return lb.Endpoint{}, err
 	}
-	// The same rules count as for what Consul sends.
+	// The same rules apply as for answers of Consul.
 	endpoint, err := endpointOf(&entry{Node: &entryNode{}, Service: &entryService{Address: host, Port: int(number)}})
 	switch {
 	case err != nil:

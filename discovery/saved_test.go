@@ -74,7 +74,7 @@ func TestWhatIsNotASavedFileIsRefused(t *testing.T) {
 		{"one byte more", append(bytes.Clone(good), ' '), "checksum"},
 		{"not JSON", sealed("[[["), "not a file"},
 		{"another JSON", sealed(`{"sets":7}`), "not a file"},
-		{"no query", sealed(`{"sets":[{"endpoints":[]}]}`), "a query without a name"},
+		{"no query", sealed(`{"sets":[{"endpoints":[]}]}`), "a query has no name"},
 		{"a query twice", sealed(`{"sets":[{"query":"q"},{"query":"q"}]}`), "twice"},
 		{"an endpoint twice", one(a + "," + a), "twice"},
 		{"an address twice", one(a + "," + strings.Replace(a, `"a"`, `"b"`, 1)), "twice"},

@@ -16,32 +16,32 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// A store saves the sets of all watches in a file, so that the next process can serve them before Consul answers.
-// Its methods may be called concurrently, except for run.
+// A store saves the sets of all watches in a file, so that the next process can serve them before Consul answers. Its
+// methods may be called concurrently, except for run.
 type store struct {
 	dir   string
 	log   hclog.Logger
-	dirty chan struct{} // has an element if something has changed since the last write began
+	dirty chan struct{} // has an element if a set has changed since the last write began
 
-	writing sync.Mutex // locked while the file is written; guards the following
-	held    bool       // nothing may be written
+	writing sync.Mutex // locked while the file is written; guards the following fields
+	held    bool       // writing is forbidden
 	lock    folderLock // locked while this store writes
-	noLock  bool       // the log says that the folder cannot be locked
+	noLock  bool       // the log already says that the folder cannot be locked
 }
 
 const (
 	savedFile = "endpoints.saved"
-	asideFile = "endpoints.aside" // the last savedFile that could not be used
+	asideFile = "endpoints.aside" // the last savedFile that was not usable
 
-	saveInterval = time.Second      // the least time between two writes
-	saveRetry    = 10 * time.Second // the pause after a write that failed
+	saveInterval = time.Second      // shortest time between two writes
+	saveRetry    = 10 * time.Second // pause after a failed write
 )
 
 func newStore(dir string, log hclog.Logger) *store {
 	return &store{dir: dir, log: log, dirty: make(chan struct{}, 1)}
 }
 
-// markDirty notes that there is something to write.
+// markDirty records that the sets have changed since the last write.
 func (s *store) markDirty() {
 	select {
 	case s.dirty <- struct{}{}:
@@ -49,8 +49,8 @@ func (s *store) markDirty() {
 	}
 }
 
-// load returns the saved sets. It sets a file aside that cannot be used, with a warning, so that Lictor starts in
-// any case.
+// load returns the saved sets. If the file is not usable, load logs a warning, moves the file aside, and returns no
+// sets, so that Lictor starts in any case.
 func (s *store) load() saved {
 	path := filepath.Join(s.dir, savedFile)
 	file, err := regular.ReadFile(path, consul.MaxBody)
@@ -68,12 +68,12 @@ func (s *store) load() saved {
 	if s.setAside() {
 		about = append(about, "moved_to", filepath.Join(s.dir, asideFile))
 	}
-	s.log.Warn("saved endpoints cannot be used, so there are none until consul answers", about...)
+	s.log.Warn("saved endpoints cannot be used, services have no endpoints until consul answers", about...)
 	return saved{}
 }
 
-// setAside moves the file aside, and reports whether it did. The file stays if another store may write now: it is that
-// store's.
+// setAside moves the file aside, and reports whether it did. If another store may be writing now, the file belongs to
+// that store, and stays.
 func (s *store) setAside() bool {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -93,8 +93,8 @@ func (s *store) setAside() bool {
 	return true
 }
 
-// lockLocked locks the folder, or returns why this store must not write. It says once that the folder cannot be locked,
-// which is no reason. The caller holds s.writing.
+// lockLocked locks the folder, or returns why this store must not write. If the folder cannot be locked at all, the
+// store may write, and lockLocked logs one warning. The caller holds s.writing.
 func (s *store) lockLocked() error {
 	err := s.lock.lock(s.dir)
 	if s.lock.cannot != nil && !s.noLock {
@@ -105,7 +105,7 @@ func (s *store) lockLocked() error {
 	return err
 }
 
-// run writes what collect returns whenever something has changed, until ctx ends and everything is written.
+// run writes the result of collect after each change, until ctx ends and all changes are written.
 func (s *store) run(ctx context.Context, collect func(context.Context) saved) {
 	defer s.release()
 	failing := false
@@ -122,7 +122,7 @@ func (s *store) run(ctx context.Context, collect func(context.Context) saved) {
 		}
 		pause := saveInterval
 		switch err := s.write(collect(ctx)); {
-		case errors.Is(err, errLockedHere): // which is over soon
+		case errors.Is(err, errLockedHere): // soon the other store will release the lock
 			s.markDirty()
 		case s.failed(err, failing):
 			failing, pause = true, saveRetry
@@ -142,7 +142,8 @@ func (s *store) release() {
 	s.lock.unlock()
 }
 
-// hold stops writing if on, from when it returns, and resumes it if not. Meanwhile another process may write.
+// hold stops writing if on is true, and resumes it if on is false. After hold(true) has returned, another process may
+// write.
 func (s *store) hold(on bool) {
 	s.writing.Lock()
 	if s.held = on; on {
@@ -154,7 +155,7 @@ func (s *store) hold(on bool) {
 	}
 }
 
-// write replaces the file. The error is errLockedHere, or contains it, as long as another store of this process writes.
+// write replaces the file. While another store of this process writes, the error is or wraps errLockedHere.
 func (s *store) write(all saved) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -171,24 +172,24 @@ func (s *store) write(all saved) error {
 	return replaceFile(s.dir, savedFile, file)
 }
 
-// failed reports whether err is that of a write that failed. It logs err unless the last write failed too.
+// failed reports whether err is the error of a failed write. It logs err unless the last write failed too.
 func (s *store) failed(err error, failing bool) bool {
 	if err != nil && !failing {
-		s.log.Warn("endpoints cannot be saved: a restart while consul is away would start without them",
+		s.log.Warn("endpoints cannot be saved: if lictor restarts while consul is away, it starts without them",
 			"folder", s.dir, "error", err)
 	}
 	return err != nil
 }
 
-// replaceFile replaces the content of a file. Whatever happens meanwhile, even a power cut, the file is the old one
-// or the new one, and complete.
+// replaceFile replaces the content of a file. Even after a power cut, the file is complete, with either the old or the
+// new content.
 func replaceFile(dir, name string, content []byte) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	path := filepath.Join(dir, name)
 	temporary := path + ".new"
-	// A crash may have left it behind, with any mode.
+	// A crash may have left the temporary file behind, with any mode.
 	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -207,7 +208,7 @@ func replaceFile(dir, name string, content []byte) error {
 	return syncFolder(dir)
 }
 
-// syncFolder makes a rename in dir durable. Windows has no such call.
+// syncFolder makes a rename in dir durable. It does nothing on Windows, which has no such call.
 func syncFolder(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil

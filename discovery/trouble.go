@@ -9,41 +9,41 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// troubles turn the errors of many watches into few log lines: one when the first watch is in a trouble, and one
-// when the last watch is out of it. Safe for concurrent use.
+// troubles turns the errors of many watches into few log lines. It logs a trouble when the first watch enters it, and
+// again when the last watch leaves it. Safe for concurrent use.
 type troubles struct {
 	log hclog.Logger
 
-	mu       sync.Mutex           // guards the following
+	mu       sync.Mutex           // guards the following fields
 	open     map[string]*trouble  // by key
 	of       map[*reporter]string // key of the trouble that each watch is in
-	ever     bool                 // Consul has answered a watch
-	hasSaved bool                 // an earlier process has saved sets; does not change
+	ever     bool                 // Consul has answered a watch at least once
+	hasSaved bool                 // an earlier process has saved sets; never changes
 }
 
-// A trouble is something that is wrong between Lictor and Consul.
+// A trouble is a problem between Lictor and Consul that affects one or more watches.
 type trouble struct {
 	kind    consul.Kind
 	since   time.Time
-	watches int    // watches that are in it
-	service string // of the first watch that was in it
+	watches int    // number of watches in the trouble
+	service string // service of the first watch in the trouble
 
-	causes map[string]bool // that were logged; see consul.Cause
+	causes map[string]bool // causes that were logged, see consul.Cause
 }
 
-// maxCauses is how many causes of one trouble are logged. Causes that come and go are no news.
+// maxCauses is how many causes of one trouble are logged. Causes that come and go are not worth a log line.
 const maxCauses = 8
 
-// settle is the time at the beginning of an outage in which causes in the network are no news: connections break, and
-// then new ones are refused.
+// settle is the time at the beginning of an outage in which network causes are not logged again. In that time,
+// connections first break, and then new connections are refused.
 const settle = 10 * time.Second
 
 func newTroubles(log hclog.Logger) *troubles {
 	return &troubles{log: log, open: map[string]*trouble{}, of: map[*reporter]string{}}
 }
 
-// troubleKey returns the same key for errors of one trouble. An outage of Consul has a dozen texts, and is one
-// trouble for all watches. What is wrong with one query is a trouble of its own, for each reason.
+// troubleKey returns the key of the trouble to which err belongs. Errors of an outage of Consul have many texts, but
+// are one trouble for all watches. A problem with one query is a trouble of its own, for each reason.
 func troubleKey(k consul.Kind, r *reporter, err error) string {
 	switch k {
 	case consul.Refused, consul.Unable:
@@ -56,7 +56,7 @@ func troubleKey(k consul.Kind, r *reporter, err error) string {
 	return "lost"
 }
 
-// enter notes that r has been in trouble since a time. It is to be called for each failure that is worth it.
+// enter records that r has been in trouble since a given time. Call enter for each failure that should be logged.
 func (t *troubles) enter(r *reporter, k consul.Kind, err error, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -84,7 +84,7 @@ func (t *troubles) enter(r *reporter, k consul.Kind, err error, since time.Time)
 	one.watches++
 }
 
-// causedLocked logs that Consul is lost for another reason than any before in this outage.
+// causedLocked logs that Consul is still lost, if the cause is new in this outage.
 func (t *troubles) causedLocked(one *trouble, err error) {
 	cause := consul.Cause(err)
 	if one.kind != consul.Lost || one.causes[cause] || len(one.causes) >= maxCauses {
@@ -94,10 +94,10 @@ func (t *troubles) causedLocked(one *trouble, err error) {
 	if consul.IsNetwork(err) && time.Since(one.since) < settle {
 		return
 	}
-	t.log.Warn("consul is still lost, for another reason now", "error", err)
+	t.log.Warn("consul is still lost, now for another reason", "error", err)
 }
 
-// leave notes that r has had an answer that was believed.
+// leave records that r has believed an answer.
 func (t *troubles) leave(r *reporter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -105,7 +105,7 @@ func (t *troubles) leave(r *reporter) {
 	t.leaveLocked(r)
 }
 
-// forget takes r out of its trouble without a log line, as r is not wanted any more. Its later errors are ignored.
+// forget removes r from its trouble without a log line, because r is no longer wanted. Later errors of r are ignored.
 func (t *troubles) forget(r *reporter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -122,7 +122,8 @@ func (t *troubles) forget(r *reporter) {
 	}
 }
 
-// leaveLocked takes r out of its trouble, and logs the end of the trouble if r was the last.
+// leaveLocked removes r from its trouble. If r was the last watch in the trouble, leaveLocked logs the end of the
+// trouble.
 func (t *troubles) leaveLocked(r *reporter) {
 	key, in := t.of[r]
 	if !in {
@@ -151,17 +152,17 @@ func (t *troubles) logBeginLocked(k consul.Kind, r *reporter, err error) {
 			"rights_needed", "service:read, node:read", "service", r.sharerNames(), "error", err)
 	case consul.Throttled:
 		t.log.Warn("consul refuses requests: too many at once from this host; "+
-			"until they get through endpoints stay as they are, "+
-			"and services that had none yet have none",
+			"until consul accepts them, endpoints stay as they are, "+
+			"and services without endpoints stay without",
 			"see", "limits.http_max_conns_per_client in the agent's configuration, or use its https port", "error", err)
 	case consul.Lost:
 		switch {
 		case t.ever:
 			t.log.Warn("consul is lost, endpoints stay as they are", "error", err)
 		case t.hasSaved:
-			t.log.Warn("consul cannot be reached, saved endpoints stay in use until it can", "error", err)
+			t.log.Warn("consul cannot be reached, saved endpoints stay in use until consul answers", "error", err)
 		default:
-			t.log.Warn("consul cannot be reached, its services have no endpoints until it can", "error", err)
+			t.log.Warn("consul cannot be reached, services have no endpoints until consul answers", "error", err)
 		}
 	}
 }
@@ -174,7 +175,7 @@ func (t *troubles) logEnd(one *trouble) {
 	case consul.Denied:
 		t.log.Info("consul permits access again", "after", after)
 	case consul.Throttled:
-		t.log.Info("consul lets all requests through again", "after", after)
+		t.log.Info("consul accepts all requests again", "after", after)
 	case consul.Lost:
 		t.log.Info("consul answers again", "after", after)
 	}

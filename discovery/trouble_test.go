@@ -96,7 +96,7 @@ func TestDeniedAccessIsLoggedOnceForAllWatches(t *testing.T) {
 
 func TestTooManyConnectionsIsLoggedOnceWithTheSetting(t *testing.T) {
 	log := outage(t, 10, status(429, "Your IP is issuing too many concurrent connections"))
-	log.wantOnce(t, "take turns", "consul refuses requests", "consul lets all requests through again")
+	log.wantOnce(t, "take turns", "consul refuses requests", "consul accepts all requests again")
 }
 
 func TestConnectionClosedWhileThereAreTooManyIsNotLosingConsul(t *testing.T) {
@@ -107,7 +107,7 @@ func TestConnectionClosedWhileThereAreTooManyIsNotLosingConsul(t *testing.T) {
 		}
 		return status(429, "Your IP is issuing too many concurrent connections")(req)
 	})
-	log.wantOnce(t, "take turns", "consul refuses requests", "consul lets all requests through again")
+	log.wantOnce(t, "take turns", "consul refuses requests", "consul accepts all requests again")
 	if strings.Contains(log.String(), "lost") {
 		t.Errorf("log:\n%s", log)
 	}

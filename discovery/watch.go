@@ -9,9 +9,9 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A watch follows Consul's answers to one query, for all services that share it. It is five parts: the poller asks,
-// judge decides what the answer means, the publisher passes the set on, the reporter says how the watch does, and the
-// vigil probes what is held.
+// A watch follows Consul's answers to one query, for all services that share the query. A watch has five parts: the
+// poller sends the query, judge decides what an answer means, and the publisher passes the set on. The reporter
+// publishes the state of the watch, and the vigil probes held endpoints.
 type watch struct {
 	key    string
 	query  Query // normalized
@@ -24,13 +24,13 @@ type watch struct {
 	reporter  reporter
 	vigil     vigil
 
-	// The following belong to run.
+	// Only run uses the following fields.
 	state     belief
 	next      question
-	inherited *savedSet // of an earlier process, which may be of another cluster; nil: none, or Consul has answered
+	inherited *savedSet // set of an earlier process, perhaps of another cluster; nil: none, or Consul has answered
 }
 
-// newWatch returns a watch for o, with the set that an earlier process has saved for it, if any.
+// newWatch returns a watch for o. If an earlier process has saved a set for the query, the watch starts with that set.
 func newWatch(c *Consul, o *wanted) *watch {
 	w := &watch{key: o.key, query: o.query, guard: o.guard, consul: c}
 	w.publisher.watch = w
@@ -41,7 +41,7 @@ func newWatch(c *Consul, o *wanted) *watch {
 	}
 	w.vigil.prober, w.vigil.failed = c.options.Prober, w.poller.nudge
 	w.vigil.services = func() []string { return *w.reporter.sharers.Load() }
-	if o.query.Near != "" { // no agent has a view of its own that is sorted
+	if o.query.Near != "" { // an agent's own view is never sorted by distance
 		w.poller.passed.learn(true)
 	}
 	if s, found := c.restored[c.savedKey(w)]; found {
@@ -58,7 +58,7 @@ func newWatch(c *Consul, o *wanted) *watch {
 	return w
 }
 
-// run asks until ctx ends, for the first time after pause.
+// run sends the query repeatedly until ctx ends. It sends the first query after pause.
 func (w *watch) run(ctx context.Context, pause time.Duration) {
 	defer w.cancel()
 	w.watchOver(ctx) // an earlier process may have held endpoints
@@ -67,14 +67,14 @@ func (w *watch) run(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// watchOver has what is held probed, until ctx ends.
+// watchOver makes the vigil probe the held endpoints, until ctx ends.
 func (w *watch) watchOver(ctx context.Context) {
 	if w.vigil.watchOver(&w.state) {
 		w.consul.running.Go(func() { w.vigil.run(ctx) })
 	}
 }
 
-// step asks once, and returns how long to wait before the next time.
+// step sends one query, and returns how long to wait before the next query.
 func (w *watch) step(ctx context.Context) time.Duration {
 	w.next = w.state.nextQuestion(w.poller.due(time.Now(), w.next), w.publisher.mostInterest())
 	if w.vigil.hasNews() {
@@ -88,7 +88,7 @@ func (w *watch) step(ctx context.Context) time.Duration {
 	return w.take(ctx, asked, &a, err)
 }
 
-// take deals with the outcome of a query, and returns how long to wait before the next.
+// take handles the outcome of a query, and returns how long to wait before the next query.
 func (w *watch) take(ctx context.Context, asked question, a *answer, err error) time.Duration {
 	now := time.Now()
 	if ctx.Err() != nil || errors.Is(err, errTurn) {
@@ -124,7 +124,7 @@ func (w *watch) take(ctx context.Context, asked question, a *answer, err error) 
 	return w.rest()
 }
 
-// failed deals with a query without an answer that can be judged, and returns how long to wait before the next.
+// failed handles a query without a usable answer, and returns how long to wait before the next query.
 func (w *watch) failed(now time.Time, err error) time.Duration {
 	w.next.index = 0
 	kind := consul.KindOf(err)
@@ -133,7 +133,7 @@ func (w *watch) failed(now time.Time, err error) time.Duration {
 	return pause
 }
 
-// believe makes what v says the belief, and tells everybody who is concerned.
+// believe adopts the belief of the verdict v, and informs all parts of the watch.
 func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer) {
 	before := len(w.state.set)
 	w.state, w.inherited = v.belief, nil
@@ -165,7 +165,7 @@ func (w *watch) believe(ctx context.Context, e *evidence, v *verdict, a *answer)
 	}
 }
 
-// explain returns why the endpoints in v.gone have vanished. It asks the leader if a service wants to know exactly.
+// explain returns why the endpoints in v.gone have vanished. If a service wants exact reasons, explain asks the leader.
 func (w *watch) explain(ctx context.Context, e *evidence, v *verdict) []lb.Departure {
 	var known registry
 	if e.interest == LeavesExplained && w.query.needsRegistry() {
@@ -175,8 +175,8 @@ func (w *watch) explain(ctx context.Context, e *evidence, v *verdict) []lb.Depar
 	return w.query.explain(v.gone, known)
 }
 
-// rest returns how long to wait after an answer that was believed. Consul cannot wait for a change of a prepared
-// query, so such a query is repeated after a pause.
+// rest returns how long to wait after a believed answer. A prepared query is repeated after a pause, because Consul has
+// no blocking queries for prepared queries.
 func (w *watch) rest() time.Duration {
 	if w.query.Prepared == "" {
 		return 0
