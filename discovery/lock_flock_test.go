@@ -146,7 +146,7 @@ func TestWaitingForAnEarlierSourceIsNoSuccess(t *testing.T) {
 	write(t, dir, "in the way")
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, &fake{script: map[string][]reply{"web": {ok(20, "a 80")}}}, ConsulOptions{StateDir: dir})
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute + time.Second) // not at the moment of a write, which holds the lock
 		r.log.wantOnce(t, "endpoints cannot be saved")
 		var first folderLock
 		if err := errors.Join(os.Remove(dir), first.lock(dir)); err != nil {
