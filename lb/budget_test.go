@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// clients has n clients come evenly within d, each of whom dials up to three endpoints that all refuse. It returns
-// how many dials there were, and how many clients were told that retries are held.
+// clients makes n clients come evenly within d. Each client dials up to three endpoints, which all refuse. clients
+// returns the number of dials, and the number of clients that got ErrRetryBudget.
 func clients(t *testing.T, b *RoundRobin, n int, d time.Duration) (dials, held int) {
 	t.Helper()
 	for range n {
@@ -33,30 +33,30 @@ func clients(t *testing.T, b *RoundRobin, n int, d time.Duration) (dials, held i
 	return dials, held
 }
 
-// A dead service gets one dial for each client, and a fifth more.
+// A dead service gets one dial for each client, plus a fifth.
 func TestRetryBudgetSparesADeadService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1, 1)...)
 		clients(t, b, 20000, 20*time.Second)
 		dials, held := clients(t, b, 20000, 20*time.Second)
-		// 10 a second of the floor are 200.
+		// The floor of 10 a second allows 200.
 		if dials < 23500 || dials > 24500 {
 			t.Errorf("20000 clients dialled %d times, want a fifth more than they are", dials)
 		}
 		if held < 10000 {
-			t.Errorf("%d of 20000 clients were told, want most", held)
+			t.Errorf("%d of 20000 clients got ErrRetryBudget, want most", held)
 		}
 	})
 }
 
-// The few clients of a quiet service try all there is.
+// The few clients of a quiet service may try all endpoints.
 func TestRetryBudgetHasAFloor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1)...)
 		if dials, held := clients(t, b, 100, 25*time.Second); dials != 300 || held != 0 {
 			t.Errorf("100 clients in 25 s: %d dials, %d held back, want 300 and 0", dials, held)
 		}
-		// As many as ten seconds of the floor at once, and then no more.
+		// Ten seconds of the floor are allowed at once, and no more.
 		if dials, _ := clients(t, b, 1000, time.Millisecond); dials < 1000+250 || dials > 1000+320 {
 			t.Errorf("1000 clients at once dialled %d times, want 1000, the 200 these earn, and up to 120 of the "+
 				"floor", dials)
@@ -64,7 +64,7 @@ func TestRetryBudgetHasAFloor(t *testing.T) {
 	})
 }
 
-// First picks are never held back, nor are retries where somebody answers.
+// First picks are never limited, and neither are retries while an endpoint answers.
 func TestRetryBudgetHoldsNobodyBackWhereSomeAnswer(t *testing.T) {
 	b := balanced(Options{}, named(1, 1, 1, 1, 1)...)
 	for range 5000 {
@@ -86,7 +86,7 @@ func TestRetryBudgetHoldsNobodyBackWhereSomeAnswer(t *testing.T) {
 	}
 }
 
-// What comes of old picks is forgotten: a busy day is no reason to hammer a service that dies at night.
+// Tokens from old picks expire: after a busy day, a service that dies at night gets few retries.
 func TestRetryBudgetForgets(t *testing.T) {
 	b := &budget{}
 	firsts, now := int64(0), instant(1)
@@ -105,7 +105,7 @@ func TestRetryBudgetForgets(t *testing.T) {
 	}
 }
 
-// Calls that read the clock and the count in one order, and come in another, earn nothing twice.
+// Concurrent calls of spend may arrive out of order. Such calls earn no tokens twice.
 func TestRetryBudgetOutOfOrder(t *testing.T) {
 	b := &budget{}
 	early, late := instant(0).add(time.Hour), instant(0).add(2*time.Hour)

@@ -9,7 +9,7 @@ import (
 	"testing/synctest"
 )
 
-// homes returns which endpoint each of n clients is hashed to.
+// homes returns the endpoint that each of n clients is hashed to.
 func homes(t *testing.T, b *RoundRobin, n int) []string {
 	t.Helper()
 	ids := make([]string, n)
@@ -24,7 +24,7 @@ func homes(t *testing.T, b *RoundRobin, n int) []string {
 	return ids
 }
 
-// rendezvous is weighted rendezvous hashing over all endpoints, by the book.
+// rendezvous is a plain implementation of weighted rendezvous hashing over all endpoints.
 func rendezvous(set []Endpoint, src netip.Addr) string {
 	best, id := -1.0, ""
 	for _, e := range set {
@@ -36,7 +36,7 @@ func rendezvous(set []Endpoint, src netip.Addr) string {
 	return id
 }
 
-// A client is where it has been since there is source_hash, as long as there are not many endpoints.
+// In a set of up to manyMembers, the policy picks exactly the endpoint of plain rendezvous hashing.
 func TestSourceHashIsRendezvousHashing(t *testing.T) {
 	for _, n := range []int{1, 2, 100, manyMembers} {
 		for _, weighted := range []bool{false, true} {
@@ -50,7 +50,7 @@ func TestSourceHashIsRendezvousHashing(t *testing.T) {
 	}
 }
 
-// When the number of endpoints passes manyMembers, hardly a client moves.
+// When the number of endpoints passes manyMembers, very few clients move.
 func TestSourceHashBordersAreNoCliff(t *testing.T) {
 	const clients = 10000
 	for _, weighted := range []bool{false, true} {
@@ -70,7 +70,8 @@ func TestSourceHashBordersAreNoCliff(t *testing.T) {
 	}
 }
 
-// When one of many leaves, its clients move, and about as many others; when it is back, all are where they were.
+// When one of many endpoints leaves, its clients move, and about as many others. When the endpoint is back, all clients
+// are back at their first endpoints.
 func TestSourceHashMovesFewOfALargeSet(t *testing.T) {
 	const clients = 4000
 	for _, weighted := range []bool{false, true} {
@@ -87,7 +88,7 @@ func TestSourceHashMovesFewOfALargeSet(t *testing.T) {
 					case before[c] == set[i].ID:
 						own++
 						if id == set[i].ID {
-							t.Fatalf("client %d is with one that has left", c)
+							t.Fatalf("client %d is at an endpoint that has left", c)
 						}
 					case id != before[c]:
 						others++
@@ -106,9 +107,9 @@ func TestSourceHashMovesFewOfALargeSet(t *testing.T) {
 	}
 }
 
-// An endpoint that is ejected moves its own clients only, and they come back with it.
+// The ejection of an endpoint moves only the endpoint's own clients, and they return with it.
 func TestSourceHashEjectionInALargeSetMovesOnlyWhoMust(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // or it would be tried again
+	synctest.Test(t, func(t *testing.T) { // synctest keeps the endpoint ejected: real time would allow a trial
 		b := balanced(Options{Policy: PolicySourceHash}, sized(large, true)...)
 		before := homes(t, b, 5000)
 		m, _ := b.NextEndpoint("web", from(5), Tried{})
@@ -126,7 +127,7 @@ func TestSourceHashEjectionInALargeSetMovesOnlyWhoMust(t *testing.T) {
 	})
 }
 
-// A client is scored with a bounded number of endpoints, however many there are, and every endpoint has clients.
+// In a set of any size, a client is scored with a limited number of endpoints, and every endpoint has clients.
 func TestCellsAreBounded(t *testing.T) {
 	for _, n := range []int{manyMembers + 1, large, 65536} {
 		for _, weighted := range []bool{false, true} {

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// checkedUDP is a balancer whose services "web" and "api" have the same three endpoints over UDP. B of "web" is
-// checked, and its check has failed often enough to eject it.
+// checkedUDP returns a balancer whose services "web" and "api" have the same three endpoints over UDP. B of "web" is
+// checked, and enough checks have failed to eject B.
 func checkedUDP(t *testing.T) (b *RoundRobin, checked *Member) {
 	t.Helper()
 	b = balanced(Options{Network: UDP}, named(1, 1, 1)...)
@@ -27,7 +27,7 @@ func checkedUDP(t *testing.T) (b *RoundRobin, checked *Member) {
 	return b, checked
 }
 
-// picksOfB makes picks of all services for a while, and returns how many got B. Nothing answers.
+// picksOfB makes picks of both services for a while, and returns how many got B. No endpoint answers.
 func picksOfB(t *testing.T, b *RoundRobin, during time.Duration) (n int) {
 	t.Helper()
 	for began := time.Now(); time.Since(began) < during; time.Sleep(100 * time.Millisecond) {
@@ -45,7 +45,7 @@ func picksOfB(t *testing.T, b *RoundRobin, during time.Duration) (n int) {
 	return n
 }
 
-// No service sends clients to a UDP endpoint that does not answer a check, whether the service has the check or not.
+// If a UDP endpoint fails the check of one service, no service sends clients to it until it answers.
 func TestFailedCheckOverUDPWaitsForAnAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, checked := checkedUDP(t)
@@ -59,7 +59,7 @@ func TestFailedCheckOverUDPWaitsForAnAnswer(t *testing.T) {
 	})
 }
 
-// A check that fails while a client tries the endpoint knows better than the silence that the client meets.
+// A check that fails during a trial ends the trial, because a failed check proves more than silence does.
 func TestFailedCheckEndsATrialOverUDP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{Network: UDP}, named(1, 1, 1)...)
@@ -86,13 +86,13 @@ func TestEndOfChecksOverUDP(t *testing.T) {
 		b, checked := checkedUDP(t)
 		checked.health.endChecks()
 		if n := picksOfB(t, b, 10*time.Second); n == 0 {
-			t.Error("no picks of an endpoint that is not checked any more")
+			t.Error("no picks of an endpoint that is no longer checked")
 		}
 	})
 }
 
-// Over UDP, silence ends an ejection, but the next one takes twice as long. An answer ends that, and so does long
-// service without an ejection.
+// Over UDP, silence ends an ejection, but the next ejection takes twice as long. An answer, or a long time without an
+// ejection, resets the time.
 func TestSilenceKeepsTheDoubling(t *testing.T) {
 	ejectedFor := func(t *testing.T, b *RoundRobin) time.Duration {
 		t.Helper()
@@ -144,7 +144,7 @@ func TestSilenceKeepsTheDoubling(t *testing.T) {
 	}
 }
 
-// Another process waits for an answer too, but not for ever if it checks nothing.
+// A new process also waits for an answer to the check, but only if it runs checks itself.
 func TestFailedCheckIsHandedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, checks := range []bool{true, false} {
@@ -176,7 +176,7 @@ func listenUDP(t *testing.T) *net.UDPConn {
 	return c
 }
 
-// A server that hangs gets no client from the moment that its check has failed.
+// Once the check of a hung server has failed, the server gets no more clients.
 func TestProberOverUDPOfAHungServer(t *testing.T) {
 	hung, well := listenUDP(t), listenUDP(t)
 	go func() {

@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/deadline"
 )
 
-// silentPort returns an address where the kernel answers no connect: its queue is full.
+// silentPort returns an address at which the kernel does not answer a connect, because the accept queue is full.
 func silentPort(t *testing.T) netip.AddrPort {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
@@ -39,7 +39,7 @@ func silentPort(t *testing.T) netip.AddrPort {
 	}
 }
 
-// A dial that gets no answer in time counts against the endpoint, whoever has set the time.
+// A dial without an answer in time counts against the endpoint, no matter which timeout ended the dial.
 func TestDialWithoutAnAnswerIsNoFaultOfThisHost(t *testing.T) {
 	e := Endpoint{Addr: silentPort(t)}
 	r := NewResolver(1)

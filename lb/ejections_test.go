@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Another process knows which endpoints were ejected, and tries them as this one would have.
+// A new process learns from the old process which endpoints were ejected, and tries them as the old process would have.
 func TestEjectionsAreHandedOn(t *testing.T) {
 	bad := Endpoint{ID: "bad", Addr: netip.MustParseAddrPort("127.0.0.1:9")}
 	named := Endpoint{ID: "named", Host: "db.example.com", Addr: netip.AddrPortFrom(netip.Addr{}, 5432)}
@@ -44,7 +44,7 @@ func TestEjectionsAreHandedOn(t *testing.T) {
 		t.Errorf("got %v, want one trial of each that was ejected", trials)
 	}
 	memberOf(t, b, "bad").Reached()
-	b.SetEjections(ejections) // what is known here counts
+	b.SetEjections(ejections) // the health known in this process takes precedence
 	if n := b.Ejected("web", []Endpoint{bad, named, good}); n != 1 {
 		t.Errorf("%d endpoints are ejected, want 1: one has been reached since", n)
 	}

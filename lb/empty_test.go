@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// answers are what came of waits, in order.
+// answers collects the results of waits, in order.
 type answers struct {
 	mu  sync.Mutex
 	all []string
@@ -27,7 +27,7 @@ func (a *answers) add(name string, m *Member, err error) {
 	}
 }
 
-// want checks all answers so far.
+// want checks all results so far.
 func (a *answers) want(t *testing.T, want ...string) {
 	t.Helper()
 	a.mu.Lock()
@@ -37,7 +37,7 @@ func (a *answers) want(t *testing.T, want ...string) {
 	}
 }
 
-// await has a client wait for an endpoint of "web", and adds what comes of that to got.
+// await makes a client wait for an endpoint of "web", and adds the result to got.
 func await(t *testing.T, b *RoundRobin, name string, src netip.AddrPort, tried Tried, got *answers) *Waiter {
 	t.Helper()
 	if m, err := b.NextEndpoint("web", src, tried); err != ErrFull {
@@ -54,7 +54,7 @@ func update(b *RoundRobin, endpoints ...Endpoint) {
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: endpoints}})
 }
 
-// next returns the ID that the next client gets, or its error.
+// next returns the ID that the next client gets, or the error text.
 func next(b *RoundRobin) string {
 	m, err := b.NextEndpoint("web", client, Tried{})
 	if err != nil {
@@ -68,7 +68,7 @@ func emptyOptions() Options {
 	return Options{MaxQueue: 10, QueueTimeout: time.Minute, EmptyWait: 3 * time.Second}
 }
 
-// Clients who wait for the first endpoint are served in the order of the queue when it comes.
+// Clients that wait for the first endpoint are served in the order of the queue when the endpoint comes.
 func TestEmptyServiceWaitsForTheFirstEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(emptyOptions(), named(1)...)
@@ -84,7 +84,7 @@ func TestEmptyServiceWaitsForTheFirstEndpoint(t *testing.T) {
 			t.Errorf("got %d waiting until %v, want 3 for 3 s", s.Waiting, s.EmptyUntil)
 		}
 		time.Sleep(2 * time.Second)
-		update(b) // says nothing new
+		update(b) // changes nothing
 		update(b, endpoint("X", 1))
 		synctest.Wait()
 		got.want(t, "one: X", "other: X", "one again: X")
@@ -97,7 +97,7 @@ func TestEmptyServiceWaitsForTheFirstEndpoint(t *testing.T) {
 	})
 }
 
-// The wait counts from when the service became empty, and ends for all clients at once.
+// The wait counts from the time when the service became empty, and ends for all clients at once.
 func TestEmptyWaitIsOfTheService(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(emptyOptions(), named(1)...)
@@ -111,7 +111,7 @@ func TestEmptyWaitIsOfTheService(t *testing.T) {
 		synctest.Wait()
 		got.want(t, "early: no endpoints", "late: no endpoints")
 		if id := next(b); id != "no endpoints" {
-			t.Errorf("after that a client got %q", id)
+			t.Errorf("after the wait, a client got %q", id)
 		}
 		update(b, named(1)...)
 		update(b) // empty once more
@@ -119,7 +119,7 @@ func TestEmptyWaitIsOfTheService(t *testing.T) {
 	})
 }
 
-// What makes no client wait: the option is off, or the service never had an endpoint, or still has some.
+// No client waits if the option is off, if the service never had an endpoint, or if it still has some.
 func TestNothingToWaitFor(t *testing.T) {
 	off := emptyOptions()
 	off.EmptyWait = 0
@@ -155,7 +155,7 @@ func TestNothingToWaitFor(t *testing.T) {
 	}
 }
 
-// Clients who wait hear of what happens to their service meanwhile.
+// Waiting clients learn of changes to their service.
 func TestEmptyWaitEnds(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -193,7 +193,8 @@ func TestEmptyWaitEnds(t *testing.T) {
 	}
 }
 
-// The queue is bounded, also where it is for nothing else, and endpoints without room serve one after the other.
+// The queue is limited even if the service has no other use for a queue. Endpoints with a limit serve one client after
+// the other.
 func TestEmptyServiceHasABoundedQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{MaxQueue: 2, EmptyWait: 3 * time.Second, MaxPerEndpoint: 1}, named(1)...)
@@ -212,8 +213,8 @@ func TestEmptyServiceHasABoundedQueue(t *testing.T) {
 	})
 }
 
-// A pick says that the client may wait, and then an endpoint comes: the client gets it, even if no client can wait any
-// more.
+// If an endpoint comes between a pick that returned ErrFull and the call of Wait, the client gets the endpoint. That
+// holds even if clients cannot wait any more.
 func TestEndpointComesBeforeTheWait(t *testing.T) {
 	b := balanced(Options{MaxQueue: 1, EmptyWait: time.Hour}, named(1)...)
 	update(b)
@@ -227,11 +228,11 @@ func TestEndpointComesBeforeTheWait(t *testing.T) {
 		t.Fatalf("got %q, %v", got, err)
 	}
 	if w.Cancel() {
-		t.Error("it was still in the queue")
+		t.Error("the waiter was still in the queue")
 	}
 }
 
-// Another process goes on with the time that is left.
+// A new process continues an empty wait with the time that is left.
 func TestEmptiedIsHandedOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		old := balanced(emptyOptions(), named(1)...)
@@ -253,7 +254,7 @@ func TestEmptiedIsHandedOn(t *testing.T) {
 		full := balanced(emptyOptions(), named(1)...)
 		full.SetEmptied(emptied)
 		if len(full.Emptied()) != 0 {
-			t.Error("a service with endpoints is said to be empty")
+			t.Error("Emptied reports a service with endpoints")
 		}
 	})
 }

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// keyOf is the key of a member of the service of balanced.
+// keyOf returns the UseKey of a member of "web".
 func keyOf(t *testing.T, b *RoundRobin, id string) UseKey {
 	t.Helper()
 	for _, e := range b.Snapshot()[0].Endpoints {
@@ -67,8 +67,8 @@ func TestForeignUsesCountForTheService(t *testing.T) {
 	}
 }
 
-// An endpoint that leaves and comes back has its foreign uses again. One that has left keeps none, or it would never be
-// forgotten.
+// An endpoint that leaves and comes back gets its foreign uses back. An endpoint that has left keeps no foreign uses,
+// because the balancer would otherwise never forget it.
 func TestForeignUsesOfAnEndpointThatComesBack(t *testing.T) {
 	b := balanced(Options{MaxPerEndpoint: 2}, named(1, 1)...)
 	a := keyOf(t, b, "A")
@@ -94,7 +94,8 @@ func TestForeignUsesOfAnEndpointThatComesBack(t *testing.T) {
 	}
 }
 
-// Foreign clients in the queue take slots of it. When foreign uses end, those that wait here are served.
+// Foreign clients in the queue take slots of the queue. When foreign uses end, clients that wait in this process are
+// served.
 func TestForeignUsesAndTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{MaxPerEndpoint: 1, MaxQueue: 2, QueueTimeout: time.Minute}, named(1)...)
@@ -115,7 +116,7 @@ func TestForeignUsesAndTheQueue(t *testing.T) {
 		}
 		b.SetForeign("web", map[UseKey]int64{{}: 1})
 		if served != 1 {
-			t.Errorf("%d are served after the foreign use has ended, want 1", served)
+			t.Errorf("%d clients were served after the foreign use had ended, want 1", served)
 		}
 	})
 }

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// balanced is a RoundRobin in the order of the endpoints given, with a service "web" of them.
+// balanced returns a RoundRobin with one service "web", which has the given endpoints in the given order.
 func balanced(o Options, endpoints ...Endpoint) *RoundRobin {
 	b := NewRoundRobin()
 	b.shuffle = func(int, func(i, j int)) {}
@@ -20,7 +20,7 @@ func balanced(o Options, endpoints ...Endpoint) *RoundRobin {
 	return b
 }
 
-// picks makes n first picks of "web", each over at once, and returns the IDs in order.
+// picks makes n first picks of "web", each of which ends at once, and returns the IDs in order.
 func picks(t testing.TB, b *RoundRobin, n int) string {
 	t.Helper()
 	s := ""
@@ -35,7 +35,7 @@ func picks(t testing.TB, b *RoundRobin, n int) string {
 	return s
 }
 
-// member picks "web" until it gets id.
+// member picks "web" until it gets the endpoint with the given ID.
 func member(t testing.TB, b *RoundRobin, id string) *Member {
 	t.Helper()
 	for range 100 {
@@ -52,7 +52,7 @@ func member(t testing.TB, b *RoundRobin, id string) *Member {
 	return nil
 }
 
-// fails makes id fail by these causes, in a pick that is over then.
+// fails makes the endpoint with the given ID fail with these causes, in one use that then ends.
 func fails(t testing.TB, b *RoundRobin, id string, causes ...Cause) {
 	t.Helper()
 	m := member(t, b, id)
@@ -67,7 +67,7 @@ func TestFailuresEject(t *testing.T) {
 		name    string
 		max     int
 		happens func(m *Member)
-		want    string // who is picked then
+		want    string // endpoints picked afterwards
 	}{
 		{"refused once", 0, func(m *Member) { m.Failed(Refused) }, "ACDACD"},
 		{"refused once, though five are allowed", 5, func(m *Member) { m.Failed(Refused) }, "ACDACD"},
@@ -102,7 +102,7 @@ func TestFailuresEject(t *testing.T) {
 	}
 }
 
-// Each service that uses an address counts its ejections, and keeps the count when the endpoint leaves.
+// Each service that uses an address counts the address's ejections. The count stays when the endpoint leaves.
 func TestEjectionsAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		members := named(1, 1)
@@ -112,7 +112,7 @@ func TestEjectionsAreCounted(t *testing.T) {
 			all := b.Snapshot()
 			return all[1].Ejections, all[0].Ejections
 		}
-		fails(t, b, "A", Refused, Refused) // the second one is no news
+		fails(t, b, "A", Refused, Refused) // the second failure changes nothing
 		if web, other := count(); web != 1 || other != 1 {
 			t.Errorf("got %d and %d ejections, want 1 of each service", web, other)
 		}
@@ -125,8 +125,8 @@ func TestEjectionsAreCounted(t *testing.T) {
 	})
 }
 
-// Of an address that several services use, each hears that it is ejected, once for all times in a row, and that it
-// is back.
+// Each service that uses an address is told when the address is ejected, once for all ejections in a row, and when the
+// ejection ends.
 func TestHealthChangesAreTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewRoundRobin()
@@ -155,7 +155,7 @@ func TestHealthChangesAreTold(t *testing.T) {
 		fails(t, b, "A", Refused)
 		want(true, "api", "web")
 		time.Sleep(2 * time.Second)
-		fails(t, b, "A", Refused) // when it is tried
+		fails(t, b, "A", Refused) // at the trial
 		want(true)
 		time.Sleep(10 * time.Second)
 		m := member(t, b, "A")
@@ -182,14 +182,14 @@ func TestEjectionDoublesAndOneTries(t *testing.T) {
 			time.Sleep(want*8/10 - time.Millisecond)
 			for range 30 {
 				if m, _ := b.NextEndpoint("web", client, Tried{}); m.ID == "B" {
-					t.Fatalf("tried again before %v", want*8/10)
+					t.Fatalf("a trial began before %v", want*8/10)
 				}
 			}
 			time.Sleep(want*4/10 + 2*time.Millisecond)
 			m := member(t, b, "B")
 			for range 30 {
 				if m, _ := b.NextEndpoint("web", client, Tried{}); m.ID == "B" {
-					t.Fatal("a second use while the first one tries")
+					t.Fatal("a second use of the endpoint during a trial")
 				}
 			}
 			m.Failed(Refused)
@@ -205,7 +205,7 @@ func TestEjectionDoublesAndOneTries(t *testing.T) {
 		}
 		fails(t, b, "B", Refused)
 		time.Sleep(quickEjection*12/10 + 1)
-		member(t, b, "B") // after a success the times begin anew
+		member(t, b, "B") // after a success, the times start over
 	})
 }
 
@@ -246,15 +246,15 @@ func TestQuickEjections(t *testing.T) {
 	}
 }
 
-// What ends a trial, and how.
+// TestTrials checks which reports end a trial, and how the trial ends.
 func TestTrials(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		network Network
 		cause   Cause
 		happens func(m *Member)
-		back    bool // at once
-		tried   bool // by another one
+		back    bool // the ejection ends at once
+		tried   bool // another use tries the endpoint
 	}{
 		{"nothing is known yet", TCP, Refused, func(m *Member) {}, false, false},
 		{"it is over before anything was known", TCP, Refused, func(m *Member) { m.Done() }, false, true},
@@ -336,7 +336,7 @@ func TestAllServicesShareWhatIsKnownOfAnAddress(t *testing.T) {
 	})
 }
 
-// Consul may take an instance out and put it back; that is no news of whether it answers.
+// Consul may remove an instance and add it again; that says nothing about whether the instance answers.
 func TestEjectionOutlivesTheEndpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1)...)
@@ -351,12 +351,12 @@ func TestEjectionOutlivesTheEndpoint(t *testing.T) {
 		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1)}})
 		b.OnUpdate([]Endpoints{{Service: "web"}})
 		if n := len(b.registry.healths); n != 0 {
-			t.Errorf("%d addresses are remembered for ever", n)
+			t.Errorf("%d addresses are still remembered", n)
 		}
 	})
 }
 
-// Others keep exactly their shares while some are out, and who comes back gets no burst.
+// While some endpoints are ejected, the others keep exactly their shares. An endpoint that comes back gets no burst.
 func TestRotationIsExactOverEjections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{MinAvailable: -1}, named(3, 2, 1, 4)...)
@@ -369,7 +369,7 @@ func TestRotationIsExactOverEjections(t *testing.T) {
 		fails(t, b, "D", Refused)
 		for range 50 {
 			if got := counts(picks(t, b, 6)); got != [4]int{3, 2, 1, 0} {
-				// The rotation of ten turns has four that pass: six picks need not be one round of it.
+				// The rotation of ten turns has four passing turns, so six picks need not be one round of it.
 				if got := counts(picks(t, b, 6)); got[3] != 0 {
 					t.Fatalf("got %v", got)
 				}
@@ -399,7 +399,7 @@ func TestTooManyEjectionsAreIgnored(t *testing.T) {
 		least     int
 		endpoints int
 		dead      string
-		want      string // who is picked
+		want      string // endpoints that are picked
 	}{
 		{"one of one", 0, 1, "A", "A"},
 		{"one of two is half, and not less", 0, 2, "A", "B"},
@@ -437,7 +437,7 @@ func TestTooManyEjectionsAreIgnored(t *testing.T) {
 	}
 }
 
-// Even when ejections are ignored, a client that has tried one in vain gets one that is known to answer, if there is
+// Even when ejections are ignored, a client whose attempt failed gets an endpoint that is known to answer, if there is
 // one.
 func TestRetryPrefersWhoAnswers(t *testing.T) {
 	b := balanced(Options{}, named(1, 1, 1, 1, 1)...)
@@ -459,7 +459,7 @@ func TestRetryPrefersWhoAnswers(t *testing.T) {
 	}
 }
 
-// However many pick at once, on behalf of whatever service, one of them tries.
+// Of many concurrent picks, for several services, exactly one tries an ejected endpoint.
 func TestConcurrentPicksTryOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1)...)
@@ -490,7 +490,7 @@ func TestConcurrentPicksTryOnce(t *testing.T) {
 	})
 }
 
-// Many goroutines pick, fail, recover and update at once. In the end, when all answer, nothing is left of it.
+// Many goroutines pick, fail, recover and update at once. In the end, when all endpoints answer, no failures are left.
 func TestConcurrentFailures(t *testing.T) {
 	b := balanced(Options{MinAvailable: -1}, named(1, 2, 1, 1)...)
 	b.OnUpdate([]Endpoints{{Service: "api", Endpoints: named(1, 1, 1, 1)}})
@@ -539,9 +539,9 @@ func TestConcurrentFailures(t *testing.T) {
 	}
 }
 
-// While all are tried, none is forgotten, whatever turns the retries take: who is back is found within a round.
+// While ejections are ignored, every endpoint is still tried: an endpoint that is back is found within a round.
 func TestPanicFindsAllThatAreBack(t *testing.T) {
-	for _, p := range allPolicies()[:3] { // by source_hash, one client does not get to all
+	for _, p := range allPolicies()[:3] { // with source_hash, one client does not reach all endpoints
 		t.Run(p.String(), func(t *testing.T) {
 			b := balanced(Options{Policy: p}, named(1, 1, 1, 1)...)
 			alive := map[string]bool{}

@@ -11,16 +11,16 @@ import (
 	"time"
 )
 
-// large is more endpoints than a pick looks at one by one.
+// large is a number of endpoints above manyMembers.
 const large = 2*manyMembers + 88
 
-// webGroup is the group of "web".
+// webGroup returns the group of "web".
 func webGroup(b *RoundRobin) *group {
 	v, _ := b.services.Load("web")
 	return v.(*group)
 }
 
-// In a large set, too, all policies share short uses out by weight.
+// In a large set too, all policies distribute short uses by weight.
 func TestLargeSetSharesByWeight(t *testing.T) {
 	set := sized(large, true) // weights 1 to 5
 	set[7].Weight = large     // a fourth of all
@@ -51,7 +51,7 @@ func TestLargeSetSharesByWeight(t *testing.T) {
 	}
 }
 
-// In a large set, too, these policies even out what is open.
+// In a large set too, these policies even out the open uses.
 func TestLargeSetEvensOutOpenUses(t *testing.T) {
 	for _, tt := range []struct {
 		policy Policy
@@ -82,7 +82,7 @@ func TestLargeSetEvensOutOpenUses(t *testing.T) {
 	}
 }
 
-// However few of many may serve, they are found, and if there is none the error says why.
+// Even if very few of many endpoints may serve, a pick finds them. If none may serve, the error says why.
 func TestLargeSetFindsWhoMayServe(t *testing.T) {
 	const last = large - 1
 	nobody := func(int) bool { return false }
@@ -91,17 +91,17 @@ func TestLargeSetFindsWhoMayServe(t *testing.T) {
 	even := func(i int) bool { return i%2 == 0 }
 	others := func(i int) bool { return i != last }
 	isLast := func(i int) bool { return i == last }
-	always := Options{MinAvailable: -1} // ejections count
+	always := Options{MinAvailable: -1} // ejections are never ignored
 	one := Options{MaxPerEndpoint: 1}
 	panics := Options{MaxPerEndpoint: 1, MinAvailable: 100}
 	for _, p := range allPolicies() {
 		for _, tt := range []struct {
 			name    string
 			o       Options
-			fails   func(i int) bool // who is ejected
+			fails   func(i int) bool // ejected endpoints
 			full    func(i int) bool
-			tries   bool // the client has tried another one
-			want    int  // who is picked; negative: nobody
+			tries   bool // the client has tried another endpoint
+			want    int  // the picked endpoint; negative: none
 			wantErr error
 		}{
 			{"one is not ejected", always, others, nobody, false, last, nil},
@@ -139,7 +139,7 @@ func TestLargeSetFindsWhoMayServe(t *testing.T) {
 	}
 }
 
-// However many endpoints there are and whatever they do, a pick looks at a bounded number of them.
+// In a set of any size and any state, a pick examines a limited number of endpoints.
 func TestLargeSetPickLooksAtFew(t *testing.T) {
 	const n, bound = 5000, 800
 	for _, p := range allPolicies() {
@@ -156,7 +156,7 @@ func TestLargeSetPickLooksAtFew(t *testing.T) {
 						q.tried.Add(st.members[i].ID)
 					}
 					if st.pick(from(i).Addr(), &q); q.examined > bound {
-						t.Fatalf("%v, %s: a pick looked at %d of %d endpoints", p, when, q.examined, n)
+						t.Fatalf("%v, %s: a pick examined %d of %d endpoints", p, when, q.examined, n)
 					}
 				}
 			}
@@ -178,7 +178,7 @@ func TestLargeSetPickLooksAtFew(t *testing.T) {
 	}
 }
 
-// The room that one of many full endpoints has again is found.
+// When one of many full endpoints has a free use again, a waiting client gets it.
 func TestLargeSetQueueGetsTheRoomThatThereIs(t *testing.T) {
 	o := Options{Policy: PolicySourceHash, MaxPerEndpoint: 1, MaxQueue: 10, QueueTimeout: time.Minute}
 	b := balanced(o, sized(large, false)...)
@@ -196,7 +196,7 @@ func TestLargeSetQueueGetsTheRoomThatThereIs(t *testing.T) {
 	}
 }
 
-// wantCounted checks what g keeps of its members' healths and room against the members.
+// wantCounted compares the summaries in g with the health and the open uses of the members.
 func wantCounted(t *testing.T, g *group) {
 	t.Helper()
 	st := g.state.Load()
@@ -206,8 +206,8 @@ func wantCounted(t *testing.T, g *group) {
 		if out {
 			ejected++
 			due = min(due, m.entry.due)
-			if m.entry.due < m.health.due.Load() { // later is right, if it was full when it was due
-				t.Errorf("endpoint %d is looked at too soon", i)
+			if m.entry.due < m.health.due.Load() { // a later time is right if the endpoint was full when it was due
+				t.Errorf("endpoint %d is due too soon", i)
 			}
 		}
 		if !st.roster.isLarge() {
@@ -244,7 +244,7 @@ func wantCounted(t *testing.T, g *group) {
 	}
 }
 
-// Whatever happens in whatever order, what is kept of all members is what looking at all of them would come to.
+// After random events in random order, the summaries of a group equal a full count over its members.
 func TestWhatIsKeptOfMembersIsRight(t *testing.T) {
 	for seed := range uint64(10) {
 		rnd := rand.New(rand.NewPCG(seed, 3))
@@ -291,7 +291,7 @@ func TestWhatIsKeptOfMembersIsRight(t *testing.T) {
 	}
 }
 
-// The same holds when all that happens at once.
+// The summaries of a group are also right after concurrent events.
 func TestWhatIsKeptOfMembersIsRightAfterAll(t *testing.T) {
 	all := sized(large+1, true)
 	b := balanced(Options{MaxPerEndpoint: 1, MinAvailable: -1}, all[:large]...)
@@ -301,7 +301,7 @@ func TestWhatIsKeptOfMembersIsRightAfterAll(t *testing.T) {
 			for n := range 5000 {
 				m, err := b.NextEndpoint("web", from(i*1000+n%100), Tried{})
 				switch {
-				case errors.Is(err, ErrFull), errors.Is(err, ErrMissingEndpoints): // all are full, or ejected
+				case errors.Is(err, ErrFull), errors.Is(err, ErrMissingEndpoints): // all are full or ejected
 					continue
 				case err != nil:
 					t.Error(err)
@@ -325,7 +325,7 @@ func TestWhatIsKeptOfMembersIsRightAfterAll(t *testing.T) {
 	wantCounted(t, webGroup(b))
 }
 
-// In a large set round robin is exact, too, over updates as well.
+// In a large set too, round robin is exact, even across updates.
 func TestLargeSetTakesTurns(t *testing.T) {
 	set := sized(large+1, false)
 	b := balanced(Options{}, set[:large]...)
@@ -336,7 +336,7 @@ func TestLargeSetTakesTurns(t *testing.T) {
 			counts[m.ID]++
 			m.Done()
 		}
-		// Another endpoint comes in the place of the last.
+		// Another endpoint replaces the last one.
 		set[large-1], set[large] = set[large], set[large-1]
 		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: set[:large]}})
 		for range large / 2 {
@@ -352,7 +352,7 @@ func TestLargeSetTakesTurns(t *testing.T) {
 	}
 }
 
-// In a large set, too, nobody is ever a full turn ahead of its share or behind it.
+// In a large set too, no endpoint is ever a full turn ahead of its share or behind it.
 func TestLargeSetKeepsWeightedSharesWithinOne(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 4))
 	set, total := sized(large, false), 0

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// placed are endpoints by their IDs, at distinct addresses; "x=A" is x at the address of A.
+// placed returns endpoints with the given IDs at distinct addresses. "x=A" is an endpoint x at the address of A.
 func placed(names ...string) []Endpoint {
 	all := named(slices.Repeat([]int{1}, 26)...)
 	var out []Endpoint
@@ -30,7 +30,7 @@ func departed(why Reasons, names ...string) (all []Departure) {
 	return all
 }
 
-// gone tells of members why they are gone.
+// gone returns which members are gone, and why, as text.
 func gone(members map[string]*Member) string {
 	var all []string
 	for id, m := range members {
@@ -46,15 +46,15 @@ func TestDepartures(t *testing.T) {
 	type step struct {
 		set  string
 		left []Departure
-		told string // members that are told, in any order
-		want string // that are gone afterwards, with the reason
+		told string // members passed to the callback, in any order
+		want string // members that are gone afterwards, with the reason
 	}
 	const both = Deregistered | Unmatched
 	tests := []struct {
 		name  string
 		steps []step
 	}{
-		{"nobody says why", []step{{"A", nil, "", ""}, {"", nil, "", ""}}},
+		{"no reason given", []step{{"A", nil, "", ""}, {"", nil, "", ""}}},
 		{"each reason", []step{{"D", append(append(departed(Deregistered, "A"), departed(Critical, "B")...),
 			departed(both, "C")...), "A B C", "A1 B2 C5"}}},
 		{"told once", []step{{"A", departed(Critical, "B"), "B", "B2"}, {"A", departed(Critical, "B"), "", "B2"},
@@ -88,7 +88,7 @@ func TestDepartures(t *testing.T) {
 				b.OnUpdate([]Endpoints{{Service: "web", Endpoints: placed(strings.Fields(s.set)...), Left: s.left}})
 				slices.Sort(told)
 				if got := strings.Join(told, " "); got != s.told {
-					t.Errorf("step %d: told of %q, want %q", i, got, s.told)
+					t.Errorf("step %d: the callback got %q, want %q", i, got, s.told)
 				}
 				if got := gone(members); got != s.want {
 					t.Errorf("step %d: gone are %q, want %q", i, got, s.want)
@@ -98,7 +98,7 @@ func TestDepartures(t *testing.T) {
 	}
 }
 
-// What has left is kept in mind as long as somebody uses it, and no longer.
+// The balancer remembers a former member as long as it is in use, and no longer.
 func TestFormerMembersAreForgotten(t *testing.T) {
 	b := inOrder()
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: placed("A", "B")}})

@@ -15,7 +15,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// lookUpOne returns the address that a name with one address has.
+// lookUpOne returns the address of a name that has one address.
 func lookUpOne(t *testing.T, r *Resolver, name string) netip.Addr {
 	t.Helper()
 	addrs, err := r.Lookup(t.Context(), name)
@@ -25,14 +25,13 @@ func lookUpOne(t *testing.T, r *Resolver, name string) netip.Addr {
 	return addrs[0]
 }
 
-// snapshotOf returns what is known of a name.
+// snapshotOf returns what r knows about a name.
 func snapshotOf(r *Resolver, name string) NameSnapshot {
 	n, _ := r.Name(name)
 	return n
 }
 
-// However long name servers are silent or fail, the addresses that were known are used, and a caller does not wait
-// long.
+// While name servers are silent or fail, the Resolver uses the known addresses, and callers do not wait long.
 func TestResolverKeepsTheLastGoodAddresses(t *testing.T) {
 	s := testdns.Start(t, goodNames)
 	for _, tt := range []struct {
@@ -56,7 +55,7 @@ func TestResolverKeepsTheLastGoodAddresses(t *testing.T) {
 				}
 				return s.Asked("good.test") > asked
 			})
-			if tt.name != "silent" { // which takes package net 10 s
+			if tt.name != "silent" { // package net takes 10 s to report silence
 				testproc.Await(t, "the failure shows", func() bool {
 					lookUpOne(t, r, "good.test")
 					return snapshotOf(r, "good.test").Err != ""
@@ -66,7 +65,7 @@ func TestResolverKeepsTheLastGoodAddresses(t *testing.T) {
 	}
 }
 
-// That there is no such name is believed when it was said twice.
+// The Resolver believes that a name does not exist only after two such answers.
 func TestResolverDoubtsThatANameIsGone(t *testing.T) {
 	s := testdns.Start(t, goodNames)
 	r := newResolver(t, 4)
@@ -76,20 +75,20 @@ func TestResolverDoubtsThatANameIsGone(t *testing.T) {
 		lookUpOne(t, r, "good.test")
 		return r.Lookups().Denied == 1
 	})
-	lookUpOne(t, r, "good.test") // once is not enough
+	lookUpOne(t, r, "good.test") // one answer is not enough
 	testproc.Await(t, "the name is gone", func() bool {
 		_, err := r.Lookup(t.Context(), "good.test")
 		var dns *net.DNSError
 		return errors.As(err, &dns) && dns.IsNotFound
 	})
 	if _, known := r.Name("good.test"); known {
-		t.Error("a name that is gone is known")
+		t.Error("a name that no longer exists is still known")
 	}
 	s.Code(dnsmessage.RCodeSuccess)
 	lookUpOne(t, r, "good.test")
 }
 
-// A single answer that denies the name changes nothing.
+// A single "no such name" answer changes nothing.
 func TestResolverForgetsOneDenial(t *testing.T) {
 	s := testdns.Start(t, goodNames)
 	r := newResolver(t, 4)
@@ -108,7 +107,7 @@ func TestResolverForgetsOneDenial(t *testing.T) {
 	}
 }
 
-// Under traffic a name is looked up once in a while, not for each caller; and what has moved is found.
+// The Resolver does not look a busy name up for each caller, but from time to time. It finds changed addresses.
 func TestResolverRefreshesUnderTraffic(t *testing.T) {
 	moved := netip.MustParseAddr("127.0.0.7")
 	s := testdns.Start(t, goodNames)
@@ -128,7 +127,7 @@ func TestResolverRefreshesUnderTraffic(t *testing.T) {
 	}
 }
 
-// When all addresses have failed the name is looked up again, and the caller waits for that.
+// When all addresses of a name have failed, the Resolver looks the name up again, and the caller waits for that lookup.
 func TestResolverLooksAgainWhenAllAddressesFail(t *testing.T) {
 	moved := netip.MustParseAddr("127.0.0.7")
 	s := testdns.Start(t, goodNames)
@@ -137,7 +136,7 @@ func TestResolverLooksAgainWhenAllAddressesFail(t *testing.T) {
 	lookUpOne(t, r, "good.test")
 	s.Answer(func(string) []netip.Addr { return []netip.Addr{moved} })
 	if r.Failed(TCP, e, loopback4[0]) {
-		t.Error("another address is said to be there")
+		t.Error("Failed reports another address, want none")
 	}
 	if got := lookUpOne(t, r, "good.test"); got != moved {
 		t.Errorf("got %v, want %v", got, moved)
@@ -147,7 +146,7 @@ func TestResolverLooksAgainWhenAllAddressesFail(t *testing.T) {
 	}
 }
 
-// A name server that is slower than its callers wait makes a name known all the same.
+// The Resolver learns a name even if the name server is slower than the caller's timeout.
 func TestResolverLearnsFromASlowNameServer(t *testing.T) {
 	release := make(chan struct{})
 	testdns.Start(t, func(string) []netip.Addr { <-release; return loopback4 })
@@ -157,13 +156,13 @@ func TestResolverLearnsFromASlowNameServer(t *testing.T) {
 	testproc.Await(t, "the lookup has begun", func() bool { return len(r.slots) == 1 })
 	cancel()
 	if err := wait()[0]; !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want that the caller has given up", err)
+		t.Errorf("got %v, want a timeout of the caller", err)
 	}
 	close(release)
 	testproc.Await(t, "the name is known", func() bool { _, known := r.Known("good.test"); return known })
 }
 
-// Names go over to another process, which uses them if its name servers are silent.
+// A new process gets the known names of the old process, and uses them if its name servers are silent.
 func TestNamesAreHandedOn(t *testing.T) {
 	s := testdns.Start(t, goodNames)
 	old := newResolver(t, 4)
@@ -179,7 +178,7 @@ func TestNamesAreHandedOn(t *testing.T) {
 	}
 }
 
-// One address that keeps failing is tried less and less often, and its users are told to move if there is another one.
+// An address that keeps failing is tried less and less often. Its users are told to move if another address is better.
 func TestFailedAddressesComeLast(t *testing.T) {
 	first, second := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
 	testdns.Start(t, func(string) []netip.Addr { return []netip.Addr{first, second} })
@@ -191,13 +190,13 @@ func TestFailedAddressesComeLast(t *testing.T) {
 	}
 	use := r.Use(UDP, netip.AddrPortFrom(first, 53))
 	if !r.Failed(UDP, e, first) || use.Moves() != 1 {
-		t.Error("the second address is not known to fail, and users of the first should move")
+		t.Error("Failed reports no other address, or users of the first address were not told to move")
 	}
 	if got := r.Order(UDP, e, addrs); !slices.Equal(got, []netip.Addr{second, first}) {
 		t.Errorf("got %v, want the first last", got)
 	}
 	if r.Failed(UDP, e, second) {
-		t.Error("both have failed")
+		t.Error("Failed reports another address, but both have failed")
 	}
 	if use.Moves() != 1 {
 		t.Error("users were told to move though no address is better")

@@ -16,12 +16,13 @@ func allPolicies() []Policy {
 	return []Policy{PolicyRoundRobin, PolicyLeastConnections, PolicyRandomTwo, PolicySourceHash}
 }
 
-// from is the n-th client.
+// from returns the address of client n.
 func from(n int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(n >> 16), byte(n >> 8), byte(n)}), 40000)
 }
 
-// spread has n clients, each from its own address, pick once, and counts who got how many. Each use is over at once.
+// spread makes n clients pick once, each from its own address, and counts the picks of each endpoint. Each use ends at
+// once.
 func spread(t testing.TB, b *RoundRobin, n int) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
@@ -36,7 +37,7 @@ func spread(t testing.TB, b *RoundRobin, n int) map[string]int {
 	return counts
 }
 
-// Short uses: all policies share them out by weight.
+// All policies distribute short uses by weight.
 func TestPoliciesShareByWeight(t *testing.T) {
 	const n = 60000
 	for _, p := range allPolicies() {
@@ -53,7 +54,7 @@ func TestPoliciesShareByWeight(t *testing.T) {
 	}
 }
 
-// Long uses: these policies even out what is open, by weight, whatever order uses end in.
+// These policies even out long uses by weight, in whatever order uses end.
 func TestPoliciesEvenOutOpenUses(t *testing.T) {
 	for _, tt := range []struct {
 		policy Policy
@@ -69,7 +70,7 @@ func TestPoliciesEvenOutOpenUses(t *testing.T) {
 					t.Fatal(err)
 				}
 				open = append(open, m)
-				// A lets go of its clients three times as late as the others do.
+				// The uses of A last three times as long as the others.
 				for len(open) > 1000 {
 					i := rnd.IntN(len(open))
 					if open[i].ID == "A" && rnd.IntN(3) > 0 {
@@ -97,7 +98,7 @@ func TestLeastConnectionsTiesRotate(t *testing.T) {
 	if got := picks(t, b, 9); got != "ABCABCABC" {
 		t.Errorf("got %s, want ABCABCABC", got)
 	}
-	// Who comes back, or comes in, gets its turns and no burst.
+	// An endpoint that comes back or joins gets its turns and no burst.
 	fails(t, b, "B", Refused)
 	picks(t, b, 300)
 	m := member(t, balanced(Options{Policy: PolicyLeastConnections}, named(1)...), "A")
@@ -111,7 +112,8 @@ func TestLeastConnectionsTiesRotate(t *testing.T) {
 	}
 }
 
-// When one of n leaves, its clients move, evenly, and no others; when it comes back they are where they were.
+// When one of n endpoints leaves, only its clients move, evenly to the others. When the endpoint comes back, all
+// clients are back at their first endpoints.
 func TestSourceHashMovesOnlyWhoMust(t *testing.T) {
 	for _, weights := range [][]int{{1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {1, 2, 3, 4, 5, 6, 7, 8, 9, 10}} {
 		const n = 20000
@@ -152,7 +154,7 @@ func TestSourceHashMovesOnlyWhoMust(t *testing.T) {
 			id := string(rune('A' + i))
 			want := float64(moved) * float64(w) / float64(total-weights[3])
 			if id != "D" && math.Abs(float64(got[id])-want) > 0.25*want+20 {
-				t.Errorf("%s got %d of those who moved, want about %.0f", id, got[id], want)
+				t.Errorf("%s got %d of the clients that moved, want about %.0f", id, got[id], want)
 			}
 		}
 		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(weights...)}})
@@ -162,7 +164,7 @@ func TestSourceHashMovesOnlyWhoMust(t *testing.T) {
 	}
 }
 
-// The port does not matter, and neither does whether an IPv4 address comes as IPv6.
+// Neither the client's port nor an IPv4-mapped form of its address changes the pick.
 func TestSourceHashIsByAddress(t *testing.T) {
 	b := balanced(Options{Policy: PolicySourceHash}, named(1, 1, 1, 1, 1)...)
 	a := netip.MustParseAddr("192.0.2.7")
@@ -176,11 +178,11 @@ func TestSourceHashIsByAddress(t *testing.T) {
 	var tried Tried
 	tried.Add(want.ID)
 	if m, _ := b.NextEndpoint("web", netip.AddrPortFrom(a, 1), tried); m.ID == want.ID {
-		t.Error("got who was tried")
+		t.Error("got an endpoint that was tried")
 	}
 }
 
-// On any policy, a client stays until it has not come for so long, or its endpoint is out.
+// With any policy, a sticky client keeps its endpoint until the client stays away for too long or the endpoint is out.
 func TestStickyClientsStay(t *testing.T) {
 	for _, p := range allPolicies() {
 		t.Run(p.String(), func(t *testing.T) {
@@ -210,19 +212,19 @@ func TestStickyClientsStay(t *testing.T) {
 				m.Failed(Refused)
 				now := at(0)
 				if now.ID == m.ID {
-					t.Fatal("still with an endpoint that is ejected")
+					t.Fatal("the client is still at an ejected endpoint")
 				}
 				time.Sleep(2 * time.Second)
 				for range 10 {
 					at(1000) // some other client tries it
 				}
 				if !slices.Contains([]string{now.ID, m.ID}, at(0).ID) {
-					t.Error("moved on from where it was sent")
+					t.Error("the client moved again")
 				}
 				gone := at(1).ID
 				b.OnUpdate([]Endpoints{{Service: "web", Endpoints: without(named(1, 1, 1, 1), gone)}})
 				if at(1).ID == gone {
-					t.Error("with an endpoint that has left")
+					t.Error("the client is at an endpoint that has left")
 				}
 			})
 		})
@@ -251,7 +253,7 @@ func TestStickyTableIsBounded(t *testing.T) {
 	m := &Member{}
 	for i := range 10000 {
 		table.put(from(i).Addr(), m, instant(i))
-		table.get(from(7).Addr(), instant(i), math.MaxInt64) // comes all the time
+		table.get(from(7).Addr(), instant(i), math.MaxInt64) // a client that comes all the time
 	}
 	if n := table.len(); n != stickyShards*10 {
 		t.Errorf("%d clients are remembered, want %d", n, stickyShards*10)
@@ -260,11 +262,11 @@ func TestStickyTableIsBounded(t *testing.T) {
 		t.Error("forgot the client that comes all the time")
 	}
 	if table.get(from(100).Addr(), 10000, math.MaxInt64) != nil {
-		t.Error("remembers one that came once, long ago")
+		t.Error("the table remembers a client that came once, long ago")
 	}
 }
 
-// A change of policy changes nothing else.
+// A change of policy changes neither members nor open uses.
 func TestConfigureKeepsMembersAndCounts(t *testing.T) {
 	b := balanced(Options{}, named(1, 1, 1, 1)...)
 	m := member(t, b, "B")
@@ -287,15 +289,15 @@ func TestConfigureOfAnotherNetwork(t *testing.T) {
 	m.Failed(Refused)
 	b.Configure("web", Options{Network: UDP})
 	if !m.Left() {
-		t.Error("what was used by TCP has not left")
+		t.Error("the members used over TCP have not left")
 	}
 	m.Done()
 	if c := spread(t, b, 30); c["B"] != 10 {
-		t.Errorf("got %v, want B to be tried by UDP as the others", c)
+		t.Errorf("got %v, want B to be picked over UDP like the others", c)
 	}
 }
 
-// A newcomer's share grows with time, on all policies, and the others share the rest.
+// With any policy, the share of a new endpoint grows with time, and the others share the rest.
 func TestSlowStart(t *testing.T) {
 	for _, p := range allPolicies() {
 		t.Run(p.String(), func(t *testing.T) {
@@ -311,7 +313,7 @@ func TestSlowStart(t *testing.T) {
 					c := spread(t, b, n)
 					full := share / (3 + share) * n
 					tolerance := 0.02 * n
-					if p == PolicyRandomTwo { // of two drawn that are idle, either may serve
+					if p == PolicyRandomTwo { // of two idle endpoints, the policy may pick either
 						tolerance = 0.04 * n
 					}
 					if d := float64(c["D"]); math.Abs(d-full) > tolerance {
@@ -346,7 +348,7 @@ func TestPickAllocatesNothingByAnyPolicy(t *testing.T) {
 			b.Configure("web", Options{Policy: p, SlowStart: time.Hour, MinAvailable: -1})
 			a := memberOf(t, b, "A")
 			a.Failed(Refused)
-			a.health.due.Store(distantFuture) // it is not to be tried
+			a.health.due.Store(distantFuture) // no trial is due
 			a.group.reviewAll()
 			b.Configure("web", Options{Policy: p, Sticky: sticky, SlowStart: time.Hour, MinAvailable: -1})
 			var tried Tried
@@ -370,7 +372,7 @@ func TestPickAllocatesNothingByAnyPolicy(t *testing.T) {
 	}
 }
 
-// memberOf is the member of "web" that is called id, without a pick.
+// memberOf returns the member of "web" with the given ID, without a pick.
 func memberOf(t *testing.T, b *RoundRobin, id string) *Member {
 	t.Helper()
 	v, _ := b.services.Load("web")
@@ -383,7 +385,7 @@ func memberOf(t *testing.T, b *RoundRobin, id string) *Member {
 	return nil
 }
 
-// Whatever goes on at once, picks are of members that are there, and counts come out even.
+// During concurrent changes, all picks are of members in the set, and in the end no use is open.
 func TestConcurrentPolicies(t *testing.T) {
 	b := balanced(Options{}, named(1, 2, 1, 1)...)
 	until := time.Now().Add(500 * time.Millisecond)
@@ -445,7 +447,7 @@ func BenchmarkPolicies(b *testing.B) {
 	}
 }
 
-// halfEjected ejects every other member of "web", for ever.
+// halfEjected ejects every other member of "web" for ever.
 func halfEjected(b *RoundRobin) *RoundRobin {
 	v, _ := b.services.Load("web")
 	g := v.(*group)
@@ -459,7 +461,7 @@ func halfEjected(b *RoundRobin) *RoundRobin {
 	return b
 }
 
-// benchPick measures a whole use: the pick, and all that the proxier tells of it.
+// benchPick measures a whole use: the pick, and all reports of the proxier.
 func benchPick(b *testing.B, name string, lb *RoundRobin) {
 	use := func(i int) {
 		m, err := lb.NextEndpoint("web", from(i&1023), Tried{})

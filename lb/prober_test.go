@@ -13,7 +13,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// stateOf is the state of an endpoint of "web".
+// stateOf returns the state of an endpoint of "web".
 func stateOf(b *RoundRobin, id string) State {
 	for _, e := range b.Snapshot()[0].Endpoints {
 		if e.ID == id {
@@ -27,7 +27,7 @@ func at(id string, addr net.Addr) Endpoint {
 	return Endpoint{ID: id, Addr: netip.MustParseAddrPort(addr.String()), Weight: 1}
 }
 
-// An endpoint that nobody uses is found dead, and found back.
+// The Prober notices when an unused endpoint stops and starts accepting connections.
 func TestProberOverTCP(t *testing.T) {
 	listen := func(addr string) net.Listener {
 		l, err := net.Listen("tcp", addr)
@@ -93,7 +93,7 @@ func TestProberOverUDP(t *testing.T) {
 	}
 }
 
-// Checks follow the endpoints, and end with them, with the service, and with the prober.
+// Checks start and end with their endpoints, their service and the Prober.
 func TestProberFollows(t *testing.T) {
 	var a, c atomic.Int64
 	serve := func(n *atomic.Int64) net.Addr {
@@ -136,7 +136,7 @@ func TestProberFollows(t *testing.T) {
 	testproc.Await(t, "B is not checked any more", func() bool { return settles(&c) })
 }
 
-// A probe of an endpoint does not depend on whether the balancer has it, and the balancer does not hear of it.
+// Probe works for an endpoint that the balancer does not have, and reports nothing to the balancer.
 func TestProbe(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -147,7 +147,7 @@ func TestProbe(t *testing.T) {
 	p := NewProber(b)
 	defer p.Close()
 	if err := p.Probe(t.Context(), "web", at("X", l.Addr())); err != nil || !p.CanProbe("web") {
-		t.Errorf("got %v, want that it is reached", err)
+		t.Errorf("got %v, want no error", err)
 	}
 	l.Close()
 	if err := p.Probe(t.Context(), "web", at("A", l.Addr())); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -158,7 +158,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// Over UDP, only a check can tell whether an endpoint is there.
+// Over UDP, only a check can tell whether an endpoint answers.
 func TestProbeOverUDPNeedsACheck(t *testing.T) {
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -186,11 +186,11 @@ func TestProbeOverUDPNeedsACheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-done; err != nil {
-		t.Errorf("got %v, want that it is reached", err)
+		t.Errorf("got %v, want no error", err)
 	}
 }
 
-// A server that speaks first sees a connection that ends, not one that is reset.
+// A server that speaks first sees an orderly end of the probe's connection, not a reset.
 func TestProbeReadsTheGreeting(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -209,7 +209,7 @@ func TestProbeReadsTheGreeting(t *testing.T) {
 	}
 	p := NewProber(balanced(Options{}))
 	defer p.Close()
-	for range 50 { // the greeting must come before the probe ends
+	for range 50 { // the greeting must arrive before the probe ends
 		go greet()
 		if err := p.Probe(t.Context(), "web", at("A", l.Addr())); err != nil {
 			t.Error(err)
@@ -220,7 +220,7 @@ func TestProbeReadsTheGreeting(t *testing.T) {
 	}
 }
 
-// After a standstill of the process the time of a check is over, and the answer is there.
+// After the process was suspended, the time of a check is over, but the check still finds the answer.
 func TestCheckThatIsOverLooksForAnAnswer(t *testing.T) {
 	server, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {

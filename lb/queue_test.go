@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// fill picks "web" until it is full.
+// fill picks "web" until the service is full.
 func fill(t testing.TB, b *RoundRobin) (members []*Member) {
 	t.Helper()
 	for {
@@ -69,7 +69,7 @@ func TestMaxConnections(t *testing.T) {
 	}
 }
 
-// Others keep their shares while one is full, and it gets no burst when it has room again.
+// While one endpoint is full, the others keep their shares. When the full endpoint is free again, it gets no burst.
 func TestRotationIsExactWhileOneIsFull(t *testing.T) {
 	b := balanced(Options{MaxPerEndpoint: 2}, named(1, 1, 1, 1)...)
 	x, y := member(t, b, "B"), member(t, b, "B")
@@ -83,7 +83,7 @@ func TestRotationIsExactWhileOneIsFull(t *testing.T) {
 	y.Done()
 }
 
-// The client of an endpoint that is full goes elsewhere, and comes back.
+// A sticky client of a full endpoint goes to another endpoint, and later comes back.
 func TestStickyClientOfAFullEndpoint(t *testing.T) {
 	b := balanced(Options{Sticky: time.Hour, MaxPerEndpoint: 1}, named(1, 1)...)
 	m, _ := b.NextEndpoint("web", client, Tried{})
@@ -98,7 +98,7 @@ func TestStickyClientOfAFullEndpoint(t *testing.T) {
 	}
 }
 
-// An endpoint that is ejected is no way out when the others are full.
+// When all other endpoints are full, a client does not get an ejected endpoint.
 func TestFullIsNotMissing(t *testing.T) {
 	b := balanced(Options{MaxPerEndpoint: 1}, named(1, 1)...)
 	fails(t, b, "A", Refused)
@@ -137,11 +137,11 @@ func TestQueueIsServedInOrder(t *testing.T) {
 			t.Errorf("a sixth one: %v, want ErrFull", err)
 		}
 		if _, err := b.NextEndpoint("web", client, Tried{}); !errors.Is(err, ErrFull) {
-			t.Errorf("who comes while others wait: %v, want ErrFull", err)
+			t.Errorf("a client that comes while others wait: %v, want ErrFull", err)
 		}
 		members[1].Done()
 		if !waiters[1].Cancel() || waiters[1].Cancel() || waiters[0].Cancel() {
-			t.Error("Cancel tells wrongly who was in the queue")
+			t.Error("Cancel reports wrongly which client was in the queue")
 		}
 		members[0].Done()
 		seen := func() []string {
@@ -155,7 +155,7 @@ func TestQueueIsServedInOrder(t *testing.T) {
 		time.Sleep(10*time.Second + 1)
 		synctest.Wait()
 		late := seen()[2:]
-		slices.Sort(late) // these two at the same moment
+		slices.Sort(late) // both at the same moment
 		const full = " waited 10s: connection limit reached"
 		if want := []string{"3" + full, "4" + full}; !slices.Equal(late, want) {
 			t.Errorf("got %v, want %v", late, want)
@@ -169,7 +169,7 @@ func TestQueueIsServedInOrder(t *testing.T) {
 	})
 }
 
-// All that makes room serves the queue.
+// Every event that frees capacity serves the queue.
 func TestQueueIsServedWhateverMakesRoom(t *testing.T) {
 	o := Options{MaxPerEndpoint: 1, MinAvailable: -1, MaxQueue: 10, QueueTimeout: time.Minute}
 	for _, tt := range []struct {
@@ -231,7 +231,8 @@ func TestNoQueue(t *testing.T) {
 	}
 }
 
-// Many clients, little room: no limit is ever exceeded, nobody is forgotten, and all room is given back.
+// With many clients and little capacity, no limit is ever exceeded, every client is served or leaves, and all capacity
+// is free in the end.
 func TestConcurrentQueue(t *testing.T) {
 	b := balanced(Options{Policy: PolicyLeastConnections, MaxPerEndpoint: 3, MaxConnections: 5, MaxQueue: 1000,
 		QueueTimeout: time.Minute}, named(1, 1)...)
@@ -291,8 +292,8 @@ func TestConcurrentQueue(t *testing.T) {
 	}
 }
 
-// The clients that wait take turns, and the connections of one client come in order: one with many does not delay the
-// others by all of them.
+// Waiting clients take turns, and the connections of one client are served in order. So a client with many connections
+// delays other clients only by one connection at a time.
 func TestQueueGivesClientsTurns(t *testing.T) {
 	b := balanced(Options{MaxConnections: 1, MaxQueue: 100, QueueTimeout: time.Hour}, named(1)...)
 	m, err := b.NextEndpoint("web", client, Tried{})
@@ -320,7 +321,7 @@ func TestQueueGivesClientsTurns(t *testing.T) {
 	wait("b1", 2)
 	gone.Cancel()
 	for serving = m; len(got) < 7; {
-		serving.Done() // which serves the next one
+		serving.Done() // Done serves the next waiter
 	}
 	serving.Done()
 	if want := []string{"a0", "b0", "c1", "a1", "b1", "a2", "a3"}; !slices.Equal(got, want) {
@@ -331,7 +332,7 @@ func TestQueueGivesClientsTurns(t *testing.T) {
 	}
 }
 
-// No client fills a queue: there is a place for others.
+// No single client can fill a queue: some slots stay free for other clients.
 func TestQueueHasPlacesForOthers(t *testing.T) {
 	b := balanced(Options{MaxConnections: 1, MaxQueue: 100, QueueTimeout: time.Hour}, named(1)...)
 	if _, err := b.NextEndpoint("web", client, Tried{}); err != nil {
@@ -357,7 +358,7 @@ func TestQueueHasPlacesForOthers(t *testing.T) {
 		{"192.0.2.1", 80},
 		{"192.0.2.2", 16},
 		{"192.0.2.1", 0},
-		{"2001:db8::1", 4}, // the others of its /64 are the same client
+		{"2001:db8::1", 4}, // other addresses of the same /64 are the same client
 		{"2001:db8::2", 0},
 		{"192.0.2.3", 0}, // the queue is full
 	} {
@@ -367,7 +368,7 @@ func TestQueueHasPlacesForOthers(t *testing.T) {
 	}
 }
 
-// One client alone may have all of a short queue.
+// A single client may take all slots of a short queue.
 func TestShortQueueIsOneClients(t *testing.T) {
 	for most := 1; most <= 4; most++ {
 		b := balanced(Options{MaxConnections: 1, MaxQueue: most, QueueTimeout: time.Hour}, named(1)...)

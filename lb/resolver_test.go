@@ -18,10 +18,10 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// loopback4 is what good names have.
+// loopback4 holds the addresses of good names.
 var loopback4 = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 
-// goodNames answers for names that begin with "good", and for no others.
+// goodNames answers names that begin with "good", and no others.
 func goodNames(name string) []netip.Addr {
 	if strings.HasPrefix(name, "good") {
 		return loopback4
@@ -29,8 +29,8 @@ func goodNames(name string) []netip.Addr {
 	return nil
 }
 
-// lookUp looks names up by r until ctx ends, each by itself, and returns what waits for all of them and then returns
-// their errors.
+// lookUp looks up each name in its own goroutine until ctx ends. The returned function waits for all lookups and
+// returns their errors.
 func lookUp(ctx context.Context, r *Resolver, names ...string) (wait func() []error) {
 	errs := make([]error, len(names))
 	var wg sync.WaitGroup
@@ -43,7 +43,7 @@ func lookUp(ctx context.Context, r *Resolver, names ...string) (wait func() []er
 	}
 }
 
-// numbered returns n names.
+// numbered returns n names with the given prefix.
 func numbered(prefix string, n int) (names []string) {
 	for i := range n {
 		names = append(names, fmt.Sprintf("%s%d.test", prefix, i))
@@ -51,7 +51,7 @@ func numbered(prefix string, n int) (names []string) {
 	return names
 }
 
-// However many names nobody answers for, few are looked up at once, and their sockets are few.
+// With any number of names without an answer, few lookups run at once, and they use few sockets.
 func TestResolverBoundsLookups(t *testing.T) {
 	s := testdns.Start(t, goodNames)
 	r := newResolver(t, 4)
@@ -73,11 +73,11 @@ func TestResolverBoundsLookups(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	// Those that are given up first leave their slots to others that are not given up yet.
+	// Lookups without waiters leave their slots to lookups that still have waiters.
 	if begun < 3 || begun+waited != 100 || waited < 50 {
 		t.Errorf("%d lookups began and %d waited, want 3 and 97, or a few more and less", begun, waited)
 	}
-	r.Close() // those that began go on for a while, in case the name server is only slow
+	r.Close() // running lookups continue for a while, in case the name server is slow
 	if open, most := s.Sockets(); open != 0 || most > 2*3 {
 		t.Errorf("%d sockets are open and %d have been, want none and at most 6", open, most)
 	}
@@ -105,7 +105,7 @@ func newResolver(t *testing.T, lookups int) *Resolver {
 	return r
 }
 
-// All who want one name at one time share a lookup, which goes on as long as one of them waits.
+// Concurrent callers for one name share a lookup, which continues as long as one caller waits.
 func TestResolverSharesLookups(t *testing.T) {
 	release := make(chan struct{})
 	s := testdns.Start(t, func(name string) []netip.Addr {
@@ -194,7 +194,7 @@ func TestProberLooksNamesUp(t *testing.T) {
 	}
 }
 
-// All addresses of a name are dialled, and one that has failed comes last for a while.
+// Dial tries all addresses of a name, and an address that has failed comes last for a while.
 func TestDialTriesAllAddresses(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// named returns endpoints called A, B, C ... of the given weights.
+// named returns endpoints called A, B, C ... with the given weights.
 func named(weights ...int) []Endpoint {
 	var out []Endpoint
 	for i, w := range weights {
@@ -31,7 +31,7 @@ func without(endpoints []Endpoint, id string) []Endpoint {
 	return slices.DeleteFunc(slices.Clone(endpoints), func(e Endpoint) bool { return e.ID == id })
 }
 
-// turns is a rotation with its group, as tests use it.
+// turns is a rotation with its group, for tests.
 type turns struct {
 	*rotation
 	group   *group
@@ -121,8 +121,8 @@ func TestRotationKeepsOrderOverUpdates(t *testing.T) {
 	}
 }
 
-// With equal weights, over any window of picks, any two endpoints that were there all the time differ by one at
-// most, whatever joined and left meanwhile.
+// With equal weights, in any window of picks, the counts of two endpoints that are always in the set differ by at most
+// one. Other endpoints may join and leave in the meantime.
 func TestRotationFairWithinOneOverAnyWindowAcrossUpdates(t *testing.T) {
 	for seed := range uint64(50) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
@@ -157,7 +157,7 @@ func TestRotationFairWithinOneOverAnyWindowAcrossUpdates(t *testing.T) {
 	}
 }
 
-// widest is the largest difference between the counts of a and b over all windows of picks.
+// widest returns the largest difference between the counts of a and b over all windows of picks.
 func widest(picks []string, a, b string) int {
 	d, lo, hi := 0, 0, 0
 	for _, p := range picks {
@@ -172,8 +172,8 @@ func widest(picks []string, a, b string) int {
 	return hi - lo
 }
 
-// With any weights nobody is ever a full turn ahead of its share or behind it, and after W picks all have exactly
-// their weight.
+// With any weights, no endpoint is ever a full turn ahead of its share or behind it. After W picks, each endpoint has
+// had exactly its weight in turns.
 func TestRotationKeepsWeightedSharesWithinOne(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 2))
@@ -205,7 +205,7 @@ func TestRotationKeepsWeightedSharesWithinOne(t *testing.T) {
 	}
 }
 
-// What endpoints are owed survives updates: however often something else changes, nobody starves and nobody gets a
+// Updates keep the turns that endpoints are owed. With updates at any rate, no endpoint starves and no endpoint gets a
 // burst.
 func TestRotationSharesSurviveConstantUpdates(t *testing.T) {
 	for _, every := range []int{1, 2, 3, 5} {
@@ -249,7 +249,7 @@ func TestRotationAvoidsTried(t *testing.T) {
 	}
 }
 
-// The clients of a dead endpoint spread over all others; its neighbour in the order does not get them all.
+// The clients of a dead endpoint spread over all other endpoints, and do not all go to its neighbour in the order.
 func TestRotationRetriesSpread(t *testing.T) {
 	b := balanced(Options{MaxFails: -1}, named(1, 1, 1, 1, 1)...)
 	counts := map[string]int{}

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// inOrder is a RoundRobin that does not shuffle.
+// inOrder returns a RoundRobin that does not shuffle.
 func inOrder() *RoundRobin {
 	b := NewRoundRobin()
 	b.shuffle = func(int, func(i, j int)) {}
@@ -47,7 +47,7 @@ func TestUpdateLeavesOtherServicesAlone(t *testing.T) {
 	}
 }
 
-// pick returns the member of "web" that is called id.
+// pick returns the member of "web" with the given ID.
 func pick(t *testing.T, b *RoundRobin, id string) *Member {
 	t.Helper()
 	for range 100 {
@@ -92,7 +92,7 @@ func TestMemberLeaves(t *testing.T) {
 	}
 }
 
-// Whoever comes back is another member: what left does not return.
+// An endpoint that comes back gets a new member: the old member stays left.
 func TestMemberThatLeftStaysSo(t *testing.T) {
 	b := inOrder()
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1)}})
@@ -161,7 +161,7 @@ func TestFirstOrderIsShuffled(t *testing.T) {
 	}
 }
 
-// Concurrent picks are exact too: all turns are handed out once, whatever else is updated meanwhile.
+// Concurrent picks are exact too: each turn is taken once, even during updates of other services.
 func TestConcurrentPicksAndUpdatesAreFair(t *testing.T) {
 	b := NewRoundRobin()
 	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: named(1, 1, 1)}})

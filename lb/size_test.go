@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// sized returns n endpoints, whose weights are 1 to 5 in turn if weighted, or else 1.
+// sized returns n endpoints. Their weights are 1 to 5 in turn if weighted is true, and 1 otherwise.
 func sized(n int, weighted bool) []Endpoint {
 	set := make([]Endpoint, n)
 	for i := range set {
@@ -54,7 +54,7 @@ func benchUse(b *testing.B, name string, lb *RoundRobin, tried Tried) {
 	})
 }
 
-// benchFull measures a pick when no endpoint has room.
+// benchFull measures a pick when all endpoints are full.
 func benchFull(b *testing.B, name string, lb *RoundRobin) {
 	v, _ := lb.services.Load("web")
 	for _, m := range v.(*group).state.Load().members {
@@ -70,7 +70,7 @@ func benchFull(b *testing.B, name string, lb *RoundRobin) {
 	})
 }
 
-// BenchmarkUpdate measures an update in which one endpoint of many is another one, and the ejection of one.
+// BenchmarkUpdate measures an update that replaces one endpoint of many, and the ejection of one endpoint.
 func BenchmarkUpdate(b *testing.B) {
 	for _, n := range []int{3, 1000, 65536} {
 		for _, p := range allPolicies() {

@@ -10,7 +10,7 @@ func TestSnapshot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{Policy: PolicyRoundRobin, SlowStart: 10 * time.Second, MaxPerEndpoint: 2,
 			MaxConnections: 3, MaxQueue: 5, QueueTimeout: time.Minute}, named(1, 1, 1, 1, 1)...)
-		b.Configure("later", Options{}) // of which nothing is known yet
+		b.Configure("later", Options{}) // nothing is known about this service yet
 		b.OnUpdate([]Endpoints{{Service: "db", Endpoints: named(7)}})
 		fails(t, b, "B", Refused)
 		fails(t, b, "E", Unreachable)
@@ -64,6 +64,6 @@ func TestSnapshotOfAPanic(t *testing.T) {
 		fails(t, b, id, Refused)
 	}
 	if s := b.Snapshot()[0]; !s.Panicking || s.Endpoints[0].State != StateEjected || s.Endpoints[1].TryIn <= 0 {
-		t.Errorf("got %+v, want a panic over two that are ejected", s)
+		t.Errorf("got %+v, want Panicking with two ejected endpoints", s)
 	}
 }

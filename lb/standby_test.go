@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// listenTCP serves addr with serve, or any free port if that is zero, until the returned function is called.
+// listenTCP serves addr with serve until the returned function is called. If addr is zero, it uses any free port.
 func listenTCP(t *testing.T, addr netip.AddrPort, serve func(net.Conn)) (at netip.AddrPort, stop func()) {
 	t.Helper()
 	if !addr.IsValid() {
@@ -38,8 +38,8 @@ func listenTCP(t *testing.T, addr netip.AddrPort, serve func(net.Conn)) (at neti
 	return l.Addr().(*net.TCPAddr).AddrPort(), stop
 }
 
-// standbyScene is a balancer whose service "web" has had one endpoint, which was ejected for a cause and has left the
-// set, and a Prober.
+// standbyScene returns a balancer and a Prober. The only endpoint of the service "web" was ejected for a cause, and has
+// left the set.
 func standbyScene(
 	t *testing.T, o Options, e Endpoint, cause Cause,
 ) (b *RoundRobin, p *Prober, changes chan HealthChange) {
@@ -62,28 +62,28 @@ func standbyScene(
 	return b, p, changes
 }
 
-// checkOften has the endpoints of "web" checked more often than by default.
+// checkOften makes p check the endpoints of "web" more often than by default.
 func checkOften(p *Prober) {
 	p.Apply(map[string]Check{"web": {Interval: 10 * time.Millisecond, Timeout: time.Minute}})
 }
 
-// awaitReturn waits until the endpoint is ejected no more.
+// awaitReturn waits until the endpoint is no longer ejected.
 func awaitReturn(t *testing.T, b *RoundRobin, e Endpoint, changes chan HealthChange) {
 	t.Helper()
 	select {
 	case c := <-changes:
 		if c.Ejected || c.Service != "web" || c.Endpoint != e.ID {
-			t.Errorf("got %+v, want that %s of web can be reached", c, e.ID)
+			t.Errorf("got %+v, want the end of the ejection of %s", c, e.ID)
 		}
 	case <-time.After(time.Minute):
-		t.Fatal("nothing within a minute")
+		t.Fatal("no change within a minute")
 	}
 	if n := b.Ejected("web", []Endpoint{e}); n != 0 {
 		t.Errorf("%d endpoints are ejected, want none", n)
 	}
 }
 
-// An endpoint that stands by returns when it accepts connections again.
+// The ejection of a standby endpoint ends when the endpoint accepts connections again.
 func TestStandbyReturnsWhenItAccepts(t *testing.T) {
 	addr, stop := listenTCP(t, netip.AddrPort{}, func(c net.Conn) { _ = c.Close() })
 	stop()
@@ -91,7 +91,7 @@ func TestStandbyReturnsWhenItAccepts(t *testing.T) {
 	b, p, changes := standbyScene(t, Options{}, e, Refused)
 	checkOften(p)
 	p.Standby("web", []Endpoint{e})
-	p.Standby("web", []Endpoint{e, {ID: "B", Addr: addr}}) // what is known of A stays
+	p.Standby("web", []Endpoint{e, {ID: "B", Addr: addr}}) // A keeps its health
 	if n := b.Ejected("web", []Endpoint{e}); n != 1 {
 		t.Fatalf("%d endpoints are ejected, want 1", n)
 	}
@@ -99,7 +99,7 @@ func TestStandbyReturnsWhenItAccepts(t *testing.T) {
 	awaitReturn(t, b, e, changes)
 }
 
-// One that was ejected because it reset connections must keep one open.
+// A standby endpoint that was ejected because it reset connections must keep a connection open.
 func TestStandbyThatResetMustKeepAConnection(t *testing.T) {
 	var well atomic.Bool
 	resets := make(chan bool, 100)
@@ -118,7 +118,7 @@ func TestStandbyThatResetMustKeepAConnection(t *testing.T) {
 	checkOften(p)
 	p.Standby("web", []Endpoint{e})
 	<-resets
-	<-resets // the first one is over
+	<-resets // the first reset is over
 	if n := b.Ejected("web", []Endpoint{e}); n != 1 {
 		t.Errorf("%d endpoints are ejected, want 1", n)
 	}
@@ -126,7 +126,7 @@ func TestStandbyThatResetMustKeepAConnection(t *testing.T) {
 	awaitReturn(t, b, e, changes)
 }
 
-// Over UDP without a check, an ejection is over when its time is.
+// Over UDP without a check, the ejection of a standby endpoint ends when its time is over.
 func TestStandbyOverUDPWithoutACheck(t *testing.T) {
 	e := Endpoint{ID: "A", Addr: netip.MustParseAddrPort("127.0.0.1:9")}
 	b, p, changes := standbyScene(t, Options{Network: UDP}, e, Refused)
@@ -134,7 +134,7 @@ func TestStandbyOverUDPWithoutACheck(t *testing.T) {
 	awaitReturn(t, b, e, changes)
 }
 
-// A service that takes no notice of failures has no endpoint that is ejected.
+// A service that ignores failures has no ejected endpoints.
 func TestEjectedIsWhatTheServiceTakesNoticeOf(t *testing.T) {
 	e := Endpoint{ID: "A", Addr: netip.MustParseAddrPort("127.0.0.1:9")}
 	b, p, _ := standbyScene(t, Options{}, e, Refused)
@@ -147,12 +147,12 @@ func TestEjectedIsWhatTheServiceTakesNoticeOf(t *testing.T) {
 	}
 	p.Standby("else", []Endpoint{e})
 	if len(p.standby) != 0 {
-		t.Error("an unknown service has endpoints that stand by")
+		t.Error("an unknown service has standby endpoints")
 	}
 	p.Close()
 	p.Standby("web", []Endpoint{e})
 	if len(p.standby) != 0 {
-		t.Error("a closed prober goes on")
+		t.Error("a closed prober keeps standby endpoints")
 	}
 	checkOften(p)
 	if len(p.services) != 0 {
@@ -160,7 +160,7 @@ func TestEjectedIsWhatTheServiceTakesNoticeOf(t *testing.T) {
 	}
 }
 
-// Of many endpoints, all are checked, some at a time.
+// All of many standby endpoints are checked, a few at a time.
 func TestStandbyChecksAllOfMany(t *testing.T) {
 	var served [40]atomic.Bool
 	var endpoints []Endpoint
@@ -179,12 +179,12 @@ func TestStandbyChecksAllOfMany(t *testing.T) {
 	}
 }
 
-// An endpoint that stands by is no member: its failures are no ejections of the service, and change nothing in how
-// members are picked.
+// A standby endpoint is not a member. Its failures are not ejections of the service, and do not change how members are
+// picked.
 func TestStandbyIsNoMember(t *testing.T) {
 	e := Endpoint{ID: "A", Addr: netip.MustParseAddrPort("127.0.0.1:9")}
 	b, p, changes := standbyScene(t, Options{SlowStart: time.Hour}, e, Refused)
-	p.Close() // nothing but what follows is reported
+	p.Close() // only the following reports count
 	g := b.groupOf("web")
 	m := &Member{Endpoint: e, usage: g.newStandby(e)}
 	counted, end := g.ejections.Load(), g.slowStartEnd.Load()
@@ -203,7 +203,7 @@ func TestStandbyIsNoMember(t *testing.T) {
 		}
 	}
 
-	// An endpoint that is both is notified once.
+	// An endpoint that is both a member and on standby is notified once.
 	update(b, e)
 	m.Failed(Refused)
 	m.Reached()
@@ -217,7 +217,7 @@ func TestStandbyIsNoMember(t *testing.T) {
 	}
 }
 
-// That an endpoint stands by does not hide that it has left for good.
+// An endpoint on standby can still have left for good.
 func TestStandbyHasLeft(t *testing.T) {
 	e := Endpoint{ID: "A", Addr: netip.MustParseAddrPort("127.0.0.1:9")}
 	b := balanced(Options{}, e)

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// An update of one service goes on while another service's update waits, here in what NotifyGone has called.
+// An update of one service does not wait for another service's update. Here the other update blocks in the NotifyGone
+// callback.
 func TestUpdatesOfServicesDoNotWaitForEachOther(t *testing.T) {
 	b := NewRoundRobin()
 	stuck, release := make(chan struct{}), make(chan struct{})
@@ -15,7 +16,7 @@ func TestUpdatesOfServicesDoNotWaitForEachOther(t *testing.T) {
 		<-release
 	})
 	b.OnUpdate([]Endpoints{{Service: "a", Endpoints: placed("A")}, {Service: "b", Endpoints: placed("B")}})
-	if _, err := b.NextEndpoint("a", netip.AddrPort{}, Tried{}); err != nil { // in use, so it is remembered
+	if _, err := b.NextEndpoint("a", netip.AddrPort{}, Tried{}); err != nil { // keeps the endpoint in use
 		t.Fatal(err)
 	}
 	var running sync.WaitGroup
@@ -37,8 +38,8 @@ func TestUpdatesOfServicesDoNotWaitForEachOther(t *testing.T) {
 	}
 }
 
-// Whatever comes between updates, options and removals of one service, the last update counts, and a removed service
-// leaves nothing behind.
+// After any sequence of updates, options and removals of one service, the last update takes effect. A removed service
+// leaves no addresses behind.
 func TestRemovalsBetweenUpdates(t *testing.T) {
 	b := NewRoundRobin()
 	var running sync.WaitGroup
@@ -62,11 +63,11 @@ func TestRemovalsBetweenUpdates(t *testing.T) {
 	}
 	b.OnUpdate([]Endpoints{{Service: "web", Removed: true}})
 	if n := len(b.registry.healths); n != 0 {
-		t.Errorf("%d addresses are known of no service", n)
+		t.Errorf("%d addresses are still known without a service", n)
 	}
 }
 
-// A caller that looked a group up before its removal must look again.
+// A caller that looked up a group before its removal must look it up again.
 func TestARemovedGroupTakesNothing(t *testing.T) {
 	b := NewRoundRobin()
 	g := b.groupOf("web")
@@ -75,6 +76,6 @@ func TestARemovedGroupTakesNothing(t *testing.T) {
 		t.Error("a removed group has taken an update or options")
 	}
 	if n := len(b.registry.healths); n != 0 {
-		t.Errorf("%d addresses are known of no service", n)
+		t.Errorf("%d addresses are still known without a service", n)
 	}
 }
