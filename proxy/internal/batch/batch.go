@@ -1,11 +1,11 @@
-// Package batch receives and sends UDP datagrams many at a time.
+// Package batch receives and sends many UDP datagrams at a time.
 //
-// recvmmsg(2) takes what has come, sendmmsg(2) sends what is to go. Beyond that, the kernel can join datagrams of one
-// flow and equal size into one for the way in (UDP_GRO), and take one and cut it into datagrams on the way out
-// (UDP_SEGMENT). Each of these then costs a fraction of one sent by itself: see udp(7), and "Optimizing UDP for content
-// delivery: GSO, pacing and zerocopy" (de Bruijn and Dumazet, 2018).
+// The call recvmmsg(2) receives all datagrams that have arrived, sendmmsg(2) sends many. In addition, the kernel can
+// join incoming datagrams of one flow and equal size (UDP_GRO), and cut a large outgoing message into datagrams
+// (UDP_SEGMENT). Each of these datagrams costs a fraction of one sent alone. See udp(7), and "Optimizing UDP for
+// content delivery: GSO, pacing and zerocopy" (de Bruijn and Dumazet, 2018).
 //
-// A loop that sends on what has come to one socket, to where another socket is connected, has a Batch and a Sender:
+// A loop that forwards datagrams from one socket to another, connected socket has a Batch and a Sender:
 //
 //	in, out := batch.New(denied), batch.Sender{Denied: denied}
 //	n, err := in.Receive(from, 0, batch.Size)
@@ -19,10 +19,10 @@
 //		}
 //	}
 //
-// A Batch also tells of each datagram who sent it, to which address of this host it came, and how many hops it had
-// left. It does so as far as the socket asks the kernel for that (sys.WantLocal, sys.WantHops). A Parcel may say where
-// it goes, where it leaves from, and how many hops it has.
+// A Batch also holds each datagram's sender, its local address, and the hops that it had left. For the last two the
+// socket must ask the kernel (sys.WantLocal, sys.WantHops). A Parcel may set its destination, its local address, and
+// its hops.
 //
-// Nothing here waits or allocates, but for New. Where the system denies a call, datagrams go by another one, see
-// sys.Denials. The package is for Linux; elsewhere it is empty.
+// Only New allocates, and no function waits. If the system denies a call, another call takes its place; see
+// sys.Denials. The package is for Linux; on other systems it is empty.
 package batch

@@ -12,58 +12,58 @@ import (
 )
 
 const (
-	// Size is how many datagrams a Batch or a Sender holds.
+	// Size is the number of datagrams that a Batch or a Sender holds.
 	Size = 64
 
-	// stride is how far their buffers are apart: room for the largest, and not a multiple of a page, so that
-	// the beginnings of all do not compete for the same lines of the cache.
+	// stride is the distance in bytes between two datagrams' buffers. It exceeds the largest datagram and is not a
+	// multiple of a page, so that the buffers' beginnings do not compete for the same cache lines.
 	stride = 64<<10 + 3*64
 
-	// largest holds the largest payload of UDP, with or without joined datagrams: the length field of IP has 16 bits.
+	// largest is the largest UDP payload in bytes, joined or not: the length field of IP has 16 bits.
 	largest = 65535
 
-	// maxJoined bounds what is sent as one: what a UDP datagram may hold with some room for headers, and
-	// UDP_MAX_SEGMENTS of Linux.
+	// maxJoined is the largest message in bytes, with some space left for headers. maxSegments is UDP_MAX_SEGMENTS of
+	// Linux.
 	maxJoined   = 65000
 	maxSegments = 64
 
-	// controlRoom has room for the control messages of a datagram: the address of this host that it came to or leaves
-	// from, twice on a dual-stack socket, the size of its segments, and its hops.
+	// controlRoom is the size in bytes of a datagram's buffer for control messages: its local address (twice on a
+	// dual-stack socket), its segment size, and its hops.
 	controlRoom = 128
 )
 
-// A control is a buffer for control messages, aligned as they must be.
+// A control is a buffer for control messages, aligned as the kernel requires.
 type control [controlRoom / 8]uint64
 
 func (c *control) buffer() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(c)), controlRoom) }
 
-// A Batch is datagrams that were received, each at a place from 0 to Size-1. It takes 4 MiB of address space, of which
-// the system gives what is used. It belongs to one goroutine.
+// A Batch holds received datagrams at places 0 to Size-1. It reserves 4 MiB of address space; the system allocates only
+// the pages that are used. A Batch belongs to one goroutine.
 type Batch struct {
 	denied   *sys.Denials
 	headers  [Size]sys.Mmsghdr
 	iovecs   [Size]unix.Iovec
-	Names    [Size]unix.RawSockaddrInet6 // the senders, of what Receive took
+	Names    [Size]unix.RawSockaddrInet6 // senders of the datagrams that Receive has received
 	controls [Size]control
-	segments [Size]int        // size of the datagrams that the kernel has joined; 0 if it is a single one
-	locals   [Size]sys.Source // where it came to
-	ToAll    [Size]bool       // it was broadcast or multicast
-	Hops     [Size]uint8      // hops that it had left; 0 if that is not known; joined datagrams had the same
-	Next     [Size]int16      // the caller's: links places to lists; negative ends one
+	segments [Size]int        // size of each joined datagram; 0 for a single datagram
+	locals   [Size]sys.Source // local addresses of the datagrams
+	ToAll    [Size]bool       // whether the datagram was broadcast or multicast
+	Hops     [Size]uint8      // hops that were left; 0 if unknown; the same for all joined datagrams
+	Next     [Size]int16      // for the caller: the next place in a list; negative at its end
 	buf      []byte
 }
 
-// New returns a batch that receives in the ways that are not denied.
+// New returns an empty batch. It does not use the calls that d denies.
 func New(d *sys.Denials) *Batch {
 	b := &Batch{denied: d}
 	const size = Size * stride
 	var err error
-	// Not from Go's heap, whose pace this would upset, and page by page: most datagrams are small.
+	// A mapping does not disturb the pace of Go's garbage collector. Small pages suffice, as most datagrams are small.
 	if b.buf, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 		b.buf = make([]byte, size)
 	} else {
-		_ = unix.Madvise(b.buf, unix.MADV_NOHUGEPAGE) // a kernel without huge pages does not know it
+		_ = unix.Madvise(b.buf, unix.MADV_NOHUGEPAGE) // fails on a kernel without huge pages, which does not matter
 	}
 	for i := range b.headers {
 		b.iovecs[i].Base = b.Base(i)
@@ -74,14 +74,14 @@ func New(d *sys.Denials) *Batch {
 	return b
 }
 
-// Free gives the memory back. The batch is of no use afterwards.
+// Free returns the memory to the system. The batch must not be used afterwards.
 func (b *Batch) Free() {
-	_ = unix.Munmap(b.buf) // what came from Go's heap was not mapped, and goes with b
+	_ = unix.Munmap(b.buf) // fails for a buffer from Go's heap, which is garbage collected
 	b.buf = nil
 }
 
-// Receive takes up to n datagrams from a socket, to the places from the given one on, with their senders and control
-// messages. It does not wait: EAGAIN means that there are none.
+// Receive receives up to n datagrams, with their senders and control messages, into the places that begin at from.
+// Receive does not wait; EAGAIN means that no datagram has arrived.
 func (b *Batch) Receive(fd int32, from, n int) (int, syscall.Errno) {
 	for i := from; i < from+n; i++ {
 		h := &b.headers[i]
@@ -96,8 +96,8 @@ func (b *Batch) Receive(fd int32, from, n int) (int, syscall.Errno) {
 	return n, err
 }
 
-// ReceiveConnected is Receive for a connected socket. The sender is known, and control messages are read only if the
-// kernel joins the socket's datagrams.
+// ReceiveConnected does the same as Receive for a connected socket. It does not store senders, and it reads control
+// messages only if joined says that the kernel joins datagrams of this socket.
 func (b *Batch) ReceiveConnected(fd int32, from, n int, joined bool) (int, syscall.Errno) {
 	for i := from; i < from+n; i++ {
 		h := &b.headers[i]
@@ -119,7 +119,8 @@ func (b *Batch) ReceiveConnected(fd int32, from, n int, joined bool) (int, sysca
 	return n, err
 }
 
-// ReceiveOne is ReceiveConnected for one datagram of a socket whose datagrams the kernel does not join. It costs less.
+// ReceiveOne receives one datagram of a connected socket whose datagrams the kernel does not join. ReceiveOne costs less
+// than ReceiveConnected.
 func (b *Batch) ReceiveOne(fd int32, i int) (int, syscall.Errno) {
 	n, err := sys.RecvDatagram(fd, b.buf[i*stride:][:largest])
 	if err != 0 {
@@ -160,24 +161,24 @@ func (b *Batch) readControl(i int) {
 	}
 }
 
-// Base returns the place of the bytes of datagram i.
+// Base returns the address of the first byte of datagram i.
 func (b *Batch) Base(i int) *byte { return &b.buf[i*stride] }
 
-// Len returns how many bytes datagram i has.
+// Len returns the size of datagram i in bytes.
 func (b *Batch) Len(i int) int { return int(b.headers[i].Len) }
 
-// Payload returns the bytes of datagram i. They are the batch's, until it receives again.
+// Payload returns the bytes of datagram i. They are valid until the batch receives again.
 func (b *Batch) Payload(i int) []byte { return b.buf[i*stride:][:b.Len(i)] }
 
-// Segment returns the size of the datagrams that the kernel has joined into i, the last of which may be smaller. It is
-// 0 if i is a single one.
+// Segment returns the size of the datagrams that the kernel has joined in place i; the last one may be smaller. Segment
+// returns 0 if place i holds a single datagram.
 func (b *Batch) Segment(i int) int { return b.segments[i] }
 
-// Count returns how many datagrams the kernel has joined into i, 1 if it is a single one.
+// Count returns how many datagrams the kernel has joined in place i, 1 for a single datagram.
 func (b *Batch) Count(i int) int { return datagramsIn(b.Len(i), b.segments[i]) }
 
-// FewestHops returns the hops of the datagram that had the fewest left, of i and those behind it in its list. It is 0
-// if none is known.
+// FewestHops returns the smallest number of hops left of datagram i and its successors in the list. FewestHops returns
+// 0 if none is known.
 func (b *Batch) FewestHops(i int16) (fewest uint8) {
 	for ; i >= 0; i = b.Next[i] {
 		if hops := b.Hops[i]; fewest == 0 || hops > 0 && hops < fewest {
@@ -187,7 +188,7 @@ func (b *Batch) FewestHops(i int16) (fewest uint8) {
 	return fewest
 }
 
-// CountFrom returns how many datagrams are in i and the places behind it in its list.
+// CountFrom returns the number of datagrams in place i and its successors in the list.
 func (b *Batch) CountFrom(i int16) int {
 	n := 0
 	for ; i >= 0; i = b.Next[i] {
@@ -196,7 +197,7 @@ func (b *Batch) CountFrom(i int16) int {
 	return n
 }
 
-// Key returns the key of the session of datagram i. Without local the address that it came to does not matter.
+// Key returns the session key of datagram i. If local is false, the key ignores the datagram's local address.
 func (b *Batch) Key(i int, local bool) Key {
 	k := Key{Client: ClientIDOf(&b.Names[i])}
 	if local {
@@ -205,7 +206,7 @@ func (b *Batch) Key(i int, local bool) Key {
 	return k
 }
 
-// Each yields the datagrams that were joined into i. Their bytes are those of the batch.
+// Each yields the datagrams that were joined in place i. Their bytes belong to the batch.
 func (b *Batch) Each(i int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		rest, n := b.Payload(i), b.Segment(i)
@@ -219,7 +220,7 @@ func (b *Batch) Each(i int) iter.Seq[[]byte] {
 	}
 }
 
-// datagramsIn returns how many datagrams are joined in size bytes.
+// datagramsIn returns how many datagrams of the given segment size are joined in size bytes.
 func datagramsIn(size, segment int) int {
 	if segment == 0 {
 		return 1
@@ -227,15 +228,15 @@ func datagramsIn(size, segment int) int {
 	return (size + segment - 1) / segment
 }
 
-// A ClientID is a client's address, as a map likes it: plain bytes without padding or pointers.
+// A ClientID is a client's address as a map key: plain bytes without padding or pointers.
 type ClientID struct {
 	ip    [16]byte
 	scope uint32
 	port  uint16
-	v6    uint16 // 1 if it is one of IPv6
+	v6    uint16 // 1 for an IPv6 address
 }
 
-// A Key tells sessions apart: by the client and, on a wildcard listener, by the address that it used.
+// A Key identifies a session by the client's address and, on a wildcard listener, by the local address it used.
 type Key struct {
 	Client ClientID
 	Local  sys.Source

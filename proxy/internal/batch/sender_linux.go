@@ -9,32 +9,33 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// A Parcel is a datagram to be sent, or several that the kernel has joined.
+// A Parcel is one datagram to be sent, or several that the kernel has joined.
 type Parcel struct {
 	Base    *byte
 	Size    int // bytes
-	Segment int // bytes of each of joined datagrams; 0 if it is a single one
+	Segment int // size of each joined datagram in bytes; 0 for a single datagram
 
-	// Where it goes, over a socket that is not connected; nil otherwise.
+	// The destination, for a socket that is not connected; otherwise nil.
 	To     *unix.RawSockaddrInet6
-	Source sys.Source // where it leaves from; zero for the kernel's choice
+	Source sys.Source // source address; zero means that the kernel chooses
 
-	Hops uint8 // 0 for what the socket gives it
-	Six  bool  // the socket is one of IPv6; of interest to hops
+	Hops uint8 // 0 for the socket's default
+	Six  bool  // whether the socket is an IPv6 socket; needed to set Hops
 
-	Flow  uint64 // only parcels of one flow may be joined
-	Plain *bool  // of the flow: the kernel does not cut, as Send found out; nil: nothing is joined or cut
-	Place int16  // the caller's: its place in the Batch that it is from
+	Flow  uint64 // only parcels of the same flow may be joined
+	Plain *bool  // per flow: Send sets it if the kernel cannot cut; nil disables joining and cutting
+	Place int16  // for the caller: the place in the Batch that holds the bytes
 }
 
-// A Sender sends parcels over one socket, as few messages as may be: consecutive ones of a flow that have one size,
-// but for the last, which may be smaller, are handed to the kernel as one, to be cut on the way out. Where the
-// kernel cannot do that (a device without checksums, datagrams larger than the path takes), they go one by one.
+// A Sender sends parcels over one socket in as few messages as possible. It joins consecutive parcels of one flow and
+// one size into one message, which the kernel cuts again on the way out. The last parcel of a message may be smaller.
+// If the kernel cannot cut (a device without checksums, datagrams larger than the path allows), parcels are sent
+// singly.
 type Sender struct {
-	Denied  *sys.Denials // not nil
+	Denied  *sys.Denials // must not be nil
 	parcels [Size]Parcel
-	n       int // parcels
-	at      int // those before are done with
+	n       int // number of parcels
+	at      int // parcels before this index have been sent or skipped
 
 	headers  [Size]sys.Mmsghdr
 	iovecs   [Size]unix.Iovec
@@ -42,23 +43,23 @@ type Sender struct {
 	messages [Size]message
 }
 
-// A message is what one header of sendmmsg(2) stands for.
+// A message describes what one header of sendmmsg(2) sends.
 type message struct {
-	parcels   int // 0: the first segment of a parcel that is sent segment by segment
+	parcels   int // 0 for one segment of a parcel that is sent segment by segment
 	datagrams int
 	bytes     int
 }
 
-// Traffic is what was sent.
+// Traffic is the amount of data sent.
 type Traffic struct{ Datagrams, Bytes int }
 
-// Clear forgets all parcels.
+// Clear removes all parcels.
 func (w *Sender) Clear() {
-	clear(w.parcels[:w.n]) // what they point to may go
+	clear(w.parcels[:w.n]) // release what the parcels point to
 	w.n, w.at = 0, 0
 }
 
-// Add takes a parcel. There is room for Size.
+// Add appends a parcel. A Sender holds at most Size parcels.
 func (w *Sender) Add(p Parcel) {
 	w.parcels[w.n] = p
 	w.n++
@@ -70,8 +71,8 @@ func (w *Sender) More() bool { return w.at < w.n }
 // Front returns the first parcel that was neither sent nor skipped.
 func (w *Sender) Front() *Parcel { return &w.parcels[w.at] }
 
-// Send sends parcels, not necessarily all, and returns what it has sent. Call it only if More returns true. After an
-// error, Front returns the parcel that the error is about.
+// Send sends parcels, not necessarily all, and returns what it has sent. Call Send only if More returns true. After an
+// error, Front returns the parcel that caused it.
 func (w *Sender) Send(fd int32) (Traffic, syscall.Errno) {
 	var t Traffic
 	if w.parcels[w.at].Hops > 0 {
@@ -93,25 +94,25 @@ func (w *Sender) Send(fd int32) (Traffic, syscall.Errno) {
 	return t, err
 }
 
-// DropHops leaves it to the socket how many hops the parcels that are left have.
+// DropHops makes the remaining parcels use the socket's hops.
 func (w *Sender) DropHops() {
 	for i := w.at; i < w.n; i++ {
 		w.parcels[i].Hops = 0
 	}
 }
 
-// cuts reports whether the kernel cuts what is joined of a parcel's flow, as far as that is known.
+// cuts reports whether the kernel is believed to cut messages of the parcel's flow.
 func (w *Sender) cuts(p *Parcel) bool {
 	return p.Plain != nil && !*p.Plain && !w.Denied.Has(sys.CallCut)
 }
 
-// cannotCut reports whether err may mean that the kernel does not cut this message: udp_send_skb of net/ipv4/udp.c.
+// cannotCut reports whether err may mean that the kernel cannot cut this message; see udp_send_skb in net/ipv4/udp.c.
 func cannotCut(err syscall.Errno) bool {
 	return err == unix.EINVAL || err == unix.EMSGSIZE || err == unix.EIO || err == unix.EOPNOTSUPP ||
 		err == unix.ENOPROTOOPT
 }
 
-// advance is told of each message that is done with.
+// advance moves past a message that was sent or skipped.
 func (w *Sender) advance(m message) {
 	if m.parcels > 0 {
 		w.at += m.parcels
@@ -126,13 +127,13 @@ func (w *Sender) advance(m message) {
 	p.Size -= m.bytes
 }
 
-// Skip gives up the message that Send had an error for, and returns how many datagrams that is.
+// Skip drops the message that made Send fail, and returns how many datagrams it held.
 func (w *Sender) Skip() int {
 	w.advance(w.messages[0])
 	return w.messages[0].datagrams
 }
 
-// build makes messages of the parcels that are left, and returns how many.
+// build makes messages of the remaining parcels and returns their number.
 func (w *Sender) build() int {
 	m, iov := 0, 0
 	for i := w.at; i < w.n && m < Size; {
@@ -166,8 +167,8 @@ func (w *Sender) build() int {
 	return m
 }
 
-// buildSegments makes messages of one parcel's segments from message m on, as far as there is room, and tells how
-// many, and whether that was all.
+// buildSegments makes one message for each segment of p, starting with message m, while there is space. It returns the
+// number of messages, and whether they cover the whole parcel.
 func (w *Sender) buildSegments(p *Parcel, m, iov int) (count int, whole bool) {
 	for offset := 0; offset < p.Size; offset += p.Segment {
 		if m+count == Size || iov+count == Size {
@@ -183,7 +184,7 @@ func (w *Sender) buildSegments(p *Parcel, m, iov int) (count int, whole bool) {
 	return count, true
 }
 
-// joinable is how many parcels from i on can go as one, and how many bytes that is.
+// joinable returns how many parcels from index i on can be sent as one message, and their total size in bytes.
 func (w *Sender) joinable(i int) (k, size int) {
 	p := &w.parcels[i]
 	k, size = 1, p.Size
@@ -203,7 +204,7 @@ func (w *Sender) joinable(i int) (k, size int) {
 	return k, size
 }
 
-// header fills in the header of message m, which is cut into segments if that is not 0.
+// header fills in the header of message m. If segment is not 0, the kernel cuts the message into such segments.
 func (w *Sender) header(m int, p *Parcel, iov, k, segment int) {
 	h := &w.headers[m]
 	h.Iov = &w.iovecs[iov]

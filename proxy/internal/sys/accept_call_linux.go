@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rawAccept is accept(2).
+// rawAccept calls accept(2).
 func rawAccept(fd uintptr, sa unsafe.Pointer, size *uint32) (uintptr, syscall.Errno) {
 	c, _, err := unix.RawSyscall(unix.SYS_ACCEPT, fd, uintptr(sa), uintptr(unsafe.Pointer(size)))
 	return c, err

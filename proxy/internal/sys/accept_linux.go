@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Accept takes a client from the queue of a listener, as a socket that does not block: by accept4(2), or by accept(2)
-// where the system denies that.
+// Accept takes a connection from the queue of a listener and makes its socket non-blocking. Accept uses accept4(2), or
+// accept(2) if the system denies accept4.
 func (d *Denials) Accept(fd int32) (int32, netip.AddrPort, syscall.Errno) {
-	var sa unix.RawSockaddrInet6 // room for either family
+	var sa unix.RawSockaddrInet6 // large enough for either family
 	if !d.Has(CallAccept) {
 		c, err := accept4(fd, &sa)
 		if !IsDenial(err) || !d.Confirm(CallAccept, err) {
@@ -44,17 +44,17 @@ func accept4(fd int32, sa *unix.RawSockaddrInet6) (int32, syscall.Errno) {
 	}
 }
 
-// acceptPlainly accepts by accept(2). No fault is injected here: AcceptFile is called from Go's poller, which is
-// edge-triggered and would not ask again after an EAGAIN that is not true.
+// acceptPlainly accepts with accept(2). No fault is injected here, because AcceptFile is called from Go's poller: the
+// poller is edge-triggered and would not call again after a false EAGAIN.
 func acceptPlainly(fd int32, sa *unix.RawSockaddrInet6) (int32, syscall.Errno) {
-	syscall.ForkLock.RLock() // a program that is started now must not have the socket
+	syscall.ForkLock.RLock() // keep the socket from a program started before FD_CLOEXEC is set
 	defer syscall.ForkLock.RUnlock()
 	for {
 		size := uint32(unsafe.Sizeof(*sa))
 		c, err := rawAccept(uintptr(fd), unsafe.Pointer(sa), &size)
 		switch err {
 		case 0:
-			_, _ = unix.FcntlInt(c, unix.F_SETFD, unix.FD_CLOEXEC) // these fail only for what is no descriptor
+			_, _ = unix.FcntlInt(c, unix.F_SETFD, unix.FD_CLOEXEC) // these calls fail only for an invalid descriptor
 			_ = unix.SetNonblock(int(c), true)
 			return int32(c), 0
 		case unix.EINTR:
@@ -64,16 +64,16 @@ func acceptPlainly(fd int32, sa *unix.RawSockaddrInet6) (int32, syscall.Errno) {
 	}
 }
 
-// AcceptDenied reports whether err, of package net's accept, means that the system denies accept4. A firewall may
-// deny one client with the same error.
+// AcceptDenied reports whether err, returned by package net's accept, means that the system denies accept4. A firewall
+// may deny a single client with the same error, so AcceptDenied tries accept4 itself.
 func AcceptDenied(err error) bool {
 	var errno syscall.Errno
 	return errors.As(err, &errno) && isDenialOfTry(errno) && isDenialOfTry(new(trial).try(CallAccept))
 }
 
-// AcceptFile accepts a connection by accept(2).
+// AcceptFile accepts a connection with accept(2).
 func AcceptFile(fd uintptr) (*os.File, error) {
-	var sa unix.RawSockaddrInet6 // a longer address is cut
+	var sa unix.RawSockaddrInet6 // the kernel truncates a longer address
 	c, err := acceptPlainly(int32(fd), &sa)
 	if err != 0 {
 		return nil, os.NewSyscallError("accept", err)

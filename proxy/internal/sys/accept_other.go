@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// AcceptDenied is false here: there is no accept4 to do without.
+// AcceptDenied returns false: the fallback from accept4 is only for Linux.
 func AcceptDenied(error) bool { return false }
 
-// AcceptFile is not reached.
+// AcceptFile is never called on this system.
 func AcceptFile(uintptr) (*os.File, error) { return nil, errors.ErrUnsupported }

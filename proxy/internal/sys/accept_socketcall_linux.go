@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rawAccept is accept(2), which these processors have only as a part of socketcall(2).
+// rawAccept calls accept(2), which these architectures provide only through socketcall(2).
 func rawAccept(fd uintptr, sa unsafe.Pointer, size *uint32) (uintptr, syscall.Errno) {
 	const sysAccept = 5 // SYS_ACCEPT of linux/net.h
 	args := [3]uintptr{fd, uintptr(sa), uintptr(unsafe.Pointer(size))}

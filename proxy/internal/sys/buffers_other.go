@@ -7,11 +7,11 @@ import (
 	"syscall"
 )
 
-// GrowReceiveBufferConn asks for a larger receive buffer. The system may give less.
+// GrowReceiveBufferConn asks for a receive buffer of size bytes. The system may grant less.
 func (d *Denials) GrowReceiveBufferConn(c *net.UDPConn, size int) { _ = c.SetReadBuffer(size) }
 
-// GrowSendBufferConn asks for a larger send buffer. The system may give less.
+// GrowSendBufferConn asks for a send buffer of size bytes. The system may grant less.
 func (d *Denials) GrowSendBufferConn(c *net.UDPConn, size int) { _ = c.SetWriteBuffer(size) }
 
-// DropsConn returns false: the system does not tell.
+// DropsConn returns false: the number of drops is unknown on this system.
 func DropsConn(syscall.Conn) (n uint32, ok bool) { return 0, false }

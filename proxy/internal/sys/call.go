@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// A Call is a system call or a socket option that an engine prefers, and that it can do without. Sandboxes and
-// seccomp filters deny some of them, and so do old kernels and systems that imitate Linux.
+// A Call is a system call or a socket option that an engine prefers but can work without. Sandboxes, seccomp filters,
+// old kernels and systems that imitate Linux deny some of them.
 type Call int
 
 const (
@@ -36,10 +36,10 @@ const (
 	CallUrgentInline
 	CallOnlyIPv6
 	CallBuffers
-	NumCalls // how many there are
+	NumCalls // number of calls
 )
 
-// callNames are the names that manual pages have for the calls.
+// callNames holds the names of the calls as manual pages spell them.
 var callNames = [NumCalls]string{
 	CallSplice:       "splice",
 	CallPipe:         "pipe2",
@@ -72,23 +72,22 @@ var callNames = [NumCalls]string{
 // String returns the call's name.
 func (c Call) String() string { return callNames[c] }
 
-// Denials are the calls that the system denies this process. A call that was denied once, when it was tried or at a
-// later use, counts as denied for good. The zero value is ready for use: nothing is denied. All methods may be called
-// concurrently.
+// Denials records the calls that the system denies this process. Once a call was denied, in a trial or in use, it
+// counts as denied for good. In the zero value nothing is denied. All methods may be called concurrently.
 type Denials struct {
-	OnDenial func(c Call, err syscall.Errno) // is called once for each denied call; may be nil
-	errors   [NumCalls]atomic.Uintptr        // the error of each that is denied; zero for the others
+	OnDenial func(c Call, err syscall.Errno) // called once for each denied call; may be nil
+	errors   [NumCalls]atomic.Uintptr        // the error of each denied call; zero if the call is not denied
 
-	unprivileged atomic.Bool // the process may not exceed the system's limits of buffers
+	unprivileged atomic.Bool // the process may not exceed the system's limits on buffer sizes
 }
 
 // Has reports whether c is denied.
 func (d *Denials) Has(c Call) bool { return d.errors[c].Load() != 0 }
 
-// Err returns the error that c had when it was denied first. It is zero if c is not denied.
+// Err returns the error of the first denial of c. Err returns zero if c is not denied.
 func (d *Denials) Err(c Call) syscall.Errno { return syscall.Errno(d.errors[c].Load()) }
 
-// Note notes that c is denied. It calls OnDenial if that is news.
+// Note records that c is denied. Note calls OnDenial if c was not recorded before.
 func (d *Denials) Note(c Call, err syscall.Errno) {
 	if d.errors[c].CompareAndSwap(0, uintptr(err)) && d.OnDenial != nil {
 		d.OnDenial(c, err)

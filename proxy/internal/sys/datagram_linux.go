@@ -14,10 +14,10 @@ type Mmsghdr struct {
 	Len uint32 // bytes received or sent
 }
 
-// RecvDatagram takes one datagram of a socket into b, and returns how many bytes it has. What does not fit is lost. The
-// datagram may be empty: zero is not an end, as it is of RecvStream.
+// RecvDatagram receives one datagram into b and returns its size in bytes. Bytes beyond len(b) are lost. A datagram may
+// be empty: unlike with RecvStream, zero does not mean the end.
 func RecvDatagram(fd int32, b []byte) (int, syscall.Errno) {
-	if _, fault := faultIO(fd, 1); fault != 0 { // the size is left alone: what is cut is another datagram
+	if _, fault := faultIO(fd, 1); fault != 0 { // the size stays: a truncated datagram would be a different one
 		return 0, fault
 	}
 	for {
@@ -40,7 +40,7 @@ func SendDatagram(fd int32, b []byte) syscall.Errno {
 	}
 }
 
-// Receive takes datagrams as far as there are any, and returns how many. EAGAIN means that there are none.
+// Receive receives up to len(headers) datagrams and returns their number. EAGAIN means that none has arrived.
 func (d *Denials) Receive(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	count, fault := faultIO(fd, len(headers))
 	if fault != 0 {
@@ -57,8 +57,8 @@ func (d *Denials) Receive(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	return d.receiveSingly(fd, headers)
 }
 
-// receiveSingly takes datagrams by a call for each. From a connected socket it takes one: an error that comes behind it
-// would be lost, and says that the endpoint refuses.
+// receiveSingly receives datagrams with one call for each. From a connected socket it receives only one: a second call
+// could take an error that would then be lost, and that error says that the endpoint refuses datagrams.
 func (d *Denials) receiveSingly(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	if headers[0].Name == nil {
 		headers = headers[:1]
@@ -97,7 +97,7 @@ func (d *Denials) receiveOne(fd int32, h *Mmsghdr) (int, syscall.Errno) {
 	}
 }
 
-// Send sends messages up to the first that cannot be sent, and returns how many. The error is that of the first one.
+// Send sends messages until one fails, and returns the number sent. The error is nonzero only if the first one fails.
 func (d *Denials) Send(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	if d.Has(CallSendmmsg) {
 		return d.sendSingly(fd, headers)
@@ -109,7 +109,7 @@ func (d *Denials) Send(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	return d.sendSingly(fd, headers)
 }
 
-// sendSingly is Send by a call for each message.
+// sendSingly does what Send does, with one call for each message.
 func (d *Denials) sendSingly(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	for i := range headers {
 		if err := d.sendOne(fd, &headers[i]); err != 0 {
@@ -132,8 +132,8 @@ func (d *Denials) sendOne(fd int32, h *Mmsghdr) syscall.Errno {
 	return sendWhole(fd, h)
 }
 
-// sendWhole sends a message by sendto(2), without the address that it is to leave from. One that the kernel is to cut,
-// that is in pieces, or that has hops, has the error of a kernel that takes no such message.
+// sendWhole sends a message with sendto(2) and ignores its source address. It returns EINVAL, like a kernel without
+// support, for a message that has several pieces, a segment size for the kernel to cut at, or hops.
 func sendWhole(fd int32, h *Mmsghdr) syscall.Errno {
 	if h.Iovlen != 1 || isToBeCut(h) || hasHops(h) {
 		return unix.EINVAL
@@ -148,7 +148,7 @@ func sendWhole(fd int32, h *Mmsghdr) syscall.Errno {
 	}
 }
 
-// PutSegment writes the control message that has the kernel cut, and returns its size.
+// PutSegment writes the control message that makes the kernel cut a message into segments, and returns its size.
 func PutSegment(oob []byte, segment int) int {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
 	h.Level, h.Type = unix.SOL_UDP, unix.UDP_SEGMENT
@@ -157,7 +157,7 @@ func PutSegment(oob []byte, segment int) int {
 	return unix.CmsgSpace(2)
 }
 
-// isToBeCut reports whether a message has the control message that has the kernel cut it, which is the last one.
+// isToBeCut reports whether the last control message of h makes the kernel cut the message into segments.
 func isToBeCut(h *Mmsghdr) bool {
 	space := unix.CmsgSpace(2)
 	if int(h.Controllen) < space {
@@ -167,8 +167,8 @@ func isToBeCut(h *Mmsghdr) bool {
 	return last.Level == unix.SOL_UDP && last.Type == unix.UDP_SEGMENT
 }
 
-// hasHops reports whether a message has the control message that gives it its hops. Then it is the first one: only
-// answers have one that says where they leave from.
+// hasHops reports whether the first control message of h sets the hops. Messages with hops carry no source address
+// before them: only answers have one, and answers carry no hops.
 func hasHops(h *Mmsghdr) bool {
 	if int(h.Controllen) < hopsRoom {
 		return false

@@ -11,22 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// With the build tag faults the loops' system calls misbehave at random, as the kernel may and seldom does: reads
-// and writes are short or say EAGAIN though they need not, accept fails, there are no pipes, epoll tells little at a
-// time, in any order, and also what is not so, and whatever may be interrupted by a signal (signal(7)) is. The tests
-// must pass all the same: make test runs them so, too.
+// With the build tag faults, the loops' system calls misbehave at random in ways that the kernel permits but rarely
+// shows. Reads and writes are short or return EAGAIN without need, accept fails, and pipes cannot be opened. Epoll
+// reports few events at a time, in any order, and some false ones. Calls that a signal may interrupt (signal(7)) are
+// interrupted. All tests must still pass: make test also runs them with this tag.
 //
-// What fails so works the next time. A call that the system denies for good fails only where a test asks for it, see
+// An operation that fails at random works the next time. A call is denied for good only where a test asks for it, see
 // faultDenied.
 //
-// Dials fail only where a test asks for it: where there is one endpoint, its clients must notice.
+// Dials fail only where a test asks for it: clients of a service with one endpoint would notice the failure.
 
-// Faults reports whether system calls misbehave: the build tag faults is on.
+// Faults reports whether system calls misbehave at random (build tag faults).
 const Faults = true
 
-// watchedFDs is what epoll was asked for each descriptor, to have it tell again of what a fault hid: edge-triggered,
-// it would not.
-var watchedFDs sync.Map // of int32 to watch
+// watchedFDs holds what epoll was asked to report for each descriptor. A fault uses it to make the edge-triggered epoll
+// report again what the fault hid.
+var watchedFDs sync.Map // int32 to watchedFD
 
 type watchedFD struct {
 	epfd  int
@@ -35,7 +35,7 @@ type watchedFD struct {
 
 func faultWatched(epfd int, fd int32, e *unix.EpollEvent) { watchedFDs.Store(fd, watchedFD{epfd, *e}) }
 
-// faultIO returns how many of n bytes a call on fd may move, or the error that it gets.
+// faultIO returns how many of n bytes a call on fd may move, or the error that the call returns.
 func faultIO(fd int32, n int) (int, syscall.Errno) {
 	dice := rand.IntN(10)
 	if dice > 4 || n == 0 {
@@ -53,8 +53,8 @@ func faultIO(fd int32, n int) (int, syscall.Errno) {
 	return 1 + rand.IntN(n), 0
 }
 
-// faultMove is faultIO for a call that is made again when a signal interrupts it. A datagram is not cut: that would
-// be another one.
+// faultMove does the same as faultIO for a call that is repeated when a signal interrupts it. It never shortens a
+// datagram, which would make another datagram of it.
 func faultMove(fd int32, n int) (int, syscall.Errno) {
 	if rand.IntN(10) == 0 {
 		return 0, unix.EINTR
@@ -65,7 +65,7 @@ func faultMove(fd int32, n int) (int, syscall.Errno) {
 	return faultIO(fd, n)
 }
 
-// FaultRoom is the room in a socket, or that there is none, or more than there is.
+// FaultRoom returns the free space of a socket, at random replaced by zero or by a larger number.
 func FaultRoom(fd int32, room int) int {
 	const most = 1 << 20
 	switch n, err := faultIO(fd, most); {
@@ -77,17 +77,17 @@ func FaultRoom(fd int32, room int) int {
 	return room
 }
 
-// A denial has a call denied for good, once it has been made some times.
+// A denial makes a call fail for good after a number of successful uses.
 type denial struct {
-	error atomic.Uintptr // of the call; zero: it is not denied
-	left  atomic.Int64   // how often it is made before it is denied
-	hits  atomic.Int64   // how often it was denied
+	error atomic.Uintptr // error of the call; zero means that it is not denied
+	left  atomic.Int64   // number of uses before the call is denied
+	hits  atomic.Int64   // number of uses that were denied
 }
 
-// denied are the denials that tests ask for.
+// denied holds the denials that tests ask for.
 var denied [NumCalls]denial
 
-// Deny has a call fail with err once it has been made after times, until Permit.
+// Deny makes a call fail with err until Permit. The first after uses still succeed.
 func Deny(c Call, err syscall.Errno, after int64) {
 	d := &denied[c]
 	d.left.Store(after)
@@ -95,16 +95,16 @@ func Deny(c Call, err syscall.Errno, after int64) {
 	d.error.Store(uintptr(err))
 }
 
-// DenyAgain has a call that Deny denies work after times more.
+// DenyAgain makes a denied call succeed another after times.
 func DenyAgain(c Call, after int64) { denied[c].left.Store(after) }
 
-// Permit ends what Deny began.
+// Permit ends the denial of a call.
 func Permit(c Call) { denied[c].error.Store(0) }
 
-// DenialsOf returns how often a call was denied since Deny.
+// DenialsOf returns how often a call was denied since the last Deny.
 func DenialsOf(c Call) int64 { return denied[c].hits.Load() }
 
-// faultDenied is the error of a call that is denied for good, or zero.
+// faultDenied returns the error of a denied call, or zero.
 func faultDenied(c Call) syscall.Errno {
 	d := &denied[c]
 	err := d.error.Load()
@@ -129,10 +129,10 @@ func faultAccept() syscall.Errno {
 	return 0
 }
 
-// dialFaults is how many dials of a hundred fail, and dialsFaulted how many have.
+// dialFaults is the percentage of dials that fail. dialsFaulted counts the dials that have failed.
 var dialFaults, dialsFaulted atomic.Int64
 
-// FailDials has so many dials of a hundred fail, at once or later, and begins to count them.
+// FailDials makes the given percentage of dials fail, at once or later, and restarts their count.
 func FailDials(percent int64) {
 	dialsFaulted.Store(0)
 	dialFaults.Store(percent)
@@ -141,15 +141,15 @@ func FailDials(percent int64) {
 // FailedDials returns how many dials have failed since FailDials.
 func FailedDials() int64 { return dialsFaulted.Load() }
 
-// doomed are the dials that fail later: the error of each descriptor.
-var doomed sync.Map // of int32 to syscall.Errno
+// doomed holds the dials that will fail later: descriptor to error.
+var doomed sync.Map // int32 to syscall.Errno
 
-// faultConnect turns the result of a connect into another one.
+// faultConnect replaces the result of a connect at random.
 func faultConnect(fd int32, err syscall.Errno) syscall.Errno {
 	if err != unix.EINPROGRESS {
 		return err
 	}
-	doomed.Delete(fd) // left by a dial that ended otherwise
+	doomed.Delete(fd) // an earlier dial with this descriptor may have ended otherwise
 	if rand.Int64N(100) < dialFaults.Load() {
 		now := []syscall.Errno{unix.EADDRNOTAVAIL, unix.ENETUNREACH, unix.ECONNREFUSED}
 		late := []syscall.Errno{unix.ECONNREFUSED, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ECONNRESET}
@@ -165,13 +165,13 @@ func faultConnect(fd int32, err syscall.Errno) syscall.Errno {
 	return err
 }
 
-// IsDoomed reports whether the dial of fd is to fail.
+// IsDoomed reports whether the dial of fd will fail.
 func IsDoomed(fd int32) bool {
 	_, ok := doomed.Load(fd)
 	return ok
 }
 
-// faultError is the error of a doomed dial, told once.
+// faultError returns the error of a doomed dial once, then zero.
 func faultError(fd int32) syscall.Errno {
 	if err, ok := doomed.LoadAndDelete(fd); ok {
 		dialsFaulted.Add(1)
@@ -180,7 +180,7 @@ func faultError(fd int32) syscall.Errno {
 	return 0
 }
 
-// faultPoll returns the room for events that epoll sees, or an error without waiting.
+// faultPoll returns the part of events that epoll may fill, or an error that replaces the wait.
 func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) {
 	switch rand.IntN(8) {
 	case 0:
@@ -191,13 +191,13 @@ func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) {
 	return events, 0
 }
 
-// FaultHops is the error of a datagram whose hops the kernel does not take as a control message.
+// FaultHops returns an error for a datagram whose hops the kernel refuses as a control message, at random or if denied.
 func FaultHops() syscall.Errno {
 	if rand.IntN(20) == 0 {
-		return unix.EPERM // which does not say that they are denied for good
+		return unix.EPERM // EPERM alone does not mean a denial for good
 	}
 	return faultDenied(CallHopsMessage)
 }
 
-// FaultPipe reports whether there is no pipe to be had this time.
+// FaultPipe reports whether opening a pipe fails this time.
 func FaultPipe() bool { return rand.IntN(8) == 0 }

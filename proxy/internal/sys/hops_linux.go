@@ -9,22 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A datagram that comes back to Lictor, by way of another host or another Lictor, would circle for ever, because each
-// time it is forwarded it is a new one to the network. So it goes on with the hops that the client's had left (the time
-// to live of IPv4, the hop limit of IPv6), less one. A session's datagrams all have those of its first: in a circle
-// every pass begins a session, since the client is another socket each time.
+// Each time a datagram is forwarded, the network sees a new one. So a datagram that comes back to Lictor, through
+// another host or another Lictor, would circle for ever. Lictor therefore forwards it with the hops that the client's
+// datagram had left (IPv4 time to live, IPv6 hop limit), less one. All datagrams of a session get the hops of its first
+// datagram: in a circle each pass begins a new session, because the client is another socket each time.
 //
-// Setting them on the session's socket costs a system call, a tenth of what a session of one datagram costs. So the
-// first datagram takes them along as a control message, and the socket gets them when there is a second one. Where the
-// system takes no such message, the socket gets them at once.
+// Setting the hops on the session's socket costs a system call, a tenth of the cost of a session with one datagram. So
+// the first datagram carries its hops as a control message, and the socket gets the hops before the second datagram. If
+// the system refuses the control message, the socket gets the hops at once.
 
-// WantHops makes the kernel tell with each datagram how many hops it had left. Where the system does not let it,
-// nothing is known of that.
+// WantHops makes the kernel report for each datagram how many hops it had left. If the system denies that, the hops
+// stay unknown.
 func WantHops(fd int32, listen netip.Addr) {
 	if faultDenied(CallHopsLeft) != 0 {
 		return
 	}
-	if listen.Is4() || listen.IsUnspecified() { // the IPv6 wildcard takes IPv4 too
+	if listen.Is4() || listen.IsUnspecified() { // the IPv6 wildcard receives IPv4 too
 		SetOption(fd, unix.IPPROTO_IP, unix.IP_RECVTTL, 1)
 	}
 	if listen.Is6() {
@@ -32,12 +32,12 @@ func WantHops(fd int32, listen netip.Addr) {
 	}
 }
 
-// isHops reports whether a control message is about hops.
+// isHops reports whether a control message carries hops.
 func isHops(level, kind int32) bool {
 	return level == unix.IPPROTO_IP && kind == unix.IP_TTL || level == unix.IPPROTO_IPV6 && kind == unix.IPV6_HOPLIMIT
 }
 
-// HopsIn returns what a control message says of that, and whether it says something.
+// HopsIn returns the hops that a control message carries, and whether it carries any.
 func HopsIn(level, kind int32, data []byte) (hops uint8, is bool) {
 	if !isHops(level, kind) || len(data) < 4 {
 		return 0, false
@@ -45,11 +45,11 @@ func HopsIn(level, kind int32, data []byte) (hops uint8, is bool) {
 	return uint8(binary.NativeEndian.Uint32(data)), true
 }
 
-// hopsRoom is the size of a control message about hops.
+// hopsRoom is the size in bytes of a control message that carries hops.
 var hopsRoom = unix.CmsgSpace(4)
 
-// PutHops writes the control message that gives a datagram so many hops, over a socket of IPv6 or IPv4, and returns its
-// size.
+// PutHops writes the control message that gives a datagram the number of hops, and returns its size. six says whether
+// the socket is an IPv6 socket.
 func PutHops(oob []byte, six bool, hops uint8) int {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
 	h.Level, h.Type = unix.IPPROTO_IP, unix.IP_TTL
@@ -61,7 +61,7 @@ func PutHops(oob []byte, six bool, hops uint8) int {
 	return hopsRoom
 }
 
-// SetHops gives all datagrams that a socket of IPv6 or IPv4 sends so many hops.
+// SetHops sets the hops of all datagrams that a socket sends. six says whether the socket is an IPv6 socket.
 func SetHops(fd int32, six bool, hops uint8) {
 	if faultDenied(CallHops) != 0 {
 		return
@@ -73,7 +73,7 @@ func SetHops(fd int32, six bool, hops uint8) {
 	}
 }
 
-// WantHopsConn is WantHops for a socket of package net.
+// WantHopsConn calls WantHops for a socket of package net.
 func WantHopsConn(c *net.UDPConn, listen netip.Addr) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -82,15 +82,14 @@ func WantHopsConn(c *net.UDPConn, listen netip.Addr) error {
 	return raw.Control(func(fd uintptr) { WantHops(int32(fd), listen) })
 }
 
-// SetHopsConn is SetHops for a socket of package net. That it fails is no matter: then it has as many as the system
-// gives it.
+// SetHopsConn calls SetHops for a socket of package net. If that fails, datagrams keep the system's default hops.
 func SetHopsConn(c *net.UDPConn, six bool, hops uint8) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { SetHops(int32(fd), six, hops) })
 	}
 }
 
-// Hops returns how many hops a datagram had left, by its control messages; 0 if they do not say.
+// Hops returns the hops that a datagram had left, from its control messages. Hops returns 0 if they do not say.
 func Hops(oob []byte) uint8 {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)

@@ -7,11 +7,11 @@ import (
 	"net/netip"
 )
 
-// WantHopsConn does nothing here: how many hops a datagram had left is not known.
+// WantHopsConn does nothing on this system: the hops that a datagram had left are unknown.
 func WantHopsConn(*net.UDPConn, netip.Addr) error { return nil }
 
-// Hops returns 0: it is not known.
+// Hops returns 0: the number is unknown on this system.
 func Hops([]byte) uint8 { return 0 }
 
-// SetHopsConn does nothing here: datagrams have as many hops as the system gives them.
+// SetHopsConn does nothing on this system: datagrams keep the system's default hops.
 func SetHopsConn(*net.UDPConn, bool, uint8) {}

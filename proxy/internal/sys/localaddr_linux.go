@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OOBSize has room for the control messages that tell the address that a client used, and how many hops its datagram
-// had left.
+// OOBSize is the buffer size in bytes for the control messages that carry a datagram's local address and the hops that
+// it had left.
 var OOBSize = unix.CmsgSpace(unix.SizeofInet6Pktinfo) + unix.CmsgSpace(unix.SizeofInet4Pktinfo) + hopsRoom
 
-// WantLocalConn makes the kernel tell with each datagram which of the host's addresses it was sent to: IP_PKTINFO of
-// ip(7), IPV6_RECVPKTINFO of ipv6(7). A dual-stack socket has both: of a datagram that was broadcast over IPv4, only
-// the first tells an address to answer from.
+// WantLocalConn makes the kernel report for each datagram which local address it was sent to: IP_PKTINFO of ip(7),
+// IPV6_RECVPKTINFO of ipv6(7). A dual-stack socket gets both options. For a datagram that was broadcast over IPv4, only
+// IP_PKTINFO provides an address to answer from.
 func WantLocalConn(c *net.UDPConn, wildcard netip.Addr) error {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -28,7 +28,7 @@ func WantLocalConn(c *net.UDPConn, wildcard netip.Addr) error {
 	return failed
 }
 
-// WantLocal is WantLocalConn for a descriptor.
+// WantLocal does the same as WantLocalConn for a descriptor.
 func WantLocal(fd int, wildcard netip.Addr) error {
 	if err := faultDenied(CallLocalAddr); err != 0 {
 		return os.NewSyscallError("setsockopt", err)
@@ -36,12 +36,12 @@ func WantLocal(fd int, wildcard netip.Addr) error {
 	if wildcard.Is4() {
 		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
 	}
-	SetOption(int32(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1) // a kernel before 5.4 may not take it
+	SetOption(int32(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1) // kernels before 5.4 may refuse it
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
 }
 
-// Local is the address that a datagram was sent to, by its control message. For IPv4 that is the host's own
-// address even if the datagram was broadcast. Invalid if there is none to answer from.
+// Local returns the local address that a datagram was sent to, from its control messages. For an IPv4 broadcast Local
+// returns the host's own address. Local returns an invalid address if there is none to answer from.
 func Local(oob []byte) (local netip.Addr) {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
@@ -49,15 +49,15 @@ func Local(oob []byte) (local netip.Addr) {
 			break
 		}
 		if a := LocalIn(h.Level, h.Type, data); a.IsValid() {
-			local = a // that of IP_PKTINFO, if there are two, comes last
+			local = a // if there are two, the address of IP_PKTINFO comes last
 		}
 		oob = rest
 	}
 	return local
 }
 
-// IsToAllIn reports whether a control message says that a datagram was broadcast or multicast. The kernel gives such a
-// datagram to all sockets that are bound to its port.
+// IsToAllIn reports whether a control message says that a datagram was broadcast or multicast. The kernel delivers such
+// a datagram to all sockets bound to its port.
 func IsToAllIn(level, kind int32, data []byte) bool {
 	switch {
 	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
@@ -69,7 +69,7 @@ func IsToAllIn(level, kind int32, data []byte) bool {
 	return false
 }
 
-// LocalIn is what one control message says of that; invalid if it says nothing.
+// LocalIn returns the local address that one control message carries; invalid if it carries none.
 func LocalIn(level, kind int32, data []byte) netip.Addr {
 	switch {
 	case level == unix.IPPROTO_IP && kind == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
@@ -84,11 +84,10 @@ func LocalIn(level, kind int32, data []byte) netip.Addr {
 	return netip.Addr{}
 }
 
-// A Source is an address of this host, by its 16 bytes; all zero if it is not known.
+// A Source is a local address as 16 bytes. All bytes are zero if the address is unknown.
 type Source [16]byte
 
-// PutSource writes the control message that makes a datagram leave from the given address of this host, and returns
-// its size.
+// PutSource writes the control message that makes a datagram leave from the given local address, and returns its size.
 func PutSource(oob []byte, family uint16, from Source) int {
 	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
 	data := unsafe.Pointer(&oob[unix.CmsgLen(0)])
@@ -104,7 +103,7 @@ func PutSource(oob []byte, family uint16, from Source) int {
 	return unix.CmsgSpace(unix.SizeofInet6Pktinfo)
 }
 
-// SourceControl is the control message that makes a datagram leave from local. The interface is the kernel's choice.
+// SourceControl returns the control message that sends a datagram from local. The kernel chooses the interface.
 func SourceControl(local netip.Addr) []byte {
 	if local.Is4() {
 		return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: local.As4()})

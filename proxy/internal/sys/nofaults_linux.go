@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Without the build tag faults these do nothing, see faults_linux.go.
+// Without the build tag faults, these functions do nothing; see faults_linux.go.
 
-// Faults reports whether system calls misbehave: the build tag faults is on.
+// Faults reports whether system calls misbehave at random (build tag faults).
 const Faults = false
 
 func faultIO(_ int32, n int) (int, syscall.Errno) { return n, 0 }
 
 func faultMove(_ int32, n int) (int, syscall.Errno) { return n, 0 }
 
-// FaultRoom returns room.
+// FaultRoom returns room unchanged.
 func FaultRoom(_ int32, room int) int { return room }
 
 func faultDenied(Call) syscall.Errno { return 0 }
@@ -33,7 +33,7 @@ func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) { re
 // FaultHops returns no error.
 func FaultHops() syscall.Errno { return 0 }
 
-// FaultPipe is false: there are pipes.
+// FaultPipe returns false: opening pipes does not fail.
 func FaultPipe() bool { return false }
 
 func faultWatched(int, int32, *unix.EpollEvent) {}

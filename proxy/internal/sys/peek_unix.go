@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Peek reports how many bytes can be read from a socket now, 0 or 1, and leaves them there. Zero without an error means
-// that the peer has ended its side. EAGAIN means that nothing has come. It does not wait.
+// Peek returns how many bytes can be read from a socket now, 0 or 1, and leaves them in the socket. Zero without an
+// error means that the peer has finished sending. EAGAIN means that no bytes have arrived. Peek does not wait.
 func Peek(fd int) (int, error) {
 	var b [1]byte
 	for {
@@ -20,11 +20,11 @@ func Peek(fd int) (int, error) {
 	}
 }
 
-// Readable reports whether there is something to read from a socket, its end and an error included. It takes nothing,
-// and leaves the error where it is. If the system does not tell, it is false.
+// Readable reports whether a read from a socket would return at once with bytes, the end of the stream or an error.
+// Readable takes nothing from the socket and does not clear the error. It returns false if the system does not say.
 func Readable(fd int) bool { return pollFor(fd, unix.POLLIN) }
 
-// Writable reports whether there is room to write to a socket, or an error. Otherwise it is as Readable.
+// Writable reports whether a write to a socket would return at once. Like Readable, it changes nothing.
 func Writable(fd int) bool { return pollFor(fd, unix.POLLOUT) }
 
 func pollFor(fd int, events int16) bool {

@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Pipe is the two ends of a pipe, see pipe(7). Neither blocks.
+// A Pipe holds the two ends of a pipe, see pipe(7). Both ends are non-blocking.
 type Pipe struct{ R, W int32 }
 
 // OpenPipe opens a pipe.
 func OpenPipe() (Pipe, syscall.Errno) {
-	var p Pipe // as pipe2(2) has it: the end to read from first
+	var p Pipe // same layout as for pipe2(2): the read end comes first
 	err := faultDenied(CallPipe)
 	if err == 0 {
 		_, _, err = unix.RawSyscall(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&p)), unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
@@ -27,7 +27,7 @@ func (p Pipe) Close() {
 	Close(p.W)
 }
 
-// Resize asks the kernel to have the pipe hold so many bytes.
+// Resize asks the kernel to change the capacity of the pipe to size bytes.
 func (p Pipe) Resize(size int) syscall.Errno {
 	err := faultDenied(CallPipeSize)
 	if err == 0 {
@@ -36,8 +36,8 @@ func (p Pipe) Resize(size int) syscall.Errno {
 	return err
 }
 
-// Capacity returns how many bytes the pipe holds. Where the system does not tell, that is 64 KiB, which pipe(7) says is
-// usual.
+// Capacity returns the capacity of the pipe in bytes. If the system does not provide it, Capacity returns 64 KiB, the
+// usual capacity according to pipe(7).
 func (p Pipe) Capacity() int {
 	size, _ := unix.FcntlInt(uintptr(p.W), unix.F_GETPIPE_SZ, 0)
 	if size <= 0 {
@@ -46,7 +46,7 @@ func (p Pipe) Capacity() int {
 	return size
 }
 
-// Read reads what a destination has left in the pipe. That it is empty is an error, EIO.
+// Read reads bytes that a destination has left in the pipe. Read returns EIO if the pipe is at its end.
 func (p Pipe) Read(b []byte) (int, syscall.Errno) {
 	for {
 		base := unsafe.Pointer(unsafe.SliceData(b))

@@ -9,12 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// System calls of the loops. None of these waits, so they go past the Go scheduler (RawSyscall): to tell it twice of
-// each call that takes a microsecond costs more than some of the calls. The sockets' own calls are used instead of
-// read and write, which saves the kernel a layer, and the process a signal for each broken pipe.
+// This file has the system calls of the loops. None of these calls waits, so they bypass the Go scheduler (RawSyscall):
+// informing the scheduler twice for each call of a microsecond costs more than some of the calls. The socket calls
+// recvfrom and sendto replace read and write: they save the kernel a layer and the process a SIGPIPE for each broken
+// connection.
 
-// RecvStream reads what has come to a stream into b, and returns how many bytes. Zero without an error: the peer has
-// ended its side.
+// RecvStream reads the bytes that have arrived on a stream into b and returns their number. Zero without an error means
+// that the peer has finished sending.
 func RecvStream(fd int32, b []byte) (int, syscall.Errno) {
 	for {
 		var n uintptr
@@ -29,7 +30,7 @@ func RecvStream(fd int32, b []byte) (int, syscall.Errno) {
 	}
 }
 
-// SendStream writes to a stream what it has room for of b, and returns how many bytes.
+// SendStream writes as much of b to a stream as fits in its send buffer, and returns the number of bytes written.
 func SendStream(fd int32, b []byte) (int, syscall.Errno) {
 	for {
 		var n uintptr
@@ -44,7 +45,7 @@ func SendStream(fd int32, b []byte) (int, syscall.Errno) {
 	}
 }
 
-// Splice moves up to n bytes between a socket and a pipe, one of which is socket.
+// Splice moves up to n bytes between a socket and a pipe. The argument socket says which of the two is the socket.
 func Splice(from, to int32, n int, socket int32) (int, syscall.Errno) {
 	for {
 		var m uintptr
@@ -62,16 +63,16 @@ func Splice(from, to int32, n int, socket int32) (int, syscall.Errno) {
 	}
 }
 
-// Close closes a descriptor. That it fails is of no consequence: the descriptor is free all the same, see close(2).
+// Close closes a descriptor. Close ignores errors, because the descriptor is free even after an error; see close(2).
 func Close(fd int32) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
-// ShutdownWrite ends this side of a stream: the peer reads the end, and can still send.
+// ShutdownWrite ends the sending side of a stream. The peer reads the end of the stream and can still send.
 func ShutdownWrite(fd int32) syscall.Errno {
 	_, _, err := unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0)
 	return err
 }
 
-// AddrPort reads a socket address of either family.
+// AddrPort converts a socket address of either family.
 func AddrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	port := (*[2]byte)(unsafe.Pointer(&sa.Port))
 	p := uint16(port[0])<<8 | uint16(port[1])
@@ -87,15 +88,15 @@ func AddrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(a, p)
 }
 
-// SocketName is an address of a socket: its own, by SYS_GETSOCKNAME, or its peer's, by SYS_GETPEERNAME. Package unix
-// would allocate it.
+// SocketName returns an address of a socket: its own with SYS_GETSOCKNAME, its peer's with SYS_GETPEERNAME. The same
+// functions of package unix would allocate.
 func SocketName(call uintptr, fd int32) (sa unix.RawSockaddrInet6, err syscall.Errno) {
 	size := uint32(unsafe.Sizeof(sa))
 	_, _, err = unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
 	return sa, err
 }
 
-// PutAddr writes a socket address of either family, and returns its size.
+// PutAddr writes addr as a socket address of its family into sa, and returns the size of the address in bytes.
 func PutAddr(sa *unix.RawSockaddrInet6, addr netip.AddrPort) uintptr {
 	port := (*[2]byte)(unsafe.Pointer(&sa.Port))
 	port[0], port[1] = byte(addr.Port()>>8), byte(addr.Port())
@@ -113,7 +114,7 @@ func PutAddr(sa *unix.RawSockaddrInet6, addr netip.AddrPort) uintptr {
 	return unix.SizeofSockaddrInet6
 }
 
-// AddrSize is the size of a socket address of either family.
+// AddrSize returns the size in bytes of a socket address of either family.
 func AddrSize(sa *unix.RawSockaddrInet6) uint32 {
 	if sa.Family == unix.AF_INET {
 		return unix.SizeofSockaddrInet4
@@ -121,7 +122,7 @@ func AddrSize(sa *unix.RawSockaddrInet6) uint32 {
 	return unix.SizeofSockaddrInet6
 }
 
-// Family is the address family of sockets that dial addr.
+// Family returns the address family of a socket that dials addr.
 func Family(addr netip.Addr) int {
 	if addr.Is4() {
 		return unix.AF_INET
@@ -129,7 +130,7 @@ func Family(addr netip.Addr) int {
 	return unix.AF_INET6
 }
 
-// StartConnect begins to connect a new socket of the given type to addr. EINPROGRESS means that it goes on.
+// StartConnect starts to connect a new socket of the given type to addr. EINPROGRESS means that connecting continues.
 func StartConnect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
 	fd, _, err := unix.RawSyscall(unix.SYS_SOCKET, uintptr(Family(addr.Addr())),
 		uintptr(kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC), 0)
@@ -143,17 +144,17 @@ func StartConnect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
 	case 0, unix.EINPROGRESS:
 		return int32(fd), err
 	case unix.EINTR:
-		return int32(fd), unix.EINPROGRESS // it goes on all the same, and must not be called again: connect(2)
+		return int32(fd), unix.EINPROGRESS // connecting continues; connect must not be called again, see connect(2)
 	}
 	Close(int32(fd))
 	return -1, err
 }
 
-// SetOption sets an option of a socket. An error does not matter: options make connections better, not possible, and
-// those that the system denies are noted when the engine starts.
+// SetOption sets a socket option and ignores errors. Options only improve connections, and the options that the system
+// denies are recorded when the engine starts.
 func SetOption(fd int32, level, name, value int) { _ = tryOption(fd, level, name, value) }
 
-// tryOption is SetOption that returns the error.
+// tryOption sets a socket option and returns the error.
 func tryOption(fd int32, level, name, value int) syscall.Errno {
 	v := int32(value)
 	_, _, err := unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
@@ -161,7 +162,7 @@ func tryOption(fd int32, level, name, value int) syscall.Errno {
 	return err
 }
 
-// getOption reads an option of a socket into size bytes at to.
+// getOption reads a socket option of size bytes into the memory at to.
 func getOption(fd, level, name int, to unsafe.Pointer, size uintptr) syscall.Errno {
 	n := uint32(size)
 	_, _, err := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name), uintptr(to),
@@ -169,7 +170,7 @@ func getOption(fd, level, name int, to unsafe.Pointer, size uintptr) syscall.Err
 	return err
 }
 
-// SocketError is the error that waits on a socket.
+// SocketError returns the pending error of a socket (SO_ERROR) and clears it.
 func SocketError(fd int32) syscall.Errno {
 	if err := faultError(fd); err != 0 {
 		return err
@@ -181,8 +182,8 @@ func SocketError(fd int32) syscall.Errno {
 	return syscall.Errno(v)
 }
 
-// SetKeepAlive has the kernel find out when the peer of a TCP socket is gone. Accepted sockets have this from their
-// listener.
+// SetKeepAlive makes the kernel detect that the peer of a TCP socket is gone. Accepted sockets inherit this option from
+// their listener.
 func SetKeepAlive(fd int32, c net.KeepAliveConfig) {
 	SetOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1)
 	SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(c.Idle.Seconds()))
@@ -190,14 +191,14 @@ func SetKeepAlive(fd int32, c net.KeepAliveConfig) {
 	SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, c.Count)
 }
 
-// ResetOnClose makes closing send a RST and forget what is unsent. Without SO_LINGER it resets the connection at once.
+// ResetOnClose makes closing send a RST and discard unsent bytes. Without SO_LINGER it resets the connection at once.
 func ResetOnClose(fd int32) {
 	if setLinger(fd) != 0 {
 		disconnect(fd)
 	}
 }
 
-// setLinger makes closing a socket forget what is unsent, which sends a RST.
+// setLinger makes closing a socket discard unsent bytes and send a RST.
 func setLinger(fd int32) syscall.Errno {
 	if err := faultDenied(CallLinger); err != 0 {
 		return err
@@ -208,14 +209,14 @@ func setLinger(fd int32) syscall.Errno {
 	return err
 }
 
-// disconnect resets the connection of a socket: connect(2) to AF_UNSPEC dissolves it.
+// disconnect resets the connection of a socket: connect(2) to AF_UNSPEC dissolves the association.
 func disconnect(fd int32) {
 	sa := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 	unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa))
 }
 
-// EpollWait takes what an epoll instance has. It waits for timeout milliseconds, for ever if that is negative; only
-// then is the Go scheduler told.
+// EpollWait returns the events that an epoll instance has. EpollWait waits for timeout milliseconds, or for ever if
+// timeout is negative. It informs the Go scheduler only when it waits.
 func EpollWait(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
 	var n uintptr
 	events, err := faultPoll(events)
@@ -235,8 +236,7 @@ func EpollWait(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Er
 	return int(n), 0
 }
 
-// EpollAdd has an epoll instance tell of fd, as the given side of what has that number: these two come back in Fd and
-// Pad of the events.
+// EpollAdd makes an epoll instance report the given events of fd. The events carry number in Fd and side in Pad.
 func EpollAdd(epfd int, fd int32, events uint32, number, side int32) syscall.Errno {
 	if events&unix.EPOLLEXCLUSIVE != 0 {
 		if err := faultDenied(CallExclusive); err != 0 {
@@ -248,7 +248,7 @@ func EpollAdd(epfd int, fd int32, events uint32, number, side int32) syscall.Err
 	return epollControl(epfd, unix.EPOLL_CTL_ADD, fd, &e)
 }
 
-// EpollRemove has an epoll instance tell no more of fd.
+// EpollRemove makes an epoll instance stop reporting events of fd.
 func EpollRemove(epfd int, fd int32) syscall.Errno {
 	return epollControl(epfd, unix.EPOLL_CTL_DEL, fd, &unix.EpollEvent{})
 }
@@ -259,7 +259,7 @@ func epollControl(epfd, op int, fd int32, e *unix.EpollEvent) syscall.Errno {
 	return err
 }
 
-// Boolean is b as socket options take it.
+// Boolean returns b as the integer that socket options take.
 func Boolean(b bool) int {
 	if b {
 		return 1

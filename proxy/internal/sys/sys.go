@@ -1,23 +1,23 @@
-// Package sys makes the system calls of a proxy.
+// Package sys makes the system calls of the proxy.
 //
-// The calls that a loop makes for each message do not allocate, and do not tell the Go scheduler; EpollWait tells it
-// when it waits.
+// The calls that a loop makes for each message do not allocate and do not inform the Go scheduler. EpollWait informs
+// the scheduler only when it waits.
 //
-// A loop that moves bytes between two sockets that do not block calls them by their descriptors:
+// A loop that moves bytes between two non-blocking sockets passes their descriptors:
 //
 //	n, err := sys.RecvStream(client, buf)
 //	switch {
-//	case err == unix.EAGAIN: // nothing has come; wait for epoll
+//	case err == unix.EAGAIN: // no bytes have arrived; wait for epoll
 //	case err != 0: // the connection is broken
-//	case n == 0: // the peer has ended its side
+//	case n == 0: // the peer has finished sending
 //	default:
 //		n, err = sys.SendStream(server, buf[:n])
 //	}
 //
-// Errors are the numbers of errno(3), zero for none. A call that a signal interrupts is made again.
+// The calls return errno(3) numbers; zero means success. A call that a signal interrupts is repeated.
 //
-// Sandboxes and old kernels deny some of these calls. A program lists those that it prefers, tries them once, and asks
-// before each use:
+// Sandboxes and old kernels deny some of these calls. A program tries the calls that it prefers once, and asks before
+// each use whether a call is denied:
 //
 //	denied := &sys.Denials{OnDenial: warn}
 //	denied.Try([]sys.Call{sys.CallSplice, sys.CallPipe})
@@ -25,11 +25,11 @@
 //		// copy by RecvStream and SendStream
 //	}
 //
-// Where there is one way round, the methods of Denials take it by themselves: Accept, Receive, Send.
+// The methods Accept, Receive and Send of Denials use another call by themselves if the preferred call is denied.
 //
-// With the build tag faults, calls misbehave at random as the kernel may and seldom does, and tests can deny calls; see
-// faults_linux.go. Without the tag this costs nothing.
+// With the build tag faults, calls misbehave at random in ways that the kernel permits but rarely shows, and tests can
+// deny calls; see faults_linux.go. Without the tag, fault injection costs nothing.
 //
-// Most of the package is for Linux. On other systems it knows the names of the calls and says of what it is asked that
-// it is not known.
+// Most of the package is for Linux. On other systems the package knows only the names of the calls, and its functions
+// report that the answer is unknown.
 package sys

@@ -9,17 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This is what the kernel tells of the state of a TCP socket, by its descriptor.
+// This file asks the kernel for the state of a TCP socket, which it takes as a descriptor.
 
-// Gone reports whether the connection is over for the kernel: reset, or given up. A peer that has only finished
-// sending leaves it open.
+// Gone reports whether the kernel has ended the connection, after a reset or a timeout. A peer that has only finished
+// sending leaves the connection open.
 func Gone(fd int) bool {
 	info, err := tcpInfo(fd)
 	return err == nil && info.State == unix.BPF_TCP_CLOSE
 }
 
-// Unsent returns how many bytes written to a socket its peer has not acknowledged. It is 0 for a negative fd. If the
-// system does not tell, it is 1.
+// Unsent returns the number of bytes written to a socket that its peer has not acknowledged. Unsent returns 0 if fd is
+// negative, and 1 if the system does not provide the number.
 func Unsent(fd int) int {
 	if fd < 0 {
 		return 0
@@ -31,7 +31,7 @@ func Unsent(fd int) int {
 	info, infoErr := tcpInfo(fd)
 	switch {
 	case infoErr == nil && info.State == unix.BPF_TCP_CLOSE:
-		return 0 // a connection that is over delivers nothing any more
+		return 0 // a connection that has ended delivers nothing more
 	case err == 0:
 		return n
 	case infoErr == nil:
@@ -40,9 +40,9 @@ func Unsent(fd int) int {
 	return 1
 }
 
-// Unanswered returns for how long the peer of a TCP socket has acknowledged nothing, if bytes or probes were sent to it
-// at least twice in that time. Zero: it answers, nothing is on its way, fd is negative, or the system does not tell. A
-// peer that is well answers the probes of a window that is closed.
+// Unanswered returns how long the peer of a TCP socket has acknowledged nothing, if bytes or probes were sent to it at
+// least twice in that time. Unanswered returns zero if the peer answers, nothing is unacknowledged, fd is negative, or
+// the system does not provide the time. A healthy peer answers the probes of a closed window.
 func Unanswered(fd int) time.Duration {
 	if fd < 0 {
 		return 0
@@ -58,7 +58,7 @@ func tcpInfo(fd int) (*unix.TCPInfo, error) {
 	return unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 }
 
-// queuedIn returns how many bytes written to a socket its send buffer still has.
+// queuedIn returns the number of written bytes that are still in the send buffer of a socket.
 func queuedIn(fd int) (int, syscall.Errno) {
 	var n int32
 	err := faultDenied(CallUnsent)
@@ -68,22 +68,22 @@ func queuedIn(fd int) (int, syscall.Errno) {
 	return int(n), err
 }
 
-// HasBytes reports whether there is something to read from a socket. Its end and an error are nothing.
+// HasBytes reports whether a socket has bytes to read. The end of the stream and an error do not count.
 func HasBytes(fd int) bool {
 	n, err := Peek(fd)
 	return err == nil && n > 0
 }
 
 const (
-	// leastRoom is what a writable socket takes: the kernel looks at the send buffer only when it begins a segment,
-	// which grows to this.
+	// leastRoom is the number of bytes that a writable socket accepts. The kernel checks the send buffer only when it
+	// begins a segment, and a segment grows to this size.
 	leastRoom = 64 << 10
 
-	// unknownRoom is the room in a socket of which the system does not tell it.
+	// unknownRoom is the free space to assume for a socket if the system does not provide it.
 	unknownRoom = math.MaxInt32
 )
 
-// Places in what SO_MEMINFO returns: enum of linux/sock_diag.h.
+// Indexes into the array that SO_MEMINFO returns: the enum in linux/sock_diag.h.
 const (
 	memoryLimit  = 3 // SK_MEMINFO_SNDBUF
 	memoryQueued = 5 // SK_MEMINFO_WMEM_QUEUED
@@ -91,7 +91,7 @@ const (
 	memoryPlaces = 9
 )
 
-// sendMemory returns how much memory the kernel uses for a socket, how much it may use, and what it has dropped.
+// sendMemory returns the array of SO_MEMINFO: memory used by a socket, its limits, and the number of drops.
 func sendMemory(fd int) (memory [memoryPlaces]uint32, err syscall.Errno) {
 	if err = faultDenied(CallRoom); err == 0 {
 		err = getOption(fd, unix.SOL_SOCKET, unix.SO_MEMINFO, unsafe.Pointer(&memory), unsafe.Sizeof(memory))
@@ -99,9 +99,9 @@ func sendMemory(fd int) (memory [memoryPlaces]uint32, err syscall.Errno) {
 	return memory, err
 }
 
-// Room returns how many bytes a socket takes now without waiting. It is 0 if the kernel does not call the socket
-// writable, which takes a third of its send buffer; then epoll tells when it is. It is unknownRoom if the system
-// does not tell.
+// Room returns how many bytes a socket accepts now without waiting. Room returns 0 if the kernel does not call the
+// socket writable, which requires a third of the send buffer to be free; epoll then reports when the socket becomes
+// writable. Room returns unknownRoom if the system does not provide the figures.
 func Room(fd int) int {
 	memory, err := sendMemory(fd)
 	if err != 0 {
@@ -113,18 +113,18 @@ func Room(fd int) int {
 		if !pollWritable(fd) {
 			return 0
 		}
-		free = least // there is room since a moment ago
+		free = least // the socket has become writable since sendMemory read the figures
 	}
-	// The kernel counts the memory that it takes to hold the bytes. To a peer that takes small segments that may be
-	// several times as much.
+	// The kernel counts the memory that holds the bytes. For a peer that receives small segments, that memory may be
+	// several times the number of bytes.
 	if unsent, err := queuedIn(fd); err == 0 && unsent > 0 && unsent < queued {
 		free = free * unsent / queued
 	}
 	return max(free, leastRoom)
 }
 
-// pollWritable reports whether the kernel calls a socket writable, or does not say. If it is not, the kernel tells
-// when it becomes so, to an edge-triggered epoll too, as it does after a write that found no room.
+// pollWritable reports whether the kernel calls a socket writable, or whether that is unknown. If the socket is not
+// writable, even an edge-triggered epoll reports when it becomes writable, as after a write that found a full buffer.
 func pollWritable(fd int) bool {
 	writable, err := pollNow(fd)
 	return err != 0 || writable

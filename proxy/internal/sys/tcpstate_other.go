@@ -4,11 +4,11 @@ package sys
 
 import "time"
 
-// Gone tells nothing here.
+// Gone returns false: the state is unknown on this system.
 func Gone(int) bool { return false }
 
-// Unanswered tells nothing here.
+// Unanswered returns 0: the time is unknown on this system.
 func Unanswered(int) time.Duration { return 0 }
 
-// Unsent tells nothing here.
+// Unsent returns 0: the number is unknown on this system.
 func Unsent(int) int { return 0 }

@@ -8,18 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IsDenial reports whether err may mean that the system denies a call as such, and not what it was called for.
-// Errors of the network are none: they are the news of a socket, which a second call would not hear again.
+// IsDenial reports whether err may mean that the system denies the call itself. Network errors do not count: they are a
+// socket's pending error, which a second call would not return again.
 func IsDenial(err syscall.Errno) bool {
 	return err == unix.ENOSYS || err == unix.EPERM || err == unix.EINVAL
 }
 
-// isDenialOfTry is IsDenial for a call that had nothing to do, so that no other error can be meant.
+// isDenialOfTry reports whether err denies a call that had nothing to do. Such a call cannot fail for other reasons.
 func isDenialOfTry(err syscall.Errno) bool {
 	return IsDenial(err) || err == unix.EACCES || err == unix.EOPNOTSUPP || err == unix.ENOPROTOOPT
 }
 
-// Allow reports whether err is a denial of c, and notes that: the caller can go on without c.
+// Allow reports whether err is a denial of c, and records the denial. If so, the caller can continue without c.
 func (d *Denials) Allow(c Call, err error) bool {
 	var errno syscall.Errno
 	if !errors.As(err, &errno) || !isDenialOfTry(errno) {
@@ -29,9 +29,9 @@ func (d *Denials) Allow(c Call, err error) bool {
 	return true
 }
 
-// Confirm reports whether err, which a use of c has had, means that the system denies c, and notes that. The network
-// has some of these errors too, such as that of a firewall that drops one datagram: so it tries c with nothing to
-// do.
+// Confirm reports whether err, returned by a use of c, means that the system denies c, and records the denial. The
+// network causes some of these errors too, for example a firewall that drops one datagram. So Confirm tries c with
+// nothing to do.
 func (d *Denials) Confirm(c Call, err syscall.Errno) bool {
 	if err != unix.ENOSYS && !isDenialOfTry(new(trial).tryFaulty(c)) {
 		return false
@@ -40,7 +40,7 @@ func (d *Denials) Confirm(c Call, err syscall.Errno) bool {
 	return true
 }
 
-// Try tries calls, by sockets that lead nowhere or without any, and notes those that are denied.
+// Try tries all the given calls with unconnected sockets or without any, and records those that are denied.
 func (d *Denials) Try(all []Call) {
 	t := newTrial()
 	defer t.close()
@@ -51,8 +51,8 @@ func (d *Denials) Try(all []Call) {
 	}
 }
 
-// A trial has sockets to try calls with. Those that cannot be opened are -1, and what is tried with them has another
-// error than a denial. The zero trial is for calls that are tried without: those that take and send.
+// A trial holds sockets to try calls with. A socket that cannot be opened is -1; a call on it returns an error that is
+// no denial. The zero trial is enough for the calls that accept, receive and send.
 type trial struct{ tcp, tcp6, udp, udp6, epoll int }
 
 func newTrial() *trial {
@@ -82,7 +82,7 @@ func (t *trial) close() {
 	}
 }
 
-// tryFaulty is try, if no fault is injected.
+// tryFaulty tries c, after the injected faults.
 func (t *trial) tryFaulty(c Call) syscall.Errno {
 	if err := faultDenied(c); err != 0 {
 		return err
@@ -90,14 +90,14 @@ func (t *trial) tryFaulty(c Call) syscall.Errno {
 	return t.try(c)
 }
 
-// try calls c so that nothing comes of it. The error may be of that.
+// try calls c in a way that has no effect. The error may be the result of the invalid arguments.
 func (t *trial) try(c Call) syscall.Errno {
 	none := ^uintptr(0) // no descriptor
 	switch c {
 	case CallSplice:
-		return rawCall(unix.SYS_SPLICE, none, 0, none, 0, 0) // no bytes
+		return rawCall(unix.SYS_SPLICE, none, 0, none, 0, 0) // moves no bytes
 	case CallPipe:
-		return rawCall(unix.SYS_PIPE2, 0, 0, 0, 0, 0) // no place for descriptors
+		return rawCall(unix.SYS_PIPE2, 0, 0, 0, 0, 0) // no memory for the descriptors
 	case CallRoom:
 		_, err := sendMemory(t.tcp)
 		return err
@@ -127,7 +127,7 @@ func (t *trial) try(c Call) syscall.Errno {
 	return t.trySetting(c)
 }
 
-// trySetting sets an option.
+// trySetting tries c, a socket option, by setting it.
 func (t *trial) trySetting(c Call) syscall.Errno {
 	switch c {
 	case CallJoin:

@@ -2,8 +2,8 @@
 
 package sys
 
-// Try does nothing here: package net knows what there is.
+// Try does nothing on this system: package net knows which calls exist.
 func (*Denials) Try([]Call) {}
 
-// Allow is false here: nothing is known to be denied.
+// Allow returns false: no denials are known on this system.
 func (*Denials) Allow(Call, error) bool { return false }

@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// InterfaceOf returns the index of the interface that is the zone of an IPv6 address: its name, or its index in digits.
-// It returns 0 if this host has no such interface.
+// InterfaceOf returns the index of the interface that the zone of an IPv6 address means. The zone is the interface's
+// name or its index in digits. InterfaceOf returns 0 if this host has no such interface.
 func InterfaceOf(zone string) int {
 	if i, err := net.InterfaceByName(zone); err == nil {
 		return i.Index

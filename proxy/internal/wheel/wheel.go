@@ -1,8 +1,8 @@
 // Package wheel keeps the timers of an event loop in a hierarchical timing wheel ("Hashed and hierarchical timing
-// wheels", Varghese and Lauck, 1987). To set, clear or fire a timer takes a few instructions and allocates nothing. The
-// price is precision: a timer fires up to one tick late, or up to 2 s late if it is set minutes ahead.
+// wheels", Varghese and Lauck, 1987). Setting, clearing or firing a timer takes a few instructions and allocates
+// nothing. The price is precision: a timer fires up to one tick late, or up to 2 s late if it is set minutes ahead.
 //
-// All times are by the caller's clock: how long ago it began. A Wheel and its timers belong to one goroutine.
+// All times are durations since the caller's clock began. A Wheel and its timers belong to one goroutine.
 package wheel
 
 import (
@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// A Wheel holds the timers that are set. Call Init before anything else.
+// A Wheel holds the timers that are set. Call Init before any other method.
 //
-// Timers within reach of the fine ring wait there, one slot a tick. Later ones wait in the coarse ring, one slot every
-// coarseTicks, and move to the fine ring when their slot comes up. Timers beyond both rings wait in the last slot of
-// the coarse ring, from which they are inserted again.
+// Timers that the fine ring can hold wait there, one slot for each tick. Later timers wait in the coarse ring, one slot
+// for every coarseTicks ticks, and move to the fine ring when their slot is reached. Timers beyond both rings wait in
+// the last slot of the coarse ring and are inserted again when that slot is reached.
 type Wheel struct {
-	now   int64 // every timer due at this tick or before has fired
-	count int   // timers that are set
+	now   int64 // all timers due at this tick or before have fired
+	count int   // number of timers that are set
 
-	// Each slot is a ring of timers. The bitmaps show which slots are not empty.
+	// Each slot is a circular list of timers. The bitmaps mark the slots that are not empty.
 	fine       [fineSlots]Timer
 	coarse     [coarseSlots]Timer
 	fineUsed   [fineSlots / 64]uint64
@@ -35,22 +35,22 @@ const (
 	coarseSlots = 512
 )
 
-// A Timer calls its Owner once its time has come. The zero Timer is not set.
+// A Timer calls its Owner's Timeout when its time has come. The zero Timer is not set.
 type Timer struct {
 	Owner Owner
 
-	prev, next *Timer // in its slot; nil if it is not set
+	prev, next *Timer // neighbours in the slot's list; nil if the timer is not set
 	at         int64  // tick
-	slot       int16  // in the fine ring if not negative, else -1-slot in the coarse ring
+	slot       int16  // slot of the fine ring if not negative; otherwise -1 minus the slot of the coarse ring
 }
 
-// An Owner has a Timer.
+// An Owner is told when its Timer fires.
 type Owner interface {
-	// Timeout is called when the timer fires. The timer is not set any more then, and may be set again.
+	// Timeout is called when the timer fires. The timer is no longer set at that moment and may be set again.
 	Timeout()
 }
 
-// Init makes an empty wheel at time 0.
+// Init makes the wheel empty and sets its time to 0.
 func (w *Wheel) Init() {
 	for i := range w.fine {
 		w.fine[i].prev, w.fine[i].next = &w.fine[i], &w.fine[i]
@@ -60,7 +60,7 @@ func (w *Wheel) Init() {
 	}
 }
 
-// Set makes t fire at the given time, or at the next tick if that has passed. A timer that is set already moves.
+// Set makes t fire at the given time, or at the next tick if that time has passed. If t was set already, Set moves it.
 func (w *Wheel) Set(t *Timer, at time.Duration) {
 	w.Clear(t)
 	t.at = max(int64((at+Tick-1)/Tick), w.now+1)
@@ -85,7 +85,7 @@ func (w *Wheel) insert(t *Timer) {
 	t.prev.next, head.prev = t, t
 }
 
-// Clear makes t not fire. It does nothing if t is not set.
+// Clear cancels t. Clear does nothing if t is not set.
 func (w *Wheel) Clear(t *Timer) {
 	if t.next == nil {
 		return
@@ -96,7 +96,7 @@ func (w *Wheel) Clear(t *Timer) {
 
 func (w *Wheel) unlink(t *Timer) {
 	t.prev.next, t.next.prev = t.next, t.prev
-	if t.prev == t.next { // both are the head: the slot has become empty
+	if t.prev == t.next { // both neighbours are the head, so the slot is now empty
 		if i := int64(t.slot); i >= 0 {
 			w.fineUsed[i/64] &^= 1 << (i % 64)
 		} else {
@@ -107,14 +107,14 @@ func (w *Wheel) unlink(t *Timer) {
 	t.prev, t.next = nil, nil
 }
 
-// Skip moves an empty wheel to the given time at once. It does nothing if a timer is set.
+// Skip moves an empty wheel directly to the given time. Skip does nothing if a timer is set.
 func (w *Wheel) Skip(now time.Duration) {
 	if w.count == 0 {
 		w.now = max(w.now, int64(now/Tick))
 	}
 }
 
-// Advance fires all timers that are due at the given time. Owners may set and clear any timers meanwhile.
+// Advance fires all timers that are due at the given time. Timeout methods may set and clear any timer.
 func (w *Wheel) Advance(now time.Duration) {
 	for to := int64(now / Tick); w.now < to; {
 		if w.count == 0 {
@@ -126,7 +126,7 @@ func (w *Wheel) Advance(now time.Duration) {
 			head := &w.coarse[w.now/coarseTicks%coarseSlots]
 			for n := head.next; n != head; n = head.next {
 				w.unlink(n)
-				w.insert(n) // into another slot: this one is a whole round away
+				w.insert(n) // into another slot, because this slot is a whole round away
 			}
 		}
 		head := &w.fine[w.now%fineSlots]
@@ -137,7 +137,7 @@ func (w *Wheel) Advance(now time.Duration) {
 	}
 }
 
-// Next returns how long after the given time the next call of Advance is due; negative if no timer is set.
+// Next returns the time from now until Advance should be called next. Next returns a negative value if no timer is set.
 func (w *Wheel) Next(now time.Duration) time.Duration {
 	if w.count == 0 {
 		return -1
@@ -154,7 +154,8 @@ func (w *Wheel) Next(now time.Duration) time.Duration {
 	return max(time.Duration(at)*Tick-now, 0)
 }
 
-// distance returns how many slots after from, going round, the first slot is that is not empty; -1 if all are empty.
+// distance returns the number of slots from slot from to the first non-empty slot, going round the ring. distance
+// returns -1 if all slots are empty.
 func distance(used []uint64, from, slots int64) int64 {
 	start := from % slots
 	for i := int64(0); i <= int64(len(used)); i++ {
