@@ -8,19 +8,19 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 )
 
-// answers are datagrams of endpoints on their way to the clients of one shard: collected over a turn, and sent
+// answers holds datagrams from endpoints to the clients of one shard. A loop collects them during a turn and sends them
 // together.
 type answers struct {
 	in    *batch.Batch
 	out   batch.Sender
-	names [batch.Size]unix.RawSockaddrInet6 // copies: a session may end before its answers are sent
+	names [batch.Size]unix.RawSockaddrInet6 // copies, because a session may end before its answers are sent
 	shard *udpShard
-	s     *service // that they count for
-	used  int      // places of in
+	s     *service // service that counts the datagrams
+	used  int      // used places of in
 }
 
-// receive takes answers for x, and returns how many: one, which costs less, or what there is, of a session that had
-// some in the turn before.
+// receive reads answers for x and returns their number. If busy, it reads all that have arrived, up to a limit.
+// Otherwise it reads one, which costs less.
 func (a *answers) receive(x *loopSession, busy bool) (n int, err syscall.Errno) {
 	if a.shard != x.shard || a.s != x.s || a.used == batch.Size {
 		a.flush()
@@ -45,7 +45,7 @@ func (a *answers) receive(x *loopSession, busy bool) (n int, err syscall.Errno) 
 	return count, err
 }
 
-// flush sends them.
+// flush sends the collected answers.
 func (a *answers) flush() {
 	if a.used == 0 {
 		return

@@ -7,21 +7,21 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// endpointPairs are the pairs of one loop that relay to one endpoint. They are found here when the endpoint leaves. Its
-// timer cuts all of them at once, so the timers of the pairs need not be set again. It exists while it has a pair.
+// An endpointPairs lists the pairs of one loop that relay to one endpoint, for when the endpoint leaves. One timer cuts
+// all of its pairs, so the pairs' own timers stay as they are. An endpointPairs exists while it has a pair.
 type endpointPairs struct {
 	timer  wheel.Timer
 	loop   *eventLoop
-	s      *service // that picked the endpoint last
+	s      *service // service of the pair that joined last
 	member *lb.Member
 	first  *loopPair
 }
 
-// cutsPerTick bounds how many pairs of an endpoint are cut in one go. That takes some milliseconds; other pairs are
-// served in between.
+// cutsPerTick limits how many pairs of an endpoint are cut in one go, which takes some milliseconds. The loop serves
+// other pairs in between.
 const cutsPerTick = 256
 
-// join adds a pair to those of its endpoint.
+// join adds a pair to the list of its endpoint.
 func (l *eventLoop) join(p *loopPair) {
 	c := l.byEndpoint[p.endpoint.Key()]
 	if c == nil {
@@ -46,7 +46,7 @@ func (l *eventLoop) join(p *loopPair) {
 	}
 }
 
-// part removes a pair from those of its endpoint.
+// part removes a pair from the list of its endpoint.
 func (l *eventLoop) part(p *loopPair) {
 	if p.next != nil {
 		p.next.prev = p.prev
@@ -61,7 +61,7 @@ func (l *eventLoop) part(p *loopPair) {
 	p.grouped, p.prev, p.next = false, nil, nil
 }
 
-// forgetEndpoint recycles c, which has lost its last pair.
+// forgetEndpoint recycles c after its last pair has left.
 func (l *eventLoop) forgetEndpoint(c *endpointPairs) {
 	l.wheel.Clear(&c.timer)
 	delete(l.byEndpoint, c.member.Key())
@@ -71,7 +71,7 @@ func (l *eventLoop) forgetEndpoint(c *endpointPairs) {
 	}
 }
 
-// judge sets the timer to when the pairs are to be cut, or clears it if they may stay.
+// judge sets the timer to the moment when the pairs must be cut, or clears it if they may stay.
 func (c *endpointPairs) judge() {
 	at, ends := c.s.cutOff(c.member)
 	if !ends {
@@ -81,7 +81,8 @@ func (c *endpointPairs) judge() {
 	c.loop.wheel.Set(&c.timer, at.Sub(c.loop.began))
 }
 
-// Timeout implements wheel.Owner. The endpoint may have come back, or the service's rules may have changed.
+// Timeout implements wheel.Owner. Timeout checks first whether the endpoint has returned or the configuration has
+// changed.
 func (c *endpointPairs) Timeout() {
 	if !c.s.isCutOff(c.member) {
 		c.judge()

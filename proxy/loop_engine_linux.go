@@ -11,20 +11,20 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// loopEngine is the engine for Linux: event loops, one for each processor that Go may use.
+// loopEngine is the engine for Linux. By default it has one event loop for each processor that Go may use.
 type loopEngine struct {
 	budget    *budget
 	resolver  *lb.Resolver
 	denied    *sys.Denials
 	loops     []*eventLoop
 	asks      []*pulse           // one for each loop
-	udp       register[udpShard] // of the open listeners
+	udp       register[udpShard] // shards of the open UDP listeners
 	running   sync.WaitGroup
-	ctx       context.Context // ends lookups
+	ctx       context.Context // cancels lookups of host names
 	cancel    context.CancelFunc
 	lookups   sync.WaitGroup
-	once      sync.Once // close
-	ephemeral uint16    // the lowest of ephemeralPorts
+	once      sync.Once // for close
+	ephemeral uint16    // the lowest ephemeral port, see ephemeralPorts
 }
 
 func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
@@ -51,7 +51,7 @@ func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 	return e, b, nil
 }
 
-// loopCalls are the calls that the loops use; recvmsg and sendmsg only if they have to.
+// loopCalls are the calls that the loops prefer. recvmsg and sendmsg are not among them, being fallbacks.
 var loopCalls = []sys.Call{
 	sys.CallSplice, sys.CallPipe, sys.CallRoom, sys.CallWritable, sys.CallUnsent, sys.CallRecvmmsg, sys.CallSendmmsg,
 	sys.CallJoin, sys.CallCut, sys.CallAccept, sys.CallExclusive, sys.CallSharePort, sys.CallReuseAddr,
@@ -59,7 +59,7 @@ var loopCalls = []sys.Call{
 	sys.CallUrgentInline, sys.CallOnlyIPv6, sys.CallBuffers,
 }
 
-// tryLoopCalls notes in d which of the calls that the loops use are denied.
+// tryLoopCalls records in d which calls of the loops the system denies.
 func tryLoopCalls(d *sys.Denials) {
 	d.Try(loopCalls)
 	if d.Has(sys.CallRecvmmsg) {
@@ -72,12 +72,12 @@ func tryLoopCalls(d *sys.Denials) {
 
 func (e *loopEngine) pulses() []*pulse { return e.asks }
 
-// stuck has nothing to look at: each loop is asked.
+// stuck returns nil: each loop has a pulse that checks it.
 func (e *loopEngine) stuck(time.Duration) []error { return nil }
 
 func (e *loopEngine) loopCount() int { return len(e.loops) }
 
-// setForking returns when nothing is being closed any more by loops that did not know.
+// setForking returns only when every loop knows the new value, so that no close still runs under the old one.
 func (e *loopEngine) setForking(on bool) {
 	for _, l := range e.loops {
 		l.forking.Store(on)
@@ -85,7 +85,7 @@ func (e *loopEngine) setForking(on bool) {
 	}
 }
 
-// close ends the loops, once their sockets are closed.
+// close ends the loops. All their sockets must be closed before.
 func (e *loopEngine) close() {
 	e.once.Do(func() {
 		e.cancel()

@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// faultEvents adds to the n events in hand one that is not true, tells of the failure of doomed dials, and mixes them.
+// faultEvents adds a false event to the n current ones, reports the failure of doomed dials, and shuffles all events.
 func (l *eventLoop) faultEvents(n int) int {
 	for i := range l.events[:n] {
 		e := &l.events[i]
@@ -27,7 +27,7 @@ func (l *eventLoop) faultEvents(n int) int {
 			n++
 		case *loopPair:
 			n++
-			if s.state == relaying { // a dial that is told to be over is, and an error is one
+			if s.state == relaying { // a false event would end a dial, and an error would end any pair
 				e.Events = []uint32{unix.EPOLLIN, unix.EPOLLOUT, unix.EPOLLIN | unix.EPOLLOUT,
 					unix.EPOLLIN | unix.EPOLLPRI, unix.EPOLLIN | unix.EPOLLRDHUP}[rand.IntN(5)]
 			}

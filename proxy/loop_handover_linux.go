@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// This is how UDP sessions go from the loops of one process to those of another, see Session.
+// This file hands UDP sessions from the loops of one process to those of another, see Session.
 
 func (u *loopUDP) descriptors() ([]int, error) {
 	var fds []int32
@@ -20,10 +20,10 @@ func (u *loopUDP) descriptors() ([]int, error) {
 	return duplicates(fds...)
 }
 
-func (u *loopUDP) release() { _ = u.Close() } // it has no error
+func (u *loopUDP) release() { _ = u.Close() } // Close returns no error
 
-// suspend implements sessionSocket. First no shard reads any more, then they say what they have: a shard that reads
-// may have another one end a session.
+// suspend implements sessionSocket. All shards stop reading before any shard returns its sessions, because a shard that
+// reads may end a session of another shard.
 func (u *loopUDP) suspend() []Session {
 	for _, h := range u.shards {
 		h.loop.do(h.suspend)
@@ -46,8 +46,8 @@ func (u *loopUDP) resume() {
 	}
 }
 
-// adoptedAtOnce is how many sessions a loop takes in a turn: to wait a turn for each would take long where turns do,
-// and all of them would hold up what else the loop serves.
+// adoptedAtOnce is how many sessions a loop adopts in one turn. One session per turn would take long on a busy loop;
+// all sessions in one turn would delay the loop's other sockets.
 const adoptedAtOnce = 256
 
 func (u *loopUDP) adopt(all []Session) (adopted int) {
@@ -75,7 +75,7 @@ func (u *loopUDP) adopt(all []Session) (adopted int) {
 	return adopted
 }
 
-// suspend has the shard stand still: it reads nothing, and its sessions neither end nor begin.
+// suspend stops the shard: it reads no datagrams, and its sessions neither end nor begin.
 func (h *udpShard) suspend() {
 	if h.suspended || h.closed {
 		return
@@ -89,8 +89,8 @@ func (h *udpShard) suspend() {
 	h.loop.wheel.Clear(&h.timer)
 }
 
-// handOver returns the sessions that can go on in another process. Of those with a socket of their own the others end:
-// their endpoint's name is being resolved, which cannot be handed over.
+// handOver returns the sessions that can continue in another process. Among the sessions with their own socket, it ends
+// the rest: their endpoint's host name is being resolved, which cannot be handed over.
 func (h *udpShard) handOver() (all []Session) {
 	for x, next := h.ring.first, (*loopSession)(nil); x != nil; x = next {
 		next = x.next
@@ -136,7 +136,7 @@ func (h *udpShard) resume() {
 	for x := h.ring.first; x != nil; x = x.next {
 		h.loop.wheel.Set(&x.timer, x.used+h.idle)
 		if x.holding != nil {
-			// That it fails is no more than that the session hears nothing, and ends when it is idle.
+			// If add fails, the session only gets no answers, and ends when it is idle.
 			_ = h.loop.add(x.fd, unix.EPOLLIN, x.number, 0)
 		}
 	}
@@ -146,7 +146,7 @@ func (h *udpShard) resume() {
 	h.unsettled = nil
 }
 
-// adopt begins a session that another process had.
+// adopt continues a session of another process. adopt returns false if it cannot take the session.
 func (h *udpShard) adopt(a Session) bool {
 	u, l := h.socket, h.loop
 	s := u.service.Load()
@@ -193,7 +193,7 @@ func (h *udpShard) adopt(a Session) bool {
 	return true
 }
 
-// duplicates returns further descriptors of the same, or an error and none.
+// duplicates returns duplicates of the given descriptors, or an error and no descriptors.
 func duplicates(fds ...int32) (all []int, err error) {
 	for _, fd := range fds {
 		d, err := duplicateFD(int(fd))

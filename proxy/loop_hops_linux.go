@@ -9,14 +9,14 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// hopsOf returns the hops that datagrams from i on are to take along; 0 if the socket gives them those that they are to
-// have. It returns false if they have none left.
+// hopsOf returns the hops that the datagrams from place i on must carry, or 0 if the socket already sets the right
+// number. hopsOf returns false if a datagram has no hops left.
 func (x *loopSession) hopsOf(in *batch.Batch, i int16) (hops uint8, left bool) {
 	if x.holding != nil {
 		if hops = x.hops; hops == 0 {
 			return 0, true
 		}
-	} else { // its socket is that of others too
+	} else { // other sessions use the socket too
 		hops = in.FewestHops(i)
 		if hops <= 1 {
 			return 0, hops == 0
@@ -33,7 +33,7 @@ func (x *loopSession) hopsOf(in *batch.Batch, i int16) (hops uint8, left bool) {
 	return hops, true
 }
 
-// settle has the session's socket give all datagrams from now on so many hops; 0 changes nothing.
+// settle makes the session's socket set the given hops on all further datagrams. 0 changes nothing.
 func (x *loopSession) settle(hops uint8) {
 	x.hops = 0
 	if hops == 0 {
@@ -45,14 +45,14 @@ func (x *loopSession) settle(hops uint8) {
 	}
 }
 
-// sendWithoutHops sends datagrams that the system has denied, perhaps because of the control messages with their hops.
-// Now the socket gives them their hops.
+// sendWithoutHops sends datagrams again after the system has denied them, perhaps because of their control messages.
+// The socket sets their hops instead.
 func (x *loopSession) sendWithoutHops(hops uint8, denial syscall.Errno) (batch.Traffic, syscall.Errno) {
 	l := x.shard.loop
 	l.udp.up.DropHops()
 	x.settle(hops)
 	t, err := l.udp.up.Send(x.fd)
-	// Else it was for another reason: a route, or a firewall, which may let the next datagram pass.
+	// If the second attempt fails too, a route or a firewall may be the cause, and the next datagram may pass.
 	if t.Datagrams > 0 && denial != unix.EPERM && !l.denied.Has(sys.CallSendmsg) {
 		l.denied.Note(sys.CallHopsMessage, denial)
 	}

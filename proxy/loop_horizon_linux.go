@@ -2,21 +2,21 @@ package proxy
 
 import "time"
 
-// A horizon is the instant up to which a loop has looked at all that arrived. Timers fire by it, not by the clock. A
-// process that stood still (SIGSTOP, a frozen cgroup, a suspended virtual machine) finds timers that are due together
-// with what arrived while it stood still. What arrived comes first.
+// A horizon is the instant up to which a loop has handled everything that arrived. Timers fire by the horizon, not by
+// the clock. After a standstill (SIGSTOP, a frozen cgroup, a suspended virtual machine), a process finds due timers
+// together with data that arrived meanwhile. The data must be handled first.
 type horizon struct {
 	at    time.Duration // by the loop's clock
-	mark  time.Duration // an instant before the first of the turns that follow
-	turns int           // that left something for later, one after the other
+	mark  time.Duration // an instant before the first turn that turns counts
+	turns int           // consecutive turns that left something for later
 }
 
 // patientTurns is how many turns timers wait for a loop that does not catch up: enough to empty a full socket buffer of
 // UDP datagrams. A loop with many sockets needs more turns, see runTurn.
 const patientTurns = 256
 
-// turned is told of each turn. Before is an instant before the turn looked. All says that the turn has handled all that
-// had arrived by then. If turns leave something for later, one after the other, the horizon moves after most of them.
+// turned records the end of a turn. before is an instant before the turn read events. all says that the turn handled
+// everything that had arrived by then. After most consecutive turns without all, the horizon moves anyway.
 func (h *horizon) turned(before time.Duration, all bool, most int) {
 	if all {
 		h.at, h.turns = before, 0

@@ -17,76 +17,76 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// An eventLoop serves many sockets from one thread: it waits for what is ready, by epoll, edge-triggered, and does
-// what can be done without waiting. Everything that belongs to a loop (its pairs, pipes, timers) is touched by its
-// goroutine only; others ask by post.
+// An eventLoop serves many sockets from one thread: it waits for ready sockets with edge-triggered epoll, and does what
+// can be done without waiting. Only the loop's goroutine touches the loop's pairs, pipes and timers; other goroutines
+// call post.
 //
-// What holds whenever the loop waits:
+// These invariants hold whenever the loop waits:
 //
-//   - a source that is marked readable is one whose direction is stopped by its destination, not by the loop:
-//     nothing that could be moved is left unmoved, for epoll would not tell of it again;
-//   - no pipe is held, and no buffer but by directions whose destination is full;
-//   - every pair that has a limit on something has its timer set.
+//   - A source marked readable belongs to a direction that waits for its destination. The loop itself leaves nothing
+//     unmoved that could be moved, because epoll would not report it again.
+//   - No pipe is lent, and only directions with a full destination keep buffers.
+//   - Every pair with a time limit has its timer set.
 //
-// A timer fires only after all that arrived before its time was handled, see horizon.
+// A timer fires only after everything that arrived before its time was handled, see horizon.
 type eventLoop struct {
 	id         int
 	epfd       int
 	wakefd     int
 	began      time.Time
-	now        time.Duration // by the loop's clock: since began; read once per turn, and the horizon for timers
+	now        time.Duration // loop's clock: time since began; read once per turn; the horizon while timers fire
 	horizon    horizon
-	behind     bool // this turn leaves datagrams for later
+	behind     bool // this turn leaves datagrams for a later turn
 	turnNumber uint64
-	yielded    time.Duration // when, by the loop's clock
-	load       atomic.Int64  // pairs
-	shards     atomic.Int64  // of UDP listeners
+	yielded    time.Duration // last call of Gosched, by the loop's clock
+	load       atomic.Int64  // number of pairs
+	shards     atomic.Int64  // number of UDP listeners' shards
 	forking    atomic.Bool   // see discard
 
 	mu      sync.Mutex
 	posted  []func() // guarded by mu
-	ended   bool     // run has returned or will without looking at posted again; guarded by mu
+	ended   bool     // run has returned, or will return without reading posted again; guarded by mu
 	pending atomic.Bool
 	stopped bool
 
-	saidDeaf bool // see deaf
+	saidDeaf bool // deaf has logged
 
 	events  [128]unix.EpollEvent
-	sockets []pollable // by the number that epoll knows them by
-	unused  []int32    // numbers
-	leaving []int32    // numbers to be unused once the events in hand are done with
-	again   []task     // directions that had their share of a turn, with more to do
+	sockets []pollable // indexed by the number that epoll events carry
+	unused  []int32    // free numbers
+	leaving []int32    // numbers that become free after the current events
+	again   []task     // directions that used up their share of a turn and have more to move
 	spare   []task
 
-	search   search // for room
+	search   search // for descriptors
 	wheel    wheel.Wheel
 	log      hclog.Logger
 	denied   *sys.Denials
 	udp      *udpKit // nil until there is a UDP listener
 	pipes    *pipePool
 	buf      [bufferSize]byte
-	backlogs []*backlog  // free ones
-	pairs    []*loopPair // free ones
-	serial   uint64      // the last one that was given, see generation
+	backlogs []*backlog  // free backlogs
+	pairs    []*loopPair // free pairs
+	serial   uint64      // last serial number in use, see generation
 
-	byEndpoint map[lb.MemberKey]*endpointPairs // those with pairs
-	empty      []*endpointPairs                // free ones
+	byEndpoint map[lb.MemberKey]*endpointPairs // endpoints that have pairs
+	empty      []*endpointPairs                // free endpointPairs
 }
 
-// A pollable is what epoll tells of.
+// A pollable handles the epoll events of up to two sockets.
 type pollable interface {
-	// ready is told what happened at one of up to two sockets.
+	// ready handles epoll events of one of the two sockets.
 	ready(side int, events uint32)
 }
 
-// A task is a direction of a pair to be moved on.
+// A task is a direction of a pair that has more to move.
 type task struct {
 	pair *loopPair
 	from int
 }
 
-// newLoop returns loop id, which may have so many pipes, with a clock that began at the given time. An error names the
-// system call that it is of.
+// newLoop returns the loop with number id, which may open so many pipes and whose clock began at began. An error names
+// the system call that failed.
 func newLoop(id, pipes int, began time.Time, log hclog.Logger, d *sys.Denials) (*eventLoop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -110,7 +110,7 @@ func newLoop(id, pipes int, began time.Time, log hclog.Logger, d *sys.Denials) (
 	return l, nil
 }
 
-// awaken has epoll tell of wakefd, and tries whether it tells anything.
+// awaken registers wakefd with epoll, and checks that epoll_pwait works.
 func (l *eventLoop) awaken() error {
 	if err := l.add(int32(l.wakefd), unix.EPOLLIN|unix.EPOLLET, l.assignNumber(waker{l}), 0); err != 0 {
 		return os.NewSyscallError("epoll_ctl", err)
@@ -121,7 +121,7 @@ func (l *eventLoop) awaken() error {
 	return nil
 }
 
-// run turns until stop.
+// run runs turns until the loop is stopped.
 func (l *eventLoop) run() {
 	for !l.stopped {
 		l.runTurn()
@@ -140,7 +140,7 @@ func (l *eventLoop) run() {
 	l.udp.close()
 }
 
-// runTurn waits for something to do and does it, each socket its share.
+// runTurn waits for events and handles them. Each socket gets a limited share of the turn.
 func (l *eventLoop) runTurn() {
 	before := l.now
 	n, all := l.wait()
@@ -148,7 +148,7 @@ func (l *eventLoop) runTurn() {
 	l.turnNumber++
 	l.now, l.behind = time.Since(l.began), false
 	l.wheel.Skip(l.now)
-	l.again, l.spare = l.spare[:0], l.again // what is queued from here on is for the next turn
+	l.again, l.spare = l.spare[:0], l.again // whatever is queued during this turn runs in the next turn
 	for i := range l.events[:n] {
 		e := &l.events[i]
 		if s := l.sockets[e.Fd]; s != nil {
@@ -168,7 +168,7 @@ func (l *eventLoop) runTurn() {
 	clear(l.spare)
 	l.horizon.turned(before, all && !l.behind, patientTurns+len(l.sockets)/len(l.events))
 	l.fireTimers()
-	// Only now: an event in hand may have been of a socket that was closed after epoll told of it.
+	// Numbers become free only after all events of the turn: an event may belong to a socket that was closed meanwhile.
 	for _, n := range l.leaving {
 		l.recycle(l.sockets[n])
 		l.sockets[n] = nil
@@ -177,7 +177,7 @@ func (l *eventLoop) runTurn() {
 	l.leaving = l.leaving[:0]
 }
 
-// fireTimers fires the timers that are due at the horizon. To their owners that is the present.
+// fireTimers fires the timers that are due at the horizon. Their owners see the horizon as the present time.
 func (l *eventLoop) fireTimers() {
 	now := l.now
 	l.now = l.horizon.at
@@ -185,7 +185,7 @@ func (l *eventLoop) fireTimers() {
 	l.now = now
 }
 
-// recycle keeps what is done with for the next of its kind.
+// recycle keeps a pair or session that is over for reuse.
 func (l *eventLoop) recycle(s pollable) {
 	switch s := s.(type) {
 	case *loopPair:
@@ -199,14 +199,14 @@ func (l *eventLoop) recycle(s pollable) {
 	}
 }
 
-// yieldEvery is how often a busy loop lets the Go scheduler run something else. Who has not done so for 10 ms loses
-// its processor the next time it waits in a system call, and the runtime's monitor, having had to take it away, then
-// looks every 20 µs instead of every 10 ms: 4 to 6 percent of all processor time under load (retake and sysmon of
-// runtime/proc.go, Go 1.26).
+// yieldEvery is how often a busy loop calls the Go scheduler. A goroutine that has not called it for 10 ms loses its
+// processor at its next waiting system call. The runtime's monitor has to take the processor away, and then looks every
+// 20 µs instead of every 10 ms. The frequent looks cost 4 to 6 percent of all processor time under load (retake and
+// sysmon of runtime/proc.go, Go 1.26).
 const yieldEvery = 5 * time.Millisecond
 
-// wait returns how many events there are, and whether these are all that had come when it was called. It looks without
-// waiting first: under load there are some, and then the Go scheduler need not know.
+// wait returns the number of events, and whether these are all that had arrived when wait was called. wait first polls
+// without waiting: under load there are events, and the Go scheduler need not be informed.
 func (l *eventLoop) wait() (n int, all bool) {
 	if l.now-l.yielded >= yieldEvery {
 		l.yielded = l.now
@@ -224,28 +224,28 @@ func (l *eventLoop) wait() (n int, all bool) {
 		timeout = int(min((next+time.Millisecond-1)/time.Millisecond, maxWait))
 	}
 	if timeout != 0 {
-		n, _ = sys.EpollWait(l.epfd, l.events[:], timeout) // an interruption is nothing to do
+		n, _ = sys.EpollWait(l.epfd, l.events[:], timeout) // on an error there are no events
 	}
-	return n, true // by the first look
+	return n, true // all, because the poll above found no events
 }
 
-// maxWait is the longest that a loop waits, in milliseconds: epoll takes no more than an int32.
+// maxWait is the longest wait of a loop in milliseconds. epoll_pwait takes an int32.
 const maxWait = 1e9
 
-// deaf is told that epoll tells nothing. There is no way round that: package net lives by epoll too. So all that is
-// left is not to take a whole processor for it, and to say so.
+// deaf handles an error of epoll. Nothing can replace epoll, which package net uses too. deaf logs the error once, and
+// pauses so that the loop does not use a whole processor.
 func (l *eventLoop) deaf(err syscall.Errno) {
 	if !l.saidDeaf {
 		l.saidDeaf = true
-		l.log.Error("event loop serves nobody", "loop", l.id, "error", os.NewSyscallError("epoll_pwait", err))
+		l.log.Error("event loop gets no events", "loop", l.id, "error", os.NewSyscallError("epoll_pwait", err))
 	}
 	time.Sleep(deafPause)
 }
 
-// deafPause is how long a loop does nothing after an error of epoll.
+// deafPause is the pause of a loop after an error of epoll.
 const deafPause = 10 * time.Millisecond
 
-// post has f run by the loop, soon. After the loop has ended f runs at once.
+// post makes the loop run f soon. After the loop has ended, post runs f itself.
 func (l *eventLoop) post(f func()) {
 	l.mu.Lock()
 	if l.ended {
@@ -253,14 +253,14 @@ func (l *eventLoop) post(f func()) {
 		f()
 		return
 	}
-	defer l.mu.Unlock() // until the loop is woken: it closes what wakes it only after it has had the lock
+	defer l.mu.Unlock() // hold mu until the loop is woken: run closes wakefd only after it has held mu
 	l.posted = append(l.posted, f)
 	if !l.pending.Swap(true) {
 		_, _ = unix.Write(l.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // fails only if the loop is being woken already
 	}
 }
 
-// do has f run by the loop, and waits for it. Not to be called by the loop.
+// do makes the loop run f, and waits until f has returned. The loop itself must not call do.
 func (l *eventLoop) do(f func()) {
 	done := make(chan struct{})
 	l.post(func() {
@@ -281,15 +281,15 @@ func (l *eventLoop) runPosted() {
 	}
 }
 
-// A waker is the event by which others wake a loop.
+// A waker handles the eventfd with which other goroutines wake a loop.
 type waker struct{ *eventLoop }
 
 func (w waker) ready(int, uint32) {
 	var b [8]byte
-	_, _ = unix.Read(w.wakefd, b[:]) // only the event matters, and it has been told
+	_, _ = unix.Read(w.wakefd, b[:]) // resets the eventfd; its value does not matter
 }
 
-// assignNumber gives s a number for epoll; release takes it back when s is done with.
+// assignNumber gives s the number that its epoll events carry. Call release when s is done.
 func (l *eventLoop) assignNumber(s pollable) int32 {
 	if n := len(l.unused); n > 0 {
 		i := l.unused[n-1]
@@ -303,13 +303,13 @@ func (l *eventLoop) assignNumber(s pollable) int32 {
 
 func (l *eventLoop) release(number int32) { l.leaving = append(l.leaving, number) }
 
-// add has epoll tell of fd, as the given side of the pollable of that number.
+// add registers fd with epoll. Its events go to the given side of the pollable with that number.
 func (l *eventLoop) add(fd int32, events uint32, number int32, side int) syscall.Errno {
 	return sys.EpollAdd(l.epfd, fd, events, number, int32(side))
 }
 
-// discard closes a socket that epoll tells of. Usually epoll forgets it then by itself; not so if another process
-// has it too.
+// discard closes a socket that epoll watches. Usually the close makes epoll forget the socket. If another process holds
+// the socket too, epoll must be told.
 func (l *eventLoop) discard(fd int32) {
 	if l.forking.Load() {
 		l.unwatch(fd)
@@ -317,22 +317,22 @@ func (l *eventLoop) discard(fd int32) {
 	sys.Close(fd)
 }
 
-// unwatch has epoll tell no more of fd.
+// unwatch makes epoll stop reporting fd.
 func (l *eventLoop) unwatch(fd int32) {
-	_ = sys.EpollRemove(l.epfd, fd) // it fails if epoll does not know fd
+	_ = sys.EpollRemove(l.epfd, fd) // fails if epoll does not watch fd
 }
 
-// A backlog is what was read from a source and does not fit into its destination yet.
+// A backlog holds bytes that were read from a source and do not fit into the destination yet.
 type backlog struct {
 	buf      [bufferSize]byte
 	from, to int
-	next     *backlog // read after this one; nil: nothing
+	next     *backlog // the bytes that follow; nil if there are none
 }
 
-// maxFree bounds the free backlogs and pairs that a loop keeps.
+// maxFree limits the free backlogs and pairs that a loop keeps.
 const maxFree = 64
 
-// newBacklog returns an empty one.
+// newBacklog returns an empty backlog.
 func (l *eventLoop) newBacklog() *backlog {
 	n := len(l.backlogs)
 	if n == 0 {
@@ -344,7 +344,7 @@ func (l *eventLoop) newBacklog() *backlog {
 	return k
 }
 
-// keep returns one with a copy of b, which is at most bufferSize long.
+// keep returns a backlog with a copy of b. b has at most bufferSize bytes.
 func (l *eventLoop) keep(b []byte) *backlog {
 	k := l.newBacklog()
 	k.to = copy(k.buf[:], b)
@@ -357,16 +357,16 @@ func (l *eventLoop) forget(k *backlog) {
 	}
 }
 
-// A udpKit is what a loop that serves UDP has beside its sockets.
+// A udpKit holds the buffers of a loop that serves UDP.
 type udpKit struct {
-	in       *batch.Batch // of clients
+	in       *batch.Batch // datagrams of clients
 	down     answers
 	up       batch.Sender
-	work     []*loopSession // sessions that have datagrams in the batch in hand
-	sessions []*loopSession // free ones
+	work     []*loopSession // sessions with datagrams in the current batch
+	sessions []*loopSession // free sessions
 }
 
-// useUDP makes the kit if there is none.
+// useUDP makes the loop's udpKit unless it has one.
 func (l *eventLoop) useUDP() {
 	if l.udp == nil {
 		l.udp = &udpKit{

@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// list implements engine: the places are the numbers that epoll knows sockets by.
+// list implements engine. The number of a place is the number that the socket's epoll events carry.
 func (e *loopEngine) list(from place, q *ConnectionQuery, page *[]Connection) (number int, more bool) {
 	l := e.loops[from.shard]
 	l.do(func() {
@@ -30,7 +30,7 @@ func (e *loopEngine) list(from place, q *ConnectionQuery, page *[]Connection) (n
 	return number, more
 }
 
-// connection is what there is to say of the pair. Little of it is kept for that: the kernel knows the rest.
+// connection describes the pair. The pair stores little for this purpose, because the kernel knows the rest.
 func (p *loopPair) connection() Connection {
 	now := p.loop.now
 	c := Connection{
@@ -54,7 +54,7 @@ func (p *loopPair) connection() Connection {
 	return c
 }
 
-// connection is what there is to say of the session.
+// connection describes the session.
 func (x *loopSession) connection() Connection {
 	h := x.shard
 	c := Connection{
@@ -69,7 +69,7 @@ func (x *loopSession) connection() Connection {
 	return c
 }
 
-// nameOf is a socket's own address; invalid if it has none.
+// nameOf returns a socket's own address. The address is invalid if the socket has none.
 func nameOf(fd int32) netip.AddrPort {
 	if fd < 0 {
 		return netip.AddrPort{}

@@ -13,16 +13,16 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A nameDial is how far a pair is with the addresses of its endpoint's host name.
+// A nameDial is the progress of a pair through the addresses of its endpoint's host name.
 type nameDial struct {
-	addrs    []netip.Addr  // to be tried yet
-	tried    []netip.Addr  // the one in hand included
-	deadline time.Duration // for all of addrs, by the loop's clock
-	why      syscall.Errno // the last of tried was not reached
-	last     bool          // the name was looked up again, since no address answered
+	addrs    []netip.Addr  // addresses not tried yet
+	tried    []netip.Addr  // addresses tried, including the current one
+	deadline time.Duration // for all addresses together, by the loop's clock
+	why      syscall.Errno // why the last address in tried was not reached
+	last     bool          // the name was looked up again because no address answered
 }
 
-// resolve connects to the first of the addresses of the endpoint's host name that answers.
+// resolve connects to an address of the endpoint's host name, trying one after the other until one answers.
 func (p *loopPair) resolve() {
 	if p.dial == nil {
 		p.dial = &dialing{}
@@ -31,10 +31,10 @@ func (p *loopPair) resolve() {
 	p.lookUp()
 }
 
-// lookUp gets the addresses of the endpoint's host name. If they are not known it looks them up, beside the loop.
+// lookUp gets the addresses of the endpoint's host name. If they are unknown, a goroutine looks them up.
 func (p *loopPair) lookUp() {
 	p.loop.wheel.Clear(&p.timer)
-	// Not p.loop in the goroutine: by then p may be another client's.
+	// The goroutine must not read p, which may serve another client by then.
 	l, t, g, host := p.loop, p.socket, p.thisUse(), p.endpoint.Host
 	if addrs, ok := t.engine.resolver.Known(host); ok {
 		p.resolved(addrs, nil)
@@ -52,13 +52,13 @@ func (p *loopPair) lookUp() {
 	})
 }
 
-// resolved goes on with the addresses that have not been tried. All of them share the service's connect timeout.
+// resolved continues with the addresses that have not been tried. All addresses share the service's connect timeout.
 func (p *loopPair) resolved(addrs []netip.Addr, err error) {
 	d := &p.dial.name
 	if err == nil {
 		addrs, err = p.s.admitted(p.endpoint, addrs)
 	}
-	if err != nil && !d.last { // else the error of the dial is the cause
+	if err != nil && !d.last { // otherwise the error of the dial is reported
 		p.missed(err)
 		p.connect()
 		return
@@ -72,8 +72,8 @@ func (p *loopPair) resolved(addrs []netip.Addr, err error) {
 	p.connectToNext()
 }
 
-// connectToNext goes on to the next of the endpoint's addresses, each of which gets its part of the time that is
-// left. If none is left, it looks the name up again, once: it may have moved.
+// connectToNext dials the next address. Each address gets an equal part of the remaining time. If none is left,
+// connectToNext looks the name up once more, because the endpoint may have moved.
 func (p *loopPair) connectToNext() {
 	d := &p.dial.name
 	for len(d.addrs) > 0 && p.loop.now < d.deadline {
@@ -96,7 +96,8 @@ func (p *loopPair) connectToNext() {
 	p.connect()
 }
 
-// looksAgain gets the addresses of the host name again. It returns false if they are known and have all been tried.
+// looksAgain gets the addresses of the host name again. looksAgain returns false if all known addresses have been
+// tried.
 func (p *loopPair) looksAgain() bool {
 	addrs, ok := p.socket.engine.resolver.Known(p.endpoint.Host)
 	if ok && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !slices.Contains(p.dial.name.tried, a) }) {
@@ -106,13 +107,13 @@ func (p *loopPair) looksAgain() bool {
 	return true
 }
 
-// addressMissed goes on after the address in hand was not reached.
+// addressMissed records that the current address was not reached, and dials the next one.
 func (p *loopPair) addressMissed(err syscall.Errno) {
 	p.addressFailed(err)
 	p.connectToNext()
 }
 
-// addressFailed notes that the address in hand was not reached, unless the fault is this host's.
+// addressFailed records that the current address was not reached, unless this host caused the error.
 func (p *loopPair) addressFailed(err syscall.Errno) {
 	p.dial.name.why = err
 	if _, local := causeOf(os.NewSyscallError("connect", err)); local {
@@ -122,7 +123,7 @@ func (p *loopPair) addressFailed(err syscall.Errno) {
 	p.socket.engine.resolver.Failed(lb.TCP, p.endpoint.Endpoint, tried[len(tried)-1])
 }
 
-// addressReached notes that the address in hand was reached, if the endpoint has a host name.
+// addressReached records that the current address was reached, if the endpoint has a host name.
 func (p *loopPair) addressReached() {
 	if p.endpoint.Host == "" {
 		return

@@ -12,19 +12,19 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// This is how loops find descriptors for new clients, and ports, when there are none left, see budget.
+// This file finds descriptors and ports for new clients when none are left, see budget.
 
-// A holding is the descriptors of the sessions that one service has in one shard. A shard whose listener has changed
-// hands has other holdings for the sessions of former services, until these end.
+// A holding counts the descriptors of one service's sessions in one shard. If a listener passes to another service, its
+// shard keeps the former service's holding until the last session ends.
 //
-// A loop that needs a descriptor may get one from another loop, which then owes one of a holding. The descriptor is
-// used at once. The loop that owes it ends a session soon, without giving back the descriptor of that.
+// A loop may take a descriptor from another loop's holding and use it at once. The other loop then owes a session: it
+// soon ends one without returning that session's descriptor.
 type holding struct {
 	shard    *udpShard
 	share    *share
-	count    int64        // sessions that have a descriptor; belongs to the loop
-	held     atomic.Int64 // of these descriptors, those that are not owed
-	settling atomic.Bool  // settle is posted
+	count    int64        // sessions that have a descriptor; only the loop may access it
+	held     atomic.Int64 // count less the descriptors that are owed
+	settling atomic.Bool  // whether a call of settle is posted
 }
 
 // holdingOf returns the holding for new sessions of s.
@@ -37,8 +37,8 @@ func (h *udpShard) holdingOf(s *service) *holding {
 	return q
 }
 
-// reclaim is called for each session of the holding that has ended. It reports whether its descriptor is the caller's.
-// If not, it was owed.
+// reclaim must be called for each session of the holding that has ended. reclaim reports whether the caller gets the
+// session's descriptor. If not, the descriptor was owed.
 func (q *holding) reclaim() bool {
 	q.count--
 	for {
@@ -53,27 +53,28 @@ func (q *holding) reclaim() bool {
 	}
 }
 
-// makeRoom takes a descriptor for one more session of s. If the listener has as many sessions as it may, the one idle
-// longest ends, whichever shard has it.
+// makeRoom takes a descriptor for a new session of s. If the listener has its maximum of sessions, the session idle
+// longest is ended, in whichever shard.
 func (h *udpShard) makeRoom(s *service) bool {
 	for h.socket.sessions.Load() >= int64(s.spec.Load().maxSessions()) {
 		ended, passed := h.replace(s.share)
 		if passed {
 			return true
 		}
-		if !ended { // one more than there should be does not matter
+		if !ended { // exceeding the limit by one does not matter
 			break
 		}
 	}
 	return h.takeOne(s.share)
 }
 
-// takeOne takes a descriptor for to. If there is none, the session idle longest ends, of those that can end for others.
+// takeOne takes a descriptor for the share to. If none is free, it ends the session idle longest among those that may
+// be ended for other services.
 func (h *udpShard) takeOne(to *share) bool {
 	for !to.take(sessionDescriptors) {
 		ended, passed := true, false
 		if o := h.loop.victim(h.socket.engine, itsFloor, h); o != nil {
-			passed = h.loop.free(o, to) // if not, others were quicker, or the session had no descriptor
+			passed = h.loop.free(o, to) // false if other loops were quicker, or the session had no descriptor
 		} else {
 			ended, passed = h.replace(to)
 		}
@@ -87,8 +88,8 @@ func (h *udpShard) takeOne(to *share) bool {
 	return true
 }
 
-// replace has the session of the listener end that has been idle longest. It tells whether there was one, and
-// whether to has its descriptor now.
+// replace ends the listener's session that has been idle longest. replace reports whether there was one, and whether
+// the share to got its descriptor.
 func (h *udpShard) replace(to *share) (ended, passed bool) {
 	if o := h.eldest(); o != h && o.owe(to) {
 		return true, true
@@ -99,8 +100,8 @@ func (h *udpShard) replace(to *share) (ended, passed bool) {
 	return true, h.evict(h.ring.first, to)
 }
 
-// reclaim takes the descriptors of a TCP connection for to, from UDP services that have more than an equal part. It
-// returns false if there are none, or if to would have more than an equal part.
+// reclaim takes the descriptors of a TCP connection for the share to, from UDP services that have more than an equal
+// part. It returns false if there are none, or if the share to would get more than an equal part.
 func (l *eventLoop) reclaim(e *loopEngine, to *share) bool {
 	if !to.belowEqual(pairDescriptors) {
 		return false
@@ -118,7 +119,7 @@ func (l *eventLoop) reclaim(e *loopEngine, to *share) bool {
 	return true
 }
 
-// await takes no clients until it is the turn of s, or UDP sessions can end for it.
+// await stops accepting until s gets its turn for descriptors, or until UDP sessions can be ended for s.
 func (d *acceptor) await(s *service) {
 	s.warnOfWaiting()
 	d.pauseFor(roomPoll)
@@ -131,13 +132,13 @@ func (d *acceptor) await(s *service) {
 	}
 }
 
-// resume takes a client with the descriptors that w has waited for.
+// resume accepts a client with the descriptors that w has waited for.
 func (d *acceptor) resume(w *waiter) {
 	if d.waiting == w {
 		d.waiting = nil
 	}
 	s := d.socket.service.Load()
-	if d.closed || s.share != w.share { // the listener has changed hands
+	if d.closed || s.share != w.share { // the listener now serves another service
 		w.share.release(w.n)
 	} else if exhausted(d.accept(s)) {
 		return
@@ -145,15 +146,15 @@ func (d *acceptor) resume(w *waiter) {
 	d.watch()
 }
 
-// A search is where a loop looks for sessions that can end for others.
+// A search is a loop's search for sessions that may be ended for other clients.
 type search struct {
 	cursor
-	near, far *udpShard // the best that were found, of this loop and of others
+	near, far *udpShard // best shards so far, of this loop and of the other loops
 }
 
-// victim returns the shard whose first session should end for others: the one idle longest, or nearly, see
-// perSearch, of those whose services exceed m. It is nil if none was found. The shard own, unless it is nil, is
-// looked at in any case.
+// victim returns the shard whose first session should be ended for another client, or nil if there is none. Only
+// services that exceed m are considered. Among these, victim chooses the session idle longest, or nearly, see
+// perSearch. The shard own, unless it is nil, is always considered.
 func (l *eventLoop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
 	s := &l.search
 	consider := func(h *udpShard) bool {
@@ -186,8 +187,9 @@ func (l *eventLoop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
 	return near
 }
 
-// willDo tells whether the first session of h may end instead of that of far, which has been idle longer. In a flood
-// all loops are full, and to have another loop end a session costs a wake-up, and one descriptor more until it has.
+// willDo reports whether the first session of h may be ended instead of that of far, which has been idle longer. Ending
+// a session of another loop costs a wake-up, and one extra descriptor until the session has ended. In a flood of new
+// clients all loops are full.
 func (h *udpShard) willDo(far *udpShard) bool {
 	now := h.loop.now
 	return h.holding.Load().held.Load() >= manySessions && now-h.idleSince() > (now-far.idleSince())*7/8
@@ -195,14 +197,14 @@ func (h *udpShard) willDo(far *udpShard) bool {
 
 const manySessions = 64
 
-// gives tells whether h has a session that can end for others, of a service that exceeds m.
+// gives reports whether h has a session that may be ended for others, of a service that exceeds m.
 func (h *udpShard) gives(m bound) bool {
 	q := h.holding.Load()
 	return h.idleSince() != noSession && q.held.Load() > 0 && q.share.exceeds(m)
 }
 
-// eldest returns the shard of this listener whose first session should end: the one idle longest, of those that can.
-// If there is no other, it is h.
+// eldest returns the shard of this listener whose first session should be ended: the session idle longest. eldest
+// returns h if no other shard has a better one.
 func (h *udpShard) eldest() *udpShard {
 	eldest := h
 	for _, o := range h.socket.shards {
@@ -216,7 +218,7 @@ func (h *udpShard) eldest() *udpShard {
 	return eldest
 }
 
-// free has the first session of o end, and tells whether to has its descriptor now.
+// free makes o end its first session, and reports whether the share to got the session's descriptor.
 func (l *eventLoop) free(o *udpShard, to *share) bool {
 	if o.loop != l {
 		return o.owe(to)
@@ -224,8 +226,8 @@ func (l *eventLoop) free(o *udpShard, to *share) bool {
 	return o.evict(o.ring.first, to)
 }
 
-// owe gives to one of the descriptors of this shard, and has a session end for it soon. It returns false if there is
-// none to give, or if too many are owed already. Any goroutine may call it.
+// owe gives the share to a descriptor of this shard, and makes the shard end a session for it soon. owe returns false
+// if there is no descriptor to give, or if too many are owed already. Any goroutine may call owe.
 func (h *udpShard) owe(to *share) bool {
 	q := h.holding.Load()
 	if !q.share.budget.advance() {
@@ -245,11 +247,11 @@ func (h *udpShard) owe(to *share) bool {
 	return false
 }
 
-// settle ends as many sessions as are owed, less those that have ended by themselves. The session idle longest may
-// have moved something meanwhile. If another shard has the one idle longest by now, the debt is passed on to that
+// settle ends as many sessions as the holding owes, less those that have ended by themselves. The session to be ended
+// may have become active meanwhile. If another shard now has the session idle longest, settle passes the debt to that
 // shard.
 func (q *holding) settle() {
-	q.settling.Store(false) // first: what is owed from here on may not be seen below
+	q.settling.Store(false) // first, because a debt made after this line may not be seen below
 	h, l := q.shard, q.shard.loop
 	if h.suspended {
 		h.unsettled = append(h.unsettled, q)
@@ -257,7 +259,7 @@ func (q *holding) settle() {
 	}
 	for q.count > q.held.Load() {
 		o := l.victim(h.socket.engine, itsFloor, h)
-		if o == nil { // the debt was for a client of this listener, which had as many sessions as it may
+		if o == nil { // the debt was for a client of this listener, which had its maximum of sessions
 			o = h.eldest()
 		}
 		if o != h && o.idleSince() < h.idleSince() && l.free(o, q.share) {
@@ -273,7 +275,7 @@ func (q *holding) settle() {
 	}
 }
 
-// evict ends a session, and tells whether to has its descriptor now.
+// evict ends a session, and reports whether the share to got its descriptor.
 func (h *udpShard) evict(x *loopSession, to *share) bool {
 	x.s.at(h.loop.id).sessionsEvicted.Add(1)
 	if x.head >= 0 && x.state == live {
@@ -283,9 +285,9 @@ func (h *udpShard) evict(x *loopSession, to *share) bool {
 	return x.holding != nil && x.holding.reclaim() && x.holding.share.pass(to, sessionDescriptors)
 }
 
-// makeRoomOneWay ends the session idle longest if there are too many. It looks only here: a session without a
-// descriptor is no more than memory, and one more than there should be for each loop that has none yet does not
-// matter.
+// makeRoomOneWay ends the shard's session that has been idle longest if the listener has its maximum of sessions. It
+// looks only at this shard: a session without a descriptor only takes memory. A shard without sessions may exceed the
+// limit by one, which does not matter.
 func (h *udpShard) makeRoomOneWay(s *service) {
 	x, full := h.ring.first, h.socket.sessions.Load() >= int64(s.spec.Load().maxSessions())
 	if x != nil && full && h.evict(x, s.share) {
@@ -293,8 +295,8 @@ func (h *udpShard) makeRoomOneWay(s *service) {
 	}
 }
 
-// portFor connects a socket for x though all ports for it are in use: for each try a session ends, of those that can
-// end for others. If another loop has that session, x has to wait; the descriptor is -1 then.
+// portFor connects a socket for x when all ports to that address are in use. Before each attempt it ends a session that
+// may be ended for others. If another loop has that session, x must wait, and portFor returns descriptor -1.
 func (h *udpShard) portFor(x *loopSession, addr netip.AddrPort) (fd int32, err syscall.Errno) {
 	err = unix.EAGAIN
 	for ; x.ports < maxDials && err == unix.EAGAIN; x.ports++ {
@@ -315,28 +317,28 @@ func (h *udpShard) portFor(x *loopSession, addr netip.AddrPort) (fd int32, err s
 	return fd, err
 }
 
-// freePort ends the session of h that has been idle longest, for x, whose share is to. It returns false if there is no
-// other than x.
+// freePort ends the session of h that has been idle longest, for x, whose share is to. freePort returns false if h has
+// no session but x.
 func (h *udpShard) freePort(x *loopSession, to *share) bool {
 	oldest := h.ring.first
 	if oldest == nil || oldest == x || h.suspended {
 		return false
 	}
 	if h.evict(oldest, to) {
-		to.release(sessionDescriptors) // x has one
+		to.release(sessionDescriptors) // x already has a descriptor
 	}
 	return true
 }
 
-// awaitPort has the loop of o connect a socket for x, when it has ended a session: nothing else takes the port there.
+// awaitPort makes the loop of o end a session and connect a socket for x right away, before anything takes the port.
 func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
-	l, to, g, own := x.shard.loop, x.s.share, x.thisUse(), x.holding != nil // of x nothing else: it is this loop's
+	l, to, g, own := x.shard.loop, x.s.share, x.thisUse(), x.holding != nil // the other loop must not read x
 	if x.lookup == nil {
 		x.lookup, x.state = &lookup{}, resolving
 	}
 	o.loop.post(func() {
 		fd, err := int32(-1), unix.EAGAIN
-		if o.freePort(x, to) && own { // else x needs a shared socket
+		if o.freePort(x, to) && own { // without its own descriptor, x needs a shared socket
 			fd, err = sys.StartConnect(addr, unix.SOCK_DGRAM)
 		}
 		l.post(func() {
@@ -356,16 +358,16 @@ func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
 	})
 }
 
-// noSession stands for a shard that has no session that can end.
+// noSession is the idleSince of a shard that has no session to be ended.
 const noSession = time.Duration(math.MaxInt64)
 
-// idleSince returns since when the session at the front of the ring has been idle, by the loops' clock.
+// idleSince returns the instant of the last use of the ring's first session, by the loops' clock.
 func (h *udpShard) idleSince() time.Duration { return time.Duration(h.oldest.Load()) }
 
-// aged notes when the session at the front of the ring was last used.
+// aged updates the instant of the last use of the ring's first session.
 func (h *udpShard) aged() {
 	at := noSession
-	if x := h.ring.first; x != nil && !h.suspended { // what is about to be another process's cannot end here
+	if x := h.ring.first; x != nil && !h.suspended { // a session that is being handed over cannot be ended here
 		at = x.used
 	}
 	h.oldest.Store(int64(at))

@@ -14,7 +14,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// A loopSession is a UDP client's pairing with an endpoint, in a loop.
+// A loopSession pairs a UDP client with an endpoint, in a loop.
 //
 //	            connected                    idle, evicted, endpoint gone,
 //	resolving -------------> live ----------------------------------------------> over
@@ -22,41 +22,41 @@ import (
 //	    |       host name: at once)                                                 |
 //	    +---------------------------------------------------------------------------+
 //
-// A session has a socket of its own, connected to the endpoint, so that what comes back belongs to this client, and
-// so that the kernel tells when the endpoint refuses (ICMP port unreachable). Where no answers are expected, it uses
-// a sharedSocket instead.
+// A session has its own socket, connected to the endpoint. Therefore all datagrams that arrive at the session's socket
+// belong to this client, and the kernel reports when the endpoint refuses datagrams (ICMP port unreachable). A one-way
+// session, which expects no answers, uses a sharedSocket instead.
 type loopSession struct {
 	timer      wheel.Timer
 	shard      *udpShard
 	s          *service
 	endpoint   *lb.Member
-	holding    *holding     // of its descriptor; nil for a one-way session, from its beginning on
+	holding    *holding     // counts its descriptor; nil for a one-way session
 	prev, next *loopSession // in the shard's ring
 
 	key        batch.Key
 	serial     uint64                // see generation
 	clientName unix.RawSockaddrInet6 // of the client
 	began      time.Duration         // by the loop's clock
-	used       time.Duration         // when a datagram moved last, either way
-	shared     *sharedSocket         // of a one-way session
-	lookup     *lookup               // while resolving
+	used       time.Duration         // when a datagram last moved in either direction
+	shared     *sharedSocket         // only of a one-way session
+	lookup     *lookup               // only while resolving
 	named      namedUse              // if the endpoint has a host name
 
-	requests, answers int64    // datagrams of the client, and of the endpoint
-	sent              int64    // of the requests, those that the endpoint was sent
+	requests, answers int64    // datagrams from the client, and from the endpoint
+	sent              int64    // requests that were sent to the endpoint
 	bytes             [2]int64 // sent to the endpoint, and received from it
-	answeredIn        uint64   // of the loop, when there were answers last
+	answeredIn        uint64   // the loop's turn with the latest answers
 	fd, number        int32
-	head, tail        int16 // of its datagrams in the batch in hand; head is negative if there are none
+	head, tail        int16 // list of its datagrams in the current batch; a negative head means none
 	state             sessionState
 	dead              bool  // the endpoint refused a datagram
-	unsegmented       bool  // segmentation is not to be had (see batch)
+	unsegmented       bool  // the kernel cannot segment (see batch)
 	joined            bool  // the kernel joins answers
-	adopted           bool  // another process may have its socket too
-	hops              uint8 // that its datagrams are to have; 0 if the socket gives them what they are to have
+	adopted           bool  // another process may hold the socket too
+	hops              uint8 // hops that its datagrams must carry; 0 if the socket sets the right number
 	six               bool  // the endpoint has an IPv6 address
-	counted           bool  // by service.countClient
-	ports             int8  // how often sessions were to end for the sake of a port for it
+	counted           bool  // service.countClient has counted the session
+	ports             int8  // attempts to free a port for the session
 }
 
 type sessionState int8
@@ -67,10 +67,10 @@ const (
 	over
 )
 
-// answersPerTurn is how many of a session's answers are read in a turn.
+// answersPerTurn is how many answers of a session a loop reads in one turn.
 const answersPerTurn = 16
 
-// newSession returns a session to be filled in.
+// newSession returns a session whose fields the caller must set.
 func (l *eventLoop) newSession() *loopSession {
 	if n := len(l.udp.sessions); n > 0 {
 		x := l.udp.sessions[n-1]
@@ -85,19 +85,19 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key batch.Key,
 		shard: h, s: s, endpoint: e, holding: q, key: key, clientName: in.Names[i], began: h.loop.now, used: h.loop.now,
 		fd: -1, head: -1, serial: h.loop.newSerial(),
 	}
-	if in.Hops[i] > 0 { // it is 2 at least, see begin
+	if in.Hops[i] > 0 { // at least 2, see begin
 		x.hops = in.Hops[i] - 1
 	}
 	x.timer.Owner = x
 }
 
-// isRefused tells whether the endpoint has refused a datagram, so that the next should go to another, or to another
-// address of its host name.
+// isRefused reports whether the endpoint has refused a datagram. The next datagram should then go to another endpoint,
+// or to another address of the endpoint's host name.
 func (x *loopSession) isRefused() bool {
 	return x.dead || x.shared != nil && x.shared.dead || x.named.isOver()
 }
 
-// refuse notes that the endpoint cannot be reached.
+// refuse records that the endpoint cannot be reached.
 func (x *loopSession) refuse(err error) {
 	if !x.dead {
 		x.dead = true
@@ -109,7 +109,7 @@ func (x *loopSession) refuse(err error) {
 	}
 }
 
-// touch notes that something moved.
+// touch records that a datagram moved.
 func (x *loopSession) touch() {
 	h := x.shard
 	front := h.ring.first == x
@@ -120,8 +120,8 @@ func (x *loopSession) touch() {
 	}
 }
 
-// countRequests notes that the client has sent datagrams. After as many as a session may have, its client's next one
-// begins another session.
+// countRequests records that the client has sent n datagrams. When a session has all the requests that it may have, its
+// client's next datagram begins another session.
 func (x *loopSession) countRequests(n int) {
 	x.touch()
 	x.requests += int64(n)
@@ -130,21 +130,22 @@ func (x *loopSession) countRequests(n int) {
 	}
 }
 
-// unbind lets the client's next datagram begin another session. Answers still come.
+// unbind lets the client's next datagram begin another session. This session still forwards answers.
 func (x *loopSession) unbind() {
 	if x.shard.byClient[x.key] == x {
 		delete(x.shard.byClient, x.key)
 	}
 }
 
-// forward sends the session's datagrams of the batch to the endpoint; those that it refuses, to another.
+// forward sends the session's datagrams of the batch to the endpoint. Datagrams that the endpoint refuses go to another
+// endpoint.
 func (x *loopSession) forward(in *batch.Batch) {
 	h, s := x.shard, x.s
 	i := x.head
 	x.head = -1
 	var tried lb.Tried
 	for tries := 0; ; tries++ {
-		// It made room for another client of this batch. Its datagrams are sent, or were waiting for a name.
+		// The session may have been ended for another client of this batch; evict has sent or queued its datagrams.
 		if x.state == over {
 			break
 		}
@@ -169,8 +170,8 @@ func (x *loopSession) forward(in *batch.Batch) {
 	s.at(h.loop.id).datagramsDropped.Add(int64(in.CountFrom(i)))
 }
 
-// sendLast sends the session's datagrams of the batch in hand, before it has to make room for another of that batch.
-// There is no second try.
+// sendLast sends the session's datagrams of the current batch before the session is ended for another client. sendLast
+// does not try another endpoint.
 func (x *loopSession) sendLast(in *batch.Batch) {
 	i := x.head
 	x.head = -1
@@ -180,8 +181,8 @@ func (x *loopSession) sendLast(in *batch.Batch) {
 	}
 }
 
-// sendFrom sends the datagrams from i on. It stops at one that the endpoint refuses, and returns its place; negative
-// if there is none.
+// sendFrom sends the datagrams from place i on. sendFrom stops at a datagram that the endpoint refuses, and returns its
+// place. The place is negative if none was refused.
 func (x *loopSession) sendFrom(in *batch.Batch, i int16) (int16, syscall.Errno) {
 	if x.state == resolving {
 		for ; i >= 0; i = in.Next[i] {
@@ -213,7 +214,7 @@ func (x *loopSession) sendFrom(in *batch.Batch, i int16) (int16, syscall.Errno) 
 			sent, bytes = 1, n
 		case isRefusalErrno(err):
 			return i, err
-		default: // a full buffer, a filter: any hop may lose a datagram
+		default: // a full buffer or a filter: any hop may lose a datagram
 			dropped = 1
 		}
 		return -1, 0
@@ -243,7 +244,7 @@ func (x *loopSession) sendFrom(in *batch.Batch, i int16) (int16, syscall.Errno) 
 	return -1, 0
 }
 
-// enqueue keeps a datagram until the endpoint's host name is resolved.
+// enqueue keeps a datagram until the session is connected.
 func (x *loopSession) enqueue(in *batch.Batch, i int) {
 	c := x.s.at(x.shard.loop.id)
 	for b := range in.Each(i) {
@@ -259,7 +260,7 @@ func (x *loopSession) enqueue(in *batch.Batch, i int) {
 	}
 }
 
-// ready implements pollable: there are answers, or the endpoint refuses.
+// ready implements pollable. Answers have arrived, or the endpoint refuses datagrams.
 func (x *loopSession) ready(int, uint32) {
 	if x.state != live {
 		return
@@ -291,7 +292,7 @@ func (x *loopSession) ready(int, uint32) {
 	x.finished()
 }
 
-// finished ends the session if all answers that it may have have come, and that is as many as its client has asked for.
+// finished ends the session if it needs nothing more: it has all its answers, or it is one-way and can get no requests.
 func (x *loopSession) finished() {
 	if x.state != live {
 		return
@@ -304,8 +305,8 @@ func (x *loopSession) finished() {
 	}
 }
 
-// Timeout implements wheel.Owner. The timer is not moved with each datagram: when it fires, the session looks
-// whether one moved since.
+// Timeout implements wheel.Owner. Datagrams do not move the timer: when it fires, Timeout checks whether one moved
+// meanwhile, and if so sets the timer again.
 func (x *loopSession) Timeout() {
 	h := x.shard
 	if at := x.used + h.idle; at > h.loop.now {
@@ -325,7 +326,7 @@ func (x *loopSession) end(why endReason) {
 	}
 }
 
-// close ends the session, and leaves its descriptor to the caller.
+// close ends the session. The caller must release its descriptor.
 func (x *loopSession) close(why endReason) {
 	h := x.shard
 	if x.s.observed() {
@@ -359,7 +360,7 @@ func (x *loopSession) close(why endReason) {
 	h.emptied()
 }
 
-// summary is what there is to say of the session.
+// summary describes the session for reports.
 func (x *loopSession) summary() report {
 	return report{
 		client: clientOf(&x.clientName), endpoint: x.endpoint, age: x.shard.loop.now - x.began,
@@ -367,7 +368,7 @@ func (x *loopSession) summary() report {
 	}
 }
 
-// A sessionRing is the sessions of a shard, the one idle longest first.
+// A sessionRing lists the sessions of a shard. The session idle longest is first.
 type sessionRing struct{ first, last *loopSession }
 
 func (r *sessionRing) push(x *loopSession) {

@@ -13,12 +13,12 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// A lookup is what a session has while its endpoint's host name is resolved, or while it waits for a port.
+// A lookup is the state of a session whose endpoint's host name is being resolved, or that waits for a port.
 type lookup struct {
-	queue [][]byte // datagrams that wait
+	queue [][]byte // datagrams to send once the session is connected
 }
 
-// connect opens the socket to the endpoint, unless its host name has to be resolved first.
+// connect opens the socket to the endpoint, or first resolves the endpoint's host name if it has one.
 func (x *loopSession) connect() error {
 	if x.endpoint.Host == "" {
 		return x.connectTo(x.endpoint.Addr)
@@ -29,7 +29,7 @@ func (x *loopSession) connect() error {
 			x.named = out.named
 			return x.connectTo(out.addr)
 		}
-		out.refuse(err) // something has begun to listen there
+		out.refuse(err) // a listener of Lictor now has this address
 	}
 	if addrs, ok := x.shard.socket.engine.resolver.Known(x.endpoint.Host); ok {
 		return x.connectToAny(addrs)
@@ -38,7 +38,7 @@ func (x *loopSession) connect() error {
 	return nil
 }
 
-// connectToAny opens the socket to the first of the addresses of the endpoint's host name to which that is possible.
+// connectToAny opens the socket to the first address of the endpoint's host name for which that works.
 func (x *loopSession) connectToAny(addrs []netip.Addr) error {
 	addrs, err := x.s.admitted(x.endpoint, addrs)
 	r := x.shard.socket.engine.resolver
@@ -69,7 +69,7 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 		return nil
 	}
 	fd, err := sys.StartConnect(addr, unix.SOCK_DGRAM)
-	if err == unix.EAGAIN { // connect(2): all ports for it are in use
+	if err == unix.EAGAIN { // all ports to that address are in use, see connect(2)
 		fd, err = h.portFor(x, addr)
 	}
 	if err != 0 {
@@ -81,7 +81,7 @@ func (x *loopSession) connectTo(addr netip.AddrPort) error {
 	return x.use(fd)
 }
 
-// use makes fd the session's socket. After an error it is closed.
+// use makes fd the session's socket. If use returns an error, it has closed fd.
 func (x *loopSession) use(fd int32) error {
 	x.shard.loop.denied.GrowReceiveBuffer(fd, socketBuffer)
 	x.enlist()
@@ -93,10 +93,10 @@ func (x *loopSession) use(fd int32) error {
 	return nil
 }
 
-// enlist gives the session a number, by which it is listed, and epoll knows its socket if it has one. It is released
-// when the session is over.
+// enlist gives the session its number, which epoll events and listings use. The number is released when the session is
+// over.
 func (x *loopSession) enlist() {
-	if x.number == 0 { // which is the loop's own
+	if x.number == 0 { // number 0 belongs to the loop's waker
 		x.number = x.shard.loop.assignNumber(x)
 	}
 }
@@ -105,7 +105,7 @@ func (x *loopSession) dialError(err syscall.Errno) error {
 	return fmt.Errorf("dial udp %s: %w", x.endpoint.Address(), os.NewSyscallError("connect", err))
 }
 
-// resolve looks the endpoint's host name up, beside the loop, and then connects.
+// resolve looks up the endpoint's host name in a goroutine, and then connects.
 func (x *loopSession) resolve() {
 	l, u, g, host := x.shard.loop, x.shard.socket, x.thisUse(), x.endpoint.Host
 	x.lookup, x.state = &lookup{}, resolving
@@ -128,8 +128,8 @@ func (x *loopSession) resolved(addrs []netip.Addr, err error) {
 	x.connected(err)
 }
 
-// connected goes on with what has waited, if the session has its socket now; it may be waiting for a port. If there was
-// an error it has none.
+// connected sends the datagrams that have waited, if the session now has its socket. connected does nothing while the
+// session waits for a port. After an error, connected marks the endpoint as refused.
 func (x *loopSession) connected(err error) {
 	switch {
 	case err != nil:
@@ -142,7 +142,7 @@ func (x *loopSession) connected(err error) {
 	x.lookup = nil
 	x.settle(x.hops)
 	for _, b := range queue {
-		_ = sys.SendDatagram(x.fd, b) // like any datagram it may be lost; what is wrong shows with the next
+		_ = sys.SendDatagram(x.fd, b) // a datagram may be lost; the next one shows a persistent error
 	}
 	x.finished()
 }

@@ -13,26 +13,26 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// A sharedSocket is connected to an endpoint. All one-way sessions of a shard with that endpoint send through it: no
-// answers are expected, so nothing has to tell their clients apart. It stays open between sessions, because the
-// endpoint may refuse a datagram long after the session of that datagram has ended. What comes back is thrown away.
+// A sharedSocket is connected to an endpoint. All one-way sessions of a shard with that endpoint send through it: they
+// expect no answers, so their clients need not be distinguished. The socket stays open between sessions, because the
+// endpoint may refuse a datagram long after its session has ended. Datagrams that arrive are discarded.
 type sharedSocket struct {
 	timer    wheel.Timer
 	shard    *udpShard
-	share    *share // that its descriptor is of
+	share    *share // share that the descriptor was taken from
 	endpoint *lb.Member
 	addr     netip.AddrPort
 	named    namedUse // if the endpoint has a host name
 	fd       int32
 	number   int32
-	hops     uint8         // that what it sends has; 0: the system's default
-	uses     int           // sessions
-	used     time.Duration // when a session let go of it last
+	hops     uint8         // hops of its datagrams; 0 for the system's default
+	uses     int           // number of sessions
+	used     time.Duration // when the last session left it
 	dead     bool          // the endpoint refused a datagram
 }
 
-// sharedSocketTo returns the shared socket to the endpoint of x. A new one gives what it sends as many hops as x
-// has. It is nil if x waits for a port.
+// sharedSocketTo returns the shared socket to the endpoint of x. A new socket sets the hops of x on its datagrams.
+// sharedSocketTo returns nil without an error if x waits for a port.
 func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedSocket, syscall.Errno) {
 	s, m, hops := x.s, x.endpoint, x.hops
 	if o := h.sharedSockets[m]; o != nil && !o.named.isOver() {
@@ -42,7 +42,7 @@ func (h *udpShard) sharedSocketTo(x *loopSession, addr netip.AddrPort) (*sharedS
 		return nil, unix.EMFILE
 	}
 	fd, err := sys.StartConnect(addr, unix.SOCK_DGRAM)
-	if err == unix.EAGAIN { // connect(2): all ports for it are in use
+	if err == unix.EAGAIN { // all ports to that address are in use, see connect(2)
 		fd, err = h.portFor(x, addr)
 	}
 	if err != 0 || fd < 0 {
@@ -75,7 +75,7 @@ func (o *sharedSocket) ready(int, uint32) {
 	}
 }
 
-// refuse notes that the endpoint cannot be reached. Sessions find out by themselves; new ones get a new socket.
+// refuse records that the endpoint cannot be reached. New sessions get a new socket.
 func (o *sharedSocket) refuse(err error) {
 	if o.dead {
 		return
@@ -89,7 +89,7 @@ func (o *sharedSocket) refuse(err error) {
 	}
 }
 
-// done is told of each session that lets go of it.
+// done must be called when a session leaves the socket.
 func (o *sharedSocket) done() {
 	o.uses--
 	o.used = o.shard.loop.now
@@ -98,7 +98,7 @@ func (o *sharedSocket) done() {
 	}
 }
 
-// Timeout implements wheel.Owner: without sessions, the socket stays as long as a session would.
+// Timeout implements wheel.Owner. A socket without sessions stays open for the idle timeout of a session.
 func (o *sharedSocket) Timeout() {
 	h := o.shard
 	switch at := o.used + h.idle; {

@@ -8,12 +8,12 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// splice moves what one splice gets, through a pipe, and returns how many bytes that was. If there is no pipe, it
-// is copy. It takes no more from the source than the destination takes now. So the pipe is empty afterwards, and a
-// destination that stands still holds none.
+// splice moves bytes through a pipe with one splice call, and returns their number. Without a pipe it calls copy. It
+// takes no more from the source than the destination accepts now. Therefore the pipe is empty after splice, and a
+// stalled destination never holds a pipe.
 //
-// The pipe is empty before, so EAGAIN is about the source. A splice stops at urgent data, and reports the end there
-// if the end has come behind it. So copy has to find out whether that is the end.
+// The pipe is empty at the start, so EAGAIN is about the source. A splice stops at urgent data, and returns zero there
+// if the end of the stream follows. copy must then find out whether the stream has really ended.
 func (p *loopPair) splice(from int) int {
 	f, l := &p.flows[from], p.loop
 	room := p.measureRoom(from)
@@ -47,8 +47,9 @@ func (p *loopPair) splice(from int) int {
 	return n
 }
 
-// measureRoom returns how many bytes the destination of a direction takes now. It is 0 if the destination is full; then
-// epoll tells when it no longer is. What is known to be enough for two full pipes is not looked at again.
+// measureRoom returns how many bytes the destination of a direction accepts now. measureRoom returns 0 if the
+// destination is full, and then epoll reports when it is not. measureRoom asks the kernel only if the known space is
+// less than two pipes.
 func (p *loopPair) measureRoom(from int) int {
 	f, to := &p.flows[from], 1-from
 	if f.room < 2*pipeSize {
@@ -59,7 +60,7 @@ func (p *loopPair) measureRoom(from int) int {
 	return f.room
 }
 
-// drain writes the n bytes that are in a pipe to the destination, and gives the pipe back.
+// drain writes the n bytes in a pipe to the destination, and returns the pipe to the pool.
 func (p *loopPair) drain(from int, pipe *pipe, n int) {
 	f, l, to := &p.flows[from], p.loop, 1-from
 	left, err := n, syscall.Errno(0)
@@ -72,7 +73,7 @@ func (p *loopPair) drain(from int, pipe *pipe, n int) {
 		}
 	}
 	switch {
-	case err == unix.EAGAIN: // the destination takes less than the kernel said; see pipePool.learn
+	case err == unix.EAGAIN: // the destination accepts less than the kernel said; see pipePool.learn
 		p.writable[to] = false
 		f.room = 0
 		err = p.unload(from, pipe, left)
@@ -91,7 +92,7 @@ func (p *loopPair) drain(from int, pipe *pipe, n int) {
 
 // unload moves n bytes from a pipe into memory, where they wait for the destination.
 func (p *loopPair) unload(from int, pipe *pipe, n int) syscall.Errno {
-	end := &p.flows[from].backlog // it was empty before the splice
+	end := &p.flows[from].backlog // nil, because the backlog was empty before the splice
 	for n > 0 {
 		k := p.loop.newBacklog()
 		m, err := pipe.Read(k.buf[:])

@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// timing returns what time means for the pair now.
+// timing returns the pair's time limits as of now.
 func (p *loopPair) timing() timing {
 	a := p.s.aging.Load()
 	return timing{
@@ -18,10 +18,10 @@ func (p *loopPair) timing() timing {
 	}
 }
 
-// schedule sets the timer for what limits the pair now.
+// schedule sets the timer for the pair's next time limit.
 func (p *loopPair) schedule() { p.scheduleWithin(peerLookEvery) }
 
-// scheduleWithin is schedule with the next look at whether the peers answer after limit.
+// scheduleWithin does the same as schedule, but the next check of whether the peers answer comes after limit.
 func (p *loopPair) scheduleWithin(limit time.Duration) {
 	t := p.timing()
 	at := p.loop.now + limit
@@ -34,7 +34,7 @@ func (p *loopPair) scheduleWithin(limit time.Duration) {
 	p.loop.wheel.Set(&p.timer, at)
 }
 
-// unanswered returns for how long a peer has answered nothing that was sent to it, and which one. Zero: both answer.
+// unanswered returns how long a peer has acknowledged nothing, and which peer. Zero means that both peers answer.
 func (p *loopPair) unanswered() (waited time.Duration, side int) {
 	client, server := sys.Unanswered(int(p.fd[clientSide])), sys.Unanswered(int(p.fd[serverSide]))
 	if client > server {
@@ -43,8 +43,8 @@ func (p *loopPair) unanswered() (waited time.Duration, side int) {
 	return server, serverSide
 }
 
-// Timeout implements wheel.Owner. The timer is not moved with each byte: when it fires, the pair looks whether
-// something moved since.
+// Timeout implements wheel.Owner. Bytes do not move the timer: when it fires, the pair checks whether bytes moved
+// meanwhile.
 func (p *loopPair) Timeout() {
 	switch p.state {
 	case connecting:
@@ -56,7 +56,7 @@ func (p *loopPair) Timeout() {
 	}
 }
 
-// expire ends a pair that is relayed if it is time to, or sets its timer anew.
+// expire ends a relaying pair whose time is over, or sets its timer again.
 func (p *loopPair) expire() {
 	if !p.kept && p.loop.now >= p.began+keepAliveAfter {
 		p.kept = true
@@ -76,7 +76,7 @@ func (p *loopPair) expire() {
 		p.finish()
 	case tooSilent:
 		p.because(endIdle, 0)
-		// Else the end would look like a proper one, though one direction is cut short.
+		// A plain close would look like a proper end, although one direction is cut short.
 		p.reset = p.reset || p.ends > 0 || p.stuck(clientSide) || p.stuck(serverSide)
 		p.finish()
 	case stillTaken:
@@ -87,22 +87,22 @@ func (p *loopPair) expire() {
 	}
 }
 
-// unsentBytes is how many bytes are on their way to both peers.
+// unsentBytes returns how many bytes are on their way to both peers.
 func (p *loopPair) unsentBytes() int {
 	return sys.Unsent(int(p.fd[clientSide])) + sys.Unsent(int(p.fd[serverSide]))
 }
 
-// isTaken reports whether a peer has taken something since the last call.
+// isTaken reports whether a peer has accepted bytes since the last call.
 func (p *loopPair) isTaken() bool { return p.unsent.moves(p.unsentBytes()) }
 
-// stuck reports whether a direction has bytes that its destination does not take, in memory or in the socket of its
-// source.
+// stuck reports whether a direction has bytes, in memory or in the source's socket, that its destination does not
+// accept.
 func (p *loopPair) stuck(from int) bool {
 	f := &p.flows[from]
 	return f.backlog != nil || p.readable[from] && !f.finished && sys.HasBytes(int(p.fd[from]))
 }
 
-// isSettled reports whether all that the peers have sent has arrived.
+// isSettled reports whether everything that the peers have sent has been delivered.
 func (p *loopPair) isSettled() bool {
 	return !p.stuck(clientSide) && !p.stuck(serverSide) && p.unsentBytes() == 0
 }

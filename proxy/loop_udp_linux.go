@@ -16,14 +16,14 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// loopUDP is the UDP proxySocket of the loop engine. Several loops have sockets of their own at the address
-// (SO_REUSEPORT, socket(7)): all loops, or some of many, see budget.udpSockets. The kernel chooses among the sockets
-// by a hash of the client's address and its own, so all datagrams of a client come to one loop, and what that knows
-// of its clients needs no lock.
+// loopUDP is the UDP proxySocket of the loop engine. Several loops have their own sockets at the address (SO_REUSEPORT,
+// socket(7)): all loops, or only some if there are many listeners, see budget.udpSockets. The kernel chooses the socket
+// by a hash of both addresses, so one loop gets all datagrams of a client. A loop therefore needs no lock for its
+// clients.
 type loopUDP struct {
 	engine  *loopEngine
 	addr    netip.AddrPort
-	local   bool // the address is a wildcard: datagrams tell which of the host's addresses the client used
+	local   bool // the address is a wildcard: the kernel reports which local address the client used
 	service atomic.Pointer[service]
 	shards  []*udpShard // one for each socket
 	drops   dropCount
@@ -38,7 +38,7 @@ type loopUDP struct {
 
 func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err error) {
 	addr, n := o.addr, e.budget.udpSockets(o.udp, len(e.loops))
-	if o.file != nil { // as many as there are: with more, or fewer, clients would come to another one than before
+	if o.file != nil { // the same number, because the kernel's choice of the socket for a client depends on it
 		n = 1 + len(o.more)
 	} else if e.denied.Has(sys.CallSharePort) || e.getsCopies(addr.Addr()) {
 		n = 1
@@ -79,16 +79,16 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 		if err != nil {
 			return nil, err
 		}
-		u.addr, o.addr = bound, bound // with its port, for the others
+		u.addr, o.addr = bound, bound // with its port, for the other sockets
 		u.shards = append(u.shards, newUDPShard(l, u, int32(fd)))
 		if i == 0 && len(loops) > 1 && o.file == nil {
-			// Only now: a socket that shares its port when it is bound may get one that others of the same user
-			// share, another listener's or another Lictor's. This one had it to itself.
+			// The first socket shares its port only after its bind: otherwise the kernel might give it a port that
+			// other sockets of this user share, such as another listener's or another Lictor's.
 			if err := sys.SetReusePort(fd, true); err != nil {
 				if !e.denied.Allow(sys.CallSharePort, err) {
 					return nil, err
 				}
-				for _, l := range loops[1:] { // this socket has to do
+				for _, l := range loops[1:] { // the first socket alone has to do
 					l.shards.Add(-1)
 				}
 				break
@@ -104,8 +104,9 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 	return u, nil
 }
 
-// getsCopies reports whether each socket of a listener would get a copy of the same datagrams, without a way to know
-// them: the address is one for broadcast or multicast, or the system does not tell where datagrams were sent to.
+// getsCopies reports whether each socket of a listener would get a copy of the same datagrams, which Lictor could not
+// detect. getsCopies returns true if the address is for broadcast or multicast, or if the system does not report the
+// datagrams' local addresses.
 func (e *loopEngine) getsCopies(addr netip.Addr) bool {
 	switch {
 	case addr.IsUnspecified():
@@ -135,8 +136,8 @@ func broadcastOf(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(b)
 }
 
-// loopsFor returns a loop for each of n sockets of a listener: those loops that have the fewest sockets. A loop is
-// there twice only if n is more than there are loops.
+// loopsFor returns a loop for each of the n sockets of a listener, preferring loops with the fewest sockets. A loop
+// appears twice only if n exceeds the number of loops.
 func (e *loopEngine) loopsFor(n int) []*eventLoop {
 	fewest := slices.Clone(e.loops)
 	slices.SortStableFunc(fewest, func(a, b *eventLoop) int { return cmp.Compare(a.shards.Load(), b.shards.Load()) })
@@ -148,7 +149,7 @@ func (e *loopEngine) loopsFor(n int) []*eventLoop {
 	return loops
 }
 
-// bindUDP opens a socket, and returns its address with its port.
+// bindUDP opens and binds a socket, and returns its address including the port.
 func bindUDP(o listenSpec, d *sys.Denials) (_ int, bound netip.AddrPort, err error) {
 	addr := o.addr
 	fd, err := o.openSocket(unix.SOCK_DGRAM)
@@ -184,15 +185,14 @@ func bindUDP(o listenSpec, d *sys.Denials) (_ int, bound netip.AddrPort, err err
 
 func (u *loopUDP) shareAddress(on bool) error {
 	if len(u.shards) > 1 {
-		return nil // it is on always
+		return nil // a listener with several sockets always shares its address
 	}
 	return sys.SetReusePort(int(u.shards[0].fd), on)
 }
 
 func (u *loopUDP) Addr() netip.AddrPort { return u.addr }
 
-// serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next
-// datagram.
+// serve makes s the service of all further datagrams. A session of another service is replaced at its next datagram.
 func (u *loopUDP) serve(s *service) {
 	u.countDrops()
 	u.service.Store(s)
@@ -206,7 +206,7 @@ func (u *loopUDP) countDrops() { u.drops.collect(u.service.Load(), false, u.read
 
 func (u *loopUDP) readDrops(socket int) (uint32, bool) { return sys.Drops(u.shards[socket].fd) }
 
-// ProxyLoop has the loops read the clients' datagrams. It does not wait, as loopTCP's.
+// ProxyLoop makes the loops read the clients' datagrams. Like loopTCP.ProxyLoop, it does not wait.
 func (u *loopUDP) ProxyLoop() error {
 	for _, h := range u.shards {
 		h.loop.post(h.open)
@@ -214,7 +214,7 @@ func (u *loopUDP) ProxyLoop() error {
 	return nil
 }
 
-// stop lets no new sessions begin, and those that there are end when they have been quiet for drainQuiet.
+// stop prevents new sessions. Existing sessions end when they have been quiet for drainQuiet.
 func (u *loopUDP) stop() {
 	u.stopOnce.Do(func() {
 		for _, h := range u.shards {
@@ -223,7 +223,7 @@ func (u *loopUDP) stop() {
 	})
 }
 
-// Close ends all sessions and closes the sockets.
+// Close ends all sessions and closes the sockets. Close returns nil.
 func (u *loopUDP) Close() error {
 	u.stop()
 	u.endOnce.Do(func() {
@@ -240,8 +240,8 @@ func (u *loopUDP) Close() error {
 	return nil
 }
 
-// Shutdown begins no new sessions, and closes when those that there are have been quiet for drainQuiet, or when ctx
-// ends.
+// Shutdown prevents new sessions, and closes the sockets when all sessions have ended or ctx ends. A session ends when
+// it has been quiet for drainQuiet.
 func (u *loopUDP) Shutdown(ctx context.Context) error {
 	u.stop()
 	select {
@@ -249,11 +249,11 @@ func (u *loopUDP) Shutdown(ctx context.Context) error {
 	case <-u.closed:
 	case <-ctx.Done():
 	}
-	_ = u.Close() // it has no error
+	_ = u.Close() // Close returns no error
 	return ctx.Err()
 }
 
-// shardDrained is told of each shard once: when it has no session left and will have none.
+// shardDrained is called once by each shard that has no session left and gets no new one.
 func (u *loopUDP) shardDrained() {
 	if u.busy.Add(-1) == 0 {
 		close(u.drained)

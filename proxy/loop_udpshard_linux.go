@@ -14,31 +14,31 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// A udpShard is one loop's part of a UDP listener: a socket, and the sessions of the clients whose datagrams come
-// there. Everything but what is atomic belongs to the loop.
+// A udpShard is one loop's part of a UDP listener: a socket, and the sessions of the clients whose datagrams arrive
+// there. Only the loop may access its fields, except the atomic ones.
 //
-// What holds whenever the loop waits: a session is in the ring as long as it has a descriptor or waits for a host
-// name, the one idle longest first; it is in byClient too unless it has had all the requests that it may have; it
-// has its timer set; and of the datagrams that were read, none waits in memory but for a host name.
+// These invariants hold whenever the loop waits. Every session is in the ring, the one idle longest first, and has its
+// timer set. A session that may get more requests is in byClient too. Datagrams that were read wait in memory only for
+// a host name or a port.
 type udpShard struct {
-	timer   wheel.Timer // of a pause
+	timer   wheel.Timer // for the end of a pause
 	loop    *eventLoop
 	socket  *loopUDP
 	fd      int32
 	number  int32
-	watched bool          // epoll tells of datagrams
-	backoff time.Duration // zero after a datagram was read
-	idle    time.Duration // idle timeout that the sessions' timers were last set by
+	watched bool          // epoll reports datagrams
+	backoff time.Duration // zero once a datagram was read
+	idle    time.Duration // idle timeout for which the sessions' timers were last set
 
 	byClient      map[batch.Key]*loopSession
 	ring          sessionRing
-	sharedSockets map[*lb.Member]*sharedSocket // of one-way sessions
+	sharedSockets map[*lb.Member]*sharedSocket // for one-way sessions
 
-	// Other loops read these: when the session at the front of the ring was last used, on the clock that all loops
-	// share, or noSession; and the holding of the present service.
+	// Other loops read oldest and holding. oldest is the instant of the last use of the ring's first session, by the
+	// loops' common clock, or noSession. holding belongs to the present service.
 	oldest    atomic.Int64
 	holding   atomic.Pointer[holding]
-	unsettled []*holding // that owe something since the shard was suspended
+	unsettled []*holding // holdings that got a debt while the shard was suspended
 
 	draining, drained, closed bool
 	suspended                 bool // another process is taking over
@@ -63,7 +63,7 @@ func (h *udpShard) open() {
 	h.watch()
 }
 
-// watch has epoll tell of datagrams as long as there are any: a turn takes a batch, and leaves the rest to the next.
+// watch makes epoll report datagrams as long as there are any. A turn reads one batch and leaves the rest to the next.
 func (h *udpShard) watch() {
 	if h.watched || h.closed || h.suspended {
 		return
@@ -75,7 +75,7 @@ func (h *udpShard) watch() {
 	}
 }
 
-// pauseFor reads nothing for a while.
+// pauseFor stops reading datagrams for the given time.
 func (h *udpShard) pauseFor(pause time.Duration) {
 	if h.watched {
 		_ = sys.EpollRemove(h.loop.epfd, h.fd)
@@ -84,10 +84,10 @@ func (h *udpShard) pauseFor(pause time.Duration) {
 	h.loop.wheel.Set(&h.timer, h.loop.now+pause)
 }
 
-// Timeout implements wheel.Owner: a pause is over.
+// Timeout implements wheel.Owner: it ends a pause.
 func (h *udpShard) Timeout() { h.watch() }
 
-// ready implements pollable: there are datagrams.
+// ready implements pollable: datagrams have arrived.
 func (h *udpShard) ready(int, uint32) {
 	in := h.loop.udp.in
 	n, err := in.Receive(h.fd, 0, batch.Size)
@@ -106,13 +106,13 @@ func (h *udpShard) ready(int, uint32) {
 	h.forward(in, n)
 }
 
-// forward sends the first n datagrams of in on, session by session.
+// forward forwards the first n datagrams of in, session by session.
 func (h *udpShard) forward(in *batch.Batch, n int) {
 	s := h.socket.service.Load()
 	work := h.loop.udp.work[:0]
 	for i := range n {
 		if in.ToAll[i] && h != h.socket.shards[0] {
-			continue // each socket of the listener has a copy
+			continue // each socket of the listener gets a copy
 		}
 		x := h.sessionFor(s, in, i)
 		if x == nil {
@@ -132,13 +132,13 @@ func (h *udpShard) forward(in *batch.Batch, n int) {
 	}
 }
 
-// sessionFor is the session for datagram i, a new one if there is none that may have it. A session whose endpoint
-// refused, is ejected or has left the service is replaced by one with another endpoint.
+// sessionFor returns the session for datagram i, a new one if necessary. A session is replaced if its endpoint has
+// refused a datagram, is ejected or has left the service. sessionFor returns nil if no session can begin.
 func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
 	key := in.Key(i, h.socket.local)
 	x := h.byClient[key]
 	var tried lb.Tried
-	if x != nil && x.head < 0 { // else it has one of this batch already
+	if x != nil && x.head < 0 { // otherwise the session already has a datagram of this batch
 		if why := s.replaces(x.s, x.endpoint, x.isRefused()); why != notEnded {
 			if why == endRefused && !x.named.isOver() {
 				tried.Add(x.endpoint.ID)
@@ -156,8 +156,8 @@ func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
 	return x
 }
 
-// begin begins a session for the client of datagram i, with an endpoint that is not in tried if there is one. It
-// returns nil after having said why there is none.
+// begin begins a session for the client of datagram i, if possible with an endpoint that is not in tried. begin returns
+// nil if no session can begin; the reason has then been logged.
 func (h *udpShard) begin(s *service, key batch.Key, in *batch.Batch, i int, tried *lb.Tried) *loopSession {
 	if h.draining {
 		return nil
@@ -166,7 +166,7 @@ func (h *udpShard) begin(s *service, key batch.Key, in *batch.Batch, i int, trie
 	var q *holding
 	counted, ok := s.beginSession(clientOf(&in.Names[i]), in.Hops[i], tried, sessionOpener{
 		takeRoom: func() bool {
-			if s.spec.Load().isOneWay() { // its shared socket has a descriptor, and it has none
+			if s.spec.Load().isOneWay() { // a one-way session has no descriptor of its own; its shared socket has one
 				h.makeRoomOneWay(s)
 				return true
 			}
@@ -215,13 +215,13 @@ func (h *udpShard) add(x *loopSession) {
 	}
 }
 
-// retime sets the sessions' timers anew if the idle timeout is another than it was.
+// retime sets the sessions' timers again if the idle timeout has changed.
 func (h *udpShard) retime() {
 	if h.draining || h.closed || h.suspended {
 		return
 	}
 	spec := h.socket.service.Load().spec.Load()
-	// Where each datagram counts, the kernel must not join them, nor where nobody hears how large they were.
+	// The kernel must not join datagrams if each one counts as a request, or if Lictor could not learn their size.
 	joins := spec.Requests <= 0 && !h.loop.denied.Has(sys.CallRecvmsg)
 	sys.SetOption(h.fd, unix.SOL_UDP, unix.UDP_GRO, sys.Boolean(joins))
 	idle := spec.sessionIdle(h.draining)
@@ -234,7 +234,7 @@ func (h *udpShard) retime() {
 	}
 }
 
-// drain lets no new sessions in, and makes those that there are expire soon.
+// drain prevents new sessions, and makes the existing ones expire soon.
 func (h *udpShard) drain() {
 	h.draining = true
 	h.idle = h.socket.service.Load().spec.Load().sessionIdle(true)
@@ -244,7 +244,7 @@ func (h *udpShard) drain() {
 	h.emptied()
 }
 
-// emptied tells the socket when the last session has ended of a shard that will have no new ones.
+// emptied informs the socket when the last session of a draining shard has ended.
 func (h *udpShard) emptied() {
 	if h.draining && !h.drained && h.ring.first == nil {
 		h.drained = true
@@ -275,7 +275,7 @@ func (h *udpShard) close() {
 	}
 }
 
-// clientOf is a client's address for all others; one of IPv4 is one, whatever socket it came to.
+// clientOf returns a client's address. An IPv4 client of an IPv6 socket gets its IPv4 address.
 func clientOf(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	a := sys.AddrPort(sa)
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())

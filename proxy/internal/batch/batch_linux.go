@@ -15,7 +15,7 @@ const (
 	// Size is the number of datagrams that a Batch or a Sender holds.
 	Size = 64
 
-	// stride is the distance in bytes between two datagrams' buffers. It exceeds the largest datagram and is not a
+	// stride is the distance in bytes between two datagrams' buffers. stride exceeds the largest datagram. It is not a
 	// multiple of a page, so that the buffers' beginnings do not compete for the same cache lines.
 	stride = 64<<10 + 3*64
 
@@ -37,8 +37,8 @@ type control [controlRoom / 8]uint64
 
 func (c *control) buffer() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(c)), controlRoom) }
 
-// A Batch holds received datagrams at places 0 to Size-1. It reserves 4 MiB of address space; the system allocates only
-// the pages that are used. A Batch belongs to one goroutine.
+// A Batch holds received datagrams at places 0 to Size-1. A Batch reserves 4 MiB of address space; the system allocates
+// only the pages that are used. A Batch belongs to one goroutine.
 type Batch struct {
 	denied   *sys.Denials
 	headers  [Size]sys.Mmsghdr
@@ -53,7 +53,7 @@ type Batch struct {
 	buf      []byte
 }
 
-// New returns an empty batch. It does not use the calls that d denies.
+// New returns an empty batch. New does not use the calls that d denies.
 func New(d *sys.Denials) *Batch {
 	b := &Batch{denied: d}
 	const size = Size * stride
@@ -96,8 +96,8 @@ func (b *Batch) Receive(fd int32, from, n int) (int, syscall.Errno) {
 	return n, err
 }
 
-// ReceiveConnected does the same as Receive for a connected socket. It does not store senders, and it reads control
-// messages only if joined says that the kernel joins datagrams of this socket.
+// ReceiveConnected does the same as Receive for a connected socket. ReceiveConnected does not store senders, and it
+// reads control messages only if joined says that the kernel joins datagrams of this socket.
 func (b *Batch) ReceiveConnected(fd int32, from, n int, joined bool) (int, syscall.Errno) {
 	for i := from; i < from+n; i++ {
 		h := &b.headers[i]
@@ -119,8 +119,8 @@ func (b *Batch) ReceiveConnected(fd int32, from, n int, joined bool) (int, sysca
 	return n, err
 }
 
-// ReceiveOne receives one datagram of a connected socket whose datagrams the kernel does not join. ReceiveOne costs less
-// than ReceiveConnected.
+// ReceiveOne receives one datagram of a connected socket whose datagrams the kernel does not join. It costs less than
+// ReceiveConnected.
 func (b *Batch) ReceiveOne(fd int32, i int) (int, syscall.Errno) {
 	n, err := sys.RecvDatagram(fd, b.buf[i*stride:][:largest])
 	if err != 0 {
@@ -167,7 +167,7 @@ func (b *Batch) Base(i int) *byte { return &b.buf[i*stride] }
 // Len returns the size of datagram i in bytes.
 func (b *Batch) Len(i int) int { return int(b.headers[i].Len) }
 
-// Payload returns the bytes of datagram i. They are valid until the batch receives again.
+// Payload returns the bytes of datagram i. The bytes are valid until the batch receives again.
 func (b *Batch) Payload(i int) []byte { return b.buf[i*stride:][:b.Len(i)] }
 
 // Segment returns the size of the datagrams that the kernel has joined in place i; the last one may be smaller. Segment

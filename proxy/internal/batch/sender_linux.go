@@ -27,10 +27,10 @@ type Parcel struct {
 	Place int16  // for the caller: the place in the Batch that holds the bytes
 }
 
-// A Sender sends parcels over one socket in as few messages as possible. It joins consecutive parcels of one flow and
-// one size into one message, which the kernel cuts again on the way out. The last parcel of a message may be smaller.
-// If the kernel cannot cut (a device without checksums, datagrams larger than the path allows), parcels are sent
-// singly.
+// A Sender sends parcels over one socket in as few messages as possible. A Sender joins consecutive parcels of one flow
+// and one size into one message, which the kernel cuts again on the way out. The last parcel of a message may be
+// smaller. If the kernel cannot cut (a device without checksums, datagrams larger than the path allows), parcels are
+// sent singly.
 type Sender struct {
 	Denied  *sys.Denials // must not be nil
 	parcels [Size]Parcel
@@ -167,8 +167,8 @@ func (w *Sender) build() int {
 	return m
 }
 
-// buildSegments makes one message for each segment of p, starting with message m, while there is space. It returns the
-// number of messages, and whether they cover the whole parcel.
+// buildSegments makes one message for each segment of p, starting with message m, while there is space. buildSegments
+// returns the number of messages, and whether they cover the whole parcel.
 func (w *Sender) buildSegments(p *Parcel, m, iov int) (count int, whole bool) {
 	for offset := 0; offset < p.Size; offset += p.Segment {
 		if m+count == Size || iov+count == Size {

@@ -132,8 +132,8 @@ func (d *Denials) sendOne(fd int32, h *Mmsghdr) syscall.Errno {
 	return sendWhole(fd, h)
 }
 
-// sendWhole sends a message with sendto(2) and ignores its source address. It returns EINVAL, like a kernel without
-// support, for a message that has several pieces, a segment size for the kernel to cut at, or hops.
+// sendWhole sends a message with sendto(2) and ignores its source address. sendWhole returns EINVAL, like a kernel
+// without support, for a message that has several pieces, a segment size for the kernel to cut at, or hops.
 func sendWhole(fd int32, h *Mmsghdr) syscall.Errno {
 	if h.Iovlen != 1 || isToBeCut(h) || hasHops(h) {
 		return unix.EINVAL

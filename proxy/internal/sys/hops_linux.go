@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Each time a datagram is forwarded, the network sees a new one. So a datagram that comes back to Lictor, through
-// another host or another Lictor, would circle for ever. Lictor therefore forwards it with the hops that the client's
+// A datagram that comes back to Lictor, through another host or another Lictor, would circle for ever, because the
+// network sees each forwarded datagram as a new one. Lictor therefore forwards it with the hops that the client's
 // datagram had left (IPv4 time to live, IPv6 hop limit), less one. All datagrams of a session get the hops of its first
 // datagram: in a circle each pass begins a new session, because the client is another socket each time.
 //

@@ -21,7 +21,8 @@ func Peek(fd int) (int, error) {
 }
 
 // Readable reports whether a read from a socket would return at once with bytes, the end of the stream or an error.
-// Readable takes nothing from the socket and does not clear the error. It returns false if the system does not say.
+// Readable takes nothing from the socket and does not clear the error. Readable returns false if the system does not
+// say.
 func Readable(fd int) bool { return pollFor(fd, unix.POLLIN) }
 
 // Writable reports whether a write to a socket would return at once. Like Readable, it changes nothing.

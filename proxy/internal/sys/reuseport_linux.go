@@ -18,7 +18,7 @@ func SetReusePort(fd int, on bool) error {
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, Boolean(on)))
 }
 
-// ReusePort sets the option on a new socket. It is a net.ListenConfig.Control function.
+// ReusePort sets the option on a new socket. ReusePort is a net.ListenConfig.Control function.
 func ReusePort(_, _ string, c syscall.RawConn) error { return SetReusePortConn(c, true) }
 
 // SetReusePortConn calls SetReusePort for a socket of package net.

@@ -216,7 +216,7 @@ func disconnect(fd int32) {
 }
 
 // EpollWait returns the events that an epoll instance has. EpollWait waits for timeout milliseconds, or for ever if
-// timeout is negative. It informs the Go scheduler only when it waits.
+// timeout is negative. EpollWait informs the Go scheduler only when it waits.
 func EpollWait(epfd int, events []unix.EpollEvent, timeout int) (int, syscall.Errno) {
 	var n uintptr
 	events, err := faultPoll(events)

@@ -30,8 +30,8 @@ func (d *Denials) Allow(c Call, err error) bool {
 }
 
 // Confirm reports whether err, returned by a use of c, means that the system denies c, and records the denial. The
-// network causes some of these errors too, for example a firewall that drops one datagram. So Confirm tries c with
-// nothing to do.
+// network causes some of these errors too, for example a firewall that drops one datagram. Confirm therefore tries c
+// with nothing to do.
 func (d *Denials) Confirm(c Call, err syscall.Errno) bool {
 	if err != unix.ENOSYS && !isDenialOfTry(new(trial).tryFaulty(c)) {
 		return false
