@@ -10,14 +10,14 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Idle pairs are what memory goes into: one more word would have the allocator give each 32 bytes more.
+// Memory use is mostly idle pairs. One more word would make the allocator use 32 bytes more for each pair.
 func TestLoopPairFitsItsSizeClass(t *testing.T) {
 	if size := unsafe.Sizeof(loopPair{}); size > 288 {
 		t.Errorf("%d bytes, want 288 at most", size)
 	}
 }
 
-// endpointsInUse returns how many endpoints have pairs, of whichever engine.
+// endpointsInUse returns how many endpoints have pairs, in either engine.
 func endpointsInUse(h *house) (n int) {
 	e, ok := h.engine.(*loopEngine)
 	if !ok {
@@ -29,16 +29,16 @@ func endpointsInUse(h *house) (n int) {
 	return n
 }
 
-// An endpoint that leaves while it is dialled is not the one that serves.
+// A client is not served by an endpoint that leaves while it is dialed.
 func TestEndpointThatLeavesWhileItIsDialled(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		l := newFullListener(t)
 		b := watchResets(t)
 		c := dialTCP(t, h.serve(Service{OnLeave: OnLeave{Critical: -1}, ConnectTimeout: 20 * time.Second}, l.addr))
 		eventually(t, equals("connections to the "+
-			"endpoint", func() int64 { return h.balancer.Snapshot()[0].Open }, 1)) // it is about to be dialled
+			"endpoint", func() int64 { return h.balancer.Snapshot()[0].Open }, 1)) // the endpoint is about to be dialed
 		h.leave(because{l.addr: lb.Critical}, b.addr)
-		for range 2 { // the one that fills the queue, and the one that waits
+		for range 2 { // the connection that fills the queue, and the one that waits
 			eventually(t, func() error {
 				fd, _, err := unix.Accept(l.fd)
 				if err == nil {

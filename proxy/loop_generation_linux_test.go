@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// generations returns those of the pairs and sessions of the first loop.
+// generations returns the generations of the pairs and sessions of the first loop.
 func (h *house) generations() (all []generation) {
 	l := h.engine.(*loopEngine).loops[0]
 	l.do(func() {
@@ -25,7 +25,7 @@ func (h *house) generations() (all []generation) {
 	return all
 }
 
-// What comes back for a pair or session that is over finds that out, also when it serves another client by then.
+// isOver returns true for a use that has ended, even when the pair or session already serves another client.
 func TestGenerationEndsWithItsUse(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -57,28 +57,28 @@ func TestGenerationEndsWithItsUse(t *testing.T) {
 			first := tt.client(t, at)
 			before := h.generations()
 			if len(before) != 1 || isOver(before[0]) {
-				t.Fatalf("got %d, want one that goes on", len(before))
+				t.Fatalf("got %d uses, want one that has not ended", len(before))
 			}
 			first.Close()
 			eventually(t, equals("uses", func() int { return len(h.generations()) }, 0))
 			if !isOver(before[0]) {
-				t.Error("a use that has ended is not over")
+				t.Error("isOver is false for a use that has ended")
 			}
 			defer tt.client(t, at).Close()
 			after := h.generations()
 			if len(after) != 1 || after[0].current != before[0].current {
-				t.Fatal("the next client has another pair or session, so this shows nothing")
+				t.Fatal("the next client did not reuse the pair or session, so the test is void")
 			}
 			if !isOver(before[0]) || isOver(after[0]) {
-				t.Error("the next use is taken for the one before")
+				t.Error("isOver confuses the next use with the ended one")
 			}
 		})
 	}
 }
 
-// An endpoint that resets each connection has its clients redial, which a loop does a moment later. A client that goes
-// meanwhile, and whose pair then serves another one, must not have that one dialled twice: each connection that was
-// begun ends, and nothing is left of it.
+// An endpoint that resets each connection makes its clients redial, which a loop does a moment later. If a client
+// leaves meanwhile and its pair serves another client, the loop must not dial for the new client. Every connection
+// ends.
 func TestRecycledPairsAreNotRedialled(t *testing.T) {
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.options = Options{LoadBalancer: h.balancer, Loops: 1}
@@ -103,7 +103,7 @@ func TestRecycledPairsAreNotRedialled(t *testing.T) {
 	exchange(t, dialTCP(t, at), "hello")
 }
 
-// resetOne connects to at and resets the connection, unless the other side is quicker.
+// resetOne connects to at and resets the connection, unless the peer resets it first.
 func resetOne(at netip.AddrPort) {
 	if c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(at)); err == nil {
 		resetTCP(c)

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Timers fire by the last look that found all there was. A loop that does not catch up fires them late, but does.
+// Timers fire by the latest look that found everything. A loop that does not catch up fires its timers late.
 func TestHorizon(t *testing.T) {
 	type turn struct {
 		before time.Duration
@@ -16,9 +16,9 @@ func TestHorizon(t *testing.T) {
 		name  string
 		turns []turn
 	}{
-		{"each look finds all", []turn{{1, true, 1}, {5, true, 5}, {9, true, 9}}},
-		{"one leaves something", []turn{{1, true, 1}, {5, false, 1}, {9, true, 9}}},
-		{"none finds all", []turn{{1, true, 1}, {2, false, 1}, {3, false, 1}, {4, false, 2}, {5, false, 2},
+		{"each turn finds all", []turn{{1, true, 1}, {5, true, 5}, {9, true, 9}}},
+		{"one turn leaves something", []turn{{1, true, 1}, {5, false, 1}, {9, true, 9}}},
+		{"no turn finds all", []turn{{1, true, 1}, {2, false, 1}, {3, false, 1}, {4, false, 2}, {5, false, 2},
 			{6, false, 2}, {7, false, 5}}},
 		{"the count begins again", []turn{{1, false, 0}, {2, false, 0}, {3, true, 3}, {4, false, 3}, {5, false, 3},
 			{6, false, 4}}},

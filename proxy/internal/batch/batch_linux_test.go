@@ -19,7 +19,7 @@ var (
 	six  = netip.MustParseAddr("::1")
 )
 
-// unusable ends a test that got err for a socket of addr: a host may be without IPv6.
+// unusable ends a test that got err for a socket of addr. It skips the test for IPv6, which a host may lack.
 func unusable(t *testing.T, addr netip.Addr, err error) {
 	t.Helper()
 	if addr.Is6() {
@@ -28,7 +28,7 @@ func unusable(t *testing.T, addr netip.Addr, err error) {
 	t.Fatal(err)
 }
 
-// listen returns a UDP socket that does not block, at a free port of addr, and its address.
+// listen returns a non-blocking UDP socket at a free port of addr, and its address.
 func listen(t *testing.T, addr netip.Addr) (int32, netip.AddrPort) {
 	t.Helper()
 	fd, err := unix.Socket(sys.Family(addr), unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
@@ -67,21 +67,20 @@ func newBatch(t *testing.T) *Batch {
 	return b
 }
 
-// receiveAll receives until there are datagrams at n places from 0 on, and returns the number
-// of places.
+// receiveAll receives n datagrams into the places from 0 on, and returns the number of places they take.
 func receiveAll(t *testing.T, n int, receive func(from int) (int, error)) (places int) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); n > 0; {
 		got, err := receive(places)
 		if got == 0 && (err != unix.EAGAIN || time.Now().After(end)) {
-			t.Fatalf("%d datagrams have not come: %v", n, err)
+			t.Fatalf("%d datagrams have not arrived: %v", n, err)
 		}
 		places, n = places+got, n-got
 	}
 	return places
 }
 
-// receiveFrom is what receiveAll takes for a socket that is not connected.
+// receiveFrom returns the argument of receiveAll for a socket that is not connected.
 func receiveFrom(b *Batch, fd int32) func(int) (int, error) {
 	return func(from int) (int, error) {
 		n, err := b.Receive(fd, from, Size-from)
@@ -89,7 +88,7 @@ func receiveFrom(b *Batch, fd int32) func(int) (int, error) {
 	}
 }
 
-// A datagram tells its bytes, its sender, the address that it was sent to and its hops, over IPv4 and IPv6.
+// Receive provides each datagram's bytes, sender, local address and hops, over IPv4 and IPv6.
 func TestReceiveTellsWhereDatagramsAreFrom(t *testing.T) {
 	for _, tt := range []struct{ addr, wildcard netip.Addr }{
 		{four, netip.IPv4Unspecified()}, {six, netip.IPv6Unspecified()}, {four, netip.IPv6Unspecified()},
@@ -116,35 +115,35 @@ func TestReceiveTellsWhereDatagramsAreFrom(t *testing.T) {
 					t.Errorf("datagram %d: got %q of %d bytes, want %q", i, got, b.Len(i), want)
 				}
 				got := sys.AddrPort(&b.Names[i])
-				got = netip.AddrPortFrom(got.Addr().Unmap(), got.Port()) // of IPv4 at a socket of IPv6
+				got = netip.AddrPortFrom(got.Addr().Unmap(), got.Port()) // an IPv4 address on an IPv6 socket
 				if want := sys.AddrPort(&name); got != want {
 					t.Errorf("datagram %d: got sender %v, want %v", i, got, want)
 				}
 				if b.ToAll[i] {
-					t.Errorf("datagram %d: it is said to be broadcast", i)
+					t.Errorf("datagram %d: got ToAll, want none for unicast", i)
 				}
 				if got := netip.AddrFrom16(b.Key(i, true).Local).Unmap(); got != addr {
 					t.Errorf("datagram %d: got local address %v, want %v", i, got, addr)
 				}
 				if b.Key(i, false).Local != (sys.Source{}) {
-					t.Errorf("datagram %d: the key has an address that it should not have", i)
+					t.Errorf("datagram %d: the key has a local address, want none", i)
 				}
 				if got := b.Hops[i]; got != 17 {
 					t.Errorf("datagram %d: got %d hops, want 17", i, got)
 				}
 				if b.Segment(i) != 0 || b.Count(i) != 1 {
-					t.Errorf("datagram %d: got %d of %d bytes, want a single one", i, b.Count(i), b.Segment(i))
+					t.Errorf("datagram %d: got %d datagrams of %d bytes, want one", i, b.Count(i), b.Segment(i))
 				}
 			}
 		})
 	}
 }
 
-// What the kernel has joined is told apart again: each has its bytes.
+// Each yields the datagrams that the kernel has joined, with their own bytes.
 func TestReceiveJoinedDatagrams(t *testing.T) {
 	var denied sys.Denials
 	if denied.Try([]sys.Call{sys.CallCut, sys.CallJoin}); denied.Has(sys.CallCut) || denied.Has(sys.CallJoin) {
-		t.Skip("the kernel does not cut or join")
+		t.Skip("the kernel cannot cut or join datagrams")
 	}
 	fd, at := listen(t, four)
 	sys.SetOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
@@ -157,8 +156,8 @@ func TestReceiveJoinedDatagrams(t *testing.T) {
 	b := newBatch(t)
 	places := receiveAll(t, 1, receiveFrom(b, fd))
 	if places != 1 || b.Segment(0) != 100 || b.Count(0) != 10 || b.Len(0) != 950 {
-		t.Fatalf("got %d places, the first with %d datagrams of %d bytes; want 10 of 100 in one", places, b.Count(0),
-			b.Segment(0))
+		t.Fatalf("got %d places, the first with %d datagrams of %d bytes; want one place with 10 of 100",
+			places, b.Count(0), b.Segment(0))
 	}
 	var got [][]byte
 	for datagram := range b.Each(0) {
@@ -168,11 +167,11 @@ func TestReceiveJoinedDatagrams(t *testing.T) {
 		t.Errorf("got %d datagrams %v, want 10 of 100 bytes and one of 50", len(got), got)
 	}
 	for range b.Each(0) {
-		break // and no panic
+		break // stopping early must not panic
 	}
 }
 
-// A connected socket's datagrams come one by one or together, and control messages are read if they may be joined.
+// A connected socket receives one datagram or several at a time, and joined datagrams come with control messages.
 func TestReceiveConnected(t *testing.T) {
 	server, at := listen(t, four)
 	fd := dial(t, at)
@@ -200,7 +199,7 @@ func TestReceiveConnected(t *testing.T) {
 	}
 }
 
-// dial2 connects a socket that listens to a client, and returns what sends a text to it.
+// dial2 connects the listening socket fd to a client, and returns a function that sends a text to the client.
 func dial2(t *testing.T, fd int32, to *unix.RawSockaddrInet6) func(string) {
 	t.Helper()
 	if err := unix.Connect(int(fd), &unix.SockaddrInet4{Addr: sys.AddrPort(to).Addr().As4(),
@@ -214,13 +213,13 @@ func dial2(t *testing.T, fd int32, to *unix.RawSockaddrInet6) func(string) {
 	}
 }
 
-// Lists of places sum up what is in them, and unknown hops do not count.
+// FewestHops and CountFrom cover all places of a list, and unknown hops do not count.
 func TestLists(t *testing.T) {
 	b := new(Batch)
 	for i, hops := range []uint8{0, 30, 20, 40} {
 		b.Hops[i], b.headers[i].Len = hops, 100
 	}
-	b.segments[2] = 30 // so there are 4
+	b.segments[2] = 30 // 100 bytes in segments of 30 make 4 datagrams
 	b.Next[0], b.Next[1], b.Next[2], b.Next[3] = 1, 2, -1, -1
 	for _, tt := range []struct {
 		from  int16
@@ -228,15 +227,15 @@ func TestLists(t *testing.T) {
 		count int
 	}{{0, 20, 6}, {1, 20, 5}, {2, 20, 4}, {3, 40, 1}, {-1, 0, 0}} {
 		if got := b.FewestHops(tt.from); got != tt.hops {
-			t.Errorf("from %d on: got %d hops, want %d", tt.from, got, tt.hops)
+			t.Errorf("from place %d on: got %d hops, want %d", tt.from, got, tt.hops)
 		}
 		if got := b.CountFrom(tt.from); got != tt.count {
-			t.Errorf("from %d on: got %d datagrams, want %d", tt.from, got, tt.count)
+			t.Errorf("from place %d on: got %d datagrams, want %d", tt.from, got, tt.count)
 		}
 	}
 }
 
-// A client is told from all others by its address, port, zone and family.
+// A ClientID differs for each address, port, zone and family.
 func TestClientIDs(t *testing.T) {
 	seen := map[ClientID]string{}
 	for _, text := range []string{"127.0.0.1:80", "127.0.0.1:81", "127.0.0.2:80", "[::1]:80", "[::2]:80",
@@ -245,23 +244,23 @@ func TestClientIDs(t *testing.T) {
 		sys.PutAddr(&sa, netip.MustParseAddrPort(text))
 		id := ClientIDOf(&sa)
 		if other, ok := seen[id]; ok {
-			t.Errorf("%s is %s", text, other)
+			t.Errorf("%s has the same ID as %s", text, other)
 		}
 		seen[id] = text
 		if id != ClientIDOf(&sa) {
-			t.Errorf("%s is not itself", text)
+			t.Errorf("two IDs of %s differ", text)
 		}
 		sa.Scope_id++
 		if sa.Family == unix.AF_INET6 && id == ClientIDOf(&sa) {
-			t.Errorf("%s has no zone", text)
+			t.Errorf("the ID of %s ignores the zone", text)
 		}
 	}
 	if size := unsafe.Sizeof(ClientID{}); size != 24 {
-		t.Errorf("an ID has %d bytes, want 24 without padding", size)
+		t.Errorf("a ClientID has %d bytes, want 24 without padding", size)
 	}
 }
 
-// numbered returns n bytes that differ from their neighbours.
+// numbered returns n bytes, each different from its neighbours.
 func numbered(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {

@@ -10,12 +10,12 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// sendAll sends everything, and returns what that was.
+// sendAll sends all parcels of w, and returns what was sent.
 func sendAll(t *testing.T, w *Sender, fd int32) (total Traffic) {
 	t.Helper()
 	for w.More() {
 		n, err := w.Send(fd)
-		if err != 0 && err != unix.EPERM { // EPERM: a fault of the build tag faults, which passes
+		if err != 0 && err != unix.EPERM { // with the build tag faults, EPERM may occur once
 			t.Fatal(err)
 		}
 		total.Datagrams += n.Datagrams
@@ -24,7 +24,7 @@ func sendAll(t *testing.T, w *Sender, fd int32) (total Traffic) {
 	return total
 }
 
-// addSome adds five parcels of 100 bytes and one of 450 that was joined.
+// addSome adds five parcels of 100 bytes, and one of 450 bytes made of joined datagrams of 100 bytes.
 func addSome(w *Sender, body []byte, plain *bool) {
 	for i := range 5 {
 		w.Add(Parcel{Base: &body[100*i], Size: 100, Plain: plain})
@@ -32,14 +32,14 @@ func addSome(w *Sender, body []byte, plain *bool) {
 	w.Add(Parcel{Base: &body[500], Size: 450, Segment: 100, Plain: plain})
 }
 
-// However datagrams are sent, they arrive one by one and whole: cut by the kernel, one by one from the start, and one
-// by one after the kernel has refused to cut.
+// All datagrams arrive singly and whole in each case: if the kernel cuts them, if it refuses to cut them, and if
+// nothing is known of the flow.
 func TestSenderSendsEachDatagram(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
-		noCheck bool // without checksums the kernel does not cut: EINVAL (udp_send_skb of net/ipv4/udp.c)
+		noCheck bool // the kernel cannot cut without checksums: EINVAL (udp_send_skb of net/ipv4/udp.c)
 		plain   *bool
-		after   bool // plain
+		after   bool // plain after sending
 	}{
 		{"cut by the kernel", false, new(bool), false},
 		{"not cut by the kernel", true, new(bool), true},
@@ -71,7 +71,7 @@ func TestSenderSendsEachDatagram(t *testing.T) {
 	}
 }
 
-// Consecutive parcels of a flow and one size are one message to the kernel; others are not.
+// The Sender makes one message of consecutive parcels of one flow and size, and separate messages of others.
 func TestSenderJoins(t *testing.T) {
 	var body [1 << 16]byte
 	var plain bool
@@ -89,7 +89,7 @@ func TestSenderJoins(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		parcels []Parcel
-		want    int // messages
+		want    int // number of messages
 	}{
 		{"one size", sized(1, 10, 10, 10), 1},
 		{"the last is smaller", sized(1, 10, 10, 5), 1},
@@ -113,7 +113,7 @@ func TestSenderJoins(t *testing.T) {
 	}
 }
 
-// A parcel goes where it says, from where it says, with the hops that it says.
+// A parcel goes to its destination, from its source address, with its hops.
 func TestSenderControlMessages(t *testing.T) {
 	for _, addr := range []netip.Addr{four, six} {
 		t.Run(addr.String(), func(t *testing.T) {
@@ -143,8 +143,8 @@ func TestSenderControlMessages(t *testing.T) {
 	}
 }
 
-// After an error the parcel that it is about is the first. Skip gives it up, and the rest can go on. Without hops what
-// is left has those of the socket.
+// After an error, Front returns the parcel that caused it. Skip drops that parcel, and the rest can be sent. After
+// DropHops, the rest has the socket's hops.
 func TestSenderSkips(t *testing.T) {
 	server, at := listen(t, four)
 	fd, _ := listen(t, four)
@@ -159,7 +159,7 @@ func TestSenderSkips(t *testing.T) {
 		t.Fatalf("got %v, %v at place %d, want nothing sent and EACCES at 7", n, err, w.Front().Place)
 	}
 	if n := w.Skip(); n != 1 || !w.More() || w.Front().Place != 8 {
-		t.Fatalf("skipped %d, want one and place 8 to be the first", n)
+		t.Fatalf("skipped %d datagrams, want 1, and place 8 in front", n)
 	}
 	w.DropHops()
 	if got := sendAll(t, w, fd); got != (Traffic{1, 1}) || w.More() {
@@ -173,12 +173,12 @@ func TestSenderSkips(t *testing.T) {
 	}
 	w.Clear()
 	if w.More() {
-		t.Error("a cleared sender has parcels")
+		t.Error("More is true after Clear")
 	}
 }
 
-// A datagram that the kernel refuses does not mean that the call is denied: here it is to leave from an address that no
-// host can have. Datagrams that go the plain way leave from another address than they should.
+// A refused datagram does not mean that the call is denied. This datagram is refused for its source address, which no
+// host can have. If sendmsg counted as denied, later datagrams would leave from the wrong address.
 func TestRefusedDatagramIsNoDenial(t *testing.T) {
 	_, at := listen(t, four)
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -196,12 +196,12 @@ func TestRefusedDatagramIsNoDenial(t *testing.T) {
 	}
 	for c := range sys.NumCalls {
 		if w.Denied.Has(c) {
-			t.Errorf("%v counts as denied", c)
+			t.Errorf("%v is recorded as denied", c)
 		}
 	}
 }
 
-// Where the system denies calls, datagrams still go and come, by the calls that are left.
+// If the system denies calls, datagrams are still sent and received with the remaining calls.
 func TestDeniedCalls(t *testing.T) {
 	for _, denied := range [][]sys.Call{{sys.CallSendmmsg}, {sys.CallSendmmsg, sys.CallSendmsg}, {sys.CallCut},
 		{sys.CallRecvmmsg}, {sys.CallRecvmmsg, sys.CallRecvmsg}} {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listen returns a listener of addr, as a descriptor of its own that does not block.
+// listen returns a non-blocking descriptor of a listener at addr, and its address.
 func listen(t *testing.T, addr string) (int32, netip.AddrPort) {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
@@ -26,15 +26,15 @@ func listen(t *testing.T, addr string) (int32, netip.AddrPort) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	fd := int(f.Fd()) // which makes it block
+	fd := int(f.Fd()) // Fd makes the socket blocking
 	if err := unix.SetNonblock(fd, true); err != nil {
 		t.Fatal(err)
 	}
 	return int32(fd), l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// By accept4 and by accept, Accept says that no client waits, and that a socket is no listener. None of that is a
-// denial.
+// Accept returns the same errors with accept4 and with accept, for an empty queue and for wrong descriptors. None of
+// these errors records a denial.
 func TestAcceptErrors(t *testing.T) {
 	listener, _ := listen(t, "127.0.0.1:0")
 	stream, _ := tcpPair(t, "127.0.0.1:0")
@@ -67,12 +67,12 @@ func TestAcceptErrors(t *testing.T) {
 			}
 		}
 		if d.Has(CallAccept) != denied {
-			t.Errorf("accept4 counts as denied: %v, want %v", d.Has(CallAccept), denied)
+			t.Errorf("accept4 is recorded as denied: %v, want %v", d.Has(CallAccept), denied)
 		}
 	}
 }
 
-// Clients of both families come to a listener of both: openPair checks their addresses.
+// Accept works for IPv4 and IPv6 clients. openPair checks their addresses.
 func TestAcceptBothFamilies(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
 		for _, denied := range []bool{false, true} {
@@ -94,7 +94,7 @@ func TestAcceptBothFamilies(t *testing.T) {
 	}
 }
 
-// AcceptFile takes a client by accept, as a file that does not block and that no program inherits.
+// AcceptFile accepts a connection as a non-blocking file with close-on-exec.
 func TestAcceptFile(t *testing.T) {
 	listener, at := listen(t, "127.0.0.1:0")
 	if f, err := AcceptFile(uintptr(listener)); !errors.Is(err, unix.EAGAIN) {
@@ -112,7 +112,7 @@ func TestAcceptFile(t *testing.T) {
 	defer f.Close()
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFD, 0)
 	if err != nil || flags&unix.FD_CLOEXEC == 0 {
-		t.Errorf("programs that are started have the socket: %#x, %v", flags, err)
+		t.Errorf("the socket is not close-on-exec: %#x, %v", flags, err)
 	}
 	c, err := net.FileConn(f)
 	if err != nil {
@@ -127,19 +127,19 @@ func TestAcceptFile(t *testing.T) {
 	}
 }
 
-// While accept4 works, no error of accepting counts as its denial.
+// While accept4 works, AcceptDenied returns false for every error.
 func TestAcceptDenied(t *testing.T) {
 	for _, err := range []error{
 		nil, errors.New("another"), unix.EPERM, unix.EINVAL, unix.ECONNABORTED,
 		&net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", unix.ENOSYS)},
 	} {
 		if AcceptDenied(err) {
-			t.Errorf("%v counts as a denial of accept4, which works", err)
+			t.Errorf("AcceptDenied(%v) is true, though accept4 works", err)
 		}
 	}
 }
 
-// A port is shared while both sockets want that, and no longer.
+// Two sockets share a port only while both have SO_REUSEPORT.
 func TestReusePort(t *testing.T) {
 	shared := net.ListenConfig{Control: ReusePort}
 	first, err := shared.ListenPacket(context.Background(), "udp", "127.0.0.1:0")
@@ -150,11 +150,11 @@ func TestReusePort(t *testing.T) {
 	addr := first.LocalAddr().String()
 	second, err := shared.ListenPacket(context.Background(), "udp", addr)
 	if err != nil {
-		t.Fatalf("got %v, want that the port is shared", err)
+		t.Fatalf("got %v, want a shared port", err)
 	}
 	second.Close()
 	if c, err := net.ListenPacket("udp", addr); !errors.Is(err, unix.EADDRINUSE) {
-		t.Errorf("got %v, %v, want EADDRINUSE for one that does not share", c, err)
+		t.Errorf("got %v, %v, want EADDRINUSE for a socket without SO_REUSEPORT", c, err)
 	}
 	raw, err := first.(*net.UDPConn).SyscallConn()
 	if err != nil {
@@ -164,18 +164,18 @@ func TestReusePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c, err := shared.ListenPacket(context.Background(), "udp", addr); !errors.Is(err, unix.EADDRINUSE) {
-		t.Errorf("got %v, %v, want EADDRINUSE, as the first does not share any more", c, err)
+		t.Errorf("got %v, %v, want EADDRINUSE after the first socket stopped sharing", c, err)
 	}
 	first.Close()
 	if err := SetReusePortConn(raw, true); err == nil {
-		t.Error("a closed socket takes the option")
+		t.Error("setting the option of a closed socket succeeded")
 	}
 	if err := SetReusePort(-1, true); !errors.Is(err, unix.EBADF) {
 		t.Errorf("got %v, want EBADF", err)
 	}
 }
 
-// DisableGRO takes back what an earlier process wanted.
+// DisableGRO switches off the UDP_GRO that an earlier process has set.
 func TestDisableGRO(t *testing.T) {
 	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -199,5 +199,5 @@ func TestDisableGRO(t *testing.T) {
 		}
 	})
 	c.Close()
-	DisableGRO(c) // which is of no consequence
+	DisableGRO(c) // does nothing for a closed socket
 }

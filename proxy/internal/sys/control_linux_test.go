@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The control messages of raw sockets tell the address that was used and the hops that are left: those of the socket,
-// or those that a datagram takes along. Without recvmsg there are none, and without sendmsg none can be taken along.
+// Control messages provide a datagram's local address, and the hops set by its socket or by the datagram itself.
+// Without recvmsg no control messages are received; without sendmsg none can be sent.
 func TestControlMessages(t *testing.T) {
 	for _, tt := range []struct{ wildcard, to string }{
 		{"0.0.0.0", "127.0.0.1"}, {"0.0.0.0", "127.0.0.2"}, {"::", "::1"},
@@ -42,19 +42,19 @@ func TestControlMessages(t *testing.T) {
 				n, err := d.Send(client, headersOf(message, false))
 				if d.Has(CallSendmsg) {
 					if n != 0 || err != unix.EINVAL {
-						t.Errorf("sent %d, %v, want EINVAL: sendto takes no hops along", n, err)
+						t.Errorf("sent %d, %v, want EINVAL: sendto cannot carry hops", n, err)
 					}
 					return
 				}
 				if got := receive(t, d, server, 1)[0]; Hops(got.oob) != 5 || n != 1 || err != 0 {
-					t.Errorf("got %d hops, %d, %v, want those of the datagram, 5", Hops(got.oob), n, err)
+					t.Errorf("got %d hops, %d, %v, want the datagram's own, 5", Hops(got.oob), n, err)
 				}
 			})
 		})
 	}
 }
 
-// A datagram leaves from the source that PutSource gives it. Without sendmsg it leaves from the kernel's choice.
+// A datagram leaves from the address given to PutSource. Without sendmsg the kernel chooses the address.
 func TestPutSource(t *testing.T) {
 	for _, tt := range []struct{ wildcard, client, from, choice string }{
 		{"0.0.0.0", "127.0.0.1", "127.0.0.3", "127.0.0.1"}, {"::", "::1", "::1", "::1"},
@@ -71,7 +71,7 @@ func TestPutSource(t *testing.T) {
 					t.Errorf("got %x, want %x", oob, want)
 				}
 				if got := Local(oob); got != from {
-					t.Errorf("the message reads as %v, want %v", got, from)
+					t.Errorf("Local returned %v for the message, want %v", got, from)
 				}
 				message[0].oob = oob
 				if n, err := d.Send(server, headersOf(message, true)); n != 1 || err != 0 {
@@ -82,14 +82,14 @@ func TestPutSource(t *testing.T) {
 					want = netip.AddrPortFrom(netip.MustParseAddr(tt.choice), at.Port())
 				}
 				if got := receive(t, d, client, 1)[0].from; got != want {
-					t.Errorf("got one from %v, want it from %v", got, want)
+					t.Errorf("got a datagram from %v, want it from %v", got, want)
 				}
 			})
 		})
 	}
 }
 
-// What a control message says of hops and the local address is read only if it is there in full.
+// HopsIn and LocalIn ignore control messages that are truncated.
 func TestReadControlMessages(t *testing.T) {
 	four, six := make([]byte, unix.SizeofInet4Pktinfo), make([]byte, unix.SizeofInet6Pktinfo)
 	copy(four[4:], []byte{192, 0, 2, 7})
@@ -108,12 +108,12 @@ func TestReadControlMessages(t *testing.T) {
 		hops        uint8
 	}{
 		{"IP_PKTINFO", unix.IPPROTO_IP, unix.IP_PKTINFO, four, "192.0.2.7", 0},
-		{"IP_PKTINFO, cut", unix.IPPROTO_IP, unix.IP_PKTINFO, four[:11], "", 0},
+		{"IP_PKTINFO, truncated", unix.IPPROTO_IP, unix.IP_PKTINFO, four[:11], "", 0},
 		{"IPV6_PKTINFO", unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, six, "2001:db8::7", 0},
-		{"IPV6_PKTINFO, cut", unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, six[:19], "", 0},
-		{"IPV6_PKTINFO of a group", unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, multicast, "", 0},
+		{"IPV6_PKTINFO, truncated", unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, six[:19], "", 0},
+		{"IPV6_PKTINFO of a multicast group", unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, multicast, "", 0},
 		{"IP_TTL", unix.IPPROTO_IP, unix.IP_TTL, hops, "", 77},
-		{"IP_TTL, cut", unix.IPPROTO_IP, unix.IP_TTL, hops[:3], "", 0},
+		{"IP_TTL, truncated", unix.IPPROTO_IP, unix.IP_TTL, hops[:3], "", 0},
 		{"IPV6_HOPLIMIT", unix.IPPROTO_IPV6, unix.IPV6_HOPLIMIT, hops, "", 77},
 		{"another level", unix.SOL_SOCKET, unix.IP_TTL, hops, "", 0},
 	} {
@@ -127,11 +127,11 @@ func TestReadControlMessages(t *testing.T) {
 		}
 	}
 	if broken := []byte{1, 2, 3}; Hops(broken) != 0 || Local(broken).IsValid() {
-		t.Error("what is no control message says something")
+		t.Error("invalid control messages have hops or a local address")
 	}
 }
 
-// SetHops sets the option of the socket's family.
+// SetHops sets the option for the socket's address family.
 func TestSetHops(t *testing.T) {
 	four, _ := udpSocket(t, "127.0.0.1")
 	SetHops(four, false, 33)
@@ -145,7 +145,7 @@ func TestSetHops(t *testing.T) {
 	}
 }
 
-// The control messages that package net's reads hand over tell the address that was used and the hops.
+// Local and Hops read the control messages that package net returns.
 func TestControlMessagesOfPackageNet(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		t.Run(addr, func(t *testing.T) {
@@ -195,6 +195,6 @@ func TestControlMessagesOfPackageNet(t *testing.T) {
 		})
 	}
 	if Local(nil).IsValid() || Hops(nil) != 0 {
-		t.Error("no control message says something")
+		t.Error("an empty control message has hops or a local address")
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// udpSocket returns a socket that is bound to a port of an address, and where that is.
+// udpSocket returns a socket bound to a free port of addr, and its address.
 func udpSocket(t *testing.T, addr string) (int32, netip.AddrPort) {
 	t.Helper()
 	at := netip.AddrPortFrom(netip.MustParseAddr(addr), 0)
@@ -47,7 +47,7 @@ func udpClient(t *testing.T, addr netip.AddrPort) int32 {
 	return fd
 }
 
-// A message is a datagram as Receive and Send take it, with what its header points to.
+// A message holds the memory that the header of a datagram points to.
 type message struct {
 	buf  []byte
 	oob  []byte
@@ -55,7 +55,7 @@ type message struct {
 	iov  unix.Iovec
 }
 
-// headersOf returns the headers of messages: with room for an address, or for one, if named.
+// headersOf returns headers for messages. If named, the headers have the messages' addresses, or space for an address.
 func headersOf(messages []message, named bool) []Mmsghdr {
 	headers := make([]Mmsghdr, len(messages))
 	for i := range messages {
@@ -78,7 +78,7 @@ func headersOf(messages []message, named bool) []Mmsghdr {
 	return headers
 }
 
-// toSend returns messages of texts.
+// toSend returns messages that hold the given texts.
 func toSend(texts ...string) []message {
 	messages := make([]message, len(texts))
 	for i, text := range texts {
@@ -87,7 +87,7 @@ func toSend(texts ...string) []message {
 	return messages
 }
 
-// toReceive returns n messages to receive into, with room for control messages.
+// toReceive returns n messages to receive into, with space for control messages.
 func toReceive(n int) []message {
 	messages := make([]message, n)
 	for i := range messages {
@@ -96,14 +96,14 @@ func toReceive(n int) []message {
 	return messages
 }
 
-// datagramWays are the calls that may be denied to Receive and Send, each of which has a way round.
+// datagramWays lists sets of denied calls that Receive and Send must work around.
 var datagramWays = [][]Call{
 	nil,
 	{CallRecvmmsg, CallSendmmsg},
 	{CallRecvmmsg, CallRecvmsg, CallSendmmsg, CallSendmsg},
 }
 
-// eachWay runs f without each of the datagramWays.
+// eachWay runs f once for each set of datagramWays, with the calls of the set denied.
 func eachWay(t *testing.T, f func(t *testing.T, d *Denials)) {
 	t.Helper()
 	for _, without := range datagramWays {
@@ -115,14 +115,14 @@ func eachWay(t *testing.T, f func(t *testing.T, d *Denials)) {
 			f(t, d)
 			for c := range NumCalls {
 				if d.Has(c) != slices.Contains(without, c) {
-					t.Errorf("%v counts as denied: %v", c, d.Has(c))
+					t.Errorf("%v is recorded as denied: %v", c, d.Has(c))
 				}
 			}
 		})
 	}
 }
 
-// A received is a datagram that has come.
+// A received describes a datagram that was received.
 type received struct {
 	text string
 	from netip.AddrPort
@@ -147,7 +147,7 @@ func receive(t *testing.T, d *Denials, fd int32, n int) (all []received) {
 	return all
 }
 
-// Datagrams arrive whole, in order and with their sender's address, and an answer goes to the address that it is for.
+// Datagrams arrive whole, in order and with their sender's address, and an answer reaches the address it was sent to.
 func TestSendAndReceive(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		t.Run(addr, func(t *testing.T) {
@@ -177,38 +177,38 @@ func TestSendAndReceive(t *testing.T) {
 	}
 }
 
-// What cannot be sent or received has the same error by each way.
+// Receive and Send return the same errors with each set of denied calls.
 func TestDatagramErrors(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *Denials) {
 		server, at := udpSocket(t, "127.0.0.1")
 		client := udpClient(t, at)
 		in := headersOf(toReceive(2), true)
 		if n, err := d.Receive(server, in); n != 0 || err != unix.EAGAIN {
-			t.Errorf("got %d, %v when nothing had come, want EAGAIN", n, err)
+			t.Errorf("got %d, %v from an empty socket, want EAGAIN", n, err)
 		}
 		if n, err := d.Receive(-1, in); n != 0 || err != unix.EBADF {
-			t.Errorf("got %d, %v of no descriptor, want EBADF", n, err)
+			t.Errorf("got %d, %v for an invalid descriptor, want EBADF", n, err)
 		}
 		long := headersOf(toSend("fits", strings.Repeat("x", 70_000), "never"), false)
 		if n, err := d.Send(client, long); n != 1 || err != 0 {
-			t.Errorf("sent %d, %v, want what comes before the one that is too long", n, err)
+			t.Errorf("sent %d, %v, want only the datagram before the one that is too long", n, err)
 		}
 		if n, err := d.Send(client, long[1:]); n != 0 || err != unix.EMSGSIZE {
 			t.Errorf("sent %d, %v, want EMSGSIZE", n, err)
 		}
 		if got := receive(t, d, server, 1)[0].text; got != "fits" {
-			t.Errorf("got %q, want the one that fits", got)
+			t.Errorf("got %q, want the datagram that fits", got)
 		}
 		if n, err := d.Send(-1, long); n != 0 || err != unix.EBADF {
-			t.Errorf("sent %d, %v to no descriptor, want EBADF", n, err)
+			t.Errorf("sent %d, %v for an invalid descriptor, want EBADF", n, err)
 		}
 		if n, err := d.Send(server, long); n != 0 || err != unix.EDESTADDRREQ {
-			t.Errorf("sent %d, %v to no address, want EDESTADDRREQ", n, err)
+			t.Errorf("sent %d, %v without an address, want EDESTADDRREQ", n, err)
 		}
 	})
 }
 
-// A connected socket hears that its peer refuses, after the datagrams that came before.
+// A connected socket gets the error that its peer refuses datagrams only after the datagrams that arrived before it.
 func TestARefusalComesBehindTheDatagrams(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *Denials) {
 		server, at := udpSocket(t, "127.0.0.1")
@@ -221,14 +221,14 @@ func TestARefusalComesBehindTheDatagrams(t *testing.T) {
 		}
 		var texts []string
 		messages := toReceive(4)
-		headers := headersOf(messages, false) // without room for addresses: the socket is connected
+		headers := headersOf(messages, false) // without space for addresses, because the socket is connected
 		for len(texts) < 2 {
 			n, err := again(t, func() (int, syscall.Errno) { return d.Receive(client, headers) })
 			if err != 0 {
 				t.Fatal(err)
 			}
 			if d.Has(CallRecvmmsg) && n != 1 {
-				t.Errorf("took %d datagrams by a call for each, want 1: an error behind it would be lost", n)
+				t.Errorf("received %d datagrams with one call each, want 1, or an error behind it is lost", n)
 			}
 			for i := range n {
 				texts = append(texts, string(messages[i].buf[:headers[i].Len]))
@@ -237,7 +237,7 @@ func TestARefusalComesBehindTheDatagrams(t *testing.T) {
 		if !slices.Equal(texts, []string{"1", "2"}) {
 			t.Errorf("got %q, want 1 and 2", texts)
 		}
-		if err := unix.Dup3(int(udpClient(t, at)), int(server), 0); err != nil { // which closes the server's port
+		if err := unix.Dup3(int(udpClient(t, at)), int(server), 0); err != nil { // closes the server's port
 			t.Fatal(err)
 		}
 		testproc.Await(t, "the refusal", func() bool {
@@ -248,14 +248,14 @@ func TestARefusalComesBehindTheDatagrams(t *testing.T) {
 	})
 }
 
-// RecvDatagram and SendDatagram move one datagram, which may be empty, and cut what does not fit.
+// RecvDatagram and SendDatagram move one datagram, which may be empty, and RecvDatagram truncates a long one.
 func TestSingleDatagrams(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1", "::1"} {
 		server, at := udpSocket(t, addr)
 		client := udpClient(t, at)
 		buf := make([]byte, 4)
 		if _, err := RecvDatagram(server, buf); err != unix.EAGAIN {
-			t.Errorf("got %v when nothing had come, want EAGAIN", err)
+			t.Errorf("got %v from an empty socket, want EAGAIN", err)
 		}
 		for _, text := range []string{"one", "", "too long"} {
 			if err := SendDatagram(client, []byte(text)); err != 0 {
@@ -272,7 +272,7 @@ func TestSingleDatagrams(t *testing.T) {
 	}
 }
 
-// The kernel cuts a message to which PutSegment has added that. A way that cannot say it sends nothing.
+// The kernel cuts a message that carries PutSegment's control message. Without sendmsg, Send refuses such a message.
 func TestSegments(t *testing.T) {
 	eachWay(t, func(t *testing.T, d *Denials) {
 		server, at := udpSocket(t, "127.0.0.1")
@@ -283,7 +283,7 @@ func TestSegments(t *testing.T) {
 		n, err := d.Send(client, headersOf(message, false))
 		if d.Has(CallSendmsg) {
 			if n != 0 || err != unix.EINVAL {
-				t.Errorf("sent %d, %v, want EINVAL: sendto cuts nothing", n, err)
+				t.Errorf("sent %d, %v, want EINVAL: sendto cannot cut", n, err)
 			}
 			return
 		}

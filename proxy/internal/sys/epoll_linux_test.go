@@ -20,7 +20,7 @@ func newEpoll(t *testing.T) int {
 	return epfd
 }
 
-// told takes what epoll has now. A call that was interrupted is made again.
+// told returns the events that epoll has now. It repeats interrupted calls.
 func told(t *testing.T, epfd int) []unix.EpollEvent {
 	t.Helper()
 	events := make([]unix.EpollEvent, 8)
@@ -36,13 +36,13 @@ func told(t *testing.T, epfd int) []unix.EpollEvent {
 	return events[:n]
 }
 
-// An edge-triggered descriptor is told of once for all that has come, and again when more comes. Another one is told
-// of as long as there is something.
+// Edge-triggered epoll reports a descriptor once for all bytes that have arrived, and again when more arrive.
+// Level-triggered epoll reports it as long as there are bytes.
 func TestEpollEdges(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		events uint32
-		again  int // how often it is told of though nothing has come
+		again  int // number of events although no more bytes have arrived
 	}{{"edge", unix.EPOLLIN | unix.EPOLLET, 0}, {"level", unix.EPOLLIN, 1}} {
 		t.Run(tt.name, func(t *testing.T) {
 			epfd := newEpoll(t)
@@ -60,14 +60,14 @@ func TestEpollEdges(t *testing.T) {
 					t.Errorf("got %d events for a byte, want 1", n)
 				}
 				if n := len(told(t, epfd)); n != tt.again {
-					t.Errorf("got %d events when nothing more had come, want %d", n, tt.again)
+					t.Errorf("got %d events without new bytes, want %d", n, tt.again)
 				}
 			}
 		})
 	}
 }
 
-// A wait without end lasts until there is an event; one with a limit ends without any.
+// A wait without limit lasts until there is an event. A wait with a limit ends without one.
 func TestEpollWaits(t *testing.T) {
 	epfd := newEpoll(t)
 	p, errno := OpenPipe()
@@ -95,7 +95,7 @@ func TestEpollWaits(t *testing.T) {
 	written := make(chan struct{})
 	go func() { defer close(written); unix.Write(int(p.W), []byte("x")) }()
 	if n := wait(-1); n != 1 || events[0].Fd != 3 {
-		t.Errorf("got %d events, of %d, want one, of 3", n, events[0].Fd)
+		t.Errorf("got %d events, of number %d, want one, of number 3", n, events[0].Fd)
 	}
 	<-written
 	if _, err := EpollWait(-1, events[:0], 0); err != unix.EBADF && err != unix.EINVAL && err != unix.EINTR {
@@ -103,7 +103,7 @@ func TestEpollWaits(t *testing.T) {
 	}
 }
 
-// Epoll tells that a peer has ended its side, and that the connection is over.
+// Epoll reports that a peer has finished sending, and that the connection was reset.
 func TestEpollTellsOfTheEnd(t *testing.T) {
 	epfd := newEpoll(t)
 	a, b := openPair(t, "127.0.0.1:0", new(Denials))
@@ -125,7 +125,7 @@ func TestEpollTellsOfTheEnd(t *testing.T) {
 	await("the reset", unix.EPOLLERR|unix.EPOLLHUP)
 }
 
-// A descriptor is added once, if it is one that can be waited for; EPOLLEXCLUSIVE is taken for one too.
+// A descriptor can be added once, and only if epoll can wait for it. EPOLLEXCLUSIVE is accepted for a single one.
 func TestEpollAddErrors(t *testing.T) {
 	epfd := newEpoll(t)
 	p, errno := OpenPipe()
@@ -152,7 +152,7 @@ func TestEpollAddErrors(t *testing.T) {
 	}
 }
 
-// Epoll tells of a descriptor by the number and the side that it was given, until it is removed.
+// Epoll reports a descriptor's events with the given number and side, until it is removed.
 func TestEpoll(t *testing.T) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -174,7 +174,7 @@ func TestEpoll(t *testing.T) {
 	unix.Write(int(p.W), []byte("x"))
 	testproc.Await(t, "the event", func() bool { n, _ := EpollWait(epfd, events, 100); return n == 1 })
 	if e := events[0]; e.Fd != 42 || e.Pad != 1 || e.Events&unix.EPOLLIN == 0 {
-		t.Errorf("got %+v, want number 42, side 1, to be read", e)
+		t.Errorf("got %+v, want number 42, side 1, EPOLLIN", e)
 	}
 	if err := EpollRemove(epfd, p.R); err != 0 {
 		t.Error(err)

@@ -12,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A denied call works as often as it is to, and then fails until it is permitted again.
+// A denied call succeeds the given number of times, and then fails until Permit.
 func TestDeny(t *testing.T) {
 	Deny(CallPipe, unix.EPERM, 2)
 	defer Permit(CallPipe)
 	for i, want := range []bool{true, true, false, false} {
 		p, err := OpenPipe()
 		if (err == 0) != want {
-			t.Errorf("call %d: got %v, want it to work: %v", i, err, want)
+			t.Errorf("call %d: got %v, want success: %v", i, err, want)
 		}
 		if err == 0 {
 			p.Close()
@@ -30,7 +30,7 @@ func TestDeny(t *testing.T) {
 	}
 	var d Denials
 	if d.Try([]Call{CallPipe, CallSplice}); !d.Has(CallPipe) || d.Has(CallSplice) {
-		t.Error("a trial shows another denial than that of pipe2")
+		t.Error("a trial did not find exactly the denial of pipe2")
 	}
 	DenyAgain(CallPipe, 1)
 	if p, err := OpenPipe(); err != 0 {
@@ -48,7 +48,7 @@ func TestDeny(t *testing.T) {
 	}
 }
 
-// denying has calls denied while f runs, and returns what it tells of denials.
+// denying denies calls while f runs, and returns the denials that OnDenial reported.
 func denying(t *testing.T, calls []Call, f func(d *Denials)) (told []Call) {
 	t.Helper()
 	for _, c := range calls {
@@ -63,7 +63,7 @@ func denying(t *testing.T, calls []Call, f func(d *Denials)) (told []Call) {
 	return told
 }
 
-// A call that is denied when it is used takes the way round in the same use, and is told once.
+// A call that is denied at its first use is replaced in the same use, and reported once.
 func TestDeniedAtItsFirstUse(t *testing.T) {
 	calls := []Call{CallRecvmmsg, CallSendmmsg, CallSendmsg}
 	told := denying(t, calls, func(d *Denials) {
@@ -79,7 +79,7 @@ func TestDeniedAtItsFirstUse(t *testing.T) {
 		}
 	})
 	if slices.Sort(told); !slices.Equal(told, calls) {
-		t.Errorf("told of %v, want each of %v once", told, calls)
+		t.Errorf("OnDenial got %v, want each of %v once", told, calls)
 	}
 	told = denying(t, []Call{CallAccept}, func(d *Denials) {
 		for range 2 {
@@ -89,11 +89,11 @@ func TestDeniedAtItsFirstUse(t *testing.T) {
 		}
 	})
 	if !slices.Equal(told, []Call{CallAccept}) {
-		t.Errorf("told of %v, want accept4 once", told)
+		t.Errorf("OnDenial got %v, want accept4 once", told)
 	}
 }
 
-// Each call that is denied is found when it is tried, and no other.
+// Try finds each denied call, and reports no other.
 func TestTryFindsDenials(t *testing.T) {
 	var all []Call
 	for c := range NumCalls {
@@ -101,17 +101,17 @@ func TestTryFindsDenials(t *testing.T) {
 	}
 	for _, c := range all {
 		if told := denying(t, []Call{c}, func(d *Denials) { d.Try(all) }); !slices.Equal(told, []Call{c}) {
-			t.Errorf("%v is denied; got %v", c, told)
+			t.Errorf("%v is denied; Try reported %v", c, told)
 		}
 	}
 }
 
-// Where the kernel does not tell of a socket, there is room, and what it tells otherwise is taken.
+// Without the kernel's figures, a socket counts as having free space, and other calls supply what they can.
 func TestStateWhereItIsDenied(t *testing.T) {
 	a, b := tcpPair(t, "127.0.0.1:0")
 	denying(t, []Call{CallRoom}, func(*Denials) {
 		if room := Room(int(a)); room != unknownRoom {
-			t.Errorf("got room %d, want that it is unknown", room)
+			t.Errorf("got room %d, want unknownRoom", room)
 		}
 	})
 	chunk := make([]byte, 64<<10)
@@ -121,7 +121,7 @@ func TestStateWhereItIsDenied(t *testing.T) {
 	})
 	denying(t, []Call{CallWritable}, func(*Denials) {
 		if room := Room(int(a)); room < leastRoom {
-			t.Errorf("got room %d, want some, as the kernel does not say that there is none", room)
+			t.Errorf("got room %d, want at least leastRoom without ppoll", room)
 		}
 	})
 	denying(t, []Call{CallUnsent}, func(*Denials) {
@@ -145,7 +145,7 @@ func TestStateWhereItIsDenied(t *testing.T) {
 	testproc.Await(t, "the reset, without SO_LINGER", func() bool { return Gone(int(a)) })
 }
 
-// Options that are denied are left as they are.
+// Denied options keep their values.
 func TestOptionsThatAreDenied(t *testing.T) {
 	fd, _ := udpSocket(t, "127.0.0.1")
 	before := option(t, fd, unix.IPPROTO_IP, unix.IP_TTL)
@@ -153,7 +153,7 @@ func TestOptionsThatAreDenied(t *testing.T) {
 		SetHops(fd, false, 3)
 		WantHops(fd, netip.IPv4Unspecified())
 		if WantLocal(int(fd), netip.IPv4Unspecified()) == nil || SetReusePort(int(fd), true) == nil {
-			t.Error("an option that is denied was set")
+			t.Error("setting a denied option succeeded")
 		}
 	})
 	for name, want := range map[int]int{unix.IP_TTL: before, unix.IP_RECVTTL: 0, unix.IP_PKTINFO: 0} {
@@ -163,7 +163,7 @@ func TestOptionsThatAreDenied(t *testing.T) {
 	}
 }
 
-// Dials that are to fail do so at once or later, are counted, and tell their error once.
+// Dials that FailDials fails do so at once or later, are counted, and return their error once.
 func TestFailDials(t *testing.T) {
 	_, at := listen(t, "127.0.0.1:0")
 	FailDials(100)
@@ -172,7 +172,7 @@ func TestFailDials(t *testing.T) {
 		fd, err := StartConnect(at, unix.SOCK_STREAM)
 		if err == unix.EINPROGRESS {
 			if first := SocketError(fd); !wasDoomed(fd, first) {
-				t.Errorf("got %v, want one error, and then none", first)
+				t.Errorf("got %v, want one error and then none", first)
 			}
 			Close(fd)
 		} else if fd != -1 || err == 0 {
@@ -184,7 +184,7 @@ func TestFailDials(t *testing.T) {
 	}
 }
 
-// wasDoomed reports whether a dial has told its error, and has no other.
+// wasDoomed reports whether a dial has returned an error, and has no other pending.
 func wasDoomed(fd int32, told syscall.Errno) bool {
 	return told != 0 && !IsDoomed(fd) && SocketError(fd) == 0
 }

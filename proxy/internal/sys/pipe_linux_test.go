@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Splice says when there is nothing to move, no room to move it to, and that the stream is at its end.
+// Splice returns EAGAIN for an empty source and for a full pipe, and zero at the end of a stream.
 func TestSpliceAtItsLimits(t *testing.T) {
 	a, b := tcpPair(t, "127.0.0.1:0")
 	p, errno := OpenPipe()
@@ -18,10 +18,10 @@ func TestSpliceAtItsLimits(t *testing.T) {
 	}
 	defer p.Close()
 	if _, err := Splice(b, p.W, 100, b); err != unix.EAGAIN {
-		t.Errorf("got %v of an empty socket, want EAGAIN", err)
+		t.Errorf("got %v for an empty socket, want EAGAIN", err)
 	}
 	if _, err := Splice(p.R, b, 100, b); err != unix.EAGAIN {
-		t.Errorf("got %v of an empty pipe, want EAGAIN", err)
+		t.Errorf("got %v for an empty pipe, want EAGAIN", err)
 	}
 	for full := false; !full; {
 		_, err := unix.Write(int(p.W), make([]byte, 4096))
@@ -30,10 +30,10 @@ func TestSpliceAtItsLimits(t *testing.T) {
 	sendAll(t, a, "x")
 	testproc.Await(t, "the byte", func() bool { return HasBytes(int(b)) })
 	if _, err := Splice(b, p.W, 100, b); err != unix.EAGAIN {
-		t.Errorf("got %v of a full pipe, want EAGAIN", err)
+		t.Errorf("got %v for a full pipe, want EAGAIN", err)
 	}
 	if err := p.Resize(4096); err != unix.EBUSY {
-		t.Errorf("got %v, want EBUSY: the pipe holds more than that", err)
+		t.Errorf("got %v, want EBUSY: the pipe holds more bytes", err)
 	}
 	if _, err := p.Unload(p.Capacity()); err != nil {
 		t.Fatal(err)
@@ -41,11 +41,11 @@ func TestSpliceAtItsLimits(t *testing.T) {
 	recvAll(t, b, 1)
 	ShutdownWrite(a)
 	if n, err := again(t, func() (int, syscall.Errno) { return Splice(b, p.W, 100, b) }); n != 0 || err != 0 {
-		t.Errorf("got %d, %v, want the end", n, err)
+		t.Errorf("got %d, %v, want the end of the stream", n, err)
 	}
 }
 
-// Neither end of a pipe blocks or is inherited. A pipe with no end to write to cannot give what is asked of it.
+// Both ends of a pipe are non-blocking and close-on-exec. Unload fails if a closed pipe holds too few bytes.
 func TestPipeEnds(t *testing.T) {
 	p, errno := OpenPipe()
 	if errno != 0 {
@@ -53,27 +53,27 @@ func TestPipeEnds(t *testing.T) {
 	}
 	for _, fd := range []int32{p.R, p.W} {
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
-			t.Errorf("an end blocks: %#x, %v", flags, err)
+			t.Errorf("an end is blocking: %#x, %v", flags, err)
 		}
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
-			t.Errorf("programs that are started have an end: %#x, %v", flags, err)
+			t.Errorf("an end is not close-on-exec: %#x, %v", flags, err)
 		}
 	}
 	unix.Write(int(p.W), []byte("abc"))
 	Close(p.W)
 	if b, err := p.Unload(4); err == nil || !strings.Contains(err.Error(), "read") {
-		t.Errorf("got %q, %v, want that reading failed: there were 3 bytes only", b, err)
+		t.Errorf("got %q, %v, want a read error, because the pipe has only 3 bytes", b, err)
 	}
 	if _, err := p.Read(make([]byte, 1)); err != unix.EIO {
 		t.Errorf("got %v, want EIO", err)
 	}
 	Close(p.R)
 	if n := (Pipe{-1, -1}).Capacity(); n != 64<<10 {
-		t.Errorf("a pipe of unknown size counts as one of %d bytes, want 64 KiB", n)
+		t.Errorf("an unknown capacity is %d bytes, want 64 KiB", n)
 	}
 }
 
-// Splice moves bytes from a socket to a socket by a pipe, and what is left in a pipe can be read.
+// Splice moves bytes from a socket to a socket through a pipe, and bytes left in the pipe can be read.
 func TestSpliceAndPipe(t *testing.T) {
 	a, b := tcpPair(t, "127.0.0.1:0")
 	p, err := OpenPipe()
@@ -102,10 +102,10 @@ func TestSpliceAndPipe(t *testing.T) {
 	}
 	rest, unloadErr := p.Unload(len(text) - out)
 	if unloadErr != nil || string(rest) != text[out:] {
-		t.Errorf("got %q, %v, want %q to be left", rest, unloadErr, text[out:])
+		t.Errorf("got %q, %v, want the rest, %q", rest, unloadErr, text[out:])
 	}
 	if _, err := p.Read(make([]byte, 1)); err != unix.EAGAIN {
-		t.Errorf("got %v of an empty pipe, want EAGAIN", err)
+		t.Errorf("got %v for an empty pipe, want EAGAIN", err)
 	}
 	back := make([]byte, len(text))
 	for n := 0; n < out; {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A closed descriptor is an error of each call, not something to wait for.
+// Every call returns EBADF for an invalid descriptor.
 func TestStreamCallsOfNoDescriptor(t *testing.T) {
 	buf := make([]byte, 1)
 	p, errno := OpenPipe()
@@ -40,7 +40,7 @@ func TestStreamCallsOfNoDescriptor(t *testing.T) {
 		}
 	}
 	if Gone(-1) || HasBytes(-1) {
-		t.Error("no descriptor has a connection that is gone, or bytes")
+		t.Error("Gone or HasBytes is true for an invalid descriptor")
 	}
 }
 
@@ -70,18 +70,18 @@ func recvAll(t *testing.T, fd int32, n int) string {
 	return string(b)
 }
 
-// HasBytes sees bytes and leaves them where they are. The end and a reset are no bytes.
+// HasBytes reports bytes and leaves them in the socket. The end of the stream and a reset do not count.
 func TestHasBytes(t *testing.T) {
 	a, b := tcpPair(t, "127.0.0.1:0")
 	sendAll(t, a, "hi")
 	testproc.Await(t, "bytes", func() bool { return HasBytes(int(b)) })
 	if got := recvAll(t, b, 2); got != "hi" {
-		t.Errorf("got %q, want hi: looking must not take bytes", got)
+		t.Errorf("got %q, want hi: HasBytes must not take bytes", got)
 	}
 	ShutdownWrite(a)
 	testproc.Await(t, "the end", func() bool { n, err := RecvStream(b, make([]byte, 1)); return n == 0 && err == 0 })
 	if HasBytes(int(b)) {
-		t.Error("the end counts as bytes")
+		t.Error("HasBytes is true at the end of the stream")
 	}
 	c, d := openPair(t, "127.0.0.1:0", new(Denials))
 	defer Close(d)
@@ -89,20 +89,20 @@ func TestHasBytes(t *testing.T) {
 	Close(c)
 	testproc.Await(t, "the reset", func() bool { return Gone(int(d)) })
 	if HasBytes(int(d)) {
-		t.Error("a reset counts as bytes")
+		t.Error("HasBytes is true after a reset")
 	}
 }
 
-// Readable and Writable see what a read or a write would not wait for, and leave it.
+// Readable and Writable report whether a read or a write would return at once, and take nothing.
 func TestReadableAndWritable(t *testing.T) {
 	a, b := tcpPair(t, "127.0.0.1:0")
 	if Readable(int(b)) || !Writable(int(b)) || Readable(-1) || Writable(-1) {
-		t.Error("a new socket has room and no bytes, and no descriptor has neither")
+		t.Error("want a new socket writable and not readable, and an invalid descriptor neither")
 	}
 	sendAll(t, a, "hi")
 	testproc.Await(t, "bytes", func() bool { return Readable(int(b)) })
 	if n, err := Peek(int(b)); n != 1 || err != nil {
-		t.Errorf("got %d, %v, want that the bytes are there yet", n, err)
+		t.Errorf("got %d, %v, want the bytes still in the socket", n, err)
 	}
 	chunk := make([]byte, 64<<10)
 	testproc.Await(t, "the socket to be full", func() bool {
@@ -123,12 +123,12 @@ func TestReadableAndWritable(t *testing.T) {
 	SendDatagram(refused, []byte("x"))
 	testproc.Await(t, "the refusal", func() bool { return Readable(int(refused)) })
 	if err := SocketError(refused); err != unix.ECONNREFUSED {
-		t.Errorf("got %v, want ECONNREFUSED, still", err)
+		t.Errorf("got %v, want ECONNREFUSED still pending", err)
 	}
 }
 
-// The first read after a reset has its error, later ones are at the end. Writing fails, without a signal. What was
-// unsent is so no more.
+// After a reset the first read returns the error, and later reads return the end of the stream. Writes fail without a
+// signal. Bytes that were unsent no longer count.
 func TestStreamAfterAReset(t *testing.T) {
 	a, b := openPair(t, "127.0.0.1:0", new(Denials))
 	defer Close(b)
@@ -141,7 +141,7 @@ func TestStreamAfterAReset(t *testing.T) {
 	Close(a)
 	testproc.Await(t, "the reset", func() bool { return Gone(int(b)) })
 	if n := Unsent(int(b)); n != 0 {
-		t.Errorf("%d bytes count as unsent, though the connection is over", n)
+		t.Errorf("%d bytes count as unsent after a reset", n)
 	}
 	if _, err := again(t, func() (int, syscall.Errno) { return RecvStream(b, chunk) }); err != unix.ECONNRESET {
 		t.Errorf("got %v, want ECONNRESET", err)
@@ -157,7 +157,7 @@ func TestStreamAfterAReset(t *testing.T) {
 	}
 }
 
-// A socket that has ended its side cannot write, and still reads.
+// After ShutdownWrite a socket cannot write, but can still read.
 func TestShutdownWrite(t *testing.T) {
 	a, b := tcpPair(t, "[::1]:0")
 	if err := ShutdownWrite(a); err != 0 {
@@ -172,7 +172,7 @@ func TestShutdownWrite(t *testing.T) {
 	}
 }
 
-// What fills a socket makes room again when the peer reads it.
+// A full socket has free space again when the peer has read.
 func TestRoomComesBack(t *testing.T) {
 	a, b := tcpPair(t, "127.0.0.1:0")
 	chunk, sent := make([]byte, 64<<10), 0
@@ -186,11 +186,11 @@ func TestRoomComesBack(t *testing.T) {
 	recvAll(t, b, sent)
 	testproc.Await(t, "all to be acknowledged", func() bool { return Unsent(int(a)) == 0 })
 	if room := Room(int(a)); room < leastRoom || room == unknownRoom {
-		t.Errorf("got room for %d bytes after all was read", room)
+		t.Errorf("got room for %d bytes after the peer has read all", room)
 	}
 }
 
-// Of what is no socket, nothing is known: there is room, and something may be unsent.
+// For a descriptor that is no socket, Room returns unknownRoom and Unsent returns 1.
 func TestStateOfNoSocket(t *testing.T) {
 	p, errno := OpenPipe()
 	if errno != 0 {
@@ -198,17 +198,17 @@ func TestStateOfNoSocket(t *testing.T) {
 	}
 	defer p.Close()
 	if room := Room(int(p.W)); room != unknownRoom {
-		t.Errorf("got room %d, want that it is unknown", room)
+		t.Errorf("got room %d, want unknownRoom", room)
 	}
 	if n := Unsent(int(p.W)); n != 1 {
-		t.Errorf("got %d unsent bytes, want 1, which is that they are unknown", n)
+		t.Errorf("got %d unsent bytes, want 1, which means unknown", n)
 	}
 	if HasBytes(int(p.R)) || Gone(int(p.R)) {
-		t.Error("a pipe has bytes, or is gone, as a socket")
+		t.Error("HasBytes or Gone is true for a pipe")
 	}
 }
 
-// Bytes go through both ends, the end of one side is told, and what is unsent and unread is known.
+// A stream carries bytes and the end of one side, and HasBytes and Unsent report its state.
 func TestStream(t *testing.T) {
 	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(addr, func(t *testing.T) {
@@ -218,7 +218,7 @@ func TestStream(t *testing.T) {
 				t.Errorf("got %d, %v, want EAGAIN: nothing was sent", n, err)
 			}
 			if HasBytes(int(b)) {
-				t.Error("there are bytes, though none were sent")
+				t.Error("HasBytes is true, though nothing was sent")
 			}
 			for sent := 0; sent < 5; {
 				n, err := again(t, func() (int, syscall.Errno) { return SendStream(a, []byte("hello")[sent:]) })
@@ -239,14 +239,14 @@ func TestStream(t *testing.T) {
 				t.Errorf("got %d, %v, want the end", n, err)
 			}
 			if Gone(int(a)) || Gone(int(b)) {
-				t.Error("the connection is gone, though one side goes on")
+				t.Error("Gone is true, though one side is open")
 			}
 		})
 	}
 }
 
-// A socket whose peer does not read fills up: there is room, then none, and what is in it is unsent. To a negative
-// descriptor nothing is unsent.
+// If the peer does not read, a socket fills up: Room falls to 0, and Unsent counts its bytes. For a negative descriptor
+// Unsent returns 0.
 func TestRoomAndUnsent(t *testing.T) {
 	a, _ := tcpPair(t, "127.0.0.1:0")
 	if room := Room(int(a)); room < leastRoom {
@@ -258,15 +258,15 @@ func TestRoomAndUnsent(t *testing.T) {
 		return err == unix.EAGAIN && Room(int(a)) == 0
 	})
 	if n := Unsent(int(a)); n == 0 {
-		t.Error("nothing is unsent in a socket that is full")
+		t.Error("Unsent is 0 for a full socket")
 	}
 	if n := Unsent(-1); n != 0 {
-		t.Errorf("%d bytes are unsent to no socket", n)
+		t.Errorf("Unsent is %d for a negative descriptor", n)
 	}
 }
 
-// ResetOnClose makes the peer hear of a reset when the socket is closed. Without SO_LINGER, the way round that it takes
-// does so at once.
+// The peer gets a reset when a socket is closed after ResetOnClose. Without SO_LINGER, ResetOnClose calls disconnect,
+// which resets at once.
 func TestResetOnClose(t *testing.T) {
 	for _, reset := range []func(fd int32){ResetOnClose, disconnect} {
 		a, b := openPair(t, "127.0.0.1:0", new(Denials))
@@ -280,7 +280,7 @@ func TestResetOnClose(t *testing.T) {
 	}
 }
 
-// A refused dial tells so when it is asked.
+// SocketError returns the error of a refused dial.
 func TestSocketErrorOfARefusedDial(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

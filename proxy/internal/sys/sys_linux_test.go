@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unusable ends a test that got err for a socket of addr: a host may be without IPv6.
+// unusable ends a test that got err for a socket of addr. It skips the test for IPv6, which a host may lack.
 func unusable(t *testing.T, addr netip.Addr, err error) {
 	t.Helper()
 	if addr.Is6() {
@@ -21,7 +21,7 @@ func unusable(t *testing.T, addr netip.Addr, err error) {
 	t.Fatal(err)
 }
 
-// again calls f until it has another error than EAGAIN, which real sockets and the build tag faults may have.
+// again calls f until its error is not EAGAIN. Real sockets and the build tag faults may return EAGAIN first.
 func again(t *testing.T, f func() (int, syscall.Errno)) (int, syscall.Errno) {
 	t.Helper()
 	var n int
@@ -30,7 +30,7 @@ func again(t *testing.T, f func() (int, syscall.Errno)) (int, syscall.Errno) {
 	return n, err
 }
 
-// tcpPair returns both ends of a TCP connection: the one that dialed, by StartConnect, and the one that was accepted.
+// tcpPair returns both ends of a TCP connection: the end that StartConnect dialed, and the accepted end.
 func tcpPair(t *testing.T, addr string) (dialed, accepted int32) {
 	t.Helper()
 	dialed, accepted = openPair(t, addr, new(Denials))
@@ -38,7 +38,7 @@ func tcpPair(t *testing.T, addr string) (dialed, accepted int32) {
 	return dialed, accepted
 }
 
-// openPair is tcpPair for a caller that closes both ends, and without the calls that are denied.
+// openPair does the same as tcpPair, without the calls that d denies. The caller must close both ends.
 func openPair(t *testing.T, addr string, d *Denials) (dialed, accepted int32) {
 	t.Helper()
 	l, err := net.Listen("tcp", addr)
@@ -62,7 +62,7 @@ func openPair(t *testing.T, addr string, d *Denials) (dialed, accepted int32) {
 	_, errno = again(t, func() (int, syscall.Errno) {
 		var err syscall.Errno
 		accepted, from, err = d.Accept(int32(f.Fd()))
-		if err == unix.ECONNABORTED || err == unix.EMFILE { // what the build tag faults has it say
+		if err == unix.ECONNABORTED || err == unix.EMFILE { // injected by the build tag faults
 			err = unix.EAGAIN
 		}
 		return 0, err
@@ -78,12 +78,12 @@ func openPair(t *testing.T, addr string, d *Denials) (dialed, accepted int32) {
 		t.Errorf("the accepted socket blocks: %#x, %v", flags, err)
 	}
 	if flags, err := unix.FcntlInt(uintptr(accepted), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
-		t.Errorf("programs that are started have the accepted socket: %#x, %v", flags, err)
+		t.Errorf("the accepted socket is not close-on-exec: %#x, %v", flags, err)
 	}
 	return dialed, accepted
 }
 
-// What PutAddr writes AddrPort reads.
+// AddrPort returns the address that PutAddr has written.
 func TestAddresses(t *testing.T) {
 	for _, text := range []string{"127.0.0.1:80", "[::1]:65535", "[fe80::1%lo]:1", "0.0.0.0:0", "[2001:db8::1]:443"} {
 		want := netip.MustParseAddrPort(text)
@@ -101,7 +101,7 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-// option reads an option of a socket.
+// option returns the value of a socket option.
 func option(t *testing.T, fd int32, level, name int) int {
 	t.Helper()
 	var v int32

@@ -11,14 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every call has a name of its own, can be tried, and is not denied by the system that the tests need.
+// Every call has its own name, can be tried, and is not denied by a system on which the tests run.
 func TestTryEachCall(t *testing.T) {
 	names := map[string]bool{}
 	var d Denials
 	var all []Call
 	for c := range NumCalls {
 		if name := c.String(); name == "" || names[name] {
-			t.Errorf("call %d has the name %q, or another one has it too", c, name)
+			t.Errorf("call %d has the name %q, which is empty or not unique", c, name)
 		}
 		names[c.String()] = true
 		all = append(all, c)
@@ -26,12 +26,12 @@ func TestTryEachCall(t *testing.T) {
 	d.Try(all)
 	for _, c := range all {
 		if err := d.Err(c); d.Has(c) || err != 0 {
-			t.Errorf("%v counts as denied: %v", c, err)
+			t.Errorf("%v is recorded as denied: %v", c, err)
 		}
 	}
 }
 
-// A denial is noted once, with the first error, and told once.
+// A denial is recorded once, with its first error, and OnDenial is called once.
 func TestDenials(t *testing.T) {
 	var told []Call
 	d := Denials{OnDenial: func(c Call, err syscall.Errno) {
@@ -43,14 +43,15 @@ func TestDenials(t *testing.T) {
 	d.Note(CallSplice, unix.ENOSYS)
 	d.Note(CallSplice, unix.EPERM)
 	if len(told) != 1 || told[0] != CallSplice || !d.Has(CallSplice) || d.Err(CallSplice) != unix.ENOSYS {
-		t.Errorf("told of %v, denied %v by %v; want splice once, by ENOSYS", told, d.Has(CallSplice), d.Err(CallSplice))
+		t.Errorf("OnDenial got %v, denied is %v with %v; want splice once, with ENOSYS",
+			told, d.Has(CallSplice), d.Err(CallSplice))
 	}
 	if d.Has(CallPipe) || d.Err(CallPipe) != 0 {
-		t.Error("another call is denied too")
+		t.Error("another call is recorded as denied")
 	}
 }
 
-// Allow takes what may be a denial for one, however it is wrapped, and nothing else.
+// Allow records errors that mean a denial, however they are wrapped, and no others.
 func TestAllow(t *testing.T) {
 	for _, tt := range []struct {
 		err  error
@@ -70,21 +71,20 @@ func TestAllow(t *testing.T) {
 	}
 }
 
-// A call that works when it is tried is not denied, whatever error a use of it has had; one that does not exist is.
+// Confirm denies a call that works in a trial, whatever error a use returned, but not after ENOSYS.
 func TestConfirm(t *testing.T) {
 	var d Denials
 	for _, c := range []Call{CallRecvmmsg, CallRecvmsg, CallSendmmsg, CallSendmsg, CallAccept} {
 		if d.Confirm(c, unix.EPERM) || d.Has(c) {
-			t.Errorf("%v counts as denied, though it works", c)
+			t.Errorf("%v is recorded as denied, though it works", c)
 		}
 		if !d.Confirm(c, unix.ENOSYS) || !d.Has(c) {
-			t.Errorf("%v does not count as denied, though the system does not know it", c)
+			t.Errorf("%v is not recorded as denied after ENOSYS", c)
 		}
 	}
 }
 
-// A denial is an error that a call has for itself. The network's errors are none, and some are only where nothing else
-// can be meant.
+// A denial is an error about the call itself. Network errors do not count, and some errors count only in a trial.
 func TestIsDenial(t *testing.T) {
 	for _, tt := range []struct {
 		err           syscall.Errno
@@ -104,25 +104,25 @@ func TestIsDenial(t *testing.T) {
 		{unix.ENOBUFS, false, false},
 	} {
 		if got := IsDenial(tt.err); got != tt.denial {
-			t.Errorf("IsDenial(%v) is %v", tt.err, got)
+			t.Errorf("IsDenial(%v) = %v", tt.err, got)
 		}
 		if got := isDenialOfTry(tt.err); got != tt.ofTry {
-			t.Errorf("isDenialOfTry(%v) is %v", tt.err, got)
+			t.Errorf("isDenialOfTry(%v) = %v", tt.err, got)
 		}
 	}
 }
 
-// No call counts as denied because there are no sockets to try it with.
+// No call is recorded as denied because there are no sockets to try it with.
 func TestTryWithoutSockets(t *testing.T) {
 	none := &trial{tcp: -1, tcp6: -1, udp: -1, udp6: -1, epoll: -1}
 	for c := range NumCalls {
 		if err := none.try(c); isDenialOfTry(err) {
-			t.Errorf("%v counts as denied: %v", c, err)
+			t.Errorf("%v is recorded as denied: %v", c, err)
 		}
 	}
 }
 
-// Trying calls leaves no descriptors behind.
+// Try leaves no descriptors open.
 func TestTryLeavesNothing(t *testing.T) {
 	descriptors := func() int {
 		entries, err := os.ReadDir("/proc/self/fd")
@@ -131,18 +131,18 @@ func TestTryLeavesNothing(t *testing.T) {
 		}
 		return len(entries)
 	}
-	descriptors() // has the runtime open what it needs for that
+	descriptors() // lets the runtime open its own descriptors first
 	before := descriptors()
 	var d Denials
 	for range 5 {
 		d.Try([]Call{CallPipe, CallExclusive, CallAccept, CallSplice})
 	}
 	if after := descriptors(); after > before {
-		t.Errorf("%d descriptors are left", after-before)
+		t.Errorf("%d descriptors are still open", after-before)
 	}
 }
 
-// Denials that many find at once are told once each.
+// OnDenial is called once for each call, even if several goroutines record its denial at once.
 func TestDenialsAtOnce(t *testing.T) {
 	var told [NumCalls]atomic.Int64
 	d := Denials{OnDenial: func(c Call, _ syscall.Errno) { told[c].Add(1) }}
@@ -157,7 +157,7 @@ func TestDenialsAtOnce(t *testing.T) {
 	wg.Wait()
 	for c := range NumCalls {
 		if n := told[c].Load(); n != 1 || !d.Has(c) {
-			t.Errorf("%v was told %d times, want once", c, n)
+			t.Errorf("OnDenial got %v %d times, want once", c, n)
 		}
 	}
 }

@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// firing is an Owner that notes when it fired.
+// firing is an Owner that records when its timer fired.
 type firing struct {
 	Timer
 	w     *Wheel
 	due   time.Duration
-	fired time.Duration // negative: not yet
+	fired time.Duration // negative until the timer has fired
 	again func(*firing)
 }
 
@@ -33,8 +33,8 @@ func newFiring(w *Wheel, due time.Duration) *firing {
 
 const second = time.Second
 
-// Every timer fires once, not before its time and at most a tick after it, if time goes on in small
-// steps, and Next never sleeps past one.
+// In small steps of time, each timer fires once: not before its time, and at most one tick after it. Next never returns
+// a time beyond that of a timer.
 func TestWheelFiresInTime(t *testing.T) {
 	for seed := range uint64(20) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
@@ -50,25 +50,25 @@ func TestWheelFiresInTime(t *testing.T) {
 		for w.count > 0 {
 			sleep := w.Next(now)
 			if sleep < 0 {
-				t.Fatalf("seed %d: sleeps for ever with %d timers set", seed, w.count)
+				t.Fatalf("seed %d: Next returned no time with %d timers set", seed, w.count)
 			}
 			now += sleep + 1
 			before := w.count
 			w.Advance(now)
 			for _, f := range all {
 				if f.fired < 0 && f.due+Tick < now {
-					t.Fatalf("seed %d: due at %v and not fired at %v (%d of %d left)",
+					t.Fatalf("seed %d: timer due at %v has not fired at %v (%d of %d left)",
 						seed, f.due, now, w.count, before)
 				}
 			}
 		}
 		for _, f := range all {
 			if f.fired < f.due || f.fired > f.due+2*Tick {
-				t.Errorf("seed %d: due at %v, fired at %v", seed, f.due, f.fired)
+				t.Errorf("seed %d: timer due at %v fired at %v", seed, f.due, f.fired)
 			}
 		}
 		if w.Next(now) != -1 {
-			t.Errorf("seed %d: an empty wheel wakes its loop", seed)
+			t.Errorf("seed %d: Next returned a time for an empty wheel", seed)
 		}
 	}
 }
@@ -83,20 +83,20 @@ func TestWheelClearAndMove(t *testing.T) {
 	w.Set(&moved.Timer, 3*second)
 	w.Advance(2 * second)
 	if cleared.fired >= 0 || moved.fired >= 0 || stays.fired < 0 {
-		t.Errorf("after 2 s: cleared fired at %v, moved at %v, the other at %v",
+		t.Errorf("after 2 s: the cleared timer fired at %v, the moved one at %v, the other at %v",
 			cleared.fired, moved.fired, stays.fired)
 	}
 	w.Advance(4 * second)
 	if moved.fired < 3*second {
-		t.Errorf("moved to 3 s, fired at %v", moved.fired)
+		t.Errorf("the timer moved to 3 s fired at %v", moved.fired)
 	}
 	w.Advance(6000 * second)
 	if far.fired < 5000*second {
-		t.Errorf("far one fired at %v", far.fired)
+		t.Errorf("the far timer fired at %v", far.fired)
 	}
 }
 
-// A timer that sets itself again while it fires, for now or for later, does not fire twice in one tick.
+// A timer that sets itself again while it fires does not fire twice in one tick.
 func TestWheelSetWhileFiring(t *testing.T) {
 	w := &Wheel{}
 	w.Init()
@@ -111,7 +111,7 @@ func TestWheelSetWhileFiring(t *testing.T) {
 		i++
 		w.Advance(time.Duration(i) * Tick)
 		if want := min(i, 10); n != want {
-			t.Fatalf("after %d ticks it fired %d times, want %d", i, n, want)
+			t.Fatalf("after %d ticks the timer has fired %d times, want %d", i, n, want)
 		}
 	}
 }
@@ -130,19 +130,19 @@ func TestWheelSleepsLong(t *testing.T) {
 	}
 }
 
-// A wheel without timers does not have to live through the time that passed.
+// A wheel without timers need not step through time that has passed.
 func TestWheelSkips(t *testing.T) {
 	w := &Wheel{}
 	w.Init()
 	w.Skip(1e6 * second)
 	f := newFiring(w, 1e6*second+second)
 	if sleep := w.Next(1e6 * second); sleep > 2*second {
-		t.Errorf("sleeps %v, want a second or so", sleep)
+		t.Errorf("Next returned %v, want about a second", sleep)
 	}
-	w.Skip(2e6 * second) // not with a timer set
+	w.Skip(2e6 * second) // does nothing, because a timer is set
 	w.Advance(1e6*second + 2*second)
 	if f.fired < 0 {
-		t.Error("did not fire")
+		t.Error("the timer did not fire")
 	}
 }
 
