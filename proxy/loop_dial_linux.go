@@ -14,15 +14,15 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// dialing is what a pair remembers of endpoints that it did not reach.
+// dialing records the endpoints that a pair has failed to reach.
 type dialing struct {
 	tried lb.Tried
 	errs  *multierror.Error
 
-	name nameDial // of the present endpoint, if it has a host name
+	name nameDial // of the current endpoint, if it has a host name
 }
 
-// connect begins to connect to the next endpoint, or ends the pair if there is none.
+// connect dials the next endpoint, or ends the pair if there is none.
 func (p *loopPair) connect() {
 	for {
 		var tried lb.Tried
@@ -48,7 +48,7 @@ func (p *loopPair) connect() {
 	}
 }
 
-// reach begins to connect to m, or notes that it was missed.
+// reach dials m, and reports whether the dial has begun. If the dial fails at once, reach records the failure.
 func (p *loopPair) reach(m *lb.Member) bool {
 	p.endpoint = m
 	if m.Host != "" {
@@ -63,13 +63,13 @@ func (p *loopPair) reach(m *lb.Member) bool {
 	return false
 }
 
-// waitForRoom has the pair wait for room.
+// waitForRoom puts the pair into the balancer's queue until an endpoint has capacity for it.
 func (p *loopPair) waitForRoom(tried lb.Tried) error {
 	if gone := p.deserted(); gone != nil {
 		return gone
 	}
 	p.loop.wheel.Clear(&p.timer)
-	l, g := p.loop, p.thisUse() // not p.loop in what is posted: by then p may be another client's
+	l, g := p.loop, p.thisUse() // posted functions must not read p.loop: p may serve another client by then
 	w, err := p.s.wait(p.src, tried, func(m *lb.Member, err error) {
 		l.post(func() {
 			switch {
@@ -84,7 +84,7 @@ func (p *loopPair) waitForRoom(tried lb.Tried) error {
 	return err
 }
 
-// granted is told that there is room, or that the wait is over.
+// granted handles the end of the wait: m is the endpoint, or err says why there is none.
 func (p *loopPair) granted(m *lb.Member, err error) {
 	p.waiter = nil
 	switch {
@@ -111,7 +111,7 @@ func (p *loopPair) deserted() error {
 	return &clientError{err}
 }
 
-// connectTo begins to connect to addr. The rest is told by epoll, or by the timer.
+// connectTo starts to connect to addr. Epoll or the timer reports the result.
 func (p *loopPair) connectTo(addr netip.AddrPort, timeout time.Duration) syscall.Errno {
 	addr = netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())
 	fd, err := sys.StartConnect(addr, unix.SOCK_STREAM)
@@ -131,9 +131,9 @@ func (p *loopPair) connectTo(addr netip.AddrPort, timeout time.Duration) syscall
 	return 0
 }
 
-// connected is told that the connection to the endpoint has succeeded or failed.
+// connected handles the result of a connect to the endpoint.
 func (p *loopPair) connected() {
-	if p.hangup[serverSide] { // else it has not failed
+	if p.hangup[serverSide] { // without a hangup the connect has succeeded
 		if err := sys.SocketError(p.fd[serverSide]); err != 0 {
 			p.connectFailed(err)
 			return
@@ -144,7 +144,7 @@ func (p *loopPair) connected() {
 		p.connectFailed(unix.ECONNREFUSED)
 		return
 	}
-	if p.s.isCutOff(p.endpoint) { // it has left while it was dialled
+	if p.s.isCutOff(p.endpoint) { // the endpoint has left while it was dialed
 		p.abandon()
 		return
 	}
@@ -152,7 +152,7 @@ func (p *loopPair) connected() {
 	p.addressReached()
 	p.state = relaying
 	p.loop.join(p)
-	p.writable[clientSide] = true // a new socket has room
+	p.writable[clientSide] = true // a new socket has free space
 	p.last, p.joined = p.loop.now, p.loop.now
 	p.s.at(p.loop.id).dials.observe(p.loop.now - p.began)
 	if p.s.log.IsDebug() {
@@ -166,7 +166,7 @@ func (p *loopPair) connected() {
 	}
 }
 
-// abandon gives up the present endpoint, which is not at fault, and tries another one.
+// abandon gives up the current endpoint, which is not at fault, and dials another one.
 func (p *loopPair) abandon() {
 	sys.ResetOnClose(p.fd[serverSide])
 	sys.Close(p.fd[serverSide])
@@ -186,14 +186,13 @@ func (p *loopPair) untouched() bool {
 	return up.moved == 0 && !up.finished && !down.finished && p.hungUpOn()
 }
 
-// hungUpOn tells whether nothing came from the endpoint though it was early days.
+// hungUpOn reports whether the connection is young and nothing came from the endpoint.
 func (p *loopPair) hungUpOn() bool {
 	return p.flows[serverSide].moved == 0 && p.loop.now-p.began < earlyReset
 }
 
-// redial goes on to another endpoint: the present one took the connection and then reset it. It does so after the
-// events in hand, for one of them may be of the socket that is closed here, and would look as if it were of the next
-// one.
+// redial dials another endpoint after the current one has accepted the connection and reset it. The dial begins only
+// after the loop's current events, because one of them may belong to the socket that redial closes.
 func (p *loopPair) redial() {
 	p.state = connecting
 	p.kept, p.joined = false, 0
@@ -204,13 +203,13 @@ func (p *loopPair) redial() {
 	p.dial.name = nameDial{}
 	g := p.thisUse()
 	p.loop.post(func() {
-		if !g.isOver() { // else its client has gone meanwhile
+		if !g.isOver() { // otherwise the client has gone meanwhile
 			p.connect()
 		}
 	})
 }
 
-// connectFailed goes on to the next endpoint.
+// connectFailed records the failure and dials the next endpoint.
 func (p *loopPair) connectFailed(err syscall.Errno) {
 	if fd := p.fd[serverSide]; fd >= 0 {
 		p.loop.discard(fd)
@@ -228,9 +227,8 @@ func (p *loopPair) dialError(err syscall.Errno) error {
 	return fmt.Errorf("dial tcp %s: %w", p.endpoint.Address(), os.NewSyscallError("connect", err))
 }
 
-// toItself tells whether a socket is connected to itself. That happens when nobody listens at a port of this host
-// that the kernel may give to sockets that dial, and it gives this very one: TCP calls that a simultaneous open (RFC
-// 9293, 3.5).
+// toItself reports whether a socket is connected to itself. Such a connection arises if nothing listens at an ephemeral
+// port of this host and the kernel chooses the same port for the dial: a simultaneous open in TCP (RFC 9293, 3.5).
 func toItself(fd int32) bool {
 	local, err := sys.SocketName(unix.SYS_GETSOCKNAME, fd)
 	if err != 0 {
@@ -240,7 +238,7 @@ func toItself(fd int32) bool {
 	return err == 0 && local == peer
 }
 
-// missed notes that the endpoint was not reached.
+// missed records that the endpoint was not reached.
 func (p *loopPair) missed(err error) {
 	if p.dial == nil {
 		p.dial = &dialing{}
@@ -251,7 +249,7 @@ func (p *loopPair) missed(err error) {
 	p.leave()
 }
 
-// unserved resets the client, because of err or what was tried before.
+// unserved resets the client, because of err or the failed dials before.
 func (p *loopPair) unserved(err error) {
 	if p.dial != nil {
 		err = whyNone(p.dial.errs, err)
@@ -265,7 +263,7 @@ func (p *loopPair) unserved(err error) {
 	p.close()
 }
 
-// leave lets go of the endpoint.
+// leave releases the pair's endpoint.
 func (p *loopPair) leave() {
 	if p.endpoint != nil {
 		if p.grouped {

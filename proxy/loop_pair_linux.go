@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// A loopPair is a client's connection and the endpoint's connection that serves it, in a loop.
+// A loopPair consists of a client's connection and the endpoint's connection that serves it, in a loop.
 //
 //	            an endpoint answered               both directions ended
 //	connecting ----------------------> relaying --------------------------> closed
@@ -21,52 +21,52 @@ import (
 //	    v                                 v of a half-closed pair: RST         |
 //	  closed                           lingering ------------------------------+
 //
-// How each direction ends, and what that means for the other, is the same as for portablePair, which has the table.
+// The table at portablePair describes how each direction ends and what that means for the other direction.
 type loopPair struct {
 	timer  wheel.Timer
 	loop   *eventLoop
 	socket *loopTCP
 	s      *service
-	dial   *dialing // what was tried in vain, until something is moved
+	dial   *dialing // failed dials, until bytes have moved
 
-	endpoint *lb.Member // nil while there is none
-	waiter   *lb.Waiter // while the pair is in the queue for one
+	endpoint *lb.Member // nil before an endpoint is picked
+	waiter   *lb.Waiter // while the pair waits for an endpoint with capacity
 
 	prev, next *loopPair // in the endpointPairs of its endpoint
 	src        netip.AddrPort
 
 	fd     [2]int32
-	flows  [2]flow       // by the side that it comes from
+	flows  [2]flow       // indexed by the source's side
 	began  time.Duration // by the loop's clock
-	joined time.Duration // likewise: when the endpoint was reached; zero: it was not
-	last   time.Duration // when something moved
+	joined time.Duration // when the endpoint was reached, by the loop's clock; zero if it was not
+	last   time.Duration // when bytes last moved, by the loop's clock
 	limits limits
 	serial uint64 // see generation
 	number int32
 	unsent unsentCount
 
 	state    pairState
-	ends     int8    // directions that have ended
-	readable [2]bool // there may be something to read: epoll said so, and reading did not say otherwise since
-	writable [2]bool // likewise
-	hangup   [2]bool // the end of the source has come, an error or urgent data: read until nothing is left
-	reset    bool    // to be closed by RST
+	ends     int8    // number of directions that have ended
+	readable [2]bool // epoll has reported input, and reading has not found the socket empty since
+	writable [2]bool // epoll has reported space, and writing has not found the socket full since
+	hangup   [2]bool // the source has ended, failed or sent urgent data: read until nothing is left
+	reset    bool    // close with RST
 	kept     bool    // keep-alive is on
-	grouped  bool    // in an endpointPairs
-	asked    bool    // the client was the last to say something
-	counted  bool    // by service.countClient
+	grouped  bool    // listed in an endpointPairs
+	asked    bool    // the client was the last to send bytes
+	counted  bool    // service.countClient has counted the client
 	reason   endReason
-	errno    uint16 // with reason: a syscall.Errno
+	errno    uint16 // a syscall.Errno that belongs to reason
 }
 
 // A flow is one direction of a pair.
 type flow struct {
-	backlog  *backlog // read and not written yet, oldest first
+	backlog  *backlog // read but not yet written bytes, oldest first
 	moved    int64
-	room     int  // bytes that the destination takes at least; see loopPair.measureRoom
-	bulk     bool // by splice
-	queued   bool // has a task in the loop's next turn; nothing is to be moved before
-	finished bool // the source has ended, or nobody wants its bytes
+	room     int  // bytes that the destination accepts at least; see loopPair.measureRoom
+	bulk     bool // move bytes by splice
+	queued   bool // has a task in the loop's next turn and moves nothing before
+	finished bool // the source has ended, or its bytes cannot be used any more
 }
 
 type pairState int8
@@ -78,16 +78,16 @@ const (
 	pairClosed
 )
 
-// Shares of a turn: how often a direction may read in one, and after how many bytes it reads no more.
+// Limits for each turn: how often a direction may read, and after how many bytes it stops reading.
 const (
 	readsPerTurn = 4
 	bytesPerTurn = 512 << 10
 )
 
-// lingerPoll is how often a lingering pair looks whether its peers have what was written to them.
+// lingerPoll is how often a lingering pair checks whether its peers have received everything.
 const lingerPoll = 4 * time.Millisecond
 
-// keepAliveAfter is how long a connection must last to be worth the calls that turn keep-alive on.
+// keepAliveAfter is the age at which a connection gets keep-alive. Shorter connections are not worth the system calls.
 const keepAliveAfter = 15 * time.Second
 
 // ready implements pollable.
@@ -104,7 +104,7 @@ func (p *loopPair) ready(side int, events uint32) {
 	switch p.state {
 	case relaying:
 		if p.flows[side].finished && !p.flows[1-side].finished && events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			p.sourceFailed(side, sys.SocketError(p.fd[side])) // a reset after the proper end
+			p.sourceFailed(side, sys.SocketError(p.fd[side])) // a reset after the end of the stream
 			return
 		}
 		if p.readable[side] && !p.flows[side].queued {
@@ -128,8 +128,8 @@ func (p *loopPair) ready(side int, events uint32) {
 	}
 }
 
-// move moves the bytes of the direction from that side, until there are no more, they cannot be written, or the
-// turn's share is used up.
+// move moves bytes from the given side to the other, until none are left, they cannot be written, or the share of the
+// turn is used up.
 func (p *loopPair) move(from int) {
 	f := &p.flows[from]
 	for n, bytes := 0, 0; p.state == relaying && !f.finished; n++ {
@@ -187,7 +187,7 @@ func (p *loopPair) copy(from int) int {
 	return n
 }
 
-// flush writes what was read before, and reports whether nothing of it is left.
+// flush writes bytes that were read before, and reports whether none of them are left.
 func (p *loopPair) flush(from int) bool {
 	f, to := &p.flows[from], 1-from
 	for f.backlog != nil {
@@ -230,7 +230,7 @@ func (p *loopPair) countMoved(from, n int) {
 	}
 }
 
-// sourceEnded passes the end of a source on.
+// sourceEnded passes the end of a source on to the destination.
 func (p *loopPair) sourceEnded(from int) {
 	p.because(closedBy(from), 0)
 	p.flows[from].finished = true
@@ -239,9 +239,9 @@ func (p *loopPair) sourceEnded(from int) {
 		return
 	}
 	if !p.reset && sys.ShutdownWrite(p.fd[1-from]) != 0 {
-		p.reset = true // the destination is gone already; its own direction will find out
+		p.reset = true // the destination has gone; its own direction will report that
 	}
-	p.last = p.loop.now // the half-close timeout counts from here
+	p.last = p.loop.now // the half-close timeout begins
 	p.schedule()
 }
 
@@ -267,7 +267,7 @@ func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 	p.later(to)
 }
 
-// later has a direction moved on in the next turn.
+// later makes the loop continue a direction in its next turn.
 func (p *loopPair) later(from int) {
 	if f := &p.flows[from]; !f.queued {
 		f.queued = true
@@ -295,8 +295,8 @@ func (p *loopPair) because(r endReason, err syscall.Errno) {
 	}
 }
 
-// finish closes the pair, after the peers have what was written to them if it is by RST, which forgets what is on
-// its way.
+// finish closes the pair. If the pair must be reset, finish first waits until the peers have received what was written
+// to them, because a RST discards unsent bytes.
 func (p *loopPair) finish() {
 	if !p.reset {
 		p.close()
@@ -311,14 +311,14 @@ func (p *loopPair) finish() {
 
 func (p *loopPair) linger() {
 	if p.loop.now-p.last >= deliverTimeout ||
-		p.unsentBytes() == 0 { // of no socket: 0
+		p.unsentBytes() == 0 { // 0 for closed sockets
 		p.close()
 		return
 	}
 	p.loop.wheel.Set(&p.timer, p.loop.now+lingerPoll)
 }
 
-// cut ends the pair from outside, at once.
+// cut ends the pair at once, for a reason outside the pair.
 func (p *loopPair) cut(why endReason) {
 	if p.state == pairClosed {
 		return
@@ -328,7 +328,7 @@ func (p *loopPair) cut(why endReason) {
 	p.close()
 }
 
-// drop forgets what was read in a direction and not written.
+// drop discards the unwritten bytes of a direction.
 func (p *loopPair) drop(from int) {
 	f := &p.flows[from]
 	for k := f.backlog; k != nil; k = f.backlog {
@@ -337,7 +337,8 @@ func (p *loopPair) drop(from int) {
 	}
 }
 
-// close closes both sockets, by RST if that is to be or nobody was connected to the client, and lets go of the pair.
+// close closes both sockets and releases the pair. If the pair must be reset or never had an endpoint, close sends a
+// RST.
 func (p *loopPair) close() {
 	p.drop(clientSide)
 	p.drop(serverSide)
@@ -352,7 +353,7 @@ func (p *loopPair) close() {
 	}
 	p.loop.wheel.Clear(&p.timer)
 	if p.waiter != nil {
-		p.waiter.Cancel() // if it has had its turn, what is posted finds that the pair is over
+		p.waiter.Cancel() // if the waiter was granted already, the posted function finds that the use is over
 		p.waiter = nil
 	}
 	if p.s.observed() {
@@ -364,7 +365,7 @@ func (p *loopPair) close() {
 	p.socket.pairEnded(p)
 }
 
-// tellEnd tells the logs that the pair ends.
+// tellEnd reports the end of the pair to the logs.
 func (p *loopPair) tellEnd() {
 	r := report{client: p.src, age: max(p.loop.now-p.began, 0), up: p.flows[clientSide].moved,
 		down: p.flows[serverSide].moved}

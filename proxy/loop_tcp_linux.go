@@ -16,8 +16,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/wheel"
 )
 
-// loopTCP is the TCP proxySocket of the loop engine: every loop waits at the one listening socket, and the one that
-// is woken takes the client, for good.
+// loopTCP is the TCP proxySocket of the loop engine. Every loop waits at the one listening socket. The loop that the
+// kernel wakes accepts the client and keeps it.
 type loopTCP struct {
 	engine  *loopEngine
 	fd      int32
@@ -27,7 +27,7 @@ type loopTCP struct {
 	acceptors []*acceptor // one for each loop
 	once      sync.Once
 	pairs     tracker
-	cutting   context.Context // ends when all pairs are to be cut, which is done loop by loop
+	cutting   context.Context // ends when all pairs must be cut; the loops cut them one after the other
 	cutNow    context.CancelFunc
 }
 
@@ -47,7 +47,7 @@ func (e *loopEngine) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	return t, nil
 }
 
-// listenFD opens a listening socket with the options that accepted sockets are to have: on Linux they inherit them.
+// listenFD opens a listening socket, with the options that accepted sockets inherit from it on Linux.
 func listenFD(o listenSpec) (_ int, bound netip.AddrPort, err error) {
 	addr := o.addr
 	fd, err := o.openSocket(unix.SOCK_STREAM)
@@ -71,14 +71,14 @@ func listenFD(o listenSpec) (_ int, bound netip.AddrPort, err error) {
 	if err = unix.Bind(fd, sockaddr(addr)); err != nil {
 		return -1, bound, os.NewSyscallError("bind", err)
 	}
-	if err = unix.Listen(fd, 1<<16-1); err != nil { // the kernel lowers it to net.core.somaxconn
+	if err = unix.Listen(fd, 1<<16-1); err != nil { // the kernel lowers the backlog to net.core.somaxconn
 		return -1, bound, os.NewSyscallError("listen", err)
 	}
 	bound, err = boundTo(fd, addr)
 	return fd, bound, err
 }
 
-// openSocket returns a socket for o. It is not bound yet, unless it was open already.
+// openSocket returns a socket for o: the inherited one, or a new, unbound one.
 func (o listenSpec) openSocket(kind int) (fd int, err error) {
 	if o.file != nil {
 		if fd, err = duplicateConn(o.file); err != nil {
@@ -98,24 +98,23 @@ func (o listenSpec) openSocket(kind int) (fd int, err error) {
 	return fd, nil
 }
 
-// onlyIPv6 lets a socket that is to listen on addr have the clients that it should: the IPv6 wildcard takes those of
-// IPv4 too.
+// onlyIPv6 decides which clients a socket for addr accepts. Only the IPv6 wildcard accepts IPv4 clients too.
 func onlyIPv6(fd int32, addr netip.Addr) {
 	if addr.Is6() {
 		sys.SetOption(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, sys.Boolean(!addr.IsUnspecified()))
 	}
 }
 
-// boundTo is addr with the port that fd, which was bound to it, really has.
+// boundTo returns addr with the actual port of fd, which is bound to addr.
 func boundTo(fd int, addr netip.AddrPort) (netip.AddrPort, error) {
-	sa, err := sys.SocketName(unix.SYS_GETSOCKNAME, int32(fd)) // unlike unix.Getsockname it asks for no socket option
+	sa, err := sys.SocketName(unix.SYS_GETSOCKNAME, int32(fd)) // unlike unix.Getsockname, this reads no socket option
 	if err != 0 {
 		return addr, os.NewSyscallError("getsockname", err)
 	}
 	return netip.AddrPortFrom(addr.Addr(), sys.AddrPort(&sa).Port()), nil
 }
 
-// sockaddr is addr as package unix takes it.
+// sockaddr returns addr in the form that package unix takes.
 func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 	if addr.Addr().Is4() {
 		return &unix.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())}
@@ -137,8 +136,8 @@ func (t *loopTCP) serve(s *service) { t.service.Store(s) }
 
 func (t *loopTCP) countDrops() {}
 
-// ProxyLoop has the loops take clients. It does not wait: with thousands of listeners, goroutines that do would be
-// much of all memory.
+// ProxyLoop makes the loops accept clients. ProxyLoop does not wait: with thousands of listeners, one waiting goroutine
+// for each would take much of all memory.
 func (t *loopTCP) ProxyLoop() error {
 	for _, d := range t.acceptors {
 		d.loop.post(d.open)
@@ -146,10 +145,10 @@ func (t *loopTCP) ProxyLoop() error {
 	return nil
 }
 
-// stop takes the clients that wait in the kernel's queue, for they believe to be connected, and no others.
+// stop accepts the clients that wait in the kernel's queue, because they already count as connected, and no others.
 func (t *loopTCP) stop() { t.leave(true) }
 
-// release leaves them to the process that has the socket too.
+// release stops accepting. The clients in the kernel's queue stay for the process that also holds the socket.
 func (t *loopTCP) release() { t.leave(false) }
 
 func (t *loopTCP) leave(last bool) {
@@ -163,7 +162,7 @@ func (t *loopTCP) leave(last bool) {
 	})
 }
 
-// Close stops taking clients and resets the connections that are open.
+// Close stops accepting clients and resets the open connections.
 func (t *loopTCP) Close() error {
 	t.stop()
 	t.cutNow()
@@ -173,7 +172,7 @@ func (t *loopTCP) Close() error {
 	return t.pairs.wait(context.Background())
 }
 
-// Shutdown stops taking clients and waits for the open connections to end.
+// Shutdown stops accepting clients and waits for the open connections to end. When ctx ends, Shutdown resets the rest.
 func (t *loopTCP) Shutdown(ctx context.Context) error {
 	defer t.cutNow()
 	t.stop()
@@ -184,17 +183,17 @@ func (t *loopTCP) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// An acceptor takes clients from a listening socket for one loop.
+// An acceptor accepts clients of one listening socket for one loop.
 type acceptor struct {
 	timer   wheel.Timer
 	loop    *eventLoop
 	socket  *loopTCP
 	number  int32
-	watched bool // epoll tells of clients
+	watched bool // epoll reports clients
 	closed  bool
-	backoff time.Duration // zero after a client was taken
-	other   int           // the acceptor that lighter looked at last
-	waiting *waiter       // for descriptors; nil if it does not wait
+	backoff time.Duration // zero once a client was accepted
+	other   int           // the acceptor that lighter checked last
+	waiting *waiter       // for descriptors; nil if the acceptor does not wait
 }
 
 // An acceptor takes at most clientsPerTurn clients in a turn. Few, so that clients of a burst wait in the listener's
@@ -213,8 +212,8 @@ func (d *acceptor) open() {
 	d.watch()
 }
 
-// watch has epoll tell of clients: not edge-triggered, because the queue is shared, and only one loop each time, unless
-// the system denies that.
+// watch makes epoll report clients. The listener is not watched edge-triggered, because the loops share its queue. For
+// each client epoll wakes only one loop, unless the system denies EPOLLEXCLUSIVE.
 func (d *acceptor) watch() {
 	if d.watched || d.closed {
 		return
@@ -235,13 +234,13 @@ func (d *acceptor) watch() {
 	}
 }
 
-// unwatched says that epoll does not tell of a listener.
+// unwatched logs that epoll does not report clients or datagrams of a listener.
 func (l *eventLoop) unwatched(s *service, err syscall.Errno) {
-	s.troubles.warn(s.log, "listener not watched, trying again", "error", os.NewSyscallError("epoll_ctl", err),
+	s.troubles.warn(s.log, "epoll refused the listener, trying again", "error", os.NewSyscallError("epoll_ctl", err),
 		"wait", maxBackoff)
 }
 
-// pauseFor takes no clients for a while.
+// pauseFor stops accepting clients for the given time.
 func (d *acceptor) pauseFor(pause time.Duration) {
 	if d.watched {
 		_ = sys.EpollRemove(d.loop.epfd, d.socket.fd)
@@ -250,24 +249,24 @@ func (d *acceptor) pauseFor(pause time.Duration) {
 	d.loop.wheel.Set(&d.timer, d.loop.now+pause)
 }
 
-// Timeout implements wheel.Owner: a pause is over.
+// Timeout implements wheel.Owner: it ends a pause.
 func (d *acceptor) Timeout() { d.watch() }
 
-// ready implements pollable: there are clients.
+// ready implements pollable: clients are waiting.
 func (d *acceptor) ready(int, uint32) {
 	if d.watched {
 		d.let(clientsPerTurn)
 	}
 }
 
-// let takes up to n clients, and tells whether there may be more.
+// let accepts up to n clients, and reports whether more may be waiting.
 func (d *acceptor) let(n int) bool {
 	t, failed := d.socket, 0
 	for i := range n {
 		s := t.service.Load()
 		if !s.share.take(pairDescriptors) {
 			if i > 0 {
-				return true // no session has to end before epoll has told of another client
+				return true // no session has to be ended before epoll reports another client
 			}
 			if !d.loop.reclaim(t.engine, s.share) {
 				d.await(s)
@@ -279,7 +278,8 @@ func (d *acceptor) let(n int) bool {
 		case err == unix.EAGAIN, exhausted(err):
 			return false
 		default:
-			// The network's error of one client, which has gone: accept(2), "Error handling". If not, do not spin.
+			// The error concerns one client, which has gone: accept(2), "Error handling". If it does not, the loop must
+			// not spin.
 			if failed++; failed == n {
 				d.pauseFor(minBackoff)
 			}
@@ -288,8 +288,8 @@ func (d *acceptor) let(n int) bool {
 	return true
 }
 
-// accept takes one client of s, which has the descriptors for one. After an error they are given back. If the error
-// is one of this host, the acceptor has paused.
+// accept accepts one client of s, for which the caller has taken descriptors. After an error accept releases them. If
+// this host caused the error, accept has also paused the acceptor.
 func (d *acceptor) accept(s *service) syscall.Errno {
 	fd, src, err := d.socket.engine.denied.Accept(d.socket.fd)
 	if err == 0 {
@@ -307,21 +307,21 @@ func (d *acceptor) accept(s *service) syscall.Errno {
 	return err
 }
 
-// exhausted tells whether err says that this host lacks something, for now.
+// exhausted reports whether err says that this host lacks a resource for now.
 func exhausted(err syscall.Errno) bool {
 	return err == unix.EMFILE || err == unix.ENFILE || err == unix.ENOBUFS || err == unix.ENOMEM
 }
 
-// welcome has a client of s served by this loop or another one.
+// welcome makes this loop or another one serve a client of s.
 func (d *acceptor) welcome(fd int32, src netip.AddrPort, s *service) {
-	if !d.socket.pairs.add() { // here, so that a stop waits for a client that is being handed over
+	if !d.socket.pairs.add() { // here, so that a stop waits for a client on its way to another loop
 		s.share.release(pairDescriptors)
 		sys.ResetOnClose(fd)
 		sys.Close(fd)
 		return
 	}
 	o := d.lighter()
-	o.loop.load.Add(1) // now, so that the next client of a burst sees it
+	o.loop.load.Add(1) // at once, so that the next client of a burst counts it
 	if o != d {
 		o.loop.post(func() { o.begin(fd, src, s) })
 	} else {
@@ -329,9 +329,9 @@ func (d *acceptor) welcome(fd int32, src netip.AddrPort, s *service) {
 	}
 }
 
-// lighter returns the acceptor of another loop that has fewer pairs, or else d: the kernel wakes whichever loop it
-// likes, and a few long connections with all the bytes should not share one processor while another is idle. Of many
-// pairs a quarter more is no matter, for to hand one over costs a wake-up.
+// lighter returns the acceptor of another loop that has fewer pairs, or else d. The kernel wakes any loop, and a few
+// long, busy connections should not share one processor while another is idle. Passing on a client costs a wake-up, so
+// a loop may have up to a quarter more pairs than another.
 func (d *acceptor) lighter() *acceptor {
 	n := len(d.socket.acceptors)
 	if n == 1 {
@@ -372,10 +372,10 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 	p.connect()
 }
 
-// pairEvents are what a pair wants to know of its sockets, told once each time they come about.
+// pairEvents are the edge-triggered events that a pair needs of its sockets.
 const pairEvents = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
 
-// newPair returns a pair to be filled in.
+// newPair returns a pair whose fields the caller must set.
 func (l *eventLoop) newPair() *loopPair {
 	if n := len(l.pairs); n > 0 {
 		p := l.pairs[n-1]
@@ -385,7 +385,7 @@ func (l *eventLoop) newPair() *loopPair {
 	return new(loopPair)
 }
 
-// close takes no more clients, but for the last ones: those that wait.
+// close stops accepting. If last, it first accepts the clients that wait in the queue.
 func (d *acceptor) close(last bool) {
 	if d.closed {
 		return
@@ -397,13 +397,13 @@ func (d *acceptor) close(last bool) {
 	}
 	d.closed = true
 	if w := d.waiting; w != nil {
-		_ = w.share.budget.withdraw(w) // if it has had its turn, admit gives that back
+		_ = w.share.budget.withdraw(w) // if w has already been granted, resume releases the descriptors
 	}
 	d.pauseFor(0)
 	d.loop.wheel.Clear(&d.timer)
 }
 
-// cut ends the pairs of this listener that this loop has.
+// cut cuts this loop's pairs of the listener.
 func (d *acceptor) cut() {
 	for _, s := range d.loop.sockets {
 		if p, ok := s.(*loopPair); ok && p.socket == d.socket {
@@ -412,7 +412,7 @@ func (d *acceptor) cut() {
 	}
 }
 
-// pairEnded gives back what a pair took.
+// pairEnded releases what a pair has taken.
 func (t *loopTCP) pairEnded(p *loopPair) {
 	if p.counted {
 		p.s.uncount(p.src)
