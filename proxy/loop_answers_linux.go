@@ -13,10 +13,10 @@ import (
 type answers struct {
 	in    *batch.Batch
 	out   batch.Sender
-	names [batch.Size]unix.RawSockaddrInet6 // copies, because a session may end before its answers are sent
+	names [batch.Size]unix.RawSockaddrInet6 // copied, because a session may end before its answers are sent
 	shard *udpShard
-	s     *service // service that counts the datagrams
-	used  int      // used places of in
+	s     *service // service whose counters count the answers
+	used  int      // number of used places in in
 }
 
 // receive reads answers for x and returns their number. If busy, it reads all that have arrived, up to a limit.

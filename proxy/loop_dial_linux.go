@@ -19,7 +19,7 @@ type dialing struct {
 	tried lb.Tried
 	errs  *multierror.Error
 
-	name nameDial // of the current endpoint, if it has a host name
+	name nameDial // progress through the addresses of the current endpoint's host name, if it has one
 }
 
 // connect dials the next endpoint, or ends the pair if there is none.
@@ -69,14 +69,14 @@ func (p *loopPair) waitForRoom(tried lb.Tried) error {
 		return gone
 	}
 	p.loop.wheel.Clear(&p.timer)
-	l, g := p.loop, p.thisUse() // posted functions must not read p.loop: p may serve another client by then
+	l, g := p.loop, p.thisUse() // a posted function must not read p.loop: p may serve another client by then
 	w, err := p.s.wait(p.src, tried, func(m *lb.Member, err error) {
 		l.post(func() {
 			switch {
 			case !g.isOver():
 				p.granted(m, err)
 			case m != nil:
-				m.Done() // the client has left meanwhile
+				m.Done() // the client has left, so the endpoint is not used
 			}
 		})
 	})
@@ -203,7 +203,7 @@ func (p *loopPair) redial() {
 	p.dial.name = nameDial{}
 	g := p.thisUse()
 	p.loop.post(func() {
-		if !g.isOver() { // otherwise the client has gone meanwhile
+		if !g.isOver() { // if the use is over, the client has gone
 			p.connect()
 		}
 	})
@@ -227,8 +227,8 @@ func (p *loopPair) dialError(err syscall.Errno) error {
 	return fmt.Errorf("dial tcp %s: %w", p.endpoint.Address(), os.NewSyscallError("connect", err))
 }
 
-// toItself reports whether a socket is connected to itself. Such a connection arises if nothing listens at an ephemeral
-// port of this host and the kernel chooses the same port for the dial: a simultaneous open in TCP (RFC 9293, 3.5).
+// toItself reports whether a socket is connected to itself. A dial to an ephemeral port of this host, at which nothing
+// listens, may get the same port from the kernel. TCP calls the result a simultaneous open (RFC 9293, 3.5).
 func toItself(fd int32) bool {
 	local, err := sys.SocketName(unix.SYS_GETSOCKNAME, fd)
 	if err != 0 {

@@ -12,7 +12,7 @@ import (
 type endpointPairs struct {
 	timer  wheel.Timer
 	loop   *eventLoop
-	s      *service // service of the pair that joined last
+	s      *service // service of the pair that joined the list last
 	member *lb.Member
 	first  *loopPair
 }

@@ -17,13 +17,13 @@ type loopEngine struct {
 	resolver  *lb.Resolver
 	denied    *sys.Denials
 	loops     []*eventLoop
-	asks      []*pulse           // one for each loop
+	asks      []*pulse           // pulses that check the loops, one for each
 	udp       register[udpShard] // shards of the open UDP listeners
 	running   sync.WaitGroup
 	ctx       context.Context // cancels lookups of host names
 	cancel    context.CancelFunc
 	lookups   sync.WaitGroup
-	once      sync.Once // for close
+	once      sync.Once // makes close run once
 	ephemeral uint16    // the lowest ephemeral port, see ephemeralPorts
 }
 
@@ -51,7 +51,7 @@ func newLoopEngine(o Options, d *sys.Denials) (engine, *budget, error) {
 	return e, b, nil
 }
 
-// loopCalls are the calls that the loops prefer. recvmsg and sendmsg are not among them, being fallbacks.
+// loopCalls are the calls that the loops prefer. The fallbacks recvmsg and sendmsg are not in the list.
 var loopCalls = []sys.Call{
 	sys.CallSplice, sys.CallPipe, sys.CallRoom, sys.CallWritable, sys.CallUnsent, sys.CallRecvmmsg, sys.CallSendmmsg,
 	sys.CallJoin, sys.CallCut, sys.CallAccept, sys.CallExclusive, sys.CallSharePort, sys.CallReuseAddr,
@@ -85,7 +85,7 @@ func (e *loopEngine) setForking(on bool) {
 	}
 }
 
-// close ends the loops. All their sockets must be closed before.
+// close ends the loops. All sockets of the loops must be closed before.
 func (e *loopEngine) close() {
 	e.once.Do(func() {
 		e.cancel()

@@ -89,8 +89,8 @@ func (h *udpShard) suspend() {
 	h.loop.wheel.Clear(&h.timer)
 }
 
-// handOver returns the sessions that can continue in another process. Among the sessions with their own socket, it ends
-// the rest: their endpoint's host name is being resolved, which cannot be handed over.
+// handOver returns the sessions that can continue in another process. handOver ends sessions that have their own socket
+// and wait for a lookup, because a lookup cannot be handed over.
 func (h *udpShard) handOver() (all []Session) {
 	for x, next := h.ring.first, (*loopSession)(nil); x != nil; x = next {
 		next = x.next

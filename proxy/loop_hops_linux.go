@@ -16,7 +16,7 @@ func (x *loopSession) hopsOf(in *batch.Batch, i int16) (hops uint8, left bool) {
 		if hops = x.hops; hops == 0 {
 			return 0, true
 		}
-	} else { // other sessions use the socket too
+	} else { // other sessions use the same socket
 		hops = in.FewestHops(i)
 		if hops <= 1 {
 			return 0, hops == 0

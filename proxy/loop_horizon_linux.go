@@ -6,9 +6,9 @@ import "time"
 // the clock. After a standstill (SIGSTOP, a frozen cgroup, a suspended virtual machine), a process finds due timers
 // together with data that arrived meanwhile. The data must be handled first.
 type horizon struct {
-	at    time.Duration // by the loop's clock
-	mark  time.Duration // an instant before the first turn that turns counts
-	turns int           // consecutive turns that left something for later
+	at    time.Duration // the horizon, by the loop's clock
+	mark  time.Duration // an instant before the first of the turns counted in turns
+	turns int           // consecutive turns that have left something for later
 }
 
 // patientTurns is how many turns timers wait for a loop that does not catch up: enough to empty a full socket buffer of

@@ -34,43 +34,43 @@ type eventLoop struct {
 	epfd       int
 	wakefd     int
 	began      time.Time
-	now        time.Duration // loop's clock: time since began; read once per turn; the horizon while timers fire
+	now        time.Duration // time on the loop's clock, read once in each turn; set to the horizon while timers fire
 	horizon    horizon
-	behind     bool // this turn leaves datagrams for a later turn
+	behind     bool // whether this turn leaves datagrams for a later turn
 	turnNumber uint64
 	yielded    time.Duration // last call of Gosched, by the loop's clock
-	load       atomic.Int64  // number of pairs
-	shards     atomic.Int64  // number of UDP listeners' shards
+	load       atomic.Int64  // number of pairs in the loop
+	shards     atomic.Int64  // number of shards of UDP listeners in the loop
 	forking    atomic.Bool   // see discard
 
 	mu      sync.Mutex
-	posted  []func() // guarded by mu
-	ended   bool     // run has returned, or will return without reading posted again; guarded by mu
+	posted  []func() // functions to run; guarded by mu
+	ended   bool     // run takes no more posted functions; guarded by mu
 	pending atomic.Bool
 	stopped bool
 
-	saidDeaf bool // deaf has logged
+	saidDeaf bool // whether deaf has logged an error
 
 	events  [128]unix.EpollEvent
-	sockets []pollable // indexed by the number that epoll events carry
-	unused  []int32    // free numbers
-	leaving []int32    // numbers that become free after the current events
+	sockets []pollable // sockets by the number that their epoll events carry
+	unused  []int32    // numbers that no socket has
+	leaving []int32    // numbers that become free after the current events are handled
 	again   []task     // directions that used up their share of a turn and have more to move
 	spare   []task
 
-	search   search // for descriptors
+	search   search // search for sessions to end when descriptors are short
 	wheel    wheel.Wheel
 	log      hclog.Logger
 	denied   *sys.Denials
-	udp      *udpKit // nil until there is a UDP listener
+	udp      *udpKit // buffers for UDP; nil until there is a UDP listener
 	pipes    *pipePool
 	buf      [bufferSize]byte
-	backlogs []*backlog  // free backlogs
-	pairs    []*loopPair // free pairs
+	backlogs []*backlog  // unused backlogs
+	pairs    []*loopPair // unused pairs
 	serial   uint64      // last serial number in use, see generation
 
-	byEndpoint map[lb.MemberKey]*endpointPairs // endpoints that have pairs
-	empty      []*endpointPairs                // free endpointPairs
+	byEndpoint map[lb.MemberKey]*endpointPairs // the pairs of each endpoint; only endpoints that have pairs
+	empty      []*endpointPairs                // unused endpointPairs
 }
 
 // A pollable handles the epoll events of up to two sockets.
@@ -148,7 +148,7 @@ func (l *eventLoop) runTurn() {
 	l.turnNumber++
 	l.now, l.behind = time.Since(l.began), false
 	l.wheel.Skip(l.now)
-	l.again, l.spare = l.spare[:0], l.again // whatever is queued during this turn runs in the next turn
+	l.again, l.spare = l.spare[:0], l.again // a direction queued during this turn moves in the next turn
 	for i := range l.events[:n] {
 		e := &l.events[i]
 		if s := l.sockets[e.Fd]; s != nil {
@@ -177,7 +177,8 @@ func (l *eventLoop) runTurn() {
 	l.leaving = l.leaving[:0]
 }
 
-// fireTimers fires the timers that are due at the horizon. Their owners see the horizon as the present time.
+// fireTimers fires the timers that are due at the horizon. While timers fire, their owners see the horizon as the
+// present time.
 func (l *eventLoop) fireTimers() {
 	now := l.now
 	l.now = l.horizon.at
@@ -199,10 +200,10 @@ func (l *eventLoop) recycle(s pollable) {
 	}
 }
 
-// yieldEvery is how often a busy loop calls the Go scheduler. A goroutine that has not called it for 10 ms loses its
-// processor at its next waiting system call. The runtime's monitor has to take the processor away, and then looks every
-// 20 µs instead of every 10 ms. The frequent looks cost 4 to 6 percent of all processor time under load (retake and
-// sysmon of runtime/proc.go, Go 1.26).
+// yieldEvery is how often a busy loop calls the Go scheduler. A goroutine that has not called the scheduler for 10 ms
+// loses its processor at its next waiting system call. The runtime's monitor has to take the processor away, and then
+// looks every 20 µs instead of every 10 ms. The frequent looks cost 4 to 6 percent of all processor time under load
+// (retake and sysmon of runtime/proc.go, Go 1.26).
 const yieldEvery = 5 * time.Millisecond
 
 // wait returns the number of events, and whether these are all that had arrived when wait was called. wait first polls
@@ -224,9 +225,10 @@ func (l *eventLoop) wait() (n int, all bool) {
 		timeout = int(min((next+time.Millisecond-1)/time.Millisecond, maxWait))
 	}
 	if timeout != 0 {
-		n, _ = sys.EpollWait(l.epfd, l.events[:], timeout) // on an error there are no events
+		// On an error, such as an interruption, EpollWait returns no events.
+		n, _ = sys.EpollWait(l.epfd, l.events[:], timeout)
 	}
-	return n, true // all, because the poll above found no events
+	return n, true // all is true, because the first poll found no events
 }
 
 // maxWait is the longest wait of a loop in milliseconds. epoll_pwait takes an int32.
@@ -253,10 +255,11 @@ func (l *eventLoop) post(f func()) {
 		f()
 		return
 	}
-	defer l.mu.Unlock() // hold mu until the loop is woken: run closes wakefd only after it has held mu
+	defer l.mu.Unlock() // mu is held until the loop is woken, so that run does not close wakefd before
 	l.posted = append(l.posted, f)
 	if !l.pending.Swap(true) {
-		_, _ = unix.Write(l.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // fails only if the loop is being woken already
+		// The write fails only if the loop is being woken already.
+		_, _ = unix.Write(l.wakefd, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 	}
 }
 
@@ -286,7 +289,7 @@ type waker struct{ *eventLoop }
 
 func (w waker) ready(int, uint32) {
 	var b [8]byte
-	_, _ = unix.Read(w.wakefd, b[:]) // resets the eventfd; its value does not matter
+	_, _ = unix.Read(w.wakefd, b[:]) // the read resets the eventfd; its value does not matter
 }
 
 // assignNumber gives s the number that its epoll events carry. Call release when s is done.
@@ -303,13 +306,13 @@ func (l *eventLoop) assignNumber(s pollable) int32 {
 
 func (l *eventLoop) release(number int32) { l.leaving = append(l.leaving, number) }
 
-// add registers fd with epoll. Its events go to the given side of the pollable with that number.
+// add registers fd with epoll. The events of fd go to the given side of the pollable with that number.
 func (l *eventLoop) add(fd int32, events uint32, number int32, side int) syscall.Errno {
 	return sys.EpollAdd(l.epfd, fd, events, number, int32(side))
 }
 
 // discard closes a socket that epoll watches. Usually the close makes epoll forget the socket. If another process holds
-// the socket too, epoll must be told.
+// the socket too, discard must remove the socket from epoll.
 func (l *eventLoop) discard(fd int32) {
 	if l.forking.Load() {
 		l.unwatch(fd)
@@ -319,14 +322,14 @@ func (l *eventLoop) discard(fd int32) {
 
 // unwatch makes epoll stop reporting fd.
 func (l *eventLoop) unwatch(fd int32) {
-	_ = sys.EpollRemove(l.epfd, fd) // fails if epoll does not watch fd
+	_ = sys.EpollRemove(l.epfd, fd) // EpollRemove fails if epoll does not watch fd, which does not matter
 }
 
 // A backlog holds bytes that were read from a source and do not fit into the destination yet.
 type backlog struct {
 	buf      [bufferSize]byte
 	from, to int
-	next     *backlog // the bytes that follow; nil if there are none
+	next     *backlog // backlog with the bytes that follow; nil if there are none
 }
 
 // maxFree limits the free backlogs and pairs that a loop keeps.
@@ -359,11 +362,11 @@ func (l *eventLoop) forget(k *backlog) {
 
 // A udpKit holds the buffers of a loop that serves UDP.
 type udpKit struct {
-	in       *batch.Batch // datagrams of clients
+	in       *batch.Batch // datagrams received from clients
 	down     answers
 	up       batch.Sender
 	work     []*loopSession // sessions with datagrams in the current batch
-	sessions []*loopSession // free sessions
+	sessions []*loopSession // unused sessions
 }
 
 // useUDP makes the loop's udpKit unless it has one.

@@ -69,7 +69,7 @@ func (x *loopSession) connection() Connection {
 	return c
 }
 
-// nameOf returns a socket's own address. The address is invalid if the socket has none.
+// nameOf returns a socket's own address. nameOf returns an invalid address if the socket has none.
 func nameOf(fd int32) netip.AddrPort {
 	if fd < 0 {
 		return netip.AddrPort{}

@@ -15,11 +15,11 @@ import (
 
 // A nameDial is the progress of a pair through the addresses of its endpoint's host name.
 type nameDial struct {
-	addrs    []netip.Addr  // addresses not tried yet
-	tried    []netip.Addr  // addresses tried, including the current one
-	deadline time.Duration // for all addresses together, by the loop's clock
+	addrs    []netip.Addr  // addresses that have not been tried yet
+	tried    []netip.Addr  // addresses that have been tried, including the current one
+	deadline time.Duration // when the dials to all addresses must have succeeded, by the loop's clock
 	why      syscall.Errno // why the last address in tried was not reached
-	last     bool          // the name was looked up again because no address answered
+	last     bool          // whether the name was looked up again because no address answered
 }
 
 // resolve connects to an address of the endpoint's host name, trying one after the other until one answers.
@@ -31,7 +31,7 @@ func (p *loopPair) resolve() {
 	p.lookUp()
 }
 
-// lookUp gets the addresses of the endpoint's host name. If they are unknown, a goroutine looks them up.
+// lookUp gets the addresses of the endpoint's host name. If the addresses are unknown, a goroutine looks them up.
 func (p *loopPair) lookUp() {
 	p.loop.wheel.Clear(&p.timer)
 	// The goroutine must not read p, which may serve another client by then.
@@ -58,7 +58,7 @@ func (p *loopPair) resolved(addrs []netip.Addr, err error) {
 	if err == nil {
 		addrs, err = p.s.admitted(p.endpoint, addrs)
 	}
-	if err != nil && !d.last { // otherwise the error of the dial is reported
+	if err != nil && !d.last { // after a second lookup, the error of the dials is reported instead
 		p.missed(err)
 		p.connect()
 		return
@@ -72,7 +72,7 @@ func (p *loopPair) resolved(addrs []netip.Addr, err error) {
 	p.connectToNext()
 }
 
-// connectToNext dials the next address. Each address gets an equal part of the remaining time. If none is left,
+// connectToNext dials the next address. Each address gets an equal part of the remaining time. If no address is left,
 // connectToNext looks the name up once more, because the endpoint may have moved.
 func (p *loopPair) connectToNext() {
 	d := &p.dial.name

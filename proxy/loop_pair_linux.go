@@ -27,17 +27,17 @@ type loopPair struct {
 	loop   *eventLoop
 	socket *loopTCP
 	s      *service
-	dial   *dialing // failed dials, until bytes have moved
+	dial   *dialing // record of failed dials; nil once bytes have moved
 
-	endpoint *lb.Member // nil before an endpoint is picked
-	waiter   *lb.Waiter // while the pair waits for an endpoint with capacity
+	endpoint *lb.Member // endpoint that serves the client; nil before one is picked
+	waiter   *lb.Waiter // place in the queue for an endpoint with capacity; nil if the pair does not wait
 
-	prev, next *loopPair // in the endpointPairs of its endpoint
+	prev, next *loopPair // neighbours in the list of endpointPairs
 	src        netip.AddrPort
 
 	fd     [2]int32
-	flows  [2]flow       // indexed by the source's side
-	began  time.Duration // by the loop's clock
+	flows  [2]flow       // the two directions, indexed by the side that sends
+	began  time.Duration // when the client was accepted, by the loop's clock
 	joined time.Duration // when the endpoint was reached, by the loop's clock; zero if it was not
 	last   time.Duration // when bytes last moved, by the loop's clock
 	limits limits
@@ -50,23 +50,23 @@ type loopPair struct {
 	readable [2]bool // epoll has reported input, and reading has not found the socket empty since
 	writable [2]bool // epoll has reported space, and writing has not found the socket full since
 	hangup   [2]bool // the source has ended, failed or sent urgent data: read until nothing is left
-	reset    bool    // close with RST
-	kept     bool    // keep-alive is on
-	grouped  bool    // listed in an endpointPairs
-	asked    bool    // the client was the last to send bytes
-	counted  bool    // service.countClient has counted the client
+	reset    bool    // whether to close the sockets with RST
+	kept     bool    // whether keep-alive is on
+	grouped  bool    // whether the pair is listed in an endpointPairs
+	asked    bool    // whether the client was the last to send bytes
+	counted  bool    // whether service.countClient has counted the client
 	reason   endReason
-	errno    uint16 // a syscall.Errno that belongs to reason
+	errno    uint16 // the error that belongs to reason, a syscall.Errno
 }
 
 // A flow is one direction of a pair.
 type flow struct {
-	backlog  *backlog // read but not yet written bytes, oldest first
+	backlog  *backlog // bytes that were read and not yet written, oldest first
 	moved    int64
-	room     int  // bytes that the destination accepts at least; see loopPair.measureRoom
-	bulk     bool // move bytes by splice
-	queued   bool // has a task in the loop's next turn and moves nothing before
-	finished bool // the source has ended, or its bytes cannot be used any more
+	room     int  // least number of bytes that the destination accepts; see loopPair.measureRoom
+	bulk     bool // whether to move bytes by splice
+	queued   bool // whether the direction waits for its task in the loop's next turn
+	finished bool // whether the source has ended, or its bytes cannot be used any more
 }
 
 type pairState int8
@@ -128,8 +128,8 @@ func (p *loopPair) ready(side int, events uint32) {
 	}
 }
 
-// move moves bytes from the given side to the other, until none are left, they cannot be written, or the share of the
-// turn is used up.
+// move moves bytes from the given side to the other. It stops if none are left, they cannot be written, or the turn's
+// limits are reached.
 func (p *loopPair) move(from int) {
 	f := &p.flows[from]
 	for n, bytes := 0, 0; p.state == relaying && !f.finished; n++ {
@@ -311,7 +311,7 @@ func (p *loopPair) finish() {
 
 func (p *loopPair) linger() {
 	if p.loop.now-p.last >= deliverTimeout ||
-		p.unsentBytes() == 0 { // 0 for closed sockets
+		p.unsentBytes() == 0 { // unsentBytes is 0 for closed sockets
 		p.close()
 		return
 	}
@@ -353,7 +353,7 @@ func (p *loopPair) close() {
 	}
 	p.loop.wheel.Clear(&p.timer)
 	if p.waiter != nil {
-		p.waiter.Cancel() // if the waiter was granted already, the posted function finds that the use is over
+		p.waiter.Cancel() // if the waiter was granted already, the posted function finds that the pair's use is over
 		p.waiter = nil
 	}
 	if p.s.observed() {

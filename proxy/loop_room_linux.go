@@ -22,8 +22,8 @@ import (
 type holding struct {
 	shard    *udpShard
 	share    *share
-	count    int64        // sessions that have a descriptor; only the loop may access it
-	held     atomic.Int64 // count less the descriptors that are owed
+	count    int64        // number of sessions with a descriptor; only the loop may access it
+	held     atomic.Int64 // number of these descriptors that are not owed
 	settling atomic.Bool  // whether a call of settle is posted
 }
 
@@ -61,7 +61,7 @@ func (h *udpShard) makeRoom(s *service) bool {
 		if passed {
 			return true
 		}
-		if !ended { // exceeding the limit by one does not matter
+		if !ended { // one session beyond the listener's maximum does not matter
 			break
 		}
 	}
@@ -74,7 +74,7 @@ func (h *udpShard) takeOne(to *share) bool {
 	for !to.take(sessionDescriptors) {
 		ended, passed := true, false
 		if o := h.loop.victim(h.socket.engine, itsFloor, h); o != nil {
-			passed = h.loop.free(o, to) // false if other loops were quicker, or the session had no descriptor
+			passed = h.loop.free(o, to) // passed is false if another loop was quicker, or the session had no descriptor
 		} else {
 			ended, passed = h.replace(to)
 		}
@@ -149,11 +149,11 @@ func (d *acceptor) resume(w *waiter) {
 // A search is a loop's search for sessions that may be ended for other clients.
 type search struct {
 	cursor
-	near, far *udpShard // best shards so far, of this loop and of the other loops
+	near, far *udpShard // best shards found so far, of this loop and of the other loops
 }
 
-// victim returns the shard whose first session should be ended for another client, or nil if there is none. Only
-// services that exceed m are considered. Among these, victim chooses the session idle longest, or nearly, see
+// victim returns the shard whose first session should be ended for another client, or nil if there is none. victim
+// considers only services that exceed the bound m. Among these, victim chooses the session idle longest, or nearly, see
 // perSearch. The shard own, unless it is nil, is always considered.
 func (l *eventLoop) victim(e *loopEngine, m bound, own *udpShard) *udpShard {
 	s := &l.search
@@ -251,7 +251,7 @@ func (h *udpShard) owe(to *share) bool {
 // may have become active meanwhile. If another shard now has the session idle longest, settle passes the debt to that
 // shard.
 func (q *holding) settle() {
-	q.settling.Store(false) // first, because a debt made after this line may not be seen below
+	q.settling.Store(false) // cleared first, because the loop below may miss a debt made from here on
 	h, l := q.shard, q.shard.loop
 	if h.suspended {
 		h.unsettled = append(h.unsettled, q)
@@ -295,8 +295,8 @@ func (h *udpShard) makeRoomOneWay(s *service) {
 	}
 }
 
-// portFor connects a socket for x when all ports to that address are in use. Before each attempt it ends a session that
-// may be ended for others. If another loop has that session, x must wait, and portFor returns descriptor -1.
+// portFor connects a socket for x when all ports to that address are in use. Before each attempt portFor ends a session
+// that may be ended for others. If another loop has that session, x must wait, and portFor returns descriptor -1.
 func (h *udpShard) portFor(x *loopSession, addr netip.AddrPort) (fd int32, err syscall.Errno) {
 	err = unix.EAGAIN
 	for ; x.ports < maxDials && err == unix.EAGAIN; x.ports++ {
@@ -325,20 +325,21 @@ func (h *udpShard) freePort(x *loopSession, to *share) bool {
 		return false
 	}
 	if h.evict(oldest, to) {
-		to.release(sessionDescriptors) // x already has a descriptor
+		to.release(sessionDescriptors) // x already has a descriptor, so it needs no other
 	}
 	return true
 }
 
 // awaitPort makes the loop of o end a session and connect a socket for x right away, before anything takes the port.
 func (x *loopSession) awaitPort(o *udpShard, addr netip.AddrPort) {
-	l, to, g, own := x.shard.loop, x.s.share, x.thisUse(), x.holding != nil // the other loop must not read x
+	// The other loop must not read x, which belongs to this loop.
+	l, to, g, own := x.shard.loop, x.s.share, x.thisUse(), x.holding != nil
 	if x.lookup == nil {
 		x.lookup, x.state = &lookup{}, resolving
 	}
 	o.loop.post(func() {
 		fd, err := int32(-1), unix.EAGAIN
-		if o.freePort(x, to) && own { // without its own descriptor, x needs a shared socket
+		if o.freePort(x, to) && own { // without a descriptor of its own, x needs a shared socket
 			fd, err = sys.StartConnect(addr, unix.SOCK_DGRAM)
 		}
 		l.post(func() {
@@ -367,7 +368,7 @@ func (h *udpShard) idleSince() time.Duration { return time.Duration(h.oldest.Loa
 // aged updates the instant of the last use of the ring's first session.
 func (h *udpShard) aged() {
 	at := noSession
-	if x := h.ring.first; x != nil && !h.suspended { // a session that is being handed over cannot be ended here
+	if x := h.ring.first; x != nil && !h.suspended { // a session cannot be ended here while it is handed over
 		at = x.used
 	}
 	h.oldest.Store(int64(at))

@@ -30,33 +30,33 @@ type loopSession struct {
 	shard      *udpShard
 	s          *service
 	endpoint   *lb.Member
-	holding    *holding     // counts its descriptor; nil for a one-way session
-	prev, next *loopSession // in the shard's ring
+	holding    *holding     // counts the session's descriptor; nil for a one-way session
+	prev, next *loopSession // neighbours in the shard's ring
 
 	key        batch.Key
 	serial     uint64                // see generation
-	clientName unix.RawSockaddrInet6 // of the client
-	began      time.Duration         // by the loop's clock
+	clientName unix.RawSockaddrInet6 // the client's address
+	began      time.Duration         // when the session began, by the loop's clock
 	used       time.Duration         // when a datagram last moved in either direction
-	shared     *sharedSocket         // only of a one-way session
-	lookup     *lookup               // only while resolving
-	named      namedUse              // if the endpoint has a host name
+	shared     *sharedSocket         // the socket of a one-way session; otherwise nil
+	lookup     *lookup               // state of the lookup while resolving; otherwise nil
+	named      namedUse              // address in use, if the endpoint has a host name
 
-	requests, answers int64    // datagrams from the client, and from the endpoint
-	sent              int64    // requests that were sent to the endpoint
-	bytes             [2]int64 // sent to the endpoint, and received from it
-	answeredIn        uint64   // the loop's turn with the latest answers
+	requests, answers int64    // number of datagrams from the client, and from the endpoint
+	sent              int64    // number of requests that were sent to the endpoint
+	bytes             [2]int64 // number of bytes sent to the endpoint, and received from it
+	answeredIn        uint64   // number of the loop's turn with the latest answers
 	fd, number        int32
-	head, tail        int16 // list of its datagrams in the current batch; a negative head means none
+	head, tail        int16 // list of the session's datagrams in the current batch; a negative head means none
 	state             sessionState
-	dead              bool  // the endpoint refused a datagram
-	unsegmented       bool  // the kernel cannot segment (see batch)
-	joined            bool  // the kernel joins answers
-	adopted           bool  // another process may hold the socket too
-	hops              uint8 // hops that its datagrams must carry; 0 if the socket sets the right number
-	six               bool  // the endpoint has an IPv6 address
-	counted           bool  // service.countClient has counted the session
-	ports             int8  // attempts to free a port for the session
+	dead              bool  // whether the endpoint has refused a datagram
+	unsegmented       bool  // whether the kernel cannot cut messages into datagrams (see batch)
+	joined            bool  // whether the kernel joins answers
+	adopted           bool  // whether another process may hold the socket too
+	hops              uint8 // hops that the datagrams must carry; 0 if the socket sets the right number
+	six               bool  // whether the endpoint has an IPv6 address
+	counted           bool  // whether service.countClient has counted the session
+	ports             int8  // number of attempts to free a port for the session
 }
 
 type sessionState int8
@@ -85,7 +85,7 @@ func (x *loopSession) init(h *udpShard, s *service, e *lb.Member, key batch.Key,
 		shard: h, s: s, endpoint: e, holding: q, key: key, clientName: in.Names[i], began: h.loop.now, used: h.loop.now,
 		fd: -1, head: -1, serial: h.loop.newSerial(),
 	}
-	if in.Hops[i] > 0 { // at least 2, see begin
+	if in.Hops[i] > 0 { // Hops is at least 2, see begin
 		x.hops = in.Hops[i] - 1
 	}
 	x.timer.Owner = x

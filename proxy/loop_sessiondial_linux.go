@@ -129,7 +129,7 @@ func (x *loopSession) resolved(addrs []netip.Addr, err error) {
 }
 
 // connected sends the datagrams that have waited, if the session now has its socket. connected does nothing while the
-// session waits for a port. After an error, connected marks the endpoint as refused.
+// session waits for a port. After an error, connected records that the endpoint cannot be reached.
 func (x *loopSession) connected(err error) {
 	switch {
 	case err != nil:

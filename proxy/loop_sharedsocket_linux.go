@@ -19,16 +19,16 @@ import (
 type sharedSocket struct {
 	timer    wheel.Timer
 	shard    *udpShard
-	share    *share // share that the descriptor was taken from
+	share    *share // share that the socket's descriptor was taken from
 	endpoint *lb.Member
 	addr     netip.AddrPort
-	named    namedUse // if the endpoint has a host name
+	named    namedUse // address in use, if the endpoint has a host name
 	fd       int32
 	number   int32
-	hops     uint8         // hops of its datagrams; 0 for the system's default
-	uses     int           // number of sessions
-	used     time.Duration // when the last session left it
-	dead     bool          // the endpoint refused a datagram
+	hops     uint8         // hops of the datagrams it sends; 0 for the system's default
+	uses     int           // number of sessions that use the socket
+	used     time.Duration // when a session last left the socket
+	dead     bool          // whether the endpoint has refused a datagram
 }
 
 // sharedSocketTo returns the shared socket to the endpoint of x. A new socket sets the hops of x on its datagrams.

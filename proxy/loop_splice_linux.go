@@ -8,12 +8,12 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// splice moves bytes through a pipe with one splice call, and returns their number. Without a pipe it calls copy. It
-// takes no more from the source than the destination accepts now. Therefore the pipe is empty after splice, and a
-// stalled destination never holds a pipe.
+// splice moves bytes through a pipe with one splice call, and returns their number. Without a pipe splice calls copy.
+// splice takes no more from the source than the destination accepts now. Therefore the pipe is empty after splice, and
+// a stalled destination never holds a pipe.
 //
-// The pipe is empty at the start, so EAGAIN is about the source. A splice stops at urgent data, and returns zero there
-// if the end of the stream follows. copy must then find out whether the stream has really ended.
+// The pipe is empty at the start, so EAGAIN means that the source has no bytes. A splice stops at urgent data, and
+// returns zero there if the end of the stream follows. copy must then find out whether the stream has really ended.
 func (p *loopPair) splice(from int) int {
 	f, l := &p.flows[from], p.loop
 	room := p.measureRoom(from)
@@ -48,8 +48,8 @@ func (p *loopPair) splice(from int) int {
 }
 
 // measureRoom returns how many bytes the destination of a direction accepts now. measureRoom returns 0 if the
-// destination is full, and then epoll reports when it is not. measureRoom asks the kernel only if the known space is
-// less than two pipes.
+// destination is full, and epoll then reports when the destination is writable again. measureRoom asks the kernel only
+// if the known space is less than two pipes.
 func (p *loopPair) measureRoom(from int) int {
 	f, to := &p.flows[from], 1-from
 	if f.room < 2*pipeSize {
@@ -92,7 +92,7 @@ func (p *loopPair) drain(from int, pipe *pipe, n int) {
 
 // unload moves n bytes from a pipe into memory, where they wait for the destination.
 func (p *loopPair) unload(from int, pipe *pipe, n int) syscall.Errno {
-	end := &p.flows[from].backlog // nil, because the backlog was empty before the splice
+	end := &p.flows[from].backlog // the backlog was empty before the splice
 	for n > 0 {
 		k := p.loop.newBacklog()
 		m, err := pipe.Read(k.buf[:])

@@ -189,11 +189,11 @@ type acceptor struct {
 	loop    *eventLoop
 	socket  *loopTCP
 	number  int32
-	watched bool // epoll reports clients
+	watched bool // whether epoll reports clients
 	closed  bool
-	backoff time.Duration // zero once a client was accepted
-	other   int           // the acceptor that lighter checked last
-	waiting *waiter       // for descriptors; nil if the acceptor does not wait
+	backoff time.Duration // pause after the last failed accept; zero once a client was accepted
+	other   int           // number of the acceptor that lighter checked last
+	waiting *waiter       // place in the queue for descriptors; nil if the acceptor does not wait
 }
 
 // An acceptor takes at most clientsPerTurn clients in a turn. Few, so that clients of a burst wait in the listener's
@@ -314,14 +314,14 @@ func exhausted(err syscall.Errno) bool {
 
 // welcome makes this loop or another one serve a client of s.
 func (d *acceptor) welcome(fd int32, src netip.AddrPort, s *service) {
-	if !d.socket.pairs.add() { // here, so that a stop waits for a client on its way to another loop
+	if !d.socket.pairs.add() { // added here, so that a stop waits for a client on its way to another loop
 		s.share.release(pairDescriptors)
 		sys.ResetOnClose(fd)
 		sys.Close(fd)
 		return
 	}
 	o := d.lighter()
-	o.loop.load.Add(1) // at once, so that the next client of a burst counts it
+	o.loop.load.Add(1) // added at once, so that the next client of a burst counts it
 	if o != d {
 		o.loop.post(func() { o.begin(fd, src, s) })
 	} else {

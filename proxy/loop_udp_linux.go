@@ -23,13 +23,13 @@ import (
 type loopUDP struct {
 	engine  *loopEngine
 	addr    netip.AddrPort
-	local   bool // the address is a wildcard: the kernel reports which local address the client used
+	local   bool // whether the address is a wildcard; the kernel then reports each datagram's local address
 	service atomic.Pointer[service]
 	shards  []*udpShard // one for each socket
 	drops   dropCount
 
-	sessions atomic.Int64 // of all shards
-	busy     atomic.Int32 // shards that have not drained
+	sessions atomic.Int64 // number of sessions of all shards
+	busy     atomic.Int32 // number of shards that have not drained
 	drained  chan struct{}
 	closed   chan struct{}
 	stopOnce sync.Once
@@ -38,7 +38,8 @@ type loopUDP struct {
 
 func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err error) {
 	addr, n := o.addr, e.budget.udpSockets(o.udp, len(e.loops))
-	if o.file != nil { // the same number, because the kernel's choice of the socket for a client depends on it
+	// An inherited listener keeps its number of sockets, on which the kernel's choice for a client depends.
+	if o.file != nil {
 		n = 1 + len(o.more)
 	} else if e.denied.Has(sys.CallSharePort) || e.getsCopies(addr.Addr()) {
 		n = 1
@@ -79,16 +80,16 @@ func (e *loopEngine) listenUDP(o listenSpec, s *service) (_ proxySocket, err err
 		if err != nil {
 			return nil, err
 		}
-		u.addr, o.addr = bound, bound // with its port, for the other sockets
+		u.addr, o.addr = bound, bound // the other sockets bind to the same port
 		u.shards = append(u.shards, newUDPShard(l, u, int32(fd)))
 		if i == 0 && len(loops) > 1 && o.file == nil {
-			// The first socket shares its port only after its bind: otherwise the kernel might give it a port that
-			// other sockets of this user share, such as another listener's or another Lictor's.
+			// The first socket shares its port only after its bind. Otherwise the kernel might choose a port that other
+			// sockets of this user share, such as another Lictor's.
 			if err := sys.SetReusePort(fd, true); err != nil {
 				if !e.denied.Allow(sys.CallSharePort, err) {
 					return nil, err
 				}
-				for _, l := range loops[1:] { // the first socket alone has to do
+				for _, l := range loops[1:] { // only the first socket serves the listener
 					l.shards.Add(-1)
 				}
 				break
@@ -206,7 +207,7 @@ func (u *loopUDP) countDrops() { u.drops.collect(u.service.Load(), false, u.read
 
 func (u *loopUDP) readDrops(socket int) (uint32, bool) { return sys.Drops(u.shards[socket].fd) }
 
-// ProxyLoop makes the loops read the clients' datagrams. Like loopTCP.ProxyLoop, it does not wait.
+// ProxyLoop makes the loops read the clients' datagrams. Like loopTCP.ProxyLoop, this ProxyLoop does not wait.
 func (u *loopUDP) ProxyLoop() error {
 	for _, h := range u.shards {
 		h.loop.post(h.open)

@@ -15,24 +15,24 @@ import (
 )
 
 // A udpShard is one loop's part of a UDP listener: a socket, and the sessions of the clients whose datagrams arrive
-// there. Only the loop may access its fields, except the atomic ones.
+// there. Only the loop may access a shard's fields, except the atomic ones.
 //
 // These invariants hold whenever the loop waits. Every session is in the ring, the one idle longest first, and has its
 // timer set. A session that may get more requests is in byClient too. Datagrams that were read wait in memory only for
 // a host name or a port.
 type udpShard struct {
-	timer   wheel.Timer // for the end of a pause
+	timer   wheel.Timer // ends a pause
 	loop    *eventLoop
 	socket  *loopUDP
 	fd      int32
 	number  int32
-	watched bool          // epoll reports datagrams
-	backoff time.Duration // zero once a datagram was read
+	watched bool          // whether epoll reports datagrams
+	backoff time.Duration // pause after the last failed read; zero once a datagram was read
 	idle    time.Duration // idle timeout for which the sessions' timers were last set
 
 	byClient      map[batch.Key]*loopSession
 	ring          sessionRing
-	sharedSockets map[*lb.Member]*sharedSocket // for one-way sessions
+	sharedSockets map[*lb.Member]*sharedSocket // sockets of one-way sessions, by endpoint
 
 	// Other loops read oldest and holding. oldest is the instant of the last use of the ring's first session, by the
 	// loops' common clock, or noSession. holding belongs to the present service.
@@ -41,7 +41,7 @@ type udpShard struct {
 	unsettled []*holding // holdings that got a debt while the shard was suspended
 
 	draining, drained, closed bool
-	suspended                 bool // another process is taking over
+	suspended                 bool // whether another process is taking over the sessions
 }
 
 func newUDPShard(l *eventLoop, u *loopUDP, fd int32) *udpShard {
@@ -112,7 +112,7 @@ func (h *udpShard) forward(in *batch.Batch, n int) {
 	work := h.loop.udp.work[:0]
 	for i := range n {
 		if in.ToAll[i] && h != h.socket.shards[0] {
-			continue // each socket of the listener gets a copy
+			continue // each socket of the listener gets a copy; only the first one forwards it
 		}
 		x := h.sessionFor(s, in, i)
 		if x == nil {
@@ -138,7 +138,7 @@ func (h *udpShard) sessionFor(s *service, in *batch.Batch, i int) *loopSession {
 	key := in.Key(i, h.socket.local)
 	x := h.byClient[key]
 	var tried lb.Tried
-	if x != nil && x.head < 0 { // otherwise the session already has a datagram of this batch
+	if x != nil && x.head < 0 { // a session with datagrams in this batch is not replaced
 		if why := s.replaces(x.s, x.endpoint, x.isRefused()); why != notEnded {
 			if why == endRefused && !x.named.isOver() {
 				tried.Add(x.endpoint.ID)
@@ -275,7 +275,8 @@ func (h *udpShard) close() {
 	}
 }
 
-// clientOf returns a client's address. An IPv4 client of an IPv6 socket gets its IPv4 address.
+// clientOf returns a client's address. The address of an IPv4 client is an IPv4 address, even if the socket is an IPv6
+// one.
 func clientOf(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	a := sys.AddrPort(sa)
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())

@@ -2,7 +2,7 @@
 //
 // The call recvmmsg(2) receives all datagrams that have arrived, sendmmsg(2) sends many. In addition, the kernel can
 // join incoming datagrams of one flow and equal size (UDP_GRO), and cut a large outgoing message into datagrams
-// (UDP_SEGMENT). Each of these datagrams costs a fraction of one sent alone. See udp(7), and "Optimizing UDP for
+// (UDP_SEGMENT). A joined or cut datagram costs a fraction of one sent alone. See udp(7), and "Optimizing UDP for
 // content delivery: GSO, pacing and zerocopy" (de Bruijn and Dumazet, 2018).
 //
 // A loop that forwards datagrams from one socket to another, connected socket has a Batch and a Sender:
@@ -19,9 +19,9 @@
 //		}
 //	}
 //
-// A Batch also holds each datagram's sender, its local address, and the hops that it had left. For the last two the
-// socket must ask the kernel (sys.WantLocal, sys.WantHops). A Parcel may set its destination, its local address, and
-// its hops.
+// A Batch also holds each datagram's sender, its local address, and the hops that it had left. The local address and
+// the hops are known only if the socket asks the kernel for them (sys.WantLocal, sys.WantHops). A Parcel may set its
+// destination, its local address, and its hops.
 //
 // Only New allocates, and no function waits. If the system denies a call, another call takes its place; see
 // sys.Denials. The package is for Linux; on other systems it is empty.

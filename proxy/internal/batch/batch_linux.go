@@ -27,8 +27,8 @@ const (
 	maxJoined   = 65000
 	maxSegments = 64
 
-	// controlRoom is the size in bytes of a datagram's buffer for control messages: its local address (twice on a
-	// dual-stack socket), its segment size, and its hops.
+	// controlRoom is the size in bytes of a datagram's buffer for control messages. They carry the datagram's local
+	// address (twice on a dual-stack socket), segment size and hops.
 	controlRoom = 128
 )
 
@@ -43,13 +43,13 @@ type Batch struct {
 	denied   *sys.Denials
 	headers  [Size]sys.Mmsghdr
 	iovecs   [Size]unix.Iovec
-	Names    [Size]unix.RawSockaddrInet6 // senders of the datagrams that Receive has received
+	Names    [Size]unix.RawSockaddrInet6 // addresses of the datagrams' senders; only Receive sets them
 	controls [Size]control
-	segments [Size]int        // size of each joined datagram; 0 for a single datagram
-	locals   [Size]sys.Source // local addresses of the datagrams
-	ToAll    [Size]bool       // whether the datagram was broadcast or multicast
-	Hops     [Size]uint8      // hops that were left; 0 if unknown; the same for all joined datagrams
-	Next     [Size]int16      // for the caller: the next place in a list; negative at its end
+	segments [Size]int        // size in bytes of the datagrams joined in the place; 0 for a single datagram
+	locals   [Size]sys.Source // local address that each datagram was sent to
+	ToAll    [Size]bool       // whether each datagram was broadcast or multicast
+	Hops     [Size]uint8      // hops that each datagram had left; 0 if unknown
+	Next     [Size]int16      // free for the caller to link places into lists; negative at the end of a list
 	buf      []byte
 }
 
@@ -58,12 +58,14 @@ func New(d *sys.Denials) *Batch {
 	b := &Batch{denied: d}
 	const size = Size * stride
 	var err error
-	// A mapping does not disturb the pace of Go's garbage collector. Small pages suffice, as most datagrams are small.
+	// A mapping does not disturb the pace of Go's garbage collector. Most datagrams are small, so huge pages would
+	// waste memory.
 	if b.buf, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS); err != nil {
 		b.buf = make([]byte, size)
 	} else {
-		_ = unix.Madvise(b.buf, unix.MADV_NOHUGEPAGE) // fails on a kernel without huge pages, which does not matter
+		// Madvise fails on a kernel without huge pages, which does not matter.
+		_ = unix.Madvise(b.buf, unix.MADV_NOHUGEPAGE)
 	}
 	for i := range b.headers {
 		b.iovecs[i].Base = b.Base(i)
@@ -76,7 +78,7 @@ func New(d *sys.Denials) *Batch {
 
 // Free returns the memory to the system. The batch must not be used afterwards.
 func (b *Batch) Free() {
-	_ = unix.Munmap(b.buf) // fails for a buffer from Go's heap, which is garbage collected
+	_ = unix.Munmap(b.buf) // Munmap fails for a buffer from Go's heap, which is garbage collected
 	b.buf = nil
 }
 
@@ -119,8 +121,8 @@ func (b *Batch) ReceiveConnected(fd int32, from, n int, joined bool) (int, sysca
 	return n, err
 }
 
-// ReceiveOne receives one datagram of a connected socket whose datagrams the kernel does not join. It costs less than
-// ReceiveConnected.
+// ReceiveOne receives one datagram of a connected socket whose datagrams the kernel does not join. ReceiveOne costs
+// less than ReceiveConnected.
 func (b *Batch) ReceiveOne(fd int32, i int) (int, syscall.Errno) {
 	n, err := sys.RecvDatagram(fd, b.buf[i*stride:][:largest])
 	if err != 0 {
@@ -206,7 +208,7 @@ func (b *Batch) Key(i int, local bool) Key {
 	return k
 }
 
-// Each yields the datagrams that were joined in place i. Their bytes belong to the batch.
+// Each yields the datagrams that were joined in place i. The bytes belong to the batch.
 func (b *Batch) Each(i int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		rest, n := b.Payload(i), b.Segment(i)
@@ -233,7 +235,7 @@ type ClientID struct {
 	ip    [16]byte
 	scope uint32
 	port  uint16
-	v6    uint16 // 1 for an IPv6 address
+	v6    uint16 // 1 for an IPv6 client, 0 for IPv4
 }
 
 // A Key identifies a session by the client's address and, on a wildcard listener, by the local address it used.

@@ -19,7 +19,7 @@ var (
 	six  = netip.MustParseAddr("::1")
 )
 
-// unusable ends a test that got err for a socket of addr. It skips the test for IPv6, which a host may lack.
+// unusable ends a test that got err for a socket of addr. For IPv6, which a host may lack, unusable skips the test.
 func unusable(t *testing.T, addr netip.Addr, err error) {
 	t.Helper()
 	if addr.Is6() {

@@ -12,19 +12,19 @@ import (
 // A Parcel is one datagram to be sent, or several that the kernel has joined.
 type Parcel struct {
 	Base    *byte
-	Size    int // bytes
+	Size    int // size of the parcel in bytes
 	Segment int // size of each joined datagram in bytes; 0 for a single datagram
 
 	// The destination, for a socket that is not connected; otherwise nil.
 	To     *unix.RawSockaddrInet6
-	Source sys.Source // source address; zero means that the kernel chooses
+	Source sys.Source // source address of the parcel; zero if the kernel may choose
 
-	Hops uint8 // 0 for the socket's default
+	Hops uint8 // hops of the parcel; 0 for the socket's default
 	Six  bool  // whether the socket is an IPv6 socket; needed to set Hops
 
-	Flow  uint64 // only parcels of the same flow may be joined
-	Plain *bool  // per flow: Send sets it if the kernel cannot cut; nil disables joining and cutting
-	Place int16  // for the caller: the place in the Batch that holds the bytes
+	Flow  uint64 // only parcels with the same Flow may be joined
+	Plain *bool  // shared by a flow; Send sets it if the kernel cannot cut; nil disables joining and cutting
+	Place int16  // free for the caller, as the place in the Batch that holds the bytes
 }
 
 // A Sender sends parcels over one socket in as few messages as possible. A Sender joins consecutive parcels of one flow
@@ -34,7 +34,7 @@ type Parcel struct {
 type Sender struct {
 	Denied  *sys.Denials // must not be nil
 	parcels [Size]Parcel
-	n       int // number of parcels
+	n       int // number of parcels added
 	at      int // parcels before this index have been sent or skipped
 
 	headers  [Size]sys.Mmsghdr
@@ -45,7 +45,7 @@ type Sender struct {
 
 // A message describes what one header of sendmmsg(2) sends.
 type message struct {
-	parcels   int // 0 for one segment of a parcel that is sent segment by segment
+	parcels   int // number of parcels in the message; 0 if the message is one segment of a parcel
 	datagrams int
 	bytes     int
 }
@@ -55,7 +55,7 @@ type Traffic struct{ Datagrams, Bytes int }
 
 // Clear removes all parcels.
 func (w *Sender) Clear() {
-	clear(w.parcels[:w.n]) // release what the parcels point to
+	clear(w.parcels[:w.n]) // drops the pointers of the parcels
 	w.n, w.at = 0, 0
 }
 
@@ -101,7 +101,7 @@ func (w *Sender) DropHops() {
 	}
 }
 
-// cuts reports whether the kernel is believed to cut messages of the parcel's flow.
+// cuts reports whether the kernel, as far as known, can cut messages of the parcel's flow.
 func (w *Sender) cuts(p *Parcel) bool {
 	return p.Plain != nil && !*p.Plain && !w.Denied.Has(sys.CallCut)
 }

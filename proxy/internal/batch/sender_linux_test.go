@@ -32,8 +32,7 @@ func addSome(w *Sender, body []byte, plain *bool) {
 	w.Add(Parcel{Base: &body[500], Size: 450, Segment: 100, Plain: plain})
 }
 
-// All datagrams arrive singly and whole in each case: if the kernel cuts them, if it refuses to cut them, and if
-// nothing is known of the flow.
+// All datagrams arrive singly and whole, whether the kernel cuts them, refuses to cut them, or is not asked to.
 func TestSenderSendsEachDatagram(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

@@ -13,7 +13,7 @@ import (
 // Accept takes a connection from the queue of a listener and makes its socket non-blocking. Accept uses accept4(2), or
 // accept(2) if the system denies accept4.
 func (d *Denials) Accept(fd int32) (int32, netip.AddrPort, syscall.Errno) {
-	var sa unix.RawSockaddrInet6 // large enough for either family
+	var sa unix.RawSockaddrInet6 // an address of either family fits
 	if !d.Has(CallAccept) {
 		c, err := accept4(fd, &sa)
 		if !IsDenial(err) || !d.Confirm(CallAccept, err) {
@@ -54,7 +54,8 @@ func acceptPlainly(fd int32, sa *unix.RawSockaddrInet6) (int32, syscall.Errno) {
 		c, err := rawAccept(uintptr(fd), unsafe.Pointer(sa), &size)
 		switch err {
 		case 0:
-			_, _ = unix.FcntlInt(c, unix.F_SETFD, unix.FD_CLOEXEC) // these calls fail only for an invalid descriptor
+			// FcntlInt and SetNonblock fail only for an invalid descriptor.
+			_, _ = unix.FcntlInt(c, unix.F_SETFD, unix.FD_CLOEXEC)
 			_ = unix.SetNonblock(int(c), true)
 			return int32(c), 0
 		case unix.EINTR:
@@ -73,7 +74,7 @@ func AcceptDenied(err error) bool {
 
 // AcceptFile accepts a connection with accept(2).
 func AcceptFile(fd uintptr) (*os.File, error) {
-	var sa unix.RawSockaddrInet6 // the kernel truncates a longer address
+	var sa unix.RawSockaddrInet6 // the address is not used, so the kernel may truncate it
 	c, err := acceptPlainly(int32(fd), &sa)
 	if err != 0 {
 		return nil, os.NewSyscallError("accept", err)

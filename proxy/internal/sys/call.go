@@ -75,10 +75,10 @@ func (c Call) String() string { return callNames[c] }
 // Denials records the calls that the system denies this process. Once a call was denied, in a trial or in use, it
 // counts as denied for good. In the zero value nothing is denied. All methods may be called concurrently.
 type Denials struct {
-	OnDenial func(c Call, err syscall.Errno) // called once for each denied call; may be nil
+	OnDenial func(c Call, err syscall.Errno) // called once for each call that is found denied; may be nil
 	errors   [NumCalls]atomic.Uintptr        // the error of each denied call; zero if the call is not denied
 
-	unprivileged atomic.Bool // the process may not exceed the system's limits on buffer sizes
+	unprivileged atomic.Bool // whether the kernel refuses buffers beyond its limits
 }
 
 // Has reports whether c is denied.

@@ -11,13 +11,14 @@ import (
 // Mmsghdr is struct mmsghdr of recvmmsg(2).
 type Mmsghdr struct {
 	unix.Msghdr
-	Len uint32 // bytes received or sent
+	Len uint32 // number of bytes received or sent
 }
 
 // RecvDatagram receives one datagram into b and returns its size in bytes. Bytes beyond len(b) are lost. A datagram may
 // be empty: unlike with RecvStream, zero does not mean the end.
 func RecvDatagram(fd int32, b []byte) (int, syscall.Errno) {
-	if _, fault := faultIO(fd, 1); fault != 0 { // the size stays: a truncated datagram would be a different one
+	// Faults do not shorten b, because a truncated datagram would be a different one.
+	if _, fault := faultIO(fd, 1); fault != 0 {
 		return 0, fault
 	}
 	for {
@@ -57,8 +58,8 @@ func (d *Denials) Receive(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	return d.receiveSingly(fd, headers)
 }
 
-// receiveSingly receives datagrams with one call for each. From a connected socket it receives only one: a second call
-// could take an error that would then be lost, and that error says that the endpoint refuses datagrams.
+// receiveSingly receives datagrams with one call for each. From a connected socket receiveSingly receives only one
+// datagram. A second call could return the error that the endpoint refuses datagrams, and that error would be lost.
 func (d *Denials) receiveSingly(fd int32, headers []Mmsghdr) (int, syscall.Errno) {
 	if headers[0].Name == nil {
 		headers = headers[:1]
@@ -133,7 +134,7 @@ func (d *Denials) sendOne(fd int32, h *Mmsghdr) syscall.Errno {
 }
 
 // sendWhole sends a message with sendto(2) and ignores its source address. sendWhole returns EINVAL, like a kernel
-// without support, for a message that has several pieces, a segment size for the kernel to cut at, or hops.
+// without support, if the message has several pieces, a segment size, or hops.
 func sendWhole(fd int32, h *Mmsghdr) syscall.Errno {
 	if h.Iovlen != 1 || isToBeCut(h) || hasHops(h) {
 		return unix.EINVAL

@@ -20,7 +20,7 @@ func newEpoll(t *testing.T) int {
 	return epfd
 }
 
-// told returns the events that epoll has now. It repeats interrupted calls.
+// told returns the events that epoll has now. told repeats interrupted calls.
 func told(t *testing.T, epfd int) []unix.EpollEvent {
 	t.Helper()
 	events := make([]unix.EpollEvent, 8)

@@ -26,7 +26,7 @@ const Faults = true
 
 // watchedFDs holds what epoll was asked to report for each descriptor. A fault uses it to make the edge-triggered epoll
 // report again what the fault hid.
-var watchedFDs sync.Map // int32 to watchedFD
+var watchedFDs sync.Map // maps a descriptor (int32) to its watchedFD
 
 type watchedFD struct {
 	epfd  int
@@ -79,8 +79,8 @@ func FaultRoom(fd int32, room int) int {
 
 // A denial makes a call fail for good after a number of successful uses.
 type denial struct {
-	error atomic.Uintptr // error of the call; zero means that it is not denied
-	left  atomic.Int64   // number of uses before the call is denied
+	error atomic.Uintptr // error that the call returns; zero if the call is not denied
+	left  atomic.Int64   // number of uses that still succeed
 	hits  atomic.Int64   // number of uses that were denied
 }
 
@@ -142,14 +142,14 @@ func FailDials(percent int64) {
 func FailedDials() int64 { return dialsFaulted.Load() }
 
 // doomed holds the dials that will fail later: descriptor to error.
-var doomed sync.Map // int32 to syscall.Errno
+var doomed sync.Map // maps a descriptor (int32) to its syscall.Errno
 
 // faultConnect replaces the result of a connect at random.
 func faultConnect(fd int32, err syscall.Errno) syscall.Errno {
 	if err != unix.EINPROGRESS {
 		return err
 	}
-	doomed.Delete(fd) // an earlier dial with this descriptor may have ended otherwise
+	doomed.Delete(fd) // the descriptor may have belonged to a doomed dial that ended otherwise
 	if rand.Int64N(100) < dialFaults.Load() {
 		now := []syscall.Errno{unix.EADDRNOTAVAIL, unix.ENETUNREACH, unix.ECONNREFUSED}
 		late := []syscall.Errno{unix.ECONNREFUSED, unix.ETIMEDOUT, unix.EHOSTUNREACH, unix.ECONNRESET}
@@ -194,7 +194,7 @@ func faultPoll(events []unix.EpollEvent) ([]unix.EpollEvent, syscall.Errno) {
 // FaultHops returns an error for a datagram whose hops the kernel refuses as a control message, at random or if denied.
 func FaultHops() syscall.Errno {
 	if rand.IntN(20) == 0 {
-		return unix.EPERM // EPERM alone does not mean a denial for good
+		return unix.EPERM // one EPERM does not mean that the call is denied for good
 	}
 	return faultDenied(CallHopsMessage)
 }

@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A datagram that comes back to Lictor, through another host or another Lictor, would circle for ever, because the
-// network sees each forwarded datagram as a new one. Lictor therefore forwards it with the hops that the client's
-// datagram had left (IPv4 time to live, IPv6 hop limit), less one. All datagrams of a session get the hops of its first
-// datagram: in a circle each pass begins a new session, because the client is another socket each time.
+// The network sees each forwarded datagram as a new one. A datagram that comes back to Lictor, through another host or
+// another Lictor, would therefore circle for ever. To prevent that, Lictor forwards a datagram with the hops that it
+// had left (IPv4 time to live, IPv6 hop limit), less one. All datagrams of a session get the hops of its first
+// datagram. That is enough: in a circle the client is another socket on each pass, so each pass begins a new session.
 //
-// Setting the hops on the session's socket costs a system call, a tenth of the cost of a session with one datagram. So
-// the first datagram carries its hops as a control message, and the socket gets the hops before the second datagram. If
-// the system refuses the control message, the socket gets the hops at once.
+// Setting the hops on the session's socket costs a system call, a tenth of the cost of a session with one datagram.
+// Therefore the first datagram carries its hops as a control message, and the socket gets the hops before the second
+// datagram. If the system refuses the control message, the socket gets the hops at once.
 
 // WantHops makes the kernel report for each datagram how many hops it had left. If the system denies that, the hops
 // stay unknown.
@@ -24,7 +24,7 @@ func WantHops(fd int32, listen netip.Addr) {
 	if faultDenied(CallHopsLeft) != 0 {
 		return
 	}
-	if listen.Is4() || listen.IsUnspecified() { // the IPv6 wildcard receives IPv4 too
+	if listen.Is4() || listen.IsUnspecified() { // an IPv6 wildcard socket receives IPv4 datagrams too
 		SetOption(fd, unix.IPPROTO_IP, unix.IP_RECVTTL, 1)
 	}
 	if listen.Is6() {

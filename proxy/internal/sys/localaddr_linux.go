@@ -36,7 +36,8 @@ func WantLocal(fd int, wildcard netip.Addr) error {
 	if wildcard.Is4() {
 		return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1))
 	}
-	SetOption(int32(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1) // kernels before 5.4 may refuse it
+	// Kernels before 5.4 may refuse the option for an IPv6 socket.
+	SetOption(int32(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1))
 }
 
@@ -49,7 +50,7 @@ func Local(oob []byte) (local netip.Addr) {
 			break
 		}
 		if a := LocalIn(h.Level, h.Type, data); a.IsValid() {
-			local = a // if there are two, the address of IP_PKTINFO comes last
+			local = a // if there are two addresses, that of IP_PKTINFO comes last and counts
 		}
 		oob = rest
 	}

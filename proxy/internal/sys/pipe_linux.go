@@ -13,7 +13,7 @@ type Pipe struct{ R, W int32 }
 
 // OpenPipe opens a pipe.
 func OpenPipe() (Pipe, syscall.Errno) {
-	var p Pipe // same layout as for pipe2(2): the read end comes first
+	var p Pipe // Pipe has the layout that pipe2(2) fills in: read end first
 	err := faultDenied(CallPipe)
 	if err == 0 {
 		_, _, err = unix.RawSyscall(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&p)), unix.O_CLOEXEC|unix.O_NONBLOCK, 0)

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file has the system calls of the loops. None of these calls waits, so they bypass the Go scheduler (RawSyscall):
-// informing the scheduler twice for each call of a microsecond costs more than some of the calls. The socket calls
-// recvfrom and sendto replace read and write: they save the kernel a layer and the process a SIGPIPE for each broken
+// This file has the system calls of the loops. None of the loops' calls waits, so they bypass the Go scheduler
+// (RawSyscall). Informing the scheduler twice for a call of a microsecond may cost more than the call. The socket calls
+// recvfrom and sendto replace read and write. They save the kernel a layer, and the process a SIGPIPE for each broken
 // connection.
 
 // RecvStream reads the bytes that have arrived on a stream into b and returns their number. Zero without an error means
@@ -88,8 +88,8 @@ func AddrPort(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	return netip.AddrPortFrom(a, p)
 }
 
-// SocketName returns an address of a socket: its own with SYS_GETSOCKNAME, its peer's with SYS_GETPEERNAME. The same
-// functions of package unix would allocate.
+// SocketName returns an address of a socket: its own with SYS_GETSOCKNAME, its peer's with SYS_GETPEERNAME. Unlike the
+// functions of package unix, SocketName does not allocate.
 func SocketName(call uintptr, fd int32) (sa unix.RawSockaddrInet6, err syscall.Errno) {
 	size := uint32(unsafe.Sizeof(sa))
 	_, _, err = unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(&sa)), uintptr(unsafe.Pointer(&size)))
@@ -144,7 +144,8 @@ func StartConnect(addr netip.AddrPort, kind int) (int32, syscall.Errno) {
 	case 0, unix.EINPROGRESS:
 		return int32(fd), err
 	case unix.EINTR:
-		return int32(fd), unix.EINPROGRESS // connecting continues; connect must not be called again, see connect(2)
+		// Connecting continues after EINTR; connect must not be called again, see connect(2).
+		return int32(fd), unix.EINPROGRESS
 	}
 	Close(int32(fd))
 	return -1, err
@@ -191,7 +192,8 @@ func SetKeepAlive(fd int32, c net.KeepAliveConfig) {
 	SetOption(fd, unix.IPPROTO_TCP, unix.TCP_KEEPCNT, c.Count)
 }
 
-// ResetOnClose makes closing send a RST and discard unsent bytes. Without SO_LINGER it resets the connection at once.
+// ResetOnClose makes closing send a RST and discard unsent bytes. If SO_LINGER is denied, ResetOnClose resets the
+// connection at once.
 func ResetOnClose(fd int32) {
 	if setLinger(fd) != 0 {
 		disconnect(fd)

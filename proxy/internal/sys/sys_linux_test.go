@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unusable ends a test that got err for a socket of addr. It skips the test for IPv6, which a host may lack.
+// unusable ends a test that got err for a socket of addr. For IPv6, which a host may lack, unusable skips the test.
 func unusable(t *testing.T, addr netip.Addr, err error) {
 	t.Helper()
 	if addr.Is6() {

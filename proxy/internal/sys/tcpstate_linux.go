@@ -31,7 +31,7 @@ func Unsent(fd int) int {
 	info, infoErr := tcpInfo(fd)
 	switch {
 	case infoErr == nil && info.State == unix.BPF_TCP_CLOSE:
-		return 0 // a connection that has ended delivers nothing more
+		return 0 // a connection that has ended sends nothing more
 	case err == 0:
 		return n
 	case infoErr == nil:
@@ -40,9 +40,9 @@ func Unsent(fd int) int {
 	return 1
 }
 
-// Unanswered returns how long the peer of a TCP socket has acknowledged nothing, if bytes or probes were sent to it at
-// least twice in that time. Unanswered returns zero if the peer answers, nothing is unacknowledged, fd is negative, or
-// the system does not provide the time. A healthy peer answers the probes of a closed window.
+// Unanswered returns how long the peer of a TCP socket has acknowledged nothing, if bytes or probes were sent at least
+// twice meanwhile. Unanswered returns zero if the peer answers, nothing is unacknowledged, fd is negative, or the
+// system does not provide the time. A healthy peer answers the probes of a closed window.
 func Unanswered(fd int) time.Duration {
 	if fd < 0 {
 		return 0
@@ -100,7 +100,7 @@ func sendMemory(fd int) (memory [memoryPlaces]uint32, err syscall.Errno) {
 }
 
 // Room returns how many bytes a socket accepts now without waiting. Room returns 0 if the kernel does not call the
-// socket writable, which requires a third of the send buffer to be free; epoll then reports when the socket becomes
+// socket writable, for which a third of the send buffer must be free. After a 0, epoll reports when the socket becomes
 // writable. Room returns unknownRoom if the system does not provide the figures.
 func Room(fd int) int {
 	memory, err := sendMemory(fd)
@@ -115,8 +115,8 @@ func Room(fd int) int {
 		}
 		free = least // the socket has become writable since sendMemory read the figures
 	}
-	// The kernel counts the memory that holds the bytes. For a peer that receives small segments, that memory may be
-	// several times the number of bytes.
+	// SO_MEMINFO counts memory, not bytes. For a peer that receives small segments, the memory may be several times the
+	// number of bytes.
 	if unsent, err := queuedIn(fd); err == 0 && unsent > 0 && unsent < queued {
 		free = free * unsent / queued
 	}

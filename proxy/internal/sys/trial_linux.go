@@ -92,12 +92,12 @@ func (t *trial) tryFaulty(c Call) syscall.Errno {
 
 // try calls c in a way that has no effect. The error may be the result of the invalid arguments.
 func (t *trial) try(c Call) syscall.Errno {
-	none := ^uintptr(0) // no descriptor
+	none := ^uintptr(0) // an invalid descriptor
 	switch c {
 	case CallSplice:
-		return rawCall(unix.SYS_SPLICE, none, 0, none, 0, 0) // moves no bytes
+		return rawCall(unix.SYS_SPLICE, none, 0, none, 0, 0) // a splice of 0 bytes
 	case CallPipe:
-		return rawCall(unix.SYS_PIPE2, 0, 0, 0, 0, 0) // no memory for the descriptors
+		return rawCall(unix.SYS_PIPE2, 0, 0, 0, 0, 0) // pipe2 has no memory for the descriptors and fails
 	case CallRoom:
 		_, err := sendMemory(t.tcp)
 		return err

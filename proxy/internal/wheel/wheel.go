@@ -16,7 +16,7 @@ import (
 // for every coarseTicks ticks, and move to the fine ring when their slot is reached. Timers beyond both rings wait in
 // the last slot of the coarse ring and are inserted again when that slot is reached.
 type Wheel struct {
-	now   int64 // all timers due at this tick or before have fired
+	now   int64 // current tick; all timers due at this tick or before have fired
 	count int   // number of timers that are set
 
 	// Each slot is a circular list of timers. The bitmaps mark the slots that are not empty.
@@ -40,7 +40,7 @@ type Timer struct {
 	Owner Owner
 
 	prev, next *Timer // neighbours in the slot's list; nil if the timer is not set
-	at         int64  // tick
+	at         int64  // tick at which the timer fires
 	slot       int16  // slot of the fine ring if not negative; otherwise -1 minus the slot of the coarse ring
 }
 
@@ -126,7 +126,7 @@ func (w *Wheel) Advance(now time.Duration) {
 			head := &w.coarse[w.now/coarseTicks%coarseSlots]
 			for n := head.next; n != head; n = head.next {
 				w.unlink(n)
-				w.insert(n) // into another slot, because this slot is a whole round away
+				w.insert(n) // the timer moves to another slot, because this slot is a whole round away
 			}
 		}
 		head := &w.fine[w.now%fineSlots]
