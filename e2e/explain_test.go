@@ -51,8 +51,8 @@ var explained = []string{
 	"OUT  NODE/ejected at 127.0.0.1:PORT, weight 1\n     ejected, for another TIME: refused, ",
 	"IN   NODE/held at 127.0.0.1:PORT, weight 1\n     held, for another TIME: it was deregistered, " +
 		"and its node is still there\n",
-	"OUT  NODE/drained at 127.0.0.1:PORT, weight 1\n     drained for TIME: taken out by an operator, here " +
-		"only\n",
+	"OUT  NODE/drained at 127.0.0.1:PORT, weight 1\n     drained for TIME: drained by an operator, " +
+		"in this Lictor only\n",
 	"OUT  NODE/full at 127.0.0.1:PORT, weight 1\n     full: open connections: 1, as many as it may have\n",
 	"OUT  NODE/twice at 127.0.0.1:PORT, weight 1\n     duplicate: NODE/in has the same address\n",
 	"\nwhat happened:\n", "NODE/drained gets no new clients until it is undrained",

@@ -1,15 +1,16 @@
-// Package admin shows what Lictor does and lets operators do what is theirs: a JSON API, metrics for Prometheus, and
-// a web page.
+// Package admin serves Lictor's admin interface: a JSON API, metrics for Prometheus and a web page. Operators read the
+// state of Lictor there and drain endpoints, reload or upgrade.
 //
 //	server := admin.New(admin.Options{State: state, Events: events, Logger: logger})
 //	listener, err := admin.ListenDefault(os.Getenv)
 //	...
 //	err = server.Serve(listener, admin.Access{}) // until Shutdown
 //
-// It reads from snapshots and never holds up what it shows. The API is described in docs/api.md. A [Client] speaks it.
+// The package reads snapshots and never blocks the parts that it shows. docs/api.md describes the API, and [Client] is
+// a client of it.
 //
-// Who may ask: over a Unix socket, whoever may open it; over TCP, any program of the host unless a token is asked
-// for. Browsers are kept from asking on behalf of other sites; see guard.
+// Every user who may open the Unix socket may use the API. Over TCP, every program of the host may use it, unless a
+// token is configured. The guard refuses requests that a browser sends for another site.
 package admin
 
 import (
@@ -24,68 +25,71 @@ import (
 	"github.com/lictor-proxy/lictor/internal/endpoints"
 )
 
-// Options are what a Server needs.
+// Options configure a Server.
 type Options struct {
 	State  State             // required
 	Events *endpoints.Events // required
 	Logger hclog.Logger
 
-	// MaxConnections is how many connections may be open at once, over all listeners. Zero means 64. Half of them
-	// may be streams.
+	// MaxConnections limits the connections that are open at once, over all listeners. Zero means 64. Streams may take
+	// at most half of the connections.
 	MaxConnections int
 
 	Version, Revision string
 
-	CommandLine []string // arguments of the configuration that the command line has decided, whatever the files say
+	CommandLine []string // arguments of the configuration that the command line overrides
 
-	// Config is the configuration in force, without secrets, as something that encoding/json takes.
+	// Config returns the configuration in force, without secrets, as a value for encoding/json.
 	Config func() any
 
-	// Pending returns the changes of the configuration that the last reload has left for a restart. Nil: there never
-	// are any.
+	// Pending returns the configuration changes that the last reload left for a restart. A nil Pending means that no
+	// reload leaves changes.
 	Pending func() []Pending
 
-	// Reload reads the configuration again and applies it. It says in a few words what was done. Nil: there is no
-	// reload.
+	// Reload reads the configuration again and applies it. The summary says in a few words what the reload did. A nil
+	// Reload means that reloading is not supported.
 	Reload func(ctx context.Context) (summary string, err error)
 
-	// Upgrade has another process take this one's place, and waits until it does. An error says why it does not.
-	// Nil: that cannot be.
+	// Upgrade starts a process that replaces this one, and waits until the new process has taken over. The error says
+	// why the upgrade failed. A nil Upgrade means that upgrading is not supported.
 	Upgrade func(ctx context.Context) (Upgrade, error)
 
-	// Level and SetLevel are the log level. SetLevel's error says that there is no such level.
+	// Level returns the log level, and SetLevel sets it. SetLevel fails if the level does not exist.
 	Level    func() string
 	SetLevel func(level string) error
 
-	// AccessLog counts the lines of the access log; false: there is none now. Nil: there never is.
-	AccessLog func() (written, dropped int64, is bool)
+	// AccessLog returns the counts of access log lines; exists is false if there is no access log now. A nil AccessLog
+	// means that there never is one.
+	AccessLog func() (written, dropped int64, exists bool)
 
-	// Healthy returns nil if all that clients depend on moves, or else what does not, in a line each. It does not wait
-	// for long, however often it is called. Nil: nobody knows.
+	// Healthy returns nil if the event loops and all other parts that clients depend on make progress. Otherwise the
+	// error names each stuck part on a line of its own. Healthy returns soon, however often it is called. A nil Healthy
+	// means that health is unknown.
 	Healthy func() error
 
-	// LogDropped counts the lines of the log that were dropped because nobody read it in time. Nil: none ever is.
+	// LogDropped counts the log lines that were dropped because the log's reader was too slow. A nil LogDropped means
+	// that no line is ever dropped.
 	LogDropped func() int64
 
-	times times // zero: the usual ones
+	times times // the zero value means usualTimes
 }
 
-// Limits of what one client, or all of them, can take.
+// These constants limit what one client, or all clients together, can take.
 const (
 	maxConnections = 64 // unless Options say otherwise
 	maxBody        = 64 << 10
 	maxHeader      = 16 << 10
-	maxWait        = 55 * time.Second // of a request that waits for events
-	answerTime     = 30 * time.Second // for any other request, and for each piece of a stream
+	maxWait        = 55 * time.Second // maximum wait of a request for events
+	answerTime     = 30 * time.Second // maximum time for any other answer, and for each part of a stream
 )
 
-// times are how long clients may take. Tests that are about something else have longer ones.
+// times are the time limits for clients. Tests of other behaviour use longer limits.
 type times struct {
-	header  time.Duration // for the header of a request
-	request time.Duration // for all of a request
+	header  time.Duration // to send a request's header
+	request time.Duration // to send a whole request
 	idle    time.Duration // between requests
-	stalled time.Duration // for an answer, while others need the connection
-	turn    time.Duration // for the turn of a costly request to come
+	stalled time.Duration // to take an answer, while other clients need the connection
+	turn    time.Duration // for a costly request to wait until it may begin
 }
 
 func usualTimes() times {
@@ -95,7 +99,7 @@ func usualTimes() times {
 	}
 }
 
-// A Server serves the API on any number of listeners.
+// A Server serves the admin API on any number of listeners.
 type Server struct {
 	o       Options
 	log     hclog.Logger
@@ -104,23 +108,23 @@ type Server struct {
 	hub     *hub
 
 	slots   *slots
-	streams *seats // of requests that wait for what happens
-	changes *seats // of reloads and upgrades
+	streams *seats // requests that wait for events
+	changes *seats // reloads and upgrades
 
-	work    *answers // those that keep a processor busy: one at a time
-	walks   *answers // those that visit all event loops
-	queries *answers // those that ask Consul
+	work    *answers // answers that need much processor time: one at a time
+	walks   *answers // answers that visit all event loops
+	queries *answers // answers that query Consul
 	scrapes *scrapes
 
-	stopping context.Context // ends when streams are to end
+	stopping context.Context // ends when streams must end
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 	begin    sync.Once
 	released atomic.Bool // see Release
 
-	mu                       sync.Mutex // guards the following
+	mu                       sync.Mutex // guards the fields below
 	fronts                   map[net.Listener]*front
-	reload                   *Reload // the last
+	reload                   *Reload // the last reload
 	reloadsOK, reloadsFailed int64
 }
 

@@ -404,7 +404,8 @@ func TestEndpointsSayWhyTheyAreInOrOut(t *testing.T) {
 	for _, e := range web.Endpoints {
 		got = append(got, strings.Join([]string{e.ID, e.State, e.Reason, e.Detail}, " "))
 	}
-	want := []string{"critical out status check x: no", "drained out drained taken out by an operator, here only",
+	want := []string{"critical out status check x: no",
+		"drained out drained drained by an operator, in this Lictor only",
 		"ejected out ejected refused", "held in held ", "plain in healthy "}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -474,7 +475,7 @@ func TestStaleSourceIsAnEventOnceEachWay(t *testing.T) {
 	}
 	watch("lost")
 	h.eventually("stale", func() bool { return kinds() == "stale" })
-	if all, _, _ := h.events.After(0, "", 1); all[0].Text != "endpoints stay in use: lost" {
+	if all, _, _ := h.events.After(0, "", 1); all[0].Text != "the source fails, its endpoints stay in use: lost" {
 		t.Errorf("the event says %q", all[0].Text)
 	}
 	watch("")
@@ -937,9 +938,9 @@ func TestServicesShowTheirProblem(t *testing.T) {
 		want  string
 	}{
 		{discovery.WatchStatus{}, ""},
-		{discovery.WatchStatus{Bad: 3}, "3 instances left out because of their address or ID; lictor explain says why"},
+		{discovery.WatchStatus{Bad: 3}, "3 instances are left out because of their address or ID; see lictor explain"},
 		{discovery.WatchStatus{Bad: 3, Held: 2},
-			"2 endpoints held that Consul does not count any more; lictor explain says why"},
+			"2 endpoints are held that Consul no longer reports; see lictor explain"},
 		{discovery.WatchStatus{Hidden: true, Bad: 3}, discovery.ErrNoToken.Error()},
 		{discovery.WatchStatus{Error: "no leader", Hidden: true, Held: 2}, "no leader"},
 	}

@@ -13,41 +13,42 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// answers makes costly answers, few at once: however many are asked for, they compete with the event loops for few
-// processors. Requests for the same answer that wait for their turn at the same time share one. An answer is sent when
-// it is whole, so a client that reads slowly holds up no other.
+// answers computes costly answers, only a few at once, because they compete with the event loops for the processors.
+// Requests that wait for the same answer at the same time share one. An answer is sent only when it is complete, so a
+// client that reads slowly delays no other client.
 //
-// Safe for concurrent use.
+// answers is safe for concurrent use.
 type answers struct {
-	turns    *semaphore.Weighted // first come, first served
-	patience time.Duration       // of a request that waits for its turn
-	refused  atomic.Int64        // requests whose turn did not come
+	turns    *semaphore.Weighted // one for each answer under way; first come, first served
+	patience time.Duration       // how long a request waits for its turn
+	refused  atomic.Int64        // requests that waited longer than patience
 
 	mu      sync.Mutex
-	waiting map[string]*promise // for their turn, by what is asked for
+	waiting map[string]*promise // promises that have not begun, by key
 }
 
-// A promise is an answer that is yet to be made.
+// A promise is an answer that is not computed yet.
 type promise struct {
 	done   chan struct{} // closed when answer is set
-	answer *answer       // nil: there is none
+	answer *answer       // nil if the promise's turn did not come
 }
 
-var errBusy = errors.New("too many costly requests are under way: try again")
+var errBusy = errors.New("too many costly requests: try again")
 
 func newAnswers(atOnce int64, patience time.Duration) *answers {
 	return &answers{turns: semaphore.NewWeighted(atOnce), patience: patience, waiting: map[string]*promise{}}
 }
 
-// shared returns a handler that has h answer, once for all who ask for the same URL while h has not begun yet. What h
-// answers must depend on the URL alone.
+// shared returns a handler that runs h once for all requests for the same URL that arrive before h begins. The answer
+// of h must depend on the URL alone.
 func (a *answers) shared(h http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		a.serve(w, r, r.URL.RequestURI(), func() *answer { return record(h, r) })
 	}
 }
 
-// serve answers r with what do returns, or another call of do for the same key that begins after this call of serve.
+// serve answers r with the result of do. If a call for the same key is waiting for its turn, serve uses the result of
+// that call.
 func (a *answers) serve(w http.ResponseWriter, r *http.Request, key string, do func() *answer) {
 	p, mine := a.promise(key)
 	if mine {
@@ -66,7 +67,7 @@ func (a *answers) serve(w http.ResponseWriter, r *http.Request, key string, do f
 	p.answer.send(w)
 }
 
-// promise returns the answer that is to be made for key. If it is the caller's to make, mine is true.
+// promise returns the promise for key. The caller must fulfil the promise if mine is true.
 func (a *answers) promise(key string) (p *promise, mine bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -78,15 +79,15 @@ func (a *answers) promise(key string) (p *promise, mine bool) {
 	return p, true
 }
 
-// fulfil makes the answer of p when its turn comes. It does not end with the request: others may wait for the answer
-// too.
+// fulfil waits for a turn and computes the answer of p. It continues if the request ends, because other requests may
+// wait for the same answer.
 func (a *answers) fulfil(p *promise, key string, do func() *answer) {
 	defer close(p.done)
 	ctx, cancel := context.WithTimeout(context.Background(), a.patience)
 	defer cancel()
 	err := a.turns.Acquire(ctx, 1)
 	a.mu.Lock()
-	delete(a.waiting, key) // who asks from now on may want to know what is newer
+	delete(a.waiting, key) // a later request needs a newer answer
 	a.mu.Unlock()
 	if err != nil {
 		return
@@ -95,7 +96,7 @@ func (a *answers) fulfil(p *promise, key string, do func() *answer) {
 	p.answer = do()
 }
 
-// do calls f when its turn comes, unless ctx ends before.
+// do waits for a turn and calls f. It does not call f if ctx ends first.
 func (a *answers) do(ctx context.Context, f func()) {
 	if a.turns.Acquire(ctx, 1) != nil {
 		return
@@ -104,14 +105,15 @@ func (a *answers) do(ctx context.Context, f func()) {
 	f()
 }
 
-// An answer is kept as a whole. It implements http.ResponseWriter. When it is made, it may be sent any number of times.
+// An answer is a complete HTTP response in memory. It implements http.ResponseWriter, and may be sent any number of
+// times.
 type answer struct {
 	code   int
 	header http.Header
 	body   bytes.Buffer
 }
 
-// record returns what h answers to r, whether the client still wants it or not.
+// record returns the response of h to r. It completes the response even if the client has disconnected.
 func record(h http.HandlerFunc, r *http.Request) *answer {
 	a := &answer{code: http.StatusOK, header: http.Header{}}
 	h(a, r.WithContext(context.WithoutCancel(r.Context())))
@@ -128,5 +130,5 @@ func (a *answer) send(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(a.body.Len()))
 	w.WriteHeader(a.code)
-	_, _ = w.Write(a.body.Bytes()) // what fails here is the client's connection
+	_, _ = w.Write(a.body.Bytes()) // an error here concerns only the client's connection
 }

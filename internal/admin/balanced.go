@@ -7,19 +7,19 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Balancer is what the state of endpoints, as far as it comes from their use, is read from. *lb.RoundRobin is one.
+// A Balancer provides the state of endpoints as the load balancer sees it. *lb.RoundRobin is a Balancer.
 type Balancer interface {
 	Snapshot() []lb.ServiceSnapshot
 }
 
-// Names is what is known of the host names of endpoints. *lb.Resolver is one.
+// Names provides what is known of the host names of endpoints. *lb.Resolver implements it.
 type Names interface {
 	Name(host string) (lb.NameSnapshot, bool)
-	Lookups() lb.Lookups // that have ended
-	Stale() int          // names whose last lookup has failed
+	Lookups() lb.Lookups // counts of completed lookups
+	Stale() int          // number of names whose last lookup failed
 }
 
-// BalancedBy is a State's Balanced that reads from b, and from names, which may be nil.
+// BalancedBy returns a function for State.Balanced that reads from b and names. Names may be nil.
 func BalancedBy(b Balancer, names Names) func() map[string]Balanced {
 	return func() map[string]Balanced { return balancedOf(time.Now(), b.Snapshot(), names) }
 }
@@ -40,7 +40,8 @@ func balancedOf(now time.Time, all []lb.ServiceSnapshot, names Names) map[string
 	return out
 }
 
-// balancedEndpoint has no state where the balancer gives the endpoint its share.
+// balancedEndpoint converts an endpoint's snapshot. The result has an empty State if the balancer treats the endpoint
+// normally.
 func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) Endpoint {
 	e := Endpoint{ID: s.ID, Counters: &EndpointCounters{Active: s.Open, Picks: s.Picks, DialsFailed: s.Failures}}
 	failures := fmt.Sprintf("%s, %d in a row", s.Cause, s.Fails)
@@ -49,9 +50,9 @@ func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) End
 		e.State, e.Reason, e.Detail = StateOut, ReasonEjected, failures
 		switch {
 		case s.Checked:
-			e.Detail += "; until it answers a check"
+			e.Detail += "; out until it answers a check"
 		case s.TryIn > 0:
-			until := now.Add(s.TryIn).Round(time.Second) // so that it is the same in each snapshot
+			until := now.Add(s.TryIn).Round(time.Second) // rounded, so that each snapshot shows the same time
 			e.Until = &until
 		default:
 			e.Detail += "; the next client tries it"
@@ -67,12 +68,13 @@ func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) End
 		e.State, e.Reason, e.Detail = StateIn, ReasonTroubled, fmt.Sprintf("failures in a row: %d", s.Fails)
 	}
 	if panicking && (s.State == lb.StateEjected || s.State == lb.StateTrial) {
-		e.State, e.Until, e.Detail = StateIn, nil, failures+"; ignored, because so many are ejected"
+		e.State, e.Until, e.Detail = StateIn, nil, failures+"; ignored, because too many endpoints are ejected"
 	}
 	return e
 }
 
-// hostName returns what is known of the host name of an endpoint; nil if it has none, or nothing is known.
+// hostName returns what is known of an endpoint's host name. It returns nil if the endpoint has no host name, or if
+// nothing is known of it.
 func hostName(now time.Time, host string, names Names) *HostName {
 	if host == "" || names == nil {
 		return nil
@@ -86,7 +88,7 @@ func hostName(now time.Time, host string, names Names) *HostName {
 		h.Addresses = append(h.Addresses, a.String())
 	}
 	if n.Err != "" && n.Age >= 0 {
-		at := now.Add(-n.Age).Round(time.Second) // so that it is the same in each snapshot
+		at := now.Add(-n.Age).Round(time.Second) // rounded, so that each snapshot shows the same time
 		h.FoundAt = &at
 	}
 	return h

@@ -25,7 +25,7 @@ func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 		{"due", lb.EndpointSnapshot{State: lb.StateEjected, Cause: lb.Reset, Fails: 1}, lb.ServiceSnapshot{},
 			"out ejected reset, 1 in a row; the next client tries it"},
 		{"checked", lb.EndpointSnapshot{State: lb.StateEjected, Cause: lb.Unreachable, Fails: 4, TryIn: time.Second,
-			Checked: true}, lb.ServiceSnapshot{}, "out ejected unreachable, 4 in a row; until it answers a check"},
+			Checked: true}, lb.ServiceSnapshot{}, "out ejected unreachable, 4 in a row; out until it answers a check"},
 		{"trial", lb.EndpointSnapshot{State: lb.StateTrial, Cause: lb.Unfit, Fails: 1}, lb.ServiceSnapshot{},
 			"out trial unfit, 1 in a row"},
 		{"full", lb.EndpointSnapshot{State: lb.StateFull, Open: 9}, lb.ServiceSnapshot{},
@@ -35,8 +35,8 @@ func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 		{"troubled", lb.EndpointSnapshot{State: lb.StateTroubled, Fails: 1}, lb.ServiceSnapshot{},
 			"in troubled failures in a row: 1"},
 		{"panic", lb.EndpointSnapshot{State: lb.StateEjected, Cause: lb.Refused, Fails: 3, TryIn: time.Second},
-			lb.ServiceSnapshot{Panicking: true}, "in ejected refused, 3 in a row; ignored, because so many are " +
-				"ejected"},
+			lb.ServiceSnapshot{Panicking: true},
+			"in ejected refused, 3 in a row; ignored, because too many endpoints are ejected"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.all.Service, tt.all.Endpoints = "web", []lb.EndpointSnapshot{tt.s}

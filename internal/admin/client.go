@@ -15,15 +15,16 @@ import (
 	"time"
 )
 
-// A Client asks a Server.
+// A Client sends requests to a Server.
 type Client struct {
 	address Address
 	token   string
 	http    *http.Client
 }
 
-// NewClient returns a client of the server at a. An empty token is none. At a Unix socket it sends nothing to a process
-// that it does not trust, and returns a *StrangerError. Over TCP there is no telling whose process answers.
+// NewClient returns a client of the server at a. An empty token means that no token is sent. If another user's process
+// listens at a Unix socket and trust does not allow that user, requests fail with a *StrangerError before anything is
+// sent. Over TCP, the client cannot check which process answers.
 func NewClient(a Address, token string, trust Trust) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		d := net.Dialer{Timeout: 5 * time.Second}
@@ -44,7 +45,7 @@ func NewClient(a Address, token string, trust Trust) *Client {
 		http: &http.Client{Transport: &http.Transport{DialContext: dial, Proxy: nil}}}
 }
 
-// ParseAddress reads "host:port" with an IP address or localhost, or "unix:///path".
+// ParseAddress parses "host:port", where host is an IP address or localhost, or "unix:///path".
 func ParseAddress(text string) (Address, error) {
 	if path, is := strings.CutPrefix(text, "unix://"); is {
 		if !strings.HasPrefix(path, "/") {
@@ -62,31 +63,31 @@ func ParseAddress(text string) (Address, error) {
 	return Address{TCP: addr}, nil
 }
 
-// Address is where the client asks.
+// Address returns the address of the server.
 func (c *Client) Address() Address { return c.address }
 
-// Close ends idle connections.
+// Close closes idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// An APIError is an answer that is an error.
+// An APIError is an error that the server returned.
 type APIError struct {
-	Code int // of HTTP
+	Code int // HTTP status code
 	Text string
 }
 
 func (e *APIError) Error() string { return e.Text }
 
-// Get asks for path, such as "/v1/status", and decodes the answer into v.
+// Get requests path, such as "/v1/status", and decodes the answer into v.
 func (c *Client) Get(ctx context.Context, path string, v any) error {
 	return c.do(ctx, http.MethodGet, path, nil, v)
 }
 
-// Post sends body, nil for none, to path, and decodes the answer into v; nil: the answer does not matter.
+// Post sends body to path and decodes the answer into v. A nil body sends none, and a nil v ignores the answer.
 func (c *Client) Post(ctx context.Context, path string, body, v any) error {
 	return c.do(ctx, http.MethodPost, path, body, v)
 }
 
-// maxAnswer is more than any answer has.
+// maxAnswer limits an answer's size in bytes. No valid answer is that large.
 const maxAnswer = 256 << 20
 
 func (c *Client) do(ctx context.Context, method, path string, body, v any) error {

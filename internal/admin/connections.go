@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A Connection is a client that is being served: a TCP connection, or a UDP session. Up is from client to instance.
+// A Connection is a TCP connection or a UDP session of a client. Up is the direction from client to instance.
 type Connection struct {
 	Service  string `json:"service"`
 	Protocol string `json:"protocol"`
@@ -28,14 +28,14 @@ type Connection struct {
 	DatagramsDown int64   `json:"datagrams_down,omitempty"`
 }
 
-// ConnectionsAnswer is the answer of /v1/connections.
+// ConnectionsAnswer is the response body of /v1/connections.
 type ConnectionsAnswer struct {
 	Now         time.Time    `json:"now"`
 	Connections []Connection `json:"connections"`
 	Next        string       `json:"next,omitempty"`
 }
 
-// How many connections a page has unless more are asked for, and at most.
+// The number of connections on one page: the default, and the maximum.
 const (
 	connectionsPage = 100
 	connectionsMost = 1000
@@ -44,7 +44,7 @@ const (
 func (s *Server) getConnections(w http.ResponseWriter, r *http.Request) {
 	limit, err := number(r, "limit", connectionsPage)
 	if err == nil && (limit == 0 || limit > connectionsMost) {
-		err = fmt.Errorf("limit=%d is not from 1 to %d; ask for the next page with after", limit, connectionsMost)
+		err = fmt.Errorf("limit=%d is not from 1 to %d; use after=NEXT for the next page", limit, connectionsMost)
 	}
 	if err != nil {
 		refuse(w, http.StatusBadRequest, err)

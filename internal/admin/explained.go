@@ -6,14 +6,15 @@ import (
 	"github.com/lictor-proxy/lictor/discovery"
 )
 
-// An Explainer is what a source knows of its instances. *discovery.Consul is one.
+// An Explainer provides what a source knows about instances. *discovery.Consul is one.
 type Explainer interface {
 	Explain(service string) (discovery.Explanation, bool)
 	Tiers(service string) []discovery.TierUse
 	Excluded(ctx context.Context, service string) ([]discovery.Instance, error)
 }
 
-// ExplainedBy is a State's Instances that asks the Explainer of now, which may be nil.
+// ExplainedBy returns a function for State.Instances. It calls now each time for the current Explainer, which may be
+// nil.
 func ExplainedBy(now func() Explainer) func(service string) []Endpoint {
 	return func(service string) []Endpoint {
 		e := now()
@@ -28,7 +29,7 @@ func ExplainedBy(now func() Explainer) func(service string) []Endpoint {
 	}
 }
 
-// SourcesBy is a State's Sources that asks the Explainer of now, which may be nil.
+// SourcesBy returns a function for State.Sources. It calls now each time for the current Explainer, which may be nil.
 func SourcesBy(now func() Explainer) func(service string) []Source {
 	return func(service string) (all []Source) {
 		if e := now(); e != nil {
@@ -40,7 +41,7 @@ func SourcesBy(now func() Explainer) func(service string) []Source {
 	}
 }
 
-// ExcludedBy is a State's Excluded that asks the Explainer of now, which may be nil.
+// ExcludedBy returns a function for State.Excluded. It calls now each time for the current Explainer, which may be nil.
 func ExcludedBy(now func() Explainer) func(ctx context.Context, service string) ([]Endpoint, error) {
 	return func(ctx context.Context, service string) ([]Endpoint, error) {
 		e := now()
@@ -56,8 +57,8 @@ func ExcludedBy(now func() Explainer) func(ctx context.Context, service string) 
 	}
 }
 
-// instancesOf puts into the words of the API what an explanation says. Of an instance that several tiers have, the
-// one in use counts.
+// instancesOf converts an explanation to the endpoints of the API. If several tiers have the same instance, instancesOf
+// uses the active tier's.
 func instancesOf(x *discovery.Explanation) []Endpoint {
 	var all []Endpoint
 	seen := map[string]bool{}
@@ -78,7 +79,8 @@ func instancesOf(x *discovery.Explanation) []Endpoint {
 	return all
 }
 
-// instanceOf is one instance of a tier. The reasons for it to be out are the API's, word for word.
+// instanceOf converts one instance of tier t. The API shows discovery's reasons for leaving an instance out word for
+// word.
 func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
 	e := Endpoint{ID: one.ID, Weight: one.Weight, State: StateIn, Reason: ReasonHealthy, Detail: one.Detail,
 		Tags: one.Tags}
@@ -93,7 +95,7 @@ func instanceOf(t *discovery.TierStatus, one *discovery.Instance) Endpoint {
 	case !t.Active:
 		e.State, e.Reason, e.Detail = StateOut, ReasonStandby, t.Name+" is not in use"
 		if t.Failed {
-			e.Detail += ": all its endpoints fail from here"
+			e.Detail += ": all its endpoints failed"
 		}
 	case !one.Held.IsZero():
 		held := one.Held

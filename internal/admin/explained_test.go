@@ -62,7 +62,7 @@ func TestExplainedSaysWhatTheSourceKnows(t *testing.T) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	x.Explanation.Tiers[0].Failed = true
-	if e := ask("web")[4]; !strings.HasSuffix(e.Detail, "dc2 is not in use: all its endpoints fail from here") {
+	if e := ask("web")[4]; !strings.HasSuffix(e.Detail, "dc2 is not in use: all its endpoints failed") {
 		t.Errorf("got %+v", e)
 	}
 	x.Explanation.Tiers[1].Watch.Saved = held

@@ -12,23 +12,23 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// Access says who may ask at a listener, beside what guard says.
+// Access configures who may use a listener, in addition to the guard's fixed rules.
 type Access struct {
-	TokenFile string   // nobody but probes is answered without the token in it; empty: no token
-	Hosts     []string // names in a Host header that are this server, beside IP addresses and this host's own name
+	TokenFile string   // all requests but probes need the token in this file; empty: no token is needed
+	Hosts     []string // accepted names in a Host header, besides IP addresses and this host's own name
 }
 
-// A front is a Server at one of its listeners.
+// A front serves one listener of a Server.
 type front struct {
 	http     *http.Server
-	listener net.Listener                 // what it accepts from
-	handler  atomic.Pointer[http.Handler] // behind the guard of now
+	listener net.Listener                 // the listener that connections are accepted from
+	handler  atomic.Pointer[http.Handler] // the routes behind the current guard
 	left     atomic.Bool                  // Leave has closed listener
-	stopping context.Context              // ends when streams are to end
+	stopping context.Context              // ends when streams must end
 	stop     context.CancelFunc
 }
 
-// frontKey is where a request's context has its front.
+// frontKey is the context key for the front of a request.
 type frontKey struct{}
 
 // newFront returns the front for l.
@@ -46,7 +46,7 @@ func (s *Server) newFront(l net.Listener, who Access) *front {
 			return context.WithValue(ctx, connKey{}, c)
 		},
 		ConnState: func(c net.Conn, state http.ConnState) { c.(*slotConn).enter(state) },
-		Protocols: new(http.Protocols), // a connection of HTTP/2 could carry any number of requests
+		Protocols: new(http.Protocols), // HTTP/1 only: one HTTP/2 connection could carry any number of requests
 
 		ReadHeaderTimeout: s.o.times.header,
 		ReadTimeout:       s.o.times.request,
@@ -60,22 +60,22 @@ func (s *Server) newFront(l net.Listener, who Access) *front {
 	return f
 }
 
-// admit makes who those who may ask from now on.
+// admit replaces the access rules.
 func (f *front) admit(next http.Handler, l net.Listener, who Access) {
 	_, local := l.Addr().(*net.UnixAddr)
 	handler := (&guard{hosts: who.Hosts, tokenFile: who.TokenFile, reading: make(chan struct{}, 1)}).wrap(next, local)
 	f.handler.Store(&handler)
 }
 
-// ending is closed when the stream that r asks for is to end.
+// ending returns a channel that is closed when the stream for r must end.
 func ending(r *http.Request) <-chan struct{} {
 	if f, ok := r.Context().Value(frontKey{}).(*front); ok {
 		return f.stopping.Done()
 	}
-	return nil // nobody serves it
+	return nil // a request without a front, as in a test
 }
 
-// close ends streams, lets requests finish until ctx ends, and closes the listener.
+// close ends streams and closes the listener. Requests may finish until ctx ends.
 func (f *front) close(ctx context.Context) {
 	f.stop()
 	if f.http.Shutdown(ctx) != nil {
@@ -83,12 +83,11 @@ func (f *front) close(ctx context.Context) {
 	}
 }
 
-// Serve is Open, and calls the function that it returns.
+// Serve opens l and serves it until Shutdown, or until Leave for l. See Open.
 func (s *Server) Serve(l net.Listener, who Access) error { return s.Open(l, who)() }
 
-// Open makes l a listener of s, which Admit, Leave, Release and Shutdown know from then on. The caller has to call the
-// function that it returns, once: it answers what comes in at l until Shutdown, or Leave for l, and then returns nil.
-// It closes l.
+// Open registers l with s, for Admit, Leave, Release and Shutdown. The caller must call the returned function exactly
+// once. That function serves l until Shutdown, or until Leave for l; then it closes l and returns nil.
 func (s *Server) Open(l net.Listener, who Access) (serve func() error) {
 	s.begin.Do(func() { s.running.Go(s.tick) })
 	f := s.newFront(l, who)
@@ -97,7 +96,7 @@ func (s *Server) Open(l net.Listener, who Access) (serve func() error) {
 	s.mu.Unlock()
 	return func() error {
 		defer s.forget(l)
-		if s.stopping.Err() != nil { // Shutdown may not have seen it
+		if s.stopping.Err() != nil { // Shutdown may have run before l was registered
 			f.close(s.stopping)
 		}
 		err := f.http.Serve(s.slots.listener(f.listener))
@@ -108,7 +107,7 @@ func (s *Server) Open(l net.Listener, who Access) (serve func() error) {
 	}
 }
 
-// Release takes no more connections at l, which another process serves by now. Those that there are go on until
+// Release stops accepting at l, because another process serves l's address now. Open connections continue until
 // Shutdown.
 func (s *Server) Release(l net.Listener) {
 	s.released.Store(true)
@@ -119,20 +118,20 @@ func (s *Server) Release(l net.Listener) {
 	f := s.fronts[l]
 	s.mu.Unlock()
 	if f != nil {
-		l = f.listener // it may accept from a duplicate of the socket
+		l = f.listener // f may accept from a duplicate of the socket
 	}
-	_ = l.Close() // the other one has it open
+	_ = l.Close() // the other process keeps the socket open
 }
 
 func (s *Server) forget(l net.Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.released.Load() { // else Shutdown waits for the request that this is due to
+	if !s.released.Load() { // after Release, Shutdown must still find l and wait for the upgrade request
 		delete(s.fronts, l)
 	}
 }
 
-// Admit makes who those who may ask at l, which is being served, from now on. Streams that are under way go on.
+// Admit replaces the access rules of l, which must be open. Open streams continue.
 func (s *Server) Admit(l net.Listener, who Access) {
 	s.mu.Lock()
 	f := s.fronts[l]
@@ -142,8 +141,8 @@ func (s *Server) Admit(l net.Listener, who Access) {
 	}
 }
 
-// Leave closes l, so that its address is free, and ends the streams that are served there. The function that it returns
-// waits until the requests that are under way are answered, or cuts them when ctx ends.
+// Leave closes l, so that its address is free, and ends the streams of l. The returned function waits until the open
+// requests of l are answered, and cuts them when ctx ends.
 func (s *Server) Leave(l net.Listener) (finish func(ctx context.Context)) {
 	s.mu.Lock()
 	f := s.fronts[l]
@@ -157,7 +156,7 @@ func (s *Server) Leave(l net.Listener) (finish func(ctx context.Context)) {
 	return f.close
 }
 
-// Shutdown ends streams, lets requests finish until ctx ends, and closes the listeners.
+// Shutdown ends all streams and closes all listeners. Requests may finish until ctx ends.
 func (s *Server) Shutdown(ctx context.Context) {
 	s.stop()
 	s.mu.Lock()

@@ -17,32 +17,32 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// A guard decides who may ask. Over TCP any program of this host can, a browser among them that shows somebody
-// else's page; hence:
+// A guard decides which requests are allowed. Any program of this host can reach a TCP listener. One such program is a
+// browser that shows another site's page. Therefore the guard has these rules:
 //
-//   - The Host must be an IP address, localhost, this host's name or one of hosts. A page whose name was made to
-//     point here ("DNS rebinding") has its own. Whoever has the token may use any Host, and so may probes.
-//   - A request that says that it comes from another origin is turned away, except when somebody follows a link to
-//     the page.
-//   - What changes something is a POST, and the browser must not say that it comes from elsewhere.
+//   - The Host must be an IP address, localhost, this host's name or one of hosts. Otherwise a site could point its own
+//     name at this host ("DNS rebinding"). Requests with the token may use any Host, and so may probes.
+//   - A request that names another origin is refused, unless it follows a link to the page.
+//   - A request that changes something must be a POST that the browser does not mark as coming from another site.
 type guard struct {
-	hosts     []string // further names that this server may be asked by
-	tokenFile string   // empty: no token is asked for
+	hosts     []string // further accepted host names
+	tokenFile string   // empty: no token is needed
 
-	reading chan struct{} // has an element while the file is read: it takes one descriptor, however many ask
+	reading chan struct{} // has an element while the file is read, so that all requests together use one descriptor
 }
 
-// MaxTokenFile is how many bytes the file of a token may have.
+// MaxTokenFile is the maximum size of a token file, in bytes.
 const MaxTokenFile = 64 << 10
 
-// anyone are the paths that probes ask, without a token.
+// anyone reports whether path is for probes, which need no token.
 func anyone(path string) bool { return path == "/healthz" || path == "/readyz" }
 
-// unwantedTime is how long a client may go on to send a body that nobody reads: net/http reads all of it before it
-// sends the answer, so that the connection can be used again.
+// unwantedTime limits how long a client may send a request body that the server ignores. net/http reads the whole body
+// before it sends the answer, so that the connection can be used again.
 const unwantedTime = time.Second
 
-// wrap returns next behind the guard; local is of a Unix socket, which no browser reaches.
+// wrap returns a handler that checks each request before next serves it. If local is true, the listener is a Unix
+// socket, which browsers cannot reach.
 func (g *guard) wrap(next http.Handler, local bool) http.Handler {
 	var cross http.CrossOriginProtection
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -64,7 +64,7 @@ func (g *guard) wrap(next http.Handler, local bool) http.Handler {
 	})
 }
 
-// check returns why r is refused, if it is.
+// check returns nil if r is allowed, and otherwise the HTTP status and the reason for refusing r.
 func (g *guard) check(r *http.Request, local bool, cross *http.CrossOriginProtection) (code int, err error) {
 	if !local {
 		if !g.knowsHost(r.Host) && !anyone(r.URL.Path) && !g.hasToken(r) {
@@ -84,7 +84,7 @@ func (g *guard) check(r *http.Request, local bool, cross *http.CrossOriginProtec
 	return 0, nil
 }
 
-// hasToken reports whether a token is asked for and r has it. No page has it whose name was made to point here.
+// hasToken reports whether a token is configured and r has it. A page of another site cannot have the token.
 func (g *guard) hasToken(r *http.Request) bool {
 	if g.tokenFile == "" {
 		return false
@@ -93,7 +93,7 @@ func (g *guard) hasToken(r *http.Request) bool {
 	return err == nil
 }
 
-// knowsHost tells whether a Host header names this server rather than somebody's domain.
+// knowsHost reports whether a Host header names this server, and not the domain of another site.
 func (g *guard) knowsHost(header string) bool {
 	host := header
 	if h, _, err := net.SplitHostPort(header); err == nil {
@@ -107,7 +107,7 @@ func (g *guard) knowsHost(header string) bool {
 	return err == nil && host == strings.ToLower(name)
 }
 
-// sameOrigin is an error if the browser says that another site asks. Following a link to the page is allowed.
+// sameOrigin returns an error if the browser says that r comes from another site. A link to the page is allowed.
 func sameOrigin(r *http.Request) error {
 	if origin := r.Header.Get("Origin"); origin != "" {
 		if u, err := url.Parse(origin); err != nil || u.Host != r.Host {
@@ -125,29 +125,28 @@ func sameOrigin(r *http.Request) error {
 	}
 }
 
-// authorize checks the token, given as a bearer token or, by browsers, as a password. The file is read each time, so
-// that a new token counts at once.
+// authorize checks the token, which a request sends as a bearer token or, from browsers, as a password. It reads the
+// file each time, so a new token is valid at once.
 func (g *guard) authorize(r *http.Request) (code int, err error) {
 	select {
 	case g.reading <- struct{}{}:
-	case <-r.Context().Done(): // a file server may hang
+	case <-r.Context().Done(): // reading from a file server may hang
 		return http.StatusServiceUnavailable, r.Context().Err()
 	}
 	text, err := regular.ReadFile(g.tokenFile, MaxTokenFile)
 	<-g.reading
 	want := strings.TrimSpace(string(text))
 	if err != nil || want == "" {
-		return http.StatusServiceUnavailable, errors.New("the file of the token cannot be read, or is empty")
+		return http.StatusServiceUnavailable, errors.New("the token file cannot be read, or is empty")
 	}
 	scheme, got, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !strings.EqualFold(scheme, "Bearer") { // RFC 9110, 11.1: in any case of letters
+	if !strings.EqualFold(scheme, "Bearer") { // RFC 9110, 11.1: the scheme is case-insensitive
 		_, got, _ = r.BasicAuth()
 	}
-	// Of hashes, so that the time taken does not tell the length either.
+	// The hashes have one length, so the duration of the comparison does not reveal the token's length.
 	a, b := sha256.Sum256([]byte(got)), sha256.Sum256([]byte(want))
 	if subtle.ConstantTimeCompare(a[:], b[:]) != 1 {
-		return http.StatusUnauthorized, errors.New("a token is needed: the right one, as a bearer token, or as the " +
-			"password")
+		return http.StatusUnauthorized, errors.New("a valid token is needed, as a bearer token or a password")
 	}
 	return 0, nil
 }

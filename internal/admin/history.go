@@ -7,39 +7,39 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// historyLength is how many samples, one a second, are kept of each service. A thousand services that are in use
-// take three MiB.
+// historyLength is the number of samples kept for each service, one for each second. A thousand busy services use three
+// MiB.
 const historyLength = 180
 
-// A Sample is what a service did in one second.
+// A Sample describes one second of a service.
 type Sample struct {
 	Clients uint32  `json:"clients"` // TCP connections or UDP sessions that began
-	Active  uint32  `json:"active"`  // at its end
+	Active  uint32  `json:"active"`  // at the end of the second
 	Bytes   float32 `json:"bytes"`   // both ways
-	Latency float32 `json:"latency"` // mean of the dials, in seconds; 0: there was none
+	Latency float32 `json:"latency"` // mean dial time in seconds; 0 if there was no dial
 }
 
-// A history is the samples of the last minutes. Safe for concurrent use.
+// A history keeps the samples of the last minutes. It is safe for concurrent use.
 type history struct {
 	mu       sync.Mutex
 	last     time.Time
-	looks    int // taken so far
+	looks    int // calls of sample so far
 	services map[string]*ring
 }
 
-// A ring is the samples of one service.
+// A ring keeps the last samples of one service.
 type ring struct {
-	samples *[historyLength]Sample // nil: nothing happened in any of them
-	n       int                    // taken so far
-	quiet   int                    // of those, the last in which nothing happened
+	samples *[historyLength]Sample // nil if all kept samples are zero
+	n       int                    // samples added so far
+	quiet   int                    // consecutive zero samples at the end
 	before  proxy.Activity
-	look    int // the last that the service was in
+	look    int // the last call of sample that had the service
 }
 
 func newHistory() *history { return &history{services: map[string]*ring{}} }
 
-// sample notes what the services have done since the last call; each calls its argument for each of them. Others are
-// forgotten.
+// sample records the activity of each service since the last call. The each function must call its argument once for
+// every service. sample forgets services that are missing.
 func (h *history) sample(now time.Time, each func(func(service string, a proxy.Activity))) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -63,7 +63,7 @@ func (h *history) sample(now time.Time, each func(func(service string, a proxy.A
 	}
 }
 
-// add takes no memory as long as nothing happens.
+// add appends s. An idle service takes no memory.
 func (r *ring) add(s Sample) {
 	if r.quiet++; s != (Sample{}) {
 		r.quiet = 0
@@ -79,8 +79,8 @@ func (r *ring) add(s Sample) {
 	r.n++
 }
 
-// between is what happened between two looks, for each second. Counters that went back are of a service that began
-// anew.
+// between returns the rates per second between two measurements. If a counter went backwards, the service was replaced,
+// and its rate is zero.
 func between(before, now *proxy.Activity, seconds float64) Sample {
 	rate := func(delta int64) float64 { return float64(max(delta, 0)) / seconds }
 	s := Sample{

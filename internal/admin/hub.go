@@ -8,19 +8,19 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// A hub keeps the services as last shown, so that streams send only what changed. It is empty while nobody looks. A
-// slow stream holds up nobody: it takes what is new whenever it comes, and of a service only the newest state.
+// A hub keeps the last published state of each service, so that streams send only changes. The hub is empty while no
+// stream is open. A slow stream delays no other stream: it receives only the newest state of each service.
 type hub struct {
 	mu       sync.Mutex
 	streams  int
-	seq      uint64 // of the newest change
+	seq      uint64 // number of the newest change
 	services map[string]shown
-	status   *Status       // of the last look; nil: there was none since somebody watches
+	status   *Status       // the last published status; nil if nothing was published since the first stream came
 	changed  chan struct{} // closed at the next change
-	entered  chan struct{} // holds one while a stream has come that nothing was published for
+	entered  chan struct{} // has an element if a stream came before anything was published
 }
 
-// shown is one service as JSON; nil: it is gone.
+// shown is one service as JSON. A nil text means that the service was removed.
 type shown struct {
 	text []byte
 	seq  uint64
@@ -30,7 +30,7 @@ func newHub() *hub {
 	return &hub{services: map[string]shown{}, changed: make(chan struct{}), entered: make(chan struct{}, 1)}
 }
 
-// enter counts a stream. It begins with what was published last; if nothing was, entered says so.
+// enter counts a stream. If nothing was published yet, enter signals h.entered.
 func (h *hub) enter() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -58,17 +58,18 @@ func (h *hub) watched() bool {
 	return h.streams > 0
 }
 
-// publish shows services. Each call wakes the streams, for with the services the time moves on.
+// publish stores services and status, and wakes all streams. It wakes them even if no service changed, because the
+// status has a new time.
 func (h *hub) publish(services []Service, status Status) {
 	texts := make(map[string][]byte, len(services))
 	for i := range services {
-		text, _ := json.Marshal(&services[i]) // plain data: it cannot fail
+		text, _ := json.Marshal(&services[i]) // marshalling plain data cannot fail
 		texts[services[i].Name] = visible.JSON(text)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.streams == 0 {
-		return // the last one left meanwhile
+		return // the last stream left meanwhile
 	}
 	h.seq++
 	h.status = &status
@@ -86,8 +87,8 @@ func (h *hub) publish(services []Service, status Status) {
 	h.changed = make(chan struct{})
 }
 
-// after returns what changed after seq, the status or nil, the number to go on after, and a channel that is closed
-// at the next change.
+// after returns the changes after seq, the status or nil, the number to continue after, and a channel that is closed at
+// the next change.
 func (h *hub) after(seq uint64) (c changes, status *Status, next uint64, more <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -109,9 +110,10 @@ type changes struct {
 	Removed  []string          `json:"removed"`
 }
 
-// text returns c as JSON. encoding/json would parse all services again, for each stream.
+// text returns c as JSON. encoding/json would parse every service again for each stream, so text joins the parts
+// itself.
 func (c *changes) text() []byte {
-	removed, _ := json.Marshal(c.Removed) // strings cannot fail
+	removed, _ := json.Marshal(c.Removed) // marshalling strings cannot fail
 	size := len(removed) + 100
 	for _, s := range c.Services {
 		size += len(s) + 1

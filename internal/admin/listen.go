@@ -16,13 +16,13 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// An Address is where the API is: an absolute path of a Unix socket, or a TCP address.
+// An Address is where the API listens: an absolute path of a Unix socket, or a TCP address.
 type Address struct {
 	Socket string
-	TCP    netip.AddrPort // if Socket is empty
+	TCP    netip.AddrPort // used if Socket is empty
 }
 
-// String is the address as the configuration and the commands take it.
+// String returns the address in the form that the configuration and the commands accept.
 func (a Address) String() string {
 	if a.Socket != "" {
 		return "unix://" + a.Socket
@@ -30,10 +30,11 @@ func (a Address) String() string {
 	return a.TCP.String()
 }
 
-// DefaultSockets are where the socket is by default: at the first of these whose folder is there or can be made.
+// DefaultSockets returns the usual paths of the admin socket. Lictor uses the first path whose folder exists or can be
+// made.
 func DefaultSockets(getenv func(string) string) []string {
 	var paths []string
-	if dir, _, _ := strings.Cut(getenv("RUNTIME_DIRECTORY"), ":"); dir != "" { // from systemd
+	if dir, _, _ := strings.Cut(getenv("RUNTIME_DIRECTORY"), ":"); dir != "" { // set by systemd
 		paths = append(paths, filepath.Join(dir, "admin.sock"))
 	}
 	paths = append(paths, "/run/lictor/admin.sock")
@@ -43,8 +44,8 @@ func DefaultSockets(getenv func(string) string) []string {
 	return paths
 }
 
-// ListenDefault opens the first of the default sockets that can be opened, or says for each place why not. A socket at
-// which another process listens cannot be.
+// ListenDefault opens the first default socket that can be opened. If none can be opened, the error gives the reason
+// for each path. A socket at which another process listens is an error.
 func ListenDefault(getenv func(string) string) (net.Listener, error) {
 	return listenFirst(DefaultSockets(getenv))
 }
@@ -54,7 +55,7 @@ func listenFirst(paths []string) (net.Listener, error) {
 	var errs []error
 	for _, path := range paths {
 		if dir := filepath.Dir(path); filepath.Base(dir) == "lictor" {
-			_ = os.Mkdir(dir, 0o700) // if it is not there afterwards, listening says so
+			_ = os.Mkdir(dir, 0o700) // if this fails, Listen returns an error
 		}
 		l, err := Listen(Address{Socket: path})
 		if err == nil {
@@ -65,9 +66,9 @@ func listenFirst(paths []string) (net.Listener, error) {
 	return nil, errors.Join(errs...)
 }
 
-// Listen opens a listener. A Unix socket gets mode 0600. It replaces a socket at which nobody listens any more, such as
-// that of a process that was killed. Listen removes nothing else: if something else is at the path, or a process
-// listens there, it returns an error.
+// Listen opens a listener. A Unix socket gets mode 0600. Listen replaces an abandoned socket, such as the socket of a
+// killed process. Listen removes nothing else: if another kind of file is at the path, or a process listens there,
+// Listen returns an error.
 func Listen(a Address) (net.Listener, error) {
 	if a.Socket == "" {
 		return net.Listen("tcp", a.TCP.String())
@@ -78,7 +79,8 @@ func Listen(a Address) (net.Listener, error) {
 	return listenPrivately(a.Socket)
 }
 
-// removeAbandoned removes the socket at path if nobody listens there. It returns nil if nothing is at path then.
+// removeAbandoned removes the socket at path if no process listens there. It returns nil if the path is free
+// afterwards.
 func removeAbandoned(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -87,7 +89,7 @@ func removeAbandoned(path string) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", path, err)
 	}
-	// Connecting to a regular file is refused too.
+	// Connecting to a regular file also fails with ECONNREFUSED, so check the type first.
 	if info.Mode().Type() != fs.ModeSocket {
 		return fmt.Errorf("listen on %s: is %s, not a socket: move it away, or choose another path",
 			path, regular.Kind(info.Mode()))
@@ -97,25 +99,25 @@ func removeAbandoned(path string) error {
 	case err == nil:
 		_ = conn.Close()
 		return inUse(path)
-	case errors.Is(err, syscall.EAGAIN): // its queue is full
+	case errors.Is(err, syscall.EAGAIN): // the listener's queue is full
 		return inUse(path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return os.Remove(path)
-	case errors.Is(err, fs.ErrNotExist): // it went meanwhile
+	case errors.Is(err, fs.ErrNotExist): // another process removed the socket meanwhile
 		return nil
 	}
-	return fmt.Errorf("listen on %s: a socket is there, and it is not known whether it is in use: %w", path, err)
+	return fmt.Errorf("listen on %s: cannot find out whether the socket there is in use: %w", path, err)
 }
 
-// inUse returns the error of a path at which a process listens.
+// inUse returns the error for a path at which a process listens.
 func inUse(path string) error {
 	return &net.OpError{Op: "listen", Net: "unix", Addr: &net.UnixAddr{Name: path, Net: "unix"},
 		Err: os.NewSyscallError("bind", syscall.EADDRINUSE)}
 }
 
-// ListenBeside is Listen while old, which is about to be closed, is still open: on Linux also if their addresses
-// overlap, such as 127.0.0.1 and 0.0.0.0 with one port. For that moment other sockets of this user could be bound
-// there too.
+// ListenBeside opens a listener while old, which will be closed soon, is still open. On Linux the two addresses may
+// overlap, such as 127.0.0.1 and 0.0.0.0 with the same port. During the call, other sockets of this user could bind to
+// that port too.
 func ListenBeside(a Address, old net.Listener) (net.Listener, error) {
 	l, err := Listen(a)
 	before, is := old.(*net.TCPListener)
@@ -139,7 +141,8 @@ func ListenBeside(a Address, old net.Listener) (net.Listener, error) {
 	return beside, nil
 }
 
-// listenPrivately makes the socket in a folder that nobody else may enter, and publishes it when it has its mode.
+// listenPrivately makes the socket in a folder that only this user may enter, sets the socket's mode, and then
+// publishes the socket at path.
 func listenPrivately(path string) (net.Listener, error) {
 	private, err := os.MkdirTemp(filepath.Dir(path), ".l")
 	if err != nil {
@@ -162,28 +165,28 @@ func listenPrivately(path string) (net.Listener, error) {
 	return &socket{UnixListener: l, path: path, made: identity(path)}, nil
 }
 
-// publish gives the socket at hidden the name path. It replaces nothing: if another process was quicker, the address is
-// in use.
+// publish gives the socket at hidden the name path. It replaces nothing: if another process took the name first,
+// publish returns an "address in use" error.
 func publish(hidden, path string) error {
 	err := os.Link(hidden, path)
 	if errors.Is(err, fs.ErrExist) {
 		return inUse(path)
 	}
-	if err != nil { // a file system without hard links
+	if err != nil { // the file system has no hard links
 		return os.Rename(hidden, path)
 	}
 	return nil
 }
 
-// A socket removes its file when it is closed, unless somebody else's is there by then.
+// A socket is a Unix listener that removes its file when it is closed, unless another socket has replaced the file.
 type socket struct {
 	*net.UnixListener
 	path string
 	made os.FileInfo
-	kept atomic.Bool // another process serves it
+	kept atomic.Bool // another process serves the socket now
 }
 
-// Inherit is the listener at a that another process has opened, and f is a descriptor of. The caller closes f.
+// Inherit returns the listener at a from f, a descriptor of a socket that another process opened. The caller closes f.
 func Inherit(a Address, f *os.File) (net.Listener, error) {
 	l, err := net.FileListener(f)
 	if err != nil {
@@ -192,21 +195,21 @@ func Inherit(a Address, f *os.File) (net.Listener, error) {
 	u, unix := l.(*net.UnixListener)
 	switch {
 	case unix != (a.Socket != ""):
-		return nil, errors.Join(fmt.Errorf("the inherited socket is not that of %s", a), l.Close())
+		return nil, errors.Join(fmt.Errorf("the inherited socket does not belong to %s", a), l.Close())
 	case unix:
 		return &socket{UnixListener: u, path: a.Socket, made: identity(a.Socket)}, nil
 	}
 	return l, nil
 }
 
-// Addr is the path that clients dial.
+// Addr returns the path that clients dial.
 func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
 
 func (s *socket) Close() error {
 	if s.kept.Load() {
 		return s.UnixListener.Close()
 	}
-	// The time too, for the number of a file that is gone is given to the next.
+	// Compare the time as well, because a new file can get the inode number of a deleted one.
 	if now := identity(s.path); now != nil && s.made != nil && os.SameFile(s.made, now) &&
 		s.made.ModTime().Equal(now.ModTime()) {
 		_ = os.Remove(s.path)
@@ -214,7 +217,7 @@ func (s *socket) Close() error {
 	return s.UnixListener.Close()
 }
 
-// identity returns what tells the socket at path from others, or nil if no socket is there.
+// identity returns the FileInfo of the socket at path, or nil if there is no socket.
 func identity(path string) os.FileInfo {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode().Type() != fs.ModeSocket {

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shared has the kernel let other sockets of this user bind to the port of c, or no longer. Linux takes it after the
-// bind too.
+// shared lets other sockets of this user bind to the port of c, or forbids it again. Linux allows to change
+// SO_REUSEPORT after the bind too.
 func shared(c syscall.RawConn, on bool) (err error) {
 	value := 0
 	if on {

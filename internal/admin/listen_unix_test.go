@@ -81,7 +81,7 @@ func TestListenReplacesOnlyAbandonedSockets(t *testing.T) {
 		{"link", "is a symbolic link, not a socket"},
 		{"tosocket", "is a symbolic link, not a socket"},
 		{"served", "address already in use"},
-		{"datagrams", "it is not known whether it is in use"},
+		{"datagrams", "cannot find out whether the socket there is in use"},
 	}
 	for _, tt := range tests {
 		before, err := os.Lstat(at(tt.name))

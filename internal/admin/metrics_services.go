@@ -13,12 +13,12 @@ import (
 
 func (e *exposition) service(s *Service) {
 	c := &s.Counters
-	e.gauge("lictor_clients_waiting", "Clients that wait for room at an endpoint, or for the first endpoint.",
+	e.gauge("lictor_clients_waiting", "Clients that wait for a free slot at an endpoint, or for the first endpoint.",
 		float64(s.Waiting), "service", s.Name)
 	if s.Protocol == "udp" {
 		e.counter("lictor_sessions_total", "UDP sessions begun.", c.Sessions, "service", s.Name)
 		e.gauge("lictor_sessions_active", "UDP sessions now.", float64(c.SessionsActive), "service", s.Name)
-		e.counter("lictor_sessions_evicted_total", "UDP sessions ended before their time, to make room.",
+		e.counter("lictor_sessions_evicted_total", "UDP sessions ended early to make room for new ones.",
 			c.SessionsEvicted, "service", s.Name)
 		e.counter("lictor_datagrams_total", "Datagrams forwarded, up from client to instance, and down.",
 			c.DatagramsUp, "service", s.Name, "direction", "up")
@@ -35,7 +35,7 @@ func (e *exposition) service(s *Service) {
 		e.counter("lictor_connections_ended_total", ended, c.EndedLeft, "service", s.Name, "cause", "endpoint_left")
 		e.counter("lictor_connections_ended_total", ended, c.EndedAged, "service", s.Name, "cause", "max_age")
 	}
-	e.counter("lictor_ejections_total", "How often an endpoint was left out because it failed from here.",
+	e.counter("lictor_ejections_total", "Ejections of endpoints after failures that Lictor saw.",
 		c.Ejections, "service", s.Name)
 	e.counter("lictor_forwarded_bytes_total", "Bytes forwarded, up from client to instance, and down.", c.BytesUp,
 		"service", s.Name, "direction", "up")
@@ -48,62 +48,62 @@ func (e *exposition) service(s *Service) {
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(states),
 		func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
-		e.gauge("lictor_endpoints", "Endpoints that are known, by whether they get clients, and why.",
+		e.gauge("lictor_endpoints", "Known endpoints, by whether they get clients, and why.",
 			float64(states[key]),
 			"service", s.Name, "state", key[0], "reason", key[1])
 	}
-	e.gauge("lictor_set_known", "Whether the service's endpoints are known, 0 or 1; none at all is known too.",
+	e.gauge("lictor_set_known", "Whether the service's set of endpoints is known, 0 or 1; an empty set is known.",
 		truth(s.Set != SetNone), "service", s.Name)
 	e.gauge("lictor_set_stale", "Whether the source of the service's endpoints fails, 0 or 1.",
 		truth(s.StaleSince != nil), "service", s.Name)
 	for i := range s.Sources {
-		e.gauge("lictor_source_active", "Whether the service uses this one of its several sources, 0 or 1.",
+		e.gauge("lictor_source_active", "Whether a service with several sources uses this one, 0 or 1.",
 			truth(s.Sources[i].Active), "service", s.Name, "rank", strconv.Itoa(i+1), "source", s.Sources[i].Name)
 	}
 	if s.StaleSince != nil {
 		e.gauge("lictor_set_stale_since_timestamp_seconds",
-			"When the source began to fail; absent while it does not.", float64(s.StaleSince.UnixMilli())/1000,
+			"When the source began to fail; absent while the source works.", float64(s.StaleSince.UnixMilli())/1000,
 			"service", s.Name)
 	}
 	if s.LastChange != nil {
-		e.gauge("lictor_set_changed_timestamp_seconds", "When the service's endpoints changed last.",
+		e.gauge("lictor_set_changed_timestamp_seconds", "Time of the last change of the service's endpoints.",
 			float64(s.LastChange.UnixMilli())/1000, "service", s.Name)
 	}
 }
 
-// attempts are how clients were brought to endpoints. Causes and reasons are all there from the beginning: of what
-// appears with its first event, Prometheus does not see that one.
+// attempts sends the metrics of dials, retries and refusals. It sends all causes and reasons from the start, because
+// Prometheus does not see the first event of a series that appears with that event.
 func (e *exposition) attempts(s *proxy.Stats) {
 	for cause, n := range s.DialsFailedBy {
 		word := "local"
 		if cause > 0 {
 			word = lb.Cause(cause).String()
 		}
-		e.counter("lictor_dial_failures_total", "Endpoints tried in vain, by what was wrong.", n, "service",
+		e.counter("lictor_dial_failures_total", "Failed attempts to reach an endpoint, by cause.", n, "service",
 			s.Service, "cause", word)
 	}
 	for reason, n := range s.RefusedBy {
-		e.counter("lictor_clients_refused_total", "Clients for whom no endpoint was found, by why.", n, "service",
-			s.Service, "reason", proxy.Refusal(reason).String())
+		e.counter("lictor_clients_refused_total", "Clients refused because no endpoint was available, by reason.", n,
+			"service", s.Service, "reason", proxy.Refusal(reason).String())
 	}
-	e.counter("lictor_retries_total", "Endpoints that clients got after others that were tried in vain.",
+	e.counter("lictor_retries_total", "Retries at another endpoint after a failed attempt.",
 		s.Retries, "service", s.Service)
 }
 
-// descriptors are what a service has of those of the process.
+// descriptors sends the metrics of a service's file descriptors.
 func (e *exposition) descriptors(s *proxy.Stats) {
-	e.counter("lictor_descriptor_waits_total", "How often new TCP clients had to wait for descriptors.",
+	e.counter("lictor_descriptor_waits_total", "How often new TCP clients waited for descriptors.",
 		s.DescriptorWaits, "service", s.Service)
 	d := s.Descriptors
-	e.gauge("lictor_descriptors_taken", "Descriptors that a service has for its clients.",
+	e.gauge("lictor_descriptors_taken", "Descriptors that a service uses for its clients.",
 		float64(d.Taken), "service", s.Service)
-	e.gauge("lictor_descriptors_floor", "Descriptors that a service can always have, whatever others have taken.",
+	e.gauge("lictor_descriptors_floor", "Descriptors that are guaranteed to a service.",
 		float64(d.Floor), "service", s.Service)
-	e.gauge("lictor_descriptors_ceiling", "Descriptors that a service can have at most.",
+	e.gauge("lictor_descriptors_ceiling", "Maximum number of descriptors that a service can use.",
 		float64(d.Ceiling), "service", s.Service)
 }
 
-// dials is the histogram of a service's successful dials; there is none before the first.
+// dials sends the histogram of a service's successful dials. It sends nothing before the first dial.
 func (e *exposition) dials(s *proxy.Stats) {
 	if s.Dials.Count() == 0 {
 		return
@@ -111,11 +111,11 @@ func (e *exposition) dials(s *proxy.Stats) {
 	bounds := proxy.DialBounds()
 	count, buckets := cumulative(bounds[:], s.Dials.Buckets[:])
 	e.histogram("lictor_dial_duration_seconds",
-		"How long TCP clients waited for an instance, endpoints tried in vain included.", count, s.Dials.Sum, buckets,
+		"How long TCP clients waited for an instance, including failed attempts.", count, s.Dials.Sum, buckets,
 		"service", s.Service)
 }
 
-// endpoints are the series of single endpoints, of as many as may have some.
+// endpoints sends the series of single endpoints, for at most maxEndpointSeries endpoints.
 func (e *exposition) endpoints(services []Service) {
 	listed, unlisted := 0, 0
 	for i := range services {
@@ -134,49 +134,49 @@ func (e *exposition) endpoints(services []Service) {
 				float64(one.Counters.Active), labels...)
 			e.counter("lictor_endpoint_clients_total", "Connections or sessions that an endpoint was chosen for.",
 				one.Counters.Picks, labels...)
-			e.counter("lictor_endpoint_failures_total", "How often an endpoint was tried in vain.",
+			e.counter("lictor_endpoint_failures_total", "Failed attempts to reach an endpoint.",
 				one.Counters.DialsFailed, labels...)
 		}
 	}
-	e.gauge("lictor_endpoints_unlisted", "Endpoints that have no series of their own, because there are so many.",
+	e.gauge("lictor_endpoints_unlisted", "Endpoints without series of their own, because the limit is reached.",
 		float64(unlisted))
 }
 
-// watches are what queries came to; services that ask the same share one watch.
+// watches sends the metrics of Consul watches. Services with the same query share one watch.
 func (e *exposition) watches(s *Server) {
 	all := s.o.State.watches()
 	seen := map[string]int{}
 	for i := range all {
 		name := all[i].Query.String()
-		if seen[name]++; seen[name] > 1 { // they are guarded in other ways
+		if seen[name]++; seen[name] > 1 { // watches with the same name that are guarded differently
 			name = fmt.Sprintf("%s #%d", name, seen[name])
 		}
 		e.watch(&all[i], name)
 	}
-	e.gauge("lictor_consul_watches", "Queries that are followed in Consul.", float64(len(all)))
+	e.gauge("lictor_consul_watches", "Number of watches in Consul.", float64(len(all)))
 	if lag, bounds := s.o.State.lag(), discovery.LagBounds(); lag != nil {
 		count, buckets := cumulative(bounds[:], lag.Buckets[:])
 		e.histogram("lictor_consul_apply_duration_seconds",
-			"How long it took from Consul's answer until a new set of endpoints was in use.", count, lag.Sum, buckets)
+			"Time from Consul's answer until Lictor used the new set of endpoints.", count, lag.Sum, buckets)
 	}
 }
 
 func (e *exposition) watch(w *discovery.WatchStatus, name string) {
 	e.counter("lictor_consul_queries_total", "Queries sent to Consul.", int64(w.Queries), "watch", name)
 	e.counter("lictor_consul_query_failures_total", "Queries to Consul that failed.", int64(w.Errors), "watch", name)
-	e.counter("lictor_consul_queries_throttled_total", "Queries that Consul refused because there were too many.",
+	e.counter("lictor_consul_queries_throttled_total", "Queries that Consul refused because of its rate limit.",
 		int64(w.Throttled), "watch", name)
 	e.counter("lictor_consul_answers_doubted_total",
-		"Answers of Consul that were not believed until its servers confirmed or corrected them.", int64(w.Doubted),
+		"Answers of Consul that Lictor confirmed with the servers before using them.", int64(w.Doubted),
 		"watch", name)
-	e.gauge("lictor_consul_endpoints_held", "Endpoints in use that Consul does not count any more.",
+	e.gauge("lictor_consul_endpoints_held", "Endpoints that are held: still in use, but no longer reported by Consul.",
 		float64(w.Held), "watch", name)
-	e.counter("lictor_consul_holds_total", "How often an endpoint began to be held that Consul did not count any more.",
+	e.counter("lictor_consul_holds_total", "How often an endpoint began to be held.",
 		int64(w.Holds), "watch", name)
-	e.counter("lictor_consul_updates_total", "Sets of endpoints from Consul that were new.",
+	e.counter("lictor_consul_updates_total", "Changed sets of endpoints from Consul.",
 		int64(w.Updates), "watch", name)
 	if !w.LastSuccess.IsZero() {
-		e.gauge("lictor_consul_last_success_timestamp_seconds", "When Consul answered a query last.",
+		e.gauge("lictor_consul_last_success_timestamp_seconds", "Time of Consul's last answer.",
 			float64(w.LastSuccess.UnixMilli())/1000, "watch", name)
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"github.com/lictor-proxy/lictor/internal/healthcheck"
 )
 
-// What the API shows, as it shows it. docs/api.md describes each field, and a test holds it to that.
+// The types in this file are the JSON of the API. docs/api.md describes each field, and a test compares both.
 
-// A Service is one service at one moment.
+// A Service shows one service at one moment.
 type Service struct {
 	Name      string   `json:"name"`
 	Protocol  string   `json:"protocol"`
@@ -35,21 +35,21 @@ type Service struct {
 	Sources    []Source   `json:"sources,omitempty"`
 }
 
-// A Source is one of several places that the endpoints of a service come from.
+// A Source is one of several sources of a service's endpoints.
 type Source struct {
 	Name   string `json:"name"`
 	Active bool   `json:"active"`
 	Detail string `json:"detail,omitempty"`
 }
 
-// What a service's set is.
+// The states of a service's set.
 const (
-	SetNone  = "none"  // nothing is known yet
-	SetSaved = "saved" // known from before, not confirmed since the start
-	SetFresh = "fresh" // confirmed by its source since the start
+	SetNone  = "none"  // no endpoints are known yet
+	SetSaved = "saved" // known from an earlier run, and not confirmed since the start
+	SetFresh = "fresh" // confirmed by the source since the start
 )
 
-// In counts the endpoints that get clients.
+// In returns the number of endpoints that get clients.
 func (s *Service) In() int {
 	n := 0
 	for i := range s.Endpoints {
@@ -60,7 +60,7 @@ func (s *Service) In() int {
 	return n
 }
 
-// An Endpoint is one instance that is known, and why it gets clients or does not.
+// An Endpoint shows one known instance, and why it gets clients or does not.
 type Endpoint struct {
 	ID      string     `json:"id"`
 	Address string     `json:"address"`
@@ -72,15 +72,16 @@ type Endpoint struct {
 	Since   *time.Time `json:"since,omitempty"`
 	Until   *time.Time `json:"until,omitempty"`
 
-	Name     *HostName         `json:"name,omitempty"` // of an endpoint with a host name that is known
+	Name     *HostName         `json:"name,omitempty"` // if the endpoint has a host name, and lookups found something
 	Counters *EndpointCounters `json:"counters,omitempty"`
 }
 
-// A HostName is what is known of the host name of an endpoint.
+// A HostName shows what is known of an endpoint's host name.
 type HostName struct {
 	Addresses []string `json:"addresses"`
 
-	// While lookups fail: why, and when the addresses were found. FoundAt is nil if another process has found them.
+	// Problem says why lookups fail now. FoundAt is when the addresses were found; it is nil if another process found
+	// them.
 	Problem string     `json:"problem,omitempty"`
 	FoundAt *time.Time `json:"found_at,omitempty"`
 }
@@ -91,49 +92,51 @@ const (
 	StateOut = "out"
 )
 
-// The reasons for a state. In:
+// The reasons for StateIn.
 const (
 	ReasonHealthy   = "healthy"
-	ReasonHeld      = "held"       // its source does not name it any more, but it is kept for a while
-	ReasonSaved     = "saved"      // known from before the start, not confirmed yet
-	ReasonSlowStart = "slow_start" // it comes up to its share by and by
-	ReasonTroubled  = "troubled"   // it has failed since it was last reached
+	ReasonHeld      = "held"       // the source does not report the endpoint any more, but Lictor keeps it for a while
+	ReasonSaved     = "saved"      // known from an earlier run, and not confirmed yet
+	ReasonSlowStart = "slow_start" // the endpoint's share rises slowly to its full value
+	ReasonTroubled  = "troubled"   // attempts to reach the endpoint have failed since the last success
 )
 
-// Out:
+// The reasons for StateOut.
 const (
-	ReasonDrained     = "drained"          // an operator's wish
-	ReasonStandby     = "standby"          // its place is not in use, for another that is preferred has enough
-	ReasonStatus      = "status"           // a check of it or of its node
-	ReasonMaintenance = "maintenance"      // it or its node
-	ReasonAddress     = "address"          // it has none that could be dialled
-	ReasonID          = "id"               // its name and its node's are too long
-	ReasonDuplicate   = "duplicate"        // another instance has its address
-	ReasonTags        = "tags"             // it does not have those that are asked for
-	ReasonFilter      = "filter"           // it does not pass it
-	ReasonWeight      = "weight"           // it is to get no traffic
-	ReasonEjected     = "ejected"          // it failed from here
-	ReasonTrial       = "trial"            // it was ejected, and one client tries it
-	ReasonFull        = "full"             // it has as many clients as it may
-	ReasonCheck       = healthcheck.Reason // the service's check over HTTP fails, or has not been made yet
-	ReasonLoop        = cycles.Loop        // it leads back to this Lictor
+	ReasonDrained     = "drained"          // an operator drained the endpoint
+	ReasonStandby     = "standby"          // the source is not in use, because a preferred one has enough endpoints
+	ReasonStatus      = "status"           // a health check of the instance or of its node
+	ReasonMaintenance = "maintenance"      // the instance or its node is in maintenance
+	ReasonAddress     = "address"          // the instance has no address that can be dialled
+	ReasonID          = "id"               // the names of the instance and its node are too long
+	ReasonDuplicate   = "duplicate"        // another instance has the same address
+	ReasonTags        = "tags"             // the instance lacks a tag that the service asks for
+	ReasonFilter      = "filter"           // the instance does not match the service's filter
+	ReasonWeight      = "weight"           // the instance's weight says that it gets no traffic
+	ReasonEjected     = "ejected"          // attempts to reach the endpoint failed
+	ReasonTrial       = "trial"            // the endpoint was ejected, and one client tries it
+	ReasonFull        = "full"             // the endpoint has its maximum of clients
+	ReasonCheck       = healthcheck.Reason // the service's HTTP check fails, or was not made yet
+	ReasonLoop        = cycles.Loop        // the endpoint leads back to this Lictor
 )
 
-// EndpointCounters are of one endpoint, since it is known.
+// EndpointCounters are the counters of one endpoint, since Lictor knows the endpoint.
 type EndpointCounters struct {
 	Active      int64 `json:"active"`
 	Picks       int64 `json:"picks"`
 	DialsFailed int64 `json:"dials_failed"`
 }
 
-// Descriptors is how many file descriptors a service has for its clients now, can always have, and can have at most.
+// Descriptors shows file descriptors for a service's clients: Taken is in use now, Floor is guaranteed, Ceiling is the
+// maximum.
 type Descriptors struct {
 	Taken   int64 `json:"taken"`
 	Floor   int64 `json:"floor"`
 	Ceiling int64 `json:"ceiling"`
 }
 
-// Counters are of one service, since Lictor knows it. Up is from client to instance.
+// Counters are the counters of one service, since Lictor knows the service. Up is the direction from client to
+// instance.
 type Counters struct {
 	Connections       int64 `json:"connections"`
 	ConnectionsActive int64 `json:"connections_active"`
@@ -152,15 +155,15 @@ type Counters struct {
 	DatagramsUp       int64 `json:"datagrams_up"`
 	DatagramsDown     int64 `json:"datagrams_down"`
 	DatagramsDropped  int64 `json:"datagrams_dropped"`
-	DatagramsOverrun  int64 `json:"datagrams_overrun"` // by the kernel
+	DatagramsOverrun  int64 `json:"datagrams_overrun"` // dropped by the kernel at the listener
 
-	RefusedBy map[string]int64 `json:"refused_by,omitempty"` // Refused by proxy.Refusal, without those that are none
+	RefusedBy map[string]int64 `json:"refused_by,omitempty"` // Refused by proxy.Refusal, without zeros
 
 	Dials       int64   `json:"dials"`
 	DialSeconds float64 `json:"dial_seconds"`
 }
 
-// Status is what there is to say of the process as a whole.
+// Status shows the process as a whole.
 type Status struct {
 	Version  string    `json:"version"`
 	Revision string    `json:"revision"`
@@ -188,22 +191,22 @@ type Status struct {
 	Denied []Denied `json:"denied,omitempty"`
 }
 
-// A Pending is a change of an argument of the configuration that is in force after a restart or an upgrade only. Values
-// are as in a configuration. An empty value is not set.
+// A Pending is a changed argument of the configuration that takes effect only after a restart or an upgrade. The values
+// are written as in a configuration. An empty value means that the argument is not set.
 type Pending struct {
 	Argument   string `json:"argument"`
 	InForce    string `json:"in_force"`
 	Configured string `json:"configured"`
 }
 
-// A Denied is a system call or a socket option that the system denies the process.
+// A Denied is a system call or a socket option that the system does not allow the process to use.
 type Denied struct {
 	Call    string `json:"call"`
 	Error   string `json:"error"`
 	Instead string `json:"instead"`
 }
 
-// A Reload is how a reload ended.
+// A Reload describes the outcome of a reload.
 type Reload struct {
 	Time    time.Time `json:"time"`
 	OK      bool      `json:"ok"`
@@ -211,7 +214,7 @@ type Reload struct {
 	Error   string    `json:"error,omitempty"`
 }
 
-// An Event is something that happened.
+// An Event is something that happened, such as a reload or an ejection.
 type Event struct {
 	Seq      uint64         `json:"seq"`
 	Time     time.Time      `json:"time"`
@@ -221,7 +224,7 @@ type Event struct {
 	Text     string         `json:"text"`
 }
 
-// eventsOf returns events as the API shows them.
+// eventsOf converts events to those of the API.
 func eventsOf(events []endpoints.Event) []Event {
 	out := make([]Event, len(events))
 	for i, e := range events {

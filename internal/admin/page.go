@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// The page is three files without a build step, served as they are.
+// The page is three static files, which need no build step.
 //
 //go:embed page
 var pageFiles embed.FS
 
-// pagePolicy lets the page load its own files and ask this server, and nothing else. Text cannot become script, not
-// even by the page's own mistake.
+// pagePolicy lets the page load its own files and call this server, and nothing else. It also prevents text from
+// becoming script if the page has a mistake.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; " +
 	"frame-ancestors 'none'; require-trusted-types-for 'script'"
@@ -26,7 +26,7 @@ func pageFile(name string) http.HandlerFunc {
 			return
 		}
 		w.Header().Set("Content-Security-Policy", pagePolicy)
-		w.Header().Set("Cache-Control", "no-cache") // another Lictor has another page
+		w.Header().Set("Cache-Control", "no-cache") // another version of Lictor has another page
 		http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(text))
 	}
 }

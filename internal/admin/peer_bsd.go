@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// credentials returns the user of the process that listens at the other end of a Unix socket.
+// credentials returns the user ID of the process that listens at the other end of a Unix socket.
 func credentials(fd int) (uint32, error) {
 	c, err := unix.GetsockoptXucred(fd, unix.SOL_LOCAL, unix.LOCAL_PEERCRED)
 	if err != nil {

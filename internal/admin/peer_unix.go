@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// peerUser returns the user of the process that listens at the other end of conn, and this process's own.
+// peerUser returns the user ID of the process that listens at the other end of conn, and the user ID of this process.
 func peerUser(conn net.Conn) (peer, self uint32, err error) {
 	raw, ok := conn.(syscall.Conn)
 	if !ok {
@@ -26,7 +26,7 @@ func peerUser(conn net.Conn) (peer, self uint32, err error) {
 	return peer, uint32(os.Geteuid()), err
 }
 
-// ownersOf returns whose the folder of path is, and whose the folder is in which that one lies.
+// ownersOf returns the owner of the folder that contains path, and the owner of that folder's parent.
 func ownersOf(path string) (folder, parent owner, err error) {
 	dir := filepath.Dir(path)
 	if folder, err = ownerOf(dir); err == nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// A route is one thing that can be asked. docs/api.md has each, and a test holds it to that.
+// A route is one request that the API supports. docs/api.md describes each route, and a test compares both.
 type route struct {
 	method, path string
 	serve        http.HandlerFunc
@@ -49,7 +49,7 @@ func (s *Server) routes() []route {
 	}
 }
 
-// mux is all routes behind what holds for each.
+// mux returns a handler for all routes that sets the common headers and limits the body.
 func (s *Server) mux() http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
@@ -68,7 +68,8 @@ func (s *Server) mux() http.Handler {
 	})
 }
 
-// healthz is 200 while all that clients depend on moves. It asks for nothing else, so that nothing else can hold it up.
+// healthz answers 200 while everything that clients depend on makes progress. It calls nothing but Healthy, so that
+// nothing else can block it.
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if s.o.Healthy != nil {
@@ -81,13 +82,13 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// readyz is 200 once each service has a set.
+// readyz answers 200 once each service has a set.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	missing, all := s.o.State.unready()
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if missing > 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = fmt.Fprintf(w, "not ready: %d of %d services have no endpoints known yet\n", missing, all)
+		_, _ = fmt.Fprintf(w, "not ready: %d of %d services have no set of endpoints yet\n", missing, all)
 		return
 	}
 	_, _ = io.WriteString(w, "ready\n")
@@ -114,7 +115,7 @@ func (s *Server) getStatus(w http.ResponseWriter, _ *http.Request) {
 	reply(w, s.status(s.o.State.services()))
 }
 
-// ServicesAnswer is the answer of /v1/services.
+// ServicesAnswer is the response body of /v1/services.
 type ServicesAnswer struct {
 	Now      time.Time `json:"now"`
 	Services []Service `json:"services"`
@@ -134,12 +135,12 @@ func (s *Server) getService(w http.ResponseWriter, r *http.Request) {
 	reply(w, one)
 }
 
-// ExcludedAnswer is the answer of /v1/services/{name}/excluded.
+// ExcludedAnswer is the response body of /v1/services/{name}/excluded.
 type ExcludedAnswer struct {
 	Endpoints []Endpoint `json:"endpoints"`
 }
 
-// excludedTime is how long Consul has to say which instances are excluded.
+// excludedTime limits the time for Consul's answer to a request for excluded instances.
 const excludedTime = 3 * time.Second
 
 func (s *Server) getExcluded(w http.ResponseWriter, r *http.Request) {
@@ -151,7 +152,7 @@ func (s *Server) getExcluded(w http.ResponseWriter, r *http.Request) {
 	answer := ExcludedAnswer{Endpoints: []Endpoint{}}
 	if s.o.State.Excluded != nil {
 		ctx, cancel := context.WithTimeoutCause(r.Context(), excludedTime,
-			fmt.Errorf("consul has not answered within %v", excludedTime))
+			fmt.Errorf("consul did not answer within %v", excludedTime))
 		defer cancel()
 		excluded, err := s.o.State.Excluded(ctx, name)
 		if err != nil {
@@ -163,7 +164,7 @@ func (s *Server) getExcluded(w http.ResponseWriter, r *http.Request) {
 	reply(w, answer)
 }
 
-// HistoryAnswer is the answer of /v1/services/{name}/history.
+// HistoryAnswer is the response body of /v1/services/{name}/history.
 type HistoryAnswer struct {
 	IntervalSeconds float64  `json:"interval_seconds"`
 	Samples         []Sample `json:"samples"`
@@ -197,13 +198,13 @@ func (s *Server) onEndpoint(w http.ResponseWriter, r *http.Request, do func(serv
 	}{true})
 }
 
-// EventsAnswer is the answer of /v1/events.
+// EventsAnswer is the response body of /v1/events.
 type EventsAnswer struct {
 	Next   uint64  `json:"next"`
 	Events []Event `json:"events"`
 }
 
-// getEvents answers at once, or with wait=SECONDS when there is an event that the client does not know.
+// getEvents answers at once. With wait=SECONDS it waits until there is an event that the client has not seen.
 func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 	after, err1 := number(r, "after", 0)
 	limit, err2 := number(r, "limit", endpoints.MaxEvents)
@@ -245,7 +246,7 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 	})(w, r)
 }
 
-// number is a parameter of the query.
+// number returns the whole number in a query parameter. It returns without if the parameter is missing.
 func number(r *http.Request, name string, without uint64) (uint64, error) {
 	text := r.FormValue(name)
 	if text == "" {
@@ -260,7 +261,7 @@ func number(r *http.Request, name string, without uint64) (uint64, error) {
 
 func (s *Server) getConfig(w http.ResponseWriter, _ *http.Request) {
 	if s.o.Config == nil {
-		refuse(w, http.StatusNotImplemented, errors.New("the configuration is not shown"))
+		refuse(w, http.StatusNotImplemented, errors.New("this process does not show its configuration"))
 		return
 	}
 	text, err := json.Marshal(s.o.Config())
@@ -269,13 +270,13 @@ func (s *Server) getConfig(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	if pending := s.pending(); len(pending) > 0 {
-		more, _ := json.Marshal(pending) // strings: it cannot fail
+		more, _ := json.Marshal(pending) // marshalling strings cannot fail
 		text = fmt.Appendf(bytes.TrimSuffix(text, []byte("}")), `,"pending":%s}`, more)
 	}
 	reply(w, json.RawMessage(text))
 }
 
-// pending returns the changes that the last reload has left for a restart.
+// pending returns the configuration changes that the last reload left for a restart.
 func (s *Server) pending() []Pending {
 	if s.o.Pending == nil {
 		return nil
@@ -283,10 +284,10 @@ func (s *Server) pending() []Pending {
 	return s.o.Pending()
 }
 
-// postReload waits for the reload. Options.Reload sees to it that there is one at a time.
+// postReload reloads and waits for the result. Options.Reload ensures that only one reload runs at a time.
 func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
 	if s.o.Reload == nil {
-		refuse(w, http.StatusNotImplemented, errors.New("this version does not reload: restart it to change the "+
+		refuse(w, http.StatusNotImplemented, errors.New("this process cannot reload: restart it to change the "+
 			"configuration"))
 		return
 	}
@@ -305,17 +306,17 @@ func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
 	reply(w, outcome)
 }
 
-// An Upgrade is the process that has taken this one's place.
+// An Upgrade describes the process that replaced this one.
 type Upgrade struct {
 	PID      int    `json:"pid"`
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`
 }
 
-// upgradeTime is more than an upgrade may take.
+// upgradeTime limits how long an upgrade request may take.
 const upgradeTime = time.Minute
 
-// postUpgrade waits for the successor.
+// postUpgrade starts an upgrade and waits until the successor has taken over.
 func (s *Server) postUpgrade(w http.ResponseWriter, r *http.Request) {
 	if s.o.Upgrade == nil {
 		refuse(w, http.StatusNotImplemented, errors.New("this process cannot be replaced: restart it"))
@@ -327,7 +328,7 @@ func (s *Server) postUpgrade(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(upgradeTime)) // it fails only with the connection
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(upgradeTime)) // fails only with the connection
 	next, err := s.o.Upgrade(r.Context())
 	if err != nil {
 		refuse(w, http.StatusUnprocessableEntity, err)
@@ -336,13 +337,13 @@ func (s *Server) postUpgrade(w http.ResponseWriter, r *http.Request) {
 	reply(w, next)
 }
 
-// Reloaded notes how a reload ended, whoever asked for it, and returns it.
+// Reloaded records the outcome of a reload, by whatever means it was requested, and returns the outcome.
 func (s *Server) Reloaded(summary string, err error) Reload {
 	outcome := Reload{Time: time.Now(), OK: err == nil, Summary: summary}
 	text := summary
 	if err != nil {
 		outcome.Error = err.Error()
-		text = "failed, nothing is changed: " + outcome.Error
+		text = "failed, nothing changed: " + outcome.Error
 	}
 	s.o.Events.Add(endpoints.Event{Time: outcome.Time, Kind: endpoints.KindReload, Text: text})
 	s.mu.Lock()
@@ -356,7 +357,7 @@ func (s *Server) Reloaded(summary string, err error) Reload {
 	return outcome
 }
 
-// reloads counts them by how they ended.
+// reloads returns the number of successful and of failed reloads.
 func (s *Server) reloads() (ok, failed int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -382,15 +383,15 @@ func (s *Server) postLogLevel(w http.ResponseWriter, r *http.Request) {
 	reply(w, body)
 }
 
-// read decodes a body, which must be one JSON object of the right shape.
+// read decodes a request body, which must be one JSON object with known fields only.
 func read(r *http.Request, into any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return fmt.Errorf("the body is not what is wanted, see docs/api.md: %w", err)
+		return fmt.Errorf("the request body is invalid, see docs/api.md: %w", err)
 	}
 	if d.More() {
-		return errors.New("the body has more than one JSON value")
+		return errors.New("the request body has more than one JSON value")
 	}
 	return nil
 }
@@ -400,10 +401,10 @@ func reply(w http.ResponseWriter, v any) { replyCode(w, http.StatusOK, v) }
 func replyCode(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(visible.NewJSONWriter(w)).Encode(v) // what fails here is the client's connection
+	_ = json.NewEncoder(visible.NewJSONWriter(w)).Encode(v) // an error here concerns only the client's connection
 }
 
-// refuse answers with an error. StatusServiceUnavailable is for what is worth another try soon.
+// refuse answers with an error. Use StatusServiceUnavailable if the client should try again soon.
 func refuse(w http.ResponseWriter, code int, err error) {
 	if code == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "1")

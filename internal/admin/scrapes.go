@@ -18,26 +18,26 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// scrapeAge is how old metrics may be: those gathered for one request serve all that come within it.
+// scrapeAge is the maximum age of metrics. Requests within that time share one collection of metrics.
 const scrapeAge = time.Second
 
-// scrapes answers requests for /metrics. Safe for concurrent use.
+// scrapes serves /metrics. It is safe for concurrent use.
 type scrapes struct {
-	work     *answers // which makes one answer at a time
+	work     *answers // limits scrapes to one at a time
 	registry *prometheus.Registry
-	encode   http.Handler // what Gather returns
+	encode   http.Handler // formats what Gather returns
 
-	// What has been gathered. Only the request whose turn it is changes it.
+	// The families and err that were gathered last. Only the request that has its turn changes them.
 	families []*dto.MetricFamily
 	err      error
 
 	mu    sync.Mutex
-	age   time.Duration       // scrapeAge, but for tests
-	at    time.Time           // when that was done
-	pages map[variant]*answer // made of it
+	age   time.Duration       // scrapeAge, except in tests
+	at    time.Time           // when the families were gathered
+	pages map[variant]*answer // formatted families
 }
 
-// A variant is one form of the metrics: a media type and whether it is compressed.
+// A variant is one format of the metrics: a media type, compressed or not.
 type variant struct {
 	accept string
 	gzip   bool
@@ -55,8 +55,8 @@ func newScrapes(s *Server) *scrapes {
 	return x
 }
 
-// variantOf returns the form that a client wants. Parameters that make no difference here, such as how to escape names
-// that no metric has, are left out, so that there are few variants.
+// variantOf returns the format that a client accepts. It drops parameters that make no difference here, so that there
+// are few variants. An example is the escaping of names, which no metric needs.
 func variantOf(header http.Header) variant {
 	format := expfmt.NegotiateAccept(header, expfmt.DefaultOpenMetricsAcceptedFormats()...)
 	accept, _, _ := strings.Cut(string(format), "; escaping=")
@@ -87,7 +87,7 @@ func (x *scrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.work.serve(w, r, key, func() *answer { return x.make(v, names) })
 }
 
-// page returns the page of a variant, or nil if there is none that is new enough.
+// page returns the page of a variant, or nil if there is no recent one.
 func (x *scrapes) page(v variant) *answer {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -97,11 +97,12 @@ func (x *scrapes) page(v variant) *answer {
 	return x.pages[v]
 }
 
-// make makes a page of the metrics with these names, all if there are none. The caller has its turn of work.
+// make returns a page of the metrics in names, or of all metrics if names is nil. The caller must have its turn of
+// x.work.
 func (x *scrapes) make(v variant, names []string) *answer {
 	if names == nil {
 		if page := x.page(v); page != nil {
-			return page // made by the one whose turn was before
+			return page // the request before made the page
 		}
 	}
 	if x.isOld() {
@@ -116,7 +117,7 @@ func (x *scrapes) make(v variant, names []string) *answer {
 	return page
 }
 
-// plain is make for a variant without compression, of what has been gathered.
+// plain returns an uncompressed page of the gathered families.
 func (x *scrapes) plain(accept string, names []string) *answer {
 	v := variant{accept: accept}
 	if page := x.pages[v]; page != nil && names == nil {
@@ -132,14 +133,14 @@ func (x *scrapes) plain(accept string, names []string) *answer {
 	return page
 }
 
-// isOld reports whether metrics are to be gathered anew.
+// isOld reports whether the metrics must be gathered again.
 func (x *scrapes) isOld() bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return time.Since(x.at) >= x.age
 }
 
-// forget frees what is too old, so that Lictor is no larger than it has to be between scrapes.
+// forget frees metrics that are too old, so that Lictor uses less memory between scrapes.
 func (x *scrapes) forget() {
 	if !x.isOld() || !x.work.turns.TryAcquire(1) {
 		return
@@ -151,7 +152,7 @@ func (x *scrapes) forget() {
 	clear(x.pages)
 }
 
-// begin forgets the pages of what was gathered before.
+// begin starts a new age and discards the pages of older metrics.
 func (x *scrapes) begin() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -159,7 +160,7 @@ func (x *scrapes) begin() {
 	clear(x.pages)
 }
 
-// keep keeps a page for others, unless it is an error or of some names only.
+// keep stores a page for later requests. It does not store errors, or pages with only some metrics.
 func (x *scrapes) keep(v variant, names []string, page *answer) {
 	if names != nil || page.code != http.StatusOK {
 		return
@@ -169,13 +170,13 @@ func (x *scrapes) keep(v variant, names []string, page *answer) {
 	x.pages[v] = page
 }
 
-// Gather implements prometheus.Gatherer, for encode: it returns what has been gathered.
+// Gather implements prometheus.Gatherer for x.encode: it returns the families that were gathered last.
 func (x *scrapes) Gather() ([]*dto.MetricFamily, error) { return x.families, x.err }
 
-// compressed returns page by gzip, at the level that takes the least time.
+// compressed returns page compressed with gzip, at the fastest level.
 func compressed(page *answer) *answer {
 	var body bytes.Buffer
-	z, _ := gzip.NewWriterLevel(&body, gzip.BestSpeed) // there is such a level
+	z, _ := gzip.NewWriterLevel(&body, gzip.BestSpeed) // BestSpeed is a valid level
 	_, _ = z.Write(page.body.Bytes())                  // writing to memory cannot fail
 	_ = z.Close()
 	c := &answer{code: page.code, header: page.header.Clone(), body: body}

@@ -6,17 +6,16 @@ import (
 	"sync"
 )
 
-// seats bounds how many requests of one kind are held open at once, because they wait for something to happen or for
-// each other. Such a request keeps its connection, so these requests must not be on all connections. Safe for
-// concurrent use.
+// seats limits the open requests of one kind, such as streams, which wait for events or for each other. An open request
+// occupies its connection, so such requests must not occupy all connections. seats is safe for concurrent use.
 type seats struct {
-	what string // the requests, as the error names them
+	what string // the kind of requests, for errors
 	most int
-	each int // of one peer on another host
+	each int // maximum for one peer on another host
 
 	mu      sync.Mutex
 	taken   int
-	remote  map[peer]int // of these, by peers on other hosts
+	remote  map[peer]int // part of taken, by peer on other hosts
 	refused int64
 }
 
@@ -24,8 +23,8 @@ func newSeats(what string, most int) *seats {
 	return &seats{what: what, most: most, each: max(1, most/2), remote: map[peer]int{}}
 }
 
-// take has the connection of r keep its slot, and returns a function that gives the seat back. The error says that
-// there is no seat.
+// take reserves a seat for r and marks the connection of r as kept, so that it is not evicted. The returned function
+// gives the seat back. take returns an error if no seat is free.
 func (s *seats) take(r *http.Request) (leave func(), err error) {
 	c := connOf(r)
 	isRemote := c != nil && !c.local
@@ -60,7 +59,7 @@ func (s *seats) leave(c *slotConn, isRemote bool) {
 	}
 }
 
-// counts returns how many requests have been refused.
+// counts returns the number of refused requests.
 func (s *seats) counts() (refused int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

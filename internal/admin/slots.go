@@ -11,52 +11,53 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// slots bounds the connections of a Server, over all its listeners. Every connection is accepted at once: none
-// waits in the kernel's queue. If no slot is free, the new connection takes the slot of another one, which is closed;
-// see rankLocked. A new connection is refused only if requests that may not be interrupted are under way on all others.
+// slots limits the connections of a Server, over all its listeners. The server accepts every connection at once, so
+// none waits in the kernel's queue. If no slot is free, the new connection takes the slot of an open connection, which
+// is closed; see rankLocked. A new connection is refused only if requests that must not be interrupted are under way on
+// all open connections.
 //
-// netutil.LimitListener of golang.org/x/net is no substitute: it stops accepting at the limit. Then a stranger with
-// idle connections could lock the operator out, who would wait in the kernel's queue behind them.
+// netutil.LimitListener of golang.org/x/net does not fit: it stops accepting at the limit. Then a stranger with idle
+// connections could lock the operator out, whose connection would wait in the kernel's queue.
 //
-// Safe for concurrent use.
+// slots is safe for concurrent use.
 type slots struct {
 	most    int
-	stalled time.Duration // an operator's request that is under way for longer may be interrupted
+	stalled time.Duration // an operator's request may be interrupted after this time
 	log     hclog.Logger
 
 	mu      sync.Mutex
 	open    map[*slotConn]struct{}
-	evicted complaint // closed to make room
-	refused complaint // closed at once
+	evicted complaint // connections closed to make room for new ones
+	refused complaint // connections closed at once
 }
 
 func newSlots(most int, stalled time.Duration, log hclog.Logger) *slots {
 	return &slots{most: most, stalled: stalled, log: log, open: map[*slotConn]struct{}{}}
 }
 
-// A standing says what is known of a connection's peer. The higher it is, the later its slot is given to others.
+// A standing is what is known of a connection's peer. A connection with a higher standing keeps its slot longer.
 type standing int
 
 const (
-	remoteStranger standing = iota // another host that has not shown the token
-	localStranger                  // this host, likewise
+	remoteStranger standing = iota // a peer on another host that has not shown the token
+	localStranger                  // a peer on this host that has not shown the token
 	operator                       // the last request passed the guard, or the listener is a Unix socket
 )
 
-// A phase says what a connection is used for at this moment.
+// A phase is what a connection is doing now.
 type phase int
 
 const (
-	waiting   phase = iota // for a request, or for the rest of its header
+	waiting   phase = iota // the connection waits for a request's header
 	answering              // a request is under way
-	kept                   // likewise, but it takes long on purpose and may not be interrupted
+	kept                   // a request is under way that takes long on purpose, and must not be interrupted
 )
 
-// A peer is who connects: an IPv4 address, or the 64 bits of an IPv6 address that one network has. The zero peer is
-// whoever may open the Unix socket.
+// A peer identifies a client: an IPv4 address, or the /64 prefix of an IPv6 address. The zero peer is every client of a
+// Unix socket.
 type peer struct{ netip.Prefix }
 
-// peerOf returns the peer at a, and whether it is on this host.
+// peerOf returns the peer at a, and whether the peer is on this host.
 func peerOf(a net.Addr) (p peer, local bool) {
 	tcp, is := a.(*net.TCPAddr)
 	if !is {
@@ -66,7 +67,7 @@ func peerOf(a net.Addr) (p peer, local bool) {
 	if addr.Is6() {
 		bits = 64
 	}
-	prefix, _ := addr.Prefix(bits) // it fails only for bits that are too many
+	prefix, _ := addr.Prefix(bits) // this fails only if bits is too large
 	return peer{prefix}, addr.IsLoopback()
 }
 
@@ -80,21 +81,21 @@ func (p peer) String() string {
 	return p.Prefix.String()
 }
 
-// A slotConn is a connection that has a slot until it is closed.
+// A slotConn is a connection that occupies a slot until it is closed.
 type slotConn struct {
 	net.Conn
 	slots *slots
 	peer  peer
 	local bool     // the peer is on this host
-	base  standing // of the peer, whatever it asks
+	base  standing // the lowest standing of the peer
 
 	// The following are guarded by slots.mu.
 	standing standing
 	phase    phase
-	since    time.Time // of the phase
+	since    time.Time // when the phase began
 }
 
-// listener returns l with its connections in slots.
+// listener returns a listener whose connections occupy slots of s.
 func (s *slots) listener(l net.Listener) net.Listener { return &slotListener{l, s} }
 
 type slotListener struct {
@@ -115,7 +116,7 @@ func (l *slotListener) Accept() (net.Conn, error) {
 	}
 }
 
-// admit gives conn a slot. If there is none, it refuses and closes conn, and returns nil.
+// admit gives conn a slot. If no slot can be freed, admit refuses and closes conn, and returns nil.
 func (s *slots) admit(conn net.Conn) *slotConn {
 	now := time.Now()
 	c := &slotConn{Conn: conn, slots: s, since: now}
@@ -136,14 +137,14 @@ func (s *slots) admit(conn net.Conn) *slotConn {
 	default:
 		_ = loser.Conn.Close()
 	}
-	if unsaid > 0 { // after all else, for a log may take its time
+	if unsaid > 0 { // last, because logging may be slow
 		s.complain(loser.peer, c == nil, unsaid)
 	}
 	return c
 }
 
-// place gives c a slot, if there is one. It returns the connection that has none now: another one, c, or nil. Unsaid
-// is how many of its kind the log does not know of; zero if it need not.
+// place gives c a slot if it can. It returns the connection that lost its slot: another one, c itself, or nil. The
+// result unsaid is how many such losses to log now; zero means that nothing needs logging.
 func (s *slots) place(c *slotConn, now time.Time) (loser *slotConn, unsaid int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,22 +161,22 @@ func (s *slots) place(c *slotConn, now time.Time) (loser *slotConn, unsaid int64
 	return victim, s.evicted.add(now)
 }
 
-// complain logs that n connections were refused or evicted, the last of them from p.
+// complain logs that n connections were refused or evicted. The last of them came from p.
 func (s *slots) complain(p peer, refused bool, n int64) {
-	text := "connections to the admin API closed to make room: there are as many as it may have"
+	text := "connections to the admin API closed to make room for new ones: the limit is reached"
 	if refused {
-		text = "connections to the admin API refused: requests are under way on all that it may have"
+		text = "connections to the admin API refused: the limit is reached, and all are busy"
 	}
 	s.log.Warn(text, "connections", s.most, "closed", n, "peer", p.String())
 }
 
-// never is the rank of a connection that keeps its slot.
+// never is the rank of a connection that must keep its slot.
 const never = 2 * (int(operator) + 1)
 
-// rankLocked is lower the sooner c gives its slot away. Peers that have not shown the token come first, and of these
-// the remote ones; of equal peers, those on which no request is under way (RFC 9112 9.3 allows to close these at any
-// time). Operators' requests are interrupted only if they are stalled, such as by a client that does not read its
-// answer.
+// rankLocked returns the rank of c: the connection with the lowest rank loses its slot first. Peers without the token
+// rank below operators, and among them remote peers rank lowest. For equal peers, a connection without a request under
+// way ranks lower, because RFC 9112 9.3 allows to close it at any time. An operator's request may be interrupted only
+// if it is stalled, for example because the client does not read the answer.
 func (s *slots) rankLocked(c *slotConn, now time.Time) int {
 	switch {
 	case c.phase == kept:
@@ -186,9 +187,9 @@ func (s *slots) rankLocked(c *slotConn, now time.Time) int {
 	return 2*int(c.standing) + int(c.phase)
 }
 
-// victimLocked returns the connection that gives its slot away, or nil. Among those of the lowest rank it is of the
-// peer with the most connections, so that no peer takes the slots of others; and of that, the one longest in its
-// phase.
+// victimLocked returns the connection that must give its slot away, or nil. It considers the connections of the lowest
+// rank. Of these it takes one of the peer with the most connections, so that no peer takes the slots of others. Of that
+// peer's connections it takes the one that has been longest in its phase.
 func (s *slots) victimLocked(now time.Time) *slotConn {
 	lowest, count := never, map[peer]int{}
 	for c := range s.open {
@@ -211,7 +212,7 @@ func (s *slots) victimLocked(now time.Time) *slotConn {
 	return victim
 }
 
-// Close gives the slot back. An evicted connection has none any more.
+// Close closes c and frees its slot. An evicted connection has lost its slot already.
 func (c *slotConn) Close() error {
 	c.slots.mu.Lock()
 	delete(c.slots.open, c)
@@ -219,7 +220,8 @@ func (c *slotConn) Close() error {
 	return c.Conn.Close()
 }
 
-// enter notes the state that net/http says c is in. It calls a connection active when it has read a whole header.
+// enter records the state that net/http reports for c. net/http calls a connection active once it has read a whole
+// header.
 func (c *slotConn) enter(state http.ConnState) {
 	c.slots.mu.Lock()
 	defer c.slots.mu.Unlock()
@@ -231,16 +233,17 @@ func (c *slotConn) enter(state http.ConnState) {
 	}
 }
 
-// connKey is where a request's context has its connection.
+// connKey is the context key for the connection of a request.
 type connKey struct{}
 
-// connOf returns the connection of r, or nil if it came another way. A nil slotConn does nothing.
+// connOf returns the connection of r, or nil if r did not come through slots. The methods of a nil slotConn that
+// requests use do nothing.
 func connOf(r *http.Request) *slotConn {
 	c, _ := r.Context().Value(connKey{}).(*slotConn)
 	return c
 }
 
-// identify notes whether the request under way is an operator's.
+// identify records whether the current request comes from an operator.
 func (c *slotConn) identify(isOperator bool) {
 	if c == nil {
 		return
@@ -252,7 +255,7 @@ func (c *slotConn) identify(isOperator bool) {
 	}
 }
 
-// keep says whether c is to keep its slot whatever happens, from now on until the request under way is answered.
+// keep records whether c must keep its slot until the current request is answered.
 func (c *slotConn) keep(is bool) {
 	if c == nil {
 		return
@@ -264,33 +267,33 @@ func (c *slotConn) keep(is bool) {
 	}
 }
 
-// counts returns how many connections are open, and how many there were that were evicted or refused.
+// counts returns the number of open connections, and the totals of evicted and refused ones.
 func (s *slots) counts() (open int, evicted, refused int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.open), s.evicted.total, s.refused.total
 }
 
-// refuseConn closes conn with an answer, whatever it wants to ask.
+// refuseConn answers 503 without reading the request, and closes conn.
 func refuseConn(conn net.Conn) {
-	const body = `{"error":"too many requests are under way: try again"}` + "\n"
-	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // there is room for it in the socket
+	const body = `{"error":"too many requests: try again"}` + "\n"
+	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // the socket's buffer takes the whole answer
 	_, _ = fmt.Fprintf(conn, "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"+
 		"Connection: close\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	_ = conn.Close()
 }
 
-// complainEvery is how often the log says that there is the same trouble.
+// complainEvery is the minimum time between two log lines about the same problem.
 const complainEvery = time.Minute
 
-// A complaint counts one kind of trouble, so that the log says it once in a while.
+// A complaint counts one kind of problem, and limits how often the log mentions it.
 type complaint struct {
 	total  int64 // all
-	logged int64 // of these, as many as the log knows of
+	logged int64 // part of total that the log has mentioned
 	next   time.Time
 }
 
-// add counts one more. It returns how many the log is to say now, or zero.
+// add counts one more problem. It returns the number to log now; zero means that nothing needs logging.
 func (c *complaint) add(now time.Time) int64 {
 	c.total++
 	if now.Before(c.next) {

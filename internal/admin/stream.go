@@ -12,31 +12,31 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// sampleEvery is how often counters are looked at; minGap is how soon after something happened a look follows.
+// sampleEvery is the interval of reading the counters. minGap is the time between an event and the next look.
 const (
 	sampleEvery = time.Second
 	minGap      = 100 * time.Millisecond
 )
 
-// A pace keeps looks, which are costly with many services, to a fifth of a processor, however much happens and however
-// many streams come and go. The zero pace allows the first look at once.
+// A pace limits looks, which are costly with many services, to a fifth of one processor. The number of events and of
+// streams does not matter. The zero pace allows the first look at once.
 type pace struct{ next time.Time }
 
-// looked notes a look that has ended.
+// looked records that a look ended at now.
 func (p *pace) looked(now time.Time, took time.Duration) { p.next = now.Add(4 * took) }
 
-// delay returns when the next look may begin, not before the gap is over.
+// delay returns how long to wait before the next look; that is at least gap.
 func (p *pace) delay(now time.Time, gap time.Duration) time.Duration {
 	return max(gap, p.next.Sub(now))
 }
 
-// tick looks at the counters once a second and, while somebody watches, at everything, then also when something
-// happened.
+// tick samples the counters once a second. While a stream is open, tick also publishes the whole state once a second
+// and after each event.
 func (s *Server) tick() {
 	second := time.NewTicker(sampleEvery)
 	defer second.Stop()
 	stale := map[string]bool{}
-	var due <-chan time.Time // of the next look; nil: none is planned
+	var due <-chan time.Time // fires when the next look is due; nil if no look is planned
 	var looks pace
 	plan := func(gap time.Duration) {
 		if due == nil {
@@ -65,7 +65,7 @@ func (s *Server) tick() {
 	}
 }
 
-// look shows what there is to those who watch, when its turn of work comes.
+// look waits for a turn of s.work, and publishes the current state to the open streams.
 func (s *Server) look(looks *pace) {
 	if !s.hub.watched() {
 		return
@@ -79,7 +79,8 @@ func (s *Server) look(looks *pace) {
 	})
 }
 
-// noteStale notes as events which services' sources began or ceased to fail. stale is what it knew before.
+// noteStale adds an event for each service whose source began or ceased to fail. The map stale holds the services whose
+// source failed before.
 func (s *Server) noteStale(stale map[string]bool) {
 	failing := map[string]bool{}
 	s.o.State.eachFailing(func(service, err string) {
@@ -87,7 +88,7 @@ func (s *Server) noteStale(stale map[string]bool) {
 		if !stale[service] {
 			stale[service] = true
 			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindStale, Service: service,
-				Text: "endpoints stay in use: " + err})
+				Text: "the source fails, its endpoints stay in use: " + err})
 		}
 	})
 	for service := range stale {
@@ -96,15 +97,15 @@ func (s *Server) noteStale(stale map[string]bool) {
 		}
 		delete(stale, service)
 		isIt := func(c Configured) bool { return c.Name == service }
-		if slices.ContainsFunc(s.o.State.Configured(), isIt) { // else it is gone
+		if slices.ContainsFunc(s.o.State.Configured(), isIt) { // a removed service has not recovered
 			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindRecovered, Service: service,
 				Text: "the source answers again"})
 		}
 	}
 }
 
-// watch is a stream of server-sent events: "services", with what changed (everything at first), "events" and,
-// whenever it was looked, "status".
+// watch serves a stream of server-sent events. "services" has the changed services (all at first), "events" has new
+// events, and "status" has the status after each look.
 func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	leave, err := s.streams.take(r)
 	if err != nil {
@@ -117,10 +118,10 @@ func (s *Server) watch(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("X-Accel-Buffering", "no")
 	out := http.NewResponseController(w)
-	_ = out.SetReadDeadline(time.Time{}) // nothing more is to come
+	_ = out.SetReadDeadline(time.Time{}) // the client sends nothing more
 	var seq, seen uint64
 	for {
-		// Taken before what is looked at, so that nothing falls in between.
+		// Take the channel before reading the state, so that no change is missed.
 		changed, status, next, more := s.hub.after(seq)
 		seq = next
 		if len(changed.Services)+len(changed.Removed) > 0 && send(w, out, "services", changed.text()) != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A Proxier is what counters, listeners and connections are read from. *proxy.Proxier is one.
+// A Proxier provides counters, listeners and connections. *proxy.Proxier is one.
 type Proxier interface {
 	Snapshot() []proxy.Stats
 	EachActivity(f func(service string, a proxy.Activity))
@@ -21,58 +21,60 @@ type Proxier interface {
 	Denied() []proxy.Denied
 }
 
-// Watches are what the state of sources is read from. *discovery.Consul is one.
+// Watches provides the state of the sources. *discovery.Consul implements it.
 type Watches interface {
 	Snapshot() []discovery.WatchStatus
 	EachFailing(f func(service, err string))
 	Lag() discovery.Lag
 }
 
-// A Configured service is one that the configuration in force has.
+// A Configured is a service in the configuration in force.
 type Configured struct {
 	Name, Protocol string
-	Source         string // where its endpoints come from, for people
+	Source         string // where the endpoints come from, in words
 }
 
-// A State is where everything that is shown is read from.
+// A State is where the admin API reads everything that it shows.
 type State struct {
 	Proxier    Proxier
 	Sets       *endpoints.Sets
-	Watches    func() Watches      // of now; nil, or a nil Watches: none
-	Configured func() []Configured // nobody changes what it returns
+	Watches    func() Watches      // the current watches; nil, or a nil Watches, if there are none
+	Configured func() []Configured // callers must not change the result
 
-	// Instances are what the source of a service knows of its instances, of those too that are not in the set. Nil:
-	// no more than Sets do.
+	// Instances returns what the source of a service knows about its instances, including those that are not in the
+	// set. If Instances is nil, the API shows only what Sets know.
 	Instances func(service string) []Endpoint
 
-	// Sources are the sources of a service that has several, in order of preference. Nil: none has.
+	// Sources returns the sources of a service that has several, in order of preference. A nil Sources means that no
+	// service has several.
 	Sources func(service string) []Source
 
-	// Excluded are the instances that a service's query is not for, by their tags or a filter, asked for now. Nil:
+	// Excluded queries Consul for the instances that a service's tags or filter exclude. A nil Excluded means that
 	// there are none.
 	Excluded func(ctx context.Context, service string) ([]Endpoint, error)
 
-	// Balanced is how the balancer sees the endpoints that it has, by service. Nil: no different.
+	// Balanced returns the balancer's view of each service's endpoints. A nil Balanced means that the balancer has
+	// nothing to add.
 	Balanced func() map[string]Balanced
 
-	// Names is what metrics say of lookups of host names. Nil: nothing.
+	// Names provides the counts of host name lookups for metrics. It may be nil.
 	Names Names
 }
 
-// Balanced is how the balancer sees one service.
+// Balanced is the balancer's view of one service.
 type Balanced struct {
-	Waiting   int64 // clients in the queue
-	Ejections int64 // how often one of its endpoints was ejected
-	Panicking bool  // so many endpoints fail that failures are ignored
+	Waiting   int64 // clients that wait in the queue
+	Ejections int64 // number of ejections of the service's endpoints
+	Panicking bool  // so many endpoints fail that the balancer ignores failures
 
-	EmptyUntil time.Time // until when clients wait for the first endpoint; zero: they do not
+	EmptyUntil time.Time // when clients stop waiting for a first endpoint; zero if none wait
 
-	// Endpoints have an ID and counters; where the balancer treats one in a way of its own, also a state and a
-	// reason, else an empty state.
+	// Endpoints have an ID and counters. If the balancer treats an endpoint specially, the endpoint also has a state
+	// and a reason; otherwise its state is empty.
 	Endpoints []Endpoint
 }
 
-// watches are the states of all watches.
+// watches returns the states of all watches.
 func (s *State) watches() []discovery.WatchStatus {
 	if w := s.source(); w != nil {
 		return w.Snapshot()
@@ -80,14 +82,14 @@ func (s *State) watches() []discovery.WatchStatus {
 	return nil
 }
 
-// eachFailing calls f for each service with a watch that fails.
+// eachFailing calls f for each service that has a failing watch.
 func (s *State) eachFailing(f func(service, err string)) {
 	if w := s.source(); w != nil {
 		w.EachFailing(f)
 	}
 }
 
-// source is nil without Consul.
+// source returns the watches, or nil without Consul.
 func (s *State) source() Watches {
 	if s.Watches == nil {
 		return nil
@@ -95,7 +97,7 @@ func (s *State) source() Watches {
 	return s.Watches()
 }
 
-// lag is how long changes took to be applied; nil without Consul.
+// lag returns the histogram of the delay between Consul's answers and their use. It returns nil without Consul.
 func (s *State) lag() *discovery.Lag {
 	w := s.source()
 	if w == nil {
@@ -105,7 +107,7 @@ func (s *State) lag() *discovery.Lag {
 	return &lag
 }
 
-// unready counts the services, and those of them that have no set yet. It is for probes, which may come often.
+// unready counts all services, and the services without a set. It is cheap, because probes may call it often.
 func (s *State) unready() (missing, all int) {
 	configured := s.Configured()
 	for i := range configured {
@@ -116,10 +118,10 @@ func (s *State) unready() (missing, all int) {
 	return missing, len(configured)
 }
 
-// services puts together what is known of all services, in the order of the configuration.
+// services collects what is known of all services, in the order of the configuration.
 func (s *State) services() []Service { return s.show(s.Configured()) }
 
-// service puts together what is known of one service. It reports whether there is such a service.
+// service collects what is known of one service. It returns false if the service does not exist.
 func (s *State) service(name string) (one Service, is bool) {
 	configured := s.Configured()
 	i := slices.IndexFunc(configured, func(c Configured) bool { return c.Name == name })
@@ -129,7 +131,7 @@ func (s *State) service(name string) (one Service, is bool) {
 	return s.show(configured[i : i+1])[0], true
 }
 
-// show puts together what is known of the configured services.
+// show collects what is known of the configured services.
 func (s *State) show(configured []Configured) []Service {
 	all := make([]Service, len(configured))
 	at := make(map[string]*Service, len(configured))
@@ -180,7 +182,7 @@ func (s *State) show(configured []Configured) []Service {
 	return all
 }
 
-// endpointsOf returns the endpoints of a set, each in the state that it has without what else is known of it.
+// endpointsOf converts the endpoints of a set, with the state that the set alone gives them.
 func endpointsOf(set []endpoints.EndpointView) []Endpoint {
 	out := make([]Endpoint, 0, len(set))
 	for i := range set {
@@ -189,7 +191,8 @@ func endpointsOf(set []endpoints.EndpointView) []Endpoint {
 	return out
 }
 
-// endpointOf returns one endpoint of a set. That it leads back weighs more than that it is drained.
+// endpointOf converts one endpoint of a set. If an endpoint is forbidden and drained, the API shows why it is
+// forbidden.
 func endpointOf(v *endpoints.EndpointView) Endpoint {
 	e := Endpoint{ID: v.ID}
 	if !v.Joined.IsZero() {
@@ -202,18 +205,18 @@ func endpointOf(v *endpoints.EndpointView) Endpoint {
 		e.State, e.Reason, e.Since = StateIn, ReasonHealthy, &v.Joined
 	case v.Joined.IsZero():
 		e.State, e.Reason, e.Since = StateOut, ReasonDrained, &v.Drained
-		e.Detail = "taken out by an operator, and gone from the set since"
+		e.Detail = "drained by an operator, and gone from the set since"
 	default:
 		e.State, e.Reason, e.Since = StateOut, ReasonDrained, &v.Drained
-		e.Detail = "taken out by an operator, here only"
+		e.Detail = "drained by an operator, in this Lictor only"
 	}
 	return e
 }
 
-// instances adds what a source knows: more about endpoints that are in the set, and instances that are not.
+// instances adds what a source knows: details of endpoints in the set, and instances outside the set.
 func (s *Service) instances(known []Endpoint) {
 	at := s.byID()
-	var more []Endpoint // not appended at once, for at points into what there is
+	var more []Endpoint // appended at the end, because at has pointers into s.Endpoints
 	for _, k := range known {
 		e := at[k.ID]
 		if e == nil {
@@ -221,7 +224,7 @@ func (s *Service) instances(known []Endpoint) {
 			continue
 		}
 		e.Tags = k.Tags
-		if e.State == StateIn && k.State == StateIn { // else a change is on its way, or an operator has had his say
+		if e.State == StateIn && k.State == StateIn { // otherwise the set will change soon, or an operator drained e
 			e.because(&k)
 		}
 	}
@@ -246,7 +249,8 @@ func (s *Service) balanced(b *Balanced) {
 	}
 }
 
-// because takes the state of k and the reason for it. Since when e was healthy says nothing of another reason.
+// because copies the state and the reason of k. If the reason changes, Since changes too, because the old Since belongs
+// to the old reason.
 func (e *Endpoint) because(k *Endpoint) {
 	if k.Reason != e.Reason {
 		e.Since = k.Since
@@ -275,15 +279,15 @@ func (s *Service) watched(w discovery.WatchStatus) {
 		s.Problem = discovery.ErrNoToken.Error()
 	}
 	if w.Held > 0 && s.Problem == "" {
-		s.Problem = fmt.Sprintf("%d endpoints held that Consul does not count any more; lictor explain says why",
+		s.Problem = fmt.Sprintf("%d endpoints are held that Consul no longer reports; see lictor explain",
 			w.Held)
 	}
 	if w.Bad > 0 && s.Problem == "" {
-		s.Problem = fmt.Sprintf("%d instances left out because of their address or ID; lictor explain says why", w.Bad)
+		s.Problem = fmt.Sprintf("%d instances are left out because of their address or ID; see lictor explain", w.Bad)
 	}
 }
 
-// known is nil for no time.
+// known returns a pointer to t, or nil if t is zero.
 func known(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
@@ -306,7 +310,7 @@ func countersOf(c proxy.Stats) Counters {
 	}
 }
 
-// refusedBy is how many clients were refused, by why.
+// refusedBy returns the number of refused clients by reason, without zeros.
 func refusedBy(c *proxy.Stats) map[string]int64 {
 	var by map[string]int64
 	for reason, n := range c.RefusedBy {
@@ -320,7 +324,7 @@ func refusedBy(c *proxy.Stats) map[string]int64 {
 	return by
 }
 
-// summary is the status that services come to.
+// summary returns the status that follows from the services' states.
 func summary(services []Service) Status {
 	t := Status{Services: len(services), Ready: true}
 	for i := range services {

@@ -28,13 +28,13 @@ func TestEndpointsOfAView(t *testing.T) {
 			"drained", endpoints.EndpointView{Endpoint: a, Joined: joined, Drained: drained},
 			Endpoint{
 				ID: "a", Address: "10.0.0.1:80", Weight: 1, State: StateOut, Reason: ReasonDrained, Since: &drained,
-				Detail: "taken out by an operator, here only",
+				Detail: "drained by an operator, in this Lictor only",
 			},
 		}, {
 			"drained and gone", endpoints.EndpointView{Endpoint: lb.Endpoint{ID: "a"}, Drained: drained},
 			Endpoint{
 				ID: "a", State: StateOut, Reason: ReasonDrained, Since: &drained,
-				Detail: "taken out by an operator, and gone from the set since",
+				Detail: "drained by an operator, and gone from the set since",
 			},
 		}, {
 			"leads back, and drained",
