@@ -16,12 +16,12 @@ import (
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
-// adminGrace is how long requests of the admin API may go on after the last client has gone, or when its listener is
-// left for another.
+// adminGrace is how long open requests of the admin API may continue, after the last client has gone or when the API
+// moves to another listener.
 const adminGrace = time.Second
 
-// shareDescriptors returns how many of the descriptors that this process may have are for the admin API's connections,
-// and how many are left for the proxier. A limit of zero is not known, and then so is the rest.
+// shareDescriptors splits the process's limit of open descriptors between the admin API's connections and the proxier.
+// A limit of zero is unknown; then rest is zero too.
 func shareDescriptors(limit int64) (forAdmin int, rest int64) {
 	const least, most, share = 8, 64, 16
 	if limit <= 0 {
@@ -31,18 +31,18 @@ func shareDescriptors(limit int64) (forAdmin int, rest int64) {
 	return int(n), max(limit-n, 1)
 }
 
-// An adminServer is the admin API of a daemon at work, at one listener or none.
+// An adminServer is the admin API of a running daemon. It has at most one listener.
 type adminServer struct {
 	*admin.Server
 	log      hclog.Logger
 	cfg      config.Admin
-	listener net.Listener // nil: it is off, or its default socket cannot be had
+	listener net.Listener // nil if the API is off, or if no default socket could be opened
 	running  sync.WaitGroup
 }
 
-// openAdmin opens the admin API's listener: nil if it is off, or if the default one cannot be had, which the log tells.
-// An address from the configuration that cannot be had is an error, as it is for a service. Old is the listener that
-// this one will replace, or nil.
+// openAdmin opens the admin API's listener. It returns nil if the API is off. If no default socket can be opened, it
+// logs a warning and returns nil. An address from the configuration that cannot be opened is an error, as for a
+// service. Old is the listener that the new one will replace, or nil.
 func openAdmin(cfg config.Admin, old net.Listener, log hclog.Logger) (net.Listener, error) {
 	switch {
 	case cfg.Off:
@@ -57,14 +57,14 @@ func openAdmin(cfg config.Admin, old net.Listener, log hclog.Logger) (net.Listen
 	l, err := admin.ListenDefault(os.Getenv)
 	if err != nil {
 		log.Warn("no admin API: its socket cannot be opened;"+
-			" say in an admin block where it should be, or that it is off",
+			" set another path, or turn it off, in an admin block",
 			"error", strings.ReplaceAll(err.Error(), "\n", "; "))
 		return nil, nil
 	}
 	return l, nil
 }
 
-// serveAdmin serves at l, which may be nil.
+// serveAdmin makes the admin API and serves it at l. If l is nil, the API has no listener.
 func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 	connections, _ := shareDescriptors(descriptorLimit())
 	a := &adminServer{log: d.log, cfg: cfg, Server: admin.New(admin.Options{
@@ -99,7 +99,7 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 	return a
 }
 
-// serve serves at l from now on, which may be nil. What is served at the former listener is the caller's business.
+// serve starts serving at l; a nil l means no listener. The caller must close the former listener.
 func (a *adminServer) serve(l net.Listener) {
 	a.listener = l
 	if l == nil {
@@ -114,7 +114,7 @@ func (a *adminServer) serve(l net.Listener) {
 	})
 }
 
-// address returns where the API is. It is empty if there is none.
+// address returns the API's address. It is empty without a listener.
 func (a *adminServer) address() string {
 	switch {
 	case a.listener == nil:
@@ -125,7 +125,7 @@ func (a *adminServer) address() string {
 	return a.listener.Addr().String()
 }
 
-// keeps reports whether the listener is where cfg wants it. Without an address in cfg that is any of the default ones.
+// keeps reports whether cfg keeps the present listener. If cfg has no address, every default socket will do.
 func (a *adminServer) keeps(cfg config.Admin) bool {
 	switch {
 	case cfg.Off || a.listener == nil:
@@ -138,8 +138,8 @@ func (a *adminServer) keeps(cfg config.Admin) bool {
 	return slices.Contains(admin.DefaultSockets(os.Getenv), a.listener.Addr().String())
 }
 
-// prepare opens what cfg needs. The former listener is closed when the new one is in use; a request that is under way
-// there, such as the one for this very reload, gets its answer.
+// prepare opens the listener that cfg needs. The commit step closes the former listener, but lets its open requests
+// finish, such as the request for this reload.
 func (a *adminServer) prepare(cfg config.Admin) (step, error) {
 	if a.keeps(cfg) {
 		return step{commit: func() {
@@ -170,7 +170,7 @@ func (a *adminServer) prepare(cfg config.Admin) (step, error) {
 	}, nil
 }
 
-// leave closes l at once, so that the next reload can have its address. Requests in flight get a moment.
+// leave closes l at once, so that the next reload can use the address. Open requests may continue for adminGrace.
 func (a *adminServer) leave(l net.Listener) {
 	finish := a.Leave(l)
 	a.running.Go(func() {
@@ -180,7 +180,7 @@ func (a *adminServer) leave(l net.Listener) {
 	})
 }
 
-// stop ends the API. Requests in flight get a moment.
+// stop ends the API. Open requests may continue for adminGrace.
 func (a *adminServer) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), adminGrace)
 	defer cancel()
@@ -188,7 +188,7 @@ func (a *adminServer) stop() {
 	a.running.Wait()
 }
 
-// watches returns the watches in Consul, or nil.
+// watches returns the Consul client, or nil if no service is in Consul.
 func (d *Daemon) watches() admin.Watches {
 	if c := d.consul.Load(); c != nil {
 		return c
@@ -196,7 +196,7 @@ func (d *Daemon) watches() admin.Watches {
 	return nil
 }
 
-// explainer returns what can say why instances are out, or nil.
+// explainer returns the Consul client, which explains why instances are out, or nil if no service is in Consul.
 func (d *Daemon) explainer() admin.Explainer {
 	if c := d.consul.Load(); c != nil {
 		return c
@@ -204,7 +204,7 @@ func (d *Daemon) explainer() admin.Explainer {
 	return nil
 }
 
-// pendingShown returns the changes that are pending as the API shows them.
+// pendingShown returns the pending configuration changes as the API shows them.
 func (d *Daemon) pendingShown() (all []admin.Pending) {
 	for _, p := range d.pendingChanges() {
 		all = append(all, admin.Pending(p))
@@ -220,8 +220,8 @@ func (d *Daemon) setLevel(level string) error {
 	return nil
 }
 
-// configured returns the services of the configuration in force as the API shows them. The API asks for every probe, so
-// the list is made once for each configuration.
+// configured returns the configured services as the API shows them. The list is kept until the configuration changes,
+// because every probe needs it.
 func (d *Daemon) configured() []admin.Configured {
 	cfg := d.cfg.Load()
 	if made := d.shown.Load(); made != nil && made.cfg == cfg {
@@ -236,13 +236,13 @@ func (d *Daemon) configured() []admin.Configured {
 	return all
 }
 
-// shownServices are the services of a configuration as the API shows them.
+// shownServices are the services of cfg as the API shows them.
 type shownServices struct {
 	cfg      *config.Config
 	services []admin.Configured
 }
 
-// sourceOf says where a service's endpoints come from, in order of preference.
+// sourceOf describes where a service's endpoints come from, in order of preference.
 func sourceOf(s *config.Service) string {
 	var all []string
 	for _, q := range queriesOf(*s) {

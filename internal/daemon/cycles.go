@@ -10,8 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// reconsider judges all endpoints anew. It is called when more or fewer of them may lead back than before, though their
-// sets are the same.
+// reconsider judges all endpoints again. The cycle detector calls it when the set of endpoints that may lead back to
+// this process has changed.
 func (d *Daemon) reconsider() {
 	if c := d.consul.Load(); c != nil {
 		c.Recount()
@@ -19,8 +19,9 @@ func (d *Daemon) reconsider() {
 	d.sets.Reconsider()
 }
 
-// detect makes what this process listens for known, as the configurations say and as it is by now: no endpoint may lead
-// back to any of that. During a reload that is what both configurations say.
+// detect tells the cycle detector where this process listens, or may listen soon: the listeners in configs and those
+// that are open. Endpoints must not lead back to any of them. During a reload, configs are the old and the new
+// configuration.
 func (d *Daemon) detect(configs ...*config.Config) {
 	var services []cycles.Service
 	var api []netip.AddrPort
@@ -30,7 +31,7 @@ func (d *Daemon) detect(configs ...*config.Config) {
 			api = append(api, cfg.Admin.TCP)
 		}
 	}
-	if d.proxier != nil { // which knows the ports that the kernel has chosen
+	if d.proxier != nil { // the proxier knows the ports that the kernel has chosen
 		for _, l := range d.proxier.Listeners() {
 			one := cycles.Service{Name: l.Service, Network: networkBy(l.Protocol), Listen: []netip.AddrPort{l.Addr}}
 			services = append(services, one)
@@ -44,7 +45,7 @@ func (d *Daemon) detect(configs ...*config.Config) {
 	d.cycles.Listen(services, api)
 }
 
-// cycleServices are the services of a configuration as the detector takes them.
+// cycleServices returns the services of a configuration for the cycle detector.
 func cycleServices(cfg *config.Config) (services []cycles.Service) {
 	for _, s := range cfg.Services {
 		one := cycles.Service{Name: s.Name, Network: networkOf(s.Protocol), Listen: s.Listen}
@@ -63,7 +64,7 @@ func networkOf(p config.Protocol) lb.Network {
 	return lb.TCP
 }
 
-// admit returns why the proxier must not dial an address, or nil.
+// admit returns nil if the proxier may dial addr, and otherwise the reason against it.
 func (d *Daemon) admit(service string, p proxy.Protocol, e lb.Endpoint, addr netip.AddrPort) error {
 	return d.cycles.Check(service, networkBy(p), e, addr)
 }

@@ -1,9 +1,9 @@
-// Package daemon is a lictor at work. It turns a configuration into what the other rooms take, starts them, reloads,
-// upgrades and stops:
+// Package daemon runs Lictor. It turns a configuration into the options of the other packages, starts their parts, and
+// reloads, upgrades and stops them:
 //
 //	err := daemon.Run(daemon.Options{Config: cfg, Load: load, Output: output}, signals)
 //
-// [Run] is [Start] and then [Daemon.Serve]. A signal ends both, whatever hangs outside of the process.
+// [Run] calls [Start] and then [Daemon.Serve]. A signal ends both, even if a disk, a file server or Consul hangs.
 package daemon
 
 import (
@@ -25,20 +25,21 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A Daemon is a lictor at work: sources feed the balancer, and the proxier asks it. Start returns one.
+// A Daemon is a running Lictor. Its sources feed the balancer, and the proxier asks the balancer for endpoints. Start
+// returns a Daemon.
 type Daemon struct {
 	o       Options                                     // as they were at the start
 	load    func() (*config.Config, config.Diagnostics) // reads the configuration again
-	cfg     atomic.Pointer[config.Config]               // in force
-	pending atomic.Pointer[[]config.PendingChange]      // read by a reload, and not in force; nil: none was read
+	cfg     atomic.Pointer[config.Config]               // the configuration in force
+	pending atomic.Pointer[[]config.PendingChange]      // changes that a reload left for a restart; nil for none
 	log     hclog.Logger
-	service *notifier // tells systemd how the daemon does
+	service *notifier // reports the daemon's state to systemd
 
-	// From the sources to the connections.
-	consul   atomic.Pointer[discovery.Consul] // nil: no service is in Consul
-	mux      *endpoints.Mux                   // which source speaks for a service
+	// From the sources to the connections:
+	consul   atomic.Pointer[discovery.Consul] // nil if no service is in Consul
+	mux      *endpoints.Mux                   // chooses which source's sets are used for a service
 	sets     *endpoints.Sets
-	cycles   *cycles.Detector // of endpoints that lead back here
+	cycles   *cycles.Detector // finds endpoints that lead back to this process
 	balancer *lb.RoundRobin
 	resolver *lb.Resolver
 	prober   *lb.Prober
@@ -46,34 +47,34 @@ type Daemon struct {
 	checker  *healthcheck.Checker
 	proxier  *proxy.Proxier
 
-	// What is shown.
+	// For the admin API:
 	events *endpoints.Events
 	admin  *adminServer
-	shown  atomic.Pointer[shownServices] // the services that admin was told last; nil: none yet
+	shown  atomic.Pointer[shownServices] // the services that the admin API showed last; nil at first
 	access *accesslog.Log
 
-	upgrades  *upgrade.Upgrader // says which process serves
-	formers   *formers          // those that this one has replaced
-	reloading turn              // of reloads and upgrades, and of what they change
+	upgrades  *upgrade.Upgrader // records which process serves
+	formers   *formers          // the processes that this one has replaced
+	reloading turn              // taken by a reload or an upgrade; protects what they change
 	wanted    chan struct{}     // has an element while a signal or a changed file asks for a reload
-	obeying   atomic.Bool       // a goroutine takes signals
-	asked     chan struct{}     // which receives from this, too: see hears
+	obeying   atomic.Bool       // a goroutine receives signals
+	asked     chan struct{}     // that goroutine receives from this channel too; see hears
 
-	// Written by the goroutine that has the turn of reloading.
-	mu          sync.Mutex       // guards the following
-	ended       bool             // nothing is to be started any more
-	staticInput *endpoints.Input // nil: no service has nothing but a list
-	consulInput *endpoints.Input // nil: no service is in Consul
-	registered  *registration    // nil: not in Consul, by configuration
+	// Only the holder of reloading writes these fields.
+	mu          sync.Mutex       // guards the fields below
+	ended       bool             // nothing may be started any more
+	staticInput *endpoints.Input // nil if no service has only static endpoints
+	consulInput *endpoints.Input // nil if no service is in Consul
+	registered  *registration    // nil if Lictor does not register itself in Consul
 
-	ending  context.Context // ends when a signal to end has come
+	ending  context.Context // ends when a signal asks the process to end
 	toEnd   context.CancelFunc
 	ctx     context.Context // ends with the daemon, after the last connection
 	cancel  context.CancelFunc
-	running sync.WaitGroup // goroutines that end with ctx
+	running sync.WaitGroup // goroutines that end when ctx ends
 }
 
-// register changes the registration in Consul to what cfg says. The caller has the turn of reloading.
+// register changes Lictor's own registration in Consul to match cfg. The caller must hold d.reloading.
 func (d *Daemon) register(cfg *config.Config) (err error) {
 	former := d.registered
 	if former != nil && former.cfg == cfg.Consul && former.admin == d.admin.address() {
@@ -91,7 +92,7 @@ func (d *Daemon) register(cfg *config.Config) (err error) {
 	return err
 }
 
-// registerAs sets the registration, which may be nil. It reports whether the daemon has not ended meanwhile.
+// registerAs stores the registration, which may be nil. It returns false if the daemon has ended meanwhile.
 func (d *Daemon) registerAs(r *registration) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -101,14 +102,14 @@ func (d *Daemon) registerAs(r *registration) bool {
 	return !d.ended
 }
 
-// registration returns the registration in Consul, or nil.
+// registration returns Lictor's own registration in Consul, or nil.
 func (d *Daemon) registration() *registration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.registered
 }
 
-// ready reports whether every service has had its first set.
+// ready reports whether every service has received its first set.
 func (d *Daemon) ready() bool {
 	select {
 	case <-d.mux.Ready():
@@ -125,23 +126,23 @@ func (d *Daemon) reloads() {
 		case <-d.ctx.Done():
 			return
 		case <-d.wanted:
-			summary, err := d.Reload(d.ctx) // it logs what came of it
+			summary, err := d.Reload(d.ctx) // Reload logs the result
 			d.admin.Reloaded(summary, err)
 		}
 	}
 }
 
-// wantUpgrade asks for an upgrade, and does not wait for it.
+// wantUpgrade starts an upgrade in the background.
 func (d *Daemon) wantUpgrade() {
 	d.running.Go(func() {
-		_, err := d.Upgrade(d.ctx) // an attempt logs what came of it
+		_, err := d.Upgrade(d.ctx) // the attempt logs its result
 		if errors.Is(err, upgrade.ErrInProgress) {
 			d.log.Warn("signal ignored", "signal", upgrade.Signal.String(), "reason", err)
 		}
 	})
 }
 
-// wantReload asks for a reload, and does not wait for it. What asks before the reload begins asks for the same one.
+// wantReload asks for a reload in the background. Several calls before the reload begins cause one reload.
 func (d *Daemon) wantReload() {
 	select {
 	case d.wanted <- struct{}{}:

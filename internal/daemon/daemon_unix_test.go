@@ -200,7 +200,7 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	if err := receive(t, "the end", s.end); err != nil {
 		t.Error(err)
 	}
-	s.awaitLog(`stopped, what was still open was cut: reason="shutdown_grace is over"`)
+	s.awaitLog(`stopped, open connections were cut: reason="shutdown_grace is over"`)
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is not cut")
 	}
@@ -234,7 +234,7 @@ func TestStatusSaysWhetherAllIsReady(t *testing.T) {
 	waiting := serveConfiguration(t,
 		"consul {\n  address = \"127.0.0.1:1\"\n}\nservice \"web\" {\n  listen = \"127.0.0.1:0\"\n}\n", nil)
 	defer waiting.stop()
-	if got := waiting.status(); !strings.Contains(got, "not all of them have had an answer") {
+	if got := waiting.status(); !strings.Contains(got, "some still wait for an answer") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -12,15 +12,15 @@ import (
 	"github.com/lictor-proxy/lictor/discovery"
 )
 
-// askTimeout is how long Consul has to answer about all filters together.
+// askTimeout limits the time for Consul's answers about all filters together.
 const askTimeout = 3 * time.Second
 
-// A checker asks Consul whether it accepts a query; [discovery.Consul] does.
+// A checker checks whether Consul accepts a query. [discovery.Consul] is one.
 type checker interface {
 	Check(ctx context.Context, q discovery.Query) error
 }
 
-// A filterOf is a query with a filter.
+// A filterOf is a query with a filter, and its service.
 type filterOf struct {
 	service string
 	query   config.ConsulQuery
@@ -47,7 +47,7 @@ func queriesOf(s config.Service) []config.ConsulQuery {
 	return append([]config.ConsulQuery{*s.Consul}, s.Failover...)
 }
 
-// hasFilters reports whether there is anything for checkFilters to ask.
+// hasFilters reports whether any query has a filter.
 func hasFilters(cfg *config.Config) bool { return len(filters(cfg)) > 0 }
 
 // allSaved reports whether all services with a filter have saved endpoints.
@@ -64,15 +64,15 @@ func allSaved(cfg *config.Config, consul *discovery.Consul) bool {
 	return true
 }
 
-// A RefusedFiltersError is the error of filters that Consul does not accept.
-type RefusedFiltersError struct{ Diagnostics hcl.Diagnostics } // one for each, at the filter
+// A RefusedFiltersError says that Consul refused filters.
+type RefusedFiltersError struct{ Diagnostics hcl.Diagnostics } // one for each refused filter
 
 func (e *RefusedFiltersError) Error() string {
 	return config.Diagnostics{Diagnostics: e.Diagnostics}.Err().Error()
 }
 
-// checkFilters asks Consul about the filters before anything is served. It is no error that Consul cannot be asked. A
-// filter that has saved endpoints was accepted once, so it need not keep them from being served.
+// checkFilters checks the filters with Consul before anything is served. It returns nil if Consul does not answer. It
+// checks nothing if all services with a filter have saved endpoints, because Consul accepted their filters once.
 func (d *Daemon) checkFilters(ctx context.Context, cfg *config.Config, consul *discovery.Consul) error {
 	if consul == nil || allSaved(cfg, consul) {
 		return nil
@@ -80,8 +80,7 @@ func (d *Daemon) checkFilters(ctx context.Context, cfg *config.Config, consul *d
 	return d.refusals(ctx, cfg, consul)
 }
 
-// refusals returns what Consul says against the filters of cfg, as a *RefusedFiltersError. It is no error that Consul
-// cannot be asked.
+// refusals returns a *RefusedFiltersError if Consul refuses filters of cfg. It returns nil if Consul does not answer.
 func (d *Daemon) refusals(ctx context.Context, cfg *config.Config, client checker) error {
 	if !hasFilters(cfg) {
 		return nil
@@ -98,8 +97,8 @@ func (d *Daemon) refusals(ctx context.Context, cfg *config.Config, client checke
 	return nil
 }
 
-// CheckFilters asks Consul about the filters of cfg, if there are any, and returns an error at each that it refuses. It
-// also returns why Consul could not be asked within a few seconds.
+// CheckFilters checks the filters of cfg with Consul. It returns one diagnostic for each refused filter. The error says
+// why Consul did not answer within askTimeout.
 func CheckFilters(ctx context.Context, cfg *config.Config) (refused hcl.Diagnostics, err error) {
 	if !hasFilters(cfg) {
 		return nil, nil
@@ -113,8 +112,8 @@ func CheckFilters(ctx context.Context, cfg *config.Config) (refused hcl.Diagnost
 	return checkFilters(ctx, cfg, consul)
 }
 
-// checkFilters asks Consul about the filter of each query, once for equal ones. A refusal becomes an error at the
-// filter; that Consul cannot be asked ends the matter with err, along with what was refused until then.
+// checkFilters checks the filter of each query with Consul, and equal filters once. It returns one diagnostic for each
+// refused filter. If Consul does not answer, checkFilters returns the error and the refusals until then.
 func checkFilters(ctx context.Context, cfg *config.Config, consul checker) (refused hcl.Diagnostics, err error) {
 	type key struct{ filter, datacenter string }
 	answers := map[key]*discovery.RefusedError{}

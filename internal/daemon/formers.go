@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A usage is what is used of one service: by its endpoints and queue, and by its clients.
+// A usage counts the uses of one service: clients of each endpoint and in the queue, and connections of each client.
 type usage struct {
 	endpoints map[lb.UseKey]int64
 	clients   map[netip.Addr]int
@@ -16,7 +16,7 @@ type usage struct {
 
 func newUsage() usage { return usage{map[lb.UseKey]int64{}, map[netip.Addr]int{}} }
 
-// set notes a count. Zero removes it.
+// set stores a count. A count of zero removes the entry.
 func (u usage) set(x upgrade.Use) {
 	switch key := (lb.UseKey{ID: x.ID, Address: x.Address}); {
 	case x.Client.IsValid() && x.Count > 0:
@@ -30,21 +30,21 @@ func (u usage) set(x upgrade.Use) {
 	}
 }
 
-// A former is a process that this one has replaced, or that was replaced before that one.
+// A former is a process that this process has replaced, directly or through other processes.
 type former struct {
 	services map[string]usage
-	link     *upgrade.Former // nil: it does not tell what it uses
+	link     *upgrade.Former // nil if the former process does not report its uses
 }
 
-// formers holds what former processes use, so that limits hold for all processes together. A process that has ended
-// uses nothing. All methods may be called concurrently.
+// formers holds the uses that former processes report, so that limits apply to all processes together. A process that
+// has ended has no uses. All methods are safe for concurrent use.
 type formers struct {
 	setEndpoints func(service string, uses map[lb.UseKey]int64)
 	setClients   func(service string, counts map[netip.Addr]int)
 
 	mu    sync.Mutex
 	byPID map[int]*former
-	left  bool // another process has replaced this one, and follows the formers
+	left  bool // a successor has replaced this process and receives the reports of the formers
 }
 
 func newFormers(
@@ -53,14 +53,15 @@ func newFormers(
 	return &formers{setEndpoints: setEndpoints, setClients: setClients, byPID: map[int]*former{}}
 }
 
-// begin notes what processes use.
+// begin stores the first reports of all processes.
 func (f *formers) begin(all []upgrade.ProcessUses) {
 	for _, p := range all {
 		f.told(p.PID, p.Uses, true)
 	}
 }
 
-// follow follows what processes use, by a goroutine each, which start starts. Other processes have ended.
+// follow receives the reports of the processes at links, each in a goroutine that start starts. Processes without a
+// link have ended.
 func (f *formers) follow(links []*upgrade.Former, start func(func())) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -77,7 +78,7 @@ func (f *formers) follow(links []*upgrade.Former, start func(func())) {
 	}
 }
 
-// receive follows one process until it has ended, or until stop or leave.
+// receive stores the reports of one process until the process has ended, or until stop or leave.
 func (f *formers) receive(link *upgrade.Former) {
 	defer link.Close()
 	for {
@@ -101,7 +102,7 @@ func (f *formers) formerLocked(pid int) *former {
 	return p
 }
 
-// told notes the counts of a process: all that there are, or those that have changed.
+// told stores the counts of a process. If all is true they replace the old counts; otherwise they update them.
 func (f *formers) told(pid int, uses []upgrade.Use, all bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,7 +128,7 @@ func (f *formers) told(pid int, uses []upgrade.Use, all bool) {
 	}
 }
 
-// forgetLocked drops a process that has ended. When another process serves, what this one knows does not matter.
+// forgetLocked removes a process that has ended. After leave it does nothing, because the successor counts.
 func (f *formers) forgetLocked(pid int) {
 	p := f.byPID[pid]
 	if p == nil || f.left {
@@ -139,7 +140,7 @@ func (f *formers) forgetLocked(pid int) {
 	}
 }
 
-// applyLocked puts the sum over all processes in force for a service.
+// applyLocked applies the sum over all former processes to a service.
 func (f *formers) applyLocked(service string) {
 	sum := newUsage()
 	for _, p := range f.byPID {
@@ -154,7 +155,7 @@ func (f *formers) applyLocked(service string) {
 	f.setClients(service, sum.clients)
 }
 
-// reapply puts all sums in force again, for services that a reload has made anew.
+// reapply applies all sums again, to services that a reload has created.
 func (f *formers) reapply() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -169,7 +170,7 @@ func (f *formers) reapply() {
 	}
 }
 
-// uses returns what each process uses.
+// uses returns the uses of each former process.
 func (f *formers) uses() (all []upgrade.ProcessUses) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -193,7 +194,8 @@ func appendUses(all []upgrade.Use, service string, u usage) []upgrade.Use {
 	return all
 }
 
-// leave returns the processes for another process to follow. This one does so until they know the other one.
+// leave returns the links of the former processes, for a successor. This process keeps receiving until the former
+// processes report to the successor.
 func (f *formers) leave() (all []*upgrade.Former) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

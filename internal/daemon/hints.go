@@ -10,7 +10,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 )
 
-// Explain returns the text of each error in err, with what to do about it.
+// Explain returns the text of each error in err, with a hint how to solve it.
 func Explain(err error) (lines []string) {
 	var several *multierror.Error
 	if !errors.As(err, &several) {
@@ -22,10 +22,10 @@ func Explain(err error) (lines []string) {
 	return lines
 }
 
-// withHints returns an error with the lines of Explain.
+// withHints returns an error whose text is the lines of Explain.
 func withHints(err error) error { return errors.New(strings.Join(Explain(err), "\n")) }
 
-// hint returns what to do about an error whose text does not say it, or nothing.
+// hint returns how to solve an error whose text does not say it, or an empty string.
 func hint(err error) string {
 	var op *net.OpError
 	isSocket := errors.As(err, &op) && op.Net == "unix"
@@ -34,7 +34,7 @@ func hint(err error) string {
 	case isSocket && errors.Is(err, syscall.EADDRINUSE):
 		return " (another process serves that socket: stop it, or choose another path)"
 	case errors.Is(err, syscall.EADDRINUSE):
-		return " (something else listens there: stop it, or choose another port; \"ss -ltnup\" shows who)"
+		return " (something else listens there: stop it, or choose another port; \"ss -ltnup\" shows the process)"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return " (this host has no such address)"
 	case errors.Is(err, syscall.EACCES) && !isSocket && !isFile:

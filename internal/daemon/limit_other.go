@@ -2,7 +2,7 @@
 
 package daemon
 
-// descriptorLimit is zero: there is none to be told.
+// descriptorLimit returns zero, because this system has no limit that can be read.
 func descriptorLimit() int64 { return 0 }
 
 func ignorePipes() {}

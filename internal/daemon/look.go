@@ -17,13 +17,13 @@ import (
 	"github.com/lictor-proxy/lictor/internal/accesslog"
 )
 
-// A looker tells what a query comes to now; [discovery.Consul] does.
+// A looker returns the current result of a query. [discovery.Consul] is one.
 type looker interface {
 	Look(ctx context.Context, q discovery.Query) ([]discovery.Instance, error)
 }
 
-// Look asks what a daemon with the configuration would find now: what each service would be served by, instance by
-// instance; whether Consul lets us know that; and whether the addresses to listen at are free. It serves nothing.
+// Look reports what a daemon with this configuration would find now. It checks which instances each service would use,
+// whether Consul allows the queries, and whether the listen addresses are free. It serves nothing.
 func Look(ctx context.Context, cfg *config.Config) (all []Sight, problems hcl.Diagnostics) {
 	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
 	if err != nil {
@@ -38,14 +38,14 @@ func Look(ctx context.Context, cfg *config.Config) (all []Sight, problems hcl.Di
 	return all, append(problems, leadBack(ctx, cfg, all)...)
 }
 
-// A Sight is what one query of a service comes to now.
+// A Sight is the current result of one query of a service.
 type Sight struct {
 	service   string
 	query     config.ConsulQuery
 	instances []discovery.Instance
 }
 
-// lookAt asks for what the service's queries come to.
+// lookAt runs the service's queries.
 func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, problems hcl.Diagnostics) {
 	for _, q := range queriesOf(s) {
 		instances, err := consul.Look(ctx, queryOf(q))
@@ -59,7 +59,7 @@ func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, 
 	return all, problems
 }
 
-// lookProblem returns what is wrong with the answer to a query; nil if nothing is.
+// lookProblem returns the problem with the answer to a query, or nil.
 func lookProblem(
 	s config.Service, q config.ConsulQuery, instances []discovery.Instance, err error,
 ) *hcl.Diagnostic {
@@ -80,15 +80,15 @@ func lookProblem(
 		d.Summary = "Not answered by Consul"
 	case len(instances) == 0:
 		d.Severity, d.Summary = hcl.DiagWarning, "No instances"
-		d.Detail = fmt.Sprintf("Service %q: Consul knows no instance that its query is for (%s). "+
-			"Is the name right, and are the tags and the filter?", s.Name, whatOf(q))
+		d.Detail = fmt.Sprintf("Service %q: Consul has no instance that matches its query (%s). "+
+			"Check the name, the tags and the filter.", s.Name, whatOf(q))
 	default:
 		return nil
 	}
 	return d
 }
 
-// whatOf says what a query is for.
+// whatOf describes a query.
 func whatOf(q config.ConsulQuery) string {
 	parts := []string{fmt.Sprintf("consul service %q", q.Service)}
 	if q.PreparedQuery != "" {
@@ -103,7 +103,7 @@ func whatOf(q config.ConsulQuery) string {
 	return strings.Join(parts, ", ")
 }
 
-// Describe returns a line for the query, and one for each instance.
+// Describe returns one line for the query, and one for each instance.
 func (s *Sight) Describe() []string {
 	in := 0
 	var lines []string
@@ -120,9 +120,8 @@ func (s *Sight) Describe() []string {
 	return append([]string{head}, lines...)
 }
 
-// CheckHost returns what of this host would keep a daemon with the configuration from starting: an access log that
-// cannot be opened. That this user may not write there is a warning, for Lictor may run as another one. It changes
-// nothing.
+// CheckHost checks whether the access log of cfg can be opened on this host, without changing anything. Missing
+// permission is only a warning, because Lictor may run as another user.
 func CheckHost(cfg *config.Config) hcl.Diagnostics {
 	if cfg.AccessLog == nil {
 		return nil
@@ -134,13 +133,12 @@ func CheckHost(cfg *config.Config) hcl.Diagnostics {
 	d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Access log cannot be opened", Detail: err.Error() + "."}
 	if errors.Is(err, fs.ErrPermission) {
 		d.Severity = hcl.DiagWarning
-		d.Detail = err.Error() + " for this user. If lictor runs as another one, all may be well."
+		d.Detail = err.Error() + " for this user. Ignore this if lictor runs as another user."
 	}
 	return hcl.Diagnostics{d}
 }
 
-// InUse returns the addresses of services that something listens at already, such as
-// "tcp 127.0.0.1:80 (service "web")".
+// InUse returns the listen addresses that are already in use on this host, such as "tcp 127.0.0.1:80 (service "web")".
 func InUse(cfg *config.Config) (all []string) {
 	for _, s := range cfg.Services {
 		for _, addr := range s.Listen {
@@ -152,8 +150,8 @@ func InUse(cfg *config.Config) (all []string) {
 	return all
 }
 
-// taken warns of addresses of the service that something listens at already: another program, or a lictor with this
-// configuration.
+// taken returns a warning for each address of the service that is already in use. A Lictor with this configuration may
+// be using it.
 func taken(s config.Service) hcl.Diagnostics {
 	var problems hcl.Diagnostics
 	for _, addr := range s.Listen {
@@ -165,15 +163,15 @@ func taken(s config.Service) hcl.Diagnostics {
 			Detail: fmt.Sprintf("Service %q: %v%s.", s.Name, err, hint(err)), Subject: s.DeclRange.Ptr()}
 		if errors.Is(err, syscall.EADDRINUSE) {
 			d.Severity, d.Summary = hcl.DiagWarning, "Address in use"
-			d.Detail = fmt.Sprintf("Service %q: something listens at %s %s already. "+
-				"If it is a lictor with this configuration, all is well.", s.Name, s.Protocol, addr)
+			d.Detail = fmt.Sprintf("Service %q: another process listens at %s %s already. "+
+				"Ignore this if it is a lictor with this configuration.", s.Name, s.Protocol, addr)
 		}
 		problems = append(problems, d)
 	}
 	return problems
 }
 
-// tryListen listens at addr for a moment, without taking a client.
+// tryListen listens at addr for a moment, without accepting a client.
 func tryListen(p config.Protocol, addr netip.AddrPort) error {
 	if p == config.UDP {
 		conn, err := net.ListenPacket("udp", addr.String())

@@ -14,8 +14,9 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// leadBack warns of endpoints that a lictor with this configuration, on this host, would leave out: because they lead
-// back to it, or because no instance can be at their address. It marks those that are among the sights.
+// leadBack returns a warning for each endpoint that a Lictor with this configuration would leave out on this host. Such
+// an endpoint leads back to Lictor, or has an address that no instance can have. leadBack also marks such endpoints in
+// sights.
 func leadBack(ctx context.Context, cfg *config.Config, sights []Sight) (problems hcl.Diagnostics) {
 	d := cycles.New(cycles.Options{})
 	var api []netip.AddrPort
@@ -48,7 +49,7 @@ func leadBack(ctx context.Context, cfg *config.Config, sights []Sight) (problems
 	return problems
 }
 
-// endpointsSeen are the endpoints that a service would have, of all of its sources.
+// endpointsSeen returns the endpoints that a service would have from all of its sources.
 func endpointsSeen(s *config.Service, sights []Sight) (all []lb.Endpoint) {
 	for i := range sights {
 		if sights[i].service != s.Name {
@@ -66,8 +67,8 @@ func endpointsSeen(s *config.Service, sights []Sight) (all []lb.Endpoint) {
 	return all
 }
 
-// nameLeadsBack looks up an endpoint's host name, and reports whether none of its addresses may be dialled, and why.
-// One that cannot be looked up may be.
+// nameLeadsBack looks up the endpoint's host name. It returns true and a verdict if Lictor must not dial any of the
+// addresses. If the lookup fails, it returns false.
 func nameLeadsBack(
 	ctx context.Context, d *cycles.Detector, s *config.Service, e lb.Endpoint,
 ) (v cycles.Verdict, is bool) {
@@ -85,7 +86,7 @@ func nameLeadsBack(
 	return v, len(addrs) > 0
 }
 
-// mark puts the verdict on an endpoint into the sights that have it.
+// mark writes the verdict about an endpoint into all sights that have the endpoint.
 func mark(sights []Sight, service string, e lb.Endpoint, v cycles.Verdict) {
 	for i := range sights {
 		if sights[i].service != service {

@@ -5,12 +5,13 @@ import (
 	"runtime/debug"
 )
 
-// manyServices is from how many on most of the memory is what is known of services, which stays.
+// manyServices is the number of services from which on most memory holds long-lived service state.
 const manyServices = 500
 
-// collectorPercent is how much garbage there may be, in percent of what is in use, before it is collected; gogc is the
-// variable by which an operator decides that. Go's 100 lets memory that hardly changes be half garbage. The price is
-// small where there is much of it, and forwarding makes next to none.
+// collectorPercent returns the value for GOGC: how much garbage may exist, in percent of the memory in use, before Go
+// collects it. The argument gogc is the environment variable; if it is set, ours is false. With Go's default of 100,
+// half of the memory can be garbage. A lower value costs little with many services, because forwarding produces almost
+// no garbage.
 func collectorPercent(services int, gogc string) (percent int, ours bool) {
 	if gogc != "" {
 		return 0, false
@@ -21,7 +22,7 @@ func collectorPercent(services int, gogc string) (percent int, ours bool) {
 	return 100, true
 }
 
-// tuneCollector has garbage collected as suits so many services.
+// tuneCollector sets the garbage collector's percentage for this number of services.
 func tuneCollector(services int) {
 	if percent, ours := collectorPercent(services, os.Getenv("GOGC")); ours {
 		debug.SetGCPercent(percent)

@@ -4,5 +4,5 @@ package daemon
 
 import "time"
 
-// monotonic returns zero: only systemd, which is for Linux, asks for it.
+// monotonic returns zero. Only systemd needs the clock, and systemd exists on Linux only.
 func monotonic() time.Duration { return 0 }

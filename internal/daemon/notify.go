@@ -10,18 +10,19 @@ import (
 	"time"
 )
 
-// A notifier tells systemd how the daemon does, by the protocol of sd_notify(3). Without systemd it does nothing. A
-// library for it would be more than what is here.
+// A notifier reports the daemon's state to systemd with the protocol of sd_notify(3). Without systemd it does nothing.
+// A library for the protocol would be larger than this file.
 type notifier struct {
-	conn     net.Conn // nil: nobody wants to know
+	conn     net.Conn // nil without systemd
 	watchdog time.Duration
-	replaced atomic.Bool // another process speaks now
+	replaced atomic.Bool // another process is the main process now
 }
 
-// notifyTime is how long a message may wait for room in systemd's queue.
+// notifyTime limits how long a message may wait for space in systemd's queue.
 const notifyTime = time.Second
 
-// newNotifier returns what getenv asks for. A socket that is not there is nothing to fail for.
+// newNotifier returns a notifier for the environment that getenv reads. If the socket cannot be reached, the notifier
+// does nothing.
 func newNotifier(getenv func(string) string) *notifier {
 	n := &notifier{}
 	path := getenv("NOTIFY_SOCKET")
@@ -29,7 +30,7 @@ func newNotifier(getenv func(string) string) *notifier {
 		return n
 	}
 	if strings.HasPrefix(path, "@") {
-		path = "\x00" + path[1:] // an abstract one
+		path = "\x00" + path[1:] // an abstract socket
 	}
 	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
@@ -43,11 +44,11 @@ func newNotifier(getenv func(string) string) *notifier {
 	return n
 }
 
-// send waits for systemd, but not for long: what takes signals calls it.
+// send sends a message to systemd. It waits for at most notifyTime, because the signal loop calls it.
 func (n *notifier) send(lines ...string) {
 	if n.conn != nil && !n.replaced.Load() {
-		_ = n.conn.SetWriteDeadline(time.Now().Add(notifyTime)) // it fails only if it is closed
-		_, _ = n.conn.Write([]byte(strings.Join(lines, "\n")))  // there is nobody else to tell
+		_ = n.conn.SetWriteDeadline(time.Now().Add(notifyTime)) // fails only if the connection is closed
+		_, _ = n.conn.Write([]byte(strings.Join(lines, "\n")))  // an error has no other receiver
 	}
 }
 
@@ -56,23 +57,24 @@ func (n *notifier) status(status string)   { n.send("STATUS=" + status) }
 func (n *notifier) stopping(status string) { n.send("STOPPING=1", "STATUS="+status) }
 func (n *notifier) alive()                 { n.send("WATCHDOG=1") }
 
-// replacedBy says that another process is the main one. It is the last word of this one: systemd hears the main process
-// only.
+// replacedBy reports that process pid is the main process now. It is this process's last message, because systemd
+// listens only to the main process.
 func (n *notifier) replacedBy(pid int) {
 	n.send(fmt.Sprintf("MAINPID=%d", pid))
 	n.replaced.Store(true)
 }
 
-// reloading says that a reload begins, and when. By the time, systemd knows which of several reloads has ended.
+// reloading reports that a reload begins. The time in the message lets systemd match it to the end of the reload.
 func (n *notifier) reloading() {
 	n.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", monotonic().Microseconds()),
 		"STATUS=reading the configuration again")
 }
 
-// patience returns how long a check whether all is alive may take.
+// patience returns how long a check of the daemon's health may take.
 func (n *notifier) patience() time.Duration { return n.watchdog / 4 }
 
-// ticks ticks when it is time to say that the daemon is alive, twice as often as that is wanted.
+// ticks returns a channel that ticks twice in each watchdog interval, and a function to stop it. Without a watchdog the
+// channel is nil.
 func (n *notifier) ticks() (<-chan time.Time, func()) {
 	if n.conn == nil || n.watchdog <= 0 {
 		return nil, func() {}

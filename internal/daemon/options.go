@@ -11,78 +11,78 @@ import (
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
-// Options are what a Daemon is started with. Config and Output are required.
+// Options configure a Daemon. Config and Output are required.
 type Options struct {
-	// Config is what is served at first.
+	// Config is the first configuration to serve.
 	Config *config.Config
 
-	// Diagnostics are what there is to say about Config. Their warnings go to the log.
+	// Diagnostics are the diagnostics of Config. The daemon logs their warnings.
 	Diagnostics config.Diagnostics
 
-	// Load reads the configuration again, for a reload. Nil means that there is nothing to read: a reload fails.
+	// Load reads the configuration again, for a reload. If Load is nil, reloads fail.
 	Load func() (*config.Config, config.Diagnostics)
 
-	// CommandLine names the arguments that Load takes from the command line, whatever the files say.
+	// CommandLine names the arguments that the command line sets. Load ignores their values in files.
 	CommandLine []string
 
-	// Watch asks for a reload when files change. Nil: no files are watched.
+	// Watch asks for a reload when files change. If Watch is nil, no files are watched.
 	Watch *Watch
 
-	// AwaitEndpoints has no listener open before its service has endpoints, for a moment at most.
+	// AwaitEndpoints delays each listener until its service has endpoints, for a limited time.
 	AwaitEndpoints bool
 
-	// Program is the path of the program that an upgrade starts. Empty: this process cannot be replaced.
+	// Program is the path of the program that an upgrade starts. If it is empty, upgrades fail.
 	Program string
 
-	// Predecessor is the process to take over from; nil: there is none.
+	// Predecessor is the process to take over from, or nil.
 	Predecessor *upgrade.Predecessor
 
-	// Output is what the log and the listeners are printed to. The caller closes it when the daemon has ended.
+	// Output receives the log and the list of listeners. The caller closes it after the daemon has ended.
 	Output *Output
 
-	// Version and Revision say what this process was made from. An unknown revision is empty.
+	// Version and Revision identify the build. An unknown revision is empty.
 	Version, Revision string
 
-	// Started is called when the daemon serves, before Run takes signals. Nil: nothing is called.
+	// Started is called when the daemon serves, before Run handles signals. It may be nil.
 	Started func(*Daemon)
 }
 
-// UpgradeTimeout is longer than any upgrade takes, successful or not.
+// UpgradeTimeout limits the duration of an upgrade.
 const UpgradeTimeout = upgrade.Timeout
 
-// FindPredecessor returns the process that has started this one to take its place, or nil.
+// FindPredecessor returns the process that started this one as its successor, or nil.
 func FindPredecessor() (*upgrade.Predecessor, error) { return upgrade.FindPredecessor(os.Getenv) }
 
 // ProgramPath returns the path of the program that an upgrade starts.
 func ProgramPath() (string, error) { return upgrade.ProgramPath() }
 
-// Signals returns the signals that a daemon takes: two that end it, one for a reload and one for an upgrade.
+// Signals returns the signals that a daemon handles: two end it, one causes a reload and one causes an upgrade.
 func Signals() []os.Signal {
 	return []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, upgrade.Signal}
 }
 
-// errNothingToRead is the diagnostic of a reload without files.
+// errNothingToRead returns the diagnostic for a reload without configuration files.
 func errNothingToRead() (*config.Config, config.Diagnostics) {
 	return nil, config.Diagnostics{Diagnostics: hcl.Diagnostics{{
 		Severity: hcl.DiagError,
 		Summary:  "No configuration",
-		Detail:   "This lictor was started without a file, so there is nothing to read again.",
+		Detail:   "This lictor was started without a configuration file, so a reload has nothing to read.",
 	}}}
 }
 
-// Go runs f beside the daemon. ctx ends with the daemon, whose end waits for f.
+// Go runs f in a goroutine. ctx ends with the daemon, and the daemon waits for f.
 func (d *Daemon) Go(f func(ctx context.Context)) { d.running.Go(func() { f(d.ctx) }) }
 
-// Traffic is what a service has moved since the start.
+// Traffic is the traffic of a service since the start.
 type Traffic struct {
 	Service  string
-	Open     int64 // connections and sessions now
-	Total    int64 // connections and sessions
+	Open     int64 // open connections and sessions
+	Total    int64 // all connections and sessions
 	Up, Down int64 // bytes
-	Refused  int64 // clients
+	Refused  int64 // refused clients
 }
 
-// Traffic returns what each service has moved.
+// Traffic returns the traffic of each service.
 func (d *Daemon) Traffic() []Traffic {
 	all := d.proxier.Snapshot()
 	traffic := make([]Traffic, len(all))

@@ -13,17 +13,18 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// printGrace is how long Close waits for what is still queued to be read.
+// printGrace limits how long Close waits until the queued output is written.
 const printGrace = 2 * time.Second
 
-// An Output is the stdout and stderr of a process that serves. Writing to it never waits. Otherwise a stopped terminal,
-// a pipe that nobody reads or a hung journald would stop traffic and signals.
+// An Output is the stdout and stderr of a process that serves. A write to it never blocks. Otherwise a stopped
+// terminal, a pipe without a reader or a hung journald would block traffic and signals.
 type Output struct {
 	out, err *asyncwriter.Writer
 	json     atomic.Bool // the log is JSON
 }
 
-// NewOutput puts queues in front of stdout and stderr. The caller has to call Close before the process ends.
+// NewOutput returns an Output that queues writes to stdout and stderr. The caller must call Close before the process
+// ends.
 func NewOutput(stdout, stderr io.Writer) *Output {
 	o := &Output{}
 	o.out = asyncwriter.New(stdout, asyncwriter.Options{})
@@ -31,29 +32,29 @@ func NewOutput(stdout, stderr io.Writer) *Output {
 	return o
 }
 
-// Out is stdout, through a queue.
+// Out returns a writer to stdout that never blocks.
 func (o *Output) Out() io.Writer { return o.out }
 
-// Err is stderr, through a queue.
+// Err returns a writer to stderr that never blocks.
 func (o *Output) Err() io.Writer { return o.err }
 
-// notice returns the line that says that lines were dropped, in the format of the log.
+// notice returns a log line which says that log lines were dropped.
 func (o *Output) notice(lines int64) []byte {
 	var b bytes.Buffer
 	NewLogger(&config.Config{LogJSON: o.json.Load()}, &b).
-		Warn("log lines were dropped, whoever reads the log is too slow", "lines", lines)
+		Warn("log lines were dropped, because the reader of the log is too slow", "lines", lines)
 	return b.Bytes()
 }
 
-// Close prints what is queued, and waits at most printGrace for that.
+// Close writes the queued output, and waits at most printGrace for that.
 func (o *Output) Close() {
 	deadline := time.Now().Add(printGrace)
 	for _, w := range []*asyncwriter.Writer{o.err, o.out} {
-		_ = w.Close(time.Until(deadline)) // there is nobody left to tell
+		_ = w.Close(time.Until(deadline)) // an error has no receiver left
 	}
 }
 
-// NewLogger returns the log of a process with configuration cfg, as lines to w.
+// NewLogger returns the logger for configuration cfg. It writes lines to w.
 func NewLogger(cfg *config.Config, w io.Writer) hclog.Logger {
 	if cfg.LogJSON {
 		w = visible.NewJSONWriter(w)

@@ -8,14 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allowedProcessors returns how many processors this process may run on if the system denies sched_getaffinity, without
-// which Go takes it for one; err is that denial. Nil: Go knows. It is zero if nothing else tells.
+// allowedProcessors returns the number of processors that this process may use. It does so only if the system denies
+// sched_getaffinity, because Go then assumes one processor; err is that denial. A nil err means that Go knows the
+// number. If the number is unknown, n is zero.
 func allowedProcessors() (n int, err error) {
 	var set unix.CPUSet
 	if err = unix.SchedGetaffinity(0, &set); err == nil {
 		return 0, nil
 	}
-	status, _ := os.ReadFile("/proc/self/status") // without it, nothing tells
+	status, _ := os.ReadFile("/proc/self/status") // an error leads to an unknown number
 	for line := range strings.Lines(string(status)) {
 		if list, ok := strings.CutPrefix(line, "Cpus_allowed_list:"); ok {
 			n = countInList(strings.TrimSpace(list))
@@ -24,7 +25,8 @@ func allowedProcessors() (n int, err error) {
 	return n, os.NewSyscallError("sched_getaffinity", err)
 }
 
-// countInList returns how many numbers are in a list like 0-3,8: that of cpuset(7). It is zero if text is none.
+// countInList returns the count of numbers in a list in the format of cpuset(7), such as 0-3,8. It returns zero if text
+// is not such a list.
 func countInList(text string) (n int) {
 	for part := range strings.SplitSeq(text, ",") {
 		first, last, isRange := strings.Cut(part, "-")

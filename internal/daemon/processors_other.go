@@ -2,5 +2,5 @@
 
 package daemon
 
-// allowedProcessors leaves it to Go.
+// allowedProcessors returns a nil error, because Go knows the number of processors on this system.
 func allowedProcessors() (int, error) { return 0, nil }

@@ -17,28 +17,29 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// ID and name of the service that Lictor registers itself as. A host runs one Lictor, so the ID names no instance.
+// The ID and the name of Lictor's own service. A host runs one Lictor, so the ID does not distinguish instances.
 const (
 	ownService = "lictor"
 	ownCheck   = "lictor:ready"
 )
 
-// If the agent can reach the admin API, its check asks /readyz every ownInterval. If not, the check is a TTL check: it
-// becomes critical when Lictor has not updated it for ownTTL.
+// If the agent can reach the admin API, the agent's check requests /readyz every ownInterval. Otherwise the check is a
+// TTL check, which becomes critical if Lictor does not update it for ownTTL.
 const (
 	ownTTL       = 15 * time.Second
-	ownBeat      = ownTTL / 3 // between two updates, or two looks whether the agent still has the registration
+	ownBeat      = ownTTL / 3 // between two updates, or between two checks that the agent still has the registration
 	ownInterval  = 5 * time.Second
-	ownReapAfter = 10 * time.Minute // critical for so long: Consul deregisters the service
-	ownPatience  = 2 * time.Second  // for the answer to a request
+	ownReapAfter = 10 * time.Minute // Consul deregisters a service that is critical for this long
+	ownPatience  = 2 * time.Second  // limit for the answer to a request
 )
 
-// A registration keeps this Lictor registered as a service in Consul. If the agent loses it, it registers again.
+// A registration keeps Lictor registered as a service in Consul. If the agent loses the registration, Lictor registers
+// again.
 type registration struct {
 	cfg     config.Consul
-	admin   string // address of the admin API; empty: there is none
-	version string // of this Lictor
-	readyAt string // URL at which the agent can ask whether this Lictor is ready; empty: it cannot
+	admin   string // address of the admin API; empty if the API has no listener
+	version string // version of Lictor
+	readyAt string // URL at which the agent can request /readyz; empty if it cannot reach the API
 	client  *consul.Client
 	log     hclog.Logger
 	ready   func() bool
@@ -46,12 +47,12 @@ type registration struct {
 	done    chan struct{}      // closed when run has ended
 
 	mu      sync.Mutex
-	failing bool // the last beat failed; guarded by mu
+	failing bool // the last beat failed
 
-	known bool // the agent has accepted the registration; used by run only
+	known bool // the agent has accepted the registration; only run uses this field
 }
 
-// register starts a registration. The error is of the files that cfg names, or of the address.
+// register starts a registration. It returns an error if the address or a file in cfg is invalid.
 func register(cfg config.Consul, admin, version string, log hclog.Logger, ready func() bool) (*registration, error) {
 	r, err := newRegistration(cfg, admin, version, log, ready)
 	if err != nil {
@@ -87,7 +88,7 @@ func newRegistration(
 	}, nil
 }
 
-// run keeps the registration until ctx ends.
+// run maintains the registration until ctx ends.
 func (r *registration) run(ctx context.Context) {
 	defer close(r.done)
 	beat := time.NewTimer(0)
@@ -101,14 +102,14 @@ func (r *registration) run(ctx context.Context) {
 		next := ownBeat
 		err := r.beat(ctx)
 		if err == nil && !r.ready() {
-			next = time.Second // report soon that it has become ready
+			next = time.Second // so that the change to ready is reported soon
 		}
 		r.note(ctx, err)
 		beat.Reset(next)
 	}
 }
 
-// note logs when beats begin to fail, and when they succeed again.
+// note logs the first failed beat of a series, and the first success after it.
 func (r *registration) note(ctx context.Context, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -122,8 +123,8 @@ func (r *registration) note(ctx context.Context, err error) {
 	r.failing = err != nil
 }
 
-// beat updates the TTL check, or looks whether the agent still has the registration. If the agent does not have it,
-// beat registers this Lictor. The first beat always registers: what the agent has may be of an earlier Lictor.
+// beat updates the TTL check, or checks that the agent still has the registration. If the agent has lost it, beat
+// registers Lictor again. The first beat always registers, because the agent's entry may come from an earlier Lictor.
 func (r *registration) beat(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, ownPatience)
 	defer cancel()
@@ -145,10 +146,10 @@ func (r *registration) beat(ctx context.Context) error {
 	return err
 }
 
-// health returns the status of this Lictor's check, and its text.
+// health returns the status of Lictor's own check, and its text.
 func (r *registration) health() (status, output string) {
 	if !r.ready() {
-		return api.HealthWarning, "not all services have had an answer from Consul yet"
+		return api.HealthWarning, "not all services have an answer from Consul yet"
 	}
 	return api.HealthPassing, "all services have endpoints or are known to have none"
 }
@@ -158,7 +159,7 @@ func (r *registration) updateCheck(ctx context.Context) error {
 	return r.client.UpdateCheck(ctx, ownCheck, status, output)
 }
 
-// tell registers this Lictor.
+// tell registers Lictor with the agent.
 func (r *registration) tell(ctx context.Context) error {
 	status, _ := r.health()
 	check := &api.AgentServiceCheck{
@@ -177,7 +178,7 @@ func (r *registration) tell(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// An earlier Lictor may have ended in maintenance.
+	// An earlier Lictor may have left the service in maintenance.
 	if err := r.client.LeaveMaintenance(ctx, ownService); err != nil {
 		return err
 	}
@@ -189,8 +190,9 @@ func (r *registration) tell(ctx context.Context) error {
 	return r.updateCheck(ctx)
 }
 
-// readyURL returns the URL at which an agent can ask whether Lictor is ready. Agent is the agent's address, admin the
-// admin API's. It returns "" if the admin API is at a Unix socket, or at a loopback address of another host.
+// readyURL returns the URL at which the agent can request /readyz. The argument agent is the agent's address, and admin
+// is the admin API's address. The URL is empty if the API listens at a Unix socket, or at a loopback address while the
+// agent is on another host.
 func readyURL(agent, admin string) string {
 	addr, err := netip.ParseAddrPort(admin)
 	if err != nil {
@@ -205,7 +207,8 @@ func readyURL(agent, admin string) string {
 	return "http://" + addr.String() + "/readyz"
 }
 
-// stopping puts this Lictor into maintenance, because it takes no more clients. A nil registration does nothing.
+// stopping puts Lictor's service into maintenance, because Lictor accepts no more clients. A nil registration does
+// nothing.
 func (r *registration) stopping() {
 	if r == nil {
 		return
@@ -218,7 +221,7 @@ func (r *registration) stopping() {
 	}
 }
 
-// leave ends run. The service stays registered, for the process that takes over. A nil registration does nothing.
+// leave stops the updates. The service stays registered for the successor process. A nil registration does nothing.
 func (r *registration) leave() {
 	if r == nil {
 		return
@@ -228,7 +231,7 @@ func (r *registration) leave() {
 	r.client.CloseIdle()
 }
 
-// end deregisters this Lictor. A nil registration does nothing.
+// end deregisters Lictor. A nil registration does nothing.
 func (r *registration) end() {
 	if r == nil {
 		return
@@ -237,7 +240,7 @@ func (r *registration) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), ownPatience)
 	defer cancel()
 	if err := r.client.Deregister(ctx, ownService); err != nil {
-		r.log.Warn("not deregistered, consul will do it by itself", "after", ownReapAfter, "error", err)
+		r.log.Warn("not deregistered, consul will remove the service later", "after", ownReapAfter, "error", err)
 	}
 	r.client.CloseIdle()
 }

@@ -14,16 +14,16 @@ import (
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
-// firstAnswer is how long a reload waits for the first sets of new services, before it opens their listeners without.
+// firstAnswer limits how long a reload waits for the first sets of new services. After that it opens their listeners
+// without sets.
 const firstAnswer = 2 * time.Second
 
-// Reload reads the configuration again and applies what is different. It returns what has changed, and what is pending
-// until a restart or an upgrade, in a few words.
-// After an error, everything is as it was. It logs both. One reload or upgrade runs at a time: Reload waits for its
-// turn until ctx ends.
+// Reload reads the configuration again and applies the differences. The summary says in a few words what changed, and
+// what stays pending until a restart or an upgrade. After an error nothing has changed. Reload logs both results. Only
+// one reload or upgrade runs at a time: Reload waits for its turn until ctx ends.
 //
-// What a reload changes has two phases. Everything is prepared first, beside what is in force. Then all of it is
-// committed, which cannot fail; or, if something could not be prepared, what was prepared is aborted.
+// A reload has two phases. First it prepares everything beside the parts in force. If that succeeds, it commits
+// everything, which cannot fail. Otherwise it aborts what it has prepared.
 func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	ctx, cancel := d.untilTheEnd(ctx)
 	defer cancel()
@@ -31,14 +31,14 @@ func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	if err == nil {
 		defer d.reloading.giveBack()
 	}
-	if by := d.upgrades.Successor(); by != nil { // that counts though it may be about to end
+	if by := d.upgrades.Successor(); by != nil { // a replaced process must say so, even if it is about to end
 		return "", &upgrade.ReplacedError{By: *by}
 	}
 	if err != nil {
 		return "", underWay(err)
 	}
 	d.service.reloading()
-	d.access.Reopen() // for logrotate, whose files may have moved though the configuration has not
+	d.access.Reopen() // for logrotate, which moves the file without a change of the configuration
 	changes, err := d.reload(ctx)
 	if err != nil {
 		d.log.Error("not reloaded, nothing has changed", "error", err)
@@ -47,14 +47,14 @@ func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	}
 	d.log.Info("reloaded", "changes", changes.Summary())
 	for _, p := range d.pendingChanges() {
-		d.log.Warn("changed in the configuration, but takes a restart or an upgrade", "argument", p.Argument,
+		d.log.Warn("a changed argument takes effect only after a restart or an upgrade", "argument", p.Argument,
 			"in_force", p.InForce, "configured", p.Configured)
 	}
 	d.service.ready(d.status())
 	return changes.Summary() + pendingText(d.pendingChanges()), nil
 }
 
-// pendingChanges returns what the last reload has read that is not in force before a restart or an upgrade.
+// pendingChanges returns the changes that the last reload left for a restart or an upgrade.
 func (d *Daemon) pendingChanges() []config.PendingChange {
 	if all := d.pending.Load(); all != nil {
 		return *all
@@ -62,7 +62,7 @@ func (d *Daemon) pendingChanges() []config.PendingChange {
 	return nil
 }
 
-// pendingText names the arguments of changes that are not in force yet. It is empty if there are none.
+// pendingText lists the arguments of pending changes for the summary. It is empty if there are none.
 func pendingText(all []config.PendingChange) string {
 	if len(all) == 0 {
 		return ""
@@ -74,14 +74,14 @@ func pendingText(all []config.PendingChange) string {
 	return "; pending until a restart or an upgrade: " + strings.Join(names, ", ")
 }
 
-// untilTheEnd returns a context that ends with ctx, and when this process is to end.
+// untilTheEnd returns a context that ends with ctx, or when a signal asks this process to end.
 func (d *Daemon) untilTheEnd(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(d.ending, func() { cancel(upgrade.ErrEnding) })
 	return ctx, func() { stop(); cancel(nil) }
 }
 
-// underWay returns the error of a reload or an upgrade that did not get its turn, because of err.
+// underWay returns the error of a reload or an upgrade that did not get its turn because of err.
 func underWay(err error) error {
 	if errors.Is(err, upgrade.ErrEnding) {
 		return err
@@ -151,24 +151,24 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	return changes, nil
 }
 
-// A step is a part of a reload that has been prepared. It is committed or aborted, once. A nil function does nothing.
+// A step is a prepared part of a reload. It must be committed or aborted exactly once. A nil function does nothing.
 type step struct{ commit, abort func() }
 
-// Commit puts what was prepared in force.
+// Commit puts the prepared part in force.
 func (s step) Commit() {
 	if s.commit != nil {
 		s.commit()
 	}
 }
 
-// Abort gives up what was prepared.
+// Abort discards the prepared part.
 func (s step) Abort() {
 	if s.abort != nil {
 		s.abort()
 	}
 }
 
-// prepareOwn prepares what next needs that is not of a service: the listener of the admin API, the access log.
+// prepareOwn prepares the parts of next that belong to no service: the admin API's listener and the access log.
 func (d *Daemon) prepareOwn(next *config.Config) (step, error) {
 	api, err := d.admin.prepare(next.Admin)
 	if err != nil {

@@ -136,7 +136,7 @@ func TestReloadSaysWhatIsPending(t *testing.T) {
 	defer s.stop()
 	engine := "engine = \"portable\"\n" + service("web", "127.0.0.1:0", b, "")
 	s.mustReload(engine, "1 service changed; pending until a restart or an upgrade: engine")
-	s.awaitLog(`takes a restart or an upgrade: argument=engine in_force="\"auto\"" configured="\"portable\""`)
+	s.awaitLog(`only after a restart or an upgrade: argument=engine in_force="\"auto\"" configured="\"portable\""`)
 	reaches(t, s.address("web"), "b")
 	s.mustReload(engine, "nothing to change; pending until a restart or an upgrade: engine")
 
@@ -205,7 +205,7 @@ func TestReloadOfAListIsInForceAtOnce(t *testing.T) {
 func TestReloadWithoutFiles(t *testing.T) {
 	s := serveConfiguration(t, oneService, func(s *served) { s.Daemon.load = errNothingToRead })
 	defer s.stop()
-	if _, err := s.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "nothing to read again") {
+	if _, err := s.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "a reload has nothing to read") {
 		t.Errorf("got %v", err)
 	}
 }

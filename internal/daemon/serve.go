@@ -12,25 +12,24 @@ import (
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
-// Bounds of what the end of the process waits for. Each is far more than that takes, unless something is stuck.
+// Time limits for the end of the process. Each is far longer than needed, unless something is stuck.
 const (
-	startGrace   = 3 * time.Second  // from a signal to end until a start is given up
-	upgradeStop  = 2 * time.Second  // for an upgrade to be given up, or to be completed
-	reloadStop   = 2 * time.Second  // the same of a reload
+	startGrace   = 3 * time.Second  // from a signal to end until Lictor abandons a start that is under way
+	upgradeStop  = 2 * time.Second  // for an upgrade to stop or to complete
+	reloadStop   = 2 * time.Second  // for a reload to stop or to complete
 	cutGrace     = 10 * time.Second // for connections to be cut
-	endGrace     = 10 * time.Second // for all else
-	healthyAfter = 5 * time.Second  // for anything that clients need to answer whether it moves
+	endGrace     = 10 * time.Second // for everything else
+	healthyAfter = 5 * time.Second  // for each checked part to show that it makes progress
 )
 
-// endsProcess reports whether s asks the process to end.
+// endsProcess reports whether signal s asks the process to end.
 func endsProcess(s os.Signal) bool { return s != syscall.SIGHUP && s != upgrade.Signal }
 
-// ErrStuck is the error of Run and Serve when connections could not be cut. The log has said so.
+// ErrStuck is returned by Run and Serve if connections could not be cut. The log has the details.
 var ErrStuck = errors.New("connections could not be cut: something is stuck")
 
-// Run starts a daemon and serves until a signal ends it. It returns nil then, ErrStuck, or why the daemon did not
-// start. A start that hangs does not keep a signal from ending the process. Other signals count when the daemon has
-// started.
+// Run starts a daemon and serves until a signal ends it. It returns nil, ErrStuck, or the error that prevented the
+// start. A signal ends the process even if the start hangs. Other signals wait until the daemon has started.
 func Run(o Options, signals <-chan os.Signal) error {
 	ignorePipes()
 	return run(o.Predecessor, signals, func(ctx context.Context) (*Daemon, error) {
@@ -55,10 +54,10 @@ func run(p *upgrade.Predecessor, signals <-chan os.Signal, start func(context.Co
 		started <- outcome{d, err}
 	}()
 	var later []os.Signal
-	var over <-chan time.Time // nil: no signal to end has come
+	var over <-chan time.Time // nil until a signal asks the process to end
 	giveUp := func() error {
 		last := later[len(later)-1]
-		err := fmt.Errorf("signal %s came, and the start has not ended: does a disk or a file server hang?", last)
+		err := fmt.Errorf("signal %s: the start did not end in time, perhaps a disk or a file server hangs", last)
 		p.Failed(err)
 		return err
 	}
@@ -68,7 +67,7 @@ func run(p *upgrade.Predecessor, signals <-chan os.Signal, start func(context.Co
 			switch {
 			case o.err == nil:
 				return o.daemon.Serve(signals, later...)
-			case over != nil: // it was asked to
+			case over != nil: // a signal asked the process to end
 				return nil
 			}
 			p.Failed(withHints(o.err))
@@ -77,7 +76,7 @@ func run(p *upgrade.Predecessor, signals <-chan os.Signal, start func(context.Co
 			later = append(later, s)
 			switch {
 			case !endsProcess(s):
-			case over != nil: // the second one
+			case over != nil: // a second signal
 				return giveUp()
 			default:
 				cancel()
@@ -89,24 +88,24 @@ func run(p *upgrade.Predecessor, signals <-chan os.Signal, start func(context.Co
 	}
 }
 
-// Serve does what signals say until one ends the process, or another process has taken over and the last connection has
-// ended. It returns nil or ErrStuck. Earlier signals are in before.
+// Serve handles signals until one of them ends the process, or until a successor has taken over and the last connection
+// has ended. It returns nil or ErrStuck. The argument before has signals that arrived earlier.
 func (d *Daemon) Serve(signals <-chan os.Signal, before ...os.Signal) error {
 	err := d.obey(signals, before)
 	if !within(endGrace, d.conclude) {
-		d.log.Error("ended without waiting for everything: something outside hangs", "waited", endGrace.String())
+		d.log.Error("ended without waiting for everything, something outside lictor hangs", "waited", endGrace.String())
 	}
 	return err
 }
 
-// obey is Serve until the last connection has ended. It waits for signals and for channels only.
+// obey is Serve until the last connection has ended. It waits only for signals and channels.
 func (d *Daemon) obey(signals <-chan os.Signal, before []os.Signal) error {
 	d.obeying.Store(true)
 	d.service.ready(d.status())
 	alive, stopTicks := d.service.ticks()
 	defer stopTicks()
 	ready := d.mux.Ready()
-	var checked chan error // nil: nobody looks whether all is alive
+	var checked chan error // receives the result of a health check; nil if none is under way
 	for {
 		var s os.Signal
 		if len(before) > 0 {
@@ -146,7 +145,7 @@ func (d *Daemon) obey(signals <-chan os.Signal, before []os.Signal) error {
 			if d.upgrades.End() == nil {
 				return d.stop(s, signals)
 			}
-			select { // another process has taken over just now
+			select { // a successor has just taken over
 			case <-d.upgrades.Replaced():
 			case <-time.After(upgradeStop):
 			}
@@ -155,24 +154,26 @@ func (d *Daemon) obey(signals <-chan os.Signal, before []os.Signal) error {
 	}
 }
 
-// tellWatchdog tells systemd that this process is alive. If err is not nil, it logs that instead.
+// tellWatchdog tells systemd that this process is healthy. If err is not nil, it logs the error instead.
 func (d *Daemon) tellWatchdog(err error) {
 	if err != nil {
-		d.log.Error("something is stuck, the watchdog is not told that all is well", "error", err)
+		d.log.Error("lictor is stuck, so the systemd watchdog gets no sign of life", "error", err)
 		return
 	}
 	d.service.alive()
 }
 
-// errDeaf is the error of a daemon that does not take signals.
-var errDeaf = errors.New("what takes signals: no answer")
+// errDeaf says that the daemon does not handle signals.
+var errDeaf = errors.New("signal handling: no answer")
 
-// healthy returns nil if everything that clients and operators depend on answers, or an error that names what does not.
+// healthy returns nil if every part that clients and operators depend on responds. Otherwise the error names the parts
+// that do not.
 func (d *Daemon) healthy() error {
 	return errors.Join(d.hears(), d.proxier.Alive(healthyAfter))
 }
 
-// hears returns nil if signals are taken, or errDeaf. It is nil at the start and at the end, when obey does not run.
+// hears returns nil if the daemon handles signals, and errDeaf otherwise. It returns nil at the start and at the end,
+// when obey does not run.
 func (d *Daemon) hears() error {
 	if !d.obeying.Load() {
 		return nil
@@ -194,5 +195,5 @@ func (d *Daemon) status() string {
 	if d.ready() {
 		return "serving " + services
 	}
-	return "serving " + services + ", not all of them have had an answer from Consul yet"
+	return "serving " + services + ", some still wait for an answer from Consul"
 }

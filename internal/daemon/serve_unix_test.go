@@ -119,7 +119,7 @@ func TestStartThatHangs(t *testing.T) {
 				})
 			}()
 			if err := receive(t, "the end", end); err == nil ||
-				!strings.Contains(err.Error(), "the start has not ended") {
+				!strings.Contains(err.Error(), "the start did not end in time") {
 				t.Errorf("got %v", err)
 			}
 		})

@@ -12,16 +12,16 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// sources are those of a configuration that is about to be in force.
+// sources are the sources of a configuration that is about to come into force.
 type sources struct {
 	d              *Daemon
-	static, consul *endpoints.Input  // nil: there is none
-	client         *discovery.Consul // behind consul
-	standby        *standbyReports   // of client, if that is a new one
-	sameConsul     bool              // consul is the one that is in force
+	static, consul *endpoints.Input  // nil if there is none
+	client         *discovery.Consul // the client behind the consul input
+	standby        *standbyReports   // the standby reports of client, if client is new
+	sameConsul     bool              // the consul input stays the one in force
 
-	// If the consul that is in force is to watch something else: what it watched before, and the services that it
-	// watches in another way. Otherwise nil.
+	// If the Consul client in force must watch other services: old is its former configuration, and doubt has the
+	// services whose watch changes. Otherwise both are nil.
 	old   *config.Config
 	doubt map[string]bool
 }
@@ -63,7 +63,7 @@ func (d *Daemon) prepareSources(ctx context.Context, old, next *config.Config) (
 	return s, nil
 }
 
-// await gives new services a moment to get their first sets.
+// await waits for the first sets of new services, for at most firstAnswer.
 func (s *sources) await(ctx context.Context, log hclog.Logger) {
 	ctx, cancel := context.WithTimeout(ctx, firstAnswer)
 	defer cancel()
@@ -81,12 +81,12 @@ func (s *sources) await(ctx context.Context, log hclog.Logger) {
 	}
 }
 
-// abort ends what prepareSources started.
+// abort ends the sources that prepareSources started.
 func (s *sources) abort() {
 	if s.old != nil {
 		s.d.mux.Abort(s.consul, s.doubt)
 		if err := s.client.Apply(watchesOf(s.old)); err != nil {
-			s.d.log.Error("services in consul are not followed as before, reload again", "error", err)
+			s.d.log.Error("the former watches in consul could not be restored, reload again", "error", err)
 		}
 	}
 	if s.consul != nil && !s.sameConsul {
@@ -97,7 +97,7 @@ func (s *sources) abort() {
 	}
 }
 
-// changedWatches are the services that are not watched by next as they are by old.
+// changedWatches returns the services of old that next watches differently or not at all.
 func changedWatches(old, next []discovery.Watch) map[string]bool {
 	byName := make(map[string]discovery.Watch, len(next))
 	for _, w := range next {
@@ -112,8 +112,8 @@ func changedWatches(old, next []discovery.Watch) map[string]bool {
 	return names
 }
 
-// commit puts the sources in force, in place of those that were. The former ones go on until they have a successor that
-// knows as much. It returns false if the daemon has ended meanwhile.
+// commit puts the new sources in force. The former sources continue until their successors have as many sets. commit
+// returns false if the daemon has ended meanwhile.
 func (s *sources) commit(next *config.Config) bool {
 	d := s.d
 	d.mu.Lock()
@@ -139,20 +139,20 @@ func (s *sources) commit(next *config.Config) bool {
 		s.standby.Commit(consulNames(next))
 	}
 	if s.client != nil && !s.sameConsul {
-		d.running.Go(s.client.Recount) // it was not told of endpoints that were ejected meanwhile
+		d.running.Go(s.client.Recount) // the new client has missed ejections until now
 	}
 	return true
 }
 
-// startStatic starts the source of the services that have nothing but a list, and returns when it has given all of its
-// sets. It returns nil if there are no such services.
+// startStatic starts the source of the services that have only static endpoints, and waits for all of its sets. It
+// returns nil if there are no such services.
 func (d *Daemon) startStatic(cfg *config.Config) *endpoints.Input {
 	sets := staticSets(cfg)
 	if len(sets) == 0 {
 		return nil
 	}
 	f := d.mux.Start(discovery.NewStatic(sets), staticNames(cfg), d.log)
-	<-f.AllSets() // it waits for nothing
+	<-f.AllSets() // immediate, because the sets are static
 	return f
 }
 
@@ -166,8 +166,8 @@ func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul, stan
 	return first
 }
 
-// healthChanged passes on that an endpoint was ejected, or that its ejection has ended. It is called while an endpoint
-// is in use, so it must not block.
+// healthChanged handles an ejection or the end of one. It must not block, because it is called while an endpoint is in
+// use.
 func (d *Daemon) healthChanged(c lb.HealthChange) {
 	d.events.Health(c)
 	if c.Ejected {
@@ -176,21 +176,21 @@ func (d *Daemon) healthChanged(c lb.HealthChange) {
 	d.chooseSource(c.Service)
 }
 
-// checkChanged passes on that an endpoint passes its check over HTTP, or does so no longer.
+// checkChanged handles a change in the result of a service's HTTP checks.
 func (d *Daemon) checkChanged(service string) {
 	d.sets.ReconsiderService(service)
 	d.chooseSource(service)
 }
 
-// chooseSource has Consul's client choose again which source of a service is in use. It does not block.
+// chooseSource makes the Consul client choose a service's source again. It does not block.
 func (d *Daemon) chooseSource(service string) {
 	if consul := d.consul.Load(); consul != nil {
 		consul.HealthChanged(service)
 	}
 }
 
-// failing returns how many of endpoints are ejected or fail their check over HTTP. They need not be in the set of the
-// service.
+// failing returns how many of endpoints are ejected or fail their HTTP check. The endpoints need not be in the
+// service's set.
 func (d *Daemon) failing(service string, endpoints []lb.Endpoint) int {
 	fit := d.checker.Fit(service, endpoints)
 	return len(endpoints) - len(fit) + d.balancer.Ejected(service, fit)

@@ -6,35 +6,35 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// standbys passes the endpoints that stand by from the Consul clients to what checks them. After a reload the former
-// client runs until the new one knows as much. The latest committed client that has reported a service decides for it;
-// reports of earlier clients are then ignored.
+// standbys forwards standby endpoints from the Consul clients to the health checkers. After a reload, the former client
+// runs until the new client has as many sets. The latest committed client that has reported a service decides for it;
+// reports of earlier clients are ignored.
 type standbys struct {
-	// See lb.Prober.Standby and healthcheck.Checker.Standby.
+	// apply is called with a service's standby endpoints. See lb.Prober.Standby and healthcheck.Checker.Standby.
 	apply func(service string, endpoints []lb.Endpoint)
 
-	mu       sync.Mutex // guards the following, and the fields of all standbyReports
+	mu       sync.Mutex // guards the fields below, and the fields of all standbyReports
 	commits  int
 	deciding map[string]*standbyReports // by service
 }
 
-// standbyReports takes what one Consul client reports. Safe for concurrent use.
+// standbyReports receives the reports of one Consul client. It is safe for concurrent use.
 type standbyReports struct {
 	all    *standbys
-	commit int                      // the number of its commit; 0: not committed yet
-	held   map[string][]lb.Endpoint // by service: what was reported before the commit
+	commit int                      // number of the commit; 0 before it
+	held   map[string][]lb.Endpoint // reports before the commit, by service
 }
 
 func newStandbys(apply func(service string, endpoints []lb.Endpoint)) *standbys {
 	return &standbys{apply: apply, deciding: map[string]*standbyReports{}}
 }
 
-// newReports returns the reports of another client. They are held until Commit.
+// newReports returns the reports of another client. The reports are held until Commit.
 func (s *standbys) newReports() *standbyReports {
 	return &standbyReports{all: s, held: map[string][]lb.Endpoint{}}
 }
 
-// Report replaces the endpoints of a service that stand by. It is the client's OnStandby.
+// Report replaces the standby endpoints of a service. It is the client's OnStandby.
 func (r *standbyReports) Report(service string, endpoints []lb.Endpoint) {
 	r.all.mu.Lock()
 	defer r.all.mu.Unlock()
@@ -45,7 +45,7 @@ func (r *standbyReports) Report(service string, endpoints []lb.Endpoint) {
 	r.applyLocked(service, endpoints)
 }
 
-// applyLocked passes a report on, unless a later client has reported the service.
+// applyLocked forwards a report, unless a later client has reported the service.
 func (r *standbyReports) applyLocked(service string, endpoints []lb.Endpoint) {
 	if d := r.all.deciding[service]; d == nil || d.commit <= r.commit {
 		r.all.deciding[service] = r
@@ -53,7 +53,7 @@ func (r *standbyReports) applyLocked(service string, endpoints []lb.Endpoint) {
 	}
 }
 
-// Commit puts r in force. Endpoints of services that are not among names stand by no more.
+// Commit puts r in force. Services that are not in names have no standby endpoints any more.
 func (r *standbyReports) Commit(names []string) {
 	s := r.all
 	s.mu.Lock()

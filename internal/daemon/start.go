@@ -24,7 +24,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// newDaemon returns a daemon that does nothing yet.
+// newDaemon returns a daemon that does not run yet.
 func newDaemon(o Options) *Daemon {
 	d := &Daemon{
 		o: o, load: o.Load, log: NewLogger(o.Config, o.Output.err),
@@ -51,30 +51,30 @@ func newDaemon(o Options) *Daemon {
 	})
 	d.checker = healthcheck.New(healthcheck.Options{
 		Resolver: d.resolver, Logger: d.log.Named("check"),
-		Changed: d.checkChanged, // there are sets before there are checks
+		Changed: d.checkChanged, // sets exist before checks
 	})
 	d.cycles = cycles.New(cycles.Options{
 		Logger: d.log.Named("endpoints"), Changed: d.reconsider, Lookup: d.resolver.Lookup,
 	})
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	d.ending, d.toEnd = context.WithCancel(d.ctx)
-	// What libraries log, such as net/http of unexpected answers, is for debugging.
+	// Log messages of libraries, such as those of net/http about unexpected answers, are for debugging.
 	log.SetFlags(0)
 	log.SetOutput(d.log.StandardWriter(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}))
 	return d
 }
 
-// firstEvent returns the number after which those of events begin. The numbers of an earlier process are below it: of
-// the predecessor, whose last is given, and of one that has ended, which had less than an event each microsecond. A
-// float64, which clients of the API may use, has room for these until the year 2255.
+// firstEvent returns the number before the first event of this process. It is at least the predecessor's last event
+// number. It is also above all numbers of earlier processes, which had fewer than one event in a microsecond. API
+// clients may use float64, which is exact for these numbers until the year 2255.
 func firstEvent(now time.Time, predecessors uint64) uint64 {
 	return max(uint64(max(now.UnixMicro(), 0)), predecessors)
 }
 
-// Start opens the listeners, prints what they serve, and starts the sources. With a predecessor it takes over from
-// that. It does all of that, or returns an error and leaves nothing. It does not wait for Consul after ctx has ended.
+// Start opens the listeners, prints them, and starts the sources. With a predecessor, Start takes over from it. On
+// error, Start leaves nothing running. After ctx has ended, Start does not wait for Consul.
 //
-// The caller has to call Serve next.
+// The caller must call Serve next.
 func Start(ctx context.Context, o Options) (*Daemon, error) {
 	d := newDaemon(o)
 	if err := d.start(ctx); err != nil {
@@ -113,7 +113,7 @@ func (d *Daemon) start(ctx context.Context) error {
 	d.resolver.SetNames(predecessor.State().Names)
 	known := restore(predecessor, d.sets, cfg)
 	d.balancer.SetEmptied(predecessor.State().Emptied)
-	// The listeners serve at once what was good when an earlier lictor ended.
+	// Saved sets let the listeners serve before Consul answers.
 	if saved := savedSets(consul); len(saved) > 0 {
 		d.sets.OnUpdate(saved)
 		d.log.Info("saved endpoints are in use until consul answers", "services", len(saved))
@@ -144,9 +144,9 @@ func (d *Daemon) start(ctx context.Context) error {
 	return nil
 }
 
-// settle starts what is not forwarding: the admin API at shown, which may be nil, the registration and the reloads.
+// settle starts everything besides forwarding: the admin API at shown (nil for none), the registration and the reloads.
 func (d *Daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *discovery.Consul, shown net.Listener) {
-	_ = d.reloading.take(d.ctx) // nobody has it. Requests of the API wait until all of this is there
+	_ = d.reloading.take(d.ctx) // never waits: nobody else knows d yet. API requests wait until settle ends
 	defer d.reloading.giveBack()
 	d.admin = d.serveAdmin(cfg.Admin, shown)
 	d.detect(cfg)
@@ -160,7 +160,7 @@ func (d *Daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *disc
 	d.running.Go(func() { d.cycles.Run(d.ctx) })
 }
 
-// openProxier makes the proxier, and reports whether it has inherited sockets.
+// openProxier makes the proxier, and reports whether it inherited sockets.
 func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 	limit, loops := descriptorLimit(), spareProcessor(d.log)
 	d.log.Info("starting", "version", d.o.Version, "processors", loops, "descriptors", limit)
@@ -189,8 +189,8 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 	return len(options.Inherited) > 0, nil
 }
 
-// openListeners opens the listeners of services, takes over from the predecessor if there is one, and returns the
-// listener of the admin API. That is nil if there is to be none.
+// openListeners opens the services' listeners, takes over from a predecessor, and returns the admin API's listener.
+// That listener is nil if there is none.
 func (d *Daemon) openListeners(cfg *config.Config) (shown net.Listener, err error) {
 	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
 		return nil, err
@@ -210,15 +210,15 @@ func (d *Daemon) openListeners(cfg *config.Config) (shown net.Listener, err erro
 		return shown, nil
 	}
 	if err := d.takeOver(p, passed != nil); err != nil {
-		if shown != nil && passed == nil { // the file of one that was passed on stays
-			_ = shown.Close() // nobody has dialled it
+		if shown != nil && passed == nil { // the predecessor keeps a socket that it passed on
+			_ = shown.Close() // no client has connected yet
 		}
 		return nil, err
 	}
 	return shown, nil
 }
 
-// takeOver has this process serve instead of p. With admin it serves p's socket of the admin API too.
+// takeOver makes this process serve instead of p. If admin is true, this process also serves p's admin socket.
 func (d *Daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
 	sessions, err := p.Sessions(upgrade.Build{Version: d.o.Version, Revision: d.o.Revision}, admin)
 	if err != nil {
@@ -231,11 +231,11 @@ func (d *Daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
 	return nil
 }
 
-// leftAlone returns when p has let go of everything, and then lets Consul's answers be saved.
+// leftAlone waits until p has released everything. Then it lets the Consul client save answers.
 func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 	formers, err := p.Serving()
 	if err != nil {
-		d.log.Warn("the earlier process has ended before its time", "error", err)
+		d.log.Warn("the replaced process ended before it had released everything", "error", err)
 	}
 	d.formers.follow(formers, d.running.Go)
 	if consul != nil {
@@ -243,21 +243,22 @@ func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 	}
 }
 
-// spareProcessor gives Go one processor more than there are, and returns how many there are. An event loop that waits
-// keeps its processor for 10 ms, unless none is idle. Then the runtime's monitor takes the processor away within
-// microseconds, and the loop has to find another one when it wakes. The monitor, having found work, goes on looking
-// every 20 us. That was an eighth of all processor time under load.
+// spareProcessor sets GOMAXPROCS one higher than the number of processors, and returns that number. If no processor is
+// idle, the runtime's monitor takes the processor from a waiting event loop within microseconds. The loop must then
+// find another processor when it wakes. The monitor, having found work, keeps polling every 20 us, which cost an eighth
+// of all processor time under load. With an idle processor, a waiting loop keeps its own for 10 ms.
 func spareProcessor(log hclog.Logger) int {
 	n := runtime.GOMAXPROCS(0)
 	if allowed, err := allowedProcessors(); err != nil && os.Getenv("GOMAXPROCS") == "" {
 		n = max(n, allowed)
-		log.Warn("the system does not say how many processors there are; GOMAXPROCS can", "error", err, "processors", n)
+		log.Warn("the number of processors is unknown, set GOMAXPROCS if this is wrong", "error", err,
+			"processors", n)
 	}
 	runtime.GOMAXPROCS(n + 1)
 	return n
 }
 
-// announce prints a line for each listener: what it serves, and from where. It does not wait until they are printed.
+// announce prints a line for each listener: its service, its address and the source. It does not wait for the output.
 func (d *Daemon) announce(cfg *config.Config) {
 	from := map[string]string{}
 	for _, s := range cfg.Services {
@@ -268,14 +269,14 @@ func (d *Daemon) announce(cfg *config.Config) {
 	for _, l := range d.proxier.Listeners() {
 		fmt.Fprintf(t, "%s\t%s %s -> %s\n", l.Service, l.Protocol, l.Addr, from[l.Service])
 	}
-	_ = t.Flush()                              // memory takes everything
-	_, _ = d.o.Output.out.Write(lines.Bytes()) // at once, so all of them find room
+	_ = t.Flush()                              // writing to memory cannot fail
+	_, _ = d.o.Output.out.Write(lines.Bytes()) // in one write, so that all lines are queued together
 	d.running.Go(d.announced)
 }
 
-// announced warns if the listeners could not be printed.
+// announced logs a warning if the listeners could not be printed.
 func (d *Daemon) announced() {
 	if err := d.o.Output.out.Flush(d.ctx); err != nil && d.ctx.Err() == nil {
-		d.log.Warn("listeners not printed", "error", err)
+		d.log.Warn("the list of listeners could not be printed", "error", err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
-// stop takes no more clients after the signal s, and returns when the last connection has ended. Endpoints are followed
-// until then.
+// stop ends the daemon after signal s. It accepts no more clients, and returns when the last connection has ended. The
+// sources keep updating endpoints until then.
 func (d *Daemon) stop(s os.Signal, signals <-chan os.Signal) error {
 	grace := max(d.cfg.Load().ShutdownGrace, 0)
 	d.log.Info("stopping", "signal", s.String(), "grace", grace.String())
@@ -26,7 +26,7 @@ func (d *Daemon) stop(s os.Signal, signals <-chan os.Signal) error {
 		select {
 		case err := <-stopped:
 			if err != nil && grace > 0 {
-				d.log.Warn("stopped, what was still open was cut", "reason", why)
+				d.log.Warn("stopped, open connections were cut", "reason", why)
 			} else {
 				d.log.Info("stopped")
 			}
@@ -48,13 +48,13 @@ func (d *Daemon) stop(s os.Signal, signals <-chan os.Signal) error {
 // stuck logs that connections could not be cut, and returns ErrStuck.
 func (d *Daemon) stuck() error {
 	err := d.proxier.Alive(time.Second)
-	d.log.Error("stopped, though connections could not be cut: something is stuck", "error", err)
+	d.log.Error("stopped, but connections could not be cut: lictor is stuck", "error", err)
 	return ErrStuck
 }
 
 func (d *Daemon) shutdown(ctx context.Context, stopped chan<- error) {
-	d.running.Go(d.tellStopping) // beside it: a Consul that hangs must hold up nothing
-	select {                     // an upgrade that is under way gives up, and puts the proxier back
+	d.running.Go(d.tellStopping) // in a goroutine, because a hung Consul must not delay the shutdown
+	select {                     // an upgrade that is under way stops, and resumes the proxier
 	case <-d.upgrades.Done():
 	case <-time.After(upgradeStop):
 	}
@@ -63,12 +63,12 @@ func (d *Daemon) shutdown(ctx context.Context, stopped chan<- error) {
 
 func (d *Daemon) tellStopping() { d.registration().stopping() }
 
-// finish serves the connections that there are to their end, after another process has taken over. A signal to end
-// means shutdown_grace from then on, and a second one at once: whoever stops the service means all of its processes.
-// Earlier signals are in before.
+// finish serves the open connections until they end, after a successor has taken over. The first signal to end gives
+// the connections shutdown_grace, and a second one cuts them at once. A service manager that stops Lictor signals all
+// of its processes. The argument before has signals that arrived earlier.
 func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
-	go d.admin.stop() // its socket is served already
-	d.prober.Close()  // but not the checker: connections to an endpoint that fails may have to end
+	go d.admin.stop() // the successor serves the admin socket
+	d.prober.Close()  // the checker continues, because a failed endpoint's connections may have to end
 	cfg := d.cfg.Load()
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -91,7 +91,7 @@ func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 			select {
 			case err := <-stopped:
 				if err != nil {
-					d.log.Warn("stopped, what was still open was cut", "reason", why)
+					d.log.Warn("stopped, open connections were cut", "reason", why)
 				} else {
 					d.log.Info("stopped, the last connection has ended")
 				}
@@ -120,19 +120,19 @@ func (d *Daemon) finish(signals <-chan os.Signal, before ...os.Signal) error {
 	}
 }
 
-// conclude ends what runs beside the proxier.
+// conclude ends everything besides the proxier.
 func (d *Daemon) conclude() {
 	d.end()
 	d.admin.stop()
 	d.access.Stop()
 }
 
-// end ends sources, the registration, and all that waits for the end of the daemon.
+// end ends the sources, the registration and all goroutines of the daemon.
 func (d *Daemon) end() {
 	d.toEnd()
 	d.cancel()
-	// A reload that is under way has sources of its own, and an upgrade has something to say to the other process. One
-	// that hangs is left alone: it finds that all has ended.
+	// A reload that is under way has sources of its own, and an upgrade must tell the other process. A hung reload or
+	// upgrade is abandoned; when it continues, it finds that the daemon has ended.
 	d.upgrades.End()
 	hangs := !d.reloading.takeWithin(reloadStop)
 	select {
@@ -155,7 +155,7 @@ func (d *Daemon) end() {
 	d.checker.Close()
 	d.resolver.Close()
 	if hangs {
-		d.log.Error("a reload or an upgrade hangs, and is left alone")
+		d.log.Error("a reload or an upgrade hangs, lictor ends without waiting for it")
 		return
 	}
 	d.running.Wait()

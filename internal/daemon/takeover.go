@@ -14,8 +14,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// restore makes what a predecessor served what this process serves until it knows better. It reports whether that is
-// all that there is to serve.
+// restore makes the predecessor's sets the first sets of this process. It reports whether all Consul services of cfg
+// have a set then.
 func restore(p *upgrade.Predecessor, sets *endpoints.Sets, cfg *config.Config) bool {
 	if p == nil {
 		return false
@@ -30,26 +30,26 @@ func restore(p *upgrade.Predecessor, sets *endpoints.Sets, cfg *config.Config) b
 	return len(known) == len(wanted)
 }
 
-// inheritAdmin returns the listener of the predecessor's admin API, if cfg wants one that it has, or nil.
+// inheritAdmin returns the predecessor's admin listener if cfg wants that address, and nil otherwise.
 func inheritAdmin(p *upgrade.Predecessor, cfg config.Admin, log hclog.Logger) net.Listener {
 	file, address := p.Admin()
 	if file == nil {
 		return nil
 	}
-	defer func() { _ = file.Close() }() // the listener has a descriptor of its own
+	defer func() { _ = file.Close() }() // the listener has its own descriptor
 	a, err := admin.ParseAddress(address)
 	if err != nil || !wantsAdmin(cfg, a) {
 		return nil
 	}
 	l, err := admin.Inherit(a, file)
 	if err != nil {
-		log.Warn("admin API not taken over", "error", err)
+		log.Warn("the admin API was not taken over", "error", err)
 		return nil
 	}
 	return l
 }
 
-// wantsAdmin reports whether cfg wants the admin API at a.
+// wantsAdmin reports whether cfg wants the admin API at address a.
 func wantsAdmin(cfg config.Admin, a admin.Address) bool {
 	switch {
 	case cfg.Off:

@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// A turn is a lock whose holder may wait for something outside of this process: a disk, a file server, Consul, a
-// program that is started. So a goroutine that wants it can give up. Nothing that a signal, the watchdog or a probe
-// needs takes it.
+// A turn is a lock whose holder may wait for something outside this process: a disk, a file server, Consul, or a
+// program that it starts. Therefore a goroutine can stop waiting for a turn. Signals, the watchdog and probes never
+// need a turn.
 //
-// A sync.Mutex of this package is held for moments only, and its holder waits for nothing.
+// A sync.Mutex of this package is held only briefly, and its holder never waits.
 type turn chan struct{}
 
 func newTurn() turn { return make(turn, 1) }
 
-// take waits for the turn. If ctx ends first, it returns the cause of that.
+// take acquires the turn. If ctx ends first, it returns the cause.
 func (t turn) take(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -27,17 +27,17 @@ func (t turn) take(ctx context.Context) error {
 	}
 }
 
-// giveBack gives the turn back, which the caller has taken.
+// giveBack releases the turn. The caller must hold it.
 func (t turn) giveBack() { <-t }
 
-// takeWithin waits for the turn, at most for limit, and reports whether it has it.
+// takeWithin acquires the turn within limit, and reports whether it did.
 func (t turn) takeWithin(limit time.Duration) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	return t.take(ctx) == nil
 }
 
-// within runs f, and reports whether it has returned before limit. If it has not, it goes on.
+// within runs f, and reports whether f returned before limit. Otherwise f continues in its goroutine.
 func within(limit time.Duration, f func()) bool {
 	done := make(chan struct{})
 	go func() {

@@ -13,9 +13,9 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// Upgrade has another process take this one's place: of the program that is at the same path now, with the same
-// arguments. It returns when that serves. After an error everything is as it was. While an upgrade is in progress,
-// another one fails at once.
+// Upgrade replaces this process by a new one, which runs the program at the same path with the same arguments. It
+// returns when the new process serves. After an error, this process continues unchanged. If an upgrade is already in
+// progress, Upgrade fails at once.
 func (d *Daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
 	ctx, cancel := d.untilTheEnd(ctx)
 	defer cancel()
@@ -26,7 +26,7 @@ func (d *Daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
 	return admin.Upgrade{PID: by.PID, Version: by.Build.Version, Revision: by.Build.Revision}, nil
 }
 
-// tryUpgrade is the Attempt of the daemon's Upgrader. It waits for a reload that is under way until ctx ends.
+// tryUpgrade is the Attempt of the daemon's Upgrader. It waits until ctx ends for a reload that is under way.
 func (d *Daemon) tryUpgrade(ctx context.Context, commit func(upgrade.Process) error) error {
 	if err := d.reloading.take(ctx); err != nil {
 		return underWay(err)
@@ -36,22 +36,23 @@ func (d *Daemon) tryUpgrade(ctx context.Context, commit func(upgrade.Process) er
 	began := time.Now()
 	by, err := d.replace(commit)
 	if err != nil {
-		d.log.Error("not upgraded, this process goes on", "error", err)
-		d.events.Add(endpoints.Event{Kind: endpoints.KindUpgrade, Text: "failed, this process goes on: " + err.Error()})
+		d.log.Error("not upgraded, this process continues", "error", err)
+		d.events.Add(endpoints.Event{Kind: endpoints.KindUpgrade,
+			Text: "failed, this process continues: " + err.Error()})
 		return err
 	}
-	d.log.Info("another process has taken over, connections go on here until they end",
+	d.log.Info("another process has taken over, open connections continue here until they end",
 		"pid", by.PID, "version", by.Build.Version, "took", time.Since(began))
 	return nil
 }
 
-// replace starts a successor and has it take over.
+// replace starts a successor and lets it take over.
 func (d *Daemon) replace(commit func(upgrade.Process) error) (by upgrade.Process, err error) {
 	switch {
 	case d.o.Program == "":
-		return by, errors.New("this process cannot be replaced: only lictor run can")
+		return by, errors.New("this process cannot be replaced: only lictor run can be upgraded")
 	case os.Getpid() == 1:
-		return by, errors.New("this is process 1, with which its container ends: start another container instead")
+		return by, errors.New("this is process 1, and its container ends with it: start another container instead")
 	case d.ending.Err() != nil:
 		return by, upgrade.ErrEnding
 	}
@@ -61,7 +62,7 @@ func (d *Daemon) replace(commit func(upgrade.Process) error) (by upgrade.Process
 	}
 	defer func() {
 		for _, one := range sockets {
-			_ = one.File.Close() // a duplicate
+			_ = one.File.Close() // the file is a duplicate
 		}
 	}()
 	s, err := upgrade.Launch(d.o.Program, os.Args[1:])
@@ -82,7 +83,7 @@ func (d *Daemon) replace(commit func(upgrade.Process) error) (by upgrade.Process
 	return by, nil
 }
 
-// replaceBy returns when s serves. This process may not serve any more then, unless s is killed.
+// replaceBy returns when s serves. After that this process must not serve, unless s is killed.
 func (d *Daemon) replaceBy(s *upgrade.Successor, sockets []proxy.Inherited) error {
 	offer, err := d.offer(sockets)
 	if err != nil {
@@ -99,7 +100,7 @@ func (d *Daemon) replaceBy(s *upgrade.Successor, sockets []proxy.Inherited) erro
 	return d.orEnding(s.Commit(d.ending, sessions, append([]upgrade.ProcessUses{own}, d.formers.uses()...)))
 }
 
-// orEnding returns err, or ErrEnding if it failed because this process is to end.
+// orEnding returns err, or ErrEnding if this process is about to end.
 func (d *Daemon) orEnding(err error) error {
 	if err != nil && d.ending.Err() != nil {
 		return upgrade.ErrEnding
@@ -107,7 +108,7 @@ func (d *Daemon) orEnding(err error) error {
 	return err
 }
 
-// offer returns what the successor needs to be ready.
+// offer returns the state and the sockets that the successor needs to become ready.
 func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	o = upgrade.Offer{Sockets: sockets, State: upgrade.State{PID: os.Getpid(), Links: d.cycles.Links(),
 		Events: d.events.Last()}}
@@ -124,8 +125,8 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	return o, err
 }
 
-// letGo leaves to s what it has taken over. Nothing can fail any more: at worst, s does not hear the last word, and
-// says so.
+// letGo releases everything that s has taken over. It cannot fail. At worst s does not receive the last message, and
+// logs that.
 func (d *Daemon) letGo(s *upgrade.Successor) {
 	d.proxier.Release()
 	if s.TookAdmin() {
@@ -135,11 +136,11 @@ func (d *Daemon) letGo(s *upgrade.Successor) {
 	d.registerAs(nil)
 	d.service.replacedBy(s.PID())
 	if c := d.consul.Load(); c != nil {
-		c.HoldState(true) // last, for it waits for the disk
+		c.HoldState(true) // last, because it waits for the disk
 	}
 	serving, err := s.Release(d.formers.leave())
 	if err != nil {
-		d.log.Warn("the successor may not know that it is on its own", "error", err)
+		d.log.Warn("the successor may not know that this process has released everything", "error", err)
 		return
 	}
 	d.tellUses(serving)

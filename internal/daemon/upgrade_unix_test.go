@@ -153,7 +153,7 @@ func TestSignalEndsTheFormerProcess(t *testing.T) {
 	if err := receive(t, "the end", s.end); err != nil {
 		t.Error(err)
 	}
-	s.awaitLog(`what was still open was cut: reason="second signal"`)
+	s.awaitLog(`open connections were cut: reason="second signal"`)
 	if _, err := kept.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection is not cut")
 	}

@@ -9,13 +9,13 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// tellEvery is the least time between two messages of a former process about what it uses.
+// tellEvery is the minimum time between two messages in which a former process reports its uses.
 const tellEvery = 50 * time.Millisecond
 
-// A useOf is an [upgrade.Use] without its count.
+// A useOf identifies what is used: an [upgrade.Use] without its count.
 type useOf = upgrade.Use
 
-// uses returns what this process uses, without the uses of former processes.
+// uses returns the uses of this process, without those of former processes.
 func (d *Daemon) uses() map[useOf]int64 {
 	all := map[useOf]int64{}
 	for service, uses := range d.balancer.Uses() {
@@ -31,7 +31,7 @@ func (d *Daemon) uses() map[useOf]int64 {
 	return all
 }
 
-// usesWithout returns what this process uses, apart from sessions that it hands over.
+// usesWithout returns the uses of this process, without the sessions that it hands over.
 func (d *Daemon) usesWithout(sessions []proxy.Session) []upgrade.Use {
 	all := d.uses()
 	for _, x := range sessions {
@@ -63,8 +63,8 @@ func changedUses(before, now map[useOf]int64) (changed []upgrade.Use) {
 	return changed
 }
 
-// keepWhileWaiting raises counts of now to those of before, for services whose clients wait: what has ended may be
-// replaced at once by one that waits, so that another process may not use it.
+// keepWhileWaiting raises counts in now to those in before, for services with waiting clients. A waiting client of this
+// process may take a freed slot at once, so other processes must not use the slot.
 func keepWhileWaiting(before, now map[useOf]int64) {
 	for of, n := range before {
 		waits := now[useOf{Service: of.Service}] > 0
@@ -74,7 +74,8 @@ func keepWhileWaiting(before, now map[useOf]int64) {
 	}
 }
 
-// tellUses has the process that serves told what this one uses, until the daemon ends or nobody is there to be told.
+// tellUses reports this process's uses to the serving process, until the daemon ends or no process receives the
+// reports.
 func (d *Daemon) tellUses(to *upgrade.Serving) {
 	wake := make(chan struct{}, 1)
 	ended := func() {
@@ -92,13 +93,13 @@ func (d *Daemon) tellUses(to *upgrade.Serving) {
 	})
 }
 
-// tellOne tells one process. It returns the next one that serves, or nil if there is none.
+// tellOne reports to one process. It returns the process that serves next, or nil if there is none.
 func (d *Daemon) tellOne(to *upgrade.Serving, wake <-chan struct{}) *upgrade.Serving {
 	defer to.Close()
 	defer context.AfterFunc(d.ctx, to.Close)()
 	moved := make(chan *upgrade.Serving, 1)
 	d.running.Go(func() {
-		next, _ := to.Moved() // an error says that there is none
+		next, _ := to.Moved() // an error means that there is none
 		moved <- next
 	})
 	told := d.uses()

@@ -17,34 +17,35 @@ import (
 )
 
 const (
-	// settle is how long files must have been left alone before they are read: more than one may be written in a row.
+	// settle is how long files must be unchanged before they are read, because several may be written one after
+	// another.
 	settle = 200 * time.Millisecond
 
-	// lookAgain is how often files are looked at if the system does not tell of changes.
+	// lookAgain is the interval of reading the files if the system does not report changes.
 	lookAgain = time.Second
 )
 
-// A Watch is for files whose changes ask for a reload.
+// A Watch watches files and asks for a reload when they change.
 type Watch struct {
 	paths []string
-	last  [sha256.Size]byte // fingerprint
+	last  [sha256.Size]byte // fingerprint of the files at the last reload
 }
 
-// NewWatch returns a Watch for the files and folders at paths. What changes after that asks for a reload, so NewWatch
-// is called before the files are read.
+// NewWatch returns a Watch for the files and folders at paths. Every later change asks for a reload, so NewWatch must
+// be called before the files are read.
 func NewWatch(paths []string) *Watch { return &Watch{paths, fingerprint(paths)} }
 
-// run calls changed whenever the files have another content than last, until ctx ends.
+// run calls changed after each change of the files' content, until ctx ends.
 func (w *Watch) run(ctx context.Context, log hclog.Logger, changed func()) {
 	watcher, err := newWatcher(foldersOf(w.paths))
 	if err != nil {
-		log.Warn("the system does not tell of changed files, reading them again and again", "error",
+		log.Warn("the system does not report changed files, lictor reads them regularly instead", "error",
 			err, "every", lookAgain)
 		w.poll(ctx, changed)
 		return
 	}
 	defer func() { _ = watcher.Close() }()
-	quiet := time.NewTimer(settle) // once at first: for what changed before the watch began
+	quiet := time.NewTimer(settle) // once at first, for changes before the watch began
 	defer quiet.Stop()
 	for {
 		select {
@@ -52,7 +53,7 @@ func (w *Watch) run(ctx context.Context, log hclog.Logger, changed func()) {
 			return
 		case <-watcher.Events:
 			quiet.Reset(settle)
-		case err := <-watcher.Errors: // too many events at once, perhaps: look
+		case err := <-watcher.Errors: // perhaps too many events at once, so check the files
 			log.Debug("watching files", "error", err)
 			quiet.Reset(settle)
 		case <-quiet.C:
@@ -64,7 +65,8 @@ func (w *Watch) run(ctx context.Context, log hclog.Logger, changed func()) {
 	}
 }
 
-// poll does what run does where the system does not tell of changes. Files have settled when they are the same twice.
+// poll is run for systems that do not report changes. It calls changed when two successive reads of changed files are
+// equal.
 func (w *Watch) poll(ctx context.Context, changed func()) {
 	tick := time.NewTicker(lookAgain)
 	defer tick.Stop()
@@ -83,7 +85,7 @@ func (w *Watch) poll(ctx context.Context, changed func()) {
 	}
 }
 
-// newWatcher returns what tells of changes in all of the folders.
+// newWatcher returns a watcher for changes in all folders.
 func newWatcher(folders []string) (*fsnotify.Watcher, error) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -97,8 +99,9 @@ func newWatcher(folders []string) (*fsnotify.Watcher, error) {
 	return watcher, nil
 }
 
-// foldersOf returns the folders to watch for changes of the files and folders at paths. If a path is a symbolic link,
-// these are the folder of the link and that of its target: Kubernetes changes mounted configurations by another link.
+// foldersOf returns the folders to watch for changes of the files and folders at paths. For a symbolic link it returns
+// the folder of the link and the folder of its target, because Kubernetes changes a mounted configuration by replacing
+// a link.
 func foldersOf(paths []string) []string {
 	seen := map[string]bool{}
 	var folders []string
@@ -120,13 +123,13 @@ func foldersOf(paths []string) []string {
 	return folders
 }
 
-// fingerprint returns what changes when what config.Load would read changes.
+// fingerprint returns a hash that changes when the result of config.Load would change.
 func fingerprint(paths []string) [sha256.Size]byte {
 	h := sha256.New()
 	for _, path := range paths {
 		files := []string{path}
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
-			files, _ = config.Files(path) // an error is a state like any other
+			files, _ = config.Files(path) // an error is part of the state
 		}
 		for _, file := range files {
 			text, err := regular.ReadFile(file, config.MaxFile)

@@ -14,7 +14,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// consulOptions returns how to reach Consul. The caller adds the watches.
+// consulOptions returns the options to reach Consul. The caller adds the watches.
 func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions {
 	return discovery.ConsulOptions{
 		Address:    c.Address,
@@ -30,14 +30,14 @@ func consulOptions(c config.Consul, logger hclog.Logger) discovery.ConsulOptions
 	}
 }
 
-// queryOf returns a service's query as discovery takes it.
+// queryOf converts a query of the configuration for discovery.
 func queryOf(q config.ConsulQuery) discovery.Query {
 	return discovery.Query{Service: q.Service, Tags: q.Tags, Filter: q.Filter, Datacenter: q.Datacenter, Near: q.Near,
 		Statuses: q.Statuses, Peer: q.Peer,
 		Prepared: q.PreparedQuery}
 }
 
-// watchOf returns how a service's endpoints are found, as discovery takes it.
+// watchOf converts a Consul service of the configuration for discovery.
 func watchOf(s config.Service) discovery.Watch {
 	w := discovery.Watch{
 		Service: s.Name, Query: queryOf(*s.Consul), Guard: guardOf(*s.Consul),
@@ -55,8 +55,8 @@ func watchOf(s config.Service) discovery.Watch {
 	return w
 }
 
-// leavesOf returns how much must be known of endpoints that vanish from Consul's answers to do with their connections
-// what o says.
+// leavesOf returns how much discovery must find out about endpoints that vanish from Consul's answers, so that o can be
+// applied to their connections.
 func leavesOf(o config.OnLeave) discovery.Leaves {
 	switch {
 	case o.Deregistered == config.LeaveFinish && o.Unmatched == config.LeaveFinish:
@@ -67,7 +67,7 @@ func leavesOf(o config.OnLeave) discovery.Leaves {
 	return discovery.LeavesExplained
 }
 
-// endpointsOf returns the endpoints of a list.
+// endpointsOf returns the endpoints of a static list.
 func endpointsOf(s config.Static) []lb.Endpoint {
 	var endpoints []lb.Endpoint
 	for _, e := range s.Endpoints {
@@ -78,13 +78,13 @@ func endpointsOf(s config.Static) []lb.Endpoint {
 	return endpoints
 }
 
-// guardOf returns how a service's set is kept from shrinking, as discovery takes it.
+// guardOf converts the limits on a shrinking set for discovery.
 func guardOf(q config.ConsulQuery) discovery.Guard {
 	return discovery.Guard{MaxDrop: q.MaxDrop, Hold: q.DropHold, HoldMax: discovery.HoldMax(q.HoldMax)}
 }
 
-// newConsul returns the source of all services that are in Consul, or nil if there are none. Saved is what an earlier
-// process knew, if any. The source reports the endpoints that stand by to standby.
+// newConsul returns the source of all Consul services, or nil if there are none. The argument saved is the state of an
+// earlier process, or empty. The source reports standby endpoints to standby.
 func (d *Daemon) newConsul(cfg *config.Config, saved []byte, standby *standbyReports) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, d.log)
 	options.StateDir, options.Saved = cfg.StateDir, saved
@@ -97,8 +97,9 @@ func (d *Daemon) newConsul(cfg *config.Config, saved []byte, standby *standbyRep
 	return discovery.NewConsul(options)
 }
 
-// A heldProber probes endpoints that Consul does not count any more. If their service has a check over HTTP, the answer
-// to that decides. What does not answer may be restarting beside the endpoint, so whether one can connect decides then.
+// A heldProber probes held endpoints, which Consul no longer reports. If the service has an HTTP check and the check
+// gets an answer, that answer decides. Otherwise a connection attempt decides, because the HTTP server may be
+// restarting beside the endpoint.
 type heldProber struct{ d *Daemon }
 
 // CanProbe implements discovery.Prober.
@@ -112,7 +113,7 @@ func (p heldProber) Probe(ctx context.Context, service string, e lb.Endpoint) er
 	return p.d.prober.Probe(ctx, service, e)
 }
 
-// savedSets returns the last good sets of an earlier lictor; consul may be nil.
+// savedSets returns the saved sets of an earlier Lictor. The argument consul may be nil.
 func savedSets(consul *discovery.Consul) []lb.Endpoints {
 	if consul == nil {
 		return nil
@@ -120,7 +121,7 @@ func savedSets(consul *discovery.Consul) []lb.Endpoints {
 	return consul.Saved()
 }
 
-// watchesOf returns what must be watched in Consul.
+// watchesOf returns the watches that the configuration needs in Consul.
 func watchesOf(cfg *config.Config) []discovery.Watch {
 	var watches []discovery.Watch
 	for _, s := range cfg.Services {
@@ -154,7 +155,7 @@ func staticNames(cfg *config.Config) (names []string) {
 	return names
 }
 
-// staticSets returns the sets of all services that have nothing but a list.
+// staticSets returns the sets of all services that have only static endpoints.
 func staticSets(cfg *config.Config) []lb.Endpoints {
 	var sets []lb.Endpoints
 	for _, s := range cfg.Services {
@@ -165,7 +166,7 @@ func staticSets(cfg *config.Config) []lb.Endpoints {
 	return sets
 }
 
-// proxyServices returns the services as the proxier takes them.
+// proxyServices converts all services for the proxier.
 func proxyServices(cfg *config.Config) []proxy.Service {
 	var services []proxy.Service
 	for _, s := range cfg.Services {
@@ -188,20 +189,20 @@ func proxyServices(cfg *config.Config) []proxy.Service {
 	return services
 }
 
-// onLeaveOf returns what becomes of connections whose endpoint leaves, as the proxier takes it.
+// onLeaveOf converts the on_leave settings for the proxier.
 func onLeaveOf(o config.OnLeave) proxy.OnLeave {
 	return proxy.OnLeave{Deregistered: time.Duration(o.Deregistered), Critical: time.Duration(o.Critical),
 		Unmatched: time.Duration(o.Unmatched)}
 }
 
-// configure has the balancer do what the configuration says.
+// configure sets the balancing options of all services.
 func configure(b *lb.RoundRobin, cfg *config.Config) {
 	for _, s := range cfg.Services {
 		b.Configure(s.Name, balancing(s))
 	}
 }
 
-// checksOf returns the checks of services whose endpoints are checked by connecting, or by a datagram.
+// checksOf returns the checks by connection or by datagram, by service.
 func checksOf(cfg *config.Config) map[string]lb.Check {
 	all := map[string]lb.Check{}
 	for _, s := range cfg.Services {
@@ -212,7 +213,7 @@ func checksOf(cfg *config.Config) map[string]lb.Check {
 	return all
 }
 
-// healthChecksOf returns the checks of services whose endpoints are asked over HTTP.
+// healthChecksOf returns the HTTP checks, by service.
 func healthChecksOf(cfg *config.Config) map[string]healthcheck.Check {
 	all := map[string]healthcheck.Check{}
 	for _, s := range cfg.Services {
@@ -228,7 +229,7 @@ func healthChecksOf(cfg *config.Config) map[string]healthcheck.Check {
 	return all
 }
 
-// balancing returns how the endpoints of a service are chosen, as the balancer takes it.
+// balancing converts the balancing options of a service.
 func balancing(s config.Service) lb.Options {
 	o := lb.Options{
 		Policy:         policyOf(s.Balance),
