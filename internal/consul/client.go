@@ -18,62 +18,63 @@ import (
 	"time"
 )
 
-// A Client sends requests to one Consul agent. Safe for concurrent use.
+// A Client sends requests to one Consul agent. It is safe for concurrent use.
 //
-// It does not use http.Client. That would follow redirections, and send the token to wherever they point. And its
-// frames are a quarter of the stack that each waiting query keeps.
+// Client does not use http.Client, which follows redirects and would send the token to their targets. The frames of
+// http.Client also use a quarter of the stack of each waiting query.
 type Client struct {
 	transport            http.RoundTripper
 	base                 url.URL
 	address              string // see Address
 	token                *token
-	auth                 string // "user:password"; empty: none
+	auth                 string // "user:password"; empty for no basic authentication
 	namespace, partition string
-	maxBody              int64         // bytes of an answer
-	gate                 gate          // of queries
-	longs                chan struct{} // has an element for each answer longer than SmallBody that is in memory
-	buffers              sync.Pool     // of *bytes.Buffer, for such answers
+	maxBody              int64         // maximum size of an answer, in bytes
+	gate                 gate          // limits how many queries look for a connection at once
+	longs                chan struct{} // has an element for each answer in memory that is longer than SmallBody
+	buffers              sync.Pool     // *bytes.Buffer for long answers
 
-	heard atomic.Pointer[time.Time] // when the agent last answered anything; nil: never
+	heard atomic.Pointer[time.Time] // when the agent last answered a request; nil if never
 
-	// single is set if a connection carries one query although it is HTTPS, as behind a reverse proxy with HTTP/1.
+	// single is set if the agent speaks HTTP/1 over HTTPS, for example behind a reverse proxy. A connection then
+	// carries one query.
 	single atomic.Bool
 }
 
-// A Request is a query. With an Index it blocks: the agent answers once the state is past that index, or when Wait
-// is over.
+// A Request is a query. A query with an Index blocks: the agent answers once its state is past that index, or when Wait
+// has passed.
 type Request struct {
-	Path       string        // escaped
-	Values     url.Values    // nil: none
-	Index      uint64        // zero: the query does not block
-	Wait       time.Duration // at least a millisecond if there is an Index, and unused if not
-	Consistent bool          // the leader makes sure that it is still the leader; only without an Index
-	NoIndex    bool          // the answer has no index, as that of a prepared query
-	Expect     int           // bytes that the answer may have; zero: unknown
+	Path       string        // escaped path
+	Values     url.Values    // nil for none
+	Index      uint64        // zero for a query that does not block
+	Wait       time.Duration // at least a millisecond with an Index; unused without
+	Consistent bool          // the leader confirms that it is still the leader; only without an Index
+	NoIndex    bool          // the answer has no index, for example that of a prepared query
+	Expect     int           // expected size of the answer in bytes; zero if unknown
 }
 
-// An Answer is what the agent says to a query.
+// An Answer is the agent's answer to a query.
 type Answer struct {
-	Index    uint64    // of the state that the answer describes; zero if the agent says so, or with Request.NoIndex
-	Filtered bool      // something was left out because the token may not see it
-	Denies   bool      // what no rule permits is denied: the agent's default policy of ACLs
-	Backend  string    // api.QueryBackendStreaming: the agent's own view; otherwise the servers
+	Index    uint64    // index of the described state; zero if the agent sends zero, or with Request.NoIndex
+	Filtered bool      // Consul left something out because the token may not read it
+	Denies   bool      // the agent's default ACL policy denies what no rule permits
+	Backend  string    // api.QueryBackendStreaming if the agent answers from its own view; otherwise the servers answer
 	Received time.Time // when the answer began to arrive
-	Body     []byte    // all of it; not to be used after Free
+	Body     []byte    // the whole body; not valid after Free
 
 	free func()
 }
 
-// Free gives the memory of Body back. It must be called once.
+// Free releases the memory of Body. It must be called exactly once.
 func (a *Answer) Free() { a.free() }
 
 var (
-	errNoIndex = errors.New("answer without X-Consul-Index: not from Consul?")
-	errTooLong = errors.New("answer too long")
+	errNoIndex = errors.New("the answer has no X-Consul-Index header: is this Consul?")
+	errTooLong = errors.New("the answer is too long")
 )
 
-// New returns a client. It reads the files that o names, but does not use the network. The errors are of those files
-// and of the address.
+// New returns a client. It reads the files that o names, but does not use the network. It returns an error if a file or
+// the address is invalid.
 func New(o Options) (*Client, error) {
 	o = o.withDefaults()
 	agent, err := parseAddress(o.Address)
@@ -100,20 +101,20 @@ func New(o Options) (*Client, error) {
 			return nil, err
 		}
 	}
-	if c.base.Scheme == "https" { // HTTP/2, as a rule
+	if c.base.Scheme == "https" { // usually HTTP/2
 		c.gate = make(gate, gateWidth)
 	}
 	return c, nil
 }
 
-// Address returns where the agent is, in one form for all ways to write it. It has no secrets.
+// Address returns the agent's address without secrets. All spellings of one address give the same result.
 func (c *Client) Address() string { return c.address }
 
-// HasToken reports whether requests have a token. Without one, the agent uses its default token, if it has one.
+// HasToken reports whether the client sends a token. Without a token, the agent uses its default token, if it has one.
 func (c *Client) HasToken() bool { return c.token.get() != "" }
 
-// Query sends q, and returns the whole answer. The caller must free it. An answer with a status other than 200 is a
-// *StatusError. KindOf classifies all errors.
+// Query sends q and returns the whole answer, which the caller must free. A status other than 200 is a *StatusError.
+// KindOf classifies all errors.
 func (c *Client) Query(ctx context.Context, q Request) (*Answer, error) {
 	ctx, leave, err := c.gate.enter(ctx)
 	if err != nil {
@@ -126,7 +127,7 @@ func (c *Client) Query(ctx context.Context, q Request) (*Answer, error) {
 	return c.send(ctx, q)
 }
 
-// block sends a query that blocks. The error is an *OverdueError if the agent cuts it off when it should answer.
+// block sends a blocking query. It returns an *OverdueError if the agent cuts the query off instead of answering.
 func (c *Client) block(ctx context.Context, q Request) (*Answer, error) {
 	ctx, end := watchResent(ctx, q.Wait)
 	defer end()
@@ -138,7 +139,7 @@ func (c *Client) block(ctx context.Context, q Request) (*Answer, error) {
 	return a, nil
 }
 
-// send sends q, and returns the whole answer.
+// send sends q and returns the whole answer.
 func (c *Client) send(ctx context.Context, q Request) (*Answer, error) {
 	resp, err := c.do(ctx, http.MethodGet, q.Path, c.values(q), nil)
 	if err != nil {
@@ -160,7 +161,7 @@ func (c *Client) values(q Request) url.Values {
 	return v
 }
 
-// enterprise returns values with the namespace and the partition, which Consul Enterprise has.
+// enterprise returns a copy of values with the client's namespace and partition, which only Consul Enterprise has.
 func (c *Client) enterprise(values url.Values) url.Values {
 	v := url.Values{}
 	maps.Copy(v, values)
@@ -198,7 +199,7 @@ func (c *Client) read(ctx context.Context, resp *http.Response, q Request) (*Ans
 	return a, nil
 }
 
-// statusOf returns nil for a response with the status 200, and a *StatusError for others.
+// statusOf returns nil for the status 200, and a *StatusError for any other status.
 func statusOf(resp *http.Response) error {
 	if resp.StatusCode == http.StatusOK {
 		return nil
@@ -207,11 +208,11 @@ func statusOf(resp *http.Response) error {
 	return &StatusError{Code: resp.StatusCode, Text: OneLine(string(text))}
 }
 
-// body returns what is in r, and a function to call when it is not needed any more. Expect is how many bytes r may
-// have.
+// body reads r to its end. It returns the content, and a function to release the content's memory. The argument expect
+// is the expected size in bytes.
 //
-// Only maxLongs long answers are in memory at once. Without that bound, an agent that has gone mad could fill the
-// memory with one answer for each query.
+// At most maxLongs long answers are in memory at once. Otherwise a broken agent could fill the memory with one huge
+// answer for each query.
 func (c *Client) body(ctx context.Context, r io.Reader, expect int) ([]byte, func(), error) {
 	body, err := readBody(r, SmallBody)
 	if err != nil || len(body) <= SmallBody {
@@ -231,12 +232,12 @@ func (c *Client) body(ctx context.Context, r io.Reader, expect int) ([]byte, fun
 		c.buffers.Put(buffer)
 		<-c.longs
 	}
-	buffer.Grow(min(expect+expect/16, int(c.maxBody)) + bytes.MinRead) // so that it need not grow
+	buffer.Grow(min(expect+expect/16, int(c.maxBody)) + bytes.MinRead) // so that the buffer need not grow
 	buffer.Write(body)
 	_, err = buffer.ReadFrom(io.LimitReader(r, c.maxBody+1-int64(len(body))))
 	switch {
 	case err != nil:
-		err = fmt.Errorf("answer broke off: %w", err)
+		err = fmt.Errorf("the answer ended early: %w", err)
 	case int64(buffer.Len()) > c.maxBody:
 		err = errTooLong
 	}
@@ -247,17 +248,17 @@ func (c *Client) body(ctx context.Context, r io.Reader, expect int) ([]byte, fun
 	return buffer.Bytes(), free, nil
 }
 
-// readBody reads limit bytes of r, and one more if there is more.
+// readBody reads at most limit+1 bytes of r. A longer result than limit shows that r has more.
 func readBody(r io.Reader, limit int64) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, limit+1))
 	if err != nil {
-		return nil, fmt.Errorf("answer broke off: %w", err)
+		return nil, fmt.Errorf("the answer ended early: %w", err)
 	}
 	return body, nil
 }
 
-// Ping returns nil if the agent answers at all. It asks for the root page, which needs no right, and for which the
-// agent need not ask a server.
+// Ping returns nil if the agent answers at all. It requests the root page, which needs no ACL right and no Consul
+// server.
 func (c *Client) Ping(ctx context.Context) error {
 	resp, err := c.do(ctx, http.MethodGet, "/", nil, nil)
 	if err != nil {
@@ -266,8 +267,8 @@ func (c *Client) Ping(ctx context.Context) error {
 	return resp.Body.Close()
 }
 
-// Call sends a request that does not block. It sends in as JSON, and decodes the JSON of the answer into out; either
-// may be nil. An answer with a status other than 200 is a *StatusError.
+// Call sends a request that does not block. It sends in as JSON, and decodes the JSON answer into out; either may be
+// nil. A status other than 200 is a *StatusError.
 func (c *Client) Call(ctx context.Context, method, path string, values url.Values, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -296,7 +297,7 @@ func (c *Client) Call(ctx context.Context, method, path string, values url.Value
 	return json.Unmarshal(answer, out)
 }
 
-// do sends a request and returns the response, whatever its status. The path is escaped.
+// do sends a request and returns the response with any status. The path must be escaped.
 func (c *Client) do(
 	ctx context.Context, method, path string, values url.Values, body io.Reader,
 ) (*http.Response, error) {
@@ -337,18 +338,19 @@ func (c *Client) request(
 	return req, nil
 }
 
-// CloseIdle closes the connections that carry no request now.
+// CloseIdle closes the connections that carry no request.
 func (c *Client) CloseIdle() {
 	if t, ok := c.transport.(interface{ CloseIdleConnections() }); ok {
 		t.CloseIdleConnections()
 	}
 }
 
-// Multiplexes reports whether one connection carries many queries, as far as is known. That is so for HTTPS until an
-// answer comes by HTTP/1.
+// Multiplexes reports whether one connection carries many queries, as far as the client knows. It returns true for
+// HTTPS until an answer comes over HTTP/1.
 func (c *Client) Multiplexes() bool { return c.base.Scheme == "https" && !c.single.Load() }
 
-// Silence returns how long ago the agent last answered anything. If it never did, Silence is the longest Duration.
+// Silence returns the time since the agent's last answer. If the agent has never answered, Silence returns the longest
+// Duration.
 func (c *Client) Silence() time.Duration {
 	heard := c.heard.Load()
 	if heard == nil {

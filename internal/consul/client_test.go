@@ -83,10 +83,10 @@ func TestAnswersAreReadWhole(t *testing.T) {
 		{"long", Request{}, answer("7", long), 7, long, ""},
 		{"long, as expected", Request{Expect: len(long)}, answer("7", long), 7, long, ""},
 		{"index zero is kept", Request{}, answer("0", "[]"), 0, "[]", ""},
-		{"no index", Request{}, answer("", "[]"), 0, "", "without X-Consul-Index"},
-		{"an index that is no number", Request{}, answer("-1", "[]"), 0, "", "without X-Consul-Index"},
+		{"no index", Request{}, answer("", "[]"), 0, "", "no X-Consul-Index"},
+		{"an index that is no number", Request{}, answer("-1", "[]"), 0, "", "no X-Consul-Index"},
 		{"no index is wanted", Request{NoIndex: true}, answer("", "{}"), 0, "{}", ""},
-		{"too long", Request{}, answer("7", strings.Repeat("x", 2*SmallBody+1)), 0, "", "answer too long"},
+		{"too long", Request{}, answer("7", strings.Repeat("x", 2*SmallBody+1)), 0, "", "answer is too long"},
 		{"status", Request{}, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no\nleader", 500) }, 0, "",
 			"consul answered 500: no leader"},
 		{"status without text", Request{}, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }, 0, "",
@@ -97,11 +97,11 @@ func TestAnswersAreReadWhole(t *testing.T) {
 		{"broken off", Request{}, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			answer("7", "[]")(w, r)
-		}, 0, "", "answer broke off"},
+		}, 0, "", "answer ended early"},
 		{"broken off, long", Request{}, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Length", fmt.Sprint(2*len(long)))
 			answer("7", long)(w, r)
-		}, 0, "", "answer broke off"},
+		}, 0, "", "answer ended early"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := serve(t, Options{MaxBody: 2 * SmallBody}, tt.handle)

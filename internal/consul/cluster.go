@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// A Cluster tells whose catalog an agent answers from.
+// A Cluster identifies the catalog that an agent answers from.
 type Cluster struct {
-	TrustDomain string // of the cluster's certificate authority; empty: unknown, as where Connect is disabled
-	Datacenter  string // the agent's; empty: unknown
+	TrustDomain string // the certificate authority's trust domain; empty if unknown, for example without Connect
+	Datacenter  string // the agent's datacenter; empty if unknown
 }
 
-// noConnect is what Consul answers, with the status 500, where Connect is disabled.
+// noConnect is in Consul's answer, with the status 500, if Connect is disabled.
 const noConnect = "Connect must be enabled"
 
 var errNoAuthority = errors.New("the cluster has no certificate authority yet")
 
-// Cluster returns whose catalog the agent answers from. The trust domain needs no right. The datacenter needs
-// agent:read if there are several; without that right it stays unknown. The error is nil if a later call
-// would tell no more.
+// Cluster returns the cluster that the agent answers from. Reading the trust domain needs no ACL right. With several
+// datacenters, reading the agent's datacenter needs agent:read; without that right it stays unknown. If Cluster returns
+// no error, a later call would not find more.
 func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 	var found Cluster
 	var roots struct{ TrustDomain string }
@@ -50,8 +50,8 @@ func (c *Client) Cluster(ctx context.Context) (Cluster, error) {
 	return found, nil
 }
 
-// isFinal reports whether a request that failed with err would fail again: Connect is disabled, a right is missing, or
-// a reverse proxy does not let the request through.
+// isFinal reports whether a request that failed with err would fail again. Examples are: Connect is disabled, the token
+// lacks a right, or a reverse proxy blocks the request.
 func isFinal(err error) bool {
 	var status *StatusError
 	if !errors.As(err, &status) || KindOf(err) == Throttled {

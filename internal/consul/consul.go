@@ -6,20 +6,20 @@
 //	...
 //	defer answer.Free()
 //
-// It knows how to reach the agent, and what can go wrong there. What an answer means is for its callers to say:
-// package discovery turns answers into endpoints.
+// The package knows how to reach the agent, and which errors can occur. Its callers interpret the answers; package
+// discovery turns them into endpoints.
 //
-// Consul's own api package has a client too. It is not used, because it
-//   - fills options that are empty from the environment, so that the environment can override the configuration;
-//   - reads a token file and certificates once;
+// Lictor does not use the client of Consul's own api package, because that client
+//   - fills empty options from the environment, so that the environment can override the configuration;
+//   - reads a token file and certificates only once;
 //   - reads answers of any length into memory;
-//   - gives up on the headers of an answer at the first one that it cannot parse.
+//   - ignores the rest of an answer's headers after one that it cannot parse.
 //
-// The types and constants of that package are used where they fit. The types of instances do not: decoding an
-// api.ServiceEntry panics at a check whose definition is null.
+// This package uses the types and constants of the api package where they fit. It does not use the types of instances,
+// because decoding an api.ServiceEntry panics if the definition of a check is null.
 //
 // # Limits
 //
-// Over HTTP and Unix sockets each query takes a connection, and an agent allows a client 200. The client does not
-// count connections; discovery does. Requests have no deadline but that of their context.
+// Over HTTP and Unix sockets each query needs a connection, and an agent allows 200 for each client address. The client
+// does not count connections; package discovery does. Requests have only the deadline of their context.
 package consul

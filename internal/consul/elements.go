@@ -2,31 +2,32 @@ package consul
 
 import "errors"
 
-// Bounds of what an answer takes in memory. Its bytes are bounded too, but "{}," is three bytes, and takes a hundred
-// times as much once it is an instance.
+// Limits of the memory for an answer. The answer's size in bytes is not enough, because "{}," is three bytes and needs
+// a hundred times as much memory as an instance.
 const (
-	// MinEntry is how many bytes each element of the outermost list must have on average. Consul's have some hundred.
+	// MinEntry is the minimum average size of the elements in the outermost list, in bytes. Consul's elements have some
+	// hundred bytes.
 	MinEntry = 64
 
-	// MaxElements is how many elements all lists of an answer may have together. 10,000 instances with a hundred tags
-	// and checks each have half as many.
+	// MaxElements is the maximum number of elements in all lists of an answer together. An answer with 10,000
+	// instances, each with a hundred tags and checks, has half as many.
 	MaxElements = 2 << 20
 )
 
-// ErrTooManyElements is the error of an answer beyond these bounds.
-var ErrTooManyElements = errors.New("answer with more items than its length is good for: not from Consul?")
+// ErrTooManyElements is the error for an answer with more elements than MinEntry and MaxElements allow.
+var ErrTooManyElements = errors.New("the answer lists more items than its size allows: is this Consul?")
 
-// TooManyElements reports whether body, which is JSON, has more elements than the bounds allow. It does not check
-// whether body is valid JSON.
+// TooManyElements reports whether body, which is JSON, has more elements than the limits allow. It does not check that
+// the JSON is valid.
 func TooManyElements(body []byte) bool {
 	outer, all := CountElements(body)
 	return outer > len(body)/MinEntry+1 || all > MaxElements
 }
 
-// CountElements returns how many elements the outermost list in body has, and how many all lists have together. An
-// empty list counts as one element.
+// CountElements returns the number of elements in the outermost list of body, and in all lists together. An empty list
+// counts as one element.
 func CountElements(body []byte) (outer, all int) {
-	var lists []bool // for each container that is open: it is a list
+	var lists []bool // for each open container: whether it is a list
 	for i := 0; i < len(body); i++ {
 		inList := len(lists) > 0 && lists[len(lists)-1]
 		switch body[i] {

@@ -17,7 +17,7 @@ import (
 // A StatusError is an answer with a status other than 200.
 type StatusError struct {
 	Code int
-	Text string // what the agent says, in one line
+	Text string // the agent's text, in one line
 }
 
 func (e *StatusError) Error() string {
@@ -27,23 +27,23 @@ func (e *StatusError) Error() string {
 	return fmt.Sprintf("consul answered %d: %s", e.Code, e.Text)
 }
 
-// A TimeoutError says that a request had no answer within its deadline. The client does not return it by itself: it
-// is for context.WithTimeoutCause.
+// A TimeoutError says that a request got no answer before its deadline. The client never returns it on its own; it is a
+// cause for context.WithTimeoutCause.
 type TimeoutError struct{ After time.Duration }
 
 func (e *TimeoutError) Error() string {
 	return fmt.Sprintf("no answer within %v", e.After.Round(time.Millisecond))
 }
 
-// A RefusalError is an error for which IsRefusal has returned true.
+// A RefusalError is an error for which IsRefusal returned true.
 type RefusalError struct{ Err error }
 
 func (e *RefusalError) Error() string { return e.Err.Error() }
 func (e *RefusalError) Unwrap() error { return e.Err }
 
-// IsRefusal reports whether the agent refused a connection because the client has too many. Such an agent sends 429
-// and closes the connection, and the client may notice either of the two first. So if refusing says that there were
-// refusals lately, a connection that breaks is one too.
+// IsRefusal reports whether the agent refused a connection because the client has too many. The agent sends 429 and
+// closes the connection, and the client may notice either first. If refusing is true, there were refusals lately, so a
+// broken connection counts as a refusal too.
 func IsRefusal(err error, refusing bool) bool {
 	var status *StatusError
 	if errors.As(err, &status) {
@@ -52,27 +52,27 @@ func IsRefusal(err error, refusing bool) bool {
 	return refusing && IsCutOff(err)
 }
 
-// IsCutOff reports whether a connection was made and then broke, before there was an answer.
+// IsCutOff reports whether a connection was established and then broke before an answer came.
 func IsCutOff(err error) bool {
 	var status *StatusError
 	var op *net.OpError
 	return !errors.As(err, &status) && !(errors.As(err, &op) && op.Op == "dial")
 }
 
-// A Kind classifies errors: how soon a query should be repeated, and how to speak of the trouble.
+// A Kind classifies errors. The kind determines how soon a query is repeated, and how the log describes the problem.
 type Kind int
 
-// The kinds, from what heals by itself to what does not.
+// The kinds of errors, ordered from those that end by themselves to those that need an operator.
 const (
-	Lost      Kind = iota // Consul cannot be reached, or cannot answer anything
+	Lost      Kind = iota // Consul cannot be reached, or cannot answer any query
 	Unable                // Consul cannot answer this query, but it can answer others
-	Throttled             // Consul wants fewer connections or requests
+	Throttled             // Consul asks for fewer connections or requests
 	Denied                // the token is unknown, or lacks a right
 	Refused               // Consul will never answer this query
 )
 
-// KindOf returns the kind of an error of Client. Consul reports nearly everything with the status 500, so that the
-// text has to be looked at.
+// KindOf returns the kind of an error of Client. It compares error texts, because Consul uses the status 500 for most
+// errors.
 func KindOf(err error) Kind {
 	var status *StatusError
 	var refusal *RefusalError
@@ -107,14 +107,14 @@ func KindOf(err error) Kind {
 	return Lost
 }
 
-// filterTrouble is how Consul begins the text about a filter that it cannot parse, or that names an unknown field.
-// The status is 500.
+// filterTrouble begins Consul's error text for a filter that it cannot parse, or that uses an unknown field. The status
+// is 500.
 const filterTrouble = "Failed to create boolean expression evaluator: "
 
 const cutOff = "cut off"
 
-// Cause returns a text that is the same for errors of the same cause, as far as that can be told. Texts of errors are
-// not: they have ports that differ each time.
+// Cause returns a text that is equal for errors with the same cause, as far as that is known. The text of an error
+// itself may contain ports that differ each time.
 func Cause(err error) string {
 	var status *StatusError
 	var timeout *TimeoutError
@@ -128,22 +128,22 @@ func Cause(err error) string {
 	case errors.As(err, &certificate):
 		return "certificate"
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return cutOff // whichever of them the client notices first
+		return cutOff // the client may notice either of them first
 	case errors.As(err, &errno):
 		return errno.Error()
 	}
 	return fmt.Sprintf("%T", err)
 }
 
-// IsNetwork reports whether err is of the network, or of an agent that is not there. It is not if an agent answered, or
-// showed a certificate.
+// IsNetwork reports whether err comes from the network, or from an agent that does not run. It returns false if the
+// agent answered or showed a certificate.
 func IsNetwork(err error) bool {
 	var status *StatusError
 	var certificate *tls.CertificateVerificationError
 	return !errors.As(err, &status) && !errors.As(err, &certificate)
 }
 
-// Reason returns what the author of a query should read of its error.
+// Reason returns the part of an error's text that helps the author of the query.
 func Reason(err error) string {
 	var status *StatusError
 	if !errors.As(err, &status) {
@@ -155,8 +155,7 @@ func Reason(err error) string {
 	return status.Text
 }
 
-// OneLine makes one line of text, which may be anything that a server sent. It keeps 300 printable characters at
-// most.
+// OneLine returns text as one line of at most 300 printable characters. The text may be anything that a server sent.
 func OneLine(text string) string {
 	text = strings.Map(func(r rune) rune {
 		switch {

@@ -6,19 +6,19 @@ import (
 	"sync"
 )
 
-// A gate lets only a few queries look for a connection at the same time. A nil gate lets all pass.
+// A gate lets only a few queries look for a connection at the same time. A nil gate has no limit.
 //
-// Over HTTP/2 a few connections carry all queries. But a query that finds each of them full makes a new one, and so
-// does every other query that comes while that one is being made. An agent that shakes hands slowly, as one with
-// thousands of new queries does, would be dialled hundreds of times and refuse what is beyond its limit.
+// Over HTTP/2, a few connections carry all queries. A query that finds all connections full opens a new one, and so
+// does every query that comes before that one is open. An agent with a slow handshake, for example under thousands of
+// new queries, would receive hundreds of connections and refuse those beyond its limit.
 type gate chan struct{}
 
-// gateWidth is how many queries may look for a connection at once. To find one takes microseconds, to make one takes
-// some milliseconds.
+// gateWidth is the number of queries that may look for a connection at once. Finding one takes microseconds, and
+// opening one takes some milliseconds.
 const gateWidth = 4
 
-// enter waits until a query may look for a connection. It returns the context to send the query with, and a function
-// to call when the query has ended. The only error is that of ctx.
+// enter waits until a query may look for a connection. It returns the context for the query, and a function to call
+// when the query has ended. It returns an error only if ctx ends.
 func (g gate) enter(ctx context.Context) (context.Context, func(), error) {
 	if g == nil {
 		return ctx, noop, nil
@@ -33,5 +33,5 @@ func (g gate) enter(ctx context.Context) (context.Context, func(), error) {
 	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: found}), leave, nil
 }
 
-// noop frees what has taken nothing.
+// noop is the release function of a nil gate, and of an answer that holds no buffer.
 func noop() {}

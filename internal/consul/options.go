@@ -9,9 +9,9 @@ import (
 	"github.com/lictor-proxy/lictor/internal/certificates"
 )
 
-// Options say how to reach an agent. The environment (CONSUL_HTTP_ADDR and others) does not count.
+// Options configure how to reach an agent. The environment (CONSUL_HTTP_ADDR and others) is ignored.
 type Options struct {
-	// Address is that of the agent's HTTP API, in one of these forms. Empty means "127.0.0.1:8500".
+	// Address is the address of the agent's HTTP API, in one of these forms. Empty means "127.0.0.1:8500".
 	//
 	//	127.0.0.1:8500                       HTTP
 	//	http://consul.example.com:8500       HTTP
@@ -19,56 +19,56 @@ type Options struct {
 	//	unix:///run/consul.sock              HTTP over a Unix socket
 	Address string
 
-	// Token is the ACL token. Empty means the agent's default token.
+	// Token is the ACL token. If it is empty, the agent's default token applies.
 	Token string
 
-	// TokenFile is a file with the token, which counts instead of Token. It is read again for each request, so that the
-	// token can be replaced. While the file cannot be read, the last token stays in use. Empty means no file.
+	// TokenFile names a file with the token, which takes precedence over Token. It is read again for each request, so
+	// that the token can be replaced. While the file cannot be read, the last token stays in use. Empty means no file.
 	TokenFile string
 
-	// HTTPAuth is "user:password", for a reverse proxy with basic authentication. Empty means none.
+	// HTTPAuth is "user:password" for a reverse proxy with basic authentication. Empty means no authentication.
 	HTTPAuth string
 
 	// Namespace and Partition are sent with each request. Only Consul Enterprise accepts them. Empty means none.
 	Namespace, Partition string
 
-	// TLS counts for an https:// address only.
+	// TLS applies only to an https:// address.
 	TLS TLSOptions
 
-	// Logger takes what operators should know. Tokens never appear in it. Nil means no log.
+	// Logger logs what operators should know. It never logs tokens. A nil Logger logs nothing.
 	Logger hclog.Logger
 
-	// Transport carries the requests. Nil means connections to Address, over TLS as TLS says.
+	// Transport carries the requests. A nil Transport means connections to Address, configured by TLS.
 	Transport http.RoundTripper
 
-	// MaxBody is how many bytes an answer may have. Zero means the constant MaxBody.
+	// MaxBody is the maximum size of an answer, in bytes. Zero means the constant MaxBody.
 	MaxBody int64
 }
 
-// TLSOptions are for an agent behind https://.
+// TLSOptions configure TLS to an agent at an https:// address.
 type TLSOptions = certificates.Options
 
 const (
-	// Grace is how much longer than its wait a query may take. Without a leader, Consul's servers hold a query for 7 s
-	// beyond its wait before they give up. An agent may need some seconds more to find a server.
+	// Grace is how much longer than its wait a blocking query may take. Without a leader, Consul's servers hold a query
+	// for 7 s beyond its wait before they give up. An agent may need some seconds more to find a server.
 	Grace = 15 * time.Second
 
-	// MaxBody is the usual bound of an answer, in bytes. 10,000 instances take about 20 MB.
+	// MaxBody is the default maximum size of an answer, in bytes. 10,000 instances need about 20 MB.
 	MaxBody = 64 << 20
 
-	// SmallBody is the length up to which any number of answers may be in memory, in bytes. A hundred instances take
-	// about 200 KB.
+	// SmallBody is the size in bytes up to which the number of answers in memory is not limited. A hundred instances
+	// need about 200 KB.
 	SmallBody = 256 << 10
 
 	defaultAddress = "127.0.0.1:8500"
 
-	maxIdleConns = 1000     // to an agent
-	maxLongs     = 2        // answers longer than SmallBody that may be in memory at once
-	maxErrorBody = 4 << 10  // bytes of an error's text that are read
-	maxTokenFile = 64 << 10 // bytes of a token file
+	maxIdleConns = 1000     // idle connections to an agent
+	maxLongs     = 2        // answers longer than SmallBody in memory at once
+	maxErrorBody = 4 << 10  // bytes read of an error's text
+	maxTokenFile = 64 << 10 // maximum bytes of a token file
 )
 
-// withDefaults returns o with defaults in place of zeros.
+// withDefaults returns o with defaults in place of zero values.
 func (o Options) withDefaults() Options {
 	if o.Address == "" {
 		o.Address = defaultAddress

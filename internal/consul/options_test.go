@@ -80,7 +80,7 @@ func TestTokenFileIsReadAgainAndOutlivesItsLoss(t *testing.T) {
 	wantOnce(t, &log, "token file cannot be read")
 	write(t, file, "three")
 	want("three")
-	wantOnce(t, &log, "token file cannot be read", "token file can be read again")
+	wantOnce(t, &log, "the token file cannot be read", "the token file can be read again")
 	if strings.Contains(log.String(), "two") || strings.Contains(log.String(), "three") {
 		t.Errorf("token in the log:\n%s", &log)
 	}

@@ -11,11 +11,11 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// A PeeringError says that no cluster peering can bring instances. Consul answers 200 and an empty list then, also
-// for a peering that it has never heard of.
+// A PeeringError says that a cluster peering cannot provide instances. Consul answers such a query with 200 and an
+// empty list, even if it has never known the peering.
 type PeeringError struct {
 	Peer  string
-	State api.PeeringState // empty: there is no such peering
+	State api.PeeringState // empty if the peering does not exist
 }
 
 func (e *PeeringError) Error() string {
@@ -31,9 +31,9 @@ func (e *PeeringError) Error() string {
 		e.Peer, strings.ToLower(string(e.State)), e.Peer)
 }
 
-// Peering returns nil if there is a cluster peering of that name, so that an empty answer from it may be true. A
-// peering that fails at the moment counts, because Consul keeps what it had from it. If the token lacks
-// peering:read, Peering returns nil too. If there is none, or if it has ended, the error is a *PeeringError.
+// Peering returns nil if the cluster peering exists, so that an empty answer from it may be true. A peering that fails
+// now counts as existing, because Consul keeps the instances that it had. Peering also returns nil if the token lacks
+// peering:read. If the peering does not exist or has ended, Peering returns a *PeeringError.
 func (c *Client) Peering(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, Grace, &TimeoutError{Grace})
 	defer cancel()

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// A MissingRightError says that an answer is empty, or smaller than before, because the token may not see the
-// instances. Consul answers 200 then.
+// A MissingRightError says that an answer is empty, or smaller than before, because the token may not read the
+// instances. Consul uses the status 200 for such an answer.
 type MissingRightError struct {
-	Missing string // what MissingRight returned
-	Some    bool   // the answer is not empty, but some instances have vanished, perhaps because of that
+	Missing string // the result of MissingRight
+	Some    bool   // the answer has instances, but some have vanished, perhaps because of a missing right
 }
 
 func (e *MissingRightError) Error() string {
@@ -23,14 +23,14 @@ func (e *MissingRightError) Error() string {
 	return "the answer is empty because the token may not see the instances: it lacks " + e.Missing
 }
 
-// rightsTimeout bounds how long MissingRight may take.
+// rightsTimeout limits how long MissingRight may take.
 const rightsTimeout = 5 * time.Second
 
-// MissingRight returns which right the token lacks to see the instances of a service, as text. It is to be called
+// MissingRight returns a description of the right that the token lacks to read the instances of a service. Call it
 // after an empty answer from which Consul left something out. An empty datacenter means the agent's.
 //
-// Consul does not say with such an answer which right it is. For the service it says so if it is asked as its own
-// user interface asks. For nodes, the list of all nodes shows which ones the token may see.
+// Consul's answer does not name the missing right. For the service, MissingRight asks Consul as Consul's own user
+// interface does. For nodes, it reads the list of all nodes, which has only the nodes that the token may read.
 func (c *Client) MissingRight(ctx context.Context, service, datacenter string) string {
 	ctx, cancel := context.WithTimeout(ctx, rightsTimeout)
 	defer cancel()

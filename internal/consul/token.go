@@ -10,17 +10,17 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// A token is the ACL token, which may be in a file. Safe for concurrent use.
+// A token is the ACL token, which may be in a file. It is safe for concurrent use.
 type token struct {
-	file string // empty: the token never changes
+	file string // empty if the token never changes
 	log  hclog.Logger
 
-	mu      sync.Mutex // guards the following
-	last    string     // newest token that could be read
-	failing bool       // the file could not be read the last time
+	mu      sync.Mutex // guards the fields below
+	last    string     // the newest token that could be read
+	failing bool       // the last attempt to read the file failed
 }
 
-// newToken returns the token that o names. It reads the file for the first time.
+// newToken returns the token that o names. If o names a file, newToken reads it.
 func newToken(o Options) (*token, error) {
 	t := &token{file: o.TokenFile, log: o.Logger, last: o.Token}
 	if t.file == "" {
@@ -33,9 +33,9 @@ func newToken(o Options) (*token, error) {
 	return t, nil
 }
 
-// get returns the token for a request that is about to be sent. It reads the file each time, which is every few
-// seconds at most. Its modification time would not do: it may stay the same when the contents change, and the old
-// token may be dead.
+// get returns the token for the next request. It reads the file each time, which happens every few seconds at most.
+// Checking the modification time is not enough, because it may stay the same while the content changes, and the old
+// token may be invalid.
 func (t *token) get() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -46,17 +46,17 @@ func (t *token) get() string {
 	switch {
 	case err == nil:
 		if t.failing {
-			t.log.Info("token file can be read again", "file", t.file)
+			t.log.Info("the token file can be read again", "file", t.file)
 		}
 		t.last = now
 	case !t.failing:
-		t.log.Warn("token file cannot be read, the last token stays in use", "error", err)
+		t.log.Warn("the token file cannot be read, the last token stays in use", "error", err)
 	}
 	t.failing = err != nil
 	return t.last
 }
 
-// read returns the token in the file. An empty file is an error: it may be about to be written.
+// read returns the token in the file. An empty file is an error, because another process may be about to write it.
 func (t *token) read() (string, error) {
 	b, err := regular.ReadFile(t.file, maxTokenFile)
 	if err != nil {
