@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// WithTimeout is context.WithTimeout by a timer. The context hides when it ends from its method Deadline, because
-// package net would set its own timers by that; see End.
+// WithTimeout is context.WithTimeout with a timer of this package. The Deadline method of the returned context reports
+// no deadline, because package net would set its own timers to it. Use End instead.
 func WithTimeout(parent context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	return WithTimeoutCause(parent, d, context.DeadlineExceeded)
 }
 
-// WithTimeoutCause is WithTimeout with the cause that context.Cause returns when the time is over.
+// WithTimeoutCause is WithTimeout with the cause that context.Cause returns after the timeout.
 func WithTimeoutCause(parent context.Context, d time.Duration, cause error) (context.Context, context.CancelFunc) {
 	inner, cancel := context.WithCancelCause(parent)
 	ctx := &timeoutContext{Context: inner, end: time.Now().Add(d), done: make(chan struct{})}
@@ -31,7 +31,7 @@ func WithTimeoutCause(parent context.Context, d time.Duration, cause error) (con
 	}
 }
 
-// End returns when ctx ends by its timeout; false if it has none.
+// End returns the time at which ctx ends by its timeout. It returns false if ctx has no timeout.
 func End(ctx context.Context) (time.Time, bool) {
 	if c, ok := ctx.Value(contextKey{}).(*timeoutContext); ok {
 		return c.end, true
@@ -39,16 +39,16 @@ func End(ctx context.Context) (time.Time, bool) {
 	return ctx.Deadline()
 }
 
-// contextKey is the key of the innermost timeoutContext among the values of a context.
+// contextKey is the key of the innermost timeoutContext in the values of a context.
 type contextKey struct{}
 
-// A timeoutContext is a context from WithTimeout.
+// A timeoutContext is a context made by WithTimeout or WithTimeoutCause.
 type timeoutContext struct {
 	context.Context
-	outer   *timeoutContext // nil: none
+	outer   *timeoutContext // the next timeoutContext among the parents; nil if there is none
 	end     time.Time
 	expired atomic.Bool
-	done    chan struct{}               // closed after the inner context was cancelled
+	done    chan struct{}               // closed after the inner context is cancelled
 	arrived atomic.Pointer[func() bool] // see timer
 }
 
@@ -57,7 +57,7 @@ func (c *timeoutContext) hasArrived() bool {
 	return arrived != nil && (*arrived)()
 }
 
-// expect makes arrived that of all timeouts of ctx.
+// expect sets arrived for all timeouts of ctx.
 func expect(ctx context.Context, arrived *func() bool) {
 	c, _ := ctx.Value(contextKey{}).(*timeoutContext)
 	for ; c != nil; c = c.outer {
@@ -65,11 +65,11 @@ func expect(ctx context.Context, arrived *func() bool) {
 	}
 }
 
-// Done implements context.Context. It is not the channel of the inner context: then contexts that are made of c would
-// be cancelled by that one, and take over its error in place of c's.
+// Done implements context.Context. It returns a channel of its own. With the inner context's channel, package context
+// would attach child contexts to the inner context, and they would get its error instead of c's.
 func (c *timeoutContext) Done() <-chan struct{} { return c.done }
 
-// AfterFunc is what package context calls to cancel contexts that are made of c.
+// AfterFunc lets package context cancel the child contexts of c.
 func (c *timeoutContext) AfterFunc(f func()) (stop func() bool) {
 	return context.AfterFunc(c.Context, f)
 }

@@ -1,16 +1,16 @@
-// Package deadline bounds how long a program waits for an answer of the network, and is fair to an answer that came in
-// time.
+// Package deadline limits how long a program waits for an answer from the network, without losing an answer that came
+// in time.
 //
-// A process that stands still (SIGSTOP, a frozen cgroup, a suspended virtual machine) finds its timers due when it goes
-// on, together with what has arrived meanwhile. Package context and time let the timers win. The timers of this package
-// believe that a time is over only if the process was running during the last part of it, so that what waits has had
-// a chance to look. The time may be exceeded by that part then.
+// A process may be paused by SIGSTOP, a frozen cgroup or a suspended virtual machine. When it continues, its timers are
+// due, and network data has arrived meanwhile. With the packages context and time, the timers win. A timer of this
+// package expires only if the process was running during the last part of the timeout. The waiting goroutine then has
+// had a chance to see the data. The timeout may be exceeded by that last part.
 //
 //	ctx, cancel := deadline.WithTimeout(ctx, time.Second)
 //	defer cancel()
 //	conn, err := dialer.DialContext(ctx, "tcp", addr)
 //
-// For waits that are not for the network, such as for a grace period, use package context.
+// Use package context for other waits, such as for a grace period.
 package deadline
 
 import (
@@ -18,30 +18,30 @@ import (
 	"time"
 )
 
-// grace is how long a process must have been running before a time counts as over.
+// grace is how long a process must have been running before a timeout expires.
 const grace = 50 * time.Millisecond
 
-// maxLooks bounds how often a time is extended: a process that is starved is late each time.
+// maxLooks limits how often a timeout is extended, because a process without enough processor time is late each time.
 const maxLooks = 5
 
-// A timer calls a function after a time. Its methods may be called concurrently.
+// A timer calls a function after a time. Its methods are safe for concurrent use.
 type timer struct {
 	f    func()
-	last time.Duration // the last part of the time
+	last time.Duration // the last part of the timeout
 
-	// arrived reports whether what is waited for is there, though it was not looked at yet. The time is not over then.
-	// Nil: that cannot be known.
+	// arrived reports whether the awaited event has happened, though no goroutine has seen it yet. The timer does not
+	// expire then. A nil arrived means that this is unknown.
 	arrived func() bool
 
 	mu    sync.Mutex
 	timer *time.Timer
-	due   time.Time // when the last part is over
+	due   time.Time // end of the last part
 	looks int       // how often the last part began
-	over  bool      // f is called, or stop was
+	over  bool      // f or stop was called
 }
 
-// start starts a timer that calls f in its own goroutine when d is over. Zero and negative times are over at once. For
-// arrived see timer.
+// start starts a timer that calls f in a goroutine of its own after d. If d is zero or negative, the timer expires at
+// once. The field timer.arrived describes arrived.
 func start(d time.Duration, f func(), arrived func() bool) *timer {
 	d = max(d, 0)
 	t := &timer{f: f, last: min(grace, d/2), arrived: arrived}
@@ -51,7 +51,7 @@ func start(d time.Duration, f func(), arrived func() bool) *timer {
 	return t
 }
 
-// stop prevents that f is called. It returns false if f was called, or is stopped already.
+// stop prevents the call of f. It returns false if f was called or stop was called before.
 func (t *timer) stop() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -67,7 +67,7 @@ func (t *timer) fire() {
 	}
 }
 
-// expires reports whether the time is over. If it is not, the last part of the time begins, or begins again.
+// expires reports whether the timeout is over. If not, the last part of the timeout begins (again).
 func (t *timer) expires() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -81,7 +81,7 @@ func (t *timer) expires() bool {
 	}
 	last := t.last
 	if t.looks++; t.looks > 1 {
-		last = max(last, time.Millisecond) // do not spin
+		last = max(last, time.Millisecond) // at least a millisecond, so that the timer does not spin
 	}
 	t.due = now.Add(last)
 	t.timer.Reset(last)

@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// Dial connects as d.DialContext does, with a context from WithTimeout. It keeps a connection that the peer accepted in
-// time, even if the process looks at it only after that time. A context dials one connection at a time. D must have no
-// Control and no ControlContext.
+// Dial connects as d.DialContext does; ctx must come from WithTimeout. If the peer accepted in time, Dial keeps the
+// connection, even if the process notices it only after the timeout. A context may dial only one connection at a time.
+// The dialer must have no Control and no ControlContext.
 func Dial(ctx context.Context, d net.Dialer, network, address string) (net.Conn, error) {
 	var socket atomic.Pointer[syscall.RawConn]
 	d.Control = func(_, _ string, c syscall.RawConn) error {

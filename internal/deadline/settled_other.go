@@ -4,5 +4,5 @@ package deadline
 
 import "syscall"
 
-// isSettled is false: the system is not asked.
+// isSettled returns false, because this system offers no way to find out.
 func isSettled(syscall.RawConn) bool { return false }

@@ -1,20 +1,20 @@
-// Package healthcheck asks endpoints over HTTP or HTTPS whether they are fit for clients.
+// Package healthcheck checks over HTTP or HTTPS whether endpoints may get clients.
 //
 //	c := healthcheck.New(healthcheck.Options{Resolver: resolver, Changed: rejudge})
 //	c.Apply(map[string]healthcheck.Check{"postgres": {Path: "/primary", Port: 8008, Interval: time.Second}})
-//	verdicts := c.Judge(updates)    // of sets of endpoints, before anybody is sent to them
+//	verdicts := c.Judge(updates)    // of sets of endpoints, before clients are sent to them
 //	...
 //	c.Close()
 //
-// An endpoint that answers with a status of 2xx is fit. One that answers otherwise is not, from that answer on. One
-// that does not answer, though it did, stays fit for Check.MaxSilence: what answers may be restarting while the
-// endpoint itself goes on. One that has never answered is not fit.
+// An endpoint is fit after an answer with a 2xx status, and unfit after any other answer. An endpoint that stops
+// answering stays fit for Check.MaxSilence, because the HTTP server may be restarting while the endpoint itself works.
+// An endpoint that has never answered is unfit.
 //
 // A new endpoint gets no clients before its first good answer. The first endpoints of a service are an exception: they
-// get clients until their first check fails, so that a start does not leave clients without an endpoint. After an
-// upgrade, what the former process has found holds until the first check: see Checker.SetResults.
+// get clients until a check fails, so that a start does not leave clients without an endpoint. After an upgrade, the
+// results of the former process apply until the first check; see Checker.SetResults.
 //
-// Endpoints that stand by are checked too, though they are in no set: see Checker.Standby.
+// Standby endpoints, which are in no set, are checked too; see Checker.Standby.
 package healthcheck
 
 import (
@@ -31,78 +31,78 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Reason is the reason of all verdicts, in the word of the admin API.
+// Reason is the reason of all verdicts, as the admin API names it.
 const Reason = "check"
 
-// notChecked is the text of a verdict before the first check of an endpoint has ended.
+// notChecked is the text of a verdict before the first check of an endpoint.
 const notChecked = "not checked yet"
 
-// maxProbes is how many checks run at once, of all services together.
+// maxProbes limits the number of checks that run at once, for all services together.
 const maxProbes = 64
 
-// A Check says how the endpoints of a service are checked.
+// A Check configures how the endpoints of a service are checked.
 type Check struct {
-	Path       string        // to ask for; it begins with a slash
-	Port       uint16        // where to ask; zero: the endpoint's own port
-	Interval   time.Duration // between two checks of an endpoint, give or take a tenth
-	Timeout    time.Duration // how long each answer may take
-	MaxSilence time.Duration // how long an endpoint that was fit may give no answer; negative: not at all
+	Path       string        // path to request; begins with a slash
+	Port       uint16        // port to request; zero means the endpoint's own port
+	Interval   time.Duration // time between two checks of an endpoint, plus or minus a tenth
+	Timeout    time.Duration // limit for each answer
+	MaxSilence time.Duration // how long a fit endpoint may stay without an answer; negative means not at all
 
-	HTTPS bool                 // over TLS
-	TLS   certificates.Options // counts with HTTPS only
+	HTTPS bool                 // use TLS
+	TLS   certificates.Options // used only with HTTPS
 }
 
-// Options are what a Checker needs. The zero value of each is fine.
+// Options configure a Checker. The zero value of each field is valid.
 type Options struct {
-	Resolver *lb.Resolver // looks up the host names of endpoints; nil: one of the Checker's own
-	Logger   hclog.Logger // nil: silent
+	Resolver *lb.Resolver // looks up the host names of endpoints; nil means a Resolver of the Checker's own
+	Logger   hclog.Logger // nil means no log
 
-	// Changed is called when a set should be judged again for another reason than that it has changed. The Checker
-	// holds no lock meanwhile. Nil: it is not called.
+	// Changed is called when a service's set must be judged again although the set has not changed. The Checker holds
+	// no lock during the call. Changed may be nil.
 	Changed func(service string)
 }
 
-// A Checker checks the endpoints of services. Safe for concurrent use.
+// A Checker checks the endpoints of services. It is safe for concurrent use.
 type Checker struct {
 	resolver *lb.Resolver
-	own      *lb.Resolver // the one that New has created; nil: none
+	own      *lb.Resolver // the Resolver that New created; nil if Options had one
 	log      hclog.Logger
 	changed  func(service string)
-	slots    chan struct{} // one for each check that runs
+	slots    chan struct{} // has an element for each running check
 	files    tlsFiles
 	wg       sync.WaitGroup
 
 	mu       sync.Mutex
-	services map[string]*service      // those that have a Check
-	standby  map[string][]lb.Endpoint // what Standby was told, of services with and without a Check
-	dropped  map[string]bool          // services that had a Check when Judge was called last
-	before   map[place]Result         // what SetResults was told, of endpoints that are not checked yet
+	services map[string]*service      // services with a Check
+	standby  map[string][]lb.Endpoint // standby endpoints of all services, from Standby
+	dropped  map[string]bool          // services that have lost their Check since the last call of Judge
+	before   map[place]Result         // results from SetResults, for endpoints that are not checked yet
 	closed   bool
 }
 
-// A service is one that has a Check. Checker.mu guards it.
+// A service is a service with a Check. Checker.mu guards its fields.
 type service struct {
 	name    string
 	check   Check
-	known   bool               // Judge has been given a set
-	targets map[string]*target // the endpoints of the set, and those that stand by, by ID
+	known   bool               // Judge has received a set
+	targets map[string]*target // endpoints of the set and standby endpoints, by ID
 	told    map[string]cycles.Verdict
 }
 
-// A target is an endpoint that is checked. Checker.mu guards all but the first four, which do not change.
+// A target is an endpoint that is checked. Its first four fields do not change; Checker.mu guards the others.
 type target struct {
 	service  *service
 	endpoint lb.Endpoint
 	cancel   context.CancelFunc
 	hurry    chan struct{}   // has an element if the next check is due at once
-	member   bool            // it is in the set
-	standby  bool            // it stands by
-	verdict  *cycles.Verdict // why it gets no clients; nil: it gets some
-	silent   bool            // the verdict is that it does not answer
-	passed   time.Time       // when its last good answer came; zero: there was none
+	member   bool            // the endpoint is in the set
+	standby  bool            // the endpoint is a standby endpoint
+	verdict  *cycles.Verdict // why the endpoint gets no clients; nil if it gets clients
+	silent   bool            // the verdict is that the endpoint does not answer
+	passed   time.Time       // time of the last good answer; zero if there was none
 }
 
-// New returns a Checker that checks nothing yet.
+// New returns a Checker that checks nothing until Apply.
 func New(o Options) *Checker {
 	c := &Checker{resolver: o.Resolver, log: o.Logger, changed: o.Changed, slots: make(chan struct{}, maxProbes),
 		services: map[string]*service{}, standby: map[string][]lb.Endpoint{}, dropped: map[string]bool{},
@@ -120,14 +120,14 @@ func New(o Options) *Checker {
 	return c
 }
 
-// Apply makes checks, by service, the ones that are done. Those that are equal to what they were go on.
+// Apply replaces all checks; the map's key is the service. Unchanged checks continue.
 func (c *Checker) Apply(checks map[string]Check) {
 	for _, name := range c.replace(checks) {
 		c.changed(name)
 	}
 }
 
-// replace puts checks in force, and returns the services whose sets are to be judged again.
+// replace puts checks in force, and returns the services whose sets must be judged again.
 func (c *Checker) replace(checks map[string]Check) (again []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -154,8 +154,8 @@ func (c *Checker) replace(checks map[string]Check) (again []string) {
 	return again
 }
 
-// succeed returns a service in place of old, with another check. What is known of its endpoints holds until the new
-// check says something else. The caller has mu.
+// succeed returns a service with the new check, in place of old. The old verdicts apply until the new check has
+// results. The caller must hold mu.
 func (c *Checker) succeed(old *service, check Check) *service {
 	s := &service{name: old.name, check: check, known: old.known, told: old.told, targets: map[string]*target{}}
 	old.stop()
@@ -168,7 +168,7 @@ func (c *Checker) succeed(old *service, check Check) *service {
 	return s
 }
 
-// Close ends all checks, and returns when nothing is left of them. Verdicts stay as they are.
+// Close stops all checks and waits for them. Verdicts stay as they are.
 func (c *Checker) Close() {
 	c.mu.Lock()
 	c.closed = true
@@ -182,15 +182,15 @@ func (c *Checker) Close() {
 	}
 }
 
-// stop ends the checks of all endpoints.
+// stop stops the checks of all endpoints.
 func (s *service) stop() {
 	for _, t := range s.targets {
 		t.cancel()
 	}
 }
 
-// Judge takes the sets of services. It returns the verdicts, by service and endpoint ID, of each service whose verdicts
-// are others than they were. It does not keep or change updates, and does not block.
+// Judge receives the sets of services. It returns the verdicts, by service and endpoint ID, of each service whose
+// verdicts have changed. Judge does not keep or change updates, and does not block.
 func (c *Checker) Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,7 +212,7 @@ func (c *Checker) Judge(updates []lb.Endpoints) map[string]map[string]cycles.Ver
 	return changed
 }
 
-// verdicts returns those of all endpoints of the set that get no clients, by ID.
+// verdicts returns the verdicts on the endpoints of the set that get no clients, by ID.
 func (s *service) verdicts() map[string]cycles.Verdict {
 	all := map[string]cycles.Verdict{}
 	for id, t := range s.targets {
@@ -223,7 +223,7 @@ func (s *service) verdicts() map[string]cycles.Verdict {
 	return all
 }
 
-// follow has the endpoints of a set checked, in place of those of the last set. The caller has mu.
+// follow checks the endpoints of a new set instead of those of the last one. The caller must hold mu.
 func (c *Checker) follow(s *service, u lb.Endpoints) {
 	for _, t := range s.targets {
 		t.member = false
@@ -235,7 +235,7 @@ func (c *Checker) follow(s *service, u lb.Endpoints) {
 	s.known = !u.Removed
 }
 
-// followStandby has the endpoints checked that stand by for s, in place of those that did. The caller has mu.
+// followStandby checks the present standby endpoints of s instead of the former ones. The caller must hold mu.
 func (c *Checker) followStandby(s *service) {
 	for _, t := range s.targets {
 		t.standby = false
@@ -250,7 +250,7 @@ func (c *Checker) followStandby(s *service) {
 	s.prune()
 }
 
-// target returns the target for e, which it begins to check if it is not checked already. The caller has mu.
+// target returns the target for e, and starts its checks if e is new. The caller must hold mu.
 func (c *Checker) target(s *service, e lb.Endpoint) *target {
 	t := s.targets[e.ID]
 	if t.isAt(e) {
@@ -264,12 +264,12 @@ func (c *Checker) target(s *service, e lb.Endpoint) *target {
 	return t
 }
 
-// isAt reports whether t is a target, and at the place of e.
+// isAt reports whether t is not nil and has the host and address of e.
 func (t *target) isAt(e lb.Endpoint) bool {
 	return t != nil && t.endpoint.Host == e.Host && t.endpoint.Addr == e.Addr
 }
 
-// prune ends the checks of endpoints that are neither in the set nor stand by.
+// prune stops the checks of endpoints that are neither in the set nor standby.
 func (s *service) prune() {
 	for id, t := range s.targets {
 		if !t.member && !t.standby {
@@ -279,7 +279,7 @@ func (s *service) prune() {
 	}
 }
 
-// begin begins to check an endpoint. The caller has mu.
+// begin starts the checks of an endpoint. The caller must hold mu.
 func (c *Checker) begin(s *service, e lb.Endpoint) *target {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &target{service: s, endpoint: e, cancel: cancel, hurry: make(chan struct{}, 1)}
@@ -293,8 +293,8 @@ func (c *Checker) begin(s *service, e lb.Endpoint) *target {
 	return t
 }
 
-// Standby has endpoints checked that a service does not use now, but may use again, in place of those that it was told
-// before. It does nothing to a service without a Check. It does not block.
+// Standby replaces the standby endpoints of a service, which the service does not use now but may use again. They are
+// checked if the service has a Check. Standby does not block.
 func (c *Checker) Standby(service string, endpoints []lb.Endpoint) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -307,9 +307,9 @@ func (c *Checker) Standby(service string, endpoints []lb.Endpoint) {
 	}
 }
 
-// Fit returns those of endpoints that do not fail the Check of a service: all, if it has none. An endpoint that was not
-// checked yet does not fail, unless it stands by: then something was wrong with it. Fit does not change endpoints, and
-// does not block.
+// Fit returns the endpoints that do not fail the service's Check, or all if the service has none. An endpoint without a
+// result does not fail, unless it is standby, because a standby endpoint was left for a reason. Fit does not change
+// endpoints, and does not block.
 func (c *Checker) Fit(service string, endpoints []lb.Endpoint) []lb.Endpoint {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -328,25 +328,26 @@ func (c *Checker) Fit(service string, endpoints []lb.Endpoint) []lb.Endpoint {
 	return fit
 }
 
-// fails reports whether what is known of an endpoint speaks against a return to its tier.
+// fails reports whether the results so far forbid the endpoint to be used in its tier again.
 func (t *target) fails() bool {
 	return t.verdict != nil && (t.verdict.Critical || !t.member)
 }
 
-// Hurry starts the next check of an endpoint at once, as something else says that it fails. It does not block.
+// Hurry makes the next check of an endpoint due at once, because it failed in another way. It does not block.
 func (c *Checker) Hurry(service, id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s := c.services[service]; s != nil && s.targets[id] != nil {
 		select {
 		case s.targets[id].hurry <- struct{}{}:
-		default: // it is to hurry already
+		default: // the check is due already
 		}
 	}
 }
 
-// Probe asks an endpoint of a service once, whether it is in the set or not, and changes no verdict. The error is nil
-// if the endpoint is fit. answered is false if the endpoint did not answer, or if the service has no Check.
+// Probe checks an endpoint of a service once and changes no verdict. The endpoint need not be in the set. The error is
+// nil if the endpoint is fit. The result answered is false if the endpoint did not answer, or if the service has no
+// Check.
 func (c *Checker) Probe(ctx context.Context, service string, e lb.Endpoint) (answered bool, err error) {
 	c.mu.Lock()
 	s := c.services[service]
@@ -364,7 +365,7 @@ func (c *Checker) Probe(ctx context.Context, service string, e lb.Endpoint) (ans
 	return isAnswer(err), err
 }
 
-// run checks an endpoint until ctx ends, for the first time at once.
+// run checks an endpoint at once, and then at intervals until ctx ends.
 func (c *Checker) run(ctx context.Context, t *target) {
 	check := t.service.check
 	for {
@@ -387,7 +388,7 @@ func (c *Checker) run(ctx context.Context, t *target) {
 	}
 }
 
-// note notes what a check has found, and has the set judged again if the endpoint is to get clients now, or none.
+// note stores the result of a check. If the verdict changes, note logs it and has the set judged again.
 func (c *Checker) note(ctx context.Context, t *target, err error) {
 	c.mu.Lock()
 	changed := ctx.Err() == nil && t.take(err, time.Now())
@@ -399,7 +400,7 @@ func (c *Checker) note(ctx context.Context, t *target, err error) {
 	log := c.log.With("service", t.service.name, "endpoint", t.endpoint.Address())
 	switch {
 	case !member:
-		log.Info("endpoint that stands by has another result of its check", "passed", verdict == nil)
+		log.Info("the check result of a standby endpoint has changed", "passed", verdict == nil)
 	case verdict == nil:
 		log.Info("endpoint passes its check, it gets clients")
 	default:
@@ -408,7 +409,7 @@ func (c *Checker) note(ctx context.Context, t *target, err error) {
 	c.changed(t.service.name)
 }
 
-// take takes what a check has found: nil, or why it is not passed. It reports whether there is another verdict now.
+// take stores the result of a check: nil, or the failure. It reports whether the verdict has changed.
 func (t *target) take(err error, now time.Time) bool {
 	silent := !isAnswer(err)
 	switch {
@@ -420,7 +421,7 @@ func (t *target) take(err error, now time.Time) bool {
 		return false
 	case silent && t.verdict == nil && !t.passed.IsZero() && now.Sub(t.passed) < t.service.check.MaxSilence:
 		return false
-	case t.verdict != nil && t.verdict.Critical && t.silent == silent: // in other words, perhaps
+	case t.verdict != nil && t.verdict.Critical && t.silent == silent: // the same failure, perhaps with another text
 		return false
 	}
 	t.verdict, t.silent = &cycles.Verdict{Reason: Reason, Text: err.Error(), Critical: true}, silent

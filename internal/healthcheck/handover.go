@@ -7,17 +7,17 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Result is what the checks of an endpoint have found, for another process.
+// A Result is what this process knows about an endpoint, in a form for the next process.
 type Result struct {
 	Service  string
-	Endpoint lb.Endpoint   // its ID and address only
-	Failure  string        `json:",omitempty"` // why it gets no clients; empty: it gets some
-	Silent   bool          `json:",omitempty"` // Failure says that it does not answer
-	Passed   bool          `json:",omitempty"` // it has passed a check
-	Ago      time.Duration `json:",omitempty"` // if Passed: how long ago the last one was
+	Endpoint lb.Endpoint   // only ID and address
+	Failure  string        `json:",omitempty"` // why the endpoint gets no clients; empty if it gets clients
+	Silent   bool          `json:",omitempty"` // the failure is that the endpoint does not answer
+	Passed   bool          `json:",omitempty"` // the endpoint has passed a check
+	Ago      time.Duration `json:",omitempty"` // if Passed: time since the last passed check
 }
 
-// Results returns what is known of all endpoints that were checked, in no order.
+// Results returns the results of all checked endpoints, in no order.
 func (c *Checker) Results() (all []Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -39,8 +39,8 @@ func (c *Checker) Results() (all []Result) {
 	return all
 }
 
-// SetResults takes the Results of the process before. Each holds until the first check of the endpoint here. It is to
-// be called before Apply.
+// SetResults stores the Results of the former process. Each applies until the first check of its endpoint in this
+// process. Call SetResults before Apply.
 func (c *Checker) SetResults(all []Result) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,17 +49,17 @@ func (c *Checker) SetResults(all []Result) {
 	}
 }
 
-// A place is that of an endpoint of a service.
+// A place identifies an endpoint of a service.
 type place struct {
 	service  string
-	endpoint lb.Endpoint // its ID and address only
+	endpoint lb.Endpoint // only ID and address
 }
 
 func placeOf(service string, e lb.Endpoint) place {
 	return place{service, lb.Endpoint{ID: e.ID, Host: e.Host, Addr: e.Addr}}
 }
 
-// inherit has t begin with what the process before has found, if it has found anything. The caller has mu.
+// inherit applies the former process's result to t, if there is one. The caller must hold mu.
 func (c *Checker) inherit(t *target) {
 	at := placeOf(t.service.name, t.endpoint)
 	r, found := c.before[at]

@@ -15,26 +15,27 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An answerError is an answer that says that the endpoint is not fit.
+// An answerError is an answer which says that the endpoint is unfit.
 type answerError struct{ text string }
 
 // Error implements error.
 func (e *answerError) Error() string { return e.text }
 
-// isAnswer reports whether err, which may be nil, stands for an answer of the endpoint.
+// isAnswer reports whether err means that the endpoint answered. A nil err means so.
 func isAnswer(err error) bool {
 	var answer *answerError
 	return err == nil || errors.As(err, &answer)
 }
 
-// isOurs reports whether err says nothing about the endpoint, as this host is short of something.
+// isOurs reports whether err has a local cause, such as a lack of resources on this host, and says nothing about the
+// endpoint.
 func isOurs(err error) bool {
 	_, ours := lb.CauseOf(err)
 	return ours || errors.As(err, new(*filesError))
 }
 
-// probe asks an endpoint once. It returns nil if the endpoint is fit, and an answerError if its answer says that it is
-// not. All other errors mean that there was no answer.
+// probe checks an endpoint once. It returns nil if the endpoint is fit, and an answerError if the endpoint answered
+// that it is not. Any other error means that there was no answer.
 func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
 	ctx, cancel := deadline.WithTimeout(ctx, check.Timeout)
 	defer cancel()
@@ -61,7 +62,7 @@ func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
 			return c.resolver.Dial(ctx, &net.Dialer{}, lb.TCP, e, 0, nil)
 		},
 	}
-	answer, err := transport.RoundTrip(request) // which follows no redirection
+	answer, err := transport.RoundTrip(request) // RoundTrip follows no redirect
 	if err != nil {
 		return fmt.Errorf("GET %s: no answer: %w", target, err)
 	}

@@ -8,20 +8,21 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A tlsFiles holds the files of checks over HTTPS. It keeps those of former checks, which are few. The zero value is
-// ready for use, by several goroutines at once.
+// A tlsFiles caches the certificate files of HTTPS checks. It keeps those of former checks, which are few. The zero
+// value is ready for use, and safe for concurrent use.
 type tlsFiles struct {
 	mu  sync.Mutex
 	all map[certificates.Options]*certificates.Files // guarded by mu
 }
 
-// A filesError says that the files of a check cannot be used, and never could. That says nothing about an endpoint.
+// A filesError says that the files of a check cannot be used and have never been usable. It says nothing about an
+// endpoint.
 type filesError struct{ err error }
 
 // Error implements error.
 func (e *filesError) Error() string { return e.err.Error() }
 
-// tlsConfig returns the TLS configuration for a check of e. The error is a *filesError.
+// tlsConfig returns the TLS configuration for a check of e. Its errors are *filesErrors.
 func (c *Checker) tlsConfig(o certificates.Options, e lb.Endpoint) (*tls.Config, error) {
 	c.files.mu.Lock()
 	defer c.files.mu.Unlock()
