@@ -1,22 +1,22 @@
-// Package cycles finds endpoints that lead back to this Lictor. A client that is sent to one goes round in a circle:
-// one connection takes every descriptor, and one datagram circles for ever. And whoever registers the admin API as an
-// instance opens it to all clients of the service.
+// Package cycles finds endpoints that lead back to this Lictor. Such an endpoint makes clients go round in a circle:
+// one connection uses up all descriptors, and one datagram circles for ever. An endpoint that is the admin API would
+// open the API to all clients of the service.
 //
-// An endpoint leads back if it is the admin API's listener, or a listener of a service from which the endpoint's own
-// service can be reached. Chains that end outside are fine. Addresses at which no instance can be (multicast,
-// broadcast) are found too.
+// An endpoint leads back if it is the admin API's listener. It also leads back if it is a listener of a service from
+// which the endpoint's own service can be reached. Chains of services that end outside this Lictor are allowed. The
+// package also finds addresses that no instance can have (multicast, broadcast).
 //
 //	d := cycles.New(cycles.Options{Logger: logger, Changed: rejudge})
 //	d.Listen(services, admin)       // at first, and whenever listeners change
-//	verdicts := d.Judge(updates)    // of sets of endpoints, before anybody is sent to them
-//	err := d.Check(...)             // of what a host name has come to, right before it is dialled
+//	verdicts := d.Judge(updates)    // of sets of endpoints, before clients are sent to them
+//	err := d.Check(...)             // of a looked-up address, right before it is dialled
 //	d.Run(ctx)                      // follow this host's addresses, and host names
 //
-// Of the endpoints that make a cycle, one has to go. They are taken in this order: those that the configuration names,
-// those that have been in, new ones. The one that closes the cycle goes. So whoever may register instances of one
-// service cannot have an endpoint of another service left out.
+// Of the endpoints that form a cycle, one must be left out. The package adds endpoints in this order: those in the
+// configuration, those that were used before, new ones. It leaves out the endpoint that closes the cycle. Therefore a
+// user who may register instances of one service cannot remove an endpoint of another service.
 //
-// It cannot see ways back through other hosts, nor through addresses that the kernel rewrites.
+// The package does not see cycles through other hosts, or through addresses that the kernel rewrites.
 package cycles
 
 import (
@@ -35,65 +35,65 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Service is one that this process listens for.
+// A Service is a service for which this process listens.
 type Service struct {
 	Name    string
 	Network lb.Network
-	Listen  []netip.AddrPort // with their real ports; one with port 0 is ignored
-	Static  []lb.Endpoint    // endpoints that the configuration names
+	Listen  []netip.AddrPort // with their real ports; port 0 is ignored
+	Static  []lb.Endpoint    // endpoints in the configuration
 }
 
-// A Verdict is why an endpoint gets no clients.
+// A Verdict is the reason why an endpoint gets no clients.
 type Verdict struct {
-	Reason string // Loop or Unfit, or what another judge than a Detector says
-	Text   string // for people
+	Reason string // Loop or Unfit, or the reason of another judge
+	Text   string // explanation for operators
 
-	// Critical means that the endpoint itself fails: what connections to it may still do is as for one whose check in
-	// Consul is critical.
+	// Critical means that the endpoint itself fails. Its open connections are treated as if its check in Consul were
+	// critical.
 	Critical bool
 }
 
-// The reasons, in the words of the admin API.
+// The reasons, as the admin API names them.
 const (
-	Loop  = "loop"    // it leads back to this Lictor
-	Unfit = "address" // no instance can be there
+	Loop  = "loop"    // the endpoint leads back to this Lictor
+	Unfit = "address" // no instance can have this address
 )
 
-// Options are what a Detector needs. The zero value of each is fine.
+// Options configure a Detector. The zero value of each field is valid.
 type Options struct {
-	Logger hclog.Logger // nil: silent
+	Logger hclog.Logger // nil means no log
 
-	// Changed is called when sets should be judged again, all of them, for another reason than that they have changed.
-	// Nil: nobody is told.
+	// Changed is called when all sets must be judged again although they have not changed. Changed may be nil.
 	Changed func()
 
-	// Addrs returns the addresses of this host, with the lengths of their networks' prefixes. Nil: the system is asked.
+	// Addrs returns the addresses of this host with their prefix lengths. A nil Addrs means those of the system.
 	Addrs func() ([]netip.Prefix, error)
 
-	// Lookup returns the addresses of a host name. Nil: net.DefaultResolver is asked.
+	// Lookup returns the addresses of a host name. A nil Lookup means net.DefaultResolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// A Detector knows the listeners of this process, and the endpoints that may lead to them. Safe for concurrent use.
+// A Detector knows the listeners of this process, and the endpoints that may lead to them. It is safe for concurrent
+// use.
 type Detector struct {
 	log     hclog.Logger
 	changed func()
 	addrs   func() ([]netip.Prefix, error)
 	lookup  func(ctx context.Context, host string) ([]netip.Addr, error)
 	view    atomic.Pointer[view]
-	learnt  chan struct{} // has a value when there are names to be looked up
+	learnt  chan struct{} // has an element when names must be looked up
 
 	mu       sync.Mutex
-	networks map[string][]lb.Network       // of each service
+	networks map[string][]lb.Network       // networks of each service
 	static   map[string]map[string]bool    // addresses of each service's static endpoints
-	suspects map[string][]lb.Endpoint      // those that may lead back, by service
+	suspects map[string][]lb.Endpoint      // endpoints that may lead back, by service
 	names    map[string]*name              // by "host:port"
-	history  map[Link]period               // of links that may be followed
+	history  map[Link]period               // of allowed links
 	verdicts map[string]map[string]Verdict // by service and endpoint ID
-	told     map[string]map[string]Verdict // as Judge has returned them last
+	told     map[string]map[string]Verdict // the verdicts that Judge returned last
 }
 
-// New returns a Detector that knows of no listeners yet.
+// New returns a Detector without listeners.
 func New(o Options) *Detector {
 	d := &Detector{
 		log: o.Logger, changed: o.Changed, addrs: o.Addrs, lookup: o.Lookup, learnt: make(chan struct{}, 1),
@@ -117,14 +117,14 @@ func New(o Options) *Detector {
 	d.view.Store(&view{host: hostOf(nil)})
 	addrs, err := d.addrs()
 	if err != nil {
-		d.log.Warn("addresses of this host not read, wildcard listeners stand for loopback only", "error", err)
+		d.log.Warn("cannot read this host's addresses: finding loops through wildcards only on loopback", "error", err)
 	}
 	d.setHost(hostOf(addrs))
 	return d
 }
 
-// Run follows what may make endpoints lead back, or no longer, without anybody saying so: the addresses of this host,
-// and those of host names. It returns when ctx has ended.
+// Run follows this host's addresses and those of host names, because their changes may make endpoints lead back. It
+// returns when ctx has ended.
 func (d *Detector) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -133,12 +133,12 @@ func (d *Detector) Run(ctx context.Context) {
 	running.Go(func() { d.followHost(ctx, addresses) })
 	running.Go(func() { d.followNames(ctx) })
 	if err := hearOfAddresses(ctx, addresses); err != nil && ctx.Err() == nil {
-		d.log.Debug("the system does not tell of new addresses, they are read now and then", "error", err)
+		d.log.Debug("the system does not report new addresses, lictor reads them regularly instead", "error", err)
 	}
 }
 
-// Listen makes services and admin, the addresses of the admin API, what this process listens for. A service may be
-// there twice, as it was and as it will be. Sets are judged anew before it returns.
+// Listen replaces the listeners of this process: those of services, and the addresses of the admin API. A service may
+// appear twice, in its old and in its new form. Listen has judged all sets again when it returns.
 func (d *Detector) Listen(services []Service, admin []netip.AddrPort) {
 	listeners := map[place][]listener{}
 	listen := func(network lb.Network, addr netip.AddrPort, service string) {
@@ -172,7 +172,7 @@ func (d *Detector) Listen(services []Service, admin []netip.AddrPort) {
 	d.changed()
 }
 
-// setHost makes h what is known of this host's addresses, and reports whether that is something new.
+// setHost replaces what is known of this host's addresses, and reports whether anything changed.
 func (d *Detector) setHost(h *host) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -184,9 +184,8 @@ func (d *Detector) setHost(h *host) bool {
 	return true
 }
 
-// Judge takes sets, in place of those that it had of the same services. It returns the verdicts, by service and
-// endpoint ID, of each service whose verdicts are others than they were; these may be of further services. Endpoints
-// without a verdict may get clients.
+// Judge replaces the sets of the services in updates. It returns the verdicts, by service and endpoint ID, of each
+// service whose verdicts have changed, including services outside updates. Endpoints without a verdict may get clients.
 func (d *Detector) Judge(updates []lb.Endpoints) map[string]map[string]Verdict {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -221,8 +220,8 @@ func (d *Detector) Judge(updates []lb.Endpoints) map[string]map[string]Verdict {
 	return changes
 }
 
-// suspectsLocked returns the endpoints of a set that may lead back: those at addresses that do, or are unfit, and all
-// with a host name.
+// suspectsLocked returns the endpoints of a set that may lead back. An endpoint is suspect if its address is unfit or
+// may reach a listener, or if it has a host name.
 func (d *Detector) suspectsLocked(u lb.Endpoints) (all []lb.Endpoint) {
 	if u.Removed {
 		return nil
@@ -242,7 +241,7 @@ func (d *Detector) suspectsLocked(u lb.Endpoints) (all []lb.Endpoint) {
 
 func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
-// tell logs which endpoints of a service are left out that were not: one of them, and how many others.
+// tell logs newly left-out endpoints of a service: the first by ID, and the number of the others.
 func (d *Detector) tell(service string, before, now map[string]Verdict) {
 	var out []string
 	for id, v := range now {
@@ -258,13 +257,13 @@ func (d *Detector) tell(service string, before, now map[string]Verdict) {
 		if now[out[0]].Reason == Loop {
 			d.log.Warn("endpoint left out, it leads back to this Lictor", args...)
 		} else {
-			d.log.Warn("endpoint left out, no instance can be at its address", args...)
+			d.log.Warn("endpoint left out, no instance can have its address", args...)
 		}
 	}
 }
 
-// Check returns why the endpoint e of a service must not be dialled at addr, which its host name has come to; nil if it
-// may be. It waits for nobody, unless a name comes to a listener of this process for the first time.
+// Check returns nil if endpoint e of a service may be dialled at addr, an address of its host name. Otherwise it
+// returns the reason. Check does not block, except when a name leads to a listener of this process for the first time.
 func (d *Detector) Check(service string, network lb.Network, e lb.Endpoint, addr netip.AddrPort) error {
 	addr = unmapped(addr)
 	v := d.view.Load()
@@ -280,18 +279,18 @@ func (d *Detector) Check(service string, network lb.Network, e lb.Endpoint, addr
 	}
 	switch {
 	case why.Reason == Unfit:
-		return fmt.Errorf("no instance can be at %s, %s", addr, why.Text)
+		return fmt.Errorf("no instance can have the address %s, %s", addr, why.Text)
 	case why.Reason == Loop:
 		return fmt.Errorf("leads back to this Lictor: %s is %s", addr, why.Text)
-	case !certain: // the endpoint has just left the service, or its service is going
+	case !certain: // the endpoint has just left the service, or the service is being removed
 		return fmt.Errorf("%s is a listener of this Lictor", addr)
 	}
 	return nil
 }
 
-// Usable reports whether clients of a service could be sent to an endpoint that is not in its set now, as far as that
-// does not depend on other endpoints: it is no listener of the service itself, nor the admin API's, nor at an address
-// at which no instance can be.
+// Usable reports whether an endpoint that is not in a service's set could get clients. It ignores verdicts that depend
+// on other endpoints. The endpoint must not be a listener of the service or of the admin API, and an instance must be
+// able to have its address.
 func (d *Detector) Usable(service string, e lb.Endpoint) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -302,8 +301,8 @@ func (d *Detector) Usable(service string, e lb.Endpoint) bool {
 	return !out
 }
 
-// evaluateLocked finds out which links may be followed and which endpoints may get clients, as v says of listeners and
-// this host, and makes a copy of v the view.
+// evaluateLocked decides which links are allowed and which endpoints may get clients. It uses the listeners and the
+// host of v, and stores the result as the new view.
 func (d *Detector) evaluateLocked(v *view) {
 	next := &view{host: v.host, listeners: v.listeners}
 	next.in, next.out, next.names = map[Link]bool{}, map[Link]string{}, map[string]bool{}

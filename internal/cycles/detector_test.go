@@ -321,8 +321,8 @@ func TestHostNames(t *testing.T) {
 		{"a", "self.test:1", "::ffff:127.0.0.1", back + "127.0.0.1:1 is where this service listens"},
 		{"a", "self.test:1", "127.0.0.2", "<nil>"},
 		{"a", "admin.test:9", "127.0.0.1", back + "127.0.0.1:9 is the admin API of this Lictor"},
-		{"a", "sink.test:80", "0.0.0.0", "no instance can be at 0.0.0.0:80, no host's address"},
-		{"a", "sink.test:80", "224.0.0.1", "no instance can be at 224.0.0.1:80, a multicast address"},
+		{"a", "sink.test:80", "0.0.0.0", "no instance can have the address 0.0.0.0:80, no host's address"},
+		{"a", "sink.test:80", "224.0.0.1", "no instance can have the address 224.0.0.1:80, a multicast address"},
 		{"a", "b.test:2", "10.0.0.5", "<nil>"}, // a chain
 		{"a", "b.test:2", "10.0.0.5", "<nil>"},
 		{"b", "a.test:1", "127.0.0.1", back + viaA},

@@ -80,7 +80,7 @@ func TestWhatIsLeftOutIsLogged(t *testing.T) {
 	w.judge(lb.Endpoints{Service: "b", Removed: true})
 	want := `[WARN]  endpoint left out, it leads back to this Lictor: service=a endpoint=127.0.0.1:1 ` +
 		`reason="127.0.0.1:1 is where this service listens" others_likewise=2
-[WARN]  endpoint left out, no instance can be at its address: service=b endpoint=224.0.0.1:80 ` +
+[WARN]  endpoint left out, no instance can have its address: service=b endpoint=224.0.0.1:80 ` +
 		`reason="224.0.0.1:80 is a multicast address"
 `
 	if got := strings.TrimSpace(text.String()); got != strings.TrimSpace(want) {
@@ -102,7 +102,7 @@ func TestAddressesThatCannotBeRead(t *testing.T) {
 			return []netip.Prefix{netip.MustParsePrefix("10.0.0.5/24")}, nil
 		},
 	})
-	if !strings.Contains(text.String(), "wildcard listeners stand for loopback only: error=\"no luck\"") {
+	if !strings.Contains(text.String(), "finding loops through wildcards only on loopback: error=\"no luck\"") {
 		t.Errorf("logged %q", text.String())
 	}
 	w.listens("web 0.0.0.0:80")

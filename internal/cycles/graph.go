@@ -6,15 +6,16 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Link says that an endpoint of one service is a listener of another, or of the same: clients of From may come to To.
+// A Link says that an endpoint of service From is a listener of service To, so clients of From may reach To. From and
+// To may be the same service.
 type Link struct {
-	Network  lb.Network // of both services
+	Network  lb.Network // network of both services
 	From, To string
 }
 
-// closing returns the links that close a cycle with links before them, and for each of these the services on the cycle,
-// from From back to From. Links are given in order of precedence: one that closes a cycle is left out, and does not
-// count for those after it.
+// closing returns the links that close a cycle with links before them. For each such link it returns the services on
+// the cycle, from From back to From. Earlier links take precedence: a link that closes a cycle is left out, and is
+// ignored for later links.
 func closing(links []Link) map[Link][]string {
 	g := graph{}
 	closed := map[Link][]string{}
@@ -29,18 +30,18 @@ func closing(links []Link) map[Link][]string {
 	return closed
 }
 
-// A node is a service. TCP and UDP never meet, even if two services of one name follow each other in a reload.
+// A node is a service. The same name on TCP and on UDP is two nodes, even if one replaces the other in a reload.
 type node struct {
 	network lb.Network
 	service string
 }
 
-// A graph has, for each service, those that its clients may come to next.
+// A graph holds, for each service, the services that its clients may reach next.
 type graph map[node][]node
 
-// path returns the services on a way between two of them, both included; nil if there is none.
+// path returns the services on a way from one node to another, including both. It returns nil if there is no way.
 func (g graph) path(from, to node) []string {
-	before := map[node]node{from: {}} // how each was reached
+	before := map[node]node{from: {}} // how each node was reached
 	queue := []node{from}
 	for len(queue) > 0 && queue[0] != to {
 		for _, next := range g[queue[0]] {

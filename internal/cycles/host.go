@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// A host is what is known of this host's addresses. Zones are left out.
+// A host holds what is known of this host's addresses, without zones.
 type host struct {
-	local     map[netip.Addr]bool // without those of loopback
-	broadcast map[netip.Addr]bool // of the IPv4 networks of its interfaces
+	local     map[netip.Addr]bool // without loopback addresses
+	broadcast map[netip.Addr]bool // broadcast addresses of the interfaces' IPv4 networks
 }
 
-// hostOf returns the host whose interfaces have the addresses, each with the length of its network's prefix.
+// hostOf returns the host whose interfaces have these addresses and prefix lengths.
 func hostOf(addrs []netip.Prefix) *host {
 	h := &host{local: map[netip.Addr]bool{}, broadcast: map[netip.Addr]bool{}}
 	for _, p := range addrs {
@@ -26,7 +26,7 @@ func hostOf(addrs []netip.Prefix) *host {
 	return h
 }
 
-// broadcastOf returns the last address of an IPv4 network, which is for all of its hosts. Networks of one or two hosts
+// broadcastOf returns the last address of an IPv4 network, which is its broadcast address. Networks of one or two hosts
 // have none (RFC 3021).
 func broadcastOf(p netip.Prefix) (netip.Addr, bool) {
 	if !p.Addr().Is4() || p.Bits() > 30 {
@@ -39,11 +39,11 @@ func broadcastOf(p netip.Prefix) (netip.Addr, bool) {
 	return netip.AddrFrom4(a), true
 }
 
-// is reports whether who dials the address stays on this host. Of a link-local address that may be true of another
-// link: see onItsLink.
+// is reports whether a dial of the address stays on this host. For a link-local address the answer may belong to
+// another link; see onItsLink.
 func (h *host) is(a netip.Addr) bool { return a.IsLoopback() || h.local[bare(a)] }
 
-// unfit returns what an address is at which no instance can be; empty if one might be there.
+// unfit describes why no instance can have an address. It returns an empty string if an instance can have the address.
 func (h *host) unfit(a netip.Addr) string {
 	switch {
 	case a.IsUnspecified():
@@ -60,10 +60,11 @@ func (h *host) unfit(a netip.Addr) string {
 
 var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// bare returns the address as it is compared: without a zone, and as one of IPv4 if it is one in IPv6's clothes.
+// bare returns an address in the form for comparisons: without a zone, and as IPv4 if it is an IPv4-mapped address.
 func bare(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
-// named returns the address with its zone as a name: the kernel's numbers are taken too, and mean the same.
+// named returns an address whose zone is an interface's name. A zone may also be an interface's index, which means the
+// same.
 func named(a netip.Addr) netip.Addr {
 	if n, err := strconv.Atoi(a.Zone()); err == nil {
 		if i, err := net.InterfaceByIndex(n); err == nil {
@@ -73,12 +74,12 @@ func named(a netip.Addr) netip.Addr {
 	return a
 }
 
-// onItsLink reports whether a link-local address is one of the very interface that is its zone. It asks the system,
-// which is all right for an address that is so rare.
+// onItsLink reports whether a link-local address belongs to the interface in its zone. It asks the system each time,
+// because such addresses are rare.
 func onItsLink(a netip.Addr) bool {
 	i, err := net.InterfaceByName(named(a).Zone())
 	if err != nil {
-		return true // it cannot be dialled either
+		return true // such an address cannot be dialled
 	}
 	addrs, err := i.Addrs()
 	for _, one := range prefixesOf(addrs) {
@@ -107,15 +108,15 @@ func prefixesOf(addrs []net.Addr) (all []netip.Prefix) {
 	return all
 }
 
-// Bounds of how often the addresses of the interfaces are read: at least, for a kernel that does not tell of changes,
-// and at most.
+// Intervals between reads of the interfaces' addresses. readAtLeast is for kernels that do not report changes;
+// readAtMost limits reads after reported changes.
 const (
 	readAtLeast = 10 * time.Second
 	readAtMost  = 100 * time.Millisecond
 )
 
-// followHost reads the addresses of the interfaces when changed says that they have changed, and now and then, until
-// ctx ends.
+// followHost reads the interfaces' addresses after each element of changed, and at least every readAtLeast, until ctx
+// ends.
 func (d *Detector) followHost(ctx context.Context, changed <-chan struct{}) {
 	pause := time.NewTimer(readAtLeast)
 	defer pause.Stop()
@@ -137,7 +138,7 @@ func (d *Detector) followHost(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// readHost reads the addresses of the interfaces. That they cannot be read changes nothing.
+// readHost reads the interfaces' addresses. If they cannot be read, nothing changes.
 func (d *Detector) readHost() {
 	addrs, err := d.addrs()
 	if err != nil {

@@ -8,29 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hearOfAddresses puts a value into changed, which has room for one, when an address of an interface has come or gone,
-// until ctx ends: rtnetlink(7). The error says that the system does not let it.
+// hearOfAddresses sends to changed when an interface gets or loses an address, until ctx ends; see rtnetlink(7). The
+// channel must have a buffer of one. An error means that the system does not report such changes.
 func hearOfAddresses(ctx context.Context, changed chan<- struct{}) error {
 	s, err := addressNotices()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	defer context.AfterFunc(ctx, func() { _ = s.Close() })() // which ends the read
+	defer context.AfterFunc(ctx, func() { _ = s.Close() })() // closing the socket ends the read
 	b := make([]byte, 8<<10)
 	for {
-		// What the kernel says does not matter. That more was said than fits into the socket is a change too.
+		// The content of a message does not matter. ENOBUFS means that messages were lost, which is a change too.
 		if _, err := s.Read(b); err != nil && !errors.Is(err, unix.ENOBUFS) {
 			return ctx.Err()
 		}
 		select {
 		case changed <- struct{}{}:
-		default: // there is one already
+		default: // a report is pending already
 		}
 	}
 }
 
-// addressNotices opens a socket that hears of the addresses of interfaces.
+// addressNotices opens a socket that receives messages about the interfaces' addresses.
 func addressNotices() (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
 	if err != nil {

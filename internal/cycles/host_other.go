@@ -7,5 +7,5 @@ import (
 	"errors"
 )
 
-// hearOfAddresses does nothing here.
+// hearOfAddresses returns an error, because this system is not supported.
 func hearOfAddresses(context.Context, chan<- struct{}) error { return errors.ErrUnsupported }

@@ -12,15 +12,15 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A period is when a link could be followed.
+// A period is the time during which a link was allowed.
 type period struct{ since, until time.Time }
 
-// remembered is how long a link that is gone keeps its place before others: an instance that restarts must not find
-// that another service has been made to lead back to its own meanwhile.
+// remembered is how long a link that is gone keeps its precedence. While an instance restarts, a user must not be able
+// to take its place by pointing another service back to the instance's own service.
 const remembered = time.Minute
 
-// rememberLocked notes that the links that v lets be followed are followed now, and forgets those that have been gone
-// for long.
+// rememberLocked records that the allowed links of v are allowed now, and forgets links that have been gone for longer
+// than remembered.
 func (d *Detector) rememberLocked(v *view) {
 	now := time.Now()
 	for l := range v.in {
@@ -33,7 +33,7 @@ func (d *Detector) rememberLocked(v *view) {
 	maps.DeleteFunc(d.history, func(_ Link, p period) bool { return now.Sub(p.until) > remembered })
 }
 
-// Links returns the links that may be followed, for Prefer of another process.
+// Links returns the allowed links, for Prefer in another process.
 func (d *Detector) Links() []Link {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -45,7 +45,7 @@ func (d *Detector) Links() []Link {
 	return links
 }
 
-// Prefer gives links that another process has followed their place before others. Call it before Listen.
+// Prefer gives links that another process has allowed precedence over new ones. Call it before Listen.
 func (d *Detector) Prefer(links []Link) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -55,7 +55,7 @@ func (d *Detector) Prefer(links []Link) {
 	}
 }
 
-// linksLocked returns all links that endpoints make, in order of precedence.
+// linksLocked returns the links that all suspects make, in order of precedence.
 func (d *Detector) linksLocked(v *view) (links []Link) {
 	static := map[Link]bool{}
 	for service, suspects := range d.suspects {
@@ -80,8 +80,8 @@ func (d *Detector) linksLocked(v *view) (links []Link) {
 	return links
 }
 
-// sortLocked sorts links by precedence: static ones, then those that have been in, the oldest first, then others by
-// name.
+// sortLocked sorts links by precedence: first static links, then links that were allowed before, oldest first, then all
+// others by name.
 func (d *Detector) sortLocked(links []Link, static map[Link]bool) {
 	rank := func(l Link) int {
 		switch {
@@ -98,7 +98,8 @@ func (d *Detector) sortLocked(links []Link, static map[Link]bool) {
 	})
 }
 
-// addressesLocked returns the addresses of an endpoint; of a host name, those that are known and of interest.
+// addressesLocked returns the addresses of an endpoint. For a host name, it returns the known addresses that are unfit
+// or may reach a listener.
 func (d *Detector) addressesLocked(e lb.Endpoint) (addrs []netip.AddrPort) {
 	if e.Host == "" {
 		return []netip.AddrPort{unmapped(e.Addr)}
@@ -114,9 +115,10 @@ func (d *Detector) addressesLocked(e lb.Endpoint) (addrs []netip.AddrPort) {
 	return addrs
 }
 
-// verdictLocked returns why an endpoint must not get clients, and whether there is such a reason; barrier says that of
-// its addresses. One with a host name is out if none of its addresses may be dialled: the others are, and Check sees to
-// it that only they are. The exception is localhost, for whoever writes that means this host, whatever comes first.
+// verdictLocked returns the reason why an endpoint must not get clients, and whether there is one. The function barrier
+// judges one address. An endpoint with a host name is out only if none of its addresses may be dialled, because Check
+// keeps clients from the forbidden ones. The name localhost is an exception: it always means this host, so one
+// forbidden address is enough.
 func (d *Detector) verdictLocked(
 	service string, e lb.Endpoint, barrier func(lb.Network, netip.AddrPort) Verdict,
 ) (Verdict, bool) {
@@ -126,7 +128,7 @@ func (d *Detector) verdictLocked(
 		return Verdict{}, false
 	}
 	networks := d.networks[service]
-	if len(networks) == 0 { // what listens for it is gone: only that its address is fit can be said
+	if len(networks) == 0 { // without listeners, only an unfit address can be found
 		networks = []lb.Network{lb.TCP}
 	}
 	var first Verdict

@@ -10,23 +10,24 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A name is what is known of a host name, with a port, that has come to something here.
+// A name holds what is known of a "host:port" that has led to a listener of this process or to an unfit address.
 type name struct {
-	addrs []netip.AddrPort // those of its addresses that are unfit, or where something listens
-	whole bool             // these are all that it has
+	addrs []netip.AddrPort // addresses that are unfit or may reach a listener
+	whole bool             // the name has no other addresses
 }
 
 const (
-	lookUpEvery = 10 * time.Second // the names that are known
-	lookUpTime  = 5 * time.Second  // for one name
+	lookUpEvery = 10 * time.Second // interval of lookups of known names
+	lookUpTime  = 5 * time.Second  // limit for one lookup
 )
 
-// isLocalhost reports whether a host name is that of loopback (RFC 6761, 6.3).
+// isLocalhost reports whether a host name means loopback (RFC 6761, 6.3).
 func isLocalhost(host string) bool {
 	return strings.EqualFold(strings.TrimSuffix(host, "."), "localhost")
 }
 
-// learn notes that the host name of e has come to addr. Its set will be judged anew when it has been looked up.
+// learn records that the host name of e has the address addr, and requests a lookup. After the lookup, the sets are
+// judged again.
 func (d *Detector) learn(e lb.Endpoint, addr netip.AddrPort) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -44,7 +45,7 @@ func (d *Detector) learn(e lb.Endpoint, addr netip.AddrPort) {
 	}
 }
 
-// look returns a view in which everything counts that has been learnt so far.
+// look evaluates everything that was learnt so far, and returns the new view.
 func (d *Detector) look() *view {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -52,7 +53,7 @@ func (d *Detector) look() *view {
 	return d.view.Load()
 }
 
-// followNames looks up the known names when there is a new one, and now and then, until ctx ends.
+// followNames looks up the known names when there is a new one, and every lookUpEvery, until ctx ends.
 func (d *Detector) followNames(ctx context.Context) {
 	again := time.NewTicker(lookUpEvery)
 	defer again.Stop()
@@ -67,16 +68,15 @@ func (d *Detector) followNames(ctx context.Context) {
 	}
 }
 
-// lookUpNames looks up the known names that some endpoint has, one after the other, and forgets those that come to
-// nothing here any more.
+// lookUpNames looks up the known names of endpoints, one after another. It forgets names without suspicious addresses.
 func (d *Detector) lookUpNames(ctx context.Context) {
 	different := false
 	for _, e := range d.knownNames() {
 		limited, cancel := context.WithTimeout(ctx, lookUpTime)
 		addrs, err := d.lookup(limited, e.Host)
 		cancel()
-		if err != nil || len(addrs) == 0 { // nor can it be dialled
-			d.log.Debug("host name not looked up", "host", e.Host, "error", err)
+		if err != nil || len(addrs) == 0 { // then the name cannot be dialled either
+			d.log.Debug("the host name could not be looked up", "host", e.Host, "error", err)
 			continue
 		}
 		different = d.note(e, addrs) || different
@@ -86,7 +86,7 @@ func (d *Detector) lookUpNames(ctx context.Context) {
 	}
 }
 
-// knownNames returns an endpoint for each of the known names, and forgets names that no endpoint has.
+// knownNames returns an endpoint for each known name, and forgets names that no endpoint has.
 func (d *Detector) knownNames() (all []lb.Endpoint) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -108,7 +108,7 @@ func (d *Detector) knownNames() (all []lb.Endpoint) {
 	return all
 }
 
-// note takes the addresses that the host name of e has now, and reports whether that is something new.
+// note stores the present addresses of e's host name, and reports whether anything changed.
 func (d *Detector) note(e lb.Endpoint, addrs []netip.Addr) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

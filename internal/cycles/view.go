@@ -6,37 +6,37 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A view is what is known at one moment. It does not change, so that Check reads it without a lock.
+// A view is an immutable snapshot of what is known, so that Check can read it without a lock.
 type view struct {
 	host      *host
 	listeners map[place][]listener
-	in        map[Link]bool   // links that may be followed
-	out       map[Link]string // those that may not, and what their listeners are
-	names     map[string]bool // "host:port" of the endpoints whose host name is known to come to something here
+	in        map[Link]bool   // allowed links
+	out       map[Link]string // forbidden links, with descriptions of their listeners
+	names     map[string]bool // "host:port" of the names that may lead to a listener or an unfit address
 }
 
-// A place is what listeners have in common that may be dialled at the same address.
+// A place is an address and port, to which several listeners may belong.
 type place struct {
 	network lb.Network
 	port    uint16
-	addr    netip.Addr // without its zone
+	addr    netip.Addr // without zone
 }
 
-// A listener is one of this process.
+// A listener is a listener of this process.
 type listener struct {
 	addr    netip.Addr
-	service string // empty: it is the admin API's
+	service string // empty for the admin API
 }
 
-// mayBe reports whether a dial of the address may come to the listener. It does not look at zones.
+// mayBe reports whether a dial of the address may reach the listener. It ignores zones.
 func (l *listener) mayBe(h *host, a netip.Addr) bool {
-	if l.addr.IsUnspecified() { // [::] takes IPv4 too
+	if l.addr.IsUnspecified() { // [::] accepts IPv4 too
 		return h.is(a) && (a.Is4() || l.addr.Is6())
 	}
 	return bare(l.addr) == bare(a)
 }
 
-// is reports whether a dial of the address comes to the listener.
+// is reports whether a dial of the address reaches the listener.
 func (l *listener) is(h *host, a netip.Addr) bool {
 	switch {
 	case !l.mayBe(h, a):
@@ -49,7 +49,8 @@ func (l *listener) is(h *host, a netip.Addr) bool {
 	return named(l.addr) == named(a)
 }
 
-// near returns the listeners to which a dial of addr may come, those at all addresses last, without a look at others.
+// near returns the listeners that a dial of addr may reach: those at the address itself, then those at 0.0.0.0 and at
+// [::].
 func (v *view) near(network lb.Network, addr netip.AddrPort) [3][]listener {
 	at := place{network, addr.Port(), bare(addr.Addr())}
 	wildcard4, wildcard6 := at, at
@@ -57,7 +58,8 @@ func (v *view) near(network lb.Network, addr netip.AddrPort) [3][]listener {
 	return [3][]listener{v.listeners[at], v.listeners[wildcard4], v.listeners[wildcard6]}
 }
 
-// ordinary reports whether nothing speaks against an address. For nearly all addresses that is three looks into a map.
+// ordinary reports whether an address is neither unfit nor near a listener. For most addresses this takes three map
+// lookups.
 func (v *view) ordinary(network lb.Network, addr netip.AddrPort) bool {
 	if v.host.unfit(addr.Addr()) != "" {
 		return false
@@ -72,7 +74,7 @@ func (v *view) ordinary(network lb.Network, addr netip.AddrPort) bool {
 	return true
 }
 
-// reached returns the listeners that a dial of addr may come to.
+// reached returns the listeners that a dial of addr reaches.
 func (v *view) reached(network lb.Network, addr netip.AddrPort) (all []listener) {
 	for _, some := range v.near(network, addr) {
 		for _, l := range some {
@@ -84,8 +86,8 @@ func (v *view) reached(network lb.Network, addr netip.AddrPort) (all []listener)
 	return all
 }
 
-// always returns why clients of a service must not be sent to addr, whatever other endpoints there are; without a
-// Reason if nothing of that kind is known.
+// always returns the reason why clients of a service must never be sent to addr, whatever other endpoints exist. The
+// Verdict has no Reason if there is none.
 func (v *view) always(service string, network lb.Network, addr netip.AddrPort) Verdict {
 	if text := v.host.unfit(addr.Addr()); text != "" {
 		return Verdict{Reason: Unfit, Text: text}
@@ -101,8 +103,8 @@ func (v *view) always(service string, network lb.Network, addr netip.AddrPort) V
 	return Verdict{}
 }
 
-// barrier returns why clients of a service must not be sent to addr, without a Reason if they may, and whether that is
-// certain: it is not for a link that has not been looked at.
+// barrier returns the reason why clients of a service must not be sent to addr; the Verdict has no Reason if they may.
+// The answer is not certain if a link has not been evaluated yet.
 func (v *view) barrier(service string, network lb.Network, addr netip.AddrPort) (why Verdict, certain bool) {
 	if why := v.always(service, network, addr); why.Reason != "" {
 		return why, true
