@@ -108,7 +108,7 @@ func TestExplainTellsWhatFailsFromHere(t *testing.T) {
 		return nil
 	})
 	l.awaitAnswer(t, "explain web", 0, "2 of 3 known endpoints", "ejected",
-		"test/dead is left out: refused; it is tried again in")
+		"test/dead is ejected: refused; it is tried again in")
 }
 
 // lictor connections lists what is served, and finds it by service and endpoint.

@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// replace takes a new set, and adds what is different to events. The caller has mu. It keeps no reference to set.
+// replace stores a new set, and adds the differences to events. The caller must hold mu. It keeps no reference to set.
 func (one *set) replace(set []lb.Endpoint, now time.Time, events *Events) {
 	before, since, different := one.endpoints, one.joined, !one.known
 	one.known = true
@@ -42,7 +42,7 @@ func (one *set) replace(set []lb.Endpoint, now time.Time, events *Events) {
 
 func located(e lb.Endpoint) string { return fmt.Sprintf("%s at %s", e.ID, e.Address()) }
 
-// difference says what has changed of one endpoint.
+// difference describes how an endpoint has changed.
 func difference(before, now lb.Endpoint) string {
 	var text strings.Builder
 	if b, n := before.Address(), now.Address(); b != n {
@@ -54,7 +54,7 @@ func difference(before, now lb.Endpoint) string {
 	return text.String()
 }
 
-// find returns where the endpoint with an ID is in a sorted set, and whether it is there.
+// find returns the position of the endpoint with this ID in a sorted set, and whether the set has it.
 func find(set []lb.Endpoint, id string) (at int, found bool) {
 	return slices.BinarySearchFunc(set, id, func(e lb.Endpoint, id string) int { return strings.Compare(e.ID, id) })
 }

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Drain leaves an endpoint out for new clients until Undrain, even if it leaves its set and returns. Its connections go
-// on. It returns when next has been told; but if an update of the service comes at the same moment, next is told with
-// that. The error says that there is no such endpoint.
+// Drain keeps new clients away from an endpoint until Undrain, even if the endpoint leaves its set and returns. Open
+// connections continue. When Drain returns, the next sink has the change. If an update of the service is being applied
+// at the same moment, that update carries the change instead. Drain returns an error if the endpoint does not exist.
 func (s *Sets) Drain(service, endpoint string) error {
 	e := Event{
 		Kind: KindDrained, Service: service, Endpoint: endpoint,
@@ -28,7 +28,7 @@ func (s *Sets) Drain(service, endpoint string) error {
 	})
 }
 
-// Undrain ends a Drain. The error says that the endpoint is not drained.
+// Undrain ends a Drain. It returns an error if the endpoint is not drained.
 func (s *Sets) Undrain(service, endpoint string) error {
 	e := Event{Kind: KindUndrained, Service: service, Endpoint: endpoint, Text: endpoint + " gets clients again"}
 	return s.change(e, func(one *set) (bool, error) {
@@ -40,7 +40,8 @@ func (s *Sets) Undrain(service, endpoint string) error {
 	})
 }
 
-// change changes the set of e's service. If change says that it has, next is told, and then events.
+// change changes the set of e's service by calling the function. If the function reports a change, the next sink and
+// then events receive it.
 func (s *Sets) change(e Event, change func(*set) (changed bool, err error)) error {
 	one := s.lookUp(e.Service)
 	if one == nil {

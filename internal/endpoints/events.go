@@ -10,55 +10,55 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// MaxEvents is how many events are kept.
+// MaxEvents is the number of events that are kept.
 const MaxEvents = 1024
 
-// An Event is something that happened. Add gives it its Seq and, if it has none, its Time.
+// An Event is something that happened. Add sets its Seq and, if Time is zero, its Time.
 type Event struct {
-	Seq      uint64 // increases by one; see Events.Begin for the first
+	Seq      uint64 // increases by one; Events.Begin sets the first
 	Time     time.Time
 	Kind     Kind
-	Service  string // empty: the event is of no service
-	Endpoint string // its ID; empty: the event is of no endpoint
-	Text     string // for people
+	Service  string // empty if the event concerns no service
+	Endpoint string // ID of the endpoint; empty if the event concerns no endpoint
+	Text     string // description for operators
 }
 
-// A Kind says what has happened.
+// A Kind is the type of an event.
 type Kind string
 
 // The kinds of events.
 const (
-	KindJoined    Kind = "joined"    // an endpoint has come into the set of its service
+	KindJoined    Kind = "joined"    // an endpoint has joined its service's set
 	KindLeft      Kind = "left"      // an endpoint has left the set
 	KindChanged   Kind = "changed"   // an endpoint has another address or weight
-	KindOut       Kind = "out"       // an instance is not in the set, in Consul's words, or a Judge forbids it clients
-	KindHeld      Kind = "held"      // an instance should be out of the set, and is kept for now
-	KindEjected   Kind = "ejected"   // an endpoint fails, and gets no clients until it is tried again and answers
-	KindReturned  Kind = "returned"  // an ejected endpoint has answered, or the Judge allows clients again
+	KindOut       Kind = "out"       // an instance is left out of the set by its source, or a Judge forbids it clients
+	KindHeld      Kind = "held"      // an instance stays in the set for a while although Consul no longer reports it
+	KindEjected   Kind = "ejected"   // an endpoint fails, and gets no clients until a new attempt succeeds
+	KindReturned  Kind = "returned"  // an ejected endpoint has answered, or the Judge allows it clients again
 	KindDrained   Kind = "drained"   // an operator has drained an endpoint
-	KindUndrained Kind = "undrained" // an operator has ended that
+	KindUndrained Kind = "undrained" // an operator has undrained an endpoint
 	KindStale     Kind = "stale"     // the source of a service fails, or may hide instances
 	KindRecovered Kind = "recovered" // the source answers again
 	KindReload    Kind = "reload"    // a reload has ended
-	KindUpgrade   Kind = "upgrade"   // an upgrade has failed; after one that succeeds nobody can ask this process
-	KindFailover  Kind = "failover"  // a service goes to another of its sources, or back
+	KindUpgrade   Kind = "upgrade"   // an upgrade has failed (after a successful one, another process has the events)
+	KindFailover  Kind = "failover"  // a service switches to another of its sources, or back
 	KindLogLevel  Kind = "log_level" // the log level has changed
 )
 
-// Events keep the last events, and wake whoever waits for the next one. Safe for concurrent use.
+// Events keep the last events, and wake the readers that wait for the next one. Events are safe for concurrent use.
 type Events struct {
-	mu   sync.Mutex       // guards the following
-	ring [MaxEvents]Event // the event of number n is at n % MaxEvents
-	base uint64           // number before that of the oldest that there ever was
-	last uint64           // number of the newest; base: there is none yet
+	mu   sync.Mutex       // guards the fields below
+	ring [MaxEvents]Event // event number n is at n % MaxEvents
+	base uint64           // number before the first event
+	last uint64           // number of the newest event; equal to base if there is none
 	more chan struct{}    // closed at the next event
 }
 
-// NewEvents returns Events that are empty.
+// NewEvents returns an empty Events.
 func NewEvents() *Events { return &Events{more: make(chan struct{})} }
 
-// Begin has the number of the first event be above after. A client that has read the events of an earlier process goes
-// on with those of this one then. It must be called before the first Add. Without Begin the first is 1.
+// Begin makes the first event's number follow after. A client that has read the events of an earlier process can then
+// continue with those of this process. Begin must be called before the first Add. Without Begin, the first number is 1.
 func (l *Events) Begin(after uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -72,8 +72,7 @@ func (l *Events) Last() uint64 {
 	return l.last
 }
 
-// Add keeps e, in place of the oldest event if there are MaxEvents. It gives e a number and, unless it has one, the
-// time.
+// Add stores e and discards the oldest event beyond MaxEvents. It gives e the next number and, if e has none, the time.
 func (l *Events) Add(e Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -87,7 +86,7 @@ func (l *Events) Add(e Event) {
 	l.more = make(chan struct{})
 }
 
-// Instance adds an event for each service of which, or of an instance of which, a source says something.
+// Instance adds an event for each service that a source's event concerns.
 func (l *Events) Instance(e discovery.Event) {
 	kind, text := KindOut, e.Instance+": "+e.Text
 	switch e.Kind {
@@ -101,21 +100,21 @@ func (l *Events) Instance(e discovery.Event) {
 	}
 }
 
-// Health adds an event: an endpoint is ejected, or is no longer.
+// Health adds an event for the ejection of an endpoint, or for its end.
 func (l *Events) Health(c lb.HealthChange) {
 	e := Event{Kind: KindReturned, Service: c.Service, Endpoint: c.Endpoint, Text: c.Endpoint + " can be reached again"}
 	if c.Ejected {
 		e.Kind = KindEjected
 		again := c.TryIn.Round(100 * time.Millisecond)
-		e.Text = fmt.Sprintf("%s is left out: %s; it is tried again in %v", c.Endpoint, c.Cause, again)
+		e.Text = fmt.Sprintf("%s is ejected: %s; it is tried again in %v", c.Endpoint, c.Cause, again)
 	}
 	l.Add(e)
 }
 
-// After returns events with numbers above seq: the newest ones, at most limit, oldest first. If service is not empty,
-// it returns only events of that service. A seq above all numbers is of another process, whose clock was ahead: After
-// returns events as for zero then. next is the number to go on after. more is closed at the next event, of
-// whatever service.
+// After returns the newest events with numbers above seq, at most limit of them, oldest first. If service is not empty,
+// After returns only events of that service. If seq is above all numbers, it comes from another process whose clock was
+// ahead, and After treats it as zero. The result next is the number to continue after. The channel more is closed at
+// the next event of any service.
 func (l *Events) After(seq uint64, service string, limit int) (events []Event, next uint64, more <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

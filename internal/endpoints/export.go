@@ -8,8 +8,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Export returns all sets, whole and sorted by service, and the sorted IDs of the endpoints that are drained: what
-// another process needs to go on.
+// Export returns all sets, complete and sorted by service, and the sorted IDs of drained endpoints. Another process
+// continues with them.
 func (s *Sets) Export() (sets []lb.Endpoints, drained map[string][]string) {
 	drained = map[string][]string{}
 	for _, name := range s.services() {
@@ -29,7 +29,8 @@ func (s *Sets) Export() (sets []lb.Endpoints, drained map[string][]string) {
 	return sets, drained
 }
 
-// Import begins with what another process has exported. Drained endpoints of services without a set are ignored.
+// Import starts with the sets and drains that another process has exported. It ignores drained endpoints of services
+// without a set.
 func (s *Sets) Import(sets []lb.Endpoints, drained map[string][]string) {
 	s.enqueue(sets)
 	services := servicesOf(sets)

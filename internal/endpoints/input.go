@@ -10,25 +10,25 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An Input is one source at work, as an input of a Mux.
+// An Input is a running source of a Mux.
 type Input struct {
 	mux    *Mux
 	cancel context.CancelFunc
 	ended  chan struct{} // closed when the source has ended
 
-	// Guarded by Mux.mu.
-	number    int                     // of the last Start or Extend; the higher one takes services over
-	services  map[string]bool         // that the input speaks for; while it is prepared, those of before and next
-	before    map[string]bool         // what services were before Extend; nil: the input is new, or is not prepared
-	next      map[string]bool         // what services are after Commit; nil: the input is not prepared
-	missing   map[string]bool         // those of services of which it has sent no set
-	first     map[string]bool         // services that were new at the last Start or Extend, without a set since
-	held      map[string]lb.Endpoints // sets that wait for Commit; nil: none is to be held back
+	// Mux.mu guards the following fields.
+	number    int                     // number of the last Start or Extend; the highest number takes services over
+	services  map[string]bool         // services of the input; while it is prepared, those of before and next together
+	before    map[string]bool         // services before Extend; nil if the input is new or not prepared
+	next      map[string]bool         // services after Commit; nil if the input is not prepared
+	missing   map[string]bool         // services for which the input has sent no set
+	first     map[string]bool         // services that were new at the last Start or Extend, and have no set since
+	held      map[string]lb.Endpoints // sets that wait for Commit; nil if sets are not held back
 	firstSets chan struct{}           // closed when first is empty
 	allSets   chan struct{}           // closed when missing is empty
 }
 
-// prepareLocked has the input speak for services too, and hold back sets of services in force.
+// prepareLocked adds services to those of the input, and holds back the input's sets of services in force.
 func (in *Input) prepareLocked(services []string) {
 	m := in.mux
 	m.prepared++
@@ -46,7 +46,7 @@ func (in *Input) prepareLocked(services []string) {
 			in.first[name] = true
 		}
 	}
-	if complete && len(in.missing) > 0 { // else there is an open channel, or nothing to wait for
+	if complete && len(in.missing) > 0 { // otherwise the channel is open already, or nothing is missing
 		in.allSets = make(chan struct{})
 	}
 	if len(in.first) == 0 {
@@ -54,9 +54,9 @@ func (in *Input) prepareLocked(services []string) {
 	}
 }
 
-// keepLocked ends what prepareLocked began: the input speaks for services from now on, and holds nothing back. It
-// returns the updates that follow. Sets of services that are gone or in doubt stay as they are. An input that is not
-// prepared speaks for the services that it spoke for.
+// keepLocked ends the preparation by prepareLocked: services are the input's services now, and no sets are held back
+// any more. It returns the resulting updates. Sets of services that are gone or in doubt stay as they are. An input
+// that is not prepared keeps its services.
 func (in *Input) keepLocked(services, doubt map[string]bool) (updates []lb.Endpoints) {
 	m := in.mux
 	if in.next == nil {
@@ -66,7 +66,7 @@ func (in *Input) keepLocked(services, doubt map[string]bool) (updates []lb.Endpo
 		if services[name] {
 			continue
 		}
-		in.answeredLocked(name) // nobody need wait for it any more
+		in.answeredLocked(name) // no goroutine needs to wait for this set any more
 		if m.speakers[name] == in && !m.inForce[name] {
 			updates = append(updates, m.removeLocked(name))
 		}
@@ -84,12 +84,12 @@ func (in *Input) keepLocked(services, doubt map[string]bool) (updates []lb.Endpo
 func (in *Input) run(ctx context.Context, s discovery.Source, log hclog.Logger) {
 	defer close(in.ended)
 	if err := s.Run(ctx, in); err != nil {
-		log.Error("endpoints are not followed", "error", err)
+		log.Error("a source of endpoints has ended, its endpoints are not updated any more", "error", err)
 	}
 }
 
-// OnUpdate implements discovery.Sink. Updates of services that another input has taken over are dropped, and so are
-// removals: which services there are is for the configuration to say.
+// OnUpdate implements discovery.Sink. It drops updates of services that another input has taken over. It also drops
+// removals, because the configuration decides which services exist.
 func (in *Input) OnUpdate(updates []lb.Endpoints) {
 	m := in.mux
 	var passed []lb.Endpoints
@@ -110,22 +110,22 @@ func (in *Input) OnUpdate(updates []lb.Endpoints) {
 		}
 	}
 	m.passLocked(passed)
-	for _, name := range answered { // last, for a listener that waits for the set opens next
+	for _, name := range answered { // last, because a listener that waits for the set opens next
 		in.answeredLocked(name)
 	}
 }
 
-// speaksLocked reports whether the input's sets of a service count, unless they are to be held back.
+// speaksLocked reports whether the input's sets of a service are used, apart from holding back.
 func (in *Input) speaksLocked(service string) bool {
 	m := in.mux
-	if in.held == nil && !m.inForce[service] { // it has been removed meanwhile
+	if in.held == nil && !m.inForce[service] { // the service has been removed meanwhile
 		return false
 	}
 	speaker := m.speakers[service]
 	return speaker == nil || speaker.number <= in.number
 }
 
-// answeredLocked notes that there is a set of a service, or that there need not be one.
+// answeredLocked records that a service has a set, or needs none.
 func (in *Input) answeredLocked(service string) {
 	if in.first[service] {
 		if delete(in.first, service); len(in.first) == 0 {
@@ -139,27 +139,28 @@ func (in *Input) answeredLocked(service string) {
 	}
 }
 
-// FirstSets is closed once the input has sent a set of each service that was not in force when it was started or last
-// extended.
+// FirstSets returns a channel that is closed once the input has sent a set for each service that was new at its last
+// Start or Extend.
 func (in *Input) FirstSets() <-chan struct{} {
 	in.mux.mu.Lock()
 	defer in.mux.mu.Unlock()
 	return in.firstSets
 }
 
-// AllSets is closed once the input has sent a set of each of its services. A later Extend may make another channel.
+// AllSets returns a channel that is closed once the input has sent a set for each of its services. A later Extend may
+// create another channel.
 func (in *Input) AllSets() <-chan struct{} {
 	in.mux.mu.Lock()
 	defer in.mux.mu.Unlock()
 	return in.allSets
 }
 
-// Ended is closed when the source has ended.
+// Ended returns a channel that is closed when the source has ended.
 func (in *Input) Ended() <-chan struct{} { return in.ended }
 
-// Retirement returns a function that stops in once successor has sent a set of each service that it has now, or has
-// ended. A nil successor is not waited for. Call Retirement before the next Extend of successor; the function may run
-// at any time after.
+// Retirement returns a function that stops in once successor has sent a set for each of its present services, or has
+// ended. If successor is nil, the function stops in at once. Call Retirement before the next Extend of successor; the
+// function may run at any later time.
 func (in *Input) Retirement(successor *Input) func() {
 	if successor == nil {
 		return in.Stop
@@ -175,7 +176,7 @@ func (in *Input) Retirement(successor *Input) func() {
 	}
 }
 
-// Stop ends the source, and returns when it has ended. What it has sent stays.
+// Stop stops the source, and returns when it has ended. Its sets stay in use.
 func (in *Input) Stop() {
 	in.cancel()
 	<-in.ended

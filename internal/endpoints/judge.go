@@ -10,17 +10,17 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Judge says which endpoints must not get clients. *cycles.Detector is one. Sets call it from one goroutine at a
-// time, and hold no lock of theirs that it could need. It must not block.
+// A Judge decides which endpoints must not get clients. *cycles.Detector is one. Sets call a Judge from one goroutine
+// at a time, and hold no lock that the Judge could need. A Judge must not block.
 type Judge interface {
-	// Judge takes the sets of services, in place of those that it had. It returns the verdicts, by service and endpoint
-	// ID, of each service whose verdicts are others than they were, whether it is in updates or not. Endpoints without
-	// a verdict may get clients. It must not keep or change updates.
+	// Judge replaces the sets of the services in updates. It returns the verdicts, by service and endpoint ID, of each
+	// service whose verdicts have changed, even outside updates. Endpoints without a verdict may get clients. Judge
+	// must not keep or change updates.
 	Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict
 }
 
-// Judges returns a Judge that asks all of several. Of an endpoint that more than one of them forbids, the verdict of
-// the first one counts.
+// Judges returns a Judge that combines several. If several of them forbid an endpoint, the verdict of the first one is
+// used.
 func Judges(all ...Judge) Judge {
 	j := &judges{all: all}
 	for range all {
@@ -31,7 +31,7 @@ func Judges(all ...Judge) Judge {
 
 type judges struct {
 	all      []Judge
-	verdicts []map[string]map[string]cycles.Verdict // as each of all has returned them last, by service
+	verdicts []map[string]map[string]cycles.Verdict // what each of all returned last, by service
 }
 
 // Judge implements Judge.
@@ -48,7 +48,7 @@ func (j *judges) Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verd
 	}
 	for service := range changed {
 		together := map[string]cycles.Verdict{}
-		for i := len(j.all) - 1; i >= 0; i-- { // the first one last, so that it counts
+		for i := len(j.all) - 1; i >= 0; i-- { // the first Judge last, so that its verdicts win
 			maps.Copy(together, j.verdicts[i][service])
 		}
 		changed[service] = together
@@ -56,21 +56,21 @@ func (j *judges) Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verd
 	return changed
 }
 
-// A ban is why an endpoint must not get clients, and since when.
+// A ban is the reason why an endpoint must not get clients, and when it began.
 type ban struct {
 	cycles.Verdict
 	since time.Time
 }
 
-// Reconsider has all sets judged anew: the Judge knows something that it did not know before. It returns when next has
-// been told of all services with other verdicts.
+// Reconsider judges all sets again, because the Judge has new information. When Reconsider returns, the next sink has
+// received all services with changed verdicts.
 func (s *Sets) Reconsider() { s.tell(s.rejudge(s.services()), nil) }
 
 // ReconsiderService is Reconsider for the set of one service.
 func (s *Sets) ReconsiderService(service string) { s.tell(s.rejudge([]string{service}), nil) }
 
-// rejudge has the sets of services judged as they are by now, and notes the verdicts. It returns the sets that have
-// other verdicts than before, sorted by service; they may be of further services.
+// rejudge judges the present sets of services, and stores the verdicts. It returns the sets with changed verdicts,
+// sorted by service. They may belong to other services too.
 func (s *Sets) rejudge(services []string) (changed []*set) {
 	if s.judge == nil {
 		return nil
@@ -83,7 +83,7 @@ func (s *Sets) rejudge(services []string) (changed []*set) {
 	}
 	now := time.Now()
 	for service, verdicts := range s.judge.Judge(sets) {
-		if one := s.lookUp(service); one != nil { // else it has been removed, and Judge was the last to know
+		if one := s.lookUp(service); one != nil { // nil if the service has been removed meanwhile
 			one.mu.Lock()
 			one.forbid(verdicts, now, s.events)
 			one.mu.Unlock()
@@ -101,7 +101,7 @@ func (s *Sets) rejudge(services []string) (changed []*set) {
 	return changed
 }
 
-// whole returns all endpoints of a service, those too that get no clients, and how many updates have made them.
+// whole returns all endpoints of a service, including those that get no clients, and the number of updates so far.
 func (s *Sets) whole(service string) (u lb.Endpoints, taken uint64) {
 	u = lb.Endpoints{Service: service, Removed: true}
 	if one := s.lookUp(service); one != nil {
@@ -112,7 +112,7 @@ func (s *Sets) whole(service string) (u lb.Endpoints, taken uint64) {
 	return u, taken
 }
 
-// forbid takes the verdicts on the set, by ID, and adds what is different to events. The caller has mu.
+// forbid stores the verdicts on the set, by ID, and adds the differences to events. The caller must hold mu.
 func (one *set) forbid(verdicts map[string]cycles.Verdict, now time.Time, events *Events) {
 	before := one.forbidden
 	one.forbidden = map[string]ban{}

@@ -11,24 +11,25 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Mux joins the sources of a configuration into one. When a reload replaces sources, the Mux sees to it that one
-// source at a time speaks for each service, and that a service keeps the set of its old source until the new one has
-// sent a set. Safe for concurrent use, but for one reload at a time.
+// A Mux joins the sources of a configuration into one. When a reload replaces sources, the Mux uses one source at a
+// time for each service. A service keeps the set of its old source until the new source has sent one. A Mux is safe for
+// concurrent use, but allows only one reload at a time.
 //
-// A reload takes two steps. Start, or Extend for a source that goes on, prepares an [Input]: it holds back sets of
-// services that have one already. Then Commit puts the inputs in force, or Abort undoes what was prepared.
+// A reload takes two steps. Start prepares an [Input] for a new source, and Extend for one that continues. A prepared
+// Input holds back the sets of services that have a set already. Then Commit puts the inputs in force, or Abort undoes
+// the preparation.
 type Mux struct {
 	sets  *Sets
-	ready chan struct{} // closed once every service has had its first set
+	ready chan struct{} // closed once every service has received its first set
 
-	// Guards the following and what says so in Inputs. It is held for looks into maps and while sets queue an update,
-	// so that sets hear of the inputs of a service in their order. It is never held while sets pass something on.
+	// mu guards the fields below and some fields of Inputs. It is held for map lookups and while sets queue an update,
+	// so that the updates of a service keep their order. It is never held while sets call the next sink.
 	mu       sync.Mutex
-	prepared int               // inputs that were started or extended
-	inForce  map[string]bool   // the services that there are
-	speakers map[string]*Input // by service: whose sets are used
-	heard    map[string]bool   // services whose set, from a speaker, has been passed on
-	departed []string          // services that the last Commit removed; their sets stay while their clients finish
+	prepared int               // number of calls of Start and Extend
+	inForce  map[string]bool   // the configured services
+	speakers map[string]*Input // by service: the input whose sets are used
+	heard    map[string]bool   // services for which a speaker's set has been passed on
+	departed []string          // services that the last Commit removed; their sets stay for their remaining clients
 }
 
 // NewMux returns a Mux without services that feeds sets.
@@ -39,11 +40,11 @@ func NewMux(sets *Sets) *Mux {
 	}
 }
 
-// Ready is closed once every service in force has had a set from a source. It stays closed.
+// Ready returns a channel that is closed once every service in force has received a set from a source.
 func (m *Mux) Ready() <-chan struct{} { return m.ready }
 
-// Start runs a source that speaks for services. Until Commit, its sets of services in force are held back. Sets of new
-// services are passed on, so that a listener that opens can serve at once.
+// Start runs a source for services. Until Commit, it holds back the source's sets of services in force. It passes on
+// sets of new services, so that new listeners can serve at once.
 func (m *Mux) Start(s discovery.Source, services []string, log hclog.Logger) *Input {
 	ctx, cancel := context.WithCancel(context.Background())
 	in := &Input{mux: m, cancel: cancel, ended: make(chan struct{}), missing: map[string]bool{}}
@@ -52,17 +53,17 @@ func (m *Mux) Start(s discovery.Source, services []string, log hclog.Logger) *In
 	return in
 }
 
-// Extend prepares in, which is at work, to speak for services instead of those that it speaks for. Until Commit or
-// Abort it speaks for all of them, and its sets of services in force are held back.
+// Extend prepares a running input for services instead of its present ones. Until Commit or Abort, the input feeds the
+// old and the new services, and its sets of services in force are held back.
 func (m *Mux) Extend(in *Input, services []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	in.prepareLocked(services)
 }
 
-// Commit makes services those in force, and passes on what inputs have held back. The sets of services that are gone
-// stay until the next Commit: a UDP client whose listener drains still needs its endpoint to be one. It returns when
-// the balancer has been told.
+// Commit puts services in force, and passes on the sets that the inputs have held back. The sets of removed services
+// stay until the next Commit, because UDP clients of a draining listener still need their endpoints. When Commit
+// returns, the balancer has received the sets.
 func (m *Mux) Commit(services []string, inputs ...*Input) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -87,9 +88,9 @@ func (m *Mux) Commit(services []string, inputs ...*Input) {
 	m.passLocked(updates)
 }
 
-// Abort undoes Start or Extend. An input that was started is ended, and the sets that it has passed on are removed. One
-// that was extended speaks for the services that it spoke for before: the sets that it has held back of them are passed
-// on, but for those in doubt, which its source is about to send anew. A nil doubt is empty.
+// Abort undoes Start or Extend. It stops an input that was started, and removes the sets that the input has passed on.
+// An input that was extended returns to its former services, and its held-back sets of them are passed on. The
+// exception is services in doubt, whose sets the source will send again. A nil doubt is empty.
 func (m *Mux) Abort(in *Input, doubt map[string]bool) {
 	m.mu.Lock()
 	before := in.before
@@ -102,20 +103,20 @@ func (m *Mux) Abort(in *Input, doubt map[string]bool) {
 	m.passLocked(in.keepLocked(before, doubt))
 }
 
-// removeLocked returns the update that removes a service, which nobody speaks for any more.
+// removeLocked removes the speaker of a service, and returns the update that removes the service.
 func (m *Mux) removeLocked(service string) lb.Endpoints {
 	m.silenceLocked(service)
 	return lb.Endpoints{Service: service, Removed: true}
 }
 
-// silenceLocked notes that nobody speaks for a service.
+// silenceLocked records that a service has no speaker.
 func (m *Mux) silenceLocked(service string) {
 	delete(m.speakers, service)
 	delete(m.heard, service)
 }
 
-// passLocked passes updates on, in the order in which they were decided on. It gives the lock back while the balancer
-// is told, and returns with it. Then it notes whether that makes the Mux ready.
+// passLocked passes updates on in the order of the calls. It releases the lock during calls of the balancer, and
+// returns with the lock held. Then it checks whether the Mux has become ready.
 func (m *Mux) passLocked(updates []lb.Endpoints) {
 	if len(updates) > 0 {
 		m.sets.enqueue(updates)
@@ -131,7 +132,7 @@ func (m *Mux) passLocked(updates []lb.Endpoints) {
 	m.readyLocked()
 }
 
-// readyLocked closes ready if it is time to. Most calls end at the comparison of numbers.
+// readyLocked closes ready if every service in force has a set. Most calls end after comparing two counts.
 func (m *Mux) readyLocked() {
 	select {
 	case <-m.ready:

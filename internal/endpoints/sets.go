@@ -11,57 +11,58 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Sets remember the endpoints of each service, note as events what changes, and tell the next sink which endpoints get
-// clients: those that no operator drains and no Judge forbids. Sets are a discovery.Sink. Safe for concurrent use.
+// Sets keep the endpoints of each service, record changes as events, and pass on the endpoints that may get clients to
+// the next sink. An endpoint may get clients if no operator has drained it and no Judge forbids it. Sets implement
+// discovery.Sink, and are safe for concurrent use.
 //
-// An update passes four steps: it is queued, it is taken into its set, the set is judged, and next is told of the set.
-// Each step works on what is there by then. So two goroutines that do a step at once for one service cannot bring an
-// old set back.
+// An update takes four steps: it is queued, it is stored in its set, the set is judged, and the next sink receives the
+// set. Each step works on the present data, so two goroutines in the same step for one service cannot restore an old
+// set.
 type Sets struct {
 	next   discovery.Sink
 	events *Events
-	judge  Judge // nil: forbids nothing
+	judge  Judge // nil if no endpoint is forbidden
 
-	judging sync.Mutex // held while judge is asked and its answer is noted, so that it hears of each set in order
+	judging sync.Mutex // held while the judge is called and its verdicts are stored, so that it sees each set in order
 
-	mu   sync.Mutex // guards the following; held for a moment only
+	mu   sync.Mutex // guards the fields below; held only briefly
 	sets map[string]*set
 }
 
-// A set is what is known of one service. Lock turn before mu, and mu before Sets.mu.
+// A set holds what is known of one service. Lock turn before mu, and mu before Sets.mu.
 type set struct {
 	service string
-	queue   []lb.Endpoints // updates that have come and are not taken yet, oldest first; guarded by Sets.mu
+	queue   []lb.Endpoints // updates that are not stored yet, oldest first; guarded by Sets.mu
 
-	turn  sync.Mutex  // held while next is told, so that it hears of this service in order
-	again atomic.Bool // whoever has the turn tells next once more before it is done
+	turn  sync.Mutex  // held during calls of next, so that next receives this service's updates in order
+	again atomic.Bool // the goroutine with the turn must call next once more
 
-	mu        sync.Mutex // guards the following; never held while next is told
-	known     bool       // an update has named the service, and it has not been removed since
+	mu        sync.Mutex // guards the fields below; never held during calls of next
+	known     bool       // the service has received an update, and was not removed since
 	endpoints []lb.Endpoint
-	joined    []time.Time          // since when each of endpoints is there
-	drained   map[string]time.Time // since when, by ID; an endpoint that leaves the set stays drained if it returns
-	forbidden map[string]ban       // by ID; what the judge has said last, and nobody else changes
-	changed   time.Time            // when endpoints were last different from before
-	left      []lb.Departure       // that next has not been told of
-	untold    bool                 // next has not been told how things are
-	taken     uint64               // counts the updates
-	judged    uint64               // how many of those judge has seen; less than taken: next must not be told yet
+	joined    []time.Time          // when each of endpoints joined the set
+	drained   map[string]time.Time // when each was drained, by ID; an endpoint that returns stays drained
+	forbidden map[string]ban       // verdicts of the judge, by ID; only the judge changes them
+	changed   time.Time            // when endpoints changed last
+	left      []lb.Departure       // departures that next has not received
+	untold    bool                 // next has not received the present state
+	taken     uint64               // number of updates
+	judged    uint64               // number of updates that the judge has seen; if below taken, next must wait
 }
 
-// NewSets returns Sets that know no service yet, ask judge, and tell next and events. A nil judge forbids nothing.
+// NewSets returns Sets without services, which call judge, next and events. A nil judge forbids nothing.
 func NewSets(next discovery.Sink, events *Events, judge Judge) *Sets {
 	return &Sets{next: next, events: events, judge: judge, sets: map[string]*set{}}
 }
 
-// OnUpdate implements discovery.Sink. It returns when next has been told. If services get several updates at once, next
-// may be told of the last one only.
+// OnUpdate implements discovery.Sink. When it returns, next has received the updates. If a service gets several updates
+// at once, next may receive only the last one.
 func (s *Sets) OnUpdate(updates []lb.Endpoints) {
 	s.enqueue(updates)
 	s.settle(servicesOf(updates))
 }
 
-// enqueue queues updates for settle. It waits for nothing.
+// enqueue queues updates for settle. It does not block.
 func (s *Sets) enqueue(updates []lb.Endpoints) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,14 +76,14 @@ func (s *Sets) enqueue(updates []lb.Endpoints) {
 	}
 }
 
-// settle takes the queued updates of services, has their sets judged, and tells next. When it returns, next has been
-// told. If the updates have changed the verdicts on endpoints of other services, it tells next of those too.
+// settle stores the queued updates of services, has their sets judged, and calls next. When it returns, next has
+// received the sets. If verdicts on other services' endpoints have changed, settle calls next for those services too.
 func (s *Sets) settle(services []string) {
 	own := s.take(services)
 	s.tell(own, s.rejudge(services))
 }
 
-// take takes the queued updates of services into their sets, and returns those sets.
+// take stores the queued updates of services in their sets, and returns those sets.
 func (s *Sets) take(services []string) (taken []*set) {
 	now := time.Now()
 	for _, name := range services {
@@ -116,7 +117,8 @@ func (s *Sets) takeOne(one *set, now time.Time) {
 	}
 }
 
-// tell tells next of all sets. It waits for the turns of own. Of others, whoever has the turn of one tells next.
+// tell calls next for all sets. It waits for the turns of own. For a set of others, the goroutine with the turn calls
+// next.
 func (s *Sets) tell(own, others []*set) {
 	var busy []*set
 	for _, one := range own {
@@ -127,15 +129,17 @@ func (s *Sets) tell(own, others []*set) {
 	for _, one := range others {
 		s.tryTell(one)
 	}
-	for _, one := range busy { // last, so that none that is stuck holds up the rest
+	for _, one := range busy { // last, so that a stuck set does not delay the others
 		one.turn.Lock()
 		s.tellInTurn(one)
 	}
 }
 
-// tryTell tells next of a set. If another goroutine is about that, it leaves it to that one, and returns false.
+// tryTell calls next for a set. If another goroutine has the turn, tryTell leaves the call to that goroutine and
+// returns false.
 func (s *Sets) tryTell(one *set) bool {
-	one.again.Store(true) // before the try: else the other one may have looked for the last time
+	// Before TryLock, because the goroutine with the turn may otherwise have checked again for the last time.
+	one.again.Store(true)
 	if !one.turn.TryLock() {
 		return false
 	}
@@ -143,7 +147,7 @@ func (s *Sets) tryTell(one *set) bool {
 	return true
 }
 
-// tellInTurn tells next of a set, whose turn the caller has, and gives the turn back.
+// tellInTurn calls next for a set, and releases the turn, which the caller must hold.
 func (s *Sets) tellInTurn(one *set) {
 	for {
 		one.again.Store(false)
@@ -155,8 +159,8 @@ func (s *Sets) tellInTurn(one *set) {
 	}
 }
 
-// tellOnce tells next what it does not know of a set. The caller has the turn. It leaves out a set that has not been
-// judged: whoever has taken it has it judged, and tells next after that.
+// tellOnce calls next with the news of a set. The caller must hold the turn. If the set is not judged yet, tellOnce
+// skips it, because the goroutine that stored the update has it judged and calls next afterwards.
 func (s *Sets) tellOnce(one *set) {
 	if u, untold := one.news(); untold {
 		s.next.OnUpdate([]lb.Endpoints{u})
@@ -164,7 +168,7 @@ func (s *Sets) tellOnce(one *set) {
 	s.forget(one)
 }
 
-// news returns what next is to be told, once; false if there is nothing.
+// news returns the update for next and marks it as sent. It returns false if there is no news.
 func (one *set) news() (u lb.Endpoints, untold bool) {
 	one.mu.Lock()
 	defer one.mu.Unlock()
@@ -176,7 +180,7 @@ func (one *set) news() (u lb.Endpoints, untold bool) {
 	return u, true
 }
 
-// forget drops a set of which nothing is known any more.
+// forget removes a set about which nothing is known any more.
 func (s *Sets) forget(one *set) {
 	one.mu.Lock()
 	defer one.mu.Unlock()
@@ -190,7 +194,8 @@ func (s *Sets) forget(one *set) {
 	}
 }
 
-// serving returns the endpoints that get clients, and those that have left since next was told last. The caller has mu.
+// serving returns the endpoints that may get clients, and the departures since the last call of next. The caller must
+// hold mu.
 func (one *set) serving() lb.Endpoints {
 	if !one.known {
 		return lb.Endpoints{Service: one.service, Removed: true}
@@ -206,7 +211,7 @@ func (one *set) serving() lb.Endpoints {
 	return u
 }
 
-// lookUp returns the set of a service; nil if there is none.
+// lookUp returns the set of a service, or nil.
 func (s *Sets) lookUp(service string) *set {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,7 +225,7 @@ func (s *Sets) services() []string {
 	return slices.Sorted(maps.Keys(s.sets))
 }
 
-// servicesOf returns the names of the services of updates.
+// servicesOf returns the names of the updated services.
 func servicesOf(updates []lb.Endpoints) []string {
 	names := make([]string, len(updates))
 	for i := range updates {

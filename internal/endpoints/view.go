@@ -8,22 +8,22 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A View is what is known of the endpoints of one service.
+// A View shows the endpoints of one service.
 type View struct {
-	Changed   time.Time      // when they were last different from before
+	Changed   time.Time      // when the endpoints changed last
 	Endpoints []EndpointView // sorted by ID
 }
 
-// An EndpointView is what is known of one endpoint.
+// An EndpointView shows one endpoint.
 type EndpointView struct {
-	lb.Endpoint           // has only an ID if Joined is zero
-	Joined      time.Time // since when it is in the set; zero: it has left, and is still drained
-	Drained     time.Time // since when an operator drains it; zero: nobody does
-	Forbidden   time.Time // since when Verdict stands; zero: the Judge allows it clients
+	lb.Endpoint           // only the ID is set if Joined is zero
+	Joined      time.Time // when the endpoint joined the set; zero if it has left and is still drained
+	Drained     time.Time // when an operator drained the endpoint; zero if it is not drained
+	Forbidden   time.Time // when Verdict was given; zero if the Judge allows clients
 	Verdict     cycles.Verdict
 }
 
-// Known reports whether the endpoints of a service are known. It may be known that there are none.
+// Known reports whether a service has a set, which may be empty.
 func (s *Sets) Known(service string) bool {
 	one := s.lookUp(service)
 	if one == nil {
@@ -34,7 +34,8 @@ func (s *Sets) Known(service string) bool {
 	return one.known
 }
 
-// View returns what is known of the endpoints of a service; false if nothing is. It does not wait while next is told.
+// View returns the endpoints of a service; it returns false if the service has no set. It does not wait for calls of
+// next.
 func (s *Sets) View(service string) (v View, known bool) {
 	one := s.lookUp(service)
 	if one == nil {
