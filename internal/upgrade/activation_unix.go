@@ -13,14 +13,14 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// firstInherited is the first descriptor that systemd passes, see sd_listen_fds(3).
+// firstInherited is the first descriptor that systemd passes; see sd_listen_fds(3).
 const firstInherited = 3
 
-// ActivationSockets returns the sockets that systemd has opened for this process (socket activation). A descriptor that
-// is not an IP listener is an error: the unit files do not fit.
+// ActivationSockets returns the sockets that systemd has opened for this process (socket activation). It returns an
+// error if a descriptor is not an IP listener, which means that the unit files are wrong.
 func ActivationSockets(getenv func(string) string) ([]proxy.Inherited, error) {
 	if getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
-		return nil, nil // for another process
+		return nil, nil // the sockets are for another process
 	}
 	n, err := strconv.Atoi(getenv("LISTEN_FDS"))
 	if err != nil || n < 0 {
@@ -49,7 +49,7 @@ func activationSocket(fd int) (one proxy.Inherited, err error) {
 	case *unix.SockaddrInet6:
 		one.Addr = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
 	default:
-		return one, fmt.Errorf("not an IP socket; a unit has ListenStream= or ListenDatagram= with a port")
+		return one, fmt.Errorf("not an IP socket: the unit needs ListenStream= or ListenDatagram= with a port")
 	}
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
@@ -58,7 +58,7 @@ func activationSocket(fd int) (one proxy.Inherited, err error) {
 	if kind == unix.SOCK_DGRAM {
 		one.Protocol = proxy.UDP
 	} else if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
-		return one, fmt.Errorf("the TCP socket of %s does not listen; a unit must not have Accept=yes", one.Addr)
+		return one, fmt.Errorf("the TCP socket of %s does not listen: the unit must not have Accept=yes", one.Addr)
 	}
 	one.File = os.NewFile(uintptr(fd), one.Addr.String())
 	return one, nil

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// errNoUnix is the error of everything that needs to pass open sockets to another process.
+// errNoUnix is the error of an upgrade on systems that cannot pass open sockets to another process.
 var errNoUnix = errors.New("an upgrade without a restart needs a Unix system")
 
-// A conn is never made here.
+// A conn is never created on this system.
 type conn struct{}
 
 func newPair() (*conn, *os.File, error) { return nil, nil, errNoUnix }

@@ -17,17 +17,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxMessage bounds what is read at once; the sets of ten thousand services are a tenth of it.
+// maxMessage limits the size of a message in bytes. The sets of ten thousand services need a tenth of it.
 const maxMessage = 256 << 20
 
-// A conn carries messages and descriptors between the two processes, over a Unix socket that the successor is started
-// with. One goroutine may send while another one receives.
+// A conn carries messages and descriptors between the two processes, over a Unix socket that the successor inherits.
+// One goroutine may send while another one receives.
 type conn struct {
 	unix    *net.UnixConn
 	sending sync.Mutex
 }
 
-// newPair returns a conn, and the file of its other end, which is for a child process. The caller closes that file.
+// newPair returns a conn, and the file of its other end for a child process. The caller must close the file.
 func newPair() (*conn, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
@@ -43,23 +43,23 @@ func newPair() (*conn, *os.File, error) {
 	return c, child, nil
 }
 
-// inheritConn returns the conn of a descriptor that this process was started with.
+// inheritConn returns a conn for a descriptor that this process has inherited.
 func inheritConn(fd int) (*conn, error) {
 	unix.CloseOnExec(fd)
 	f := os.NewFile(uintptr(fd), "handover")
-	defer func() { _ = f.Close() }() // the connection has a descriptor of its own
+	defer func() { _ = f.Close() }() // the connection has its own descriptor
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
 	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return nil, errors.Join(fmt.Errorf("descriptor %d is a socket of another kind", fd), c.Close())
+		return nil, errors.Join(fmt.Errorf("descriptor %d is not a Unix socket", fd), c.Close())
 	}
 	return &conn{unix: u}, nil
 }
 
-// send sends v as JSON, with descriptors, which stay the caller's.
+// send sends v as JSON, with copies of the descriptors. The caller still owns the descriptors.
 func (c *conn) send(v any, fds ...int) error {
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -71,7 +71,7 @@ func (c *conn) send(v any, fds ...int) error {
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	// The descriptors go with the size, which is small enough to go in one piece.
+	// The descriptors are sent with the size, which is small enough to be written at once.
 	if _, _, err := c.unix.WriteMsgUnix(binary.BigEndian.AppendUint32(nil, uint32(len(text))), rights,
 		nil); err != nil {
 		return err
@@ -80,8 +80,8 @@ func (c *conn) send(v any, fds ...int) error {
 	return err
 }
 
-// receive reads the next message into v, and returns its descriptors, which are the caller's then. io.EOF means that
-// the other process has ended, or has no more to say.
+// receive reads the next message into v, and returns the descriptors of the message, which the caller must close. It
+// returns io.EOF if the other process has ended or has closed the conn.
 func (c *conn) receive(v any) (fds []int, err error) {
 	defer func() {
 		if err != nil {
@@ -106,7 +106,7 @@ func (c *conn) receive(v any) (fds []int, err error) {
 	}
 	size := binary.BigEndian.Uint32(head[:])
 	if size > maxMessage {
-		return fds, fmt.Errorf("a message of %d bytes", size)
+		return fds, fmt.Errorf("the message has %d bytes, which is too long", size)
 	}
 	text := make([]byte, size)
 	if _, err = io.ReadFull(c.unix, text); err != nil {
@@ -115,7 +115,7 @@ func (c *conn) receive(v any) (fds []int, err error) {
 	return fds, json.Unmarshal(text, v)
 }
 
-// descriptors reads control messages. Those that it returns are open, error or not.
+// descriptors parses control messages. The returned descriptors are open, even with an error.
 func descriptors(oob []byte) (fds []int, err error) {
 	if len(oob) == 0 {
 		return nil, nil
@@ -137,8 +137,8 @@ func descriptors(oob []byte) (fds []int, err error) {
 // SyscallConn implements syscall.Conn.
 func (c *conn) SyscallConn() (syscall.RawConn, error) { return c.unix.SyscallConn() }
 
-// setDeadline sets when send and receive fail. The zero time means never. If c is closed, they fail anyway.
+// setDeadline sets the time after which send and receive fail. The zero time means never.
 func (c *conn) setDeadline(t time.Time) { _ = c.unix.SetDeadline(t) }
 
-// close ends the conversation: the other process receives io.EOF.
-func (c *conn) close() { _ = c.unix.Close() } // everything was said, or nobody listens
+// close closes the conn: the other process receives io.EOF.
+func (c *conn) close() { _ = c.unix.Close() } // an error has no receiver

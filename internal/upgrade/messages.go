@@ -1,26 +1,26 @@
-// Package upgrade lets one process take the place of another, without a client that is refused.
+// Package upgrade lets one process replace another without refusing a client.
 //
-// The earlier process (the predecessor) starts the later one (its successor), of the program that is at its path by
-// then. It gives the successor one end of a socket pair, and these messages go over that:
+// The old process (the predecessor) starts the new one (the successor), from the program at its own path. The successor
+// inherits one end of a socket pair, which carries these messages:
 //
 //	predecessor                                successor
 //	offer: sockets, endpoints, drains  ------>
-//	                                           reads its configuration, opens what is new in it
+//	                                           reads its configuration, opens new listeners
 //	                                   <------ ready, or failed and why
-//	UDP stands still
+//	stops forwarding UDP
 //	sessions                           ------>
 //	go: what its connections use       ------>
 //	                                           serves
 //	                                   <------ serving
-//	lets go of listeners, Consul, state
+//	releases listeners, Consul, state
 //	main: sockets of former processes  ------>
-//	                                           tells systemd, Consul; saves its state
+//	                                           notifies systemd, Consul; saves its state
 //	uses, as long as it has any        ------>
 //
-// Until the successor serves, the predecessor goes on as if nothing had happened when anything fails: it kills the
-// successor. After that it serves the connections that it has to their end.
+// If anything fails before the successor serves, the predecessor kills the successor and continues unchanged. After
+// that, the predecessor serves its open connections until they end.
 //
-// The two may be of different versions. So messages are JSON: fields may be added.
+// The two processes may have different versions. Therefore messages are JSON, to which fields can be added.
 package upgrade
 
 import (
@@ -35,46 +35,48 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// protocolVersion is that of the messages. A process refuses any other version.
+// protocolVersion is the version of the messages. A process refuses any other version.
 const protocolVersion = 1
 
-// variable is the environment variable that has the descriptor of the successor's end.
+// variable is the environment variable with the descriptor of the successor's end.
 const variable = "LICTOR_HANDOVER_FD"
 
-// maxDescriptors is how many descriptors a message may have: SCM_MAX_FD of Linux, less some for systems with a lower
-// limit.
+// maxDescriptors is the maximum number of descriptors in a message: SCM_MAX_FD of Linux, reduced for systems with a
+// lower limit.
 const maxDescriptors = 200
 
-// Bounds of an upgrade.
+// Time limits of an upgrade.
 const (
-	readyTimeout  = 30 * time.Second // until the successor is ready; a Consul that hangs may delay that
-	switchTimeout = 10 * time.Second // from then until it serves
+	readyTimeout  = 30 * time.Second // until the successor is ready, which a hung Consul may delay
+	switchTimeout = 10 * time.Second // from ready until the successor serves
 )
 
-// Timeout is longer than any upgrade takes, successful or not.
+// Timeout limits the duration of an upgrade.
 const Timeout = readyTimeout + 2*switchTimeout
 
-// A message is any of the messages. A list that does not fit continues in the next message of its kind.
+// A message has the fields of all kinds of messages. A list that is too long continues in the next message of the same
+// kind.
 type message struct {
 	Kind string `json:"kind"`
 
-	// Of an offer, and of sessions.
+	// Fields of offer and sessions.
 	Version  int             `json:"version,omitempty"`
 	More     bool            `json:"more,omitempty"`
-	Sockets  []socket        `json:"sockets,omitempty"`  // a descriptor each
-	State    *State          `json:"state,omitempty"`    // with the last of them
-	Sessions []proxy.Session `json:"sessions,omitempty"` // a descriptor each
+	Sockets  []socket        `json:"sockets,omitempty"`  // with one descriptor each
+	State    *State          `json:"state,omitempty"`    // in the last message
+	Sessions []proxy.Session `json:"sessions,omitempty"` // with one descriptor each
 
-	// Of go: of the predecessor and of the processes that it has replaced itself. Of main: only the PIDs of these, and
-	// a descriptor each, over which they tell what they use.
+	// Field of go and main. In go, it has the uses of the predecessor and of the processes that the predecessor has
+	// replaced. In main, it has only the PIDs of the latter, with one descriptor each, over which they report their
+	// uses.
 	Formers []ProcessUses `json:"formers,omitempty"`
 
-	// Of uses.
+	// Fields of uses.
 	Uses []Use `json:"uses,omitempty"`
-	All  bool  `json:"all,omitempty"` // else those that have changed
+	All  bool  `json:"all,omitempty"` // false if Uses has only the changed counts
 
-	// Of ready, and of failed.
-	Admin  bool   `json:"admin,omitempty"` // the admin API's socket is taken
+	// Fields of ready and failed.
+	Admin  bool   `json:"admin,omitempty"` // the successor has taken the admin API's socket
 	Build  *Build `json:"build,omitempty"`
 	Reason string `json:"reason,omitempty"`
 }
@@ -92,16 +94,16 @@ const (
 	kindMoved    = "moved"
 )
 
-// A socket is a listener's, or the admin API's.
+// A socket describes a listener, or the admin API's listener.
 type socket struct {
 	Protocol string `json:"protocol"` // "tcp", "udp", or "admin"
-	Addr     string `json:"addr"`     // as it was asked for
+	Addr     string `json:"addr"`     // as configured
 	Service  string `json:"service,omitempty"`
 }
 
 const adminSocket = "admin"
 
-// A State is what the predecessor knows. The zero State is that of no predecessor.
+// A State is what the predecessor knows. The zero State means that there is no predecessor.
 type State struct {
 	PID     int                      `json:"pid"`
 	Sets    []lb.Endpoints           `json:"sets"`
@@ -115,14 +117,14 @@ type State struct {
 	Checked []healthcheck.Result     `json:"checked,omitempty"`   // see healthcheck.Checker.Results
 }
 
-// A Build is what a process was made from.
+// A Build identifies the version of a program.
 type Build struct {
 	Version  string `json:"version"`
-	Revision string `json:"revision"` // empty: unknown
+	Revision string `json:"revision"` // empty if unknown
 }
 
-// ProgramPath returns where the program of this process is, and where its successor's will be. Symbolic links in it are
-// not resolved, for the new version may be behind another link.
+// ProgramPath returns the path of this process's program, from which a successor is started. It does not resolve
+// symbolic links, because the link may point to a new version later.
 func ProgramPath() (string, error) {
 	path, err := exec.LookPath(os.Args[0])
 	if err == nil {
@@ -134,7 +136,7 @@ func ProgramPath() (string, error) {
 	return path, nil
 }
 
-// closeDescriptors closes descriptors that came with a message and are of no use.
+// closeDescriptors closes descriptors that came with a message and are not needed.
 func closeDescriptors(fds []int) {
 	for _, fd := range fds {
 		_ = os.NewFile(uintptr(fd), "").Close() // nothing was written to it

@@ -11,19 +11,19 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A Predecessor is the process whose place this one is to take, as this one sees it. Nil means that there is none: the
-// methods that may be called then say so.
+// A Predecessor is the process that this process is about to replace. A nil Predecessor means that there is none; the
+// methods that allow nil say so.
 type Predecessor struct {
 	conn    *conn
 	sockets []proxy.Inherited
-	admin   *os.File // nil: it has no admin API
-	address string   // of that
+	admin   *os.File // nil if the predecessor has no admin API
+	address string   // address of the admin API
 	state   State
 	uses    []ProcessUses
 }
 
-// FindPredecessor returns the process that has started this one to take its place, with what it offers. It returns nil
-// if there is none.
+// FindPredecessor returns the process that started this one as its successor, with its offer. It returns nil if there
+// is none.
 func FindPredecessor(getenv func(string) string) (*Predecessor, error) {
 	text := getenv(variable)
 	if text == "" {
@@ -31,7 +31,7 @@ func FindPredecessor(getenv func(string) string) (*Predecessor, error) {
 	}
 	fd, err := strconv.Atoi(text)
 	if err != nil || fd < 0 {
-		return nil, fmt.Errorf("%s: %q is no descriptor", variable, text)
+		return nil, fmt.Errorf("%s: %q is not a descriptor", variable, text)
 	}
 	p := &Predecessor{}
 	if p.conn, err = inheritConn(fd); err != nil {
@@ -54,7 +54,7 @@ func (p *Predecessor) receiveOffer() error {
 		}
 		if m.Kind != kindOffer || m.Version != protocolVersion || len(fds) != len(m.Sockets) {
 			closeDescriptors(fds)
-			return fmt.Errorf("the earlier process speaks version %d of the hand-over, this one %d: restart instead",
+			return fmt.Errorf("the earlier process uses version %d of the hand-over, this one %d: restart instead",
 				m.Version, protocolVersion)
 		}
 		for i, s := range m.Sockets {
@@ -90,18 +90,18 @@ func (p *Predecessor) take(s socket, f *os.File) error {
 	return nil
 }
 
-// Failed tells the predecessor why this process does not take over. The predecessor goes on. A nil Predecessor does
-// nothing.
+// Failed tells the predecessor why this process does not take over. The predecessor then continues. A nil Predecessor
+// is allowed.
 func (p *Predecessor) Failed(reason error) {
 	if p == nil {
 		return
 	}
-	// If it cannot be sent, the predecessor reports that this process has ended.
+	// If sending fails, the predecessor reports that this process has ended.
 	_ = p.conn.send(message{Kind: kindFailed, Reason: reason.Error()})
 	p.conn.close()
 }
 
-// Sockets returns the sockets of its listeners: none of a nil Predecessor.
+// Sockets returns the sockets of the predecessor's listeners. It returns none for a nil Predecessor.
 func (p *Predecessor) Sockets() []proxy.Inherited {
 	if p == nil {
 		return nil
@@ -109,7 +109,7 @@ func (p *Predecessor) Sockets() []proxy.Inherited {
 	return p.sockets
 }
 
-// State returns what it knows: nothing of a nil Predecessor.
+// State returns the predecessor's state. It returns the zero State for a nil Predecessor.
 func (p *Predecessor) State() State {
 	if p == nil {
 		return State{}
@@ -117,8 +117,8 @@ func (p *Predecessor) State() State {
 	return p.state
 }
 
-// Admin returns the socket of its admin API, which is the caller's to close, and the address. The file is nil if there
-// is no such socket. Admin is called once.
+// Admin returns the socket and the address of the predecessor's admin API. The caller must close the file, which is nil
+// if there is no such socket. Admin must be called only once. A nil Predecessor is allowed.
 func (p *Predecessor) Admin() (file *os.File, address string) {
 	if p == nil {
 		return nil, ""
@@ -126,8 +126,8 @@ func (p *Predecessor) Admin() (file *os.File, address string) {
 	return p.admin, p.address
 }
 
-// Sessions says that this process is ready, and returns the UDP sessions. From then on this process has to serve. With
-// admin, it has taken the socket of the admin API.
+// Sessions reports that this process is ready, and returns the UDP sessions. From then on this process must serve. If
+// admin is true, this process has taken the socket of the admin API.
 func (p *Predecessor) Sessions(b Build, admin bool) (all []proxy.Session, err error) {
 	defer func() {
 		if err != nil {
@@ -151,7 +151,7 @@ func (p *Predecessor) Sessions(b Build, admin bool) (all []proxy.Session, err er
 			return all, nil
 		case m.Kind != kindSessions || len(fds) != len(m.Sessions):
 			closeDescriptors(fds)
-			return all, fmt.Errorf("the earlier process says %q with %d descriptors", m.Kind, len(fds))
+			return all, fmt.Errorf("the earlier process sent %q with %d descriptors", m.Kind, len(fds))
 		}
 		for i, x := range m.Sessions {
 			x.FD = fds[i]
@@ -160,12 +160,13 @@ func (p *Predecessor) Sessions(b Build, admin bool) (all []proxy.Session, err er
 	}
 }
 
-// Uses returns what the predecessor, and the processes that it has replaced, used when it sent its sessions. Sessions
-// are not included. It is empty before Sessions has returned, and if the predecessor does not tell.
+// Uses returns what the predecessor, and the processes that it has replaced, used when it sent its sessions. The
+// handed-over sessions are not included. Uses returns nothing before Sessions has returned, or if the predecessor does
+// not report uses.
 func (p *Predecessor) Uses() []ProcessUses { return p.uses }
 
-// Serving says that this process serves. It returns when the predecessor has let go of everything, or has ended. After
-// that, the former processes tell what they use, the predecessor being one of them. After an error there are none.
+// Serving reports that this process serves. It returns when the predecessor has released everything, or has ended. It
+// returns the former processes, including the predecessor, which then report their uses. After an error there are none.
 func (p *Predecessor) Serving() ([]*Former, error) {
 	m, fds, err := p.serving()
 	if err != nil {
@@ -178,7 +179,7 @@ func (p *Predecessor) Serving() ([]*Former, error) {
 	for i, one := range m.Formers {
 		c, err := inheritConn(fds[i])
 		if err != nil {
-			continue // it is not heard of any more
+			continue // the process can no longer report
 		}
 		all = append(all, &Former{one.PID, c})
 	}
@@ -193,9 +194,9 @@ func (p *Predecessor) serving() (m message, fds []int, err error) {
 	switch {
 	case err != nil:
 	case m.Kind != kindMain:
-		err = errors.New("it says " + strconv.Quote(m.Kind))
+		err = errors.New("it sent " + strconv.Quote(m.Kind))
 	case len(fds) != len(m.Formers):
-		err = fmt.Errorf("it has %d descriptors for %d processes", len(fds), len(m.Formers))
+		err = fmt.Errorf("it sent %d descriptors for %d processes", len(fds), len(m.Formers))
 	}
 	return m, fds, err
 }

@@ -78,8 +78,8 @@ func TestOfferThatIsRefused(t *testing.T) {
 		fds   int
 		want  string
 	}{
-		{"another version", message{Kind: kindOffer, Version: 9}, 0, "speaks version 9 of the hand-over, this one 1"},
-		{"another kind", message{Kind: kindGo, Version: 1}, 0, "speaks version 1"},
+		{"another version", message{Kind: kindOffer, Version: 9}, 0, "uses version 9 of the hand-over, this one 1"},
+		{"another kind", message{Kind: kindGo, Version: 1}, 0, "uses version 1"},
 		{"too few descriptors", message{Kind: kindOffer, Version: 1, Sockets: []socket{{}, {}}}, 1, "restart instead"},
 		{"no address", message{Kind: kindOffer, Version: 1, Sockets: []socket{{Protocol: "tcp", Addr: "x"}}}, 1,
 			`has the address "x"`},
@@ -132,12 +132,12 @@ func TestSessionsThatDoNotFit(t *testing.T) {
 		want string
 	}{
 		{"another kind", func(c *conn, _ int) error { return c.send(message{Kind: kindMain}) },
-			`says "main" with 0 descriptors`},
+			`sent "main" with 0 descriptors`},
 		{"no descriptor", func(c *conn, _ int) error {
 			return c.send(message{Kind: kindSessions, Sessions: make([]proxy.Session, 1)})
-		}, `says "sessions" with 0 descriptors`},
+		}, `sent "sessions" with 0 descriptors`},
 		{"go with a descriptor", func(c *conn, fd int) error { return c.send(message{Kind: kindGo}, fd) },
-			`says "go" with 1`},
+			`sent "go" with 1`},
 		{"the end", func(c *conn, _ int) error { c.close(); return nil }, "EOF"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -192,7 +192,7 @@ func TestPredecessorThatSaysSomethingElseAtTheEnd(t *testing.T) {
 		_, _ = c.receive(new(message))
 		_ = c.send(message{Kind: kindGo})
 	}()
-	if _, err := p.Serving(); err == nil || err.Error() != `it says "go"` {
+	if _, err := p.Serving(); err == nil || err.Error() != `it sent "go"` {
 		t.Errorf("got %v", err)
 	}
 }

@@ -265,7 +265,7 @@ func TestSuccessorThatDoesNotTakeOver(t *testing.T) {
 	for child, want := range map[string]string{
 		"fails":      "the configuration is bad",
 		"ends":       "has ended (exit status 3)",
-		"says what?": `says "serving" instead of "ready"`,
+		"says what?": `sent "serving" instead of "ready"`,
 	} {
 		t.Run(child, func(t *testing.T) {
 			s := launch(t, child)

@@ -4,5 +4,5 @@ package upgrade
 
 import "os"
 
-// Signal never comes here.
+// Signal is a signal that never arrives on this system.
 var Signal os.Signal = os.Kill

@@ -4,5 +4,5 @@ package upgrade
 
 import "syscall"
 
-// Signal asks a lictor for an upgrade.
+// Signal asks Lictor to upgrade.
 const Signal = syscall.SIGUSR2

@@ -14,33 +14,33 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A Successor is the process that is to take this one's place, as this one sees it. Every method that returns an error
-// leaves the Successor to be killed.
+// A Successor is the process that is about to replace this one. After a method has returned an error, the caller must
+// kill the Successor.
 type Successor struct {
 	cmd   *exec.Cmd
 	conn  *conn
-	ended chan struct{} // closed when it has, and cmd.ProcessState tells how
+	ended chan struct{} // closed when the process has ended; cmd.ProcessState is set then
 
-	// Of the ready message.
+	// Fields of the ready message.
 	build Build
 	admin bool
 }
 
-// An Offer is what a process that serves has for its successor.
+// An Offer is what a serving process hands to its successor.
 type Offer struct {
 	Sockets []proxy.Inherited // of the listeners
-	Admin   syscall.Conn      // of the admin API; nil: there is none to pass
-	Address string            // of the admin API
+	Admin   syscall.Conn      // socket of the admin API; nil if there is none to pass
+	Address string            // address of the admin API
 	State   State
 }
 
-// Launch starts a process of program with arguments, to be the successor of this one.
+// Launch starts program with arguments as the successor of this process.
 func Launch(program string, arguments []string) (*Successor, error) {
 	conn, child, err := newPair()
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = child.Close() }() // the process has it
+	defer func() { _ = child.Close() }() // the child process has its own descriptor
 	cmd := exec.Command(program, arguments...)
 	cmd.Env = append(successorEnvironment(os.Environ()), variable+"=3")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -54,14 +54,15 @@ func Launch(program string, arguments []string) (*Successor, error) {
 	return s, nil
 }
 
-// wait reaps the process. Nothing waits for wait: the successor outlives this process.
+// wait waits for the end of the process and reaps it. Nothing waits for wait, because the successor outlives this
+// process.
 func (s *Successor) wait() {
-	_ = s.cmd.Wait() // how it ended is in ProcessState
+	_ = s.cmd.Wait() // ProcessState has the result
 	close(s.ended)
 }
 
-// successorEnvironment leaves out of env what systemd has said to this process only, see sd_listen_fds(3) and
-// sd_watchdog_enabled(3).
+// successorEnvironment removes from env the variables that systemd has set for this process only; see sd_listen_fds(3)
+// and sd_watchdog_enabled(3).
 func successorEnvironment(env []string) (out []string) {
 	for _, v := range env {
 		switch name, _, _ := strings.Cut(v, "="); name {
@@ -73,32 +74,32 @@ func successorEnvironment(env []string) (out []string) {
 	return out
 }
 
-// PID returns the number of the process.
+// PID returns the process ID.
 func (s *Successor) PID() int { return s.cmd.Process.Pid }
 
-// Build returns what the successor was made from. It is known after Prepare; a part that is not known is empty.
+// Build returns the successor's build, which is known after Prepare. An unknown part is empty.
 func (s *Successor) Build() Build { return s.build }
 
-// TookAdmin reports whether the successor has taken the socket of the admin API. It is known after Prepare.
+// TookAdmin reports whether the successor has taken the socket of the admin API. The result is valid after Prepare.
 func (s *Successor) TookAdmin() bool { return s.admin }
 
-// Kill ends a successor that is not to be one, and waits until it has ended. A nil Successor does nothing.
+// Kill kills a failed successor, and waits until it has ended. A nil Successor is allowed.
 func (s *Successor) Kill() {
 	if s == nil {
 		return
 	}
 	s.conn.close()
-	_ = s.cmd.Process.Kill() // it fails if the process has ended
+	_ = s.cmd.Process.Kill() // fails if the process has ended
 	<-s.ended
 }
 
-// bound makes messages fail after limit, and when ctx ends. The caller has to call release.
+// bound makes messages fail after limit, or when ctx ends. The caller must call release.
 func (s *Successor) bound(ctx context.Context, limit time.Duration) (release func() bool) {
 	s.conn.setDeadline(time.Now().Add(limit))
 	return context.AfterFunc(ctx, func() { s.conn.setDeadline(time.Unix(1, 0)) })
 }
 
-// Prepare sends the offer and returns when the successor is ready to serve. It fails when ctx ends.
+// Prepare sends the offer, and returns when the successor is ready to serve. It fails when ctx ends.
 func (s *Successor) Prepare(ctx context.Context, o Offer) error {
 	defer s.bound(ctx, readyTimeout)()
 	if err := s.sendOffer(o); err != nil {
@@ -143,7 +144,7 @@ func (s *Successor) sendOffer(o Offer) error {
 	return s.conn.send(message{Kind: kindOffer, Version: protocolVersion, Sockets: all, State: &o.State}, fds...)
 }
 
-// descriptor is that of c, which must stay open as long as it is used.
+// descriptor returns the descriptor of c. The caller must keep c open while it uses the descriptor.
 func descriptor(c syscall.Conn) (fd int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -153,7 +154,7 @@ func descriptor(c syscall.Conn) (fd int, err error) {
 	return fd, err
 }
 
-// Commit sends the UDP sessions, which stand still, and what this process and those before it use apart from these. It
+// Commit sends the UDP sessions, which are suspended, and the other uses of this process and its former processes. It
 // returns when the successor serves. It fails when ctx ends.
 func (s *Successor) Commit(ctx context.Context, sessions []proxy.Session, uses []ProcessUses) error {
 	defer s.bound(ctx, switchTimeout)()
@@ -182,18 +183,18 @@ func (s *Successor) sendSessions(sessions []proxy.Session) error {
 	return nil
 }
 
-// Release says that this process has let go of everything, and has the processes that this one has replaced tell the
-// successor what they use. It returns the successor as the process that serves. After an error that is nil, and the
-// successor goes on too, and says so.
+// Release tells the successor that this process has released everything. It also makes the former processes report
+// their uses to the successor. It returns the successor as the serving process. On error it returns nil; the successor
+// continues, and logs the problem.
 func (s *Successor) Release(formers []*Former) (*Serving, error) {
 	m := message{Kind: kindMain}
 	var fds []int
 	for _, f := range formers[:min(len(formers), maxDescriptors)] {
 		file, err := f.move()
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
-		defer func() { _ = file.Close() }() // the successor has a descriptor of its own
+		defer func() { _ = file.Close() }() // the successor has its own descriptor
 		m.Formers, fds = append(m.Formers, ProcessUses{PID: f.PID}), append(fds, int(file.Fd()))
 	}
 	s.conn.setDeadline(time.Time{})
@@ -204,22 +205,22 @@ func (s *Successor) Release(formers []*Former) (*Serving, error) {
 	return &Serving{s.conn}, nil
 }
 
-// expect receives a message of a kind.
+// expect receives a message of this kind.
 func (s *Successor) expect(kind string, m *message) error {
 	fds, err := s.conn.receive(m)
-	closeDescriptors(fds) // there should be none
+	closeDescriptors(fds) // no descriptors are expected
 	switch {
 	case err != nil:
 		return s.problem(err)
 	case m.Kind == kindFailed:
 		return errors.New(m.Reason)
 	case m.Kind != kind:
-		return fmt.Errorf("the new process says %q instead of %q", m.Kind, kind)
+		return fmt.Errorf("the new process sent %q instead of %q", m.Kind, kind)
 	}
 	return nil
 }
 
-// problem returns what is wrong when a message could not be sent or received.
+// problem explains why a message could not be sent or received.
 func (s *Successor) problem(err error) error {
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {

@@ -12,28 +12,28 @@ var (
 	ErrEnding     = errors.New("this process is about to end")
 )
 
-// A Process is one that has taken over from this one.
+// A Process is a process that has taken over from this one.
 type Process struct {
 	PID   int
 	Build Build
 }
 
-// A ReplacedError is the error of what only the process that serves can do, when another process has taken over.
+// A ReplacedError says that another process has taken over, and that only that process can do what was asked.
 type ReplacedError struct{ By Process }
 
 func (e *ReplacedError) Error() string {
-	return fmt.Sprintf("process %d has taken over already; this one only serves what connections it still has",
+	return fmt.Sprintf("process %d has taken over already; this process only serves its remaining connections",
 		e.By.PID)
 }
 
-// An Attempt tries to have another process take over. It calls commit when that process serves. After an error of
-// commit it has to undo everything; after nil it may not fail any more. ctx is that of the caller of Upgrade.
+// An Attempt tries to let another process take over. It calls commit when that process serves. If commit fails, the
+// Attempt must undo everything; otherwise it must not fail any more. ctx is the context of the caller of Upgrade.
 type Attempt func(ctx context.Context, commit func(Process) error) error
 
-// An Upgrader says which process serves: this one, or one that has taken over. It runs one Attempt at a time. When this
-// process is to end, no Attempt begins any more and none commits.
+// An Upgrader records which process serves: this one, or its successor. It runs one Attempt at a time. Once this
+// process is about to end, no Attempt begins or commits.
 //
-// One goroutine owns the state. It waits for nothing but requests, so the methods return at once, except Upgrade.
+// One goroutine owns the state. It waits only for requests, so all methods except Upgrade return at once.
 type Upgrader struct {
 	attempt  Attempt
 	requests chan request
@@ -43,22 +43,22 @@ type Upgrader struct {
 	replaced chan struct{} // closed when an Attempt has succeeded
 	done     chan struct{} // closed when run has returned
 
-	by *Process // who has taken over; nil: nobody. It is run's until done is closed, and constant then
+	by *Process // the process that has taken over, or nil; owned by run until done is closed, and constant after that
 }
 
-// A request asks for an upgrade. Its result has room for one.
+// A request asks for an upgrade. The channel result must have a buffer of one.
 type request struct {
 	ctx    context.Context
 	result chan<- error
 }
 
-// A commitment asks whether a process may take over. Its result has room for one.
+// A commitment asks whether a process may take over. The channel result must have a buffer of one.
 type commitment struct {
 	to     Process
 	result chan<- error
 }
 
-// NewUpgrader returns an Upgrader for a process that serves. The caller has to call End at last.
+// NewUpgrader returns an Upgrader for a serving process. The caller must finally call End.
 func NewUpgrader(attempt Attempt) *Upgrader {
 	u := &Upgrader{
 		attempt: attempt, requests: make(chan request), commits: make(chan commitment),
@@ -69,9 +69,9 @@ func NewUpgrader(attempt Attempt) *Upgrader {
 	return u
 }
 
-// Upgrade runs the Attempt, and returns when it has ended. If it succeeded, another process serves. Otherwise this
-// process goes on. Upgrade returns the error of the Attempt, ErrInProgress if another one runs, a *ReplacedError, or
-// ErrEnding.
+// Upgrade runs the Attempt, and returns when it has ended. If Upgrade returns nil, another process serves; otherwise
+// this process continues. It returns the error of the Attempt, ErrInProgress if another Attempt is running, a
+// *ReplacedError, or ErrEnding.
 func (u *Upgrader) Upgrade(ctx context.Context) error {
 	result := make(chan error, 1)
 	select {
@@ -85,7 +85,7 @@ func (u *Upgrader) Upgrade(ctx context.Context) error {
 // Successor returns the process that has taken over, or nil.
 func (u *Upgrader) Successor() *Process { return u.ask(u.queries) }
 
-// End has no other process take over from now on. It returns the one that has, or nil.
+// End prevents any later takeover. It returns the process that has taken over, or nil.
 func (u *Upgrader) End() *Process { return u.ask(u.ends) }
 
 func (u *Upgrader) ask(questions chan<- chan<- *Process) *Process {
@@ -101,14 +101,14 @@ func (u *Upgrader) ask(questions chan<- chan<- *Process) *Process {
 // Replaced returns a channel that is closed when another process serves and the Attempt has ended.
 func (u *Upgrader) Replaced() <-chan struct{} { return u.replaced }
 
-// Done returns a channel that is closed when End has been called and no Attempt runs any more.
+// Done returns a channel that is closed when End has been called and no Attempt is running.
 func (u *Upgrader) Done() <-chan struct{} { return u.done }
 
-// run owns the state, until the process is to end and no Attempt runs any more.
+// run owns the state. It returns when End has been called and no Attempt is running.
 func (u *Upgrader) run() {
 	defer close(u.done)
-	var finished chan error // the end of the Attempt that runs; nil: none runs
-	var result chan<- error // its caller's
+	var finished chan error // receives the result of the running Attempt; nil if none is running
+	var result chan<- error // the result channel of that Attempt's caller
 	for ending := false; !ending || finished != nil; {
 		select {
 		case r := <-u.requests:
@@ -147,13 +147,13 @@ func (u *Upgrader) run() {
 func (u *Upgrader) try(ctx context.Context, finished chan<- error) {
 	finished <- u.attempt(ctx, func(to Process) error {
 		result := make(chan error, 1)
-		u.commits <- commitment{to, result} // run goes on at least until the Attempt ends
+		u.commits <- commitment{to, result} // run receives at least until the Attempt ends
 		return <-result
 	})
 }
 
-// refusal is the error of an upgrade of a process that is replaced or about to end. It is called by run, or after its
-// end.
+// refusal returns the error of an upgrade when this process is replaced or about to end. Only run may call it, or any
+// goroutine after run has ended.
 func (u *Upgrader) refusal() error {
 	if u.by != nil {
 		return &ReplacedError{*u.by}

@@ -6,20 +6,20 @@ import (
 	"os"
 )
 
-// A former process goes on telling the process that serves what its remaining connections use, so that limits hold for
-// both together:
+// A former process reports to the serving process what its remaining connections use, so that limits apply to both
+// processes together:
 //
-//	former process                             process that serves
-//	uses: all that there are           ------>
-//	uses: counts that have changed     ------>
-//	                                           is replaced by another one
-//	                                   <------ moved: a socket to that one
-//	uses: all that there are           ------------------------------------>  the other one
+//	former process                             serving process
+//	uses: all counts                   ------>
+//	uses: changed counts               ------>
+//	                                           is replaced by another process
+//	                                   <------ moved: a socket to that process
+//	uses: all counts                   ------------------------------------>  the other process
 //
 // When the former process ends, its socket closes.
 
-// A Use is how many uses there are of one kind: of an endpoint of a service, which has an ID and an address, or of a
-// client of a service. Without either, it is how many clients wait in the queue of the service.
+// A Use counts the clients of an endpoint of a service, which has an ID and an address, or the connections of one
+// client. Without an endpoint and a client, it counts the clients in the service's queue.
 type Use struct {
 	Service string     `json:"service"`
 	ID      string     `json:"id,omitempty"`
@@ -28,25 +28,25 @@ type Use struct {
 	Count   int64      `json:"count"`
 }
 
-// A ProcessUses is what a process uses.
+// A ProcessUses lists the uses of a process.
 type ProcessUses struct {
 	PID  int   `json:"pid"`
 	Uses []Use `json:"uses,omitempty"`
 }
 
-// A Former is a process that has been replaced and still has connections, as the process that serves sees it.
+// A Former is a process that has been replaced and still has connections, seen from the serving process.
 type Former struct {
 	PID  int
 	conn *conn
 }
 
-// Receive returns the counts that have changed. If all is true, these are all that there are. It returns an error when
-// the process has ended, when it tells nothing more, or after Close.
+// Receive waits for a report and returns its counts. If all is true, the report has all counts; otherwise it has the
+// changed ones. Receive returns an error when the process has ended or reports nothing more, or after Close.
 func (f *Former) Receive() (uses []Use, all bool, err error) {
 	for {
 		var m message
 		fds, err := f.conn.receive(&m)
-		closeDescriptors(fds) // there should be none
+		closeDescriptors(fds) // no descriptors are expected
 		if err != nil {
 			return nil, false, err
 		}
@@ -56,16 +56,16 @@ func (f *Former) Receive() (uses []Use, all bool, err error) {
 	}
 }
 
-// Close has Receive return.
+// Close makes Receive return an error.
 func (f *Former) Close() { f.conn.close() }
 
-// move tells f that another process serves now. It returns that process's end of the socket over which f tells it.
+// move tells f that another process serves now. It returns that process's end of the socket for the reports of f.
 func (f *Former) move() (*os.File, error) {
 	c, file, err := newPair()
 	if err != nil {
 		return nil, err
 	}
-	defer c.close() // f has a descriptor of its own
+	defer c.close() // f has its own descriptor
 	fd, err := descriptor(c)
 	if err == nil {
 		err = f.conn.send(message{Kind: kindMoved}, fd)
@@ -76,16 +76,16 @@ func (f *Former) move() (*os.File, error) {
 	return file, nil
 }
 
-// A Serving is the process that serves, as a former process sees it.
+// A Serving is the serving process, seen from a former process.
 type Serving struct{ conn *conn }
 
-// Tell sends counts that have changed, or all.
+// Tell sends all counts, or the changed ones.
 func (s *Serving) Tell(uses []Use, all bool) error {
 	return s.conn.send(message{Kind: kindUses, Uses: uses, All: all})
 }
 
-// Moved waits until another process serves, and returns that one. The caller closes s then, and tells the other one all
-// that there is. It returns an error when the process that served has ended, or after Close.
+// Moved waits until another process serves, and returns that process. The caller must then close s, and send all counts
+// to the new process. Moved returns an error when the serving process has ended without a successor, or after Close.
 func (s *Serving) Moved() (*Serving, error) {
 	for {
 		var m message
@@ -105,5 +105,5 @@ func (s *Serving) Moved() (*Serving, error) {
 	}
 }
 
-// Close has Tell and Moved fail.
+// Close makes Tell and Moved return errors.
 func (s *Serving) Close() { s.conn.close() }
