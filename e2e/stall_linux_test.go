@@ -264,7 +264,7 @@ func TestAccessLogFIFO(t *testing.T) {
 	must(t, unix.Mkfifo(fifo, 0o600))
 	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", fifo)+service("web", endpoints(startEcho(t, "a"))))
 	wantCounts(t, l.addr(t, "web"), map[string]int{"a": 3})
-	l.awaitLog(t, 0, complaint("nobody reads this FIFO"))
+	l.awaitLog(t, 0, complaint("this FIFO has no reader"))
 
 	// It is opened for writing too, or it would end before lictor has opened it.
 	reader, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0)

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mayWrite returns an error unless this process may write to a file, or make files in a directory.
+// mayWrite returns an error if this process may not write to a file, or may not create files in a directory.
 func mayWrite(path string, mode fs.FileMode) error {
 	rights := uint32(unix.W_OK)
 	if mode.IsDir() {

@@ -9,23 +9,24 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A Log is the access log. The configuration turns it on, changes it and turns it off. Counts may be called at any
-// time; the other methods are for one caller at a time.
+// A Log is the access log. The configuration turns it on, changes it and turns it off. Counts is safe for concurrent
+// use; the other methods allow one caller at a time.
 type Log struct {
 	log   hclog.Logger
 	own   Outputs
-	tell  func(func(proxy.AccessRecord)) // says who is told of what ends; nil: nobody
-	cfg   Options                        // of now
-	now   atomic.Pointer[writer]         // nil: there is none
+	tell  func(func(proxy.AccessRecord)) // installs the function that receives records; nil removes it
+	cfg   Options                        // the options in force
+	now   atomic.Pointer[writer]         // nil if the access log is off
 	lines counts
 }
 
-// New returns a Log that is off. It calls tell with the function that takes records, and with nil when none are wanted.
+// New returns a Log that is off. When the log is turned on, it calls tell with the function that takes records. When
+// the log is turned off, it calls tell with nil.
 func New(own Outputs, tell func(func(proxy.AccessRecord)), log hclog.Logger) *Log {
 	return &Log{log: log, own: own, tell: tell}
 }
 
-// Prepare opens what next needs. Nil turns the access log off. A FIFO that has no reader yet is no error.
+// Prepare opens the target for next. A nil next turns the access log off. A FIFO without a reader is not an error.
 func (a *Log) Prepare(next *Options) (Change, error) {
 	now := a.now.Load()
 	switch {
@@ -53,17 +54,17 @@ func (a *Log) Prepare(next *Options) (Change, error) {
 	}, nil
 }
 
-// Reopen asks for the file to be opened anew, and does not wait for that.
+// Reopen asks the writer to open the file again, and does not wait for that.
 func (a *Log) Reopen() {
 	if l := a.now.Load(); l != nil {
 		select {
 		case l.rotated <- struct{}{}:
-		default: // it will be
+		default: // the request is pending already
 		}
 	}
 }
 
-// Stop ends the access log, if there is one.
+// Stop turns the access log off, if it is on.
 func (a *Log) Stop() {
 	if l := a.now.Swap(nil); l != nil {
 		a.tell(nil)
@@ -71,7 +72,7 @@ func (a *Log) Stop() {
 	}
 }
 
-// Counts returns how many lines were written and dropped since the start, and whether the access log is on.
+// Counts returns the number of lines written and dropped since the start, and whether the access log is on.
 func (a *Log) Counts() (written, dropped int64, is bool) {
 	return a.lines.written.Load(), a.lines.dropped.Load(), a.now.Load() != nil
 }

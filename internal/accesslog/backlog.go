@@ -6,8 +6,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A backlog holds the records that are not formatted yet. To add one costs a copy: the goroutine that formats records
-// wakes up once in a while, and not for each record, unless many wait.
+// A backlog holds the records that are not formatted yet. Adding a record only copies it. The formatting goroutine
+// wakes up at intervals, or when many records wait, and not for each record.
 type backlog struct {
 	wake chan struct{} // has an element when wakeAt records wait
 
@@ -15,15 +15,15 @@ type backlog struct {
 	records []proxy.AccessRecord // guarded by mu
 }
 
-// Bounds of a backlog, in records.
+// Limits of a backlog, in records.
 const (
-	maxBacklog = 8192 // that wait; more are dropped
+	maxBacklog = 8192 // maximum of waiting records; more are dropped
 	wakeAt     = 1024
 )
 
 func newBacklog() *backlog { return &backlog{wake: make(chan struct{}, 1)} }
 
-// add adds a record, and reports whether there was room.
+// add adds a record. It returns false if the backlog is full.
 func (q *backlog) add(r *proxy.AccessRecord) bool {
 	q.mu.Lock()
 	n := len(q.records)
@@ -42,8 +42,8 @@ func (q *backlog) add(r *proxy.AccessRecord) bool {
 	return true
 }
 
-// take returns the records that wait. It keeps spare, whose records the caller is done with, for others. The memory of
-// a burst is not kept.
+// take returns the waiting records. It reuses spare, whose records the caller no longer needs, for later records. It
+// does not keep memory that only a burst needed.
 func (q *backlog) take(spare []proxy.AccessRecord) []proxy.AccessRecord {
 	if cap(spare) > wakeAt && len(spare) < cap(spare)/4 {
 		spare = nil
@@ -55,7 +55,7 @@ func (q *backlog) take(spare []proxy.AccessRecord) []proxy.AccessRecord {
 	return records
 }
 
-// len returns how many records wait.
+// len returns the number of waiting records.
 func (q *backlog) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -10,10 +10,10 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// timeFormat is RFC 3339 with microseconds, for times in UTC.
+// timeFormat is RFC 3339 with microseconds, for UTC.
 const timeFormat = "2006-01-02T15:04:05.000000Z"
 
-// A formatter appends the line of a record to b. It allocates nothing, unless a name needs quoting or b has no room.
+// A formatter appends the line of a record to b. It allocates only if a name needs quotes, or if b is too small.
 type formatter func(b []byte, r *proxy.AccessRecord) []byte
 
 func (o *Options) formatter() formatter {
@@ -23,7 +23,7 @@ func (o *Options) formatter() formatter {
 	return appendText
 }
 
-// appendJSON appends a record as one line of JSON. Times are in seconds.
+// appendJSON appends a record as one line of JSON. Durations are in seconds.
 func appendJSON(b []byte, r *proxy.AccessRecord) []byte {
 	b = append(b, `{"time":"`...)
 	b = r.Ended.UTC().AppendFormat(b, timeFormat)
@@ -57,13 +57,13 @@ func appendJSON(b []byte, r *proxy.AccessRecord) []byte {
 	return append(b, '}', '\n')
 }
 
-// appendText appends a record as one line of text (here it is two):
+// appendText appends a record as one line of text (shown here as two):
 //
 //	2026-01-02T03:04:05.000000Z web 127.0.0.1:34567 -> node/web-1 10.0.0.1:80
 //	connect=0.000312 duration=1.204000 up=120 down=5311 by=client end="client closed"
 //
-// A session has datagrams_up and datagrams_down too. What is not there is "-". A name that would look like more than
-// one word is in quotes.
+// The line of a UDP session also has datagrams_up and datagrams_down. A missing value is "-". A name is quoted if it
+// would otherwise look like several words.
 func appendText(b []byte, r *proxy.AccessRecord) []byte {
 	b = r.Ended.UTC().AppendFormat(b, timeFormat)
 	b = append(b, ' ')
@@ -95,10 +95,10 @@ func appendText(b []byte, r *proxy.AccessRecord) []byte {
 	return append(b, '\n')
 }
 
-// endedBy says who ended a connection.
+// endedBy returns which side ended a connection: "client", "endpoint" or "lictor".
 func endedBy(reason string) string {
 	switch {
-	case reason == proxy.ReasonEndpointLeft: // and Lictor drew the conclusion
+	case reason == proxy.ReasonEndpointLeft: // Lictor ended the connection
 	case strings.HasPrefix(reason, "client"):
 		return "client"
 	case strings.HasPrefix(reason, "endpoint"):
@@ -107,7 +107,7 @@ func endedBy(reason string) string {
 	return "lictor"
 }
 
-// hasPlainAddress reports whether the address of the endpoint needs no quotes.
+// hasPlainAddress reports whether the endpoint's address needs no quotes.
 func hasPlainAddress(r *proxy.AccessRecord) bool {
 	return r.Endpoint.Host == "" && r.Endpoint.Addr.Addr().Zone() == ""
 }
@@ -130,8 +130,8 @@ func appendCount(b []byte, name string, n int64) []byte {
 	return strconv.AppendInt(append(b, name...), n, 10)
 }
 
-// appendSeconds appends d in seconds, rounded to unit: to microseconds with all six digits, to nanoseconds with as many
-// of the nine as are not trailing zeros.
+// appendSeconds appends d in seconds, rounded to unit. Microseconds have all six digits; nanoseconds have no trailing
+// zeros.
 func appendSeconds(b []byte, d, unit time.Duration) []byte {
 	d = d.Round(unit)
 	if d < 0 {
@@ -160,7 +160,7 @@ func appendSeconds(b []byte, d, unit time.Duration) []byte {
 // appendJSONString appends s as a JSON string.
 func appendJSONString(b []byte, s string) []byte {
 	if !isPlain(s) {
-		quoted, _ := json.Marshal(s) // a string: it cannot fail
+		quoted, _ := json.Marshal(s) // marshalling a string cannot fail
 		return append(b, visible.JSON(quoted)...)
 	}
 	b = append(b, '"')
@@ -168,7 +168,7 @@ func appendJSONString(b []byte, s string) []byte {
 	return append(b, '"')
 }
 
-// isPlain reports whether s is printable ASCII without what JSON, or HTML around it, gives a meaning to.
+// isPlain reports whether s is printable ASCII without characters that are special in JSON or HTML.
 func isPlain(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
@@ -178,7 +178,7 @@ func isPlain(s string) bool {
 	return true
 }
 
-// appendWord appends s, in quotes if it would look like more than one word, or "-" if it is empty.
+// appendWord appends s, or "-" if s is empty. It quotes s if s would look like several words.
 func appendWord(b []byte, s string) []byte {
 	switch {
 	case s == "":

@@ -1,19 +1,20 @@
-// Package accesslog writes a line for each connection and session that has ended.
+// Package accesslog writes a line for each connection and each UDP session that has ended.
 package accesslog
 
 import "github.com/lictor-proxy/lictor/internal/asyncwriter"
 
-// Options are those of an access log in force.
+// Options configure the access log.
 type Options struct {
 	Path   string
-	JSON   bool // else text
-	Sample int  // one connection in so many
+	JSON   bool // false means text
+	Sample int  // one of this many connections is logged
 }
 
-// Outputs are what this process prints to, where /dev/stdout and /dev/stderr lead.
+// Outputs are the stdout and stderr of this process, to which /dev/stdout and /dev/stderr lead.
 type Outputs struct{ Out, Err *asyncwriter.Writer }
 
-// A Change of the access log has been prepared. It is committed or aborted, once. The zero Change changes nothing.
+// A Change is a prepared change of the access log. It must be committed or aborted exactly once. The zero Change does
+// nothing.
 type Change struct{ commit, abort func() }
 
 // Commit puts the change in force.
@@ -23,7 +24,7 @@ func (c Change) Commit() {
 	}
 }
 
-// Abort gives up what has been prepared.
+// Abort discards the prepared change.
 func (c Change) Abort() {
 	if c.abort != nil {
 		c.abort()

@@ -13,21 +13,21 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// A target is what an access log writes to. The zero target is none.
+// A target is what an access log writes to. The zero target is closed.
 type target struct {
 	file    *os.File
 	regular bool                // file is a regular file
-	own     *asyncwriter.Writer // what this process prints to, which is not closed; nil: it is file
+	own     *asyncwriter.Writer // an output of this process, which is never closed; nil if file is used
 }
 
 func (t target) isOpen() bool { return t.file != nil || t.own != nil }
 
-// errNobodyReads is the error of opening a FIFO that has no reader yet.
-var errNobodyReads = errors.New("nobody reads this FIFO")
+// errNobodyReads is the error for opening a FIFO that has no reader yet.
+var errNobodyReads = errors.New("this FIFO has no reader")
 
-// openTarget opens the target of an access log: a regular file, which is made if need be, a FIFO or a character device.
-// It does not wait. /dev/stdout and /dev/stderr, and links to them, are where this process prints: a socket, such as
-// journald's, cannot be opened again.
+// openTarget opens the target of an access log: a regular file, which is created if needed, a FIFO or a character
+// device. It does not block. For /dev/stdout and /dev/stderr, and links to them, it returns this process's output,
+// because a socket such as journald's cannot be opened again.
 func openTarget(o Options, own Outputs) (target, error) {
 	if w := own.standard(o.Path); w != nil {
 		return target{own: w}, nil
@@ -51,7 +51,7 @@ func openTarget(o Options, own Outputs) (target, error) {
 	return target{file: file, regular: info.Mode().IsRegular()}, nil
 }
 
-// takesLines returns an error unless a file of this mode can be an access log.
+// takesLines returns an error if a file of this mode cannot be an access log.
 func takesLines(path string, mode fs.FileMode) error {
 	if mode.IsRegular() || mode&(fs.ModeNamedPipe|fs.ModeCharDevice) != 0 {
 		return nil
@@ -59,10 +59,10 @@ func takesLines(path string, mode fs.FileMode) error {
 	return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("is %s: name a file or a FIFO", regular.Kind(mode))}
 }
 
-// Check returns an error if this process could not open an access log. It opens nothing and makes no file, for those
-// that it made might belong to another user than the one who runs Lictor. It does not wait.
+// Check returns an error if this process could not open an access log. It opens and creates no file, because a file
+// that it created could belong to another user than the one that runs Lictor. It does not block.
 func Check(o Options) error {
-	printed := new(asyncwriter.Writer) // nothing is written to it
+	printed := new(asyncwriter.Writer) // nothing is written to this Writer
 	if (Outputs{Out: printed, Err: printed}).standard(o.Path) != nil {
 		return nil
 	}
@@ -89,14 +89,14 @@ func isFIFO(path string) bool {
 	return err == nil && info.Mode()&fs.ModeNamedPipe != 0
 }
 
-// write writes b, or as much of it as there is room for in a FIFO.
+// write writes b, or as much of b as a FIFO takes within fifoPatience.
 func (t target) write(b []byte) (int, error) {
-	// It fails for what cannot be waited for, such as a regular file.
+	// Setting a deadline fails for files that never block, such as regular files.
 	_ = t.file.SetWriteDeadline(time.Now().Add(fifoPatience))
 	return t.file.Write(b)
 }
 
-// isAt reports whether t is still what opening path would lead to.
+// isAt reports whether path still leads to t.
 func (t target) isAt(path string) bool {
 	if t.file == nil {
 		return t.own != nil
@@ -108,14 +108,15 @@ func (t target) isAt(path string) bool {
 
 func (t target) close() {
 	if t.file != nil {
-		_ = t.file.Close() // what could not be written has been told
+		_ = t.file.Close() // write errors have been logged
 	}
 }
 
-// maxLinks bounds how many symbolic links are followed.
+// maxLinks limits the number of symbolic links that are followed.
 const maxLinks = 40
 
-// standard returns the output of this process that path, or the link there, names; nil: it names something else.
+// standard returns this process's output that path names, directly or through links. It returns nil if path names
+// something else.
 func (o Outputs) standard(path string) *asyncwriter.Writer {
 	for range maxLinks {
 		switch filepath.ToSlash(filepath.Clean(path)) {

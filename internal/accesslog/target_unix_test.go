@@ -37,14 +37,14 @@ func TestAccessLogIntoAFIFO(t *testing.T) {
 	o := Options{Path: makeFIFO(t), Sample: 1}
 	to, err := openTarget(o, Outputs{})
 	if !errors.Is(err, errNobodyReads) || to.isOpen() {
-		t.Fatalf("got %v, %v, want that nobody reads it", to, err)
+		t.Fatalf("got %v, %v, want that it has no reader", to, err)
 	}
 	said := &testproc.Log{}
 	a := newWriter(o, to, Outputs{}, &counts{}, hclog.New(&hclog.LoggerOptions{Output: said}))
 	before := 0 // bytes of the log that are of the reader before
 	news := func() string { return said.String()[before:] }
 	for range 2 {
-		testproc.Await(t, "that it is said", func() bool { return strings.Contains(news(), "nobody reads this FIFO") })
+		testproc.Await(t, "that it is said", func() bool { return strings.Contains(news(), "this FIFO has no reader") })
 		dropped := a.dropped.Load()
 		a.add(sampleRecord())
 		testproc.Await(t, "a line that is dropped", func() bool { return a.dropped.Load() > dropped })
@@ -59,7 +59,7 @@ func TestAccessLogIntoAFIFO(t *testing.T) {
 			line, err := lines.ReadString('\n')
 			return err == nil && strings.HasPrefix(line, "2026-01-02T")
 		})
-		if n := strings.Count(news(), "nobody reads"); n != 1 {
+		if n := strings.Count(news(), "has no reader"); n != 1 {
 			t.Errorf("said %d times:\n%s", n, news())
 		}
 		testproc.Await(t, "that it is said", func() bool { return strings.Contains(news(), "written again") })
@@ -67,7 +67,7 @@ func TestAccessLogIntoAFIFO(t *testing.T) {
 		before = len(said.String())
 		testproc.Await(t, "that the reader is missed", func() bool {
 			a.add(sampleRecord())
-			return strings.Contains(news(), "trying on")
+			return strings.Contains(news(), "lictor keeps trying")
 		})
 	}
 	a.stop()

@@ -6,29 +6,29 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// A trouble is that an access log cannot be written. It is logged once, and so is its end. If troubles come and go, the
-// log lines are bounded.
+// A trouble is the state of being unable to write the access log. Its beginning and its end are each logged once. If
+// troubles come and go, the number of log lines is limited.
 type trouble struct {
 	log     hclog.Logger
-	error   string // empty: there is none
+	error   string // empty while the log can be written
 	logged  bool
 	allowed allowance
 }
 
 func (t *trouble) is() bool { return t.error != "" }
 
-// began logs err, unless it was logged last.
+// began logs err, unless the same error was logged last.
 func (t *trouble) began(err error) {
 	if text := err.Error(); text != t.error {
 		t.error, t.logged = text, false
 	}
 	if !t.logged && t.allowed.take(time.Now()) {
 		t.logged = true
-		t.log.Warn("access log cannot be written, trying on", "error", err)
+		t.log.Warn("access log cannot be written, lictor keeps trying", "error", err)
 	}
 }
 
-// ended logs that lines can be written again, if it was logged that they cannot.
+// ended logs that the access log can be written again, if the trouble was logged.
 func (t *trouble) ended() {
 	if t.logged {
 		t.log.Info("access log is written again")
@@ -36,16 +36,17 @@ func (t *trouble) ended() {
 	t.error, t.logged = "", false
 }
 
-// Bounds of log lines of one kind.
+// Limits on log lines of one kind.
 const (
 	linesAtOnce = 4
 	lineEvery   = time.Minute
 )
 
-// An allowance bounds log lines: linesAtOnce, and then one every lineEvery. The zero value is full.
-type allowance struct{ spent time.Time } // when all of it will be there again
+// An allowance limits log lines: first linesAtOnce, and then one every lineEvery. The zero value allows linesAtOnce
+// lines.
+type allowance struct{ spent time.Time } // when the whole allowance is available again
 
-// take reports whether a line may be logged now.
+// take reports whether a line may be logged now, and counts the line.
 func (a *allowance) take(now time.Time) bool {
 	from := a.spent
 	if from.Before(now) {

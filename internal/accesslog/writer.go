@@ -12,55 +12,55 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// Bounds of an access log.
+// Limits of an access log.
 const (
-	flushInterval = time.Second            // how long a line stays in memory
-	bufferSize    = 64 << 10               // bytes that are written at once
-	fifoPatience  = 200 * time.Millisecond // for room in a FIFO
-	stopGrace     = 2 * time.Second        // for what is queued at the end
+	flushInterval = time.Second            // maximum time of a line in memory
+	bufferSize    = 64 << 10               // maximum bytes written at once
+	fifoPatience  = 200 * time.Millisecond // maximum wait for space in a FIFO
+	stopGrace     = 2 * time.Second        // maximum wait for queued lines at the end
 )
 
-// A writer writes a line for each connection and session. Adding a record never waits: if the backlog is full, because
-// a disk is slow, the record is dropped and counted.
+// A writer writes a line for each connection and session. Adding a record never blocks: if the backlog is full, for
+// example because a disk is slow, the record is dropped and counted.
 type writer struct {
 	log     hclog.Logger
-	own     Outputs // where /dev/stdout and /dev/stderr lead
+	own     Outputs // targets of /dev/stdout and /dev/stderr
 	backlog *backlog
-	sample  atomic.Int64  // one in so many
+	sample  atomic.Int64  // one of this many is logged
 	count   atomic.Uint64 // connections, for sampling
 	*counts
 
-	// The following belong to the goroutine of run.
+	// Only the goroutine of run uses the following fields.
 	o       Options
 	format  formatter
-	to      target               // zero: it could not be opened
-	records []proxy.AccessRecord // those that were formatted last, for the memory
-	line    []byte               // likewise
-	buf     []byte               // lines to write; the first may be the rest of one that was written in part
-	stalled bool                 // there was no room when buf was written last
+	to      target               // zero while the target cannot be opened
+	records []proxy.AccessRecord // the records formatted last, kept to reuse their memory
+	line    []byte               // the line formatted last, kept to reuse its memory
+	buf     []byte               // lines to write; the first may be the rest of a partly written line
+	stalled bool                 // the last write of buf found no space
 	trouble trouble
-	told    int64                 // dropped lines that were logged
-	tells   allowance             // of log lines about these
-	settled func(error)           // settle of this writer
+	told    int64                 // number of dropped lines that were logged
+	tells   allowance             // limits the log lines about dropped lines
+	settled func(error)           // the method settle of this writer
 	seen    int64                 // lines written by the last review
-	failure atomic.Pointer[error] // of an output of this process, since the last review; nil: none
+	failure atomic.Pointer[error] // error of this process's output since the last review; nil for none
 
-	changes chan reconfiguration // to another file or format
-	rotated chan struct{}        // has an element when the file is to be opened anew
-	stopped chan struct{}        // closed when it is to end
-	ended   chan struct{}        // closed when it has
+	changes chan reconfiguration // changes of the target or the options
+	rotated chan struct{}        // has an element when the file must be opened again
+	stopped chan struct{}        // closed when run must end
+	ended   chan struct{}        // closed when run has ended
 }
 
-// counts are those of all writers since the start.
+// counts are the totals of all writers since the start.
 type counts struct{ written, dropped atomic.Int64 }
 
-// A reconfiguration says what a writer goes on with.
+// A reconfiguration is the new target and the new options of a writer.
 type reconfiguration struct {
 	o  Options
 	to target
 }
 
-// newWriter starts a writer to a target. A zero target is opened later, when that is possible.
+// newWriter starts a writer to a target. A zero target is opened later, when it can be opened.
 func newWriter(o Options, to target, own Outputs, counts *counts, log hclog.Logger) *writer {
 	a := &writer{
 		log: log, own: own, backlog: newBacklog(), trouble: trouble{log: log},
@@ -74,7 +74,7 @@ func newWriter(o Options, to target, own Outputs, counts *counts, log hclog.Logg
 	return a
 }
 
-// add queues a record, or drops it if too many wait. It never waits.
+// add queues a record, or drops it if too many wait. It never blocks.
 func (a *writer) add(r proxy.AccessRecord) {
 	if n := a.sample.Load(); r.Reason != proxy.ReasonUnserved && n > 1 && a.count.Add(1)%uint64(n) != 1 {
 		return
@@ -84,21 +84,21 @@ func (a *writer) add(r proxy.AccessRecord) {
 	}
 }
 
-// stop writes what is queued and closes the file. It waits at most stopGrace for that.
+// stop writes the queued lines and closes the file. It waits at most stopGrace.
 func (a *writer) stop() {
 	close(a.stopped)
 	select {
 	case <-a.ended:
 	case <-time.After(stopGrace):
-		a.log.Warn("access log not written to its end")
+		a.log.Warn("access log not written to its end, its last lines may be lost")
 	}
 }
 
-// change goes on with another file, or format, or sample, when what waits is written. It does not wait for that. One
-// caller at a time.
+// change switches to another target or to other options once the queued lines are written. It does not wait for that.
+// It allows one caller at a time.
 func (a *writer) change(c reconfiguration) {
 	select {
-	case former := <-a.changes: // it did not come to that, and will not
+	case former := <-a.changes: // a former change that is now superseded
 		former.to.close()
 	default:
 	}
@@ -109,7 +109,7 @@ func (a *writer) run() {
 	defer close(a.ended)
 	tick := time.NewTicker(flushInterval)
 	defer tick.Stop()
-	a.reopen(false) // which says so if it could not be opened
+	a.reopen(false) // logs if the target could not be opened
 	for {
 		select {
 		case <-a.backlog.wake:
@@ -135,13 +135,13 @@ func (a *writer) run() {
 	}
 }
 
-// use makes to the target, and o the options.
+// use sets the target and the options.
 func (a *writer) use(o Options, to target) {
 	a.o, a.to, a.format = o, to, o.formatter()
 	a.sample.Store(int64(o.Sample))
 }
 
-// finish writes what is queued, and closes the target.
+// finish writes the queued lines, and closes the target.
 func (a *writer) finish() {
 	a.drain()
 	a.flush()
@@ -150,7 +150,7 @@ func (a *writer) finish() {
 	a.tell()
 }
 
-// close closes the target. Lines that could not be written to it count as dropped.
+// close closes the target. It counts unwritten lines as dropped.
 func (a *writer) close() {
 	a.dropped.Add(int64(bytes.Count(a.buf, newline)))
 	a.buf, a.stalled = a.buf[:0], false
@@ -158,8 +158,8 @@ func (a *writer) close() {
 	a.to = target{}
 }
 
-// reopen opens the file anew if it has been moved away, as logrotate does, if it could not be opened so far, or if that
-// is wanted.
+// reopen opens the file again if it has been moved away, as logrotate does, or if it could not be opened before. With
+// wanted, reopen opens the file in any case.
 func (a *writer) reopen(wanted bool) {
 	if !wanted && a.to.isAt(a.o.Path) {
 		return
@@ -167,12 +167,12 @@ func (a *writer) reopen(wanted bool) {
 	to, err := openTarget(a.o, a.own)
 	if err != nil {
 		if !wanted || errors.Is(err, errNobodyReads) {
-			a.close() // the one that was moved away is somebody else's by now
+			a.close() // the moved file may belong to another program now
 		}
 		a.trouble.began(err)
 		return
 	}
-	if wanted && a.to.isAt(a.o.Path) && len(a.buf) > 0 { // the rest of a line belongs there
+	if wanted && a.to.isAt(a.o.Path) && len(a.buf) > 0 { // the rest of a partly written line belongs in the open file
 		to.close()
 		return
 	}
@@ -180,7 +180,7 @@ func (a *writer) reopen(wanted bool) {
 	a.use(a.o, to)
 }
 
-// drain formats what waits.
+// drain formats the waiting records.
 func (a *writer) drain() {
 	a.records = a.backlog.take(a.records)
 	for i := range a.records {
@@ -188,14 +188,14 @@ func (a *writer) drain() {
 	}
 }
 
-// write buffers the line of a record, or drops it if there is no room.
+// write buffers the line of a record, or drops the record if there is no space.
 func (a *writer) write(r *proxy.AccessRecord) {
 	if !a.to.isOpen() {
 		a.dropped.Add(1)
 		return
 	}
 	a.line = a.format(a.line[:0], r)
-	if a.to.own != nil { // line by line, as all that is printed there
+	if a.to.own != nil { // line by line, like all output of this process
 		if err := a.to.own.WriteFunc(a.line, a.settled); err != nil {
 			a.dropped.Add(1)
 		}
@@ -211,8 +211,8 @@ func (a *writer) write(r *proxy.AccessRecord) {
 	a.buf = append(a.buf, a.line...)
 }
 
-// settle counts a line that an output of this process has written, or could not write. It is called by the goroutine of
-// that output.
+// settle counts a line that an output of this process has written, or could not write. The goroutine of that output
+// calls settle.
 func (a *writer) settle(err error) {
 	if err == nil {
 		a.written.Add(1)
@@ -222,7 +222,7 @@ func (a *writer) settle(err error) {
 	}
 }
 
-// review logs what became of the lines for an output of this process since the last review.
+// review logs whether lines to an output of this process failed or succeeded since the last review.
 func (a *writer) review() {
 	failure, written := a.failure.Swap(nil), a.written.Load()
 	switch {
@@ -237,8 +237,8 @@ func (a *writer) review() {
 
 var newline = []byte("\n")
 
-// flush writes the buffered lines. Those for which a disk has no room stay in the buffer, and so does the rest of one
-// that was written in part: it must go there too.
+// flush writes the buffered lines. If a disk is full, unwritten lines stay in the buffer. The rest of a partly written
+// line stays too, because it must go into the same file.
 func (a *writer) flush() {
 	if len(a.buf) == 0 {
 		return
@@ -250,18 +250,18 @@ func (a *writer) flush() {
 	case err == nil:
 		a.stalled = false
 		a.trouble.ended()
-	case errors.Is(err, os.ErrDeadlineExceeded): // a FIFO that is read slowly
+	case errors.Is(err, os.ErrDeadlineExceeded): // the reader of a FIFO is slow
 		a.stalled = true
 	case a.to.regular:
 		a.stalled = true
 		a.trouble.began(err)
-	default: // given up until the next reopen
+	default: // close the target until the next reopen
 		a.trouble.began(err)
 		a.close()
 	}
 }
 
-// tell logs how many lines were dropped since the last time. It says nothing while no line can be written.
+// tell logs how many lines were dropped since the last call. It logs nothing while no line can be written.
 func (a *writer) tell() {
 	if n := a.dropped.Load(); n > a.told && !a.trouble.is() && a.tells.take(time.Now()) {
 		a.log.Warn("access log lines dropped", "lines", n-a.told)

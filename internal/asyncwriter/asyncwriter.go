@@ -1,15 +1,16 @@
-// Package asyncwriter keeps those who write a log from waiting for those who read it.
+// Package asyncwriter lets a program write to a log without waiting for the log's reader.
 //
 //	w := asyncwriter.New(os.Stderr, asyncwriter.Options{Notice: notice})
 //	logger := hclog.New(&hclog.LoggerOptions{Output: w})
 //	...
 //	err := w.Close(2 * time.Second) // before the process ends
 //
-// A pipe, a socket or a disk that takes no more bytes blocks whoever writes to it. A [Writer] queues lines, up to a
-// bound, and writes them from one goroutine. Lines that find no room are dropped and counted, and when there is room
-// again one line says how many they were.
+// A pipe, a socket or a disk that accepts no more bytes blocks the writing goroutine. A [Writer] queues lines, up to a
+// limit, and writes them in a goroutine of its own. It drops lines that exceed the limit and counts them. Once the
+// queue has space again, one line reports how many lines were dropped.
 //
-// A crash loses what is still queued: the Go runtime writes the reason of a crash past the queue.
+// A crash loses the queued lines. The reason of a crash is not lost, because the Go runtime writes it without the
+// queue.
 package asyncwriter
 
 import (
@@ -22,50 +23,50 @@ import (
 	"time"
 )
 
-// DefaultLimit is a few seconds of a busy log.
+// DefaultLimit is the default of Options.Limit, in bytes. It holds a few seconds of a busy log.
 const DefaultLimit = 4 << 20
 
-// Errors of Write: that it comes after Close, and that there was no room.
+// Errors of Write: the Writer is closed, or its queue is full.
 var (
 	ErrClosed = errors.New("writer closed")
-	ErrFull   = errors.New("too much waits to be written")
+	ErrFull   = errors.New("the queue is full")
 )
 
-// Options are what a Writer needs beside its destination.
+// Options configure a Writer.
 type Options struct {
-	// Limit is how many bytes may wait to be written. One call of Write may exceed it if nothing else waits.
-	// Zero means DefaultLimit.
+	// Limit is the maximum number of queued bytes. One line may exceed it if the queue is empty. Zero means
+	// DefaultLimit.
 	Limit int
 
-	// Notice returns the line that says that n lines were dropped. It is called by the goroutine that writes.
-	// Nil means that nothing is said.
+	// Notice returns the line which reports that n lines were dropped. The writing goroutine calls it. If Notice is
+	// nil, nothing is reported.
 	Notice func(n int64) []byte
 }
 
-// A Writer is an io.Writer that never waits. What is passed to one call of Write is one line to it: it is written by
-// one call too, or dropped. Lines are written in their order. The methods may be called concurrently.
+// A Writer is an io.Writer that never blocks. Each call of Write passes one line, which is later written with one call
+// or dropped. Lines keep their order. The methods are safe for concurrent use.
 type Writer struct {
 	out    io.Writer
 	limit  int
 	notice func(int64) []byte
-	wake   chan struct{} // has an element when there is something to do
+	wake   chan struct{} // has an element when the goroutine has work
 	done   chan struct{} // closed when the goroutine has ended
-	rest   fragment      // of the goroutine
+	rest   fragment      // used by the goroutine only
 
-	mu       sync.Mutex    // guards the following
-	queue    batch         // what waits
-	inHand   int           // bytes that are being written
+	mu       sync.Mutex    // guards the fields below
+	queue    batch         // lines that wait
+	inHand   int           // bytes of the batch that is being written
 	full     bool          // lines are dropped until the goroutine takes the queue
-	dropped  int64         // in all
-	unsaid   int64         // of those, what no line has told of
-	accepted uint64        // lines so far
-	written  uint64        // of those, how many were dealt with, in vain or not
-	err      error         // of the last line that was dealt with; nil: it was written
-	progress chan struct{} // closed when written changes; nil: nobody waits for that
+	dropped  int64         // dropped lines in all
+	unsaid   int64         // dropped lines that no notice has reported
+	accepted uint64        // lines accepted so far
+	written  uint64        // accepted lines that were written or failed
+	err      error         // error of the last such line; nil if it was written
+	progress chan struct{} // closed when written changes; nil if no call of Flush waits
 	closed   bool
 }
 
-// A batch is lines one after the other.
+// A batch is a sequence of lines.
 type batch struct {
 	text  []byte
 	lines []queued
@@ -73,22 +74,21 @@ type batch struct {
 
 // A queued line waits to be written.
 type queued struct {
-	end  int         // of it in the text of its batch
+	end  int         // end of the line in the batch's text
 	done func(error) // see WriteFunc
 }
 
-// A fragment is the rest of a line of which the first part was written, when there was no room for more. It has to be
-// written before anything else.
+// A fragment is the rest of a line that was only partly written. It must be written before any other line.
 type fragment struct {
-	text []byte // empty: there is none
+	text []byte // empty if there is no fragment
 	done func(error)
-	err  error // why it was not written
+	err  error // why the fragment was not written
 }
 
-// maxSpare is how many bytes of memory are kept for the next batch. A burst takes more for as long as it lasts.
+// maxSpare is how much memory is kept for the next batch, in bytes. A burst may take more while it lasts.
 const maxSpare = 64 << 10
 
-// New returns a Writer that writes to out. The caller has to call Close, which ends its goroutine.
+// New returns a Writer that writes to out. The caller must call Close, which ends the Writer's goroutine.
 func New(out io.Writer, o Options) *Writer {
 	if o.Limit == 0 {
 		o.Limit = DefaultLimit
@@ -101,7 +101,7 @@ func New(out io.Writer, o Options) *Writer {
 // Unwrap returns the destination.
 func (w *Writer) Unwrap() io.Writer { return w.out }
 
-// Write queues a copy of line, or drops it and returns ErrFull. It does not wait.
+// Write queues a copy of line, or drops it and returns ErrFull. It does not block.
 func (w *Writer) Write(line []byte) (int, error) {
 	if err := w.WriteFunc(line, nil); err != nil {
 		return 0, err
@@ -109,9 +109,9 @@ func (w *Writer) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// WriteFunc is like Write. If it returns nil, it calls done once: with nil after the line was written, or with the
-// error if it could not be. The goroutine that writes calls done, which must not block and must not call the Writer.
-// A nil done is not called.
+// WriteFunc is like Write, and reports the result to done. If WriteFunc returns nil, done is called once: with nil
+// after the line was written, or with the error. The writing goroutine calls done, which must not block and must not
+// call the Writer. A nil done is not called.
 func (w *Writer) WriteFunc(line []byte, done func(error)) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -120,7 +120,7 @@ func (w *Writer) WriteFunc(line []byte, done func(error)) error {
 	case w.closed:
 		return ErrClosed
 	case w.full, waiting > 0 && waiting+len(line) > w.limit:
-		w.full = true // shorter lines are dropped too, so that the notice stands where the gap is
+		w.full = true // drop shorter lines too, so that the notice is where the gap is
 		w.dropped++
 		w.unsaid++
 		return ErrFull
@@ -132,15 +132,15 @@ func (w *Writer) WriteFunc(line []byte, done func(error)) error {
 	return nil
 }
 
-// Dropped returns how many lines were dropped so far, those included that could not be written.
+// Dropped returns how many lines were dropped so far, including lines that could not be written.
 func (w *Writer) Dropped() int64 {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.dropped
 }
 
-// Flush waits until the lines that are queued now have been written. It returns an error if the last of them could not
-// be, or ctx.Err() if ctx ends before.
+// Flush waits until the lines that are queued now are written. It returns an error if the last of them could not be
+// written. It returns ctx.Err() if ctx ends first.
 func (w *Writer) Flush(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -161,8 +161,8 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return w.err
 }
 
-// Close takes no more lines, and waits until those that are queued have been written, but not longer than patience. Its
-// error is Flush's. If the destination still blocks then, the goroutine goes on waiting for it.
+// Close refuses further lines, and waits for at most patience until the queued lines are written. It returns the error
+// of Flush. If the destination still blocks then, the goroutine keeps waiting for the destination.
 func (w *Writer) Close(patience time.Duration) error {
 	w.mu.Lock()
 	w.closed = true
@@ -185,7 +185,7 @@ func (w *Writer) signal() {
 	}
 }
 
-// run writes what is queued until Close.
+// run writes the queued lines until Close.
 func (w *Writer) run() {
 	defer close(w.done)
 	var b batch
@@ -210,7 +210,8 @@ func (w *Writer) run() {
 	}
 }
 
-// take exchanges b, which has been written, for what is queued. It returns how many lines were dropped behind that.
+// take exchanges b, which has been written, for the queue. It returns how many lines were dropped after those in the
+// queue.
 func (w *Writer) take(b *batch) (unsaid int64, closed bool) {
 	if cap(b.text) > maxSpare {
 		*b = batch{}
@@ -219,16 +220,16 @@ func (w *Writer) take(b *batch) (unsaid int64, closed bool) {
 	defer w.mu.Unlock()
 	*b, w.queue = w.queue, batch{text: b.text[:0], lines: b.lines[:0]}
 	w.inHand, w.full = len(b.text), false
-	if w.err == nil || len(b.lines) > 0 { // else it would fail again, and again
+	if w.err == nil || len(b.lines) > 0 { // otherwise the notice would fail again and again
 		unsaid, w.unsaid = w.unsaid, 0
 	}
 	return unsaid, w.closed
 }
 
-// errTorn is the error of put for a line that is written in part. The rest is kept.
+// errTorn is the error of put for a line that was partly written. The rest is kept as a fragment.
 var errTorn = errors.New("written in part")
 
-// put writes a line behind the rest of an earlier one, if there is any.
+// put writes the rest of an earlier line, if there is one, and then the line.
 func (w *Writer) put(line []byte, done func(error)) error {
 	if f := &w.rest; len(f.text) > 0 {
 		n, err := w.out.Write(f.text)
@@ -247,7 +248,7 @@ func (w *Writer) put(line []byte, done func(error)) error {
 	return err
 }
 
-// giveUp drops the rest of a line.
+// giveUp drops the fragment, if there is one.
 func (w *Writer) giveUp() {
 	if len(w.rest.text) == 0 {
 		return
@@ -264,7 +265,7 @@ func call(done func(error), err error) {
 	}
 }
 
-// settle notes that a line of n bytes was written, or could not be because of err.
+// settle records that a line of n bytes was written, or failed with err.
 func (w *Writer) settle(n int, done func(error), err error) {
 	torn := errors.Is(err, errTorn)
 	if !torn {
@@ -284,8 +285,8 @@ func (w *Writer) settle(n int, done func(error), err error) {
 	}
 }
 
-// say writes that n lines were dropped, and those too that were dropped since, if none is queued that comes before
-// them.
+// say writes the notice that n lines were dropped. If the queue is empty, the notice also includes lines that were
+// dropped since.
 func (w *Writer) say(n int64) {
 	if w.notice == nil {
 		return
