@@ -29,9 +29,9 @@ func TestConstantsInPagesAreTrue(t *testing.T) {
 			"docs/failures.md": "plus 10 a second", "docs/glossary.md": "plus 10 a second"}},
 		{"lb/health.go", "minEjection", time.Second, map[string]string{"docs/failures.md": "tries it after 1 s,"}},
 		{"lb/health.go", "maxEjection", time.Minute, map[string]string{"docs/failures.md": "up to 1 minute"}},
-		{"lb/health.go", "quickEjection", 100 * time.Millisecond, map[string]string{
+		{"lb/health.go", "quickEjection", 50 * time.Millisecond, map[string]string{
 			"docs/failures.md": "tried every 0.1 s during the first second"}},
-		{"lb/health.go", "quickEjections", 10, map[string]string{
+		{"lb/health.go", "quickEjections", 20, map[string]string{
 			"docs/failures.md": "tried every 0.1 s during the first second"}},
 		{"proxy/timing.go", "peerLookEvery", time.Minute, map[string]string{
 			"docs/failures.md": "within two to three minutes"}},

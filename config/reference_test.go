@@ -86,6 +86,10 @@ func TestReferenceIsComplete(t *testing.T) {
 		if doc.text == "" {
 			t.Errorf("%s: %s has no text that says what it means", reference, key)
 		}
+		block := strings.NewReplacer("Top level", "top level", ` "NAME"`, "").Replace(doc.section)
+		if doc.fields["May be used in"] != block {
+			t.Errorf("%s: %s has no line \"- May be used in: %s\"", reference, key, block)
+		}
 	}
 	inSchema := map[string]bool{}
 	for section, schema := range sections() {
@@ -93,7 +97,7 @@ func TestReferenceIsComplete(t *testing.T) {
 			inSchema[section+": "+a.Name] = true
 			if !documented[section+": "+a.Name] {
 				t.Errorf("%s does not have the argument %s. Add to its section \"## %s\":\n\n### `%s`\n\n"+
-					"- Type: duration\n- Default: `\"1s\"`\n- Example: `%s = \"5s\"`\n\n"+
+					"- Type: duration\n- Default: `\"1s\"`\n- May be used in: ...\n- Example: `%s = \"5s\"`\n\n"+
 					"What it means.\n\nand look at its neighbours for how types are written",
 					reference, a.Name, section, a.Name, a.Name)
 			}

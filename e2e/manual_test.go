@@ -47,3 +47,18 @@ func TestManualPages(t *testing.T) {
 		}
 	}
 }
+
+// packaging/man-of-markdown turns the lists of an argument into roff: its fields have labels, its text has bullets, and
+// an item may go on in the next line.
+func TestManualPageOfAList(t *testing.T) {
+	cmd := exec.Command("../packaging/man-of-markdown")
+	cmd.Stdin = strings.NewReader("### `name`\n\n- Type: text\n- See also: [other](#other)\n\nChooses one:\n\n" +
+		"- `a`: first\n  and more\n- second\n\nEnd.\n")
+	got, err := cmd.Output()
+	must(t, err)
+	const want = ".SS name\n.PD 0\n.IP \"Type:\" 16\ntext\n.IP \"See also:\" 16\nother\n.PD\n.PP\nChooses one:\n" +
+		".PD 0\n.IP \"\\(bu\" 2\n\\fBa\\fR: first\nand more\n.IP \"\\(bu\" 2\nsecond\n.PD\n.PP\nEnd.\n"
+	if string(got) != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
