@@ -1,234 +1,248 @@
-# A complete configuration of Lictor. Every argument is here; most can be left out, and what is commented out either needs a file that
-# you may not have, or excludes something else that is shown. The whole of a small configuration is one line:
+# A complete configuration of Lictor. It shows every argument, and most arguments can be left out. Some arguments are
+# commented out, because they need a file or exclude another argument. A small configuration is one line:
 #
 #   service "web" { listen = "127.0.0.1:9000" }
 #
 # Try it:  lictor validate example.hcl
 #          lictor run -config example.hcl
 #
-# Durations are text with a unit: "500ms", "10s", "1h30m". "0s" is no time at all, and "never" is the word for off,
-# endless and unlimited: the time never runs out, or the count is never reached. Paths are relative to the folder that
-# lictor runs in. A configuration may be spread over several files: -config takes a directory too, and may be repeated.
+# Durations are text with a unit: "500ms", "10s", "1h30m". "0s" means no time at all. "never" means off or unlimited:
+# the time never runs out, or the count is never reached. Relative paths start at the working directory of the lictor
+# process. A configuration may have several files: -config also takes a directory, and may be repeated.
 
-# How much to log: trace, debug, info, warn, error or off.
+# The lowest level of messages in the log: trace, debug, info, warn, error or off.
 log_level = "info"
 
-# One JSON object per line instead of text.
+# Makes each log line a JSON object instead of text.
 log_json = false
 
-# How long connections in flight may go on after SIGINT or SIGTERM, before they are cut. "0s" cuts them at once.
+# How long open connections may continue after SIGINT or SIGTERM. Then Lictor cuts them. "0s" cuts them at once.
 shutdown_grace = "10s"
 
-# How long connections may go on in a lictor that another one has taken the place of (lictor upgrade), before they are
-# cut. "never": they are not cut, and that process ends with the last of them.
+# How long connections may continue in the old process after "lictor upgrade". "never": the old process does not cut
+# them, and ends with its last connection.
 upgrade_grace = "never"
 
-# How bytes are moved: "auto" is the best way that this system has, event loops on Linux; "portable" works everywhere, for comparison.
+# How Lictor moves bytes: "auto" selects event loops on Linux and goroutines elsewhere; "portable" selects goroutines.
 engine = "auto"
 
-# A folder in which the last good endpoints are kept over a restart, so that lictor serves them at once while Consul has not answered
-# yet, or is away. It is made if it is not there. Left out: nothing is kept, and a restart while Consul is away starts without endpoints.
+# The folder in which Lictor saves the last good instances of each service. After a restart Lictor uses them until
+# Consul answers. Lictor creates the folder if it is missing. Without it, a start while Consul is away has no instances.
 # state_dir = "/var/lib/lictor"
 
-# Where Lictor shows what it does: a page for browsers, metrics for Prometheus (/metrics), and the API that "lictor status" and its like ask
-# (docs/api.md). The block can be left out, and so can each argument.
+# The admin listener serves a page for browsers, metrics for Prometheus (/metrics), and the API that "lictor status" and
+# similar commands use (docs/api.md). The block and each of its arguments can be left out.
 admin {
-  # "off", an address as of a service, or unix:///path/to/socket, which only its owner may open. Left out: admin.sock in the runtime directory,
-  # which is that of systemd, /run/lictor, or lictor in $XDG_RUNTIME_DIR, whichever can be used first. An address that other hosts reach needs a
-  # token.
+  # "off", an address as in a service, or unix:///path/to/socket, which only its owner may open. The default is
+  # admin.sock in the first runtime directory that Lictor can use: the one from systemd, /run/lictor, or lictor in
+  # $XDG_RUNTIME_DIR. An address that other hosts can reach requires a token.
   listen = "127.0.0.1:8510"
 
-  # Whoever asks must know the token in this file: as a bearer token, or in a browser as the password with any name.
+  # The file with the token that every request needs: as a bearer token, or from a browser as the password with any
+  # name.
   # token_file = "/etc/lictor/admin-token"
 
-  # Names by which browsers may ask, beside this host's own, localhost and IP addresses.
+  # Names under which browsers may reach the admin API, besides this host's own name, localhost and IP addresses.
   hosts = ["lictor.example.com"]
 }
 
-# A line for each TCP connection and UDP session when it has ended: client, endpoint, times, bytes, how it ended and who ended it
-# (docs/operations.md). Left out: none. Connections never wait for it; lines that cannot be written as fast as they come are dropped and counted.
+# Writes a line for each TCP connection and UDP session at its end: client, instance, times, bytes, how it ended and
+# which side ended it (docs/operations.md). Connections never wait for it: lines that cannot be written fast enough are
+# dropped and counted. Without the block there is no access log.
 # access_log {
-#   # It is opened anew when somebody has moved it away, and at SIGHUP.
+#   # Lictor opens a new file at the path if the file was renamed, and at SIGHUP.
 #   path = "/var/log/lictor/access.log"
 #
 #   # "json" or "text".
 #   format = "json"
 #
-#   # One connection or session in so many. The line of one that was not served is always written.
+#   # A line for one of so many connections and sessions. A connection that no instance served always gets a line.
 #   sample = 1
 # }
 
-# How to reach Consul. The block can be left out. What is absent here is taken from the environment variables that Consul's own tools
-# use: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_AUTH, CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY, CONSUL_CACERT,
-# CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY, CONSUL_TLS_SERVER_NAME, CONSUL_NAMESPACE and CONSUL_PARTITION.
+# The connection to Consul. The block can be left out. An argument that is left out takes its value from the environment
+# variable that Consul's own tools use: CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN, CONSUL_HTTP_TOKEN_FILE, CONSUL_HTTP_AUTH,
+# CONSUL_HTTP_SSL, CONSUL_HTTP_SSL_VERIFY, CONSUL_CACERT, CONSUL_CAPATH, CONSUL_CLIENT_CERT, CONSUL_CLIENT_KEY,
+# CONSUL_TLS_SERVER_NAME, CONSUL_NAMESPACE and CONSUL_PARTITION.
 consul {
   # host:port, http://host:port, https://host:port or unix:///path/to/socket.
   address = "127.0.0.1:8500"
 
-  # The ACL token: in a file, which is the better way, or as text, but not both. It needs service:read and node:read.
+  # The ACL token, in a file or as text, but not both. A file is better. The token needs service:read and node:read.
   # token_file = "/etc/lictor/token"
   # token      = "..."
 
-  # The datacenter of all services that do not name their own. Left out: that of the agent.
+  # The datacenter of all services that do not set their own. The default is the agent's datacenter.
   # datacenter = "dc1"
 
-  # How many queries may be under way at once where each takes a connection of its own, which is with every address but https://. The agent
-  # allows a host 200 connections (limits.http_max_conns_per_client), for all programs together. If there are more different queries than
-  # this, they take turns, and changes are seen up to 5 seconds later. Services that watch the same thing share a query.
+  # How many queries Lictor keeps open at once, with every address but https://. Over plain HTTP and Unix sockets each
+  # query needs a connection of its own. The agent allows each client address 200 (limits.http_max_conns_per_client),
+  # for all programs together. Services that watch the same thing share a query. If there are more distinct queries,
+  # they take turns, and Lictor sees changes up to 5 seconds later.
   max_watches = 150
 
-  # Register this Lictor as the service "lictor", with a check that passes once all services have had an answer. While it shuts down it is
-  # in maintenance, and at the end it is gone. The token needs service:write for "lictor".
+  # Registers this Lictor in Consul as the service "lictor". Its check passes when Consul has answered for all services.
+  # While Lictor shuts down, the registration is in maintenance; at the end it is removed. The token needs service:write
+  # for "lictor".
   register = false
 
   # For an address with https:// only.
   # tls {
-  #   ca_file              = "/etc/lictor/ca.pem"   # who signs Consul's certificate; or a directory of such:
+  #   ca_file              = "/etc/lictor/ca.pem"   # who may sign Consul's certificate; or a folder of such files:
   #   ca_path              = "/etc/lictor/ca.d"
-  #   cert_file            = "/etc/lictor/cert.pem" # what to show to Consul; both or none
+  #   cert_file            = "/etc/lictor/cert.pem" # Lictor's client certificate and its key; both or none
   #   key_file             = "/etc/lictor/key.pem"
-  #   server_name          = "server.dc1.consul"    # the name in Consul's certificate, where it is not that of the address
-  #   insecure_skip_verify = false                  # true accepts any certificate: for trying things out only
+  #   server_name          = "server.dc1.consul"    # the name in Consul's certificate, if it is not that of the address
+  #   insecure_skip_verify = false                  # true accepts any certificate; only to try things out
   # }
 }
 
-# A service: clients dial listen, and each connection goes to the next healthy instance. The label is its name in logs, metrics and status;
-# unless the consul block says otherwise, it is the name of the service in Consul too.
+# A service: clients connect to listen, and Lictor forwards each connection to a healthy instance. The label is the name
+# in logs, metrics and status. It is also the name of the service in Consul, unless the consul block sets another one.
 service "web" {
-  # One address or a list of them. A bare port, 9000 or ":9000", is on 127.0.0.1. For all addresses of the host write "0.0.0.0:9000" (IPv4) or
-  # "[::]:9000" (IPv6 and IPv4). Port 0 lets the kernel choose; the log says what it chose.
+  # One address or a list of them. A bare port, 9000 or ":9000", means 127.0.0.1. Write "0.0.0.0:9000" for all IPv4
+  # addresses of the host, and "[::]:9000" for all IPv6 and IPv4 addresses. With port 0 the kernel chooses a port, and
+  # the log names it.
   listen = ["127.0.0.1:9000", "[::1]:9000"]
 
   # tcp or udp.
   protocol = "tcp"
 
-  # How the next instance is chosen:
-  #   round_robin        each in turn, as often as its weight says
-  #   least_connections  the one with the fewest open connections for its weight
-  #   random_two         of two drawn by weight, the one with fewer: nearly as even, and without an order that many Lictors would share
-  #   source_hash        by the client's IP address, always the same one; when an instance leaves, only its clients move
+  # The policy that chooses an instance for each new client:
+  #   round_robin        uses the instances in turn, in proportion to their weights
+  #   least_connections  uses the instance with the fewest open connections for its weight
+  #   random_two         draws two instances by weight and uses the one with fewer connections for its weight: nearly as
+  #                      even, and several Lictors do not all choose the same instance
+  #   source_hash        always uses the same instance for a client's IP address; if an instance leaves, only its
+  #                      clients move
   balance = "round_robin"
 
-  # With any of these, a client, by its IP address, stays with its instance until it has not come for so long. "0s": it
-  # does not stay. The 65,536 clients that came last are remembered.
+  # Keeps each client, known by its IP address, on its instance until the client has not connected for this time. It
+  # works with every policy. "0s" disables it. Lictor remembers the last 65,536 clients.
   sticky = "0s"
 
-  # An instance that fails so often in a row is left out, whatever Consul says: it does not answer in time, or resets
-  # connections before it has sent anything. One that refuses is left out at once. After 1s, which doubles up to 1m, one
-  # connection tries it again. That is shared with all services that have an instance at the same address. "never": this
-  # service leaves no instance out.
+  # How many failures in a row eject an instance, whatever Consul says. An instance fails if it does not answer in time,
+  # or resets connections before it has sent anything. A refused connection ejects at once. After 1s, one connection
+  # tries the instance; the pause doubles up to 1m. All services with an instance at the same address share the
+  # ejection. "never": this service ejects no instance.
   max_fails = 2
 
-  # When fewer instances than this would be left, they are all used: it is more likely then that the fault is on this
-  # side. "0%": ejected instances are left out however many they are.
+  # If ejections leave fewer instances than this share, Lictor ignores them and uses every instance, because the fault
+  # is more likely on this host. "0%": Lictor never ignores ejections.
   min_available = "50%"
 
-  # How long a new instance, or one that was left out, takes to come up to its full share. "0s": it has that at once.
+  # How long a new instance, or one whose ejection ends, takes to reach its full share. "0s": it has its full share at
+  # once.
   slow_start = "0s"
 
-  # How many connections there may be, to all instances together and to each. Left out, or "never": no limit.
+  # Limits of open connections: to all instances together, and to each instance. The default is "never": no limit.
   # max_connections              = 10000
   # max_connections_per_endpoint = 500
 
-  # How many connections, or UDP sessions, each client may have, by its IP address (of IPv6, its /64). One more is
-  # reset, and a datagram that would begin one more session is dropped. Left out, or "never": no limit.
+  # Limit of the connections or UDP sessions of each client, by its IP address (for IPv6, its /64). Lictor resets a
+  # connection beyond it, and drops a datagram that would begin a session beyond it. The default is "never": no limit.
   # max_connections_per_client = 100
 
-  # When there is no room, so many clients wait in a queue, each for so long at most. Clients take turns, and one alone
-  # may have four fifths of the places. "0s": none waits. TCP only.
+  # If every instance is at its limit, this many connections wait in a queue, each for this time at most. Clients take
+  # turns, and one client alone may have four fifths of the queue. queue_timeout = "0s": none waits. TCP only.
   max_queue     = 1024
   queue_timeout = "5s"
 
-  # When the last instance has gone, new clients wait in that queue until another one comes, but no longer than so long
-  # after that moment. "0s": they are reset at once. TCP only.
+  # After the service has lost its last instance, new clients wait in that queue for another one. The time counts from
+  # the loss. "0s": Lictor resets them at once. TCP only.
   empty_wait = "3s"
 
-  # How long an instance has to accept a connection before the next one is tried. TCP only.
+  # How long Lictor waits for an instance to accept a connection, before it tries another instance. TCP only.
   connect_timeout = "1s"
 
-  # A connection on which nothing moves for so long is closed. "never": it is not.
+  # Closes a connection on which no data has moved for this time. "never": idle connections stay open.
   idle_timeout = "1h"
 
-  # When one side has finished sending and the other says nothing more for so long, the connection is closed. "never":
-  # it is not. TCP only.
+  # Closes a connection if one side has finished sending and the other side has sent nothing for this time. "never":
+  # half-closed connections stay open. TCP only.
   half_close_timeout = "5m"
 
-  # What becomes of the connections of an instance that leaves. "finish": they go on until they end. "30s": they may go on for so long, and are
-  # reset then. "cut": they are reset at once, on both sides, which is what a database needs whose primary moves. An instance that is back in time
-  # keeps its connections. Instances that drop_hold holds have not left, nor have those of a source that another one has taken over from. TCP
-  # only: UDP sessions move to another instance at their next datagram. One for all reasons, on_leave = "finish", or for each apart:
+  # What happens to the connections of an instance that leaves. "finish": they continue until they end. "30s": they may
+  # continue for this time, then Lictor resets them. "cut": Lictor resets them at once, on both sides; use it for a
+  # database whose primary moves. An instance that returns in time keeps its connections. Held instances have not left,
+  # nor have those of a source after a failover. TCP only: UDP sessions move to another instance with their next
+  # datagram. It is one setting for all reasons, or a block with one for each:
   # on_leave = "finish"
   on_leave {
-    deregistered = "finish" # Consul's servers do not know it any more, at that address
-    critical     = "finish" # a check of it or its node is critical, or it is in maintenance, or the check below over HTTP fails
-    unmatched    = "finish" # it is there, but has not the tags any more, nor passes the filter, or its status does not count (warning)
+    deregistered = "finish" # Consul's servers no longer have the instance at that address
+    critical     = "finish" # its check or its node's is critical, it is in maintenance, or the check over HTTP fails
+    unmatched    = "finish" # it is registered, but no longer matches the tags, the filter or the statuses
   }
 
-  # How old a connection may become, give or take a tenth, so that old ones spread over the instances that there are
-  # now. It is then closed in a moment of quiet: nothing has moved for a second, the instance had the last word, and all
-  # has arrived. When there is none, it is reset after max_age_grace. Connections that are open when a reload changes
-  # max_age count from then. Left out, or "never": any age. TCP only.
+  # The maximum age of a connection, so that old connections spread over new instances. It varies by up to a tenth.
+  # Lictor closes an old connection at a quiet moment: no data has moved for a second, the last data came from the
+  # instance, and everything has arrived. If no quiet moment comes within max_age_grace, Lictor resets it. After a
+  # reload that changes max_age, the age of open connections counts from the reload. The default is "never": any age.
+  # TCP only.
   # max_age       = "1h"
   # max_age_grace = "30s"
 
-  # Which instances in Consul's catalog. The block can be left out, and so can each argument.
+  # Selects instances from Consul's catalog. The block and each of its arguments can be left out.
   consul {
     service = "web"
 
     # Instances must have all of these tags.
     tags = ["v2"]
 
-    # An expression in Consul's filter language.
+    # Instances must pass this expression in Consul's filter language.
     filter = "Service.Meta.version == `2`"
 
-    # Instances count whose checks, their own and their node's, are all in one of these statuses: "passing", which is always among them, and
-    # "warning". Each gets the share of connections that Consul's Weights say for its status. "critical" counts too in a service whose check
-    # has http, see below.
+    # All checks of an instance and its node must have one of these statuses: "passing", which is always included, or
+    # "warning". The share of connections follows Consul's Weights for the status. "critical" is also allowed in a
+    # service whose check has http, see below.
     statuses = ["passing"]
 
-    # When nothing is left, or more than max_drop percent of three or more instances vanish at once, Consul's servers are asked again, for a
-    # consistent answer. If they say the same, what vanished stays in use for a while, unless it fails to answer: what was deregistered
-    # for drop_hold; what is critical, or has gone together with its node, for hold_max, as long as it can be reached from here. New instances are taken
-    # in at once; as soon as there are as many as are held, no hold goes on. Instances in maintenance, and those that do not match tags or filter any
-    # more, leave at once. max_drop = 0 holds each loss, 100 only the loss of all; "0s" holds nothing. hold_max = "1m" is for both reasons alike.
+    # If no instance is left, or more than max_drop percent of three or more instances vanish at once, Lictor asks
+    # Consul's leader. If the leader confirms the loss, Lictor holds the vanished instances: they stay in use for a
+    # while, unless they fail to answer. Deregistered instances stay for drop_hold. Instances that are critical, or gone
+    # together with their node, stay for hold_max, as long as they can be reached. Instances in maintenance, and those
+    # that no longer match tags or filter, leave at once. All holds end when as many new instances have come. max_drop =
+    # 0 doubts every loss, 100 only the loss of all. "0s" holds nothing. hold_max = "1m" sets both reasons alike.
     max_drop  = 50
     drop_hold = "10s"
     # hold_max = "1m"
     hold_max {
-      critical  = "1m" # a check of it or its node is critical, as after a restart of an agent whose checks have long intervals
-      forgotten = "1m" # Consul knows neither it nor its node any more, or the node is back without it
+      critical  = "1m" # its check or its node's is critical, as after a restart of an agent with long check intervals
+      forgotten = "1m" # Consul has neither the instance nor its node, or the node came back without the instance
     }
 
-    # Instances of this datacenter; or of the first of these that has enough of them: see failover below.
+    # The datacenter of the instances, or several in order of preference: see failover_below.
     # datacenter  = "dc2"
     # datacenters = ["dc1", "dc2"]
 
-    # Instances that a peered cluster exports. To Consul an unknown peer is one without instances; Lictor takes it for an error, as it does a
-    # peering that has ended, if the token has peering:read.
+    # Instances that a peered cluster exports. Consul reports an unknown peer as having no instances. Lictor treats it
+    # as an error, and also a peering that has ended if the token has peering:read.
     # peer = "cluster-b"
 
-    # What a prepared query of this name or ID comes to; it has its own idea of service, tags and filter. It is executed every 5 seconds.
+    # The instances that the prepared query with this name or ID returns. The query has its own service, tags and
+    # filter. Lictor executes it every 5 seconds.
     # prepared_query = "nearest-web"
 
-    # Have Consul sort the instances by distance from this node; _agent is the local one. round_robin takes no notice of the order. It costs:
-    # such a query is answered by Consul's servers instead of the agent's own view of the catalog, each time that the service changes.
+    # Asks Consul to sort the instances by distance from this node; _agent is the local agent's node. round_robin
+    # ignores the order. It is costly: Consul's servers, not the agent, answer such a query each time the service
+    # changes.
     # near = "_agent"
   }
 }
 
-# A service with several sources of endpoints, in order of preference. The first that has enough is used.
+# A service with several sources of instances, in order of preference. Lictor uses the first source that has enough.
 service "orders" {
   listen = 9002
 
-  # A source with fewer healthy instances than this is left, at once, for the next one that has as many. That a source cannot be asked is no
-  # reason to leave it: its last good endpoints stay. The default, 1, leaves a source when it has none.
+  # How many healthy instances a source needs. Lictor leaves a source with fewer at once, for the next one that has
+  # enough. A source that cannot be queried keeps its last good instances.
   failover_below = 1
 
-  # A source is also left when all its instances are ejected, and a later one has one that is not. "consul": only when
-  # Consul says that it has too few.
+  # "health" also leaves a source whose instances all fail from this host, if another source has one that does not fail.
+  # "consul" leaves a source only if it has too few healthy instances in Consul.
   failover_on = "health"
 
-  # How long an earlier source must have enough before it is used again.
+  # How long an earlier source must be good before Lictor returns to it.
   failback_hold = "30s"
 
   consul { datacenters = ["dc1", "dc2"] }
@@ -236,55 +250,55 @@ service "orders" {
   static { endpoints = ["10.9.0.5:80"] }
 }
 
-# A service over UDP. A client's datagrams stay with one instance as long as its session lives.
+# A service over UDP. The datagrams of a client go to one instance as long as the client's session lives.
 service "dns" {
   listen   = 9053
   protocol = "udp"
 
-  # A session without datagrams for so long ends. It cannot be "0s" or "never", for nothing else ends a session.
+  # Ends a session without datagrams for this time. For UDP it cannot be "0s" or "never".
   idle_timeout = "1m"
 
-  # How many sessions there can be at once; when there are more, the one that was idle longest ends. UDP only.
+  # Limits the sessions at once. A new session beyond the limit ends the one that has been idle longest. UDP only.
   max_sessions = 65536
 
-  # How many datagrams an instance answers each of a client's datagrams with. A session ends as soon as they have come:
-  # short exchanges then cost a socket for as long as they take only. Left out, or "never": any number, and sessions end
-  # when they are idle. 0: none is expected, and those that come are thrown away; clients then share a socket for each
-  # instance. UDP only.
+  # How many datagrams answer each datagram of a client. A session ends as soon as they have come, so short exchanges
+  # hold a socket only while they last. 0: no answers are expected, and those that come are dropped; clients then share
+  # one socket for each instance. The default is "never": any number, and sessions end when they are idle. UDP only.
   responses = 1
 
-  # After how many datagrams of a client its next ones go to another instance. 1 spreads every datagram, which is what syslog wants, together with
-  # responses = 0. Left out, or "never": a client stays with its instance as long as its session lives. UDP only.
+  # After how many datagrams of a client Lictor chooses another instance for it. 1 spreads every datagram; for syslog,
+  # combine it with responses = 0. The default is "never": a client stays with its instance while its session lives. UDP
+  # only.
   # requests = 1
 
-  # Check instances from here, for those that Consul does not check. Over TCP by connecting; over UDP an instance must answer. What fails is
-  # left out as above.
+  # Checks instances from this host, if Consul does not check them. Over TCP the check is a connection; over UDP the
+  # instance must answer a datagram. An instance that fails is ejected, see max_fails.
   check {
     interval = "10s"
     timeout  = "2s"
-    send     = "ping" # UDP only, and needed there: the datagram
-    expect   = "pong" # and what the answer begins with
+    send     = "ping" # UDP only, and required there: the datagram to send
+    expect   = "pong" # the text with which the answer must begin
 
-    # Or ask instances over HTTP, and let their answers decide which of them get clients: those that answer with a status of 2xx. One that did and
-    # then does not answer at all gets clients for max_silence.
+    # Requests this path from instances over HTTP instead. Instances that answer with a status of 2xx get clients. An
+    # instance that stops answering keeps its clients for max_silence.
     # http        = "/primary"
-    # port        = 8008 # left out: the instance's own port
+    # port        = 8008 # the default is the instance's own port
     # max_silence = "30s"
 
-    # Over HTTPS. The block may be empty. Its arguments are those of tls in the block consul above.
+    # Uses HTTPS. The block may be empty. Its arguments are those of tls in the consul block above.
     # tls {
     #   ca_file     = "/etc/lictor/ca.pem"
-    #   server_name = "postgres.example.com" # the name in the certificates, where it is not the address of the instance
+    #   server_name = "postgres.example.com" # the name in the certificates, if it is not the address of the instance
     # }
   }
 }
 
-# A service that does not need Consul.
+# A service without Consul.
 service "legacy" {
   listen = "127.0.0.1:9001"
 
   static {
-    # host:port; a host name is looked up for each connection.
+    # host:port. The addresses of a host name may change.
     endpoints = ["10.0.0.5:80", "[2001:db8::7]:80", "db.example.com:5432"]
   }
 }
