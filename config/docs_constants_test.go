@@ -30,9 +30,9 @@ func TestConstantsInPagesAreTrue(t *testing.T) {
 		{"lb/health.go", "minEjection", time.Second, map[string]string{"docs/failures.md": "tries it after 1 s,"}},
 		{"lb/health.go", "maxEjection", time.Minute, map[string]string{"docs/failures.md": "up to 1 minute"}},
 		{"lb/health.go", "quickEjection", 50 * time.Millisecond, map[string]string{
-			"docs/failures.md": "tried every 0.1 s during the first second"}},
+			"docs/failures.md": "tried every 0.05 s during the first second"}},
 		{"lb/health.go", "quickEjections", 20, map[string]string{
-			"docs/failures.md": "tried every 0.1 s during the first second"}},
+			"docs/failures.md": "tried every 0.05 s during the first second"}},
 		{"proxy/timing.go", "peerLookEvery", time.Minute, map[string]string{
 			"docs/failures.md": "within two to three minutes"}},
 		{"proxy/budget.go", "maxLookups", 32, map[string]string{"docs/failures.md": "At most 32 lookups"}},
