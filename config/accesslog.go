@@ -1,9 +1,9 @@
 package config
 
-// maxSample is the most that access_log's sample can be.
+// maxSample is the largest value of the argument sample of access_log.
 const maxSample = 1_000_000
 
-// accessLog reads the access_log block.
+// accessLog reads the access_log block into the configuration. Without the block it does nothing.
 func (l *loader) accessLog(root *block) {
 	b := root.single("access_log", accessLogSchema())
 	if b == nil {

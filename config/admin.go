@@ -13,7 +13,7 @@ import (
 
 const adminHint = `write "off", an address such as "127.0.0.1:8510", or "unix:///path/to/socket"`
 
-// admin reads the admin block. It comes after the services, whose addresses it must not take.
+// admin reads the admin block. It must run after services, because the admin address must not be a service's address.
 func (l *loader) admin(root *block) {
 	b := root.single("admin", adminSchema())
 	if b == nil {
@@ -53,12 +53,12 @@ func (l *loader) admin(root *block) {
 	a.TCP = addr
 	l.claim(claim{addr: addr, protocol: TCP, service: "admin", api: true, at: *at})
 	if !addr.Addr().IsLoopback() && b.attrs["token_file"] == nil {
-		l.problem(at, "Open to others", "Other hosts can reach %s, and could drain endpoints and change the "+
-			"configuration. Give token_file too, or listen on 127.0.0.1.", addr)
+		l.problem(at, "Admin API open to others", "Other hosts can reach %s. They could drain endpoints and "+
+			"change the configuration. Set token_file too, or listen on 127.0.0.1.", addr)
 	}
 }
 
-// tokenFile reads the name of a file that must hold something.
+// tokenFile reads the argument token_file and returns the path. It reports a file that cannot be read or is empty.
 func (b *block) tokenFile() string {
 	path, ok := b.text("token_file")
 	if !ok {
@@ -92,7 +92,7 @@ func (b *block) hosts() (names []string) {
 
 func badHost(name string) string {
 	if _, err := netip.ParseAddr(name); err == nil {
-		return fmt.Sprintf("%q: an IP address needs no permission. Leave it out", name)
+		return fmt.Sprintf("%q: IP addresses are always allowed. Remove it", name)
 	}
 	if !hostport.IsHostName(name) {
 		return fmt.Sprintf("%q is not a host name. Write a name without scheme and port, such as "+

@@ -9,7 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// shownAs is how Compare and MarshalJSON name what an argument sets, where that differs from the argument.
+// shownAs maps an argument to its name in Compare and MarshalJSON, where that differs.
 var shownAs = map[string]string{
 	"access_log.format":  "access_log.json",
 	"admin.listen":       "admin.tcp",
@@ -18,7 +18,7 @@ var shownAs = map[string]string{
 	"consul.datacenters": "failover",
 }
 
-// full returns the name of the argument as Compare has it, such as "consul.tls.ca_file".
+// full returns the argument's name in Compare, such as "consul.tls.ca_file".
 func (d *argumentDoc) full() string {
 	section := strings.TrimPrefix(strings.ReplaceAll(d.section, "`", ""), "service > ")
 	name := strings.ReplaceAll(section, " > ", ".") + "." + d.name
@@ -50,7 +50,7 @@ func TestEachArgumentIsComparedAndShown(t *testing.T) {
 					t.Fatal(err)
 				}
 				if changes.Empty() || name == "added" && !strings.Contains(b.String(), " "+doc.full()+" = ") {
-					t.Errorf("%s: it does not show in:\n%s", name, b.String())
+					t.Errorf("%s is missing in the output of Compare:\n%s", name, b.String())
 				}
 			}
 			shown, err := json.Marshal(with)
@@ -69,7 +69,7 @@ func TestEachArgumentIsComparedAndShown(t *testing.T) {
 			if c := Compare(back, with); !c.Empty() {
 				var b strings.Builder
 				_ = c.Write(&b)
-				t.Errorf("it is not read back:\n%s", b.String())
+				t.Errorf("the configuration read back differs:\n%s", b.String())
 			}
 		})
 	}
@@ -91,7 +91,7 @@ func TestKindsOfFields(t *testing.T) {
 				walk(name+"."+of.Field(i).Name, of.Field(i).Type)
 			}
 		default:
-			t.Errorf("%s is of the kind %s: add it to plainValue, setValue and valueText", name, of.Kind())
+			t.Errorf("%s has the kind %s: add that kind to plainValue, setValue and valueText", name, of.Kind())
 		}
 	}
 	walk("Config", reflect.TypeFor[Config]())

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// balancing reads how endpoints are chosen, and when they are not.
+// balancing reads the arguments that choose, eject and limit endpoints.
 func (b *block) balancing(s *Service) {
 	s.Sticky = b.durationOrNone("sticky", 0, 0)
 	s.MaxFails = b.countZeroIsNever("max_fails", DefaultMaxFails, Off, maxMaxFails)
@@ -22,7 +22,7 @@ func (b *block) balancing(s *Service) {
 	}
 }
 
-// check reads the check block of a service; nil if there is none.
+// check reads the check block of a service. It returns nil if the service has none.
 func (b *block) check(p Protocol) *Check {
 	c := b.single("check", checkSchema())
 	if c == nil {
@@ -30,9 +30,9 @@ func (b *block) check(p Protocol) *Check {
 	}
 	out := &Check{
 		Interval: c.durationAboveZero("interval", DefaultCheckInterval,
-			"it is how long there is between two checks. The default is \"10s\""),
+			"it is the time between two checks. The default is \"10s\""),
 		Timeout: c.durationAboveZero("timeout", DefaultCheckTimeout,
-			"it is how long an instance has to answer. The default is \"2s\""),
+			"it is the time that an instance has to answer. The default is \"2s\""),
 	}
 	if c.has("http") {
 		c.httpCheck(out)
@@ -48,11 +48,10 @@ func (b *block) check(p Protocol) *Check {
 		switch {
 		case p == TCP && attr != nil:
 			b.l.problem(attr.NameRange.Ptr(), "Argument of another protocol",
-				"%s is for udp, and this service is tcp, which is checked by connecting. Remove it.", name)
+				"%s is for udp, and this service is tcp: its check only connects. Remove it.", name)
 		case p == UDP && attr == nil:
-			c.missing(name, "Over UDP there is no way to tell that an instance is well but to ask it: a check "+
-				"needs send, the datagram, "+
-				"and expect, what the answer begins with; or http.")
+			c.missing(name, "A check over UDP needs send, the datagram to send, and expect, "+
+				"the beginning of a good answer. Or write http = \"/health\".")
 		}
 	}
 	if p == UDP {
@@ -63,16 +62,16 @@ func (b *block) check(p Protocol) *Check {
 	return out
 }
 
-// httpCheck reads the arguments of a check over HTTP.
+// httpCheck reads the arguments of a check over HTTP into c.
 func (b *block) httpCheck(c *Check) {
 	if path, ok := b.text("http"); ok {
 		if _, err := url.ParseRequestURI(path); err != nil || path[0] != '/' {
 			more := ""
 			if strings.HasPrefix(path, "https://") {
-				more = " With a tls block it is asked for over HTTPS."
+				more = " With a tls block the check uses HTTPS."
 			}
 			b.l.problem(b.rangeOf("http"), "Bad path",
-				"http: %q is not a path. Write what instances are asked for, such as \"/health\".%s", path, more)
+				"http: %q is not a path. Write the path to request, such as \"/health\".%s", path, more)
 		}
 		c.HTTP = path
 	}
@@ -85,12 +84,12 @@ func (b *block) httpCheck(c *Check) {
 	for _, name := range []string{"send", "expect"} {
 		if attr := b.attrs[name]; attr != nil {
 			b.l.problem(attr.NameRange.Ptr(), "Arguments that exclude each other",
-				"A check cannot have http and %s. Remove one.", name)
+				"A check cannot have both http and %s. Remove one.", name)
 		}
 	}
 }
 
-// onlyWithHTTP reports arguments that a check without http cannot have.
+// onlyWithHTTP reports each named argument that is present. The caller has found that the check has no http.
 func (b *block) onlyWithHTTP(names ...string) {
 	for _, name := range names {
 		if attr := b.attrs[name]; attr != nil {

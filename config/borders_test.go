@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// problemOf returns the one problem of a service with an argument of that value, as "line:column summary: detail"; or
-// empty if there is none.
+// problemOf sets one argument of a service to value. It returns the one problem with it, as "line:column summary:
+// detail", or "" if there is none.
 func problemOf(t *testing.T, argument, value string) string {
 	t.Helper()
 	_, diags := loadText(fmt.Sprintf("service \"web\" {\n  listen = 9000\n  %s = %s\n}\n", argument, value), nil)
@@ -26,7 +26,8 @@ func problemOf(t *testing.T, argument, value string) string {
 	return ""
 }
 
-// The last value that is taken, and the first that is not, in each kind of argument. Each problem is at its value.
+// For each kind of argument: the last value that is accepted and the first that is not. Each problem points to its
+// value.
 func TestValuesAtTheirBorders(t *testing.T) {
 	const (
 		duration = `write a duration in quotes with its unit, such as "500ms", "10s" or "1h30m"`
@@ -34,41 +35,41 @@ func TestValuesAtTheirBorders(t *testing.T) {
 	)
 	for _, tt := range []struct{ argument, value, want string }{
 		{"connect_timeout", `"1ns"`, ""},
-		{"connect_timeout", `"2562047h47m16.854775807s"`, ""}, // the longest that there is
+		{"connect_timeout", `"2562047h47m16.854775807s"`, ""}, // the longest duration
 		{"connect_timeout", `"2562048h"`,
-			`3:21 Bad duration: connect_timeout: "2562048h" is too long: ` +
-				`a duration has at most 2562047h, some 292 years.`},
-		{"connect_timeout", `"9999999h30m"`, `3:21 Bad duration: connect_timeout: "9999999h30m" is too long: ` +
-			`a duration has at most 2562047h, some 292 years.`},
+			`3:21 Bad duration: connect_timeout: "2562048h" is too long. ` +
+				`The longest duration is 2562047h, about 292 years.`},
+		{"connect_timeout", `"9999999h30m"`, `3:21 Bad duration: connect_timeout: "9999999h30m" is too long. ` +
+			`The longest duration is 2562047h, about 292 years.`},
 		{"connect_timeout", `"99999999999999999999.5s"`, `3:21 Bad duration: connect_timeout: ` +
-			`"99999999999999999999.5s" is too long: a duration has at most 2562047h, some 292 years.`},
+			`"99999999999999999999.5s" is too long. The longest duration is 2562047h, about 292 years.`},
 		{"connect_timeout", `"9999999d"`,
 			`3:21 Bad duration: connect_timeout: "9999999d" is not a duration: ` + duration +
 				`. The units are ms, s, m and h.`},
 		{"idle_timeout", `"9999999h"`,
-			`3:18 Bad duration: idle_timeout: "9999999h" is too long: ` +
-				`a duration has at most 2562047h, some 292 years.`},
+			`3:18 Bad duration: idle_timeout: "9999999h" is too long. ` +
+				`The longest duration is 2562047h, about 292 years.`},
 		{"on_leave", `"9999999h"`,
-			`3:14 Bad duration: on_leave: "9999999h" is too long: ` +
-				`a duration has at most 2562047h, some 292 years.`},
+			`3:14 Bad duration: on_leave: "9999999h" is too long. ` +
+				`The longest duration is 2562047h, about 292 years.`},
 		{"connect_timeout", `"1d"`,
 			`3:21 Bad duration: connect_timeout: "1d" is not a duration: ` + duration +
 				`. The units are ms, s, m and h.`},
 		{"connect_timeout", `"-1ns"`,
 			`3:21 Bad duration: connect_timeout: "-1ns" is negative. Write a duration such as "1s".`},
-		{"connect_timeout", `"1.5"`, `3:21 Duration without a unit: connect_timeout: "1.5" could be anything. ` +
+		{"connect_timeout", `"1.5"`, `3:21 Duration without a unit: connect_timeout: "1.5" has no unit. ` +
 			`Write "1.5s" for seconds, or another unit: ms, m, h.`},
 		{"connect_timeout", `1`, "3:21 Duration without a unit: connect_timeout: " + duration + "."},
 		{"connect_timeout", `true`, "3:21 Wrong type: connect_timeout: " + duration + "."},
 		{"connect_timeout", `"Never"`, `3:21 Bad duration: connect_timeout: "Never" is not a duration: ` + duration +
 			`. The units are ms, s, m and h.`},
 		{"idle_timeout", `never`,
-			"3:18 Text without quotes: There are no variables here. idle_timeout: " + duration + or + "."},
+			"3:18 Text without quotes: A configuration has no variables. idle_timeout: " + duration + or + "."},
 		{"idle_timeout", `null`, ""},
 		{"queue_timeout", `"0s"`, ""},
 		{"queue_timeout", `"0h0m0s"`, ""},
 		{"queue_timeout", `"never"`, `3:19 Bad duration: queue_timeout cannot be "never". ` +
-			`Write a duration such as "10s"; "0s" is no time at all.`},
+			`Write a duration such as "10s", or "0s" for none.`},
 		{"max_fails", `1000`, ""},
 		{"max_fails", `1001`,
 			"3:15 Number out of range: max_fails: write a whole number from 1 to 1000" + or + "."},
@@ -95,7 +96,7 @@ func TestValuesAtTheirBorders(t *testing.T) {
 	}
 }
 
-// An address that is wrong is answered with one that is right.
+// The message about a wrong address suggests a right one.
 func TestAddressesWithAProblem(t *testing.T) {
 	for _, tt := range []struct{ listen, want string }{
 		{`65536`, "A port is a whole number from 0 to 65535."},
@@ -112,7 +113,8 @@ func TestAddressesWithAProblem(t *testing.T) {
 		{`"fe80::1:x"`, `"fe80::1:x" is not an address with a port. IPv6 addresses need brackets: "[2001:db8::7]:80".`},
 		{`"2001:db8::7:8080"`, `"2001:db8::7:8080": IPv6 addresses need brackets. Write "[2001:db8::7]:8080".`},
 		{`"tcp://127.0.0.1:80"`, `"tcp://127.0.0.1:80": leave out the "tcp://". Write "127.0.0.1:9000".`},
-		{`"*:80"`, `"*:80": for all addresses of the host write "0.0.0.0:80" (IPv4) or "[::]:80" (IPv6 and IPv4).`},
+		{`"*:80"`, `"*:80": to listen on all addresses of the host, ` +
+			`write "0.0.0.0:80" (IPv4) or "[::]:80" (IPv6 and IPv4).`},
 		{`"example.com:80"`, `"example.com:80": "example.com" is not an IP address. ` +
 			`Write one of this host's addresses, such as "127.0.0.1:80".`},
 		{`"[::1:80"`, `"[::1:80": IPv6 addresses need brackets. Write "[::1]:80".`},
@@ -127,8 +129,8 @@ func TestAddressesWithAProblem(t *testing.T) {
 	}
 }
 
-// FuzzShown checks that each configuration can be read from what a running lictor shows of it, that it differs from
-// itself in nothing, and that its layout does not matter.
+// FuzzShown checks that each configuration can be read back from what a running Lictor shows of it. It also checks that
+// Compare finds no changes between a configuration and itself, and that its layout does not matter.
 func FuzzShown(f *testing.F) {
 	paths, _ := filepath.Glob("testdata/*/*.hcl")
 	for _, path := range append(paths, "../example.hcl", "../packaging/lictor.hcl") {
@@ -141,7 +143,7 @@ func FuzzShown(f *testing.F) {
 	f.Add("service \"web\" {\n  listen = [9000, \"[::]:9001\"]\n  consul {\n    datacenters = [\"a\", \"b\"]\n  }\n}\n")
 	f.Add("service \"a$${b}\" {\n  listen = 0\n  on_leave = \"1h\"\n  static { endpoints = [\"ü.example:1\"] }\n}\n")
 	f.Fuzz(func(t *testing.T, src string) {
-		src = strings.NewReplacer("_file", "_fil", "ca_path", "ca_pat").Replace(src) // so that no files are read
+		src = strings.NewReplacer("_file", "_fil", "ca_path", "ca_pat").Replace(src) // no files are read
 		cfg, _ := loadText(src, nil)
 		if cfg == nil {
 			return
@@ -156,17 +158,17 @@ func FuzzShown(f *testing.F) {
 		}
 		back.AdoptSecrets(cfg)
 		if c := Compare(back, cfg); !c.Empty() {
-			t.Errorf("it is read back with a difference: %s", c.Summary())
+			t.Errorf("the configuration read back differs: %s", c.Summary())
 		}
 		formatted, diags := Format("test.hcl", []byte(src))
 		if diags.HasErrors() {
-			t.Fatalf("it cannot be formatted:\n%s", textOf(diags))
+			t.Fatalf("the configuration cannot be formatted:\n%s", textOf(diags))
 		}
 		if again, _ := Format("test.hcl", formatted); !bytes.Equal(again, formatted) {
-			t.Errorf("formatting it again makes\n%s\nof\n%s", again, formatted)
+			t.Errorf("formatted twice:\n%s\nformatted once:\n%s", again, formatted)
 		}
 		if other, diags := loadText(string(formatted), nil); other == nil || !Compare(cfg, other).Empty() {
-			t.Errorf("formatted it is another configuration:\n%s", textOf(diags))
+			t.Errorf("the formatted text is another configuration:\n%s", textOf(diags))
 		}
 	})
 }

@@ -9,20 +9,21 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// MaxFile is how many bytes a file of a configuration may have.
+// MaxFile is the largest size of a configuration file, in bytes.
 const MaxFile = 16 << 20
 
-// What is beyond these is no configuration either, but a slip of the hand: a log, the output of a broken generator.
+// Bounds that no real configuration reaches. Input beyond them is a mistake, such as a log or the output of a broken
+// generator.
 const (
-	maxTotal        = 64 << 20 // bytes of all files
-	maxTokens       = 4 << 20  // of all files; the parser takes some 350 bytes of memory for each
-	maxNesting      = 200      // brackets and operators that lie in each other
-	maxSyntaxErrors = 20       // that are shown of a file
+	maxTotal        = 64 << 20 // bytes, of all files together
+	maxTokens       = 4 << 20  // of all files together; the parser takes some 350 bytes of memory for each
+	maxNesting      = 200      // nested brackets and operators
+	maxSyntaxErrors = 20       // shown for each file
 )
 
-// unfit returns why src must not be parsed, or nil. It adds to tokens, which is of all files so far, how many tokens
-// src has at most. The parser has no bounds of its own: it calls itself for each bracket and operator, until the
-// process ends because its stack is too large.
+// unfit returns why src must not be parsed, or nil. It adds an upper bound of the number of src's tokens to tokens,
+// which counts all files so far. The parser has no bounds of its own: it recurses at each bracket and operator, until a
+// stack overflow ends the process.
 func unfit(name string, src []byte, tokens *int) *hcl.Diagnostic {
 	problem := func(summary, detail string, args ...any) *hcl.Diagnostic {
 		return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(detail, args...)}
@@ -38,28 +39,29 @@ func unfit(name string, src []byte, tokens *int) *hcl.Diagnostic {
 	}
 	if *tokens += tokensAtMost(src); *tokens > maxTokens {
 		return problem("Too much configuration",
-			"The files up to %s have more than %d words and signs together.", name, maxTokens)
+			"All files up to %s together have more than %d words and signs. "+
+				"Are all of them configurations?", name, maxTokens)
 	}
 	if surelyShallow(src) {
-		return nil // so is nearly every configuration, and the lexer need not run twice
+		return nil // nearly every configuration is shallow, and the lexer need not run twice
 	}
 	at, broken := tooDeep(name, src)
 	if broken != nil {
 		d := problem("Invalid multi-line string",
-			"A string ends in the line in which it begins. Is there a quotation mark missing?")
+			"A string must end in the line where it begins. Is a quotation mark missing?")
 		d.Subject = broken
 		return d
 	}
 	if at != nil {
 		d := problem("Nested too deeply",
-			"More than %d brackets and operators lie in each other here. Is it a configuration?", maxNesting)
+			"More than %d brackets and operators are nested here. Is this file a configuration?", maxNesting)
 		d.Subject = at
 		return d
 	}
 	return nil
 }
 
-// notText returns the offset of the first byte that is not of UTF-8 text, or -1.
+// notText returns the offset of the first byte of src that is not UTF-8 text, or -1. A zero byte is not text.
 func notText(src []byte) int {
 	for i := 0; i < len(src); {
 		r, size := utf8.DecodeRune(src[i:])
@@ -71,16 +73,17 @@ func notText(src []byte) int {
 	return -1
 }
 
-// tokensAtMost returns how many tokens the lexer makes of src, or more. To ask the lexer would take the memory that is
-// to be bounded. Each word and each sign counts. A comment behind # counts once, and so does a string, as long as it is
-// certain what is one: from the first template, heredoc, other comment or string without an end on, all counts.
+// tokensAtMost returns an upper bound of the number of tokens that the lexer finds in src. The lexer itself would take
+// the memory that is to be bounded. Each word and each sign counts as a token. A comment after # and a plain string
+// count as a whole while the scan is certain where they end. After the first template, heredoc, other comment or
+// unterminated string the scan is uncertain: every word and sign then counts.
 func tokensAtMost(src []byte) (n int) {
 	certain, inWord := true, false
 	for i := 0; i < len(src); i++ {
 		c := src[i]
 		if isWord(c) {
 			if !inWord {
-				n += 2 // 1a is two
+				n += 2 // the lexer reads 1a as two tokens
 			}
 			inWord = true
 			continue
@@ -88,7 +91,7 @@ func tokensAtMost(src []byte) (n int) {
 		inWord = false
 		if isBlank(c) {
 			if !certain && !isBlank(src[i-1]) {
-				n++ // it may be in a string, which blanks are a part of
+				n++ // the blanks may be inside a string, where they are a token
 			}
 			continue
 		}
@@ -104,12 +107,12 @@ func tokensAtMost(src []byte) (n int) {
 			certain = i+1 == len(src) || src[i+1] != '/' && src[i+1] != '*' && src[i+1] != '<'
 		}
 	}
-	return n + 1 // the end
+	return n + 1 // the token at the end of the file
 }
 
-// plainString returns the length of the string that begins src, its closing quote included, and how many tokens it
-// has. The length is zero if the string does not end in its line, or may be a template. The lexer takes a carriage
-// return for the end of a line too.
+// plainString returns the length of the string whose opening quote is before src, closing quote included, and its
+// number of tokens. The length is zero if the string does not end in its line or may be a template. A carriage return
+// ends a line too, as it does for the lexer.
 func plainString(src []byte) (length, tokens int) {
 	for i := 0; i < len(src) && src[i] != '\n' && src[i] != '\r'; i++ {
 		switch src[i] {
@@ -127,14 +130,14 @@ func plainString(src []byte) (length, tokens int) {
 	return 0, 0
 }
 
-// surelyShallow reports whether tooDeep would find nothing in src. It takes little time and no memory, because it
-// does not ask the lexer: each byte that is no part of a word counts like a sign there. False means that it does
-// not know: where a string may not end in its line or may be a template, or where there is another kind of comment
-// than #, a heredoc or a for expression.
+// surelyShallow reports whether tooDeep would surely find nothing in src. It takes little time and no memory, because
+// it does not use the lexer. Each byte outside words counts like a sign for tooDeep. False means that surelyShallow
+// does not know. That is so for a string that may be a template or may not end in its line, for a
+// heredoc, for a for expression, and for a comment that does not begin with #.
 func surelyShallow(src []byte) bool {
 	type bracket struct {
 		closing byte
-		start   int // depth at which each of its items begins
+		start   int // depth at which each item between the brackets begins
 	}
 	outer := make([]bracket, 0, maxNesting)
 	var in bracket
@@ -158,7 +161,7 @@ func surelyShallow(src []byte) bool {
 			if end < 0 {
 				return true
 			}
-			i += end - 1 // the end of the line comes next
+			i += end - 1 // the loop goes on with the end of the line
 			continue
 		case c == ',', c == '\n' && (in.closing == 0 || in.closing == '}'):
 			depth = in.start
@@ -191,15 +194,16 @@ func surelyShallow(src []byte) bool {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
 
-// isWord reports whether c is of a word or a number.
+// isWord reports whether c can be part of a word or a number.
 func isWord(c byte) bool { return c == '_' || c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' }
 
-// tooDeep returns the place in src where the parser would have called itself more than maxNesting times, or nil. It
-// takes each sign that could make it do so for one that does: the brackets that are open, and of each item that is not
-// complete the signs so far. Operators count because a chain of them (1+1+1) makes a tree as deep as it is long.
-// A string that goes on in the next line, by which all that follows is misread, is returned as broken instead.
+// tooDeep returns the place in src where the parser would have recursed more than maxNesting times, or nil. It assumes
+// that the parser recurses at every sign that can make it recurse: at each open bracket, and at each sign so far of
+// each unfinished item. Operators count, because a chain of them (1+1+1) makes a syntax tree as deep as the chain is
+// long. If a string goes on in the next line, the rest of src is misread. tooDeep then returns the place of that string
+// as broken.
 func tooDeep(name string, src []byte) (at, broken *hcl.Range) {
-	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos) // what is wrong, the parser says
+	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos) // the parser reports lexical errors later
 	var outer []level
 	in := level{byLine: true}
 	for i := range tokens {
@@ -225,16 +229,16 @@ func tooDeep(name string, src []byte) (at, broken *hcl.Range) {
 	return nil, nil
 }
 
-// A level is what is between a bracket and its counterpart; that without a bracket is the whole file.
+// A level is the text between a bracket and its counterpart, or the whole file.
 type level struct {
 	opened hclsyntax.TokenType // zero: the whole file
 	byLine bool                // the end of a line ends an item
 	start  int                 // depth at which each of its items begins
-	depth  int                 // of the present item
+	depth  int                 // depth of the current item
 }
 
-// byLine reports whether the end of a line ends an item between the bracket that opened a level and its counterpart;
-// next are the tokens behind the bracket. So it is in a block and in an object, but for { for ... }.
+// byLine reports whether the end of a line ends an item inside a bracket. opened is the bracket's token, and next are
+// the tokens after it. Lines end items in a block and in an object, but not in { for ... }.
 func byLine(opened hclsyntax.TokenType, next hclsyntax.Tokens) bool {
 	if opened != hclsyntax.TokenOBrace {
 		return false
@@ -247,13 +251,13 @@ func byLine(opened hclsyntax.TokenType, next hclsyntax.Tokens) bool {
 	return true
 }
 
-// endsLine reports whether a line ends with t. A comment behind # or // has the end of its line in it.
+// endsLine reports whether a line ends with t. The token of a comment after # or // includes the end of its line.
 func endsLine(t *hclsyntax.Token) bool {
 	return t.Type == hclsyntax.TokenNewline ||
 		t.Type == hclsyntax.TokenComment && bytes.HasSuffix(t.Bytes, []byte("\n"))
 }
 
-// isPlain reports whether the parser takes t without calling itself.
+// isPlain reports whether the parser takes a token of type t without recursing.
 func isPlain(t hclsyntax.TokenType) bool {
 	switch t {
 	case hclsyntax.TokenIdent, hclsyntax.TokenNumberLit, hclsyntax.TokenQuotedLit, hclsyntax.TokenStringLit,
@@ -273,7 +277,7 @@ func opens(t hclsyntax.TokenType) bool {
 	return false
 }
 
-// closes reports whether t is the counterpart of the bracket that opened a level.
+// closes reports whether t is the counterpart of the bracket opened.
 func closes(opened, t hclsyntax.TokenType) bool {
 	switch opened {
 	case hclsyntax.TokenOBrace:

@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// deep are the ways to have the parser, or what walks over its result, call itself n times.
+// deep returns texts that make the parser, or a walk over its result, recurse n times.
 func deep(n int) map[string]string {
 	r := func(s string) string { return strings.Repeat(s, n) }
 	return map[string]string{
@@ -49,9 +49,9 @@ func deep(n int) map[string]string {
 	}
 }
 
-// However deep something is nested, it is an error, and takes little of the stack.
+// Deep nesting is an error, however deep it is, and takes little of the stack.
 func TestNestingIsBounded(t *testing.T) {
-	defer debug.SetMaxStack(debug.SetMaxStack(16 << 20)) // beyond that the process ends
+	defer debug.SetMaxStack(debug.SetMaxStack(16 << 20)) // with a larger stack the process ends
 	for name, src := range deep(3_000) {
 		t.Run(name, func(t *testing.T) {
 			cfg, diags := loadText(src, nil)
@@ -60,7 +60,7 @@ func TestNestingIsBounded(t *testing.T) {
 				t.Errorf("got %v and:\n%.500s\nwant one error", cfg, got)
 			}
 			if text, diags := Format("test.hcl", []byte(src)); text != nil || !diags.HasErrors() {
-				t.Error("it was formatted")
+				t.Error("Format accepted the text")
 			}
 		})
 	}
@@ -74,7 +74,7 @@ func TestNestingIsBounded(t *testing.T) {
 	}
 }
 
-// What a configuration may well have much of is not nested.
+// Long configurations with little nesting are accepted.
 func TestLengthIsNotDepth(t *testing.T) {
 	const n = 10 * maxNesting
 	r := func(s string) string { return strings.Repeat(s, n) }
@@ -106,7 +106,8 @@ func TestLengthIsNotDepth(t *testing.T) {
 	}
 }
 
-// A missing quotation mark turns all strings behind it inside out. That is said, not what comes of it.
+// A missing quotation mark swaps the inside and outside of all strings after it. The message names the first string,
+// not the consequences.
 func TestMissingQuotationMarkInALongFile(t *testing.T) {
 	src := "service \"x\" {\n  listen = \"127.0.0.1:1\n}\n" + manyServices(100)
 	_, diags := loadText(src, nil)
@@ -129,25 +130,25 @@ func TestNumberOfTokensIsBounded(t *testing.T) {
 			t.Errorf("%.20q: got %v and:\n%.500s\nwant one error", src, cfg, got)
 		}
 	}
-	// Of several files together, too.
+	// The tokens of several files are added up.
 	tokens := maxTokens - 10
 	if d := unfit("x", []byte("a = [1, 2, 3, 4]"), &tokens); d == nil {
 		t.Error("the tokens of files are not added up")
 	}
 }
 
-// wantTooDeepToAgree wants that tooDeep finds nothing in what is surely shallow.
+// wantTooDeepToAgree checks that tooDeep finds nothing in a text that is surely shallow.
 func wantTooDeepToAgree(t *testing.T, src []byte) {
 	t.Helper()
 	if notText(src) >= 0 || !surelyShallow(src) {
 		return
 	}
 	if at, broken := tooDeep("test.hcl", src); at != nil || broken != nil {
-		t.Errorf("%.100q is surely shallow, and too deep at %v or broken at %v", src, at, broken)
+		t.Errorf("%.100q is surely shallow, but tooDeep reports %v, %v", src, at, broken)
 	}
 }
 
-// The lexer runs once for an ordinary configuration.
+// For an ordinary configuration the lexer runs only once, in the parser.
 func TestOrdinaryConfigurationsAreSurelyShallow(t *testing.T) {
 	example, err := os.ReadFile("../example.hcl")
 	if err != nil {
@@ -158,20 +159,20 @@ func TestOrdinaryConfigurationsAreSurelyShallow(t *testing.T) {
 		"a list": "a = [" + strings.Repeat("\"10.0.0.1:80\", # [(\n", 10*maxNesting) + "]",
 	} {
 		if !surelyShallow([]byte(src)) {
-			t.Errorf("%s: the lexer is asked", name)
+			t.Errorf("%s: an ordinary configuration is not surely shallow", name)
 		}
 	}
 }
 
-// wantEnoughTokens wants that src has no more tokens than was expected, which guards the memory of the lexer.
+// wantEnoughTokens checks that src has no more tokens than tokensAtMost says. That bounds the memory of the lexer.
 func wantEnoughTokens(t *testing.T, src []byte) {
 	t.Helper()
 	if notText(src) >= 0 {
-		return // it does not come to the lexer
+		return // unfit refuses it before the lexer runs
 	}
 	tokens, _ := hclsyntax.LexConfig(src, "test.hcl", hcl.InitialPos)
 	if n := tokensAtMost(src); n < len(tokens) {
-		t.Errorf("%.100q has %d tokens, %d were expected at most", src, len(tokens), n)
+		t.Errorf("%.100q has %d tokens, want at most %d", src, len(tokens), n)
 	}
 }
 
@@ -188,11 +189,12 @@ func TestTokensAtMost(t *testing.T) {
 		wantEnoughTokens(t, []byte(src))
 		wantTooDeepToAgree(t, []byte(src))
 	}
-	// And for what is usual it is not far off: or configurations that are not large would be refused.
+	// For an ordinary configuration the upper bound is near the truth. Otherwise configurations of moderate size would
+	// be refused.
 	src := []byte(manyServices(100))
 	tokens, _ := hclsyntax.LexConfig(src, "test.hcl", hcl.InitialPos)
 	if n := tokensAtMost(src); n > 2*len(tokens) {
-		t.Errorf("got %d, want at most twice of %d", n, len(tokens))
+		t.Errorf("got %d, want at most twice %d", n, len(tokens))
 	}
 }
 
@@ -203,7 +205,7 @@ func TestSizesAreBounded(t *testing.T) {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Truncate(path, size); err != nil { // which takes no room on the disk
+		if err := os.Truncate(path, size); err != nil { // a hole takes no space on the disk
 			t.Fatal(err)
 		}
 		return path
@@ -217,13 +219,14 @@ func TestSizesAreBounded(t *testing.T) {
 		paths = append(paths, file(fmt.Sprint(i), MaxFile))
 	}
 	_, diags = Load(paths, Options{})
-	if got := textOf(diags); strings.Count(got, "Error:") != 5 || !strings.Contains(got, "more than 64 MiB together") {
+	if got := textOf(diags); strings.Count(got, "Error:") != 5 ||
+		!strings.Contains(got, "together have more than 64 MiB") {
 		t.Errorf("large files: got %s", got)
 	}
 }
 
-// FuzzBounds checks that what is let through to the parser takes little of the stack, and no more tokens than were
-// expected.
+// FuzzBounds checks that each text that reaches the parser takes little of the stack, and has no more tokens than
+// tokensAtMost says.
 func FuzzBounds(f *testing.F) {
 	for _, src := range deep(12) {
 		f.Add(src, 20)

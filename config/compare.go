@@ -13,19 +13,19 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Changes are what is different between two configurations.
+// Changes holds the differences between two configurations.
 type Changes struct {
-	blocks []blockChange // those that differ: first the top level, then the services by name
+	blocks []blockChange // only blocks that differ: first the top level, then the services by name
 }
 
-// A blockChange is what is different in one block.
+// A blockChange holds the differences of one block.
 type blockChange struct {
 	name      string // empty: the top level
 	kind      changeKind
 	arguments []argumentChange
 }
 
-// An argumentChange is an argument whose value differs. A value that is not set in one of them is empty.
+// An argumentChange is an argument whose value differs. An empty value means that the argument is not set there.
 type argumentChange struct {
 	name     string // such as "consul.tags"
 	old, new string
@@ -39,7 +39,7 @@ const (
 	changed changeKind = '~'
 )
 
-// Compare returns what next changes in old.
+// Compare returns the changes that turn old into next.
 func Compare(old, next *Config) *Changes {
 	c := &Changes{}
 	if top := differences(argumentsOf(*old), argumentsOf(*next)); len(top) > 0 {
@@ -64,7 +64,8 @@ func Compare(old, next *Config) *Changes {
 	return c
 }
 
-// defaultsOf are what a service has by itself: to list that for each that is added would hide what was chosen.
+// defaultsOf returns the default arguments of a service like s. Compare does not list these for an added service,
+// because they would hide what was chosen.
 func defaultsOf(s *Service) []namedValue {
 	text := fmt.Sprintf("service %s {\n  listen = 1\n  protocol = %q\n}\n", Quote(s.Name), s.Protocol)
 	cfg, _ := Parse("", []byte(text), Options{Getenv: func(string) string { return "" }})
@@ -98,14 +99,14 @@ func sortedUnion[V any](a, b map[string]V) []string {
 	return names
 }
 
-// A namedValue is an argument and its value as text. If that is a secret, the text does not tell it.
+// A namedValue is an argument and its value as text. The text of a secret does not show the secret.
 type namedValue struct {
 	name, value string
 	secret      Secret
 }
 
-// argumentsOf are the arguments of a struct of package Those of inner structs have their name in front; services are
-// left out.
+// argumentsOf returns the arguments of a struct of this package. An argument of an inner struct has that struct's name
+// in front. Services are left out.
 func argumentsOf(block any) []namedValue {
 	return appendArguments(nil, "", reflect.ValueOf(block))
 }
@@ -139,7 +140,7 @@ func appendArguments(all []namedValue, prefix string, v reflect.Value) []namedVa
 	return all
 }
 
-// fieldText is valueText of the value of a field.
+// fieldText returns the value of a field as text, with zero and Off as the field's tags say.
 func fieldText(field reflect.StructField, v reflect.Value) string {
 	text, ok := written(field, v)
 	switch {
@@ -151,7 +152,7 @@ func fieldText(field reflect.StructField, v reflect.Value) string {
 	return fmt.Sprintf("%q", text)
 }
 
-// valueText is a value as it would stand in a configuration; empty for what is not set.
+// valueText returns a value as it would be written in a configuration, or an empty text for a value that is not set.
 func valueText(v reflect.Value) string {
 	switch value := v.Interface().(type) {
 	case time.Duration:
@@ -199,7 +200,8 @@ func valueText(v reflect.Value) string {
 	return fmt.Sprint(v.Interface())
 }
 
-// differences are the arguments that two lists, both in the order of the fields, do not agree on.
+// differences returns the arguments whose values differ between old and next. Both lists are in the order of the
+// fields.
 func differences(old, next []namedValue) []argumentChange {
 	before := map[string]namedValue{}
 	for _, s := range old {
@@ -224,10 +226,10 @@ func differences(old, next []namedValue) []argumentChange {
 	return all
 }
 
-// Empty reports whether there are none.
+// Empty reports whether there are no changes.
 func (c *Changes) Empty() bool { return len(c.blocks) == 0 }
 
-// Summary is such as "1 service added, 2 changed; log_level".
+// Summary returns the changes in a line, such as "1 service added, 2 services changed, changed: log_level".
 func (c *Changes) Summary() string {
 	kinds := map[changeKind]int{}
 	var parts, top []string
@@ -257,11 +259,11 @@ func (c *Changes) Summary() string {
 	return strings.Join(parts, ", ")
 }
 
-// A PendingChange is a change of an argument that a running lictor takes over at a restart or an upgrade only. Values
-// are as in a configuration. An empty value is not set.
+// A PendingChange is a changed argument that takes effect only at a restart or an upgrade. Values are as in a
+// configuration. An empty value means that the argument is not set.
 type PendingChange struct{ Argument, InForce, Configured string }
 
-// Pending returns the changes that a reload leaves for a restart or an upgrade.
+// Pending returns the changes that a reload does not put into effect. They need a restart or an upgrade.
 func (c *Changes) Pending() (all []PendingChange) {
 	for _, b := range c.blocks {
 		for _, s := range b.arguments {
@@ -273,8 +275,8 @@ func (c *Changes) Pending() (all []PendingChange) {
 	return all
 }
 
-// Reloaded returns the configuration that is in force after a lictor that runs with running has reloaded next: next,
-// but with the arguments of running that a reload leaves for a restart.
+// Reloaded returns the configuration in force after a process that runs with running has reloaded next. That is next,
+// except for the arguments that need a restart: they keep their values from running.
 func Reloaded(running, next *Config) *Config {
 	after := *next
 	after.Engine, after.LogJSON, after.StateDir = running.Engine, running.LogJSON, running.StateDir
@@ -298,7 +300,7 @@ func (c *Changes) Write(w io.Writer) error {
 		for _, s := range block.arguments {
 			note := ""
 			if block.name == "" && needsRestart(s.name) {
-				note = "  # takes a restart or an upgrade"
+				note = "  # needs a restart or an upgrade"
 			}
 			switch {
 			case s.old == "":

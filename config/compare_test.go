@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// configured returns the configuration of a text, which must be good.
+// configured returns the configuration in text, which must be valid.
 func configured(t *testing.T, text string) *Config {
 	t.Helper()
 	cfg, diags := Parse("test.hcl", []byte(text), Options{Getenv: func(string) string { return "" }})
@@ -29,8 +29,8 @@ func TestCompare(t *testing.T) {
 			"~ log_level = \"info\" -> \"debug\"\n",
 		},
 		{
-			"what takes a restart", web, "engine = \"portable\"\n" + web, "changed: engine",
-			"~ engine = \"auto\" -> \"portable\"  # takes a restart or an upgrade\n",
+			"arguments that need a restart", web, "engine = \"portable\"\n" + web, "changed: engine",
+			"~ engine = \"auto\" -> \"portable\"  # needs a restart or an upgrade\n",
 		},
 		{
 			"an argument", web,
@@ -55,7 +55,7 @@ func TestCompare(t *testing.T) {
 			"",
 		},
 		{
-			"a block that comes and goes", web, "access_log {\n  path = \"/x\"\n}\n" + web,
+			"an added block", web, "access_log {\n  path = \"/x\"\n}\n" + web,
 			"changed: access_log.path, access_log.json, access_log.sample",
 			"+ access_log.path = \"/x\"\n+ access_log.json = true\n+ access_log.sample = 1\n",
 		},
@@ -83,7 +83,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// The sources that a service fails over to are shown as they are written, and where they stand is no change.
+// Sources for failover are shown as they are written. Their place in the file is not a change.
 func TestCompareOfFailover(t *testing.T) {
 	const two = `service "web" {
   listen = 9000
@@ -115,11 +115,11 @@ func TestCompareOfFailover(t *testing.T) {
 		t.Errorf("got:\n%swant:\n%s", b.String(), want)
 	}
 	if c := Compare(before, configured(t, "# a remark\n\n"+two)); !c.Empty() {
-		t.Errorf("a remark above it is a change: %s", c.Summary())
+		t.Errorf("a comment above the service is a change: %s", c.Summary())
 	}
 }
 
-// An added service shows what was chosen for it, not all of the defaults.
+// For an added service Compare shows the arguments that were chosen, not all defaults.
 func TestCompareShowsWhatWasChosen(t *testing.T) {
 	next := configured(t, "service \"dns\" {\n  listen = 53\n  protocol = \"udp\"\n  max_sessions = 7\n}\n")
 	var b strings.Builder
@@ -138,7 +138,7 @@ func TestCompareShowsWhatWasChosen(t *testing.T) {
 	}
 }
 
-// A secret shows in no difference, but that it has changed does.
+// Compare does not show secrets, but shows that a secret has changed.
 func TestCompareHidesSecrets(t *testing.T) {
 	const web = "service \"web\" {\n  listen = 9000\n}\n"
 	token := func(s string) *Config { return configured(t, "consul {\n  token = \""+s+"\"\n}\n"+web) }
@@ -154,7 +154,7 @@ func TestCompareHidesSecrets(t *testing.T) {
 		t.Errorf("a secret shows:\n%s", b.String())
 	}
 	if c := Compare(configured(t, web), token("first-secret")); c.Empty() {
-		t.Error("a token that is new is no change")
+		t.Error("a new token is not reported as a change")
 	}
 	check := func(send string) *Config {
 		return configured(t, "service \"dns\" {\n  listen = 9000\n  protocol = \"udp\"\n  check {\n"+
@@ -185,18 +185,18 @@ func TestPendingChanges(t *testing.T) {
 	}
 	after := Reloaded(running, next)
 	if c := Compare(running, after); len(c.Pending()) != 0 || c.Summary() != "changed: log_level" {
-		t.Errorf("a reload puts in force: %s", c.Summary())
+		t.Errorf("Reloaded changed arguments that need a restart: %s", c.Summary())
 	}
 	if got := Compare(after, next).Pending(); !slices.Equal(got, want) {
 		t.Errorf("after a reload got %q, want %q", got, want)
 	}
 }
 
-// Err has a line for each error, with its place, and none for warnings.
+// Err has a line with its place for each error, and none for warnings.
 func TestErrOfDiagnostics(t *testing.T) {
 	cfg, diags := Parse("test.hcl", []byte("colour = 1\nservice \"web\" {\n}\n"), Options{})
 	if cfg != nil {
-		t.Fatal("it is taken")
+		t.Fatal("the configuration was accepted")
 	}
 	lines := strings.Split(diags.Err().Error(), "\n")
 	if len(lines) != 2 || !strings.HasPrefix(lines[0], "test.hcl:1: ") || !strings.HasPrefix(lines[1], "test.hcl:2: ") {

@@ -1,15 +1,15 @@
-// Package config turns HCL text into a typed, defaulted and valid [Config], or reports all of its problems at once:
+// Package config turns HCL text into a typed, valid [Config] with all defaults, or reports all problems at once:
 //
 //	cfg, diags := config.Load([]string{"/etc/lictor"}, config.Options{})
 //	if diags.HasErrors() {
 //		diags.WriteText(os.Stderr, false)
 //	}
 //
-// Each problem is an [hcl.Diagnostic] that points to its line and says what to write instead. A file that is not HCL at
-// all gets its syntax errors reported and nothing else, for what follows from a half-read file would be noise.
+// Each problem is an [hcl.Diagnostic] that points to its line and says what to write instead. Of a file that is not
+// valid HCL only the syntax errors are reported, because half a file would lead to misleading errors.
 //
-// What may be a secret is masked in the source lines that diagnostics show: see [Diagnostics]. There are no variables,
-// functions or includes: a configuration is plain values, merged from files and directories.
+// Possible secrets are masked in the source lines that diagnostics show: see [Diagnostics]. The language has no
+// variables, functions or includes. A configuration is plain values, merged from files and directories.
 package config
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Defaults of arguments that are left out.
+// Defaults of arguments that are not set.
 const (
 	DefaultShutdownGrace    = 10 * time.Second
 	DefaultConnectTimeout   = time.Second
@@ -45,52 +45,52 @@ const (
 	DefaultMaxSilence       = 30 * time.Second
 )
 
-// A Config is a whole configuration, defaulted and valid.
+// A Config is a whole, valid configuration with all defaults.
 //
-// In it, zero means the default of a duration or count, and Off turns that off, as in the options of the packages that
-// take them. Load replaces zero by the default, unless the default is to have none. The tags zero and off of a field
-// say how these two values are written in HCL, in JSON and in what Compare shows.
+// For a duration or count, zero means the default and Off disables the feature, as in the option structs of the
+// packages that Lictor is made of. Load replaces zero by the default, unless the default is to have none. A field's
+// tags zero and off say how these two values are written in HCL, in JSON and in the output of Compare.
 type Config struct {
 	Consul   Consul
 	LogLevel string // "trace", "debug", "info", "warn", "error", "off"
 	LogJSON  bool
 
-	// ShutdownGrace is how long connections in flight may go on after the first signal. Off cuts them at once.
+	// ShutdownGrace is how long open connections may go on after the first signal. Off cuts them at once.
 	ShutdownGrace time.Duration `off:"0s"`
 
-	// UpgradeGrace is how long connections may go on in a process after another process has taken its place. Zero means
-	// until they end.
+	// UpgradeGrace is how long connections may go on in the old process after an upgrade. Zero means until they end.
 	UpgradeGrace time.Duration `zero:"never"`
 
-	// Engine is the way in which bytes are moved.
+	// Engine is the engine that moves the bytes.
 	Engine Engine
 
-	// StateDir is a folder for what should outlast a restart: the last good endpoints. Empty: none.
+	// StateDir is a folder for state that should survive a restart: the last good endpoints. Empty means that no state
+	// is kept.
 	StateDir string
 	Admin    Admin
 
-	AccessLog *AccessLog // nil: there is none
+	AccessLog *AccessLog // nil: no access log
 
 	Services []Service // sorted by name
 }
 
-// Admin says where the admin API, the metrics and the page are, and for whom.
+// Admin configures the admin API, the metrics and the page: where they listen and which clients may use them.
 type Admin struct {
-	Off       bool           // nothing of that
-	Socket    string         // absolute path of a Unix socket; empty: the default one if TCP is not set either
-	TCP       netip.AddrPort // zero: none
+	Off       bool           // no API, metrics or page
+	Socket    string         // absolute path of a Unix socket; empty: the default path, unless TCP is set
+	TCP       netip.AddrPort // zero: no TCP listener
 	TokenFile string
 	Hosts     []string // lower case
 }
 
-// AccessLog says where a line for each TCP connection and UDP session goes.
+// AccessLog configures the access log, which has a line for each TCP connection and UDP session.
 type AccessLog struct {
 	Path   string
-	JSON   bool // else text
-	Sample int  // one connection in so many
+	JSON   bool // false: text
+	Sample int  // log one connection of this many
 }
 
-// Listeners returns how many listeners all services have together.
+// Listeners returns the number of listeners of all services together.
 func (c *Config) Listeners() (n int) {
 	for i := range c.Services {
 		n += len(c.Services[i].Listen)
@@ -98,23 +98,24 @@ func (c *Config) Listeners() (n int) {
 	return n
 }
 
-// Consul says how to reach the Consul agent. Arguments left out were taken from Consul's usual environment variables.
+// Consul says how to reach the Consul agent. Load takes arguments that are not set from Consul's usual environment
+// variables.
 type Consul struct {
 	Address    string // "host:port", "http://host:port", "https://host:port" or "unix:///path"
 	Token      Secret
 	TokenFile  string
 	HTTPAuth   Secret // "user:password", from CONSUL_HTTP_AUTH only
-	Datacenter string // default of the services' watches; empty: the agent's own
+	Datacenter string // default datacenter of the services' queries; empty: the agent's own
 	Namespace  string // Enterprise
 	Partition  string // Enterprise
-	Register   bool   // this Lictor as a service
+	Register   bool   // register this Lictor as a service
 	TLS        TLS
 
-	// MaxWatches is how many queries may be under way at once, other than over https.
+	// MaxWatches is how many queries may be open at once over plain HTTP. It does not limit queries over HTTPS.
 	MaxWatches int
 }
 
-// TLS is what connections over TLS need: to Consul, or for the checks of a service.
+// TLS configures connections over TLS: to Consul, or for the checks of a service.
 type TLS struct {
 	CAFile, CAPath     string
 	CertFile, KeyFile  string
@@ -129,73 +130,76 @@ type Service struct {
 	Protocol Protocol
 	Balance  Balance
 
-	// Sticky is how long a client that does not come back keeps its endpoint. Zero means that clients have none to
-	// keep.
+	// Sticky is how long a client that is away keeps its endpoint. Zero disables stickiness.
 	Sticky time.Duration
 
-	// MaxFails is how many failures in a row eject an endpoint. Off means that none do.
+	// MaxFails is how many failures in a row eject an endpoint. Off disables ejection.
 	MaxFails int `off:"never"`
 
-	// MinAvailable is the percentage of endpoints below which ejections are ignored. Off means that they never are.
+	// MinAvailable is the percentage of endpoints below which ejections are ignored. Off means that they always count.
 	MinAvailable int `off:"0"`
 
-	// SlowStart is how long an endpoint takes to come up to its share. Zero means no time.
+	// SlowStart is how long a new endpoint takes to reach its full share of clients. Zero gives it the full share at
+	// once.
 	SlowStart time.Duration
 
-	// The limits of connections: to all endpoints together, to each endpoint, and of each client's address, which also
-	// limits UDP sessions. Zero means no limit.
+	// Limits of connections: to all endpoints together, to each endpoint, and from each client address. The last one
+	// also limits UDP sessions. Zero means no limit.
 	MaxConnections            int `zero:"never"`
 	MaxConnectionsPerEndpoint int `zero:"never"`
 	MaxConnectionsPerClient   int `zero:"never"`
 
-	// MaxQueue is how many TCP connections may wait, and QueueTimeout how long each may wait for room. Off means that
-	// none waits for that.
+	// MaxQueue is how many TCP connections may wait for a free slot, and QueueTimeout is how long each may wait. With
+	// Off no connection waits for a slot.
 	MaxQueue     int
 	QueueTimeout time.Duration `off:"0s"`
 
-	// EmptyWait is how long TCP connections wait for the first endpoint of a service that has lost its last one. Off
-	// means that they do not wait. It is zero for UDP.
+	// EmptyWait is how long TCP connections wait for an endpoint after the service has lost its last one. With Off they
+	// do not wait. For UDP it is zero.
 	EmptyWait time.Duration `off:"0s"`
 
-	Check *Check // nil: endpoints are not checked from here
+	Check *Check // nil: Lictor does not check endpoints itself
 
-	// ConnectTimeout is how long each endpoint that is tried has to accept a TCP connection.
+	// ConnectTimeout is the deadline for an endpoint to accept a TCP connection. It applies anew to each endpoint that
+	// is tried.
 	ConnectTimeout time.Duration
 
-	// IdleTimeout ends connections and sessions over which nothing moves for so long. Off, for TCP only, means that it
-	// never does.
+	// IdleTimeout ends a connection or session over which no bytes have moved for this long. Off, for TCP only,
+	// disables that.
 	IdleTimeout time.Duration `off:"never"`
 
 	// HalfCloseTimeout is how long one direction of a TCP connection may be silent after the other has ended. Off means
-	// for as long as it likes.
+	// without a limit.
 	HalfCloseTimeout time.Duration `off:"never"`
 
-	// OnLeave is what becomes of TCP connections whose endpoint leaves.
+	// OnLeave says what happens to TCP connections whose endpoint leaves.
 	OnLeave OnLeave
 
-	// MaxAge is the age at which TCP connections end, give or take a tenth. Zero means that they may have any age.
+	// MaxAge is the age at which TCP connections are ended, plus or minus a tenth. Zero means no limit.
 	MaxAge time.Duration `zero:"never"`
 
-	// MaxAgeGrace is how long a moment of quiet is waited for then. Off means not at all.
+	// MaxAgeGrace is how long Lictor waits for a quiet moment before it ends a connection that has reached MaxAge. With
+	// Off it does not wait.
 	MaxAgeGrace time.Duration `off:"0s"`
 
 	MaxSessions int // UDP
 
-	// Responses is how many datagrams answer each of a UDP client's datagrams. Zero means any number, Off means none.
+	// Responses is how many datagrams answer one datagram of a UDP client. Zero means any number, Off means none.
 	Responses int `zero:"never" off:"0"`
 
-	// Requests is after how many datagrams of a UDP client another endpoint is picked. Zero means never.
+	// Requests is the number of datagrams after which a UDP client gets another endpoint. Zero means never.
 	Requests int `zero:"never"`
 
-	// Where the endpoints come from, in order of preference: Consul, each of Failover, Static. Consul or Static is set,
-	// and Failover only with Consul.
+	// Consul, Failover and Static are the sources of endpoints, in this order of preference. At least one of Consul and
+	// Static is set. Failover is set only with Consul.
 	Consul   *ConsulQuery
 	Failover []ConsulQuery
 	Static   *Static
 
-	// FailoverOn says what makes the service leave a source. FailoverBelow is how many endpoints a source must have:
-	// with fewer it is left for the next source that has enough. FailbackHold is how long an earlier source must be
-	// good before it is used again; Off means not at all. All are zero for a service with one source.
+	// FailoverOn says what makes the service leave a source. FailoverBelow is the least number of endpoints of a good
+	// source. A source with fewer is left for the next source that has enough. FailbackHold is how long an earlier
+	// source must be good before the service returns to it; Off returns at once. All three are zero for a service with
+	// one source.
 	FailoverOn    FailoverOn    `zero:""`
 	FailoverBelow int           `zero:""`
 	FailbackHold  time.Duration `off:"0s"`
@@ -203,44 +207,46 @@ type Service struct {
 	DeclRange hcl.Range // the block's header
 }
 
-// A Check says how endpoints are checked from here.
+// A Check says how Lictor itself checks endpoints.
 type Check struct {
 	Interval time.Duration
 	Timeout  time.Duration
 	Send     Secret `zero:""` // UDP: the datagram
-	Expect   string // UDP: what the answer must begin with
+	Expect   string // UDP: the beginning of a good answer
 
-	// HTTP is the path to ask for over HTTP, instead of connecting or sending a datagram; empty: none. Port is where,
-	// zero is the endpoint's own port. MaxSilence is how long an endpoint may give no answer, Off means not at all.
-	// TLS is for HTTPS, nil means that it is HTTP without TLS. Without HTTP they are zero.
+	// HTTP is the path that a check requests over HTTP, or empty for a check that connects or sends a datagram. Port is
+	// the port of the check; zero is the endpoint's own port. MaxSilence is how long an endpoint may leave checks
+	// unanswered; Off tolerates no unanswered check. TLS is for HTTPS; nil means plain HTTP. Without HTTP the other
+	// three are zero.
 	HTTP       string
 	Port       int           `zero:""`
 	MaxSilence time.Duration `off:"0s"`
 	TLS        *TLS
 }
 
-// A ConsulQuery says which instances in the Consul catalog are the service's endpoints.
+// A ConsulQuery selects the instances in Consul that are the service's endpoints.
 type ConsulQuery struct {
 	Service       string
 	Tags          []string
 	Filter        string
 	Datacenter    string
 	Peer          string
-	PreparedQuery string // name or ID of a prepared query, with which only Datacenter, Near and Statuses count
+	PreparedQuery string // name or ID of a prepared query; only Datacenter, Near and Statuses apply to one
 	Near          string
-	Statuses      []string // of "passing", "warning" and "critical", the first at least
+	Statuses      []string // some of "passing", "warning" and "critical"; always "passing"
 
-	// MaxDrop is the percentage of the set that may vanish at once without being held; Off means 0 %. DropHold is
-	// how long what was deregistered is held; Off means not at all. HoldMax is for what vanished for other reasons.
+	// MaxDrop is the percentage of the set that may vanish at once without being held; Off means 0 %. DropHold is how
+	// long deregistered instances are held, and HoldMax is for instances that vanished for other reasons. Off means
+	// that they are not held.
 	MaxDrop  int           `off:"0"`
 	DropHold time.Duration `off:"0s"`
 	HoldMax  HoldMax
 
-	FilterRange hcl.Range // of the filter's text, for what Consul says of it; zero when there is none
+	FilterRange hcl.Range // the text of Filter, for Consul's complaints about it; zero without a filter
 }
 
-// HoldMax is how long instances are held that have vanished from Consul but can be reached from here, for each reason.
-// Off means not at all.
+// HoldMax is how long Lictor holds instances that have vanished from Consul but can still be reached, by reason. Off
+// means that they are not held.
 type HoldMax struct {
 	Critical  time.Duration `off:"0s"`
 	Forgotten time.Duration `off:"0s"`
@@ -251,8 +257,8 @@ type Static struct {
 	Endpoints []StaticEndpoint
 }
 
-// A StaticEndpoint is an address to dial. Host is a host name or empty; then Addr is the whole address, else only its
-// port counts.
+// A StaticEndpoint is an address to dial. If Host is set, it is a host name and Addr has only the port. If Host is
+// empty, Addr is the whole address.
 type StaticEndpoint struct {
 	Host string
 	Addr netip.AddrPort

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// What is text in the API is read again from there.
+// UnmarshalText reads what MarshalText writes for the API.
 func TestTextsAreReadAgain(t *testing.T) {
 	for _, want := range []Leave{LeaveFinish, LeaveCut, Leave(30 * time.Second)} {
 		text, _ := want.MarshalText()
@@ -29,6 +29,6 @@ func TestTextsAreReadAgain(t *testing.T) {
 	var e StaticEndpoint
 	if l.UnmarshalText([]byte("soon")) == nil || e.UnmarshalText([]byte("db")) == nil ||
 		e.UnmarshalText([]byte("db:x")) == nil {
-		t.Error("nonsense was taken")
+		t.Error("invalid text was accepted")
 	}
 }

@@ -13,20 +13,20 @@ import (
 
 const maxTokenFile = 64 << 10 // bytes
 
-const maxMaxWatches = 60000 // connections from one address to another port cannot be more
+const maxMaxWatches = 60000 // at most so many connections can lead from one address to one port
 
-// A setting is a value from an argument or, where that is absent, from an environment variable.
+// A setting is the value of an argument, or of an environment variable if the argument is absent.
 type setting struct {
 	value string
-	from  string     // the name of the argument or variable, for messages
-	at    *hcl.Range // nil: not from a file
+	from  string     // name of the argument or variable, for messages
+	at    *hcl.Range // nil: the value is not from a file
 }
 
-// set tells whether anybody gave the setting a value.
+// set reports whether the setting has a value.
 func (s setting) set() bool { return s.value != "" }
 
-// orVariable names the variable that could set a setting that is not set, in parentheses. It returns "" if there is
-// none.
+// orVariable returns the name of the environment variable that could set s, in parentheses, or "" if there is none. s
+// has no value yet.
 func (s setting) orVariable() string {
 	if s.from == "" {
 		return ""
@@ -34,22 +34,22 @@ func (s setting) orVariable() string {
 	return " (" + s.from + ")"
 }
 
-// settings reads arguments for which an environment variable may stand in.
+// settings reads arguments that have an environment variable as a substitute.
 type settings struct {
 	*loader
 
-	// silent mutes problems with the environment: of no interest when every service is static.
+	// silent suppresses problems with environment variables. They do not matter when every service is static.
 	silent bool
 }
 
 // consulReader reads the top-level consul block and Consul's environment variables.
 type consulReader struct {
 	settings
-	block *block // empty when there is none
-	tls   *block // nil when there is none
+	block *block // empty if there is no consul block
+	tls   *block // nil if there is no tls block
 }
 
-// consul fills cfg.Consul. It comes after the services, to know whether anything needs Consul.
+// consul fills cfg.Consul. It must run after services, to know whether a service needs Consul.
 func (l *loader) consul(root *block) {
 	r := &consulReader{settings: settings{loader: l, silent: true}, block: root.single("consul", consulSchema())}
 	for _, s := range l.cfg.Services {
@@ -75,7 +75,8 @@ func (l *loader) consul(root *block) {
 	}
 }
 
-// setting is the argument name of b, else the environment variable env. b may be nil. An empty env is none.
+// setting returns the argument name of b, or else the environment variable env. b may be nil. An empty env means that
+// no variable applies.
 func (r *settings) setting(b *block, name, env string) setting {
 	if b != nil && b.attrs[name] != nil && !isNull(b.attrs[name].Expr) {
 		v, _ := b.text(name)
@@ -87,7 +88,7 @@ func (r *settings) setting(b *block, name, env string) setting {
 	return setting{value: r.getenv(env), from: env}
 }
 
-// bad reports a setting.
+// bad reports a problem with a setting.
 func (r *settings) bad(s setting, summary, detail string, args ...any) {
 	if s.at == nil && r.silent {
 		return
@@ -99,7 +100,8 @@ func (r *settings) bad(s setting, summary, detail string, args ...any) {
 	r.problem(s.at, summary, "%s%s.", what, fmt.Sprintf(detail, args...))
 }
 
-// envBool reads a variable that is true or false.
+// envBool returns the value of an environment variable that holds true or false. It returns def if the variable is not
+// set or was reported.
 func (r *settings) envBool(name string, def bool) bool {
 	if name == "" || r.getenv(name) == "" {
 		return def
@@ -113,7 +115,8 @@ func (r *settings) envBool(name string, def bool) bool {
 	return v
 }
 
-// address is where Consul is, with https:// in front when CONSUL_HTTP_SSL says so and no scheme is given.
+// address returns the address of Consul. It begins with https:// if CONSUL_HTTP_SSL is true and the configuration gives
+// no scheme.
 func (r *consulReader) address() string {
 	s := r.setting(r.block, "address", "CONSUL_HTTP_ADDR")
 	ssl := r.envBool("CONSUL_HTTP_SSL", false)
@@ -130,7 +133,7 @@ func (r *consulReader) address() string {
 	return address
 }
 
-// addressOrigin says where the address came from, at the start of a sentence.
+// addressOrigin says where the address of Consul comes from, as the beginning of a sentence.
 func (r *consulReader) addressOrigin() string {
 	if s := r.setting(r.block, "address", "CONSUL_HTTP_ADDR"); s.set() {
 		return "The address of Consul (" + s.from + ") does not begin with https://"
@@ -138,7 +141,7 @@ func (r *consulReader) addressOrigin() string {
 	return "The address of Consul is the default, http://" + DefaultConsulAddress
 }
 
-// httpsHost is a suggestion for the address after https://.
+// httpsHost suggests what to write after https://, given an address without https.
 func httpsHost(address string) string {
 	if _, rest, ok := strings.Cut(address, "://"); ok && !strings.HasPrefix(rest, "/") {
 		return rest
@@ -146,8 +149,8 @@ func httpsHost(address string) string {
 	return "127.0.0.1:8501"
 }
 
-// credentials reads the token. An argument beats both variables; of the variables the file wins, as in Consul's own
-// tools.
+// credentials reads the token. An argument has precedence over the environment variables. Of the two variables the one
+// that names a file wins, as in Consul's own tools.
 func (r *consulReader) credentials(c *Consul) {
 	c.HTTPAuth = Secret(r.getenv("CONSUL_HTTP_AUTH"))
 	token := r.setting(r.block, "token", "CONSUL_HTTP_TOKEN")
@@ -178,7 +181,7 @@ func (r *consulReader) credentials(c *Consul) {
 	c.Token, c.TokenFile = Secret(token.value), file.value
 }
 
-// isToken reports whether a header of HTTP can carry text as a token: it has visible ASCII characters only.
+// isToken reports whether text can be sent as a token in an HTTP header: it must be visible ASCII characters.
 func isToken(text string) bool {
 	return !strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r > '~' })
 }

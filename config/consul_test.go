@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// writeFiles writes a key pair, a token and an empty file, and returns a function that gives their paths.
+// writeFiles writes a key pair, a token and an empty file. It returns a function from a file's name to its path.
 func writeFiles(t *testing.T) func(name string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -122,7 +122,7 @@ func TestEnvironmentCountsWhereArgumentsAreAbsent(t *testing.T) {
 	}
 }
 
-// Variables whose values end in line breaks, as those from files do, count as if they did not.
+// Line breaks at the end of environment variables do not count. Variables filled from files often have them.
 func TestLineBreaksBehindVariables(t *testing.T) {
 	c := mustLoad(t, "service \"web\" { listen = 9000 }", map[string]string{"CONSUL_HTTP_ADDR": "a:1\n",
 		"CONSUL_HTTP_TOKEN": "t0k3n\r\n", "CONSUL_HTTP_AUTH": "user:password\n", "CONSUL_NAMESPACE": "ns\n",

@@ -7,38 +7,38 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// A staticClaim is a static endpoint, and the service that has it.
+// A staticClaim is a static endpoint of a service.
 type staticClaim struct {
 	endpoint StaticEndpoint
 	protocol Protocol
 	service  string
-	text     string // as it is written
+	text     string // the endpoint as written
 	at       hcl.Range
 }
 
-// A walk looks for static endpoints that lead back to their own service: from a service to its static endpoints, from
-// those that are listeners here to their services, and so on. It comes to each service once.
+// A walk finds static endpoints that lead back to their own service. It follows each service's static endpoints to the
+// services of this configuration that listen there, and so on. It visits each service once.
 type walk struct {
 	loader *loader
 	host   string // this host's name, in lower case
 	static map[serviceKey][]staticClaim
-	path   []serviceKey       // from where the walk began to where it is
-	place  map[serviceKey]int // where a service is on the path; behind: the walk has left it
+	path   []serviceKey       // the services from the start of the walk to the current one
+	place  map[serviceKey]int // index of a service in path, or behind
 }
 
 const writeInstance = "Write the address of an instance."
 
-// behind is the place of services that the walk has left.
+// behind marks services that the walk has visited and left.
 const behind = -1
 
-// A serviceKey tells services apart of which TCP and UDP never meet.
+// A serviceKey identifies a service for the walk. A TCP service never leads to a UDP service.
 type serviceKey struct {
 	protocol Protocol
 	name     string
 }
 
-// cycles reports static endpoints that lead back to their own service, or to the admin API. It comes last, for it needs
-// all listeners.
+// cycles reports static endpoints that lead back to their own service or to the admin API. It must run last, because it
+// needs all listeners.
 func (l *loader) cycles() {
 	w := walk{loader: l, static: map[serviceKey][]staticClaim{}, place: map[serviceKey]int{}}
 	if name, err := l.hostname(); err == nil {
@@ -66,7 +66,7 @@ func (w *walk) visit(service serviceKey) {
 	w.place[service] = behind
 }
 
-// follow goes on to the services that listen where the endpoint is.
+// follow visits the services that listen where the endpoint is, and reports a loop.
 func (w *walk) follow(c staticClaim) {
 	port := w.loader.claims[portClaim{c.protocol, c.endpoint.Addr.Port()}]
 	for _, listener := range port.at(w.reached(c.endpoint)) {
@@ -75,16 +75,16 @@ func (w *walk) follow(c staticClaim) {
 		switch {
 		case listener.api:
 			w.loader.problem(c.at.Ptr(), "Admin API as an endpoint", "%q is the admin API of this Lictor: "+
-				"whoever reaches the service could drain endpoints and change the configuration. "+writeInstance,
+				"every client of the service could drain endpoints and change the configuration. "+writeInstance,
 				c.text)
 			return
 		case been && at == len(w.path)-1:
 			w.loader.problem(c.at.Ptr(), "Endless loop", "%q is where this service listens: "+
-				"it would forward to itself. "+writeInstance, c.text)
+				"the service would forward to itself. "+writeInstance, c.text)
 			return
 		case been && at != behind:
-			w.loader.problem(c.at.Ptr(), "Endless loop", "%q is where service %q listens, which leads back: %s. "+
-				writeInstance, c.text, next.name, w.around(at))
+			w.loader.problem(c.at.Ptr(), "Endless loop", "%q is where service %q listens, "+
+				"and that leads back here: %s. "+writeInstance, c.text, next.name, w.around(at))
 			return
 		default:
 			w.visit(next)
@@ -92,7 +92,8 @@ func (w *walk) follow(c staticClaim) {
 	}
 }
 
-// around is the way from the service where the walk is to the one at a place of the path, and on to where it is.
+// around describes the loop for a message: from the current service to the service at index at of the path, and on to
+// the current one.
 func (w *walk) around(at int) string {
 	here := w.path[len(w.path)-1].name
 	way := here
@@ -102,8 +103,8 @@ func (w *walk) around(at int) string {
 	return way
 }
 
-// reached returns the addresses of those listeners to which whoever dials the endpoint surely comes, if there are such
-// at its port. Of the other addresses of this host nobody knows here: a configuration may be checked on another one.
+// reached returns the listen addresses that surely receive a connection to the endpoint, if there are listeners on
+// them. Other addresses of this host are not known here, because a configuration may be validated on another host.
 func (w *walk) reached(e StaticEndpoint) []netip.Addr {
 	wildcard4, wildcard6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
 	switch host := strings.TrimSuffix(e.Host, "."); {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// This host's name stands for all of its addresses, which only a wildcard listener has.
+// This host's name stands for all addresses of this host. Only a wildcard listener surely has them.
 func TestEndlessLoopByHostname(t *testing.T) {
 	for _, tt := range []struct {
 		hostname, listen, endpoint string
@@ -35,7 +35,7 @@ func TestEndlessLoopByHostname(t *testing.T) {
 	}
 }
 
-// A circle of many services is one problem, at the endpoint that closes it.
+// A loop through many services is one problem, at the endpoint that closes the loop.
 func TestLongCircleIsOneProblem(t *testing.T) {
 	const n = 2000
 	var src strings.Builder

@@ -16,18 +16,18 @@ import (
 	"github.com/zclconf/go-cty/cty/convert"
 )
 
-// A block reads the arguments of one body. Its methods report what is wrong with an argument and return the default
-// then, so that the rest gets checked too. An argument that is null counts as absent.
+// A block reads the arguments of one body. Its methods report an invalid argument and return the default, so that all
+// other arguments are checked too. An argument that is null counts as absent.
 type block struct {
 	l      *loader
 	attrs  hcl.Attributes
 	blocks hcl.Blocks
-	head   hcl.Range // where to point for what is missing
+	head   hcl.Range // where problems about missing arguments point to
 
-	misspelt []string // arguments that were probably meant by ones that do not exist
+	misspelt []string // suggested names of the arguments that the schema does not know
 }
 
-// open reads a body by its schema.
+// open decodes a body by its schema, and reports arguments and blocks that the schema does not have.
 func (l *loader) open(body hcl.Body, schema *hcl.BodySchema, head hcl.Range) *block {
 	content, diags := body.Content(schema)
 	b := &block{l: l, attrs: content.Attributes, blocks: content.Blocks, head: head}
@@ -39,14 +39,15 @@ func (l *loader) open(body hcl.Body, schema *hcl.BodySchema, head hcl.Range) *bl
 		case strings.HasPrefix(d.Summary, "Unsupported"):
 			d.Detail += " Expected here: " + strings.Join(schemaNames(schema), ", ") + "."
 		case strings.HasSuffix(d.Summary, " for service"):
-			d.Detail = "A service has one name. Write service \"web\" { ... }"
+			d.Detail = "A service has exactly one name. Write service \"web\" { ... }"
 		}
 	}
 	l.diags = append(l.diags, diags...)
 	return b
 }
 
-// missing reports that a required argument is absent, unless it is there with a mistake in its name.
+// missing reports that a required argument is absent. It reports nothing if the argument is present but misspelt,
+// because open has reported that.
 func (b *block) missing(name, detail string, args ...any) {
 	if !slices.Contains(b.misspelt, name) {
 		b.l.problem(b.head.Ptr(), "Missing argument", detail, args...)
@@ -64,13 +65,14 @@ func schemaNames(schema *hcl.BodySchema) []string {
 	return names
 }
 
-// single opens the block of that type, which may be there once; nil if it is not there.
+// single opens the block of a type that may be present once. It returns nil if there is none, and reports any further
+// one.
 func (b *block) single(blockType string, schema *hcl.BodySchema) *block {
 	var first *hcl.Block
 	for _, inner := range b.blocks.OfType(blockType) {
 		if first != nil {
 			b.l.problem(inner.DefRange.Ptr(), "Duplicate block",
-				"There is %s %s block already, at %s. Put everything into one.", article(blockType), blockType,
+				"There is already %s %s block, at %s. Put all arguments into one block.", article(blockType), blockType,
 				place(first.DefRange))
 			b.l.open(inner.Body, schema, inner.DefRange)
 			continue
@@ -90,7 +92,7 @@ func article(noun string) string {
 	return "a"
 }
 
-// rangeOf is where the value of an argument stands.
+// rangeOf returns where the value of an argument is. Without the argument it returns the block's header.
 func (b *block) rangeOf(name string) *hcl.Range {
 	if attr := b.attrs[name]; attr != nil {
 		return attr.Expr.Range().Ptr()
@@ -98,7 +100,7 @@ func (b *block) rangeOf(name string) *hcl.Range {
 	return b.head.Ptr()
 }
 
-// value evaluates an argument. False means absent, or reported.
+// value evaluates an argument. It returns false if the argument is absent or was reported.
 func (b *block) value(name string, want cty.Type, hint string) (cty.Value, bool) {
 	attr := b.attrs[name]
 	if attr == nil {
@@ -107,12 +109,12 @@ func (b *block) value(name string, want cty.Type, hint string) (cty.Value, bool)
 	return b.l.evaluate(name, attr.Expr, want, hint)
 }
 
-// evaluate turns an expression into a value of the wanted type. Text must be written as text: a number there is more
-// likely a mistake, and converting one as large as 1e999999999 would take for ever. Values never go into messages
-// here: they may be secrets.
+// evaluate turns an expression into a value of the wanted type. A number is not accepted as text: it is probably a
+// mistake, and to convert a number such as 1e999999999 would take for ever. Messages must not contain the value,
+// because it may be a secret.
 func (l *loader) evaluate(name string, expr hcl.Expression, want cty.Type, hint string) (cty.Value, bool) {
 	if len(expr.Variables()) > 0 {
-		l.problem(expr.Range().Ptr(), "Text without quotes", "There are no variables here. %s: %s.", name, hint)
+		l.problem(expr.Range().Ptr(), "Text without quotes", "A configuration has no variables. %s: %s.", name, hint)
 		return cty.NilVal, false
 	}
 	v, diags := expr.Value(nil)
@@ -142,20 +144,20 @@ func (l *loader) evaluate(name string, expr hcl.Expression, want cty.Type, hint 
 	return v, true
 }
 
-// Bounds of text, in bytes. What is in the configuration also goes to logs, metrics and the API.
+// Bounds of text, in bytes. Logs, metrics and the API repeat text of the configuration.
 const (
-	maxText       = 65507 // of any: the largest datagram
-	maxConsulName = 255   // of what something is called in Consul
+	maxText       = 65507 // any text: the largest datagram
+	maxConsulName = 255   // a name in Consul
 	maxFilter     = 8192
-	maxTags       = 64 // of a query
+	maxTags       = 64 // number of tags of a query
 )
 
-// tooLong reports text of more bytes than it may have.
+// tooLong reports text that is longer than its bound.
 func (l *loader) tooLong(name string, at *hcl.Range, bytes, most int) {
 	l.problem(at, "Text too long", "%s: %d bytes are too many. Write at most %d.", name, bytes, most)
 }
 
-// shortText is text of so many bytes at most.
+// shortText reads a string of at most most bytes.
 func (b *block) shortText(name string, most int) (string, bool) {
 	v, ok := b.text(name)
 	if ok && len(v) > most {
@@ -165,21 +167,21 @@ func (b *block) shortText(name string, most int) (string, bool) {
 	return v, ok
 }
 
-// isDots reports whether name means a folder in a path, so that no URL can have it in it.
+// isDots reports whether name is "." or "..". A URL cannot contain such a name, because in a path it means a folder.
 func isDots(name string) bool { return name == "." || name == ".." }
 
-// pathText is shortText that goes into the path of a URL.
+// pathText reads a string of at most most bytes that becomes part of a URL's path.
 func (b *block) pathText(name string, most int) (string, bool) {
 	v, ok := b.shortText(name, most)
 	if ok && isDots(v) {
-		b.l.problem(b.rangeOf(name), "Bad name", "%s: Consul's API cannot be asked for %q. Choose another name.",
-			name, v)
+		b.l.problem(b.rangeOf(name), "Bad name", "%s: a request to Consul cannot contain the name %q. "+
+			"Choose another name.", name, v)
 		return "", false
 	}
 	return v, ok
 }
 
-// text reads a string, which must not be empty.
+// text reads a string. An empty string is an error.
 func (b *block) text(name string) (string, bool) {
 	v, ok := b.value(name, cty.String, "write text in quotes")
 	if !ok {
@@ -209,7 +211,7 @@ func (b *block) oneOf(name, def string, valid []string) string {
 	return v
 }
 
-// integer reads a whole number from least to most.
+// integer reads a whole number from least to most, both included.
 func (b *block) integer(name string, def, least, most int) int {
 	return b.number(name, def, least, most, numberHint(least, most))
 }
@@ -218,7 +220,7 @@ func numberHint(least, most int) string {
 	return fmt.Sprintf("write a whole number from %d to %d", least, most)
 }
 
-// number is integer with a hint of its own.
+// number reads a whole number from least to most. If the number is invalid, hint says what to write.
 func (b *block) number(name string, def, least, most int, hint string) int {
 	v, ok := b.value(name, cty.Number, hint)
 	if !ok {
@@ -232,7 +234,7 @@ func (b *block) number(name string, def, least, most int, hint string) int {
 	return int(n)
 }
 
-// percent reads a percentage, "0%" to "100%". It returns Off for none.
+// percent reads a percentage from "0%" to "100%". It returns Off for "0%".
 func (b *block) percent(name string, def int) int {
 	const hint = `write a percentage in quotes, from "0%" to "100%"`
 	v, ok := b.value(name, cty.String, hint)
@@ -250,7 +252,7 @@ func (b *block) percent(name string, def int) int {
 
 const durationHint = `write a duration in quotes with its unit, such as "500ms", "10s" or "1h30m"`
 
-// duration reads a duration, which may be zero. It returns def and false if the argument is absent or was reported.
+// duration reads a duration, which may be zero. If the argument is absent or was reported, it returns def and false.
 // hint says what to write.
 func (b *block) duration(name string, def time.Duration, hint string) (time.Duration, bool) {
 	v, ok := b.value(name, cty.DynamicPseudoType, hint)
@@ -270,7 +272,7 @@ func (b *block) duration(name string, def time.Duration, hint string) (time.Dura
 	switch {
 	case err != nil && isNumber(text):
 		b.l.problem(b.rangeOf(name), "Duration without a unit",
-			"%s: %q could be anything. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
+			"%s: %q has no unit. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
 	case err != nil && isLongDuration(text):
 		b.tooLong(name, text)
 	case err != nil:
@@ -285,19 +287,19 @@ func (b *block) duration(name string, def time.Duration, hint string) (time.Dura
 	return def, false
 }
 
-// tooLong reports a duration that is longer than any.
+// tooLong reports a duration that a time.Duration cannot hold.
 func (b *block) tooLong(name, text string) {
 	b.l.problem(b.rangeOf(name), "Bad duration",
-		"%s: %q is too long: a duration has at most %dh, some 292 years.", name, text, maxHours)
+		"%s: %q is too long. The longest duration is %dh, about 292 years.", name, text, maxHours)
 }
 
-// maxHours is how many whole hours a time.Duration can have.
+// maxHours is the number of whole hours in the longest time.Duration.
 const maxHours = int64(math.MaxInt64 / time.Hour)
 
-// isLongDuration reports whether text is written as a duration is, whether or not a time.Duration can be so long.
+// isLongDuration reports whether text has the form of a duration, even if a time.Duration cannot hold it.
 func isLongDuration(text string) bool {
 	isDigit := func(r rune) bool { return '0' <= r && r <= '9' }
-	small := strings.Builder{} // text with 0 for each number
+	small := strings.Builder{} // text with each number replaced by 0
 	for i, r := range text {
 		if !isDigit(r) {
 			small.WriteRune(r)
@@ -313,7 +315,8 @@ func isNumber(s string) bool {
 	return s != "" && strings.Trim(s, "0123456789.") == ""
 }
 
-// items reads the elements of a list, each with its own range. A list that is not written as one ([...]) is reported.
+// items returns the elements of a list, each with its own range. It reports a value that is not written as a list
+// ([...]).
 func (b *block) items(name, example string) []hcl.Expression {
 	attr := b.attrs[name]
 	if attr == nil || isNull(attr.Expr) {
@@ -331,5 +334,5 @@ func isNull(expr hcl.Expression) bool {
 	return ok && literal.Val.IsNull()
 }
 
-// place is where a range starts, as file:line.
+// place returns where a range starts, as file:line.
 func place(r hcl.Range) string { return fmt.Sprintf("%s:%d", r.Filename, r.Start.Line) }

@@ -16,18 +16,18 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// Diagnostics are the problems of a configuration and the sources that they point to. In those sources, and so in
-// everything that the Write methods write, what may be a secret reads as asterisks.
+// Diagnostics are the problems of a configuration, together with the source files that they point to. In these sources,
+// and in the output of the Write methods, possible secrets are replaced by asterisks.
 type Diagnostics struct {
 	hcl.Diagnostics
 	files sources
 }
 
-// Extend adds diagnostics that point into the same sources.
+// Extend adds diagnostics that point into the same source files.
 func (d *Diagnostics) Extend(more hcl.Diagnostics) { d.Diagnostics = d.Diagnostics.Extend(more) }
 
-// Err returns the errors among the diagnostics as one error, with a line and a place for each. It is nil if there are
-// none.
+// Err returns all errors among the diagnostics as one error, with a line and a place for each. It returns nil if there
+// are no errors.
 func (d Diagnostics) Err() error {
 	lines := d.lines(hcl.DiagError)
 	if len(lines) == 0 {
@@ -36,7 +36,7 @@ func (d Diagnostics) Err() error {
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-// Warnings returns a line, with its place, for each warning among the diagnostics.
+// Warnings returns one line, with its place, for each warning.
 func (d Diagnostics) Warnings() []string { return d.lines(hcl.DiagWarning) }
 
 func (d Diagnostics) lines(severity hcl.DiagnosticSeverity) (lines []string) {
@@ -53,7 +53,7 @@ func (d Diagnostics) lines(severity hcl.DiagnosticSeverity) (lines []string) {
 	return lines
 }
 
-// WriteText writes each diagnostic with the line that it points to.
+// WriteText writes each diagnostic with its source line.
 func (d Diagnostics) WriteText(w io.Writer, color bool) error {
 	var b bytes.Buffer
 	for _, diag := range d.Diagnostics {
@@ -77,21 +77,21 @@ func (d Diagnostics) WriteText(w io.Writer, color bool) error {
 	return err
 }
 
-// sources are the files of a configuration.
+// sources holds the files of a configuration.
 type sources struct {
 	files map[string]*source
 	first string // name of the first file
 }
 
 type source struct {
-	text    []byte // as it was read; nil when all messages about it are made
+	text    []byte // as it was read; nil once all messages about it exist
 	masked  []byte
-	secrets []span             // of text, in their order
-	order   int                // in which it was read
-	blocks  []*hclsyntax.Block // of the top level, in their order
+	secrets []span             // parts of text, in order
+	order   int                // number of files read before it
+	blocks  []*hclsyntax.Block // of the top level, in order
 }
 
-// add adds a file; what was parsed of it may be nil.
+// add adds a file. The parsed file may be nil.
 func (s *sources) add(name string, src []byte, file *hcl.File) {
 	if len(s.files) == 0 {
 		s.files, s.first = map[string]*source{}, name
@@ -106,7 +106,7 @@ func (s *sources) add(name string, src []byte, file *hcl.File) {
 	}
 }
 
-// start is the first byte of the first file; nil without files.
+// start returns the first byte of the first file, or nil if there are no files.
 func (s *sources) start() *hcl.Range {
 	if len(s.files) == 0 {
 		return nil
@@ -114,11 +114,11 @@ func (s *sources) start() *hcl.Range {
 	return &hcl.Range{Filename: s.first, Start: hcl.InitialPos, End: hcl.InitialPos}
 }
 
-// diagnostics orders diags by file and line, and makes them safe to show: it takes what is masked where they point to
-// out of their messages. Our own messages never hold such text; a parser's might.
+// diagnostics sorts diags by file and line and makes them safe to show. It removes masked text of the lines that they
+// point to from their messages. Lictor's own messages never contain such text, but a message of the HCL parser might.
 func (s *sources) diagnostics(diags hcl.Diagnostics) Diagnostics {
 	for _, d := range diags {
-		d.Expression, d.EvalContext = nil, nil // hcl's writers would print values
+		d.Expression, d.EvalContext = nil, nil // the writers of package hcl would print values
 		if scrub := s.scrubber(d); scrub != nil {
 			d.Summary, d.Detail = scrub.Replace(d.Summary), scrub.Replace(d.Detail)
 		}
@@ -145,11 +145,11 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// minSecret is how many bytes of a masked word make it a secret in a message that does not quote it.
+// minSecret is the least length of a masked word, in bytes, that is replaced in a message that does not quote it.
 const minSecret = 6
 
-// scrubber returns what replaces the masked words of the lines that d points to, or nil if there are none. It replaces
-// those that are quoted, and long ones anywhere.
+// scrubber returns the replacer for the masked words in the lines that d points to. It returns nil if there are no such
+// words. The replacer replaces quoted words, and long words anywhere.
 func (s *sources) scrubber(d *hcl.Diagnostic) *strings.Replacer {
 	var words []string
 	for _, r := range []*hcl.Range{d.Subject, d.Context} {
@@ -160,7 +160,7 @@ func (s *sources) scrubber(d *hcl.Diagnostic) *strings.Replacer {
 	if len(words) == 0 {
 		return nil
 	}
-	// Of two that begin at the same place the longer one counts.
+	// A Replacer prefers the earlier of two words that begin at the same place: the longer word must come first.
 	slices.SortFunc(words, func(a, b string) int { return len(b) - len(a) })
 	var pairs []string
 	for _, word := range words {
@@ -172,7 +172,7 @@ func (s *sources) scrubber(d *hcl.Diagnostic) *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
-// maskedWords returns the words of the secrets that begin or end in the lines of r.
+// maskedWords returns the words of all secrets that overlap the lines of r.
 func (s *source) maskedWords(r *hcl.Range) (words []string) {
 	from := bytes.LastIndexByte(s.text[:min(max(r.Start.Byte, 0), len(s.text))], '\n') + 1
 	to := min(max(r.End.Byte, from), len(s.text))
@@ -188,15 +188,15 @@ func (s *source) maskedWords(r *hcl.Range) (words []string) {
 	return words
 }
 
-// A snippet is the line that a diagnostic points to, and where in it.
+// A snippet is the source line that a diagnostic points to, with the marked part.
 type snippet struct {
 	at       hcl.Range
-	context  string // such as `service "web"`; may be empty
+	context  string // such as `service "web"`, or empty
 	code     string
-	from, to int // bytes of code
+	from, to int // marked part of code, in bytes
 }
 
-// snippet is nil when r is, or lies in no known file.
+// snippet returns the source line of r, cut to maxSnippet bytes. It returns nil if r is nil or in no known file.
 func (s *sources) snippet(r *hcl.Range) *snippet {
 	if r == nil || s.files[r.Filename] == nil {
 		return nil
@@ -219,8 +219,8 @@ func (s *sources) snippet(r *hcl.Range) *snippet {
 	return sn
 }
 
-// context is the header of the block of the top level that an offset lies in, such as `service "web"`; or empty. The
-// parser's own function for that looks at all blocks.
+// context returns the header of the top-level block around an offset, such as `service "web"`, or "". It finds the
+// block by binary search; the parser's own function looks at all blocks.
 func (s *source) context(offset int) string {
 	after := sort.Search(len(s.blocks), func(i int) bool { return s.blocks[i].Range().Start.Byte > offset })
 	if after == 0 || !s.blocks[after-1].Range().ContainsOffset(offset) {
@@ -236,7 +236,7 @@ func (s *source) context(offset int) string {
 	return text
 }
 
-// maxSnippet is how much of a line is shown, in bytes.
+// maxSnippet is the longest part of a line that is shown, in bytes.
 const maxSnippet = 200
 
 func (s *snippet) writeText(b *bytes.Buffer, on, off string) {
@@ -251,7 +251,7 @@ func (s *snippet) writeText(b *bytes.Buffer, on, off string) {
 	fmt.Fprintf(b, "       | %s%s%s%s\n", blank(before), on, strings.Repeat("^", max(1, len([]rune(marked)))), off)
 }
 
-// blank is as wide as text, tabs kept.
+// blank returns blanks as wide as text. Tabs stay tabs.
 func blank(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' {

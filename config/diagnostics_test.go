@@ -12,7 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// shownFor returns how a problem at r of src is shown, as if nothing in src was masked.
+// shownFor returns how a problem at r of src is shown if nothing in src is masked.
 func shownFor(src string, r *hcl.Range) string {
 	s := sources{}
 	s.add("web.hcl", []byte(src), nil)
@@ -21,7 +21,7 @@ func shownFor(src string, r *hcl.Range) string {
 	return textOf(s.diagnostics(hcl.Diagnostics{d}))
 }
 
-// at is the range of bytes from, to of one line that begins at the byte start.
+// at returns the range from byte from to byte to of one line. The line begins at byte start.
 func at(line, start, from, to int) *hcl.Range {
 	return &hcl.Range{
 		Filename: "web.hcl",
@@ -30,7 +30,7 @@ func at(line, start, from, to int) *hcl.Range {
 	}
 }
 
-// What is wrong is marked below its line, whatever is in the line.
+// The wrong part of a line is marked below the line, whatever the line contains.
 func TestSnippets(t *testing.T) {
 	long := strings.Repeat("a", 150) + "WRONG" + strings.Repeat("b", 300)
 	for _, tt := range []struct {
@@ -68,7 +68,7 @@ func TestSnippets(t *testing.T) {
 	}
 }
 
-// Problems come in the order of the files and lines, those without a place first.
+// Problems are in the order of files and lines. Problems without a place come first.
 func TestOrderOfProblems(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -92,11 +92,11 @@ func TestOrderOfProblems(t *testing.T) {
 	}
 }
 
-// A warning is no error, in neither format.
+// A warning is not an error, in both formats.
 func TestErrorsAndWarningsAreToldApart(t *testing.T) {
 	_, diags := loadText("service \"web\" {\n  listen = 9000\n  max_fails = 0\n}\ncolour = 1\n", nil)
 	if got := diags.Warnings(); len(got) != 1 || !strings.HasPrefix(got[0], "test.hcl:3: Old spelling: max_fails: ") {
-		t.Errorf("got the warnings %q", got)
+		t.Errorf("got warnings %q", got)
 	}
 	if got := diags.Err().Error(); !strings.HasPrefix(got, "test.hcl:5: Unsupported argument: ") ||
 		strings.Contains(got, "\n") {
@@ -118,7 +118,7 @@ func TestErrorsAndWarningsAreToldApart(t *testing.T) {
 	}
 }
 
-// What is added later, such as what Consul says, is shown with its line too.
+// Diagnostics that are added later, such as Consul's answers, are shown with their source line too.
 func TestExtendShowsTheLine(t *testing.T) {
 	cfg, diags := loadText("service \"web\" {\n  listen = 9000\n  consul {\n    filter = \"a == b\"\n  }\n}\n", nil)
 	if cfg == nil {

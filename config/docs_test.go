@@ -11,8 +11,8 @@ import (
 
 var hclFence = regexp.MustCompile("(?ms)^```hcl\n(.*?)^```$")
 
-// TestConfigurationsInDocumentsAreGood loads every configuration that a reader could copy. What is in the language,
-// but no configuration of Lictor, has something behind the hcl of its fence.
+// TestConfigurationsInDocumentsAreGood loads every configuration that a reader could copy. A fence that begins with hcl
+// and a further word is an example of the language, but not a configuration of Lictor.
 func TestConfigurationsInDocumentsAreGood(t *testing.T) {
 	files := referenceFiles(t)
 	texts := map[string][]string{}
@@ -41,7 +41,7 @@ func TestConfigurationsInDocumentsAreGood(t *testing.T) {
 	for _, path := range []string{"README.md", "docs/configuration.md", "docs/getting-started.md",
 		"docs/migrating.md"} {
 		if len(texts[path]) == 0 {
-			t.Errorf("%s has no configuration any more; does this test look for them in the right way?", path)
+			t.Errorf("%s has no configuration; does this test look in the right way?", path)
 		}
 	}
 	for path, blocks := range texts {
@@ -50,13 +50,13 @@ func TestConfigurationsInDocumentsAreGood(t *testing.T) {
 				text += "service \"web\" { listen = 9000 }\n"
 			}
 			if _, diags := loadText(files(text), nil); len(diags.Diagnostics) > 0 {
-				t.Errorf("%s has a configuration that is no good:\n%s\n%s", path, text, textOf(diags))
+				t.Errorf("%s has an invalid configuration:\n%s\n%s", path, text, textOf(diags))
 			}
 		}
 	}
 }
 
-// TestMigratingNamesWhatThereIs holds what docs/migrating.md offers for what others have to the language.
+// TestMigratingNamesWhatThereIs checks that every argument that docs/migrating.md offers is in the schema.
 func TestMigratingNamesWhatThereIs(t *testing.T) {
 	text, err := os.ReadFile("../docs/migrating.md")
 	if err != nil {
@@ -85,7 +85,7 @@ func TestMigratingNamesWhatThereIs(t *testing.T) {
 		}
 	}
 	if rows < 20 {
-		t.Errorf("%d rows are found; does this test look for them in the right way?", rows)
+		t.Errorf("found %d rows; does this test look in the right way?", rows)
 	}
 }
 

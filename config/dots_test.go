@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A name that means a folder in a path would ask for something else.
+// A name such as ".." in the path of a URL would request something else.
 func TestNamesThatAreFolders(t *testing.T) {
 	for _, name := range []string{".", ".."} {
 		for _, text := range []string{
@@ -21,6 +21,6 @@ func TestNamesThatAreFolders(t *testing.T) {
 		}
 	}
 	if cfg, diags := loadText("service \"...\" { listen = 1 }", nil); cfg == nil {
-		t.Errorf("three dots are a name: %s", textOf(diags))
+		t.Errorf("the name \"...\" was refused: %s", textOf(diags))
 	}
 }

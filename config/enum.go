@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Protocol is what a listener speaks.
+// Protocol is the protocol of a service.
 type Protocol int
 
 // The protocols.
@@ -14,7 +14,7 @@ const (
 	UDP
 )
 
-// Balance is the policy by which endpoints are chosen.
+// Balance is the policy by which a service chooses endpoints.
 type Balance int
 
 // The policies.
@@ -25,22 +25,23 @@ const (
 	SourceHash
 )
 
-// FailoverOn is what makes a service go from one source of endpoints to another. It is zero for a service with one.
+// FailoverOn is the condition on which a service leaves a source of endpoints for another. It is zero for a service
+// with one source.
 type FailoverOn int
 
-// What makes a service go to another source.
+// The conditions for failover.
 const (
-	FailoverOnHealth FailoverOn = 1 + iota // too few endpoints, or all of them fail from here
-	FailoverOnConsul                       // too few endpoints, by what Consul says
+	FailoverOnHealth FailoverOn = 1 + iota // too few endpoints, or all endpoints fail from here
+	FailoverOnConsul                       // too few endpoints according to Consul
 )
 
-// Engine is the way in which bytes are moved.
+// Engine is the engine that moves the bytes.
 type Engine int
 
 // The engines.
 const (
-	EngineAuto     Engine = iota // the best for this system
-	EnginePortable               // the one that works on every system
+	EngineAuto     Engine = iota // the best engine for this system
+	EnginePortable               // the engine that works on every system
 )
 
 func protocolNames() []string { return []string{"tcp", "udp"} }
@@ -50,19 +51,19 @@ func balanceNames() []string {
 func engineNames() []string     { return []string{"auto", "portable"} }
 func failoverOnNames() []string { return []string{"health", "consul"} }
 
-// LogLevels are the values of log_level, from the most to the least that is logged.
+// LogLevels returns the values of log_level, the most verbose first.
 func LogLevels() []string { return []string{"trace", "debug", "info", "warn", "error", "off"} }
 
-// String is the name of the protocol in the configuration.
+// String returns the protocol's name in the configuration.
 func (p Protocol) String() string { return nameOf(int(p), protocolNames()) }
 
-// String is the name of the policy in the configuration.
+// String returns the policy's name in the configuration.
 func (b Balance) String() string { return nameOf(int(b), balanceNames()) }
 
-// String is the name of what makes a service go to another source, in the configuration.
+// String returns the condition's name in the configuration.
 func (f FailoverOn) String() string { return nameOf(int(f)-1, failoverOnNames()) }
 
-// String is the name of the engine in the configuration.
+// String returns the engine's name in the configuration.
 func (e Engine) String() string { return nameOf(int(e), engineNames()) }
 
 // UnmarshalText takes the names that String returns.
@@ -83,7 +84,7 @@ func (f *FailoverOn) UnmarshalText(text []byte) error {
 // UnmarshalText takes the names that String returns.
 func (e *Engine) UnmarshalText(text []byte) error { return parse(e, text, engineNames()) }
 
-// parse sets v to the place of text in names, or leaves it alone.
+// parse sets v to the index of text in names. If text is not among them, it returns an error and leaves v unchanged.
 func parse[V ~int](v *V, text []byte, names []string) error {
 	i, err := indexOf(string(text), names)
 	if err == nil {
@@ -99,7 +100,7 @@ func nameOf(i int, names []string) string {
 	return names[i]
 }
 
-// indexOf is the place of text in names; its error suggests and lists the names.
+// indexOf returns the index of text in names. Its error lists the names and suggests one.
 func indexOf(text string, names []string) (int, error) {
 	if i := slices.Index(names, text); i >= 0 {
 		return i, nil

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inTime runs f, which must not wait for anything that does not come.
+// inTime runs f and fails if f does not return within a minute.
 func inTime(t *testing.T, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -22,11 +22,11 @@ func inTime(t *testing.T, f func()) {
 	select {
 	case <-done:
 	case <-time.After(time.Minute):
-		t.Fatal("it still waits after a minute")
+		t.Fatal("the call has not returned after a minute")
 	}
 }
 
-// A FIFO that nobody writes to and a device that never ends are reported wherever a file is meant, and not read.
+// A FIFO without a writer and a device without an end are reported wherever a file is expected, and are not read.
 func TestOnlyRegularFilesAreRead(t *testing.T) {
 	dir := t.TempDir()
 	fifo := filepath.Join(dir, "x.hcl")

@@ -5,8 +5,8 @@ import (
 	"github.com/hashicorp/hcl/v2/hclwrite"
 )
 
-// Format returns src in the usual layout. Name is for the diagnostics, which are syntax errors; there is no layout
-// then.
+// Format returns src in the usual layout. If src has syntax errors, it returns no text but diagnostics, which call the
+// file name.
 func Format(name string, src []byte) ([]byte, Diagnostics) {
 	if d := unfit(name, src, new(int)); d != nil {
 		s := sources{}

@@ -14,21 +14,21 @@ import (
 
 var update = flag.Bool("update", false, "rewrite testdata/*/*.txt")
 
-// TestBadConfigurations compares every message for testdata/bad/*.hcl with the *.txt beside it.
+// TestBadConfigurations compares the messages for each testdata/bad/*.hcl with the *.txt beside it.
 func TestBadConfigurations(t *testing.T) {
 	compareMessages(t, "bad", func(t *testing.T, cfg *Config, diags Diagnostics) {
 		if cfg != nil || !diags.HasErrors() {
-			t.Error("the configuration is fine")
+			t.Error("the bad configuration was accepted")
 		}
 	})
 }
 
-// TestOldConfigurations compares every message for testdata/old/*.hcl, which are right for now, with the *.txt beside
-// it.
+// TestOldConfigurations compares the messages for each testdata/old/*.hcl with the *.txt beside it. These
+// configurations are still accepted, with warnings.
 func TestOldConfigurations(t *testing.T) {
 	compareMessages(t, "old", func(t *testing.T, cfg *Config, diags Diagnostics) {
 		if cfg == nil || diags.HasErrors() {
-			t.Error("the configuration is no longer taken")
+			t.Error("the old configuration is refused")
 		}
 		if got, want := len(diags.Warnings()), len(diags.Diagnostics); got != want {
 			t.Errorf("got %d warnings, want %d", got, want)
@@ -36,7 +36,7 @@ func TestOldConfigurations(t *testing.T) {
 	})
 }
 
-// compareMessages loads each *.hcl in a folder of testdata, and compares the messages with the *.txt beside it.
+// compareMessages loads each *.hcl in a folder of testdata and compares the messages with the *.txt beside it.
 func compareMessages(t *testing.T, folder string, check func(*testing.T, *Config, Diagnostics)) {
 	paths, err := filepath.Glob(filepath.Join("testdata", folder, "*.hcl"))
 	if err != nil || len(paths) == 0 {
@@ -58,7 +58,7 @@ func compareMessages(t *testing.T, folder string, check func(*testing.T, *Config
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(string(want), got); diff != "" {
-				t.Errorf("messages differ (-want +got); if they should, run go test ./config -update:\n%s", diff)
+				t.Errorf("messages differ (-want +got); to accept them, run go test ./config -update:\n%s", diff)
 			}
 		})
 	}
@@ -81,7 +81,7 @@ func TestJSONShape(t *testing.T) {
 		"format_version": "1.0", "valid": false, "error_count": 1.0, "warning_count": 0.0,
 		"diagnostics": []any{map[string]any{
 			"severity": "error", "summary": "Bad listen address",
-			"detail": `"*:9000": for all addresses of the host write "0.0.0.0:9000" (IPv4) ` +
+			"detail": `"*:9000": to listen on all addresses of the host, write "0.0.0.0:9000" (IPv4) ` +
 				`or "[::]:9000" (IPv6 and IPv4).`,
 			"range": map[string]any{"filename": "test.hcl", "start": pos(12, 27), "end": pos(20, 35)},
 			"snippet": map[string]any{
@@ -95,7 +95,7 @@ func TestJSONShape(t *testing.T) {
 	}
 }
 
-// FuzzLoad checks that nothing makes Load panic, and that every problem of a text points into it.
+// FuzzLoad checks that no text makes Load panic, and that every problem of a text points into the text.
 func FuzzLoad(f *testing.F) {
 	paths, _ := filepath.Glob("testdata/*/*.hcl")
 	for _, path := range append(paths, "../example.hcl") {
@@ -106,7 +106,7 @@ func FuzzLoad(f *testing.F) {
 		f.Add(string(src))
 	}
 	f.Fuzz(func(t *testing.T, src string) {
-		src = strings.NewReplacer("_file", "_fil", "ca_path", "ca_pat").Replace(src) // so that no files are read
+		src = strings.NewReplacer("_file", "_fil", "ca_path", "ca_pat").Replace(src) // no files are read
 		cfg, diags := loadText(src, nil)
 		if (cfg == nil) != diags.HasErrors() {
 			t.Errorf("got configuration %v with diagnostics %v", cfg, diags.Diagnostics)
@@ -115,7 +115,7 @@ func FuzzLoad(f *testing.F) {
 			r := d.Subject
 			if r == nil && d.Summary == "Not a configuration" &&
 				(!utf8.ValidString(src) || strings.Contains(src, "\x00")) {
-				continue // what is not text has no lines that could be shown
+				continue // binary data has no lines to show
 			}
 			if r == nil || r.Filename != "test.hcl" || r.Start.Byte < 0 || r.Start.Byte > len(src) || r.Start.Line < 1 {
 				t.Errorf("%q does not point into the file: %v", d.Summary, r)

@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// The types below have the shape of what `terraform validate -json` writes.
+// The types below have the shape of the output of `terraform validate -json`.
 
 type jsonReport struct {
 	FormatVersion string           `json:"format_version"`
@@ -23,7 +23,7 @@ type jsonDiagnostic struct {
 	Severity string       `json:"severity"` // "error" or "warning"
 	Summary  string       `json:"summary"`
 	Detail   string       `json:"detail"`
-	Range    *jsonRange   `json:"range,omitempty"` // absent when the problem lies in no file
+	Range    *jsonRange   `json:"range,omitempty"` // absent if the problem is in no file
 	Snippet  *jsonSnippet `json:"snippet,omitempty"`
 }
 
@@ -43,11 +43,11 @@ type jsonSnippet struct {
 	Context              *string `json:"context"` // null outside of blocks
 	Code                 string  `json:"code"`
 	StartLine            int     `json:"start_line"`
-	HighlightStartOffset int     `json:"highlight_start_offset"` // bytes of code
+	HighlightStartOffset int     `json:"highlight_start_offset"` // in bytes of Code
 	HighlightEndOffset   int     `json:"highlight_end_offset"`
 }
 
-// WriteJSON writes one object in the shape of `terraform validate -json`.
+// WriteJSON writes one JSON object in the shape of the output of `terraform validate -json`.
 func (d Diagnostics) WriteJSON(w io.Writer) error {
 	report := jsonReport{FormatVersion: "1.0", Valid: !d.HasErrors(), Diagnostics: []jsonDiagnostic{}}
 	for _, diag := range d.Diagnostics {

@@ -7,17 +7,17 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// A Leave is how long connections may go on when their endpoint has left: LeaveFinish, LeaveCut, or a duration above
+// A Leave is how long connections may go on after their endpoint has left: LeaveFinish, LeaveCut, or a duration above
 // zero.
 type Leave time.Duration
 
-// The leaves that are no durations.
+// Leaves that are not durations.
 const (
-	LeaveFinish Leave = 0  // as long as they like
-	LeaveCut    Leave = -1 // not at all
+	LeaveFinish Leave = 0  // connections go on until they end
+	LeaveCut    Leave = -1 // connections are cut at once
 )
 
-// String is what stands in the configuration.
+// String returns the value as it is written in the configuration.
 func (l Leave) String() string {
 	switch {
 	case l == LeaveFinish:
@@ -31,7 +31,7 @@ func (l Leave) String() string {
 // MarshalText returns what String returns.
 func (l Leave) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
-// UnmarshalText takes what String returns.
+// UnmarshalText accepts the texts that String returns.
 func (l *Leave) UnmarshalText(text []byte) error {
 	switch string(text) {
 	case "finish":
@@ -48,12 +48,13 @@ func (l *Leave) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// An OnLeave is that for each reason why an endpoint leaves.
+// OnLeave holds one Leave for each reason why an endpoint leaves.
 type OnLeave struct {
 	Deregistered, Critical, Unmatched Leave
 }
 
-// onLeave reads the argument on_leave, which is for all reasons, or the block on_leave, which has an argument for each.
+// onLeave reads the argument on_leave, which applies to all reasons, or the block on_leave, which has an argument for
+// each reason.
 func (b *block) onLeave() (o OnLeave) {
 	each := b.eachReason("on_leave", onLeaveSchema())
 	if each == nil {
@@ -64,19 +65,19 @@ func (b *block) onLeave() (o OnLeave) {
 		Unmatched: each.leave("unmatched")}
 }
 
-// eachReason returns the block that has an argument for each reason, in place of the argument of the same name that is
-// for all of them. It returns nil if there is no such block.
+// eachReason returns the block that has an argument for each reason, or nil if there is no such block. It reports an
+// argument of the same name beside the block, because the argument applies to all reasons.
 func (b *block) eachReason(name string, schema *hcl.BodySchema) *block {
 	each := b.single(name, schema)
 	if attr := b.attrs[name]; attr != nil && each != nil {
 		b.l.problem(attr.NameRange.Ptr(), "Arguments that exclude each other",
-			"There is a block %s too, at %s. Keep the argument if all reasons are alike, "+
-				"or else the block.", name, place(each.head))
+			"There is also a block %s, at %s. Keep the argument to treat all reasons alike, "+
+				"or keep the block.", name, place(each.head))
 	}
 	return each
 }
 
-// leave reads one Leave.
+// leave reads one Leave. It returns LeaveFinish if the argument is absent or was reported.
 func (b *block) leave(name string) Leave {
 	const hint = `write "finish", "cut", or a duration in quotes with its unit, such as "30s"`
 	v, ok := b.value(name, cty.DynamicPseudoType, hint)
@@ -99,34 +100,34 @@ func (b *block) leave(name string) Leave {
 		return LeaveCut
 	case err != nil && isNumber(text):
 		b.l.problem(b.rangeOf(name), "Duration without a unit",
-			"%s: %q could be anything. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
+			"%s: %q has no unit. Write %q for seconds, or another unit: ms, m, h.", name, text, text+"s")
 	case err != nil && isLongDuration(text):
 		b.tooLong(name, text)
 	case err != nil:
 		words := []string{LeaveFinish.String(), LeaveCut.String()}
-		b.l.problem(b.rangeOf(name), "Bad value", "%s: %q cannot stand here.%s W%s.", name, text,
+		b.l.problem(b.rangeOf(name), "Bad value", "%s: %q is not valid.%s W%s.", name, text,
 			didYouMean(text, words), hint[1:])
 	case d <= 0:
 		b.l.problem(b.rangeOf(name), "Bad duration",
-			"%s: %q is no time at all. To cut connections at once write \"cut\".", name, text)
+			"%s: %q is not above zero. To cut connections at once, write \"cut\".", name, text)
 	default:
 		return Leave(d)
 	}
 	return LeaveFinish
 }
 
-// lifetimes reads what ends connections though neither side wants to.
+// lifetimes reads the arguments that end connections which neither side has ended.
 func (b *block) lifetimes(s *Service) {
 	s.OnLeave = b.onLeave()
 	s.MaxAge = b.durationOrNever("max_age", 0, 0)
 	s.MaxAgeGrace = b.durationOrNone("max_age_grace", DefaultMaxAgeGrace, Off)
 	if attr := b.attrs["max_age_grace"]; attr != nil && b.attrs["max_age"] == nil {
-		b.l.problem(attr.NameRange.Ptr(), "Grace without an age",
-			"max_age_grace: service %q has no max_age. Remove it, or write max_age = \"1h\".", s.Name)
+		b.l.problem(attr.NameRange.Ptr(), "Argument without max_age",
+			"max_age_grace: service %q has no max_age. Remove max_age_grace, or write max_age = \"1h\".", s.Name)
 	}
 }
 
-// stays reports on_leave where no endpoint ever leaves.
+// stays reports on_leave in a service whose endpoints never leave.
 func (b *block) stays(s *Service) {
 	if s.Consul != nil || s.OnLeave == (OnLeave{}) {
 		return
@@ -139,6 +140,6 @@ func (b *block) stays(s *Service) {
 		at = inner.DefRange
 	}
 	b.l.problem(&at, "Endpoints that do not leave",
-		"on_leave: service %q has nothing but a static block, and what is listed there never leaves. Remove it.",
+		"on_leave: service %q has only static endpoints, which never leave. Remove on_leave.",
 		s.Name)
 }

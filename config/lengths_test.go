@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// Text in the configuration goes to logs, metrics, queries and datagrams, so it has an end. A problem with it does not
-// repeat it.
+// Text of the configuration is repeated in logs, metrics, queries and datagrams. Its length is therefore limited, and a
+// message about text that is too long does not repeat the text.
 func TestTextIsBounded(t *testing.T) {
 	text := func(n int) string { return fmt.Sprintf("%q", strings.Repeat("a", n)) }
 	list := func(n int) string {
@@ -19,7 +19,7 @@ func TestTextIsBounded(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name    string
-		service string // its body, with what is written for %s
+		service string // the body of the service, where %s is replaced by text
 		value   func(n int) string
 		most    int
 		problem string
@@ -46,7 +46,7 @@ func TestTextIsBounded(t *testing.T) {
 				t.Fatalf("got %v, want %q", diags.Diagnostics, tt.problem)
 			}
 			if detail := diags.Diagnostics[0].Detail; len(detail) > 200 {
-				t.Errorf("the problem is told in %d bytes", len(detail))
+				t.Errorf("the message has %d bytes", len(detail))
 			}
 		})
 	}

@@ -17,23 +17,23 @@ import (
 
 const listenHint = `write an address such as "127.0.0.1:9000", a port such as 9000 (on 127.0.0.1), or a list of them`
 
-// A claim is an address that a service listens on.
+// A claim is an address on which a service, or the admin API, listens.
 type claim struct {
 	addr     netip.AddrPort
 	protocol Protocol
 	service  string
-	api      bool // it is not a service, but the admin API
+	api      bool // the claim is the admin API's, not a service's
 	at       hcl.Range
-	order    int // among the claims of its port
+	order    int // position among the claims of its port
 }
 
-// A portClaim is what all claims that may collide with each other have in common.
+// A portClaim is the protocol and port of a claim. Claims can collide only if both are equal.
 type portClaim struct {
 	protocol Protocol
 	port     uint16
 }
 
-// listen reads the addresses of a service, and claims them.
+// listen reads the listen addresses of a service and claims each of them.
 func (b *block) listen(s Service) []netip.AddrPort {
 	attr := b.attrs["listen"]
 	if attr == nil || isNull(attr.Expr) {
@@ -63,7 +63,7 @@ func (b *block) listen(s Service) []netip.AddrPort {
 	return addrs
 }
 
-// listenAddress is the address that v says, or a problem.
+// listenAddress returns the address that v gives, or a problem. The problem is empty if there is none.
 func listenAddress(v cty.Value) (addr netip.AddrPort, problem string) {
 	switch v.Type() {
 	case cty.Number:
@@ -97,8 +97,8 @@ func parseListen(s string) (addr netip.AddrPort, problem string) {
 	switch host {
 	case "", "localhost":
 	case "*":
-		return addr, fmt.Sprintf("%q: for all addresses of the host write \"0.0.0.0:%s\" (IPv4) or \"[::]:%s\" "+
-			"(IPv6 and IPv4)", s, port, port)
+		return addr, fmt.Sprintf("%q: to listen on all addresses of the host, write \"0.0.0.0:%s\" (IPv4) "+
+			"or \"[::]:%s\" (IPv6 and IPv4)", s, port, port)
 	default:
 		if ip, err = netip.ParseAddr(host); err != nil {
 			return addr, fmt.Sprintf("%q: %q is not an IP address. Write one of this host's addresses, such as "+
@@ -111,7 +111,7 @@ func parseListen(s string) (addr netip.AddrPort, problem string) {
 	return netip.AddrPortFrom(ip.Unmap(), uint16(n)), ""
 }
 
-// badListenIP returns why Lictor cannot serve at ip, with what to write; empty if it can.
+// badListenIP returns why Lictor cannot listen on ip and what to write instead. It returns "" if Lictor can.
 func badListenIP(ip netip.Addr) string {
 	switch {
 	case ip.IsMulticast():
@@ -125,16 +125,16 @@ func badListenIP(ip netip.Addr) string {
 	return ""
 }
 
-// lacksInterface reports whether ip means a host of a link without saying which link.
+// lacksInterface reports whether ip is a link-local IPv6 address without its interface.
 func lacksInterface(ip netip.Addr) bool {
 	return ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == ""
 }
 
 func needsInterface(ip netip.Addr) string {
-	return fmt.Sprintf("link-local addresses need the interface. Write something like \"[%s%%eth0]\"", ip)
+	return fmt.Sprintf("a link-local address needs its interface. Write something like \"[%s%%eth0]\"", ip)
 }
 
-// splitHostPort is net.SplitHostPort with problems that say what to write.
+// splitHostPort splits s like net.SplitHostPort. Its problems say what to write instead.
 func splitHostPort(s, example string) (host, port, problem string) {
 	host, port, err := net.SplitHostPort(s)
 	ip, ipErr := netip.ParseAddr(strings.Trim(s, "[]"))
@@ -157,8 +157,7 @@ func splitHostPort(s, example string) (host, port, problem string) {
 	return "", "", fmt.Sprintf("%q is not an address with a port. Write something like %q", s, example)
 }
 
-// withBrackets returns how to write s if that is an IPv6 address with a port behind it, without brackets or with one of
-// them missing; or else nothing.
+// withBrackets returns how to write s if s is an IPv6 address and port with a missing bracket. Otherwise it returns "".
 func withBrackets(s string) string {
 	i := strings.LastIndexByte(s, ':')
 	ip, err := netip.ParseAddr(strings.Trim(s[:i], "[]"))
@@ -168,7 +167,7 @@ func withBrackets(s string) string {
 	return net.JoinHostPort(ip.String(), s[i+1:])
 }
 
-// claim takes an address for a service, unless it is taken.
+// claim records that an address is taken, or reports that it is taken already.
 func (l *loader) claim(c claim) {
 	key := portClaim{c.protocol, c.addr.Port()}
 	port := l.claims[key]
@@ -185,14 +184,14 @@ func (l *loader) claim(c claim) {
 	if first.service == c.service {
 		who = "The same service"
 	}
-	l.problem(c.at.Ptr(), "Address in use", "%s listens on %s %s already, at %s%s. Choose another port.",
+	l.problem(c.at.Ptr(), "Address in use", "%s already listens on %s %s, at %s%s. Choose another port.",
 		who, first.protocol, first.addr, place(first.at), c.because(*first))
 }
 
-// portClaims are the claims of one port and protocol, none of which collides with another.
+// portClaims holds the claims of one protocol and port. None of them collides with another.
 type portClaims struct {
 	byAddr        map[netip.Addr]*claim
-	first, first4 *claim // of all, and of those with IPv4 addresses; nil: there is none
+	first, first4 *claim // first claim of all, and first with an IPv4 address; nil: none
 }
 
 func (p *portClaims) add(c *claim) {
@@ -206,7 +205,7 @@ func (p *portClaims) add(c *claim) {
 	}
 }
 
-// collision returns the first claim that c collides with, or nil. However many claims there are, it looks at few.
+// collision returns the first claim with which c collides, or nil. It looks at a fixed number of claims.
 func (p *portClaims) collision(c *claim) (first *claim) {
 	for _, other := range p.rivals(c.addr.Addr()) {
 		if other != nil && c.collides(*other) && (first == nil || other.order < first.order) {
@@ -216,7 +215,7 @@ func (p *portClaims) collision(c *claim) (first *claim) {
 	return first
 }
 
-// at returns the claims of addresses, in their order. A nil p has none.
+// at returns the claims of the given addresses in the order in which they were added. A nil p has no claims.
 func (p *portClaims) at(addrs []netip.Addr) (all []*claim) {
 	if p == nil {
 		return nil
@@ -230,13 +229,15 @@ func (p *portClaims) at(addrs []netip.Addr) (all []*claim) {
 	return all
 }
 
-// rivals are the claims among which the first is that collides with a claim of addr. Some may be nil.
+// rivals returns a few claims, some of them nil. If a claim of addr collides with any claims, the first of these is
+// among them.
 func (p *portClaims) rivals(addr netip.Addr) []*claim {
 	wildcard4, wildcard6 := p.byAddr[netip.IPv4Unspecified()], p.byAddr[netip.IPv6Unspecified()]
 	return []*claim{p.byAddr[addr], wildcard4, wildcard6, p.first, p.first4}
 }
 
-// collides tells whether the kernel would refuse the second of two claims. Port 0 is a different port each time.
+// collides reports whether the kernel would refuse the second of two claims. Port 0 is another port each time, and
+// never collides.
 func (c claim) collides(d claim) bool {
 	if c.protocol != d.protocol || c.addr.Port() != d.addr.Port() || c.addr.Port() == 0 {
 		return false
@@ -244,7 +245,7 @@ func (c claim) collides(d claim) bool {
 	return c.addr == d.addr || covers(c.addr.Addr(), d.addr.Addr()) || covers(d.addr.Addr(), c.addr.Addr())
 }
 
-// because says why two claims of different addresses collide.
+// because explains why two claims with different addresses collide.
 func (c claim) because(d claim) string {
 	if c.addr == d.addr {
 		return ""
@@ -256,7 +257,7 @@ func (c claim) because(d claim) string {
 	return fmt.Sprintf(", and %s takes the port on every address", wildcard)
 }
 
-// covers tells whether listening on a takes b's port too: [::] is dual-stack, and so covers IPv4 as well.
+// covers reports whether a listener on a takes b's port too. [::] is dual-stack and covers IPv4.
 func covers(a, b netip.Addr) bool {
 	return a.IsUnspecified() && (a.Is6() || b.Is4())
 }

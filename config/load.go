@@ -14,22 +14,22 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// Options are what Load takes from its surroundings.
+// Options are the parts of the environment that Load uses.
 type Options struct {
-	// Getenv reads Consul's environment variables, of which white space around the value does not count. Nil means
-	// os.Getenv.
+	// Getenv returns the value of an environment variable, for Consul's variables. Load ignores white space around the
+	// value. Nil means os.Getenv.
 	Getenv func(string) string
 
 	// Hostname returns the name of this host. Nil means os.Hostname.
 	Hostname func() (string, error)
 }
 
-// Load reads the files and directories at paths as one configuration: of a directory all *.hcl in the order of their
-// names, without its folders. A file that is reached twice is read once. The Config is nil if, and only if, the
-// diagnostics have errors.
+// Load reads the files and directories at paths as one configuration. Of a directory it reads all *.hcl files, in the
+// order of their names, and no subdirectories. It reads each file once, even if several paths lead to it. The Config is
+// nil if, and only if, the diagnostics have errors.
 //
-// Files that the configuration names (tokens, certificates) are read too, to report now what would fail later; their
-// paths are relative to the working directory.
+// Load also reads the files that the configuration names (tokens, certificates), to report now what would fail later.
+// Their paths are relative to the working directory.
 func Load(paths []string, o Options) (*Config, Diagnostics) {
 	l := newLoader(o)
 	size := 0
@@ -44,7 +44,8 @@ func Load(paths []string, o Options) (*Config, Diagnostics) {
 		default:
 			if size += len(src); size > maxTotal {
 				l.problem(nil, "Too much configuration",
-					"The files up to %s have more than %d MiB together.", path, maxTotal>>20)
+					"All files up to %s together have more than %d MiB. "+
+						"Are all of them configurations?", path, maxTotal>>20)
 				return l.finish()
 			}
 			l.parse(path, src)
@@ -53,14 +54,14 @@ func Load(paths []string, o Options) (*Config, Diagnostics) {
 	return l.finish()
 }
 
-// Parse is Load of one file's text. The name is for diagnostics.
+// Parse loads a configuration from the text of one file. Diagnostics call that file name.
 func Parse(name string, src []byte, o Options) (*Config, Diagnostics) {
 	l := newLoader(o)
 	l.parse(name, src)
 	return l.finish()
 }
 
-// loader is one run of Load.
+// loader is the state of one call of Load.
 type loader struct {
 	getenv   func(string) string
 	hostname func() (string, error)
@@ -68,9 +69,9 @@ type loader struct {
 	bodies   []hcl.Body
 	diags    hcl.Diagnostics
 	cfg      Config
-	claims   map[portClaim]*portClaims // what listens where, so far
-	static   []staticClaim             // so far
-	tokens   int                       // of all files so far, at most
+	claims   map[portClaim]*portClaims // listen addresses so far
+	static   []staticClaim             // static endpoints so far
+	tokens   int                       // upper bound for all files so far
 }
 
 func newLoader(o Options) *loader {
@@ -79,7 +80,7 @@ func newLoader(o Options) *loader {
 	if getenv == nil {
 		getenv = os.Getenv
 	}
-	// A variable that was read from a file, such as a Kubernetes secret, often ends with a line break.
+	// The content of a file in a variable, such as a Kubernetes secret, often ends with a line break.
 	l.getenv = func(name string) string { return strings.TrimSpace(getenv(name)) }
 	if l.hostname == nil {
 		l.hostname = os.Hostname
@@ -87,7 +88,7 @@ func newLoader(o Options) *loader {
 	return l
 }
 
-// find lists the files at paths, each once.
+// find returns the files at paths, each once.
 func (l *loader) find(paths []string) []string {
 	var files []string
 	seen := map[string]bool{}
@@ -101,7 +102,7 @@ func (l *loader) find(paths []string) []string {
 		l.problem(nil, "No configuration", "Name a file, or a directory that holds *.hcl files.")
 	}
 	for _, path := range paths {
-		if path == "" { // which Clean would make the working directory
+		if path == "" { // Clean would turn it into the working directory
 			l.problem(nil, "Unreadable configuration",
 				"The path is empty. Name a file, or a directory that holds *.hcl files.")
 			continue
@@ -126,7 +127,7 @@ func (l *loader) find(paths []string) []string {
 	return files
 }
 
-// Files lists the *.hcl of a directory in the order of their names. That there are none is an error.
+// Files returns the *.hcl files of a directory, sorted by name. It returns an error if there are none.
 func Files(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -134,7 +135,7 @@ func Files(dir string) ([]string, error) {
 	}
 	var files []string
 	for _, e := range entries {
-		// Editors leave .web.hcl.swp and .#web.hcl beside web.hcl.
+		// Editors leave files such as .web.hcl.swp and .#web.hcl beside web.hcl.
 		if path := filepath.Join(dir, e.Name()); filepath.Ext(path) == ".hcl" && e.Name()[0] != '.' && !isDir(path) {
 			files = append(files, path)
 		}
@@ -150,7 +151,7 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// parse adds one file.
+// parse parses one file and adds it to the configuration.
 func (l *loader) parse(name string, src []byte) {
 	if d := unfit(name, src, &l.tokens); d != nil {
 		l.diags = append(l.diags, d)
@@ -163,7 +164,8 @@ func (l *loader) parse(name string, src []byte) {
 	l.sources.add(name, src, file)
 	if more := len(diags) - maxSyntaxErrors; more > 0 {
 		diags = diags[:maxSyntaxErrors]
-		diags[maxSyntaxErrors-1].Detail += fmt.Sprintf(" (And %d more in this file. Is it a configuration?)", more)
+		diags[maxSyntaxErrors-1].Detail += fmt.Sprintf(
+			" (%d more errors are not shown. Is this file a configuration?)", more)
 	}
 	l.diags = append(l.diags, diags...)
 	if !diags.HasErrors() {
@@ -171,7 +173,7 @@ func (l *loader) parse(name string, src []byte) {
 	}
 }
 
-// finish decodes what was parsed.
+// finish decodes all parsed files and returns the result.
 func (l *loader) finish() (*Config, Diagnostics) {
 	root := l.open(hcl.MergeBodies(l.bodies), rootSchema(), hcl.Range{})
 	l.cfg.LogLevel = root.oneOf("log_level", "info", LogLevels())
@@ -194,26 +196,26 @@ func (l *loader) finish() (*Config, Diagnostics) {
 		return nil, diags
 	}
 	slices.SortFunc(l.cfg.Services, func(a, b Service) int { return strings.Compare(a.Name, b.Name) })
-	cfg := l.cfg // not l's, which would keep the parsed files
+	cfg := l.cfg // a copy; a pointer to l.cfg would keep the parsed files in memory
 	return &cfg, diags
 }
 
-// stateDir reads where the state is. The folder may be missing, for it is made when it is needed.
+// stateDir reads the argument state_dir. The folder may be missing, because Lictor creates it when it is needed.
 func (b *block) stateDir() string {
 	dir, ok := b.text("state_dir")
 	if info, err := os.Stat(dir); ok && err == nil && !info.IsDir() {
 		b.l.problem(b.rangeOf("state_dir"), "Not a folder",
-			"state_dir: %q is a file. Name a folder, which need not exist yet.", dir)
+			"state_dir: %q is a file. Name a folder; it need not exist yet.", dir)
 	}
 	return dir
 }
 
-// problem reports an error at subject; nil when it lies in no file.
+// problem reports an error at subject. A nil subject means that the error is in no file.
 func (l *loader) problem(subject *hcl.Range, summary, detail string, args ...any) {
 	l.report(hcl.DiagError, subject, summary, fmt.Sprintf(detail, args...))
 }
 
-// warn reports at subject what is right for now.
+// warn reports a warning at subject: a later release may refuse what is written there.
 func (l *loader) warn(subject *hcl.Range, summary, detail string, args ...any) {
 	l.report(hcl.DiagWarning, subject, summary, fmt.Sprintf(detail, args...))
 }

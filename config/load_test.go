@@ -14,7 +14,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// loadText loads src as the one file of a configuration, with env as the environment.
+// loadText loads a configuration whose only file is src, with env as the environment.
 func loadText(src string, env map[string]string) (*Config, Diagnostics) {
 	return Parse("test.hcl", []byte(src), Options{Getenv: func(name string) string { return env[name] }})
 }

@@ -10,13 +10,14 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// MarshalJSON returns a configuration as a running lictor shows it: names as they are in the configuration, durations
-// and addresses as text, secrets masked. Where something was written is left out. UnmarshalJSON is the way back.
+// MarshalJSON returns the configuration as a running Lictor shows it. Arguments have their names from the
+// configuration, durations and addresses are text, and secrets are masked. Places in source files are left out.
+// UnmarshalJSON reads it back.
 //
-// It goes by the types of the fields, so it needs no change when arguments are added.
+// MarshalJSON works by the types of the fields, and so needs no change when an argument is added.
 func (c *Config) MarshalJSON() ([]byte, error) { return json.Marshal(plainValue(reflect.ValueOf(*c))) }
 
-// plainValue turns a value into maps, lists, text and numbers.
+// plainValue turns a value into maps, lists, text and numbers for JSON.
 func plainValue(v reflect.Value) any {
 	switch x := v.Interface().(type) {
 	case time.Duration:
@@ -29,7 +30,7 @@ func plainValue(v reflect.Value) any {
 			}
 			return string(text)
 		}
-	case fmt.Stringer: // the enumerations
+	case fmt.Stringer: // enumerations
 		if v.Kind() == reflect.Int {
 			return x.String()
 		}
@@ -67,7 +68,8 @@ func plainStruct(v reflect.Value) any {
 	return all
 }
 
-// plainField is plainValue of a field. It returns nil for a value that is not to be shown.
+// plainField turns a field's value into a plain value, with zero and Off as the field's tags say. It returns nil for a
+// value that is not shown.
 func plainField(field reflect.StructField, v reflect.Value) any {
 	text, ok := written(field, v)
 	switch {

@@ -35,8 +35,8 @@ func TestMarshalShowsEverythingButSecretsAndPlaces(t *testing.T) {
 	}
 }
 
-// What a lictor shows of its configuration can be read again, all of it: nothing in the example, nor among the
-// defaults, would change.
+// The whole configuration that a Lictor shows can be read back. For the example and for the defaults Compare then finds
+// no change.
 func TestUnmarshalIsTheWayBack(t *testing.T) {
 	getenv := func(name string) string {
 		return map[string]string{"CONSUL_HTTP_TOKEN": "sesame-sesame", "CONSUL_HTTP_AUTH": "me:sesame-sesame"}[name]
@@ -70,14 +70,14 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 		if c := Compare(got, cfg); !c.Empty() {
 			var b strings.Builder
 			_ = c.Write(&b)
-			t.Errorf("%s: something would change:\n%s", name, b.String())
+			t.Errorf("%s: Compare found changes:\n%s", name, b.String())
 		}
 	}
 	var got Config
 	for _, bad := range []string{`[]`, `{"shutdown_grace": "soon"}`, `{"services": [{"listen": "x"}]}`,
 		`{"engine": "steam"}`} {
 		if err := json.Unmarshal([]byte(bad), &got); err == nil {
-			t.Errorf("%s was taken", bad)
+			t.Errorf("%s was accepted", bad)
 		}
 	}
 }

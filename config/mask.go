@@ -6,18 +6,19 @@ import (
 	"strings"
 )
 
-// Diagnostics show source lines, and a source line may hold a secret: a good one beside a mistake, or the mistake
-// itself. So a line shows only what cannot be one: names, signs, and the values of arguments that the schema knows and
-// that hold no secret. Comments, values of other arguments and whatever is not understood read as asterisks.
+// Diagnostics show source lines, and a source line may contain a secret: a valid one beside a mistake, or the mistake
+// itself. The masker therefore shows only text that cannot be a secret: names, signs, and the values of known arguments
+// that hold no secrets. Comments, values of unknown arguments and text that the masker does not understand become
+// asterisks.
 //
-// Where a value begins and ends is decided on the raw text, because a file that does not parse is shown too. A masker
-// that has lost its way masks too much: it shows a value only right behind the name of its argument, in its block.
+// The masker finds the ends of values in the raw text, because a file that does not parse is shown too. When the masker
+// is lost, it masks too much: it shows a value only directly after its argument's name, in the right block.
 
-// A span is where something stands in a text, in bytes.
+// A span is a part of a text, as byte offsets.
 type span struct{ from, to int }
 
-// mask returns a copy of src in which every byte that may be of a secret is '*', and where those are, comments left
-// out. Offsets, lines and columns stay.
+// mask returns a copy of src in which each byte that may be part of a secret is '*'. It also returns the masked parts,
+// without comments. Offsets, lines and columns stay the same.
 func mask(src []byte) (masked []byte, secrets []span) {
 	m := &masker{src: src, out: bytes.Clone(src), blocks: []*shape{language()}}
 	m.pos = len(src) - len(bytes.TrimPrefix(src, []byte("\ufeff")))
@@ -27,19 +28,19 @@ func mask(src []byte) (masked []byte, secrets []span) {
 	return m.out, m.secrets
 }
 
-// A masker goes through the text of one file.
+// A masker scans the text of one file.
 type masker struct {
 	src, out []byte
-	secrets  []span   // what is masked and no comment
-	pos      int      // of the next byte to look at
+	secrets  []span   // masked parts that are not comments
+	pos      int      // offset of the next byte to read
 	endless  bool     // a heredoc without an end was found
-	blocks   []*shape // those that are open, from the outermost; nil: one that the schema does not know
+	blocks   []*shape // open blocks, the outermost first; nil: the schema does not know it
 }
 
-// block returns the innermost block. It is nil if the schema does not know it.
+// block returns the innermost open block, or nil if the schema does not know that block.
 func (m *masker) block() *shape { return m.blocks[len(m.blocks)-1] }
 
-// peek returns the byte at offset n from here, or zero behind the end.
+// peek returns the byte at offset n from the current position, or zero after the end.
 func (m *masker) peek(n int) byte {
 	if m.pos+n < len(m.src) {
 		return m.src[m.pos+n]
@@ -47,10 +48,10 @@ func (m *masker) peek(n int) byte {
 	return 0
 }
 
-// has reports whether what follows begins with text.
+// has reports whether text follows at the current position.
 func (m *masker) has(text string) bool { return bytes.HasPrefix(m.src[m.pos:], []byte(text)) }
 
-// hide masks what may be a secret between two offsets.
+// hide masks a possible secret between two offsets and records it.
 func (m *masker) hide(from, to int) {
 	if from < to {
 		m.secrets = append(m.secrets, span{from, to})
@@ -58,7 +59,7 @@ func (m *masker) hide(from, to int) {
 	}
 }
 
-// cover masks what is between two offsets. Blanks and quotes stay.
+// cover masks the text between two offsets, except blanks and quotes.
 func (m *masker) cover(from, to int) {
 	for i := from; i < to; i++ {
 		if !strings.ContainsRune("\" \t\r\n", rune(m.src[i])) {
@@ -67,7 +68,7 @@ func (m *masker) cover(from, to int) {
 	}
 }
 
-// toLineEnd goes to the end of the line, before its line feed.
+// toLineEnd moves to the line feed that ends the current line, or to the end of the file.
 func (m *masker) toLineEnd() {
 	if i := bytes.IndexByte(m.src[m.pos:], '\n'); i >= 0 {
 		m.pos += i
@@ -76,7 +77,8 @@ func (m *masker) toLineEnd() {
 	m.pos = len(m.src)
 }
 
-// statement goes over one argument, comment, or beginning or end of a block; or over a line that is none of these.
+// statement scans one statement: an argument, a comment, or the beginning or end of a block. It masks a line that is
+// none of these.
 func (m *masker) statement() {
 	switch c := m.peek(0); {
 	case isBlank(c) || c == '\n' || c == '\r':
@@ -94,13 +96,13 @@ func (m *masker) statement() {
 	}
 }
 
-// strangeLine masks the rest of the line, from an offset on.
+// strangeLine masks the rest of the line from an offset on.
 func (m *masker) strangeLine(from int) {
 	m.toLineEnd()
 	m.hide(from, m.pos)
 }
 
-// commentMark returns the signs that begin a comment here, or an empty text.
+// commentMark returns the sign that begins a comment at the current position, or "".
 func (m *masker) commentMark() string {
 	for _, mark := range []string{"#", "//", "/*"} {
 		if m.has(mark) {
@@ -110,7 +112,7 @@ func (m *masker) commentMark() string {
 	return ""
 }
 
-// comment goes over a comment and masks it, but for the mark that begins it. It reports whether there was one.
+// comment scans and masks a comment, except for its opening sign. It reports whether there was a comment.
 func (m *masker) comment() bool {
 	mark := m.commentMark()
 	if mark == "" {
@@ -129,10 +131,10 @@ func (m *masker) comment() bool {
 	return true
 }
 
-// isName reports whether c is of the name of an argument or block, as people write them.
+// isName reports whether c can be part of an argument's or block's name, misspelt names included.
 func isName(c byte) bool { return isWord(c) || c == '-' || c == '.' || c >= 0x80 }
 
-// name goes over a name and the blanks behind it.
+// name scans a name and the blanks after it, and returns the name.
 func (m *masker) name() string {
 	from := m.pos
 	for isName(m.peek(0)) {
@@ -149,7 +151,7 @@ func (m *masker) spaces() {
 	}
 }
 
-// named goes over a statement that begins with a name: an argument or the header of a block.
+// named scans a statement that begins with a name: an argument or the header of a block.
 func (m *masker) named() {
 	from := m.pos
 	name := m.name()
@@ -165,12 +167,13 @@ func (m *masker) named() {
 	}
 }
 
-// assigns reports whether the sign between a name and its value follows. A colon is a common mistake.
+// assigns reports whether the sign between a name and its value follows. It accepts a colon too, because a colon is a
+// common mistake.
 func (m *masker) assigns() bool {
 	return m.peek(0) == '=' && m.peek(1) != '=' || m.peek(0) == ':'
 }
 
-// header goes over the labels of a block and its opening brace. A line without a brace is strange.
+// header scans the labels of a block and its opening brace. It masks a line without a brace.
 func (m *masker) header(from int, name string) {
 	labels := m.pos
 	inner := m.block().inner(name)
@@ -188,18 +191,18 @@ func (m *masker) header(from int, name string) {
 	m.blocks = append(m.blocks, inner)
 }
 
-// value goes over the value of an argument, and masks it unless it is to be shown. It ends with its line, if no bracket
-// is open, or before the brace that ends the block. What is shown also ends where the next argument begins, whatever is
-// open: a bracket or a quotation mark may be missing. For the same reason it masks what follows a string or a word
-// without a sign between them.
+// value scans the value of an argument, and masks it unless shown is true. The value ends with its line if no bracket
+// is open, or before the brace that closes the block. A shown value also ends where the next argument begins, even
+// inside a bracket, because a bracket or a quotation mark may be missing. For the same reason value masks the rest of a
+// line where a second string or word follows without a sign between them.
 func (m *masker) value(shown bool) {
 	from := m.pos
 	if shown {
 		from = len(m.src)
 	}
 	defer func() { m.hide(from, m.pos) }()
-	var open []byte // the brackets that are expected
-	var last byte   // of what is not blank; zero: nothing so far
+	var open []byte // closing brackets that are expected
+	var last byte   // last byte that is not blank; zero: none yet
 	for m.pos < len(m.src) {
 		c := m.src[m.pos]
 		switch {
@@ -249,15 +252,15 @@ func (m *masker) value(shown bool) {
 	}
 }
 
-// beginsStatement reports whether an argument or block begins here, as far as its first words tell.
+// beginsStatement reports whether an argument or a block seems to begin at the current position.
 func (m *masker) beginsStatement() bool {
 	ahead := &masker{src: m.src, pos: m.pos}
 	ahead.spaces()
 	return ahead.name() != "" && (ahead.assigns() || ahead.peek(0) == '{' || ahead.peek(0) == '"')
 }
 
-// quoted goes over a string, and masks a user and password in it. It returns false, at the end of the line, if the
-// string does not end in its line.
+// quoted scans a string. If shown is true, it masks a user and password in the string. It returns false, at the end of
+// the line, if the string does not end in its line.
 func (m *masker) quoted(shown bool) bool {
 	from, templates := m.pos, 0
 	for m.pos++; m.pos < len(m.src) && m.src[m.pos] != '\n'; m.pos++ {
@@ -284,11 +287,11 @@ func (m *masker) quoted(shown bool) bool {
 	return false
 }
 
-// hideUser masks the user and password of an address that stands between two offsets, if there are any.
+// hideUser masks the user and password of an address between two offsets, if there are any.
 func (m *masker) hideUser(from, to int) {
 	text := m.src[from:to]
 	at := bytes.LastIndexByte(text, '@')
-	if at < 0 || bytes.IndexByte(text[:at], ':') < 0 { // only a name, such as a mail address
+	if at < 0 || bytes.IndexByte(text[:at], ':') < 0 { // a name alone, as in a mail address, is not masked
 		return
 	}
 	user := 0
@@ -298,8 +301,9 @@ func (m *masker) hideUser(from, to int) {
 	m.hide(from+user, from+at)
 }
 
-// heredoc goes over a heredoc. It returns false, and stays, if there is none. One without an end ends with the file if
-// it is masked. What follows one that would be shown may be anything, so that is none, and neither are later ones.
+// heredoc scans a heredoc and reports whether there was one; if not, the position stays. A masked heredoc without an
+// end reaches to the end of the file. A heredoc without an end that would be shown does not count as a heredoc, and no
+// later one in the file does, because its text may be anything.
 func (m *masker) heredoc(shown bool) bool {
 	if shown && m.endless {
 		return false
@@ -326,7 +330,7 @@ func (m *masker) heredoc(shown bool) bool {
 	return true
 }
 
-// lineLength is the length of the first line of src with its end.
+// lineLength returns the length of the first line of src, including its line feed.
 func lineLength(src []byte) int {
 	if i := bytes.IndexByte(src, '\n'); i >= 0 {
 		return i + 1

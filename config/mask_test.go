@@ -13,7 +13,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// What is masked depends on where it stands, and never on what it says.
+// What is masked depends on its place in the file, never on its text.
 func TestMask(t *testing.T) {
 	const consul = "consul {\n"
 	for _, tt := range []struct{ name, src, want string }{
@@ -35,13 +35,13 @@ func TestMask(t *testing.T) {
 		{"an argument of another block", consul + `listen = "abc"`, consul + `listen = "***"`},
 		{"in an unknown block", "auth {\nlisten = 1\n}\nengine = 1", "auth {\nlisten = *\n}\nengine = 1"},
 		{"a label", `service "web" {`, `service "web" {`},
-		{"a label that means nothing", `consul "abc" {`, `consul "***" {`},
+		{"a label without a meaning", `consul "abc" {`, `consul "***" {`},
 		{"a datagram", "service \"a\" {\ncheck { send = \"abc\" }", "service \"a\" {\ncheck { send = \"***\" }"},
 		{"a user", consul + `address = "http://me:abc@h:1"`, consul + `address = "http://******@h:1"`},
 		{"a user without a scheme", consul + `address = "me:abc@h:1"`, consul + `address = "******@h:1"`},
 		{"a comment", "# token = 1\n// a\n/* b\nc */ engine = 1", "# ***** * *\n// *\n/* *\n* ** engine = 1"},
 		{"two strings", `engine = "a" "b"`, `engine = "a" "*"`},
-		{"a line that means nothing", "\"token\" = 1\nabc\n", "\"*****\" * *\n***\n"},
+		{"a line without a meaning", "\"token\" = 1\nabc\n", "\"*****\" * *\n***\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if masked, _ := mask([]byte(tt.src)); string(masked) != tt.want {
@@ -62,15 +62,15 @@ func TestMaskKeepsWhatIsNoSecret(t *testing.T) {
 		"consul {\n  tls { ca_file = \"x\" }\n  datacenter = \"a\"\n}",
 		"service \"a\" {\n  max_age = true ? 1\n  listen = -1\n}",
 	} {
-		want := strings.Replace(source, "hold_max = \"1s\"", "hold_max = \"**\"", 1) // of the consul block
+		want := strings.Replace(source, "hold_max = \"1s\"", "hold_max = \"**\"", 1) // the argument of the consul block
 		if masked, _ := mask([]byte(source)); string(masked) != want {
 			t.Errorf("got %s, want %s", masked, want)
 		}
 	}
 }
 
-// A comment behind a secret does not reach the messages. A masked word is taken out of the message that points to it,
-// and out of no other.
+// A comment after a secret does not reach the messages. A masked word is removed only from messages that point to its
+// line.
 func TestMessagesLoseOnlyWhatTheyPointTo(t *testing.T) {
 	src := "consul {\n  token = [\"lictor\"] # then: systemctl enable lictor\n}\n" +
 		"service \"lictor\" {\n  listen = \"lictor:1\"\n}\n" +
@@ -78,14 +78,14 @@ func TestMessagesLoseOnlyWhatTheyPointTo(t *testing.T) {
 	_, diags := loadText(src, nil)
 	text := textOf(diags)
 	if !strings.Contains(text, `"lictor" is not an IP address`) || !strings.Contains(text, `in service "lictor"`) {
-		t.Errorf("what is no secret is hidden:\n%s", text)
+		t.Errorf("text that is not secret is hidden:\n%s", text)
 	}
 	if strings.Contains(text, "enable") || strings.Contains(text, "abcdef") {
-		t.Errorf("what may be a secret shows:\n%s", text)
+		t.Errorf("text that may be secret shows:\n%s", text)
 	}
 }
 
-// A file, and what Consul says of it, may have characters that a terminal obeys, or does not show.
+// Control characters and invisible characters in a file, and in Consul's messages, are made visible.
 func TestMessagesAreVisible(t *testing.T) {
 	const hidden = "\u009b2J\u202e\u200b"
 	_, diags := loadText("log_level = \""+hidden+"\"\nservice \"web\" { listen = 1 }\n", nil)
@@ -106,7 +106,7 @@ func TestMessagesAreVisible(t *testing.T) {
 	}
 }
 
-// Each byte is looked at a few times at most, or a broken file could take hours.
+// The masker reads each byte only a few times. Otherwise a broken file could take hours.
 func TestMaskOfManyUnfinishedThings(t *testing.T) {
 	const n = 50_000
 	for _, line := range []string{"token = [\"secret\",\n", "consul { token = <<A\n", "engine = <<A\n", "/*\n",
@@ -119,7 +119,7 @@ func TestMaskOfManyUnfinishedThings(t *testing.T) {
 	}
 }
 
-// FuzzMask checks that what is masked is as long as it was, and that no secret shows, wherever one is put.
+// FuzzMask checks that the masked text has the same length, and that a secret never shows, wherever it is put.
 func FuzzMask(f *testing.F) {
 	paths, _ := filepath.Glob("testdata/*/*.hcl")
 	for _, path := range paths {
@@ -134,13 +134,13 @@ func FuzzMask(f *testing.F) {
 		src := before + "\nconsul {\n  token = \"" + secret + "\"\n" + after
 		masked, secrets := mask([]byte(src))
 		if len(masked) != len(src) {
-			t.Errorf("masking made %d bytes of %d", len(masked), len(src))
+			t.Errorf("got %d masked bytes for %d bytes", len(masked), len(src))
 		}
 		if strings.Contains(string(masked), secret) && !heredocMayBeOpen(before) {
 			t.Errorf("the secret shows:\n%s", masked)
 		}
 		if utf8.ValidString(src) && !utf8.Valid(masked) {
-			t.Error("masking made broken text")
+			t.Error("the masked text is not valid UTF-8")
 		}
 		for _, s := range secrets {
 			if s.from < 0 || s.from > s.to || s.to > len(src) {
@@ -150,6 +150,6 @@ func FuzzMask(f *testing.F) {
 	})
 }
 
-// heredocMayBeOpen reports whether the end of src may be in a heredoc: then a token behind it is text of another
+// heredocMayBeOpen reports whether the end of src may be in a heredoc. A token after it would then be text of another
 // argument.
 func heredocMayBeOpen(src string) bool { return strings.Contains(src, "<<") }

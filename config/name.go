@@ -9,7 +9,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// argumentName returns the name of the argument that a field holds: log_json of LogJSON, ca_file of CAFile.
+// argumentName returns the name of a field's argument: log_json for LogJSON, ca_file for CAFile.
 func argumentName(field string) string {
 	var b strings.Builder
 	runes := []rune(field)
@@ -23,10 +23,10 @@ func argumentName(field string) string {
 	return b.String()
 }
 
-// Quote returns s as text of HCL, where ${ would begin a template.
+// Quote returns s as a quoted string of HCL. It escapes ${, which would begin a template.
 func Quote(s string) string { return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes()) }
 
-// Plural returns n with the noun, which gets an s unless n is 1.
+// Plural returns n and the noun, with an s unless n is 1.
 func Plural(n int, noun string) string {
 	if n != 1 {
 		noun += "s"

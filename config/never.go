@@ -8,17 +8,17 @@ import (
 	"time"
 )
 
-// Off is the value of a duration or count that is turned off, in fields in which zero means the default. The tag off
-// of such a field says how Off is written: as "never", or as no time or nothing at all.
+// Off is the value of a disabled duration or count, in fields whose zero value means the default. The tag off of such a
+// field says how Off is written: "never", "0s" or "0".
 const Off = -1
 
-// never is the word for a time that does not run out, and for a count that is not reached.
+// never is the word for a duration without an end, and for a count without a limit.
 const never = "never"
 
-// orNeverHint is the end of a hint for an argument that can be never.
+// orNeverHint ends the hint for an argument that accepts "never".
 const orNeverHint = `, or "never"`
 
-// orOff returns n, or Off for zero, in fields in which zero means the default.
+// orOff returns n, or Off if n is zero. Use it for fields whose zero value means the default.
 func orOff(n int) int {
 	if n == 0 {
 		return Off
@@ -26,8 +26,8 @@ func orOff(n int) int {
 	return n
 }
 
-// written returns how the zero or the Off of a field is written, by the tags of the field. It returns false for other
-// values, and for fields without such tags. An empty text means that there is nothing to show.
+// written returns how the zero or Off of a field is written, according to the field's tags. It returns false for any
+// other value, and for a field without such tags. An empty text means that the value is not shown.
 func written(field reflect.StructField, v reflect.Value) (text string, ok bool) {
 	zero, hasZero := field.Tag.Lookup("zero")
 	off, hasOff := field.Tag.Lookup("off")
@@ -42,8 +42,9 @@ func written(field reflect.StructField, v reflect.Value) (text string, ok bool) 
 	return "", false
 }
 
-// setWritten sets v to zero or Off if text, which is JSON, is how that is written in the field, and returns whether it
-// did. It also takes what was written before there was the word "never": zero, or -1 for any number of responses.
+// setWritten sets v to zero or Off if text, which is JSON, is how the field's tags write that value. It reports whether
+// it has set v. It also accepts the texts of releases without the word "never": zero, and -1 for any number of
+// responses.
 func setWritten(field reflect.StructField, text json.RawMessage, v reflect.Value) bool {
 	zero, off := field.Tag.Get("zero"), field.Tag.Get("off")
 	if zero == "" && off == "" {
@@ -64,7 +65,7 @@ func setWritten(field reflect.StructField, text json.RawMessage, v reflect.Value
 	return true
 }
 
-// durationAboveZero reads a duration that can be neither zero nor never. why says what the argument is for.
+// durationAboveZero reads a duration that can be neither zero nor "never". why says what the argument is for.
 func (b *block) durationAboveZero(name string, def time.Duration, why string) time.Duration {
 	if b.isNever(name) {
 		b.l.problem(b.rangeOf(name), "Bad duration", "%s cannot be %q: %s.", name, never, why)
@@ -78,11 +79,11 @@ func (b *block) durationAboveZero(name string, def time.Duration, why string) ti
 	return d
 }
 
-// durationOrNone reads a duration that can be "0s", which is no time at all. It returns none for that.
+// durationOrNone reads a duration that can be "0s", and returns none for "0s". It refuses "never".
 func (b *block) durationOrNone(name string, def, none time.Duration) time.Duration {
 	if b.isNever(name) {
 		b.l.problem(b.rangeOf(name), "Bad duration",
-			`%s cannot be %q. Write a duration such as "10s"; "0s" is no time at all.`, name, never)
+			`%s cannot be %q. Write a duration such as "10s", or "0s" for none.`, name, never)
 		return def
 	}
 	d, ok := b.duration(name, def, durationHint)
@@ -92,21 +93,22 @@ func (b *block) durationOrNone(name string, def, none time.Duration) time.Durati
 	return d
 }
 
-// durationOrNever reads a duration that can be "never". It returns off for that.
+// durationOrNever reads a duration that can be "never", and returns off for "never". It accepts zero as "never", with a
+// warning.
 func (b *block) durationOrNever(name string, def, off time.Duration) time.Duration {
 	if b.isNever(name) {
 		return off
 	}
 	d, ok := b.duration(name, def, durationHint+orNeverHint)
 	if ok && d == 0 {
-		zero, _ := b.plainText(name) // as it is written: "0s" or "0ms"
+		zero, _ := b.plainText(name) // as written, such as "0s" or "0ms"
 		b.zeroForNever(name, strconv.Quote(zero))
 		return off
 	}
 	return d
 }
 
-// countOrNever reads a whole number from least to most that can be "never". It returns off for that.
+// countOrNever reads a whole number from least to most, or "never". It returns off for "never".
 func (b *block) countOrNever(name string, def, off, least, most int) int {
 	if b.isNever(name) {
 		return off
@@ -114,7 +116,8 @@ func (b *block) countOrNever(name string, def, off, least, most int) int {
 	return b.number(name, def, least, most, numberHint(least, most)+orNeverHint)
 }
 
-// countZeroIsNever is countOrNever, but zero is taken too. It means never, with a warning.
+// countZeroIsNever reads a whole number from 1 to most, or "never". It returns off for "never". It accepts zero as
+// "never", with a warning.
 func (b *block) countZeroIsNever(name string, def, off, most int) int {
 	if b.isNever(name) {
 		return off
@@ -127,14 +130,14 @@ func (b *block) countZeroIsNever(name string, def, off, most int) int {
 	return n
 }
 
-// isNever reports whether the argument is there and is "never".
+// isNever reports whether the argument is present and is "never".
 func (b *block) isNever(name string) bool {
 	text, _ := b.plainText(name)
 	return text == never
 }
 
-// zeroForNever warns of a zero that means never. A later release will refuse it.
+// zeroForNever warns about a zero that means "never". A later release will refuse that zero.
 func (b *block) zeroForNever(name, zero string) {
 	b.l.warn(b.rangeOf(name), "Old spelling", "%s: write %q instead of %s. "+
-		"Both mean the same here for now. A later release will refuse %s.", name, never, zero, zero)
+		"Both mean the same for now. A later release will refuse %s.", name, never, zero, zero)
 }

@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// A spelling is how the values of an argument are written, and what they come to.
+// A spelling is an argument, the ways to write its values, and the values of its field.
 type spelling struct {
-	argument string // behind the name of its block and a dot, if that block is in the consul block
+	argument string // with the name of its block and a dot in front, if the block is in the consul block
 	protocol string // empty: TCP
-	field    string // of Config or Service or, behind a dot, of its Consul query
+	field    string // field of Config or Service; with a dot in front: of the service's Consul query
 	values   map[string]any
-	warned   string // what is still taken for never, with a warning; empty: nothing
+	warned   string // old text for never, accepted with a warning; empty: none
 }
 
-// spellings are those of every argument that has a zero, or a never, that means something of its own.
+// spellings returns every argument whose zero or "never" has a meaning of its own.
 func spellings() []spelling {
 	orNever := map[string]any{`"never"`: Off * time.Nanosecond, `"3s"`: 3 * time.Second}
 	none := map[string]any{`"0s"`: Off * time.Nanosecond, `"3s"`: 3 * time.Second}
@@ -50,7 +50,7 @@ func spellings() []spelling {
 	}
 }
 
-// load loads a configuration in which the argument has a value.
+// load loads a configuration in which the argument has the given value.
 func (s *spelling) load(t *testing.T, value string) (*Config, Diagnostics) {
 	t.Helper()
 	argument := s.argument + " = " + value + "\n"
@@ -82,7 +82,7 @@ func (s *spelling) load(t *testing.T, value string) (*Config, Diagnostics) {
 	return cfg, diags
 }
 
-// value returns what the argument has come to in cfg.
+// value returns the value of the argument's field in cfg.
 func (s *spelling) value(cfg *Config) any {
 	v := reflect.ValueOf(cfg).Elem()
 	if !v.FieldByName(strings.TrimPrefix(s.field, "Consul.")).IsValid() {
@@ -98,8 +98,8 @@ func (s *spelling) value(cfg *Config) any {
 	return v.FieldByName(s.field).Interface()
 }
 
-// Zero and never have one meaning in each place where they can stand: in the configuration, in the types, in what a
-// running lictor shows, and in what a change is shown as.
+// Zero and never have one meaning everywhere: in the configuration, in the types, in what a running Lictor shows, and
+// in the output of Compare.
 func TestZeroAndNever(t *testing.T) {
 	for _, s := range spellings() {
 		t.Run(s.argument, func(t *testing.T) {
@@ -117,7 +117,7 @@ func TestZeroAndNever(t *testing.T) {
 				name := s.argument[strings.LastIndex(s.argument, ".")+1:]
 				if !strings.Contains(string(shown), `"`+name+`":"`+text+`"`) &&
 					!strings.Contains(string(shown), `"`+name+`":`+text) {
-					t.Errorf("%s is shown in another way: %s", value, shown)
+					t.Errorf("%s is missing in the JSON: %s", value, shown)
 				}
 				got := &Config{}
 				if err := json.Unmarshal(shown, got); err != nil || s.value(got) != want {
@@ -144,7 +144,7 @@ func TestZeroAndNever(t *testing.T) {
 	}
 }
 
-// wantChange compares cfg, in which the argument has the value old, with one in which it has another.
+// wantChange changes the argument in cfg from old to next, and checks the output of Compare.
 func (s *spelling) wantChange(t *testing.T, cfg *Config, old, next string) {
 	t.Helper()
 	other, _ := s.load(t, next)
@@ -157,9 +157,9 @@ func (s *spelling) wantChange(t *testing.T, cfg *Config, old, next string) {
 	}
 }
 
-// Every field with a zero or an Off of its own is among the spellings.
+// Every field whose zero or Off has a meaning of its own is in spellings.
 func TestSpellingsAreComplete(t *testing.T) {
-	known := map[string]bool{"FailoverBelow": true, "FailoverOn": true} // zero means that there is nothing to show
+	known := map[string]bool{"FailoverBelow": true, "FailoverOn": true} // fields whose zero is not shown
 	for _, s := range spellings() {
 		known[strings.TrimPrefix(strings.TrimPrefix(s.field, "Consul."), "HoldMax.")] = true
 	}
@@ -177,8 +177,8 @@ func TestSpellingsAreComplete(t *testing.T) {
 	}
 }
 
-// A lictor from before there was the word "never" shows zeros. They mean now what they meant then, so that plan shows
-// no change when only the program has changed.
+// A Lictor of a release without the word "never" shows zeros. Zeros keep their old meaning, so that plan shows no
+// change when only the program has changed.
 func TestUnmarshalOfOldZeros(t *testing.T) {
 	const text = `
 		upgrade_grace  = "never"
@@ -218,7 +218,7 @@ func TestUnmarshalOfOldZeros(t *testing.T) {
 	if err := json.Unmarshal([]byte(shown), running); err != nil {
 		t.Fatal(err)
 	}
-	// What the old lictor does not know shows as a change, and nothing else does.
+	// Only arguments that the old Lictor does not know show as changes.
 	const want = `~ service "dns"
     + consul.hold_max.critical = "1m0s"
     + consul.hold_max.forgotten = "1m0s"
@@ -232,6 +232,6 @@ func TestUnmarshalOfOldZeros(t *testing.T) {
 		t.Fatal(err)
 	}
 	if b.String() != want {
-		t.Errorf("what would change:\n%s\nwant:\n%s", b.String(), want)
+		t.Errorf("got:\n%s\nwant:\n%s", b.String(), want)
 	}
 }

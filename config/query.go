@@ -6,13 +6,14 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// newQuery is the query of a consul block that says nothing.
+// newQuery returns the query of an empty consul block.
 func newQuery(name string) ConsulQuery {
 	return ConsulQuery{Service: name, Statuses: []string{statusPassing}, MaxDrop: DefaultMaxDrop,
 		DropHold: DefaultDropHold, HoldMax: defaultHoldMax()}
 }
 
-// queries reads a consul block of the service called name: one query, or one for each of its datacenters.
+// queries reads a consul block of the service called name. It returns one query, or one for each datacenter of the
+// block.
 func (l *loader) queries(b *block, name string) []ConsulQuery {
 	q := newQuery(name)
 	if v, ok := b.pathText("service", maxConsulName); ok {
@@ -41,10 +42,11 @@ func (l *loader) queries(b *block, name string) []ConsulQuery {
 	return b.datacenters(q)
 }
 
-// defaultHoldMax is the HoldMax of a query that does not say any.
+// defaultHoldMax returns the HoldMax of a query that sets none.
 func defaultHoldMax() HoldMax { return HoldMax{Critical: DefaultHoldMax, Forgotten: DefaultHoldMax} }
 
-// holdMax reads the argument hold_max, which is for all reasons, or the block hold_max, which has an argument for each.
+// holdMax reads the argument hold_max, which applies to all reasons, or the block hold_max, which has an argument for
+// each reason.
 func (b *block) holdMax() HoldMax {
 	each := b.eachReason("hold_max", holdMaxSchema())
 	if each == nil {
@@ -57,7 +59,7 @@ func (b *block) holdMax() HoldMax {
 	}
 }
 
-// datacenters returns a query like q for each of the block's datacenters, or q if it has none.
+// datacenters returns a copy of q for each of the block's datacenters, or only q if the block lists none.
 func (b *block) datacenters(q ConsulQuery) []ConsulQuery {
 	if !b.has("datacenters") {
 		return []ConsulQuery{q}
@@ -66,7 +68,7 @@ func (b *block) datacenters(q ConsulQuery) []ConsulQuery {
 	for _, datacenter := range b.texts("datacenters", `["dc1", "dc2"]`, "datacenter") {
 		if slices.ContainsFunc(all, func(other ConsulQuery) bool { return other.Datacenter == datacenter }) {
 			b.l.problem(b.rangeOf("datacenters"), "Duplicate datacenter",
-				"datacenters: %q is there twice. Remove it.", datacenter)
+				"datacenters: %q is listed twice. Remove one of them.", datacenter)
 		}
 		q.Datacenter = datacenter
 		all = append(all, q)
@@ -77,7 +79,7 @@ func (b *block) datacenters(q ConsulQuery) []ConsulQuery {
 	return all
 }
 
-// exclusions reports arguments that cannot stand together.
+// exclusions reports pairs of arguments that a consul block cannot have together.
 func (b *block) exclusions() {
 	for _, pair := range [][2]string{
 		{"datacenters", "datacenter"}, {"datacenters", "peer"},
@@ -86,21 +88,21 @@ func (b *block) exclusions() {
 	} {
 		if b.has(pair[0]) && b.has(pair[1]) {
 			b.l.problem(b.attrs[pair[1]].NameRange.Ptr(), "Arguments that exclude each other",
-				"A consul block cannot have %s and %s. Remove one; "+
-					"what should be tried next goes into another consul block.", pair[0], pair[1])
+				"A consul block cannot have both %s and %s. Remove one. "+
+					"To try one after the other, write two consul blocks.", pair[0], pair[1])
 		}
 	}
 }
 
-// The statuses of instances that may get traffic.
+// The statuses of instances that can be in the list statuses.
 const (
 	statusPassing  = "passing"
 	statusWarning  = "warning"
 	statusCritical = "critical"
 )
 
-// statuses reads which instances count. Those that pass always do: a service of which only the ailing instances are
-// used is a slip.
+// statuses reads the list of statuses whose instances are used. The list must have "passing": a service that uses only
+// failing instances is a mistake.
 func (b *block) statuses() []string {
 	const example = `["passing", "warning"]`
 	list := b.texts("statuses", example, "status")
@@ -112,21 +114,23 @@ func (b *block) statuses() []string {
 	}
 	if !slices.Contains(list, statusPassing) {
 		b.l.problem(b.rangeOf("statuses"), "Bad statuses",
-			"statuses: instances that are passing must count. Write %s, or leave it out.", example)
+			"statuses: the list must have \"passing\". Write %s, or leave statuses out.", example)
 	}
 	return list
 }
 
-// checkedFromHere reports that critical instances count in a service that does not ask them whether they are fit.
+// checkedFromHere reports a query that uses critical instances in a service without a check over HTTP. Lictor must
+// check itself whether critical instances work.
 func (b *block) checkedFromHere(q ConsulQuery, check *Check) {
 	if slices.Contains(q.Statuses, statusCritical) && (check == nil || check.HTTP == "") {
 		b.l.problem(b.rangeOf("statuses"), "Critical instances without a check",
-			"statuses: %q needs a check with http in this service, which says then whether an instance gets clients.",
+			"statuses: %q needs a check block with http in this service, "+
+				"to decide whether a critical instance gets clients.",
 			statusCritical)
 	}
 }
 
-// texts reads a list of strings, none of which may be empty; noun is what one of them is.
+// texts reads a list of strings that must not be empty. noun is the word for one of them, for messages.
 func (b *block) texts(name, example, noun string) []string {
 	var list []string
 	for _, expr := range b.items(name, example) {
@@ -144,7 +148,7 @@ func (b *block) texts(name, example, noun string) []string {
 	return list
 }
 
-// has tells whether the argument is there, and is not null.
+// has reports whether the argument is present and not null.
 func (b *block) has(name string) bool {
 	return b.attrs[name] != nil && !isNull(b.attrs[name].Expr)
 }

@@ -17,16 +17,16 @@ import (
 
 const reference = "../docs/configuration.md"
 
-// An argumentDoc is what docs/configuration.md says of one argument: a heading with its name, a list with the fields
-// below, and text.
+// An argumentDoc is the description of one argument in docs/configuration.md: a heading with its name, a list with the
+// fields below, and text.
 type argumentDoc struct {
-	section string // of which block, as in sections
+	section string // its block, as in sections
 	name    string
 	fields  map[string]string
 	text    string
 }
 
-// sections are the schemas by their headings in docs/configuration.md.
+// sections maps the headings in docs/configuration.md to their schemas.
 func sections() map[string]*hcl.BodySchema {
 	return map[string]*hcl.BodySchema{
 		"Top level": rootSchema(), "`admin`": adminSchema(), "`access_log`": accessLogSchema(),
@@ -38,7 +38,7 @@ func sections() map[string]*hcl.BodySchema {
 	}
 }
 
-// readReference returns the arguments in docs/configuration.md, in their order.
+// readReference returns the arguments in docs/configuration.md, in order.
 func readReference(t *testing.T) []*argumentDoc {
 	t.Helper()
 	text, err := os.ReadFile(reference)
@@ -125,7 +125,7 @@ func mapKeys[V any](m map[string]V) (keys []string) {
 	return keys
 }
 
-// TestReferenceIsTrue holds what docs/configuration.md says of each argument to what Load does with it.
+// TestReferenceIsTrue checks what docs/configuration.md says of each argument against what Load does with it.
 func TestReferenceIsTrue(t *testing.T) {
 	files := referenceFiles(t)
 	for _, doc := range readReference(t) {
@@ -139,7 +139,7 @@ func TestReferenceIsTrue(t *testing.T) {
 	}
 }
 
-// A world is what one argument is tried in.
+// A world is the configuration in which one argument is tried.
 type world struct {
 	doc   *argumentDoc
 	files func(text string) string
@@ -191,7 +191,7 @@ func (w *world) load(env map[string]string, protocol string, lines ...string) (*
 		}
 	}
 	cfg, diags := loadText(w.files(text), env)
-	if cfg != nil { // where things stand in the text is no part of what they mean
+	if cfg != nil { // places in the text are not part of the meaning
 		for i := range cfg.Services {
 			s := &cfg.Services[i]
 			s.DeclRange = hcl.Range{}
@@ -203,46 +203,46 @@ func (w *world) load(env map[string]string, protocol string, lines ...string) (*
 	return cfg, diags
 }
 
-// alone is w without what the argument needs beside it.
+// alone returns w without the arguments that the documented argument needs beside it.
 func (w *world) alone() *world {
 	doc := &argumentDoc{section: w.doc.section, name: w.doc.name, fields: map[string]string{}}
 	return &world{doc: doc, files: w.files, t: w.t}
 }
 
-// mustLoad is load of what has to be right.
+// mustLoad loads a configuration that must be valid.
 func (w *world) mustLoad(why, protocol string, lines ...string) *Config {
 	w.t.Helper()
 	cfg, diags := w.load(nil, protocol, lines...)
 	if cfg == nil {
-		w.t.Fatalf("%s: what it gives as %s is no good. If the argument needs another one beside it, say so in a "+
+		w.t.Fatalf("%s: its %s is not valid. If the argument needs another one beside it, say so in a "+
 			"line \"- Together with: `other = ...`\", "+
 			"and if it is for one protocol only, in a line \"- For: UDP\":\n%s", reference, why, textOf(diags))
 	}
 	return cfg
 }
 
-// protocol is the one that the argument is for; empty: either.
+// protocol returns the protocol that the argument is for, or "" if it is for both.
 func (w *world) protocol() string { return strings.ToLower(w.doc.fields["For"]) }
 
 func equal(a, b *Config) bool { return reflect.DeepEqual(a, b) }
 
-// required tells whether the block is no good without the argument.
+// required reports whether the documentation says that the argument is required.
 func (w *world) required() bool { return strings.Contains(w.doc.fields["Default"], "required") }
 
-// example checks that the example is one, and that it says something.
+// example checks that the documented example is valid and differs from the default.
 func (w *world) example() {
 	with := w.mustLoad("example", w.protocol(), code(w.doc.fields["Example"])...)
 	without, _ := w.load(nil, w.protocol())
-	if without == nil { // of two that belong together, the other cannot stand alone either
+	if without == nil { // of two arguments that need each other, the other cannot be alone either
 		without, _ = w.alone().load(nil, w.protocol())
 	}
 	switch {
 	case w.required() && without != nil:
-		w.t.Errorf("%s: it says that %s is required, and it is not", reference, w.doc.name)
+		w.t.Errorf("%s: %s is described as required, but is not", reference, w.doc.name)
 	case !w.required() && without == nil:
-		w.t.Errorf("%s: it does not say that %s is required", reference, w.doc.name)
+		w.t.Errorf("%s: %s is required, but not described as required", reference, w.doc.name)
 	case without != nil && equal(with, without):
-		w.t.Errorf("%s: the example of %s comes to the same as leaving it out; take another value",
+		w.t.Errorf("%s: the example of %s is the same as the default; take another value",
 			reference, w.doc.name)
 	}
 }
@@ -261,7 +261,7 @@ func (w *world) defaults() {
 	for protocol, value := range values {
 		with, without := w.mustLoad("default", protocol, w.doc.name+" = "+value), w.mustLoad("default", protocol)
 		if !equal(with, without) {
-			w.t.Errorf("%s: it says that %s without a value is %s, but that is not so. The default is in "+
+			w.t.Errorf("%s: the default of %s is described as %s, but that is not so. The default is in "+
 				"config/config.go", reference, w.doc.name, value)
 		}
 	}
@@ -272,7 +272,7 @@ var (
 	oneOf       = regexp.MustCompile("^one of (`[a-z_]+`(, )?)+$")
 )
 
-// typed checks that the type is the argument's.
+// typed checks that the documented type is the argument's type.
 func (w *world) typed() {
 	var good, bad []string
 	kind := w.doc.fields["Type"]
@@ -323,18 +323,18 @@ func (w *world) typed() {
 	}
 	for _, value := range bad {
 		if _, diags := w.load(nil, w.protocol(), w.doc.name+" = "+value); len(diags.Diagnostics) == 0 {
-			w.t.Errorf("%s: by its type %q, %s may not be %s, but it may", reference, kind, w.doc.name, value)
+			w.t.Errorf("%s: by its type %q, %s must not be %s, but Load accepts it", reference, kind, w.doc.name, value)
 		}
 	}
 }
 
-// variable checks that the environment variable means what the argument does.
+// variable checks that the documented environment variable has the same effect as the argument.
 func (w *world) variable() {
 	if w.doc.fields["Variable"] == "" {
 		return
 	}
 	env := map[string]string{}
-	for _, doc := range readReference(w.t) { // for what it needs beside it, there is a variable too
+	for _, doc := range readReference(w.t) { // the arguments that it needs beside it have variables too
 		if example := code(doc.fields["Example"])[0]; doc == w.doc || doc.name == w.doc.name ||
 			slices.Contains(code(w.doc.fields["Together with"]), example) {
 			if name := doc.fields["Variable"]; name != "" && doc.section == w.doc.section {
@@ -347,12 +347,12 @@ func (w *world) variable() {
 	want := w.mustLoad("example", "", code(w.doc.fields["Example"])...)
 	got, diags := w.alone().load(env, "")
 	if got == nil || !equal(got, want) {
-		w.t.Errorf("%s: it says that the variables %v mean the same as %s, but that is not so:\n%s", reference,
+		w.t.Errorf("%s: the variables %v are described as equal to %s, but that is not so:\n%s", reference,
 			mapKeys(env), w.doc.name, textOf(diags))
 	}
 }
 
-// referenceFiles makes the files that the examples name, and returns a function that puts their paths in.
+// referenceFiles creates the files that the examples name. It returns a function that replaces their paths in a text.
 func referenceFiles(t *testing.T) func(text string) string {
 	file := writeFiles(t)
 	dir := filepath.Dir(file("token"))

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// manyServices is a configuration of n services, all at one port, each at an address of its own.
+// manyServices returns a configuration of n services that listen on the same port, each on an address of its own.
 func manyServices(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -21,8 +21,8 @@ func manyServices(n int) string {
 	return b.String()
 }
 
-// However many listeners there are, a further one is compared with few of them: or loading would take the square of
-// time.
+// A new listener is compared with a fixed number of others. Otherwise the time to load would grow with the square of
+// the number of listeners.
 func TestCollisionsAreFoundWithoutLookingAtAll(t *testing.T) {
 	port := &portClaims{byAddr: map[netip.Addr]*claim{}}
 	for i := range 10_000 {
@@ -34,7 +34,7 @@ func TestCollisionsAreFoundWithoutLookingAtAll(t *testing.T) {
 	}
 }
 
-// The first listener that collides is reported, as if all were looked at.
+// The listener in a collision message is the same as if all listeners had been compared.
 func TestCollisionsAreThoseOfAll(t *testing.T) {
 	addrs := []string{"0.0.0.0", "::", "::1", "2001:db8::7", "fe80::1%a", "fe80::1%b", "127.0.0.1",
 		"127.0.0.2", "10.0.0.5"}
@@ -61,7 +61,7 @@ func TestCollisionsAreThoseOfAll(t *testing.T) {
 	}
 }
 
-// A problem's block is found without looking at all blocks, and is the one that the parser's own function finds.
+// The block of a problem is found by binary search, and is the block that the parser's own function finds.
 func TestContextOfManyBlocks(t *testing.T) {
 	src := []byte("log_level = \"x\"\n" + manyServices(50) + "consul {\n}\n service \"a\" \"b\" {}\n")
 	file, diags := hclsyntax.ParseConfig(src, "test.hcl", hcl.InitialPos)
@@ -72,7 +72,7 @@ func TestContextOfManyBlocks(t *testing.T) {
 	s.add("test.hcl", src, file)
 	nav, ok := file.Nav.(interface{ ContextString(int) string })
 	if !ok {
-		t.Fatal("the parser has no such function any more")
+		t.Fatal("the parser no longer has the function")
 	}
 	for offset := range src {
 		if got, want := s.files["test.hcl"].context(offset), nav.ContextString(offset); got != want {

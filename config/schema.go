@@ -6,7 +6,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// The language. These are functions, so that there is nothing to change.
+// The configuration language. These are functions rather than variables, so that nothing can change them.
 
 func rootSchema() *hcl.BodySchema {
 	s := arguments("log_level", "log_json", "shutdown_grace", "upgrade_grace", "engine", "state_dir")
@@ -76,12 +76,12 @@ func arguments(names ...string) *hcl.BodySchema {
 	return s
 }
 
-// A shape says what may be in a block, and what of that may be shown. A nil shape has nothing in it.
+// A shape says what a block may contain, and which values may be shown. A nil shape contains nothing.
 type shape struct {
 	schema   *hcl.BodySchema
-	secrets  []string          // the arguments that hold secrets
-	blocks   map[string]*shape // by type; those that it lacks are treated as unknown
-	labelled bool              // it has a name
+	secrets  []string          // arguments that hold secrets
+	blocks   map[string]*shape // by type; other inner blocks are unknown
+	labelled bool              // the block has a name
 }
 
 // argument reports whether the block has an argument of that name, and whether its value may be shown.
@@ -93,7 +93,7 @@ func (s *shape) argument(name string) (known, shown bool) {
 	return known, known && !slices.Contains(s.secrets, name)
 }
 
-// inner returns the shape of the blocks of a type in this one, or nil.
+// inner returns the shape of the inner blocks of a type, or nil if the schema does not know them.
 func (s *shape) inner(blockType string) *shape {
 	if s == nil {
 		return nil
@@ -101,7 +101,7 @@ func (s *shape) inner(blockType string) *shape {
 	return s.blocks[blockType]
 }
 
-// language returns the shape of a whole configuration.
+// language returns the shape of a whole configuration file.
 func language() *shape {
 	query := &shape{schema: querySchema(), blocks: map[string]*shape{"hold_max": {schema: holdMaxSchema()}}}
 	service := &shape{schema: serviceSchema(), labelled: true, blocks: map[string]*shape{

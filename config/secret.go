@@ -6,7 +6,7 @@ import (
 	"log/slog"
 )
 
-// A Secret prints as "(secret)" in whatever way it is printed. Its text is string(s).
+// A Secret prints as "(secret)" however it is printed. Convert it to a string to get its text.
 type Secret string
 
 const secretText = "(secret)"
@@ -17,7 +17,7 @@ func (Secret) String() string { return secretText }
 // GoString returns "(secret)", for %#v.
 func (Secret) GoString() string { return secretText }
 
-// Format writes "(secret)" whatever the verb; %x and %q would otherwise get at the text.
+// Format writes "(secret)" for every verb. Without it %x and %q would print the text.
 func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, secretText) }
 
 // MarshalText returns "(secret)", for JSON and other encodings.

@@ -36,7 +36,7 @@ func TestSecretNeverPrints(t *testing.T) {
 	}
 }
 
-// Each of these is a mistake in, beside or around a secret, or puts one where none belongs.
+// Each case is a mistake in, beside or around a secret, or a secret in a wrong place.
 func TestDiagnosticsNeverShowSecrets(t *testing.T) {
 	const secret = "8a6bf0c2-1d2e-4f3a-9b8c"
 	sources := []string{

@@ -27,21 +27,21 @@ func (l *loader) services(root *block) {
 		name := b.Labels[0]
 		if first, ok := seen[name]; ok {
 			l.problem(b.LabelRanges[0].Ptr(), "Duplicate service",
-				"There is a service %q already, at %s. Give one of them another name; "+
-					"what it is called in Consul can be said in its consul block.", name, place(first))
+				"There is already a service %q, at %s. Give one of them another name; "+
+					"in its consul block, service = %q names the service in Consul.", name, place(first), name)
 		} else {
 			seen[name] = b.DefRange
 		}
 		if problem := badName(name); problem != "" {
 			l.problem(b.LabelRanges[0].Ptr(), "Bad service name",
-				"%s A name is 1 to %d printable characters without spaces, "+
-					"for it goes into logs and metrics.", problem, maxNameLength)
+				"%s A name has 1 to %d printable characters and no spaces, "+
+					"because logs and metrics contain it.", problem, maxNameLength)
 		}
 		l.cfg.Services = append(l.cfg.Services, l.service(b))
 	}
 }
 
-// badName is what is wrong with a service's name, or empty.
+// badName returns what is wrong with a service's name, or "".
 func badName(name string) string {
 	switch {
 	case name == "":
@@ -51,7 +51,7 @@ func badName(name string) string {
 	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }):
 		return "The name contains a space or a control character."
 	case isDots(name):
-		return "A path cannot have this name in it."
+		return "\".\" and \"..\" cannot be names, because paths of the admin API contain the name."
 	}
 	return ""
 }
@@ -60,7 +60,7 @@ func badName(name string) string {
 func (l *loader) service(hb *hcl.Block) Service {
 	b := l.open(hb.Body, serviceSchema(), hb.DefRange)
 	s := Service{Name: hb.Labels[0], DeclRange: hb.DefRange}
-	// Of an unknown protocol nobody can tell which arguments belong to it; TCP's are no worse than UDP's then.
+	// An unknown protocol is treated as TCP below, except that arguments of the other protocol are not reported.
 	protocol := b.oneOf("protocol", TCP.String(), protocolNames())
 	_ = s.Protocol.UnmarshalText([]byte(protocol))
 	_ = s.Balance.UnmarshalText([]byte(b.oneOf("balance", RoundRobin.String(), balanceNames())))
@@ -77,10 +77,10 @@ func (l *loader) service(hb *hcl.Block) Service {
 	return s
 }
 
-// timeouts reads what depends on the protocol.
+// timeouts reads the timeouts and the arguments of UDP sessions.
 func (b *block) timeouts(s *Service) {
 	s.ConnectTimeout = b.durationAboveZero("connect_timeout", DefaultConnectTimeout,
-		"it is how long an instance has to accept a connection. The default is \"1s\"")
+		"it is the time that an instance has to accept a connection. The default is \"1s\"")
 	s.HalfCloseTimeout = b.durationOrNever("half_close_timeout", DefaultHalfCloseTimeout, Off)
 	s.MaxSessions = b.integer("max_sessions", DefaultMaxSessions, 1, maxMaxSessions)
 	s.Responses = b.responses()
@@ -93,7 +93,7 @@ func (b *block) timeouts(s *Service) {
 	}
 }
 
-// responses reads how many responses are expected: zero if that is any number, and Off if there are none.
+// responses reads how many responses are expected. It returns zero for any number, and Off for none.
 func (b *block) responses() int {
 	const anyNumber = -1
 	n := b.countOrNever("responses", anyNumber, anyNumber, 0, maxDatagramLimit)
@@ -124,7 +124,8 @@ func (b *block) foreign(p Protocol) {
 	}
 }
 
-// plainText is the value of an argument that was checked already; it reports nothing.
+// plainText returns the text of an argument without reporting problems. It returns false if the argument is absent, and
+// "" if its value is not text.
 func (b *block) plainText(name string) (string, bool) {
 	attr := b.attrs[name]
 	if attr == nil {
@@ -137,8 +138,8 @@ func (b *block) plainText(name string) (string, bool) {
 	return v.AsString(), true
 }
 
-// endpoints reads where the service's endpoints come from: any number of consul blocks and a static block, in order
-// of preference.
+// endpoints reads the sources of the service's endpoints: any number of consul blocks and a static block, in order of
+// preference.
 func (l *loader) endpoints(b *block, s *Service) {
 	var queries []ConsulQuery
 	for _, inner := range b.blocks.OfType("consul") {
@@ -162,12 +163,13 @@ func (l *loader) endpoints(b *block, s *Service) {
 	b.failover(s, s.hasFailover())
 }
 
-// hasFailover reports whether the service has several sources of endpoints.
+// hasFailover reports whether the service has more than one source of endpoints.
 func (s *Service) hasFailover() bool {
 	return len(s.Failover) > 0 || s.Consul != nil && s.Static != nil
 }
 
-// failover reads when the service goes from one source to another; several says whether there is another.
+// failover reads when the service changes from one source to another. several says whether the service has more than
+// one.
 func (b *block) failover(s *Service, several bool) {
 	below := b.integer("failover_below", DefaultFailoverBelow, 1, maxFailoverBelow)
 	hold := b.durationOrNone("failback_hold", DefaultFailbackHold, Off)
@@ -178,9 +180,9 @@ func (b *block) failover(s *Service, several bool) {
 	}
 	for _, name := range []string{"failover_on", "failover_below", "failback_hold"} {
 		if attr := b.attrs[name]; attr != nil && !several {
-			b.l.problem(attr.NameRange.Ptr(), "Failover to nowhere",
-				"%s: service %q has one source of endpoints. Remove it, or name another source: "+
-					"more datacenters, another consul block, or a static block.", name, s.Name)
+			b.l.problem(attr.NameRange.Ptr(), "Failover without another source",
+				"%s: service %q has only one source of endpoints. Remove %s, or add a source: "+
+					"more datacenters, another consul block, or a static block.", name, s.Name, name)
 		}
 	}
 }

@@ -15,7 +15,7 @@ import (
 
 const endpointsExample = `["10.0.0.5:80", "db.example.com:5432"]`
 
-// endpoints reads the list of a static block of a service, and claims them.
+// endpoints reads the list of endpoints of a static block, and records them for the search for loops.
 func (b *block) endpoints(s *Service) []StaticEndpoint {
 	exprs := b.items("endpoints", endpointsExample)
 	if attr := b.attrs["endpoints"]; attr == nil || isNull(attr.Expr) {
@@ -39,7 +39,7 @@ func (b *block) endpoints(s *Service) []StaticEndpoint {
 			continue
 		case duplicate:
 			b.l.problem(expr.Range().Ptr(), "Duplicate endpoint",
-				"%q is in the list already, at %s. Remove one of them.", v.AsString(), place(first))
+				"%q is already in the list, at %s. Remove one of them.", v.AsString(), place(first))
 			continue
 		}
 		b.l.static = append(b.l.static, staticClaim{e, s.Protocol, s.Name, v.AsString(), expr.Range()})
@@ -61,11 +61,11 @@ func parseEndpoint(s string) (e StaticEndpoint, problem string) {
 	ip, err := netip.ParseAddr(host)
 	switch {
 	case err == nil && ip.Unmap().IsUnspecified():
-		return e, fmt.Sprintf("%q: nothing can be dialled at %s. Write the address of an instance", s, host)
+		return e, fmt.Sprintf("%q: %s cannot be dialled. Write the address of an instance", s, host)
 	case err == nil && ip.Unmap().IsMulticast():
-		return e, fmt.Sprintf("%q: a multicast address is no instance's. Write the address of an instance", s)
+		return e, fmt.Sprintf("%q: an instance cannot have a multicast address. Write the address of an instance", s)
 	case err == nil && ip.Unmap() == broadcast():
-		return e, fmt.Sprintf("%q: the broadcast address is no instance's. Write the address of an instance", s)
+		return e, fmt.Sprintf("%q: an instance cannot have the broadcast address. Write the address of an instance", s)
 	case err == nil && lacksInterface(ip):
 		return e, fmt.Sprintf("%q: %s", s, needsInterface(ip))
 	case err == nil:
@@ -79,7 +79,7 @@ func parseEndpoint(s string) (e StaticEndpoint, problem string) {
 
 func broadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
 
-// MarshalText returns what stands in the configuration, as far as it matters: "10.0.0.5:80" or "db.example.com:5432".
+// MarshalText returns the endpoint as it is written in the configuration: "10.0.0.5:80" or "db.example.com:5432".
 func (e StaticEndpoint) MarshalText() ([]byte, error) {
 	if e.Host == "" {
 		return e.Addr.MarshalText()
@@ -87,7 +87,7 @@ func (e StaticEndpoint) MarshalText() ([]byte, error) {
 	return fmt.Appendf(nil, "%s:%d", e.Host, e.Addr.Port()), nil
 }
 
-// UnmarshalText takes what MarshalText returns.
+// UnmarshalText accepts the texts that MarshalText returns.
 func (e *StaticEndpoint) UnmarshalText(text []byte) error {
 	host, portText, err := net.SplitHostPort(string(text))
 	if err != nil {

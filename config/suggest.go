@@ -7,10 +7,10 @@ import (
 	"github.com/agext/levenshtein"
 )
 
-// Nearest is the one of names that given looks like a misspelling of, or empty.
+// Nearest returns the name that given is probably a misspelling of, or "" if no name is near.
 func Nearest(given string, names []string) string {
 	given = strings.ToLower(given)
-	best, bestDistance := "", 3 // the same distance as HCL's own suggestions
+	best, bestDistance := "", 3 // one more than the greatest distance that counts, as in HCL's own suggestions
 	for _, name := range names {
 		d := levenshtein.Distance(given, name, nil)
 		if len(given) >= 3 && (strings.HasPrefix(given, name) || strings.HasPrefix(name, given)) {
@@ -23,7 +23,7 @@ func Nearest(given string, names []string) string {
 	return best
 }
 
-// didYouMean is a sentence that starts with a space, or empty.
+// didYouMean returns a sentence that begins with a space, or "" if no name is near.
 func didYouMean(given string, names []string) string {
 	if name := Nearest(given, names); name != "" {
 		return fmt.Sprintf(" Did you mean %q?", name)
@@ -31,7 +31,7 @@ func didYouMean(given string, names []string) string {
 	return ""
 }
 
-// either lists names as `"a", "b" or "c"`.
+// either returns the quoted names as a list: "a", "b" or "c".
 func either(names []string) string {
 	var b strings.Builder
 	for i, name := range names {

@@ -9,13 +9,15 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// maxPEM bounds a file of certificates or a key, in bytes. All authorities that browsers trust take 220 KB.
+// maxPEM is the largest size of a file of certificates or a key, in bytes. The file of all authorities that browsers
+// trust has 220 KB.
 const maxPEM = 4 << 20
 
-// tlsVariables are the environment variables that stand in for the arguments of a tls block. An empty name is none.
+// tlsVariables names the environment variables that stand in for the arguments of a tls block. An empty name means that
+// there is no such variable.
 type tlsVariables struct{ caFile, caPath, certFile, keyFile, serverName, verify string }
 
-// consulTLSVariables are those of Consul's own tools.
+// consulTLSVariables returns the environment variables of Consul's own tools.
 func consulTLSVariables() tlsVariables {
 	return tlsVariables{
 		caFile: "CONSUL_CACERT", caPath: "CONSUL_CAPATH", certFile: "CONSUL_CLIENT_CERT", keyFile: "CONSUL_CLIENT_KEY",
@@ -23,7 +25,7 @@ func consulTLSVariables() tlsVariables {
 	}
 }
 
-// readTLS reads a tls block, which may be nil, and its variables, and everything that they name.
+// readTLS reads a tls block, which may be nil, and its environment variables. It also checks the files that they name.
 func (r *settings) readTLS(b *block, t *TLS, v tlsVariables) {
 	caFile, caPath := r.setting(b, "ca_file", v.caFile), r.setting(b, "ca_path", v.caPath)
 	cert, key := r.setting(b, "cert_file", v.certFile), r.setting(b, "key_file", v.keyFile)
@@ -39,21 +41,21 @@ func (r *settings) readTLS(b *block, t *TLS, v tlsVariables) {
 		}
 	}
 	if caPath.set() && !isDir(caPath.value) {
-		r.bad(caPath, "Unreadable directory", "%s is not a directory. Name one that holds certificates, or use "+
+		r.bad(caPath, "Unreadable directory", "%s is not a directory. Name a directory of certificates, or use "+
 			"ca_file", caPath.value)
 	}
 	r.keyPair(cert, key)
 }
 
-// keyPair checks that a client certificate and its key are both there and belong together.
+// keyPair checks that a client certificate and its key are both present and match.
 func (r *settings) keyPair(cert, key setting) {
 	switch {
 	case cert.set() && !key.set():
 		r.bad(cert, "Certificate without a key",
-			"a client certificate needs its key. Give key_file%s too", key.orVariable())
+			"a client certificate needs its key. Set key_file%s too", key.orVariable())
 	case key.set() && !cert.set():
 		r.bad(key, "Key without a certificate",
-			"a key needs its client certificate. Give cert_file%s too", cert.orVariable())
+			"a key needs its client certificate. Set cert_file%s too", cert.orVariable())
 	}
 	var pem [2][]byte
 	readable := true
@@ -75,7 +77,7 @@ func (r *settings) keyPair(cert, key setting) {
 	}
 }
 
-// checkCA reads a file of certificates.
+// checkCA returns an error if the file at path cannot be read or holds no certificate.
 func checkCA(path string) error {
 	pem, err := regular.ReadFile(path, maxPEM)
 	if err != nil {

@@ -8,22 +8,22 @@ import (
 	"time"
 )
 
-// UnmarshalJSON reads what another lictor shows of its configuration, see MarshalJSON. It leaves secrets, which do not
-// show, as they are, and so what that lictor does not know.
+// UnmarshalJSON reads the configuration that another Lictor shows with MarshalJSON. It does not change secrets, which
+// are not shown, or arguments that the other Lictor does not know.
 func (c *Config) UnmarshalJSON(text []byte) error {
 	if err := setValue(text, reflect.ValueOf(c).Elem()); err != nil {
 		return err
 	}
 	for i := range c.Services {
 		if s := &c.Services[i]; !s.hasFailover() {
-			s.FailbackHold = 0 // which a lictor without the word "never" shows as "0s"
+			s.FailbackHold = 0 // a Lictor without the word "never" shows "0s" here
 		}
 	}
 	return nil
 }
 
-// AdoptSecrets gives c, which is read from what another lictor shows, the secrets of next: nothing shows whether they
-// are the same.
+// AdoptSecrets copies the secrets of next to c. c was read from another Lictor's answer, which does not show its
+// secrets. So Compare cannot tell whether secrets differ, and does not report them.
 func (c *Config) AdoptSecrets(next *Config) {
 	c.Consul.Token, c.Consul.HTTPAuth = next.Consul.Token, next.Consul.HTTPAuth
 	services := byName(next)
@@ -35,7 +35,7 @@ func (c *Config) AdoptSecrets(next *Config) {
 	}
 }
 
-// setValue reads into a field what plainValue made of one.
+// setValue sets a field from the JSON that plainValue made of such a field.
 func setValue(text json.RawMessage, into reflect.Value) error {
 	switch v := into.Addr().Interface().(type) {
 	case *Secret:

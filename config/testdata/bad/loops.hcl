@@ -14,7 +14,7 @@ service "self" {
       "127.0.0.2:9001", # another address
       "[::1]:9003",     # IPv4 only
       "127.0.0.1:9002", # IPv6 only
-      "10.0.0.5:9003",  # if that is this host, it is found when it runs
+      "10.0.0.5:9003",  # may be this host, which shows only at run time
     ]
   }
 }

@@ -7,7 +7,7 @@ service "web" {
   max_fails          = 0
 }
 
-# Zero is no time at all here, or nothing at all. It stays so.
+# In these arguments zero means zero: no time, or none. That stays valid.
 shutdown_grace = "0s"
 service "zero" {
   listen        = 9001
