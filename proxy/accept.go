@@ -10,8 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// PlainListener returns a listener that accepts as l does, and by accept(2) where the system denies accept4(2), which
-// package net needs. Close closes l.
+// PlainListener returns a listener that accepts connections from l. It uses accept(2) where the system denies
+// accept4(2), which package net needs. Close closes l.
 func PlainListener(l net.Listener) net.Listener { return &plainListener{Listener: l} }
 
 type plainListener struct {
@@ -38,7 +38,7 @@ func (l *plainListener) Accept() (net.Conn, error) {
 	if errors.Is(err, os.ErrClosed) {
 		err = net.ErrClosed
 	}
-	if err != nil { // so that callers can tell whether it passes
+	if err != nil { // lets callers see whether the error is temporary
 		return nil, &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: err}
 	}
 	return c, nil
@@ -51,7 +51,7 @@ func (l *plainListener) Close() error {
 	file := l.file
 	l.mu.Unlock()
 	if file != nil {
-		_ = file.Close() // it is a duplicate: what counts is l
+		_ = file.Close() // only a duplicate; the error of l is returned
 	}
 	return l.Listener.Close()
 }
@@ -62,13 +62,14 @@ func (l *plainListener) plain() *os.File {
 	return l.file
 }
 
-// goPlain has all further connections accepted by accept(2), and returns what to accept from; nil if that cannot be.
+// goPlain switches to accept(2) for all further connections. It returns the socket to accept from, or nil if that is
+// not possible.
 func (l *plainListener) goPlain() *os.File {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	socket, ok := l.Listener.(interface{ File() (*os.File, error) })
 	if ok && l.file == nil && !l.closed {
-		l.file, _ = socket.File() // it is nil after an error
+		l.file, _ = socket.File() // nil after an error
 	}
 	return l.file
 }
@@ -93,7 +94,7 @@ func acceptConn(l *os.File) (net.Conn, error) {
 	}
 	defer func() { _ = file.Close() }() // FileConn duplicates it
 	c, err := net.FileConn(file)
-	if err == nil && c.RemoteAddr() == nil { // it was reset meanwhile
+	if err == nil && c.RemoteAddr() == nil { // the connection was reset meanwhile
 		_ = c.Close()
 		return nil, errAborted
 	}

@@ -8,64 +8,64 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An AccessRecord is what there is to say of a TCP connection or a UDP session that has ended. A UDP client that got
-// no session has none.
+// An AccessRecord describes a TCP connection or a UDP session that has ended. A UDP client that got no session has no
+// record.
 type AccessRecord struct {
 	Service  string
 	Protocol Protocol
 	Client   netip.AddrPort
-	Endpoint lb.Endpoint // zero: none was reached
-	Ended    time.Time   // when
-	// Connect is the time from the arrival of a TCP client until an endpoint was reached, including those that were
-	// tried in vain. Zero: none was reached.
+	Endpoint lb.Endpoint // zero if no endpoint was reached
+	Ended    time.Time   // time of the end
+	// Connect is the time from the arrival of a TCP client until an endpoint was reached, including failed attempts
+	// with other endpoints. Zero means that no endpoint was reached.
 	Connect  time.Duration
-	Duration time.Duration // in all
-	Up, Down int64         // bytes, to the endpoint and from it
-	Reason   string        // of the end, see the constants; of a failure also a colon and the error of the system
+	Duration time.Duration // from its begin to its end
+	Up, Down int64         // bytes to the endpoint and from the endpoint
+	Reason   string        // one of the constants below; after a failure also a colon and the system's error
 
-	DatagramsUp, DatagramsDown int64 // UDP: likewise
+	DatagramsUp, DatagramsDown int64 // UDP: datagrams to the endpoint and from the endpoint
 }
 
-// Reasons for the end of a connection: who ended it first, and whether properly.
+// Reasons for the end of a TCP connection. They say which side ended it first, and whether by a close or by a failure.
 const (
 	ReasonUnserved       = "unserved"         // no endpoint was reached
-	ReasonPerClient      = "per-client limit" // no endpoint was asked for, see Service.MaxPerClient
+	ReasonPerClient      = "per-client limit" // the client was at its limit, see Service.MaxPerClient
 	ReasonClientClosed   = "client closed"
 	ReasonEndpointClosed = "endpoint closed"
-	ReasonClientFailed   = "client failed" // mostly by a reset
+	ReasonClientFailed   = "client failed" // usually by a reset
 	ReasonEndpointFailed = "endpoint failed"
 )
 
-// Reasons for the end of both.
+// Reasons for the end of a TCP connection or a UDP session.
 const (
 	ReasonIdle = "idle"
-	// The endpoint left the service: OnLeave ends connections then, and the client of a session goes on with another
-	// endpoint at its next datagram.
+	// The endpoint left the service. A TCP connection ends then as OnLeave says. The client of a UDP session gets
+	// another endpoint at its next datagram.
 	ReasonEndpointLeft = "endpoint left"
-	ReasonAge          = "max age" // TCP
+	ReasonAge          = "max age" // TCP only
 	ReasonCut          = "cut"     // by a shutdown
 )
 
-// Reasons for the end of a session.
+// Reasons for the end of a UDP session.
 const (
-	ReasonAnswered        = "answered"         // all responses that there are to be have come
-	ReasonSent            = "sent"             // all requests that it may have are sent, and no responses are expected
-	ReasonEvicted         = "evicted"          // to make room for another
-	ReasonEndpointRefused = "endpoint refused" // a datagram
-	ReasonEndpointEjected = "endpoint ejected" // it failed for others, and the client goes on with another
+	ReasonAnswered        = "answered"         // all expected answers have come
+	ReasonSent            = "sent"             // all its datagrams are sent, and no answers are expected
+	ReasonEvicted         = "evicted"          // to make place for another session
+	ReasonEndpointRefused = "endpoint refused" // the endpoint refused a datagram
+	ReasonEndpointEjected = "endpoint ejected" // the endpoint failed for other clients; this client gets another one
 	ReasonReplaced        = "replaced"         // the listener serves another service now
-	ReasonDrained         = "drained"          // it was quiet, and its listener is about to be closed
+	ReasonDrained         = "drained"          // the session was quiet, and its listener is closing
 )
 
-// An accessTap is who is told of records; nobody, at first. It is shared by all services.
+// An accessTap holds the function that receives records, if any. All services share one accessTap.
 type accessTap struct {
 	to atomic.Pointer[func(AccessRecord)]
 }
 
-// wanted tells whether records are worth making. A nil accessTap wants none.
+// wanted reports whether a function receives records. A nil accessTap wants none.
 func (t *accessTap) wanted() bool { return t != nil && t.to.Load() != nil }
 
-// set makes f the one who is told; nil for nobody.
+// set replaces the function that receives records. Nil removes it.
 func (t *accessTap) set(f func(AccessRecord)) {
 	if f == nil {
 		t.to.Store(nil)

@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// Alive returns nil if all that clients depend on moves: the event loops, or the goroutines that take clients and the
-// locks that they share, and the lock of the Proxier. Otherwise its error says in a line each what has not moved for
-// patience. It waits no longer than that, and at once says so of what has not answered to an earlier call. However
-// often it is called, what is stuck costs no more than one goroutine.
+// Alive returns nil if everything that clients depend on makes progress: the event loops, or the goroutines that accept
+// clients and the locks that they share; and the lock of the Proxier. Otherwise the error has a line for each part that
+// has made no progress for patience. Alive waits no longer than patience. It reports a part at once if that part has
+// not answered an earlier call. However often Alive is called, a stuck part costs at most one goroutine.
 //
-// Some things are not waited for, and found to be stuck by a later call only. What takes clients by a goroutine of its
-// own (EnginePortable) is stuck if two calls, patience or more apart, find it busy with the same client. The lock of
-// the Proxier is stuck if it cannot be had for four times patience: to apply tens of thousands of listeners takes
-// seconds.
+// Some parts are not waited for, so only a later call finds them stuck. EnginePortable accepts clients in goroutines of
+// their own. Such a goroutine is stuck if two calls, at least patience apart, find it busy with the same client. The
+// lock of the Proxier is stuck if it cannot be taken for four times patience, because to apply tens of thousands of
+// listeners takes seconds.
 func (p *Proxier) Alive(patience time.Duration) error {
 	var questions []question
 	for _, one := range p.engine.pulses() {
@@ -34,17 +34,17 @@ func (p *Proxier) Alive(patience time.Duration) error {
 	return errors.Join(append(errs, p.engine.stuck(patience)...)...)
 }
 
-// lockPatience is how many times longer than anything else the lock of the Proxier may take.
+// lockPatience is how many times patience the lock of the Proxier may be held.
 const lockPatience = 4
 
-// A pulse asks something whether it still moves. At most one question is under way; whoever asks meanwhile waits for
-// the same answer. The methods may be called concurrently.
+// A pulse asks one part of the engine whether it makes progress. At most one question is open at a time; later callers
+// wait for the same answer. The methods may be called concurrently.
 type pulse struct {
 	what    string                // for people, such as "event loop 0"
-	request func(answered func()) // has answered called when the thing moves, and does not wait for that
+	request func(answered func()) // makes the part call answered when it makes progress; does not block
 
 	mu      sync.Mutex
-	pending *question // nil: no question is under way
+	pending *question // nil if no question is open
 }
 
 // A question is one that a pulse has asked.
@@ -54,7 +54,7 @@ type question struct {
 	answered chan struct{} // closed by the answer
 }
 
-// ask returns the question that is under way, or a new one.
+// ask returns the open question, or asks a new one.
 func (p *pulse) ask() question {
 	p.mu.Lock()
 	if q := p.pending; q != nil {
@@ -63,7 +63,7 @@ func (p *pulse) ask() question {
 	}
 	q := &question{what: p.what, asked: time.Now(), answered: make(chan struct{})}
 	p.pending = q
-	p.mu.Unlock() // before the request: the answer may come at once
+	p.mu.Unlock() // before the request, because the answer may come at once
 	p.request(func() {
 		p.mu.Lock()
 		p.pending = nil
@@ -73,7 +73,7 @@ func (p *pulse) ask() question {
 	return *q
 }
 
-// answeredWithin reports whether the answer has come, or comes before patience has passed since the question.
+// answeredWithin reports whether the answer comes before patience has passed since the question.
 func (q *question) answeredWithin(patience time.Duration) bool {
 	over := time.NewTimer(patience - time.Since(q.asked))
 	defer over.Stop()
@@ -83,19 +83,19 @@ func (q *question) answeredWithin(patience time.Duration) bool {
 	case <-over.C:
 	}
 	select {
-	case <-q.answered: // both, for this process itself has stood still
+	case <-q.answered: // both channels are ready if this process itself was suspended
 		return true
 	default:
 		return false
 	}
 }
 
-// unanswered is the error of a question without an answer.
+// unanswered returns the error of a question without an answer.
 func (q *question) unanswered() error {
 	return fmt.Errorf("%s: no answer for %v", q.what, time.Since(q.asked).Round(time.Millisecond))
 }
 
-// lockPulse asks whether a lock can be had.
+// lockPulse returns a pulse that asks whether a lock can be taken.
 func lockPulse(what string, lock sync.Locker) *pulse {
 	return &pulse{what: what, request: func(answered func()) { go takeOnce(lock, answered) }}
 }
@@ -106,28 +106,28 @@ func takeOnce(lock sync.Locker, taken func()) {
 	taken()
 }
 
-// A turn shows whether a goroutine is stuck that serves one client after the other. Without a client it may wait for
-// ever.
+// A turn shows whether a goroutine that serves one client after the other is stuck. Between clients the goroutine may
+// wait without limit.
 type turn struct {
 	what func() string // for people
 	n    atomic.Uint64 // odd while the goroutine is busy with a client
 
 	// Guarded by the lock of turns.
-	seen  uint64    // n when it was last looked at
-	since time.Time // when that was seen first
+	seen  uint64    // n at the last check
+	since time.Time // when that n was first seen
 }
 
-// begin and end are called by the goroutine around what it does for a client.
+// begin and end are called by the goroutine before and after it serves a client.
 func (t *turn) begin() { t.n.Add(1) }
 func (t *turn) end()   { t.n.Add(1) }
 
-// turns are those of all goroutines of an engine.
+// turns holds the turns of all goroutines of an engine.
 type turns struct {
 	mu  sync.Mutex
 	all map[*turn]bool
 }
 
-// add returns a turn for a goroutine that begins.
+// add returns a turn for a new goroutine.
 func (ts *turns) add(what func() string) *turn {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
@@ -139,14 +139,14 @@ func (ts *turns) add(what func() string) *turn {
 	return t
 }
 
-// remove is for a goroutine that has ended.
+// remove removes the turn of a goroutine that has ended.
 func (ts *turns) remove(t *turn) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
 	delete(ts.all, t)
 }
 
-// stuck returns an error for each goroutine that was busy with the same client patience ago.
+// stuck returns an error for each goroutine that has been busy with the same client for patience.
 func (ts *turns) stuck(patience time.Duration) (errs []error) {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// causeOf is lb.CauseOf for errors of the proxier too: that Options.Admit has refused an address says nothing about the
-// endpoint.
+// causeOf returns the same as lb.CauseOf, but also knows the errors of this package. An address that Options.Admit has
+// refused says nothing about the endpoint.
 func causeOf(err error) (cause lb.Cause, local bool) {
 	if errors.As(err, new(*barredError)) {
 		return 0, true
@@ -17,40 +17,40 @@ func causeOf(err error) (cause lb.Cause, local bool) {
 	return lb.CauseOf(err)
 }
 
-// isRefusal reports whether err, of a datagram socket that is connected to an endpoint, says that nothing listens there
-// or that there is no way to its host. Other errors of the socket say nothing about the endpoint, or pass.
+// isRefusal reports whether err means that no process listens at the endpoint, or that its host cannot be reached. err
+// comes from a UDP socket connected to an endpoint. Other errors say nothing about the endpoint, or are temporary.
 func isRefusal(err error) bool {
 	var errno syscall.Errno
 	return errors.As(err, &errno) && isRefusalErrno(errno)
 }
 
-// isRefusalErrno is isRefusal for the bare error of a system call. It costs no allocation, and may be called for each
+// isRefusalErrno is isRefusal for the bare error of a system call. It does not allocate, so it may be called for each
 // datagram.
 func isRefusalErrno(err syscall.Errno) bool {
 	return err == syscall.ECONNREFUSED || err == syscall.EHOSTUNREACH || err == syscall.ENETUNREACH
 }
 
-// A Refusal is why a client got no endpoint.
+// A Refusal is the reason why a client got no endpoint.
 type Refusal int
 
 // The reasons.
 const (
 	RefusedUnknown     Refusal = iota // nothing is known of the service yet
-	RefusedNoEndpoints                // it has none
-	RefusedUnreached                  // none of those that were tried was reached
-	RefusedFull                       // there was no room, or not in time
-	RefusedRetries                    // the first was not reached, and too many fail to try more
-	RefusedDescriptors                // of the process have run out, for a UDP session
-	RefusedPerClient                  // it had as many connections or sessions as one client may
+	RefusedNoEndpoints                // the service has no endpoints
+	RefusedUnreached                  // every endpoint that was tried failed
+	RefusedFull                       // no endpoint had a free slot in time
+	RefusedRetries                    // the first endpoint failed, and the retry budget is exhausted
+	RefusedDescriptors                // no descriptor was left for a UDP session
+	RefusedPerClient                  // the client was at its limit of connections or sessions
 	refusals           int     = iota
 )
 
-// String is a word for it.
+// String returns a word for the reason, as in metrics.
 func (r Refusal) String() string {
 	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client"}[r]
 }
 
-// refusalOf is what the error comes to that unserved is told.
+// refusalOf returns the Refusal for an error that was passed to unserved.
 func refusalOf(err error) Refusal {
 	switch {
 	case err == errClientLimit:
@@ -69,12 +69,12 @@ func refusalOf(err error) Refusal {
 	return RefusedUnreached
 }
 
-// earlyReset is how old a connection may be for a reset before the endpoint's first byte to count against the
-// endpoint. Later it is more likely that the endpoint has lost patience with a silent client.
+// earlyReset is the age up to which a reset before the endpoint's first byte counts against the endpoint. A later reset
+// more likely means that the endpoint has closed the connection of a silent client.
 const earlyReset = 10 * time.Second
 
-// outOfPorts tells whether a socket cannot be connected because all ports that the system gives to such sockets are
-// in use: EAGAIN by Linux's connect(2), EADDRNOTAVAIL elsewhere.
+// outOfPorts reports whether a socket cannot be connected because all local ports for such sockets are in use. Linux's
+// connect(2) returns EAGAIN then, other systems return EADDRNOTAVAIL.
 func outOfPorts(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }

@@ -10,19 +10,21 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A clientCount knows how many connections or sessions of a service each client has: see lb.ClientOf for what a client
-// is. It remembers only those that have some. The zero value is ready to use. Safe for concurrent use.
+// A clientCount counts the connections or sessions of a service for each client. lb.ClientOf says what a client is.
+// Only clients with connections or sessions take memory. The zero value is ready to use. Safe for concurrent use.
 type clientCount struct {
 	mu      sync.Mutex
-	of      map[netip.Addr]int // nil: none
-	spent   int                // the most clients that of has had
-	foreign map[netip.Addr]int // those of other processes
+	of      map[netip.Addr]int // nil if there are none
+	spent   int                // the largest size that the map of has had
+	foreign map[netip.Addr]int // connections or sessions in other processes
 }
 
-// manySpent is how many clients a map may have had and be kept when it is empty: maps do not shrink.
+// manySpent is the largest size of a map that is kept for reuse when it is empty. Maps do not shrink, so a larger map
+// is dropped.
 const manySpent = 64
 
-// enter counts one more for the client at src, unless it has as many as limit already. Zero limit: any number.
+// enter counts one more for the client at src. It returns false if the client is at limit already. Zero limit means no
+// limit.
 func (c *clientCount) enter(src netip.Addr, limit int) bool {
 	client := lb.ClientOf(src)
 	c.mu.Lock()
@@ -51,7 +53,7 @@ func (c *clientCount) leave(src netip.Addr) {
 	}
 }
 
-// counts returns a copy of what each client has; nil if none has any.
+// counts returns a copy of the counts of all clients, or nil if there are none.
 func (c *clientCount) counts() map[netip.Addr]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -64,11 +66,12 @@ func (c *clientCount) setForeign(counts map[netip.Addr]int) {
 	c.foreign = counts
 }
 
-// errClientLimit is why a client is refused that has too many connections already.
+// errClientLimit refuses a client that is at its limit of connections.
 var errClientLimit = errors.New("the client has as many connections as max_connections_per_client allows")
 
-// countClient counts a connection or session of the client at src, if the service limits those. It returns false if the
-// client has as many as it may. If counted is true, the caller calls uncount when the connection or session has ended.
+// countClient counts a connection or session of the client at src if the service has a limit. It returns ok false if
+// the client is at the limit. If counted is true, the caller must call uncount when the connection or session has
+// ended.
 func (s *service) countClient(src netip.AddrPort) (counted, ok bool) {
 	limit := s.spec.Load().MaxPerClient
 	if limit <= 0 {
@@ -78,7 +81,7 @@ func (s *service) countClient(src netip.AddrPort) (counted, ok bool) {
 	return ok, ok
 }
 
-// countAnyway is countClient for a session that another process has begun.
+// countAnyway counts a session that another process has begun, even above the limit.
 func (s *service) countAnyway(src netip.AddrPort) (counted bool) {
 	return s.spec.Load().MaxPerClient > 0 && s.clients.enter(src.Addr(), 0)
 }
@@ -89,7 +92,7 @@ func (s *service) uncount(src netip.AddrPort) {
 	s.uncounted.call()
 }
 
-// A callback can be set while others call it. The zero value and nil do nothing when called.
+// A callback is a function that can be replaced while it is called concurrently. A nil or zero callback does nothing.
 type callback struct{ f atomic.Pointer[func()] }
 
 func (c *callback) call() {
@@ -101,8 +104,8 @@ func (c *callback) call() {
 	}
 }
 
-// ClientCounts returns how many connections or sessions each client has of each service, by the name of the service.
-// Only services with MaxPerClient count these. Clients are those of lb.ClientOf.
+// ClientCounts returns the number of connections or sessions by service name and client. Only services with
+// MaxPerClient count them. lb.ClientOf says what a client is.
 func (p *Proxier) ClientCounts() map[string]map[netip.Addr]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -115,8 +118,9 @@ func (p *Proxier) ClientCounts() map[string]map[netip.Addr]int {
 	return all
 }
 
-// SetForeignClients replaces what the clients of a service have in other processes, which counts for MaxPerClient too.
-// It keeps a reference to counts, which must not change. It does nothing if there is no such service.
+// SetForeignClients replaces the counts of a service's clients in other processes. MaxPerClient includes these counts.
+// SetForeignClients keeps a reference to counts, which must not change afterwards. It does nothing if there is no such
+// service.
 func (p *Proxier) SetForeignClients(service string, counts map[netip.Addr]int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,6 +129,6 @@ func (p *Proxier) SetForeignClients(service string, counts map[netip.Addr]int) {
 	}
 }
 
-// NotifyUncounted sets the callback for the end of what ClientCounts counts. The callback must not block and must not
-// call the Proxier: it is called on the path of the clients.
+// NotifyUncounted sets a function that is called whenever a count in ClientCounts falls. The function is called on the
+// data path: it must not block and must not call the Proxier.
 func (p *Proxier) NotifyUncounted(f func()) { p.uncounted.f.Store(&f) }

@@ -10,43 +10,43 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Connection is a client that is being served at one moment: a TCP connection, or a UDP session.
+// A Connection is a TCP connection or a UDP session that is being served now.
 type Connection struct {
 	Service  string
 	Protocol Protocol
 	Client   netip.AddrPort
-	Listener netip.AddrPort // that the client came to; it may be closed by now
-	Endpoint lb.Endpoint    // zero: there is none yet
-	From     netip.AddrPort // the address of this host that the endpoint sees; invalid: there is none yet
+	Listener netip.AddrPort // that the client dialled; it may be closed by now
+	Endpoint lb.Endpoint    // zero while there is none
+	From     netip.AddrPort // local address of the connection to the endpoint; invalid while there is none
 	State    ConnectionState
 	Age      time.Duration
-	Idle     time.Duration // since something moved
+	Idle     time.Duration // since bytes last moved
 	Up, Down int64         // bytes
 
-	DatagramsUp, DatagramsDown int64 // UDP
+	DatagramsUp, DatagramsDown int64 // UDP only
 }
 
-// ConnectionState is how far a Connection has come.
+// ConnectionState is the stage of a Connection.
 type ConnectionState string
 
 // The states.
 const (
-	ConnectionWaiting    ConnectionState = "waiting"     // for room at an endpoint
-	ConnectionConnecting ConnectionState = "connecting"  // or its endpoint's name is looked up
-	ConnectionOpen       ConnectionState = "open"        // bytes move
-	ConnectionHalfClosed ConnectionState = "half_closed" // one side has ended, the other goes on
-	ConnectionClosing    ConnectionState = "closing"     // it is over, but its last bytes are still on their way
+	ConnectionWaiting    ConnectionState = "waiting"     // for a free slot at an endpoint
+	ConnectionConnecting ConnectionState = "connecting"  // dials an endpoint or looks up its host name
+	ConnectionOpen       ConnectionState = "open"        // bytes can move in both directions
+	ConnectionHalfClosed ConnectionState = "half_closed" // one side has ended, the other side goes on
+	ConnectionClosing    ConnectionState = "closing"     // both sides have ended; last bytes are on their way
 )
 
 // A ConnectionQuery says which Connections are wanted.
 type ConnectionQuery struct {
-	Service  string // empty: of all
-	Endpoint string // by its ID or its address; empty: of all
-	After    string // where the page before said that the next one begins; empty: at the beginning
-	Limit    int    // at most so many, at least one
+	Service  string // empty means all services
+	Endpoint string // ID or address; empty means all endpoints
+	After    string // the next that the previous page has returned; empty means the beginning
+	Limit    int    // the most Connections on a page; at least one
 }
 
-// wants tells whether a connection of s with m, nil if there is none yet, is of the query.
+// wants reports whether q selects a connection of s with endpoint m. m is nil if there is no endpoint yet.
 func (q *ConnectionQuery) wants(s *service, m *lb.Member) bool {
 	if q.Service != "" && q.Service != s.name() {
 		return false
@@ -54,15 +54,15 @@ func (q *ConnectionQuery) wants(s *service, m *lb.Member) bool {
 	return q.Endpoint == "" || m != nil && (m.ID == q.Endpoint || m.Address() == q.Endpoint)
 }
 
-// Bounds of what listing costs: how many places are looked at without letting others have their turn, and for one
-// page, however few of them are wanted.
+// Bounds of what a listing costs. After placesAtOnce places other work gets its turn. A page ends after placesPerPage
+// places, even if few of them are wanted.
 const (
 	placesAtOnce  = 128
 	placesPerPage = 64 << 10
 )
 
-// A place is where a connection is as long as it lasts: of places that are in use all the time while pages are read,
-// each is seen exactly once, whatever comes and goes beside it.
+// A place identifies a connection for as long as it lasts. A connection that is open while all pages are read is on
+// exactly one page, whatever other connections begin and end.
 type place struct{ shard, number int }
 
 func (p place) String() string { return fmt.Sprintf("%d-%d", p.shard, p.number) }
@@ -73,14 +73,14 @@ func parsePlace(text string) (p place, err error) {
 	}
 	if _, err := fmt.Sscanf(text, "%d-%d", &p.shard, &p.number); err != nil || p.shard < 0 || p.number < 0 ||
 		p.number > math.MaxInt32 || p.String() != text {
-		return place{}, fmt.Errorf("%q is not where a page has ended", text)
+		return place{}, fmt.Errorf("%q is not a position that a page has returned", text)
 	}
 	return p, nil
 }
 
-// Connections returns one page of what is being served, and where the next page begins: empty after the last. A page
-// may have fewer than Limit, and even none, before that. Clients are served meanwhile: a few of them are looked at
-// at a time.
+// Connections returns one page of the connections that are being served, and the position of the next page. next is
+// empty after the last page. An earlier page may have fewer than q.Limit Connections, or none. Clients are served
+// meanwhile, because only a few connections are looked at without a pause.
 func (p *Proxier) Connections(ctx context.Context, q ConnectionQuery) (page []Connection, next string, err error) {
 	at, err := parsePlace(q.After)
 	if err != nil {

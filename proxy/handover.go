@@ -8,8 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// One process hands its listeners and UDP sessions over to another in these steps. Until Release it can go back to
-// where it was, by Resume.
+// One process hands its listeners and UDP sessions over to another in these steps. Until Release, Resume undoes them.
 //
 //	predecessor                        successor
 //	Sockets                    ---->   New with Inherited and Hold, Apply: the same sockets are open,
@@ -18,50 +17,51 @@ import (
 //	Release                            both have accepted TCP clients for a moment, none is lost
 //	Shutdown: what is left ends
 //
-// Both processes have descriptors of the same sockets, so what has come to one and was not read waits in the kernel,
-// whoever reads it next. UDP sockets are all handed over, for to close one of a group that shares a port would lose
-// what waits in it, and move clients.
+// Both processes have descriptors of the same sockets. A client or a datagram that neither has read yet waits in the
+// kernel, and either process may read it. All UDP sockets are handed over: to close one socket of a group that shares a
+// port would lose its unread datagrams and move its clients to other sockets.
 
-// A Session is a UDP session on its way to another process.
+// A Session is a UDP session that is handed over to another process.
 type Session struct {
-	// The listener: its service, what it was asked for as, and which of its sockets the client's datagrams come to.
+	// The listener: its service, its configured address, and the index of its socket that receives the client's
+	// datagrams.
 	Service string
 	Listen  netip.AddrPort
 	Socket  int
 
 	Client netip.AddrPort
-	Local  netip.Addr // that the client used; invalid if the listener has one only
+	Local  netip.Addr // address that the client dialled; invalid unless the listener is on all addresses
 
 	Endpoint          lb.Endpoint
-	Requests, Answers int64         // datagrams of the client, and of the endpoint
-	Sent              int64         // of the requests, those that the endpoint was sent
+	Requests, Answers int64         // datagrams of the client and of the endpoint
+	Sent              int64         // requests that were sent to the endpoint
 	Up, Down          int64         // bytes
 	Age               time.Duration // since it began
 	Quiet             time.Duration // since a datagram moved
-	Bound             bool          // further datagrams of the client belong to it
+	Bound             bool          // further datagrams of the client belong to this session
 
-	FD int `json:"-"` // connected to the endpoint
+	FD int `json:"-"` // socket that is connected to the endpoint
 }
 
 // A sessionSocket is a proxySocket whose clients have sessions.
 type sessionSocket interface {
 	proxySocket
 
-	// suspend has the socket stand still, and returns its sessions, but for those that have no socket of their own.
-	// Their descriptors stay open until resume, release, Close or Shutdown.
+	// suspend stops the socket from reading, and returns its sessions. Sessions without a socket of their own are left
+	// out. The sessions' descriptors stay open until resume, release, Close or Shutdown.
 	suspend() []Session
 
 	// resume undoes suspend.
 	resume()
 
-	// adopt makes sessions of another process, with their descriptors, those of this socket; those that cannot be
-	// are closed. It returns how many are. Before ProxyLoop only.
+	// adopt takes over sessions of another process, with their descriptors. It closes those that it cannot take over,
+	// and returns the number of the others. Call it before ProxyLoop only.
 	adopt(all []Session) int
 }
 
-// Sockets returns descriptors of all listeners' sockets, to be passed to another process and closed. From here until
-// Resume the process may be forked: until a child has executed its program it has all descriptors too, and epoll
-// goes on telling of what only this one closes.
+// Sockets returns duplicates of all listeners' sockets, to be passed to another process and then closed. From here
+// until Resume the process may fork. Until the child has executed its program it shares all descriptors, so epoll still
+// reports sockets that only this process has closed.
 func (p *Proxier) Sockets() ([]Inherited, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -90,14 +90,13 @@ func (p *Proxier) Sockets() ([]Inherited, error) {
 
 func closeInherited(all []Inherited) {
 	for _, one := range all {
-		_ = one.File.Close() // others have descriptors of their own
+		_ = one.File.Close() // each Inherited is a duplicate
 	}
 }
 
-// Suspend has UDP stand still: what clients and endpoints send waits in the kernel. It returns the sessions, whose
-// descriptors stay the Proxier's. One-way sessions are not among them, nor those whose endpoint's host name is being
-// resolved: these start over. The caller sees to it that nothing else is asked of the Proxier until Resume or
-// Release.
+// Suspend stops all UDP traffic: datagrams of clients and endpoints wait in the kernel. It returns the sessions; the
+// Proxier keeps their descriptors. One-way sessions, and sessions whose host name is being looked up, are not returned:
+// they start anew in the other process. Call only Resume or Release next.
 func (p *Proxier) Suspend() []Session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -115,7 +114,7 @@ func (p *Proxier) Suspend() []Session {
 	return all
 }
 
-// Resume undoes Sockets and Suspend: nobody has taken over.
+// Resume undoes Sockets and Suspend after a handover that has failed.
 func (p *Proxier) Resume() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,8 +126,8 @@ func (p *Proxier) Resume() {
 	p.engine.setForking(false)
 }
 
-// Release lets go of the listeners, which another process serves by now, and of UDP sessions. TCP connections go on:
-// Shutdown waits for them. Nothing can be applied any more.
+// Release gives up the listeners and the UDP sessions, which another process serves by now. TCP connections go on, and
+// Shutdown waits for them. Apply returns ErrClosed from here on.
 func (p *Proxier) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,9 +140,8 @@ func (p *Proxier) Release() {
 	}
 }
 
-// Begin ends Options.Hold: clients are served. Sessions are of another process; who cannot be one here, because its
-// listener or endpoint is not there any more, is closed, and its client's next datagram begins another. It returns
-// how many go on.
+// Begin ends Options.Hold and serves clients. It takes over sessions of another process and returns how many go on. A
+// session whose listener or endpoint does not exist here is closed; its client gets a new session at its next datagram.
 func (p *Proxier) Begin(sessions []Session) (adopted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -173,7 +171,7 @@ func (p *Proxier) Begin(sessions []Session) (adopted int) {
 	return adopted
 }
 
-// socketLocked is the socket that was asked for as key; nil if there is none.
+// socketLocked returns the socket for key, or nil if there is none.
 func (p *Proxier) socketLocked(key socketKey) proxySocket {
 	if s := p.sockets[key]; s != nil {
 		return s.proxySocket

@@ -6,14 +6,14 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// OnLeave says how long TCP connections may go on when their endpoint has left its service for good, for each reason
-// that it may have. Zero: for as long as they like. Negative: not at all, they are cut.
+// OnLeave says how long TCP connections may go on after their endpoint has left its service for good. It has one limit
+// for each reason to leave. Zero means no limit. Negative means that the connections are cut at once.
 type OnLeave struct {
 	Deregistered, Critical, Unmatched time.Duration
 }
 
-// grace returns how long connections may go on if one of the reasons why is the true one: the longest that it could
-// be. False: for as long as they like.
+// grace returns how long connections may go on if why holds the possible reasons. The longest grace of these reasons
+// applies. If ends is false, there is no limit.
 func (o OnLeave) grace(why lb.Reasons) (grace time.Duration, ends bool) {
 	for _, one := range []struct {
 		why   lb.Reasons
@@ -30,7 +30,7 @@ func (o OnLeave) grace(why lb.Reasons) (grace time.Duration, ends bool) {
 	return grace, ends
 }
 
-// cutOff is when connections to m are to be cut because it has left; false: they are not.
+// cutOff returns when connections to m must be cut because m has left. It returns false if they need not be cut.
 func (s *service) cutOff(m *lb.Member) (at time.Time, ends bool) {
 	leave := m.Gone()
 	if leave == nil {
@@ -40,30 +40,32 @@ func (s *service) cutOff(m *lb.Member) (at time.Time, ends bool) {
 	return leave.At.Add(grace), ends
 }
 
-// isCutOff tells whether connections to m are to be cut now.
+// isCutOff reports whether connections to m must be cut now.
 func (s *service) isCutOff(m *lb.Member) bool {
 	at, ends := s.cutOff(m)
 	return ends && !time.Now().Before(at)
 }
 
-// An aging says when connections have grown too old. It does not change; a service gets another one.
+// An aging says when connections are too old. An aging is immutable; a service gets a new one when its settings change.
 type aging struct {
-	age   time.Duration // give or take a tenth; zero: never
-	grace time.Duration // on top of that, to wait for a moment of quiet
-	since time.Time     // no connection began to age before
+	age   time.Duration // give or take a tenth; zero means never
+	grace time.Duration // how long to wait for a quiet moment once age is reached
+	since time.Time     // the age of older connections counts from here
 }
 
-// quietFor is how long nothing may move for a connection to be quiet. Besides, the endpoint must have had the last
-// word, so that nobody waits for an answer, as far as one can tell who does not look into the bytes.
+// quietFor is how long nothing may have moved before a connection counts as quiet. A connection whose client was the
+// last to send is not quiet: the client may be waiting for an answer.
 const quietFor = time.Second
 
-// of is the age of the connection with this seed. Those that began together should not end together.
+// of returns the age limit of the connection with this seed. Limits differ so that connections that began together do
+// not end together.
 func (a *aging) of(seed uint64) time.Duration {
 	part := seed * 0x9e3779b97f4a7c15 >> 40 // Fibonacci hashing: 24 bits that look random
 	return a.age - a.age/10 + time.Duration(float64(a.age)/5*float64(part)/(1<<24))
 }
 
-// oldAt returns when a connection is too old that began at the given time, by a clock that began at clock. Zero: never.
+// oldAt returns when a connection that began at the given time is too old. Both times are durations since clock. Zero
+// means never.
 func (a *aging) oldAt(began time.Duration, clock time.Time, seed uint64) time.Duration {
 	if a.age == 0 {
 		return 0
@@ -71,12 +73,11 @@ func (a *aging) oldAt(began time.Duration, clock time.Time, seed uint64) time.Du
 	return max(began, a.since.Sub(clock)) + a.of(seed)
 }
 
-// respec makes spec the specification, and tells whether connections that are open may have to end at another time
-// than before.
+// respec replaces the specification. It reports whether open connections may have to end at another time than before.
 func (s *service) respec(spec *Service) (sooner bool) {
 	old := s.spec.Load()
 	if aged := old.MaxAge != spec.MaxAge || old.MaxAgeGrace != spec.MaxAgeGrace; aged {
-		since := time.Now() // else all that are older by now would end together
+		since := time.Now() // otherwise all connections that are too old already would end together
 		if old.MaxAge == spec.MaxAge {
 			since = s.aging.Load().since
 		}

@@ -12,29 +12,29 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// An Inherited is a socket that was open before the Proxier: systemd opened it, or an earlier process. It is bound,
-// a TCP one listens. Several UDP sockets of one address are a group that shares its port: one listener has all of
+// An Inherited is a socket that was opened before the Proxier, by systemd or by an earlier process. It is bound, and a
+// TCP socket listens. Several UDP sockets with one address form a group that shares a port; one listener gets all of
 // them.
 type Inherited struct {
 	Protocol Protocol
-	Addr     netip.AddrPort // that a listener is asked for as
-	Service  string         // of the listener, if it was asked for with port 0
+	Addr     netip.AddrPort // the configured address of the listener
+	Service  string         // of the listener, if its configured port is 0
 	File     *os.File
 }
 
 // A listenSpec says how to open the socket of a listener, or which open socket to use.
 type listenSpec struct {
 	addr   netip.AddrPort
-	shared bool       // sockets of ours may be bound to the port on other addresses, see proxySocket.shareAddress
-	file   *os.File   // the socket is open already, and is this; nil: it is to be opened
-	more   []*os.File // the rest of its group
-	udp    int        // how many UDP listeners the Proxier is to have
+	shared bool       // other listeners may bind overlapping addresses, see proxySocket.shareAddress
+	file   *os.File   // the first open socket of the group; nil means that a socket must be opened
+	more   []*os.File // the other sockets of the group
+	udp    int        // how many UDP listeners the Proxier will have
 
-	cutAll context.Context // ends when all sockets of the Proxier are about to be cut; nil: never
+	cutAll context.Context // ends just before all sockets of the Proxier are cut; nil means never
 }
 
-// cut returns a context that ends when the socket's connections are to be cut. Slots freed after that are not given to
-// queued clients, of this listener or another one of the service. The caller must cancel it.
+// cut returns a context that ends when the socket's connections are to be cut. After that, freed slots are not given to
+// queued clients of any listener of the service. The caller must cancel the context.
 func (o listenSpec) cut() (context.Context, context.CancelFunc) {
 	if o.cutAll == nil {
 		return context.WithCancel(context.Background())
@@ -43,8 +43,8 @@ func (o listenSpec) cut() (context.Context, context.CancelFunc) {
 	return cutContext{ctx, o.cutAll}, cancel
 }
 
-// A cutContext has an error as soon as all sockets are to be cut. The contexts of the sockets end one after the
-// other, so without it the first socket would free slots before the last one knows.
+// A cutContext has an error as soon as all sockets are to be cut. The contexts of single sockets end one after the
+// other. Without cutContext, the first socket would free slots for queued clients of a socket that is about to be cut.
 type cutContext struct {
 	context.Context
 	all context.Context
@@ -57,7 +57,7 @@ func (c cutContext) Err() error {
 	return c.all.Err()
 }
 
-// listenConfig opens what package net has to.
+// listenConfig returns the options with which package net opens the socket.
 func (o listenSpec) listenConfig() net.ListenConfig {
 	config := net.ListenConfig{KeepAliveConfig: keepAlive}
 	if o.shared {
@@ -66,7 +66,7 @@ func (o listenSpec) listenConfig() net.ListenConfig {
 	return config
 }
 
-// inheritedByKey returns the sockets that were inherited, by what they are asked for as.
+// inheritedByKey returns the inherited sockets by the key of their listener.
 func (p *Proxier) inheritedByKey() map[socketKey][]*os.File {
 	all := make(map[socketKey][]*os.File, len(p.inherited))
 	for _, one := range p.inherited {
@@ -75,8 +75,8 @@ func (p *Proxier) inheritedByKey() map[socketKey][]*os.File {
 	return all
 }
 
-// namingInherited returns err, with which the socket of key could not be opened, or a better error if an inherited
-// socket has the port: then it is no other process that must be stopped. In an upgrade err stays as it is.
+// namingInherited returns a better error than err if an inherited socket already has the port of key. In that case the
+// operator need not stop another process. During an upgrade it returns err as it is.
 func (p *Proxier) namingInherited(key socketKey, s *service, err error) error {
 	if p.held || !errors.Is(err, syscall.EADDRINUSE) {
 		return err
@@ -84,7 +84,7 @@ func (p *Proxier) namingInherited(key socketKey, s *service, err error) error {
 	argument := map[Protocol]string{TCP: "ListenStream", UDP: "ListenDatagram"}[key.protocol]
 	for _, one := range p.inherited {
 		if one.Protocol == key.protocol && one.Addr.Port() == key.addr.Port() {
-			return fmt.Errorf("service %q: listen on %s: the socket that this process has inherited is at %s. "+
+			return fmt.Errorf("service %q: listen on %s: this process has inherited a socket for %s. "+
 				"Write listen = %q, or %s=%s in the .socket unit",
 				s.name(), key.addr, one.Addr, one.Addr, argument, key.addr)
 		}
@@ -96,8 +96,8 @@ func (one *Inherited) socketKey() socketKey {
 	return socketKey{protocol: one.Protocol, addr: one.Addr, name: one.Service}
 }
 
-// DropInherited closes the inherited sockets that no listener has taken, and returns them. Sockets stay at hand
-// until then, also over an Apply that failed.
+// DropInherited closes the inherited sockets that no listener uses, and returns these. Before that call, inherited
+// sockets stay available, even after an Apply that failed.
 func (p *Proxier) DropInherited() []Inherited {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,7 +106,7 @@ func (p *Proxier) DropInherited() []Inherited {
 		if !p.usesLocked(one) {
 			unused = append(unused, one)
 		}
-		_ = one.File.Close() // the listeners have descriptors of their own
+		_ = one.File.Close() // the listeners have duplicates
 	}
 	p.inherited = nil
 	return unused

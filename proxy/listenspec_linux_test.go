@@ -144,7 +144,7 @@ func TestInheritedSocketsAreUsed(t *testing.T) {
 		file(UDP, netip.AddrPortFrom(udpAddr.Addr().Unmap(), udpAddr.Port()), f, err)
 		f, err = unused.(*net.TCPListener).File()
 		file(TCP, unused.Addr().(*net.TCPAddr).AddrPort(), f, err)
-		early := dialTCP(t, tcpAddr) // waits in the queue of whoever takes the socket over
+		early := dialTCP(t, tcpAddr) // waits in the queue of the inherited socket
 		tcp.Close()
 		udp.Close()
 		unused.Close()
@@ -176,7 +176,7 @@ func TestInheritedSocketsAreUsed(t *testing.T) {
 	})
 }
 
-// A socket that systemd has opened at the wildcard is not another process that listens there.
+// A wildcard socket that systemd has opened does not count as another process on that port.
 func TestInheritedSocketInTheWay(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		tcp, err := net.Listen("tcp", "[::]:0")
@@ -196,7 +196,7 @@ func TestInheritedSocketInTheWay(t *testing.T) {
 		if err == nil || errors.Is(err, syscall.EADDRINUSE) {
 			t.Fatalf("got %v", err)
 		}
-		for _, part := range []string{"inherited is at " + at.String(), fmt.Sprintf("listen = %q", at),
+		for _, part := range []string{"inherited a socket for " + at.String(), fmt.Sprintf("listen = %q", at),
 			"ListenStream=" + wanted.String()} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("got %v, want %q in it", err, part)

@@ -16,53 +16,53 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// Options are what a Proxier needs.
+// Options configure a Proxier.
 type Options struct {
 	LoadBalancer lb.LoadBalancer // required
-	Logger       hclog.Logger    // nil: silent
+	Logger       hclog.Logger    // nil logs nothing
 
-	// MaxDescriptors is how many descriptors the process may have open. A part is kept back for what is not traffic.
-	// Zero: 65,536.
+	// MaxDescriptors is how many descriptors the process may have open. A part of them is reserved for other uses than
+	// traffic. Zero means 65,536.
 	MaxDescriptors int64
 
-	// Resolver looks up the host names of endpoints. Nil: one of its own, with MaxLookups.
+	// Resolver looks up the host names of endpoints. Nil means that the Proxier makes its own resolver, with
+	// MaxLookups.
 	Resolver *lb.Resolver
 
-	// Engine is how bytes are moved. Zero: the best for this system.
+	// Engine is how bytes are moved. Zero means the best engine for this system.
 	Engine Engine
 
-	// Loops is how many event loops there are. Zero: one for each processor that Go may use. A process that does
-	// little else does well to give Go one processor more than there are loops, as internal/daemon does and says
-	// why.
+	// Loops is how many event loops there are. Zero means one for each processor that Go may use (GOMAXPROCS). A
+	// process that mainly forwards should set GOMAXPROCS to Loops plus one; see internal/daemon for the reason.
 	Loops int
 
-	// Inherited are sockets that are open already. Listeners at their addresses use them instead of opening their
-	// own. Call DropInherited when no more listeners are to come for them.
+	// Inherited are sockets that are open already. A listener at the address of an inherited socket uses that socket
+	// and opens none. Call DropInherited when all listeners have been applied.
 	Inherited []Inherited
 
-	// Hold has listeners open without anybody being served, until Begin: what is inherited is served by somebody
-	// else so far.
+	// Hold opens listeners but serves no clients until Begin is called. Until then, another process serves the clients
+	// of the inherited sockets.
 	Hold bool
 
-	// Admit is asked about each address that the host name of an endpoint has come to, before it is dialled. An error
-	// says why it must not be: the next one is tried, and the endpoint is not to blame. Admit is called on the path of
-	// the bytes, by many at once, and must not wait for long. Nil: all are dialled.
+	// Admit is called before an address of an endpoint's host name is dialled. An error means that this address must
+	// not be dialled: the next address is tried, and the endpoint is not marked as failed. Admit is called concurrently
+	// on the data path and must not block for long. Nil admits all addresses.
 	Admit func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error
 
-	// Access is told of each TCP connection and UDP session that has ended. It is called on the path of the bytes,
-	// by many at once: it must not wait for anything. Nil: nobody is told. SetAccess changes it.
+	// Access is called for each TCP connection and UDP session that has ended. It is called concurrently on the data
+	// path and must not block. Nil means no calls. SetAccess replaces it.
 	Access func(AccessRecord)
 }
 
-// Engine is a way of moving bytes. What a Proxier promises holds for all of them.
+// Engine is a way of moving bytes. All engines keep all promises of Proxier.
 type Engine int
 
 // The engines.
 const (
-	// EngineAuto is event loops on Linux, and EnginePortable elsewhere.
+	// EngineAuto selects event loops on Linux, and EnginePortable elsewhere.
 	EngineAuto Engine = iota
 
-	// EnginePortable is goroutines over package net.
+	// EnginePortable uses goroutines and package net.
 	EnginePortable
 )
 
@@ -74,40 +74,40 @@ type Proxier struct {
 	budget    *budget
 	denied    *sys.Denials
 	engine    engine
-	resolver  *lb.Resolver // its own, if it has one
+	resolver  *lb.Resolver // made by this Proxier; nil if Options.Resolver was set
 	loops     tracker
 	access    accessTap
 	uncounted callback                                                                   // see NotifyUncounted
-	admit     func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // nil: all
-	pulse     *pulse                                                                     // of mu
+	admit     func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // nil admits all
+	pulse     *pulse                                                                     // shows whether mu is stuck
 
-	mu        sync.Mutex // one Apply at a time
+	mu        sync.Mutex // held during Apply; guards what follows
 	closed    bool
 	held      bool // see Options.Hold
 	inherited []Inherited
 	services  map[string]*service
 	sockets   map[socketKey]*boundSocket
-	leaving   map[*boundSocket]socketKey // removed, and draining
-	drained   context.CancelFunc         // cuts the leaving
+	leaving   map[*boundSocket]socketKey // removed and draining
+	drained   context.CancelFunc         // cuts the clients of the sockets in leaving
 	draining  context.Context
 }
 
-// A socketKey is what a listener is asked for as. The name counts only for port 0: every service gets a port of its
-// own.
+// A socketKey identifies a listener by the address that the configuration asks for. The name matters only for port 0,
+// because each service gets a port of its own.
 type socketKey struct {
 	protocol Protocol
 	addr     netip.AddrPort
 	name     string
 }
 
-// A boundSocket is a proxySocket and what it serves now.
+// A boundSocket is a proxySocket and the service that it serves now.
 type boundSocket struct {
 	proxySocket
 	service *service
 	shared  bool // see proxySocket.shareAddress
 }
 
-// New returns a Proxier without services. An error means that the system does not give what the engine needs.
+// New returns a Proxier without services. It returns an error if the system lacks something that the engine needs.
 func New(o Options) (*Proxier, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
@@ -144,16 +144,16 @@ func New(o Options) (*Proxier, error) {
 	return p, nil
 }
 
-// Apply makes services the ones that are served, all of them or, if one listener cannot be opened, none: then
-// everything stays as it was, and the error tells of every listener that failed. Names must be distinct, and so must
-// addresses within a protocol.
+// Apply replaces the services that are served. If a listener cannot be opened, nothing changes, and the error names
+// every listener that failed. Names must be distinct. Within a protocol, addresses must be distinct too.
 //
-// Services that are equal to what they were are not touched. Of those that changed, listeners at the same address
-// stay open and their clients connected; new clients get the new settings, and OnLeave and MaxAge hold for all.
-// Listeners that are no longer wanted close, and drain: their TCP connections go on until they end, their UDP
-// sessions until they are quiet. An address may change to one that overlaps with it, such as from 127.0.0.1:80 to
-// 0.0.0.0:80, on Linux without a moment in which nobody listens; a client in mid-handshake may be reset, and UDP
-// sessions begin anew.
+// Services that have not changed are not touched. If a service has changed, listeners whose address stays remain open,
+// and their clients stay connected. The new settings apply to new clients; OnLeave and MaxAge apply to all clients.
+// Listeners that are no longer wanted close and drain: TCP connections go on until they end, UDP sessions until they
+// are quiet.
+//
+// An address may change to an overlapping one, such as from 127.0.0.1:80 to 0.0.0.0:80. On Linux a socket listens at
+// every moment of such a change. A client in the middle of a TCP handshake may be reset, and UDP sessions begin anew.
 func (p *Proxier) Apply(services []Service) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -162,7 +162,7 @@ func (p *Proxier) Apply(services []Service) error {
 	}
 	next := make(map[string]*service, len(services))
 	wanted := map[socketKey]*service{}
-	services = slices.Clone(services) // what is kept must not be the caller's
+	services = slices.Clone(services) // the caller may change its slice later
 	for i := range services {
 		spec := &services[i]
 		spec.Listen = slices.Clone(spec.Listen)
@@ -181,7 +181,7 @@ func (p *Proxier) Apply(services []Service) error {
 		return err
 	}
 
-	// Nothing can fail from here.
+	// No step from here on can fail.
 	p.budget.divide(sharesOf(next))
 	for i := range services {
 		if s := next[services[i].Name]; !s.spec.Load().equal(&services[i]) && s.respec(&services[i]) {
@@ -199,9 +199,9 @@ func (p *Proxier) Apply(services []Service) error {
 		if service, ok := wanted[key]; !ok {
 			delete(p.sockets, key)
 			p.leaving[s] = key
-			s.stop() // now, so that the address is free for the next Apply
+			s.stop() // at once: the next Apply may need the address
 			if key.protocol == UDP && overlapping.overlaps(key) {
-				s.Close() // or the datagrams of new clients would go on coming here
+				s.Close() // an open socket would still receive datagrams of new clients
 			}
 			p.loops.run(func() { p.drain(s) })
 		} else {
@@ -228,7 +228,7 @@ func sharesOf(services map[string]*service) []*share {
 
 func (p *Proxier) unshare(s *boundSocket) {
 	if err := s.shareAddress(false); err != nil {
-		p.log.Warn("port stays shared", "listen", s.Addr(), "error", err)
+		p.log.Warn("cannot stop sharing the port with other listeners", "listen", s.Addr(), "error", err)
 	}
 }
 
@@ -240,14 +240,14 @@ func keyOf(s *Service, addr netip.AddrPort) socketKey {
 	return key
 }
 
-// openLocked opens the wanted sockets that are not open yet; all, or none.
+// openLocked opens the wanted sockets that are not open yet. If one fails, openLocked opens none.
 func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boundSocket, error) {
 	opened := map[socketKey]*boundSocket{}
 	overlapping := overlapsOf(wanted)
 	for s, key := range p.leaving {
 		_, again := wanted[key]
 		if key.protocol == UDP && (again || overlapping.overlaps(key)) {
-			s.Close() // it holds its address while it drains
+			s.Close() // a draining UDP socket still occupies its address
 		}
 	}
 	shared, err := p.shareLocked(wanted, overlapping)
@@ -290,8 +290,8 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 	return nil, errs
 }
 
-// shareLocked has the sockets that are about to leave share their ports with the wanted ones that overlap with them:
-// the new ones must be open before the old ones close, or a failure could not be undone. It returns those sockets.
+// shareLocked lets the sockets that will be removed share their ports with overlapping new sockets. The new sockets
+// must open before the old ones close, because Apply could not undo a failure otherwise. It returns the old sockets.
 func (p *Proxier) shareLocked(
 	wanted map[socketKey]*service, overlapping overlapIndex,
 ) (map[socketKey]*boundSocket, error) {
@@ -308,7 +308,7 @@ func (p *Proxier) shareLocked(
 	return shared, nil
 }
 
-// open opens the socket of key as o says, within the budget.
+// open opens the socket of key as o says. It takes the descriptors from the budget.
 func (p *Proxier) open(key socketKey, s *service, o listenSpec) (socket proxySocket, err error) {
 	if zone := key.addr.Addr().Zone(); zone != "" && sys.InterfaceOf(zone) == 0 {
 		return nil, fmt.Errorf("service %q: listen on %s: this host has no interface %q", s.name(), key.addr, zone)
@@ -332,27 +332,27 @@ func (p *Proxier) open(key socketKey, s *service, o listenSpec) (socket proxySoc
 // serveSocket runs a socket's ProxyLoop.
 func (p *Proxier) serveSocket(s *boundSocket) {
 	if err := s.ProxyLoop(); err != nil && !errors.Is(err, ErrClosed) {
-		p.log.Error("listener ended", "listen", s.Addr(), "error", err)
+		p.log.Error("listener stopped unexpectedly", "listen", s.Addr(), "error", err)
 	}
 }
 
-// drain lets a removed socket's clients finish.
+// drain waits until the clients of a removed socket have finished.
 func (p *Proxier) drain(s *boundSocket) {
-	_ = s.Shutdown(p.draining) // the error says that they were cut, which is what the caller of Close asked for
+	_ = s.Shutdown(p.draining) // an error means that Close has cut the clients
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.leaving, s)
 }
 
-// SetAccess makes f the one who is told of what ends from now on, as Options.Access was; the former one may be told
-// of a few more yet.
+// SetAccess replaces the function that Options.Access has set. The previous function may still be called a few more
+// times.
 func (p *Proxier) SetAccess(f func(AccessRecord)) { p.access.set(f) }
 
 // A Listener is an open listener.
 type Listener struct {
 	Service  string
 	Protocol Protocol
-	Addr     netip.AddrPort // with the real port
+	Addr     netip.AddrPort // with the port that the kernel has chosen, if any
 }
 
 // Listeners returns the open listeners, sorted by service and address.
@@ -387,8 +387,8 @@ func (p *Proxier) Snapshot() []Stats {
 	return out
 }
 
-// EachActivity calls f for each service, in no order. It allocates nothing, for it is called once a second for what
-// may be thousands; f must not call the Proxier.
+// EachActivity calls f for each service, in no particular order. It does not allocate, because it is called every
+// second for possibly thousands of services. f must not call the Proxier.
 func (p *Proxier) EachActivity(f func(service string, a Activity)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -397,8 +397,8 @@ func (p *Proxier) EachActivity(f func(service string, a Activity)) {
 	}
 }
 
-// Shutdown takes no new clients, waits until all that are being served have finished, and leaves nothing running.
-// When ctx ends first, the rest is cut, and Shutdown returns ctx.Err(). The Proxier cannot be used again.
+// Shutdown stops taking new clients and waits until all present clients have finished. If ctx ends first, Shutdown cuts
+// the remaining clients and returns ctx.Err(). The Proxier cannot be used again.
 func (p *Proxier) Shutdown(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed = true
@@ -414,7 +414,7 @@ func (p *Proxier) Shutdown(ctx context.Context) error {
 		p.loops.run(func() { p.drain(s) })
 	}
 	p.loops.stop()
-	_ = p.loops.wait(context.Background()) // not ctx: when that ends all is cut, and to be cut is quick
+	_ = p.loops.wait(context.Background()) // not ctx: when ctx ends, all clients are cut, and that is quick
 	p.engine.close()
 	if p.resolver != nil {
 		p.resolver.Close()
@@ -423,7 +423,7 @@ func (p *Proxier) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Close is Shutdown without waiting for clients.
+// Close cuts all clients at once and leaves nothing running. It returns nil.
 func (p *Proxier) Close() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -1,5 +1,5 @@
-// Package proxy opens the listeners of services and forwards what arrives there, TCP connections and UDP datagrams,
-// to the endpoints that a load balancer names.
+// Package proxy opens the listeners of services. It forwards TCP connections and UDP datagrams from these listeners to
+// the endpoints that a load balancer picks.
 //
 //	balancer := lb.NewRoundRobin()
 //	balancer.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpoints}})
@@ -9,20 +9,22 @@
 //	...
 //	err = p.Shutdown(ctx) // let connections finish until ctx ends
 //
-// A TCP connection is dialled off the accept loop; a dial that fails goes to the next endpoint, and a client that
-// cannot be served gets a reset at once. Both directions of a connection end independently (half-close), a reset is
-// passed on as a reset, and bytes that were read are delivered. A UDP client has a session: a socket of its own,
-// connected to one endpoint, so that answers and ICMP errors find their way back. The session ends when it is idle
-// or has all its answers, and moves to another endpoint when its endpoint refuses or leaves.
+// Endpoints are dialled outside the accept loop. If a dial fails, the next endpoint is tried. A client that cannot be
+// served gets a reset at once. Both directions of a TCP connection end independently (half-close). A reset is passed on
+// as a reset. Bytes that were read are delivered.
 //
-// Where a service says so, connections end when their endpoint has left for good ([OnLeave]), or when they have
-// grown old ([Service.MaxAge]).
+// Each UDP client has a session. A session has a socket of its own, connected to one endpoint, so that answers and ICMP
+// errors reach the right client. A session ends when it is idle or has all its answers. If its endpoint refuses a
+// datagram or leaves the service, the client gets a session with another endpoint.
 //
-// Descriptors are budgeted, and each service has a floor and a ceiling. Where they run out, new TCP clients wait in the
-// kernel's queue, and the UDP sessions idle longest of all services make room. Nothing is allocated or logged per
+// A service can end connections whose endpoint has left for good ([OnLeave]), and connections that are too old
+// ([Service.MaxAge]).
+//
+// File descriptors are budgeted, and each service has a floor and a ceiling. When they run out, new TCP clients wait in
+// the kernel's queue, and the UDP sessions that have been idle longest end. Nothing is allocated or logged for each
 // datagram.
 //
-// What it does not do: TLS, PROXY protocol, anything that looks into the bytes.
+// Package proxy does not do TLS or the PROXY protocol, and never looks into the bytes that it forwards.
 package proxy
 
 import (
@@ -36,7 +38,7 @@ import (
 // ErrClosed is returned by ProxyLoop after Close or Shutdown, and by Apply after Shutdown or Close of the Proxier.
 var ErrClosed = errors.New("proxy closed")
 
-// Protocol is what a listener speaks.
+// Protocol is the transport protocol of a listener.
 type Protocol int
 
 // The protocols.
@@ -45,7 +47,7 @@ const (
 	UDP
 )
 
-// String is "tcp" or "udp".
+// String returns "tcp" or "udp".
 func (p Protocol) String() string {
 	switch p {
 	case TCP:
@@ -56,56 +58,58 @@ func (p Protocol) String() string {
 	return fmt.Sprintf("protocol(%d)", int(p))
 }
 
-// A Service says where clients come in and how they are served. Its Name is what the load balancer knows it by.
+// A Service says on which addresses a service listens and how its clients are served. Name is the name under which the
+// load balancer knows the service.
 type Service struct {
 	Name     string
 	Protocol Protocol
 
-	// Listen holds the addresses that clients dial. Port 0 lets the kernel choose a port; Proxier.Listeners tells
-	// which. The address :: takes IPv4 clients too.
+	// Listen holds the addresses that clients dial. With port 0 the kernel chooses a port, which Proxier.Listeners
+	// returns. The address :: accepts IPv4 clients too.
 	Listen []netip.AddrPort
 
-	// ConnectTimeout bounds each dial, resolution of host names included. Zero means 1 s.
+	// ConnectTimeout bounds each dial, including the lookup of a host name. Zero means 1 s.
 	ConnectTimeout time.Duration
 
-	// IdleTimeout ends a TCP connection or UDP session over which nothing moves in either direction, not even from
-	// the kernel's buffers to a peer that reads slowly. Zero means an hour for TCP and a minute for UDP; negative
-	// means never, for TCP only.
+	// IdleTimeout ends a TCP connection or UDP session when no bytes have moved in either direction for so long. Bytes
+	// that move from the kernel's buffers to a slow reader count as movement. Zero means an hour for TCP and a minute
+	// for UDP. Negative means never for TCP, and a minute for UDP.
 	IdleTimeout time.Duration
 
-	// HalfCloseTimeout takes the place of a longer IdleTimeout once one direction of a TCP connection has ended.
-	// Zero means 5 minutes, negative means that IdleTimeout goes on to hold.
+	// HalfCloseTimeout replaces a longer IdleTimeout once one direction of a TCP connection has ended. Zero means 5
+	// minutes. Negative means that IdleTimeout still applies.
 	HalfCloseTimeout time.Duration
 
-	// OnLeave says what becomes of TCP connections whose endpoint leaves. UDP sessions move to another one at their
-	// next datagram.
+	// OnLeave says how long TCP connections may go on after their endpoint has left. UDP clients move to another
+	// endpoint at their next datagram.
 	OnLeave OnLeave
 
-	// MaxAge ends TCP connections that are so old, give or take a tenth: in a moment of quiet, or by a reset when
-	// MaxAgeGrace is over. Such a moment is when nothing has moved for a second, the endpoint was the last to say
-	// something or nobody has, neither side has ended, and all that was sent has arrived. Of a connection that is
-	// open when MaxAge changes, age counts from then. Zero MaxAge means never; zero MaxAgeGrace means 30 s, negative
-	// none.
+	// MaxAge ends TCP connections of that age, give or take a tenth. A connection ends at its first quiet moment, or by
+	// a reset when MaxAgeGrace has passed too. A connection is quiet when three things hold: nothing has moved for a
+	// second and all data has arrived; neither side has ended; and the client was not the last to send. When MaxAge
+	// changes, the age of open connections counts from the change. Zero MaxAge means never. Zero MaxAgeGrace means 30
+	// s, negative means no grace.
 	MaxAge, MaxAgeGrace time.Duration
 
-	// MaxPerClient bounds the TCP connections or UDP sessions that each client has, by its address as lb.ClientOf says.
-	// A TCP client that comes with one more gets a reset, and a datagram that would begin one more session is dropped.
-	// Those that began while there was no limit do not count. Zero and negative mean any number.
+	// MaxPerClient limits the TCP connections or UDP sessions of each client. lb.ClientOf says which addresses are one
+	// client. At the limit, a further TCP connection gets a reset, and a datagram that would begin a further session is
+	// dropped. Connections and sessions that began while there was no limit do not count. Zero and negative mean no
+	// limit.
 	MaxPerClient int
 
-	// MaxSessions bounds the UDP sessions of each listener; beyond it the one idle longest ends. Zero means 65,536.
-	// Descriptors may bound them sooner.
+	// MaxSessions limits the UDP sessions of each listener. At the limit, a new session ends the one that has been idle
+	// longest. Zero means 65,536. A lack of descriptors may limit sessions further.
 	MaxSessions int
 
-	// Responses is how many datagrams an endpoint answers each of a client's datagrams with. A UDP session ends at
-	// once when that many have come for all that its client has sent: 1 suits DNS. Zero means that nobody knows, and
-	// sessions end by IdleTimeout. Negative means none: what comes back is thrown away, and on the loops the
-	// sessions of a listener share a socket for each endpoint.
+	// Responses is how many datagrams an endpoint sends in answer to each datagram of a client. A UDP session ends as
+	// soon as all its answers have come; 1 suits DNS. Zero means that the number is unknown, and IdleTimeout ends
+	// sessions. Negative means that no answers are expected: datagrams from the endpoint are discarded. The event loops
+	// then use one socket for each endpoint, which all sessions of a listener share.
 	Responses int
 
-	// Requests is after how many datagrams of a client another endpoint is picked for its next ones; the session
-	// that there was goes on to take answers. 1 spreads every datagram, which suits syslog. Zero and negative mean
-	// never.
+	// Requests is how many datagrams of a client go to one endpoint before another endpoint is picked. The earlier
+	// session still receives answers. 1 spreads every datagram, which suits syslog. Zero and negative mean that the
+	// endpoint does not change.
 	Requests int
 }
 
@@ -125,7 +129,7 @@ func (s *Service) connectTimeout() time.Duration {
 	return s.ConnectTimeout
 }
 
-// idleTimeout is zero for never.
+// idleTimeout returns IdleTimeout with its default. Zero means never.
 func (s *Service) idleTimeout() time.Duration {
 	switch {
 	case s.IdleTimeout == 0 && s.Protocol == TCP:
@@ -136,7 +140,7 @@ func (s *Service) idleTimeout() time.Duration {
 	return max(s.IdleTimeout, 0)
 }
 
-// halfCloseTimeout is zero for never.
+// halfCloseTimeout returns the idle timeout of a half-closed connection. Zero means never.
 func (s *Service) halfCloseTimeout() time.Duration {
 	half := s.HalfCloseTimeout
 	if half == 0 {

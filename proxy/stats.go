@@ -7,11 +7,11 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// counters are a service's, written on the data path and read by snapshots.
+// counters are the counters of one service. The data path writes them, and snapshots read them.
 type counters struct {
-	_                          [64]byte // keeps them off the cache line of their neighbours
+	_                          [64]byte // padding: no shared cache line with a neighbour
 	connections, active        atomic.Int64
-	dialsFailed                [dialFailures]atomic.Int64 // by lb.Cause; 0: the fault is this host's
+	dialsFailed                [dialFailures]atomic.Int64 // by lb.Cause; 0 means that this host failed
 	refused                    [refusals]atomic.Int64
 	retries, descriptorWaits   atomic.Int64
 	endedLeft, endedAged       atomic.Int64
@@ -24,7 +24,8 @@ type counters struct {
 	dials                      histogram
 }
 
-// DialBounds are the upper bounds of the buckets in which dials are counted, smallest first. The last bucket has none.
+// DialBounds returns the upper bounds of the buckets that count dials, in ascending order. The last bucket has no
+// bound.
 func DialBounds() [dialBuckets - 1]time.Duration {
 	return [...]time.Duration{
 		100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
@@ -36,10 +37,10 @@ func DialBounds() [dialBuckets - 1]time.Duration {
 
 const dialBuckets = 14
 
-// A histogram counts how long dials took.
+// A histogram counts dials by their duration.
 type histogram struct {
 	buckets [dialBuckets]atomic.Int64
-	sum     atomic.Int64 // nanoseconds
+	sum     atomic.Int64 // in nanoseconds
 }
 
 func (h *histogram) observe(took time.Duration) {
@@ -51,13 +52,14 @@ func (h *histogram) observe(took time.Duration) {
 	h.sum.Add(int64(took))
 }
 
-// Dials are the dials that succeeded, by how long the client waited for them, endpoints tried in vain before included.
+// Dials counts the successful dials by how long the client waited. The wait includes failed attempts with other
+// endpoints.
 type Dials struct {
-	Buckets [dialBuckets]int64 // not cumulative; see DialBounds
+	Buckets [dialBuckets]int64 // not cumulative; DialBounds has the bounds
 	Sum     time.Duration
 }
 
-// Count is how many there were.
+// Count returns the number of dials.
 func (d *Dials) Count() (n int64) {
 	for _, b := range d.Buckets {
 		n += b
@@ -65,53 +67,53 @@ func (d *Dials) Count() (n int64) {
 	return n
 }
 
-// Stats are the counters of one service since the proxier knows it. Up is from client to endpoint, down the other way.
+// Stats are the counters of one service since Apply first named it. Up is from client to endpoint, down is from
+// endpoint to client.
 type Stats struct {
 	Service string
 
 	Connections       int64 // TCP connections accepted
 	ConnectionsActive int64
-	DialsFailed       int64 // each endpoint that was tried in vain
-	Refused           int64 // clients that no endpoint could be found for
+	DialsFailed       int64 // failed attempts, each endpoint counted
+	Refused           int64 // clients for which no endpoint was found
 	EndedLeft         int64 // TCP connections cut because their endpoint had left
-	EndedAged         int64 // TCP connections ended because they had grown too old
-	Retries           int64 // endpoints that clients got after others that were tried in vain
-	DescriptorWaits   int64 // how often TCP clients had to wait for descriptors
+	EndedAged         int64 // TCP connections ended because of MaxAge
+	Retries           int64 // endpoints picked for clients after a failed attempt
+	DescriptorWaits   int64 // how often TCP clients waited for descriptors
 	BytesUp           int64
 	BytesDown         int64
 	Dials             Dials // TCP
 
 	Sessions         int64 // UDP sessions begun
 	SessionsActive   int64
-	SessionsEvicted  int64 // ended before their time, to make room
+	SessionsEvicted  int64 // UDP sessions ended early to make place for others
 	DatagramsUp      int64
 	DatagramsDown    int64
 	DatagramsDropped int64
-	DatagramsOverrun int64 // dropped by the kernel at the listener, before Lictor saw them
+	DatagramsOverrun int64 // dropped by the kernel at the listener before Lictor read them
 
-	DialsFailedBy [dialFailures]int64 // DialsFailed by lb.Cause; 0: the fault is this host's
+	DialsFailedBy [dialFailures]int64 // DialsFailed by lb.Cause; 0 means that this host failed
 	RefusedBy     [refusals]int64     // Refused by Refusal
 
 	Descriptors Descriptors
 }
 
-// Descriptors is how many file descriptors a service has for its clients, and may have.
+// Descriptors says how many file descriptors a service uses for its clients, and how many it may use.
 type Descriptors struct {
-	Taken   int64 // now
-	Floor   int64 // that it can always have; for a while after a reload it is less than what the service is to get
-	Ceiling int64 // that it can have at most; after a reload Taken may be more
+	Taken   int64 // in use now
+	Floor   int64 // guaranteed to the service; may be lower for a while after a reload
+	Ceiling int64 // the most that the service may take; after a reload Taken may be higher
 }
 
-// dialFailures is how many causes a dial has to fail.
+// dialFailures is the number of causes for a failed dial.
 const dialFailures = int(lb.Reset) + 1
 
-// An Activity is what a look at a service once a second takes: a few of its Stats. What belongs to TCP and to UDP is
-// summed up.
+// An Activity holds the few Stats of a service that are sampled every second. TCP and UDP are added up.
 type Activity struct {
 	Clients  int64 // TCP connections accepted and UDP sessions begun
-	Active   int64 // of those
-	Bytes    int64 // both ways
-	Dials    int64 // that succeeded
+	Active   int64 // those of Clients that are open now
+	Bytes    int64 // in both directions
+	Dials    int64 // successful dials
 	DialTime time.Duration
 }
 
