@@ -2,5 +2,5 @@ package proxy
 
 import "syscall"
 
-// errAborted is what accept says of a client that gave up before it was accepted.
+// errAborted is the error of accept for a client that has closed its connection before it was accepted.
 const errAborted = syscall.ECONNABORTED

@@ -7,12 +7,12 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A barredError is why an address must not be dialled that the host name of an endpoint has come to.
+// A barredError says why an address of an endpoint's host name must not be dialled.
 type barredError struct{ error }
 
 func (e *barredError) Unwrap() error { return e.error }
 
-// barred returns why addr, which the host name of an endpoint has come to, must not be dialled; nil if it may be.
+// barred returns why addr must not be dialled, or nil if it may be. addr is an address of the host name of m.
 func (s *service) barred(m *lb.Member, addr netip.AddrPort) error {
 	if s.admit == nil {
 		return nil
@@ -24,7 +24,8 @@ func (s *service) barred(m *lb.Member, addr netip.AddrPort) error {
 	return nil
 }
 
-// admitted returns those of the addresses of an endpoint's host name that may be dialled, or why none may.
+// admitted returns the addresses of an endpoint's host name that may be dialled. If there are none, it returns the
+// reason for the first address.
 func (s *service) admitted(m *lb.Member, addrs []netip.Addr) (some []netip.Addr, err error) {
 	for _, a := range addrs {
 		if why := s.barred(m, netip.AddrPortFrom(a.Unmap(), m.Addr.Port())); why == nil {

@@ -8,83 +8,82 @@ import (
 	"sync/atomic"
 )
 
-// A budget is the ledger of the process's descriptors. It divides them among the services. Its unit is one descriptor.
-// Each service has a share, and all listeners together have one.
+// A budget divides the file descriptors of the process among its services. Each service has a share, and all listeners
+// together have one share.
 //
-// Of the limit of the process, reserve keeps some back for everything that is not traffic. The rest is total. The
-// invariant of the ledger is:
+// reserve keeps some descriptors of the process's limit for everything that is not traffic. The rest is total. The
+// invariant of a budget is:
 //
 //	total = common + the sum of max(taken, floor) over all shares
 //
-// It holds whenever no operation is under way. An operation takes from one term before it adds to another. So meanwhile
-// the right side may be less than total, and it is never more: no descriptor is given twice.
+// The invariant holds whenever no operation is in progress. An operation takes from one term before it adds to another.
+// So during an operation the right side may be below total, but it is never above. No descriptor is given twice.
 //
-// What a share takes up to its floor is set aside for it. What it takes beyond that comes out of common, for which all
-// shares compete. So:
+// What a share takes up to its floor is set aside for it. What it takes above its floor comes from common, for which
+// all shares compete. It follows:
 //
-//   - The shares never take more than total together.
-//   - A share below its floor gets its next descriptor at once, whatever the others have taken.
-//   - No share takes more than its ceiling: total less the floors of the others.
+//   - All shares together never take more than total.
+//   - A share below its floor gets its next descriptor at once, whatever the other shares have taken.
+//   - No share takes more than its ceiling, which is total less the floors of the others.
 //
-// What happens when common is empty depends on whether a client can wait:
+// When common is empty, it depends on the protocol what happens to a new client:
 //
-//   - TCP clients wait in the kernel's queue. What is given back to common goes to the shares of their services, in
-//     turn.
-//   - UDP clients cannot wait. The UDP session idle longest ends, of all services that have more than their floor.
-//   - A TCP service that would have no more than an equal part does not wait while a UDP service has more than that:
-//     UDP sessions end for it.
+//   - TCP clients wait in the kernel's queue. Descriptors that return to common go to the waiting shares in turn.
+//   - UDP clients cannot wait. Of all services above their floor, the UDP session that has been idle longest ends.
+//   - A TCP service below its equal part does not wait while a UDP service is above its equal part: UDP sessions end
+//     for it.
 //
-// Each UDP session also takes a port, and there may be fewer of these. They are not counted. When the kernel has none
-// left, the UDP session idle longest ends, of all services that have more sessions than their floor would be if the
-// ports were divided like the descriptors.
+// Each UDP session also takes a local port, and there may be fewer ports than descriptors. Ports are not counted. When
+// the kernel has no port left, a UDP session ends: the one that has been idle longest, of all services that have more
+// sessions than their floor of ports. Ports are divided into floors like descriptors.
 //
-// What is written down in taken, and for how long:
+// taken counts these descriptors:
 //
 //	a TCP connection   2   from before it is served until both of its sockets are closed
 //	a UDP session      1   from before its socket is opened until that is closed; a one-way session of a loop has none
 //	a shared socket    1   likewise
 //	a listener         2   while it is open; a UDP listener with more than two sockets takes 1 for each of them
 //
-// The descriptor of a UDP session that ends for another client passes to the share of that client. If another loop has
-// the session, the descriptor passes at once, and the socket is closed a moment later. See advance for how many of
-// these there may be; reserve keeps them out of total.
+// If a UDP session ends for another client, its descriptor passes to the share of that client. If the session belongs
+// to another loop, the descriptor passes at once, and the other loop closes the socket a moment later. advance limits
+// how many such descriptors there are at a time; reserve keeps them out of total.
 //
-// When services come and go, the floors change, and no share loses what it has taken. If others have taken so much
-// that a floor cannot be set aside, it is owed: what is given back to common goes there first.
+// When services come and go, floors change, and no share loses what it has taken. If the others have taken so much that
+// a floor cannot be set aside, the rest is owed. Descriptors that return to common then go to that floor first.
 type budget struct {
 	limit, reserved int64
 	total           int64 // limit less reserved
-	pipes           int   // that each loop may have
+	pipes           int   // for each loop
 	ports           int64 // that the kernel gives to UDP sockets
 
 	common   atomic.Int64
-	equal    atomic.Int64 // what each service would have if all had the same
-	ownPorts atomic.Int64 // the floor of each service, of ports
+	equal    atomic.Int64 // the equal part of each service
+	ownPorts atomic.Int64 // each service's floor of ports
 	ceiling  atomic.Int64 // of each service
 	advances atomic.Int64 // that are left, see advance
 
 	listeners share
 
-	waiting atomic.Bool // turns or owed has elements; changes with mu held
+	waiting atomic.Bool // owed or queue has elements; changes with mu held
 	mu      sync.Mutex  // guards what follows, and the goals and waiters of the shares
-	shares  []*share    // of the services that there are
-	owed    []*share    // those whose floor is below its goal
-	queue   []*share    // those that wait for common, each once, first come, first served
+	shares  []*share    // of all present services
+	owed    []*share    // shares whose floor is below its goal
+	queue   []*share    // shares that wait for common, each once, in order of arrival
 }
 
-// What descriptors are taken for.
+// The number of descriptors that each thing takes.
 const (
 	pairDescriptors    = 2 // the sockets of a TCP connection
 	sessionDescriptors = 1 // the socket of a UDP session, or a shared socket
 
-	// A TCP listener has one socket. In the portable engine it also has a client, who is accepted before there is
-	// room. A UDP listener has up to two sockets; each one beyond takes one more.
+	// A TCP listener has one socket. In the portable engine it also has one client, which is accepted before the client
+	// has descriptors. A UDP listener has up to two sockets; each further socket takes one more.
 	listenerDescriptors = 2
 
 	loopDescriptors = 2 // the epoll instance and the eventfd of an event loop
 	pipeDescriptors = 2
 
-	lookupDescriptors = 2 // the sockets of a lookup: one for IPv4 addresses, one for IPv6
+	lookupDescriptors = 2 // the two sockets of a lookup: one for IPv4 addresses, one for IPv6
 )
 
 // The bounds of the arithmetic.
@@ -92,22 +91,23 @@ const (
 	maxOther       = 256  // for Consul (150 watches), lookups of host names, logs, files, the Go runtime
 	maxFloor       = 256  // of a service
 	maxAdvances    = 64   // see advance
-	maxUDPSockets  = 1024 // of all UDP listeners, unless that is less than two for each
-	maxLookups     = 32   // under way at once, see MaxLookups
-	spareListeners = 16   // that a reload can open, whatever the services have taken
+	maxUDPSockets  = 1024 // of all UDP listeners; each listener gets two even so
+	maxLookups     = 32   // in progress at once, see MaxLookups
+	spareListeners = 16   // listeners that a reload can always open
 )
 
-// These are used where the system does not tell.
+// Defaults for systems that do not report these numbers.
 const (
 	defaultLimit = 65536
-	defaultPorts = 1 << 14 // those that RFC 6335 calls dynamic
+	defaultPorts = 1 << 14 // the dynamic ports of RFC 6335
 )
 
-// other returns how many descriptors of the limit are kept for what is neither traffic nor a part of an engine.
+// other returns how many descriptors of limit are kept for everything but traffic and engines.
 func other(limit int64) int64 { return min(maxOther, limit/4) }
 
-// MaxLookups is how many lookups of host names may be under way in a process that may have so many descriptors open:
-// the sockets of all are at most a quarter of what is kept for other things than traffic. See Options.Resolver.
+// MaxLookups returns how many lookups of host names may be in progress at once, for a process with the given limit of
+// descriptors. The sockets of all lookups take at most a quarter of the descriptors that are reserved for other uses
+// than traffic. See Options.Resolver.
 func MaxLookups(descriptors int64) int {
 	if descriptors <= 0 {
 		descriptors = defaultLimit
@@ -115,8 +115,8 @@ func MaxLookups(descriptors int64) int {
 	return int(max(min(maxLookups, other(descriptors)/4/lookupDescriptors), 1))
 }
 
-// reserve returns how many descriptors of the limit are kept from traffic, and how many pipes each loop may have of
-// these. Zero loops stand for the portable engine, which has one pool of pipes.
+// reserve returns how many descriptors of limit are kept from traffic, and how many pipes each loop may have. kept
+// includes the descriptors of the pipes. Zero loops means the portable engine, which has one pool of pipes.
 func reserve(limit int64, loops int) (kept int64, pipes int) {
 	pools, most := int64(1), int64(maxPipes)
 	if loops > 0 {
@@ -126,8 +126,8 @@ func reserve(limit int64, loops int) (kept int64, pipes int) {
 	return other(limit) + int64(loops)*loopDescriptors + pools*each*pipeDescriptors, int(each)
 }
 
-// newBudget returns the budget of a process that may open limit descriptors, and has so many event loops. Zero and
-// negative limits stand for one that is not known.
+// newBudget returns the budget of a process that may open limit descriptors and has loops event loops. A limit that is
+// zero or negative means that the limit is not known.
 func newBudget(limit int64, loops int) *budget {
 	if limit <= 0 {
 		limit = defaultLimit
@@ -145,10 +145,11 @@ func newBudget(limit int64, loops int) *budget {
 	return b
 }
 
-// newShare returns the share of a service. It has no floor before divide.
+// newShare returns the share of a new service. The share has no floor until divide is called.
 func (b *budget) newShare() *share { return &share{budget: b} }
 
-// divide sets the floors of shares, which are those of all services that there are. Others have no floor any more.
+// divide sets the floors of shares, which must be those of all present services. Shares of former services lose their
+// floor.
 func (b *budget) divide(shares []*share) {
 	b.mu.Lock()
 	former := b.shares
@@ -167,7 +168,7 @@ func (b *budget) divide(shares []*share) {
 	}
 	b.shares, b.owed = shares, nil
 	all := slices.Concat(former, shares, []*share{&b.listeners})
-	for _, s := range all { // first those that give
+	for _, s := range all { // shares that give up some of their floor come first
 		if _, before := s.load(); s.goal < before {
 			s.setFloorLocked()
 		}
@@ -184,20 +185,20 @@ func (b *budget) divide(shares []*share) {
 	tell(granted)
 }
 
-// divided returns the equal part of each of n services, and their floor: half of that part, or two descriptors if
-// the part has as many, and no more than maxFloor.
+// divided returns the equal part of each of n services, and their floor. The floor is half of the equal part, but at
+// least two descriptors if the equal part has two, and at most maxFloor.
 func divided(total, n int64) (equal, floor int64) {
 	equal = total / max(n, 1)
 	return equal, min(max(equal/2, min(equal, pairDescriptors)), maxFloor)
 }
 
-// openListener takes n descriptors for a listener, or says what to change.
+// openListener takes n descriptors for a listener. Its error says what the operator can change.
 func (b *budget) openListener(n int64) error {
 	if b.listeners.draw(n, 0, ahead) {
 		return nil
 	}
-	return fmt.Errorf("out of descriptors: of the %d that this process may have, %d are not for traffic, "+
-		"and no others are left for a listener; raise the limit (ulimit -n, LimitNOFILE=)", b.limit, b.reserved)
+	return fmt.Errorf("out of descriptors for a listener: of the %d that this process may have, %d are reserved, "+
+		"and the rest is in use; raise the limit (ulimit -n, LimitNOFILE=)", b.limit, b.reserved)
 }
 
 // closeListener gives back what openListener took.
@@ -213,23 +214,23 @@ func (b *budget) closeListener(n int64) {
 	tell(granted)
 }
 
-// keepListenersLocked sets the goal of the listeners: what they have, and some for those to come.
+// keepListenersLocked sets the goal of the listeners' share: what they have taken, and some for new listeners.
 func (b *budget) keepListenersLocked() {
 	taken, _ := b.listeners.load()
 	spare := max(b.total/32, min(listenerDescriptors, b.total/8))
 	b.listeners.goal = taken + min(spareListeners*listenerDescriptors, spare)
 }
 
-// udpSockets returns how many sockets each of so many UDP listeners is to have: one for each loop. Where listeners
-// are many or descriptors are few it is less, but two.
+// udpSockets returns how many sockets each of the given number of UDP listeners gets. Usually it is one for each loop.
+// With many listeners or few descriptors it is less, but at least two.
 func (b *budget) udpSockets(listeners, loops int) int {
 	all := int(min(maxUDPSockets, b.total/8))
 	return min(loops, max(all/max(listeners, 1), 2))
 }
 
-// advance lets the caller use a descriptor that another loop owes, and has not closed yet. Until
-// then there is one more than the shares have taken, so the number of these is bounded. It returns false if there
-// are too many. Each true is undone by endAdvance.
+// advance lets the caller use a descriptor that another loop has given up but not closed yet. Until it is closed, one
+// more descriptor is open than the shares have taken, so their number is bounded. advance returns false at that bound.
+// The caller undoes each true with endAdvance.
 func (b *budget) advance() bool {
 	if b.advances.Add(-1) >= 0 {
 		return true
@@ -242,4 +243,4 @@ func (b *budget) advance() bool {
 func (b *budget) endAdvance() { b.advances.Add(1) }
 
 // errOutOfDescriptors ends the dial of a UDP session that gets no descriptor.
-var errOutOfDescriptors = errors.New("out of descriptors, raise the limit (ulimit -n, LimitNOFILE=)")
+var errOutOfDescriptors = errors.New("out of descriptors; raise the limit (ulimit -n, LimitNOFILE=)")

@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// connGone tells nothing here.
+// connGone always returns false here.
 func connGone(*net.TCPConn) bool { return false }
 
-// connDeserted tells nothing here.
+// connDeserted always returns nil here.
 func connDeserted(*net.TCPConn) *clientError { return nil }
 
-// connReadable tells nothing here.
+// connReadable always returns false here.
 func connReadable(syscall.Conn) bool { return false }
 
-// connWritable tells nothing here.
+// connWritable always returns false here.
 func connWritable(syscall.Conn) bool { return false }
 
-// connUnanswered tells nothing here.
+// connUnanswered always returns 0 here.
 func connUnanswered(*net.TCPConn) time.Duration { return 0 }
 
-// connUnsent tells nothing here.
+// connUnsent always returns 0 here.
 func connUnsent(*net.TCPConn) int { return 0 }

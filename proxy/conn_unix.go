@@ -10,13 +10,14 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// This is what the kernel tells of the state of a connection of package net.
+// This file asks the kernel for the state of a connection of package net.
 
-// connGone tells whether the connection is over for the kernel, where that tells.
+// connGone reports whether the kernel considers the connection closed. It returns false where the system does not tell.
 func connGone(c *net.TCPConn) bool { return isTrueOf(c, sys.Gone) }
 
-// connDeserted waits until the client ends its side, or the conn's read deadline passes. It returns nil then if the
-// client has sent something or goes on: of one that has sent something, that cannot be told.
+// connDeserted waits until the client closes or resets the connection, or the read deadline passes. It returns nil if
+// the deadline passes first. It also returns nil as soon as the client has sent data, because an end behind unread data
+// cannot be seen.
 func connDeserted(c *net.TCPConn) (gone *clientError) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -35,13 +36,13 @@ func connDeserted(c *net.TCPConn) (gone *clientError) {
 	return gone
 }
 
-// connReadable reports whether there is something to read from c. An error of a datagram is something.
+// connReadable reports whether c has something to read. The error of a datagram counts too.
 func connReadable(c syscall.Conn) bool { return isTrueOf(c, sys.Readable) }
 
-// connWritable reports whether there is room to write to c, or an error that a write would have.
+// connWritable reports whether a write to c would succeed or fail at once.
 func connWritable(c syscall.Conn) bool { return isTrueOf(c, sys.Writable) }
 
-// isTrueOf asks something of the descriptor of c. It is false if c is closed.
+// isTrueOf calls ask with the descriptor of c. It returns false if c is closed.
 func isTrueOf(c syscall.Conn, ask func(fd int) bool) (is bool) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { is = ask(int(fd)) })
@@ -49,7 +50,7 @@ func isTrueOf(c syscall.Conn, ask func(fd int) bool) (is bool) {
 	return is
 }
 
-// connUnanswered is for how long the peer of c has acknowledged nothing of what was sent to it; see sys.Unanswered.
+// connUnanswered returns how long the peer of c has acknowledged nothing of what was sent to it; see sys.Unanswered.
 func connUnanswered(c *net.TCPConn) (waited time.Duration) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { waited = sys.Unanswered(int(fd)) })
@@ -57,7 +58,8 @@ func connUnanswered(c *net.TCPConn) (waited time.Duration) {
 	return waited
 }
 
-// connUnsent is how many bytes written to c its peer has not acknowledged, where the system tells.
+// connUnsent returns how many bytes written to c its peer has not acknowledged. It returns 0 where the system does not
+// tell.
 func connUnsent(c *net.TCPConn) int {
 	raw, err := c.SyscallConn()
 	if err != nil {

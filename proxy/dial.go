@@ -26,13 +26,13 @@ type dialer struct {
 	src      netip.AddrPort
 	tried    lb.Tried
 	errs     *multierror.Error
-	waiting  atomic.Bool // for room; anybody may look
-	untaken  []byte      // what the client sent and none of the tried endpoints took; see portablePair
+	waiting  atomic.Bool // for a free slot; may be read concurrently
+	untaken  []byte      // bytes of the client that no tried endpoint has taken; see portablePair
 }
 
-// dial connects to the next endpoint that answers. It tries up to maxDials different ones, each for the service's
-// connect timeout. The error tells all that was tried, or it is a clientError. The caller says when the endpoint is
-// Done.
+// dial connects to the next endpoint that answers. It tries up to maxDials endpoints, each for at most the service's
+// connect timeout. The error is a clientError or has the errors of all attempts. The caller must call Done on the
+// endpoint.
 func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 	for d.tried.Len() < maxDials {
 		endpoint, err := d.service.pick(d.src, d.tried)
@@ -60,11 +60,11 @@ func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 	return nil, nil, whyNone(d.errs, lb.ErrMissingEndpoints)
 }
 
-// errClientReset ends the search for an endpoint if the client's connection is over for the kernel.
+// errClientReset ends the search for an endpoint when the kernel considers the client's connection closed.
 var errClientReset = &clientError{syscall.ECONNRESET}
 
-// none returns why the client gets no endpoint after pick or wait has returned err. A client that has waited may have
-// reset its connection meanwhile: that does not show if it has sent something before.
+// none returns why the client gets no endpoint. err is the error of pick or wait. waited means that the client was
+// queued: it may have reset its connection meanwhile, and wait cannot see that if the client had sent data.
 func (d *dialer) none(err error, waited bool) error {
 	if why, _ := endOf(err); waited && why == endUnserved && connGone(d.client) {
 		return errClientReset
@@ -72,20 +72,20 @@ func (d *dialer) none(err error, waited bool) error {
 	return whyNone(d.errs, err)
 }
 
-// whyNone is why a client gets no endpoint: tried are the errors of those that were tried, and err is why there is
-// no other one.
+// whyNone returns why a client gets no endpoint. tried holds the errors of all attempts; err says why there is no
+// further endpoint.
 func whyNone(tried *multierror.Error, err error) error {
 	if tried == nil {
 		return err
 	}
 	tried.ErrorFormat = oneLine
 	if errors.Is(err, lb.ErrMissingEndpoints) {
-		return tried // there are some: what they said is the reason
+		return tried // the service has endpoints, so their errors are the reason
 	}
 	return fmt.Errorf("%w: %w", err, tried)
 }
 
-// wait waits for room, as long as the client does.
+// wait waits until an endpoint has a free slot, or until the client goes.
 func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 	type answer struct {
 		m   *lb.Member
@@ -106,7 +106,7 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 	}
 	select {
 	case a := <-told:
-		if a.m != nil && ctx.Err() != nil { // the room of one that was cut
+		if a.m != nil && ctx.Err() != nil { // the slot was freed by a cut connection
 			a.m.Done()
 			return nil, ctx.Err()
 		}
@@ -123,11 +123,11 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 	return nil, err
 }
 
-// A clientWatch finds out whether a client goes while nothing is read from it.
+// A clientWatch detects that a client goes while nothing is read from it.
 type clientWatch struct {
 	client *net.TCPConn
-	gone   chan *clientError // has an element then
-	ended  chan struct{}     // closed when the client is not watched any more
+	gone   chan *clientError // receives one element when the client goes
+	ended  chan struct{}     // closed when look has ended
 }
 
 func watchClient(c *net.TCPConn) *clientWatch {
@@ -143,14 +143,14 @@ func (w *clientWatch) look() {
 	}
 }
 
-// stop has nobody look at the client any more.
+// stop ends the watch and clears the read deadline.
 func (w *clientWatch) stop() {
 	_ = w.client.SetReadDeadline(time.Unix(1, 0))
 	<-w.ended
 	_ = w.client.SetReadDeadline(time.Time{})
 }
 
-// missed notes that the endpoint did not serve the client, and lets go of it.
+// missed records that the endpoint did not serve the client, and calls Done on it.
 func (d *dialer) missed(endpoint *lb.Member, err error) {
 	d.service.dialFailed(endpoint, err)
 	endpoint.Done()
@@ -158,8 +158,8 @@ func (d *dialer) missed(endpoint *lb.Member, err error) {
 	d.tried.Add(endpoint.ID)
 }
 
-// dialEndpoint connects to an endpoint, within the service's connect timeout. If the endpoint has a host name, that is
-// for all of its addresses together, and a lookup has as much time for itself.
+// dialEndpoint connects to an endpoint within the service's connect timeout. If the endpoint has a host name, the
+// timeout covers all its addresses together. The lookup of the name has as much time again.
 func (d *dialer) dialEndpoint(ctx context.Context, e *lb.Member) (*net.TCPConn, error) {
 	admit := func(addrs []netip.Addr) ([]netip.Addr, error) { return d.service.admitted(e, addrs) }
 	c, err := d.resolver.Dial(ctx, &net.Dialer{KeepAliveConfig: keepAlive}, lb.TCP, e.Endpoint,

@@ -2,16 +2,16 @@ package proxy
 
 import "sync"
 
-// A dropCount counts the datagrams that the kernel drops at a listener. The kernel is asked when somebody wants to
-// know: no datagram pays for it.
+// A dropCount counts the datagrams that the kernel drops at a listener. It asks the kernel only for a snapshot or a
+// reload, so it costs nothing for each datagram.
 type dropCount struct {
 	mu     sync.Mutex
-	seen   []uint32 // of each socket of the listener, what is counted
-	closed bool     // the sockets are, or are about to be
+	seen   []uint32 // for each socket of the listener, the kernel's count when last read
+	closed bool     // the sockets are closed, or are about to be
 }
 
-// begin counts from what the sockets have now: they may come from another process. read returns the number of each
-// socket, and false where the system does not tell.
+// begin starts at the present counts, because the sockets may come from another process. read returns the count of one
+// socket, or false if the system does not tell.
 func (d *dropCount) begin(sockets int, read func(socket int) (uint32, bool)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -21,8 +21,8 @@ func (d *dropCount) begin(sockets int, read func(socket int) (uint32, bool)) {
 	}
 }
 
-// collect adds to the service what has been dropped since the last call. After the last call, it does nothing: the
-// descriptors are another socket's then.
+// collect adds the drops since the previous call to the service. After a call with last, collect does nothing, because
+// the descriptors may belong to other sockets by then.
 func (d *dropCount) collect(s *service, last bool, read func(socket int) (uint32, bool)) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -32,7 +32,7 @@ func (d *dropCount) collect(s *service, last bool, read func(socket int) (uint32
 	d.closed = last
 	for i, before := range d.seen {
 		if n, ok := read(i); ok {
-			s.at(0).datagramsOverrun.Add(int64(n - before)) // of 32 bits, so it is right when the number begins again
+			s.at(0).datagramsOverrun.Add(int64(n - before)) // uint32 arithmetic, so an overflow does no harm
 			d.seen[i] = n
 		}
 	}

@@ -10,14 +10,13 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// endReason is why a connection or a session has ended. The engines decide by it, and String is its text in an
-// AccessRecord.
+// endReason is why a connection or a session has ended. String returns its text in an AccessRecord.
 type endReason int8
 
 const (
 	notEnded endReason = iota
 
-	// closedBy and failedBy add a side to the first of each of these pairs.
+	// closedBy and failedBy add a side to the first constant of each of these two pairs.
 	clientClosed
 	serverClosed
 
@@ -38,8 +37,8 @@ const (
 	endDrained
 	endEjected
 
-	// endHanded is why a session ends that goes on in another process. It is not told: that process tells of the
-	// whole session.
+	// endHanded is why a session ends that goes on in another process. It makes no record, because the other process
+	// records the whole session.
 	endHanded
 )
 
@@ -67,18 +66,18 @@ var endTexts = [...]string{
 
 func (r endReason) String() string { return endTexts[r] }
 
-// closedBy and failedBy return the reason of an end that the peer on the given side has brought about first.
+// closedBy and failedBy return the reason if the peer on the given side was the first to close or to fail.
 func closedBy(side int) endReason { return clientClosed + endReason(side) }
 func failedBy(side int) endReason { return clientFailed + endReason(side) }
 
-// A clientError ends the search for an endpoint because the client has gone. Its cause is nil if the client has closed
-// its side, and an error of the system if the connection has failed.
+// A clientError ends the search for an endpoint because the client has gone. cause is nil if the client has closed its
+// side, or the system's error if the connection has failed.
 type clientError struct{ cause error }
 
 func (e *clientError) Error() string { return "the client has gone" }
 
-// endOf returns why a client's connection ends when its search for an endpoint has ended with err, and the error of
-// the system if there is one to tell.
+// endOf returns why a client's connection ends after its search for an endpoint has ended with err. cause is the
+// system's error, or nil.
 func endOf(err error) (why endReason, cause error) {
 	var gone *clientError
 	switch {
@@ -94,11 +93,11 @@ func endOf(err error) (why endReason, cause error) {
 	return endUnserved, nil
 }
 
-// counts reports whether a client counts as refused whose connection ends for r before an endpoint was reached.
+// counts reports whether a client whose connection ends for r before an endpoint was reached counts as refused.
 func (r endReason) counts() bool { return r == endUnserved || r == endPerClient }
 
-// rootOf returns the error of the system that err stems from, or err if there is none. A broken pipe becomes the
-// reset that it follows: the system tells of a reset once, and all later writes break.
+// rootOf returns the system's error in err, or err if there is none. It turns EPIPE into ECONNRESET, because a broken
+// pipe follows a reset: the system reports the reset once, and all later writes break.
 func rootOf(err error) error {
 	var errno syscall.Errno
 	switch {
@@ -110,21 +109,21 @@ func rootOf(err error) error {
 	return errno
 }
 
-// A report is what an engine knows of a connection or a session.
+// A report is what an engine knows of a connection or a session that has ended.
 type report struct {
 	client   netip.AddrPort
-	endpoint *lb.Member    // nil: none was reached
+	endpoint *lb.Member    // nil if no endpoint was reached
 	age      time.Duration // since it began
-	dialTime time.Duration // of the age, what it took to reach the endpoint; TCP only
+	dialTime time.Duration // part of age until the endpoint was reached; TCP only
 	up, down int64         // bytes
 
 	datagramsUp, datagramsDown int64
 }
 
-// observed reports whether anybody wants to know how a connection or a session ends.
+// observed reports whether the access log or the debug log wants to know how a connection or a session ends.
 func (s *service) observed() bool { return s.access.wanted() || s.log.IsDebug() }
 
-// ended tells the access log and the debug log that a connection or a session has ended. Cause is the error of a
+// ended tells the access log and the debug log that a connection or a session has ended. cause is the error of a
 // failure, or nil.
 func (s *service) ended(r *report, why endReason, cause error) {
 	if why == endHanded {

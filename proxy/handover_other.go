@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// Elsewhere no descriptors can be handed over.
+// These systems cannot hand descriptors over.
 
 func closeSession(int) {}
 

@@ -6,31 +6,32 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A namedUse is a UDP session's use of one address of its endpoint's host name. It is zero if the endpoint has none.
+// A namedUse is a UDP session's use of one address of its endpoint's host name. It is zero if the endpoint has no host
+// name.
 type namedUse struct {
 	addr  *lb.NamedAddr
 	moves uint32 // of addr, when the use began
 }
 
-// useNamed begins the use of an address.
+// useNamed begins the use of addr.
 func useNamed(r *lb.Resolver, addr netip.AddrPort) namedUse {
 	a := r.Use(lb.UDP, addr)
 	return namedUse{a, a.Moves()}
 }
 
-// isOver reports whether the address has failed while another one of the name has not: the client's next datagram goes
-// there, and the endpoint has not failed.
+// isOver reports whether the address has failed and the host name has another address to try. The client's next
+// datagram goes to that other address, and the endpoint does not count as failed.
 func (n namedUse) isOver() bool { return n.addr != nil && n.addr.Moves() != n.moves }
 
-// reached notes that the address has answered.
+// reached records that the address has answered.
 func (n namedUse) reached(r *lb.Resolver) {
 	if n.addr != nil {
 		r.Reached(lb.UDP, n.addr.Addr())
 	}
 }
 
-// addressFailed is dialFailed for one address of an endpoint. If the endpoint has a host name with another address that
-// is not known to fail, the endpoint has not failed.
+// addressFailed is dialFailed for one address of an endpoint. If the endpoint's host name has another address that is
+// not known to fail, the endpoint does not count as failed.
 func (s *service) addressFailed(r *lb.Resolver, m *lb.Member, n namedUse, err error) {
 	cause, local := causeOf(err)
 	if local || n.addr == nil || !r.Failed(lb.UDP, m.Endpoint, n.addr.Addr().Addr()) {
@@ -38,6 +39,6 @@ func (s *service) addressFailed(r *lb.Resolver, m *lb.Member, n namedUse, err er
 		return
 	}
 	s.at(0).dialsFailed[cause].Add(1)
-	s.troubles.warn(s.log, "address of endpoint not reached, trying another", "endpoint", m.Address(),
+	s.troubles.warn(s.log, "dial failed, trying another address of the endpoint", "endpoint", m.Address(),
 		"address", n.addr.Addr(), "error", err)
 }

@@ -2,9 +2,9 @@ package proxy
 
 import "net/netip"
 
-// An overlapIndex says whether a listener overlaps with any of a set, without a look at each of them: whether the
-// kernel takes the two for in each other's way, because one of them is on all addresses of the host. [::] is
-// dual-stack, so it covers IPv4 too.
+// An overlapIndex finds out in constant time whether a listener overlaps with any listener of a set. Two listeners on
+// the same port overlap if one of them is on all addresses of the host, because the kernel then refuses the second
+// bind. [::] is dual-stack, so it covers IPv4 too.
 type overlapIndex map[protocolPort]*portUse
 
 type protocolPort struct {
@@ -12,10 +12,10 @@ type protocolPort struct {
 	port     uint16
 }
 
-// A portUse is the listeners of a set at one port.
+// A portUse describes the listeners of a set on one port.
 type portUse struct {
 	all, v4    int
-	any4, any6 bool // 0.0.0.0 and [::] are among them
+	any4, any6 bool // 0.0.0.0 and [::] are in the set
 }
 
 // overlapsOf returns the index of the keys of sockets.
@@ -39,7 +39,7 @@ func overlapsOf[V any](sockets map[socketKey]V) overlapIndex {
 	return index
 }
 
-// overlaps tells whether key overlaps with a listener of the set, itself apart.
+// overlaps reports whether key overlaps with a listener of the set other than itself.
 func (index overlapIndex) overlaps(key socketKey) bool {
 	use := index[protocolPort{key.protocol, key.addr.Port()}]
 	if use == nil || key.addr.Port() == 0 {

@@ -9,21 +9,21 @@ import (
 )
 
 const (
-	// maxPipes bounds the pipes of the portable engine. A transfer that gets none goes by read and write. Pipes are
-	// lent for a moment only, so there are seldom more than processors.
+	// maxPipes limits the pipes of the portable engine. A transfer without a pipe uses read and write. A pipe is in use
+	// only for a moment, so there are seldom more pipes than processors.
 	maxPipes = 64
 
-	// loopPipes is how many an event loop has: it lends one at a time.
+	// loopPipes is the number of pipes of an event loop, which uses one at a time.
 	loopPipes = 1
 
-	// pipeSize is asked for: large pipes save calls and, more than that, wake-ups of the peers. 1 MiB is what a user
-	// without privileges may have (fs.pipe-max-size), as long as all of that user's pipes have less than 16,384
-	// pages (fs.pipe-user-pages-soft), 64 such pipes; then the kernel refuses, and smallPipe is asked for, and then
-	// it gives what it gives. See pipe(7).
+	// pipeSize is the size that Lictor requests for a pipe. Large pipes save system calls and, more than that, wake-ups
+	// of the peers. 1 MiB is the limit for unprivileged users (fs.pipe-max-size). When all pipes of the user together
+	// have 16,384 pages (fs.pipe-user-pages-soft), which is 64 such pipes, the kernel refuses pipeSize. Lictor then
+	// requests smallPipe, and accepts any size after that. See pipe(7).
 	pipeSize  = 1 << 20
 	smallPipe = 256 << 10
 
-	// leastSplice is the least that learn goes down to, and spliceStep is by how much it goes up at a time.
+	// leastSplice is the lower limit of learn, and spliceStep is its upward step.
 	leastSplice = 32 << 10
 	spliceStep  = 16 << 10
 
@@ -33,36 +33,36 @@ const (
 
 type pipe struct {
 	sys.Pipe
-	size int // bytes that it may hold
-	most int // bytes to splice into it at once
+	size int // capacity in bytes
+	most int // the most bytes to splice into it at once
 }
 
-// A pipePool lends pipes. A pipe is empty when it is lent and when it is put back. It is lent for the moment
-// between a read and the write that follows: a direction that waits for its destination holds none.
+// A pipePool lends pipes. A pipe is empty when it is lent and when it is put back. A pipe is lent only between a read
+// and the write that follows. A direction that waits for its destination holds no pipe.
 type pipePool struct {
 	denied *sys.Denials
 	max    int
 	mu     sync.Mutex
-	most   int // bytes to splice at once; see learn
+	most   int // the most bytes to splice at once; see learn
 	unused []*pipe
-	total  int         // lent ones included
-	loans  int64       // since the beginning
-	trim   *time.Timer // closes the free ones
-	armed  bool        // it will
+	total  int         // including lent pipes
+	loans  int64       // number of loans so far
+	trim   *time.Timer // closes the unused pipes
+	armed  bool        // trim is running
 	closed bool
 }
 
-// newPipePool returns a pool of at most max pipes at a time.
+// newPipePool returns a pool of at most max pipes.
 func newPipePool(max int, d *sys.Denials) *pipePool {
 	return &pipePool{denied: d, max: max, most: pipeSize}
 }
 
-// usable reports whether pipes are of use: the system lets this process have them, and splice.
+// usable reports whether the system lets this process use pipes and splice.
 func (pp *pipePool) usable() bool {
 	return !pp.denied.Has(sys.CallSplice) && !pp.denied.Has(sys.CallPipe)
 }
 
-// get returns nil if there is none to be had.
+// get returns nil if there is no pipe to lend.
 func (pp *pipePool) get() *pipe {
 	if !pp.usable() || sys.FaultPipe() {
 		return nil
@@ -88,7 +88,7 @@ func (pp *pipePool) get() *pipe {
 	return pp.lendLocked(p)
 }
 
-// newPipe opens a pipe, a large one if the system lets this process have it.
+// newPipe opens a pipe with the largest size that the system grants.
 func (pp *pipePool) newPipe() (*pipe, syscall.Errno) {
 	raw, err := sys.OpenPipe()
 	if err != 0 {
@@ -108,9 +108,9 @@ func (pp *pipePool) lendLocked(p *pipe) *pipe {
 	return p
 }
 
-// learn is told how many of n spliced bytes a destination left in the pipe. Destinations leave bytes when the
-// kernel is short of memory or was told to keep little unsent (TCP_NOTSENT_LOWAT). Such bytes are copied and wait
-// in this process, so less is spliced at once then.
+// learn adapts the number of bytes to splice at once. left of n spliced bytes were not taken by the destination. A
+// destination leaves bytes if the kernel is short of memory, or if TCP_NOTSENT_LOWAT is low. Such bytes are copied and
+// wait in this process, so learn lowers the number then.
 func (pp *pipePool) learn(n, left int) {
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
@@ -122,7 +122,7 @@ func (pp *pipePool) learn(n, left int) {
 	}
 }
 
-// put takes back an empty pipe. Those that are not in use when a while has passed are closed.
+// put takes back an empty pipe. All unused pipes are closed pipeIdle later.
 func (pp *pipePool) put(p *pipe) {
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
@@ -137,7 +137,7 @@ func (pp *pipePool) put(p *pipe) {
 	}
 }
 
-// discard takes back a pipe that has bytes in it.
+// discard takes back a pipe that has bytes in it, and closes it.
 func (pp *pipePool) discard(p *pipe) {
 	pp.mu.Lock()
 	defer pp.mu.Unlock()
@@ -159,7 +159,7 @@ func (pp *pipePool) closeIdle() {
 	pp.unused = nil
 }
 
-// close closes all unused pipes; lent ones are closed when they are put back.
+// close closes all unused pipes. A lent pipe is closed when it is put back.
 func (pp *pipePool) close() {
 	pp.mu.Lock()
 	pp.closed = true

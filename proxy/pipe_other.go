@@ -4,7 +4,7 @@ package proxy
 
 import "github.com/lictor-proxy/lictor/proxy/internal/sys"
 
-// There are no pipes without splice(2).
+// Pipes are used only with splice(2), which these systems do not have.
 const maxPipes, loopPipes = 0, 0
 
 type pipe struct{}
@@ -13,7 +13,7 @@ type pipePool struct{}
 
 func newPipePool(int, *sys.Denials) *pipePool { return nil }
 
-// usable is false, which makes movers go by read and write.
+// usable returns false, so movers use read and write.
 func (*pipePool) usable() bool { return false }
 
 func (*pipePool) close() {}

@@ -5,7 +5,7 @@ import (
 	"os"
 )
 
-// ephemeralPorts returns the lowest port that the kernel gives to sockets that dial, and how many such ports there are.
+// ephemeralPorts returns the lowest local port that the kernel gives to outgoing sockets, and the number of such ports.
 func ephemeralPorts() (lowest uint16, n int64) {
 	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	var high uint16

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// A register has the UDP sockets of an engine, which may have to end sessions for others. All methods may be called
-// concurrently. To add or to remove one takes the same time however many there are.
+// A register holds the UDP sockets of an engine. It is searched for sessions that must end for other clients. All
+// methods may be called concurrently. add and remove take constant time.
 type register[T any] struct {
 	mu     sync.RWMutex
 	all    []*T
-	places map[*T]int // in all
+	places map[*T]int // index in all
 }
 
 func (r *register[T]) add(some ...*T) {
@@ -39,22 +39,22 @@ func (r *register[T]) remove(x *T) {
 	delete(r.places, x)
 }
 
-// perSearch is how many elements a search looks at: thousands would be too many for each new session of a flood. A
-// search goes on where the last one stopped, and remembers the best that it has found. So it finds the best one of a
-// round, or nearly; and the best one of all if there are no more than perSearch.
+// perSearch is how many elements a search looks at. To look at thousands would be too expensive for each new session of
+// a flood. A search continues where the last one stopped, and remembers the best element found so far. So it nearly
+// finds the best element of each round, and the very best if there are at most perSearch.
 const perSearch = 16
 
-// barren is how long a search does not look at all elements again when it has found none.
+// barren is how long a search does not look at all elements again after it has found none.
 const barren = 10 * time.Millisecond
 
-// A cursor is where a search of a register goes on.
+// A cursor is where a search of a register continues.
 type cursor struct {
 	next int
-	full time.Duration // from when on it may look at all elements
+	full time.Duration // when the search may look at all elements again
 }
 
-// scan calls f with the next few elements. It goes on through all of them until f returns true once, unless one has
-// been found before, or c has done so in vain just now.
+// scan calls f with the next perSearch elements. If found is false, scan continues through all elements until f returns
+// true. It does not continue if it has looked at all elements in vain less than barren ago.
 func (r *register[T]) scan(c *cursor, now time.Duration, found bool, f func(*T) bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

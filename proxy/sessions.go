@@ -10,9 +10,9 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// These are the decisions about UDP sessions. The engines keep sessions in their own ways, and ask here.
+// This file has the decisions about UDP sessions. Both engines call it; each keeps its sessions in its own way.
 
-// sessionIdle returns how long a session may be silent. Draining: its listener is about to be closed.
+// sessionIdle returns how long a session may be idle. draining means that its listener is about to close.
 func (s *Service) sessionIdle(draining bool) time.Duration {
 	if draining {
 		return min(s.idleTimeout(), drainQuiet)
@@ -20,7 +20,7 @@ func (s *Service) sessionIdle(draining bool) time.Duration {
 	return s.idleTimeout()
 }
 
-// silentSession returns why a session ends that has been silent for as long as it may.
+// silentSession returns why a session ends that has been idle for too long.
 func silentSession(refused, draining bool) endReason {
 	switch {
 	case refused:
@@ -31,9 +31,9 @@ func silentSession(refused, draining bool) endReason {
 	return endIdle
 }
 
-// replaces returns why the client of a session gets another one for its next datagram, which is for s. It is notEnded
-// if the session goes on. The session is of the service of, with endpoint m, and refused if that has refused a
-// datagram.
+// replaces returns why a client needs a new session for its next datagram, which is for s. It returns notEnded if the
+// present session goes on. The present session belongs to the service of and has endpoint m; refused means that m has
+// refused a datagram.
 func (s *service) replaces(of *service, m *lb.Member, refused bool) endReason {
 	switch {
 	case refused:
@@ -48,34 +48,34 @@ func (s *service) replaces(of *service, m *lb.Member, refused bool) endReason {
 	return notEnded
 }
 
-// isFull reports whether a session has had as many datagrams of its client as it may.
+// isFull reports whether a session has received all requests that it may have.
 func (s *Service) isFull(requests int64) bool { return s.Requests > 0 && requests >= int64(s.Requests) }
 
-// isAnswered reports whether all answers have come that the client of a session may expect after so many datagrams.
-// Where it is not known how many those are, it is false.
+// isAnswered reports whether all expected answers to the given number of requests have come. It returns false if the
+// number of answers is not known.
 func (s *Service) isAnswered(requests, answers int64) bool {
 	return s.Responses > 0 && answers >= int64(s.Responses)*requests
 }
 
-// isOneWay reports whether no answers are expected: a session is over when all that it may have is sent.
+// isOneWay reports whether no answers are expected. A one-way session ends when all its requests are sent.
 func (s *Service) isOneWay() bool { return s.Responses < 0 }
 
-// adopts reports whether a listener that has so many sessions may take one more from another process. A one-way session
-// is not taken: a new one serves its client as well.
+// adopts reports whether a listener with the given number of sessions may take one more from another process. One-way
+// sessions are not adopted, because a new session serves the client as well.
 func (s *Service) adopts(sessions int64) bool {
 	return !s.isOneWay() && sessions < int64(s.maxSessions())
 }
 
-// A sessionOpener is an engine's part in the begin of a session.
+// A sessionOpener holds what an engine does to open a session.
 type sessionOpener struct {
-	takeRoom func() bool              // takes what a session needs; false: there is none left
+	takeRoom func() bool              // takes a descriptor and a place; returns false if there is none
 	giveRoom func()                   // undoes takeRoom
-	attach   func(m *lb.Member) error // makes a session with m, which has room
+	attach   func(m *lb.Member) error // opens a session with m after takeRoom
 }
 
-// beginSession begins a session for the client at src, whose first datagram had so many hops left (0: that is not
-// known). It tries endpoints that are not in tried, and adds to these. False: there is no session, and why has been
-// said. If counted is true, the end of the session calls uncount.
+// beginSession begins a session for the client at src. hops is the hop limit of its first datagram; 0 means unknown.
+// beginSession skips the endpoints in tried, and adds those that fail. If ok is false, there is no session and the
+// reason has been recorded. If counted is true, the caller must call uncount when the session ends.
 func (s *service) beginSession(src netip.AddrPort, hops uint8, tried *lb.Tried, o sessionOpener) (counted, ok bool) {
 	if hops == 1 {
 		s.outOfHops(src)
@@ -99,13 +99,14 @@ func (s *service) beginSession(src netip.AddrPort, hops uint8, tried *lb.Tried, 
 	return false, false
 }
 
-// connectSession connects a session to the next endpoint that can be. False: there is none, and why has been said.
+// connectSession connects a session to the next endpoint that can be reached. If it returns false, no endpoint could be
+// reached and the reason has been recorded.
 func (s *service) connectSession(src netip.AddrPort, tried *lb.Tried, connect func(*lb.Member) error) bool {
 	var errs *multierror.Error
 	for range maxDials {
 		m, err := s.pick(src, *tried)
 		if errors.Is(err, lb.ErrMissingEndpoints) && tried.Len() > 0 {
-			*tried = lb.Tried{} // an endpoint that refused before may be back
+			*tried = lb.Tried{} // an endpoint that refused before may have recovered
 			m, err = s.pick(src, *tried)
 		}
 		if err != nil {

@@ -2,16 +2,16 @@ package proxy
 
 import "sync/atomic"
 
-// A share is what one service has of a budget. To take or to give back is one atomic operation below the floor, and
-// two above it. All methods may be called concurrently.
+// A share is the part of a budget that one service has. A take or a release costs one atomic operation below the floor,
+// and two above it. All methods may be called concurrently.
 type share struct {
 	budget *budget
-	state  atomic.Uint64 // the descriptors taken and, in the lower half, the floor
+	state  atomic.Uint64 // descriptors taken; the lower half has the floor
 
 	// Guarded by the budget's lock.
 	goal    int64 // what the floor should be
 	waiters []*waiter
-	inTurn  bool // it is in budget.queue
+	inTurn  bool // s is in budget.queue
 }
 
 func pack(taken, floor int64) uint64 { return uint64(taken)<<32 | uint64(floor) }
@@ -20,13 +20,13 @@ func unpack(state uint64) (taken, floor int64) { return int64(state >> 32), int6
 
 func (s *share) load() (taken, floor int64) { return unpack(s.state.Load()) }
 
-// descriptors returns what s has and may have.
+// descriptors returns what s has taken and what it may take.
 func (s *share) descriptors() Descriptors {
 	taken, floor := s.load()
 	return Descriptors{Taken: taken, Floor: floor, Ceiling: s.budget.ceiling.Load()}
 }
 
-// take takes n descriptors, all or none. It does not wait, and does not get ahead of shares that wait.
+// take takes all n descriptors, or none and returns false. It does not wait, and it does not overtake waiting shares.
 func (s *share) take(n int64) bool { return s.draw(n, 0, orderly) }
 
 // release gives back n descriptors.
@@ -37,7 +37,7 @@ func (s *share) release(n int64) {
 	s.budget.serve(s)
 }
 
-// pass gives n descriptors of s to another share. If that one may not have them, they are released and pass returns
+// pass gives n descriptors of s to another share. If the other share may not have them, pass releases them and returns
 // false.
 func (s *share) pass(to *share, n int64) bool {
 	if s == to {
@@ -52,7 +52,8 @@ func (s *share) pass(to *share, n int64) bool {
 	return false
 }
 
-// drop reduces what is taken by n. It returns how many of these are beyond the floor: the caller puts them somewhere.
+// drop reduces taken by n. It returns how many of these descriptors were above the floor; the caller must put them into
+// common or into another share.
 func (s *share) drop(n int64) (freed int64) {
 	for {
 		old := s.state.Load()
@@ -68,13 +69,13 @@ type claim int
 
 const (
 	never   claim = iota
-	orderly       // when no share waits
-	served        // the share is the first of those that wait, and the caller has the budget's lock
+	orderly       // only if no share waits
+	served        // the share is the first that waits, and the caller holds the budget's lock
 	ahead         // always
 )
 
-// draw takes n descriptors, all or none. Those beyond the floor come out of credit, which the caller has, and then
-// out of common. Credit that is left over goes to common.
+// draw takes all n descriptors, or none and returns false. Descriptors above the floor come first from credit, which
+// the caller provides, and then from common. Unused credit goes to common.
 func (s *share) draw(n, credit int64, c claim) bool {
 	b := s.budget
 	for {
@@ -83,7 +84,7 @@ func (s *share) draw(n, credit int64, c claim) bool {
 		short := max(taken+n, floor) - max(taken, floor) - credit
 		if short > 0 && !b.takeCommon(short, c) {
 			if s.state.Load() != old {
-				continue // it may be below its floor by now
+				continue // the share may be below its floor by now
 			}
 			return false
 		}
@@ -95,7 +96,7 @@ func (s *share) draw(n, credit int64, c claim) bool {
 	}
 }
 
-// takeCommon takes n from common, if c lets it.
+// takeCommon takes n from common if c allows it. It returns false otherwise, or if common has less.
 func (b *budget) takeCommon(n int64, c claim) bool {
 	if c == never || c == orderly && b.waiting.Load() {
 		return false
@@ -108,18 +109,19 @@ func (b *budget) takeCommon(n int64, c claim) bool {
 	return false
 }
 
-// giveCommon gives n to common, if that is more than nothing.
+// giveCommon gives n to common. It does nothing if n is zero or negative.
 func (b *budget) giveCommon(n int64, c claim) {
 	if n <= 0 {
 		return
 	}
 	b.common.Add(n)
-	if c != served { // else the caller serves those who wait
+	if c != served { // otherwise the caller serves the waiters
 		b.serve(nil)
 	}
 }
 
-// setFloorLocked moves the floor to its goal, as far as common allows, and tells whether it is there.
+// setFloorLocked moves the floor towards its goal, as far as common allows. It reports whether the floor is at its
+// goal.
 func (s *share) setFloorLocked() bool {
 	b := s.budget
 	for {
@@ -139,16 +141,16 @@ func (s *share) setFloorLocked() bool {
 	}
 }
 
-// A bound is what a share may have before UDP sessions end for others.
+// A bound is how much a share may have before its UDP sessions end for other clients.
 type bound int
 
 const (
 	itsFloor  bound = iota
-	equalPart       // or its floor, if that is more
-	itsPorts        // its floor, of ports
+	equalPart       // or the floor, if the floor is higher
+	itsPorts        // the share's floor of ports
 )
 
-// exceeds tells whether s has more than the bound.
+// exceeds reports whether s has more than the bound.
 func (s *share) exceeds(m bound) bool {
 	taken, limit := s.load()
 	switch m {
@@ -160,14 +162,14 @@ func (s *share) exceeds(m bound) bool {
 	return taken > limit
 }
 
-// belowEqual tells whether s would not have more than an equal part with n more.
+// belowEqual reports whether s, with n more, would have at most an equal part.
 func (s *share) belowEqual(n int64) bool {
 	taken, _ := s.load()
 	return taken+n <= s.budget.equal.Load()
 }
 
-// atCeiling tells whether s would have more than its ceiling with n more. If not, and it gets none, it is because all
-// shares together have too much.
+// atCeiling reports whether s, with n more, would be above its ceiling. If it returns false and s gets no descriptors,
+// the process is out of descriptors.
 func (s *share) atCeiling(n int64) bool {
 	taken, _ := s.load()
 	return taken+n > s.budget.ceiling.Load()

@@ -12,76 +12,78 @@ import (
 
 // A proxySocket is one listener of one service.
 type proxySocket interface {
-	// Addr is the address that clients dial, with the real port.
+	// Addr returns the address that clients dial, with the port that the kernel has chosen if any.
 	Addr() netip.AddrPort
 
-	// ProxyLoop serves clients until Close or Shutdown, and returns ErrClosed then; or nil at once, if others serve
-	// them from then on. No passing error ends that. Call it once.
+	// ProxyLoop serves clients until Close or Shutdown, and then returns ErrClosed. It returns nil at once if
+	// goroutines of the engine serve the socket. No temporary error ends ProxyLoop. Call it once.
 	ProxyLoop() error
 
-	// Close stops at once, and returns when nothing of the socket is left: clients of open TCP connections get a
-	// reset, UDP sessions end. It may be called again, and during Shutdown.
+	// Close stops at once, and returns when nothing of the socket is left. Open TCP connections are reset, and UDP
+	// sessions end. Close may be called again, and during Shutdown.
 	Close() error
 
-	// Shutdown takes no new clients, and returns when those that are being served have finished, or else, when ctx
-	// ends, closes and returns ctx.Err(). A UDP session counts as finished when it has been quiet for a moment.
+	// Shutdown takes no new clients, and returns when all present clients have finished. If ctx ends first, Shutdown
+	// closes the socket and returns ctx.Err(). A UDP session counts as finished after drainQuiet without a datagram.
 	Shutdown(ctx context.Context) error
 
-	// stop takes no new clients. Shutdown and Close do that too.
+	// stop takes no new clients. Shutdown and Close do the same.
 	stop()
 
-	// release lets go of the socket, and of all UDP sessions: another process serves it. TCP connections go on.
+	// release gives up the socket and all UDP sessions, because another process serves them. TCP connections go on.
 	release()
 
-	// descriptors returns duplicates of the sockets, all of them, in an order that is always the same; or an error,
-	// and none.
+	// descriptors returns duplicates of all sockets of the listener, always in the same order. After an error it
+	// returns none.
 	descriptors() ([]int, error)
 
-	// shareAddress lets other sockets of ours take overlapping addresses with the same port while it is on.
+	// shareAddress sets whether other sockets of this process may bind overlapping addresses with the same port.
 	shareAddress(on bool) error
 
-	// countDrops counts for the service what the kernel has dropped at a UDP listener. For TCP it does nothing.
+	// countDrops adds the datagrams that the kernel has dropped at a UDP listener to the service's counters. It does
+	// nothing for TCP.
 	countDrops()
 
-	// serve makes s the service of clients that come from now on. It is called too when the specification of s has
-	// changed.
+	// serve makes s the service of new clients. It is also called when the specification of s has changed.
 	serve(s *service)
 }
 
-// An engine makes proxy sockets: the way in which bytes are moved.
+// An engine moves bytes in its own way. It makes proxy sockets.
 type engine interface {
-	// loopCount is how many goroutines count apart from one another, see service.at.
+	// loopCount returns how many sets of counters a service needs, see service.at.
 	loopCount() int
 
 	listenTCP(o listenSpec, s *service) (proxySocket, error)
 	listenUDP(o listenSpec, s *service) (proxySocket, error)
 
-	// list adds to page what q wants of what is served in the next placesAtOnce places, until the page is full. It
-	// returns the place to go on from, and whether there may be more in that shard.
+	// list looks at the next placesAtOnce places and adds the connections that q wants to page. It stops when page is
+	// full. It returns the number of the place to continue from, and whether the shard may have more.
 	list(from place, q *ConnectionQuery, page *[]Connection) (number int, more bool)
 
-	// endpointsGone is told of members of one service that have left for good. It does not wait. It is called for
-	// several services at once.
+	// endpointsGone tells the engine that these members of one service have left for good. It does not block. It may be
+	// called for several services at once.
 	endpointsGone(members []*lb.Member)
 
-	// respecified is told that connections of s may have to end at another time than before. It does not wait.
+	// respecified tells the engine that connections of s may have to end at another time than before. It does not
+	// block.
 	respecified(s *service)
 
-	// pulses ask all that serves or takes clients, but for goroutines that a client more would have to wake.
+	// pulses returns pulses of everything that accepts or serves clients. Goroutines that only a new client would wake
+	// are not included.
 	pulses() []*pulse
 
-	// stuck returns an error for each of those goroutines that has been busy with one client for patience, see turns.
+	// stuck returns an error for each goroutine of an engine's turns that has been busy with one client for patience.
 	stuck(patience time.Duration) []error
 
-	// setForking says whether the process may be forked from now on, see Proxier.Sockets.
+	// setForking tells the engine whether the process may fork from now on, see Proxier.Sockets.
 	setForking(on bool)
 
-	// close gives back what the engine holds. Its sockets must be closed.
+	// close frees what the engine holds. Its sockets must be closed before.
 	close()
 }
 
-// network is the network name under which package net listens on addr and nothing else: an IPv4 wildcard without
-// IPv6, but the IPv6 wildcard with both.
+// network returns the network name with which package net listens on addr only. An IPv4 wildcard excludes IPv6, and an
+// IPv6 wildcard includes IPv4.
 func network(p Protocol, addr netip.Addr) string {
 	switch {
 	case addr.Is4():
@@ -92,13 +94,13 @@ func network(p Protocol, addr netip.Addr) string {
 	return p.String() + "6"
 }
 
-// Bounds of the wait after an error that may pass, such as running out of descriptors.
+// Bounds of the wait after a temporary error, such as a lack of descriptors.
 const (
 	minBackoff = 5 * time.Millisecond
 	maxBackoff = time.Second
 )
 
-// sleep waits for d, and tells whether done was still open then.
+// sleep waits for d, or until done is closed. It returns false if done is closed.
 func sleep(done <-chan struct{}, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -110,20 +112,20 @@ func sleep(done <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// keepAlive finds peers that vanished without a word within two minutes, without waking idle networks often.
+// keepAlive detects vanished peers within two minutes. Its probes are rare enough to let idle networks sleep.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 10 * time.Second, Count: 6}
 
-// A tracker counts what is running, so that a stop can wait for it and nothing can start after the stop.
+// A tracker counts running goroutines and other work. After stop no new work can start, and wait waits for the rest.
 type tracker struct {
 	mu      sync.Mutex
 	stopped bool
 	wg      sync.WaitGroup
 }
 
-// run runs f in a goroutine, or returns false after stop.
+// run runs f in a goroutine. After stop it returns false and does not run f.
 func (t *tracker) run(f func()) bool {
 	t.mu.Lock()
-	defer t.mu.Unlock() // the check and the Add are one step, else a stop could come between them and miss f
+	defer t.mu.Unlock() // the check and the Add must be one step, so that stop cannot come between them
 	if t.stopped {
 		return false
 	}
@@ -131,7 +133,7 @@ func (t *tracker) run(f func()) bool {
 	return true
 }
 
-// add counts something that is not a goroutine as running, until done; or it returns false after stop.
+// add counts other work than a goroutine as running until done is called. After stop it returns false.
 func (t *tracker) add() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -144,14 +146,14 @@ func (t *tracker) add() bool {
 
 func (t *tracker) done() { t.wg.Done() }
 
-// stop lets nothing new run. It does not wait.
+// stop lets no new work start. It does not wait.
 func (t *tracker) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.stopped = true
 }
 
-// wait returns when all that was running has ended, or with ctx.Err() before. Call it after stop.
+// wait waits until all work has ended, or returns ctx.Err(). Call it after stop.
 func (t *tracker) wait(ctx context.Context) error {
 	ended := make(chan struct{})
 	go t.signal(ended)

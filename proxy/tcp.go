@@ -2,9 +2,10 @@ package proxy
 
 import "time"
 
-// These constants of TCP are the same for both engines.
+// These TCP constants are the same for both engines.
 
-// bufferSize is how much a message may have to go by read and write: below it, two copies are cheaper than two splices.
+// bufferSize is the most bytes that are moved by read and write. A smaller message is cheaper to copy twice than to
+// splice twice.
 const bufferSize = 16 << 10
 
 // The sides of a connection or a session.

@@ -2,15 +2,15 @@ package proxy
 
 import "time"
 
-// limits are how long nothing may move over a TCP connection. Zero: no limit.
+// limits bound the time in which no bytes move over a TCP connection. Zero means no limit.
 type limits struct {
-	idle time.Duration // while both directions go on
-	half time.Duration // once a direction has ended
+	idle time.Duration // while both directions are open
+	half time.Duration // when one direction has ended
 }
 
 func (s *Service) limits() limits { return limits{idle: s.idleTimeout(), half: s.halfCloseTimeout()} }
 
-// silence returns the limit for a connection of which so many directions have ended.
+// silence returns the limit for a connection of which ended directions have ended.
 func (l limits) silence(ended int) time.Duration {
 	if ended > 0 {
 		return l.half
@@ -18,31 +18,31 @@ func (l limits) silence(ended int) time.Duration {
 	return l.idle
 }
 
-// A timing is what time means for a TCP connection at one moment. All instants are by one clock, the loop's or the
-// pair's own: how long ago that began.
+// A timing holds the times of a TCP connection at one moment. All instants are durations since a common origin: the
+// start of the loop or of the pair.
 type timing struct {
-	instant, last time.Duration // last: when something moved last
-	silence       time.Duration // how long nothing may move; zero: no limit
-	old           time.Duration // from when on it is too old; zero: never
-	leeway        time.Duration // how long it may look for a moment of quiet then
-	asked         bool          // the client was the last to say something
-	ended         int           // directions that have ended
+	instant, last time.Duration // now, and when bytes last moved
+	silence       time.Duration // how long no bytes may move; zero means no limit
+	old           time.Duration // when the connection is too old; zero means never
+	leeway        time.Duration // how long after old to wait for a quiet moment
+	asked         bool          // the client was the last to send
+	ended         int           // number of directions that have ended
 }
 
-// An expiry is what is due for a connection.
+// An expiry is what due has found: whether a connection must end, and why.
 type expiry int8
 
 const (
 	nothingDue  expiry = iota
-	stillTaken         // silence, but a peer takes what the kernel still has for it: as if something had moved
-	tooSilent          // it ends: nothing has moved for too long
-	oldAndQuiet        // it ends: it is too old, and nothing is under way
-	tooOld             // it ends: it is too old, and there was no moment of quiet in time
+	stillTaken         // no bytes move, but a peer still takes bytes from the kernel; counts as movement
+	tooSilent          // end: no bytes have moved for too long
+	oldAndQuiet        // end: too old, and quiet
+	tooOld             // end: too old, and not quiet in time
 )
 
-// due returns what is due now. It calls settled only for a connection that is too old, to learn whether all that was
-// read has arrived, and taking only for a silent one, to learn whether a peer has taken something since the last call.
-// Age comes before silence.
+// due returns whether the connection must end now. Age is checked before silence. due calls settled only if the
+// connection is too old; settled reports whether all bytes have arrived. due calls taking only if the connection is
+// silent; taking reports whether a peer has taken bytes since the last call.
 func (t *timing) due(settled, taking func() bool) expiry {
 	if t.old > 0 && t.instant >= t.old {
 		switch {
@@ -61,11 +61,10 @@ func (t *timing) due(settled, taking func() bool) expiry {
 	return tooSilent
 }
 
-// isQuiet reports whether the connection has been quiet for quietFor, as far as that shows without a look at the
-// kernel's buffers.
+// isQuiet reports whether the connection has been quiet for quietFor. It does not check the kernel's buffers.
 func (t *timing) isQuiet() bool { return !t.asked && t.ended == 0 && t.instant-t.last >= quietFor }
 
-// nextLook returns when to call due again. False: never.
+// nextLook returns when to call due again. False means never.
 func (t *timing) nextLook() (at time.Duration, ok bool) {
 	if t.silence > 0 {
 		at, ok = t.last+t.silence, true
@@ -74,7 +73,7 @@ func (t *timing) nextLook() (at time.Duration, ok bool) {
 		return at, ok
 	}
 	look := t.old
-	if t.instant >= t.old { // a moment of quiet is looked for
+	if t.instant >= t.old { // waiting for a quiet moment
 		look = min(t.instant+quietFor, t.old+t.leeway)
 	}
 	if ok {
@@ -83,22 +82,22 @@ func (t *timing) nextLook() (at time.Duration, ok bool) {
 	return look, true
 }
 
-// A peer that has acknowledged nothing of what was sent to it for peerGoneAfter is gone, and its connection ends. Its
-// host has vanished, or the way to it. Keep-alive does not find that out while something is on its way, and the kernel
-// goes on sending for some 15 minutes (tcp_retries2 in ip-sysctl.rst). Whether a peer answers is looked at every
-// peerLookEvery, so it takes up to as much longer until the first look.
+// peerGoneAfter is how long a peer may acknowledge nothing of what was sent to it. Then the peer's host or the route to
+// it has vanished, and the connection ends. Keep-alive does not detect this while sent data is unacknowledged, and the
+// kernel retransmits for some 15 minutes (tcp_retries2 in ip-sysctl.rst). Peers are checked every peerLookEvery, so
+// detection may take that much longer.
 //
-// TCP_USER_TIMEOUT is no substitute: it also ends the connection of a peer that is well and whose window is closed, as
-// that of a download that is paused.
+// TCP_USER_TIMEOUT cannot replace this check: it also ends the connection of a healthy peer whose window is closed,
+// such as a paused download.
 //
-// They are variables for tests.
+// Both are variables so that tests can change them.
 var (
 	peerGoneAfter = keepAlive.Idle + time.Duration(keepAlive.Count)*keepAlive.Interval
 	peerLookEvery = time.Minute
 )
 
-// nextPeerLook returns how long from now to look whether the peers of a connection answer. Waited is for how long one
-// of them has not, by the present look; zero: both do.
+// nextPeerLook returns the time until the next check whether the peers of a connection answer. waited is how long one
+// peer has not answered; zero means that both answer.
 func nextPeerLook(waited time.Duration) time.Duration {
 	if waited <= 0 {
 		return peerLookEvery
@@ -106,13 +105,12 @@ func nextPeerLook(waited time.Duration) time.Duration {
 	return min(peerLookEvery, max(peerGoneAfter-waited, time.Millisecond))
 }
 
-// An unsentCount is how many bytes were on their way to both peers of a connection when that was looked at last.
-// The kernel does not tell when its buffers empty, and to a peer that reads slowly that may take longer than a limit of
-// silence.
+// An unsentCount is the number of unacknowledged bytes on both sides of a connection at the last check. The kernel does
+// not report when its buffers empty. A slow reader may need longer to empty them than the idle timeout.
 type unsentCount int32
 
-// moves notes that n bytes are on their way now, and reports whether some are and their number has changed. The first
-// time, the peers are given the benefit of the doubt.
+// moves stores the new count n, and reports whether n is above zero and has changed. The first call with an n above
+// zero reports true: the peers may still be reading.
 func (u *unsentCount) moves(n int) bool {
 	before := *u
 	*u = unsentCount(n)

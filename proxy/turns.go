@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// This is how shares wait for descriptors, one after the other, see budget.
+// This file has the queue in which shares wait for descriptors, see budget.
 
-// A waiter is told once, by granted, when its share has taken n descriptors for it.
+// A waiter waits until its share has taken n descriptors for it. Then granted is called once.
 type waiter struct {
 	share   *share
 	n       int64
-	granted func() // must not wait
+	granted func() // must not block
 }
 
-// wait has w wait for its turn.
+// wait queues w. When its descriptors are taken, w.granted is called, possibly before wait returns.
 func (b *budget) wait(w *waiter) {
 	s := w.share
 	b.mu.Lock()
@@ -24,13 +24,13 @@ func (b *budget) wait(w *waiter) {
 		s.inTurn = true
 		b.queue = append(b.queue, s)
 	}
-	b.waiting.Store(true) // first: what is given back from here on is seen below, or by who gives it back
+	b.waiting.Store(true) // before serveLocked: releases from here on are seen by it or call serve
 	granted := b.serveLocked(s.grantOwnLocked(nil))
 	b.mu.Unlock()
 	tell(granted)
 }
 
-// withdraw has w not wait any more. It returns false if w has had its turn: the descriptors are the caller's then.
+// withdraw removes w from the queue. It returns false if w already has its descriptors; then they belong to the caller.
 func (b *budget) withdraw(w *waiter) bool {
 	s := w.share
 	b.mu.Lock()
@@ -44,7 +44,7 @@ func (b *budget) withdraw(w *waiter) bool {
 	return i >= 0
 }
 
-// serve gives what there is to those who wait. If s is not nil, it has just given something back.
+// serve grants free descriptors to waiters. If s is not nil, s has just released some.
 func (b *budget) serve(s *share) {
 	if !b.waiting.Load() {
 		return
@@ -59,8 +59,8 @@ func (b *budget) serve(s *share) {
 	tell(granted)
 }
 
-// serveLocked sets aside what is owed, and then lets shares have their turns. It adds to granted the waiters who are
-// to be told when the lock is not held any more.
+// serveLocked first sets aside the descriptors that are owed to floors, and then grants the rest to waiters in turn. It
+// returns granted with more waiters; the caller passes them to tell after it has released the lock.
 func (b *budget) serveLocked(granted []*waiter) []*waiter {
 	for len(b.owed) > 0 {
 		s := b.owed[0]
@@ -89,7 +89,7 @@ func (b *budget) serveLocked(granted []*waiter) []*waiter {
 	return granted
 }
 
-// grantOwnLocked gives what is set aside for s to those who wait for it.
+// grantOwnLocked grants to the waiters of s what is set aside for s. It returns granted with more waiters.
 func (s *share) grantOwnLocked(granted []*waiter) []*waiter {
 	for len(s.waiters) > 0 && s.draw(s.waiters[0].n, 0, never) {
 		granted = append(granted, s.waiters[0])
@@ -104,11 +104,11 @@ func tell(granted []*waiter) {
 	}
 }
 
-// roomPoll is how often a TCP listener that waits for its turn asks again whether UDP sessions may end for it.
+// roomPoll is how often a TCP listener that waits for descriptors checks whether UDP sessions may end for it.
 const roomPoll = 20 * time.Millisecond
 
-// acquire takes n descriptors, and waits for them until ctx ends. Meanwhile it calls reclaim now and then, which may
-// take them too.
+// acquire takes n descriptors, and waits for them until ctx ends. Every roomPoll it calls reclaim. If reclaim returns
+// true, it has taken the descriptors.
 func (s *share) acquire(ctx context.Context, n int64, reclaim func() bool) error {
 	granted := make(chan struct{})
 	w := &waiter{share: s, n: n, granted: func() { close(granted) }}
@@ -129,7 +129,7 @@ func (s *share) acquire(ctx context.Context, n int64, reclaim func() bool) error
 				continue
 			}
 			if !s.budget.withdraw(w) {
-				s.release(n) // it has them twice
+				s.release(n) // granted too, so s has them twice
 			}
 			return nil
 		}
