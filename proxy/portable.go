@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// portable is the engine that works on every system: goroutines over package net.
+// portable is the engine for all systems. It uses goroutines and package net.
 type portable struct {
 	budget     *budget
 	began      time.Time
@@ -17,16 +17,16 @@ type portable struct {
 	denied     *sys.Denials
 	roster     roster
 	byEndpoint endpointIndex
-	turns      turns               // of the goroutines that take clients
-	asks       []*pulse            // of the locks that all connections share
-	udp        register[udpSocket] // that are open
+	turns      turns               // of the goroutines that accept clients
+	asks       []*pulse            // for the locks that all connections share
+	udp        register[udpSocket] // open UDP sockets
 
-	searching sync.Mutex // guards what follows: where victim goes on
+	searching sync.Mutex // guards what follows: the position of the search in victim
 	cursor    cursor
 	found     *udpSocket
 }
 
-// portableCalls are the calls that the portable engine uses. What package net cannot do without is not among them.
+// portableCalls are the calls that the portable engine can do without if the system denies them.
 var portableCalls = []sys.Call{
 	sys.CallSplice, sys.CallPipe, sys.CallRoom, sys.CallWritable, sys.CallUnsent, sys.CallRecvmsg, sys.CallSendmsg,
 	sys.CallAccept, sys.CallLocalAddr, sys.CallHopsLeft, sys.CallHops, sys.CallNoDelay, sys.CallKeepAlive,
@@ -60,7 +60,7 @@ func (e *portable) stuck(patience time.Duration) []error { return e.turns.stuck(
 
 func (e *portable) loopCount() int { return 1 }
 
-// setForking needs nothing: package net tells epoll, or what the system has instead, of each socket that it closes.
+// setForking does nothing. Package net removes each socket that it closes from epoll, or from what other systems have.
 func (e *portable) setForking(bool) {}
 
 func (e *portable) close() { e.pipes.close() }

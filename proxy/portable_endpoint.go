@@ -7,19 +7,18 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An endpointIndex holds the pairs of the portable engine by their endpoints. They are found here when an endpoint
-// leaves.
+// An endpointIndex finds the pairs of an endpoint. The portable engine uses it when an endpoint leaves.
 type endpointIndex struct {
 	mu  sync.Mutex
-	all map[lb.MemberKey]*portableEndpointPairs // those with pairs
+	all map[lb.MemberKey]*portableEndpointPairs // only endpoints with pairs
 }
 
-// portableEndpointPairs are the pairs that relay to one endpoint. The lock of endpointIndex guards them.
+// portableEndpointPairs holds the pairs that relay to one endpoint. The lock of endpointIndex guards it.
 type portableEndpointPairs struct {
-	s      *service // that picked the endpoint last
+	s      *service // the last service that picked the endpoint
 	member *lb.Member
 	pairs  map[*portablePair]bool
-	timer  *time.Timer // nil: they are not to be cut
+	timer  *time.Timer // nil unless the pairs are to be cut
 }
 
 // join adds a pair to those of its endpoint.
@@ -49,7 +48,7 @@ func (cs *endpointIndex) part(p *portablePair) {
 	}
 }
 
-// judgeLocked sets the timer to when the pairs are to be cut, or stops it if they may stay.
+// judgeLocked sets the timer to the time at which the pairs must be cut. It stops the timer if the pairs may stay.
 func (cs *endpointIndex) judgeLocked(c *portableEndpointPairs) {
 	c.stop()
 	at, ends := c.s.cutOff(c.member)
@@ -66,12 +65,12 @@ func (c *portableEndpointPairs) stop() {
 	}
 }
 
-// timeout cuts the pairs. The endpoint may have come back, or the service's rules may have changed.
+// timeout cuts the pairs, unless the endpoint has come back or the service's settings have changed.
 func (cs *endpointIndex) timeout(c *portableEndpointPairs) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if !c.s.isCutOff(c.member) {
-		return // what changed that calls judgeLocked
+		return // the change has called judgeLocked, or will
 	}
 	for p := range c.pairs {
 		p.cut(endLeft)

@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// This is how UDP sessions go from the portable engine of one process to that of another, see Session.
+// This file hands UDP sessions over from the portable engine of one process to that of another, see Session.
 
 func (t *tcpSocket) descriptors() ([]int, error) {
 	fd, err := duplicateConn(t.listener)
@@ -26,15 +26,16 @@ func (u *udpSocket) descriptors() ([]int, error) {
 	return []int{fd}, nil
 }
 
-func (u *udpSocket) release() { _ = u.Close() } // nobody is left who could act on its error
+func (u *udpSocket) release() { _ = u.Close() } // no caller could act on the error
 
-// A pause is a socket between suspend and resume. Who reads is told by a deadline that has passed.
+// A pause is the state of a socket between suspend and resume. suspend interrupts readers with a read deadline in the
+// past.
 type pause struct {
-	reader   chan struct{}              // closed when ProxyLoop stands
-	replies  map[*session]chan struct{} // closed when replies of the session stand
-	returned map[*session]bool          // those that suspend has returned
+	reader   chan struct{}              // closed when ProxyLoop has paused
+	replies  map[*session]chan struct{} // closed when replies of the session has paused
+	returned map[*session]bool          // sessions that suspend has returned
 	over     chan struct{}              // closed by resume
-	still    bool                       // expiring is locked
+	still    bool                       // the socket's expiring is locked
 }
 
 // suspend implements sessionSocket.
@@ -43,13 +44,13 @@ func (u *udpSocket) suspend() []Session {
 	if !u.pausing.CompareAndSwap(nil, p) {
 		return nil
 	}
-	_ = u.conn.SetReadDeadline(time.Unix(1, 0)) // it fails if the socket is closed, and then the reader has ended
+	_ = u.conn.SetReadDeadline(time.Unix(1, 0)) // fails only if the socket is closed, and then the reader has ended
 	select {
 	case <-p.reader:
 	case <-u.ctx.Done():
 		return nil
 	}
-	// Nothing begins from here on, and nothing expires: descriptors of sessions are the successor's to be sent.
+	// From here on no session begins and no session expires, because the other process gets their descriptors.
 	u.expiring.Lock()
 	all := u.sessions.snapshot()
 	with := &pause{reader: p.reader, replies: p.replies, returned: map[*session]bool{}, over: p.over, still: true}
@@ -60,7 +61,7 @@ func (u *udpSocket) suspend() []Session {
 	}
 	u.pausing.Store(with)
 	for x := range with.replies {
-		_ = x.io.conn.SetReadDeadline(time.Unix(1, 0)) // the same
+		_ = x.io.conn.SetReadDeadline(time.Unix(1, 0)) // as above
 	}
 	var out []Session
 	for _, x := range all {
@@ -73,9 +74,9 @@ func (u *udpSocket) suspend() []Session {
 		case <-x.ended:
 			continue
 		}
-		// Not a duplicate: there may be more sessions than descriptors left.
+		// The descriptor is not duplicated, because there may be more sessions than free descriptors.
 		if raw, err := x.io.conn.SyscallConn(); err == nil {
-			// Control fails if the socket is closed.
+			// Control fails only if the socket is closed.
 			_ = raw.Control(func(fd uintptr) { out = append(out, u.handed(x, int(fd))) })
 			with.returned[x] = true
 		}
@@ -105,7 +106,7 @@ func (u *udpSocket) resume() {
 	close(p.over)
 }
 
-// forgetPause ends what suspend began, but for the deadlines, and returns it; nil if there is nothing.
+// forgetPause ends the pause and returns it, or nil if there is none. The read deadlines remain set.
 func (u *udpSocket) forgetPause() *pause {
 	p := u.pausing.Swap(nil)
 	if p != nil && p.still {
@@ -114,8 +115,8 @@ func (u *udpSocket) forgetPause() *pause {
 	return p
 }
 
-// stand is called by who reads after an error. If that comes from suspend, it waits for the end of that and returns
-// true. A nil session is the reader of the clients' datagrams.
+// stand pauses a reader after an error. If suspend has caused the error, stand waits for resume and returns true. x is
+// the session that replies reads for, or nil for the reader of the clients' datagrams.
 func (u *udpSocket) stand(x *session) bool {
 	p := u.pausing.Load()
 	if p == nil {
@@ -175,7 +176,7 @@ func (u *udpSocket) adoptOne(a Session) bool {
 		return false
 	}
 	if u.begin(x) == nil {
-		return true // it is closed, with its descriptor
+		return true // the session is closed, and its descriptor too
 	}
 	x.last.Store(int64(u.now() - a.Quiet))
 	u.sessions.wake()
@@ -185,7 +186,7 @@ func (u *udpSocket) adoptOne(a Session) bool {
 	return true
 }
 
-// adopt makes fd the session's socket. After an error it is the caller's.
+// adopt makes fd the session's socket. After an error the caller still owns fd.
 func (x *session) adopt(fd int) error {
 	c, err := connOf(fd)
 	if err != nil {
@@ -200,14 +201,14 @@ func (x *session) adopt(fd int) error {
 	return nil
 }
 
-// connOf is a connection of package net for a duplicate of fd.
+// connOf returns a connection of package net that uses a duplicate of fd.
 func connOf(fd int) (*net.UDPConn, error) {
 	d, err := duplicateFD(fd)
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(d), "session")
-	defer func() { _ = f.Close() }() // the connection has a descriptor of its own
+	defer func() { _ = f.Close() }() // the connection has a duplicate
 	c, err := net.FileConn(f)
 	if err != nil {
 		return nil, err

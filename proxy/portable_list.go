@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A tcpClient is a client of a tcpSocket from its arrival on.
+// A tcpClient is a client of a tcpSocket, from its arrival on.
 type tcpClient struct {
 	socket *tcpSocket
 	dialer *dialer

@@ -4,7 +4,7 @@ package proxy
 
 import "errors"
 
-// These are not reached: movers splice only if pipes are usable.
+// These methods are never called, because movers splice only if pipes are usable.
 
 func (m *mover) spliceSome() error         { return errors.ErrUnsupported }
 func (m *mover) gaugeRoom(fd uintptr) bool { return true }

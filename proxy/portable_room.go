@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// This is how the portable engine finds descriptors for new clients when there are none left, see budget.
+// This file finds descriptors for new clients when none are left, see budget.
 
-// makeRoom takes a descriptor for one more session of s. If the listener has as many sessions as it may, or if there
-// are no descriptors, the session idle longest ends, of those that can.
+// makeRoom takes a descriptor for one more session of s. If the listener is at its limit of sessions, or no descriptor
+// is left, the idle session that may end and has been idle longest ends first.
 func (u *udpSocket) makeRoom(s *service) bool {
 	for {
 		ended, passed := false, false
@@ -29,8 +29,8 @@ func (u *udpSocket) makeRoom(s *service) bool {
 	}
 }
 
-// reclaim takes the descriptors of a TCP connection for to, from UDP services that have more than an equal part. It
-// returns false if there are none, or if to would have more than an equal part.
+// reclaim takes the descriptors of a TCP connection for to. It ends sessions of UDP services that have more than an
+// equal part. It returns false if there are none, or if to would get more than an equal part.
 func (e *portable) reclaim(to *share) bool {
 	if !to.belowEqual(pairDescriptors) {
 		return false
@@ -50,9 +50,9 @@ func (e *portable) reclaim(to *share) bool {
 	return true
 }
 
-// victim returns the socket whose oldest session should end for others: the one idle longest, or nearly, see perSearch,
-// of those whose services exceed m. It is nil if none was found. The socket own, unless it is nil, is looked at in any
-// case.
+// victim returns the socket whose oldest session should end for another client, or nil if none was found. It considers
+// sockets whose services exceed m, and picks nearly the longest idle session; see perSearch. It always considers own,
+// unless own is nil.
 func (e *portable) victim(m bound, own *udpSocket) *udpSocket {
 	var found *udpSocket
 	oldest := time.Duration(math.MaxInt64)
@@ -79,11 +79,11 @@ func (e *portable) victim(m bound, own *udpSocket) *udpSocket {
 	return found
 }
 
-// evict ends the session idle longest. It tells whether there was one, and whether to has its descriptor now. The
-// caller is the reader of own, or of no socket if that is nil.
+// evict ends the session that has been idle longest. ended reports whether there was one; passed reports whether to now
+// has its descriptor. The caller is the reader of own; nil means that it reads no socket.
 func (u *udpSocket) evict(to *share, own *udpSocket) (ended, passed bool) {
 	if u != own {
-		if !u.expiring.TryLock() { // what is about to be another process's must not end
+		if !u.expiring.TryLock() { // a session that is being handed over must not end
 			return false, false
 		}
 		defer u.expiring.Unlock()
@@ -102,8 +102,8 @@ func (u *udpSocket) evict(to *share, own *udpSocket) (ended, passed bool) {
 	return true, oldest.service.share.pass(to, sessionDescriptors)
 }
 
-// freePort ends the session idle longest, of those that can end for s, for the sake of the port that the system gave
-// to its socket. It returns false if there is none.
+// freePort ends a session so that the kernel gets back its local port. It ends the one that has been idle longest, of
+// all sessions that may end for s. It returns false if there is none.
 func (u *udpSocket) freePort(s *service) bool {
 	from := u.engine.victim(itsPorts, u)
 	if from == nil {
@@ -111,7 +111,7 @@ func (u *udpSocket) freePort(s *service) bool {
 	}
 	ended, passed := from.evict(s.share, u)
 	if passed {
-		s.share.release(sessionDescriptors) // the new session has one
+		s.share.release(sessionDescriptors) // the new session already has a descriptor
 	}
 	return ended
 }

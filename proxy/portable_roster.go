@@ -2,20 +2,20 @@ package proxy
 
 import "sync"
 
-// A roster is what the portable engine serves, by place.
+// A roster lists what the portable engine serves, by place.
 type roster struct {
 	mu     sync.Mutex
-	all    []listed // nil: the place is free
+	all    []listed // nil if the place is free
 	unused []int
 }
 
-// A listed is something that can be in a roster.
+// A listed is a TCP client or UDP session that a roster lists.
 type listed interface {
-	// connection is what there is to say of it if q wants it and it is not over.
+	// connection returns a description, and whether q selects it and it has not ended.
 	connection(q *ConnectionQuery) (Connection, bool)
 }
 
-// add gives x a place.
+// add gives x a place and returns it.
 func (r *roster) add(x listed) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -29,7 +29,7 @@ func (r *roster) add(x listed) int {
 	return len(r.all) - 1
 }
 
-// remove takes the place back.
+// remove frees a place.
 func (r *roster) remove(place int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -37,7 +37,7 @@ func (r *roster) remove(place int) {
 	r.unused = append(r.unused, place)
 }
 
-// page returns what is in the next places, and whether there are more.
+// page returns the contents of up to placesAtOnce places from place on, and whether there are more places.
 func (r *roster) page(place int) (some []listed, more bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -58,7 +58,7 @@ func (e *portable) list(from place, q *ConnectionQuery, page *[]Connection) (num
 		if x == nil {
 			continue
 		}
-		if c, ok := x.connection(q); ok { // outside the roster's lock: it has a lock of its own
+		if c, ok := x.connection(q); ok { // without the roster's lock: x has its own lock
 			*page = append(*page, c)
 		}
 	}

@@ -15,45 +15,45 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// A session is a UDP client's pairing with an endpoint: a socket connected to the endpoint, so that what comes back
-// belongs to this client, and so that the kernel tells when the endpoint refuses (ICMP port unreachable).
+// A session pairs a UDP client with an endpoint. Its socket is connected to the endpoint, so all that it receives
+// belongs to this client. The kernel also reports on it that the endpoint refuses (ICMP port unreachable).
 //
-// Its datagrams are sent by the listener's goroutine and its answers are read by its own, replies, which holds a
-// buffer only while it has an answer in hand.
+// The listener's goroutine sends the client's datagrams. A goroutine of the session, replies, reads the answers. It
+// holds a buffer only while it handles an answer.
 type session struct {
 	socket   *udpSocket
 	service  *service
 	key      sessionKey
 	endpoint *lb.Member
-	// source is the control message that makes answers leave from the address that the client used. Nil: there is
-	// no other.
+	// source is the control message that makes answers leave from the address that the client dialled. It is nil if the
+	// listener has only one address.
 	source []byte
 
-	hops     uint8                    // that its datagrams have, see sys.Hops; 0: the system's default
+	hops     uint8                    // hop limit towards the endpoint, see sys.Hops; 0 means the system's default
 	refused  atomic.Bool              // the endpoint refused a datagram
-	named    atomic.Pointer[namedUse] // if the endpoint has a host name, once it is connected
-	asked    atomic.Int64             // datagrams of the client; negative once all answers have come
-	spent    atomic.Bool              // all datagrams that it may have are sent, and it stays only to hear of a refusal
+	named    atomic.Pointer[namedUse] // set once a session of a host name has an address
+	asked    atomic.Int64             // number of datagrams of the client; negative once all answers have come
+	spent    atomic.Bool              // all its datagrams are sent; it remains only to see a refusal
 	began    time.Duration
-	rosterAt int  // in the roster
-	counted  bool // by service.countClient
+	rosterAt int  // place in the roster
+	counted  bool // counted by service.countClient
 
-	// Sent to the endpoint, and received from it.
+	// Sent to the endpoint, and received from the endpoint.
 	datagramsUp, datagramsDown atomic.Int64
 	bytesUp, bytesDown         atomic.Int64
 
-	last   atomic.Int64 // when a datagram moved last, either way; nanoseconds of the socket's clock
-	listed atomic.Int64 // last as of the session's place in the table's list
+	last   atomic.Int64 // when a datagram last moved in either direction; nanoseconds of the socket's clock
+	listed atomic.Int64 // value of last when the session got its place in the table's list
 
-	prev, next *session // in the table's list; guarded by the table
+	prev, next *session // links in the table's list; guarded by the table
 
 	io     transport
 	usable atomic.Bool // io may be used without mu
-	mu     sync.Mutex  // guards what follows, and io until usable
-	queue  [][]byte    // datagrams that wait for the endpoint's host name to be resolved
-	gone   bool        // closed
+	mu     sync.Mutex  // guards what follows, and io until usable is true
+	queue  [][]byte    // datagrams that wait for the lookup of the endpoint's host name
+	gone   bool        // the session is closed
 
-	ended chan struct{} // closed when replies has
+	ended chan struct{} // closed when replies has ended
 }
 
 func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session {
@@ -64,7 +64,8 @@ func newSession(u *udpSocket, s *service, key sessionKey, e *lb.Member) *session
 	return x
 }
 
-// connect opens the socket to the endpoint, unless its host name has to be resolved first, which replies does.
+// connect opens the socket to the endpoint. If the endpoint's host name must be looked up first, connect does nothing,
+// and replies opens the socket.
 func (x *session) connect() error {
 	if x.endpoint.Host == "" {
 		return x.open(x.endpoint.Addr)
@@ -75,7 +76,7 @@ func (x *session) connect() error {
 	return nil
 }
 
-// openAny opens the socket to the first of the addresses of the endpoint's host name to which that is possible.
+// openAny opens the socket to the first possible address of the endpoint's host name.
 func (x *session) openAny(addrs []netip.Addr) error {
 	addrs, err := x.service.admitted(x.endpoint, addrs)
 	r := x.socket.engine.resolver
@@ -90,7 +91,8 @@ func (x *session) openAny(addrs []netip.Addr) error {
 	return err
 }
 
-// isOver reports whether the client's next datagram needs another session, and whether that may have the same endpoint.
+// isOver reports whether the client's next datagram needs another session, and whether that session may use the same
+// endpoint.
 func (x *session) isOver() (refused, sameEndpoint bool) {
 	n := x.namedUse()
 	return x.refused.Load() || n.isOver(), n.isOver()
@@ -123,14 +125,14 @@ func (x *session) open(addr netip.AddrPort) error {
 		sys.SetHopsConn(c, addr.Addr().Unmap().Is6(), x.hops)
 	}
 	for _, b := range x.queue {
-		_ = x.io.send(b) // like any datagram it may be lost; what is wrong shows with the next
+		_ = x.io.send(b) // the network may lose any datagram; a lasting fault shows at the next one
 	}
 	x.queue = nil
 	x.usable.Store(true)
 	return nil
 }
 
-// resolve opens the socket of a session whose endpoint has a host name.
+// resolve looks up the endpoint's host name and opens the socket.
 func (x *session) resolve() error {
 	ctx, cancel := deadline.WithTimeout(x.socket.ctx, x.service.spec.Load().connectTimeout())
 	defer cancel()
@@ -141,7 +143,7 @@ func (x *session) resolve() error {
 	return x.openAny(addrs)
 }
 
-// send sends one datagram to the endpoint without ever waiting. Only the listener's goroutine calls it.
+// send sends one datagram to the endpoint. It never blocks. Only the listener's goroutine calls it.
 func (x *session) send(b []byte) error {
 	if x.usable.Load() {
 		return x.io.send(b)
@@ -160,7 +162,7 @@ func (x *session) send(b []byte) error {
 	return nil
 }
 
-var errQueueFull = errors.New("too many datagrams wait for a host name")
+var errQueueFull = errors.New("too many datagrams wait for the lookup of a host name")
 
 // replies reads the endpoint's answers and sends them to the client, until the session ends.
 func (x *session) replies() {
@@ -196,13 +198,13 @@ func (x *session) replies() {
 			continue
 		}
 		spec := x.service.spec.Load()
-		if spec.isOneWay() { // it is thrown away
+		if spec.isOneWay() { // the answer is discarded
 			b.free()
 			continue
 		}
 		x.datagramsDown.Add(1)
 		x.bytesDown.Add(int64(b.n))
-		// A datagram that cannot be sent to the client is lost, as on any hop.
+		// A datagram that cannot be sent to the client is lost, as it could be on any hop.
 		err = x.socket.answer(b.payload(), x.source, x.key.client)
 		if err == nil {
 			c.datagramsDown.Add(1)
@@ -219,11 +221,11 @@ func (x *session) replies() {
 	}
 }
 
-// ask notes that the client has sent a datagram, before that is sent on. It returns false if the session is complete.
+// ask counts a datagram of the client before it is sent to the endpoint. It returns false if the session is complete.
 func (x *session) ask() bool { return x.asked.Add(1) > 0 }
 
-// complete tells whether all answers have come that the client may expect. From then on ask returns false: the
-// answer to a datagram that is sent at that moment would be lost.
+// complete reports whether all answers that the client may expect have come. From then on ask returns false, because
+// the answer to a later datagram would be lost.
 func (x *session) complete(spec *Service) bool {
 	for {
 		asked := x.asked.Load()
@@ -236,14 +238,14 @@ func (x *session) complete(spec *Service) bool {
 	}
 }
 
-// refuse notes that the endpoint cannot be reached: the next datagram goes to another one.
+// refuse records that the endpoint cannot be reached. The client's next datagram goes to another endpoint.
 func (x *session) refuse(err error) {
 	if !x.refused.Swap(true) {
 		x.service.addressFailed(x.socket.engine.resolver, x.endpoint, x.namedUse(), err)
 	}
 }
 
-// close closes the session's socket, which ends replies, and tells whether it did: closing again does nothing.
+// close closes the session's socket, which ends replies. It returns false if the session was closed before.
 func (x *session) close(why endReason) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -261,7 +263,7 @@ func (x *session) close(why endReason) bool {
 	x.service.at(0).sessionsActive.Add(-1)
 	if x.service.observed() {
 		if x.spent.Load() && why != endHanded {
-			why = endSent // it was over when all was sent, whenever that is seen
+			why = endSent // the session ended when all was sent, even if that is noticed later
 		}
 		r := x.summary()
 		x.service.ended(&r, why, nil)
@@ -269,7 +271,7 @@ func (x *session) close(why endReason) bool {
 	return true
 }
 
-// summary is what there is to say of the session.
+// summary returns the report of the session.
 func (x *session) summary() report {
 	return report{
 		client: x.key.client, endpoint: x.endpoint, age: x.socket.now() - x.began, up: x.bytesUp.Load(),
@@ -277,7 +279,7 @@ func (x *session) summary() report {
 	}
 }
 
-// countSent notes what is sent to the endpoint. Negative numbers take back what could not be sent.
+// countSent counts what is sent to the endpoint. Negative numbers undo the count of what could not be sent.
 func (x *session) countSent(datagrams, bytes int) {
 	x.datagramsUp.Add(int64(datagrams))
 	x.bytesUp.Add(int64(bytes))

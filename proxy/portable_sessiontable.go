@@ -6,26 +6,26 @@ import (
 	"time"
 )
 
-// A sessionKey tells sessions apart: by the client's address and, on a wildcard listener, by the address that the
-// client used.
+// A sessionKey identifies a session: by the client's address and, on a wildcard listener, by the address that the
+// client dialled.
 type sessionKey struct {
 	client netip.AddrPort
 	local  netip.Addr
 }
 
-// A sessionTable holds the sessions of one listener, and knows which has been idle longest.
+// A sessionTable holds the sessions of one listener. It finds the session that has been idle longest.
 type sessionTable struct {
 	mu       sync.Mutex
-	byKey    map[sessionKey]*session // but for those that have had all their requests
-	count    int                     // in the list
-	ring     session                 // ring of sessions, least recently listed at list.next; only its links are used
+	byKey    map[sessionKey]*session // without sessions that have had all their requests
+	count    int                     // length of the list
+	ring     session                 // head of the list, least recently listed first; only its links are used
 	draining bool                    // no new sessions
-	empty    chan struct{}           // closed when draining and empty
-	woken    chan struct{}           // has an element when the next expiry may have come nearer
+	empty    chan struct{}           // closed when draining is true and the list is empty
+	woken    chan struct{}           // has an element when the next expiry may be sooner
 }
 
-// relist is how old a session's place in the list may be: an active session takes the table's lock once in this
-// time, not for each datagram.
+// relist returns how outdated a session's place in the list may be. An active session takes the table's lock once in
+// this time, and not for each datagram.
 func relist(idle time.Duration) time.Duration { return min(time.Second, idle/8) }
 
 func (t *sessionTable) init() {
@@ -47,7 +47,7 @@ func (t *sessionTable) len() int {
 	return t.count
 }
 
-// add returns false while draining.
+// add adds x as the most recent session. It returns false while draining.
 func (t *sessionTable) add(x *session, now time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -76,7 +76,7 @@ func (t *sessionTable) unlinkLocked(x *session) {
 	t.count--
 }
 
-// touch notes that x moved a datagram.
+// touch records that x has moved a datagram.
 func (t *sessionTable) touch(x *session, now time.Duration) {
 	x.last.Store(int64(now))
 	if now-time.Duration(x.listed.Load()) < relist(x.service.spec.Load().sessionIdle(false)) {
@@ -91,7 +91,7 @@ func (t *sessionTable) touch(x *session, now time.Duration) {
 	}
 }
 
-// remove takes x out, if it is in.
+// remove removes x if it is in the table.
 func (t *sessionTable) remove(x *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -103,7 +103,7 @@ func (t *sessionTable) remove(x *session) {
 	t.signalLocked()
 }
 
-// unbind lets the next datagram of x's client begin another session. x goes on to take answers.
+// unbind makes the next datagram of x's client begin another session. x still receives answers.
 func (t *sessionTable) unbind(x *session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -116,9 +116,9 @@ func (t *sessionTable) unbindLocked(x *session) {
 	}
 }
 
-// oldest is the session idle longest, or nil. Under a flood of new clients the whole list turns over sooner than an
-// active session lists itself, so one that was active since it was listed gets another round. To look at a few is
-// enough, and bounded.
+// oldest returns the session that has been idle longest, or nil. A flood of new clients turns the list over before
+// active sessions relist themselves. So oldest moves a session to the end if it was active since it was listed. It
+// looks at only 8 sessions, which bounds its cost.
 func (t *sessionTable) oldest() *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -139,7 +139,7 @@ func (t *sessionTable) oldest() *session {
 	return found
 }
 
-// nextToExpire is the session that expires next, and how long from now that is.
+// nextToExpire returns the session that expires next, and the time until then.
 func (t *sessionTable) nextToExpire(now time.Duration) (*session, time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -147,12 +147,12 @@ func (t *sessionTable) nextToExpire(now time.Duration) (*session, time.Duration)
 	if x == &t.ring {
 		return nil, time.Hour
 	}
-	// It is the same for all: the first in the list is the first to end.
+	// All sessions have the same timeout, so the first in the list expires first.
 	idle := x.service.spec.Load().sessionIdle(t.draining)
 	return x, time.Duration(x.last.Load()) + idle - now
 }
 
-// snapshot returns the sessions there are.
+// snapshot returns all sessions.
 func (t *sessionTable) snapshot() []*session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -169,7 +169,8 @@ func (t *sessionTable) isDraining() bool {
 	return t.draining
 }
 
-// drain lets no new sessions in, makes those that there are expire soon, and returns what is closed when all are gone.
+// drain stops new sessions and makes the present ones expire soon. It returns a channel that is closed when all are
+// gone.
 func (t *sessionTable) drain() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -191,7 +192,7 @@ func (t *sessionTable) signalLocked() {
 	}
 }
 
-// wake has the next expiry looked at again: it may have come nearer.
+// wake makes the expiring goroutine check again, because the next expiry may be sooner.
 func (t *sessionTable) wake() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -205,7 +206,7 @@ func (t *sessionTable) wakeLocked() {
 	}
 }
 
-// waitFor waits until d is over or the next expiry may have come nearer, and tells whether done was still open then.
+// waitFor waits for d, or until the next expiry may be sooner. It returns false if done is closed.
 func (t *sessionTable) waitFor(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// spliceSome moves what one splice gets from the source. That is no more than the destination takes now, so that
-// the mover waits for neither of them with a pipe in hand.
+// spliceSome moves the bytes of one splice from the source. It takes no more than the destination accepts now, so the
+// mover never holds a pipe while it waits.
 func (m *mover) spliceSome() error {
 	if err := m.awaitRoom(); err != nil {
 		return err
@@ -18,7 +18,7 @@ func (m *mover) spliceSome() error {
 	if err := m.await(m.in, m.fillFn); err != nil {
 		return err
 	}
-	if m.pipe == nil { // no pipe to be had, or nothing for it: let read find out what there is, and wait
+	if m.pipe == nil { // no pipe, or nothing to splice: read will find out, and wait
 		m.bulk = false
 		return nil
 	}
@@ -31,7 +31,7 @@ func (m *mover) spliceSome() error {
 	return m.write(rest)
 }
 
-// awaitRoom waits until the destination takes something.
+// awaitRoom waits until the destination accepts bytes.
 func (m *mover) awaitRoom() error {
 	for {
 		err := m.out.Write(m.gaugeFn)
@@ -49,7 +49,7 @@ func (m *mover) awaitRoom() error {
 	}
 }
 
-// gaugeRoom has package net wait while the destination is full.
+// gaugeRoom makes package net wait while the destination is full.
 func (m *mover) gaugeRoom(fd uintptr) bool {
 	m.room = sys.Room(int(fd))
 	return m.room > 0
@@ -60,8 +60,8 @@ func (m *mover) sourceHasBytes() (has bool) {
 	return err == nil && has
 }
 
-// fillPipe splices into a pipe that it holds only if there was something to splice. That splice finds nothing, or
-// the end, is not to be believed: it stops at urgent data, and says so if the end has come behind it.
+// fillPipe splices into a pipe, and keeps the pipe only if it got bytes. A splice that finds no bytes or the end proves
+// nothing: splice stops at urgent data, and returns 0 if the end comes behind that data.
 func (m *mover) fillPipe(fd uintptr) bool {
 	m.err = nil
 	p := m.pipes.get()
@@ -83,10 +83,11 @@ func (m *mover) fillPipe(fd uintptr) bool {
 	return true
 }
 
-// noSocket has splice see no faults of the loops.
+// noSocket excludes these splices from injected faults, which are for the event loops.
 const noSocket = -1
 
-// pour writes what is in the pipe to the destination, gives the pipe back, and returns what the destination has left.
+// pour writes the pipe's bytes to the destination and puts the pipe back. It returns the bytes that the destination has
+// not accepted.
 func (m *mover) pour() (rest []byte, err error) {
 	p := m.pipe
 	m.left, m.err = m.n, nil
@@ -98,7 +99,7 @@ func (m *mover) pour() (rest []byte, err error) {
 	if err == nil && (m.left > 0 || m.n == p.most) {
 		m.pipes.learn(m.n, m.left)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) { // then it has not tried; whether that is the end is for write to say
+	if errors.Is(err, os.ErrDeadlineExceeded) { // nothing was tried; write decides whether this is the end
 		err = nil
 	}
 	if err == nil && m.left > 0 {
@@ -112,7 +113,7 @@ func (m *mover) pour() (rest []byte, err error) {
 	return rest, nil
 }
 
-// drainPipe splices from the pipe as long as the destination takes something.
+// drainPipe splices from the pipe while the destination accepts bytes.
 func (m *mover) drainPipe(fd uintptr) bool {
 	for m.left > 0 {
 		n, err := sys.Splice(m.pipe.R, int32(fd), m.left, noSocket)
@@ -120,7 +121,7 @@ func (m *mover) drainPipe(fd uintptr) bool {
 		case err == 0:
 			m.countMoved(n)
 			m.left -= n
-		case err == unix.EAGAIN: // the destination takes less than the kernel said; see pipePool.learn
+		case err == unix.EAGAIN: // the destination accepts less than the kernel said; see pipePool.learn
 			return true
 		case sys.IsDenial(err):
 			m.pipes.denied.Note(sys.CallSplice, err)

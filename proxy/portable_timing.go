@@ -2,7 +2,7 @@ package proxy
 
 import "time"
 
-// timingLocked returns what time means for the pair now. Its clock began with the pair.
+// timingLocked returns the times of the pair now, as durations since the pair began.
 func (p *portablePair) timingLocked() timing {
 	a := p.service.aging.Load()
 	return timing{
@@ -11,10 +11,11 @@ func (p *portablePair) timingLocked() timing {
 	}
 }
 
-// unsentBytes is how many bytes are on their way to both peers.
+// unsentBytes returns how many bytes sent to both peers are not acknowledged.
 func (p *portablePair) unsentBytes() int { return connUnsent(p.client) + connUnsent(p.server) }
 
-// unanswered returns for how long a peer has answered nothing that was sent to it, and which one. Zero: both answer.
+// unanswered returns how long a peer has acknowledged nothing of what was sent to it, and which peer. Zero means that
+// both answer.
 func (p *portablePair) unanswered() (waited time.Duration, side int) {
 	client, server := connUnanswered(p.client), connUnanswered(p.server)
 	if client > server {
@@ -23,13 +24,13 @@ func (p *portablePair) unanswered() (waited time.Duration, side int) {
 	return server, serverSide
 }
 
-// isTakenLocked reports whether a peer has taken something since the last call.
+// isTakenLocked reports whether a peer has taken bytes since the last call.
 func (p *portablePair) isTakenLocked() bool { return p.unsent.moves(p.unsentBytes()) }
 
-// isSettled reports whether all that was written to the peers has arrived.
+// isSettled reports whether all bytes written to the peers have arrived.
 func (p *portablePair) isSettled() bool { return p.unsentBytes() == 0 }
 
-// reschedule has the pair look at what limits it anew.
+// reschedule makes the pair check its limits anew.
 func (p *portablePair) reschedule() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -42,24 +43,25 @@ func (p *portablePair) reschedule() {
 type waitsFor int8
 
 const (
-	source      waitsFor = iota // something to read
-	destination                 // room to write
+	source      waitsFor = iota // bytes to read
+	destination                 // space to write
 )
 
-// A silence is which directions of a pair have found nothing to do after its time was over. After a standstill of the
-// process, deadlines have passed though bytes have arrived, and the direction that is asked first knows only its own.
-// Directions are those by the side of their source.
+// A silence records which directions of a pair had nothing to do when their deadline passed. If the process was
+// suspended, deadlines pass although bytes have arrived. A direction can see only its own bytes, so both must agree
+// that the pair is idle. The index is the side of the direction's source.
 type silence struct {
-	since int64   // portablePair.last when nothing was set
-	set   [2]bool // the direction has found nothing since
+	since int64   // portablePair.last when set was cleared
+	set   [2]bool // the direction has had nothing to do since
 	over  [2]bool // the direction has ended
 }
 
-// lookAgain is how soon what seems to be idle is looked at again, for others to find out whether something has come.
+// lookAgain is how soon an apparently idle pair is checked again, so that the other direction can see whether bytes
+// have come.
 const lookAgain = 20 * time.Millisecond
 
-// isSilentLocked reports whether all directions that go on have found nothing to do. It is false if m, which waits for
-// w, can go on.
+// isSilentLocked reports whether all open directions have had nothing to do. It returns false if m, which waits for w,
+// can go on.
 func (p *portablePair) isSilentLocked(m *mover, w waitsFor) bool {
 	s := &p.silence
 	if last := p.last.Load(); s.since != last {

@@ -4,7 +4,7 @@ package proxy
 
 import "net"
 
-// A transport is a session's socket. One goroutine may send while another receives.
+// A transport is a session's socket. One goroutine may send while another goroutine receives.
 type transport struct {
 	conn *net.UDPConn
 }
@@ -20,7 +20,7 @@ func (t *transport) send(b []byte) error {
 	return err
 }
 
-// receive waits for a datagram. The caller frees what it gets.
+// receive waits for a datagram. The caller must free it.
 func (t *transport) receive() (*datagram, error) {
 	d := datagramPool.Get().(*datagram)
 	n, err := t.conn.Read(d.buf[:])

@@ -7,12 +7,13 @@ import (
 	"syscall"
 )
 
-// A transport is a session's socket. One goroutine may send while another receives.
+// A transport is a session's socket. One goroutine may send while another goroutine receives.
 type transport struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn
 
-	// Arguments and results of the closures, which are made once because RawConn would make each call allocate.
+	// Arguments and results of the closures. The closures are made once, because each new closure would be an
+	// allocation.
 	out        []byte
 	outErr     error
 	transmitFn func(fd uintptr) bool
@@ -35,7 +36,7 @@ func (t *transport) send(b []byte) error {
 	err := t.raw.Write(t.transmitFn)
 	t.out = nil
 	if err != nil {
-		return net.ErrClosed // there is no deadline, so nothing else can be wrong
+		return net.ErrClosed // there is no deadline, so the socket is closed
 	}
 	return t.outErr
 }
@@ -52,7 +53,7 @@ func (t *transport) transmitOne(fd uintptr) bool {
 	return true
 }
 
-// receive waits for a datagram, without a buffer. The caller frees what it gets.
+// receive waits for a datagram and holds no buffer meanwhile. The caller must free the datagram.
 func (t *transport) receive() (*datagram, error) {
 	if t.raw.Read(t.receiveFn) != nil {
 		return nil, net.ErrClosed

@@ -14,25 +14,25 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// udpSocket is the UDP proxySocket of the portable engine: one goroutine reads the clients' datagrams, and each
-// session's answers are read by a goroutine of its own.
+// udpSocket is the UDP proxySocket of the portable engine. One goroutine reads the clients' datagrams, and one
+// goroutine for each session reads the endpoint's answers.
 type udpSocket struct {
 	engine  *portable
 	conn    *net.UDPConn
 	addr    netip.AddrPort
-	local   bool // the listener is a wildcard: datagrams tell which of the host's addresses the client used
+	local   bool // the listener is a wildcard, so datagrams say which address the client dialled
 	service atomic.Pointer[service]
 	began   time.Time
 	drops   dropCount
 
-	ctx      context.Context // ends when all is to end
+	ctx      context.Context // ends when all sessions must end
 	cancel   context.CancelFunc
 	sessions sessionTable
 	ended    sync.Once
 	running  tracker
-	pausing  atomic.Pointer[pause] // nil but between suspend and resume
+	pausing  atomic.Pointer[pause] // nil except between suspend and resume
 	expiring sync.Mutex            // held to end an idle session, and between suspend and resume
-	looks    int                   // how often in a row sessions did not end, see isUnread; guarded by expiring
+	looks    int                   // how often in a row an idle session was spared, see isUnread; guarded by expiring
 }
 
 func (e *portable) listenUDP(o listenSpec, s *service) (proxySocket, error) {
@@ -49,7 +49,7 @@ func (e *portable) listenUDP(o listenSpec, s *service) (proxySocket, error) {
 		}
 		u.local = true
 	}
-	_ = sys.WantHopsConn(c, addr.Addr()) // where the system does not let it, nothing is known of hops
+	_ = sys.WantHopsConn(c, addr.Addr()) // if the system denies it, hop limits are unknown
 	e.denied.GrowReceiveBufferConn(c, socketBuffer)
 	e.denied.GrowSendBufferConn(c, socketBuffer)
 	u.service.Store(s)
@@ -61,11 +61,11 @@ func (e *portable) listenUDP(o listenSpec, s *service) (proxySocket, error) {
 	return u, nil
 }
 
-// listenUDP opens a socket of package net.
+// listenUDP opens a socket with package net.
 func (o listenSpec) listenUDP() (*net.UDPConn, error) {
 	var c net.PacketConn
 	var err error
-	if o.file != nil { // the first of a group: who comes to another one moves here when those are closed
+	if o.file != nil { // the first of a group: when the others are closed, their clients move to it
 		c, err = net.FilePacketConn(o.file)
 	} else {
 		config := o.listenConfig()
@@ -91,12 +91,11 @@ func (u *udpSocket) shareAddress(on bool) error {
 
 func (u *udpSocket) Addr() netip.AddrPort { return u.addr }
 
-// serve makes s the service of all datagrams from now on: sessions of another service are replaced at their next
-// datagram.
+// serve makes s the service of all further datagrams. A session of another service is replaced at its next datagram.
 func (u *udpSocket) serve(s *service) {
 	u.countDrops()
 	u.service.Store(s)
-	u.sessions.wake() // its idle timeout may have changed
+	u.sessions.wake() // the idle timeout may have changed
 }
 
 // countDrops implements proxySocket.
@@ -104,8 +103,8 @@ func (u *udpSocket) countDrops() { u.drops.collect(u.service.Load(), false, u.re
 
 func (u *udpSocket) readDrops(int) (uint32, bool) { return sys.DropsConn(u.conn) }
 
-// ProxyLoop reads the clients' datagrams and sends each on. It never waits for anything but the next datagram:
-// sockets to endpoints do not block, and host names are resolved elsewhere.
+// ProxyLoop reads the clients' datagrams and forwards each. It waits only for the next datagram: sockets to endpoints
+// do not block, and other goroutines look up host names.
 func (u *udpSocket) ProxyLoop() error {
 	buf := make([]byte, maxDatagram)
 	oob := make([]byte, sys.OOBSize)
@@ -142,8 +141,8 @@ func (u *udpSocket) ProxyLoop() error {
 	}
 }
 
-// localOf returns the address that a client used, by the control messages of its datagram: on a socket of IPv6 always
-// one of IPv6, as event loops have it.
+// localOf returns the address that a client dialled, from the control messages of its datagram. On an IPv6 socket it is
+// always an IPv6 address, as with event loops.
 func (u *udpSocket) localOf(oob []byte) netip.Addr {
 	local := sys.Local(oob)
 	if local.IsValid() && u.addr.Addr().Is6() {
@@ -162,7 +161,7 @@ func (u *udpSocket) receive(buf, oob []byte) (n, oobn int, src netip.AddrPort, e
 	return n, oobn, src, err
 }
 
-// answer sends a datagram to a client. Source is a control message that says where it leaves from, or nil.
+// answer sends a datagram to a client. source is a control message with the source address, or nil.
 func (u *udpSocket) answer(b, source []byte, to netip.AddrPort) error {
 	if u.engine.denied.Has(sys.CallSendmsg) {
 		_, err := u.conn.WriteToUDPAddrPort(b, to)
@@ -172,9 +171,9 @@ func (u *udpSocket) answer(b, source []byte, to netip.AddrPort) error {
 	return err
 }
 
-// forward sends one datagram of a client, which came with control messages, to its session's endpoint. A session whose
-// endpoint refused, is ejected or has left the service is replaced by one with another endpoint, for this very
-// datagram.
+// forward sends one datagram of a client to its session's endpoint. oob holds the datagram's control messages. If the
+// session's endpoint has refused, is ejected or has left the service, this datagram already goes to a new session with
+// another endpoint.
 func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 	s := u.service.Load()
 	var tried lb.Tried
@@ -199,7 +198,7 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			u.end(x, endAnswered)
 			continue
 		}
-		x.countSent(1, len(b)) // first: the answer may end the session at once, and the record has this datagram
+		x.countSent(1, len(b)) // before send: an answer may end the session at once, and its record must be complete
 		err := x.send(b)
 		if err != nil {
 			x.countSent(-1, -len(b))
@@ -216,9 +215,9 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 			return
 		case isRefusal(err):
 			x.refuse(err)
-		case errors.Is(err, net.ErrClosed): // it ended just now
+		case errors.Is(err, net.ErrClosed): // the session has just ended
 			u.end(x, endCut)
-		default: // a full buffer, a filter: any hop may lose a datagram
+		default: // a full buffer or a filter; the network may lose any datagram
 			s.at(0).datagramsDropped.Add(1)
 			u.sessions.touch(x, u.now())
 			return
@@ -227,8 +226,8 @@ func (u *udpSocket) forward(key sessionKey, b, oob []byte) {
 	s.at(0).datagramsDropped.Add(1)
 }
 
-// open begins a session for key, whose first datagram had so many hops left (0: that is not known), with an endpoint
-// that is not in tried if there is one. It returns nil after having said why there is none.
+// open begins a session for key with an endpoint that is not in tried, if there is one. hops is the hop limit of its
+// first datagram; 0 means unknown. If there is no endpoint, open records the reason and returns nil.
 func (u *udpSocket) open(s *service, key sessionKey, hops uint8, tried *lb.Tried) *session {
 	if u.sessions.isDraining() {
 		return nil
@@ -268,7 +267,7 @@ func (u *udpSocket) begin(x *session) *session {
 	return x
 }
 
-// end ends a session; ending it again does nothing.
+// end ends a session. It does nothing if the session has ended.
 func (u *udpSocket) end(x *session, why endReason) {
 	u.sessions.remove(x)
 	if u.close(x, why) {
@@ -276,7 +275,7 @@ func (u *udpSocket) end(x *session, why endReason) {
 	}
 }
 
-// close closes a session, and tells whether it did: the caller has its descriptor then, to give back or to use.
+// close closes a session. It returns false if the session was closed before; otherwise the caller owns its descriptor.
 func (u *udpSocket) close(x *session, why endReason) bool {
 	if !x.close(why) {
 		return false
@@ -285,10 +284,10 @@ func (u *udpSocket) close(x *session, why endReason) bool {
 	return true
 }
 
-// now is the time that sessions are stamped with.
+// now returns the time since began, which is the clock of all sessions.
 func (u *udpSocket) now() time.Duration { return time.Since(u.began) }
 
-// expire ends sessions that have been idle for too long, until all is to end.
+// expire ends idle sessions until the socket closes.
 func (u *udpSocket) expire() {
 	for {
 		if due := u.expireDue(); !u.sessions.waitFor(u.ctx.Done(), due) {
@@ -297,7 +296,7 @@ func (u *udpSocket) expire() {
 	}
 }
 
-// expireDue ends those that have been, and returns how long from now the next one will have been.
+// expireDue ends the sessions that have been idle for too long. It returns the time until the next session expires.
 func (u *udpSocket) expireDue() time.Duration {
 	u.expiring.Lock()
 	defer u.expiring.Unlock()
@@ -315,12 +314,12 @@ func (u *udpSocket) expireDue() time.Duration {
 	}
 }
 
-// maxLooks is how often in a row an idle session is looked at again because there is something to read. Then it ends:
-// what there is need not be for this session.
+// maxLooks is how often in a row an idle session is spared because its sockets have unread datagrams. Then it ends,
+// because those datagrams may belong to other sessions.
 const maxLooks = 10
 
-// isUnread reports whether there are datagrams, which may be of x, that nobody has read yet. After a standstill of the
-// process, sessions seem to be idle before the goroutines that read have had their turn.
+// isUnread reports whether there are unread datagrams that may belong to x. If the process was suspended, sessions seem
+// idle until the goroutines that read have run again.
 func (u *udpSocket) isUnread(x *session) bool {
 	return connReadable(u.conn) || x.usable.Load() && connReadable(x.io.conn)
 }
@@ -348,7 +347,7 @@ func (u *udpSocket) Close() error {
 
 func (u *udpSocket) stop() { u.sessions.drain() }
 
-// Shutdown begins no new sessions, and closes when those that there are have been quiet for drainQuiet, or when ctx
+// Shutdown begins no new sessions. It closes the socket when all sessions have been quiet for drainQuiet, or when ctx
 // ends.
 func (u *udpSocket) Shutdown(ctx context.Context) error {
 	empty := u.sessions.drain()
