@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// records has the house told of what ends, and returns what waits for the next record.
+// records collects the access records of the house. It returns a function that waits for the next record.
 func (h *house) records() (next func() AccessRecord) {
 	var mu sync.Mutex
 	var records []AccessRecord
@@ -35,7 +35,7 @@ func (h *house) records() (next func() AccessRecord) {
 	}
 }
 
-// Whoever wants to know is told of each connection, how long and how much it was, and who ended it.
+// Each TCP connection makes a record, with its duration, its bytes and which side ended it.
 func TestAccessIsToldOfEachConnection(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		next := h.records()
@@ -62,7 +62,7 @@ func TestAccessIsToldOfEachConnection(t *testing.T) {
 		r := next()
 		if r.Service != "s" || r.Endpoint.Addr != server || r.Up != 5 || r.Down != 7 ||
 			!strings.HasPrefix(r.Reason, ReasonClientClosed) {
-			t.Errorf("a client that leaves: got %+v", r)
+			t.Errorf("a client that closes: got %+v", r)
 		}
 		if r.Client != c.LocalAddr().(*net.TCPAddr).AddrPort() || r.Connect <= 0 || r.Duration < r.Connect ||
 			r.Ended.IsZero() {
@@ -78,7 +78,7 @@ func TestAccessIsToldOfEachConnection(t *testing.T) {
 		}
 
 		h.endpoints("s")
-		// The reset may come before the client knows that it was connected.
+		// The reset may come before Dial returns.
 		if refused, err := net.Dial("tcp", addr.String()); err == nil {
 			io.Copy(io.Discard, refused)
 			refused.Close()
@@ -98,12 +98,12 @@ func TestAccessIsToldOfEachConnection(t *testing.T) {
 	})
 }
 
-// Whoever wants to know is told of each session, how much it was, and why it ended.
+// Each UDP session makes a record, with its bytes and the reason of its end.
 func TestAccessIsToldOfEachSession(t *testing.T) {
 	tests := []struct {
 		reason   string
 		service  Service
-		end      func(t *testing.T, h *house, addr netip.AddrPort, c *net.UDPConn) // what ends the session of c
+		end      func(t *testing.T, h *house, addr netip.AddrPort, c *net.UDPConn) // ends the session of c
 		up, down int64                                                             // datagrams
 	}{
 		{reason: ReasonAnswered, service: Service{Responses: 1}, up: 1, down: 1},
@@ -170,7 +170,7 @@ func TestAccessIsToldOfARefusedSession(t *testing.T) {
 		dead := deadUDP(t)
 		c := dialUDP(t, h.serve(Service{Protocol: UDP}, dead))
 		for {
-			c.Write([]byte("x")) // the second one finds out
+			c.Write([]byte("x")) // the second datagram shows the refusal
 			if s := h.stats(); s.Sessions > 1 {
 				break
 			}
@@ -198,7 +198,7 @@ func TestAccessIsToldOfSessionsWithoutAnswers(t *testing.T) {
 	})
 }
 
-// Who is told can change at any time, and nobody is told of what ends while nobody wants to know.
+// The receiver of records can change at any time. While there is none, no records are made.
 func TestAccessCanBeSwitched(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{}, tcpServer(t, echo))

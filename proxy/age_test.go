@@ -21,13 +21,13 @@ func TestAgesSpread(t *testing.T) {
 	}
 	for i := 1; i < len(all); i++ {
 		if all[i]-all[i-1] > 30*time.Second {
-			t.Errorf("nobody ends between %v and %v", all[i-1], all[i])
+			t.Errorf("no connection ends between %v and %v", all[i-1], all[i])
 		}
 	}
 }
 
-// An old connection ends properly once it is quiet; one whose client waits for an answer does not, until there is no
-// more time.
+// A connection that is too old ends properly once it is quiet. If its client waits for an answer, it may go on until
+// MaxAgeGrace has passed.
 func TestOldConnectionsEndInAQuietMoment(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		records := make(chan AccessRecord, 10)
@@ -63,7 +63,7 @@ func TestOldConnectionsEndInAQuietMoment(t *testing.T) {
 		close(answer)
 		b := make([]byte, 5)
 		if _, err := io.ReadFull(waits, b); err != nil || string(b) != "later" {
-			t.Errorf("who waited got %q, %v", b, err)
+			t.Errorf("the client that waited got %q, %v", b, err)
 		}
 		if _, err := waits.Read(b); err != io.EOF {
 			t.Errorf("after the answer: got %v, want an end", err)
@@ -82,14 +82,14 @@ func TestOldConnectionsThatAreNeverQuietAreReset(t *testing.T) {
 		io.WriteString(c, "and?")
 		_, err := c.Read(make([]byte, 1))
 		wantReset(t, err)
-		c = dialTCP(t, at) // it talks without end
+		c = dialTCP(t, at) // this client never stops sending
 		for err = nil; err == nil; _, err = c.Write([]byte("more")) {
 		}
 		eventually(t, equals("ended", func() int64 { return h.stats().EndedAged }, 2))
 	})
 }
 
-// What is half closed waits for the rest of an answer.
+// A half-closed connection that is too old waits for the rest of the answer.
 func TestOldConnectionThatIsHalfClosedIsNotQuiet(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		answer := make(chan struct{})
@@ -113,7 +113,7 @@ func TestOldConnectionThatIsHalfClosedIsNotQuiet(t *testing.T) {
 	})
 }
 
-// To set an age makes the connections that are open age from then on.
+// When MaxAge is set, the age of open connections counts from then.
 func TestMaxAgeHoldsForOpenConnections(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		s := Service{Name: "s", Listen: listen(freePort(t, TCP))}

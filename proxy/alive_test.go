@@ -12,10 +12,10 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A stuckBalancer keeps whoever asks for an endpoint while it is shut, and tells of the first who does.
+// A stuckBalancer blocks calls of NextEndpoint while its gate is shut. The first call is reported to entered.
 type stuckBalancer struct {
 	*lb.RoundRobin
-	gate    sync.RWMutex // write-locked while it is shut
+	gate    sync.RWMutex // write-locked while the gate is shut
 	entered chan struct{}
 }
 
@@ -29,23 +29,23 @@ func (b *stuckBalancer) NextEndpoint(service string, src netip.AddrPort, tried l
 	return b.RoundRobin.NextEndpoint(service, src, tried)
 }
 
-// soon is longer than anything that moves takes to answer, if the test asks again and again until that is so.
+// soon is longer than a part that makes progress takes to answer, if the test asks repeatedly.
 const soon = 50 * time.Millisecond
 
-// wantStuck waits until Alive says what, and then wants that asking costs nothing: each call would leave a goroutine
-// behind, or one more question for whoever is stuck.
+// wantStuck waits until Alive reports what. Then it checks that further calls of Alive leave no goroutine or question
+// behind.
 func wantStuck(t *testing.T, h *house, what string) {
 	t.Helper()
 	eventually(t, func() error {
 		if err := h.Alive(time.Millisecond); err == nil || !strings.Contains(err.Error(), what) {
-			return fmt.Errorf("not stuck as it should be: %v", err)
+			return fmt.Errorf("not reported as stuck yet: %v", err)
 		}
 		return nil
 	})
 	before := runtime.NumGoroutine()
 	for range 100 {
 		if h.Alive(time.Millisecond) == nil {
-			t.Error("it is not stuck any more")
+			t.Error("Alive reports no stuck part any more")
 		}
 	}
 	if n := runtime.NumGoroutine(); n > before+10 {
@@ -58,7 +58,8 @@ func wantAlive(t *testing.T, h *house) {
 	eventually(t, func() error { return h.Alive(soon) })
 }
 
-// Whoever keeps a loop, or the goroutine that reads a listener, shows, and so does that it is over.
+// Alive reports a stuck event loop, or a stuck goroutine that reads a listener. It stops when the part makes progress
+// again.
 func TestAliveSaysWhatIsStuck(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		b := &stuckBalancer{RoundRobin: h.balancer, entered: make(chan struct{}, 1)}
@@ -75,7 +76,7 @@ func TestAliveSaysWhatIsStuck(t *testing.T) {
 		select {
 		case <-b.entered:
 		case <-time.After(time.Minute):
-			t.Fatal("nobody asked for an endpoint")
+			t.Fatal("no call of NextEndpoint")
 		}
 		what := "event loop "
 		if _, portable := h.engine.(*portable); portable {
@@ -87,7 +88,7 @@ func TestAliveSaysWhatIsStuck(t *testing.T) {
 	})
 }
 
-// Locks that everybody needs show too.
+// Alive reports shared locks that are held.
 func TestAliveSaysWhichLockIsHeld(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.start()
@@ -111,37 +112,37 @@ func TestAliveSaysWhichLockIsHeld(t *testing.T) {
 	})
 }
 
-// A goroutine that waits for a client, or is busy with one after the other, is not stuck.
+// A goroutine that waits for a client, or serves one client after the other, is not stuck.
 func TestTurnsThatGoOn(t *testing.T) {
 	var ts turns
 	one := ts.add(func() string { return "one" })
 	for range 10 {
 		if errs := ts.stuck(0); errs != nil {
-			t.Fatalf("it waits: got %v", errs)
+			t.Fatalf("while it waits for a client: got %v", errs)
 		}
 	}
 	for range 10 {
 		one.begin()
 		if errs := ts.stuck(0); errs != nil {
-			t.Fatalf("it is busy with another client: got %v", errs)
+			t.Fatalf("while it serves another client: got %v", errs)
 		}
 		one.end()
 	}
 	one.begin()
 	_ = ts.stuck(0)
 	if errs := ts.stuck(0); len(errs) != 1 || !strings.Contains(errs[0].Error(), "one: busy with one client") {
-		t.Errorf("it is busy with the same client: got %v", errs)
+		t.Errorf("while it serves the same client: got %v", errs)
 	}
 	if errs := ts.stuck(time.Hour); errs != nil {
-		t.Errorf("it is not for long: got %v", errs)
+		t.Errorf("before patience has passed: got %v", errs)
 	}
 	ts.remove(one)
 	if errs := ts.stuck(0); errs != nil {
-		t.Errorf("it has ended: got %v", errs)
+		t.Errorf("after it has ended: got %v", errs)
 	}
 }
 
-// A Proxier that has ended is not stuck.
+// A closed Proxier is not stuck.
 func TestAliveAfterClose(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.start()

@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/batch"
 )
 
-// benchLoop is the socket of a service on a Proxier with one loop, and that loop.
+// benchLoop returns the socket of a service on a Proxier with one loop, and that loop.
 func benchLoop(t testing.TB, service Service, endpoint net.Addr) (proxySocket, *eventLoop) {
 	t.Helper()
 	addr := loopback
@@ -34,7 +34,7 @@ func benchLoop(t testing.TB, service Service, endpoint net.Addr) (proxySocket, *
 		t.Fatal(err)
 	}
 	l := proxier.engine.(*loopEngine).loops[0]
-	l.do(func() {}) // it listens now
+	l.do(func() {}) // by now the loop listens
 	for _, s := range proxier.sockets {
 		return s.proxySocket, l
 	}
@@ -48,7 +48,7 @@ func awaitShard(l *eventLoop, h *udpShard) {
 	}
 }
 
-// receiveSome takes n datagrams of 64 bytes into a batch.
+// receiveSome receives n datagrams of 64 bytes into a batch.
 func receiveSome(b *testing.B, in *batch.Batch, n int) {
 	var ends [2]int32
 	for i := range ends {
@@ -76,8 +76,8 @@ func receiveSome(b *testing.B, in *batch.Batch, n int) {
 	}
 }
 
-// BenchmarkLoopUDPForward is a batch of datagrams, from a client each, that has been received: finding their live
-// sessions, and sending them on to an endpoint that nobody reads.
+// BenchmarkLoopUDPForward measures a received batch with one datagram of each client: to find the live sessions and to
+// send the datagrams to an endpoint that does not read.
 func BenchmarkLoopUDPForward(b *testing.B) {
 	for _, bb := range []struct {
 		name    string
@@ -108,9 +108,9 @@ func BenchmarkLoopUDPForward(b *testing.B) {
 	}
 }
 
-// BenchmarkLoopUDPClients is a datagram of a new client: it is read from the listener's socket, a session begins for
-// it, and it is sent on to an endpoint that nobody reads. Before it, the session of another client ends, as it would
-// when it is idle.
+// BenchmarkLoopUDPClients measures a datagram of a new client. The datagram is read from the listener's socket, a
+// session begins, and the datagram is sent to an endpoint that does not read. Before that, the session of another
+// client ends, as if it were idle.
 func BenchmarkLoopUDPClients(b *testing.B) {
 	for _, bb := range []struct {
 		name      string
@@ -132,7 +132,7 @@ func BenchmarkLoopUDPClients(b *testing.B) {
 			b.ReportAllocs()
 			awaitShard(l, h)
 			l.do(func() {
-				h.suspend() // the loop does not read by itself
+				h.suspend() // stops the loop from reading by itself
 				for b.Loop() {
 					for x := h.ring.first; x != nil; x = h.ring.first {
 						x.end(endIdle)
@@ -147,7 +147,8 @@ func BenchmarkLoopUDPClients(b *testing.B) {
 	}
 }
 
-// BenchmarkLoopTCPRelay is 64 bytes that a pair relays in one step, with the client's write and the endpoint's read.
+// BenchmarkLoopTCPRelay measures 64 bytes that a pair relays in one step, including the client's write and the
+// endpoint's read.
 func BenchmarkLoopTCPRelay(b *testing.B) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -167,7 +168,7 @@ func BenchmarkLoopTCPRelay(b *testing.B) {
 	b.Cleanup(func() { endpoint.Close() })
 	msg := make([]byte, 64)
 	c.Write(msg)
-	io.ReadFull(endpoint, msg) // it relays
+	io.ReadFull(endpoint, msg) // by now the pair relays
 	b.ReportAllocs()
 	l.do(func() {
 		for _, p := range l.sockets {
@@ -185,7 +186,7 @@ func BenchmarkLoopTCPRelay(b *testing.B) {
 	})
 }
 
-// BenchmarkConnections is how long listing connections holds a loop up at a time: placesAtOnce of them.
+// BenchmarkConnections measures how long a listing of placesAtOnce connections blocks a loop.
 func BenchmarkConnections(b *testing.B) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

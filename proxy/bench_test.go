@@ -9,10 +9,10 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// benchUDP is a UDP socket at work with one live session, and the session's key.
+// benchUDP returns a working UDP socket with one live session, and the session's key.
 func benchUDP(t testing.TB) (*udpSocket, sessionKey) {
 	t.Helper()
-	// Nothing reads from this socket. What does not fit is dropped.
+	// No goroutine reads from this socket. The kernel drops what does not fit.
 	sink, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func BenchmarkUDPForward(b *testing.B) {
 	}
 }
 
-// BenchmarkUDPExchange is a request and its answer over a live session, client and server included.
+// BenchmarkUDPExchange measures a request and its answer over a live session, including client and server.
 func BenchmarkUDPExchange(b *testing.B) {
 	server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
 	if err != nil {
@@ -107,7 +107,7 @@ func benchProxy(b *testing.B, e Engine, p Protocol, backend netip.AddrPort) neti
 	return proxier.Listeners()[0].Addr
 }
 
-// The baseline of the TCP benchmarks: io.Copy both ways over bare connections.
+// ioCopyProxy is the baseline of the TCP benchmarks: io.Copy in both directions over bare connections.
 func ioCopyProxy(b *testing.B, backend netip.AddrPort) netip.AddrPort {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -154,8 +154,7 @@ func benchEcho(b *testing.B) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// BenchmarkTCP measures whole processes' worth of work in one: client, proxy and server. Compare the lines with one
-// another.
+// BenchmarkTCP measures client, proxy and server in one process. Its figures are for comparison with each other only.
 func BenchmarkTCP(b *testing.B) {
 	targets := []struct {
 		name string
@@ -195,7 +194,7 @@ func BenchmarkTCP(b *testing.B) {
 				if _, err := io.ReadFull(c, msg); err != nil {
 					b.Fatal(err)
 				}
-				c.(*net.TCPConn).SetLinger(0) // no TIME_WAIT: ports would run out
+				c.(*net.TCPConn).SetLinger(0) // no TIME_WAIT, because local ports would run out
 				c.Close()
 			}
 		})

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// taken is how many descriptors of the budget are taken.
+// taken returns how many descriptors of the budget are taken.
 func (b *budget) taken() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -24,14 +24,14 @@ func (b *budget) taken() int64 {
 	return n
 }
 
-// What docs/operations.md says of the arithmetic. The limits are less what the admin API has.
+// These are the figures of docs/operations.md. The limits exclude the descriptors of the admin API.
 func TestBudgetArithmetic(t *testing.T) {
 	for _, tt := range []struct {
 		limit                        int64
-		loops, services              int // a service has one listener
+		loops, services              int // each service has one listener
 		total, equal, floor, ceiling int64
 		pipes                        int // of each loop
-		sockets                      int // of each listener, if all are of UDP
+		sockets                      int // of each listener, if all are UDP listeners
 	}{
 		{19936, 2, 1, 19608, 19574, 256, 19574, 1, 2},
 		{19936, 2, 10, 19608, 1955, 256, 17252, 1, 2},
@@ -52,7 +52,7 @@ func TestBudgetArithmetic(t *testing.T) {
 		b := newBudget(tt.limit, tt.loops)
 		var shares []*share
 		for range tt.services {
-			_ = b.openListener(listenerDescriptors) // with the smallest limit it fails, and nothing is left
+			_ = b.openListener(listenerDescriptors) // fails at the smallest limit, and then nothing is left
 			shares = append(shares, b.newShare())
 		}
 		b.divide(shares)
@@ -72,7 +72,7 @@ func TestBudgetArithmetic(t *testing.T) {
 	}
 }
 
-// dividedBudget is a budget with so many descriptors for services, and so many shares.
+// dividedBudget returns a budget with room descriptors for services, and n shares.
 func dividedBudget(room int64, n int) (*budget, []*share) {
 	b := &budget{total: room}
 	b.listeners.budget = b
@@ -88,7 +88,7 @@ func dividedBudget(room int64, n int) (*budget, []*share) {
 	return b, shares
 }
 
-// takeAll takes as much as s gets.
+// takeAll takes n descriptors at a time for s until s gets no more. It returns how many s got.
 func takeAll(s *share, n int64) (all int64) {
 	for s.take(n) {
 		all += n
@@ -97,17 +97,17 @@ func takeAll(s *share, n int64) (all int64) {
 }
 
 func TestShareHasItsFloorWhateverOthersTake(t *testing.T) {
-	b, shares := dividedBudget(31, 3) // a floor of 5
+	b, shares := dividedBudget(31, 3) // each floor is 5
 	first := takeAll(shares[0], 1)
 	if ceiling := b.ceiling.Load(); first != ceiling || ceiling != 21 {
-		t.Errorf("the first got %d, want its ceiling of %d, which should be 21", first, ceiling)
+		t.Errorf("the first share got %d, want its ceiling %d, which should be 21", first, ceiling)
 	}
 	if !shares[0].atCeiling(1) || shares[1].atCeiling(1) {
-		t.Error("the first is not said to be at its ceiling, or another one is")
+		t.Error("atCeiling is false for the first share, or true for another share")
 	}
 	for _, s := range shares[1:] {
 		if got := takeAll(s, 1); got != 5 {
-			t.Errorf("another got %d, want its floor of 5", got)
+			t.Errorf("another share got %d, want its floor of 5", got)
 		}
 	}
 	if n := b.taken(); n != 31 {
@@ -115,26 +115,26 @@ func TestShareHasItsFloorWhateverOthersTake(t *testing.T) {
 	}
 	shares[0].release(1)
 	if !shares[1].take(1) || shares[1].take(1) {
-		t.Error("what was given back did not go, once, to the next who asked")
+		t.Error("the released descriptor did not go to exactly one other take")
 	}
 }
 
-// A reload adds services when others have everything. These keep what they have; what they give back is for the new
-// ones.
+// A reload adds services while others have all descriptors. The others keep what they have, and what they release goes
+// to the new services.
 func TestFloorThatIsOwedIsPaidFirst(t *testing.T) {
 	b, shares := dividedBudget(24, 1)
 	old, added := shares[0], b.newShare()
 	takeAll(old, 1)
 	b.divide([]*share{old, added})
 	if taken, floor := added.load(); taken != 0 || floor != 0 || added.take(1) {
-		t.Fatalf("the new share has %d, and a floor of %d, of what is not there", taken, floor)
+		t.Fatalf("the new share has %d and a floor of %d, want none: no descriptors are left", taken, floor)
 	}
 	old.release(1)
 	if old.take(1) {
-		t.Error("the old share got back what the new one is owed")
+		t.Error("the old share took back what is owed to the new share")
 	}
 	if !added.take(1) {
-		t.Error("the new share did not get what was given back")
+		t.Error("the new share did not get the released descriptor")
 	}
 	for range 5 {
 		old.release(1)
@@ -143,15 +143,15 @@ func TestFloorThatIsOwedIsPaidFirst(t *testing.T) {
 		t.Errorf("a floor of %d is set aside, want 6", floor)
 	}
 	if b.waiting.Load() {
-		t.Error("something is still owed")
+		t.Error("floors are still owed")
 	}
 	old.release(1)
 	if !old.take(1) {
-		t.Error("the old share did not get what nobody is owed")
+		t.Error("the old share did not get a descriptor that is owed to no share")
 	}
 }
 
-// A service that goes leaves its floor to the others, and when they end, its descriptors.
+// A removed service leaves its floor to the others. Its descriptors follow when it releases them.
 func TestShareOfAServiceThatHasGone(t *testing.T) {
 	b, shares := dividedBudget(24, 2)
 	gone, rest := shares[0], shares[1]
@@ -160,18 +160,18 @@ func TestShareOfAServiceThatHasGone(t *testing.T) {
 	}
 	b.divide(shares[1:])
 	if got := takeAll(rest, 1); got != 20 {
-		t.Errorf("the other got %d, want 20", got)
+		t.Errorf("the other share got %d, want 20", got)
 	}
 	gone.release(4)
 	if got := takeAll(rest, 1); got != 4 {
-		t.Errorf("the other got %d more, want 4", got)
+		t.Errorf("the other share got %d more, want 4", got)
 	}
 }
 
-// Those who wait have their turns, one share after the other. One that gives and takes all the time does not get
-// ahead.
+// Waiting shares have their turns, one after the other. A share that releases and takes all the time does not overtake
+// them.
 func TestSharesThatWaitHaveTheirTurns(t *testing.T) {
-	b, shares := dividedBudget(12, 3) // a floor of 2
+	b, shares := dividedBudget(12, 3) // each floor is 2
 	busy := shares[0]
 	takeAll(shares[1], 1)
 	takeAll(busy, 1)
@@ -183,15 +183,15 @@ func TestSharesThatWaitHaveTheirTurns(t *testing.T) {
 		}
 	}
 	if len(turns) > 0 {
-		t.Fatalf("%v had turns before there was anything", turns)
+		t.Fatalf("%v had turns before a descriptor was free", turns)
 	}
 	for range 6 {
 		shares[1].release(1)
 		if busy.take(1) {
-			t.Fatal("one got ahead of those who wait")
+			t.Fatal("a share overtook the waiting shares")
 		}
 	}
-	// The second is below its floor at last, and does not wait for others then.
+	// In the end the second share is below its floor, and then it does not wait for others.
 	want := []int{0, 1, 2, 0, 1, 2}
 	if !slices.Equal(turns, want) {
 		t.Errorf("the turns were %v, want %v", turns, want)
@@ -209,7 +209,7 @@ func TestWaiterCanGiveUp(t *testing.T) {
 		t.Errorf("got %v, want %v", err, context.Canceled)
 	}
 	if b.waiting.Load() {
-		t.Error("nobody waits, and all are made to")
+		t.Error("waiting is true although no share waits")
 	}
 	told := make(chan struct{})
 	w := &waiter{share: shares[1], n: 2, granted: func() { close(told) }}
@@ -217,14 +217,14 @@ func TestWaiterCanGiveUp(t *testing.T) {
 	shares[0].release(2)
 	<-told
 	if b.withdraw(w) {
-		t.Error("one that had its turn is said not to have had it")
+		t.Error("withdraw returned true for a waiter that had its turn")
 	}
 	if err := shares[1].acquire(t.Context(), 2, func() bool { return true }); err != nil {
-		t.Errorf("got %v, want nil: there is something to reclaim", err)
+		t.Errorf("got %v, want nil: reclaim has taken descriptors", err)
 	}
 }
 
-// A reload can open listeners whatever the services have taken.
+// A reload can open listeners, however many descriptors the services have taken.
 func TestListenersHaveAFloor(t *testing.T) {
 	b, shares := dividedBudget(3200, 2)
 	takeAll(shares[0], 1)
@@ -247,16 +247,16 @@ func TestListenersHaveAFloor(t *testing.T) {
 	}
 }
 
-// A budgetModel is what a budget should be, kept by plain additions.
+// A budgetModel checks a budget by plain additions.
 type budgetModel struct {
 	*testing.T
 	*budget
 	rnd     *rand.Rand
-	shares  []*share // those that have left the services included
+	shares  []*share // including those of removed services
 	waiters map[*waiter]bool
 }
 
-// check looks whether the sums are right, and nobody waits who need not.
+// check checks the sums, and that no share waits without need.
 func (m *budgetModel) check(step string) {
 	m.Helper()
 	sum := m.common.Load()
@@ -269,14 +269,14 @@ func (m *budgetModel) check(step string) {
 			m.Fatalf("%s: a share has %d, and a floor of %d, which should be %d", step, n, floor, s.goal)
 		}
 		if len(s.waiters) > 0 && n+s.waiters[0].n <= floor {
-			m.Fatalf("%s: one waits for %d, its share has %d and a floor of %d", step, s.waiters[0].n, n, floor)
+			m.Fatalf("%s: a waiter needs %d, its share has %d and a floor of %d", step, s.waiters[0].n, n, floor)
 		}
 	}
 	if sum != m.total || taken > m.total || m.common.Load() < 0 {
-		m.Fatalf("%s: %d are taken, and all comes to %d, want %d", step, taken, sum, m.total)
+		m.Fatalf("%s: %d are taken, and the sum is %d, want %d", step, taken, sum, m.total)
 	}
 	if len(m.owed) > 0 && m.common.Load() > 0 {
-		m.Fatalf("%s: floors are owed while %d are there", step, m.common.Load())
+		m.Fatalf("%s: floors are owed while common has %d", step, m.common.Load())
 	}
 	if waiting := len(m.owed)+len(m.queue) > 0; waiting != m.waiting.Load() {
 		m.Fatalf("%s: waiting is %v", step, !waiting)
@@ -304,7 +304,7 @@ func (m *budgetModel) step() string {
 	case 8:
 		if o := m.shares[m.rnd.IntN(len(m.shares))]; taken > floor {
 			if _, room := o.load(); !s.pass(o, 1) && room < m.total {
-				m.Fatalf("a share with %d and a floor of %d could not pass one on", taken, floor)
+				m.Fatalf("a share with %d and a floor of %d could not pass a descriptor", taken, floor)
 			}
 		}
 		return "pass"
@@ -312,7 +312,7 @@ func (m *budgetModel) step() string {
 		var w *waiter
 		w = &waiter{share: s, n: n, granted: func() {
 			if !m.waiters[w] {
-				m.Fatal("one had a turn who does not wait")
+				m.Fatal("a waiter had a turn that does not wait")
 			}
 			delete(m.waiters, w)
 		}}
@@ -322,7 +322,7 @@ func (m *budgetModel) step() string {
 	case 10:
 		for w := range m.waiters {
 			if !m.withdraw(w) {
-				m.Fatal("one that waits has had its turn")
+				m.Fatal("withdraw returned false for a waiter that still waits")
 			}
 			delete(m.waiters, w)
 			break
@@ -334,7 +334,7 @@ func (m *budgetModel) step() string {
 	}
 }
 
-// some are the services from now on.
+// some returns the services that exist from now on.
 func (m *budgetModel) some() (some []*share) {
 	for len(m.shares) < 12 && m.rnd.IntN(2) == 0 {
 		m.shares = append(m.shares, m.newShare())
@@ -347,8 +347,8 @@ func (m *budgetModel) some() (some []*share) {
 	return some
 }
 
-// Whatever is asked of it in whatever order: the shares never take more than there is, one below its floor is not
-// refused, nobody waits for what is there, and all that was taken is there at the end.
+// A budget keeps its promises for random calls in any order. Shares never take more than total. A share below its floor
+// is not refused. No share waits while descriptors are free. Everything that was taken can be released.
 func TestBudgetRandom(t *testing.T) {
 	for range 200 {
 		seed := rand.Uint64()
@@ -375,7 +375,8 @@ func TestBudgetRandom(t *testing.T) {
 	}
 }
 
-// The same with all at once: what is open is counted from after it is taken until before it is given back.
+// A budget keeps its promises under concurrent calls. The test counts a descriptor as open from after its take until
+// before its release.
 func TestBudgetConcurrently(t *testing.T) {
 	b, shares := dividedBudget(64, 6)
 	var open atomic.Int64
@@ -396,7 +397,7 @@ func TestBudgetConcurrently(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(uint64(i), uint64(j)))
 				for range 2000 {
 					switch {
-					case j > 0: // a few, and beyond the floor for the most part
+					case j > 0: // a few at a time, mostly above the floor
 						n := rnd.Int64N(12)
 						got := int64(0)
 						for got < n && s.take(1) {
@@ -420,7 +421,7 @@ func TestBudgetConcurrently(t *testing.T) {
 	})
 	running.Wait()
 	if n := b.taken(); n != 0 || b.waiting.Load() {
-		t.Errorf("%d are taken at the end, and somebody waits: %v", n, b.waiting.Load())
+		t.Errorf("%d are taken at the end; shares wait: %v", n, b.waiting.Load())
 	}
 	for _, s := range shares {
 		if _, floor := s.load(); floor != 5 {
@@ -429,7 +430,7 @@ func TestBudgetConcurrently(t *testing.T) {
 	}
 }
 
-// A share below its floor is served at once, however many compete for the rest.
+// A share below its floor never waits, however many shares compete for the rest.
 func TestShareBelowItsFloorNeverWaits(t *testing.T) {
 	b, shares := dividedBudget(40, 4)
 	_, floor := shares[0].load()
@@ -450,7 +451,7 @@ func TestShareBelowItsFloorNeverWaits(t *testing.T) {
 	for range 20000 {
 		for range floor {
 			if !shares[0].take(1) {
-				t.Fatal("one below its floor was refused")
+				t.Fatal("a share below its floor was refused")
 			}
 		}
 		shares[0].release(floor)

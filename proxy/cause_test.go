@@ -10,8 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Bare errors, as the loops get them, and those of package net, as the portable engine gets them, mean the same. What
-// counts as a refusal also counts against the endpoint.
+// The loops get bare errors and the portable engine gets errors of package net. Both mean the same. A refusal also
+// counts against the endpoint.
 func TestIsRefusal(t *testing.T) {
 	for _, tt := range []struct {
 		errno syscall.Errno
@@ -38,9 +38,9 @@ func TestIsRefusal(t *testing.T) {
 		}
 	}
 	if isRefusalErrno(0) {
-		t.Error("no error is a refusal")
+		t.Error("isRefusalErrno(0) = true, want false")
 	}
 	if isRefusal(nil) || isRefusal(syscall.Errno(0)) || isRefusal(errors.New("other")) {
-		t.Error("isRefusal is true of what is no refusal")
+		t.Error("isRefusal is true for an error that is not a refusal")
 	}
 }

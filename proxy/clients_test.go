@@ -21,13 +21,13 @@ func greetedFrom(t *testing.T, source string, addr netip.AddrPort) (*net.TCPConn
 	}
 	t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
-	if _, err = io.ReadFull(c, make([]byte, 5)); err != nil { // a part of "hello" may come first
+	if _, err = io.ReadFull(c, make([]byte, 5)); err != nil { // part of "hello" may come first
 		return nil, err
 	}
 	return c.(*net.TCPConn), nil
 }
 
-// perClient is how many clients were refused because of their limit.
+// perClient returns how many clients were refused because of MaxPerClient.
 func (h *house) perClient() int64 { return h.stats().RefusedBy[RefusedPerClient] }
 
 func TestEachClientHasSoManyConnections(t *testing.T) {
@@ -47,7 +47,7 @@ func TestEachClientHasSoManyConnections(t *testing.T) {
 			t.Errorf("the third connection got %v, want a reset", err)
 		}
 		if r := next(); r.Reason != ReasonPerClient || r.Endpoint.ID != "" || r.Service != "s" || !r.Client.IsValid() {
-			t.Errorf("the access log was told %+v", r)
+			t.Errorf("got the access record %+v", r)
 		}
 		if n := h.perClient(); n != 1 || h.stats().Refused != 1 {
 			t.Errorf("%d of %d were refused because of the client's limit, want 1", n, h.stats().Refused)
@@ -60,10 +60,11 @@ func TestEachClientHasSoManyConnections(t *testing.T) {
 		eventually(t, equals("connections", h.accepted, 2))
 		c, err := greetedFrom(t, "127.0.0.1", addr)
 		if err != nil {
-			t.Fatalf("after one has ended: %v", err)
+			t.Fatalf("after a connection has ended: %v", err)
 		}
 
-		// A lower limit ends nothing. Without one, more come, and those that there are count when there is one again.
+		// A lower limit ends no connection. Without a limit more clients come, and the earlier connections count again
+		// when the limit is back.
 		h.serve(Service{MaxPerClient: 1}, server)
 		if _, err := greetedFrom(t, "127.0.0.1", addr); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("with a lower limit got %v, want a reset", err)
@@ -86,19 +87,19 @@ func TestEachClientHasSoManyConnections(t *testing.T) {
 	})
 }
 
-// wantNoClients checks that all that was counted has been released.
+// wantNoClients checks that no client is counted any more.
 func (h *house) wantNoClients() {
 	h.Helper()
 	for _, s := range h.services {
 		s.clients.mu.Lock()
 		if n := len(s.clients.of); n != 0 {
-			h.Errorf("%d clients are counted yet", n)
+			h.Errorf("%d clients are still counted", n)
 		}
 		s.clients.mu.Unlock()
 	}
 }
 
-// Those who could not be served, and those who wait, count too, for as long as they are there.
+// Clients that wait or cannot be served also count, until they are gone.
 func TestClientsCountUntilTheyAreGone(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{MaxPerClient: 3}, deadPort(t))
@@ -160,7 +161,7 @@ func TestEachClientHasSoManySessions(t *testing.T) {
 			t.Cleanup(func() { other.Close() })
 			begin(other, "other")
 
-			// When its sessions have ended, it may have others.
+			// When a client's sessions have ended, it may have new ones.
 			spec.IdleTimeout = 10 * time.Millisecond
 			h.serve(spec, server)
 			eventually(t, equals("sessions", func() int64 { return h.stats().SessionsActive }, 0))
@@ -172,7 +173,7 @@ func TestEachClientHasSoManySessions(t *testing.T) {
 	}
 }
 
-// What a client has in another process counts for its limit here, and the Proxier tells what it has here.
+// What a client has in other processes counts for its limit here. ClientCounts returns what it has here.
 func TestForeignClientsCount(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr, local := h.serve(Service{MaxPerClient: 2}, greeter(t)), netip.MustParseAddr("127.0.0.1")
@@ -192,13 +193,13 @@ func TestForeignClientsCount(t *testing.T) {
 		}
 		h.SetForeignClients("s", nil)
 		if _, err := greetedFrom(t, "127.0.0.1", addr); err != nil {
-			t.Errorf("when there is none in another process: %v", err)
+			t.Errorf("without connections in another process: %v", err)
 		}
 		c.Close()
 		select {
 		case <-ended:
 		case <-time.After(30 * time.Second):
-			t.Error("the end of a connection is not told")
+			t.Error("NotifyUncounted's function was not called")
 		}
 	})
 }
@@ -216,6 +217,6 @@ func TestClientCountForgetsWhoIsGone(t *testing.T) {
 		c.leave(addr(i))
 	}
 	if c.of != nil {
-		t.Errorf("%d clients, and the room of a thousand, are kept", len(c.of))
+		t.Errorf("the map of %d clients was kept, want it dropped", len(c.of))
 	}
 }

@@ -14,7 +14,7 @@ import (
 
 var errBarred = errors.New("barred by the test")
 
-// A gate bars the addresses of a host name that have a port.
+// A gate refuses addresses of a host name that have this port.
 type gate struct{ port atomic.Uint32 }
 
 func (g *gate) admit(_ string, _ Protocol, _ lb.Endpoint, addr netip.AddrPort) error {
@@ -24,21 +24,21 @@ func (g *gate) admit(_ string, _ Protocol, _ lb.Endpoint, addr netip.AddrPort) e
 	return nil
 }
 
-// byName is an endpoint with the host name localhost.
+// byName returns an endpoint with the host name localhost.
 func byName(port uint16) lb.Endpoint {
 	return lb.Endpoint{ID: "name", Host: "localhost", Addr: netip.AddrPortFrom(netip.Addr{}, port)}
 }
 
-// wantBlameless wants no failure to be known of the endpoint with the host name.
+// wantBlameless checks that the endpoint with the host name has no failures.
 func (h *house) wantBlameless() {
 	h.Helper()
 	for _, e := range h.balancer.Snapshot()[0].Endpoints {
 		if e.ID == "name" && (e.State != lb.StateIn || e.Failures > 0 || e.Fails > 0) {
-			h.Errorf("the endpoint is %v with %d failures, want none: others may have it too", e.State, e.Failures)
+			h.Errorf("the endpoint is %v with %d failures, want none", e.State, e.Failures)
 		}
 	}
 	if by := h.stats().DialsFailedBy; by[0] == 0 || by[0] != h.stats().DialsFailed {
-		h.Errorf("failed dials by cause: %v, want them to be nobody's fault", by)
+		h.Errorf("failed dials by cause: %v, want only local ones", by)
 	}
 }
 
@@ -67,15 +67,15 @@ func TestTCPDoesNotDialABarredAddress(t *testing.T) {
 		if got := ask(t, addr); got != "other" {
 			t.Errorf("by a name that is not barred: got %q, want other", got)
 		}
-		h.endpoints("s", barred) // no name, so nobody is asked
+		h.endpoints("s", barred) // without a host name, admit is not called
 		ask(t, addr)
 		if reached.Load() != 1 {
-			t.Error("an endpoint with an address is barred")
+			t.Error("an endpoint with an address was barred")
 		}
 	})
 }
 
-// Of the addresses of a name only those that are barred are passed over.
+// If some addresses of a name are barred, the others are used.
 func TestSomeAddressesOfANameAreBarred(t *testing.T) {
 	m := &lb.Member{Endpoint: byName(80)}
 	one, two := netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")
@@ -83,12 +83,12 @@ func TestSomeAddressesOfANameAreBarred(t *testing.T) {
 	s.spec.Store(&Service{Name: "s"})
 	all := func() []netip.Addr { return []netip.Addr{one, two} }
 	if got, err := s.admitted(m, all()); err != nil || !slices.Equal(got, all()) {
-		t.Errorf("without anybody to ask: got %v, %v", got, err)
+		t.Errorf("without admit: got %v, %v", got, err)
 	}
 	var bar []netip.AddrPort
 	s.admit = func(name string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error {
 		if name != "s" || p != TCP || e != m.Endpoint {
-			t.Errorf("asked about %s, %s, %v", name, p, e)
+			t.Errorf("admit was called with %s, %s, %v", name, p, e)
 		}
 		if slices.Contains(bar, addr) {
 			return errBarred
@@ -105,7 +105,7 @@ func TestSomeAddressesOfANameAreBarred(t *testing.T) {
 		t.Errorf("both are barred: got %v, %v", got, err)
 	}
 	if _, local := causeOf(err); !local {
-		t.Error("the endpoint is to blame")
+		t.Error("a barred address counts against the endpoint")
 	}
 }
 
@@ -122,7 +122,7 @@ func TestUDPDoesNotDialABarredAddress(t *testing.T) {
 			addr := h.serve(Service{Protocol: UDP, Responses: responses})
 			set := lb.Endpoints{Service: "s", Endpoints: []lb.Endpoint{byName(barred.Port())}}
 			h.balancer.OnUpdate([]lb.Endpoints{set})
-			send := func(text, want string) { // from a client of its own each time, again if it seems lost
+			send := func(text, want string) { // each time from a new client, and again if a datagram seems lost
 				t.Helper()
 				eventually(t, func() error {
 					c := dialUDP(t, addr)
@@ -131,7 +131,7 @@ func TestUDPDoesNotDialABarredAddress(t *testing.T) {
 					for patience := short(t); ; {
 						select {
 						case got := <-received:
-							if got[1] != text { // of an earlier one
+							if got[1] != text { // of an earlier client
 								continue
 							}
 							if got[0] != want {
@@ -145,7 +145,7 @@ func TestUDPDoesNotDialABarredAddress(t *testing.T) {
 				})
 			}
 			send("before", "barred")
-			g.port.Store(uint32(barred.Port())) // something of ours listens there now
+			g.port.Store(uint32(barred.Port())) // from here on the port is barred
 			set.Endpoints = append(set.Endpoints, lb.Endpoint{ID: "other", Addr: other})
 			h.balancer.OnUpdate([]lb.Endpoints{set})
 			for i := range 6 {

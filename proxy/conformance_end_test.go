@@ -11,19 +11,19 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An endCase is a way in which a TCP connection or a UDP session ends.
+// An endCase is one way in which a TCP connection or a UDP session ends.
 type endCase struct {
 	name    string
-	want    string // the whole text, whatever the engine
+	want    string // the whole text, equal for all engines
 	service Service
 	balance lb.Options
-	// run has one connection or session end. It may end others too, if next skips them.
+	// run makes one connection or session end. Others may end after it.
 	run func(t *testing.T, h *house, at netip.AddrPort)
 }
 
 const resetByPeer = ": connection reset by peer"
 
-// testReasons compares the reason of the first record with what is wanted, on each engine: it is the same text.
+// testReasons checks the reason of the first record on each engine.
 func testReasons(t *testing.T, cases []endCase, servers func(t *testing.T) []netip.AddrPort) {
 	for _, tt := range cases {
 		t.Run(tt.name, func(t *testing.T) {
@@ -40,7 +40,7 @@ func testReasons(t *testing.T, cases []endCase, servers func(t *testing.T) []net
 	}
 }
 
-// obedient does what its clients tell it by one byte, which it sends back first.
+// obedient echoes each byte that its client sends, and then does what the byte says.
 func obedient(c *net.TCPConn) {
 	var b [1]byte
 	for {
@@ -79,7 +79,7 @@ func resetTCP(c *net.TCPConn) {
 	c.Close()
 }
 
-// atOnce dials at, whose reset may come before the dial has returned.
+// atOnce dials at. A reset may come before Dial returns.
 func atOnce(t *testing.T, at netip.AddrPort) {
 	t.Helper()
 	c, err := net.Dial("tcp", at.String())
@@ -92,7 +92,7 @@ func atOnce(t *testing.T, at netip.AddrPort) {
 	t.Cleanup(func() { c.Close() })
 }
 
-// queue has one client served and returns a second one, which waits for room.
+// queue lets one client be served, and returns a second client, which waits for a free slot.
 func queue(t *testing.T, h *house, at netip.AddrPort) *net.TCPConn {
 	t.Helper()
 	instruct(t, at, "x")
@@ -122,7 +122,7 @@ func TestTCPReasons(t *testing.T) {
 		func(t *testing.T) []netip.AddrPort { return []netip.AddrPort{tcpServer(t, obedient)} })
 }
 
-// tcpEndsOfPeers are those that a peer brings about.
+// tcpEndsOfPeers returns the ends that a peer causes.
 func tcpEndsOfPeers() []endCase {
 	return []endCase{
 		{name: "the client closes", want: ReasonClientClosed,
@@ -161,7 +161,7 @@ func tcpEndsOfPeers() []endCase {
 	}
 }
 
-// tcpEndsByLimits are those that a limit or an operator brings about.
+// tcpEndsByLimits returns the ends that a limit or an operator causes.
 func tcpEndsByLimits() []endCase {
 	return []endCase{
 		{name: "nothing moves", want: ReasonIdle, service: Service{IdleTimeout: 100 * time.Millisecond},
@@ -201,7 +201,7 @@ func tcpEndsByLimits() []endCase {
 	}
 }
 
-// tcpEndsWithoutEndpoint are those of clients that no endpoint serves.
+// tcpEndsWithoutEndpoint returns the ends of clients that no endpoint serves.
 func tcpEndsWithoutEndpoint() []endCase {
 	return []endCase{
 		{name: "no endpoint", want: ReasonUnserved,
@@ -238,7 +238,7 @@ func tcpEndsWithoutEndpoint() []endCase {
 	}
 }
 
-// tcpEndsInTheQueue are those of clients that wait for room at an endpoint.
+// tcpEndsInTheQueue returns the ends of clients that wait for a free slot at an endpoint.
 func tcpEndsInTheQueue() []endCase {
 	one := lb.Options{MaxConnections: 1, MaxQueue: 3, QueueTimeout: time.Minute}
 	short := one
@@ -272,13 +272,13 @@ func tcpEndsInTheQueue() []endCase {
 			}},
 		{name: "a shutdown while the client waits for room", want: ReasonCut, balance: one,
 			run: func(t *testing.T, h *house, at netip.AddrPort) {
-				queue(t, h, at) // both end by it
+				queue(t, h, at) // Close ends both clients
 				h.Close()
 			}},
 	}
 }
 
-// awaitStandstill waits until nothing more is taken from the endpoint: its client's side is full.
+// awaitStandstill waits until the proxy takes no more bytes from the endpoint, because the client's side is full.
 func awaitStandstill(t *testing.T, h *house) {
 	t.Helper()
 	last, calm := int64(0), 0
@@ -294,7 +294,7 @@ func awaitStandstill(t *testing.T, h *house) {
 	})
 }
 
-// A one-way client sends two datagrams, which are all that its session may have.
+// sendBoth sends two datagrams, which are all that a one-way session may have.
 func sendBoth(t *testing.T, h *house, at netip.AddrPort) {
 	t.Helper()
 	c := dialUDP(t, at)

@@ -39,7 +39,7 @@ func TestTCPRotates(t *testing.T) {
 	})
 }
 
-// Bulk in both directions at once arrives as it was sent, by whatever way it is moved.
+// Bulk data in both directions at once arrives as it was sent.
 func TestTCPBulkBothWays(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) { testBulkBothWays(t, h, 32<<20) })
 }
@@ -66,7 +66,7 @@ func testBulkBothWays(t *testing.T, h *house, size int) {
 	got := sumAll(c)
 	wg.Wait()
 	if got != <-down || sent != <-up {
-		t.Error("what arrived is not what was sent")
+		t.Error("the bytes that arrived differ from those that were sent")
 	}
 	eventually(t, func() error {
 		if s := h.stats(); s.BytesUp != int64(size) || s.BytesDown != int64(size) || s.ConnectionsActive != 0 {
@@ -140,7 +140,7 @@ func TestTCPHalfCloseByServerKeepsRequestTraffic(t *testing.T) {
 	})
 }
 
-// A half-closed connection does not live for ever, and that it was cut short is told by a reset.
+// A half-closed connection does not live for ever. Its end is a reset, because the connection is cut short.
 func TestTCPHalfCloseIsBounded(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		silent, ended := make(chan struct{}), make(chan error, 1)
@@ -162,7 +162,7 @@ func TestTCPHalfCloseIsBounded(t *testing.T) {
 	})
 }
 
-// What moves keeps a half-closed connection alive, however long it takes.
+// Bytes that move keep a half-closed connection alive.
 func TestTCPHalfCloseTimeoutCountsSilenceOnly(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{HalfCloseTimeout: 2 * time.Second}, tcpServer(t, func(c *net.TCPConn) {
@@ -196,13 +196,13 @@ func TestTCPResetByClientReachesServer(t *testing.T) {
 	})
 }
 
-// A server's reset reaches the client, after everything that the server had sent before.
+// A server's reset reaches the client after all bytes that the server had sent before.
 func TestTCPResetByServerReachesClientAfterItsBytes(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 300 << 10
 		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
 			c.Write(make([]byte, size))
-			io.ReadFull(c, make([]byte, 1)) // by then the proxy has taken it all
+			io.ReadFull(c, make([]byte, 1)) // by then the proxy has taken all bytes
 			c.SetLinger(0)
 		}))
 		c := dialTCP(t, addr)
@@ -216,12 +216,12 @@ func TestTCPResetByServerReachesClientAfterItsBytes(t *testing.T) {
 	})
 }
 
-// A server that answers early and closes while the client is still sending: the client gets the answer, then the reset.
+// If a server answers early and closes while the client still sends, the client gets the answer and then the reset.
 func TestTCPEarlyAnswerIsDelivered(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
 			io.ReadFull(c, make([]byte, 10))
-			io.WriteString(c, "413 too large") // and closes, with unread bytes: a reset
+			io.WriteString(c, "413 too large") // closes with unread bytes, which is a reset
 		}))
 		c := dialTCP(t, addr)
 		var wg sync.WaitGroup
@@ -236,7 +236,7 @@ func TestTCPEarlyAnswerIsDelivered(t *testing.T) {
 		if _, err := io.ReadFull(c, got); err != nil || string(got) != "413 too large" {
 			t.Errorf("got %q, %v, want the answer", got, err)
 		}
-		wg.Wait() // the reset, or the deadline, ends the sender
+		wg.Wait() // the reset or the deadline ends the sender
 		if _, err := c.Write([]byte("x")); err == nil || errors.Is(err, syscall.ETIMEDOUT) {
 			t.Errorf("got %v, want the connection to have been reset", err)
 		}
@@ -277,7 +277,7 @@ func TestTCPClientIsResetWhenNobodyServes(t *testing.T) {
 				addr := h.serve(Service{})
 				tt.setUp(t, h)
 				c, err := net.Dial("tcp", addr.String())
-				if err == nil { // else the reset was quicker than the return of connect
+				if err == nil { // otherwise the reset came before Dial returned
 					c.SetDeadline(time.Now().Add(30 * time.Second))
 					_, err = io.ReadAll(c)
 					c.Close()
@@ -285,14 +285,14 @@ func TestTCPClientIsResetWhenNobodyServes(t *testing.T) {
 				wantReset(t, err)
 				eventually(t, equals("clients refused", func() int64 { return h.stats().Refused }, 1))
 				if n := h.stats().DialsFailed; n > maxDials {
-					t.Errorf("%d endpoints were tried, want %d at most", n, maxDials)
+					t.Errorf("%d endpoints were tried, want at most %d", n, maxDials)
 				}
 			})
 		})
 	}
 }
 
-// A dial that hangs holds up its own client only, and only for the connect timeout.
+// A dial that hangs delays only its own client, and only for the connect timeout.
 func TestTCPAcceptNeverWaitsForADial(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		stuck := stuckPort(t)
@@ -306,7 +306,7 @@ func TestTCPAcceptNeverWaitsForADial(t *testing.T) {
 			}
 		}
 		if h.stats().ConnectionsActive == 0 {
-			t.Error("the first client no longer waits, so this shows nothing")
+			t.Error("the first client no longer waits, so the test shows nothing")
 		}
 		waiting.Close()
 	})
@@ -339,7 +339,7 @@ func TestTCPIdleTimeout(t *testing.T) {
 	})
 }
 
-// Traffic one way keeps the connection, though the other way is silent for longer than the timeout.
+// Traffic in one direction keeps a connection open, even if the other direction is silent for longer than the timeout.
 func TestTCPIdleTimeoutCountsBothDirections(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{IdleTimeout: 2 * time.Second}, tcpServer(t, func(c *net.TCPConn) {
@@ -361,8 +361,8 @@ func TestTCPIdleTimeoutCountsBothDirections(t *testing.T) {
 	})
 }
 
-// Back-pressure: the sender is stopped when the receiver does not read, nothing piles up in between, and all arrives
-// in the end.
+// If the receiver does not read, the sender is stopped, and the proxy does not buffer the data. All bytes arrive in the
+// end.
 func TestTCPBackPressure(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 64 << 20
@@ -382,7 +382,7 @@ func TestTCPBackPressure(t *testing.T) {
 			sent <- s
 		}()
 		var last int64
-		eventually(t, func() error { // until nothing moves any more
+		eventually(t, func() error { // until no bytes move
 			now := h.stats().BytesUp
 			if now == 0 || now != last {
 				last = now
@@ -393,14 +393,14 @@ func TestTCPBackPressure(t *testing.T) {
 		})
 		runtime.ReadMemStats(&after)
 		if last == size {
-			t.Error("all was taken though nobody read it")
+			t.Error("the proxy took all bytes although the receiver did not read")
 		}
 		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 {
-			t.Errorf("the heap grew by %d bytes, want next to nothing", grown)
+			t.Errorf("the heap grew by %d bytes, want at most 16 MiB", grown)
 		}
 		close(release)
 		if <-sent != <-sum {
-			t.Error("what arrived is not what was sent")
+			t.Error("the bytes that arrived differ from those that were sent")
 		}
 	})
 }
@@ -410,7 +410,7 @@ func TestTCPIdleTimeoutEndsStuckWriters(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		hold := make(chan struct{})
 		addr := h.serve(Service{IdleTimeout: 300 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
-			go func() { // fills the way back too
+			go func() { // also fills the way back
 				for {
 					if _, err := c.Write(make([]byte, 64<<10)); err != nil {
 						return
@@ -430,16 +430,16 @@ func TestTCPIdleTimeoutEndsStuckWriters(t *testing.T) {
 	})
 }
 
-// An idle connection holds its two sockets, and neither buffers nor pipes, whatever went over it before.
+// An idle connection holds two sockets, but no buffers and no pipes, whatever it has carried before.
 func TestTCPIdlePairHoldsTwoDescriptors(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		if openDescriptors() == 0 {
-			t.Skip("this system does not tell its open descriptors")
+			t.Skip("this system does not report open descriptors")
 		}
 		addr := h.serve(Service{}, tcpServer(t, echo))
-		dialTCP(t, addr).Close() // whatever is opened once is open then
+		dialTCP(t, addr).Close() // opens what is opened only once
 		eventually(t, equals("connections", func() int64 { return h.stats().ConnectionsActive }, 0))
-		runtime.GC() // package net keeps pipes of its own until they are collected
+		runtime.GC() // package net keeps its own pipes until they are collected
 		runtime.GC()
 		before := openDescriptors()
 		const pairs = 20
@@ -452,7 +452,7 @@ func TestTCPIdlePairHoldsTwoDescriptors(t *testing.T) {
 			}
 			wg.Wait()
 		}
-		// Four sockets a pair here: this process is client and server too.
+		// There are four sockets for each pair, because this process is also client and server.
 		eventually(t, func() error {
 			if n := openDescriptors(); n > before+4*pairs {
 				return fmt.Errorf("%d idle connections opened %d descriptors, want %d", pairs, n-before, 4*pairs)
@@ -462,14 +462,14 @@ func TestTCPIdlePairHoldsTwoDescriptors(t *testing.T) {
 	})
 }
 
-// With fewer descriptors than clients want, all are served, some later; none is turned away.
+// If descriptors are short, all clients are served, some later. None is refused.
 func TestTCPClientsWaitWhileDescriptorsAreShort(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.MaxDescriptors = 40
 		addr := h.serve(Service{}, tcpServer(t, echo))
 		var clients []*net.TCPConn
 		for range 60 {
-			clients = append(clients, dialTCP(t, addr)) // the kernel completes these
+			clients = append(clients, dialTCP(t, addr)) // the kernel completes these connections
 		}
 		eventually(t, h.waits("s"))
 		most := h.budget.ceiling.Load() / pairDescriptors
@@ -485,7 +485,7 @@ func TestTCPClientsWaitWhileDescriptorsAreShort(t *testing.T) {
 	})
 }
 
-// A host name is resolved at each dial.
+// A host name is looked up when an endpoint is dialled.
 func TestTCPEndpointByHostName(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{})
@@ -514,7 +514,7 @@ func TestTCPListensOnIPv6(t *testing.T) {
 	})
 }
 
-// The IPv4 wildcard must not take IPv6 clients: the operator did not say so.
+// The IPv4 wildcard must not accept IPv6 clients, because the operator has not asked for them.
 func TestIPv4WildcardIsIPv4Only(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		for _, p := range []Protocol{TCP, UDP} {
@@ -526,7 +526,7 @@ func TestIPv4WildcardIsIPv4Only(t *testing.T) {
 	})
 }
 
-// The sources of splices are bare connections, and bulk goes through a pipe where there are any.
+// Bulk data is spliced through a pipe, on systems with splice(2).
 func TestTCPBulkUsesPipes(t *testing.T) {
 	if maxPipes == 0 {
 		t.Skip("no splice(2) here")

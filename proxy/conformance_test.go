@@ -16,8 +16,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// The conformance suite is what every engine must satisfy, in conformance_*_test.go: each test takes an engine by
-// forEachEngine.
+// engines are the engines that the conformance suite in conformance_*_test.go runs on. Each of its tests gets an engine
+// from forEachEngine.
 var engines = []struct {
 	name string
 	kind Engine
@@ -26,8 +26,8 @@ var engines = []struct {
 	{"portable", EnginePortable},
 }
 
-// onEachEngine is called by forEachEngine for each engine, and may change the options. Tests that run other tests
-// set it.
+// onEachEngine is called by forEachEngine for each engine, and may change the options. Tests that run other tests set
+// it.
 var onEachEngine = func(*Options) {}
 
 func forEachEngine(t *testing.T, test func(t *testing.T, h *house)) {
@@ -51,7 +51,7 @@ type house struct {
 	*testing.T
 	*Proxier
 	balancer *lb.RoundRobin
-	options  Options // may be changed before the first serve
+	options  Options // may be changed before the first call of serve
 }
 
 func (h *house) start() {
@@ -64,9 +64,9 @@ func (h *house) start() {
 
 var loopback = netip.MustParseAddrPort("127.0.0.1:0")
 
-// serve applies one service called "s", listening on 127.0.0.1:0 unless it says otherwise, with the given endpoints,
-// and returns its address. A dial may take long unless it says otherwise: what a test opens by the hundred on a busy
-// machine takes more than the default of a second.
+// serve applies one service "s" with the given endpoints, and returns its address. By default the service listens on
+// 127.0.0.1:0. The default connect timeout is 20 s, because one second is too short when a busy machine opens hundreds
+// of connections.
 func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	h.Helper()
 	if h.Proxier == nil {
@@ -86,7 +86,7 @@ func (h *house) serve(s Service, endpoints ...netip.AddrPort) netip.AddrPort {
 	return h.Listeners()[0].Addr
 }
 
-// endpoints makes addrs the set of a service, each its own ID.
+// endpoints makes addrs the set of a service. Each address is its own ID.
 func (h *house) endpoints(service string, addrs ...netip.AddrPort) {
 	u := lb.Endpoints{Service: service}
 	for _, a := range addrs {
@@ -95,7 +95,7 @@ func (h *house) endpoints(service string, addrs ...netip.AddrPort) {
 	h.balancer.OnUpdate([]lb.Endpoints{u})
 }
 
-// room is how many descriptors there are for clients.
+// room returns how many descriptors there are for clients.
 func (h *house) room() int64 {
 	listeners, _ := h.budget.listeners.load()
 	return h.budget.total - listeners
@@ -119,7 +119,7 @@ func eventually(t *testing.T, ok func() error) {
 	}
 }
 
-// equals is an eventually condition.
+// equals returns a condition for eventually.
 func equals[V comparable](what string, get func() V, want V) func() error {
 	return func() error {
 		if got := get(); got != want {
@@ -129,7 +129,8 @@ func equals[V comparable](what string, get func() V, want V) func() error {
 	}
 }
 
-// tcpServer runs handle for each connection to a new listener, until the test ends. The connection is closed after it.
+// tcpServer runs handle for each connection to a new listener until the test ends. The connection is closed after
+// handle returns.
 func tcpServer(t *testing.T, handle func(c *net.TCPConn)) netip.AddrPort {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
@@ -170,7 +171,7 @@ func tcpServer(t *testing.T, handle func(c *net.TCPConn)) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// echo sends back what it gets, without io.Copy, which would hold pipes.
+// echo sends back what it reads. It does not use io.Copy, which would hold pipes.
 func echo(c *net.TCPConn) {
 	buf := make([]byte, 64<<10)
 	for {
@@ -186,11 +187,11 @@ func named(name string) func(c *net.TCPConn) {
 	return func(c *net.TCPConn) { io.WriteString(c, name) }
 }
 
-// deadPort is an address where nothing listens.
+// deadPort returns an address on which no process listens.
 func deadPort(t *testing.T) netip.AddrPort { return freePort(t, TCP) }
 
-// freePort is an address that nobody listens at, or will by chance: its port is below those that systems give to
-// sockets that ask for any, and below those of the tests of other rooms. Each call gives another one.
+// freePort returns an address on which no process listens, and a different one for each call. Its port is below the
+// local ports that systems choose, and below the ports of other packages' tests.
 func freePort(t *testing.T, p Protocol) netip.AddrPort {
 	t.Helper()
 	for range lastPort - firstPort {
@@ -207,14 +208,15 @@ func freePort(t *testing.T, p Protocol) netip.AddrPort {
 
 const firstPort, lastPort = 2000, 10000
 
-// ports counts those that freePort has looked at, from somewhere on: another run of these tests may be beside this one.
+// ports counts the ports that freePort has tried. It starts at a random number, because these tests may run twice at a
+// time.
 var ports = func() *atomic.Uint32 {
 	n := &atomic.Uint32{}
 	n.Store(rand.Uint32N(lastPort - firstPort))
 	return n
 }()
 
-// listenAnywhere listens at all addresses of this host, so it fails if anybody listens at the port of any.
+// listenAnywhere listens on all addresses of this host, so it fails if a process listens on the port of any address.
 func listenAnywhere(p Protocol, port uint16) (io.Closer, error) {
 	at := fmt.Sprint(":", port)
 	if p == UDP {
@@ -229,12 +231,12 @@ func dialTCP(t *testing.T, addr netip.AddrPort) *net.TCPConn {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.SetDeadline(time.Now().Add(30 * time.Second)) // so that a hang is a failure
+	c.SetDeadline(time.Now().Add(30 * time.Second)) // turns a hang into a failure
 	t.Cleanup(func() { c.Close() })
 	return c
 }
 
-// ask connects, and returns all that the server says.
+// ask connects, and returns all that the server sends.
 func ask(t *testing.T, addr netip.AddrPort) string {
 	t.Helper()
 	c := dialTCP(t, addr)
@@ -246,7 +248,7 @@ func ask(t *testing.T, addr netip.AddrPort) string {
 	return string(b)
 }
 
-// exchange sends a line and wants it back.
+// exchange sends a text and expects it back.
 func exchange(t *testing.T, c net.Conn, text string) {
 	t.Helper()
 	if _, err := io.WriteString(c, text); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// udpServer answers each datagram with what handle makes of it, until the test ends; nil for no answer.
+// udpServer answers each datagram with the result of handle, until the test ends. Nil means no answer.
 func udpServer(t *testing.T, handle func(b []byte) []byte) netip.AddrPort {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
@@ -59,7 +59,7 @@ func serveUDPAll(t *testing.T, c *net.UDPConn, handle func(b []byte) [][]byte) {
 
 func echoUDP(b []byte) []byte { return b }
 
-// says answers everything with its name and what it was asked.
+// says answers each datagram with its name and the datagram.
 func says(name string) func([]byte) []byte {
 	return func(b []byte) []byte { return fmt.Appendf(nil, "%s:%s", name, b) }
 }
@@ -74,7 +74,8 @@ func dialUDP(t *testing.T, addr netip.AddrPort) *net.UDPConn {
 	return c
 }
 
-// query sends a datagram and returns the answer. It asks again when there is none for a while: UDP may lose one.
+// query sends a datagram and returns the answer. It repeats the datagram if there is no answer for a while, because UDP
+// may lose datagrams.
 func query(t *testing.T, c *net.UDPConn, text string) string {
 	t.Helper()
 	buf := make([]byte, maxDatagram)
@@ -123,7 +124,7 @@ func TestUDPDatagramsArriveWhole(t *testing.T) {
 		addr := h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP))
 		for _, size := range []int{0, 1, 1400, 1472, 1473, 4096, 4097, 9000, 65506, 65507} {
 			sent := strings.Repeat("0123456789abcdefg", size/17+1)[:size]
-			// A client each: a late answer to one must not be taken for that to another.
+			// Each size has its own client, so a late answer of one size is not mistaken for another.
 			if got := query(t, dialUDP(t, addr), sent); got != sent {
 				t.Errorf("%d bytes: got %d bytes, or others", size, len(got))
 			}
@@ -139,11 +140,11 @@ func TestUDPSessionExpires(t *testing.T) {
 			query(t, dialUDP(t, addr), "x")
 		}
 		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
-		eventually(t, noMoreDescriptors(before+10)) // those of the clients
+		eventually(t, noMoreDescriptors(before+10)) // the descriptors of the clients
 	})
 }
 
-// Answers keep a session alive that the client only listens to.
+// Answers keep a session alive even if the client only receives.
 func TestUDPAnswersKeepTheSession(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
@@ -181,24 +182,24 @@ func TestUDPSessionsAreBoundedOldestIdleFirst(t *testing.T) {
 			clients = append(clients, dialUDP(t, addr))
 			askOnce(t, clients[i], "x")
 		}
-		// One that makes room in another loop may do so after the client that it makes room for has its answer.
+		// A session that ends in another loop may end after the new client has its answer.
 		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 3))
 		if n := h.stats().SessionsEvicted; n != 2 {
-			t.Errorf("%d ended to make room, want 2", n)
+			t.Errorf("%d sessions were evicted, want 2", n)
 		}
 		askOnce(t, clients[4], "x") // still has its session
 		askOnce(t, clients[2], "x")
 		if n := h.stats().Sessions; n != 5 {
 			t.Errorf("got %d sessions begun, want 5: the newest three kept theirs", n)
 		}
-		askOnce(t, clients[0], "x") // lost it, and gets another
+		askOnce(t, clients[0], "x") // has lost its session, and gets another
 		if n := h.stats().Sessions; n != 6 {
 			t.Errorf("got %d sessions begun, want 6", n)
 		}
 	})
 }
 
-// A flood of new clients ends sessions of the flood, not one that is in use.
+// A flood of new clients ends sessions of the flood, and not a session that is in use.
 func TestUDPActiveSessionSurvivesAFlood(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP, MaxSessions: 20}, udpServer(t, says("a")), udpServer(t, says("b")))
@@ -207,7 +208,7 @@ func TestUDPActiveSessionSurvivesAFlood(t *testing.T) {
 		for range 300 {
 			query(t, dialUDP(t, addr), "flood")
 			if got := query(t, busy, "x"); got != want {
-				t.Fatalf("got %q, want %q: the session was ended though it is in use", got, want)
+				t.Fatalf("got %q, want %q: a session in use was ended", got, want)
 			}
 		}
 		if n := h.stats().Sessions; n > 310 {
@@ -232,7 +233,7 @@ func TestUDPSessionsMakeRoomWhenDescriptorsAreShort(t *testing.T) {
 	})
 }
 
-// The endpoint's ICMP refusal moves the session at the next datagram.
+// After an ICMP refusal of the endpoint, the client's next datagram goes to another endpoint.
 func TestUDPRefusedSessionIsRepicked(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP}, deadUDP(t), udpServer(t, says("alive")), deadUDP(t))
@@ -242,15 +243,15 @@ func TestUDPRefusedSessionIsRepicked(t *testing.T) {
 			}
 		}
 		if h.stats().DialsFailed == 0 {
-			t.Error("no endpoint refused, so this shows nothing")
+			t.Error("no endpoint refused, so the test shows nothing")
 		}
 	})
 }
 
-// deadUDP is an address where nothing listens.
+// deadUDP returns an address on which no process listens.
 func deadUDP(t *testing.T) netip.AddrPort { return freePort(t, UDP) }
 
-// The only endpoint refuses while it restarts, and serves the same client again when it is back.
+// If the only endpoint refuses while it restarts, it serves the same client again when it is back.
 func TestUDPOnlyEndpointComesBack(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		back := deadUDP(t)
@@ -287,7 +288,7 @@ func TestUDPSessionIsRepickedWhenItsEndpointLeaves(t *testing.T) {
 		if got := askOnce(t, c, "3"); got != "b:3" {
 			t.Errorf("got %q after a left, want b", got)
 		}
-		// The same instance at another address is another endpoint for a session.
+		// For a session, the same instance at another address is another endpoint.
 		d := udpServer(t, says("d"))
 		h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{{ID: b.String(), Addr: d}}}})
 		if got := askOnce(t, c, "4"); got != "d:4" {
@@ -296,7 +297,7 @@ func TestUDPSessionIsRepickedWhenItsEndpointLeaves(t *testing.T) {
 	})
 }
 
-// From an empty set to endpoints, the same client is served without having to do anything.
+// When an empty set gets endpoints, the same client is served.
 func TestUDPServedOnceEndpointsAppear(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		c := dialUDP(t, h.serve(Service{Protocol: UDP}))
@@ -309,7 +310,7 @@ func TestUDPServedOnceEndpointsAppear(t *testing.T) {
 	})
 }
 
-// Answers leave from the address that the client used: a connected client would not take any other.
+// Answers come from the address that the client dialled. A connected client would not accept another address.
 func TestUDPWildcardAnswersFromTheAddressThatWasUsed(t *testing.T) {
 	for _, tt := range []struct{ name, listen, dial string }{
 		{"IPv4", "0.0.0.0:0", "127.0.0.1"},
@@ -335,7 +336,7 @@ func TestUDPWildcardAnswersFromTheAddressThatWasUsed(t *testing.T) {
 	}
 }
 
-// One client address that uses two of the host's addresses has a session for each.
+// If one client address dials two addresses of the host, it has a session for each.
 func TestUDPWildcardKeepsLocalAddressesApart(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP, Listen: []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:0")}},
@@ -362,7 +363,7 @@ func TestUDPWildcardKeepsLocalAddressesApart(t *testing.T) {
 	})
 }
 
-// A client that never takes its answers holds up nobody.
+// A client that never reads its answers does not delay other clients.
 func TestUDPSlowSessionHoldsUpNobody(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		flood := udpServer(t, func(b []byte) []byte { return bytes.Repeat(b, 1000) })
@@ -381,7 +382,7 @@ func TestUDPSlowSessionHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// An endpoint's host name is resolved beside the traffic of others, and what a client sends meanwhile is kept.
+// The lookup of an endpoint's host name does not delay other traffic. What the client sends meanwhile is kept.
 func TestUDPEndpointByHostName(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP})
@@ -440,7 +441,7 @@ func TestUDPManyClients(t *testing.T) {
 	})
 }
 
-// A few datagrams at a time are not lost, either way, whatever they go by: each is sent once.
+// A few datagrams at a time are not lost in either direction, and each is sent once.
 func TestUDPLosesNothingThatHasRoom(t *testing.T) { forEachEngine(t, testUDPLosesNothing) }
 
 func testUDPLosesNothing(t *testing.T, h *house) {
@@ -469,7 +470,7 @@ func testUDPLosesNothing(t *testing.T, h *house) {
 	}
 }
 
-// A session ends when all answers have come that its client's datagrams should have.
+// A session ends when all answers to its client's datagrams have come.
 func TestUDPSessionEndsWithItsResponses(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP, Responses: 2}, udpServerTwice(t))
@@ -486,14 +487,14 @@ func TestUDPSessionEndsWithItsResponses(t *testing.T) {
 			eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
 		}
 		eventually(t, equals("datagrams down", func() int64 { return h.stats().DatagramsDown }, 10))
-		eventually(t, equals("datagrams up", func() int64 { return h.stats().DatagramsUp }, 5)) // counted once sent
+		eventually(t, equals("datagrams up", func() int64 { return h.stats().DatagramsUp }, 5)) // counted when sent
 		if n := h.stats().Sessions; n != int64(want) {
 			t.Errorf("got %d sessions, want %d", n, want)
 		}
 	})
 }
 
-// A client that asks again before the answer has come keeps its session until both have.
+// If a client asks again before the answer has come, its session lasts until both answers have come.
 func TestUDPResponsesCountForEachRequest(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
@@ -530,7 +531,7 @@ func TestUDPResponsesCountForEachRequest(t *testing.T) {
 	})
 }
 
-// With requests = 1 each datagram of a client goes to the next endpoint, and the answers of all still reach it.
+// With Requests 1, each datagram of a client goes to the next endpoint. The answers of all endpoints reach the client.
 func TestUDPRequestsSpreadDatagrams(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP, Requests: 1}, udpServer(t, says("a")), udpServer(t, says("b")),
@@ -551,7 +552,7 @@ func TestUDPRequestsSpreadDatagrams(t *testing.T) {
 	})
 }
 
-// After so many datagrams, and not before, another endpoint is picked.
+// After Requests datagrams, and not before, another endpoint is picked.
 func TestUDPRequestsRepickAfterN(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP, Requests: 4}, udpServer(t, says("a")), udpServer(t, says("b")))
@@ -574,7 +575,7 @@ func TestUDPRequestsRepickAfterN(t *testing.T) {
 	})
 }
 
-// Syslog: every datagram to the next endpoint, and nothing comes back.
+// As for syslog, each datagram goes to the next endpoint, and no answers come back.
 func TestUDPOneWay(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const endpoints, clients, each = 4, 20, 50
@@ -593,7 +594,7 @@ func TestUDPOneWay(t *testing.T) {
 			for _, c := range all {
 				c.Write([]byte("<34>1 a line"))
 			}
-			// The kernel's queues are not endless.
+			// The queues of the kernel are limited.
 			eventually(t, equals("datagrams arrived", total, int64((i+1)*clients)))
 		}
 		for i := range got {
@@ -607,7 +608,7 @@ func TestUDPOneWay(t *testing.T) {
 				t.Fatalf("got an answer of %d bytes, want none", n)
 			}
 		}
-		// They are counted once they are sent.
+		// Datagrams are counted when they have been sent.
 		eventually(t, equals("datagrams up", func() int64 { return h.stats().DatagramsUp }, clients*each))
 		if s := h.stats(); s.DatagramsDown != 0 || s.DatagramsDropped != 0 {
 			t.Errorf("got %d datagrams down, %d dropped, want 0, 0", s.DatagramsDown, s.DatagramsDropped)
@@ -615,7 +616,7 @@ func TestUDPOneWay(t *testing.T) {
 	})
 }
 
-// An endpoint that is not there is noticed, though no session lasts longer than its datagram.
+// A refusing endpoint is detected, even if each session has only one datagram.
 func TestUDPOneWayNoticesARefusal(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		var got atomic.Int64
@@ -629,12 +630,12 @@ func TestUDPOneWayNoticesARefusal(t *testing.T) {
 			return nil
 		})
 		if h.stats().DialsFailed == 0 {
-			t.Error("no endpoint refused, so this shows nothing")
+			t.Error("no endpoint refused, so the test shows nothing")
 		}
 	})
 }
 
-// askOnce is query without asking again: a second datagram, on its way yet, would use the session once more.
+// askOnce is query without repetition, because a second datagram on its way would use the session again.
 func askOnce(t *testing.T, c *net.UDPConn, text string) string {
 	t.Helper()
 	c.Write([]byte(text))

@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// list returns all that q wants, page by page, and calls between after each.
+// list returns all connections that q wants, page by page. It calls between after each page but the last.
 func (h *house) list(q ConnectionQuery, between func()) (all []Connection) {
 	h.Helper()
 	for {
@@ -20,7 +20,7 @@ func (h *house) list(q ConnectionQuery, between func()) (all []Connection) {
 			h.Fatal(err)
 		}
 		if len(page) > q.Limit {
-			h.Fatalf("a page has %d, want %d at most", len(page), q.Limit)
+			h.Fatalf("a page has %d connections, want at most %d", len(page), q.Limit)
 		}
 		all = append(all, page...)
 		if next == "" {
@@ -52,7 +52,7 @@ func TestConnectionsTellOfTCP(t *testing.T) {
 		exchange(t, c, "12345")
 		eventually(t, func() error {
 			all := h.all()
-			if len(all) != 1 || all[0].Up != 5 || all[0].Down != 5 { // it may be counted after it was sent
+			if len(all) != 1 || all[0].Up != 5 || all[0].Down != 5 { // the bytes may be counted after they are sent
 				return fmt.Errorf("got %+v", all)
 			}
 			return nil
@@ -134,7 +134,7 @@ func TestConnectionsTellOfSessions(t *testing.T) {
 						return fmt.Errorf("got %+v", got)
 					}
 					got.Age, got.Idle, got.From = 0, 0, netip.AddrPort{}
-					if responses < 0 { // whether answers that are thrown away count is the engine's business
+					if responses < 0 { // each engine decides whether discarded answers count
 						got.Down, got.DatagramsDown = 0, 0
 					}
 					if got != want {
@@ -181,7 +181,7 @@ func TestConnectionsAreFiltered(t *testing.T) {
 	})
 }
 
-// Connections that are there all the time are seen once each, whatever comes and goes between the pages.
+// A connection that is open while all pages are read is listed exactly once, whatever other connections begin and end.
 func TestConnectionsPagesAreStable(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{}, tcpServer(t, echo))
@@ -224,7 +224,7 @@ func TestConnectionsNeedAPlaceToGoOnFrom(t *testing.T) {
 				t.Errorf("%q: got %v", after, err)
 			}
 		}
-		for _, after := range []string{"99-0", "0-2000000000"} { // of another lictor, or of better times
+		for _, after := range []string{"99-0", "0-2000000000"} { // positions of another process, or of a longer list
 			if page, next, err := h.Connections(t.Context(), ConnectionQuery{After: after, Limit: 1}); err != nil ||
 				len(page) > 0 || next != "" {
 				t.Errorf("%q: got %v, %q, %v", after, page, next, err)

@@ -13,7 +13,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// denyAll has calls denied for good, for each engine after they have been made so often, until the test ends.
+// denyAll denies calls for good until the test ends. On each engine a call succeeds after times before it is denied.
 func denyAll(t *testing.T, all []sys.Call, err syscall.Errno, after int64) {
 	t.Helper()
 	onEachEngine = func(*Options) {
@@ -28,7 +28,7 @@ func denyAll(t *testing.T, all []sys.Call, err syscall.Errno, after int64) {
 	}
 }
 
-// Tests of the conformance suite, by what they are about.
+// These are tests of the conformance suite, grouped by subject.
 var (
 	bulkTests = []func(*testing.T){
 		TestTCPBulkBothWays, TestTCPUrgentDataInBulk, TestTCPHalfCloseByClientKeepsReturnTraffic,
@@ -54,8 +54,7 @@ var (
 	}
 )
 
-// Whatever call is denied for good, from the start or from some time on: what the engines promise holds, and nothing is
-// lost when it is denied first.
+// If a call is denied for good, at the start or later, the engines keep their promises and lose nothing.
 func TestCallsDeniedForGood(t *testing.T) {
 	start, later := []int64{0}, []int64{0, 3} // the trial at the start is the first call
 	for _, tt := range []struct {
@@ -93,7 +92,7 @@ func TestCallsDeniedForGood(t *testing.T) {
 				}
 				for _, c := range tt.denied {
 					if sys.DenialsOf(c) == 0 {
-						t.Errorf("%v was never denied, so this shows nothing", c)
+						t.Errorf("%v was never denied, so the test shows nothing", c)
 					}
 				}
 			})

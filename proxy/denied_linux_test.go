@@ -15,7 +15,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// Under a seccomp filter that denies a call, both engines serve TCP and UDP, and say once what they go on without.
+// Under a seccomp filter that denies a call, both engines serve TCP and UDP. They log once what they do without the
+// call.
 func TestCallsDeniedBySeccomp(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -49,7 +50,7 @@ func TestCallsDeniedBySeccomp(t *testing.T) {
 					mu.Lock()
 					defer mu.Unlock()
 					if got := deniedIn(log); got != want {
-						t.Errorf("the log says that these are denied: %q, want %q", got, want)
+						t.Errorf("the log reports denials of %q, want %q", got, want)
 					}
 				})
 			})
@@ -57,7 +58,7 @@ func TestCallsDeniedBySeccomp(t *testing.T) {
 	}
 }
 
-// deniedIn returns the calls that a log says are denied.
+// deniedIn returns the calls that a log reports as denied.
 func deniedIn(log *bytes.Buffer) string {
 	var names []string
 	for line := range strings.Lines(log.String()) {
@@ -69,7 +70,7 @@ func deniedIn(log *bytes.Buffer) string {
 	return strings.Join(names, " ")
 }
 
-// The guide names each call, and what happens without it.
+// docs/operations.md names each call, and insteadOf says what happens without it.
 func TestDeniedCallsAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../docs/operations.md")
 	if err != nil {
@@ -80,7 +81,7 @@ func TestDeniedCallsAreDocumented(t *testing.T) {
 			t.Errorf("%s is not in docs/operations.md", c)
 		}
 		if insteadOf[c] == "" {
-			t.Errorf("nothing says what happens without %s", c)
+			t.Errorf("insteadOf has no text for %s", c)
 		}
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// Dials that fail in all ways, at once and late: a client gets the next endpoint, or a reset if there is none, and
-// each failure is counted once.
+// If dials fail in all ways, at once and late, a client gets the next endpoint, or a reset if there is none. Each
+// failure is counted once.
 func TestLoopDialsThatFail(t *testing.T) {
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.options = Options{LoadBalancer: h.balancer}
@@ -33,7 +33,7 @@ func TestLoopDialsThatFail(t *testing.T) {
 			for range clients / 20 {
 				c, err := net.Dial("tcp", addr.String())
 				if err != nil {
-					reset.Add(1) // quicker than the return of connect
+					reset.Add(1) // the reset came before connect returned
 					continue
 				}
 				c.SetDeadline(time.Now().Add(30 * time.Second))

@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// emptied serves a service that has just lost its only endpoint, and returns its address.
+// emptied serves a service that has just lost its only endpoint. It returns the listener's address.
 func (h *house) emptied(wait time.Duration) (addr string) {
 	h.balancer.Configure("s", lb.Options{MaxQueue: 10, EmptyWait: wait})
 	addr = h.serve(Service{}, greeter(h.T)).String()
@@ -19,8 +19,8 @@ func (h *house) emptied(wait time.Duration) (addr string) {
 	return addr
 }
 
-// The clients of a service that has lost its last endpoint are served by the next one, whatever they have done while
-// they waited.
+// Clients that wait at a service without endpoints are served by the next endpoint. It does not matter what they did
+// while they waited.
 func TestClientsWaitForTheFirstEndpoint(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.emptied(time.Hour)
@@ -56,7 +56,7 @@ func TestClientsWaitForTheFirstEndpoint(t *testing.T) {
 	})
 }
 
-// A waitCounter counts the clients that were let into the queue.
+// A waitCounter counts the clients that were queued.
 type waitCounter struct {
 	lb.LoadBalancer
 	waits atomic.Int64
@@ -72,7 +72,7 @@ func (w *waitCounter) Wait(service string, client netip.AddrPort, tried lb.Tried
 	return waiter, err
 }
 
-// When the time is over, the clients that wait are reset, and later ones are reset at once: they do not wait anew.
+// When EmptyWait is over, waiting clients are reset. Later clients are reset at once and do not wait.
 func TestClientsDoNotWaitForEver(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		counter := &waitCounter{LoadBalancer: h.balancer}
@@ -94,7 +94,7 @@ func TestClientsDoNotWaitForEver(t *testing.T) {
 	})
 }
 
-// Close does not wait for the clients that wait.
+// Close does not wait for queued clients.
 func TestCloseEndsTheWaitForAnEndpoint(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.emptied(time.Hour)

@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A program that forwards a local port to the endpoints of one service.
+// This program forwards a local port to the endpoints of one service.
 func Example() {
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "hello from the endpoint")

@@ -18,7 +18,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// resetter accepts connections and resets them: at once, or after it has read something.
+// resetter returns a server that resets its connections, at once or after it has read a byte.
 func resetter(t *testing.T, reads bool) netip.AddrPort {
 	return tcpServer(t, func(c *net.TCPConn) {
 		if reads {
@@ -28,7 +28,7 @@ func resetter(t *testing.T, reads bool) netip.AddrPort {
 	})
 }
 
-// greeter says a word to whoever connects, and then what it hears.
+// greeter returns a server that sends a word to each client and then echoes.
 func greeter(t *testing.T) netip.AddrPort {
 	return tcpServer(t, func(c *net.TCPConn) {
 		_, _ = c.Write([]byte("hello"))
@@ -36,7 +36,7 @@ func greeter(t *testing.T) netip.AddrPort {
 	})
 }
 
-// greeted dials addr and wants to hear the word.
+// greeted dials addr and expects the greeter's word.
 func greeted(addr netip.AddrPort) error {
 	c, err := net.Dial("tcp", addr.String())
 	if err != nil {
@@ -54,8 +54,8 @@ func greeted(addr netip.AddrPort) error {
 	return nil
 }
 
-// A connection that an endpoint takes and resets before anything has moved goes to another endpoint, and the client
-// does not notice.
+// If an endpoint accepts a connection and resets it before a byte has moved, the client gets another endpoint and does
+// not notice.
 func TestResetBeforeAnythingMovedCostsNobody(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{}, resetter(t, false), greeter(t), greeter(t))
@@ -68,7 +68,7 @@ func TestResetBeforeAnythingMovedCostsNobody(t *testing.T) {
 			t.Errorf("%d clients refused, want none", n)
 		}
 		if n := h.stats().DialsFailed; n > 20 {
-			t.Errorf("%d endpoints in vain for 50 clients, want those that reset to be left out soon", n)
+			t.Errorf("%d dials failed for 50 clients, want at most 20: the endpoint should be ejected", n)
 		}
 	})
 }
@@ -83,7 +83,8 @@ func TestResetBeforeAnythingMovedIsPassedOnIfThereIsNobodyElse(t *testing.T) {
 	})
 }
 
-// What the client sent cannot be sent again, for nobody knows what it did. But the endpoint is known for it.
+// Bytes that a client has sent cannot be sent again to another endpoint, because the first endpoint may have acted on
+// them. Such a reset still counts against the endpoint.
 func TestResetAfterTheClientSpokeCountsAgainstTheEndpoint(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		good := greeter(t)
@@ -106,7 +107,7 @@ func TestResetAfterTheClientSpokeCountsAgainstTheEndpoint(t *testing.T) {
 			}
 			c.Close()
 		}
-		// Two in a row eject it for a second; each trial after that costs one more.
+		// Two resets in a row eject the endpoint for a second. Each trial after that costs one more reset.
 		if resets < 2 || resets > 8 {
 			t.Errorf("%d of 100 clients were reset, want 2 and a few trials", resets)
 		}
@@ -129,7 +130,7 @@ func TestRefusingEndpointIsLeftOut(t *testing.T) {
 	})
 }
 
-// A UDP endpoint that refuses is left out for new sessions, and one that answers is back.
+// A UDP endpoint that refuses is left out for new sessions, and an endpoint that answers is back in use.
 func TestRefusingUDPEndpointIsLeftOut(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{Network: lb.UDP})
@@ -141,7 +142,7 @@ func TestRefusingUDPEndpointIsLeftOut(t *testing.T) {
 			}
 			defer c.Close()
 			b := make([]byte, 10)
-			for range 100 { // the first datagram may be lost to the one that refuses
+			for range 100 { // the refusing endpoint may lose the first datagram
 				_, _ = c.Write([]byte("x"))
 				_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 				if _, err = c.Read(b); err == nil {
@@ -162,13 +163,13 @@ func TestRefusingUDPEndpointIsLeftOut(t *testing.T) {
 		s := h.balancer.Snapshot()[0]
 		for _, e := range s.Endpoints {
 			if e.Picks > 80 && e.State != lb.StateIn {
-				t.Errorf("the one that answers is %v", e.State)
+				t.Errorf("the state of the answering endpoint is %v", e.State)
 			}
 		}
 	})
 }
 
-// That this process has run out of something is no fault of an endpoint.
+// A shortage in this process does not count against the endpoint.
 func TestOwnTroubleIsNotBlamedOnTheEndpoint(t *testing.T) {
 	b := lb.NewRoundRobin()
 	b.OnUpdate([]lb.Endpoints{{Service: "s",
@@ -190,7 +191,7 @@ func TestOwnTroubleIsNotBlamedOnTheEndpoint(t *testing.T) {
 	}
 }
 
-// What fails is counted by why, and so is what was done about it.
+// Failed dials, retries and refused clients are counted by their cause.
 func TestFailuresAreCountedByCause(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{MaxFails: -1})
@@ -205,7 +206,7 @@ func TestFailuresAreCountedByCause(t *testing.T) {
 		}
 		h.endpoints("s", deadPort(t), deadPort(t))
 		lost := func() {
-			if c, err := net.Dial("tcp", addr.String()); err == nil { // the reset may be quicker
+			if c, err := net.Dial("tcp", addr.String()); err == nil { // the reset may come before Dial returns
 				io.Copy(io.Discard, c)
 				c.Close()
 			}
@@ -244,11 +245,10 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Clients that send at once, to endpoints that reset at once: whatever comes first, each gets an answer or a reset,
-// and nothing is left.
+// Clients send at once, and endpoints reset at once. Each client gets an answer or a reset, and no connection remains.
 func TestResetsUnderLoadLeaveNothing(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		h.balancer.Configure("s", lb.Options{MaxFails: -1}) // so that they are asked again and again
+		h.balancer.Configure("s", lb.Options{MaxFails: -1}) // no ejection, so all endpoints are dialled again and again
 		addr := h.serve(Service{}, resetter(t, false), greeter(t), resetter(t, true), greeter(t), deadPort(t))
 		var wg sync.WaitGroup
 		for range 8 {

@@ -16,7 +16,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// whoServer answers each datagram with itself and the address that it came from.
+// whoServer answers each datagram with the datagram itself and its source address.
 func whoServer(t *testing.T) netip.AddrPort {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
@@ -38,7 +38,7 @@ func whoServer(t *testing.T) netip.AddrPort {
 	return c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
-// exactly sends a datagram and waits for its answer; here, nothing may be lost.
+// exactly sends a datagram once and waits for its answer, because no datagram may be lost here.
 func exactly(c *net.UDPConn, text string) (string, error) {
 	if _, err := c.Write([]byte(text)); err != nil {
 		return "", err
@@ -49,7 +49,7 @@ func exactly(c *net.UDPConn, text string) (string, error) {
 	return string(buf[:n]), err
 }
 
-// succeed starts a successor of p, and has it take over; without commit it fails before that.
+// succeed starts a successor of p, and lets it take over.
 func succeed(t *testing.T, p *Proxier, o Options, services []Service) *Proxier {
 	t.Helper()
 	next := prepareSuccessor(t, p, o, services)
@@ -73,12 +73,12 @@ func prepareSuccessor(t *testing.T, p *Proxier, o Options, services []Service) *
 		t.Fatal(err)
 	}
 	if unused := next.DropInherited(); len(unused) > 0 {
-		t.Errorf("inherited, and not used: %v", unused)
+		t.Errorf("inherited sockets that are not used: %v", unused)
 	}
 	return next
 }
 
-// passed does with the descriptors what it does to pass them to another process.
+// passed duplicates the descriptors, as the kernel does when they are passed to another process.
 func passed(t *testing.T, sessions []Session) []Session {
 	for i := range sessions {
 		fd, err := duplicateFD(sessions[i].FD)
@@ -90,7 +90,7 @@ func passed(t *testing.T, sessions []Session) []Session {
 	return sessions
 }
 
-// turners are clients that do the same thing again and again until they are stopped, and may never fail.
+// turners are clients that repeat an action until they are stopped. No action may fail.
 type turners struct {
 	*testing.T
 	stop    chan struct{}
@@ -117,22 +117,22 @@ func (c *turners) repeat(turn func(i int) error) {
 	})
 }
 
-// getOn waits until all of them have done a few more turns.
+// getOn waits until all clients have repeated their actions a few more times.
 func (c *turners) getOn() {
 	c.Helper()
 	for n, done := range c.turns {
 		before := done.Load()
 		eventually(c.T, func() error {
 			if done.Load() < before+3 && !c.Failed() {
-				return fmt.Errorf("client %d does not get on", n)
+				return fmt.Errorf("client %d makes no progress", n)
 			}
 			return nil
 		})
 	}
 }
 
-// sameInstance is a turn of a client that keeps its port: each datagram is answered, by the same instance, which
-// sees it come from the same port.
+// sameInstance returns the action of a client that keeps its port. The same instance must answer each datagram and see
+// it come from the same port.
 func sameInstance(c *net.UDPConn) func(i int) error {
 	first := ""
 	return func(i int) error {
@@ -151,7 +151,7 @@ func sameInstance(c *net.UDPConn) func(i int) error {
 	}
 }
 
-// newClient asks as one that was not there before.
+// newClient asks from a new port.
 func newClient(addr netip.AddrPort) error {
 	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
 	if err != nil {
@@ -217,7 +217,7 @@ func TestSuccessorsServeWithoutAFailure(t *testing.T) {
 		for _, p := range proxiers {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			if err := p.Shutdown(ctx); err != nil {
-				t.Errorf("a proxier does not end: %v", err)
+				t.Errorf("Shutdown of a proxier: %v", err)
 			}
 			cancel()
 		}
@@ -257,7 +257,7 @@ func echoOver(c *net.TCPConn, text string) error {
 	return nil
 }
 
-// A successor that fails before it has begun leaves the predecessor as it was, sessions included.
+// A successor that fails before Begin leaves the predecessor as it was, with its sessions.
 func TestSuccessorThatFailsChangesNothing(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 2
@@ -287,10 +287,10 @@ func TestSuccessorThatFailsChangesNothing(t *testing.T) {
 			if sessions := h.Suspend(); len(sessions) != len(clients) {
 				t.Errorf("%d sessions, want %d", len(sessions), len(clients))
 			}
-			if n := openDescriptors(); n > prepared { // there may be no more left than there are sessions
+			if n := openDescriptors(); n > prepared { // there may be fewer free descriptors than sessions
 				t.Errorf("Suspend has opened %d descriptors", n-prepared)
 			}
-			for _, c := range clients { // nobody reads this yet
+			for _, c := range clients { // no process reads these yet
 				if _, err := c.Write([]byte("who")); err != nil {
 					t.Fatal(err)
 				}
@@ -318,8 +318,7 @@ func TestSuccessorThatFailsChangesNothing(t *testing.T) {
 	})
 }
 
-// Sessions whose time comes while UDP stands still wait for what becomes of that: their descriptors are about to be
-// sent.
+// No session expires between Suspend and Resume, because the session's descriptor may be sent to another process.
 func TestNothingExpiresWhileItStands(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const idle = 20 * time.Millisecond
@@ -331,7 +330,7 @@ func TestNothingExpiresWhileItStands(t *testing.T) {
 		}
 		c := dialUDP(t, h.Listeners()[0].Addr)
 		var all []Session
-		eventually(t, func() error { // one may expire before
+		eventually(t, func() error { // the session may expire before
 			if _, err := exactly(c, "who"); err != nil {
 				return err
 			}
@@ -356,8 +355,8 @@ func TestNothingExpiresWhileItStands(t *testing.T) {
 	})
 }
 
-// What a session has left to do goes with it: it ends when the last answer has come, and what waits for it in its
-// socket is not lost.
+// A handed-over session continues: it ends when the last answer has come, and datagrams that wait in its socket are not
+// lost.
 func TestHandedSessionGoesOnWhereItWas(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		release := make(chan struct{})
@@ -394,7 +393,7 @@ func TestHandedSessionGoesOnWhereItWas(t *testing.T) {
 	})
 }
 
-// A session whose endpoint the successor does not know is not kept: its client gets another one.
+// If the successor does not know a session's endpoint, the session ends and its client gets another endpoint.
 func TestHandedSessionWithoutItsEndpointBeginsAnew(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		services := []Service{{Name: "udp", Protocol: UDP, Listen: []netip.AddrPort{loopback}}}
@@ -420,7 +419,7 @@ func TestHandedSessionWithoutItsEndpointBeginsAnew(t *testing.T) {
 	})
 }
 
-// A successor takes no more sessions than it may have, and none of a service that expects no answers there.
+// A successor adopts no more sessions than MaxSessions, and none of a service that expects no answers.
 func TestSessionsThatAreNotAdopted(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -457,7 +456,7 @@ func TestSessionsThatAreNotAdopted(t *testing.T) {
 	}
 }
 
-// A session counts as its client's in the successor, too, until it ends there; more than the limit allows go on.
+// In the successor too, a session counts for its client until it ends. Sessions above the limit go on.
 func TestHandedSessionCountsForItsClient(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		service := Service{
@@ -501,7 +500,8 @@ func TestHandedSessionCountsForItsClient(t *testing.T) {
 	})
 }
 
-// A session that cannot be handed over has a record of its own, and one that can has none: the successor tells of it.
+// A session that cannot be handed over makes a record. A session that is handed over makes its only record in the
+// successor.
 func TestSessionsThatStayBehindAreTold(t *testing.T) {
 	const handed, oneWay, refused = "handed", "one-way", "refused"
 	forEachEngine(t, func(t *testing.T, h *house) {
@@ -543,7 +543,7 @@ func TestSessionsThatStayBehindAreTold(t *testing.T) {
 			got[r.Service] = r.Reason
 		}
 		if got[oneWay] != ReasonCut || got[refused] != ReasonCut {
-			t.Errorf("got %v, want that two were cut", got)
+			t.Errorf("got %v, want both sessions cut", got)
 		}
 		successor.Close()
 		if r := next(); r.Service != handed || r.DatagramsDown != 1 {

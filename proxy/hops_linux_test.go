@@ -14,14 +14,14 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// hopsServer answers each datagram with itself and the hops that it had left.
+// hopsServer answers each datagram with the datagram itself and its remaining hop limit.
 func hopsServer(t *testing.T, at string) netip.AddrPort {
 	t.Helper()
 	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.MustParseAddrPort(at)))
 	switch {
 	case err != nil && netip.MustParseAddrPort(at).Addr().Is4():
 		t.Fatal(err)
-	case err != nil: // a host without IPv6
+	case err != nil: // the host has no IPv6
 		t.Skip(err)
 	}
 	addr := c.LocalAddr().(*net.UDPAddr).AddrPort()
@@ -43,7 +43,7 @@ func hopsServer(t *testing.T, at string) netip.AddrPort {
 	return addr
 }
 
-// dialWithHops is a client whose datagrams have so many.
+// dialWithHops returns a client whose datagrams have the given hop limit.
 func dialWithHops(t *testing.T, addr netip.AddrPort, hops int) *net.UDPConn {
 	t.Helper()
 	c := dialUDP(t, addr)
@@ -55,7 +55,7 @@ func dialWithHops(t *testing.T, addr netip.AddrPort, hops int) *net.UDPConn {
 	return c
 }
 
-// A session's datagrams, the first and all others, go on with one hop less than its first came with.
+// Datagrams of a session are forwarded with a hop limit one below that of the session's first datagram.
 func TestUDPTakesAHop(t *testing.T) {
 	for _, tt := range []struct{ name, listen, dial, endpoint string }{
 		{"IPv4", "127.0.0.1:0", "127.0.0.1", "127.0.0.1:0"},
@@ -85,11 +85,11 @@ func TestUDPTakesAHop(t *testing.T) {
 	}
 }
 
-// A datagram that has no hop left is dropped, and counted.
+// A datagram whose hop limit has run out is dropped and counted.
 func TestUDPLastHop(t *testing.T) {
 	for _, responses := range []int{0, -1} {
 		forEachEngine(t, func(t *testing.T, h *house) {
-			server := udpServer(t, func([]byte) []byte { t.Error("it arrives"); return nil })
+			server := udpServer(t, func([]byte) []byte { t.Error("the datagram arrived"); return nil })
 			addr := h.serve(Service{Protocol: UDP, Responses: responses}, server)
 			c := dialWithHops(t, addr, 1)
 			for i := range int64(3) {
@@ -103,7 +103,8 @@ func TestUDPLastHop(t *testing.T) {
 	}
 }
 
-// What comes in as one burst, and goes out as one, has lost a hop too; and so has what waits for a host name.
+// Datagrams that are received or sent in one burst lose a hop too. So do datagrams that wait for the lookup of a host
+// name.
 func TestUDPBurstsTakeAHop(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		endpoint := hopsServer(t, "127.0.0.1:0")
@@ -115,7 +116,7 @@ func TestUDPBurstsTakeAHop(t *testing.T) {
 		}
 		for _, e := range endpoints {
 			h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{e}}})
-			for _, size := range []int{1, 100} { // of one size, so that they can be joined
+			for _, size := range []int{1, 100} { // equal sizes, so that datagrams can be joined
 				c := dialWithHops(t, addr, 40)
 				text := strings.Repeat("x", size)
 				for round := range 2 {
@@ -133,7 +134,7 @@ func TestUDPBurstsTakeAHop(t *testing.T) {
 	})
 }
 
-// Clients of a one-way service, whose datagrams go over one socket, each have their own hops.
+// Clients of a one-way service keep their own hop limits, although they share one socket.
 func TestUDPOneWayTakesAHop(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		received := make(chan string, 100)
@@ -168,7 +169,7 @@ func TestUDPOneWayTakesAHop(t *testing.T) {
 	})
 }
 
-// A session that is handed over keeps its hops, also if it has had one datagram only.
+// A session that is handed over keeps its hop limit, even after a single datagram.
 func TestHandedSessionKeepsItsHops(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		services := []Service{{Name: "s", Protocol: UDP, Listen: listen(freePort(t, UDP))}}
@@ -185,7 +186,7 @@ func TestHandedSessionKeepsItsHops(t *testing.T) {
 	})
 }
 
-// Where the kernel does not take hops along with a datagram, sockets give them.
+// If the kernel does not accept a hop limit with each datagram, the hop limit is set on the socket.
 func TestUDPTakesAHopWithoutControlMessages(t *testing.T) {
 	onLoops(t, 1, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP}, hopsServer(t, "127.0.0.1:0"))

@@ -14,7 +14,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// leave makes addrs the set of s, and says why the others have left.
+// leave makes addrs the endpoints of service s, and says why the others have left.
 func (h *house) leave(why map[netip.AddrPort]lb.Reasons, addrs ...netip.AddrPort) {
 	u := lb.Endpoints{Service: "s"}
 	for _, a := range addrs {
@@ -28,7 +28,7 @@ func (h *house) leave(why map[netip.AddrPort]lb.Reasons, addrs ...netip.AddrPort
 
 type because = map[netip.AddrPort]lb.Reasons
 
-// A watched server counts its connections that were reset.
+// A watchedServer echoes and counts connections that were reset.
 type watchedServer struct {
 	addr   netip.AddrPort
 	resets atomic.Int64
@@ -52,7 +52,7 @@ func watchResets(t *testing.T) *watchedServer {
 	return w
 }
 
-// connected are a connection to each of servers, in their order, through the service of the house.
+// connected returns one connection to each of servers, in order, through service s.
 func (h *house) connected(at netip.AddrPort, servers ...*watchedServer) []*net.TCPConn {
 	h.Helper()
 	var conns []*net.TCPConn
@@ -86,7 +86,7 @@ func TestLeavingEndpointsConnections(t *testing.T) {
 		policy  OnLeave
 		why     lb.Reasons
 		cut     bool
-		control lb.Reasons // for which another endpoint's are cut, later, if these are not
+		control lb.Reasons // a reason that cuts the connections of another endpoint, if it is not zero
 	}{
 		{"finish by default", OnLeave{}, lb.Deregistered, false, 0},
 		{"deregistered", OnLeave{Deregistered: cut}, lb.Deregistered, true, 0},
@@ -102,7 +102,7 @@ func TestLeavingEndpointsConnections(t *testing.T) {
 			true, 0},
 		{"one of two of which one does not", OnLeave{Deregistered: cut}, lb.Deregistered | lb.Unmatched, false,
 			lb.Deregistered},
-		{"nobody knows why", OnLeave{cut, cut, cut}, 0, false, lb.Critical},
+		{"unknown reason", OnLeave{cut, cut, cut}, 0, false, lb.Critical},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			forEachEngine(t, func(t *testing.T, h *house) {
@@ -137,14 +137,14 @@ func TestEndpointThatIsBackInTimeKeepsItsConnections(t *testing.T) {
 		conns := h.connected(h.serve(Service{OnLeave: OnLeave{soon, soon, soon}}), a, b)
 		h.leave(because{a.addr: lb.Critical, b.addr: lb.Critical})
 		h.leave(nil, a.addr)
-		h.isCut(conns[1], b) // a left no later
+		h.isCut(conns[1], b) // b left as late as a, so a's connection would be cut by now
 		exchange(t, conns[0], "still there?")
 		h.leave(because{a.addr: lb.Deregistered})
 		h.isCut(conns[0], a)
 	})
 }
 
-// The process is the same, whatever it is called now.
+// An endpoint with a new ID but the same address is the same process, so its connections stay.
 func TestEndpointUnderAnotherNameKeepsItsConnections(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		a, b := watchResets(t), watchResets(t)
@@ -160,8 +160,8 @@ func TestEndpointUnderAnotherNameKeepsItsConnections(t *testing.T) {
 	})
 }
 
-// What an endpoint's connections are cut for may come in several steps, and its service may change its mind: both
-// hold for those that are open.
+// The reasons why an endpoint left may come in several steps, and the service's OnLeave may change. Both apply to open
+// connections.
 func TestReasonsAndPoliciesChangeInPlace(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		a, b := watchResets(t), watchResets(t)
@@ -184,7 +184,7 @@ func TestReasonsAndPoliciesChangeInPlace(t *testing.T) {
 	})
 }
 
-// Those whom an endpoint serves are cut in shares, and none is forgotten.
+// The connections of an endpoint are cut in portions, and none is forgotten.
 func TestManyConnectionsOfAnEndpointAreCut(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 1
@@ -222,7 +222,7 @@ func TestAccessTellsThatTheEndpointLeft(t *testing.T) {
 	})
 }
 
-// Endpoints come and go while clients do: no client is left with one that has left, and nothing is left behind.
+// Endpoints and clients come and go. No client stays with an endpoint that has left, and no connection remains.
 func TestLeavesUnderLoad(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		var servers []*watchedServer
@@ -271,7 +271,7 @@ func TestLeavesUnderLoad(t *testing.T) {
 	})
 }
 
-// chat connects, and exchanges some words.
+// chat connects, and sends and receives some words.
 func chat(at netip.AddrPort, words int) error {
 	c, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(at))
 	if err != nil {

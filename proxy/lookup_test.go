@@ -13,7 +13,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// quickNames answers for names that begin with "quick", and for no others.
+// quickNames resolves names that begin with "quick", and no others.
 func quickNames(name string) []netip.Addr {
 	if strings.HasPrefix(name, "quick") {
 		return []netip.Addr{loopback.Addr()}
@@ -21,7 +21,7 @@ func quickNames(name string) []netip.Addr {
 	return nil
 }
 
-// namesAt returns n endpoints with host names, all at one port.
+// namesAt returns n endpoints with different host names and the same port.
 func namesAt(prefix string, n int, port uint16) (set []lb.Endpoint) {
 	for i := range n {
 		name := fmt.Sprintf("%s%d.test", prefix, i)
@@ -30,7 +30,7 @@ func namesAt(prefix string, n int, port uint16) (set []lb.Endpoint) {
 	return set
 }
 
-// applyTwo serves "slow" and "quick", each at an address of its own.
+// applyTwo serves "slow" and "quick", each on its own address.
 func (h *house) applyTwo(p Protocol) (slow, quick netip.AddrPort) {
 	h.Helper()
 	h.start()
@@ -47,8 +47,8 @@ func (h *house) applyTwo(p Protocol) (slow, quick netip.AddrPort) {
 	return all[1].Addr, all[0].Addr
 }
 
-// However many names nobody answers for, their lookups have few descriptors; clients of other services are served,
-// those of names that have been found before included; and that there are few lookups is no endpoint's fault.
+// Lookups use few descriptors, however many names stay without an answer. Meanwhile clients of other services are
+// served, also by names that were found before. The limit of lookups counts against no endpoint.
 func TestSlowNamesTakeFewDescriptors(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		s := testdns.Start(t, quickNames)
@@ -85,8 +85,8 @@ func TestSlowNamesTakeFewDescriptors(t *testing.T) {
 	})
 }
 
-// A client whose endpoint's name could not be looked up in time, because of others, is refused after its connect
-// timeout, and its endpoint is not ejected for that.
+// If an endpoint's name could not be looked up in time because of other lookups, its client is refused after the
+// connect timeout. The endpoint is not ejected for that.
 func TestWaitForALookupIsNoFaultOfTheEndpoint(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		s := testdns.Start(t, quickNames)
@@ -122,7 +122,7 @@ func TestWaitForALookupIsNoFaultOfTheEndpoint(t *testing.T) {
 	})
 }
 
-// Over UDP too.
+// UDP lookups use few descriptors too.
 func TestSlowNamesTakeFewDescriptorsOverUDP(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		s := testdns.Start(t, quickNames)

@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 		}
 		deadline := time.Now().Add(10 * time.Second)
 		for openDescriptors() > before+runtimeDescriptors && time.Now().Before(deadline) {
-			runtime.GC() // package net keeps pipes of its own until they are collected
+			runtime.GC() // package net keeps its own pipes until they are collected
 			time.Sleep(10 * time.Millisecond)
 		}
 		if n := openDescriptors(); n > before+runtimeDescriptors {
@@ -40,19 +40,20 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// runtimeDescriptors are what Go itself opens when networking starts, and keeps: an epoll instance and its wake-up.
+// runtimeDescriptors are the descriptors that Go opens when networking starts and keeps: an epoll instance and its
+// wake-up.
 const runtimeDescriptors = 2
 
-// settledDescriptors is openDescriptors once package net's own pipes, of tests before, have been collected: they
-// must not be missed later.
+// settledDescriptors is openDescriptors after package net's own pipes of earlier tests have been collected. Otherwise
+// they could disappear during a test.
 func settledDescriptors() int {
-	runtime.GC() // a sync.Pool keeps what it has through one collection
+	runtime.GC() // a sync.Pool keeps its contents through one collection
 	runtime.GC()
 	return openDescriptors()
 }
 
-// noMoreDescriptors is an eventually condition. Fewer are well too: what package net keeps may be collected at any
-// time.
+// noMoreDescriptors returns a condition for eventually. Fewer descriptors are fine, because those of package net may be
+// collected at any time.
 func noMoreDescriptors(than int) func() error {
 	return func() error {
 		runtime.GC()
@@ -63,7 +64,7 @@ func noMoreDescriptors(than int) func() error {
 	}
 }
 
-// openDescriptors is how many descriptors this process has open; zero where the system does not tell.
+// openDescriptors returns how many descriptors this process has open, or zero if the system does not tell.
 func openDescriptors() int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

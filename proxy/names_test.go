@@ -14,21 +14,21 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// These addresses are dead and alive in turn: nobody listens at the first.
+// No process listens on deadAddr; test servers listen on aliveAddr.
 var deadAddr, aliveAddr = netip.MustParseAddr("127.0.0.9"), netip.MustParseAddr("127.0.0.1")
 
 // serveName serves "s" with one endpoint, which has a host name.
 func (h *house) serveName(s Service, host string, port uint16) netip.AddrPort {
 	h.Helper()
 	addr := h.serve(s)
-	h.Cleanup(func() { h.Proxier.Close() }) // before the name server ends, which a lookup may still ask
+	h.Cleanup(func() { h.Proxier.Close() }) // before the name server ends, because a lookup may still ask it
 	h.balancer.OnUpdate([]lb.Endpoints{{Service: "s", Endpoints: []lb.Endpoint{
 		{ID: "name", Host: host, Addr: netip.AddrPortFrom(netip.Addr{}, port)},
 	}}})
 	return addr
 }
 
-// A name whose first address is dead is served by the next one, and only the first datagram of all is lost.
+// If the first address of a name is dead, clients are served at the next address. Only the very first datagram is lost.
 func TestUDPNameWithADeadFirstAddress(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		testdns.Start(t, func(string) []netip.Addr { return []netip.Addr{deadAddr, aliveAddr} })
@@ -36,7 +36,7 @@ func TestUDPNameWithADeadFirstAddress(t *testing.T) {
 		h.balancer.Configure("s", lb.Options{Network: lb.UDP})
 		addr := h.serveName(Service{Protocol: UDP}, "both.test", server.Port())
 		clients := []*net.UDPConn{dialUDP(t, addr), dialUDP(t, addr)}
-		for _, c := range clients { // both sessions are with the dead address
+		for _, c := range clients { // both sessions go to the dead address
 			c.Write([]byte("lost"))
 			eventually(t, equals("sessions", func() int64 { return h.stats().Sessions }, 1))
 			break
@@ -61,7 +61,7 @@ func TestUDPNameWithADeadFirstAddress(t *testing.T) {
 	})
 }
 
-// onOnePort starts a server, and a socket at deadAddr with the same port. It tries again if that port is taken.
+// onOnePort starts a server, and opens a socket at deadAddr on the same port. It tries again if that port is taken.
 func onOnePort[T any](
 	t *testing.T, start func() netip.AddrPort, listen func(netip.AddrPort) (T, error),
 ) (server netip.AddrPort, socket T) {
@@ -77,7 +77,7 @@ func onOnePort[T any](
 	return server, socket
 }
 
-// A datagram that an address refuses moves all sessions with that address at their next datagram.
+// When an address refuses a datagram, all sessions with that address move at their next datagram.
 func TestUDPSessionsMoveToAnotherAddressOfTheName(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		server, first := onOnePort(t, func() netip.AddrPort { return udpServer(t, says("alive")) },
@@ -108,7 +108,7 @@ func TestUDPSessionsMoveToAnotherAddressOfTheName(t *testing.T) {
 	})
 }
 
-// One-way sessions, which share a socket, go to another address of the name too.
+// One-way sessions, which share a socket, also move to another address of the name.
 func TestUDPOneWayToANameWithADeadAddress(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		testdns.Start(t, func(string) []netip.Addr { return []netip.Addr{deadAddr, aliveAddr} })
@@ -145,7 +145,7 @@ func TestTCPTriesAllAddressesOfAName(t *testing.T) {
 	})
 }
 
-// While name servers fail, clients are served at the addresses that were known, and there are few lookups.
+// While name servers fail, clients are served at the known addresses, and there are few lookups.
 func TestNamesStayWhileNameServersFail(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		s := testdns.Start(t, quickNames)
@@ -175,7 +175,7 @@ func TestNamesStayWhileNameServersFail(t *testing.T) {
 	})
 }
 
-// When the address that a name had is gone, the very client that finds out is served at the new one.
+// If the old address of a name is gone, the client that finds this out is served at the new address.
 func TestDialLooksTheNameUpAgain(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		var addrs atomic.Pointer[[]netip.Addr]
@@ -196,7 +196,7 @@ func TestDialLooksTheNameUpAgain(t *testing.T) {
 		c.Close()
 		addrs.Store(&[]netip.Addr{aliveAddr})
 		old.Close()
-		// The lookup is not older than its lifetime, so the old address is tried first.
+		// The lookup is younger than its lifetime, so the old address is tried first.
 		if got := ask(t, addr); got != "new" {
 			t.Errorf("got %q, want new", got)
 		}

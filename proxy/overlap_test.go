@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// An index of listeners says what a look at each of them would.
+// An overlapIndex gives the same answer as a comparison with each listener.
 func TestOverlapIndex(t *testing.T) {
 	addrs := []string{"0.0.0.0:1", "[::]:1", "127.0.0.1:1", "127.0.0.2:1", "[::1]:1", "[fe80::1%a]:1", "0.0.0.0:2",
 		"127.0.0.1:2", "0.0.0.0:0", "127.0.0.1:0"}
@@ -28,10 +28,10 @@ func TestOverlapIndex(t *testing.T) {
 	}
 }
 
-// covers tells whether a listener on a takes b's port too: [::] is dual-stack, and so covers IPv4 as well.
+// covers reports whether a listener on a also takes b's port. [::] is dual-stack, so it covers IPv4 too.
 func covers(a, b netip.Addr) bool { return a.IsUnspecified() && (a.Is6() || b.Is4()) }
 
-// overlap tells whether the kernel takes two different listeners for in each other's way: one is on all addresses of
+// overlap reports whether two different listeners are in conflict for the kernel, because one is on all addresses of
 // the host.
 func overlap(a, b socketKey) bool {
 	return a.protocol == b.protocol && a.addr.Port() == b.addr.Port() && a.addr.Port() != 0 && a.addr != b.addr &&

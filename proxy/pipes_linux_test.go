@@ -1,6 +1,6 @@
 package proxy
 
-// pipePools are the pools of an engine.
+// pipePools returns the pipe pools of an engine.
 func pipePools(e engine) (all []*pipePool) {
 	switch e := e.(type) {
 	case *portable:
@@ -13,7 +13,7 @@ func pipePools(e engine) (all []*pipePool) {
 	return all
 }
 
-// pipeSum adds up what of returns for each pool of an engine, with the pool locked.
+// pipeSum adds up what of returns for each pool of an engine. The pool is locked meanwhile.
 func pipeSum(e engine, of func(pp *pipePool) int) (n int) {
 	for _, pp := range pipePools(e) {
 		pp.mu.Lock()
@@ -23,16 +23,16 @@ func pipeSum(e engine, of func(pp *pipePool) int) (n int) {
 	return n
 }
 
-// pipesOpen is how many pipes an engine has open.
+// pipesOpen returns how many pipes an engine has open.
 func pipesOpen(e engine) int { return pipeSum(e, func(pp *pipePool) int { return pp.total }) }
 
-// pipesLent is how many of them are in use.
+// pipesLent returns how many pipes are in use.
 func pipesLent(e engine) int {
 	return pipeSum(e, func(pp *pipePool) int { return pp.total - len(pp.unused) })
 }
 
-// pipeLoans is how often one was lent.
+// pipeLoans returns how often pipes were lent.
 func pipeLoans(e engine) int { return pipeSum(e, func(pp *pipePool) int { return int(pp.loans) }) }
 
-// withoutPipes makes bulk go by read and write.
+// withoutPipes makes bulk transfers use read and write.
 func withoutPipes(e engine) { pipeSum(e, func(pp *pipePool) int { pp.max = 0; return 0 }) }

@@ -15,8 +15,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// The kernel has some 28,000 ports for sockets that dial, fewer than there may be sessions. When they are used up,
-// the sessions idle longest make room, as they do for descriptors.
+// The kernel has some 28,000 local ports for outgoing sockets, which is fewer than the possible sessions. When they are
+// in use, the sessions that have been idle longest end.
 func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
@@ -44,7 +44,7 @@ func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
 			echo.LocalAddr().(*net.UDPAddr).AddrPort())
 		const clients = 300
 		for i := range clients {
-			// A port of the client's own choice, outside of those that the kernel gives.
+			// The client's port is outside the kernel's range of local ports.
 			c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 10000 + i},
 				net.UDPAddrFromAddrPort(addr))
 			if err != nil {
@@ -55,7 +55,7 @@ func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
 		}
 		s := h.stats()
 		if evicted := s.SessionsEvicted; s.SessionsActive > 100 || evicted < clients-100 {
-			t.Errorf("%d sessions are there and %d made room, want 100 at most and %d at least",
+			t.Errorf("%d sessions are active and %d were evicted, want at most 100 and at least %d",
 				s.SessionsActive, evicted, clients-100)
 		}
 		if h.options.Engine == EngineAuto && (s.Refused != 0 || s.DatagramsDropped != 0) {
@@ -64,7 +64,7 @@ func TestSessionsWithoutPortsMakeRoom(t *testing.T) {
 	})
 }
 
-// A flood of new clients of one service takes all ports, and other services get what they need, from whichever loop.
+// A flood of new clients of one service takes all local ports. Other services still get their ports, on every loop.
 func TestFloodedPortsMakeRoomForOtherServices(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
@@ -72,7 +72,7 @@ func TestFloodedPortsMakeRoomForOtherServices(t *testing.T) {
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40199"), 0); err != nil {
 		t.Fatal(err)
 	}
-	port := 10000 // of clients: of their own choice, outside of those that the kernel gives
+	port := 10000 // of clients, outside the kernel's range of local ports
 	dial := func(to netip.AddrPort) *net.UDPConn {
 		port++
 		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}, net.UDPAddrFromAddrPort(to))
@@ -84,7 +84,7 @@ func TestFloodedPortsMakeRoomForOtherServices(t *testing.T) {
 	}
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 4
-		h.options.MaxDescriptors = 1000 // for each listener's sockets to be on two loops
+		h.options.MaxDescriptors = 1000 // each listener's sockets are on two loops
 		h.start()
 		var services []Service
 		for i := range 50 {
@@ -106,7 +106,7 @@ func TestFloodedPortsMakeRoomForOtherServices(t *testing.T) {
 			dial(services[0].Listen[0]).Write([]byte("flood"))
 		}
 		evicted := func() bool { return h.of("0").SessionsEvicted > 0 }
-		eventually(t, equals("sessions of the flood have made room", evicted, true))
+		eventually(t, equals("sessions of the flood were evicted", evicted, true))
 		for i, s := range services[1:] {
 			for range h.budget.ownPorts.Load() {
 				if got := askOnce(t, dial(s.Listen[0]), "x"); got != fmt.Sprint(i+1, ":x") {
@@ -122,7 +122,7 @@ func TestFloodedPortsMakeRoomForOtherServices(t *testing.T) {
 	})
 }
 
-// askUntilAnswered sends a datagram until there is an answer, as clients of UDP do.
+// askUntilAnswered sends a datagram until an answer comes, as UDP clients do.
 func askUntilAnswered(t *testing.T, c *net.UDPConn) {
 	t.Helper()
 	b := make([]byte, 100)
@@ -138,7 +138,7 @@ func askUntilAnswered(t *testing.T, c *net.UDPConn) {
 	t.Fatal("no answer within 20 s")
 }
 
-// Of TCP, each connection to one endpoint takes a port. When they are used up, the log says what to raise.
+// Each TCP connection to one endpoint takes a local port. When all are in use, the log says which setting to raise.
 func TestDialWithoutPortsGivesAdvice(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
@@ -153,11 +153,11 @@ func TestDialWithoutPortsGivesAdvice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { server.Close() }) // the kernel completes connections, none is accepted
+		t.Cleanup(func() { server.Close() }) // the kernel completes the connections, and none is accepted
 		addr := h.serve(Service{Listen: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:53")}},
 			server.Addr().(*net.TCPAddr).AddrPort())
 		for i := range 11 {
-			// A port of the client's own choice, outside of those that the kernel gives.
+			// The client's port is outside the kernel's range of local ports.
 			port := 10000 + i + 100*int(h.options.Engine)
 			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}}
 			c, err := d.Dial("tcp4", addr.String())

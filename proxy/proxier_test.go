@@ -107,7 +107,7 @@ func TestApplyMovesAnAddressToAnotherService(t *testing.T) {
 			client := func() string { return ask(t, addr) }
 			if p == UDP {
 				c := dialUDP(t, addr)
-				// A late answer to a repetition would be that of the old one.
+				// query would repeat its datagram, and a late answer would come from the old endpoint.
 				client = func() string { return askOnce(t, c, "x") }
 			}
 			h.serve(Service{Protocol: p, Listen: listen(addr)}, backend("old"))
@@ -141,7 +141,7 @@ func TestRemovedTCPListenerDrains(t *testing.T) {
 			return nil
 		})
 		exchange(t, c, "after")
-		// Its address can be listened at again while the connection goes on.
+		// The address can be bound again while the connection goes on.
 		if err := h.Apply([]Service{{Name: "s", Listen: listen(addr)}}); err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +208,7 @@ func TestCloseCutsADialThatHangs(t *testing.T) {
 	})
 }
 
-// At shutdown an answer that is on its way still reaches its client, and new clients are not taken.
+// During Shutdown an answer still reaches its client, and new clients are not served.
 func TestShutdownWaitsForUDPAnswers(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		asked, release := make(chan struct{}), make(chan struct{})
@@ -278,7 +278,7 @@ func TestRemovedListenersCanComeBackAtOnce(t *testing.T) {
 	}
 }
 
-// TCP clients who wait for descriptors do not take those of UDP sessions that make room for one another.
+// TCP clients that wait for descriptors do not get the descriptors of UDP sessions that end for other UDP clients.
 func TestUDPKeepsItsDescriptorsFromWaitingTCPClients(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 2

@@ -13,12 +13,13 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// told dials addr and returns the connection and a channel that says what came first: "hello", or an error.
+// told dials addr. It returns the connection and a channel that receives the error of the first read; nil means
+// "hello".
 func told(t *testing.T, h *house, addr string) (*net.TCPConn, <-chan error) {
 	t.Helper()
 	first := make(chan error, 1)
 	c, err := net.Dial("tcp", addr)
-	if errors.Is(err, syscall.ECONNRESET) { // so soon
+	if errors.Is(err, syscall.ECONNRESET) { // the reset came before Dial returned
 		first <- err
 		return nil, first
 	}
@@ -33,10 +34,10 @@ func told(t *testing.T, h *house, addr string) (*net.TCPConn, <-chan error) {
 	return c.(*net.TCPConn), first
 }
 
-// accepted is how many clients are accepted and have not left.
+// accepted returns how many clients have been accepted and have not left.
 func (h *house) accepted() int64 { return h.stats().ConnectionsActive }
 
-// waiting is how many clients are in the queue.
+// waiting returns how many clients are in the queue.
 func (h *house) waiting() int64 { return h.balancer.Snapshot()[0].Waiting }
 
 func within(t *testing.T, c <-chan error) error {
@@ -63,29 +64,29 @@ func TestClientsQueueForRoom(t *testing.T) {
 		for i := range 3 {
 			c, first := told(t, h, addr)
 			conns, answers = append(conns, c), append(answers, first)
-			eventually(t, equals("waiting", h.waiting, int64(1+i))) // so that they are in this order
+			eventually(t, equals("waiting", h.waiting, int64(1+i))) // keeps the order of the queue
 		}
 		_, fifth := told(t, h, addr)
 		if err := within(t, fifth); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("who finds the queue full got %v, want a reset", err)
+			t.Errorf("the client that found the queue full got %v, want a reset", err)
 		}
 		eventually(t, equals("refused", func() int64 { return h.stats().Refused }, 1))
 
-		conns[0].Close() // leaves the queue
+		conns[0].Close() // the client leaves the queue
 		eventually(t, equals("clients", h.accepted, 3))
 		a.Close()
 		if err := within(t, answers[1]); err != nil {
-			t.Errorf("the next one: %v", err)
+			t.Errorf("the second queued client: %v", err)
 		}
 		select {
 		case err := <-answers[2]:
-			t.Errorf("the one after was answered before there was room: %v", err)
+			t.Errorf("the third queued client was answered before a slot was free: %v", err)
 		default:
 		}
 		conns[1].SetLinger(0)
 		conns[1].Close()
 		if err := within(t, answers[2]); err != nil {
-			t.Errorf("the last one: %v", err)
+			t.Errorf("the third queued client: %v", err)
 		}
 		conns[2].Close()
 		eventually(t, equals("clients", h.accepted, 0))
@@ -110,7 +111,7 @@ func TestQueuedClientIsRefusedInTheEnd(t *testing.T) {
 	})
 }
 
-// What a client sent while it waited arrives, and its half-close too.
+// The bytes that a client sent while it waited arrive, and so does its half-close.
 func TestQueuedClientMaySendAndHalfClose(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 3, QueueTimeout: time.Minute})
@@ -138,8 +139,8 @@ func TestQueuedClientMaySendAndHalfClose(t *testing.T) {
 	})
 }
 
-// A stop does not wait for those in the queue longer than they do, and Close not at all: the room that the first one
-// leaves is for none of them.
+// Shutdown waits for queued clients no longer than their queue timeout, and Close does not wait at all. The slot of the
+// first client is not given to a queued client.
 func TestCloseEndsTheQueue(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 10, QueueTimeout: time.Hour})
@@ -171,7 +172,8 @@ func TestCloseEndsTheQueue(t *testing.T) {
 	})
 }
 
-// Nor is it for those who wait at another listener of the service, whose turn to be cut has not come yet.
+// A freed slot is not given to clients that wait at another listener of the service either, even if Close has not
+// reached that listener yet.
 func TestCloseEndsTheQueueOfAllListeners(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 10, QueueTimeout: time.Hour})
@@ -192,7 +194,7 @@ func TestCloseEndsTheQueueOfAllListeners(t *testing.T) {
 			answers = append(answers, answer)
 			eventually(t, equals("waiting", h.waiting, int64(i+1)))
 		}
-		h.Proxier.drained() // as Close does, and then the listeners one by one
+		h.Proxier.drained() // as in Close, which then closes the listeners one by one
 		h.Proxier.sockets[socketKey{TCP, one, ""}].Close()
 		for _, answer := range answers {
 			if err := within(t, answer); !errors.Is(err, syscall.ECONNRESET) {

@@ -17,32 +17,31 @@ import (
 	"time"
 )
 
-// A script is what both ends of one connection do, made from a seed that the client sends first: the model. Each end
-// sends a stream of bytes that are known by their place, in pieces of all sizes, and then ends it, while it reads
-// and checks what the other sends.
+// A script says what both ends of one connection do. It is made from a seed that the client sends first. Each end sends
+// a stream in pieces of all sizes and then ends it. Each byte depends on its position, so the other end can check it.
 type script struct {
 	seed uint64
-	ends [2]endScript // client's, server's
+	ends [2]endScript // the client's, then the server's
 }
 
 type endScript struct {
-	size   int    // bytes to send, if nothing comes in between
-	slow   bool   // pauses now and then while sending
-	lazy   bool   // pauses now and then while reading
-	late   bool   // reads nothing before it has sent all
-	polite bool   // sends only once the other has finished
+	size   int    // bytes to send, unless the connection ends before
+	slow   bool   // pauses now and then while it sends
+	lazy   bool   // pauses now and then while it reads
+	late   bool   // reads only after it has sent everything
+	polite bool   // sends only after the other end has finished
 	tiny   bool   // reads a few bytes at a time
-	last   ending // of what it sends
-	resets int    // with reset: after how many bytes
+	last   ending // how it ends what it sends
+	resets int    // with reset: number of bytes before the reset
 }
 
 // An ending is how an end ends what it sends.
 type ending int
 
 const (
-	finish   ending = iota // FIN, and then reads to the end
-	reset                  // RST, somewhere
-	resetFIN               // FIN, and then RST without reading to the end
+	finish   ending = iota // sends a FIN, and then reads to the end
+	reset                  // sends a RST at some point
+	resetFIN               // sends a FIN, and then a RST without reading to the end
 )
 
 func newScript(seed uint64) script {
@@ -64,7 +63,7 @@ func newScript(seed uint64) script {
 	for i := range s.ends { // not if there is much to read
 		s.ends[i].tiny = s.ends[1-i].size < 20<<10 && !s.ends[i].lazy && rnd.IntN(4) == 0
 	}
-	// Two that wait for one another would wait for ever.
+	// Two ends that wait for each other would wait for ever.
 	if s.ends[0].late && s.ends[1].late {
 		s.ends[1].late = false
 	}
@@ -74,13 +73,13 @@ func newScript(seed uint64) script {
 	return s
 }
 
-// at is the byte at a place of an end's stream.
+// at returns the byte at a position of an end's stream.
 func (s *script) at(end, i int) byte { return byte(uint64(i)*2654435761>>9 ^ s.seed ^ uint64(end)*37) }
 
 // A score is how many bytes an end sent and received.
 type score struct{ sent, received int }
 
-// play does what the script says for one end, and returns what was wrong.
+// play does what the script says for one end, and returns an error if the other end did not.
 func (s *script) play(c *net.TCPConn, end int) (score, error) {
 	mine, other := s.ends[end], s.ends[1-end]
 	var sum score
@@ -115,16 +114,16 @@ func (s *script) play(c *net.TCPConn, end int) (score, error) {
 	case errors.Is(rerr, errWrongByte):
 		return sum, rerr
 	case mine.last != finish:
-		return sum, nil // it has no right to anything more
+		return sum, nil // this end may not expect anything more
 	case other.last == finish:
 		if rerr != nil || serr != nil || sum.received != other.size {
 			return sum, fmt.Errorf("got %d of %d bytes, %v, and sent %d of %d, %v", sum.received, other.size, rerr,
 				sum.sent, mine.size, serr)
 		}
 	case rerr == nil && serr == nil && !(other.last == resetFIN && sum.received == other.size):
-		// Anything may be cut off, but it must not look like the proper end. (Linux tells of a reset once; if
-		// writing was told, reading finds the end.)
-		return sum, fmt.Errorf("got a proper end after %d of %d bytes, from one that resets", sum.received, other.size)
+		// Any bytes may be cut off, but the end must not look like a proper one. Linux reports a reset once: if a write
+		// has reported it, the next read finds the end of the stream.
+		return sum, fmt.Errorf("got a proper end after %d of %d bytes, but the end resets", sum.received, other.size)
 	}
 	for _, err := range []error{rerr, serr} {
 		if err != nil && !isReset(err) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ENOTCONN) {
@@ -165,7 +164,7 @@ func (s *script) send(c *net.TCPConn, end int) (sent int, err error) {
 
 var errWrongByte = errors.New("wrong byte")
 
-// check reads to the end, and returns how much there was; nil for a proper end.
+// check reads and checks the stream to its end, and returns its length. The error is nil for a proper end.
 func (s *script) check(c *net.TCPConn, from int) (int, error) {
 	mine := s.ends[1-from]
 	buf := make([]byte, 32<<10)
@@ -192,14 +191,14 @@ func (s *script) check(c *net.TCPConn, from int) (int, error) {
 	}
 }
 
-// Where the random test begins and how long it goes on on each engine: set these to see a failure again, or to look
-// for rare ones.
+// These variables set the first seed of a random test and its duration on each engine. Set them to reproduce a failure
+// or to look for rare ones.
 const (
 	seedVariable = "LICTOR_TEST_SEED"
 	timeVariable = "LICTOR_TEST_TIME"
 )
 
-// randomRun is the first seed, which is logged, and what tells of the next one whether it is to be played.
+// randomRun returns the first seed, which it logs, and a function that reports whether to play seed number n.
 func randomRun(t *testing.T, total uint64) (first uint64, more func(n uint64) bool) {
 	first = rand.Uint64()
 	if v := os.Getenv(seedVariable); v != "" {
@@ -208,7 +207,7 @@ func randomRun(t *testing.T, total uint64) (first uint64, more func(n uint64) bo
 			t.Fatalf("%s: %v", seedVariable, err)
 		}
 	}
-	t.Logf("the same again: %s=%d", seedVariable, first)
+	t.Logf("to run the same again, set %s=%d", seedVariable, first)
 	limit := 20 * time.Second
 	if v := os.Getenv(timeVariable); v != "" {
 		d, err := time.ParseDuration(v)
@@ -221,8 +220,8 @@ func randomRun(t *testing.T, total uint64) (first uint64, more func(n uint64) bo
 	return first, func(n uint64) bool { return n < total && time.Now().Before(until) }
 }
 
-// Thousands of connections do random things, and every byte is checked. The endpoints change meanwhile, and some are
-// dead.
+// Thousands of connections do random things, and every byte is checked. Meanwhile the endpoints change, and some of
+// them are dead.
 func TestTCPRandomConnections(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		first, more := randomRun(t, randomConnections())
@@ -284,7 +283,7 @@ func TestTCPRandomConnections(t *testing.T) {
 		if c.Connections != int64(played) || c.Refused != 0 || c.DialsFailed == 0 {
 			t.Errorf("got %+v, want %d connections, no client refused and some dials failed", c, played)
 		}
-		eventually(t, func() error { // the last servers may not have told yet what they sent
+		eventually(t, func() error { // the last servers may not have recorded yet what they sent
 			return errors.Join(
 				isBetween(c.BytesUp, received[1].Load(), sent[0].Load()),
 				isBetween(c.BytesDown, received[0].Load(), sent[1].Load()))
@@ -301,7 +300,7 @@ func randomConnections() uint64 {
 	return 2000
 }
 
-// reportProblems reports the errors in problems, by what had them.
+// reportProblems reports the errors in problems, with the end that had them.
 func reportProblems(t *testing.T, problems *sync.Map) {
 	problems.Range(func(who, err any) bool {
 		t.Errorf("%v: %v", who, err)
@@ -309,10 +308,10 @@ func reportProblems(t *testing.T, problems *sync.Map) {
 	})
 }
 
-// isBetween returns an error unless the bytes that are said to be moved are between those received and those sent.
+// isBetween returns an error unless the counted bytes are between those received and those sent.
 func isBetween(moved, received, sent int64) error {
 	if moved > sent || moved < received {
-		return fmt.Errorf("%d bytes were sent and %d received, but %d are said to have been moved",
+		return fmt.Errorf("%d bytes were sent and %d received, but %d were counted",
 			sent, received, moved)
 	}
 	return nil

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A search looks at a few, and at all when it has found none, but not at all again and again.
+// A search looks at a few elements. If it has found none, it looks at all, but not again and again.
 func TestRegisterSearch(t *testing.T) {
 	r := &register[int]{}
 	all := make([]int, 1000)
@@ -23,10 +23,10 @@ func TestRegisterSearch(t *testing.T) {
 		return looked, hit
 	}
 	if _, hit := search(0, false, &all[500]); !hit {
-		t.Error("the only one was not found")
+		t.Error("the only match was not found")
 	}
 	if n, _ := search(0, true, nil); n != perSearch {
-		t.Errorf("looked at %d, want %d: one had been found before", n, perSearch)
+		t.Errorf("looked at %d, want %d: a match had been found before", n, perSearch)
 	}
 	if n, _ := search(0, false, nil); n != len(all) {
 		t.Errorf("looked at %d, want all", n)
@@ -44,11 +44,11 @@ func TestRegisterSearch(t *testing.T) {
 		}
 	}
 	if seen == 0 {
-		t.Error("one was not looked at in a round")
+		t.Error("one element was not looked at in a round")
 	}
 	for n, i := range rand.Perm(len(all)) {
 		r.remove(&all[i])
-		r.remove(&all[i]) // which does nothing
+		r.remove(&all[i]) // does nothing
 		if looked, hit := search(time.Duration(n+1)*barren*2, false, &all[i]); hit || looked != len(all)-n-1 {
 			t.Fatalf("removed %d, looked at %d; hit: %v", n+1, looked, hit)
 		}

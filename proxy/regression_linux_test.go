@@ -30,14 +30,14 @@ func sendUrgent(t *testing.T, c *net.TCPConn, text string) {
 	}
 }
 
-// splice(2) stops at urgent data, and takes it for the end once the end has come behind it.
+// splice(2) stops at urgent data, and reports the end of the stream there if the end has come behind that data.
 func TestTCPUrgentDataInBulk(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 4 << 20
 		got := make(chan int64, 1)
 		release := make(chan struct{})
 		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
-			<-release // so that the end has come by the time that the proxy gets to the mark
+			<-release // until then the end of the stream arrives behind the urgent data
 			n, err := io.Copy(io.Discard, c)
 			if err != nil {
 				t.Error(err)
@@ -66,10 +66,10 @@ func TestTCPUrgentDataInBulk(t *testing.T) {
 	})
 }
 
-// An idle end that cuts an answer short must not look like a proper one.
+// If the idle timeout cuts an answer short, the client must get a reset.
 func TestTCPIdleEndOfAStuckAnswerIsAReset(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		// Long enough for the server to begin: one that has sent nothing has nothing to be cut short.
+		// The timeout is long enough for the server to begin: if it has sent nothing, nothing is cut short.
 		addr := h.serve(Service{IdleTimeout: time.Second}, tcpServer(t, func(c *net.TCPConn) {
 			io.ReadFull(c, make([]byte, 1))
 			c.Write(make([]byte, 32<<20))
@@ -87,7 +87,7 @@ func TestTCPIdleEndOfAStuckAnswerIsAReset(t *testing.T) {
 	})
 }
 
-// A client that has finished sending and then gives up: the server learns of it while it works on the answer.
+// If a client resets after it has finished sending, the server gets the reset while it works on the answer.
 func TestTCPResetAfterTheEndIsPassedOn(t *testing.T) {
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.options = Options{LoadBalancer: h.balancer}
@@ -123,7 +123,7 @@ func TestTCPResetAfterTheEndIsPassedOn(t *testing.T) {
 	<-gone
 }
 
-// A direction that has used up its share of a turn waits for the next one, once, however many events come meanwhile.
+// A direction that has used up its share of a round waits for the next round, and is queued only once.
 func TestLoopQueuesADirectionOnce(t *testing.T) {
 	h := &house{T: t, balancer: lb.NewRoundRobin()}
 	h.options = Options{LoadBalancer: h.balancer, Loops: 1}
@@ -159,12 +159,12 @@ func TestLoopQueuesADirectionOnce(t *testing.T) {
 	}
 }
 
-// A dead endpoint of this host, at a port that the kernel gives to sockets that dial: some dial gets that very port,
-// and so itself.
+// A dead endpoint of this host has a port in the range of local ports. Some dial gets that port, and so connects to
+// itself.
 func TestTCPDoesNotConnectToItself(t *testing.T) {
 	low, _ := ephemeralPorts()
 	if low == 0 {
-		t.Skip("this system does not tell its ephemeral ports")
+		t.Skip("this system does not report its range of local ports")
 	}
 	forEachEngine(t, func(t *testing.T, h *house) {
 		var dead []netip.AddrPort
@@ -180,7 +180,7 @@ func TestTCPDoesNotConnectToItself(t *testing.T) {
 			c.SetDeadline(time.Now().Add(20 * time.Second))
 			io.WriteString(c, "ping")
 			if n, _ := io.ReadFull(c, make([]byte, 4)); n > 0 {
-				t.Fatal("got an answer from an endpoint where nobody listens")
+				t.Fatal("got an answer from an endpoint where no process listens")
 			}
 			c.(*net.TCPConn).SetLinger(0)
 			c.Close()
@@ -199,7 +199,7 @@ func TestSelfConnectionIsKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !toItself(int32(fd)) {
-		t.Error("a socket that is connected to itself is not known as that")
+		t.Error("a socket that is connected to itself was not recognised")
 	}
 	addr := tcpServer(t, echo)
 	c := dialTCP(t, addr)
@@ -209,11 +209,11 @@ func TestSelfConnectionIsKnown(t *testing.T) {
 	}
 	defer f.Close()
 	if toItself(int32(f.Fd())) {
-		t.Error("a proper connection is taken for one to itself")
+		t.Error("a proper connection was taken for a connection to itself")
 	}
 }
 
-// A host name may have an address that nobody serves before one that somebody does.
+// The first address of a host name may be dead while a later address is served.
 func TestTCPHostNameWithSeveralAddresses(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		server := tcpServer(t, named("alive"))
@@ -231,11 +231,11 @@ func TestTCPHostNameWithSeveralAddresses(t *testing.T) {
 	})
 }
 
-// A cut that comes between the dial and the relay is not forgotten.
+// A cut between the dial and the relay takes effect.
 func TestPortableCutBeforeRelay(t *testing.T) {
 	addr := tcpServer(t, func(c *net.TCPConn) { io.ReadAll(c) })
 	a, b := dialTCP(t, addr), dialTCP(t, addr)
 	p := newPortablePair(a, b, newService(&Service{Name: "s"}, lb.NewRoundRobin(), hclog.NewNullLogger(), 1))
 	p.cut(endCut)
-	p.relay(nil) // hangs until the test's time is up if the cut is forgotten
+	p.relay(nil) // hangs until the test times out if the cut has no effect
 }

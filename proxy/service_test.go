@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// stepped is t by a system clock that was stepped. Only the wall clock of t changes: the bits of its field wall above
-// the 30 of the nanoseconds are seconds.
+// stepped returns t as if the system clock had been stepped. Only the wall clock of t changes: the bits of its field
+// wall above the 30 bits of the nanoseconds are seconds.
 func stepped(t time.Time, step time.Duration) time.Time {
 	layout := (*struct {
 		wall uint64
@@ -18,7 +18,7 @@ func stepped(t time.Time, step time.Duration) time.Time {
 	return t
 }
 
-// The log is silent for reportEvery after a line, whatever becomes of the system's clock.
+// After a line the log is silent for reportEvery, even if the system clock is stepped.
 func TestReporterWithASteppedClock(t *testing.T) {
 	for _, step := range []time.Duration{0, -time.Hour, time.Hour} {
 		var r reporter

@@ -62,7 +62,7 @@ func TestSessionLimits(t *testing.T) {
 	}
 }
 
-// sessionService is a service s with endpoints of these names.
+// sessionService returns a service s with endpoints of these names.
 func sessionService(spec Service, names ...string) (*service, *lb.RoundRobin) {
 	balancer, u := lb.NewRoundRobin(), lb.Endpoints{Service: "s"}
 	for i, name := range names {
@@ -110,16 +110,16 @@ func TestReplaces(t *testing.T) {
 
 var sessionClient = netip.MustParseAddrPort("127.0.0.1:40000")
 
-// What a begin takes it gives back if there is no session. It tries each endpoint once, and counts one refusal if no
-// endpoint serves the client.
+// If there is no session, beginSession gives back what it has taken. It tries each endpoint once, and counts one
+// refusal if no endpoint serves the client.
 func TestBeginSession(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		endpoints []string
 		hops      uint8
-		fails     []string // endpoints that cannot be connected to
-		leave     bool     // and that leave then
-		full      bool     // there is no room
+		fails     []string // endpoints that cannot be connected
+		leave     bool     // they leave after they fail
+		full      bool     // takeRoom fails
 		before    []string // tried before
 		ok        bool
 		dialled   int

@@ -20,7 +20,7 @@ func (h *house) sockets() (counts []int) {
 	return counts
 }
 
-// A host may have many processors and allow few descriptors: what grows with processors leaves room for traffic.
+// On a host with many processors and few descriptors, what grows with the processors leaves descriptors for traffic.
 func TestUDPListenersTakeFewSocketsOnManyProcessors(t *testing.T) {
 	for _, tt := range []struct {
 		loops, udp, tcp int
@@ -68,8 +68,8 @@ func TestUDPListenersTakeFewSocketsOnManyProcessors(t *testing.T) {
 	}
 }
 
-// Two processes may have different numbers of loops, so that one takes over more sockets of a listener than it has
-// loops, or fewer. Clients keep their sessions and lose nothing.
+// Two processes may have different numbers of loops, so one may take over more or fewer sockets of a listener than it
+// has loops. Clients keep their sessions and lose no datagram.
 func TestSuccessorsWithOtherNumbersOfLoops(t *testing.T) {
 	onLoops(t, 16, func(t *testing.T, h *house) {
 		h.start()
@@ -102,7 +102,7 @@ func TestSuccessorsWithOtherNumbersOfLoops(t *testing.T) {
 		for _, p := range proxiers {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			if err := p.Shutdown(ctx); err != nil {
-				t.Errorf("a proxier does not end: %v", err)
+				t.Errorf("Shutdown of a proxier: %v", err)
 			}
 			cancel()
 			if n := p.budget.taken(); n != 0 {
@@ -112,8 +112,8 @@ func TestSuccessorsWithOtherNumbersOfLoops(t *testing.T) {
 	})
 }
 
-// However long a loop takes to notice that its sessions are to end: until then, others use no more descriptors than
-// are kept back for that.
+// Even if a loop is slow to end its sessions, other loops use no more of their descriptors in advance than are reserved
+// for that.
 func TestUDPDescriptorsInAdvanceAreBounded(t *testing.T) {
 	onLoops(t, 2, func(t *testing.T, h *house) {
 		h.options.MaxDescriptors = 300

@@ -41,12 +41,12 @@ func (h *house) of(service string) Stats {
 	return all[slices.IndexFunc(all, func(s Stats) bool { return s.Service == service })]
 }
 
-// waits is an eventually condition: clients of a service have had to wait for descriptors.
+// waits returns a condition for eventually: clients of a service have waited for descriptors.
 func (h *house) waits(service string) func() error {
 	return equals("clients had to wait", func() bool { return h.of(service).DescriptorWaits > 0 }, true)
 }
 
-// A udpFlood is new clients that come one after the other, and say nothing more.
+// A udpFlood makes new clients one after the other. Each sends a single datagram.
 type udpFlood struct {
 	sent    atomic.Int64
 	stop    chan struct{}
@@ -80,11 +80,11 @@ func (f *udpFlood) end() {
 	f.running.Wait()
 }
 
-// silent is a UDP endpoint that answers nothing.
+// silent returns a UDP endpoint that does not answer.
 func silent(t *testing.T) netip.AddrPort { return udpServer(t, func([]byte) []byte { return nil }) }
 
-// A flood of new UDP clients of one service takes nothing from others: each has its floor, and TCP services have an
-// equal part.
+// A flood of new UDP clients of one service takes nothing from other services. Each UDP service has its floor, and TCP
+// services have an equal part.
 func TestUDPFloodTakesNothingFromOtherServices(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 2
@@ -105,7 +105,7 @@ func TestUDPFloodTakesNothingFromOtherServices(t *testing.T) {
 		taken, _ := h.Proxier.services["udp"].share.load()
 		_, floor := h.Proxier.services["udp"].share.load()
 		if taken != 0 || floor < 20 {
-			t.Fatalf("the other UDP service has %d descriptors and a floor of %d, which shows nothing", taken, floor)
+			t.Fatalf("the other UDP service has %d descriptors and a floor of %d, which proves nothing", taken, floor)
 		}
 		var clients []*net.UDPConn
 		for range floor {
@@ -114,16 +114,16 @@ func TestUDPFloodTakesNothingFromOtherServices(t *testing.T) {
 				t.Fatalf("got %q, want udp:x", got)
 			}
 		}
-		// One less: the last one may have to wait for a moment, for another loop may look for it too.
+		// One less, because the last client may wait for a moment while another loop also looks for descriptors.
 		for range h.budget.equal.Load()/pairDescriptors - 1 {
 			exchange(t, dialTCP(t, at["tcp"]), "hello")
 		}
-		for _, c := range clients { // their sessions are there yet
+		for _, c := range clients { // their sessions still exist
 			askOnce(t, c, "y")
 		}
 		flood.end()
 		if s := h.of("udp"); s.Sessions != floor || s.SessionsEvicted != 0 || s.Refused != 0 {
-			t.Errorf("got %d sessions, %d ended to make room, %d refused, want %d, 0 and 0",
+			t.Errorf("got %d sessions, %d evicted, %d refused, want %d, 0 and 0",
 				s.Sessions, s.SessionsEvicted, s.Refused, floor)
 		}
 		if s := h.of("tcp"); s.DescriptorWaits != 0 {
@@ -132,7 +132,7 @@ func TestUDPFloodTakesNothingFromOtherServices(t *testing.T) {
 	})
 }
 
-// Of all services that are above their floor, the session idle longest ends.
+// Of all services above their floor, the session that has been idle longest ends.
 func TestUDPSessionIdleLongestOfAllServicesMakesRoom(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 2
@@ -162,7 +162,7 @@ func TestUDPSessionIdleLongestOfAllServicesMakesRoom(t *testing.T) {
 				t.Fatalf("%s has lost %d sessions already", name, s.SessionsEvicted)
 			}
 		}
-		h.budget.advances.Store(room) // with too few, younger ones of the same loop end instead
+		h.budget.advances.Store(room) // with too few, younger sessions of the same loop end instead
 		begin("new", room/2)
 		ended := func() int64 { return h.of("old").SessionsEvicted }
 		eventually(t, equals("sessions idle longest that have ended", ended, room/2))
@@ -175,13 +175,13 @@ func TestUDPSessionIdleLongestOfAllServicesMakesRoom(t *testing.T) {
 	})
 }
 
-// spare is what is set aside for listeners to come.
+// spare returns what is set aside for new listeners.
 func spare(h *house) int64 {
 	taken, floor := h.budget.listeners.load()
 	return floor - taken
 }
 
-// A TCP service takes no more than its ceiling, and the log says that it is that.
+// A TCP service takes no more than its ceiling, and the log says that the ceiling is the reason.
 func TestTCPServiceAtItsCeilingLeavesOthersTheirFloors(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 2
@@ -209,7 +209,7 @@ func TestTCPServiceAtItsCeilingLeavesOthersTheirFloors(t *testing.T) {
 		for range floor / pairDescriptors {
 			exchange(t, dialTCP(t, at["tcp"]), "hello")
 		}
-		for range 2 * floor { // its own make room
+		for range 2 * floor { // its own sessions end for new ones
 			query(t, dialUDP(t, at["udp"]), "x")
 		}
 		if s := h.of("udp"); s.SessionsActive < floor {
@@ -233,7 +233,8 @@ func TestTCPServiceAtItsCeilingLeavesOthersTheirFloors(t *testing.T) {
 	})
 }
 
-// Two of them whose services lead to each other: one client takes all that the service may have on both, and no more.
+// If the services of two proxiers lead to each other, one client takes everything that the service may have on both,
+// and no more.
 func TestTCPLoopOverTwoProxiersLeavesOthersTheirFloors(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.MaxDescriptors = 100
@@ -258,8 +259,8 @@ func TestTCPLoopOverTwoProxiersLeavesOthersTheirFloors(t *testing.T) {
 	})
 }
 
-// A service that a reload adds gets its floor though another one has everything: UDP sessions make room at once, and
-// what TCP connections leave goes there first.
+// A service that a reload adds gets its floor although another service has everything. UDP sessions end for it at once,
+// and the descriptors that TCP connections free go there first.
 func TestAddedServiceGetsItsFloor(t *testing.T) {
 	for _, protocol := range []Protocol{TCP, UDP} {
 		t.Run(protocol.String(), func(t *testing.T) {
@@ -290,7 +291,7 @@ func TestAddedServiceGetsItsFloor(t *testing.T) {
 				before := h.of("first").Descriptors.Taken // some of its connections are still being dialled
 				for range floor / pairDescriptors {
 					c := dialTCP(t, at["tcp"])
-					if protocol == TCP { // two: what the first one leaves may go to one that waits
+					if protocol == TCP { // two, because the first freed pair may go to a waiting client
 						for range 2 {
 							exchange(t, clients[0], "hello")
 							clients[0].Close()
@@ -307,8 +308,8 @@ func TestAddedServiceGetsItsFloor(t *testing.T) {
 	}
 }
 
-// A listener changes hands while its sessions have all descriptors: those of the former service make room, and all
-// descriptors are given back.
+// A listener moves to another service while its sessions have all descriptors. Sessions of the former service end for
+// new ones, and all descriptors are given back.
 func TestUDPDescriptorsOfAListenerThatChangesHands(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 2
@@ -348,7 +349,7 @@ func TestUDPDescriptorsOfAListenerThatChangesHands(t *testing.T) {
 	})
 }
 
-// Sessions that are about to be another process's make no room for anybody.
+// Sessions that are being handed over do not end for other clients.
 func TestNothingMakesRoomWhileItStands(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 2
@@ -361,7 +362,7 @@ func TestNothingMakesRoomWhileItStands(t *testing.T) {
 			query(t, dialUDP(t, at["udp"]), "x")
 		}
 		suspended := len(h.Suspend())
-		active := h.of("udp").SessionsActive // not before: the last to make room may still have been ending
+		active := h.of("udp").SessionsActive // not before: the last evicted session may still have been ending
 		if int64(suspended) != active {
 			t.Errorf("%d sessions, want %d", suspended, active)
 		}

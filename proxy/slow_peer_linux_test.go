@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// dialNarrow dials with small socket buffers, so that little is on its way at once.
+// dialNarrow dials with small socket buffers, so that few bytes are on their way at once.
 func dialNarrow(t *testing.T, addr fmt.Stringer) *net.TCPConn {
 	t.Helper()
 	d := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
@@ -31,7 +31,7 @@ func dialNarrow(t *testing.T, addr fmt.Stringer) *net.TCPConn {
 	return c.(*net.TCPConn)
 }
 
-// A peer that reads a byte at a time gets them all, and the end.
+// A peer that reads one byte at a time gets all bytes, and the end.
 func TestTCPReaderOfSingleBytes(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 96 << 10
@@ -51,13 +51,13 @@ func TestTCPReaderOfSingleBytes(t *testing.T) {
 			got = append(got, b[0])
 		}
 		if want := <-sum; sumBytes(got) != want {
-			t.Errorf("got %d bytes, not those that were sent", len(got))
+			t.Errorf("got %d bytes, which differ from those that were sent", len(got))
 		}
 	})
 }
 
-// The answer is complete and its sender is gone, but a slow client is still taking it from the kernel's buffers:
-// that is not silence. A client that takes nothing is.
+// An answer is complete and its sender is gone, but a slow client still takes bytes from the kernel's buffers. That
+// counts as movement. A client that takes no bytes is idle.
 func TestTCPSlowReaderGetsTheRestOfAnAnswer(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 200 << 10
@@ -83,8 +83,8 @@ func TestTCPSlowReaderGetsTheRestOfAnAnswer(t *testing.T) {
 	})
 }
 
-// Peers that never read stop their senders, cost no memory to speak of and keep no one else from being served, until
-// they are idle for too long.
+// Peers that never read stop their senders. They take little memory and do not slow other clients, until the idle
+// timeout ends them.
 func TestTCPPeersThatNeverRead(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const peers = maxPipes + 16 // more than there are pipes
@@ -124,7 +124,7 @@ func TestTCPPeersThatNeverRead(t *testing.T) {
 			exchange(t, quick, "e")
 		}
 		runtime.ReadMemStats(&after)
-		// A buffer in each direction, of the proxy's and of this test's own.
+		// One buffer in each direction, of the proxy and of this test.
 		if grown, limit := int64(after.HeapAlloc)-int64(before.HeapAlloc), int64(peers*5*64<<10); grown > limit {
 			t.Errorf("the heap grew by %d bytes, want %d at most", grown, limit)
 		}

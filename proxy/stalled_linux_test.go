@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tuneClients sets an option of all connections to clients that are served now.
+// tuneClients sets a socket option on all open connections to clients.
 func (h *house) tuneClients(level, name, value int) {
 	h.Helper()
 	tune := func(fd uintptr) {
@@ -47,7 +47,7 @@ func (h *house) tuneClients(level, name, value int) {
 	}
 }
 
-// stands is an eventually condition: n was the same so often, one time after another, that nothing moves any more.
+// stands returns a condition for eventually: n has stayed the same for so many calls that no more bytes move.
 func stands(n func() int64) func() error {
 	last, times := int64(-1), 0
 	return func() error {
@@ -62,7 +62,7 @@ func stands(n func() int64) func() error {
 	}
 }
 
-// dialGreeted is a client that an endpoint has sent a byte to.
+// dialGreeted returns a client that has received a byte from its endpoint.
 func dialGreeted(t *testing.T, addr netip.AddrPort) *net.TCPConn {
 	t.Helper()
 	c := dialTCP(t, addr)
@@ -72,8 +72,8 @@ func dialGreeted(t *testing.T, addr netip.AddrPort) *net.TCPConn {
 	return c
 }
 
-// Destinations that stand still hold no pipes, however many they are: what others move in bulk still goes by
-// splice(2). When they read on, they get every byte.
+// Destinations that do not read hold no pipes, however many there are, so other bulk transfers still use splice(2).
+// When they read again, they get every byte.
 func TestTCPStalledDestinationsHoldNoPipes(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const stalled, size = maxPipes + 16, 1 << 20
@@ -102,17 +102,17 @@ func TestTCPStalledDestinationsHoldNoPipes(t *testing.T) {
 
 		before := pipeLoans(h.engine)
 		if sumAll(dialGreeted(t, addr)) != want {
-			t.Error("a client that reads got something else than was sent")
+			t.Error("a client that reads did not get the bytes that were sent")
 		}
 		if n := pipeLoans(h.engine) - before; n == 0 {
-			t.Error("its bytes were copied, want them spliced")
+			t.Error("the client's bytes were copied, want them spliced")
 		}
 
 		var reading sync.WaitGroup
 		for i, c := range clients {
 			reading.Go(func() {
 				if sumAll(c) != want {
-					t.Errorf("client %d, which had stood still, got something else than was sent", i)
+					t.Errorf("client %d, which had stalled, did not get the bytes that were sent", i)
 				}
 			})
 		}
@@ -120,8 +120,8 @@ func TestTCPStalledDestinationsHoldNoPipes(t *testing.T) {
 	})
 }
 
-// A destination may take less than its send buffer has room for, here because it is to keep little unsent. What it
-// leaves of a splice is not lost, and less is spliced then.
+// A destination may take less than its send buffer has space for, here because of TCP_NOTSENT_LOWAT. The bytes that it
+// leaves in the pipe are not lost, and less is spliced at once then.
 func TestTCPDestinationTakesLessThanItHasRoomFor(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 16 << 20
@@ -136,7 +136,7 @@ func TestTCPDestinationTakesLessThanItHasRoomFor(t *testing.T) {
 		c, hash, most := dialGreeted(t, addr), sha256.New(), pipeSize
 		h.tuneClients(unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 8<<10)
 		close(begin)
-		eventually(t, stands(func() int64 { return h.stats().BytesDown })) // there is much to be spliced when it reads
+		eventually(t, stands(func() int64 { return h.stats().BytesDown })) // then there is much to splice
 		for buf := make([]byte, 64<<10); ; {
 			n, err := c.Read(buf)
 			hash.Write(buf[:n])
@@ -146,17 +146,17 @@ func TestTCPDestinationTakesLessThanItHasRoomFor(t *testing.T) {
 			}
 		}
 		if most == pipeSize {
-			t.Error("nothing was left in a pipe, so this shows nothing")
+			t.Error("no bytes were left in a pipe, so the test shows nothing")
 		}
 		if [32]byte(hash.Sum(nil)) != <-sent {
-			t.Error("what arrived is not what was sent")
+			t.Error("the bytes that arrived differ from those that were sent")
 		}
 	})
 }
 
-// A client that does not read has an answer in its socket and in that of the proxy, whose buffer is so full that
-// the proxy would not take more; but there is no more. At the idle timeout that is a proper end: nothing is cut
-// short.
+// A client that does not read has a complete answer in its socket and in the proxy's socket. The proxy's send buffer is
+// so full that it would take no more, but the answer has no more bytes. At the idle timeout this is a proper end,
+// because nothing is cut short.
 func TestTCPIdleTimeoutWhileTheAnswerWaitsInFull(t *testing.T) {
 	for size := 288 << 10; size <= 320<<10; size += 16 << 10 {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {

@@ -24,14 +24,14 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// standstillLimit is the idle_timeout and the connect_timeout of the process that is stopped. It is stopped for longer.
+// standstillLimit is the idle_timeout and the connect_timeout of the process that is stopped. The stop lasts longer.
 const standstillLimit = 8 * time.Second
 
-// TestStandstillProcess is no test of its own: it is the process that TestStandstill stops.
+// TestStandstillProcess is not a test but the process that TestStandstill stops.
 func TestStandstillProcess(t *testing.T) {
 	engine, addrs, found := strings.Cut(os.Getenv("LICTOR_STANDSTILL"), " ")
 	if !found {
-		t.Skip("it is started by TestStandstill")
+		t.Skip("TestStandstill starts this process")
 	}
 	balancer := lb.NewRoundRobin()
 	o := Options{LoadBalancer: balancer}
@@ -57,13 +57,13 @@ func TestStandstillProcess(t *testing.T) {
 	if err := p.Apply(specs); err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range p.Listeners() { // in the order of the services' names
+	for _, l := range p.Listeners() { // sorted by service name
 		fmt.Println("listens", l.Addr)
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin) // until TestStandstill ends
 }
 
-// startStandstill starts that process with endpoints for its services, and returns their listeners.
+// startStandstill starts TestStandstillProcess with endpoints for its services, and returns its listeners.
 func startStandstill(t *testing.T, engine string, endpoints ...netip.AddrPort) (*testproc.Process, []netip.AddrPort) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestStandstillProcess$")
@@ -82,7 +82,7 @@ func startStandstill(t *testing.T, engine string, endpoints ...netip.AddrPort) (
 	var addrs []netip.AddrPort
 	for lines := bufio.NewScanner(stdout.r); len(addrs) < len(endpoints); {
 		if !lines.Scan() {
-			t.Fatal("the process does not say where it listens")
+			t.Fatal("the process has not printed its listeners")
 		}
 		if text, found := strings.CutPrefix(lines.Text(), "listens "); found {
 			addrs = append(addrs, netip.MustParseAddrPort(text))
@@ -103,7 +103,7 @@ func pipeTo(t *testing.T) bothEnds {
 	return bothEnds{r, w}
 }
 
-// A slowListener takes no connection until open is called: its queue is full.
+// A slowListener accepts no connection until open is called, because its queue is full.
 type slowListener struct {
 	addr netip.AddrPort
 	open func(handle func(net.Conn))
@@ -155,7 +155,7 @@ func newSlowListener(t *testing.T) slowListener {
 	}}
 }
 
-// dialsUnanswered returns how many TCP sockets of this host wait for addr to answer their first segment.
+// dialsUnanswered returns how many TCP sockets of this host wait for addr to answer their SYN.
 func dialsUnanswered(t *testing.T, addr netip.AddrPort) (n int) {
 	t.Helper()
 	table, err := os.ReadFile("/proc/net/tcp")
@@ -171,7 +171,7 @@ func dialsUnanswered(t *testing.T, addr netip.AddrPort) (n int) {
 	return n
 }
 
-// A sessionCounter is a UDP server that echoes, and counts the sockets from which datagrams come.
+// A sessionCounter is a UDP server that echoes. It counts the source addresses of datagrams.
 type sessionCounter struct {
 	addr netip.AddrPort
 	mu   sync.Mutex
@@ -232,7 +232,7 @@ func say(t *testing.T, text string, all ...[]net.Conn) {
 	}
 }
 
-// wantAnswers wants an answer over each connection.
+// wantAnswers expects an answer over each connection.
 func wantAnswers(t *testing.T, what string, conns []net.Conn, answer string) {
 	t.Helper()
 	var errs []error
@@ -248,7 +248,7 @@ func wantAnswers(t *testing.T, what string, conns []net.Conn, answer string) {
 	}
 }
 
-// dialMany dials addr.
+// dialMany dials addr many times.
 func dialMany(t *testing.T, network string, addr netip.AddrPort, many int) (conns []net.Conn) {
 	t.Helper()
 	for range many {
@@ -262,17 +262,17 @@ func dialMany(t *testing.T, network string, addr netip.AddrPort, many int) (conn
 	return conns
 }
 
-// What has arrived in time counts, though the process stood still until the time was over: the answer to a dial, bytes,
-// datagrams.
+// Bytes, datagrams and answers to dials that arrived in time count, even if the process was stopped until the timeout
+// was over.
 func TestStandstill(t *testing.T) {
 	if sys.Faults {
-		t.Skip("injected faults say that nothing has come though something has, which no kernel does")
+		t.Skip("injected faults hide data that has arrived, which no kernel does")
 	}
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
 			many := 40
 			if e.kind == EngineAuto {
-				many = 150 // more than a loop takes of epoll at once, or of a UDP socket
+				many = 150 // more than a loop takes from epoll or from a UDP socket at once
 			}
 			counter, slow := newSessionCounter(t), newSlowListener(t)
 			p, addrs := startStandstill(t, e.name, tcpServer(t, echo), counter.addr, slow.addr)
@@ -282,7 +282,7 @@ func TestStandstill(t *testing.T) {
 			udp := dialMany(t, "udp", addrs[1], many)
 			refresh("UDP sessions", udp)
 			dials := dialMany(t, "tcp", addrs[2], 20)
-			// Most are enough: one that the kernel has let in must get its answer as well.
+			// Most dials are enough, because the kernel may have let one in, which must get its answer too.
 			testproc.Await(t, "the dials", func() bool { return dialsUnanswered(t, slow.addr) > len(dials)/2 })
 			refresh("TCP connections", tcp)
 			refresh("UDP sessions", udp)
@@ -303,7 +303,7 @@ func TestStandstill(t *testing.T) {
 			wantAnswers(t, "UDP sessions", udp, "b")
 			wantAnswers(t, "dials", dials, "hello")
 			if n := counter.count(); n != sessions {
-				t.Errorf("%d UDP sessions, want the %d that there were", n, sessions)
+				t.Errorf("%d UDP sessions, want the same %d as before", n, sessions)
 			}
 		})
 	}

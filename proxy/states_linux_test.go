@@ -19,7 +19,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// What a peer does in a state of its pair.
+// An act is what a peer does in a state of its pair.
 type act int
 
 const (
@@ -39,13 +39,13 @@ func (a act) do(c *net.TCPConn) {
 	}
 }
 
-// A couple is a client and the server that it got.
+// A couple is a client and the server that serves it.
 type couple struct {
 	*testing.T
 	*house
 	peers  [2]*net.TCPConn
-	sent   [2]int64 // by each, but for a first byte
-	acked  [2]int64 // of that, what the proxy must have
+	sent   [2]int64 // bytes that each peer has sent, without the first byte
+	acked  [2]int64 // part of sent that the proxy must have
 	before int      // descriptors that were open
 }
 
@@ -62,8 +62,8 @@ func newCouple(t *testing.T, h *house) *couple {
 	p := &couple{T: t, house: h, before: openDescriptors()}
 	p.peers[clientSide] = dialTCP(t, addr)
 	p.peers[serverSide] = <-servers
-	// A byte each way: until then a reset may come before the proxy knows that the dial has succeeded, and then it
-	// has not.
+	// One byte moves each way. Before that, a reset may come before the proxy knows that the dial has succeeded, and
+	// then it would count as a failed dial.
 	for side, c := range p.peers {
 		io.WriteString(c, "!")
 		if _, err := io.ReadFull(p.peers[1-side], make([]byte, 1)); err != nil {
@@ -73,7 +73,7 @@ func newCouple(t *testing.T, h *house) *couple {
 	return p
 }
 
-// fill has one peer send until it is stopped because the other one does not read.
+// fill makes one peer send until the proxy accepts no more, because the other peer does not read.
 func (p *couple) fill(from int) {
 	p.Helper()
 	c, n := p.peers[from], atomic.Int64{}
@@ -90,7 +90,7 @@ func (p *couple) fill(from int) {
 	if err != nil {
 		p.Fatal(err)
 	}
-	stopped := func() (stopped bool) { // rather than not having come to send more
+	stopped := func() (stopped bool) { // the sender is blocked, and not just slow
 		raw.Control(func(fd uintptr) {
 			n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 			stopped = err == nil && n > 0
@@ -115,7 +115,7 @@ func (p *couple) fill(from int) {
 	p.sent[from] = n.Load()
 	raw.Control(func(fd uintptr) {
 		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			p.acked[from] = int64(info.Bytes_acked) - 2 // the SYN counts, and the first byte
+			p.acked[from] = int64(info.Bytes_acked) - 2 // without the SYN and the first byte
 		}
 	})
 	if p.acked[from] < 1 || p.acked[from] == p.sent[from] {
@@ -123,18 +123,18 @@ func (p *couple) fill(from int) {
 	}
 }
 
-// movedBy is how many bytes have moved both ways.
+// movedBy returns how many bytes have moved in both directions.
 func movedBy(s Stats) int64 { return s.BytesUp + s.BytesDown }
 
-// stream is the n bytes at a place of what a peer sends. The round is no power of two, so that what is lost or
-// doubled does not go unnoticed.
+// stream returns n bytes of what a peer sends, from position at on. The stream repeats after a number of bytes that is
+// not a power of two, so that lost or doubled bytes are noticed.
 func stream(at int64, n int) []byte {
 	return streamed()[at%streamRound:][:n]
 }
 
 const streamRound = 65521
 
-// streamed is made once: for the race detector to look at each byte takes long.
+// streamed is made once, because the race detector makes each byte expensive.
 var streamed = sync.OnceValue(func() []byte {
 	b := make([]byte, streamRound+64<<10)
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -162,7 +162,7 @@ func (p *couple) drain(side int) (n int64, err error) {
 	}
 }
 
-// refused writes until that fails.
+// refused writes until a write fails.
 func (p *couple) refused(side int) {
 	p.Helper()
 	eventually(p.T, func() error {
@@ -176,7 +176,7 @@ func (p *couple) refused(side int) {
 	})
 }
 
-// settled checks that nothing of the pair is left, and that what the counters say can be.
+// settled checks that nothing of the pair remains, and that the counters are plausible.
 func (p *couple) settled(received [2]int64) {
 	p.Helper()
 	for _, c := range p.peers {
@@ -195,14 +195,14 @@ func (p *couple) settled(received [2]int64) {
 	}
 	for side, moved := range []int64{s.BytesUp - 1, s.BytesDown - 1} {
 		if moved > p.sent[side] || moved < received[1-side] {
-			p.Errorf("side %d sent %d bytes, the other got %d, and %d are said to have been moved", side,
+			p.Errorf("side %d sent %d bytes, the other side got %d, and %d were counted", side,
 				p.sent[side], received[1-side], moved)
 		}
 	}
 }
 
-// act has both peers do something, and checks what each then sees: all that the other sent before a FIN, and what
-// had reached the proxy before a RST; a FIN as a FIN and a RST as a RST.
+// act makes both peers act, and checks what each peer sees. A peer gets everything that the other sent before a FIN,
+// and at least what the proxy had before a RST. A FIN arrives as a FIN, and a RST as a RST.
 func (p *couple) act(acts [2]act, ended [2]bool) {
 	p.Helper()
 	for side, a := range acts {
@@ -214,7 +214,7 @@ func (p *couple) act(acts [2]act, ended [2]bool) {
 		switch {
 		case mine == rst || other == stay && !ended[1-side]:
 		case other == rst && ended[1-side]:
-			p.refused(side) // its end has been read
+			p.refused(side) // the end of the other peer was read before
 		case other == rst:
 			n, err := p.drain(side)
 			wantReset(p.T, err)
@@ -229,7 +229,7 @@ func (p *couple) act(acts [2]act, ended [2]bool) {
 			}
 		}
 	}
-	// One that stayed can still send to one that has only finished sending.
+	// A peer that stayed can still send to a peer that has only finished sending.
 	for side, mine := range acts {
 		if mine == stay && !ended[side] && acts[1-side] != rst {
 			p.peers[side].CloseWrite()
@@ -242,13 +242,13 @@ func (p *couple) act(acts [2]act, ended [2]bool) {
 	p.settled(received)
 }
 
-// Each thing that each peer may do, and both at once, in each state of a pair that relays.
+// In each state of a relaying pair, each peer does each possible act, and both act at once.
 func TestTCPEndsInEachState(t *testing.T) {
 	states := []struct {
 		name  string
 		set   func(p *couple)
-		ended [2]bool // which peers cannot send a FIN any more
-		long  bool    // and the mirror of another one, or both: not under faults, where all takes longest
+		ended [2]bool // peers that cannot send another FIN
+		long  bool    // skipped under faults, which are slow: a mirror or a mix of other states
 	}{
 		{"silent", func(p *couple) {}, [2]bool{}, false},
 		{"server full, buffers in memory", func(p *couple) { withoutPipes(p.engine); p.fill(clientSide) }, [2]bool{},
@@ -283,7 +283,7 @@ func TestTCPEndsInEachState(t *testing.T) {
 	}
 }
 
-// halfClose ends one direction, and waits until the other peer knows.
+// halfClose ends one direction, and waits until the other peer sees the end.
 func (p *couple) halfClose(side int) {
 	p.Helper()
 	p.peers[side].CloseWrite()
@@ -292,7 +292,8 @@ func (p *couple) halfClose(side int) {
 	}
 }
 
-// A pair whose server has reset waits a moment for its client to take what there is, whatever the client does.
+// If the server has reset, the pair waits for a moment so that the client can take the remaining bytes. It does not
+// matter what the client does.
 func TestTCPEndsWhileLingering(t *testing.T) {
 	for _, a := range []act{stay, fin, rst} {
 		t.Run("client "+a.String(), func(t *testing.T) {
@@ -320,7 +321,7 @@ func TestTCPEndsWhileLingering(t *testing.T) {
 	}
 }
 
-// A fullListener is one whose queue is full: it neither accepts nor refuses.
+// A fullListener has a full queue, so it neither accepts nor refuses.
 type fullListener struct {
 	*testing.T
 	fd   int
@@ -348,7 +349,7 @@ func newFullListener(t *testing.T) *fullListener {
 	}
 	at.Port = sa.(*unix.SockaddrInet4).Port
 	l.addr = netip.AddrPortFrom(loopback.Addr(), uint16(at.Port))
-	c := socket() // a queue of 0 has room for one
+	c := socket() // a queue of 0 holds one connection
 	if err := unix.Connect(c, at); err != nil && err != unix.EINPROGRESS {
 		t.Fatal(err)
 	}
@@ -361,13 +362,14 @@ func newFullListener(t *testing.T) *fullListener {
 	return l
 }
 
-// refuse has dials that wait be refused, when they ask again.
+// refuse makes waiting dials fail when they retransmit their SYN.
 func (l *fullListener) refuse() {
 	unix.Close(l.fd)
 	l.held = slices.DeleteFunc(l.held, func(fd int) bool { return fd == l.fd })
 }
 
-// accept makes room, takes the dial that waits, when it asks again, and returns what comes of it.
+// accept frees a slot in the queue and accepts the waiting dial when it retransmits its SYN. It returns what the dial
+// sends.
 func (l *fullListener) accept() string {
 	l.Helper()
 	accepted := func() (fd int) {
@@ -394,7 +396,7 @@ func (l *fullListener) accept() string {
 	}
 }
 
-// A client that has given up its request, or only finished it, while its endpoint has not answered yet.
+// A client gives up or finishes its request before its endpoint has answered the dial.
 func TestTCPEndsWhileConnecting(t *testing.T) {
 	t.Run("client FIN, then the endpoint answers", func(t *testing.T) {
 		forEachEngine(t, func(t *testing.T, h *house) {
@@ -424,7 +426,7 @@ func TestTCPEndsWhileConnecting(t *testing.T) {
 	t.Run("client RST", func(t *testing.T) {
 		forEachEngine(t, func(t *testing.T, h *house) {
 			l := newFullListener(t)
-			timeout := time.Second // portable goes on dialling until then
+			timeout := time.Second // the portable engine continues to dial until then
 			if h.options.Engine == EngineAuto {
 				timeout = time.Minute
 			}

@@ -21,7 +21,7 @@ func TestHistogramCountsIntoTheRightBucket(t *testing.T) {
 	}
 }
 
-// An activity is some of the statistics, summed up.
+// An Activity agrees with the Stats.
 func TestActivityIsOfTheStats(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.start()
@@ -34,7 +34,7 @@ func TestActivityIsOfTheStats(t *testing.T) {
 		}
 		exchange(t, dialTCP(t, h.Listeners()[0].Addr), "hello")
 		askOnce(t, dialUDP(t, h.Listeners()[1].Addr), "hello")
-		eventually(t, func() error { // an answer may be here before it is counted
+		eventually(t, func() error { // an answer may arrive before it is counted
 			got := map[string]Activity{}
 			h.EachActivity(func(service string, a Activity) { got[service] = a })
 			for _, s := range h.Snapshot() {

@@ -17,8 +17,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// A steppedLoop is a loop that turns only when the test has it turn, so that turns can be counted, and things can
-// happen between them.
+// A steppedLoop is an event loop that runs one turn at a time when the test asks for it. The test can count turns, and
+// act between them.
 type steppedLoop struct {
 	*testing.T
 	*eventLoop
@@ -26,8 +26,8 @@ type steppedLoop struct {
 	addr    netip.AddrPort
 }
 
-// newSteppedLoop returns a loop that listens for one service with the given endpoints. It turns by itself once the
-// test is over.
+// newSteppedLoop returns a loop that listens for one service with the given endpoints. After the test the loop runs by
+// itself.
 func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	t.Helper()
 	denied := newDenials(hclog.NewNullLogger())
@@ -45,7 +45,8 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	if err := errors.Join(err, e.budget.openListener(listenerDescriptors)); err != nil {
 		t.Fatal(err)
 	}
-	// Room for more than a share: accepted sockets have it from their listener. Forced if this user may.
+	// The receive buffer must hold more than a share, and accepted sockets inherit it from their listener. RCVBUFFORCE
+	// succeeds only for privileged users.
 	sys.SetOption(socket.(*loopTCP).fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 8<<20)
 	sys.SetOption(socket.(*loopTCP).fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
 	if err := socket.ProxyLoop(); err != nil {
@@ -59,13 +60,13 @@ func newSteppedLoop(t *testing.T, endpoints ...netip.AddrPort) *steppedLoop {
 	return &steppedLoop{T: t, eventLoop: l, service: s, addr: socket.Addr()}
 }
 
-// step is one turn, which does not wait.
+// step runs one turn, which does not wait for events.
 func (l *steppedLoop) step() {
 	l.post(func() {})
 	l.runTurn()
 }
 
-// stepUntil turns until ok.
+// stepUntil runs turns until ok returns true.
 func (l *steppedLoop) stepUntil(what string, ok func() bool) {
 	l.Helper()
 	eventually(l.T, func() error {
@@ -77,7 +78,7 @@ func (l *steppedLoop) stepUntil(what string, ok func() bool) {
 	})
 }
 
-// connected returns a client, and its pair that relays.
+// connected returns a client and its pair, which relays.
 func (l *steppedLoop) connected() (*net.TCPConn, *loopPair) {
 	l.Helper()
 	c := dialTCP(l.T, l.addr)
@@ -94,13 +95,13 @@ func (l *steppedLoop) connected() (*net.TCPConn, *loopPair) {
 	return c, pair
 }
 
-// waiting is how many bytes wait to be read from a socket.
+// waiting returns how many bytes wait to be read from a socket.
 func waiting(fd int32) int {
 	n, _ := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
 	return n
 }
 
-// endless writes until it cannot, and reads too.
+// endless writes until a write fails, and reads meanwhile.
 func endless(c *net.TCPConn) {
 	go io.Copy(io.Discard, c)
 	for b := make([]byte, 256<<10); ; {
@@ -110,8 +111,8 @@ func endless(c *net.TCPConn) {
 	}
 }
 
-// In one turn a direction moves its share and no more, by read and write as well as by splice. If its destination
-// was full and no longer is, there are two events, and it may have two.
+// In one turn a direction moves at most its share, by read and write as well as by splice. If its destination was full
+// and is not any more, there are two events, and the direction may move two shares.
 func TestLoopTurnMovesAShare(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -132,7 +133,7 @@ func TestLoopTurnMovesAShare(t *testing.T) {
 			c, p := l.connected()
 			go endless(c)
 			last := 0
-			eventually(t, func() error { // until there is as much as there may be
+			eventually(t, func() error { // until the socket's buffer is full
 				now := waiting(p.fd[clientSide])
 				if now == 0 || now != last {
 					last = now
@@ -148,7 +149,7 @@ func TestLoopTurnMovesAShare(t *testing.T) {
 					shares = 1
 				}
 				if sys.Faults {
-					shares = 3 // one event is not true
+					shares = 3 // one event may be injected
 				}
 				now := p.flows[clientSide].moved
 				if now-before > int64(shares*tt.share) {
@@ -158,13 +159,13 @@ func TestLoopTurnMovesAShare(t *testing.T) {
 				before = now
 			}
 			if before == 0 {
-				t.Error("nothing moved")
+				t.Error("no bytes moved")
 			}
 		})
 	}
 }
 
-// Whatever a busy pair does, in both directions, others move on in the very next turn.
+// A busy pair uses both directions, but other pairs still move their bytes in the very next turn.
 func TestLoopBusyPairStarvesNobody(t *testing.T) {
 	for _, pipes := range []int{0, maxPipes} {
 		t.Run(fmt.Sprint(pipes, " pipes"), func(t *testing.T) {
@@ -185,7 +186,7 @@ func TestLoopBusyPairStarvesNobody(t *testing.T) {
 			deadline := time.Now().Add(20 * time.Second)
 			limit, exchanges := 1, 100
 			if sys.Faults {
-				limit, exchanges = 200, 20 // what epoll tells may be held back
+				limit, exchanges = 200, 20 // faults may delay events of epoll
 			}
 			for i := range exchanges {
 				for side, c := range []*net.TCPConn{quiet, nil} {
@@ -203,14 +204,14 @@ func TestLoopBusyPairStarvesNobody(t *testing.T) {
 						}
 					}
 					if turns > limit {
-						t.Fatalf("exchange %d: %d turns until a byte moved that had arrived, want %d", i, turns, limit)
+						t.Fatalf("exchange %d: %d turns until an arrived byte moved, want %d", i, turns, limit)
 					}
 				}
 				io.ReadFull(quiet, make([]byte, 1))
 			}
 			for side := range busyPair.flows {
 				if busyPair.flows[side].moved < 1<<20 {
-					t.Errorf("the busy pair moved %d bytes from side %d, which shows nothing",
+					t.Errorf("the busy pair moved %d bytes from side %d, which proves nothing",
 						busyPair.flows[side].moved, side)
 				}
 			}

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// stuckPort is an address that neither accepts nor refuses: a listener whose queue is full.
+// stuckPort returns the address of a listener with a full queue, which neither accepts nor refuses.
 func stuckPort(t *testing.T) netip.AddrPort {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)

@@ -79,7 +79,8 @@ func TestTimingNextLook(t *testing.T) {
 	}
 }
 
-// A look that comes when nextLook says leads to an end, or to a later look: no connection is looked at without end.
+// If due is called at the time that nextLook returns, the connection ends or the next time is later. So no connection
+// is checked without end.
 func TestTimingGoesOn(t *testing.T) {
 	no := func() bool { return false }
 	for _, of := range []timing{
@@ -132,7 +133,7 @@ func TestLimitsOfSilence(t *testing.T) {
 	}
 }
 
-// No connection begins to age before its service has an age.
+// A connection's age counts from the moment at which its service got a MaxAge.
 func TestOldAt(t *testing.T) {
 	clock := time.Now()
 	a := &aging{age: 1000 * s1}
@@ -152,7 +153,7 @@ func TestNextPeerLook(t *testing.T) {
 	for _, tt := range []struct{ waited, want time.Duration }{
 		{0, peerLookEvery},
 		{time.Second, peerLookEvery},
-		{peerGoneAfter - 10*time.Second, 10 * time.Second}, // not later than it is gone
+		{peerGoneAfter - 10*time.Second, 10 * time.Second}, // not later than peerGoneAfter
 		{peerGoneAfter, time.Millisecond},
 	} {
 		if got := nextPeerLook(tt.waited); got != tt.want {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// broadcaster returns a socket of IPv4 that may broadcast.
+// broadcaster returns an IPv4 socket that may broadcast.
 func broadcaster(t *testing.T) *net.UDPConn {
 	t.Helper()
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
@@ -32,7 +32,7 @@ func broadcaster(t *testing.T) *net.UDPConn {
 	return c.(*net.UDPConn)
 }
 
-// settle returns when each loop has looked at what had come before.
+// settle waits until each loop has handled its earlier events.
 func (h *house) settle() {
 	if e, ok := h.engine.(*loopEngine); ok {
 		for range 3 {
@@ -43,8 +43,8 @@ func (h *house) settle() {
 	}
 }
 
-// What is broadcast to a listener is forwarded once, however many sockets the listener has inside, and the answer
-// leaves from an address of this host.
+// A datagram that is broadcast to a listener is forwarded once, however many sockets the listener has. The answer comes
+// from an address of this host.
 func TestUDPBroadcastIsForwardedOnce(t *testing.T) {
 	for _, listen := range []string{"0.0.0.0:0", "[::]:0", "127.255.255.255:0"} {
 		t.Run(listen, func(t *testing.T) {

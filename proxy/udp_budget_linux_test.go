@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A one-way session has no descriptor to give back, not even one that ends before its endpoint's name is resolved.
+// A one-way session has no descriptor to give back, even if it ends before its endpoint's name is resolved.
 func TestUDPOneWayByHostNameKeepsTheBudget(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Loops = 1
@@ -30,7 +30,7 @@ func TestUDPOneWayByHostNameKeepsTheBudget(t *testing.T) {
 	})
 }
 
-// A loop that makes room in another one takes what that has, and no more, however long the other takes to notice.
+// A loop that ends sessions of another loop takes only their descriptors, however late the other loop ends them.
 func TestUDPDescriptorsOfAnotherLoopAreTakenOnce(t *testing.T) {
 	onLoops(t, 2, func(t *testing.T, h *house) {
 		server := udpServer(t, func(b []byte) []byte {
@@ -43,7 +43,7 @@ func TestUDPDescriptorsOfAnotherLoopAreTakenOnce(t *testing.T) {
 		before := h.budget.taken()
 		shards := h.shards(t)
 		s := shards[0].socket.service.Load()
-		var clients [2][]*net.UDPConn // by the loop that they come to
+		var clients [2][]*net.UDPConn // by the loop that serves them
 		for len(clients[0]) == 0 || len(clients[1]) == 0 {
 			c, n := dialUDP(t, addr), s.at(0).sessions.Load()
 			query(t, c, "x")

@@ -34,7 +34,7 @@ func (h *house) onListener(f func(fds []int)) {
 	}
 }
 
-// A burst of answers has as much room as a burst of datagrams of clients.
+// A session's socket has the same receive buffer as its listener.
 func TestUDPSessionHasTheBufferOfItsListener(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP))
@@ -45,7 +45,7 @@ func TestUDPSessionHasTheBufferOfItsListener(t *testing.T) {
 		see := func(fd int) {
 			sessions++
 			if got := receiveBuffer(t, fd); got != want {
-				t.Errorf("a session's socket has %d bytes, want %d as the listener", got, want)
+				t.Errorf("the buffer of a session's socket has %d bytes, want %d as that of the listener", got, want)
 			}
 		}
 		switch e := h.engine.(type) {
@@ -76,14 +76,14 @@ func TestUDPSessionHasTheBufferOfItsListener(t *testing.T) {
 	})
 }
 
-// What the kernel drops at a listener is counted, and nothing else.
+// Exactly the datagrams that the kernel drops at a listener are counted.
 func TestUDPCountsWhatTheKernelDrops(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		h.options.Hold = true // so that nobody reads
+		h.options.Hold = true // so that no goroutine reads
 		addr := h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP))
 		h.onListener(func(fds []int) {
 			for _, fd := range fds {
-				sys.SetOption(int32(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1) // the kernel gives some
+				sys.SetOption(int32(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1) // the kernel gives its minimum
 			}
 		})
 		const sent = 100

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// clientsOf returns n clients of addr whose sessions are with the endpoint that answers as the name, and as many with
-// others.
+// clientsOf returns n clients whose sessions are with the endpoint that answers with name, and n clients with other
+// endpoints.
 func clientsOf(t *testing.T, addr func() *net.UDPConn, name string, n int) (its, others []*net.UDPConn) {
 	t.Helper()
 	for len(its) < n || len(others) < n {
@@ -24,7 +24,7 @@ func clientsOf(t *testing.T, addr func() *net.UDPConn, name string, n int) (its,
 	return its, others
 }
 
-// eject has the endpoint with this ID fail once for a client, which ejects it.
+// eject reports a failed dial to the endpoint with this ID, which ejects it.
 func (h *house) eject(id string) {
 	h.Helper()
 	for range 100 {
@@ -44,8 +44,8 @@ func (h *house) eject(id string) {
 	h.Fatalf("%s is never picked", id)
 }
 
-// The sessions of an endpoint that is ejected go on with another one at their next datagram, and none of these is lost.
-// Those of others stay. The endpoint still answers here, which shows that it is not asked.
+// Sessions of an ejected endpoint move to another endpoint at their next datagram, which is not lost. Sessions of other
+// endpoints stay. The ejected endpoint still answers here, so an answer from it would show that it was used.
 func TestUDPSessionsOfAnEjectedEndpointAreRepicked(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		a, b, c := udpServer(t, says("a")), udpServer(t, says("b")), udpServer(t, says("c"))
@@ -55,7 +55,7 @@ func TestUDPSessionsOfAnEjectedEndpointAreRepicked(t *testing.T) {
 		h.eject(a.String())
 		for i, conn := range ejected {
 			if got := askOnce(t, conn, "y"); got == "a:y" {
-				t.Errorf("client %d was sent to the endpoint that is ejected", i)
+				t.Errorf("client %d was sent to the ejected endpoint", i)
 			}
 		}
 		for _, conn := range others {
@@ -67,7 +67,7 @@ func TestUDPSessionsOfAnEjectedEndpointAreRepicked(t *testing.T) {
 	})
 }
 
-// A service that ignores ejections, always or because too many are ejected, keeps its sessions.
+// A service keeps its sessions if it ignores ejections, always or because too many endpoints are ejected.
 func TestUDPSessionsStayWhereEjectionsAreIgnored(t *testing.T) {
 	for _, o := range []lb.Options{{Network: lb.UDP, MaxFails: -1}, {Network: lb.UDP, MinAvailable: 60}} {
 		t.Run(fmt.Sprint(o.MaxFails), func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestUDPSessionsStayWhereEjectionsAreIgnored(t *testing.T) {
 	}
 }
 
-// The session that tries an endpoint which was ejected stays with it for more than its first datagram.
+// A session that tries an ejected endpoint again stays with it after its first datagram.
 func TestUDPSessionThatTriesAnEndpointStays(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{Network: lb.UDP})
@@ -102,14 +102,14 @@ func TestUDPSessionThatTriesAnEndpointStays(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer server.Close() // it is silent, so the trial goes on
+		defer server.Close() // the server is silent, so the trial goes on
 		a := server.LocalAddr().(*net.UDPAddr).AddrPort()
 		addr := h.serve(Service{Protocol: UDP}, a, udpServer(t, says("b")))
 		h.eject(a.String())
 		buf := make([]byte, 10)
 		clients := map[string]*net.UDPConn{}
 		var tries *net.UDPConn
-		eventually(t, func() error { // sessions are with b until the ejection's time is over
+		eventually(t, func() error { // sessions are with b until the ejection ends
 			name := fmt.Sprint(len(clients))
 			clients[name] = dialUDP(t, addr)
 			clients[name].Write([]byte(name))

@@ -14,11 +14,11 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// onLoops runs a test with so many event loops.
+// onLoops runs a test with the given number of event loops.
 func onLoops(t *testing.T, loops int, test func(t *testing.T, h *house)) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		if h.options.Engine != EngineAuto {
-			t.Skip("this is about loops")
+			t.Skip("this test is about event loops")
 		}
 		h.options.Loops = loops
 		test(t, h)
@@ -37,8 +37,8 @@ func setUDP(t *testing.T, c *net.UDPConn, level, option, value int) {
 	}
 }
 
-// A client that has the kernel cut what it sends (UDP_SEGMENT, as QUIC libraries do) loses nothing and nothing is
-// joined, whether or not its endpoint's answers are cut too; and so with sizes that do not divide.
+// A client may let the kernel segment its data (UDP_SEGMENT, as QUIC libraries do). It loses no datagram, and no
+// datagrams are joined, even if the last segment is shorter.
 func TestUDPSegmentedDatagramsArriveOneByOne(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		for _, tt := range []struct{ segment, total int }{{100, 1000}, {1000, 8500}, {1400, 1400 * 40},
@@ -57,7 +57,7 @@ func TestUDPSegmentedDatagramsArriveOneByOne(t *testing.T) {
 				for rest := sent; len(rest) > 0; {
 					want := rest[:min(tt.segment, len(rest))]
 					if got := receive(t, c); got != string(want) {
-						t.Fatalf("got %d bytes, want %d others", len(got), len(want))
+						t.Fatalf("got %d bytes, want %d different ones", len(got), len(want))
 					}
 					rest = rest[len(want):]
 				}
@@ -66,8 +66,8 @@ func TestUDPSegmentedDatagramsArriveOneByOne(t *testing.T) {
 	})
 }
 
-// An endpoint that sends bursts has its answers joined on the way in and cut again on the way out, and the client
-// cannot tell.
+// The answers of an endpoint that sends bursts are joined on the way in and segmented on the way out. The client gets
+// the same datagrams.
 func TestUDPBurstsOfAnswersKeepTheirBounds(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
@@ -111,7 +111,7 @@ func TestUDPBurstsOfAnswersKeepTheirBounds(t *testing.T) {
 	})
 }
 
-// Where each datagram has to be counted, a burst is not taken for one.
+// If each datagram must be counted, a burst does not count as one.
 func TestUDPRequestsSpreadABurst(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP, Requests: 1}, udpServer(t, says("a")), udpServer(t, says("b")))
@@ -128,8 +128,8 @@ func TestUDPRequestsSpreadABurst(t *testing.T) {
 	})
 }
 
-// A burst that needs more sessions than there may be arrives all the same: what a session has is sent before it
-// makes room.
+// A burst that needs more sessions than MaxSessions still arrives, because a session sends its datagrams before it
+// ends.
 func TestUDPBurstOfMoreSessionsThanThereMayBe(t *testing.T) {
 	for _, responses := range []int{-1, 0} {
 		t.Run(fmt.Sprint(responses, " responses"), func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestUDPBurstOfMoreSessionsThanThereMayBe(t *testing.T) {
 				setUDP(t, c, unix.SOL_UDP, unix.UDP_SEGMENT, 10)
 				c.Write(make([]byte, 400))
 				eventually(t, equals("datagrams arrived", got.Load, 40))
-				// They are counted once they are sent.
+				// Datagrams are counted when they have been sent.
 				eventually(t, equals("datagrams up", func() int64 { return h.stats().DatagramsUp }, 40))
 				if s := h.stats(); s.DatagramsUp != 40 || s.DatagramsDropped != 0 ||
 					s.SessionsEvicted+s.SessionsActive < 40 && responses == 0 {
@@ -153,8 +153,8 @@ func TestUDPBurstOfMoreSessionsThanThereMayBe(t *testing.T) {
 	}
 }
 
-// One-way sessions share what connects them to their endpoint, its resolved name too: with requests = 1 each
-// datagram would be looked up.
+// One-way sessions share the socket to their endpoint and its resolved name. Otherwise, with Requests 1, each datagram
+// would cause a lookup.
 func TestUDPOneWayResolvesOnce(t *testing.T) {
 	onLoops(t, 1, func(t *testing.T, h *house) {
 		var got atomic.Int64
@@ -164,7 +164,7 @@ func TestUDPOneWayResolvesOnce(t *testing.T) {
 			{ID: "name", Host: "localhost", Addr: netip.AddrPortFrom(netip.Addr{}, server.Port())},
 		}}})
 		c := dialUDP(t, addr)
-		eventually(t, func() error { // localhost may be ::1 first, where nobody listens
+		eventually(t, func() error { // localhost may be ::1 first, where no process listens
 			c.Write([]byte("x"))
 			if got.Load() == 0 {
 				return errPending
@@ -172,7 +172,7 @@ func TestUDPOneWayResolvesOnce(t *testing.T) {
 			return nil
 		})
 		eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
-		h.engine.(*loopEngine).cancel() // all lookups fail now
+		h.engine.(*loopEngine).cancel() // all lookups fail from here on
 		failed := h.stats().DialsFailed
 		for i := range 20 {
 			before := got.Load()
@@ -187,8 +187,8 @@ func TestUDPOneWayResolvesOnce(t *testing.T) {
 	})
 }
 
-// All loops' sockets are of one listener: nobody else, another Lictor for one, can take a share of its clients
-// unnoticed.
+// The sockets of all loops belong to one listener. Another process, such as another Lictor, cannot take a share of its
+// clients.
 func TestUDPAddressInUse(t *testing.T) {
 	onLoops(t, 4, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP, Listen: listen(freePort(t, UDP))}, udpServer(t, echoUDP))
@@ -197,7 +197,7 @@ func TestUDPAddressInUse(t *testing.T) {
 		defer o.Proxier.Close()
 		err := o.Apply([]Service{{Name: "s", Protocol: UDP, Listen: []netip.AddrPort{addr}}})
 		if err == nil {
-			t.Fatal("two listen on one address")
+			t.Fatal("two processes may listen on one address")
 		}
 		if n := len(o.Listeners()); n != 0 {
 			t.Errorf("got %d listeners after an error, want 0", n)
@@ -209,8 +209,8 @@ func TestUDPAddressInUse(t *testing.T) {
 	})
 }
 
-// Services that let the kernel choose a port get one each: sockets that may share their port could be given another
-// listener's.
+// Services with port 0 get different ports, although sockets that share their port could get the port of another
+// listener.
 func TestUDPChosenPortsAreDistinct(t *testing.T) {
 	onLoops(t, 2, func(t *testing.T, h *house) {
 		h.start()
@@ -235,7 +235,7 @@ func TestUDPChosenPortsAreDistinct(t *testing.T) {
 	})
 }
 
-// The bound on sessions, and who has to go, hold for all loops together.
+// MaxSessions counts the sessions of all loops together, and so does the choice of the session to end.
 func TestUDPSessionsOfAllLoopsAreBoundedTogether(t *testing.T) {
 	onLoops(t, 4, func(t *testing.T, h *house) {
 		addr := h.serve(Service{Protocol: UDP, MaxSessions: 20}, udpServer(t, echoUDP))
@@ -254,13 +254,13 @@ func TestUDPSessionsOfAllLoopsAreBoundedTogether(t *testing.T) {
 		}
 		for _, d := range h.shards(t) {
 			if q := d.holding.Load(); q.count != q.held.Load() {
-				t.Errorf("a shard has %d descriptors, and %d of them are not owed", q.count, q.held.Load())
+				t.Errorf("a shard holds %d descriptors, and %d of them are not owed", q.count, q.held.Load())
 			}
 		}
 	})
 }
 
-// shards are the shards of the only listener, whose loops wait.
+// shards returns the shards of the only listener, after their loops have handled their earlier events.
 func (h *house) shards(t *testing.T) []*udpShard {
 	h.Proxier.mu.Lock()
 	defer h.Proxier.mu.Unlock()
@@ -275,7 +275,7 @@ func (h *house) shards(t *testing.T) []*udpShard {
 	return nil
 }
 
-// While the budget is used up by sessions of other loops, a new client still gets one: theirs ends.
+// If sessions of other loops use up the budget, a new client still gets a session, and one of theirs ends.
 func TestUDPDescriptorsMoveBetweenLoops(t *testing.T) {
 	onLoops(t, 2, func(t *testing.T, h *house) {
 		h.options.MaxDescriptors = 16
@@ -293,7 +293,7 @@ func TestUDPDescriptorsMoveBetweenLoops(t *testing.T) {
 	})
 }
 
-// Nothing is allocated for a datagram of a live session, nor for its answer.
+// A datagram of a live session and its answer cause no allocation.
 func TestUDPLoopAllocatesNothing(t *testing.T) {
 	onLoops(t, 1, func(t *testing.T, h *house) {
 		server := udpServer(t, echoUDP)
@@ -312,7 +312,7 @@ func TestUDPLoopAllocatesNothing(t *testing.T) {
 		exchange(c)()
 		base := testing.AllocsPerRun(200, exchange(direct)) // the server allocates
 		if n := testing.AllocsPerRun(200, exchange(c)); n > base {
-			t.Errorf("an exchange allocates %v times, %v without Lictor", n, base)
+			t.Errorf("an exchange makes %v allocations, %v without Lictor", n, base)
 		}
 	})
 }

@@ -16,19 +16,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A udpClient sends datagrams whose contents follow from who sent them and which they are, alone and in bursts that
-// the kernel cuts, and checks that all that comes back is its own and whole: the model.
+// A udpClient sends datagrams alone and in bursts that the kernel segments. Their contents depend on the client and the
+// datagram's number, so the client can check that each answer is its own and complete.
 type udpClient struct {
 	id             byte
 	conn           *net.UDPConn
 	rnd            *rand.Rand
 	next           uint32
 	mu             sync.Mutex
-	sizes          map[uint32]int // of what was sent
+	sizes          map[uint32]int // sizes of the datagrams that were sent
 	sent, received int64
 }
 
-const udpHeader = 5 // id and place; shorter datagrams are the id only, over and over
+const udpHeader = 5 // id and number; a shorter datagram repeats the id
 
 func (c *udpClient) fill(b []byte, place uint32) {
 	for i := range b {
@@ -43,7 +43,7 @@ func (c *udpClient) fill(b []byte, place uint32) {
 	}
 }
 
-// play sends something.
+// play sends one or more datagrams.
 func (c *udpClient) play(t *testing.T) {
 	sizes := []int{0, 1, udpHeader, 60, 512, 1200, 1472, 9000, 40000, 65507}
 	size, n := sizes[c.rnd.IntN(len(sizes))], 1
@@ -73,7 +73,7 @@ func (c *udpClient) play(t *testing.T) {
 	}
 }
 
-// check reads until the client is closed, and returns what was wrong.
+// check reads and checks answers until the client is closed. It returns the first error.
 func (c *udpClient) check() error {
 	buf, want := make([]byte, maxDatagram), make([]byte, maxDatagram)
 	for {
@@ -101,7 +101,7 @@ func (c *udpClient) check() error {
 	}
 }
 
-// A udpFlock is endpoints that answer with what they get, and now and then are not there, or are not known.
+// A udpFlock is a set of echoing endpoints, which sometimes are closed or unknown to the balancer.
 type udpFlock struct {
 	*house
 	addrs   []netip.AddrPort
@@ -112,7 +112,7 @@ type udpFlock struct {
 
 func (f *udpFlock) open(i int) {
 	if i == len(f.addrs) {
-		// Not a port that a session may get while the endpoint is not there.
+		// freePort returns no port that a session could get while the endpoint is closed.
 		f.addrs, f.conns = append(f.addrs, freePort(f.T, UDP)), append(f.conns, nil)
 	}
 	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(f.addrs[i]))
@@ -135,11 +135,11 @@ func (f *udpFlock) open(i int) {
 	})
 }
 
-// churn changes something.
+// churn reopens one endpoint, or changes the set of known endpoints.
 func (f *udpFlock) churn(rnd *rand.Rand) {
 	if i := rnd.IntN(len(f.addrs)); rnd.IntN(2) == 0 {
 		f.conns[i].Close()
-		time.Sleep(2 * time.Millisecond) // in which it refuses
+		time.Sleep(2 * time.Millisecond) // the endpoint refuses meanwhile
 		f.open(i)
 		return
 	}
@@ -152,8 +152,8 @@ func (f *udpFlock) churn(rnd *rand.Rand) {
 	f.endpoints("s", known...)
 }
 
-// Whatever clients send and endpoints do: what a client gets is its own and whole, counters agree with what both
-// ends saw, and nothing is left when all is quiet.
+// Clients and endpoints act at random. Each client gets only its own complete answers, the counters agree with both
+// ends, and no session remains at the end.
 func TestUDPRandom(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -233,7 +233,7 @@ func randomUDP(t *testing.T, h *house, s Service) {
 		st.DatagramsDown > f.got.Load() {
 		t.Errorf("sent %d, arrived %d, received %d, counted %+v", sent, f.got.Load(), received, st)
 	}
-	// Where sessions are few, answers may come too late for theirs.
+	// If MaxSessions is low, answers may come after their session has ended.
 	if f.got.Load() == 0 || received == 0 && s.Responses >= 0 && s.MaxSessions == 0 || received > 0 && s.Responses < 0 {
 		t.Errorf("%d datagrams arrived and %d answers", f.got.Load(), received)
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Urgent data arrives in its place, and does not stop what comes behind it.
+// Urgent data arrives in its place in the stream, and the bytes behind it arrive too.
 func TestTCPUrgentDataStaysInTheStream(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		got := make(chan string, 1)

@@ -13,12 +13,12 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// lookOften makes looks at whether peers answer frequent. It is for the process of testnet.Inside only: nothing is
-// running yet that reads what it sets.
+// lookOften makes peer checks frequent. Only the process of testnet.Inside may call it, before anything runs that reads
+// these variables.
 func lookOften() { peerGoneAfter, peerLookEvery = 500*time.Millisecond, 50*time.Millisecond }
 
-// hostAt returns a listener on an address of its own. When vanish is called, nothing comes back from there any more, as
-// if the host had lost its power.
+// hostAt returns a listener on its own address. After vanish, no packet comes from that address any more, as if the
+// host had lost its power.
 func hostAt(t *testing.T, last byte) (l *net.TCPListener, vanish func()) {
 	t.Helper()
 	at := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 99, 0, last}), 32)
@@ -31,8 +31,8 @@ func hostAt(t *testing.T, last byte) (l *net.TCPListener, vanish func()) {
 	return l, func() { testnet.RemoveAddress(t, "lo", at) }
 }
 
-// A connection ends when the host of a peer has vanished, though something is on its way to it, which keeps keep-alive
-// from finding out.
+// If the host of an endpoint vanishes while sent bytes are unacknowledged, the connection ends. Keep-alive does not
+// detect this.
 func TestPeerVanishesWithBytesInFlight(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
@@ -57,7 +57,7 @@ func TestPeerVanishesWithBytesInFlight(t *testing.T) {
 	})
 }
 
-// The same for a client's host.
+// If the host of a client vanishes while sent bytes are unacknowledged, the connection ends.
 func TestClientVanishesWithBytesInFlight(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
@@ -92,7 +92,7 @@ func TestClientVanishesWithBytesInFlight(t *testing.T) {
 	})
 }
 
-// A peer that is well and takes nothing for long answers the kernel's probes. It keeps its connection.
+// A healthy peer that reads nothing for a long time answers the kernel's probes, so it keeps its connection.
 func TestPeerThatTakesNothingIsNotGone(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
@@ -112,7 +112,7 @@ func TestPeerThatTakesNothingIsNotGone(t *testing.T) {
 		}
 		defer func() { _ = server.Close() }()
 		sent, chunk := 0, make([]byte, 64<<10)
-		for { // until nothing moves
+		for { // until no bytes move
 			_ = c.SetWriteDeadline(time.Now().Add(4 * peerGoneAfter))
 			n, err := c.Write(chunk)
 			sent += n
@@ -120,7 +120,7 @@ func TestPeerThatTakesNothingIsNotGone(t *testing.T) {
 				break
 			}
 		}
-		time.Sleep(4 * peerGoneAfter) // that nothing happens takes time
+		time.Sleep(4 * peerGoneAfter) // longer than peerGoneAfter, so that the check could end the connection
 		if err := c.CloseWrite(); err != nil {
 			t.Fatal(err)
 		}
@@ -131,8 +131,7 @@ func TestPeerThatTakesNothingIsNotGone(t *testing.T) {
 	})
 }
 
-// vanishes has the host of gone vanish while something that other has sent is on its way there, and waits until other
-// is reset.
+// vanishes makes the host of gone vanish while bytes from other are on their way to it. It waits until other is reset.
 func vanishes(t *testing.T, vanish func(), gone, other *net.TCPConn) {
 	t.Helper()
 	exchangeWith(t, gone, other)

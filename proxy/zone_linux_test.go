@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testnet"
 )
 
-// The zone of a link-local address is the name of an interface, or its number. Listeners and endpoints take both.
+// The zone of a link-local address is the name of an interface or its number. Listeners and endpoints accept both.
 func TestZonesByNameAndNumber(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
