@@ -10,8 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// PlainListener returns a listener that accepts connections from l. It uses accept(2) where the system denies
-// accept4(2), which package net needs. Close closes l.
+// PlainListener returns a listener that accepts connections from l. PlainListener uses accept(2) where the system
+// denies accept4(2), which package net needs. Close closes l.
 func PlainListener(l net.Listener) net.Listener { return &plainListener{Listener: l} }
 
 type plainListener struct {
@@ -62,8 +62,8 @@ func (l *plainListener) plain() *os.File {
 	return l.file
 }
 
-// goPlain switches to accept(2) for all further connections. It returns the socket to accept from, or nil if that is
-// not possible.
+// goPlain switches to accept(2) for all further connections. goPlain returns the socket to accept from, or nil if that
+// is not possible.
 func (l *plainListener) goPlain() *os.File {
 	l.mu.Lock()
 	defer l.mu.Unlock()

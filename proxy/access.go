@@ -17,7 +17,7 @@ type AccessRecord struct {
 	Endpoint lb.Endpoint // zero if no endpoint was reached
 	Ended    time.Time   // time of the end
 	// Connect is the time from the arrival of a TCP client until an endpoint was reached, including failed attempts
-	// with other endpoints. Zero means that no endpoint was reached.
+	// with other endpoints. A Connect of zero means that no endpoint was reached.
 	Connect  time.Duration
 	Duration time.Duration // from its begin to its end
 	Up, Down int64         // bytes to the endpoint and from the endpoint
@@ -26,7 +26,8 @@ type AccessRecord struct {
 	DatagramsUp, DatagramsDown int64 // UDP: datagrams to the endpoint and from the endpoint
 }
 
-// Reasons for the end of a TCP connection. They say which side ended it first, and whether by a close or by a failure.
+// Reasons for the end of a TCP connection. Each reason says which side ended the connection first, and whether by a
+// close or by a failure.
 const (
 	ReasonUnserved       = "unserved"         // no endpoint was reached
 	ReasonPerClient      = "per-client limit" // the client was at its limit, see Service.MaxPerClient
@@ -62,10 +63,10 @@ type accessTap struct {
 	to atomic.Pointer[func(AccessRecord)]
 }
 
-// wanted reports whether a function receives records. A nil accessTap wants none.
+// wanted reports whether a function receives records. A nil accessTap wants no records.
 func (t *accessTap) wanted() bool { return t != nil && t.to.Load() != nil }
 
-// set replaces the function that receives records. Nil removes it.
+// set replaces the function that receives records. A nil f removes the function.
 func (t *accessTap) set(f func(AccessRecord)) {
 	if f == nil {
 		t.to.Store(nil)

@@ -8,15 +8,16 @@ import (
 	"time"
 )
 
-// Alive returns nil if everything that clients depend on makes progress: the event loops, or the goroutines that accept
-// clients and the locks that they share; and the lock of the Proxier. Otherwise the error has a line for each part that
-// has made no progress for patience. Alive waits no longer than patience. It reports a part at once if that part has
-// not answered an earlier call. However often Alive is called, a stuck part costs at most one goroutine.
+// Alive returns nil if everything that clients depend on makes progress. These parts are the lock of the Proxier and
+// the event loops; without event loops, the goroutines that accept clients and their shared locks. The error of Alive
+// has a line for each part that has made no progress for patience. Alive waits no longer than patience. Alive reports a
+// part at once if that part has not answered an earlier call. However often Alive is called, a stuck part costs at most
+// one goroutine.
 //
 // Some parts are not waited for, so only a later call finds them stuck. EnginePortable accepts clients in goroutines of
-// their own. Such a goroutine is stuck if two calls, at least patience apart, find it busy with the same client. The
-// lock of the Proxier is stuck if it cannot be taken for four times patience, because to apply tens of thousands of
-// listeners takes seconds.
+// their own. A goroutine of EnginePortable is stuck if two calls, at least patience apart, find it busy with the same
+// client. The lock of the Proxier is stuck if it cannot be taken for four times patience. The limit is that long
+// because Apply takes seconds for tens of thousands of listeners.
 func (p *Proxier) Alive(patience time.Duration) error {
 	var questions []question
 	for _, one := range p.engine.pulses() {

@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// A budget divides the file descriptors of the process among its services. Each service has a share, and all listeners
-// together have one share.
+// A budget divides the file descriptors of the process among its services. Each service has a share of the descriptors,
+// and all listeners together have one share.
 //
 // reserve keeps some descriptors of the process's limit for everything that is not traffic. The rest is total. The
 // invariant of a budget is:
@@ -17,10 +17,10 @@ import (
 //	total = common + the sum of max(taken, floor) over all shares
 //
 // The invariant holds whenever no operation is in progress. An operation takes from one term before it adds to another.
-// So during an operation the right side may be below total, but it is never above. No descriptor is given twice.
+// During an operation the right side may be below total, but is never above. No descriptor is given twice.
 //
 // What a share takes up to its floor is set aside for it. What it takes above its floor comes from common, for which
-// all shares compete. It follows:
+// all shares compete. The invariant implies:
 //
 //   - All shares together never take more than total.
 //   - A share below its floor gets its next descriptor at once, whatever the other shares have taken.
@@ -33,9 +33,9 @@ import (
 //   - A TCP service below its equal part does not wait while a UDP service is above its equal part: UDP sessions end
 //     for it.
 //
-// Each UDP session also takes a local port, and there may be fewer ports than descriptors. Ports are not counted. When
-// the kernel has no port left, a UDP session ends: the one that has been idle longest, of all services that have more
-// sessions than their floor of ports. Ports are divided into floors like descriptors.
+// Each UDP session also takes a local port, and there may be fewer ports than descriptors. Ports are not counted. Each
+// service has a floor of ports, computed like the floor of descriptors. When the kernel has no port left, the UDP
+// session that has been idle longest ends, of all services above their floor of ports.
 //
 // taken counts these descriptors:
 //
@@ -116,7 +116,7 @@ func MaxLookups(descriptors int64) int {
 }
 
 // reserve returns how many descriptors of limit are kept from traffic, and how many pipes each loop may have. kept
-// includes the descriptors of the pipes. Zero loops means the portable engine, which has one pool of pipes.
+// includes the descriptors of the pipes. A loops of zero means the portable engine, which has one pool of pipes.
 func reserve(limit int64, loops int) (kept int64, pipes int) {
 	pools, most := int64(1), int64(maxPipes)
 	if loops > 0 {
@@ -192,7 +192,7 @@ func divided(total, n int64) (equal, floor int64) {
 	return equal, min(max(equal/2, min(equal, pairDescriptors)), maxFloor)
 }
 
-// openListener takes n descriptors for a listener. Its error says what the operator can change.
+// openListener takes n descriptors for a listener. The error of openListener says what the operator can change.
 func (b *budget) openListener(n int64) error {
 	if b.listeners.draw(n, 0, ahead) {
 		return nil

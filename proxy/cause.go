@@ -24,8 +24,8 @@ func isRefusal(err error) bool {
 	return errors.As(err, &errno) && isRefusalErrno(errno)
 }
 
-// isRefusalErrno is isRefusal for the bare error of a system call. It does not allocate, so it may be called for each
-// datagram.
+// isRefusalErrno is isRefusal for the bare error of a system call. isRefusalErrno does not allocate, so it may be
+// called for each datagram.
 func isRefusalErrno(err syscall.Errno) bool {
 	return err == syscall.ECONNREFUSED || err == syscall.EHOSTUNREACH || err == syscall.ENETUNREACH
 }
@@ -33,7 +33,7 @@ func isRefusalErrno(err syscall.Errno) bool {
 // A Refusal is the reason why a client got no endpoint.
 type Refusal int
 
-// The reasons.
+// The reasons why a client got no endpoint.
 const (
 	RefusedUnknown     Refusal = iota // nothing is known of the service yet
 	RefusedNoEndpoints                // the service has no endpoints

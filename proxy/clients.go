@@ -23,8 +23,8 @@ type clientCount struct {
 // is dropped.
 const manySpent = 64
 
-// enter counts one more for the client at src. It returns false if the client is at limit already. Zero limit means no
-// limit.
+// enter counts one more for the client at src. enter returns false if the client has reached limit already. A limit of
+// zero means any number.
 func (c *clientCount) enter(src netip.Addr, limit int) bool {
 	client := lb.ClientOf(src)
 	c.mu.Lock()
@@ -69,9 +69,9 @@ func (c *clientCount) setForeign(counts map[netip.Addr]int) {
 // errClientLimit refuses a client that is at its limit of connections.
 var errClientLimit = errors.New("the client has as many connections as max_connections_per_client allows")
 
-// countClient counts a connection or session of the client at src if the service has a limit. It returns ok false if
-// the client is at the limit. If counted is true, the caller must call uncount when the connection or session has
-// ended.
+// countClient counts a connection or session of the client at src if the service has a limit. countClient returns ok
+// false if the client is at the limit. If counted is true, the caller must call uncount when the connection or session
+// has ended.
 func (s *service) countClient(src netip.AddrPort) (counted, ok bool) {
 	limit := s.spec.Load().MaxPerClient
 	if limit <= 0 {
@@ -92,7 +92,8 @@ func (s *service) uncount(src netip.AddrPort) {
 	s.uncounted.call()
 }
 
-// A callback is a function that can be replaced while it is called concurrently. A nil or zero callback does nothing.
+// A callback is a function that can be replaced while it is called concurrently. A callback that is nil or not set does
+// nothing.
 type callback struct{ f atomic.Pointer[func()] }
 
 func (c *callback) call() {
@@ -119,8 +120,8 @@ func (p *Proxier) ClientCounts() map[string]map[netip.Addr]int {
 }
 
 // SetForeignClients replaces the counts of a service's clients in other processes. MaxPerClient includes these counts.
-// SetForeignClients keeps a reference to counts, which must not change afterwards. It does nothing if there is no such
-// service.
+// SetForeignClients keeps a reference to counts, which must not change afterwards. SetForeignClients does nothing if
+// there is no such service.
 func (p *Proxier) SetForeignClients(service string, counts map[netip.Addr]int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

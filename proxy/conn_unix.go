@@ -10,14 +10,15 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// This file asks the kernel for the state of a connection of package net.
+// This file asks the kernel for the state of connections of package net.
 
-// connGone reports whether the kernel considers the connection closed. It returns false where the system does not tell.
+// connGone reports whether the kernel considers the connection closed. connGone returns false where the system does not
+// tell.
 func connGone(c *net.TCPConn) bool { return isTrueOf(c, sys.Gone) }
 
-// connDeserted waits until the client closes or resets the connection, or the read deadline passes. It returns nil if
-// the deadline passes first. It also returns nil as soon as the client has sent data, because an end behind unread data
-// cannot be seen.
+// connDeserted waits until the client closes or resets the connection, or the read deadline passes. connDeserted
+// returns nil if the deadline passes first. connDeserted also returns nil as soon as the client has sent data, because
+// an end behind unread data cannot be seen.
 func connDeserted(c *net.TCPConn) (gone *clientError) {
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -42,7 +43,7 @@ func connReadable(c syscall.Conn) bool { return isTrueOf(c, sys.Readable) }
 // connWritable reports whether a write to c would succeed or fail at once.
 func connWritable(c syscall.Conn) bool { return isTrueOf(c, sys.Writable) }
 
-// isTrueOf calls ask with the descriptor of c. It returns false if c is closed.
+// isTrueOf calls ask with the descriptor of c. isTrueOf returns false if c is closed.
 func isTrueOf(c syscall.Conn, ask func(fd int) bool) (is bool) {
 	if raw, err := c.SyscallConn(); err == nil {
 		_ = raw.Control(func(fd uintptr) { is = ask(int(fd)) })
@@ -58,8 +59,8 @@ func connUnanswered(c *net.TCPConn) (waited time.Duration) {
 	return waited
 }
 
-// connUnsent returns how many bytes written to c its peer has not acknowledged. It returns 0 where the system does not
-// tell.
+// connUnsent returns how many bytes written to c its peer has not acknowledged. connUnsent returns 0 where the system
+// does not tell.
 func connUnsent(c *net.TCPConn) int {
 	raw, err := c.SyscallConn()
 	if err != nil {

@@ -29,7 +29,7 @@ type Connection struct {
 // ConnectionState is the stage of a Connection.
 type ConnectionState string
 
-// The states.
+// The states of a Connection.
 const (
 	ConnectionWaiting    ConnectionState = "waiting"     // for a free slot at an endpoint
 	ConnectionConnecting ConnectionState = "connecting"  // dials an endpoint or looks up its host name

@@ -15,7 +15,8 @@ type Denied struct {
 	Instead string // what Lictor does without the call
 }
 
-// Denied returns the system calls and socket options that are known to be denied to this process. Nil means none.
+// Denied returns the system calls and socket options that are known to be denied to this process. Denied returns nil if
+// none is denied.
 func (p *Proxier) Denied() []Denied { return deniedCalls(p.denied) }
 
 func deniedCalls(d *sys.Denials) (all []Denied) {
@@ -27,7 +28,7 @@ func deniedCalls(d *sys.Denials) (all []Denied) {
 	return all
 }
 
-// newDenials returns an empty set. Each denial is logged once, with what Lictor does instead.
+// newDenials returns an empty set. Each call that the system denies is logged once, with what Lictor does instead.
 func newDenials(log hclog.Logger) *sys.Denials {
 	return &sys.Denials{OnDenial: func(c sys.Call, err syscall.Errno) {
 		log.Warn("the system denies a call", "call", c.String(), "error", err, "instead", insteadOf[c])

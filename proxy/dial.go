@@ -30,7 +30,7 @@ type dialer struct {
 	untaken  []byte      // bytes of the client that no tried endpoint has taken; see portablePair
 }
 
-// dial connects to the next endpoint that answers. It tries up to maxDials endpoints, each for at most the service's
+// dial connects to the next endpoint that answers. dial tries up to maxDials endpoints, each for at most the service's
 // connect timeout. The error is a clientError or has the errors of all attempts. The caller must call Done on the
 // endpoint.
 func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {

@@ -2,8 +2,8 @@ package proxy
 
 import "sync"
 
-// A dropCount counts the datagrams that the kernel drops at a listener. It asks the kernel only for a snapshot or a
-// reload, so it costs nothing for each datagram.
+// A dropCount counts the datagrams that the kernel drops at a listener. A dropCount asks the kernel only for a snapshot
+// or a reload, so it costs nothing for each datagram.
 type dropCount struct {
 	mu     sync.Mutex
 	seen   []uint32 // for each socket of the listener, the kernel's count when last read

@@ -37,8 +37,8 @@ const (
 	endDrained
 	endEjected
 
-	// endHanded is why a session ends that goes on in another process. It makes no record, because the other process
-	// records the whole session.
+	// endHanded is why a session ends that goes on in another process. A session that ends for endHanded makes no
+	// record, because the other process records the whole session.
 	endHanded
 )
 
@@ -96,8 +96,8 @@ func endOf(err error) (why endReason, cause error) {
 // counts reports whether a client whose connection ends for r before an endpoint was reached counts as refused.
 func (r endReason) counts() bool { return r == endUnserved || r == endPerClient }
 
-// rootOf returns the system's error in err, or err if there is none. It turns EPIPE into ECONNRESET, because a broken
-// pipe follows a reset: the system reports the reset once, and all later writes break.
+// rootOf returns the system's error in err, or err if there is none. rootOf turns EPIPE into ECONNRESET: the system
+// reports a reset once, and all later writes fail with EPIPE.
 func rootOf(err error) error {
 	var errno syscall.Errno
 	switch {

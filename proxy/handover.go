@@ -18,8 +18,8 @@ import (
 //	Shutdown: what is left ends
 //
 // Both processes have descriptors of the same sockets. A client or a datagram that neither has read yet waits in the
-// kernel, and either process may read it. All UDP sockets are handed over: to close one socket of a group that shares a
-// port would lose its unread datagrams and move its clients to other sockets.
+// kernel, and either process may read it. All UDP sockets are handed over. If one socket of a group with a shared port
+// were closed, its unread datagrams would be lost, and its clients would move to other sockets.
 
 // A Session is a UDP session that is handed over to another process.
 type Session struct {
@@ -36,7 +36,7 @@ type Session struct {
 	Requests, Answers int64         // datagrams of the client and of the endpoint
 	Sent              int64         // requests that were sent to the endpoint
 	Up, Down          int64         // bytes
-	Age               time.Duration // since it began
+	Age               time.Duration // since the session began
 	Quiet             time.Duration // since a datagram moved
 	Bound             bool          // further datagrams of the client belong to this session
 
@@ -54,14 +54,14 @@ type sessionSocket interface {
 	// resume undoes suspend.
 	resume()
 
-	// adopt takes over sessions of another process, with their descriptors. It closes those that it cannot take over,
-	// and returns the number of the others. Call it before ProxyLoop only.
+	// adopt takes over sessions of another process, with their descriptors. adopt closes the sessions that it cannot
+	// take over, and returns the number of sessions taken over. Call it before ProxyLoop only.
 	adopt(all []Session) int
 }
 
-// Sockets returns duplicates of all listeners' sockets, to be passed to another process and then closed. From here
-// until Resume the process may fork. Until the child has executed its program it shares all descriptors, so epoll still
-// reports sockets that only this process has closed.
+// Sockets returns duplicates of all listeners' sockets, to be passed to another process and then closed. Between
+// Sockets and Resume the process may fork. A forked child shares all descriptors until it has executed its program.
+// Until then epoll still reports sockets that only this process has closed.
 func (p *Proxier) Sockets() ([]Inherited, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,9 +94,10 @@ func closeInherited(all []Inherited) {
 	}
 }
 
-// Suspend stops all UDP traffic: datagrams of clients and endpoints wait in the kernel. It returns the sessions; the
-// Proxier keeps their descriptors. One-way sessions, and sessions whose host name is being looked up, are not returned:
-// they start anew in the other process. Call only Resume or Release next.
+// Suspend stops all UDP traffic: datagrams of clients and endpoints wait in the kernel. Suspend returns the sessions;
+// the Proxier keeps their descriptors. Suspend does not return one-way sessions, and sessions whose host name is being
+// looked up. The clients of these sessions get new ones in the other process. After Suspend, call only Resume or
+// Release.
 func (p *Proxier) Suspend() []Session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +128,7 @@ func (p *Proxier) Resume() {
 }
 
 // Release gives up the listeners and the UDP sessions, which another process serves by now. TCP connections go on, and
-// Shutdown waits for them. Apply returns ErrClosed from here on.
+// Shutdown waits for them. After Release, Apply returns ErrClosed.
 func (p *Proxier) Release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -140,8 +141,9 @@ func (p *Proxier) Release() {
 	}
 }
 
-// Begin ends Options.Hold and serves clients. It takes over sessions of another process and returns how many go on. A
-// session whose listener or endpoint does not exist here is closed; its client gets a new session at its next datagram.
+// Begin ends Options.Hold and serves clients. Begin takes over sessions of another process and returns how many go on.
+// A session whose listener or endpoint does not exist here is closed; its client gets a new session at its next
+// datagram.
 func (p *Proxier) Begin(sessions []Session) (adopted int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// These systems cannot hand descriptors over.
+// Systems other than Unix cannot hand descriptors over to another process.
 
 func closeSession(int) {}
 

@@ -6,8 +6,9 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// OnLeave says how long TCP connections may go on after their endpoint has left its service for good. It has one limit
-// for each reason to leave. Zero means no limit. Negative means that the connections are cut at once.
+// OnLeave says how long TCP connections may go on after their endpoint has left its service for good. OnLeave has one
+// limit for each reason why an endpoint may leave. A zero limit means that connections may go on for ever. A negative
+// limit means that connections are cut at once.
 type OnLeave struct {
 	Deregistered, Critical, Unmatched time.Duration
 }
@@ -30,7 +31,8 @@ func (o OnLeave) grace(why lb.Reasons) (grace time.Duration, ends bool) {
 	return grace, ends
 }
 
-// cutOff returns when connections to m must be cut because m has left. It returns false if they need not be cut.
+// cutOff returns when connections to m must be cut because m has left. cutOff returns false if the connections need not
+// be cut.
 func (s *service) cutOff(m *lb.Member) (at time.Time, ends bool) {
 	leave := m.Gone()
 	if leave == nil {
@@ -64,8 +66,8 @@ func (a *aging) of(seed uint64) time.Duration {
 	return a.age - a.age/10 + time.Duration(float64(a.age)/5*float64(part)/(1<<24))
 }
 
-// oldAt returns when a connection that began at the given time is too old. Both times are durations since clock. Zero
-// means never.
+// oldAt returns when a connection that began at the given time is too old. The time began and the result are durations
+// since clock. A result of zero means never.
 func (a *aging) oldAt(began time.Duration, clock time.Time, seed uint64) time.Duration {
 	if a.age == 0 {
 		return 0
@@ -73,7 +75,8 @@ func (a *aging) oldAt(began time.Duration, clock time.Time, seed uint64) time.Du
 	return max(began, a.since.Sub(clock)) + a.of(seed)
 }
 
-// respec replaces the specification. It reports whether open connections may have to end at another time than before.
+// respec replaces the specification. respec reports whether open connections may have to end at another time than
+// before.
 func (s *service) respec(spec *Service) (sooner bool) {
 	old := s.spec.Load()
 	if aged := old.MaxAge != spec.MaxAge || old.MaxAgeGrace != spec.MaxAgeGrace; aged {

@@ -12,13 +12,13 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// An Inherited is a socket that was opened before the Proxier, by systemd or by an earlier process. It is bound, and a
-// TCP socket listens. Several UDP sockets with one address form a group that shares a port; one listener gets all of
-// them.
+// An Inherited is a socket that was opened before the Proxier, by systemd or by an earlier process. The socket is
+// already bound, and a TCP socket already listens. Several UDP sockets with one address form a group that shares a
+// port; one listener gets all of them.
 type Inherited struct {
 	Protocol Protocol
 	Addr     netip.AddrPort // the configured address of the listener
-	Service  string         // of the listener, if its configured port is 0
+	Service  string         // service of the listener, if its configured port is 0
 	File     *os.File
 }
 
@@ -75,8 +75,9 @@ func (p *Proxier) inheritedByKey() map[socketKey][]*os.File {
 	return all
 }
 
-// namingInherited returns a better error than err if an inherited socket already has the port of key. In that case the
-// operator need not stop another process. During an upgrade it returns err as it is.
+// namingInherited returns a better error than err if an inherited socket already has the port of key. With an inherited
+// socket on the port, the operator must change the configuration, not stop another process. During an upgrade it
+// returns err as it is.
 func (p *Proxier) namingInherited(key socketKey, s *service, err error) error {
 	if p.held || !errors.Is(err, syscall.EADDRINUSE) {
 		return err

@@ -6,8 +6,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A namedUse is a UDP session's use of one address of its endpoint's host name. It is zero if the endpoint has no host
-// name.
+// A namedUse is a UDP session's use of one address of its endpoint's host name. A namedUse is zero if the endpoint has
+// no host name.
 type namedUse struct {
 	addr  *lb.NamedAddr
 	moves uint32 // of addr, when the use began

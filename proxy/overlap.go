@@ -3,8 +3,8 @@ package proxy
 import "net/netip"
 
 // An overlapIndex finds out in constant time whether a listener overlaps with any listener of a set. Two listeners on
-// the same port overlap if one of them is on all addresses of the host, because the kernel then refuses the second
-// bind. [::] is dual-stack, so it covers IPv4 too.
+// the same port overlap if one of them is on all addresses of the host. The kernel refuses the second bind then. [::]
+// is dual-stack, so it covers IPv4 too.
 type overlapIndex map[protocolPort]*portUse
 
 type protocolPort struct {

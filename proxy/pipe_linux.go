@@ -109,8 +109,8 @@ func (pp *pipePool) lendLocked(p *pipe) *pipe {
 }
 
 // learn adapts the number of bytes to splice at once. left of n spliced bytes were not taken by the destination. A
-// destination leaves bytes if the kernel is short of memory, or if TCP_NOTSENT_LOWAT is low. Such bytes are copied and
-// wait in this process, so learn lowers the number then.
+// destination leaves bytes if the kernel is short of memory, or if TCP_NOTSENT_LOWAT is low. Bytes that are left in the
+// pipe are copied and wait in this process, so learn then lowers the number.
 func (pp *pipePool) learn(n, left int) {
 	pp.mu.Lock()
 	defer pp.mu.Unlock()

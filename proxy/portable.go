@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// portable is the engine for all systems. It uses goroutines and package net.
+// portable is the engine for all systems. portable uses goroutines and package net.
 type portable struct {
 	budget     *budget
 	began      time.Time

@@ -48,7 +48,8 @@ func (cs *endpointIndex) part(p *portablePair) {
 	}
 }
 
-// judgeLocked sets the timer to the time at which the pairs must be cut. It stops the timer if the pairs may stay.
+// judgeLocked sets the timer to the time at which the pairs must be cut. judgeLocked stops the timer if the pairs may
+// stay.
 func (cs *endpointIndex) judgeLocked(c *portableEndpointPairs) {
 	c.stop()
 	at, ends := c.s.cutOff(c.member)

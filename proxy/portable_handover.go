@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// This file hands UDP sessions over from the portable engine of one process to that of another, see Session.
+// This file hands UDP sessions of the portable engine over to another process, see Session.
 
 func (t *tcpSocket) descriptors() ([]int, error) {
 	fd, err := duplicateConn(t.listener)

@@ -4,7 +4,7 @@ package proxy
 
 import "errors"
 
-// These methods are never called, because movers splice only if pipes are usable.
+// Without splice(2) the methods below are never called, because movers splice only if pipes are usable.
 
 func (m *mover) spliceSome() error         { return errors.ErrUnsupported }
 func (m *mover) gaugeRoom(fd uintptr) bool { return true }

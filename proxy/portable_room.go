@@ -5,10 +5,11 @@ import (
 	"time"
 )
 
-// This file finds descriptors for new clients when none are left, see budget.
+// This file finds file descriptors for new clients when none are left, see budget.
 
-// makeRoom takes a descriptor for one more session of s. If the listener is at its limit of sessions, or no descriptor
-// is left, the idle session that may end and has been idle longest ends first.
+// makeRoom takes a descriptor for one more session of s. At the listener's limit of sessions, or without free
+// descriptors, another session ends for the new one. Of the sessions that may end, the one that has been idle longest
+// is chosen.
 func (u *udpSocket) makeRoom(s *service) bool {
 	for {
 		ended, passed := false, false
@@ -29,8 +30,8 @@ func (u *udpSocket) makeRoom(s *service) bool {
 	}
 }
 
-// reclaim takes the descriptors of a TCP connection for to. It ends sessions of UDP services that have more than an
-// equal part. It returns false if there are none, or if to would get more than an equal part.
+// reclaim takes the descriptors of a TCP connection for to. reclaim ends sessions of UDP services that have more than
+// an equal part. reclaim returns false if no session may end, or if the share to would get more than an equal part.
 func (e *portable) reclaim(to *share) bool {
 	if !to.belowEqual(pairDescriptors) {
 		return false
@@ -50,9 +51,9 @@ func (e *portable) reclaim(to *share) bool {
 	return true
 }
 
-// victim returns the socket whose oldest session should end for another client, or nil if none was found. It considers
-// sockets whose services exceed m, and picks nearly the longest idle session; see perSearch. It always considers own,
-// unless own is nil.
+// victim returns the socket whose oldest session should end for another client, or nil if none was found. victim
+// considers sockets whose services exceed m, and picks nearly the longest idle session; see perSearch. victim always
+// considers own, unless own is nil.
 func (e *portable) victim(m bound, own *udpSocket) *udpSocket {
 	var found *udpSocket
 	oldest := time.Duration(math.MaxInt64)
@@ -102,8 +103,8 @@ func (u *udpSocket) evict(to *share, own *udpSocket) (ended, passed bool) {
 	return true, oldest.service.share.pass(to, sessionDescriptors)
 }
 
-// freePort ends a session so that the kernel gets back its local port. It ends the one that has been idle longest, of
-// all sessions that may end for s. It returns false if there is none.
+// freePort ends a session so that the kernel gets back its local port. Of all sessions that may end for s, freePort
+// ends the session that has been idle longest. freePort returns false if no session may end.
 func (u *udpSocket) freePort(s *service) bool {
 	from := u.engine.victim(itsPorts, u)
 	if from == nil {

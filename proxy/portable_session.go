@@ -15,18 +15,19 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// A session pairs a UDP client with an endpoint. Its socket is connected to the endpoint, so all that it receives
-// belongs to this client. The kernel also reports on it that the endpoint refuses (ICMP port unreachable).
+// A session pairs a UDP client with an endpoint. The session's socket is connected to the endpoint, so every datagram
+// from the socket belongs to this client. The kernel also reports on this socket that the endpoint refuses (ICMP port
+// unreachable).
 //
-// The listener's goroutine sends the client's datagrams. A goroutine of the session, replies, reads the answers. It
-// holds a buffer only while it handles an answer.
+// The listener's goroutine sends the client's datagrams. Each session has a goroutine, replies, which reads the
+// answers. The replies goroutine holds a buffer only while it handles an answer.
 type session struct {
 	socket   *udpSocket
 	service  *service
 	key      sessionKey
 	endpoint *lb.Member
-	// source is the control message that makes answers leave from the address that the client dialled. It is nil if the
-	// listener has only one address.
+	// source is the control message that makes answers leave from the address that the client dialled. source is nil if
+	// the listener has only one address.
 	source []byte
 
 	hops     uint8                    // hop limit towards the endpoint, see sys.Hops; 0 means the system's default
@@ -143,7 +144,7 @@ func (x *session) resolve() error {
 	return x.openAny(addrs)
 }
 
-// send sends one datagram to the endpoint. It never blocks. Only the listener's goroutine calls it.
+// send sends one datagram to the endpoint. send never blocks. Only the listener's goroutine calls it.
 func (x *session) send(b []byte) error {
 	if x.usable.Load() {
 		return x.io.send(b)
@@ -221,7 +222,7 @@ func (x *session) replies() {
 	}
 }
 
-// ask counts a datagram of the client before it is sent to the endpoint. It returns false if the session is complete.
+// ask counts a datagram of the client before it is sent to the endpoint. ask returns false if the session is complete.
 func (x *session) ask() bool { return x.asked.Add(1) > 0 }
 
 // complete reports whether all answers that the client may expect have come. From then on ask returns false, because
@@ -245,7 +246,7 @@ func (x *session) refuse(err error) {
 	}
 }
 
-// close closes the session's socket, which ends replies. It returns false if the session was closed before.
+// close closes the session's socket, which ends replies. close returns false if the session was closed before.
 func (x *session) close(why endReason) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -13,7 +13,7 @@ type sessionKey struct {
 	local  netip.Addr
 }
 
-// A sessionTable holds the sessions of one listener. It finds the session that has been idle longest.
+// A sessionTable holds the sessions of one listener. A sessionTable finds the session that has been idle longest.
 type sessionTable struct {
 	mu       sync.Mutex
 	byKey    map[sessionKey]*session // without sessions that have had all their requests
@@ -47,7 +47,7 @@ func (t *sessionTable) len() int {
 	return t.count
 }
 
-// add adds x as the most recent session. It returns false while draining.
+// add adds x as the most recent session. add returns false while draining.
 func (t *sessionTable) add(x *session, now time.Duration) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -117,8 +117,8 @@ func (t *sessionTable) unbindLocked(x *session) {
 }
 
 // oldest returns the session that has been idle longest, or nil. A flood of new clients turns the list over before
-// active sessions relist themselves. So oldest moves a session to the end if it was active since it was listed. It
-// looks at only 8 sessions, which bounds its cost.
+// active sessions relist themselves. Therefore oldest moves a session to the end of the list if the session was active
+// since it was listed. To bound its cost, oldest looks at only 8 sessions.
 func (t *sessionTable) oldest() *session {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -169,8 +169,8 @@ func (t *sessionTable) isDraining() bool {
 	return t.draining
 }
 
-// drain stops new sessions and makes the present ones expire soon. It returns a channel that is closed when all are
-// gone.
+// drain stops new sessions and makes the present ones expire soon. drain returns a channel that is closed when all
+// sessions are gone.
 func (t *sessionTable) drain() <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -206,7 +206,7 @@ func (t *sessionTable) wakeLocked() {
 	}
 }
 
-// waitFor waits for d, or until the next expiry may be sooner. It returns false if done is closed.
+// waitFor waits for d, or until the next expiry may be sooner. waitFor returns false if done is closed.
 func (t *sessionTable) waitFor(done <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// spliceSome moves the bytes of one splice from the source. It takes no more than the destination accepts now, so the
-// mover never holds a pipe while it waits.
+// spliceSome moves the bytes of one splice from the source. spliceSome takes no more than the destination accepts now,
+// so the mover never holds a pipe while it waits.
 func (m *mover) spliceSome() error {
 	if err := m.awaitRoom(); err != nil {
 		return err
@@ -60,8 +60,8 @@ func (m *mover) sourceHasBytes() (has bool) {
 	return err == nil && has
 }
 
-// fillPipe splices into a pipe, and keeps the pipe only if it got bytes. A splice that finds no bytes or the end proves
-// nothing: splice stops at urgent data, and returns 0 if the end comes behind that data.
+// fillPipe splices into a pipe, and keeps the pipe only if it got bytes. A splice that returns no bytes does not prove
+// the end of the stream. splice(2) stops at urgent data, and returns 0 there if the end comes behind that data.
 func (m *mover) fillPipe(fd uintptr) bool {
 	m.err = nil
 	p := m.pipes.get()
@@ -86,8 +86,8 @@ func (m *mover) fillPipe(fd uintptr) bool {
 // noSocket excludes these splices from injected faults, which are for the event loops.
 const noSocket = -1
 
-// pour writes the pipe's bytes to the destination and puts the pipe back. It returns the bytes that the destination has
-// not accepted.
+// pour writes the pipe's bytes to the destination and puts the pipe back. pour returns the bytes that the destination
+// has not accepted.
 func (m *mover) pour() (rest []byte, err error) {
 	p := m.pipe
 	m.left, m.err = m.n, nil

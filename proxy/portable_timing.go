@@ -14,8 +14,8 @@ func (p *portablePair) timingLocked() timing {
 // unsentBytes returns how many bytes sent to both peers are not acknowledged.
 func (p *portablePair) unsentBytes() int { return connUnsent(p.client) + connUnsent(p.server) }
 
-// unanswered returns how long a peer has acknowledged nothing of what was sent to it, and which peer. Zero means that
-// both answer.
+// unanswered returns how long a peer has acknowledged nothing of what was sent to it, and which peer. A result of zero
+// means that both peers answer.
 func (p *portablePair) unanswered() (waited time.Duration, side int) {
 	client, server := connUnanswered(p.client), connUnanswered(p.server)
 	if client > server {
@@ -60,8 +60,8 @@ type silence struct {
 // have come.
 const lookAgain = 20 * time.Millisecond
 
-// isSilentLocked reports whether all open directions have had nothing to do. It returns false if m, which waits for w,
-// can go on.
+// isSilentLocked reports whether all open directions have had nothing to do. isSilentLocked returns false if m, which
+// waits for w, can go on.
 func (p *portablePair) isSilentLocked(m *mover, w waitsFor) bool {
 	s := &p.silence
 	if last := p.last.Load(); s.since != last {

@@ -30,7 +30,7 @@ func (t *transport) use(c *net.UDPConn) (err error) {
 	return nil
 }
 
-// send sends one datagram. It does not wait: a full socket buffer is an error.
+// send sends one datagram. send does not wait: a full socket buffer is an error.
 func (t *transport) send(b []byte) error {
 	t.out = b
 	err := t.raw.Write(t.transmitFn)

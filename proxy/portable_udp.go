@@ -103,8 +103,8 @@ func (u *udpSocket) countDrops() { u.drops.collect(u.service.Load(), false, u.re
 
 func (u *udpSocket) readDrops(int) (uint32, bool) { return sys.DropsConn(u.conn) }
 
-// ProxyLoop reads the clients' datagrams and forwards each. It waits only for the next datagram: sockets to endpoints
-// do not block, and other goroutines look up host names.
+// ProxyLoop reads the clients' datagrams and forwards each. ProxyLoop waits only for the next datagram: sockets to
+// endpoints do not block, and other goroutines look up host names.
 func (u *udpSocket) ProxyLoop() error {
 	buf := make([]byte, maxDatagram)
 	oob := make([]byte, sys.OOBSize)
@@ -267,7 +267,7 @@ func (u *udpSocket) begin(x *session) *session {
 	return x
 }
 
-// end ends a session. It does nothing if the session has ended.
+// end ends a session. end does nothing if the session has ended.
 func (u *udpSocket) end(x *session, why endReason) {
 	u.sessions.remove(x)
 	if u.close(x, why) {
@@ -275,7 +275,8 @@ func (u *udpSocket) end(x *session, why endReason) {
 	}
 }
 
-// close closes a session. It returns false if the session was closed before; otherwise the caller owns its descriptor.
+// close closes a session. close returns false if the session was closed before; otherwise the caller owns its
+// descriptor.
 func (u *udpSocket) close(x *session, why endReason) bool {
 	if !x.close(why) {
 		return false
@@ -296,7 +297,8 @@ func (u *udpSocket) expire() {
 	}
 }
 
-// expireDue ends the sessions that have been idle for too long. It returns the time until the next session expires.
+// expireDue ends the sessions that have been idle for too long. expireDue returns the time until the next session
+// expires.
 func (u *udpSocket) expireDue() time.Duration {
 	u.expiring.Lock()
 	defer u.expiring.Unlock()
@@ -314,8 +316,8 @@ func (u *udpSocket) expireDue() time.Duration {
 	}
 }
 
-// maxLooks is how often in a row an idle session is spared because its sockets have unread datagrams. Then it ends,
-// because those datagrams may belong to other sessions.
+// maxLooks is how often in a row an idle session is spared because its sockets have unread datagrams. After maxLooks
+// the session ends, because the unread datagrams may belong to other sessions.
 const maxLooks = 10
 
 // isUnread reports whether there are unread datagrams that may belong to x. If the process was suspended, sessions seem
@@ -347,8 +349,8 @@ func (u *udpSocket) Close() error {
 
 func (u *udpSocket) stop() { u.sessions.drain() }
 
-// Shutdown begins no new sessions. It closes the socket when all sessions have been quiet for drainQuiet, or when ctx
-// ends.
+// Shutdown begins no new sessions. Shutdown closes the socket when all sessions have been quiet for drainQuiet, or when
+// ctx ends.
 func (u *udpSocket) Shutdown(ctx context.Context) error {
 	empty := u.sessions.drain()
 	select {

@@ -2,6 +2,6 @@
 
 package proxy
 
-// ephemeralPorts returns a usual number of local ports for outgoing sockets. Each of these systems has its own way to
-// ask for it.
+// ephemeralPorts returns a usual number of local ports for outgoing sockets. Systems other than Linux each have their
+// own way to ask for the real number.
 func ephemeralPorts() (lowest uint16, n int64) { return 0, defaultPorts }

@@ -22,18 +22,19 @@ type Options struct {
 	Logger       hclog.Logger    // nil logs nothing
 
 	// MaxDescriptors is how many descriptors the process may have open. A part of them is reserved for other uses than
-	// traffic. Zero means 65,536.
+	// traffic. A MaxDescriptors of zero means 65,536.
 	MaxDescriptors int64
 
-	// Resolver looks up the host names of endpoints. Nil means that the Proxier makes its own resolver, with
+	// Resolver looks up the host names of endpoints. If Resolver is nil, the Proxier makes its own resolver, with
 	// MaxLookups.
 	Resolver *lb.Resolver
 
-	// Engine is how bytes are moved. Zero means the best engine for this system.
+	// Engine is how bytes are moved. The zero Engine is the best engine for this system.
 	Engine Engine
 
-	// Loops is how many event loops there are. Zero means one for each processor that Go may use (GOMAXPROCS). A
-	// process that mainly forwards should set GOMAXPROCS to Loops plus one; see internal/daemon for the reason.
+	// Loops is how many event loops there are. A Loops of zero means one loop for each processor that Go may use
+	// (GOMAXPROCS). A process that mainly forwards should set GOMAXPROCS to Loops plus one; see internal/daemon for the
+	// reason.
 	Loops int
 
 	// Inherited are sockets that are open already. A listener at the address of an inherited socket uses that socket
@@ -46,18 +47,18 @@ type Options struct {
 
 	// Admit is called before an address of an endpoint's host name is dialled. An error means that this address must
 	// not be dialled: the next address is tried, and the endpoint is not marked as failed. Admit is called concurrently
-	// on the data path and must not block for long. Nil admits all addresses.
+	// on the data path and must not block for long. A nil Admit admits all addresses.
 	Admit func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error
 
-	// Access is called for each TCP connection and UDP session that has ended. It is called concurrently on the data
-	// path and must not block. Nil means no calls. SetAccess replaces it.
+	// Access is called for each TCP connection and UDP session that has ended. Access is called concurrently on the
+	// data path and must not block. A nil Access is not called. SetAccess replaces the function.
 	Access func(AccessRecord)
 }
 
 // Engine is a way of moving bytes. All engines keep all promises of Proxier.
 type Engine int
 
-// The engines.
+// The engines of a Proxier.
 const (
 	// EngineAuto selects event loops on Linux, and EnginePortable elsewhere.
 	EngineAuto Engine = iota
@@ -107,7 +108,7 @@ type boundSocket struct {
 	shared  bool // see proxySocket.shareAddress
 }
 
-// New returns a Proxier without services. It returns an error if the system lacks something that the engine needs.
+// New returns a Proxier without services. New returns an error if the system lacks something that the engine needs.
 func New(o Options) (*Proxier, error) {
 	if o.Logger == nil {
 		o.Logger = hclog.NewNullLogger()
@@ -145,7 +146,8 @@ func New(o Options) (*Proxier, error) {
 }
 
 // Apply replaces the services that are served. If a listener cannot be opened, nothing changes, and the error names
-// every listener that failed. Names must be distinct. Within a protocol, addresses must be distinct too.
+// every listener that failed. The names of services must be distinct. Within a protocol, addresses must be distinct
+// too.
 //
 // Services that have not changed are not touched. If a service has changed, listeners whose address stays remain open,
 // and their clients stay connected. The new settings apply to new clients; OnLeave and MaxAge apply to all clients.
@@ -291,7 +293,8 @@ func (p *Proxier) openLocked(wanted map[socketKey]*service) (map[socketKey]*boun
 }
 
 // shareLocked lets the sockets that will be removed share their ports with overlapping new sockets. The new sockets
-// must open before the old ones close, because Apply could not undo a failure otherwise. It returns the old sockets.
+// must open before the old ones close, because Apply could not undo a failure otherwise. shareLocked returns the
+// sockets that will be removed.
 func (p *Proxier) shareLocked(
 	wanted map[socketKey]*service, overlapping overlapIndex,
 ) (map[socketKey]*boundSocket, error) {
@@ -308,7 +311,7 @@ func (p *Proxier) shareLocked(
 	return shared, nil
 }
 
-// open opens the socket of key as o says. It takes the descriptors from the budget.
+// open opens the socket of key as o says. open takes the descriptors from the budget.
 func (p *Proxier) open(key socketKey, s *service, o listenSpec) (socket proxySocket, err error) {
 	if zone := key.addr.Addr().Zone(); zone != "" && sys.InterfaceOf(zone) == 0 {
 		return nil, fmt.Errorf("service %q: listen on %s: this host has no interface %q", s.name(), key.addr, zone)
@@ -387,8 +390,8 @@ func (p *Proxier) Snapshot() []Stats {
 	return out
 }
 
-// EachActivity calls f for each service, in no particular order. It does not allocate, because it is called every
-// second for possibly thousands of services. f must not call the Proxier.
+// EachActivity calls f for each service, in no particular order. EachActivity does not allocate, because it is called
+// every second for possibly thousands of services. f must not call the Proxier.
 func (p *Proxier) EachActivity(f func(service string, a Activity)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -423,7 +426,7 @@ func (p *Proxier) Shutdown(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Close cuts all clients at once and leaves nothing running. It returns nil.
+// Close cuts all clients at once and leaves nothing running. Close returns nil.
 func (p *Proxier) Close() error {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -68,16 +68,17 @@ type Service struct {
 	// returns. The address :: accepts IPv4 clients too.
 	Listen []netip.AddrPort
 
-	// ConnectTimeout bounds each dial, including the lookup of a host name. Zero means 1 s.
+	// ConnectTimeout bounds each dial of an endpoint. The lookup of the endpoint's host name may take as long again. A
+	// zero ConnectTimeout means 1 s.
 	ConnectTimeout time.Duration
 
 	// IdleTimeout ends a TCP connection or UDP session when no bytes have moved in either direction for so long. Bytes
-	// that move from the kernel's buffers to a slow reader count as movement. Zero means an hour for TCP and a minute
-	// for UDP. Negative means never for TCP, and a minute for UDP.
+	// that move from the kernel's buffers to a slow reader count as movement. A zero IdleTimeout means an hour for TCP
+	// and a minute for UDP. A negative IdleTimeout means never for TCP, and a minute for UDP.
 	IdleTimeout time.Duration
 
-	// HalfCloseTimeout replaces a longer IdleTimeout once one direction of a TCP connection has ended. Zero means 5
-	// minutes. Negative means that IdleTimeout still applies.
+	// HalfCloseTimeout replaces a longer IdleTimeout once one direction of a TCP connection has ended. A zero
+	// HalfCloseTimeout means 5 minutes. If it is negative, IdleTimeout still applies.
 	HalfCloseTimeout time.Duration
 
 	// OnLeave says how long TCP connections may go on after their endpoint has left. UDP clients move to another
@@ -85,31 +86,32 @@ type Service struct {
 	OnLeave OnLeave
 
 	// MaxAge ends TCP connections of that age, give or take a tenth. A connection ends at its first quiet moment, or by
-	// a reset when MaxAgeGrace has passed too. A connection is quiet when three things hold: nothing has moved for a
-	// second and all data has arrived; neither side has ended; and the client was not the last to send. When MaxAge
-	// changes, the age of open connections counts from the change. Zero MaxAge means never. Zero MaxAgeGrace means 30
-	// s, negative means no grace.
+	// a reset when MaxAgeGrace has passed too. A connection is quiet if no bytes have moved for a second and all bytes
+	// have arrived. In addition, neither side may have ended, and the client must not have been the last to send. When
+	// MaxAge changes, the age of open connections counts from the change. A MaxAge of zero means never. A MaxAgeGrace
+	// of zero means 30 s, and a negative one means no grace.
 	MaxAge, MaxAgeGrace time.Duration
 
 	// MaxPerClient limits the TCP connections or UDP sessions of each client. lb.ClientOf says which addresses are one
 	// client. At the limit, a further TCP connection gets a reset, and a datagram that would begin a further session is
-	// dropped. Connections and sessions that began while there was no limit do not count. Zero and negative mean no
-	// limit.
+	// dropped. Connections and sessions that began while there was no limit do not count. If MaxPerClient is zero or
+	// negative, there is no limit.
 	MaxPerClient int
 
 	// MaxSessions limits the UDP sessions of each listener. At the limit, a new session ends the one that has been idle
-	// longest. Zero means 65,536. A lack of descriptors may limit sessions further.
+	// longest. A MaxSessions of zero means 65,536. A lack of descriptors may limit sessions further.
 	MaxSessions int
 
 	// Responses is how many datagrams an endpoint sends in answer to each datagram of a client. A UDP session ends as
-	// soon as all its answers have come; 1 suits DNS. Zero means that the number is unknown, and IdleTimeout ends
-	// sessions. Negative means that no answers are expected: datagrams from the endpoint are discarded. The event loops
-	// then use one socket for each endpoint, which all sessions of a listener share.
+	// soon as all its answers have come; 1 suits DNS. A Responses of zero means that the number is unknown, so
+	// IdleTimeout ends sessions. A negative Responses means that no answers are expected, and datagrams from the
+	// endpoint are discarded. The event loops then use one socket for each endpoint, which all sessions of a listener
+	// share.
 	Responses int
 
 	// Requests is how many datagrams of a client go to one endpoint before another endpoint is picked. The earlier
-	// session still receives answers. 1 spreads every datagram, which suits syslog. Zero and negative mean that the
-	// endpoint does not change.
+	// session still receives answers. 1 spreads every datagram, which suits syslog. If Requests is zero or negative, a
+	// client keeps its endpoint.
 	Requests int
 }
 
@@ -129,7 +131,7 @@ func (s *Service) connectTimeout() time.Duration {
 	return s.ConnectTimeout
 }
 
-// idleTimeout returns IdleTimeout with its default. Zero means never.
+// idleTimeout returns IdleTimeout with its default applied. A result of zero means never.
 func (s *Service) idleTimeout() time.Duration {
 	switch {
 	case s.IdleTimeout == 0 && s.Protocol == TCP:
@@ -140,7 +142,7 @@ func (s *Service) idleTimeout() time.Duration {
 	return max(s.IdleTimeout, 0)
 }
 
-// halfCloseTimeout returns the idle timeout of a half-closed connection. Zero means never.
+// halfCloseTimeout returns the idle timeout of a half-closed connection. A result of zero means never.
 func (s *Service) halfCloseTimeout() time.Duration {
 	half := s.HalfCloseTimeout
 	if half == 0 {

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A register holds the UDP sockets of an engine. It is searched for sessions that must end for other clients. All
-// methods may be called concurrently. add and remove take constant time.
+// A register holds the UDP sockets of an engine. A register is searched for sessions that must end for other clients.
+// All methods may be called concurrently. add and remove take constant time.
 type register[T any] struct {
 	mu     sync.RWMutex
 	all    []*T
@@ -40,8 +40,8 @@ func (r *register[T]) remove(x *T) {
 }
 
 // perSearch is how many elements a search looks at. To look at thousands would be too expensive for each new session of
-// a flood. A search continues where the last one stopped, and remembers the best element found so far. So it nearly
-// finds the best element of each round, and the very best if there are at most perSearch.
+// a flood. A search continues where the last one stopped, and remembers the best element found so far. A search thus
+// finds nearly the best element of each round, and the very best one if there are at most perSearch elements.
 const perSearch = 16
 
 // barren is how long a search does not look at all elements again after it has found none.
@@ -54,7 +54,7 @@ type cursor struct {
 }
 
 // scan calls f with the next perSearch elements. If found is false, scan continues through all elements until f returns
-// true. It does not continue if it has looked at all elements in vain less than barren ago.
+// true. After a scan of all elements has found none, scan does not look at all elements again for the time barren.
 func (r *register[T]) scan(c *cursor, now time.Duration, found bool, f func(*T) bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

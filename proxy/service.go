@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A service is what an engine knows of a Service. It survives changes of the specification. Engines ask it for
+// A service is what an engine knows of a Service. A service survives changes of its specification. Engines ask it for
 // endpoints and report to it the outcome of dials and sessions.
 type service struct {
 	spec     atomic.Pointer[Service]

@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// This file has the decisions about UDP sessions. Both engines call it; each keeps its sessions in its own way.
+// This file makes the decisions about UDP sessions for both engines. Each engine stores its sessions in its own way.
 
 // sessionIdle returns how long a session may be idle. draining means that its listener is about to close.
 func (s *Service) sessionIdle(draining bool) time.Duration {
@@ -31,9 +31,9 @@ func silentSession(refused, draining bool) endReason {
 	return endIdle
 }
 
-// replaces returns why a client needs a new session for its next datagram, which is for s. It returns notEnded if the
-// present session goes on. The present session belongs to the service of and has endpoint m; refused means that m has
-// refused a datagram.
+// replaces returns why a client needs a new session for its next datagram, which is for s. replaces returns notEnded if
+// the present session goes on. The present session belongs to the service named of, and its endpoint is m. refused
+// means that m has refused a datagram.
 func (s *service) replaces(of *service, m *lb.Member, refused bool) endReason {
 	switch {
 	case refused:
@@ -51,8 +51,8 @@ func (s *service) replaces(of *service, m *lb.Member, refused bool) endReason {
 // isFull reports whether a session has received all requests that it may have.
 func (s *Service) isFull(requests int64) bool { return s.Requests > 0 && requests >= int64(s.Requests) }
 
-// isAnswered reports whether all expected answers to the given number of requests have come. It returns false if the
-// number of answers is not known.
+// isAnswered reports whether all expected answers to the given number of requests have come. isAnswered returns false
+// if the number of answers is not known.
 func (s *Service) isAnswered(requests, answers int64) bool {
 	return s.Responses > 0 && answers >= int64(s.Responses)*requests
 }

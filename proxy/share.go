@@ -26,7 +26,7 @@ func (s *share) descriptors() Descriptors {
 	return Descriptors{Taken: taken, Floor: floor, Ceiling: s.budget.ceiling.Load()}
 }
 
-// take takes all n descriptors, or none and returns false. It does not wait, and it does not overtake waiting shares.
+// take takes all n descriptors, or none and returns false. take does not wait, and it does not overtake waiting shares.
 func (s *share) take(n int64) bool { return s.draw(n, 0, orderly) }
 
 // release gives back n descriptors.
@@ -52,8 +52,8 @@ func (s *share) pass(to *share, n int64) bool {
 	return false
 }
 
-// drop reduces taken by n. It returns how many of these descriptors were above the floor; the caller must put them into
-// common or into another share.
+// drop reduces taken by n. drop returns how many of these descriptors were above the floor; the caller must put them
+// into common or into another share.
 func (s *share) drop(n int64) (freed int64) {
 	for {
 		old := s.state.Load()
@@ -96,7 +96,8 @@ func (s *share) draw(n, credit int64, c claim) bool {
 	}
 }
 
-// takeCommon takes n from common if c allows it. It returns false otherwise, or if common has less.
+// takeCommon takes n from common if c allows it. takeCommon returns false if c does not allow it, or if common has less
+// than n.
 func (b *budget) takeCommon(n int64, c claim) bool {
 	if c == never || c == orderly && b.waiting.Load() {
 		return false
@@ -109,7 +110,7 @@ func (b *budget) takeCommon(n int64, c claim) bool {
 	return false
 }
 
-// giveCommon gives n to common. It does nothing if n is zero or negative.
+// giveCommon gives n to common. giveCommon does nothing if n is zero or negative.
 func (b *budget) giveCommon(n int64, c claim) {
 	if n <= 0 {
 		return
@@ -120,8 +121,8 @@ func (b *budget) giveCommon(n int64, c claim) {
 	}
 }
 
-// setFloorLocked moves the floor towards its goal, as far as common allows. It reports whether the floor is at its
-// goal.
+// setFloorLocked moves the floor towards its goal, as far as common allows. setFloorLocked reports whether the floor is
+// at its goal.
 func (s *share) setFloorLocked() bool {
 	b := s.budget
 	for {

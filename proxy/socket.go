@@ -15,7 +15,7 @@ type proxySocket interface {
 	// Addr returns the address that clients dial, with the port that the kernel has chosen if any.
 	Addr() netip.AddrPort
 
-	// ProxyLoop serves clients until Close or Shutdown, and then returns ErrClosed. It returns nil at once if
+	// ProxyLoop serves clients until Close or Shutdown, and then returns ErrClosed. ProxyLoop returns nil at once if
 	// goroutines of the engine serve the socket. No temporary error ends ProxyLoop. Call it once.
 	ProxyLoop() error
 
@@ -33,22 +33,22 @@ type proxySocket interface {
 	// release gives up the socket and all UDP sessions, because another process serves them. TCP connections go on.
 	release()
 
-	// descriptors returns duplicates of all sockets of the listener, always in the same order. After an error it
-	// returns none.
+	// descriptors returns duplicates of all sockets of the listener, always in the same order. After an error,
+	// descriptors returns no socket.
 	descriptors() ([]int, error)
 
 	// shareAddress sets whether other sockets of this process may bind overlapping addresses with the same port.
 	shareAddress(on bool) error
 
-	// countDrops adds the datagrams that the kernel has dropped at a UDP listener to the service's counters. It does
-	// nothing for TCP.
+	// countDrops adds the datagrams that the kernel has dropped at a UDP listener to the service's counters. countDrops
+	// does nothing for TCP.
 	countDrops()
 
-	// serve makes s the service of new clients. It is also called when the specification of s has changed.
+	// serve makes s the service of new clients. serve is also called when the specification of s has changed.
 	serve(s *service)
 }
 
-// An engine moves bytes in its own way. It makes proxy sockets.
+// An engine moves bytes in its own way. An engine makes proxy sockets.
 type engine interface {
 	// loopCount returns how many sets of counters a service needs, see service.at.
 	loopCount() int
@@ -56,16 +56,16 @@ type engine interface {
 	listenTCP(o listenSpec, s *service) (proxySocket, error)
 	listenUDP(o listenSpec, s *service) (proxySocket, error)
 
-	// list looks at the next placesAtOnce places and adds the connections that q wants to page. It stops when page is
-	// full. It returns the number of the place to continue from, and whether the shard may have more.
+	// list looks at the next placesAtOnce places and adds the connections that q wants to page. list stops when page is
+	// full. list returns the number of the place to continue from, and whether the shard may have more.
 	list(from place, q *ConnectionQuery, page *[]Connection) (number int, more bool)
 
-	// endpointsGone tells the engine that these members of one service have left for good. It does not block. It may be
-	// called for several services at once.
+	// endpointsGone tells the engine that these members of one service have left for good. endpointsGone does not
+	// block. endpointsGone may be called for several services at once.
 	endpointsGone(members []*lb.Member)
 
-	// respecified tells the engine that connections of s may have to end at another time than before. It does not
-	// block.
+	// respecified tells the engine that connections of s may have to end at another time than before. respecified does
+	// not block.
 	respecified(s *service)
 
 	// pulses returns pulses of everything that accepts or serves clients. Goroutines that only a new client would wake
@@ -78,7 +78,7 @@ type engine interface {
 	// setForking tells the engine whether the process may fork from now on, see Proxier.Sockets.
 	setForking(on bool)
 
-	// close frees what the engine holds. Its sockets must be closed before.
+	// close frees what the engine holds. The sockets of the engine must be closed before.
 	close()
 }
 
@@ -100,7 +100,7 @@ const (
 	maxBackoff = time.Second
 )
 
-// sleep waits for d, or until done is closed. It returns false if done is closed.
+// sleep waits for d, or until done is closed. sleep returns false if done is closed.
 func sleep(done <-chan struct{}, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -112,17 +112,19 @@ func sleep(done <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// keepAlive detects vanished peers within two minutes. Its probes are rare enough to let idle networks sleep.
+// keepAlive detects vanished peers within two minutes. The keep-alive probes are rare enough not to wake idle networks
+// often.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 10 * time.Second, Count: 6}
 
-// A tracker counts running goroutines and other work. After stop no new work can start, and wait waits for the rest.
+// A tracker counts running goroutines and other work. After stop no new work can start, and wait waits for the running
+// work.
 type tracker struct {
 	mu      sync.Mutex
 	stopped bool
 	wg      sync.WaitGroup
 }
 
-// run runs f in a goroutine. After stop it returns false and does not run f.
+// run runs f in a goroutine. After stop, run returns false and does not run f.
 func (t *tracker) run(f func()) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock() // the check and the Add must be one step, so that stop cannot come between them
@@ -133,7 +135,7 @@ func (t *tracker) run(f func()) bool {
 	return true
 }
 
-// add counts other work than a goroutine as running until done is called. After stop it returns false.
+// add counts other work than a goroutine as running until done is called. After stop, add returns false.
 func (t *tracker) add() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -146,7 +148,7 @@ func (t *tracker) add() bool {
 
 func (t *tracker) done() { t.wg.Done() }
 
-// stop lets no new work start. It does not wait.
+// stop lets no new work start. stop does not wait.
 func (t *tracker) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

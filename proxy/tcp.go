@@ -2,7 +2,7 @@ package proxy
 
 import "time"
 
-// These TCP constants are the same for both engines.
+// This file has the TCP constants that both engines share.
 
 // bufferSize is the most bytes that are moved by read and write. A smaller message is cheaper to copy twice than to
 // splice twice.

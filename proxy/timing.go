@@ -2,7 +2,7 @@ package proxy
 
 import "time"
 
-// limits bound the time in which no bytes move over a TCP connection. Zero means no limit.
+// limits bound the time in which no bytes move over a TCP connection. A zero limit means that there is no limit.
 type limits struct {
 	idle time.Duration // while both directions are open
 	half time.Duration // when one direction has ended
@@ -61,10 +61,10 @@ func (t *timing) due(settled, taking func() bool) expiry {
 	return tooSilent
 }
 
-// isQuiet reports whether the connection has been quiet for quietFor. It does not check the kernel's buffers.
+// isQuiet reports whether the connection has been quiet for quietFor. isQuiet does not check the kernel's buffers.
 func (t *timing) isQuiet() bool { return !t.asked && t.ended == 0 && t.instant-t.last >= quietFor }
 
-// nextLook returns when to call due again. False means never.
+// nextLook returns when to call due again. A result of false means never.
 func (t *timing) nextLook() (at time.Duration, ok bool) {
 	if t.silence > 0 {
 		at, ok = t.last+t.silence, true
@@ -82,10 +82,10 @@ func (t *timing) nextLook() (at time.Duration, ok bool) {
 	return look, true
 }
 
-// peerGoneAfter is how long a peer may acknowledge nothing of what was sent to it. Then the peer's host or the route to
-// it has vanished, and the connection ends. Keep-alive does not detect this while sent data is unacknowledged, and the
-// kernel retransmits for some 15 minutes (tcp_retries2 in ip-sysctl.rst). Peers are checked every peerLookEvery, so
-// detection may take that much longer.
+// peerGoneAfter is how long a peer may acknowledge nothing of what was sent to it. A peer that is silent for so long
+// has lost its host or its route, so the connection ends. Keep-alive does not detect this while sent data is
+// unacknowledged, and the kernel retransmits for some 15 minutes (tcp_retries2 in ip-sysctl.rst). Peers are checked
+// every peerLookEvery, so detection may take that much longer.
 //
 // TCP_USER_TIMEOUT cannot replace this check: it also ends the connection of a healthy peer whose window is closed,
 // such as a paused download.

@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// This file has the queue in which shares wait for descriptors, see budget.
+// This file implements the queue in which services wait for file descriptors, see budget.
 
-// A waiter waits until its share has taken n descriptors for it. Then granted is called once.
+// A waiter waits until its share has taken n descriptors for it. The function granted is called once, when the
+// descriptors are taken.
 type waiter struct {
 	share   *share
 	n       int64
@@ -30,7 +31,8 @@ func (b *budget) wait(w *waiter) {
 	tell(granted)
 }
 
-// withdraw removes w from the queue. It returns false if w already has its descriptors; then they belong to the caller.
+// withdraw removes w from the queue. withdraw returns false if w already has its descriptors, which then belong to the
+// caller.
 func (b *budget) withdraw(w *waiter) bool {
 	s := w.share
 	b.mu.Lock()
@@ -59,8 +61,9 @@ func (b *budget) serve(s *share) {
 	tell(granted)
 }
 
-// serveLocked first sets aside the descriptors that are owed to floors, and then grants the rest to waiters in turn. It
-// returns granted with more waiters; the caller passes them to tell after it has released the lock.
+// serveLocked first sets aside the descriptors that are owed to floors, and then grants the rest to waiters in turn.
+// serveLocked returns granted with the served waiters appended. The caller passes the result to tell after it has
+// released the lock.
 func (b *budget) serveLocked(granted []*waiter) []*waiter {
 	for len(b.owed) > 0 {
 		s := b.owed[0]
@@ -89,7 +92,8 @@ func (b *budget) serveLocked(granted []*waiter) []*waiter {
 	return granted
 }
 
-// grantOwnLocked grants to the waiters of s what is set aside for s. It returns granted with more waiters.
+// grantOwnLocked grants to the waiters of s what is set aside for s. grantOwnLocked returns granted with these waiters
+// appended.
 func (s *share) grantOwnLocked(granted []*waiter) []*waiter {
 	for len(s.waiters) > 0 && s.draw(s.waiters[0].n, 0, never) {
 		granted = append(granted, s.waiters[0])

@@ -2,7 +2,7 @@ package proxy
 
 import "time"
 
-// These UDP constants are the same for both engines.
+// This file has the UDP constants that both engines share.
 
 // maxDatagram holds the largest UDP payload: 65,507 bytes over IPv4 and 65,527 over IPv6 without jumbograms (RFC 768,
 // RFC 8200).
