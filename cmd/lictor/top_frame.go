@@ -48,7 +48,8 @@ func topRows(before, now *admin.ServicesAnswer) []topRow {
 		c, p := &s.Counters, &b.Counters
 		r.clients = rate(c.Connections+c.Sessions, p.Connections+p.Sessions)
 		r.up, r.down = rate(c.BytesUp, p.BytesUp), rate(c.BytesDown, p.BytesDown)
-		r.fails = rate(c.DialsFailed+c.Refused+c.DatagramsDropped, p.DialsFailed+p.Refused+p.DatagramsDropped)
+		r.fails = rate(c.DialsFailed+c.Refused+c.DatagramsDropped+c.DatagramsOverrun,
+			p.DialsFailed+p.Refused+p.DatagramsDropped+p.DatagramsOverrun)
 		if n := c.Dials - p.Dials; n > 0 {
 			r.latency = (c.DialSeconds - p.DialSeconds) / float64(n)
 		}

@@ -20,7 +20,7 @@ func answersApart(d time.Duration, old, now []admin.Service) (before, after *adm
 func counted(name string, n int64) admin.Service {
 	return admin.Service{Name: name, Counters: admin.Counters{
 		Connections: n, Sessions: n, BytesUp: 10 * n, BytesDown: 100 * n, DialsFailed: n, Refused: n,
-		DatagramsDropped: n, Dials: n, DialSeconds: float64(n) / 1000,
+		DatagramsDropped: n, DatagramsOverrun: n, Dials: n, DialSeconds: float64(n) / 1000,
 	}}
 }
 
@@ -33,16 +33,16 @@ func TestTopRates(t *testing.T) {
 		clients, up, down, fails, latency float64 // of the last service
 	}{
 		{"two seconds", 2 * time.Second, []admin.Service{counted("a", 4)}, []admin.Service{counted("a", 10)},
-			6, 30, 300, 9, 0.001},
+			6, 30, 300, 12, 0.001},
 		{"half a second", time.Second / 2, []admin.Service{counted("a", 4)}, []admin.Service{counted("a", 10)},
-			24, 120, 1200, 36, 0.001},
+			24, 120, 1200, 48, 0.001},
 		{"nothing new", time.Second, []admin.Service{counted("a", 4)}, []admin.Service{counted("a", 4)}, 0, 0, 0, 0, 0},
 		{"after a restart", time.Second, []admin.Service{counted("a", 4)}, []admin.Service{counted("a", 1)},
 			0, 0, 0, 0, 0},
 		{"no time between", 0, []admin.Service{counted("a", 4)}, []admin.Service{counted("a", 10)}, 0, 0, 0, 0, 0},
 		{"a service that is new", time.Second, nil, []admin.Service{counted("a", 10)}, 0, 0, 0, 0, 0},
 		{"beside one that is new", time.Second / 2, []admin.Service{counted("b", 4)},
-			[]admin.Service{counted("a", 10), counted("b", 10)}, 24, 120, 1200, 36, 0.001},
+			[]admin.Service{counted("a", 10), counted("b", 10)}, 24, 120, 1200, 48, 0.001},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
