@@ -131,8 +131,8 @@ service "web" {
   # is more likely on this host. "0%": Lictor never ignores ejections.
   min_available = "50%"
 
-  # How long a new instance, or one whose ejection ends, takes to reach its full share. "0s": it has its full share at
-  # once.
+  # How long a new instance takes to reach its full share of clients, and also an instance when its ejection ends. "0s":
+  # it has its full share at once.
   slow_start = "0s"
 
   # Limits of open connections: to all instances together, and to each instance. The default is "never": no limit.
@@ -164,8 +164,8 @@ service "web" {
 
   # What happens to the connections of an instance that leaves. "finish": they continue until they end. "30s": they may
   # continue for this time, then Lictor resets them. "cut": Lictor resets them at once, on both sides; use it for a
-  # database whose primary moves. An instance that returns in time keeps its connections. Held instances have not left,
-  # nor have those of a source after a failover. TCP only: UDP sessions move to another instance with their next
+  # database with a primary that moves. An instance that returns in time keeps its connections. Held instances have not
+  # left, nor have those of a source after a failover. TCP only: UDP sessions move to another instance with their next
   # datagram. It is one setting for all reasons, or a block with one for each:
   # on_leave = "finish"
   on_leave {
@@ -238,8 +238,8 @@ service "orders" {
   # enough. A source that cannot be queried keeps its last good instances.
   failover_below = 1
 
-  # "health" also leaves a source whose instances all fail from this host, if another source has one that does not fail.
-  # "consul" leaves a source only if it has too few healthy instances in Consul.
+  # "health" also leaves a source if all its instances fail from this host, and another source has one that does not
+  # fail. "consul" leaves a source only if it has too few healthy instances in Consul.
   failover_on = "health"
 
   # How long an earlier source must be good before Lictor returns to it.
@@ -261,9 +261,10 @@ service "dns" {
   # Limits the sessions at once. A new session beyond the limit ends the one that has been idle longest. UDP only.
   max_sessions = 65536
 
-  # How many datagrams answer each datagram of a client. A session ends as soon as they have come, so short exchanges
-  # hold a socket only while they last. 0: no answers are expected, and those that come are dropped; clients then share
-  # one socket for each instance. The default is "never": any number, and sessions end when they are idle. UDP only.
+  # How many datagrams answer each datagram of a client. A session ends as soon as these answers have come, so a short
+  # exchange holds a socket only while it lasts. 0: no answers are expected, and those that come are dropped; clients
+  # then share one socket for each instance. The default is "never": any number, and sessions end when they are idle.
+  # UDP only.
   responses = 1
 
   # After how many datagrams of a client Lictor chooses another instance for it. 1 spreads every datagram; for syslog,
