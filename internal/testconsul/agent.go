@@ -5,8 +5,8 @@
 //	defer agent.Kill()
 //	client, err := agent.Client()
 //
-// An agent is in dev mode (server and client in one, nothing on disk), listens on free ports of 127.0.0.1 only, and
-// can be killed, stopped and started again at the same ports.
+// By default an agent runs in dev mode: server and client in one, with nothing on disk. It listens only on free ports
+// of 127.0.0.1. It can be killed, stopped and restarted at the same ports.
 package testconsul
 
 import (
@@ -29,35 +29,35 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// Options says what agent is wanted.
+// Options configure an agent.
 type Options struct {
-	Binary string    // as Find or Build returned it
-	Dir    string    // for the agent's files; an existing folder that nobody else uses
-	Output io.Writer // gets what the agent prints as well; nil: only Agent.Log has it
+	Binary string    // path from Find or Build
+	Dir    string    // folder for the agent's files, which must exist and be used for nothing else
+	Output io.Writer // also receives the agent's output; nil means only Agent.Log
 
-	ACL  bool   // default policy deny; the management token is Agent.Token
-	TLS  bool   // HTTPS beside HTTP, with a private CA: Agent.CAFile
-	Unix bool   // HTTP on a Unix socket beside the TCP port: Agent.Socket
+	ACL  bool   // default policy deny; Agent.Token is the management token
+	TLS  bool   // HTTPS besides HTTP, with a private CA in Agent.CAFile
+	Unix bool   // HTTP on the Unix socket Agent.Socket besides the TCP port
 	HCL  string // further configuration
 	UI   bool
 
-	Node    string // name of the node; empty: test
-	Servers int    // not dev mode, but one of so many servers, which keep their state in Dir
-	Client  bool   // not dev mode, but an agent that is no server, and keeps its state in Dir
-	Join    string // with either: Agent.LAN of another one
-	NoWait  bool   // Start does not wait until the agent is of use
+	Node    string // name of the node; empty means test
+	Servers int    // run as one of this many servers with state in Dir, not in dev mode
+	Client  bool   // run as a client agent with state in Dir, not in dev mode
+	Join    string // with Servers or Client: Agent.LAN of another agent
+	NoWait  bool   // Start does not wait until the agent is ready
 
-	Datacenter string // empty: dc1
-	WAN        bool   // can be joined with other datacenters, at Agent.WAN
-	JoinWAN    string // what to join: Agent.WAN of another one; implies WAN
-	Peering    bool   // can be peered with other clusters
+	Datacenter string // empty means dc1
+	WAN        bool   // the agent can be joined with other datacenters, at Agent.WAN
+	JoinWAN    string // Agent.WAN of the agent to join; implies WAN
+	Peering    bool   // the agent can be peered with other clusters
 }
 
-// An Agent is a consul agent. The fields do not change after Start.
+// An Agent is a Consul agent. Its exported fields do not change after Start.
 type Agent struct {
 	HTTP   string // host:port
 	HTTPS  string // host:port; with Options.TLS
-	CAFile string // with Options.TLS; the server certificate also is for ServerName
+	CAFile string // with Options.TLS; the server certificate is also valid for ServerName
 	Socket string // path; with Options.Unix
 	Token  string // with Options.ACL
 	LAN    string // host:port
@@ -70,12 +70,14 @@ type Agent struct {
 	process *testproc.Process
 }
 
-// ServerName is the name in the certificate of an agent with TLS, which is good for 127.0.0.1 and localhost too.
+// ServerName is the name in the certificate of an agent with TLS. The certificate is also valid for 127.0.0.1 and
+// localhost.
 const ServerName = "server.dc1.consul"
 
-// Start starts an agent, and returns when it has a leader and knows its own node: registrations work from then on.
+// Start starts an agent, and returns when the agent has a leader and its own node in the catalog, so that registrations
+// work.
 func Start(ctx context.Context, options Options) (*Agent, error) {
-	// The ports were free when they were looked for; somebody may have been faster.
+	// Another program may take a free port before the agent opens it.
 	for range 4 {
 		a := &Agent{options: options, Log: &testproc.Log{Copy: options.Output}}
 		if err := a.configure(ctx); err != nil {
@@ -93,7 +95,7 @@ func Start(ctx context.Context, options Options) (*Agent, error) {
 	return nil, errors.New("consul: no free ports")
 }
 
-// Restart starts an agent that has ended, at the ports it had. A dev agent comes back with an empty catalog.
+// Restart starts an agent that has ended, at the same ports. A dev agent has an empty catalog after that.
 func (a *Agent) Restart(ctx context.Context) error {
 	cmd := exec.Command(a.options.Binary, a.args...)
 	cmd.Dir = a.options.Dir
@@ -110,10 +112,11 @@ func (a *Agent) Restart(ctx context.Context) error {
 	return a.ready(ctx)
 }
 
-// Ready waits until an agent that was started with Options.NoWait is of use.
+// Ready waits until an agent that was started with Options.NoWait is ready.
 func (a *Agent) Ready(ctx context.Context) error { return a.ready(ctx) }
 
-// environment leaves Consul's own variables out: an agent under test must not be steered by whatever the shell has set.
+// environment returns this process's environment without Consul's variables, which must not influence an agent under
+// test.
 func environment() []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -149,12 +152,12 @@ func (a *Agent) ready(ctx context.Context) error {
 	})
 }
 
-// Client is a client with every right.
+// Client returns a client with the management token.
 func (a *Agent) Client() (*api.Client, error) {
 	return a.ClientWith(a.Token)
 }
 
-// ClientWith is a client with the given token.
+// ClientWith returns a client with the given token.
 func (a *Agent) ClientWith(token string) (*api.Client, error) {
 	config := api.DefaultConfig()
 	config.Address, config.Scheme, config.Token = a.HTTP, "http", token
@@ -164,14 +167,14 @@ func (a *Agent) ClientWith(token string) (*api.Client, error) {
 // Signal sends the agent a signal.
 func (a *Agent) Signal(sig os.Signal) error { return a.process.Signal(sig) }
 
-// Kill ends the agent with kill -9, and waits until it is gone.
+// Kill kills the agent with SIGKILL, and waits until it has ended.
 func (a *Agent) Kill() {
 	if a.process != nil {
 		a.process.Kill()
 	}
 }
 
-// Done is closed when the agent has ended.
+// Done returns a channel that is closed when the agent has ended.
 func (a *Agent) Done() <-chan struct{} { return a.process.Done() }
 
 const nodeName = "test"
@@ -238,7 +241,7 @@ func (a *Agent) configure(ctx context.Context) error {
 	return os.WriteFile(file, []byte(hcl), 0o600)
 }
 
-// mode is what makes an agent a dev agent, a server or a client.
+// mode returns the arguments for a dev agent, a server or a client.
 func (a *Agent) mode() []string {
 	data := []string{"-data-dir", filepath.Join(a.options.Dir, "data")}
 	if a.options.Join != "" {
@@ -254,7 +257,7 @@ func (a *Agent) mode() []string {
 	return []string{"agent", "-dev"}
 }
 
-// certificates makes a private CA and a server certificate, in the way that Consul's documentation tells operators to.
+// certificates makes a private CA and a server certificate, as Consul's documentation recommends.
 func (a *Agent) certificates(ctx context.Context) (hcl string, err error) {
 	dir, err := os.MkdirTemp(a.options.Dir, "tls")
 	if err != nil {
@@ -274,8 +277,8 @@ func (a *Agent) certificates(ctx context.Context) (hcl string, err error) {
 		a.CAFile, cert+".pem", cert+"-key.pem"), nil
 }
 
-// freePorts finds ports that are free for TCP and UDP. They are below the range from which systems take the ports of
-// outgoing connections, or one of those could take the port of an agent that is down and about to be restarted.
+// freePorts returns ports that are free for TCP and UDP. They are below the range for outgoing connections, so that no
+// connection takes the port of an agent that is about to restart.
 func freePorts(n int) ([]string, error) {
 	var ports []string
 	for try := 0; try < 1000 && len(ports) < n; try++ {

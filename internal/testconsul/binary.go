@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// ErrNotFound is returned by Find when there is no consul on this machine yet.
-var ErrNotFound = errors.New("no consul: neither $CONSUL, nor in PATH, nor built before (`make consul` builds it, " +
+// ErrNotFound is returned by Find if this machine has no Consul yet.
+var ErrNotFound = errors.New("no consul: not in $CONSUL, not in PATH, and not built before (`make consul` builds it, " +
 	"once)")
 
 const modulePath = "github.com/hashicorp/consul"
 
-// Find returns the path of the consul to test with: $CONSUL, else the one in PATH, else the one that Build made before.
+// Find returns the path of the Consul program for tests: $CONSUL, or the one in PATH, or the one that Build made.
 func Find() (string, error) {
 	if path := os.Getenv("CONSUL"); path != "" {
 		found, err := exec.LookPath(path)
@@ -45,7 +45,7 @@ func Find() (string, error) {
 	return path, nil
 }
 
-// Need returns the path of the consul to test with. Without one it skips the test, and fails it in CI.
+// Need returns the path of the Consul program for tests. Without one, it skips the test, or fails it in CI.
 func Need(t testing.TB) string {
 	t.Helper()
 	path, err := Find()
@@ -59,9 +59,9 @@ func Need(t testing.TB) string {
 	panic("unreachable")
 }
 
-// Build is Find, but when there is no consul it builds one from the module that e2e/consul/go.mod pins, and keeps it
-// in the user's cache folder, so that it survives `make clean` and serves every clone. That takes minutes; progress
-// gets a line every few seconds.
+// Build returns the result of Find, or builds Consul if there is none. It builds the module that e2e/consul/go.mod
+// pins, which takes minutes. The program stays in the user's cache folder, where `make clean` keeps it and all clones
+// find it. Build writes a line to progress every few seconds.
 func Build(ctx context.Context, progress io.Writer) (string, error) {
 	path, err := Find()
 	if !errors.Is(err, ErrNotFound) {
@@ -80,12 +80,12 @@ func Build(ctx context.Context, progress io.Writer) (string, error) {
 	}
 	defer unlock()
 	if _, err := exec.LookPath(path); err == nil {
-		return path, nil // somebody else built it while this one waited for the lock
+		return path, nil // another process built it meanwhile
 	}
 	return path, build(ctx, progress, module, path)
 }
 
-// kept is where Build keeps its consul, and the folder of the module that it is built from.
+// kept returns the path where Build keeps its program, and the folder of the module that it builds.
 func kept() (path, module string, err error) {
 	module, version, err := pinned()
 	if err != nil {
@@ -104,8 +104,8 @@ func kept() (path, module string, err error) {
 
 var versionLine = regexp.MustCompile(`(?m)^\s*` + regexp.QuoteMeta(modulePath) + ` v(\S+)`)
 
-// pinned looks for e2e/consul/go.mod from the working directory upwards (tests run in the folders of their
-// packages), and reads from it which version of Consul is wanted: that file is the only place that says so.
+// pinned finds e2e/consul/go.mod from the working directory upwards, because tests run in the folders of their
+// packages. It returns the module's folder and the pinned version of Consul, which only that file names.
 func pinned() (module, version string, err error) {
 	dir, err := os.Getwd()
 	if err != nil {
@@ -140,7 +140,7 @@ func build(ctx context.Context, progress io.Writer, module, path string) error {
 	}
 	meter.expect(strings.Count(packages.String(), "\n"))
 
-	// Renamed when whole: an interrupted build leaves nothing that could be taken for a consul.
+	// The rename comes last, so that an interrupted build leaves no broken program.
 	temporary := path + ".new"
 	defer func() { _ = os.Remove(temporary) }()
 	if err := goTool(ctx, module, io.Discard, meter, "build", "-v", "-trimpath", "-ldflags", "-s -w", "-o", temporary,
@@ -153,7 +153,7 @@ func build(ctx context.Context, progress io.Writer, module, path string) error {
 func goTool(ctx context.Context, dir string, stdout io.Writer, meter *meter, args ...string) error {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
-	// This machine's own consul is wanted, whatever is being cross-built around it; and no C compiler is needed for it.
+	// Build for this machine even during a cross build. No C compiler is needed.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH, "GOWORK=off")
 	cmd.Stdout = stdout
 	pipe, err := cmd.StderrPipe()
@@ -170,7 +170,7 @@ func goTool(ctx context.Context, dir string, stdout io.Writer, meter *meter, arg
 	return nil
 }
 
-// A meter counts the lines by which `go list` and `go build -v` tell what they are doing.
+// A meter counts the progress lines of `go list` and `go build -v`.
 type meter struct {
 	to      io.Writer
 	started time.Time
@@ -178,12 +178,12 @@ type meter struct {
 	mu         sync.Mutex
 	downloaded int
 	compiled   int
-	packages   int // to be compiled; 0 until known
+	packages   int // packages to compile; 0 until known
 }
 
 var packageLine = regexp.MustCompile(`^[a-z][\w.\-/]*$`)
 
-// read counts until r ends, and returns those lines that it could not count: they say what went wrong.
+// read counts lines until r ends, and returns the other lines, which describe errors.
 func (m *meter) read(r io.Reader) string {
 	var rest strings.Builder
 	lines := bufio.NewScanner(r)
@@ -222,7 +222,7 @@ func (m *meter) String() string {
 	return fmt.Sprintf("  %4s  %d packages compiled, of at most %d", elapsed, m.compiled, m.packages)
 }
 
-// every prints the meter at each interval until the returned function is called.
+// every prints the meter at each interval. The caller must call stop to end that.
 func (m *meter) every(interval time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var printer sync.WaitGroup

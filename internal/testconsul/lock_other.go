@@ -2,5 +2,5 @@
 
 package testconsul
 
-// lock locks nothing here: two first builds at once do the work twice, and the second replaces the first.
+// lock does nothing on this system. Two concurrent first builds do the same work, and the second replaces the first.
 func lock(string) (unlock func(), err error) { return func() {}, nil }

@@ -8,7 +8,8 @@ import (
 	"syscall"
 )
 
-// lock waits until no other process holds the file. The kernel gives the lock back however its holder ends.
+// lock waits until no other process holds the lock on the file. The kernel releases the lock when the holder ends in
+// any way.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

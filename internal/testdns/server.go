@@ -1,4 +1,5 @@
-// Package testdns is a name server for tests: a real one on 127.0.0.1, which answers as a test says, or not at all.
+// Package testdns is a name server for tests. The server runs on 127.0.0.1, and gives the answers that a test chooses,
+// or none.
 package testdns
 
 import (
@@ -12,20 +13,21 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 )
 
-// A Server is a name server that this process's lookups go to. Its methods may be called concurrently.
+// A Server is a name server for the lookups of this process. Its methods are safe for concurrent use.
 type Server struct {
 	conn    *net.UDPConn
 	running sync.WaitGroup
 
-	mu         sync.Mutex // guards the following
+	mu         sync.Mutex // guards the fields below
 	answer     func(name string) []netip.Addr
 	code       dnsmessage.RCode
 	asked      map[string]int
 	open, most int
 }
 
-// Start starts a Server, and has net.DefaultResolver ask it until the test ends. answer returns the addresses of a
-// name, in lower case and without a dot at its end; for none it gets no answer.
+// Start starts a Server, and makes net.DefaultResolver use it until the test ends. The function answer returns the
+// addresses of a name, which is in lower case and without a final dot. If answer returns nil, the Server does not
+// answer.
 func Start(t testing.TB, answer func(name string) []netip.Addr) *Server {
 	t.Helper()
 	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -38,41 +40,42 @@ func Start(t testing.TB, answer func(name string) []netip.Addr) *Server {
 	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: s.dial}
 	t.Cleanup(func() {
 		net.DefaultResolver = former
-		_ = conn.Close() // which ends serve
+		_ = conn.Close() // ends serve
 		s.running.Wait()
 	})
 	return s
 }
 
-// Answer replaces the function that says what names have.
+// Answer replaces the answer function.
 func (s *Server) Answer(answer func(name string) []netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
 }
 
-// Code has all answers be errors with this code, such as dnsmessage.RCodeServerFailure. RCodeSuccess ends that.
+// Code makes all answers errors with this code, such as dnsmessage.RCodeServerFailure. RCodeSuccess returns to normal
+// answers.
 func (s *Server) Code(code dnsmessage.RCode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.code = code
 }
 
-// Asked returns how often the IPv4 addresses of a name have been asked for.
+// Asked returns the number of queries for the IPv4 addresses of a name.
 func (s *Server) Asked(name string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.asked[name]
 }
 
-// Sockets returns how many sockets lookups have open now, and the most that they have had.
+// Sockets returns the number of sockets that lookups have open now, and its maximum so far.
 func (s *Server) Sockets() (open, most int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.open, s.most
 }
 
-// dial opens the socket of a lookup.
+// dial opens the socket for a lookup.
 func (s *Server) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "udp4", s.conn.LocalAddr().String())
@@ -90,7 +93,7 @@ func (s *Server) count(n int) {
 	s.most = max(s.most, s.open)
 }
 
-// A socket is that of a lookup. It is a UDPConn, by which package net knows what it speaks.
+// A socket is the socket of a lookup. It embeds a UDPConn, because package net then uses the protocol for UDP.
 type socket struct {
 	*net.UDPConn
 	server *Server
@@ -111,12 +114,12 @@ func (s *Server) serve() {
 			return
 		}
 		if reply := s.reply(buf[:n]); reply != nil {
-			_, _ = s.conn.WriteToUDPAddrPort(reply, from) // one that has gone asks no more
+			_, _ = s.conn.WriteToUDPAddrPort(reply, from) // a client that has closed its socket needs no answer
 		}
 	}
 }
 
-// reply returns the answer to a query; nil: none.
+// reply returns the answer to a query, or nil for no answer.
 func (s *Server) reply(query []byte) []byte {
 	var p dnsmessage.Parser
 	header, err := p.Start(query)

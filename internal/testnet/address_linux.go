@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AddInterfaces makes two interfaces that lead to each other (veth(4)) and are down. Call it in a namespace of the
-// test's own, see Inside.
+// AddInterfaces makes a pair of connected interfaces (veth(4)), which are down. Call it in a namespace of the test; see
+// Inside.
 func AddInterfaces(t testing.TB, name, other string) {
 	t.Helper()
 	const peer = 1 // VETH_INFO_PEER
@@ -36,7 +36,7 @@ func AddInterfaces(t testing.TB, name, other string) {
 	}
 }
 
-// AddAddress gives an interface an address, in a network.
+// AddAddress adds an address with its network to an interface.
 func AddAddress(t testing.TB, name string, addr netip.Prefix) {
 	t.Helper()
 	if err := address(unix.RTM_NEWADDR, netlink.Create|netlink.Excl, name, addr); err != nil {
@@ -52,7 +52,7 @@ func RemoveAddress(t testing.TB, name string, addr netip.Prefix) {
 	}
 }
 
-// address asks for a change of an interface's addresses: struct ifaddrmsg of rtnetlink(7).
+// address adds or removes an interface's address; see struct ifaddrmsg in rtnetlink(7).
 func address(kind netlink.HeaderType, flags netlink.HeaderFlags, name string, addr netip.Prefix) error {
 	i, err := net.InterfaceByName(name)
 	if err != nil {
@@ -69,7 +69,7 @@ func address(kind netlink.HeaderType, flags netlink.HeaderFlags, name string, ad
 	return ask(kind, flags, binary.NativeEndian.AppendUint32(request, uint32(i.Index)), e)
 }
 
-// ask has the kernel do something, and waits until it has.
+// ask sends a request to the kernel and waits for the result.
 func ask(kind netlink.HeaderType, flags netlink.HeaderFlags, request []byte, e *netlink.AttributeEncoder) error {
 	attributes, err := e.Encode()
 	if err != nil {

@@ -1,2 +1,2 @@
-// Package testnet gives tests a network of their own: on Linux, a network namespace that ends with the test.
+// Package testnet provides a network for a test: on Linux, a network namespace that ends with the test.
 package testnet

@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// variable is that of the environment that has the name of the test that a process in a namespace is there for.
+// variable is the environment variable with the name of the test for which a process in a namespace runs.
 const variable = "LICTOR_TEST_IN_NAMESPACE"
 
-// Inside runs the rest of the calling test in a network namespace with nothing in it but a loopback interface:
-// another process of this program does, with env added to its environment, and everything that it starts is in there
-// too. It returns true in that process only. Where no namespace is to be had the test is skipped; in CI it fails.
+// Inside runs the rest of the calling test in a network namespace that has only a loopback interface. It starts another
+// process of this program there, with env added to its environment. Processes that the test starts are in the namespace
+// too. Inside returns true only in that other process. Without namespaces the test is skipped, or fails in CI.
 func Inside(t *testing.T, env ...string) bool {
 	t.Helper()
 	if os.Getenv(variable) == t.Name() {
@@ -32,7 +32,7 @@ func Inside(t *testing.T, env ...string) bool {
 	cmd := exec.Command(self, "-test.run", "^"+t.Name()+"$", "-test.v", "-test.count", "1", "-test.timeout", "5m")
 	cmd.Env = append(append(os.Environ(), variable+"="+t.Name()), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	if os.Getuid() != 0 { // one may be root of a namespace of users
+	if os.Getuid() != 0 { // a user may be root in a user namespace
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
@@ -50,7 +50,7 @@ func Inside(t *testing.T, env ...string) bool {
 	return false
 }
 
-// Cannot skips the test because of what this machine cannot do, unless it runs in CI: there it fails.
+// Cannot skips the test because this machine lacks a feature. In CI it fails the test.
 func Cannot(t testing.TB, what string, err error) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -59,7 +59,7 @@ func Cannot(t testing.TB, what string, err error) {
 	t.Skipf("%s here, so this is not tested: %v", what, err)
 }
 
-// loopbackUp makes 127.0.0.1 usable in a new namespace.
+// loopbackUp brings up the loopback interface of a new namespace.
 func loopbackUp() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

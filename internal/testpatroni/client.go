@@ -14,11 +14,10 @@ import (
 	"time"
 )
 
-// ReadOnly is the SQLSTATE of a write that reached a server in recovery: "cannot execute ... in a read-only
-// transaction".
+// ReadOnly is the SQLSTATE of a write on a server in recovery: "cannot execute ... in a read-only transaction".
 const ReadOnly = "25006"
 
-// An Error is what PostgreSQL answered instead of a result.
+// An Error is an error that PostgreSQL returned.
 type Error struct {
 	Code    string // SQLSTATE
 	Message string
@@ -27,20 +26,20 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string { return e.Message + " (" + e.Code + ")" }
 
-// IsReadOnly reports whether err says that the server takes no writes.
+// IsReadOnly reports whether err says that the server does not accept writes.
 func IsReadOnly(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Code == ReadOnly
 }
 
-// A Client is a connection to PostgreSQL. It speaks as much of the protocol as a writer needs: trust authentication
-// and simple queries, without a timeout of its own. It is not safe for concurrent use, but for Close.
+// A Client is a connection to PostgreSQL. It supports only trust authentication and simple queries, and has no
+// timeouts. Only Close is safe for concurrent use.
 type Client struct {
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-// Connect connects to the server at addr, "host:port". It ends early when ctx does.
+// Connect connects to the server at addr, "host:port". It fails when ctx ends.
 func Connect(ctx context.Context, addr string) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", addr)
@@ -62,10 +61,10 @@ func Connect(ctx context.Context, addr string) (*Client, error) {
 	return c, nil
 }
 
-// Close closes the connection. A query that is under way fails.
+// Close closes the connection. A query under way fails.
 func (c *Client) Close() { _ = c.conn.Close() }
 
-// Query executes one statement, and returns the rows of its result.
+// Query executes one statement and returns the result's rows.
 func (c *Client) Query(sql string) ([][]string, error) {
 	if err := c.send('Q', append([]byte(sql), 0)); err != nil {
 		return nil, err
@@ -73,8 +72,8 @@ func (c *Client) Query(sql string) ([][]string, error) {
 	return c.result()
 }
 
-// Notification waits for the next notification of a channel that the connection listens to, and returns its payload. It
-// ends early when ctx does.
+// Notification waits for the next notification on a channel that the connection listens to, and returns its payload. It
+// fails when ctx ends.
 func (c *Client) Notification(ctx context.Context) (string, error) {
 	defer context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })()
 	for {
@@ -85,12 +84,12 @@ func (c *Client) Notification(ctx context.Context) (string, error) {
 		if kind != 'A' || len(body) < 4 {
 			continue
 		}
-		_, payload, _ := strings.Cut(string(body[4:]), "\x00") // behind a process ID and the channel
+		_, payload, _ := strings.Cut(string(body[4:]), "\x00") // after a process ID and the channel
 		return strings.TrimSuffix(payload, "\x00"), nil
 	}
 }
 
-// send sends one message. The startup message has no kind: 0.
+// send sends one message. Use kind 0 for the startup message, which has no kind.
 func (c *Client) send(kind byte, body []byte) error {
 	var message []byte
 	if kind != 0 {
@@ -101,7 +100,7 @@ func (c *Client) send(kind byte, body []byte) error {
 	return err
 }
 
-// result reads until the server is ready for the next query.
+// result reads until the server is ready for the next query, and returns the rows.
 func (c *Client) result() (rows [][]string, err error) {
 	for {
 		kind, body, readErr := c.receive()
@@ -115,7 +114,7 @@ func (c *Client) result() (rows [][]string, err error) {
 			err = errorOf(body)
 		case 'R':
 			if binary.BigEndian.Uint32(body) != 0 {
-				return nil, errors.New("the server wants more than trust authentication")
+				return nil, errors.New("the server requires more than trust authentication")
 			}
 		case 'Z':
 			return rows, err
@@ -137,7 +136,7 @@ func (c *Client) receive() (kind byte, body []byte, err error) {
 	return head[0], body, err
 }
 
-// row returns the values of a DataRow message; those that are null are empty.
+// row returns the values of a DataRow message. A null value becomes an empty string.
 func row(body []byte) (values []string) {
 	n := binary.BigEndian.Uint16(body)
 	for body = body[2:]; n > 0; n-- {
@@ -153,7 +152,7 @@ func row(body []byte) (values []string) {
 	return values
 }
 
-// errorOf returns the error of an ErrorResponse message.
+// errorOf parses an ErrorResponse message.
 func errorOf(body []byte) error {
 	e := &Error{}
 	for field := range strings.SplitSeq(string(body), "\x00") {

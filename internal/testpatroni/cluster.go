@@ -1,14 +1,14 @@
 //go:build unix
 
-// Package testpatroni runs a real Patroni cluster for tests and for measurements: three members, each with a PostgreSQL
-// of its own, that register in a Consul.
+// Package testpatroni runs a real Patroni cluster for tests and for measurements. It has three members, each with its
+// own PostgreSQL, which register in Consul.
 //
 //	cluster, err := testpatroni.Start(ctx, testpatroni.Options{Dir: dir, Consul: agent.HTTP})
 //	defer cluster.Kill()
 //	err = cluster.Switchover(ctx)
 //
-// The members are at 127.0.0.11, 127.0.0.12 and so on, all at the same two ports, as members on hosts of their own are.
-// Clients need no password.
+// The members have the addresses 127.0.0.11, 127.0.0.12 and so on. All use the same two ports, as members on different
+// hosts do. Clients need no password.
 package testpatroni
 
 import (
@@ -37,24 +37,24 @@ const (
 	members     = 3
 )
 
-// Options says what cluster is wanted.
+// Options configure a cluster.
 type Options struct {
-	Dir    string    // for all files of the cluster; an existing folder that nothing else uses
+	Dir    string    // folder for all files of the cluster, which must exist and be used for nothing else
 	Consul string    // host:port
-	Output io.Writer // gets what the members print as well; nil: only Member.Log has it
+	Output io.Writer // also receives the members' output; nil means only Member.Log
 }
 
-// A Cluster is a running Patroni cluster. Its methods must not be called concurrently.
+// A Cluster is a running Patroni cluster. Its methods are not safe for concurrent use.
 type Cluster struct {
 	Members  []*Member
-	SQLPort  string // of every member
-	RESTPort string // of every member
+	SQLPort  string // the same for every member
+	RESTPort string // the same for every member
 }
 
-// ErrNotInstalled is returned by Find when this machine has no Patroni, or not all that it needs.
+// ErrNotInstalled is returned by Find if Patroni, or something that it needs, is not installed.
 var ErrNotInstalled = errors.New("not installed; see `make patroni-install`")
 
-// Find returns an error that says what is missing, or nil when Start has all that it needs.
+// Find returns nil if everything for Start is installed. Otherwise the error names what is missing.
 func Find() error {
 	if _, err := exec.LookPath("patroni"); err != nil {
 		return fmt.Errorf("patroni: %w", ErrNotInstalled)
@@ -70,7 +70,7 @@ func Find() error {
 	return nil
 }
 
-// binaries returns the folder of PostgreSQL's programs.
+// binaries returns the folder with PostgreSQL's programs.
 func binaries() (string, error) {
 	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
 	if len(found) > 0 {
@@ -82,7 +82,7 @@ func binaries() (string, error) {
 	return "", fmt.Errorf("postgres: %w", ErrNotInstalled)
 }
 
-// Start starts a cluster, and returns when it has a primary and all replicas follow it.
+// Start starts a cluster, and returns when it has a primary that all replicas follow.
 func Start(ctx context.Context, options Options) (*Cluster, error) {
 	bin, err := binaries()
 	if err != nil {
@@ -100,7 +100,7 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 		if err = m.configure(bin, options.Consul); err == nil {
 			err = m.Start()
 		}
-		if err == nil && i == 0 { // the first one is to bootstrap the cluster, or they wait for each other
+		if err == nil && i == 0 { // the first member must bootstrap the cluster before the others start
 			err = testproc.Poll(ctx, func() error { return m.is(ctx, "primary") })
 		}
 		if err != nil {
@@ -115,7 +115,7 @@ func Start(ctx context.Context, options Options) (*Cluster, error) {
 	return c, nil
 }
 
-// Kill ends all processes of the cluster with kill -9.
+// Kill kills all processes of the cluster with SIGKILL.
 func (c *Cluster) Kill() {
 	for _, m := range c.Members {
 		m.Thaw()
@@ -126,8 +126,7 @@ func (c *Cluster) Kill() {
 
 func address(i int) string { return fmt.Sprintf("127.0.0.%d", 11+i) }
 
-// freePorts finds ports that are free at the addresses of all members. They are below the range from which systems take
-// the ports of outgoing connections.
+// freePorts returns ports that are free at all members' addresses. They are below the range for outgoing connections.
 func freePorts(n int) (ports []string, err error) {
 	for try := 0; len(ports) < n; try++ {
 		if try == 1000 {
@@ -150,8 +149,8 @@ func freePorts(n int) (ports []string, err error) {
 	return ports, nil
 }
 
-// configure writes the member's configuration. What Patroni's documentation has as defaults stands here as well: ttl,
-// loop_wait and retry_timeout.
+// configure writes the member's configuration. For ttl, loop_wait and retry_timeout it uses the defaults of Patroni's
+// documentation.
 func (m *Member) configure(bin, consul string) error {
 	if err := os.MkdirAll(m.dir, 0o755); err != nil {
 		return err
@@ -207,8 +206,8 @@ postgresql:
     max_connections: 100
 `
 
-// Recipe returns a configuration of Lictor that listens at PostgreSQL's usual port and checks Patroni's, with port and
-// this cluster's in their place.
+// Recipe returns the Lictor configuration text with two ports replaced: PostgreSQL's usual port by port, and Patroni's
+// by this cluster's.
 func (c *Cluster) Recipe(text, port string) string {
 	return strings.NewReplacer("5432", port, "8008", c.RESTPort).Replace(text)
 }

@@ -16,10 +16,10 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// requestTimeout is how long a member has to answer; a switchover is answered when it is done.
+// requestTimeout limits a request. A member answers a switchover only when it is complete.
 const requestTimeout = time.Minute
 
-// request asks the member's REST API, and returns the status and the body of the answer.
+// request sends a request to the member's REST API, and returns the status and the body of the answer.
 func (m *Member) request(ctx context.Context, method, path string, body any) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -44,7 +44,7 @@ func (m *Member) request(ctx context.Context, method, path string, body any) (in
 	return answer.StatusCode, text, err
 }
 
-// is returns an error unless the member says that it is what the path names: "primary", "replica".
+// is returns an error unless the member says that it has the role in the path, such as "primary" or "replica".
 func (m *Member) is(ctx context.Context, what string) error {
 	if !m.Running() {
 		return fmt.Errorf("%s: patroni has ended: %s", m.Name, m.Log.Tail(20))
@@ -58,7 +58,7 @@ func (m *Member) is(ctx context.Context, what string) error {
 	return err
 }
 
-// Leader returns the member that says that it is the primary, or nil.
+// Leader returns the member that says it is the primary, or nil.
 func (c *Cluster) Leader(ctx context.Context) *Member {
 	for _, m := range c.Members {
 		if len(m.frozen) == 0 && m.is(ctx, "primary") == nil {
@@ -68,7 +68,7 @@ func (c *Cluster) Leader(ctx context.Context) *Member {
 	return nil
 }
 
-// AwaitHealthy waits until there is a primary that takes writes, and all others stream from it.
+// AwaitHealthy waits until a primary accepts writes and all other members stream from it.
 func (c *Cluster) AwaitHealthy(ctx context.Context) error {
 	return testproc.Poll(ctx, func() error {
 		leader := c.Leader(ctx)
@@ -90,7 +90,7 @@ func (c *Cluster) AwaitHealthy(ctx context.Context) error {
 	})
 }
 
-// query asks the member's PostgreSQL.
+// query runs a query on the member's PostgreSQL.
 func (m *Member) query(ctx context.Context, sql string) ([][]string, error) {
 	client, err := Connect(ctx, m.SQL())
 	if err != nil {
@@ -100,7 +100,7 @@ func (m *Member) query(ctx context.Context, sql string) ([][]string, error) {
 	return client.Query(sql)
 }
 
-// Switchover makes a replica the primary, and returns when it is.
+// Switchover makes a replica the primary, and returns when that is complete.
 func (c *Cluster) Switchover(ctx context.Context) error {
 	leader := c.Leader(ctx)
 	if leader == nil {
@@ -116,7 +116,8 @@ func (c *Cluster) Switchover(ctx context.Context) error {
 	return err
 }
 
-// Pause pauses the cluster, or resumes it: paused, Patroni leaves PostgreSQL alone. It returns when all members know.
+// Pause pauses or resumes the cluster, and returns when all members have the new state. In a paused cluster, Patroni
+// does not touch PostgreSQL.
 func (c *Cluster) Pause(ctx context.Context, paused bool) error {
 	status, text, err := c.Members[0].request(ctx, http.MethodPatch, "/config", map[string]any{"pause": paused})
 	if err == nil && status != http.StatusOK {
@@ -143,7 +144,7 @@ func (c *Cluster) Pause(ctx context.Context, paused bool) error {
 	})
 }
 
-// Prepare makes the table that writers write to, empty.
+// Prepare creates the table for the writers, or empties it.
 func (c *Cluster) Prepare(ctx context.Context) error {
 	leader := c.Leader(ctx)
 	if leader == nil {
@@ -153,13 +154,13 @@ func (c *Cluster) Prepare(ctx context.Context) error {
 	return err
 }
 
-// Lost notes in the tallies of writers how many of their acknowledged writes the primary does not have.
+// Lost stores in the tallies of the writers how many of their acknowledged writes the primary lacks.
 func (c *Cluster) Lost(ctx context.Context, all ...*Writers) error {
 	leader := c.Leader(ctx)
 	if leader == nil {
 		return errors.New("no member is the primary")
 	}
-	// What is acknowledged while the rows are read is not counted as lost.
+	// The snapshot comes first, so that a write acknowledged during the query does not count as lost.
 	acked := make([]map[string]bool, len(all))
 	for i, w := range all {
 		acked[i] = w.snapshot()
@@ -181,7 +182,7 @@ func (c *Cluster) Lost(ctx context.Context, all ...*Writers) error {
 // IsPrimary reports whether the member says that it is the primary.
 func (m *Member) IsPrimary(ctx context.Context) bool { return m.is(ctx, "primary") == nil }
 
-// Writers returns how many writers are connected to the member. It is negative if PostgreSQL does not answer.
+// Writers returns the number of writers connected to the member, or -1 if PostgreSQL does not answer.
 func (m *Member) Writers(ctx context.Context) int {
 	rows, err := m.query(ctx, "SELECT pid FROM pg_stat_activity WHERE query LIKE 'INSERT INTO writes %'")
 	if err != nil {

@@ -10,13 +10,14 @@ import (
 	"time"
 )
 
-// How the writers of a path go about it.
+// Pauses of the writers.
 const (
 	writePause = 20 * time.Millisecond // between two writes
 	retryPause = 50 * time.Millisecond // between an error and the next connection
 )
 
-// Writers write rows through one path to the primary, each on one connection that it makes anew after an error.
+// Writers write rows to the primary through one address. Each writer has one connection, and opens a new one after an
+// error.
 type Writers struct {
 	via    string
 	addr   string
@@ -25,18 +26,18 @@ type Writers struct {
 
 	mu    sync.Mutex
 	last  []time.Time     // when each writer's last write succeeded, or when counting began
-	gap   []time.Duration // the longest time that each was without success
-	acked map[string]bool // the rows that PostgreSQL has acknowledged
+	gap   []time.Duration // each writer's longest time without a successful write
+	acked map[string]bool // rows that PostgreSQL has acknowledged
 	tally Tally
 }
 
-// A Tally is what writers met since they were reset.
+// A Tally is what the writers experienced since the last Reset.
 type Tally struct {
-	Outage   time.Duration // the longest time between two successful writes of the same writer
+	Outage   time.Duration // longest time between two successful writes of one writer
 	Writes   int
-	ReadOnly int // writes that reached a server in recovery
+	ReadOnly int // writes on a server in recovery
 	Errors   int // all other errors
-	Lost     int // acknowledged writes that the primary does not have in the end; Cluster.Lost counts them
+	Lost     int // acknowledged writes that the primary lacks; set by Cluster.Lost
 	Log      []Failure
 }
 
@@ -47,7 +48,7 @@ type Failure struct {
 	Err    error
 }
 
-// StartWriters starts n writers that write to the table of Cluster.Prepare by way of addr. Stop ends them.
+// StartWriters starts n writers, which write to the table of Cluster.Prepare through addr. Stop stops them.
 func StartWriters(via, addr string, n int) *Writers {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &Writers{via: via, addr: addr, cancel: cancel, last: make([]time.Time, n), gap: make([]time.Duration, n)}
@@ -58,16 +59,16 @@ func StartWriters(via, addr string, n int) *Writers {
 	return w
 }
 
-// Addr is where the writers write to.
+// Addr returns the address that the writers use.
 func (w *Writers) Addr() string { return w.addr }
 
-// Stop ends the writers and returns when they have ended.
+// Stop stops the writers, and returns when they have ended.
 func (w *Writers) Stop() {
 	w.cancel()
 	w.wg.Wait()
 }
 
-// Reset begins to count anew.
+// Reset starts the counts from zero.
 func (w *Writers) Reset() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -77,7 +78,7 @@ func (w *Writers) Reset() {
 	w.acked, w.tally = map[string]bool{}, Tally{}
 }
 
-// Tally returns what the writers met so far. A writer that has had no success for long counts as it is now.
+// Tally returns the counts so far. A writer's present time without a successful write counts too.
 func (w *Writers) Tally() Tally {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -88,7 +89,7 @@ func (w *Writers) Tally() Tally {
 	return t
 }
 
-// Working reports whether all writers have written since the given time.
+// Working reports whether every writer has written since the given time.
 func (w *Writers) Working(since time.Time) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -111,7 +112,7 @@ func (w *Writers) run(ctx context.Context, i int) {
 	}
 }
 
-// session writes until an error.
+// session writes rows on one connection until an error.
 func (w *Writers) session(ctx context.Context, i int, seq *int) error {
 	c, err := Connect(ctx, w.addr)
 	if err != nil {
@@ -157,7 +158,7 @@ func (w *Writers) snapshot() map[string]bool {
 	return maps.Clone(w.acked)
 }
 
-// setLost counts the acknowledged rows that the primary does not have.
+// setLost counts the acknowledged rows that the primary lacks.
 func (w *Writers) setLost(acked, there map[string]bool) {
 	n := 0
 	for key := range acked {

@@ -4,8 +4,8 @@ package testproc
 
 import "syscall"
 
-// attributes asks the kernel to kill the process when its owner dies, however that dies: a test that times out
-// leaves nothing behind.
+// attributes makes the kernel kill the process when its owner dies in any way. A test that times out leaves nothing
+// behind.
 func attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

@@ -7,10 +7,10 @@ import (
 	"sync"
 )
 
-// A Log keeps what a process prints. It is the process's Stdout or Stderr, and may be read while the process writes.
-// The zero value is ready for use.
+// A Log stores the output of a process. Use it as the process's Stdout or Stderr. It may be read while the process
+// writes. The zero value is ready for use.
 type Log struct {
-	// Copy, when set, gets everything as well.
+	// Copy, if not nil, also receives the output.
 	Copy io.Writer
 
 	mu   sync.Mutex
@@ -29,14 +29,14 @@ func (l *Log) Write(b []byte) (int, error) {
 	return l.text.Write(b)
 }
 
-// String is everything so far.
+// String returns the output so far.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-// Lines are the complete lines so far.
+// Lines returns the complete lines so far.
 func (l *Log) Lines() []string {
 	text := l.String()
 	end := strings.LastIndexByte(text, '\n')
@@ -46,7 +46,7 @@ func (l *Log) Lines() []string {
 	return strings.Split(text[:end], "\n")
 }
 
-// Tail is the last n lines.
+// Tail returns the last n lines.
 func (l *Log) Tail(n int) string {
 	lines := strings.Split(strings.TrimRight(l.String(), "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")

@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for what happens at all. It only ends tests that would fail anyway.
+// Patience limits how long a test waits for an event. Only a failing test reaches the limit.
 const Patience = time.Minute
 
-// Await waits until ok, which it calls every 5 ms. It fails the test, and says what was waited for, when Patience is
-// over.
+// Await calls ok every 5 ms until it returns true. After Patience it fails the test, and names what was awaited.
 func Await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(Patience); !ok(); time.Sleep(5 * time.Millisecond) {
@@ -21,7 +20,8 @@ func Await(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// Poll calls check, every 5 ms, until it returns nil or ctx ends; then it returns what check said last.
+// Poll calls check every 5 ms until it returns nil or ctx ends. If ctx ends, Poll returns an error that wraps check's
+// last error.
 func Poll(ctx context.Context, check func() error) error {
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()

@@ -1,8 +1,7 @@
-// Package testproc runs the programs that tests and the demo are about: consul agents, lictor itself, instances that
-// can be killed.
+// Package testproc runs programs for tests and for the demo: Consul agents, Lictor, and instances that can be killed.
 //
-// A [Process] never outlives whoever started it (where the system can promise that: Linux and FreeBSD), keeps what
-// it printed, and is only ever ended by its own process ID.
+// A [Process] never outlives the process that started it; only Linux and FreeBSD can guarantee that. It keeps its
+// output, and is signalled only by its own process ID.
 package testproc
 
 import (
@@ -14,16 +13,16 @@ import (
 	"time"
 )
 
-// A Process is a running or ended program. Its methods may be called concurrently.
+// A Process is a running or ended program. Its methods are safe for concurrent use.
 type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{} // closed once the process has ended and its output has been read
 }
 
-// Start starts cmd in a process group of its own, so that Ctrl-C at a terminal reaches its owner only.
+// Start starts cmd in its own process group, so that Ctrl-C at a terminal does not reach the process.
 func Start(cmd *exec.Cmd) (*Process, error) {
 	cmd.SysProcAttr = attributes()
-	// A child of the process may hold its output open; nobody should wait for that.
+	// A child of the process may keep the output open. WaitDelay limits the wait for such a child.
 	cmd.WaitDelay = 2 * time.Second
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -34,18 +33,18 @@ func Start(cmd *exec.Cmd) (*Process, error) {
 }
 
 func (p *Process) wait() {
-	// The outcome is in cmd.ProcessState; that a killed process has an error is no news.
+	// The result is in cmd.ProcessState. A killed process always has an error.
 	_ = p.cmd.Wait()
 	close(p.done)
 }
 
-// Pid is the process ID.
+// Pid returns the process ID.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Done is closed when the process has ended.
+// Done returns a channel that is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Running tells whether the process has not ended yet.
+// Running reports whether the process is still running.
 func (p *Process) Running() bool {
 	select {
 	case <-p.done:
@@ -55,7 +54,7 @@ func (p *Process) Running() bool {
 	}
 }
 
-// Signal sends sig to the process. That it has ended already is no error.
+// Signal sends sig to the process. It returns nil if the process has ended already.
 func (p *Process) Signal(sig os.Signal) error {
 	err := p.cmd.Process.Signal(sig)
 	if errors.Is(err, os.ErrProcessDone) {
@@ -64,7 +63,7 @@ func (p *Process) Signal(sig os.Signal) error {
 	return err
 }
 
-// ExitCode waits until the process ends, or ctx does. The code is -1 for a process that a signal ended.
+// ExitCode waits until the process or ctx ends. The code is -1 if a signal ended the process.
 func (p *Process) ExitCode(ctx context.Context) (int, error) {
 	select {
 	case <-p.done:
@@ -74,13 +73,13 @@ func (p *Process) ExitCode(ctx context.Context) (int, error) {
 	}
 }
 
-// Kill ends the process the hard way and waits until it is gone.
+// Kill kills the process with SIGKILL, and waits until it has ended.
 func (p *Process) Kill() {
 	_ = p.Signal(os.Kill)
 	<-p.done
 }
 
-// Stop asks the process to end with sig, and kills it when it has not ended after grace.
+// Stop sends sig to the process, and kills it if it has not ended after grace.
 func (p *Process) Stop(sig os.Signal, grace time.Duration) {
 	_ = p.Signal(sig)
 	ctx, cancel := context.WithTimeout(context.Background(), grace)

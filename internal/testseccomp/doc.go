@@ -1,4 +1,3 @@
-// Package testseccomp runs tests, and programs that tests start, where system calls are denied: on Linux, under a
-// seccomp filter, for which no privileges are needed. A test package that uses it calls [Main] first in its
-// TestMain.
+// Package testseccomp runs tests, and programs that tests start, with some system calls denied. On Linux it uses a
+// seccomp filter, which needs no privileges. A test package that uses it must call [Main] first in its TestMain.
 package testseccomp

@@ -2,5 +2,5 @@
 
 package testseccomp
 
-// Main does nothing here.
+// Main does nothing on this system.
 func Main() {}

@@ -18,18 +18,18 @@ import (
 )
 
 const (
-	// command is the first argument of this program when Wrapper has it run another one.
+	// command is the first argument of this program if Wrapper makes it run another program.
 	command = "-seccomp-exec"
 
-	// variable is that of the environment that has the name of the test that a process is there for.
+	// variable is the environment variable with the name of the test for which a process runs.
 	variable = "LICTOR_TEST_UNDER_SECCOMP"
 
-	// exitNoFilter is the exit code if there can be no filter.
+	// exitNoFilter is the exit code if a filter cannot be installed.
 	exitNoFilter = 125
 )
 
-// Wrapper returns what to put before a program and its arguments, so that it and its children have denied for each
-// of the given system calls, by number.
+// Wrapper returns arguments to put before a program and its arguments. The program and its children then get the error
+// denied for each of the given system calls, which are numbers.
 func Wrapper(denied syscall.Errno, calls ...int) []string {
 	self, err := os.Executable()
 	if err != nil {
@@ -42,7 +42,7 @@ func Wrapper(denied syscall.Errno, calls ...int) []string {
 	return append(w, "--")
 }
 
-// Main does what Wrapper asks for, and does not return then. Else it does nothing.
+// Main runs the program that Wrapper's arguments name, and does not return. Without such arguments it does nothing.
 func Main() {
 	if len(os.Args) < 2 || os.Args[1] != command {
 		return
@@ -53,9 +53,8 @@ func Main() {
 	}
 }
 
-// Under runs the rest of the calling test where the given system calls have the error denied: another process of this
-// program does, and it returns true in that process only. Where there can be no filter the test is skipped; in CI it
-// fails.
+// Under runs the rest of the calling test in another process of this program, where the given system calls return the
+// error denied. It returns true only in that process. Without seccomp filters the test is skipped, or fails in CI.
 func Under(t *testing.T, denied syscall.Errno, calls ...int) bool {
 	t.Helper()
 	if os.Getenv(variable) == t.Name() {
@@ -81,10 +80,10 @@ func Under(t *testing.T, denied syscall.Errno, calls ...int) bool {
 	return false
 }
 
-// execUnder has another program take the place of this one: args are the error, the system calls, "--", and the program
-// with its arguments.
+// execUnder replaces this program by another one under a filter. The args are the error, the system calls, "--", and
+// the program with its arguments.
 func execUnder(args []string) error {
-	runtime.LockOSThread() // the filter is that of the thread, and the program's
+	runtime.LockOSThread() // the filter belongs to the thread, which becomes the new program
 	var numbers []uint32
 	for len(args) > 0 && args[0] != "--" {
 		n, err := strconv.ParseUint(args[0], 10, 32)
@@ -106,9 +105,9 @@ func execUnder(args []string) error {
 	return syscall.Exec(program, args[1:], os.Environ())
 }
 
-// install gives this thread, and what becomes of it, a filter.
+// install installs a filter for this thread and everything that it executes.
 func install(errno uint32, calls []uint32) error {
-	const numberOffset = 0 // of nr in struct seccomp_data
+	const numberOffset = 0 // offset of nr in struct seccomp_data
 	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: numberOffset}}
 	for _, c := range calls {
 		filter = append(filter,
