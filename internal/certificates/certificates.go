@@ -4,8 +4,8 @@
 //	...
 //	transport.TLSClientConfig = files.Config("10.0.0.7")
 //
-// The files are read again for each connection. So this is for connections that are made seldom. While the files cannot
-// be used, what was read last stays in use.
+// The files are read again for each connection, so the package is for connections that are made seldom. While the files
+// cannot be used, their last valid content stays in use.
 package certificates
 
 import (
@@ -22,37 +22,37 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// maxPEM is how many bytes a file may have. All authorities that browsers trust take 220 KB.
+// maxPEM is the maximum size of a file in bytes. All authorities that browsers trust need 220 KB.
 const maxPEM = 4 << 20
 
-// Options say which files there are, and how the server's certificate is verified. All files are in PEM, and must be
-// regular files.
+// Options name the files, and configure how the server's certificate is verified. All files must be regular files in
+// PEM format.
 type Options struct {
-	CAFile             string // roots; empty: those in CAPath
-	CAPath             string // folder of files with roots; empty: the system's roots
-	CertFile, KeyFile  string // client certificate and its key; both empty: none
-	ServerName         string // name to expect in the server's certificate; empty: the host that is dialled
+	CAFile             string // file with root certificates; empty means those in CAPath
+	CAPath             string // folder of files with root certificates; empty means the system's
+	CertFile, KeyFile  string // client certificate and its key; both empty means none
+	ServerName         string // expected name in the server's certificate; empty means the dialled host
 	InsecureSkipVerify bool   // do not verify the server's certificate
 }
 
-// Files are the files that an Options names. Safe for concurrent use.
+// Files are the files that Options name. Files are safe for concurrent use.
 type Files struct {
 	options Options
 	log     hclog.Logger
 
-	mu      sync.Mutex
-	last    contents // what was in the files when they could be used last; guarded by mu
-	failing bool     // the files could not be used the last time; guarded by mu
+	mu      sync.Mutex // guards the fields below
+	last    contents   // content when the files could be used last
+	failing bool       // the last attempt to use the files failed
 }
 
-// contents are what is in the files.
+// contents are the content of the files.
 type contents struct {
-	roots *x509.CertPool   // nil: the system's
-	own   *tls.Certificate // the client certificate; without one, a Certificate that is empty
+	roots *x509.CertPool   // nil means the system's roots
+	own   *tls.Certificate // client certificate; an empty Certificate if there is none
 }
 
-// New reads the files for the first time. It returns an error if they cannot be used. The log takes warnings when that
-// changes later.
+// New reads the files. It returns an error if they cannot be used. The log receives warnings if the files become
+// unusable later.
 func New(o Options, log hclog.Logger) (*Files, error) {
 	read, err := o.read()
 	if err != nil {
@@ -61,8 +61,8 @@ func New(o Options, log hclog.Logger) (*Files, error) {
 	return &Files{options: o, log: log, last: read}, nil
 }
 
-// Config returns the TLS configuration of connections to host, a name or an IP address. It stays good when the files
-// change.
+// Config returns the TLS configuration for connections to host, a name or an IP address. It remains valid when the
+// files change.
 func (f *Files) Config(host string) *tls.Config {
 	name := f.options.ServerName
 	if name == "" {
@@ -73,7 +73,7 @@ func (f *Files) Config(host string) *tls.Config {
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return f.current().own, nil
 		},
-		InsecureSkipVerify: true, // VerifyConnection verifies, because the roots of a tls.Config cannot change
+		InsecureSkipVerify: true, // VerifyConnection verifies instead, because the roots of a tls.Config cannot change
 		VerifyConnection: func(state tls.ConnectionState) error {
 			if f.options.InsecureSkipVerify {
 				return nil
@@ -83,7 +83,7 @@ func (f *Files) Config(host string) *tls.Config {
 	}
 }
 
-// verify verifies the certificates of a server as crypto/tls does.
+// verify verifies a server's certificates as crypto/tls does.
 func verify(peer []*x509.Certificate, roots *x509.CertPool, name string) error {
 	options := x509.VerifyOptions{Roots: roots, DNSName: name, Intermediates: x509.NewCertPool()}
 	for _, cert := range peer[1:] {
@@ -95,7 +95,7 @@ func verify(peer []*x509.Certificate, roots *x509.CertPool, name string) error {
 	return nil
 }
 
-// current reads the files again, and returns what is in them.
+// current reads the files again and returns their content. If that fails, it returns the last valid content.
 func (f *Files) current() contents {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -103,11 +103,11 @@ func (f *Files) current() contents {
 	switch {
 	case err == nil:
 		if f.failing {
-			f.log.Info("certificate files can be used again")
+			f.log.Info("the certificate files can be used again")
 		}
 		f.last = now
 	case !f.failing:
-		f.log.Warn("certificate files cannot be used, those that were read last stay in use", "error", err)
+		f.log.Warn("the certificate files cannot be used, their last valid content stays in use", "error", err)
 	}
 	f.failing = err != nil
 	return f.last
@@ -144,7 +144,7 @@ func (o Options) readOwn() (*tls.Certificate, error) {
 	return &pair, nil
 }
 
-// readRoots returns nil for the system's roots.
+// readRoots returns the root certificates, or nil for the system's.
 func (o Options) readRoots() (*x509.CertPool, error) {
 	path := o.CAFile
 	if path == "" {

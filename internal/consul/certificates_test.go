@@ -160,11 +160,11 @@ func TestCertificatesAreReadAgainForEachConnection(t *testing.T) {
 	write(t, o.CertFile, "garbage")
 	client.CloseIdleConnections()
 	want(second, "new")
-	wantOnce(t, &log, "certificate files cannot be used")
+	wantOnce(t, &log, "the certificate files cannot be used")
 	install(two, "newer")
 	client.CloseIdleConnections()
 	want(second, "newer")
-	wantOnce(t, &log, "certificate files can be used again")
+	wantOnce(t, &log, "the certificate files can be used again")
 }
 
 func TestCertificateForAnotherNameIsRefused(t *testing.T) {

@@ -46,8 +46,8 @@ type registration struct {
 	cancel  context.CancelFunc // ends run
 	done    chan struct{}      // closed when run has ended
 
-	mu      sync.Mutex
-	failing bool // the last beat failed
+	mu      sync.Mutex // guards failing
+	failing bool       // the last beat failed
 
 	known bool // the agent has accepted the registration; only run uses this field
 }

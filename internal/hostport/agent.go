@@ -10,15 +10,15 @@ import (
 	"strings"
 )
 
-// An Agent is where the HTTP API of a Consul agent is.
+// An Agent is the address of a Consul agent's HTTP API.
 type Agent struct {
-	URL    url.URL // scheme, host and the path in front of the API, which does not end in a slash
-	Socket string  // path of the Unix socket to dial instead of the URL's host; empty: there is none
+	URL    url.URL // scheme, host and the path before the API's paths, without a slash at its end
+	Socket string  // path of the Unix socket to dial instead of the URL's host; empty for TCP
 }
 
-// ParseAgent reads an address of Consul: "host:port", ":port" on 127.0.0.1, "http://host:port", "https://host:port",
-// each of the latter two with a path and without a port if it is the scheme's own, or "unix:///path/to/socket". Its
-// errors say what to write, and never repeat a password.
+// ParseAgent parses an address of Consul. The forms are "host:port", ":port" for 127.0.0.1, "http://host:port",
+// "https://host:port" and "unix:///path/to/socket". The http and https forms may have a path, and need no port if it is
+// the scheme's default. Errors say what to write, and never contain a password.
 func ParseAgent(text string) (Agent, error) {
 	const forms = `Write "127.0.0.1:8500", "https://consul.example.com:8501" or "unix:///run/consul.sock"`
 	scheme, rest, hasScheme := strings.Cut(text, "://")
@@ -26,7 +26,7 @@ func ParseAgent(text string) (Agent, error) {
 	case !hasScheme:
 		scheme, rest = "http", text
 	case scheme == "unix" && strings.HasPrefix(rest, "/"):
-		// HTTP needs a host. The agent does not look at it.
+		// HTTP needs a host, which the agent ignores.
 		return Agent{URL: url.URL{Scheme: "http", Host: "localhost"}, Socket: rest}, nil
 	}
 	switch {
@@ -52,7 +52,7 @@ func ParseAgent(text string) (Agent, error) {
 	return Agent{URL: url.URL{Scheme: scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}}, nil
 }
 
-// String returns the address in one form for all ways to write it.
+// String returns the address. All spellings of one address give the same result.
 func (a Agent) String() string {
 	if a.Socket != "" {
 		return "unix://" + a.Socket
@@ -60,14 +60,14 @@ func (a Agent) String() string {
 	return a.URL.String()
 }
 
-// Local reports whether the agent is on this host, as far as its address says. The host of a socket is localhost.
+// Local reports whether the address shows that the agent is on this host. That is true for Unix sockets.
 func (a Agent) Local() bool {
 	host := a.URL.Hostname()
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
-// isServer reports whether u has a host, and nothing more than a port and a path. Schemes have a port of their own.
+// isServer reports whether u has a host, and otherwise only a port and a path. The port may be missing.
 func isServer(u *url.URL) bool {
 	if u.Hostname() == "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return false
@@ -75,13 +75,13 @@ func isServer(u *url.URL) bool {
 	return hasPort(u.Host) || hasPort(u.Host+":1")
 }
 
-// hasPort reports whether s is a host, or nothing, and a port.
+// hasPort reports whether s is a host and a port. The host may be empty.
 func hasPort(s string) bool {
 	_, port, err := net.SplitHostPort(s)
 	return err == nil && IsPort(port)
 }
 
-// IsPort reports whether s is the number of a port that can be dialled, from 1 to 65535.
+// IsPort reports whether s is a port number from 1 to 65535.
 func IsPort(s string) bool {
 	n, err := strconv.ParseUint(s, 10, 16)
 	return err == nil && n > 0

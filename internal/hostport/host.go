@@ -1,17 +1,17 @@
-// Package hostport reads host names and addresses as people write them. It looks nothing up.
+// Package hostport parses host names and addresses in the forms that users write. It makes no lookups.
 package hostport
 
 import "strings"
 
-// The bounds of DNS, in bytes.
+// Limits of DNS, in bytes.
 const (
 	maxName  = 253
 	maxLabel = 63
 )
 
-// IsHostName reports whether a resolver could know the name. Underscores are allowed, which Consul's names and many
-// others have, and so is a dot at the end. A name whose last label has only digits is a mistyped IP address: there is
-// no such top-level domain.
+// IsHostName reports whether name is a valid host name. It allows a dot at the end, and underscores, which Consul's
+// names and many others contain. It rejects a name whose last label has only digits, which is a mistyped IP address,
+// because no such top-level domain exists.
 func IsHostName(name string) bool {
 	name = strings.TrimSuffix(name, ".")
 	if len(name) > maxName {
@@ -32,7 +32,7 @@ func isLabel(s string) bool {
 		!strings.ContainsFunc(s, func(r rune) bool { return !IsHostNameRune(r) })
 }
 
-// IsHostNameRune reports whether r can be in a label of a host name.
+// IsHostNameRune reports whether r may occur in a label of a host name.
 func IsHostNameRune(r rune) bool {
 	return r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
 }

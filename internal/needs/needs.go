@@ -1,10 +1,10 @@
-// Package needs ends a program that cannot work here with an error that says why: the system denies what every Go
-// program needs for the network. It is imported for that alone:
+// Package needs checks that the system allows the calls that every Go program needs for the network. If a call is
+// denied, it ends the program with an error that names the call. The package is imported only for this effect:
 //
 //	import _ "github.com/lictor-proxy/lictor/internal/needs"
 //
-// It looks while it is initialised. That main looks would be too late: other packages open files when they are
-// initialised, which has the runtime start its network poller, and that ends the program with a stack trace. Go
-// initialises the packages that are ready in the order of their import paths. So this one imports nothing but syscall:
-// then it is ready before all that open files.
+// The check runs when the package is initialised, because main would be too late. Other packages open files when they
+// are initialised. That starts the runtime's network poller, which ends the program with a stack trace if a call is
+// denied. Go initialises packages that are ready in the order of their import paths. This package imports only syscall,
+// so it is initialised before all packages that open files.
 package needs

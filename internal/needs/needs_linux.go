@@ -11,15 +11,15 @@ func init() {
 		return
 	}
 	text := "lictor: the system denies " + call + ": " + err.Error() + " (Go programs need epoll_create1, epoll_ctl, " +
-		"epoll_pwait and eventfd2 for the network: allow them, in the seccomp profile or whatever denies them)\n"
-	_, _ = syscall.Write(2, []byte(text)) // there is nobody else to tell
+		"epoll_pwait and eventfd2 for the network: allow them, for example in the seccomp profile)\n"
+	_, _ = syscall.Write(2, []byte(text)) // an error has no other receiver
 	syscall.Exit(1)
 }
 
-// denied returns the first system call that the runtime's network poller needs and does not get, and its error; zero if
-// it gets all. An error that passes, such as too many open files, is none.
+// denied returns the first system call of the runtime's network poller that the system denies, and the error. The error
+// is zero if all calls are allowed. It ignores temporary errors, such as too many open files.
 func denied() (call string, err syscall.Errno) {
-	const closeOnExec, nonBlocking = syscall.O_CLOEXEC, syscall.O_NONBLOCK // the same flags for both calls
+	const closeOnExec, nonBlocking = syscall.O_CLOEXEC, syscall.O_NONBLOCK // both calls have the same flags
 	epoll, _, err := syscall.RawSyscall(syscall.SYS_EPOLL_CREATE1, closeOnExec, 0, 0)
 	if err != 0 {
 		return "epoll_create1", unlessPasses(err)
@@ -40,7 +40,7 @@ func denied() (call string, err syscall.Errno) {
 	return "epoll_pwait", unlessPasses(err)
 }
 
-// unlessPasses returns err, or zero if err does not say that a call is denied.
+// unlessPasses returns err if err says that a call is denied, and zero otherwise.
 func unlessPasses(err syscall.Errno) syscall.Errno {
 	switch err {
 	case syscall.EPERM, syscall.EACCES, syscall.ENOSYS, syscall.EINVAL, syscall.EOPNOTSUPP:

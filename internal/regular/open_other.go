@@ -2,8 +2,8 @@
 
 package regular
 
-// AtOnce has no meaning here: opening does not wait.
+// AtOnce has no effect on this system, because opening a file does not block.
 const AtOnce = 0
 
-// NoFollow has no meaning here: links need a privilege.
+// NoFollow has no effect on this system, because creating links needs a privilege.
 const NoFollow = 0

@@ -4,9 +4,9 @@ package regular
 
 import "golang.org/x/sys/unix"
 
-// AtOnce is for the flags of os.OpenFile. It has open(2) not wait for the other end of a FIFO or for a modem, and not
-// make a terminal the one that controls this process.
+// AtOnce is a set of flags for os.OpenFile. With them, open(2) does not wait for the other end of a FIFO or for a
+// modem, and does not make a terminal the controlling terminal.
 const AtOnce = unix.O_NONBLOCK | unix.O_NOCTTY
 
-// NoFollow is for the flags of os.OpenFile. It has open(2) fail if the path is a symbolic link.
+// NoFollow is a flag for os.OpenFile. With it, open(2) fails if the path is a symbolic link.
 const NoFollow = unix.O_NOFOLLOW

@@ -1,10 +1,10 @@
-// Package regular reads regular files and nothing else: configuration, tokens, certificates, saved state.
+// Package regular reads only regular files, such as configurations, tokens, certificates and saved state.
 //
 //	text, err := regular.ReadFile("/etc/lictor/token", 64<<10)
 //
-// os.ReadFile waits for a writer if the path is a FIFO, reads a device such as /dev/zero until memory ends, and trusts
-// that a file fits into memory. ReadFile does none of that. It can still wait for a disk or a file server that hangs:
-// do not call it while holding a lock that somebody else needs.
+// os.ReadFile waits for a writer if the path is a FIFO, reads a device such as /dev/zero until memory is full, and
+// assumes that a file fits into memory. ReadFile does none of that. ReadFile can still block on a hung disk or file
+// server, so do not call it with a lock that other goroutines need.
 package regular
 
 import (
@@ -16,12 +16,12 @@ import (
 	"os"
 )
 
-// ErrTooLong is the error of ReadFile if the file has more bytes than allowed.
-var ErrTooLong = errors.New("file too long")
+// ErrTooLong is the error of ReadFile for a file that exceeds the limit.
+var ErrTooLong = errors.New("the file is too long")
 
-// ReadFile returns the contents of the regular file at path. Symbolic links are followed. It never waits for another
-// process, and never reads more than limit+1 bytes. Errors are of type *fs.PathError. A file longer than limit has an
-// error that wraps ErrTooLong; a path that is no regular file has one that says what it is.
+// ReadFile returns the content of the regular file at path. It follows symbolic links, never waits for another process,
+// and never reads more than limit+1 bytes. Its errors are of type *fs.PathError. The error for a file longer than limit
+// wraps ErrTooLong. The error for another kind of file names the kind.
 func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|AtOnce, 0)
 	if err != nil {
@@ -40,7 +40,7 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	if info.Size() > limit {
 		return nil, tooLong
 	}
-	// The size of what the kernel makes up, such as /proc, is zero. Other files may grow.
+	// The size of a generated file, such as one in /proc, is zero. Other files may grow meanwhile.
 	text := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
 	_, err = text.ReadFrom(io.LimitReader(f, limit+1))
 	switch {
@@ -52,7 +52,7 @@ func ReadFile(path string, limit int64) ([]byte, error) {
 	return text.Bytes(), nil
 }
 
-// Kind says in words what a file of the given mode is, such as "a FIFO".
+// Kind describes a file's mode in words, such as "a FIFO".
 func Kind(mode fs.FileMode) string {
 	switch {
 	case mode.IsRegular():

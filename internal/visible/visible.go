@@ -1,12 +1,13 @@
-// Package visible makes text that others wrote safe to show: names from Consul, a server's answer, a line of a file.
+// Package visible makes text from others safe to show: names from Consul, a server's answer, a line of a file.
 //
 //	fmt.Println(visible.Text(instance.ID))
 //
-// A terminal obeys some characters, and does not show others: escape sequences, the C1 controls that begin one in a
-// single character, what turns the direction of text, what has no width. By these a text can look like another one, or
-// change what was printed before. Letters, marks, numbers, signs and spaces of all scripts stay as they are.
+// A terminal obeys some characters and hides others. Examples are escape sequences, single-character C1 controls that
+// begin such a sequence, characters that change the direction of text, and characters without width. With such
+// characters, a text can look like another one, or change earlier output. Letters, marks, numbers, signs and spaces of
+// all scripts stay unchanged.
 //
-// It can tell nothing of letters that look like others.
+// The package does not detect letters that look like others.
 package visible
 
 import (
@@ -18,7 +19,7 @@ import (
 	"unicode/utf8"
 )
 
-// Rune reports whether r can be seen and does nothing else. Line feeds and tabs are not visible.
+// Rune reports whether r is visible and has no other effect. Line feeds and tabs are not visible.
 func Rune(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r >= ' ' && r != 0x7f
@@ -27,10 +28,10 @@ func Rune(r rune) bool {
 	return unicode.IsGraphic(r) && !ignorable
 }
 
-// Text returns s with U+FFFD in the place of each character that is not visible, and of each byte that is no text.
+// Text returns s with U+FFFD in place of each invisible character and each invalid byte.
 func Text(s string) string { return keeping(s, "") }
 
-// Lines is Text, but line feeds and tabs stay.
+// Lines is Text, but keeps line feeds and tabs.
 func Lines(s string) string { return keeping(s, "\n\t") }
 
 func keeping(s, kept string) string {
@@ -42,8 +43,7 @@ func keeping(s, kept string) string {
 	}, s)
 }
 
-// Label returns s with a description of each character that is not visible in its place. Different texts have different
-// labels.
+// Label returns s with each invisible character replaced by a description. Different texts have different labels.
 func Label(s string) string {
 	if plain(s) {
 		return s
@@ -59,7 +59,7 @@ func Label(s string) string {
 	return b.String()
 }
 
-// plain reports whether s has visible ASCII only.
+// plain reports whether s has only visible ASCII characters.
 func plain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] >= 0x7f {
@@ -69,8 +69,8 @@ func plain(s string) bool {
 	return true
 }
 
-// JSON returns JSON that means the same as text, which has to be JSON. In it, what is not visible in a string is
-// escaped, such as \u009b. It may return text itself.
+// JSON returns JSON with the same meaning as text, which must be JSON. It escapes invisible characters in strings, such
+// as \u009b. It may return text itself.
 func JSON(text []byte) []byte {
 	first := invisible(text)
 	if first == len(text) {
@@ -93,7 +93,7 @@ func JSON(text []byte) []byte {
 	return out
 }
 
-// invisible returns the offset of the first byte of text that JSON may have to escape, or its length.
+// invisible returns the offset of the first byte of text that JSON may have to escape, or the length of text.
 func invisible(text []byte) int {
 	for i := 0; i < len(text); {
 		if text[i] < 0x7f {
@@ -109,14 +109,14 @@ func invisible(text []byte) int {
 	return len(text)
 }
 
-// NewWriter returns a writer that writes to w what Lines makes of each text. A character must not be split between two
-// texts.
+// NewWriter returns a writer that applies Lines to each text and writes the result to w. A character must not be split
+// between two texts.
 func NewWriter(w io.Writer) io.Writer {
 	return writer{w, func(text []byte) []byte { return []byte(Lines(string(text))) }}
 }
 
-// NewJSONWriter returns a writer that writes to w what JSON makes of each text. A character must not be split between
-// two texts.
+// NewJSONWriter returns a writer that applies JSON to each text and writes the result to w. A character must not be
+// split between two texts.
 func NewJSONWriter(w io.Writer) io.Writer { return writer{w, JSON} }
 
 type writer struct {
@@ -124,7 +124,7 @@ type writer struct {
 	change func([]byte) []byte
 }
 
-// Write returns the length of text if all of what it is changed to was written, and else zero.
+// Write returns the length of text if the whole changed text was written, and zero otherwise.
 func (w writer) Write(text []byte) (int, error) {
 	if _, err := w.Writer.Write(w.change(text)); err != nil {
 		return 0, err
@@ -132,5 +132,5 @@ func (w writer) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// Unwrap returns what w writes to.
+// Unwrap returns the underlying writer.
 func (w writer) Unwrap() io.Writer { return w.Writer }
