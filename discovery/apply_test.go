@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// watchesOf makes watches of texts like "one=web" (service one by the query for web) or "web".
+// watchesOf makes Watches from texts. "one=web" is service one with the query for web; "web" is short for "web=web".
 func watchesOf(texts ...string) []Watch {
 	var all []Watch
 	for _, text := range texts {
@@ -60,17 +60,17 @@ func TestApplyKeepsWhatStaysAndSaysWhatGoes(t *testing.T) {
 			t.Errorf("got %s", got)
 		}
 		apply("web")
-		if got := r.got(); len(got) != 8 { // the script is over, so nothing answers
+		if got := r.got(); len(got) != 8 { // the script is over, so Consul does not answer
 			t.Errorf("got %v", got)
 		}
 		r.stop()
 		if err := r.consul.Apply(nil); err == nil {
-			t.Error("Apply after the end succeeds")
+			t.Error("Apply succeeds after the end of Run")
 		}
 	})
 }
 
-// A service whose query changes keeps its endpoints until the new query is answered.
+// A service whose query changes keeps its endpoints until Consul has answered the new query.
 func TestApplyOfAnotherQueryKeepsTheSetUntilItsAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{script: map[string][]reply{"web": {ok(20, "a 80")}, "web2": {after(5*time.Second, ok(30, "b 81"))}}}
@@ -101,7 +101,7 @@ func TestApplyOfWhatIsWrongChangesNothing(t *testing.T) {
 	})
 }
 
-// An outage is logged once, and its end once, although watches come and go during the outage.
+// The log has one line for an outage and one for its end, even if watches come and go during the outage.
 func TestApplyDuringAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		down := status(500, "No cluster leader")
@@ -127,8 +127,8 @@ func TestApplyDuringAnOutage(t *testing.T) {
 	})
 }
 
-// There are no two updates of one service at once, and none after its removal, while Apply and answers come at the
-// same time.
+// While Apply and answers come at the same time, no two updates of one service are concurrent, and no update follows
+// the service's removal.
 func TestApplyWhileAnswersCome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{always: ok(7, "a 80")}
@@ -146,7 +146,7 @@ func TestApplyWhileAnswersCome(t *testing.T) {
 		got := len(r.got())
 		time.Sleep(time.Minute)
 		if n := len(r.got()); n != got {
-			t.Errorf("%q was sent after all was removed", r.got()[got:])
+			t.Errorf("%q was sent after all services were removed", r.got()[got:])
 		}
 		r.stop()
 		if r.turnstile.broken != "" {
@@ -155,7 +155,7 @@ func TestApplyWhileAnswersCome(t *testing.T) {
 	})
 }
 
-// A turnstile notices two updates of one service that are under way at once.
+// A turnstile notices two concurrent updates of one service.
 type turnstile struct {
 	mu     sync.Mutex
 	inside map[string]bool

@@ -98,10 +98,10 @@ func TestLongAnswersArePaidFor(t *testing.T) {
 	wants(2500 * time.Millisecond)
 	now = now.Add(2500 * time.Millisecond)
 	wants(0)
-	b.pay(now, 64*mega) // as long as answers may be
+	b.pay(now, 64*mega) // the longest answer allowed
 	wants(maxStale)
 	b.pay(now, 64*mega)
-	wants(maxStale) // it does not add up
+	wants(maxStale) // the pause does not add up
 	now = now.Add(2 * maxStale)
 	b.pay(now, 10*mega)
 	wants(0)

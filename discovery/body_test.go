@@ -16,10 +16,10 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A pipe is a Consul whose answers are written byte by byte, over HTTP/1.1. Its connections have no buffers: each
-// byte that the server has written is in the client.
+// A pipe is a Consul that writes its answers byte by byte, over HTTP/1.1. Its connections have no buffers, so each byte
+// that the server has written has reached the client.
 type pipe struct {
-	body func(query int, w io.Writer) // writes the body of the nth answer to a query; the connection is closed then
+	body func(query int, w io.Writer) // writes the body of the nth answer to a query; then the connection is closed
 
 	mu      sync.Mutex
 	queries int
@@ -51,7 +51,7 @@ func (p *pipe) serve(conn net.Conn) {
 	p.body(n, conn)
 }
 
-// An answer that comes byte by byte ends at the deadline of the query.
+// An answer that arrives byte by byte ends at the deadline of the query.
 func TestSlowDripEndsWithTheQuerysDeadline(t *testing.T) {
 	for name, drip := range map[string]string{"in the list": " ",
 		"in an entry": `{"Node":{"Node":"` + strings.Repeat("x", 5000)} {
@@ -75,7 +75,7 @@ func TestSlowDripEndsWithTheQuerysDeadline(t *testing.T) {
 				r := startOver(t, p.transport(), ConsulOptions{Wait: 10 * time.Second})
 				time.Sleep(time.Minute)
 				synctest.Wait()
-				// A query waits up to 11 s, then up to a sixteenth of that, then for the grace.
+				// A query takes up to 11 s, plus a sixteenth of that, plus the grace.
 				if most := 12*time.Second + consul.Grace; lasted == 0 || lasted > most+time.Second {
 					t.Errorf("the drip lasted %v, want at most %v", lasted, most)
 				}
@@ -86,10 +86,10 @@ func TestSlowDripEndsWithTheQuerysDeadline(t *testing.T) {
 	}
 }
 
-// A flood writes answers without end, and counts the bytes that the client has taken.
+// A flood writes endless answers, and counts the bytes that the client has taken.
 type flood struct {
 	mu               sync.Mutex
-	now, most        int // bytes in all answers that have not been given up
+	now, most        int // bytes in all answers that the client still reads
 	longest, answers int
 }
 
@@ -112,11 +112,11 @@ func (f *flood) body(_ int, w io.Writer) {
 		if err != nil {
 			return
 		}
-		time.Sleep(time.Millisecond) // the others of this moment come first
+		time.Sleep(time.Millisecond) // let the other answers of this moment come first
 	}
 }
 
-// The memory is bounded however many answers have no end.
+// With any number of endless answers, memory use stays limited.
 func TestEndlessBodiesAreBoundedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const watches, buffers = 20, 64 << 10

@@ -15,7 +15,7 @@ func TestCheckTellsRefusalFromSilence(t *testing.T) {
 	tests := []struct {
 		name    string
 		reply   reply
-		want    string // in the error; empty: none
+		want    string // part of the error; empty: no error
 		refused bool
 	}{
 		{"answered", ok(20), "", false},

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// leaving returns options for a watch of web with these Leaves, which holds no endpoints.
+// leaving returns options for a watch of web with these Leaves and without holds.
 func leaving(leaves Leaves, change ...func(*Watch)) ConsulOptions {
 	w := Watch{Service: "web", Leaves: leaves, Guard: Guard{Hold: -1}}
 	for _, f := range change {
@@ -19,7 +19,7 @@ func leaving(leaves Leaves, change ...func(*Watch)) ConsulOptions {
 func tagged(w *Watch)   { w.Query.Tags = []string{"primary"} }
 func prepared(w *Watch) { w.Query.Prepared = "query" }
 
-// with answers with instances that have checks: "b 81 critical" has a critical one.
+// with answers with instances that have checks: "b 81 critical" is an instance with a critical check.
 func with(index int, instances ...string) reply {
 	var all []string
 	for _, one := range instances {
@@ -46,7 +46,7 @@ func TestWhoLeftAndWhy(t *testing.T) {
 		name    string
 		options ConsulOptions
 		replies []reply
-		left    []string // of web, without its name
+		left    []string // departures of web, without the service's name
 		indexes string
 	}{
 		{"critical", leaving(LeavesIgnored), []reply{both, with(21, "a 80", "b 81 critical")},
@@ -108,8 +108,8 @@ func TestWhoLeftAndWhy(t *testing.T) {
 	}
 }
 
-// checkAsked checks the indexes of the queries, and that every query without one but the first went to the leader. If
-// departures are explained, the last of five queries but one asks for the instances with any tag.
+// checkAsked checks the indexes of the queries. Every query without an index, except the first, must go to the leader.
+// If departures are explained, the fourth of five queries asks for instances with any tag.
 func checkAsked(t *testing.T, r *rig, indexes string, explained bool) {
 	t.Helper()
 	if got := r.fake.indexes(); got != indexes {
@@ -126,7 +126,7 @@ func checkAsked(t *testing.T, r *rig, indexes string, explained bool) {
 	}
 }
 
-// A prepared query may leave an instance out for any reason.
+// A prepared query may leave out an instance for any reason.
 func TestLeavesOfAPreparedQuery(t *testing.T) {
 	list := func(instances ...string) reply { return raw("", `{"Nodes":`+entriesJSON(instances...)+`}`) }
 	replies := []reply{list("a 80", "b 81"), list("a 80"), list("a 80")}
@@ -138,7 +138,7 @@ func TestLeavesOfAPreparedQuery(t *testing.T) {
 	})
 }
 
-// A held endpoint has not left until it is let go.
+// A held endpoint has not left before its hold ends.
 func TestHeldEndpointsHaveNotLeft(t *testing.T) {
 	less := ok(21, "a 80")
 	replies := []reply{ok(20, "a 80", "b 81", "c 82", "d 83"), less, less, after(10*time.Second, less), less}
@@ -156,8 +156,8 @@ func TestHeldEndpointsHaveNotLeft(t *testing.T) {
 	})
 }
 
-// A service that begins to take an interest is told of endpoints that vanished before. It does not wait for Consul's
-// next answer.
+// A service that becomes interested in departures learns of endpoints that vanished before. It does not wait for
+// Consul's next answer.
 func TestLeavesAreAskedForLater(t *testing.T) {
 	replies := []reply{ok(20, "a 80", "b 81"), ok(21, "a 80"), after(time.Hour, ok(22)), ok(21, "a 80")}
 	synctest.Test(t, func(t *testing.T) {
@@ -179,7 +179,7 @@ func TestLeavesAreAskedForLater(t *testing.T) {
 	})
 }
 
-// Departures from a tier that is not in use are reported too. An endpoint in another tier has not left.
+// Departures from a tier that is not in use are reported too. An endpoint in another tier has not left the service.
 func TestLeavesOfSeveralSources(t *testing.T) {
 	primary := Query{Service: "first"}
 	second := Tier{Query: Query{Service: "second"}, Guard: Guard{Hold: -1}}
@@ -189,7 +189,7 @@ func TestLeavesOfSeveralSources(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, &fake{script: map[string][]reply{"first": first, "second": {ok(20, "x 90", "c 82")}}}, o)
 		time.Sleep(time.Second / 2)
-		// b stays in the first tier when the service goes to the second.
+		// b stays in the first tier when the service changes to the second.
 		r.want(t, "web: n/a=10.0.0.1:80 n/b=10.0.0.1:81 n/c=10.0.0.1:82", "web: n/c=10.0.0.1:82 n/x=10.0.0.1:90",
 			"web: n/c=10.0.0.1:82 n/x=10.0.0.1:90")
 		r.wantLeft(t, "web: n/a=10.0.0.1:80 deregistered")
@@ -199,7 +199,7 @@ func TestLeavesOfSeveralSources(t *testing.T) {
 	})
 }
 
-// An endpoint that left while Lictor did not run is reported when Consul has answered.
+// An endpoint that left while Lictor was not running is reported after Consul's first answer.
 func TestLeavesOverARestart(t *testing.T) {
 	dir := t.TempDir()
 	o := leaving(LeavesConfirmed)
@@ -210,7 +210,7 @@ func TestLeavesOverARestart(t *testing.T) {
 	})
 }
 
-// No endpoint leaves while Consul is lost, or because an agent answers nonsense.
+// No endpoint leaves while Consul is lost, or because an agent gives a wrong answer.
 func TestNobodyLeavesWhileConsulIsAway(t *testing.T) {
 	no := status(500, "No known Consul servers")
 	replies := []reply{ok(20, "a 80", "b 81"), after(40*time.Second, raw("1", "[]")), no, no, fails(errNoList),

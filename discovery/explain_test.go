@@ -73,7 +73,7 @@ func TestExplainSaysWhoIsOutAndWhy(t *testing.T) {
 		failing()
 		check(3*time.Second, []string{"n/a  held: Consul no longer names it"}, want)
 		failing("web: consul answered 500: No cluster leader")
-		check(30*time.Second, nil, want) // that it has left, the set says
+		check(30*time.Second, nil, want) // the set shows that the endpoint has left
 		failing()
 		if _, found := r.consul.Explain("nope"); found {
 			t.Error("a service that is not watched is explained")

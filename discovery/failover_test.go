@@ -53,12 +53,12 @@ func TestChooseTier(t *testing.T) {
 	}
 }
 
-// ailments are the endpoints that fail, by ID, and what a source says because of them.
+// ailments holds the endpoints that fail, by ID, and records what the source reports because of them.
 type ailments struct {
 	mu      sync.Mutex
 	failing map[string]bool
 	standby []string
-	told    int // how often OnStandby was called
+	told    int // number of calls of OnStandby
 	events  []string
 }
 
@@ -92,7 +92,7 @@ func (a *ailments) options(w Watch) ConsulOptions {
 	}
 }
 
-// fail makes these the endpoints that fail.
+// fail sets the endpoints that fail.
 func (a *ailments) fail(r *rig, ids ...string) {
 	a.mu.Lock()
 	a.failing = map[string]bool{}
@@ -109,7 +109,7 @@ func (a *ailments) wantStandby(t *testing.T, ids ...string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !slices.Equal(a.standby, ids) {
-		t.Errorf("%q stand by, want %q", a.standby, ids)
+		t.Errorf("%q are on standby, want %q", a.standby, ids)
 	}
 }
 
@@ -134,8 +134,8 @@ const (
 	webC  = "web: n/c=10.0.0.1:82"
 )
 
-// A tier is left at once when all its endpoints fail, its endpoints stand by, and the service returns when one
-// has been well for the hold time without a break.
+// The service leaves a tier at once when all its endpoints fail, and these endpoints go on standby. The service returns
+// when one of them has been well for Failover.Hold without a break.
 func TestFailoverWhenAllFail(t *testing.T) {
 	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, want func(...string)) {
 		a.fail(r, "n/a")
@@ -149,11 +149,11 @@ func TestFailoverWhenAllFail(t *testing.T) {
 
 		a.fail(r, "n/a")
 		time.Sleep(20 * time.Second)
-		a.fail(r, "n/a", "n/b") // it was not well for long
+		a.fail(r, "n/a", "n/b") // it was not well for long enough
 		a.fail(r, "n/b")
 		time.Sleep(29 * time.Second)
 		want(webAB, webC)
-		a.wantStandby(t, "n/a", "n/b") // until it is used
+		a.wantStandby(t, "n/a", "n/b") // until the service uses the tier
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		want(webAB, webC, webAB)
@@ -173,7 +173,7 @@ func TestFailoverWhenAllFail(t *testing.T) {
 	})
 }
 
-// An empty first list is reported too, once: an earlier source may have reported endpoints.
+// An empty first standby list is reported too, once, because an earlier source may have reported endpoints.
 func TestTheFirstStandbyListIsToldThoughItIsEmpty(t *testing.T) {
 	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, _ func(...string)) {
 		a.fail(r, "n/a")
@@ -181,12 +181,12 @@ func TestTheFirstStandbyListIsToldThoughItIsEmpty(t *testing.T) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		if a.told != 1 || a.standby != nil {
-			t.Errorf("told %d times, at last %q, want once that none stands by", a.told, a.standby)
+			t.Errorf("OnStandby was called %d times, last with %q, want one call without endpoints", a.told, a.standby)
 		}
 	})
 }
 
-// wantUses checks which tiers are in use, and why. The text of a line before the first colon does not count.
+// wantUses checks which tiers are in use, and why. The text of a line before the first colon is ignored.
 func wantUses(t *testing.T, r *rig, lines ...string) {
 	t.Helper()
 	for i, use := range r.consul.Tiers("web") {
@@ -200,7 +200,7 @@ func wantUses(t *testing.T, r *rig, lines ...string) {
 	}
 }
 
-// When the second tier fails too, the service does not stay there, and takes whichever is well first.
+// When the second tier fails too, the service leaves it, and uses the first tier that is well.
 func TestFailoverWhenTheSecondTierFailsToo(t *testing.T) {
 	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, want func(...string)) {
 		a.fail(r, "n/a", "n/b")
@@ -209,7 +209,7 @@ func TestFailoverWhenTheSecondTierFailsToo(t *testing.T) {
 		a.wantStandby(t, "n/c")
 		a.fail(r, "n/a", "n/b")
 		want(webAB, webC, webAB, webC)
-		a.fail(r, "n/b", "n/c") // the first is better than one that fails, so it is not waited for
+		a.fail(r, "n/b", "n/c") // the first tier is better than a failing one, so the service does not wait
 		want(webAB, webC, webAB, webC, webAB)
 	})
 }
@@ -223,7 +223,7 @@ func TestFailoverOnConsulTakesNoNoticeOfEjections(t *testing.T) {
 	})
 }
 
-// A reload leaves the service where it is, and one that turns failover by health off takes it back.
+// A reload does not change the tier of a service. A reload that turns failover by health off makes the service return.
 func TestReloadDuringFailoverByHealth(t *testing.T) {
 	ailingScene(t, Failover{OnHealth: true}, func(a *ailments, r *rig, want func(...string)) {
 		a.fail(r, "n/a", "n/b")
@@ -245,6 +245,6 @@ func TestReloadDuringFailoverByHealth(t *testing.T) {
 		if err := r.consul.Apply(nil); err != nil {
 			t.Fatal(err)
 		}
-		a.fail(r) // of a service that is gone
+		a.fail(r) // the service no longer exists
 	})
 }

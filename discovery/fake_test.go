@@ -21,17 +21,17 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A reply is what the fake Consul does with one request.
+// A reply is the reaction of the fake Consul to one request.
 type reply func(*http.Request) (*http.Response, error)
 
-// A fake is a Consul that follows a script, for what a real one does not do on demand. After the end of a service's
-// script it holds queries, as if nothing changed any more. It needs no sockets, so that it can be in a synctest
-// bubble.
+// A fake is a Consul that follows a script, for behaviour that a real Consul does not show on demand. After the end of
+// a service's script, the fake holds queries, as if nothing changed any more. A fake needs no sockets, so it can run in
+// a synctest bubble.
 type fake struct {
 	mu     sync.Mutex
 	script map[string][]reply // by service
-	always reply              // instead of a script
-	ping   reply              // for requests that are no queries; nil: answered
+	always reply              // used instead of a script
+	ping   reply              // for requests that are not queries; nil: answered
 	asked  []asked
 }
 
@@ -130,7 +130,7 @@ func filteredEmpty(*http.Request) (*http.Response, error) {
 	return response(200, h, strings.NewReader("[]")), nil
 }
 
-// endless sends list items until the reader has enough.
+// endless sends list items until the client stops reading.
 func endless(*http.Request) (*http.Response, error) {
 	body := io.MultiReader(strings.NewReader("["), &repeat{text: "{},"})
 	return response(200, map[string]string{"X-Consul-Index": "30"}, body), nil
@@ -149,7 +149,7 @@ func (r *repeat) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// truncated breaks off in the middle of the body.
+// truncated ends the body in the middle.
 func truncated(*http.Request) (*http.Response, error) {
 	body := io.MultiReader(strings.NewReader(`[{"Node":`), &broken{})
 	return response(200, map[string]string{"X-Consul-Index": "30"}, body), nil
@@ -176,7 +176,7 @@ type recorder struct {
 	turnstile turnstile
 	mu        sync.Mutex
 	lines     []string
-	left      []string // who has left, as "web: n/a=10.0.0.1:80 critical"
+	left      []string // departures, as "web: n/a=10.0.0.1:80 critical"
 	calls     int
 }
 
@@ -266,7 +266,8 @@ type rig struct {
 	done   chan error
 }
 
-// start runs a source with the Consul f, and stops it when the test ends. Without watches in o it watches "web".
+// start runs a source with the Consul f, and stops the source when the test ends. If o has no watches, the source
+// watches "web".
 func start(t *testing.T, f *fake, o ConsulOptions) *rig {
 	t.Helper()
 	r := startOver(t, f, o)
@@ -313,13 +314,13 @@ func (r *rig) run(ctx context.Context) { r.done <- r.consul.Run(ctx, r.recorder)
 
 func (r *rig) stop() {
 	r.cancel()
-	r.done <- <-r.done // several may wait
+	r.done <- <-r.done // several callers may wait
 }
 
 // status returns the status of the only watch.
 func (r *rig) status() WatchStatus { return r.consul.Snapshot()[0] }
 
-// partly returns r with the header that says that something was left out.
+// partly returns r with the header that says that instances were left out.
 func partly(r reply) reply {
 	return func(req *http.Request) (*http.Response, error) {
 		resp, err := r(req)

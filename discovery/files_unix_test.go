@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A FIFO without a writer, in place of the saved sets, is set aside. The source does not wait for a writer.
+// If the file of saved sets is a FIFO without a writer, it is moved aside. The source does not wait for a writer.
 func TestOnlyRegularFilesAreRead(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mkfifo(filepath.Join(dir, savedFile), 0o600); err != nil {

@@ -11,9 +11,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// said returns what an answer comes to. Its instances are given by names, and each listens at the port that its
-// first letter has the code of. A name that ends in ! is in maintenance, in ? critical, in ~ warning. "x=a" is x at
-// the address of a.
+// said returns the instances of an answer. Each instance is a name, and its port is the code of its first letter. A
+// name that ends in ! is in maintenance, in ? critical, and in ~ warning. "x=a" is x at the address of a.
 func said(names ...string) instances {
 	var entries []*entry
 	for _, name := range names {
@@ -45,9 +44,9 @@ func namesOf(endpoints []lb.Endpoint) string {
 
 func TestGuard(t *testing.T) {
 	type step struct {
-		after time.Duration // since the step before
+		after time.Duration // time since the step before
 		says  string        // names, separated by spaces
-		want  string        // names; "?" before them: only once confirmed
+		want  string        // names; "?" before them: only after the leader has confirmed the answer
 	}
 	tests := []struct {
 		name  string
@@ -141,7 +140,7 @@ func TestSharpDropIsConfirmedAndHeld(t *testing.T) {
 	})
 }
 
-// A wrong answer that the servers correct is not logged.
+// A wrong answer that the servers correct leaves no trace in the log.
 func TestSharpDropThatIsNotConfirmed(t *testing.T) {
 	all := ok(22, "a 80", "b 81", "c 82", "d 83")
 	bubble(t, time.Minute, ConsulOptions{}, []reply{all, ok(23), all}, func(t *testing.T, r *rig) {
@@ -170,7 +169,7 @@ func TestHeldStaysWhileConsulIsAway(t *testing.T) {
 	})
 }
 
-// Held endpoints are held after a restart too.
+// Held endpoints stay held after a restart.
 func TestHeldOverARestart(t *testing.T) {
 	dir := t.TempDir()
 	less := ok(21, "a 80")
@@ -181,21 +180,21 @@ func TestHeldOverARestart(t *testing.T) {
 	bubble(t, 15*time.Second, ConsulOptions{StateDir: dir}, []reply{less, less, after(10*time.Second, less)},
 		func(t *testing.T, r *rig) {
 			if got := fmt.Sprint(lines(r.consul.Saved())); got != "[]" {
-				t.Errorf("saved set %s counts after an answer", got)
+				t.Errorf("saved set %s is still used after an answer", got)
 			}
 			r.want(t, four, webA)
 		})
 }
 
-// If a service is scaled to zero and up again, new instances are in its set at once.
+// If a service is scaled to zero and up again, its new instances join the set at once.
 func TestNewInstancesAreNotHeldBack(t *testing.T) {
 	replies := []reply{ok(20, "a 80"), ok(21), ok(21), after(time.Second, ok(22, "b 81"))}
 	bubble(t, 20*time.Second, ConsulOptions{}, replies, func(t *testing.T, r *rig) {
-		r.want(t, webA, webB) // one for one, so the hold is over
+		r.want(t, webA, webB) // one new endpoint for each held one, so the hold is over
 	})
 }
 
-// A set that stays sharply smaller is no reason to ask more often.
+// A set that stays sharply smaller does not make Lictor send more queries.
 func TestHoldingIsNoReasonToAskMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := 0

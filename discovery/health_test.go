@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A few megabytes of JSON can be millions of items, and each takes a hundred bytes or more once it is decoded.
+// A few megabytes of JSON can contain millions of items, each of which takes at least a hundred bytes once decoded.
 func TestAnswerOfManyTinyItemsIsRefusedBeforeItFillsTheMemory(t *testing.T) {
 	for name, body := range map[string]string{
 		"instances":        "[" + strings.Repeat("{},", 4<<20) + "{}]",

@@ -15,7 +15,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// born gives the node of all instances in an answer the index at which it was registered.
+// born sets the index at which the node of all instances in an answer was registered.
 func born(in instances, index uint64) instances {
 	for i := range in.all {
 		in.all[i].born = index
@@ -23,7 +23,7 @@ func born(in instances, index uint64) instances {
 	return in
 }
 
-// node returns the record of a node that was registered at an index, with services named and placed as in said.
+// node returns the record of a node that was registered at an index. Its services have names and places as in said.
 func node(index uint64, names ...string) map[string]record {
 	r := record{known: true, born: index, services: map[string]place{}}
 	for _, one := range said(names...).all {
@@ -33,7 +33,7 @@ func node(index uint64, names ...string) map[string]record {
 	return map[string]record{"n": r}
 }
 
-// holdsOf describes what is held: "a critical 1m0s".
+// holdsOf describes the held endpoints: "a critical 1m0s".
 func holdsOf(b belief, now time.Time) string {
 	var all []string
 	for _, id := range slices.Sorted(maps.Keys(b.held)) {
@@ -51,7 +51,7 @@ func TestHoldsByReason(t *testing.T) {
 		name    string
 		guard   Guard
 		kind    queryKind
-		index   uint64 // of the answer; the set is from index 7
+		index   uint64 // index of the answer; the index of the set is 7
 		says    string
 		records map[string]record
 		want    string
@@ -99,7 +99,7 @@ func TestHoldsByReason(t *testing.T) {
 	}
 }
 
-// Only unnamed endpoints of a sharp loss are looked up, once the leader has confirmed it.
+// Records are read only for endpoints of a sharp loss that the answer does not name, after the leader has confirmed it.
 func TestPuzzles(t *testing.T) {
 	g := Guard{}.withDefaults()
 	b := belief{}.judge(g, evidence{index: 7, in: said("a", "b", "c")}).belief
@@ -130,13 +130,13 @@ func TestPuzzles(t *testing.T) {
 	}
 }
 
-// A hold ends before its time when probes fail, or when as many new endpoints have come as are held.
+// A hold ends early when probes fail, or when as many new endpoints have joined as are held.
 func TestHoldsThatEndEarly(t *testing.T) {
 	type step struct {
 		after time.Duration
 		says  string
-		dead  string // what probes do not reach
-		want  string // in the set
+		dead  string // endpoints that probes do not reach
+		want  string // names in the set
 	}
 	for name, steps := range map[string][]step{
 		"a primary that moved":      {{0, "a", "", "a"}, {0, "a?", "", "a"}, {0, "a? b", "", "b"}},
@@ -182,7 +182,7 @@ func TestHoldsThatEndEarly(t *testing.T) {
 	}
 }
 
-// A fakeProber reaches what it is told to.
+// A fakeProber reaches all endpoints except those in dead.
 type fakeProber struct {
 	mu   sync.Mutex
 	dead map[string]bool // by ID
@@ -208,8 +208,8 @@ func (p *fakeProber) kill(id string) {
 	p.dead = map[string]bool{id: true}
 }
 
-// What is held is let go when probes do not reach it any more, once the leader has said again that it is not there.
-// What cannot be reached from here for reasons of this host stays.
+// A held endpoint is dropped when probes no longer reach it, after the leader has confirmed again that it is missing. A
+// held endpoint that this host cannot probe for local reasons stays.
 func TestHeldEndpointsAreProbed(t *testing.T) {
 	none := with(21, "a 80 critical", "b 81 critical", "c 82 critical")
 	replies := []reply{ok(20, "a 80", "b 81", "c 82"), none, none, hang, none}
@@ -236,7 +236,7 @@ func TestHeldEndpointsAreProbed(t *testing.T) {
 	})
 }
 
-// Nothing is probed that was deregistered, and nothing once all holds are over.
+// Deregistered endpoints are not probed, and no endpoint is probed after the holds have ended.
 func TestNothingElseIsProbed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &fakeProber{}
@@ -255,7 +255,7 @@ func TestNothingElseIsProbed(t *testing.T) {
 	})
 }
 
-// The only instance of a service that is deregistered in the ordinary way is one line, however it is confirmed.
+// When the only instance of a service is deregistered, the log has one line, however Consul confirms the loss.
 func TestDeregisteredIsOneLine(t *testing.T) {
 	record := raw("21", `{"Node":{"Node":"n","Address":"10.0.0.1","CreateIndex":5},"Services":[]}`)
 	replies := []reply{ok(20, "a 80"), ok(21), ok(21), after(10*time.Second, ok(21))}
@@ -274,7 +274,7 @@ func TestDeregisteredIsOneLine(t *testing.T) {
 	})
 }
 
-// Holds go on over an upgrade for the time that is left of them, without another line in the log.
+// After an upgrade, holds continue for the rest of their time, without another log line.
 func TestHoldsOverAnUpgrade(t *testing.T) {
 	none := with(21, "a 80 critical", "b 81 critical")
 	both := "web: n/a=10.0.0.1:80 n/b=10.0.0.1:81"

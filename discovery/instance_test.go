@@ -15,7 +15,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// instance returns an entry as Consul would describe it.
+// instance returns an entry in the form in which Consul describes an instance.
 func instance(id, address string, port int, statuses ...string) *entry {
 	e := &entry{
 		Node:    &entryNode{Node: "n", Address: "10.9.9.9"},
@@ -31,7 +31,7 @@ func TestAddressOfAnInstance(t *testing.T) {
 	tests := []struct {
 		name, address, node string
 		port                int
-		want                string // lb.Endpoint.Address, or part of the reason why there is none
+		want                string // lb.Endpoint.Address, or a part of the reason why there is none
 		bad                 bool
 	}{
 		{"the service's own", "10.0.0.7", "10.9.9.9", 80, "10.0.0.7:80", false},

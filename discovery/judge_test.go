@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A turn is an answer in a story that judge is told, and what is to follow from it.
+// A turn is one answer in a sequence for judge, with the expected verdict.
 type turn struct {
 	after    time.Duration
 	index    uint64
@@ -20,7 +20,7 @@ type turn struct {
 	filtered bool
 	interest Leaves
 
-	set      string // the names in the set; what begins with ? is the doubt instead
+	set      string // names in the set; a text that begins with ? is the doubt instead
 	told     string // "b critical, c unmatched"
 	gone     string
 	hidden   int
@@ -28,7 +28,7 @@ type turn struct {
 	next     question
 }
 
-// play tells judge a story. Each question is the one that follows from the answer before.
+// play passes a sequence of answers to judge. The verdict on each answer chooses the next question.
 func play(t *testing.T, g Guard, turns []turn) {
 	t.Helper()
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -77,7 +77,7 @@ const (
 	back    = "?index went back"
 )
 
-// at is the question with an index, and leader the one that the leader is to confirm.
+// at returns a question with an index. leader is a question whose answer the leader must confirm.
 func at(index uint64) question { return question{index: index} }
 
 var leader = question{leader: true}
@@ -194,7 +194,7 @@ func TestVanishedEndpointsAreBounded(t *testing.T) {
 	}
 }
 
-// A query of which the reasons are known says so without a look into the registry.
+// If a query allows only one reason, the reason is known without the registry.
 func TestWhyEndpointsVanished(t *testing.T) {
 	gone := said("a", "b").endpoints
 	known := registry{{gone[0].ID, gone[0].Address()}: true, {gone[1].ID, "elsewhere:80"}: true}
@@ -218,7 +218,7 @@ func TestWhyEndpointsVanished(t *testing.T) {
 	}
 }
 
-// randomAnswer returns an answer of some of the instances a to h, of any health.
+// randomAnswer returns an answer with some of the instances a to h, of any health.
 func randomAnswer(r *rand.Rand) string {
 	var names []string
 	for name := 'a'; name <= 'h'; name++ {
@@ -270,7 +270,8 @@ func (b belief) clone() belief {
 	return b
 }
 
-// heldStill returns the held endpoints that an answer leaves out, whose time is not over, and that probes reach.
+// heldStill returns the held endpoints that must stay held: the answer leaves them out, their time is not over, and
+// probes reach them.
 func heldStill(b belief, e evidence) (still []lb.Endpoint) {
 	for _, one := range lostFrom(b.set, e.in) {
 		if h, held := b.held[one.ID]; held && h.until.After(e.now) && !e.unreachable[one.ID] {

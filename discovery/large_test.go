@@ -13,8 +13,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// largeAnswer returns an answer for n instances, each as long as Consul's are. The output of a check of the instance
-// number changed is different from usual, and so is the port of the next instance.
+// largeAnswer returns an answer with n instances, each as long as an instance of Consul. The instance with the number
+// changed has an unusual check output, and the next instance has an unusual port.
 func largeAnswer(n, changed int) string {
 	var b strings.Builder
 	b.WriteString("[")
@@ -73,7 +73,7 @@ func newLargeWatch(t testing.TB, sink Sink) *watch {
 	return c.watches[0]
 }
 
-// takeBody lets w take an answer with this body.
+// takeBody passes an answer with this body to w.
 func (w *watch) takeBody(body string, index uint64) error {
 	entries, err := decode([]byte(body), false, w.poller.parser)
 	if err != nil {
@@ -84,7 +84,7 @@ func (w *watch) takeBody(body string, index uint64) error {
 	return nil
 }
 
-// manyTiny returns n instances. The one with the number changed has another port than usual.
+// manyTiny returns n instances. The instance with the number changed has a different port.
 func manyTiny(n, changed int) (instances []string) {
 	for i := range n {
 		port := 1000 + i
@@ -96,7 +96,7 @@ func manyTiny(n, changed int) (instances []string) {
 	return instances
 }
 
-// If each answer brings a change, a service with many instances is asked for less often than one with few.
+// If each answer is new, a service with many instances gets fewer queries than one with few instances.
 func TestLongAnswersAreDamped(t *testing.T) {
 	for _, tt := range []struct {
 		name        string
@@ -131,7 +131,7 @@ type nowhere struct{}
 
 func (nowhere) OnUpdate([]lb.Endpoints) {}
 
-// BenchmarkAnswer measures the cost of an answer for thousands of instances of which one has changed.
+// BenchmarkAnswer measures the cost of an answer with thousands of instances, of which one has changed.
 func BenchmarkAnswer(b *testing.B) {
 	for _, n := range []int{5000} {
 		var bodies []string

@@ -33,7 +33,7 @@ func longest(t *testing.T, v any) int {
 	return most
 }
 
-// Of long strings only short ones are kept, and no two instances become the same.
+// Long strings are shortened, and no two instances get the same ID by that.
 func TestStringsOfInstancesAreBounded(t *testing.T) {
 	good := instance("good", "10.0.0.1", 80)
 	longID, other := instance(huge("id"), "10.0.0.2", 80), instance(huge("id")+"x", "10.0.0.3", 80)
@@ -87,7 +87,7 @@ func TestStringsOfInstancesAreBounded(t *testing.T) {
 	}
 }
 
-// Strings that are just within the bounds are not changed.
+// Strings within the limits are not changed.
 func TestStringsWithinBoundsStay(t *testing.T) {
 	e := instance(strings.Repeat("i", maxID-2), "10.0.0.1", 80)
 	for i := range maxTags {
@@ -100,11 +100,11 @@ func TestStringsWithinBoundsStay(t *testing.T) {
 		t.Errorf("got %d endpoints, %d tags", len(in.endpoints), len(in.all[0].Tags))
 	}
 	if e.Service.ID += "i"; convert([]*entry{e}, passingOnly).all[0].Out != OutID {
-		t.Error("one byte more is no reason to leave it out")
+		t.Error("an instance whose ID is one byte too long is not left out")
 	}
 }
 
-// If many instances are left out at once, the log has few lines, and no long one.
+// If many instances are left out at once, the log gets few lines, and no long ones.
 func TestLogOfBadInstancesIsBounded(t *testing.T) {
 	bubble(t, time.Second, ConsulOptions{}, []reply{ok(20, manyBad(500)...)}, func(t *testing.T, r *rig) {
 		log := r.log.String()
@@ -113,7 +113,7 @@ func TestLogOfBadInstancesIsBounded(t *testing.T) {
 		}
 		r.log.wantOnce(t, "more instances left out")
 		if !strings.Contains(log, "instances=490") {
-			t.Errorf("it does not say how many more:\n%s", log)
+			t.Errorf("the log does not say how many more:\n%s", log)
 		}
 		if s := r.status(); s.Bad != 500 {
 			t.Errorf("%d are bad, want 500", s.Bad)
@@ -129,7 +129,7 @@ func manyBad(n int) (instances []string) {
 	return instances
 }
 
-// An endpoint with an ID that is too long, which an earlier version has saved, is left out. The others are not.
+// An endpoint that an old version saved with a long ID is left out. The other endpoints are used.
 func TestSavedIDsAreBounded(t *testing.T) {
 	file, err := encodeSaved(saved{sets: []savedSet{{query: "q", endpoints: []lb.Endpoint{
 		{ID: huge("id"), Addr: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1},

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The lock of a folder passes from one to the next. A second process is told which process has it.
+// The lock of a folder passes from one store to the next. A second process learns which process has the lock.
 func TestFolderLock(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	var first, second folderLock
@@ -28,7 +28,7 @@ func TestFolderLock(t *testing.T) {
 		}
 	}
 	if err := second.lock(dir); !errors.Is(err, errLockedHere) {
-		t.Errorf("got %v, want that this process has the lock", err)
+		t.Errorf("got %v, want errLockedHere", err)
 	}
 	own := fmt.Sprint(os.Getpid())
 	process, _, _ := strings.Cut(lockOwner(), " ")
@@ -46,7 +46,7 @@ func TestFolderLock(t *testing.T) {
 	second.unlock()
 }
 
-// The lock is truncated, so whatever else has its name stays as it is: a link that somebody laid, or a FIFO.
+// Locking truncates the lock file, so a symbolic link or a FIFO with the name of the lock file must stay unchanged.
 func TestFolderLockChangesNothingElse(t *testing.T) {
 	dir := t.TempDir()
 	precious, path := filepath.Join(dir, "precious"), filepath.Join(dir, lockFile)
@@ -56,7 +56,7 @@ func TestFolderLockChangesNothingElse(t *testing.T) {
 	}
 	var l folderLock
 	if err := l.lock(dir); err == nil {
-		t.Error("it locks what a link leads to")
+		t.Error("a symbolic link was locked")
 	}
 	if text, err := os.ReadFile(precious); err != nil || string(text) != "as it was" {
 		t.Errorf("got %q, %v", text, err)
@@ -66,12 +66,12 @@ func TestFolderLockChangesNothingElse(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := l.lock(dir); err == nil || !strings.Contains(err.Error(), "is a FIFO, not a regular file") {
-		t.Errorf("got %v, want that it is a FIFO", err)
+		t.Errorf("got %v, want an error about a FIFO", err)
 	}
 	l.unlock()
 }
 
-// A file system without locks is no reason not to save. It is said once.
+// On a file system without locks, sets are saved all the same. The log says so once.
 func TestFolderWithoutLocks(t *testing.T) {
 	flock = func(int, int) error { return syscall.ENOLCK }
 	defer func() { flock = syscall.Flock }()
@@ -88,7 +88,7 @@ func TestFolderWithoutLocks(t *testing.T) {
 	}
 }
 
-// A signal that arrives while the folder is locked changes nothing.
+// A signal that arrives during the lock call changes nothing.
 func TestFolderLockIsTriedAgain(t *testing.T) {
 	tries := 0
 	flock = func(fd, how int) error {
@@ -105,7 +105,7 @@ func TestFolderLockIsTriedAgain(t *testing.T) {
 	l.unlock()
 }
 
-// What another store has saved stays in its place, whatever is wrong with it.
+// The file of another store is not moved aside, even if it is damaged.
 func TestFileOfAnotherStoreIsNotSetAside(t *testing.T) {
 	dir := savedFrom(t, clusterOf("a.consul", "dc1"))
 	path := filepath.Join(dir, savedFile)
@@ -140,7 +140,7 @@ func TestFileOfAnotherStoreIsNotSetAside(t *testing.T) {
 	}
 }
 
-// A store that waits for an earlier source of its process has saved nothing yet.
+// A store that waits for an earlier source of the same process has saved nothing yet, and logs no success.
 func TestWaitingForAnEarlierSourceIsNoSuccess(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	write(t, dir, "in the way")
@@ -166,8 +166,8 @@ func TestWaitingForAnEarlierSourceIsNoSuccess(t *testing.T) {
 	}
 }
 
-// TestLockHolder is no test: TestTwoLictorsWithOneFolder runs it in another process, which locks a folder until its
-// input ends.
+// TestLockHolder is a helper and not a test. TestTwoLictorsWithOneFolder runs it in another process, in which it locks
+// a folder until its input ends.
 func TestLockHolder(t *testing.T) {
 	dir := os.Getenv("LOCK_FOLDER")
 	if dir == "" {
@@ -181,8 +181,8 @@ func TestLockHolder(t *testing.T) {
 	_, _ = os.Stdin.Read(make([]byte, 1))
 }
 
-// A second Lictor with the same folder does not overwrite what the first one saves, and says so once. When the first
-// one has ended, the second one saves.
+// A second Lictor with the same folder does not overwrite the sets of the first, and logs that once. When the first has
+// ended, the second saves its sets.
 func TestTwoLictorsWithOneFolder(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestLockHolder$")
@@ -221,7 +221,7 @@ func TestTwoLictorsWithOneFolder(t *testing.T) {
 	}
 }
 
-// While another process is to write, HoldState gives it the lock.
+// While another process is to write, HoldState releases the lock.
 func TestHoldStatePassesTheLockOn(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -233,7 +233,7 @@ func TestHoldStatePassesTheLockOn(t *testing.T) {
 		}
 		r.consul.HoldState(true)
 		if err := other.lock(dir); err != nil {
-			t.Errorf("got %v, want that the lock was passed on", err)
+			t.Errorf("got %v, want a free lock", err)
 		}
 		other.unlock()
 		r.consul.HoldState(false)

@@ -29,7 +29,7 @@ func TestRelationOfSavedSets(t *testing.T) {
 	}{
 		{of("", ""), of("", ""), unrelated},
 		{of("", ""), of("a", "dc1"), unrelated},
-		{of("a", ""), of("a", ""), unrelated}, // of another datacenter?
+		{of("a", ""), of("a", ""), unrelated}, // perhaps of another datacenter
 		{of("", "dc1"), of("", "dc1"), unrelated},
 		{of("a", "dc1"), of("a", "dc1"), ofSame},
 		{of("a", "dc1"), of("b", "dc1"), ofRenamed},
@@ -45,8 +45,8 @@ func TestRelationOfSavedSets(t *testing.T) {
 	}
 }
 
-// clusterOf answers as an agent of a cluster with this trust domain and one datacenter does. An empty trust domain
-// means that Connect is disabled.
+// clusterOf answers like an agent of a cluster with this trust domain and one datacenter. An empty trust domain means
+// that Connect is disabled.
 func clusterOf(trustDomain, datacenter string) reply {
 	return func(req *http.Request) (*http.Response, error) {
 		switch {
@@ -61,7 +61,7 @@ func clusterOf(trustDomain, datacenter string) reply {
 	}
 }
 
-// savedFrom returns a folder with the set webA that comes from a cluster.
+// savedFrom returns a folder with the set webA of a cluster.
 func savedFrom(t *testing.T, cluster reply) (dir string) {
 	dir = t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
@@ -73,8 +73,8 @@ func savedFrom(t *testing.T, cluster reply) (dir string) {
 	return dir
 }
 
-// A saved set belongs to the cluster and datacenter that it is from as soon as Consul can say which these are, and to
-// the address until then.
+// A saved set belongs to its cluster and datacenter as soon as Consul can name them. Until then, it belongs to the
+// agent's address.
 func TestSavedSetsBelongToTheirCluster(t *testing.T) {
 	const other = "127.0.0.1:9999"
 	a, b, none := clusterOf("a.consul", "dc1"), clusterOf("b.consul", "dc1"), clusterOf("", "dc1")
@@ -84,7 +84,7 @@ func TestSavedSetsBelongToTheirCluster(t *testing.T) {
 		from, now     reply
 		address       string
 		answer        reply
-		first, served string // what is served before and after Consul has answered; empty: nothing was sent
+		first, served string // sets in use before and after Consul's answer; empty: none
 		aside         bool
 	}{
 		{"same cluster", a, a, "", denied, webA, "", false},
@@ -130,8 +130,8 @@ func TestSavedSetsBelongToTheirCluster(t *testing.T) {
 	}
 }
 
-// Other goroutines may look at a watch while it drops the set of an earlier process. Without the locks, the race
-// detector fails this test.
+// Other goroutines may read a watch while it drops the set of an earlier process. Without the locks, the race detector
+// fails this test.
 func TestSavedSetIsDroppedUnderTheLocks(t *testing.T) {
 	w := newWatch(&Consul{}, &wanted{query: (Query{Service: "web"}).normalize("")})
 	w.reporter.sharers.Store(&[]string{"web"})
@@ -146,7 +146,7 @@ func TestSavedSetIsDroppedUnderTheLocks(t *testing.T) {
 	<-done
 }
 
-// A development agent that starts again is another cluster at the same address.
+// A development agent that restarts is another cluster at the same address.
 func TestRealConsulOfAnotherCluster(t *testing.T) {
 	t.Parallel()
 	a := startAgent(t, "")
@@ -182,7 +182,7 @@ func TestRealConsulOfAnotherCluster(t *testing.T) {
 	third.log.wantOnce(t, "saved endpoints belong to another cluster")
 }
 
-// No right is needed to learn which cluster it is.
+// A token needs no rights to learn the cluster.
 func TestRealConsulTellsItsCluster(t *testing.T) {
 	t.Parallel()
 	for _, o := range []testconsul.Options{{ACL: true}, {HCL: "connect { enabled = false }\n"}} {
@@ -199,12 +199,13 @@ func TestRealConsulTellsItsCluster(t *testing.T) {
 	}
 }
 
-// clusterThat answers as the cluster that now names does.
+// clusterThat answers like the cluster that now names.
 func clusterThat(now *atomic.Value) reply {
 	return func(req *http.Request) (*http.Response, error) { return now.Load().(reply)(req) }
 }
 
-// A cluster that was wiped while Lictor ran has another trust domain, under which the sets are saved from then on.
+// A cluster that is wiped while Lictor runs gets another trust domain. From then on, the sets are saved under that
+// name.
 func TestClusterIsAskedForAgainWhenTheIndexWentBack(t *testing.T) {
 	dir := t.TempDir()
 	var now atomic.Value
@@ -225,8 +226,8 @@ func TestClusterIsAskedForAgainWhenTheIndexWentBack(t *testing.T) {
 	}
 }
 
-// What is known of a cluster stays known while it cannot be asked. Only the time in which it answers queries counts for
-// how long sets wait.
+// A known cluster stays known while it cannot be asked. Only the time in which Consul answers queries counts towards
+// originPatience.
 func TestOriginWhileConsulIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now atomic.Value
@@ -246,7 +247,7 @@ func TestOriginWhileConsulIsAway(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		if _, soon := o.relate(t.Context(), true); !soon {
-			t.Error("the first answer does not wait")
+			t.Error("the first answer is not delayed")
 		}
 		time.Sleep(originPatience)
 		if _, soon := o.relate(t.Context(), true); soon {

@@ -19,7 +19,7 @@ func trimmed(body []byte) ([]*entry, error) {
 	return entries, err
 }
 
-// Of a long answer, only the instances that have changed are parsed.
+// Of a long answer, only the changed instances are parsed.
 func TestOnlyWhatIsNewIsParsed(t *testing.T) {
 	const n = 300
 	f := newParser()
@@ -50,18 +50,18 @@ func TestOnlyWhatIsNewIsParsed(t *testing.T) {
 			anew++
 		}
 	}
-	if anew != 4 { // the two that changed each time
+	if anew != 4 { // two instances changed each time
 		t.Errorf("%d of %d instances were parsed anew, want 4", anew, n)
 	}
 	if _, err := f.entriesIn([]byte(entriesJSON("a 80"))); err != nil || f.entries != nil || f.size != 0 {
 		t.Errorf("%v; of a short answer %d instances are kept", err, len(f.entries))
 	}
 	if third := read(20); third[0] == second[0] {
-		t.Error("an instance is kept of the answer before the last")
+		t.Error("an instance of the last answer but one is still kept")
 	}
 }
 
-// A parser returns what encoding/json returns, and fails where encoding/json fails.
+// A parser returns the same entries as encoding/json, and fails on the same texts.
 func TestFormerReadsWhatJSONIs(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 5))
 	f := newParser()
@@ -105,7 +105,7 @@ func TestFormerReadsWhatJSONIs(t *testing.T) {
 	}
 }
 
-// The output of passing checks is not kept.
+// The output of passing checks is dropped.
 func TestWhatPassingChecksSayIsDropped(t *testing.T) {
 	const checks = `{"Status":"passing","Notes":"n","Output":"o"},{"Status":"critical","Output":"o"}`
 	entries, err := newParser().entriesIn([]byte(`[{"Checks":[` + checks + `]},null]`))

@@ -14,7 +14,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// cutting answers as an agent with a write_timeout does: an answer that comes later breaks the connection.
+// cutting answers like an agent with a write_timeout: a late answer breaks the connection.
 func cutting(timeout time.Duration) reply {
 	return func(req *http.Request) (*http.Response, error) {
 		wait, _ := time.ParseDuration(req.URL.Query().Get("wait"))
@@ -28,7 +28,7 @@ func cutting(timeout time.Duration) reply {
 	}
 }
 
-// The wait becomes shorter until the agent answers, which is said once. It does not become shorter than it has to.
+// The wait becomes shorter until the agent answers, with one log line. It becomes no shorter than necessary.
 func TestWaitIsLearntFromCutQueries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{always: cutting(15 * time.Second)}
@@ -54,7 +54,7 @@ func TestWaitIsLearntFromCutQueries(t *testing.T) {
 	})
 }
 
-// A connection that breaks at another time, or together with the agent, does not make waits shorter.
+// A connection that breaks at another time, or because the agent dies, does not shorten waits.
 func TestOutagesDoNotShortenTheWait(t *testing.T) {
 	late := func(req *http.Request) (*http.Response, error) {
 		wait, _ := time.ParseDuration(req.URL.Query().Get("wait"))
@@ -93,7 +93,7 @@ func TestRealConsulWithAShortWriteTimeout(t *testing.T) {
 			return now[0].Queries > before[0].Queries+4 && now[1].Queries > before[1].Queries+4
 		})
 		for i, s := range r.consul.Snapshot() {
-			if s.Errors > before[i].Errors+1 { // one may have been under way
+			if s.Errors > before[i].Errors+1 { // one query may have been running
 				t.Errorf("%s: status %+v, before %+v", name, s, before[i])
 			}
 		}

@@ -67,7 +67,7 @@ func TestEmptyAnswerOfAPeerIsBelievedOnlyIfThereIsOne(t *testing.T) {
 	}
 }
 
-// When a peering ends, its instances vanish one by one, so that a set that is sharply smaller is doubted too.
+// When a peering ends, its instances vanish one by one, so a sharply smaller set must be doubted too.
 func TestFewerInstancesOfAPeerAreBelievedOnlyIfThereIsOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{ping: peering("DELETING"), script: map[string][]reply{"web": {ok(5, "a 80", "b 81", "c 82", "d 83"),
@@ -80,7 +80,7 @@ func TestFewerInstancesOfAPeerAreBelievedOnlyIfThereIsOne(t *testing.T) {
 	})
 }
 
-// When a peering ends, its instances vanish while it is still active for a moment.
+// When a peering ends, its instances vanish while the peering is still active for a moment.
 func TestInstancesOfAPeeringThatEndsMeanwhileAreNotLetGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()

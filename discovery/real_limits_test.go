@@ -49,7 +49,7 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// A busy agent may take longer for a handshake than it is given.
+	// A busy agent may need longer for a handshake than its limit.
 	testproc.Await(t, "word of the certificate", func() bool {
 		err := strangers.Check(t.Context(), Query{Service: "web"})
 		if err == nil {
@@ -59,8 +59,8 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 	})
 }
 
-// countConnections forwards connections to the address to until the test ends. It returns the address that it listens
-// at, and how many connections it has accepted.
+// countConnections forwards connections to the address to until the test ends. It returns its own address, and a count
+// of accepted connections.
 func countConnections(t *testing.T, to string) (address string, accepted *atomic.Int32) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -128,7 +128,7 @@ func TestRealConsulWithFewConnectionsAllowed(t *testing.T) {
 	t.Log(r.log)
 }
 
-// A reload must not use up the connections that the agent allows, whichever of its backends answers.
+// A reload must not use up the agent's connections, whichever backend answers.
 func TestRealConsulReloadedAHundredTimes(t *testing.T) {
 	t.Parallel()
 	for _, streaming := range []bool{true, false} {
@@ -138,7 +138,7 @@ func TestRealConsulReloadedAHundredTimes(t *testing.T) {
 			a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
 			watches := func(round int) (all []Watch) {
 				for i := range 50 {
-					n := i // of fifty services, five change with each reload
+					n := i // each reload changes five of fifty services
 					if i < 5 {
 						n = 100*round + i
 					}

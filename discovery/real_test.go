@@ -22,14 +22,14 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An agent is a real Consul in development mode, and a client with all rights.
+// An agent is a real Consul in development mode, with a client that has all rights.
 type agent struct {
 	*testconsul.Agent
 	t   *testing.T
 	api *api.Client
 }
 
-// startAgent starts a Consul with the configuration in hcl besides the usual one.
+// startAgent starts a Consul with the usual configuration plus hcl.
 func startAgent(t *testing.T, hcl string) *agent {
 	t.Helper()
 	return startAgentWith(t, testconsul.Options{HCL: hcl})
@@ -50,8 +50,7 @@ func startAgentWith(t *testing.T, o testconsul.Options) *agent {
 	return &agent{a, t, client}
 }
 
-// register registers an instance, and waits until the catalog has it. The agent tells the catalog after it has
-// answered.
+// register registers an instance, and waits until the catalog has it. The agent answers before it informs the catalog.
 func (a *agent) register(s *api.AgentServiceRegistration) {
 	a.t.Helper()
 	if err := a.api.Agent().ServiceRegister(s); err != nil {
@@ -63,10 +62,10 @@ func (a *agent) register(s *api.AgentServiceRegistration) {
 	})
 }
 
-// TestMain fails if anything that the tests started is still running at the end.
+// TestMain fails if a goroutine of the tests is still running at the end.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// followNew is follow for a source of o.
+// followNew calls follow for a source with the options o.
 func followNew(t *testing.T, o ConsulOptions) *rig {
 	t.Helper()
 	log := &journal{}
@@ -133,7 +132,7 @@ func TestRealConsulRestartedEmptyHanded(t *testing.T) {
 	t.Parallel()
 	a := startAgent(t, "")
 	a.register(&api.AgentServiceRegistration{Name: "web", ID: "a", Port: 80})
-	for range 50 { // so that the index of the restarted one is behind
+	for range 50 { // so that the index of the restarted agent is lower
 		if _, err := a.api.KV().Put(&api.KVPair{Key: "x", Value: []byte(time.Now().String())}, nil); err != nil {
 			t.Fatal(err)
 		}
@@ -145,7 +144,7 @@ func TestRealConsulRestartedEmptyHanded(t *testing.T) {
 	if got := r.status(); got.Endpoints != 1 || got.Error == "" {
 		t.Errorf("status %+v", got)
 	}
-	// A development agent forgets everything at a restart. Its answers count nevertheless.
+	// A development agent loses its state at a restart. Lictor believes its answers nevertheless.
 	if err := a.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +156,7 @@ func TestRealConsulRestartedEmptyHanded(t *testing.T) {
 
 func TestRealConsulOverUnixSocketWithManyWatches(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("", "lictor") // t.TempDir can be longer than a socket's path may be
+	dir, err := os.MkdirTemp("", "lictor") // the path of t.TempDir can be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +282,7 @@ func TestRealConsulTokenThatLosesItsRight(t *testing.T) {
 	t.Logf("%s%+v", r.log, r.status())
 }
 
-// An agent that is started again calls its instances critical until their first checks. They stay in use as long as
+// A restarted agent reports its instances as critical until their first checks. The instances stay in use as long as
 // they can be reached, and no longer.
 func TestRealConsulAgentStartsAgain(t *testing.T) {
 	t.Parallel()
@@ -330,8 +329,8 @@ func TestRealConsulAgentStartsAgain(t *testing.T) {
 	r.wantLast(t, "web:")
 }
 
-// What the leader says of a node tells an instance that was deregistered from one that was forgotten with its node,
-// and from one that lost its tag.
+// The leader's record of a node shows whether an instance was deregistered, was forgotten with its node, or lost its
+// tag.
 func TestRealConsulTellsWhyInstancesVanish(t *testing.T) {
 	t.Parallel()
 	a := startAgent(t, "")
@@ -381,7 +380,7 @@ func TestRealConsulTellsWhyInstancesVanish(t *testing.T) {
 	testproc.Await(t, "holds of what was forgotten", reasons("forgotten, forgotten"))
 }
 
-// Without a token, a Consul that denies by default names no instance and says nothing of it. Lictor does, once.
+// A Consul that denies by default silently returns no instances to a client without a token. Lictor logs that once.
 func TestRealConsulWithoutAToken(t *testing.T) {
 	t.Parallel()
 	a := startAgentWith(t, testconsul.Options{ACL: true})

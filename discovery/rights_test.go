@@ -16,16 +16,16 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A token that loses a part of its rights makes instances vanish in silence. What the header says counts if it is new.
+// When a token loses some rights, instances vanish silently. The header that says so counts only if it is new.
 func TestJudgeOfRights(t *testing.T) {
 	const unclear, gone = "?instances have vanished", "?set is sharply smaller"
 	type step struct {
 		asked    question
 		says     string
 		filtered bool
-		want     string // in the set; what begins with ? is the doubt instead
-		hidden   string // of these; then the token counts as one that may have lost a right
-		record   string // names on the node, if the token may see all of it; "-": the node is not there
+		want     string // names in the set; a text that begins with ? is the doubt instead
+		hidden   string // hidden names; if there are some, the token may have lost a right
+		record   string // names on the node, if the token may see all of the node; "-": the node does not exist
 	}
 	begin := step{question{}, "a b c d", false, "abcd", "", ""}
 	first := step{at(7), "a b c", false, unclear, "", ""}
@@ -87,8 +87,8 @@ func TestJudgeOfRights(t *testing.T) {
 	}
 }
 
-// recordsOf returns the record of the node n, on which are these. "-" means that the node is not there, and "" that
-// nothing is known.
+// recordsOf returns the record of the node n with the given instances. "-" means that the node does not exist, and ""
+// that its record is unknown.
 func recordsOf(names string) map[string]record {
 	switch names {
 	case "":
@@ -110,8 +110,8 @@ func hiddenOf(b belief) string {
 	return namesOf(hidden)
 }
 
-// While the token may have lost a right, new endpoints are served, and those that it may not see any more stay. The log
-// says so once.
+// While the token may have lost a right, new endpoints are used, and endpoints that the token may no longer see stay.
+// The log says so once.
 func TestTokenThatLosesARight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{script: map[string][]reply{"web": {ok(20, "a 80", "b 81", "e 84"), denying(ok(21, "a 80")),
@@ -152,8 +152,9 @@ func denying(r reply) reply {
 	}
 }
 
-// A token that may not see one of several instances any more takes none out of service. The log and the status say
-// which right it may lack. What it may see is followed meanwhile, and the rest again when it has the right back.
+// If the token may no longer see one of several instances, no instance goes out of service. The log and the status name
+// the right that the token may lack. Lictor follows the visible instances, and all of them when the token has the right
+// again.
 func TestRealConsulTokenThatLosesAPartOfItsRights(t *testing.T) {
 	t.Parallel()
 	a := startAgentWith(t, testconsul.Options{ACL: true})

@@ -112,8 +112,8 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 	}
 }
 
-// FuzzSaved checks that a file is refused, or comes to sets that can be served and that are the same after they were
-// written and read again. With seal, the text gets the right checksum.
+// FuzzSaved checks that a file is refused, or yields sets that can be used and that stay the same after writing and
+// reading. With seal, the text gets the right checksum.
 func FuzzSaved(f *testing.F) {
 	good, err := encodeSaved(saved{sets: someSaved()})
 	if err != nil {

@@ -20,7 +20,7 @@ func tiered(names ...string) Watch {
 	return w
 }
 
-// scene runs a source of w with the Consul f while do runs, in a synctest bubble.
+// scene runs a source of w with the Consul f in a synctest bubble, and calls do.
 func scene(t *testing.T, f *fake, w Watch, do func(r *rig, lines func(...string))) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -40,9 +40,9 @@ func TestFailoverAndBack(t *testing.T) {
 	scene(t, f, tiered("one", "two"), func(r *rig, want func(...string)) {
 		time.Sleep(9 * time.Second)
 		want(webA)
-		time.Sleep(2 * time.Second) // what is held in the first tier does not keep the service there
+		time.Sleep(2 * time.Second) // held endpoints of the first tier do not keep the service in it
 		want(webA, webB)
-		time.Sleep(14 * time.Second) // the first tier was back for ten seconds only
+		time.Sleep(14 * time.Second) // the first tier was good for only ten seconds
 		want(webA, webB)
 		time.Sleep(32 * time.Second)
 		want(webA, webB, webA)
@@ -58,7 +58,7 @@ func TestFailoverAndBack(t *testing.T) {
 	})
 }
 
-// The first set waits only a moment for an earlier tier that cannot be asked.
+// The first set waits only a moment for an earlier tier that does not answer.
 func TestFirstSetDoesNotWaitForATierThatIsAway(t *testing.T) {
 	f := &fake{script: map[string][]reply{"one": {after(10*time.Second, ok(20, "a 80"))}, "two": {ok(20, "b 81")}}}
 	scene(t, f, tiered("one", "two"), func(r *rig, want func(...string)) {
@@ -73,7 +73,7 @@ func TestFirstSetDoesNotWaitForATierThatIsAway(t *testing.T) {
 	})
 }
 
-// A service does not leave a tier because of errors: its last good set stays.
+// Errors do not make a service leave its tier: the last good set stays.
 func TestErrorsDoNotMakeAServiceFailOver(t *testing.T) {
 	down := status(500, "No path to datacenter")
 	f := &fake{script: map[string][]reply{"one": {ok(20, "a 80"), down, down, down, down, down, down, down, down},
@@ -93,7 +93,7 @@ func TestFailoverBelow(t *testing.T) {
 	w.Failover.Below = 2
 	scene(t, f, w, func(r *rig, want func(...string)) {
 		time.Sleep(15 * time.Second)
-		want(webA+" n/b=10.0.0.1:81", webA) // nobody has enough, so the first that has any
+		want(webA+" n/b=10.0.0.1:81", webA) // no tier has enough endpoints, so the first with any is used
 		time.Sleep(10 * time.Second)
 		want(webA+" n/b=10.0.0.1:81", webA, "web: n/c=10.0.0.1:82 n/d=10.0.0.1:83")
 	})
@@ -115,7 +115,7 @@ func TestStaticTierIsTheLastResort(t *testing.T) {
 	})
 }
 
-// A service stays in its tier over a reload that does not concern it.
+// A service stays in its tier when a reload changes other services.
 func TestReloadKeepsTheTier(t *testing.T) {
 	f := &fake{script: map[string][]reply{"one": {ok(20)}, "two": {ok(20, "b 81")}}}
 	scene(t, f, tiered("one", "two"), func(r *rig, want func(...string)) {
@@ -157,8 +157,8 @@ func TestPreparedQueryIsPolled(t *testing.T) {
 		})
 }
 
-// Endpoints that cannot get clients do not count for whether a tier has enough. When they can, the service comes
-// back.
+// Unusable endpoints do not count when a tier is checked for enough endpoints. When they become usable, the service
+// returns.
 func TestWhatIsNotUsableIsNotAvailable(t *testing.T) {
 	f := &fake{script: map[string][]reply{"one": {ok(20, "a 80")}, "two": {ok(20, "b 81")}}}
 	synctest.Test(t, func(t *testing.T) {

@@ -13,16 +13,16 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// A narrow agent holds queries for their wait, and allows only so many at once.
+// A narrow is an agent that holds queries for their wait, and allows only a few at once.
 type narrow struct {
 	most    int
-	backend string // of answers to queries with an index
+	backend string // backend of answers to queries with an index
 
 	mu      sync.Mutex
-	now     int // queries that are under way
+	now     int // running queries
 	highest int
 	refused int
-	ended   int // queries that were cancelled
+	ended   int // cancelled queries
 }
 
 func (n *narrow) reply(req *http.Request) (*http.Response, error) {
@@ -93,7 +93,7 @@ func longestGap(f *fake, begin time.Time) time.Duration {
 	return longest
 }
 
-// wantTurns checks that so many services have their first set soon, and that they take turns for a minute.
+// wantTurns checks that the given number of services soon have their first set, and that they take turns for a minute.
 func wantTurns(t *testing.T, n *narrow, f *fake, r *rig, services int) {
 	t.Helper()
 	time.Sleep(3 * time.Second)
@@ -123,7 +123,7 @@ func TestMoreWatchesThanSlotsTakeTurns(t *testing.T) {
 	})
 }
 
-// A reverse proxy may speak HTTP/1 over TLS, so that each query takes a connection.
+// A reverse proxy may speak HTTP/1 over TLS. Then each query takes a connection.
 func TestHTTPSWithoutHTTP2TakesTurns(t *testing.T) {
 	overHTTP1 := func(r reply) reply {
 		return func(req *http.Request) (*http.Response, error) {
@@ -146,10 +146,10 @@ func TestHTTPSWithoutHTTP2TakesTurns(t *testing.T) {
 	})
 }
 
-// A watch that is retired while it waits for a slot does not ask any more.
+// A watch that is retired while it waits for a slot sends no more queries.
 func TestRetiredWatchesAskNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &narrow{most: 200, backend: "blocking-query"} // which goes on after a query was cancelled
+		n := &narrow{most: 200, backend: "blocking-query"} // continues after a query was cancelled
 		f := &fake{always: n.reply}
 		r := start(t, f, ConsulOptions{MaxWatches: 10, Watches: manyWatches(100)})
 		time.Sleep(time.Minute)
@@ -187,8 +187,8 @@ func TestAsManyWatchesAsSlotsWaitInPeace(t *testing.T) {
 	})
 }
 
-// When a reload brings more watches than there are slots, the watches begin to take turns. They end that when the
-// next reload takes the watches away.
+// When a reload brings more watches than slots, the watches begin to take turns. The next reload removes the extra
+// watches and ends the turns.
 func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &narrow{most: 200, backend: api.QueryBackendStreaming}
@@ -203,7 +203,7 @@ func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 			t.Errorf("%d sets after half a second, want 300", got)
 		}
 		if s := r.consul.Snapshot()[0]; s.Errors != 0 {
-			t.Errorf("making room counts as an error: %+v", s)
+			t.Errorf("a query that was ended for a turn counts as an error: %+v", s)
 		}
 		if err := r.consul.Apply(manyWatches(100)); err != nil {
 			t.Fatal(err)
@@ -212,14 +212,15 @@ func TestReloadWithMoreWatchesThanSlots(t *testing.T) {
 		before := len(f.asks())
 		time.Sleep(20 * time.Second)
 		if got := len(f.asks()) - before; got > 0 {
-			t.Errorf("%d queries in 20 s of peace", got)
+			t.Errorf("%d queries in 20 s without turns", got)
 		}
 		r.log.wantOnce(t, "take turns", "each query to consul has its own connection again")
 		r.stop()
 	})
 }
 
-// The slots become fewer if the agent refuses connections, and more when it allows more. Few queries are refused.
+// The number of slots falls when the agent refuses connections, and rises when the agent allows more. Few queries are
+// refused.
 func TestSlotsFollowWhatTheAgentAllows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := &narrow{most: 5, backend: api.QueryBackendStreaming}
@@ -259,13 +260,13 @@ func TestSlotsFollowWhatTheAgentAllows(t *testing.T) {
 	})
 }
 
-// An agent that allows few connections has some for other programs too, except while more are tried.
+// An agent that allows few connections has some left for other programs, except while slots tries a higher limit.
 func TestSlotsLeaveRoomForOtherPrograms(t *testing.T) {
 	for most, left := range map[int]int{5: 2, 20: 5} {
 		synctest.Test(t, func(t *testing.T) {
 			n := &narrow{most: most, backend: api.QueryBackendStreaming}
 			r := start(t, &fake{always: n.reply}, ConsulOptions{Watches: manyWatches(60)})
-			time.Sleep(30 * time.Minute) // by now there are maxRetry between two trials
+			time.Sleep(30 * time.Minute) // by now, tries of a higher limit are maxRetry apart
 			full := 0
 			const samples = 4000
 			for range samples {
@@ -274,7 +275,7 @@ func TestSlotsLeaveRoomForOtherPrograms(t *testing.T) {
 					full++
 				}
 			}
-			if full > samples/10 { // a trial lasts for a query's wait, of maxRetry less than a tenth
+			if full > samples/10 { // a try lasts for the wait of a query, less than a tenth of maxRetry
 				t.Errorf("of %d connections, %d were not left to others %d of %d times", most, left, full, samples)
 			}
 			r.stop()
@@ -282,7 +283,7 @@ func TestSlotsLeaveRoomForOtherPrograms(t *testing.T) {
 	}
 }
 
-// A query that the agent has passed on to the servers takes its connection until its wait is over, so it is not
+// A query that the agent has passed on to its servers keeps its connection until its wait is over. So it is not
 // cancelled.
 func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
 	for _, tt := range []struct {

@@ -17,7 +17,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// earlier runs a source with these watches, which saves its sets in dir, until the replies are over.
+// earlier runs a source with these watches until the replies are over. The source saves its sets in dir.
 func earlier(t *testing.T, dir string, watches []Watch, replies map[string][]reply) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestSavedSetsServeUntilConsulAnswers(t *testing.T) {
 			t.Errorf("published %q", got)
 		}
 		if len(r.consul.Saved()) != 0 || !r.status().Saved.IsZero() {
-			t.Error("what was saved still counts after an answer")
+			t.Error("the saved set is still used after an answer")
 		}
 		r.log.wantOnce(t, "saved endpoints stay in use")
 		r.stop()
@@ -74,7 +74,7 @@ func TestSavedSetsServeUntilConsulAnswers(t *testing.T) {
 	}
 }
 
-// The first answer is passed on even if it is equal to the saved set.
+// The first answer is passed on even if it equals the saved set.
 func TestAnswerEqualToTheSavedSetIsPublished(t *testing.T) {
 	dir := t.TempDir()
 	earlier(t, dir, nil, map[string][]reply{"web": {ok(20, "a 80")}})
@@ -109,7 +109,7 @@ func TestSavedSetOfAnotherQueryDoesNotCount(t *testing.T) {
 	}
 }
 
-// A file that cannot be used is set aside with one log line, and the source starts.
+// An unusable file is moved aside with one log line, and the source starts.
 func TestUnusableStateIsSetAside(t *testing.T) {
 	good, err := encodeSaved(saved{sets: someSaved()})
 	if err != nil {
@@ -223,7 +223,7 @@ func TestServicesThatWentAreSavedNoMore(t *testing.T) {
 	}
 }
 
-// A store on hold writes nothing. It writes afterwards what has changed meanwhile.
+// A held store writes nothing. Afterwards it writes the changes.
 func TestHeldStoreWritesNothing(t *testing.T) {
 	s := newStore(t.TempDir(), hclog.NewNullLogger())
 	sets := saved{sets: []savedSet{{query: "q", endpoints: []lb.Endpoint{{ID: "n/a",
@@ -239,10 +239,10 @@ func TestHeldStoreWritesNothing(t *testing.T) {
 	select {
 	case <-s.dirty:
 	default:
-		t.Error("nobody would write what has changed")
+		t.Error("the change is not marked for writing")
 	}
 	if err := s.write(sets); err != nil || len(s.load().sets) != 1 {
-		t.Error("not written although it is held no longer: ", err)
+		t.Error("not written after the hold: ", err)
 	}
 }
 
@@ -278,8 +278,8 @@ func TestSavedByAnotherProcess(t *testing.T) {
 	}
 }
 
-// Sets that were saved from one Consul do not serve when another one is asked, which may be of another cluster. The
-// spelling of the address does not matter, and a file of an earlier version has none.
+// Sets that come from one Consul address are not used at another address, which may belong to another cluster. The
+// spelling of the address does not matter. The file of an old version has no address.
 func TestSavedSetsOfAnotherConsul(t *testing.T) {
 	dir := t.TempDir()
 	run := func(file, address string, then func(r *rig)) {

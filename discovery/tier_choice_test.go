@@ -15,14 +15,14 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A choosing is a selector without watches, and what it passes on.
+// A choosing is a selector without watches, with a recorder of what it sends.
 type choosing struct {
 	*selector
 	*recorder
 	log journal
 }
 
-// chooser returns a selector of web with the defaults of Failover and these tiers, which has begun.
+// chooser returns a started selector of web with the defaults of Failover and these tiers.
 func chooser(t *testing.T, o ConsulOptions, tiers ...*tier) *choosing {
 	c := &choosing{recorder: &recorder{}}
 	o.Logger = c.log.logger(hclog.Info)
@@ -36,7 +36,7 @@ func chooser(t *testing.T, o ConsulOptions, tiers ...*tier) *choosing {
 	return c
 }
 
-// tierOf returns a tier whose watch has answered with endpoints of these names. Those after "-" are held.
+// tierOf returns a tier whose watch has answered with endpoints of these names. Names after "-" are held.
 func tierOf(names string) *tier {
 	t := &tier{watch: &watch{}}
 	t.known, t.set, t.unheld = true, endpointsOf(names), len(strings.Split(names, "-")[0])
@@ -51,7 +51,7 @@ func endpointsOf(names string) (all []lb.Endpoint) {
 	return all
 }
 
-// set makes what the names say the set of a tier.
+// set makes the named endpoints the set of a tier.
 func (c *choosing) set(i int, names string) {
 	one := tierOf(names)
 	c.deliver(c.tiers[i].watch, one.set, one.unheld, false, nil)
@@ -133,8 +133,8 @@ func TestTiersSayWhyTheyAreUsedOrNot(t *testing.T) {
 	}
 }
 
-// Endpoints that are not usable do not count as failing, and do not stand by. Of a source that has ended, and before
-// the first set, nothing stands by.
+// Unusable endpoints do not count as failing, and are not on standby. Before the first set and after the end of the
+// source, no endpoint is on standby.
 func TestTierIsJudgedByItsUsableEndpoints(t *testing.T) {
 	failing, standby, told := "b", "", 0
 	a := chooser(t, ConsulOptions{
@@ -161,7 +161,7 @@ func TestTierIsJudgedByItsUsableEndpoints(t *testing.T) {
 	a.tiers[0].known, a.begun, failing = false, began, "b"
 	a.look()
 	if told != 0 {
-		t.Errorf("told %d times before the first set", told)
+		t.Errorf("OnStandby was called %d times before the first set", told)
 	}
 	a.set(0, "ab")
 	a.wantSets(t, "ab")
@@ -169,18 +169,18 @@ func TestTierIsJudgedByItsUsableEndpoints(t *testing.T) {
 	a.look()
 	a.wantSets(t, "ab", "c")
 	if standby != "a" {
-		t.Errorf("%q stand by, want a", standby)
+		t.Errorf("%q are on standby, want a", standby)
 	}
 	a.close()
 	failing, told = "abc", 0
 	a.set(0, "abd")
 	a.wantSets(t, "ab", "c")
 	if told != 0 {
-		t.Error("told after the end")
+		t.Error("OnStandby was called after the end")
 	}
 }
 
-// Held endpoints that are not usable do not make the number of available ones negative.
+// Unusable held endpoints do not make the number of available endpoints negative.
 func TestTierWithHeldEndpointsThatAreNotUsable(t *testing.T) {
 	c := chooser(t, ConsulOptions{Usable: func(string, lb.Endpoint) bool { return false }}, tierOf("-ab"), tierOf(""))
 	if all := c.countLocked(); all[0] != (standing{known: true}) {
@@ -199,7 +199,7 @@ func TestOnlyTierIsNotJudged(t *testing.T) {
 	c.wantSets(t, "a")
 }
 
-// Any number of changes of health at once makes the service look once, if it fails over because of health.
+// Any number of simultaneous health changes makes a service look once, if it fails over because of health.
 func TestHealthChangedCausesOneLookAtTheTiers(t *testing.T) {
 	for _, on := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
@@ -225,7 +225,7 @@ func TestHealthChangedCausesOneLookAtTheTiers(t *testing.T) {
 	}
 }
 
-// While a service stays in its tier, no change is a failover, and the reason stays.
+// While a service stays in its tier, changes are not failovers, and the reason stays the same.
 func TestReasonForTheTierStays(t *testing.T) {
 	c := chooser(t, ConsulOptions{}, tierOf(""), tierOf("b"))
 	c.look()
@@ -239,7 +239,7 @@ func TestReasonForTheTierStays(t *testing.T) {
 	}
 }
 
-// The wait for the first tier begins when it is good, though the service has just come back to the second.
+// Failover.Hold begins when the first tier becomes good, even if the service has just returned to the second tier.
 func TestEachReturnToATierWaits(t *testing.T) {
 	c := chooser(t, ConsulOptions{}, tierOf(""), tierOf(""), tierOf("c"))
 	now := time.Now()
@@ -256,14 +256,15 @@ func TestEachReturnToATierWaits(t *testing.T) {
 	c.wantSets(t, "c", "b", "a")
 }
 
-// The first set waits for an earlier tier, not for a later one, as long as it is of a good tier.
+// If a good tier has a set, the first set waits for an earlier tier, but not for a later one.
 func TestFirstSetDoesNotWaitForALaterTier(t *testing.T) {
 	c := chooser(t, ConsulOptions{}, tierOf("a"), &tier{watch: &watch{}})
 	c.look()
 	c.wantSets(t, "a")
 }
 
-// A saved set is returned by saved, and is not sent. When it is disowned, the sink hears that there is none.
+// saved returns a set of an earlier process, and the selector does not send it. When disown drops the set, the sink
+// gets an empty set.
 func TestSavedSetOfATier(t *testing.T) {
 	saved := func(c *choosing, want string) {
 		t.Helper()
@@ -277,7 +278,7 @@ func TestSavedSetOfATier(t *testing.T) {
 	c.look()
 	c.wantSets(t)
 	saved(c, "a")
-	c.disown(c.tiers[1].watch) // it is not saved
+	c.disown(c.tiers[1].watch) // not a saved set
 	c.disown(c.tiers[0].watch)
 	c.wantSets(t, "", "")
 	c.begun = c.begun.Add(-firstChance)
@@ -285,14 +286,14 @@ func TestSavedSetOfATier(t *testing.T) {
 	c.wantSets(t, "", "", "b")
 	saved(c, "")
 	restored.restored, restored.set = true, endpointsOf("a")
-	c.disown(restored.watch) // the sink has another one by now
+	c.disown(restored.watch) // the sink has another set by now
 	c.wantSets(t, "", "", "b")
 
-	saved(chooser(t, ConsulOptions{}, tierOf("a")), "") // it is not an earlier process's
+	saved(chooser(t, ConsulOptions{}, tierOf("a")), "") // not of an earlier process
 	c = chooser(t, ConsulOptions{}, tierOf(""), tierOf("b"))
 	c.tiers[1].restored = true
 	saved(c, "b")
-	c.active = 0 // it has sent one
+	c.active = 0 // the selector has sent a set
 	saved(c, "")
 
 	for name, end := range map[string]func(*choosing){
@@ -309,7 +310,7 @@ func TestSavedSetOfATier(t *testing.T) {
 	}
 }
 
-// A departure is passed on though the set has not changed, unless another tier has the endpoint.
+// A departure is passed on even if the set has not changed, unless another tier has the endpoint.
 func TestDeparturesFromTiers(t *testing.T) {
 	c := chooser(t, ConsulOptions{}, tierOf("a"), tierOf("b"))
 	c.look()

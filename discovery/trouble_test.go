@@ -17,8 +17,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// outage runs n watches with a Consul that answers well, then with bad for a minute, then well again. It returns the
-// log.
+// outage runs n watches with a Consul that first answers correctly, then with bad for a minute, then correctly again.
+// It returns the log.
 func outage(t *testing.T, n int, bad reply) *journal {
 	t.Helper()
 	var log *journal
@@ -51,8 +51,8 @@ func outage(t *testing.T, n int, bad reply) *journal {
 	return log
 }
 
-// What an outage is due to can change. That is said once for each cause, but not that connections break before new
-// ones are refused.
+// The cause of an outage can change. The log names each cause once, except that connections break before new ones are
+// refused.
 func TestNewCauseOfAnOutageIsLoggedOnce(t *testing.T) {
 	var began time.Time
 	expired := &tls.CertificateVerificationError{Err: x509.CertificateInvalidError{Reason: x509.Expired}}

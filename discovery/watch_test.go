@@ -89,7 +89,7 @@ func TestIndexZeroIsAskedWithAsOne(t *testing.T) {
 	})
 }
 
-// An agent that was restarted while its servers are away has an empty view, and answers with it when the wait is
+// An agent that was restarted while its servers are away has an empty view. It answers with that view when the wait is
 // over.
 func TestFalseEmptyIsNotPublished(t *testing.T) {
 	no := status(500, "No known Consul servers")
@@ -103,12 +103,12 @@ func TestFalseEmptyIsNotPublished(t *testing.T) {
 		})
 }
 
-// unheld returns options for a watch of web that holds no endpoints.
+// unheld returns options for a watch of web without holds.
 func unheld() ConsulOptions {
 	return ConsulOptions{Watches: []Watch{{Service: "web", Guard: Guard{Hold: -1}}}}
 }
 
-// A token that loses a right empties the agent's view, and the index looks fine.
+// When a token loses a right, the agent's view becomes empty, with a valid index.
 func TestEmptyIsConfirmedByTheServers(t *testing.T) {
 	t.Run("true", func(t *testing.T) {
 		bubble(t, time.Second, unheld(), []reply{ok(20, "a 80"), ok(21), ok(21)}, func(t *testing.T, r *rig) {
@@ -262,7 +262,7 @@ func TestNothingIsAskedInAHotLoop(t *testing.T) {
 				r := start(t, f, ConsulOptions{})
 				time.Sleep(100 * time.Second)
 				most := 511
-				if always == nil { // each answer brings news
+				if always == nil { // each answer is new
 					most = 5110
 				}
 				if n := len(f.asks()); n > most {
@@ -309,7 +309,7 @@ func TestCancelFreesPromptly(t *testing.T) {
 			watches = append(watches, Watch{Service: fmt.Sprint("s", i)})
 		}
 		r := start(t, &fake{}, ConsulOptions{Watches: watches})
-		time.Sleep(25 * time.Millisecond) // some watches hang, others have not begun
+		time.Sleep(25 * time.Millisecond) // some watches wait, others have not begun
 		begin := time.Now()
 		r.cancel()
 		if err := <-r.done; err != nil {
@@ -343,13 +343,13 @@ func TestFirstQueriesAreSpreadOut(t *testing.T) {
 	})
 }
 
-// The lag counts new sets, from the answer until all services have them.
+// The lag counts new sets, from the answer until all services have the set.
 func TestLagIsCounted(t *testing.T) {
 	replies := []reply{ok(20, "a 80"), after(time.Second, ok(21, "a 80")), after(time.Second, ok(22, "b 81"))}
 	bubble(t, 5*time.Second, ConsulOptions{}, replies, func(t *testing.T, r *rig) {
 		r.want(t, webA, webB)
 		lag := r.consul.Lag()
-		if lag.Buckets[0] != 2 || lag.Sum != 0 { // in the time of the bubble it takes none
+		if lag.Buckets[0] != 2 || lag.Sum != 0 { // changes take no time in a synctest bubble
 			t.Errorf("got %+v, want two in no time", lag)
 		}
 	})
