@@ -131,7 +131,7 @@ func TestTokenThatLosesARight(t *testing.T) {
 		f.mu.Lock()
 		f.always, f.script = nil, map[string][]reply{"web": {ok(23, "a 80", "b 81", "c 82")}}
 		f.mu.Unlock()
-		time.Sleep(time.Minute)
+		time.Sleep(30 * time.Second) // more than a pause, and less than a query's deadline
 		r.want(t, webAB+" n/e=10.0.0.1:84", webAB+" n/c=10.0.0.1:82 n/e=10.0.0.1:84", webAB+" n/c=10.0.0.1:82")
 		r.log.wantOnce(t, "consul denies access", "endpoints that it hides stay in use", "consul permits access again")
 		if s := r.status(); s.Error != "" || strings.Contains(r.log.String(), "at once") {
