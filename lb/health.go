@@ -8,31 +8,31 @@ import (
 	"time"
 )
 
-// An endpoint stays ejected for minEjection the first time, and twice as long after each failed trial, up to
-// maxEjection. Each time is jittered, so that the Lictors of a fleet do not all try an endpoint at the same moment.
+// An endpoint stays ejected for minEjection the first time. The time doubles after each failed trial, up to
+// maxEjection. Each time is jittered, so that not all Lictors of a fleet try an endpoint at the same moment.
 const (
 	minEjection = time.Second
 	maxEjection = time.Minute
 )
 
-// A TCP endpoint that refuses stays ejected for quickEjection the first quickEjections times in a row. Its process has
-// ended, and as a rule another one is about to start. A trial costs its client next to nothing: the endpoint refuses at
-// once, and the client goes on to another one. The first time, that is so after Reset too: a process that is killed
-// resets its connections, and refuses then.
+// A TCP endpoint that refuses connections is ejected for only quickEjection, up to quickEjections times in a row. Its
+// process has ended, and usually another one is about to start. A trial of such an endpoint costs the client little:
+// the endpoint refuses at once, and the client goes on to another endpoint. The first ejection after a Reset is quick
+// too: a killed process first resets its connections, and then its address refuses new ones.
 const (
 	quickEjection  = 50 * time.Millisecond
 	quickEjections = 20
 )
 
-// forgetEjections is how long an address must serve without being ejected for its next ejection to take minEjection
-// again, though it has not answered.
+// forgetEjections is how long an address must serve without an ejection until the next ejection takes minEjection
+// again. It is for addresses that have not answered.
 const forgetEjections = 2 * maxEjection
 
-// trialSilence is how long a trial must go on without a failure to count as a success. Protocols in which the endpoint
-// need not send anything give no better sign.
+// trialSilence is how long a trial must go on without a failure to count as a success. Some protocols give no better
+// sign, because the endpoint need not send anything.
 const trialSilence = time.Second
 
-// A health is what is known on this host about one address. All services with endpoints there share it.
+// A health is the knowledge of this Lictor about one address. All services with endpoints at the address share it.
 //
 //	    max failures in a row,                     its time is over:
 //	    or refused                                 one use tries it
@@ -44,50 +44,50 @@ const trialSilence = time.Second
 //	+-----------------------------------+------------------------------------+
 //	                                        reached
 //
-// What counts as reached depends on the cause of the ejection. After Refused and Unreachable it is enough that the
-// endpoint accepts a connection. After Reset it must send something, or keep the connection for trialSilence.
+// The cause of the ejection decides what counts as reached. After Refused and Unreachable, an accepted connection is
+// enough. After Reset, the endpoint must send something, or keep the connection open for trialSilence.
 //
-// Over UDP only an answer shows that the endpoint is well. A trial that is silent for trialSilence ends the ejection
-// too, but the number of ejections is kept: the next one takes twice as long. While a check fails, silence does not end
-// the ejection, see checks.
+// Over UDP, only an answer proves that the endpoint is well. A trial that is silent for trialSilence also ends the
+// ejection, but the health keeps the number of ejections, so the next ejection takes twice as long. While an active
+// check fails, silence does not end the ejection, see checks.
 //
-// Picks read the atomics only. For an endpoint without failures, the methods cost one atomic load.
+// Picks read only the atomic fields. For an endpoint without failures, each method costs one atomic load.
 type health struct {
 	registry *healthRegistry
 	address  address
 
-	troubled     atomic.Bool   // it has failed since it was last reached
-	marked       atomic.Bool   // reached and connected have something to forget; set while troubled is
-	ejectedUntil atomicInstant // when it may be tried; 0: it is not ejected
-	due          atomicInstant // if ejected: when a pick should look at it again
-	returnedAt   atomicInstant // when its last ejection ended; 0: it never was ejected
+	troubled     atomic.Bool   // the address has failed since it was last reached
+	marked       atomic.Bool   // reached and connected have something to forget; always set while troubled is set
+	ejectedUntil atomicInstant // when the address may be tried; 0: it is not ejected
+	due          atomicInstant // if ejected: when a pick should look at the address again
+	returnedAt   atomicInstant // when the last ejection ended; 0: never ejected
 
-	mu           sync.Mutex // guards the following
-	dialFailures int        // in a row, resets not counted
-	resets       int        // in a row
+	mu           sync.Mutex // guards the following fields
+	dialFailures int        // failures in a row, without resets
+	resets       int        // resets in a row
 	quick        int        // ejections in a row that took quickEjection
-	ejections    int        // in a row, without those
+	ejections    int        // other ejections in a row
 	cause        Cause
-	trial        *trialUse // nil: no use tries it
+	trial        *trialUse // nil: no use tries the address
 	checks       checks
 
-	users []*usage // of the members at the address; guarded by registry.mu
+	users []*usage // users of the address; guarded by registry.mu
 }
 
 // A trialUse is a use that tries an ejected endpoint.
 type trialUse struct {
-	silentSince instant // when it connected; 0: it is not connected; guarded by health.mu
+	silentSince instant // when the trial connected; 0: not connected; guarded by health.mu
 }
 
-// An address is where an endpoint is, and over which network.
+// An address is the place of an endpoint on a network.
 type address struct {
 	network Network
 	host    string
 	addr    netip.AddrPort
 }
 
-// failed counts a failure of a use. trial is not nil if the use is a trial. maxFails failures in a row eject the
-// address, if maxFails is positive.
+// failed counts a failure of a use. If the use is a trial, trial is not nil. If maxFails is positive, maxFails failures
+// in a row eject the address.
 func (h *health) failed(c Cause, maxFails int, trial *trialUse) {
 	h.mu.Lock()
 	now := h.registry.clock.now()
@@ -95,7 +95,7 @@ func (h *health) failed(c Cause, maxFails int, trial *trialUse) {
 	eject := false
 	if until := h.ejectedUntil.Load(); until == 0 {
 		eject = h.exceedsLocked(c, maxFails)
-	} else { // other uses began before the ejection, or ignored it: nothing new
+	} else { // uses that began before the ejection, or ignored it, change nothing
 		eject = trial != nil && trial == h.trial || h.trial == nil && now >= until
 	}
 	if !eject {
@@ -116,7 +116,7 @@ func (h *health) countLocked(c Cause) {
 	}
 }
 
-// exceedsLocked reports whether the failures in a row, of which c is the last, eject the address.
+// exceedsLocked reports whether the failures in a row eject the address. c is the cause of the last failure.
 func (h *health) exceedsLocked(c Cause, maxFails int) bool {
 	return maxFails > 0 && (c == Refused || h.dialFailures >= maxFails || h.resets >= maxFails)
 }
@@ -155,7 +155,7 @@ func (h *health) ejectLocked(c Cause, now instant) {
 	h.due.Store(h.nextTrialLocked())
 }
 
-// quickLocked reports whether the next ejection is to take quickEjection.
+// quickLocked reports whether the next ejection takes quickEjection.
 func (h *health) quickLocked(c Cause) bool {
 	switch {
 	case h.address.network != TCP || h.ejections > 0:
@@ -166,8 +166,8 @@ func (h *health) quickLocked(c Cause) bool {
 	return c == Refused && h.quick < quickEjections
 }
 
-// nextTrialLocked returns when a use may try the address if none does: distantFuture while its checks fail, because
-// they try it.
+// nextTrialLocked returns when the next use may try the address. While active checks fail, it returns distantFuture,
+// because the checks try the address.
 func (h *health) nextTrialLocked() instant {
 	if h.checks.decide() {
 		return distantFuture
@@ -175,7 +175,7 @@ func (h *health) nextTrialLocked() instant {
 	return h.ejectedUntil.Load()
 }
 
-// connected counts a connection that the endpoint accepted. trial is not nil if its use is a trial.
+// connected counts a connection that the endpoint accepted. If the use is a trial, trial is not nil.
 func (h *health) connected(trial *trialUse) {
 	if !h.marked.Load() {
 		return
@@ -184,7 +184,7 @@ func (h *health) connected(trial *trialUse) {
 	h.dialFailures = 0
 	changed, returned := false, false
 	switch {
-	case h.ejectedUntil.Load() == 0 && h.resets > 0: // it may be about to reset this connection too
+	case h.ejectedUntil.Load() == 0 && h.resets > 0: // the endpoint may be about to reset this connection too
 	case h.ejectedUntil.Load() != 0 && h.cause == Reset:
 		if trial != nil && trial == h.trial {
 			h.startSilenceLocked(trial)
@@ -204,7 +204,7 @@ func (h *health) startSilenceLocked(trial *trialUse) {
 	h.due.Store(trial.silentSince.add(trialSilence))
 }
 
-// reached counts something that the endpoint sent.
+// reached records that the endpoint sent something.
 func (h *health) reached() {
 	if !h.marked.Load() {
 		return
@@ -217,7 +217,7 @@ func (h *health) reached() {
 	}
 }
 
-// recoverLocked forgets all failures. It reports whether the address was ejected.
+// recoverLocked forgets all failures and ejections. It reports whether the address was ejected.
 func (h *health) recoverLocked() bool {
 	h.quick, h.ejections = 0, 0
 	h.checks.failed = false
@@ -225,8 +225,8 @@ func (h *health) recoverLocked() bool {
 	return h.returnLocked()
 }
 
-// returnLocked forgets all failures but the number of ejections: nothing contradicts that the endpoint is well, but it
-// has not answered. It reports whether the address was ejected.
+// returnLocked forgets all failures, but keeps the number of ejections. It is for an endpoint that seems well, but has
+// not answered. It reports whether the address was ejected.
 func (h *health) returnLocked() bool {
 	h.dialFailures, h.resets, h.cause, h.trial = 0, 0, 0, nil
 	h.troubled.Store(false)
@@ -238,7 +238,7 @@ func (h *health) returnLocked() bool {
 	return true
 }
 
-// beginTrial begins a trial and returns it, if the address is due for one. If a trial has been silent for long enough,
+// beginTrial begins a trial and returns it, if the address is due for one. If a trial has been silent for trialSilence,
 // beginTrial ends the ejection instead, and returns nil.
 func (h *health) beginTrial(now instant) *trialUse {
 	h.mu.Lock()
@@ -250,9 +250,9 @@ func (h *health) beginTrial(now instant) *trialUse {
 	var trial *trialUse
 	returned := false
 	switch {
-	case h.trial != nil && h.address.network == UDP: // silent: otherwise the address would not be due
+	case h.trial != nil && h.address.network == UDP: // the trial was silent: otherwise the address would not be due
 		returned = h.returnLocked()
-	case h.trial != nil: // connected and silent
+	case h.trial != nil: // the trial is connected and silent
 		returned = h.recoverLocked()
 	default:
 		trial = &trialUse{}
@@ -267,15 +267,16 @@ func (h *health) beginTrial(now instant) *trialUse {
 	return trial
 }
 
-// isTrial reports whether trial is under way.
+// isTrial reports whether trial is in progress.
 func (h *health) isTrial(trial *trialUse) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.trial == trial
 }
 
-// endTrial ends a trial whose use is over, unless the trial has ended already. If it connected and did not fail, it was
-// a success. Otherwise another use may try. Over UDP the trial goes on instead: a refusal may still be on its way.
+// endTrial ends a trial whose use is over, unless the trial has already ended. If the trial connected and did not fail,
+// it was a success. Otherwise another use may try the endpoint. Over UDP, endTrial does nothing, because a refusal may
+// still be on its way.
 func (h *health) endTrial(trial *trialUse) {
 	h.mu.Lock()
 	if h.trial != trial || h.address.network == UDP {

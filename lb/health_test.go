@@ -168,8 +168,8 @@ func TestHealthChangesAreTold(t *testing.T) {
 	})
 }
 
-// An endpoint that refuses is tried twenty times after 50 ms. Then the time doubles from 1 s to 60 s. Each is so give or
-// take a fifth; then one use tries, and no other until it is known how that went.
+// An endpoint that refuses is tried twenty times after 50 ms. Then the time doubles from 1 s to 60 s. Each time is
+// jittered by a fifth. Then one use tries the endpoint, and no other use tries it until the result is known.
 func TestEjectionDoublesAndOneTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1)...)
@@ -209,8 +209,8 @@ func TestEjectionDoublesAndOneTries(t *testing.T) {
 	})
 }
 
-// A trial of an endpoint that does not refuse may cost its client something, so the first one comes later. Before it,
-// there is one after a reset: by then a process that was killed refuses.
+// A trial may cost a client its connection if the endpoint does not refuse, so the first trial comes later. After a
+// reset, one quick trial comes first, because by then a killed process refuses.
 func TestQuickEjections(t *testing.T) {
 	const quick, slow = quickEjection, minEjection
 	for _, tt := range []struct {
