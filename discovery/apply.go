@@ -9,9 +9,9 @@ import (
 
 // Apply replaces all watches. Apply may be called before Run and during Run. After an error, nothing has changed.
 //
-// A query that is already watched goes on, even if other services use it now. A service whose query has changed keeps
-// its endpoints until Consul has answered the new query. If a service is no longer watched, Apply sends the sink an
-// update with Removed before it returns.
+// A query that is already watched goes on, even if other services use it now. A service with a changed query keeps its
+// endpoints until Consul has answered the new query. If a service is no longer watched, Apply sends the sink an update
+// with Removed before it returns.
 func (c *Consul) Apply(watches []Watch) error {
 	plans, wanted, err := planFor(watches, c.options.Datacenter)
 	if err != nil {

@@ -70,7 +70,7 @@ func TestApplyKeepsWhatStaysAndSaysWhatGoes(t *testing.T) {
 	})
 }
 
-// A service whose query changes keeps its endpoints until Consul has answered the new query.
+// When the query of a service changes, the service keeps its endpoints until Consul has answered the new query.
 func TestApplyOfAnotherQueryKeepsTheSetUntilItsAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{script: map[string][]reply{"web": {ok(20, "a 80")}, "web2": {after(5*time.Second, ok(30, "b 81"))}}}

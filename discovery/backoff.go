@@ -29,7 +29,7 @@ func (b *backoff) pause(now time.Time, first, most time.Duration) time.Duration 
 func (b *backoff) reset() { b.limit = 0 }
 
 // A bucket limits how often a watch sends queries: bucketBurst queries at once, and bucketRate queries a second. A
-// query whose answer was new costs only a tenth, so that a busy service is followed at the pace of its changes.
+// query with a new answer costs only a tenth of a token, so that a busy service is followed at the pace of its changes.
 type bucket struct {
 	used float64   // tokens taken and not yet returned
 	at   time.Time // when used was last updated
@@ -71,7 +71,7 @@ func (b *bucket) pay(now time.Time, bytes int) {
 	}
 }
 
-// rest returns the time until the bytes of all answers are paid for. It is maxStale at most.
+// rest returns the time until the bytes of all answers are paid for. rest is maxStale at most.
 func (b *bucket) rest(now time.Time) time.Duration { return max(b.paid.Sub(now), 0) }
 
 // jitter returns d, plus or minus a random part of up to a tenth.
@@ -79,7 +79,7 @@ func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1)
 }
 
-// sleep waits for d, and reports whether it waited to the end. It returns false if ctx has ended.
+// sleep waits for d, and reports whether it waited to the end. sleep returns false if ctx has ended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

@@ -40,8 +40,8 @@ type Consul struct {
 	slots *slots // nil: there is no limit on running queries
 }
 
-// NewConsul returns a Source for o. NewConsul reads the files that o names, but does not use the network. It returns an
-// error if a file or the address is not usable, or if two watches have the same service.
+// NewConsul returns a Source for o. NewConsul reads the files that o names, but does not use the network. NewConsul
+// returns an error if a file or the address is not usable, or if two watches have the same service.
 func NewConsul(o ConsulOptions) (*Consul, error) {
 	o = o.withDefaults()
 	client, err := consul.New(o.client())
@@ -195,7 +195,7 @@ func (c *Consul) Saved() []lb.Endpoints {
 	return sets
 }
 
-// collectFor returns the sets to save in the file. It first finds out to which cluster the sets belong.
+// collectFor returns the sets to save in the file. collectFor first finds out to which cluster the sets belong.
 func (c *Consul) collectFor(ctx context.Context) saved {
 	c.origins.find(ctx)
 	return c.collect()
@@ -250,7 +250,7 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return "consul refuses the query: " + e.Reason }
 
-// Check asks Consul for q once. It returns nil if Consul answers q with any answer. It returns a *RefusedError if
+// Check asks Consul for q once. Check returns nil if Consul answers q with any answer. Check returns a *RefusedError if
 // Consul will never answer q. Any other error means that Consul could not answer now, and says nothing about q.
 func (c *Consul) Check(ctx context.Context, q Query) error {
 	_, err := c.once(ctx, q)

@@ -80,8 +80,8 @@ func (one *Instance) whyOut(at place) lb.Reasons {
 	return lb.Unmatched
 }
 
-// followed returns the departures to follow in later answers. It leaves out endpoints whose instance has moved to
-// another address, because later answers say nothing about the old address, and an instance may move any number of
+// followed returns the departures to follow in later answers. followed leaves out endpoints with an instance that has
+// moved to another address. Later answers say nothing about the old address, and an instance may move any number of
 // times.
 func followed(told []lb.Departure) []lb.Departure {
 	return slices.DeleteFunc(slices.Clone(told), func(d lb.Departure) bool { return d.Why == lb.Deregistered })

@@ -78,7 +78,7 @@ const (
 	EventFailover EventKind = "failover"
 )
 
-// Explain returns what is known about a service. It returns false if the service is not watched.
+// Explain returns what is known about a service. Explain returns false if the service is not watched.
 func (c *Consul) Explain(service string) (Explanation, bool) {
 	c.mu.Lock()
 	f := c.selectors[service]

@@ -28,5 +28,5 @@ func (f *fact) is() (is, known bool) {
 	return state == isTrue, state >= isFalse
 }
 
-// claim returns true to exactly one caller while the fact is unknown. That caller should find out.
+// claim returns true to exactly one caller while the fact is unknown. The caller that gets true should find out.
 func (f *fact) claim() bool { return f.state.CompareAndSwap(unknown, claimed) }

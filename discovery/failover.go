@@ -27,7 +27,7 @@ func (f Failover) good(t standing) bool { return t.known && t.available >= f.Bel
 // choose returns the index of the tier to use, without regard to Failover.Hold. choose prefers the first good tier, and
 // then the first tier that has an available endpoint and in which not all endpoints fail. If all endpoints of all tiers
 // fail, failures do not count: choose returns the first tier with enough endpoints, then the first with any, then the
-// first with a set, even an empty one. It returns -1 if no tier has a set.
+// first with a set, even an empty one. choose returns -1 if no tier has a set.
 func (f Failover) choose(tiers []standing) int {
 	for _, fits := range []func(standing) bool{
 		f.good,
@@ -68,7 +68,8 @@ type TierUse struct {
 	Detail string
 }
 
-// Tiers returns the tiers of a service with several tiers, in order of preference. It returns nil for other services.
+// Tiers returns the tiers of a service with several tiers, in order of preference. Tiers returns nil for other
+// services.
 func (c *Consul) Tiers(service string) []TierUse {
 	v, ok := c.byService.Load(service)
 	if !ok {

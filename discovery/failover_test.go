@@ -113,7 +113,7 @@ func (a *ailments) wantStandby(t *testing.T, ids ...string) {
 	}
 }
 
-// ailingScene runs a source whose first tier has a and b, and whose second tier has c.
+// ailingScene runs a source with two tiers: the first tier has a and b, and the second tier has c.
 func ailingScene(t *testing.T, f Failover, do func(a *ailments, r *rig, want func(...string))) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {

@@ -256,7 +256,7 @@ func (j *journal) wantOnce(t *testing.T, texts ...string) {
 	}
 }
 
-// A rig is a running source whose Consul is a fake.
+// A rig is a running source with a fake Consul.
 type rig struct {
 	*recorder
 	consul *Consul

@@ -11,8 +11,8 @@ import (
 // A Guard says how much a set may shrink at once without doubt, and how long lost endpoints then stay in the set.
 //
 // Healthy instances vanish mostly in large numbers: during an election, after a restart of the agent, or when a check
-// depends on something shared. Operators remove instances one by one. So a loss is sharp if the set becomes empty, or
-// if more than MaxDrop of three or more endpoints are lost.
+// depends on something shared. Operators remove instances one by one. A loss is sharp if the set becomes empty, or if
+// more than MaxDrop of three or more endpoints are lost.
 //
 // After a sharp loss, Lictor asks Consul's leader. If the leader confirms the loss, new instances join the set at once,
 // and the lost endpoints are held: they stay in the set for a while. HoldReason says for how long an endpoint is held.
@@ -20,10 +20,10 @@ import (
 //
 //   - an instance in maintenance;
 //   - an instance that is registered, but no longer matches the query's tags or filter;
-//   - an instance at whose address another instance is registered.
+//   - an instance with the address of another registered instance.
 //
-// All holds of a set end when as many new endpoints have joined as are held. So a service whose instances move to new
-// addresses does not use the old and the new addresses at the same time.
+// All holds of a set end when as many new endpoints have joined as are held. When the instances of a service move to
+// new addresses, the service therefore does not use old and new addresses at the same time.
 type Guard struct {
 	// MaxDrop is a percentage of the set. Zero means 50 percent. If MaxDrop is negative, each loss from a set of three
 	// or more endpoints is sharp. If MaxDrop is 100, only an empty set is a sharp loss.
@@ -82,8 +82,8 @@ func (g Guard) longest(why HoldReason, probed bool) time.Duration {
 	return longest
 }
 
-// hold returns the belief that follows from the answer in e, with the set and its held, hidden and joined endpoints. It
-// returns false if the leader must first confirm the answer.
+// hold returns the belief that follows from the answer in e, with the set and its held, hidden and joined endpoints.
+// hold returns false if the leader must first confirm the answer.
 func (g Guard) hold(was belief, e *evidence) (b belief, ok bool) {
 	lost, hidden, sharp := g.loss(&was, e)
 	if sharp && !e.asked.leader && len(was.freshOf(lost, hidden)) > 0 {

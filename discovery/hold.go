@@ -12,8 +12,8 @@ type HoldReason int
 
 // The reasons for which endpoints are held.
 const (
-	// HoldDeregistered means that the endpoint was deregistered, or was registered again at another address. Its node
-	// is still in the catalog.
+	// HoldDeregistered means that the endpoint was deregistered, or was registered again at another address. The node
+	// of the endpoint is still in the catalog.
 	HoldDeregistered HoldReason = iota + 1
 
 	// HoldCritical means that the query excludes the endpoint's status, which is usually critical.
@@ -83,8 +83,8 @@ func (b *belief) joinedBy(in instances) map[place]bool {
 	return joined
 }
 
-// puzzles returns the names of the nodes whose records judge needs. A record tells why endpoints were lost sharply, or
-// whether the token may no longer see them. If there are more than maxPuzzles such nodes, puzzles returns none:
+// puzzles returns the names of the nodes for which judge needs records. A record tells why endpoints were lost sharply,
+// or whether the token may no longer see them. If there are more than maxPuzzles such nodes, puzzles returns none:
 // operators do not deregister instances on so many nodes at once.
 func (b *belief) puzzles(g Guard, e *evidence) []string {
 	lost, hidden, sharp := g.loss(b, e)
@@ -155,8 +155,8 @@ func (e *evidence) whyLost(was *belief, one lb.Endpoint) (why HoldReason, worthI
 	case r.services[id] == at && e.kind == narrowQuery: // the tags or the filter leave the instance out
 		return 0, false
 	case e.index <= was.index && e.kind != preparedQuery || born != 0 && r.born != born:
-		// A deregistration would have raised the index and kept the node. So the catalog lost everything, and the node
-		// is already back.
+		// A deregistration would have raised the index and kept the node. Therefore the catalog lost everything, and
+		// the node is already back.
 		return HoldForgotten, true
 	}
 	return HoldDeregistered, true

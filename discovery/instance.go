@@ -16,7 +16,7 @@ import (
 )
 
 // An entry holds the parts of an instance in Consul's answer that Lictor uses. The types of Consul's api package are
-// many times larger, and their decoder panics on a check whose definition is null.
+// many times larger, and their decoder panics on a check with a null definition.
 type entry struct {
 	Node    *entryNode
 	Service *entryService
@@ -69,11 +69,11 @@ type instances struct {
 // passingOnly is the default of Query.Statuses.
 var passingOnly = []string{api.HealthPassing}
 
-// convert turns entries into endpoints. Only instances whose status is in statuses become endpoints. The order of
-// entries does not matter, because Consul changes it all the time for queries with near.
+// convert turns entries into endpoints. Only instances with one of statuses become endpoints. The order of entries does
+// not matter, because Consul changes it all the time for queries with near.
 //
 // One address under several service IDs is one process that was registered more than once, often by a restart under a
-// new ID. convert turns it into one endpoint with the ID and weight of its healthiest registration. If several
+// new ID. convert makes one endpoint of such registrations, with the ID and weight of the healthiest one. If several
 // registrations are equally healthy, the lowest ID wins. The weights are not added up, because that would double the
 // load on the process.
 func convert(entries []*entry, statuses []string) instances {
@@ -231,8 +231,8 @@ func parseHost(text string) (host string, addr netip.Addr, err error) {
 // broadcast is the address of all hosts of a network (RFC 919).
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// aggregate returns the worst status of checks, and a check with that status. It returns passing and nil if all checks
-// pass. An unknown status counts as critical. A maintenance check takes precedence over other critical checks.
+// aggregate returns the worst status of checks, and a check with that status. aggregate returns passing and nil if all
+// checks pass. An unknown status counts as critical. A maintenance check takes precedence over other critical checks.
 func aggregate(checks []check) (string, *check) {
 	status := api.HealthPassing
 	var worst *check

@@ -10,8 +10,8 @@ import (
 // This file decides what an answer of Consul means. The code in this file is pure: it sends no queries, does not wait,
 // and keeps no state.
 //
-// Consul answers a query with an index when its state has moved past that index, or when the wait is over. Such an
-// answer cannot be trusted blindly:
+// Consul answers a query with an index when its state has moved past that index, or when the wait is over. The answer
+// to a query with an index cannot be trusted blindly:
 //
 //  - The index can go back when servers are restored from a snapshot, or a development agent is restarted. A watch that
 //    keeps the old index gets no answer until the new state has caught up.
@@ -24,16 +24,16 @@ import (
 //
 // TestJudgeKeepsItsInvariants checks these invariants:
 //
-// 1. Only a believed answer changes the set.
-// 2. An answer whose index is lower than the index of its query is not believed.
-// 3. An answer that makes the set empty or sharply smaller is believed only if the leader confirms it (see Guard).
-// 4. Only a believed answer removes a held endpoint from the set. The answer shows that the endpoint was removed on
-//    purpose, or comes after the hold has ended or probes have failed, or has as many new endpoints as are held.
-// 5. After an error or an answer that is not believed, the next query has no index. While endpoints are hidden, queries
-//    have no index either.
-// 6. An endpoint that leaves the set is reported, or stays in belief.vanished until it is reported. There are two
-//    exceptions: no service is interested and there are more than maxVanished, or the token may not see all instances.
-// 7. An endpoint that may be hidden because the token lost a right stays in the set.
+//  1. Only a believed answer changes the set.
+//  2. An answer with a lower index than its query is not believed.
+//  3. An answer that makes the set empty or sharply smaller is believed only if the leader confirms it (see Guard).
+//  4. Only a believed answer removes a held endpoint from the set. Such an answer shows that the endpoint was removed on
+//     purpose, or comes after the end of the hold or after failed probes, or has as many new endpoints as are held.
+//  5. After an error or an answer that is not believed, the next query has no index. While endpoints are hidden, queries
+//     have no index either.
+//  6. An endpoint that leaves the set is reported, or stays in belief.vanished until it is reported. There are two
+//     exceptions: no service is interested and there are more than maxVanished, or the token may not see all instances.
+//  7. An endpoint that may be hidden because the token lost a right stays in the set.
 
 // A question says what the next query asks for.
 type question struct {
@@ -68,8 +68,8 @@ type belief struct {
 	// the reason. The watch follows these endpoints until they return or vanish.
 	out []lb.Departure
 
-	// vanished contains endpoints that left the set and that the last believed answer does not name. They were not
-	// reported, because the leader has not confirmed the loss, or because no service is interested.
+	// vanished contains endpoints that left the set and that the last believed answer does not name. Vanished endpoints
+	// were not reported, because the leader has not confirmed the loss, or because no service is interested.
 	vanished []lb.Endpoint
 }
 
@@ -113,11 +113,11 @@ type verdict struct {
 
 	told     []lb.Departure // endpoints that the answer names and that are not in the set, and why not
 	toldAnew bool           // told differs from the one after the last answer
-	gone     []lb.Endpoint  // endpoints whose loss the leader has confirmed
+	gone     []lb.Endpoint  // lost endpoints; the leader has confirmed the loss
 	hidden   int            // number of endpoints that have vanished, or that the token may no longer see
 }
 
-// wentBack is the doubt about an answer whose index is lower than the index of its query.
+// wentBack is the doubt about an answer with a lower index than its query.
 const wentBack = "index went back"
 
 // judge returns the verdict on e. g must have its defaults.

@@ -77,7 +77,7 @@ const (
 	back    = "?index went back"
 )
 
-// at returns a question with an index. leader is a question whose answer the leader must confirm.
+// at returns a question with an index. leader is a question for an answer that the leader must confirm.
 func at(index uint64) question { return question{index: index} }
 
 var leader = question{leader: true}

@@ -6,7 +6,7 @@ import (
 )
 
 // A Lag is a histogram of the time that changes took. The time runs from the first byte of Consul's answer until all
-// services that share the query have the new set. It does not include the time that Consul itself took.
+// services that share the query have the new set. A Lag does not include the time that Consul itself took.
 type Lag struct {
 	Buckets [lagBuckets]uint64 // number of changes in each bucket, not cumulative; see LagBounds
 	Sum     time.Duration      // total time of all changes

@@ -57,7 +57,7 @@ func largeAnswer(n, changed int) string {
 	return b.String()
 }
 
-// newLargeWatch returns a watch of "web" whose sets go to sink.
+// newLargeWatch returns a watch of "web" that sends its sets to sink.
 func newLargeWatch(t testing.TB, sink Sink) *watch {
 	t.Helper()
 	c, err := NewConsul(ConsulOptions{Watches: []Watch{{Service: "web"}}})

@@ -21,12 +21,13 @@ const lockFile = "endpoints.lock"
 type folderLock struct {
 	file *os.File // nil: not locked
 
-	// cannot is the error of the last call of lock if the folder cannot be locked at all. It is nil if the lock
+	// cannot is the error of the last call of lock if the folder cannot be locked at all. cannot is nil if the lock
 	// succeeded or another process has the lock.
 	cannot error
 }
 
-// errLockedHere is the error of lock if another store of this process has the lock. That store is about to be replaced.
+// errLockedHere is the error of lock if another store of this process has the lock. The other store is about to be
+// replaced.
 var errLockedHere = errors.New("an earlier source of this process has the lock")
 
 // lockKey identifies this process. A process ID is not enough: containers that share a folder may each have a process
@@ -42,7 +43,7 @@ func lockOwner() string {
 // maxLockOwner is how many bytes of a lockFile are read.
 const maxLockOwner = 400
 
-// lock locks the folder dir, unless it is already locked by l. It creates the folder if necessary. If another process
+// lock locks the folder dir, unless it is already locked by l. lock creates the folder if necessary. If another process
 // has the lock, the error names that process. If the file system has no locks, lock sets l.cannot, stays unlocked, and
 // returns no error.
 func (l *folderLock) lock(dir string) error {

@@ -86,8 +86,8 @@ type ConsulOptions struct {
 	MaxWatches int
 
 	// Wait is how long Consul may hold a query while nothing changes, plus or minus a tenth. After Consul has lost its
-	// state, for example by a restored snapshot, a change can stay unnoticed for that long. So Wait should be well
-	// below a minute. Zero means 45 seconds.
+	// state, for example by a restored snapshot, a change can stay unnoticed for that long. Wait should therefore be
+	// well below a minute. Zero means 45 seconds.
 	Wait time.Duration
 
 	// Resync is how often each watch asks the servers instead of the agent's own view of the catalog. Zero means 5
@@ -123,7 +123,7 @@ type Query struct {
 	Tags       []string // tags that an instance must have; upper and lower case are the same
 	Filter     string   // expression in Consul's filter language; empty: no filter
 	Datacenter string   // empty: the datacenter of ConsulOptions
-	Peer       string   // cluster peering whose instances are selected; empty: instances of the datacenter
+	Peer       string   // cluster peering that has the instances; empty: instances of the datacenter
 
 	// Statuses holds some of "passing", "warning" and "critical". The status of an instance is the worst status of its
 	// checks and its node's checks. Empty means passing only.
@@ -170,8 +170,8 @@ type Failover struct {
 	// seconds. Negative means that the service returns at once.
 	Hold time.Duration
 
-	// OnHealth says that the service also leaves a tier whose endpoints all fail from this host, if another tier has an
-	// endpoint that does not fail.
+	// OnHealth says that the service also leaves a tier if all its endpoints fail from this host. Another tier must
+	// have an endpoint that does not fail.
 	OnHealth bool
 }
 
@@ -193,8 +193,8 @@ const (
 	// seconds.
 	probeTimeout = 5 * time.Second
 
-	// slowBackoff is the least bound of the pause if a quick repetition is pointless or makes things worse. Such
-	// failures are too many connections, a missing permission, and a query that Consul refuses.
+	// slowBackoff is the least bound of the pause if a quick repetition is pointless or makes things worse. slowBackoff
+	// applies to too many connections, a missing permission, and a query that Consul refuses.
 	slowBackoff = time.Second
 
 	// rampStep is the time between the first queries of two watches. An agent needs nearly a millisecond to start a

@@ -121,7 +121,7 @@ func (o *origins) relate(ctx context.Context, answered bool) (r relation, soon b
 	return o.earlier.origin.relation(o.now), !o.known && (o.failing.IsZero() || time.Since(o.failing) < originPatience)
 }
 
-// tell notes that the sets of the earlier process belong to another cluster. It reports whether that is new.
+// tell notes that the sets of the earlier process belong to another cluster. tell reports whether that is new.
 func (o *origins) tell() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -149,14 +149,14 @@ func (o *origins) strangers() bool {
 	return o.told
 }
 
-// checkOrigin compares the cluster of the set that an earlier process has saved with the cluster that answers now. It
-// drops the set if the clusters differ. It takes the set over if the cluster is the same but the address has changed. a
-// is the answer to a query, or err is its error. As long as Consul cannot name its cluster, only the address decides.
-// Servers that were wiped have a new trust domain. So at the same address, checkOrigin drops the set only if all
-// instances in the answer are new.
+// checkOrigin compares the cluster of the set that an earlier process has saved with the cluster that answers now.
+// checkOrigin drops the set if the clusters differ. If the cluster is the same but the address has changed, checkOrigin
+// takes the set over. a is the answer to a query, or err is its error. As long as Consul cannot name its cluster, only
+// the address decides. Servers that were wiped have a new trust domain. At the same address, checkOrigin therefore
+// drops the set only if all instances in the answer are new.
 //
-// checkOrigin returns zero if the outcome of the query counts. Otherwise it returns how long to wait before the next
-// query, because Consul will soon be able to name its cluster.
+// checkOrigin returns zero if the outcome of the query counts. If Consul will soon be able to name its cluster,
+// checkOrigin returns how long to wait before the next query.
 func (w *watch) checkOrigin(ctx context.Context, a *answer, err error) time.Duration {
 	if w.inherited == nil || err != nil && consul.KindOf(err) == consul.Lost && consul.IsNetwork(err) {
 		return 0

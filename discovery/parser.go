@@ -10,9 +10,9 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A parser parses the answers to one query. It keeps the instances of a long answer, with a digest of the bytes of each
-// instance. From the next answer, it parses only the instances whose bytes have changed. Most answers with thousands of
-// instances differ in one instance. A nil parser keeps nothing. Not safe for concurrent use.
+// A parser parses the answers to one query. A parser keeps the instances of a long answer, with a digest of the bytes
+// of each instance. From the next answer, the parser parses only the instances with changed bytes. Most answers with
+// thousands of instances differ in one instance. A nil parser keeps nothing. Not safe for concurrent use.
 type parser struct {
 	seed    maphash.Seed
 	entries map[digest]*entry
@@ -97,8 +97,8 @@ var errOddList = errors.New("answer cannot be read: not a list of instances")
 type span struct{ begin, end int32 }
 
 // split returns the positions of the elements of a JSON list. split looks only at brackets, strings and commas, and
-// does not check the JSON between them. Its errors are consul.ErrTooManyElements, if there are more than most elements,
-// and errOddList.
+// does not check the JSON between them. The errors of split are consul.ErrTooManyElements, if there are more than most
+// elements, and errOddList.
 func split(body []byte, most int) (parts []span, err error) {
 	begin, end := 0, len(body)
 	for begin < end && isSpace(body[begin]) {

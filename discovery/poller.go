@@ -176,8 +176,8 @@ func until(d time.Duration, now, due time.Time) time.Duration {
 }
 
 // lingers reports whether a blocking query would keep its connection at the agent after it was cancelled. The agent
-// immediately frees a query that its own view answers. It frees a query that it has passed on to its servers only when
-// the wait is over. lingers may be called from any goroutine.
+// frees a query on its own view at once. The agent frees a query that it has passed on to its servers only when the
+// wait is over. lingers may be called from any goroutine.
 func (p *poller) lingers() bool {
 	if passed, known := p.passed.is(); known {
 		return passed
@@ -195,7 +195,7 @@ func (p *poller) verify(ctx context.Context, asked question, a *answer, held boo
 		return p.diagnose(ctx, false)
 	case p.query.Peer != "" && (empty || asked.leader || held):
 		// When a peering ends, its instances vanish one by one, and only then does Consul say that the peering has
-		// ended. So held endpoints are dropped only while the peering exists.
+		// ended. Held endpoints are therefore dropped only while the peering exists.
 		return p.consul.client.Peering(ctx, p.query.Peer)
 	}
 	return nil
@@ -212,8 +212,8 @@ func (p *poller) diagnose(ctx context.Context, some bool) error {
 	return &consul.MissingRightError{Missing: p.denied.Missing, Some: some}
 }
 
-// registry asks the leader which instances of the query's service are registered, with any tags and any health. It
-// returns nil if the leader cannot be asked.
+// registry asks the leader which instances of the query's service are registered, with any tags and any health.
+// registry returns nil if the leader cannot be asked.
 func (p *poller) registry(ctx context.Context) registry {
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()

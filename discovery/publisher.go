@@ -56,7 +56,7 @@ func (p *publisher) adopt(s savedSet) {
 }
 
 // publish passes on the set of b, its number of available endpoints, and the endpoints that have left. If the set
-// equals the last one, publish does nothing, unless tell is true. It reports whether the set is new; the first set
+// equals the last one, publish does nothing, unless tell is true. publish reports whether the set is new; the first set
 // always is.
 func (p *publisher) publish(b *belief, left []lb.Departure, tell bool) bool {
 	endpoints, available := b.set, b.notHeld()
@@ -112,7 +112,7 @@ func (p *publisher) mostInterest() (most Leaves) {
 	return most
 }
 
-// saved returns the set in the form to save under key. It returns false if there is no set. With fresh, sets that an
+// saved returns the set in the form to save under key. saved returns false if there is no set. With fresh, sets that an
 // earlier process has saved do not count.
 func (p *publisher) saved(key string, fresh bool) (savedSet, bool) {
 	p.mu.Lock()

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// normalize returns q in the form that all queries with the same answers have. It replaces an empty datacenter by the
-// given one. Equal queries let watches share one query, and let the agent share its view of the service.
+// normalize returns q in the form that all queries with the same answers have. normalize replaces an empty datacenter
+// by the given one. Equal queries let watches share one query, and let the agent share its view of the service.
 func (q Query) normalize(datacenter string) Query {
 	q.Service = strings.TrimSpace(q.Service)
 	q.Filter = strings.TrimSpace(q.Filter)
@@ -45,7 +45,7 @@ func (q Query) path() string {
 	return "/v1/health/service/" + url.PathEscape(q.Service)
 }
 
-// String returns q as one line of text for people. It leaves out default values.
+// String returns q as one line of text for people. String leaves out default values.
 func (q Query) String() string {
 	text := q.Service
 	if q.Prepared != "" {

@@ -48,7 +48,7 @@ func (c *Consul) record(ctx context.Context, node, datacenter string) (record, e
 	return recordIn(resp.Body)
 }
 
-// recordIn parses the answer for a node. It leaves out instances whose address cannot be dialled.
+// recordIn parses the answer for a node. recordIn leaves out instances with an address that cannot be dialled.
 func recordIn(body []byte) (record, error) {
 	if consul.TooManyElements(body) {
 		return record{}, consul.ErrTooManyElements

@@ -26,7 +26,7 @@ type selector struct {
 
 	mu     sync.Mutex // guards the following fields; also held while a set is sent
 	tiers  []*tier
-	active int            // tier whose set was sent last; -1: no set was sent
+	active int            // tier of the set that was sent last; -1: no set was sent
 	why    string         // why active is not the first tier; empty: it is the first
 	sent   []lb.Endpoint  // the set that was sent last
 	left   []lb.Departure // departures from all tiers that are not yet sent
@@ -107,7 +107,7 @@ func (s *selector) close() {
 	}
 }
 
-// countLocked counts the usable and the failing endpoints of each tier. It returns the standing of each tier.
+// countLocked counts the usable and the failing endpoints of each tier. countLocked returns the standing of each tier.
 func (s *selector) countLocked() []standing {
 	o := &s.consul.options
 	all := make([]standing, len(s.tiers))
@@ -126,8 +126,8 @@ func (s *selector) countLocked() []standing {
 	return all
 }
 
-// updateLocked sends the set that should be in use now, unless it was already sent, and the departures. It also passes
-// the standby endpoints to OnStandby.
+// updateLocked sends the set that should be in use now, unless it was already sent, and the departures. updateLocked
+// also passes the standby endpoints to OnStandby.
 func (s *selector) updateLocked(now time.Time) {
 	s.sendLocked(now)
 	s.standByLocked()
@@ -177,8 +177,8 @@ func (s *selector) departedLocked() []lb.Departure {
 	return slices.DeleteFunc(left, func(d lb.Departure) bool { return here[placeOf(d.Endpoint)] })
 }
 
-// reasonLocked returns why the service uses the tier best instead of the tier before it. It returns an empty string if
-// best is the first tier.
+// reasonLocked returns why the service uses the tier best instead of the tier before it. reasonLocked returns an empty
+// string if best is the first tier.
 func (s *selector) reasonLocked(best int) string {
 	if best == 0 {
 		return ""
@@ -187,7 +187,7 @@ func (s *selector) reasonLocked(best int) string {
 	return s.failover.shortfall(t.name, t.standing)
 }
 
-// waitLocked returns how long the service must wait before it may use the tier best. It updates better.
+// waitLocked returns how long the service must wait before it may use the tier best. waitLocked updates better.
 func (s *selector) waitLocked(now time.Time, best int) time.Duration {
 	switch {
 	case s.active < 0:
@@ -239,8 +239,8 @@ func (c *Consul) Recount() {
 	}
 }
 
-// saved returns the set to use until Consul answers. It returns false if no earlier process has saved a set that would
-// be used.
+// saved returns the set to use until Consul answers. saved returns false if no earlier process has saved a set that
+// would be used.
 func (s *selector) saved() ([]lb.Endpoint, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

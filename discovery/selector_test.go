@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// tiered returns a watch of web whose tiers are services with these names.
+// tiered returns a watch of web with a tier for each of these service names.
 func tiered(names ...string) Watch {
 	w := Watch{Service: "web", Query: Query{Service: names[0]}}
 	for _, name := range names[1:] {

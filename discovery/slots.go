@@ -13,9 +13,9 @@ import (
 // slots limits how many queries run at once over plain HTTP and Unix sockets, where each query takes a connection. The
 // agent allows all programs of a host 200 such connections together. Safe for concurrent use.
 //
-// If there are not more watches than slots, each watch holds a slot all the time. Otherwise the watches take turns.
-// Turns are short, so that each watch sends a query at least every maxStale. Some slots are kept for urgent queries,
-// which are short: a new watch need not wait for the end of a turn.
+// If there are not more watches than slots, each watch holds a slot all the time. If there are more watches than slots,
+// the watches take turns. Turns are short, so that each watch sends a query at least every maxStale. Some slots are
+// kept for urgent queries, which are short: a new watch need not wait for the end of a turn.
 //
 // If the agent refuses a connection, it allows fewer connections than there are slots. The limit then drops below the
 // number of running queries, so that other programs of the host get connections too. From time to time, slots tries a

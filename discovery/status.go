@@ -49,8 +49,8 @@ func (c *Consul) Snapshot() []WatchStatus {
 	return all
 }
 
-// EachFailing calls f for each service and each watch of the service whose last query failed. f must not call the
-// Consul. While no query fails, EachFailing allocates nothing, so it may be called often for thousands of services.
+// EachFailing calls f for each service and each of its watches, if the last query of the watch failed. f must not call
+// the Consul. While no query fails, EachFailing allocates nothing, so it may be called often for thousands of services.
 func (c *Consul) EachFailing(f func(service, err string)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -172,7 +172,7 @@ func (s *store) write(all saved) error {
 	return replaceFile(s.dir, savedFile, file)
 }
 
-// failed reports whether err is the error of a failed write. It logs err unless the last write failed too.
+// failed reports whether err is the error of a failed write. failed logs err unless the last write failed too.
 func (s *store) failed(err error, failing bool) bool {
 	if err != nil && !failing {
 		s.log.Warn("endpoints cannot be saved: if lictor restarts while consul is away, it starts without them",
@@ -208,7 +208,7 @@ func replaceFile(dir, name string, content []byte) error {
 	return syncFolder(dir)
 }
 
-// syncFolder makes a rename in dir durable. It does nothing on Windows, which has no such call.
+// syncFolder makes a rename in dir durable. syncFolder does nothing on Windows, which has no such call.
 func syncFolder(dir string) error {
 	if runtime.GOOS == "windows" {
 		return nil

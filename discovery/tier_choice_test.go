@@ -36,7 +36,7 @@ func chooser(t *testing.T, o ConsulOptions, tiers ...*tier) *choosing {
 	return c
 }
 
-// tierOf returns a tier whose watch has answered with endpoints of these names. Names after "-" are held.
+// tierOf returns a tier with a watch that has answered with endpoints of these names. Names after "-" are held.
 func tierOf(names string) *tier {
 	t := &tier{watch: &watch{}}
 	t.known, t.set, t.unheld = true, endpointsOf(names), len(strings.Split(names, "-")[0])

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// troubles turns the errors of many watches into few log lines. It logs a trouble when the first watch enters it, and
-// again when the last watch leaves it. Safe for concurrent use.
+// troubles turns the errors of many watches into few log lines. troubles logs a trouble when the first watch enters the
+// trouble, and again when the last watch leaves the trouble. Safe for concurrent use.
 type troubles struct {
 	log hclog.Logger
 

@@ -20,7 +20,7 @@ type Prober interface {
 
 const (
 	// probeHeld is the time between two probes of a held endpoint. After maxProbeFails failures in a row, the endpoint
-	// counts as unreachable. One failure is not enough, because an instance may just be restarting.
+	// counts as unreachable. One failed probe is not enough, because an instance may just be restarting.
 	probeHeld     = time.Second
 	maxProbeFails = 2
 
@@ -57,8 +57,8 @@ func (v *vigil) proberFor() string {
 	return ""
 }
 
-// watchOver sets the endpoints to probe: the held endpoints of b, except deregistered ones. It reports whether the
-// caller must start run.
+// watchOver sets the endpoints to probe: the held endpoints of b, except deregistered ones. watchOver reports whether
+// the caller must start run.
 func (v *vigil) watchOver(b *belief) (start bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -129,7 +129,7 @@ func (v *vigil) probeOne(ctx context.Context, service string, e lb.Endpoint) {
 	}
 }
 
-// note records the result of a probe. It reports whether the result makes the endpoint unreachable.
+// note records the result of a probe. note reports whether the result makes the endpoint unreachable.
 func (v *vigil) note(id string, reached bool) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -148,7 +148,7 @@ func (v *vigil) note(id string, reached bool) bool {
 	return v.fails[id] == maxProbeFails
 }
 
-// unreachable returns the endpoints that cannot be reached, by ID. It returns nil if there are none.
+// unreachable returns the endpoints that cannot be reached, by ID. unreachable returns nil if there are none.
 func (v *vigil) unreachable() map[string]bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -58,7 +58,7 @@ func newWatch(c *Consul, o *wanted) *watch {
 	return w
 }
 
-// run sends the query repeatedly until ctx ends. It sends the first query after pause.
+// run sends the query repeatedly until ctx ends. run sends the first query after pause.
 func (w *watch) run(ctx context.Context, pause time.Duration) {
 	defer w.cancel()
 	w.watchOver(ctx) // an earlier process may have held endpoints

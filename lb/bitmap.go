@@ -38,7 +38,7 @@ func (b *bitmap) set(i int, in bool) {
 // has reports whether i is in the set.
 func (b *bitmap) has(i int) bool { return b.words[i/64].Load()>>(i%64)&1 != 0 }
 
-// nextSet returns the lowest number in the set that is at least i. It returns -1 if there is no such number.
+// nextSet returns the lowest number in the set that is at least i. nextSet returns -1 if there is no such number.
 func (b *bitmap) nextSet(i int) int {
 	for w := i / 64; w < len(b.words); w++ {
 		word := b.words[w].Load()

@@ -16,8 +16,8 @@ const (
 // A budget limits retries on failing endpoints. If all endpoints of a service are dead or overloaded, retries must not
 // multiply the load. A client's first pick costs no token, and neither does a retry on an endpoint that answers.
 //
-// A budget has two buckets of tokens. First picks fill one bucket, whose tokens expire within retryWindow. Time fills
-// the other bucket.
+// A budget has two buckets of tokens. First picks fill the first bucket, and its tokens expire within retryWindow. Time
+// fills the second bucket.
 type budget struct {
 	mu        sync.Mutex // guards the following fields
 	last      instant    // time of the last spend; 0: no retry yet

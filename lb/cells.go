@@ -2,14 +2,14 @@ package lb
 
 import "math"
 
-// numCells is the number of cells. It is a power of two.
+// numCells is the number of cells, a power of two.
 const numCells = 1024
 
 // cells divide the clients of a large set by the hashes of the clients. The source hash policy scores a client only
 // with the members of the client's cell.
 //
-// With n members, a member is in manyMembers/n of all cells. A member whose weight is above the mean is in more cells,
-// in proportion. The fewer cells a member is in, the more its weight counts there, so that its share of all clients is
+// With n members, a member is in manyMembers/n of all cells. A member with a weight above the mean is in more cells, in
+// proportion. The fewer cells a member is in, the more its weight counts there, so that its share of all clients is
 // right. The seed of a member yields an order of all cells, and the member is in the first cells of that order. If n
 // changes by one, each member's number of cells changes by one part in n, so few clients move. If n equals manyMembers,
 // each member is in all cells.
@@ -18,7 +18,7 @@ type cells struct {
 	indexes []int32             // indexes of members, cell by cell
 }
 
-// newCells returns the cells for nodes. It raises the weights of nodes to the weights that count within a cell.
+// newCells returns the cells for nodes. newCells raises the weights of nodes to the weights that count within a cell.
 func newCells(nodes []hashNode) *cells {
 	n, total := float64(len(nodes)), 0.0
 	for i := range nodes {

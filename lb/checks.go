@@ -63,8 +63,8 @@ func (m *Member) checkFailed(c Cause) {
 	h.registry.reviewUsers(h, false)
 }
 
-// returnSilently ends an ejection whose time is over, unless the address must first answer a check. It is for addresses
-// that no client tries.
+// returnSilently ends an ejection after its time, unless the address must first answer a check. returnSilently is for
+// addresses that no client tries.
 func (h *health) returnSilently() {
 	h.mu.Lock()
 	until := h.ejectedUntil.Load()

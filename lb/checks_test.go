@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// checkedUDP returns a balancer whose services "web" and "api" have the same three endpoints over UDP. B of "web" is
-// checked, and enough checks have failed to eject B.
+// checkedUDP returns a balancer with the services "web" and "api", which have the same three endpoints over UDP. B of
+// "web" is checked, and enough checks have failed to eject B.
 func checkedUDP(t *testing.T) (b *RoundRobin, checked *Member) {
 	t.Helper()
 	b = balanced(Options{Network: UDP}, named(1, 1, 1)...)

@@ -12,7 +12,7 @@ type ejectedEntry struct {
 	due       instant // when a pick should look at the member
 }
 
-// ejectedHeap holds the ejected members of a group. It is a heap ordered by due.
+// ejectedHeap holds the ejected members of a group. The heap is ordered by due.
 type ejectedHeap []*Member
 
 func (h ejectedHeap) Len() int           { return len(h) }
@@ -94,7 +94,8 @@ func (g *group) review(u *usage) {
 	g.serveQueue()
 }
 
-// slowStartEndOf returns when a member's slow start ends. It returns zero if the member is not in a slow start.
+// slowStartEndOf returns when a member's slow start ends. slowStartEndOf returns zero if the member is not in a slow
+// start.
 func (g *group) slowStartEndOf(st *state, u *usage) instant {
 	since, slow := u.servesSince(), st.options.SlowStart
 	if slow == 0 || since == 0 || since.add(slow) <= g.registry.clock.now() {
@@ -140,8 +141,8 @@ func (g *group) pickTrial(q *query) *Member {
 	return nil
 }
 
-// peekDue returns the ejected member that is due first. It returns nil if none is due any more, because another pick
-// was faster. If the member is full, peekDue returns nil, and makes the member due again after fullRetryAfter.
+// peekDue returns the ejected member that is due first. peekDue returns nil if none is due any more, because another
+// pick was faster. If the member is full, peekDue returns nil, and makes the member due again after fullRetryAfter.
 func (g *group) peekDue(now instant, q *query) *Member {
 	g.healthMu.Lock()
 	defer g.healthMu.Unlock()

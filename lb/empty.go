@@ -8,8 +8,8 @@ import "time"
 // A service is empty when its set has no endpoints. Ejected endpoints are still in the set: when all endpoints are
 // ejected, picks ignore ejections, and clients do not wait.
 
-// emptySince returns when the service became empty, from its states before and after an update. It returns zero if next
-// has endpoints, or if the service never had any.
+// emptySince returns when the service became empty, from its states before and after an update. emptySince returns zero
+// if next has endpoints, or if the service never had any.
 func emptySince(before, next *state) time.Time {
 	switch {
 	case !next.known || len(next.members) > 0:

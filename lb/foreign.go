@@ -9,8 +9,8 @@ func (m *Member) useKey() UseKey { return UseKey{m.ID, m.Address()} }
 // Uses returns the number of uses of each endpoint of each service, and the number of waiting clients, by service name.
 // Foreign uses and zero counts are left out. Endpoints that have left the service are included while they have uses.
 //
-// While clients wait, a new use may replace an ended use at once. So a lower count is not final if the result also
-// shows waiting clients.
+// While clients wait, a new use may replace an ended use at once. A lower count is therefore not final if the result
+// also shows waiting clients.
 func (b *RoundRobin) Uses() map[string]map[UseKey]int64 {
 	all := map[string]map[UseKey]int64{}
 	b.services.Range(func(name, g any) bool {

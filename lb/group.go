@@ -266,9 +266,9 @@ func (g *group) pickFirst(st *state, src netip.Addr, q *query) (*Member, error) 
 	return m, q.err(m)
 }
 
-// pickRetry picks a member for a client whose earlier attempts failed. pickRetry prefers members whose last report was
-// not a failure. If there is none, it takes a member that is not ejected, and then any member, because an error is the
-// worst result for the client. A member that has failed costs a token of the retry budget.
+// pickRetry picks a member for a client after failed attempts. pickRetry prefers members that have not failed since
+// they were last reached. If there is none, it takes a member that is not ejected, and then any member, because an
+// error is the worst result for the client. A member that has failed costs a token of the retry budget.
 func (g *group) pickRetry(st *state, src netip.Addr, q *query) (*Member, error) {
 	q.panicking, q.skipTroubled = false, true
 	if m := st.pick(src, q); m != nil {

@@ -15,8 +15,8 @@ const (
 	maxEjection = time.Minute
 )
 
-// A TCP endpoint that refuses connections is ejected for only quickEjection, up to quickEjections times in a row. Its
-// process has ended, and usually another one is about to start. A trial of such an endpoint costs the client little:
+// A TCP endpoint that refuses connections is ejected for only quickEjection, up to quickEjections times in a row. The
+// process of such an endpoint has ended, and usually a new process is about to start. A trial costs the client little:
 // the endpoint refuses at once, and the client goes on to another endpoint. The first ejection after a Reset is quick
 // too: a killed process first resets its connections, and then its address refuses new ones.
 const (
@@ -25,7 +25,7 @@ const (
 )
 
 // forgetEjections is how long an address must serve without an ejection until the next ejection takes minEjection
-// again. It is for addresses that have not answered.
+// again. forgetEjections is for addresses that have not answered.
 const forgetEjections = 2 * maxEjection
 
 // trialSilence is how long a trial must go on without a failure to count as a success. Some protocols give no better
@@ -217,7 +217,7 @@ func (h *health) reached() {
 	}
 }
 
-// recoverLocked forgets all failures and ejections. It reports whether the address was ejected.
+// recoverLocked forgets all failures and ejections. recoverLocked reports whether the address was ejected.
 func (h *health) recoverLocked() bool {
 	h.quick, h.ejections = 0, 0
 	h.checks.failed = false
@@ -225,8 +225,8 @@ func (h *health) recoverLocked() bool {
 	return h.returnLocked()
 }
 
-// returnLocked forgets all failures, but keeps the number of ejections. It is for an endpoint that seems well, but has
-// not answered. It reports whether the address was ejected.
+// returnLocked forgets all failures, but keeps the number of ejections. returnLocked is for an endpoint that seems
+// well, but has not answered. returnLocked reports whether the address was ejected.
 func (h *health) returnLocked() bool {
 	h.dialFailures, h.resets, h.cause, h.trial = 0, 0, 0, nil
 	h.troubled.Store(false)
@@ -274,9 +274,9 @@ func (h *health) isTrial(trial *trialUse) bool {
 	return h.trial == trial
 }
 
-// endTrial ends a trial whose use is over, unless the trial has already ended. If the trial connected and did not fail,
-// it was a success. Otherwise another use may try the endpoint. Over UDP, endTrial does nothing, because a refusal may
-// still be on its way.
+// endTrial ends the trial of a use that is over, unless the trial has already ended. If the trial connected and did not
+// fail, it was a success. Otherwise another use may try the endpoint. Over UDP, endTrial does nothing, because a
+// refusal may still be on its way.
 func (h *health) endTrial(trial *trialUse) {
 	h.mu.Lock()
 	if h.trial != trial || h.address.network == UDP {

@@ -169,7 +169,8 @@ func TestHealthChangesAreTold(t *testing.T) {
 }
 
 // An endpoint that refuses is tried twenty times after 50 ms. Then the time doubles from 1 s to 60 s. Each time is
-// jittered by a fifth. Then one use tries the endpoint, and no other use tries it until the result is known.
+// jittered by a fifth. After that time, one use tries the endpoint, and no other use tries the endpoint until the
+// result is known.
 func TestEjectionDoublesAndOneTries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := balanced(Options{}, named(1, 1, 1)...)
@@ -437,8 +438,8 @@ func TestTooManyEjectionsAreIgnored(t *testing.T) {
 	}
 }
 
-// Even when ejections are ignored, a client whose attempt failed gets an endpoint that is known to answer, if there is
-// one.
+// Even when ejections are ignored, a client gets an endpoint that is known to answer after a failed attempt, if there
+// is such an endpoint.
 func TestRetryPrefersWhoAnswers(t *testing.T) {
 	b := balanced(Options{}, named(1, 1, 1, 1, 1)...)
 	for _, id := range []string{"A", "B", "C", "D"} {

@@ -1,7 +1,7 @@
 package lb
 
-// The functions in this file keep a binary min-heap of numbers, ordered by less. They replace container/heap, which
-// allocates memory for each number that is pushed.
+// The functions in this file keep a binary min-heap of numbers, ordered by less. These functions replace
+// container/heap, which allocates memory for each number that is pushed.
 
 // heapify reorders h into a heap.
 func heapify(h []int32, less func(i, j int32) bool) {

@@ -143,7 +143,8 @@ func (r *Resolver) noteLocked(n *hostName, addrs []netip.Addr, err error) {
 	}
 }
 
-// lookup waits for slots, and then looks up the host of c. It returns ErrLookups if ctx ends before it has its slots.
+// lookup waits for slots, and then looks up the host of c. lookup returns ErrLookups if ctx ends before it has its
+// slots.
 func (r *Resolver) lookup(ctx context.Context, c *call, answers bool) ([]netip.Addr, error) {
 	slots := []chan struct{}{r.unknownSlots, r.slots}
 	if answers {
@@ -163,7 +164,7 @@ func (r *Resolver) lookup(ctx context.Context, c *call, answers bool) ([]netip.A
 	return addrs, err
 }
 
-// take waits for a free slot. It returns false if ctx ends first.
+// take waits for a free slot. take returns false if ctx ends first.
 func (r *Resolver) take(ctx context.Context, slots chan struct{}) bool {
 	select {
 	case slots <- struct{}{}:

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// endpointJSON is the JSON form of an Endpoint. It has separate fields for the IP address and the port of Addr: if an
-// Endpoint has a Host, Addr has no IP address, and the text of such an AddrPort would lose the port.
+// endpointJSON is the JSON form of an Endpoint. endpointJSON has separate fields for the IP address and the port of
+// Addr: if an Endpoint has a Host, Addr has no IP address, and the text of such an AddrPort would lose the port.
 type endpointJSON struct {
 	ID     string     `json:"id"`
 	Host   string     `json:"host,omitempty"`

@@ -12,12 +12,13 @@
 //	m.Failed(lb.Refused) // or Connected, and then Reached
 //	m.Done()             // when the connection has ended
 //
-// A pick does not wait for updates. A pick allocates memory only when it tries an ejected endpoint. A client whose dial
-// failed picks again, and passes the IDs of the endpoints that it has [Tried]. A Member also reports whether its
-// endpoint has left the service, and whether the endpoint has left for good.
+// A pick does not wait for updates. A pick allocates memory only when it tries an ejected endpoint. After a failed
+// dial, a client picks again, and passes the IDs of the endpoints that it has [Tried]. A Member also reports whether
+// its endpoint has left the service, and whether the endpoint has left for good.
 //
-// The balancer ejects an endpoint that fails: no client gets the endpoint for about a second. Then one client tries the
-// endpoint. The ejection time doubles with each failure in a row, up to a minute. All services share the health of an
+// The balancer ejects an endpoint that fails: for a short time, no client gets the endpoint. After that time, one
+// client tries the endpoint. The ejection time doubles with each failure in a row, from a second to a minute. For
+// refused TCP connections, the first ejections are much shorter than a second. All services share the health of an
 // address. When too many endpoints of a service are ejected, its picks ignore ejections.
 //
 // Package lb imports no other package of Lictor, except internal/deadline.
@@ -93,7 +94,7 @@ type Endpoints struct {
 // A LoadBalancer distributes the clients of services over their endpoints. All methods may be called concurrently.
 type LoadBalancer interface {
 	// NextEndpoint returns the endpoint that should serve the next connection or session of service from the client at
-	// src. NextEndpoint never returns an endpoint whose ID is in tried. The caller must call Done of the Member exactly
+	// src. NextEndpoint never returns an endpoint with an ID in tried. The caller must call Done of the Member exactly
 	// once.
 	//
 	// The error is ErrMissingServiceEntry, ErrMissingEndpoints, ErrFull or, if tried is not empty, ErrRetryBudget.
@@ -109,8 +110,8 @@ type LoadBalancer interface {
 	// Wait returns an error if the client cannot wait.
 	Wait(service string, src netip.AddrPort, tried Tried, ready func(*Member, error)) (*Waiter, error)
 
-	// NotifyGone sets the callback for Members whose endpoint has left for good. The callback must not block, and must
-	// not call the LoadBalancer. Call NotifyGone before the first OnUpdate.
+	// NotifyGone sets the callback for endpoints that have left for good. The callback gets their Members. The callback
+	// must not block, and must not call the LoadBalancer. Call NotifyGone before the first OnUpdate.
 	NotifyGone(f func([]*Member))
 
 	// Take returns the Member of the endpoint e without a pick. Take is for a client that an earlier process has paired

@@ -13,8 +13,8 @@ import (
 // picks the result is among the tenth of all members with the fewest uses. A new member then fills up gradually,
 // instead of taking all the next picks.
 //
-// Members with equal counts take turns by weight. Otherwise short connections would all go to the first member. The
-// turns follow start-time fair queuing (Goyal, Vin and Cheng, 1996). Each tie that a member wins moves the member's
+// Members with equal counts take turns by weight. Without turns, short connections would all go to the first member.
+// The turns follow start-time fair queuing (Goyal, Vin and Cheng, 1996). Each tie that a member wins moves the member's
 // finish time on by the inverse of its weight, and the member with the earliest start time wins a tie. A member that
 // joins late starts at most one turn behind the virtual time, so that it does not win many ties in a row.
 type leastConnections struct {

@@ -7,8 +7,9 @@ import (
 )
 
 // Reasons is a set of reasons why an endpoint has left its service. If the set has several reasons, one of them holds,
-// but it is not known which. If the set is empty, the endpoint is not known to have left for good. It is just no longer
-// picked, for example because the service uses other endpoints now, or because an operator drains the endpoint.
+// but it is not known which. If the set is empty, the endpoint is not known to have left for good. Such an endpoint is
+// just no longer picked, for example because the service uses other endpoints now, or because an operator drains the
+// endpoint.
 type Reasons uint8
 
 // The reasons.
@@ -55,13 +56,14 @@ type MemberKey struct{ *usage }
 // Key returns the key of m's endpoint.
 func (m *Member) Key() MemberKey { return MemberKey{m.usage} }
 
-// NotifyGone implements LoadBalancer. OnUpdate calls f with the Members of one service whose reason of having left for
-// good is new or has changed. Calls for one service come in order; calls for different services may be concurrent. f
-// must not block, and must not call the balancer. There is only one callback. Set the callback before the first update.
+// NotifyGone implements LoadBalancer. OnUpdate calls f with the Members of one service that have left for good with a
+// new or changed reason. Calls for one service come in order; calls for different services may be concurrent. f must
+// not block, and must not call the balancer. The balancer has only one NotifyGone callback. Set the callback before the
+// first update.
 func (b *RoundRobin) NotifyGone(f func([]*Member)) { b.onGone.Store(&f) }
 
-// markGoneLocked notes which former members have left for good, as an update says, and which are back. It returns the
-// members whose reason is new.
+// markGoneLocked notes which former members have left for good, as an update says, and which are back. markGoneLocked
+// returns the members with a new reason.
 func (g *group) markGoneLocked(left []Departure) (changed []*Member) {
 	if len(g.former) == 0 {
 		return nil

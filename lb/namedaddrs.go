@@ -125,8 +125,7 @@ func (r *Resolver) Reached(network Network, addr netip.AddrPort) {
 }
 
 // Order returns addrs, which are addresses of e's host name, in the order in which to dial them. Failed addresses come
-// last, and among them the address whose waiting time ends first. Order does not change addrs, but may return addrs
-// itself.
+// last, in the order in which their waiting times end. Order does not change addrs, but may return addrs itself.
 func (r *Resolver) Order(network Network, e Endpoint, addrs []netip.Addr) []netip.Addr {
 	if r.addrs.failing.Load() == 0 || len(addrs) < 2 {
 		return addrs

@@ -13,8 +13,8 @@ type NameSnapshot struct {
 	Addrs []netip.Addr
 	Age   time.Duration // time since a lookup found the addresses; negative: another process found them
 
-	// Err is the error of the last lookup, if it did not find the name. Then the addresses come from an earlier lookup.
-	// Err is empty if the last lookup found the name.
+	// Err is the error of the last lookup, if it did not find the name. In that case, the addresses come from an
+	// earlier lookup. Err is empty if the last lookup found the name.
 	Err string
 }
 
@@ -43,7 +43,7 @@ func (r *Resolver) Stale() (n int) {
 	return n
 }
 
-// Name returns what the Resolver knows about a host name. It returns false if the name is not known.
+// Name returns what the Resolver knows about a host name. Name returns false if the name is not known.
 func (r *Resolver) Name(host string) (NameSnapshot, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

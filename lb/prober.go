@@ -114,7 +114,7 @@ func (p *Prober) Close() {
 	p.own.Close()
 }
 
-// checkService checks the endpoints of a service until ctx ends. It runs one goroutine for each endpoint.
+// checkService checks the endpoints of a service until ctx ends. checkService runs one goroutine for each endpoint.
 func (p *Prober) checkService(ctx context.Context, service string, c Check) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -151,7 +151,7 @@ func (p *Prober) checkService(ctx context.Context, service string, c Check) {
 	}
 }
 
-// rosterOf returns the current roster of a service. It returns an empty roster if the service is unknown.
+// rosterOf returns the current roster of a service. rosterOf returns an empty roster if the service is unknown.
 func (p *Prober) rosterOf(service string) *roster {
 	v, ok := p.balancer.services.Load(service)
 	if !ok {
@@ -233,7 +233,7 @@ func (p *Prober) Probe(ctx context.Context, service string, e Endpoint) error {
 	return p.check(ctx, p.networkOf(service), e, c)
 }
 
-// checkOf returns the check of a service. It returns false if the service has no check.
+// checkOf returns the check of a service. checkOf returns false if the service has no check.
 func (p *Prober) checkOf(service string) (Check, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -261,8 +261,8 @@ func (p *Prober) connect(ctx context.Context, e Endpoint) error {
 	return hangUp(conn)
 }
 
-// hangUp closes a connection after a check. It first reads the greeting of a server that speaks first. Closing a socket
-// with unread data would reset the connection, and some servers count clients that reset connections as broken.
+// hangUp closes a connection after a check. hangUp first reads the greeting of a server that speaks first. Closing a
+// socket with unread data would reset the connection, and some servers count clients that reset connections as broken.
 func hangUp(conn net.Conn) error {
 	_ = conn.SetDeadline(time.Now().Add(goodbye))
 	if c, ok := conn.(*net.TCPConn); ok && c.CloseWrite() == nil {
@@ -365,11 +365,11 @@ func readWithin(c net.Conn, b []byte, d time.Duration) (n int, err error) {
 	return n, err
 }
 
-// errUnfit is the error of a check that got a wrong answer, or whose connection the peer closed without sending
+// errUnfit is the error of a check that got a wrong answer, or of a peer that closed the connection without sending
 // anything.
 var errUnfit = errors.New("unexpected answer to the active check")
 
-// sleep waits for d. It returns false if ctx ends first.
+// sleep waits for d. sleep returns false if ctx ends first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -9,7 +9,7 @@ import (
 type query struct {
 	tried        *Tried
 	panicking    bool          // ejected members may be picked
-	skipTroubled bool          // members whose last report was a failure may not be picked
+	skipTroubled bool          // members that have failed since they were last reached may not be picked
 	slowStart    time.Duration // how long a slow start takes; 0: no member is in a slow start
 	now          instant       // the current time; set only for slow starts and stickiness
 	maxOpen      int64         // limit on the open uses of each member; 0: no limit
@@ -43,7 +43,7 @@ func (q *query) hasRoom(m *Member) bool {
 	return false
 }
 
-// err returns the error of a pick whose result is m. err returns nil if m is not nil.
+// err returns the error of a pick with the result m. err returns nil if m is not nil.
 func (q *query) err(m *Member) error {
 	switch {
 	case m != nil:

@@ -10,13 +10,13 @@ import (
 )
 
 // A queue holds the waiting connections of one service. Clients, as ClientOf distinguishes them, take turns in the
-// order in which they came. Connections of the same client are served first come, first served. So a client that opens
-// many connections delays each other client by only one connection at a time. A client that waits alone gets all free
-// capacity.
+// order in which they came. Connections of the same client are served first come, first served. A client that opens
+// many connections therefore delays each other client by only one connection at a time. A client that waits alone gets
+// all free capacity.
 //
-// A goroutine that frees capacity serves the queue. Only one goroutine serves the queue at a time. Another goroutine
-// that frees capacity sets recheck, and the first one checks again. So no lock is held during a pick, and a pick may
-// itself free capacity.
+// A goroutine that frees capacity serves the queue. Only one goroutine serves the queue at a time. If a second
+// goroutine frees capacity, it sets recheck, and the serving goroutine checks the queue again. The queue holds no lock
+// during a pick, and a pick may itself free capacity.
 type queue struct {
 	waiting atomic.Int64 // number of waiters
 	foreign atomic.Int64 // clients that wait in other processes
@@ -157,7 +157,7 @@ func (w *Waiter) leave(served bool) bool {
 	return true
 }
 
-// front returns the waiter whose turn it is; nil if the queue is empty.
+// front returns the waiter with the next turn; nil if the queue is empty.
 func (q *queue) front() *Waiter {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -197,7 +197,7 @@ func (g *group) serveQueue() {
 	}
 }
 
-// serveNext serves the client whose turn it is. It returns false if no client waits or a limit is reached.
+// serveNext serves the client with the next turn. serveNext returns false if no client waits or a limit is reached.
 func (g *group) serveNext() bool {
 	w := g.queue.front()
 	if w == nil {

@@ -103,7 +103,7 @@ type HealthChange struct {
 // NotifyHealth sets the callback for ejections. The balancer calls f when an endpoint is ejected and when its ejection
 // ends. If an endpoint is ejected several times in a row, f is called for the first time only. f is called for each
 // service that has the endpoint and does not ignore ejections. f must not block, because the goroutine that reports the
-// failure calls it. There is only one callback. Set the callback before the first update.
+// failure calls it. The balancer has only one NotifyHealth callback. Set the callback before the first update.
 func (b *RoundRobin) NotifyHealth(f func(HealthChange)) { b.registry.onChange = f }
 
 // notifyUsers calls the callback with c for each service that has h and does not ignore ejections. For an endpoint that

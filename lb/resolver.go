@@ -28,7 +28,7 @@ const (
 	hurryEvery = 100 * time.Millisecond
 
 	// Users wait for a lookup if the last one ended more than staleAfter ago, or if all addresses have failed since.
-	// They wait for staleWait at most, and then use the known addresses.
+	// Users wait for staleWait at most, and then use the known addresses.
 	staleAfter = 2 * time.Second
 	staleWait  = 500 * time.Millisecond
 
@@ -43,12 +43,12 @@ const (
 // concurrently.
 //
 // Once a lookup has found a name, the name is known. The Resolver keeps the addresses of a known name while name
-// servers are silent or fail. It forgets the addresses when two lookups in a row say that the name does not exist. The
-// constant refreshEvery says when a name is looked up again.
+// servers are silent or fail. The Resolver forgets the addresses when two lookups in a row say that the name does not
+// exist. The constant refreshEvery says when a name is looked up again.
 //
 // The Resolver limits how many lookups run at once, because each lookup may hold two sockets for as long as the name
 // servers are silent. Concurrent callers for the same name share one lookup. A quarter of the lookups is reserved for
-// known names whose last lookup succeeded. Names without an answer therefore cannot block all other names.
+// known names that the last lookup found. Names without an answer therefore cannot block all other names.
 //
 // Resolver is in package lb because every package that dials an [Endpoint] imports package lb.
 type Resolver struct {

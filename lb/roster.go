@@ -19,7 +19,7 @@ const maxExamined = 64
 // A roster is the set of members of a service between two updates. A roster finds members that may serve, in no order.
 //
 // In a set of more than manyMembers, bitmaps mark the members that may serve. For a moment after a use or an ejection,
-// a mark may be out of date. So a pick also examines each marked member itself.
+// a mark may be out of date. A pick therefore also examines each marked member itself.
 type roster struct {
 	group   *group
 	members []*Member
@@ -94,7 +94,7 @@ func (r *roster) draw() *Member {
 }
 
 // sample returns a random member that may serve and is not except; except may be nil. sample draws by weight. If
-// maxDraws draws find no such member, sample searches all members. It returns nil if no member may serve.
+// maxDraws draws find no such member, sample searches all members. sample returns nil if no member may serve.
 func (r *roster) sample(q *query, except *Member) *Member {
 	if len(r.members) == 0 {
 		return nil
@@ -164,7 +164,7 @@ func (r *roster) scarce(q *query) bool {
 // mark updates the marks of the member at index. Call mark after the member's open uses or health have changed.
 //
 // mark may be called concurrently. A call that clears a mark checks the member once more afterwards, and sets the mark
-// again if the member may serve. So a member that may serve never stays unmarked.
+// again if the member may serve. A member that may serve therefore never stays unmarked.
 func (r *roster) mark(index int) {
 	if !r.isLarge() || index >= len(r.members) {
 		return

@@ -12,19 +12,19 @@ import "sync"
 //
 // Each turn of an endpoint therefore has a window of picks. The window opens when taking the turn no longer puts the
 // endpoint more than Δ ahead. The window closes when not taking the turn puts the endpoint more than Δ behind. Of the
-// turns with an open window, the rotation takes the turn whose window closes first ("The chairman assignment problem",
-// Tijdeman, 1980). With equal weights the result is plain round robin.
+// turns with an open window, the rotation takes the turn with the window that closes first ("The chairman assignment
+// problem", Tijdeman, 1980). With equal weights the result is plain round robin.
 //
 // An endpoint that may not serve now (ejected, full or in a slow start) lets its turn pass. The passed turn counts as
-// taken, and the next turn follows. So the turns of all other endpoints stay as they are. When the endpoint serves
-// again, it gets no burst, because the rotation does not owe it the passed turns.
+// taken, and the next turn follows. The turns of all other endpoints stay as they are. When the endpoint serves again,
+// it gets no burst, because the rotation does not owe it the passed turns.
 //
 // Clients that have already tried endpoints pick from a second rotation, in which the tried endpoints let their turns
 // pass. With only one rotation, clients that need two picks could get the same endpoint first every time.
 //
 // An update changes W and the endpoints. The lag of an endpoint is the number of turns that it is owed; a negative lag
-// means turns taken in advance. An update carries the lag over as the phase of the endpoint's windows. So no number of
-// updates can starve an endpoint or send a burst to it.
+// means turns taken in advance. An update carries the lag over as the phase of the endpoint's windows. With the lag
+// carried over, no number of updates can starve an endpoint or send a burst to it.
 //
 // A pick costs O(log n) under a mutex that is held for some tens of nanoseconds. The rotation uses a mutex and not a
 // lock-free ring, because a pick depends on the state of all endpoints. With a mutex, picks also stay exact during
@@ -38,8 +38,8 @@ type rotation struct {
 	elapsed int64   // t, in [0, W), see rebase
 
 	// Every slot is in exactly one of these two heaps.
-	open   []int32 // heap of slots whose window is open, ordered by the end of the window
-	closed []int32 // heap of slots whose window opens later, ordered by its start
+	open   []int32 // heap of slots with an open window, ordered by the end of the window
+	closed []int32 // heap of slots with a window that opens later, ordered by its start
 
 	cursor int // index of the slot at which pickOutOfTurn stopped
 }
@@ -76,7 +76,7 @@ func (r *rotation) pick(q *query) *Member {
 	return r.pickOutOfTurn(q)
 }
 
-// popNext removes the slot whose turn is next from its heap, and returns the slot's index.
+// popNext removes the slot with the next turn from its heap, and returns the index of the slot.
 func (r *rotation) popNext() int32 {
 	for moved := 0; r.opens(); moved++ {
 		if moved == maxMoves {
@@ -100,7 +100,7 @@ func (r *rotation) isOpen(i int32) bool { return r.slots[i].start <= float64(r.e
 // weights are equal, the windows of all endpoints open at the same time, once a round.
 const maxMoves = 64
 
-// openAll moves all slots whose windows are open by now from closed to open.
+// openAll moves all slots with windows that are open by now from closed to open.
 func (r *rotation) openAll() {
 	closed := r.closed[:0]
 	for _, i := range r.closed {
@@ -139,8 +139,8 @@ func (s *slot) servesTurn(q *query) bool {
 	return true
 }
 
-// pickOutOfTurn returns the next endpoint in order that may serve. It is for picks in which too many turns have passed.
-// The result counts as no turn.
+// pickOutOfTurn returns the next endpoint in order that may serve. pickOutOfTurn is for picks in which too many turns
+// have passed. The result counts as no turn.
 func (r *rotation) pickOutOfTurn(q *query) *Member {
 	for range r.slots {
 		r.cursor = (r.cursor + 1) % len(r.slots)
@@ -173,7 +173,7 @@ func (r *rotation) setWindow(s *slot) {
 	s.end = (turn + r.delta) * perTurn
 }
 
-// replace sets the members of the rotation. The members must have distinct IDs. A member whose ID stays keeps its
+// replace sets the members of the rotation. The members must have distinct IDs. A member with an unchanged ID keeps its
 // position in the order and its lag. New members are appended. Calls of replace must not be concurrent. Picks wait
 // while replace computes lags: some milliseconds for 65,536 members.
 func (r *rotation) replace(members []*Member) {
@@ -232,7 +232,7 @@ func (r *rotation) resetLocked() {
 	heapify(r.closed, r.byStart)
 }
 
-// Ties go to the earlier slot. This makes equal weights a plain round robin.
+// Ties go to the earlier slot. With this rule, equal weights give a plain round robin.
 
 func (r *rotation) byStart(i, j int32) bool {
 	a, b := r.slots[i].start, r.slots[j].start

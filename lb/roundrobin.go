@@ -14,8 +14,8 @@ import (
 // A service uses round robin unless Configure sets another Policy. Configure also sets limits and stickiness. All
 // services share the health of an address.
 //
-// RoundRobin shuffles the first set of endpoints of each service. Otherwise all Lictors of a fleet that starts at the
-// same time would send their first connections to one instance.
+// RoundRobin shuffles the first set of endpoints of each service. Without shuffling, all Lictors of a fleet that starts
+// at the same time would send their first connections to one instance.
 type RoundRobin struct {
 	services sync.Map                        // service name to *group
 	onGone   atomic.Pointer[func([]*Member)] // the NotifyGone callback; nil: none

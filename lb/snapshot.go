@@ -59,7 +59,7 @@ const (
 	StateTrial                 // one use tries the ejected endpoint, which gets no other picks
 	StateSlow                  // the endpoint is in a slow start, and gets less than its share
 	StateFull                  // the endpoint has reached its limit of open uses
-	StateTroubled              // the endpoint gets its share, but its last report was a failure
+	StateTroubled              // the endpoint gets its share, but has failed since it was last reached
 )
 
 // String returns one word for the state, such as "slow_start".

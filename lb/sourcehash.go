@@ -11,9 +11,9 @@ import (
 // Schindelhauer and Schomaker, 2005). When a member leaves, only the clients of that member move, evenly to the other
 // members. When a member joins, only the clients that it gets move.
 //
-// With more than manyMembers members, a client is scored with only some hundreds of members, see cells. Then a change
-// of one of n equal members moves about 2.5/n of all clients. An ejection still moves only the clients of the ejected
-// member.
+// With more than manyMembers members, a client is scored with only some hundreds of members, see cells. In such a set,
+// a change of one of n equal members moves about 2.5/n of all clients. An ejection still moves only the clients of the
+// ejected member.
 //
 // The policy uses no random numbers, so all Lictors pick the same member for a client address.
 type sourceHash struct {

@@ -164,8 +164,8 @@ func (p *Prober) probeStandby(ctx context.Context, m *Member, c Check) {
 	}
 }
 
-// staysOpen waits for the peer for up to trialSilence. It returns nil if the peer sends something or stays silent. It
-// returns an error if the peer resets or closes the connection.
+// staysOpen waits for the peer for up to trialSilence. staysOpen returns nil if the peer sends something or stays
+// silent. staysOpen returns an error if the peer resets or closes the connection.
 func staysOpen(ctx context.Context, conn net.Conn) error {
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	_ = conn.SetReadDeadline(time.Now().Add(trialSilence))

@@ -1,6 +1,6 @@
 package lb
 
-// Take implements LoadBalancer. Take ignores policies, limits and ejections. It returns nil if the service has no
+// Take implements LoadBalancer. Take ignores policies, limits and ejections. Take returns nil if the service has no
 // endpoint with both the ID and the address of e.
 func (b *RoundRobin) Take(service string, e Endpoint) *Member {
 	v, ok := b.services.Load(service)
