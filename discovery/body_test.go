@@ -16,8 +16,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// A pipe is a Consul that writes its answers byte by byte, over HTTP/1.1. Its connections have no buffers, so each byte
-// that the server has written has reached the client.
+// A pipe is a Consul that writes its answers byte by byte, over HTTP/1.1. The connections of a pipe have no buffers, so
+// each byte that the server has written has reached the client.
 type pipe struct {
 	body func(query int, w io.Writer) // writes the body of the nth answer to a query; then the connection is closed
 

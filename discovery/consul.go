@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Consul is a Source that follows the catalog of a Consul agent. Its methods may be called concurrently.
+// Consul is a Source that follows the catalog of a Consul agent. The methods of Consul may be called concurrently.
 type Consul struct {
 	options  ConsulOptions // with defaults
 	client   *consul.Client

@@ -156,8 +156,8 @@ func TestHeldEndpointsHaveNotLeft(t *testing.T) {
 	})
 }
 
-// A service that becomes interested in departures learns of endpoints that vanished before. It does not wait for
-// Consul's next answer.
+// A service that becomes interested in departures learns of endpoints that vanished before. The service does not wait
+// for Consul's next answer.
 func TestLeavesAreAskedForLater(t *testing.T) {
 	replies := []reply{ok(20, "a 80", "b 81"), ok(21, "a 80"), after(time.Hour, ok(22)), ok(21, "a 80")}
 	synctest.Test(t, func(t *testing.T) {

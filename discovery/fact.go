@@ -2,7 +2,7 @@ package discovery
 
 import "sync/atomic"
 
-// A fact is true, false, or not yet known. Safe for concurrent use.
+// A fact is true, false, or not yet known. A fact is safe for concurrent use.
 type fact struct{ state atomic.Int32 }
 
 // The states of a fact.

@@ -23,7 +23,8 @@ func born(in instances, index uint64) instances {
 	return in
 }
 
-// node returns the record of a node that was registered at an index. Its services have names and places as in said.
+// node returns the record of a node that was registered at an index. The services of the node have names and places as
+// in said.
 func node(index uint64, names ...string) map[string]record {
 	r := record{known: true, born: index, services: map[string]place{}}
 	for _, one := range said(names...).all {

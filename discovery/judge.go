@@ -27,10 +27,10 @@ import (
 //  1. Only a believed answer changes the set.
 //  2. An answer with a lower index than its query is not believed.
 //  3. An answer that makes the set empty or sharply smaller is believed only if the leader confirms it (see Guard).
-//  4. Only a believed answer removes a held endpoint from the set. Such an answer shows that the endpoint was removed on
-//     purpose, or comes after the end of the hold or after failed probes, or has as many new endpoints as are held.
-//  5. After an error or an answer that is not believed, the next query has no index. While endpoints are hidden, queries
-//     have no index either.
+//  4. Only a believed answer removes a held endpoint from the set. Such an answer shows that the endpoint was removed
+//     on purpose, or comes after the end of the hold or after failed probes, or has as many new endpoints as are held.
+//  5. After an error or an answer that is not believed, the next query has no index. While endpoints are hidden,
+//     queries have no index either.
 //  6. An endpoint that leaves the set is reported, or stays in belief.vanished until it is reported. There are two
 //     exceptions: no service is interested and there are more than maxVanished, or the token may not see all instances.
 //  7. An endpoint that may be hidden because the token lost a right stays in the set.
@@ -131,8 +131,8 @@ func (b belief) judge(g Guard, e evidence) verdict {
 	}
 	next, ok := g.hold(b, &e)
 	if !ok {
-		// The same happens, with a valid index, when a token has lost a right. Only the servers say that they left out
-		// instances.
+		// A set also becomes sharply smaller, with a valid index, when the token has lost a right. Only the servers say
+		// that they left out instances.
 		return verdict{doubt: "set is sharply smaller", belief: b, next: question{leader: true}}
 	}
 	told, lost := b.departures(e.in, next.set)

@@ -23,7 +23,7 @@ func LagBounds() [lagBuckets - 1]time.Duration {
 	}
 }
 
-// A lag collects a Lag. Safe for concurrent use.
+// A lag collects a Lag. A lag is safe for concurrent use.
 type lag struct {
 	mu sync.Mutex
 	is Lag

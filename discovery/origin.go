@@ -66,7 +66,7 @@ const (
 )
 
 // origins finds out which cluster the agent belongs to, and how the sets of an earlier process are related to that
-// cluster. Safe for concurrent use.
+// cluster. origins is safe for concurrent use.
 type origins struct {
 	client *consul.Client
 

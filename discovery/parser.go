@@ -12,7 +12,7 @@ import (
 
 // A parser parses the answers to one query. A parser keeps the instances of a long answer, with a digest of the bytes
 // of each instance. From the next answer, the parser parses only the instances with changed bytes. Most answers with
-// thousands of instances differ in one instance. A nil parser keeps nothing. Not safe for concurrent use.
+// thousands of instances differ in one instance. A nil parser keeps nothing. A parser is not safe for concurrent use.
 type parser struct {
 	seed    maphash.Seed
 	entries map[digest]*entry

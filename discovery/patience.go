@@ -12,7 +12,7 @@ import (
 
 // A patience limits the wait of queries. An agent with a write_timeout cuts off a query with a longer wait, instead of
 // answering it. A patience learns from such failures how long the agent lets queries wait. The limit never grows, so a
-// higher write_timeout takes effect only after a restart of Lictor. Safe for concurrent use.
+// higher write_timeout takes effect only after a restart of Lictor. A patience is safe for concurrent use.
 type patience struct {
 	log hclog.Logger
 

@@ -28,7 +28,7 @@ func cutting(timeout time.Duration) reply {
 	}
 }
 
-// The wait becomes shorter until the agent answers, with one log line. It becomes no shorter than necessary.
+// The wait becomes shorter until the agent answers, with one log line. The wait becomes no shorter than necessary.
 func TestWaitIsLearntFromCutQueries(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{always: cutting(15 * time.Second)}

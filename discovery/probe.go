@@ -9,7 +9,7 @@ import (
 )
 
 // An epoch is a time during which a condition holds, for example that the agent answers. The end of an epoch cancels
-// the queries that have joined it. Safe for concurrent use.
+// the queries that have joined it. An epoch is safe for concurrent use.
 type epoch struct {
 	spared func(p *poller) bool // reports whether the query of p must not be cancelled; nil: all are cancelled
 

@@ -9,7 +9,7 @@ import (
 )
 
 // A publisher passes the set of a watch to the services that want it. Only watch.run may call publish; any goroutine
-// may call the other methods. Safe for concurrent use.
+// may call the other methods. A publisher is safe for concurrent use.
 type publisher struct {
 	watch *watch
 

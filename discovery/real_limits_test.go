@@ -59,8 +59,8 @@ func TestRealConsulOverTLSCarriesAllWatchesOnFewConnections(t *testing.T) {
 	})
 }
 
-// countConnections forwards connections to the address to until the test ends. It returns its own address, and a count
-// of accepted connections.
+// countConnections forwards connections to the address to until the test ends. countConnections returns its own
+// address, and a count of accepted connections.
 func countConnections(t *testing.T, to string) (address string, accepted *atomic.Int32) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

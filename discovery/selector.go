@@ -15,8 +15,8 @@ import (
 //
 // The selector leaves a tier at once when it no longer has enough endpoints. An earlier tier must have enough endpoints
 // for Failover.Hold before the service returns to it, so that clients do not follow an unstable tier. A tier that can
-// no longer be queried keeps its last good set, and the selector does not leave it for that reason. Safe for concurrent
-// use.
+// no longer be queried keeps its last good set, and the selector does not leave it for that reason. A selector is safe
+// for concurrent use.
 type selector struct {
 	service  string
 	consul   *Consul

@@ -11,7 +11,7 @@ import (
 )
 
 // slots limits how many queries run at once over plain HTTP and Unix sockets, where each query takes a connection. The
-// agent allows all programs of a host 200 such connections together. Safe for concurrent use.
+// agent allows all programs of a host 200 such connections together. slots is safe for concurrent use.
 //
 // If there are not more watches than slots, each watch holds a slot all the time. If there are more watches than slots,
 // the watches take turns. Turns are short, so that each watch sends a query at least every maxStale. Some slots are

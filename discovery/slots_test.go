@@ -123,7 +123,7 @@ func TestMoreWatchesThanSlotsTakeTurns(t *testing.T) {
 	})
 }
 
-// A reverse proxy may speak HTTP/1 over TLS. Then each query takes a connection.
+// A reverse proxy may speak HTTP/1 over TLS. Over HTTP/1, each query takes a connection.
 func TestHTTPSWithoutHTTP2TakesTurns(t *testing.T) {
 	overHTTP1 := func(r reply) reply {
 		return func(req *http.Request) (*http.Response, error) {
@@ -283,8 +283,8 @@ func TestSlotsLeaveRoomForOtherPrograms(t *testing.T) {
 	}
 }
 
-// A query that the agent has passed on to its servers keeps its connection until its wait is over. So it is not
-// cancelled.
+// A query that the agent has passed on to its servers keeps its connection until its wait is over. Such a query is
+// therefore not cancelled.
 func TestReloadLeavesQueriesThatCannotBeCancelled(t *testing.T) {
 	for _, tt := range []struct {
 		backend string

@@ -7,7 +7,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Static is a Source with sets that never change. Safe for concurrent use.
+// Static is a Source with sets that never change. Static is safe for concurrent use.
 type Static struct {
 	sets []lb.Endpoints
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// A store saves the sets of all watches in a file, so that the next process can serve them before Consul answers. Its
-// methods may be called concurrently, except for run.
+// A store saves the sets of all watches in a file, so that the next process can serve them before Consul answers. The
+// methods of a store may be called concurrently, except for run.
 type store struct {
 	dir   string
 	log   hclog.Logger

@@ -10,7 +10,7 @@ import (
 )
 
 // troubles turns the errors of many watches into few log lines. troubles logs a trouble when the first watch enters the
-// trouble, and again when the last watch leaves the trouble. Safe for concurrent use.
+// trouble, and again when the last watch leaves the trouble. troubles is safe for concurrent use.
 type troubles struct {
 	log hclog.Logger
 

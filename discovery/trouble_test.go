@@ -18,7 +18,7 @@ import (
 )
 
 // outage runs n watches with a Consul that first answers correctly, then with bad for a minute, then correctly again.
-// It returns the log.
+// outage returns the log.
 func outage(t *testing.T, n int, bad reply) *journal {
 	t.Helper()
 	var log *journal

@@ -8,8 +8,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A Prober checks whether endpoints can be reached from this host. Its methods are called concurrently. *lb.Prober
-// implements Prober.
+// A Prober checks whether endpoints can be reached from this host. The methods of a Prober are called concurrently.
+// *lb.Prober implements Prober.
 type Prober interface {
 	// CanProbe reports whether the endpoints of a service can be probed.
 	CanProbe(service string) bool
@@ -27,8 +27,8 @@ const (
 	probesAtOnce = 16 // for the endpoints of one watch
 )
 
-// A vigil probes the endpoints that a watch holds. The zero vigil probes nothing. Its methods may be called from any
-// goroutine.
+// A vigil probes the endpoints that a watch holds. The zero vigil probes nothing. The methods of a vigil may be called
+// from any goroutine.
 type vigil struct {
 	prober   Prober // nil: nothing can be probed
 	services func() []string

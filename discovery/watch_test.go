@@ -89,8 +89,8 @@ func TestIndexZeroIsAskedWithAsOne(t *testing.T) {
 	})
 }
 
-// An agent that was restarted while its servers are away has an empty view. It answers with that view when the wait is
-// over.
+// An agent that was restarted while its servers are away has an empty view. The agent answers with the empty view when
+// the wait is over.
 func TestFalseEmptyIsNotPublished(t *testing.T) {
 	no := status(500, "No known Consul servers")
 	bubble(t, time.Minute, ConsulOptions{}, []reply{ok(20, "a 80"), after(40*time.Second, raw("1", "[]")), no, no, no,

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// A bitmap is a set of small numbers, with their count. Its methods may be called concurrently.
+// A bitmap is a set of small numbers, with their count. The methods of a bitmap may be called concurrently.
 type bitmap struct {
 	words []atomic.Uint64
 	count atomic.Int64

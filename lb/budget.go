@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// These constants limit the retries of a service to a fifth of the first picks of the last ten seconds, plus ten
-// retries a second.
+// retryShare, retryWindow and retryFloor limit the retries of a service to a fifth of the first picks of the last ten
+// seconds, plus ten retries a second.
 const (
 	retryShare  = 0.2
 	retryWindow = 10 * time.Second

@@ -105,7 +105,7 @@ func TestRetryBudgetForgets(t *testing.T) {
 	}
 }
 
-// Concurrent calls of spend may arrive out of order. Such calls earn no tokens twice.
+// Concurrent calls of spend may arrive out of order. Calls out of order earn no tokens twice.
 func TestRetryBudgetOutOfOrder(t *testing.T) {
 	b := &budget{}
 	early, late := instant(0).add(time.Hour), instant(0).add(2*time.Hour)

@@ -19,7 +19,7 @@ func (i instant) add(d time.Duration) instant { return i + instant(d) }
 // sub returns the time from earlier to i.
 func (i instant) sub(earlier instant) time.Duration { return time.Duration(i - earlier) }
 
-// An atomicInstant is an instant that several goroutines may use. Its zero value holds no instant.
+// An atomicInstant is an instant that several goroutines may use. The zero atomicInstant holds no instant.
 type atomicInstant struct{ nanoseconds atomic.Int64 }
 
 func (a *atomicInstant) Load() instant { return instant(a.nanoseconds.Load()) }

@@ -213,8 +213,8 @@ func TestEmptyServiceHasABoundedQueue(t *testing.T) {
 	})
 }
 
-// If an endpoint comes between a pick that returned ErrFull and the call of Wait, the client gets the endpoint. That
-// holds even if clients cannot wait any more.
+// If an endpoint comes between a pick that returned ErrFull and the call of Wait, the client gets the endpoint. The
+// client gets the endpoint even if clients cannot wait any more.
 func TestEndpointComesBeforeTheWait(t *testing.T) {
 	b := balanced(Options{MaxQueue: 1, EmptyWait: time.Hour}, named(1)...)
 	update(b)

@@ -107,7 +107,8 @@ func TestResolverForgetsOneDenial(t *testing.T) {
 	}
 }
 
-// The Resolver does not look a busy name up for each caller, but from time to time. It finds changed addresses.
+// The Resolver does not look a busy name up for each caller, but from time to time. The Resolver finds changed
+// addresses.
 func TestResolverRefreshesUnderTraffic(t *testing.T) {
 	moved := netip.MustParseAddr("127.0.0.7")
 	s := testdns.Start(t, goodNames)
@@ -178,7 +179,8 @@ func TestNamesAreHandedOn(t *testing.T) {
 	}
 }
 
-// An address that keeps failing is tried less and less often. Its users are told to move if another address is better.
+// An address that keeps failing is tried less and less often. Users of a failing address are told to move if another
+// address is better.
 func TestFailedAddressesComeLast(t *testing.T) {
 	first, second := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.2")
 	testdns.Start(t, func(string) []netip.Addr { return []netip.Addr{first, second} })

@@ -292,8 +292,8 @@ func TestConcurrentQueue(t *testing.T) {
 	}
 }
 
-// Waiting clients take turns, and the connections of one client are served in order. So a client with many connections
-// delays other clients only by one connection at a time.
+// Waiting clients take turns, and the connections of one client are served in order. A client with many connections
+// therefore delays other clients only by one connection at a time.
 func TestQueueGivesClientsTurns(t *testing.T) {
 	b := balanced(Options{MaxConnections: 1, MaxQueue: 100, QueueTimeout: time.Hour}, named(1)...)
 	m, err := b.NextEndpoint("web", client, Tried{})

@@ -10,7 +10,7 @@ import (
 // Consul.
 const unusedHealth = 2 * maxEjection
 
-// A healthRegistry holds the health of each address. Its methods may be called concurrently.
+// A healthRegistry holds the health of each address. The methods of a healthRegistry may be called concurrently.
 type healthRegistry struct {
 	clock    clock
 	onChange func(HealthChange) // the NotifyHealth callback; nil: none

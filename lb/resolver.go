@@ -39,8 +39,8 @@ const (
 	lookupLinger = 3 * time.Second
 )
 
-// A Resolver looks up the host names of endpoints, and remembers their addresses. Its methods may be called
-// concurrently.
+// A Resolver looks up the host names of endpoints, and remembers their addresses. The methods of a Resolver may be
+// called concurrently.
 //
 // Once a lookup has found a name, the name is known. The Resolver keeps the addresses of a known name while name
 // servers are silent or fail. The Resolver forgets the addresses when two lookups in a row say that the name does not

@@ -179,8 +179,8 @@ func TestStandbyChecksAllOfMany(t *testing.T) {
 	}
 }
 
-// A standby endpoint is not a member. Its failures are not ejections of the service, and do not change how members are
-// picked.
+// A standby endpoint is not a member. Failures of a standby endpoint are not ejections of the service, and do not
+// change how members are picked.
 func TestStandbyIsNoMember(t *testing.T) {
 	e := Endpoint{ID: "A", Addr: netip.MustParseAddrPort("127.0.0.1:9")}
 	b, p, changes := standbyScene(t, Options{SlowStart: time.Hour}, e, Refused)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// An update of one service does not wait for another service's update. Here the other update blocks in the NotifyGone
-// callback.
+// An update of one service does not wait for another service's update. In this test, the other update blocks in the
+// NotifyGone callback.
 func TestUpdatesOfServicesDoNotWaitForEachOther(t *testing.T) {
 	b := NewRoundRobin()
 	stuck, release := make(chan struct{}), make(chan struct{})
