@@ -147,10 +147,12 @@ func TestNothingToWaitFor(t *testing.T) {
 		}, "no endpoints"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			b := balanced(tt.o, named(1)...)
-			if tt.do(b); next(b) != tt.want {
-				t.Errorf("got %q, want %q", next(b), tt.want)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				b := balanced(tt.o, named(1)...)
+				if tt.do(b); next(b) != tt.want {
+					t.Errorf("got %q, want %q", next(b), tt.want)
+				}
+			})
 		})
 	}
 }

@@ -411,29 +411,31 @@ func TestTooManyEjectionsAreIgnored(t *testing.T) {
 		{"three of four at 25 %", 25, 4, "ABC", "D"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			weights := []int{1, 1, 1, 1}[:tt.endpoints]
-			b := balanced(Options{MinAvailable: tt.least}, named(weights...)...)
-			var members []*Member
-			for _, id := range tt.dead {
-				members = append(members, member(t, b, string(id)))
-			}
-			for _, m := range members {
-				m.Failed(Refused)
-				m.Done()
-			}
-			seen := map[rune]bool{}
-			for _, c := range picks(t, b, 20) {
-				seen[c] = true
-			}
-			got := ""
-			for _, c := range "ABCD" {
-				if seen[c] {
-					got += string(c)
+			synctest.Test(t, func(t *testing.T) {
+				weights := []int{1, 1, 1, 1}[:tt.endpoints]
+				b := balanced(Options{MinAvailable: tt.least}, named(weights...)...)
+				var members []*Member
+				for _, id := range tt.dead {
+					members = append(members, member(t, b, string(id)))
 				}
-			}
-			if got != tt.want {
-				t.Errorf("picks of %s, want %s", got, tt.want)
-			}
+				for _, m := range members {
+					m.Failed(Refused)
+					m.Done()
+				}
+				seen := map[rune]bool{}
+				for _, c := range picks(t, b, 20) {
+					seen[c] = true
+				}
+				got := ""
+				for _, c := range "ABCD" {
+					if seen[c] {
+						got += string(c)
+					}
+				}
+				if got != tt.want {
+					t.Errorf("picks of %s, want %s", got, tt.want)
+				}
+			})
 		})
 	}
 }
@@ -441,23 +443,25 @@ func TestTooManyEjectionsAreIgnored(t *testing.T) {
 // Even when ejections are ignored, a client gets an endpoint that is known to answer after a failed attempt, if there
 // is such an endpoint.
 func TestRetryPrefersWhoAnswers(t *testing.T) {
-	b := balanced(Options{}, named(1, 1, 1, 1, 1)...)
-	for _, id := range []string{"A", "B", "C", "D"} {
-		m := member(t, b, id)
-		m.Failed(Refused)
-		m.Done()
-	}
-	for range 20 {
-		var tried Tried
-		first, err := b.NextEndpoint("web", client, tried)
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{}, named(1, 1, 1, 1, 1)...)
+		for _, id := range []string{"A", "B", "C", "D"} {
+			m := member(t, b, id)
+			m.Failed(Refused)
+			m.Done()
 		}
-		tried.Add(first.ID)
-		if m, err := b.NextEndpoint("web", client, tried); first.ID != "E" && (err != nil || m.ID != "E") {
-			t.Fatalf("after %s got %v, %v, want E", first.ID, m, err)
+		for range 20 {
+			var tried Tried
+			first, err := b.NextEndpoint("web", client, tried)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tried.Add(first.ID)
+			if m, err := b.NextEndpoint("web", client, tried); first.ID != "E" && (err != nil || m.ID != "E") {
+				t.Fatalf("after %s got %v, %v, want E", first.ID, m, err)
+			}
 		}
-	}
+	})
 }
 
 // Of many concurrent picks, for several services, exactly one tries an ejected endpoint.
@@ -544,37 +548,39 @@ func TestConcurrentFailures(t *testing.T) {
 func TestPanicFindsAllThatAreBack(t *testing.T) {
 	for _, p := range allPolicies()[:3] { // with source_hash, one client does not reach all endpoints
 		t.Run(p.String(), func(t *testing.T) {
-			b := balanced(Options{Policy: p}, named(1, 1, 1, 1)...)
-			alive := map[string]bool{}
-			served := map[string]int{}
-			ask := func() {
-				var tried Tried
-				for tried.Len() < 3 {
-					m, err := b.NextEndpoint("web", client, tried)
-					if err != nil {
-						return
-					}
-					if alive[m.ID] {
-						served[m.ID]++
-						m.Connected()
+			synctest.Test(t, func(t *testing.T) {
+				b := balanced(Options{Policy: p}, named(1, 1, 1, 1)...)
+				alive := map[string]bool{}
+				served := map[string]int{}
+				ask := func() {
+					var tried Tried
+					for tried.Len() < 3 {
+						m, err := b.NextEndpoint("web", client, tried)
+						if err != nil {
+							return
+						}
+						if alive[m.ID] {
+							served[m.ID]++
+							m.Connected()
+							m.Done()
+							return
+						}
+						m.Failed(Refused)
 						m.Done()
-						return
+						tried.Add(m.ID)
 					}
-					m.Failed(Refused)
-					m.Done()
-					tried.Add(m.ID)
 				}
-			}
-			for range 20 {
-				ask()
-			}
-			alive["A"], alive["B"] = true, true
-			for range 100 {
-				ask()
-			}
-			if served["A"] < 10 || served["B"] < 10 || served["A"]+served["B"] < 90 {
-				t.Errorf("got %v, want A and B to serve nearly all of 100", served)
-			}
+				for range 20 {
+					ask()
+				}
+				alive["A"], alive["B"] = true, true
+				for range 100 {
+					ask()
+				}
+				if served["A"] < 10 || served["B"] < 10 || served["A"]+served["B"] < 90 {
+					t.Errorf("got %v, want A and B to serve nearly all of 100", served)
+				}
+			})
 		})
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -114,26 +115,28 @@ func TestLargeSetFindsWhoMayServe(t *testing.T) {
 			{"all are full or ejected", Options{MaxPerEndpoint: 1, MinAvailable: -1}, even, odd, false, -1, ErrFull},
 		} {
 			t.Run(fmt.Sprintf("%v/%s", p, tt.name), func(t *testing.T) {
-				tt.o.Policy = p
-				set := sized(large, false)
-				b := balanced(tt.o, set...)
-				g := webGroup(b)
-				for i, m := range g.state.Load().members {
-					if tt.full(i) {
-						g.claim(g.state.Load(), m)
+				synctest.Test(t, func(t *testing.T) {
+					tt.o.Policy = p
+					set := sized(large, false)
+					b := balanced(tt.o, set...)
+					g := webGroup(b)
+					for i, m := range g.state.Load().members {
+						if tt.full(i) {
+							g.claim(g.state.Load(), m)
+						}
+						if tt.fails(i) {
+							m.Failed(Refused)
+						}
 					}
-					if tt.fails(i) {
-						m.Failed(Refused)
+					var tried Tried
+					if tt.tries {
+						tried.Add(set[0].ID)
 					}
-				}
-				var tried Tried
-				if tt.tries {
-					tried.Add(set[0].ID)
-				}
-				m, err := b.NextEndpoint("web", client, tried)
-				if err != tt.wantErr || tt.want >= 0 && m.ID != set[tt.want].ID {
-					t.Errorf("got %v, %v, want endpoint %d, %v", m, err, tt.want, tt.wantErr)
-				}
+					m, err := b.NextEndpoint("web", client, tried)
+					if err != tt.wantErr || tt.want >= 0 && m.ID != set[tt.want].ID {
+						t.Errorf("got %v, %v, want endpoint %d, %v", m, err, tt.want, tt.wantErr)
+					}
+				})
 			})
 		}
 	}

@@ -94,22 +94,24 @@ func TestPoliciesEvenOutOpenUses(t *testing.T) {
 }
 
 func TestLeastConnectionsTiesRotate(t *testing.T) {
-	b := balanced(Options{Policy: PolicyLeastConnections}, named(1, 1, 1)...)
-	if got := picks(t, b, 9); got != "ABCABCABC" {
-		t.Errorf("got %s, want ABCABCABC", got)
-	}
-	// An endpoint that comes back or joins gets its turns and no burst.
-	fails(t, b, "B", Refused)
-	picks(t, b, 300)
-	m := member(t, balanced(Options{Policy: PolicyLeastConnections}, named(1)...), "A")
-	m.Done()
-	b.OnUpdate([]Endpoints{{Service: "web", Endpoints: append(named(1, 1, 1), endpoint("X", 1))}})
-	got := picks(t, b, 12)
-	for i := range len(got) - 1 {
-		if got[i] == got[i+1] {
-			t.Errorf("%c twice running in %s", got[i], got)
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{Policy: PolicyLeastConnections}, named(1, 1, 1)...)
+		if got := picks(t, b, 9); got != "ABCABCABC" {
+			t.Errorf("got %s, want ABCABCABC", got)
 		}
-	}
+		// An endpoint that comes back or joins gets its turns and no burst.
+		fails(t, b, "B", Refused)
+		picks(t, b, 300)
+		m := member(t, balanced(Options{Policy: PolicyLeastConnections}, named(1)...), "A")
+		m.Done()
+		b.OnUpdate([]Endpoints{{Service: "web", Endpoints: append(named(1, 1, 1), endpoint("X", 1))}})
+		got := picks(t, b, 12)
+		for i := range len(got) - 1 {
+			if got[i] == got[i+1] {
+				t.Errorf("%c twice running in %s", got[i], got)
+			}
+		}
+	})
 }
 
 // When one of n endpoints leaves, only its clients move, evenly to the others. When the endpoint comes back, all
@@ -268,19 +270,21 @@ func TestStickyTableIsBounded(t *testing.T) {
 
 // A change of policy changes neither members nor open uses.
 func TestConfigureKeepsMembersAndCounts(t *testing.T) {
-	b := balanced(Options{}, named(1, 1, 1, 1)...)
-	m := member(t, b, "B")
-	fails(t, b, "C", Refused)
-	for _, p := range append(allPolicies(), PolicyRoundRobin) {
-		b.Configure("web", Options{Policy: p, Sticky: time.Hour})
-		b.Configure("web", Options{Policy: p})
-		if m.Left() || m.open.Load() != 1 {
-			t.Errorf("%v: left %v, %d open, want false and 1", p, m.Left(), m.open.Load())
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{}, named(1, 1, 1, 1)...)
+		m := member(t, b, "B")
+		fails(t, b, "C", Refused)
+		for _, p := range append(allPolicies(), PolicyRoundRobin) {
+			b.Configure("web", Options{Policy: p, Sticky: time.Hour})
+			b.Configure("web", Options{Policy: p})
+			if m.Left() || m.open.Load() != 1 {
+				t.Errorf("%v: left %v, %d open, want false and 1", p, m.Left(), m.open.Load())
+			}
+			if c := spread(t, b, 400); c["C"] != 0 || c["A"] == 0 || c["D"] == 0 {
+				t.Errorf("%v: got %v, want none for C, which is ejected", p, c)
+			}
 		}
-		if c := spread(t, b, 400); c["C"] != 0 || c["A"] == 0 || c["D"] == 0 {
-			t.Errorf("%v: got %v, want none for C, which is ejected", p, c)
-		}
-	}
+	})
 }
 
 func TestConfigureOfAnotherNetwork(t *testing.T) {

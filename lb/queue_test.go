@@ -100,13 +100,15 @@ func TestStickyClientOfAFullEndpoint(t *testing.T) {
 
 // When all other endpoints are full, a client does not get an ejected endpoint.
 func TestFullIsNotMissing(t *testing.T) {
-	b := balanced(Options{MaxPerEndpoint: 1}, named(1, 1)...)
-	fails(t, b, "A", Refused)
-	m := member(t, b, "B")
-	if got, err := b.NextEndpoint("web", client, Tried{}); !errors.Is(err, ErrFull) {
-		t.Errorf("got %v, %v, want ErrFull", got, err)
-	}
-	m.Done()
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{MaxPerEndpoint: 1}, named(1, 1)...)
+		fails(t, b, "A", Refused)
+		m := member(t, b, "B")
+		if got, err := b.NextEndpoint("web", client, Tried{}); !errors.Is(err, ErrFull) {
+			t.Errorf("got %v, %v, want ErrFull", got, err)
+		}
+		m.Done()
+	})
 }
 
 func TestQueueIsServedInOrder(t *testing.T) {

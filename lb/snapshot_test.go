@@ -59,11 +59,13 @@ func TestSnapshot(t *testing.T) {
 }
 
 func TestSnapshotOfAPanic(t *testing.T) {
-	b := balanced(Options{}, named(1, 1)...)
-	for _, id := range []string{"A", "B"} {
-		fails(t, b, id, Refused)
-	}
-	if s := b.Snapshot()[0]; !s.Panicking || s.Endpoints[0].State != StateEjected || s.Endpoints[1].TryIn <= 0 {
-		t.Errorf("got %+v, want Panicking with two ejected endpoints", s)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		b := balanced(Options{}, named(1, 1)...)
+		for _, id := range []string{"A", "B"} {
+			fails(t, b, id, Refused)
+		}
+		if s := b.Snapshot()[0]; !s.Panicking || s.Endpoints[0].State != StateEjected || s.Endpoints[1].TryIn <= 0 {
+			t.Errorf("got %+v, want Panicking with two ejected endpoints", s)
+		}
+	})
 }
