@@ -59,7 +59,7 @@ func TestWhoLeftAndWhy(t *testing.T) {
 			[]reply{both, with(21, "a 80", "b 81 warning"), with(22, "a 80", "b 81 critical"),
 				with(23, "a 80", "b 81 critical")},
 			[]string{"n/b=10.0.0.1:81 unmatched", "n/b=10.0.0.1:81 critical"}, `"" "20" "21" "22" "23"`},
-		{"vanished, nobody asks", leaving(LeavesIgnored), []reply{both, only}, nil, `"" "20" "21"`},
+		{"vanished, no service is interested", leaving(LeavesIgnored), []reply{both, only}, nil, `"" "20" "21"`},
 		{"deregistered", leaving(LeavesConfirmed), []reply{both, only, only}, []string{"n/b=10.0.0.1:81 deregistered"},
 			`"" "20" "" "21"`},
 		{"not deregistered after all", leaving(LeavesConfirmed), []reply{both, only, ok(22, "a 80", "b 81")}, nil,

@@ -146,13 +146,13 @@ func TestJudgeOfDepartures(t *testing.T) {
 	ignored, confirmed := LeavesIgnored, LeavesConfirmed
 	begin := turn{index: 7, says: "a b c d", set: "abcd", interest: confirmed, next: at(7)}
 	for name, turns := range map[string][]turn{
-		"vanished, nobody wants to know": {begin,
+		"vanished, no service is interested": {begin,
 			{index: 8, says: "a b c", set: "abc", interest: ignored, vanished: "d", next: at(8)}},
-		"vanished, somebody does": {
+		"vanished, a service is interested": {
 			begin, {index: 8, says: "a b c", set: "abc", interest: confirmed, vanished: "d", next: leader},
 			{index: 8, says: "a b c", set: "abc", interest: confirmed, gone: "d", next: at(8)},
 		},
-		"vanished, somebody does later": {
+		"vanished, a service becomes interested": {
 			begin, {index: 8, says: "a b c", set: "abc", interest: ignored, vanished: "d", next: at(8)},
 			{index: 8, says: "a b c", set: "abc", interest: confirmed, gone: "d", next: at(8)},
 		},
@@ -327,7 +327,7 @@ func checkVerdict(t *testing.T, seed uint64, b belief, e evidence, v verdict) {
 	if sharp := (Guard{}).withDefaults().sharp(len(b.set), lost, now); sharp && !e.asked.leader {
 		for _, one := range lostFrom(b.set, e.in) {
 			if _, held := b.held[one.ID]; !held && !hidden[one.ID] {
-				bad(3, one.ID+" was lost sharply and nobody confirmed it")
+				bad(3, one.ID+" was lost sharply, and the leader did not confirm it")
 			}
 		}
 	}

@@ -65,7 +65,7 @@ func TestWhatIsNotASavedFileIsRefused(t *testing.T) {
 		want string
 	}{
 		{"empty", nil, "not a file of saved endpoints"},
-		{"of somebody else", []byte("#!/bin/sh\necho\n"), "not a file of saved endpoints"},
+		{"of another program", []byte("#!/bin/sh\necho\n"), "not a file of saved endpoints"},
 		{"newer", newer, "version 2, this lictor reads version 1"},
 		{"version is a word", bytes.Replace(good, []byte("endpoints 1 "), []byte("endpoints x "), 1), "not a file"},
 		{"no checksum", []byte("lictor-endpoints 1\n{}"), "checksum"},

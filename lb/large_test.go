@@ -86,7 +86,7 @@ func TestLargeSetEvensOutOpenUses(t *testing.T) {
 // Even if very few of many endpoints may serve, a pick finds them. If none may serve, the error says why.
 func TestLargeSetFindsWhoMayServe(t *testing.T) {
 	const last = large - 1
-	nobody := func(int) bool { return false }
+	none := func(int) bool { return false }
 	all := func(int) bool { return true }
 	odd := func(i int) bool { return i%2 == 1 }
 	even := func(i int) bool { return i%2 == 0 }
@@ -105,13 +105,13 @@ func TestLargeSetFindsWhoMayServe(t *testing.T) {
 			want    int  // the picked endpoint; negative: none
 			wantErr error
 		}{
-			{"one is not ejected", always, others, nobody, false, last, nil},
-			{"one is not ejected, after another try", always, others, nobody, true, last, nil},
-			{"one has room", one, nobody, others, false, last, nil},
-			{"one has room, after another try", one, nobody, others, true, last, nil},
+			{"one is not ejected", always, others, none, false, last, nil},
+			{"one is not ejected, after another try", always, others, none, true, last, nil},
+			{"one has room", one, none, others, false, last, nil},
+			{"one has room, after another try", one, none, others, true, last, nil},
 			{"one has room, and is ejected in vain", panics, isLast, others, false, last, nil},
-			{"all are ejected", always, all, nobody, false, -1, ErrMissingEndpoints},
-			{"all are full", one, nobody, all, false, -1, ErrFull},
+			{"all are ejected", always, all, none, false, -1, ErrMissingEndpoints},
+			{"all are full", one, none, all, false, -1, ErrFull},
 			{"all are full or ejected", Options{MaxPerEndpoint: 1, MinAvailable: -1}, even, odd, false, -1, ErrFull},
 		} {
 			t.Run(fmt.Sprintf("%v/%s", p, tt.name), func(t *testing.T) {

@@ -61,7 +61,7 @@ type Waiter struct {
 //
 // ready may be called from any goroutine, even before Wait returns. ready must not block.
 //
-// If the service has no endpoint, a client waits until Options.EmptyWait is over for the first endpoint. After that,
+// If the service has no endpoint, a client waits for the first endpoint until Options.EmptyWait is over. After that,
 // the client waits for the queue timeout. The queue forgets which endpoints such a client has tried.
 //
 // Wait returns ErrFull if the queue is full, if the service has no queue, or if the client already has its share of the
