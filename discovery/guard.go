@@ -25,12 +25,12 @@ import (
 // All holds of a set end when as many new endpoints have joined as are held. When the instances of a service move to
 // new addresses, the service therefore does not use old and new addresses at the same time.
 type Guard struct {
-	// MaxDrop is a percentage of the set. Zero means 50 percent. If MaxDrop is negative, each loss from a set of three
-	// or more endpoints is sharp. If MaxDrop is 100, only an empty set is a sharp loss.
+	// MaxDrop is a percentage of the set. A zero MaxDrop means 50 percent. If MaxDrop is negative, each loss from a set
+	// of three or more endpoints is sharp. If MaxDrop is 100, only an empty set is a sharp loss.
 	MaxDrop int
 
-	// Hold is how long deregistered endpoints stay in the set. Zero means 10 seconds. If Hold is negative, deregistered
-	// endpoints leave as soon as the leader has confirmed the loss.
+	// Hold is how long deregistered endpoints stay in the set. A zero Hold means 10 seconds. If Hold is negative,
+	// deregistered endpoints leave as soon as the leader has confirmed the loss.
 	Hold time.Duration
 
 	// HoldMax is how long other lost endpoints stay in the set, as long as probes reach them. If they cannot be probed,
@@ -38,8 +38,8 @@ type Guard struct {
 	HoldMax HoldMax
 }
 
-// HoldMax is the longest time for which lost endpoints are held, for each HoldReason. Zero means one minute. If a time
-// is negative, the endpoints leave as soon as the leader has confirmed the loss.
+// HoldMax is the longest time for which lost endpoints are held, for each HoldReason. A zero time means one minute. If
+// a time is negative, the endpoints leave as soon as the leader has confirmed the loss.
 type HoldMax struct{ Critical, Forgotten time.Duration }
 
 const (

@@ -12,7 +12,7 @@ import (
 // ConsulOptions say how to reach a Consul agent, and what to watch. Environment variables such as CONSUL_HTTP_ADDR have
 // no effect.
 type ConsulOptions struct {
-	// Address is the address of the agent's HTTP API, in one of these forms. Empty means "127.0.0.1:8500".
+	// Address is the address of the agent's HTTP API, in one of these forms. An empty Address means "127.0.0.1:8500".
 	//
 	//	127.0.0.1:8500                       HTTP
 	//	http://consul.example.com:8500       HTTP
@@ -20,31 +20,32 @@ type ConsulOptions struct {
 	//	unix:///run/consul.sock              HTTP over a Unix socket
 	Address string
 
-	// Token is the ACL token. Empty means the agent's default token.
+	// Token is the ACL token. An empty Token means the agent's default token.
 	Token string
 
 	// TokenFile is a file that contains the token; it takes precedence over Token. Each query reads the file again, so
-	// the token can be replaced at run time. While the file cannot be read, queries use the last token. Empty means no
-	// file.
+	// the token can be replaced at run time. While the file cannot be read, queries use the last token. An empty
+	// TokenFile means no file.
 	TokenFile string
 
-	// HTTPAuth is "user:password", for a reverse proxy with basic authentication. Empty means no authentication.
+	// HTTPAuth is "user:password", for a reverse proxy with basic authentication. An empty HTTPAuth means no
+	// authentication.
 	HTTPAuth string
 
-	// Datacenter is the datacenter for queries that name none. Empty means the agent's own datacenter.
+	// Datacenter is the datacenter for queries that name none. An empty Datacenter means the agent's own datacenter.
 	Datacenter string
 
-	// Namespace and Partition are sent with each query. Only Consul Enterprise accepts them. Empty means none.
+	// Namespace and Partition are sent with each query. Only Consul Enterprise accepts them. An empty one is not sent.
 	Namespace, Partition string
 
 	// TLS applies only to an https:// address.
 	TLS TLSOptions
 
-	// Logger receives messages for operators. The messages never contain tokens. Nil means no log.
+	// Logger receives messages for operators. The messages never contain tokens. A nil Logger means no log.
 	Logger hclog.Logger
 
 	// OnEvent is called for each Event. Several goroutines call OnEvent at once, and wait for it, so OnEvent must
-	// return soon. Nil means no calls.
+	// return soon. A nil OnEvent means no calls.
 	OnEvent func(Event)
 
 	// Usable reports whether an endpoint may get clients of a service. Unusable endpoints do not count when a tier is
@@ -65,7 +66,7 @@ type ConsulOptions struct {
 	// OnStandby receives the standby endpoints of a service, in place of earlier ones. Standby endpoints belong to
 	// tiers that the service has left because all endpoints failed; they should be checked although they are not in the
 	// set. The first call comes when the service has a set, even if there are no standby endpoints. OnStandby must not
-	// call the Consul, and must not wait. Nil means no calls.
+	// call the Consul, and must not wait. A nil OnStandby means no calls.
 	OnStandby func(service string, endpoints []lb.Endpoint)
 
 	// Watches say what to watch until Consul.Apply replaces them. No two Watches may have the same Service.
@@ -73,35 +74,35 @@ type ConsulOptions struct {
 
 	// StateDir is a folder in which the sets of all watches are saved. Changed sets are saved at most once a second.
 	// The folder is created if it does not exist. NewConsul reads the sets that an earlier process has saved, see
-	// Consul.Saved. Empty means that nothing is saved.
+	// Consul.Saved. An empty StateDir means that nothing is saved.
 	StateDir string
 
 	// Saved holds the sets of an earlier process, as its Consul.Save returned them. Saved takes precedence over the
-	// sets in StateDir. Nil means none.
+	// sets in StateDir. A nil Saved means none.
 	Saved []byte
 
 	// MaxWatches limits how many queries may run at once, except over HTTP/2 (https). Each query needs a connection.
 	// The agent allows 200 connections per client address, unless limits.http_max_conns_per_client says otherwise.
-	// Watches beyond the limit take turns. Zero means 150. Negative means no limit.
+	// Watches beyond the limit take turns. A zero MaxWatches means 150. A negative MaxWatches means no limit.
 	MaxWatches int
 
 	// Wait is how long Consul may hold a query while nothing changes, plus or minus a tenth. After Consul has lost its
 	// state, for example by a restored snapshot, a change can stay unnoticed for that long. Wait should therefore be
-	// well below a minute. Zero means 45 seconds.
+	// well below a minute. A zero Wait means 45 seconds.
 	Wait time.Duration
 
-	// Resync is how often each watch asks the servers instead of the agent's own view of the catalog. Zero means 5
-	// minutes. Negative means never.
+	// Resync is how often each watch asks the servers instead of the agent's own view of the catalog. A zero Resync
+	// means 5 minutes. A negative Resync means never.
 	Resync time.Duration
 
 	// MinBackoff and MaxBackoff limit the pause before a failed query is repeated. Each pause is a random part of a
-	// bound that doubles from MinBackoff to MaxBackoff. Zero means 100 milliseconds for MinBackoff and 10 seconds for
-	// MaxBackoff.
+	// bound that doubles from MinBackoff to MaxBackoff. A zero MinBackoff means 100 milliseconds, and a zero MaxBackoff
+	// means 10 seconds.
 	MinBackoff, MaxBackoff time.Duration
 
-	// ProbeInterval is how long Consul may be silent before Lictor probes whether the agent still answers. Zero means
-	// 10 seconds. Negative means never. Without probes, Lictor notices a hanging agent only when a query has taken 15
-	// seconds longer than Wait.
+	// ProbeInterval is how long Consul may be silent before Lictor probes whether the agent still answers. A zero
+	// ProbeInterval means 10 seconds. A negative ProbeInterval means never. Without probes, Lictor notices a hanging
+	// agent only when a query has taken 15 seconds longer than Wait.
 	ProbeInterval time.Duration
 }
 
@@ -126,15 +127,15 @@ type Query struct {
 	Peer       string   // cluster peering that has the instances; empty: instances of the datacenter
 
 	// Statuses holds some of "passing", "warning" and "critical". The status of an instance is the worst status of its
-	// checks and its node's checks. Empty means passing only.
+	// checks and its node's checks. An empty Statuses means passing only.
 	Statuses []string
 
 	// Prepared is the name or ID of a prepared query, which is executed every few seconds. Apart from Prepared, only
-	// Datacenter, Near and Statuses apply. Empty means no prepared query.
+	// Datacenter, Near and Statuses apply. An empty Prepared means no prepared query.
 	Prepared string
 
 	// Near is the node from which Consul sorts instances by distance; "_agent" is the agent's node. Near does not
-	// change the set, but makes the servers answer each query. Empty means no sorting.
+	// change the set, but makes the servers answer each query. An empty Near means no sorting.
 	Near string
 }
 
@@ -163,11 +164,11 @@ type Tier struct {
 // A Failover says when a service changes from one tier to another.
 type Failover struct {
 	// Below is how many endpoints a tier needs. The service leaves a tier with fewer endpoints for the next tier that
-	// has enough. Failing endpoints count, unless all endpoints of the tier fail. Zero means 1.
+	// has enough. Failing endpoints count, unless all endpoints of the tier fail. A zero Below means 1.
 	Below int
 
-	// Hold is how long an earlier tier must have enough endpoints before the service returns to it. Zero means 30
-	// seconds. Negative means that the service returns at once.
+	// Hold is how long an earlier tier must have enough endpoints before the service returns to it. A zero Hold means
+	// 30 seconds. A negative Hold means that the service returns at once.
 	Hold time.Duration
 
 	// OnHealth says that the service also leaves a tier if all its endpoints fail from this host. Another tier must

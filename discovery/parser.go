@@ -27,7 +27,7 @@ type digest struct {
 
 func newParser() *parser { return &parser{seed: maphash.MakeSeed()} }
 
-// expects returns how many bytes the next answer may have. Zero means that the size is unknown.
+// expects returns how many bytes the next answer may have. A result of zero means that the size is unknown.
 func (f *parser) expects() int {
 	if f == nil {
 		return 0

@@ -218,7 +218,7 @@ func (s *slots) worthKnowing() bool {
 	return s.watches >= 10
 }
 
-// turnLength returns how long a query may hold its slot. Zero means without limit.
+// turnLength returns how long a query may hold its slot. A result of zero means without limit.
 func (s *slots) turnLength() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

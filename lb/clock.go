@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// An instant is a point in time, counted in nanoseconds since its clock was created. Zero means that there is no
-// instant.
+// An instant is a point in time, counted in nanoseconds since its clock was created. A zero instant means that there is
+// no instant.
 type instant time.Duration
 
 // distantFuture is later than every instant of a clock.

@@ -20,7 +20,8 @@ func emptySince(before, next *state) time.Time {
 	return before.emptied
 }
 
-// emptyWait returns how much longer clients wait for the first endpoint. Zero means that clients do not wait.
+// emptyWait returns how much longer clients wait for the first endpoint. A result of zero means that clients do not
+// wait.
 func (st *state) emptyWait() time.Duration {
 	if st.emptied.IsZero() || st.options.EmptyWait <= 0 {
 		return 0

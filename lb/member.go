@@ -65,8 +65,8 @@ type usage struct {
 	group   *group
 	health  *health // shared by all services that use the address
 
-	// joined is when the endpoint joined the service. Zero means that the endpoint was in the service's first set, and
-	// needs no slow start.
+	// joined is when the endpoint joined the service. A zero joined means that the endpoint was in the service's first
+	// set, and needs no slow start.
 	joined instant
 
 	left  atomic.Bool

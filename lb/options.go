@@ -16,8 +16,8 @@ type Options struct {
 	// Policy is the way to choose the next endpoint.
 	Policy Policy
 
-	// Sticky is how long a client keeps its endpoint after its last pick. Clients are told apart by IP address. Zero
-	// disables stickiness.
+	// Sticky is how long a client keeps its endpoint after its last pick. Clients are told apart by IP address. A zero
+	// Sticky disables stickiness.
 	Sticky time.Duration
 
 	// MaxFails is how many failures in a row eject an endpoint. A refused connection ejects the endpoint at once. If
@@ -30,12 +30,12 @@ type Options struct {
 	// limit is 50 percent. If MinAvailable is negative, picks never ignore ejections.
 	MinAvailable int
 
-	// SlowStart is how long an endpoint takes to reach its full share of traffic after it joins or after an ejection.
-	// Zero disables slow start.
+	// SlowStart is how long an endpoint takes to reach its full share of traffic after it joins or after an ejection. A
+	// zero SlowStart disables slow start.
 	SlowStart time.Duration
 
 	// MaxConnections limits the open uses of the whole service. MaxPerEndpoint limits the open uses of each endpoint.
-	// Zero means no limit.
+	// If a field is zero, it sets no limit.
 	MaxConnections int
 	MaxPerEndpoint int
 
@@ -45,8 +45,8 @@ type Options struct {
 	QueueTimeout time.Duration
 
 	// EmptyWait is how long clients wait in the queue after the service has lost its last endpoint. The time counts
-	// from that loss, and is not restarted for each client. Zero means that clients do not wait for the first new
-	// endpoint.
+	// from that loss, and is not restarted for each client. A zero EmptyWait means that clients do not wait for the
+	// first new endpoint.
 	EmptyWait time.Duration
 }
 
