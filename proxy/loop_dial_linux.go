@@ -98,8 +98,8 @@ func (p *loopPair) granted(m *lb.Member, err error) {
 	}
 }
 
-// deserted returns a clientError if the client has ended its side without having sent anything, else nil. Such a
-// client may still want an answer, but a client that has asked for nothing is not kept in a queue.
+// deserted returns a clientError if the client has finished sending without sending a byte; otherwise nil. Such a
+// client may still want an answer, but Lictor does not keep it in a queue.
 func (p *loopPair) deserted() error {
 	if !p.hangup[clientSide] || p.flows[clientSide].backlog != nil {
 		return nil
@@ -180,7 +180,7 @@ func (p *loopPair) abandon() {
 }
 
 // untouched reports whether the endpoint has taken none of the client's bytes and has sent none, so that another
-// endpoint can serve the client instead. What the client has sent is still in the kernel or in the backlog.
+// endpoint can serve the client instead. All bytes of the client are then still in the kernel or in the backlog.
 func (p *loopPair) untouched() bool {
 	up, down := &p.flows[clientSide], &p.flows[serverSide]
 	return up.moved == 0 && !up.finished && !down.finished && p.hungUpOn()

@@ -148,7 +148,7 @@ func (p *loopPair) move(from int) {
 	}
 }
 
-// copy moves what one read gets, through the loop's buffer, and returns how much that was.
+// copy moves the bytes of one read through the loop's buffer, and returns their number.
 func (p *loopPair) copy(from int) int {
 	l := p.loop
 	n, err := sys.RecvStream(p.fd[from], l.buf[:])
@@ -163,8 +163,8 @@ func (p *loopPair) copy(from int) int {
 		p.sourceEnded(from)
 		return 0
 	case n < len(l.buf):
-		// There is no more: epoll tells if something comes. It has told already if that was the end, and reading
-		// stops short of urgent data though there is more.
+		// After a short read the socket is empty, and epoll reports new bytes. After a hangup copy must read again:
+		// epoll has already reported the end, and reading stops before urgent data.
 		p.readable[from] = p.hangup[from] || sys.Faults
 	default:
 		p.flows[from].bulk = l.pipes.usable()
@@ -245,8 +245,8 @@ func (p *loopPair) sourceEnded(from int) {
 	p.schedule()
 }
 
-// destinationFailed stops a direction. The other direction goes on with what the failed peer had sent before. An
-// endpoint that reset the connection before it took a byte is replaced by another one, which gets the backlog.
+// destinationFailed stops a direction. The other direction goes on with the bytes that the failed peer sent before. If
+// an endpoint reset the connection before it took a byte, another endpoint replaces it and gets the backlog.
 func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 	to := 1 - from
 	if to == serverSide && (err == unix.ECONNRESET || err == unix.EPIPE) && p.untouched() {
@@ -275,7 +275,8 @@ func (p *loopPair) later(from int) {
 	}
 }
 
-// sourceFailed ends the pair: what was read has been written, and to the failed peer nothing can be.
+// sourceFailed ends the pair: the bytes read from the failed peer have been written, and nothing can be written to that
+// peer.
 func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
 	if from == serverSide && err == unix.ECONNRESET && p.untouched() {
 		p.redial()
@@ -284,7 +285,7 @@ func (p *loopPair) sourceFailed(from int, err syscall.Errno) {
 	p.because(failedBy(from), err)
 	p.reset = true
 	p.drop(1 - from)
-	p.loop.discard(p.fd[from]) // nothing can reach that peer any more, not even a reset
+	p.loop.discard(p.fd[from]) // nothing can reach the failed peer any more, not even a reset
 	p.fd[from] = -1
 	p.finish()
 }

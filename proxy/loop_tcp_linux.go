@@ -196,12 +196,12 @@ type acceptor struct {
 	waiting *waiter       // place in the queue for descriptors; nil if the acceptor does not wait
 }
 
-// An acceptor takes at most clientsPerTurn clients in a turn. Few, so that clients of a burst wait in the listener's
-// queue, where nothing is lost, and not at an endpoint, which may end before it has read their requests. Taking more at
-// once saves no processor time.
+// clientsPerTurn is how many clients an acceptor accepts in one turn. With so few, the clients of a burst wait in the
+// listener's queue, where nothing is lost. Waiting at an endpoint is worse, because it may end before it has read their
+// requests. Accepting more at once saves no processor time.
 const clientsPerTurn = 4
 
-// When an acceptor is closed, it serves at most lastClients of the clients in the listener's queue.
+// lastClients limits how many clients of the listener's queue a closing acceptor still accepts.
 const lastClients = 1 << 15
 
 func (d *acceptor) open() {
