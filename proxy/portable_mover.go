@@ -2,7 +2,7 @@ package proxy
 
 import "slices"
 
-// start moves what the client has sent to endpoints that did not take it, and then runs.
+// start first moves the client's bytes that earlier endpoints did not take, and then calls run.
 func (m *mover) start() error {
 	if m.src == m.pair.client {
 		if err := m.write(m.pair.untaken); err != nil {
@@ -12,7 +12,7 @@ func (m *mover) start() error {
 	return m.run()
 }
 
-// write delivers b to the destination, however long that takes within the pair's limits.
+// write writes all of b to the destination, or until a limit of the pair ends it.
 func (m *mover) write(b []byte) error {
 	if len(b) > 0 {
 		m.says()
@@ -37,7 +37,8 @@ func (m *mover) write(b []byte) error {
 	return nil
 }
 
-// keepUntaken keeps b, which cannot be written, for another endpoint if b is all that the client has sent so far.
+// keepUntaken keeps b for another endpoint after b could not be written. keepUntaken does nothing unless b is
+// everything that the client has sent so far.
 func (m *mover) keepUntaken(b []byte) {
 	if m.src == m.pair.client && m.moved.Load() == 0 {
 		m.pair.mu.Lock()
@@ -56,7 +57,7 @@ func (m *mover) countMoved(n int) {
 	}
 }
 
-// says notes who was the last to say something, before the other one has it and may answer.
+// says records which side was the last to send. says must be called before the other side can get the bytes and answer.
 func (m *mover) says() {
 	if asked := m.src == m.pair.client; m.pair.asked.Load() != asked {
 		m.pair.asked.Store(asked)

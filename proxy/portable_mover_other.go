@@ -8,18 +8,19 @@ import (
 	"sync/atomic"
 )
 
-// A mover moves the bytes of one direction of a pair, through a pooled buffer that it holds while it waits.
+// A mover moves the bytes of one direction of a pair. A mover holds a pooled buffer while it waits for its source.
 type mover struct {
 	pair     *portablePair
 	src, dst *net.TCPConn
 	pipes    *pipePool
-	moved    *atomic.Int64 // by this direction
-	total    *atomic.Int64 // by all of the service
+	moved    *atomic.Int64 // bytes moved by this direction
+	total    *atomic.Int64 // bytes moved in this direction by the whole service
 }
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// run moves bytes until the source ends, with io.EOF, or something fails: errIdle, a *writeError, or what reading said.
+// run moves bytes until the source ends or an error occurs. run returns io.EOF, errIdle, a *writeError, or the error of
+// a read.
 func (m *mover) run() error {
 	buf := buffers.Get().(*[bufferSize]byte)
 	defer buffers.Put(buf)

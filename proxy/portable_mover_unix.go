@@ -13,26 +13,26 @@ import (
 
 // A mover moves the bytes of one direction of a pair.
 //
-// It waits for its source without holding anything: neither a buffer nor a pipe. Small messages go through a pooled
-// buffer, by read and write. When a read fills the buffer, there is more to come, and the mover goes on by
-// splice(2), where there is that and a pipe to be had, until its source gives less. It holds a pipe only between a
-// read and the write that follows.
+// While a mover waits for its source, it holds neither a buffer nor a pipe. A small message is moved by read and write,
+// through a pooled buffer. After a read that fills the buffer, the mover uses splice(2) if the system has it and a pipe
+// is free. The mover returns to read when the source gives less. A mover holds a pipe only between a read and the write
+// that follows.
 type mover struct {
 	pair     *portablePair
 	src, dst *net.TCPConn
 	pipes    *pipePool
-	moved    *atomic.Int64 // by this direction
-	total    *atomic.Int64 // by all of the service
+	moved    *atomic.Int64 // bytes moved by this direction
+	total    *atomic.Int64 // bytes moved in this direction by the whole service
 
 	in, out syscall.RawConn
 	bulk    bool
 
-	// Results of the last call that waited; the closures that RawConn wants are made once.
+	// Results of the last call that waited. The closures for RawConn are made once.
 	buf     *[bufferSize]byte
 	pipe    *pipe
 	n       int
-	left    int // of n, in the pipe
-	room    int // in the destination
+	left    int // part of n that is still in the pipe
+	room    int // free space in the destination
 	err     error
 	readFn  func(fd uintptr) bool
 	gaugeFn func(fd uintptr) bool
@@ -42,7 +42,8 @@ type mover struct {
 
 var buffers = sync.Pool{New: func() any { return new([bufferSize]byte) }}
 
-// run moves bytes until the source ends, with io.EOF, or something fails: errIdle, a *writeError, or what reading said.
+// run moves bytes until the source ends or an error occurs. run returns io.EOF, errIdle, a *writeError, or the error of
+// a read.
 func (m *mover) run() error {
 	var err error
 	if m.in, err = m.src.SyscallConn(); err != nil {
@@ -63,7 +64,7 @@ func (m *mover) run() error {
 	}
 }
 
-// await runs f on the source until it has done something, waiting for the source to become readable in between.
+// await calls f until f has done something. Before each further call, await waits until the source is readable.
 func (m *mover) await(c syscall.RawConn, f func(fd uintptr) bool) error {
 	for {
 		err := c.Read(f)
@@ -78,7 +79,7 @@ func (m *mover) await(c syscall.RawConn, f func(fd uintptr) bool) error {
 	}
 }
 
-// copySome moves what one read gets.
+// copySome moves the bytes of one read.
 func (m *mover) copySome() error {
 	if err := m.await(m.in, m.readFn); err != nil {
 		return err
@@ -94,7 +95,7 @@ func (m *mover) copySome() error {
 	return m.write(m.buf[:m.n])
 }
 
-// readSome reads into a buffer that it holds only if there was something to read.
+// readSome reads into a pooled buffer, and keeps the buffer only if it got bytes.
 func (m *mover) readSome(fd uintptr) bool {
 	buf := buffers.Get().(*[bufferSize]byte)
 	n, err := syscall.Read(int(fd), buf[:])

@@ -18,47 +18,47 @@ import (
 
 // A portablePair is a client's connection and the endpoint's connection that serves it.
 //
-// Each direction is moved by its own goroutine until its source ends. How the two ends come about:
+// Each direction has its own goroutine, which moves bytes until the direction's source ends. A pair ends in these ways:
 //
 //	source ends (FIN)      -> FIN to the destination; the other direction goes on, within the half-close timeout
 //	both sources ended     -> both connections are closed
-//	source fails (RST)     -> what was read is delivered, then the destination gets a RST; all is over
-//	destination fails      -> the direction stops; the other one delivers what the failed peer had sent before, then
-//	                          the source gets a RST
-//	nothing moves for long -> both are closed; with a RST if a direction had ended or has bytes left, for then
-//	                          something is cut short.
-//	                          What a peer takes from the kernel's buffers moves too
-//	cut                    -> RST both ways
+//	source fails (RST)     -> what was read is delivered, then the destination gets a RST; both directions end
+//	destination fails      -> the direction ends; the other direction delivers what the failed peer had sent before,
+//	                          then the source gets a RST
+//	idle for too long      -> both connections are closed; with a RST if something is cut short, because a direction
+//	                          had ended or has bytes left. Bytes that a peer takes from the kernel's buffers count as
+//	                          movement
+//	cut                    -> RST to both peers
 //
-// The conns are never wrapped: splice(2) needs them as they are.
+// The connections are never wrapped, because splice(2) needs bare connections.
 type portablePair struct {
 	client, server *net.TCPConn
 	service        *service
-	endpoint       *lb.Member // that server leads to; nil: none
+	endpoint       *lb.Member // endpoint of server; nil if there is none
 	limits         limits
 	began          time.Time
 
 	seed     uint64
-	last     atomic.Int64 // when something moved last, in nanoseconds since began
-	asked    atomic.Bool  // the client was the last to say something
+	last     atomic.Int64 // when bytes last moved, in nanoseconds since began
+	asked    atomic.Bool  // the client was the last to send
 	up, down atomic.Int64 // bytes moved
 
 	mu      sync.Mutex
-	ends    int // directions that have ended
+	ends    int // number of directions that have ended
 	unsent  unsentCount
 	silence silence
-	reset   bool      // the connections are to be closed by RST
-	hasty   bool      // without waiting until the peers have what was written to them
-	closing bool      // both directions are over or must end now
-	why     endReason // of the end: the first one
-	cause   error     // of a failure
+	reset   bool      // the connections must be closed by RST
+	hasty   bool      // close without waiting until the peers have what was written to them
+	closing bool      // both directions have ended or must end now
+	why     endReason // of the end; the first reason counts
+	cause   error     // error of a failure
 
-	// The client's first bytes, if no endpoint has taken any of them yet. They are the first that the pair moves.
+	// untaken holds the client's first bytes if no endpoint has taken any of them yet. The pair moves them first.
 	untaken []byte
 
 	hungUp bool // the endpoint reset the connection before it sent anything
-	lost   bool // something of what was read is neither written nor in untaken, or one side has ended properly
-	redial bool // nothing was moved either way, and the client's connection is left open for another endpoint
+	lost   bool // bytes that were read are neither written nor in untaken, or one side has ended properly
+	redial bool // no bytes were moved, and the client's connection stays open for another endpoint
 }
 
 func newPortablePair(client, server *net.TCPConn, s *service) *portablePair {
@@ -68,11 +68,11 @@ func newPortablePair(client, server *net.TCPConn, s *service) *portablePair {
 	}
 }
 
-// relay moves bytes both ways until the pair has ended, and leaves both connections closed; but the client's, if
-// another endpoint can take over.
+// relay moves bytes in both directions until the pair has ended. relay then closes both connections, but leaves the
+// client's connection open if another endpoint can take over.
 func (p *portablePair) relay(pipes *pipePool) {
 	p.mu.Lock()
-	if !p.closing { // a cut may have come before
+	if !p.closing { // a cut may have come before relay
 		p.deadlinesLocked()
 	}
 	p.mu.Unlock()
@@ -83,7 +83,7 @@ func (p *portablePair) relay(pipes *pipePool) {
 	p.close()
 }
 
-// upstream and downstream are functions of their own so that a stack dump says which way a goroutine moves bytes.
+// upstream and downstream are separate functions so that a stack dump shows the direction of each goroutine.
 
 func (p *portablePair) upstream(pipes *pipePool) {
 	p.move(&mover{pair: p, src: p.client, dst: p.server, pipes: pipes, moved: &p.up, total: &p.service.at(0).bytesUp})
@@ -95,7 +95,7 @@ func (p *portablePair) downstream(pipes *pipePool, done chan<- struct{}) {
 		total: &p.service.at(0).bytesDown})
 }
 
-// move runs one direction to its end, and then tells the other what that means for it.
+// move runs one direction to its end, and then decides what that means for the other direction.
 func (p *portablePair) move(m *mover) {
 	err := m.start()
 	p.mu.Lock()
@@ -103,8 +103,8 @@ func (p *portablePair) move(m *mover) {
 	p.ends++
 	p.silence.over[p.sideOf(m.src)] = true
 	if err == io.EOF && (p.ends == 1 && connGone(m.src) || m.src == p.server && p.hungUp) {
-		// The kernel reports a reset only once. The other direction had that report when it wrote, so reading finds an
-		// end.
+		// The kernel reports a reset only once. If the other direction got that report when it wrote, the read of this
+		// direction finds an end instead.
 		err = syscall.ECONNRESET
 	}
 	switch {
@@ -115,7 +115,7 @@ func (p *portablePair) move(m *mover) {
 		p.lost = true
 	}
 	if err == errStuck {
-		p.reset = true // else the end would look like a proper one, though this direction is cut short
+		p.reset = true // otherwise the end would look like a proper one, although this direction is cut short
 	}
 	if p.closing {
 		return
@@ -128,7 +128,7 @@ func (p *portablePair) move(m *mover) {
 			return
 		}
 		if m.dst.CloseWrite() != nil {
-			p.reset = true // the destination is gone already; its own direction will find out
+			p.reset = true // the destination has gone; the other direction will find out
 		}
 		p.touch() // the half-close timeout counts from here
 		p.deadlinesLocked()
@@ -157,7 +157,7 @@ func (p *portablePair) sideOf(c *net.TCPConn) int {
 	return serverSide
 }
 
-// blame notes who failed first, if that was the endpoint, by a reset, and early.
+// blame sets hungUp if the endpoint was the first to fail, by a reset and within earlyReset.
 func (p *portablePair) blame(c *net.TCPConn, err error) {
 	reset := errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 	p.hungUp = p.hungUp || p.why == notEnded && c == p.server && reset && time.Since(p.began) < earlyReset
@@ -169,7 +169,7 @@ func (p *portablePair) because(why endReason, cause error) {
 	}
 }
 
-// cut ends the pair from outside, by RST, at once: what is still on its way is lost.
+// cut ends the pair at once, by RST. Bytes that are still on their way are lost.
 func (p *portablePair) cut(why endReason) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,7 +184,8 @@ func (p *portablePair) cut(why endReason) {
 	p.interruptLocked()
 }
 
-// interruptLocked makes both directions end soon. It closes nothing, for the goroutines still use the connections.
+// interruptLocked makes both directions end soon. interruptLocked closes no connection, because the goroutines still
+// use both.
 func (p *portablePair) interruptLocked() {
 	p.closing = true
 	p.client.SetDeadline(p.began)
@@ -213,15 +214,15 @@ func (p *portablePair) close() {
 	abort(p.server)
 }
 
-// touch notes that something moved.
+// touch records that bytes have moved.
 func (p *portablePair) touch() { p.last.Store(int64(time.Since(p.began))) }
 
-// deadlinesLocked sets the deadlines of both connections by the time that something moved last. They are not moved
-// with each byte: when one passes, expired looks whether something moved since. Both for reading and writing, for a
-// peer that never reads must not hold the pair for ever either.
+// deadlinesLocked sets the deadlines of both connections from the time when bytes last moved. Deadlines do not change
+// with each byte: when a deadline passes, expired checks whether bytes have moved since. Deadlines apply to writes too,
+// because a peer that never reads must not hold the pair for ever.
 func (p *portablePair) deadlinesLocked() { p.deadlinesWithinLocked(peerLookEvery) }
 
-// deadlinesWithinLocked is deadlinesLocked with the next look at whether the peers answer after limit.
+// deadlinesWithinLocked is deadlinesLocked, but the next check whether the peers answer comes after limit.
 func (p *portablePair) deadlinesWithinLocked(limit time.Duration) {
 	t := p.timingLocked()
 	next := t.instant + limit
@@ -236,9 +237,9 @@ func (p *portablePair) setDeadlinesLocked(at time.Time) {
 	p.server.SetDeadline(at)
 }
 
-// expired is asked when m has waited for w and got err. It tells whether that was a deadline that means the end,
-// because the pair has been idle for too long or is over. If it was one that passed although something moved or moves,
-// expired sets new ones and tells to go on.
+// expired decides what err means for m, which has waited for w. If end is true, the pair must end: it is too old, idle
+// for too long, closing, or a peer is gone. If goOn is true, a deadline has passed although the pair is not idle, and
+// expired has set new deadlines. If err is not a passed deadline, both results are false.
 func (p *portablePair) expired(m *mover, w waitsFor, err error) (end, goOn bool) {
 	if !errors.Is(err, os.ErrDeadlineExceeded) {
 		return false, false
@@ -276,11 +277,11 @@ func (p *portablePair) expired(m *mover, w waitsFor, err error) (end, goOn bool)
 	return false, true
 }
 
-// errIdle ends a direction over which, and over whose counterpart, nothing moved for the whole limit; errStuck is
-// the same for one that holds bytes that its destination does not take.
+// errIdle ends a direction after no bytes have moved in either direction for the whole timeout. errStuck is errIdle for
+// a direction with bytes that its destination does not take.
 var (
 	errIdle  = errors.New("idle")
-	errStuck = fmt.Errorf("%w: the peer takes no more", errIdle)
+	errStuck = fmt.Errorf("%w: the peer accepts no more bytes", errIdle)
 )
 
 // A writeError is a failure of the destination, as opposed to the source.
@@ -288,8 +289,8 @@ type writeError struct{ error }
 
 func (e *writeError) Unwrap() error { return e.error }
 
-// deliver waits until the peers have what was written to them: a reset throws away what is still on its way. There
-// is nothing to be woken by, so it looks again and again, ever less often.
+// deliver waits until the peers have acknowledged what was written to them, because a reset discards what is still on
+// its way. The kernel has no event for that, so deliver polls with growing pauses.
 func deliver(conns ...*net.TCPConn) {
 	ctx, cancel := context.WithTimeout(context.Background(), deliverTimeout)
 	defer cancel()

@@ -15,7 +15,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// tcpSocket is the TCP proxySocket of the portable engine: two goroutines a connection, over package net.
+// tcpSocket is the TCP proxySocket of the portable engine. Each connection has two goroutines.
 type tcpSocket struct {
 	engine   *portable
 	listener *net.TCPListener
@@ -23,13 +23,13 @@ type tcpSocket struct {
 	addr     netip.AddrPort
 	service  atomic.Pointer[service]
 
-	accepting     context.Context // ends when no new clients are taken
-	released      atomic.Bool     // another process takes them
+	accepting     context.Context // ends when no new clients are accepted
+	released      atomic.Bool     // another process accepts new clients
 	looped        chan struct{}   // closed when ProxyLoop has ended
 	stopAccepting context.CancelFunc
 	ended         sync.Once
 	pairs         tracker
-	cutting       context.Context // ends when open connections are to be cut
+	cutting       context.Context // ends when open connections must be cut
 	startCutting  context.CancelFunc
 }
 
@@ -48,7 +48,7 @@ func (e *portable) listenTCP(o listenSpec, s *service) (proxySocket, error) {
 	return t, nil
 }
 
-// listenTCP opens a listener of package net.
+// listenTCP opens a listener with package net.
 func (o listenSpec) listenTCP() (net.Listener, error) {
 	if o.file != nil {
 		return net.FileListener(o.file)
@@ -71,9 +71,8 @@ func (t *tcpSocket) serve(s *service) { t.service.Store(s) }
 
 func (t *tcpSocket) countDrops() {}
 
-// ProxyLoop accepts clients and hands each to a goroutine of its own, so that accepting never waits for a dial. It
-// does not accept while the descriptor budget is used up: clients then wait in the kernel's queue instead of being
-// turned away.
+// ProxyLoop accepts clients and starts a goroutine for each, so accepting never waits for a dial. While no descriptors
+// are left, ProxyLoop does not accept, and clients wait in the kernel's queue instead of being refused.
 func (t *tcpSocket) ProxyLoop() error {
 	defer close(t.looped)
 	turn := t.engine.turns.add(func() string {
@@ -85,14 +84,14 @@ func (t *tcpSocket) ProxyLoop() error {
 		client, err := t.accept()
 		switch {
 		case t.accepting.Err() != nil && err == nil && t.released.Load():
-			// The last one, which the other process will not see.
+			// This is the last accepted client, which the other process cannot see.
 		case t.accepting.Err() != nil:
 			if err == nil {
 				abort(client)
 			}
 			return ErrClosed
 		case err != nil:
-			if !errors.Is(err, errAborted) { // a client that gave up while it waited is no trouble
+			if !errors.Is(err, errAborted) { // a client that gave up in the queue is not an error
 				t.service.Load().log.Warn("accept failed, waiting", "error", err, "wait", backoff)
 				sleep(t.accepting.Done(), backoff)
 				backoff = min(2*backoff, maxBackoff)
@@ -123,8 +122,7 @@ func (t *tcpSocket) accept() (*net.TCPConn, error) {
 	return c.(*net.TCPConn), nil
 }
 
-// awaitRoom takes the descriptors of a connection of s, and waits for them. An error means that nobody is served any
-// more.
+// awaitRoom takes the descriptors of a connection of s, and waits for them. An error means that the socket is closing.
 func (t *tcpSocket) awaitRoom(s *service, turn *turn) error {
 	reclaim := func() bool { return t.engine.reclaim(s.share) }
 	if s.share.take(pairDescriptors) || reclaim() {
@@ -132,12 +130,12 @@ func (t *tcpSocket) awaitRoom(s *service, turn *turn) error {
 	}
 	s.at(0).descriptorWaits.Add(1)
 	s.warnOfWaiting()
-	turn.end() // to wait for descriptors is not to be stuck
+	turn.end() // a wait for descriptors does not count as stuck
 	defer turn.begin()
 	return s.share.acquire(t.patience(), pairDescriptors, reclaim)
 }
 
-// patience is how long a client that was accepted may wait for descriptors.
+// patience returns the context that bounds how long an accepted client may wait for descriptors.
 func (t *tcpSocket) patience() context.Context {
 	if t.released.Load() {
 		return t.cutting
@@ -154,7 +152,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 
 	began := time.Now()
 	urgentInline(client)
-	_ = client.SetKeepAliveConfig(keepAlive) // a listener that was inherited does not pass it on
+	_ = client.SetKeepAliveConfig(keepAlive) // accepted sockets do not get it from an inherited listener
 	src := client.RemoteAddr().(*net.TCPAddr).AddrPort()
 	counted, ok := s.countClient(src)
 	if !ok {
@@ -174,7 +172,7 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 			t.refuse(client, s, src, err, began)
 			return
 		}
-		if s.isCutOff(endpoint) { // it has left while it was dialled
+		if s.isCutOff(endpoint) { // the endpoint left during the dial
 			abort(server)
 			endpoint.Done()
 			continue
@@ -224,14 +222,14 @@ func (t *tcpSocket) refuse(client *net.TCPConn, s *service, src netip.AddrPort, 
 	}
 }
 
-// Close stops accepting and resets the connections that are open.
+// Close stops accepting and resets all open connections.
 func (t *tcpSocket) Close() error {
 	t.stop()
 	t.startCutting()
 	return t.pairs.wait(context.Background())
 }
 
-// Shutdown stops accepting and waits for the open connections to end.
+// Shutdown stops accepting and waits until the open connections have ended.
 func (t *tcpSocket) Shutdown(ctx context.Context) error {
 	defer t.startCutting()
 	t.stop()
@@ -242,7 +240,7 @@ func (t *tcpSocket) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// release implements proxySocket. A client that has just been accepted is served.
+// release implements proxySocket. A client that has just been accepted is still served.
 func (t *tcpSocket) release() {
 	t.released.Store(true)
 	t.ended.Do(func() {
@@ -263,7 +261,7 @@ func (t *tcpSocket) stop() {
 	})
 }
 
-// abort closes c with a reset, so that its peer does not take the end for a proper one.
+// abort closes c with a reset, so that its peer does not see a proper end.
 func abort(c *net.TCPConn) {
 	c.SetLinger(0)
 	c.Close()
