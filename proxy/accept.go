@@ -19,7 +19,7 @@ type plainListener struct {
 
 	mu     sync.Mutex
 	file   *os.File // a duplicate of the socket to accept from; nil unless accept4 is denied. Guarded by mu
-	closed bool     // guarded by mu
+	closed bool     // the listener is closed; guarded by mu
 }
 
 // Accept implements net.Listener.

@@ -19,7 +19,7 @@ type AccessRecord struct {
 	// Connect is the time from the arrival of a TCP client until an endpoint was reached, including failed attempts
 	// with other endpoints. A Connect of zero means that no endpoint was reached.
 	Connect  time.Duration
-	Duration time.Duration // from its begin to its end
+	Duration time.Duration // how long the connection or session lasted
 	Up, Down int64         // bytes to the endpoint and from the endpoint
 	Reason   string        // one of the constants below; after a failure also a colon and the system's error
 
@@ -29,11 +29,11 @@ type AccessRecord struct {
 // Reasons for the end of a TCP connection. Each reason says which side ended the connection first, and whether by a
 // close or by a failure.
 const (
-	ReasonUnserved       = "unserved"         // no endpoint was reached
+	ReasonUnserved       = "unserved"         // no endpoint was reached for the client
 	ReasonPerClient      = "per-client limit" // the client was at its limit, see Service.MaxPerClient
 	ReasonClientClosed   = "client closed"
 	ReasonEndpointClosed = "endpoint closed"
-	ReasonClientFailed   = "client failed" // usually by a reset
+	ReasonClientFailed   = "client failed" // the client's connection failed, usually by a reset
 	ReasonEndpointFailed = "endpoint failed"
 )
 
@@ -43,19 +43,19 @@ const (
 	// The endpoint left the service. A TCP connection ends then as OnLeave says. The client of a UDP session gets
 	// another endpoint at its next datagram.
 	ReasonEndpointLeft = "endpoint left"
-	ReasonAge          = "max age" // TCP only
-	ReasonCut          = "cut"     // by a shutdown
+	ReasonAge          = "max age" // a TCP connection is older than Service.MaxAge
+	ReasonCut          = "cut"     // a shutdown has cut the connection or session
 )
 
 // Reasons for the end of a UDP session.
 const (
-	ReasonAnswered        = "answered"         // all expected answers have come
-	ReasonSent            = "sent"             // all its datagrams are sent, and no answers are expected
-	ReasonEvicted         = "evicted"          // to make place for another session
+	ReasonAnswered        = "answered"         // all answers that the session expected have come
+	ReasonSent            = "sent"             // all datagrams of a one-way session are sent
+	ReasonEvicted         = "evicted"          // the session ended early for another client
 	ReasonEndpointRefused = "endpoint refused" // the endpoint refused a datagram
 	ReasonEndpointEjected = "endpoint ejected" // the endpoint failed for other clients; this client gets another one
-	ReasonReplaced        = "replaced"         // the listener serves another service now
-	ReasonDrained         = "drained"          // the session was quiet, and its listener is closing
+	ReasonReplaced        = "replaced"         // the session's listener serves another service now
+	ReasonDrained         = "drained"          // the session was quiet when its listener closed
 )
 
 // An accessTap holds the function that receives records, if any. All services share one accessTap.

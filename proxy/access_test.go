@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// records collects the access records of the house. It returns a function that waits for the next record.
+// records collects the access records of the house. records returns a function that waits for the next record.
 func (h *house) records() (next func() AccessRecord) {
 	var mu sync.Mutex
 	var records []AccessRecord

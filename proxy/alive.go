@@ -41,7 +41,7 @@ const lockPatience = 4
 // A pulse asks one part of the engine whether it makes progress. At most one question is open at a time; later callers
 // wait for the same answer. The methods may be called concurrently.
 type pulse struct {
-	what    string                // for people, such as "event loop 0"
+	what    string                // name of the part for people, such as "event loop 0"
 	request func(answered func()) // makes the part call answered when it makes progress; does not block
 
 	mu      sync.Mutex
@@ -110,12 +110,12 @@ func takeOnce(lock sync.Locker, taken func()) {
 // A turn shows whether a goroutine that serves one client after the other is stuck. Between clients the goroutine may
 // wait without limit.
 type turn struct {
-	what func() string // for people
+	what func() string // returns the goroutine's name for people
 	n    atomic.Uint64 // odd while the goroutine is busy with a client
 
 	// Guarded by the lock of turns.
-	seen  uint64    // n at the last check
-	since time.Time // when that n was first seen
+	seen  uint64    // value of n at the last check
+	since time.Time // when a check first saw the value in seen
 }
 
 // begin and end are called by the goroutine before and after it serves a client.

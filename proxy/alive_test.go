@@ -32,8 +32,8 @@ func (b *stuckBalancer) NextEndpoint(service string, src netip.AddrPort, tried l
 // soon is longer than a part that makes progress takes to answer, if the test asks repeatedly.
 const soon = 50 * time.Millisecond
 
-// wantStuck waits until Alive reports what. Then it checks that further calls of Alive leave no goroutine or question
-// behind.
+// wantStuck waits until Alive reports what. wantStuck then checks that further calls of Alive leave no goroutine or
+// question behind.
 func wantStuck(t *testing.T, h *house, what string) {
 	t.Helper()
 	eventually(t, func() error {
@@ -58,8 +58,8 @@ func wantAlive(t *testing.T, h *house) {
 	eventually(t, func() error { return h.Alive(soon) })
 }
 
-// Alive reports a stuck event loop, or a stuck goroutine that reads a listener. It stops when the part makes progress
-// again.
+// Alive reports a stuck event loop, or a stuck goroutine that reads a listener. Alive reports nothing once the stuck
+// part makes progress again.
 func TestAliveSaysWhatIsStuck(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		b := &stuckBalancer{RoundRobin: h.balancer, entered: make(chan struct{}, 1)}

@@ -76,8 +76,8 @@ func receiveSome(b *testing.B, in *batch.Batch, n int) {
 	}
 }
 
-// BenchmarkLoopUDPForward measures a received batch with one datagram of each client: to find the live sessions and to
-// send the datagrams to an endpoint that does not read.
+// BenchmarkLoopUDPForward measures how a loop forwards a received batch with one datagram of each client. The loop
+// finds the live sessions, and sends the datagrams to an endpoint that does not read.
 func BenchmarkLoopUDPForward(b *testing.B) {
 	for _, bb := range []struct {
 		name    string

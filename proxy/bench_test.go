@@ -154,7 +154,8 @@ func benchEcho(b *testing.B) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// BenchmarkTCP measures client, proxy and server in one process. Its figures are for comparison with each other only.
+// BenchmarkTCP measures client, proxy and server in one process. The figures of BenchmarkTCP are for comparison with
+// each other only.
 func BenchmarkTCP(b *testing.B) {
 	targets := []struct {
 		name string

@@ -52,21 +52,21 @@ import (
 // a floor cannot be set aside, the rest is owed. Descriptors that return to common then go to that floor first.
 type budget struct {
 	limit, reserved int64
-	total           int64 // limit less reserved
-	pipes           int   // for each loop
-	ports           int64 // that the kernel gives to UDP sockets
+	total           int64 // limit less reserved descriptors
+	pipes           int   // number of pipes for each loop
+	ports           int64 // number of ports that the kernel gives to UDP sockets
 
 	common   atomic.Int64
-	equal    atomic.Int64 // the equal part of each service
-	ownPorts atomic.Int64 // each service's floor of ports
-	ceiling  atomic.Int64 // of each service
-	advances atomic.Int64 // that are left, see advance
+	equal    atomic.Int64 // descriptors of each service if all have equal parts
+	ownPorts atomic.Int64 // each service's floor of local ports
+	ceiling  atomic.Int64 // the most descriptors that one service may take
+	advances atomic.Int64 // how many more descriptors advance may grant
 
 	listeners share
 
 	waiting atomic.Bool // owed or queue has elements; changes with mu held
 	mu      sync.Mutex  // guards what follows, and the goals and waiters of the shares
-	shares  []*share    // of all present services
+	shares  []*share    // shares of all present services
 	owed    []*share    // shares whose floor is below its goal
 	queue   []*share    // shares that wait for common, each once, in order of arrival
 }
@@ -89,10 +89,10 @@ const (
 // The bounds of the arithmetic.
 const (
 	maxOther       = 256  // for Consul (150 watches), lookups of host names, logs, files, the Go runtime
-	maxFloor       = 256  // of a service
-	maxAdvances    = 64   // see advance
-	maxUDPSockets  = 1024 // of all UDP listeners; each listener gets two even so
-	maxLookups     = 32   // in progress at once, see MaxLookups
+	maxFloor       = 256  // the largest floor of a service
+	maxAdvances    = 64   // the most descriptors used in advance, see advance
+	maxUDPSockets  = 1024 // sockets of all UDP listeners; each listener gets at least two
+	maxLookups     = 32   // lookups in progress at once, see MaxLookups
 	spareListeners = 16   // listeners that a reload can always open
 )
 

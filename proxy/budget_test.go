@@ -24,7 +24,7 @@ func (b *budget) taken() int64 {
 	return n
 }
 
-// These are the figures of docs/operations.md. The limits exclude the descriptors of the admin API.
+// The table has the figures of docs/operations.md. The limits exclude the descriptors of the admin API.
 func TestBudgetArithmetic(t *testing.T) {
 	for _, tt := range []struct {
 		limit                        int64
@@ -88,7 +88,7 @@ func dividedBudget(room int64, n int) (*budget, []*share) {
 	return b, shares
 }
 
-// takeAll takes n descriptors at a time for s until s gets no more. It returns how many s got.
+// takeAll takes n descriptors at a time for s until s gets no more. takeAll returns how many descriptors s got.
 func takeAll(s *share, n int64) (all int64) {
 	for s.take(n) {
 		all += n
@@ -119,8 +119,8 @@ func TestShareHasItsFloorWhateverOthersTake(t *testing.T) {
 	}
 }
 
-// A reload adds services while others have all descriptors. The others keep what they have, and what they release goes
-// to the new services.
+// A reload adds services while others have all descriptors. The earlier services keep their descriptors. Descriptors
+// that they release go to the new services.
 func TestFloorThatIsOwedIsPaidFirst(t *testing.T) {
 	b, shares := dividedBudget(24, 1)
 	old, added := shares[0], b.newShare()
@@ -151,7 +151,8 @@ func TestFloorThatIsOwedIsPaidFirst(t *testing.T) {
 	}
 }
 
-// A removed service leaves its floor to the others. Its descriptors follow when it releases them.
+// A removed service leaves its floor to the others. The descriptors of a removed service follow when the service
+// releases them.
 func TestShareOfAServiceThatHasGone(t *testing.T) {
 	b, shares := dividedBudget(24, 2)
 	gone, rest := shares[0], shares[1]

@@ -10,8 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// The loops get bare errors and the portable engine gets errors of package net. Both mean the same. A refusal also
-// counts against the endpoint.
+// The loops get bare errors and the portable engine gets errors of package net. Both kinds of error mean the same. A
+// refusal also counts against the endpoint.
 func TestIsRefusal(t *testing.T) {
 	for _, tt := range []struct {
 		errno syscall.Errno

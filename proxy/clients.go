@@ -14,9 +14,9 @@ import (
 // Only clients with connections or sessions take memory. The zero value is ready to use. Safe for concurrent use.
 type clientCount struct {
 	mu      sync.Mutex
-	of      map[netip.Addr]int // nil if there are none
+	of      map[netip.Addr]int // connections or sessions by client; nil if there are none
 	spent   int                // the largest size that the map of has had
-	foreign map[netip.Addr]int // connections or sessions in other processes
+	foreign map[netip.Addr]int // connections or sessions in other processes, by client
 }
 
 // manySpent is the largest size of a map that is kept for reuse when it is empty. Maps do not shrink, so a larger map

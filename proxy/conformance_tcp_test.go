@@ -140,7 +140,7 @@ func TestTCPHalfCloseByServerKeepsRequestTraffic(t *testing.T) {
 	})
 }
 
-// A half-closed connection does not live for ever. Its end is a reset, because the connection is cut short.
+// A half-closed connection does not live for ever. A half-closed connection ends by a reset, because it is cut short.
 func TestTCPHalfCloseIsBounded(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		silent, ended := make(chan struct{}), make(chan error, 1)

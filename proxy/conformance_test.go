@@ -171,7 +171,7 @@ func tcpServer(t *testing.T, handle func(c *net.TCPConn)) netip.AddrPort {
 	return l.Addr().(*net.TCPAddr).AddrPort()
 }
 
-// echo sends back what it reads. It does not use io.Copy, which would hold pipes.
+// echo sends back what it reads. echo does not use io.Copy, which would hold pipes.
 func echo(c *net.TCPConn) {
 	buf := make([]byte, 64<<10)
 	for {
@@ -190,8 +190,8 @@ func named(name string) func(c *net.TCPConn) {
 // deadPort returns an address on which no process listens.
 func deadPort(t *testing.T) netip.AddrPort { return freePort(t, TCP) }
 
-// freePort returns an address on which no process listens, and a different one for each call. Its port is below the
-// local ports that systems choose, and below the ports of other packages' tests.
+// freePort returns an address on which no process listens, and a different one for each call. The port of freePort is
+// below the local ports that systems choose, and below the ports of other packages' tests.
 func freePort(t *testing.T, p Protocol) netip.AddrPort {
 	t.Helper()
 	for range lastPort - firstPort {
@@ -208,8 +208,8 @@ func freePort(t *testing.T, p Protocol) netip.AddrPort {
 
 const firstPort, lastPort = 2000, 10000
 
-// ports counts the ports that freePort has tried. It starts at a random number, because these tests may run twice at a
-// time.
+// ports counts the ports that freePort has tried. ports starts at a random number, because these tests may run twice at
+// a time.
 var ports = func() *atomic.Uint32 {
 	n := &atomic.Uint32{}
 	n.Store(rand.Uint32N(lastPort - firstPort))

@@ -16,7 +16,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// udpServer answers each datagram with the result of handle, until the test ends. Nil means no answer.
+// udpServer answers each datagram with the result of handle, until the test ends. If handle returns nil, there is no
+// answer.
 func udpServer(t *testing.T, handle func(b []byte) []byte) netip.AddrPort {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
@@ -74,8 +75,8 @@ func dialUDP(t *testing.T, addr netip.AddrPort) *net.UDPConn {
 	return c
 }
 
-// query sends a datagram and returns the answer. It repeats the datagram if there is no answer for a while, because UDP
-// may lose datagrams.
+// query sends a datagram and returns the answer. query repeats the datagram if there is no answer for a while, because
+// UDP may lose datagrams.
 func query(t *testing.T, c *net.UDPConn, text string) string {
 	t.Helper()
 	buf := make([]byte, maxDatagram)

@@ -15,15 +15,15 @@ type Connection struct {
 	Service  string
 	Protocol Protocol
 	Client   netip.AddrPort
-	Listener netip.AddrPort // that the client dialled; it may be closed by now
-	Endpoint lb.Endpoint    // zero while there is none
+	Listener netip.AddrPort // address that the client dialled; its listener may be closed by now
+	Endpoint lb.Endpoint    // zero while the client has no endpoint
 	From     netip.AddrPort // local address of the connection to the endpoint; invalid while there is none
 	State    ConnectionState
 	Age      time.Duration
-	Idle     time.Duration // since bytes last moved
-	Up, Down int64         // bytes
+	Idle     time.Duration // time since bytes last moved
+	Up, Down int64         // bytes to the endpoint and from the endpoint
 
-	DatagramsUp, DatagramsDown int64 // UDP only
+	DatagramsUp, DatagramsDown int64 // datagrams of a UDP session
 }
 
 // ConnectionState is the stage of a Connection.
@@ -31,8 +31,8 @@ type ConnectionState string
 
 // The states of a Connection.
 const (
-	ConnectionWaiting    ConnectionState = "waiting"     // for a free slot at an endpoint
-	ConnectionConnecting ConnectionState = "connecting"  // dials an endpoint or looks up its host name
+	ConnectionWaiting    ConnectionState = "waiting"     // the client waits for a free slot at an endpoint
+	ConnectionConnecting ConnectionState = "connecting"  // Lictor dials an endpoint or looks up its host name
 	ConnectionOpen       ConnectionState = "open"        // bytes can move in both directions
 	ConnectionHalfClosed ConnectionState = "half_closed" // one side has ended, the other side goes on
 	ConnectionClosing    ConnectionState = "closing"     // both sides have ended; last bytes are on their way
@@ -42,7 +42,7 @@ const (
 type ConnectionQuery struct {
 	Service  string // empty means all services
 	Endpoint string // ID or address; empty means all endpoints
-	After    string // the next that the previous page has returned; empty means the beginning
+	After    string // the next that the previous page returned; empty means the first page
 	Limit    int    // the most Connections on a page; at least one
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// list returns all connections that q wants, page by page. It calls between after each page but the last.
+// list returns all connections that q wants, page by page. list calls between after each page but the last.
 func (h *house) list(q ConnectionQuery, between func()) (all []Connection) {
 	h.Helper()
 	for {

@@ -11,7 +11,7 @@ import (
 // A Denied is a system call or a socket option that the system denies this process.
 type Denied struct {
 	Call    string
-	Error   string // the system's error text
+	Error   string // the system's error text for the call
 	Instead string // what Lictor does without the call
 }
 

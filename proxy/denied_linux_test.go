@@ -15,8 +15,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
-// Under a seccomp filter that denies a call, both engines serve TCP and UDP. They log once what they do without the
-// call.
+// Under a seccomp filter that denies a call, both engines serve TCP and UDP. Each engine logs once what it does without
+// the call.
 func TestCallsDeniedBySeccomp(t *testing.T) {
 	for _, tt := range []struct {
 		name     string

@@ -26,7 +26,7 @@ type dialer struct {
 	src      netip.AddrPort
 	tried    lb.Tried
 	errs     *multierror.Error
-	waiting  atomic.Bool // for a free slot; may be read concurrently
+	waiting  atomic.Bool // the client waits for a free slot; may be read concurrently
 	untaken  []byte      // bytes of the client that no tried endpoint has taken; see portablePair
 }
 
@@ -127,7 +127,7 @@ func (d *dialer) wait(ctx context.Context) (*lb.Member, error) {
 type clientWatch struct {
 	client *net.TCPConn
 	gone   chan *clientError // receives one element when the client goes
-	ended  chan struct{}     // closed when look has ended
+	ended  chan struct{}     // closed when the watch has ended
 }
 
 func watchClient(c *net.TCPConn) *clientWatch {

@@ -7,7 +7,7 @@ import "sync"
 type dropCount struct {
 	mu     sync.Mutex
 	seen   []uint32 // for each socket of the listener, the kernel's count when last read
-	closed bool     // the sockets are closed, or are about to be
+	closed bool     // the listener's sockets are closed, or are about to be
 }
 
 // begin starts at the present counts, because the sockets may come from another process. read returns the count of one

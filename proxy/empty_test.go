@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// emptied serves a service that has just lost its only endpoint. It returns the listener's address.
+// emptied serves a service that has just lost its only endpoint. emptied returns the listener's address.
 func (h *house) emptied(wait time.Duration) (addr string) {
 	h.balancer.Configure("s", lb.Options{MaxQueue: 10, EmptyWait: wait})
 	addr = h.serve(Service{}, greeter(h.T)).String()
@@ -19,8 +19,8 @@ func (h *house) emptied(wait time.Duration) (addr string) {
 	return addr
 }
 
-// Clients that wait at a service without endpoints are served by the next endpoint. It does not matter what they did
-// while they waited.
+// Clients that wait at a service without endpoints are served by the next endpoint. What the clients did while they
+// waited does not matter.
 func TestClientsWaitForTheFirstEndpoint(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		addr := h.emptied(time.Hour)

@@ -113,9 +113,9 @@ func rootOf(err error) error {
 type report struct {
 	client   netip.AddrPort
 	endpoint *lb.Member    // nil if no endpoint was reached
-	age      time.Duration // since it began
-	dialTime time.Duration // part of age until the endpoint was reached; TCP only
-	up, down int64         // bytes
+	age      time.Duration // time since the connection or session began
+	dialTime time.Duration // time until the endpoint was reached; TCP only
+	up, down int64         // bytes to the endpoint and from the endpoint
 
 	datagramsUp, datagramsDown int64
 }

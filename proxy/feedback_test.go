@@ -84,7 +84,7 @@ func TestResetBeforeAnythingMovedIsPassedOnIfThereIsNobodyElse(t *testing.T) {
 }
 
 // Bytes that an endpoint has taken cannot be sent again to another endpoint, because the first endpoint may have acted
-// on them. Such a reset still counts against the endpoint.
+// on them. A reset after an endpoint has taken bytes still counts against the endpoint.
 func TestResetAfterTheClientSpokeCountsAgainstTheEndpoint(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		good := greeter(t)

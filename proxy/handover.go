@@ -34,13 +34,13 @@ type Session struct {
 
 	Endpoint          lb.Endpoint
 	Requests, Answers int64         // datagrams of the client and of the endpoint
-	Sent              int64         // requests that were sent to the endpoint
-	Up, Down          int64         // bytes
-	Age               time.Duration // since the session began
-	Quiet             time.Duration // since a datagram moved
+	Sent              int64         // client datagrams that were sent to the endpoint
+	Up, Down          int64         // bytes to the endpoint and from the endpoint
+	Age               time.Duration // time since the session began
+	Quiet             time.Duration // time since a datagram moved
 	Bound             bool          // further datagrams of the client belong to this session
 
-	FD int `json:"-"` // socket that is connected to the endpoint
+	FD int `json:"-"` // socket of the session, connected to the endpoint
 }
 
 // A sessionSocket is a proxySocket whose clients have sessions.

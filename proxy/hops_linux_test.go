@@ -103,8 +103,8 @@ func TestUDPLastHop(t *testing.T) {
 	}
 }
 
-// Datagrams that are received or sent in one burst lose a hop too. So do datagrams that wait for the lookup of a host
-// name.
+// Datagrams that are received or sent in one burst lose a hop too. Datagrams that wait for the lookup of a host name
+// lose a hop as well.
 func TestUDPBurstsTakeAHop(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		endpoint := hopsServer(t, "127.0.0.1:0")

@@ -50,9 +50,9 @@ func (s *service) isCutOff(m *lb.Member) bool {
 
 // An aging says when connections are too old. An aging is immutable; a service gets a new one when its settings change.
 type aging struct {
-	age   time.Duration // give or take a tenth; zero means never
-	grace time.Duration // how long to wait for a quiet moment once age is reached
-	since time.Time     // the age of older connections counts from here
+	age   time.Duration // age at which connections end, give or take a tenth; zero means never
+	grace time.Duration // how long to wait for a quiet moment after that age
+	since time.Time     // connections that began earlier age from this time
 }
 
 // quietFor is how long nothing may have moved before a connection counts as quiet. A connection whose client was the

@@ -160,8 +160,8 @@ func TestEndpointUnderAnotherNameKeepsItsConnections(t *testing.T) {
 	})
 }
 
-// The reasons why an endpoint left may come in several steps, and the service's OnLeave may change. Both apply to open
-// connections.
+// The reasons why an endpoint left may come in several steps, and the service's OnLeave may change. Both changes apply
+// to open connections.
 func TestReasonsAndPoliciesChangeInPlace(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		a, b := watchResets(t), watchResets(t)

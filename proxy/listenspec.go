@@ -18,7 +18,7 @@ import (
 type Inherited struct {
 	Protocol Protocol
 	Addr     netip.AddrPort // the configured address of the listener
-	Service  string         // service of the listener, if its configured port is 0
+	Service  string         // name of the listener's service, if its configured port is 0
 	File     *os.File
 }
 
@@ -27,7 +27,7 @@ type listenSpec struct {
 	addr   netip.AddrPort
 	shared bool       // other listeners may bind overlapping addresses, see proxySocket.shareAddress
 	file   *os.File   // the first open socket of the group; nil means that a socket must be opened
-	more   []*os.File // the other sockets of the group
+	more   []*os.File // the other open sockets of the group
 	udp    int        // how many UDP listeners the Proxier will have
 
 	cutAll context.Context // ends just before all sockets of the Proxier are cut; nil means never

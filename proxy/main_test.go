@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 const runtimeDescriptors = 2
 
 // settledDescriptors is openDescriptors after package net's own pipes of earlier tests have been collected. Otherwise
-// they could disappear during a test.
+// these pipes could disappear during a test.
 func settledDescriptors() int {
 	runtime.GC() // a sync.Pool keeps its contents through one collection
 	runtime.GC()

@@ -10,7 +10,7 @@ import (
 // no host name.
 type namedUse struct {
 	addr  *lb.NamedAddr
-	moves uint32 // of addr, when the use began
+	moves uint32 // addr's count of moves when the use began
 }
 
 // useNamed begins the use of addr.

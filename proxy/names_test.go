@@ -61,7 +61,8 @@ func TestUDPNameWithADeadFirstAddress(t *testing.T) {
 	})
 }
 
-// onOnePort starts a server, and opens a socket at deadAddr on the same port. It tries again if that port is taken.
+// onOnePort starts a server, and opens a socket at deadAddr on the same port. onOnePort tries again if that port is
+// taken.
 func onOnePort[T any](
 	t *testing.T, start func() netip.AddrPort, listen func(netip.AddrPort) (T, error),
 ) (server netip.AddrPort, socket T) {

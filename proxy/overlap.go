@@ -15,7 +15,7 @@ type protocolPort struct {
 // A portUse describes the listeners of a set on one port.
 type portUse struct {
 	all, v4    int
-	any4, any6 bool // 0.0.0.0 and [::] are in the set
+	any4, any6 bool // whether 0.0.0.0 and [::] are in the set
 }
 
 // overlapsOf returns the index of the keys of sockets.

@@ -33,8 +33,8 @@ const (
 
 type pipe struct {
 	sys.Pipe
-	size int // capacity in bytes
-	most int // the most bytes to splice into it at once
+	size int // capacity of the pipe in bytes
+	most int // the most bytes to splice into the pipe at once
 }
 
 // A pipePool lends pipes. A pipe is empty when it is lent and when it is put back. A pipe is lent only between a read
@@ -45,10 +45,10 @@ type pipePool struct {
 	mu     sync.Mutex
 	most   int // the most bytes to splice at once; see learn
 	unused []*pipe
-	total  int         // including lent pipes
-	loans  int64       // number of loans so far
-	trim   *time.Timer // closes the unused pipes
-	armed  bool        // trim is running
+	total  int         // number of pipes, including lent ones
+	loans  int64       // how often pipes were lent so far
+	trim   *time.Timer // closes the unused pipes of the pool
+	armed  bool        // the timer trim is running
 	closed bool
 }
 

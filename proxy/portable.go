@@ -17,9 +17,9 @@ type portable struct {
 	denied     *sys.Denials
 	roster     roster
 	byEndpoint endpointIndex
-	turns      turns               // of the goroutines that accept clients
-	asks       []*pulse            // for the locks that all connections share
-	udp        register[udpSocket] // open UDP sockets
+	turns      turns               // of the goroutines that accept clients, to find stuck ones
+	asks       []*pulse            // ask the locks that all connections share
+	udp        register[udpSocket] // the open UDP sockets of the engine
 
 	searching sync.Mutex // guards what follows: the position of the search in victim
 	cursor    cursor

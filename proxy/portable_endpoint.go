@@ -10,7 +10,7 @@ import (
 // An endpointIndex finds the pairs of an endpoint. The portable engine uses it when an endpoint leaves.
 type endpointIndex struct {
 	mu  sync.Mutex
-	all map[lb.MemberKey]*portableEndpointPairs // only endpoints with pairs
+	all map[lb.MemberKey]*portableEndpointPairs // only endpoints that have pairs
 }
 
 // portableEndpointPairs holds the pairs that relay to one endpoint. The lock of endpointIndex guards it.
@@ -18,7 +18,7 @@ type portableEndpointPairs struct {
 	s      *service // the last service that picked the endpoint
 	member *lb.Member
 	pairs  map[*portablePair]bool
-	timer  *time.Timer // nil unless the pairs are to be cut
+	timer  *time.Timer // cuts the pairs; nil if they may stay
 }
 
 // join adds a pair to those of its endpoint.
@@ -71,7 +71,7 @@ func (cs *endpointIndex) timeout(c *portableEndpointPairs) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	if !c.s.isCutOff(c.member) {
-		return // the change has called judgeLocked, or will
+		return // whatever has changed the rules calls judgeLocked
 	}
 	for p := range c.pairs {
 		p.cut(endLeft)

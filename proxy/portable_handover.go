@@ -26,7 +26,7 @@ func (u *udpSocket) descriptors() ([]int, error) {
 	return []int{fd}, nil
 }
 
-func (u *udpSocket) release() { _ = u.Close() } // no caller could act on the error
+func (u *udpSocket) release() { _ = u.Close() } // its error is of no use to the caller
 
 // A pause is the state of a socket between suspend and resume. suspend interrupts readers with a read deadline in the
 // past.
@@ -34,8 +34,8 @@ type pause struct {
 	reader   chan struct{}              // closed when ProxyLoop has paused
 	replies  map[*session]chan struct{} // closed when replies of the session has paused
 	returned map[*session]bool          // sessions that suspend has returned
-	over     chan struct{}              // closed by resume
-	still    bool                       // the socket's expiring is locked
+	over     chan struct{}              // closed when resume is called
+	still    bool                       // suspend holds the lock expiring
 }
 
 // suspend implements sessionSocket.
@@ -61,7 +61,7 @@ func (u *udpSocket) suspend() []Session {
 	}
 	u.pausing.Store(with)
 	for x := range with.replies {
-		_ = x.io.conn.SetReadDeadline(time.Unix(1, 0)) // as above
+		_ = x.io.conn.SetReadDeadline(time.Unix(1, 0)) // fails only if the session's socket is closed
 	}
 	var out []Session
 	for _, x := range all {

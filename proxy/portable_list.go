@@ -11,7 +11,7 @@ type tcpClient struct {
 	socket *tcpSocket
 	dialer *dialer
 	began  time.Time
-	pair   atomic.Pointer[portablePair] // nil while no endpoint is connected
+	pair   atomic.Pointer[portablePair] // nil while the client has no connected endpoint
 }
 
 // connection implements listed.

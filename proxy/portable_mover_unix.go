@@ -31,8 +31,8 @@ type mover struct {
 	buf     *[bufferSize]byte
 	pipe    *pipe
 	n       int
-	left    int // part of n that is still in the pipe
-	room    int // free space in the destination
+	left    int // part of n bytes that is still in the pipe
+	room    int // bytes that the destination accepts now
 	err     error
 	readFn  func(fd uintptr) bool
 	gaugeFn func(fd uintptr) bool

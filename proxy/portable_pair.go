@@ -34,24 +34,24 @@ import (
 type portablePair struct {
 	client, server *net.TCPConn
 	service        *service
-	endpoint       *lb.Member // endpoint of server; nil if there is none
+	endpoint       *lb.Member // endpoint that server connects to; nil if there is none
 	limits         limits
 	began          time.Time
 
 	seed     uint64
 	last     atomic.Int64 // when bytes last moved, in nanoseconds since began
-	asked    atomic.Bool  // the client was the last to send
-	up, down atomic.Int64 // bytes moved
+	asked    atomic.Bool  // whether the client was the last to send
+	up, down atomic.Int64 // bytes moved to the endpoint and from the endpoint
 
 	mu      sync.Mutex
 	ends    int // number of directions that have ended
 	unsent  unsentCount
 	silence silence
 	reset   bool      // the connections must be closed by RST
-	hasty   bool      // close without waiting until the peers have what was written to them
+	hasty   bool      // the connections close without waiting for delivery
 	closing bool      // both directions have ended or must end now
-	why     endReason // of the end; the first reason counts
-	cause   error     // error of a failure
+	why     endReason // first reason for the end of the pair
+	cause   error     // error that ended the pair, if it has failed
 
 	// untaken holds the client's first bytes if no endpoint has taken any of them yet. The pair moves them first.
 	untaken []byte
@@ -72,7 +72,7 @@ func newPortablePair(client, server *net.TCPConn, s *service) *portablePair {
 // client's connection open if another endpoint can take over.
 func (p *portablePair) relay(pipes *pipePool) {
 	p.mu.Lock()
-	if !p.closing { // a cut may have come before relay
+	if !p.closing { // the pair may have been cut before relay
 		p.deadlinesLocked()
 	}
 	p.mu.Unlock()
@@ -130,7 +130,7 @@ func (p *portablePair) move(m *mover) {
 		if m.dst.CloseWrite() != nil {
 			p.reset = true // the destination has gone; the other direction will find out
 		}
-		p.touch() // the half-close timeout counts from here
+		p.touch() // the half-close timeout counts from this moment
 		p.deadlinesLocked()
 	case errors.As(err, &failed):
 		p.blame(m.dst, err)

@@ -5,7 +5,7 @@ import "sync"
 // A roster lists what the portable engine serves, by place.
 type roster struct {
 	mu     sync.Mutex
-	all    []listed // nil if the place is free
+	all    []listed // by place; nil if a place is free
 	unused []int
 }
 

@@ -34,10 +34,10 @@ type session struct {
 	refused  atomic.Bool              // the endpoint refused a datagram
 	named    atomic.Pointer[namedUse] // set once a session of a host name has an address
 	asked    atomic.Int64             // number of datagrams of the client; negative once all answers have come
-	spent    atomic.Bool              // all its datagrams are sent; it remains only to see a refusal
+	spent    atomic.Bool              // all datagrams of the session are sent; it remains only to see a refusal
 	began    time.Duration
-	rosterAt int  // place in the roster
-	counted  bool // counted by service.countClient
+	rosterAt int  // the session's place in the roster
+	counted  bool // service.countClient has counted the session
 
 	// Sent to the endpoint, and received from the endpoint.
 	datagramsUp, datagramsDown atomic.Int64
@@ -49,10 +49,10 @@ type session struct {
 	prev, next *session // links in the table's list; guarded by the table
 
 	io     transport
-	usable atomic.Bool // io may be used without mu
+	usable atomic.Bool // whether io may be used without mu
 	mu     sync.Mutex  // guards what follows, and io until usable is true
 	queue  [][]byte    // datagrams that wait for the lookup of the endpoint's host name
-	gone   bool        // the session is closed
+	gone   bool        // whether the session is closed
 
 	ended chan struct{} // closed when replies has ended
 }

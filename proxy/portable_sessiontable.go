@@ -16,10 +16,10 @@ type sessionKey struct {
 // A sessionTable holds the sessions of one listener. A sessionTable finds the session that has been idle longest.
 type sessionTable struct {
 	mu       sync.Mutex
-	byKey    map[sessionKey]*session // without sessions that have had all their requests
-	count    int                     // length of the list
+	byKey    map[sessionKey]*session // without sessions that have received all their datagrams
+	count    int                     // number of sessions in the list
 	ring     session                 // head of the list, least recently listed first; only its links are used
-	draining bool                    // no new sessions
+	draining bool                    // no new sessions are added
 	empty    chan struct{}           // closed when draining is true and the list is empty
 	woken    chan struct{}           // has an element when the next expiry may be sooner
 }

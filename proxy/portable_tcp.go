@@ -19,7 +19,7 @@ import (
 type tcpSocket struct {
 	engine   *portable
 	listener *net.TCPListener
-	clients  net.Listener // accepts from listener
+	clients  net.Listener // accepts the clients of listener
 	addr     netip.AddrPort
 	service  atomic.Pointer[service]
 

@@ -43,8 +43,8 @@ func (p *portablePair) reschedule() {
 type waitsFor int8
 
 const (
-	source      waitsFor = iota // bytes to read
-	destination                 // space to write
+	source      waitsFor = iota // the direction waits for bytes to read
+	destination                 // the direction waits until its destination accepts bytes
 )
 
 // A silence records which directions of a pair had nothing to do when their deadline passed. If the process was
@@ -52,7 +52,7 @@ const (
 // that the pair is idle. The index is the side of the direction's source.
 type silence struct {
 	since int64   // portablePair.last when set was cleared
-	set   [2]bool // the direction has had nothing to do since
+	set   [2]bool // the direction has had nothing to do since then
 	over  [2]bool // the direction has ended
 }
 

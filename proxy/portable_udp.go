@@ -49,7 +49,7 @@ func (e *portable) listenUDP(o listenSpec, s *service) (proxySocket, error) {
 		}
 		u.local = true
 	}
-	_ = sys.WantHopsConn(c, addr.Addr()) // if the system denies it, hop limits are unknown
+	_ = sys.WantHopsConn(c, addr.Addr()) // if the system denies the option, hop limits are unknown
 	e.denied.GrowReceiveBufferConn(c, socketBuffer)
 	e.denied.GrowSendBufferConn(c, socketBuffer)
 	u.service.Store(s)
@@ -95,7 +95,7 @@ func (u *udpSocket) Addr() netip.AddrPort { return u.addr }
 func (u *udpSocket) serve(s *service) {
 	u.countDrops()
 	u.service.Store(s)
-	u.sessions.wake() // the idle timeout may have changed
+	u.sessions.wake() // the new service may have another idle timeout
 }
 
 // countDrops implements proxySocket.
@@ -355,7 +355,7 @@ func (u *udpSocket) Shutdown(ctx context.Context) error {
 	empty := u.sessions.drain()
 	select {
 	case <-empty:
-	case <-u.ctx.Done(): // closed meanwhile
+	case <-u.ctx.Done(): // the socket was closed meanwhile
 	case <-ctx.Done():
 	}
 	u.Close()

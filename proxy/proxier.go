@@ -18,8 +18,8 @@ import (
 
 // Options configure a Proxier.
 type Options struct {
-	LoadBalancer lb.LoadBalancer // required
-	Logger       hclog.Logger    // nil logs nothing
+	LoadBalancer lb.LoadBalancer // required; picks the endpoints
+	Logger       hclog.Logger    // nil disables the log
 
 	// MaxDescriptors is how many descriptors the process may have open. A part of them is reserved for other uses than
 	// traffic. A MaxDescriptors of zero means 65,536.
@@ -75,7 +75,7 @@ type Proxier struct {
 	budget    *budget
 	denied    *sys.Denials
 	engine    engine
-	resolver  *lb.Resolver // made by this Proxier; nil if Options.Resolver was set
+	resolver  *lb.Resolver // resolver that this Proxier has made; nil if Options.Resolver was set
 	loops     tracker
 	access    accessTap
 	uncounted callback                                                                   // see NotifyUncounted
@@ -88,7 +88,7 @@ type Proxier struct {
 	inherited []Inherited
 	services  map[string]*service
 	sockets   map[socketKey]*boundSocket
-	leaving   map[*boundSocket]socketKey // removed and draining
+	leaving   map[*boundSocket]socketKey // removed sockets that drain
 	drained   context.CancelFunc         // cuts the clients of the sockets in leaving
 	draining  context.Context
 }
@@ -355,7 +355,7 @@ func (p *Proxier) SetAccess(f func(AccessRecord)) { p.access.set(f) }
 type Listener struct {
 	Service  string
 	Protocol Protocol
-	Addr     netip.AddrPort // with the port that the kernel has chosen, if any
+	Addr     netip.AddrPort // address with the port that the kernel has chosen, if any
 }
 
 // Listeners returns the open listeners, sorted by service and address.

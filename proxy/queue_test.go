@@ -13,8 +13,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// told dials addr. It returns the connection and a channel that receives the error of the first read; nil means
-// "hello".
+// told dials addr. told returns the connection and a channel that receives the error of the first read. A nil error
+// means that "hello" has come.
 func told(t *testing.T, h *house, addr string) (*net.TCPConn, <-chan error) {
 	t.Helper()
 	first := make(chan error, 1)

@@ -17,8 +17,9 @@ import (
 	"time"
 )
 
-// A script says what both ends of one connection do. It is made from a seed that the client sends first. Each end sends
-// a stream in pieces of all sizes and then ends it. Each byte depends on its position, so the other end can check it.
+// A script says what both ends of one connection do. A script is made from a seed that the client sends first. Each end
+// sends a stream in pieces of all sizes and then ends it. Each byte of a stream depends on its position, so the other
+// end can check the byte.
 type script struct {
 	seed uint64
 	ends [2]endScript // the client's, then the server's

@@ -10,7 +10,7 @@ import (
 type register[T any] struct {
 	mu     sync.RWMutex
 	all    []*T
-	places map[*T]int // index in all
+	places map[*T]int // index of each element in all
 }
 
 func (r *register[T]) add(some ...*T) {

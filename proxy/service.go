@@ -16,9 +16,9 @@ type service struct {
 	spec     atomic.Pointer[Service]
 	aging    atomic.Pointer[aging]
 	balancer lb.LoadBalancer
-	share    *share // of the descriptor budget
+	share    *share // this service's share of the descriptors
 	log      hclog.Logger
-	counters []counters // one for each loop, so that loops do not share cache lines
+	counters []counters // counters for each loop, so that loops do not share cache lines
 	troubles reporter
 	access   *accessTap
 	admit    func(service string, p Protocol, e lb.Endpoint, addr netip.AddrPort) error // see Options.Admit; nil: all

@@ -110,8 +110,8 @@ func TestReplaces(t *testing.T) {
 
 var sessionClient = netip.MustParseAddrPort("127.0.0.1:40000")
 
-// If there is no session, beginSession gives back what it has taken. It tries each endpoint once, and counts one
-// refusal if no endpoint serves the client.
+// If there is no session, beginSession gives back what it has taken. beginSession tries each endpoint once, and counts
+// one refusal if no endpoint serves the client.
 func TestBeginSession(t *testing.T) {
 	for _, tt := range []struct {
 		name      string

@@ -9,9 +9,9 @@ type share struct {
 	state  atomic.Uint64 // descriptors taken; the lower half has the floor
 
 	// Guarded by the budget's lock.
-	goal    int64 // what the floor should be
+	goal    int64 // what the floor of the share should be
 	waiters []*waiter
-	inTurn  bool // s is in budget.queue
+	inTurn  bool // whether the share is in budget.queue
 }
 
 func pack(taken, floor int64) uint64 { return uint64(taken)<<32 | uint64(floor) }
@@ -69,9 +69,9 @@ type claim int
 
 const (
 	never   claim = iota
-	orderly       // only if no share waits
+	orderly       // the share may take only if no share waits
 	served        // the share is the first that waits, and the caller holds the budget's lock
-	ahead         // always
+	ahead         // the share may always take
 )
 
 // draw takes all n descriptors, or none and returns false. Descriptors above the floor come first from credit, which
@@ -147,8 +147,8 @@ type bound int
 
 const (
 	itsFloor  bound = iota
-	equalPart       // or the floor, if the floor is higher
-	itsPorts        // the share's floor of ports
+	equalPart       // the equal part, or the floor if it is higher
+	itsPorts        // the share's floor of local ports
 )
 
 // exceeds reports whether s has more than the bound.

@@ -46,7 +46,7 @@ func (h *house) waits(service string) func() error {
 	return equals("clients had to wait", func() bool { return h.of(service).DescriptorWaits > 0 }, true)
 }
 
-// A udpFlood makes new clients one after the other. Each sends a single datagram.
+// A udpFlood makes new clients one after the other. Each client of the flood sends a single datagram.
 type udpFlood struct {
 	sent    atomic.Int64
 	stop    chan struct{}

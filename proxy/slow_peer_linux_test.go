@@ -56,8 +56,8 @@ func TestTCPReaderOfSingleBytes(t *testing.T) {
 	})
 }
 
-// An answer is complete and its sender is gone, but a slow client still takes bytes from the kernel's buffers. That
-// counts as movement. A client that takes no bytes is idle.
+// An answer is complete and its sender is gone, but a slow client still takes bytes from the kernel's buffers. Bytes
+// that leave the kernel's buffers count as movement. A client that takes no bytes is idle.
 func TestTCPSlowReaderGetsTheRestOfAnAnswer(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const size = 200 << 10
@@ -83,8 +83,8 @@ func TestTCPSlowReaderGetsTheRestOfAnAnswer(t *testing.T) {
 	})
 }
 
-// Peers that never read stop their senders. They take little memory and do not slow other clients, until the idle
-// timeout ends them.
+// Peers that never read stop their senders. Peers that never read take little memory and do not slow other clients,
+// until the idle timeout ends their connections.
 func TestTCPPeersThatNeverRead(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		const peers = maxPipes + 16 // more than there are pipes

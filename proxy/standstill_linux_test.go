@@ -171,7 +171,7 @@ func dialsUnanswered(t *testing.T, addr netip.AddrPort) (n int) {
 	return n
 }
 
-// A sessionCounter is a UDP server that echoes. It counts the source addresses of datagrams.
+// A sessionCounter is a UDP server that echoes. A sessionCounter counts the source addresses of datagrams.
 type sessionCounter struct {
 	addr netip.AddrPort
 	mu   sync.Mutex

@@ -292,8 +292,8 @@ func (p *couple) halfClose(side int) {
 	}
 }
 
-// If the server has reset, the pair waits for a moment so that the client can take the remaining bytes. It does not
-// matter what the client does.
+// If the server has reset, the pair waits for a moment so that the client can take the remaining bytes. The pair waits
+// whatever the client does.
 func TestTCPEndsWhileLingering(t *testing.T) {
 	for _, a := range []act{stay, fin, rst} {
 		t.Run("client "+a.String(), func(t *testing.T) {
@@ -368,8 +368,8 @@ func (l *fullListener) refuse() {
 	l.held = slices.DeleteFunc(l.held, func(fd int) bool { return fd == l.fd })
 }
 
-// accept frees a slot in the queue and accepts the waiting dial when it retransmits its SYN. It returns what the dial
-// sends.
+// accept frees a slot in the queue and accepts the waiting dial when it retransmits its SYN. accept returns what the
+// dial sends.
 func (l *fullListener) accept() string {
 	l.Helper()
 	accepted := func() (fd int) {

@@ -40,7 +40,7 @@ const dialBuckets = 14
 // A histogram counts dials by their duration.
 type histogram struct {
 	buckets [dialBuckets]atomic.Int64
-	sum     atomic.Int64 // in nanoseconds
+	sum     atomic.Int64 // total duration of the dials in nanoseconds
 }
 
 func (h *histogram) observe(took time.Duration) {
@@ -72,9 +72,9 @@ func (d *Dials) Count() (n int64) {
 type Stats struct {
 	Service string
 
-	Connections       int64 // TCP connections accepted
+	Connections       int64 // TCP connections that were accepted
 	ConnectionsActive int64
-	DialsFailed       int64 // failed attempts, each endpoint counted
+	DialsFailed       int64 // failed attempts to reach an endpoint
 	Refused           int64 // clients for which no endpoint was found
 	EndedLeft         int64 // TCP connections cut because their endpoint had left
 	EndedAged         int64 // TCP connections ended because of MaxAge
@@ -82,27 +82,27 @@ type Stats struct {
 	DescriptorWaits   int64 // how often TCP clients waited for descriptors
 	BytesUp           int64
 	BytesDown         int64
-	Dials             Dials // TCP
+	Dials             Dials // successful dials of TCP connections
 
-	Sessions         int64 // UDP sessions begun
+	Sessions         int64 // UDP sessions that have begun
 	SessionsActive   int64
 	SessionsEvicted  int64 // UDP sessions ended early to make place for others
 	DatagramsUp      int64
 	DatagramsDown    int64
 	DatagramsDropped int64
-	DatagramsOverrun int64 // dropped by the kernel at the listener before Lictor read them
+	DatagramsOverrun int64 // UDP datagrams that the kernel dropped before Lictor read them
 
 	DialsFailedBy [dialFailures]int64 // DialsFailed by lb.Cause; 0 means that this host failed
-	RefusedBy     [refusals]int64     // Refused by Refusal
+	RefusedBy     [refusals]int64     // Refused clients by the reason, see Refusal
 
 	Descriptors Descriptors
 }
 
 // Descriptors says how many file descriptors a service uses for its clients, and how many it may use.
 type Descriptors struct {
-	Taken   int64 // in use now
-	Floor   int64 // guaranteed to the service; may be lower for a while after a reload
-	Ceiling int64 // the most that the service may take; after a reload Taken may be higher
+	Taken   int64 // descriptors in use by the service now
+	Floor   int64 // descriptors guaranteed to the service; may be lower for a while after a reload
+	Ceiling int64 // the most descriptors for the service; after a reload Taken may be higher
 }
 
 // dialFailures is the number of causes for a failed dial.
@@ -111,9 +111,9 @@ const dialFailures = int(lb.Reset) + 1
 // An Activity holds the few Stats of a service that are sampled every second. TCP and UDP are added up.
 type Activity struct {
 	Clients  int64 // TCP connections accepted and UDP sessions begun
-	Active   int64 // those of Clients that are open now
-	Bytes    int64 // in both directions
-	Dials    int64 // successful dials
+	Active   int64 // number of Clients that are still connected
+	Bytes    int64 // bytes moved in both directions
+	Dials    int64 // number of successful dials
 	DialTime time.Duration
 }
 

@@ -4,8 +4,8 @@ import "time"
 
 // limits bound the time in which no bytes move over a TCP connection. A zero limit means that there is no limit.
 type limits struct {
-	idle time.Duration // while both directions are open
-	half time.Duration // when one direction has ended
+	idle time.Duration // limit while both directions are open
+	half time.Duration // limit after one direction has ended
 }
 
 func (s *Service) limits() limits { return limits{idle: s.idleTimeout(), half: s.halfCloseTimeout()} }
@@ -21,11 +21,11 @@ func (l limits) silence(ended int) time.Duration {
 // A timing holds the times of a TCP connection at one moment. All instants are durations since a common origin: the
 // start of the loop or of the pair.
 type timing struct {
-	instant, last time.Duration // now, and when bytes last moved
+	instant, last time.Duration // the present time, and when bytes last moved
 	silence       time.Duration // how long no bytes may move; zero means no limit
 	old           time.Duration // when the connection is too old; zero means never
 	leeway        time.Duration // how long after old to wait for a quiet moment
-	asked         bool          // the client was the last to send
+	asked         bool          // whether the client was the last to send
 	ended         int           // number of directions that have ended
 }
 
@@ -35,9 +35,9 @@ type expiry int8
 const (
 	nothingDue  expiry = iota
 	stillTaken         // no bytes move, but a peer still takes bytes from the kernel; counts as movement
-	tooSilent          // end: no bytes have moved for too long
-	oldAndQuiet        // end: too old, and quiet
-	tooOld             // end: too old, and not quiet in time
+	tooSilent          // the connection ends: no bytes have moved for too long
+	oldAndQuiet        // the connection ends: it is too old, and quiet
+	tooOld             // the connection ends: it is too old, and was not quiet in time
 )
 
 // due returns whether the connection must end now. Age is checked before silence. due calls settled only if the

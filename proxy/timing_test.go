@@ -79,8 +79,8 @@ func TestTimingNextLook(t *testing.T) {
 	}
 }
 
-// If due is called at the time that nextLook returns, the connection ends or the next time is later. So no connection
-// is checked without end.
+// If due is called at the time that nextLook returns, the connection ends or the next time is later. No connection is
+// therefore checked without end.
 func TestTimingGoesOn(t *testing.T) {
 	no := func() bool { return false }
 	for _, of := range []timing{

@@ -13,7 +13,7 @@ import (
 type waiter struct {
 	share   *share
 	n       int64
-	granted func() // must not block
+	granted func() // called once n descriptors are taken; must not block
 }
 
 // wait queues w. When its descriptors are taken, w.granted is called, possibly before wait returns.
@@ -133,7 +133,7 @@ func (s *share) acquire(ctx context.Context, n int64, reclaim func() bool) error
 				continue
 			}
 			if !s.budget.withdraw(w) {
-				s.release(n) // granted too, so s has them twice
+				s.release(n) // granted has taken n too, so s has twice as many
 			}
 			return nil
 		}

@@ -37,8 +37,8 @@ func setUDP(t *testing.T, c *net.UDPConn, level, option, value int) {
 	}
 }
 
-// A client may let the kernel segment its data (UDP_SEGMENT, as QUIC libraries do). It loses no datagram, and no
-// datagrams are joined, even if the last segment is shorter.
+// A client may let the kernel segment its data (UDP_SEGMENT, as QUIC libraries do). Lictor loses no datagram of such a
+// client and joins none, even if the last segment is shorter.
 func TestUDPSegmentedDatagramsArriveOneByOne(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		for _, tt := range []struct{ segment, total int }{{100, 1000}, {1000, 8500}, {1400, 1400 * 40},

@@ -73,7 +73,7 @@ func (c *udpClient) play(t *testing.T) {
 	}
 }
 
-// check reads and checks answers until the client is closed. It returns the first error.
+// check reads and checks answers until the client is closed. check returns the first error.
 func (c *udpClient) check() error {
 	buf, want := make([]byte, maxDatagram), make([]byte, maxDatagram)
 	for {

@@ -131,7 +131,8 @@ func TestPeerThatTakesNothingIsNotGone(t *testing.T) {
 	})
 }
 
-// vanishes makes the host of gone vanish while bytes from other are on their way to it. It waits until other is reset.
+// vanishes makes the host of gone vanish while bytes from other are on their way to it. vanishes waits until other is
+// reset.
 func vanishes(t *testing.T, vanish func(), gone, other *net.TCPConn) {
 	t.Helper()
 	exchangeWith(t, gone, other)
