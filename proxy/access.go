@@ -40,7 +40,7 @@ const (
 // Reasons for the end of a TCP connection or a UDP session.
 const (
 	ReasonIdle = "idle"
-	// The endpoint left the service. A TCP connection ends then as OnLeave says. The client of a UDP session gets
+	// The endpoint left the service. OnLeave says when a TCP connection ends then. The client of a UDP session gets
 	// another endpoint at its next datagram.
 	ReasonEndpointLeft = "endpoint left"
 	ReasonAge          = "max age" // a TCP connection is older than Service.MaxAge

@@ -19,8 +19,8 @@ import (
 // The invariant holds whenever no operation is in progress. An operation takes from one term before it adds to another.
 // During an operation the right side may be below total, but is never above. No descriptor is given twice.
 //
-// What a share takes up to its floor is set aside for it. What it takes above its floor comes from common, for which
-// all shares compete. The invariant implies:
+// Descriptors up to a share's floor are set aside for that share. Descriptors above the floor come from common, for
+// which all shares compete. The invariant implies:
 //
 //   - All shares together never take more than total.
 //   - A share below its floor gets its next descriptor at once, whatever the other shares have taken.
@@ -71,7 +71,7 @@ type budget struct {
 	queue   []*share    // shares that wait for common, each once, in order of arrival
 }
 
-// The number of descriptors that each thing takes.
+// The number of file descriptors that each kind of thing takes.
 const (
 	pairDescriptors    = 2 // the sockets of a TCP connection
 	sessionDescriptors = 1 // the socket of a UDP session, or a shared socket
@@ -116,7 +116,7 @@ func MaxLookups(descriptors int64) int {
 }
 
 // reserve returns how many descriptors of limit are kept from traffic, and how many pipes each loop may have. kept
-// includes the descriptors of the pipes. A loops of zero means the portable engine, which has one pool of pipes.
+// includes the descriptors of the pipes. If loops is zero, the engine is the portable one, which has one pool of pipes.
 func reserve(limit int64, loops int) (kept int64, pipes int) {
 	pools, most := int64(1), int64(maxPipes)
 	if loops > 0 {
@@ -229,8 +229,8 @@ func (b *budget) udpSockets(listeners, loops int) int {
 }
 
 // advance lets the caller use a descriptor that another loop has given up but not closed yet. Until it is closed, one
-// more descriptor is open than the shares have taken, so their number is bounded. advance returns false at that bound.
-// The caller undoes each true with endAdvance.
+// more descriptor is open than the shares have taken, so their number is bounded. advance returns false if too many
+// descriptors are already used in advance. The caller undoes each true with endAdvance.
 func (b *budget) advance() bool {
 	if b.advances.Add(-1) >= 0 {
 		return true

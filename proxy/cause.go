@@ -73,8 +73,8 @@ func refusalOf(err error) Refusal {
 // more likely means that the endpoint has closed the connection of a silent client.
 const earlyReset = 10 * time.Second
 
-// outOfPorts reports whether a socket cannot be connected because all local ports for such sockets are in use. Linux's
-// connect(2) returns EAGAIN then, other systems return EADDRNOTAVAIL.
+// outOfPorts reports whether a socket cannot be connected because all local ports for such sockets are in use. With all
+// local ports in use, Linux's connect(2) returns EAGAIN, and other systems return EADDRNOTAVAIL.
 func outOfPorts(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }

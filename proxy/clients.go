@@ -119,9 +119,9 @@ func (p *Proxier) ClientCounts() map[string]map[netip.Addr]int {
 	return all
 }
 
-// SetForeignClients replaces the counts of a service's clients in other processes. MaxPerClient includes these counts.
-// SetForeignClients keeps a reference to counts, which must not change afterwards. SetForeignClients does nothing if
-// there is no such service.
+// SetForeignClients replaces the counts of a service's clients in other processes. The limit MaxPerClient includes the
+// counts of other processes. SetForeignClients keeps a reference to counts, which must not change afterwards.
+// SetForeignClients does nothing if there is no such service.
 func (p *Proxier) SetForeignClients(service string, counts map[netip.Addr]int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -37,7 +37,7 @@ func connDeserted(c *net.TCPConn) (gone *clientError) {
 	return gone
 }
 
-// connReadable reports whether c has something to read. The error of a datagram counts too.
+// connReadable reports whether c has something to read. The error of a datagram also counts as something to read.
 func connReadable(c syscall.Conn) bool { return isTrueOf(c, sys.Readable) }
 
 // connWritable reports whether a write to c would succeed or fail at once.

@@ -64,7 +64,7 @@ func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 var errClientReset = &clientError{syscall.ECONNRESET}
 
 // none returns why the client gets no endpoint. err is the error of pick or wait. waited means that the client was
-// queued: it may have reset its connection meanwhile, and wait cannot see that if the client had sent data.
+// queued. A queued client may have reset its connection, which wait cannot see if the client had sent data.
 func (d *dialer) none(err error, waited bool) error {
 	if why, _ := endOf(err); waited && why == endUnserved && connGone(d.client) {
 		return errClientReset

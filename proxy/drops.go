@@ -32,7 +32,7 @@ func (d *dropCount) collect(s *service, last bool, read func(socket int) (uint32
 	d.closed = last
 	for i, before := range d.seen {
 		if n, ok := read(i); ok {
-			s.at(0).datagramsOverrun.Add(int64(n - before)) // uint32 arithmetic, so an overflow does no harm
+			s.at(0).datagramsOverrun.Add(int64(n - before)) // uint32 arithmetic, so a wrap of the count is harmless
 			d.seen[i] = n
 		}
 	}

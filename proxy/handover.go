@@ -55,7 +55,7 @@ type sessionSocket interface {
 	resume()
 
 	// adopt takes over sessions of another process, with their descriptors. adopt closes the sessions that it cannot
-	// take over, and returns the number of sessions taken over. Call it before ProxyLoop only.
+	// take over, and returns the number of sessions taken over. Call adopt before ProxyLoop only.
 	adopt(all []Session) int
 }
 
@@ -95,7 +95,7 @@ func closeInherited(all []Inherited) {
 }
 
 // Suspend stops all UDP traffic: datagrams of clients and endpoints wait in the kernel. Suspend returns the sessions;
-// the Proxier keeps their descriptors. Suspend does not return one-way sessions, and sessions whose host name is being
+// the Proxier keeps their descriptors. Suspend does not return one-way sessions, nor sessions whose host name is being
 // looked up. The clients of these sessions get new ones in the other process. After Suspend, call only Resume or
 // Release.
 func (p *Proxier) Suspend() []Session {

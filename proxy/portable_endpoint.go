@@ -7,7 +7,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// An endpointIndex finds the pairs of an endpoint. The portable engine uses it when an endpoint leaves.
+// An endpointIndex finds the pairs of an endpoint. The portable engine uses the index when an endpoint leaves.
 type endpointIndex struct {
 	mu  sync.Mutex
 	all map[lb.MemberKey]*portableEndpointPairs // only endpoints that have pairs

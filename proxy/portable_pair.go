@@ -53,7 +53,8 @@ type portablePair struct {
 	why     endReason // first reason for the end of the pair
 	cause   error     // error that ended the pair, if it has failed
 
-	// untaken holds the client's first bytes if no endpoint has taken any of them yet. The pair moves them first.
+	// untaken holds the client's first bytes if no endpoint has taken any of them yet. The pair moves untaken before
+	// any other bytes.
 	untaken []byte
 
 	hungUp bool // the endpoint reset the connection before it sent anything

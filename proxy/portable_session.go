@@ -225,8 +225,8 @@ func (x *session) replies() {
 // ask counts a datagram of the client before it is sent to the endpoint. ask returns false if the session is complete.
 func (x *session) ask() bool { return x.asked.Add(1) > 0 }
 
-// complete reports whether all answers that the client may expect have come. From then on ask returns false, because
-// the answer to a later datagram would be lost.
+// complete reports whether all answers that the client may expect have come. After that ask returns false, because the
+// answer to a later datagram would be lost.
 func (x *session) complete(spec *Service) bool {
 	for {
 		asked := x.asked.Load()

@@ -25,7 +25,7 @@ type sessionTable struct {
 }
 
 // relist returns how outdated a session's place in the list may be. An active session takes the table's lock once in
-// this time, and not for each datagram.
+// that time, and not for each datagram.
 func relist(idle time.Duration) time.Duration { return min(time.Second, idle/8) }
 
 func (t *sessionTable) init() {

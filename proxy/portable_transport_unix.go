@@ -12,8 +12,8 @@ type transport struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn
 
-	// Arguments and results of the closures. The closures are made once, because each new closure would be an
-	// allocation.
+	// These are the arguments and results of the closures for RawConn. The closures are made once, because each new
+	// closure would be an allocation.
 	out        []byte
 	outErr     error
 	transmitFn func(fd uintptr) bool

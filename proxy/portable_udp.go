@@ -141,8 +141,8 @@ func (u *udpSocket) ProxyLoop() error {
 	}
 }
 
-// localOf returns the address that a client dialled, from the control messages of its datagram. On an IPv6 socket it is
-// always an IPv6 address, as with event loops.
+// localOf returns the address that a client dialled, from the control messages of its datagram. On an IPv6 socket the
+// result is always an IPv6 address, as in the event loops.
 func (u *udpSocket) localOf(oob []byte) netip.Addr {
 	local := sys.Local(oob)
 	if local.IsValid() && u.addr.Addr().Is6() {

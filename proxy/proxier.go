@@ -41,8 +41,8 @@ type Options struct {
 	// and opens none. Call DropInherited when all listeners have been applied.
 	Inherited []Inherited
 
-	// Hold opens listeners but serves no clients until Begin is called. Until then, another process serves the clients
-	// of the inherited sockets.
+	// Hold opens listeners but serves no clients until Begin is called. Before Begin, another process serves the
+	// clients of the inherited sockets.
 	Hold bool
 
 	// Admit is called before an address of an endpoint's host name is dialled. An error means that this address must

@@ -44,7 +44,7 @@ func (r *register[T]) remove(x *T) {
 // finds nearly the best element of each round, and the very best one if there are at most perSearch elements.
 const perSearch = 16
 
-// barren is how long a search does not look at all elements again after it has found none.
+// After a search of all elements has found none, further searches look at only perSearch elements for the time barren.
 const barren = 10 * time.Millisecond
 
 // A cursor is where a search of a register continues.

@@ -27,7 +27,7 @@ type proxySocket interface {
 	// closes the socket and returns ctx.Err(). A UDP session counts as finished after drainQuiet without a datagram.
 	Shutdown(ctx context.Context) error
 
-	// stop takes no new clients. Shutdown and Close do the same.
+	// stop makes the socket accept no new clients. Shutdown and Close do the same.
 	stop()
 
 	// release gives up the socket and all UDP sessions, because another process serves them. TCP connections go on.
@@ -155,7 +155,7 @@ func (t *tracker) stop() {
 	t.stopped = true
 }
 
-// wait waits until all work has ended, or returns ctx.Err(). Call it after stop.
+// wait waits until all work has ended, or returns ctx.Err(). Call wait after stop.
 func (t *tracker) wait(ctx context.Context) error {
 	ended := make(chan struct{})
 	go t.signal(ended)

@@ -83,7 +83,7 @@ func (t *timing) nextLook() (at time.Duration, ok bool) {
 }
 
 // peerGoneAfter is how long a peer may acknowledge nothing of what was sent to it. A peer that is silent for so long
-// has lost its host or its route, so the connection ends. Keep-alive does not detect this while sent data is
+// has lost its host or its route, so the connection ends. Keep-alive does not detect a vanished peer while sent data is
 // unacknowledged, and the kernel retransmits for some 15 minutes (tcp_retries2 in ip-sysctl.rst). Peers are checked
 // every peerLookEvery, so detection may take that much longer.
 //

@@ -46,7 +46,7 @@ func (b *budget) withdraw(w *waiter) bool {
 	return i >= 0
 }
 
-// serve grants free descriptors to waiters. If s is not nil, s has just released some.
+// serve grants free descriptors to waiters. If s is not nil, the share s has just released descriptors.
 func (b *budget) serve(s *share) {
 	if !b.waiting.Load() {
 		return
@@ -92,8 +92,8 @@ func (b *budget) serveLocked(granted []*waiter) []*waiter {
 	return granted
 }
 
-// grantOwnLocked grants to the waiters of s what is set aside for s. grantOwnLocked returns granted with these waiters
-// appended.
+// grantOwnLocked gives the waiters of s the descriptors that are set aside for s. grantOwnLocked returns granted with
+// these waiters appended.
 func (s *share) grantOwnLocked(granted []*waiter) []*waiter {
 	for len(s.waiters) > 0 && s.draw(s.waiters[0].n, 0, never) {
 		granted = append(granted, s.waiters[0])
@@ -112,7 +112,7 @@ func tell(granted []*waiter) {
 const roomPoll = 20 * time.Millisecond
 
 // acquire takes n descriptors, and waits for them until ctx ends. Every roomPoll it calls reclaim. If reclaim returns
-// true, it has taken the descriptors.
+// true, reclaim has taken the descriptors.
 func (s *share) acquire(ctx context.Context, n int64, reclaim func() bool) error {
 	granted := make(chan struct{})
 	w := &waiter{share: s, n: n, granted: func() { close(granted) }}
