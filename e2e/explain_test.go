@@ -37,14 +37,14 @@ func (l *lictor) post(t testing.TB, path, body string) {
 // it is, and why. "make e2e RUN=TestExplainInEveryState" prints it.
 // explained is what lictor explain says of an endpoint in each state.
 var explained = []string{
-	"IN   NODE/in at 127.0.0.1:PORT, weight 1\n     healthy for TIME\n     its tags: v2\n",
+	"IN   NODE/in at 127.0.0.1:PORT, weight 1\n     healthy for TIME\n     tags: v2\n",
 	"OUT  NODE/critical at 127.0.0.1:PORT, weight 0\n     status: critical, check \"Service 'web' check\" " +
 		"is critical: GET /health: 503 Service Unavailable: database is gone\n",
 	"OUT  NODE/warning at 127.0.0.1:PORT, weight 0\n     status: warning, check \"Service 'web' check\" is " +
 		"warning: disk 91% full\n",
 	"OUT  NODE/maintenance at 127.0.0.1:PORT, weight 0\n     maintenance: check \"Service Maintenance " +
 		"Mode\" is critical: kernel update until 4 pm\n",
-	"OUT  NODE/old at 127.0.0.1:PORT, weight 1\n     tags: it does not have the tag \"v2\"\n     its tags: " +
+	"OUT  NODE/old at 127.0.0.1:PORT, weight 1\n     tags: it does not have the tag \"v2\"\n     tags: " +
 		"v1, blue\n",
 	"OUT  NODE/elsewhere at 127.0.0.1:PORT, weight 1\n     filter: it does not pass the filter " +
 		"Service.Meta.zone == a\n",
@@ -55,7 +55,7 @@ var explained = []string{
 		"in this Lictor only\n",
 	"OUT  NODE/full at 127.0.0.1:PORT, weight 1\n     full: open connections: 1, as many as it may have\n",
 	"OUT  NODE/twice at 127.0.0.1:PORT, weight 1\n     duplicate: NODE/in has the same address\n",
-	"\nwhat happened:\n", "NODE/drained gets no new clients until it is undrained",
+	"\nlatest events:\n", "NODE/drained gets no new clients until it is undrained",
 }
 
 func TestExplainInEveryState(t *testing.T) {

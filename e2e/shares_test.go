@@ -42,7 +42,7 @@ func TestUDPFloodLeavesOtherServicesServed(t *testing.T) {
 		must(t, mustConnect(t, web).echo("hello"))
 	}
 	must(t, first.echo("from before"))
-	l.awaitAnswer(t, "status web", 0, "descriptors", "at any time", "clients had to wait 0 times")
+	l.awaitAnswer(t, "status web", 0, "descriptors", "reserved", "clients waited 0 times")
 }
 
 // Two lictors whose services lead to each other: one client takes all that these services may have. Other services

@@ -21,7 +21,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// An asker is the part of a command that asks a running lictor.
+// An asker is the part of a command that asks a running lictor through its admin API.
 type asker struct {
 	console
 	name      string // of the command
@@ -30,25 +30,25 @@ type asker struct {
 	json      bool
 }
 
-// askFlags adds the options of every command that asks.
+// askFlags adds the options of every command that asks a running lictor.
 func (a *asker) askFlags(f *flag.FlagSet) {
 	a.addressFlags(f)
 	f.BoolVar(&a.json, "json", false, "")
 }
 
-// addressFlags adds the options that say where the running lictor answers.
+// addressFlags adds the options for the address and the token of the running lictor.
 func (a *asker) addressFlags(f *flag.FlagSet) {
 	f.StringVar(&a.address, "admin", os.Getenv("LICTOR_ADMIN"), "")
 	f.StringVar(&a.tokenFile, "token-file", os.Getenv("LICTOR_ADMIN_TOKEN_FILE"), "")
 }
 
-const askOptions = `  -admin ADDRESS      Where the running lictor answers: unix:///path/to/socket
-                      or an IP address with a port, as in its admin block.
-                      Default: $LICTOR_ADMIN, or else the usual sockets (the
-                      admin.sock of $RUNTIME_DIRECTORY, /run/lictor,
-                      $XDG_RUNTIME_DIR/lictor). A socket that another user
-                      serves is asked only if its folder is that user's.
-  -token-file PATH    The token that its admin block asks for. Default:
+const askOptions = `  -admin ADDRESS      Address of the running lictor's admin API:
+                      unix:///path/to/socket or IP:PORT, as in its admin block.
+                      Default: $LICTOR_ADMIN, or else admin.sock in
+                      $RUNTIME_DIRECTORY, /run/lictor or
+                      $XDG_RUNTIME_DIR/lictor. A default socket of another user
+                      is used only if that user owns its folder too.
+  -token-file PATH    File with the token of its admin block. Default:
                       $LICTOR_ADMIN_TOKEN_FILE.
 `
 
@@ -56,16 +56,16 @@ func askCompletions(f *flag.FlagSet) complete.Flags {
 	return completeFlags(f, complete.Flags{"-token-file": complete.PredictFiles("*")})
 }
 
-// An errNobody is the error when no running lictor was found. Its lines in tried say for each address why.
+// An errNobody says that no running lictor answers. tried has a line for each address, with the reason.
 type errNobody struct{ tried []string }
 
 func (e *errNobody) Error() string {
 	return "no running lictor answers\n  " + strings.Join(e.tried, "\n  ") +
-		"\nIs one running (\"lictor run\")? " +
-		"If its admin block has another address, name that by -admin or in $LICTOR_ADMIN."
+		"\nStart one with \"lictor run\". " +
+		"If its admin block has another address, give that with -admin or in $LICTOR_ADMIN."
 }
 
-// connect finds the running lictor. It returns a client for it, which the caller closes, and its status.
+// connect finds the running lictor. It returns a client for its API, which the caller must close, and its status.
 func (a *asker) connect(ctx context.Context) (*admin.Client, *admin.Status, error) {
 	token, err := a.token()
 	if err != nil {
@@ -80,7 +80,7 @@ func (a *asker) connect(ctx context.Context) (*admin.Client, *admin.Status, erro
 		}
 		candidates = append(candidates, address)
 	} else {
-		// No TCP address: any local user could listen there.
+		// Do not try a TCP address by default: any local user could listen there.
 		trust = admin.Found
 		for _, path := range admin.DefaultSockets(os.Getenv) {
 			candidates = append(candidates, admin.Address{Socket: path})
@@ -101,7 +101,7 @@ func (a *asker) connect(ctx context.Context) (*admin.Client, *admin.Status, erro
 	return nil, nil, &nobody
 }
 
-// cause returns the system error in err, if there is one, without the address around it.
+// cause returns the system error in err, without the address around it. Without a system error it returns err.
 func cause(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
@@ -118,13 +118,13 @@ func (a *asker) token() (string, error) {
 	return strings.TrimSpace(string(text)), err
 }
 
-// fail reports err and returns the exit code for it.
+// fail prints err and returns the exit code for it.
 func (a *asker) fail(err error) int {
 	var nobody *errNobody
 	var answer *admin.APIError
 	hint := ""
 	if errors.As(err, &answer) && answer.Code == http.StatusUnauthorized {
-		hint = "\nName the file of the token by -token-file or in $LICTOR_ADMIN_TOKEN_FILE."
+		hint = "\nGive the file of the token with -token-file or in $LICTOR_ADMIN_TOKEN_FILE."
 	}
 	fmt.Fprintf(a.err, "lictor %s: %s%s\n", a.name, visible.Lines(err.Error()), hint)
 	if errors.As(err, &nobody) {
@@ -135,8 +135,8 @@ func (a *asker) fail(err error) int {
 
 var errEnded = errors.New("lictor has ended")
 
-// endedOr returns errEnded if err says that lictor has closed the connection, or does not listen any more where it has
-// answered before. Otherwise it returns err.
+// endedOr returns errEnded if err shows that a lictor which has answered before is gone: it closed the connection or no
+// longer listens. Otherwise endedOr returns err.
 func endedOr(err error) error {
 	for _, end := range []error{
 		io.EOF, io.ErrUnexpectedEOF, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, syscall.ENOENT,
@@ -155,13 +155,13 @@ func (a *asker) print(v any) error {
 	return enc.Encode(v)
 }
 
-// servicePath returns the path of a service in the API.
+// servicePath returns the path of a service in the admin API.
 func servicePath(name string) string { return "/v1/services/" + url.PathEscape(name) }
 
-// service asks for one service. If no service has that name, the error suggests a similar one.
+// service asks for one service. If there is none of that name, the error suggests a similar name.
 func service(ctx context.Context, client *admin.Client, name string) (*admin.Service, error) {
 	s := &admin.Service{}
-	if name == "." || name == ".." { // which a path cannot have in it
+	if name == "." || name == ".." { // a URL path cannot contain these names
 		return nil, fmt.Errorf("there is no service %q", name)
 	}
 	err := client.Get(ctx, servicePath(name), s)
@@ -180,7 +180,7 @@ func service(ctx context.Context, client *admin.Client, name string) (*admin.Ser
 	return nil, fmt.Errorf("%w%s", err, suggestion(name, names))
 }
 
-// ago says how long ago t was, such as "3m ago". It returns "never" for nil.
+// ago returns how long ago t was, such as "3m ago", or "never" if t is nil.
 func ago(now time.Time, t *time.Time) string {
 	if t == nil {
 		return "never"
@@ -188,7 +188,7 @@ func ago(now time.Time, t *time.Time) string {
 	return brief(now.Sub(*t)) + " ago"
 }
 
-// brief returns a duration in its largest unit, rounded down: 350ms, 12s, 5m, 3h, 9d. A negative one is 0ms.
+// brief returns a duration in its largest unit, rounded down: 350ms, 12s, 5m, 3h, 9d. A negative duration gives 0ms.
 func brief(d time.Duration) string {
 	switch {
 	case d < time.Second:

@@ -80,7 +80,7 @@ func TestWhomToAsk(t *testing.T) {
 	prints(t, []string{"status", "-admin", "localhost:" + port}, "ready")
 }
 
-// Without an address the usual places are tried in their order, and each is named with what it said.
+// Without an address the default sockets are tried in order. The error has a line for each, with the reason.
 func TestEveryPlaceIsTried(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("LICTOR_ADMIN", "")
@@ -101,7 +101,8 @@ func TestEveryPlaceIsTried(t *testing.T) {
 	}
 }
 
-// The token is the file's text without the space around it, and is asked for by name where it is missing.
+// The token is the text of the file without surrounding white space. If the token is missing, the error says how to
+// give it.
 func TestTokenOfTheAdminAPI(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "token")
@@ -124,7 +125,7 @@ func TestTokenOfTheAdminAPI(t *testing.T) {
 		args := append(strings.Fields(command), "-admin", at)
 		_, said := lictor(t, exitFailed, args...)
 		equal(t, said, "lictor "+args[0]+": a token is needed\n"+
-			"Name the file of the token by -token-file or in $LICTOR_ADMIN_TOKEN_FILE.\n")
+			"Give the file of the token with -token-file or in $LICTOR_ADMIN_TOKEN_FILE.\n")
 	}
 	_, said := lictor(t, exitFailed, "status", "-admin", at, "-token-file", path+"s")
 	if !strings.Contains(said, "no such file") || strings.Contains(said, "$LICTOR") {
@@ -132,7 +133,7 @@ func TestTokenOfTheAdminAPI(t *testing.T) {
 	}
 }
 
-// A program that is not lictor is no running lictor, whatever it answers with 200.
+// A program that answers 200, but not like lictor, is not taken for a running lictor.
 func TestAnotherProgramAnswers(t *testing.T) {
 	t.Parallel()
 	f := newFakeLictor(t, map[string]any{"GET /v1/status": "<html>"})
@@ -146,7 +147,7 @@ func TestAnotherProgramAnswers(t *testing.T) {
 	equal(t, said, "lictor status: there is no /v1/status\n")
 }
 
-// An error may quote what others wrote, too.
+// Errors may quote foreign text. Its control characters must not reach the terminal.
 func TestErrorsCannotDriveTheTerminal(t *testing.T) {
 	t.Parallel()
 	bad := &admin.APIError{Code: http.StatusUnprocessableEntity, Text: "web.hcl:1:1: no\n  Consul says \x1b[2J\u202e"}

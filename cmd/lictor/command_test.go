@@ -16,7 +16,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// lictor runs a command, and returns what it prints. It must end with the exit code.
+// lictor runs a command and returns its output. The command must end with the exit code.
 func lictor(t *testing.T, code int, args ...string) (stdout, stderr string) {
 	t.Helper()
 	var out, errors bytes.Buffer
@@ -26,7 +26,7 @@ func lictor(t *testing.T, code int, args ...string) (stdout, stderr string) {
 	return out.String(), errors.String()
 }
 
-// prints fails unless a command prints each of the texts.
+// prints runs a command and fails unless its output has each of the texts.
 func prints(t *testing.T, args []string, texts ...string) string {
 	t.Helper()
 	out, _ := lictor(t, exitOK, args...)
@@ -38,7 +38,7 @@ func prints(t *testing.T, args []string, texts ...string) string {
 	return out
 }
 
-// equal reports the difference between two texts.
+// equal reports an error if two texts differ.
 func equal(t *testing.T, got, want string) {
 	t.Helper()
 	if got != want {
@@ -56,18 +56,19 @@ func await(t *testing.T, what string, check func() error) {
 	}
 }
 
-// A fakeLictor answers the admin API with what a test says. It is for states that a running lictor does not get into on
+// A fakeLictor answers the admin API with a test's answers. It is for states that a running lictor does not reach on
 // demand.
 type fakeLictor struct {
-	address string // for -admin
+	address string // value of -admin
 	answers map[string]any
 
 	mu    sync.Mutex
 	asked []string
 }
 
-// newFakeLictor starts a fakeLictor that ends with the test. answers are by method and path, with or without its query:
-// an *admin.APIError, a string as it is, nil to hang up, or anything else as JSON.
+// newFakeLictor starts a fakeLictor that ends with the test. The keys of answers are method and path, with or without
+// the query. An answer is an *admin.APIError, a string to send as it is, nil to close the connection, or a value to
+// send as JSON.
 func newFakeLictor(t *testing.T, answers map[string]any) *fakeLictor {
 	t.Helper()
 	f := &fakeLictor{answers: answers}
@@ -101,7 +102,7 @@ func (f *fakeLictor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// requests are what was asked for so far, without the status that each command asks for first.
+// requests returns the requests so far, without the status request that each command sends first.
 func (f *fakeLictor) requests() (all []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -115,7 +116,7 @@ func (f *fakeLictor) requests() (all []string) {
 
 var errDiskFull = errors.New("no space left on device")
 
-// A fullDisk takes nothing.
+// A fullDisk refuses every write.
 type fullDisk struct{}
 
 func (fullDisk) Write([]byte) (int, error) { return 0, errDiskFull }

@@ -45,15 +45,15 @@ func (c *connectionsCommand) AutocompleteArgs() complete.Predictor { return comp
 func (c *connectionsCommand) Help() string {
 	return `Usage: lictor connections [options] [SERVICE]
 
-  Lists what the running lictor serves at this moment, TCP connections and UDP
-  sessions: client, endpoint, age, for how long nothing has moved (IDLE), and
-  bytes from the client (UP) and back (DOWN). The oldest come first. With
-  SERVICE, those of one service.
+  Lists the open TCP connections and UDP sessions of the running lictor: client,
+  endpoint, age, time since the last byte (IDLE), and bytes from the client (UP)
+  and to the client (DOWN). The oldest come first. With SERVICE, lists only that
+  service's.
 
 Options:
 
-` + askOptions + `  -endpoint ENDPOINT  Only those with this endpoint: its ID or its address.
-  -n NUMBER           At most so many; all unless said.
+` + askOptions + `  -endpoint ENDPOINT  List only those to this endpoint, given by ID or address.
+  -n NUMBER           List at most NUMBER. Default: all.
   -json               Print JSON: {"now": ..., "connections": [...]}.
                       docs/api.md describes the fields.
 
@@ -70,7 +70,7 @@ func (c *connectionsCommand) Run(args []string) int {
 	switch {
 	case err != nil:
 	case len(rest) > 1:
-		err = fmt.Errorf("%q is one argument too many", rest[1])
+		err = fmt.Errorf("unexpected argument %q", rest[1])
 	case c.most < 0:
 		err = fmt.Errorf("-n %d is negative", c.most)
 	}
@@ -90,7 +90,7 @@ func (c *connectionsCommand) Run(args []string) int {
 	}
 	all, err := c.collect(ctx, client, name)
 	if err == nil && name != "" && len(all.Connections) == 0 {
-		_, err = service(ctx, client, name) // there may be none because there is no such service
+		_, err = service(ctx, client, name) // the service may not exist
 	}
 	switch {
 	case err != nil:
@@ -105,7 +105,8 @@ func (c *connectionsCommand) Run(args []string) int {
 	return exitOK
 }
 
-// collect asks for all pages, because the oldest connections may be on any of them. It returns the oldest first.
+// collect returns the connections, the oldest first. It asks for all pages, because each page may have the oldest
+// connection.
 func (c *connectionsCommand) collect(
 	ctx context.Context, client *admin.Client, name string,
 ) (*admin.ConnectionsAnswer, error) {

@@ -38,7 +38,7 @@ web`+"\ufffd"+`     tcp    127.0.0.1:4001  -         -            waiting      2
 	}
 }
 
-// pages is a fakeLictor with five connections of three ages on three pages, of which one is empty.
+// pages returns a fakeLictor with five connections of three ages on three pages. One of the pages is empty.
 func pages(t *testing.T) *fakeLictor {
 	t.Helper()
 	of := func(next string, ages ...float64) admin.ConnectionsAnswer {
@@ -67,7 +67,8 @@ func pages(t *testing.T) *fakeLictor {
 	return f
 }
 
-// All pages are asked for; the oldest connections come first, those of one age in the order of the pages.
+// connections asks for all pages and prints the oldest connections first. Connections of the same age keep the order of
+// the pages.
 func TestConnectionsOfAllPages(t *testing.T) {
 	t.Parallel()
 	f := pages(t)
@@ -97,7 +98,7 @@ func TestConnectionsAsksForWhatIsWanted(t *testing.T) {
 	}
 }
 
-// That a service has no connections differs from that there is no such service.
+// A service without connections is not an error, but an unknown service is.
 func TestConnectionsOfAServiceWithout(t *testing.T) {
 	t.Parallel()
 	f := pages(t)
@@ -110,7 +111,7 @@ func TestConnectionsOfAServiceWithout(t *testing.T) {
 	equal(t, out+said, "lictor connections: there is no /v1/connections\n")
 }
 
-// -json prints an array also where there is nothing.
+// -json prints an array even if there are no connections.
 func TestNoConnectionsAsJSON(t *testing.T) {
 	t.Parallel()
 	f := pages(t)

@@ -35,23 +35,23 @@ func (c *eventsCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *eventsCommand) Synopsis() string                     { return "Show what happened, and what happens" }
+func (c *eventsCommand) Synopsis() string                     { return "Show past events, and new ones as they happen" }
 func (c *eventsCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
 func (c *eventsCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
 
 func (c *eventsCommand) Help() string {
 	return `Usage: lictor events [options] [SERVICE]
 
-  Shows the last events of the running lictor, a line each: endpoints that
-  joined or left, and which check was to blame; that are held, ejected, or
-  back; sources that failed or recovered; what operators did. With SERVICE,
-  those of one service.
+  Shows the latest events of the running lictor, one a line: endpoints that
+  joined or left (with the check that caused it), or were held, ejected or
+  restored; sources that failed or recovered; actions of operators. With
+  SERVICE, shows only events of that service.
 
 Options:
 
-` + askOptions + `  -f                  Go on with what happens, until Ctrl-C.
-  -n NUMBER           Begin with the last NUMBER events; 50 unless said.
-  -json               Print a JSON object per line.
+` + askOptions + `  -f                  Follow: print new events until Ctrl-C.
+  -n NUMBER           Begin with the last NUMBER events. Default: 50.
+  -json               Print one JSON object a line.
 
 Examples:
 
@@ -66,7 +66,7 @@ func (c *eventsCommand) Run(args []string) int {
 	switch {
 	case err != nil:
 	case len(rest) > 1:
-		err = fmt.Errorf("%q is one argument too many", rest[1])
+		err = fmt.Errorf("unexpected argument %q", rest[1])
 	case c.last < 0:
 		err = fmt.Errorf("-n %d is negative", c.last)
 	}
@@ -86,7 +86,7 @@ func (c *eventsCommand) Run(args []string) int {
 	return exitOK
 }
 
-// show prints the last events and, if wanted, the next ones.
+// show prints the last events and, with -f, new events as they happen.
 func (c *eventsCommand) show(ctx context.Context, client *admin.Client, rest []string) error {
 	of := ""
 	if len(rest) == 1 {

@@ -25,7 +25,7 @@ func TestEventLines(t *testing.T) {
 		"> "+when+"  reload     -  bad\ufffd[2J\n")
 }
 
-// Events that come are asked for after those that were there, of one service if only that is wanted, until lictor ends.
+// events -f asks for events after the last one it has, of one service if one is named, until lictor ends.
 func TestEventsAreFollowed(t *testing.T) {
 	t.Parallel()
 	event := func(text string) []admin.Event { return []admin.Event{{Service: "a b", Kind: "left", Text: text}} }
@@ -63,6 +63,6 @@ func TestEventsOfAnUnknownService(t *testing.T) {
 	_, said := lictor(t, exitFailed, "events", "-admin", f.address, "web")
 	equal(t, said, "lictor events: there is no /v1/services/web\n")
 	if got := f.requests(); slices.ContainsFunc(got, func(r string) bool { return strings.Contains(r, "events") }) {
-		t.Errorf("events are asked for all the same: %s", got)
+		t.Errorf("events were requested for an unknown service: %s", got)
 	}
 }

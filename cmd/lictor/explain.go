@@ -18,7 +18,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// explainEvents is how many events explain shows.
+// explainEvents is the number of events that explain shows.
 const explainEvents = 20
 
 type explainCommand struct{ asker }
@@ -34,7 +34,7 @@ func (c *explainCommand) flags() *flag.FlagSet {
 }
 
 func (c *explainCommand) Synopsis() string {
-	return "Say why each endpoint of a service is in or out"
+	return "Show why each endpoint of a service gets clients or not"
 }
 func (c *explainCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
 func (c *explainCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
@@ -42,10 +42,10 @@ func (c *explainCommand) AutocompleteArgs() complete.Predictor { return complete
 func (c *explainCommand) Help() string {
 	return `Usage: lictor explain [options] SERVICE
 
-  Says of each endpoint of a service that the running lictor knows whether it
-  gets clients, and why, since when and, if that is known, until when; and what
-  happened lately that led there. Instances that the service's tags or filter
-  leave out are there too: Consul is asked for them.
+  Shows for each endpoint of a service whether the running lictor sends clients
+  to it, why, since when and, if known, until when. Then it lists the latest
+  events of the service. Instances that the service's tags or filter leave out
+  are shown too: Consul is asked for them.
 
   Exits with 0 if at least one endpoint gets clients, with 1 if none does, and
   with 3 if no lictor answers.
@@ -66,9 +66,9 @@ func (c *explainCommand) Run(args []string) int {
 	switch {
 	case err != nil:
 	case len(rest) == 0:
-		err = fmt.Errorf("no SERVICE given; \"lictor status\" lists them")
+		err = fmt.Errorf("no SERVICE given; \"lictor status\" lists the services")
 	case len(rest) > 1:
-		err = fmt.Errorf("%q is one argument too many", rest[1])
+		err = fmt.Errorf("unexpected argument %q", rest[1])
 	}
 	if err != nil {
 		return c.usage("explain", err)
@@ -107,8 +107,8 @@ func (c *explainCommand) Run(args []string) int {
 	return exitOK
 }
 
-// addExcluded adds to s the instances that its tags or filter leave out. If they cannot be had, it returns why, and s
-// keeps the others.
+// addExcluded adds the instances to s that its tags or filter leave out. If they cannot be fetched, it returns the
+// reason, and s keeps its other endpoints.
 func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) error {
 	var answer admin.ExcludedAnswer
 	err := client.Get(ctx, servicePath(s.Name)+"/excluded", &answer)
@@ -122,7 +122,7 @@ func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) er
 }
 
 func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded error, events []admin.Event) error {
-	w := bufio.NewWriter(out) // keeps the first error
+	w := bufio.NewWriter(out) // remembers the first error until Flush
 	in := s.In()
 	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible.Text(s.Name), in,
 		config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible.Text(s.Source))
@@ -138,7 +138,7 @@ func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded e
 		fmt.Fprintf(w, "source %d, %s: %s\n", i+1, visible.Text(source.Name), visible.Text(use))
 	}
 	if excluded != nil {
-		fmt.Fprintf(w, "which instances its tags or filter leave out is not known: %s\n",
+		fmt.Fprintf(w, "instances that the tags or filter leave out are not known: %s\n",
 			visible.Text(excluded.Error()))
 	}
 	for i := range s.Endpoints {
@@ -147,20 +147,21 @@ func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded e
 			visible.Text(strings.ToUpper(e.State)), visible.Text(e.ID), visible.Text(e.Address), e.Weight)
 		fmt.Fprintf(w, "     %s\n", visible.Text(why(now, e)))
 		if e.Name != nil {
-			fmt.Fprintf(w, "     its name: %s\n", visible.Text(nameText(now, e.Name)))
+			fmt.Fprintf(w, "     addresses: %s\n", visible.Text(nameText(now, e.Name)))
 		}
 		if len(e.Tags) > 0 {
-			fmt.Fprintf(w, "     its tags: %s\n", visible.Text(strings.Join(e.Tags, ", ")))
+			fmt.Fprintf(w, "     tags: %s\n", visible.Text(strings.Join(e.Tags, ", ")))
 		}
 	}
 	if len(events) > 0 {
-		fmt.Fprint(w, "\nwhat happened:\n")
+		fmt.Fprint(w, "\nlatest events:\n")
 		_ = writeEvents(w, "  ", events)
 	}
 	return w.Flush()
 }
 
-// nameText returns the addresses of a host name, and why they are old if they are.
+// nameText returns the addresses of a host name. If the last lookup failed, the text says how old they are and why it
+// failed.
 func nameText(now time.Time, n *admin.HostName) string {
 	text := strings.Join(n.Addresses, ", ")
 	if n.Problem == "" {

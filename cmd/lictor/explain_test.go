@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
-// explained is what a fakeLictor knows of a service, with an instance that its filter leaves out.
+// explained returns a service with its events, and an instance that the service's filter leaves out.
 func explained() (*admin.Service, admin.ExcludedAnswer, admin.EventsAnswer) {
 	s := &admin.Service{
 		Name: "web", Source: "web in Consul", Set: admin.SetFresh, LastChange: before(time.Hour),
@@ -40,17 +40,17 @@ func explaining(t *testing.T) *fakeLictor {
 	})
 }
 
-// An instance that the source has excluded comes in its place among the others, once.
+// An instance that the filter leaves out is listed once, in its place among the other endpoints.
 func TestExplanation(t *testing.T) {
 	t.Parallel()
 	out, _ := lictor(t, exitOK, "explain", "-admin", explaining(t).address, "web")
 	_, out, _ = strings.Cut(out, "\n\n") // the first lines depend on the time
 	blocks := strings.Split(out, "\n\n")
 	want := []string{
-		"IN   n/b at 10.0.0.2:80, weight 1\n     healthy\n     its tags: v2, blue",
+		"IN   n/b at 10.0.0.2:80, weight 1\n     healthy\n     tags: v2, blue",
 		"OUT  n/c at 10.0.0.3:80, weight 1\n     filter",
 		"OUT  n/d at d.test:80, weight 0\n     drained for ",
-		"what happened:\n  " + testNow.Local().Format(time.DateTime) + "  joined     web  n/b at 10.0.0.2:80\n",
+		"latest events:\n  " + testNow.Local().Format(time.DateTime) + "  joined     web  n/b at 10.0.0.2:80\n",
 	}
 	if len(blocks) != len(want) {
 		t.Fatalf("got %q, want %q", blocks, want)
@@ -62,7 +62,7 @@ func TestExplanation(t *testing.T) {
 	}
 }
 
-// The addresses of a name are shown, and how old they are if lookups fail.
+// The addresses of a host name are shown. If lookups fail, their age is shown too.
 func TestNameText(t *testing.T) {
 	t.Parallel()
 	addresses := []string{"10.0.0.4", "10.0.0.5"}
@@ -81,7 +81,7 @@ func TestNameText(t *testing.T) {
 		}
 	}
 	out, _ := lictor(t, exitOK, "explain", "-admin", explaining(t).address, "web")
-	if want := "     its name: 10.0.0.4, 10.0.0.5, found by an earlier process"; !strings.Contains(out, want) {
+	if want := "     addresses: 10.0.0.4, 10.0.0.5, found by an earlier process"; !strings.Contains(out, want) {
 		t.Errorf("got %q, want %q in it", out, want)
 	}
 }
@@ -91,7 +91,7 @@ func TestExplanationBegins(t *testing.T) {
 	s, _, _ := explained()
 	tests := []struct {
 		name string
-		in   []string // states
+		in   []string // of the endpoints
 		err  error
 		want string
 	}{
@@ -102,7 +102,7 @@ func TestExplanationBegins(t *testing.T) {
 		{"none", nil, nil, "web: 0 of 0 known endpoints get clients; from web in Consul\nchanged 1h ago\n"},
 		{"not known", nil, &admin.APIError{Text: "no answer\n"},
 			"web: 0 of 0 known endpoints get clients; from web in Consul\nchanged 1h ago\n" +
-				"which instances its tags or filter leave out is not known: no answer\ufffd\n"},
+				"instances that the tags or filter leave out are not known: no answer\ufffd\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -141,13 +141,13 @@ func TestExplanationSaysWhichSourceIsInUse(t *testing.T) {
 		"source 3, last: not in use\n")
 }
 
-// A source that cannot be asked for excluded instances does not hide the others.
+// If the excluded instances cannot be fetched, the other endpoints are shown.
 func TestExplainWithoutTheExcluded(t *testing.T) {
 	t.Parallel()
 	f := explaining(t)
 	f.answers["GET /v1/services/web/excluded"] = &admin.APIError{Code: http.StatusServiceUnavailable, Text: "no Consul"}
 	out, _ := lictor(t, exitOK, "explain", "-admin", f.address, "web")
-	if !strings.Contains(out, "is not known: no Consul\n\nIN   n/b") || strings.Contains(out, "n/c") {
+	if !strings.Contains(out, "are not known: no Consul\n\nIN   n/b") || strings.Contains(out, "n/c") {
 		t.Errorf("got:\n%s", out)
 	}
 }
@@ -166,7 +166,7 @@ func TestExplainJSON(t *testing.T) {
 	}
 }
 
-// It fails if no endpoint gets clients, in either format, and if the events cannot be had.
+// explain fails if no endpoint gets clients, as text and as JSON. It also fails if the events cannot be fetched.
 func TestExitCodeOfExplain(t *testing.T) {
 	t.Parallel()
 	f := explaining(t)

@@ -39,10 +39,10 @@ func (c *fmtCommand) Help() string {
 	return `Usage: lictor fmt [options] PATH...
 
   Rewrites configuration files in the usual layout, that of "terraform fmt", and
-  prints the names of those that changed. Of a directory all *.hcl are taken.
-  With "-" for PATH it reads stdin and writes to stdout.
+  prints the names of changed files. Of a directory, all *.hcl files are
+  formatted. With "-" as PATH, fmt reads stdin and writes to stdout.
 
-  A file with syntax errors is left as it is; the errors are reported, and the
+  A file with syntax errors is not changed. Its errors are reported, and the
   exit code is 1.
 
 Options:
@@ -50,7 +50,7 @@ Options:
   -check          Change nothing. Print the names of files that would change,
                   and exit with 1 if there are any.
   -write=false    Change nothing. Print the names of files that would change.
-  -recursive      Take the directories inside of a directory too.
+  -recursive      Format the files in subdirectories too.
 
 Examples:
 
@@ -67,7 +67,7 @@ func (c *fmtCommand) Run(args []string) int {
 	case len(paths) == 0:
 		err = errors.New("no PATH given: name files or directories, or - for stdin")
 	case slices.Contains(paths, "-") && len(paths) > 1:
-		err = errors.New("- stands alone: stdin cannot be mixed with files")
+		err = errors.New("- must be the only PATH: stdin cannot be mixed with files")
 	}
 	if err != nil {
 		return c.usage("fmt", err)
@@ -93,7 +93,7 @@ func (c *fmtCommand) fail(err error) int {
 	return exitFailed
 }
 
-// find lists the files to format at path: the file itself, or those of the directory.
+// find returns the files to format at path: the file itself, or the files of the directory.
 func (c *fmtCommand) find(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	switch {
@@ -121,7 +121,7 @@ func (c *fmtCommand) find(path string) ([]string, error) {
 }
 
 func (c *fmtCommand) formatStdin() int {
-	src, err := io.ReadAll(io.LimitReader(c.in, config.MaxFile+1)) // what is longer, Format refuses
+	src, err := io.ReadAll(io.LimitReader(c.in, config.MaxFile+1)) // Format refuses input that is longer
 	if err != nil {
 		return c.fail(err)
 	}
@@ -170,7 +170,7 @@ func (c *fmtCommand) formatFile(path string) int {
 	return code
 }
 
-// printName prints the name of a file that changes.
+// printName prints the name of a changed file and returns the exit code.
 func (c *fmtCommand) printName(path string) int {
 	if _, err := fmt.Fprintln(c.out, path); err != nil {
 		return c.fail(err)
@@ -178,8 +178,9 @@ func (c *fmtCommand) printName(path string) int {
 	return exitOK
 }
 
-// replace replaces the content of a file in one step, so that no reader sees half of it. The file keeps its mode,
-// owner and group, or is left as it is if it cannot. If path is a symbolic link, the file that it leads to is replaced.
+// replace replaces the content of a file atomically, so that no reader sees half of it. The file keeps its mode, owner
+// and group; if that fails, the file is not changed. If path is a symbolic link, replace changes the file that it
+// points to.
 func replace(path string, content []byte) (err error) {
 	path, err = filepath.EvalSymlinks(path)
 	if err != nil {
@@ -189,7 +190,7 @@ func replace(path string, content []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	// The name must not end in .hcl, or a run that starts now would read it.
+	// The temporary name must not end in .hcl. A lictor that starts now would read it.
 	temp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return err

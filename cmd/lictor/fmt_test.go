@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// write writes a file below dir, and returns its path.
+// write writes a file in dir and returns its path.
 func write(t *testing.T, dir, name, text string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
@@ -20,7 +20,7 @@ func write(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// Which files a PATH stands for: those that run would read, and with -recursive those of folders inside too.
+// fmt takes the same files of a directory as run, and with -recursive those of subdirectories too.
 func TestFilesThatFmtTakes(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -37,7 +37,7 @@ func TestFilesThatFmtTakes(t *testing.T) {
 		{"", true, "a.hcl b.hcl folder.hcl/f.hcl sub/c.hcl sub/deep/d.hcl"},
 		{"sub", false, "sub/c.hcl"},
 		{"sub", true, "sub/c.hcl sub/deep/d.hcl"},
-		{".git", true, ""}, // a hidden folder is passed over, also if it is named
+		{".git", true, ""}, // a hidden folder is skipped even if it is named
 		{"notes.txt", true, "notes.txt"},
 		{".hidden.hcl", false, ".hidden.hcl"},
 	}
@@ -53,11 +53,11 @@ func TestFilesThatFmtTakes(t *testing.T) {
 		}
 	}
 	if _, err := (&fmtCommand{recursive: true}).find(filepath.Join(dir, "none")); err == nil {
-		t.Error("no error for a path that is not there")
+		t.Error("no error for a missing path")
 	}
 }
 
-// A path that cannot be formatted keeps none of the others from it, whichever comes first.
+// A path that cannot be formatted does not keep fmt from formatting the others, in any order.
 func TestFmtGoesOnAfterAnError(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -82,7 +82,7 @@ func TestFmtGoesOnAfterAnError(t *testing.T) {
 	}
 }
 
-// A file is replaced as a whole, and nothing is left beside it.
+// A file is replaced as a whole, and no other file is left beside it.
 func TestReplace(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -104,7 +104,7 @@ func TestReplace(t *testing.T) {
 	}
 	old := make([]byte, 9)
 	if n, _ := reader.Read(old); string(old[:n]) != "old" {
-		t.Errorf("one who reads it meanwhile gets %q, want %q", old[:n], "old")
+		t.Errorf("a reader who has the old file open gets %q, want %q", old[:n], "old")
 	}
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode() != 0o644 {
@@ -115,14 +115,14 @@ func TestReplace(t *testing.T) {
 		t.Errorf("got %v, %v, want the file and the link", entries, err)
 	}
 	if err := replace(filepath.Join(dir, "none"), nil); err == nil {
-		t.Error("no error for a file that is not there")
+		t.Error("no error for a missing file")
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) != 2 {
 		t.Errorf("got %v after an error, want the file and the link", entries)
 	}
 }
 
-// Of input without an end no more is read than a file may have.
+// fmt stops reading endless input at the largest size of a file.
 func TestFmtOfTooMuchInput(t *testing.T) {
 	t.Parallel()
 	var out, said strings.Builder

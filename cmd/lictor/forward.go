@@ -36,7 +36,9 @@ func (c *forwardCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *forwardCommand) Synopsis() string { return "Open local ports for services in Consul, at once" }
+func (c *forwardCommand) Synopsis() string {
+	return "Open local ports for services in Consul, without a configuration"
+}
 
 func (c *forwardCommand) AutocompleteFlags() complete.Flags {
 	return completeFlags(c.flags(), nil)
@@ -47,18 +49,18 @@ func (c *forwardCommand) AutocompleteArgs() complete.Predictor { return complete
 func (c *forwardCommand) Help() string {
 	return `Usage: lictor forward [options] SERVICE[:PORT][/udp]...
 
-  Opens a port of 127.0.0.1 for each service in Consul, without a configuration,
-  until Ctrl-C. Connections go to whichever healthy instance comes next, and a
-  line on stderr says how many there are.
+  Opens a port of 127.0.0.1 for each SERVICE in Consul, without a configuration,
+  until Ctrl-C. Each connection goes to a healthy instance, and a line on stderr
+  shows the traffic.
 
-  Without a PORT it chooses one and prints it. The same service gets the same
-  port next time, unless somebody else has it by then.
+  Without PORT, forward chooses a port and prints it. The same service gets the
+  same port next time, unless another program uses it.
 
-  Consul's usual environment variables say how to reach it.
+  Consul's usual environment variables say how to reach Consul.
 
 Options:
 
-  -consul ADDRESS    Where Consul is, instead of $CONSUL_HTTP_ADDR.
+  -consul ADDRESS    Address of Consul. Overrides $CONSUL_HTTP_ADDR.
   -tag TAG           Only instances with this tag. May be repeated.
 
 Examples:
@@ -104,19 +106,19 @@ func (c *forwardCommand) Run(args []string) int {
 	return c.ended(err, diags, false)
 }
 
-// A forward is one argument of the command.
+// A forward is one SERVICE argument of the command.
 type forward struct {
 	service  string
 	port     uint16
 	protocol config.Protocol
 }
 
-// parseForward reads SERVICE[:PORT][/udp].
+// parseForward parses SERVICE[:PORT][/udp]. Without PORT it chooses a free port.
 func parseForward(arg string) (f forward, err error) {
 	text, protocol, given := strings.Cut(arg, "/")
 	if given {
 		if err := f.protocol.UnmarshalText([]byte(protocol)); err != nil {
-			return f, fmt.Errorf("%q: write /udp, /tcp or nothing behind the port", arg)
+			return f, fmt.Errorf("%q: write /udp, /tcp or nothing after the port", arg)
 		}
 	}
 	var port string
@@ -136,13 +138,13 @@ func parseForward(arg string) (f forward, err error) {
 	return f, nil
 }
 
-// Ports to choose from: above those of well-known servers, below those that outgoing connections get.
+// The range of chosen ports is above the ports of well-known servers and below those of outgoing connections.
 const (
 	firstChoice = 20000
 	choices     = 10000
 )
 
-// choosePort returns a free port. It is the same each time for one service, unless another program has taken it.
+// choosePort returns a free port. A service gets the same port each time, unless another program uses that port.
 func choosePort(f forward) uint16 {
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s/%s", f.service, f.protocol)
@@ -153,7 +155,7 @@ func choosePort(f forward) uint16 {
 			return port
 		}
 	}
-	return 0 // the kernel's choice
+	return 0 // the kernel chooses
 }
 
 func isFree(p config.Protocol, addr netip.AddrPort) bool {
@@ -171,7 +173,7 @@ func isFree(p config.Protocol, addr netip.AddrPort) bool {
 	return l.Close() == nil
 }
 
-// configuration returns the text of a configuration that does what the command asks for. It is checked like a file.
+// configuration returns a configuration for the command's arguments, as text. It is then validated like a file.
 func (c *forwardCommand) configuration(forwards []forward) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "log_level = \"warn\"\nshutdown_grace = \"0s\"\n")
@@ -195,7 +197,8 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 	return []byte(b.String())
 }
 
-// live prints a line about the traffic each time it changes, until ctx ends. On a terminal it replaces the last line.
+// live prints a line about the traffic whenever it has changed, until ctx ends. On a terminal each line replaces the
+// last one.
 func (c *forwardCommand) live(ctx context.Context, d *daemon.Daemon) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -236,7 +239,7 @@ func trafficLine(all []daemon.Traffic) string {
 	return strings.Join(parts, "; ")
 }
 
-// bytesText returns n in the largest unit of which it has at least one, such as "3.1 KiB".
+// bytesText returns n bytes in the largest fitting unit, such as "3.1 KiB".
 func bytesText(n int64) string {
 	const units = "KMGTPE"
 	value, unit := float64(n), -1

@@ -64,7 +64,7 @@ func TestTrafficLine(t *testing.T) {
 	}
 }
 
-// A port that is in use is not chosen. TCP and UDP ports are not in each other's way.
+// A port in use is not chosen. A TCP port and a UDP port of the same number do not conflict.
 func TestForwardChoosesAFreePort(t *testing.T) {
 	for _, protocol := range []config.Protocol{config.TCP, config.UDP} {
 		f := forward{service: "lictor-test-" + t.Name(), protocol: protocol}
@@ -81,7 +81,7 @@ func TestForwardChoosesAFreePort(t *testing.T) {
 			t.Fatal(err)
 		}
 		if isFree(protocol, addr) {
-			t.Errorf("%v: a port that is taken is free", protocol)
+			t.Errorf("%v: a port in use is reported as free", protocol)
 		}
 		if next := choosePort(f); next == first || next < firstChoice || next >= firstChoice+choices {
 			t.Errorf("%v: got %d while %d is taken", protocol, next, first)
@@ -95,7 +95,7 @@ func TestForwardChoosesAFreePort(t *testing.T) {
 	}
 }
 
-// The configuration of a service that is given twice has two names for it, and one that Consul knows.
+// A service that is given twice gets two names in the configuration, and one in Consul.
 func TestForwardOfAServiceTwice(t *testing.T) {
 	t.Parallel()
 	c := &forwardCommand{consul: "consul.example.com:8500"}

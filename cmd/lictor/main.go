@@ -1,4 +1,4 @@
-// Command lictor keeps each service of a Consul catalog on a stable local port. See lictor -help.
+// Command lictor keeps each service of a Consul catalog on a stable local port. Run lictor -help for its use.
 package main
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// Exit codes, as lictor -help documents them.
+// Exit codes. The text of lictor -help documents them.
 const (
 	exitOK     = 0
 	exitFailed = 1
@@ -27,13 +27,13 @@ const (
 
 func main() { os.Exit(Main(os.Args[1:], console{in: os.Stdin, out: os.Stdout, err: os.Stderr})) }
 
-// A console has the streams of a command. Output that was asked for goes to out, everything else to err.
+// A console has the streams of a command. The result of a command goes to out, everything else to err.
 type console struct {
 	in       io.Reader
 	out, err io.Writer
 }
 
-// Main runs the command line in args, which does not have the program's name, and returns the exit code.
+// Main runs the command line in args, without the program's name, and returns the exit code.
 func Main(args []string, c console) int {
 	if len(args) > 0 && args[0] == "help" {
 		args = append(args[1:], "-help")
@@ -57,7 +57,7 @@ func Main(args []string, c console) int {
 	if err != nil {
 		fmt.Fprintf(c.err, "lictor: %s\n", visible.Lines(err.Error()))
 	}
-	if code == 127 { // the library's code for a command that is not there
+	if code == 127 { // package cli returns 127 for an unknown command
 		return exitUsage
 	}
 	return code
@@ -67,7 +67,7 @@ func commands(c console) map[string]cli.CommandFactory {
 	factory := func(command cli.Command) cli.CommandFactory {
 		return func() (cli.Command, error) { return command, nil }
 	}
-	// What these print is from a server, from Consul or from a file.
+	// These commands print text from a server, from Consul or from a file. The writer makes control characters visible.
 	foreign := c
 	foreign.out = visible.NewWriter(c.out)
 	return map[string]cli.CommandFactory{
@@ -87,13 +87,13 @@ func commands(c console) map[string]cli.CommandFactory {
 	}
 }
 
-// misuse returns what is wrong with the arguments before the command, or nil. For those the library would print the
-// whole help.
+// misuse returns an error if the arguments before the command are wrong. Without misuse, package cli would print the
+// whole help for them.
 func misuse(app *cli.CLI) error {
 	name := app.Subcommand()
 	if _, ok := app.Commands[name]; ok && name != "" {
 		if i := slices.Index(app.Args, name); i > 0 && !app.IsHelp() {
-			return fmt.Errorf("%s stands before the command: put it behind %q", app.Args[0], name)
+			return fmt.Errorf("%s must come after the command: write it after %q", app.Args[0], name)
 		}
 		return nil
 	}
@@ -103,7 +103,7 @@ func misuse(app *cli.CLI) error {
 	case app.IsHelp() || app.IsVersion() || len(app.Args) == 0 || strings.Contains(app.Args[0], "-autocomplete-"):
 		return nil
 	}
-	return fmt.Errorf("%q is neither a command nor an option here", app.Args[0])
+	return fmt.Errorf("%q is neither a command nor an option of lictor", app.Args[0])
 }
 
 func commandNames() []string {
@@ -118,15 +118,16 @@ func suggestion(given string, names []string) string {
 	return ""
 }
 
-// usage prints two lines about wrong usage of a command, which is "" for lictor itself. It returns the exit code.
+// usage prints two lines about wrong usage of a command and returns the exit code. An empty command means lictor
+// itself.
 func (c console) usage(command string, err error) int {
 	name := strings.TrimSpace("lictor " + command)
-	fmt.Fprintf(c.err, "%s: %s\nRun \"%s -help\" for how to use it.\n", name, visible.Lines(err.Error()), name)
+	fmt.Fprintf(c.err, "%s: %s\nRun \"%s -help\" for help.\n", name, visible.Lines(err.Error()), name)
 	return exitUsage
 }
 
-// parse reads flags, and returns the other arguments. Flags may stand before, between and behind those. Everything
-// behind "--" is an argument. An error means wrong usage.
+// parse parses flags and returns the other arguments. Flags may be before, between and after other arguments. After
+// "--" everything is an argument. An error means wrong usage.
 func parse(flags *flag.FlagSet, args []string) (rest []string, err error) {
 	flags.SetOutput(io.Discard)
 	flags.Usage = func() {}
@@ -145,7 +146,7 @@ func parse(flags *flag.FlagSet, args []string) (rest []string, err error) {
 	}
 }
 
-// flagError adds a suggestion to the flag package's error for an unknown flag.
+// flagError adds a suggestion to the error of package flag for an unknown flag. It returns other errors unchanged.
 func flagError(flags *flag.FlagSet, err error) error {
 	name, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
 	if !unknown {

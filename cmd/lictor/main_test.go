@@ -17,20 +17,20 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// What -autocomplete-install does has no test: the library asks the system for the home directory, whatever $HOME says,
-// and would write to the shell's files of the user who runs the test.
+// -autocomplete-install has no test. The library finds the home directory without $HOME, and would write to the shell
+// files of the user who runs the test.
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"lictor": main})
 }
 
-// TestScripts runs testdata/script/*.txtar. In them $FAKE_CONSUL is the address of a Consul that knows one wrong
-// filter, $HANGING_CONSUL of one that does not answer; "exitcode N command..." runs a command that must end with exit
-// code N, and "eventually command..." one that must succeed some time.
+// TestScripts runs testdata/script/*.txtar. $FAKE_CONSUL is the address of a Consul that refuses one filter, and
+// $HANGING_CONSUL the address of a Consul that does not answer. "exitcode N command..." runs a command that must end
+// with exit code N. "eventually command..." repeats a command until it succeeds.
 func TestScripts(t *testing.T) {
 	consul := httptest.NewServer(http.HandlerFunc(fakeConsul))
 	t.Cleanup(consul.Close)
-	hanging, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts, and nobody answers
+	hanging, err := net.Listen("tcp", "127.0.0.1:0") // the kernel accepts connections, but no program answers
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,12 +41,12 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("FAKE_CONSUL", strings.TrimPrefix(consul.URL, "http://"))
 			env.Setenv("HANGING_CONSUL", hanging.Addr().String())
-			// What a text archive cannot hold.
+			// A text archive cannot hold binary files.
 			if err := os.WriteFile(filepath.Join(env.WorkDir, "binary"), []byte("\x7fELF\x00\x01\n\xff"),
 				0o600); err != nil {
 				return err
 			}
-			env.Setenv("GORACE", "atexit_sleep_ms=0") // or each process takes a second to end under the race detector
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // else each process takes a second to end under the race detector
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exitcode": exitCode, "eventually": eventually,
@@ -54,7 +54,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// fakeConsul answers health queries as Consul does, as far as validate can tell.
+// fakeConsul answers health queries like Consul, as far as validate uses the answers.
 func fakeConsul(w http.ResponseWriter, r *http.Request) {
 	if strings.Contains(r.URL.Query().Get("filter"), "Nonsense") {
 		w.WriteHeader(http.StatusInternalServerError)

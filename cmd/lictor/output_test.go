@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
-// answering is a fakeLictor that answers whatever a command asks for.
+// answering returns a fakeLictor that answers every request of the commands.
 func answering(t *testing.T) *fakeLictor {
 	s := admin.Service{Name: "web", Set: admin.SetFresh, Endpoints: []admin.Endpoint{{State: admin.StateIn}}}
 	return newFakeLictor(t, map[string]any{
@@ -25,7 +25,7 @@ func answering(t *testing.T) *fakeLictor {
 	})
 }
 
-// A command whose output is lost has failed, and says why.
+// A command whose output cannot be written fails and prints the reason.
 func TestOutputThatIsLost(t *testing.T) {
 	t.Parallel()
 	f := answering(t)
@@ -62,7 +62,7 @@ func TestReloadAndUpgradeSayWhatTheyDid(t *testing.T) {
   "summary": "1 service\u001b added"
 }
 `,
-		"upgrade": "upgraded: process 2, lictor v2, serves instead of process 1, lictor v1\n",
+		"upgrade": "upgraded: process 2 (lictor v2) has replaced process 1 (lictor v1)\n",
 		"upgrade -json": `{
   "pid": 2,
   "version": "v2"
@@ -80,7 +80,7 @@ func TestReloadAndUpgradeSayWhatTheyDid(t *testing.T) {
 	}
 }
 
-// Input that cannot be read is no empty file.
+// Input that cannot be read is an error, not an empty file.
 func TestFormatOfInputThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	var out, said strings.Builder
@@ -96,7 +96,7 @@ func (brokenPipe) Read(p []byte) (int, error) {
 	return copy(p, "log_json = true\n"), errors.New("broken")
 }
 
-// The names of files that fmt changes are output too, and so is what validate finds.
+// fmt and validate fail if they cannot write their results.
 func TestNamesAndFindingsThatAreLost(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "web.hcl")
@@ -117,7 +117,7 @@ func TestNamesAndFindingsThatAreLost(t *testing.T) {
 	}
 }
 
-// An explanation that is lost is an error, with events and without.
+// explain fails if its output cannot be written, with events and without.
 func TestExplanationThatIsLost(t *testing.T) {
 	t.Parallel()
 	s, _, events := explained()

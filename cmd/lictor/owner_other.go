@@ -4,5 +4,5 @@ package main
 
 import "os"
 
-// keepOwner does nothing: a new file belongs to the same user.
+// keepOwner does nothing, because a new file belongs to the same user.
 func keepOwner(*os.File, os.FileInfo) error { return nil }

@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// keepOwner gives a file the owner and group of another one, of which info is. It does nothing if they are the same.
-// For another owner, the process must be root.
+// keepOwner gives f the owner and group of the file that info describes. It does nothing if they are equal already.
+// Only root can give a file to another owner.
 func keepOwner(f *os.File, info os.FileInfo) error {
 	old, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {

@@ -31,7 +31,7 @@ func (c *planCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *planCommand) Synopsis() string { return "Show what a reload would change, without doing it" }
+func (c *planCommand) Synopsis() string { return "Show what a reload would change" }
 
 func (c *planCommand) AutocompleteFlags() complete.Flags {
 	return completeFlags(c.flags(), complete.Flags{"-config": configurations(), "-against": configurations(),
@@ -43,22 +43,23 @@ func (c *planCommand) AutocompleteArgs() complete.Predictor { return complete.Pr
 func (c *planCommand) Help() string {
 	return `Usage: lictor plan -config NEW [options]
 
-  Prints what would change if the running lictor read the configuration NEW:
+  Shows what would change if the running lictor read the configuration NEW:
   services that would be added (+), removed (-) and changed (~), with their
-  arguments, defaults included, and arguments that take a restart. Nothing is
-  changed, and Consul is not asked. With -against OLD, compares with that
-  configuration, and needs no lictor to run.
+  changed arguments. Marks arguments that need a restart. Changes nothing, and
+  does not ask Consul. With -against OLD, plan compares NEW with the
+  configuration OLD, and needs no running lictor.
 
-  A running lictor does not tell its secrets, so only -against sees that one has
-  changed.
+  A running lictor does not show its secrets. Only with -against does plan see
+  that a secret has changed.
 
-  Exits with 0 if the configurations are valid, with 1 if one is not, and with 3
-  if no lictor answers.
+  Exits with 0 if the configurations are valid, with 1 if one is invalid, and
+  with 3 if no lictor answers.
 
 Options:
 
   -config PATH        A file, or a directory of *.hcl files. May be repeated.
-  -against PATH       The same, of the configuration to compare with.
+  -against PATH       The configuration to compare with: a file or a directory.
+                      May be repeated.
 ` + askOptions + `
 Examples:
 
@@ -74,9 +75,9 @@ func (c *planCommand) Run(args []string) int {
 	switch {
 	case err != nil:
 	case len(rest) > 0:
-		err = fmt.Errorf("%q is one argument too many", rest[0])
+		err = fmt.Errorf("unexpected argument %q", rest[0])
 	case len(c.paths) == 0:
-		err = errors.New("no configuration given: -config PATH names the new one")
+		err = errors.New("no configuration given: name the new one with -config PATH")
 	}
 	if err != nil {
 		return c.usage("plan", err)
@@ -95,7 +96,7 @@ func (c *planCommand) Run(args []string) int {
 		if old, err = c.running(next); err != nil {
 			var nobody *errNobody
 			if errors.As(err, &nobody) {
-				err = fmt.Errorf("%w\nOr name the configuration to compare with by -against PATH", err)
+				err = fmt.Errorf("%w\nOr name the configuration to compare with: -against PATH", err)
 			}
 			return c.fail(err)
 		}
@@ -119,8 +120,9 @@ func (c *planCommand) read(paths []string) (*config.Config, bool) {
 	return cfg, cfg != nil && err == nil
 }
 
-// running returns the configuration of the running lictor. A running lictor does not tell its secrets, so it gets those
-// of next. What its command line decides is set in next too, because it stays decided after a reload.
+// running returns the configuration of the running lictor. It takes the secrets from next, because a running lictor
+// does not show them. It also sets in next what the running lictor's command line overrides, because that stays after a
+// reload.
 func (c *planCommand) running(next *config.Config) (*config.Config, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTime)
 	defer cancel()
@@ -145,8 +147,8 @@ func (c *planCommand) running(next *config.Config) (*config.Config, error) {
 	}
 	cfg.AdoptSecrets(next)
 	if own := newBuild().Version; status.Version != own {
-		fmt.Fprintf(c.err, "lictor plan: the running lictor is %s, this one is %s: "+
-			"what only one of them knows shows as a change\n", visible.Text(status.Version), own)
+		fmt.Fprintf(c.err, "lictor plan: the running lictor has version %s, this one %s: "+
+			"arguments that only one of them knows show as changes\n", visible.Text(status.Version), own)
 	}
 	return cfg, nil
 }

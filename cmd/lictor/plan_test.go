@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
-// planned is a fakeLictor that runs the configuration in src.
+// planned returns a fakeLictor that runs the configuration in src.
 func planned(t *testing.T, src string, status admin.Status) *fakeLictor {
 	t.Helper()
 	cfg, diags := config.Parse("old.hcl", []byte(src), config.Options{Getenv: func(string) string { return "" }})
@@ -28,7 +28,7 @@ func planned(t *testing.T, src string, status admin.Status) *fakeLictor {
 	return newFakeLictor(t, map[string]any{"GET /v1/status": status, "GET /v1/config": string(text)})
 }
 
-// plan plans the configuration in src, and returns what is printed.
+// plan runs lictor plan with the configuration in src and returns its output.
 func plan(t *testing.T, code int, f *fakeLictor, src string) (stdout, stderr string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "new.hcl")
@@ -58,7 +58,7 @@ func TestPlanAgainstARunningLictor(t *testing.T) {
 `)
 }
 
-// What the command line of the running lictor has decided stays decided after a reload, so it is no change.
+// Options of the running lictor's command line stay in force after a reload. They are not shown as changes.
 func TestPlanKnowsTheCommandLine(t *testing.T) {
 	t.Parallel()
 	const running = "log_level = \"debug\"\nlog_json = true\n"
@@ -75,7 +75,7 @@ func TestPlanKnowsTheCommandLine(t *testing.T) {
 	}
 }
 
-// The secrets of a running lictor are not told, so they do not show as a change, nor at all.
+// A running lictor does not show its secrets. They are not shown as changes, and not at all.
 func TestPlanDoesNotGuessSecrets(t *testing.T) {
 	t.Parallel()
 	secret := func(token string) string {
@@ -89,8 +89,8 @@ func TestPlanOfAnotherVersion(t *testing.T) {
 	t.Parallel()
 	f := planned(t, staticWeb, admin.Status{Version: "v0.0.1\x1b"})
 	_, said := plan(t, exitOK, f, staticWeb)
-	equal(t, said, "lictor plan: the running lictor is v0.0.1\ufffd, this one is "+newBuild().Version+
-		": what only one of them knows shows as a change\n")
+	equal(t, said, "lictor plan: the running lictor has version v0.0.1\ufffd, this one "+newBuild().Version+
+		": arguments that only one of them knows show as changes\n")
 
 	f.answers["GET /v1/config"] = `{"services": 3}`
 	out, said := plan(t, exitFailed, f, staticWeb)

@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// reloadTime is how long a reload may take.
+// reloadTime is the timeout of a reload.
 const reloadTime = 30 * time.Second
 
 type reloadCommand struct{ asker }
@@ -28,7 +28,7 @@ func (c *reloadCommand) flags() *flag.FlagSet {
 }
 
 func (c *reloadCommand) Synopsis() string {
-	return "Have the running lictor read its configuration again"
+	return "Make the running lictor read its configuration again"
 }
 func (c *reloadCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
 func (c *reloadCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
@@ -36,12 +36,13 @@ func (c *reloadCommand) AutocompleteArgs() complete.Predictor { return complete.
 func (c *reloadCommand) Help() string {
 	return `Usage: lictor reload [options]
 
-  Has the running lictor read its configuration again and apply what is
-  different, and waits until that is done. A bad configuration changes nothing;
-  the reason is printed. Arguments that take a restart are named as pending.
+  Makes the running lictor read its configuration again and apply the
+  differences, and waits until that is done. An invalid configuration changes
+  nothing, and its problems are printed. Changed arguments that need a restart
+  are listed as pending.
 
-  Exits with 0 if the new configuration is in force, with 1 if the former one
-  still is, and with 3 if no lictor answers.
+  Exits with 0 if the new configuration is in force, with 1 if the old one is
+  still in force, and with 3 if no lictor answers.
 
 Options:
 
@@ -56,7 +57,7 @@ Examples:
 func (c *reloadCommand) Run(args []string) int {
 	rest, err := parse(c.flags(), args)
 	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%q is one argument too many: the running lictor knows its paths", rest[0])
+		err = fmt.Errorf("unexpected argument %q: the running lictor knows its paths", rest[0])
 	}
 	if err != nil {
 		return c.usage("reload", err)

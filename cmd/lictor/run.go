@@ -24,7 +24,7 @@ type runCommand struct {
 	watch    bool
 }
 
-// A pathList is a flag that may be repeated. It keeps the values in their order.
+// A pathList is a flag that may be repeated. It keeps all values in order.
 type pathList []string
 
 func (p *pathList) String() string { return strings.Join(*p, ",") }
@@ -46,7 +46,7 @@ func (c *runCommand) flags() *flag.FlagSet {
 }
 
 func (c *runCommand) Synopsis() string {
-	return "Serve what a configuration says, until SIGINT or SIGTERM"
+	return "Serve the services of a configuration"
 }
 
 func (c *runCommand) AutocompleteFlags() complete.Flags {
@@ -61,32 +61,32 @@ func (c *runCommand) AutocompleteArgs() complete.Predictor { return complete.Pre
 func (c *runCommand) Help() string {
 	return `Usage: lictor run -config PATH [options]
 
-  Opens the listeners of all services in the configuration, follows their
-  instances in Consul, and forwards to whichever comes next. What each listener
-  serves is printed to stdout, a line each; the log goes to stderr. Once every
-  service has had a first answer from Consul, "ready" is logged.
+  Opens the listeners of all services in the configuration, watches their
+  instances in Consul, and forwards clients to them. Prints one line for each
+  listener to stdout; the log goes to stderr. The log says "ready" when every
+  service has had its first answer from Consul.
 
-  The first SIGINT or SIGTERM ends it: no new clients are taken, and connections
-  get shutdown_grace (10s unless configured) to finish, then are cut. A second
-  signal cuts them at once.
+  The first SIGINT or SIGTERM stops lictor: it accepts no new clients, and gives
+  open connections shutdown_grace (default: 10s) to finish before it cuts them.
+  A second signal cuts them at once.
 
-  SIGHUP reads the configuration again and applies what is different: services
-  that are the same keep every connection, those that changed keep their
-  clients, and those that are gone let theirs finish. A configuration with a
-  problem changes nothing; the log says what it is.
+  SIGHUP makes lictor read the configuration again and apply the differences.
+  Unchanged services keep every connection. Changed services keep their clients.
+  Removed services let their connections finish. An invalid configuration
+  changes nothing, and the log says what is wrong.
 
-  SIGUSR2 does what lictor upgrade does: a new process takes this one's place,
-  and this one ends when its last connection has, or after upgrade_grace.
+  SIGUSR2 does the same as "lictor upgrade": a new process takes over. The old
+  one ends with its last connection, or after upgrade_grace.
 
 Options:
 
-  -config PATH        A file, or a directory whose *.hcl are read in the order
-                      of their names. May be repeated; all together are one
-                      configuration.
-  -log-level LEVEL    trace, debug, info, warn, error or off; instead of the
-                      configuration's log_level.
-  -log-json           Log in JSON, whatever the configuration says.
-  -watch              Do what SIGHUP does whenever the files change.
+  -config PATH        A file, or a directory whose *.hcl files are read in the
+                      order of their names. May be repeated; all files together
+                      are one configuration.
+  -log-level LEVEL    trace, debug, info, warn, error or off. Overrides
+                      log_level in the configuration.
+  -log-json           Log in JSON. Overrides log_json in the configuration.
+  -watch              Reload whenever the files change.
 
 Examples:
 
@@ -101,13 +101,13 @@ func (c *runCommand) Run(args []string) int {
 	switch {
 	case err != nil:
 	case len(rest) > 0:
-		err = fmt.Errorf("%q is one argument too many; did you mean -config %s?", rest[0], rest[0])
+		err = fmt.Errorf("unexpected argument %q; did you mean -config %s?", rest[0], rest[0])
 	case slices.Contains(c.paths, ""):
 		err = errors.New("-config is empty: name a file, or a directory of *.hcl files")
 	case len(c.paths) == 0:
 		err = errors.New("no configuration given: -config PATH names a file, or a directory of *.hcl files")
 	case c.logLevel != "" && !slices.Contains(config.LogLevels(), c.logLevel):
-		err = fmt.Errorf("%q is no log level: use one of %s", c.logLevel, strings.Join(config.LogLevels(), ", "))
+		err = fmt.Errorf("%q is not a log level: use one of %s", c.logLevel, strings.Join(config.LogLevels(), ", "))
 	}
 	if err != nil {
 		return c.usage("run", err)
@@ -122,7 +122,7 @@ func (c *runCommand) Run(args []string) int {
 	}
 	program, err := daemon.ProgramPath()
 	if err != nil {
-		fmt.Fprintf(c.err, "lictor: where is this program? %v\n", err)
+		fmt.Fprintf(c.err, "lictor: the path of this program is unknown, so it cannot be upgraded: %v\n", err)
 	}
 	var watch *daemon.Watch
 	if c.watch {
@@ -135,7 +135,7 @@ func (c *runCommand) Run(args []string) int {
 		return exitFailed
 	}
 
-	// Now, so that a signal during the start is neither lost nor fatal.
+	// Catch signals from here on, so that a signal during the start is neither lost nor fatal.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, daemon.Signals()...)
 	defer signal.Stop(signals)
@@ -148,20 +148,20 @@ func (c *runCommand) Run(args []string) int {
 }
 
 // queued returns a console that writes through a queue, so that a blocked stdout or stderr does not block Lictor. The
-// caller closes the queue.
+// caller must close the queue.
 func (c console) queued() (console, *daemon.Output) {
 	o := daemon.NewOutput(c.out, c.err)
 	return console{in: c.in, out: o.Out(), err: o.Err()}, o
 }
 
-// ended returns the exit code for err, the result of daemon.Run. It prints why the daemon did not start; diags have the
-// source lines for that.
+// ended returns the exit code for err, which daemon.Run has returned. If the daemon did not start, ended prints the
+// reason. diags has the source lines for that.
 func (c console) ended(err error, diags config.Diagnostics, asJSON bool) int {
 	var refused *daemon.RefusedFiltersError
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.Is(err, daemon.ErrStuck): // the log says so
+	case errors.Is(err, daemon.ErrStuck): // the daemon has logged it
 	case errors.As(err, &refused):
 		diags.Diagnostics = refused.Diagnostics
 		if err := diags.WriteText(c.err, isTerminal(c.err)); err != nil {
@@ -169,7 +169,7 @@ func (c console) ended(err error, diags config.Diagnostics, asJSON bool) int {
 		}
 	default:
 		for _, line := range daemon.Explain(err) {
-			if asJSON { // the log is JSON, and this is read with it
+			if asJSON { // the log is JSON, and programs read it
 				daemon.NewLogger(&config.Config{LogJSON: true}, c.err).Error("not started", "error", line)
 			} else {
 				fmt.Fprintf(c.err, "lictor: %s\n", visible.Lines(line))
@@ -179,7 +179,7 @@ func (c console) ended(err error, diags config.Diagnostics, asJSON bool) int {
 	return exitFailed
 }
 
-// load reads the configuration. The command line overrides the files.
+// load reads the configuration and applies the options of the command line, which override the files.
 func (c *runCommand) load() (*config.Config, config.Diagnostics) {
 	cfg, diags := config.Load(c.paths, config.Options{})
 	if cfg == nil {

@@ -24,20 +24,20 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// inTime is far more than anything takes that ends at all.
+// inTime is a deadline that only a hanging test reaches.
 const inTime = time.Minute
 
-// A running lictor serves, in this process, what the test writes into its configuration.
+// A running is a lictor that runs in this process with the test's configuration.
 type running struct {
 	t      *testing.T
 	path   string // of the configuration
 	socket string // of the admin API
 	log    *testproc.Log
 	daemon *daemon.Daemon
-	end    func() // ends it; may be called again
+	end    func() // stops it; may be called twice
 }
 
-// startLictor starts a lictor with the services in src. It ends with the test.
+// startLictor starts a lictor with the services in src. It stops with the test.
 func startLictor(t *testing.T, src string) *running {
 	t.Helper()
 	dir := t.TempDir()
@@ -71,7 +71,7 @@ func startLictor(t *testing.T, src string) *running {
 				t.Error(err)
 			}
 		case <-time.After(inTime):
-			t.Error("it has not ended")
+			t.Error("lictor has not ended")
 		}
 		output.Close()
 	})
@@ -84,7 +84,7 @@ func startLictor(t *testing.T, src string) *running {
 	return r
 }
 
-// write makes src, with the admin API at its socket, the configuration.
+// write writes src and an admin block to the configuration file.
 func (r *running) write(src string) {
 	r.t.Helper()
 	text := fmt.Sprintf("admin {\n  listen = \"unix://%s\"\n}\n%s", r.socket, src)
@@ -93,7 +93,7 @@ func (r *running) write(src string) {
 	}
 }
 
-// echo returns the address of an instance that sends back what it gets.
+// echo starts an instance that sends back what it receives, and returns its address.
 func echo(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -128,7 +128,7 @@ func static(name, instance string) string {
 	return fmt.Sprintf(text, name, instance)
 }
 
-// connect connects to a service of the running lictor, and has five bytes sent and back.
+// connect connects to a service of the running lictor and exchanges five bytes.
 func (r *running) connect(name string) net.Conn {
 	r.t.Helper()
 	a, err := admin.ParseAddress("unix://" + r.socket)
@@ -200,7 +200,7 @@ func TestConnectionsOfARunningLictor(t *testing.T) {
 	client := c.LocalAddr().String()
 	prints(t, []string{"connections"}, client, at, "web", "db")
 	if out := prints(t, []string{"connections", "web"}, client); strings.Contains(out, "db ") {
-		t.Errorf("of another service too:\n%s", out)
+		t.Errorf("connections of another service are listed too:\n%s", out)
 	}
 	var answer admin.ConnectionsAnswer
 	text := prints(t, []string{"connections", "-json", "web"})
@@ -241,18 +241,19 @@ func TestReloadOfARunningLictor(t *testing.T) {
 	}
 }
 
-// Followed events come as they happen, and lictor's end is an error.
+// events -f prints events as they happen, and fails when lictor ends.
 func TestEventsOfARunningLictor(t *testing.T) {
 	at := echo(t)
 	r := startLictor(t, static("web", at))
 	var said testproc.Log
 	out, code := &testproc.Log{}, make(chan int, 1)
 	go func() { code <- Main([]string{"events", "-f", "-n", "0"}, console{out: out, err: &said}) }()
-	// A reload without a change is an event, too. The first ones may come before anybody follows.
+	// A reload without a change is an event too. Reload until one is printed, because events -f may begin after the
+	// first.
 	await(t, "an event", func() error {
 		prints(t, []string{"reload"}, "nothing to change")
 		if len(out.Lines()) == 0 {
-			return fmt.Errorf("nothing, but %q", said.String())
+			return fmt.Errorf("no event, but %q", said.String())
 		}
 		return nil
 	})
@@ -278,7 +279,7 @@ func TestTopOfARunningLictor(t *testing.T) {
 	r.connect("web")
 	out := prints(t, []string{"top", "-once", "-interval", "100ms"}, "1 service, 1 in, 0 out", "\nweb ", "in  "+at)
 	if strings.Contains(out, "\x1b") {
-		t.Errorf("a terminal's tricks in %q", out)
+		t.Errorf("escape sequences in %q", out)
 	}
 	var all struct {
 		Status   admin.Status
@@ -291,7 +292,7 @@ func TestTopOfARunningLictor(t *testing.T) {
 	}
 }
 
-// forward prints what goes on each time it has changed, and not more often.
+// forward prints the traffic each time it has changed, and only then.
 func TestForwardPrintsTheTraffic(t *testing.T) {
 	r := startLictor(t, static("web", echo(t)))
 	said := &testproc.Log{}
@@ -322,7 +323,7 @@ func TestForwardPrintsTheTraffic(t *testing.T) {
 	}
 }
 
-// A lictor that is not run by its command cannot be replaced, and says so.
+// A lictor that the test runs in its own process cannot be upgraded, and the command says so.
 func TestUpgradeOfARunningLictor(t *testing.T) {
 	startLictor(t, static("web", echo(t)))
 	if _, said := lictor(t, exitFailed, "upgrade"); !strings.Contains(said, "cannot be replaced") {
@@ -333,12 +334,12 @@ func TestUpgradeOfARunningLictor(t *testing.T) {
 func TestPlanSaysWhatAnotherVersionIs(t *testing.T) {
 	r := startLictor(t, static("web", echo(t)))
 	_, said := lictor(t, exitOK, "plan", "-config", r.path)
-	if !strings.Contains(said, "the running lictor is v0.9, this one is "+newBuild().Version) {
+	if !strings.Contains(said, "the running lictor has version v0.9, this one "+newBuild().Version+":") {
 		t.Errorf("got %s", said)
 	}
 }
 
-// ended is what both run and forward print and return when a daemon has not started.
+// If a daemon does not start, run and forward print the reason and fail.
 func TestStartThatFailsIsExplained(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// answerTime is how long a running lictor may take to answer.
+// answerTime is the timeout for an answer of a running lictor.
 const answerTime = 10 * time.Second
 
 type statusCommand struct{ asker }
@@ -33,24 +33,26 @@ func (c *statusCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *statusCommand) Synopsis() string                     { return "Show what the running lictor serves" }
+func (c *statusCommand) Synopsis() string                     { return "Show the services of the running lictor" }
 func (c *statusCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
 func (c *statusCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
 
 func (c *statusCommand) Help() string {
 	return `Usage: lictor status [options] [SERVICE]
 
-  Shows what the running lictor serves: each service with how many endpoints get
-  clients (IN) and how many do not (OUT), the connections or sessions that are
-  open, and what is known of its set. With SERVICE, everything about that one.
+  Lists the services of the running lictor: how many endpoints get clients (IN)
+  and how many do not (OUT), how many connections or sessions are open, and the
+  state of the service's set of endpoints. With SERVICE, shows all about that
+  service.
 
-  Exits with 0 if lictor is ready and nothing is stale, with 1 if not, and with
-  3 if no lictor answers.
+  Exits with 0 if lictor is ready and no set is stale, with 1 otherwise, and
+  with 3 if no lictor answers.
 
 Options:
 
-` + askOptions + `  -json               Print JSON: {"status": ..., "services": [...]}, with
-                      SERVICE just that one. docs/api.md describes the fields.
+` + askOptions + `  -json               Print JSON: {"status": ..., "services": [...]}, or with
+                      SERVICE only that service. docs/api.md describes the
+                      fields.
 
 Examples:
 
@@ -63,7 +65,7 @@ Examples:
 func (c *statusCommand) Run(args []string) int {
 	rest, err := parse(c.flags(), args)
 	if err == nil && len(rest) > 1 {
-		err = fmt.Errorf("%q is one argument too many", rest[1])
+		err = fmt.Errorf("unexpected argument %q", rest[1])
 	}
 	if err != nil {
 		return c.usage("status", err)
@@ -99,7 +101,7 @@ func (c *statusCommand) Run(args []string) int {
 	return exitOK
 }
 
-// one prints one service, and returns the exit code.
+// one prints one service and returns the exit code.
 func (c *statusCommand) one(ctx context.Context, client *admin.Client, name string) int {
 	s, err := service(ctx, client, name)
 	switch {
@@ -129,10 +131,10 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 		config.Plural(t.EndpointsIn, "endpoint"), t.EndpointsOut,
 		config.Plural(int(t.ConnectionsActive), "connection"), config.Plural(int(t.SessionsActive), "session"))
 	if r := t.LastReload; r != nil && !r.OK {
-		fmt.Fprintf(w, "the last reload, %s, FAILED: %s\n", ago(t.Now, &r.Time), visible.Text(r.Error))
+		fmt.Fprintf(w, "the last reload (%s) FAILED: %s\n", ago(t.Now, &r.Time), visible.Text(r.Error))
 	}
 	for _, p := range t.Pending {
-		fmt.Fprintf(w, "pending until a restart or an upgrade: %s = %s, in force is %s\n", visible.Text(p.Argument),
+		fmt.Fprintf(w, "pending until a restart or an upgrade: %s = %s; in force: %s\n", visible.Text(p.Argument),
 			visible.Text(orUnset(p.Configured)), visible.Text(orUnset(p.InForce)))
 	}
 	for _, d := range t.Denied {
@@ -152,7 +154,7 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	return table.Flush()
 }
 
-// orUnset returns the value of an argument, or says that it is not set.
+// orUnset returns the value of an argument, or "(not set)" if it is empty.
 func orUnset(value string) string {
 	if value == "" {
 		return "(not set)"
@@ -160,7 +162,7 @@ func orUnset(value string) string {
 	return value
 }
 
-// setText describes the set of a service in a few words. The most serious problem comes first.
+// setText describes the set of endpoints of a service in a few words. It names only the most serious problem.
 func setText(now time.Time, s *admin.Service) string {
 	switch {
 	case s.Set == admin.SetNone && s.Problem != "":
@@ -170,23 +172,24 @@ func setText(now time.Time, s *admin.Service) string {
 	case s.StaleSince != nil:
 		return fmt.Sprintf("STALE for %s: %s", brief(now.Sub(*s.StaleSince)), s.Problem)
 	case s.Set == admin.SetSaved:
-		return "SAVED: from before the start, not confirmed yet"
+		return "SAVED: loaded from disk, not confirmed yet"
 	case s.EmptyUntil != nil:
-		return fmt.Sprintf("no endpoint: %s for the first one until %s",
+		return fmt.Sprintf("no endpoint: %s for one until %s",
 			waiting(s.Waiting), s.EmptyUntil.Local().Format(time.TimeOnly))
 	case failedOver(s) != "":
 		return failedOver(s)
 	case s.Panicking:
-		return "so many endpoints fail that their failures are ignored"
+		return "too many endpoints fail: ejections are ignored"
 	case s.Waiting > 0:
-		return waiting(s.Waiting) + " for room"
+		return waiting(s.Waiting) + " for a free slot"
 	case s.Problem != "":
 		return s.Problem
 	}
 	return "changed " + ago(now, s.LastChange)
 }
 
-// failedOver says which source serves instead of the first one, and why; empty if the first one does.
+// failedOver says which source of endpoints is in use instead of the first one, and why. It returns "" while the first
+// source is in use.
 func failedOver(s *admin.Service) string {
 	for i, source := range s.Sources {
 		if source.Active && i > 0 {
@@ -196,7 +199,7 @@ func failedOver(s *admin.Service) string {
 	return ""
 }
 
-// waiting says how many clients wait.
+// waiting returns the number of waiting clients as text, such as "2 clients waiting".
 func waiting(n int64) string { return config.Plural(int(n), "client") + " waiting" }
 
 func writeService(w io.Writer, now time.Time, s *admin.Service) error {
@@ -213,14 +216,14 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 		line("last confirmed", "%s", ago(now, s.LastSuccess))
 	}
 	if s.Protocol == "udp" {
-		line("sessions", "%d now, %d in all, %d evicted", c.SessionsActive, c.Sessions, c.SessionsEvicted)
+		line("sessions", "%d now, %d in total, %d evicted", c.SessionsActive, c.Sessions, c.SessionsEvicted)
 		overrun := ""
 		if c.DatagramsOverrun > 0 {
 			overrun = fmt.Sprintf(", %d dropped by the kernel at the listener", c.DatagramsOverrun)
 		}
 		line("datagrams", "%d up, %d down, %d dropped%s", c.DatagramsUp, c.DatagramsDown, c.DatagramsDropped, overrun)
 	} else {
-		line("connections", "%d now, %d in all", c.ConnectionsActive, c.Connections)
+		line("connections", "%d now, %d in total", c.ConnectionsActive, c.Connections)
 		if c.Dials > 0 {
 			line("dials", "%d, %.2f ms each", c.Dials, 1000*c.DialSeconds/float64(c.Dials))
 		}
@@ -237,17 +240,17 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	return writeEndpoints(w, now, s.Endpoints)
 }
 
-// descriptorText says how many descriptors a service uses, has reserved, and can have.
+// descriptorText says how many descriptors a service uses, how many are reserved for it, and how many it may have.
 func descriptorText(s *admin.Service) string {
 	d := &s.Descriptors
-	text := fmt.Sprintf("%d now, %d at any time, %d at most", d.Taken, d.Floor, d.Ceiling)
+	text := fmt.Sprintf("%d in use, %d reserved, %d at most", d.Taken, d.Floor, d.Ceiling)
 	if s.Protocol == "udp" {
 		return text
 	}
-	return text + fmt.Sprintf("; clients had to wait %d times", s.Counters.DescriptorWaits)
+	return text + fmt.Sprintf("; clients waited %d times", s.Counters.DescriptorWaits)
 }
 
-// reasons returns the counts by reason, such as ": full 3, per_client 2", or nothing if there are none.
+// reasons returns the counts by reason, such as ": full 3, per_client 2", or "" if there are none.
 func reasons(by map[string]int64) string {
 	var parts []string
 	for _, reason := range slices.Sorted(maps.Keys(by)) {
@@ -274,7 +277,7 @@ func writeEndpoints(w io.Writer, now time.Time, endpoints []admin.Endpoint) erro
 	return t.Flush()
 }
 
-// why returns the reason of an endpoint's state, for how long it has been so, and for how long it will be.
+// why returns the reason of an endpoint's state, how long the state has lasted, and how long it will last.
 func why(now time.Time, e *admin.Endpoint) string {
 	text := e.Reason
 	if e.Since != nil {
@@ -289,7 +292,7 @@ func why(now time.Time, e *admin.Endpoint) string {
 	return text
 }
 
-// size returns a number of bytes with a decimal unit, such as "1.5 kB".
+// size returns n bytes with a decimal unit, such as "1.5 kB".
 func size(n float64) string {
 	units := []string{"B", "kB", "MB", "GB", "TB", "PB"}
 	i := 0

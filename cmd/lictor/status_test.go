@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
-// testNow is the time of the answers in tests.
+// testNow is the time of all answers in tests.
 var testNow = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
 // before returns the time d before testNow.
@@ -47,9 +47,9 @@ func TestStatusTable(t *testing.T) {
 	}
 	equal(t, b.String(), `lictor v1.2.3, process 4711, up 26h, NOT READY: 1 service without a first answer
 2 services, 1 endpoint in, 2 out, 1 connection, 2 sessions
-the last reload, 5m ago, FAILED: web.hcl:1:1: no`+"\ufffd"+` good
-pending until a restart or an upgrade: log_json = true, in force is false
-pending until a restart or an upgrade: state_dir = "/x", in force is (not set)
+the last reload (5m ago) FAILED: web.hcl:1:1: no`+"\ufffd"+` good
+pending until a restart or an upgrade: log_json = true; in force: false
+pending until a restart or an upgrade: state_dir = "/x"; in force: (not set)
 the system denies splice (not permitted): bulk is copied
 
 SERVICE  PROTO  LISTEN                 IN  OUT  ACTIVE  SET
@@ -58,7 +58,7 @@ web      tcp    127.0.0.1:80           1   2    1       changed 1h ago
 `)
 }
 
-// A reload that went well is not worth a line.
+// A successful reload is not shown.
 func TestStatusIsShortWhenAllIsWell(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
@@ -74,7 +74,7 @@ SERVICE  PROTO  LISTEN  IN  OUT  ACTIVE  SET
 `)
 }
 
-// What keeps clients from being served comes before what does not.
+// Problems that keep clients from being served have precedence over other problems.
 func TestSetText(t *testing.T) {
 	t.Parallel()
 	stale := before(90 * time.Second)
@@ -92,17 +92,17 @@ func TestSetText(t *testing.T) {
 			"STALE for 1m: refused"},
 		{"saved and stale", admin.Service{Set: admin.SetSaved, Problem: "refused", StaleSince: stale},
 			"STALE for 1m: refused"},
-		{"saved", admin.Service{Set: admin.SetSaved, Waiting: 1}, "SAVED: from before the start, not confirmed yet"},
+		{"saved", admin.Service{Set: admin.SetSaved, Waiting: 1}, "SAVED: loaded from disk, not confirmed yet"},
 		{"empty", admin.Service{Set: admin.SetFresh, EmptyUntil: &testNow, Waiting: 5, Sources: backup, Problem: "p"},
-			"no endpoint: 5 clients waiting for the first one until " + testNow.Local().Format(time.TimeOnly)},
+			"no endpoint: 5 clients waiting for one until " + testNow.Local().Format(time.TimeOnly)},
 		{"failed over", admin.Service{Set: admin.SetFresh, Sources: backup, Panicking: true, Waiting: 1},
 			"served by static: all 2 endpoints of web fail from here"},
 		{"the first source", admin.Service{Set: admin.SetFresh, Sources: []admin.Source{{Name: "web", Active: true}},
-			Waiting: 1}, "1 client waiting for room"},
+			Waiting: 1}, "1 client waiting for a free slot"},
 		{"panicking", admin.Service{Set: admin.SetFresh, Panicking: true, Waiting: 1},
-			"so many endpoints fail that their failures are ignored"},
-		{"waiting", admin.Service{Set: admin.SetFresh, Waiting: 1, Problem: "p"}, "1 client waiting for room"},
-		{"many waiting", admin.Service{Set: admin.SetFresh, Waiting: 12}, "12 clients waiting for room"},
+			"too many endpoints fail: ejections are ignored"},
+		{"waiting", admin.Service{Set: admin.SetFresh, Waiting: 1, Problem: "p"}, "1 client waiting for a free slot"},
+		{"many waiting", admin.Service{Set: admin.SetFresh, Waiting: 12}, "12 clients waiting for a free slot"},
 		{"a problem", admin.Service{Set: admin.SetFresh, Problem: "too many"}, "too many"},
 		{"changed", admin.Service{Set: admin.SetFresh, LastChange: before(3 * time.Hour)}, "changed 3h ago"},
 		{"never changed", admin.Service{Set: admin.SetFresh}, "changed never"},
@@ -141,12 +141,12 @@ listens on      tcp 127.0.0.1:80, [::1]:80
 endpoints from  web in Consul
 set             changed 2d ago
 last confirmed  2s ago
-connections     2 now, 17 in all
+connections     2 now, 17 in total
 dials           4, 2.50 ms each
 failures        3 failed attempts, 1 retries; 1 ejection
 bytes           1.5 kB up, 2.0 MB down
 refused         5 clients: full 3, per_client 2
-descriptors     4 now, 20 at any time, 300 at most; clients had to wait 9 times
+descriptors     4 in use, 20 reserved, 300 at most; clients waited 9 times
 
 ENDPOINT  ADDRESS      WEIGHT  STATE  WHY
 n1/web-1  10.0.0.1:80  10      in     healthy for 1m
@@ -154,7 +154,7 @@ n2/web-2  10.0.0.2:80  0       out    ejected, for another 30s: refused, 3 times
 `)
 }
 
-// A UDP service has sessions and datagrams where a TCP one has connections and dials.
+// A UDP service has sessions and datagrams instead of connections and dials.
 func TestStatusOfAUDPService(t *testing.T) {
 	t.Parallel()
 	s := &admin.Service{
@@ -172,12 +172,12 @@ func TestStatusOfAUDPService(t *testing.T) {
 listens on      udp 127.0.0.1:53
 endpoints from  1 static endpoint
 set             UNKNOWN: no answer yet
-sessions        3 now, 20 in all, 1 evicted
+sessions        3 now, 20 in total, 1 evicted
 datagrams       100 up, 99 down, 4 dropped
 failures        0 failed attempts, 0 retries; 0 ejections
 bytes           0 B up, 0 B down
 refused         0 clients
-descriptors     4 now, 20 at any time, 300 at most
+descriptors     4 in use, 20 reserved, 300 at most
 
 no endpoints
 `)
@@ -206,7 +206,7 @@ func TestWhy(t *testing.T) {
 		{admin.Endpoint{Reason: "status", Detail: "critical"}, "status: critical"},
 		{admin.Endpoint{Reason: "held", Since: before(time.Second), Until: before(-9 * time.Second), Detail: "gone"},
 			"held for 1s, for another 9s: gone"},
-		{admin.Endpoint{Reason: "ejected", Until: before(time.Second)}, "ejected, for another 0ms"}, // any moment now
+		{admin.Endpoint{Reason: "ejected", Until: before(time.Second)}, "ejected, for another 0ms"}, // due now
 	}
 	for _, tt := range tests {
 		if got := why(testNow, &tt.endpoint); got != tt.want {
@@ -260,7 +260,7 @@ func TestExitCodeOfStatus(t *testing.T) {
 	}
 }
 
-// The members of the objects are those that the help and docs/api.md promise.
+// The JSON objects have the members that the help and docs/api.md name.
 func TestStatusJSON(t *testing.T) {
 	t.Parallel()
 	service := admin.Service{Name: "a/b", Set: admin.SetFresh}
@@ -290,11 +290,11 @@ func TestUnknownService(t *testing.T) {
 	_, said := lictor(t, exitFailed, "status", "-admin", f.address, "wbe")
 	equal(t, said, "lictor status: there is no service \"wbe\"; did you mean \"web\"?\n")
 
-	// Without the list of services the error is all that there is to say.
+	// Without the list of services there is no suggestion.
 	answers["GET /v1/services"] = &admin.APIError{Code: http.StatusServiceUnavailable, Text: "busy"}
 	_, said = lictor(t, exitFailed, "status", "-admin", f.address, "wbe")
 	equal(t, said, "lictor status: there is no service \"wbe\"\n")
-	// And another error is not taken for a missing service.
+	// Another error is not reported as a missing service.
 	answers["GET /v1/services/wbe"] = answers["GET /v1/services"]
 	_, said = lictor(t, exitFailed, "status", "-admin", f.address, "wbe")
 	equal(t, said, "lictor status: busy\n")

@@ -16,22 +16,22 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A terminal is a pseudo-terminal: what a program sees of it, and what its user sees.
+// A terminal is a pseudo-terminal, with the ends of a program and of its user.
 type terminal struct {
 	t       *testing.T
 	program *os.File
 	keys    *os.File
-	screen  testproc.Log // everything that was written
+	screen  testproc.Log // all output so far
 }
 
-// newTerminal returns a terminal of that size that ends with the test.
+// newTerminal returns a terminal of the given size. It is closed at the end of the test.
 func newTerminal(t *testing.T, width, height uint16) *terminal {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := os.NewFile(uintptr(fd), "/dev/ptmx") // closing it ends a Read, for it does not block
+	keys := os.NewFile(uintptr(fd), "/dev/ptmx") // non-blocking, so that Close ends a Read
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func newTerminal(t *testing.T, width, height uint16) *terminal {
 		}
 	}()
 	t.Cleanup(func() {
-		_ = keys.Close() // hangs up, which ends what still reads from program
+		_ = keys.Close() // hangs up, which ends pending reads from program
 		<-done
 		_ = program.Close()
 	})
@@ -73,14 +73,14 @@ func (x *terminal) resize(width, height uint16) {
 	}
 }
 
-// shows waits until the newest frame has each of the texts, and returns it.
+// shows waits until the newest frame has each of the texts, and returns the frame.
 func (x *terminal) shows(texts ...string) string {
 	x.t.Helper()
 	frame := ""
 	await(x.t, fmt.Sprintf("a frame with %q", texts), func() error {
 		all := x.screen.String()
 		begin := strings.LastIndex(all, "\x1b[H")
-		if end := strings.LastIndex(all, "\x1b[J"); end < begin { // half of a frame
+		if end := strings.LastIndex(all, "\x1b[J"); end < begin { // the frame is not complete
 			begin = strings.LastIndex(all[:begin], "\x1b[H")
 		}
 		if begin < 0 {
@@ -104,7 +104,7 @@ func (x *terminal) press(keys string) {
 	}
 }
 
-// top draws, follows keys and the size of the terminal, and leaves the terminal as it was.
+// top draws frames, follows keys and the size of the terminal, and restores the terminal.
 func TestTopOnATerminal(t *testing.T) {
 	t.Parallel()
 	services := admin.ServicesAnswer{Services: []admin.Service{
@@ -123,7 +123,7 @@ func TestTopOnATerminal(t *testing.T) {
 		code <- Main(args, console{in: x.program, out: x.program, err: x.program})
 	}()
 	x.shows("lictor v9", "[a active]", "web", red+"zoo")
-	x.press("n\x1b[B") // by name, and the first one
+	x.press("n\x1b[B") // sort by name and select the first service
 	x.shows("[n name]", reverse+"web")
 	x.press("\r")
 	x.shows("in  n/web-1")
@@ -154,7 +154,7 @@ func TestTopOnATerminal(t *testing.T) {
 	})
 }
 
-// A lictor that ends while top shows it is an error, and the terminal is as before then too.
+// If lictor ends while top runs, top fails and restores the terminal.
 func TestTopOfALictorThatEnds(t *testing.T) {
 	t.Parallel()
 	f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{}, "GET /v1/services": nil})
@@ -175,7 +175,7 @@ func TestTopOfALictorThatEnds(t *testing.T) {
 	}
 }
 
-// Colour is for terminals, also behind the queue of a daemon, and only where the user has not refused it.
+// Output to a terminal has colours, even through the queue of a daemon, unless the user refuses them.
 func TestColourIsForTerminals(t *testing.T) {
 	x := newTerminal(t, 80, 24)
 	file, err := os.Create(t.TempDir() + "/out")
@@ -188,10 +188,10 @@ func TestColourIsForTerminals(t *testing.T) {
 	check := func(on bool) {
 		t.Helper()
 		if !on == isTerminal(x.program) || !on == isTerminal(queue.Out()) {
-			t.Errorf("colour on a terminal is %v, want %v", !on, on)
+			t.Errorf("colours on a terminal: got %v, want %v", !on, on)
 		}
 		if isTerminal(file) || isTerminal(queue.Err()) || isTerminal(&strings.Builder{}) {
-			t.Error("colour where there is no terminal")
+			t.Error("colours without a terminal")
 		}
 	}
 	t.Setenv("NO_COLOR", "")

@@ -43,18 +43,17 @@ func (c *topCommand) AutocompleteArgs() complete.Predictor { return complete.Pre
 func (c *topCommand) Help() string {
 	return `Usage: lictor top [options]
 
-  Shows what the running lictor does, live: of each service how many endpoints
-  get clients, connections and sessions, rates, the mean latency of dials, and
-  failures. Keys sort, the arrows choose a service, Enter shows its endpoints,
-  q ends it.
+  Shows the services of the running lictor, live: how many endpoints get
+  clients, connections and sessions, rates, the mean latency of dials, and
+  failures. Letter keys change the order, the arrow keys select a service, Enter
+  shows its endpoints, q quits.
 
 Options:
 
-` + askOptions + `  -interval TIME      How often to look; 1s unless said.
-  -once               Print the rates over one interval, without a terminal's
-                      tricks, and end.
-  -json               The same as JSON, as "lictor status -json" has it: the
-                      counters, to be compared by whoever reads them.
+` + askOptions + `  -interval TIME      Time between two updates. Default: 1s.
+  -once               Print the rates over one interval as plain text, and end.
+  -json               Print the counters once, as "lictor status -json" does.
+                      Rates are left to the reader.
 
 Examples:
 
@@ -68,9 +67,9 @@ func (c *topCommand) Run(args []string) int {
 	switch {
 	case err != nil:
 	case len(rest) > 0:
-		err = fmt.Errorf("%q is one argument too many", rest[0])
+		err = fmt.Errorf("unexpected argument %q", rest[0])
 	case c.interval < 100*time.Millisecond:
-		err = fmt.Errorf("-interval %v is too short: 100ms is the least", c.interval)
+		err = fmt.Errorf("-interval %v is too short: the minimum is 100ms", c.interval)
 	}
 	if err != nil {
 		return c.usage("top", err)
@@ -81,7 +80,7 @@ func (c *topCommand) Run(args []string) int {
 	}
 	in, out, terminal := c.terminal()
 	if !terminal && !c.once {
-		return c.usage("top", errors.New("this is no terminal: use -once"))
+		return c.usage("top", errors.New("stdin and stdout are not a terminal: use -once"))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -108,7 +107,7 @@ func (c *topCommand) terminal() (in, out *os.File, ok bool) {
 	return in, out, is && too && term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd()))
 }
 
-// A top asks a running lictor at intervals, and shows the rates between the answers.
+// A top asks a running lictor at intervals and shows the rates between two answers.
 type top struct {
 	client   *admin.Client
 	status   *admin.Status
@@ -118,7 +117,7 @@ type top struct {
 	view     topView
 }
 
-// look asks once, and computes the rates since the last time.
+// look asks once and computes the rates since the previous answer.
 func (t *top) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -152,15 +151,15 @@ func (t *top) once(ctx context.Context, w io.Writer) error {
 	return err
 }
 
-// live draws frames until the user quits or ctx ends. It restores the terminal.
+// live draws frames until the user quits or ctx ends. Then it restores the terminal.
 func (t *top) live(ctx context.Context, in, out *os.File) error {
 	former, err := term.MakeRaw(int(in.Fd()))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = term.Restore(int(in.Fd()), former) }()
-	fmt.Fprint(out, "\x1b[?1049h\x1b[?25l")       // the other screen, no cursor
-	defer fmt.Fprint(out, "\x1b[?25h\x1b[?1049l") // and back
+	fmt.Fprint(out, "\x1b[?1049h\x1b[?25l")       // alternate screen, no cursor
+	defer fmt.Fprint(out, "\x1b[?25h\x1b[?1049l") // cursor, normal screen
 	keys := make(chan string)
 	go readKeys(ctx, in, keys)
 	tick := time.NewTicker(t.interval)
@@ -173,7 +172,7 @@ func (t *top) live(ctx context.Context, in, out *os.File) error {
 		if err != nil {
 			return err
 		}
-		// Each line erases the rest of its row.
+		// Erase the rest of each row after its text.
 		screen := strings.ReplaceAll(frame(t.status, t.rows, &t.view, width, height), "\r\n", "\x1b[K\r\n")
 		if _, err := fmt.Fprintf(out, "\x1b[H%s\x1b[K\x1b[J", screen); err != nil {
 			return err
@@ -193,8 +192,8 @@ func (t *top) live(ctx context.Context, in, out *os.File) error {
 	}
 }
 
-// readKeys sends the keys that are typed, until the input or ctx ends. A pending read cannot be interrupted: it ends
-// with the process.
+// readKeys sends the typed keys until the input or ctx ends. A pending read cannot be interrupted; it ends with the
+// process.
 func readKeys(ctx context.Context, in io.Reader, keys chan<- string) {
 	defer close(keys)
 	buf := make([]byte, 64)
@@ -229,7 +228,7 @@ func splitKeys(s string) (keys []string) {
 	return keys
 }
 
-// press applies a key. It returns true for the keys that quit.
+// press applies a key to the view. It returns true if the key quits.
 func (v *topView) press(key string, rows []topRow) (end bool) {
 	at := -1
 	for i := range rows {

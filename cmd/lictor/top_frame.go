@@ -17,16 +17,17 @@ import (
 type topRow struct {
 	*admin.Service
 	active                            int64
-	clients, up, down, fails, latency float64 // each second; latency in seconds, 0: no dial
+	clients, up, down, fails, latency float64 // per second, except latency: mean seconds of a dial, 0 without dials
 	endpoints                         []topEndpoint
 }
 
 type topEndpoint struct {
 	*admin.Endpoint
-	picks, fails float64 // each second
+	picks, fails float64 // per second
 }
 
-// topRows returns what happened between two answers. Nothing has if before is nil or not older.
+// topRows returns the services of now, with their rates since before. All rates are zero if before is nil or not older
+// than now.
 func topRows(before, now *admin.ServicesAnswer) []topRow {
 	old := map[string]*admin.Service{}
 	seconds := 1.0
@@ -42,7 +43,7 @@ func topRows(before, now *admin.ServicesAnswer) []topRow {
 		r := topRow{Service: s, active: s.Counters.ConnectionsActive + s.Counters.SessionsActive}
 		b := old[s.Name]
 		if b == nil {
-			b = s // a service that is new has no rates yet
+			b = s // a new service has no rates yet
 		}
 		rate := func(now, before int64) float64 { return float64(max(now-before, 0)) / seconds }
 		c, p := &s.Counters, &b.Counters
@@ -75,16 +76,16 @@ func topEndpoints(before, now *admin.Service, rate func(now, before int64) float
 	return all
 }
 
-// A topView is the state that the keys change: the order, the selection, and which services are open.
+// A topView is the state that keys change: the order, the selected service, and the services that show their endpoints.
 type topView struct {
-	sort     byte   // the key of a topSort
-	selected string // name of a service
+	sort     byte   // key of a topSort
+	selected string // name of the selected service
 	open     map[string]bool
-	first    int // row at the top
+	first    int // index of the first line on the screen
 }
 
-// topSorts returns the orders: the key, the name and the value of each. The largest value comes first. By name, which
-// has no value, the order is alphabetic.
+// topSorts returns the orders of rows: for each its key, its name and the value to sort by. The largest value comes
+// first. The order by name has no value and is alphabetic.
 func topSorts() []struct {
 	key  byte
 	name string
@@ -120,8 +121,8 @@ const (
 	bold, dim, reverse, red, plainText = "\x1b[1m", "\x1b[2m", "\x1b[7m", "\x1b[31m", "\x1b[0m"
 )
 
-// frame draws a screen of width by height. A height of 0 means as many lines as there are. It scrolls the view so that
-// the selected service is visible.
+// frame draws a screen of width by height characters. A height of 0 means without a limit. frame scrolls the view so
+// that the selected service is visible.
 func frame(status *admin.Status, rows []topRow, v *topView, width, height int) string {
 	sortTop(rows, v.sort)
 	lines, at := topLines(status.Now, rows, v, width)
@@ -166,10 +167,11 @@ func topHead(t *admin.Status, rows []topRow, v *topView, width int) []string {
 		reverse + pad(cut(columns, width), width) + plainText}
 }
 
-// nameWidth returns how many columns are left for the names of services.
+// nameWidth returns the width of the column for service names.
 func nameWidth(width int) int { return min(max(width-100, 14), 40) }
 
-// topLines returns the lines of all services, with the endpoints of open ones, and the index of the selected line.
+// topLines returns the lines of all services and the index of the selected line. The endpoints of an open service
+// follow its line.
 func topLines(now time.Time, rows []topRow, v *topView, width int) (lines []string, at int) {
 	for i := range rows {
 		r := &rows[i]
@@ -241,7 +243,7 @@ func pad(s string, width int) string {
 	return s + strings.Repeat(" ", width-utf8.RuneCountInString(s))
 }
 
-// unadorned returns a frame without colours and trailing spaces, for output that is no terminal.
+// unadorned returns a frame without colours and trailing spaces, for output that is not a terminal.
 func unadorned(s string) string {
 	s = strings.NewReplacer(bold, "", dim, "", reverse, "", red, "", plainText, "", "\r\n", "\n").Replace(s)
 	lines := strings.Split(s, "\n")

@@ -10,13 +10,13 @@ import (
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
-// answersApart returns two answers of those services, d apart.
+// answersApart returns two answers with a time of d between them.
 func answersApart(d time.Duration, old, now []admin.Service) (before, after *admin.ServicesAnswer) {
 	before = &admin.ServicesAnswer{Now: testNow.Add(-d), Services: old}
 	return before, &admin.ServicesAnswer{Now: testNow, Services: now}
 }
 
-// counted is a service with counters that all have grown by n, but for the dials.
+// counted returns a service whose counters have all grown by n, except those of dials.
 func counted(name string, n int64) admin.Service {
 	return admin.Service{Name: name, Counters: admin.Counters{
 		Connections: n, Sessions: n, BytesUp: 10 * n, BytesDown: 100 * n, DialsFailed: n, Refused: n,
@@ -58,7 +58,7 @@ func TestTopRates(t *testing.T) {
 	}
 }
 
-// The first answer has nothing before it.
+// The first answer gives no rates.
 func TestTopRowsOfTheFirstAnswer(t *testing.T) {
 	t.Parallel()
 	s := counted("a", 9)
@@ -88,7 +88,7 @@ func TestTopRatesOfEndpoints(t *testing.T) {
 	equal(t, got, "busy 10 1\nnew 0 0\nuncounted 0 0\nout 0 0\n")
 }
 
-// Each key sorts by its column, the largest first; equal ones are in the order of their names.
+// Each key sorts by its column, the largest value first. Equal rows are sorted by name.
 func TestTopSorts(t *testing.T) {
 	t.Parallel()
 	row := func(name string, active int64, clients, up, down, latency, fails float64) topRow {
@@ -163,7 +163,7 @@ func TestTopHead(t *testing.T) {
 	}
 }
 
-// Red is what needs a look: no endpoint in, a source that fails, or clients that do. What is selected is reversed.
+// A row is red if the service has no endpoint in, a stale source, or failures. The selected row is reversed.
 func TestTopColours(t *testing.T) {
 	t.Parallel()
 	in := []admin.Endpoint{{ID: "n/1", State: admin.StateIn}}
@@ -188,7 +188,7 @@ func TestTopColours(t *testing.T) {
 	}
 }
 
-// The selected row stays on the screen while the selection moves through more rows than fit, up and down.
+// The selected row stays visible while the selection moves up and down through more rows than fit.
 func TestTopScrolls(t *testing.T) {
 	t.Parallel()
 	services := make([]admin.Service, 50)
@@ -202,14 +202,14 @@ func TestTopScrolls(t *testing.T) {
 		v.press(key, rows)
 		screen := unadorned(frame(&admin.Status{}, rows, v, 100, 13))
 		if !strings.Contains(screen, v.selected) {
-			t.Fatalf("%s is selected, and not on the screen:\n%s", v.selected, screen)
+			t.Fatalf("%s is selected but not on the screen:\n%s", v.selected, screen)
 		}
 		if n := strings.Count(screen, "\n") + 1; n != 13 {
 			t.Fatalf("%d lines, want 13", n)
 		}
 		firsts[v.first] = true
 	}
-	// When rows go, the others move up instead of leaving room below.
+	// When rows vanish, the remaining rows fill the screen.
 	v.selected, v.first = "s11", 40
 	if screen := unadorned(frame(&admin.Status{}, rows[:12], v, 100, 13)); v.first != 2 ||
 		strings.Count(screen, "\n") != 12 {
@@ -221,7 +221,7 @@ func TestTopScrolls(t *testing.T) {
 	}
 }
 
-// Keys for rows do nothing where there are none.
+// Keys that move the selection do nothing without rows.
 func TestTopKeysWithoutRows(t *testing.T) {
 	t.Parallel()
 	v := &topView{sort: 'a', open: map[string]bool{}}
@@ -231,6 +231,6 @@ func TestTopKeysWithoutRows(t *testing.T) {
 		}
 	}
 	if !v.press("\x1b", nil) {
-		t.Error("escape does not end it")
+		t.Error("escape does not quit top")
 	}
 }

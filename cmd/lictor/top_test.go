@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
-// topSample is two answers, two seconds apart.
+// topSample returns the rows of two answers that are two seconds apart.
 func topSample() (status *admin.Status, rows []topRow) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	changed := now.Add(-time.Minute)
@@ -73,7 +73,7 @@ func TestTopFrameKeepsToTheScreen(t *testing.T) {
 			}
 		}
 		if size[0] >= 40 && !strings.Contains(text, "web") {
-			t.Errorf("%v: what is selected is not to be seen:\n%s", size, text)
+			t.Errorf("%v: the selected row is not visible:\n%s", size, text)
 		}
 	}
 }
@@ -85,7 +85,7 @@ func TestTopKeys(t *testing.T) {
 		for _, key := range keys {
 			sortTop(rows, v.sort)
 			if v.press(key, rows) {
-				t.Fatalf("%q ends it", key)
+				t.Fatalf("%q quits top", key)
 			}
 		}
 	}
@@ -103,7 +103,7 @@ func TestTopKeys(t *testing.T) {
 	}
 	for _, key := range []string{"q", "\x03"} {
 		if !v.press(key, rows) {
-			t.Errorf("%q does not end it", key)
+			t.Errorf("%q does not quit top", key)
 		}
 	}
 }

@@ -25,7 +25,7 @@ func (c *upgradeCommand) flags() *flag.FlagSet {
 }
 
 func (c *upgradeCommand) Synopsis() string {
-	return "Have a new process take its place, without a dropped connection"
+	return "Replace the running process, without dropping connections"
 }
 func (c *upgradeCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
 func (c *upgradeCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
@@ -33,17 +33,17 @@ func (c *upgradeCommand) AutocompleteArgs() complete.Predictor { return complete
 func (c *upgradeCommand) Help() string {
 	return `Usage: lictor upgrade [options]
 
-  Has the running lictor start the program that is at its own path now, with
-  its own arguments, and leave its place to that: a new version, or the same
-  with a configuration whose changes take a restart. Listeners, UDP sessions,
-  endpoints and drains go over; no client is refused. TCP connections go on in
-  the former process, which ends with the last of them.
+  Makes the running lictor start a new process and hand over to it. The new
+  process runs the program that is now at the same path, with the same
+  arguments. Use it for a new version, or for changed arguments that need a
+  restart. The new process takes over listeners, UDP sessions, endpoints and
+  drains; no client is refused. Open TCP connections stay in the old process,
+  which ends with the last of them.
 
-  If the new process does not come up, because the configuration is bad or the
-  program does not start, the running lictor goes on as if nothing had
-  happened; the reason is printed.
+  If the new process does not start, or its configuration is invalid, the
+  running lictor goes on unchanged, and the reason is printed.
 
-  Exits with 0 if the new process serves, with 1 if the former one still does,
+  Exits with 0 if the new process serves, with 1 if the old one still serves,
   and with 3 if no lictor answers.
 
 Options:
@@ -59,7 +59,7 @@ Examples:
 func (c *upgradeCommand) Run(args []string) int {
 	rest, err := parse(c.flags(), args)
 	if err == nil && len(rest) > 0 {
-		err = fmt.Errorf("%q is one argument too many: the running lictor knows its program and paths", rest[0])
+		err = fmt.Errorf("unexpected argument %q: the running lictor knows its program and paths", rest[0])
 	}
 	if err != nil {
 		return c.usage("upgrade", err)
@@ -78,7 +78,7 @@ func (c *upgradeCommand) Run(args []string) int {
 	if c.json {
 		err = c.print(next)
 	} else {
-		_, err = fmt.Fprintf(c.out, "upgraded: process %d, lictor %s, serves instead of process %d, lictor %s\n",
+		_, err = fmt.Fprintf(c.out, "upgraded: process %d (lictor %s) has replaced process %d (lictor %s)\n",
 			next.PID, visible.Text(next.Version), before.PID, visible.Text(before.Version))
 	}
 	if err != nil {

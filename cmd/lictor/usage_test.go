@@ -42,7 +42,7 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 	}
 }
 
-// An option in the help that the command does not take is as bad as one that is missing there.
+// The help names no option that the command does not have, and misses none.
 func TestHelpNamesNoOtherFlag(t *testing.T) {
 	t.Parallel()
 	option := regexp.MustCompile(`(?m)^  -([a-z-]+)`)
@@ -50,7 +50,7 @@ func TestHelpNamesNoOtherFlag(t *testing.T) {
 	eachCommand(t, func(name string, c cli.Command, flags *flag.FlagSet) {
 		for _, match := range option.FindAllStringSubmatch(c.Help(), -1) {
 			if flags.Lookup(match[1]) == nil {
-				t.Errorf("%s: there is no -%s", name, match[1])
+				t.Errorf("%s: the help names -%s, which does not exist", name, match[1])
 			}
 		}
 		_, examples, _ := strings.Cut(c.Help(), "Examples:")
@@ -80,7 +80,7 @@ func TestHelpFitsATerminal(t *testing.T) {
 	}
 }
 
-// The list of commands says of each what the command says of itself.
+// The list of commands has the synopsis of each command.
 func TestHelpHasTheSynopsisOfEveryCommand(t *testing.T) {
 	t.Parallel()
 	eachCommand(t, func(name string, c cli.Command, _ *flag.FlagSet) {
@@ -91,7 +91,7 @@ func TestHelpHasTheSynopsisOfEveryCommand(t *testing.T) {
 	})
 }
 
-// Help is an answer: it goes to stdout, in whichever way it is asked for.
+// Each way to ask for help prints it to stdout.
 func TestEveryCommandPrintsItsHelp(t *testing.T) {
 	t.Parallel()
 	eachCommand(t, func(name string, c cli.Command, _ *flag.FlagSet) {
@@ -104,7 +104,7 @@ func TestEveryCommandPrintsItsHelp(t *testing.T) {
 	})
 }
 
-// A typing error in an option is recognised in every command: whichever letter is missing.
+// Each command suggests the right option for one with a missing letter.
 func TestEveryCommandSuggestsItsOptions(t *testing.T) {
 	t.Parallel()
 	eachCommand(t, func(name string, _ cli.Command, flags *flag.FlagSet) {
@@ -115,12 +115,12 @@ func TestEveryCommandSuggestsItsOptions(t *testing.T) {
 			typo := f.Name[:2] + f.Name[3:]
 			out, said := lictor(t, exitUsage, name, "-"+typo)
 			equal(t, out+said, "lictor "+name+": there is no option -"+typo+"; did you mean -"+f.Name+
-				"?\nRun \"lictor "+name+" -help\" for how to use it.\n")
+				"?\nRun \"lictor "+name+" -help\" for help.\n")
 		})
 	})
 }
 
-// Every command completes its options in a shell, and nothing that is none.
+// Each command completes exactly its own options in a shell.
 func TestEveryCommandCompletesItsOptions(t *testing.T) {
 	t.Parallel()
 	eachCommand(t, func(name string, c cli.Command, flags *flag.FlagSet) {
@@ -140,39 +140,39 @@ func TestEveryCommandCompletesItsOptions(t *testing.T) {
 	})
 }
 
-// Each is told in one line what is wrong, in another where to read on. Nothing is done.
+// Wrong usage prints a line about what is wrong and a line about the help, and does nothing.
 func TestWrongUsage(t *testing.T) {
 	t.Parallel()
 	tests := []struct{ args, want string }{
 		{"run", "no configuration given: -config PATH names a file, or a directory of *.hcl files"},
-		{"run web.hcl", `"web.hcl" is one argument too many; did you mean -config web.hcl?`},
+		{"run web.hcl", `unexpected argument "web.hcl"; did you mean -config web.hcl?`},
 		{"run -config=", "-config is empty: name a file, or a directory of *.hcl files"},
-		{"run -config a -log-level loud", `"loud" is no log level: use one of trace, debug, info, warn, error, off`},
+		{"run -config a -log-level loud", `"loud" is not a log level: use one of trace, debug, info, warn, error, off`},
 		{"run -config", "flag needs an argument: -config"},
 		{"forward", "no service given: SERVICE, SERVICE:PORT or SERVICE:PORT/udp"},
 		{"forward :80", `":80" names no service: write SERVICE, SERVICE:PORT or SERVICE:PORT/udp`},
 		{"forward web:0", `"web:0": "0" is not a port; write a number from 1 to 65535`},
 		{"forward web:65536", `"web:65536": "65536" is not a port; write a number from 1 to 65535`},
-		{"forward web:1/sctp dns:x", `"web:1/sctp": write /udp, /tcp or nothing behind the port`},
-		{"plan", "no configuration given: -config PATH names the new one"},
-		{"plan -config a b", `"b" is one argument too many`},
-		{"status a b", `"b" is one argument too many`},
-		{"top web", `"web" is one argument too many`},
-		{"top -interval 99ms", "-interval 99ms is too short: 100ms is the least"},
+		{"forward web:1/sctp dns:x", `"web:1/sctp": write /udp, /tcp or nothing after the port`},
+		{"plan", "no configuration given: name the new one with -config PATH"},
+		{"plan -config a b", `unexpected argument "b"`},
+		{"status a b", `unexpected argument "b"`},
+		{"top web", `unexpected argument "web"`},
+		{"top -interval 99ms", "-interval 99ms is too short: the minimum is 100ms"},
 		{"top -interval 2", `invalid value "2" for flag -interval: parse error`},
-		{"top", "this is no terminal: use -once"},
-		{"explain", `no SERVICE given; "lictor status" lists them`},
-		{"explain a b", `"b" is one argument too many`},
-		{"connections a b", `"b" is one argument too many`},
+		{"top", "stdin and stdout are not a terminal: use -once"},
+		{"explain", `no SERVICE given; "lictor status" lists the services`},
+		{"explain a b", `unexpected argument "b"`},
+		{"connections a b", `unexpected argument "b"`},
 		{"connections -n -1", "-n -1 is negative"},
-		{"events a b", `"b" is one argument too many`},
+		{"events a b", `unexpected argument "b"`},
 		{"events -n -1", "-n -1 is negative"},
-		{"reload web.hcl", `"web.hcl" is one argument too many: the running lictor knows its paths`},
-		{"upgrade v2", `"v2" is one argument too many: the running lictor knows its program and paths`},
+		{"reload web.hcl", `unexpected argument "web.hcl": the running lictor knows its paths`},
+		{"upgrade v2", `unexpected argument "v2": the running lictor knows its program and paths`},
 		{"validate", "no PATH given: name a file, or a directory of *.hcl files"},
-		{"validate -live -offline a", "-live and -offline exclude each other"},
+		{"validate -live -offline a", "-live and -offline cannot be used together"},
 		{"fmt", "no PATH given: name files or directories, or - for stdin"},
-		{"fmt - a", "- stands alone: stdin cannot be mixed with files"},
+		{"fmt - a", "- must be the only PATH: stdin cannot be mixed with files"},
 		{"version now", `unexpected argument "now"`},
 	}
 	seen := map[string]bool{}
@@ -182,28 +182,28 @@ func TestWrongUsage(t *testing.T) {
 			seen[args[0]] = true
 			out, said := lictor(t, exitUsage, args...)
 			equal(t, out+said, "lictor "+args[0]+": "+tt.want+"\nRun \"lictor "+args[0]+
-				" -help\" for how to use it.\n")
+				" -help\" for help.\n")
 		})
 	}
 	for _, name := range commandNames() {
 		if !seen[name] {
-			t.Errorf("%s has no case", name)
+			t.Errorf("no case for %s", name)
 		}
 	}
 }
 
-// What is wrong before a command is reached is said in two lines too, instead of the whole help.
+// Wrong usage before the command prints two lines too, instead of the whole help.
 func TestWrongUsageWithoutACommand(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
-		"-json status": `-json stands before the command: put it behind "status"`,
+		"-json status": `-json must come after the command: write it after "status"`,
 		"statsu":       `there is no command "statsu"; did you mean "status"?`,
 		"pln":          `there is no command "pln"; did you mean "plan"?`,
 		"frobnicate":   `there is no command "frobnicate"`,
-		"-frobnicate":  `"-frobnicate" is neither a command nor an option here`,
+		"-frobnicate":  `"-frobnicate" is neither a command nor an option of lictor`,
 	} {
 		out, said := lictor(t, exitUsage, strings.Fields(args)...)
-		equal(t, out+said, "lictor: "+want+"\nRun \"lictor -help\" for how to use it.\n")
+		equal(t, out+said, "lictor: "+want+"\nRun \"lictor -help\" for help.\n")
 	}
 }
 

@@ -33,7 +33,7 @@ func (c *validateCommand) flags() *flag.FlagSet {
 }
 
 func (c *validateCommand) Synopsis() string {
-	return "Check a configuration, and report every problem at once"
+	return "Check a configuration, and report all problems at once"
 }
 func (c *validateCommand) AutocompleteFlags() complete.Flags    { return completeFlags(c.flags(), nil) }
 func (c *validateCommand) AutocompleteArgs() complete.Predictor { return configurations() }
@@ -41,15 +41,15 @@ func (c *validateCommand) AutocompleteArgs() complete.Predictor { return configu
 func (c *validateCommand) Help() string {
 	return `Usage: lictor validate [options] PATH...
 
-  Checks a configuration as "lictor run" would read it, and reports every
-  problem at once, each with its file, line and column. All PATHs together are
-  one configuration; of a directory all *.hcl count, in the order of their
-  names. Nothing is served, and no address is taken.
+  Checks a configuration in the same way as "lictor run", and reports all
+  problems at once, each with its file, line and column. All PATHs together are
+  one configuration. Of a directory, all *.hcl files are read in the order of
+  their names. Nothing is served, and no address is taken.
 
-  Where a service has a filter, Consul is asked whether it accepts it. If Consul
-  cannot be asked within 3 seconds, a note says so; that is no failure. Another
-  note names addresses to listen at that are in use on this host. An access log
-  that cannot be opened here is a problem.
+  If a service has a filter, Consul is asked whether the filter is valid. If
+  Consul does not answer within 3 seconds, a note says so; that is not a
+  failure. Another note lists listen addresses that are in use on this host. An
+  access log that cannot be opened on this host is a problem.
 
   Exits with 0 if the configuration is valid, and with 1 if it is not.
 
@@ -57,12 +57,12 @@ Options:
 
   -json       Print the result to stdout as JSON, in the format of
               "terraform validate -json".
-  -offline    Do not ask Consul, and do not look at the access log and the
+  -offline    Do not ask Consul, and do not check the access log and the
               addresses of this host.
-  -live       Look at the world too: what each service would be served by now,
-              instance by instance, with the reason why one is left out; whether
-              the token has the rights for that; and whether the addresses to
-              listen at can be used. Needs Consul. Nothing is served.
+  -live       Also show the instances that each service would use now, and why
+              other instances are left out. Check that the token has the
+              necessary rights, and that the listen addresses can be used.
+              Needs Consul. Nothing is served.
 
 Examples:
 
@@ -79,7 +79,7 @@ func (c *validateCommand) Run(args []string) int {
 		err = errNoPath
 	}
 	if err == nil && c.look && c.offline {
-		err = errors.New("-live and -offline exclude each other")
+		err = errors.New("-live and -offline cannot be used together")
 	}
 	if err != nil {
 		return c.usage("validate", err)
@@ -97,7 +97,7 @@ func (c *validateCommand) Run(args []string) int {
 	return c.report(cfg, diags)
 }
 
-// ask adds what Consul says of the filters to diags.
+// ask adds the filters that Consul refuses to diags. If Consul cannot be asked, it adds a note.
 func (c *validateCommand) ask(cfg *config.Config, diags *config.Diagnostics) {
 	refused, err := daemon.CheckFilters(context.Background(), cfg)
 	diags.Extend(refused)
@@ -106,7 +106,8 @@ func (c *validateCommand) ask(cfg *config.Config, diags *config.Diagnostics) {
 	}
 }
 
-// note tells what is no problem of the configuration.
+// note reports something that is not a problem of the configuration: as a warning in JSON, otherwise as a line on
+// stderr.
 func (c *validateCommand) note(diags *config.Diagnostics, summary, detail string) {
 	if c.json {
 		diags.Extend(hcl.Diagnostics{{Severity: hcl.DiagWarning, Summary: summary, Detail: detail}})
@@ -115,10 +116,10 @@ func (c *validateCommand) note(diags *config.Diagnostics, summary, detail string
 	fmt.Fprintf(c.err, "note: %s: %s\n", strings.ToLower(summary[:1])+summary[1:], visible.Lines(detail))
 }
 
-// maxNamed is how many addresses a note names.
+// maxNamed is the largest number of addresses in a note.
 const maxNamed = 3
 
-// noteAddresses tells which addresses are in use.
+// noteAddresses reports the listen addresses that are in use.
 func (c *validateCommand) noteAddresses(inUse []string, diags *config.Diagnostics) {
 	if len(inUse) == 0 {
 		return
@@ -127,13 +128,14 @@ func (c *validateCommand) noteAddresses(inUse []string, diags *config.Diagnostic
 	if more := len(inUse) - maxNamed; more > 0 {
 		named += fmt.Sprintf(" and %d more", more)
 	}
-	c.note(diags, "Addresses in use", named+"; if a lictor runs with this configuration, all is well")
+	c.note(diags, "Addresses in use", named+"; that is right if a lictor runs with this configuration")
 }
 
-// liveTimeout is how long validate -live takes for everything together.
+// liveTimeout is the timeout of all checks of validate -live together.
 const liveTimeout = 30 * time.Second
 
-// live looks at the world that the configuration is for. It adds problems to diags and prints the rest.
+// live compares the configuration with Consul and with this host. It adds problems to diags and prints the instances of
+// each service.
 func (c *validateCommand) live(cfg *config.Config, diags *config.Diagnostics) {
 	why := fmt.Errorf("no answer within %v", liveTimeout)
 	ctx, cancel := context.WithTimeoutCause(context.Background(), liveTimeout, why)
@@ -170,7 +172,7 @@ func (c *validateCommand) report(cfg *config.Config, diags config.Diagnostics) i
 	return exitOK
 }
 
-// isTerminal tells whether colour is welcome on w; https://no-color.org is honoured.
+// isTerminal reports whether w is a terminal that may show colours. It honours https://no-color.org.
 func isTerminal(w io.Writer) bool {
 	if queue, ok := w.(interface{ Unwrap() io.Writer }); ok {
 		w = queue.Unwrap()

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Addresses that are in use are noted, without -live too, and are no failure. With -offline only the files count.
+// Addresses in use are noted even without -live, and are not a failure. With -offline they are not checked.
 func TestValidateNotesAddressesInUse(t *testing.T) {
 	t.Parallel()
 	var src strings.Builder
@@ -28,7 +28,7 @@ func TestValidateNotesAddressesInUse(t *testing.T) {
 	}
 	const note = "addresses in use: tcp 127.0.0.1:"
 	if _, said := lictor(t, exitOK, "validate", path); !strings.Contains(said, note) ||
-		!strings.Contains(said, `(service "s2") and 2 more; if a lictor runs`) {
+		!strings.Contains(said, `(service "s2") and 2 more; that is right if a lictor runs`) {
 		t.Errorf("got %s", said)
 	}
 	if out, _ := lictor(t, exitOK, "validate", "-json", path); !strings.Contains(out, "Addresses in use") {

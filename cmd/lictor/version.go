@@ -11,16 +11,16 @@ import (
 	"github.com/posener/complete"
 )
 
-// Set by the linker: -ldflags "-X main.version=v0.1.0 -X main.revision=0123456789ab".
+// The linker sets these: -ldflags "-X main.version=v0.1.0 -X main.revision=0123456789ab".
 var (
 	version  = "dev"
-	revision string // of the source; empty: what Go knows of it, if it does
+	revision string // of the source; empty: use the revision that Go has recorded, if any
 )
 
-// A build says what this program was made from.
+// A build says from what this program was built.
 type build struct {
 	Version  string `json:"version"`
-	Revision string `json:"revision"` // empty when unknown
+	Revision string `json:"revision"` // empty if unknown
 	Modified bool   `json:"modified"` // the source differed from the revision
 	Go       string `json:"go"`
 	OS       string `json:"os"`
@@ -35,7 +35,7 @@ func newBuild() build {
 	return b
 }
 
-// addInfo adds what Go has recorded of the build.
+// addInfo adds what Go has recorded about the build.
 func (b *build) addInfo(info *debug.BuildInfo) {
 	for _, s := range info.Settings {
 		switch s.Key {
@@ -45,13 +45,14 @@ func (b *build) addInfo(info *debug.BuildInfo) {
 			b.Modified = s.Value == "true"
 		}
 	}
-	// "go install module@v1.2.3" sets no version by the linker and knows no revision, but has that one.
+	// A build by "go install module@v1.2.3" has no linker flags and no revision. The module's version is then the
+	// version.
 	if b.Version == "dev" && b.Revision == "" && strings.HasPrefix(info.Main.Version, "v") {
 		b.Version = info.Main.Version
 	}
 }
 
-// String is such as "lictor v0.1.0 (0123456789ab, go1.26.0 linux/amd64)".
+// String returns the version as text, such as "lictor v0.1.0 (0123456789ab, go1.26.0 linux/amd64)".
 func (b build) String() string {
 	source := ""
 	if b.Revision != "" {
@@ -82,8 +83,8 @@ func (c *versionCommand) AutocompleteArgs() complete.Predictor { return complete
 func (c *versionCommand) Help() string {
 	return `Usage: lictor version [options]
 
-  Prints the version, the revision of the source if it is known, and the Go
-  release that lictor was built with.
+  Prints the version, the revision of the source if known, and the Go release
+  that built lictor.
 
 Options:
 

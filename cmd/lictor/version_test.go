@@ -15,7 +15,7 @@ func TestVersionString(t *testing.T) {
 	equal(t, b.String(), "lictor v0.1.0 (0123456789ab+changes, go1.26.0 linux/amd64)")
 	b.Revision = "01ab"
 	equal(t, b.String(), "lictor v0.1.0 (01ab+changes, go1.26.0 linux/amd64)")
-	b.Revision = "" // then it is not known what was changed
+	b.Revision = "" // without a revision, changes are not shown
 	equal(t, b.String(), "lictor v0.1.0 (go1.26.0 linux/amd64)")
 }
 
@@ -37,7 +37,7 @@ func TestVersionJSON(t *testing.T) {
 	}
 }
 
-// What the linker set comes first; else "go install module@version" and "go build" in a clone say what they know.
+// The linker's values have precedence over those of "go install module@version" and of "go build" in a clone.
 func TestBuildInformation(t *testing.T) {
 	t.Parallel()
 	module := func(version string, settings ...debug.BuildSetting) *debug.BuildInfo {
@@ -47,7 +47,7 @@ func TestBuildInformation(t *testing.T) {
 		{Key: "vcs.time", Value: "2026"}}
 	tests := []struct {
 		name              string
-		version, revision string // by the linker
+		version, revision string // set by the linker
 		info              *debug.BuildInfo
 		want              build
 	}{

@@ -14,10 +14,10 @@ import (
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
-// hostile is a text by which a server could forge a line, clear the screen, set its title, and turn and hide text.
+// hostile is a text with which a server could forge a line, clear the screen, set its title, and reverse or hide text.
 const hostile = "x\nFORGED\x1b[2J\x1b]0;t\a\u009b2J\u202e\u200b\u2066"
 
-// fill makes each text in v hostile, and each list one element long.
+// fill sets each text in v to hostile, and each list to one element.
 func fill(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
@@ -44,7 +44,7 @@ func filled[T any]() (v T) {
 	return v
 }
 
-// harmless fails if what a command prints has something hidden, or a line that the server made up.
+// harmless fails if the output of a command has hidden characters, or a line that the server forged.
 func harmless(t *testing.T, args []string, text string) {
 	t.Helper()
 	for line := range strings.Lines(text) {
@@ -54,7 +54,7 @@ func harmless(t *testing.T, args []string, text string) {
 	}
 }
 
-// Whatever a server answers, no command prints what a terminal would obey or hide, as text, as JSON or as an error.
+// No command prints control or hidden characters of a server's answer: not in text, JSON or errors.
 func TestCommandsPrintOnlyWhatShows(t *testing.T) {
 	t.Parallel()
 	s, page := filled[admin.Service](), filled[admin.ConnectionsAnswer]()
@@ -78,7 +78,7 @@ func TestCommandsPrintOnlyWhatShows(t *testing.T) {
 			for _, option := range []string{"", " -json"} {
 				line := command + option
 				if line == "top -once -json" {
-					line = "top -json" // which excludes -once
+					line = "top -json" // -once cannot be used with -json
 				}
 				args := append(strings.Fields(line), "-admin", f.address)
 				var out, said strings.Builder
@@ -89,14 +89,14 @@ func TestCommandsPrintOnlyWhatShows(t *testing.T) {
 				harmless(t, args, out.String())
 				harmless(t, args, said.String())
 				if option != "" && f == good && !json.Valid([]byte(strings.SplitAfter(out.String(), "\n}\n")[0])) {
-					t.Errorf("%q: no JSON: %s", args, &out)
+					t.Errorf("%q: not valid JSON: %s", args, &out)
 				}
 			}
 		}
 	}
 }
 
-// What Consul answers to validate is foreign too, and so is what is in the file.
+// validate makes foreign characters visible, of Consul's answers and of the file.
 func TestValidatePrintsOnlyWhatShows(t *testing.T) {
 	t.Parallel()
 	consul := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
