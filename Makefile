@@ -1,10 +1,10 @@
-# `make help` tells what there is. Go, make and git are all that is needed; the tests' race detector wants a C compiler too.
+# `make help` lists all targets. They need Go, make and git; the tests' race detector needs a C compiler too.
 
 export GOFLAGS += -buildvcs=false
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)'
-# Without a C compiler there is no race detector: a warning here, an error in CI.
+# Without a C compiler the tests run without the race detector: that is a warning here and an error in CI.
 RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.mod))
 PREFIX  ?= /usr/local
@@ -16,7 +16,7 @@ ARCHES  ?= amd64 arm64
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
 
-demo: build ## watch it work, until Ctrl-C; ONCE=1: see it all, then end
+demo: build ## show Lictor at work until Ctrl-C; ONCE=1: end after the tour
 	go build -o bin/demo ./e2e/demo
 	bin/demo -lictor bin/lictor $(if $(ONCE),-once)
 
@@ -26,13 +26,13 @@ test: race consul ## run all tests, with the race detector
 	if [ "$$(go env GOOS)" = linux ]; then go test $(RACE) -timeout 25m -tags faults ./proxy/...; fi
 	LICTOR_E2E_ENGINE=portable go test $(RACE) -timeout 25m ./e2e
 
-e2e: race consul ## run the end-to-end tests only; RUN=name: those that match
+e2e: race consul ## run only the end-to-end tests; RUN=regexp: those whose names match
 	go test $(RACE) -timeout 25m -count 1 $(if $(RUN),-run '$(RUN)') -v ./e2e
 
 race:
-	@test -n '$(RACE)' || { echo "no C compiler, so no race detector: apt-get install gcc libc6-dev, or the like" >&2; test -z "$$CI"; }
+	@test -n '$(RACE)' || { echo "no C compiler, so no race detector; install one, such as gcc and libc6-dev" >&2; test -z "$$CI"; }
 
-consul: ## print the path of the consul to test with; builds it, once, if there is none
+consul: ## print the path of the Consul for the tests; build it first if it is missing
 	@go run ./e2e/consulpath
 
 fuzz: ## run each fuzz test for FUZZTIME (10s)
@@ -43,13 +43,13 @@ lint: ## gofmt, vet, staticcheck, errcheck, import arrows, tidy modules
 
 check: lint test ## lint and test
 
-screenshots: consul ## take the pictures in docs/screenshots anew
+screenshots: consul ## make the pictures in docs/screenshots again
 	go test -count 1 -run '^(TestPageOnAPhoneAndInBothSchemes|TestTopShowsWhatIsWrongInRed)$$' ./e2e -screenshots
 
-browser: ## install what the tests of the page and of top need: Chromium and tmux (Debian, as root)
+browser: ## install Chromium and tmux for the tests of the page and of top (Debian, as root)
 	apt-get install -y --no-install-recommends chromium fonts-dejavu-core tmux
 
-bench: ## compare with HAProxy and nginx, ten minutes at most; QUICK=1: one; PERF=1: with profiles; BENCH='...': flags
+bench: ## compare with HAProxy and nginx in ten minutes; QUICK=1: in one; PERF=1: with profiles; BENCH='...': flags
 	$(if $(PERF),$(subst -s -w,,$(BUILD)),$(BUILD)) -o bin/lictor ./cmd/lictor
 	go build -o bin/bench ./e2e/bench
 	$(if $(PERF),mkdir -p bin/perf)
@@ -58,22 +58,22 @@ bench: ## compare with HAProxy and nginx, ten minutes at most; QUICK=1: one; PER
 bench-peers: ## install HAProxy and nginx (Debian), without starting them
 	e2e/bench/install-peers
 
-bench-discovery: build consul ## measure how Lictor follows Consul, eight minutes; BENCH='...': flags
+bench-discovery: build consul ## measure in eight minutes how Lictor follows Consul; BENCH='...': flags
 	go build -o bin/benchdiscovery ./e2e/benchdiscovery
 	bin/benchdiscovery -lictor bin/lictor $(BENCH)
 
-patroni: build consul ## measure how long writes fail while Patroni's primary moves, 35 minutes at most; BENCH='...': flags
+patroni: build consul ## measure in 35 minutes how long writes fail while Patroni's primary moves; BENCH='...': flags
 	go build -o bin/patroni ./e2e/patroni
 	bin/patroni -lictor bin/lictor $(BENCH)
 
 patroni-install: ## install Patroni, PostgreSQL, PgBouncer and HAProxy (Debian), without starting them
 	e2e/patroni/install
 
-soak: build ## nine minutes of churn and one to settle; fails if anything stays behind
+soak: build ## run Lictor under changing load for ten minutes; fail if it then holds more memory or descriptors
 	go build -o bin/bench ./e2e/bench
 	bin/bench -soak 9m $(BENCH)
 
-install: build ## install to PREFIX (/usr/local): the binary and its manual pages
+install: build ## install the binary and its manual pages to PREFIX (/usr/local)
 	packaging/man bin/lictor bin/man
 	install -D -m 755 bin/lictor $(DESTDIR)$(PREFIX)/bin/lictor
 	install -D -m 644 bin/man/lictor.8 $(DESTDIR)$(PREFIX)/share/man/man8/lictor.8
@@ -90,11 +90,11 @@ test-deb: ## install, run, upgrade and remove the package under systemd in a thr
 	$(MAKE) deb VERSION=0.0.2 ARCHES=$$(dpkg --print-architecture)
 	packaging/test-deb bin/lictor_0.0.[12]_$$(dpkg --print-architecture).deb
 
-check-reproducible: ## build binaries and packages twice, differently, and compare; minutes, for nothing comes from the cache
+check-reproducible: ## build binaries and packages twice in different ways and compare; takes minutes, because no cache is used
 	packaging/check-reproducible '$(VERSION)'
 
-clean: ## remove what was built here; the consul in the user's cache folder stays
+clean: ## remove the build results; the Consul in the user's cache folder stays
 	rm -rf bin
 
-help: ## this
+help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

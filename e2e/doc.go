@@ -1,13 +1,12 @@
-// Package e2e tells Lictor's user stories with a real consul agent and the real binary. There is nothing in it to
-// import.
+// Package e2e tests user stories with a real Consul agent and the real lictor binary. It exports nothing.
 //
-// Each story is one test; what they share is in the files of helpers:
+// Each story is one test. Helpers are in these files:
 //
-//	main_test.go       builds lictor, once; finds consul
-//	lictor_test.go     runs lictor, reads what it says
-//	consul_test.go     runs consul, registers and deregisters
-//	instance_test.go   the instances of services: TCP and UDP servers that say their name
-//	client_test.go     who dials lictor, and counts who answers
+//	main_test.go       builds lictor once; finds consul
+//	lictor_test.go     runs lictor and reads its output
+//	consul_test.go     runs consul, registers and deregisters instances
+//	instance_test.go   instances of services: TCP and UDP servers that send their name
+//	client_test.go     clients of lictor, and counts of which instance answers
 //
-// Tests that need consul are skipped when there is none, unless CI is set in the environment; `make e2e` gets one.
+// Tests that need Consul are skipped without it, or fail if CI is set in the environment. `make e2e` builds it.
 package e2e

@@ -20,16 +20,16 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// messageSize is that of requests, of answers and of commands. A message begins with what is to be done, and a size
-// (8 bytes).
+// messageSize is the size of requests, answers and commands, in bytes. A message begins with an operation (1 byte) and
+// a size (8 bytes).
 const messageSize = 64
 
-// What a message asks of a backend.
+// Operations of a message.
 const (
-	opEcho  = 'E' // answer with the same
+	opEcho  = 'E' // answer with the same bytes
 	opUp    = 'U' // TCP: read size bytes, then answer
 	opDown  = 'D' // TCP: send size bytes
-	opCount = 'C' // TCP: answer with how many datagrams have come
+	opCount = 'C' // TCP: answer with the number of datagrams received
 	opSink  = 'S' // UDP: no answer
 	opAck   = 'A' // UDP: answer with the first messageSize bytes
 )
@@ -41,15 +41,15 @@ func message(op byte, size int64) []byte {
 	return b
 }
 
-// sizeIn is the size in a message.
+// sizeIn returns the size in a message.
 func sizeIn(b []byte) int64 { return int64(binary.BigEndian.Uint64(b[1:])) }
 
-// A backend serves endpoints: TCP on every loopback address at its port, and UDP on 127.0.0.1 at the same port.
+// A backend serves endpoints: TCP on its port of every loopback address, and UDP on the same port of 127.0.0.1.
 type backend struct {
 	datagrams atomic.Int64
 }
 
-// serveBackend is the whole life of a backend's process. It prints its port.
+// serveBackend is the main function of a backend's process. It prints its port.
 func serveBackend() error {
 	b := &backend{}
 	l, conn, err := listenBackend()
@@ -67,15 +67,15 @@ func serveBackend() error {
 	}
 }
 
-// listenBackend listens on the loopback device, so that there are as many addresses as endpoints are wanted, and no
-// other host gets in.
+// listenBackend listens on the loopback device. Each loopback address is then an endpoint, and no other host can
+// connect.
 func listenBackend() (net.Listener, *net.UDPConn, error) {
 	control := func(_, _ string, c syscall.RawConn) error {
 		var err error
 		return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), "lo") }), err)
 	}
 	var last error
-	for range 16 { // the port of the one may be taken for the other
+	for range 16 { // the TCP port may be in use for UDP
 		l, err := (&net.ListenConfig{Control: control}).Listen(context.Background(), "tcp4", "0.0.0.0:0")
 		if err != nil {
 			return nil, nil, err
@@ -96,7 +96,7 @@ func (b *backend) serve(c *net.TCPConn) {
 	request := make([]byte, messageSize)
 	for {
 		if _, err := io.ReadFull(c, request); err != nil {
-			return // the client left, or was reset: both are usual here
+			return // the client has closed or reset the connection; both are usual here
 		}
 		if err := b.do(c, request); err != nil {
 			return
@@ -141,22 +141,22 @@ func (b *backend) serveUDP(c *net.UDPConn) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			continue // a client that left refuses its answer: that is about that client
+			continue // a client that is gone refuses its answer; go on with the next datagram
 		}
 		b.datagrams.Add(1)
 		if n > 0 && buf[0] != opSink {
-			_, _ = c.WriteToUDPAddrPort(buf[:min(n, messageSize)], client) // lost, as any datagram may be
+			_, _ = c.WriteToUDPAddrPort(buf[:min(n, messageSize)], client) // UDP may lose the answer
 		}
 	}
 }
 
-// backends are processes that serve endpoints.
+// backends are the processes that serve endpoints.
 type backends struct {
 	processes []*testproc.Process
 	ports     []int
 }
 
-// backendCount is how many endpoints a service has, unless said otherwise: that of the measurements in the design.
+// backendCount is the default number of endpoints of a service, as in the measurements of the design.
 const backendCount = 4
 
 func startBackends(pins pinning) (*backends, error) {
@@ -166,7 +166,8 @@ func startBackends(pins pinning) (*backends, error) {
 	}
 	b := &backends{}
 	for range backendCount {
-		// Each has one connection in four at most: more than a thread would only take turns with the proxy.
+		// Each backend gets at most a quarter of the connections. More than one thread would only compete with the
+		// proxy.
 		cmd := exec.Command(self, "backend")
 		cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 		cmd.Stderr = os.Stderr
@@ -202,11 +203,11 @@ func (b *backends) stop() {
 	}
 }
 
-// endpoints are n addresses, shared out among the backends. UDP has no more than backendCount.
+// endpoints returns n addresses, spread evenly over the backends. UDP has at most backendCount.
 func (b *backends) endpoints(n int) []string {
 	var all []string
 	for i := range n {
-		host := i / backendCount // 127.0.0.1, and from there on 127.1.x.y
+		host := i / backendCount // 127.0.0.1, then 127.1.x.y
 		addr := "127.0.0.1"
 		if host > 0 {
 			addr = fmt.Sprintf("127.1.%d.%d", host/250, 1+host%250)
@@ -216,7 +217,7 @@ func (b *backends) endpoints(n int) []string {
 	return all
 }
 
-// datagrams is how many datagrams the backends have got.
+// datagrams returns the number of datagrams that the backends have received.
 func (b *backends) datagrams() (int64, error) {
 	var sum int64
 	for _, port := range b.ports {

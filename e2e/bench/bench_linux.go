@@ -14,20 +14,20 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A bench is one run.
+// A bench is one run of the command.
 type bench struct {
 	options   *options
 	pins      pinning
 	guard     *guard
 	backends  *backends
 	ports     ports
-	targets   []*target // those that are to be had
+	targets   []*target // available targets
 	instances map[place]*instance
 	began     time.Time
 }
 
-// A place is where a load goes: to the process of a target that has just this service, so that what one load leaves
-// behind (sessions that live on, a heap that has grown) is not measured with the next.
+// A place is a target with one service. Each place has its own process, so that sessions and memory of one load do not
+// count for the next.
 type place struct {
 	target  *target
 	service string
@@ -75,12 +75,12 @@ func (b *bench) close() {
 	b.guard.stop()
 }
 
-// say tells on stderr how far it is.
+// say prints the progress to stderr.
 func (b *bench) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%5.1fs "+format+"\n", append([]any{time.Since(b.began).Seconds()}, args...)...)
 }
 
-// scaled is an amount of work: a quarter of it where it has to be quick.
+// scaled returns an amount of work, reduced to a quarter in a quick run.
 func (b *bench) scaled(work int) int {
 	if b.options.quick {
 		return work / 4
@@ -88,7 +88,7 @@ func (b *bench) scaled(work int) int {
 	return work
 }
 
-// pause is how long memory gets to settle.
+// pause returns how long to wait until memory has settled.
 func (b *bench) pause() time.Duration {
 	if b.options.quick {
 		return 300 * time.Millisecond
@@ -96,7 +96,7 @@ func (b *bench) pause() time.Duration {
 	return time.Second
 }
 
-// services are those of which each target that suits has a process.
+// services returns the services. Each suitable target gets a process for each.
 func services() []service {
 	return []service{
 		{Name: webService, Protocol: "tcp"},
@@ -106,7 +106,7 @@ func services() []service {
 	}
 }
 
-// plan makes a plan with services of so many endpoints, each at a port of its own.
+// plan makes a plan of services with the given number of endpoints. Each service listens on its own port.
 func (b *bench) plan(endpoints int, services ...service) (plan, error) {
 	p := plan{Workers: b.pins.workers(), Pairs: 1100, Descriptors: descriptorLimit(), Services: services}
 	for i := range p.Services {
@@ -123,7 +123,7 @@ func (b *bench) plan(endpoints int, services ...service) (plan, error) {
 	return p, nil
 }
 
-// begin starts an instance that is not yet ready.
+// begin starts an instance and does not wait until it is ready.
 func (b *bench) begin(t *target, p plan) (*instance, error) {
 	i, err := t.start(p, b.pins, b.guard.dir)
 	if err == nil {
@@ -132,7 +132,7 @@ func (b *bench) begin(t *target, p plan) (*instance, error) {
 	return i, err
 }
 
-// launch starts an instance, and waits until it is ready.
+// launch starts an instance and waits until it is ready.
 func (b *bench) launch(t *target, p plan) (*instance, error) {
 	i, err := b.begin(t, p)
 	if err != nil {
@@ -150,7 +150,7 @@ func (b *bench) stop(i *instance) {
 	b.guard.remove(i.group())
 }
 
-// launchAll starts the instances for the loads that share one.
+// launchAll starts the instances that several loads share.
 func (b *bench) launchAll() error {
 	for _, t := range b.targets {
 		for _, s := range services() {
@@ -171,7 +171,7 @@ func (b *bench) launchAll() error {
 	return nil
 }
 
-// profile records a proxy with perf if that is wanted, until the function that it returns is called.
+// profile records a proxy with perf, if the options say so, until the returned function is called.
 func (b *bench) profile(i *instance, pids []int) (stop func()) {
 	if b.options.perf == "" {
 		return func() {}
@@ -189,7 +189,7 @@ func (b *bench) profile(i *instance, pids []int) (stop func()) {
 		b.say("no profile: %v", err)
 		return func() {}
 	}
-	time.Sleep(200 * time.Millisecond) // until it is attached, of which it does not tell
+	time.Sleep(200 * time.Millisecond) // perf does not report when it is attached
 	return func() {
 		p.Stop(syscall.SIGINT, 5*time.Second)
 		if strings.TrimSpace(log.String()) != "" {
@@ -198,10 +198,10 @@ func (b *bench) profile(i *instance, pids []int) (stop func()) {
 	}
 }
 
-// suits tells whether a load can be put on a target.
+// suits reports whether a load can run on a target.
 func (l *load) suits(t *target) bool { return (!l.udp || t.udp) && (!l.one || t.responses) }
 
-// baseline is the target that others are compared with.
+// baseline returns the name of the target that the others are compared with.
 func (l *load) baseline() string {
 	if l.udp {
 		return "nginx"
@@ -209,5 +209,5 @@ func (l *load) baseline() string {
 	return "haproxy"
 }
 
-// missing stands for a measurement that there is not.
+// missing returns the sample of a failed measurement.
 func missing() sample { return sample{mErrors: math.NaN()} }

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// A catalog stands in for a Consul agent: it answers health queries, for every service alike, with instances that
-// change, and holds those that carry the current index until something changes or their wait is over.
+// A catalog stands in for a Consul agent. It answers health queries with the same instances for every service. A query
+// with the current index waits for a change or for its timeout.
 type catalog struct {
 	mu        sync.Mutex
 	index     uint64
@@ -45,10 +45,10 @@ func (c *catalog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	const health = "/v1/health/service/"
 	name, ok := strings.CutPrefix(r.URL.Path, health)
 	if !ok {
-		fmt.Fprintln(w, `""`) // whoever only wants to know whether this lives
+		fmt.Fprintln(w, `""`) // the request only checks that the agent lives
 		return
 	}
-	asked, _ := strconv.ParseUint(r.FormValue("index"), 10, 64) // without one it is zero, as Consul has it
+	asked, _ := strconv.ParseUint(r.FormValue("index"), 10, 64) // a missing index is zero, as in Consul
 	wait, err := time.ParseDuration(r.FormValue("wait"))
 	if err != nil {
 		wait = time.Minute
@@ -67,10 +67,10 @@ func (c *catalog) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("X-Consul-Index", strconv.FormatUint(index, 10))
 	w.Header().Set("X-Consul-KnownLeader", "true")
-	_ = json.NewEncoder(w).Encode(entries(name, instances)) // a client that left does not want it
+	_ = json.NewEncoder(w).Encode(entries(name, instances)) // ignore errors: the client is gone
 }
 
-// entries are instances as Consul's API tells of them.
+// entries returns instances in the form of Consul's API.
 func entries(name string, instances []netip.AddrPort) []any {
 	all := []any{}
 	for _, addr := range instances {

@@ -4,13 +4,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A churn is one thing that clients do in a soak.
+// A churn is one kind of client behaviour in a soak.
 type churn struct {
 	name string
 	do   func(*soak, *instance) error
 }
 
-// churns are all of them; each takes some tenths of a second.
+// churns are all kinds of client behaviour. Each takes some tenths of a second.
 var churns = []churn{
 	{"connections", (*soak).connections},
 	{"kept connections, half of them reset", (*soak).kept},
@@ -20,7 +20,7 @@ var churns = []churn{
 	{"datagrams", (*soak).datagrams},
 }
 
-// load runs slots until so many units of work are done.
+// load runs slots until work units are done.
 func (s *soak) load(name string, work, rate int, slots []slot) (failed int, err error) {
 	l, err := newLoop(work)
 	if err != nil {
@@ -48,7 +48,7 @@ func (s *soak) transfers(i *instance) error {
 	return err
 }
 
-// kept holds connections over some requests. Half of them end with a reset.
+// kept keeps connections open over several requests. Half of them end with a reset.
 func (s *soak) kept(i *instance) error {
 	const n = 300
 	fds, err := open(i.addrs()[:1], n)
@@ -67,7 +67,7 @@ func (s *soak) kept(i *instance) error {
 	return err
 }
 
-// aborted asks for much, reads little, and leaves: half of the clients with a reset.
+// aborted requests much data, reads little and closes, half of the clients with a reset.
 func (s *soak) aborted(i *instance) error {
 	const n = 64
 	fds, err := open(i.addrs()[:1], n)
@@ -85,7 +85,7 @@ func (s *soak) aborted(i *instance) error {
 			}
 		}
 	}
-	// When these have had their bytes, the others have bytes in every buffer on the way.
+	// When these two slots have read their bytes, the other connections have bytes in every buffer on the way.
 	slots := []slot{&bulkSlot{fd: fds[0], op: opDown, share: 4}, &bulkSlot{fd: fds[1], op: opDown, share: 4}}
 	failed, err := s.load("bulk", 8, 0, slots)
 	s.failures += failed

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// growth shows how cost grows: tables of processor time and memory by number of services, endpoints and connections.
+// growth writes tables of processor time and memory by number of services, endpoints and connections.
 func (b *bench) growth(w io.Writer) error {
 	describe(b).markdown(w)
 	for _, table := range []struct {
@@ -41,11 +41,11 @@ func (b *bench) growth(w io.Writer) error {
 
 var errNoTime = errors.New("no time is left (-time)")
 
-// A grownCost is the cost at one size: processor time in microseconds, memory in bytes.
+// A grownCost is the cost at one size. Processor times are in microseconds, memory is in bytes.
 type grownCost struct{ request, connection, rss, pair float64 }
 
-// grown measures a proxy of its own: requests that go over all connections in turn, which are spread over all
-// services, and new connections to all services in turn. Medians of three.
+// grown measures a new proxy process: requests on all connections in turn, spread over all services, and new
+// connections to all services in turn. It returns medians of three.
 func (b *bench) grown(t *target, services, endpoints, connections int) (grownCost, error) {
 	if time.Since(b.began) > b.options.time {
 		return grownCost{}, errNoTime
@@ -62,7 +62,7 @@ func (b *bench) grown(t *target, services, endpoints, connections int) (grownCos
 		return grownCost{}, err
 	}
 	defer b.stop(i)
-	// What the first connections bring into memory is not what a further one costs.
+	// The first connections allocate memory that later ones share. Open some before the measurement.
 	const window = 32
 	warm, err := open(i.addrs(), window)
 	if err != nil {
@@ -84,7 +84,7 @@ func (b *bench) grown(t *target, services, endpoints, connections int) (grownCos
 	}
 	pair := float64(after.rss-before.rss) / float64(connections)
 	if connections < 1000 {
-		pair = math.NaN() // a page more or less would tell tales
+		pair = math.NaN() // a single page would distort the figure
 	}
 	var request, connection, rss []float64
 	for range 3 {

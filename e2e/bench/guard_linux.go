@@ -11,11 +11,11 @@ import (
 	"syscall"
 )
 
-// A guard is a process that outlives this one by a moment. Whatever this one starts dies with it, but not what those
-// start (nginx has workers): when the pipe to the guard breaks, it kills the groups that it was told of, and removes
-// the folder of their files.
+// A guard is a process that cleans up after this one. Direct children of this process die with it, but their children
+// (such as nginx's workers) do not. When the pipe to the guard closes, the guard kills the process groups that it knows
+// and removes the folder of their files.
 type guard struct {
-	dir  string // for files
+	dir  string // folder for files
 	cmd  *exec.Cmd
 	pipe io.WriteCloser
 }
@@ -30,26 +30,26 @@ func startGuard() (*guard, error) {
 		return nil, err
 	}
 	g := &guard{dir: dir, cmd: exec.Command(self, "guard", dir)}
-	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is not for it
+	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C must not reach the guard
 	if g.pipe, err = g.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
 	return g, g.cmd.Start()
 }
 
-// add puts a group under guard. That the guard has died is no reason to end.
+// add makes the guard watch a process group. It ignores the error of a dead guard.
 func (g *guard) add(group int) { fmt.Fprintln(g.pipe, group) }
 
-// remove takes a group from it, which has ended.
+// remove makes the guard forget a process group that has ended.
 func (g *guard) remove(group int) { fmt.Fprintln(g.pipe, -group) }
 
-// stop ends the guard, and what it still guards.
+// stop ends the guard, which first kills the groups that it still knows.
 func (g *guard) stop() {
 	g.pipe.Close()
-	_ = g.cmd.Wait() // nothing depends on how it ended
+	_ = g.cmd.Wait() // its exit code does not matter
 }
 
-// serveGuard is the life of the guard's process.
+// serveGuard is the main function of the guard's process.
 func serveGuard(in io.Reader, dir string) error {
 	defer discard(dir)
 	groups := map[int]bool{}
@@ -66,7 +66,7 @@ func serveGuard(in io.Reader, dir string) error {
 		}
 	}
 	for group := range groups {
-		_ = syscall.Kill(-group, syscall.SIGKILL) // gone already, mostly
+		_ = syscall.Kill(-group, syscall.SIGKILL) // the group has usually ended already
 	}
 	return nil
 }

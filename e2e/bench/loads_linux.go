@@ -7,47 +7,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A load is a kind of work, and what is measured of it.
+// A load is a kind of work, with its measurement.
 type load struct {
 	name     string
 	title    string
 	unit     string
-	perUnit  float64 // how many units of the generator make one
+	perUnit  float64 // units of the generator in one unit of the report
 	udp      bool
-	one      bool // needs sessions that end with the first answer
-	fullOnly bool // not part of a quick run
-	fresh    bool // each measurement has a process of its own
-	rounds   int  // at most; zero: as many as all
+	one      bool // needs UDP sessions that end with the first answer
+	fullOnly bool // left out of a quick run
+	fresh    bool // each measurement needs a new process
+	rounds   int  // largest number of rounds; zero: all
 	main     string
 	run      func(*bench, *target) (sample, error)
 }
 
-// A sample is what one measurement found, by metric.
+// A sample holds the values of one measurement, by metric.
 type sample map[string]float64
 
 // The metrics. Times are in microseconds, memory in bytes.
 const (
 	mCPU       = "cpu_us"           // processor time per unit
-	mSchedstat = "schedstat_us"     // the same by schedstat, a check
-	mRate      = "rate"             // units a second
+	mSchedstat = "schedstat_us"     // the same from schedstat, as a check
+	mRate      = "rate"             // units per second
 	mP50       = "p50_us"           // latency
 	mP99       = "p99_us"           //
 	mErrors    = "errors"           // units that failed
 	mRSS       = "rss"              // resident, while the load's connections are open
-	mPSS       = "pss"              // the same, shared pages counted once
-	mFDs       = "descriptors"      // while the load's connections are open; the most of them for new UDP clients
-	mPairRSS   = "rss_per_pair"     // what an idle pair adds
+	mPSS       = "pss"              // the same with shared pages counted once
+	mFDs       = "descriptors"      // while the load's connections are open; for new UDP clients the maximum
+	mPairRSS   = "rss_per_pair"     // per idle pair
 	mPairPSS   = "pss_per_pair"     //
 	mPairFDs   = "fds_per_pair"     //
-	mPairs     = "pairs"            // how many
-	mIdleCPU   = "idle_cpu_us"      // processor time a second, with all pairs idle
+	mPairs     = "pairs"            // number of idle pairs
+	mIdleCPU   = "idle_cpu_us"      // processor time per second with all pairs idle
 	mOpen      = "open_us"          // from the start of the process until all listeners are open
 	mThreads   = "threads"          //
 	gigabyte   = 1e9 / float64(mib) // in MiB
 	oneWaySize = 1400               //
 )
 
-// loads are all that there are. The amounts of work make a measurement take about a second here.
+// loads returns all loads. The amounts of work make each measurement take about a second on the machine of the reported
+// figures.
 func loads() []*load {
 	return []*load{
 		{name: "request-1", title: "request/response, 1 connection", unit: "request", perUnit: 1, main: mCPU,
@@ -79,17 +80,18 @@ func loads() []*load {
 	}
 }
 
-// newRate is how many new UDP clients there are a second.
+// newRate is the number of new UDP clients per second.
 const newRate = 20_000
 
-// maxSessions is the bound for new UDP clients: far fewer than come in the time that a session lives.
+// maxSessions limits sessions in the load of new UDP clients. Far more clients than that come within the lifetime of a
+// session.
 const maxSessions = 4096
 
-// mostPairs is what the descriptors of a proxy suffice for, less what it may keep back for itself, and bounded for
-// the sake of time.
+// mostPairs returns the number of idle pairs to open. The descriptors of a proxy must suffice for them, minus those
+// that the proxy may reserve for itself. An upper bound saves time.
 func mostPairs() int { return min((descriptorLimit()-2000)/2, 20_000) }
 
-// requests is n kept connections, on each of which request follows answer.
+// requests returns a load of n kept connections. On each, requests and answers alternate.
 func requests(n, work int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		i := b.instances[place{t, webService}]
@@ -102,7 +104,7 @@ func requests(n, work int) func(*bench, *target) (sample, error) {
 	}
 }
 
-// requestSlots lets n slots take turns on the connections that each has.
+// requestSlots returns n slots, each of which uses its share of the connections in turn.
 func requestSlots(fds []int, n int) []slot {
 	n = min(n, len(fds))
 	slots := make([]slot, n)
@@ -116,7 +118,7 @@ func requestSlots(fds []int, n int) []slot {
 	return slots
 }
 
-// exchanges is new connections, n at a time, that each get an answer of so many bytes.
+// exchanges returns a load of new connections, n at a time. Each gets an answer of the given size.
 func exchanges(n, work int, op byte, answer int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		i := b.instances[place{t, webService}]
@@ -132,7 +134,7 @@ func exchangeSlots(addrs []netip.AddrPort, n int, op byte, answer int) []slot {
 	return slots
 }
 
-// bulk moves so many MiB over 4 connections.
+// bulk returns a load that moves work MiB over 4 connections.
 func bulk(op byte, work int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		const n = 4
@@ -151,7 +153,7 @@ func bulk(op byte, work int) func(*bench, *target) (sample, error) {
 	}
 }
 
-// datagrams is n UDP sockets, on each of which request follows answer.
+// datagrams returns a load of n UDP sockets. On each, requests and answers alternate.
 func datagrams(n, work int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		i := b.instances[place{t, udpService}]
@@ -181,7 +183,7 @@ func openUDP(addr netip.AddrPort, n int) ([]int, error) {
 	return fds, nil
 }
 
-// oneWay is datagrams that go from n sockets to the backends. Only those that arrive count.
+// oneWay returns a load of datagrams from n sockets to the backends. Only datagrams that arrive count.
 func oneWay(n, work int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		i := b.instances[place{t, udpService}]
@@ -207,7 +209,7 @@ func oneWay(n, work int) func(*bench, *target) (sample, error) {
 	}
 }
 
-// newClients is a new UDP client per request, at a steady rate.
+// newClients returns a load with a new UDP client for each request, at a steady rate.
 func newClients(name string, work int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		i := b.instances[place{t, name}]

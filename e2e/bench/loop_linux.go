@@ -10,42 +10,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bulkBuffer is how much is read or written at a time where there is much.
+// bulkBuffer is the size of one read or write in a bulk transfer, in bytes.
 const bulkBuffer = 256 << 10
 
-// A loop generates a load: one thread that waits for the sockets of its slots and lets each slot go on. A load is a
-// pool of work, a number of units, from which the slots help themselves.
+// A loop generates a load. Its one thread waits for the sockets of all slots and runs each slot that is ready. A load
+// is a number of units of work, which the slots take one by one.
 type loop struct {
 	ep    int
 	slots []slot
-	buf   []byte // shared by the slots, each of which uses it only while it goes on
+	buf   []byte // shared by all slots; each uses it only while it runs
 
-	work    int // units that nobody has taken
-	done    int // units that were done
-	errors  int // units that failed
-	active  int // slots that have not finished
+	work    int // units not yet taken
+	done    int // units done
+	errors  int // units failed
+	active  int // slots not finished
 	lastErr error
 	latency histogram
-	kept    []int // descriptors to be closed at the end
+	kept    []int // descriptors to close at the end
 
-	rate    int        // units to be started a second; zero: as fast as it goes
-	waiting []*newSlot // for their turn, where there is a rate
-	started int        // units that had their turn
+	rate    int        // units to start per second; zero: as fast as possible
+	waiting []*newSlot // slots that wait for their start time, if there is a rate
+	started int        // units that have been started
 }
 
-// A slot is one client at a time of a load.
+// A slot is one client of a load at a time.
 type slot interface {
-	// begin starts the first unit, or finishes.
+	// begin starts the first unit. Without work it finishes.
 	begin(l *loop, id int)
-	// ready goes on after events of the slot's descriptor.
+	// ready continues after events on the slot's descriptor.
 	ready(l *loop, events uint32)
-	// tick is called every tickInterval, to give up what had no answer.
+	// tick is called every tickInterval and gives up requests without an answer.
 	tick(l *loop, now time.Time)
 }
 
 const tickInterval = 100 * time.Millisecond
 
-// answerTimeout is when a request counts as failed. Nothing here takes longer than that unless it was lost.
+// answerTimeout is the time after which a request counts as failed. Only a lost request takes that long.
 const answerTimeout = 2 * time.Second
 
 func newLoop(work int) (*loop, error) {
@@ -64,7 +64,7 @@ func (l *loop) close() {
 	unix.Close(l.ep)
 }
 
-// take takes a unit of work from the pool, if there is one.
+// take takes a unit of work and reports whether there was one.
 func (l *loop) take() bool {
 	if l.work == 0 {
 		return false
@@ -73,7 +73,7 @@ func (l *loop) take() bool {
 	return true
 }
 
-// success counts a unit that began at the given time.
+// success counts a unit that began at the given time as done.
 func (l *loop) success(began time.Time) {
 	l.done++
 	l.latency.record(time.Since(began))
@@ -84,25 +84,25 @@ func (l *loop) failure(err error) {
 	l.lastErr = err
 }
 
-// finish says that a slot has nothing more to do.
+// finish counts a slot as finished.
 func (l *loop) finish() { l.active-- }
 
 func (l *loop) watch(fd, id int, events uint32) error {
 	return unix.EpollCtl(l.ep, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: events, Fd: int32(id)})
 }
 
-// forget is for a descriptor that broke: its events would come again and again.
-// forget stops watching fd. An error would mean that it was not watched.
+// forget stops watching fd. Use it for a broken descriptor, whose events would come again and again. An error would
+// mean that fd was not watched, and is ignored.
 func (l *loop) forget(fd int) { _ = unix.EpollCtl(l.ep, unix.EPOLL_CTL_DEL, fd, nil) }
 
 func (l *loop) rewatch(fd, id int, events uint32) error {
 	return unix.EpollCtl(l.ep, unix.EPOLL_CTL_MOD, fd, &unix.EpollEvent{Events: events, Fd: int32(id)})
 }
 
-// run runs until all slots have finished, which has to be before limit.
+// run runs the slots until all have finished. It returns an error if that takes longer than limit.
 func (l *loop) run(slots []slot, limit time.Duration) error {
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread() // a thread that ended would take all children along (PR_SET_PDEATHSIG)
+	defer runtime.UnlockOSThread() // the end of the thread would end all children (PR_SET_PDEATHSIG)
 	l.slots, l.active = slots, len(slots)
 	for id, s := range slots {
 		s.begin(l, id)
@@ -134,7 +134,7 @@ func (l *loop) run(slots []slot, limit time.Duration) error {
 	return nil
 }
 
-// release starts the units that are due after so much time, and returns for how many milliseconds the loop may wait.
+// release starts all units that are due after the elapsed time. It returns how long the loop may wait, in milliseconds.
 func (l *loop) release(elapsed time.Duration) int {
 	if l.rate == 0 {
 		return int(tickInterval.Milliseconds())
@@ -157,8 +157,8 @@ func errOr(err error) error {
 	return err
 }
 
-// dial opens a socket to addr that does not block. With a source the connection comes from another loopback address
-// than the last ones, so that connections that are gone but remembered (TIME_WAIT) do not use up the ports of one.
+// dial opens a non-blocking socket to addr. If source is not zero, the connection comes from that loopback address.
+// Clients take different sources, so that connections in TIME_WAIT do not use up the ports of one address.
 func dial(kind int, addr netip.AddrPort, source int) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -168,7 +168,7 @@ func dial(kind int, addr netip.AddrPort, source int) (int, error) {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	}
 	if err == nil && source > 0 {
-		// The port is chosen by connect, which knows what else makes the connection unique.
+		// Let connect choose the port, because it knows the destination, which makes the connection unique.
 		err = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 		if err == nil {
 			err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, byte(2 + source%sources)}})
@@ -184,10 +184,10 @@ func dial(kind int, addr netip.AddrPort, source int) (int, error) {
 	return fd, nil
 }
 
-// sources is from how many addresses clients come.
+// sources is the number of client addresses.
 const sources = 32
 
-// again tells whether err only means that the socket is not ready.
+// again reports whether err only means that the socket is not ready.
 func again(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) }
 
 var errUnanswered = errors.New("no answer")

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A machine is what figures depend on, and have to be read with.
+// A machine describes the machine of a run. Figures are comparable only on the same machine.
 type machine struct {
 	CPU         string            `json:"cpu"`
 	Cores       int               `json:"cores"`
@@ -65,7 +65,7 @@ func version(target, lictor string) string {
 	return ""
 }
 
-// output is what a command prints, or empty.
+// output returns what a command prints, or "" if it fails.
 func output(name string, args ...string) string {
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {

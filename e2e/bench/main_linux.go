@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// options are what the flags say.
+// options are the command's flags, and the state of the run.
 type options struct {
 	lictor        string
 	peers         list
@@ -26,11 +26,11 @@ type options struct {
 	json, svg     string
 	perf          string
 
-	missing []string // targets that are not to be had, and why
-	current string   // the load that is measured
+	missing []string // targets that are not available, with the reasons
+	current string   // name of the load that is being measured
 }
 
-// A list is a flag that may be given again and again.
+// A list is a flag that may be repeated.
 type list []string
 
 func (l *list) String() string { return strings.Join(*l, ", ") }
@@ -41,7 +41,7 @@ func (l *list) Set(s string) error {
 }
 
 func main() {
-	// Roles in which this program starts itself.
+	// This program also starts itself as a backend and as a guard.
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "backend":
 		fail(serveBackend())
@@ -122,7 +122,7 @@ func run(o *options) error {
 		return err
 	}
 	defer b.close()
-	// Whoever interrupts this wants it to end, and all that it has started.
+	// A signal ends this program and all processes that it has started.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	go endOn(signals)
@@ -151,7 +151,7 @@ func run(o *options) error {
 	return nil
 }
 
-// endOn ends this process: the kernel and the guard see to the others.
+// endOn ends this process at a signal. The kernel and the guard end its children.
 func endOn(signals <-chan os.Signal) {
 	s := <-signals
 	fmt.Fprintln(os.Stderr, "bench: stopped by", s)

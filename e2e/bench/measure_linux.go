@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// measureLimit is how long one measurement may take. Nothing comes near it unless it is broken.
+// measureLimit is the timeout of one measurement. Only a broken measurement reaches it.
 const measureLimit = 30 * time.Second
 
-// settle is what a proxy gets to end what a load left behind, which belongs to the load's price.
+// settle is the time that a proxy gets to finish the work of a load. That work belongs to the load's cost.
 const settle = 40 * time.Millisecond
 
-// traffic runs a load of so many units of work, and measures what it cost the proxy.
+// traffic runs a load of work units and measures its cost to the proxy.
 func (b *bench) traffic(i *instance, work int, perUnit float64, slots []slot) (sample, error) {
 	return b.measure(i, work, perUnit, slots, func(*loop, int) error { return nil })
 }
 
-// measure does that, and lets count correct what the loop counted.
+// measure runs a load like traffic, and lets count correct the numbers of the loop.
 func (b *bench) measure(i *instance, work int, perUnit float64, slots []slot,
 	count func(l *loop, work int) error) (sample, error) {
 	l, err := newLoop(work)
@@ -73,8 +73,8 @@ func (b *bench) measure(i *instance, work int, perUnit float64, slots []slot,
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
 
-// watchDescriptors watches how many descriptors a group has, until the function that it returns is called, which
-// returns the most.
+// watchDescriptors samples the number of descriptors of a process group. The function that it returns stops the
+// sampling and returns the maximum.
 func watchDescriptors(group int, interval time.Duration) (stop func() int) {
 	done, result := make(chan struct{}), make(chan int, 1)
 	go countDescriptors(group, interval, done, result)
@@ -91,7 +91,7 @@ func countDescriptors(group int, interval time.Duration, done <-chan struct{}, r
 	pids, err := members(group)
 	for {
 		if err == nil {
-			n, _ := descriptors(pids) // of a process that ended: none, and the load tells
+			n, _ := descriptors(pids) // zero for a process that has ended; the load notices that
 			most = max(most, n)
 		}
 		select {

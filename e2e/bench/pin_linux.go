@@ -13,14 +13,13 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A pinning says which processors processes run on. The zero value leaves that to the kernel.
+// A pinning says on which processors processes run. The zero value leaves the choice to the kernel.
 type pinning struct {
 	on          bool
 	proxy, rest *unix.CPUSet
 }
 
-// pin gives the proxy the first half of the processors that there are, and the other half to the rest, of which this
-// process is part.
+// pin gives the first half of all processors to the proxy, and the other half to this process and all others.
 func pin() (pinning, error) {
 	var all unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &all); err != nil {
@@ -59,7 +58,7 @@ func pin() (pinning, error) {
 	return p, nil
 }
 
-// workers is how many processors a proxy has.
+// workers returns the number of processors of a proxy.
 func (p pinning) workers() int {
 	if p.on {
 		return p.proxy.Count()
@@ -67,7 +66,7 @@ func (p pinning) workers() int {
 	return runtime.NumCPU()
 }
 
-// start starts cmd on the processors in set. A process inherits those of the thread that starts it.
+// start starts cmd on the processors in set. A child inherits the processors of the thread that starts it.
 func (p pinning) start(cmd *exec.Cmd, set *unix.CPUSet) (*testproc.Process, error) {
 	if !p.on {
 		return testproc.Start(cmd)

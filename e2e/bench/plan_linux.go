@@ -16,17 +16,17 @@ import (
 //go:embed peers
 var peers embed.FS
 
-// A plan is what a proxy is to serve. Templates of configurations get it.
+// A plan says what a proxy is to serve. The templates of the configurations use it.
 type plan struct {
 	Services []service
-	Portable bool   // Lictor's engine
-	Splice   bool   // HAProxy's option
-	Consul   string // Lictor's agent, for services without endpoints
-	Dir      string // of the process, for its files
+	Portable bool   // use Lictor's portable engine
+	Splice   bool   // set HAProxy's splice options
+	Consul   string // agent for Lictor's services without endpoints
+	Dir      string // folder for the files of the process
 
-	Pairs       int // connections that there will be at once, with some to spare
-	Workers     int // as many as processors for the proxy
-	Descriptors int // that a process may have
+	Pairs       int // open connections at a time, with a reserve
+	Workers     int // number of processors of the proxy
+	Descriptors int // limit of a process
 }
 
 // A service is one listener of a plan.
@@ -35,33 +35,33 @@ type service struct {
 	Protocol    string
 	Listen      netip.AddrPort
 	Endpoints   []string
-	MaxSessions int // UDP: a bound on sessions is wanted
-	Responses   int // UDP: a session ends after so many answers
+	MaxSessions int // UDP: limit on sessions; zero: none
+	Responses   int // UDP: answers after which a session ends; zero: any
 	IdleTimeout string
 }
 
-// The names of the services.
+// Names of the services.
 const (
 	webService = "web"
 	udpService = "udp"
-	newService = "new" // UDP with a bound on sessions
+	newService = "new" // UDP with a limit on sessions
 	oneService = "one" // UDP with sessions that end with the first answer
 )
 
-// Protocol is that of the first service, which mostly is the only one.
+// Protocol returns the protocol of the first service. Most plans have only one service.
 func (p *plan) Protocol() string { return p.Services[0].Protocol }
 
-// Listen is where it listens.
+// Listen returns the listen address of the first service.
 func (p *plan) Listen() string { return p.Services[0].Listen.String() }
 
-// Endpoints are where it forwards to.
+// Endpoints returns the endpoints of the first service.
 func (p *plan) Endpoints() []string { return p.Services[0].Endpoints }
 
-// WorkerConnections is for nginx, where the listener and both sides of a pair count, and a single worker may get all
-// of them.
+// WorkerConnections returns nginx's limit of connections for a worker. nginx counts listeners and both sides of each
+// pair, and one worker may get all of them.
 func (p *plan) WorkerConnections() int { return 2*p.Pairs + len(p.Services) + 64 }
 
-// StreamModule is where Debian has nginx's stream module, or empty where it is built in.
+// StreamModule returns the path of nginx's stream module on Debian, or "" if the module is built in.
 func (p *plan) StreamModule() string {
 	const path = "/usr/lib/nginx/modules/ngx_stream_module.so"
 	if _, err := os.Stat(path); err != nil {
@@ -70,10 +70,10 @@ func (p *plan) StreamModule() string {
 	return path
 }
 
-// Root tells whether this runs as root, in which case nginx has to be told to stay so.
+// Root reports whether this process runs as root. Then nginx must be told to stay root.
 func (p *plan) Root() bool { return os.Geteuid() == 0 }
 
-// Config writes a configuration from the template in the file, and returns the path.
+// Config writes a configuration from the template in file and returns its path.
 func (p *plan) Config(file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -82,7 +82,7 @@ func (p *plan) Config(file string) (string, error) {
 	return p.write(filepath.Base(file), string(text))
 }
 
-// peer does the same with a template of this program.
+// peer writes a configuration from one of this program's templates and returns its path.
 func (p *plan) peer(name string) (string, error) {
 	text, err := peers.ReadFile("peers/" + name)
 	if err != nil {
@@ -110,7 +110,7 @@ func (p *plan) expand(text string) (string, error) {
 	return out.String(), err
 }
 
-// webs are n TCP services.
+// webs returns n TCP services.
 func webs(n int) []service {
 	all := []service{{Name: webService, Protocol: "tcp"}}
 	for i := 1; i < n; i++ {
@@ -119,7 +119,7 @@ func webs(n int) []service {
 	return all
 }
 
-// ports hands out ports that nobody uses, below those that the kernel gives to connections.
+// ports hands out free ports below the range that the kernel gives to outgoing connections.
 type ports struct{ last int }
 
 const firstPort, lastPort = 20000, 32000
@@ -145,7 +145,7 @@ func (p *ports) next() (netip.AddrPort, error) {
 	return netip.AddrPort{}, fmt.Errorf("no free port from %d to %d", firstPort, lastPort)
 }
 
-// descriptorLimit is what a process may have, this one and those that it starts.
+// descriptorLimit returns the limit of descriptors of this process and of those that it starts.
 func descriptorLimit() int {
 	var l unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &l) != nil {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// markdown writes everything as tables.
+// markdown writes all results as tables.
 func (rs results) markdown(w io.Writer, m machine) error {
 	var out bytes.Buffer
 	m.markdown(&out)
@@ -101,7 +101,7 @@ func (rs results) starts(w io.Writer) {
 	}
 }
 
-// total adds up; a measurement that failed counts as NaN.
+// total returns the sum of values. A failed measurement is NaN, and so is the sum.
 func total(values []float64) float64 {
 	sum := 0.0
 	for _, v := range values {
@@ -112,7 +112,7 @@ func total(values []float64) float64 {
 
 const none = "-"
 
-// factor, amount, size and duration print figures with three digits that count.
+// factor, amount, size and duration format figures with three significant digits.
 func factor(f float64) string {
 	if math.IsNaN(f) {
 		return none
@@ -152,7 +152,7 @@ func duration(us float64) string {
 	return fmt.Sprintf("%.2f s", us/1e6)
 }
 
-// A number is null in JSON where it is none.
+// A number is a float64 whose NaN is null in JSON.
 type number float64
 
 // MarshalJSON implements json.Marshaler.
@@ -163,7 +163,7 @@ func (n number) MarshalJSON() ([]byte, error) {
 	return json.Marshal(float64(n))
 }
 
-// jsonResult is a result as it is written.
+// jsonResult is a result in the JSON output.
 type jsonResult struct {
 	Load     string              `json:"load"`
 	Title    string              `json:"title"`
@@ -175,7 +175,7 @@ type jsonResult struct {
 	Rounds   []map[string]number `json:"rounds"`
 }
 
-// json writes everything that was measured.
+// json writes all results as JSON.
 func (rs results) json(w io.Writer, m machine) error {
 	var all []jsonResult
 	for _, r := range rs {

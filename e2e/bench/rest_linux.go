@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// idle is connections that have had an answer, and then nothing more: what one costs in memory and descriptors.
+// idle returns a load of idle connections, each after one answer. It measures their memory and descriptors.
 func idle(pairs func() int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		n := pairs()
@@ -24,7 +24,7 @@ func idle(pairs func() int) func(*bench, *target) (sample, error) {
 			return nil, err
 		}
 		defer b.stop(i)
-		// What the first connections bring into memory is not what a further one costs.
+		// The first connections allocate memory that later ones share. Open some before the measurement.
 		warm, err := open(i.addrs(), 32)
 		if err != nil {
 			return nil, err
@@ -44,7 +44,7 @@ func idle(pairs func() int) func(*bench, *target) (sample, error) {
 	}
 }
 
-// rest measures a proxy that has n idle pairs more than before.
+// rest measures a proxy that has n idle pairs more than at the measurement before.
 func (b *bench) rest(i *instance, before usage, n int) (sample, error) {
 	time.Sleep(b.pause())
 	after, err := usageOf(i.group())
@@ -70,7 +70,7 @@ func (b *bench) rest(i *instance, before usage, n int) (sample, error) {
 	}, nil
 }
 
-// startServices starts a proxy with n services, and waits until all listeners are open.
+// startServices returns a load that starts a proxy with n services and waits until all listeners are open.
 func startServices(n int) func(*bench, *target) (sample, error) {
 	return func(b *bench, t *target) (sample, error) {
 		p, err := b.plan(backendCount, webs(n)...)
@@ -113,20 +113,20 @@ func startServices(n int) func(*bench, *target) (sample, error) {
 	}
 }
 
-// listeners counts the wanted addresses on which somebody listens.
+// listeners returns how many of the wanted addresses have a listener.
 func listeners(wanted map[netip.AddrPort]bool) (int, error) {
 	f, err := os.Open("/proc/net/tcp")
 	if err != nil {
 		return 0, err
 	}
 	defer f.Close()
-	seen := map[netip.AddrPort]bool{} // nginx may listen on one address several times
+	seen := map[netip.AddrPort]bool{} // nginx may have several listeners on one address
 	lines := bufio.NewScanner(f)
-	lines.Scan() // titles
+	lines.Scan() // headings
 	for lines.Scan() {
 		addr, listening := parseListener(lines.Text())
 		if !listening {
-			break // the kernel tells of listeners first
+			break // the kernel lists listeners first
 		}
 		if wanted[addr] {
 			seen[addr] = true
@@ -135,7 +135,7 @@ func listeners(wanted map[netip.AddrPort]bool) (int, error) {
 	return len(seen), lines.Err()
 }
 
-// parseListener takes the local address from a line of /proc/net/tcp, and whether it is of a listener.
+// parseListener returns the local address in a line of /proc/net/tcp, and whether it is a listener's.
 func parseListener(line string) (addr netip.AddrPort, listening bool) {
 	fields := strings.Fields(line)
 	const listen = "0A"
@@ -148,7 +148,7 @@ func parseListener(line string) (addr netip.AddrPort, listening bool) {
 	if !ok || err != nil || err2 != nil {
 		return addr, false
 	}
-	// The address is printed as a number of this machine, of which all that Go runs on with -race or splice here are
+	// The kernel prints the address as a number in the machine's byte order. The machines that run this are
 	// little-endian.
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{byte(a), byte(a >> 8), byte(a >> 16), byte(a >> 24)}),
 		uint16(p)), true

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// A result is what all rounds found of a load on a target.
+// A result holds the samples of all rounds for one load on one target.
 type result struct {
 	load    *load
 	target  *target
-	samples []sample // a round each
+	samples []sample // one per round
 }
 
-// values are those of a metric, round by round; NaN where there is none.
+// values returns the values of a metric, one per round. A missing value is NaN.
 func (r *result) values(metric string) []float64 {
 	var all []float64
 	for _, s := range r.samples {
@@ -27,7 +27,7 @@ func (r *result) values(metric string) []float64 {
 
 func (r *result) median(metric string) float64 { return median(r.values(metric)) }
 
-// results are of all loads, in their order.
+// results are the results of all loads, in order.
 type results []*result
 
 func (rs results) find(l *load, target string) *result {
@@ -39,7 +39,7 @@ func (rs results) find(l *load, target string) *result {
 	return nil
 }
 
-// ratio is that of a metric to the load's baseline.
+// ratio returns the ratio of a metric to that of the load's baseline.
 func (rs results) ratio(r *result, metric string) float64 {
 	base := rs.find(r.load, r.load.baseline())
 	if base == nil {
@@ -48,7 +48,8 @@ func (rs results) ratio(r *result, metric string) float64 {
 	return medianRatio(r.values(metric), base.values(metric))
 }
 
-// compare puts all loads on all targets, round after round, until all rounds are done or there is no time for another.
+// compare runs all loads on all targets, round after round, until all rounds are done or the time does not suffice for
+// another.
 func (b *bench) compare() (results, error) {
 	if err := b.launchAll(); err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func (b *bench) compare() (results, error) {
 			}
 		}
 	}
-	var last time.Duration // how long the last round took
+	var last time.Duration // duration of the last round
 	for round := range b.options.rounds {
 		if time.Since(b.began)+last > b.options.time {
 			b.say("no time for round %d of %d", round+1, b.options.rounds)
@@ -84,7 +85,8 @@ func (b *bench) compare() (results, error) {
 	return all, nil
 }
 
-// roundsOf is how often a load is put on each target. Memory and starts waver less than time does.
+// roundsOf returns how many rounds a load gets. Memory and start times need fewer, because they vary less than
+// processor time.
 func (b *bench) roundsOf(l *load) int {
 	switch {
 	case l.rounds == 0:
@@ -95,7 +97,7 @@ func (b *bench) roundsOf(l *load) int {
 	return l.rounds
 }
 
-// round puts a load on each target once. Who is first changes with the round.
+// round runs a load once on each target. Each round begins with another target.
 func (b *bench) round(l *load, round int, all results) {
 	b.options.current = l.name
 	for n := range b.targets {

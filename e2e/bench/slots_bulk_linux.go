@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mib is what bulk is counted in: a unit of work, and what the latency of bulk is that of.
+// mib is a unit of work in bulk loads, in bytes. The latency of a bulk load is that of one MiB.
 const mib = 1 << 20
 
-// A bulkSlot moves its share of bulk over a connection that it has, in one direction.
+// A bulkSlot moves its share of the bytes over one open connection, in one direction.
 type bulkSlot struct {
 	fd    int
 	op    byte // opUp or opDown
@@ -18,9 +18,9 @@ type bulkSlot struct {
 
 	id       int
 	left     int64
-	header   []byte // of the command, what has not been sent
+	header   []byte // part of the command not sent yet
 	finished bool
-	began    time.Time // of this MiB
+	began    time.Time // start of the current MiB
 }
 
 func (s *bulkSlot) begin(l *loop, id int) {
@@ -47,7 +47,7 @@ func (s *bulkSlot) ready(l *loop, _ uint32) {
 	var n int
 	var err error
 	switch {
-	case s.left == 0: // all is sent, and this is the answer
+	case s.left == 0: // all is sent, and this is the answer to it
 		n, err = unix.Read(s.fd, l.buf[:messageSize])
 		if n > 0 {
 			l.success(s.began)
@@ -70,7 +70,7 @@ func (s *bulkSlot) ready(l *loop, _ uint32) {
 	}
 }
 
-// moved counts n bytes. The last MiB of an upload counts with its answer, for only then it has arrived.
+// moved counts n bytes. The last MiB of an upload counts when its answer comes, because only then it has arrived.
 func (s *bulkSlot) moved(l *loop, n int64) {
 	before := (s.left - 1) / mib
 	s.left -= n

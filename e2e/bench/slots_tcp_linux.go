@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An exchangeSlot makes one connection after the other: connect, request, answer, close. It is
-// "connect-request-close", the transfers on new connections, and, when it keeps what it opened, the idle
-// connections.
+// An exchangeSlot makes one connection after the other: it connects, sends a request, reads the answer, and closes. It
+// is the load "connect-request-close" and the load of transfers on new connections. When it keeps its connections open,
+// it makes the idle connections.
 type exchangeSlot struct {
 	addrs  []netip.AddrPort // in turn
 	op     byte
@@ -32,14 +32,14 @@ func (s *exchangeSlot) begin(l *loop, id int) {
 	s.start(l)
 }
 
-// start opens the next connection, if there is work left.
+// start opens the next connection if there is work left.
 func (s *exchangeSlot) start(l *loop) {
 	for l.take() {
 		s.began, s.sent, s.got = time.Now(), false, 0
 		fd, err := dial(unix.SOCK_STREAM, s.addrs[s.next%len(s.addrs)], 1+l.work%sources)
 		s.next++
 		if err == nil {
-			// Edge-triggered, because a descriptor this short-lived should not cost a second epoll_ctl.
+			// Edge-triggered events save a second epoll_ctl for such a short-lived descriptor.
 			if err = l.watch(fd, s.id, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET); err == nil {
 				s.fd = fd
 				return
@@ -88,7 +88,7 @@ func (s *exchangeSlot) ready(l *loop, events uint32) {
 	s.end(l, nil)
 }
 
-// end ends the connection, or keeps it, and starts the next.
+// end closes or keeps the connection and starts the next one.
 func (s *exchangeSlot) end(l *loop, err error) {
 	if err == nil && s.keep {
 		l.kept = append(l.kept, s.fd)
@@ -110,7 +110,7 @@ func (s *exchangeSlot) tick(l *loop, now time.Time) {
 	}
 }
 
-// A requestSlot sends request after request on connections that it has, each in turn, and waits for each answer.
+// A requestSlot sends requests on open connections, each in turn, and waits for each answer.
 type requestSlot struct {
 	fds []int
 
@@ -141,7 +141,7 @@ func (s *requestSlot) send(l *loop) {
 	}
 	s.current = (s.current + 1) % len(s.fds)
 	s.began, s.got = time.Now(), 0
-	// So little always fits into the buffer of a connection of which the last request was answered.
+	// A request always fits into the send buffer, because the previous one was answered.
 	if _, err := unix.Write(s.fds[s.current], s.request); err != nil {
 		s.fail(l, err)
 	}
@@ -166,7 +166,7 @@ func (s *requestSlot) ready(l *loop, _ uint32) {
 	}
 }
 
-// fail ends the slot: a kept connection that broke cannot go on.
+// fail ends the slot, because a broken connection cannot be used further.
 func (s *requestSlot) fail(l *loop, err error) {
 	l.failure(err)
 	l.forget(s.fds[s.current])
@@ -180,7 +180,7 @@ func (s *requestSlot) tick(l *loop, now time.Time) {
 	}
 }
 
-// open opens n connections, each of which has had an answer, so that all that belongs to them exists.
+// open opens n connections. Each has had an answer, so that the proxy has allocated all that it needs for them.
 func open(addrs []netip.AddrPort, n int) ([]int, error) {
 	l, err := newLoop(n)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A datagramSlot sends request after request from one UDP socket, and waits for each answer.
+// A datagramSlot sends requests from one UDP socket and waits for each answer.
 type datagramSlot struct {
 	fd int
 
@@ -18,8 +18,8 @@ type datagramSlot struct {
 	request  []byte
 }
 
-// sequenceAt is where a request has its number, so that an answer that comes too late is not taken for that of the
-// next.
+// sequenceAt is the offset of the sequence number in a request. The number shows that a late answer is not the answer
+// to the next request.
 const sequenceAt = 9
 
 func (s *datagramSlot) begin(l *loop, id int) {
@@ -69,8 +69,8 @@ func (s *datagramSlot) tick(l *loop, now time.Time) {
 	}
 }
 
-// A oneWaySlot sends datagrams that nobody answers, but for the last of each burst: that keeps the sender from
-// running ahead of what the buffers on the way can hold. What arrived the backends tell.
+// A oneWaySlot sends datagrams in bursts. Only the last datagram of a burst is answered, so that the sender does not
+// overrun the buffers on the way. The backends count the datagrams that arrive.
 type oneWaySlot struct {
 	fd   int
 	size int
@@ -81,8 +81,8 @@ type oneWaySlot struct {
 	datagram []byte
 }
 
-// burst is how many datagrams are under way at most from a socket. Those of all sockets have to fit into an ordinary
-// receive buffer.
+// burst is the largest number of datagrams from one socket that are on the way. Those of all sockets must fit into a
+// receive buffer of the default size.
 const burst = 16
 
 func (s *oneWaySlot) begin(l *loop, id int) {
@@ -109,7 +109,7 @@ func (s *oneWaySlot) send(l *loop) {
 			s.datagram[0] = opAck
 		}
 		if _, err := unix.Write(s.fd, s.datagram); err != nil {
-			l.lastErr = err // it is missed at the backends, and counted there
+			l.lastErr = err // the backends count it as missing
 		}
 		if l.work == 0 {
 			return
@@ -133,8 +133,8 @@ func (s *oneWaySlot) tick(l *loop, now time.Time) {
 	}
 }
 
-// A newSlot is a new client for each request: a socket is opened, a request sent, its answer awaited, and the socket
-// closed.
+// A newSlot is a new client for each request: it opens a socket, sends a request, waits for the answer, and closes the
+// socket.
 type newSlot struct {
 	addr netip.AddrPort
 
@@ -156,8 +156,8 @@ func (s *newSlot) start(l *loop) {
 		return
 	}
 	s.began = time.Now()
-	// From many addresses: one has 28,000 ports, and a client at the port of another that is remembered would not be
-	// new.
+	// Use many source addresses. One address has only 28,000 ports, and a client on a port with a live session would
+	// not be new.
 	fd, err := dial(unix.SOCK_DGRAM, s.addr, 1+l.work%sources)
 	if err != nil {
 		s.end(l, err)

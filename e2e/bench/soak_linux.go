@@ -17,18 +17,19 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A soak is one lictor that lives through much, and has to be as it was when it is over.
+// A soak is a run of one Lictor under changing load. Afterwards Lictor must hold no more memory, descriptors and
+// goroutines than before.
 type soak struct {
 	*bench
 	catalog   *catalog
 	plan      plan
 	endpoints []netip.AddrPort
 	counts    map[string]int
-	failures  int // of TCP, which may not fail
-	lost      int // of UDP, which may
+	failures  int // failed TCP units; must stay zero
+	lost      int // lost UDP datagrams; may be above zero
 }
 
-// What a soak tolerates: figures of a quiet Go program waver by that much.
+// Growth that a soak tolerates, because the figures of an idle Go program vary by as much.
 const (
 	soakFDs        = 2
 	soakThreads    = 4
@@ -36,7 +37,7 @@ const (
 	soakMemory     = 8 << 20
 )
 
-// soak churns for as long as the options say, and fails if anything stays behind.
+// soak runs the load for as long as the options say. It fails if anything stays behind.
 func (b *bench) soak() error {
 	var t *target
 	for _, one := range b.targets {
@@ -88,7 +89,7 @@ func (b *bench) soak() error {
 	return s.judge(t, before, after, fresh, goroutines)
 }
 
-// prepare starts the catalog, and makes the plan.
+// prepare starts the catalog and makes the plan.
 func (s *soak) prepare() (stop func(), err error) {
 	for _, e := range s.backends.endpoints(2 * backendCount)[:backendCount] {
 		s.endpoints = append(s.endpoints, netip.MustParseAddrPort(e))
@@ -119,7 +120,7 @@ func serveCatalog(server *http.Server, l net.Listener) {
 	}
 }
 
-// churn lets endpoints come and go while clients do everything that clients do, for so long.
+// churn changes the endpoints while clients run all kinds of load, for the duration d.
 func (s *soak) churn(i *instance, d time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
@@ -143,7 +144,7 @@ func (s *soak) churn(i *instance, d time.Duration) error {
 	return nil
 }
 
-// shuffle changes the endpoints ten times a second, until ctx ends; then all of them are back.
+// shuffle changes the endpoints ten times a second until ctx ends. Then it restores all endpoints.
 func (s *soak) shuffle(ctx context.Context, gone chan<- struct{}) {
 	defer close(gone)
 	ticker := time.NewTicker(100 * time.Millisecond)
@@ -164,12 +165,12 @@ func (s *soak) shuffle(ctx context.Context, gone chan<- struct{}) {
 	}
 }
 
-// quiet waits until lictor has no more than so many descriptors (zero: for as long as sessions may live), and
-// measures it.
+// quiet waits until Lictor has at most fds descriptors, and measures it. If fds is zero, quiet waits as long as idle
+// sessions live.
 func (s *soak) quiet(i *instance, fds int) (usage, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
 	defer cancel()
-	time.Sleep(3 * time.Second) // sessions end when they have been idle for a second
+	time.Sleep(3 * time.Second) // sessions end after a second without traffic
 	err := testproc.Poll(ctx, func() error {
 		u, err := usageOf(i.group())
 		if err == nil && fds > 0 && u.fds > fds {
@@ -178,12 +179,12 @@ func (s *soak) quiet(i *instance, fds int) (usage, error) {
 		return err
 	})
 	if err != nil {
-		s.say("not quiet: %v", err) // which the figures will show
+		s.say("not quiet: %v", err) // the figures will show it
 	}
 	return usageOf(i.group())
 }
 
-// freshGoroutines is how many goroutines a lictor has that has done nothing yet.
+// freshGoroutines returns the number of goroutines of a Lictor that has just started.
 func (s *soak) freshGoroutines(t *target) (int, error) {
 	i, err := s.launch(t, s.plan)
 	if err != nil {
@@ -198,7 +199,8 @@ func (s *soak) freshGoroutines(t *target) (int, error) {
 
 var goroutineLine = regexp.MustCompile(`(?m)^goroutine \d+ .*\[.*$`)
 
-// countGoroutines leaves out the collector's workers, which come with the first collection, a processor each.
+// countGoroutines counts the goroutines in a dump, except the garbage collector's workers. Go starts these at the first
+// collection, one per processor.
 func countGoroutines(dump string) int {
 	n := 0
 	for _, line := range goroutineLine.FindAllString(dump, -1) {
@@ -209,8 +211,8 @@ func countGoroutines(dump string) int {
 	return n
 }
 
-// goroutines counts the goroutines of a lictor, which ends it: that is what SIGQUIT does to a Go program, after it
-// has listed them.
+// goroutines counts the goroutines of a Lictor and ends the process: on SIGQUIT a Go program lists its goroutines and
+// exits.
 func (s *soak) goroutines(i *instance) (int, error) {
 	if err := i.process.Signal(syscall.SIGQUIT); err != nil {
 		return 0, err
@@ -223,7 +225,7 @@ func (s *soak) goroutines(i *instance) (int, error) {
 	return n, nil
 }
 
-// judge prints the figures, and returns what is wrong with them.
+// judge prints the figures and returns an error for those that have grown.
 func (s *soak) judge(t *target, before, after usage, fresh, goroutines int) error {
 	fmt.Printf("%s, %v of churn, endpoints changed ten times a second:", t.name, s.options.soak)
 	for _, one := range churns {

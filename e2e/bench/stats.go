@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// median is the middle of values, or the mean of the two in the middle; NaN for none. NaNs among them are left out.
+// median returns the middle of values, or the mean of the two in the middle. It ignores NaNs, and returns NaN without
+// values.
 func median(values []float64) float64 {
 	var sorted []float64
 	for _, v := range values {
@@ -26,7 +27,7 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// medianRatio is the median of the ratios round by round. A round that either of them lacks does not count.
+// medianRatio returns the median of the ratios of each round. A round without one of the two values does not count.
 func medianRatio(values, baseline []float64) float64 {
 	var ratios []float64
 	for i := range min(len(values), len(baseline)) {
@@ -35,7 +36,7 @@ func medianRatio(values, baseline []float64) float64 {
 	return median(ratios)
 }
 
-// ratio is NaN where there is no sense in dividing.
+// ratio returns value / baseline, or NaN if the division has no meaning.
 func ratio(value, baseline float64) float64 {
 	if baseline == 0 {
 		return math.NaN()
@@ -43,7 +44,7 @@ func ratio(value, baseline float64) float64 {
 	return value / baseline
 }
 
-// A histogram counts durations in buckets that are within 1/64 of what they hold. The zero value is empty and ready
+// A histogram counts durations in buckets whose width is at most 1/64 of their value. The zero value is empty and ready
 // for use.
 type histogram struct {
 	counts [64 * subBuckets]uint32
@@ -60,7 +61,8 @@ func (h *histogram) record(d time.Duration) {
 	h.total++
 }
 
-// percentile is the duration that the given part of all, 0 to 1, does not exceed; NaN of an empty histogram.
+// percentile returns the duration that the given part of all durations does not exceed. part is from 0 to 1. An empty
+// histogram gives NaN.
 func (h *histogram) percentile(part float64) float64 {
 	if h.total == 0 {
 		return math.NaN()
@@ -72,11 +74,11 @@ func (h *histogram) percentile(part float64) float64 {
 			return float64(bucketMiddle(i))
 		}
 	}
-	return math.NaN() // not reached: the counts add up to total
+	return math.NaN() // not reached, because the counts add up to total
 }
 
-// bucketOf numbers values without a gap: below subBuckets each has a bucket of its own, and above that each power of
-// two has subBuckets of them.
+// bucketOf returns the index of the bucket of v. Each value below subBuckets has its own bucket. Above that, each power
+// of two has subBuckets buckets.
 func bucketOf(v uint64) int {
 	if v < subBuckets {
 		return int(v)

@@ -8,18 +8,18 @@ import (
 	"math"
 )
 
-// The plot, in pixels.
+// Dimensions of the plot, in pixels.
 const (
 	plotWidth  = 860
-	plotLeft   = 290 // where bars begin
-	plotRight  = 70  // what is left for the figures behind them
+	plotLeft   = 290 // left end of the bars
+	plotRight  = 70  // space for the figures after the bars
 	barHeight  = 11
 	groupSpace = 14
 	plotTop    = 66
-	mostRatio  = 2.0 // longer bars are cut, and say so by their figure
+	mostRatio  = 2.0 // longer bars are cut; their figure shows the true value
 )
 
-// barColours are readable on white and on black.
+// barColours are visible on white and on black.
 var barColours = map[string]string{
 	"lictor": "#2f7ed8", "lictor-portable": "#8ab8ea", "haproxy": "#9a9a9a", "haproxy-splice": "#bdbdbd",
 	"nginx": "#d98c3f",
@@ -27,7 +27,7 @@ var barColours = map[string]string{
 
 const otherColour = "#a678b8"
 
-// svg writes a plot of the main metric of each load as bars: the ratio to the baseline, so that shorter is better.
+// svg writes a bar plot of the main metric of each load, as a ratio to the baseline. Shorter bars are better.
 func (rs results) svg(w io.Writer, m machine) error {
 	var bars bytes.Buffer
 	y := plotTop
@@ -76,7 +76,7 @@ func measureOf(l *load) string {
 	return "processor time per " + l.unit
 }
 
-// length is how long the bar of a ratio is.
+// length returns the length of the bar for a ratio, in pixels.
 func length(ratio float64) int {
 	return int(min(max(ratio, 0), mostRatio) / mostRatio * (plotWidth - plotLeft - plotRight))
 }
@@ -95,7 +95,7 @@ func colour(target string) string {
 	return otherColour
 }
 
-// legend names the targets once each.
+// legend writes the name and colour of each target once.
 func (rs results) legend(w io.Writer) {
 	x := plotLeft
 	seen := map[string]bool{}

@@ -16,14 +16,14 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A target is a kind of proxy that loads are put on.
+// A target is a kind of proxy to measure.
 type target struct {
 	name      string
 	udp       bool
-	responses bool // can end a session after so many answers
+	responses bool // can end a session after a number of answers
 	adapt     func(*plan)
 	command   func(*plan) ([]string, error)
-	why       string // it cannot be had; empty if it can
+	why       string // why it is not available; empty if it is
 }
 
 // An instance is a running target.
@@ -32,10 +32,10 @@ type instance struct {
 	plan    *plan
 	process *testproc.Process
 	log     *testproc.Log
-	exec    time.Time // when it was started
+	exec    time.Time // start time
 }
 
-// targets are all that this program knows of, and those named by flags.
+// targets returns all targets that this program knows and those named by flags.
 func targets(o *options) ([]*target, error) {
 	lictor, err := filepath.Abs(o.lictor)
 	if err != nil {
@@ -78,7 +78,7 @@ func targets(o *options) ([]*target, error) {
 	return all, nil
 }
 
-// custom is the command of a peer that was named by flag.
+// custom returns the command of a peer that a flag names.
 func custom(command string) func(*plan) ([]string, error) {
 	return func(p *plan) ([]string, error) {
 		text, err := p.expand(command)
@@ -86,7 +86,8 @@ func custom(command string) func(*plan) ([]string, error) {
 	}
 }
 
-// locate is where a program is; Debian has proxies where the path of users may not lead.
+// locate returns the path of a program. It also looks in folders that may not be in a user's PATH, where Debian has
+// proxies.
 func locate(name string) string {
 	if path, err := exec.LookPath(name); err == nil {
 		return path
@@ -94,7 +95,7 @@ func locate(name string) string {
 	return filepath.Join("/usr/sbin", name)
 }
 
-// unavailable is why a target cannot be had, or empty.
+// unavailable returns why a target is not available, or "".
 func (t *target) unavailable() string {
 	if strings.HasPrefix(t.name, "lictor") {
 		return t.refuses(func(*plan) {})
@@ -110,7 +111,7 @@ func (t *target) unavailable() string {
 	return ""
 }
 
-// example is the command for a small plan, with its files.
+// example returns the command for a small plan. remove removes the files of the plan.
 func (t *target) example(adapt func(*plan)) (argv []string, remove func(), err error) {
 	dir, err := os.MkdirTemp("", "lictor-bench")
 	if err != nil {
@@ -134,7 +135,7 @@ func (t *target) example(adapt func(*plan)) (argv []string, remove func(), err e
 
 func (t *target) understands(adapt func(*plan)) bool { return t.refuses(adapt) == "" }
 
-// refuses is what `lictor validate` has against a plan, or empty. Older Lictors do not know all arguments.
+// refuses returns why `lictor validate` refuses a plan, or "". Older releases of Lictor do not know all arguments.
 func (t *target) refuses(adapt func(*plan)) string {
 	argv, remove, err := t.example(adapt)
 	if err != nil {
@@ -154,8 +155,8 @@ func (t *target) refuses(adapt func(*plan)) string {
 	return first
 }
 
-// start starts the target with a plan, in a process group of its own and with its files below a folder, and returns
-// at once.
+// start starts the target with a plan and returns at once. The process leads its own process group and keeps its files
+// below the folder files.
 func (t *target) start(p plan, pins pinning, files string) (*instance, error) {
 	dir, err := os.MkdirTemp(files, t.name)
 	if err != nil {
@@ -217,7 +218,7 @@ func probe(s service) error {
 	return err
 }
 
-// addrs are the listeners of all services.
+// addrs returns the listen addresses of all services.
 func (i *instance) addrs() []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, s := range i.plan.Services {
@@ -226,28 +227,27 @@ func (i *instance) addrs() []netip.AddrPort {
 	return all
 }
 
-// addr is the listener of the first service.
+// addr returns the listen address of the first service.
 func (i *instance) addr() netip.AddrPort { return i.plan.Services[0].Listen }
 
-// discard removes a folder for which there is no more use. What is left of it in the system's temporary folder does
-// no harm.
+// discard removes a folder. It ignores errors, because leftovers in the temporary folder do no harm.
 func discard(dir string) { _ = os.RemoveAll(dir) }
 
 func (i *instance) group() int { return i.process.Pid() }
 
-// stop ends the whole group: with SIGTERM first, so that a master can end its workers.
+// stop ends the process group. It sends SIGTERM first, so that a master process can stop its workers.
 func (i *instance) stop() {
 	pids, err := members(i.group())
 	i.process.Stop(syscall.SIGTERM, time.Second)
 	for _, pid := range pids {
 		if pid != i.group() && err == nil && inGroup(pid, i.group()) {
-			_ = syscall.Kill(pid, syscall.SIGKILL) // it may have ended just now
+			_ = syscall.Kill(pid, syscall.SIGKILL) // the process may have ended just now
 		}
 	}
 	discard(i.plan.Dir)
 }
 
-// inGroup tells whether the process is still the one that was meant.
+// inGroup reports whether the process pid still belongs to the group. The kernel may have reused the ID.
 func inGroup(pid, group int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	_, pgrp, ok := parseStat(string(text))

@@ -14,17 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A usage is what a process group has used, and holds.
+// A usage holds the resources that a process group uses.
 type usage struct {
-	cpu       time.Duration // of all threads, ended ones too
-	schedstat time.Duration // the same as the schedstat files of the living threads have it: a check of cpu
-	rss, pss  int64         // bytes; shared pages count once a process, and once in all
+	cpu       time.Duration // of all threads, ended threads included
+	schedstat time.Duration // the same from the schedstat files of living threads, to check cpu
+	rss, pss  int64         // in bytes; rss counts a shared page once per process, pss once in total
 	fds       int
 	threads   int
 }
 
-// members are the processes of a group. Whoever is started by testproc leads a group of its own, and what it forks
-// stays there.
+// members returns the processes of a group. A process that testproc starts leads its own group, and its children stay
+// in that group.
 func members(group int) ([]int, error) {
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
@@ -34,7 +34,7 @@ func members(group int) ([]int, error) {
 	for _, path := range stats {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			continue // it ended
+			continue // the process has ended
 		}
 		if pid, pgrp, ok := parseStat(string(text)); ok && pgrp == group {
 			pids = append(pids, pid)
@@ -46,8 +46,8 @@ func members(group int) ([]int, error) {
 	return pids, nil
 }
 
-// parseStat takes the process ID and the process group from a /proc/PID/stat. The name between them may contain
-// anything.
+// parseStat returns the process ID and the process group in a /proc/PID/stat file. The name between them may contain
+// any character.
 func parseStat(text string) (pid, pgrp int, ok bool) {
 	open, closing := strings.IndexByte(text, '('), strings.LastIndexByte(text, ')')
 	if open < 0 || closing < open {
@@ -58,14 +58,14 @@ func parseStat(text string) (pid, pgrp int, ok bool) {
 	if err != nil || len(rest) < 3 {
 		return 0, 0, false
 	}
-	pgrp, err = strconv.Atoi(rest[2]) // after state and parent
+	pgrp, err = strconv.Atoi(rest[2]) // after the state and the parent
 	return pid, pgrp, err == nil
 }
 
-// cpuOf is the processor time of processes, by each one's CPU clock (clock_getcpuclockid(3)). That is the
-// scheduler's own sum_exec_runtime, in nanoseconds, of which schedstat tells too; but unlike the schedstat files the
-// clock has what ended threads used, is exact for threads that run right now (schedstat is as of the last tick), and
-// takes one system call a process instead of a file a thread.
+// cpuOf returns the processor time of processes, read from their CPU clocks (clock_getcpuclockid(3)). The clock is the
+// scheduler's sum_exec_runtime in nanoseconds, which schedstat shows too. Unlike schedstat, the clock includes ended
+// threads and is exact for running threads; schedstat is as of the last tick. The clock takes one system call per
+// process instead of one file per thread.
 func cpuOf(pids []int) (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range pids {
@@ -79,7 +79,7 @@ func cpuOf(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
-// usageOf measures a whole group.
+// usageOf measures a whole process group.
 func usageOf(group int) (usage, error) {
 	pids, err := members(group)
 	if err != nil {
@@ -114,7 +114,7 @@ func usageOf(group int) (usage, error) {
 	return u, err
 }
 
-// parseSchedstat takes the time on a processor from a schedstat file: "ran waited slices", the first two in
+// parseSchedstat returns the time on a processor in a schedstat file. The file is "ran waited slices", the first two in
 // nanoseconds.
 func parseSchedstat(text string) (time.Duration, error) {
 	fields := strings.Fields(text)
@@ -128,7 +128,7 @@ func parseSchedstat(text string) (time.Duration, error) {
 	return time.Duration(ran), nil
 }
 
-// parseRollup takes the bytes behind Rss and Pss from a smaps_rollup.
+// parseRollup returns the bytes after Rss and Pss in a smaps_rollup file.
 func parseRollup(text []byte) (rss, pss int64) {
 	for line := range bytes.Lines(text) {
 		fields := strings.Fields(string(line))
@@ -149,8 +149,8 @@ func parseRollup(text []byte) (rss, pss int64) {
 	return rss, pss
 }
 
-// descriptors counts what processes have open. Since Linux 6.2 the size of the folder is the number; before, its
-// entries have to be counted.
+// descriptors returns the number of open descriptors of processes. Since Linux 6.2 the size of the fd folder is the
+// number. Older kernels need the entries to be counted.
 func descriptors(pids []int) (int, error) {
 	sum := 0
 	for _, pid := range pids {

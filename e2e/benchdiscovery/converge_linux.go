@@ -10,23 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A follower is a proxy that follows the service web.
+// A follower is a proxy that follows the service web in Consul.
 type follower struct {
 	name string
-	addr string // that it listens at
+	addr string // its listen address
 	stop func()
 
-	failed int // connections
+	failed int // failed connections
 }
 
-// A change is what is done to an instance, and what has to come of it.
+// A change is a change of an instance and its expected effect.
 type change struct {
 	name string
-	in   bool // it gets connections afterwards
+	in   bool // whether the instance gets connections afterwards
 	do   func(s *stage, i *instance) error
 }
 
-// changes are done in this order, again and again.
+// changes returns all changes, in the order in which they are made in each round.
 func changes() []change {
 	health := func(status string) func(*stage, *instance) error {
 		return func(s *stage, i *instance) error { return s.api.Agent().UpdateTTL("check:"+i.name, "", status) }
@@ -40,9 +40,8 @@ func changes() []change {
 	}
 }
 
-// converge measures the time from a change to the first new connection that follows it, or the last that does not;
-// of lictor, and of its peers if there are any, which take turns. The service has one more instance, so that none of
-// the changes is held back, and that every other connection shows what is going on.
+// converge measures the time from a change until new connections follow it, for Lictor and for its peers, in turns. The
+// service has one more instance. So none of the changes is held, and every other connection shows the state.
 func converge(ctx context.Context, o options) error {
 	s, err := newStage(ctx)
 	if s != nil {
@@ -83,7 +82,7 @@ func converge(ctx context.Context, o options) error {
 	return nil
 }
 
-// report prints what measure found.
+// report prints the figures of measure.
 func report(all []*follower, times []map[string][]time.Duration, bare map[string][]time.Duration) {
 	for _, c := range changes() {
 		for k, f := range all {
@@ -98,7 +97,7 @@ func report(all []*follower, times []map[string][]time.Duration, bare map[string
 	}
 }
 
-// before is what a query can see of a change.
+// before names what a query can see of a change.
 func before(name string) string {
 	for i := range name {
 		if name[i] == ' ' {
@@ -108,7 +107,7 @@ func before(name string) string {
 	return name
 }
 
-// followers starts lictor, and the peers that o names.
+// followers starts Lictor and the peers that the options name.
 func (s *stage) followers(ctx context.Context, o options) ([]*follower, error) {
 	if err := s.run(ctx, o.lictor, []string{"web"}); err != nil {
 		return nil, err
@@ -136,8 +135,8 @@ func (s *stage) followers(ctx context.Context, o options) ([]*follower, error) {
 	return all, nil
 }
 
-// measure makes each change so many times for each follower, one after the other. It returns when each followed, and
-// when a query saw it.
+// measure makes each change for each follower in each of so many rounds. It returns how long each follower and a bare
+// query took to see it.
 func (s *stage) measure(ctx context.Context, rounds int, all []*follower, w *watcher,
 	it *instance) (times []map[string][]time.Duration, bare map[string][]time.Duration, err error) {
 	times, bare = make([]map[string][]time.Duration, len(all)), map[string][]time.Duration{}
@@ -167,9 +166,9 @@ func (s *stage) measure(ctx context.Context, rounds int, all []*follower, w *wat
 	return times, bare, nil
 }
 
-// changePause is the time between two changes: faster than anybody changes a service by hand, and slower than the
-// pace at which Lictor takes an agent's answers for a loop. Peers that write and reload a file get slowPause, or
-// they would be at it still.
+// changePause is the time between two changes. It is shorter than between changes by hand, and longer than the pace at
+// which Lictor takes an agent's answers for a loop. slowPause is for peers that write and reload a file, which take
+// longer.
 const (
 	changePause = 200 * time.Millisecond
 	slowPause   = 500 * time.Millisecond
@@ -191,27 +190,26 @@ func (s *stage) register(i *instance) error {
 	})
 }
 
-// closeLook is the time between two connections when there is one change at a time: less than what is measured, and
-// not so little that the clients take the processor from it.
+// closeLook is the time between two connections while one change is followed. It is less than the measured times, but
+// long enough that the clients leave the processor to the proxy.
 const closeLook = 100 * time.Microsecond
 
-// closely waits closeLook; Go's own sleep takes a millisecond at least.
+// closely waits closeLook. time.Sleep would take a millisecond at least.
 func closely(time.Duration) {
 	wait := unix.NsecToTimespec(int64(closeLook))
 	_ = unix.Nanosleep(&wait, nil)
 }
 
-// absent is how many connections in a row show that an instance is out: three rounds of the largest service, which
-// has four.
+// absent is the number of connections in a row that show that an instance is out: three rounds of the largest service,
+// which has four instances.
 const absent = 12
 
-// follow makes a change, and connects from then on until it is followed: until name answers, or has not for many
-// times. Between two connections it calls wait, with the time that it has taken so far. That some connections failed
-// meanwhile is counted.
+// follow makes a change and connects until the change is followed: until name answers, or has not answered many times
+// in a row. Between two connections it calls wait with the time so far. It also counts failed connections.
 func follow(addr, name string, in bool, wait func(soFar time.Duration), change func() error) (took time.Duration,
 	failed int, err error) {
 	begin := time.Now()
-	made := make(chan error, 1) // Consul says so some time after it has told those who follow
+	made := make(chan error, 1) // Consul answers this request some time after it has told its watchers
 	go func() { made <- change() }()
 	last, others := begin, 0
 	followed := false
@@ -244,10 +242,10 @@ func follow(addr, name string, in bool, wait func(soFar time.Duration), change f
 	return 0, failed, fmt.Errorf("%s is not followed within a minute", name)
 }
 
-// A changeError means that Consul did not take a change, which says nothing of Lictor.
+// A changeError means that Consul has refused a change. It says nothing about Lictor.
 type changeError struct{ error }
 
-// percentiles are the median and the 99th percentile.
+// percentiles returns the median and the 99th percentile.
 func percentiles(times []time.Duration) string {
 	if len(times) == 0 {
 		return "-"

@@ -1,10 +1,10 @@
-// Command benchdiscovery measures how fast, and at what cost, Lictor follows a real Consul, and prints the figures
-// as Markdown:
+// Command benchdiscovery measures how fast Lictor follows a real Consul, and at what cost. It prints the figures as
+// Markdown:
 //
 //	make bench-discovery
 //
-// Each figure is of a Consul in dev mode, which is server and agent in one, reached over https, and of one Lictor,
-// all on this machine. Times run from before the change is sent to Consul, so Consul's own time is in them; how much
-// that is a bare blocking query shows, which is asked beside it. README.md says how all of it is measured, and how
-// fabio, and consul-template with HAProxy, can be measured in the same run.
+// The Consul runs in dev mode, as server and agent in one, and is reached over https. All programs run on this machine.
+// Times begin before the change is sent to Consul and so include Consul's own time. A bare blocking query beside Lictor
+// shows how much that is. README.md describes the measurements, and how to measure fabio, or consul-template with
+// HAProxy, in the same run.
 package main

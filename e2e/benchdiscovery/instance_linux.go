@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// An instance says its name to whoever connects, and closes.
+// An instance sends its name to each client and closes the connection.
 type instance struct {
 	name string
 	port int
@@ -37,14 +37,14 @@ func newInstances(n int) ([]*instance, error) {
 	return all, nil
 }
 
-// serve ends when the listener is closed.
+// serve accepts clients until the listener is closed.
 func (i *instance) serve() {
 	for {
 		conn, err := i.l.Accept()
 		if err != nil {
 			return
 		}
-		_, _ = fmt.Fprintln(conn, i.name) // the client notices
+		_, _ = fmt.Fprintln(conn, i.name) // the client notices an error
 		_ = conn.Close()
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// options are the flags.
+// options are the command's flags.
 type options struct {
 	lictor   string
 	changes  int
@@ -69,7 +69,7 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-// row prints one figure.
+// row prints one figure as a row of a table.
 func row(what, figure string, args ...any) {
 	fmt.Printf("| %s | %s |\n", what, fmt.Sprintf(figure, args...))
 }

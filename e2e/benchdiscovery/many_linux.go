@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const node = "bench" // that the instances are on; it has no agent
+const node = "bench" // node of the instances, without an agent
 
-// many measures n services of three instances each: the time to the first answers, memory, processor time while
-// nothing changes, and with changes, convergence under a steady rate of them.
+// many measures n services of three instances each: the time to the first answers, and memory and processor time while
+// nothing changes. With changes it also measures convergence under a steady rate of changes.
 func many(ctx context.Context, o options, n int, changes bool) error {
 	s, err := newStage(ctx)
 	if s != nil {
@@ -52,8 +52,8 @@ func many(ctx context.Context, o options, n int, changes bool) error {
 	return nil
 }
 
-// affordable is how many services the limit of descriptors allows. Lictor counts two for each listener, and keeps
-// some hundred for all else.
+// affordable returns how many services the limit of descriptors allows. Lictor counts two descriptors for each listener
+// and keeps about a hundred for everything else.
 func affordable() int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Max > 1<<20 {
@@ -64,7 +64,7 @@ func affordable() int {
 
 // atRest measures memory and processor time while nothing changes.
 func (s *stage) atRest(ctx context.Context, o options, n int) error {
-	if err := pause(ctx, 5*time.Second); err != nil { // until every query waits
+	if err := pause(ctx, 5*time.Second); err != nil { // until every query is waiting
 		return err
 	}
 	before, err := s.processor()
@@ -88,7 +88,7 @@ func (s *stage) atRest(ctx context.Context, o options, n int) error {
 	return nil
 }
 
-// populate registers three instances for each service, many at once.
+// populate registers three instances of each service, many at a time.
 func (s *stage) populate(names []string, instances []*instance) error {
 	if _, err := s.api.Catalog().Register(&api.CatalogRegistration{Node: node, Address: "127.0.0.1"}, nil); err != nil {
 		return err
@@ -121,15 +121,15 @@ func (s *stage) populate(names []string, instances []*instance) error {
 	return flush()
 }
 
-// farLook is the time between two connections to a service when a hundred services or more are followed at once.
+// farLook is the time between two connections to a service while a hundred services or more are followed at once.
 const farLook = 5 * time.Millisecond
 
-// patiently waits farLook, and the longer the longer it takes already: those whose change Consul takes its time for
-// would take the processor from it.
+// patiently waits farLook, or a tenth of the time so far if that is longer. Otherwise the clients of slow changes would
+// take the processor from Consul.
 func patiently(soFar time.Duration) { time.Sleep(max(farLook, soFar/10)) }
 
-// churn adds and removes a fourth instance of one service after another, at a steady rate, and measures when
-// connections follow.
+// churn adds and removes a fourth instance of one service after another at a steady rate. It measures when new
+// connections follow each change.
 func (s *stage) churn(ctx context.Context, o options, names []string) error {
 	extra, err := newInstance("extra")
 	if err != nil {
@@ -195,7 +195,7 @@ func (s *stage) churn(ctx context.Context, o options, names []string) error {
 	}
 }
 
-// fourth adds or removes an instance of a service.
+// fourth adds or removes the fourth instance of a service.
 func (s *stage) fourth(service string, i *instance, add bool) error {
 	if add {
 		_, err := s.api.Catalog().Register(&api.CatalogRegistration{Node: node, Address: "127.0.0.1",

@@ -16,16 +16,16 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// Where the peers listen.
+// Listen addresses of the peers.
 const (
 	fabioPort   = 19999
 	haproxyPort = 19998
 
-	fabioTag = "urlprefix-:19999 proto=tcp" // has fabio forward what comes to its port to an instance
+	fabioTag = "urlprefix-:19999 proto=tcp" // makes fabio forward its port to the instance
 )
 
-// startFabio starts fabio with its defaults, but for round robin in place of random picks, and without a
-// registration of its own.
+// startFabio starts fabio with its defaults, except that it picks round robin instead of at random and does not
+// register itself.
 func (s *stage) startFabio(binary string) (*follower, error) {
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(fabioPort))
 	cmd := exec.Command(binary, "-proxy.addr", addr+";proto=tcp", "-proxy.strategy", "rr", "-ui.addr",
@@ -34,7 +34,7 @@ func (s *stage) startFabio(binary string) (*follower, error) {
 	return s.startPeer("fabio", addr, cmd)
 }
 
-// template is the configuration of HAProxy that consul-template fills in.
+// template is the HAProxy configuration that consul-template fills in.
 const template = `global
   maxconn 4000
   stats socket %s mode 600 level admin expose-fd listeners
@@ -53,7 +53,7 @@ backend web
 {{ range service "web" }}  server {{ .ID }} {{ .Address }}:{{ .Port }}
 {{ end }}`
 
-// startTemplate starts consul-template, which starts HAProxy and has it reload: both with their defaults.
+// startTemplate starts consul-template, which starts and reloads HAProxy. Both run with their defaults.
 func (s *stage) startTemplate(binary, haproxy string) (*follower, error) {
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(haproxyPort))
 	in, out := filepath.Join(s.dir, "haproxy.ctmpl"), filepath.Join(s.dir, "haproxy.cfg")
@@ -74,7 +74,7 @@ func (s *stage) startPeer(name, addr string, cmd *exec.Cmd) (*follower, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	// It has children of its own to end.
+	// consul-template needs SIGTERM to stop its own children.
 	f := &follower{name: name, addr: addr, stop: func() { p.Stop(syscall.SIGTERM, 10*time.Second) }}
 	s.changePause = slowPause
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
@@ -94,7 +94,7 @@ func (s *stage) startPeer(name, addr string, cmd *exec.Cmd) (*follower, error) {
 	return f, nil
 }
 
-// settled waits until a follower serves from the instance that stays.
+// settled waits until a follower sends connections to the permanent instance.
 func settled(ctx context.Context, addr string) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

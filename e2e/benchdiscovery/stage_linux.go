@@ -18,7 +18,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A stage is a Consul, and a Lictor in front of it.
+// A stage is a Consul with a Lictor.
 type stage struct {
 	dir    string
 	consul *testconsul.Agent
@@ -27,9 +27,9 @@ type stage struct {
 	lictor         *testproc.Process
 	stdout, stderr *testproc.Log
 	started        time.Time
-	addrs          map[string]string // of services
+	addrs          map[string]string // listen addresses by service
 
-	changePause time.Duration // between two changes
+	changePause time.Duration // time between two changes
 }
 
 func newStage(ctx context.Context) (*stage, error) {
@@ -47,7 +47,7 @@ func newStage(ctx context.Context) (*stage, error) {
 	}
 	config := api.DefaultConfig()
 	config.Address, config.Scheme = s.consul.HTTP, "http"
-	config.Transport.MaxConnsPerHost = 100 // Consul allows 200, and what is refused would not be Lictor's fault
+	config.Transport.MaxConnsPerHost = 100 // Consul allows 200; a refused connection would not be Lictor's fault
 	s.api, err = api.NewClient(config)
 	return s, err
 }
@@ -62,13 +62,14 @@ func (s *stage) close() {
 	_ = os.RemoveAll(s.dir)
 }
 
-// Where lictor listens. With port 0 the kernel looks for a free one each time: 15 s for 10,000 listeners.
+// Lictor's first port. With port 0 the kernel searches for a free port each time, which takes 15 s for 10,000
+// listeners.
 const (
 	listenHost = "127.87.65.43"
 	listenPort = 20000
 )
 
-// run starts lictor with these services, and waits until it has had a first answer for each.
+// run starts Lictor with these services and waits until it has had a first answer for each.
 func (s *stage) run(ctx context.Context, binary string, services []string) error {
 	var config strings.Builder
 	fmt.Fprintf(&config, "consul {\n  address = %q\n  tls { ca_file = %q }\n}\n", "https://"+s.consul.HTTPS,
@@ -105,7 +106,7 @@ func (s *stage) run(ctx context.Context, binary string, services []string) error
 	return nil
 }
 
-// ready returns nil when there is nothing to wait for any more.
+// ready returns nil when Lictor is ready, and an error if Lictor has ended.
 func (s *stage) ready() error {
 	if s.lictor.Running() && !strings.Contains(s.stderr.String(), `"ready"`) {
 		return errors.New("not ready")
@@ -113,7 +114,7 @@ func (s *stage) ready() error {
 	return nil
 }
 
-// readyAfter is how long lictor took from its start to its first answers.
+// readyAfter returns the time from Lictor's start to its first answers for all services.
 func (s *stage) readyAfter() time.Duration {
 	for _, line := range s.stderr.Lines() {
 		var e struct {
@@ -132,7 +133,7 @@ func (s *stage) readyAfter() time.Duration {
 	return time.Since(s.started)
 }
 
-// memory is lictor's resident memory in megabytes.
+// memory returns Lictor's resident memory in megabytes.
 func (s *stage) memory() (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.lictor.Pid()))
 	if err != nil {
@@ -147,13 +148,13 @@ func (s *stage) memory() (float64, error) {
 	return 0, errors.New("no VmRSS")
 }
 
-// processor is the processor time that lictor has used.
+// processor returns the processor time that Lictor has used.
 func (s *stage) processor() (time.Duration, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.lictor.Pid()))
 	if err != nil {
 		return 0, err
 	}
-	// The command's name, which may hold spaces, is in parentheses.
+	// The command's name is in parentheses and may contain spaces.
 	f := strings.Fields(string(b)[strings.LastIndexByte(string(b), ')')+1:])
 	var ticks int64
 	for _, text := range f[11:13] {

@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// A watcher asks Consul for the service web by one blocking query after another, over https as Lictor does, and
-// notes when an instance comes and goes: nobody who follows Consul can know earlier.
+// A watcher follows the service web in Consul by blocking queries, over https like Lictor. It notes when instances come
+// and go. No proxy that follows Consul can know a change earlier.
 type watcher struct {
 	id     string
 	cancel context.CancelFunc
@@ -18,9 +18,9 @@ type watcher struct {
 
 	mu   sync.Mutex
 	in   bool
-	at   time.Time     // since when
-	news chan struct{} // is closed and replaced when there are any
-	err  error         // why it has ended
+	at   time.Time     // time of the last change
+	news chan struct{} // closed and replaced at each change
+	err  error         // why the watcher has ended
 }
 
 func startWatcher(ctx context.Context, s *stage, id string) (*watcher, error) {
@@ -42,12 +42,12 @@ func (w *watcher) close() {
 	<-w.done
 }
 
-// watch ends with ctx, or when a query fails.
+// watch follows the service until ctx ends or a query fails.
 func (w *watcher) watch(ctx context.Context, client *api.Client) {
 	defer close(w.done)
 	var index uint64
 	for {
-		// The same parameters as Lictor's: the agent answers both from one view.
+		// The parameters are Lictor's, so that the agent answers both from one view.
 		entries, meta, err := client.Health().Service("web", "", false,
 			(&api.QueryOptions{WaitIndex: index, WaitTime: time.Minute}).WithContext(ctx))
 		now := time.Now()
@@ -75,7 +75,7 @@ func (w *watcher) note(now time.Time, in bool, err error) {
 	w.news = make(chan struct{})
 }
 
-// saw waits until the instance is in or not, and returns since when that is so.
+// saw waits until the instance is in or out, as given, and returns since when.
 func (w *watcher) saw(ctx context.Context, in bool) (time.Time, error) {
 	for {
 		w.mu.Lock()

@@ -1,5 +1,4 @@
-// Command consulpath prints the path of the consul that the tests and the demo use, and builds that consul first
-// when there is none.
+// Command consulpath prints the path of the Consul for the tests and the demo. If it is missing, the command builds it.
 package main
 
 import (

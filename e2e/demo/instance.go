@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// serve is the whole life of an instance's process: it says where it listens, in a line, and serves until it is killed.
+// serve is the main function of an instance's process. It prints its listen address and serves until it is killed.
 func serve(protocol, name, address string) error {
 	switch protocol {
 	case "http":
@@ -29,7 +29,7 @@ func serveHTTP(name, address string) error {
 	server := &http.Server{
 		ReadHeaderTimeout: 10 * time.Second,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = fmt.Fprintln(w, name) // a client that left is no concern of this server
+			_, _ = fmt.Fprintln(w, name) // ignore clients that are gone
 		}),
 	}
 	return server.Serve(l)
@@ -49,7 +49,7 @@ func serveUDP(name, address string) error {
 			return err
 		}
 		if err != nil {
-			continue // a client that left refuses its answer: nothing to do with the next one
+			continue // a client that is gone has refused its answer; go on with the next
 		}
 		_, _ = conn.WriteTo(fmt.Appendf(nil, "%s: %s", name, buf[:n]), client)
 	}

@@ -1,8 +1,8 @@
-// Command demo shows what Lictor does, on real things: it starts a consul agent, instances of two services as
-// processes of their own, and lictor; makes requests; kills an instance and starts it again.
+// Command demo shows Lictor at work. It starts a Consul agent, lictor, and instances of two services, each as a
+// process. Then it makes requests, kills an instance and starts the instance again.
 //
-// All of it listens on 127.0.0.1 only and is gone when the demo ends. Run it with `make demo`; with ONCE=1 it ends
-// by itself, and succeeds only if everything that it is meant to show was really seen.
+// All programs listen on 127.0.0.1 only and end with the demo. Run it with `make demo`. With ONCE=1 the demo ends
+// after the tour, and succeeds only if it has seen everything that it shows.
 package main
 
 import (
@@ -44,13 +44,13 @@ func run(ctx context.Context, lictor string, once bool) error {
 		return errors.Join(err, s.logs())
 	}
 	if once {
-		say("\nAll of this was seen. Done.")
+		say("\nDone: everything worked as shown.")
 		return nil
 	}
 	s.invite()
 	select {
 	case <-ctx.Done():
-		say("\nStopped; everything is gone.")
+		say("\nStopped all programs.")
 		return nil
 	case <-s.consul.Done():
 		return errors.Join(errors.New("consul has ended"), s.logs())

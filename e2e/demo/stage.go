@@ -20,10 +20,10 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A stage has everything that takes part in the demo.
+// A stage holds all programs of the demo.
 type stage struct {
 	lictorBinary string
-	dir          string // for configuration and logs; removed at the end
+	dir          string // configuration and logs; removed at the end
 	files        []io.Closer
 
 	consul    *testconsul.Agent
@@ -32,12 +32,12 @@ type stage struct {
 
 	lictor    *testproc.Process
 	lictorLog *testproc.Log
-	addrs     map[string]string // of lictor's listeners, by service
+	addrs     map[string]string // lictor's listeners by service
 	served    bool              // web has answered a request
-	failure   error             // of a request after that
+	failure   error             // of a request after the first answer
 }
 
-// An instance is a process that serves; it keeps its address when it is started again.
+// An instance is a process of a service. It keeps its address when it is started again.
 type instance struct {
 	protocol, service, name, addr string
 	process                       *testproc.Process
@@ -55,7 +55,7 @@ func newStage(lictorBinary string) (*stage, error) {
 	return &stage{lictorBinary: binary, dir: dir, instances: map[string]*instance{}, addrs: map[string]string{}}, nil
 }
 
-// close ends all processes, in the order in which nothing looks broken to another.
+// close ends all processes, in an order in which no program sees another fail.
 func (s *stage) close() {
 	if s.lictor != nil {
 		s.lictor.Stop(syscall.SIGTERM, 5*time.Second)
@@ -72,7 +72,7 @@ func (s *stage) close() {
 	_ = os.RemoveAll(s.dir)
 }
 
-// logs is the end of what consul and lictor logged, as an error.
+// logs returns the ends of Consul's and lictor's logs as an error.
 func (s *stage) logs() error {
 	var text strings.Builder
 	if s.consul != nil {
@@ -109,7 +109,7 @@ func (s *stage) startConsul(ctx context.Context) error {
 	return err
 }
 
-// start starts an instance in a process of its own: this same program, in its other role.
+// start starts an instance as a process. The process runs this program in its other role.
 func (s *stage) start(ctx context.Context, i *instance) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -125,7 +125,7 @@ func (s *stage) start(ctx context.Context, i *instance) error {
 	return await(ctx, "instance "+i.name+" listens", func() error {
 		lines := out.Lines()
 		if len(lines) == 0 {
-			return errors.New("it says nothing")
+			return errors.New("no output")
 		}
 		if _, _, err := net.SplitHostPort(lines[0]); err != nil {
 			return errors.New(out.String())
@@ -135,7 +135,7 @@ func (s *stage) start(ctx context.Context, i *instance) error {
 	})
 }
 
-// register tells Consul of an instance, and has Consul check it each second.
+// register registers an instance in Consul, with a check every second.
 func (s *stage) register(i *instance) error {
 	check := &api.AgentServiceCheck{Interval: "1s", Timeout: "1s"}
 	if i.protocol == "http" {
@@ -173,10 +173,10 @@ func (s *stage) startLictor(ctx context.Context) error {
 	err = await(ctx, "lictor is ready", func() error {
 		if !s.lictor.Running() {
 			cancel()
-			return fmt.Errorf("it has ended, and said: %s", out)
+			return fmt.Errorf("lictor has ended; its output: %s", out)
 		}
 		if !readyLine.MatchString(s.lictorLog.String()) {
-			return errors.New("it has not said so")
+			return errors.New("the log has no such line")
 		}
 		return nil
 	})
@@ -194,7 +194,7 @@ func (s *stage) startLictor(ctx context.Context) error {
 
 var readyLine = regexp.MustCompile(`(?m)[:\]] +ready(:.*)?$`)
 
-// configuration is all that lictor is told.
+// configuration returns lictor's whole configuration.
 func (s *stage) configuration() string {
 	return fmt.Sprintf(`consul {
   address = %q
@@ -211,7 +211,7 @@ service "echo" {
 `, s.consul.HTTP, freeOr("tcp", "127.0.0.1:9000"), freeOr("udp", "127.0.0.1:5300"))
 }
 
-// freeOr is the address if it is free, else one with a port that the kernel chooses.
+// freeOr returns address if it is free, or else an address whose port the kernel chooses.
 func freeOr(network, address string) string {
 	var l io.Closer
 	var err error

@@ -15,7 +15,7 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// tour shows everything once, and returns what could not be seen.
+// tour shows each part once. It returns an error if a part did not work as expected.
 func (s *stage) tour(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{s.setUp, s.rotation, s.datagrams, s.loss, s.comeback} {
 		if err := errors.Join(part(ctx), s.failure); err != nil {
@@ -51,7 +51,7 @@ func (s *stage) setUp(ctx context.Context) error {
 }
 
 func (s *stage) rotation(ctx context.Context) error {
-	say("\nOne address, three instances, each request to the next:")
+	say("\nOne address and three instances. Each request goes to the next instance:")
 	if err := s.awaitRotation(ctx, "web-1", "web-2", "web-3"); err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (s *stage) rotation(ctx context.Context) error {
 }
 
 func (s *stage) datagrams(ctx context.Context) error {
-	say("\nThe same for UDP: each client its instance:")
+	say("\nUDP: each new client gets the next instance:")
 	seen := map[string]bool{}
 	err := await(ctx, "both instances of echo answer", func() error {
 		answer, err := exchange(ctx, s.addrs["echo"], "hello")
@@ -68,14 +68,14 @@ func (s *stage) datagrams(ctx context.Context) error {
 		}
 		name, rest, _ := strings.Cut(answer, ": ")
 		if rest != "hello" {
-			return fmt.Errorf("a strange answer: %q", answer)
+			return fmt.Errorf("unexpected answer: %q", answer)
 		}
 		if !seen[name] {
 			seen[name] = true
 			say("  \"hello\" to %s  ->  %q", s.addrs["echo"], answer)
 		}
 		if len(seen) < 2 {
-			return fmt.Errorf("only %s does", name)
+			return fmt.Errorf("only %s has answered", name)
 		}
 		return nil
 	})
@@ -84,7 +84,7 @@ func (s *stage) datagrams(ctx context.Context) error {
 
 func (s *stage) loss(ctx context.Context) error {
 	victim := s.instances["web-2"]
-	say("\nkill -9 %d, which is web-2. Requests go on:", victim.process.Pid())
+	say("\nkill -9 %d kills web-2. Requests go on:", victim.process.Pid())
 	victim.process.Kill()
 	return s.change(ctx, "out of", "web-1", "web-3")
 }
@@ -97,9 +97,8 @@ func (s *stage) comeback(ctx context.Context) error {
 	return s.change(ctx, "back in", "web-1", "web-2", "web-3")
 }
 
-// change makes requests, none of which may fail, until Consul has seen that the named instances are the healthy
-// ones, and they are the rotation too. Requests alone would not tell: lictor passes over a dead instance before
-// Consul knows of it.
+// change makes requests until the named instances are healthy in Consul and answer in rotation. No request may fail.
+// Requests alone would not show Consul's view, because lictor avoids a dead instance before Consul does.
 func (s *stage) change(ctx context.Context, what string, names ...string) error {
 	started, requests := time.Now(), 0
 	err := await(ctx, "Consul finds healthy: "+strings.Join(names, " "), func() error {
@@ -121,7 +120,7 @@ func (s *stage) change(ctx context.Context, what string, names ...string) error 
 	return s.show(ctx)
 }
 
-// healthy tells whether the named instances of web are those that pass Consul's checks.
+// healthy returns nil if the named instances of web are exactly those that pass Consul's checks.
 func (s *stage) healthy(ctx context.Context, names []string) error {
 	entries, _, err := s.client.Health().Service("web", "", true, (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -133,7 +132,7 @@ func (s *stage) healthy(ctx context.Context, names []string) error {
 	}
 	slices.Sort(got)
 	if !slices.Equal(got, names) {
-		return fmt.Errorf("they are %s", strings.Join(got, " "))
+		return fmt.Errorf("the healthy instances are %s", strings.Join(got, " "))
 	}
 	return nil
 }
@@ -156,7 +155,7 @@ func (s *stage) awaitRotation(ctx context.Context, names ...string) error {
 	})
 }
 
-// inTurn tells whether got is the names, all of them again and again in one order.
+// inTurn reports whether got repeats all names in one order.
 func inTurn(got, names []string) bool {
 	n := len(names)
 	round := slices.Clone(got[:n])
@@ -169,7 +168,7 @@ func inTurn(got, names []string) bool {
 	return slices.Equal(round, names)
 }
 
-// show makes some requests for the reader to see.
+// show makes some requests and prints their answers.
 func (s *stage) show(ctx context.Context) error {
 	var answers []string
 	for range 9 {
@@ -183,8 +182,8 @@ func (s *stage) show(ctx context.Context) error {
 	return nil
 }
 
-// request makes a request to web, and notes if it fails. Before the first instance has passed its first check
-// requests do fail; from the first answer on, none may.
+// request makes a request to web and records a failure. Requests fail until the first instance has passed its first
+// check. After the first answer no request may fail.
 func (s *stage) request(ctx context.Context) (string, error) {
 	name, err := request(ctx, s.addrs["web"])
 	switch {
@@ -196,7 +195,7 @@ func (s *stage) request(ctx context.Context) (string, error) {
 	return name, err
 }
 
-// request makes a request on a connection of its own, as curl does.
+// request makes a request on a new connection, like curl.
 func request(ctx context.Context, addr string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -233,15 +232,15 @@ func exchange(ctx context.Context, addr, datagram string) (string, error) {
 	return string(buf[:n]), err
 }
 
-// invite says what to try.
+// invite prints what the user can try.
 func (s *stage) invite() {
 	host, port, _ := net.SplitHostPort(s.addrs["echo"])
-	say("\nIt stays up until Ctrl-C. Try:")
+	say("\nThe demo runs until Ctrl-C. Try:")
 	say("  curl http://%s", s.addrs["web"])
 	say("  echo hello | nc -u -w1 %s %s", host, port)
 	for _, name := range []string{"web-1", "web-2", "web-3", "echo-1", "echo-2"} {
 		say("  kill %-7d # %s", s.instances[name].process.Pid(), name)
 	}
-	say("  http://%s/ui in a browser: what Consul sees", s.consul.HTTP)
-	say("  %s: what lictor was told; its log is beside it", filepath.Join(s.dir, "lictor.hcl"))
+	say("  http://%s/ui in a browser shows the view of Consul", s.consul.HTTP)
+	say("  %s is lictor's configuration; its log is beside it", filepath.Join(s.dir, "lictor.hcl"))
 }

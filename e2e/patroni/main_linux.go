@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// options are the flags.
+// options are the command's flags.
 type options struct {
 	lictor  string
 	recipe  string
@@ -48,7 +48,7 @@ func main() {
 	}
 }
 
-// run goes through the scenarios, round by round, and prints the table.
+// run runs the scenarios, round by round, and prints the table.
 func run(ctx context.Context, o options) error {
 	only, err := regexp.Compile(o.only)
 	if err != nil {
@@ -63,7 +63,7 @@ func run(ctx context.Context, o options) error {
 		return runSessions(ctx, s)
 	}
 	var measured results
-	defer func() { measured.print(os.Stdout) }() // what there is by now, whatever happens
+	defer func() { measured.print(os.Stdout) }() // print the results so far, even after an error
 	for round := range o.runs {
 		for _, scenario := range scenarios {
 			if !only.MatchString(scenario.name) {

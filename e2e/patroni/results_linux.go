@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testpatroni"
 )
 
-// results are the figures of all runs, by scenario.
+// results holds the figures of all runs, by scenario.
 type results struct {
 	names []string // in the order of their first runs
 	runs  map[string][]result
@@ -25,7 +25,7 @@ func (r *results) add(name string, run result) {
 	r.runs[name] = append(r.runs[name], run)
 }
 
-// print prints a table in Markdown.
+// print prints the results as a table in Markdown.
 func (r *results) print(w io.Writer) {
 	_, _ = fmt.Fprintln(w, "| scenario | runs | outage through Lictor, s | outage through HAProxy, s "+
 		"| read-only errors | acknowledged writes lost | other errors |\n|---|--:|--:|--:|--:|--:|--:|")
@@ -45,7 +45,7 @@ func (r *results) print(w io.Writer) {
 	}
 }
 
-// outages returns the median of the outages, and the shortest and longest if there are several.
+// outages returns the median of the outages. If there are several, it adds the shortest and the longest.
 func outages(all []testpatroni.Tally) string {
 	var times []time.Duration
 	for _, t := range all {

@@ -12,18 +12,19 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// How long writers are watched: when a primary is there again, for longer than both proxies take to see a change, and
-// before each scenario.
+// settle is how long writers are watched after a primary is back: longer than both proxies take to see a change. calm
+// is how long writers are watched before each scenario.
 const (
 	settle = 10 * time.Second
 	calm   = 3 * time.Second
 )
 
-// A scenario is one kind of trouble.
+// A scenario is one kind of failure of the database.
 type scenario struct {
 	name   string
-	paused bool // Patroni is paused meanwhile: it leaves PostgreSQL alone
-	// act makes the trouble. It returns what ends it, once there is a primary again; nil: nothing is to be ended.
+	paused bool // pause Patroni meanwhile, so that it leaves PostgreSQL alone
+	// act causes the failure. It returns a function that ends the failure once there is a primary again, or nil if
+	// there is nothing to end.
 	act func(ctx context.Context, c *testpatroni.Cluster, leader *testpatroni.Member) (mend func() error, err error)
 }
 
@@ -72,12 +73,12 @@ func awaitFailover(ctx context.Context, c *testpatroni.Cluster, old *testpatroni
 	})
 }
 
-// A result is what the writers through each proxy met in one run.
+// A result holds what the writers through each proxy have seen in one run.
 type result struct {
 	lictor, haproxy testpatroni.Tally
 }
 
-// measure goes through a scenario once, and leaves a healthy cluster.
+// measure runs a scenario once and leaves a healthy cluster.
 func (s *stage) measure(ctx context.Context, sc scenario) (r result, err error) {
 	if err := s.ready(ctx); err != nil {
 		return r, fmt.Errorf("before: %w", err)
@@ -117,7 +118,7 @@ func (s *stage) measure(ctx context.Context, sc scenario) (r result, err error) 
 	return s.finish(ctx, began)
 }
 
-// finish waits until the cluster is healthy again, and returns what the writers met until then.
+// finish waits until the cluster is healthy again, and returns what the writers have seen so far.
 func (s *stage) finish(ctx context.Context, began time.Time) (r result, err error) {
 	if err := s.cluster.AwaitHealthy(ctx); err != nil {
 		return r, fmt.Errorf("afterwards: %w", err)
@@ -134,7 +135,7 @@ func (s *stage) finish(ctx context.Context, began time.Time) (r result, err erro
 	return r, nil
 }
 
-// ready waits until the cluster is healthy, Consul has it so, and all writers write; then it empties their table.
+// ready waits until the cluster is healthy, also in Consul, and all writers write. Then it empties the writers' table.
 func (s *stage) ready(ctx context.Context) error {
 	if err := s.cluster.AwaitHealthy(ctx); err != nil {
 		return err
@@ -160,7 +161,7 @@ func (s *stage) ready(ctx context.Context) error {
 	return s.cluster.Prepare(ctx)
 }
 
-// tell prints what the writers through one proxy met.
+// tell prints what the writers through one proxy have seen.
 func (s *stage) tell(proxy string, t testpatroni.Tally, began time.Time) {
 	s.say("%-8s outage %.2fs, %d writes, %d lost, %d read-only errors, %d other errors", proxy, t.Outage.Seconds(),
 		t.Writes, t.Lost, t.ReadOnly, t.Errors)
@@ -173,7 +174,7 @@ func (s *stage) tell(proxy string, t testpatroni.Tally, began time.Time) {
 	}
 }
 
-// cause returns what went wrong without the addresses, which differ from error to error.
+// cause returns an error's text without addresses, which differ from error to error.
 func cause(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && !errors.As(err, new(*testpatroni.Error)) {

@@ -17,16 +17,16 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// What the sessions are measured with.
+// Parameters of the sessions.
 const (
-	copySize  = 500 << 20 // bytes of one COPY
+	copySize  = 500 << 20 // bytes of each COPY
 	listenFor = 2 * time.Minute
 )
 
-// A session is something that clients of PostgreSQL do besides writing rows.
+// A session is an activity of PostgreSQL clients other than writing rows.
 type session struct {
 	name string
-	// do does it at addr, which leads to the primary through Lictor. It returns what is to be told of it.
+	// do runs the session at addr, which leads to the primary through Lictor. It returns what to report.
 	do func(ctx context.Context, s *stage, addr string) (string, error)
 }
 
@@ -37,7 +37,7 @@ var sessions = []session{
 	{"switchover with PgBouncer in front", throughPgBouncer},
 }
 
-// runSessions does all sessions, and prints what they found.
+// runSessions runs all sessions and prints their reports.
 func runSessions(ctx context.Context, s *stage) error {
 	fmt.Println("| session | result |\n|---|---|")
 	for _, one := range sessions {
@@ -58,7 +58,7 @@ func psql(ctx context.Context, addr, sql string) *exec.Cmd {
 		"-U", "postgres", "-d", "postgres", "-c", sql)
 }
 
-// cancelQuery interrupts a query. The request to cancel it is a connection of its own, to wherever Lictor sends it.
+// cancelQuery interrupts a query. The cancel request is a new connection, which Lictor may send to any endpoint.
 func cancelQuery(ctx context.Context, s *stage, addr string) (string, error) {
 	const sleeping = "SELECT pg_sleep(600)"
 	cmd := psql(ctx, addr, sleeping)
@@ -87,14 +87,14 @@ func cancelQuery(ctx context.Context, s *stage, addr string) (string, error) {
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		return "", err
 	}
-	_ = cmd.Wait() // it fails, and said says how
+	_ = cmd.Wait() // it fails, and its output in said has the reason
 	if !strings.Contains(said.String(), "canceling statement due to user request") {
 		return "", fmt.Errorf("psql said %q", said.String())
 	}
 	return fmt.Sprintf("the query ends after %.3f s", time.Since(began).Seconds()), nil
 }
 
-// copyBoth copies rows in and out, through Lictor and without it.
+// copyBoth copies rows in and out, through Lictor and directly.
 func copyBoth(ctx context.Context, s *stage, addr string) (string, error) {
 	leader := s.cluster.Leader(ctx)
 	if leader == nil {
@@ -141,7 +141,7 @@ func copyOnce(ctx context.Context, addr string) (in, out time.Duration, err erro
 	return in, out, err
 }
 
-// lines reads as rows of 1024 bytes each.
+// lines is an endless reader of rows of 1024 bytes.
 type lines struct{}
 
 func (lines) Read(b []byte) (int, error) {
@@ -159,7 +159,7 @@ func (lines) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// A counter counts the bytes that are written to it.
+// A counter counts the bytes written to it.
 type counter int64
 
 func (c *counter) Write(b []byte) (int, error) {
@@ -167,7 +167,7 @@ func (c *counter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// listen waits for a notification on a connection that is idle for long before.
+// listen waits for a notification on a connection that has been idle for long.
 func listen(ctx context.Context, s *stage, addr string) (string, error) {
 	listener, err := testpatroni.Connect(ctx, addr)
 	if err != nil {
@@ -189,7 +189,7 @@ func listen(ctx context.Context, s *stage, addr string) (string, error) {
 	return fmt.Sprintf("it comes after %.3f s", time.Since(began).Seconds()), err
 }
 
-// throughPgBouncer goes through a switchover with writers that dial PgBouncer, which dials Lictor.
+// throughPgBouncer runs a switchover with writers that dial PgBouncer, which dials Lictor.
 func throughPgBouncer(ctx context.Context, s *stage, addr string) (string, error) {
 	port, err := freePort()
 	if err != nil {
@@ -238,7 +238,7 @@ func throughPgBouncer(ctx context.Context, s *stage, addr string) (string, error
 		t.Errors), nil
 }
 
-// startPgBouncer starts a PgBouncer that listens at a port of 127.0.0.1 and dials addr.
+// startPgBouncer starts a PgBouncer that listens on a port of 127.0.0.1 and dials addr.
 func (s *stage) startPgBouncer(addr, port string) (*testproc.Process, error) {
 	dir := filepath.Join(s.dir, "pgbouncer")
 	if err := os.MkdirAll(dir, 0o755); err != nil {

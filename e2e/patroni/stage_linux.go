@@ -17,10 +17,10 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A stage is all that runs.
+// A stage holds all programs of a run.
 type stage struct {
 	dir     string
-	logs    string // empty: none are kept
+	logs    string // folder for logs; empty: keep no logs
 	began   time.Time
 	consul  *testconsul.Agent
 	cluster *testpatroni.Cluster
@@ -29,7 +29,7 @@ type stage struct {
 	haproxy *testpatroni.Writers
 }
 
-// setUp starts everything, and returns when all writers write.
+// setUp starts all programs and returns when all writers write.
 func setUp(ctx context.Context, o options) (s *stage, err error) {
 	if err := testpatroni.Find(); err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (s *stage) awaitWriters(ctx context.Context, since time.Time) error {
 	})
 }
 
-// startLictor starts Lictor with the recipe, whose ports are replaced.
+// startLictor starts Lictor with the recipe in examples/patroni.hcl, on other ports.
 func (s *stage) startLictor(o options, port string) error {
 	recipe, err := os.ReadFile(o.recipe)
 	if err != nil {
@@ -134,7 +134,7 @@ listen batman
     default-server inter 3s fall 3 rise 2 on-marked-down shutdown-sessions
 `
 
-// start starts a proxy; FILE among its arguments is a file with text.
+// start starts a proxy. It replaces FILE in the arguments by the path of a file that holds text.
 func (s *stage) start(name, text string, args ...string) error {
 	file := filepath.Join(s.dir, name)
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -155,7 +155,7 @@ func (s *stage) start(name, text string, args ...string) error {
 	return err
 }
 
-// log returns where a program's output goes.
+// log returns the writer for a program's output.
 func (s *stage) log(name string) io.Writer {
 	if s.logs == "" {
 		return io.Discard
@@ -168,12 +168,12 @@ func (s *stage) log(name string) io.Writer {
 	return f
 }
 
-// say prints a line of progress.
+// say prints a line about the progress.
 func (s *stage) say(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "%7.2fs  %s\n", time.Since(s.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// tearDown ends everything.
+// tearDown stops all programs.
 func (s *stage) tearDown() {
 	for _, w := range []*testpatroni.Writers{s.lictor, s.haproxy} {
 		if w != nil {

@@ -1,9 +1,9 @@
-// Columns checks that no line of Go code is longer than 120 columns. A tab takes four columns, and any other character
-// one. Lines inside of a raw string of several lines may be longer: to break them would change the string.
+// Columns checks that no line of Go code is longer than 120 columns. A tab counts as four columns, any other character
+// as one. Lines inside a raw string of several lines may be longer, because a line break would change the string.
 //
 // Usage: columns FILE...
 //
-// It prints every line that is longer, and then exits with 1.
+// Columns prints every line that is too long, and then exits with 1.
 package main
 
 import (
@@ -15,7 +15,7 @@ import (
 	"unicode/utf8"
 )
 
-// limit is how many columns a line may have, and tab how many of them a tab takes.
+// limit is the largest number of columns of a line, and tab the number of columns of a tab.
 const limit, tab = 120, 4
 
 func main() {
@@ -37,12 +37,12 @@ func main() {
 	os.Exit(code)
 }
 
-// columns returns how many columns line takes.
+// columns returns the number of columns of a line.
 func columns(line []byte) int {
 	return utf8.RuneCount(line) + (tab-1)*bytes.Count(line, []byte("\t"))
 }
 
-// rawLines returns the numbers of the lines of src that are part of a raw string of several lines.
+// rawLines returns the numbers of those lines of src that are part of a raw string of several lines.
 func rawLines(src []byte) map[int]bool {
 	files := token.NewFileSet()
 	file := files.AddFile("", -1, len(src))

@@ -1,10 +1,11 @@
-// Engines checks that the two engines of package proxy stay apart. Files loop_*.go hold the event loops, files
-// portable*.go the portable engine, and all other files what both share. Shared code uses no name of an engine, and
-// an engine uses none of the other's. Only engine*.go, which chooses between them, uses both. Tests may use everything.
+// Engines checks that the two engines of package proxy do not use each other. Files loop_*.go hold the event loops,
+// files portable*.go the portable engine, and all other files shared code. Shared code must not use a name of an
+// engine, and an engine must not use a name of the other engine. Only engine*.go, which chooses the engine, and tests
+// may use both.
 //
 // Usage: engines FOLDER
 //
-// It prints every use that breaks this, and then exits with 1.
+// Engines prints every wrong use, and then exits with 1.
 package main
 
 import (
@@ -20,7 +21,7 @@ import (
 	"golang.org/x/tools/go/packages"
 )
 
-// A side is the part of the package that a file belongs to.
+// A side is the part of package proxy to which a file belongs.
 type side string
 
 const (
@@ -42,7 +43,7 @@ func sideOf(file string) side {
 	return shared
 }
 
-// may reports whether code of side from may use a name that side to declares.
+// may reports whether code of side from may use a name of side to.
 func may(from, to side) bool { return to == shared || to == choice || from == to || from == choice }
 
 func main() {
@@ -67,7 +68,8 @@ func main() {
 	}
 }
 
-// check adds to found the wrong uses in the package in folder, as it is built for one system with the given tags.
+// check adds the wrong uses in a package to found. It loads the package as it is built for one system with the given
+// tags.
 func check(folder, goos, tags string, found map[string]bool) error {
 	loaded, err := packages.Load(&packages.Config{
 		Mode:       packages.LoadSyntax,
