@@ -164,13 +164,10 @@ func TestTCPHalfCloseIsBounded(t *testing.T) {
 
 // Bytes that move keep a half-closed connection alive.
 func TestTCPHalfCloseTimeoutCountsSilenceOnly(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{HalfCloseTimeout: 2 * time.Second}, tcpServer(t, func(c *net.TCPConn) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{HalfCloseTimeout: trickleLimit}, tcpServer(t, func(c *net.TCPConn) {
 			io.ReadAll(c)
-			for range 30 {
-				io.WriteString(c, ".")
-				time.Sleep(100 * time.Millisecond)
-			}
+			trickle(func() { io.WriteString(c, ".") })
 		}))
 		c := dialTCP(t, addr)
 		c.CloseWrite()
@@ -341,8 +338,8 @@ func TestTCPIdleTimeout(t *testing.T) {
 
 // Traffic in one direction keeps a connection open, even if the other direction is silent for longer than the timeout.
 func TestTCPIdleTimeoutCountsBothDirections(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{IdleTimeout: 2 * time.Second}, tcpServer(t, func(c *net.TCPConn) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
+		addr := h.serve(Service{IdleTimeout: trickleLimit}, tcpServer(t, func(c *net.TCPConn) {
 			b, _ := io.ReadAll(c)
 			if len(b) != 30 {
 				t.Errorf("server got %d bytes, want 30", len(b))
@@ -350,10 +347,7 @@ func TestTCPIdleTimeoutCountsBothDirections(t *testing.T) {
 			io.WriteString(c, "done")
 		}))
 		c := dialTCP(t, addr)
-		for range 30 {
-			io.WriteString(c, ".")
-			time.Sleep(100 * time.Millisecond)
-		}
+		trickle(func() { io.WriteString(c, ".") })
 		c.CloseWrite()
 		if got, err := io.ReadAll(c); err != nil || string(got) != "done" {
 			t.Errorf("got %q, %v, want done", got, err)

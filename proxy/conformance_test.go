@@ -46,6 +46,28 @@ func forEachEngine(t *testing.T, test func(t *testing.T, h *house)) {
 	}
 }
 
+// forEachEngineAtOnce is forEachEngine for a test that mostly waits. It runs beside others of its kind, once all other
+// tests have ended. So it must not count what the process has (descriptors, goroutines, memory), and nothing may call
+// it as a part of another test.
+func forEachEngineAtOnce(t *testing.T, test func(t *testing.T, h *house)) {
+	t.Parallel()
+	forEachEngine(t, func(t *testing.T, h *house) {
+		t.Parallel()
+		test(t, h)
+	})
+}
+
+// trickleLimit is a limit of silence that a trickle never reaches, even if the machine stands still for 2 s meanwhile.
+const trickleLimit = 4 * time.Second
+
+// trickle calls send 30 times. That takes longer than trickleLimit, and each pause is far shorter.
+func trickle(send func()) {
+	for range 30 {
+		send()
+		time.Sleep(trickleLimit / 20)
+	}
+}
+
 // A house is a proxier under test and its balancer.
 type house struct {
 	*testing.T

@@ -147,13 +147,13 @@ func TestUDPSessionExpires(t *testing.T) {
 
 // Answers keep a session alive even if the client only receives.
 func TestUDPAnswersKeepTheSession(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer server.Close()
-		c := dialUDP(t, h.serve(Service{Protocol: UDP, IdleTimeout: 2 * time.Second},
+		c := dialUDP(t, h.serve(Service{Protocol: UDP, IdleTimeout: trickleLimit},
 			server.LocalAddr().(*net.UDPAddr).AddrPort()))
 		c.Write([]byte("subscribe"))
 		buf := make([]byte, 100)
@@ -161,14 +161,13 @@ func TestUDPAnswersKeepTheSession(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range 30 {
+		trickle(func() {
 			server.WriteToUDPAddrPort([]byte("tick"), session)
 			c.SetReadDeadline(time.Now().Add(10 * time.Second))
 			if _, err := c.Read(buf); err != nil {
-				t.Fatalf("tick %d: %v", i, err)
+				t.Fatal(err)
 			}
-			time.Sleep(100 * time.Millisecond)
-		}
+		})
 		if s := h.stats(); s.Sessions != 1 {
 			t.Errorf("got %d sessions, want 1", s.Sessions)
 		}

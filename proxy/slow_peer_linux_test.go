@@ -59,15 +59,15 @@ func TestTCPReaderOfSingleBytes(t *testing.T) {
 // An answer is complete and its sender is gone, but a slow client still takes bytes from the kernel's buffers. Bytes
 // that leave the kernel's buffers count as movement. A client that takes no bytes is idle.
 func TestTCPSlowReaderGetsTheRestOfAnAnswer(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		const size = 200 << 10
-		addr := h.serve(Service{HalfCloseTimeout: 500 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{HalfCloseTimeout: trickleLimit}, tcpServer(t, func(c *net.TCPConn) {
 			c.Write(make([]byte, size))
 		}))
 		slow, stuck := dialNarrow(t, addr), dialNarrow(t, addr)
 		eventually(t, equals("bytes that the proxy has passed on", func() int64 { return h.stats().BytesDown }, 2*size))
 		got := 0
-		for b := make([]byte, 2<<10); ; time.Sleep(20 * time.Millisecond) { // two seconds for all
+		for b := make([]byte, 2<<10); ; time.Sleep(trickleLimit / 50) { // twice the limit for all
 			n, err := slow.Read(b)
 			if got += n; err != nil {
 				if err != io.EOF || got != size {
@@ -97,7 +97,7 @@ func TestTCPPeersThatNeverRead(t *testing.T) {
 				}
 			}
 		}
-		addr := h.serve(Service{IdleTimeout: 2 * time.Second}, tcpServer(t, func(c *net.TCPConn) {
+		addr := h.serve(Service{IdleTimeout: trickleLimit}, tcpServer(t, func(c *net.TCPConn) {
 			b := make([]byte, 1)
 			if io.ReadFull(c, b); b[0] == 'e' {
 				c.Write(b)

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -155,11 +156,11 @@ func TestRetirementWaitsForTheSuccessor(t *testing.T) {
 	h.say("old", "2")
 	h.serves("old", "2") // as long as its successor has nothing to say of it
 	sayNext("old", "3")
-	<-retired
+	testproc.Receive(t, "the source retires when its successor has said all", retired)
 	<-h.input.Ended()
 
 	failed := h.Start(broken{}, []string{"web"}, hclog.NewNullLogger())
-	next.Retirement(failed)()
+	testproc.Returns(t, "a source retires for a successor that has failed", next.Retirement(failed))
 	<-next.Ended()
 	alone, _ := startScripted(t, h.Mux, "web")
 	alone.Retirement(nil)()
