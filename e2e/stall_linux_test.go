@@ -96,7 +96,8 @@ func TestLateReaderOfTheLog(t *testing.T) {
 }
 
 // loopThread finds the thread of an event loop: one that waits in epoll for, among others, clients of the listener at
-// addr.
+// addr. It is never the main thread: a stop of that is also reported to the goroutine that waits for the process, which
+// may take the report away from the tracer.
 func (l *lictor) loopThread(t testing.TB, addr netip.AddrPort) (tid int) {
 	t.Helper()
 	inode := listeningInode(t, addr)
@@ -105,6 +106,9 @@ func (l *lictor) loopThread(t testing.TB, addr netip.AddrPort) (tid int) {
 		threads, err := os.ReadDir(proc + "task")
 		must(t, err)
 		for _, thread := range threads {
+			if thread.Name() == strconv.Itoa(l.Pid()) {
+				continue
+			}
 			call, err := os.ReadFile(proc + "task/" + thread.Name() + "/syscall")
 			if errors.Is(err, fs.ErrPermission) {
 				t.Skip("this system does not let a process look at its children:", err)
