@@ -49,6 +49,7 @@ func writeToken(t testing.TB, file, token string) {
 }
 
 func TestTokenFromAFile(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	file := tokenFile(t, c.newToken(t).SecretID)
@@ -60,6 +61,7 @@ func TestTokenFromAFile(t *testing.T) {
 }
 
 func TestWrongTokenIsLoggedAndTheRightOneTakesEffect(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	file := tokenFile(t, wrongToken)
@@ -73,6 +75,7 @@ func TestWrongTokenIsLoggedAndTheRightOneTakesEffect(t *testing.T) {
 }
 
 func TestTokenThatGoesBadKeepsTheLastSet(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	c.register(t, "web", "b", startEcho(t, "b").addr)
@@ -99,6 +102,7 @@ func TestTokenThatGoesBadKeepsTheLastSet(t *testing.T) {
 
 // The token that works is replaced by one that does not, while lictor runs.
 func TestWrongTokenInTheFileKeepsTheLastSet(t *testing.T) {
+	anyEngine(t)
 	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
@@ -131,6 +135,7 @@ func (l *lictor) wantSecret(t *testing.T, token string) {
 }
 
 func TestConsulOverTLSWithAPrivateCA(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{TLS: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	for _, tt := range []struct{ name, tls string }{
@@ -150,6 +155,7 @@ func TestConsulOverTLSWithAPrivateCA(t *testing.T) {
 }
 
 func TestConsulWithACertificateOfAnotherCAIsLogged(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{TLS: true})
 	other := startConsul(t, testconsul.Options{TLS: true})
 	l := startLictor(t, fmt.Sprintf("consul {\naddress = %q\ntls {\nca_file = %q\n}\n}\n", "https://"+c.HTTPS,
@@ -161,6 +167,7 @@ func TestConsulWithACertificateOfAnotherCAIsLogged(t *testing.T) {
 }
 
 func TestConsulOverAUnixSocket(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{Unix: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	l := runLictor(t, fmt.Sprintf("consul { address = %q }\n", "unix://"+c.Socket)+service("web"))
@@ -178,6 +185,7 @@ func TestConsulOverAUnixSocket(t *testing.T) {
 }
 
 func TestConsulFromTheEnvironment(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	l := startLictor(t, service("web"), "env", "CONSUL_HTTP_ADDR="+c.HTTP, "CONSUL_HTTP_TOKEN="+c.newToken(t).SecretID)

@@ -17,6 +17,7 @@ import (
 // Whatever a crowd of connections does to the admin API, an operator and a monitoring system are served. The crowd
 // stays: no timeout of the API would make room for a newcomer within the time that the operator has.
 func TestOperatorIsServedBesideACrowd(t *testing.T) {
+	anyEngine(t)
 	const crowd, enough = 700, 30 * time.Second
 	needDescriptors(t, crowd+100)
 	token := tokenFile(t, "right")

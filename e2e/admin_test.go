@@ -51,6 +51,7 @@ func (l *lictor) awaitAnswer(t testing.TB, args string, code int, want ...string
 
 // An operator sees what Lictor knows: instances that come and go, connections, and that Consul is lost, and since when.
 func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	l := runLictor(t, consulBlock(c)+service("web"))
 	l.awaitAnswer(t, "status", 0, "ready", "1 service, 0 endpoints in")
@@ -92,6 +93,7 @@ func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
 
 // An instance that Consul calls healthy and that refuses is ejected, and explain says so.
 func TestExplainTellsWhatFailsFromHere(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	c.register(t, "web", "b", startEcho(t, "b").addr)
@@ -207,6 +209,7 @@ func TestAccessLogOfSessions(t *testing.T) {
 // lictor reload waits for what comes of it, and says it: as its exit code, and in status and events, as for a reload
 // by signal.
 func TestReloadByCommand(t *testing.T) {
+	anyEngine(t)
 	web, api, a := freePort(t), freePort(t), startEcho(t, "a")
 	l := runLictor(t, serviceAt("web", web, endpoints(a)))
 	l.configure(t, serviceAt("web", web, endpoints(a))+serviceAt("api", api, endpoints(a)))

@@ -106,6 +106,8 @@ func startSickUDP(t *testing.T, name string) *sickUDP {
 // A check of a UDP service finds an instance that answers nonsense, and one that is not there, before any client has
 // it; and that it is well again.
 func TestUDPCheckFindsInstancesThatAreNoGood(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	good, sick := startUDP(t, "good"), startSickUDP(t, "sick")
 	sick.sick.Store(true)
 	gone := startUDP(t, "gone")

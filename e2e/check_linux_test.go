@@ -71,6 +71,7 @@ func (d *databases) config(lines ...string) string {
 // While all instances of the first source fail their check, the next source serves. The service returns when one of
 // them passes it.
 func TestBackupServesWhileAllFailTheirHTTPCheck(t *testing.T) {
+	anyEngine(t)
 	d := startDatabases(t)
 	backup, _ := startDatabase(t, "backup", 4, d.port, 200)
 	l := runLictor(t, d.config(`failback_hold = "1s"`, static(backup.addr)))
@@ -134,6 +135,7 @@ func TestAnHTTPCheckHoldsForConnectionsFromBeforeAnUpgrade(t *testing.T) {
 
 // An instance that is silent for a while, as when Patroni restarts, keeps its clients over an upgrade.
 func TestSilenceIsForgivenOverAnUpgrade(t *testing.T) {
+	anyEngine(t)
 	all := startDatabases(t)
 	d := found(t, all.config())
 	awaitRotation(t, d.addr(t, "db"), "a")

@@ -85,6 +85,8 @@ func (c *cluster) register(t *testing.T, id string, addr netip.AddrPort) {
 // All three servers are lost at once. The one that comes back first has no quorum, so it can say nothing, and the
 // agent asks it nevertheless: the last good set stays. With the second there is a leader, and Lictor follows again.
 func TestAllServersLostAndOneBackIsNoQuorum(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for elections")
 	}
@@ -133,6 +135,8 @@ func TestAllServersLostAndOneBackIsNoQuorum(t *testing.T) {
 // One story, for a cluster takes its time: the leader is killed, then the quorum, then all; one comes back, then
 // all. Clients of a service whose instances live notice nothing of it.
 func TestServersLostOneAfterTheOther(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits for elections")
 	}

@@ -99,6 +99,7 @@ func loseNothing(t *testing.T, c *udpClient) {
 // Where the system denies what every Go program needs for the network, Lictor says what that is, instead of a stack
 // trace.
 func TestSaysWhatItCannotDoWithout(t *testing.T) {
+	anyEngine(t)
 	file := filepath.Join(t.TempDir(), "lictor.hcl")
 	must(t, os.WriteFile(file, []byte(service("web", `static { endpoints = ["127.0.0.1:9"] }`)), 0o600))
 	for name, call := range map[string]int{

@@ -39,6 +39,7 @@ func askers(t *testing.T, addr netip.AddrPort, n int) (errs func() []error) {
 
 // A service with one instance moves: between the old instance and the new one there is none. Its clients wait.
 func TestSwitchoverOfTheOnlyInstanceCostsNoClient(t *testing.T) {
+	t.Parallel()
 	for name, goes := range map[string]func(c *consul) error{
 		"deregistered": func(c *consul) error { return c.api.Agent().ServiceDeregister("a") },
 		"maintenance": func(c *consul) error {
@@ -70,9 +71,10 @@ func TestSwitchoverOfTheOnlyInstanceCostsNoClient(t *testing.T) {
 
 // At the end of the wait clients are reset, and so they are where there never was an instance.
 func TestServiceWithoutInstancesResetsInTheEnd(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
-	l := runLictor(t, consulBlock(c)+service("web", `empty_wait = "5s"`, `consul { drop_hold = "0s" }`)+
+	l := runLictor(t, consulBlock(c)+service("web", `empty_wait = "20s"`, `consul { drop_hold = "0s" }`)+
 		service("never", `empty_wait = "10m"`))
 	c.deregister(t, "a")
 	l.awaitAnswer(t, "status", 0, "0 clients waiting for the first one")

@@ -59,6 +59,7 @@ var explained = []string{
 }
 
 func TestExplainInEveryState(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{Node: "host-1"})
 	in := startEcho(t, "in")
 	for _, name := range []string{"critical", "warning", "maintenance", "drained", "held", "full"} {
@@ -118,6 +119,7 @@ func TestExplainInEveryState(t *testing.T) {
 // Whoever may register an instance cannot fill logs, tables and metrics with its names: one with an ID that is too long
 // is left out, of tags by the thousand some are shown, and the others of the service go on.
 func TestNamesOfInstancesAreBounded(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	long := strings.Repeat("long", 50_000)

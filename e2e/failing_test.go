@@ -235,6 +235,7 @@ func TestAllInstancesDeadIsNoReasonToWait(t *testing.T) {
 }
 
 func TestPoliciesAreWired(t *testing.T) {
+	anyEngine(t)
 	static := fmt.Sprintf("static {\n    endpoints = [%q, %q, %q]\n  }", startEcho(t, "a").addr,
 		startEcho(t, "b").addr, startEcho(t, "c").addr)
 	l := runLictor(t, service("hash", `balance = "source_hash"`, static)+
@@ -299,6 +300,7 @@ func TestPoliciesAreWired(t *testing.T) {
 
 // Without a client, a check finds out, and the first client gets who answers.
 func TestCheckFindsDeadInstances(t *testing.T) {
+	anyEngine(t)
 	a, b := startGreeter(t, "a"), startGreeter(t, "b")
 	l := runLictor(t, service("web", fmt.Sprintf("static {\n    endpoints = [%q, %q]\n  }", a.addr, b.addr),
 		`check {`, `  interval = "20ms"`, `}`))

@@ -12,6 +12,7 @@ import (
 // Two instances pass their checks and are dead. The service goes to its static block when both are ejected, and back
 // when one of them answers. Only the clients whose dials have shown that they are dead may fail.
 func TestBackupServesWhileAllOfTheFirstSourceFail(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	first, second := startGreeter(t, "first"), startGreeter(t, "second")
 	first.kill()
@@ -60,6 +61,7 @@ func TestBackupServesWhileAllOfTheFirstSourceFail(t *testing.T) {
 // With failover_on = "consul" the instances that pass their checks stay in use, whatever comes of it. A reload changes
 // that.
 func TestBackupDoesNotServeIfOnlyConsulDecides(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "dead", deadAddr(t))
 	backup := static(startGreeter(t, "backup").addr)
@@ -79,6 +81,7 @@ func TestBackupDoesNotServeIfOnlyConsulDecides(t *testing.T) {
 
 // An upgrade does not go back to instances that are known to be dead.
 func TestUpgradeStaysWithTheBackup(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "dead", deadAddr(t))
 	d := found(t, consulBlock(c)+service("web", "consul {}", static(startGreeter(t, "backup").addr)))
@@ -93,6 +96,7 @@ func TestUpgradeStaysWithTheBackup(t *testing.T) {
 }
 
 func TestBackupServesUDP(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	dead := freePort(t)
 	c.register(t, "ping", "dead", dead)

@@ -24,6 +24,8 @@ func startDatacenters(t *testing.T) (one, two *consul) {
 }
 
 func TestFailoverToAnotherDatacenterAndBack(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	one, two := startDatacenters(t)
 	one.register(t, "web", "a", startEcho(t, "a").addr, checked)
 	two.register(t, "web", "far", startEcho(t, "far").addr)
@@ -51,6 +53,7 @@ func TestFailoverToAnotherDatacenterAndBack(t *testing.T) {
 }
 
 func TestStaticIsTheLastResort(t *testing.T) {
+	anyEngine(t)
 	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
@@ -65,6 +68,7 @@ func TestStaticIsTheLastResort(t *testing.T) {
 }
 
 func TestPreparedQueryIsFollowed(t *testing.T) {
+	anyEngine(t)
 	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})
 	_, _, err := c.api.PreparedQuery().Create(&api.PreparedQueryDefinition{Name: "front",

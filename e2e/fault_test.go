@@ -39,6 +39,8 @@ func (c *consul) registerEchos(t *testing.T, names ...string) {
 
 // A restored snapshot takes Consul's index back: whoever keeps waiting with the old one hears nothing.
 func TestSnapshotRestoredUnderLoad(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.registerEchos(t, "a", "b")
 	reader, _, err := c.api.Snapshot().Save(nil)
@@ -66,6 +68,8 @@ func TestSnapshotRestoredUnderLoad(t *testing.T) {
 }
 
 func TestAgentStoppedUnderLoad(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits until the agent is known to hang")
 	}
@@ -81,6 +85,8 @@ func TestAgentStoppedUnderLoad(t *testing.T) {
 }
 
 func TestTokenDeletedAndRestoredUnderLoad(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.registerEchos(t, "a", "b", "c")
 	token := c.newToken(t)
@@ -102,6 +108,8 @@ func TestTokenDeletedAndRestoredUnderLoad(t *testing.T) {
 
 // An agent that allows five connections, and thirty services.
 func TestFewConnectionsAllowedUnderLoad(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{HCL: "limits { http_max_conns_per_client = 5 }\n"})
 	c.registerEchos(t, "a", "b", "c")
 	config := consulBlock(c) + service("web")
@@ -125,6 +133,8 @@ func TestFewConnectionsAllowedUnderLoad(t *testing.T) {
 // The agent of an instance is killed, and the instance lives on: it leaves the rotation once Consul has noticed, and
 // no client minds.
 func TestAgentOfAnInstanceKilledUnderLoad(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits until Consul takes a node for failed")
 	}

@@ -14,6 +14,8 @@ import (
 // A Consul that comes back without its memory says, in all honesty, that there is nothing. The instances live, and
 // register again.
 func TestConsulBackWithoutItsMemoryCostsNothing(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	instances := map[string]*instance{}
 	register := func() {
@@ -50,6 +52,7 @@ func TestConsulBackWithoutItsMemoryCostsNothing(t *testing.T) {
 
 // All checks fail at once, as if they depended on one thing, but the instances live.
 func TestAllCriticalAtOnceIsHeldForAWhile(t *testing.T) {
+	anyEngine(t)
 	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})
 	names := []string{"a", "b"}
@@ -70,6 +73,8 @@ func TestAllCriticalAtOnceIsHeldForAWhile(t *testing.T) {
 }
 
 func TestNothingIsHeldIfSoConfigured(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	l := runLictor(t, consulBlock(c)+service("web", `consul { drop_hold = "0s" }`))
@@ -84,6 +89,8 @@ func TestNothingIsHeldIfSoConfigured(t *testing.T) {
 
 // A whole node in maintenance: somebody means it, so nothing is held, and clients notice nothing.
 func TestNodeInMaintenanceIsLeftAtOnce(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b", "c"} {
 		c.register(t, "web", name, startEcho(t, name).addr)
@@ -117,6 +124,7 @@ func TestNodeInMaintenanceIsLeftAtOnce(t *testing.T) {
 }
 
 func TestWarningsCountIfTheyAreAdmitted(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b"} {
 		c.register(t, "web", name, startEcho(t, name).addr, checked, func(r *api.AgentServiceRegistration) {
@@ -140,6 +148,8 @@ func TestWarningsCountIfTheyAreAdmitted(t *testing.T) {
 // An instance that loses its tag is meant to be left, so it is not held. One that is deregistered is, for a moment,
 // and the log has one line of it.
 func TestInstanceThatLosesItsTagIsLeftAtOnce(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	a := startEcho(t, "a")
 	primary := func(r *api.AgentServiceRegistration) { r.Tags = []string{"primary"} }

@@ -101,6 +101,7 @@ func TestPrimaryThatMovesCutsItsClients(t *testing.T) {
 
 // Each reason apart: where it cuts, connections are reset, and where only the others do, they go on.
 func TestEachReasonToLeave(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, reason string
 		query        string
@@ -133,6 +134,7 @@ func TestEachReasonToLeave(t *testing.T) {
 			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			c := startConsul(t, testconsul.Options{})
 			at := map[string]netip.AddrPort{}
 			for _, name := range []string{"a", "b", "c"} {
@@ -179,6 +181,7 @@ func restOf(name string) []string {
 
 // Connections may go on for a while, and for good if their instance is back before that is over.
 func TestLeaveWithinATimeAndReturn(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b", "c", "d"} {
 		c.register(t, "web", name, startEcho(t, name).addr, checked)
@@ -202,6 +205,7 @@ func TestLeaveWithinATimeAndReturn(t *testing.T) {
 // What is held has not left, whatever is to become of what has: a Consul that has lost its memory, and checks that
 // fail all at once, cut nobody; nor does a Consul that is away.
 func TestWhatIsHeldIsNotCut(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	instances := map[string]*instance{}
 	for _, name := range []string{"a", "b", "c"} {
@@ -305,6 +309,7 @@ func TestReloadTurnsFinishIntoCut(t *testing.T) {
 // Clients that keep their connections for good spread over what there is after a scale-out, and none of them sees
 // anything but a proper end.
 func TestMaxAgeSpreadsConnectionsAfterAScaleOut(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	l := runLictor(t, consulBlock(c)+service("web", `max_age = "1s"`))

@@ -79,7 +79,7 @@ func launchLictor(t testing.TB, config string, files []*os.File, wrapper []strin
 // configure writes the configuration, in one step.
 func (l *lictor) configure(t testing.TB, config string) {
 	t.Helper()
-	if engine := os.Getenv("LICTOR_E2E_ENGINE"); engine != "" {
+	if engine := os.Getenv(engineVar); engine != "" {
 		config = fmt.Sprintf("engine = %q\n", engine) + config
 	}
 	must(t, os.WriteFile(l.file+".new", []byte(config), 0o600))

@@ -32,6 +32,7 @@ func wantTexts(t *testing.T, output string, texts ...string) {
 }
 
 func TestValidateLiveSaysWhatWouldServe(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	a, b := startEcho(t, "a"), startEcho(t, "b")
 	c.register(t, "web", "a", a.addr)
@@ -62,6 +63,7 @@ func TestValidateLiveSaysWhatWouldServe(t *testing.T) {
 }
 
 func TestValidateLiveSaysWhichRightIsMissing(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	policy, _, err := c.api.ACL().PolicyCreate(&api.ACLPolicy{Name: "services",

@@ -54,6 +54,7 @@ func around(addr netip.AddrPort, next, way string) string {
 
 // An instance in Consul that is the service's own listener, in whatever form, gets no clients. The other one goes on.
 func TestInstanceAtTheListenerGetsNoClients(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"tcp", "all", "name"} {
 		c.register(t, name, name+"-good", startEcho(t, "good").addr)
@@ -100,6 +101,7 @@ func TestInstanceAtTheListenerGetsNoClients(t *testing.T) {
 
 // Of two services that are each other's instances, the one that was there first keeps its clients, whoever comes later.
 func TestTwoServicesThatAreEachOthersInstances(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "a", "a-good", startEcho(t, "a-good").addr)
 	end := endpoints(startEcho(t, "end"))
@@ -169,6 +171,7 @@ func TestHostNameThatLeadsBackGetsNoClients(t *testing.T) {
 
 // A source whose only instance leads back has none, so the next one is used.
 func TestServiceFailsOverFromWhatLeadsBack(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	addr := freePort(t)
 	c.register(t, "web", "self", addr)
@@ -182,6 +185,7 @@ func TestServiceFailsOverFromWhatLeadsBack(t *testing.T) {
 
 // Whoever may register an instance does not open the admin API to the service's clients.
 func TestAdminAPIIsNobodysInstance(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	admin := freePort(t)
 	good := startEcho(t, "good")
@@ -234,6 +238,7 @@ func wantNothing(t testing.TB, addr netip.AddrPort) {
 
 // A reload makes an endpoint lead back, and unmakes that, over TCP and UDP.
 func TestReloadMakesAndUnmakesALoop(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	for _, protocol := range []string{"tcp", "udp"} {
 		t.Run(protocol, func(t *testing.T) {
@@ -258,6 +263,7 @@ func TestReloadMakesAndUnmakesALoop(t *testing.T) {
 
 // A set that was saved, or handed over, is looked at like any other: the listener may be another one now.
 func TestSavedAndHandedSetsMayLeadBack(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	one, two := freePort(t), freePort(t)
 	good := startEcho(t, "good")
@@ -291,6 +297,7 @@ func TestSavedAndHandedSetsMayLeadBack(t *testing.T) {
 
 // Which of two services' endpoints was first is not forgotten in an upgrade.
 func TestUpgradeKeepsWhoWasFirst(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	a, b := freePort(t), freePort(t)
 	c.register(t, "b", "b-to-a", a)
@@ -310,6 +317,7 @@ func TestUpgradeKeepsWhoWasFirst(t *testing.T) {
 }
 
 func TestValidateLiveSaysWhatLeadsBack(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	web, admin := freePort(t), freePort(t)
 	c.register(t, "web", "self", web)
@@ -331,6 +339,7 @@ func TestValidateLiveSaysWhatLeadsBack(t *testing.T) {
 
 // An address at which no instance can be gets nobody, and is said to be one.
 func TestAddressesThatAreNoInstances(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	for i, address := range []string{"224.0.0.1", "255.255.255.255", "ff02::1"} {
 		c.registerAt(t, "web", fmt.Sprint("bad-", i), address, 80)

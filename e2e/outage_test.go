@@ -14,6 +14,8 @@ import (
 )
 
 func TestConsulKilledWhileClientsWorkAndBackWithOthers(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b", "c"} {
 		c.register(t, "web", name, startEcho(t, name).addr)
@@ -40,6 +42,8 @@ func TestConsulKilledWhileClientsWorkAndBackWithOthers(t *testing.T) {
 
 // Losing Consul is worth a line, not one each second.
 func TestConsulKilledIsLoggedOnce(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	l := runLictor(t, consulBlock(c)+service("web")+service("api"))
@@ -60,6 +64,7 @@ func TestConsulKilledIsLoggedOnce(t *testing.T) {
 }
 
 func TestStoppedAgentIsNoticedAndRecovers(t *testing.T) {
+	anyEngine(t)
 	t.Parallel() // it waits, most of the time
 	if testing.Short() {
 		t.Skip("waits until the deadline of a blocking query is over")

@@ -17,6 +17,7 @@ import (
 // The recipe of docs/migrating.md and examples/ holds with a real Patroni: in a switchover under writers, no
 // write reaches a replica, none is lost, and all go to the new primary in the end.
 func TestPatroniSwitchoverUnderWriters(t *testing.T) {
+	anyEngine(t)
 	if err := testpatroni.Find(); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)

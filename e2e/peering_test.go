@@ -51,6 +51,8 @@ func awaitPeering(t *testing.T, c *consul, name string, state api.PeeringState) 
 // Instances of a peered cluster are followed like those of the own one. When somebody over there deletes the
 // peering, Consul forgets them all and calls that a success; the last that are left, which are held, stay.
 func TestPeerIsFollowed(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	near, far := startPeers(t)
 	far.register(t, "web", "a", startEcho(t, "a").addr)
 	far.register(t, "web", "b", startEcho(t, "b").addr, checked)
@@ -90,6 +92,8 @@ func TestPeerIsFollowed(t *testing.T) {
 // To Consul an unknown peer is one without instances. Lictor says what is wrong, and follows the peer as soon as
 // there is one.
 func TestUnknownPeerIsAnError(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	config := consulBlock(c) + service("web", `consul { peer = "farr" }`) +
 		service("safe", `consul { peer = "farr" }`, endpoints(startEcho(t, "static")))

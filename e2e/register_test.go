@@ -32,6 +32,7 @@ func (c *consul) own(t *testing.T, status string) {
 }
 
 func TestRegistersItself(t *testing.T) {
+	anyEngine(t)
 	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})
 	head := fmt.Sprintf("shutdown_grace = \"10m\"\nconsul {\n  address  = %q\n  register = true\n}\n", c.HTTP)
@@ -57,6 +58,8 @@ func TestRegistersItself(t *testing.T) {
 
 // Where the agent can reach the admin API, it asks whether this lictor is ready; the registration moves with the API.
 func TestRegistrationIsCheckedByTheAgent(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	api1 := freePort(t)
 	head := fmt.Sprintf("consul {\n  address  = %q\n  register = true\n}\n", c.HTTP)
@@ -86,6 +89,8 @@ func TestRegistrationIsCheckedByTheAgent(t *testing.T) {
 }
 
 func TestRegistrationFollowsAReload(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	web := service("web", endpoints(startEcho(t, "a")))
 	l := runLictor(t, consulBlock(c)+web)

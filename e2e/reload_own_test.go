@@ -15,6 +15,7 @@ import (
 
 // The admin API moves to where a reload says it should be, and lets in whom it says.
 func TestReloadMovesTheAdminAPI(t *testing.T) {
+	anyEngine(t)
 	web, api := serviceAt("web", freePort(t), endpoints(startEcho(t, "a"))), freePort(t)
 	l := runLictor(t, web)
 	l.awaitAnswer(t, "status", 0, "1 service")
@@ -125,6 +126,7 @@ func TestReloadMovesTheAccessLog(t *testing.T) {
 
 // lictor plan compares with the lictor that runs, whose secrets stay its own.
 func TestPlanAgainstTheRunningLictor(t *testing.T) {
+	anyEngine(t)
 	web := serviceAt("web", freePort(t), endpoints(startEcho(t, "a")))
 	head := "consul { token = \"sesame-sesame\" }\n"
 	l := runLictor(t, head+web)

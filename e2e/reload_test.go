@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -16,14 +17,12 @@ import (
 )
 
 // freePort is an address of 127.0.0.1 that is free now. It is below the range that outgoing connections get theirs
-// from.
+// from. Each call gives another one.
 func freePort(t testing.TB) netip.AddrPort {
 	t.Helper()
-	for port := uint16(12000); port < 32000; port++ {
+	for range lastPort - firstPort {
+		port := firstPort + uint16(nextPort.Add(1)%(lastPort-firstPort))
 		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
-		if _, taken := taken.LoadOrStore(addr, true); taken {
-			continue
-		}
 		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
 		if err != nil {
 			continue
@@ -35,8 +34,15 @@ func freePort(t testing.TB) netip.AddrPort {
 	panic("unreachable")
 }
 
-// taken are the addresses that freePort gave away.
-var taken sync.Map
+const firstPort, lastPort = 12000, 32000
+
+// nextPort counts the ports that freePort has looked at. It begins anywhere, because the tests may run twice at the
+// same time.
+var nextPort = func() *atomic.Uint32 {
+	n := &atomic.Uint32{}
+	n.Store(rand.Uint32N(lastPort - firstPort))
+	return n
+}()
 
 // serviceAt is service with a listener at addr.
 func serviceAt(name string, addr netip.AddrPort, body ...string) string {
@@ -81,6 +87,7 @@ func TestReloadKeepsWhatIsTheSame(t *testing.T) {
 }
 
 func TestReloadFollowsAnotherQuery(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr, tags("v1"))
 	c.register(t, "web", "b", startEcho(t, "b").addr, tags("v2"))
@@ -100,6 +107,8 @@ func TestReloadFollowsAnotherQuery(t *testing.T) {
 }
 
 func TestReloadWhileConsulIsAwayKeepsEndpoints(t *testing.T) {
+	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	web, api := freePort(t), freePort(t)
@@ -112,6 +121,7 @@ func TestReloadWhileConsulIsAwayKeepsEndpoints(t *testing.T) {
 }
 
 func TestBadConfigurationChangesNothing(t *testing.T) {
+	anyEngine(t)
 	web, api := freePort(t), freePort(t)
 	a := startEcho(t, "a")
 	l := runLictor(t, serviceAt("web", web, endpoints(a)))
@@ -138,6 +148,7 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 }
 
 func TestWatchedFileIsReloaded(t *testing.T) {
+	anyEngine(t)
 	web := freePort(t)
 	a, b := startEcho(t, "a"), startEcho(t, "b")
 	l := launchLictor(t, serviceAt("web", web, endpoints(a)), nil, nil, "-watch")
@@ -216,6 +227,7 @@ func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
 // Fifty services, five of which are asked for in another way with each of a hundred reloads: no request fails, and
 // the agent's connections are not used up by queries that nobody waits for any more.
 func TestFiftyServicesReloadedAHundredTimes(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	a := startEcho(t, "a")
 	c.register(t, "web", "a", a.addr)

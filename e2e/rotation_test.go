@@ -30,6 +30,7 @@ func TestWeightsShareConnections(t *testing.T) {
 }
 
 func TestInstanceThatLeavesKeepsItsConnections(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name         string
 		leave, enter func(*testing.T, *consul)
@@ -47,6 +48,7 @@ func TestInstanceThatLeavesKeepsItsConnections(t *testing.T) {
 			func(t *testing.T, c *consul) { must(t, c.api.Agent().DisableServiceMaintenance("b")) }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			c := startConsul(t, testconsul.Options{})
 			for _, name := range []string{"a", "b", "c"} {
 				c.register(t, "web", name, startEcho(t, name).addr, checked)
@@ -90,6 +92,7 @@ func TestNewInstanceJoins(t *testing.T) {
 }
 
 func TestTagsAndFilterChooseInstances(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr, tags("v1"), meta("version", "1"))
 	c.register(t, "web", "b", startEcho(t, "b").addr, tags("v2"), meta("version", "2"))

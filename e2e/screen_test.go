@@ -63,6 +63,7 @@ pre { margin: 0; font: 13px/19px "DejaVu Sans Mono", monospace; }
 }
 
 func TestScreenHTML(t *testing.T) {
+	anyEngine(t)
 	page := screenHTML("\x1b[1mtop <b>\x1b[0m\n\x1b[7mname\x1b[0m \x1b[2;31mbad\x1b[39m dim\n\n")
 	_, got, _ := strings.Cut(page, "<pre>")
 	const want = `<span class="bold">top &lt;b&gt;</span><span class="">` + "\n" +

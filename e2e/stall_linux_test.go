@@ -62,6 +62,7 @@ func runUnread(t testing.TB, addr netip.AddrPort, more string, body ...string) (
 // Nobody reads stdout and stderr, from before the start. Clients are served, a reload is done, and SIGTERM ends the
 // process.
 func TestNobodyReadsTheLog(t *testing.T) {
+	anyEngine(t)
 	addr := freePort(t)
 	l, _ := runUnread(t, addr, "log_level = \"debug\"\n", endpoints(startEcho(t, "a")))
 	l.awaitAnswer(t, "status", 0, "ready")
@@ -78,6 +79,7 @@ func TestNobodyReadsTheLog(t *testing.T) {
 // What was printed while nobody read is there for whoever does before it is too much, and what a process ends with is
 // too.
 func TestLateReaderOfTheLog(t *testing.T) {
+	anyEngine(t)
 	addr := freePort(t)
 	l, unread := runUnread(t, addr, "", endpoints(startEcho(t, "a")))
 	l.awaitAnswer(t, "status", 0, "ready")
@@ -206,7 +208,7 @@ func (l *lictor) healthz(t testing.TB) (code int, text string) {
 // An event loop stands still. A probe is told so, and which one it is; the watchdog is told nothing; and a signal ends
 // the process all the same.
 func TestStuckEventLoop(t *testing.T) {
-	if os.Getenv("LICTOR_E2E_ENGINE") != "" {
+	if os.Getenv(engineVar) != "" {
 		t.Skip("this engine has no event loops")
 	}
 	s := listenNotify(t)
@@ -264,6 +266,7 @@ func TestStuckEventLoop(t *testing.T) {
 
 // The reader of a FIFO comes later, or never: Lictor starts, serves, and ends.
 func TestAccessLogFIFO(t *testing.T) {
+	anyEngine(t)
 	fifo := filepath.Join(t.TempDir(), "access.log")
 	must(t, unix.Mkfifo(fifo, 0o600))
 	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", fifo)+service("web", endpoints(startEcho(t, "a"))))
@@ -289,6 +292,7 @@ func TestAccessLogFIFO(t *testing.T) {
 
 // As under systemd, where stdout is a socket.
 func TestAccessLogToStdoutThatIsASocket(t *testing.T) {
+	anyEngine(t)
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	must(t, err)
 	theirs, ours := os.NewFile(uintptr(pair[0]), "theirs"), os.NewFile(uintptr(pair[1]), "ours")

@@ -116,6 +116,7 @@ func TestInheritedSockets(t *testing.T) {
 
 // The former process names the new one as the main one, and only then that says how it does.
 func TestSystemdIsToldOfAnUpgrade(t *testing.T) {
+	anyEngine(t)
 	s := listenNotify(t)
 	t.Setenv("WATCHDOG_USEC", "100000")
 	d := found(t, service("web", endpoints(startEcho(t, "a"))), "NOTIFY_SOCKET="+os.Getenv("NOTIFY_SOCKET"),

@@ -86,6 +86,7 @@ func (x *terminal) press(keys ...string) {
 
 // In a real terminal top draws, obeys keys, and leaves the terminal as it was.
 func TestTopInATerminal(t *testing.T) {
+	anyEngine(t)
 	l := runLictor(t, service("web", `static { endpoints = ["127.0.0.1:1"] }`)+service("zoo",
 		`static { endpoints = ["127.0.0.1:2"] }`))
 	x := startTerminal(t, 130, 12, l, lictorPath(t)+" top; echo ended with $?; exec cat")
@@ -101,6 +102,7 @@ func TestTopInATerminal(t *testing.T) {
 // Top says what is well by saying nothing of it, and what is not in red. With -screenshots its picture of the README
 // is taken here.
 func TestTopShowsWhatIsWrongInRed(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{Node: "host-1"})
 	l := runLictor(t, consulBlock(c)+service("web")+service("postgres")+service("redis")+service("dns",
 		`protocol = "udp"`)+service("legacy", `static { endpoints = ["10.0.0.5:80"] }`))

@@ -86,6 +86,7 @@ func TestSuccessorThatFailsLeavesThePredecessorServing(t *testing.T) {
 }
 
 func TestSuccessorThatHangsLeavesThePredecessorServing(t *testing.T) {
+	anyEngine(t)
 	t.Parallel() // it waits, most of the time
 	d := found(t, service("web", endpoints(startEcho(t, "a"))))
 	conn := mustConnect(t, d.addr(t, "web"))
@@ -102,6 +103,7 @@ func TestSuccessorThatHangsLeavesThePredecessorServing(t *testing.T) {
 // What the predecessor knows is what the successor begins with, though Consul is away; and what an operator has
 // drained stays drained.
 func TestUpgradeWhileConsulIsAway(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b", "c"} {
 		c.register(t, "web", name, startEcho(t, name).addr)
@@ -159,6 +161,7 @@ func (d *dynasty) endpoint(t *testing.T, service, suffix string) string {
 
 // The former process ends with its last connection, after shutdown_grace once it is asked to, or at upgrade_grace.
 func TestFormerProcessEndsWithItsConnections(t *testing.T) {
+	t.Parallel()
 	web := service("web", endpoints(startEcho(t, "a")))
 	for _, tt := range []struct {
 		name, config string
@@ -207,6 +210,7 @@ func TestFormerProcessEndsWithItsConnections(t *testing.T) {
 
 // A configuration from before there was the word "never" means what it meant, over an upgrade too, with a warning.
 func TestUpgradeWithOldZeros(t *testing.T) {
+	anyEngine(t)
 	const old = "upgrade_grace = \"0s\"\n"
 	web := service("web", endpoints(startEcho(t, "a")), `idle_timeout = "0s"`, `max_fails = 0`)
 	d := found(t, old+web)
@@ -261,6 +265,7 @@ func TestSuccessorsKeepNoDescriptors(t *testing.T) {
 
 // Consul has one registration, of whoever serves: the former process does not take it away.
 func TestUpgradeKeepsTheRegistration(t *testing.T) {
+	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	d := found(t, fmt.Sprintf("consul {\n  address  = %q\n  register = true\n}\n", c.HTTP)+service("web",
 		endpoints(startEcho(t, "a"))))
