@@ -6,12 +6,14 @@ REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)'
 # Without a C compiler the tests run without the race detector: that is a warning here and an error in CI.
 RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
+# Tests that call t.Parallel wait more than they compute, so more of them run side by side than there are processors.
+TEST    := go test $(RACE) -timeout 25m -parallel 8
 MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.mod))
 PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 ARCHES  ?= amd64 arm64
 
-.PHONY: build demo test e2e race consul fuzz lint check screenshots browser bench bench-peers bench-discovery patroni patroni-install soak install deb test-deb check-reproducible clean help
+.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser bench bench-peers bench-discovery patroni patroni-install soak install deb test-deb check-reproducible clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -20,14 +22,20 @@ demo: build ## show Lictor at work until Ctrl-C; ONCE=1: end after the tour
 	go build -o bin/demo ./e2e/demo
 	bin/demo -lictor bin/lictor $(if $(ONCE),-once)
 
-test: race consul ## run all tests, with the race detector
-	for m in $(filter-out go.mod,$(MODULES)); do go -C $$m list -m all >/dev/null || exit; done
-	go test $(RACE) -timeout 25m ./...
-	if [ "$$(go env GOOS)" = linux ]; then go test $(RACE) -timeout 25m -tags faults ./proxy/...; fi
-	LICTOR_E2E_ENGINE=portable go test $(RACE) -timeout 25m ./e2e
+test: test-each test-faults test-portable ## run all tests, with the race detector; -j3: the three runs side by side
 
-e2e: race consul ## run only the end-to-end tests; RUN=regexp: those whose names match
-	go test $(RACE) -timeout 25m -count 1 $(if $(RUN),-run '$(RUN)') -v ./e2e
+test-each: race consul
+	for m in $(filter-out go.mod,$(MODULES)); do go -C $$m list -m all >/dev/null || exit; done
+	$(TEST) ./...
+
+test-faults: race
+	if [ "$$(go env GOOS)" = linux ]; then $(TEST) -tags faults ./proxy/...; fi
+
+test-portable: race consul
+	LICTOR_E2E_ENGINE=portable $(TEST) ./e2e
+
+e2e: race consul ## run only the end-to-end tests; RUN=regexp: those whose names match; CONSUL_VERSION=v1.21.5: with that Consul
+	$(TEST) -count 1 $(if $(RUN),-run '$(RUN)') -v ./e2e
 
 race:
 	@test -n '$(RACE)' || { echo "no C compiler, so no race detector; install one, such as gcc and libc6-dev" >&2; test -z "$$CI"; }
