@@ -13,6 +13,7 @@ import (
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 	"github.com/lictor-proxy/lictor/internal/testnet"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // A firewall drops, in this network namespace, what begins a TCP connection to certain ports.
@@ -33,7 +34,7 @@ func newFirewall(t *testing.T) *firewall {
 		Priority: nftables.ChainPriorityFilter,
 	})
 	if err := conn.Flush(); err != nil {
-		testnet.Cannot(t, "nf_tables cannot be used", err)
+		testproc.Cannot(t, "nf_tables cannot be used", err)
 	}
 	return f
 }

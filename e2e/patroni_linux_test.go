@@ -19,10 +19,7 @@ import (
 func TestPatroniSwitchoverUnderWriters(t *testing.T) {
 	anyEngine(t)
 	if err := testpatroni.Find(); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
+		testproc.Cannot(t, "there is no Patroni", err)
 	}
 	t.Parallel() // it waits, most of the time
 	c := startConsul(t, testconsul.Options{})

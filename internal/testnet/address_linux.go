@@ -9,6 +9,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // AddInterfaces makes a pair of connected interfaces (veth(4)), which are down. Call it in a namespace of the test; see
@@ -32,7 +34,7 @@ func AddInterfaces(t testing.TB, name, other string) {
 		return nil
 	})
 	if err := ask(unix.RTM_NEWLINK, netlink.Create|netlink.Excl, info, e); err != nil {
-		Cannot(t, "interfaces cannot be made", err)
+		testproc.Cannot(t, "interfaces cannot be made", err)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // variable is the environment variable with the name of the test for which a process in a namespace runs.
@@ -39,7 +41,7 @@ func Inside(t *testing.T, env ...string) bool {
 	}
 	out, err := cmd.CombinedOutput()
 	if errors.As(err, new(*os.PathError)) && len(out) == 0 {
-		Cannot(t, "a network namespace cannot be made", err)
+		testproc.Cannot(t, "a network namespace cannot be made", err)
 	}
 	switch text := string(out); {
 	case strings.Contains(text, "--- SKIP: "+t.Name()):
@@ -48,15 +50,6 @@ func Inside(t *testing.T, env ...string) bool {
 		t.Fatalf("in the namespace: %v\n%s", err, text)
 	}
 	return false
-}
-
-// Cannot skips the test because this machine lacks a feature. In CI it fails the test.
-func Cannot(t testing.TB, what string, err error) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatalf("%s: %v", what, err)
-	}
-	t.Skipf("%s here, so this is not tested: %v", what, err)
 }
 
 // loopbackUp brings up the loopback interface of a new namespace.

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/lictor-proxy/lictor/internal/testnet"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 const (
@@ -69,7 +69,7 @@ func Under(t *testing.T, denied syscall.Errno, calls ...int) bool {
 	out, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) && exit.ExitCode() == exitNoFilter {
-		testnet.Cannot(t, "there can be no seccomp filter", errors.New(string(out)))
+		testproc.Cannot(t, "there can be no seccomp filter", errors.New(string(out)))
 	}
 	switch text := string(out); {
 	case strings.Contains(text, "--- SKIP: "+t.Name()):
