@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,32 +17,13 @@ import (
 // tuneClients sets a socket option on all open connections to clients.
 func (h *house) tuneClients(level, name, value int) {
 	h.Helper()
-	tune := func(fd uintptr) {
-		if err := unix.SetsockoptInt(int(fd), level, name, value); err != nil {
+	tuned := eachSocket(h.T, acceptedAt(h.Listeners()[0].Addr), func(fd int) {
+		if err := unix.SetsockoptInt(fd, level, name, value); err != nil {
 			h.Error(err)
 		}
-	}
-	switch e := h.engine.(type) {
-	case *loopEngine:
-		for _, l := range e.loops {
-			l.do(func() {
-				for _, s := range l.sockets {
-					if p, ok := s.(*loopPair); ok && p.state == relaying {
-						tune(uintptr(p.fd[clientSide]))
-					}
-				}
-			})
-		}
-	case *portable:
-		some, _ := e.roster.page(0)
-		for _, x := range some {
-			if c, ok := x.(*tcpClient); ok {
-				raw, err := c.pair.Load().client.SyscallConn()
-				if err := errors.Join(err, raw.Control(tune)); err != nil {
-					h.Error(err)
-				}
-			}
-		}
+	})
+	if tuned == 0 {
+		h.Error("there are no clients")
 	}
 }
 

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -19,57 +18,19 @@ func receiveBuffer(t *testing.T, fd int) int {
 	return n
 }
 
-// onListener calls f with the descriptors of the only listener's sockets.
-func (h *house) onListener(f func(fds []int)) {
-	h.Helper()
-	for _, s := range h.Proxier.sockets {
-		fds, err := s.descriptors()
-		if err != nil {
-			h.Fatal(err)
-		}
-		f(fds)
-		for _, fd := range fds {
-			os.NewFile(uintptr(fd), "").Close()
-		}
-	}
-}
-
 // A session's socket has the same receive buffer as its listener.
 func TestUDPSessionHasTheBufferOfItsListener(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP))
+		server := udpServer(t, echoUDP)
+		addr := h.serve(Service{Protocol: UDP}, server)
 		query(t, dialUDP(t, addr), "x")
 		want := 0
-		h.onListener(func(fds []int) { want = receiveBuffer(t, fds[0]) })
-		sessions := 0
-		see := func(fd int) {
-			sessions++
+		eachSocket(t, listening(addr), func(fd int) { want = receiveBuffer(t, fd) })
+		sessions := eachSocket(t, connectedTo(server), func(fd int) {
 			if got := receiveBuffer(t, fd); got != want {
 				t.Errorf("the buffer of a session's socket has %d bytes, want %d as that of the listener", got, want)
 			}
-		}
-		switch e := h.engine.(type) {
-		case *loopEngine:
-			for _, l := range e.loops {
-				l.do(func() {
-					for _, s := range l.sockets {
-						if x, ok := s.(*loopSession); ok {
-							see(int(x.fd))
-						}
-					}
-				})
-			}
-		case *portable:
-			for _, s := range h.Proxier.sockets {
-				for _, x := range s.proxySocket.(*udpSocket).sessions.snapshot() {
-					raw, err := x.io.conn.SyscallConn()
-					if err != nil {
-						t.Fatal(err)
-					}
-					raw.Control(func(fd uintptr) { see(int(fd)) })
-				}
-			}
-		}
+		})
 		if sessions != 1 {
 			t.Errorf("%d sessions, want 1", sessions)
 		}
@@ -81,10 +42,8 @@ func TestUDPCountsWhatTheKernelDrops(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.options.Hold = true // so that no goroutine reads
 		addr := h.serve(Service{Protocol: UDP}, udpServer(t, echoUDP))
-		h.onListener(func(fds []int) {
-			for _, fd := range fds {
-				sys.SetOption(int32(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1) // the kernel gives its minimum
-			}
+		eachSocket(t, listening(addr), func(fd int) {
+			sys.SetOption(int32(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 1) // the kernel gives its minimum
 		})
 		const sent = 100
 		c := dialUDP(t, addr)
