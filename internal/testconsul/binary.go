@@ -25,7 +25,11 @@ var ErrNotFound = errors.New("no consul: not in $CONSUL, not in PATH, and not bu
 
 const modulePath = "github.com/hashicorp/consul"
 
-// Find returns the path of the Consul program for tests: $CONSUL, or the one in PATH, or the one that Build made.
+// VersionVar is the environment variable that asks for another version of Consul than the default, such as v1.21.5.
+const VersionVar = "CONSUL_VERSION"
+
+// Find returns the path of the Consul program for tests: $CONSUL, or the one in PATH, or the one that Build made. If
+// $CONSUL_VERSION asks for a version, Find does not look in PATH.
 func Find() (string, error) {
 	if path := os.Getenv("CONSUL"); path != "" {
 		found, err := exec.LookPath(path)
@@ -34,7 +38,7 @@ func Find() (string, error) {
 		}
 		return filepath.Abs(found)
 	}
-	if path, err := exec.LookPath("consul"); err == nil {
+	if path, err := exec.LookPath("consul"); err == nil && os.Getenv(VersionVar) == "" {
 		return filepath.Abs(path)
 	}
 	path, _, err := kept()
@@ -58,9 +62,9 @@ func Need(t testing.TB) string {
 	panic("unreachable")
 }
 
-// Build returns the result of Find, or builds Consul if there is none. It builds the module that e2e/consul/go.mod
-// pins, which takes minutes. The program stays in the user's cache folder, where `make clean` keeps it and all clones
-// find it. Build writes a line to progress every few seconds.
+// Build returns the result of Find, or builds Consul if there is none. It builds the version that $CONSUL_VERSION asks
+// for, or the module that e2e/consul/go.mod pins. That takes minutes. The program stays in the user's cache folder,
+// where `make clean` keeps it and all clones find it. Build writes a line to progress every few seconds.
 func Build(ctx context.Context, progress io.Writer) (string, error) {
 	path, err := Find()
 	if !errors.Is(err, ErrNotFound) {
@@ -86,11 +90,18 @@ func Build(ctx context.Context, progress io.Writer) (string, error) {
 
 // kept returns the path where Build keeps its program, and the folder of the module that it builds.
 func kept() (path, module string, err error) {
-	module, version, err := pinned()
+	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", "", err
 	}
-	cache, err := os.UserCacheDir()
+	version := strings.TrimPrefix(os.Getenv(VersionVar), "v")
+	if version == "" {
+		module, version, err = pinned()
+	} else if !release.MatchString(version) {
+		err = fmt.Errorf("$%s is not a version, such as v1.21.5: %q", VersionVar, version)
+	} else {
+		module = filepath.Join(cache, "lictor", "module-consul-"+version)
+	}
 	if err != nil {
 		return "", "", err
 	}
@@ -99,6 +110,28 @@ func kept() (path, module string, err error) {
 		name += ".exe"
 	}
 	return filepath.Join(cache, "lictor", name), module, nil
+}
+
+var release = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
+
+// parts are versions of modules that Consul's own repository also contains. A release of Consul may require versions of
+// them that the module proxy does not have. Such a release is built with the versions in parts.
+var parts = map[string][]string{
+	"v1.21.5": {modulePath + "/envoyextensions@v0.9.6", modulePath + "/troubleshoot@v0.8.7"},
+}
+
+// require makes a module that requires the version of Consul that $CONSUL_VERSION asks for.
+func require(ctx context.Context, meter *meter, module string) error {
+	if err := os.MkdirAll(module, 0o755); err != nil {
+		return err
+	}
+	file := filepath.Join(module, "go.mod")
+	if err := os.WriteFile(file, []byte("module consul\n\ngo 1.24\n"), 0o644); err != nil {
+		return err
+	}
+	version := "v" + strings.TrimPrefix(os.Getenv(VersionVar), "v")
+	args := append([]string{"get", "-tool", modulePath + "@" + version}, parts[version]...)
+	return goTool(ctx, module, io.Discard, meter, args...)
 }
 
 var versionLine = regexp.MustCompile(`(?m)^\s*` + regexp.QuoteMeta(modulePath) + ` v(\S+)`)
@@ -133,6 +166,11 @@ func build(ctx context.Context, progress io.Writer, module, path string) error {
 	meter := &meter{to: progress, started: time.Now()}
 	defer meter.every(3 * time.Second)()
 
+	if os.Getenv(VersionVar) != "" {
+		if err := require(ctx, meter, module); err != nil {
+			return err
+		}
+	}
 	var packages strings.Builder
 	if err := goTool(ctx, module, &packages, meter, "list", "-deps", modulePath); err != nil {
 		return err

@@ -34,6 +34,7 @@ func TestFindOrder(t *testing.T) {
 		return path
 	}
 	t.Setenv("CONSUL", "")
+	t.Setenv(VersionVar, "")
 	t.Setenv("PATH", filepath.Join(dir, "path"))
 	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
 	t.Setenv("HOME", dir) // where macOS has the cache folder
@@ -47,6 +48,10 @@ func TestFindOrder(t *testing.T) {
 	if _, err := Find(); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %v, want ErrNotFound", err)
 	}
+	_, version, err := pinned()
+	if err != nil {
+		t.Fatal(err)
+	}
 	cached, _, err := kept()
 	if err != nil {
 		t.Fatal(err)
@@ -57,6 +62,15 @@ func TestFindOrder(t *testing.T) {
 	}
 	want(program(relative))
 	want(program("path/consul"))
+	t.Setenv(VersionVar, "v1.18.2")
+	if _, err := Find(); !errors.Is(err, ErrNotFound) {
+		t.Errorf("with another version than those that are there: got %v, want ErrNotFound", err)
+	}
+	want(program(strings.Replace(relative, version, "1.18.2", 1)))
+	t.Setenv(VersionVar, "latest")
+	if _, err := Find(); err == nil || !strings.Contains(err.Error(), "$CONSUL_VERSION") {
+		t.Errorf("got %v, want an error that names $CONSUL_VERSION", err)
+	}
 	named := program("elsewhere/consul-ent")
 	t.Setenv("CONSUL", named)
 	want(named)
