@@ -225,7 +225,7 @@ func TestStuckEventLoop(t *testing.T) {
 			t.Errorf("while a loop is stuck: got %d, %q", code, text)
 		}
 	}
-	stuck := func(e entry) bool { return strings.Contains(e.field("@message"), "something is stuck") }
+	stuck := func(e entry) bool { return strings.Contains(e.field("@message"), "lictor is stuck") }
 	after := func(times int) int { // messages to systemd when that was said so often
 		eventually(t, "that it is said", func() error {
 			n := 0
