@@ -31,7 +31,7 @@ func sampleRecord() proxy.AccessRecord {
 	}
 }
 
-// An entry is a line of JSON.
+// An entry is a decoded line of JSON.
 type entry struct {
 	Time                                                  time.Time
 	Service, Protocol, Client, Endpoint, Address, By, End string
@@ -40,7 +40,7 @@ type entry struct {
 	DatagramsUp                                           *int64 `json:"datagrams_up"`
 }
 
-// The name of an instance may have characters that a terminal obeys.
+// Characters in an instance's name that a terminal obeys are escaped.
 func TestAccessLinesAreVisible(t *testing.T) {
 	r := sampleRecord()
 	r.Endpoint.ID = "node/\u009b2J\u202e"
@@ -81,13 +81,14 @@ func TestAccessLines(t *testing.T) {
 		!strings.Contains(got, `"down":5311,"datagrams_up":3,"datagrams_down":0,"by"`) {
 		t.Errorf("got %s", got)
 	}
-	r.Endpoint.ID = "a\nb" // a name from Consul cannot make a line of its own
+	r.Endpoint.ID = "a\nb" // a name from Consul cannot add a line
 	if got := string(appendText(nil, &r)); strings.Count(got, "\n") != 1 {
 		t.Errorf("got %s", got)
 	}
 }
 
-// What Consul or the configuration names may hold anything. Each line is one line, and says what it was.
+// Names from Consul or the configuration may have any characters. Each record is still one line, from which the name
+// can be read.
 func TestAccessLinesOfAnyName(t *testing.T) {
 	for _, name := range []string{"a\nb", `a"b`, `a\b`, "a b", "a=b", "ü", "\x7f\u0085", "<&>", "\xff", ""} {
 		r := sampleRecord()
@@ -125,7 +126,7 @@ func TestSecondsOfAccessLines(t *testing.T) {
 	}
 }
 
-// A record costs a copy and no memory, and no wake-up of a goroutine until many wait.
+// A record costs a copy, but no memory allocation. It wakes the goroutine only when many records wait.
 func TestRecordsAreCheap(t *testing.T) {
 	r, q := sampleRecord(), newBacklog()
 	var records []proxy.AccessRecord
@@ -171,7 +172,7 @@ func BenchmarkAccessLog(b *testing.B) {
 			r := sampleRecord()
 			b.ReportAllocs()
 			for b.Loop() {
-				for a.backlog.len() > maxBacklog/2 { // nothing is dropped
+				for a.backlog.len() > maxBacklog/2 { // so that nothing is dropped
 					runtime.Gosched()
 				}
 				a.add(r)
@@ -193,7 +194,7 @@ func countLines(t *testing.T, path string) int {
 	return strings.Count(string(text), "\n")
 }
 
-// startWriter is an access log by itself.
+// startWriter starts a writer without a Log.
 func startWriter(o Options) (*writer, error) {
 	to, err := openTarget(o, Outputs{})
 	if err != nil {
@@ -202,8 +203,8 @@ func startWriter(o Options) (*writer, error) {
 	return newWriter(o, to, Outputs{}, &counts{}, hclog.NewNullLogger()), nil
 }
 
-// A reload switches the access log on, to another file and format, and off; what was told before is in the file of
-// then, and nothing is lost.
+// A reload turns the access log on, changes its file and format, and turns it off. Each record is in the file of its
+// time, and none is lost.
 func TestAccessLogFollowsTheConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	var told func(proxy.AccessRecord)
@@ -232,7 +233,7 @@ func TestAccessLogFollowsTheConfiguration(t *testing.T) {
 	}
 	undone.Abort()
 	apply(second)
-	apply(second) // the same again
+	apply(second) // the same options again
 	for range 10 {
 		told(sampleRecord())
 	}
@@ -242,9 +243,9 @@ func TestAccessLogFollowsTheConfiguration(t *testing.T) {
 	logs.Reopen()
 	apply(nil)
 	if told != nil {
-		t.Error("somebody is still told")
+		t.Error("records are still wanted")
 	}
-	// Where those went that were told just before a change depends on who was quicker, but they went somewhere.
+	// Records just before a change may be in either file, but must be in one of them.
 	if n := countLines(t, first.Path) + countLines(t, second.Path+".1"); n != 110 &&
 		n+countLines(t, second.Path) != 110 {
 		t.Errorf("got %d lines, want 110", n)
@@ -291,7 +292,7 @@ func TestAccessLogSamplesAndSurvivesRotation(t *testing.T) {
 	}
 }
 
-// A disk that does not take lines never holds up those who tell: the pipe here is full, and nobody reads.
+// A target that accepts no lines never blocks the caller. Here the target is a full pipe without a reader.
 func TestAccessLogNeverBlocks(t *testing.T) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -306,10 +307,10 @@ func TestAccessLogNeverBlocks(t *testing.T) {
 		a.add(sampleRecord())
 	}
 	if a.dropped.Load() == 0 {
-		t.Error("nothing was dropped, so something waited or is unbounded")
+		t.Error("nothing was dropped: the caller waited, or the queue has no limit")
 	}
 	_ = write.Close()
-	_ = read.Close() // whoever waits for the pipe gets an error now
+	_ = read.Close() // a blocked write to the pipe gets an error now
 	a.stop()
 	if sum := a.dropped.Load() + a.written.Load(); sum != n {
 		t.Errorf("%d of %d lines are accounted for", sum, n)

@@ -18,11 +18,11 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// fileLimit is a size of some 40 lines, and of a part of a line.
+// fileLimit is the size of about 40 lines and a part of a line, in bytes.
 const fileLimit = 10_000
 
-// limitFiles bounds the size of files that this process writes, until the function that it returns is called. What
-// goes beyond it is refused by the system as on a full disk: the bytes that fit are written.
+// limitFiles limits the size of files that this process writes, until the returned function is called. The system then
+// behaves as on a full disk: it writes the bytes that fit, and refuses the rest.
 func limitFiles(t *testing.T) (lift func()) {
 	t.Helper()
 	signal.Ignore(syscall.SIGXFSZ)
@@ -44,7 +44,7 @@ func limitFiles(t *testing.T) (lift func()) {
 	return lift
 }
 
-// fillDisk adds records to an access log while its file cannot grow, and more when it can.
+// fillDisk adds records to an access log while its file cannot grow, and more after lift.
 func fillDisk(t *testing.T, a *writer, lift func()) (added int64) {
 	t.Helper()
 	add := func(n int64) {
@@ -61,7 +61,7 @@ func fillDisk(t *testing.T, a *writer, lift func()) (added int64) {
 	return added
 }
 
-// checkFile checks that a file has whole lines, as many as were counted, and that all that were added are counted.
+// checkFile checks that a file has only whole lines, as many as were counted, and that all added records were counted.
 func checkFile(t *testing.T, path string, c *counts, added int64) {
 	t.Helper()
 	text, err := os.ReadFile(path)

@@ -20,7 +20,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// inTime is far more than anything takes that ends at all.
+// inTime is far longer than anything in these tests takes.
 const inTime = time.Minute
 
 func makeFIFO(t *testing.T) string {
@@ -32,7 +32,7 @@ func makeFIFO(t *testing.T) string {
 	return path
 }
 
-// A FIFO need not have a reader when Lictor starts, nor all the time. That it has none is said once each time.
+// A FIFO may be without a reader, at the start and later. The log mentions that once each time.
 func TestAccessLogIntoAFIFO(t *testing.T) {
 	o := Options{Path: makeFIFO(t), Sample: 1}
 	to, err := openTarget(o, Outputs{})
@@ -41,7 +41,7 @@ func TestAccessLogIntoAFIFO(t *testing.T) {
 	}
 	said := &testproc.Log{}
 	a := newWriter(o, to, Outputs{}, &counts{}, hclog.New(&hclog.LoggerOptions{Output: said}))
-	before := 0 // bytes of the log that are of the reader before
+	before := 0 // bytes of the log before the present reader
 	news := func() string { return said.String()[before:] }
 	for range 2 {
 		testproc.Await(t, "that it is said", func() bool { return strings.Contains(news(), "this FIFO has no reader") })
@@ -73,7 +73,7 @@ func TestAccessLogIntoAFIFO(t *testing.T) {
 	a.stop()
 }
 
-// A FIFO that is full holds up neither another configuration nor the end.
+// A full FIFO delays neither a change of the configuration nor the end.
 func TestAccessLogIntoAFullFIFO(t *testing.T) {
 	full := Options{Path: makeFIFO(t), Sample: 1}
 	reader, err := os.OpenFile(full.Path, os.O_RDONLY|unix.O_NONBLOCK, 0)
@@ -115,14 +115,14 @@ func TestAccessLogIntoAFullFIFO(t *testing.T) {
 	select {
 	case <-a.ended:
 	default:
-		t.Error("it goes on after its end")
+		t.Error("the writer continues after its end")
 	}
 	if sum := a.dropped.Load() + a.written.Load(); sum != added {
 		t.Errorf("%d of %d lines are accounted for", sum, added)
 	}
 }
 
-// What is open already is not opened again: a socket, which stdout is under systemd, cannot be.
+// Outputs that are open are not opened again, because a socket, such as stdout under systemd, cannot be opened.
 func TestAccessLogToOwnOutputs(t *testing.T) {
 	stdout, stderr := &testproc.Log{}, &testproc.Log{}
 	out := asyncwriter.New(stdout, asyncwriter.Options{})
@@ -197,7 +197,7 @@ func TestAccessLogIntoWhatTakesNoLines(t *testing.T) {
 	}
 }
 
-// Check says what opening would say, and makes nothing.
+// Check returns the error that opening would return, and creates nothing.
 func TestCheckOfAnAccessLog(t *testing.T) {
 	dir := t.TempDir()
 	file, fifo := filepath.Join(dir, "file"), makeFIFO(t)
@@ -223,7 +223,7 @@ func TestCheckOfAnAccessLog(t *testing.T) {
 		t.Error("a file was made")
 	}
 	if os.Geteuid() == 0 {
-		return // who may write everywhere
+		return // root may write everywhere
 	}
 	if err := os.Chmod(file, 0o400); err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// A disk that is full, has a little room and is full again makes a few log lines, and then two a minute.
+// A disk that is full, has some space and is full again causes a few log lines, and then two a minute.
 func TestTroublesThatComeAndGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -31,7 +31,7 @@ func TestTroublesThatComeAndGo(t *testing.T) {
 			t.Errorf("got %d lines, want %d, and a trouble", began, linesAtOnce)
 		}
 		time.Sleep(lineEvery)
-		for range 10 { // it is still there
+		for range 10 { // the trouble continues
 			x.began(errors.New("no space left"))
 		}
 		if began, _ := said(); began != linesAtOnce+1 {

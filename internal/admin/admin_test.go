@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// A fake is what a Server shows in tests. Its parts may be changed at any time through set.
+// A fake is the state that a Server shows in tests. Tests change its parts with set.
 type fake struct {
 	mu        sync.Mutex
 	stats     []proxy.Stats
@@ -43,7 +43,7 @@ type fake struct {
 	lag       discovery.Lag
 	services  []Configured
 
-	// Of Connections: what was asked, and what is answered.
+	// For Connections: the last query, and the result.
 	query     proxy.ConnectionQuery
 	page      []proxy.Connection
 	next      string
@@ -89,7 +89,7 @@ func (f *fake) Listeners() []proxy.Listener {
 	return append([]proxy.Listener{}, f.listeners...)
 }
 
-// Connections takes no notice of the query, but notes it: what it does is for the proxier's tests.
+// Connections stores the query and returns the prepared page. The proxier's tests check how queries work.
 func (f *fake) Connections(_ context.Context, q proxy.ConnectionQuery) ([]proxy.Connection, string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -133,7 +133,7 @@ func (f fakeWatches) Lag() discovery.Lag {
 	return f.lag
 }
 
-// A house is a Server at work on a Unix socket and on TCP.
+// A house is a running Server with a Unix socket and a TCP listener.
 type house struct {
 	*testing.T
 	*Server
@@ -144,7 +144,7 @@ type house struct {
 	tcp      string
 	socket   net.Listener
 	listener net.Listener // of tcp
-	client   *Client      // over the socket
+	client   *Client      // connects to the Unix socket
 }
 
 func serve(t *testing.T, o Options, services ...string) *house {
@@ -152,7 +152,7 @@ func serve(t *testing.T, o Options, services ...string) *house {
 	return serveTo(t, Access{}, o, services...)
 }
 
-// serveTo is serve with a say in who may ask.
+// serveTo is serve with given access rules.
 func serveTo(t *testing.T, who Access, o Options, services ...string) *house {
 	t.Helper()
 	h := &house{T: t, fake: &fake{}, balancer: lb.NewRoundRobin(), events: endpoints.NewEvents()}
@@ -212,7 +212,7 @@ func (h *house) get(path string, v any) {
 	}
 }
 
-// endpoints makes the set of a service: each id at a port of its own.
+// endpoints sets the set of a service: each ID has its own port.
 func (h *house) endpoints(service string, ids ...string) {
 	set := lb.Endpoints{Service: service}
 	for i, id := range ids {
@@ -222,7 +222,7 @@ func (h *house) endpoints(service string, ids ...string) {
 	h.sets.OnUpdate([]lb.Endpoints{set})
 }
 
-// ask sends a request over TCP with the given headers, and returns the code and the body of the answer.
+// ask sends a request over TCP with the given headers, and returns the status code and the body of the answer.
 func (h *house) ask(method, path, body string, headers ...string) (int, string) {
 	h.Helper()
 	r, err := http.NewRequestWithContext(h.Context(), method, "http://"+h.tcp+path, strings.NewReader(body))
@@ -273,7 +273,7 @@ func TestReadyWhenEachServiceHasASet(t *testing.T) {
 	if code, _ := h.ask("GET", "/healthz", ""); code != 200 {
 		t.Errorf("healthz: got %d", code)
 	}
-	h.endpoints("dns") // that there is no instance is known, which counts
+	h.endpoints("dns") // an empty set counts as known
 	if code, text := h.ask("GET", "/readyz", ""); code != 200 || text != "ready\n" {
 		t.Errorf("got %d %q, want ready", code, text)
 	}
@@ -349,7 +349,7 @@ func TestDrainedEndpointGetsNoNewClientsUntilUndrained(t *testing.T) {
 	if err := drain("drain", "n/1"); err != nil || picked() != "false true false" {
 		t.Errorf("got %v and %s", err, picked())
 	}
-	h.endpoints("web", "n/1", "n/2", "n/3") // an update does not put it back
+	h.endpoints("web", "n/1", "n/2", "n/3") // an update does not end the drain
 	if got := picked(); got != "false true true" {
 		t.Errorf("after an update: got %s", got)
 	}
@@ -371,8 +371,8 @@ func TestDrainedEndpointGetsNoNewClientsUntilUndrained(t *testing.T) {
 	}
 }
 
-// What the source and the balancer know comes together; an operator's wish comes first, then what the balancer does,
-// then what the source says.
+// The API combines what the source and the balancer know. An operator's drain comes first, then the balancer's state,
+// then the source's.
 func TestEndpointsSayWhyTheyAreInOrOut(t *testing.T) {
 	until := time.Unix(1900000000, 0)
 	h := serve(t, Options{}, "web")
@@ -386,7 +386,7 @@ func TestEndpointsSayWhyTheyAreInOrOut(t *testing.T) {
 			{ID: "drained", State: StateIn, Reason: ReasonHealthy, Tags: []string{"v2"}},
 			{ID: "ejected", State: StateIn, Reason: ReasonHeld, Until: &until},
 			{ID: "held", State: StateIn, Reason: ReasonHeld, Until: &until},
-			{ID: "plain", State: StateOut, Reason: ReasonStatus}, // the update is on its way
+			{ID: "plain", State: StateOut, Reason: ReasonStatus}, // the set will change soon
 		}
 	}
 	h.o.State.Balanced = func() map[string]Balanced {
@@ -481,7 +481,7 @@ func TestStaleSourceIsAnEventOnceEachWay(t *testing.T) {
 	watch("")
 	h.eventually("recovered", func() bool { return kinds() == "stale recovered" })
 
-	// Of what is not configured any more, nobody says that it has recovered.
+	// A service that is not configured any more gets no recovered event.
 	h.fake.set(func(f *fake) { f.watch = []discovery.WatchStatus{{Services: []string{"gone", "web"}, Error: "lost"}} })
 	h.eventually("both stale", func() bool { return kinds() == "stale recovered stale stale" })
 	h.fake.set(func(f *fake) { f.watch, f.services = nil, f.services[1:] })
@@ -687,7 +687,7 @@ func TestHistoryHasRates(t *testing.T) {
 	if len(got) != historyLength || got[0] != (Sample{Clients: 10, Active: 3, Bytes: 50, Latency: 0.5}) {
 		t.Errorf("got %d samples, of which the first is %+v", len(got), got[0])
 	}
-	look(time.Second, of(proxy.Activity{})) // began anew
+	look(time.Second, of(proxy.Activity{})) // the counters started again
 	if got = h.of("web"); got[historyLength-1].Clients != 0 || got[historyLength-1].Bytes != 0 {
 		t.Errorf("counters that went back: got %+v", got[historyLength-1])
 	}
@@ -697,7 +697,7 @@ func TestHistoryHasRates(t *testing.T) {
 	}
 }
 
-// A service that does nothing has samples like any other, and they take no memory.
+// The history of an idle service has samples, but takes no memory.
 func TestHistoryOfNothingIsFree(t *testing.T) {
 	h := newHistory()
 	now, clients := time.Unix(1000, 0), int64(0)
@@ -842,7 +842,7 @@ func TestSocketIsPrivateAndReplacesOnlyTheDead(t *testing.T) {
 	if _, err := Listen(a); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("got %v, want that it is in use", err)
 	}
-	_ = first.(*socket).UnixListener.Close() // as if killed: the file stays
+	_ = first.(*socket).UnixListener.Close() // as after a kill: the file stays
 	second, err := Listen(a)
 	if err != nil {
 		t.Fatalf("a dead socket: %v", err)
@@ -876,7 +876,7 @@ func TestDefaultSocketIsInTheFirstFolderThatCanBeUsed(t *testing.T) {
 	}
 }
 
-// A second Lictor that may use the folder of the first one has its socket in the next folder.
+// A second Lictor that may use the first one's folder puts its socket into the next folder.
 func TestDefaultSocketBesideOneInUse(t *testing.T) {
 	dir, err := os.MkdirTemp("", "admin")
 	if err != nil {
@@ -918,10 +918,10 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// While a file server hangs that has the token, whoever gives up does not stay behind, waiting for it.
+// While reading the token file hangs on a file server, a request whose client gives up ends.
 func TestTokenFileThatHangs(t *testing.T) {
 	g := &guard{tokenFile: "token", reading: make(chan struct{}, 1)}
-	g.reading <- struct{}{} // by a request that is being read for
+	g.reading <- struct{}{} // another request is reading the file
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := httptest.NewRequest("GET", "/v1/status", nil).WithContext(ctx)
@@ -930,7 +930,7 @@ func TestTokenFileThatHangs(t *testing.T) {
 	}
 }
 
-// The most serious problem of a source is named.
+// The API shows the most serious problem of a source.
 func TestServicesShowTheirProblem(t *testing.T) {
 	h := serve(t, Options{}, "web")
 	tests := []struct {

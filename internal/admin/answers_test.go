@@ -18,7 +18,7 @@ func askFor(ctx context.Context, h http.HandlerFunc, url string) *httptest.Respo
 	return w
 }
 
-// Costly answers are made one at a time, and each client gets its own.
+// Costly answers are made one at a time, and each client gets its own answer.
 func TestCostlyAnswersAreMadeInTurn(t *testing.T) {
 	a := newAnswers(1, time.Minute)
 	var now, crowded atomic.Int64
@@ -48,8 +48,8 @@ func TestCostlyAnswersAreMadeInTurn(t *testing.T) {
 	}
 }
 
-// All that wait for the same answer get one. Who comes when it has begun gets a later one, for it may be older than a
-// change that this client knows of.
+// All requests that wait for the same answer share it. A request that comes after the answer has begun gets a later
+// one, because the client may know of a newer change.
 func TestCostlyAnswersAreSharedUntilTheyBegin(t *testing.T) {
 	a := newAnswers(1, time.Minute)
 	first, mine := a.promise("/a")
@@ -76,7 +76,7 @@ func TestCostlyAnswersAreSharedUntilTheyBegin(t *testing.T) {
 	}
 }
 
-// When the client has gone whose request is to make an answer, it is made all the same: others may wait for it.
+// An answer is completed even if the client that asked first has gone, because other clients may wait for it.
 func TestASharedAnswerOutlivesItsFirstClient(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -92,7 +92,7 @@ func TestASharedAnswerOutlivesItsFirstClient(t *testing.T) {
 	}
 }
 
-// A request whose turn does not come is refused, and may be tried again. Others do not wait for that turn.
+// A request whose turn does not come is refused with 503. Requests of other kinds do not wait for that turn.
 func TestCostlyRequestsDoNotWaitForever(t *testing.T) {
 	work := []string{
 		"/metrics", "/v1/status", "/v1/services", "/v1/services/web", "/v1/services/web/history", "/v1/events",
@@ -136,7 +136,7 @@ func TestCostlyRequestsDoNotWaitForever(t *testing.T) {
 	}
 }
 
-// Probes need no token, so what they ask must be cheap.
+// Probes need no token, so they must be cheap.
 func TestProbesDoNotReadCounters(t *testing.T) {
 	h := serve(t, Options{}, "web", "dns")
 	h.endpoints("web", "a")

@@ -52,7 +52,7 @@ func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 	}
 }
 
-// fakeNames knows one name, whose lookups fail.
+// fakeNames knows one host name, whose lookups fail.
 type fakeNames struct{}
 
 func (fakeNames) Name(host string) (lb.NameSnapshot, bool) {
@@ -66,7 +66,7 @@ func (fakeNames) Name(host string) (lb.NameSnapshot, bool) {
 func (fakeNames) Lookups() lb.Lookups { return lb.Lookups{Found: 21, Denied: 22, Failed: 23} }
 func (fakeNames) Stale() int          { return 24 }
 
-// An endpoint with a host name shows its addresses, and why lookups fail.
+// An endpoint with a host name shows the name's addresses, and why lookups fail.
 func TestBalancedSaysWhatIsKnownOfNames(t *testing.T) {
 	all := []lb.ServiceSnapshot{{Service: "web", Endpoints: []lb.EndpointSnapshot{
 		{Endpoint: lb.Endpoint{ID: "a", Host: "db.test"}}, {Endpoint: lb.Endpoint{ID: "b", Host: "unknown.test"}},

@@ -15,7 +15,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// benchServer returns a Server with n services of three endpoints each, all of them in use and followed in Consul.
+// benchServer returns a Server with n services of three endpoints each. All of them are in use and come from Consul.
 func benchServer(n int) *Server {
 	f := &fake{}
 	events := endpoints.NewEvents()
@@ -50,7 +50,7 @@ func benchServer(n int) *Server {
 	}})
 }
 
-// BenchmarkAnswers measures what an answer costs with 500 services: of one reader, and of 50 who ask at the same time.
+// BenchmarkAnswers measures the cost of an answer with 500 services, for one client and for 50 concurrent clients.
 func BenchmarkAnswers(b *testing.B) {
 	for _, path := range []string{
 		"/metrics", "/v1/services", "/v1/services/service-0250", "/v1/status", "/v1/events", "/readyz", "/healthz",
@@ -84,7 +84,7 @@ func benchAnswer(b *testing.B, path string, readers int) {
 	b.RunParallel(func(p *testing.PB) { ask(p.Next) })
 }
 
-// discarded is an answer that nobody reads.
+// discarded is a response writer that discards the answer.
 type discarded struct {
 	header http.Header
 	code   int
@@ -94,7 +94,7 @@ func (d *discarded) Header() http.Header         { return d.header }
 func (d *discarded) WriteHeader(code int)        { d.code = code }
 func (d *discarded) Write(p []byte) (int, error) { return len(p), nil }
 
-// BenchmarkScrape measures a scrape that nobody shares: it gathers, encodes and compresses.
+// BenchmarkScrape measures a scrape that is not shared: gathering, encoding and compressing.
 func BenchmarkScrape(b *testing.B) {
 	s := benchServer(500)
 	h := s.mux()

@@ -9,7 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testseccomp"
 )
 
-// Where accept4 is denied, the API answers over TCP and over its Unix socket. After Release it takes no connection.
+// Where accept4 is denied, the API still answers over TCP and over its Unix socket. After Release it accepts no
+// connection.
 func TestServesWithoutAccept4(t *testing.T) {
 	if !testseccomp.Under(t, unix.EPERM, unix.SYS_ACCEPT4) {
 		return

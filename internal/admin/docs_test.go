@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// TestAPIIsDocumented holds docs/api.md against the routes and the fields of answers.
+// TestAPIIsDocumented compares docs/api.md with the routes and with the fields of answers.
 func TestAPIIsDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/api.md")
 	if err != nil {
@@ -20,7 +20,7 @@ func TestAPIIsDocumented(t *testing.T) {
 	}
 	var served, documented []string
 	for _, r := range New(Options{}).routes() {
-		if r.path != "/{$}" && !strings.Contains(r.path, ".") { // but for the page
+		if r.path != "/{$}" && !strings.Contains(r.path, ".") { // the page's files are not part of the API
 			served = append(served, r.method+" "+r.path)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// A listener can be left for another while a stream, and the very request that asked for it, are under way.
+// A listener can be replaced while a stream and a reload request are open on it.
 func TestListenersComeAndGo(t *testing.T) {
 	began, release := make(chan struct{}), make(chan struct{})
 	h := serveTo(t, Access{}, Options{Reload: func(context.Context) (string, error) {
@@ -55,7 +55,7 @@ func TestListenersComeAndGo(t *testing.T) {
 		t.Error("the listener is still open")
 	}
 	var status Status
-	h.get("/v1/status", &status) // the other one goes on
+	h.get("/v1/status", &status) // the other listener continues
 }
 
 func TestWhoMayAskCanChange(t *testing.T) {
@@ -68,7 +68,7 @@ func TestWhoMayAskCanChange(t *testing.T) {
 		t.Fatalf("got %d, want 200", code)
 	}
 	h.Admit(h.listener, Access{TokenFile: file})
-	if code, _ := h.ask("GET", "/v1/status", ""); code != 401 { // over a connection that was let in before, too
+	if code, _ := h.ask("GET", "/v1/status", ""); code != 401 { // also on a connection that was allowed before
 		t.Errorf("got %d, want 401", code)
 	}
 	h.Admit(h.listener, Access{})

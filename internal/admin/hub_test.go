@@ -24,7 +24,7 @@ func TestHubForgetsWhenNobodyWatches(t *testing.T) {
 	}
 }
 
-// A stream that comes while others watch begins with what they have: however many come, nobody looks for them.
+// A stream that comes while others are open begins with their state, so that new streams cause no further looks.
 func TestStreamsBeginWithWhatOthersHave(t *testing.T) {
 	h := newHub()
 	wanted := func() bool {
@@ -63,7 +63,7 @@ func TestChangesAreJSON(t *testing.T) {
 	}
 }
 
-// A look that took long is followed by a longer rest.
+// A longer look is followed by a longer pause.
 func TestLooksTakeAFifthOfAProcessor(t *testing.T) {
 	const ms = time.Millisecond
 	now := time.Unix(1000, 0)
@@ -85,7 +85,7 @@ func TestLooksTakeAFifthOfAProcessor(t *testing.T) {
 	}
 }
 
-// However much happens while somebody watches, looks that take a second follow each other every five seconds.
+// Looks that take a second begin every five seconds, however many events happen.
 func TestLooksKeepTheirPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, looks := benchServer(1), 0

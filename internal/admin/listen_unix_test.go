@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// Of two processes that serve one socket, the one that leaves does not take its file away.
+// If two processes serve one socket, the process that releases the socket keeps the socket's file.
 func TestWhoReleasesASocketKeepsItsFile(t *testing.T) {
 	a := Address{Socket: filepath.Join(t.TempDir(), "s")}
 	l, err := Listen(a)
@@ -43,7 +43,7 @@ func TestWhoReleasesASocketKeepsItsFile(t *testing.T) {
 	}
 }
 
-// Whatever is at the path and is no abandoned socket stays there, with its content.
+// Listen keeps everything at the path that is not an abandoned socket, with its content.
 func TestListenReplacesOnlyAbandonedSockets(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -111,7 +111,7 @@ func TestListenReplacesOnlyAbandonedSockets(t *testing.T) {
 	}
 }
 
-// A process that appears at the path after it was looked at keeps its socket.
+// If another process takes the path meanwhile, its socket stays.
 func TestPublishReplacesNothing(t *testing.T) {
 	dir := t.TempDir()
 	first, second := filepath.Join(dir, "first"), filepath.Join(dir, "second")
@@ -131,7 +131,7 @@ func TestPublishReplacesNothing(t *testing.T) {
 	}
 }
 
-// Closing an inherited listener leaves alone what has taken the place of its socket.
+// Closing an inherited listener does not remove a file that has replaced its socket.
 func TestCloseRemovesOnlyItsSocket(t *testing.T) {
 	a := Address{Socket: filepath.Join(t.TempDir(), "s")}
 	l, err := Listen(a)

@@ -24,7 +24,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// scrape is /metrics of a house that has something of everything.
+// scrape returns the metrics of a house in which every metric has a value.
 func scrape(h *house) string {
 	h.Helper()
 	h.scrapes.expire()
@@ -64,14 +64,15 @@ func busy(t *testing.T) *house {
 			Query: discovery.Query{Service: "dns", Tags: []string{"v2"}, Datacenter: "dc2",
 				Statuses: []string{"passing"}},
 		}
-		f.watch = []discovery.WatchStatus{dns, dns} // two that are guarded in other ways
+		f.watch = []discovery.WatchStatus{dns, dns} // two watches that are guarded differently
 		f.lag.Buckets[0], f.lag.Buckets[4], f.lag.Sum = 3, 1, 2*time.Millisecond
 	})
-	_ = h.client.Post(t.Context(), "/v1/reload", nil, nil) // it fails, which is wanted
+	_ = h.client.Post(t.Context(), "/v1/reload", nil, nil) // the reload fails on purpose
 	return h
 }
 
-// The name of an instance, which is from Consul, shows in metrics and answers. Two that differ have two series.
+// Invisible characters in an instance's name, which comes from Consul, are escaped in metrics and answers. Two
+// different names have two series.
 func TestMetricsAndAnswersAreVisible(t *testing.T) {
 	e := exposition{descs: map[string]*prometheus.Desc{}}
 	_, one := e.describe("x", "", []string{"endpoint", "a\u009b"})
@@ -159,13 +160,13 @@ func TestMetricsOfWhatIsGoneAreGone(t *testing.T) {
 	}
 }
 
-// The catalog chooses how many endpoints there are, and must not choose how many series there are.
+// The catalog determines the number of endpoints, but must not determine the number of series.
 func TestMetricsOfEndpointsAreBounded(t *testing.T) {
 	h := busy(t)
 	var ids []string
 	var counted []Endpoint
 	for i := range maxEndpointSeries + 7 {
-		ids = append(ids, fmt.Sprintf("n/%05d\n\"", i)) // and what they are called must break nothing
+		ids = append(ids, fmt.Sprintf("n/%05d\n\"", i)) // special characters in an ID must break nothing
 		counted = append(counted, Endpoint{ID: ids[i], Counters: &EndpointCounters{}})
 	}
 	h.endpoints("web", ids...)
@@ -191,7 +192,7 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 	}
 }
 
-// names are those of the metrics of Lictor's own in text.
+// names returns the names of Lictor's own metrics in text.
 func names(text []byte) map[string]bool {
 	all := map[string]bool{}
 	for _, name := range regexp.MustCompile(`\blictor_[a-z_]+`).FindAll(text, -1) {
@@ -201,7 +202,7 @@ func names(text []byte) map[string]bool {
 	return all
 }
 
-// TestMetricsAreDocumented holds docs/metrics.md, the dashboard and the alerts against what there is.
+// TestMetricsAreDocumented compares docs/metrics.md, the dashboard and the alerts with the existing metrics.
 func TestMetricsAreDocumented(t *testing.T) {
 	served := map[string]bool{}
 	for _, m := range regexp.MustCompile(`(?m)^# TYPE (lictor_\S+)`).FindAllStringSubmatch(scrape(busy(t)), -1) {

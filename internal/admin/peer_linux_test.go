@@ -48,7 +48,7 @@ func listenAs(t *testing.T, uid int, path string) net.Listener {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to be another user")
 	}
-	// The call is of the thread alone, unlike that of package syscall.
+	// The raw system call changes only this thread's user, unlike package syscall's function.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	become := func(uid int) {
@@ -67,7 +67,7 @@ func listenAs(t *testing.T, uid int, path string) net.Listener {
 	return l
 }
 
-// A process of another user gets no byte, and so no token, unless its folder says that it belongs there.
+// A client sends nothing, and so no token, to another user's process, unless that user owns the socket's folder.
 func TestClientSendsNothingToAStranger(t *testing.T) {
 	const nobody = 65534
 	base := t.TempDir()

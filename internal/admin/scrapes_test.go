@@ -13,21 +13,21 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// expire makes what has been gathered too old.
+// expire makes the gathered metrics too old.
 func (x *scrapes) expire() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.at = time.Time{}
 }
 
-// keepLong has metrics serve for long.
+// keepLong makes the gathered metrics valid for a long time.
 func (x *scrapes) keepLong() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.age = time.Hour
 }
 
-// scrapeAs returns the answer to a scrape with these headers, its body as it came.
+// scrapeAs returns the answer to a scrape with these headers, and its raw body.
 func (h *house) scrapeAs(query, accept, encoding string) (*http.Response, []byte) {
 	h.Helper()
 	r, err := http.NewRequestWithContext(h.Context(), http.MethodGet, "http://"+h.tcp+"/metrics"+query, nil)
@@ -48,7 +48,7 @@ func (h *house) scrapeAs(query, accept, encoding string) (*http.Response, []byte
 	return answer, body
 }
 
-// However many scrapers there are, and whatever forms they want, metrics are gathered once for all who come in time.
+// Metrics are gathered once for all scrapers within scrapeAge, in all formats that they want.
 func TestOneGatherServesAll(t *testing.T) {
 	h := serve(t, Options{}, "web")
 	h.scrapes.keepLong()
@@ -77,7 +77,7 @@ func TestOneGatherServesAll(t *testing.T) {
 	}
 }
 
-// Each scraper gets the form that it understands, from what is kept too.
+// Each scraper gets the format that it accepts, even from stored pages.
 func TestScrapersGetTheirForm(t *testing.T) {
 	h := serve(t, Options{}, "web")
 	for range 2 {
@@ -115,7 +115,7 @@ func TestScrapersGetTheirForm(t *testing.T) {
 	}
 }
 
-// What was gathered is several megabytes with many services, and of no use to later scrapes.
+// Gathered metrics take several megabytes with many services. They are freed when they are too old for later scrapes.
 func TestOldMetricsAreFreed(t *testing.T) {
 	h := serve(t, Options{}, "web")
 	h.scrapeAs("", "", "gzip")

@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/endpoints"
 )
 
-// Streams of every kind take at most half of the connections, so that operators can still ask.
+// Streams of all kinds together take at most half of the connections, so that operators can still send requests.
 func TestStreamsAreBounded(t *testing.T) {
 	const most = 8
 	h := serve(t, Options{MaxConnections: most, times: unhurried}, "web")
@@ -31,11 +31,11 @@ func TestStreamsAreBounded(t *testing.T) {
 	}
 	for range 2 * most {
 		c := h.call("tcp", "")
-		if code := c.get("/v1/events"); code != 200 { // which waits for nothing
+		if code := c.get("/v1/events"); code != 200 { // this request waits for nothing
 			t.Errorf("got %d, want 200", code)
 		}
 	}
-	h.events.Add(endpoints.Event{Kind: endpoints.KindReload}) // the two that wait for events are answered
+	h.events.Add(endpoints.Event{Kind: endpoints.KindReload}) // this answers the two requests that wait for events
 	h.eventually("they have ended", func() bool {
 		h.streams.mu.Lock()
 		defer h.streams.mu.Unlock()
@@ -43,7 +43,7 @@ func TestStreamsAreBounded(t *testing.T) {
 	})
 }
 
-// Reloads wait for each other, and these waits are bounded too.
+// Reloads wait for each other, and the number of waiting reloads is limited.
 func TestReloadsThatWaitAreBounded(t *testing.T) {
 	began, release := make(chan struct{}), make(chan struct{})
 	reload := func(context.Context) (string, error) { began <- struct{}{}; <-release; return "", nil }
@@ -63,7 +63,7 @@ func TestReloadsThatWaitAreBounded(t *testing.T) {
 	}
 }
 
-// A peer on another host gets half of the seats; peers on this host get any.
+// A peer on another host gets at most half of the seats. Peers on this host may take all.
 func TestSeatsAreShared(t *testing.T) {
 	s := newSeats("streams", 8)
 	slots := newSlots(8, 0, nil)

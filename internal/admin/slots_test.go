@@ -16,17 +16,17 @@ import (
 	"time"
 )
 
-// unhurried are times within which no test ends a connection.
+// unhurried has times that are so long that no connection ends in a test.
 var unhurried = times{header: time.Hour, request: time.Hour, idle: time.Hour, stalled: time.Hour, turn: time.Minute}
 
-// A caller is a connection to the API that a test speaks HTTP on by itself.
+// A caller is a connection to the API on which a test writes HTTP itself.
 type caller struct {
 	net.Conn
 	t  *testing.T
 	in *bufio.Reader
 }
 
-// call connects to the TCP listener, or to the Unix socket, from the IP address if that is not empty.
+// call connects to the TCP listener or to the Unix socket. If from is not empty, it is the source IP address.
 func (h *house) call(network, from string) *caller {
 	h.Helper()
 	d, to := net.Dialer{}, h.tcp
@@ -40,7 +40,7 @@ func (h *house) call(network, from string) *caller {
 	if err != nil {
 		h.Fatal(err)
 	}
-	_ = conn.SetDeadline(time.Now().Add(time.Minute)) // it only ends tests that would fail anyway
+	_ = conn.SetDeadline(time.Now().Add(time.Minute)) // only a failing test reaches the deadline
 	h.Cleanup(func() { _ = conn.Close() })
 	return &caller{conn, h.T, bufio.NewReader(conn)}
 }
@@ -53,7 +53,7 @@ func (c *caller) say(text string) {
 	}
 }
 
-// code is that of the next answer, which it reads.
+// code reads the next answer and returns its status code.
 func (c *caller) code() int {
 	c.t.Helper()
 	answer, err := http.ReadResponse(c.in, nil)
@@ -66,14 +66,14 @@ func (c *caller) code() int {
 	return answer.StatusCode
 }
 
-// get asks for a path with the right token, and returns the code of the answer.
+// get requests a path with the right token, and returns the status code.
 func (c *caller) get(path string) int {
 	c.t.Helper()
 	c.say("GET " + path + " HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer right\r\n\r\n")
 	return c.code()
 }
 
-// closed waits until the other side has closed the connection.
+// closed waits until the server has closed the connection.
 func (c *caller) closed() {
 	c.t.Helper()
 	_, err := io.Copy(io.Discard, c.in)
@@ -82,7 +82,7 @@ func (c *caller) closed() {
 	}
 }
 
-// evicted waits until so many connections have been evicted, and n are open.
+// evicted waits until this many connections have been evicted, and n are open.
 func (h *house) evicted(want int64, n int) {
 	h.Helper()
 	var open int
@@ -96,8 +96,8 @@ func (h *house) evicted(want int64, n int) {
 	}
 }
 
-// settled waits until n of the open connections are in a phase, with at least some standing if that is asked for.
-// A client has its answer before net/http says so.
+// settled waits until n of the open connections are in a phase, and have at least the given standing, if any. A client
+// may have its answer before net/http reports the new state.
 func (h *house) settled(p phase, n int, least ...standing) {
 	h.Helper()
 	h.eventually(fmt.Sprintf("%d connections in phase %d", n, p), func() bool {
@@ -122,7 +122,7 @@ func tokenOf(t *testing.T) Access {
 	return Access{TokenFile: file}
 }
 
-// However connections wait, a new one is served at once, and the one that has waited longest makes room for it.
+// A new connection is served at once, and the connection that has waited longest is closed for it.
 func TestConnectionsThatWaitMakeRoom(t *testing.T) {
 	const most, more = 8, 5
 	const request = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -163,7 +163,7 @@ func TestConnectionsThatWaitMakeRoom(t *testing.T) {
 	}
 }
 
-// A client that keeps its connection between requests, such as a monitoring system, does not notice that it made room.
+// A client that keeps its connection between requests reconnects after an eviction, without an error.
 func TestKeepAliveClientsConnectAgain(t *testing.T) {
 	const most = 4
 	h := serve(t, Options{MaxConnections: most, times: unhurried}, "web")
@@ -177,7 +177,7 @@ func TestKeepAliveClientsConnectAgain(t *testing.T) {
 	}
 }
 
-// Whoever has shown the token keeps the connection while there are others, however new these are and whatever they do.
+// A connection that has shown the token keeps its slot while there are others without the token.
 func TestStrangersMakeRoomBeforeOperators(t *testing.T) {
 	const most = 8
 	h := serveTo(t, tokenOf(t), Options{MaxConnections: most, times: unhurried}, "web")
@@ -202,7 +202,7 @@ func TestStrangersMakeRoomBeforeOperators(t *testing.T) {
 	h.evicted(most+2, most)
 }
 
-// A stranger that sends requests without reading the answers has a request under way all the time.
+// A stranger that sends requests without reading the answers always has a request under way.
 func TestStrangersThatDoNotReadMakeRoom(t *testing.T) {
 	const most = 4
 	h := serveTo(t, tokenOf(t), Options{MaxConnections: most, times: unhurried}, "web")
@@ -218,7 +218,7 @@ func TestStrangersThatDoNotReadMakeRoom(t *testing.T) {
 			defer close(done)
 			for ctx.Err() == nil {
 				if _, err := io.WriteString(c, requests); err != nil {
-					return // it has been evicted
+					return // the connection has been evicted
 				}
 			}
 		}()
@@ -231,7 +231,7 @@ func TestStrangersThatDoNotReadMakeRoom(t *testing.T) {
 	}
 }
 
-// One connection of HTTP/2 could carry any number of streams, which nothing here would count.
+// HTTP/2 is not supported, because one connection could carry any number of streams that nothing would count.
 func TestHTTP2IsNotSpoken(t *testing.T) {
 	h := serve(t, Options{times: unhurried}, "web")
 	for _, request := range []string{
@@ -248,7 +248,7 @@ func TestHTTP2IsNotSpoken(t *testing.T) {
 	}
 }
 
-// A stranger's body is not waited for.
+// The server does not wait for the body of a stranger's request.
 func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 	h := serveTo(t, tokenOf(t), Options{times: unhurried}, "web")
 	for path, want := range map[string]int{"POST /v1/reload": 401, "GET /healthz": 200} {
@@ -261,14 +261,14 @@ func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 	}
 }
 
-// What an operator has under way is not interrupted: a newcomer is refused if there is nothing else.
+// An operator's request is not interrupted. A new connection is refused if no other connection can be closed.
 func TestRequestsUnderWayAreNotInterrupted(t *testing.T) {
 	began, release := make(chan struct{}), make(chan struct{})
 	reload := func(context.Context) (string, error) { began <- struct{}{}; <-release; return "done", nil }
 	h := serve(t, Options{MaxConnections: 2, times: unhurried, Reload: reload}, "web")
 	stream := h.call("tcp", "")
 	stream.say("GET /v1/watch HTTP/1.1\r\nHost: localhost\r\n\r\n")
-	change := h.call("unix", "") // the bound is that of all listeners together
+	change := h.call("unix", "") // the limit applies to all listeners together
 	change.say("POST /v1/reload HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	<-began
 	if line, err := stream.in.ReadString('\n'); err != nil || !strings.Contains(line, "200") {
@@ -295,7 +295,7 @@ func TestRequestsUnderWayAreNotInterrupted(t *testing.T) {
 	change.closed()
 }
 
-// An operator's request that is stalled makes room too, any other does not.
+// An operator's stalled request is interrupted for a new connection; other requests of operators are not.
 func TestStalledRequestsMakeRoom(t *testing.T) {
 	for stalled, want := range map[time.Duration]int{time.Nanosecond: 200, time.Hour: 503} {
 		o := Options{MaxConnections: 1, times: unhurried}
@@ -314,7 +314,7 @@ func TestStalledRequestsMakeRoom(t *testing.T) {
 	}
 }
 
-// A peer with many connections takes the slots of its own, not those of others.
+// A peer with many connections loses its own slots to its new connections, and takes no slots of other peers.
 func TestEachPeerHasAShareOfConnections(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has all of 127.0.0.0/8")
@@ -342,12 +342,12 @@ func TestEachPeerHasAShareOfConnections(t *testing.T) {
 	h.evicted(3*most-most+3, most)
 }
 
-// The order in which connections give their slots away: each of these before the ones below it.
+// Connections lose their slots in this order: each before the ones below it.
 func TestRanks(t *testing.T) {
 	now := time.Now()
 	at := func(s string) peer { p, _ := peerOf(&net.TCPAddr{IP: net.ParseIP(s)}); return p }
 	order := []*slotConn{
-		// Of the peer with the most connections.
+		// The peer with the most connections loses one.
 		{standing: remoteStranger, phase: waiting, peer: at("10.0.0.2"), since: now.Add(-time.Second)},
 		{standing: remoteStranger, phase: waiting, peer: at("10.0.0.1"), since: now.Add(-time.Minute)},
 		{standing: remoteStranger, phase: waiting, peer: at("2001:db8::1"), since: now.Add(-time.Second)},
@@ -356,7 +356,7 @@ func TestRanks(t *testing.T) {
 		{standing: localStranger, phase: answering, since: now},
 		{standing: operator, phase: waiting, since: now},
 		{standing: operator, phase: answering, since: now.Add(-time.Minute)},
-		// The rest stays.
+		// The following connections keep their slots.
 		{standing: operator, phase: answering, since: now.Add(-time.Millisecond)},
 		{standing: operator, phase: kept, since: now.Add(-time.Hour)},
 	}
@@ -395,7 +395,7 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// One line a minute, however many connections there are.
+// The log has one line a minute, however many connections are closed.
 func TestComplaintsAreRare(t *testing.T) {
 	var c complaint
 	now := time.Unix(1000, 0)

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A gate is a destination that blocks while it is shut.
 type gate struct {
-	mu    sync.Mutex // held while it is shut
+	mu    sync.Mutex // held while the gate is shut
 	got   bytes.Buffer
 	calls int
 	fails error
@@ -43,7 +43,7 @@ func (g *gate) String() string {
 
 func notice(n int64) []byte { return fmt.Appendf(nil, "%d lines were dropped\n", n) }
 
-const patience = time.Minute // for what happens at all
+const patience = time.Minute // limit for waits that succeed in time
 
 func mustClose(t *testing.T, w *Writer) {
 	t.Helper()
@@ -82,7 +82,8 @@ func TestLinesAreWrittenInOrderAndEachByOneCall(t *testing.T) {
 	}
 }
 
-// While the destination blocks, Write does not. What does not fit is counted, and said behind what did.
+// Write does not block while the destination blocks. Dropped lines are counted, and the notice follows the lines before
+// the gap.
 func TestBlockedDestination(t *testing.T) {
 	var g gate
 	w := New(&g, Options{Limit: 100, Notice: notice})
@@ -113,7 +114,7 @@ func TestBlockedDestination(t *testing.T) {
 	}
 }
 
-// The notice does not wait for another line.
+// The notice is written without waiting for another line.
 func TestNoticeComesByItself(t *testing.T) {
 	var g gate
 	w := New(&g, Options{Limit: 10, Notice: notice})
@@ -128,7 +129,7 @@ func TestNoticeComesByItself(t *testing.T) {
 	}
 }
 
-// What is longer than the limit is written if nothing else waits: it may be what a process ends with.
+// A line that is longer than the limit is written if the queue is empty, because it may be the last line of a process.
 func TestLongLine(t *testing.T) {
 	var g gate
 	w := New(&g, Options{Limit: 10})
@@ -144,7 +145,7 @@ func TestLongLine(t *testing.T) {
 	}
 }
 
-// Lines that cannot be written, on a disk that is full, are counted and said when others can be.
+// Lines that cannot be written, as on a full disk, are counted. The notice is written when the destination works again.
 func TestFailingDestination(t *testing.T) {
 	var g gate
 	w := New(&g, Options{Notice: notice})
@@ -168,7 +169,7 @@ func TestFailingDestination(t *testing.T) {
 	}
 }
 
-// Close does not wait for a destination that takes nothing.
+// Close does not wait for ever for a blocked destination.
 func TestCloseGivesUp(t *testing.T) {
 	read, write, err := os.Pipe()
 	if err != nil {
@@ -176,7 +177,7 @@ func TestCloseGivesUp(t *testing.T) {
 	}
 	w := New(write, Options{})
 	for range 1000 {
-		w.Write(make([]byte, 1000)) // more than a pipe takes
+		w.Write(make([]byte, 1000)) // more than a pipe holds
 	}
 	if err := w.Close(time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v", err)
@@ -185,7 +186,7 @@ func TestCloseGivesUp(t *testing.T) {
 	select {
 	case <-w.done:
 	case <-time.After(patience):
-		t.Error("the goroutine does not end though its destination fails")
+		t.Error("the goroutine did not end although its destination failed")
 	}
 	_ = write.Close()
 }
@@ -227,7 +228,7 @@ func BenchmarkWrite(b *testing.B) {
 	_ = w.Close(patience)
 }
 
-// A disk takes bytes until it is full.
+// A disk accepts bytes until it is full.
 type disk struct {
 	mu   sync.Mutex
 	got  bytes.Buffer
@@ -251,7 +252,7 @@ func (d *disk) grow(n int) {
 	d.room += n
 }
 
-// A line that was written in part is completed before anything else is written, and counts when it is.
+// A partly written line is completed before any other line, and counts as written only then.
 func TestTornLineIsCompleted(t *testing.T) {
 	for _, tt := range []struct {
 		name          string

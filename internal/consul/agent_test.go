@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// startAgent starts a real Consul. It skips the test where there is none, except in CI.
+// startAgent starts a real Consul. Without a Consul program the test is skipped, or fails in CI.
 func startAgent(t *testing.T, o testconsul.Options) *testconsul.Agent {
 	t.Helper()
 	o.Binary, o.Dir = testconsul.Need(t), t.TempDir()
@@ -23,7 +23,7 @@ func startAgent(t *testing.T, o testconsul.Options) *testconsul.Agent {
 	return a
 }
 
-// startClient returns a client of o. Its connections are closed when the test ends.
+// startClient returns a client for o. The client's connections are closed when the test ends.
 func startClient(t *testing.T, o Options) *Client {
 	t.Helper()
 	c, err := New(o)

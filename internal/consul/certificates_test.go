@@ -79,8 +79,8 @@ func (a *authority) sign(t *testing.T, name string) (cert, key string) {
 	return cert, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
 }
 
-// startTLS starts a server with a certificate of a. It requires a client certificate of a, and returns that one's
-// name in a header.
+// startTLS starts a server with a certificate of a. The server requires a client certificate of a, and returns that
+// certificate's name in a header.
 func (a *authority) startTLS(t *testing.T) *httptest.Server {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -101,7 +101,7 @@ func (a *authority) startTLS(t *testing.T) *httptest.Server {
 	return s
 }
 
-// filesIn returns options with a file of each kind in dir.
+// filesIn returns options with the paths of all kinds of files in dir.
 func filesIn(dir string) TLSOptions {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	return TLSOptions{CAFile: in("ca"), CertFile: in("cert"), KeyFile: in("key")}
@@ -155,7 +155,7 @@ func TestCertificatesAreReadAgainForEachConnection(t *testing.T) {
 	}
 	install(two, "new")
 	want(second, "new")
-	want(first, "old") // the connection that is up stays up
+	want(first, "old") // the open connection stays open
 
 	write(t, o.CertFile, "garbage")
 	client.CloseIdleConnections()

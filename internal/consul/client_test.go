@@ -77,7 +77,7 @@ func TestAnswersAreReadWhole(t *testing.T) {
 		handle http.HandlerFunc
 		index  uint64
 		body   string
-		err    string // in the error; empty: none
+		err    string // part of the error; empty for none
 	}{
 		{"short", Request{}, answer("7", "[]"), 7, "[]", ""},
 		{"long", Request{}, answer("7", long), 7, long, ""},
@@ -122,7 +122,7 @@ func TestAnswersAreReadWhole(t *testing.T) {
 	}
 }
 
-// However many long answers come at once, few are in memory.
+// Only a few of many concurrent long answers are in memory at once.
 func TestFewLongAnswersAreInMemory(t *testing.T) {
 	c := serve(t, Options{}, answer("7", strings.Repeat("x", SmallBody+1)))
 	var inMemory, most atomic.Int64
@@ -208,7 +208,7 @@ func TestCall(t *testing.T) {
 	wantStatus(t, "unknown", c.Call(t.Context(), http.MethodGet, "/unknown", nil, nil, &got), http.StatusNotFound)
 }
 
-// An agent that speaks HTTP/1 over TLS, as through a reverse proxy, carries one query on a connection.
+// If an agent speaks HTTP/1 over TLS, for example through a reverse proxy, a connection carries one query.
 func TestMultiplexes(t *testing.T) {
 	for name, tt := range map[string]struct {
 		tls, http2    bool
@@ -242,7 +242,7 @@ func TestMultiplexes(t *testing.T) {
 	}
 }
 
-// A token must not go to where a redirection points.
+// The client does not follow redirects, because the token must not reach their target.
 func TestRedirectionsAreNotFollowed(t *testing.T) {
 	var asked atomic.Int64
 	other := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
@@ -262,7 +262,7 @@ func TestPeeringStates(t *testing.T) {
 	for _, tt := range []struct {
 		status int
 		body   string
-		want   string // in the error; empty: none
+		want   string // part of the error; empty for none
 		kind   Kind
 	}{
 		{200, `{"State": "ACTIVE"}`, "", 0},

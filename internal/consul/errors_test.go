@@ -72,7 +72,7 @@ func TestCauseIsTheSameForErrorsOfOneCause(t *testing.T) {
 	}
 }
 
-// Only an error that another try would bring again is final.
+// An error is final only if another attempt would fail in the same way.
 func TestFinalErrors(t *testing.T) {
 	for _, tt := range []struct {
 		err  error

@@ -15,7 +15,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A crowd is an agent behind TLS that holds all queries until open is closed, and counts connections.
+// A crowd is an agent behind TLS that delays all queries until open is closed, and counts connections.
 type crowd struct {
 	held, conns atomic.Int64
 	open        chan struct{}
@@ -34,7 +34,7 @@ func (c *crowd) count(_ net.Conn, state http.ConnState) {
 	}
 }
 
-// Without the gate, 600 queries at once make nearly as many connections.
+// Without the gate, 600 concurrent queries open nearly as many connections.
 func TestManyQueriesAtOnceMakeFewConnections(t *testing.T) {
 	c := &crowd{open: make(chan struct{})}
 	server := httptest.NewUnstartedServer(c)
@@ -68,8 +68,8 @@ func TestManyQueriesAtOnceMakeFewConnections(t *testing.T) {
 	if err := testproc.Poll(t.Context(), held); err != nil {
 		t.Fatal(err)
 	}
-	// Go puts 100 queries on a connection until the agent has said that it takes 250. When all connections are full,
-	// each query that may look for one makes one.
+	// Go puts 100 queries on a connection until the agent has announced that it accepts 250. When all connections are
+	// full, each query that may look for a connection opens one.
 	if n, want := c.conns.Load(), int64(queries/100*gateWidth); n > want {
 		t.Errorf("%d connections for %d queries, want at most %d", n, queries, want)
 	}
@@ -97,6 +97,6 @@ func TestGateIsLeftOnce(t *testing.T) {
 	}
 	leave()
 	if len(g) != 1 {
-		t.Error("leaving twice has freed the place of another query")
+		t.Error("leaving twice has freed another query's place")
 	}
 }

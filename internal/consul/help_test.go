@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// TestMain fails if anything that the tests started is still running at the end.
+// TestMain fails if a goroutine that the tests started is still running at the end.
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // logger returns a logger that writes to log.
@@ -18,7 +18,7 @@ func logger(log *testproc.Log) hclog.Logger {
 	return hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Info})
 }
 
-// wantOnce checks that each text is in the log, once.
+// wantOnce checks that each text is in the log exactly once.
 func wantOnce(t *testing.T, log *testproc.Log, texts ...string) {
 	t.Helper()
 	for _, text := range texts {

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// Only a query that was cut off when its answer was due is overdue. One that the caller has ended is not.
+// A query is overdue only if it was cut off when its answer was due. A query that the caller has cancelled is not
+// overdue.
 func TestOverdue(t *testing.T) {
 	live := context.Background()
 	ended, end := context.WithCancel(live)
@@ -57,7 +58,7 @@ func TestOverdue(t *testing.T) {
 	}
 }
 
-// A stream that Go's HTTP/2 server resets is recognized by errors.As.
+// errors.As recognizes a stream that Go's HTTP/2 server has reset.
 func TestResetStreamIsOverdue(t *testing.T) {
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		panic(http.ErrAbortHandler)

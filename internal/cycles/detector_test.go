@@ -16,7 +16,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A world is a Detector, and what is around it.
+// A world is a Detector and its environment.
 type world struct {
 	*testing.T
 	*Detector
@@ -24,8 +24,8 @@ type world struct {
 
 	mu    sync.Mutex
 	addrs []netip.Prefix
-	sets  map[string]lb.Endpoints // as whoever judges has them
-	out   map[string]string       // "service/id" to why it is out
+	sets  map[string]lb.Endpoints // the present sets
+	out   map[string]string       // "service/id" to the reason why the endpoint is out
 }
 
 func newWorld(t *testing.T, addrs ...string) *world {
@@ -60,7 +60,8 @@ func (w *world) setAddrs(addrs ...string) {
 	}
 }
 
-// listens reads "web 127.0.0.1:80", a service a line; "web/udp" is one of UDP, "admin" is the admin API.
+// listens parses one service a line, such as "web 127.0.0.1:80". A name like "web/udp" is a UDP service, and "admin" is
+// the admin API.
 func (w *world) listens(lines ...string) {
 	w.Helper()
 	var services []Service
@@ -88,7 +89,7 @@ func (w *world) listens(lines ...string) {
 	w.Listen(services, admin)
 }
 
-// endpoint is one at an address, which is its ID.
+// endpoint returns an endpoint whose ID is its address.
 func endpoint(t *testing.T, address string) lb.Endpoint {
 	t.Helper()
 	if addr, err := netip.ParseAddrPort(address); err == nil {
@@ -99,7 +100,7 @@ func endpoint(t *testing.T, address string) lb.Endpoint {
 	return lb.Endpoint{ID: address, Host: host, Addr: netip.AddrPortFrom(netip.Addr{}, number)}
 }
 
-// has makes addresses the endpoints of a service.
+// has replaces the endpoints of a service.
 func (w *world) has(service string, addresses ...string) {
 	w.Helper()
 	set := lb.Endpoints{Service: service}
@@ -119,7 +120,7 @@ func (w *world) judge(updates ...lb.Endpoints) {
 	}
 }
 
-// wants compares what is out, each as "service id loop: why".
+// wants compares the left-out endpoints, each written as "service id loop: why".
 func (w *world) wants(out ...string) {
 	w.Helper()
 	got := []string{}
@@ -132,7 +133,7 @@ func (w *world) wants(out ...string) {
 	}
 }
 
-// check is Check of one address of a name, as text.
+// check returns the result of Check for one address of a name, as text.
 func (w *world) check(service, address, addr string) string {
 	e := endpoint(w.T, address)
 	return fmt.Sprint(w.Check(service, lb.TCP, e, netip.AddrPortFrom(netip.MustParseAddr(addr), e.Addr.Port())))
@@ -194,7 +195,7 @@ func TestWhichAddressesAreUnfit(t *testing.T) {
 		"172.16.3.255:80":     "172.16.3.255:80 is the broadcast address of a network of this host",
 		"172.16.1.255:80":     "",
 		"192.0.2.1:80":        "", // a network of two hosts (RFC 3021)
-		"203.0.113.7:80":      "", // of one
+		"203.0.113.7:80":      "", // a network of one host
 		"10.0.1.255:80":       "",
 		"[2001:db8::ffff]:80": "",
 		"240.0.0.1:80":        "",
@@ -220,7 +221,7 @@ func TestChains(t *testing.T) {
 	w.has("a", "127.0.0.1:2", "10.0.0.1:80")
 	w.has("b", "127.0.0.1:3")
 	w.has("c", "10.0.0.2:80")
-	w.has("u", "127.0.0.1:2", "127.0.0.1:9") // TCP's
+	w.has("u", "127.0.0.1:2", "127.0.0.1:9") // a TCP listener
 	w.wants()
 
 	w.has("c", "127.0.0.1:1", "10.0.0.2:80")
@@ -232,7 +233,7 @@ func TestChains(t *testing.T) {
 		`c 127.0.0.1:1 loop: 127.0.0.1:1 is where service "a" listens, which leads back: c -> a -> b -> c`,
 		"u 127.0.0.1:1 loop: 127.0.0.1:1 is where this service listens")
 
-	w.has("a", "10.0.0.1:80") // the cause is gone
+	w.has("a", "10.0.0.1:80") // the cause has gone
 	w.listens("a 127.0.0.1:1", "b 127.0.0.1:2", "c 127.0.0.1:3", "u/udp 127.0.0.1:4")
 	w.wants()
 	w.listens("a 127.0.0.1:1 127.0.0.1:3", "b 127.0.0.1:2", "c 127.0.0.1:5", "admin 0.0.0.0:9")
@@ -244,7 +245,7 @@ func TestChains(t *testing.T) {
 	w.wants()
 }
 
-// Whoever may register one service cannot have another one's endpoints left out.
+// A user who may register one service cannot remove another service's endpoints.
 func TestWhoComesFirst(t *testing.T) {
 	const (
 		aOut = `a 127.0.0.1:2 loop: 127.0.0.1:2 is where service "b" listens, which leads back: a -> b -> a`
@@ -268,7 +269,7 @@ func TestWhoComesFirst(t *testing.T) {
 		w.listens(listeners...)
 		w.has("b", "127.0.0.1:1")
 		w.has("a", "127.0.0.1:2")
-		w.has("b") // its instance restarts
+		w.has("b") // the instance of b restarts
 		w.wants()
 		w.has("b", "127.0.0.1:1")
 		w.wants(aOut)
@@ -303,8 +304,8 @@ func TestWhoComesFirst(t *testing.T) {
 	})
 }
 
-// Of a host name only what it comes to can tell. Check says so before each dial, and when all of its addresses lead
-// back, the endpoint is out.
+// An endpoint with a host name is judged by its addresses. Check judges an address before each dial. When all addresses
+// lead back, the endpoint is out.
 func TestHostNames(t *testing.T) {
 	const (
 		back   = "leads back to this Lictor: "
@@ -323,16 +324,16 @@ func TestHostNames(t *testing.T) {
 		{"a", "admin.test:9", "127.0.0.1", back + "127.0.0.1:9 is the admin API of this Lictor"},
 		{"a", "sink.test:80", "0.0.0.0", "no instance can have the address 0.0.0.0:80, no host's address"},
 		{"a", "sink.test:80", "224.0.0.1", "no instance can have the address 224.0.0.1:80, a multicast address"},
-		{"a", "b.test:2", "10.0.0.5", "<nil>"}, // a chain
+		{"a", "b.test:2", "10.0.0.5", "<nil>"}, // a chain of services
 		{"a", "b.test:2", "10.0.0.5", "<nil>"},
 		{"b", "a.test:1", "127.0.0.1", back + viaA},
-		{"c", "a.test:1", "127.0.0.1", "127.0.0.1:1 is a listener of this Lictor"}, // not one of its endpoints
+		{"c", "a.test:1", "127.0.0.1", "127.0.0.1:1 is a listener of this Lictor"}, // not an endpoint of c
 	} {
 		if got := w.check(tt.service, tt.address, tt.addr); got != tt.want {
 			t.Errorf("%s to %s at %s: got %s, want %s", tt.service, tt.address, tt.addr, got, tt.want)
 		}
 	}
-	w.wants() // that there are no other addresses has to be looked up
+	w.wants() // a lookup must show first that there are no other addresses
 
 	w.names = map[string]string{
 		"self.test": "127.0.0.1", "admin.test": "127.0.0.1 127.0.0.1", "both.test": "127.0.0.1 192.0.2.1",
@@ -348,14 +349,14 @@ func TestHostNames(t *testing.T) {
 
 	w.names = map[string]string{"self.test": "192.0.2.7", "sink.test": "192.0.2.8"}
 	w.lookUpNames(t.Context())
-	w.wants( // of the others nothing new is known
+	w.wants( // nothing new is known of the other endpoints
 		"a admin.test:9 loop: admin.test:9 is 127.0.0.1:9, which is the admin API of this Lictor",
 		"b a.test:1 loop: a.test:1 is 127.0.0.1:1, which is "+whereA)
 	w.has("a", "out.test:80")
 	w.wants()
 }
 
-// A name that some service has is none of the business of one that has not.
+// A name of one service does not affect a service without that name.
 func TestHostNamesOfTwoServices(t *testing.T) {
 	w := newWorld(t)
 	w.listens("a 127.0.0.1:1", "b 127.0.0.1:2")
@@ -383,7 +384,7 @@ func TestAddressesOfTheHostChange(t *testing.T) {
 	w.wants("web 10.0.0.255:80 address: 10.0.0.255:80 is the broadcast address of a network of this host")
 }
 
-// Whatever happens at once, no two services are ever each other's endpoints.
+// Even with concurrent checks, two services never become each other's endpoints.
 func TestChecksAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.listens("a 127.0.0.1:1", "b 127.0.0.1:2")

@@ -14,7 +14,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Usable looks at an endpoint alone: what leads back only by way of other endpoints is usable.
+// Usable judges an endpoint alone. An endpoint that leads back only through other endpoints is usable.
 func TestUsable(t *testing.T) {
 	w := newWorld(t, "10.0.0.5/24")
 	w.listens("a 127.0.0.1:1", "b 0.0.0.0:2", "c/udp 127.0.0.1:3", "admin 127.0.0.1:9")
@@ -30,16 +30,16 @@ func TestUsable(t *testing.T) {
 		{"a", "192.0.2.1:80", true},
 		{"a", "127.0.0.1:1", false},
 		{"a", "[::ffff:127.0.0.1]:1", false},
-		{"a", "127.0.0.1:2", true}, // b leads back to a, if it stays as it is
+		{"a", "127.0.0.1:2", true}, // b leads back to a only if b's endpoints stay the same
 		{"b", "10.0.0.5:2", false},
 		{"c", "127.0.0.1:3", false},
-		{"c", "127.0.0.1:1", true}, // nobody listens there over UDP
+		{"c", "127.0.0.1:1", true}, // there is no UDP listener
 		{"a", "127.0.0.1:9", false},
 		{"a", "224.0.0.1:80", false},
 		{"a", "10.0.0.255:80", false},
 		{"a", "localhost:1", false},
 		{"a", "self.test:1", false},
-		{"a", "other.test:1", true}, // as far as is known
+		{"a", "other.test:1", true}, // nothing is known of the name yet
 		{"gone", "127.0.0.1:1", true},
 		{"gone", "127.0.0.1:9", false},
 	} {
@@ -49,7 +49,7 @@ func TestUsable(t *testing.T) {
 	}
 }
 
-// A name that has come to a listener of this process for the first time is looked up, and its set judged anew.
+// A name that leads to a listener of this process for the first time is looked up, and its set is judged again.
 func TestRunLooksNamesUp(t *testing.T) {
 	w := newWorld(t)
 	w.listens("a 127.0.0.1:1")
@@ -68,7 +68,7 @@ func TestRunLooksNamesUp(t *testing.T) {
 	w.wants("a self.test:1 loop: self.test:1 is 127.0.0.1:1, which is where this service listens")
 }
 
-// What is left out is logged once: one endpoint of a service, and how many others there are.
+// Left-out endpoints are logged once: one endpoint of a service, and the number of the others.
 func TestWhatIsLeftOutIsLogged(t *testing.T) {
 	w := newWorld(t)
 	var text bytes.Buffer
@@ -88,7 +88,8 @@ func TestWhatIsLeftOutIsLogged(t *testing.T) {
 	}
 }
 
-// Addresses of this host that cannot be read change nothing; at first, wildcard listeners stand for loopback only.
+// If this host's addresses cannot be read, nothing changes. At the start, wildcard listeners are then found on loopback
+// only.
 func TestAddressesThatCannotBeRead(t *testing.T) {
 	var text bytes.Buffer
 	fails := true
@@ -116,7 +117,7 @@ func TestAddressesThatCannotBeRead(t *testing.T) {
 	}
 }
 
-// A name that no endpoint has any more is forgotten, and looked up no more.
+// A name that no endpoint has any more is forgotten, and is not looked up again.
 func TestNamesAreForgotten(t *testing.T) {
 	w := newWorld(t)
 	w.listens("a 127.0.0.1:1")

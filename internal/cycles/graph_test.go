@@ -7,7 +7,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// linksOf reads "a>b" as a link over TCP, and "a>b/udp" as one over UDP.
+// linksOf parses "a>b" as a link over TCP, and "a>b/udp" as a link over UDP.
 func linksOf(text string) (links []Link) {
 	for _, one := range strings.Fields(text) {
 		one, udp := strings.CutSuffix(one, "/udp")

@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testnet"
 )
 
-// The kernel tells of addresses that come and go, and Run ends with its context.
+// The kernel reports added and removed addresses, and Run ends with its context.
 func TestTheKernelTellsOfAddresses(t *testing.T) {
 	if !testnet.Inside(t) {
 		return
@@ -23,7 +23,7 @@ func TestTheKernelTellsOfAddresses(t *testing.T) {
 	addr := netip.MustParsePrefix("10.0.0.5/24")
 	awaitChange := func(change func(testing.TB, string, netip.Prefix)) {
 		t.Helper()
-		for { // it may not listen yet
+		for { // Run may not listen yet
 			change(t, "lo", addr)
 			select {
 			case <-changed:
@@ -71,7 +71,7 @@ func TestRunFollowsTheAddressesOfThisHost(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { w.Detector.Run(ctx) })
-	<-judged // loopback
+	<-judged // the loopback address
 	testnet.AddAddress(t, "lo", netip.MustParsePrefix("10.0.0.5/24"))
 	<-judged
 	cancel()
@@ -79,7 +79,7 @@ func TestRunFollowsTheAddressesOfThisHost(t *testing.T) {
 	w.wants("web 10.0.0.5:80 loop: 10.0.0.5:80 is where this service listens")
 }
 
-// Two interfaces may have the same link-local address; and the kernel takes their numbers as well as their names.
+// Two interfaces may have the same link-local address. The kernel accepts an interface's index as well as its name.
 func TestLinkLocalAddresses(t *testing.T) {
 	if !testnet.Inside(t) {
 		return

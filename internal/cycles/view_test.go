@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// However many listeners share a port, an endpoint at that port is compared with few of them. Else the time of a reload
+// If many listeners share a port, an endpoint at that port is compared with few of them. Otherwise the time of a reload
 // would grow with the square of their number.
 func TestFewListenersAreLookedAt(t *testing.T) {
 	d := New(Options{})

@@ -2,14 +2,14 @@ package daemon
 
 import "testing"
 
-// The shares are those of the table in docs/operations.md.
+// The shares must match the table in docs/operations.md.
 func TestDescriptorsAreShared(t *testing.T) {
 	for _, tt := range []struct {
 		limit, rest int64
 		forAdmin    int
 	}{
-		{0, 0, 64}, // not known
-		{1, 1, 8},  // nothing can be served, and it is not taken for a limit that is not known
+		{0, 0, 64}, // unknown limit
+		{1, 1, 8},  // nothing can be served, but the limit is not taken for unknown
 		{64, 56, 8},
 		{256, 240, 16},
 		{1024, 960, 64},

@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// A reload that adds tls to a check has instances asked over HTTPS.
+// After a reload that adds tls to a check, instances are checked over HTTPS.
 func TestReloadOfACheckToHTTPS(t *testing.T) {
 	health := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer health.Close()

@@ -25,8 +25,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// startConsul starts a real Consul, and returns its address and a client. Without Consul the test is skipped, but not
-// in CI.
+// startConsul starts a real Consul, and returns its address and a client. Without a Consul program the test is skipped,
+// or fails in CI.
 func startConsul(t *testing.T) (string, *api.Client) {
 	t.Helper()
 	o := testconsul.Options{Binary: testconsul.Need(t), Dir: t.TempDir(), Node: "n"}
@@ -64,7 +64,7 @@ func registerInstance(t *testing.T, client *api.Client, name, id, addr, status s
 	})
 }
 
-// inConsul returns the text of a configuration with services in Consul.
+// inConsul returns the text of a configuration with these services in Consul.
 func inConsul(consul string, services ...string) string {
 	text := fmt.Sprintf("consul {\n  address = %q\n}\n", consul)
 	for _, name := range services {
@@ -83,14 +83,14 @@ func TestReloadFollowsConsul(t *testing.T) {
 	at := s.address("web")
 	reaches(t, at, "a")
 
-	// A service that a reload adds is served when the reload returns, by the same client of Consul.
+	// A service that a reload adds is served when the reload returns, through the same Consul client.
 	before := s.consul.Load()
 	s.mustReload(inConsul(consul, "web", "db"), "1 service added")
 	reaches(t, s.address("db"), "b")
 	if s.consul.Load() != before {
 		t.Error("another client of Consul")
 	}
-	// Where Consul is asked for something else, there is another one, which takes over.
+	// If the options of Consul change, a new Consul client takes over.
 	s.mustReload(strings.Replace(inConsul(consul, "web", "db"), "consul {", "consul {\n  max_watches = 9", 1),
 		"changed: consul.max_watches")
 	if s.consul.Load() == before {
@@ -102,7 +102,7 @@ func TestReloadFollowsConsul(t *testing.T) {
 	reaches(t, at, "a")
 }
 
-// A filter that Consul refuses keeps a daemon from starting, a reload from being done, and is found by CheckFilters.
+// A filter that Consul refuses makes a start and a reload fail, and CheckFilters finds it.
 func TestRefusedFilter(t *testing.T) {
 	consul, client := startConsul(t)
 	registerInstance(t, client, "web", "a", instance(t, "a"), api.HealthPassing)
@@ -147,7 +147,7 @@ func TestRefusedFilter(t *testing.T) {
 	}
 }
 
-// Look says what would serve, what would not and why, and what is wrong with the addresses.
+// Look reports what would serve, what would not and why, and problems with the addresses.
 func TestLook(t *testing.T) {
 	consul, client := startConsul(t)
 	registerInstance(t, client, "web", "good", "127.0.0.1:1001", api.HealthPassing)
@@ -209,7 +209,7 @@ service "elsewhere" {
 	}
 }
 
-// What was known is served at once after a restart, while Consul is away.
+// After a restart, saved endpoints are served at once, even while Consul is away.
 func TestSavedEndpointsAreServedAtTheStart(t *testing.T) {
 	consul, client := startConsul(t)
 	registerInstance(t, client, "web", "a", instance(t, "a"), api.HealthPassing)
@@ -228,16 +228,16 @@ func TestSavedEndpointsAreServedAtTheStart(t *testing.T) {
 		s.start(Options{AwaitEndpoints: wait}, nil)
 		reaches(t, s.address("web"), "a")
 		if !strings.Contains(s.log.String(), "saved endpoints are in use until consul answers: services=1") {
-			t.Errorf("nobody says that they are saved ones:\n%s", s.log)
+			t.Errorf("the log does not mention saved endpoints:\n%s", s.log)
 		}
 		if s.ready() {
-			t.Error("it is ready, though Consul has not answered")
+			t.Error("ready before Consul has answered")
 		}
 		s.stop()
 	}
 }
 
-// A start that fails leaves nothing behind: neither listeners nor goroutines, nor a socket of the admin API.
+// A start that fails leaves no listeners, no goroutines and no socket of the admin API.
 func TestStartThatFailsLeavesNothing(t *testing.T) {
 	ignore := goleak.IgnoreCurrent()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -280,7 +280,7 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 	}
 }
 
-// Nor does it leave the checks of endpoints that it knew from before.
+// A start that fails stops the checks of saved endpoints.
 func TestStartThatFailsLeavesNoChecks(t *testing.T) {
 	consul, client := startConsul(t)
 	registerInstance(t, client, "web", "a", instance(t, "a"), api.HealthPassing)
@@ -307,7 +307,7 @@ func TestStartThatFailsLeavesNoChecks(t *testing.T) {
 	}
 }
 
-// So does an end: everything that a daemon has started has ended when it has.
+// When a daemon has ended, everything that it has started has ended.
 func TestEndLeavesNothing(t *testing.T) {
 	ignore := goleak.IgnoreCurrent()
 	dir := t.TempDir()
@@ -320,10 +320,10 @@ func TestEndLeavesNothing(t *testing.T) {
 	s.stop()
 	s.output.Close()
 	if _, err := net.DialTimeout("tcp", at, inTime); err == nil {
-		t.Error("it listens")
+		t.Error("the service still listens")
 	}
 	if _, err := os.Stat(socket); err == nil {
-		t.Errorf("%s is still there", socket)
+		t.Errorf("%s still exists", socket)
 	}
 	if err := goleak.Find(ignore); err != nil {
 		t.Error(err)

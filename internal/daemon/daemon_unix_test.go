@@ -77,17 +77,17 @@ func TestTurnIsHadByOne(t *testing.T) {
 	}
 	all.Wait()
 	if had != 800 || most != 1 {
-		t.Errorf("had %d times, by %d at once", had, most)
+		t.Errorf("the turn was held %d times, by up to %d at once", had, most)
 	}
 }
 
 func TestTurnThatIsNotGivenBack(t *testing.T) {
 	turn := newTurn()
 	if !turn.takeWithin(inTime) {
-		t.Fatal("nobody has it")
+		t.Fatal("no goroutine has the turn")
 	}
 	if turn.takeWithin(time.Millisecond) {
-		t.Error("two have it")
+		t.Error("two goroutines have the turn")
 	}
 	why := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -98,7 +98,7 @@ func TestTurnThatIsNotGivenBack(t *testing.T) {
 		t.Errorf("got %v, want %v", err, why)
 	}
 	turn.giveBack()
-	if err := turn.take(ctx); err != why { // though it could be had
+	if err := turn.take(ctx); err != why { // even if the turn is free
 		t.Errorf("got %v, want %v", err, why)
 	}
 }
@@ -115,16 +115,16 @@ func TestUnderWay(t *testing.T) {
 
 func TestWithin(t *testing.T) {
 	if !within(inTime, func() {}) {
-		t.Error("what returns at once has not returned")
+		t.Error("within does not notice that the function has returned")
 	}
 	never := make(chan struct{})
 	defer close(never)
 	if within(time.Millisecond, func() { <-never }) {
-		t.Error("what hangs has returned")
+		t.Error("within reports that a hung function has returned")
 	}
 }
 
-// What runs beside the daemon ends with it, and is waited for.
+// Goroutines that Go started end with the daemon, which waits for them.
 func TestGoEndsWithTheDaemon(t *testing.T) {
 	ran := make(chan struct{})
 	s := serveConfiguration(t, oneService, func(s *served) {
@@ -137,7 +137,7 @@ func TestGoEndsWithTheDaemon(t *testing.T) {
 	select {
 	case <-ran:
 	default:
-		t.Error("it was not waited for")
+		t.Error("the daemon did not wait")
 	}
 }
 
@@ -174,7 +174,7 @@ func TestListenersArePrinted(t *testing.T) {
 	s.awaitLog("web  tcp " + s.address("web") + " -> 1 static endpoint\n")
 }
 
-// The API shows the services of the configuration in force, and asks for the list once for each.
+// The API shows the services of the configuration in force, and makes the list once for each configuration.
 func TestConfiguredServicesAreOfTheConfigurationInForce(t *testing.T) {
 	s := serveConfiguration(t, oneService, nil)
 	defer s.stop()
@@ -184,7 +184,7 @@ func TestConfiguredServicesAreOfTheConfigurationInForce(t *testing.T) {
 		t.Errorf("got %+v", first)
 	}
 	if again := s.configured(); &again[0] != &first[0] {
-		t.Error("the list is made again")
+		t.Error("the list was made twice")
 	}
 	s.mustReload(oneService+service("new", "127.0.0.1:0", "127.0.0.1:1", ""), "1 service added")
 	if got := s.configured(); len(got) != 2 {
@@ -192,7 +192,7 @@ func TestConfiguredServicesAreOfTheConfigurationInForce(t *testing.T) {
 	}
 }
 
-// A signal gives connections shutdown_grace, after which they are cut.
+// After a signal, connections have shutdown_grace, and then are cut.
 func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	s := serveConfiguration(t, "shutdown_grace = \"1ms\"\n"+service("web", "127.0.0.1:0", instance(t, "a"), ""), nil)
 	c := reaches(t, s.address("web"), "a")
@@ -202,11 +202,11 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	}
 	s.awaitLog(`stopped, open connections were cut: reason="shutdown_grace is over"`)
 	if _, err := c.Read(make([]byte, 1)); err == nil {
-		t.Error("the connection is not cut")
+		t.Error("the connection was not cut")
 	}
 }
 
-// Connections that end by themselves end the process before its time.
+// If all connections end early, the process ends without waiting for shutdown_grace.
 func TestStopWaitsForConnections(t *testing.T) {
 	s := serveConfiguration(t, "shutdown_grace = \"1h\"\n"+service("web", "127.0.0.1:0", instance(t, "a"), ""), nil)
 	c := reaches(t, s.address("web"), "a")
@@ -220,11 +220,11 @@ func TestStopWaitsForConnections(t *testing.T) {
 		t.Error(err)
 	}
 	if strings.Contains(s.log.String(), "was cut") {
-		t.Errorf("it was cut:\n%s", s.log)
+		t.Errorf("a connection was cut:\n%s", s.log)
 	}
 }
 
-// The state that systemd hears follows what the daemon does.
+// The status line for systemd follows the daemon's state.
 func TestStatusSaysWhetherAllIsReady(t *testing.T) {
 	s := serveConfiguration(t, oneService, nil)
 	defer s.stop()
@@ -273,9 +273,9 @@ func TestAdminListenerIsKept(t *testing.T) {
 	}
 	off := &adminServer{cfg: config.Admin{Off: true}}
 	if !off.keeps(config.Admin{Off: true}) || off.keeps(config.Admin{}) {
-		t.Error("what is off stays off, and nothing else")
+		t.Error("keeps is wrong for an API that is off")
 	}
 	if got := off.address(); got != "" {
-		t.Errorf("it is off, and at %q", got)
+		t.Errorf("the API is off, but has the address %q", got)
 	}
 }

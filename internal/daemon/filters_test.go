@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/discovery"
 )
 
-// checks counts queries by filter, refuses "bad" and cannot be asked about "lost".
+// checks counts queries by filter, refuses "bad" and returns an error for "lost".
 type checks map[string]int
 
 func (c checks) Check(_ context.Context, q discovery.Query) error {

@@ -9,7 +9,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// usesOf are so many uses of an endpoint of a service, and by one client.
+// usesOf returns n uses of an endpoint of a service, and n connections of one client.
 func usesOf(service string, n int64) []upgrade.Use {
 	return []upgrade.Use{
 		{Service: service, ID: "a", Address: "10.0.0.1:80", Count: n},
@@ -52,7 +52,7 @@ func TestFormersAddUp(t *testing.T) {
 	}
 }
 
-// What has ended while clients wait may be replaced at once by one of these: the other process may not have it.
+// A freed slot of a service with waiting clients stays counted, because a waiting client may take it at once.
 func TestUsesAreKeptWhileClientsWait(t *testing.T) {
 	at := func(service, id string) useOf { return useOf{Service: service, ID: id} }
 	before := map[useOf]int64{at("web", "a"): 5, at("web", ""): 2, at("dns", "b"): 3}
@@ -62,7 +62,7 @@ func TestUsesAreKeptWhileClientsWait(t *testing.T) {
 	if !maps.Equal(now, want) {
 		t.Errorf("got %v, want %v", now, want)
 	}
-	delete(now, at("web", "")) // nobody waits any more
+	delete(now, at("web", "")) // no client waits any more
 	now[at("web", "a")] = 0
 	if keepWhileWaiting(before, now); now[at("web", "a")] != 0 {
 		t.Errorf("got %v after the last has left the queue", now)

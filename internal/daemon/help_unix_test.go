@@ -20,22 +20,22 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// inTime is far more than anything takes that ends at all.
+// inTime is far longer than anything in these tests takes.
 const inTime = time.Minute
 
-// A served is a daemon at work in this process, with signals of its own.
+// A served is a daemon that runs in this process, with its own channel of signals.
 type served struct {
 	*Daemon
 	t       *testing.T
-	path    string // of its configuration
+	path    string // path of its configuration
 	signals chan os.Signal
 	end     chan error
 	output  *Output
-	log     *testproc.Log // what output has printed
+	log     *testproc.Log // the daemon's output
 }
 
-// serveConfiguration runs a daemon with src as its configuration, until a signal ends it. Before it takes signals,
-// prepare may change it; nil changes nothing.
+// serveConfiguration runs a daemon with src as its configuration, until a signal ends it. The function prepare may
+// change the daemon before it handles signals; nil changes nothing.
 func serveConfiguration(t *testing.T, src string, prepare func(*served)) *served {
 	t.Helper()
 	s := newServed(t, src)
@@ -43,7 +43,7 @@ func serveConfiguration(t *testing.T, src string, prepare func(*served)) *served
 	return s
 }
 
-// start starts the daemon, with other options than configuration, output and version. It must succeed.
+// start starts the daemon. It sets the configuration, output and version in o. The start must succeed.
 func (s *served) start(o Options, prepare func(*served)) {
 	s.t.Helper()
 	if err := s.tryStart(o, prepare); err != nil {
@@ -72,13 +72,13 @@ func (s *served) tryStart(o Options, prepare func(*served)) error {
 		})
 	}()
 	err := receive(s.t, "the start", started)
-	if err == nil { // a signal before that is one during the start
+	if err == nil { // an earlier signal would be a signal during the start
 		testproc.Await(s.t, "a daemon that takes signals", s.obeying.Load)
 	}
 	return err
 }
 
-// newServed returns a served whose daemon is still to be started.
+// newServed returns a served without a started daemon.
 func newServed(t *testing.T, src string) *served {
 	t.Helper()
 	t.Setenv("RUNTIME_DIRECTORY", t.TempDir())
@@ -97,7 +97,7 @@ func (s *served) load() (*config.Config, config.Diagnostics) {
 	return config.Load([]string{s.path}, config.Options{Getenv: func(string) string { return "" }})
 }
 
-// write makes src the configuration's text.
+// write replaces the text of the configuration.
 func (s *served) write(src string) {
 	s.t.Helper()
 	if err := os.WriteFile(s.path, []byte(src), 0o600); err != nil {
@@ -105,14 +105,14 @@ func (s *served) write(src string) {
 	}
 }
 
-// reload reloads src, and returns what the daemon says to that.
+// reload reloads with src, and returns the result.
 func (s *served) reload(src string) (string, error) {
 	s.t.Helper()
 	s.write(src)
 	return s.Reload(s.t.Context())
 }
 
-// mustReload is reload, which must succeed with the summary.
+// mustReload is reload, which must succeed with this summary.
 func (s *served) mustReload(src, summary string) {
 	s.t.Helper()
 	if got, err := s.reload(src); err != nil || got != summary {
@@ -120,7 +120,7 @@ func (s *served) mustReload(src, summary string) {
 	}
 }
 
-// address returns where a service is listened for; empty: nowhere.
+// address returns the listen address of a service, or an empty string.
 func (s *served) address(service string) string {
 	for _, l := range s.proxier.Listeners() {
 		if l.Service == service {
@@ -130,7 +130,7 @@ func (s *served) address(service string) string {
 	return ""
 }
 
-// stop ends the daemon by two signals, so that clients that are still there are cut. That must succeed.
+// stop ends the daemon with two signals, which cut open connections. It must succeed.
 func (s *served) stop() {
 	s.t.Helper()
 	s.signals <- syscall.SIGTERM
@@ -157,8 +157,8 @@ func receive[T any](t *testing.T, what string, from <-chan T) T {
 	panic("unreachable")
 }
 
-// instance returns the address of an instance that says its name to each client, and then waits for the client to
-// close.
+// instance starts an instance and returns its address. The instance sends its name to each client, and then waits for
+// the client to close.
 func instance(t *testing.T, name string) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -186,7 +186,7 @@ func instance(t *testing.T, name string) string {
 	return l.Addr().String()
 }
 
-// A client is a connection to an instance, which has said its name.
+// A client is a connection to an instance that has sent its name.
 type client struct {
 	net.Conn
 	name string
@@ -207,7 +207,7 @@ func dial(t *testing.T, addr string) (*client, error) {
 	return &client{c, name}, nil
 }
 
-// reaches fails unless a client of addr reaches the instance of that name.
+// reaches fails the test unless a client of addr reaches the instance with this name.
 func reaches(t *testing.T, addr, name string) *client {
 	t.Helper()
 	c, err := dial(t, addr)
@@ -220,7 +220,7 @@ func reaches(t *testing.T, addr, name string) *client {
 	return c
 }
 
-// service returns the text of a service with one instance.
+// service returns the text of a service block with one instance.
 func service(name, listen, instance, more string) string {
 	return fmt.Sprintf("service %q {\n  listen = %q\n  static {\n    endpoints = [%q]\n  }\n  %s\n}\n",
 		name, listen, instance, more)

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// What to do depends on what could not be opened, and not on the errno alone.
+// The hint depends on what could not be opened, not only on the error number.
 func TestHintsAreForTheirCause(t *testing.T) {
 	port := func(err error) error {
 		return &net.OpError{Op: "listen", Net: "tcp", Err: os.NewSyscallError("bind", err)}
@@ -18,7 +18,7 @@ func TestHintsAreForTheirCause(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		err  error
-		want string // empty: no advice
+		want string // empty for no hint
 	}{
 		{port(syscall.EADDRINUSE), "choose another port"},
 		{port(syscall.EACCES), "ports below 1024"},

@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A partlyHidden finds one instance, and says that there are more.
+// A partlyHidden returns one instance and reports hidden ones.
 type partlyHidden struct{}
 
 func (partlyHidden) Look(context.Context, discovery.Query) ([]discovery.Instance, error) {
@@ -20,7 +20,7 @@ func (partlyHidden) Look(context.Context, discovery.Query) ([]discovery.Instance
 	return []discovery.Instance{one}, &discovery.HiddenError{Missing: "node:read"}
 }
 
-// Instances that the token may not see are a warning. The others are shown.
+// Instances that the token may not read cause a warning. The other instances are shown.
 func TestLookWarnsOfHiddenInstances(t *testing.T) {
 	s := config.Service{Name: "web", Consul: &config.ConsulQuery{Service: "web"}}
 	all, problems := lookAt(t.Context(), s, partlyHidden{})

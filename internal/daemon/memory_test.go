@@ -11,7 +11,7 @@ func TestCollectorPercent(t *testing.T) {
 	}{
 		{1, "", 100, true},
 		{manyServices, "", 50, true},
-		{manyServices, "200", 0, false}, // an operator's word
+		{manyServices, "200", 0, false}, // set by an operator
 		{manyServices, "off", 0, false},
 	} {
 		percent, ours := collectorPercent(test.services, test.gogc)

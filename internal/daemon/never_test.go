@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// mustParse returns the configuration that src says.
+// mustParse returns the configuration in src.
 func mustParse(t *testing.T, src string) *config.Config {
 	t.Helper()
 	cfg, diags := config.Parse("test.hcl", []byte(src), config.Options{Getenv: func(string) string { return "" }})
@@ -20,7 +20,8 @@ func mustParse(t *testing.T, src string) *config.Config {
 	return cfg
 }
 
-// Zero and "never" come to the other packages as what those take for it: negative is off there, and zero the default.
+// Zero and "never" are converted to the values of the other packages: negative means off there, and zero means the
+// default.
 func TestZeroAndNeverInOptions(t *testing.T) {
 	const never = `service "web" {
 		listen             = 9000

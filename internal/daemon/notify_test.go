@@ -42,7 +42,7 @@ func TestNotifier(t *testing.T) {
 	}
 }
 
-// A systemd that reads nothing, and whose queue is full, is not waited for: signals would be.
+// The notifier does not wait for a systemd with a full queue, because signal handling would wait too.
 func TestNotifierDoesNotWaitForSystemd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "notify")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -68,7 +68,7 @@ func TestNotifierDoesNotWaitForSystemd(t *testing.T) {
 	select {
 	case <-done:
 	case <-time.After(time.Minute):
-		t.Error("it still waits after a minute")
+		t.Error("the notifier still waits after a minute")
 	}
 }
 
@@ -76,7 +76,7 @@ func TestNotifierWithoutSystemdDoesNothing(t *testing.T) {
 	n := newNotifier(func(string) string { return "" })
 	n.ready("fine")
 	if c, _ := n.ticks(); c != nil {
-		t.Error("it ticks")
+		t.Error("the ticker runs without a watchdog")
 	}
 	newNotifier(func(string) string { return "/does/not/exist" }).ready("fine")
 }

@@ -11,8 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/config"
 )
 
-// Whoever logs never waits for whoever reads, and the reader is told of what is missing, in the form of all other
-// lines.
+// Logging never waits for the reader of the log. A line in the log's format reports how many lines were dropped.
 func TestOutputThatNobodyReads(t *testing.T) {
 	for _, asJSON := range []bool{false, true} {
 		t.Run(fmt.Sprintf("json %v", asJSON), func(t *testing.T) {
@@ -24,12 +23,12 @@ func TestOutputThatNobodyReads(t *testing.T) {
 			o.json.Store(asJSON)
 			log := NewLogger(&config.Config{LogLevel: "debug", LogJSON: asJSON}, o.Err())
 			const n = 40_000
-			for i := range n { // far more than a pipe and the queue take
+			for i := range n { // far more than a pipe and the queue hold
 				log.Debug("connected", "number", i, "padding", strings.Repeat("x", 60))
 			}
 			dropped := o.err.Dropped()
 			if dropped == 0 {
-				t.Error("nothing was dropped, so something waited or is unbounded")
+				t.Error("nothing was dropped: logging waited, or the queue has no limit")
 			}
 			var got bytes.Buffer
 			done := make(chan error, 1)

@@ -13,14 +13,15 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A held endpoint is probed by its service's check over HTTP. What does not answer that is probed by connecting.
+// A held endpoint is probed with its service's HTTP check. If the check gets no answer, the endpoint is probed by
+// connecting.
 func TestHeldEndpointsAreProbedByTheirCheck(t *testing.T) {
 	var status atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(int(status.Load()))
 	}))
 	defer server.Close()
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // which accepts in its backlog, and says nothing
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections in its backlog and sends nothing
 	if err != nil {
 		t.Fatal(err)
 	}

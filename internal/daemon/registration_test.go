@@ -24,11 +24,11 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// An ownAgent is an agent that accepts every registration, and notes what it is asked.
+// An ownAgent is an agent that accepts every registration and records all requests.
 type ownAgent struct {
 	mu       sync.Mutex
 	requests []string // "METHOD /path token"
-	status   int      // of its answers
+	status   int      // status of all answers
 }
 
 func (a *ownAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -38,7 +38,7 @@ func (a *ownAgent) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(a.status)
 }
 
-// answer sets the status of all further answers, and returns the requests so far.
+// answer sets the status of all later answers, and returns the requests so far.
 func (a *ownAgent) answer(status int) []string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -48,7 +48,7 @@ func (a *ownAgent) answer(status int) []string {
 	return requests
 }
 
-// tokens are the tokens of the requests.
+// tokens returns the tokens of the requests.
 func tokens(requests []string) (all []string) {
 	for _, r := range requests {
 		all = append(all, r[strings.LastIndex(r, " ")+1:])
@@ -56,7 +56,7 @@ func tokens(requests []string) (all []string) {
 	return slices.Compact(all)
 }
 
-// newOwn returns a registration that does not run, with a TTL check.
+// newOwn returns a registration with a TTL check that does not run.
 func newOwn(t *testing.T, cfg config.Consul, log hclog.Logger) *registration {
 	t.Helper()
 	r, err := newRegistration(cfg, "", "v1", log, func() bool { return true })
@@ -67,7 +67,7 @@ func newOwn(t *testing.T, cfg config.Consul, log hclog.Logger) *registration {
 	return r
 }
 
-// stranger returns the certificate, in PEM, of an authority that has signed nothing.
+// stranger returns the PEM certificate of an authority that has signed nothing.
 func stranger(t *testing.T) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -144,7 +144,7 @@ func TestRegistrationKeepsTheLastTokenThatCouldBeRead(t *testing.T) {
 	}
 }
 
-// The environment counts where config says so, and not a second time when the configuration has set something else.
+// The environment is used only where the configuration allows it, and never overrides the configuration.
 func TestEnvironmentDoesNotOverrideTheRegistration(t *testing.T) {
 	agent := &ownAgent{status: http.StatusOK}
 	server := httptest.NewTLSServer(agent)
@@ -175,7 +175,7 @@ func TestEnvironmentDoesNotOverrideTheRegistration(t *testing.T) {
 	}
 }
 
-// If the agent does not know the check any more, it is told everything again.
+// If the agent does not know the check any more, Lictor registers again.
 func TestRegistrationComesBack(t *testing.T) {
 	const (
 		register = "PUT /v1/agent/service/register "
@@ -213,7 +213,7 @@ func TestRegistrationComesBack(t *testing.T) {
 	}
 }
 
-// A request that is not answered ends, and is said once.
+// A request without an answer ends, and is logged once.
 func TestRegistrationIsLoggedOnceWhenItFails(t *testing.T) {
 	var log testproc.Log
 	r := newOwn(t, config.Consul{Address: "127.0.0.1:1"}, hclog.New(&hclog.LoggerOptions{Output: &log}))
@@ -235,7 +235,7 @@ func TestReadyURL(t *testing.T) {
 		{"https://localhost:8501", "0.0.0.0:8510", "http://127.0.0.1:8510/readyz"},
 		{"unix:///run/consul.sock", "[::1]:8510", "http://[::1]:8510/readyz"},
 		{"http://[::1]:8500", "10.0.0.5:8510", "http://10.0.0.5:8510/readyz"},
-		{"consul.example.com:8500", "127.0.0.1:8510", ""}, // its own 127.0.0.1
+		{"consul.example.com:8500", "127.0.0.1:8510", ""}, // the API's 127.0.0.1 is on another host
 		{"consul.example.com:8500", "10.0.0.5:8510", "http://10.0.0.5:8510/readyz"},
 		{"127.0.0.1:8500", "unix:///run/lictor/admin.sock", ""},
 		{"127.0.0.1:8500", "", ""},

@@ -44,9 +44,9 @@ func TestReloadAddsChangesAndRemovesServices(t *testing.T) {
 		t.Errorf("gone is still listened for at %s", at)
 	}
 	if _, err := net.DialTimeout("tcp", goneAt, inTime); err == nil {
-		t.Error("the removed service takes a client")
+		t.Error("the removed service accepts a client")
 	}
-	for _, c := range []*client{kept, leaving} { // neither is cut
+	for _, c := range []*client{kept, leaving} { // neither connection is cut
 		if _, err := fmt.Fprintln(c, "still here"); err != nil {
 			t.Error(err)
 		}
@@ -67,7 +67,7 @@ func TestReloadOfTheSameChangesNothing(t *testing.T) {
 	}
 }
 
-// Whatever the reason why a reload fails, services, the admin API and the access log go on as they were.
+// If a reload fails for any reason, services, the admin API and the access log continue unchanged.
 func TestReloadThatFailsChangesNothing(t *testing.T) {
 	dir := t.TempDir()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -101,7 +101,7 @@ func TestReloadThatFailsChangesNothing(t *testing.T) {
 				t.Fatalf("got %v, want %q", err, tt.want)
 			}
 			if s.cfg.Load() != before || s.admin.listener != api || s.address("web") != at || s.address("new") != "" {
-				t.Error("something has changed")
+				t.Error("the configuration in force has changed")
 			}
 			reaches(t, at, "a")
 			if _, err := os.Stat(filepath.Join(dir, "2")); err == nil {
@@ -128,8 +128,8 @@ func TestReloadMovesTheLogLevel(t *testing.T) {
 	}
 }
 
-// What a running process cannot take over is pending until a restart: the reload, the status and the configuration in
-// force say so, and the rest is applied.
+// Changes that a running process cannot apply stay pending until a restart. The reload, the status and the
+// configuration in force show them, and all other changes are applied.
 func TestReloadSaysWhatIsPending(t *testing.T) {
 	b := instance(t, "b")
 	s := serveConfiguration(t, service("web", "127.0.0.1:0", instance(t, "a"), ""), nil)
@@ -188,7 +188,7 @@ func TestReloadMovesTheAdminAPI(t *testing.T) {
 	}
 }
 
-// A list in the configuration is in force when the reload returns.
+// A changed list of static endpoints is in force when the reload returns.
 func TestReloadOfAListIsInForceAtOnce(t *testing.T) {
 	a, b := service("web", "127.0.0.1:0", instance(t, "a"), ""), service("web", "127.0.0.1:0", instance(t, "b"), "")
 	s := serveConfiguration(t, a, nil)
@@ -201,7 +201,7 @@ func TestReloadOfAListIsInForceAtOnce(t *testing.T) {
 	}
 }
 
-// A daemon that was started without files, as by lictor forward, says so.
+// A daemon that was started without files, as by lictor forward, refuses to reload.
 func TestReloadWithoutFiles(t *testing.T) {
 	s := serveConfiguration(t, oneService, func(s *served) { s.Daemon.load = errNothingToRead })
 	defer s.stop()
@@ -220,7 +220,7 @@ func TestReloadBySignal(t *testing.T) {
 	reaches(t, s.address("web"), "b")
 }
 
-// Only the process that serves reloads.
+// A process that has been replaced refuses to reload.
 func TestReplacedProcessDoesNotReload(t *testing.T) {
 	s := serveConfiguration(t, oneService, func(s *served) {
 		s.upgrades.End()
@@ -230,12 +230,12 @@ func TestReplacedProcessDoesNotReload(t *testing.T) {
 	if _, err := s.Reload(t.Context()); !errors.As(err, &replaced) || replaced.By.PID != 7 {
 		t.Errorf("got %v", err)
 	}
-	if err := receive(t, "the end", s.end); err != nil { // it has no connections
+	if err := receive(t, "the end", s.end); err != nil { // the process has no connections
 		t.Error(err)
 	}
 }
 
-// upgradedTo returns an Upgrader of a process that another one has taken over from.
+// upgradedTo returns the Upgrader of a process that another process has replaced.
 func upgradedTo(t *testing.T, next upgrade.Process) *upgrade.Upgrader {
 	t.Helper()
 	u := upgrade.NewUpgrader(func(_ context.Context, commit func(upgrade.Process) error) error { return commit(next) })
@@ -248,7 +248,7 @@ func upgradedTo(t *testing.T, next upgrade.Process) *upgrade.Upgrader {
 func TestRefusedFiltersAreOneError(t *testing.T) {
 	_, err := checkFilters(t.Context(), filtered("good", "lost"), checks{})
 	if err == nil {
-		t.Error("Consul could not be asked, and nobody says so")
+		t.Error("Consul did not answer, but the log does not mention it")
 	}
 	refused, _ := checkFilters(t.Context(), filtered("bad", "good", "bad"), checks{})
 	text := (&RefusedFiltersError{refused}).Error()

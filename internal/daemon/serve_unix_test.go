@@ -15,7 +15,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
-// What is written in an old way is said at the start, and at each reload, with its line.
+// Deprecated syntax is logged with its line, at the start and at each reload.
 func TestWarningsOfAConfigurationAreLogged(t *testing.T) {
 	old := "upgrade_grace = \"0s\"\n" + oneService
 	s := serveConfiguration(t, old, nil)
@@ -28,7 +28,7 @@ func TestWarningsOfAConfigurationAreLogged(t *testing.T) {
 	}
 }
 
-// "0s" of shutdown_grace is no time at all, and shows as that.
+// A shutdown_grace of "0s" cuts connections at once, and the log shows it.
 func TestNoShutdownGraceCutsAtOnce(t *testing.T) {
 	s := serveConfiguration(t, "shutdown_grace = \"0s\"\n"+oneService, nil)
 	s.stop()
@@ -37,14 +37,14 @@ func TestNoShutdownGraceCutsAtOnce(t *testing.T) {
 	}
 }
 
-// A configuration that takes for ever to read, on a file server that hangs, keeps neither a probe nor a signal.
+// A reload that hangs on a file server delays neither a probe nor a signal.
 func TestReloadThatHangsHoldsUpNobody(t *testing.T) {
 	reading, never := make(chan struct{}), make(chan struct{})
 	s := serveConfiguration(t, oneService, func(s *served) {
 		s.Daemon.load = func() (*config.Config, config.Diagnostics) {
 			close(reading)
 			<-never
-			return config.Load(nil, config.Options{}) // an error
+			return config.Load(nil, config.Options{}) // returns an error
 		}
 	})
 	defer close(never)
@@ -69,7 +69,7 @@ func TestReloadThatHangsHoldsUpNobody(t *testing.T) {
 	}
 }
 
-// An upgrade that hangs, because the program cannot be started or does not say that it has, holds up no signal either.
+// An upgrade that hangs does not delay a signal. It hangs if the program cannot be started, or never becomes ready.
 func TestUpgradeThatHangsHoldsUpNobody(t *testing.T) {
 	hangs, never, committed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 	s := serveConfiguration(t, oneService, func(s *served) {
@@ -96,11 +96,11 @@ func TestUpgradeThatHangsHoldsUpNobody(t *testing.T) {
 	}
 	close(never)
 	if err := receive(t, "its commit", committed); !errors.Is(err, upgrade.ErrEnding) {
-		t.Errorf("it was taken over from all the same: %v", err)
+		t.Errorf("the process was replaced nevertheless: %v", err)
 	}
 }
 
-// A signal ends a start that hangs: one in a while, two at once.
+// Signals end a start that hangs: one signal after startGrace, two signals at once.
 func TestStartThatHangs(t *testing.T) {
 	for name, signals := range map[string][]os.Signal{
 		"one": {syscall.SIGHUP, syscall.SIGTERM},
@@ -126,7 +126,7 @@ func TestStartThatHangs(t *testing.T) {
 	}
 }
 
-// A signal that comes during a start which then ends stops what has started.
+// A signal during a successful start stops the daemon after the start.
 func TestSignalDuringTheStart(t *testing.T) {
 	s := serveConfiguration(t, oneService, func(s *served) { s.signals <- syscall.SIGTERM })
 	if err := receive(t, "the end", s.end); err != nil || !strings.Contains(s.log.String(),
@@ -135,11 +135,11 @@ func TestSignalDuringTheStart(t *testing.T) {
 	}
 }
 
-// A probe tells of a process that does not take signals any more.
+// A process that no longer handles signals is not healthy.
 func TestDeafProcessIsNotHealthy(t *testing.T) {
 	hold := make(chan struct{})
 	s := serveConfiguration(t, oneService, func(s *served) {
-		go func() { // while the start does not end, nobody takes signals
+		go func() { // during the start, no goroutine handles signals
 			defer close(hold)
 			if err := s.healthy(); err != nil {
 				t.Errorf("during the start: got %v", err)

@@ -17,7 +17,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Of several clients, the latest that was committed and has told of a service counts.
+// The latest committed client that has reported a service decides for that service.
 func TestStandbysAreThoseOfTheLatestClient(t *testing.T) {
 	var told []string
 	all := newStandbys(func(service string, endpoints []lb.Endpoint) {
@@ -71,7 +71,7 @@ func TestStandbysAreThoseOfTheLatestClient(t *testing.T) {
 	want("of the last client")
 }
 
-// When the last service leaves Consul, its endpoints that stand by are checked no more.
+// When the last service leaves Consul, its standby endpoints are not checked any more.
 func TestStandbysEndWithTheirClient(t *testing.T) {
 	consul, client := startConsul(t)
 	var bad, good atomic.Int64
@@ -101,7 +101,7 @@ func TestStandbysEndWithTheirClient(t *testing.T) {
 	})
 }
 
-// resetsConnections starts a server that counts connections, and resets each of them.
+// resetsConnections starts a server that counts connections and resets each of them.
 func resetsConnections(t *testing.T, n *atomic.Int64) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -116,7 +116,7 @@ func resetsConnections(t *testing.T, n *atomic.Int64) string {
 				return
 			}
 			n.Add(1)
-			_ = c.(*net.TCPConn).SetLinger(0) // a reset
+			_ = c.(*net.TCPConn).SetLinger(0) // makes Close send a reset
 			_ = c.Close()
 		}
 	})

@@ -22,7 +22,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
-// successorVariable names the configuration that this test binary serves, instead of running tests, as a successor.
+// successorVariable names the configuration that this test binary serves as a successor, instead of running tests.
 const successorVariable = "LICTOR_TEST_SUCCESSOR"
 
 func TestMain(m *testing.M) {
@@ -61,7 +61,7 @@ func succeed(path string) error {
 	}, signals)
 }
 
-// replaceable starts a daemon that this test binary can take over from.
+// replaceable starts a daemon that this test binary can replace.
 func replaceable(t *testing.T, src string) *served {
 	t.Helper()
 	s := newServed(t, src)
@@ -74,7 +74,7 @@ func replaceable(t *testing.T, src string) *served {
 	return s
 }
 
-// answers waits until the process serves the admin API at the socket.
+// answers waits until process pid serves the admin API at the socket.
 func answers(t *testing.T, socket string, pid int) {
 	t.Helper()
 	client := admin.NewClient(admin.Address{Socket: socket}, "", admin.Chosen)
@@ -85,7 +85,7 @@ func answers(t *testing.T, socket string, pid int) {
 	})
 }
 
-// end ends a process by a signal, and waits until it has let go of its lock.
+// end ends a process with a signal, and waits until it has ended.
 func end(t *testing.T, pid int) {
 	t.Helper()
 	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
@@ -101,7 +101,7 @@ func TestAnotherProcessTakesOver(t *testing.T) {
 	s := replaceable(t, src)
 	at, goneAt := s.address("web"), s.address("gone")
 	kept := reaches(t, at, "a")
-	// The successor finds another configuration: the ports that the kernel chose stay those of their services.
+	// The successor finds another configuration, but the services keep the ports that the kernel chose.
 	s.write(strings.Split(src, "service \"gone\"")[0])
 
 	got, err := s.Upgrade(t.Context())
@@ -115,13 +115,13 @@ func TestAnotherProcessTakesOver(t *testing.T) {
 	answers(t, socket, got.PID)
 	_ = reaches(t, at, "a").Close()
 	if _, err := net.DialTimeout("tcp", goneAt, inTime); err == nil {
-		t.Error("the service that is gone takes a client")
+		t.Error("the removed service accepts a client")
 	}
 	if _, err := fmt.Fprintln(kept, "still here"); err != nil {
-		t.Errorf("the connection of before: %v", err)
+		t.Errorf("the connection from before the upgrade: %v", err)
 	}
 
-	// The former process refuses what only the one that serves can do, and ends with its last connection.
+	// The former process refuses reloads and upgrades, and ends with its last connection.
 	s.signals <- syscall.SIGHUP
 	s.awaitLog("signal ignored: signal=hangup")
 	if _, err := s.Upgrade(t.Context()); err == nil || !strings.Contains(err.Error(), fmt.Sprint("process ", got.PID)) {
@@ -129,7 +129,7 @@ func TestAnotherProcessTakesOver(t *testing.T) {
 	}
 	select {
 	case err := <-s.end:
-		t.Fatalf("it has ended with a connection: %v", err)
+		t.Fatalf("the process ended although it had a connection: %v", err)
 	default:
 	}
 	_ = kept.Close()
@@ -139,7 +139,7 @@ func TestAnotherProcessTakesOver(t *testing.T) {
 	s.awaitLog("the last connection has ended")
 }
 
-// A signal means the former process too: its connections have shutdown_grace, and a second signal cuts them.
+// A signal to the former process gives its connections shutdown_grace, and a second signal cuts them.
 func TestSignalEndsTheFormerProcess(t *testing.T) {
 	s := replaceable(t, "admin {\n  listen = \"off\"\n}\n"+service("web", "127.0.0.1:0", instance(t, "a"), ""))
 	kept := reaches(t, s.address("web"), "a")
@@ -155,11 +155,11 @@ func TestSignalEndsTheFormerProcess(t *testing.T) {
 	}
 	s.awaitLog(`open connections were cut: reason="second signal"`)
 	if _, err := kept.Read(make([]byte, 1)); err == nil {
-		t.Error("the connection is not cut")
+		t.Error("the connection was not cut")
 	}
 }
 
-// After an upgrade that fails, everything is as it was: clients are served, and a reload works.
+// After a failed upgrade, clients are served and reloads work as before.
 func TestUpgradeThatFailsChangesNothing(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -190,13 +190,13 @@ func TestUpgradeThatFailsChangesNothing(t *testing.T) {
 		t.Errorf("no program: got %v", err)
 	}
 	if s.upgrades.Successor() != nil {
-		t.Error("something has taken over")
+		t.Error("the process was replaced")
 	}
 	s.mustReload(service("web", "127.0.0.1:0", b, ""), "1 service changed")
 	reaches(t, at, "b")
 }
 
-// A program that starts and then does nothing does not keep a signal from ending this process.
+// A successor that starts and then does nothing does not delay a signal to this process.
 func TestSignalDuringAnUpgrade(t *testing.T) {
 	s := newServed(t, service("web", "127.0.0.1:0", instance(t, "a"), ""))
 	hangs := filepath.Join(t.TempDir(), "hangs")
@@ -221,7 +221,7 @@ func TestSignalDuringAnUpgrade(t *testing.T) {
 	}
 }
 
-// An upgrade waits for a reload that is under way, but not longer than its caller.
+// An upgrade waits for a running reload until its context ends.
 func TestUpgradeWaitsForAReload(t *testing.T) {
 	s := serveConfiguration(t, oneService, nil)
 	defer s.stop()
@@ -231,13 +231,13 @@ func TestUpgradeWaitsForAReload(t *testing.T) {
 	result := make(chan error, 1)
 	go func() {
 		err := upgrade.ErrInProgress
-		for errors.Is(err, upgrade.ErrInProgress) { // of the attempts below
+		for errors.Is(err, upgrade.ErrInProgress) { // the attempts below may be in progress
 			_, err = s.Upgrade(t.Context())
 		}
 		result <- err
 	}()
 	testproc.Await(t, "an upgrade in progress", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond) // it may be the first one itself
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond) // the attempt may be the first one
 		defer cancel()
 		_, err := s.Upgrade(ctx)
 		return errors.Is(err, upgrade.ErrInProgress)
@@ -280,7 +280,7 @@ func TestInheritedAdminListener(t *testing.T) {
 	}
 }
 
-// A client that has read events of the former process gets the next ones of its successor.
+// A client that has read the events of the former process can continue with those of its successor.
 func TestEventsGoOnOverAnUpgrade(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	s := replaceable(t, fmt.Sprintf("admin {\n  listen = \"unix://%s\"\n}\n", socket)+
@@ -317,7 +317,7 @@ func TestFirstEvent(t *testing.T) {
 	if got, later := firstEvent(now, 7), firstEvent(now.Add(time.Second), 0); got <= 7 || later < got+1e6 {
 		t.Errorf("got %d, and %d a second later", got, later)
 	}
-	if got := firstEvent(time.Unix(-1, 0), 7); got != 7 { // a clock that is wrong
+	if got := firstEvent(time.Unix(-1, 0), 7); got != 7 { // a wrong clock
 		t.Errorf("got %d, want the predecessor's", got)
 	}
 }

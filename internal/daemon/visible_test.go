@@ -7,7 +7,7 @@ import (
 	"github.com/lictor-proxy/lictor/config"
 )
 
-// What Consul says goes into the log, and that may be read in a terminal.
+// Text from Consul in the log is safe to show in a terminal.
 func TestLogIsVisible(t *testing.T) {
 	for _, asJSON := range []bool{true, false} {
 		var b strings.Builder

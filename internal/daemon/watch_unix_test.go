@@ -20,7 +20,7 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// Each way in which a configuration is changed is seen, by a system that tells of it and by looking again and again.
+// A Watch notices all ways to change a configuration, with reports from the system and with polling.
 func TestWatchSeesChanges(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, dir string){
 		"written": func(t *testing.T, dir string) { write(t, filepath.Join(dir, "lictor.hcl"), "b") },
@@ -36,7 +36,7 @@ func TestWatchSeesChanges(t *testing.T) {
 			}
 		},
 		"new in the folder": func(t *testing.T, dir string) { write(t, filepath.Join(dir, "folder", "2.hcl"), "b") },
-		"another link": func(t *testing.T, dir string) { // as Kubernetes does it
+		"another link": func(t *testing.T, dir string) { // as Kubernetes does
 			write(t, filepath.Join(dir, "v2.hcl"), "b")
 			if err := os.Symlink("v2.hcl", filepath.Join(dir, "tmp")); err != nil {
 				t.Fatal(err)
@@ -79,10 +79,10 @@ func TestWatchSeesChanges(t *testing.T) {
 				cancel()
 				receive(t, "the end", done)
 				if w.last == first || w.last != fingerprint(w.paths) {
-					t.Error("what was seen is not what is there")
+					t.Error("the fingerprint is not that of the present files")
 				}
 				if len(seen) > 0 {
-					t.Error("a change that was none")
+					t.Error("a change was reported without a change")
 				}
 			})
 		}
@@ -98,11 +98,11 @@ func TestFingerprintIsOfContents(t *testing.T) {
 	a := of()
 	write(t, path, "a")
 	if of() != a || a == missing {
-		t.Error("it changes with something else than the content")
+		t.Error("the fingerprint changed although the content did not")
 	}
 	write(t, filepath.Join(dir, "a.txt"), "no configuration")
 	if of() != a {
-		t.Error("it is also of what is not read")
+		t.Error("the fingerprint includes a file that is not read")
 	}
 	write(t, path, "b")
 	b := of()
@@ -110,7 +110,7 @@ func TestFingerprintIsOfContents(t *testing.T) {
 		t.Fatal(err)
 	}
 	if os.Getuid() != 0 && of() == b {
-		t.Error("a file that cannot be read is like one that can")
+		t.Error("an unreadable file has the fingerprint of a readable one")
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -118,8 +118,8 @@ func TestFingerprintIsOfContents(t *testing.T) {
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if of() == b { // and it does not wait for a writer
-		t.Error("a FIFO is like a file")
+	if of() == b { // and fingerprint does not wait for a writer
+		t.Error("a FIFO has the fingerprint of a file")
 	}
 }
 
@@ -147,7 +147,7 @@ func TestFoldersOf(t *testing.T) {
 func TestFoldersThatCannotBeWatched(t *testing.T) {
 	if w, err := newWatcher([]string{t.TempDir(), "/nowhere"}); err == nil {
 		_ = w.Close()
-		t.Error("a folder that is not there is watched")
+		t.Error("a missing folder is watched")
 	}
 }
 

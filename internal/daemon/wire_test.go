@@ -14,7 +14,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// wired is all that a service of the configuration becomes.
+// wired has everything that the daemon makes from a service of the configuration.
 type wired struct {
 	Proxy   []proxy.Service
 	Balance lb.Options
@@ -30,7 +30,7 @@ func wire(s config.Service) wired {
 		healthChecksOf(cfg)}
 }
 
-// change gives v another value than it has, which is not zero. It reports whether it could.
+// change gives v another value, which is not zero. It reports whether it could.
 func change(v reflect.Value) bool {
 	switch v.Kind() {
 	case reflect.Int, reflect.Int64:
@@ -47,7 +47,7 @@ func change(v reflect.Value) bool {
 	return true
 }
 
-// Every argument of a service reaches what it is for: an argument that the daemon forgets would do nothing.
+// Every argument of a service is used. An argument that the daemon ignored would have no effect.
 func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 	for _, protocol := range []config.Protocol{config.TCP, config.UDP} {
 		used := map[string]bool{}
@@ -84,7 +84,7 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 			switch field.Kind() {
 			case reflect.Slice:
 				field.Set(reflect.ValueOf([]string{"x"}))
-			case reflect.Struct: // where the filter stands
+			case reflect.Struct: // the position of the filter in the file
 				continue
 			default:
 				change(field)
@@ -109,7 +109,7 @@ func TestEveryArgumentOfAServiceIsUsed(t *testing.T) {
 	}
 }
 
-// Every argument of a check reaches what it is for: a check over HTTP and one without are different things.
+// Every argument of a check is used, for HTTP checks and for other checks.
 func TestEveryArgumentOfACheckIsUsed(t *testing.T) {
 	for _, tt := range []struct {
 		check  config.Check
@@ -167,7 +167,7 @@ func TestWatchesHaveSourcesInOrder(t *testing.T) {
 	}
 }
 
-// What must be found out about endpoints that vanish depends on what is to become of their connections.
+// How much discovery must find out about vanished endpoints depends on the settings for their connections.
 func TestLeavesOf(t *testing.T) {
 	const cut = config.LeaveCut
 	for _, tt := range []struct {
@@ -186,7 +186,7 @@ func TestLeavesOf(t *testing.T) {
 	}
 }
 
-// The enumerations of the configuration and those of the rooms have the same elements.
+// The enumerations of the configuration and of the other packages have the same elements.
 func TestEnumerations(t *testing.T) {
 	for from, want := range map[config.Balance]lb.Policy{
 		config.RoundRobin: lb.PolicyRoundRobin, config.LeastConnections: lb.PolicyLeastConnections,
@@ -210,7 +210,7 @@ func TestEnumerations(t *testing.T) {
 	}
 }
 
-// A service is in Consul, or has nothing but a list: of the one there is a watch, of the other a set.
+// A service is in Consul or has only static endpoints. The former has a watch, the latter a set.
 func TestServicesAreInConsulOrStatic(t *testing.T) {
 	list := &config.Static{Endpoints: []config.StaticEndpoint{{Addr: netip.MustParseAddrPort("10.0.0.1:80")}}}
 	cfg := &config.Config{Services: []config.Service{
@@ -254,7 +254,7 @@ func TestWhatOf(t *testing.T) {
 	}
 }
 
-// A reload that changes one query puts that service's sets in doubt, and no other's.
+// A reload that changes one query puts only that service's sets in doubt.
 func TestChangedWatches(t *testing.T) {
 	watch := func(name, tag string) discovery.Watch {
 		return discovery.Watch{Service: name, Query: discovery.Query{Service: name, Tags: []string{tag}}}
@@ -267,7 +267,7 @@ func TestChangedWatches(t *testing.T) {
 	}
 }
 
-// Every argument of the tls block of a check reaches the check.
+// Every argument of the tls block of a check is used.
 func TestEveryArgumentOfATLSCheckIsUsed(t *testing.T) {
 	wired := func(t config.TLS) wired {
 		return wire(config.Service{Name: "web", Check: &config.Check{HTTP: "/", TLS: &t}})

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// A time is over when it is over: neither before nor after, as long as the process runs.
+// While the process runs, a timer fires exactly at its time.
 func TestTimer(t *testing.T) {
 	for _, d := range []time.Duration{-time.Second, 0, time.Nanosecond, grace, time.Second, time.Hour} {
 		synctest.Test(t, func(t *testing.T) {
@@ -21,7 +21,7 @@ func TestTimer(t *testing.T) {
 				t.Errorf("%v took %v", d, took)
 			}
 			if timer.stop() {
-				t.Error("Stop says that it came in time")
+				t.Error("stop returned true after the timer had fired")
 			}
 		})
 	}
@@ -34,37 +34,38 @@ func TestStop(t *testing.T) {
 			timer := start(time.Second, func() { t.Error("a stopped timer has fired") }, nil)
 			time.Sleep(at)
 			if !timer.stop() || timer.stop() {
-				t.Error("Stop has to stop it once")
+				t.Error("stop must return true exactly once")
 			}
 			time.Sleep(time.Hour)
 		})
 	}
 }
 
-// A timer that fires late looks again, as the process stood still. One that is late each time fires in the end.
+// A timer that fires late assumes that the process stood still, and waits again. A timer that is late each time fires
+// in the end.
 func TestLateTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		timer := start(time.Hour, func() {}, nil)
 		defer timer.stop()
 		if timer.expires() {
-			t.Error("it is over before its last part has begun")
+			t.Error("the timer expired before its last part began")
 		}
 		for looks := 1; looks < maxLooks; looks++ {
-			timer.timer.Stop() // else it would fire in time
+			timer.timer.Stop() // so that the timer does not fire in time
 			time.Sleep(timer.last + grace)
 			if timer.expires() {
-				t.Fatalf("it is over after %d looks, all of them late", looks)
+				t.Fatalf("the timer expired after %d looks, all of them late", looks)
 			}
 		}
 		timer.timer.Stop()
 		time.Sleep(timer.last + grace)
 		if !timer.expires() {
-			t.Error("it is never over")
+			t.Error("the timer never expires")
 		}
 	})
 }
 
-// The context of WithTimeout ends as one of package context does, but for Deadline.
+// The context of WithTimeout ends as one of package context does, but its Deadline method reports nothing.
 func TestWithTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
@@ -108,7 +109,7 @@ func TestWithTimeout(t *testing.T) {
 	}
 }
 
-// A dial whose time is over has the error of a timeout.
+// A dial that times out returns a timeout error.
 func TestDialTimesOut(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -126,7 +127,7 @@ func TestDialTimesOut(t *testing.T) {
 	}
 }
 
-// A context that is made of one whose time is over has the error of a timeout, so that a dial with it has too.
+// A child of a timed-out context returns a timeout error, so a dial with the child does too.
 func TestTimeoutReachesOtherContexts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cause := errors.New("too slow")

@@ -19,13 +19,13 @@ const (
 	benchEndpoints = 10 // of each service
 )
 
-// A benchHouse is a source with many services, and all that its updates pass on their way to the balancer.
+// A benchHouse is a source with many services, and the path of its updates to the balancer.
 type benchHouse struct {
-	sink     discovery.Sink // that the source feeds
+	sink     discovery.Sink // the sink that the source feeds
 	services [benchServices][2]lb.Endpoints
 }
 
-// newBenchHouse returns one whose services have had a first set. Its balancer is reached through sink.
+// newBenchHouse returns a benchHouse whose services have a first set. The function sink wraps the balancer.
 func newBenchHouse(b *testing.B, sink func(*lb.RoundRobin) discovery.Sink) *benchHouse {
 	b.Helper()
 	var listeners []cycles.Service
@@ -36,7 +36,7 @@ func newBenchHouse(b *testing.B, sink func(*lb.RoundRobin) discovery.Sink) *benc
 		names = append(names, name)
 		at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(9000+i))
 		listeners = append(listeners, cycles.Service{Name: name, Listen: []netip.AddrPort{at}})
-		for j := range h.services[i] { // which differ in one endpoint
+		for j := range h.services[i] { // the sets differ in one endpoint
 			h.services[i][j] = benchSet(name, i, j)
 		}
 	}
@@ -67,7 +67,7 @@ func benchSet(name string, i, state int) lb.Endpoints {
 	return set
 }
 
-// round has all services change at once, each from a goroutine of its own, and waits until the last has.
+// round changes all services at once, each in its own goroutine, and waits for all of them.
 func (h *benchHouse) round(n int) {
 	var running sync.WaitGroup
 	for i := range h.services {
@@ -93,7 +93,7 @@ func BenchmarkServicesChangeAtOnce(b *testing.B) {
 	h.measure(b)
 }
 
-// A slowSink takes its time for one service.
+// A slowSink takes long for the updates of one service.
 type slowSink struct {
 	discovery.Sink
 	service string
@@ -108,8 +108,8 @@ func (s *slowSink) OnUpdate(updates []lb.Endpoints) {
 	s.Sink.OnUpdate(updates)
 }
 
-// BenchmarkServicesChangeBesideASlowOne measures the same while one more service, of which an update takes a
-// millisecond, changes all the time.
+// BenchmarkServicesChangeBesideASlowOne measures the same while another service changes all the time, whose updates
+// take a millisecond.
 func BenchmarkServicesChangeBesideASlowOne(b *testing.B) {
 	const slow = "slow"
 	h := newBenchHouse(b, func(next *lb.RoundRobin) discovery.Sink { return &slowSink{next, slow} })

@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// endpointsAt reads "a=10.0.0.1:80*3", an endpoint a word, with its weight.
+// endpointsAt parses words such as "a=10.0.0.1:80*3" into endpoints with an ID, an address and a weight.
 func endpointsAt(t *testing.T, text string) (set []lb.Endpoint) {
 	t.Helper()
 	for _, word := range strings.Fields(text) {
@@ -67,7 +67,7 @@ func TestWhatChangesIsAnEvent(t *testing.T) {
 	}
 }
 
-// An endpoint that stays keeps the time since when it is there; sources may hand out the same slice again.
+// An endpoint that stays keeps the time at which it joined. A source may pass the same slice again.
 func TestWhatStaysKeepsItsTime(t *testing.T) {
 	s := NewSets(lb.NewRoundRobin(), NewEvents(), nil)
 	set := endpointsAt(t, "a=10.0.0.1:80*1 b=10.0.0.2:80*1")
@@ -95,7 +95,7 @@ func TestADrainedEndpointLeavesAndReturns(t *testing.T) {
 		s.OnUpdate([]lb.Endpoints{{Service: "web", Endpoints: endpointsAt(t, set)}})
 	}
 	with("b=10.0.0.2:80*1 a=10.0.0.1:80*1")
-	for range 2 { // again is no change
+	for range 2 { // the second Drain changes nothing
 		if err := s.Drain("web", "a"); err != nil {
 			t.Fatal(err)
 		}

@@ -51,7 +51,7 @@ func TestInstancesAndEjectionsAreEvents(t *testing.T) {
 	}
 }
 
-// Whoever waits is woken by the next event, and goes on after the last that it has seen.
+// The next event wakes a waiting reader, who then continues after the last event that the reader has seen.
 func TestEventsWakeWhoeverWaits(t *testing.T) {
 	l := NewEvents()
 	events, next, more := l.After(0, "", MaxEvents)
@@ -75,7 +75,7 @@ func TestEventsWakeWhoeverWaits(t *testing.T) {
 	}
 }
 
-// The numbers of a process are above those of an earlier one, so a client goes on where it was.
+// Event numbers of a process are above those of an earlier process, so a client can continue.
 func TestEventsBeginAboveThoseOfAnEarlierProcess(t *testing.T) {
 	for _, base := range []uint64{1, MaxEvents, 5 * MaxEvents} {
 		l := NewEvents()

@@ -8,8 +8,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Another process goes on with what one has exported: whole sets, and what is drained. It takes no notice of drained
-// endpoints of a service that it does not know.
+// Another process continues with the exported sets and drains. It ignores drained endpoints of services that it does
+// not know.
 func TestSetsGoOverToAnotherProcess(t *testing.T) {
 	web := lb.Endpoints{Service: "web", Endpoints: endpointsAt(t, "a=10.0.0.1:80*1 b=10.0.0.2:80*1")}
 	first := NewSets(lb.NewRoundRobin(), NewEvents(), nil)

@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A fixedJudge returns its verdicts for each set that it is given.
+// A fixedJudge returns the same verdicts for each set.
 type fixedJudge map[string]cycles.Verdict
 
 func (j fixedJudge) Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict {
@@ -22,7 +22,7 @@ func (j fixedJudge) Judge(updates []lb.Endpoints) map[string]map[string]cycles.V
 	return all
 }
 
-// A lastSink keeps the last update.
+// A lastSink stores the last update.
 type lastSink struct{ lb.Endpoints }
 
 func (s *lastSink) OnUpdate(updates []lb.Endpoints) { s.Endpoints = updates[len(updates)-1] }
@@ -53,8 +53,8 @@ func TestAllOfSeveralJudgesCount(t *testing.T) {
 	wantReasons("", "", "", "")
 }
 
-// Connections to an endpoint that fails end as those to one that is critical in Consul; those to one that leads back
-// do not.
+// If an endpoint fails its check, its connections end as for an endpoint that is critical in Consul. If an endpoint
+// leads back, they continue.
 func TestAnEndpointThatFailsHasLeft(t *testing.T) {
 	judge, sink := fixedJudge{}, &lastSink{}
 	sets := NewSets(sink, NewEvents(), judge)

@@ -17,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A scripted source says what the test has it say.
+// A scripted source sends what the test makes it send.
 type scripted struct{ sink chan discovery.Sink }
 
 func (s scripted) Run(ctx context.Context, sink discovery.Sink) error {
@@ -26,7 +26,7 @@ func (s scripted) Run(ctx context.Context, sink discovery.Sink) error {
 	return nil
 }
 
-// startScripted starts a source, and returns its feed and what to have it say.
+// startScripted starts a source, and returns its input and a function that makes it send a set.
 func startScripted(t *testing.T, in *Mux, services ...string) (*Input, func(service, id string)) {
 	t.Helper()
 	s := scripted{make(chan discovery.Sink, 1)}
@@ -41,7 +41,7 @@ func setWith(service, id string) lb.Endpoints {
 	return lb.Endpoints{Service: service, Endpoints: []lb.Endpoint{e}}
 }
 
-// served returns the ID of an endpoint that the balancer picks, or its error.
+// served returns the ID of the endpoint that the balancer picks, or the error.
 func served(b *lb.RoundRobin, service string) string {
 	m, err := b.NextEndpoint(service, netip.AddrPort{}, lb.Tried{})
 	if err != nil {
@@ -74,14 +74,14 @@ func TestMuxHandsServicesOver(t *testing.T) {
 
 	next, sayNext := startScripted(t, in, "web", "new")
 	sayNext("web", "next")
-	serves(t, b, "web", "old") // held until commit
+	serves(t, b, "web", "old") // held until Commit
 	sayNext("new", "n")
-	serves(t, b, "new", "n") // not held: its listener can open with something to offer
+	serves(t, b, "new", "n") // not held, so that the new listener can serve at once
 	<-next.FirstSets()
 	<-next.AllSets()
 	in.Commit([]string{"web", "new"}, next)
 	serves(t, b, "web", "next")
-	serves(t, b, "gone", "g") // for clients that are still there
+	serves(t, b, "gone", "g") // for the remaining clients
 	sayOld("web", "late")
 	sayOld("gone", "late")
 	serves(t, b, "web", "next")
@@ -100,7 +100,7 @@ func TestMuxKeepsSetsUntilTheNewSourceAnswers(t *testing.T) {
 	next, sayNext := startScripted(t, in, "web")
 	in.Commit([]string{"web"}, next)
 	serves(t, b, "web", "1")
-	sayOld("web", "2") // still followed, for the new source is silent
+	sayOld("web", "2") // still used, because the new source has sent nothing
 	serves(t, b, "web", "2")
 	sayNext("web", "3")
 	sayOld("web", "4")
@@ -123,7 +123,7 @@ func TestMuxTakesBackWhatWasAbandoned(t *testing.T) {
 	serves(t, b, "web", "3")
 }
 
-// When sources change and send the same set, each endpoint still gets its turn.
+// When sources change and send the same set, the balancer keeps its position, and each endpoint gets its turn.
 func TestMuxKeepsTheTurn(t *testing.T) {
 	b := lb.NewRoundRobin()
 	in := NewMux(NewSets(b, NewEvents(), nil))
@@ -150,7 +150,7 @@ func TestMuxKeepsTheTurn(t *testing.T) {
 	}
 }
 
-// What was said of endpoints that left while a source was held back is not forgotten.
+// Departures that were held back with a source's set are passed on after Commit.
 func TestMuxKeepsWhoHasLeft(t *testing.T) {
 	b := lb.NewRoundRobin()
 	in := NewMux(NewSets(b, NewEvents(), nil))
@@ -169,7 +169,7 @@ func TestMuxKeepsWhoHasLeft(t *testing.T) {
 	sink.OnUpdate([]lb.Endpoints{{Service: "web", Left: left}})
 	sink.OnUpdate([]lb.Endpoints{{Service: "web"}})
 	if m.Gone() != nil {
-		t.Error("it has left before the commit")
+		t.Error("the departure was passed on before Commit")
 	}
 	in.Commit([]string{"web"}, next)
 	if g := m.Gone(); g == nil || g.Why != lb.Critical {
@@ -177,7 +177,7 @@ func TestMuxKeepsWhoHasLeft(t *testing.T) {
 	}
 }
 
-// A source whose successor is extended by the next reload does not wait for the services that are new then.
+// A source whose successor is extended by the next reload retires without waiting for that reload's new services.
 func TestMuxRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
 	in := NewMux(NewSets(lb.NewRoundRobin(), NewEvents(), nil))
 	old, _ := startScripted(t, in, "web")
@@ -186,11 +186,11 @@ func TestMuxRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
 	in.Commit([]string{"web"}, next)
 	retire := old.Retirement(next)
 	sayNext("web", "n")
-	in.Extend(next, []string{"web", "new"}) // of which there is nothing to say
-	testproc.Returns(t, "the source retires, though its successor has not said anything about the new service", retire)
+	in.Extend(next, []string{"web", "new"}) // the source has nothing to send about new
+	testproc.Returns(t, "the source retires, although its successor has sent nothing about the new service", retire)
 }
 
-// What a source says, during a reload, of a service that the reload removes does not end its set: clients still finish.
+// During a reload, a source's update of a removed service does not end the service's set, because clients still use it.
 func TestMuxKeepsTheSetOfARemovedService(t *testing.T) {
 	b := lb.NewRoundRobin()
 	in := NewMux(NewSets(b, NewEvents(), nil))

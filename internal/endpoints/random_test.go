@@ -11,8 +11,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Whatever sources, operators and the judge do at once, the balancer ends with what the view shows: the endpoints that
-// nobody drains or forbids. Services that are removed leave nothing behind.
+// With concurrent sources, operators and judge, the balancer finally has the endpoints that the view shows as serving:
+// those neither drained nor forbidden. Removed services leave nothing behind.
 func TestTheBalancerGetsWhatTheViewShows(t *testing.T) {
 	j := newJudged(t)
 	names := []string{"a", "b", "c"}
@@ -24,7 +24,7 @@ func TestTheBalancerGetsWhatTheViewShows(t *testing.T) {
 			running.Go(func() { j.updates(name, rand.New(rand.NewPCG(uint64(round), uint64(i)))) })
 			running.Go(func() { j.operates(name, rand.New(rand.NewPCG(uint64(i), uint64(round)))) })
 		}
-		running.Go(func() { j.listen(ports) }) // which has all sets judged anew
+		running.Go(func() { j.listen(ports) }) // has all sets judged again
 		running.Wait()
 		for _, name := range names {
 			j.agree(name)
@@ -41,7 +41,7 @@ func TestTheBalancerGetsWhatTheViewShows(t *testing.T) {
 	}
 }
 
-// updates is the one source of a service. Its endpoints may lead to any of the services.
+// updates is the only source of a service. The service's endpoints may lead to any of the services.
 func (j *judged) updates(service string, r *rand.Rand) {
 	for range 30 {
 		if r.IntN(10) == 0 {
@@ -57,7 +57,7 @@ func (j *judged) updates(service string, r *rand.Rand) {
 	}
 }
 
-// operates drains and undrains endpoints of a service. Some are not there, or not drained, which is an error.
+// operates drains and undrains endpoints of a service. Some of them do not exist or are not drained, which is an error.
 func (j *judged) operates(service string, r *rand.Rand) {
 	for range 30 {
 		change := j.Drain
@@ -68,7 +68,7 @@ func (j *judged) operates(service string, r *rand.Rand) {
 	}
 }
 
-// agree compares what the balancer has of a service with the view, and the view with the judge.
+// agree compares the balancer's endpoints of a service with the view, and the view with the judge.
 func (j *judged) agree(service string) {
 	j.Helper()
 	var want, got []string
@@ -109,7 +109,7 @@ func TestARemovedServiceIsJudgedWhenItReturns(t *testing.T) {
 			t.Error("something is known of a service that was removed")
 		}
 	}
-	j.OnUpdate([]lb.Endpoints{{Service: "a", Removed: true}, setOf("a", 1, 8)}) // in one go
+	j.OnUpdate([]lb.Endpoints{{Service: "a", Removed: true}, setOf("a", 1, 8)}) // in one update
 	j.serves("a", []string{"8"}, self)
 	if err := j.Drain("b", "1"); err == nil {
 		t.Error("an endpoint of an unknown service is drained")

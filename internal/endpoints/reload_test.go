@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// open reports whether a channel is open yet.
+// open reports whether a channel is not closed.
 func open(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -22,7 +22,7 @@ func open(c <-chan struct{}) bool {
 	}
 }
 
-// A house is a Mux with one input in force, which speaks for web, and what the balancer makes of it.
+// A house is a Mux with one input in force, for the service web, and a balancer.
 type house struct {
 	*testing.T
 	*Mux
@@ -66,7 +66,7 @@ func TestAnExtendedInputHoldsSetsBackUntilCommit(t *testing.T) {
 	h.serves("old", "1")
 	h.say("web", "3")
 	h.serves("web", "3")
-	h.say("old", "3") // which is gone
+	h.say("old", "3") // an endpoint that is gone
 	h.serves("old", "1")
 }
 
@@ -75,7 +75,7 @@ func TestAbortUndoesExtend(t *testing.T) {
 	h.Extend(h.input, []string{"web", "new", "silent"})
 	h.say("new", "2")
 	h.say("web", "2")
-	h.say("old", "2") // by a query that the reload would have changed
+	h.say("old", "2") // from a query that the reload would have changed
 	h.Abort(h.input, map[string]bool{"old": true})
 	h.serves("new", nothing)
 	h.serves("web", "2")
@@ -89,7 +89,7 @@ func TestAbortUndoesExtend(t *testing.T) {
 	h.serves("old", "3")
 }
 
-// An extended input that has nothing new to say is complete as it is.
+// Extending an input by nothing new leaves it complete.
 func TestExtendByNothingNew(t *testing.T) {
 	h := newHouse(t)
 	h.Extend(h.input, []string{"web", "old"})
@@ -104,7 +104,7 @@ func TestReadyNeedsASourcesWord(t *testing.T) {
 	s.Import([]lb.Endpoints{setWith("web", "saved")}, nil)
 	m := NewMux(s)
 	in, say := startScripted(t, m, "web", "dns")
-	say("dns", "d") // before the first commit
+	say("dns", "d") // before the first Commit
 	m.Commit(nil, in)
 	m.Commit([]string{"web", "dns"}, in)
 	serves(t, b, "web", "saved")
@@ -122,7 +122,7 @@ func TestReadyNeedsASourcesWord(t *testing.T) {
 	}
 }
 
-// The last one that was started or extended speaks for a service, whatever older ones have to say.
+// The input that was started or extended last speaks for a service, even if older inputs send sets.
 func TestTheNewestInputSpeaks(t *testing.T) {
 	h := newHouse(t)
 	next, sayNext := startScripted(t, h.Mux, "web")
@@ -130,7 +130,7 @@ func TestTheNewestInputSpeaks(t *testing.T) {
 	sayNext("web", "2")
 	h.say("web", "late")
 	h.serves("web", "2")
-	h.Extend(h.input, []string{"web"}) // a reload goes back to it
+	h.Extend(h.input, []string{"web"}) // a reload returns to this input
 	h.Commit([]string{"web", "old"}, h.input)
 	h.say("web", "3")
 	sayNext("web", "late")
@@ -154,7 +154,7 @@ func TestRetirementWaitsForTheSuccessor(t *testing.T) {
 	}()
 	sayNext("web", "2")
 	h.say("old", "2")
-	h.serves("old", "2") // as long as its successor has nothing to say of it
+	h.serves("old", "2") // while its successor has sent no set
 	sayNext("old", "3")
 	testproc.Receive(t, "the source retires when its successor has said all", retired)
 	<-h.input.Ended()

@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// judged are Sets with a real Judge, a balancer, and events.
+// A judged is a Sets with a real Judge, a balancer and events.
 type judged struct {
 	*testing.T
 	*Sets
@@ -26,7 +26,7 @@ func newJudged(t *testing.T) *judged {
 	return j
 }
 
-// listen makes services listen at the ports of 127.0.0.1 that they are named by.
+// listen makes services listen at these ports of 127.0.0.1.
 func (j *judged) listen(ports map[string]uint16) {
 	var services []cycles.Service
 	for name, port := range ports {
@@ -39,7 +39,7 @@ func at(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
 }
 
-// setOf is a service with endpoints at ports of 127.0.0.1.
+// setOf returns a set with endpoints at these ports of 127.0.0.1. The ports are the IDs.
 func setOf(service string, ports ...uint16) lb.Endpoints {
 	u := lb.Endpoints{Service: service}
 	for _, p := range ports {
@@ -48,7 +48,7 @@ func setOf(service string, ports ...uint16) lb.Endpoints {
 	return u
 }
 
-// serves wants exactly these endpoints in the balancer, and the others, with a reason, in the view.
+// serves checks that the balancer has exactly the endpoints in, and that the view has the others with their reasons.
 func (j *judged) serves(service string, in []string, out ...string) {
 	j.Helper()
 	var got, reasons []string
@@ -89,20 +89,20 @@ func TestSetsLeaveOutWhatLeadsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	j.serves("a", []string{"8"}, aOut)
-	j.OnUpdate([]lb.Endpoints{setOf("b", 9)}) // of another service, but the cause
+	j.OnUpdate([]lb.Endpoints{setOf("b", 9)}) // another service, but the cause
 	j.serves("a", []string{"8"}, "2 drained")
 	if err := j.Undrain("a", "2"); err != nil {
 		t.Fatal(err)
 	}
 	j.serves("a", []string{"2", "8"})
 
-	j.OnUpdate([]lb.Endpoints{setOf("b", 1, 9)}) // it comes back, as it was at first
+	j.OnUpdate([]lb.Endpoints{setOf("b", 1, 9)}) // back to the first set
 	j.serves("a", []string{"8"}, aOut)
 	j.serves("b", []string{"1", "9"})
 	j.OnUpdate([]lb.Endpoints{{Service: "b", Removed: true}})
 	j.serves("a", []string{"2", "8"})
 	j.OnUpdate([]lb.Endpoints{setOf("a", 8), setOf("b", 1)})
-	j.listen(map[string]uint16{"a": 3, "b": 1}) // by a reload
+	j.listen(map[string]uint16{"a": 3, "b": 1}) // as after a reload
 	j.serves("b", nil, self)
 	j.listen(map[string]uint16{"a": 3, "b": 4})
 	j.serves("b", []string{"1"})

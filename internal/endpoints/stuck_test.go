@@ -12,15 +12,15 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A gate is a sink that holds up the updates of one service, and lets those of others through.
+// A gate is a sink that blocks the updates of one service, and passes on those of others.
 type gate struct {
 	next    discovery.Sink
 	service string
-	entered chan struct{} // has a value for each update that has come to the gate
-	open    chan struct{} // closed: nothing is held up
+	entered chan struct{} // has an element for each update that has reached the gate
+	open    chan struct{} // closed when updates are no longer blocked
 
 	mu   sync.Mutex
-	told []lb.Endpoints // of service
+	told []lb.Endpoints // updates of the service
 }
 
 func newGate(next discovery.Sink, service string) *gate {
@@ -41,7 +41,7 @@ func (g *gate) OnUpdate(updates []lb.Endpoints) {
 	g.next.OnUpdate(updates)
 }
 
-// heard returns the IDs of the endpoints of each update of the service, and of all that have left.
+// heard returns the IDs of the endpoints in each update of the service, and of all departures.
 func (g *gate) heard() (sets [][]string, left []string) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -61,7 +61,7 @@ func idsOf(set []lb.Endpoint) (ids []string) {
 	return ids
 }
 
-// shows waits until the view of a service has just these endpoints.
+// shows waits until the view of a service has exactly these endpoints.
 func shows(t *testing.T, s *Sets, service string, ids ...string) {
 	t.Helper()
 	testproc.Await(t, service+" is shown anew", func() bool {
@@ -74,7 +74,7 @@ func shows(t *testing.T, s *Sets, service string, ids ...string) {
 	})
 }
 
-// An update that is stuck on its way to the balancer holds up its own service only.
+// An update that is stuck on its way to the balancer delays only its own service.
 func TestAStuckServiceHoldsUpNoOther(t *testing.T) {
 	b := lb.NewRoundRobin()
 	g := newGate(b, "stuck")
@@ -123,7 +123,7 @@ func TestAStuckServiceHoldsUpNoOther(t *testing.T) {
 	testproc.Await(t, "and for stuck", func() bool { return served(b, "stuck") == "n" })
 }
 
-// Updates that come while the balancer is busy with their service are told of as one, with all that have left.
+// Updates during a slow call of the balancer are merged into one, with all departures.
 func TestUpdatesWhileTheBalancerIsBusy(t *testing.T) {
 	g := newGate(lb.NewRoundRobin(), "web")
 	s := NewSets(g, NewEvents(), nil)
@@ -165,7 +165,7 @@ func TestUpdatesWhileTheBalancerIsBusy(t *testing.T) {
 	}
 }
 
-// A verdict on a service that is stuck reaches the balancer when the service moves again, and holds up nobody before.
+// A verdict on a stuck service reaches the balancer when the service continues, and delays no other service.
 func TestAVerdictOnAStuckService(t *testing.T) {
 	detector := cycles.New(cycles.Options{Addrs: func() ([]netip.Prefix, error) { return nil, nil }})
 	listeners := []cycles.Service{
@@ -180,7 +180,7 @@ func TestAVerdictOnAStuckService(t *testing.T) {
 	running.Go(func() { s.OnUpdate([]lb.Endpoints{setOf("a", 2, 8)}) })
 	<-g.entered
 
-	s.OnUpdate([]lb.Endpoints{setOf("b", 1)}) // the configuration names it, so the way back has to go from a
+	s.OnUpdate([]lb.Endpoints{setOf("b", 1)}) // a static endpoint, so the endpoint of a must be left out
 	serves(t, b, "b", "1")
 	close(g.open)
 	running.Wait()
@@ -189,7 +189,7 @@ func TestAVerdictOnAStuckService(t *testing.T) {
 	}
 }
 
-// Whoever reconsiders, as a reload does before it opens listeners, waits until the balancer knows the verdicts.
+// Reconsider returns after the balancer has the verdicts. A reload relies on that before it opens listeners.
 func TestReconsiderWaitsForTheBalancer(t *testing.T) {
 	var s *Sets
 	detector := cycles.New(cycles.Options{
@@ -215,7 +215,7 @@ func TestReconsiderWaitsForTheBalancer(t *testing.T) {
 	running.Wait()
 }
 
-// A gateJudge forbids the endpoint "x", and is held up while it judges a set with it.
+// A gateJudge forbids the endpoint "x", and blocks while it judges a set with that endpoint.
 type gateJudge struct{ entered, open chan struct{} }
 
 func (j *gateJudge) Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict {
@@ -230,7 +230,7 @@ func (j *gateJudge) Judge(updates []lb.Endpoints) map[string]map[string]cycles.V
 	return nil
 }
 
-// The balancer never gets a set that has not been judged, whatever else tells it of the service meanwhile.
+// The balancer never receives a set that has not been judged.
 func TestNoSetIsServedBeforeItIsJudged(t *testing.T) {
 	g := newGate(lb.NewRoundRobin(), "web")
 	close(g.open)

@@ -20,7 +20,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A member is an endpoint that answers with a status, or not at all while it is zero.
+// A member is an endpoint that answers with a status, or does not answer while the status is zero.
 type member struct {
 	*httptest.Server
 	status atomic.Int32
@@ -48,7 +48,7 @@ func (m *member) endpoint(id string) lb.Endpoint {
 	return lb.Endpoint{ID: id, Addr: netip.MustParseAddrPort(m.Listener.Addr().String()), Weight: 1}
 }
 
-// A judged is a Checker, and the verdicts that it has returned.
+// A judged is a Checker with its last verdicts.
 type judged struct {
 	*Checker
 	mu       sync.Mutex
@@ -70,7 +70,7 @@ func newJudged(t *testing.T, check Check) *judged {
 	return j
 }
 
-// replace makes endpoints the set.
+// replace replaces the set of endpoints.
 func (j *judged) replace(endpoints ...lb.Endpoint) {
 	j.mu.Lock()
 	j.set = lb.Endpoints{Service: "db", Endpoints: endpoints}
@@ -86,7 +86,7 @@ func (j *judged) judge() {
 	}
 }
 
-// out returns why an endpoint gets no clients; empty: it gets some.
+// out returns why an endpoint gets no clients, or an empty string.
 func (j *judged) out(id string) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -103,7 +103,7 @@ func (j *judged) awaitOut(t *testing.T, id, why string) {
 	testproc.Await(t, id+" gets no clients: "+why, func() bool { return strings.Contains(j.out(id), why) })
 }
 
-// await waits until the member has been asked twice more: the answer before has been noted then.
+// await waits for two more checks of the member. The result of the check before has been stored then.
 func (m *member) await(t *testing.T) {
 	t.Helper()
 	before := m.asked.Load()
@@ -122,9 +122,9 @@ func TestAnAnswerDecidesAtOnce(t *testing.T) {
 	replica.status.Store(204)
 	j.awaitOut(t, "a", "status 503")
 	j.awaitIn(t, "b")
-	primary.status.Store(302) // which the check does not follow
+	primary.status.Store(302) // the check does not follow redirects
 	primary.await(t)
-	j.awaitOut(t, "a", "status 503") // in the words of the first answer
+	j.awaitOut(t, "a", "status 503") // the text of the first answer stays
 }
 
 func TestTheFirstEndpointsGetClientsBeforeTheyAreChecked(t *testing.T) {
@@ -157,7 +157,7 @@ func TestSilenceIsForgivenForAWhile(t *testing.T) {
 	if why := j.out("a"); why != "" {
 		t.Errorf("a is silent for a moment, and gets no clients: %s", why)
 	}
-	m.status.Store(503) // an answer is none the less an answer
+	m.status.Store(503) // any answer counts as an answer
 	j.awaitOut(t, "a", "status 503")
 }
 
@@ -178,7 +178,7 @@ func TestLongSilenceCounts(t *testing.T) {
 	}
 }
 
-// An endpoint that was fit may be silent for a while. One that has never answered may not.
+// A fit endpoint may stay without an answer for MaxSilence. An endpoint that has never answered is unfit.
 func TestAnEndpointThatNeverAnsweredIsNotFit(t *testing.T) {
 	m := startMember(t, 0)
 	j := newJudged(t, Check{MaxSilence: time.Hour})
@@ -211,7 +211,7 @@ func TestWhatWasForbiddenStaysSoWithAnotherCheck(t *testing.T) {
 
 func TestAnotherPortIsAsked(t *testing.T) {
 	m := startMember(t, 200)
-	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and says nothing
+	l, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and sends nothing
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestWhatIsWrongHereSaysNothingOfTheEndpoint(t *testing.T) {
 	}
 }
 
-// Only a status of 2xx is an answer that an endpoint is fit; what cannot be asked at all is no answer.
+// Only an answer with a 2xx status means fit. If the check cannot be sent, that is not an answer.
 func TestProbe(t *testing.T) {
 	c := New(Options{})
 	defer c.Close()
@@ -264,7 +264,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// A server that takes connections and never answers is not fit, once Check.Timeout is over.
+// A server that accepts connections and never answers is unfit after Check.Timeout.
 func TestNoAnswerInTime(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// handOver returns what another Checker gets from j.
+// handOver returns the Results of j as another process receives them.
 func (j *judged) handOver(t *testing.T) (all []Result) {
 	t.Helper()
 	text, err := json.Marshal(j.Results())
@@ -21,7 +21,7 @@ func (j *judged) handOver(t *testing.T) (all []Result) {
 	return all
 }
 
-// What a former process has found holds until the first check.
+// The results of a former process apply until the first check.
 func TestResultsAreHandedOn(t *testing.T) {
 	silent, replica, moved := startMember(t, 200), startMember(t, 503), startMember(t, 503)
 	check := Check{MaxSilence: time.Hour}
@@ -45,7 +45,7 @@ func TestResultsAreHandedOn(t *testing.T) {
 	if next.fit(replica, "b") || !next.fit(silent, "a") || !next.fit(silent, "b") {
 		t.Error("an endpoint that is not in the set yet is not judged by what is known")
 	}
-	replica.status.Store(0) // it says nothing that could end or confirm what is known
+	replica.status.Store(0) // no answer changes what is known
 	next.replace(silent.endpoint("a"), replica.endpoint("b"), silent.endpoint("c"))
 	if why := next.out("b"); why == "" {
 		t.Error("b gets clients before its first check")
@@ -53,7 +53,7 @@ func TestResultsAreHandedOn(t *testing.T) {
 	if why := next.out("c"); why != "" {
 		t.Errorf("c is judged by what was at another address: %s", why)
 	}
-	silent.await(t) // a has no answer, as before
+	silent.await(t) // a still has no answer
 	silent.await(t)
 	if why := next.out("a"); why != "" {
 		t.Errorf("a has passed a moment ago, and gets no clients: %s", why)
@@ -62,7 +62,7 @@ func TestResultsAreHandedOn(t *testing.T) {
 	next.awaitIn(t, "b")
 }
 
-// A result is used once.
+// A result of a former process is used once.
 func TestResultsAreForgotten(t *testing.T) {
 	m := startMember(t, 503)
 	j := newJudged(t, Check{})

@@ -8,7 +8,7 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// fit returns whether the Checker says that the endpoint of m, with this ID, is fit.
+// fit reports whether the Checker calls the endpoint of m fit.
 func (j *judged) fit(m *member, id string) bool {
 	return len(j.Fit("db", []lb.Endpoint{m.endpoint(id)})) == 1
 }
@@ -18,7 +18,7 @@ func (j *judged) awaitFit(t *testing.T, m *member, id string, want bool) {
 	testproc.Await(t, id+" fits or not", func() bool { return j.fit(m, id) == want })
 }
 
-// An endpoint is fit until it fails a check, whether it is in the set or not.
+// An endpoint is fit until it fails a check, inside and outside the set.
 func TestFit(t *testing.T) {
 	good, bad := startMember(t, 200), startMember(t, 503)
 	j := newJudged(t, Check{})
@@ -38,8 +38,8 @@ func TestFit(t *testing.T) {
 	}
 }
 
-// An endpoint that stands by is not fit before it has passed a check. It is in no verdict. When it is in the set again,
-// what was found meanwhile holds.
+// A standby endpoint is unfit until it passes a check, and is in no verdict. When it returns to the set, its results
+// still apply.
 func TestStandbyIsCheckedApartFromTheSet(t *testing.T) {
 	left, used := startMember(t, 503), startMember(t, 200)
 	j := newJudged(t, Check{})
@@ -62,7 +62,7 @@ func TestStandbyIsCheckedApartFromTheSet(t *testing.T) {
 		t.Errorf("back in the set, it gets no clients: %s", why)
 	}
 	j.Standby("db", nil)
-	left.await(t) // as a member it is checked on
+	left.await(t) // as a member of the set it is still checked
 	j.replace(used.endpoint("b"))
 	before := left.asked.Load()
 	used.await(t)
@@ -71,7 +71,7 @@ func TestStandbyIsCheckedApartFromTheSet(t *testing.T) {
 	}
 }
 
-// A check that a reload adds or changes is that of the endpoints that stand by, too.
+// A check that a reload adds or changes also applies to standby endpoints.
 func TestStandbyFollowsTheCheck(t *testing.T) {
 	m := startMember(t, 503)
 	j := newJudged(t, Check{})
@@ -93,7 +93,7 @@ func TestStandbyFollowsTheCheck(t *testing.T) {
 	}
 }
 
-// Hurry does not wait for the interval to end.
+// Hurry does not wait for the end of the interval.
 func TestHurry(t *testing.T) {
 	m := startMember(t, 200)
 	j := newJudged(t, Check{})

@@ -18,8 +18,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// startSecure starts a server that answers over HTTPS, and returns it with options that name its certificate as the
-// authority and as the client certificate. The certificate is for 127.0.0.1 and example.com.
+// startSecure starts a server that answers over HTTPS with a certificate for 127.0.0.1 and example.com. The returned
+// options use that certificate as authority and as client certificate.
 func startSecure(t *testing.T, status int, want tls.ClientAuthType) (lb.Endpoint, certificates.Options) {
 	t.Helper()
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -53,7 +53,7 @@ func TestChecksOverHTTPS(t *testing.T) {
 		status int
 		client tls.ClientAuthType
 		change func(o *certificates.Options)
-		want   string // why the endpoint gets no clients; empty: it gets some
+		want   string // why the endpoint gets no clients; empty if it gets clients
 	}{
 		{"known authority", 200, tls.NoClientCert, none, ""},
 		{"bad status", 503, tls.NoClientCert, none, "GET https://127.0.0.1:"},
@@ -75,7 +75,7 @@ func TestChecksOverHTTPS(t *testing.T) {
 			tt.change(&options)
 			j := newJudged(t, Check{HTTPS: true, TLS: options, MaxSilence: -1})
 			if tt.want == "" {
-				j.replace() // so that a has to pass a check
+				j.replace() // so that a must pass a check
 			}
 			j.replace(e)
 			if tt.want == "" {
@@ -91,7 +91,7 @@ func TestChecksOverHTTPS(t *testing.T) {
 	}
 }
 
-// The certificate must be for the host name of the endpoint, if it has one.
+// The certificate must match the endpoint's host name, if the endpoint has one.
 func TestCertificateForAHostName(t *testing.T) {
 	e, options := startSecure(t, 200, tls.NoClientCert)
 	for host, good := range map[string]bool{"example.com": true, "localhost": false} {
@@ -111,7 +111,7 @@ func TestCertificateForAHostName(t *testing.T) {
 	}
 }
 
-// Files that cannot be used say nothing about an endpoint. When they can be used again, checks go on.
+// Unusable files say nothing about an endpoint. Checks continue when the files are usable again.
 func TestFilesOfACheckAreReadAgain(t *testing.T) {
 	e, options := startSecure(t, 503, tls.NoClientCert)
 	good, err := os.ReadFile(options.CAFile)
@@ -137,12 +137,12 @@ func TestFilesOfACheckAreReadAgain(t *testing.T) {
 	j.awaitOut(t, "a", "status 503")
 }
 
-// A check that begins to ask over TLS goes on with what is known of its endpoints.
+// A check that is changed to HTTPS keeps the results of its endpoints.
 func TestAChangeToHTTPS(t *testing.T) {
 	e, options := startSecure(t, 200, tls.NoClientCert)
 	j := newJudged(t, Check{MaxSilence: -1})
 	j.replace(e)
-	j.awaitOut(t, "a", "status 400") // of a server that expects TLS
+	j.awaitOut(t, "a", "status 400") // from a server that expects TLS
 	j.Apply(map[string]Check{"db": {Path: "/primary", Interval: 5 * time.Millisecond, Timeout: testproc.Patience,
 		HTTPS: true, TLS: options}})
 	j.awaitIn(t, "a")

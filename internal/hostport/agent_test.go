@@ -8,7 +8,7 @@ import (
 func TestParseAgent(t *testing.T) {
 	for _, tt := range []struct {
 		text, url, socket string
-		bad               string // part of the error; empty: there is none
+		bad               string // part of the error; empty for none
 	}{
 		{"127.0.0.1:8500", "http://127.0.0.1:8500", "", ""},
 		{":8500", "http://127.0.0.1:8500", "", ""},

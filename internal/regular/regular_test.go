@@ -35,7 +35,7 @@ func TestReadFile(t *testing.T) {
 	}
 }
 
-// What the kernel makes up says that it is empty, and is not.
+// A file that the kernel generates has size zero, but is not empty.
 func TestReadFileDoesNotTrustTheSize(t *testing.T) {
 	const path = "/proc/self/status"
 	info, err := os.Stat(path)

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// None of these must be waited for or read: a FIFO that nobody writes to, a device that never ends, a socket.
+// ReadFile does not wait for or read a FIFO without a writer, an endless device or a socket.
 func TestReadFileOfWhatIsNoFile(t *testing.T) {
 	dir := t.TempDir()
 	fifo, socket := filepath.Join(dir, "fifo"), filepath.Join(dir, "s")
@@ -26,7 +26,7 @@ func TestReadFileOfWhatIsNoFile(t *testing.T) {
 	tests := []struct{ path, want string }{
 		{fifo, "is a FIFO, not a regular file"},
 		{"/dev/zero", "is a device, not a regular file"},
-		{socket, ""}, // the kernel's own words
+		{socket, ""}, // the kernel's text
 	}
 	for _, tt := range tests {
 		if text, err := ReadFile(tt.path, 10); err == nil || !strings.Contains(err.Error(), tt.want) {

@@ -37,7 +37,7 @@ func TestFindOrder(t *testing.T) {
 	t.Setenv(VersionVar, "")
 	t.Setenv("PATH", filepath.Join(dir, "path"))
 	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
-	t.Setenv("HOME", dir) // where macOS has the cache folder
+	t.Setenv("HOME", dir) // the parent of the cache folder on macOS
 	want := func(want string) {
 		t.Helper()
 		if got, err := Find(); got != want || err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// offered has say talk to a successor in this process, and returns what FindPredecessor says to that.
+// offered starts a predecessor that runs say, and returns the result of FindPredecessor.
 func offered(t *testing.T, say func(c *conn)) (*Predecessor, *conn, error) {
 	t.Helper()
 	ours, file, err := newPair()
@@ -59,7 +59,7 @@ func TestNoPredecessor(t *testing.T) {
 	}
 	p.Failed(errors.New("nobody hears it"))
 	if file, address := p.Admin(); p.Sockets() != nil || p.State().PID != 0 || file != nil || address != "" {
-		t.Error("nobody offers something")
+		t.Error("an offer without a predecessor")
 	}
 	for _, text := range []string{"x", "-1", "99999"} {
 		if _, err := FindPredecessor(func(string) string { return text }); err == nil ||
@@ -69,7 +69,7 @@ func TestNoPredecessor(t *testing.T) {
 	}
 }
 
-// An offer that cannot be understood is refused, and the predecessor hears why.
+// An invalid offer is refused, and the predecessor receives the reason.
 func TestOfferThatIsRefused(t *testing.T) {
 	f := anyFile(t)
 	for _, tt := range []struct {
@@ -120,11 +120,11 @@ func TestPredecessorThatEnds(t *testing.T) {
 		t.Errorf("sessions: got %v", err)
 	}
 	if _, err := p.Serving(); err == nil {
-		t.Error("it is taken to have let go")
+		t.Error("Serving returned success although nothing was released")
 	}
 }
 
-// What comes instead of sessions is an error, and descriptors that came before are closed.
+// A message of another kind instead of sessions is an error, and descriptors received before it are closed.
 func TestSessionsThatDoNotFit(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -141,7 +141,8 @@ func TestSessionsThatDoNotFit(t *testing.T) {
 		{"the end", func(c *conn, _ int) error { c.close(); return nil }, "EOF"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			// The write end of a pipe is passed as the first session: when it is closed, the read end says so.
+			// The write end of a pipe is passed as the first session. Reading from the pipe shows when the write end is
+			// closed.
 			read, write, err := os.Pipe()
 			if err != nil {
 				t.Fatal(err)

@@ -25,7 +25,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// childVariable has this test binary do something else than its tests: see children.
+// childVariable makes this test binary run one of children instead of its tests.
 const childVariable = "LICTOR_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -54,16 +54,16 @@ func children() map[string]func() error {
 	}
 }
 
-// A report is what a child that has taken over knows.
+// A report is what a child that has taken over has received.
 type report struct {
 	Sockets  []string
 	State    State
-	Sessions []string // the clients
+	Sessions []string // client addresses
 	Uses     []ProcessUses
 	Admin    string
 }
 
-// takesOver is a whole successor. It says what it knows to the first client of the first TCP listener.
+// takesOver is a complete successor. It sends its report to the first client of the first TCP listener.
 func takesOver() error {
 	p, err := FindPredecessor(os.Getenv)
 	if err != nil {
@@ -133,7 +133,7 @@ func sayUnexpected() error {
 	return err
 }
 
-// launch starts a child of the given kind as the successor.
+// launch starts a child of this kind as the successor.
 func launch(t *testing.T, child string) *Successor {
 	t.Helper()
 	t.Setenv(childVariable, child)
@@ -145,7 +145,7 @@ func launch(t *testing.T, child string) *Successor {
 	return s
 }
 
-// listeners returns n TCP listeners as the proxier passes them on.
+// listeners returns n TCP listeners in the form in which the proxier passes them.
 func listeners(t *testing.T, n int) (all []proxy.Inherited) {
 	t.Helper()
 	for i := range n {
@@ -166,7 +166,7 @@ func listeners(t *testing.T, n int) (all []proxy.Inherited) {
 }
 
 func TestProcessTakesOver(t *testing.T) {
-	const n = maxDescriptors + 20 // more than a message can have
+	const n = maxDescriptors + 20 // more than one message can have
 	offer := Offer{Sockets: listeners(t, n), Address: "unix:///run/test.sock", State: State{
 		PID: os.Getpid(), Saved: []byte("saved"), Drained: map[string][]string{"web0": {"n/1"}},
 		Sets: []lb.Endpoints{{Service: "web0", Endpoints: []lb.Endpoint{{ID: "n/1",
@@ -231,7 +231,7 @@ func TestProcessTakesOver(t *testing.T) {
 	}
 }
 
-// uses returns some uses, so many of them.
+// uses returns a list of one use with count n.
 func uses(n int64) []Use { return []Use{{Service: "web", ID: "n/1", Address: "10.0.0.1:80", Count: n}} }
 
 func checkReport(t *testing.T, got report, offer Offer, n int) {
@@ -260,7 +260,7 @@ func checkReport(t *testing.T, got report, offer Offer, n int) {
 	}
 }
 
-// A successor that does not take over is an error that says why, and leaves no process behind.
+// If a successor does not take over, the error says why, and no process is left behind.
 func TestSuccessorThatDoesNotTakeOver(t *testing.T) {
 	for child, want := range map[string]string{
 		"fails":      "the configuration is bad",
@@ -280,7 +280,7 @@ func TestSuccessorThatDoesNotTakeOver(t *testing.T) {
 	}
 }
 
-// The end of this process does not wait for a successor that hangs.
+// A process that ends does not wait for a hung successor.
 func TestSuccessorThatIsSilentIsGivenUp(t *testing.T) {
 	s := launch(t, "is silent")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -301,7 +301,7 @@ func TestProgramThatCannotBeStarted(t *testing.T) {
 	if err == nil || !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "cannot be started") {
 		t.Errorf("got %v", err)
 	}
-	s.Kill() // of nil
+	s.Kill() // a nil Successor
 }
 
 func TestSuccessorDoesNotInheritWhatIsForThisProcess(t *testing.T) {
@@ -392,7 +392,7 @@ func TestActivationSocketsThatDoNotFit(t *testing.T) {
 			}
 		})
 	}
-	all, err := ActivationSockets(func(string) string { return "1" }) // of another process
+	all, err := ActivationSockets(func(string) string { return "1" }) // the sockets are for another process
 	if all != nil || err != nil {
 		t.Errorf("got %v, %v", all, err)
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// inTime is far more than anything takes that ends at all.
+// inTime is far longer than anything in these tests takes.
 const inTime = time.Minute
 
 func receive[T any](t *testing.T, what string, from <-chan T) (v T) {
@@ -34,9 +34,9 @@ func isClosed(c <-chan struct{}) bool {
 // A scripted Attempt does what the test sends it.
 type scripted struct {
 	began   chan context.Context
-	commits chan Process // to commit
-	commit  chan error   // what came of that
-	end     chan error   // with which the Attempt ends
+	commits chan Process // process to commit
+	commit  chan error   // result of the commit
+	end     chan error   // result of the Attempt
 }
 
 func newScripted(t *testing.T) (*Upgrader, *scripted) {
@@ -59,7 +59,7 @@ func newScripted(t *testing.T) (*Upgrader, *scripted) {
 	return u, s
 }
 
-// start begins an upgrade, and returns where its result will be.
+// start begins an upgrade, and returns the channel for its result.
 func (s *scripted) start(t *testing.T, u *Upgrader) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
@@ -103,7 +103,7 @@ func TestUpgradeThatSucceeds(t *testing.T) {
 		t.Errorf("after the commit: got %v, want %v", by, next)
 	}
 	if isClosed(u.Replaced()) {
-		t.Error("replaced, though the attempt still lets go of things")
+		t.Error("replaced before the attempt has ended")
 	}
 	s.end <- nil
 	if err := receive(t, "the result", result); err != nil {
@@ -134,7 +134,7 @@ func TestProcessThatIsToEndIsNotReplaced(t *testing.T) {
 		t.Errorf("got %v, though nothing was committed", by)
 	}
 	if isClosed(u.Done()) {
-		t.Error("done, though an attempt runs")
+		t.Error("done although an attempt is running")
 	}
 	s.commits <- Process{PID: 7}
 	if err := receive(t, "the commit", s.commit); !errors.Is(err, ErrEnding) {
@@ -153,7 +153,7 @@ func TestProcessThatIsToEndIsNotReplaced(t *testing.T) {
 	}
 }
 
-// A signal that ends the process may come while the attempt, which has committed, lets go of things.
+// A signal may end the process while a committed attempt still releases things.
 func TestEndWhileTheCommittedAttemptLetsGo(t *testing.T) {
 	u, s := newScripted(t)
 	result := s.start(t, u)
@@ -180,7 +180,7 @@ func TestAttemptGetsTheContextOfItsCaller(t *testing.T) {
 	s.end <- errors.New("enough")
 }
 
-// Whatever the order of upgrades, commits and the end, at most one process takes over, and all agree which.
+// For any order of upgrades, commits and the end, at most one process takes over, and all methods agree which.
 func TestUpgraderUnderLoad(t *testing.T) {
 	for range 50 {
 		var committed, attempts atomic.Int64

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// linked returns a former process and the process that serves, as each sees the other.
+// linked returns a former process and the serving process, each seen from the other.
 func linked(t *testing.T, pid int) (*Serving, *Former) {
 	t.Helper()
 	c, file, err := newPair()
@@ -37,7 +37,7 @@ func TestFormerProcessTellsWhatItUses(t *testing.T) {
 	serving, former := linked(t, 7)
 	want := []Use{
 		{Service: "web", ID: "n/1", Address: "10.0.0.1:80", Count: 2},
-		{Service: "web", Client: netip.MustParseAddr("10.1.1.1"), Count: 0}, // it has ended
+		{Service: "web", Client: netip.MustParseAddr("10.1.1.1"), Count: 0}, // the client has gone
 		{Service: "web", Count: 3},
 	}
 	if err := errors.Join(serving.Tell(want, true), serving.Tell(nil, false)); err != nil {
@@ -56,7 +56,7 @@ func TestFormerProcessTellsWhatItUses(t *testing.T) {
 	}
 }
 
-// A former process outlives the one that replaced it, and tells that one's successor.
+// A former process may outlive its successor, and then reports to the successor's successor.
 func TestFormerProcessMoves(t *testing.T) {
 	serving, former := linked(t, 7)
 	file, err := former.move()

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// hidden are characters that must not reach a terminal: ASCII and C1 controls, separators of lines, what turns the
-// direction, what has no width, fillers, tags, private ones.
+// hidden has characters that must not reach a terminal: ASCII and C1 controls, line separators, direction marks,
+// characters without width, fillers, tags and private characters.
 const hidden = "\x00\r\x1b\x7f\u0080\u009b\u009f\u00ad\u034f\u061c\u115f\u180e\u200b\u200c\u200d\u200e\u200f\u2028" +
 	"\u2029\u202a\u202e\u2060\u2064\u2066\u2069\u3164\ufe0f\ufeff\uffa0\ue000\U000e0001\U000e0041\U000e0100"
 
@@ -70,7 +70,7 @@ func TestWriters(t *testing.T) {
 	}
 }
 
-// FuzzVisible checks that nothing hidden passes, and that JSON means the same.
+// FuzzVisible checks that no hidden character passes, and that JSON keeps its meaning.
 func FuzzVisible(f *testing.F) {
 	f.Add(hidden)
 	f.Add("ä 漢字\xff")
