@@ -42,8 +42,8 @@ func (q *backlog) add(r *proxy.AccessRecord) bool {
 	return true
 }
 
-// take returns the waiting records. It reuses spare, whose records the caller no longer needs, for later records. It
-// does not keep memory that only a burst needed.
+// take returns the waiting records. It reuses the memory of spare for later records; the caller must be done with those
+// in spare. It does not keep memory that only a burst needed.
 func (q *backlog) take(spare []proxy.AccessRecord) []proxy.AccessRecord {
 	if cap(spare) > wakeAt && len(spare) < cap(spare)/4 {
 		spare = nil

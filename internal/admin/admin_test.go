@@ -153,7 +153,7 @@ func serve(t *testing.T, o Options, services ...string) *house {
 }
 
 // serveTo is serve with given access rules.
-func serveTo(t *testing.T, who Access, o Options, services ...string) *house {
+func serveTo(t *testing.T, access Access, o Options, services ...string) *house {
 	t.Helper()
 	h := &house{T: t, fake: &fake{}, balancer: lb.NewRoundRobin(), events: endpoints.NewEvents()}
 	for i, name := range services {
@@ -185,13 +185,13 @@ func serveTo(t *testing.T, who Access, o Options, services ...string) *house {
 	var running sync.WaitGroup
 	for _, l := range []net.Listener{socket, tcp} {
 		running.Go(func() {
-			if err := h.Serve(l, who); err != nil {
+			if err := h.Serve(l, access); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	token := ""
-	if who.TokenFile != "" {
+	if access.TokenFile != "" {
 		token = "right"
 	}
 	h.client = NewClient(Address{Socket: filepath.Join(dir, "s")}, token, Chosen)
@@ -820,7 +820,7 @@ func TestStreamSendsEverythingAndThenWhatChanged(t *testing.T) {
 		t.Errorf("got %s after a removal", got)
 	}
 	if !h.hub.watched() {
-		t.Error("nobody watches")
+		t.Error("the hub is watched without a stream")
 	}
 }
 
@@ -918,7 +918,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// While reading the token file hangs on a file server, a request whose client gives up ends.
+// A request waits while another one reads the token file from a hung file server. It ends when its client gives up.
 func TestTokenFileThatHangs(t *testing.T) {
 	g := &guard{tokenFile: "token", reading: make(chan struct{}, 1)}
 	g.reading <- struct{}{} // another request is reading the file

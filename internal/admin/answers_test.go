@@ -92,7 +92,7 @@ func TestASharedAnswerOutlivesItsFirstClient(t *testing.T) {
 	}
 }
 
-// A request whose turn does not come is refused with 503. Requests of other kinds do not wait for that turn.
+// A request that does not get its turn in time is refused with 503. Requests of other kinds do not wait for that turn.
 func TestCostlyRequestsDoNotWaitForever(t *testing.T) {
 	work := []string{
 		"/metrics", "/v1/status", "/v1/services", "/v1/services/web", "/v1/services/web/history", "/v1/events",

@@ -16,7 +16,7 @@ type Balancer interface {
 type Names interface {
 	Name(host string) (lb.NameSnapshot, bool)
 	Lookups() lb.Lookups // counts of completed lookups
-	Stale() int          // number of names whose last lookup failed
+	Stale() int          // number of names with a failed last lookup
 }
 
 // BalancedBy returns a function for State.Balanced that reads from b and names. Names may be nil.

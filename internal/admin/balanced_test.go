@@ -52,7 +52,7 @@ func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 	}
 }
 
-// fakeNames knows one host name, whose lookups fail.
+// fakeNames knows one host name, and its lookups fail.
 type fakeNames struct{}
 
 func (fakeNames) Name(host string) (lb.NameSnapshot, bool) {

@@ -32,7 +32,7 @@ type front struct {
 type frontKey struct{}
 
 // newFront returns the front for l.
-func (s *Server) newFront(l net.Listener, who Access) *front {
+func (s *Server) newFront(l net.Listener, access Access) *front {
 	f := &front{listener: proxy.PlainListener(l)}
 	f.stopping, f.stop = context.WithCancel(s.stopping)
 	f.http = &http.Server{
@@ -56,14 +56,15 @@ func (s *Server) newFront(l net.Listener, who Access) *front {
 		ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	f.http.Protocols.SetHTTP1(true)
-	f.admit(s.mux(), l, who)
+	f.admit(s.mux(), l, access)
 	return f
 }
 
 // admit replaces the access rules.
-func (f *front) admit(next http.Handler, l net.Listener, who Access) {
+func (f *front) admit(next http.Handler, l net.Listener, access Access) {
 	_, local := l.Addr().(*net.UnixAddr)
-	handler := (&guard{hosts: who.Hosts, tokenFile: who.TokenFile, reading: make(chan struct{}, 1)}).wrap(next, local)
+	g := &guard{hosts: access.Hosts, tokenFile: access.TokenFile, reading: make(chan struct{}, 1)}
+	handler := g.wrap(next, local)
 	f.handler.Store(&handler)
 }
 
@@ -84,13 +85,13 @@ func (f *front) close(ctx context.Context) {
 }
 
 // Serve opens l and serves it until Shutdown, or until Leave for l. See Open.
-func (s *Server) Serve(l net.Listener, who Access) error { return s.Open(l, who)() }
+func (s *Server) Serve(l net.Listener, access Access) error { return s.Open(l, access)() }
 
 // Open registers l with s, for Admit, Leave, Release and Shutdown. The caller must call the returned function exactly
 // once. That function serves l until Shutdown, or until Leave for l; then it closes l and returns nil.
-func (s *Server) Open(l net.Listener, who Access) (serve func() error) {
+func (s *Server) Open(l net.Listener, access Access) (serve func() error) {
 	s.begin.Do(func() { s.running.Go(s.tick) })
-	f := s.newFront(l, who)
+	f := s.newFront(l, access)
 	s.mu.Lock()
 	s.fronts[l] = f
 	s.mu.Unlock()
@@ -132,12 +133,12 @@ func (s *Server) forget(l net.Listener) {
 }
 
 // Admit replaces the access rules of l, which must be open. Open streams continue.
-func (s *Server) Admit(l net.Listener, who Access) {
+func (s *Server) Admit(l net.Listener, access Access) {
 	s.mu.Lock()
 	f := s.fronts[l]
 	s.mu.Unlock()
 	if f != nil {
-		f.admit(s.mux(), l, who)
+		f.admit(s.mux(), l, access)
 	}
 }
 

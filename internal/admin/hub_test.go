@@ -36,7 +36,7 @@ func TestStreamsBeginWithWhatOthersHave(t *testing.T) {
 		}
 	}
 	if h.enter(); !wanted() {
-		t.Error("nobody looks for the first")
+		t.Error("the first stream does not ask for a look")
 	}
 	h.publish([]Service{{Name: "web"}}, Status{})
 	if h.enter(); wanted() {

@@ -30,8 +30,8 @@ func (a Address) String() string {
 	return a.TCP.String()
 }
 
-// DefaultSockets returns the usual paths of the admin socket. Lictor uses the first path whose folder exists or can be
-// made.
+// DefaultSockets returns the usual paths of the admin socket. Lictor uses the first path in a folder that exists or can
+// be made.
 func DefaultSockets(getenv func(string) string) []string {
 	var paths []string
 	if dir, _, _ := strings.Cut(getenv("RUNTIME_DIRECTORY"), ":"); dir != "" { // set by systemd

@@ -17,7 +17,7 @@ import (
 // all open connections.
 //
 // netutil.LimitListener of golang.org/x/net does not fit: it stops accepting at the limit. Then a stranger with idle
-// connections could lock the operator out, whose connection would wait in the kernel's queue.
+// connections could lock the operator out, because the operator's connection would wait in the kernel's queue.
 //
 // slots is safe for concurrent use.
 type slots struct {
@@ -95,7 +95,7 @@ type slotConn struct {
 	since    time.Time // when the phase began
 }
 
-// listener returns a listener whose connections occupy slots of s.
+// listener returns a listener that gives each of its connections a slot of s.
 func (s *slots) listener(l net.Listener) net.Listener { return &slotListener{l, s} }
 
 type slotListener struct {

@@ -79,8 +79,8 @@ func (s *Server) look(looks *pace) {
 	})
 }
 
-// noteStale adds an event for each service whose source began or ceased to fail. The map stale holds the services whose
-// source failed before.
+// noteStale adds an event for each service with a source that began or ceased to fail. The map stale holds the services
+// with a source that failed before.
 func (s *Server) noteStale(stale map[string]bool) {
 	failing := map[string]bool{}
 	s.o.State.eachFailing(func(service, err string) {

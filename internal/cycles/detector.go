@@ -185,7 +185,7 @@ func (d *Detector) setHost(h *host) bool {
 }
 
 // Judge replaces the sets of the services in updates. It returns the verdicts, by service and endpoint ID, of each
-// service whose verdicts have changed, including services outside updates. Endpoints without a verdict may get clients.
+// service with changed verdicts, including services outside updates. Endpoints without a verdict may get clients.
 func (d *Detector) Judge(updates []lb.Endpoints) map[string]map[string]Verdict {
 	d.mu.Lock()
 	defer d.mu.Unlock()

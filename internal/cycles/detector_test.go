@@ -89,7 +89,7 @@ func (w *world) listens(lines ...string) {
 	w.Listen(services, admin)
 }
 
-// endpoint returns an endpoint whose ID is its address.
+// endpoint returns an endpoint with its address as its ID.
 func endpoint(t *testing.T, address string) lb.Endpoint {
 	t.Helper()
 	if addr, err := netip.ParseAddrPort(address); err == nil {

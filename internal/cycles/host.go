@@ -14,7 +14,7 @@ type host struct {
 	broadcast map[netip.Addr]bool // broadcast addresses of the interfaces' IPv4 networks
 }
 
-// hostOf returns the host whose interfaces have these addresses and prefix lengths.
+// hostOf returns a host with these addresses and prefix lengths on its interfaces.
 func hostOf(addrs []netip.Prefix) *host {
 	h := &host{local: map[netip.Addr]bool{}, broadcast: map[netip.Addr]bool{}}
 	for _, p := range addrs {
@@ -63,8 +63,8 @@ var limitedBroadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 // bare returns an address in the form for comparisons: without a zone, and as IPv4 if it is an IPv4-mapped address.
 func bare(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
-// named returns an address whose zone is an interface's name. A zone may also be an interface's index, which means the
-// same.
+// named returns an address with its zone as an interface's name. A zone may also be an interface's index, which means
+// the same.
 func named(a netip.Addr) netip.Addr {
 	if n, err := strconv.Atoi(a.Zone()); err == nil {
 		if i, err := net.InterfaceByIndex(n); err == nil {

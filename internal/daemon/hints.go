@@ -22,10 +22,10 @@ func Explain(err error) (lines []string) {
 	return lines
 }
 
-// withHints returns an error whose text is the lines of Explain.
+// withHints returns an error with the lines of Explain as its text.
 func withHints(err error) error { return errors.New(strings.Join(Explain(err), "\n")) }
 
-// hint returns how to solve an error whose text does not say it, or an empty string.
+// hint returns a text that says how to solve err. It is empty if there is no hint, or if the text of err says it.
 func hint(err error) string {
 	var op *net.OpError
 	isSocket := errors.As(err, &op) && op.Net == "unix"

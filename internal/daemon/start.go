@@ -146,7 +146,7 @@ func (d *Daemon) start(ctx context.Context) error {
 
 // settle starts everything besides forwarding: the admin API at shown (nil for none), the registration and the reloads.
 func (d *Daemon) settle(p *upgrade.Predecessor, cfg *config.Config, consul *discovery.Consul, shown net.Listener) {
-	_ = d.reloading.take(d.ctx) // never waits: nobody else knows d yet. API requests wait until settle ends
+	_ = d.reloading.take(d.ctx) // never waits: d is not shared yet. API requests wait until settle ends
 	defer d.reloading.giveBack()
 	d.admin = d.serveAdmin(cfg.Admin, shown)
 	d.detect(cfg)

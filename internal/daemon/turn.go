@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// A turn is a lock whose holder may wait for something outside this process: a disk, a file server, Consul, or a
-// program that it starts. Therefore a goroutine can stop waiting for a turn. Signals, the watchdog and probes never
-// need a turn.
+// A turn is a lock. Its holder may wait for something outside this process: a disk, a file server, Consul, or a program
+// that it starts. Therefore a goroutine can stop waiting for a turn. Signals, the watchdog and probes never need a
+// turn.
 //
 // A sync.Mutex of this package is held only briefly, and its holder never waits.
 type turn chan struct{}

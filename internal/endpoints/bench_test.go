@@ -25,7 +25,7 @@ type benchHouse struct {
 	services [benchServices][2]lb.Endpoints
 }
 
-// newBenchHouse returns a benchHouse whose services have a first set. The function sink wraps the balancer.
+// newBenchHouse returns a benchHouse with a first set for each service. The function sink wraps the balancer.
 func newBenchHouse(b *testing.B, sink func(*lb.RoundRobin) discovery.Sink) *benchHouse {
 	b.Helper()
 	var listeners []cycles.Service
@@ -108,8 +108,8 @@ func (s *slowSink) OnUpdate(updates []lb.Endpoints) {
 	s.Sink.OnUpdate(updates)
 }
 
-// BenchmarkServicesChangeBesideASlowOne measures the same while another service changes all the time, whose updates
-// take a millisecond.
+// BenchmarkServicesChangeBesideASlowOne measures the same while another service changes all the time. An update of that
+// service takes a millisecond.
 func BenchmarkServicesChangeBesideASlowOne(b *testing.B) {
 	const slow = "slow"
 	h := newBenchHouse(b, func(next *lb.RoundRobin) discovery.Sink { return &slowSink{next, slow} })

@@ -112,9 +112,9 @@ func (l *Events) Health(c lb.HealthChange) {
 }
 
 // After returns the newest events with numbers above seq, at most limit of them, oldest first. If service is not empty,
-// After returns only events of that service. If seq is above all numbers, it comes from another process whose clock was
-// ahead, and After treats it as zero. The result next is the number to continue after. The channel more is closed at
-// the next event of any service.
+// After returns only events of that service. If seq is above all numbers, it comes from another process with a clock
+// that was ahead, and After treats it as zero. The result next is the number to continue after. The channel more is
+// closed at the next event of any service.
 func (l *Events) After(seq uint64, service string, limit int) (events []Event, next uint64, more <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -51,7 +51,7 @@ func TestInstancesAndEjectionsAreEvents(t *testing.T) {
 	}
 }
 
-// The next event wakes a waiting reader, who then continues after the last event that the reader has seen.
+// The next event wakes a waiting reader. The reader then continues after the last event that it has seen.
 func TestEventsWakeWhoeverWaits(t *testing.T) {
 	l := NewEvents()
 	events, next, more := l.After(0, "", MaxEvents)

@@ -14,8 +14,8 @@ import (
 // at a time, and hold no lock that the Judge could need. A Judge must not block.
 type Judge interface {
 	// Judge replaces the sets of the services in updates. It returns the verdicts, by service and endpoint ID, of each
-	// service whose verdicts have changed, even outside updates. Endpoints without a verdict may get clients. Judge
-	// must not keep or change updates.
+	// service with changed verdicts, even outside updates. Endpoints without a verdict may get clients. Judge must not
+	// keep or change updates.
 	Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict
 }
 

@@ -90,7 +90,7 @@ func (m *Mux) Commit(services []string, inputs ...*Input) {
 
 // Abort undoes Start or Extend. It stops an input that was started, and removes the sets that the input has passed on.
 // An input that was extended returns to its former services, and its held-back sets of them are passed on. The
-// exception is services in doubt, whose sets the source will send again. A nil doubt is empty.
+// exception is services in doubt, because the source will send their sets again. A nil doubt is empty.
 func (m *Mux) Abort(in *Input, doubt map[string]bool) {
 	m.mu.Lock()
 	before := in.before

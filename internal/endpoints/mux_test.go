@@ -177,7 +177,7 @@ func TestMuxKeepsWhoHasLeft(t *testing.T) {
 	}
 }
 
-// A source whose successor is extended by the next reload retires without waiting for that reload's new services.
+// If the next reload extends a source's successor, the source retires without waiting for that reload's new services.
 func TestMuxRetiresAFeedWhoseSuccessorIsExtended(t *testing.T) {
 	in := NewMux(NewSets(lb.NewRoundRobin(), NewEvents(), nil))
 	old, _ := startScripted(t, in, "web")

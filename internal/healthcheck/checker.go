@@ -127,7 +127,7 @@ func (c *Checker) Apply(checks map[string]Check) {
 	}
 }
 
-// replace puts checks in force, and returns the services whose sets must be judged again.
+// replace puts checks in force, and returns the services with sets that must be judged again.
 func (c *Checker) replace(checks map[string]Check) (again []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -189,8 +189,8 @@ func (s *service) stop() {
 	}
 }
 
-// Judge receives the sets of services. It returns the verdicts, by service and endpoint ID, of each service whose
-// verdicts have changed. Judge does not keep or change updates, and does not block.
+// Judge receives the sets of services. It returns the verdicts, by service and endpoint ID, of each service with
+// changed verdicts. Judge does not keep or change updates, and does not block.
 func (c *Checker) Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict {
 	c.mu.Lock()
 	defer c.mu.Unlock()

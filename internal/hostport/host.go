@@ -10,7 +10,7 @@ const (
 )
 
 // IsHostName reports whether name is a valid host name. It allows a dot at the end, and underscores, which Consul's
-// names and many others contain. It rejects a name whose last label has only digits, which is a mistyped IP address,
+// names and many others contain. It rejects a name with only digits in its last label, which is a mistyped IP address,
 // because no such top-level domain exists.
 func IsHostName(name string) bool {
 	name = strings.TrimSuffix(name, ".")

@@ -57,7 +57,7 @@ func TestNoPredecessor(t *testing.T) {
 	if p != nil || err != nil {
 		t.Fatalf("got %v, %v", p, err)
 	}
-	p.Failed(errors.New("nobody hears it"))
+	p.Failed(errors.New("the predecessor has ended"))
 	if file, address := p.Admin(); p.Sockets() != nil || p.State().PID != 0 || file != nil || address != "" {
 		t.Error("an offer without a predecessor")
 	}
