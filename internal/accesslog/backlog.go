@@ -23,7 +23,7 @@ const (
 
 func newBacklog() *backlog { return &backlog{wake: make(chan struct{}, 1)} }
 
-// add adds a record. It returns false if the backlog is full.
+// add adds a record. add returns false if the backlog is full.
 func (q *backlog) add(r *proxy.AccessRecord) bool {
 	q.mu.Lock()
 	n := len(q.records)
@@ -42,8 +42,8 @@ func (q *backlog) add(r *proxy.AccessRecord) bool {
 	return true
 }
 
-// take returns the waiting records. It reuses the memory of spare for later records; the caller must be done with those
-// in spare. It does not keep memory that only a burst needed.
+// take returns the waiting records. take reuses the memory of spare for later records; the caller must be done with
+// those in spare. take does not keep memory that only a burst needed.
 func (q *backlog) take(spare []proxy.AccessRecord) []proxy.AccessRecord {
 	if cap(spare) > wakeAt && len(spare) < cap(spare)/4 {
 		spare = nil

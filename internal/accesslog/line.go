@@ -13,7 +13,8 @@ import (
 // timeFormat is RFC 3339 with microseconds, for UTC.
 const timeFormat = "2006-01-02T15:04:05.000000Z"
 
-// A formatter appends the line of a record to b. It allocates only if a name needs quotes, or if b is too small.
+// A formatter appends the line of a record to b. The formatter allocates only if a name needs quotes, or if b is too
+// small.
 type formatter func(b []byte, r *proxy.AccessRecord) []byte
 
 func (o *Options) formatter() formatter {
@@ -178,7 +179,7 @@ func isPlain(s string) bool {
 	return true
 }
 
-// appendWord appends s, or "-" if s is empty. It quotes s if s would look like several words.
+// appendWord appends s, or "-" if s is empty. appendWord quotes s if s would look like several words.
 func appendWord(b []byte, s string) []byte {
 	switch {
 	case s == "":

@@ -13,8 +13,8 @@ type Options struct {
 // Outputs are the stdout and stderr of this process, to which /dev/stdout and /dev/stderr lead.
 type Outputs struct{ Out, Err *asyncwriter.Writer }
 
-// A Change is a prepared change of the access log. It must be committed or aborted exactly once. The zero Change does
-// nothing.
+// A Change is a prepared change of the access log. The Change must be committed or aborted exactly once. The zero
+// Change does nothing.
 type Change struct{ commit, abort func() }
 
 // Commit puts the change in force.

@@ -26,8 +26,8 @@ func (t target) isOpen() bool { return t.file != nil || t.own != nil }
 var errNobodyReads = errors.New("this FIFO has no reader")
 
 // openTarget opens the target of an access log: a regular file, which is created if needed, a FIFO or a character
-// device. It does not block. For /dev/stdout and /dev/stderr, and links to them, it returns this process's output,
-// because a socket such as journald's cannot be opened again.
+// device. openTarget does not block. For /dev/stdout and /dev/stderr, and links to them, it returns this process's
+// output, because a socket such as journald's cannot be opened again.
 func openTarget(o Options, own Outputs) (target, error) {
 	if w := own.standard(o.Path); w != nil {
 		return target{own: w}, nil
@@ -59,8 +59,8 @@ func takesLines(path string, mode fs.FileMode) error {
 	return &fs.PathError{Op: "open", Path: path, Err: fmt.Errorf("is %s: name a file or a FIFO", regular.Kind(mode))}
 }
 
-// Check returns an error if this process could not open an access log. It opens and creates no file, because a file
-// that it created could belong to another user than the one that runs Lictor. It does not block.
+// Check returns an error if this process could not open an access log. Check opens and creates no file, because a file
+// that it created could belong to another user than the one that runs Lictor. Check does not block.
 func Check(o Options) error {
 	printed := new(asyncwriter.Writer) // nothing is written to this Writer
 	if (Outputs{Out: printed, Err: printed}).standard(o.Path) != nil {
@@ -115,7 +115,7 @@ func (t target) close() {
 // maxLinks limits the number of symbolic links that are followed.
 const maxLinks = 40
 
-// standard returns this process's output that path names, directly or through links. It returns nil if path names
+// standard returns this process's output that path names, directly or through links. standard returns nil if path names
 // something else.
 func (o Outputs) standard(path string) *asyncwriter.Writer {
 	for range maxLinks {

@@ -74,7 +74,7 @@ func newWriter(o Options, to target, own Outputs, counts *counts, log hclog.Logg
 	return a
 }
 
-// add queues a record, or drops it if too many wait. It never blocks.
+// add queues a record, or drops it if too many wait. add never blocks.
 func (a *writer) add(r proxy.AccessRecord) {
 	if n := a.sample.Load(); r.Reason != proxy.ReasonUnserved && n > 1 && a.count.Add(1)%uint64(n) != 1 {
 		return
@@ -84,7 +84,7 @@ func (a *writer) add(r proxy.AccessRecord) {
 	}
 }
 
-// stop writes the queued lines and closes the file. It waits at most stopGrace.
+// stop writes the queued lines and closes the file. stop waits at most stopGrace.
 func (a *writer) stop() {
 	close(a.stopped)
 	select {
@@ -94,8 +94,8 @@ func (a *writer) stop() {
 	}
 }
 
-// change switches to another target or to other options once the queued lines are written. It does not wait for that.
-// It allows one caller at a time.
+// change switches to another target or to other options once the queued lines are written. change does not wait for
+// that. change allows one caller at a time.
 func (a *writer) change(c reconfiguration) {
 	select {
 	case former := <-a.changes: // a former change that is now superseded
@@ -150,7 +150,7 @@ func (a *writer) finish() {
 	a.tell()
 }
 
-// close closes the target. It counts unwritten lines as dropped.
+// close closes the target. close counts unwritten lines as dropped.
 func (a *writer) close() {
 	a.dropped.Add(int64(bytes.Count(a.buf, newline)))
 	a.buf, a.stalled = a.buf[:0], false
@@ -261,7 +261,7 @@ func (a *writer) flush() {
 	}
 }
 
-// tell logs how many lines were dropped since the last call. It logs nothing while no line can be written.
+// tell logs how many lines were dropped since the last call. tell logs nothing while no line can be written.
 func (a *writer) tell() {
 	if n := a.dropped.Load(); n > a.told && !a.trouble.is() && a.tells.take(time.Now()) {
 		a.log.Warn("access log lines dropped", "lines", n-a.told)

@@ -79,8 +79,8 @@ func (a *answers) promise(key string) (p *promise, mine bool) {
 	return p, true
 }
 
-// fulfil waits for a turn and computes the answer of p. It continues if the request ends, because other requests may
-// wait for the same answer.
+// fulfil waits for a turn and computes the answer of p. fulfil continues if the request ends, because other requests
+// may wait for the same answer.
 func (a *answers) fulfil(p *promise, key string, do func() *answer) {
 	defer close(p.done)
 	ctx, cancel := context.WithTimeout(context.Background(), a.patience)
@@ -96,7 +96,7 @@ func (a *answers) fulfil(p *promise, key string, do func() *answer) {
 	p.answer = do()
 }
 
-// do waits for a turn and calls f. It does not call f if ctx ends first.
+// do waits for a turn and calls f. do does not call f if ctx ends first.
 func (a *answers) do(ctx context.Context, f func()) {
 	if a.turns.Acquire(ctx, 1) != nil {
 		return
@@ -105,15 +105,15 @@ func (a *answers) do(ctx context.Context, f func()) {
 	f()
 }
 
-// An answer is a complete HTTP response in memory. It implements http.ResponseWriter, and may be sent any number of
-// times.
+// An answer is a complete HTTP response in memory. The answer implements http.ResponseWriter, and may be sent any
+// number of times.
 type answer struct {
 	code   int
 	header http.Header
 	body   bytes.Buffer
 }
 
-// record returns the response of h to r. It completes the response even if the client has disconnected.
+// record returns the response of h to r. record completes the response even if the client has disconnected.
 func record(h http.HandlerFunc, r *http.Request) *answer {
 	a := &answer{code: http.StatusOK, header: http.Header{}}
 	h(a, r.WithContext(context.WithoutCancel(r.Context())))

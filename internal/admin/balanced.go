@@ -73,8 +73,8 @@ func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) End
 	return e
 }
 
-// hostName returns what is known of an endpoint's host name. It returns nil if the endpoint has no host name, or if
-// nothing is known of it.
+// hostName returns what is known of an endpoint's host name. hostName returns nil if the endpoint has no host name, or
+// if nothing is known of it.
 func hostName(now time.Time, host string, names Names) *HostName {
 	if host == "" || names == nil {
 		return nil

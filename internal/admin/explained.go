@@ -13,8 +13,8 @@ type Explainer interface {
 	Excluded(ctx context.Context, service string) ([]discovery.Instance, error)
 }
 
-// ExplainedBy returns a function for State.Instances. It calls now each time for the current Explainer, which may be
-// nil.
+// ExplainedBy returns a function for State.Instances. ExplainedBy calls now each time for the current Explainer, which
+// may be nil.
 func ExplainedBy(now func() Explainer) func(service string) []Endpoint {
 	return func(service string) []Endpoint {
 		e := now()
@@ -29,7 +29,8 @@ func ExplainedBy(now func() Explainer) func(service string) []Endpoint {
 	}
 }
 
-// SourcesBy returns a function for State.Sources. It calls now each time for the current Explainer, which may be nil.
+// SourcesBy returns a function for State.Sources. SourcesBy calls now each time for the current Explainer, which may be
+// nil.
 func SourcesBy(now func() Explainer) func(service string) []Source {
 	return func(service string) (all []Source) {
 		if e := now(); e != nil {
@@ -41,7 +42,8 @@ func SourcesBy(now func() Explainer) func(service string) []Source {
 	}
 }
 
-// ExcludedBy returns a function for State.Excluded. It calls now each time for the current Explainer, which may be nil.
+// ExcludedBy returns a function for State.Excluded. ExcludedBy calls now each time for the current Explainer, which may
+// be nil.
 func ExcludedBy(now func() Explainer) func(ctx context.Context, service string) ([]Endpoint, error) {
 	return func(ctx context.Context, service string) ([]Endpoint, error) {
 		e := now()

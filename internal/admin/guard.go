@@ -125,8 +125,8 @@ func sameOrigin(r *http.Request) error {
 	}
 }
 
-// authorize checks the token, which a request sends as a bearer token or, from browsers, as a password. It reads the
-// file each time, so a new token is valid at once.
+// authorize checks the token, which a request sends as a bearer token or, from browsers, as a password. authorize reads
+// the file each time, so a new token is valid at once.
 func (g *guard) authorize(r *http.Request) (code int, err error) {
 	select {
 	case g.reading <- struct{}{}:

@@ -19,7 +19,7 @@ type Sample struct {
 	Latency float32 `json:"latency"` // mean dial time in seconds; 0 if there was no dial
 }
 
-// A history keeps the samples of the last minutes. It is safe for concurrent use.
+// A history keeps the samples of the last minutes. The history is safe for concurrent use.
 type history struct {
 	mu       sync.Mutex
 	last     time.Time

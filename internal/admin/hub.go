@@ -58,7 +58,7 @@ func (h *hub) watched() bool {
 	return h.streams > 0
 }
 
-// publish stores services and status, and wakes all streams. It wakes them even if no service changed, because the
+// publish stores services and status, and wakes all streams. publish wakes them even if no service changed, because the
 // status has a new time.
 func (h *hub) publish(services []Service, status Status) {
 	texts := make(map[string][]byte, len(services))

@@ -79,8 +79,8 @@ func Listen(a Address) (net.Listener, error) {
 	return listenPrivately(a.Socket)
 }
 
-// removeAbandoned removes the socket at path if no process listens there. It returns nil if the path is free
-// afterwards.
+// removeAbandoned removes the socket at path if no process listens there. removeAbandoned returns nil if the path is
+// free afterwards.
 func removeAbandoned(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -165,7 +165,7 @@ func listenPrivately(path string) (net.Listener, error) {
 	return &socket{UnixListener: l, path: path, made: identity(path)}, nil
 }
 
-// publish gives the socket at hidden the name path. It replaces nothing: if another process took the name first,
+// publish gives the socket at hidden the name path. publish replaces nothing: if another process took the name first,
 // publish returns an "address in use" error.
 func publish(hidden, path string) error {
 	err := os.Link(hidden, path)

@@ -27,8 +27,8 @@ type collector struct {
 	descs map[string]*prometheus.Desc // by name, because making a Desc is the most costly part of a metric
 }
 
-// Describe implements prometheus.Collector. It sends nothing, which makes the collector "unchecked", because the series
-// depend on the configuration.
+// Describe implements prometheus.Collector. Describe sends nothing, which makes the collector "unchecked", because the
+// series depend on the configuration.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.

@@ -71,8 +71,8 @@ func (e *exposition) service(s *Service) {
 	}
 }
 
-// attempts sends the metrics of dials, retries and refusals. It sends all causes and reasons from the start, because
-// Prometheus does not see the first event of a series that appears with that event.
+// attempts sends the metrics of dials, retries and refusals. attempts sends all causes and reasons from the start,
+// because Prometheus does not see the first event of a series that appears with that event.
 func (e *exposition) attempts(s *proxy.Stats) {
 	for cause, n := range s.DialsFailedBy {
 		word := "local"
@@ -103,7 +103,7 @@ func (e *exposition) descriptors(s *proxy.Stats) {
 		float64(d.Ceiling), "service", s.Service)
 }
 
-// dials sends the histogram of a service's successful dials. It sends nothing before the first dial.
+// dials sends the histogram of a service's successful dials. dials sends nothing before the first dial.
 func (e *exposition) dials(s *proxy.Stats) {
 	if s.Dials.Count() == 0 {
 		return

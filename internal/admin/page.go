@@ -12,8 +12,8 @@ import (
 //go:embed page
 var pageFiles embed.FS
 
-// pagePolicy lets the page load its own files and call this server, and nothing else. It also prevents text from
-// becoming script if the page has a mistake.
+// pagePolicy lets the page load its own files and call this server, and nothing else. pagePolicy also prevents text
+// from becoming script if the page has a mistake.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; " +
 	"frame-ancestors 'none'; require-trusted-types-for 'script'"

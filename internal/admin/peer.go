@@ -6,7 +6,7 @@ import (
 	"net"
 )
 
-// Trust says how a client learned the path of the socket. It decides which users' processes may answer there and
+// Trust says how a client learned the path of the socket. Trust decides which users' processes may answer there and
 // receive the token. The processes of root and of the client's own user are always trusted.
 type Trust int
 

@@ -68,8 +68,8 @@ func (s *Server) mux() http.Handler {
 	})
 }
 
-// healthz answers 200 while everything that clients depend on makes progress. It calls nothing but Healthy, so that
-// nothing else can block it.
+// healthz answers 200 while everything that clients depend on makes progress. healthz calls nothing but Healthy, so
+// that nothing else can block it.
 func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if s.o.Healthy != nil {
@@ -246,7 +246,7 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 	})(w, r)
 }
 
-// number returns the whole number in a query parameter. It returns without if the parameter is missing.
+// number returns the whole number in a query parameter. number returns without if the parameter is missing.
 func number(r *http.Request, name string, without uint64) (uint64, error) {
 	text := r.FormValue(name)
 	if text == "" {

@@ -21,7 +21,7 @@ import (
 // scrapeAge is the maximum age of metrics. Requests within that time share one collection of metrics.
 const scrapeAge = time.Second
 
-// scrapes serves /metrics. It is safe for concurrent use.
+// scrapes serves /metrics. scrapes is safe for concurrent use.
 type scrapes struct {
 	work     *answers // limits scrapes to one at a time
 	registry *prometheus.Registry
@@ -55,8 +55,8 @@ func newScrapes(s *Server) *scrapes {
 	return x
 }
 
-// variantOf returns the format that a client accepts. It drops parameters that make no difference here, so that there
-// are few variants. An example is the escaping of names, which no metric needs.
+// variantOf returns the format that a client accepts. variantOf drops parameters that make no difference here, so that
+// there are few variants. An example is the escaping of names, which no metric needs.
 func variantOf(header http.Header) variant {
 	format := expfmt.NegotiateAccept(header, expfmt.DefaultOpenMetricsAcceptedFormats()...)
 	accept, _, _ := strings.Cut(string(format), "; escaping=")
@@ -160,7 +160,7 @@ func (x *scrapes) begin() {
 	clear(x.pages)
 }
 
-// keep stores a page for later requests. It does not store errors, or pages with only some metrics.
+// keep stores a page for later requests. keep does not store errors, or pages with only some metrics.
 func (x *scrapes) keep(v variant, names []string, page *answer) {
 	if names != nil || page.code != http.StatusOK {
 		return

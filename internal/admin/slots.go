@@ -89,7 +89,7 @@ type slotConn struct {
 	local bool     // the peer is on this host
 	base  standing // the lowest standing of the peer
 
-	// The following are guarded by slots.mu.
+	// slots.mu guards the following fields.
 	standing standing
 	phase    phase
 	since    time.Time // when the phase began
@@ -143,7 +143,7 @@ func (s *slots) admit(conn net.Conn) *slotConn {
 	return c
 }
 
-// place gives c a slot if it can. It returns the connection that lost its slot: another one, c itself, or nil. The
+// place gives c a slot if it can. place returns the connection that lost its slot: another one, c itself, or nil. The
 // result unsaid is how many such losses to log now; zero means that nothing needs logging.
 func (s *slots) place(c *slotConn, now time.Time) (loser *slotConn, unsaid int64) {
 	s.mu.Lock()
@@ -187,9 +187,9 @@ func (s *slots) rankLocked(c *slotConn, now time.Time) int {
 	return 2*int(c.standing) + int(c.phase)
 }
 
-// victimLocked returns the connection that must give its slot away, or nil. It considers the connections of the lowest
-// rank. Of these it takes one of the peer with the most connections, so that no peer takes the slots of others. Of that
-// peer's connections it takes the one that has been longest in its phase.
+// victimLocked returns the connection that must give its slot away, or nil. victimLocked considers the connections of
+// the lowest rank. Of these it takes one of the peer with the most connections, so that no peer takes the slots of
+// others. Of that peer's connections it takes the one that has been longest in its phase.
 func (s *slots) victimLocked(now time.Time) *slotConn {
 	lowest, count := never, map[peer]int{}
 	for c := range s.open {
@@ -293,7 +293,7 @@ type complaint struct {
 	next   time.Time
 }
 
-// add counts one more problem. It returns the number to log now; zero means that nothing needs logging.
+// add counts one more problem. add returns the number to log now; zero means that nothing needs logging.
 func (c *complaint) add(now time.Time) int64 {
 	c.total++
 	if now.Before(c.next) {

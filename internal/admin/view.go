@@ -57,7 +57,7 @@ type State struct {
 	// nothing to add.
 	Balanced func() map[string]Balanced
 
-	// Names provides the counts of host name lookups for metrics. It may be nil.
+	// Names provides the counts of host name lookups for metrics. Names may be nil.
 	Names Names
 }
 
@@ -97,7 +97,7 @@ func (s *State) source() Watches {
 	return s.Watches()
 }
 
-// lag returns the histogram of the delay between Consul's answers and their use. It returns nil without Consul.
+// lag returns the histogram of the delay between Consul's answers and their use. lag returns nil without Consul.
 func (s *State) lag() *discovery.Lag {
 	w := s.source()
 	if w == nil {
@@ -107,7 +107,7 @@ func (s *State) lag() *discovery.Lag {
 	return &lag
 }
 
-// unready counts all services, and the services without a set. It is cheap, because probes may call it often.
+// unready counts all services, and the services without a set. unready is cheap, because probes may call it often.
 func (s *State) unready() (missing, all int) {
 	configured := s.Configured()
 	for i := range configured {
@@ -121,7 +121,7 @@ func (s *State) unready() (missing, all int) {
 // services collects what is known of all services, in the order of the configuration.
 func (s *State) services() []Service { return s.show(s.Configured()) }
 
-// service collects what is known of one service. It returns false if the service does not exist.
+// service collects what is known of one service. service returns false if the service does not exist.
 func (s *State) service(name string) (one Service, is bool) {
 	configured := s.Configured()
 	i := slices.IndexFunc(configured, func(c Configured) bool { return c.Name == name })

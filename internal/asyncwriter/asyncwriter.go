@@ -6,8 +6,8 @@
 //	err := w.Close(2 * time.Second) // before the process ends
 //
 // A pipe, a socket or a disk that accepts no more bytes blocks the writing goroutine. A [Writer] queues lines, up to a
-// limit, and writes them in a goroutine of its own. It drops lines that exceed the limit and counts them. Once the
-// queue has space again, one line reports how many lines were dropped.
+// limit, and writes them in a goroutine of its own. A Writer drops lines that exceed the limit and counts them. Once
+// the queue has space again, one line reports how many lines were dropped.
 //
 // A crash loses the queued lines. The reason of a crash is not lost, because the Go runtime writes it without the
 // queue.
@@ -23,7 +23,7 @@ import (
 	"time"
 )
 
-// DefaultLimit is the default of Options.Limit, in bytes. It holds a few seconds of a busy log.
+// DefaultLimit is the default of Options.Limit, in bytes. DefaultLimit holds a few seconds of a busy log.
 const DefaultLimit = 4 << 20
 
 // Errors of Write: the Writer is closed, or its queue is full.
@@ -78,7 +78,7 @@ type queued struct {
 	done func(error) // see WriteFunc
 }
 
-// A fragment is the rest of a line that was only partly written. It must be written before any other line.
+// A fragment is the rest of a line that was only partly written. The fragment must be written before any other line.
 type fragment struct {
 	text []byte // empty if there is no fragment
 	done func(error)
@@ -101,7 +101,7 @@ func New(out io.Writer, o Options) *Writer {
 // Unwrap returns the destination.
 func (w *Writer) Unwrap() io.Writer { return w.out }
 
-// Write queues a copy of line, or drops it and returns ErrFull. It does not block.
+// Write queues a copy of line, or drops it and returns ErrFull. Write does not block.
 func (w *Writer) Write(line []byte) (int, error) {
 	if err := w.WriteFunc(line, nil); err != nil {
 		return 0, err
@@ -139,8 +139,8 @@ func (w *Writer) Dropped() int64 {
 	return w.dropped
 }
 
-// Flush waits until the lines that are queued now are written. It returns an error if the last of them could not be
-// written. It returns ctx.Err() if ctx ends first.
+// Flush waits until the lines that are queued now are written. Flush returns an error if the last of them could not be
+// written. Flush returns ctx.Err() if ctx ends first.
 func (w *Writer) Flush(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -161,8 +161,8 @@ func (w *Writer) Flush(ctx context.Context) error {
 	return w.err
 }
 
-// Close refuses further lines, and waits for at most patience until the queued lines are written. It returns the error
-// of Flush. If the destination still blocks then, the goroutine keeps waiting for the destination.
+// Close refuses further lines, and waits for at most patience until the queued lines are written. Close returns the
+// error of Flush. If the destination still blocks then, the goroutine keeps waiting for the destination.
 func (w *Writer) Close(patience time.Duration) error {
 	w.mu.Lock()
 	w.closed = true
@@ -210,7 +210,7 @@ func (w *Writer) run() {
 	}
 }
 
-// take exchanges b, which has been written, for the queue. It returns how many lines were dropped after those in the
+// take exchanges b, which has been written, for the queue. take returns how many lines were dropped after those in the
 // queue.
 func (w *Writer) take(b *batch) (unsaid int64, closed bool) {
 	if cap(b.text) > maxSpare {

@@ -51,7 +51,7 @@ type contents struct {
 	own   *tls.Certificate // client certificate; an empty Certificate if there is none
 }
 
-// New reads the files. It returns an error if they cannot be used. The log receives warnings if the files become
+// New reads the files. New returns an error if they cannot be used. The log receives warnings if the files become
 // unusable later.
 func New(o Options, log hclog.Logger) (*Files, error) {
 	read, err := o.read()
@@ -61,7 +61,7 @@ func New(o Options, log hclog.Logger) (*Files, error) {
 	return &Files{options: o, log: log, last: read}, nil
 }
 
-// Config returns the TLS configuration for connections to host, a name or an IP address. It remains valid when the
+// Config returns the TLS configuration for connections to host, a name or an IP address. Config remains valid when the
 // files change.
 func (f *Files) Config(host string) *tls.Config {
 	name := f.options.ServerName

@@ -6,8 +6,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/hostport"
 )
 
-// Local reports whether an address, in a form that Options.Address accepts, is certainly on this host. It returns false
-// for an address that cannot be parsed.
+// Local reports whether an address, in a form that Options.Address accepts, is certainly on this host. Local returns
+// false for an address that cannot be parsed.
 func Local(address string) bool {
 	a, err := hostport.ParseAgent(address)
 	return err == nil && a.Local()

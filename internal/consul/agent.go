@@ -8,7 +8,8 @@ import (
 	"github.com/hashicorp/consul/api"
 )
 
-// Register registers s with the agent. It replaces a service that has the ID of s, and all checks of that service.
+// Register registers s with the agent. Register replaces a service that has the ID of s, and all checks of that
+// service.
 func (c *Client) Register(ctx context.Context, s *api.AgentServiceRegistration) error {
 	replace := url.Values{"replace-existing-checks": {"true"}}
 	return c.Call(ctx, http.MethodPut, "/v1/agent/service/register", replace, s, nil)

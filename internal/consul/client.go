@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// A Client sends requests to one Consul agent. It is safe for concurrent use.
+// A Client sends requests to one Consul agent. The Client is safe for concurrent use.
 //
 // Client does not use http.Client, which follows redirects and would send the token to their targets. The frames of
 // http.Client also use a quarter of the stack of each waiting query.
@@ -65,7 +65,7 @@ type Answer struct {
 	free func()
 }
 
-// Free releases the memory of Body. It must be called exactly once.
+// Free releases the memory of Body. Free must be called exactly once.
 func (a *Answer) Free() { a.free() }
 
 var (
@@ -73,8 +73,8 @@ var (
 	errTooLong = errors.New("the answer is too long")
 )
 
-// New returns a client. It reads the files that o names, but does not use the network. It returns an error if a file or
-// the address is invalid.
+// New returns a client. New reads the files that o names, but does not use the network. New returns an error if a file
+// or the address is invalid.
 func New(o Options) (*Client, error) {
 	o = o.withDefaults()
 	agent, err := parseAddress(o.Address)
@@ -127,7 +127,7 @@ func (c *Client) Query(ctx context.Context, q Request) (*Answer, error) {
 	return c.send(ctx, q)
 }
 
-// block sends a blocking query. It returns an *OverdueError if the agent cuts the query off instead of answering.
+// block sends a blocking query. block returns an *OverdueError if the agent cuts the query off instead of answering.
 func (c *Client) block(ctx context.Context, q Request) (*Answer, error) {
 	ctx, end := watchResent(ctx, q.Wait)
 	defer end()
@@ -208,8 +208,8 @@ func statusOf(resp *http.Response) error {
 	return &StatusError{Code: resp.StatusCode, Text: OneLine(string(text))}
 }
 
-// body reads r to its end. It returns the content, and a function to release the content's memory. The argument expect
-// is the expected size in bytes.
+// body reads r to its end. body returns the content, and a function to release the content's memory. The argument
+// expect is the expected size in bytes.
 //
 // At most maxLongs long answers are in memory at once. Otherwise a broken agent could fill the memory with one huge
 // answer for each query.
@@ -257,7 +257,7 @@ func readBody(r io.Reader, limit int64) ([]byte, error) {
 	return body, nil
 }
 
-// Ping returns nil if the agent answers at all. It requests the root page, which needs no ACL right and no Consul
+// Ping returns nil if the agent answers at all. Ping requests the root page, which needs no ACL right and no Consul
 // server.
 func (c *Client) Ping(ctx context.Context) error {
 	resp, err := c.do(ctx, http.MethodGet, "/", nil, nil)
@@ -267,7 +267,7 @@ func (c *Client) Ping(ctx context.Context) error {
 	return resp.Body.Close()
 }
 
-// Call sends a request that does not block. It sends in as JSON, and decodes the JSON answer into out; either may be
+// Call sends a request that does not block. Call sends in as JSON, and decodes the JSON answer into out; either may be
 // nil. A status other than 200 is a *StatusError.
 func (c *Client) Call(ctx context.Context, method, path string, values url.Values, in, out any) error {
 	var body io.Reader
@@ -345,8 +345,8 @@ func (c *Client) CloseIdle() {
 	}
 }
 
-// Multiplexes reports whether one connection carries many queries, as far as the client knows. It returns true for
-// HTTPS until an answer comes over HTTP/1.
+// Multiplexes reports whether one connection carries many queries, as far as the client knows. Multiplexes returns true
+// for HTTPS until an answer comes over HTTP/1.
 func (c *Client) Multiplexes() bool { return c.base.Scheme == "https" && !c.single.Load() }
 
 // Silence returns the time since the agent's last answer. If the agent has never answered, Silence returns the longest

@@ -15,8 +15,8 @@
 //   - reads answers of any length into memory;
 //   - ignores the rest of an answer's headers after one that it cannot parse.
 //
-// This package uses the types and constants of the api package where they fit. It does not use the types of instances,
-// because decoding an api.ServiceEntry panics if the definition of a check is null.
+// This package uses the types and constants of the api package where they fit. The package does not use the types of
+// instances, because decoding an api.ServiceEntry panics if the definition of a check is null.
 //
 // # Limits
 //

@@ -17,8 +17,8 @@ const (
 // ErrTooManyElements is the error for an answer with more elements than MinEntry and MaxElements allow.
 var ErrTooManyElements = errors.New("the answer lists more items than its size allows: is this Consul?")
 
-// TooManyElements reports whether body, which is JSON, has more elements than the limits allow. It does not check that
-// the JSON is valid.
+// TooManyElements reports whether body, which is JSON, has more elements than the limits allow. TooManyElements does
+// not check that the JSON is valid.
 func TooManyElements(body []byte) bool {
 	outer, all := CountElements(body)
 	return outer > len(body)/MinEntry+1 || all > MaxElements

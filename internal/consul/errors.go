@@ -71,8 +71,8 @@ const (
 	Refused               // Consul will never answer this query
 )
 
-// KindOf returns the kind of an error of Client. It compares error texts, because Consul uses the status 500 for most
-// errors.
+// KindOf returns the kind of an error of Client. KindOf compares error texts, because Consul uses the status 500 for
+// most errors.
 func KindOf(err error) Kind {
 	var status *StatusError
 	var refusal *RefusalError
@@ -135,8 +135,8 @@ func Cause(err error) string {
 	return fmt.Sprintf("%T", err)
 }
 
-// IsNetwork reports whether err comes from the network, or from an agent that does not run. It returns false if the
-// agent answered or showed a certificate.
+// IsNetwork reports whether err comes from the network, or from an agent that does not run. IsNetwork returns false if
+// the agent answered or showed a certificate.
 func IsNetwork(err error) bool {
 	var status *StatusError
 	var certificate *tls.CertificateVerificationError

@@ -17,8 +17,8 @@ type gate chan struct{}
 // opening one takes some milliseconds.
 const gateWidth = 4
 
-// enter waits until a query may look for a connection. It returns the context for the query, and a function to call
-// when the query has ended. It returns an error only if ctx ends.
+// enter waits until a query may look for a connection. enter returns the context for the query, and a function to call
+// when the query has ended. enter returns an error only if ctx ends.
 func (g gate) enter(ctx context.Context) (context.Context, func(), error) {
 	if g == nil {
 		return ctx, noop, nil

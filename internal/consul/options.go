@@ -22,8 +22,9 @@ type Options struct {
 	// Token is the ACL token. If it is empty, the agent's default token applies.
 	Token string
 
-	// TokenFile names a file with the token, which takes precedence over Token. It is read again for each request, so
-	// that the token can be replaced. While the file cannot be read, the last token stays in use. Empty means no file.
+	// TokenFile names a file with the token, which takes precedence over Token. The file is read again for each
+	// request, so that the token can be replaced. While the file cannot be read, the last token stays in use. Empty
+	// means no file.
 	TokenFile string
 
 	// HTTPAuth is "user:password" for a reverse proxy with basic authentication. Empty means no authentication.
@@ -35,7 +36,7 @@ type Options struct {
 	// TLS applies only to an https:// address.
 	TLS TLSOptions
 
-	// Logger logs what operators should know. It never logs tokens. A nil Logger logs nothing.
+	// Logger logs what operators should know. Logger never logs tokens. A nil Logger logs nothing.
 	Logger hclog.Logger
 
 	// Transport carries the requests. A nil Transport means connections to Address, configured by TLS.

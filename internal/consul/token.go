@@ -10,7 +10,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/regular"
 )
 
-// A token is the ACL token, which may be in a file. It is safe for concurrent use.
+// A token is the ACL token, which may be in a file. The token is safe for concurrent use.
 type token struct {
 	file string // empty if the token never changes
 	log  hclog.Logger
@@ -33,7 +33,7 @@ func newToken(o Options) (*token, error) {
 	return t, nil
 }
 
-// get returns the token for the next request. It reads the file each time, which happens every few seconds at most.
+// get returns the token for the next request. get reads the file each time, which happens every few seconds at most.
 // Checking the modification time is not enough, because it may stay the same while the content changes, and the old
 // token may be invalid.
 func (t *token) get() string {

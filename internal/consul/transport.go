@@ -35,7 +35,8 @@ func newTransport(a hostport.Agent, o TLSOptions, log hclog.Logger) (*http.Trans
 		// packets.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
 
-		// On one host, compression saves nothing. It would cost both sides processor time, and 40 KB for each answer.
+		// On one host, compression saves nothing. Compression would cost both sides processor time, and 40 KB for each
+		// answer.
 		DisableCompression: a.Local(),
 
 		// There is no ResponseHeaderTimeout, because Consul sends the headers of a blocking query only when the query

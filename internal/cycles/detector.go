@@ -2,9 +2,9 @@
 // one connection uses up all descriptors, and one datagram circles for ever. An endpoint that is the admin API would
 // open the API to all clients of the service.
 //
-// An endpoint leads back if it is the admin API's listener. It also leads back if it is a listener of a service from
-// which the endpoint's own service can be reached. Chains of services that end outside this Lictor are allowed. The
-// package also finds addresses that no instance can have (multicast, broadcast).
+// An endpoint leads back if it is the admin API's listener. An endpoint also leads back if it is a listener of a
+// service from which the endpoint's own service can be reached. Chains of services that end outside this Lictor are
+// allowed. The package also finds addresses that no instance can have (multicast, broadcast).
 //
 //	d := cycles.New(cycles.Options{Logger: logger, Changed: rejudge})
 //	d.Listen(services, admin)       // at first, and whenever listeners change
@@ -13,8 +13,8 @@
 //	d.Run(ctx)                      // follow this host's addresses, and host names
 //
 // Of the endpoints that form a cycle, one must be left out. The package adds endpoints in this order: those in the
-// configuration, those that were used before, new ones. It leaves out the endpoint that closes the cycle. Therefore a
-// user who may register instances of one service cannot remove an endpoint of another service.
+// configuration, those that were used before, new ones. The package leaves out the endpoint that closes the cycle.
+// Therefore a user who may register instances of one service cannot remove an endpoint of another service.
 //
 // The package does not see cycles through other hosts, or through addresses that the kernel rewrites.
 package cycles
@@ -73,8 +73,8 @@ type Options struct {
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
-// A Detector knows the listeners of this process, and the endpoints that may lead to them. It is safe for concurrent
-// use.
+// A Detector knows the listeners of this process, and the endpoints that may lead to them. The Detector is safe for
+// concurrent use.
 type Detector struct {
 	log     hclog.Logger
 	changed func()
@@ -123,7 +123,7 @@ func New(o Options) *Detector {
 	return d
 }
 
-// Run follows this host's addresses and those of host names, because their changes may make endpoints lead back. It
+// Run follows this host's addresses and those of host names, because their changes may make endpoints lead back. Run
 // returns when ctx has ended.
 func (d *Detector) Run(ctx context.Context) {
 	var running sync.WaitGroup
@@ -184,7 +184,7 @@ func (d *Detector) setHost(h *host) bool {
 	return true
 }
 
-// Judge replaces the sets of the services in updates. It returns the verdicts, by service and endpoint ID, of each
+// Judge replaces the sets of the services in updates. Judge returns the verdicts, by service and endpoint ID, of each
 // service with changed verdicts, including services outside updates. Endpoints without a verdict may get clients.
 func (d *Detector) Judge(updates []lb.Endpoints) map[string]map[string]Verdict {
 	d.mu.Lock()
@@ -288,9 +288,9 @@ func (d *Detector) Check(service string, network lb.Network, e lb.Endpoint, addr
 	return nil
 }
 
-// Usable reports whether an endpoint that is not in a service's set could get clients. It ignores verdicts that depend
-// on other endpoints. The endpoint must not be a listener of the service or of the admin API, and an instance must be
-// able to have its address.
+// Usable reports whether an endpoint that is not in a service's set could get clients. Usable ignores verdicts that
+// depend on other endpoints. The endpoint must not be a listener of the service or of the admin API, and an instance
+// must be able to have its address.
 func (d *Detector) Usable(service string, e lb.Endpoint) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -301,8 +301,8 @@ func (d *Detector) Usable(service string, e lb.Endpoint) bool {
 	return !out
 }
 
-// evaluateLocked decides which links are allowed and which endpoints may get clients. It uses the listeners and the
-// host of v, and stores the result as the new view.
+// evaluateLocked decides which links are allowed and which endpoints may get clients. evaluateLocked uses the listeners
+// and the host of v, and stores the result as the new view.
 func (d *Detector) evaluateLocked(v *view) {
 	next := &view{host: v.host, listeners: v.listeners}
 	next.in, next.out, next.names = map[Link]bool{}, map[Link]string{}, map[string]bool{}

@@ -39,7 +39,7 @@ type node struct {
 // A graph holds, for each service, the services that its clients may reach next.
 type graph map[node][]node
 
-// path returns the services on a way from one node to another, including both. It returns nil if there is no way.
+// path returns the services on a way from one node to another, including both. path returns nil if there is no way.
 func (g graph) path(from, to node) []string {
 	before := map[node]node{from: {}} // how each node was reached
 	queue := []node{from}

@@ -43,7 +43,8 @@ func broadcastOf(p netip.Prefix) (netip.Addr, bool) {
 // another link; see onItsLink.
 func (h *host) is(a netip.Addr) bool { return a.IsLoopback() || h.local[bare(a)] }
 
-// unfit describes why no instance can have an address. It returns an empty string if an instance can have the address.
+// unfit describes why no instance can have an address. unfit returns an empty string if an instance can have the
+// address.
 func (h *host) unfit(a netip.Addr) string {
 	switch {
 	case a.IsUnspecified():
@@ -74,8 +75,8 @@ func named(a netip.Addr) netip.Addr {
 	return a
 }
 
-// onItsLink reports whether a link-local address belongs to the interface in its zone. It asks the system each time,
-// because such addresses are rare.
+// onItsLink reports whether a link-local address belongs to the interface in its zone. onItsLink asks the system each
+// time, because such addresses are rare.
 func onItsLink(a netip.Addr) bool {
 	i, err := net.InterfaceByName(named(a).Zone())
 	if err != nil {

@@ -68,7 +68,8 @@ func (d *Detector) followNames(ctx context.Context) {
 	}
 }
 
-// lookUpNames looks up the known names of endpoints, one after another. It forgets names without suspicious addresses.
+// lookUpNames looks up the known names of endpoints, one after another. lookUpNames forgets names without suspicious
+// addresses.
 func (d *Detector) lookUpNames(ctx context.Context) {
 	different := false
 	for _, e := range d.knownNames() {

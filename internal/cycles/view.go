@@ -28,7 +28,7 @@ type listener struct {
 	service string // empty for the admin API
 }
 
-// mayBe reports whether a dial of the address may reach the listener. It ignores zones.
+// mayBe reports whether a dial of the address may reach the listener. mayBe ignores zones.
 func (l *listener) mayBe(h *host, a netip.Addr) bool {
 	if l.addr.IsUnspecified() { // [::] accepts IPv4 too
 		return h.is(a) && (a.Is4() || l.addr.Is6())

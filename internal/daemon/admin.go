@@ -16,8 +16,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
-// adminGrace is how long open requests of the admin API may continue, after the last client has gone or when the API
-// moves to another listener.
+// adminGrace is how long open requests of the admin API may continue after the last client has gone, or when the API's
+// listener changes.
 const adminGrace = time.Second
 
 // shareDescriptors splits the process's limit of open descriptors between the admin API's connections and the proxier.
@@ -31,7 +31,7 @@ func shareDescriptors(limit int64) (forAdmin int, rest int64) {
 	return int(n), max(limit-n, 1)
 }
 
-// An adminServer is the admin API of a running daemon. It has at most one listener.
+// An adminServer is the admin API of a running daemon. The adminServer has at most one listener.
 type adminServer struct {
 	*admin.Server
 	log      hclog.Logger
@@ -40,9 +40,9 @@ type adminServer struct {
 	running  sync.WaitGroup
 }
 
-// openAdmin opens the admin API's listener. It returns nil if the API is off. If no default socket can be opened, it
-// logs a warning and returns nil. An address from the configuration that cannot be opened is an error, as for a
-// service. Old is the listener that the new one will replace, or nil.
+// openAdmin opens the admin API's listener. openAdmin returns nil if the API is off. If no default socket can be
+// opened, it logs a warning and returns nil. An address from the configuration that cannot be opened is an error, as
+// for a service. Old is the listener that the new one will replace, or nil.
 func openAdmin(cfg config.Admin, old net.Listener, log hclog.Logger) (net.Listener, error) {
 	switch {
 	case cfg.Off:
@@ -114,7 +114,7 @@ func (a *adminServer) serve(l net.Listener) {
 	})
 }
 
-// address returns the API's address. It is empty without a listener.
+// address returns the API's address. The address is empty without a listener.
 func (a *adminServer) address() string {
 	switch {
 	case a.listener == nil:

@@ -1,5 +1,5 @@
-// Package daemon runs Lictor. It turns a configuration into the options of the other packages, starts their parts, and
-// reloads, upgrades and stops them:
+// Package daemon runs Lictor. The package turns a configuration into the options of the other packages, starts their
+// parts, and reloads, upgrades and stops them:
 //
 //	err := daemon.Run(daemon.Options{Config: cfg, Load: load, Output: output}, signals)
 //
@@ -92,7 +92,7 @@ func (d *Daemon) register(cfg *config.Config) (err error) {
 	return err
 }
 
-// registerAs stores the registration, which may be nil. It returns false if the daemon has ended meanwhile.
+// registerAs stores the registration, which may be nil. registerAs returns false if the daemon has ended meanwhile.
 func (d *Daemon) registerAs(r *registration) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

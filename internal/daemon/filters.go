@@ -71,8 +71,9 @@ func (e *RefusedFiltersError) Error() string {
 	return config.Diagnostics{Diagnostics: e.Diagnostics}.Err().Error()
 }
 
-// checkFilters checks the filters with Consul before anything is served. It returns nil if Consul does not answer. It
-// checks nothing if all services with a filter have saved endpoints, because Consul accepted their filters once.
+// checkFilters checks the filters with Consul before anything is served. checkFilters returns nil if Consul does not
+// answer. checkFilters checks nothing if all services with a filter have saved endpoints, because Consul accepted their
+// filters once.
 func (d *Daemon) checkFilters(ctx context.Context, cfg *config.Config, consul *discovery.Consul) error {
 	if consul == nil || allSaved(cfg, consul) {
 		return nil
@@ -80,7 +81,8 @@ func (d *Daemon) checkFilters(ctx context.Context, cfg *config.Config, consul *d
 	return d.refusals(ctx, cfg, consul)
 }
 
-// refusals returns a *RefusedFiltersError if Consul refuses filters of cfg. It returns nil if Consul does not answer.
+// refusals returns a *RefusedFiltersError if Consul refuses filters of cfg. refusals returns nil if Consul does not
+// answer.
 func (d *Daemon) refusals(ctx context.Context, cfg *config.Config, client checker) error {
 	if !hasFilters(cfg) {
 		return nil
@@ -97,8 +99,8 @@ func (d *Daemon) refusals(ctx context.Context, cfg *config.Config, client checke
 	return nil
 }
 
-// CheckFilters checks the filters of cfg with Consul. It returns one diagnostic for each refused filter. The error says
-// why Consul did not answer within askTimeout.
+// CheckFilters checks the filters of cfg with Consul. CheckFilters returns one diagnostic for each refused filter. The
+// error says why Consul did not answer within askTimeout.
 func CheckFilters(ctx context.Context, cfg *config.Config) (refused hcl.Diagnostics, err error) {
 	if !hasFilters(cfg) {
 		return nil, nil
@@ -112,8 +114,8 @@ func CheckFilters(ctx context.Context, cfg *config.Config) (refused hcl.Diagnost
 	return checkFilters(ctx, cfg, consul)
 }
 
-// checkFilters checks the filter of each query with Consul, and equal filters once. It returns one diagnostic for each
-// refused filter. If Consul does not answer, checkFilters returns the error and the refusals until then.
+// checkFilters checks the filter of each query with Consul, and equal filters once. checkFilters returns one diagnostic
+// for each refused filter. If Consul does not answer, checkFilters returns the error and the refusals until then.
 func checkFilters(ctx context.Context, cfg *config.Config, consul checker) (refused hcl.Diagnostics, err error) {
 	type key struct{ filter, datacenter string }
 	answers := map[key]*discovery.RefusedError{}

@@ -25,7 +25,8 @@ func Explain(err error) (lines []string) {
 // withHints returns an error with the lines of Explain as its text.
 func withHints(err error) error { return errors.New(strings.Join(Explain(err), "\n")) }
 
-// hint returns a text that says how to solve err. It is empty if there is no hint, or if the text of err says it.
+// hint returns a text that says how to solve err. The text is empty if there is no hint, or if err itself says how to
+// solve it.
 func hint(err error) string {
 	var op *net.OpError
 	isSocket := errors.As(err, &op) && op.Net == "unix"

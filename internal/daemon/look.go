@@ -22,8 +22,8 @@ type looker interface {
 	Look(ctx context.Context, q discovery.Query) ([]discovery.Instance, error)
 }
 
-// Look reports what a daemon with this configuration would find now. It checks which instances each service would use,
-// whether Consul allows the queries, and whether the listen addresses are free. It serves nothing.
+// Look reports what a daemon with this configuration would find now. Look checks which instances each service would
+// use, whether Consul allows the queries, and whether the listen addresses are free. Look serves nothing.
 func Look(ctx context.Context, cfg *config.Config) (all []Sight, problems hcl.Diagnostics) {
 	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
 	if err != nil {

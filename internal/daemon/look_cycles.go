@@ -67,8 +67,8 @@ func endpointsSeen(s *config.Service, sights []Sight) (all []lb.Endpoint) {
 	return all
 }
 
-// nameLeadsBack looks up the endpoint's host name. It returns true and a verdict if Lictor must not dial any of the
-// addresses. If the lookup fails, it returns false.
+// nameLeadsBack looks up the endpoint's host name. nameLeadsBack returns true and a verdict if Lictor must not dial any
+// of the addresses. If the lookup fails, it returns false.
 func nameLeadsBack(
 	ctx context.Context, d *cycles.Detector, s *config.Service, e lb.Endpoint,
 ) (v cycles.Verdict, is bool) {

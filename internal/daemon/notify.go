@@ -44,7 +44,7 @@ func newNotifier(getenv func(string) string) *notifier {
 	return n
 }
 
-// send sends a message to systemd. It waits for at most notifyTime, because the signal loop calls it.
+// send sends a message to systemd. send waits for at most notifyTime, because the signal loop calls it.
 func (n *notifier) send(lines ...string) {
 	if n.conn != nil && !n.replaced.Load() {
 		_ = n.conn.SetWriteDeadline(time.Now().Add(notifyTime)) // fails only if the connection is closed
@@ -57,8 +57,8 @@ func (n *notifier) status(status string)   { n.send("STATUS=" + status) }
 func (n *notifier) stopping(status string) { n.send("STOPPING=1", "STATUS="+status) }
 func (n *notifier) alive()                 { n.send("WATCHDOG=1") }
 
-// replacedBy reports that process pid is the main process now. It is this process's last message, because systemd
-// listens only to the main process.
+// replacedBy reports that process pid is the main process now. The message is the last one of this process, because
+// systemd listens only to the main process.
 func (n *notifier) replacedBy(pid int) {
 	n.send(fmt.Sprintf("MAINPID=%d", pid))
 	n.replaced.Store(true)

@@ -43,7 +43,7 @@ type Options struct {
 	// Version and Revision identify the build. An unknown revision is empty.
 	Version, Revision string
 
-	// Started is called when the daemon serves, before Run handles signals. It may be nil.
+	// Started is called when the daemon serves, before Run handles signals. Started may be nil.
 	Started func(*Daemon)
 }
 

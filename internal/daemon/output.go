@@ -54,7 +54,7 @@ func (o *Output) Close() {
 	}
 }
 
-// NewLogger returns the logger for configuration cfg. It writes lines to w.
+// NewLogger returns the logger for configuration cfg. NewLogger writes lines to w.
 func NewLogger(cfg *config.Config, w io.Writer) hclog.Logger {
 	if cfg.LogJSON {
 		w = visible.NewJSONWriter(w)

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allowedProcessors returns the number of processors that this process may use. It does so only if the system denies
-// sched_getaffinity, because Go then assumes one processor; err is that denial. A nil err means that Go knows the
-// number. If the number is unknown, n is zero.
+// allowedProcessors returns the number of processors that this process may use. allowedProcessors does so only if the
+// system denies sched_getaffinity, because Go then assumes one processor; err is that denial. A nil err means that Go
+// knows the number. If the number is unknown, n is zero.
 func allowedProcessors() (n int, err error) {
 	var set unix.CPUSet
 	if err = unix.SchedGetaffinity(0, &set); err == nil {
@@ -25,8 +25,8 @@ func allowedProcessors() (n int, err error) {
 	return n, os.NewSyscallError("sched_getaffinity", err)
 }
 
-// countInList returns the count of numbers in a list in the format of cpuset(7), such as 0-3,8. It returns zero if text
-// is not such a list.
+// countInList returns the count of numbers in a list in the format of cpuset(7), such as 0-3,8. countInList returns
+// zero if text is not such a list.
 func countInList(text string) (n int) {
 	for part := range strings.SplitSeq(text, ",") {
 		first, last, isRange := strings.Cut(part, "-")

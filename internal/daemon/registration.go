@@ -52,7 +52,7 @@ type registration struct {
 	known bool // the agent has accepted the registration; only run uses this field
 }
 
-// register starts a registration. It returns an error if the address or a file in cfg is invalid.
+// register starts a registration. register returns an error if the address or a file in cfg is invalid.
 func register(cfg config.Consul, admin, version string, log hclog.Logger, ready func() bool) (*registration, error) {
 	r, err := newRegistration(cfg, admin, version, log, ready)
 	if err != nil {

@@ -62,7 +62,8 @@ func (d *Daemon) pendingChanges() []config.PendingChange {
 	return nil
 }
 
-// pendingText lists the arguments of pending changes for the summary. It is empty if there are none.
+// pendingText lists the arguments of pending changes for the summary. The text is empty if there are no pending
+// changes.
 func pendingText(all []config.PendingChange) string {
 	if len(all) == 0 {
 		return ""
@@ -151,7 +152,8 @@ func (d *Daemon) reload(ctx context.Context) (*config.Changes, error) {
 	return changes, nil
 }
 
-// A step is a prepared part of a reload. It must be committed or aborted exactly once. A nil function does nothing.
+// A step is a prepared part of a reload. The step must be committed or aborted exactly once. A nil function does
+// nothing.
 type step struct{ commit, abort func() }
 
 // Commit puts the prepared part in force.

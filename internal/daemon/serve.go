@@ -28,7 +28,7 @@ func endsProcess(s os.Signal) bool { return s != syscall.SIGHUP && s != upgrade.
 // ErrStuck is returned by Run and Serve if connections could not be cut. The log has the details.
 var ErrStuck = errors.New("connections could not be cut: something is stuck")
 
-// Run starts a daemon and serves until a signal ends it. It returns nil, ErrStuck, or the error that prevented the
+// Run starts a daemon and serves until a signal ends it. Run returns nil, ErrStuck, or the error that prevented the
 // start. A signal ends the process even if the start hangs. Other signals wait until the daemon has started.
 func Run(o Options, signals <-chan os.Signal) error {
 	ignorePipes()
@@ -89,7 +89,7 @@ func run(p *upgrade.Predecessor, signals <-chan os.Signal, start func(context.Co
 }
 
 // Serve handles signals until one of them ends the process, or until a successor has taken over and the last connection
-// has ended. It returns nil or ErrStuck. The argument before has signals that arrived earlier.
+// has ended. Serve returns nil or ErrStuck. The argument before has signals that arrived earlier.
 func (d *Daemon) Serve(signals <-chan os.Signal, before ...os.Signal) error {
 	err := d.obey(signals, before)
 	if !within(endGrace, d.conclude) {
@@ -98,7 +98,7 @@ func (d *Daemon) Serve(signals <-chan os.Signal, before ...os.Signal) error {
 	return err
 }
 
-// obey is Serve until the last connection has ended. It waits only for signals and channels.
+// obey is Serve until the last connection has ended. obey waits only for signals and channels.
 func (d *Daemon) obey(signals <-chan os.Signal, before []os.Signal) error {
 	d.obeying.Store(true)
 	d.service.ready(d.status())
@@ -172,8 +172,8 @@ func (d *Daemon) healthy() error {
 	return errors.Join(d.hears(), d.proxier.Alive(healthyAfter))
 }
 
-// hears returns nil if the daemon handles signals, and errDeaf otherwise. It returns nil at the start and at the end,
-// when obey does not run.
+// hears returns nil if the daemon handles signals, and errDeaf otherwise. hears returns nil at the start and at the
+// end, when obey does not run.
 func (d *Daemon) hears() error {
 	if !d.obeying.Load() {
 		return nil

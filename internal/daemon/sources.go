@@ -144,8 +144,8 @@ func (s *sources) commit(next *config.Config) bool {
 	return true
 }
 
-// startStatic starts the source of the services that have only static endpoints, and waits for all of its sets. It
-// returns nil if there are no such services.
+// startStatic starts the source of the services that have only static endpoints, and waits for all of its sets.
+// startStatic returns nil if there are no such services.
 func (d *Daemon) startStatic(cfg *config.Config) *endpoints.Input {
 	sets := staticSets(cfg)
 	if len(sets) == 0 {
@@ -166,8 +166,8 @@ func (d *Daemon) firstSources(cfg *config.Config, consul *discovery.Consul, stan
 	return first
 }
 
-// healthChanged handles an ejection or the end of one. It must not block, because it is called while an endpoint is in
-// use.
+// healthChanged handles an ejection or the end of one. healthChanged must not block, because it is called while an
+// endpoint is in use.
 func (d *Daemon) healthChanged(c lb.HealthChange) {
 	d.events.Health(c)
 	if c.Ejected {
@@ -182,7 +182,7 @@ func (d *Daemon) checkChanged(service string) {
 	d.chooseSource(service)
 }
 
-// chooseSource makes the Consul client choose a service's source again. It does not block.
+// chooseSource makes the Consul client choose a service's source again. chooseSource does not block.
 func (d *Daemon) chooseSource(service string) {
 	if consul := d.consul.Load(); consul != nil {
 		consul.HealthChanged(service)

@@ -18,7 +18,7 @@ type standbys struct {
 	deciding map[string]*standbyReports // by service
 }
 
-// standbyReports receives the reports of one Consul client. It is safe for concurrent use.
+// standbyReports receives the reports of one Consul client. standbyReports is safe for concurrent use.
 type standbyReports struct {
 	all    *standbys
 	commit int                      // number of the commit; 0 before it
@@ -34,7 +34,7 @@ func (s *standbys) newReports() *standbyReports {
 	return &standbyReports{all: s, held: map[string][]lb.Endpoint{}}
 }
 
-// Report replaces the standby endpoints of a service. It is the client's OnStandby.
+// Report replaces the standby endpoints of a service. Report is the client's OnStandby.
 func (r *standbyReports) Report(service string, endpoints []lb.Endpoint) {
 	r.all.mu.Lock()
 	defer r.all.mu.Unlock()

@@ -64,9 +64,9 @@ func newDaemon(o Options) *Daemon {
 	return d
 }
 
-// firstEvent returns the number before the first event of this process. It is at least the predecessor's last event
-// number. It is also above all numbers of earlier processes, which had fewer than one event in a microsecond. API
-// clients may use float64, which is exact for these numbers until the year 2255.
+// firstEvent returns the number before the first event of this process. The number is at least the predecessor's last
+// event number. The number is also above all event numbers of earlier processes, which had fewer than one event in a
+// microsecond. API clients may use float64, which is exact for these numbers until the year 2255.
 func firstEvent(now time.Time, predecessors uint64) uint64 {
 	return max(uint64(max(now.UnixMicro(), 0)), predecessors)
 }
@@ -258,7 +258,8 @@ func spareProcessor(log hclog.Logger) int {
 	return n
 }
 
-// announce prints a line for each listener: its service, its address and the source. It does not wait for the output.
+// announce prints a line for each listener: its service, its address and the source. announce does not wait for the
+// output.
 func (d *Daemon) announce(cfg *config.Config) {
 	from := map[string]string{}
 	for _, s := range cfg.Services {

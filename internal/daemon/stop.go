@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
-// stop ends the daemon after signal s. It accepts no more clients, and returns when the last connection has ended. The
-// sources keep updating endpoints until then.
+// stop ends the daemon after signal s. stop accepts no more clients, and returns when the last connection has ended.
+// The sources keep updating endpoints until then.
 func (d *Daemon) stop(s os.Signal, signals <-chan os.Signal) error {
 	grace := max(d.cfg.Load().ShutdownGrace, 0)
 	d.log.Info("stopping", "signal", s.String(), "grace", grace.String())

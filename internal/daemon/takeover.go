@@ -14,8 +14,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// restore makes the predecessor's sets the first sets of this process. It reports whether all Consul services of cfg
-// have a set then.
+// restore makes the predecessor's sets the first sets of this process. restore reports whether all Consul services of
+// cfg have a set then.
 func restore(p *upgrade.Predecessor, sets *endpoints.Sets, cfg *config.Config) bool {
 	if p == nil {
 		return false

@@ -13,7 +13,7 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// Upgrade replaces this process by a new one, which runs the program at the same path with the same arguments. It
+// Upgrade replaces this process by a new one, which runs the program at the same path with the same arguments. Upgrade
 // returns when the new process serves. After an error, this process continues unchanged. If an upgrade is already in
 // progress, Upgrade fails at once.
 func (d *Daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
@@ -26,7 +26,7 @@ func (d *Daemon) Upgrade(ctx context.Context) (admin.Upgrade, error) {
 	return admin.Upgrade{PID: by.PID, Version: by.Build.Version, Revision: by.Build.Revision}, nil
 }
 
-// tryUpgrade is the Attempt of the daemon's Upgrader. It waits until ctx ends for a reload that is under way.
+// tryUpgrade is the Attempt of the daemon's Upgrader. tryUpgrade waits until ctx ends for a reload that is under way.
 func (d *Daemon) tryUpgrade(ctx context.Context, commit func(upgrade.Process) error) error {
 	if err := d.reloading.take(ctx); err != nil {
 		return underWay(err)
@@ -125,7 +125,7 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	return o, err
 }
 
-// letGo releases everything that s has taken over. It cannot fail. At worst s does not receive the last message, and
+// letGo releases everything that s has taken over. letGo cannot fail. At worst s does not receive the last message, and
 // logs that.
 func (d *Daemon) letGo(s *upgrade.Successor) {
 	d.proxier.Release()

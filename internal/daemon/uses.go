@@ -93,7 +93,7 @@ func (d *Daemon) tellUses(to *upgrade.Serving) {
 	})
 }
 
-// tellOne reports to one process. It returns the process that serves next, or nil if there is none.
+// tellOne reports to one process. tellOne returns the process that serves next, or nil if there is none.
 func (d *Daemon) tellOne(to *upgrade.Serving, wake <-chan struct{}) *upgrade.Serving {
 	defer to.Close()
 	defer context.AfterFunc(d.ctx, to.Close)()

@@ -65,7 +65,7 @@ func (w *Watch) run(ctx context.Context, log hclog.Logger, changed func()) {
 	}
 }
 
-// poll is run for systems that do not report changes. It calls changed when two successive reads of changed files are
+// poll is run for systems that do not report changes. poll calls changed when two successive reads of changed files are
 // equal.
 func (w *Watch) poll(ctx context.Context, changed func()) {
 	tick := time.NewTicker(lookAgain)
@@ -100,8 +100,7 @@ func newWatcher(folders []string) (*fsnotify.Watcher, error) {
 }
 
 // foldersOf returns the folders to watch for changes of the files and folders at paths. For a symbolic link it returns
-// the folder of the link and the folder of its target, because Kubernetes changes a mounted configuration by replacing
-// a link.
+// the folders of the link and of its target, because Kubernetes replaces a link to change a configuration.
 func foldersOf(paths []string) []string {
 	seen := map[string]bool{}
 	var folders []string

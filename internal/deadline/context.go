@@ -31,7 +31,7 @@ func WithTimeoutCause(parent context.Context, d time.Duration, cause error) (con
 	}
 }
 
-// End returns the time at which ctx ends by its timeout. It returns false if ctx has no timeout.
+// End returns the time at which ctx ends by its timeout. End returns false if ctx has no timeout.
 func End(ctx context.Context) (time.Time, bool) {
 	if c, ok := ctx.Value(contextKey{}).(*timeoutContext); ok {
 		return c.end, true
@@ -65,7 +65,7 @@ func expect(ctx context.Context, arrived *func() bool) {
 	}
 }
 
-// Done implements context.Context. It returns a channel of its own. With the inner context's channel, package context
+// Done implements context.Context. Done returns a channel of its own. With the inner context's channel, package context
 // would attach child contexts to the inner context, and they would get its error instead of c's.
 func (c *timeoutContext) Done() <-chan struct{} { return c.done }
 

@@ -51,7 +51,7 @@ func start(d time.Duration, f func(), arrived func() bool) *timer {
 	return t
 }
 
-// stop prevents the call of f. It returns false if f was called or stop was called before.
+// stop prevents the call of f. stop returns false if f was called or stop was called before.
 func (t *timer) stop() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -9,7 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// replace stores a new set, and adds the differences to events. The caller must hold mu. It keeps no reference to set.
+// replace stores a new set, and adds the differences to events. The caller must hold mu. replace keeps no reference to
+// set.
 func (one *set) replace(set []lb.Endpoint, now time.Time, events *Events) {
 	before, since, different := one.endpoints, one.joined, !one.known
 	one.known = true

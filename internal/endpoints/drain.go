@@ -28,7 +28,7 @@ func (s *Sets) Drain(service, endpoint string) error {
 	})
 }
 
-// Undrain ends a Drain. It returns an error if the endpoint is not drained.
+// Undrain ends a Drain. Undrain returns an error if the endpoint is not drained.
 func (s *Sets) Undrain(service, endpoint string) error {
 	e := Event{Kind: KindUndrained, Service: service, Endpoint: endpoint, Text: endpoint + " gets clients again"}
 	return s.change(e, func(one *set) (bool, error) {

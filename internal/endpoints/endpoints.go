@@ -8,7 +8,7 @@
 //	view, known := sets.View("web")              // to show the service
 //	err := sets.Drain("web", "node-1/web")       // for an operator
 //
-// A [Mux] joins several sources into one. It uses the sets of one source at a time for each service, even while a
+// A [Mux] joins several sources into one. A Mux uses the sets of one source at a time for each service, even while a
 // reload replaces sources. [Sets] keep the endpoints of each service, and leave out those that an operator has drained
 // or a [Judge] forbids. [Events] record what happens to services and endpoints.
 //

@@ -72,7 +72,8 @@ func (l *Events) Last() uint64 {
 	return l.last
 }
 
-// Add stores e and discards the oldest event beyond MaxEvents. It gives e the next number and, if e has none, the time.
+// Add stores e and discards the oldest event beyond MaxEvents. Add gives e the next number and, if e has none, the
+// time.
 func (l *Events) Add(e Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -29,8 +29,8 @@ func (s *Sets) Export() (sets []lb.Endpoints, drained map[string][]string) {
 	return sets, drained
 }
 
-// Import starts with the sets and drains that another process has exported. It ignores drained endpoints of services
-// without a set.
+// Import starts with the sets and drains that another process has exported. Import ignores drained endpoints of
+// services without a set.
 func (s *Sets) Import(sets []lb.Endpoints, drained map[string][]string) {
 	s.enqueue(sets)
 	services := servicesOf(sets)

@@ -55,8 +55,8 @@ func (in *Input) prepareLocked(services []string) {
 }
 
 // keepLocked ends the preparation by prepareLocked: services are the input's services now, and no sets are held back
-// any more. It returns the resulting updates. Sets of services that are gone or in doubt stay as they are. An input
-// that is not prepared keeps its services.
+// any more. keepLocked returns the resulting updates. Sets of services that are gone or in doubt stay as they are. An
+// input that is not prepared keeps its services.
 func (in *Input) keepLocked(services, doubt map[string]bool) (updates []lb.Endpoints) {
 	m := in.mux
 	if in.next == nil {
@@ -88,8 +88,8 @@ func (in *Input) run(ctx context.Context, s discovery.Source, log hclog.Logger) 
 	}
 }
 
-// OnUpdate implements discovery.Sink. It drops updates of services that another input has taken over. It also drops
-// removals, because the configuration decides which services exist.
+// OnUpdate implements discovery.Sink. OnUpdate drops updates of services that another input has taken over. OnUpdate
+// also drops removals, because the configuration decides which services exist.
 func (in *Input) OnUpdate(updates []lb.Endpoints) {
 	m := in.mux
 	var passed []lb.Endpoints
@@ -139,8 +139,8 @@ func (in *Input) answeredLocked(service string) {
 	}
 }
 
-// FirstSets returns a channel that is closed once the input has sent a set for each service that was new at its last
-// Start or Extend.
+// FirstSets returns a channel that is closed once the input has sent a set for each service that its last Start or
+// Extend added.
 func (in *Input) FirstSets() <-chan struct{} {
 	in.mux.mu.Lock()
 	defer in.mux.mu.Unlock()

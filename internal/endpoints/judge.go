@@ -13,9 +13,9 @@ import (
 // A Judge decides which endpoints must not get clients. *cycles.Detector is one. Sets call a Judge from one goroutine
 // at a time, and hold no lock that the Judge could need. A Judge must not block.
 type Judge interface {
-	// Judge replaces the sets of the services in updates. It returns the verdicts, by service and endpoint ID, of each
-	// service with changed verdicts, even outside updates. Endpoints without a verdict may get clients. Judge must not
-	// keep or change updates.
+	// Judge replaces the sets of the services in updates. Judge returns the verdicts, by service and endpoint ID, of
+	// each service with changed verdicts, even outside updates. Endpoints without a verdict may get clients. Judge must
+	// not keep or change updates.
 	Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict
 }
 
@@ -69,7 +69,7 @@ func (s *Sets) Reconsider() { s.tell(s.rejudge(s.services()), nil) }
 // ReconsiderService is Reconsider for the set of one service.
 func (s *Sets) ReconsiderService(service string) { s.tell(s.rejudge([]string{service}), nil) }
 
-// rejudge judges the present sets of services, and stores the verdicts. It returns the sets with changed verdicts,
+// rejudge judges the present sets of services, and stores the verdicts. rejudge returns the sets with changed verdicts,
 // sorted by service. They may belong to other services too.
 func (s *Sets) rejudge(services []string) (changed []*set) {
 	if s.judge == nil {

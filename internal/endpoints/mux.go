@@ -22,8 +22,8 @@ type Mux struct {
 	sets  *Sets
 	ready chan struct{} // closed once every service has received its first set
 
-	// mu guards the fields below and some fields of Inputs. It is held for map lookups and while sets queue an update,
-	// so that the updates of a service keep their order. It is never held while sets call the next sink.
+	// mu guards the fields below and some fields of Inputs. mu is held for map lookups and while sets queue an update,
+	// so that the updates of a service keep their order. mu is never held while sets call the next sink.
 	mu       sync.Mutex
 	prepared int               // number of calls of Start and Extend
 	inForce  map[string]bool   // the configured services
@@ -43,7 +43,7 @@ func NewMux(sets *Sets) *Mux {
 // Ready returns a channel that is closed once every service in force has received a set from a source.
 func (m *Mux) Ready() <-chan struct{} { return m.ready }
 
-// Start runs a source for services. Until Commit, it holds back the source's sets of services in force. It passes on
+// Start runs a source for services. Until Commit, it holds back the source's sets of services in force. Start passes on
 // sets of new services, so that new listeners can serve at once.
 func (m *Mux) Start(s discovery.Source, services []string, log hclog.Logger) *Input {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -88,8 +88,8 @@ func (m *Mux) Commit(services []string, inputs ...*Input) {
 	m.passLocked(updates)
 }
 
-// Abort undoes Start or Extend. It stops an input that was started, and removes the sets that the input has passed on.
-// An input that was extended returns to its former services, and its held-back sets of them are passed on. The
+// Abort undoes Start or Extend. Abort stops an input that was started, and removes the sets that the input has passed
+// on. An input that was extended returns to its former services, and its held-back sets of them are passed on. The
 // exception is services in doubt, because the source will send their sets again. A nil doubt is empty.
 func (m *Mux) Abort(in *Input, doubt map[string]bool) {
 	m.mu.Lock()
@@ -115,8 +115,8 @@ func (m *Mux) silenceLocked(service string) {
 	delete(m.heard, service)
 }
 
-// passLocked passes updates on in the order of the calls. It releases the lock during calls of the balancer, and
-// returns with the lock held. Then it checks whether the Mux has become ready.
+// passLocked passes updates on in the order of the calls. passLocked releases the lock during calls of the balancer,
+// and returns with the lock held. Then it checks whether the Mux has become ready.
 func (m *Mux) passLocked(updates []lb.Endpoints) {
 	if len(updates) > 0 {
 		m.sets.enqueue(updates)

@@ -62,7 +62,7 @@ func (s *Sets) OnUpdate(updates []lb.Endpoints) {
 	s.settle(servicesOf(updates))
 }
 
-// enqueue queues updates for settle. It does not block.
+// enqueue queues updates for settle. enqueue does not block.
 func (s *Sets) enqueue(updates []lb.Endpoints) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -117,7 +117,7 @@ func (s *Sets) takeOne(one *set, now time.Time) {
 	}
 }
 
-// tell calls next for all sets. It waits for the turns of own. For a set of others, the goroutine with the turn calls
+// tell calls next for all sets. tell waits for the turns of own. For a set of others, the goroutine with the turn calls
 // next.
 func (s *Sets) tell(own, others []*set) {
 	var busy []*set
@@ -168,7 +168,7 @@ func (s *Sets) tellOnce(one *set) {
 	s.forget(one)
 }
 
-// news returns the update for next and marks it as sent. It returns false if there is no news.
+// news returns the update for next and marks it as sent. news returns false if there is no news.
 func (one *set) news() (u lb.Endpoints, untold bool) {
 	one.mu.Lock()
 	defer one.mu.Unlock()

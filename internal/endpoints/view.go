@@ -34,7 +34,7 @@ func (s *Sets) Known(service string) bool {
 	return one.known
 }
 
-// View returns the endpoints of a service; it returns false if the service has no set. It does not wait for calls of
+// View returns the endpoints of a service; it returns false if the service has no set. View does not wait for calls of
 // next.
 func (s *Sets) View(service string) (v View, known bool) {
 	one := s.lookUp(service)

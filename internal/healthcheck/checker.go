@@ -10,9 +10,9 @@
 // answering stays fit for Check.MaxSilence, because the HTTP server may be restarting while the endpoint itself works.
 // An endpoint that has never answered is unfit.
 //
-// A new endpoint gets no clients before its first good answer. The first endpoints of a service are an exception: they
-// get clients until a check fails, so that a start does not leave clients without an endpoint. After an upgrade, the
-// results of the former process apply until the first check; see Checker.SetResults.
+// A new endpoint gets no clients before its first good answer. A service's first endpoints are an exception: they get
+// clients until a check fails, so that a start leaves no client without an endpoint. After an upgrade, the results of
+// the former process apply until the first check; see Checker.SetResults.
 //
 // Standby endpoints, which are in no set, are checked too; see Checker.Standby.
 package healthcheck
@@ -62,7 +62,7 @@ type Options struct {
 	Changed func(service string)
 }
 
-// A Checker checks the endpoints of services. It is safe for concurrent use.
+// A Checker checks the endpoints of services. The Checker is safe for concurrent use.
 type Checker struct {
 	resolver *lb.Resolver
 	own      *lb.Resolver // the Resolver that New created; nil if Options had one
@@ -189,7 +189,7 @@ func (s *service) stop() {
 	}
 }
 
-// Judge receives the sets of services. It returns the verdicts, by service and endpoint ID, of each service with
+// Judge receives the sets of services. Judge returns the verdicts, by service and endpoint ID, of each service with
 // changed verdicts. Judge does not keep or change updates, and does not block.
 func (c *Checker) Judge(updates []lb.Endpoints) map[string]map[string]cycles.Verdict {
 	c.mu.Lock()
@@ -333,7 +333,7 @@ func (t *target) fails() bool {
 	return t.verdict != nil && (t.verdict.Critical || !t.member)
 }
 
-// Hurry makes the next check of an endpoint due at once, because it failed in another way. It does not block.
+// Hurry makes the next check of an endpoint due at once, because it failed in another way. Hurry does not block.
 func (c *Checker) Hurry(service, id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -409,7 +409,7 @@ func (c *Checker) note(ctx context.Context, t *target, err error) {
 	c.changed(t.service.name)
 }
 
-// take stores the result of a check: nil, or the failure. It reports whether the verdict has changed.
+// take stores the result of a check: nil, or the failure. take reports whether the verdict has changed.
 func (t *target) take(err error, now time.Time) bool {
 	silent := !isAnswer(err)
 	switch {

@@ -34,7 +34,7 @@ func isOurs(err error) bool {
 	return ours || errors.As(err, new(*filesError))
 }
 
-// probe checks an endpoint once. It returns nil if the endpoint is fit, and an answerError if the endpoint answered
+// probe checks an endpoint once. probe returns nil if the endpoint is fit, and an answerError if the endpoint answered
 // that it is not. Any other error means that there was no answer.
 func (c *Checker) probe(ctx context.Context, e lb.Endpoint, check Check) error {
 	ctx, cancel := deadline.WithTimeout(ctx, check.Timeout)

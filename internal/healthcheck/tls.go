@@ -8,15 +8,15 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A tlsFiles caches the certificate files of HTTPS checks. It keeps those of former checks, which are few. The zero
-// value is ready for use, and safe for concurrent use.
+// A tlsFiles caches the certificate files of HTTPS checks. The tlsFiles keeps those of former checks, which are few.
+// The zero value is ready for use, and safe for concurrent use.
 type tlsFiles struct {
 	mu  sync.Mutex
 	all map[certificates.Options]*certificates.Files // guarded by mu
 }
 
-// A filesError says that the files of a check cannot be used and have never been usable. It says nothing about an
-// endpoint.
+// A filesError says that the files of a check cannot be used and have never been usable. The filesError says nothing
+// about an endpoint.
 type filesError struct{ err error }
 
 // Error implements error.

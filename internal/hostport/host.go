@@ -1,4 +1,4 @@
-// Package hostport parses host names and addresses in the forms that users write. It makes no lookups.
+// Package hostport parses host names and addresses in the forms that users write. The package makes no lookups.
 package hostport
 
 import "strings"
@@ -9,9 +9,9 @@ const (
 	maxLabel = 63
 )
 
-// IsHostName reports whether name is a valid host name. It allows a dot at the end, and underscores, which Consul's
-// names and many others contain. It rejects a name with only digits in its last label, which is a mistyped IP address,
-// because no such top-level domain exists.
+// IsHostName reports whether name is a valid host name. IsHostName allows a dot at the end, and underscores, which
+// Consul's names and many others contain. IsHostName rejects a name with only digits in its last label, which is a
+// mistyped IP address, because no such top-level domain exists.
 func IsHostName(name string) bool {
 	name = strings.TrimSuffix(name, ".")
 	if len(name) > maxName {

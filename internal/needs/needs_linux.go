@@ -17,7 +17,7 @@ func init() {
 }
 
 // denied returns the first system call of the runtime's network poller that the system denies, and the error. The error
-// is zero if all calls are allowed. It ignores temporary errors, such as too many open files.
+// is zero if all calls are allowed. denied ignores temporary errors, such as too many open files.
 func denied() (call string, err syscall.Errno) {
 	const closeOnExec, nonBlocking = syscall.O_CLOEXEC, syscall.O_NONBLOCK // both calls have the same flags
 	epoll, _, err := syscall.RawSyscall(syscall.SYS_EPOLL_CREATE1, closeOnExec, 0, 0)

@@ -2,9 +2,9 @@
 //
 //	text, err := regular.ReadFile("/etc/lictor/token", 64<<10)
 //
-// os.ReadFile waits for a writer if the path is a FIFO, reads a device such as /dev/zero until memory is full, and
-// assumes that a file fits into memory. ReadFile does none of that. ReadFile can still block on a hung disk or file
-// server, so do not call it with a lock that other goroutines need.
+// os.ReadFile waits for a writer if the path is a FIFO, and reads a device such as /dev/zero until memory is full.
+// os.ReadFile also assumes that a file fits into memory. ReadFile does none of that. ReadFile can still block on a hung
+// disk or file server, so do not call it with a lock that other goroutines need.
 package regular
 
 import (
@@ -19,9 +19,9 @@ import (
 // ErrTooLong is the error of ReadFile for a file that exceeds the limit.
 var ErrTooLong = errors.New("the file is too long")
 
-// ReadFile returns the content of the regular file at path. It follows symbolic links, never waits for another process,
-// and never reads more than limit+1 bytes. Its errors are of type *fs.PathError. The error for a file longer than limit
-// wraps ErrTooLong. The error for another kind of file names the kind.
+// ReadFile returns the content of the regular file at path. ReadFile follows symbolic links, never waits for another
+// process, and never reads more than limit+1 bytes. Its errors are of type *fs.PathError. The error for a file longer
+// than limit wraps ErrTooLong. The error for another kind of file names the kind.
 func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|AtOnce, 0)
 	if err != nil {

@@ -5,8 +5,8 @@
 //	defer agent.Kill()
 //	client, err := agent.Client()
 //
-// By default an agent runs in dev mode: server and client in one, with nothing on disk. It listens only on free ports
-// of 127.0.0.1. It can be killed, stopped and restarted at the same ports.
+// By default an agent runs in dev mode: server and client in one, with nothing on disk. The agent listens only on free
+// ports of 127.0.0.1. An agent can be killed, stopped and restarted at the same ports.
 package testconsul
 
 import (

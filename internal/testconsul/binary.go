@@ -137,7 +137,7 @@ func require(ctx context.Context, meter *meter, module string) error {
 var versionLine = regexp.MustCompile(`(?m)^\s*` + regexp.QuoteMeta(modulePath) + ` v(\S+)`)
 
 // pinned finds e2e/consul/go.mod from the working directory upwards, because tests run in the folders of their
-// packages. It returns the module's folder and the pinned version of Consul, which only that file names.
+// packages. pinned returns the module's folder and the pinned version of Consul, which only that file names.
 func pinned() (module, version string, err error) {
 	dir, err := os.Getwd()
 	if err != nil {

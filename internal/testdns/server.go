@@ -93,7 +93,7 @@ func (s *Server) count(n int) {
 	s.most = max(s.most, s.open)
 }
 
-// A socket is the socket of a lookup. It embeds a UDPConn, because package net then uses the protocol for UDP.
+// A socket is the socket of a lookup. The socket embeds a UDPConn, because package net then uses the protocol for UDP.
 type socket struct {
 	*net.UDPConn
 	server *Server

@@ -16,9 +16,10 @@ import (
 // variable is the environment variable with the name of the test for which a process in a namespace runs.
 const variable = "LICTOR_TEST_IN_NAMESPACE"
 
-// Inside runs the rest of the calling test in a network namespace that has only a loopback interface. It starts another
-// process of this program there, with env added to its environment. Processes that the test starts are in the namespace
-// too. Inside returns true only in that other process. Without namespaces the test is skipped, or fails in CI.
+// Inside runs the rest of the calling test in a network namespace that has only a loopback interface. Inside starts
+// another process of this program there, with env added to its environment. Processes that the test starts are in the
+// namespace too. Inside returns true only in that other process. Without namespaces the test is skipped, or fails in
+// CI.
 func Inside(t *testing.T, env ...string) bool {
 	t.Helper()
 	if os.Getenv(variable) == t.Name() {

@@ -32,14 +32,14 @@ func IsReadOnly(err error) bool {
 	return errors.As(err, &e) && e.Code == ReadOnly
 }
 
-// A Client is a connection to PostgreSQL. It supports only trust authentication and simple queries, and has no
+// A Client is a connection to PostgreSQL. The Client supports only trust authentication and simple queries, and has no
 // timeouts. Only Close is safe for concurrent use.
 type Client struct {
 	conn net.Conn
 	r    *bufio.Reader
 }
 
-// Connect connects to the server at addr, "host:port". It fails when ctx ends.
+// Connect connects to the server at addr, "host:port". Connect fails when ctx ends.
 func Connect(ctx context.Context, addr string) (*Client, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", addr)
@@ -72,8 +72,8 @@ func (c *Client) Query(sql string) ([][]string, error) {
 	return c.result()
 }
 
-// Notification waits for the next notification on a channel that the connection listens to, and returns its payload. It
-// fails when ctx ends.
+// Notification waits for the next notification on a channel that the connection listens to, and returns its payload.
+// Notification fails when ctx ends.
 func (c *Client) Notification(ctx context.Context) (string, error) {
 	defer context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })()
 	for {

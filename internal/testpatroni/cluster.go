@@ -1,7 +1,7 @@
 //go:build unix
 
-// Package testpatroni runs a real Patroni cluster for tests and for measurements. It has three members, each with its
-// own PostgreSQL, which register in Consul.
+// Package testpatroni runs a real Patroni cluster for tests and for measurements. The cluster has three members, each
+// with its own PostgreSQL, which register in Consul.
 //
 //	cluster, err := testpatroni.Start(ctx, testpatroni.Options{Dir: dir, Consul: agent.HTTP})
 //	defer cluster.Kill()

@@ -131,8 +131,8 @@ func (m *Member) Thaw() {
 // Running reports whether Patroni is running.
 func (m *Member) Running() bool { return m.patroni != nil && m.patroni.Running() }
 
-// postgres returns the process IDs of the member's PostgreSQL, the postmaster first. It returns none if PostgreSQL does
-// not run.
+// postgres returns the process IDs of the member's PostgreSQL, the postmaster first. postgres returns none if
+// PostgreSQL does not run.
 func (m *Member) postgres() []int {
 	text, err := os.ReadFile(filepath.Join(m.dir, "data", "postmaster.pid"))
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// A Log stores the output of a process. Use it as the process's Stdout or Stderr. It may be read while the process
+// A Log stores the output of a process. Use it as the process's Stdout or Stderr. The Log may be read while the process
 // writes. The zero value is ready for use.
 type Log struct {
 	// Copy, if not nil, also receives the output.

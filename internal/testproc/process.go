@@ -1,7 +1,7 @@
 // Package testproc runs programs for tests and for the demo: Consul agents, Lictor, and instances that can be killed.
 //
-// A [Process] never outlives the process that started it; only Linux and FreeBSD can guarantee that. It keeps its
-// output, and is signalled only by its own process ID.
+// A [Process] never outlives the process that started it; only Linux and FreeBSD can guarantee that. A Process keeps
+// its output, and is signalled only by its own process ID.
 package testproc
 
 import (
@@ -54,7 +54,7 @@ func (p *Process) Running() bool {
 	}
 }
 
-// Signal sends sig to the process. It returns nil if the process has ended already.
+// Signal sends sig to the process. Signal returns nil if the process has ended already.
 func (p *Process) Signal(sig os.Signal) error {
 	err := p.cmd.Process.Signal(sig)
 	if errors.Is(err, os.ErrProcessDone) {

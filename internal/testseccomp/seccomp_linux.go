@@ -54,7 +54,7 @@ func Main() {
 }
 
 // Under runs the rest of the calling test in another process of this program, where the given system calls return the
-// error denied. It returns true only in that process. Without seccomp filters the test is skipped, or fails in CI.
+// error denied. Under returns true only in that process. Without seccomp filters the test is skipped, or fails in CI.
 func Under(t *testing.T, denied syscall.Errno, calls ...int) bool {
 	t.Helper()
 	if os.Getenv(variable) == t.Name() {

@@ -16,8 +16,8 @@ import (
 // firstInherited is the first descriptor that systemd passes; see sd_listen_fds(3).
 const firstInherited = 3
 
-// ActivationSockets returns the sockets that systemd has opened for this process (socket activation). It returns an
-// error if a descriptor is not an IP listener, which means that the unit files are wrong.
+// ActivationSockets returns the sockets that systemd has opened for this process (socket activation). ActivationSockets
+// returns an error if a descriptor is not an IP listener, which means that the unit files are wrong.
 func ActivationSockets(getenv func(string) string) ([]proxy.Inherited, error) {
 	if getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
 		return nil, nil // the sockets are for another process

@@ -80,8 +80,8 @@ func (c *conn) send(v any, fds ...int) error {
 	return err
 }
 
-// receive reads the next message into v, and returns the descriptors of the message, which the caller must close. It
-// returns io.EOF if the other process has ended or has closed the conn.
+// receive reads the next message into v, and returns the descriptors of the message, which the caller must close.
+// receive returns io.EOF if the other process has ended or has closed the conn.
 func (c *conn) receive(v any) (fds []int, err error) {
 	defer func() {
 		if err != nil {

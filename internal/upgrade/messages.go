@@ -123,8 +123,8 @@ type Build struct {
 	Revision string `json:"revision"` // empty if unknown
 }
 
-// ProgramPath returns the path of this process's program, from which a successor is started. It does not resolve
-// symbolic links, because the link may point to a new version later.
+// ProgramPath returns the path of this process's program, from which a successor is started. ProgramPath does not
+// resolve symbolic links, because the link may point to a new version later.
 func ProgramPath() (string, error) {
 	path, err := exec.LookPath(os.Args[0])
 	if err == nil {

@@ -22,8 +22,8 @@ type Predecessor struct {
 	uses    []ProcessUses
 }
 
-// FindPredecessor returns the process that started this one as its successor, with its offer. It returns nil if there
-// is none.
+// FindPredecessor returns the process that started this one as its successor, with its offer. FindPredecessor returns
+// nil if there is none.
 func FindPredecessor(getenv func(string) string) (*Predecessor, error) {
 	text := getenv(variable)
 	if text == "" {
@@ -101,7 +101,7 @@ func (p *Predecessor) Failed(reason error) {
 	p.conn.close()
 }
 
-// Sockets returns the sockets of the predecessor's listeners. It returns none for a nil Predecessor.
+// Sockets returns the sockets of the predecessor's listeners. Sockets returns none for a nil Predecessor.
 func (p *Predecessor) Sockets() []proxy.Inherited {
 	if p == nil {
 		return nil
@@ -109,7 +109,7 @@ func (p *Predecessor) Sockets() []proxy.Inherited {
 	return p.sockets
 }
 
-// State returns the predecessor's state. It returns the zero State for a nil Predecessor.
+// State returns the predecessor's state. State returns the zero State for a nil Predecessor.
 func (p *Predecessor) State() State {
 	if p == nil {
 		return State{}
@@ -165,8 +165,9 @@ func (p *Predecessor) Sessions(b Build, admin bool) (all []proxy.Session, err er
 // not report uses.
 func (p *Predecessor) Uses() []ProcessUses { return p.uses }
 
-// Serving reports that this process serves. It returns when the predecessor has released everything, or has ended. It
-// returns the former processes, including the predecessor, which then report their uses. After an error there are none.
+// Serving reports that this process serves. Serving returns when the predecessor has released everything, or has ended.
+// Serving returns the former processes, including the predecessor, which then report their uses. After an error there
+// are none.
 func (p *Predecessor) Serving() ([]*Former, error) {
 	m, fds, err := p.serving()
 	if err != nil {

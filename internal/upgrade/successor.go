@@ -99,7 +99,7 @@ func (s *Successor) bound(ctx context.Context, limit time.Duration) (release fun
 	return context.AfterFunc(ctx, func() { s.conn.setDeadline(time.Unix(1, 0)) })
 }
 
-// Prepare sends the offer, and returns when the successor is ready to serve. It fails when ctx ends.
+// Prepare sends the offer, and returns when the successor is ready to serve. Prepare fails when ctx ends.
 func (s *Successor) Prepare(ctx context.Context, o Offer) error {
 	defer s.bound(ctx, readyTimeout)()
 	if err := s.sendOffer(o); err != nil {
@@ -154,8 +154,8 @@ func descriptor(c syscall.Conn) (fd int, err error) {
 	return fd, err
 }
 
-// Commit sends the UDP sessions, which are suspended, and the other uses of this process and its former processes. It
-// returns when the successor serves. It fails when ctx ends.
+// Commit sends the UDP sessions, which are suspended, and the other uses of this process and its former processes.
+// Commit returns when the successor serves. Commit fails when ctx ends.
 func (s *Successor) Commit(ctx context.Context, sessions []proxy.Session, uses []ProcessUses) error {
 	defer s.bound(ctx, switchTimeout)()
 	err := s.sendSessions(sessions)
@@ -183,9 +183,9 @@ func (s *Successor) sendSessions(sessions []proxy.Session) error {
 	return nil
 }
 
-// Release tells the successor that this process has released everything. It also makes the former processes report
-// their uses to the successor. It returns the successor as the serving process. On error it returns nil; the successor
-// continues, and logs the problem.
+// Release tells the successor that this process has released everything. Release also makes the former processes report
+// their uses to the successor. Release returns the successor as the serving process. On error it returns nil; the
+// successor continues, and logs the problem.
 func (s *Successor) Release(formers []*Former) (*Serving, error) {
 	m := message{Kind: kindMain}
 	var fds []int

@@ -26,14 +26,15 @@ func (e *ReplacedError) Error() string {
 		e.By.PID)
 }
 
-// An Attempt tries to let another process take over. It calls commit when that process serves. If commit fails, the
-// Attempt must undo everything; otherwise it must not fail any more. ctx is the context of the caller of Upgrade.
+// An Attempt tries to let another process take over. The Attempt calls commit when that process serves. If commit
+// fails, the Attempt must undo everything; otherwise it must not fail any more. ctx is the context of the caller of
+// Upgrade.
 type Attempt func(ctx context.Context, commit func(Process) error) error
 
-// An Upgrader records which process serves: this one, or its successor. It runs one Attempt at a time. Once this
-// process is about to end, no Attempt begins or commits.
+// An Upgrader records which process serves: this one, or its successor. The Upgrader runs one Attempt at a time. Once
+// this process is about to end, no Attempt begins or commits.
 //
-// One goroutine owns the state. It waits only for requests, so all methods except Upgrade return at once.
+// One goroutine owns the state. That goroutine waits only for requests, so all methods except Upgrade return at once.
 type Upgrader struct {
 	attempt  Attempt
 	requests chan request
@@ -70,7 +71,7 @@ func NewUpgrader(attempt Attempt) *Upgrader {
 }
 
 // Upgrade runs the Attempt, and returns when it has ended. If Upgrade returns nil, another process serves; otherwise
-// this process continues. It returns the error of the Attempt, ErrInProgress if another Attempt is running, a
+// this process continues. Upgrade returns the error of the Attempt, ErrInProgress if another Attempt is running, a
 // *ReplacedError, or ErrEnding.
 func (u *Upgrader) Upgrade(ctx context.Context) error {
 	result := make(chan error, 1)
@@ -85,7 +86,7 @@ func (u *Upgrader) Upgrade(ctx context.Context) error {
 // Successor returns the process that has taken over, or nil.
 func (u *Upgrader) Successor() *Process { return u.ask(u.queries) }
 
-// End prevents any later takeover. It returns the process that has taken over, or nil.
+// End prevents any later takeover. End returns the process that has taken over, or nil.
 func (u *Upgrader) End() *Process { return u.ask(u.ends) }
 
 func (u *Upgrader) ask(questions chan<- chan<- *Process) *Process {
@@ -104,7 +105,7 @@ func (u *Upgrader) Replaced() <-chan struct{} { return u.replaced }
 // Done returns a channel that is closed when End has been called and no Attempt is running.
 func (u *Upgrader) Done() <-chan struct{} { return u.done }
 
-// run owns the state. It returns when End has been called and no Attempt is running.
+// run owns the state. run returns when End has been called and no Attempt is running.
 func (u *Upgrader) run() {
 	defer close(u.done)
 	var finished chan error // receives the result of the running Attempt; nil if none is running

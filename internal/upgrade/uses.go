@@ -59,7 +59,7 @@ func (f *Former) Receive() (uses []Use, all bool, err error) {
 // Close makes Receive return an error.
 func (f *Former) Close() { f.conn.close() }
 
-// move tells f that another process serves now. It returns that process's end of the socket for the reports of f.
+// move tells f that another process serves now. move returns that process's end of the socket for the reports of f.
 func (f *Former) move() (*os.File, error) {
 	c, file, err := newPair()
 	if err != nil {

@@ -69,8 +69,8 @@ func plain(s string) bool {
 	return true
 }
 
-// JSON returns JSON with the same meaning as text, which must be JSON. It escapes invisible characters in strings, such
-// as \u009b. It may return text itself.
+// JSON returns JSON with the same meaning as text, which must be JSON. JSON escapes invisible characters in strings,
+// such as \u009b. JSON may return text itself.
 func JSON(text []byte) []byte {
 	first := invisible(text)
 	if first == len(text) {
