@@ -6,8 +6,8 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// A trouble is the state of being unable to write the access log. Its beginning and its end are each logged once. If
-// troubles come and go, the number of log lines is limited.
+// A trouble is the state of being unable to write the access log. The beginning and the end of a trouble are each
+// logged once. If troubles come and go, the number of log lines is limited.
 type trouble struct {
 	log     hclog.Logger
 	error   string // empty while the log can be written

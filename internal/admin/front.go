@@ -88,7 +88,7 @@ func (f *front) close(ctx context.Context) {
 func (s *Server) Serve(l net.Listener, access Access) error { return s.Open(l, access)() }
 
 // Open registers l with s, for Admit, Leave, Release and Shutdown. The caller must call the returned function exactly
-// once. That function serves l until Shutdown, or until Leave for l; then it closes l and returns nil.
+// once. The returned function serves l until Shutdown, or until Leave for l; then it closes l and returns nil.
 func (s *Server) Open(l net.Listener, access Access) (serve func() error) {
 	s.begin.Do(func() { s.running.Go(s.tick) })
 	f := s.newFront(l, access)

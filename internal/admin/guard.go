@@ -18,7 +18,7 @@ import (
 )
 
 // A guard decides which requests are allowed. Any program of this host can reach a TCP listener. One such program is a
-// browser that shows another site's page. Therefore the guard has these rules:
+// browser that shows another site's page. The guard prevents misuse by such pages with these rules:
 //
 //   - The Host must be an IP address, localhost, this host's name or one of hosts. Otherwise a site could point its own
 //     name at this host ("DNS rebinding"). Requests with the token may use any Host, and so may probes.

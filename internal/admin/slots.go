@@ -16,8 +16,9 @@ import (
 // is closed; see rankLocked. A new connection is refused only if requests that must not be interrupted are under way on
 // all open connections.
 //
-// netutil.LimitListener of golang.org/x/net does not fit: it stops accepting at the limit. Then a stranger with idle
-// connections could lock the operator out, because the operator's connection would wait in the kernel's queue.
+// netutil.LimitListener of golang.org/x/net does not fit: it stops accepting at the limit. With such a limit, a
+// stranger with idle connections could lock the operator out, because the operator's connection would wait in the
+// kernel's queue.
 //
 // slots is safe for concurrent use.
 type slots struct {
@@ -188,8 +189,8 @@ func (s *slots) rankLocked(c *slotConn, now time.Time) int {
 }
 
 // victimLocked returns the connection that must give its slot away, or nil. victimLocked considers the connections of
-// the lowest rank. Of these it takes one of the peer with the most connections, so that no peer takes the slots of
-// others. Of that peer's connections it takes the one that has been longest in its phase.
+// the lowest rank. Of these connections, victimLocked takes one of the peer with the most connections, so that no peer
+// takes the slots of others. If that peer has several, victimLocked takes the one that has been longest in its phase.
 func (s *slots) victimLocked(now time.Time) *slotConn {
 	lowest, count := never, map[peer]int{}
 	for c := range s.open {

@@ -13,7 +13,8 @@ func Local(address string) bool {
 	return err == nil && a.Local()
 }
 
-// parseAddress parses an address in a form that Options.Address lists. Its errors never repeat a password.
+// parseAddress parses an address in a form that Options.Address lists. The errors of parseAddress never repeat a
+// password.
 func parseAddress(address string) (hostport.Agent, error) {
 	a, err := hostport.ParseAgent(address)
 	if err != nil {

@@ -211,8 +211,8 @@ func statusOf(resp *http.Response) error {
 // body reads r to its end. body returns the content, and a function to release the content's memory. The argument
 // expect is the expected size in bytes.
 //
-// At most maxLongs long answers are in memory at once. Otherwise a broken agent could fill the memory with one huge
-// answer for each query.
+// At most maxLongs long answers are in memory at once. Without this limit, a broken agent could fill the memory with
+// one huge answer for each query.
 func (c *Client) body(ctx context.Context, r io.Reader, expect int) ([]byte, func(), error) {
 	body, err := readBody(r, SmallBody)
 	if err != nil || len(body) <= SmallBody {

@@ -6,8 +6,8 @@
 //	...
 //	defer answer.Free()
 //
-// The package knows how to reach the agent, and which errors can occur. Its callers interpret the answers; package
-// discovery turns them into endpoints.
+// The package knows how to reach the agent, and which errors can occur. The callers of this package interpret Consul's
+// answers; package discovery turns the answers into endpoints.
 //
 // Lictor does not use the client of Consul's own api package, because that client
 //   - fills empty options from the environment, so that the environment can override the configuration;

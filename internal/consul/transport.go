@@ -23,8 +23,8 @@ func newTransport(a hostport.Agent, o TLSOptions, log hclog.Logger) (*http.Trans
 		TLSHandshakeTimeout: 5 * time.Second,
 		ForceAttemptHTTP2:   true,
 
-		// A blocking query ends after one wait at the latest. Its connection is then idle for a moment, and must stay
-		// open.
+		// A blocking query ends after one wait at the latest. The query's connection is then idle for a moment, and
+		// must stay open.
 		MaxIdleConnsPerHost: maxIdleConns,
 
 		// The agent closes connections that are idle for 120 s. The client closes them earlier, because otherwise it

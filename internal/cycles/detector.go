@@ -1,6 +1,6 @@
-// Package cycles finds endpoints that lead back to this Lictor. Such an endpoint makes clients go round in a circle:
-// one connection uses up all descriptors, and one datagram circles for ever. An endpoint that is the admin API would
-// open the API to all clients of the service.
+// Package cycles finds endpoints that lead back to this Lictor. An endpoint that leads back makes clients go round in a
+// circle: one connection uses up all descriptors, and one datagram circles for ever. An endpoint that is the admin API
+// would open the API to all clients of the service.
 //
 // An endpoint leads back if it is the admin API's listener. An endpoint also leads back if it is a listener of a
 // service from which the endpoint's own service can be reached. Chains of services that end outside this Lictor are
@@ -48,8 +48,8 @@ type Verdict struct {
 	Reason string // Loop or Unfit, or the reason of another judge
 	Text   string // explanation for operators
 
-	// Critical means that the endpoint itself fails. Its open connections are treated as if its check in Consul were
-	// critical.
+	// Critical means that the endpoint itself fails. The endpoint's open connections are treated as if its check in
+	// Consul were critical.
 	Critical bool
 }
 

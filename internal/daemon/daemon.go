@@ -25,8 +25,8 @@ import (
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
-// A Daemon is a running Lictor. Its sources feed the balancer, and the proxier asks the balancer for endpoints. Start
-// returns a Daemon.
+// A Daemon is a running Lictor. A Daemon's sources feed the balancer, and the proxier asks the balancer for endpoints.
+// Start returns a Daemon.
 type Daemon struct {
 	o       Options                                     // as they were at the start
 	load    func() (*config.Config, config.Diagnostics) // reads the configuration again

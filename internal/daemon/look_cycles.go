@@ -14,9 +14,9 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// leadBack returns a warning for each endpoint that a Lictor with this configuration would leave out on this host. Such
-// an endpoint leads back to Lictor, or has an address that no instance can have. leadBack also marks such endpoints in
-// sights.
+// leadBack returns a warning for each endpoint that a Lictor with this configuration would leave out on this host.
+// Lictor leaves an endpoint out if it leads back to Lictor, or if no instance can have its address. leadBack also marks
+// such endpoints in sights.
 func leadBack(ctx context.Context, cfg *config.Config, sights []Sight) (problems hcl.Diagnostics) {
 	d := cycles.New(cycles.Options{})
 	var api []netip.AddrPort

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A notifier reports the daemon's state to systemd with the protocol of sd_notify(3). Without systemd it does nothing.
-// A library for the protocol would be larger than this file.
+// A notifier reports the daemon's state to systemd with the protocol of sd_notify(3). Without systemd, a notifier does
+// nothing. A library for the protocol would be larger than this file.
 type notifier struct {
 	conn     net.Conn // nil without systemd
 	watchdog time.Duration

@@ -16,8 +16,8 @@ import (
 // printGrace limits how long Close waits until the queued output is written.
 const printGrace = 2 * time.Second
 
-// An Output is the stdout and stderr of a process that serves. A write to it never blocks. Otherwise a stopped
-// terminal, a pipe without a reader or a hung journald would block traffic and signals.
+// An Output is the stdout and stderr of a process that serves. A write to it never blocks. If writes could block, a
+// stopped terminal, a pipe without a reader or a hung journald would block traffic and signals.
 type Output struct {
 	out, err *asyncwriter.Writer
 	json     atomic.Bool // the log is JSON

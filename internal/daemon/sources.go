@@ -21,7 +21,7 @@ type sources struct {
 	sameConsul     bool              // the consul input stays the one in force
 
 	// If the Consul client in force must watch other services: old is its former configuration, and doubt has the
-	// services with a changed watch. Otherwise both are nil.
+	// services with a changed watch. If the client is new or unchanged, both are nil.
 	old   *config.Config
 	doubt map[string]bool
 }

@@ -189,8 +189,8 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 	return len(options.Inherited) > 0, nil
 }
 
-// openListeners opens the services' listeners, takes over from a predecessor, and returns the admin API's listener.
-// That listener is nil if there is none.
+// openListeners opens the services' listeners, takes over from a predecessor, and returns the admin API's listener. The
+// returned listener is nil if the API has none.
 func (d *Daemon) openListeners(cfg *config.Config) (shown net.Listener, err error) {
 	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
 		return nil, err
@@ -231,7 +231,7 @@ func (d *Daemon) takeOver(p *upgrade.Predecessor, admin bool) error {
 	return nil
 }
 
-// leftAlone waits until p has released everything. Then it lets the Consul client save answers.
+// leftAlone waits until p has released everything. After that, leftAlone lets the Consul client save answers.
 func (d *Daemon) leftAlone(p *upgrade.Predecessor, consul *discovery.Consul) {
 	formers, err := p.Serving()
 	if err != nil {

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// A turn is a lock. Its holder may wait for something outside this process: a disk, a file server, Consul, or a program
-// that it starts. Therefore a goroutine can stop waiting for a turn. Signals, the watchdog and probes never need a
-// turn.
+// A turn is a lock. The holder of a turn may wait for something outside this process: a disk, a file server, Consul, or
+// a program that it starts. A goroutine that waits for a turn can give up. Signals, the watchdog and probes never need
+// a turn.
 //
 // A sync.Mutex of this package is held only briefly, and its holder never waits.
 type turn chan struct{}
@@ -37,7 +37,7 @@ func (t turn) takeWithin(limit time.Duration) bool {
 	return t.take(ctx) == nil
 }
 
-// within runs f, and reports whether f returned before limit. Otherwise f continues in its goroutine.
+// within runs f, and reports whether f returned before limit. If f takes longer, f continues in its goroutine.
 func within(limit time.Duration, f func()) bool {
 	done := make(chan struct{})
 	go func() {

@@ -98,8 +98,8 @@ func (d *Daemon) newConsul(cfg *config.Config, saved []byte, standby *standbyRep
 }
 
 // A heldProber probes held endpoints, which Consul no longer reports. If the service has an HTTP check and the check
-// gets an answer, that answer decides. Otherwise a connection attempt decides, because the HTTP server may be
-// restarting beside the endpoint.
+// gets an answer, that answer decides. Without such an answer, a connection attempt decides, because the HTTP server
+// may be restarting beside the endpoint.
 type heldProber struct{ d *Daemon }
 
 // CanProbe implements discovery.Prober.

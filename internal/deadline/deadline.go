@@ -24,7 +24,7 @@ const grace = 50 * time.Millisecond
 // maxLooks limits how often a timeout is extended, because a process without enough processor time is late each time.
 const maxLooks = 5
 
-// A timer calls a function after a time. Its methods are safe for concurrent use.
+// A timer calls a function after a time. The methods of a timer are safe for concurrent use.
 type timer struct {
 	f    func()
 	last time.Duration // the last part of the timeout

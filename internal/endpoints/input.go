@@ -176,7 +176,7 @@ func (in *Input) Retirement(successor *Input) func() {
 	}
 }
 
-// Stop stops the source, and returns when it has ended. Its sets stay in use.
+// Stop stops the source, and returns when it has ended. The source's sets stay in use.
 func (in *Input) Stop() {
 	in.cancel()
 	<-in.ended

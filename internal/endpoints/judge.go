@@ -70,7 +70,7 @@ func (s *Sets) Reconsider() { s.tell(s.rejudge(s.services()), nil) }
 func (s *Sets) ReconsiderService(service string) { s.tell(s.rejudge([]string{service}), nil) }
 
 // rejudge judges the present sets of services, and stores the verdicts. rejudge returns the sets with changed verdicts,
-// sorted by service. They may belong to other services too.
+// sorted by service. The returned sets may belong to other services too.
 func (s *Sets) rejudge(services []string) (changed []*set) {
 	if s.judge == nil {
 		return nil

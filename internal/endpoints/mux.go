@@ -116,7 +116,7 @@ func (m *Mux) silenceLocked(service string) {
 }
 
 // passLocked passes updates on in the order of the calls. passLocked releases the lock during calls of the balancer,
-// and returns with the lock held. Then it checks whether the Mux has become ready.
+// and returns with the lock held. Finally, passLocked checks whether the Mux has become ready.
 func (m *Mux) passLocked(updates []lb.Endpoints) {
 	if len(updates) > 0 {
 		m.sets.enqueue(updates)

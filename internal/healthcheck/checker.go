@@ -89,7 +89,8 @@ type service struct {
 	told    map[string]cycles.Verdict
 }
 
-// A target is an endpoint that is checked. Its first four fields do not change; Checker.mu guards the others.
+// A target is an endpoint that is checked. The first four fields of a target do not change; Checker.mu guards the
+// others.
 type target struct {
 	service  *service
 	endpoint lb.Endpoint
@@ -293,8 +294,8 @@ func (c *Checker) begin(s *service, e lb.Endpoint) *target {
 	return t
 }
 
-// Standby replaces the standby endpoints of a service, which the service does not use now but may use again. They are
-// checked if the service has a Check. Standby does not block.
+// Standby replaces the standby endpoints of a service, which the service does not use now but may use again. Standby
+// endpoints are checked if the service has a Check. Standby does not block.
 func (c *Checker) Standby(service string, endpoints []lb.Endpoint) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

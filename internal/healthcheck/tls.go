@@ -22,7 +22,7 @@ type filesError struct{ err error }
 // Error implements error.
 func (e *filesError) Error() string { return e.err.Error() }
 
-// tlsConfig returns the TLS configuration for a check of e. Its errors are *filesErrors.
+// tlsConfig returns the TLS configuration for a check of e. The errors of tlsConfig are *filesErrors.
 func (c *Checker) tlsConfig(o certificates.Options, e lb.Endpoint) (*tls.Config, error) {
 	c.files.mu.Lock()
 	defer c.files.mu.Unlock()

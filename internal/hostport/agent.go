@@ -60,7 +60,7 @@ func (a Agent) String() string {
 	return a.URL.String()
 }
 
-// Local reports whether the address shows that the agent is on this host. That is true for Unix sockets.
+// Local reports whether the address shows that the agent is on this host. A Unix socket is always on this host.
 func (a Agent) Local() bool {
 	host := a.URL.Hostname()
 	addr, err := netip.ParseAddr(host)

@@ -4,7 +4,7 @@
 //	import _ "github.com/lictor-proxy/lictor/internal/needs"
 //
 // The check runs when the package is initialised, because main would be too late. Other packages open files when they
-// are initialised. That starts the runtime's network poller, which ends the program with a stack trace if a call is
-// denied. Go initialises packages that are ready in the order of their import paths. This package imports only syscall,
-// so it is initialised before all packages that open files.
+// are initialised. Opening a file starts the runtime's network poller, which ends the program with a stack trace if a
+// call is denied. Go initialises packages that are ready in the order of their import paths. This package imports only
+// syscall, so it is initialised before all packages that open files.
 package needs

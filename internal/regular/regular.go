@@ -20,8 +20,8 @@ import (
 var ErrTooLong = errors.New("the file is too long")
 
 // ReadFile returns the content of the regular file at path. ReadFile follows symbolic links, never waits for another
-// process, and never reads more than limit+1 bytes. Its errors are of type *fs.PathError. The error for a file longer
-// than limit wraps ErrTooLong. The error for another kind of file names the kind.
+// process, and never reads more than limit+1 bytes. The errors of ReadFile are of type *fs.PathError. The error for a
+// file longer than limit wraps ErrTooLong. The error for another kind of file names the kind.
 func ReadFile(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|AtOnce, 0)
 	if err != nil {

@@ -277,8 +277,8 @@ func (a *Agent) certificates(ctx context.Context) (hcl string, err error) {
 		a.CAFile, cert+".pem", cert+"-key.pem"), nil
 }
 
-// freePorts returns ports that are free for TCP and UDP. They are below the range for outgoing connections, so that no
-// connection takes the port of an agent that is about to restart.
+// freePorts returns ports that are free for TCP and UDP. The ports are below the range for outgoing connections, so
+// that no connection takes the port of an agent that is about to restart.
 func freePorts(n int) ([]string, error) {
 	var ports []string
 	for try := 0; try < 1000 && len(ports) < n; try++ {

@@ -126,7 +126,8 @@ func (c *Cluster) Kill() {
 
 func address(i int) string { return fmt.Sprintf("127.0.0.%d", 11+i) }
 
-// freePorts returns ports that are free at all members' addresses. They are below the range for outgoing connections.
+// freePorts returns ports that are free at all members' addresses. The ports are below the range for outgoing
+// connections.
 func freePorts(n int) (ports []string, err error) {
 	for try := 0; len(ports) < n; try++ {
 		if try == 1000 {

@@ -20,7 +20,7 @@
 // If anything fails before the successor serves, the predecessor kills the successor and continues unchanged. After
 // that, the predecessor serves its open connections until they end.
 //
-// The two processes may have different versions. Therefore messages are JSON, to which fields can be added.
+// The two processes may have different versions. Messages are JSON, because fields can be added to JSON.
 package upgrade
 
 import (
