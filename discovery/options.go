@@ -161,7 +161,7 @@ type Tier struct {
 	Endpoints []lb.Endpoint // nil: use Query
 }
 
-// A Failover says when a service changes from one tier to another.
+// A Failover sets the conditions under which a service changes from one tier to another.
 type Failover struct {
 	// Below is how many endpoints a tier needs. The service leaves a tier with fewer endpoints for the next tier that
 	// has enough. Failing endpoints count, unless all endpoints of the tier fail. A zero Below means 1.

@@ -10,8 +10,8 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// A service is what an engine knows of a Service. A service survives changes of its specification. Engines ask it for
-// endpoints and report to it the outcome of dials and sessions.
+// A service is what an engine knows of a Service. A service survives changes of its specification. Engines ask the
+// service for endpoints, and report to the service how dials and sessions ended.
 type service struct {
 	spec     atomic.Pointer[Service]
 	aging    atomic.Pointer[aging]

@@ -124,7 +124,7 @@ func parseForward(arg string) (f forward, err error) {
 	var port string
 	f.service, port, given = strings.Cut(text, ":")
 	if f.service == "" {
-		return f, fmt.Errorf("%q names no service: write SERVICE, SERVICE:PORT or SERVICE:PORT/udp", arg)
+		return f, fmt.Errorf("%q has no service name: write SERVICE, SERVICE:PORT or SERVICE:PORT/udp", arg)
 	}
 	if !given {
 		f.port = choosePort(f)

@@ -150,7 +150,7 @@ func TestWrongUsage(t *testing.T) {
 		{"run -config a -log-level loud", `"loud" is not a log level: use one of trace, debug, info, warn, error, off`},
 		{"run -config", "flag needs an argument: -config"},
 		{"forward", "no service given: SERVICE, SERVICE:PORT or SERVICE:PORT/udp"},
-		{"forward :80", `":80" names no service: write SERVICE, SERVICE:PORT or SERVICE:PORT/udp`},
+		{"forward :80", `":80" has no service name: write SERVICE, SERVICE:PORT or SERVICE:PORT/udp`},
 		{"forward web:0", `"web:0": "0" is not a port; write a number from 1 to 65535`},
 		{"forward web:65536", `"web:65536": "65536" is not a port; write a number from 1 to 65535`},
 		{"forward web:1/sctp dns:x", `"web:1/sctp": write /udp, /tcp or nothing after the port`},
