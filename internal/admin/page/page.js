@@ -104,7 +104,7 @@ function take(data) {
     : data.stale_since ? `stale since ${new Date(data.stale_since).toLocaleTimeString()}: ${data.problem}`
     : data.set === "saved" ? "saved from before the start, not confirmed yet"
     : data.empty_until
-      ? `no endpoint: ${data.waiting ?? 0} clients wait for the first one until ${new Date(data.empty_until).toLocaleTimeString()}`
+      ? `no endpoint: ${data.waiting ?? 0} clients wait for one until ${new Date(data.empty_until).toLocaleTimeString()}`
     : fallback(data) ? `served by ${fallback(data).name}: ${fallback(data).detail}`
     : data.panicking ? "so many endpoints fail that their failures are ignored"
     : data.waiting ? `${data.waiting} clients wait for room` : data.problem ?? "";
