@@ -214,7 +214,7 @@ func TestClusterIsAskedForAgainWhenTheIndexWentBack(t *testing.T) {
 		now.Store(clusterOf("b.consul", "dc1"))
 		return ok(5, "a 80")(req)
 	}
-	replies := []reply{ok(20, "a 80"), after(time.Minute, wipe), ok(5, "a 80", "b 81")}
+	replies := []reply{ok(20, "a 80"), after(30*time.Second, wipe), ok(5, "a 80", "b 81")}
 	synctest.Test(t, func(t *testing.T) {
 		f := &fake{script: map[string][]reply{"web": replies}, ping: clusterThat(&now)}
 		r := start(t, f, ConsulOptions{StateDir: dir})
