@@ -82,6 +82,18 @@ func (g Guard) longest(why HoldReason, probed bool) time.Duration {
 	return longest
 }
 
+// resume returns the holds of an earlier process, which has saved by the wall clock when they end. Here they end by the
+// monotonic clock, and none lasts longer than a new hold would. So a step of the wall clock cannot prolong a hold.
+func (g Guard) resume(held map[string]hold) map[string]hold {
+	now := time.Now()
+	resumed := make(map[string]hold, len(held))
+	for id, h := range held {
+		h.until = now.Add(min(h.until.Sub(now), g.longest(h.why, true)))
+		resumed[id] = h
+	}
+	return resumed
+}
+
 // hold returns the belief that follows from the answer in e, with the set and its held, hidden and joined endpoints.
 // hold returns false if the leader must first confirm the answer.
 func (g Guard) hold(was belief, e *evidence) (b belief, ok bool) {

@@ -186,6 +186,25 @@ func TestHeldOverARestart(t *testing.T) {
 		})
 }
 
+// The file of an earlier process says by the wall clock when holds end. If that clock has been set back since, a hold
+// lasts as long as a new one, and no longer.
+func TestResumedHoldsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := Guard{Hold: 10 * time.Second, HoldMax: HoldMax{Critical: time.Minute, Forgotten: time.Hour}}.withDefaults()
+		in := func(d time.Duration) time.Time { return time.Now().Add(d).Round(0) } // the wall clock only
+		held := g.resume(map[string]hold{
+			"deregistered": {HoldDeregistered, in(24 * time.Hour)}, "critical": {HoldCritical, in(24 * time.Hour)},
+			"forgotten": {HoldForgotten, in(5 * time.Second)}, "over": {HoldForgotten, in(-time.Second)},
+		})
+		for id, want := range map[string]time.Duration{"deregistered": 10 * time.Second, "critical": time.Minute,
+			"forgotten": 5 * time.Second, "over": -time.Second} {
+			if left := time.Until(held[id].until); left != want {
+				t.Errorf("%s is held for %v, want %v", id, left, want)
+			}
+		}
+	})
+}
+
 // If a service is scaled to zero and up again, its new instances join the set at once.
 func TestNewInstancesAreNotHeldBack(t *testing.T) {
 	replies := []reply{ok(20, "a 80"), ok(21), ok(21), after(time.Second, ok(22, "b 81"))}

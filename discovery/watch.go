@@ -45,6 +45,7 @@ func newWatch(c *Consul, o *wanted) *watch {
 		w.poller.passed.learn(true)
 	}
 	if s, found := c.restored[c.savedKey(w)]; found {
+		s.held = w.guard.resume(s.held)
 		if earlier := c.origins.earlier; earlier != nil {
 			w.inherited = &s
 			if !earlier.origin.at(c.client.Address()) {
