@@ -83,7 +83,7 @@ func Start(ctx context.Context, options Options) (*Agent, error) {
 		if err := a.configure(ctx); err != nil {
 			return nil, err
 		}
-		err := a.Restart(ctx)
+		err := a.start(ctx)
 		if err == nil {
 			return a, nil
 		}
@@ -97,6 +97,28 @@ func Start(ctx context.Context, options Options) (*Agent, error) {
 
 // Restart starts an agent that has ended, at the same ports. A dev agent has an empty catalog after that.
 func (a *Agent) Restart(ctx context.Context) error {
+	for try := 0; ; try++ {
+		before := len(a.Log.String())
+		err := a.start(ctx)
+		if err == nil {
+			return nil
+		}
+		a.Kill()
+		said := a.Log.String()[before:]
+		if try == portTries || !strings.Contains(said, "address already in use") {
+			return fmt.Errorf("consul: %w\n%s", err, a.Log.Tail(20))
+		}
+		time.Sleep(portPause) // another program has taken a port of the agent meanwhile, and may give it back
+	}
+}
+
+// Restart tries portTries times to get its ports back, portPause apart.
+const (
+	portTries = 40
+	portPause = 250 * time.Millisecond
+)
+
+func (a *Agent) start(ctx context.Context) error {
 	cmd := exec.Command(a.options.Binary, a.args...)
 	cmd.Dir = a.options.Dir
 	cmd.Stdout, cmd.Stderr = a.Log, a.Log
