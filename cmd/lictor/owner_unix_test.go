@@ -6,12 +6,14 @@ import (
 	"os"
 	"syscall"
 	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 func TestReplaceKeepsOwnerAndGroup(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("only root can give a file to another user")
+		testproc.Cannot(t, "a file cannot be given to another user", syscall.EPERM)
 	}
 	path := write(t, t.TempDir(), "web.hcl", "old")
 	const owner, group = 12345, 23456

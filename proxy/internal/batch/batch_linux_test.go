@@ -2,6 +2,7 @@ package batch
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/proxy/internal/sys"
 )
 
@@ -143,7 +145,7 @@ func TestReceiveTellsWhereDatagramsAreFrom(t *testing.T) {
 func TestReceiveJoinedDatagrams(t *testing.T) {
 	var denied sys.Denials
 	if denied.Try([]sys.Call{sys.CallCut, sys.CallJoin}); denied.Has(sys.CallCut) || denied.Has(sys.CallJoin) {
-		t.Skip("the kernel cannot cut or join datagrams")
+		testproc.Cannot(t, "the kernel cannot cut or join datagrams", errors.ErrUnsupported)
 	}
 	fd, at := listen(t, four)
 	sys.SetOption(fd, unix.SOL_UDP, unix.UDP_GRO, 1)
