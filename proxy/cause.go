@@ -45,6 +45,9 @@ const (
 	refusals           int     = iota
 )
 
+// RefusedBy holds the number of refused clients for each Refusal.
+type RefusedBy [refusals]int64
+
 // String returns a word for the reason, as in metrics.
 func (r Refusal) String() string {
 	return [...]string{"unknown", "no_endpoints", "unreached", "full", "retries_held", "descriptors", "per_client"}[r]

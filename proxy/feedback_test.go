@@ -201,7 +201,7 @@ func TestFailuresAreCountedByCause(t *testing.T) {
 		}
 		s := h.stats()
 		if s.DialsFailedBy[lb.Refused] != s.DialsFailed || s.DialsFailed == 0 || s.Retries != s.DialsFailed ||
-			s.RefusedBy != ([refusals]int64{}) {
+			s.RefusedBy != (RefusedBy{}) {
 			t.Errorf("got %+v", s)
 		}
 		h.endpoints("s", deadPort(t), deadPort(t))

@@ -93,7 +93,7 @@ type Stats struct {
 	DatagramsOverrun int64 // UDP datagrams that the kernel dropped before Lictor read them
 
 	DialsFailedBy [dialFailures]int64 // DialsFailed by lb.Cause; 0 means that this host failed
-	RefusedBy     [refusals]int64     // Refused clients by the reason, see Refusal
+	RefusedBy     RefusedBy           // Refused clients by reason
 
 	Descriptors Descriptors
 }
@@ -115,6 +115,8 @@ type Activity struct {
 	Bytes    int64 // bytes moved in both directions
 	Dials    int64 // number of successful dials
 	DialTime time.Duration
+
+	RefusedBy RefusedBy // refused clients by reason
 }
 
 // activity adds up the counters of all loops.
@@ -128,6 +130,9 @@ func (s *service) activity() (a Activity) {
 			a.Dials += c.dials.buckets[i].Load()
 		}
 		a.DialTime += time.Duration(c.dials.sum.Load())
+		for i := range c.refused {
+			a.RefusedBy[i] += c.refused[i].Load()
+		}
 	}
 	return a
 }

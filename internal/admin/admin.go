@@ -148,6 +148,7 @@ func New(o Options) *Server {
 		queries: newAnswers(4, o.times.turn),
 		fronts:  map[net.Listener]*front{},
 	}
+	s.o.State.refused = s.history.refused
 	s.scrapes = newScrapes(s)
 	s.slots = newSlots(o.MaxConnections, o.times.stalled, s.log)
 	s.stopping, s.stop = context.WithCancel(context.Background())

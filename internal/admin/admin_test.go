@@ -79,7 +79,7 @@ func (f *fake) EachActivity(each func(string, proxy.Activity)) {
 	f.mu.Unlock()
 	for _, s := range stats {
 		each(s.Service, proxy.Activity{Clients: s.Connections + s.Sessions,
-			Active: s.ConnectionsActive + s.SessionsActive, Bytes: s.BytesUp + s.BytesDown})
+			Active: s.ConnectionsActive + s.SessionsActive, Bytes: s.BytesUp + s.BytesDown, RefusedBy: s.RefusedBy})
 	}
 }
 

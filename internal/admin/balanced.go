@@ -28,7 +28,7 @@ func balancedOf(now time.Time, all []lb.ServiceSnapshot, names Names) map[string
 	out := make(map[string]Balanced, len(all))
 	for i := range all {
 		s := &all[i]
-		b := Balanced{Waiting: s.Waiting, Ejections: s.Ejections, Panicking: s.Panicking,
+		b := Balanced{Waiting: s.Waiting, Queue: s.Queue, Full: s.Full, Ejections: s.Ejections, Panicking: s.Panicking,
 			EmptyUntil: s.EmptyUntil}
 		for j := range s.Endpoints {
 			e := balancedEndpoint(now, &s.Endpoints[j], s.Panicking)

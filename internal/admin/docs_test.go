@@ -31,7 +31,7 @@ func TestAPIIsDocumented(t *testing.T) {
 		t.Errorf("served:     %v\ndocumented: %v", served, documented)
 	}
 	for _, v := range []any{Status{}, Service{}, Endpoint{}, HostName{}, EndpointCounters{}, Counters{}, Descriptors{},
-		Event{}, Reload{}, Denied{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{}, Sample{}, EventsAnswer{},
+		Event{}, Reload{}, Reason{}, Denied{}, ServicesAnswer{}, ExcludedAnswer{}, HistoryAnswer{}, Sample{}, EventsAnswer{},
 		Connection{}, ConnectionsAnswer{}, Upgrade{}, Pending{}, changes{}} {
 		for f := range fields(reflect.TypeOf(v)) {
 			if !strings.Contains(string(text), "`"+f+"`") && !strings.Contains(string(text), `"`+f+`":`) {
@@ -52,6 +52,9 @@ func TestAPIIsDocumented(t *testing.T) {
 		string(proxy.ConnectionWaiting),
 		string(proxy.ConnectionConnecting), string(proxy.ConnectionOpen), string(proxy.ConnectionHalfClosed),
 		string(proxy.ConnectionClosing), SetNone, SetSaved, SetFresh,
+		StateFine, StateDegraded, StateRefusing, KindNoEndpoint, KindFull, KindRetries, KindFailing, KindDescriptors,
+		KindStale, KindUnconfirmed, KindHidden, KindHeld, KindEjected, KindDrained, KindPanic, KindFailover, KindNames,
+		KindPending, KindReload,
 	}
 	for _, kind := range kinds {
 		words = append(words, string(kind))

@@ -42,6 +42,10 @@ func (e *exposition) service(s *Service) {
 	e.counter("lictor_forwarded_bytes_total", "Bytes forwarded, up from client to instance, and down.", c.BytesDown,
 		"service", s.Name, "direction", "down")
 
+	for _, state := range []string{StateFine, StateDegraded, StateRefusing} {
+		e.gauge("lictor_service_state", "Whether the service is in this state, 0 or 1: fine, degraded or refusing.",
+			truth(s.State == state), "service", s.Name, "state", state)
+	}
 	states := map[[2]string]int{{StateIn, ReasonHealthy}: 0}
 	for i := range s.Endpoints {
 		states[[2]string{s.Endpoints[i].State, s.Endpoints[i].Reason}]++

@@ -17,6 +17,14 @@ type Service struct {
 	Source    string   `json:"source"`
 	Listeners []string `json:"listeners"`
 
+	State   string   `json:"state"`
+	Reasons []Reason `json:"reasons,omitempty"` // why the state is not StateFine, most serious first
+
+	// RefusedRate is the number of clients refused a second, averaged over the last ten seconds. RefusedRateBy has the
+	// same by proxy.Refusal, without zeros.
+	RefusedRate   float64            `json:"refused_rate"`
+	RefusedRateBy map[string]float64 `json:"refused_rate_by,omitempty"`
+
 	Set         string     `json:"set"`
 	Problem     string     `json:"problem,omitempty"`
 	StaleSince  *time.Time `json:"stale_since,omitempty"`
@@ -165,6 +173,10 @@ type Counters struct {
 
 // Status shows the process as a whole.
 type Status struct {
+	State   string   `json:"state"`             // the most serious state of a service, or StateDegraded
+	Reasons []Reason `json:"reasons,omitempty"` // why the state is not StateFine, most serious first
+
+	Host     string    `json:"host"`
 	Version  string    `json:"version"`
 	Revision string    `json:"revision"`
 	PID      int       `json:"pid"`
@@ -177,6 +189,8 @@ type Status struct {
 	CommandLine []string `json:"command_line,omitempty"`
 
 	Services     int `json:"services"`
+	Refusing     int `json:"refusing"` // services in StateRefusing
+	Degraded     int `json:"degraded"` // services in StateDegraded
 	Stale        int `json:"stale"`
 	EndpointsIn  int `json:"endpoints_in"`
 	EndpointsOut int `json:"endpoints_out"`

@@ -97,6 +97,7 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) status(services []Service) Status {
 	t := summary(services)
 	t.Version, t.Revision, t.PID, t.Started, t.Now = s.o.Version, s.o.Revision, os.Getpid(), s.started, time.Now()
+	t.Host, _ = os.Hostname() // without a name, the field is empty
 	t.CommandLine = s.o.CommandLine
 	if s.o.Level != nil {
 		t.LogLevel = s.o.Level()
@@ -108,6 +109,7 @@ func (s *Server) status(services []Service) Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t.LastReload = s.reload
+	t.judge(services)
 	return t
 }
 

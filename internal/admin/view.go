@@ -59,11 +59,17 @@ type State struct {
 
 	// Names provides the counts of host name lookups for metrics. Names may be nil.
 	Names Names
+
+	// refused returns how many clients of a service were refused a second lately, by reason. A nil refused means that
+	// no client was.
+	refused func(service string) map[string]float64
 }
 
 // Balanced is the balancer's view of one service.
 type Balanced struct {
 	Waiting   int64 // clients that wait in the queue
+	Queue     int   // clients that may wait for a free connection; zero if none may
+	Full      bool  // the service has its maximum of connections
 	Ejections int64 // number of ejections of the service's endpoints
 	Panicking bool  // so many endpoints fail that the balancer ignores failures
 
@@ -165,11 +171,13 @@ func (s *State) show(configured []Configured) []Service {
 			one.Sources = s.Sources(one.Name)
 		}
 	}
+	balanced := map[string]Balanced{}
 	if s.Balanced != nil {
-		for name, b := range s.Balanced() {
-			if one := at[name]; one != nil {
-				one.balanced(&b)
-			}
+		balanced = s.Balanced()
+	}
+	for name, b := range balanced {
+		if one := at[name]; one != nil {
+			one.balanced(&b)
 		}
 	}
 	for _, w := range s.watches() {
@@ -178,6 +186,14 @@ func (s *State) show(configured []Configured) []Service {
 				one.watched(w)
 			}
 		}
+	}
+	for i := range all {
+		one := &all[i]
+		if s.refused != nil {
+			one.refused(s.refused(one.Name))
+		}
+		b := balanced[one.Name]
+		one.judge(&b)
 	}
 	return all
 }
@@ -335,6 +351,12 @@ func summary(services []Service) Status {
 		}
 		if s.StaleSince != nil {
 			t.Stale++
+		}
+		switch s.State {
+		case StateRefusing:
+			t.Refusing++
+		case StateDegraded:
+			t.Degraded++
 		}
 		in := s.In()
 		t.EndpointsIn += in

@@ -1,0 +1,242 @@
+package admin
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/lictor-proxy/lictor/discovery"
+)
+
+// The states of a service, and of the process as a whole.
+const (
+	StateFine     = "fine"     // all is as it should be
+	StateDegraded = "degraded" // clients are served, but something needs attention
+	StateRefusing = "refusing" // clients are refused, or would be if they came
+)
+
+// A Reason is why a service or the process is not in StateFine.
+type Reason struct {
+	Kind  string     `json:"kind"`
+	Text  string     `json:"text"`
+	Since *time.Time `json:"since,omitempty"`
+}
+
+// The kinds of reasons for a service in StateRefusing.
+const (
+	KindNoEndpoint  = "no_endpoint" // no endpoint is usable
+	KindFull        = "full"        // no connection is free; with a queue, the service is only degraded
+	KindRetries     = "retries"     // the retry budget was exhausted
+	KindFailing     = "failing"     // clients were refused because no endpoint answered them
+	KindDescriptors = "descriptors" // clients were refused because no descriptor was free
+)
+
+// The kinds of reasons for a service in StateDegraded.
+const (
+	KindStale       = "stale"       // the source fails
+	KindUnconfirmed = "unconfirmed" // the set is not confirmed since the start
+	KindHidden      = "hidden"      // Consul may hide instances from Lictor's token
+	KindHeld        = "held"        // endpoints are held
+	KindEjected     = "ejected"     // endpoints are ejected, or fail their check
+	KindDrained     = "drained"     // endpoints are drained
+	KindPanic       = "panic"       // ejections are ignored
+	KindFailover    = "failover"    // a preferred source is not in use
+	KindNames       = "names"       // host name lookups fail
+)
+
+// The kinds of reasons for the process, beside the states of its services.
+const (
+	KindPending = "pending" // changes of the configuration wait for a restart or an upgrade
+	KindReload  = "reload"  // the last reload failed
+)
+
+// refused stores the rates of refused clients.
+func (s *Service) refused(rates map[string]float64) {
+	s.RefusedRateBy = rates
+	for _, rate := range rates {
+		s.RefusedRate += rate
+	}
+}
+
+// judge sets the state and its reasons. The other fields must have been set before.
+func (s *Service) judge(b *Balanced) {
+	by := s.endpointsBy()
+	refusing, waiting := s.unusable(b, by)
+	for _, r := range s.refusedLately() {
+		if !slices.ContainsFunc(refusing, func(known Reason) bool { return known.Kind == r.Kind }) {
+			refusing = append(refusing, r)
+		}
+	}
+	degraded := append(waiting, s.attention(by, len(refusing) > 0 && refusing[0].Kind == KindNoEndpoint)...)
+	s.Reasons = append(refusing, degraded...)
+	s.State = stateOf(len(refusing), len(degraded))
+}
+
+func stateOf(refusing, degraded int) string {
+	switch {
+	case refusing > 0:
+		return StateRefusing
+	case degraded > 0:
+		return StateDegraded
+	}
+	return StateFine
+}
+
+// endpointsBy counts the endpoints by reason.
+func (s *Service) endpointsBy() map[string]int {
+	by := map[string]int{}
+	for i := range s.Endpoints {
+		by[s.Endpoints[i].Reason]++
+	}
+	return by
+}
+
+// unusable returns why the next client would be refused, and why the next client would have to wait.
+func (s *Service) unusable(b *Balanced, by map[string]int) (refusing, waiting []Reason) {
+	if s.Set == SetNone {
+		text := "no endpoints are known yet"
+		if s.Problem != "" {
+			text += ": " + s.Problem
+		}
+		return []Reason{{Kind: KindNoEndpoint, Text: text, Since: s.StaleSince}}, nil
+	}
+	usable := 0
+	for i := range s.Endpoints {
+		if e := &s.Endpoints[i]; e.State == StateIn && e.Reason != ReasonEjected && e.Reason != ReasonTrial {
+			usable++ // a panic lets ejected endpoints in, although they fail
+		}
+	}
+	full := ""
+	switch {
+	case usable == 0 && by[ReasonFull] == 0:
+		return []Reason{{Kind: KindNoEndpoint, Text: "no endpoint is usable" + countedBy(by)}}, nil
+	case usable == 0:
+		full = "every usable endpoint has its maximum of connections"
+	case b.Full:
+		full = "the service has its maximum of connections"
+	default:
+		return nil, nil
+	}
+	if b.Waiting < int64(b.Queue) {
+		return nil, []Reason{{Kind: KindFull, Text: full + "; new clients wait for a free one"}}
+	}
+	return []Reason{{Kind: KindFull, Text: full}}, nil
+}
+
+// countedBy lists how many endpoints there are for each reason, such as ": 2 ejected, 1 drained".
+func countedBy(by map[string]int) string {
+	var parts []string
+	for reason, n := range by {
+		parts = append(parts, fmt.Sprintf("%d %s", n, strings.ReplaceAll(reason, "_", " ")))
+	}
+	if len(parts) == 0 {
+		return ": there are none"
+	}
+	slices.Sort(parts)
+	return ": " + strings.Join(parts, ", ")
+}
+
+// refusedLately returns why clients were refused in the last seconds. Clients at their own limit say nothing about the
+// service.
+func (s *Service) refusedLately() (out []Reason) {
+	for _, r := range []struct{ refusal, kind, text string }{
+		{"unknown", KindNoEndpoint, "no endpoints were known yet"},
+		{"no_endpoints", KindNoEndpoint, "no endpoint was usable"},
+		{"full", KindFull, "no connection was free"},
+		{"retries_held", KindRetries, "the retry budget was exhausted"},
+		{"unreached", KindFailing, "no endpoint answered"},
+		{"descriptors", KindDescriptors, "no file descriptor was free"},
+	} {
+		if s.RefusedRateBy[r.refusal] > 0 {
+			text := fmt.Sprintf("clients were refused in the last %d s: %s", refusedSamples, r.text)
+			out = append(out, Reason{Kind: r.kind, Text: text})
+		}
+	}
+	return out
+}
+
+// attention returns what needs attention although clients are served. If counted is true, another reason has counted
+// the endpoints that get no clients.
+func (s *Service) attention(by map[string]int, counted bool) (out []Reason) {
+	add := func(is bool, kind, text string, since *time.Time) {
+		if is {
+			out = append(out, Reason{Kind: kind, Text: text, Since: since})
+		}
+	}
+	add(s.StaleSince != nil && s.Set != SetNone, KindStale, "the source fails, its endpoints stay in use: "+s.Problem,
+		s.StaleSince)
+	add(s.Set == SetSaved, KindUnconfirmed, "the endpoints are from an earlier run and not confirmed yet", nil)
+	add(s.Problem == discovery.ErrNoToken.Error(), KindHidden, s.Problem, nil)
+	ejected := by[ReasonEjected] + by[ReasonTrial]
+	add(s.Panicking, KindPanic, fmt.Sprintf("%d of %d endpoints are ejected, so many that ejections are ignored",
+		ejected, len(s.Endpoints)), nil)
+	add(!s.Panicking && !counted && ejected > 0, KindEjected,
+		fmt.Sprintf("%d of %d endpoints are ejected", ejected, len(s.Endpoints)), nil)
+	add(!counted && by[ReasonCheck] > 0, KindEjected,
+		fmt.Sprintf("%d of %d endpoints fail their check", by[ReasonCheck], len(s.Endpoints)), nil)
+	for i, source := range s.Sources {
+		add(source.Active && i > 0, KindFailover, fmt.Sprintf("served by %s: %s", source.Name, source.Detail), nil)
+	}
+	add(by[ReasonHeld] > 0, KindHeld,
+		fmt.Sprintf("%d of %d endpoints are held, although Consul no longer reports them", by[ReasonHeld],
+			len(s.Endpoints)), nil)
+	add(!counted && by[ReasonDrained] > 0, KindDrained,
+		fmt.Sprintf("%d of %d endpoints are drained", by[ReasonDrained], len(s.Endpoints)), nil)
+	unresolved := 0
+	for i := range s.Endpoints {
+		if n := s.Endpoints[i].Name; n != nil && n.Problem != "" {
+			unresolved++
+		}
+	}
+	add(unresolved > 0, KindNames, fmt.Sprintf("lookups of the host names of %d of %d endpoints fail", unresolved,
+		len(s.Endpoints)), nil)
+	return out
+}
+
+// judge sets the state of the process and its reasons. The other fields must have been set before.
+func (t *Status) judge(services []Service) {
+	degraded := t.Degraded
+	if t.Refusing > 0 {
+		t.Reasons = append(t.Reasons, Reason{Kind: StateRefusing, Text: "clients are refused by " +
+			namesOf(services, StateRefusing)})
+	}
+	if r := t.LastReload; r != nil && !r.OK {
+		t.Reasons = append(t.Reasons, Reason{Kind: KindReload, Text: "the last reload failed: " + r.Error, Since: &r.Time})
+		degraded++
+	}
+	if len(t.Pending) > 0 {
+		degraded++
+		var arguments []string
+		for _, p := range t.Pending {
+			arguments = append(arguments, p.Argument)
+		}
+		t.Reasons = append(t.Reasons, Reason{Kind: KindPending,
+			Text: "changes wait for a restart or an upgrade: " + strings.Join(arguments, ", ")})
+	}
+	if t.Degraded > 0 {
+		t.Reasons = append(t.Reasons, Reason{Kind: StateDegraded, Text: "degraded: " +
+			namesOf(services, StateDegraded)})
+	}
+	t.State = stateOf(t.Refusing, degraded)
+}
+
+// namesOf lists the services in a state, at most three of them by name.
+func namesOf(services []Service, state string) string {
+	const most = 3
+	var names []string
+	n := 0
+	for i := range services {
+		if services[i].State != state {
+			continue
+		}
+		if n++; n <= most {
+			names = append(names, services[i].Name)
+		}
+	}
+	text := strings.Join(names, ", ")
+	if n > most {
+		text += fmt.Sprintf(" and %d more", n-most)
+	}
+	return text
+}
