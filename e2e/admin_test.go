@@ -54,7 +54,7 @@ func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
 	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
 	l := runLictor(t, consulBlock(c)+service("web"))
-	l.awaitAnswer(t, "status", 0, "ready", "1 service, 0 endpoints in")
+	l.awaitAnswer(t, "status", 4, "ready", "1 service (1 refuses clients), 0 endpoints in")
 	l.awaitAnswer(t, "explain web", 1, "0 of 0 known endpoints")
 
 	c.register(t, "web", "a", startEcho(t, "a").addr, checked)
@@ -84,8 +84,8 @@ func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
 	l.awaitAnswer(t, "explain web", 0, "left", "/a at 127.0.0.1:")
 
 	c.Kill()
-	l.awaitAnswer(t, "status", 1, "STALE for")
-	l.awaitAnswer(t, "status web", 1, "STALE for", "/b")
+	l.awaitAnswer(t, "status", 1, "the source fails, its endpoints stay in use")
+	l.awaitAnswer(t, "status web", 1, "the source fails", "/b")
 	l.awaitAnswer(t, "events", 0, "stale", "endpoints stay in use")
 	must(t, c.Restart(t.Context()))
 	l.awaitAnswer(t, "status", 0, "ready")

@@ -116,7 +116,7 @@ func TestAllServersLostAndOneBackIsNoQuorum(t *testing.T) {
 	})
 	clients.awaitRounds(t, 100)
 	_, out := l.ask(t, "explain", "web")
-	for _, text := range []string{"3 of 3 known endpoints get clients", "STALE for"} {
+	for _, text := range []string{"3 of 3 known endpoints get clients", "the source fails"} {
 		if !strings.Contains(out, text) {
 			t.Errorf("no %q in:\n%s", text, out)
 		}

@@ -13,7 +13,7 @@ type ServiceSnapshot struct {
 	Sticky    int   // clients that the service keeps at an endpoint
 	Open      int64 // connections or sessions that are not over
 	Waiting   int64 // clients in the queue
-	Queue     int   // clients that may wait for a free connection; zero if none may
+	Queue     int   // clients that may wait now, for a free connection or for the first endpoint; zero if none may
 	Full      bool  // Options.MaxConnections are open
 	Ejections int64 // ejections of the service's endpoints, caused by any service
 	Panicking bool  // picks ignore ejections, because too many endpoints are ejected
@@ -93,7 +93,7 @@ func (g *group) snapshot() (ServiceSnapshot, bool) {
 	s := ServiceSnapshot{Policy: st.options.Policy, Open: g.open.Load(), Waiting: g.queue.waiting.Load(),
 		Ejections: g.ejections.Load()}
 	s.Panicking = g.panicking.Load() && g.ejectedCount.Load() > 0
-	if st.options.QueueTimeout > 0 {
+	if st.options.QueueTimeout > 0 || st.emptyWait() > 0 {
 		s.Queue = st.options.MaxQueue
 	}
 	s.Full = st.options.MaxConnections > 0 && s.Open >= int64(st.options.MaxConnections)

@@ -126,7 +126,7 @@ func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded e
 	in := s.In()
 	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible.Text(s.Name), in,
 		config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible.Text(s.Source))
-	fmt.Fprintf(w, "%s\n", visible.Text(setText(now, s)))
+	fmt.Fprintf(w, "%s\n", visible.Text(note(now, s)))
 	for i, source := range s.Sources {
 		use := "not in use"
 		if source.Active {

@@ -129,7 +129,7 @@ func TestExplanationSaysWhichSourceIsInUse(t *testing.T) {
 		{Name: "web", Detail: "all 2 endpoints fail from here"},
 		{Name: "static", Active: true, Detail: "web has none that can be used"},
 		{Name: "last"},
-	}}
+	}, Reasons: []admin.Reason{{Text: "served by static: web has none that can be used"}}}
 	var b strings.Builder
 	if err := writeExplanation(&b, testNow, s, nil, nil); err != nil {
 		t.Fatal(err)

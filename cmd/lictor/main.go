@@ -19,10 +19,11 @@ import (
 
 // Exit codes. The text of lictor -help documents them.
 const (
-	exitOK     = 0
-	exitFailed = 1
-	exitUsage  = 2
-	exitNobody = 3
+	exitOK       = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNobody   = 3
+	exitRefusing = 4
 )
 
 func main() { os.Exit(Main(os.Args[1:], console{in: os.Stdin, out: os.Stdout, err: os.Stderr})) }

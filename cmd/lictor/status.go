@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -21,15 +22,19 @@ import (
 // answerTime is the timeout for an answer of a running lictor.
 const answerTime = 10 * time.Second
 
-type statusCommand struct{ asker }
+type statusCommand struct {
+	asker
+	problems bool
+}
 
 func newStatusCommand(c console) *statusCommand {
-	return &statusCommand{asker{console: c, name: "status"}}
+	return &statusCommand{asker: asker{console: c, name: "status"}}
 }
 
 func (c *statusCommand) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("status", flag.ContinueOnError)
 	c.askFlags(f)
+	f.BoolVar(&c.problems, "problems", false, "")
 	return f
 }
 
@@ -40,32 +45,44 @@ func (c *statusCommand) AutocompleteArgs() complete.Predictor { return complete.
 func (c *statusCommand) Help() string {
 	return `Usage: lictor status [options] [SERVICE]
 
-  Lists the services of the running lictor: how many endpoints get clients (IN)
-  and how many do not (OUT), how many connections or sessions are open, and the
-  state of the service's set of endpoints. With SERVICE, shows all about that
-  service.
+  Lists the services of the running lictor: the state of each, how many
+  endpoints get clients (IN) and how many do not (OUT), how many connections or
+  sessions are open, and what is wrong, if anything. With SERVICE, shows all
+  about that service.
 
-  Exits with 0 if lictor is ready and no set is stale, with 1 otherwise, and
-  with 3 if no lictor answers.
+  A service is fine, degraded (it serves its clients, but something needs
+  attention), or REFUSING clients. docs/api.md lists the reasons.
+
+  Exit codes:
+    0  no service refuses clients, and no set is stale
+    1  the source of a service fails, or the command fails
+    3  no lictor answers
+    4  a service refuses clients, or would refuse the next one
 
 Options:
 
 ` + askOptions + `  -json               Print JSON: {"status": ..., "services": [...]}, or with
                       SERVICE only that service. docs/api.md describes the
                       fields.
+  -problems           List only services that are not fine.
 
 Examples:
 
     $ lictor status
     $ lictor status web
+    $ lictor status -problems
     $ lictor status -json | jq -r '.services[] | select(.stale_since) | .name'
 `
 }
 
 func (c *statusCommand) Run(args []string) int {
 	rest, err := parse(c.flags(), args)
-	if err == nil && len(rest) > 1 {
+	switch {
+	case err != nil:
+	case len(rest) > 1:
 		err = fmt.Errorf("unexpected argument %q", rest[1])
+	case len(rest) == 1 && c.problems:
+		err = errors.New("-problems lists services; do not name one")
 	}
 	if err != nil {
 		return c.usage("status", err)
@@ -84,6 +101,9 @@ func (c *statusCommand) Run(args []string) int {
 	if err := client.Get(ctx, "/v1/services", &all); err != nil {
 		return c.fail(err)
 	}
+	if c.problems {
+		all.Services = slices.DeleteFunc(all.Services, func(s admin.Service) bool { return s.State == admin.StateFine })
+	}
 	if c.json {
 		err = c.print(struct {
 			Status   *admin.Status   `json:"status"`
@@ -95,7 +115,15 @@ func (c *statusCommand) Run(args []string) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	if !status.Ready || status.Stale > 0 {
+	return exitOf(status.Refusing > 0, !status.Ready || status.Stale > 0)
+}
+
+// exitOf returns the exit code for services of which one refuses clients, or has no fresh set.
+func exitOf(refusing, stale bool) int {
+	switch {
+	case refusing:
+		return exitRefusing
+	case stale:
 		return exitFailed
 	}
 	return exitOK
@@ -114,10 +142,7 @@ func (c *statusCommand) one(ctx context.Context, client *admin.Client, name stri
 	if err != nil {
 		return c.fail(err)
 	}
-	if s.Set == admin.SetNone || s.StaleSince != nil {
-		return exitFailed
-	}
-	return exitOK
+	return exitOf(s.State == admin.StateRefusing, s.Set == admin.SetNone || s.StaleSince != nil)
 }
 
 func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
@@ -125,9 +150,9 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	if !t.Ready {
 		ready = fmt.Sprintf("NOT READY: %s without a first answer", config.Plural(len(t.NotReady), "service"))
 	}
-	fmt.Fprintf(w, "lictor %s, process %d, up %s, %s\n", visible.Text(t.Version), t.PID,
+	fmt.Fprintf(w, "lictor %s%s, process %d, up %s, %s\n", visible.Text(t.Version), on(t.Host), t.PID,
 		brief(t.Now.Sub(t.Started)), ready)
-	fmt.Fprintf(w, "%s, %s in, %d out, %s, %s\n", config.Plural(t.Services, "service"),
+	fmt.Fprintf(w, "%s%s, %s in, %d out, %s, %s\n", config.Plural(t.Services, "service"), troubled(t),
 		config.Plural(t.EndpointsIn, "endpoint"), t.EndpointsOut,
 		config.Plural(int(t.ConnectionsActive), "connection"), config.Plural(int(t.SessionsActive), "session"))
 	if r := t.LastReload; r != nil && !r.OK {
@@ -143,13 +168,13 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	}
 	fmt.Fprintln(w)
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SERVICE\tPROTO\tLISTEN\tIN\tOUT\tACTIVE\tSET")
+	fmt.Fprintln(table, "SERVICE\tSTATE\tPROTO\tLISTEN\tIN\tOUT\tACTIVE\tNOTE")
 	for i := range services {
 		s := &services[i]
 		in := s.In()
-		fmt.Fprintf(table, "%s\t%s\t%s\t%d\t%d\t%d\t%s\n", visible.Text(s.Name),
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", visible.Text(s.Name), visible.Text(stateText(s.State)),
 			visible.Text(s.Protocol), visible.Text(strings.Join(s.Listeners, ",")), in, len(s.Endpoints)-in,
-			s.Counters.ConnectionsActive+s.Counters.SessionsActive, visible.Text(setText(t.Now, s)))
+			s.Counters.ConnectionsActive+s.Counters.SessionsActive, visible.Text(note(t.Now, s)))
 	}
 	return table.Flush()
 }
@@ -162,45 +187,85 @@ func orUnset(value string) string {
 	return value
 }
 
-// setText describes the set of endpoints of a service in a few words. It names only the most serious problem.
-func setText(now time.Time, s *admin.Service) string {
+// on returns " on " and the name of a host, or "" if there is no name.
+func on(host string) string {
+	if host == "" {
+		return ""
+	}
+	return " on " + visible.Text(host)
+}
+
+// troubled says how many services are not fine, such as " (1 refuses clients, 2 degraded)". It returns "" if all are
+// fine.
+func troubled(t *admin.Status) string {
+	var parts []string
+	if t.Refusing > 0 {
+		verb := "refuse"
+		if t.Refusing == 1 {
+			verb = "refuses"
+		}
+		parts = append(parts, fmt.Sprintf("%d %s clients", t.Refusing, verb))
+	}
+	if t.Degraded > 0 {
+		parts = append(parts, fmt.Sprintf("%d degraded", t.Degraded))
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(parts, ", ") + ")"
+}
+
+// stateText returns a state as tables show it. Only the state that hurts clients is in capitals.
+func stateText(state string) string {
+	switch state {
+	case admin.StateRefusing:
+		return "REFUSING"
+	case "":
+		return "?" // an earlier lictor does not say
+	}
+	return state
+}
+
+// note returns the most serious problem of a service in a few words, or when its endpoints last changed.
+func note(now time.Time, s *admin.Service) string {
 	switch {
-	case s.Set == admin.SetNone && s.Problem != "":
-		return "UNKNOWN: " + s.Problem
-	case s.Set == admin.SetNone:
-		return "UNKNOWN: no answer yet"
-	case s.StaleSince != nil:
-		return fmt.Sprintf("STALE for %s: %s", brief(now.Sub(*s.StaleSince)), s.Problem)
-	case s.Set == admin.SetSaved:
-		return "SAVED: loaded from disk, not confirmed yet"
 	case s.EmptyUntil != nil:
-		return fmt.Sprintf("no endpoint: %s for one until %s",
-			waiting(s.Waiting), s.EmptyUntil.Local().Format(time.TimeOnly))
-	case failedOver(s) != "":
-		return failedOver(s)
-	case s.Panicking:
-		return "too many endpoints fail: ejections are ignored"
+		return waitingText(s)
+	case len(s.Reasons) > 0:
+		return refusedText(s) + reasonText(now, &s.Reasons[0])
 	case s.Waiting > 0:
-		return waiting(s.Waiting) + " for a free slot"
+		return waitingText(s)
 	case s.Problem != "":
 		return s.Problem
 	}
 	return "changed " + ago(now, s.LastChange)
 }
 
-// failedOver says which source of endpoints is in use instead of the first one, and why. It returns "" while the first
-// source is in use.
-func failedOver(s *admin.Service) string {
-	for i, source := range s.Sources {
-		if source.Active && i > 0 {
-			return fmt.Sprintf("served by %s: %s", source.Name, source.Detail)
-		}
+// reasonText returns the text of a reason, after the time for which the reason has held if that is known.
+func reasonText(now time.Time, r *admin.Reason) string {
+	if r.Since == nil {
+		return r.Text
 	}
-	return ""
+	return "for " + brief(now.Sub(*r.Since)) + ": " + r.Text
 }
 
-// waiting returns the number of waiting clients as text, such as "2 clients waiting".
-func waiting(n int64) string { return config.Plural(int(n), "client") + " waiting" }
+// refusedText returns the rate of refused clients before another text, such as "2.5 refused/s; ", or "" if none are
+// refused.
+func refusedText(s *admin.Service) string {
+	if s.RefusedRate == 0 {
+		return ""
+	}
+	return number(s.RefusedRate) + " refused/s; "
+}
+
+// waitingText says how many clients wait and what for.
+func waitingText(s *admin.Service) string {
+	text := config.Plural(int(s.Waiting), "client") + " waiting"
+	if s.EmptyUntil != nil {
+		return text + " for an endpoint until " + s.EmptyUntil.Local().Format(time.TimeOnly)
+	}
+	return text + " for a free slot"
+}
 
 func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	c := &s.Counters
@@ -211,7 +276,14 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	line("service", "%s", s.Name)
 	line("listens on", "%s %s", s.Protocol, strings.Join(s.Listeners, ", "))
 	line("endpoints from", "%s", s.Source)
-	line("set", "%s", setText(now, s))
+	line("state", "%s", stateText(s.State))
+	for i := range s.Reasons {
+		line("because", "%s", reasonText(now, &s.Reasons[i]))
+	}
+	line("endpoints", "%d in, %d out, changed %s", s.In(), len(s.Endpoints)-s.In(), ago(now, s.LastChange))
+	if s.Waiting > 0 || s.EmptyUntil != nil {
+		line("queue", "%s", waitingText(s))
+	}
 	if s.LastSuccess != nil {
 		line("last confirmed", "%s", ago(now, s.LastSuccess))
 	}
@@ -231,7 +303,7 @@ func writeService(w io.Writer, now time.Time, s *admin.Service) error {
 	line("failures", "%d failed attempts, %d retries; %s", c.DialsFailed, c.Retries,
 		config.Plural(int(c.Ejections), "ejection"))
 	line("bytes", "%s up, %s down", size(float64(c.BytesUp)), size(float64(c.BytesDown)))
-	line("refused", "%s%s", config.Plural(int(c.Refused), "client"), reasons(c.RefusedBy))
+	line("refused", "%s%s%s", config.Plural(int(c.Refused), "client"), reasons(c.RefusedBy), lately(s))
 	line("descriptors", "%s", descriptorText(s))
 	if err := t.Flush(); err != nil {
 		return err
@@ -260,6 +332,14 @@ func reasons(by map[string]int64) string {
 		return ""
 	}
 	return ": " + strings.Join(parts, ", ")
+}
+
+// lately returns the rate of refused clients as an addition, such as "; 2.5/s now", or "" if none are refused.
+func lately(s *admin.Service) string {
+	if s.RefusedRate == 0 {
+		return ""
+	}
+	return "; " + number(s.RefusedRate) + "/s now"
 }
 
 func writeEndpoints(w io.Writer, now time.Time, endpoints []admin.Endpoint) error {

@@ -23,6 +23,7 @@ func before(d time.Duration) *time.Time {
 func TestStatusTable(t *testing.T) {
 	t.Parallel()
 	status := &admin.Status{
+		Host: "db1", Refusing: 1, Degraded: 1,
 		Version: "v1.2.3", PID: 4711, Started: *before(26 * time.Hour), Now: testNow, NotReady: []string{"dns"},
 		Services: 2, EndpointsIn: 1, EndpointsOut: 2, ConnectionsActive: 1, SessionsActive: 2,
 		LastReload: &admin.Reload{Time: *before(5 * time.Minute), Error: "web.hcl:1:1: no\x1b good"},
@@ -33,11 +34,12 @@ func TestStatusTable(t *testing.T) {
 	services := []admin.Service{
 		{
 			Name: "dns", Protocol: "udp", Listeners: []string{"127.0.0.1:53", "[::1]:53"}, Set: admin.SetNone,
+			State: admin.StateRefusing, Reasons: []admin.Reason{{Text: "no endpoints are known yet"}, {Text: "and more"}},
 			Counters: admin.Counters{SessionsActive: 2},
 		},
 		{
 			Name: "web", Protocol: "tcp", Listeners: []string{"127.0.0.1:80"}, Set: admin.SetFresh,
-			LastChange: before(time.Hour), Counters: admin.Counters{ConnectionsActive: 1},
+			LastChange: before(time.Hour), Counters: admin.Counters{ConnectionsActive: 1}, State: admin.StateFine,
 			Endpoints: []admin.Endpoint{{State: admin.StateIn}, {State: admin.StateOut}, {State: admin.StateOut}},
 		},
 	}
@@ -45,16 +47,16 @@ func TestStatusTable(t *testing.T) {
 	if err := writeStatus(&b, status, services); err != nil {
 		t.Fatal(err)
 	}
-	equal(t, b.String(), `lictor v1.2.3, process 4711, up 26h, NOT READY: 1 service without a first answer
-2 services, 1 endpoint in, 2 out, 1 connection, 2 sessions
+	equal(t, b.String(), `lictor v1.2.3 on db1, process 4711, up 26h, NOT READY: 1 service without a first answer
+2 services (1 refuses clients, 1 degraded), 1 endpoint in, 2 out, 1 connection, 2 sessions
 the last reload (5m ago) FAILED: web.hcl:1:1: no`+"\ufffd"+` good
 pending until a restart or an upgrade: log_json = true; in force: false
 pending until a restart or an upgrade: state_dir = "/x"; in force: (not set)
 the system denies splice (not permitted): bulk is copied
 
-SERVICE  PROTO  LISTEN                 IN  OUT  ACTIVE  SET
-dns      udp    127.0.0.1:53,[::1]:53  0   0    2       UNKNOWN: no answer yet
-web      tcp    127.0.0.1:80           1   2    1       changed 1h ago
+SERVICE  STATE     PROTO  LISTEN                 IN  OUT  ACTIVE  NOTE
+dns      REFUSING  udp    127.0.0.1:53,[::1]:53  0   0    2       no endpoints are known yet
+web      fine      tcp    127.0.0.1:80           1   2    1       changed 1h ago
 `)
 }
 
@@ -70,46 +72,34 @@ func TestStatusIsShortWhenAllIsWell(t *testing.T) {
 	equal(t, b.String(), `lictor v1, process 0, up 0ms, ready
 0 services, 0 endpoints in, 0 out, 0 connections, 0 sessions
 
-SERVICE  PROTO  LISTEN  IN  OUT  ACTIVE  SET
+SERVICE  STATE  PROTO  LISTEN  IN  OUT  ACTIVE  NOTE
 `)
 }
 
-// Problems that keep clients from being served have precedence over other problems.
-func TestSetText(t *testing.T) {
+// The first reason has precedence over other texts.
+func TestNote(t *testing.T) {
 	t.Parallel()
-	stale := before(90 * time.Second)
-	backup := []admin.Source{{Name: "web"},
-		{Name: "static", Active: true, Detail: "all 2 endpoints of web fail from here"}}
+	reasons := []admin.Reason{{Text: "the source fails: refused", Since: before(90 * time.Second)}, {Text: "more"}}
 	tests := []struct {
 		name    string
 		service admin.Service
 		want    string
 	}{
-		{"no answer", admin.Service{Set: admin.SetNone}, "UNKNOWN: no answer yet"},
-		{"no answer, and why", admin.Service{Set: admin.SetNone, Problem: "refused", StaleSince: stale},
-			"UNKNOWN: refused"},
-		{"stale", admin.Service{Set: admin.SetFresh, Problem: "refused", StaleSince: stale, Panicking: true},
-			"STALE for 1m: refused"},
-		{"saved and stale", admin.Service{Set: admin.SetSaved, Problem: "refused", StaleSince: stale},
-			"STALE for 1m: refused"},
-		{"saved", admin.Service{Set: admin.SetSaved, Waiting: 1}, "SAVED: loaded from disk, not confirmed yet"},
-		{"empty", admin.Service{Set: admin.SetFresh, EmptyUntil: &testNow, Waiting: 5, Sources: backup, Problem: "p"},
-			"no endpoint: 5 clients waiting for one until " + testNow.Local().Format(time.TimeOnly)},
-		{"failed over", admin.Service{Set: admin.SetFresh, Sources: backup, Panicking: true, Waiting: 1},
-			"served by static: all 2 endpoints of web fail from here"},
-		{"the first source", admin.Service{Set: admin.SetFresh, Sources: []admin.Source{{Name: "web", Active: true}},
-			Waiting: 1}, "1 client waiting for a free slot"},
-		{"panicking", admin.Service{Set: admin.SetFresh, Panicking: true, Waiting: 1},
-			"too many endpoints fail: ejections are ignored"},
-		{"waiting", admin.Service{Set: admin.SetFresh, Waiting: 1, Problem: "p"}, "1 client waiting for a free slot"},
-		{"many waiting", admin.Service{Set: admin.SetFresh, Waiting: 12}, "12 clients waiting for a free slot"},
-		{"a problem", admin.Service{Set: admin.SetFresh, Problem: "too many"}, "too many"},
-		{"changed", admin.Service{Set: admin.SetFresh, LastChange: before(3 * time.Hour)}, "changed 3h ago"},
-		{"never changed", admin.Service{Set: admin.SetFresh}, "changed never"},
+		{"a reason with its time", admin.Service{Reasons: reasons, Waiting: 1}, "for 1m: the source fails: refused"},
+		{"a reason without its time", admin.Service{Reasons: reasons[1:], Problem: "p"}, "more"},
+		{"clients are refused", admin.Service{Reasons: reasons[1:], RefusedRate: 2.52}, "2.5 refused/s; more"},
+		{"clients are refused, and no reason", admin.Service{RefusedRate: 2}, "changed never"}, // by their own limit
+		{"empty", admin.Service{EmptyUntil: &testNow, Waiting: 5, Reasons: reasons, Problem: "p"},
+			"5 clients waiting for an endpoint until " + testNow.Local().Format(time.TimeOnly)},
+		{"waiting", admin.Service{Waiting: 1, Problem: "p"}, "1 client waiting for a free slot"},
+		{"many waiting", admin.Service{Waiting: 12}, "12 clients waiting for a free slot"},
+		{"a problem", admin.Service{Problem: "too many"}, "too many"},
+		{"changed", admin.Service{LastChange: before(3 * time.Hour)}, "changed 3h ago"},
+		{"never changed", admin.Service{}, "changed never"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := setText(testNow, &tt.service); got != tt.want {
+			if got := note(testNow, &tt.service); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
@@ -121,6 +111,8 @@ func TestStatusOfATCPService(t *testing.T) {
 	s := &admin.Service{
 		Name: "web", Protocol: "tcp", Source: "web in Consul", Listeners: []string{"127.0.0.1:80", "[::1]:80"},
 		Set: admin.SetFresh, LastSuccess: before(2 * time.Second), LastChange: before(49 * time.Hour),
+		State: admin.StateDegraded, Reasons: []admin.Reason{{Text: "1 of 2 endpoints are ejected"},
+			{Text: "the source fails", Since: before(time.Minute)}}, RefusedRate: 0.5,
 		Endpoints: []admin.Endpoint{
 			{ID: "n1/web-1", Address: "10.0.0.1:80", Weight: 10, State: admin.StateIn, Reason: admin.ReasonHealthy,
 				Since: before(time.Minute)},
@@ -139,13 +131,16 @@ func TestStatusOfATCPService(t *testing.T) {
 	equal(t, b.String(), `service         web
 listens on      tcp 127.0.0.1:80, [::1]:80
 endpoints from  web in Consul
-set             changed 2d ago
+state           degraded
+because         1 of 2 endpoints are ejected
+because         for 1m: the source fails
+endpoints       1 in, 1 out, changed 2d ago
 last confirmed  2s ago
 connections     2 now, 17 in total
 dials           4, 2.50 ms each
 failures        3 failed attempts, 1 retries; 1 ejection
 bytes           1.5 kB up, 2.0 MB down
-refused         5 clients: full 3, per_client 2
+refused         5 clients: full 3, per_client 2; 0.5/s now
 descriptors     4 in use, 20 reserved, 300 at most; clients waited 9 times
 
 ENDPOINT  ADDRESS      WEIGHT  STATE  WHY
@@ -159,7 +154,8 @@ func TestStatusOfAUDPService(t *testing.T) {
 	t.Parallel()
 	s := &admin.Service{
 		Name: "dns", Protocol: "udp", Source: "1 static endpoint", Listeners: []string{"127.0.0.1:53"},
-		Set: admin.SetNone,
+		Set: admin.SetNone, State: admin.StateRefusing, Waiting: 2,
+		Reasons: []admin.Reason{{Text: "no endpoints are known yet"}},
 		Counters: admin.Counters{Sessions: 20, SessionsActive: 3, SessionsEvicted: 1, DatagramsUp: 100,
 			DatagramsDown: 99, DatagramsDropped: 4, Dials: 7, DescriptorWaits: 9},
 		Descriptors: admin.Descriptors{Taken: 4, Floor: 20, Ceiling: 300},
@@ -171,7 +167,10 @@ func TestStatusOfAUDPService(t *testing.T) {
 	equal(t, b.String(), `service         dns
 listens on      udp 127.0.0.1:53
 endpoints from  1 static endpoint
-set             UNKNOWN: no answer yet
+state           REFUSING
+because         no endpoints are known yet
+endpoints       0 in, 0 out, changed never
+queue           2 clients waiting for a free slot
 sessions        3 now, 20 in total, 1 evicted
 datagrams       100 up, 99 down, 4 dropped
 failures        0 failed attempts, 0 retries; 0 ejections
@@ -239,7 +238,13 @@ func TestExitCodeOfStatus(t *testing.T) {
 		one     int // exit code of status web
 	}{
 		{"well", admin.Status{Ready: true}, admin.Service{Set: admin.SetFresh}, exitOK, exitOK},
-		{"not ready", admin.Status{}, admin.Service{Set: admin.SetNone}, exitFailed, exitFailed},
+		{"not ready", admin.Status{Refusing: 1}, admin.Service{Set: admin.SetNone, State: admin.StateRefusing},
+			exitRefusing, exitRefusing},
+		{"an earlier lictor is not ready", admin.Status{}, admin.Service{Set: admin.SetNone}, exitFailed, exitFailed},
+		{"refusing and stale", admin.Status{Ready: true, Stale: 1, Refusing: 1},
+			admin.Service{Set: admin.SetFresh, StaleSince: stale, State: admin.StateRefusing}, exitRefusing, exitRefusing},
+		{"refusing elsewhere", admin.Status{Ready: true, Refusing: 1},
+			admin.Service{Set: admin.SetFresh, State: admin.StateDegraded}, exitRefusing, exitOK},
 		{"stale", admin.Status{Ready: true, Stale: 1}, admin.Service{Set: admin.SetFresh, StaleSince: stale},
 			exitFailed, exitFailed},
 		{"stale elsewhere", admin.Status{Ready: true, Stale: 1}, admin.Service{Set: admin.SetSaved},
@@ -257,6 +262,26 @@ func TestExitCodeOfStatus(t *testing.T) {
 				lictor(t, tt.one, "status", json, "-admin", f.address, "web")
 			}
 		})
+	}
+}
+
+// With -problems, services that are fine are not listed. The exit code stays the same.
+func TestStatusOfProblems(t *testing.T) {
+	t.Parallel()
+	f := newFakeLictor(t, map[string]any{
+		"GET /v1/status": admin.Status{Ready: true, Refusing: 1},
+		"GET /v1/services": admin.ServicesAnswer{Services: []admin.Service{{Name: "well", State: admin.StateFine},
+			{Name: "worse", State: admin.StateDegraded}, {Name: "worst", State: admin.StateRefusing}}},
+	})
+	for _, json := range []string{"-json=false", "-json"} {
+		out, _ := lictor(t, exitRefusing, "status", "-problems", json, "-admin", f.address)
+		if strings.Contains(out, "well") || !strings.Contains(out, "worse") || !strings.Contains(out, "worst") {
+			t.Errorf("got %s", out)
+		}
+	}
+	_, said := lictor(t, exitUsage, "status", "-problems", "-admin", f.address, "web")
+	if !strings.Contains(said, "-problems lists services; do not name one") {
+		t.Errorf("got %s", said)
 	}
 }
 

@@ -75,7 +75,7 @@ func (c *topCommand) Run(args []string) int {
 		return c.usage("top", err)
 	}
 	if c.json {
-		s := &statusCommand{c.asker}
+		s := &statusCommand{asker: c.asker}
 		return s.Run([]string{"-json", "-admin", c.address, "-token-file", c.tokenFile})
 	}
 	in, out, terminal := c.terminal()

@@ -162,7 +162,7 @@ func topHead(t *admin.Status, rows []topRow, v *topView, width int) []string {
 	}
 	keys += "   arrows, enter: endpoints   q quit"
 	columns := fmt.Sprintf("%s %5s %4s %4s %7s %9s %10s %10s %9s %8s  %s", pad("SERVICE", nameWidth(width)), "PROTO",
-		"IN", "OUT", "ACTIVE", "CLIENTS/S", "UP/S", "DOWN/S", "LATENCY", "FAILS/S", "SET")
+		"IN", "OUT", "ACTIVE", "CLIENTS/S", "UP/S", "DOWN/S", "LATENCY", "FAILS/S", "NOTE")
 	return []string{bold + cut(first, width) + plainText, dim + cut(keys, width) + plainText,
 		reverse + pad(cut(columns, width), width) + plainText}
 }
@@ -178,7 +178,7 @@ func topLines(now time.Time, rows []topRow, v *topView, width int) (lines []stri
 		in := r.In()
 		line := fmt.Sprintf("%s %5s %4d %4d %7d %9s %10s %10s %9s %8s  %s", pad(visible.Text(r.Name), nameWidth(width)),
 			visible.Text(r.Protocol), in, len(r.Endpoints)-in, r.active,
-			number(r.clients), size(r.up), size(r.down), latency(r.latency), number(r.fails), visible.Text(setText(now,
+			number(r.clients), size(r.up), size(r.down), latency(r.latency), number(r.fails), visible.Text(note(now,
 				r.Service)))
 		line = pad(cut(line, width), width)
 		switch {

@@ -24,7 +24,8 @@ func topSample() (status *admin.Status, rows []topRow) {
 			Counters: admin.Counters{SessionsActive: 3, DatagramsDropped: 4},
 			Endpoints: []admin.Endpoint{{ID: "n/d", Address: "10.0.0.9:53", State: admin.StateIn,
 				Reason: admin.ReasonHealthy, Since: &changed}}},
-		{Name: "new", Protocol: "tcp", Set: admin.SetNone, Counters: admin.Counters{Connections: 1000}},
+		{Name: "new", Protocol: "tcp", Set: admin.SetNone,
+			Reasons: []admin.Reason{{Text: "no endpoints are known yet"}}, Counters: admin.Counters{Connections: 1000}},
 		{Name: "web", Protocol: "tcp", Set: admin.SetFresh, LastChange: &changed,
 			Counters: admin.Counters{Connections: 30, ConnectionsActive: 7, Dials: 20, DialSeconds: 1.02,
 				BytesDown: 2_001_000},
@@ -47,12 +48,12 @@ func TestTopFrame(t *testing.T) {
 	want := `
 lictor v1  up 1h  NOT READY (1)   3 services, 2 in, 1 out   10 active  10/s  0 B/s up  1.0 MB/s down
 sort by: n name [a active] c clients/s b bytes/s l latency f fails/s   arrows, enter: endpoints   q quit
-SERVICE                        PROTO   IN  OUT  ACTIVE CLIENTS/S       UP/S     DOWN/S   LATENCY  FAILS/S  SET
+SERVICE                        PROTO   IN  OUT  ACTIVE CLIENTS/S       UP/S     DOWN/S   LATENCY  FAILS/S  NOTE
 web                              tcp    1    1       7        10        0 B     1.0 MB    2.0 ms        0  changed 1m ago
   in  n/1  10.0.0.1:80  healthy for 1m  7 active  10 picks/s  0 fails/s
   out n/2  10.0.0.2:80  drained for 1m
 dns                              udp    1    0       3         0        0 B        0 B         -      2.0  changed 1m ago
-new                              tcp    0    0       0         0        0 B        0 B         -        0  UNKNOWN: no answer yet`
+new                              tcp    0    0       0         0        0 B        0 B         -        0  no endpoints are known`
 	if got != want[1:] {
 		t.Errorf("got:\n%s\nwant:%s", got, want)
 	}

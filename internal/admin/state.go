@@ -25,8 +25,8 @@ type Reason struct {
 
 // The kinds of reasons for a service in StateRefusing.
 const (
-	KindNoEndpoint  = "no_endpoint" // no endpoint is usable
-	KindFull        = "full"        // no connection is free; with a queue, the service is only degraded
+	KindNoEndpoint  = "no_endpoint" // no endpoint is usable; while new clients wait, the service is only degraded
+	KindFull        = "full"        // no connection is free; while new clients wait, the service is only degraded
 	KindRetries     = "retries"     // the retry budget was exhausted
 	KindFailing     = "failing"     // clients were refused because no endpoint answered them
 	KindDescriptors = "descriptors" // clients were refused because no descriptor was free
@@ -68,7 +68,9 @@ func (s *Service) judge(b *Balanced) {
 			refusing = append(refusing, r)
 		}
 	}
-	degraded := append(waiting, s.attention(by, len(refusing) > 0 && refusing[0].Kind == KindNoEndpoint)...)
+	found := append(slices.Clone(refusing), waiting...)
+	counted := len(found) > 0 && found[0].Kind == KindNoEndpoint
+	degraded := append(waiting, s.attention(by, counted)...)
 	s.Reasons = append(refusing, degraded...)
 	s.State = stateOf(len(refusing), len(degraded))
 }
@@ -107,21 +109,22 @@ func (s *Service) unusable(b *Balanced, by map[string]int) (refusing, waiting []
 			usable++ // a panic lets ejected endpoints in, although they fail
 		}
 	}
-	full := ""
+	var r Reason
 	switch {
 	case usable == 0 && by[ReasonFull] == 0:
-		return []Reason{{Kind: KindNoEndpoint, Text: "no endpoint is usable" + countedBy(by)}}, nil
+		r = Reason{Kind: KindNoEndpoint, Text: "no endpoint is usable" + countedBy(by)}
 	case usable == 0:
-		full = "every usable endpoint has its maximum of connections"
+		r = Reason{Kind: KindFull, Text: "every usable endpoint has its maximum of connections"}
 	case b.Full:
-		full = "the service has its maximum of connections"
+		r = Reason{Kind: KindFull, Text: "the service has its maximum of connections"}
 	default:
 		return nil, nil
 	}
-	if b.Waiting < int64(b.Queue) {
-		return nil, []Reason{{Kind: KindFull, Text: full + "; new clients wait for a free one"}}
+	if b.Waiting < int64(b.Queue) && (r.Kind == KindFull || s.EmptyUntil != nil) {
+		r.Text += "; new clients wait"
+		return nil, []Reason{r}
 	}
-	return []Reason{{Kind: KindFull, Text: full}}, nil
+	return []Reason{r}, nil
 }
 
 // countedBy lists how many endpoints there are for each reason, such as ": 2 ejected, 1 drained".

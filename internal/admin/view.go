@@ -68,7 +68,7 @@ type State struct {
 // Balanced is the balancer's view of one service.
 type Balanced struct {
 	Waiting   int64 // clients that wait in the queue
-	Queue     int   // clients that may wait for a free connection; zero if none may
+	Queue     int   // clients that may wait now; zero if none may
 	Full      bool  // the service has its maximum of connections
 	Ejections int64 // number of ejections of the service's endpoints
 	Panicking bool  // so many endpoints fail that the balancer ignores failures
