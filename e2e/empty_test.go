@@ -106,7 +106,7 @@ func TestReloadAndDrainWhileClientsWait(t *testing.T) {
 	config := consulBlock(c) + emptyService()
 	l := runLictor(t, config)
 	web := l.addr(t, "web")
-	l.post(t, "/v1/services/web/drain", `{"endpoint": "test/a"}`)
+	l.post(t, "/v1/services/web/drain", `{"endpoint": "test/a", "force": true}`)
 	first := askers(t, web, 3)
 	l.awaitAnswer(t, "status", 0, "3 clients waiting for an endpoint")
 	l.post(t, "/v1/services/web/undrain", `{"endpoint": "test/a"}`)

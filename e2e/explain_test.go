@@ -51,11 +51,11 @@ var explained = []string{
 	"OUT  NODE/ejected at 127.0.0.1:PORT, weight 1\n     ejected, for another TIME: refused, ",
 	"IN   NODE/held at 127.0.0.1:PORT, weight 1\n     held, for another TIME: it was deregistered, " +
 		"and its node is still there\n",
-	"OUT  NODE/drained at 127.0.0.1:PORT, weight 1\n     drained for TIME: drained by an operator, " +
-		"in this Lictor only\n",
+	"OUT  NODE/drained at 127.0.0.1:PORT, weight 1\n     drained for TIME, for another TIME: drained by USER, " +
+		"in this Lictor only: new disk\n",
 	"OUT  NODE/full at 127.0.0.1:PORT, weight 1\n     full: open connections: 1, as many as it may have\n",
 	"OUT  NODE/twice at 127.0.0.1:PORT, weight 1\n     duplicate: NODE/in has the same address\n",
-	"\nlatest events:\n", "NODE/drained gets no new clients until it is undrained",
+	"\nlatest events:\n", "NODE/drained gets no new clients for 10m0s; drained by USER: new disk",
 }
 
 func TestExplainInEveryState(t *testing.T) {
@@ -83,7 +83,7 @@ func TestExplainInEveryState(t *testing.T) {
 	web := l.addr(t, "web")
 	l.awaitAnswer(t, "explain web", 0, "OUT  host-1/old", "/held at")
 
-	l.post(t, "/v1/services/web/drain", fmt.Sprintf(`{"endpoint": %q}`, "host-1/drained"))
+	l.post(t, "/v1/services/web/drain", `{"endpoint": "host-1/drained", "for": "10m", "reason": "new disk"}`)
 	c.deregister(t, "held") // and Consul has lost it, for all that anybody knows
 	l.awaitAnswer(t, "explain web", 0, "held, for another")
 	eventually(t, "the one connection that full has room for", func() error {
@@ -105,7 +105,7 @@ func TestExplainInEveryState(t *testing.T) {
 		}
 		_, out = l.ask(t, "explain", "web")
 		for _, want := range explained {
-			pattern := regexp.QuoteMeta(strings.ReplaceAll(want, "NODE", "host-1"))
+			pattern := regexp.QuoteMeta(strings.NewReplacer("NODE", "host-1", "USER", userName(t)).Replace(want))
 			pattern = strings.NewReplacer("PORT", `\d+`, "TIME", `\d+(ms|s|m)`).Replace(pattern)
 			if !regexp.MustCompile(pattern).MatchString(out) {
 				return fmt.Errorf("no %q in:\n%s", want, out)

@@ -116,6 +116,8 @@ type Server struct {
 	queries *answers // answers that query Consul
 	scrapes *scrapes
 
+	naming chan struct{} // has an element while the name of a user is looked up
+
 	stopping context.Context // ends when streams must end
 	stop     context.CancelFunc
 	running  sync.WaitGroup
@@ -146,6 +148,7 @@ func New(o Options) *Server {
 		work:    newAnswers(1, o.times.turn),
 		walks:   newAnswers(1, o.times.turn),
 		queries: newAnswers(4, o.times.turn),
+		naming:  make(chan struct{}, 1),
 		fronts:  map[net.Listener]*front{},
 	}
 	s.o.State.refused = s.history.refused

@@ -377,7 +377,7 @@ func TestEndpointsSayWhyTheyAreInOrOut(t *testing.T) {
 	until := time.Unix(1900000000, 0)
 	h := serve(t, Options{}, "web")
 	h.endpoints("web", "drained", "ejected", "held", "plain")
-	if err := h.sets.Drain("web", "drained"); err != nil {
+	if _, err := h.sets.Drain("web", "drained", endpoints.Order{}); err != nil {
 		t.Fatal(err)
 	}
 	h.o.State.Instances = func(string) []Endpoint {

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/visible"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -46,7 +47,7 @@ func busy(t *testing.T) *house {
 			Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{Active: 2, Picks: 5, DialsFailed: 1}}}}}
 	}
 	h.endpoints("web", "n/1", "n/2")
-	if err := h.sets.Drain("web", "n/2"); err != nil {
+	if _, err := h.sets.Drain("web", "n/2", endpoints.Order{}); err != nil {
 		t.Fatal(err)
 	}
 	h.fake.set(func(f *fake) {

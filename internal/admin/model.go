@@ -80,6 +80,9 @@ type Endpoint struct {
 	Since   *time.Time `json:"since,omitempty"`
 	Until   *time.Time `json:"until,omitempty"`
 
+	DrainedBy   string `json:"drained_by,omitempty"`
+	DrainReason string `json:"drain_reason,omitempty"`
+
 	Name     *HostName         `json:"name,omitempty"` // if the endpoint has a host name, and lookups found something
 	Counters *EndpointCounters `json:"counters,omitempty"`
 }

@@ -176,30 +176,6 @@ func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) {
 	reply(w, HistoryAnswer{IntervalSeconds: sampleEvery.Seconds(), Samples: s.history.of(r.PathValue("name"))})
 }
 
-func (s *Server) drain(w http.ResponseWriter, r *http.Request) {
-	s.onEndpoint(w, r, s.o.State.Sets.Drain)
-}
-func (s *Server) undrain(w http.ResponseWriter, r *http.Request) {
-	s.onEndpoint(w, r, s.o.State.Sets.Undrain)
-}
-
-func (s *Server) onEndpoint(w http.ResponseWriter, r *http.Request, do func(service, endpoint string) error) {
-	var body struct {
-		Endpoint string `json:"endpoint"`
-	}
-	if err := read(r, &body); err != nil {
-		refuse(w, http.StatusBadRequest, err)
-		return
-	}
-	if err := do(r.PathValue("name"), body.Endpoint); err != nil {
-		refuse(w, http.StatusNotFound, err)
-		return
-	}
-	reply(w, struct {
-		OK bool `json:"ok"`
-	}{true})
-}
-
 // EventsAnswer is the response body of /v1/events.
 type EventsAnswer struct {
 	Next   uint64  `json:"next"`

@@ -210,7 +210,7 @@ func endpointsOf(set []endpoints.EndpointView) []Endpoint {
 // endpointOf converts one endpoint of a set. If an endpoint is forbidden and drained, the API shows why it is
 // forbidden.
 func endpointOf(v *endpoints.EndpointView) Endpoint {
-	e := Endpoint{ID: v.ID}
+	e := Endpoint{ID: v.ID, DrainedBy: v.Drain.By, DrainReason: v.Drain.Reason}
 	if !v.Joined.IsZero() {
 		e.Address, e.Weight = v.Address(), max(v.Weight, 1)
 	}
@@ -219,14 +219,26 @@ func endpointOf(v *endpoints.EndpointView) Endpoint {
 		e.State, e.Reason, e.Since, e.Detail = StateOut, v.Verdict.Reason, &v.Forbidden, v.Verdict.Text
 	case v.Drained.IsZero():
 		e.State, e.Reason, e.Since = StateIn, ReasonHealthy, &v.Joined
-	case v.Joined.IsZero():
-		e.State, e.Reason, e.Since = StateOut, ReasonDrained, &v.Drained
-		e.Detail = "drained by an operator, and gone from the set since"
 	default:
-		e.State, e.Reason, e.Since = StateOut, ReasonDrained, &v.Drained
-		e.Detail = "drained by an operator, in this Lictor only"
+		e.State, e.Reason, e.Since, e.Until = StateOut, ReasonDrained, &v.Drained, known(v.Drain.Until)
+		e.Detail = drainDetail(v)
 	}
 	return e
+}
+
+// drainDetail describes the drain of an endpoint.
+func drainDetail(v *endpoints.EndpointView) string {
+	by, where, why := v.Drain.By, "in this Lictor only", ""
+	if by == "" {
+		by = "an operator"
+	}
+	if v.Joined.IsZero() {
+		where = "and gone from the set since"
+	}
+	if v.Drain.Reason != "" {
+		why = ": " + v.Drain.Reason
+	}
+	return fmt.Sprintf("drained by %s, %s%s", by, where, why)
 }
 
 // instances adds what a source knows: details of endpoints in the set, and instances outside the set.

@@ -37,6 +37,14 @@ func TestEndpointsOfAView(t *testing.T) {
 				Detail: "drained by an operator, and gone from the set since",
 			},
 		}, {
+			"drained by alice for a while", endpoints.EndpointView{Endpoint: a, Joined: joined, Drained: drained,
+				Drain: endpoints.Drain{By: "alice", Reason: "new disk", Until: forbidden}},
+			Endpoint{
+				ID: "a", Address: "10.0.0.1:80", Weight: 1, State: StateOut, Reason: ReasonDrained, Since: &drained,
+				Until: &forbidden, DrainedBy: "alice", DrainReason: "new disk",
+				Detail: "drained by alice, in this Lictor only: new disk",
+			},
+		}, {
 			"leads back, and drained",
 			endpoints.EndpointView{Endpoint: a, Joined: joined, Drained: drained, Forbidden: forbidden, Verdict: loop},
 			Endpoint{

@@ -26,8 +26,30 @@ func restore(p *upgrade.Predecessor, sets *endpoints.Sets, cfg *config.Config) b
 	}
 	state := p.State()
 	known := slices.DeleteFunc(slices.Clone(state.Sets), func(u lb.Endpoints) bool { return !wanted[u.Service] })
-	sets.Import(known, state.Drained)
+	sets.Import(known, drainsOf(&state))
 	return len(known) == len(wanted)
+}
+
+// drainsOf returns the drains of a predecessor. An older version names only the endpoints.
+func drainsOf(state *upgrade.State) []endpoints.ExportedDrain {
+	drains := state.Drains
+	if drains == nil {
+		for service, ids := range state.Drained {
+			for _, id := range ids {
+				drains = append(drains, endpoints.ExportedDrain{Service: service, Endpoint: id})
+			}
+		}
+	}
+	return drains
+}
+
+// drainedIDs returns the IDs of the drained endpoints by service, for a successor of an older version.
+func drainedIDs(drains []endpoints.ExportedDrain) map[string][]string {
+	ids := map[string][]string{}
+	for _, d := range drains {
+		ids[d.Service] = append(ids[d.Service], d.Endpoint)
+	}
+	return ids
 }
 
 // inheritAdmin returns the predecessor's admin listener if cfg wants that address, and nil otherwise.

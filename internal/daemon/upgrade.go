@@ -115,7 +115,8 @@ func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	if c, ok := d.admin.listener.(syscall.Conn); ok {
 		o.Admin, o.Address = c, d.admin.address()
 	}
-	o.State.Sets, o.State.Drained = d.sets.Export()
+	o.State.Sets, o.State.Drains = d.sets.Export()
+	o.State.Drained = drainedIDs(o.State.Drains)
 	o.State.Names = d.resolver.Names()
 	o.State.Emptied, o.State.Ejected = d.balancer.Emptied(), d.balancer.Ejections()
 	o.State.Checked = d.checker.Results()

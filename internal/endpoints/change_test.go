@@ -96,9 +96,7 @@ func TestADrainedEndpointLeavesAndReturns(t *testing.T) {
 	}
 	with("b=10.0.0.2:80*1 a=10.0.0.1:80*1")
 	for range 2 { // the second Drain changes nothing
-		if err := s.Drain("web", "a"); err != nil {
-			t.Fatal(err)
-		}
+		mustDrain(t, s, "web", "a")
 	}
 	with("b=10.0.0.2:80*1")
 	v, _ := s.View("web")
@@ -107,8 +105,6 @@ func TestADrainedEndpointLeavesAndReturns(t *testing.T) {
 	}
 	with("a=10.0.0.1:80*1")
 	serves(t, b, "web", lb.ErrMissingEndpoints.Error())
-	if err := s.Undrain("web", "a"); err != nil {
-		t.Fatal(err)
-	}
+	mustUndrain(t, s, "web", "a")
 	serves(t, b, "web", "a")
 }

@@ -6,7 +6,7 @@
 //	mux.Commit(names, input)                     // and its sets are in force
 //	...
 //	view, known := sets.View("web")              // to show the service
-//	err := sets.Drain("web", "node-1/web")       // for an operator
+//	_, err := sets.Drain("web", "node-1/web", endpoints.Order{By: "alice", For: 10 * time.Minute})
 //
 // A [Mux] joins several sources into one. A Mux uses the sets of one source at a time for each service, even while a
 // reload replaces sources. [Sets] keep the endpoints of each service, and leave out those that an operator has drained

@@ -8,10 +8,19 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// Export returns all sets, complete and sorted by service, and the sorted IDs of drained endpoints. Another process
-// continues with them.
-func (s *Sets) Export() (sets []lb.Endpoints, drained map[string][]string) {
-	drained = map[string][]string{}
+// An ExportedDrain is the drain of an endpoint, for another process.
+type ExportedDrain struct {
+	Service  string        `json:"service"`
+	Endpoint string        `json:"endpoint"`
+	By       string        `json:"by,omitempty"`
+	Reason   string        `json:"reason,omitempty"`
+	Since    time.Time     `json:"since"`          // if zero, Import uses its own time
+	Left     time.Duration `json:"left,omitempty"` // until the drain ends; zero if only Undrain ends it
+}
+
+// Export returns all sets, complete and sorted by service, and the drains, sorted by service and endpoint. Another
+// process continues with them.
+func (s *Sets) Export() (sets []lb.Endpoints, drains []ExportedDrain) {
 	for _, name := range s.services() {
 		one := s.lookUp(name)
 		if one == nil {
@@ -21,30 +30,45 @@ func (s *Sets) Export() (sets []lb.Endpoints, drained map[string][]string) {
 		if one.known {
 			sets = append(sets, lb.Endpoints{Service: name, Endpoints: one.endpoints})
 		}
-		if len(one.drained) > 0 {
-			drained[name] = slices.Sorted(maps.Keys(one.drained))
+		for _, id := range slices.Sorted(maps.Keys(one.drained)) {
+			d := one.drained[id]
+			e := ExportedDrain{Service: name, Endpoint: id, By: d.By, Reason: d.Reason, Since: d.since}
+			if !d.Until.IsZero() {
+				e.Left = max(time.Until(d.Until), 1) // a drain that is over now ends in the other process
+			}
+			drains = append(drains, e)
 		}
 		one.mu.Unlock()
 	}
-	return sets, drained
+	return sets, drains
 }
 
-// Import starts with the sets and drains that another process has exported. Import ignores drained endpoints of
-// services without a set.
-func (s *Sets) Import(sets []lb.Endpoints, drained map[string][]string) {
+// Import starts with the sets and drains that another process has exported. Import ignores drains of services without
+// a set.
+func (s *Sets) Import(sets []lb.Endpoints, drains []ExportedDrain) {
 	s.enqueue(sets)
 	services := servicesOf(sets)
 	own := s.take(services)
 	now := time.Now()
-	for _, one := range own {
-		one.mu.Lock()
-		for _, id := range drained[one.service] {
-			if one.drained == nil {
-				one.drained = map[string]time.Time{}
-			}
-			one.drained[id] = now
+	for _, e := range drains {
+		if one := s.lookUp(e.Service); one != nil {
+			s.importDrain(one, e, now)
 		}
-		one.mu.Unlock()
 	}
 	s.tell(own, s.rejudge(services))
+}
+
+func (s *Sets) importDrain(one *set, e ExportedDrain, now time.Time) {
+	d := &drain{Drain: Drain{By: e.By, Reason: e.Reason}, since: e.Since}
+	if d.since.IsZero() {
+		d.since = now
+	}
+	if e.Left > 0 {
+		d.Until = now.Add(e.Left)
+	}
+	one.mu.Lock()
+	defer one.mu.Unlock()
+	if one.known {
+		s.drainLocked(one, e.Endpoint, d)
+	}
 }

@@ -14,20 +14,15 @@ func TestSetsGoOverToAnotherProcess(t *testing.T) {
 	web := lb.Endpoints{Service: "web", Endpoints: endpointsAt(t, "a=10.0.0.1:80*1 b=10.0.0.2:80*1")}
 	first := NewSets(lb.NewRoundRobin(), NewEvents(), nil)
 	first.OnUpdate([]lb.Endpoints{web})
-	for _, id := range []string{"a", "b"} {
-		if err := first.Drain("web", id); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := first.Undrain("web", "a"); err != nil {
-		t.Fatal(err)
-	}
-	sets, drained := first.Export()
-	drained["gone"] = []string{"x"}
+	mustDrain(t, first, "web", "a")
+	mustDrain(t, first, "web", "b")
+	mustUndrain(t, first, "web", "a")
+	sets, drains := first.Export()
+	drains = append(drains, ExportedDrain{Service: "gone", Endpoint: "x"})
 
 	balancer := lb.NewRoundRobin()
 	second := NewSets(balancer, NewEvents(), nil)
-	second.Import(sets, drained)
+	second.Import(sets, drains)
 	served := func() []string {
 		ids := map[string]bool{}
 		for _, e := range balancer.Snapshot()[0].Endpoints {
@@ -42,9 +37,7 @@ func TestSetsGoOverToAnotherProcess(t *testing.T) {
 	if got := served(); !slices.Equal(got, []string{"a"}) {
 		t.Errorf("served after an update: %v", got)
 	}
-	if err := second.Undrain("web", "b"); err != nil {
-		t.Fatal(err)
-	}
+	mustUndrain(t, second, "web", "b")
 	if got := served(); !slices.Equal(got, []string{"a", "b"}) {
 		t.Errorf("served: %v, want both", got)
 	}

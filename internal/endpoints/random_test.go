@@ -60,11 +60,12 @@ func (j *judged) updates(service string, r *rand.Rand) {
 // operates drains and undrains endpoints of a service. Some of them do not exist or are not drained, which is an error.
 func (j *judged) operates(service string, r *rand.Rand) {
 	for range 30 {
-		change := j.Drain
+		id := fmt.Sprint(1 + r.IntN(6))
 		if r.IntN(2) == 0 {
-			change = j.Undrain
+			_ = j.Undrain(service, id, "", "")
+			continue
 		}
-		_ = change(service, fmt.Sprint(1+r.IntN(6)))
+		_, _ = j.Drain(service, id, Order{Force: r.IntN(2) == 0})
 	}
 }
 
@@ -111,13 +112,13 @@ func TestARemovedServiceIsJudgedWhenItReturns(t *testing.T) {
 	}
 	j.OnUpdate([]lb.Endpoints{{Service: "a", Removed: true}, setOf("a", 1, 8)}) // in one update
 	j.serves("a", []string{"8"}, self)
-	if err := j.Drain("b", "1"); err == nil {
+	if _, err := j.Drain("b", "1", Order{}); err == nil {
 		t.Error("an endpoint of an unknown service is drained")
 	}
-	if err := j.Drain("a", "9"); err == nil {
+	if _, err := j.Drain("a", "9", Order{}); err == nil {
 		t.Error("an unknown endpoint is drained")
 	}
-	if err := j.Undrain("a", "8"); err == nil {
+	if err := j.Undrain("a", "8", "", ""); err == nil {
 		t.Error("an endpoint that is not drained is undrained")
 	}
 }

@@ -40,14 +40,14 @@ type set struct {
 	mu        sync.Mutex // guards the fields below; never held during calls of next
 	known     bool       // the service has received an update, and was not removed since
 	endpoints []lb.Endpoint
-	joined    []time.Time          // when each of endpoints joined the set
-	drained   map[string]time.Time // when each was drained, by ID; an endpoint that returns stays drained
-	forbidden map[string]ban       // verdicts of the judge, by ID; only the judge changes them
-	changed   time.Time            // when endpoints changed last
-	left      []lb.Departure       // departures that next has not received
-	untold    bool                 // next has not received the present state
-	taken     uint64               // number of updates
-	judged    uint64               // number of updates that the judge has seen; if below taken, next must wait
+	joined    []time.Time       // when each of endpoints joined the set
+	drained   map[string]*drain // by ID; an endpoint that returns stays drained
+	forbidden map[string]ban    // verdicts of the judge, by ID; only the judge changes them
+	changed   time.Time         // when endpoints changed last
+	left      []lb.Departure    // departures that next has not received
+	untold    bool              // next has not received the present state
+	taken     uint64            // number of updates
+	judged    uint64            // number of updates that the judge has seen; if below taken, next must wait
 }
 
 // NewSets returns Sets without services, which call judge, next and events. A nil judge forbids nothing.
@@ -109,6 +109,7 @@ func (s *Sets) takeOne(one *set, now time.Time) {
 	for _, u := range queue {
 		one.untold = true
 		if u.Removed {
+			one.undrainAll()
 			one.known, one.endpoints, one.joined, one.drained, one.left = false, nil, nil, nil, nil
 			continue
 		}

@@ -85,15 +85,11 @@ func TestSetsLeaveOutWhatLeadsBack(t *testing.T) {
 
 	j.OnUpdate([]lb.Endpoints{setOf("a", 2, 8)})
 	j.serves("a", []string{"8"}, aOut)
-	if err := j.Drain("a", "2"); err != nil {
-		t.Fatal(err)
-	}
+	mustDrain(t, j.Sets, "a", "2")
 	j.serves("a", []string{"8"}, aOut)
 	j.OnUpdate([]lb.Endpoints{setOf("b", 9)}) // another service, but the cause
 	j.serves("a", []string{"8"}, "2 drained")
-	if err := j.Undrain("a", "2"); err != nil {
-		t.Fatal(err)
-	}
+	mustUndrain(t, j.Sets, "a", "2")
 	j.serves("a", []string{"2", "8"})
 
 	j.OnUpdate([]lb.Endpoints{setOf("b", 1, 9)}) // back to the first set

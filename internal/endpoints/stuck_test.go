@@ -93,13 +93,9 @@ func TestAStuckServiceHoldsUpNoOther(t *testing.T) {
 	serves(t, b, "web", "a")
 	say("web", "b")
 	serves(t, b, "web", "b")
-	if err := s.Drain("web", "b"); err != nil {
-		t.Fatal(err)
-	}
+	mustDrain(t, s, "web", "b")
 	serves(t, b, "web", lb.ErrMissingEndpoints.Error())
-	if err := s.Undrain("web", "b"); err != nil {
-		t.Fatal(err)
-	}
+	mustUndrain(t, s, "web", "b")
 	say("dns", "d")
 	shows(t, s, "stuck", "s")
 	if sets, _ := s.Export(); len(sets) != 3 {
@@ -147,7 +143,7 @@ func TestUpdatesWhileTheBalancerIsBusy(t *testing.T) {
 	update("2", 3, 4)
 	shows(t, s, "web", "3", "4")
 	running.Go(func() {
-		if err := s.Drain("web", "4"); err != nil {
+		if _, err := s.Drain("web", "4", Order{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -244,11 +240,8 @@ func TestNoSetIsServedBeforeItIsJudged(t *testing.T) {
 		s.OnUpdate([]lb.Endpoints{both})
 	})
 	<-j.entered
-	for _, change := range []func(service, endpoint string) error{s.Drain, s.Undrain} {
-		if err := change("web", "a"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	mustDrain(t, s, "web", "a")
+	mustUndrain(t, s, "web", "a")
 	close(j.open)
 	running.Wait()
 	sets, _ := g.heard()

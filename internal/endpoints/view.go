@@ -19,6 +19,7 @@ type EndpointView struct {
 	lb.Endpoint           // only the ID is set if Joined is zero
 	Joined      time.Time // when the endpoint joined the set; zero if it has left and is still drained
 	Drained     time.Time // when an operator drained the endpoint; zero if it is not drained
+	Drain       Drain     // by whom, why and until when; zero if the endpoint is not drained
 	Forbidden   time.Time // when Verdict was given; zero if the Judge allows clients
 	Verdict     cycles.Verdict
 }
@@ -49,13 +50,16 @@ func (s *Sets) View(service string) (v View, known bool) {
 	v = View{Changed: one.changed, Endpoints: make([]EndpointView, 0, len(one.endpoints))}
 	for i, e := range one.endpoints {
 		b := one.forbidden[e.ID]
-		v.Endpoints = append(v.Endpoints, EndpointView{
-			Endpoint: e, Joined: one.joined[i], Drained: one.drained[e.ID], Forbidden: b.since, Verdict: b.Verdict,
-		})
+		shown := EndpointView{Endpoint: e, Joined: one.joined[i], Forbidden: b.since, Verdict: b.Verdict}
+		if d := one.drained[e.ID]; d != nil {
+			shown.Drained, shown.Drain = d.since, d.Drain
+		}
+		v.Endpoints = append(v.Endpoints, shown)
 	}
-	for id, since := range one.drained {
+	for id, d := range one.drained {
 		if _, there := find(one.endpoints, id); !there {
-			v.Endpoints = append(v.Endpoints, EndpointView{Endpoint: lb.Endpoint{ID: id}, Drained: since})
+			gone := EndpointView{Endpoint: lb.Endpoint{ID: id}, Drained: d.since, Drain: d.Drain}
+			v.Endpoints = append(v.Endpoints, gone)
 		}
 	}
 	slices.SortFunc(v.Endpoints, func(a, b EndpointView) int { return byID(a.Endpoint, b.Endpoint) })

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/healthcheck"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
@@ -105,16 +106,17 @@ const adminSocket = "admin"
 
 // A State is what the predecessor knows. The zero State means that there is no predecessor.
 type State struct {
-	PID     int                      `json:"pid"`
-	Sets    []lb.Endpoints           `json:"sets"`
-	Drained map[string][]string      `json:"drained,omitempty"`
-	Emptied map[string]time.Duration `json:"empty_for,omitempty"` // see lb.RoundRobin.Emptied
-	Ejected []lb.Ejection            `json:"ejected,omitempty"`   // see lb.RoundRobin.Ejections
-	Names   []lb.KnownName           `json:"names,omitempty"`     // see lb.Resolver.Names
-	Links   []cycles.Link            `json:"links,omitempty"`     // see cycles.Detector.Prefer
-	Saved   []byte                   `json:"saved,omitempty"`     // see discovery.Consul.Save
-	Events  uint64                   `json:"events,omitempty"`    // see endpoints.Events.Begin
-	Checked []healthcheck.Result     `json:"checked,omitempty"`   // see healthcheck.Checker.Results
+	PID     int                       `json:"pid"`
+	Sets    []lb.Endpoints            `json:"sets"`
+	Drains  []endpoints.ExportedDrain `json:"drains,omitempty"`
+	Drained map[string][]string       `json:"drained,omitempty"`   // IDs of drained endpoints, for processes without Drains
+	Emptied map[string]time.Duration  `json:"empty_for,omitempty"` // see lb.RoundRobin.Emptied
+	Ejected []lb.Ejection             `json:"ejected,omitempty"`   // see lb.RoundRobin.Ejections
+	Names   []lb.KnownName            `json:"names,omitempty"`     // see lb.Resolver.Names
+	Links   []cycles.Link             `json:"links,omitempty"`     // see cycles.Detector.Prefer
+	Saved   []byte                    `json:"saved,omitempty"`     // see discovery.Consul.Save
+	Events  uint64                    `json:"events,omitempty"`    // see endpoints.Events.Begin
+	Checked []healthcheck.Result      `json:"checked,omitempty"`   // see healthcheck.Checker.Results
 }
 
 // A Build identifies the version of a program.

@@ -225,7 +225,7 @@ function detail(s) {
 async function drain(s, endpoint, button) {
   button.disabled = true;
   try {
-    const answer = await fetch(`v1/services/${encodeURIComponent(s.name)}/${button.dataset.action}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ endpoint }) });
+    const answer = await fetch(`v1/services/${encodeURIComponent(s.name)}/${button.dataset.action}`, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(button.dataset.action === "drain" ? { endpoint, force: true } : { endpoint }) });
     if (!answer.ok) throw new Error((await answer.json()).error);
   } catch (e) { put(s.about, String(e)); s.about.className = "bad"; }
   button.disabled = false;

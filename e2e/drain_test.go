@@ -1,0 +1,42 @@
+//go:build unix
+
+package e2e
+
+import (
+	"os/user"
+	"strings"
+	"testing"
+
+	"github.com/lictor-proxy/lictor/internal/testconsul"
+)
+
+// userName returns the name of the user that runs this test, and so of each request over the admin socket.
+func userName(t testing.TB) string {
+	t.Helper()
+	u, err := user.Current()
+	must(t, err)
+	return u.Username
+}
+
+// A drain goes over to the next process with its operator, its reason and its end, and ends there.
+func TestDrainGoesOverAtAnUpgrade(t *testing.T) {
+	anyEngine(t)
+	c := startConsul(t, testconsul.Options{Node: "host-1"})
+	for _, name := range []string{"a", "b", "c"} {
+		c.register(t, "web", name, startEcho(t, name).addr)
+	}
+	d := found(t, consulBlock(c)+service("web"))
+	now := &lictor{runtime: d.runtime} // whichever process answers
+	web := d.addr(t, "web")
+	awaitRotation(t, web, "a", "b", "c")
+	d.post(t, "/v1/services/web/drain", `{"endpoint": "host-1/a", "reason": "new disk"}`)
+	d.post(t, "/v1/services/web/drain", `{"endpoint": "host-1/b", "for": "3s"}`)
+	d.upgrade(t)
+	by := userName(t)
+	now.awaitAnswer(t, "explain web", 0, "drained by "+by+", in this Lictor only: new disk")
+	now.awaitAnswer(t, "events web", 0, "host-1/b gets clients again, the time of its drain is over; drained by "+by)
+	awaitRotation(t, web, "b", "c")
+	if _, out := now.ask(t, "events", "web"); strings.Contains(out, "host-1/a gets clients again") {
+		t.Errorf("a is undrained:\n%s", out)
+	}
+}
