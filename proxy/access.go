@@ -13,6 +13,7 @@ import (
 type AccessRecord struct {
 	Service  string
 	Protocol Protocol
+	Listener netip.AddrPort // the listener's own address, which may be a wildcard
 	Client   netip.AddrPort
 	Endpoint lb.Endpoint // zero if no endpoint was reached
 	Ended    time.Time   // time of the end
@@ -21,7 +22,9 @@ type AccessRecord struct {
 	Connect  time.Duration
 	Duration time.Duration // how long the connection or session lasted
 	Up, Down int64         // bytes to the endpoint and from the endpoint
-	Reason   string        // one of the constants below; after a failure also a colon and the system's error
+	Reason   string        // one of the constants below
+	Refused  string        // the word of the Refusal if the client got no endpoint; otherwise empty
+	Err      error         // the system's error if one side failed; otherwise nil
 
 	DatagramsUp, DatagramsDown int64 // UDP: datagrams to the endpoint and from the endpoint
 }

@@ -31,13 +31,32 @@ func testReasons(t *testing.T, cases []endCase, servers func(t *testing.T) []net
 				next := h.records()
 				h.balancer.Configure("s", tt.balance)
 				tt.service.Listen = []netip.AddrPort{freePort(t, tt.service.Protocol)}
-				tt.run(t, h, h.serve(tt.service, servers(t)...))
-				if r := next(); r.Reason != tt.want {
-					t.Errorf("got %q, want %q: %+v", r.Reason, tt.want, r)
+				at := h.serve(tt.service, servers(t)...)
+				tt.run(t, h, at)
+				r := next()
+				if got := endingOf(&r); got != tt.want || r.Listener != at {
+					t.Errorf("got %q at %v, want %q at %v: %+v", got, r.Listener, tt.want, at, r)
+				}
+				for why, n := range h.stats().RefusedBy {
+					if r.Refused == Refusal(why).String() && n == 0 {
+						t.Errorf("the record says %s, which was not counted", r.Refused)
+					}
 				}
 			})
 		})
 	}
+}
+
+// endingOf returns all that a record says of the end, in one text.
+func endingOf(r *AccessRecord) string {
+	text := r.Reason
+	if r.Refused != "" {
+		text += ": " + r.Refused
+	}
+	if r.Err != nil {
+		text += ": " + r.Err.Error()
+	}
+	return text
 }
 
 // obedient echoes each byte that its client sends, and then does what the byte says.
@@ -204,25 +223,25 @@ func tcpEndsByLimits() []endCase {
 // tcpEndsWithoutEndpoint returns the ends of clients that no endpoint serves.
 func tcpEndsWithoutEndpoint() []endCase {
 	return []endCase{
-		{name: "no endpoint", want: ReasonUnserved,
+		{name: "no endpoint", want: ReasonUnserved + ": no_endpoints",
 			run: func(t *testing.T, h *house, at netip.AddrPort) {
 				h.endpoints("s")
 				atOnce(t, at)
 			}},
-		{name: "no endpoint answers", want: ReasonUnserved,
+		{name: "no endpoint answers", want: ReasonUnserved + ": unreached",
 			run: func(t *testing.T, h *house, at netip.AddrPort) {
 				h.endpoints("s", deadPort(t), deadPort(t))
 				atOnce(t, at)
 			}},
-		{name: "no endpoint answers in time", want: ReasonUnserved,
+		{name: "no endpoint answers in time", want: ReasonUnserved + ": unreached",
 			service: Service{ConnectTimeout: 100 * time.Millisecond},
 			run:     func(t *testing.T, h *house, at netip.AddrPort) { h.endpoints("s", stuckPort(t)); atOnce(t, at) }},
-		{name: "the endpoint takes the connection and resets it", want: ReasonUnserved,
+		{name: "the endpoint takes the connection and resets it", want: ReasonUnserved + ": unreached",
 			run: func(t *testing.T, h *house, at netip.AddrPort) {
 				h.endpoints("s", tcpServer(t, func(c *net.TCPConn) { c.SetLinger(0) }))
 				atOnce(t, at)
 			}},
-		{name: "too many of one client", want: ReasonPerClient, service: Service{MaxPerClient: 1},
+		{name: "too many of one client", want: ReasonPerClient + ": per_client", service: Service{MaxPerClient: 1},
 			run: func(t *testing.T, _ *house, at netip.AddrPort) {
 				instruct(t, at, "x")
 				atOnce(t, at)
@@ -244,7 +263,7 @@ func tcpEndsInTheQueue() []endCase {
 	short := one
 	short.QueueTimeout = 200 * time.Millisecond
 	return []endCase{
-		{name: "no room in time", want: ReasonUnserved, balance: short,
+		{name: "no room in time", want: ReasonUnserved + ": full", balance: short,
 			run: func(t *testing.T, h *house, at netip.AddrPort) { queue(t, h, at) }},
 		{name: "the client closes while it waits for room", want: ReasonClientClosed, balance: one,
 			run: func(t *testing.T, h *house, at netip.AddrPort) { queue(t, h, at).Close() }},

@@ -66,7 +66,7 @@ var errClientReset = &clientError{syscall.ECONNRESET}
 // none returns why the client gets no endpoint. err is the error of pick or wait. waited means that the client was
 // queued. A queued client may have reset its connection, which wait cannot see if the client had sent data.
 func (d *dialer) none(err error, waited bool) error {
-	if why, _ := endOf(err); waited && why == endUnserved && connGone(d.client) {
+	if why, _ := endOf(err); waited && why.isUnserved() && connGone(d.client) {
 		return errClientReset
 	}
 	return whyNone(d.errs, err)

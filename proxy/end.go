@@ -23,8 +23,6 @@ const (
 	clientFailed
 	serverFailed
 
-	endUnserved
-	endPerClient
 	endIdle
 	endLeft
 	endAged
@@ -40,6 +38,9 @@ const (
 	// endHanded is why a session ends that goes on in another process. A session that ends for endHanded makes no
 	// record, because the other process records the whole session.
 	endHanded
+
+	// unservedFor adds a Refusal to endUnserved, which is therefore the last constant.
+	endUnserved
 )
 
 var endTexts = [...]string{
@@ -48,8 +49,6 @@ var endTexts = [...]string{
 	serverClosed: ReasonEndpointClosed,
 	clientFailed: ReasonClientFailed,
 	serverFailed: ReasonEndpointFailed,
-	endUnserved:  ReasonUnserved,
-	endPerClient: ReasonPerClient,
 	endIdle:      ReasonIdle,
 	endLeft:      ReasonEndpointLeft,
 	endAged:      ReasonAge,
@@ -64,7 +63,29 @@ var endTexts = [...]string{
 	endHanded:    "",
 }
 
-func (r endReason) String() string { return endTexts[r] }
+func (r endReason) String() string {
+	switch {
+	case r == unservedFor(RefusedPerClient):
+		return ReasonPerClient
+	case r.isUnserved():
+		return ReasonUnserved
+	}
+	return endTexts[r]
+}
+
+// unservedFor returns why a connection ends whose client got no endpoint because of why.
+func unservedFor(why Refusal) endReason { return endUnserved + endReason(why) }
+
+// isUnserved reports whether the client got no endpoint and counts as refused.
+func (r endReason) isUnserved() bool { return r >= endUnserved }
+
+// refused returns the word for the Refusal in r, or an empty text if r has none.
+func (r endReason) refused() string {
+	if !r.isUnserved() {
+		return ""
+	}
+	return Refusal(r - endUnserved).String()
+}
 
 // closedBy and failedBy return the reason if the peer on the given side was the first to close or to fail.
 func closedBy(side int) endReason { return clientClosed + endReason(side) }
@@ -85,16 +106,11 @@ func endOf(err error) (why endReason, cause error) {
 		return clientFailed, gone.cause
 	case gone != nil:
 		return clientClosed, nil
-	case errors.Is(err, errClientLimit):
-		return endPerClient, nil
 	case errors.Is(err, context.Canceled):
 		return endCut, nil
 	}
-	return endUnserved, nil
+	return unservedFor(refusalOf(err)), nil
 }
-
-// counts reports whether a client whose connection ends for r before an endpoint was reached counts as refused.
-func (r endReason) counts() bool { return r == endUnserved || r == endPerClient }
 
 // rootOf returns the system's error in err, or err if there is none. rootOf turns EPIPE into ECONNRESET: the system
 // reports a reset once, and all later writes fail with EPIPE.
@@ -112,6 +128,7 @@ func rootOf(err error) error {
 // A report is what an engine knows of a connection or a session that has ended.
 type report struct {
 	client   netip.AddrPort
+	listener netip.AddrPort
 	endpoint *lb.Member    // nil if no endpoint was reached
 	age      time.Duration // time since the connection or session began
 	dialTime time.Duration // time until the endpoint was reached; TCP only
@@ -129,9 +146,8 @@ func (s *service) ended(r *report, why endReason, cause error) {
 	if why == endHanded {
 		return
 	}
-	text := why.String()
 	if cause != nil {
-		text += ": " + rootOf(cause).Error()
+		cause = rootOf(cause)
 	}
 	spec := s.spec.Load()
 	var endpoint lb.Endpoint
@@ -144,7 +160,13 @@ func (s *service) ended(r *report, why endReason, cause error) {
 			address = endpoint.Address()
 		}
 		args := []any{"client", r.client, "endpoint", address, "up", r.up, "down", r.down, "took", r.age,
-			"reason", text}
+			"reason", why}
+		if cause != nil {
+			args = append(args, "error", cause)
+		}
+		if why.isUnserved() {
+			args = append(args, "refused", why.refused())
+		}
 		message := "closed"
 		if spec.Protocol == UDP {
 			message, args = "session ended", append(args, "datagrams", r.datagramsUp, "answers", r.datagramsDown)
@@ -153,8 +175,9 @@ func (s *service) ended(r *report, why endReason, cause error) {
 	}
 	if to := s.access.to.Load(); to != nil {
 		(*to)(AccessRecord{
-			Service: spec.Name, Protocol: spec.Protocol, Client: r.client, Endpoint: endpoint, Ended: time.Now(),
-			Connect: r.dialTime, Duration: r.age, Up: r.up, Down: r.down, Reason: text,
+			Service: spec.Name, Protocol: spec.Protocol, Listener: r.listener, Client: r.client, Endpoint: endpoint,
+			Ended: time.Now(), Connect: r.dialTime, Duration: r.age, Up: r.up, Down: r.down,
+			Reason: why.String(), Refused: why.refused(), Err: cause,
 			DatagramsUp: r.datagramsUp, DatagramsDown: r.datagramsDown,
 		})
 	}

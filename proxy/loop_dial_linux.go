@@ -257,7 +257,7 @@ func (p *loopPair) unserved(err error) {
 	why, cause := endOf(err)
 	errno, _ := cause.(syscall.Errno)
 	p.because(why, errno)
-	if why.counts() {
+	if why.isUnserved() {
 		p.s.unserved(p.src, err)
 	}
 	p.close()

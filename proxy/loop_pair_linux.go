@@ -368,8 +368,8 @@ func (p *loopPair) close() {
 
 // tellEnd reports the end of the pair to the logs.
 func (p *loopPair) tellEnd() {
-	r := report{client: p.src, age: max(p.loop.now-p.began, 0), up: p.flows[clientSide].moved,
-		down: p.flows[serverSide].moved}
+	r := report{client: p.src, listener: p.socket.addr, age: max(p.loop.now-p.began, 0),
+		up: p.flows[clientSide].moved, down: p.flows[serverSide].moved}
 	if p.joined > 0 && p.endpoint != nil {
 		r.endpoint, r.dialTime = p.endpoint, p.joined-p.began
 	}

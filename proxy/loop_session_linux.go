@@ -363,7 +363,8 @@ func (x *loopSession) close(why endReason) {
 // summary describes the session for reports.
 func (x *loopSession) summary() report {
 	return report{
-		client: clientOf(&x.clientName), endpoint: x.endpoint, age: x.shard.loop.now - x.began,
+		client: clientOf(&x.clientName), listener: x.shard.socket.addr, endpoint: x.endpoint,
+		age: x.shard.loop.now - x.began,
 		up: x.bytes[clientSide], down: x.bytes[serverSide], datagramsUp: x.sent, datagramsDown: x.answers,
 	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -364,9 +365,8 @@ func (d *acceptor) begin(fd int32, src netip.AddrPort, s *service) {
 		p.unserved(errClientLimit)
 		return
 	}
-	if l.add(fd, pairEvents, p.number, clientSide) != 0 {
-		p.because(endUnserved, 0)
-		p.close()
+	if errno := l.add(fd, pairEvents, p.number, clientSide); errno != 0 {
+		p.unserved(fmt.Errorf("%w: epoll_ctl: %w", errOutOfDescriptors, errno))
 		return
 	}
 	p.connect()

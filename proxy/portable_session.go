@@ -275,8 +275,9 @@ func (x *session) close(why endReason) bool {
 // summary returns the report of the session.
 func (x *session) summary() report {
 	return report{
-		client: x.key.client, endpoint: x.endpoint, age: x.socket.now() - x.began, up: x.bytesUp.Load(),
-		down: x.bytesDown.Load(), datagramsUp: x.datagramsUp.Load(), datagramsDown: x.datagramsDown.Load(),
+		client: x.key.client, listener: x.socket.addr, endpoint: x.endpoint, age: x.socket.now() - x.began,
+		up: x.bytesUp.Load(), down: x.bytesDown.Load(),
+		datagramsUp: x.datagramsUp.Load(), datagramsDown: x.datagramsDown.Load(),
 	}
 }
 

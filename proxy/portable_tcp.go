@@ -203,8 +203,8 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 		}
 		endpoint.Done()
 		if s.observed() {
-			s.ended(&report{client: src, endpoint: endpoint, dialTime: connect, age: time.Since(began), up: p.up.Load(),
-				down: p.down.Load()}, p.why, p.cause)
+			s.ended(&report{client: src, listener: t.addr, endpoint: endpoint, dialTime: connect,
+				age: time.Since(began), up: p.up.Load(), down: p.down.Load()}, p.why, p.cause)
 		}
 		return
 	}
@@ -214,11 +214,11 @@ func (t *tcpSocket) handle(client *net.TCPConn, s *service) {
 func (t *tcpSocket) refuse(client *net.TCPConn, s *service, src netip.AddrPort, err error, began time.Time) {
 	abort(client)
 	why, cause := endOf(err)
-	if why.counts() && t.cutting.Err() == nil {
+	if why.isUnserved() && t.cutting.Err() == nil {
 		s.unserved(src, err)
 	}
 	if s.observed() {
-		s.ended(&report{client: src, age: time.Since(began)}, why, cause)
+		s.ended(&report{client: src, listener: t.addr, age: time.Since(began)}, why, cause)
 	}
 }
 

@@ -51,8 +51,8 @@ func TestPeerVanishesWithBytesInFlight(t *testing.T) {
 		}
 		defer func() { _ = server.Close() }()
 		vanishes(t, vanish, server, c)
-		if r := next(); r.Reason != "endpoint failed: connection timed out" {
-			t.Errorf("end %q", r.Reason)
+		if r := next(); r.Reason != ReasonEndpointFailed || r.Err != syscall.ETIMEDOUT {
+			t.Errorf("end %q, error %v", r.Reason, r.Err)
 		}
 	})
 }
@@ -86,8 +86,8 @@ func TestClientVanishesWithBytesInFlight(t *testing.T) {
 		}
 		defer func() { _ = server.Close() }()
 		vanishes(t, vanish, conn.(*net.TCPConn), server)
-		if r := next(); r.Reason != "client failed: connection timed out" {
-			t.Errorf("end %q", r.Reason)
+		if r := next(); r.Reason != ReasonClientFailed || r.Err != syscall.ETIMEDOUT {
+			t.Errorf("end %q, error %v", r.Reason, r.Err)
 		}
 	})
 }
