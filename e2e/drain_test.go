@@ -18,7 +18,8 @@ func userName(t testing.TB) string {
 	return u.Username
 }
 
-// A drain goes over to the next process with its operator, its reason and its end, and ends there.
+// A drain goes over to the next process with its operator, its reason and its end, and ends there. The events go over
+// too: those of the former process, and no new ones for endpoints that are still there.
 func TestDrainGoesOverAtAnUpgrade(t *testing.T) {
 	anyEngine(t)
 	c := startConsul(t, testconsul.Options{Node: "host-1"})
@@ -36,7 +37,13 @@ func TestDrainGoesOverAtAnUpgrade(t *testing.T) {
 	now.awaitAnswer(t, "explain web", 0, "drained by "+by+", in this Lictor only: new disk")
 	now.awaitAnswer(t, "events web", 0, "host-1/b gets clients again, the time of its drain is over; drained by "+by)
 	awaitRotation(t, web, "b", "c")
-	if _, out := now.ask(t, "events", "web"); strings.Contains(out, "host-1/a gets clients again") {
-		t.Errorf("a is undrained:\n%s", out)
+	_, out := now.ask(t, "events", "web")
+	for text, want := range map[string]int{
+		"host-1/a gets no new clients until it is undrained; drained by " + by + ": new disk": 1,
+		"joined": 3, "left": 0, "host-1/a gets clients again": 0,
+	} {
+		if n := strings.Count(out, text); n != want {
+			t.Errorf("%q is there %d times, want %d, in:\n%s", text, n, want, out)
+		}
 	}
 }

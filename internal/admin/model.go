@@ -237,6 +237,7 @@ type Event struct {
 	Time     time.Time      `json:"time"`
 	Kind     endpoints.Kind `json:"kind"`
 	Service  string         `json:"service,omitempty"`
+	Services int            `json:"services,omitempty"` // number of services, if the event concerns several
 	Endpoint string         `json:"endpoint,omitempty"`
 	Text     string         `json:"text"`
 }
@@ -245,7 +246,10 @@ type Event struct {
 func eventsOf(events []endpoints.Event) []Event {
 	out := make([]Event, len(events))
 	for i, e := range events {
-		out[i] = Event(e)
+		out[i] = Event{
+			Seq: e.Seq, Time: e.Time, Kind: e.Kind, Service: e.Service, Services: len(e.Services),
+			Endpoint: e.Endpoint, Text: e.Text,
+		}
 	}
 	return out
 }

@@ -182,10 +182,13 @@ type EventsAnswer struct {
 	Events []Event `json:"events"`
 }
 
+// usualEvents is the number of events in an answer, unless the request has a limit.
+const usualEvents = 1024
+
 // getEvents answers at once. With wait=SECONDS it waits until there is an event that the client has not seen.
 func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 	after, err1 := number(r, "after", 0)
-	limit, err2 := number(r, "limit", endpoints.MaxEvents)
+	limit, err2 := number(r, "limit", usualEvents)
 	wait, err3 := number(r, "wait", 0)
 	if err := errors.Join(err1, err2, err3); err != nil {
 		refuse(w, http.StatusBadRequest, err)

@@ -32,7 +32,8 @@ func newDaemon(o Options) *Daemon {
 		wanted: make(chan struct{}, 1), asked: make(chan struct{}),
 		reloading: newTurn(),
 	}
-	d.events.Begin(firstEvent(time.Now(), o.Predecessor.State().Events))
+	earlier := o.Predecessor.State()
+	d.events.Begin(firstEvent(time.Now(), earlier.Events), earlier.History)
 	d.upgrades = upgrade.NewUpgrader(d.tryUpgrade)
 	if d.load == nil {
 		d.load = errNothingToRead

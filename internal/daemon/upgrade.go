@@ -111,7 +111,7 @@ func (d *Daemon) orEnding(err error) error {
 // offer returns the state and the sockets that the successor needs to become ready.
 func (d *Daemon) offer(sockets []proxy.Inherited) (o upgrade.Offer, err error) {
 	o = upgrade.Offer{Sockets: sockets, State: upgrade.State{PID: os.Getpid(), Links: d.cycles.Links(),
-		Events: d.events.Last()}}
+		Events: d.events.Last(), History: d.events.Export()}}
 	if c, ok := d.admin.listener.(syscall.Conn); ok {
 		o.Admin, o.Address = c, d.admin.address()
 	}

@@ -9,9 +9,9 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// replace stores a new set, and adds the differences to events. The caller must hold mu. replace keeps no reference to
-// set.
-func (one *set) replace(set []lb.Endpoint, now time.Time, events *Events) {
+// replace stores a new set, and returns the differences as events. The caller must hold mu. replace keeps no reference
+// to set.
+func (one *set) replace(set []lb.Endpoint, now time.Time) (events []Event) {
 	before, since, different := one.endpoints, one.joined, !one.known
 	one.known = true
 	one.endpoints = slices.Clone(set)
@@ -28,17 +28,19 @@ func (one *set) replace(set []lb.Endpoint, now time.Time, events *Events) {
 		if known {
 			event.Kind, event.Text = KindChanged, e.ID+difference(before[at], e)
 		}
-		events.Add(event)
+		events = append(events, event)
 	}
 	for _, e := range before {
 		if _, stays := find(one.endpoints, e.ID); !stays {
 			different = true
-			events.Add(Event{Time: now, Kind: KindLeft, Service: one.service, Endpoint: e.ID, Text: located(e)})
+			events = append(events,
+				Event{Time: now, Kind: KindLeft, Service: one.service, Endpoint: e.ID, Text: located(e)})
 		}
 	}
 	if different { // a source may send the same set again
 		one.changed = now
 	}
+	return events
 }
 
 func located(e lb.Endpoint) string { return fmt.Sprintf("%s at %s", e.ID, e.Address()) }

@@ -3,6 +3,7 @@ package endpoints
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -10,17 +11,24 @@ import (
 	"github.com/lictor-proxy/lictor/lb"
 )
 
-// MaxEvents is the number of events that are kept.
-const MaxEvents = 1024
-
 // An Event is something that happened. Add sets its Seq and, if Time is zero, its Time.
 type Event struct {
-	Seq      uint64 // increases by one; Events.Begin sets the first
-	Time     time.Time
-	Kind     Kind
-	Service  string // empty if the event concerns no service
-	Endpoint string // ID of the endpoint; empty if the event concerns no endpoint
-	Text     string // description for operators
+	Seq      uint64    `json:"seq"` // increases by one; Events.Begin sets the first
+	Time     time.Time `json:"time"`
+	Kind     Kind      `json:"kind"`               // never empty
+	Service  string    `json:"service,omitempty"`  // empty if the event concerns no service, or several
+	Services []string  `json:"services,omitempty"` // sorted names, if the event concerns several; must not be changed
+	Endpoint string    `json:"endpoint,omitempty"` // ID of the endpoint; empty if the event concerns no endpoint
+	Text     string    `json:"text"`               // description for operators
+}
+
+// concerns reports whether e concerns a service.
+func (e *Event) concerns(service string) bool {
+	if len(e.Services) == 0 {
+		return e.Service == service
+	}
+	_, is := slices.BinarySearch(e.Services, service)
+	return is
 }
 
 // A Kind is the type of an event.
@@ -47,22 +55,35 @@ const (
 
 // Events keep the last events, and wake the readers that wait for the next one. Events are safe for concurrent use.
 type Events struct {
-	mu   sync.Mutex       // guards the fields below
-	ring [MaxEvents]Event // event number n is at n % MaxEvents
-	base uint64           // number before the first event
-	last uint64           // number of the newest event; equal to base if there is none
-	more chan struct{}    // closed at the next event
+	mu   sync.Mutex // guards the fields below
+	ring ring
+	last uint64        // number of the newest event; if there is none, the number before the first
+	more chan struct{} // closed at the next event
 }
 
 // NewEvents returns an empty Events.
 func NewEvents() *Events { return &Events{more: make(chan struct{})} }
 
-// Begin makes the first event's number follow after. A client that has read the events of an earlier process can then
-// continue with those of this process. Begin must be called before the first Add. Without Begin, the first number is 1.
-func (l *Events) Begin(after uint64) {
+// Begin makes the first event's number follow after, and begins with the events of an earlier process, which Export
+// returned. A client that has read events of the earlier process can then continue with those of this process. Begin
+// must be called before the first Add. Without Begin, the first number is 1.
+func (l *Events) Begin(after uint64, earlier []Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.base, l.last = after, after
+	for _, e := range earlier {
+		if e.Kind != "" && e.Seq > l.last && e.Seq <= after { // otherwise the other process is not to be trusted
+			l.last = e.Seq
+			l.ring.add(bounded(e))
+		}
+	}
+	l.last = after
+}
+
+// Export returns all events, oldest first, for Begin of another process. The result has at most MaxEvents events, and
+// each event's text is bounded.
+func (l *Events) Export() []Event {
+	events, _, _ := l.After(0, "", MaxEvents)
+	return events
 }
 
 // Last returns the number of the newest event.
@@ -72,19 +93,34 @@ func (l *Events) Last() uint64 {
 	return l.last
 }
 
-// Add stores e and discards the oldest event beyond MaxEvents. Add gives e the next number and, if e has none, the
-// time.
-func (l *Events) Add(e Event) {
+// Add stores events that happened together, oldest first. If there are more than MaxEvents, Add discards old ones: see
+// ring. Add gives each event the next number and, if the event has none, the time.
+func (l *Events) Add(events ...Event) {
+	if len(events) == 0 {
+		return
+	}
+	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last++
-	e.Seq = l.last
-	if e.Time.IsZero() {
-		e.Time = time.Now()
+	for _, e := range events {
+		l.last++
+		e.Seq = l.last
+		if e.Time.IsZero() {
+			e.Time = now
+		}
+		l.ring.add(bounded(e))
 	}
-	l.ring[e.Seq%MaxEvents] = e
 	close(l.more)
 	l.more = make(chan struct{})
+}
+
+// bounded returns e with a text that is not too long.
+func bounded(e Event) Event {
+	const dots = "..."
+	if len(e.Text) > maxText {
+		e.Text = strings.ToValidUTF8(e.Text[:maxText-len(dots)], "") + dots
+	}
+	return e
 }
 
 // Instance adds an event for each service that a source's event concerns.
@@ -113,25 +149,15 @@ func (l *Events) Health(c lb.HealthChange) {
 }
 
 // After returns the newest events with numbers above seq, at most limit of them, oldest first. If service is not empty,
-// After returns only events of that service. If seq is above all numbers, it comes from another process with a clock
-// that was ahead, and After treats it as zero. The result next is the number to continue after. The channel more is
-// closed at the next event of any service.
+// After returns only events that concern that service. If seq is above all numbers, it comes from another process with
+// a clock that was ahead, and After treats it as zero. The result next is the number to continue after. The channel
+// more is closed at the next event of any service.
 func (l *Events) After(seq uint64, service string, limit int) (events []Event, next uint64, more <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	events = []Event{}
 	if seq > l.last {
 		seq = 0
 	}
-	first := max(seq, l.base) + 1
-	if l.last >= MaxEvents {
-		first = max(first, l.last-MaxEvents+1)
-	}
-	for n := l.last; n >= first && len(events) < limit; n-- {
-		if e := l.ring[n%MaxEvents]; service == "" || e.Service == service {
-			events = append(events, e)
-		}
-	}
-	slices.Reverse(events)
+	events = l.ring.after(seq, limit, func(e *Event) bool { return service == "" || e.concerns(service) })
 	return events, l.last, l.more
 }

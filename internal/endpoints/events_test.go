@@ -79,7 +79,7 @@ func TestEventsWakeWhoeverWaits(t *testing.T) {
 func TestEventsBeginAboveThoseOfAnEarlierProcess(t *testing.T) {
 	for _, base := range []uint64{1, MaxEvents, 5 * MaxEvents} {
 		l := NewEvents()
-		l.Begin(base)
+		l.Begin(base, nil)
 		if events, next, _ := l.After(0, "", MaxEvents); len(events) != 0 || next != base || l.Last() != base {
 			t.Errorf("before the first: got %v up to %d", events, next)
 		}

@@ -48,7 +48,7 @@ func (s *Sets) Export() (sets []lb.Endpoints, drains []ExportedDrain) {
 func (s *Sets) Import(sets []lb.Endpoints, drains []ExportedDrain) {
 	s.enqueue(sets)
 	services := servicesOf(sets)
-	own := s.take(services)
+	own := s.take(services, NewEvents()) // the other process has the events
 	now := time.Now()
 	for _, e := range drains {
 		if one := s.lookUp(e.Service); one != nil {

@@ -114,14 +114,15 @@ func (s *Sets) whole(service string) (u lb.Endpoints, taken uint64) {
 
 // forbid stores the verdicts on the set, by ID, and adds the differences to events. The caller must hold mu.
 func (one *set) forbid(verdicts map[string]cycles.Verdict, now time.Time, events *Events) {
-	before := one.forbidden
+	before, news := one.forbidden, []Event(nil)
 	one.forbidden = map[string]ban{}
 	one.untold = one.untold || one.known
 	for _, id := range slices.Sorted(maps.Keys(verdicts)) {
 		b, is := before[id]
 		if !is || b.Verdict != verdicts[id] {
 			b = ban{verdicts[id], now}
-			events.Add(Event{Time: now, Kind: KindOut, Service: one.service, Endpoint: id, Text: id + ": " + b.Text})
+			news = append(news,
+				Event{Time: now, Kind: KindOut, Service: one.service, Endpoint: id, Text: id + ": " + b.Text})
 			if at, there := find(one.endpoints, id); there && b.Critical {
 				one.left = append(one.left, lb.Departure{Endpoint: one.endpoints[at], Why: lb.Critical})
 			}
@@ -134,7 +135,9 @@ func (one *set) forbid(verdicts map[string]cycles.Verdict, now time.Time, events
 		}
 		if _, there := find(one.endpoints, id); there {
 			text := id + " gets clients again"
-			events.Add(Event{Time: now, Kind: KindReturned, Service: one.service, Endpoint: id, Text: text})
+			news = append(news,
+				Event{Time: now, Kind: KindReturned, Service: one.service, Endpoint: id, Text: text})
 		}
 	}
+	events.Add(news...)
 }

@@ -79,23 +79,23 @@ func (s *Sets) enqueue(updates []lb.Endpoints) {
 // settle stores the queued updates of services, has their sets judged, and calls next. When it returns, next has
 // received the sets. If verdicts on other services' endpoints have changed, settle calls next for those services too.
 func (s *Sets) settle(services []string) {
-	own := s.take(services)
+	own := s.take(services, s.events)
 	s.tell(own, s.rejudge(services))
 }
 
-// take stores the queued updates of services in their sets, and returns those sets.
-func (s *Sets) take(services []string) (taken []*set) {
+// take stores the queued updates of services in their sets, adds the differences to events, and returns those sets.
+func (s *Sets) take(services []string, events *Events) (taken []*set) {
 	now := time.Now()
 	for _, name := range services {
 		if one := s.lookUp(name); one != nil {
-			s.takeOne(one, now)
+			s.takeOne(one, now, events)
 			taken = append(taken, one)
 		}
 	}
 	return taken
 }
 
-func (s *Sets) takeOne(one *set, now time.Time) {
+func (s *Sets) takeOne(one *set, now time.Time, events *Events) {
 	one.mu.Lock()
 	defer one.mu.Unlock()
 	s.mu.Lock()
@@ -113,7 +113,7 @@ func (s *Sets) takeOne(one *set, now time.Time) {
 			one.known, one.endpoints, one.joined, one.drained, one.left = false, nil, nil, nil, nil
 			continue
 		}
-		one.replace(u.Endpoints, now, s.events)
+		events.Add(one.replace(u.Endpoints, now)...)
 		one.left = append(one.left, u.Left...)
 	}
 }

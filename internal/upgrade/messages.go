@@ -115,6 +115,7 @@ type State struct {
 	Names   []lb.KnownName            `json:"names,omitempty"`     // see lb.Resolver.Names
 	Links   []cycles.Link             `json:"links,omitempty"`     // see cycles.Detector.Prefer
 	Saved   []byte                    `json:"saved,omitempty"`     // see discovery.Consul.Save
+	History []endpoints.Event         `json:"history,omitempty"`   // see endpoints.Events.Export
 	Events  uint64                    `json:"events,omitempty"`    // see endpoints.Events.Begin
 	Checked []healthcheck.Result      `json:"checked,omitempty"`   // see healthcheck.Checker.Results
 }

@@ -109,7 +109,7 @@ func (p *Predecessor) Sockets() []proxy.Inherited {
 	return p.sockets
 }
 
-// State returns the predecessor's state. State returns the zero State for a nil Predecessor.
+// State returns the predecessor's state; after Serving, only its PID. State returns the zero State for a nil Predecessor.
 func (p *Predecessor) State() State {
 	if p == nil {
 		return State{}
@@ -176,6 +176,7 @@ func (p *Predecessor) Serving() ([]*Former, error) {
 		return nil, err
 	}
 	p.conn.setDeadline(time.Time{})
+	p.state = State{PID: p.state.PID} // the rest is used up, and perhaps large
 	all := []*Former{{p.state.PID, p.conn}}
 	for i, one := range m.Formers {
 		c, err := inheritConn(fds[i])
