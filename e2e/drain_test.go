@@ -3,7 +3,9 @@
 package e2e
 
 import (
+	"os"
 	"os/user"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -37,6 +39,17 @@ func TestDrainGoesOverAtAnUpgrade(t *testing.T) {
 	now.awaitAnswer(t, "explain web", 0, "drained by "+by+", in this Lictor only: new disk")
 	now.awaitAnswer(t, "events web", 0, "host-1/b gets clients again, the time of its drain is over; drained by "+by)
 	awaitRotation(t, web, "b", "c")
+	log, err := os.ReadFile(d.err)
+	must(t, err)
+	for line, want := range map[string]int{
+		`"endpoint drained".*"gets no new clients until it is undrained; drained by ` + by + `: new disk".*host-1/a"`: 1,
+		`"endpoint undrained".*host-1/b"`: 1,
+		`"endpoints joined"`:              1,
+	} {
+		if n := len(regexp.MustCompile(line).FindAll(log, -1)); n != want {
+			t.Errorf("%s is %d times in the log, want %d:\n%s", line, n, want, log)
+		}
+	}
 	_, out := now.ask(t, "events", "web")
 	for text, want := range map[string]int{
 		"host-1/a gets no new clients until it is undrained; drained by " + by + ": new disk": 1,

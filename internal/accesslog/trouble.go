@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/allowance"
 )
 
 // A trouble is the state of being unable to write the access log. The beginning and the end of a trouble are each
@@ -12,7 +14,7 @@ type trouble struct {
 	log     hclog.Logger
 	error   string // empty while the log can be written
 	logged  bool
-	allowed allowance
+	allowed allowance.Allowance
 }
 
 func (t *trouble) is() bool { return t.error != "" }
@@ -22,7 +24,7 @@ func (t *trouble) began(err error) {
 	if text := err.Error(); text != t.error {
 		t.error, t.logged = text, false
 	}
-	if !t.logged && t.allowed.take(time.Now()) {
+	if !t.logged && t.allowed.Take(time.Now(), linesAtOnce, lineEvery) {
 		t.logged = true
 		t.log.Warn("access log cannot be written, lictor keeps trying", "error", err)
 	}
@@ -36,25 +38,8 @@ func (t *trouble) ended() {
 	t.error, t.logged = "", false
 }
 
-// Limits on log lines of one kind.
+// Limits on log lines of one kind: first linesAtOnce, and then one every lineEvery.
 const (
 	linesAtOnce = 4
 	lineEvery   = time.Minute
 )
-
-// An allowance limits log lines: first linesAtOnce, and then one every lineEvery. The zero value allows linesAtOnce
-// lines.
-type allowance struct{ spent time.Time } // when the whole allowance is available again
-
-// take reports whether a line may be logged now, and counts the line.
-func (a *allowance) take(now time.Time) bool {
-	from := a.spent
-	if from.Before(now) {
-		from = now
-	}
-	if from.Sub(now) > (linesAtOnce-1)*lineEvery {
-		return false
-	}
-	a.spent = from.Add(lineEvery)
-	return true
-}

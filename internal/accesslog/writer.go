@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 
+	"github.com/lictor-proxy/lictor/internal/allowance"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
@@ -40,7 +41,7 @@ type writer struct {
 	stalled bool                 // the last write of buf found no space
 	trouble trouble
 	told    int64                 // number of dropped lines that were logged
-	tells   allowance             // limits the log lines about dropped lines
+	tells   allowance.Allowance   // limits the log lines about dropped lines
 	settled func(error)           // the method settle of this writer
 	seen    int64                 // lines written by the last review
 	failure atomic.Pointer[error] // error of this process's output since the last review; nil for none
@@ -263,7 +264,7 @@ func (a *writer) flush() {
 
 // tell logs how many lines were dropped since the last call. tell logs nothing while no line can be written.
 func (a *writer) tell() {
-	if n := a.dropped.Load(); n > a.told && !a.trouble.is() && a.tells.take(time.Now()) {
+	if n := a.dropped.Load(); n > a.told && !a.trouble.is() && a.tells.Take(time.Now(), linesAtOnce, lineEvery) {
 		a.log.Warn("access log lines dropped", "lines", n-a.told)
 		a.told = n
 	}

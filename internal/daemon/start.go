@@ -34,6 +34,7 @@ func newDaemon(o Options) *Daemon {
 	}
 	earlier := o.Predecessor.State()
 	d.events.Begin(firstEvent(time.Now(), earlier.Events), earlier.History)
+	d.events.LogTo(d.log.Named("endpoints"))
 	d.upgrades = upgrade.NewUpgrader(d.tryUpgrade)
 	if d.load == nil {
 		d.load = errNothingToRead
@@ -83,6 +84,7 @@ func Start(ctx context.Context, o Options) (*Daemon, error) {
 		d.prober.Close()
 		d.checker.Close()
 		d.resolver.Close()
+		d.events.EndLog()
 		d.cancel()
 		return nil, err
 	}

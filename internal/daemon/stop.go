@@ -125,6 +125,7 @@ func (d *Daemon) conclude() {
 	d.end()
 	d.admin.stop()
 	d.access.Stop()
+	d.events.EndLog()
 }
 
 // end ends the sources, the registration and all goroutines of the daemon.

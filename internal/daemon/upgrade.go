@@ -136,6 +136,7 @@ func (d *Daemon) letGo(s *upgrade.Successor) {
 	d.registered.leave()
 	d.registerAs(nil)
 	d.service.replacedBy(s.PID())
+	d.events.EndLog() // the successor logs what happens to the endpoints
 	if c := d.consul.Load(); c != nil {
 		c.HoldState(true) // last, because it waits for the disk
 	}

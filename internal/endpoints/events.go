@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/lictor-proxy/lictor/discovery"
 	"github.com/lictor-proxy/lictor/lb"
 )
@@ -20,6 +22,8 @@ type Event struct {
 	Services []string  `json:"services,omitempty"` // sorted names, if the event concerns several; must not be changed
 	Endpoint string    `json:"endpoint,omitempty"` // ID of the endpoint; empty if the event concerns no endpoint
 	Text     string    `json:"text"`               // description for operators
+
+	judged bool // a verdict of the Judge, which logs it itself
 }
 
 // concerns reports whether e concerns a service.
@@ -55,14 +59,27 @@ const (
 
 // Events keep the last events, and wake the readers that wait for the next one. Events are safe for concurrent use.
 type Events struct {
+	journal *journal // nil if nothing is logged
+
 	mu   sync.Mutex // guards the fields below
 	ring ring
 	last uint64        // number of the newest event; if there is none, the number before the first
 	more chan struct{} // closed at the next event
 }
 
-// NewEvents returns an empty Events.
+// NewEvents returns an empty Events that logs nothing.
 func NewEvents() *Events { return &Events{more: make(chan struct{})} }
+
+// LogTo makes l log which endpoints join, leave, change, are ejected and drained, and the ends of that, until EndLog.
+// The number of lines is limited. LogTo must be called before the first Add.
+func (l *Events) LogTo(log hclog.Logger) { l.journal = newJournal(log) }
+
+// EndLog ends what LogTo has begun. Events that happen later are not logged.
+func (l *Events) EndLog() {
+	if l.journal != nil {
+		l.journal.close()
+	}
+}
 
 // Begin makes the first event's number follow after, and begins with the events of an earlier process, which Export
 // returned. A client that has read events of the earlier process can then continue with those of this process. Begin
@@ -99,6 +116,14 @@ func (l *Events) Add(events ...Event) {
 	if len(events) == 0 {
 		return
 	}
+	l.keep(events)
+	if l.journal != nil {
+		l.journal.note(events)
+	}
+}
+
+// keep stores events, and wakes the readers.
+func (l *Events) keep(events []Event) {
 	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()

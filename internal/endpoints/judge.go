@@ -136,7 +136,7 @@ func (one *set) forbid(verdicts map[string]cycles.Verdict, now time.Time, events
 		if _, there := find(one.endpoints, id); there {
 			text := id + " gets clients again"
 			news = append(news,
-				Event{Time: now, Kind: KindReturned, Service: one.service, Endpoint: id, Text: text})
+				Event{Time: now, Kind: KindReturned, Service: one.service, Endpoint: id, Text: text, judged: true})
 		}
 	}
 	events.Add(news...)
