@@ -46,6 +46,12 @@ admin {
   hosts = ["lictor.example.com"]
 }
 
+# What /metrics shows (docs/metrics.md). The block can be left out.
+metrics {
+  # Each instance has series of its own. false leaves them out, for a Prometheus that stores too many series.
+  endpoints = true
+}
+
 # Writes a line for each TCP connection and UDP session at its end: client, instance, times, bytes, how it ended and
 # which side ended it (docs/operations.md). Connections never wait for it: lines that cannot be written fast enough are
 # dropped and counted. Without the block there is no access log.

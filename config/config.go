@@ -68,6 +68,7 @@ type Config struct {
 	// is kept.
 	StateDir string
 	Admin    Admin
+	Metrics  Metrics
 
 	AccessLog *AccessLog // nil: no access log
 
@@ -81,6 +82,11 @@ type Admin struct {
 	TCP       netip.AddrPort // zero: no TCP listener
 	TokenFile string
 	Hosts     []string // lower case
+}
+
+// Metrics configures what /metrics shows.
+type Metrics struct {
+	Endpoints bool // each endpoint has series of its own
 }
 
 // AccessLog configures the access log, which has a line for each TCP connection and UDP session.

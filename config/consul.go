@@ -64,7 +64,7 @@ func (l *loader) consul(root *block) {
 	r.credentials(c)
 	c.Datacenter, _ = r.block.shortText("datacenter", maxConsulName)
 	c.MaxWatches = r.block.integer("max_watches", DefaultMaxWatches, 1, maxMaxWatches)
-	c.Register = r.block.boolean("register")
+	c.Register = r.block.boolean("register", false)
 	c.Namespace = l.getenv("CONSUL_NAMESPACE")
 	c.Partition = l.getenv("CONSUL_PARTITION")
 	r.readTLS(r.tls, &c.TLS, consulTLSVariables())

@@ -194,9 +194,13 @@ func (b *block) text(name string) (string, bool) {
 	return v.AsString(), true
 }
 
-func (b *block) boolean(name string) bool {
+// boolean reads true or false. It returns def if the argument is absent or was reported.
+func (b *block) boolean(name string, def bool) bool {
 	v, ok := b.value(name, cty.Bool, "write true or false")
-	return ok && v.True()
+	if !ok {
+		return def
+	}
+	return v.True()
 }
 
 func (b *block) oneOf(name, def string, valid []string) string {

@@ -177,7 +177,7 @@ func (l *loader) parse(name string, src []byte) {
 func (l *loader) finish() (*Config, Diagnostics) {
 	root := l.open(hcl.MergeBodies(l.bodies), rootSchema(), hcl.Range{})
 	l.cfg.LogLevel = root.oneOf("log_level", "info", LogLevels())
-	l.cfg.LogJSON = root.boolean("log_json")
+	l.cfg.LogJSON = root.boolean("log_json", false)
 	l.cfg.UpgradeGrace = root.durationOrNever("upgrade_grace", 0, 0)
 	l.cfg.ShutdownGrace = root.durationOrNone("shutdown_grace", DefaultShutdownGrace, Off)
 	_ = l.cfg.Engine.UnmarshalText([]byte(root.oneOf("engine", EngineAuto.String(), engineNames())))
@@ -186,6 +186,7 @@ func (l *loader) finish() (*Config, Diagnostics) {
 	l.consul(root)
 	l.admin(root)
 	l.cycles()
+	l.metrics(root)
 	l.accessLog(root)
 	if len(l.cfg.Services) == 0 && !l.diags.HasErrors() {
 		l.problem(l.sources.start(), "Nothing to serve",

@@ -47,6 +47,7 @@ func TestSmallestConfigGetsDefaults(t *testing.T) {
 		Consul:        Consul{Address: "127.0.0.1:8500", MaxWatches: 150},
 		LogLevel:      "info",
 		ShutdownGrace: 10 * time.Second,
+		Metrics:       Metrics{Endpoints: true},
 		Services: []Service{{
 			Name:             "web",
 			Listen:           addrs("127.0.0.1:9000"),
@@ -98,6 +99,7 @@ admin {
   token_file = "load_test.go"
   hosts      = ["Lictor.example.com"]
 }
+metrics { endpoints = false }
 service "b" {
   listen       = [":9000", 9001]
   protocol     = "udp"
@@ -199,8 +201,8 @@ service "a" {
 	if diff := cmp.Diff(want, got, ignored); diff != "" {
 		t.Errorf("config differs (-want +got):\n%s", diff)
 	}
-	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 44 {
-		t.Errorf("got the filter on line %d, want 44", line)
+	if line := got.Services[1].Consul.FilterRange.Start.Line; line != 45 {
+		t.Errorf("got the filter on line %d, want 45", line)
 	}
 }
 

@@ -73,6 +73,10 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 			t.Errorf("%s: Compare found changes:\n%s", name, b.String())
 		}
 	}
+	older := &Config{} // the answer of a Lictor that has no argument metrics.endpoints
+	if err := json.Unmarshal([]byte(`{}`), older); err != nil || !older.Metrics.Endpoints {
+		t.Errorf("got %+v, %v", older.Metrics, err)
+	}
 	var got Config
 	for _, bad := range []string{`[]`, `{"shutdown_grace": "soon"}`, `{"services": [{"listen": "x"}]}`,
 		`{"engine": "steam"}`} {

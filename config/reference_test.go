@@ -30,7 +30,8 @@ type argumentDoc struct {
 func sections() map[string]*hcl.BodySchema {
 	return map[string]*hcl.BodySchema{
 		"Top level": rootSchema(), "`admin`": adminSchema(), "`access_log`": accessLogSchema(),
-		"`consul`": consulSchema(), "`consul` > `tls`": tlsSchema(),
+		"`metrics`": metricsSchema(),
+		"`consul`":  consulSchema(), "`consul` > `tls`": tlsSchema(),
 		"`service \"NAME\"`": serviceSchema(), "`service` > `consul`": querySchema(),
 		"`service` > `static`": staticSchema(), "`service` > `check`": checkSchema(),
 		"`service` > `check` > `tls`": tlsSchema(),

@@ -10,7 +10,7 @@ import (
 
 func rootSchema() *hcl.BodySchema {
 	s := arguments("log_level", "log_json", "shutdown_grace", "upgrade_grace", "engine", "state_dir")
-	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "admin"}, {Type: "access_log"},
+	s.Blocks = []hcl.BlockHeaderSchema{{Type: "consul"}, {Type: "admin"}, {Type: "metrics"}, {Type: "access_log"},
 		{Type: "service", LabelNames: []string{"name"}}}
 	return s
 }
@@ -21,6 +21,10 @@ func accessLogSchema() *hcl.BodySchema {
 
 func adminSchema() *hcl.BodySchema {
 	return arguments("listen", "token_file", "hosts")
+}
+
+func metricsSchema() *hcl.BodySchema {
+	return arguments("endpoints")
 }
 
 func consulSchema() *hcl.BodySchema {
@@ -116,6 +120,7 @@ func language() *shape {
 	return &shape{schema: rootSchema(), blocks: map[string]*shape{
 		"consul":     consul,
 		"admin":      {schema: adminSchema()},
+		"metrics":    {schema: metricsSchema()},
 		"access_log": {schema: accessLogSchema()},
 		"service":    service,
 	}}

@@ -33,7 +33,7 @@ func (r *settings) readTLS(b *block, t *TLS, v tlsVariables) {
 	t.ServerName = r.setting(b, "server_name", v.serverName).value
 	t.InsecureSkipVerify = !r.envBool(v.verify, true)
 	if b != nil && b.attrs["insecure_skip_verify"] != nil {
-		t.InsecureSkipVerify = b.boolean("insecure_skip_verify")
+		t.InsecureSkipVerify = b.boolean("insecure_skip_verify", false)
 	}
 	if caFile.set() {
 		if err := checkCA(caFile.value); err != nil {

@@ -11,6 +11,7 @@ import (
 // UnmarshalJSON reads the configuration that another Lictor shows with MarshalJSON. It does not change secrets, which
 // are not shown, or arguments that the other Lictor does not know.
 func (c *Config) UnmarshalJSON(text []byte) error {
+	c.Metrics.Endpoints = true // a Lictor without the argument has series for each endpoint
 	if err := setValue(text, reflect.ValueOf(c).Elem()); err != nil {
 		return err
 	}

@@ -365,7 +365,7 @@ func (x *loopSession) summary() report {
 	return report{
 		client: clientOf(&x.clientName), listener: x.shard.socket.addr, endpoint: x.endpoint,
 		age: x.shard.loop.now - x.began,
-		up: x.bytes[clientSide], down: x.bytes[serverSide], datagramsUp: x.sent, datagramsDown: x.answers,
+		up:  x.bytes[clientSide], down: x.bytes[serverSide], datagramsUp: x.sent, datagramsDown: x.answers,
 	}
 }
 

@@ -35,7 +35,7 @@ func sampleRecord() proxy.AccessRecord {
 
 // An entry is a decoded line of JSON.
 type entry struct {
-	Time                                                  time.Time
+	Time                                                   time.Time
 	Service, Protocol, Listener, Client, Endpoint, Address string
 	By, End, Reason, Error                                 string
 	Connect, Duration                                      float64

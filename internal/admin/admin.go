@@ -62,6 +62,9 @@ type Options struct {
 	// means that there never is one.
 	AccessLog func() (written, dropped int64, exists bool)
 
+	// EndpointMetrics reports whether /metrics has series for each endpoint. A nil EndpointMetrics means that it has.
+	EndpointMetrics func() bool
+
 	// Healthy returns nil if the event loops and all other parts that clients depend on make progress. Otherwise the
 	// error names each stuck part on a line of its own. Healthy returns soon, however often it is called. A nil Healthy
 	// means that health is unknown.

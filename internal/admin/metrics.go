@@ -54,7 +54,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		e.descriptors(&st)
 		e.dials(&st)
 	}
-	e.endpoints(services)
+	if s.o.EndpointMetrics == nil || s.o.EndpointMetrics() {
+		e.endpoints(services)
+	}
 	e.names(s.o.State.Names)
 	e.watches(s)
 	if s.o.AccessLog != nil {

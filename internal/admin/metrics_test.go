@@ -183,6 +183,22 @@ func TestMetricsOfEndpointsAreBounded(t *testing.T) {
 	}
 }
 
+// metrics { endpoints = false } leaves out the series of endpoints, and takes effect at the next scrape.
+func TestMetricsOfEndpointsCanBeLeftOut(t *testing.T) {
+	h := busy(t)
+	on := false
+	h.Server.o.EndpointMetrics = func() bool { return on }
+	if text := scrape(h); strings.Contains(text, "lictor_endpoint_") || strings.Contains(text, "unlisted") ||
+		!strings.Contains(text, "\nlictor_endpoints{") {
+		t.Errorf("got:\n%s", text)
+	}
+	on = true
+	if text := scrape(h); !strings.Contains(text, "\nlictor_endpoint_clients_active{") ||
+		!strings.Contains(text, "\nlictor_endpoints_unlisted 0\n") {
+		t.Errorf("got:\n%s", text)
+	}
+}
+
 func TestMetricsFollowTheConventions(t *testing.T) {
 	problems, err := promlint.New(strings.NewReader(scrape(busy(t)))).Lint()
 	if err != nil {
@@ -190,6 +206,40 @@ func TestMetricsFollowTheConventions(t *testing.T) {
 	}
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// TestScrapeCostIsDocumented counts the series of a TCP service, a UDP service, an endpoint and a query.
+func TestScrapeCostIsDocumented(t *testing.T) {
+	h := serve(t, Options{}, "web", "dns")
+	h.Server.o.State.Balanced = func() map[string]Balanced {
+		return map[string]Balanced{"web": {Endpoints: []Endpoint{{ID: "n/1", Counters: &EndpointCounters{}}}}}
+	}
+	h.endpoints("web", "n/1")
+	h.endpoints("dns")
+	h.fake.set(func(f *fake) {
+		f.services[1].Protocol = "udp"
+		f.stats[0].Dials.Buckets[0] = 1
+		f.watch = []discovery.WatchStatus{{Services: []string{"web"}, Query: discovery.Query{Service: "other"},
+			LastSuccess: time.Now()}}
+	})
+	text := scrape(h)
+	endpoint := strings.Count(text, `{endpoint="n/1",service="web"}`)
+	docs, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for row, n := range map[string]int{
+		"| TCP service | %d; 16 of":   strings.Count(text, `service="web"`) - endpoint,
+		"| UDP service | %d |":        strings.Count(text, `service="dns"`),
+		"| endpoint | %d;":            endpoint,
+		"| query to Consul | %d |":    strings.Count(text, `watch="`),
+		"| TCP service | 47; %d of":   strings.Count(text, "\nlictor_dial_duration_seconds"),
+		"has 47 + 3 × 3 + 8 = %d ser": 47 + 3*3 + 8,
+	} {
+		if want := fmt.Sprintf(row, n); !bytes.Contains(docs, []byte(want)) {
+			t.Errorf("docs/metrics.md has no %q", want)
+		}
 	}
 }
 

@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +19,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -126,6 +129,36 @@ func TestReloadMovesTheLogLevel(t *testing.T) {
 	if got := s.Daemon.log.GetLevel(); got != hclog.Debug {
 		t.Errorf("got %v", got)
 	}
+}
+
+// metrics { endpoints = false } leaves out the series of endpoints, from a reload on.
+func TestReloadChangesTheMetrics(t *testing.T) {
+	src := service("web", "127.0.0.1:0", "127.0.0.1:1", "")
+	s := serveConfiguration(t, src, nil)
+	defer s.stop()
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", strings.TrimPrefix(s.admin.address(), "unix://"))
+		}}}
+	shows := func(want bool) func() bool {
+		return func() bool {
+			answer, err := client.Get("http://lictor/metrics")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = answer.Body.Close() }()
+			text, err := io.ReadAll(answer.Body)
+			if err != nil || !strings.Contains(string(text), "lictor_services 1") {
+				t.Fatalf("got %s, %v", text, err)
+			}
+			return strings.Contains(string(text), "lictor_endpoint_clients_active{") == want
+		}
+	}
+	testproc.Await(t, "series of endpoints", shows(true))
+	s.mustReload("metrics { endpoints = false }\n"+src, "changed: metrics.endpoints")
+	testproc.Await(t, "no series of endpoints", shows(false))
+	s.mustReload(src, "changed: metrics.endpoints")
+	testproc.Await(t, "series of endpoints again", shows(true))
 }
 
 // Changes that a running process cannot apply stay pending until a restart. The reload, the status and the
