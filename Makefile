@@ -13,7 +13,7 @@ PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 ARCHES  ?= amd64 arm64
 
-.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser bench bench-peers bench-discovery patroni patroni-install soak install deb test-deb check-reproducible clean help
+.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser prometheus bench bench-peers bench-discovery patroni patroni-install soak install deb test-deb check-reproducible clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -57,6 +57,9 @@ screenshots: consul ## make the pictures in docs/screenshots again
 browser: ## install Chromium and tmux for the tests of the page and of top (Debian, as root)
 	apt-get install -y --no-install-recommends chromium fonts-dejavu-core tmux
 
+prometheus: ## install Prometheus for the tests of the alert rules and of the dashboard (Debian), without starting it
+	e2e/install prometheus
+
 bench: ## compare with HAProxy and nginx in ten minutes; QUICK=1: in one; PERF=1: with profiles; BENCH='...': flags
 	$(if $(PERF),$(subst -s -w,,$(BUILD)),$(BUILD)) -o bin/lictor ./cmd/lictor
 	go build -o bin/bench ./e2e/bench
@@ -64,7 +67,7 @@ bench: ## compare with HAProxy and nginx in ten minutes; QUICK=1: in one; PERF=1
 	bin/bench -json bin/bench.json -svg bin/bench.svg $(if $(QUICK),-quick) $(if $(PERF),-perf bin/perf) $(BENCH)
 
 bench-peers: ## install HAProxy and nginx (Debian), without starting them
-	e2e/bench/install-peers
+	e2e/install haproxy nginx libnginx-mod-stream
 
 bench-discovery: build consul ## measure in eight minutes how Lictor follows Consul; BENCH='...': flags
 	go build -o bin/benchdiscovery ./e2e/benchdiscovery
@@ -75,7 +78,7 @@ patroni: build consul ## measure in 35 minutes how long writes fail while Patron
 	bin/patroni -lictor bin/lictor $(BENCH)
 
 patroni-install: ## install Patroni, PostgreSQL, PgBouncer and HAProxy (Debian), without starting them
-	e2e/patroni/install
+	e2e/install patroni python3-consul postgresql pgbouncer haproxy
 
 soak: build ## run Lictor under changing load for ten minutes; fail if it then holds more memory or descriptors
 	go build -o bin/bench ./e2e/bench

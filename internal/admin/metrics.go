@@ -49,6 +49,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	for i := range services {
 		e.service(&services[i])
 	}
+	e.ejected(services)
 	for _, st := range s.o.State.Proxier.Snapshot() {
 		e.attempts(&st)
 		e.descriptors(&st)
@@ -71,6 +72,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		help := "Log lines dropped because the log's reader was too slow."
 		e.counter("lictor_log_dropped_total", help, s.o.LogDropped())
 	}
+	e.gauge("lictor_restart_pending", "Changed arguments that take effect only after a restart or an upgrade.",
+		float64(len(status.Pending)))
 	ok, failed := s.reloads()
 	e.counter("lictor_reloads_total", "Reloads of the configuration, by result.", ok, "result", "ok")
 	e.counter("lictor_reloads_total", "Reloads of the configuration, by result.", failed, "result", "failed")

@@ -46,6 +46,13 @@ func (e *exposition) service(s *Service) {
 		e.gauge("lictor_service_state", "Whether the service is in this state, 0 or 1: fine, degraded or refusing.",
 			truth(s.State == state), "service", s.Name, "state", state)
 	}
+	const panicking = "Whether the service ignores ejections, because too many endpoints are ejected, 0 or 1."
+	e.gauge("lictor_service_panicking", panicking, truth(s.Panicking), "service", s.Name)
+	if !s.drainedSince.IsZero() {
+		e.gauge("lictor_drained_since_timestamp_seconds",
+			"When the oldest drain in force began; absent while no endpoint of the service is drained.",
+			float64(s.drainedSince.UnixMilli())/1000, "service", s.Name)
+	}
 	states := map[[2]string]int{{StateIn, ReasonHealthy}: 0}
 	for i := range s.Endpoints {
 		states[[2]string{s.Endpoints[i].State, s.Endpoints[i].Reason}]++
@@ -73,6 +80,22 @@ func (e *exposition) service(s *Service) {
 		e.gauge("lictor_set_changed_timestamp_seconds", "Time of the last change of the service's endpoints.",
 			float64(s.LastChange.UnixMilli())/1000, "service", s.Name)
 	}
+}
+
+// ejected sends the number of addresses that are ejected. All services share the health of an address, so a dead
+// address counts once, however many services use it.
+func (e *exposition) ejected(services []Service) {
+	addresses := map[[2]string]bool{}
+	for i := range services {
+		for j := range services[i].Endpoints {
+			one := &services[i].Endpoints[j]
+			if one.Reason == ReasonEjected || one.Reason == ReasonTrial {
+				addresses[[2]string{services[i].Protocol, one.Address}] = true
+			}
+		}
+	}
+	e.gauge("lictor_ejected_addresses", "Addresses that are ejected, however many services use each.",
+		float64(len(addresses)))
 }
 
 // attempts sends the metrics of dials, retries and refusals. attempts sends all causes and reasons from the start,

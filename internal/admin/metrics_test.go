@@ -39,6 +39,7 @@ func scrape(h *house) string {
 func busy(t *testing.T) *house {
 	h := serve(t, Options{Version: "v1", AccessLog: func() (int64, int64, bool) { return 1, 2, true },
 		LogDropped: func() int64 { return 11 },
+		Pending:    func() []Pending { return []Pending{{Argument: "engine"}, {Argument: "log_json"}} },
 		Reload:     func(context.Context) (string, error) { return "", errors.New("no") }}, "web", "dns")
 	h.Server.o.State.Sources = SourcesBy(func() Explainer { return explainer{} })
 	h.Server.o.State.Names = fakeNames{}
@@ -109,6 +110,11 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 		`lictor_set_stale_since_timestamp_seconds{service="dns"} 1.7e+09`,
 		`lictor_set_known{service="dns"} 0`,
 		`lictor_ready 0`,
+		`lictor_restart_pending 2`,
+		`lictor_ejected_addresses 0`,
+		`lictor_service_panicking{service="web"} 0`,
+		`lictor_service_panicking{service="dns"} 0`,
+		`lictor_drained_since_timestamp_seconds{service="web"} 1.`,
 		`lictor_log_dropped_total 11`,
 		`lictor_consul_queries_total{watch="dns tags=v2 dc=dc2"} 4`,
 		`lictor_consul_query_failures_total{watch="dns tags=v2 dc=dc2 #2"} 1`,
@@ -158,6 +164,31 @@ func TestMetricsOfWhatIsGoneAreGone(t *testing.T) {
 	h.sets.OnUpdate([]lb.Endpoints{{Service: "dns", Removed: true}})
 	if text := scrape(h); strings.Contains(text, `"dns"`) {
 		t.Errorf("a service that is gone has series:\n%s", text)
+	}
+}
+
+// A dead address is one ejected address, however many services use it, also while a service ignores ejections.
+func TestMetricsCountEjectedAddresses(t *testing.T) {
+	h := busy(t)
+	h.endpoints("web", "n/1", "n/2")
+	h.endpoints("dns", "n/1")
+	h.fake.set(func(f *fake) { f.services[1].Protocol = "tcp" })
+	ejected := Endpoint{ID: "n/1", State: StateOut, Reason: ReasonEjected}
+	ignored := Endpoint{ID: "n/1", State: StateIn, Reason: ReasonTrial}
+	h.Server.o.State.Balanced = func() map[string]Balanced {
+		return map[string]Balanced{"web": {Endpoints: []Endpoint{ejected}},
+			"dns": {Endpoints: []Endpoint{ignored}, Panicking: true}}
+	}
+	text := scrape(h)
+	for _, want := range []string{"lictor_ejected_addresses 1", `lictor_service_panicking{service="dns"} 1`,
+		`lictor_service_panicking{service="web"} 0`} {
+		if !strings.Contains(text, "\n"+want+"\n") {
+			t.Errorf("no %s in:\n%s", want, text)
+		}
+	}
+	h.fake.set(func(f *fake) { f.services[1].Protocol = "udp" }) // another address, although its text is the same
+	if text := scrape(h); !strings.Contains(text, "\nlictor_ejected_addresses 2\n") {
+		t.Errorf("got:\n%s", text)
 	}
 }
 
@@ -234,8 +265,8 @@ func TestScrapeCostIsDocumented(t *testing.T) {
 		"| UDP service | %d |":        strings.Count(text, `service="dns"`),
 		"| endpoint | %d;":            endpoint,
 		"| query to Consul | %d |":    strings.Count(text, `watch="`),
-		"| TCP service | 47; %d of":   strings.Count(text, "\nlictor_dial_duration_seconds"),
-		"has 47 + 3 × 3 + 8 = %d ser": 47 + 3*3 + 8,
+		"| TCP service | 48; %d of":   strings.Count(text, "\nlictor_dial_duration_seconds"),
+		"has 48 + 3 × 3 + 8 = %d ser": 48 + 3*3 + 8,
 	} {
 		if want := fmt.Sprintf(row, n); !bytes.Contains(docs, []byte(want)) {
 			t.Errorf("docs/metrics.md has no %q", want)

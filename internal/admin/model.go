@@ -41,6 +41,8 @@ type Service struct {
 
 	EmptyUntil *time.Time `json:"empty_until,omitempty"`
 	Sources    []Source   `json:"sources,omitempty"`
+
+	drainedSince time.Time // when the oldest drain in force began; zero if no endpoint is drained
 }
 
 // A Source is one of several sources of a service's endpoints.

@@ -162,7 +162,7 @@ func (s *State) show(configured []Configured) []Service {
 		one := &all[i]
 		if v, known := s.Sets.View(one.Name); known {
 			one.Set, one.LastChange = SetFresh, &v.Changed
-			one.Endpoints = endpointsOf(v.Endpoints)
+			one.Endpoints, one.drainedSince = endpointsOf(v.Endpoints), oldestDrain(v.Endpoints)
 		}
 		if s.Instances != nil {
 			one.instances(s.Instances(one.Name))
@@ -205,6 +205,16 @@ func endpointsOf(set []endpoints.EndpointView) []Endpoint {
 		out = append(out, endpointOf(&set[i]))
 	}
 	return out
+}
+
+// oldestDrain returns when the first of the drained endpoints was drained, or zero if none is drained.
+func oldestDrain(set []endpoints.EndpointView) (since time.Time) {
+	for i := range set {
+		if at := set[i].Drained; !at.IsZero() && (since.IsZero() || at.Before(since)) {
+			since = at
+		}
+	}
+	return since
 }
 
 // endpointOf converts one endpoint of a set. If an endpoint is forbidden and drained, the API shows why it is
