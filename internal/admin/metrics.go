@@ -48,13 +48,11 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	e.gauge("lictor_services", "Number of configured services.", float64(status.Services))
 	for i := range services {
 		e.service(&services[i])
+		e.attempts(&services[i])
+		e.descriptors(&services[i])
+		e.dials(&services[i])
 	}
 	e.ejected(services)
-	for _, st := range s.o.State.Proxier.Snapshot() {
-		e.attempts(&st)
-		e.descriptors(&st)
-		e.dials(&st)
-	}
 	if s.o.EndpointMetrics == nil || s.o.EndpointMetrics() {
 		e.endpoints(services)
 	}

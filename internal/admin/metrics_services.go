@@ -100,46 +100,46 @@ func (e *exposition) ejected(services []Service) {
 
 // attempts sends the metrics of dials, retries and refusals. attempts sends all causes and reasons from the start,
 // because Prometheus does not see the first event of a series that appears with that event.
-func (e *exposition) attempts(s *proxy.Stats) {
-	for cause, n := range s.DialsFailedBy {
+func (e *exposition) attempts(s *Service) {
+	for cause, n := range s.stats.DialsFailedBy {
 		word := "local"
 		if cause > 0 {
 			word = lb.Cause(cause).String()
 		}
 		e.counter("lictor_dial_failures_total", "Failed attempts to reach an endpoint, by cause.", n, "service",
-			s.Service, "cause", word)
+			s.Name, "cause", word)
 	}
-	for reason, n := range s.RefusedBy {
+	for reason, n := range s.stats.RefusedBy {
 		e.counter("lictor_clients_refused_total", "Clients refused because no endpoint was available, by reason.", n,
-			"service", s.Service, "reason", proxy.Refusal(reason).String())
+			"service", s.Name, "reason", proxy.Refusal(reason).String())
 	}
 	e.counter("lictor_retries_total", "Retries at another endpoint after a failed attempt.",
-		s.Retries, "service", s.Service)
+		s.stats.Retries, "service", s.Name)
 }
 
 // descriptors sends the metrics of a service's file descriptors.
-func (e *exposition) descriptors(s *proxy.Stats) {
+func (e *exposition) descriptors(s *Service) {
 	e.counter("lictor_descriptor_waits_total", "How often new TCP clients waited for descriptors.",
-		s.DescriptorWaits, "service", s.Service)
+		s.stats.DescriptorWaits, "service", s.Name)
 	d := s.Descriptors
 	e.gauge("lictor_descriptors_taken", "Descriptors that a service uses for its clients.",
-		float64(d.Taken), "service", s.Service)
+		float64(d.Taken), "service", s.Name)
 	e.gauge("lictor_descriptors_floor", "Descriptors that are guaranteed to a service.",
-		float64(d.Floor), "service", s.Service)
+		float64(d.Floor), "service", s.Name)
 	e.gauge("lictor_descriptors_ceiling", "Maximum number of descriptors that a service can use.",
-		float64(d.Ceiling), "service", s.Service)
+		float64(d.Ceiling), "service", s.Name)
 }
 
 // dials sends the histogram of a service's successful dials. dials sends nothing before the first dial.
-func (e *exposition) dials(s *proxy.Stats) {
-	if s.Dials.Count() == 0 {
+func (e *exposition) dials(s *Service) {
+	if s.stats.Dials.Count() == 0 {
 		return
 	}
 	bounds := proxy.DialBounds()
-	count, buckets := cumulative(bounds[:], s.Dials.Buckets[:])
+	count, buckets := cumulative(bounds[:], s.stats.Dials.Buckets[:])
 	e.histogram("lictor_dial_duration_seconds",
-		"How long TCP clients waited for an instance, including failed attempts.", count, s.Dials.Sum, buckets,
-		"service", s.Service)
+		"How long TCP clients waited for an instance, including failed attempts.", count, s.stats.Dials.Sum, buckets,
+		"service", s.Name)
 }
 
 // endpoints sends the series of single endpoints, for at most maxEndpointSeries endpoints.

@@ -6,6 +6,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/cycles"
 	"github.com/lictor-proxy/lictor/internal/endpoints"
 	"github.com/lictor-proxy/lictor/internal/healthcheck"
+	"github.com/lictor-proxy/lictor/proxy"
 )
 
 // The types in this file are the JSON of the API. docs/api.md describes each field, and a test compares both.
@@ -42,7 +43,8 @@ type Service struct {
 	EmptyUntil *time.Time `json:"empty_until,omitempty"`
 	Sources    []Source   `json:"sources,omitempty"`
 
-	drainedSince time.Time // when the oldest drain in force began; zero if no endpoint is drained
+	stats        proxy.Stats // the counters that Counters was made of
+	drainedSince time.Time   // when the oldest drain in force began; zero if no endpoint is drained
 }
 
 // A Source is one of several sources of a service's endpoints.

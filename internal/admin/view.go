@@ -155,7 +155,7 @@ func (s *State) show(configured []Configured) []Service {
 	}
 	for _, c := range s.Proxier.Snapshot() {
 		if one := at[c.Service]; one != nil {
-			one.Counters, one.Descriptors = countersOf(c), Descriptors(c.Descriptors)
+			one.stats, one.Counters, one.Descriptors = c, countersOf(c), Descriptors(c.Descriptors)
 		}
 	}
 	for i := range all {
