@@ -32,18 +32,34 @@ func (l *loader) open(body hcl.Body, schema *hcl.BodySchema, head hcl.Range) *bl
 	content, diags := body.Content(schema)
 	b := &block{l: l, attrs: content.Attributes, blocks: content.Blocks, head: head}
 	for _, d := range diags {
-		_, meant, found := strings.Cut(d.Detail, "Did you mean ")
 		switch {
-		case found:
-			b.misspelt = append(b.misspelt, strings.Trim(meant, `"?`))
 		case strings.HasPrefix(d.Summary, "Unsupported"):
-			d.Detail += " Expected here: " + strings.Join(schemaNames(schema), ", ") + "."
+			b.misspelt = append(b.misspelt, suggest(d, schema)...)
 		case strings.HasSuffix(d.Summary, " for service"):
 			d.Detail = "A service has exactly one name. Write service \"web\" { ... }"
 		}
 	}
 	l.diags = append(l.diags, diags...)
 	return b
+}
+
+// suggest adds to a problem about an unknown argument or block what the user probably means. It returns the names of
+// that.
+func suggest(d *hcl.Diagnostic, schema *hcl.BodySchema) []string {
+	quoted := strings.Split(d.Detail, `"`)
+	if len(quoted) > 1 {
+		if text, meant := elsewhere(quoted[1], schema); text != "" {
+			known, _, _ := strings.Cut(d.Detail, " Did you mean ")
+			d.Detail = known + text
+			return meant
+		}
+	}
+	_, meant, found := strings.Cut(d.Detail, "Did you mean ")
+	if !found {
+		d.Detail += " Expected here: " + strings.Join(schemaNames(schema), ", ") + "."
+		return nil
+	}
+	return []string{strings.Trim(meant, `"?`)}
 }
 
 // missing reports that a required argument is absent. It reports nothing if the argument is present but misspelt,

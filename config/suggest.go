@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/agext/levenshtein"
@@ -23,8 +24,11 @@ func Nearest(given string, names []string) string {
 	return best
 }
 
-// didYouMean returns a sentence that begins with a space, or "" if no name is near.
+// didYouMean returns a sentence that begins with a space, or "" if no name is near. It knows the words of other proxies.
 func didYouMean(given string, names []string) string {
+	if f := counterpart(given); f != nil && slices.Contains(names, f.here) {
+		return strings.TrimRight(fmt.Sprintf(" Did you mean %q? %s", f.here, f.note), " ")
+	}
 	if name := Nearest(given, names); name != "" {
 		return fmt.Sprintf(" Did you mean %q?", name)
 	}
