@@ -23,6 +23,9 @@ type Diagnostics struct {
 	files sources
 }
 
+// Files returns the number of files that were read.
+func (d *Diagnostics) Files() int { return len(d.files.files) }
+
 // Extend adds diagnostics that point into the same source files.
 func (d *Diagnostics) Extend(more hcl.Diagnostics) { d.Diagnostics = d.Diagnostics.Extend(more) }
 

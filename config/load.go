@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -22,11 +23,14 @@ type Options struct {
 
 	// Hostname returns the name of this host. Nil means os.Hostname.
 	Hostname func() (string, error)
+
+	// Stdin is what the path "-" stands for. If it is nil, "-" is the name of a file.
+	Stdin io.Reader
 }
 
 // Load reads the files and directories at paths as one configuration. Of a directory it reads all *.hcl files, in the
-// order of their names, and no subdirectories. It reads each file once, even if several paths lead to it. The Config is
-// nil if, and only if, the diagnostics have errors.
+// order of their names, and no subdirectories. The path "-" stands for Options.Stdin. Load reads each file once, even if
+// several paths lead to it. The Config is nil if, and only if, the diagnostics have errors.
 //
 // Load also reads the files that the configuration names (tokens, certificates), to report now what would fail later.
 // Their paths are relative to the working directory.
@@ -34,7 +38,7 @@ func Load(paths []string, o Options) (*Config, Diagnostics) {
 	l := newLoader(o)
 	size := 0
 	for _, path := range l.find(paths) {
-		src, err := regular.ReadFile(path, MaxFile)
+		src, err := l.read(path)
 		switch {
 		case errors.Is(err, regular.ErrTooLong):
 			l.problem(nil, "Not a configuration",
@@ -54,6 +58,22 @@ func Load(paths []string, o Options) (*Config, Diagnostics) {
 	return l.finish()
 }
 
+// stdinName is what diagnostics call the text of Options.Stdin.
+const stdinName = "<stdin>"
+
+// read returns the content of a file that find has returned. An error wraps regular.ErrTooLong if the content is longer
+// than MaxFile.
+func (l *loader) read(path string) ([]byte, error) {
+	if path != stdinName || l.stdin == nil {
+		return regular.ReadFile(path, MaxFile)
+	}
+	src, err := io.ReadAll(io.LimitReader(l.stdin, MaxFile+1))
+	if err == nil && len(src) > MaxFile {
+		err = regular.ErrTooLong
+	}
+	return src, err
+}
+
 // Parse loads a configuration from the text of one file. Diagnostics call that file name.
 func Parse(name string, src []byte, o Options) (*Config, Diagnostics) {
 	l := newLoader(o)
@@ -65,6 +85,7 @@ func Parse(name string, src []byte, o Options) (*Config, Diagnostics) {
 type loader struct {
 	getenv   func(string) string
 	hostname func() (string, error)
+	stdin    io.Reader
 	sources  sources
 	bodies   []hcl.Body
 	diags    hcl.Diagnostics
@@ -75,7 +96,7 @@ type loader struct {
 }
 
 func newLoader(o Options) *loader {
-	l := &loader{hostname: o.Hostname, claims: map[portClaim]*portClaims{}}
+	l := &loader{hostname: o.Hostname, stdin: o.Stdin, claims: map[portClaim]*portClaims{}}
 	getenv := o.Getenv
 	if getenv == nil {
 		getenv = os.Getenv
@@ -102,6 +123,10 @@ func (l *loader) find(paths []string) []string {
 		l.problem(nil, "No configuration", "Name a file, or a directory that holds *.hcl files.")
 	}
 	for _, path := range paths {
+		if path == "-" && l.stdin != nil {
+			add(stdinName)
+			continue
+		}
 		if path == "" { // Clean would turn it into the working directory
 			l.problem(nil, "Unreadable configuration",
 				"The path is empty. Name a file, or a directory that holds *.hcl files.")

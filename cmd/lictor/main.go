@@ -82,7 +82,7 @@ func commands(c console) map[string]cli.CommandFactory {
 		"connections": factory(newConnectionsCommand(foreign)),
 		"reload":      factory(newReloadCommand(foreign)),
 		"upgrade":     factory(newUpgradeCommand(foreign)),
-		"validate":    factory(&validateCommand{console: foreign}),
+		"validate":    factory(newValidateCommand(foreign)),
 		"fmt":         factory(&fmtCommand{console: c}),
 		"version":     factory(&versionCommand{console: c}),
 	}

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -15,18 +16,23 @@ import (
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/daemon"
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 type validateCommand struct {
-	console
-	json, offline, look bool
+	asker
+	offline, look bool
+}
+
+func newValidateCommand(c console) *validateCommand {
+	return &validateCommand{asker: asker{console: c, name: "validate"}}
 }
 
 func (c *validateCommand) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("validate", flag.ContinueOnError)
-	f.BoolVar(&c.json, "json", false, "")
+	c.askFlags(f)
 	f.BoolVar(&c.offline, "offline", false, "")
 	f.BoolVar(&c.look, "live", false, "")
 	return f
@@ -35,7 +41,7 @@ func (c *validateCommand) flags() *flag.FlagSet {
 func (c *validateCommand) Synopsis() string {
 	return "Check a configuration, and report all problems at once"
 }
-func (c *validateCommand) AutocompleteFlags() complete.Flags    { return completeFlags(c.flags(), nil) }
+func (c *validateCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
 func (c *validateCommand) AutocompleteArgs() complete.Predictor { return configurations() }
 
 func (c *validateCommand) Help() string {
@@ -44,29 +50,36 @@ func (c *validateCommand) Help() string {
   Checks a configuration in the same way as "lictor run", and reports all
   problems at once, each with its file, line and column. All PATHs together are
   one configuration. Of a directory, all *.hcl files are read in the order of
-  their names. Nothing is served, and no address is taken.
+  their names. The PATH "-" stands for stdin. Nothing is served, and no address
+  is taken.
 
   If a service has a filter, Consul is asked whether the filter is valid. If
   Consul does not answer within 3 seconds, a note says so; that is not a
-  failure. Another note lists listen addresses that are in use on this host. An
-  access log that cannot be opened on this host is a problem.
-
-  Exits with 0 if the configuration is valid, and with 1 if it is not.
+  failure. Another note lists listen addresses that another process uses on this
+  host. The addresses of the running lictor are not listed. An access log that
+  cannot be opened on this host is a problem.
 
 Options:
 
-  -json       Print the result to stdout as JSON, in the format of
-              "terraform validate -json".
-  -offline    Do not ask Consul, and do not check the access log and the
-              addresses of this host.
-  -live       Also show the instances that each service would use now, and why
-              other instances are left out. Check that the token has the
-              necessary rights, and that the listen addresses can be used.
-              Needs Consul. Nothing is served.
+  -offline            Do not ask Consul and the running lictor, and do not check
+                      the access log and the addresses of this host.
+  -live               Also show the instances that each service would use now,
+                      and why other instances are left out. Check that the token
+                      has the necessary rights, and that the listen addresses
+                      can be used. Needs Consul. Nothing is served.
+` + askOptions + `  -json               Print the result to stdout as JSON, in the format of
+                      "terraform validate -json".
+
+Exit codes:
+
+  0    The configuration is valid.
+  1    The configuration has problems.
+  2    Wrong usage.
 
 Examples:
 
     $ lictor validate /etc/lictor
+    $ git show HEAD:lictor.hcl | lictor validate -
     $ lictor validate base.hcl services.d
     $ lictor validate -live /etc/lictor
     $ lictor validate -offline -json web.hcl | jq .error_count
@@ -84,17 +97,49 @@ func (c *validateCommand) Run(args []string) int {
 	if err != nil {
 		return c.usage("validate", err)
 	}
-	cfg, diags := config.Load(paths, config.Options{})
+	cfg, diags := config.Load(paths, config.Options{Stdin: c.in})
 	if cfg != nil && !c.offline {
 		diags.Extend(daemon.CheckHost(cfg))
+		own := c.own(&diags)
 		if c.look {
-			c.live(cfg, &diags)
+			c.live(cfg, own, &diags)
 		} else {
 			c.ask(cfg, &diags)
-			c.noteAddresses(daemon.InUse(cfg), &diags)
+			c.noteAddresses(daemon.InUse(cfg, own), len(own) > 0, &diags)
 		}
 	}
 	return c.report(cfg, diags)
+}
+
+// ownTimeout is the timeout for the answer of the running lictor.
+const ownTimeout = 3 * time.Second
+
+// own returns the listeners of the running lictor. Without one it returns nil. If a lictor cannot be asked although its
+// address is given, own adds a note.
+func (c *validateCommand) own(diags *config.Diagnostics) (own []daemon.Listener) {
+	ctx, cancel := context.WithTimeout(context.Background(), ownTimeout)
+	defer cancel()
+	var all admin.ServicesAnswer
+	client, _, err := c.connect(ctx)
+	if err == nil {
+		defer client.Close()
+		err = client.Get(ctx, "/v1/services", &all)
+	}
+	if err != nil && (c.address != "" || !errors.As(err, new(*errNobody))) {
+		c.note(diags, "Running lictor not asked", err.Error())
+	}
+	for i := range all.Services {
+		var l daemon.Listener
+		if l.Protocol.UnmarshalText([]byte(all.Services[i].Protocol)) != nil {
+			continue
+		}
+		for _, text := range all.Services[i].Listeners {
+			if l.Addr, err = netip.ParseAddrPort(text); err == nil {
+				own = append(own, l)
+			}
+		}
+	}
+	return own
 }
 
 // ask adds the filters that Consul refuses to diags. If Consul cannot be asked, it adds a note.
@@ -119,8 +164,8 @@ func (c *validateCommand) note(diags *config.Diagnostics, summary, detail string
 // maxNamed is the largest number of addresses in a note.
 const maxNamed = 3
 
-// noteAddresses reports the listen addresses that are in use.
-func (c *validateCommand) noteAddresses(inUse []string, diags *config.Diagnostics) {
+// noteAddresses reports the listen addresses that are in use. foreign means that the running lictor does not use them.
+func (c *validateCommand) noteAddresses(inUse []string, foreign bool, diags *config.Diagnostics) {
 	if len(inUse) == 0 {
 		return
 	}
@@ -128,7 +173,11 @@ func (c *validateCommand) noteAddresses(inUse []string, diags *config.Diagnostic
 	if more := len(inUse) - maxNamed; more > 0 {
 		named += fmt.Sprintf(" and %d more", more)
 	}
-	c.note(diags, "Addresses in use", named+"; that is right if a lictor runs with this configuration")
+	hint := "; that is right if a lictor runs with this configuration"
+	if foreign {
+		hint = "; the running lictor does not use them"
+	}
+	c.note(diags, "Addresses in use", named+hint)
 }
 
 // liveTimeout is the timeout of all checks of validate -live together.
@@ -136,11 +185,11 @@ const liveTimeout = 30 * time.Second
 
 // live compares the configuration with Consul and with this host. It adds problems to diags and prints the instances of
 // each service.
-func (c *validateCommand) live(cfg *config.Config, diags *config.Diagnostics) {
+func (c *validateCommand) live(cfg *config.Config, own []daemon.Listener, diags *config.Diagnostics) {
 	why := fmt.Errorf("no answer within %v", liveTimeout)
 	ctx, cancel := context.WithTimeoutCause(context.Background(), liveTimeout, why)
 	defer cancel()
-	all, problems := daemon.Look(ctx, cfg)
+	all, problems := daemon.Look(ctx, cfg, own)
 	diags.Extend(problems)
 	if c.json {
 		return
@@ -161,7 +210,7 @@ func (c *validateCommand) report(cfg *config.Config, diags config.Diagnostics) i
 	}
 	if !diags.HasErrors() && !c.json && err == nil {
 		services, listeners := config.Plural(len(cfg.Services), "service"), config.Plural(cfg.Listeners(), "listener")
-		_, err = fmt.Fprintf(c.out, "ok: %s, %s\n", services, listeners)
+		_, err = fmt.Fprintf(c.out, "ok: %s, %s, %s\n", services, listeners, config.Plural(diags.Files(), "file"))
 	}
 	if err != nil {
 		fmt.Fprintf(c.err, "lictor validate: %v\n", err)

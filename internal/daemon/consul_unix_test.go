@@ -174,7 +174,7 @@ service "elsewhere" {
 	if cfg == nil {
 		t.Fatal(diags.Diagnostics)
 	}
-	all, problems := Look(t.Context(), cfg)
+	all, problems := Look(t.Context(), cfg, nil)
 	if len(all) != 2 {
 		t.Fatalf("got %d sights", len(all))
 	}
@@ -203,7 +203,7 @@ service "elsewhere" {
 
 	s := newServed(t, inConsul("127.0.0.1:1", "web"))
 	cfg, _ = s.load()
-	all, problems = Look(t.Context(), cfg)
+	all, problems = Look(t.Context(), cfg, nil)
 	if len(all) != 0 || len(problems) != 1 || problems[0].Summary != "Not answered by Consul" {
 		t.Errorf("without Consul: got %v, %v", all, problems)
 	}

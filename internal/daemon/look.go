@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -22,9 +23,22 @@ type looker interface {
 	Look(ctx context.Context, q discovery.Query) ([]discovery.Instance, error)
 }
 
+// A Listener is an address at which a running Lictor listens.
+type Listener struct {
+	Protocol config.Protocol
+	Addr     netip.AddrPort
+}
+
+// covers reports whether a reload could move the listener to addr.
+func (l Listener) covers(p config.Protocol, addr netip.AddrPort) bool {
+	return l.Protocol == p && l.Addr.Port() == addr.Port() &&
+		(l.Addr.Addr() == addr.Addr() || l.Addr.Addr().IsUnspecified() || addr.Addr().IsUnspecified())
+}
+
 // Look reports what a daemon with this configuration would find now. Look checks which instances each service would
-// use, whether Consul allows the queries, and whether the listen addresses are free. Look serves nothing.
-func Look(ctx context.Context, cfg *config.Config) (all []Sight, problems hcl.Diagnostics) {
+// use, whether Consul allows the queries, and whether the listen addresses are free. The addresses of own count as free.
+// Look serves nothing.
+func Look(ctx context.Context, cfg *config.Config, own []Listener) (all []Sight, problems hcl.Diagnostics) {
 	consul, err := discovery.NewConsul(consulOptions(cfg.Consul, nil))
 	if err != nil {
 		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Consul cannot be asked", Detail: err.Error()}
@@ -32,7 +46,7 @@ func Look(ctx context.Context, cfg *config.Config) (all []Sight, problems hcl.Di
 	}
 	for _, s := range cfg.Services {
 		seen, more := lookAt(ctx, s, consul)
-		problems = append(append(problems, more...), taken(s)...)
+		problems = append(append(problems, more...), taken(s, own)...)
 		all = append(all, seen...)
 	}
 	return all, append(problems, leadBack(ctx, cfg, all)...)
@@ -139,10 +153,11 @@ func CheckHost(cfg *config.Config) hcl.Diagnostics {
 }
 
 // InUse returns the listen addresses that are already in use on this host, such as "tcp 127.0.0.1:80 (service "web")".
-func InUse(cfg *config.Config) (all []string) {
+// The addresses of own do not count.
+func InUse(cfg *config.Config, own []Listener) (all []string) {
 	for _, s := range cfg.Services {
 		for _, addr := range s.Listen {
-			if errors.Is(tryListen(s.Protocol, addr), syscall.EADDRINUSE) {
+			if errors.Is(tryListen(s.Protocol, addr, own), syscall.EADDRINUSE) {
 				all = append(all, fmt.Sprintf("%s %s (service %q)", s.Protocol, addr, s.Name))
 			}
 		}
@@ -150,12 +165,12 @@ func InUse(cfg *config.Config) (all []string) {
 	return all
 }
 
-// taken returns a warning for each address of the service that is already in use. A Lictor with this configuration may
-// be using it.
-func taken(s config.Service) hcl.Diagnostics {
+// taken returns a warning for each address of the service that another process uses. Without own, that may be a Lictor
+// with this configuration.
+func taken(s config.Service, own []Listener) hcl.Diagnostics {
 	var problems hcl.Diagnostics
 	for _, addr := range s.Listen {
-		err := tryListen(s.Protocol, addr)
+		err := tryListen(s.Protocol, addr, own)
 		if err == nil {
 			continue
 		}
@@ -163,16 +178,21 @@ func taken(s config.Service) hcl.Diagnostics {
 			Detail: fmt.Sprintf("Service %q: %v%s.", s.Name, err, hint(err)), Subject: s.DeclRange.Ptr()}
 		if errors.Is(err, syscall.EADDRINUSE) {
 			d.Severity, d.Summary = hcl.DiagWarning, "Address in use"
-			d.Detail = fmt.Sprintf("Service %q: another process listens at %s %s already. "+
-				"Ignore this if it is a lictor with this configuration.", s.Name, s.Protocol, addr)
+			d.Detail = fmt.Sprintf("Service %q: another process listens at %s %s already.", s.Name, s.Protocol, addr)
+			if len(own) == 0 {
+				d.Detail += " Ignore this if it is a lictor with this configuration."
+			}
 		}
 		problems = append(problems, d)
 	}
 	return problems
 }
 
-// tryListen listens at addr for a moment, without accepting a client.
-func tryListen(p config.Protocol, addr netip.AddrPort) error {
+// tryListen listens at addr for a moment, without accepting a client. It returns nil for the addresses of own.
+func tryListen(p config.Protocol, addr netip.AddrPort, own []Listener) error {
+	if slices.ContainsFunc(own, func(l Listener) bool { return l.covers(p, addr) }) {
+		return nil
+	}
 	if p == config.UDP {
 		conn, err := net.ListenPacket("udp", addr.String())
 		if err != nil {
