@@ -13,20 +13,23 @@ import (
 	"strings"
 
 	"github.com/posener/complete"
+	"github.com/rogpeppe/go-internal/diff"
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/regular"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 type fmtCommand struct {
 	console
-	check, write, recursive bool
+	check, write, diff, recursive bool
 }
 
 func (c *fmtCommand) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("fmt", flag.ContinueOnError)
 	f.BoolVar(&c.check, "check", false, "")
 	f.BoolVar(&c.write, "write", true, "")
+	f.BoolVar(&c.diff, "diff", false, "")
 	f.BoolVar(&c.recursive, "recursive", false, "")
 	return f
 }
@@ -42,20 +45,28 @@ func (c *fmtCommand) Help() string {
   prints the names of changed files. Of a directory, all *.hcl files are
   formatted. With "-" as PATH, fmt reads stdin and writes to stdout.
 
-  A file with syntax errors is not changed. Its errors are reported, and the
-  exit code is 1.
+  A file with syntax errors is not changed, and its errors are reported.
 
 Options:
 
   -check          Change nothing. Print the names of files that would change,
                   and exit with 1 if there are any.
   -write=false    Change nothing. Print the names of files that would change.
+  -diff           Print the changes as a unified diff, instead of the names.
+                  With "-" as PATH, instead of the text.
   -recursive      Format the files in subdirectories too.
+
+Exit codes:
+
+  0    All files have the usual layout now.
+  1    A file has syntax errors, or cannot be read or written. With -check: a
+       file would change.
+  2    Wrong usage.
 
 Examples:
 
     $ lictor fmt web.hcl
-    $ lictor fmt -check -recursive /etc/lictor
+    $ lictor fmt -check -diff -recursive /etc/lictor
     $ lictor fmt - < web.hcl
 `
 }
@@ -129,10 +140,9 @@ func (c *fmtCommand) formatStdin() int {
 	switch {
 	case diags.HasErrors():
 		return c.broken(diags)
-	case c.check && !bytes.Equal(src, formatted):
-		c.printName("<stdin>")
-		return exitFailed
-	case c.check:
+	case (c.check || c.diff) && !bytes.Equal(src, formatted):
+		return c.changed("<stdin>", src, formatted)
+	case c.check || c.diff:
 		return exitOK
 	}
 	if _, err := c.out.Write(formatted); err != nil {
@@ -163,17 +173,21 @@ func (c *fmtCommand) formatFile(path string) int {
 			return c.fail(err)
 		}
 	}
-	code := c.printName(path)
-	if c.check {
-		return exitFailed
-	}
-	return code
+	return c.changed(path, src, formatted)
 }
 
-// printName prints the name of a changed file and returns the exit code.
-func (c *fmtCommand) printName(path string) int {
-	if _, err := fmt.Fprintln(c.out, path); err != nil {
+// changed prints the name of a file that is not formatted, or what is different, and returns the exit code.
+func (c *fmtCommand) changed(path string, src, formatted []byte) int {
+	out, text := c.out, []byte(path+"\n")
+	if c.diff {
+		name := strings.TrimPrefix(path, "/")
+		out, text = visible.NewWriter(c.out), diff.Diff("a/"+name, src, "b/"+name, formatted)
+	}
+	if _, err := out.Write(text); err != nil {
 		return c.fail(err)
+	}
+	if c.check {
+		return exitFailed
 	}
 	return exitOK
 }
