@@ -57,6 +57,13 @@ Options:
   -json               Print JSON: {"now": ..., "connections": [...]}.
                       docs/api.md describes the fields.
 
+Exit codes:
+
+  0    The connections were printed, even if there are none.
+  1    Lictor refuses to answer, or there is no such service or endpoint.
+  2    Wrong usage.
+  3    No lictor answers.
+
 Examples:
 
     $ lictor connections web

@@ -53,6 +53,13 @@ Options:
   -n NUMBER           Begin with the last NUMBER events. Default: 50.
   -json               Print one JSON object a line.
 
+Exit codes:
+
+  0    The events were printed.
+  1    Lictor has ended or refuses to answer, or there is no such service.
+  2    Wrong usage.
+  3    No lictor answers.
+
 Examples:
 
     $ lictor events -n 10 web

@@ -47,12 +47,16 @@ func (c *explainCommand) Help() string {
   events of the service. Instances that the service's tags or filter leave out
   are shown too: Consul is asked for them.
 
-  Exits with 0 if at least one endpoint gets clients, with 1 if none does, and
-  with 3 if no lictor answers.
-
 Options:
 
 ` + askOptions + `  -json               Print JSON: {"service": ..., "events": [...]}.
+
+Exit codes:
+
+  0    At least one endpoint gets clients.
+  1    No endpoint gets clients, or there is no such service.
+  2    Wrong usage.
+  3    No lictor answers.
 
 Examples:
 

@@ -63,6 +63,12 @@ Options:
   -consul ADDRESS    Address of Consul. Overrides $CONSUL_HTTP_ADDR.
   -tag TAG           Only instances with this tag. May be repeated.
 
+Exit codes:
+
+  0    The command has ended after Ctrl-C.
+  1    A port cannot be opened, or an argument is invalid.
+  2    Wrong usage.
+
 Examples:
 
     $ lictor forward web:9000 dns:5300/udp

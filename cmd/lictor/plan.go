@@ -52,15 +52,19 @@ func (c *planCommand) Help() string {
   A running lictor does not show its secrets. Only with -against does plan see
   that a secret has changed.
 
-  Exits with 0 if the configurations are valid, with 1 if one is invalid, and
-  with 3 if no lictor answers.
-
 Options:
 
   -config PATH        A file, or a directory of *.hcl files. May be repeated.
   -against PATH       The configuration to compare with: a file or a directory.
                       May be repeated.
 ` + askOptions + `
+Exit codes:
+
+  0    The configurations are valid.
+  1    A configuration is invalid, or the running lictor refuses to answer.
+  2    Wrong usage.
+  3    No lictor answers.
+
 Examples:
 
     $ lictor plan -config /etc/lictor && lictor reload

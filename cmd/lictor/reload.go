@@ -41,12 +41,16 @@ func (c *reloadCommand) Help() string {
   nothing, and its problems are printed. Changed arguments that need a restart
   are listed as pending.
 
-  Exits with 0 if the new configuration is in force, with 1 if the old one is
-  still in force, and with 3 if no lictor answers.
-
 Options:
 
 ` + askOptions + `  -json               Print JSON: {"time": ..., "ok": ..., "summary": ...}.
+
+Exit codes:
+
+  0    The new configuration is in force.
+  1    The old configuration is still in force.
+  2    Wrong usage.
+  3    No lictor answers.
 
 Examples:
 

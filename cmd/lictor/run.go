@@ -88,6 +88,13 @@ Options:
   -log-json           Log in JSON. Overrides log_json in the configuration.
   -watch              Reload whenever the files change.
 
+Exit codes:
+
+  0    Lictor has stopped after SIGINT or SIGTERM, or another process has taken
+       over.
+  1    Lictor could not start or had to stop. The log says why.
+  2    Wrong usage.
+
 Examples:
 
     $ lictor run -config web.hcl

@@ -55,6 +55,13 @@ Options:
   -json               Print the counters once, as "lictor status -json" does.
                       Rates are left to the reader.
 
+Exit codes:
+
+  0    The command has ended, by a key or after -once.
+  1    Lictor has ended or refuses to answer.
+  2    Wrong usage.
+  3    No lictor answers.
+
 Examples:
 
     $ lictor top

@@ -43,12 +43,16 @@ func (c *upgradeCommand) Help() string {
   If the new process does not start, or its configuration is invalid, the
   running lictor goes on unchanged, and the reason is printed.
 
-  Exits with 0 if the new process serves, with 1 if the old one still serves,
-  and with 3 if no lictor answers.
-
 Options:
 
 ` + askOptions + `  -json               Print JSON: {"pid": ..., "version": ...}.
+
+Exit codes:
+
+  0    The new process serves.
+  1    The old process still serves.
+  2    Wrong usage.
+  3    No lictor answers.
 
 Examples:
 

@@ -42,6 +42,26 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 	}
 }
 
+// The help of each command explains all of its exit codes, in order, and no other.
+func TestHelpHasTheExitCodesOfEveryCommand(t *testing.T) {
+	t.Parallel()
+	eachCommand(t, func(name string, c cli.Command, flags *flag.FlagSet) {
+		_, section, _ := strings.Cut(c.Help(), "\nExit codes:\n\n")
+		section, _, _ = strings.Cut(section, "\nExamples:")
+		var got []string
+		for _, match := range regexp.MustCompile(`(?m)^  ([0-9])    [A-Z]`).FindAllStringSubmatch(section, -1) {
+			got = append(got, match[1])
+		}
+		want := []string{"0", "1", "2"}
+		if flags.Lookup("admin") != nil && name != "validate" { // the command needs a running lictor
+			want = append(want, "3")
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: got exit codes %q, want %q", name, got, want)
+		}
+	})
+}
+
 // The help names no option that the command does not have, and misses none.
 func TestHelpNamesNoOtherFlag(t *testing.T) {
 	t.Parallel()

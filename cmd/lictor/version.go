@@ -90,6 +90,12 @@ Options:
 
   -json    Print a JSON object.
 
+Exit codes:
+
+  0    The version was printed.
+  1    The output could not be written.
+  2    Wrong usage.
+
 Examples:
 
     $ lictor version
