@@ -4,7 +4,9 @@ package e2e
 
 import (
 	"errors"
+	"fmt"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -56,4 +58,36 @@ func TestForwardNeedsNoConfiguration(t *testing.T) {
 	if ports[0] != ports[1] {
 		t.Errorf("got the ports %v, want the same twice", ports)
 	}
+}
+
+// On a terminal each service keeps a line of its own, however narrow the terminal is, and messages stay above the lines.
+// Beside a running lictor, forward has nothing to warn of.
+func TestForwardOfSeveralServicesInATerminal(t *testing.T) {
+	anyEngine(t)
+	c := startConsul(t, testconsul.Options{})
+	daemon := runLictor(t, consulBlock(c)+service("web"))
+	names := []string{"web", "payments-ledger", "payments-ledger-reconciliation-worker"}
+	for _, name := range names {
+		c.register(t, name, name, startEcho(t, name).addr, tags("v1"))
+	}
+	port := freePort(t)
+	x := startTerminal(t, 60, 16, daemon, fmt.Sprintf("%s forward -consul %s -tag v1 web:%d %s %s nosuch paymnts-ledger",
+		lictorPath(t), c.HTTP, port.Port(), names[1], names[2]))
+	x.shows("web: 0 open of 0", `there is no service "nosuch" in Consul`, `did you mean "payments-ledger"?`)
+	for i := range 3 {
+		mustConnect(t, port)
+		x.shows(fmt.Sprintf("web: %d open of %d", i+1, i+1))
+	}
+	screen := sgr.ReplaceAllString(x.shows("nosuch: 0"), "")
+	for _, text := range []string{"web: ", "payments-ledger: ", "payments-ledger-reconciliation-worker: ", "nosuch: ",
+		"paymnts-ledger: ", `"nosuch" in Consul`} {
+		if n := strings.Count(screen, text); n != 1 {
+			t.Errorf("%q is %d times on the screen, want once:\n%s", text, n, screen)
+		}
+	}
+	if strings.Contains(screen, "WARN") || strings.Contains(screen, "admin") {
+		t.Errorf("forward warns:\n%s", screen)
+	}
+	daemon.awaitAnswer(t, "status", 0, "1 service,")
+	x.press("C-c")
 }

@@ -6,10 +6,12 @@ import (
 	"flag"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -19,12 +21,15 @@ import (
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/daemon"
+	"github.com/lictor-proxy/lictor/internal/visible"
 )
 
 type forwardCommand struct {
 	console
-	consul string
-	tags   pathList
+	consul, datacenter string
+	tags               pathList
+
+	footer *footer // where the traffic is shown; nil if stderr is not a terminal
 }
 
 func newForwardCommand(c console) *forwardCommand { return &forwardCommand{console: c} }
@@ -32,6 +37,7 @@ func newForwardCommand(c console) *forwardCommand { return &forwardCommand{conso
 func (c *forwardCommand) flags() *flag.FlagSet {
 	f := flag.NewFlagSet("forward", flag.ContinueOnError)
 	f.StringVar(&c.consul, "consul", "", "")
+	f.StringVar(&c.datacenter, "datacenter", "", "")
 	f.Var(&c.tags, "tag", "")
 	return f
 }
@@ -50,8 +56,9 @@ func (c *forwardCommand) Help() string {
 	return `Usage: lictor forward [options] SERVICE[:PORT][/udp]...
 
   Opens a port of 127.0.0.1 for each SERVICE in Consul, without a configuration,
-  until Ctrl-C. Each connection goes to a healthy instance, and a line on stderr
-  shows the traffic.
+  until Ctrl-C. Each connection goes to a healthy instance. A line for each
+  SERVICE on stderr shows the traffic. If Consul does not know a SERVICE, a line
+  says so and names a similar one; forward then waits for the SERVICE.
 
   Without PORT, forward chooses a port and prints it. The same service gets the
   same port next time, unless another program uses it.
@@ -61,7 +68,9 @@ func (c *forwardCommand) Help() string {
 Options:
 
   -consul ADDRESS    Address of Consul. Overrides $CONSUL_HTTP_ADDR.
-  -tag TAG           Only instances with this tag. May be repeated.
+  -datacenter NAME   Datacenter of the instances. Default: that of the agent.
+  -tag TAG           Only instances with this tag. May be repeated; an instance
+                     must have all tags.
 
 Exit codes:
 
@@ -72,7 +81,7 @@ Exit codes:
 Examples:
 
     $ lictor forward web:9000 dns:5300/udp
-    $ lictor forward postgres -tag primary
+    $ lictor forward postgres -tag primary -datacenter dc2
 `
 }
 
@@ -101,13 +110,20 @@ func (c *forwardCommand) Run(args []string) int {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(signals)
 
+	if f := terminalOf(c.err); f != nil && !isDumb() {
+		c.footer = &footer{terminal: f}
+		c.err = c.footer
+	}
 	var output *daemon.Output
 	c.console, output = c.queued()
 	defer output.Close()
 	v := newBuild()
 	err = daemon.Run(daemon.Options{
 		Config: cfg, AwaitEndpoints: true, Output: output, Version: v.Version, Revision: v.Revision,
-		Started: func(d *daemon.Daemon) { d.Go(func(ctx context.Context) { c.live(ctx, d) }) },
+		Started: func(d *daemon.Daemon) {
+			d.Go(func(ctx context.Context) { c.warn(ctx, cfg) })
+			d.Go(func(ctx context.Context) { c.live(ctx, d) })
+		},
 	}, signals)
 	return c.ended(err, diags, false)
 }
@@ -182,7 +198,8 @@ func isFree(p config.Protocol, addr netip.AddrPort) bool {
 // configuration returns a configuration for the command's arguments, as text. It is then validated like a file.
 func (c *forwardCommand) configuration(forwards []forward) []byte {
 	var b strings.Builder
-	fmt.Fprintf(&b, "log_level = \"warn\"\nshutdown_grace = \"0s\"\n")
+	// The commands must find a running daemon, and not this process.
+	fmt.Fprintf(&b, "log_level = \"warn\"\nshutdown_grace = \"0s\"\nadmin {\n  listen = \"off\"\n}\n")
 	if c.consul != "" {
 		fmt.Fprintf(&b, "consul {\n  address = %s\n}\n", config.Quote(c.consul))
 	}
@@ -197,52 +214,95 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 			tags = append(tags, config.Quote(tag))
 		}
 		fmt.Fprintf(&b, "service %s {\n  listen   = %d\n  protocol = %q\n  consul {\n    service = %s\n"+
-			"    tags    = [%s]\n  }\n}\n",
+			"    tags    = [%s]\n",
 			config.Quote(name), f.port, f.protocol, config.Quote(f.service), strings.Join(tags, ", "))
+		if c.datacenter != "" {
+			fmt.Fprintf(&b, "    datacenter = %s\n", config.Quote(c.datacenter))
+		}
+		fmt.Fprint(&b, "  }\n}\n")
 	}
 	return []byte(b.String())
 }
 
-// live prints a line about the traffic whenever it has changed, until ctx ends. On a terminal each line replaces the
-// last one.
-func (c *forwardCommand) live(ctx context.Context, d *daemon.Daemon) {
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
-	last := ""
-	for {
-		select {
-		case <-ctx.Done():
-			if isTerminal(c.err) && last != "" {
-				fmt.Fprintln(c.err)
-			}
-			return
-		case <-tick.C:
-		}
-		line := trafficLine(d.Traffic())
-		if line == last {
-			continue
-		}
-		last = line
-		if isTerminal(c.err) {
-			fmt.Fprintf(c.err, "\r\x1b[K%s", line)
-		} else {
-			fmt.Fprintln(c.err, line)
+// warn prints a line for each service that Consul does not know, or of which no instance has the tags. It prints nothing
+// if Consul does not answer, because the daemon logs that.
+func (c *forwardCommand) warn(ctx context.Context, cfg *config.Config) {
+	catalog, err := daemon.ReadCatalog(ctx, cfg, c.datacenter)
+	if err != nil {
+		return
+	}
+	seen := map[string]bool{}
+	for _, s := range cfg.Services {
+		if text := unknown(s.Consul, catalog); text != "" && !seen[text] {
+			seen[text] = true
+			fmt.Fprintf(c.err, "lictor forward: %s\n", visible.Text(text))
 		}
 	}
 }
 
-// trafficLine returns a line such as "web: 2 open of 17, 3.1 KiB up, 1.2 MiB down".
-func trafficLine(all []daemon.Traffic) string {
-	var parts []string
+// unknown returns a sentence about a query for a service or a tag that Consul does not have, or "".
+func unknown(q *config.ConsulQuery, catalog *daemon.Catalog) string {
+	where := ""
+	if q.Datacenter != "" {
+		where = fmt.Sprintf(" of datacenter %q", q.Datacenter)
+	}
+	text := ""
+	tags, found := catalog.Tags[q.Service]
+	if !found {
+		text = fmt.Sprintf("there is no service %q in Consul%s", q.Service, where) +
+			suggestion(q.Service, slices.Sorted(maps.Keys(catalog.Tags)))
+	}
+	for _, tag := range q.Tags {
+		if found && !slices.Contains(tags, tag) {
+			text = fmt.Sprintf("no instance of service %q in Consul%s has the tag %q", q.Service, where, tag) +
+				suggestion(tag, tags)
+		}
+	}
+	if text != "" && catalog.Filtered {
+		text += "; the token may not see all services"
+	}
+	return text
+}
+
+// live shows the traffic of each service until ctx ends: in the footer, or with a line whenever it has changed.
+func (c *forwardCommand) live(ctx context.Context, d *daemon.Daemon) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	var last []string
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		lines := trafficLines(d.Traffic())
+		switch {
+		case slices.Equal(lines, last):
+		case c.footer != nil:
+			c.footer.show(lines)
+			fmt.Fprint(c.err, redraw)
+		default:
+			for i, line := range lines { // the services are the same each time
+				if last == nil || line != last[i] {
+					fmt.Fprintln(c.err, line)
+				}
+			}
+		}
+		last = lines
+	}
+}
+
+// trafficLines returns a line such as "web: 2 open of 17, 3.1 KiB up, 1.2 MiB down" for each service.
+func trafficLines(all []daemon.Traffic) (lines []string) {
 	for _, s := range all {
-		part := fmt.Sprintf("%s: %d open of %d, %s up, %s down", s.Service, s.Open, s.Total,
+		line := fmt.Sprintf("%s: %d open of %d, %s up, %s down", visible.Text(s.Service), s.Open, s.Total,
 			bytesText(s.Up), bytesText(s.Down))
 		if s.Refused > 0 {
-			part += fmt.Sprintf(", %d refused", s.Refused)
+			line += fmt.Sprintf(", %d refused", s.Refused)
 		}
-		parts = append(parts, part)
+		lines = append(lines, line)
 	}
-	return strings.Join(parts, "; ")
+	return lines
 }
 
 // bytesText returns n bytes in the largest fitting unit, such as "3.1 KiB".

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,11 +56,11 @@ func TestForwardConfigurationTakesAnyName(t *testing.T) {
 	}
 }
 
-func TestTrafficLine(t *testing.T) {
-	got := trafficLine([]daemon.Traffic{{Service: "web", Total: 17, Open: 2, Up: 1000, Down: 3 << 20, Refused: 1},
+func TestTrafficLines(t *testing.T) {
+	got := trafficLines([]daemon.Traffic{{Service: "web", Total: 17, Open: 2, Up: 1000, Down: 3 << 20, Refused: 1},
 		{Service: "dns"}})
-	want := "web: 2 open of 17, 1000 B up, 3.0 MiB down, 1 refused; dns: 0 open of 0, 0 B up, 0 B down"
-	if got != want {
+	want := []string{"web: 2 open of 17, 1000 B up, 3.0 MiB down, 1 refused", "dns: 0 open of 0, 0 B up, 0 B down"}
+	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -95,6 +96,31 @@ func TestForwardChoosesAFreePort(t *testing.T) {
 	}
 }
 
+// Of each service and tag that Consul does not have, forward says so, and names what is like it.
+func TestForwardOfWhatConsulDoesNotHave(t *testing.T) {
+	t.Parallel()
+	catalog := &daemon.Catalog{Tags: map[string][]string{"consul": {}, "postgres": {"primary", "replica"}, "web": {}}}
+	for _, tt := range []struct {
+		q    config.ConsulQuery
+		want string
+	}{
+		{config.ConsulQuery{Service: "web"}, ""},
+		{config.ConsulQuery{Service: "postgres", Tags: []string{"replica", "primary"}}, ""},
+		{config.ConsulQuery{Service: "nosuch"}, `there is no service "nosuch" in Consul`},
+		{config.ConsulQuery{Service: "postgrs", Tags: []string{"primary"}},
+			`there is no service "postgrs" in Consul; did you mean "postgres"?`},
+		{config.ConsulQuery{Service: "wbe", Datacenter: "dc2"},
+			`there is no service "wbe" in Consul of datacenter "dc2"; did you mean "web"?`},
+		{config.ConsulQuery{Service: "postgres", Tags: []string{"primry"}},
+			`no instance of service "postgres" in Consul has the tag "primry"; did you mean "primary"?`},
+	} {
+		equal(t, unknown(&tt.q, catalog), tt.want)
+	}
+	catalog.Filtered = true
+	equal(t, unknown(&config.ConsulQuery{Service: "nosuch"}, catalog),
+		`there is no service "nosuch" in Consul; the token may not see all services`)
+}
+
 // A service that is given twice gets two names in the configuration, and one in Consul.
 func TestForwardOfAServiceTwice(t *testing.T) {
 	t.Parallel()
@@ -123,8 +149,5 @@ func TestBytesText(t *testing.T) {
 		if got := bytesText(n); got != want {
 			t.Errorf("%d: got %s, want %s", n, got, want)
 		}
-	}
-	if got := trafficLine(nil); got != "" {
-		t.Errorf("no services: got %q", got)
 	}
 }

@@ -5,14 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"net/netip"
-	"os"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/mattn/go-isatty"
 	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
@@ -219,13 +216,4 @@ func (c *validateCommand) report(cfg *config.Config, diags config.Diagnostics) i
 		return exitFailed
 	}
 	return exitOK
-}
-
-// isTerminal reports whether w is a terminal that may show colours. It honours https://no-color.org.
-func isTerminal(w io.Writer) bool {
-	if queue, ok := w.(interface{ Unwrap() io.Writer }); ok {
-		w = queue.Unwrap()
-	}
-	f, ok := w.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && isatty.IsTerminal(f.Fd())
 }

@@ -13,7 +13,9 @@ import (
 
 // Beside a running lictor, validate reports only the addresses that other processes use.
 func TestValidateBesideARunningLictor(t *testing.T) {
-	at := func(name, addr string) string { return strings.Replace(static(name, "127.0.0.1:1"), "127.0.0.1:0", addr, 1) }
+	at := func(name, addr string) string {
+		return strings.Replace(static(name, "127.0.0.1:1"), "127.0.0.1:0", addr, 1)
+	}
 	free, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -69,16 +69,9 @@ func newRegistration(
 	cfg config.Consul, admin, version string, log hclog.Logger, ready func() bool,
 ) (*registration, error) {
 	log = log.Named("register")
-	client, err := consul.New(consul.Options{
-		Address:   cfg.Address,
-		Token:     string(cfg.Token),
-		TokenFile: cfg.TokenFile,
-		HTTPAuth:  string(cfg.HTTPAuth),
-		Namespace: cfg.Namespace,
-		Partition: cfg.Partition,
-		TLS:       consul.TLSOptions(cfg.TLS),
-		Logger:    log,
-	})
+	o := clientOptions(cfg)
+	o.Logger = log
+	client, err := consul.New(o)
 	if err != nil {
 		return nil, fmt.Errorf("register in consul: %w", err)
 	}
