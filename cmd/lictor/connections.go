@@ -38,9 +38,16 @@ func (c *connectionsCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *connectionsCommand) Synopsis() string                     { return "List connections and sessions" }
-func (c *connectionsCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *connectionsCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+func (c *connectionsCommand) Synopsis() string { return "List connections and sessions" }
+func (c *connectionsCommand) AutocompleteFlags() complete.Flags {
+	all := askCompletions(c.flags())
+	all["-endpoint"] = c.names(c.flags, endpointNames)
+	return all
+}
+
+func (c *connectionsCommand) AutocompleteArgs() complete.Predictor {
+	return c.names(c.flags, serviceNames)
+}
 
 func (c *connectionsCommand) Help() string {
 	return `Usage: lictor connections [options] [SERVICE]

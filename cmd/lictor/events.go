@@ -37,7 +37,7 @@ func (c *eventsCommand) flags() *flag.FlagSet {
 
 func (c *eventsCommand) Synopsis() string                     { return "Show past events, and new ones as they happen" }
 func (c *eventsCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *eventsCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+func (c *eventsCommand) AutocompleteArgs() complete.Predictor { return c.names(c.flags, serviceNames) }
 
 func (c *eventsCommand) Help() string {
 	return `Usage: lictor events [options] [SERVICE]

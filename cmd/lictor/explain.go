@@ -37,7 +37,7 @@ func (c *explainCommand) Synopsis() string {
 	return "Show why each endpoint of a service gets clients or not"
 }
 func (c *explainCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *explainCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+func (c *explainCommand) AutocompleteArgs() complete.Predictor { return c.names(c.flags, serviceNames) }
 
 func (c *explainCommand) Help() string {
 	return `Usage: lictor explain [options] SERVICE

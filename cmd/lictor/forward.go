@@ -50,7 +50,25 @@ func (c *forwardCommand) AutocompleteFlags() complete.Flags {
 	return completeFlags(c.flags(), nil)
 }
 
-func (c *forwardCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+// AutocompleteArgs completes the names of services that Consul knows.
+func (c *forwardCommand) AutocompleteArgs() complete.Predictor {
+	return complete.PredictFunc(func(line complete.Args) []string {
+		if _, err := parse(c.flags(), line.Completed); err != nil {
+			return nil
+		}
+		return within(completionTime, func(ctx context.Context) []string {
+			cfg, _ := config.Parse("lictor forward", c.configuration([]forward{{service: "any"}}), config.Options{})
+			if cfg == nil {
+				return nil
+			}
+			catalog, err := daemon.ReadCatalog(ctx, cfg, c.datacenter)
+			if err != nil {
+				return nil
+			}
+			return slices.Sorted(maps.Keys(catalog.Tags))
+		})
+	})
+}
 
 func (c *forwardCommand) Help() string {
 	return `Usage: lictor forward [options] SERVICE[:PORT][/udp]...

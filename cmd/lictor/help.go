@@ -25,6 +25,7 @@ Commands:
   upgrade     Replace the running process, without dropping connections
   validate    Check a configuration, and report all problems at once
   fmt         Rewrite configuration files in the usual layout
+  completion  Print a script that completes commands in a shell
   version     Print the version
 
   "lictor COMMAND -help" shows the options of a command and examples.
@@ -33,9 +34,10 @@ Other options:
 
   -help, -h                  Print this help.
   -version, -v               Print the version.
-  -autocomplete-install      Complete commands, options and files in bash, zsh
-                             and fish. Takes effect in new shells.
-  -autocomplete-uninstall    Remove the completion.
+  -autocomplete-install      Make new shells complete commands, options and
+                             names. Prints which files of bash, zsh and fish it
+                             changes.
+  -autocomplete-uninstall    Remove the completion from these files.
 
 Exit codes:
 
@@ -65,6 +67,12 @@ func configurations() complete.Predictor { return complete.PredictFiles("*.hcl")
 // be completed, under a key such as "-config".
 func completeFlags(flags *flag.FlagSet, values complete.Flags) complete.Flags {
 	all := complete.Flags{"-help": nil}
-	flags.VisitAll(func(f *flag.Flag) { all["-"+f.Name] = values["-"+f.Name] })
+	flags.VisitAll(func(f *flag.Flag) {
+		predictor := values["-"+f.Name]
+		if toggle, ok := f.Value.(interface{ IsBoolFlag() bool }); predictor == nil && !(ok && toggle.IsBoolFlag()) {
+			predictor = complete.PredictAnything // the next word is the value, and no argument of the command
+		}
+		all["-"+f.Name] = predictor
+	})
 	return all
 }

@@ -39,6 +39,9 @@ func Main(args []string, c console) int {
 	if len(args) > 0 && args[0] == "help" {
 		args = append(args[1:], "-help")
 	}
+	if with, is := installing(args); is && os.Getenv("COMP_LINE") == "" {
+		return c.autocomplete(with)
+	}
 	app := &cli.CLI{
 		Name:         "lictor",
 		Version:      newBuild().String(),
@@ -84,6 +87,7 @@ func commands(c console) map[string]cli.CommandFactory {
 		"upgrade":     factory(newUpgradeCommand(foreign)),
 		"validate":    factory(newValidateCommand(foreign)),
 		"fmt":         factory(&fmtCommand{console: c}),
+		"completion":  factory(&completionCommand{console: c}),
 		"version":     factory(&versionCommand{console: c}),
 	}
 }
@@ -101,7 +105,7 @@ func misuse(app *cli.CLI) error {
 	switch {
 	case name != "":
 		return fmt.Errorf("there is no command %q%s", name, suggestion(name, commandNames()))
-	case app.IsHelp() || app.IsVersion() || len(app.Args) == 0 || strings.Contains(app.Args[0], "-autocomplete-"):
+	case app.IsHelp() || app.IsVersion() || len(app.Args) == 0:
 		return nil
 	}
 	return fmt.Errorf("%q is neither a command nor an option of lictor", app.Args[0])
@@ -109,7 +113,7 @@ func misuse(app *cli.CLI) error {
 
 func commandNames() []string {
 	return []string{"run", "status", "top", "explain", "connections", "events", "reload", "upgrade", "forward", "plan",
-		"validate", "fmt", "version"}
+		"validate", "fmt", "completion", "version"}
 }
 
 func suggestion(given string, names []string) string {

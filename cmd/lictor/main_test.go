@@ -17,9 +17,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// -autocomplete-install has no test. The library finds the home directory without $HOME, and would write to the shell
-// files of the user who runs the test.
-
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"lictor": main})
 }

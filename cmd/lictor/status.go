@@ -40,7 +40,7 @@ func (c *statusCommand) flags() *flag.FlagSet {
 
 func (c *statusCommand) Synopsis() string                     { return "Show the services of the running lictor" }
 func (c *statusCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *statusCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+func (c *statusCommand) AutocompleteArgs() complete.Predictor { return c.names(c.flags, serviceNames) }
 
 func (c *statusCommand) Help() string {
 	return `Usage: lictor status [options] [SERVICE]

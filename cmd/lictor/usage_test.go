@@ -193,6 +193,9 @@ func TestWrongUsage(t *testing.T) {
 		{"validate -live -offline a", "-live and -offline cannot be used together"},
 		{"fmt", "no PATH given: name files or directories, or - for stdin"},
 		{"fmt - a", "- must be the only PATH: stdin cannot be mixed with files"},
+		{"completion", "no shell given: bash, zsh or fish"},
+		{"completion bash zsh", `unexpected argument "zsh"`},
+		{"completion fsh", `there is no completion for "fsh": use one of bash, zsh, fish`},
 		{"version now", `unexpected argument "now"`},
 	}
 	seen := map[string]bool{}
