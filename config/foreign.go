@@ -83,9 +83,9 @@ func counterpart(word string) *foreign {
 	return nil
 }
 
-// elsewhere returns a sentence that begins with a space about an argument or a block that the schema does not have: what
-// Lictor calls it, or in which block it belongs. The second result has the names that the user probably means. elsewhere
-// returns "" if it does not know the name.
+// elsewhere returns a sentence that begins with a space about an argument or a block that the schema does not have:
+// what Lictor calls it, or in which block it belongs. The second result has the names that the user probably means.
+// elsewhere returns "" if it does not know the name.
 func elsewhere(name string, schema *hcl.BodySchema) (text string, meant []string) {
 	if f := counterpart(name); f != nil {
 		if text, meant = inLictor(f, schema); text != "" {
@@ -103,8 +103,8 @@ func elsewhere(name string, schema *hcl.BodySchema) (text string, meant []string
 	return "", nil
 }
 
-// inLictor returns a sentence that begins with a space about what Lictor has for f, and the names of that. It returns ""
-// if Lictor has nothing for f in the block of the schema or in another block.
+// inLictor returns a sentence that begins with a space about what Lictor has for f, and the names of that. It returns
+// "" if Lictor has nothing for f in the block of the schema or in another block.
 func inLictor(f *foreign, schema *hcl.BodySchema) (text string, meant []string) {
 	for _, here := range strings.Fields(f.here) {
 		if slices.Contains(names(schema), here) {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestForeignWordsAreThoseOfMigrating compares the words that validate knows with the tables of docs/migrating.md. Every
-// word of a table must be known, with a counterpart that the row names. Every known word must be in a table.
+// TestForeignWordsAreThoseOfMigrating compares the words that validate knows with the tables of docs/migrating.md.
+// Every word of a table must be known, with a counterpart that the row names. Every known word must be in a table.
 func TestForeignWordsAreThoseOfMigrating(t *testing.T) {
 	t.Parallel()
 	documented := map[string]bool{}
@@ -56,8 +56,8 @@ func means(text, word string) bool {
 	})
 }
 
-// ownWord reports whether Lictor has an argument, a block or a value of that name. Of text such as "listen ... udp", the
-// first word counts.
+// ownWord reports whether Lictor has an argument, a block or a value of that name. Of text such as "listen ... udp",
+// the first word counts.
 func ownWord(text string) bool {
 	name, _, _ := strings.Cut(text, " ...")
 	for _, schema := range sections() {

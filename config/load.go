@@ -29,8 +29,8 @@ type Options struct {
 }
 
 // Load reads the files and directories at paths as one configuration. Of a directory it reads all *.hcl files, in the
-// order of their names, and no subdirectories. The path "-" stands for Options.Stdin. Load reads each file once, even if
-// several paths lead to it. The Config is nil if, and only if, the diagnostics have errors.
+// order of their names, and no subdirectories. The path "-" stands for Options.Stdin. Load reads each file once, even
+// if several paths lead to it. The Config is nil if, and only if, the diagnostics have errors.
 //
 // Load also reads the files that the configuration names (tokens, certificates), to report now what would fail later.
 // Their paths are relative to the working directory.

@@ -24,7 +24,8 @@ func Nearest(given string, names []string) string {
 	return best
 }
 
-// didYouMean returns a sentence that begins with a space, or "" if no name is near. It knows the words of other proxies.
+// didYouMean returns a sentence that begins with a space, or "" if no name is near. It knows the words of other
+// proxies.
 func didYouMean(given string, names []string) string {
 	if f := counterpart(given); f != nil && slices.Contains(names, f.here) {
 		return strings.TrimRight(fmt.Sprintf(" Did you mean %q? %s", f.here, f.note), " ")

@@ -60,8 +60,8 @@ func TestForwardNeedsNoConfiguration(t *testing.T) {
 	}
 }
 
-// On a terminal each service keeps a line of its own, however narrow the terminal is, and messages stay above the lines.
-// Beside a running lictor, forward has nothing to warn of.
+// On a terminal each service keeps a line of its own, however narrow the terminal is, and messages stay above the
+// lines. Beside a running lictor, forward has nothing to warn of.
 func TestForwardOfSeveralServicesInATerminal(t *testing.T) {
 	anyEngine(t)
 	c := startConsul(t, testconsul.Options{})
@@ -71,8 +71,9 @@ func TestForwardOfSeveralServicesInATerminal(t *testing.T) {
 		c.register(t, name, name, startEcho(t, name).addr, tags("v1"))
 	}
 	port := freePort(t)
-	x := startTerminal(t, 60, 16, daemon, fmt.Sprintf("%s forward -consul %s -tag v1 web:%d %s %s nosuch paymnts-ledger",
-		lictorPath(t), c.HTTP, port.Port(), names[1], names[2]))
+	command := fmt.Sprintf("%s forward -consul %s -tag v1 web:%d %s %s nosuch paymnts-ledger",
+		lictorPath(t), c.HTTP, port.Port(), names[1], names[2])
+	x := startTerminal(t, 60, 16, daemon, command)
 	x.shows("web: 0 open of 0", `there is no service "nosuch" in Consul`, `did you mean "payments-ledger"?`)
 	for i := range 3 {
 		mustConnect(t, port)

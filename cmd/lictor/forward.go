@@ -242,8 +242,8 @@ func (c *forwardCommand) configuration(forwards []forward) []byte {
 	return []byte(b.String())
 }
 
-// warn prints a line for each service that Consul does not know, or of which no instance has the tags. It prints nothing
-// if Consul does not answer, because the daemon logs that.
+// warn prints a line for each service that Consul does not know, or of which no instance has the tags. It prints
+// nothing if Consul does not answer, because the daemon logs that.
 func (c *forwardCommand) warn(ctx context.Context, cfg *config.Config) {
 	catalog, err := daemon.ReadCatalog(ctx, cfg, c.datacenter)
 	if err != nil {

@@ -36,11 +36,11 @@ func TestValidateBesideARunningLictor(t *testing.T) {
 	defer func() { _ = other.Close() }()
 	r.write(at("renamed", fmt.Sprintf("0.0.0.0:%d", own.Port)) + at("api", other.Addr().String()))
 	_, said := lictor(t, exitOK, "validate", r.path)
-	equal(t, said, fmt.Sprintf("note: addresses in use: tcp %s (service \"api\"); the running lictor does not use them\n",
-		other.Addr()))
+	const note = "note: addresses in use: tcp %s (service \"api\"); the running lictor does not use them\n"
+	equal(t, said, fmt.Sprintf(note, other.Addr()))
 	_, said = lictor(t, exitOK, "validate", "-live", r.path)
-	if want := fmt.Sprintf("Service \"api\": another process listens at tcp %s already.\n", other.Addr()); strings.Count(said,
-		"Warning:") != 1 || !strings.Contains(said, want) {
+	want := fmt.Sprintf("Service \"api\": another process listens at tcp %s already.\n", other.Addr())
+	if strings.Count(said, "Warning:") != 1 || !strings.Contains(said, want) {
 		t.Errorf("got %s", said)
 	}
 	r.end()

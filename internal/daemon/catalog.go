@@ -15,8 +15,8 @@ type Catalog struct {
 	Filtered bool                // Consul left services out because the token may not see them
 }
 
-// ReadCatalog asks the Consul of cfg for the services of a datacenter. An empty datacenter means the one of cfg. An error
-// says why Consul did not answer within askTimeout.
+// ReadCatalog asks the Consul of cfg for the services of a datacenter. An empty datacenter means the one of cfg. An
+// error says why Consul did not answer within askTimeout.
 func ReadCatalog(ctx context.Context, cfg *config.Config, datacenter string) (*Catalog, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
