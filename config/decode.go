@@ -20,6 +20,7 @@ import (
 // other arguments are checked too. An argument that is null counts as absent.
 type block struct {
 	l      *loader
+	path   []string // the types of the blocks around it and its own, outermost first; empty for the file
 	attrs  hcl.Attributes
 	blocks hcl.Blocks
 	head   hcl.Range // where problems about missing arguments point to
@@ -27,14 +28,20 @@ type block struct {
 	misspelt []string // suggested names of the arguments that the schema does not know
 }
 
-// open decodes a body by its schema, and reports arguments and blocks that the schema does not have.
-func (l *loader) open(body hcl.Body, schema *hcl.BodySchema, head hcl.Range) *block {
+// inner decodes a block inside b by its schema.
+func (b *block) inner(at *hcl.Block, schema *hcl.BodySchema) *block {
+	return b.l.open(append(slices.Clip(b.path), at.Type), at.Body, schema, at.DefRange)
+}
+
+// open decodes a body by its schema, and reports arguments and blocks that the schema does not have. The path becomes
+// that of the block.
+func (l *loader) open(path []string, body hcl.Body, schema *hcl.BodySchema, head hcl.Range) *block {
 	content, diags := body.Content(schema)
-	b := &block{l: l, attrs: content.Attributes, blocks: content.Blocks, head: head}
+	b := &block{l: l, path: path, attrs: content.Attributes, blocks: content.Blocks, head: head}
 	for _, d := range diags {
 		switch {
 		case strings.HasPrefix(d.Summary, "Unsupported"):
-			b.misspelt = append(b.misspelt, suggest(d, schema)...)
+			b.misspelt = append(b.misspelt, suggest(d, schema, path)...)
 		case strings.HasSuffix(d.Summary, " for service"):
 			d.Detail = "A service has exactly one name. Write service \"web\" { ... }"
 		}
@@ -45,10 +52,10 @@ func (l *loader) open(body hcl.Body, schema *hcl.BodySchema, head hcl.Range) *bl
 
 // suggest adds to a problem about an unknown argument or block what the user probably means. It returns the names of
 // that.
-func suggest(d *hcl.Diagnostic, schema *hcl.BodySchema) []string {
+func suggest(d *hcl.Diagnostic, schema *hcl.BodySchema, path []string) []string {
 	quoted := strings.Split(d.Detail, `"`)
 	if len(quoted) > 1 {
-		if text, meant := elsewhere(quoted[1], schema); text != "" {
+		if text, meant := elsewhere(quoted[1], path); text != "" {
 			known, _, _ := strings.Cut(d.Detail, " Did you mean ")
 			d.Detail = known + text
 			return meant
@@ -90,7 +97,7 @@ func (b *block) single(blockType string, schema *hcl.BodySchema) *block {
 			b.l.problem(inner.DefRange.Ptr(), "Duplicate block",
 				"There is already %s %s block, at %s. Put all arguments into one block.", article(blockType), blockType,
 				place(first.DefRange))
-			b.l.open(inner.Body, schema, inner.DefRange)
+			b.inner(inner, schema)
 			continue
 		}
 		first = inner
@@ -98,7 +105,7 @@ func (b *block) single(blockType string, schema *hcl.BodySchema) *block {
 	if first == nil {
 		return nil
 	}
-	return b.l.open(first.Body, schema, first.DefRange)
+	return b.inner(first, schema)
 }
 
 func article(noun string) string {

@@ -83,12 +83,14 @@ func counterpart(word string) *foreign {
 	return nil
 }
 
-// elsewhere returns a sentence that begins with a space about an argument or a block that the schema does not have:
-// what Lictor calls it, or in which block it belongs. The second result has the names that the user probably means.
-// elsewhere returns "" if it does not know the name.
-func elsewhere(name string, schema *hcl.BodySchema) (text string, meant []string) {
+// elsewhere returns a sentence that begins with a space about an argument or a block that the block at path does not
+// have: what Lictor calls it, or in which block it belongs. The second result has the names that the user probably
+// means. elsewhere returns "" if it does not know the name.
+func elsewhere(name string, path []string) (text string, meant []string) {
+	at := stepsTo(path)
+	schema := at[len(at)-1].shape.schema
 	if f := counterpart(name); f != nil {
-		if text, meant = inLictor(f, schema); text != "" {
+		if text, meant = inLictor(f, at); text != "" {
 			return text, meant
 		}
 	}
@@ -97,15 +99,16 @@ func elsewhere(name string, schema *hcl.BodySchema) (text string, meant []string
 			return fmt.Sprintf(" Did you mean %q?", longer), []string{longer}
 		}
 	}
-	if home := homeOf(name, schema); home != "" {
+	if home := homeOf(name, at); home != "" {
 		return fmt.Sprintf(" %q belongs %s.", name, home), []string{name}
 	}
 	return "", nil
 }
 
 // inLictor returns a sentence that begins with a space about what Lictor has for f, and the names of that. It returns
-// "" if Lictor has nothing for f in the block of the schema or in another block.
-func inLictor(f *foreign, schema *hcl.BodySchema) (text string, meant []string) {
+// "" if Lictor has nothing for f in the last block of at or in another block.
+func inLictor(f *foreign, at []step) (text string, meant []string) {
+	schema := at[len(at)-1].shape.schema
 	for _, here := range strings.Fields(f.here) {
 		if slices.Contains(names(schema), here) {
 			text, meant = text+fmt.Sprintf(" or %q", here), append(meant, here)
@@ -113,7 +116,7 @@ func inLictor(f *foreign, schema *hcl.BodySchema) (text string, meant []string) 
 	}
 	last := ""
 	for _, here := range strings.Fields(f.here) {
-		home := homeOf(here, schema)
+		home := homeOf(here, at)
 		if home == "" || len(meant) > 0 {
 			continue
 		}
@@ -131,12 +134,11 @@ func inLictor(f *foreign, schema *hcl.BodySchema) (text string, meant []string) 
 	return strings.TrimRight(text+" "+f.note, " "), meant
 }
 
-// homeOf returns where an argument or a block belongs that the schema does not have, such as "in a consul block". It
-// prefers a block inside the one of the schema, then blocks around it. homeOf returns "" if no such block has the name.
-func homeOf(name string, schema *hcl.BodySchema) string {
-	path := pathTo(language(), schema)
+// homeOf returns where an argument or a block belongs that the last block of path does not have, such as "in a consul
+// block". It prefers a block inside that one, then blocks around it. homeOf returns "" if no such block has the name.
+func homeOf(name string, path []step) string {
 	for i := len(path) - 1; i >= 0; i-- {
-		around := "" // the block that is meant, seen from the block of the schema
+		around := "" // the block that is meant, seen from the last block of path
 		switch {
 		case i == len(path)-1:
 		case path[i].name == "":
@@ -160,21 +162,13 @@ type step struct {
 	shape *shape
 }
 
-// pathTo returns the blocks from s to the block that has the schema, or nil if there is none.
-func pathTo(s *shape, schema *hcl.BodySchema) []step {
-	var find func(at step) []step
-	find = func(at step) []step {
-		if slices.Equal(names(at.shape.schema), names(schema)) {
-			return []step{at}
-		}
-		for _, name := range at.shape.inners() {
-			if rest := find(step{name, at.shape.blocks[name]}); rest != nil {
-				return append([]step{at}, rest...)
-			}
-		}
-		return nil
+// stepsTo returns the file and the blocks of the types in path.
+func stepsTo(path []string) []step {
+	steps := []step{{"", language()}}
+	for i, name := range path {
+		steps = append(steps, step{name, steps[i].shape.inner(name)})
 	}
-	return find(step{"", s})
+	return steps
 }
 
 // below returns the nearest blocks inside s that have an argument or a block of that name, such as "a consul block". It

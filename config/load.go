@@ -200,7 +200,7 @@ func (l *loader) parse(name string, src []byte) {
 
 // finish decodes all parsed files and returns the result.
 func (l *loader) finish() (*Config, Diagnostics) {
-	root := l.open(hcl.MergeBodies(l.bodies), rootSchema(), hcl.Range{})
+	root := l.open(nil, hcl.MergeBodies(l.bodies), rootSchema(), hcl.Range{})
 	l.cfg.LogLevel = root.oneOf("log_level", "info", LogLevels())
 	l.cfg.LogJSON = root.boolean("log_json", false)
 	l.cfg.UpgradeGrace = root.durationOrNever("upgrade_grace", 0, 0)

@@ -37,7 +37,7 @@ func (l *loader) services(root *block) {
 				"%s A name has 1 to %d printable characters and no spaces, "+
 					"because logs and metrics contain it.", problem, maxNameLength)
 		}
-		l.cfg.Services = append(l.cfg.Services, l.service(b))
+		l.cfg.Services = append(l.cfg.Services, l.service(root, b))
 	}
 }
 
@@ -57,8 +57,8 @@ func badName(name string) string {
 }
 
 // service reads one service block.
-func (l *loader) service(hb *hcl.Block) Service {
-	b := l.open(hb.Body, serviceSchema(), hb.DefRange)
+func (l *loader) service(root *block, hb *hcl.Block) Service {
+	b := root.inner(hb, serviceSchema())
 	s := Service{Name: hb.Labels[0], DeclRange: hb.DefRange}
 	// An unknown protocol is treated as TCP below, except that arguments of the other protocol are not reported.
 	protocol := b.oneOf("protocol", TCP.String(), protocolNames())
@@ -143,7 +143,7 @@ func (b *block) plainText(name string) (string, bool) {
 func (l *loader) endpoints(b *block, s *Service) {
 	var queries []ConsulQuery
 	for _, inner := range b.blocks.OfType("consul") {
-		block := l.open(inner.Body, querySchema(), inner.DefRange)
+		block := b.inner(inner, querySchema())
 		queries = append(queries, l.queries(block, s.Name)...)
 		block.checkedFromHere(queries[len(queries)-1], s.Check)
 	}

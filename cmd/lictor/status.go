@@ -53,18 +53,20 @@ func (c *statusCommand) Help() string {
   A service is fine, degraded (it serves its clients, but something needs
   attention), or REFUSING clients. docs/api.md lists the reasons.
 
-  Exit codes:
-    0  no service refuses clients, and no set is stale
-    1  the source of a service fails, or the command fails
-    3  no lictor answers
-    4  a service refuses clients, or would refuse the next one
-
 Options:
 
 ` + askOptions + `  -json               Print JSON: {"status": ..., "services": [...]}, or with
                       SERVICE only that service. docs/api.md describes the
                       fields.
   -problems           List only services that are not fine.
+
+Exit codes:
+
+  0    No service refuses clients, and no source of a service fails.
+  1    The source of a service fails, or there is no such service.
+  2    Wrong usage.
+  3    No lictor answers.
+  4    A service refuses clients, or would refuse the next one.
 
 Examples:
 
