@@ -50,6 +50,7 @@ func writeToken(t testing.TB, file, token string) {
 
 func TestTokenFromAFile(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	file := tokenFile(t, c.newToken(t).SecretID)
@@ -62,6 +63,7 @@ func TestTokenFromAFile(t *testing.T) {
 
 func TestWrongTokenIsLoggedAndTheRightOneTakesEffect(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	file := tokenFile(t, wrongToken)
@@ -76,6 +78,7 @@ func TestWrongTokenIsLoggedAndTheRightOneTakesEffect(t *testing.T) {
 
 func TestTokenThatGoesBadKeepsTheLastSet(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	c.register(t, "web", "b", startEcho(t, "b").addr)
@@ -103,7 +106,7 @@ func TestTokenThatGoesBadKeepsTheLastSet(t *testing.T) {
 // The token that works is replaced by one that does not, while lictor runs.
 func TestWrongTokenInTheFileKeepsTheLastSet(t *testing.T) {
 	anyEngine(t)
-	t.Parallel() // it waits, most of the time
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	token := c.newToken(t)
@@ -136,6 +139,7 @@ func (l *lictor) wantSecret(t *testing.T, token string) {
 
 func TestConsulOverTLSWithAPrivateCA(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{TLS: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	for _, tt := range []struct{ name, tls string }{
@@ -156,6 +160,7 @@ func TestConsulOverTLSWithAPrivateCA(t *testing.T) {
 
 func TestConsulWithACertificateOfAnotherCAIsLogged(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{TLS: true})
 	other := startConsul(t, testconsul.Options{TLS: true})
 	l := startLictor(t, fmt.Sprintf("consul {\naddress = %q\ntls {\nca_file = %q\n}\n}\n", "https://"+c.HTTPS,
@@ -168,6 +173,7 @@ func TestConsulWithACertificateOfAnotherCAIsLogged(t *testing.T) {
 
 func TestConsulOverAUnixSocket(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{Unix: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	l := runLictor(t, fmt.Sprintf("consul { address = %q }\n", "unix://"+c.Socket)+service("web"))
@@ -186,6 +192,7 @@ func TestConsulOverAUnixSocket(t *testing.T) {
 
 func TestConsulFromTheEnvironment(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	l := startLictor(t, service("web"), "env", "CONSUL_HTTP_ADDR="+c.HTTP, "CONSUL_HTTP_TOKEN="+c.newToken(t).SecretID)

@@ -18,6 +18,7 @@ import (
 // stays: no timeout of the API would make room for a newcomer within the time that the operator has.
 func TestOperatorIsServedBesideACrowd(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	const crowd, enough = 700, 30 * time.Second
 	needDescriptors(t, crowd+100)
 	token := tokenFile(t, "right")
@@ -72,6 +73,7 @@ func dialAdmin(t testing.TB, address string) net.Conn {
 
 // With few descriptors, a crowd at the admin API and another at a service leave those that Consul and operators need.
 func TestACrowdLeavesDescriptorsToConsul(t *testing.T) {
+	t.Parallel()
 	const descriptors, crowd = 256, 300
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)

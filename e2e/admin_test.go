@@ -52,6 +52,7 @@ func (l *lictor) awaitAnswer(t testing.TB, args string, code int, want ...string
 // An operator sees what Lictor knows: instances that come and go, connections, and that Consul is lost, and since when.
 func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	l := runLictor(t, consulBlock(c)+service("web"))
 	l.awaitAnswer(t, "status", 4, "ready", "1 service (1 refuses clients), 0 endpoints in")
@@ -94,6 +95,7 @@ func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
 // An instance that Consul calls healthy and that refuses is ejected, and explain says so.
 func TestExplainTellsWhatFailsFromHere(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	c.register(t, "web", "b", startEcho(t, "b").addr)
@@ -115,6 +117,7 @@ func TestExplainTellsWhatFailsFromHere(t *testing.T) {
 
 // lictor connections lists what is served, and finds it by service and endpoint.
 func TestConnectionsAreListed(t *testing.T) {
+	t.Parallel()
 	a, b, d := startEcho(t, "a"), startEcho(t, "b"), startUDP(t, "d")
 	l := runLictor(t, service("web", endpoints(a, b))+service("dns", udp, endpoints(d)))
 	for range 2 {
@@ -150,6 +153,7 @@ func TestConnectionsAreListed(t *testing.T) {
 
 // The access log has a line for each connection, with who ended it.
 func TestAccessLog(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
 	i := startEcho(t, "a")
 	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("web",
@@ -177,6 +181,7 @@ func TestAccessLog(t *testing.T) {
 
 // It has one for each UDP session too, with its datagrams.
 func TestAccessLogOfSessions(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
 	i := startUDP(t, "a")
 	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", path)+service("dns",
@@ -210,6 +215,7 @@ func TestAccessLogOfSessions(t *testing.T) {
 // by signal.
 func TestReloadByCommand(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	web, api, a := freePort(t), freePort(t), startEcho(t, "a")
 	l := runLictor(t, serviceAt("web", web, endpoints(a)))
 	l.configure(t, serviceAt("web", web, endpoints(a))+serviceAt("api", api, endpoints(a)))

@@ -29,6 +29,7 @@ func static(addrs ...netip.AddrPort) string {
 // A new instance gets a tenth of its share and then more and more, and so does one that was down. Without slow_start
 // it has its share at once.
 func TestSlowStart(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	a, b, d := startGreeter(t, "a"), startGreeter(t, "b"), startGreeter(t, "d")
 	c.register(t, "web", "a", a.addr)
@@ -145,6 +146,7 @@ func TestUDPCheckFindsInstancesThatAreNoGood(t *testing.T) {
 
 // When all instances fail, each client tries one, and few try another: no instance hears of a client three times.
 func TestRetryBudgetSparesAClusterThatFails(t *testing.T) {
+	t.Parallel()
 	var addrs []netip.AddrPort
 	var accepted []*atomic.Int64
 	for range 4 {
@@ -173,6 +175,7 @@ func TestRetryBudgetSparesAClusterThatFails(t *testing.T) {
 // Where failures are not to count, an instance that fails has its turn each time, and a client that had it gets
 // another.
 func TestMaxFailsNeverLeavesNoInstanceOut(t *testing.T) {
+	t.Parallel()
 	reset, accepted := startResetter(t)
 	a, b := startGreeter(t, "a"), startGreeter(t, "b")
 	l := runLictor(t, service("web", static(a.addr, b.addr, reset), `max_fails = "never"`))

@@ -72,6 +72,7 @@ func (d *databases) config(lines ...string) string {
 // them passes it.
 func TestBackupServesWhileAllFailTheirHTTPCheck(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	d := startDatabases(t)
 	backup, _ := startDatabase(t, "backup", 4, d.port, 200)
 	l := runLictor(t, d.config(`failback_hold = "1s"`, static(backup.addr)))
@@ -91,6 +92,7 @@ func TestBackupServesWhileAllFailTheirHTTPCheck(t *testing.T) {
 
 // What instances say of themselves decides who gets clients, whatever Consul says.
 func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
+	t.Parallel()
 	all := startDatabases(t)
 	a, b := all.a, all.b
 	l := runLictor(t, all.config())
@@ -120,6 +122,7 @@ func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
 
 // Connections that stay in the former process after an upgrade end as well when their endpoint fails its check.
 func TestAnHTTPCheckHoldsForConnectionsFromBeforeAnUpgrade(t *testing.T) {
+	t.Parallel()
 	all := startDatabases(t)
 	a, b := all.a, all.b
 	d := found(t, all.config())
@@ -136,6 +139,7 @@ func TestAnHTTPCheckHoldsForConnectionsFromBeforeAnUpgrade(t *testing.T) {
 // An instance that is silent for a while, as when Patroni restarts, keeps its clients over an upgrade.
 func TestSilenceIsForgivenOverAnUpgrade(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	all := startDatabases(t)
 	d := found(t, all.config())
 	awaitRotation(t, d.addr(t, "db"), "a")

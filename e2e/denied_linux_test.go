@@ -29,6 +29,7 @@ func staticServices(web netip.AddrPort, instances ...*instance) string {
 // Where the system denies the calls that make Lictor fast, it serves all the same, by other calls: TCP both ways,
 // UDP both ways, its admin API and reloads. The log and lictor status say what it does instead.
 func TestServesWhereFastCallsAreDenied(t *testing.T) {
+	t.Parallel()
 	for _, denied := range []syscall.Errno{unix.EPERM, unix.ENOSYS} {
 		t.Run(unix.ErrnoName(denied), func(t *testing.T) {
 			web, a, dns := freePort(t), startEcho(t, "a"), startUDP(t, "a")
@@ -100,6 +101,7 @@ func loseNothing(t *testing.T, c *udpClient) {
 // trace.
 func TestSaysWhatItCannotDoWithout(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "lictor.hcl")
 	must(t, os.WriteFile(file, []byte(service("web", `static { endpoints = ["127.0.0.1:9"] }`)), 0o600))
 	for name, call := range map[string]int{

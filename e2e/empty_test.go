@@ -101,6 +101,7 @@ func wantResets(t *testing.T, when string, errs []error, n int) {
 // A reload changes the wait for those who wait already, and an operator who drains the last instance has clients wait
 // until it is back.
 func TestReloadAndDrainWhileClientsWait(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	config := consulBlock(c) + emptyService()
@@ -122,6 +123,7 @@ func TestReloadAndDrainWhileClientsWait(t *testing.T) {
 // An upgrade takes place while clients wait: those of the old process are served by it, and the new one lets its own
 // wait too.
 func TestUpgradeWhileClientsWait(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	d := found(t, consulBlock(c)+emptyService())

@@ -60,6 +60,7 @@ var explained = []string{
 
 func TestExplainInEveryState(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{Node: "host-1"})
 	in := startEcho(t, "in")
 	for _, name := range []string{"critical", "warning", "maintenance", "drained", "held", "full"} {
@@ -120,6 +121,7 @@ func TestExplainInEveryState(t *testing.T) {
 // is left out, of tags by the thousand some are shown, and the others of the service go on.
 func TestNamesOfInstancesAreBounded(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	long := strings.Repeat("long", 50_000)

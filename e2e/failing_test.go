@@ -145,6 +145,7 @@ func load(t *testing.T, addr netip.AddrPort, clients int, during func()) (served
 
 // What Consul does not know yet, or never will, no client notices.
 func TestInstanceKilledUnderLoadIsNoticedByNoClient(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	instances := []*greeter{startGreeter(t, "a"), startGreeter(t, "b"), startGreeter(t, "c")}
 	for _, i := range instances {
@@ -164,6 +165,7 @@ func TestInstanceKilledUnderLoadIsNoticedByNoClient(t *testing.T) {
 }
 
 func TestInstanceThatResetsIsNoticedByNoClient(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	reset, accepted := startResetter(t)
 	c.register(t, "web", "a", startGreeter(t, "a").addr)
@@ -181,6 +183,7 @@ func TestInstanceThatResetsIsNoticedByNoClient(t *testing.T) {
 }
 
 func TestInstanceThatHangsIsNoticedByNoClient(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startGreeter(t, "a").addr)
 	c.register(t, "web", "b", hangingAddr(t))
@@ -208,6 +211,7 @@ func TestInstanceThatHangsIsNoticedByNoClient(t *testing.T) {
 
 // When all seem dead, all are tried: so the first one that is back serves at once, and not when its time has come.
 func TestAllInstancesDeadIsNoReasonToWait(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	var instances []*greeter
 	for _, name := range []string{"a", "b", "c", "d"} {
@@ -236,6 +240,7 @@ func TestAllInstancesDeadIsNoReasonToWait(t *testing.T) {
 
 func TestPoliciesAreWired(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	static := fmt.Sprintf("static {\n    endpoints = [%q, %q, %q]\n  }", startEcho(t, "a").addr,
 		startEcho(t, "b").addr, startEcho(t, "c").addr)
 	l := runLictor(t, service("hash", `balance = "source_hash"`, static)+
@@ -301,6 +306,7 @@ func TestPoliciesAreWired(t *testing.T) {
 // Without a client, a check finds out, and the first client gets who answers.
 func TestCheckFindsDeadInstances(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	a, b := startGreeter(t, "a"), startGreeter(t, "b")
 	l := runLictor(t, service("web", fmt.Sprintf("static {\n    endpoints = [%q, %q]\n  }", a.addr, b.addr),
 		`check {`, `  interval = "20ms"`, `}`))

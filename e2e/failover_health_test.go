@@ -62,6 +62,7 @@ func TestBackupServesWhileAllOfTheFirstSourceFail(t *testing.T) {
 // that.
 func TestBackupDoesNotServeIfOnlyConsulDecides(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "dead", deadAddr(t))
 	backup := static(startGreeter(t, "backup").addr)
@@ -82,6 +83,7 @@ func TestBackupDoesNotServeIfOnlyConsulDecides(t *testing.T) {
 // An upgrade does not go back to instances that are known to be dead.
 func TestUpgradeStaysWithTheBackup(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "dead", deadAddr(t))
 	d := found(t, consulBlock(c)+service("web", "consul {}", static(startGreeter(t, "backup").addr)))

@@ -54,7 +54,7 @@ func TestFailoverToAnotherDatacenterAndBack(t *testing.T) {
 
 func TestStaticIsTheLastResort(t *testing.T) {
 	anyEngine(t)
-	t.Parallel() // it waits, most of the time
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	l := runLictor(t, consulBlock(c)+service("web", `failback_hold = "0s"`, "consul {}",
@@ -69,7 +69,7 @@ func TestStaticIsTheLastResort(t *testing.T) {
 
 func TestPreparedQueryIsFollowed(t *testing.T) {
 	anyEngine(t)
-	t.Parallel() // it waits, most of the time
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	_, _, err := c.api.PreparedQuery().Create(&api.PreparedQueryDefinition{Name: "front",
 		Service: api.ServiceQuery{Service: "web", Tags: []string{"v2"}}}, nil)

@@ -66,6 +66,7 @@ func (f *firewall) lift(t testing.TB) {
 // Somebody closes the port of an instance that lives, in a firewall that drops, and opens it again. Consul does not
 // know of it at all.
 func TestInstanceFirewalledUnderLoadIsNoticedByNoClient(t *testing.T) {
+	t.Parallel()
 	findConsul(t) // built, if need be, before: in there nothing can be fetched
 	if !testnet.Inside(t, lictorVar+"="+lictorPath(t)) {
 		return

@@ -16,6 +16,7 @@ import (
 
 func TestForwardNeedsNoConfiguration(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr, tags("v1"))
 	c.register(t, "web", "b", startEcho(t, "b").addr, tags("v2"))

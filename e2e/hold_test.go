@@ -53,7 +53,7 @@ func TestConsulBackWithoutItsMemoryCostsNothing(t *testing.T) {
 // All checks fail at once, as if they depended on one thing, but the instances live.
 func TestAllCriticalAtOnceIsHeldForAWhile(t *testing.T) {
 	anyEngine(t)
-	t.Parallel() // it waits, most of the time
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	names := []string{"a", "b"}
 	for _, name := range names {
@@ -125,6 +125,7 @@ func TestNodeInMaintenanceIsLeftAtOnce(t *testing.T) {
 
 func TestWarningsCountIfTheyAreAdmitted(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b"} {
 		c.register(t, "web", name, startEcho(t, name).addr, checked, func(r *api.AgentServiceRegistration) {

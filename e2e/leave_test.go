@@ -60,6 +60,7 @@ func (c *client) mustEcho(t testing.TB, text string) {
 // The primary of a database moves from one instance to the other: clients of the former are cut, connect anew, and
 // reach the new one. Those of services that want nothing of the kind notice nothing.
 func TestPrimaryThatMovesCutsItsClients(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		change [2]string // the instances that are registered anew, in this order: b is the new primary
@@ -255,7 +256,7 @@ func TestWhatIsHeldIsNotCut(t *testing.T) {
 
 // An operator who drains an instance here, and one that fails from here, cut nobody; a source that takes over neither.
 func TestWhatIsNoLeave(t *testing.T) {
-	t.Parallel() // it waits, most of the time
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b"} {
 		c.register(t, "web", name, startEcho(t, name).addr, checked)
@@ -278,6 +279,7 @@ func TestWhatIsNoLeave(t *testing.T) {
 // A reload from finish to cut holds for what has left before, and for what leaves then; from cut to finish for what
 // leaves then. It costs nobody else a connection.
 func TestReloadTurnsFinishIntoCut(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b", "c", "d", "e", "f"} {
 		c.register(t, "web", name, startEcho(t, name).addr, checked)

@@ -20,6 +20,7 @@ import (
 )
 
 func TestMoreClientsThanDescriptorsDegradesAndRecovers(t *testing.T) {
+	t.Parallel()
 	const descriptors, clients = 2000, 5000
 	needDescriptors(t, clients+descriptors+500)
 	c := startConsul(t, testconsul.Options{})
@@ -102,6 +103,7 @@ func flood(t *testing.T, addr netip.AddrPort, n int) []*client {
 
 // One client may have so many connections and no more, as long as the configuration says so, and whoever asks sees why.
 func TestOneClientHasSoManyConnections(t *testing.T) {
+	t.Parallel()
 	a := startEcho(t, "a")
 	access := filepath.Join(t.TempDir(), "access.log")
 	config := func(limit int) string {

@@ -33,6 +33,7 @@ func wantTexts(t *testing.T, output string, texts ...string) {
 
 func TestValidateLiveSaysWhatWouldServe(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	a, b := startEcho(t, "a"), startEcho(t, "b")
 	c.register(t, "web", "a", a.addr)
@@ -64,6 +65,7 @@ func TestValidateLiveSaysWhatWouldServe(t *testing.T) {
 
 func TestValidateLiveSaysWhichRightIsMissing(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{ACL: true})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	policy, _, err := c.api.ACL().PolicyCreate(&api.ACLPolicy{Name: "services",

@@ -26,6 +26,7 @@ func (l *lictor) counters(t testing.TB, service string) counters {
 // Two Lictors that are each other's instances cannot know that. A datagram goes back and forth until its hops are used
 // up, and no longer.
 func TestDatagramBetweenTwoLictorsDiesOut(t *testing.T) {
+	t.Parallel()
 	kinds := map[string]string{
 		"sessions": "", "one-way": "responses = 0", "one-way, one datagram each": "responses = 0\n  requests = 1",
 	}

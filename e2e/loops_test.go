@@ -55,6 +55,7 @@ func around(addr netip.AddrPort, next, way string) string {
 // An instance in Consul that is the service's own listener, in whatever form, gets no clients. The other one goes on.
 func TestInstanceAtTheListenerGetsNoClients(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"tcp", "all", "name"} {
 		c.register(t, name, name+"-good", startEcho(t, "good").addr)
@@ -102,6 +103,7 @@ func TestInstanceAtTheListenerGetsNoClients(t *testing.T) {
 // Of two services that are each other's instances, the one that was there first keeps its clients, whoever comes later.
 func TestTwoServicesThatAreEachOthersInstances(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "a", "a-good", startEcho(t, "a-good").addr)
 	end := endpoints(startEcho(t, "end"))
@@ -127,6 +129,7 @@ func TestTwoServicesThatAreEachOthersInstances(t *testing.T) {
 // What a host name comes to is looked at before it is dialled: the first clients that meet it get another instance, and
 // then it is left out.
 func TestHostNameThatLeadsBackGetsNoClients(t *testing.T) {
+	t.Parallel()
 	host, err := os.Hostname()
 	must(t, err)
 	addrs, err := net.DefaultResolver.LookupNetIP(t.Context(), "ip", host)
@@ -172,6 +175,7 @@ func TestHostNameThatLeadsBackGetsNoClients(t *testing.T) {
 // A source whose only instance leads back has none, so the next one is used.
 func TestServiceFailsOverFromWhatLeadsBack(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	addr := freePort(t)
 	c.register(t, "web", "self", addr)
@@ -186,6 +190,7 @@ func TestServiceFailsOverFromWhatLeadsBack(t *testing.T) {
 // Whoever may register an instance does not open the admin API to the service's clients.
 func TestAdminAPIIsNobodysInstance(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	admin := freePort(t)
 	good := startEcho(t, "good")
@@ -239,6 +244,7 @@ func wantNothing(t testing.TB, addr netip.AddrPort) {
 // A reload makes an endpoint lead back, and unmakes that, over TCP and UDP.
 func TestReloadMakesAndUnmakesALoop(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, protocol := range []string{"tcp", "udp"} {
 		t.Run(protocol, func(t *testing.T) {
@@ -264,6 +270,7 @@ func TestReloadMakesAndUnmakesALoop(t *testing.T) {
 // A set that was saved, or handed over, is looked at like any other: the listener may be another one now.
 func TestSavedAndHandedSetsMayLeadBack(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	one, two := freePort(t), freePort(t)
 	good := startEcho(t, "good")
@@ -298,6 +305,7 @@ func TestSavedAndHandedSetsMayLeadBack(t *testing.T) {
 // Which of two services' endpoints was first is not forgotten in an upgrade.
 func TestUpgradeKeepsWhoWasFirst(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	a, b := freePort(t), freePort(t)
 	c.register(t, "b", "b-to-a", a)
@@ -318,6 +326,7 @@ func TestUpgradeKeepsWhoWasFirst(t *testing.T) {
 
 func TestValidateLiveSaysWhatLeadsBack(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	web, admin := freePort(t), freePort(t)
 	c.register(t, "web", "self", web)
@@ -340,6 +349,7 @@ func TestValidateLiveSaysWhatLeadsBack(t *testing.T) {
 // An address at which no instance can be gets nobody, and is said to be one.
 func TestAddressesThatAreNoInstances(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for i, address := range []string{"224.0.0.1", "255.255.255.255", "ff02::1"} {
 		c.registerAt(t, "web", fmt.Sprint("bad-", i), address, 80)

@@ -13,6 +13,7 @@ import (
 // The manual pages have what the help and docs/configuration.md have, and roff finds nothing wrong with them.
 func TestManualPages(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	dir := t.TempDir()
 	write := exec.Command("../packaging/man", lictorPath(t), dir)
 	write.Env = environment()

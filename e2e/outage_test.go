@@ -65,7 +65,7 @@ func TestConsulKilledIsLoggedOnce(t *testing.T) {
 
 func TestStoppedAgentIsNoticedAndRecovers(t *testing.T) {
 	anyEngine(t)
-	t.Parallel() // it waits, most of the time
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("waits until the deadline of a blocking query is over")
 	}

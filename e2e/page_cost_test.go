@@ -24,6 +24,7 @@ var pageCost = flag.Duration("page-cost", 0,
 //	go test ./e2e -count 1 -v -run TestCostOfThePage -page-cost 1m
 func TestCostOfThePage(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	span := *pageCost
 	if span == 0 {
 		span = time.Second // that it can be measured is tested; what comes out means something after a minute

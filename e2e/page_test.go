@@ -161,6 +161,7 @@ func row(name string) string {
 // A new instance and a dying one are to be seen on the page, and so is that Consul is lost.
 func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	needTool(t, "chromium", "chromium-browser", "google-chrome")
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
@@ -200,6 +201,7 @@ func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 // What others may have written is text. If any of it ran, the title would tell.
 func TestPageShowsMarkupAsText(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	needTool(t, "chromium", "chromium-browser", "google-chrome")
 	const name, id = `<svg/onload=document.title='bad'>`,
 		`"><img src=x onerror="document.title='bad'"><script>document.title='bad'</script>`
@@ -229,6 +231,7 @@ func TestPageShowsMarkupAsText(t *testing.T) {
 
 func TestPageIsUsableByKeyboard(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	l := runLictor(t, adminBlock+service("alpha", `static { endpoints = ["127.0.0.1:9"] }`)+service("beta",
 		`static { endpoints = ["127.0.0.1:9"] }`)+service("gamma", `static { endpoints = ["127.0.0.1:9"] }`))
 	p := openPage(t, l)
@@ -255,6 +258,7 @@ func TestPageIsUsableByKeyboard(t *testing.T) {
 
 func TestPageWithAThousandServices(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	needTool(t, "chromium", "chromium-browser", "google-chrome")
 	var config strings.Builder
 	config.WriteString(adminBlock)
@@ -281,6 +285,7 @@ func TestPageWithAThousandServices(t *testing.T) {
 // are taken here.
 func TestPageOnAPhoneAndInBothSchemes(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	needTool(t, "chromium", "chromium-browser", "google-chrome")
 	c := startConsul(t, testconsul.Options{})
 	l := runLictor(t, adminBlock+consulBlock(c)+service("web")+service("postgres")+service("redis")+service("dns",

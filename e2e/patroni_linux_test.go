@@ -21,7 +21,7 @@ func TestPatroniSwitchoverUnderWriters(t *testing.T) {
 	if err := testpatroni.Find(); err != nil {
 		testproc.Cannot(t, "there is no Patroni", err)
 	}
-	t.Parallel() // it waits, most of the time
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()

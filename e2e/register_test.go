@@ -33,7 +33,7 @@ func (c *consul) own(t *testing.T, status string) {
 
 func TestRegistersItself(t *testing.T) {
 	anyEngine(t)
-	t.Parallel() // it waits, most of the time
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	head := fmt.Sprintf("shutdown_grace = \"10m\"\nconsul {\n  address  = %q\n  register = true\n}\n", c.HTTP)
 	l := runLictor(t, head+service("web", endpoints(startEcho(t, "a"))))

@@ -16,6 +16,7 @@ import (
 // The admin API moves to where a reload says it should be, and lets in whom it says.
 func TestReloadMovesTheAdminAPI(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	web, api := serviceAt("web", freePort(t), endpoints(startEcho(t, "a"))), freePort(t)
 	l := runLictor(t, web)
 	l.awaitAnswer(t, "status", 0, "1 service")
@@ -77,6 +78,7 @@ func TestReloadMovesTheAdminAPI(t *testing.T) {
 
 // The access log comes, goes and moves with the configuration, and is opened anew at each reload.
 func TestReloadMovesTheAccessLog(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	addr := freePort(t)
 	web := serviceAt("web", addr, endpoints(startEcho(t, "a")))
@@ -127,6 +129,7 @@ func TestReloadMovesTheAccessLog(t *testing.T) {
 // lictor plan compares with the lictor that runs, whose secrets stay its own.
 func TestPlanAgainstTheRunningLictor(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	web := serviceAt("web", freePort(t), endpoints(startEcho(t, "a")))
 	head := "consul { token = \"sesame-sesame\" }\n"
 	l := runLictor(t, head+web)

@@ -59,6 +59,7 @@ func endpoints(instances ...*instance) string {
 }
 
 func TestReloadKeepsWhatIsTheSame(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b", "c"} {
 		c.register(t, "web", name, startEcho(t, name).addr)
@@ -88,6 +89,7 @@ func TestReloadKeepsWhatIsTheSame(t *testing.T) {
 
 func TestReloadFollowsAnotherQuery(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr, tags("v1"))
 	c.register(t, "web", "b", startEcho(t, "b").addr, tags("v2"))
@@ -122,6 +124,7 @@ func TestReloadWhileConsulIsAwayKeepsEndpoints(t *testing.T) {
 
 func TestBadConfigurationChangesNothing(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	web, api := freePort(t), freePort(t)
 	a := startEcho(t, "a")
 	l := runLictor(t, serviceAt("web", web, endpoints(a)))
@@ -149,6 +152,7 @@ func TestBadConfigurationChangesNothing(t *testing.T) {
 
 func TestWatchedFileIsReloaded(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	web := freePort(t)
 	a, b := startEcho(t, "a"), startEcho(t, "b")
 	l := launchLictor(t, serviceAt("web", web, endpoints(a)), nil, nil, "-watch")
@@ -186,6 +190,7 @@ func steady(t *testing.T, addr netip.AddrPort, n int, stop <-chan struct{}) (req
 }
 
 func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	a, b := startEcho(t, "a"), startEcho(t, "b")
 	c.register(t, "web", "a", a.addr)
@@ -228,6 +233,7 @@ func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
 // the agent's connections are not used up by queries that nobody waits for any more.
 func TestFiftyServicesReloadedAHundredTimes(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	a := startEcho(t, "a")
 	c.register(t, "web", "a", a.addr)

@@ -12,6 +12,7 @@ import (
 )
 
 func TestConnectionsRotateOverThreeInstances(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b", "c"} {
 		c.register(t, "web", name, startEcho(t, name).addr)
@@ -21,6 +22,7 @@ func TestConnectionsRotateOverThreeInstances(t *testing.T) {
 }
 
 func TestWeightsShareConnections(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for name, w := range map[string]int{"a": 3, "b": 1, "c": 1} {
 		c.register(t, "web", name, startEcho(t, name).addr, weight(w))
@@ -81,6 +83,7 @@ func TestInstanceThatLeavesKeepsItsConnections(t *testing.T) {
 }
 
 func TestNewInstanceJoins(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	l := runLictor(t, consulBlock(c)+service("web"))
@@ -93,6 +96,7 @@ func TestNewInstanceJoins(t *testing.T) {
 
 func TestTagsAndFilterChooseInstances(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr, tags("v1"), meta("version", "1"))
 	c.register(t, "web", "b", startEcho(t, "b").addr, tags("v2"), meta("version", "2"))
@@ -122,6 +126,7 @@ func TestTagsAndFilterChooseInstances(t *testing.T) {
 }
 
 func TestDeadEndpointIsNoticedByNoClient(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	dead, b, d := deadAddr(t), startEcho(t, "b").addr, startEcho(t, "d").addr
 	// Consul sorts by ID: the dead one is the first, and the third.
@@ -137,6 +142,7 @@ func TestDeadEndpointIsNoticedByNoClient(t *testing.T) {
 }
 
 func TestStaticEndpointsNeedNoConsul(t *testing.T) {
+	t.Parallel()
 	a, b := startEcho(t, "a").addr, startEcho(t, "b").addr
 	l := runLictor(t, service("legacy", "static {", fmt.Sprintf("  endpoints = [%q, \"localhost:%d\"]", a, b.Port()),
 		"}"))

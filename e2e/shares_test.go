@@ -19,6 +19,7 @@ func limited(descriptors, processors int) []string {
 // Far more new UDP clients than there are descriptors, of a service whose sessions stay for an hour: other services
 // go on as before.
 func TestUDPFloodLeavesOtherServicesServed(t *testing.T) {
+	t.Parallel()
 	const descriptors, clients = 600, 3000
 	config := service("flood", udp, `idle_timeout = "1h"`, endpoints(startUDP(t, "a"))) +
 		service("dns", udp, endpoints(startUDP(t, "b"))) + service("web", endpoints(startEcho(t, "c")))
@@ -48,6 +49,7 @@ func TestUDPFloodLeavesOtherServicesServed(t *testing.T) {
 // Two lictors whose services lead to each other: one client takes all that these services may have. Other services
 // go on as before.
 func TestLoopOverTwoLictorsLeavesOtherServicesServed(t *testing.T) {
+	t.Parallel()
 	web := service("web", endpoints(startEcho(t, "a")))
 	loop := func(to netip.AddrPort) string {
 		return web + service("loop", fmt.Sprintf("static { endpoints = [%q] }", to))
@@ -71,6 +73,7 @@ func TestLoopOverTwoLictorsLeavesOtherServicesServed(t *testing.T) {
 
 // What grows with the processors of a host must leave room for listeners and clients.
 func TestFewDescriptorsOnManyProcessors(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("there are no event loops here")
 	}

@@ -46,6 +46,7 @@ func (c *client) wantCut(t *testing.T) {
 }
 
 func TestSignalLetsConnectionsFinish(t *testing.T) {
+	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		t.Run(sig.String(), func(t *testing.T) {
 			l, conn := held(t, "10m")
@@ -64,6 +65,7 @@ func TestSignalLetsConnectionsFinish(t *testing.T) {
 }
 
 func TestGraceEndsWithACut(t *testing.T) {
+	t.Parallel()
 	l, conn := held(t, "300ms")
 	l.terminate(t)
 	conn.wantCut(t)
@@ -71,6 +73,7 @@ func TestGraceEndsWithACut(t *testing.T) {
 }
 
 func TestSecondSignalCutsAtOnce(t *testing.T) {
+	t.Parallel()
 	l, conn := held(t, "10m")
 	l.terminate(t)
 	awaitRefusal(t, l.addr(t, "web"))
@@ -81,6 +84,7 @@ func TestSecondSignalCutsAtOnce(t *testing.T) {
 }
 
 func TestSignalWithNothingInFlightEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	l, conn := held(t, "10m")
 	must(t, conn.Close())
 	l.terminate(t)
@@ -88,6 +92,7 @@ func TestSignalWithNothingInFlightEndsAtOnce(t *testing.T) {
 }
 
 func TestSignalWhileConsulIsAwayEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	nobody := deadAddr(t)
 	l := startLictor(t, fmt.Sprintf("consul { address = %q }\n", nobody)+service("web"))
 	l.awaitLog(t, 0, complaint("consul"))
@@ -96,6 +101,7 @@ func TestSignalWhileConsulIsAwayEndsAtOnce(t *testing.T) {
 }
 
 func TestHangupDoesNotEndIt(t *testing.T) {
+	t.Parallel()
 	l, conn := held(t, "10m")
 	for range 3 {
 		must(t, l.Signal(syscall.SIGHUP))
@@ -112,6 +118,7 @@ func TestHangupDoesNotEndIt(t *testing.T) {
 }
 
 func TestListenerAddressCanBeTakenAgainAtOnce(t *testing.T) {
+	t.Parallel()
 	l, conn := held(t, "10m")
 	web := l.addr(t, "web")
 	must(t, conn.Close())

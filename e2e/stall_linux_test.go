@@ -63,6 +63,7 @@ func runUnread(t testing.TB, addr netip.AddrPort, more string, body ...string) (
 // process.
 func TestNobodyReadsTheLog(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	addr := freePort(t)
 	l, _ := runUnread(t, addr, "log_level = \"debug\"\n", endpoints(startEcho(t, "a")))
 	l.awaitAnswer(t, "status", 0, "ready")
@@ -80,6 +81,7 @@ func TestNobodyReadsTheLog(t *testing.T) {
 // too.
 func TestLateReaderOfTheLog(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	addr := freePort(t)
 	l, unread := runUnread(t, addr, "", endpoints(startEcho(t, "a")))
 	l.awaitAnswer(t, "status", 0, "ready")
@@ -208,12 +210,12 @@ func (l *lictor) healthz(t testing.TB) (code int, text string) {
 // An event loop stands still. A probe is told so, and which one it is; the watchdog is told nothing; and a signal ends
 // the process all the same.
 func TestStuckEventLoop(t *testing.T) {
+	t.Parallel()
 	if os.Getenv(engineVar) != "" {
 		t.Skip("this engine has no event loops")
 	}
 	s := listenNotify(t)
-	t.Setenv("WATCHDOG_USEC", "1000000")
-	l := runLictor(t, "shutdown_grace = \"0s\"\n"+service("web", endpoints(startEcho(t, "a"))))
+	l := runNotifying(t, s, time.Second, "shutdown_grace = \"0s\"\n"+service("web", endpoints(startEcho(t, "a"))))
 	s.await(t, s.await(t, 0, "READY=1"), "WATCHDOG=1")
 	if code, text := l.healthz(t); code != 200 || text != "ok\n" {
 		t.Errorf("while all is well: got %d, %q", code, text)
@@ -267,6 +269,7 @@ func TestStuckEventLoop(t *testing.T) {
 // The reader of a FIFO comes later, or never: Lictor starts, serves, and ends.
 func TestAccessLogFIFO(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	fifo := filepath.Join(t.TempDir(), "access.log")
 	must(t, unix.Mkfifo(fifo, 0o600))
 	l := runLictor(t, fmt.Sprintf("access_log { path = %q }\n", fifo)+service("web", endpoints(startEcho(t, "a"))))
@@ -293,6 +296,7 @@ func TestAccessLogFIFO(t *testing.T) {
 // As under systemd, where stdout is a socket.
 func TestAccessLogToStdoutThatIsASocket(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	must(t, err)
 	theirs, ours := os.NewFile(uintptr(pair[0]), "theirs"), os.NewFile(uintptr(pair[1]), "ours")

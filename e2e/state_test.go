@@ -36,6 +36,7 @@ func awaitSaved(t *testing.T, dir string, texts ...string) {
 
 func TestLictorRestartedWhileConsulIsDown(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	dir := filepath.Join(t.TempDir(), "state")
 	a, b := startEcho(t, "a"), startEcho(t, "b")
@@ -74,6 +75,7 @@ func TestLictorRestartedWhileConsulIsDown(t *testing.T) {
 // A state that cannot be used never keeps lictor from starting, and is replaced once Consul has answered.
 func TestUnusableStateIsSetAside(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	a := startEcho(t, "a")
 	c.register(t, "web", "a", a.addr)

@@ -12,10 +12,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // A notifySocket is what systemd listens on for a service of Type=notify.
 type notifySocket struct {
+	path     string
 	mu       sync.Mutex
 	messages []string
 }
@@ -25,8 +27,7 @@ func listenNotify(t *testing.T) *notifySocket {
 	path := filepath.Join(shortTempDir(t), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
 	must(t, err)
-	t.Setenv("NOTIFY_SOCKET", path)
-	s := &notifySocket{}
+	s := &notifySocket{path: path}
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		buf := make([]byte, 1<<12)
@@ -42,6 +43,19 @@ func listenNotify(t *testing.T) *notifySocket {
 	})
 	t.Cleanup(func() { _ = conn.Close(); reading.Wait() })
 	return s
+}
+
+// environment is what systemd adds to the environment of the service, with a watchdog that has to be told so often.
+func (s *notifySocket) environment(watchdog time.Duration) []string {
+	return []string{"NOTIFY_SOCKET=" + s.path, fmt.Sprint("WATCHDOG_USEC=", watchdog.Microseconds())}
+}
+
+// runNotifying is runLictor for a service of Type=notify.
+func runNotifying(t *testing.T, s *notifySocket, watchdog time.Duration, config string) *lictor {
+	t.Helper()
+	l := startLictor(t, config, append([]string{"env"}, s.environment(watchdog)...)...)
+	l.awaitReady(t)
+	return l
 }
 
 // await waits for a message that begins with prefix, after the first skip ones, and returns how many there were up
@@ -64,10 +78,10 @@ func (s *notifySocket) await(t *testing.T, skip int, prefix string) int {
 }
 
 func TestSystemdIsToldHowItDoes(t *testing.T) {
+	t.Parallel()
 	s := listenNotify(t)
-	t.Setenv("WATCHDOG_USEC", "100000")
 	config := service("web", endpoints(startEcho(t, "a")))
-	l := runLictor(t, config)
+	l := runNotifying(t, s, 100*time.Millisecond, config)
 	s.await(t, 0, "READY=1\nSTATUS=serving 1 service")
 	for n := range 3 {
 		s.await(t, n, "WATCHDOG=1")
@@ -85,6 +99,7 @@ func TestSystemdIsToldHowItDoes(t *testing.T) {
 
 // TestInheritedSockets starts lictor as systemd would for a unit with sockets: they are descriptors from 3 on.
 func TestInheritedSockets(t *testing.T) {
+	t.Parallel()
 	tcp, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	must(t, err)
 	defer tcp.Close()
@@ -117,10 +132,9 @@ func TestInheritedSockets(t *testing.T) {
 // The former process names the new one as the main one, and only then that says how it does.
 func TestSystemdIsToldOfAnUpgrade(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	s := listenNotify(t)
-	t.Setenv("WATCHDOG_USEC", "100000")
-	d := found(t, service("web", endpoints(startEcho(t, "a"))), "NOTIFY_SOCKET="+os.Getenv("NOTIFY_SOCKET"),
-		"WATCHDOG_USEC=100000")
+	d := found(t, service("web", endpoints(startEcho(t, "a"))), s.environment(100*time.Millisecond)...)
 	s.await(t, 0, "READY=1")
 	conn := mustConnect(t, d.addr(t, "web"))
 	pid := d.upgrade(t)

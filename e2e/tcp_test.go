@@ -19,6 +19,7 @@ import (
 )
 
 func TestEchoOfOneGiBArrivesIntact(t *testing.T) {
+	t.Parallel()
 	size := int64(1 << 30)
 	if testing.Short() {
 		size = 1 << 26
@@ -58,6 +59,7 @@ func send(conn *net.TCPConn, size int64, sum hash.Hash) error {
 }
 
 func TestHalfCloseKeepsTheWholeAnswer(t *testing.T) {
+	t.Parallel()
 	const answer = 8 << 20
 	c := startConsul(t, testconsul.Options{})
 	// It answers only once the client has ended its direction.
@@ -82,6 +84,7 @@ func TestHalfCloseKeepsTheWholeAnswer(t *testing.T) {
 }
 
 func TestNoEndpointsIsAResetAndTheFirstRegistrationServes(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	l := runLictor(t, consulBlock(c)+service("web"))
 	web := l.addr(t, "web")

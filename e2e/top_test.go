@@ -84,6 +84,7 @@ func (x *terminal) press(keys ...string) {
 // In a real terminal top draws, obeys keys, and leaves the terminal as it was.
 func TestTopInATerminal(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	l := runLictor(t, service("web", `static { endpoints = ["127.0.0.1:1"] }`)+service("zoo",
 		`static { endpoints = ["127.0.0.1:2"] }`))
 	x := startTerminal(t, 130, 12, l, lictorPath(t)+" top; echo ended with $?; exec cat")
@@ -100,6 +101,7 @@ func TestTopInATerminal(t *testing.T) {
 // is taken here.
 func TestTopShowsWhatIsWrongInRed(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{Node: "host-1"})
 	l := runLictor(t, consulBlock(c)+service("web")+service("postgres")+service("redis")+service("dns",
 		`protocol = "udp"`)+service("legacy", `static { endpoints = ["10.0.0.5:80"] }`))

@@ -16,6 +16,7 @@ import (
 const udp = `protocol = "udp"`
 
 func TestUDPDatagramsOfAllSizesArriveWhole(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "dns", "a", startUDP(t, "a").addr)
 	l := runLictor(t, consulBlock(c)+service("dns", udp))
@@ -38,6 +39,7 @@ func TestUDPDatagramsOfAllSizesArriveWhole(t *testing.T) {
 }
 
 func TestUDPClientsKeepApart(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "dns", "a", startUDP(t, "a").addr)
 	c.register(t, "dns", "b", startUDP(t, "b").addr)
@@ -68,6 +70,7 @@ func TestUDPClientsKeepApart(t *testing.T) {
 }
 
 func TestUDPSessionMovesWhenItsInstanceLeaves(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "dns", "a", startUDP(t, "a").addr)
 	c.register(t, "dns", "b", startUDP(t, "b").addr)
@@ -81,6 +84,7 @@ func TestUDPSessionMovesWhenItsInstanceLeaves(t *testing.T) {
 }
 
 func TestUDPSessionMovesWhenItsInstanceRefuses(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	instances := map[string]*instance{"a": startUDP(t, "a"), "b": startUDP(t, "b")}
 	for name, i := range instances {
@@ -96,6 +100,7 @@ func TestUDPSessionMovesWhenItsInstanceRefuses(t *testing.T) {
 }
 
 func TestUDPAnswersComeFromTheAddressThatTheClientUsed(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux has all of 127.0.0.0/8 without being asked")
 	}
@@ -112,6 +117,7 @@ func TestUDPAnswersComeFromTheAddressThatTheClientUsed(t *testing.T) {
 }
 
 func TestUDPServiceWithoutInstancesServesTheFirst(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	l := runLictor(t, consulBlock(c)+service("dns", udp))
 	client := dialUDP(t, l.addr(t, "dns"))

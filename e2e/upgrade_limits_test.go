@@ -28,6 +28,7 @@ func mustBeFull(t *testing.T, when string, addr netip.AddrPort) {
 
 // A limit holds for a process and those that it has replaced together, as long as these have connections.
 func TestLimitsHoldOverUpgrades(t *testing.T) {
+	t.Parallel()
 	for _, limit := range []string{"max_connections_per_endpoint", "max_connections", "max_connections_per_client"} {
 		t.Run(limit, func(t *testing.T) {
 			d := found(t, service("web", endpoints(startEcho(t, "a")), limit+" = 4"))

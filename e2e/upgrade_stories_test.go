@@ -46,6 +46,7 @@ func script(t *testing.T, lines string) string {
 }
 
 func TestSuccessorThatFailsLeavesThePredecessorServing(t *testing.T) {
+	t.Parallel()
 	good := service("web", endpoints(startEcho(t, "a"))) +
 		service("dns", udp, fmt.Sprintf("static { endpoints = [%q] }", startWhence(t, "w")))
 	d := found(t, good)
@@ -87,7 +88,7 @@ func TestSuccessorThatFailsLeavesThePredecessorServing(t *testing.T) {
 
 func TestSuccessorThatHangsLeavesThePredecessorServing(t *testing.T) {
 	anyEngine(t)
-	t.Parallel() // it waits, most of the time
+	t.Parallel()
 	d := found(t, service("web", endpoints(startEcho(t, "a"))))
 	conn := mustConnect(t, d.addr(t, "web"))
 	d.install(t, script(t, "exec sleep 1000"))
@@ -104,6 +105,7 @@ func TestSuccessorThatHangsLeavesThePredecessorServing(t *testing.T) {
 // drained stays drained.
 func TestUpgradeWhileConsulIsAway(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b", "c"} {
 		c.register(t, "web", name, startEcho(t, name).addr)
@@ -211,6 +213,7 @@ func TestFormerProcessEndsWithItsConnections(t *testing.T) {
 // A configuration from before there was the word "never" means what it meant, over an upgrade too, with a warning.
 func TestUpgradeWithOldZeros(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	const old = "upgrade_grace = \"0s\"\n"
 	web := service("web", endpoints(startEcho(t, "a")), `idle_timeout = "0s"`, `max_fails = 0`)
 	d := found(t, old+web)
@@ -233,6 +236,7 @@ func TestUpgradeWithOldZeros(t *testing.T) {
 }
 
 func TestSuccessorsKeepNoDescriptors(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("there is no /proc to count them in")
 	}
@@ -266,6 +270,7 @@ func TestSuccessorsKeepNoDescriptors(t *testing.T) {
 // Consul has one registration, of whoever serves: the former process does not take it away.
 func TestUpgradeKeepsTheRegistration(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	d := found(t, fmt.Sprintf("consul {\n  address  = %q\n  register = true\n}\n", c.HTTP)+service("web",
 		endpoints(startEcho(t, "a"))))

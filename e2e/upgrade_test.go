@@ -277,6 +277,7 @@ func startWhence(t testing.TB, name string) netip.AddrPort {
 }
 
 func TestUpgradesUnderLoadFailNothing(t *testing.T) {
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	for _, name := range []string{"a", "b"} {
 		c.register(t, "web", name, startEcho(t, name).addr)

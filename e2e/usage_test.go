@@ -20,6 +20,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // Each folder of testdata/bad has a bad configuration, and what validate says about it.
 func TestBadConfigurations(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	dirs, err := filepath.Glob("testdata/bad/*/lictor.hcl")
 	if err != nil || len(dirs) == 0 {
 		t.Fatal("no testdata/bad", err)
@@ -46,6 +47,7 @@ func TestBadConfigurations(t *testing.T) {
 
 func TestBadUsage(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		args []string
@@ -71,12 +73,14 @@ func TestBadUsage(t *testing.T) {
 
 func TestGoodConfigurationIsValid(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	if code, output := lictorCommand(t, ".", "validate", "testdata/good.hcl"); code != 0 {
 		t.Errorf("exit code %d, want 0:\n%s", code, output)
 	}
 }
 
 func TestListenerInUseIsAnErrorThatNamesIt(t *testing.T) {
+	t.Parallel()
 	taken := startEcho(t, "a").addr.String()
 	dir := t.TempDir()
 	config := "service \"web\" {\n  listen = \"" + taken + "\"\n  static { endpoints = [\"127.0.0.1:1\"] }\n}\n"
@@ -114,6 +118,7 @@ func golden(t *testing.T, file, got string) {
 
 func TestFilterThatConsulRefusesNamesTheLine(t *testing.T) {
 	anyEngine(t)
+	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	dir := t.TempDir()
 	config := consulBlock(c) + service("web", "consul {", "  filter = \"Service.Metta.version == `2`\"", "}")
