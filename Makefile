@@ -3,11 +3,15 @@
 export GOFLAGS += -buildvcs=false
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
-BUILD   := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)'
+# Programs that run here are built in the way of a release, and lint uses the flags of the tests: each package is then
+# compiled only in these two ways.
+PLAIN   := CGO_ENABLED=0 go build -trimpath
+BUILD   := $(PLAIN) -ldflags '-s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)'
 # Without a C compiler the tests run without the race detector: that is a warning here and an error in CI.
 RACE    := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
-# Tests that call t.Parallel wait more than they compute, so more of them run side by side than there are processors.
-TEST    := go test $(RACE) -timeout 25m -parallel 8
+# Tests wait more than they compute, so more packages, and more of the tests that call t.Parallel, run side by side than
+# there are processors. lint makes the checks of vet.
+TEST    := go test $(RACE) -vet off -timeout 25m -p 4 -parallel 8
 MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod */go.mod */*/go.mod .ci/*/go.mod))
 PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
@@ -19,7 +23,7 @@ build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
 
 demo: build ## show Lictor at work until Ctrl-C; ONCE=1: end after the tour
-	go build -o bin/demo ./e2e/demo
+	$(PLAIN) -o bin/demo ./e2e/demo
 	bin/demo -lictor bin/lictor $(if $(ONCE),-once)
 
 test: test-each test-faults test-portable ## run all tests, with the race detector; -j3: the three runs side by side
@@ -41,13 +45,13 @@ race:
 	@test -n '$(RACE)' || { echo "no C compiler, so no race detector; install one, such as gcc and libc6-dev" >&2; test -z "$$CI"; }
 
 consul: ## print the path of the Consul for the tests; build it first if it is missing
-	@go run ./e2e/consulpath
+	@CGO_ENABLED=0 go run -trimpath ./e2e/consulpath
 
 fuzz: ## run each fuzz test for FUZZTIME (10s)
 	.ci/fuzz $(FUZZTIME)
 
 lint: ## gofmt, vet, staticcheck, errcheck, import arrows, tidy modules
-	.ci/lint
+	RACE=$(RACE) .ci/lint
 
 check: lint test ## lint and test
 
@@ -62,7 +66,7 @@ prometheus: ## install Prometheus for the tests of the alert rules and of the da
 
 bench: ## compare with HAProxy and nginx in ten minutes; QUICK=1: in one; PERF=1: with profiles; BENCH='...': flags
 	$(if $(PERF),$(subst -s -w,,$(BUILD)),$(BUILD)) -o bin/lictor ./cmd/lictor
-	go build -o bin/bench ./e2e/bench
+	$(PLAIN) -o bin/bench ./e2e/bench
 	$(if $(PERF),mkdir -p bin/perf)
 	bin/bench -json bin/bench.json -svg bin/bench.svg $(if $(QUICK),-quick) $(if $(PERF),-perf bin/perf) $(BENCH)
 
@@ -70,18 +74,18 @@ bench-peers: ## install HAProxy and nginx (Debian), without starting them
 	e2e/install haproxy nginx libnginx-mod-stream
 
 bench-discovery: build consul ## measure in eight minutes how Lictor follows Consul; BENCH='...': flags
-	go build -o bin/benchdiscovery ./e2e/benchdiscovery
+	$(PLAIN) -o bin/benchdiscovery ./e2e/benchdiscovery
 	bin/benchdiscovery -lictor bin/lictor $(BENCH)
 
 patroni: build consul ## measure in 35 minutes how long writes fail while Patroni's primary moves; BENCH='...': flags
-	go build -o bin/patroni ./e2e/patroni
+	$(PLAIN) -o bin/patroni ./e2e/patroni
 	bin/patroni -lictor bin/lictor $(BENCH)
 
 patroni-install: ## install Patroni, PostgreSQL, PgBouncer and HAProxy (Debian), without starting them
 	e2e/install patroni python3-consul postgresql pgbouncer haproxy
 
 soak: build ## run Lictor under changing load for ten minutes; fail if it then holds more memory or descriptors
-	go build -o bin/bench ./e2e/bench
+	$(PLAIN) -o bin/bench ./e2e/bench
 	bin/bench -soak 9m $(BENCH)
 
 install: build ## install the binary and its manual pages to PREFIX (/usr/local)

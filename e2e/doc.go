@@ -8,8 +8,8 @@
 //	instance_test.go   instances of services: TCP and UDP servers that send their name
 //	client_test.go     clients of lictor, and counts of which instance answers
 //
-// A test mostly waits, so each one calls t.Parallel first, and `make test` runs eight side by side. A test therefore sets
-// no environment variable of its own process, and expects no free processor.
+// A test mostly waits, so each one calls t.Parallel first, and `make test` runs eight side by side. A test therefore
+// sets no environment variable of its own process, and expects no free processor.
 //
 // Tests that need Consul are skipped without it, or fail if CI is set in the environment. `make e2e` builds it.
 package e2e
