@@ -156,9 +156,11 @@ func (e entry) field(name string) string {
 }
 
 // log is everything that lictor logged so far.
-func (l *lictor) log() []entry {
+func (l *lictor) log() []entry { return parseLog(l.stderr.Lines()) }
+
+func parseLog(lines []string) []entry {
 	var entries []entry
-	for _, line := range l.stderr.Lines() {
+	for _, line := range lines {
 		var e entry
 		if json.Unmarshal([]byte(line), &e) == nil {
 			entries = append(entries, e)
@@ -176,16 +178,21 @@ func (l *lictor) awaitReady(t testing.TB) {
 func (l *lictor) awaitLog(t testing.TB, skip int, matches func(entry) bool) entry {
 	t.Helper()
 	var found entry
+	seen := 0 // lines, each of which is parsed once
 	within(t, 3*patience, "a certain line in lictor's log", func() error {
 		if !l.Running() {
 			t.Fatal("lictor has ended")
 		}
-		for _, e := range l.log()[skip:] {
+		lines := l.stderr.Lines()
+		fresh := parseLog(lines[seen:])
+		seen = len(lines)
+		for _, e := range fresh[min(skip, len(fresh)):] {
 			if matches(e) {
 				found = e
 				return nil
 			}
 		}
+		skip -= min(skip, len(fresh))
 		return errors.New("not there")
 	})
 	return found

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
@@ -87,8 +88,7 @@ func TestStoppedAgentIsNoticedAndRecovers(t *testing.T) {
 	awaitRotation(t, web, "a", "b", "c")
 }
 
-// workers are clients that work without a break: each keeps one connection, uses it, and makes another one in each
-// round.
+// workers are clients. Each keeps one connection, uses it, and makes another one in each round, and then rests.
 type workers struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -123,8 +123,16 @@ func (w *workers) work(addr netip.AddrPort, i int) {
 			return
 		}
 		w.rounds[i].Add(1)
+		select {
+		case <-w.ctx.Done():
+		case <-time.After(workersRest):
+		}
 	}
 }
+
+// workersRest is how long a worker rests between two rounds. Without a rest, ten workers would use all processors for as
+// long as an outage lasts, to find the same.
+const workersRest = 20 * time.Millisecond
 
 func (w *workers) round(addr netip.AddrPort, kept *client) error {
 	if err := kept.echo("on the kept connection"); err != nil {

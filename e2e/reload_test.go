@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
@@ -166,8 +167,10 @@ func TestWatchedFileIsReloaded(t *testing.T) {
 	awaitRotation(t, web, "a")
 }
 
-// steady makes requests at addr, one after another in each of n goroutines, until stop; no request may fail.
-func steady(t *testing.T, addr netip.AddrPort, n int, stop <-chan struct{}) (requests *atomic.Int64, wait func()) {
+// steady makes requests at addr, one after another with a pause in each of n goroutines, until stop; no request may
+// fail.
+func steady(t *testing.T, addr netip.AddrPort, n int, pause time.Duration, stop <-chan struct{}) (
+	requests *atomic.Int64, wait func()) {
 	var all sync.WaitGroup
 	requests = new(atomic.Int64)
 	for range n {
@@ -176,7 +179,7 @@ func steady(t *testing.T, addr netip.AddrPort, n int, stop <-chan struct{}) (req
 				select {
 				case <-stop:
 					return
-				default:
+				case <-time.After(pause):
 				}
 				if _, err := ask(t.Context(), addr); err != nil {
 					t.Errorf("request %d: %v", requests.Load(), err)
@@ -210,7 +213,7 @@ func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
 	}
 	l := runLictor(t, configs[0])
 	stop := make(chan struct{})
-	requests, wait := steady(t, web, 4, stop)
+	requests, wait := steady(t, web, 4, 0, stop)
 	defer wait()
 	defer close(stop)
 	for i := 1; i <= 5*len(configs); i++ {
@@ -256,9 +259,9 @@ func TestFiftyServicesReloadedAHundredTimes(t *testing.T) {
 	}
 	l := runLictor(t, config(0))
 	stop := make(chan struct{})
-	changing, wait := steady(t, addrs[0], 1, stop)
+	changing, wait := steady(t, addrs[0], 1, 2*time.Millisecond, stop)
 	defer wait()
-	same, waitToo := steady(t, addrs[49], 1, stop)
+	same, waitToo := steady(t, addrs[49], 1, 2*time.Millisecond, stop)
 	defer waitToo()
 	defer close(stop)
 	for round := 1; round <= 100 && !t.Failed(); round++ {

@@ -18,9 +18,9 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-func TestEchoOfOneGiBArrivesIntact(t *testing.T) {
+func TestEchoOfManyBytesArrivesIntact(t *testing.T) {
 	t.Parallel()
-	size := int64(1 << 30)
+	size := int64(1 << 28) // thousands of times what all buffers hold
 	if testing.Short() {
 		size = 1 << 26
 	}

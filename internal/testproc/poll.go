@@ -10,11 +10,18 @@ import (
 // Patience limits how long a test waits for an event. Only a failing test reaches the limit.
 const Patience = time.Minute
 
-// Await calls ok every 5 ms until it returns true. After Patience it fails the test, and names what was awaited.
+// pause returns the time between two looks at something that was first looked at when the wait began. What has taken long
+// may be noticed a little later: looks take processor time from other tests.
+func pause(began time.Time) time.Duration {
+	return min(max(time.Since(began)/20, 5*time.Millisecond), 100*time.Millisecond)
+}
+
+// Await calls ok until it returns true: at first every 5 ms, then less often. After Patience it fails the test, and
+// names what was awaited.
 func Await(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(Patience); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
+	for began := time.Now(); !ok(); time.Sleep(pause(began)) {
+		if time.Since(began) > Patience {
 			t.Fatalf("waited %v for this: %s", Patience, what)
 		}
 	}
@@ -44,18 +51,16 @@ func Returns(t testing.TB, what string, f func()) {
 	Receive(t, what, done)
 }
 
-// Poll calls check every 5 ms until it returns nil or ctx ends. If ctx ends, Poll returns an error that wraps check's
-// last error.
+// Poll calls check until it returns nil or ctx ends: at first every 5 ms, then less often. If ctx ends, Poll returns an
+// error that wraps check's last error.
 func Poll(ctx context.Context, check func() error) error {
-	ticker := time.NewTicker(5 * time.Millisecond)
-	defer ticker.Stop()
-	for {
+	for began := time.Now(); ; {
 		err := check()
 		if err == nil {
 			return nil
 		}
 		select {
-		case <-ticker.C:
+		case <-time.After(pause(began)):
 		case <-ctx.Done():
 			return fmt.Errorf("%w, after the last: %w", ctx.Err(), err)
 		}
