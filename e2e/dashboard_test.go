@@ -63,7 +63,7 @@ func TestDashboardShowsWhatIsNotZero(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
 	l, admin := runTroubled(t)
-	p := startPrometheus(t, []netip.AddrPort{admin})
+	p := startPrometheus(t, map[string]netip.AddrPort{"gate": admin})
 	panels, variables := readDashboard(t)
 	for _, v := range variables {
 		metric, label, _ := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(v, "label_values("), ")"), ", ")

@@ -23,27 +23,26 @@ import (
 // A prometheus is a running Prometheus that scrapes every second.
 type prometheus struct{ url string }
 
-// startPrometheus starts a Prometheus that scrapes the targets, as the job "gate". Rules are files for rule_files.
-func startPrometheus(t testing.TB, targets []netip.AddrPort, rules ...string) *prometheus {
+// startPrometheus starts a Prometheus that scrapes the admin listeners in jobs, by the name of their job. Rules are the
+// files for rule_files.
+func startPrometheus(t testing.TB, jobs map[string]netip.AddrPort, rules ...string) *prometheus {
 	t.Helper()
 	binary, err := exec.LookPath("prometheus")
 	if err != nil {
 		testproc.Cannot(t, `Prometheus is missing ("make prometheus" installs it)`, err)
 	}
-	quoted := func(all []string) string { return strings.Join(strings.Fields(fmt.Sprintf("%q", all)), ", ") }
-	var addrs []string
-	for _, target := range targets {
-		addrs = append(addrs, target.String())
+	var config strings.Builder
+	config.WriteString("global: { scrape_interval: 1s, evaluation_interval: 1s }\nrule_files:\n")
+	for _, rule := range rules {
+		fmt.Fprintf(&config, "  - %q\n", rule)
+	}
+	config.WriteString("scrape_configs:\n")
+	for job, target := range jobs {
+		fmt.Fprintf(&config, "  - { job_name: %q, static_configs: [{ targets: [%q] }] }\n", job, target)
 	}
 	dir, listen := t.TempDir(), freePort(t).String()
 	file := filepath.Join(dir, "prometheus.yml")
-	must(t, os.WriteFile(file, fmt.Appendf(nil, `
-global: { scrape_interval: 1s, evaluation_interval: 1s }
-rule_files: %s
-scrape_configs:
-  - job_name: gate
-    static_configs: [{ targets: %s }]
-`, quoted(rules), quoted(addrs)), 0o600))
+	must(t, os.WriteFile(file, []byte(config.String()), 0o600))
 	log := &testproc.Log{}
 	cmd := exec.Command(binary, "--config.file", file, "--storage.tsdb.path", filepath.Join(dir, "data"),
 		"--web.listen-address", listen, "--log.level", "warn")
