@@ -3,6 +3,7 @@ package lb
 import (
 	"math"
 	"sync/atomic"
+	"time"
 )
 
 // A Member is an endpoint in its service, as returned by NextEndpoint. A Member stays valid after its endpoint has left
@@ -11,6 +12,7 @@ import (
 // Each pick begins one use of the endpoint. During the use, the proxier calls each of these methods at most once:
 //
 //	Connected      the TCP connection to the endpoint is established. Not for UDP, where connecting sends nothing.
+//	Dialed(took)   after Connected: how long connecting took.
 //	Reached        the first byte, or the first datagram of a session, came from the endpoint.
 //	Failed(cause)  the endpoint could not be reached, or reset the connection. Do not report failures of this host (no
 //	               descriptors, ports or memory), nor clients that gave up.
@@ -78,6 +80,8 @@ type usage struct {
 	open       atomic.Int64
 	picks      atomic.Int64
 	failed     atomic.Int64
+	dials      atomic.Int64  // uses that were Dialed
+	dialTime   atomic.Int64  // how long those dials took in total, in nanoseconds
 	finishBits atomic.Uint64 // the bits of a float64, see finish
 }
 
@@ -100,6 +104,12 @@ func (m *Member) avoided() bool {
 
 // Connected reports to the balancer that the endpoint accepted a connection.
 func (m *Member) Connected() { m.health.connected(m.trial) }
+
+// Dialed counts a successful dial of the endpoint that took so long. Dialed changes nothing else.
+func (m *Member) Dialed(took time.Duration) {
+	m.dials.Add(1)
+	m.dialTime.Add(int64(took))
+}
 
 // Reached reports to the balancer that the endpoint sent something.
 func (m *Member) Reached() { m.health.reached() }

@@ -31,9 +31,12 @@ type EndpointSnapshot struct {
 	State State
 	Open  int64 // connections or sessions that are not over
 
-	// Picks and Failures count since the endpoint joined the service at its address.
+	// Picks, Failures, Dials and DialTime count since the endpoint joined the service at its address. DialTime is how
+	// long the successful Dials took in total.
 	Picks    int64
 	Failures int64
+	Dials    int64
+	DialTime time.Duration
 
 	// Fails, Ejections and Cause describe the failures in a row since the endpoint was last reached. All services that
 	// use the address share them.
@@ -113,7 +116,7 @@ func (g *group) snapshot() (ServiceSnapshot, bool) {
 
 func (m *Member) snapshot(q *query) EndpointSnapshot {
 	s := EndpointSnapshot{Endpoint: m.Endpoint, Open: m.open.Load(), Picks: m.picks.Load(), Failures: m.failed.Load(),
-		Share: q.share(m)}
+		Dials: m.dials.Load(), DialTime: time.Duration(m.dialTime.Load()), Share: q.share(m)}
 	h := m.health
 	h.mu.Lock()
 	defer h.mu.Unlock()

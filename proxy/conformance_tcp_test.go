@@ -36,6 +36,11 @@ func TestTCPRotates(t *testing.T) {
 		if s := h.stats(); s.Dials.Count() != 30 || s.Dials.Sum <= 0 {
 			t.Errorf("got %+v, want 30 dials and their time", s.Dials)
 		}
+		for _, e := range h.balancer.Snapshot()[0].Endpoints {
+			if e.Dials != 10 || e.DialTime <= 0 {
+				t.Errorf("%s: got %d dials in %v, want 10 and their time", e.ID, e.Dials, e.DialTime)
+			}
+		}
 	})
 }
 
@@ -250,6 +255,11 @@ func TestTCPDeadEndpointIsNotNoticedByClients(t *testing.T) {
 		}
 		if s := h.stats(); s.DialsFailed == 0 || s.Refused != 0 {
 			t.Errorf("got %d failed dials and %d refused clients, want some and none", s.DialsFailed, s.Refused)
+		}
+		for _, e := range h.balancer.Snapshot()[0].Endpoints {
+			if (e.Dials == 0) != (e.Failures > 0) {
+				t.Errorf("%s: got %d dials and %d failures, want only one of both", e.ID, e.Dials, e.Failures)
+			}
 		}
 	})
 }

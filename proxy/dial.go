@@ -43,9 +43,11 @@ func (d *dialer) dial(ctx context.Context) (*net.TCPConn, *lb.Member, error) {
 		if err != nil {
 			return nil, nil, d.none(err, waited)
 		}
+		began := time.Now()
 		conn, err := d.dialEndpoint(ctx, endpoint)
 		if err == nil {
 			endpoint.Connected()
+			endpoint.Dialed(time.Since(began))
 			return conn, endpoint, nil
 		}
 		if ctx.Err() != nil {

@@ -127,6 +127,7 @@ func (p *loopPair) connectTo(addr netip.AddrPort, timeout time.Duration) syscall
 		sys.Close(fd)
 		return err
 	}
+	p.last = p.loop.now
 	p.loop.wheel.Set(&p.timer, p.loop.now+timeout)
 	return 0
 }
@@ -149,6 +150,7 @@ func (p *loopPair) connected() {
 		return
 	}
 	p.endpoint.Connected()
+	p.endpoint.Dialed(p.loop.now - p.last)
 	p.addressReached()
 	p.state = relaying
 	p.loop.join(p)

@@ -39,7 +39,7 @@ type loopPair struct {
 	flows  [2]flow       // the two directions, indexed by the side that sends
 	began  time.Duration // when the client was accepted, by the loop's clock
 	joined time.Duration // when the endpoint was reached, by the loop's clock; zero if it was not
-	last   time.Duration // when bytes last moved, by the loop's clock
+	last   time.Duration // when bytes last moved, or the last dial began, by the loop's clock
 	limits limits
 	serial uint64 // see generation
 	number int32

@@ -43,7 +43,8 @@ func balancedOf(now time.Time, all []lb.ServiceSnapshot, names Names) map[string
 // balancedEndpoint converts an endpoint's snapshot. The result has an empty State if the balancer treats the endpoint
 // normally.
 func balancedEndpoint(now time.Time, s *lb.EndpointSnapshot, panicking bool) Endpoint {
-	e := Endpoint{ID: s.ID, Counters: &EndpointCounters{Active: s.Open, Picks: s.Picks, DialsFailed: s.Failures}}
+	e := Endpoint{ID: s.ID, Counters: &EndpointCounters{Active: s.Open, Picks: s.Picks, DialsFailed: s.Failures,
+		Dials: s.Dials, DialSeconds: s.DialTime.Seconds()}}
 	failures := fmt.Sprintf("%s, %d in a row", s.Cause, s.Fails)
 	switch s.State {
 	case lb.StateEjected:

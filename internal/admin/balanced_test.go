@@ -19,7 +19,7 @@ func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 		all  lb.ServiceSnapshot
 		want string
 	}{
-		{"in", lb.EndpointSnapshot{}, lb.ServiceSnapshot{}, "  "},
+		{"in", lb.EndpointSnapshot{Dials: 4, DialTime: 6 * time.Second}, lb.ServiceSnapshot{}, "  "},
 		{"ejected", lb.EndpointSnapshot{State: lb.StateEjected, Cause: lb.Refused, Fails: 3, TryIn: 10 * time.Second},
 			lb.ServiceSnapshot{}, "out ejected refused, 3 in a row until 1010"},
 		{"due", lb.EndpointSnapshot{State: lb.StateEjected, Cause: lb.Reset, Fails: 1}, lb.ServiceSnapshot{},
@@ -45,8 +45,12 @@ func TestBalancedSaysWhatTheBalancerDoes(t *testing.T) {
 			if e.Until != nil {
 				got += fmt.Sprint(" until ", e.Until.Unix())
 			}
-			if got != tt.want || e.Counters.Active != tt.s.Open {
+			if got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			want := EndpointCounters{Active: tt.s.Open, Dials: tt.s.Dials, DialSeconds: tt.s.DialTime.Seconds()}
+			if *e.Counters != want {
+				t.Errorf("got %+v, want %+v", *e.Counters, want)
 			}
 		})
 	}

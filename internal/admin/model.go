@@ -140,6 +140,10 @@ type EndpointCounters struct {
 	Active      int64 `json:"active"`
 	Picks       int64 `json:"picks"`
 	DialsFailed int64 `json:"dials_failed"`
+
+	// Dials are the successful dials of TCP connections, and DialSeconds is how long they took in total.
+	Dials       int64   `json:"dials"`
+	DialSeconds float64 `json:"dial_seconds"`
 }
 
 // Descriptors shows file descriptors for a service's clients: Taken is in use now, Floor is guaranteed, Ceiling is the
