@@ -186,16 +186,20 @@ func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 
 	// An operator drains the one that is left, and undrains it.
 	p.script(row("web") + ".querySelector('td button').click()")
-	p.shows(row("web") + ".innerText.includes('drained') && " + row("web") + ".innerText.includes('none in')")
+	p.shows("document.activeElement.textContent === 'Cancel' && " + dialog + ".innerText.includes('No other endpoint')")
+	p.script("document.getElementById('drain-reason').value = 'new disk'; document.getElementById('drain-yes').click()")
+	p.shows("!" + dialog + ".open && " + row("web") + ".innerText.includes('none in') && " + row("web") +
+		".innerText.includes('drained by page from 127.0.0.1, in this Lictor only: new disk; since ')")
 	if _, err := ask(t.Context(), l.addr(t, "web")); err == nil {
 		t.Error("a drained instance gets clients")
 	}
-	p.script(row("web") + ".querySelector('td button').click()")
+	p.script(row("web") + ".querySelector('td button').click()") // which is "Undrain" now
 	p.shows(row("web") + ".innerText.includes('1 in')")
 	awaitRotation(t, l.addr(t, "web"), "a")
 
 	c.Kill()
-	p.shows("!document.getElementById('stale').hidden && " + row("web") + ".innerText.includes('stale since')")
+	p.shows("document.title.includes('1 degraded') && " + row("web") + ".innerText.includes('the source fails') && " +
+		row("web") + ".querySelector('.row').classList.contains('old')")
 }
 
 // What others may have written is text. If any of it ran, the title would tell.
@@ -213,11 +217,16 @@ func TestPageShowsMarkupAsText(t *testing.T) {
 	p := openPage(t, l)
 	p.shows(row(name) + " !== undefined && " + row(`&lt;b&gt;`) + " !== undefined")
 	p.script(row(name) + ".querySelector('button').click()")
-	p.shows(row(name) + ".querySelector('tbody td div').textContent.endsWith(" + fmt.Sprintf("%q", id) + ")")
+	p.shows(row(name) + ".querySelector('tbody .id').textContent.endsWith(" + fmt.Sprintf("%q", id) + ")")
 	p.shows("document.getElementById('events').textContent.includes(" + fmt.Sprintf("%q", id) + ")")
-	if got := p.eval("document.title + ' ' + document.querySelectorAll('main img, main script, #services " +
-		"svg[onload]').length"); got != "Lictor 0" {
+	if got := p.eval("document.title.endsWith(' – Lictor') + ' ' + document.querySelectorAll('main img, main script, " +
+		"#services svg[onload]').length"); got != "true 0" {
 		t.Errorf("got %q: something of it was markup", got)
+	}
+	// Text that changes its direction cannot change that of the text around it.
+	if got := p.eval("[...document.querySelectorAll('h3 b, .id, #events a')].filter(e => " +
+		"!e.querySelector('bdi')).length"); got != "0" {
+		t.Errorf("%s names are not isolated", got)
 	}
 	// And if it were put there as markup, the policy would not let it run.
 	if got := p.eval("(() => { try { document.body.innerHTML = '<b>'; return 'allowed' } catch (e) { return " +
@@ -246,12 +255,24 @@ func TestPageIsUsableByKeyboard(t *testing.T) {
 	p.run(chromedp.KeyEvent(kb.Enter))
 	p.shows("document.activeElement.getAttribute('aria-expanded') === 'true' && " + row("beta") +
 		".querySelectorAll('tbody tr').length === 1")
-	p.run(chromedp.KeyEvent(kb.Tab))
+	// A chart tells the value of a moment.
+	p.shows(row("beta") + ".querySelector('.chart .line').getAttribute('d').includes('L')")
+	p.run(chromedp.KeyEvent(kb.Tab), chromedp.KeyEvent(kb.ArrowLeft))
+	p.shows("document.activeElement.getAttribute('aria-valuenow') < 0 && " +
+		"/^\\d.* at \\d\\d:\\d\\d:\\d\\d$/.test(document.activeElement.getAttribute('aria-valuetext'))")
+	for range 5 { // the other charts, the table and its button
+		p.run(chromedp.KeyEvent(kb.Tab))
+	}
 	p.shows("document.activeElement.textContent === 'Drain'")
+	p.script("document.getElementById('events').focus()")
+	p.run(chromedp.KeyEvent(kb.ArrowUp))
+	p.shows("document.activeElement.id === 'events'") // the arrows scroll it
+	p.script("[...document.querySelectorAll('h3 button')].find(b => b.textContent === 'beta').focus()")
 	p.run(chromedp.KeyEvent(kb.ArrowUp), chromedp.KeyEvent(kb.Enter))
+	p.shows("location.search === '?open=beta&open=alpha'")
 	// Everything that is shown has a name for those who do not see it.
-	if got := p.eval("[...document.querySelectorAll('button, input, select, a')].filter(e => !e.textContent.trim() " +
-		"&& !e.getAttribute('aria-label') && !e.labels?.length).length"); got != "0" {
+	if got := p.eval("[...document.querySelectorAll('button, input, select, a, [tabindex=\"0\"]')].filter(e => !e.textContent.trim() " +
+		"&& !e.getAttribute('aria-label') && !e.getAttribute('aria-labelledby') && !e.labels?.length).length"); got != "0" {
 		t.Errorf("%s controls have no name", got)
 	}
 }
@@ -269,14 +290,14 @@ func TestPageWithAThousandServices(t *testing.T) {
 	l := runLictor(t, config.String())
 	p := openPage(t, l)
 	p.shows("document.querySelectorAll('#services > li').length === 1000 && " +
-		"document.getElementById('t-in').textContent === '2000'")
+		"document.getElementById('t-in').textContent === '2,000'")
 	p.slash()
 	p.run(chromedp.KeyEvent("service-0999")) // not only the digits, which may be of a port
 	p.shows("document.querySelectorAll('#services > li:not([hidden])').length === 1 && " +
-		"document.getElementById('shown').textContent === '1 of 1000'")
+		"document.getElementById('shown').textContent === '1 of 1,000'")
 	// Time goes on: the page is not stuck.
 	const points = "document.querySelector('#services > li:not([hidden]) " +
-		"polyline').getAttribute('points')?.split(' ').length"
+		".line').getAttribute('d')?.split('L').length"
 	p.shows(points + " > 0") // there is nothing to draw in the first second
 	p.shows(points + " > " + p.eval(points))
 }
@@ -306,8 +327,8 @@ func TestPageOnAPhoneAndInBothSchemes(t *testing.T) {
 	if *screenshots {
 		samples = "40"
 	}
-	p.shows(row("web") + ".querySelector('polyline').getAttribute('points')?.split(' ').length > " + samples)
-	p.script(row("web") + ".querySelectorAll('td button')[1].click()")
+	p.shows(row("web") + ".querySelector('.line').getAttribute('d')?.split('L').length > " + samples)
+	p.script(row("web") + ".querySelectorAll('td button')[1].click(); document.getElementById('drain-yes').click()")
 	p.shows(row("web") + ".innerText.includes('drained')")
 	for _, tt := range []struct {
 		name, scheme  string

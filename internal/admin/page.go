@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"embed"
 	"net/http"
+	"path"
 	"time"
 )
 
-// The page is three static files, which need no build step.
+// The page is a few static files, which need no build step.
 //
 //go:embed page
 var pageFiles embed.FS
@@ -17,6 +18,18 @@ var pageFiles embed.FS
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; " +
 	"frame-ancestors 'none'; require-trusted-types-for 'script'"
+
+// pageRoutes returns a route for each file of the page, and "/" for index.html.
+func pageRoutes() []route {
+	files, _ := pageFiles.ReadDir("page") // reading an embedded folder cannot fail
+	routes := []route{{"GET", "/{$}", pageFile("index.html")}}
+	for _, f := range files {
+		if f.Name() != "index.html" {
+			routes = append(routes, route{"GET", path.Join("/", f.Name()), pageFile(f.Name())})
+		}
+	}
+	return routes
+}
 
 func pageFile(name string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {

@@ -24,11 +24,7 @@ type route struct {
 }
 
 func (s *Server) routes() []route {
-	return []route{
-		{"GET", "/{$}", pageFile("index.html")},
-		{"GET", "/page.css", pageFile("page.css")},
-		{"GET", "/page.js", pageFile("page.js")},
-		{"GET", "/icon.svg", pageFile("icon.svg")},
+	return append(pageRoutes(), []route{
 		{"GET", "/healthz", s.healthz},
 		{"GET", "/readyz", s.readyz},
 		{"GET", "/metrics", s.scrapes.ServeHTTP},
@@ -46,7 +42,7 @@ func (s *Server) routes() []route {
 		{"POST", "/v1/reload", s.postReload},
 		{"POST", "/v1/upgrade", s.postUpgrade},
 		{"POST", "/v1/log-level", s.postLogLevel},
-	}
+	}...)
 }
 
 // mux returns a handler for all routes that sets the common headers and limits the body.

@@ -1,0 +1,115 @@
+//go:build unix
+
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+)
+
+// These are expressions: the question before a drain, and the names of the services that are shown.
+const (
+	dialog = "document.getElementById('drain')"
+	shown  = "[...document.querySelectorAll('#services > li:not([hidden]) h3 b')].map(b => b.textContent).join(' ')"
+)
+
+// looks waits until the icon, the title and the header show a state with the text.
+func (p *page) looks(state, text string) {
+	p.Helper()
+	host, err := os.Hostname()
+	must(p, err)
+	p.shows(fmt.Sprintf("document.getElementById('icon').href.endsWith('/icon-%s.svg') && "+
+		"document.title.startsWith(%q) && document.title.includes(%q) && "+
+		"document.getElementById('host').textContent === %[2]q && "+
+		"document.getElementById('state').innerText.includes(%[3]q.split(', ')[0])", state, host, text))
+}
+
+// The page shows in which state Lictor is, and its address holds what the reader has chosen. One browser sees all.
+func TestPageStates(t *testing.T) {
+	anyEngine(t)
+	needTool(t, "chromium", "chromium-browser", "google-chrome")
+	a, b := startEcho(t, "a"), startEcho(t, "b")
+	var many []string
+	for i := range 13 {
+		many = append(many, fmt.Sprintf(`"10.0.0.%d:80"`, i+1))
+	}
+	web := service("web", endpoints(a, b))
+	l := runLictor(t, adminBlock+web+service("many", "static { endpoints = ["+strings.Join(many, ", ")+"] }")+
+		service("gone", fmt.Sprintf("static { endpoints = [%q] }", deadAddr(t))))
+	p := openPage(t, l)
+	part := func(name string, test func(t *testing.T)) {
+		ok := t.Run(name, func(t *testing.T) {
+			all := p.TB
+			p.TB = t
+			defer func() { p.TB = all }()
+			test(t)
+		})
+		if !ok {
+			t.FailNow() // the parts build on each other
+		}
+	}
+	part("fine", func(*testing.T) { p.looks("fine", "all 3 services are fine") })
+	part("refusing and degraded", func(t *testing.T) {
+		p.script(fmt.Sprintf("fetch('v1/services/web/drain', {method: 'POST', "+
+			"body: JSON.stringify({endpoint: %q, user: 'alice', for: '1h'})})", a.addr))
+		if who, err := ask(t.Context(), l.addr(t, "gone")); err == nil {
+			t.Fatalf("served by %s", who)
+		}
+		p.looks("refusing", "1 refuses clients, 1 degraded")
+		p.shows(shown + " === 'gone web many'") // the worst first
+		p.shows(row("gone") + ".innerText.includes('no endpoint is usable: 1 ejected') && " +
+			row("gone") + ".querySelector('.n .bad') !== null && document.querySelector('#t-refused.bad') !== null")
+	})
+	part("address", p.keepsTheAddress)
+	part("stopped", func(t *testing.T) {
+		l.Kill()
+		p.looks("unknown", "no data since ")
+		// Nothing of what was there is green any more, and nothing can be drained.
+		if got := p.eval("new Set([...document.querySelectorAll('.mark, .dot, .where, .pill')].map(e => " +
+			"getComputedStyle(e).color)).size"); got != "1" {
+			t.Errorf("there are %s colours", got)
+		}
+	})
+	p.mu.Lock()
+	p.mistakes = nil // the browser could not connect again
+	p.mu.Unlock()
+}
+
+// keepsTheAddress is a part of TestPageStates.
+func (p *page) keepsTheAddress(*testing.T) {
+	p.script("document.querySelector('a.pill.refusing').click()")
+	p.shows("location.search === '?only=refusing' && " + shown + " === 'gone'")
+	p.script("history.back()")
+	p.shows("location.search === '' && " + shown + " === 'gone web many'")
+
+	// More than a dozen endpoints are summed up.
+	p.script(row("many") + ".querySelector('button').click()")
+	p.shows("location.search === '?open=many' && " + row("many") + ".querySelector('summary').innerText" +
+		".startsWith('13 in: healthy') && " + row("many") + ".querySelectorAll('tbody tr').length === 0")
+	p.script(row("many") + ".querySelector('summary').click()")
+	p.shows(row("many") + ".querySelectorAll('tbody tr').length === 13")
+
+	// The same address shows the same.
+	p.slash()
+	p.run(chromedp.KeyEvent("10.0.0.7"))
+	p.script("document.getElementById('sort').value = 'name'; " +
+		"document.getElementById('sort').dispatchEvent(new Event('change'))")
+	p.shows("location.search === '?find=10.0.0.7&sort=name&open=many' && " + shown + " === 'many'")
+	p.script("location.reload()")
+	p.shows("document.getElementById('find').value === '10.0.0.7' && " + shown + " === 'many' && " + row("many") +
+		".querySelector('summary') !== null")
+
+	// An event leads to its service, also if that was not shown.
+	p.script("[...document.querySelectorAll('#events li')].find(e => e.innerText.includes('drained by alice'))" +
+		".querySelector('a').click()")
+	p.shows("document.activeElement.textContent === 'web' && " + row("web") + ".innerText.includes('for another ')")
+	p.script("document.getElementById('find').value = 'nosuch'; " +
+		"document.getElementById('find').dispatchEvent(new Event('input'))")
+	p.shows("document.getElementById('empty').innerText.includes('No service is like that.')")
+	p.script("document.getElementById('all').click()")
+	p.shows(shown + " === 'gone many web'")
+}
