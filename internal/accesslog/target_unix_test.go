@@ -88,8 +88,10 @@ func TestAccessLogIntoAFullFIFO(t *testing.T) {
 	fill := func() (n int64) {
 		before := a.dropped.Load()
 		testproc.Await(t, "lines that are dropped", func() bool {
-			n++
-			a.add(sampleRecord())
+			for range 1000 {
+				n++
+				a.add(sampleRecord())
+			}
 			return a.dropped.Load() > before
 		})
 		return n
