@@ -42,7 +42,8 @@ func TestDrainGoesOverAtAnUpgrade(t *testing.T) {
 	log, err := os.ReadFile(d.err)
 	must(t, err)
 	for line, want := range map[string]int{
-		`"endpoint drained".*"gets no new clients until it is undrained; drained by ` + by + `: new disk".*host-1/a"`: 1,
+		`"endpoint drained".*"gets no new clients until it is undrained; drained by ` + by +
+			`: new disk".*host-1/a"`: 1,
 		`"endpoint undrained".*host-1/b"`: 1,
 		`"endpoints joined"`:              1,
 	} {

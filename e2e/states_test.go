@@ -41,7 +41,8 @@ func TestTotalOutageIsSeenAtAGlance(t *testing.T) {
 // A service whose only instance has its maximum of connections refuses clients, although nothing has failed.
 func TestFullServiceIsSeenAtAGlance(t *testing.T) {
 	anyEngine(t)
-	l := runLictor(t, service("web", "max_connections_per_endpoint = 1", `queue_timeout = "0s"`, endpoints(startEcho(t, "a"))))
+	l := runLictor(t, service("web", "max_connections_per_endpoint = 1", `queue_timeout = "0s"`,
+		endpoints(startEcho(t, "a"))))
 	c := mustConnect(t, l.addr(t, "web"))
 	must(t, c.echo("hello"))
 	l.awaitAnswer(t, "status", 4, "REFUSING", "every usable endpoint has its maximum of connections")

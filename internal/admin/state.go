@@ -205,8 +205,9 @@ func (t *Status) judge(services []Service) {
 			namesOf(services, StateRefusing)})
 	}
 	if r := t.LastReload; r != nil && !r.OK {
-		t.Reasons = append(t.Reasons, Reason{Kind: KindReload, Text: "the last reload failed: " + r.Error, Since: &r.Time})
 		degraded++
+		t.Reasons = append(t.Reasons,
+			Reason{Kind: KindReload, Text: "the last reload failed: " + r.Error, Since: &r.Time})
 	}
 	if len(t.Pending) > 0 {
 		degraded++
