@@ -92,39 +92,10 @@ func (a *alerted) crowd(t *testing.T, service string) (stop func()) {
 // endpointStories are those of alerts about endpoints and Consul.
 func endpointStories(t *testing.T, good, other netip.AddrPort) []alertStory {
 	t.Helper()
-	dead, flaps, failing := newPort(t), newPort(t), newPort(t)
-	one, two := newPort(t), newPort(t)
-	lost := startConsul(t, testconsul.Options{})
-	lost.register(t, "web", "a", good)
-	stale := consulBlock(lost)
-	for i := range 20 {
-		stale += service(fmt.Sprintf("web-%d", i), `consul { service = "web" }`)
-	}
+	flaps, failing, one, two := newPort(t), newPort(t), newPort(t), newPort(t)
 	return []alertStory{
-		{alert: "LictorStale", config: stale, tell: func(t *testing.T, a *alerted) { // one lost Consul is one alert
-			a.awaitReady(t)
-			lost.Kill()
-			a.awaitAlert(t, nil)
-			a.only(t)
-			must(t, lost.Restart(t.Context()))
-			a.awaitEnd(t, nil)
-		}},
-		{alert: "LictorEndpointsEjected", config: service("web", at(good, other, dead.addr)),
-			tell: func(t *testing.T, a *alerted) {
-				ejected := fmt.Sprintf("lictor_ejected_addresses{job=%q}", a.alert)
-				eventually(t, "a scrape", func() error {
-					if points := a.p.query(t, ejected); len(points) == 0 {
-						return errors.New("not yet")
-					}
-					return nil
-				})
-				a.awaitAlert(t, a.asks(t, "web"))
-				a.only(t)
-				a.awaitEnd(t, a.asks(t, "web"))
-				if points := a.p.query(t, ejected); len(points) != 1 || points[0].value != 1 {
-					t.Errorf("got %v, want that the alert ends although the address stays dead", points)
-				}
-			}},
+		staleStory(t, good),
+		ejectedStory(t, good, other),
 		{alert: "LictorEndpointsFlap", config: service("web", at(good, flaps.addr)),
 			tell: func(t *testing.T, a *alerted) {
 				turns, asks := 0, a.asks(t, "web")
@@ -165,6 +136,46 @@ func endpointStories(t *testing.T, good, other netip.AddrPort) []alertStory {
 		}},
 		throttledStory(t),
 	}
+}
+
+// staleStory has a Consul that is lost, which is one alert however many services it makes stale.
+func staleStory(t *testing.T, good netip.AddrPort) alertStory {
+	t.Helper()
+	lost := startConsul(t, testconsul.Options{})
+	lost.register(t, "web", "a", good)
+	config := consulBlock(lost)
+	for i := range 20 {
+		config += service(fmt.Sprintf("web-%d", i), `consul { service = "web" }`)
+	}
+	return alertStory{alert: "LictorStale", config: config, tell: func(t *testing.T, a *alerted) {
+		a.awaitReady(t)
+		lost.Kill()
+		a.awaitAlert(t, nil)
+		a.only(t)
+		must(t, lost.Restart(t.Context()))
+		a.awaitEnd(t, nil)
+	}}
+}
+
+// ejectedStory has an address that stays dead, which is news only once.
+func ejectedStory(t *testing.T, good, other netip.AddrPort) alertStory {
+	t.Helper()
+	config := service("web", at(good, other, newPort(t).addr))
+	return alertStory{alert: "LictorEndpointsEjected", config: config, tell: func(t *testing.T, a *alerted) {
+		ejected := fmt.Sprintf("lictor_ejected_addresses{job=%q}", a.alert)
+		eventually(t, "a scrape", func() error {
+			if points := a.p.query(t, ejected); len(points) == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		a.awaitAlert(t, a.asks(t, "web"))
+		a.only(t)
+		a.awaitEnd(t, a.asks(t, "web"))
+		if points := a.p.query(t, ejected); len(points) != 1 || points[0].value != 1 {
+			t.Errorf("got %v, want that the alert ends although the address stays dead", points)
+		}
+	}}
 }
 
 // throttledStory has a Consul that accepts few connections.

@@ -26,7 +26,7 @@ import (
 // /v1/services, in the stream that the page shows, in the rows of top, and in /metrics. docs/metrics.md has the table.
 func TestFiguresAgree(t *testing.T) {
 	r := startLictor(t, static("web", echo(t))+static("dead", "127.0.0.1:1")+
-		strings.Replace(static("dns", udpEcho(t)), "listen", "protocol = \"udp\"\n  idle_timeout = \"1h\"\n  listen", 1))
+		strings.Replace(static("dns", udpEcho(t)), "listen", "protocol = \"udp\"\n idle_timeout = \"1h\"\n listen", 1))
 	r.connect("web") // stays open
 	a := r.api()
 	for range 3 {
