@@ -9,6 +9,10 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // records collects the access records of the house. records returns a function that waits for the next record.
@@ -94,6 +98,32 @@ func TestAccessIsToldOfEachConnection(t *testing.T) {
 		h.Close()
 		if r = next(); r.Reason != ReasonCut {
 			t.Errorf("a shutdown: got %+v", r)
+		}
+	})
+}
+
+// The debug log says how a connection ended in words, also as JSON.
+func TestDebugLogSaysHowAConnectionEnds(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, h *house) {
+		log := &testproc.Log{}
+		h.options.Logger = hclog.New(&hclog.LoggerOptions{Level: hclog.Debug, JSONFormat: true, Output: log})
+		addr := h.serve(Service{}, tcpServer(t, func(c *net.TCPConn) {
+			c.Read(make([]byte, 1))
+			c.Write([]byte("x"))
+			c.SetLinger(0)
+		}))
+		c := dialTCP(t, addr)
+		c.Write([]byte("x"))
+		io.Copy(io.Discard, c)
+		c.Close()
+		h.endpoints("s")
+		if refused, err := net.Dial("tcp", addr.String()); err == nil {
+			io.Copy(io.Discard, refused)
+			refused.Close()
+		}
+		for _, want := range []string{`"error":"connection reset by peer"`, `"reason":"endpoint failed"`,
+			`"reason":"unserved"`, `"refused":"no_endpoints"`} {
+			testproc.Await(t, want, func() bool { return strings.Contains(log.String(), want) })
 		}
 	})
 }

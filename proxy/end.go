@@ -160,7 +160,7 @@ func (s *service) ended(r *report, why endReason, cause error) {
 			address = endpoint.Address()
 		}
 		args := []any{"client", r.client, "endpoint", address, "up", r.up, "down", r.down, "took", r.age,
-			"reason", why}
+			"reason", why.String()}
 		if cause != nil {
 			args = append(args, "error", cause)
 		}
