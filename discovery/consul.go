@@ -17,6 +17,8 @@ type Consul struct {
 	options  ConsulOptions // with defaults
 	client   *consul.Client
 	troubles *troubles
+	holds    *chorus[heldReport]
+	changes  *chorus[failoverReport]
 	store    *store // nil: sets are not saved
 	streams  fact   // whether the agent has its own view of the catalog
 	lag      lag
@@ -53,7 +55,11 @@ func NewConsul(o ConsulOptions) (*Consul, error) {
 
 // newConsul is NewConsul with a given client. o must have its defaults.
 func newConsul(o ConsulOptions, client *consul.Client) (*Consul, error) {
-	c := &Consul{options: o, client: client, troubles: newTroubles(o.Logger), selectors: map[string]*selector{}}
+	c := &Consul{
+		options: o, client: client, troubles: newTroubles(o.Logger, o.OnEvent), selectors: map[string]*selector{},
+		holds:   newChorus(func(all []heldReport) { tellHeld(o.Logger, all) }),
+		changes: newChorus(func(all []failoverReport) { tellFailover(o.Logger, all) }),
+	}
 	c.patience.log = o.Logger
 	c.origins.client, c.restored = client, map[string]savedSet{}
 	earlier, check := c.earlier()
@@ -149,6 +155,9 @@ func (c *Consul) Run(ctx context.Context, sink Sink) error {
 	}
 	c.mu.Unlock()
 	c.running.Wait()
+	c.troubles.close()
+	c.holds.close()
+	c.changes.close()
 	c.client.CloseIdle()
 	return nil
 }

@@ -60,7 +60,7 @@ const (
 
 // An Event reports what has happened to an instance or to a service. Joining and leaving the set are not Events.
 type Event struct {
-	Services []string // services that share the query; must not be changed
+	Services []string // services that the event concerns; must not be changed
 	Kind     EventKind
 	Instance string // ID of the instance; empty: the event is about the services
 	Text     string // the reason, in one line
@@ -73,6 +73,11 @@ type EventKind string
 const (
 	EventOut  EventKind = "out"  // the instance is out of the set, for a new reason or as a new instance
 	EventHeld EventKind = "held" // the instance is held from now on
+
+	// EventStale and EventRecovered say that the queries of the services have one cause to fail, and that they succeed
+	// again. The events name no instance, and their services are sorted.
+	EventStale     EventKind = "stale"
+	EventRecovered EventKind = "recovered"
 
 	// EventFailover says that a service uses another tier. The event names no instance.
 	EventFailover EventKind = "failover"

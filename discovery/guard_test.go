@@ -135,6 +135,8 @@ func TestSharpDropIsConfirmedAndHeld(t *testing.T) {
 		if s := r.status(); s.Held != 0 || !s.HeldUntil.IsZero() || s.Endpoints != 1 {
 			t.Errorf("status %+v", s)
 		}
+		time.Sleep(chorusQuiet)
+		synctest.Wait()
 		r.log.wantOnce(t, "most instances have vanished at once", "no vanished instances are kept")
 		r.stop()
 	})

@@ -43,7 +43,7 @@ func TestEmptyAnswerOfAPeerIsBelievedOnlyIfThereIsOne(t *testing.T) {
 					raw("6", "[]"), raw("6", "[]"), raw("6", "[]"), raw("6", "[]")}}}
 				r := start(t, f, ConsulOptions{ProbeInterval: -1,
 					Watches: []Watch{{Service: "web", Query: Query{Peer: "far"}, Guard: Guard{Hold: -1}}}})
-				time.Sleep(time.Second)
+				time.Sleep(time.Second + gatherQuiet)
 				synctest.Wait()
 				if test.believed {
 					r.want(t, "web: n/a=10.0.0.1:80 n/b=10.0.0.1:81", "web:")

@@ -2,9 +2,7 @@ package discovery
 
 import (
 	"errors"
-	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,6 +19,7 @@ type reporter struct {
 	base     hclog.Logger // without the names of the services
 	onEvent  func(Event)  // may be nil
 	troubles *troubles
+	holds    *chorus[heldReport]
 	sharers  atomic.Pointer[[]string] // services that share the query; never changed once stored
 
 	forgotten bool // guarded by the lock of troubles
@@ -68,13 +67,6 @@ func (r *reporter) snapshot() WatchStatus {
 	s.Query = *r.query
 	s.Query.Tags, s.Query.Statuses = slices.Clone(r.query.Tags), slices.Clone(r.query.Statuses)
 	return s
-}
-
-// failure returns the error of the last query; empty if the query succeeded. Any goroutine may call it.
-func (r *reporter) failure() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.status.Error
 }
 
 // all returns the state of all instances. Any goroutine may call it.
@@ -174,16 +166,18 @@ func (r *reporter) logBad(bad map[string]string) {
 func (r *reporter) logHeld(b *belief, known, before int) {
 	began := len(r.held) == 0 && len(b.held) > 0
 	ended := len(r.held) > 0 && len(b.held) == 0
-	only, reasons := soleHold(b), reasonsOf(b.held)
-	switch {
+	report := heldReport{services: *r.sharers.Load(), vanished: len(b.held), known: known, reasons: reasonsOf(b.held)}
+	switch only := soleHold(b); {
 	case began && before == 1 && known == 0 && only.why == HoldDeregistered:
-		r.logger().Info("the only instance was deregistered, it stays in use for a moment", "until", clock(only.until))
+		report.news, report.until = onlyHeld, only.until
+		r.holds.add(report)
 		r.quiet = true
 	case began:
-		r.logger().Warn("most instances have vanished at once, they stay in use for now",
-			"vanished", len(b.held), "left", known, "reasons", reasons, "until", clock(b.letGoLast()))
+		report.news, report.until = heldBegan, b.letGoLast()
+		r.holds.add(report)
 	case ended && !r.quiet:
-		r.logger().Info("no vanished instances are kept in use any more", "instances", known)
+		report.news = heldEnded
+		r.holds.add(report)
 	}
 	if ended {
 		r.quiet = false
@@ -207,21 +201,6 @@ func soleHold(b *belief) (only hold) {
 		only = h
 	}
 	return only
-}
-
-// reasonsOf counts the reasons of holds, such as "2 critical, 1 forgotten".
-func reasonsOf(held map[string]hold) string {
-	counts := map[HoldReason]int{}
-	for _, h := range held {
-		counts[h.why]++
-	}
-	var words []string
-	for _, why := range []HoldReason{HoldDeregistered, HoldCritical, HoldForgotten} {
-		if n := counts[why]; n > 0 {
-			words = append(words, fmt.Sprint(n, " ", why))
-		}
-	}
-	return strings.Join(words, ", ")
 }
 
 // remember stores the state of all instances, and sends events for what has changed since the last call.

@@ -210,7 +210,7 @@ func (s *selector) waitLocked(now time.Time, best int) time.Duration {
 
 // logLocked logs that the service changes to the tier best.
 func (s *selector) logLocked(best int) {
-	log, to := s.consul.options.Logger, s.tiers[best].name
+	to := s.tiers[best].name
 	var text string
 	switch {
 	case s.active < 0 && best == 0 || best == s.active:
@@ -218,12 +218,12 @@ func (s *selector) logLocked(best int) {
 	case best < s.active:
 		s.better = time.Time{}
 		from := s.tiers[s.active].name
-		log.Info("service is back from failover", "service", s.service, "to", to, "from", from)
+		s.consul.changes.add(failoverReport{service: s.service, to: to, from: from, back: true})
 		text = "back to " + to + " from " + from
 	default:
 		why := s.reasonLocked(best)
-		log.Warn("service fails over", "service", s.service, "to", to, "reason", why,
-			"instances_there", s.tiers[best].available, "left_before_it", s.tiers[max(s.active, 0)].available)
+		s.consul.changes.add(failoverReport{service: s.service, to: to, reason: why,
+			there: s.tiers[best].available, left: s.tiers[max(s.active, 0)].available})
 		text = "served by " + to + ": " + why
 	}
 	if f := s.consul.options.OnEvent; f != nil {

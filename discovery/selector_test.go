@@ -46,6 +46,8 @@ func TestFailoverAndBack(t *testing.T) {
 		want(webA, webB)
 		time.Sleep(32 * time.Second)
 		want(webA, webB, webA)
+		time.Sleep(chorusQuiet)
+		synctest.Wait()
 		for _, text := range []string{"service fails over", "service is back from failover"} {
 			if n := strings.Count(r.log.String(), text); n != 1 {
 				t.Errorf("%d lines with %q, want 1:\n%s", n, text, r.log)

@@ -48,19 +48,3 @@ func (c *Consul) Snapshot() []WatchStatus {
 	}
 	return all
 }
-
-// EachFailing calls f for each service and each of its watches, if the last query of the watch failed. f must not call
-// the Consul. While no query fails, EachFailing allocates nothing, so it may be called often for thousands of services.
-func (c *Consul) EachFailing(f func(service, err string)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, w := range c.watches {
-		err := w.reporter.failure()
-		if err == "" {
-			continue
-		}
-		for _, service := range *w.reporter.sharers.Load() {
-			f(service, err)
-		}
-	}
-}

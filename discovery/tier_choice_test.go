@@ -29,7 +29,10 @@ func chooser(t *testing.T, o ConsulOptions, tiers ...*tier) *choosing {
 	for i, one := range tiers {
 		one.name = string(rune('A' + i))
 	}
-	c.selector = &selector{service: "web", consul: &Consul{options: o, sink: c.recorder}, tiers: tiers, active: -1,
+	changes := newChorus(func(all []failoverReport) { tellFailover(o.Logger, all) })
+	t.Cleanup(changes.close)
+	source := &Consul{options: o, sink: c.recorder, changes: changes}
+	c.selector = &selector{service: "web", consul: source, tiers: tiers, active: -1,
 		failover: Failover{Below: 1, Hold: time.Hour}, begun: time.Now()}
 	c.consul.byService.Store("web", c.selector)
 	t.Cleanup(c.close)
@@ -232,6 +235,7 @@ func TestReasonForTheTierStays(t *testing.T) {
 	c.set(0, "a")
 	c.set(1, "bc")
 	c.wantSets(t, "b", "bc")
+	c.consul.changes.flush()
 	c.log.wantOnce(t, "service fails over")
 	want := "A has too few endpoints: 0, and failover_below is 1"
 	if got := c.consul.Tiers("web")[1].Detail; got != want {

@@ -1,6 +1,8 @@
 package discovery
 
 import (
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -9,24 +11,39 @@ import (
 	"github.com/lictor-proxy/lictor/internal/consul"
 )
 
-// troubles turns the errors of many watches into few log lines. troubles logs a trouble when the first watch enters the
-// trouble, and again when the last watch leaves the trouble. troubles is safe for concurrent use.
+// troubles turns the errors of many watches into few log lines and events: one for each cause, with the services that
+// it concerns. A trouble begins when the first watch enters it, and ends when the last watch leaves it. Watches that
+// enter or leave at about the same time share a line. troubles is safe for concurrent use.
 type troubles struct {
-	log hclog.Logger
+	log     hclog.Logger
+	onEvent func(Event) // may be nil
 
 	mu       sync.Mutex           // guards the following fields
 	open     map[string]*trouble  // by key
 	of       map[*reporter]string // key of the trouble that each watch is in
 	ever     bool                 // Consul has answered a watch at least once
 	hasSaved bool                 // an earlier process has saved sets; never changes
+	closed   bool
 }
 
 // A trouble is a problem between Lictor and Consul that affects one or more watches.
 type trouble struct {
-	kind    consul.Kind
-	since   time.Time
-	watches int    // number of watches in the trouble
-	service string // service of the first watch in the trouble
+	key   string
+	kind  consul.Kind
+	place string // what Consul cannot answer for, such as "datacenter dc2"; empty: anything
+	since time.Time
+
+	watches map[*reporter]bool // the watches in the trouble; true: a begin line has named them
+	fresh   map[string]bool    // services of named watches that have left, and are not named in an end line yet
+	err     error              // the first error since the last begin line; nil: none
+	filter  string             // filter of the watch with that error
+
+	told    time.Time   // when the last begin line was logged; zero: none was
+	begin   *time.Timer // fires when the next begin line is due; nil: none is due
+	entered time.Time   // when the first watch entered that this line will name
+
+	end      *time.Timer // fires when the next end line is due although the trouble goes on; nil: none is due
+	answered time.Time   // when the first of the services in fresh became fresh
 
 	causes map[string]bool // causes that were logged, see consul.Cause
 }
@@ -38,55 +55,101 @@ const maxCauses = 8
 // connections first break, and then new connections are refused.
 const settle = 10 * time.Second
 
-func newTroubles(log hclog.Logger) *troubles {
-	return &troubles{log: log, open: map[string]*trouble{}, of: map[*reporter]string{}}
+// Watches that enter or leave a trouble within these times share a line.
+const (
+	gatherQuiet = 2 * time.Second  // from the last watch that enters until the line about all that have entered
+	gatherMost  = 10 * time.Second // from the first watch that enters until that line
+	gatherMore  = 30 * time.Second // between the lines about watches that enter later
+	gatherEnd   = 15 * time.Second // from the first watch that leaves until a line, although others stay
+)
+
+func newTroubles(log hclog.Logger, onEvent func(Event)) *troubles {
+	return &troubles{log: log, onEvent: onEvent, open: map[string]*trouble{}, of: map[*reporter]string{}}
 }
 
-// troubleKey returns the key of the trouble to which err belongs. Errors of an outage of Consul have many texts, but
-// are one trouble for all watches. A problem with one query is a trouble of its own, for each reason.
-func troubleKey(k consul.Kind, r *reporter, err error) string {
+// troubleKey returns the key of the trouble to which err belongs, and the place that Consul cannot answer for. Errors
+// of an outage of Consul have many texts, but are one trouble for all watches. A datacenter or a peer that Consul
+// cannot reach is one trouble for all watches of that place. A query that Consul refuses is a trouble of its own, for
+// each reason.
+func troubleKey(k consul.Kind, r *reporter, err error) (key, place string) {
 	switch k {
-	case consul.Refused, consul.Unable:
-		return r.query.canonical() + consul.Reason(err)
+	case consul.Refused:
+		return "refused " + r.query.Filter + "\n" + consul.Reason(err), ""
+	case consul.Unable:
+		switch q := r.query; {
+		case q.Prepared != "":
+			place = "prepared query " + q.Prepared
+		case q.Peer != "":
+			place = "peer " + q.Peer
+		case q.Datacenter != "":
+			place = "datacenter " + q.Datacenter
+		default:
+			place = "service " + q.Service
+		}
+		return "unable " + place + "\n" + consul.Reason(err), place
 	case consul.Throttled:
-		return "throttled"
+		return "throttled", ""
 	case consul.Denied:
-		return "denied"
+		return "denied", ""
 	}
-	return "lost"
+	return "lost", ""
 }
 
 // enter records that r has been in trouble since a given time. Call enter for each failure that should be logged.
 func (t *troubles) enter(r *reporter, k consul.Kind, err error, since time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if r.forgotten {
+	if r.forgotten || t.closed {
 		return
 	}
-	throttled := t.open[troubleKey(consul.Throttled, r, err)] != nil
+	throttled := t.open["throttled"] != nil
 	if k == consul.Lost && throttled && consul.IsCutOff(err) && !isSlow(err) {
 		k = consul.Throttled
 	}
-	key := troubleKey(k, r, err)
+	key, place := troubleKey(k, r, err)
 	if t.of[r] == key {
-		t.causedLocked(t.open[key], err)
+		t.causedLocked(t.open[key], r, err)
 		return
 	}
-	t.leaveLocked(r)
+	t.leaveLocked(r, false)
 	t.of[r] = key
 	one := t.open[key]
 	if one == nil {
-		causes := map[string]bool{consul.Cause(err): true}
-		one = &trouble{kind: k, since: since, service: r.sharerNames(), causes: causes}
+		one = &trouble{
+			key: key, kind: k, place: place, since: since,
+			watches: map[*reporter]bool{}, fresh: map[string]bool{}, causes: map[string]bool{},
+		}
 		t.open[key] = one
-		t.logBeginLocked(k, r, err)
 	}
-	one.watches++
+	one.watches[r] = false
+	if one.err == nil {
+		one.err, one.filter = err, r.query.Filter
+	}
+	one.causes[consul.Cause(err)] = true
+	t.gatherLocked(one, time.Now())
+}
+
+// gatherLocked makes the next begin line due when no further watch seems to enter.
+func (t *troubles) gatherLocked(one *trouble, now time.Time) {
+	quiet := gatherQuiet
+	if one.kind == consul.Throttled { // the watches take turns, so it takes longer until all have met the refusal
+		quiet = gatherMost
+	}
+	if one.begin == nil {
+		one.entered = now
+		one.begin = time.AfterFunc(quiet, func() { t.tellBegin(one) })
+	}
+	wait := min(quiet, gatherMost-now.Sub(one.entered))
+	one.begin.Reset(max(wait, gatherMore-now.Sub(one.told)))
 }
 
 // causedLocked logs that Consul is still lost, if the cause is new in this outage.
-func (t *troubles) causedLocked(one *trouble, err error) {
+func (t *troubles) causedLocked(one *trouble, r *reporter, err error) {
 	cause := consul.Cause(err)
+	if !one.watches[r] {
+		one.causes[cause] = true // the line about the beginning follows
+		return
+	}
 	if one.kind != consul.Lost || one.causes[cause] || len(one.causes) >= maxCauses {
 		return
 	}
@@ -102,7 +165,7 @@ func (t *troubles) leave(r *reporter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ever = true
-	t.leaveLocked(r)
+	t.leaveLocked(r, true)
 }
 
 // forget removes r from its trouble without a log line, because r is no longer wanted. Later errors of r are ignored.
@@ -110,73 +173,102 @@ func (t *troubles) forget(r *reporter) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r.forgotten = true
-	key, in := t.of[r]
-	if !in {
-		return
-	}
-	delete(t.of, r)
-	if one := t.open[key]; one.watches > 1 {
-		one.watches--
-	} else {
-		delete(t.open, key)
-	}
+	t.leaveLocked(r, false)
 }
 
-// leaveLocked removes r from its trouble. If r was the last watch in the trouble, leaveLocked logs the end of the
-// trouble.
-func (t *troubles) leaveLocked(r *reporter) {
+// leaveLocked removes r from its trouble. If the services of r are fresh and a line has named them, the end of the
+// trouble will be told: at once if r was the last watch in the trouble.
+func (t *troubles) leaveLocked(r *reporter, fresh bool) {
 	key, in := t.of[r]
 	if !in {
 		return
 	}
 	delete(t.of, r)
 	one := t.open[key]
-	if one.watches--; one.watches > 0 {
-		return
+	if one.watches[r] && fresh {
+		for _, name := range *r.sharers.Load() {
+			one.fresh[name] = true
+		}
+		if one.end == nil {
+			one.answered = time.Now()
+			one.end = time.AfterFunc(gatherEnd, func() { t.tellEnd(one) })
+		}
 	}
-	delete(t.open, key)
-	t.logEnd(one)
+	if delete(one.watches, r); len(one.watches) == 0 {
+		t.tellEndLocked(one)
+		one.stop()
+		delete(t.open, key)
+	}
 }
 
-func (t *troubles) logBeginLocked(k consul.Kind, r *reporter, err error) {
-	switch k {
-	case consul.Refused:
-		t.log.Error("consul refuses a query", "service", r.sharerNames(), "filter", r.query.Filter,
-			"reason", consul.Reason(err))
-	case consul.Unable:
-		t.log.Warn("consul cannot answer a query, the service's endpoints stay as they are", "service", r.sharerNames(),
-			"datacenter", r.query.Datacenter, "error", err)
-	case consul.Denied:
-		t.log.Error("consul denies access: the ACL token is wrong or lacks a right; "+
-			"endpoints that it hides stay in use",
-			"rights_needed", "service:read, node:read", "service", r.sharerNames(), "error", err)
-	case consul.Throttled:
-		t.log.Warn("consul refuses requests: too many at once from this host; "+
-			"until consul accepts them, endpoints stay as they are, "+
-			"and services without endpoints stay without",
-			"see", "limits.http_max_conns_per_client in the agent's configuration, or use its https port", "error", err)
-	case consul.Lost:
-		switch {
-		case t.ever:
-			t.log.Warn("consul is lost, endpoints stay as they are", "error", err)
-		case t.hasSaved:
-			t.log.Warn("consul cannot be reached, saved endpoints stay in use until consul answers", "error", err)
-		default:
-			t.log.Warn("consul cannot be reached, services have no endpoints until consul answers", "error", err)
+// stop stops the timers of a trouble that is over.
+func (one *trouble) stop() {
+	for _, timer := range []*time.Timer{one.begin, one.end} {
+		if timer != nil {
+			timer.Stop()
 		}
 	}
 }
 
-func (t *troubles) logEnd(one *trouble) {
-	after := time.Since(one.since).Round(time.Millisecond)
-	switch one.kind {
-	case consul.Refused, consul.Unable:
-		t.log.Info("consul answers the query", "service", one.service, "after", after)
-	case consul.Denied:
-		t.log.Info("consul permits access again", "after", after)
-	case consul.Throttled:
-		t.log.Info("consul accepts all requests again", "after", after)
-	case consul.Lost:
-		t.log.Info("consul answers again", "after", after)
+// tellBegin logs the services that have entered the trouble and are not named yet.
+func (t *troubles) tellBegin(one *trouble) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed || t.open[one.key] != one {
+		return
+	}
+	one.begin = nil
+	services := map[string]bool{}
+	for r, named := range one.watches {
+		if named {
+			continue
+		}
+		one.watches[r] = true
+		for _, name := range *r.sharers.Load() {
+			services[name] = true
+			delete(one.fresh, name)
+		}
+	}
+	if len(services) == 0 {
+		return
+	}
+	names := sorted(services)
+	if one.told.IsZero() || !one.isOfAgent() {
+		t.beginLocked(one, names)
+	}
+	t.begunLocked(one, names)
+	one.told, one.err = time.Now(), nil
+}
+
+// isOfAgent reports whether the trouble concerns all queries to the agent, sooner or later. The log then does not
+// repeat it for the watches that enter it later.
+func (one *trouble) isOfAgent() bool { return one.kind == consul.Lost || one.kind == consul.Throttled }
+
+// tellEnd logs the services that have left the trouble although it goes on for others.
+func (t *troubles) tellEnd(one *trouble) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed && t.open[one.key] == one {
+		t.tellEndLocked(one)
 	}
 }
+
+func (t *troubles) tellEndLocked(one *trouble) {
+	one.end = nil
+	if services := sorted(one.fresh); len(services) > 0 {
+		clear(one.fresh)
+		t.endedLocked(one, services)
+	}
+}
+
+// close ends all timers. Nothing is logged afterwards.
+func (t *troubles) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	for _, one := range t.open {
+		one.stop()
+	}
+}
+
+func sorted(names map[string]bool) []string { return slices.Sorted(maps.Keys(names)) }

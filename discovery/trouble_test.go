@@ -138,7 +138,7 @@ func TestSingleBrokenConnectionIsNotNews(t *testing.T) {
 
 func TestConsulAwayAtTheStartIsLoggedOnce(t *testing.T) {
 	no := fails(io.EOF)
-	bubble(t, 40*time.Second, ConsulOptions{}, []reply{no, no, no, no, ok(20, "a 80")}, func(t *testing.T, r *rig) {
+	bubble(t, 40*time.Second, ConsulOptions{}, []reply{no, no, no, after(gatherQuiet, no), ok(20, "a 80")}, func(t *testing.T, r *rig) {
 		r.want(t, webA)
 		r.log.wantOnce(t, "consul cannot be reached", "consul answers again")
 	})
@@ -178,7 +178,7 @@ func TestHungAgentIsNoticedByTheProbe(t *testing.T) {
 		if r.log.String() != "" {
 			t.Errorf("log after 19 s: %s", r.log)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2*time.Second + gatherQuiet)
 		r.log.wantOnce(t, "consul is lost, endpoints stay as they are", "the agent does not answer")
 		if pings.Load() != 3 {
 			t.Errorf("%d probes, want the warm-up and 2", pings.Load())

@@ -34,7 +34,9 @@ type watch struct {
 func newWatch(c *Consul, o *wanted) *watch {
 	w := &watch{key: o.key, query: o.query, guard: o.guard, consul: c}
 	w.publisher.watch = w
-	w.reporter = reporter{query: &w.query, base: c.options.Logger, onEvent: c.options.OnEvent, troubles: c.troubles}
+	w.reporter = reporter{
+		query: &w.query, base: c.options.Logger, onEvent: c.options.OnEvent, troubles: c.troubles, holds: c.holds,
+	}
 	w.poller = poller{
 		query: &w.query, consul: c, report: &w.reporter, interest: w.publisher.mostInterest, parser: newParser(),
 		lostSome: w.vigil.hasNews,

@@ -117,16 +117,6 @@ func (f fakeWatches) Snapshot() []discovery.WatchStatus {
 	return append([]discovery.WatchStatus{}, f.watch...)
 }
 
-func (f fakeWatches) EachFailing(each func(service, err string)) {
-	for _, w := range f.Snapshot() {
-		for _, name := range w.Services {
-			if w.Error != "" {
-				each(name, w.Error)
-			}
-		}
-	}
-}
-
 func (f fakeWatches) Lag() discovery.Lag {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -457,39 +447,6 @@ func TestTheSameSetAgainIsNoChange(t *testing.T) {
 	}
 	if events, _, _ := h.events.After(0, "", 10); len(events) != 1 {
 		t.Errorf("got %+v", events)
-	}
-}
-
-func TestStaleSourceIsAnEventOnceEachWay(t *testing.T) {
-	h := serve(t, Options{}, "gone", "web")
-	kinds := func() string {
-		var text []string
-		events, _, _ := h.events.After(0, "", endpoints.MaxEvents)
-		for _, e := range events {
-			text = append(text, string(e.Kind))
-		}
-		return strings.Join(text, " ")
-	}
-	watch := func(err string) {
-		h.fake.set(func(f *fake) { f.watch = []discovery.WatchStatus{{Services: []string{"web"}, Error: err}} })
-	}
-	watch("lost")
-	h.eventually("stale", func() bool { return kinds() == "stale" })
-	if all, _, _ := h.events.After(0, "", 1); all[0].Text != "the source fails, its endpoints stay in use: lost" {
-		t.Errorf("the event says %q", all[0].Text)
-	}
-	watch("")
-	h.eventually("recovered", func() bool { return kinds() == "stale recovered" })
-
-	// A service that is not configured any more gets no recovered event.
-	h.fake.set(func(f *fake) { f.watch = []discovery.WatchStatus{{Services: []string{"gone", "web"}, Error: "lost"}} })
-	h.eventually("both stale", func() bool { return kinds() == "stale recovered stale stale" })
-	h.fake.set(func(f *fake) { f.watch, f.services = nil, f.services[1:] })
-	h.eventually("one recovered", func() bool {
-		return strings.HasPrefix(kinds(), "stale recovered stale stale recovered")
-	})
-	if got := kinds(); got != "stale recovered stale stale recovered" {
-		t.Errorf("got %s, want one of them to have recovered", got)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/endpoints"
@@ -35,7 +34,6 @@ func (p *pace) delay(now time.Time, gap time.Duration) time.Duration {
 func (s *Server) tick() {
 	second := time.NewTicker(sampleEvery)
 	defer second.Stop()
-	stale := map[string]bool{}
 	var due <-chan time.Time // fires when the next look is due; nil if no look is planned
 	var looks pace
 	plan := func(gap time.Duration) {
@@ -50,7 +48,6 @@ func (s *Server) tick() {
 			return
 		case <-second.C:
 			s.history.sample(time.Now(), s.o.State.Proxier.EachActivity)
-			s.noteStale(stale)
 			s.scrapes.forget()
 			plan(0)
 		case <-s.hub.entered:
@@ -77,31 +74,6 @@ func (s *Server) look(looks *pace) {
 		now := time.Now()
 		looks.looked(now, now.Sub(began))
 	})
-}
-
-// noteStale adds an event for each service with a source that began or ceased to fail. The map stale holds the services
-// with a source that failed before.
-func (s *Server) noteStale(stale map[string]bool) {
-	failing := map[string]bool{}
-	s.o.State.eachFailing(func(service, err string) {
-		failing[service] = true
-		if !stale[service] {
-			stale[service] = true
-			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindStale, Service: service,
-				Text: "the source fails, its endpoints stay in use: " + err})
-		}
-	})
-	for service := range stale {
-		if failing[service] {
-			continue
-		}
-		delete(stale, service)
-		isIt := func(c Configured) bool { return c.Name == service }
-		if slices.ContainsFunc(s.o.State.Configured(), isIt) { // a removed service has not recovered
-			s.o.Events.Add(endpoints.Event{Kind: endpoints.KindRecovered, Service: service,
-				Text: "the source answers again"})
-		}
-	}
 }
 
 // watch serves a stream of server-sent events. "services" has the changed services (all at first), "events" has new

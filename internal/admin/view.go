@@ -24,7 +24,6 @@ type Proxier interface {
 // Watches provides the state of the sources. *discovery.Consul implements it.
 type Watches interface {
 	Snapshot() []discovery.WatchStatus
-	EachFailing(f func(service, err string))
 	Lag() discovery.Lag
 }
 
@@ -86,13 +85,6 @@ func (s *State) watches() []discovery.WatchStatus {
 		return w.Snapshot()
 	}
 	return nil
-}
-
-// eachFailing calls f for each service that has a failing watch.
-func (s *State) eachFailing(f func(service, err string)) {
-	if w := s.source(); w != nil {
-		w.EachFailing(f)
-	}
 }
 
 // source returns the watches, or nil without Consul.

@@ -88,7 +88,7 @@ func guardOf(q config.ConsulQuery) discovery.Guard {
 func (d *Daemon) newConsul(cfg *config.Config, saved []byte, standby *standbyReports) (*discovery.Consul, error) {
 	options := consulOptions(cfg.Consul, d.log)
 	options.StateDir, options.Saved = cfg.StateDir, saved
-	options.OnEvent, options.Usable, options.Prober = d.events.Instance, d.cycles.Usable, heldProber{d}
+	options.OnEvent, options.Usable, options.Prober = d.events.Discovered, d.cycles.Usable, heldProber{d}
 	options.Failing, options.OnStandby = d.failing, standby.Report
 	options.Watches = watchesOf(cfg)
 	if len(options.Watches) == 0 {

@@ -148,10 +148,18 @@ func bounded(e Event) Event {
 	return e
 }
 
-// Instance adds an event for each service that a source's event concerns.
-func (l *Events) Instance(e discovery.Event) {
+// Discovered adds the event of a source. An event about an instance becomes one event for each service. A failure of
+// the source, or its end, stays one event for all services.
+func (l *Events) Discovered(e discovery.Event) {
 	kind, text := KindOut, e.Instance+": "+e.Text
 	switch e.Kind {
+	case discovery.EventStale, discovery.EventRecovered:
+		one := Event{Kind: Kind(e.Kind), Services: e.Services, Text: e.Text}
+		if len(e.Services) == 1 {
+			one.Service, one.Services = e.Services[0], nil
+		}
+		l.Add(one)
+		return
 	case discovery.EventHeld:
 		kind = KindHeld
 	case discovery.EventFailover:

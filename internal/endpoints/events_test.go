@@ -25,10 +25,10 @@ func TestEventsAreBounded(t *testing.T) {
 
 func TestInstancesAndEjectionsAreEvents(t *testing.T) {
 	l := NewEvents()
-	l.Instance(discovery.Event{
+	l.Discovered(discovery.Event{
 		Services: []string{"api", "web"}, Kind: discovery.EventOut, Instance: "n/a", Text: "check is critical",
 	})
-	l.Instance(discovery.Event{
+	l.Discovered(discovery.Event{
 		Services: []string{"web"}, Kind: discovery.EventHeld, Instance: "n/b", Text: "gone",
 	})
 	l.Health(lb.HealthChange{
@@ -48,6 +48,19 @@ func TestInstancesAndEjectionsAreEvents(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A failure of a source is one event for all services that it concerns. The event of one service has its name.
+func TestAFailureOfASourceIsOneEvent(t *testing.T) {
+	l := NewEvents()
+	several, one := []string{"api", "web"}, []string{"web"}
+	l.Discovered(discovery.Event{Services: several, Kind: discovery.EventStale, Text: "lost"})
+	l.Discovered(discovery.Event{Services: one, Kind: discovery.EventRecovered, Text: "fresh"})
+	got, _, _ := l.After(0, "web", MaxEvents)
+	if len(got) != 2 || got[0].Kind != KindStale || got[0].Service != "" || !slices.Equal(got[0].Services, several) ||
+		got[1].Kind != KindRecovered || got[1].Service != "web" || got[1].Services != nil || got[1].Text != "fresh" {
+		t.Errorf("got %+v", got)
 	}
 }
 
