@@ -114,10 +114,11 @@ func kept() (path, module string, err error) {
 
 var release = regexp.MustCompile(`^\d+\.\d+\.\d+$`)
 
-// parts are versions of modules that Consul's own repository also contains. A release of Consul may require versions of
-// them that the module proxy does not have. Such a release is built with the versions in parts.
+// parts are versions of modules that Consul's own repository also contains. A release of Consul is built there with the
+// files beside it, and may require versions that the module proxy does not have. Such a release is built with parts.
 var parts = map[string][]string{
-	"v1.21.5": {modulePath + "/envoyextensions@v0.9.6", modulePath + "/troubleshoot@v0.8.7"},
+	"v1.21.5": {"envoyextensions@v0.9.6", "proto-public@v0.6.5", "sdk@v0.16.3", "troubleshoot@v0.8.7"},
+	"v1.18.2": {"envoyextensions@v0.5.2", "proto-public@v0.6.1", "troubleshoot@v0.7.1"},
 }
 
 // require makes a module that requires the version of Consul that $CONSUL_VERSION asks for.
@@ -125,13 +126,16 @@ func require(ctx context.Context, meter *meter, module string) error {
 	if err := os.MkdirAll(module, 0o755); err != nil {
 		return err
 	}
-	file := filepath.Join(module, "go.mod")
-	if err := os.WriteFile(file, []byte("module consul\n\ngo 1.24\n"), 0o644); err != nil {
+	version := "v" + strings.TrimPrefix(os.Getenv(VersionVar), "v")
+	text := "module consul\n\ngo 1.24\n\n"
+	for _, part := range parts[version] {
+		name, at, _ := strings.Cut(part, "@")
+		text += fmt.Sprintf("replace %[1]s/%[2]s => %[1]s/%[2]s %[3]s\n", modulePath, name, at)
+	}
+	if err := os.WriteFile(filepath.Join(module, "go.mod"), []byte(text), 0o644); err != nil {
 		return err
 	}
-	version := "v" + strings.TrimPrefix(os.Getenv(VersionVar), "v")
-	args := append([]string{"get", "-tool", modulePath + "@" + version}, parts[version]...)
-	return goTool(ctx, module, io.Discard, meter, args...)
+	return goTool(ctx, module, io.Discard, meter, "get", "-tool", modulePath+"@"+version)
 }
 
 var versionLine = regexp.MustCompile(`(?m)^\s*` + regexp.QuoteMeta(modulePath) + ` v(\S+)`)
