@@ -12,14 +12,15 @@ import (
 // sgr is what a terminal is told about how text looks.
 var sgr = regexp.MustCompile(`\x1b\[([0-9;]*)m`)
 
-// screenHTML is a page that looks as the screen of a terminal does, for what Lictor writes: bold, dim, reversed and
-// red.
+// screenHTML is a page that looks as the screen of a terminal does, for what Lictor writes: bold, dim, reversed, red
+// and yellow.
 func screenHTML(screen string) string {
 	var b strings.Builder
 	b.WriteString(`<!doctype html><meta charset="utf-8"><style>
 body { margin: 0; padding: 14px 18px; background: #1b1d21; color: #d8dade; }
 pre { margin: 0; font: 13px/19px "DejaVu Sans Mono", monospace; }
 .bold { font-weight: bold; color: #fff } .dim { color: #8b9098 } .red { color: #ff6b60 }
+.yellow { color: #e3b341 }
 .reverse { background: #d8dade; color: #1b1d21 }
 </style><pre>`)
 	on := map[string]bool{}
@@ -28,7 +29,7 @@ pre { margin: 0; font: 13px/19px "DejaVu Sans Mono", monospace; }
 			return
 		}
 		var classes []string
-		for _, class := range []string{"bold", "dim", "red", "reverse"} {
+		for _, class := range []string{"bold", "dim", "red", "yellow", "reverse"} {
 			if on[class] {
 				classes = append(classes, class)
 			}
@@ -52,8 +53,11 @@ pre { margin: 0; font: 13px/19px "DejaVu Sans Mono", monospace; }
 				on["reverse"] = true
 			case "31":
 				on["red"] = true
+			case "33":
+				on["yellow"] = true
 			case "39":
 				delete(on, "red")
+				delete(on, "yellow")
 			}
 		}
 	}

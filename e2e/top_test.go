@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -97,6 +98,30 @@ func TestTopInATerminal(t *testing.T) {
 	x.shows("ended with 0")
 }
 
+// Lictor may be restarted while top runs. Top says so, and shows the new process.
+func TestTopSurvivesARestartOfLictor(t *testing.T) {
+	anyEngine(t)
+	socket := "unix://" + filepath.Join(shortTempDir(t), "admin.sock")
+	config := fmt.Sprintf("admin {\n  listen=%q\n}\n", socket) +
+		service("web", `static { endpoints = ["127.0.0.1:1"] }`)
+	l := runLictor(t, config)
+	x := startTerminal(t, 80, 24, l, lictorPath(t)+" top -admin "+socket+"; echo ended with $?; exec cat")
+	x.shows("1 service, 1 in, 0 out", "web")
+	must(t, l.Signal(syscall.SIGTERM))
+	l.exits(t, 0)
+	x.shows("no answer since", "web")
+	again := runLictor(t, config)
+	x.shows(fmt.Sprintf("process %d (lictor", again.Pid()), "web")
+	x.shows("1 service, 1 in, 0 out")
+	x.press("Escape") // does not quit
+	x.press("?")
+	x.shows("Any key closes this help.")
+	x.press("Escape")
+	x.shows("SERVICE", "web")
+	x.press("q")
+	x.shows("ended with 0")
+}
+
 // Top says what is well by saying nothing of it, and what is not in red. With -screenshots its picture of the README
 // is taken here.
 func TestTopShowsWhatIsWrongInRed(t *testing.T) {
@@ -123,27 +148,24 @@ func TestTopShowsWhatIsWrongInRed(t *testing.T) {
 		mustConnect(t, l.addr(t, "postgres"))
 		dialUDP(t, l.addr(t, "dns")).awaitAnswer(t, "dns-1", "dns-2")
 	}
-	x := startTerminal(t, 144, 14, l, lictorPath(t)+" top")
+	x := startTerminal(t, 144, 18, l, lictorPath(t)+" top")
 	x.shows("5 services")
-	x.press("n", "End", "Enter")
-	for range 5 {
-		x.press("Down")
-	}
-	x.press("Enter", "a")
+	x.press("n", "End", "Enter", "a")
 	if *screenshots {
 		x.shows("up 15s") // by when the rates are what they are, and nothing is new
 	}
 	screen := x.shows("out host-1/web-4", "critical, check", "out host-1/web-5", "ejected", "drained for",
-		"[a active]", "redis", " us ")
+		"[a active]", "! redis", "* web", " us ")
 	for line := range strings.Lines(screen) {
-		red, name := strings.Contains(line, "\x1b[31m"), strings.Fields(sgr.ReplaceAllString(line, " ") + " .")[0]
+		text := strings.TrimLeft(sgr.ReplaceAllString(line, " "), " !*") + " ."
+		red, name := strings.Contains(line, "\x1b[31m"), strings.Fields(text)[0]
 		if name == "redis" && !red || name == "postgres" && red {
 			t.Errorf("in red %v: %q", red, line)
 		}
 	}
 	if *screenshots {
 		p := openBrowser(t)
-		p.run(chromedp.EmulateViewport(1164, 294, chromedp.EmulateScale(1.5)),
+		p.run(chromedp.EmulateViewport(1164, 370, chromedp.EmulateScale(1.5)),
 			chromedp.Navigate("data:text/html;charset=utf-8;base64,"+
 				base64.StdEncoding.EncodeToString([]byte(screenHTML(screen)))))
 		p.keepScreenshot("top")

@@ -60,10 +60,17 @@ func await(t *testing.T, what string, check func() error) {
 // demand.
 type fakeLictor struct {
 	address string // value of -admin
-	answers map[string]any
 
-	mu    sync.Mutex
-	asked []string
+	mu      sync.Mutex // guards the fields below while requests come
+	answers map[string]any
+	asked   []string
+}
+
+// answer changes an answer.
+func (f *fakeLictor) answer(key string, answer any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answers[key] = answer
 }
 
 // newFakeLictor starts a fakeLictor that ends with the test. The keys of answers are method and path, with or without
@@ -82,12 +89,13 @@ func (f *fakeLictor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	key := r.Method + " " + r.URL.RequestURI()
 	f.mu.Lock()
 	f.asked = append(f.asked, key)
-	f.mu.Unlock()
 	answer, ok := f.answers[key]
 	if !ok {
-		if answer, ok = f.answers[r.Method+" "+r.URL.Path]; !ok {
-			answer = &admin.APIError{Code: http.StatusNotFound, Text: "there is no " + r.URL.Path}
-		}
+		answer, ok = f.answers[r.Method+" "+r.URL.Path]
+	}
+	f.mu.Unlock()
+	if !ok {
+		answer = &admin.APIError{Code: http.StatusNotFound, Text: "there is no " + r.URL.Path}
 	}
 	switch answer := answer.(type) {
 	case nil:

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
 	"github.com/posener/complete"
@@ -56,6 +55,9 @@ func (c *connectionsCommand) Help() string {
   endpoint, age, time since the last byte (IDLE), and bytes from the client (UP)
   and to the client (DOWN). The oldest come first. With SERVICE, lists only that
   service's.
+
+  If the terminal or $COLUMNS is too narrow, columns are left out and long names
+  are shortened.
 
 Options:
 
@@ -103,8 +105,8 @@ func (c *connectionsCommand) Run(args []string) int {
 		name = rest[0]
 	}
 	all, err := c.collect(ctx, client, name)
-	if err == nil && name != "" && len(all.Connections) == 0 {
-		_, err = service(ctx, client, name) // the service may not exist
+	if err == nil && len(all.Connections) == 0 {
+		err = c.check(ctx, client, name)
 	}
 	switch {
 	case err != nil:
@@ -117,6 +119,43 @@ func (c *connectionsCommand) Run(args []string) int {
 		return c.fail(err)
 	}
 	return exitOK
+}
+
+// check returns an error if there is no service of that name, or if no service has the endpoint that -endpoint names.
+// An empty name means any service. An endpoint that has left has no connections either, and counts as unknown.
+func (c *connectionsCommand) check(ctx context.Context, client *admin.Client, name string) error {
+	var services []admin.Service
+	if name != "" {
+		s, err := service(ctx, client, name)
+		if err != nil {
+			return err
+		}
+		services = append(services, *s)
+	}
+	if c.endpoint == "" {
+		return nil
+	}
+	if name == "" {
+		var all admin.ServicesAnswer
+		if err := client.Get(ctx, "/v1/services", &all); err != nil {
+			return err
+		}
+		services = all.Services
+	}
+	var known []string
+	for i := range services {
+		for _, e := range services[i].Endpoints {
+			if e.ID == c.endpoint || e.Address == c.endpoint {
+				return nil
+			}
+			known = append(known, e.ID, e.Address)
+		}
+	}
+	where := ""
+	if name != "" {
+		where = fmt.Sprintf(" of service %q", name)
+	}
+	return fmt.Errorf("-endpoint: there is no endpoint %q%s%s", c.endpoint, where, suggestion(c.endpoint, known))
 }
 
 // collect returns the connections, the oldest first. It asks for all pages, because each page may have the oldest
@@ -156,17 +195,19 @@ func writeConnections(w io.Writer, all []admin.Connection) error {
 		_, err := fmt.Fprintln(w, "no connections")
 		return err
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tPROTO\tCLIENT\tENDPOINT\tADDRESS\tSTATE\tAGE\tIDLE\tUP\tDOWN")
+	t := &table{gap: 2, columns: []column{
+		{title: "SERVICE", cut: middle}, {title: "PROTO", drop: 3}, {title: "CLIENT"}, {title: "ENDPOINT", cut: middle},
+		{title: "ADDRESS", drop: 1}, {title: "STATE", drop: 2}, {title: "AGE", align: right},
+		{title: "IDLE", align: right}, {title: "UP", align: right}, {title: "DOWN", align: right},
+	}}
 	for i := range all {
 		c := &all[i]
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", visible.Text(c.Service),
-			visible.Text(c.Protocol), visible.Text(c.Client),
+		t.add(visible.Text(c.Service), visible.Text(c.Protocol), visible.Text(c.Client),
 			visible.Text(orDash(c.Endpoint)), visible.Text(orDash(c.Address)),
 			visible.Text(strings.ReplaceAll(c.State, "_", "-")), brief(seconds(c.Age)), brief(seconds(c.Idle)),
 			size(float64(c.BytesUp)), size(float64(c.BytesDown)))
 	}
-	return t.Flush()
+	return t.write(w)
 }
 
 func orDash(s string) string {

@@ -24,9 +24,9 @@ func TestConnectionsTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, b.String(), `SERVICE  PROTO  CLIENT          ENDPOINT  ADDRESS      STATE        AGE  IDLE   UP      DOWN
-web      tcp    127.0.0.1:4000  n1/web-1  10.0.0.1:80  half-closed  1h   250ms  1.5 kB  2.0 MB
-web`+"\ufffd"+`     tcp    127.0.0.1:4001  -         -            waiting      2s   0ms    0 B     0 B
+	equal(t, b.String(), `SERVICE  PROTO  CLIENT          ENDPOINT  ADDRESS      STATE        AGE   IDLE      UP    DOWN
+web      tcp    127.0.0.1:4000  n1/web-1  10.0.0.1:80  half-closed   1h  250ms  1.5 kB  2.0 MB
+web`+"\ufffd"+`     tcp    127.0.0.1:4001  -         -            waiting       2s    0ms     0 B     0 B
 `)
 	b.Reset()
 	if err := writeConnections(&b, nil); err != nil {
@@ -109,6 +109,31 @@ func TestConnectionsOfAServiceWithout(t *testing.T) {
 	equal(t, out+said, "lictor connections: there is no wbe; did you mean \"web\"?\n")
 	out, said = lictor(t, exitFailed, "connections", "-admin", f.address, "-endpoint", "x")
 	equal(t, out+said, "lictor connections: there is no /v1/connections\n")
+}
+
+// An endpoint that no service has is an error, and one without connections is not.
+func TestConnectionsOfAnUnknownEndpoint(t *testing.T) {
+	t.Parallel()
+	web := admin.Service{Name: "web", Endpoints: []admin.Endpoint{{ID: "n1/web-1", Address: "10.0.0.1:80"}}}
+	db := admin.Service{Name: "db", Endpoints: []admin.Endpoint{{ID: "n1/db-1", Address: "10.0.0.1:5432"}}}
+	f := newFakeLictor(t, map[string]any{
+		"GET /v1/status": admin.Status{}, "GET /v1/connections": admin.ConnectionsAnswer{},
+		"GET /v1/services": admin.ServicesAnswer{Services: []admin.Service{db, web}}, "GET /v1/services/web": web,
+	})
+	for _, args := range []string{"n1/db-1", "10.0.0.1:80", "n1/web-1 web"} {
+		out, said := lictor(t, exitOK, append(strings.Fields("connections -admin "+f.address+" -endpoint"),
+			strings.Fields(args)...)...)
+		equal(t, out+said, "no connections\n")
+	}
+	for args, want := range map[string]string{
+		"n1/web-2":    `there is no endpoint "n1/web-2"; did you mean "n1/web-1"?`,
+		"n1/db-1 web": `there is no endpoint "n1/db-1" of service "web"; did you mean "n1/web-1"?`,
+		"web":         `there is no endpoint "web"`,
+	} {
+		out, said := lictor(t, exitFailed, append(strings.Fields("connections -admin "+f.address+" -endpoint"),
+			strings.Fields(args)...)...)
+		equal(t, out+said, "lictor connections: -endpoint: "+want+"\n")
+	}
 }
 
 // -json prints an array even if there are no connections.

@@ -277,9 +277,9 @@ func TestTopOfARunningLictor(t *testing.T) {
 	at := echo(t)
 	r := startLictor(t, static("web", at))
 	r.connect("web")
-	out := prints(t, []string{"top", "-once", "-interval", "100ms"}, "1 service, 1 in, 0 out", "\nweb ", "in  "+at)
-	if strings.Contains(out, "\x1b") {
-		t.Errorf("escape sequences in %q", out)
+	out := prints(t, []string{"top", "-once", "-interval", "100ms"}, "1 service, 1 in, 0 out", "\n  web ", "in  "+at)
+	if strings.Contains(out, "\x1b") || strings.Contains(out, "help") {
+		t.Errorf("escape sequences or keys in %q", out)
 	}
 	var all struct {
 		Status   admin.Status

@@ -53,6 +53,9 @@ func (c *statusCommand) Help() string {
   A service is fine, degraded (it serves its clients, but something needs
   attention), or REFUSING clients. docs/api.md lists the reasons.
 
+  If the terminal or $COLUMNS is too narrow, columns are left out and long names
+  are shortened.
+
 Options:
 
 ` + askOptions + `  -json               Print JSON: {"status": ..., "services": [...]}, or with
@@ -169,16 +172,19 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 			visible.Text(d.Instead))
 	}
 	fmt.Fprintln(w)
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "SERVICE\tSTATE\tPROTO\tLISTEN\tIN\tOUT\tACTIVE\tNOTE")
+	all := &table{gap: 2, columns: []column{
+		{title: "SERVICE", cut: middle}, {title: "STATE"}, {title: "PROTO", drop: 3}, {title: "LISTEN"},
+		{title: "IN", align: right}, {title: "OUT", align: right, drop: 1}, {title: "ACTIVE", align: right, drop: 2},
+		{title: "NOTE", cut: end},
+	}}
 	for i := range services {
 		s := &services[i]
 		in := s.In()
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\n", visible.Text(s.Name), visible.Text(stateText(s.State)),
-			visible.Text(s.Protocol), visible.Text(strings.Join(s.Listeners, ",")), in, len(s.Endpoints)-in,
-			s.Counters.ConnectionsActive+s.Counters.SessionsActive, visible.Text(note(t.Now, s)))
+		all.add(visible.Text(s.Name), visible.Text(stateText(s.State)), visible.Text(s.Protocol),
+			visible.Text(strings.Join(s.Listeners, ",")), fmt.Sprint(in), fmt.Sprint(len(s.Endpoints)-in),
+			fmt.Sprint(s.Counters.ConnectionsActive+s.Counters.SessionsActive), visible.Text(note(t.Now, s)))
 	}
-	return table.Flush()
+	return all.write(w)
 }
 
 // orUnset returns the value of an argument, or "(not set)" if it is empty.

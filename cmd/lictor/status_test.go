@@ -55,8 +55,8 @@ pending until a restart or an upgrade: state_dir = "/x"; in force: (not set)
 the system denies splice (not permitted): bulk is copied
 
 SERVICE  STATE     PROTO  LISTEN                 IN  OUT  ACTIVE  NOTE
-dns      REFUSING  udp    127.0.0.1:53,[::1]:53  0   0    2       no endpoints are known yet
-web      fine      tcp    127.0.0.1:80           1   2    1       changed 1h ago
+dns      REFUSING  udp    127.0.0.1:53,[::1]:53   0    0       2  no endpoints are known yet
+web      fine      tcp    127.0.0.1:80            1    2       1  changed 1h ago
 `)
 }
 

@@ -109,7 +109,7 @@ func TestTopOnATerminal(t *testing.T) {
 	t.Parallel()
 	services := admin.ServicesAnswer{Services: []admin.Service{
 		{Name: "web", Protocol: "tcp", Endpoints: []admin.Endpoint{{ID: "n/web-1", State: admin.StateIn}}},
-		{Name: "zoo", Protocol: "udp"},
+		{Name: "zoo", Protocol: "udp", State: admin.StateRefusing},
 	}}
 	f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{Version: "v9"}, "GET /v1/services": services})
 	x := newTerminal(t, 120, 10)
@@ -122,9 +122,9 @@ func TestTopOnATerminal(t *testing.T) {
 		args := []string{"top", "-admin", f.address, "-interval", "100ms"}
 		code <- Main(args, console{in: x.program, out: x.program, err: x.program})
 	}()
-	x.shows("lictor v9", "[a active]", "web", red+"zoo")
+	x.shows("lictor v9", "[a active]", "web", red+"! zoo")
 	x.press("n\x1b[B") // sort by name and select the first service
-	x.shows("[n name]", reverse+"web")
+	x.shows("[n name]", reverse+"  web")
 	x.press("\r")
 	x.shows("in  n/web-1")
 	x.resize(30, 10)
@@ -172,6 +172,54 @@ func TestTopOfALictorThatEnds(t *testing.T) {
 	after, err := term.GetState(int(x.program.Fd()))
 	if err != nil || *after != *before {
 		t.Errorf("the terminal was %+v, and is %+v, %v", before, after, err)
+	}
+}
+
+// If lictor ends while top runs, top says so and goes on when one answers again. It says which process that is.
+func TestTopSurvivesARestart(t *testing.T) {
+	t.Parallel()
+	services := admin.ServicesAnswer{Services: []admin.Service{{Name: "web", State: admin.StateRefusing}}}
+	f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{PID: 7}, "GET /v1/services": services})
+	x := newTerminal(t, 120, 10)
+	code := make(chan int)
+	go func() {
+		args := []string{"top", "-admin", f.address, "-interval", "100ms"}
+		code <- Main(args, console{in: x.program, out: x.program, err: x.program})
+	}()
+	x.shows("! web")
+	f.answer("GET /v1/status", nil)
+	x.shows("no answer since", "(lictor has ended); trying again", dim+"! web")
+	x.press("/we") // keys work meanwhile
+	x.shows("filter: we_", "trying again")
+	f.answer("GET /v1/status", admin.Status{PID: 8, Version: "v9"})
+	x.shows("process 8 (lictor v9) answers instead of process 7", red+"! web")
+	x.press("\x03")
+	if got := <-code; got != exitOK {
+		t.Errorf("got exit code %d, want %d", got, exitOK)
+	}
+}
+
+// $NO_COLOR takes the colours away, and a terminal that cannot be redrawn gets no frames.
+func TestTopWithoutColours(t *testing.T) {
+	services := admin.ServicesAnswer{Services: []admin.Service{{Name: "web", State: admin.StateRefusing}}}
+	f := newFakeLictor(t, map[string]any{"GET /v1/status": admin.Status{}, "GET /v1/services": services})
+	t.Setenv("NO_COLOR", "1")
+	x := newTerminal(t, 120, 10)
+	code := make(chan int)
+	args := []string{"top", "-admin", f.address, "-interval", "100ms"}
+	go func() { code <- Main(args, console{in: x.program, out: x.program, err: x.program}) }()
+	if frame := x.shows("! web", reverse); strings.Contains(frame, red) {
+		t.Errorf("got %q", frame)
+	}
+	x.press("q")
+	if got := <-code; got != exitOK {
+		t.Errorf("got exit code %d, want %d", got, exitOK)
+	}
+	t.Setenv("TERM", "dumb")
+	var said strings.Builder
+	if got := Main(args, console{in: x.program, out: x.program, err: &said}); got != exitUsage ||
+		!strings.Contains(said.String(), "$TERM is dumb: this terminal cannot be redrawn; use -once") {
+		t.Errorf("got exit code %d, %s", got, said.String())
 	}
 }
 

@@ -8,7 +8,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -44,14 +46,20 @@ func (c *topCommand) Help() string {
 	return `Usage: lictor top [options]
 
   Shows the services of the running lictor, live: how many endpoints get
-  clients, connections and sessions, rates, the mean latency of dials, and
-  failures. Letter keys change the order, the arrow keys select a service, Enter
-  shows its endpoints, q quits.
+  clients, connections and sessions, rates, the mean latency of dials, failures,
+  and why clients are refused. A service that refuses clients has the mark "!",
+  and a degraded one "*". On a narrow terminal, columns are left out before
+  names are shortened.
+
+  The arrow keys select a service, Enter shows its endpoints, / filters by name,
+  ? shows all keys, q quits. If lictor ends, top waits until one answers again.
 
 Options:
 
 ` + askOptions + `  -interval TIME      Time between two updates. Default: 1s.
   -once               Print the rates over one interval as plain text, and end.
+                      Lines are as wide as the terminal or $COLUMNS; without
+                      both, nothing is cut.
   -json               Print the counters once, as "lictor status -json" does.
                       Rates are left to the reader.
 
@@ -78,29 +86,33 @@ func (c *topCommand) Run(args []string) int {
 	case c.interval < 100*time.Millisecond:
 		err = fmt.Errorf("-interval %v is too short: the minimum is 100ms", c.interval)
 	}
+	in, out, terminal := c.terminal()
+	switch {
+	case err != nil || c.json || c.once:
+	case !terminal:
+		err = errors.New("stdin and stdout are not a terminal: use -once")
+	case isDumb():
+		err = errors.New("$TERM is dumb: this terminal cannot be redrawn; use -once")
+	}
 	if err != nil {
 		return c.usage("top", err)
 	}
-	if c.json {
-		s := &statusCommand{asker: c.asker}
-		return s.Run([]string{"-json", "-admin", c.address, "-token-file", c.tokenFile})
-	}
-	in, out, terminal := c.terminal()
-	if !terminal && !c.once {
-		return c.usage("top", errors.New("stdin and stdout are not a terminal: use -once"))
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	client, status, err := c.connect(ctx)
-	if err != nil {
-		return c.fail(err)
-	}
-	defer client.Close()
-	t := &top{client: client, status: status, interval: c.interval, view: topView{sort: 'a', open: map[string]bool{}}}
-	if c.once {
-		err = t.once(ctx, c.out)
-	} else {
-		err = t.live(ctx, in, out)
+	t := &top{ask: &c.asker, interval: c.interval}
+	defer t.close()
+	if err = t.look(ctx); err == nil {
+		switch {
+		case c.json:
+			err = c.print(struct {
+				Status   *admin.Status   `json:"status"`
+				Services []admin.Service `json:"services"`
+			}{t.now.status, t.before.Services})
+		case c.once:
+			err = t.once(ctx, c.out)
+		default:
+			err = t.live(ctx, in, out)
+		}
 	}
 	if err != nil && ctx.Err() == nil {
 		return c.fail(err)
@@ -109,40 +121,74 @@ func (c *topCommand) Run(args []string) int {
 }
 
 func (c *topCommand) terminal() (in, out *os.File, ok bool) {
-	in, is := c.in.(*os.File)
-	out, too := c.out.(*os.File)
-	return in, out, is && too && term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd()))
+	in, out = readsTerminal(c.in), terminalOf(c.out)
+	return in, out, in != nil && out != nil
+}
+
+// readsTerminal returns the terminal that r reads from, or nil if r does not read from one.
+func readsTerminal(r io.Reader) *os.File {
+	f, ok := r.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return f
 }
 
 // A top asks a running lictor at intervals and shows the rates between two answers.
 type top struct {
-	client   *admin.Client
-	status   *admin.Status
+	ask      *asker
 	interval time.Duration
-	before   *admin.ServicesAnswer
-	rows     []topRow
-	view     topView
+	client   *admin.Client         // nil until a lictor has answered, and after it has ended
+	before   *admin.ServicesAnswer // the last answer
+	now      topAnswer
 }
 
-// look asks once and computes the rates since the previous answer.
+// A topAnswer is what one look has found.
+type topAnswer struct {
+	status *admin.Status
+	rows   []topRow
+	news   string // about another process that answers, or why none does; "" if all is as before
+	lost   bool   // no lictor answers; status and rows are those of the last answer
+}
+
+func (t *top) close() {
+	if t.client != nil {
+		t.client.Close()
+		t.client = nil
+	}
+}
+
+// look asks once and computes the rates since the previous answer. It looks for a running lictor if none has answered
+// last.
 func (t *top) look(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
-	status, now := &admin.Status{}, &admin.ServicesAnswer{}
-	if err := t.client.Get(ctx, "/v1/status", status); err != nil {
+	status, services := &admin.Status{}, &admin.ServicesAnswer{}
+	if t.client == nil {
+		client, _, err := t.ask.connect(ctx)
+		if err != nil {
+			return err
+		}
+		t.client = client
+	}
+	err := t.client.Get(ctx, "/v1/status", status)
+	if err == nil {
+		err = t.client.Get(ctx, "/v1/services", services)
+	}
+	if err != nil {
+		t.close()
 		return endedOr(err)
 	}
-	if err := t.client.Get(ctx, "/v1/services", now); err != nil {
-		return endedOr(err)
+	old := t.now.status
+	if old != nil && (old.PID != status.PID || !old.Started.Equal(status.Started)) {
+		t.before = nil // the counters of another process are not comparable
 	}
-	t.status, t.rows, t.before = status, topRows(t.before, now), now
+	t.now.status, t.now.rows, t.before = status, topRows(t.before, services), services
 	return nil
 }
 
+// once prints the rates over one interval.
 func (t *top) once(ctx context.Context, w io.Writer) error {
-	if err := t.look(ctx); err != nil {
-		return err
-	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
@@ -151,12 +197,63 @@ func (t *top) once(ctx context.Context, w io.Writer) error {
 	if err := t.look(ctx); err != nil {
 		return err
 	}
-	for i := range t.rows {
-		t.view.open[t.rows[i].Name] = true
+	screen := topScreen{status: t.now.status, rows: t.now.rows, view: &topView{sort: 'a', open: map[string]bool{}}}
+	for i := range screen.rows {
+		screen.view.open[screen.rows[i].Name] = true
 	}
-	_, err := fmt.Fprintln(w, unadorned(frame(t.status, t.rows, &t.view, 160, 0)))
+	width := widthOf(w)
+	lines := strings.Split(screen.frame(width, 0), "\r\n")
+	lines = slices.Delete(lines, 2, 3) // the keys
+	_, err := fmt.Fprintln(w, unadorned(strings.Join(lines, "\n")))
 	return err
 }
+
+// follow looks at intervals and sends each answer, until ctx ends. If lictor has ended, follow says so, and goes on
+// when one answers again.
+func (t *top) follow(ctx context.Context, answers chan<- topAnswer) {
+	tick := time.NewTicker(t.interval)
+	defer tick.Stop()
+	var lostAt time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		old := t.now.status
+		err := t.look(ctx)
+		a := t.now
+		switch {
+		case err != nil && lostAt.IsZero():
+			lostAt = time.Now()
+			fallthrough
+		case err != nil:
+			a.lost = true
+			a.news = fmt.Sprintf("no answer since %s (%s); trying again", lostAt.Format(time.TimeOnly), firstLine(err))
+		case old.PID != a.status.PID:
+			a.news = fmt.Sprintf("process %d (lictor %s) answers instead of process %d", a.status.PID, a.status.Version,
+				old.PID)
+		case !lostAt.IsZero():
+			a.news = fmt.Sprintf("process %d answers again", a.status.PID)
+		}
+		if err == nil {
+			lostAt = time.Time{}
+		}
+		select {
+		case answers <- a:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+// newsTime is how long news stay on the screen while lictor answers.
+const newsTime = 10 * time.Second
 
 // live draws frames until the user quits or ctx ends. Then it restores the terminal.
 func (t *top) live(ctx context.Context, in, out *os.File) error {
@@ -167,108 +264,49 @@ func (t *top) live(ctx context.Context, in, out *os.File) error {
 	defer func() { _ = term.Restore(int(in.Fd()), former) }()
 	fmt.Fprint(out, "\x1b[?1049h\x1b[?25l")       // alternate screen, no cursor
 	defer fmt.Fprint(out, "\x1b[?25h\x1b[?1049l") // cursor, normal screen
-	keys := make(chan string)
+	screen := topScreen{status: t.now.status, rows: t.now.rows, plain: !isTerminal(out),
+		view: &topView{sort: 'a', open: map[string]bool{}}}
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer cancel()
+	keys, answers := make(chan string), make(chan topAnswer)
+	following.Go(func() { t.follow(ctx, answers) })
 	go readKeys(ctx, in, keys)
-	tick := time.NewTicker(t.interval)
-	defer tick.Stop()
-	if err := t.look(ctx); err != nil {
-		return err
-	}
+	var old <-chan time.Time // when the news are no longer news
 	for {
-		width, height, err := term.GetSize(int(out.Fd()))
-		if err != nil {
-			return err
-		}
-		// Erase the rest of each row after its text.
-		screen := strings.ReplaceAll(frame(t.status, t.rows, &t.view, width, height), "\r\n", "\x1b[K\r\n")
-		if _, err := fmt.Fprintf(out, "\x1b[H%s\x1b[K\x1b[J", screen); err != nil {
+		if err := screen.draw(out); err != nil {
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
-			if err := t.look(ctx); err != nil {
-				return err
+		case <-old:
+			screen.news, old = "", nil
+		case a := <-answers:
+			screen.status, screen.rows, screen.lost = a.status, a.rows, a.lost
+			if a.news != "" {
+				screen.news, old = a.news, nil
+			}
+			if a.news != "" && !a.lost {
+				old = time.After(newsTime)
 			}
 		case key, ok := <-keys:
-			if !ok || t.view.press(key, t.rows) {
+			if !ok || screen.view.press(key, screen.view.shown(screen.rows)) {
 				return nil
 			}
 		}
 	}
 }
 
-// readKeys sends the typed keys until the input or ctx ends. A pending read cannot be interrupted; it ends with the
-// process.
-func readKeys(ctx context.Context, in io.Reader, keys chan<- string) {
-	defer close(keys)
-	buf := make([]byte, 64)
-	for {
-		n, err := in.Read(buf)
-		if err != nil {
-			return
-		}
-		for _, key := range splitKeys(string(buf[:n])) {
-			select {
-			case keys <- key:
-			case <-ctx.Done():
-				return
-			}
-		}
+// draw draws a frame on the terminal.
+func (s *topScreen) draw(out *os.File) error {
+	width, height, err := term.GetSize(int(out.Fd()))
+	if err != nil {
+		return err
 	}
-}
-
-// splitKeys splits the input of one read into keys. A key is a character or an escape sequence: ESC [ ... letter, or
-// ESC O letter.
-func splitKeys(s string) (keys []string) {
-	for s != "" {
-		n := 1
-		if strings.HasPrefix(s, "\x1b[") || strings.HasPrefix(s, "\x1bO") {
-			for n = 2; n < len(s) && (s[n] < '@' || s[n] > '~'); n++ {
-			}
-			n = min(n+1, len(s))
-		}
-		keys = append(keys, s[:n])
-		s = s[n:]
-	}
-	return keys
-}
-
-// press applies a key to the view. It returns true if the key quits.
-func (v *topView) press(key string, rows []topRow) (end bool) {
-	at := -1
-	for i := range rows {
-		if rows[i].Name == v.selected {
-			at = i
-		}
-	}
-	move := func(to int) {
-		if len(rows) > 0 {
-			v.selected = rows[min(max(to, 0), len(rows)-1)].Name
-		}
-	}
-	switch key {
-	case "q", "\x03", "\x1b":
-		return true
-	case "\x1b[A", "\x1bOA", "k":
-		move(at - 1)
-	case "\x1b[B", "\x1bOB", "j":
-		move(at + 1)
-	case "\x1b[5~":
-		move(at - 20)
-	case "\x1b[6~":
-		move(at + 20)
-	case "\r", " ":
-		if at >= 0 {
-			v.open[v.selected] = !v.open[v.selected]
-		}
-	default:
-		for _, s := range topSorts() {
-			if key == string(s.key) {
-				v.sort = s.key
-			}
-		}
-	}
-	return false
+	// Erase the rest of each row after its text.
+	text := strings.ReplaceAll(s.frame(width, height), "\r\n", "\x1b[K\r\n")
+	_, err = fmt.Fprintf(out, "\x1b[H%s\x1b[K\x1b[J", text)
+	return err
 }

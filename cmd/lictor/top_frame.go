@@ -3,10 +3,10 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
@@ -49,8 +49,8 @@ func topRows(before, now *admin.ServicesAnswer) []topRow {
 		c, p := &s.Counters, &b.Counters
 		r.clients = rate(c.Connections+c.Sessions, p.Connections+p.Sessions)
 		r.up, r.down = rate(c.BytesUp, p.BytesUp), rate(c.BytesDown, p.BytesDown)
-		r.fails = rate(c.DialsFailed+c.Refused+c.DatagramsDropped+c.DatagramsOverrun,
-			p.DialsFailed+p.Refused+p.DatagramsDropped+p.DatagramsOverrun)
+		r.fails = rate(c.DialsFailed+c.DatagramsDropped+c.DatagramsOverrun,
+			p.DialsFailed+p.DatagramsDropped+p.DatagramsOverrun)
 		if n := c.Dials - p.Dials; n > 0 {
 			r.latency = (c.DialSeconds - p.DialSeconds) / float64(n)
 		}
@@ -76,14 +76,6 @@ func topEndpoints(before, now *admin.Service, rate func(now, before int64) float
 	return all
 }
 
-// A topView is the state that keys change: the order, the selected service, and the services that show their endpoints.
-type topView struct {
-	sort     byte   // key of a topSort
-	selected string // name of the selected service
-	open     map[string]bool
-	first    int // index of the first line on the screen
-}
-
 // topSorts returns the orders of rows: for each its key, its name and the value to sort by. The largest value comes
 // first. The order by name has no value and is alphabetic.
 func topSorts() []struct {
@@ -99,6 +91,7 @@ func topSorts() []struct {
 		{'n', "name", nil},
 		{'a', "active", func(r *topRow) float64 { return float64(r.active) }},
 		{'c', "clients/s", func(r *topRow) float64 { return r.clients }},
+		{'r', "refused/s", func(r *topRow) float64 { return r.RefusedRate }},
 		{'b', "bytes/s", func(r *topRow) float64 { return r.up + r.down }},
 		{'l', "latency", func(r *topRow) float64 { return r.latency }},
 		{'f', "fails/s", func(r *topRow) float64 { return r.fails }},
@@ -117,29 +110,61 @@ func sortTop(rows []topRow, key byte) {
 	slices.SortStableFunc(rows, func(a, b topRow) int { return strings.Compare(a.Name, b.Name) })
 }
 
+// The looks of text. NO_COLOR takes away only the colours.
 const (
-	bold, dim, reverse, red, plainText = "\x1b[1m", "\x1b[2m", "\x1b[7m", "\x1b[31m", "\x1b[0m"
+	bold, dim, reverse, red, yellow, plainText = "\x1b[1m", "\x1b[2m", "\x1b[7m", "\x1b[31m", "\x1b[33m", "\x1b[0m"
 )
 
-// frame draws a screen of width by height characters. A height of 0 means without a limit. frame scrolls the view so
-// that the selected service is visible.
-func frame(status *admin.Status, rows []topRow, v *topView, width, height int) string {
-	sortTop(rows, v.sort)
-	lines, at := topLines(status.Now, rows, v, width)
-	head := topHead(status, rows, v, width)
+// A topScreen is what a frame shows.
+type topScreen struct {
+	status *admin.Status
+	rows   []topRow
+	view   *topView
+	news   string // about the connection to the running lictor; empty if there is nothing to say
+	lost   bool   // the running lictor does not answer, so the rows are old
+	plain  bool   // without colours
+}
+
+// frame draws a screen of width by height characters. A width or a height of 0 means without a limit.
+func (s *topScreen) frame(width, height int) string {
+	v := s.view
+	rows := v.shown(s.rows)
+	lines, at := s.lines(rows, width)
+	head := append(s.head(len(rows), width), lines[0])
+	lines = lines[1:]
+	if v.help {
+		head, lines = head[:3], nil
+		for _, line := range topHelp() {
+			lines = append(lines, limit(line, width))
+		}
+	}
 	if height > 0 {
-		room := max(height-len(head), 1)
-		v.first = min(max(v.first, at-room+1), at)
-		v.first = max(min(v.first, len(lines)-room), 0)
-		lines = lines[v.first:min(v.first+room, len(lines))]
+		v.page = max(height-len(head), 1)
+		if v.follow {
+			v.first = min(max(v.first, at-v.page+1), at)
+			v.follow = false
+		}
+		v.first = max(min(v.first, len(lines)-v.page), 0)
+		lines = lines[v.first:min(v.first+v.page, len(lines))]
 	}
 	return strings.Join(append(head, lines...), "\r\n")
 }
 
-func topHead(t *admin.Status, rows []topRow, v *topView, width int) []string {
-	var clients, up, down float64
-	for i := range rows {
-		clients, up, down = clients+rows[i].clients, up+rows[i].up, down+rows[i].down
+// limit shortens s to width characters. A width of 0 means without a limit.
+func limit(s string, width int) string {
+	if width == 0 {
+		return s
+	}
+	return cut(s, width)
+}
+
+// head returns the lines above the table. shown is the number of rows in it.
+func (s *topScreen) head(shown, width int) []string {
+	t := s.status
+	var clients, refused, up, down float64
+	for i := range s.rows {
+		r := &s.rows[i]
+		clients, refused, up, down = clients+r.clients, refused+r.RefusedRate, up+r.up, down+r.down
 	}
 	state := "ready"
 	if !t.Ready {
@@ -148,59 +173,172 @@ func topHead(t *admin.Status, rows []topRow, v *topView, width int) []string {
 	if t.Stale > 0 {
 		state += fmt.Sprintf(", %d STALE", t.Stale)
 	}
-	first := fmt.Sprintf("lictor %s  up %s  %s   %s, %d in, %d out   %d active  %s/s  %s/s up  %s/s down",
-		visible.Text(t.Version), brief(t.Now.Sub(t.Started)), state,
-		config.Plural(t.Services, "service"), t.EndpointsIn, t.EndpointsOut, t.ConnectionsActive+t.SessionsActive,
-		number(clients), size(up), size(down))
-	keys := "sort by:"
-	for _, s := range topSorts() {
-		if s.key == v.sort {
-			keys += fmt.Sprintf(" [%c %s]", s.key, s.name)
-		} else {
-			keys += fmt.Sprintf(" %c %s", s.key, s.name)
-		}
+	if t.Refusing > 0 {
+		state += fmt.Sprintf("  ! %d refusing clients", t.Refusing)
 	}
-	keys += "   arrows, enter: endpoints   q quit"
-	columns := fmt.Sprintf("%s %5s %4s %4s %7s %9s %10s %10s %9s %8s  %s", pad("SERVICE", nameWidth(width)), "PROTO",
-		"IN", "OUT", "ACTIVE", "CLIENTS/S", "UP/S", "DOWN/S", "LATENCY", "FAILS/S", "NOTE")
-	return []string{bold + cut(first, width) + plainText, dim + cut(keys, width) + plainText,
-		reverse + pad(cut(columns, width), width) + plainText}
+	if t.Degraded > 0 {
+		state += fmt.Sprintf("  * %d degraded", t.Degraded)
+	}
+	first := fmt.Sprintf("lictor %s%s  up %s  %s", visible.Text(t.Version), on(t.Host), brief(t.Now.Sub(t.Started)), state)
+	second := fmt.Sprintf("%s, %d in, %d out  %d active  %s/s  %s refused/s  %s/s up  %s/s down",
+		config.Plural(t.Services, "service"), t.EndpointsIn, t.EndpointsOut, t.ConnectionsActive+t.SessionsActive,
+		number(clients), number(refused), size(up), size(down))
+	second = limit(second, width)
+	if s.news != "" {
+		second = bold + limit(visible.Text(s.news), width) + plainText
+	}
+	if s.lost {
+		second = s.colour(red) + second
+	}
+	return []string{bold + limit(first, width) + plainText, second, s.prompt(shown, width)}
 }
 
-// nameWidth returns the width of the column for service names.
-func nameWidth(width int) int { return min(max(width-100, 14), 40) }
+// prompt returns the line about the filter or the keys. shown is the number of rows that the filter lets through.
+func (s *topScreen) prompt(shown, width int) string {
+	v := s.view
+	if v.typing {
+		text := fmt.Sprintf("filter: %s_   %d of %d   Enter: done  Esc: all", v.filter, shown, len(s.rows))
+		return bold + limit(text, width) + plainText
+	}
+	text := "? help  / filter  q quit   order:"
+	if v.filter != "" || v.problems {
+		what := []string{}
+		if v.filter != "" {
+			what = append(what, fmt.Sprintf("%q", v.filter))
+		}
+		if v.problems {
+			what = append(what, "not fine")
+		}
+		text = fmt.Sprintf("only %s: %d of %d  Esc: all   order:", strings.Join(what, ", "), shown, len(s.rows))
+	}
+	for _, order := range topSorts() {
+		if order.key == v.sort {
+			text += fmt.Sprintf(" [%c %s]", order.key, order.name)
+		} else {
+			text += fmt.Sprintf(" %c %s", order.key, order.name)
+		}
+	}
+	return dim + limit(text, width) + plainText
+}
 
-// topLines returns the lines of all services and the index of the selected line. The endpoints of an open service
-// follow its line.
-func topLines(now time.Time, rows []topRow, v *topView, width int) (lines []string, at int) {
+// colour returns a colour, or "" without colours.
+func (s *topScreen) colour(c string) string {
+	if s.plain {
+		return ""
+	}
+	return c
+}
+
+// topTable returns a table of the rows, without the endpoints of services. The column of the order always stays.
+func topTable(now time.Time, rows []topRow, order byte) *table {
+	t := &table{gap: 1, columns: []column{
+		{title: "  SERVICE", cut: middle}, {title: "PROTO", drop: 8}, {title: "IN", align: right, least: 3},
+		{title: "OUT", align: right, least: 3, drop: 1}, {title: "ACTIVE", align: right, least: 6, drop: 2},
+		{title: "CLIENTS/S", align: right, least: 9, drop: 3}, {title: "REFUSED/S", align: right, least: 9},
+		{title: "UP/S", align: right, least: 8, drop: 5}, {title: "DOWN/S", align: right, least: 8, drop: 4},
+		{title: "LATENCY", align: right, least: 8, drop: 6}, {title: "FAILS/S", align: right, least: 7, drop: 7},
+		{title: "NOTE", cut: end},
+	}}
+	for i := range t.columns {
+		for _, sorted := range topSorts() {
+			if c := &t.columns[i]; sorted.key == order && strings.EqualFold(c.title, sorted.name) {
+				c.drop = 0
+			}
+		}
+	}
 	for i := range rows {
 		r := &rows[i]
 		in := r.In()
-		line := fmt.Sprintf("%s %5s %4d %4d %7d %9s %10s %10s %9s %8s  %s", pad(visible.Text(r.Name), nameWidth(width)),
-			visible.Text(r.Protocol), in, len(r.Endpoints)-in, r.active,
-			number(r.clients), size(r.up), size(r.down), latency(r.latency), number(r.fails), visible.Text(note(now,
-				r.Service)))
-		line = pad(cut(line, width), width)
+		t.add(mark(r.State)+visible.Text(r.Name), visible.Text(r.Protocol), fmt.Sprint(in),
+			fmt.Sprint(len(r.Endpoints)-in), fmt.Sprint(r.active), number(r.clients), number(r.RefusedRate), size(r.up),
+			size(r.down), latency(r.latency), number(r.fails), visible.Text(topNote(now, r.Service)))
+	}
+	return t
+}
+
+// mark returns the sign before the name of a service.
+func mark(state string) string {
+	switch state {
+	case admin.StateRefusing:
+		return "! "
+	case admin.StateDegraded:
+		return "* "
+	}
+	return "  "
+}
+
+// topNote returns why a service is not fine, or that clients wait. For refused clients it names the reasons, with the
+// rate of each if there are several.
+func topNote(now time.Time, s *admin.Service) string {
+	var parts []string
+	for _, by := range slices.Sorted(maps.Keys(s.RefusedRateBy)) {
+		text := by
+		if len(s.RefusedRateBy) > 1 {
+			text += " " + number(s.RefusedRateBy[by]) + "/s"
+		}
+		parts = append(parts, text)
+	}
+	text := ""
+	switch {
+	case s.EmptyUntil != nil || s.Waiting > 0 && len(s.Reasons) == 0:
+		text = waitingText(s)
+	case len(s.Reasons) > 0:
+		text = reasonText(now, &s.Reasons[0])
+	}
+	if len(parts) == 0 {
+		return text
+	}
+	return strings.TrimRight("refused: "+strings.Join(parts, ", ")+"; "+text, "; ")
+}
+
+// lines returns the heading and the lines of all rows, and the index of the selected line after the heading. The
+// reasons and the endpoints of an open service follow its line.
+func (s *topScreen) lines(rows []topRow, width int) (lines []string, at int) {
+	v := s.view
+	text := topTable(s.status.Now, rows, v.sort).lines(width)
+	lines = []string{reverse + stretch(text[0], width) + plainText}
+	for i := range rows {
+		r, line := &rows[i], text[i+1]
 		switch {
 		case r.Name == v.selected:
-			at = len(lines)
-			line = reverse + line + plainText
-		case in == 0 || r.StaleSince != nil || r.fails > 0:
-			line = red + line + plainText
+			at = len(lines) - 1
+			line = reverse + stretch(line, width) + plainText
+		case s.lost:
+			line = dim + line + plainText
+		case r.State == admin.StateRefusing:
+			line = s.colour(red) + line + plainText
+		case r.State == admin.StateDegraded:
+			line = s.colour(yellow) + line + plainText
 		}
 		lines = append(lines, line)
-		if v.open[r.Name] {
-			for j := range r.endpoints {
-				lines = append(lines, dim+cut(endpointLine(now, &r.endpoints[j]), width)+plainText)
-			}
+		if !v.open[r.Name] {
+			continue
+		}
+		for j := range r.Reasons {
+			why := "    " + r.Reasons[j].Kind + ": " + reasonText(s.status.Now, &r.Reasons[j])
+			lines = append(lines, dim+limit(visible.Text(why), width)+plainText)
+		}
+		for j := range r.endpoints {
+			lines = append(lines, dim+limit(endpointLine(s.status.Now, &r.endpoints[j]), width)+plainText)
 		}
 	}
 	return lines, at
 }
 
+// stretch extends s to width characters. A width of 0 leaves s as it is.
+func stretch(s string, width int) string {
+	if width == 0 {
+		return s
+	}
+	return pad(s, width)
+}
+
 func endpointLine(now time.Time, e *topEndpoint) string {
-	line := fmt.Sprintf("  %-3s %s  %s  %s", visible.Text(e.State), visible.Text(e.ID), visible.Text(e.Address),
-		visible.Text(why(now, e.Endpoint)))
+	name := visible.Text(e.ID)
+	if e.ID != e.Address { // a static endpoint has its address as ID
+		name += "  " + visible.Text(e.Address)
+	}
+	line := fmt.Sprintf("    %-3s %s  %s", visible.Text(e.State), name, visible.Text(why(now, e.Endpoint)))
 	if e.Counters != nil {
 		line += fmt.Sprintf("  %d active  %s picks/s  %s fails/s", e.Counters.Active, number(e.picks), number(e.fails))
 	}
@@ -229,23 +367,9 @@ func latency(seconds float64) string {
 	return fmt.Sprintf("%.1f s", seconds)
 }
 
-// cut shortens s to at most width characters.
-func cut(s string, width int) string {
-	if utf8.RuneCountInString(s) <= width {
-		return s
-	}
-	return string([]rune(s)[:max(width, 0)])
-}
-
-// pad shortens or extends s to width characters.
-func pad(s string, width int) string {
-	s = cut(s, width)
-	return s + strings.Repeat(" ", width-utf8.RuneCountInString(s))
-}
-
 // unadorned returns a frame without colours and trailing spaces, for output that is not a terminal.
 func unadorned(s string) string {
-	s = strings.NewReplacer(bold, "", dim, "", reverse, "", red, "", plainText, "", "\r\n", "\n").Replace(s)
+	s = strings.NewReplacer(bold, "", dim, "", reverse, "", red, "", yellow, "", plainText, "", "\r\n", "\n").Replace(s)
 	lines := strings.Split(s, "\n")
 	for i := range lines {
 		lines[i] = strings.TrimRight(lines[i], " ")

@@ -24,8 +24,9 @@ func topSample() (status *admin.Status, rows []topRow) {
 			Counters: admin.Counters{SessionsActive: 3, DatagramsDropped: 4},
 			Endpoints: []admin.Endpoint{{ID: "n/d", Address: "10.0.0.9:53", State: admin.StateIn,
 				Reason: admin.ReasonHealthy, Since: &changed}}},
-		{Name: "new", Protocol: "tcp", Set: admin.SetNone,
-			Reasons: []admin.Reason{{Text: "no endpoints are known yet"}}, Counters: admin.Counters{Connections: 1000}},
+		{Name: "new", Protocol: "tcp", Set: admin.SetNone, Counters: admin.Counters{Connections: 1000},
+			State: admin.StateRefusing, RefusedRate: 2, RefusedRateBy: map[string]float64{"no_endpoint": 2},
+			Reasons: []admin.Reason{{Kind: admin.KindNoEndpoint, Text: "no endpoints are known"}}},
 		{Name: "web", Protocol: "tcp", Set: admin.SetFresh, LastChange: &changed,
 			Counters: admin.Counters{Connections: 30, ConnectionsActive: 7, Dials: 20, DialSeconds: 1.02,
 				BytesDown: 2_001_000},
@@ -37,35 +38,56 @@ func topSample() (status *admin.Status, rows []topRow) {
 			}},
 	}}
 	status = &admin.Status{Version: "v1", Now: now, Started: now.Add(-time.Hour), Services: 3, EndpointsIn: 2,
-		EndpointsOut: 1, ConnectionsActive: 7, SessionsActive: 3, NotReady: []string{"new"}}
+		EndpointsOut: 1, ConnectionsActive: 7, SessionsActive: 3, NotReady: []string{"new"}, Refusing: 1}
 	return status, topRows(before, after)
 }
 
 func TestTopFrame(t *testing.T) {
 	status, rows := topSample()
-	got := unadorned(frame(status, rows, &topView{sort: 'a', selected: "web", open: map[string]bool{"web": true}}, 130,
-		20))
+	s := screenOf(status, rows)
+	s.view = &topView{sort: 'a', selected: "web", open: map[string]bool{"web": true}}
+	got := unadorned(s.frame(130, 20))
 	want := `
-lictor v1  up 1h  NOT READY (1)   3 services, 2 in, 1 out   10 active  10/s  0 B/s up  1.0 MB/s down
-sort by: n name [a active] c clients/s b bytes/s l latency f fails/s   arrows, enter: endpoints   q quit
-SERVICE                        PROTO   IN  OUT  ACTIVE CLIENTS/S       UP/S     DOWN/S   LATENCY  FAILS/S  NOTE
-web                              tcp    1    1       7        10        0 B     1.0 MB    2.0 ms        0  changed 1m ago
-  in  n/1  10.0.0.1:80  healthy for 1m  7 active  10 picks/s  0 fails/s
-  out n/2  10.0.0.2:80  drained for 1m
-dns                              udp    1    0       3         0        0 B        0 B         -      2.0  changed 1m ago
-new                              tcp    0    0       0         0        0 B        0 B         -        0  no endpoints are known`
+lictor v1  up 1h  NOT READY (1)  ! 1 refusing clients
+3 services, 2 in, 1 out  10 active  10/s  2.0 refused/s  0 B/s up  1.0 MB/s down
+? help  / filter  q quit   order: n name [a active] c clients/s r refused/s b bytes/s l latency f fails/s
+  SERVICE PROTO  IN OUT ACTIVE CLIENTS/S REFUSED/S     UP/S   DOWN/S  LATENCY FAILS/S NOTE
+  web     tcp     1   1      7        10         0      0 B   1.0 MB   2.0 ms       0
+    in  n/1  10.0.0.1:80  healthy for 1m  7 active  10 picks/s  0 fails/s
+    out n/2  10.0.0.2:80  drained for 1m
+  dns     udp     1   0      3         0         0      0 B      0 B        -     2.0
+! new     tcp     0   0      0         0       2.0      0 B      0 B        -       0 refused: no_endpoint; no endpoints are known`
 	if got != want[1:] {
+		t.Errorf("got:\n%s\nwant:%s", got, want)
+	}
+}
+
+// On a narrow terminal the column of the order stays, and so does the name.
+func TestTopLeavesOutColumns(t *testing.T) {
+	status, rows := topSample()
+	rows[0].Service.Name = "a-service-with-a-long-name"
+	s := screenOf(status, rows)
+	s.view.sort = 'f'
+	got := unadorned(s.frame(70, 0))
+	want := `
+  SERVICE                     IN REFUSED/S FAILS/S NOTE
+  a-service-with-a-long-name   1         0     2.0
+! new                          0       2.0       0 refused: no_endpoin
+`
+	if !strings.Contains(got, want) {
 		t.Errorf("got:\n%s\nwant:%s", got, want)
 	}
 }
 
 func TestTopFrameKeepsToTheScreen(t *testing.T) {
 	status, rows := topSample()
-	for _, size := range [][2]int{{40, 5}, {80, 24}, {1, 1}, {200, 4}} {
-		v := &topView{sort: 'n', selected: "web", open: map[string]bool{"dns": true, "web": true}}
-		text := unadorned(frame(status, rows, v, size[0], size[1]))
+	for _, size := range [][2]int{{40, 6}, {80, 24}, {1, 1}, {200, 5}} {
+		s := screenOf(status, rows)
+		s.view.selected, s.view.follow = "web", true
+		s.view.open["dns"], s.view.open["web"] = true, true
+		text := unadorned(s.frame(size[0], size[1]))
 		lines := strings.Split(text, "\n")
-		if len(lines) > max(size[1], 4) {
+		if len(lines) > max(size[1], 5) {
 			t.Errorf("%v: %d lines", size, len(lines))
 		}
 		for _, line := range lines {
@@ -84,8 +106,7 @@ func TestTopKeys(t *testing.T) {
 	v := &topView{sort: 'a', open: map[string]bool{}}
 	press := func(keys ...string) {
 		for _, key := range keys {
-			sortTop(rows, v.sort)
-			if v.press(key, rows) {
+			if v.press(key, v.shown(rows)) {
 				t.Fatalf("%q quits top", key)
 			}
 		}
@@ -99,7 +120,7 @@ func TestTopKeys(t *testing.T) {
 		t.Errorf("got %+v", v)
 	}
 	press("\x1b[A", "c", "\x1b[6~")
-	if v.selected != rows[len(rows)-1].Name {
+	if v.sort != 'c' || v.selected != "web" { // a page down from the top, of one line for each page so far
 		t.Errorf("got %+v", v)
 	}
 	for _, key := range []string{"q", "\x03"} {
