@@ -142,14 +142,9 @@ func (c *connectionsCommand) check(ctx context.Context, client *admin.Client, na
 		}
 		services = all.Services
 	}
-	var known []string
-	for i := range services {
-		for _, e := range services[i].Endpoints {
-			if e.ID == c.endpoint || e.Address == c.endpoint {
-				return nil
-			}
-			known = append(known, e.ID, e.Address)
-		}
+	in, known := having(services, c.endpoint)
+	if len(in) > 0 {
+		return nil
 	}
 	where := ""
 	if name != "" {

@@ -21,6 +21,8 @@ Commands:
   explain     Show why each endpoint of a service gets clients or not
   connections List connections and sessions
   events      Show past events, and new ones as they happen
+  drain       Send no new clients to an endpoint
+  undrain     Send new clients to a drained endpoint again
   reload      Make the running lictor read its configuration again
   upgrade     Replace the running process, without dropping connections
   validate    Check a configuration, and report all problems at once

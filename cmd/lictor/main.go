@@ -83,6 +83,8 @@ func commands(c console) map[string]cli.CommandFactory {
 		"explain":     factory(newExplainCommand(foreign)),
 		"events":      factory(newEventsCommand(foreign)),
 		"connections": factory(newConnectionsCommand(foreign)),
+		"drain":       factory(newDrainCommand(foreign)),
+		"undrain":     factory(newUndrainCommand(foreign)),
 		"reload":      factory(newReloadCommand(foreign)),
 		"upgrade":     factory(newUpgradeCommand(foreign)),
 		"validate":    factory(newValidateCommand(foreign)),
@@ -112,7 +114,7 @@ func misuse(app *cli.CLI) error {
 }
 
 func commandNames() []string {
-	return []string{"run", "status", "top", "explain", "connections", "events", "reload", "upgrade", "forward", "plan",
+	return []string{"run", "status", "top", "explain", "connections", "events", "drain", "undrain", "reload", "upgrade", "forward", "plan",
 		"validate", "fmt", "completion", "version"}
 }
 

@@ -179,7 +179,8 @@ func (s *topScreen) head(shown, width int) []string {
 	if t.Degraded > 0 {
 		state += fmt.Sprintf("  * %d degraded", t.Degraded)
 	}
-	first := fmt.Sprintf("lictor %s%s  up %s  %s", visible.Text(t.Version), on(t.Host), brief(t.Now.Sub(t.Started)), state)
+	age := brief(t.Now.Sub(t.Started))
+	first := fmt.Sprintf("lictor %s%s  up %s  %s", visible.Text(t.Version), on(t.Host), age, state)
 	second := fmt.Sprintf("%s, %d in, %d out  %d active  %s/s  %s refused/s  %s/s up  %s/s down",
 		config.Plural(t.Services, "service"), t.EndpointsIn, t.EndpointsOut, t.ConnectionsActive+t.SessionsActive,
 		number(clients), number(refused), size(up), size(down))

@@ -26,7 +26,7 @@ func topSample() (status *admin.Status, rows []topRow) {
 				Reason: admin.ReasonHealthy, Since: &changed}}},
 		{Name: "new", Protocol: "tcp", Set: admin.SetNone, Counters: admin.Counters{Connections: 1000},
 			State: admin.StateRefusing, RefusedRate: 2, RefusedRateBy: map[string]float64{"no_endpoint": 2},
-			Reasons: []admin.Reason{{Kind: admin.KindNoEndpoint, Text: "no endpoints are known"}}},
+			Reasons: []admin.Reason{{Kind: admin.KindNoEndpoint, Text: "none are known"}}},
 		{Name: "web", Protocol: "tcp", Set: admin.SetFresh, LastChange: &changed,
 			Counters: admin.Counters{Connections: 30, ConnectionsActive: 7, Dials: 20, DialSeconds: 1.02,
 				BytesDown: 2_001_000},
@@ -56,7 +56,7 @@ lictor v1  up 1h  NOT READY (1)  ! 1 refusing clients
     in  n/1  10.0.0.1:80  healthy for 1m  7 active  10 picks/s  0 fails/s
     out n/2  10.0.0.2:80  drained for 1m
   dns     udp     1   0      3         0         0      0 B      0 B        -     2.0
-! new     tcp     0   0      0         0       2.0      0 B      0 B        -       0 refused: no_endpoint; no endpoints are known`
+! new     tcp     0   0      0         0       2.0      0 B      0 B        -       0 refused: no_endpoint; none are known`
 	if got != want[1:] {
 		t.Errorf("got:\n%s\nwant:%s", got, want)
 	}
