@@ -146,7 +146,7 @@ func TestConnectionsAreListed(t *testing.T) {
 	if code, out := l.ask(t, "connections", "wbe"); code != 1 || !strings.Contains(out, `did you mean "web"?`) {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
-	if code, out := l.ask(t, "connections", "-endpoint", "x"); code != 0 || out != "no connections\n" {
+	if code, out := l.ask(t, "connections", "-endpoint", "x"); code != 1 || !strings.Contains(out, `no endpoint "x"`) {
 		t.Errorf("exit code %d:\n%s", code, out)
 	}
 }
