@@ -114,8 +114,8 @@ func misuse(app *cli.CLI) error {
 }
 
 func commandNames() []string {
-	return []string{"run", "status", "top", "explain", "connections", "events", "drain", "undrain", "reload", "upgrade", "forward", "plan",
-		"validate", "fmt", "completion", "version"}
+	return []string{"run", "status", "top", "explain", "connections", "events", "drain", "undrain", "reload", "upgrade",
+		"forward", "plan", "validate", "fmt", "completion", "version"}
 }
 
 func suggestion(given string, names []string) string {

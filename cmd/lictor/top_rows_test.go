@@ -248,8 +248,8 @@ func TestTopKeysThatMoveFar(t *testing.T) {
 	s.frame(100, 14)
 	for _, step := range []struct{ key, want string }{
 		{"\x1b[F", "s49"}, {"\x1b[H", "s00"}, {"\x1b[6~", "s09"}, {"\x1b[6~", "s18"}, {"\x1b[5~", "s09"},
-		{"\x1bOF", "s49"}, {"\x1b[1~", "s00"}, {"\x1b[5~", "s00"}, {"\x1b[4~", "s49"}, {"\x1b[6~", "s49"}, {"\x1bOH", "s00"}, {"G", "s49"},
-		{"g", "s00"},
+		{"\x1bOF", "s49"}, {"\x1b[1~", "s00"}, {"\x1b[5~", "s00"}, {"\x1b[4~", "s49"}, {"\x1b[6~", "s49"},
+		{"\x1bOH", "s00"}, {"G", "s49"}, {"g", "s00"},
 	} {
 		s.view.press(step.key, s.view.shown(s.rows))
 		if screen := s.frame(100, 14); s.view.selected != step.want || !strings.Contains(screen, step.want) {
