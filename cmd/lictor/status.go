@@ -53,8 +53,8 @@ func (c *statusCommand) Help() string {
   A service is fine, degraded (it serves its clients, but something needs
   attention), or REFUSING clients. docs/api.md lists the reasons.
 
-  If the terminal or $COLUMNS is too narrow, columns are left out and long names
-  are shortened.
+  If the terminal or $COLUMNS is too narrow, columns are left out, long names
+  are shortened, and a long NOTE is on a line of its own.
 
 Options:
 
@@ -155,11 +155,13 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 	if !t.Ready {
 		ready = fmt.Sprintf("NOT READY: %s without a first answer", config.Plural(len(t.NotReady), "service"))
 	}
-	fmt.Fprintf(w, "lictor %s%s, process %d, up %s, %s\n", visible.Text(t.Version), on(t.Host), t.PID,
-		brief(t.Now.Sub(t.Started)), ready)
-	fmt.Fprintf(w, "%s%s, %s in, %d out, %s, %s\n", config.Plural(t.Services, "service"), troubled(t),
-		config.Plural(t.EndpointsIn, "endpoint"), t.EndpointsOut,
-		config.Plural(int(t.ConnectionsActive), "connection"), config.Plural(int(t.SessionsActive), "session"))
+	width := widthOf(w)
+	fmt.Fprintln(w, wrap([]string{fmt.Sprintf("lictor %s%s", visible.Text(t.Version), on(t.Host)),
+		fmt.Sprintf("process %d", t.PID), "up " + brief(t.Now.Sub(t.Started)), ready}, ", ", width))
+	fmt.Fprintln(w, wrap([]string{config.Plural(t.Services, "service") + troubled(t),
+		config.Plural(t.EndpointsIn, "endpoint") + " in", fmt.Sprintf("%d out", t.EndpointsOut),
+		config.Plural(int(t.ConnectionsActive), "connection"), config.Plural(int(t.SessionsActive), "session")},
+		", ", width))
 	if r := t.LastReload; r != nil && !r.OK {
 		fmt.Fprintf(w, "the last reload (%s) FAILED: %s\n", ago(t.Now, &r.Time), visible.Text(r.Error))
 	}
@@ -172,7 +174,7 @@ func writeStatus(w io.Writer, t *admin.Status, services []admin.Service) error {
 			visible.Text(d.Instead))
 	}
 	fmt.Fprintln(w)
-	all := &table{gap: 2, columns: []column{
+	all := &table{gap: 2, spill: true, columns: []column{
 		{title: "SERVICE", cut: middle}, {title: "STATE"}, {title: "PROTO", drop: 3}, {title: "LISTEN"},
 		{title: "IN", align: right}, {title: "OUT", align: right, drop: 1}, {title: "ACTIVE", align: right, drop: 2},
 		{title: "NOTE", cut: end},

@@ -41,23 +41,35 @@ const (
 type table struct {
 	columns []column
 	rows    [][]string
-	gap     int // spaces between two columns
+	gap     int  // spaces between two columns
+	spill   bool // a remark that does not fit gets a line of its own, instead of being cut
 }
 
 // add adds a row, which must have a cell for each column. The cells must be visible.
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
-// lines returns the heading and the rows, each at most width characters long. A width of zero means without a limit,
-// and with all columns.
-func (t *table) lines(width int) []string {
+// lines returns the heading and the rows, each at most width characters long. A remark on a line of its own may be
+// longer. A width of zero means without a limit, and with all columns.
+func (t *table) lines(width int) (lines []string) {
 	widths := t.fit(width)
-	lines := []string{t.line(widths, func(i int) string { return t.columns[i].title })}
-	for _, row := range t.rows {
-		lines = append(lines, t.line(widths, func(i int) string { return row[i] }))
+	add := func(line string) {
+		if line = strings.TrimRight(line, " "); width > 0 {
+			line = cut(line, width)
+		}
+		lines = append(lines, line)
 	}
-	for i := range lines {
-		if lines[i] = strings.TrimRight(lines[i], " "); width > 0 {
-			lines[i] = cut(lines[i], width)
+	add(t.line(widths, func(i int) string { return t.columns[i].title }))
+	for _, row := range t.rows {
+		below := ""
+		add(t.line(widths, func(i int) string {
+			if t.spill && t.columns[i].cut == end && utf8.RuneCountInString(row[i]) > widths[i] {
+				below = row[i]
+				return ""
+			}
+			return row[i]
+		}))
+		if below != "" {
+			lines = append(lines, "    "+below)
 		}
 	}
 	return lines
@@ -188,6 +200,23 @@ func widthOf(w io.Writer) int {
 		return 0
 	}
 	return width
+}
+
+// wrap returns the parts of a text, joined by sep, in lines of at most width characters each. A width of 0 means without
+// a limit.
+func wrap(parts []string, sep string, width int) string {
+	text, column := "", 0
+	for i, part := range parts {
+		if i < len(parts)-1 {
+			part += sep
+		}
+		n := utf8.RuneCountInString(strings.TrimRight(part, " "))
+		if column > 0 && width > 0 && column+n > width {
+			text, column = strings.TrimRight(text, " ")+"\n", 0
+		}
+		text, column = text+part, column+utf8.RuneCountInString(part)
+	}
+	return text
 }
 
 // cutMiddle shortens s to at most width characters. It keeps the begin and the end.

@@ -55,6 +55,29 @@ a-serv~-name  100  n`,
 	}
 }
 
+// A remark that does not fit gets a line of its own if the table says so.
+func TestTableSpills(t *testing.T) {
+	t.Parallel()
+	all := sampleTable("web", "a-service-with-a-long-name")
+	all.spill, all.rows[0][4] = true, "short"
+	equal(t, strings.Join(all.lines(50), "\n"), `SERVICE                      IN  NOTE
+web                           0  short
+a-service-with-a-long-name  100
+    no endpoint is usable`)
+}
+
+func TestWrap(t *testing.T) {
+	t.Parallel()
+	parts := []string{"lictor v1 on host", "process 1", "ready"}
+	for width, want := range map[int]string{
+		0: "lictor v1 on host, process 1, ready", 35: "lictor v1 on host, process 1, ready",
+		34: "lictor v1 on host, process 1,\nready", 18: "lictor v1 on host,\nprocess 1, ready",
+		1: "lictor v1 on host,\nprocess 1,\nready",
+	} {
+		equal(t, wrap(parts, ", ", width), want)
+	}
+}
+
 // One long name among many does not cost the others a column.
 func TestTableWithOneLongName(t *testing.T) {
 	t.Parallel()

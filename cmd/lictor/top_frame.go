@@ -289,7 +289,7 @@ func topNote(now time.Time, s *admin.Service) string {
 	if len(parts) == 0 {
 		return text
 	}
-	return strings.TrimRight("refused: "+strings.Join(parts, ", ")+"; "+text, "; ")
+	return strings.TrimRight(strings.Join(parts, ", ")+"; "+text, "; ")
 }
 
 // lines returns the heading and the lines of all rows, and the index of the selected line after the heading. The
