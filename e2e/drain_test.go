@@ -61,3 +61,24 @@ func TestDrainGoesOverAtAnUpgrade(t *testing.T) {
 		}
 	}
 }
+
+// An operator drains and undrains an instance by commands, and does not drain the last one by mistake.
+func TestDrainByCommand(t *testing.T) {
+	anyEngine(t)
+	c := startConsul(t, testconsul.Options{Node: "host-1"})
+	for _, name := range []string{"a", "b"} {
+		c.register(t, "web", name, startEcho(t, name).addr)
+	}
+	l := runLictor(t, consulBlock(c)+service("web"))
+	web := l.addr(t, "web")
+	awaitRotation(t, web, "a", "b")
+	l.awaitAnswer(t, "drain -for 1h -reason disk host-1/a", 0, `drained host-1/a of service "web" until `)
+	awaitRotation(t, web, "b")
+	if code, out := l.ask(t, "drain", "host-1/b"); code != 1 || !strings.Contains(out, "Add -force") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	l.awaitAnswer(t, "status web", 0, "drained by "+userName(t), "disk")
+	l.awaitAnswer(t, "undrain host-1/a", 0, `undrained host-1/a of service "web"`)
+	awaitRotation(t, web, "a", "b")
+	l.awaitAnswer(t, "events web", 0, "undrained by "+userName(t))
+}

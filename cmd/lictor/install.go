@@ -54,10 +54,15 @@ func installs(getenv func(string) string) []install {
 // An install is a file that makes a shell load the completion.
 type install struct{ shell, path string }
 
-// loadingLine makes bash or zsh load the completion, if lictor is in $PATH.
+// loadingLine makes bash or zsh load the completion, if lictor is in $PATH. Other shells may read ~/.profile too, and
+// cannot parse the script of bash.
 func (i install) loadingLine() string {
-	return fmt.Sprintf(`command -v lictor >/dev/null && eval "$(lictor completion %s)" # lictor -autocomplete-install`,
+	line := fmt.Sprintf(`command -v lictor >/dev/null && eval "$(lictor completion %s)" # lictor -autocomplete-install`,
 		i.shell)
+	if i.shell == "bash" {
+		line = `[ -n "$BASH_VERSION" ] && ` + line
+	}
+	return line
 }
 
 // loading matches the lines that load the completion, also those of earlier builds.
