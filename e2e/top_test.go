@@ -82,6 +82,20 @@ func (x *terminal) press(keys ...string) {
 	}
 }
 
+// Top draws again as soon as the size of the terminal changes.
+func TestTopFollowsTheSizeOfATerminal(t *testing.T) {
+	anyEngine(t)
+	l := runLictor(t, service("web", `static { endpoints = ["127.0.0.1:1"] }`))
+	x := startTerminal(t, 60, 12, l, lictorPath(t)+" top -interval 1h; exec cat")
+	if screen := x.shows("REFUSED/S", "web"); strings.Contains(screen, "LATENCY") {
+		t.Errorf("all columns in 60 characters:\n%s", screen)
+	}
+	_, err := x.run("resize-window", "-x", "160", "-y", "12")
+	must(t, err)
+	x.shows("LATENCY", "web")
+	x.press("q")
+}
+
 // In a real terminal top draws, obeys keys, and leaves the terminal as it was.
 func TestTopInATerminal(t *testing.T) {
 	anyEngine(t)

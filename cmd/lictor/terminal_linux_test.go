@@ -223,6 +223,38 @@ func TestTopWithoutColours(t *testing.T) {
 	}
 }
 
+// A footer stays below other output, has as many lines as fit, and never wraps.
+func TestFooter(t *testing.T) {
+	t.Parallel()
+	x := newTerminal(t, 10, 4)
+	f := &footer{terminal: x.program}
+	write := func(text string) {
+		t.Helper()
+		if n, err := f.Write([]byte(text)); n != len(text) || err != nil {
+			t.Errorf("got %d, %v", n, err)
+		}
+	}
+	write("before\n")
+	f.show([]string{"one", "two"})
+	write(redraw)
+	write("part") // a line that goes on is not torn apart
+	write(" of a line\n")
+	f.show([]string{"a long line of text", "2", "3", "4"})
+	write(redraw)
+	const up = "\r\x1b[%dA\x1b[J"
+	want := "before\r\none\r\ntwo\r\n" + fmt.Sprintf(up, 2) + "part of a line\r\none\r\ntwo\r\n" + fmt.Sprintf(up, 2) +
+		"a long lin\r\n2\r\nand 2 more\r\n"
+	await(t, "the lines", func() error {
+		if got := x.screen.String(); got != want {
+			return fmt.Errorf("got %q, want %q", got, want)
+		}
+		return nil
+	})
+	if terminalOf(f) != x.program {
+		t.Error("a footer does not lead to its terminal")
+	}
+}
+
 // Output to a terminal has colours, even through the queue of a daemon, unless the user refuses them.
 func TestColourIsForTerminals(t *testing.T) {
 	x := newTerminal(t, 80, 24)

@@ -273,6 +273,8 @@ func (t *top) live(ctx context.Context, in, out *os.File) error {
 	keys, answers := make(chan string), make(chan topAnswer)
 	following.Go(func() { t.follow(ctx, answers) })
 	go readKeys(ctx, in, keys)
+	resized, ignore := resizes()
+	defer ignore()
 	var old <-chan time.Time // when the news are no longer news
 	for {
 		if err := screen.draw(out); err != nil {
@@ -281,6 +283,7 @@ func (t *top) live(ctx context.Context, in, out *os.File) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-resized:
 		case <-old:
 			screen.news, old = "", nil
 		case a := <-answers:
