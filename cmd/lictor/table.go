@@ -202,8 +202,8 @@ func widthOf(w io.Writer) int {
 	return width
 }
 
-// wrap returns the parts of a text, joined by sep, in lines of at most width characters each. A width of 0 means without
-// a limit.
+// wrap returns the parts of a text, joined by sep, in lines of at most width characters each. A width of 0 means
+// without a limit.
 func wrap(parts []string, sep string, width int) string {
 	text, column := "", 0
 	for i, part := range parts {
