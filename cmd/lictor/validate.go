@@ -122,8 +122,13 @@ func (c *validateCommand) own(diags *config.Diagnostics) (own []daemon.Listener)
 		defer client.Close()
 		err = client.Get(ctx, "/v1/services", &all)
 	}
-	if err != nil && (c.address != "" || !errors.As(err, new(*errNobody))) {
+	var nobody *errNobody
+	switch {
+	case err == nil:
+	case !errors.As(err, &nobody):
 		c.note(diags, "Running lictor not asked", err.Error())
+	case c.address != "":
+		c.note(diags, "Running lictor not asked", "none answers at "+strings.Join(nobody.tried, "; "))
 	}
 	for i := range all.Services {
 		var l daemon.Listener

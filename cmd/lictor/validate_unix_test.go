@@ -45,7 +45,7 @@ func TestValidateBesideARunningLictor(t *testing.T) {
 	}
 	r.end()
 	_, said = lictor(t, exitOK, "validate", r.path)
-	if !strings.Contains(said, "note: running lictor not asked: no running lictor answers") ||
+	if !strings.Contains(said, "note: running lictor not asked: none answers at unix:///") ||
 		!strings.Contains(said, "(service \"api\"); that is right if a lictor runs") {
 		t.Errorf("got %s", said)
 	}
