@@ -17,6 +17,19 @@ const (
 	shown  = "[...document.querySelectorAll('#services > li:not([hidden]) h3 b')].map(b => b.textContent).join(' ')"
 )
 
+// firstSample has a service of 5 clients a second looked at for 3 seconds, with a new connection to Lictor in between.
+const firstSample = `import("./service.js").then(({Service}) => {
+	const s = new Service("x"), seen = [];
+	[0, 1, 0, 1].forEach((seconds, i) => {
+		const counters = {connections: 100 + 5 * i, sessions: 0, bytes_up: 0, bytes_down: 0, refused: 0, dials: 0};
+		s.take({name: "x", endpoints: [], counters});
+		s.tick(1000 * i, seconds);
+		seen.push(s.samples.length);
+	});
+	s.remove();
+	window.samples = s.samples.every((x) => x.clients === 5) ? seen.join(" ") : JSON.stringify(s.samples);
+}); undefined`
+
 // looks waits until the icon, the title and the header show a state with the text.
 func (p *page) looks(state, text string) {
 	p.Helper()
@@ -53,6 +66,12 @@ func TestPageStates(t *testing.T) {
 		}
 	}
 	part("fine", func(*testing.T) { p.looks("fine", "all 3 services are fine") })
+	part("first sample", func(*testing.T) {
+		// Nothing is known of the second before the first look, nor of the time in which nothing was heard. A sample of
+		// zero would be drawn as a dip.
+		p.script(firstSample)
+		p.shows("window.samples === '0 1 1 2'")
+	})
 	part("refusing and degraded", func(t *testing.T) {
 		p.script(fmt.Sprintf("fetch('v1/services/web/drain', {method: 'POST', "+
 			"body: JSON.stringify({endpoint: %q, user: 'alice', for: '1h'})})", a.addr))
@@ -99,13 +118,14 @@ func (p *page) keepsTheAddress(*testing.T) {
 	p.script("document.getElementById('sort').value = 'name'; " +
 		"document.getElementById('sort').dispatchEvent(new Event('change'))")
 	p.shows("location.search === '?find=10.0.0.7&sort=name&open=many' && " + shown + " === 'many'")
-	p.script("location.reload()")
+	p.run(chromedp.Reload())
 	p.shows("document.getElementById('find').value === '10.0.0.7' && " + shown + " === 'many' && " + row("many") +
 		".querySelector('summary') !== null")
 
 	// An event leads to its service, also if that was not shown.
-	p.script("[...document.querySelectorAll('#events li')].find(e => e.innerText.includes('drained by alice'))" +
-		".querySelector('a').click()")
+	const event = "[...document.querySelectorAll('#events li')].find(e => e.innerText.includes('drained by alice'))"
+	p.shows(event + " !== undefined")
+	p.script(event + ".querySelector('a').click()")
 	p.shows("document.activeElement.textContent === 'web' && " + row("web") + ".innerText.includes('for another ')")
 	p.script("document.getElementById('find').value = 'nosuch'; " +
 		"document.getElementById('find').dispatchEvent(new Event('input'))")

@@ -271,8 +271,10 @@ func TestPageIsUsableByKeyboard(t *testing.T) {
 	p.run(chromedp.KeyEvent(kb.ArrowUp), chromedp.KeyEvent(kb.Enter))
 	p.shows("location.search === '?open=beta&open=alpha'")
 	// Everything that is shown has a name for those who do not see it.
-	if got := p.eval("[...document.querySelectorAll('button, input, select, a, [tabindex=\"0\"]')].filter(e => !e.textContent.trim() " +
-		"&& !e.getAttribute('aria-label') && !e.getAttribute('aria-labelledby') && !e.labels?.length).length"); got != "0" {
+	got := p.eval("[...document.querySelectorAll('button, input, select, a, [tabindex=\"0\"]')].filter(e => " +
+		"!e.textContent.trim() && !e.getAttribute('aria-label') && !e.getAttribute('aria-labelledby') && " +
+		"!e.labels?.length).length")
+	if got != "0" {
 		t.Errorf("%s controls have no name", got)
 	}
 }

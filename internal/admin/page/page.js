@@ -8,6 +8,8 @@ import { changed, choose, link, view } from "./view.js";
 
 const services = new Map(); // by name
 const list = byID("services"), find = byID("find"), sort = byID("sort"), only = byID("only");
+const perFrame = 50; // rows that are moved in one frame
+const orderEvery = 5; // seconds after which changed figures change the order
 const silence = 10e3; // milliseconds without a message after which there is nothing to trust
 let loaded = false; // the services are known
 let anew = true; // the next list of services is a whole one
@@ -29,14 +31,21 @@ function arrange({ order = true } = {}) {
   if (order) place();
 }
 
-function place() {
-  const of = orders[view.sort] ?? orders.state;
+// place puts the services into order, some in each frame: to move a thousand rows at once would be felt.
+let placing = 0;
+async function place() {
+  const run = ++placing, of = orders[view.sort] ?? orders.state;
   const all = [...services.values()].map((s) => [of(s), s]).sort(([a, s], [b, z]) => b - a || (s.name < z.name ? -1 : 1));
-  let at = list.firstChild;
+  let at = list.firstChild, moved = 0;
   for (const [, s] of all) {
+    if (moved === perFrame) {
+      moved = 0;
+      await new Promise(requestAnimationFrame);
+      if (run !== placing || at && at.parentNode !== list || s.li.parentNode !== list) return; // another order, or other services
+    }
     if (s.li === at) at = at.nextSibling;
     else if (s.li === at?.nextSibling) at = s.li.nextSibling; // only the one before it is elsewhere
-    else move(list, s.li, at);
+    else { move(list, s.li, at); moved++; }
   }
 }
 
@@ -114,7 +123,7 @@ function tick(status) {
   put(byID("t-refused"), count(refused));
   byID("t-refused").classList.toggle("bad", refused > 0);
   put(byID("t-bytes"), seconds ? size(bytes) : "–");
-  if (++ticks % 3 === 0) arrange({ order: !isInUse() });
+  if (++ticks % orderEvery === 0) arrange({ order: !isInUse() });
 }
 
 // update takes the services that have changed.
