@@ -73,7 +73,7 @@ func (t *troubles) consequenceLocked(services []string) string {
 	case t.hasSaved:
 		return fmt.Sprintf("%s %s saved endpoints%s", who, keep, list(services))
 	}
-	return fmt.Sprintf("%s %s no endpoints until Consul answers%s", who, have, list(services))
+	return fmt.Sprintf("%s %s no endpoints until this ends%s", who, have, list(services))
 }
 
 // subject returns the services as the subject of a sentence.

@@ -22,7 +22,7 @@ func TestWhatConsulSaysCannotDriveTheTerminal(t *testing.T) {
 		State: admin.StateOut, Reason: "critical", Detail: "a\r\nb\u202ec", Tags: []string{"\x07"},
 	}}}
 	var b strings.Builder
-	if err := writeExplanation(&b, now, s, errors.New("e\x1b"),
+	if err := writeExplanation(&b, now, s, nil, errors.New("e\x1b"),
 		[]admin.Event{{Service: "w\x1b", Text: "t\x1b"}}); err != nil {
 		t.Fatal(err)
 	}

@@ -88,7 +88,7 @@ func (c *explainCommand) Run(args []string) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	excluded := addExcluded(ctx, client, s)
+	problems, excluded := addExcluded(ctx, client, s)
 	var events admin.EventsAnswer
 	if err := client.Get(ctx, fmt.Sprintf("/v1/events?limit=%d&service=%s", explainEvents, url.QueryEscape(s.Name)),
 		&events); err != nil {
@@ -96,11 +96,12 @@ func (c *explainCommand) Run(args []string) int {
 	}
 	if c.json {
 		err = c.print(struct {
-			Service *admin.Service `json:"service"`
-			Events  []admin.Event  `json:"events"`
-		}{s, events.Events})
+			Service  *admin.Service `json:"service"`
+			Problems []string       `json:"problems,omitempty"`
+			Events   []admin.Event  `json:"events"`
+		}{s, problems, events.Events})
 	} else {
-		err = writeExplanation(c.out, time.Now(), s, excluded, events.Events)
+		err = writeExplanation(c.out, time.Now(), s, problems, excluded, events.Events)
 	}
 	if err != nil {
 		return c.fail(err)
@@ -111,26 +112,31 @@ func (c *explainCommand) Run(args []string) int {
 	return exitOK
 }
 
-// addExcluded adds the instances to s that its tags or filter leave out. If they cannot be fetched, it returns the
-// reason, and s keeps its other endpoints.
-func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) error {
+// addExcluded adds the instances to s that its tags or filter leave out. If s has no endpoints, addExcluded returns the
+// reasons. If Consul's answer cannot be fetched, addExcluded returns an error, and s keeps its other endpoints.
+func addExcluded(ctx context.Context, client *admin.Client, s *admin.Service) (problems []string, err error) {
 	var answer admin.ExcludedAnswer
-	err := client.Get(ctx, servicePath(s.Name)+"/excluded", &answer)
+	err = client.Get(ctx, servicePath(s.Name)+"/excluded", &answer)
 	for _, e := range answer.Endpoints {
 		if !slices.ContainsFunc(s.Endpoints, func(known admin.Endpoint) bool { return known.ID == e.ID }) {
 			s.Endpoints = append(s.Endpoints, e)
 		}
 	}
 	slices.SortFunc(s.Endpoints, func(a, b admin.Endpoint) int { return strings.Compare(a.ID, b.ID) })
-	return err
+	return answer.Problems, err
 }
 
-func writeExplanation(out io.Writer, now time.Time, s *admin.Service, excluded error, events []admin.Event) error {
+func writeExplanation(
+	out io.Writer, now time.Time, s *admin.Service, problems []string, excluded error, events []admin.Event,
+) error {
 	w := bufio.NewWriter(out) // remembers the first error until Flush
 	in := s.In()
 	fmt.Fprintf(w, "%s: %d of %s %s clients; from %s\n", visible.Text(s.Name), in,
 		config.Plural(len(s.Endpoints), "known endpoint"), verb(in), visible.Text(s.Source))
 	fmt.Fprintf(w, "%s\n", visible.Text(note(now, s)))
+	for _, problem := range problems {
+		fmt.Fprintln(w, visible.Text(problem))
+	}
 	for i, source := range s.Sources {
 		use := "not in use"
 		if source.Active {

@@ -111,7 +111,7 @@ func TestExplanationBegins(t *testing.T) {
 				s.Endpoints = append(s.Endpoints, admin.Endpoint{State: state})
 			}
 			var b strings.Builder
-			if err := writeExplanation(&b, testNow, s, tt.err, nil); err != nil {
+			if err := writeExplanation(&b, testNow, s, nil, tt.err, nil); err != nil {
 				t.Fatal(err)
 			}
 			got := b.String()
@@ -131,7 +131,7 @@ func TestExplanationSaysWhichSourceIsInUse(t *testing.T) {
 		{Name: "last"},
 	}, Reasons: []admin.Reason{{Text: "served by static: web has none that can be used"}}}
 	var b strings.Builder
-	if err := writeExplanation(&b, testNow, s, nil, nil); err != nil {
+	if err := writeExplanation(&b, testNow, s, nil, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	equal(t, b.String(), "web: 0 of 0 known endpoints get clients; from web in Consul\n"+

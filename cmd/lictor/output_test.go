@@ -122,7 +122,7 @@ func TestExplanationThatIsLost(t *testing.T) {
 	t.Parallel()
 	s, _, events := explained()
 	for _, events := range [][]admin.Event{nil, events.Events} {
-		if err := writeExplanation(fullDisk{}, testNow, s, nil, events); !errors.Is(err, errDiskFull) {
+		if err := writeExplanation(fullDisk{}, testNow, s, nil, nil, events); !errors.Is(err, errDiskFull) {
 			t.Errorf("got %v, want %v", err, errDiskFull)
 		}
 	}

@@ -133,9 +133,11 @@ func (s *Server) getService(w http.ResponseWriter, r *http.Request) {
 	reply(w, one)
 }
 
-// ExcludedAnswer is the response body of /v1/services/{name}/excluded.
+// ExcludedAnswer is the response body of /v1/services/{name}/excluded. Problems has the reasons why a service without
+// endpoints has none.
 type ExcludedAnswer struct {
 	Endpoints []Endpoint `json:"endpoints"`
+	Problems  []string   `json:"problems,omitempty"`
 }
 
 // excludedTime limits the time for Consul's answer to a request for excluded instances.
@@ -148,16 +150,19 @@ func (s *Server) getExcluded(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer := ExcludedAnswer{Endpoints: []Endpoint{}}
+	ctx, cancel := context.WithTimeoutCause(r.Context(), excludedTime,
+		fmt.Errorf("consul did not answer within %v", excludedTime))
+	defer cancel()
 	if s.o.State.Excluded != nil {
-		ctx, cancel := context.WithTimeoutCause(r.Context(), excludedTime,
-			fmt.Errorf("consul did not answer within %v", excludedTime))
-		defer cancel()
 		excluded, err := s.o.State.Excluded(ctx, name)
 		if err != nil {
 			refuse(w, http.StatusServiceUnavailable, err)
 			return
 		}
 		answer.Endpoints = append(answer.Endpoints, excluded...)
+	}
+	if v, _ := s.o.State.Sets.View(name); len(v.Endpoints) == 0 && s.o.State.Problems != nil {
+		answer.Problems = s.o.State.Problems(ctx, name)
 	}
 	reply(w, answer)
 }

@@ -52,6 +52,10 @@ type State struct {
 	// there are none.
 	Excluded func(ctx context.Context, service string) ([]Endpoint, error)
 
+	// Problems queries Consul for the reasons why a service has no instances. A nil Problems means that the reasons are
+	// not known.
+	Problems func(ctx context.Context, service string) []string
+
 	// Balanced returns the balancer's view of each service's endpoints. A nil Balanced means that the balancer has
 	// nothing to add.
 	Balanced func() map[string]Balanced

@@ -75,6 +75,7 @@ func (d *Daemon) serveAdmin(cfg config.Admin, l net.Listener) *adminServer {
 			Instances:  admin.ExplainedBy(d.explainer),
 			Sources:    admin.SourcesBy(d.explainer),
 			Excluded:   admin.ExcludedBy(d.explainer),
+			Problems:   d.problemsOf,
 			Balanced:   admin.BalancedBy(d.balancer, d.resolver),
 			Names:      d.resolver,
 			Configured: d.configured,

@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/consul/api"
+	"github.com/hashicorp/hcl/v2"
 	"go.uber.org/goleak"
 
 	"github.com/lictor-proxy/lictor/config"
@@ -158,7 +159,7 @@ func TestLook(t *testing.T) {
 	}
 	defer func() { _ = taken.Close() }()
 	registerInstance(t, client, "loop", "back", taken.Addr().String(), api.HealthPassing)
-	text := inConsul(consul, "web", "unknown") + fmt.Sprintf(`
+	text := inConsul(consul, "web", "wbe") + fmt.Sprintf(`
 service "loop" {
   listen = %q
 }
@@ -194,6 +195,11 @@ service "elsewhere" {
 	var summaries []string
 	for _, p := range problems {
 		summaries = append(summaries, p.Summary)
+	}
+	unknown := func(p *hcl.Diagnostic) bool { return p.Summary == "No instances" }
+	if i := slices.IndexFunc(problems, unknown); i < 0 || problems[i].Detail != `Service "wbe": Consul knows no service `+
+		`of this name (consul service "wbe"). Did you mean "web"?` {
+		t.Errorf("got %v, want that there is no service wbe", problems)
 	}
 	slices.Sort(summaries)
 	wanted := []string{"Address cannot be used", "Address in use", "Endpoint left out", "No instances"}

@@ -45,7 +45,7 @@ func Look(ctx context.Context, cfg *config.Config, own []Listener) (all []Sight,
 		return nil, hcl.Diagnostics{d}
 	}
 	for _, s := range cfg.Services {
-		seen, more := lookAt(ctx, s, consul)
+		seen, more := lookAt(ctx, cfg, s, consul)
 		problems = append(append(problems, more...), taken(s, own)...)
 		all = append(all, seen...)
 	}
@@ -60,10 +60,15 @@ type Sight struct {
 }
 
 // lookAt runs the service's queries.
-func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, problems hcl.Diagnostics) {
+func lookAt(
+	ctx context.Context, cfg *config.Config, s config.Service, consul looker,
+) (all []Sight, problems hcl.Diagnostics) {
 	for _, q := range queriesOf(s) {
 		instances, err := consul.Look(ctx, queryOf(q))
 		if d := lookProblem(s, q, instances, err); d != nil {
+			if err == nil {
+				d.Detail = fmt.Sprintf("Service %q: %s", s.Name, whyEmpty(ctx, cfg, q, consul))
+			}
 			problems = append(problems, d)
 		}
 		if len(instances) > 0 {
@@ -73,12 +78,14 @@ func lookAt(ctx context.Context, s config.Service, consul looker) (all []Sight, 
 	return all, problems
 }
 
-// lookProblem returns the problem with the answer to a query, or nil.
+// lookProblem returns the problem with the answer to a query, or nil. If there is no error, the problem has no detail.
 func lookProblem(
 	s config.Service, q config.ConsulQuery, instances []discovery.Instance, err error,
 ) *hcl.Diagnostic {
-	d := &hcl.Diagnostic{Severity: hcl.DiagError, Detail: fmt.Sprintf("Service %q: %v.", s.Name, err),
-		Subject: s.DeclRange.Ptr()}
+	d := &hcl.Diagnostic{Severity: hcl.DiagError, Subject: s.DeclRange.Ptr()}
+	if err != nil {
+		d.Detail = fmt.Sprintf("Service %q: %v.", s.Name, err)
+	}
 	var refused *discovery.RefusedError
 	switch {
 	case errors.As(err, &refused):
@@ -92,10 +99,8 @@ func lookProblem(
 		d.Severity, d.Summary = hcl.DiagWarning, "Instances are hidden"
 	case err != nil:
 		d.Summary = "Not answered by Consul"
-	case len(instances) == 0:
+	case len(instances) == 0: // whyEmpty knows more
 		d.Severity, d.Summary = hcl.DiagWarning, "No instances"
-		d.Detail = fmt.Sprintf("Service %q: Consul has no instance that matches its query (%s). "+
-			"Check the name, the tags and the filter.", s.Name, whatOf(q))
 	default:
 		return nil
 	}
