@@ -50,7 +50,7 @@ func (e *exposition) service(s *Service) {
 	e.gauge("lictor_service_panicking", panicking, truth(s.Panicking), "service", s.Name)
 	if !s.drainedSince.IsZero() {
 		e.gauge("lictor_drained_since_timestamp_seconds",
-			"When the oldest drain in force began; absent while no endpoint of the service is drained.",
+			"When the oldest drain without an end began; absent while the service has none.",
 			float64(s.drainedSince.UnixMilli())/1000, "service", s.Name)
 	}
 	states := map[[2]string]int{{StateIn, ReasonHealthy}: 0}

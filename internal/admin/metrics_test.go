@@ -158,6 +158,19 @@ func TestMetricsHaveTheValuesOfTheSnapshot(t *testing.T) {
 	}
 }
 
+// A drain that ends by itself is not one that may be forgotten.
+func TestMetricsOfDrainsWithAnEnd(t *testing.T) {
+	h := serve(t, Options{}, "web")
+	h.endpoints("web", "n/1", "n/2")
+	if _, err := h.sets.Drain("web", "n/1", endpoints.Order{For: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if text := scrape(h); strings.Contains(text, "lictor_drained_since") ||
+		!strings.Contains(text, `lictor_endpoints{reason="drained",service="web",state="out"} 1`) {
+		t.Errorf("got:\n%s", text)
+	}
+}
+
 func TestMetricsOfWhatIsGoneAreGone(t *testing.T) {
 	h := busy(t)
 	h.fake.set(func(f *fake) { f.services, f.stats = f.services[:1], f.stats[:1] })

@@ -44,7 +44,7 @@ type Service struct {
 	Sources    []Source   `json:"sources,omitempty"`
 
 	stats        proxy.Stats // the counters that Counters was made of
-	drainedSince time.Time   // when the oldest drain in force began; zero if no endpoint is drained
+	drainedSince time.Time   // when the oldest drain without an end began; zero if there is none
 }
 
 // A Source is one of several sources of a service's endpoints.

@@ -203,11 +203,12 @@ func endpointsOf(set []endpoints.EndpointView) []Endpoint {
 	return out
 }
 
-// oldestDrain returns when the first of the drained endpoints was drained, or zero if none is drained.
+// oldestDrain returns when the oldest drain without an end began, or zero if there is none.
 func oldestDrain(set []endpoints.EndpointView) (since time.Time) {
 	for i := range set {
-		if at := set[i].Drained; !at.IsZero() && (since.IsZero() || at.Before(since)) {
-			since = at
+		v := &set[i]
+		if !v.Drained.IsZero() && v.Drain.Until.IsZero() && (since.IsZero() || v.Drained.Before(since)) {
+			since = v.Drained
 		}
 	}
 	return since
