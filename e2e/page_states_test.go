@@ -88,6 +88,7 @@ func TestPageStates(t *testing.T) {
 		l.Kill()
 		p.looks("unknown", "no data since ")
 		// Nothing of what was there is green any more, and nothing can be drained.
+		p.shows(row("web") + ".querySelectorAll('td button:disabled').length === 2")
 		if got := p.eval("new Set([...document.querySelectorAll('.mark, .dot, .where, .pill')].map(e => " +
 			"getComputedStyle(e).color)).size"); got != "1" {
 			t.Errorf("there are %s colours", got)

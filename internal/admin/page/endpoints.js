@@ -89,16 +89,16 @@ class Group {
   }
 }
 
+// A Table has roles, because a narrow screen shows its cells below each other: without roles it would be no table then.
 class Table {
   constructor(all, which = "") {
     this.all = all;
     const name = `Endpoints of ${isolated(all.service.name)}${which}`;
     this.lines = new Map(); // by ID
-    this.body = make("tbody");
-    const head = make("tr", {}, ...columns.map(([name, kind]) => make("th", { scope: "col", class: kind, ...(said[name] && { title: said[name] }) },
+    this.body = make("tbody", { role: "rowgroup" });
+    const head = make("tr", { role: "row" }, ...columns.map(([name, kind]) => make("th", { scope: "col", role: "columnheader", class: kind, ...(said[name] && { title: said[name] }) },
       ...(name ? [name] : [make("span", { class: "hidden" }, "actions")]))));
-    const caption = make("caption", { class: "hidden" }, name);
-    this.table = make("table", {}, caption, make("thead", {}, head), this.body);
+    this.table = make("table", { role: "table", "aria-label": name }, make("thead", { role: "rowgroup" }, head), this.body);
     this.element = make("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": name }, this.table);
   }
 
@@ -123,7 +123,7 @@ class Table {
 // A Line is one endpoint. It is changed in place, so that the focus stays.
 class Line {
   constructor(e, service) {
-    this.cells = columns.map(([, kind]) => make("td", kind ? { class: kind } : {}));
+    this.cells = columns.map(([name, kind]) => make("td", { role: "cell", class: kind, "data-unit": name }));
     this.address = make("div", { class: "where" });
     this.cells[0].append(make("div", { class: "id" }, breakable(e.id)), this.address, ...(e.tags ?? []).map((t) => make("bdi", { class: "tag" }, t)));
     this.state = make("b");
@@ -133,9 +133,10 @@ class Line {
     this.more = make("span", { class: "bad" });
     this.cells[4].append(this.failed, this.more);
     this.button = make("button", { type: "button" });
+    this.button.disabled = document.body.classList.contains("stopped");
     this.button.addEventListener("click", () => this.e.reason === "drained" ? undrain(service, this.e, this.button) : drain(service, this.e, this.button));
     this.cells[7].append(this.button);
-    this.tr = make("tr", {}, ...this.cells);
+    this.tr = make("tr", { role: "row" }, ...this.cells);
   }
 
   draw(e, lately) {

@@ -152,18 +152,22 @@ function update(data) {
   if (first && view.open.size) go([...view.open][0]);
 }
 
+// stop has all turn grey, or not.
+function stop(is) {
+  document.body.classList.toggle("stopped", is);
+  for (const button of list.querySelectorAll("td button")) button.disabled = is;
+}
+
 let heard = 0; // when the last message came
 function alive() {
   heard = Date.now();
-  if (!document.body.classList.contains("stopped")) return;
-  document.body.classList.remove("stopped");
-  drawnState = undefined;
+  if (document.body.classList.contains("stopped")) stop(false);
 }
 
 // stopped says that nothing is known any more. Whatever is still shown is grey.
 function stopped() {
   if (document.body.classList.contains("stopped")) return;
-  document.body.classList.add("stopped");
+  stop(true);
   const text = heard ? `no data since ${when(now() - Date.now() + heard)}` : "no data: Lictor does not answer";
   header("unknown", host, [["unknown", "", text]], heard ? ["All that is shown below is of that time. The page tries to connect again."] : ["The page tries to connect again."]);
   put(byID("loading"), "No data yet: Lictor does not answer.");
