@@ -186,8 +186,10 @@ func TestConsulOverAUnixSocket(t *testing.T) {
 	c.Kill()
 	wantCounts(t, web, map[string]int{"a": 5, "b": 5})
 	must(t, c.Restart(t.Context()))
-	c.register(t, "web", "c", startEcho(t, "c").addr)
-	awaitRotation(t, web, "c")
+	for _, name := range []string{"c", "d"} { // as many as are held, so that the holds of a and b end
+		c.register(t, "web", name, startEcho(t, name).addr)
+	}
+	awaitRotation(t, web, "c", "d")
 }
 
 func TestConsulFromTheEnvironment(t *testing.T) {

@@ -87,7 +87,7 @@ func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
 	c.Kill()
 	l.awaitAnswer(t, "status", 1, "the source fails, its endpoints stay in use")
 	l.awaitAnswer(t, "status web", 1, "the source fails", "/b")
-	l.awaitAnswer(t, "events", 0, "stale", "endpoints stay in use")
+	l.awaitAnswer(t, "events", 0, "stale", "Consul does not answer since", "keeps its last endpoints")
 	must(t, c.Restart(t.Context()))
 	l.awaitAnswer(t, "status", 0, "ready")
 }

@@ -94,7 +94,7 @@ func TestInstanceAtTheListenerGetsNoClients(t *testing.T) {
 		t.Errorf("%s answers", got)
 	}
 	_, _ = dialUDP(t, datagrams).Write(who)
-	l.awaitAnswer(t, "status -json", 0, `"connections_active": 0`)
+	l.awaitAnswer(t, "status -json", 4, `"connections_active": 0`)
 	c.deregister(t, "tcp-self")
 	c.register(t, "tcp", "tcp-new", startEcho(t, "new").addr)
 	awaitRotation(t, tcp, "new")

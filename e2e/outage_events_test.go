@@ -30,7 +30,7 @@ func TestAnOutageOf300ServicesIsOneEvent(t *testing.T) {
 	skip := len(l.log())
 	c.Kill()
 	l.awaitAnswer(t, "events s299", 0, "Consul does not answer since")
-	l.awaitAnswer(t, "explain s299", 0, "STALE for")
+	l.awaitAnswer(t, "explain s299", 0, "the source fails")
 	must(t, c.Restart(t.Context()))
 	l.awaitAnswer(t, "events s299", 0, "Consul answers again after")
 	_, out := l.ask(t, "events", "-n", "10000")
