@@ -38,9 +38,7 @@ func TestOperatorIsServedBesideACrowd(t *testing.T) {
 			l := runLictor(t, tt.admin+web)
 			address := l.adminAddress(t)
 			for range crowd {
-				c := dialAdmin(t, address)
-				_, err := c.Write([]byte(tt.say))
-				must(t, err)
+				_, _ = dialAdmin(t, address).Write([]byte(tt.say)) // it fails if Lictor has refused the connection
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), enough)
 			defer cancel()
@@ -82,8 +80,8 @@ func TestACrowdLeavesDescriptorsToConsul(t *testing.T) {
 	l.awaitReady(t)
 	flood(t, l.addr(t, "web"), crowd)
 	for range crowd {
-		_, err := dialAdmin(t, l.adminAddress(t)).Write([]byte("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
-		must(t, err)
+		// This fails if Lictor has refused the connection.
+		_, _ = dialAdmin(t, l.adminAddress(t)).Write([]byte("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
 	}
 	c.Kill() // so that lictor has to connect again; the agent forgets what was registered
 	must(t, c.Restart(t.Context()))

@@ -11,10 +11,18 @@ import (
 
 // The zone of a link-local address is the name of an interface or its number. Listeners and endpoints accept both.
 func TestZonesByNameAndNumber(t *testing.T) {
+	t.Parallel() // another process does the work
 	if !testnet.Inside(t) {
 		return
 	}
 	testnet.AddAddress(t, "lo", netip.MustParsePrefix("fe80::1/64"))
+	eventually(t, func() error { // the kernel adds the route a moment later
+		c, err := net.Dial("udp6", "[fe80::1%lo]:9")
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
 	forEachEngine(t, func(t *testing.T, h *house) {
 		for _, zone := range []string{"lo", "1"} {
 			at := netip.MustParseAddrPort("[fe80::1%" + zone + "]:0")
