@@ -130,8 +130,8 @@ func (w *workers) work(addr netip.AddrPort, i int) {
 	}
 }
 
-// workersRest is how long a worker rests between two rounds. Without it, ten workers would use all processors for as
-// long as an outage lasts, to find the same.
+// workersRest is how long a worker rests between two rounds. Without a rest, ten workers would use all processors for
+// as long as an outage lasts, to find the same.
 const workersRest = 20 * time.Millisecond
 
 func (w *workers) round(addr netip.AddrPort, kept *client) error {

@@ -29,7 +29,7 @@ func TestAgesSpread(t *testing.T) {
 // A connection that is too old ends properly once it is quiet. If its client waits for an answer, it may go on until
 // MaxAgeGrace has passed.
 func TestOldConnectionsEndInAQuietMoment(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		records := make(chan AccessRecord, 10)
 		h.options.Access = func(r AccessRecord) { records <- r }
 		answer := make(chan struct{})
@@ -75,7 +75,7 @@ func TestOldConnectionsEndInAQuietMoment(t *testing.T) {
 }
 
 func TestOldConnectionsThatAreNeverQuietAreReset(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		server := tcpServer(t, func(c *net.TCPConn) { io.Copy(io.Discard, c) })
 		at := h.serve(Service{MaxAge: time.Millisecond, MaxAgeGrace: 100 * time.Millisecond}, server)
 		c := dialTCP(t, at)
@@ -91,7 +91,7 @@ func TestOldConnectionsThatAreNeverQuietAreReset(t *testing.T) {
 
 // A half-closed connection that is too old waits for the rest of the answer.
 func TestOldConnectionThatIsHalfClosedIsNotQuiet(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		answer := make(chan struct{})
 		server := tcpServer(t, func(c *net.TCPConn) {
 			c.Write([]byte("first "))
@@ -115,7 +115,7 @@ func TestOldConnectionThatIsHalfClosedIsNotQuiet(t *testing.T) {
 
 // When MaxAge is set, the age of open connections counts from then.
 func TestMaxAgeHoldsForOpenConnections(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		s := Service{Name: "s", Listen: listen(freePort(t, TCP))}
 		at := h.serve(s, tcpServer(t, echo))
 		c := dialTCP(t, at)

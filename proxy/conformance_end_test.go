@@ -25,13 +25,15 @@ const resetByPeer = ": connection reset by peer"
 
 // testReasons checks the reason of the first record on each engine.
 func testReasons(t *testing.T, cases []endCase, servers func(t *testing.T) []netip.AddrPort) {
+	t.Parallel()
 	for _, tt := range cases {
 		t.Run(tt.name, func(t *testing.T) {
-			forEachEngine(t, func(t *testing.T, h *house) {
+			forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 				next := h.records()
 				h.balancer.Configure("s", tt.balance)
-				tt.service.Listen = []netip.AddrPort{freePort(t, tt.service.Protocol)}
-				at := h.serve(tt.service, servers(t)...)
+				service := tt.service
+				service.Listen = []netip.AddrPort{freePort(t, service.Protocol)}
+				at := h.serve(service, servers(t)...)
 				tt.run(t, h, at)
 				r := next()
 				if got := endingOf(&r); got != tt.want || r.Listener != at {

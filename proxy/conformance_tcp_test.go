@@ -411,7 +411,7 @@ func TestTCPBackPressure(t *testing.T) {
 
 // A peer that never reads does not hold a connection for ever.
 func TestTCPIdleTimeoutEndsStuckWriters(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		hold := make(chan struct{})
 		addr := h.serve(Service{IdleTimeout: 300 * time.Millisecond}, tcpServer(t, func(c *net.TCPConn) {
 			go func() { // also fills the way back

@@ -47,8 +47,8 @@ func forEachEngine(t *testing.T, test func(t *testing.T, h *house)) {
 }
 
 // forEachEngineAtOnce is forEachEngine for a test that mostly waits. It runs beside others of its kind, once all other
-// tests have ended. So it must not count what the process has (descriptors, goroutines, memory), and nothing may call
-// it as a part of another test.
+// tests have ended. So it must not count what the process has (descriptors, goroutines, memory) or set what it has one
+// of (a name server), and nothing may call it as a part of another test.
 func forEachEngineAtOnce(t *testing.T, test func(t *testing.T, h *house)) {
 	t.Parallel()
 	forEachEngine(t, func(t *testing.T, h *house) {

@@ -18,6 +18,7 @@ import (
 // Under a seccomp filter that denies a call, both engines serve TCP and UDP. Each engine logs once what it does without
 // the call.
 func TestCallsDeniedBySeccomp(t *testing.T) {
+	t.Parallel() // other processes do the work
 	for _, tt := range []struct {
 		name     string
 		denied   []int
@@ -34,6 +35,7 @@ func TestCallsDeniedBySeccomp(t *testing.T) {
 	} {
 		for _, denied := range []syscall.Errno{unix.EPERM, unix.ENOSYS} {
 			t.Run(tt.name+" "+unix.ErrnoName(denied), func(t *testing.T) {
+				t.Parallel()
 				if !testseccomp.Under(t, denied, tt.denied...) {
 					return
 				}

@@ -74,7 +74,7 @@ func (w *waitCounter) Wait(service string, client netip.AddrPort, tried lb.Tried
 
 // When EmptyWait is over, waiting clients are reset. Later clients are reset at once and do not wait.
 func TestClientsDoNotWaitForEver(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		counter := &waitCounter{LoadBalancer: h.balancer}
 		h.options.LoadBalancer = counter
 		addr := h.emptied(300 * time.Millisecond)

@@ -31,7 +31,7 @@ func endpointsInUse(h *house) (n int) {
 
 // A client is not served by an endpoint that leaves while it is dialed.
 func TestEndpointThatLeavesWhileItIsDialled(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		l := newFullListener(t)
 		b := watchResets(t)
 		c := dialTCP(t, h.serve(Service{OnLeave: OnLeave{Critical: -1}, ConnectTimeout: 20 * time.Second}, l.addr))

@@ -268,8 +268,10 @@ func TestStandstill(t *testing.T) {
 	if sys.Faults {
 		t.Skip("injected faults hide data that has arrived, which no kernel does")
 	}
+	t.Parallel() // the process that is stopped is another one
 	for _, e := range engines {
 		t.Run(e.name, func(t *testing.T) {
+			t.Parallel()
 			many := 40
 			if e.kind == EngineAuto {
 				many = 150 // more than a loop takes from epoll or from a UDP socket at once

@@ -97,7 +97,7 @@ func TestUDPSessionsStayWhereEjectionsAreIgnored(t *testing.T) {
 
 // A session that tries an ejected endpoint again stays with it after its first datagram.
 func TestUDPSessionThatTriesAnEndpointStays(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
+	forEachEngineAtOnce(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{Network: lb.UDP})
 		server, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(loopback))
 		if err != nil {

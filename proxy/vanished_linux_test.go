@@ -34,6 +34,7 @@ func hostAt(t *testing.T, last byte) (l *net.TCPListener, vanish func()) {
 // If the host of an endpoint vanishes while sent bytes are unacknowledged, the connection ends. Keep-alive does not
 // detect this.
 func TestPeerVanishesWithBytesInFlight(t *testing.T) {
+	t.Parallel() // another process does the work
 	if !testnet.Inside(t) {
 		return
 	}
@@ -59,6 +60,7 @@ func TestPeerVanishesWithBytesInFlight(t *testing.T) {
 
 // If the host of a client vanishes while sent bytes are unacknowledged, the connection ends.
 func TestClientVanishesWithBytesInFlight(t *testing.T) {
+	t.Parallel() // another process does the work
 	if !testnet.Inside(t) {
 		return
 	}
@@ -94,6 +96,7 @@ func TestClientVanishesWithBytesInFlight(t *testing.T) {
 
 // A healthy peer that reads nothing for a long time answers the kernel's probes, so it keeps its connection.
 func TestPeerThatTakesNothingIsNotGone(t *testing.T) {
+	t.Parallel() // another process does the work
 	if !testnet.Inside(t) {
 		return
 	}

@@ -10,8 +10,8 @@ import (
 // Patience limits how long a test waits for an event. Only a failing test reaches the limit.
 const Patience = time.Minute
 
-// pause returns the time between two looks at something that was first looked at when the wait began. What has taken long
-// may be noticed a little later: looks take processor time from other tests.
+// pause returns the time between two looks at something that was first looked at when the wait began. What has taken
+// long may be noticed a little later: looks take processor time from other tests.
 func pause(began time.Time) time.Duration {
 	return min(max(time.Since(began)/20, 5*time.Millisecond), 100*time.Millisecond)
 }
