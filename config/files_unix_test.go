@@ -6,25 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// inTime runs f and fails if f does not return within a minute.
-func inTime(t *testing.T, f func()) {
-	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	select {
-	case <-done:
-	case <-time.After(time.Minute):
-		t.Fatal("the call has not returned after a minute")
-	}
-}
+	"github.com/lictor-proxy/lictor/internal/testproc"
+)
 
 // A FIFO without a writer and a device without an end are reported wherever a file is expected, and are not read.
 func TestOnlyRegularFilesAreRead(t *testing.T) {
@@ -51,7 +37,7 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inTime(t, func() {
+			testproc.Returns(t, "the call", func() {
 				var diags Diagnostics
 				if tt.paths != nil {
 					_, diags = Load(tt.paths, Options{})

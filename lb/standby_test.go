@@ -70,13 +70,9 @@ func checkOften(p *Prober) {
 // awaitReturn waits until the endpoint is no longer ejected.
 func awaitReturn(t *testing.T, b *RoundRobin, e Endpoint, changes chan HealthChange) {
 	t.Helper()
-	select {
-	case c := <-changes:
-		if c.Ejected || c.Service != "web" || c.Endpoint != e.ID {
-			t.Errorf("got %+v, want the end of the ejection of %s", c, e.ID)
-		}
-	case <-time.After(time.Minute):
-		t.Fatal("no change within a minute")
+	c := testproc.Receive(t, "a change", changes)
+	if c.Ejected || c.Service != "web" || c.Endpoint != e.ID {
+		t.Errorf("got %+v, want the end of the ejection of %s", c, e.ID)
 	}
 	if n := b.Ejected("web", []Endpoint{e}); n != 0 {
 		t.Errorf("%d endpoints are ejected, want none", n)

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -73,11 +74,7 @@ func TestAliveSaysWhatIsStuck(t *testing.T) {
 		if _, err := c.Write([]byte("x")); err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case <-b.entered:
-		case <-time.After(time.Minute):
-			t.Fatal("no call of NextEndpoint")
-		}
+		testproc.Receive(t, "a call of NextEndpoint", b.entered)
 		what := "event loop "
 		if _, portable := h.engine.(*portable); portable {
 			what = `listener udp 127.0.0.1:`

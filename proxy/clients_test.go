@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // greetedFrom dials addr from another address of this host, and returns the connection if it was served.
@@ -196,11 +198,7 @@ func TestForeignClientsCount(t *testing.T) {
 			t.Errorf("without connections in another process: %v", err)
 		}
 		c.Close()
-		select {
-		case <-ended:
-		case <-time.After(30 * time.Second):
-			t.Error("NotifyUncounted's function was not called")
-		}
+		testproc.Receive(t, "a call of NotifyUncounted's function", ended)
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -41,12 +42,12 @@ func TestClientsWaitForTheFirstEndpoint(t *testing.T) {
 
 		h.endpoints("s", greeter(t))
 		for _, answer := range []<-chan error{first, second} {
-			if err := within(t, answer); err != nil {
+			if err := testproc.Receive(t, "an answer", answer); err != nil {
 				t.Errorf("a client that waited: %v", err)
 			}
 		}
 		_, third := told(t, h, addr)
-		if err := within(t, third); err != nil {
+		if err := testproc.Receive(t, "an answer", third); err != nil {
 			t.Errorf("a client that came later: %v", err)
 		}
 		quiet.Close()
@@ -78,12 +79,12 @@ func TestClientsDoNotWaitForEver(t *testing.T) {
 		counter := &waitCounter{LoadBalancer: h.balancer}
 		h.options.LoadBalancer = counter
 		addr := h.emptied(300 * time.Millisecond)
-		if _, answer := told(t, h, addr); !errors.Is(within(t, answer), syscall.ECONNRESET) {
+		if _, answer := told(t, h, addr); !errors.Is(testproc.Receive(t, "an answer", answer), syscall.ECONNRESET) {
 			t.Error("the client that waited was not reset")
 		}
 		waits := counter.waits.Load() // 1, or 0 if the client came late
 		for range 3 {
-			if _, answer := told(t, h, addr); !errors.Is(within(t, answer), syscall.ECONNRESET) {
+			if _, answer := told(t, h, addr); !errors.Is(testproc.Receive(t, "an answer", answer), syscall.ECONNRESET) {
 				t.Error("a later client was not reset")
 			}
 		}
@@ -101,7 +102,7 @@ func TestCloseEndsTheWaitForAnEndpoint(t *testing.T) {
 		_, answer := told(t, h, addr)
 		eventually(t, equals("waiting", h.waiting, 1))
 		h.Proxier.Close()
-		if err := within(t, answer); !errors.Is(err, syscall.ECONNRESET) {
+		if err := testproc.Receive(t, "an answer", answer); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("got %v, want a reset", err)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -40,23 +41,12 @@ func (h *house) accepted() int64 { return h.stats().ConnectionsActive }
 // waiting returns how many clients are in the queue.
 func (h *house) waiting() int64 { return h.balancer.Snapshot()[0].Waiting }
 
-func within(t *testing.T, c <-chan error) error {
-	t.Helper()
-	select {
-	case err := <-c:
-		return err
-	case <-time.After(20 * time.Second):
-		t.Fatal("nothing within 20 s")
-		return nil
-	}
-}
-
 func TestClientsQueueForRoom(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, h *house) {
 		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 3, QueueTimeout: time.Minute})
 		addr := h.serve(Service{}, greeter(t)).String()
 		a, first := told(t, h, addr)
-		if err := within(t, first); err != nil {
+		if err := testproc.Receive(t, "an answer", first); err != nil {
 			t.Fatal(err)
 		}
 		var conns []*net.TCPConn
@@ -67,7 +57,7 @@ func TestClientsQueueForRoom(t *testing.T) {
 			eventually(t, equals("waiting", h.waiting, int64(1+i))) // keeps the order of the queue
 		}
 		_, fifth := told(t, h, addr)
-		if err := within(t, fifth); !errors.Is(err, syscall.ECONNRESET) {
+		if err := testproc.Receive(t, "an answer", fifth); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("the client that found the queue full got %v, want a reset", err)
 		}
 		eventually(t, equals("refused", func() int64 { return h.stats().Refused }, 1))
@@ -75,7 +65,7 @@ func TestClientsQueueForRoom(t *testing.T) {
 		conns[0].Close() // the client leaves the queue
 		eventually(t, equals("clients", h.accepted, 3))
 		a.Close()
-		if err := within(t, answers[1]); err != nil {
+		if err := testproc.Receive(t, "an answer", answers[1]); err != nil {
 			t.Errorf("the second queued client: %v", err)
 		}
 		select {
@@ -85,7 +75,7 @@ func TestClientsQueueForRoom(t *testing.T) {
 		}
 		conns[1].SetLinger(0)
 		conns[1].Close()
-		if err := within(t, answers[2]); err != nil {
+		if err := testproc.Receive(t, "an answer", answers[2]); err != nil {
 			t.Errorf("the third queued client: %v", err)
 		}
 		conns[2].Close()
@@ -101,11 +91,11 @@ func TestQueuedClientIsRefusedInTheEnd(t *testing.T) {
 		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 3, QueueTimeout: 50 * time.Millisecond})
 		addr := h.serve(Service{}, greeter(t)).String()
 		_, first := told(t, h, addr)
-		if err := within(t, first); err != nil {
+		if err := testproc.Receive(t, "an answer", first); err != nil {
 			t.Fatal(err)
 		}
 		_, second := told(t, h, addr)
-		if err := within(t, second); !errors.Is(err, syscall.ECONNRESET) {
+		if err := testproc.Receive(t, "an answer", second); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("got %v, want a reset", err)
 		}
 	})
@@ -117,7 +107,7 @@ func TestQueuedClientMaySendAndHalfClose(t *testing.T) {
 		h.balancer.Configure("s", lb.Options{MaxConnections: 1, MaxQueue: 3, QueueTimeout: time.Minute})
 		addr := h.serve(Service{}, greeter(t)).String()
 		a, first := told(t, h, addr)
-		if err := within(t, first); err != nil {
+		if err := testproc.Receive(t, "an answer", first); err != nil {
 			t.Fatal(err)
 		}
 		c, err := net.Dial("tcp", addr)
@@ -156,13 +146,13 @@ func TestCloseEndsTheQueue(t *testing.T) {
 			answers = append(answers, first)
 			if i > 0 {
 				eventually(t, equals("waiting", h.waiting, int64(i)))
-			} else if err := within(t, first); err != nil {
+			} else if err := testproc.Receive(t, "an answer", first); err != nil {
 				t.Fatal(err)
 			}
 		}
 		h.Proxier.Close()
 		for _, first := range answers[1:] {
-			if err := within(t, first); !errors.Is(err, syscall.ECONNRESET) {
+			if err := testproc.Receive(t, "an answer", first); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("got %v, want a reset", err)
 			}
 		}
@@ -185,7 +175,7 @@ func TestCloseEndsTheQueueOfAllListeners(t *testing.T) {
 			_, _ = io.Copy(c, c)
 		}))
 		_, first := told(t, h, one.String())
-		if err := within(t, first); err != nil {
+		if err := testproc.Receive(t, "an answer", first); err != nil {
 			t.Fatal(err)
 		}
 		var answers []<-chan error
@@ -197,7 +187,7 @@ func TestCloseEndsTheQueueOfAllListeners(t *testing.T) {
 		h.Proxier.drained() // as in Close, which then closes the listeners one by one
 		h.Proxier.sockets[socketKey{TCP, one, ""}].Close()
 		for _, answer := range answers {
-			if err := within(t, answer); !errors.Is(err, syscall.ECONNRESET) {
+			if err := testproc.Receive(t, "an answer", answer); !errors.Is(err, syscall.ECONNRESET) {
 				t.Errorf("got %v, want a reset", err)
 			}
 		}

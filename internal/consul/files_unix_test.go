@@ -6,9 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // A FIFO without a writer, in place of a file, is an error. The client does not wait for a writer.
@@ -17,9 +18,7 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 	fifo := filepath.Join(dir, "fifo")
 	must(t, unix.Mkfifo(fifo, 0o600))
 	const https = "https://127.0.0.1:1"
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	testproc.Returns(t, "New", func() {
 		for name, o := range map[string]Options{
 			"token":                 {TokenFile: fifo},
 			"authorities":           {Address: https, TLS: TLSOptions{CAFile: fifo}},
@@ -30,10 +29,5 @@ func TestOnlyRegularFilesAreRead(t *testing.T) {
 				t.Errorf("%s: got %v", name, err)
 			}
 		}
-	}()
-	select {
-	case <-done:
-	case <-time.After(time.Minute):
-		t.Fatal("it still waits after a minute")
-	}
+	})
 }

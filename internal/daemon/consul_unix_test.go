@@ -119,7 +119,7 @@ func TestRefusedFilter(t *testing.T) {
 	if !errors.As(err, &refused) || len(refused.Diagnostics) != 1 || refused.Diagnostics[0].Subject.Start.Line != 7 {
 		t.Errorf("start: got %v", err)
 	}
-	if err := receive(t, "the end", s.end); !errors.As(err, &refused) {
+	if err := testproc.Receive(t, "the end", s.end); !errors.As(err, &refused) {
 		t.Errorf("run: got %v", err)
 	}
 
@@ -270,7 +270,7 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", name, err, tt.want)
 		}
-		if err := receive(t, "the end", s.end); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if err := testproc.Receive(t, "the end", s.end); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: run: got %v", name, err)
 		}
 		s.output.Close()
@@ -303,7 +303,7 @@ func TestStartThatFailsLeavesNoChecks(t *testing.T) {
 	if err := s.tryStart(Options{}, nil); err == nil || !strings.Contains(err.Error(), "access_log: ") {
 		t.Errorf("got %v, want that the access log cannot be written", err)
 	}
-	_ = receive(t, "the end", s.end)
+	_ = testproc.Receive(t, "the end", s.end)
 	s.output.Close()
 	if !strings.Contains(s.log.String(), "saved endpoints are in use") {
 		t.Errorf("there were no saved endpoints:\n%s", s.log)
@@ -325,7 +325,7 @@ func TestEndLeavesNothing(t *testing.T) {
 	socket := strings.TrimPrefix(s.admin.address(), "unix://")
 	s.stop()
 	s.output.Close()
-	if _, err := net.DialTimeout("tcp", at, inTime); err == nil {
+	if _, err := net.DialTimeout("tcp", at, testproc.Patience); err == nil {
 		t.Error("the service still listens")
 	}
 	if _, err := os.Stat(socket); err == nil {

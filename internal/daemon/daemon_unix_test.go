@@ -83,7 +83,7 @@ func TestTurnIsHadByOne(t *testing.T) {
 
 func TestTurnThatIsNotGivenBack(t *testing.T) {
 	turn := newTurn()
-	if !turn.takeWithin(inTime) {
+	if !turn.takeWithin(testproc.Patience) {
 		t.Fatal("no goroutine has the turn")
 	}
 	if turn.takeWithin(time.Millisecond) {
@@ -94,7 +94,7 @@ func TestTurnThatIsNotGivenBack(t *testing.T) {
 	result := make(chan error, 1)
 	go func() { result <- turn.take(ctx) }()
 	cancel(why)
-	if err := receive(t, "the turn", result); err != why {
+	if err := testproc.Receive(t, "the turn", result); err != why {
 		t.Errorf("got %v, want %v", err, why)
 	}
 	turn.giveBack()
@@ -114,7 +114,7 @@ func TestUnderWay(t *testing.T) {
 }
 
 func TestWithin(t *testing.T) {
-	if !within(inTime, func() {}) {
+	if !within(testproc.Patience, func() {}) {
 		t.Error("within does not notice that the function has returned")
 	}
 	never := make(chan struct{})
@@ -197,7 +197,7 @@ func TestStopCutsWhatDoesNotEnd(t *testing.T) {
 	s := serveConfiguration(t, "shutdown_grace = \"1ms\"\n"+service("web", "127.0.0.1:0", instance(t, "a"), ""), nil)
 	c := reaches(t, s.address("web"), "a")
 	s.signals <- syscall.SIGTERM
-	if err := receive(t, "the end", s.end); err != nil {
+	if err := testproc.Receive(t, "the end", s.end); err != nil {
 		t.Error(err)
 	}
 	s.awaitLog(`stopped, open connections were cut: reason="shutdown_grace is over"`)
@@ -216,7 +216,7 @@ func TestStopWaitsForConnections(t *testing.T) {
 		t.Error(err)
 	}
 	_ = c.Close()
-	if err := receive(t, "the end", s.end); err != nil {
+	if err := testproc.Receive(t, "the end", s.end); err != nil {
 		t.Error(err)
 	}
 	if strings.Contains(s.log.String(), "was cut") {

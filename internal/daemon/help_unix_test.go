@@ -20,9 +20,6 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// inTime is far longer than anything in these tests takes.
-const inTime = time.Minute
-
 // A served is a daemon that runs in this process, with its own channel of signals.
 type served struct {
 	*Daemon
@@ -71,7 +68,7 @@ func (s *served) tryStart(o Options, prepare func(*served)) error {
 			return d, err
 		})
 	}()
-	err := receive(s.t, "the start", started)
+	err := testproc.Receive(s.t, "the start", started)
 	if err == nil { // an earlier signal would be a signal during the start
 		testproc.Await(s.t, "a daemon that takes signals", s.obeying.Load)
 	}
@@ -135,7 +132,7 @@ func (s *served) stop() {
 	s.t.Helper()
 	s.signals <- syscall.SIGTERM
 	s.signals <- syscall.SIGTERM
-	if err := receive(s.t, "the end", s.end); err != nil {
+	if err := testproc.Receive(s.t, "the end", s.end); err != nil {
 		s.t.Errorf("%v:\n%s", err, s.log)
 	}
 }
@@ -144,17 +141,6 @@ func (s *served) awaitLog(text string) {
 	s.t.Helper()
 	said := func() bool { return strings.Contains(s.log.String(), text) }
 	testproc.Await(s.t, fmt.Sprintf("%q in the log", text), said)
-}
-
-func receive[T any](t *testing.T, what string, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(inTime):
-		t.Fatalf("waited %v for this: %s", inTime, what)
-	}
-	panic("unreachable")
 }
 
 // instance starts an instance and returns its address. The instance sends its name to each client, and then waits for
@@ -194,12 +180,12 @@ type client struct {
 
 func dial(t *testing.T, addr string) (*client, error) {
 	t.Helper()
-	c, err := net.DialTimeout("tcp", addr, inTime)
+	c, err := net.DialTimeout("tcp", addr, testproc.Patience)
 	if err != nil {
 		return nil, err
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(inTime))
+	_ = c.SetDeadline(time.Now().Add(testproc.Patience))
 	var name string
 	if _, err := fmt.Fscanln(c, &name); err != nil {
 		return nil, err

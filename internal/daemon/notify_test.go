@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 func TestNotifier(t *testing.T) {
@@ -60,16 +62,7 @@ func TestNotifierDoesNotWaitForSystemd(t *testing.T) {
 		_, err = full.Write([]byte("x"))
 	}
 	n := newNotifier(func(name string) string { return map[string]string{"NOTIFY_SOCKET": path}[name] })
-	done := make(chan struct{})
-	go func() {
-		n.alive()
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(time.Minute):
-		t.Error("the notifier still waits after a minute")
-	}
+	testproc.Returns(t, "the notifier", n.alive)
 }
 
 func TestNotifierWithoutSystemdDoesNothing(t *testing.T) {

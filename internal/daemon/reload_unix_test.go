@@ -46,7 +46,7 @@ func TestReloadAddsChangesAndRemovesServices(t *testing.T) {
 	if at := s.address("gone"); at != "" {
 		t.Errorf("gone is still listened for at %s", at)
 	}
-	if _, err := net.DialTimeout("tcp", goneAt, inTime); err == nil {
+	if _, err := net.DialTimeout("tcp", goneAt, testproc.Patience); err == nil {
 		t.Error("the removed service accepts a client")
 	}
 	for _, c := range []*client{kept, leaving} { // neither connection is cut
@@ -263,7 +263,7 @@ func TestReplacedProcessDoesNotReload(t *testing.T) {
 	if _, err := s.Reload(t.Context()); !errors.As(err, &replaced) || replaced.By.PID != 7 {
 		t.Errorf("got %v", err)
 	}
-	if err := receive(t, "the end", s.end); err != nil { // the process has no connections
+	if err := testproc.Receive(t, "the end", s.end); err != nil { // the process has no connections
 		t.Error(err)
 	}
 }

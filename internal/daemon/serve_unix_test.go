@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/internal/upgrade"
 )
 
@@ -49,7 +50,7 @@ func TestReloadThatHangsHoldsUpNobody(t *testing.T) {
 	})
 	defer close(never)
 	s.signals <- syscall.SIGHUP
-	receive(t, "the reload", reading)
+	testproc.Receive(t, "the reload", reading)
 	if err := s.healthy(); err != nil {
 		t.Errorf("not healthy: %v", err)
 	}
@@ -64,7 +65,7 @@ func TestReloadThatHangsHoldsUpNobody(t *testing.T) {
 	s.signals <- syscall.SIGHUP
 	s.signals <- syscall.SIGUSR2
 	s.signals <- syscall.SIGTERM
-	if err := receive(t, "the end", s.end); err != nil {
+	if err := testproc.Receive(t, "the end", s.end); err != nil {
 		t.Errorf("%v:\n%s", err, s.log)
 	}
 }
@@ -82,7 +83,7 @@ func TestUpgradeThatHangsHoldsUpNobody(t *testing.T) {
 		})
 	})
 	s.signals <- syscall.SIGUSR2
-	receive(t, "the upgrade", hangs)
+	testproc.Receive(t, "the upgrade", hangs)
 	if err := s.healthy(); err != nil {
 		t.Errorf("not healthy: %v", err)
 	}
@@ -91,11 +92,11 @@ func TestUpgradeThatHangsHoldsUpNobody(t *testing.T) {
 	}
 	s.signals <- syscall.SIGUSR2
 	s.signals <- syscall.SIGTERM
-	if err := receive(t, "the end", s.end); err != nil {
+	if err := testproc.Receive(t, "the end", s.end); err != nil {
 		t.Errorf("%v:\n%s", err, s.log)
 	}
 	close(never)
-	if err := receive(t, "its commit", committed); !errors.Is(err, upgrade.ErrEnding) {
+	if err := testproc.Receive(t, "its commit", committed); !errors.Is(err, upgrade.ErrEnding) {
 		t.Errorf("the process was replaced nevertheless: %v", err)
 	}
 }
@@ -118,7 +119,7 @@ func TestStartThatHangs(t *testing.T) {
 					return nil, errors.New("never mind")
 				})
 			}()
-			if err := receive(t, "the end", end); err == nil ||
+			if err := testproc.Receive(t, "the end", end); err == nil ||
 				!strings.Contains(err.Error(), "the start did not end in time") {
 				t.Errorf("got %v", err)
 			}
@@ -129,7 +130,7 @@ func TestStartThatHangs(t *testing.T) {
 // A signal during a successful start stops the daemon after the start.
 func TestSignalDuringTheStart(t *testing.T) {
 	s := serveConfiguration(t, oneService, func(s *served) { s.signals <- syscall.SIGTERM })
-	if err := receive(t, "the end", s.end); err != nil || !strings.Contains(s.log.String(),
+	if err := testproc.Receive(t, "the end", s.end); err != nil || !strings.Contains(s.log.String(),
 		"stopping: signal=terminated") {
 		t.Errorf("%v:\n%s", err, s.log)
 	}
@@ -152,5 +153,5 @@ func TestDeafProcessIsNotHealthy(t *testing.T) {
 		<-hold
 	})
 	s.signals <- syscall.SIGTERM
-	receive(t, "the end", s.end)
+	testproc.Receive(t, "the end", s.end)
 }

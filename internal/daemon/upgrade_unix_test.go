@@ -114,7 +114,7 @@ func TestAnotherProcessTakesOver(t *testing.T) {
 	}
 	answers(t, socket, got.PID)
 	_ = reaches(t, at, "a").Close()
-	if _, err := net.DialTimeout("tcp", goneAt, inTime); err == nil {
+	if _, err := net.DialTimeout("tcp", goneAt, testproc.Patience); err == nil {
 		t.Error("the removed service accepts a client")
 	}
 	if _, err := fmt.Fprintln(kept, "still here"); err != nil {
@@ -133,7 +133,7 @@ func TestAnotherProcessTakesOver(t *testing.T) {
 	default:
 	}
 	_ = kept.Close()
-	if err := receive(t, "the end of the former process", s.end); err != nil {
+	if err := testproc.Receive(t, "the end of the former process", s.end); err != nil {
 		t.Error(err)
 	}
 	s.awaitLog("the last connection has ended")
@@ -150,7 +150,7 @@ func TestSignalEndsTheFormerProcess(t *testing.T) {
 	s.signals <- syscall.SIGTERM
 	s.awaitLog("stopping: signal=terminated")
 	s.signals <- syscall.SIGTERM
-	if err := receive(t, "the end", s.end); err != nil {
+	if err := testproc.Receive(t, "the end", s.end); err != nil {
 		t.Error(err)
 	}
 	s.awaitLog(`open connections were cut: reason="second signal"`)
@@ -213,10 +213,10 @@ func TestSignalDuringAnUpgrade(t *testing.T) {
 	}()
 	testproc.Await(t, "the successor", func() bool { _, err := os.Stat(started); return err == nil })
 	s.signals <- syscall.SIGTERM
-	if err := receive(t, "the upgrade", result); err != upgrade.ErrEnding {
+	if err := testproc.Receive(t, "the upgrade", result); err != upgrade.ErrEnding {
 		t.Errorf("got %v, want %v", err, upgrade.ErrEnding)
 	}
-	if err := receive(t, "the end", s.end); err != nil {
+	if err := testproc.Receive(t, "the end", s.end); err != nil {
 		t.Errorf("%v\n%s", err, s.log)
 	}
 }
@@ -243,7 +243,8 @@ func TestUpgradeWaitsForAReload(t *testing.T) {
 		return errors.Is(err, upgrade.ErrInProgress)
 	})
 	s.reloading.giveBack()
-	if err := receive(t, "the upgrade", result); err == nil || !strings.Contains(err.Error(), "cannot be replaced") {
+	err := testproc.Receive(t, "the upgrade", result)
+	if err == nil || !strings.Contains(err.Error(), "cannot be replaced") {
 		t.Errorf("got %v", err)
 	}
 }

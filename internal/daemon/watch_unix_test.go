@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 func write(t *testing.T, path, text string) {
@@ -73,11 +75,11 @@ func TestWatchSeesChanges(t *testing.T) {
 					defer close(done)
 					watch(w, ctx, func() { seen <- struct{}{} })
 				}()
-				receive(t, "the change before the watch began", seen)
+				testproc.Receive(t, "the change before the watch began", seen)
 				write(t, filepath.Join(dir, "folder", "3.hcl"), "c")
-				receive(t, "the next change", seen)
+				testproc.Receive(t, "the next change", seen)
 				cancel()
-				receive(t, "the end", done)
+				testproc.Receive(t, "the end", done)
 				if w.last == first || w.last != fingerprint(w.paths) {
 					t.Error("the fingerprint is not that of the present files")
 				}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/proxy"
 )
 
@@ -96,7 +97,7 @@ func TestOfferThatIsRefused(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
-			if err := receive(t, "the offer", sent); err != nil {
+			if err := testproc.Receive(t, "the offer", sent); err != nil {
 				t.Fatal(err)
 			}
 			var m message
@@ -169,7 +170,7 @@ func TestSessionsThatDoNotFit(t *testing.T) {
 			if all, err := p.Sessions(Build{}, false); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, %v, want %q", all, err, tt.want)
 			}
-			if err := receive(t, "what is said", said); err != nil {
+			if err := testproc.Receive(t, "what is said", said); err != nil {
 				t.Fatal(err)
 			}
 			closed := make(chan error, 1)
@@ -177,7 +178,7 @@ func TestSessionsThatDoNotFit(t *testing.T) {
 				_, err := read.Read(make([]byte, 1))
 				closed <- err
 			}()
-			if err := receive(t, "the end of the pipe", closed); err == nil {
+			if err := testproc.Receive(t, "the end of the pipe", closed); err == nil {
 				t.Error("something was written")
 			}
 		})

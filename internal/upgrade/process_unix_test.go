@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/cycles"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 	"github.com/lictor-proxy/lictor/proxy"
 )
@@ -214,18 +215,18 @@ func TestProcessTakesOver(t *testing.T) {
 	if err := errors.Join(serving.Tell(uses(3), true), moved.Tell(uses(4), true)); err != nil {
 		t.Error(err)
 	}
-	client, err := net.DialTimeout("tcp", offer.Sockets[0].Addr.String(), inTime)
+	client, err := net.DialTimeout("tcp", offer.Sockets[0].Addr.String(), testproc.Patience)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = client.Close() }()
-	_ = client.SetDeadline(time.Now().Add(inTime))
+	_ = client.SetDeadline(time.Now().Add(testproc.Patience))
 	var got report
 	if err := json.NewDecoder(client).Decode(&got); err != nil {
 		t.Fatal(err)
 	}
 	checkReport(t, got, offer, n)
-	receive(t, "the end of the child", s.ended)
+	testproc.Receive(t, "the end of the child", s.ended)
 	if !s.cmd.ProcessState.Success() {
 		t.Errorf("the child: %v", s.cmd.ProcessState)
 	}
@@ -287,11 +288,12 @@ func TestSuccessorThatIsSilentIsGivenUp(t *testing.T) {
 	result := make(chan error, 1)
 	go func() { result <- s.Prepare(ctx, Offer{}) }()
 	cancel()
-	if err := receive(t, "the result", result); err == nil || !strings.Contains(err.Error(), "not ready in time") {
+	err := testproc.Receive(t, "the result", result)
+	if err == nil || !strings.Contains(err.Error(), "not ready in time") {
 		t.Errorf("got %v", err)
 	}
 	go func() { result <- s.Commit(ctx, nil, nil) }()
-	if err := receive(t, "another result", result); err == nil {
+	if err := testproc.Receive(t, "another result", result); err == nil {
 		t.Error("a successor that was given up takes over")
 	}
 }

@@ -6,21 +6,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
+
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
-
-// inTime is far longer than anything in these tests takes.
-const inTime = time.Minute
-
-func receive[T any](t *testing.T, what string, from <-chan T) (v T) {
-	t.Helper()
-	select {
-	case v = <-from:
-	case <-time.After(inTime):
-		t.Fatalf("waited %v for this: %s", inTime, what)
-	}
-	return v
-}
 
 func isClosed(c <-chan struct{}) bool {
 	select {
@@ -54,7 +42,7 @@ func newScripted(t *testing.T) (*Upgrader, *scripted) {
 	})
 	t.Cleanup(func() {
 		u.End()
-		receive(t, "the end of the goroutine", u.Done())
+		testproc.Receive(t, "the end of the goroutine", u.Done())
 	})
 	return u, s
 }
@@ -64,7 +52,7 @@ func (s *scripted) start(t *testing.T, u *Upgrader) <-chan error {
 	t.Helper()
 	result := make(chan error, 1)
 	go func() { result <- u.Upgrade(t.Context()) }()
-	receive(t, "the attempt", s.began)
+	testproc.Receive(t, "the attempt", s.began)
 	return result
 }
 
@@ -78,7 +66,7 @@ func TestSecondUpgradeIsToldThatOneIsInProgress(t *testing.T) {
 	}
 	bad := errors.New("the program does not start")
 	s.end <- bad
-	if err := receive(t, "the first result", first); !errors.Is(err, bad) {
+	if err := testproc.Receive(t, "the first result", first); !errors.Is(err, bad) {
 		t.Errorf("got %v, want %v", err, bad)
 	}
 	if u.Successor() != nil || isClosed(u.Replaced()) || isClosed(u.Done()) {
@@ -86,7 +74,7 @@ func TestSecondUpgradeIsToldThatOneIsInProgress(t *testing.T) {
 	}
 	again := s.start(t, u)
 	s.end <- bad
-	if err := receive(t, "the next result", again); !errors.Is(err, bad) {
+	if err := testproc.Receive(t, "the next result", again); !errors.Is(err, bad) {
 		t.Errorf("the next attempt: got %v", err)
 	}
 }
@@ -96,7 +84,7 @@ func TestUpgradeThatSucceeds(t *testing.T) {
 	result := s.start(t, u)
 	next := Process{PID: 7, Build: Build{Version: "v2", Revision: "abc"}}
 	s.commits <- next
-	if err := receive(t, "the commit", s.commit); err != nil {
+	if err := testproc.Receive(t, "the commit", s.commit); err != nil {
 		t.Fatal(err)
 	}
 	if by := u.Successor(); by == nil || *by != next {
@@ -106,10 +94,10 @@ func TestUpgradeThatSucceeds(t *testing.T) {
 		t.Error("replaced before the attempt has ended")
 	}
 	s.end <- nil
-	if err := receive(t, "the result", result); err != nil {
+	if err := testproc.Receive(t, "the result", result); err != nil {
 		t.Error(err)
 	}
-	receive(t, "the replacement", u.Replaced())
+	testproc.Receive(t, "the replacement", u.Replaced())
 
 	var replaced *ReplacedError
 	if err := u.Upgrade(t.Context()); !errors.As(err, &replaced) || replaced.By != next {
@@ -118,7 +106,7 @@ func TestUpgradeThatSucceeds(t *testing.T) {
 	if by := u.End(); by == nil || *by != next {
 		t.Errorf("at the end: got %v, want %v", by, next)
 	}
-	receive(t, "the end", u.Done())
+	testproc.Receive(t, "the end", u.Done())
 	if err := u.Upgrade(t.Context()); !errors.As(err, &replaced) || replaced.By.PID != 7 {
 		t.Errorf("an upgrade after the end: got %v", err)
 	}
@@ -137,14 +125,14 @@ func TestProcessThatIsToEndIsNotReplaced(t *testing.T) {
 		t.Error("done although an attempt is running")
 	}
 	s.commits <- Process{PID: 7}
-	if err := receive(t, "the commit", s.commit); !errors.Is(err, ErrEnding) {
+	if err := testproc.Receive(t, "the commit", s.commit); !errors.Is(err, ErrEnding) {
 		t.Errorf("commit: got %v, want %v", err, ErrEnding)
 	}
 	s.end <- ErrEnding
-	if err := receive(t, "the result", result); !errors.Is(err, ErrEnding) {
+	if err := testproc.Receive(t, "the result", result); !errors.Is(err, ErrEnding) {
 		t.Errorf("got %v, want %v", err, ErrEnding)
 	}
-	receive(t, "the end", u.Done())
+	testproc.Receive(t, "the end", u.Done())
 	if err := u.Upgrade(t.Context()); !errors.Is(err, ErrEnding) {
 		t.Errorf("an upgrade after the end: got %v", err)
 	}
@@ -158,23 +146,23 @@ func TestEndWhileTheCommittedAttemptLetsGo(t *testing.T) {
 	u, s := newScripted(t)
 	result := s.start(t, u)
 	s.commits <- Process{PID: 7}
-	receive(t, "the commit", s.commit)
+	testproc.Receive(t, "the commit", s.commit)
 	if by := u.End(); by == nil || by.PID != 7 {
 		t.Errorf("got %v", by)
 	}
 	s.end <- nil
-	if err := receive(t, "the result", result); err != nil {
+	if err := testproc.Receive(t, "the result", result); err != nil {
 		t.Error(err)
 	}
-	receive(t, "the replacement", u.Replaced())
-	receive(t, "the end", u.Done())
+	testproc.Receive(t, "the replacement", u.Replaced())
+	testproc.Receive(t, "the end", u.Done())
 }
 
 func TestAttemptGetsTheContextOfItsCaller(t *testing.T) {
 	u, s := newScripted(t)
 	type key struct{}
 	go func() { _ = u.Upgrade(context.WithValue(t.Context(), key{}, "mine")) }()
-	if ctx := receive(t, "the attempt", s.began); ctx.Value(key{}) != "mine" {
+	if ctx := testproc.Receive(t, "the attempt", s.began); ctx.Value(key{}) != "mine" {
 		t.Error("it is another one")
 	}
 	s.end <- errors.New("enough")
@@ -209,7 +197,7 @@ func TestUpgraderUnderLoad(t *testing.T) {
 		var by *Process
 		all.Go(func() { by = u.End() })
 		all.Wait()
-		receive(t, "the end", u.Done())
+		testproc.Receive(t, "the end", u.Done())
 		last := u.Successor()
 		if committed.Load() > 1 || succeeded.Load() != committed.Load() || (last != nil) != (committed.Load() == 1) {
 			t.Fatalf("%d committed, %d succeeded, successor %v", committed.Load(), succeeded.Load(), last)
