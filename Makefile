@@ -100,6 +100,7 @@ deb: build ## build Debian packages for amd64 and arm64 in bin/
 		MANPAGES_BY=bin/lictor packaging/deb bin/linux-$$arch/lictor $$arch '$(VERSION)' bin || exit; \
 	done
 
+test-deb: export DPKG_DEB_COMPRESSOR_LEVEL = 1 # the default takes most of the time
 test-deb: ## install, run, upgrade and remove the package under systemd in a throw-away copy of this system; needs root
 	$(MAKE) deb VERSION=0.0.1 ARCHES=$$(dpkg --print-architecture)
 	$(MAKE) deb VERSION=0.0.2 ARCHES=$$(dpkg --print-architecture)
