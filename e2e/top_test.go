@@ -162,7 +162,7 @@ func TestTopShowsWhatIsWrongInRed(t *testing.T) {
 		mustConnect(t, l.addr(t, "postgres"))
 		dialUDP(t, l.addr(t, "dns")).awaitAnswer(t, "dns-1", "dns-2")
 	}
-	x := startTerminal(t, 144, 18, l, lictorPath(t)+" top")
+	x := startTerminal(t, 144, 16, l, lictorPath(t)+" top")
 	x.shows("5 services")
 	x.press("n", "End", "Enter", "a")
 	if *screenshots {
@@ -179,7 +179,7 @@ func TestTopShowsWhatIsWrongInRed(t *testing.T) {
 	}
 	if *screenshots {
 		p := openBrowser(t)
-		p.run(chromedp.EmulateViewport(1164, 370, chromedp.EmulateScale(1.5)),
+		p.run(chromedp.EmulateViewport(1164, 332, chromedp.EmulateScale(1.5)),
 			chromedp.Navigate("data:text/html;charset=utf-8;base64,"+
 				base64.StdEncoding.EncodeToString([]byte(screenHTML(screen)))))
 		p.keepScreenshot("top")
