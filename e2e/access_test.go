@@ -16,7 +16,7 @@ import (
 
 const wrongToken = "00000000-1111-2222-3333-444444444444"
 
-// newToken makes a token that may read all services and nodes, and nothing else.
+// newToken makes a token that permits reading of all services and nodes, and nothing else.
 func (c *consul) newToken(t testing.TB) *api.ACLToken {
 	t.Helper()
 	policy, _, err := c.api.ACL().PolicyReadByName(readOnly, nil)
@@ -43,7 +43,7 @@ func tokenFile(t testing.TB, token string) string {
 
 func writeToken(t testing.TB, file, token string) {
 	t.Helper()
-	// As a secret agent or an operator's editor does it: a new file, renamed.
+	// Secret agents and editors replace a file in this way.
 	must(t, os.WriteFile(file+".new", []byte(token+"\n"), 0o600))
 	must(t, os.Rename(file+".new", file))
 }
@@ -90,7 +90,7 @@ func TestTokenThatGoesBadKeepsTheLastSet(t *testing.T) {
 
 	_, err := c.api.ACL().TokenDelete(token.AccessorID, nil)
 	must(t, err)
-	// A change wakes the query that still runs with the token that was good.
+	// The current query still has the permission of the deleted token. A change ends that query.
 	c.register(t, "web", "c", startEcho(t, "c").addr)
 	l.awaitLog(t, 0, complaint("token", "ACL"))
 	l.wantSecret(t, token.SecretID)
@@ -103,7 +103,7 @@ func TestTokenThatGoesBadKeepsTheLastSet(t *testing.T) {
 	awaitRotation(t, web, "a", "b", "c")
 }
 
-// The token that works is replaced by one that does not, while lictor runs.
+// While Lictor runs, the file gets a wrong token, and later the right one again.
 func TestWrongTokenInTheFileKeepsTheLastSet(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -116,7 +116,7 @@ func TestWrongTokenInTheFileKeepsTheLastSet(t *testing.T) {
 	wantCounts(t, web, map[string]int{"a": 5})
 
 	writeToken(t, file, wrongToken)
-	// A change ends the query that still runs with the good token; the next one reads the file again.
+	// A change ends the query that still has the good token. The next query reads the file again.
 	c.register(t, "web", "b", startEcho(t, "b").addr)
 	l.awaitLog(t, 0, complaint("token", "ACL"))
 	l.wantSecret(t, wrongToken)
@@ -129,7 +129,7 @@ func TestWrongTokenInTheFileKeepsTheLastSet(t *testing.T) {
 	awaitRotation(t, web, "a", "b")
 }
 
-// wantSecret wants nothing of a token in what lictor says.
+// wantSecret fails the test if Lictor has printed the token.
 func (l *lictor) wantSecret(t *testing.T, token string) {
 	t.Helper()
 	if strings.Contains(l.stdout.String()+l.stderr.String(), token) {
@@ -182,7 +182,7 @@ func TestConsulOverAUnixSocket(t *testing.T) {
 	c.register(t, "web", "b", startEcho(t, "b").addr)
 	awaitRotation(t, web, "a", "b")
 
-	// The socket's file is stale after kill -9, and replaced by the next agent.
+	// A killed agent leaves the file of its socket behind. The next agent replaces it.
 	c.Kill()
 	wantCounts(t, web, map[string]int{"a": 5, "b": 5})
 	must(t, c.Restart(t.Context()))

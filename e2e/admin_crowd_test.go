@@ -14,8 +14,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// Whatever a crowd of connections does to the admin API, an operator and a monitoring system are served. The crowd
-// stays: no timeout of the API would make room for a newcomer within the time that the operator has.
+// An operator is served whatever a crowd of connections does to the admin API. The crowd stays connected: the API's
+// timeouts are longer than the operator waits.
 func TestOperatorIsServedBesideACrowd(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -50,13 +50,13 @@ func TestOperatorIsServedBesideACrowd(t *testing.T) {
 	}
 }
 
-// adminAddress is where the admin API of l is, as the commands take it.
+// adminAddress returns the address of the admin API of l, in the form that the commands take.
 func (l *lictor) adminAddress(t testing.TB) string {
 	t.Helper()
 	return l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "admin API" }).field("listen")
 }
 
-// dialAdmin connects to the admin API at an address as the log has it, until the test ends.
+// dialAdmin connects to the admin API at an address in the form of the log. The connection ends with the test.
 func dialAdmin(t testing.TB, address string) net.Conn {
 	t.Helper()
 	network := "tcp"
@@ -69,7 +69,7 @@ func dialAdmin(t testing.TB, address string) net.Conn {
 	return conn
 }
 
-// With few descriptors, a crowd at the admin API and another at a service leave those that Consul and operators need.
+// With few descriptors, crowds at the admin API and at a service leave enough descriptors for Consul and for operators.
 func TestACrowdLeavesDescriptorsToConsul(t *testing.T) {
 	t.Parallel()
 	const descriptors, crowd = 256, 300
@@ -83,7 +83,7 @@ func TestACrowdLeavesDescriptorsToConsul(t *testing.T) {
 		// This fails if Lictor has refused the connection.
 		_, _ = dialAdmin(t, l.adminAddress(t)).Write([]byte("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
 	}
-	c.Kill() // so that lictor has to connect again; the agent forgets what was registered
+	c.Kill() // so that Lictor must connect again; the agent forgets all registrations
 	must(t, c.Restart(t.Context()))
 	c.register(t, "web", "b", startEcho(t, "b").addr)
 	l.awaitAnswer(t, "explain web", 0, "test/b at")

@@ -18,7 +18,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// ask runs a command that asks l, and returns its exit code and output.
+// ask runs a command that asks l, and returns the command's exit code and output.
 func (l *lictor) ask(t testing.TB, args ...string) (int, string) {
 	t.Helper()
 	cmd := exec.Command(lictorPath(t), args...)
@@ -32,7 +32,7 @@ func (l *lictor) ask(t testing.TB, args ...string) (int, string) {
 	return 0, string(out)
 }
 
-// awaitAnswer runs a command until its output contains all of want, and its exit code is that.
+// awaitAnswer runs a command until its output contains all of want and it exits with code.
 func (l *lictor) awaitAnswer(t testing.TB, args string, code int, want ...string) {
 	t.Helper()
 	eventually(t, "lictor "+args, func() error {
@@ -49,7 +49,7 @@ func (l *lictor) awaitAnswer(t testing.TB, args string, code int, want ...string
 	})
 }
 
-// An operator sees what Lictor knows: instances that come and go, connections, and that Consul is lost, and since when.
+// An operator sees instances that come and go, connections, and since when Consul is lost.
 func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -70,7 +70,7 @@ func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
 	events, err := testproc.Start(cmd)
 	must(t, err)
 	t.Cleanup(events.Kill)
-	// Until it is seen to follow, each turn makes an event.
+	// Each turn makes an event, until the command has printed one.
 	status := []string{api.HealthCritical, api.HealthPassing}
 	turn := 0
 	eventually(t, "an event that is followed", func() error {
@@ -92,7 +92,7 @@ func TestOperatorSeesWhatIsGoingOn(t *testing.T) {
 	l.awaitAnswer(t, "status", 0, "ready")
 }
 
-// An instance that Consul calls healthy and that refuses is ejected, and explain says so.
+// An instance that refuses connections is ejected although it is healthy in Consul, and explain says so.
 func TestExplainTellsWhatFailsFromHere(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -115,7 +115,7 @@ func TestExplainTellsWhatFailsFromHere(t *testing.T) {
 		"test/dead is ejected: refused; it is tried again in")
 }
 
-// lictor connections lists what is served, and finds it by service and endpoint.
+// lictor connections lists connections and sessions, and filters them by service and endpoint.
 func TestConnectionsAreListed(t *testing.T) {
 	t.Parallel()
 	a, b, d := startEcho(t, "a"), startEcho(t, "b"), startUDP(t, "d")
@@ -151,7 +151,7 @@ func TestConnectionsAreListed(t *testing.T) {
 	}
 }
 
-// The access log has a line for each connection, with who ended it.
+// The access log has a line for each connection, which says which side ended it.
 func TestAccessLog(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
@@ -179,7 +179,7 @@ func TestAccessLog(t *testing.T) {
 	}
 }
 
-// It has one for each UDP session too, with its datagrams.
+// The access log has a line for each UDP session, too, with the numbers of datagrams.
 func TestAccessLogOfSessions(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "access.log")
@@ -211,8 +211,8 @@ func TestAccessLogOfSessions(t *testing.T) {
 	}
 }
 
-// lictor reload waits for what comes of it, and says it: as its exit code, and in status and events, as for a reload
-// by signal.
+// lictor reload waits for the result of the reload, and returns it as its exit code. As after a signal, status and
+// events show the result, too.
 func TestReloadByCommand(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

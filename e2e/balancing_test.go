@@ -17,7 +17,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// static is a static block with these instances.
+// static returns a static block with these instances.
 func static(addrs ...netip.AddrPort) string {
 	var list []string
 	for _, a := range addrs {
@@ -26,8 +26,8 @@ func static(addrs ...netip.AddrPort) string {
 	return "static { endpoints = [" + strings.Join(list, ", ") + "] }"
 }
 
-// A new instance gets a tenth of its share and then more and more, and so does one that was down. Without slow_start
-// it has its share at once.
+// With slow_start, a new instance gets a tenth of its share at first, and so does an instance that was ejected. Without
+// slow_start it gets its whole share at once.
 func TestSlowStart(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -39,7 +39,7 @@ func TestSlowStart(t *testing.T) {
 		return consulBlock(c) + serviceAt("web", web, fmt.Sprintf("slow_start = %q", slow))
 	}
 	l := runLictor(t, config("1h"))
-	awaitRotation(t, web, "a", "b") // those that were there first have their share
+	awaitRotation(t, web, "a", "b") // the first instances have their share at once
 	const clients, fair = 300, 100
 	wantGently := func(got map[string]int, who string) {
 		t.Helper()
@@ -71,7 +71,7 @@ func TestSlowStart(t *testing.T) {
 	wantGently(count(t, web, clients), "a")
 }
 
-// A sick server answers datagrams, but not as it should.
+// A sickUDP is a UDP server that gives wrong answers while it is sick.
 type sickUDP struct {
 	addr netip.AddrPort
 	sick atomic.Bool
@@ -104,8 +104,8 @@ func startSickUDP(t *testing.T, name string) *sickUDP {
 	return s
 }
 
-// A check of a UDP service finds an instance that answers nonsense, and one that is not there, before any client has
-// it; and that it is well again.
+// A check of a UDP service finds an instance that gives wrong answers and an instance that does not exist, before a
+// client reaches them. It also finds that an instance is well again.
 func TestUDPCheckFindsInstancesThatAreNoGood(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -121,7 +121,7 @@ func TestUDPCheckFindsInstancesThatAreNoGood(t *testing.T) {
 		eventually(t, what, func() error {
 			got := map[string]int{}
 			for range 10 {
-				answer, err := dialUDP(t, dns).exchange(who) // each is a client of its own, which has a session
+				answer, err := dialUDP(t, dns).exchange(who) // each socket is another client with its own session
 				if err != nil {
 					return err
 				}
@@ -144,7 +144,7 @@ func TestUDPCheckFindsInstancesThatAreNoGood(t *testing.T) {
 	wantServed("the one that was sick serves too", "good", "sick")
 }
 
-// When all instances fail, each client tries one, and few try another: no instance hears of a client three times.
+// When all instances fail, each client tries one instance, and few clients try a second one.
 func TestRetryBudgetSparesAClusterThatFails(t *testing.T) {
 	t.Parallel()
 	var addrs []netip.AddrPort
@@ -163,8 +163,8 @@ func TestRetryBudgetSparesAClusterThatFails(t *testing.T) {
 	for _, n := range accepted {
 		dials += n.Load()
 	}
-	// A fifth of the clients may try again, and ten a second, of which a hundred may have been saved up; and before
-	// the first failure is known the sixteen that come at once.
+	// Retries are limited to a fifth of the clients, plus ten a second, of which a hundred may be saved up. The first
+	// sixteen clients come at once, before a failure is known, and their retries are not limited.
 	most := clients + clients/5 + 100 + 10*int64(time.Since(began).Seconds()+1) + 3*16
 	if dials < clients || dials > most {
 		t.Errorf("%d clients made %d connections to instances, want at least one each, and at most %d",
@@ -172,8 +172,7 @@ func TestRetryBudgetSparesAClusterThatFails(t *testing.T) {
 	}
 }
 
-// Where failures are not to count, an instance that fails has its turn each time, and a client that had it gets
-// another.
+// With max_fails = "never", an instance that fails keeps its turn. A client that reached it gets another instance.
 func TestMaxFailsNeverLeavesNoInstanceOut(t *testing.T) {
 	t.Parallel()
 	reset, accepted := startResetter(t)

@@ -12,15 +12,16 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// A database is an instance at an address of its own, with an HTTP server beside it that says whether it is the
+// A database is an instance with its own address. An HTTP server at that address says whether the database is the
 // primary. All databases have the same HTTP port.
 type database struct {
 	*instance
-	status atomic.Int32 // 0: it closes the connection
-	silent atomic.Int32 // how many requests it gave no answer
+	status atomic.Int32 // of the HTTP answers; 0: the server closes the connection instead
+	silent atomic.Int32 // number of requests that got no answer
 }
 
-// startDatabase starts a database at 127.0.0.LAST, with its HTTP server at port; 0: a free one. It returns the port.
+// startDatabase starts a database at 127.0.0.LAST, with its HTTP server at port, or at a free port if port is 0.
+// startDatabase returns that port.
 func startDatabase(t *testing.T, name string, last byte, port int, status int32) (*database, int) {
 	t.Helper()
 	ip := net.IPv4(127, 0, 0, last)
@@ -61,7 +62,7 @@ func startDatabases(t *testing.T) *databases {
 	return d
 }
 
-// config returns a configuration whose service db asks the databases, with these lines more.
+// config returns a configuration whose service db checks the databases. The lines are added to the service.
 func (d *databases) config(lines ...string) string {
 	check := fmt.Sprintf("check {\n    http = \"/primary\"\n    port = %d\n    interval = \"50ms\"\n  }", d.port)
 	lines = append(lines, `on_leave = "cut"`, `consul { statuses = ["passing", "critical"] }`, check)
@@ -90,7 +91,7 @@ func TestBackupServesWhileAllFailTheirHTTPCheck(t *testing.T) {
 	l.awaitAnswer(t, "explain db", 0, "source 2, static: not in use")
 }
 
-// What instances say of themselves decides who gets clients, whatever Consul says.
+// The HTTP answers of the instances decide which one gets clients, whatever their status in Consul is.
 func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
 	t.Parallel()
 	all := startDatabases(t)
@@ -102,7 +103,7 @@ func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
 	client := reach(t, db, "a")
 	client.mustEcho(t, "hello")
 
-	a.status.Store(0) // its REST API restarts, and it goes on
+	a.status.Store(0) // the REST API restarts, and the database continues
 	eventually(t, "three checks without an answer", func() error {
 		if n := a.silent.Load(); n < 3 {
 			return fmt.Errorf("there were %d", n)
@@ -120,7 +121,7 @@ func TestAnHTTPCheckDecidesWhoIsThePrimary(t *testing.T) {
 	l.awaitAnswer(t, "events db", 0, "test/a: GET http://127.0.0.2:", "test/b gets clients again")
 }
 
-// Connections that stay in the former process after an upgrade end as well when their endpoint fails its check.
+// After an upgrade, the old process also ends its connections when their endpoint fails its check.
 func TestAnHTTPCheckHoldsForConnectionsFromBeforeAnUpgrade(t *testing.T) {
 	t.Parallel()
 	all := startDatabases(t)
@@ -136,7 +137,7 @@ func TestAnHTTPCheckHoldsForConnectionsFromBeforeAnUpgrade(t *testing.T) {
 	awaitRotation(t, d.addr(t, "db"), "b")
 }
 
-// An instance that is silent for a while, as when Patroni restarts, keeps its clients over an upgrade.
+// An instance whose HTTP server is silent for a while, as when Patroni restarts, keeps its clients over an upgrade.
 func TestSilenceIsForgivenOverAnUpgrade(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

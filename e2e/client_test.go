@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A client is one connection through lictor to an instance that has said its name.
+// A client is one connection through Lictor to an instance, which has sent its name.
 type client struct {
 	*net.TCPConn
 	reader *bufio.Reader
@@ -41,7 +41,7 @@ func connect(ctx context.Context, addr netip.AddrPort) (*client, error) {
 	return c, conn.SetDeadline(time.Time{})
 }
 
-// mustConnect is connect for a test that needs the connection; it is closed with the test.
+// mustConnect is connect, but fails the test on an error. The connection is closed when the test ends.
 func mustConnect(t testing.TB, addr netip.AddrPort) *client {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -52,7 +52,7 @@ func mustConnect(t testing.TB, addr netip.AddrPort) *client {
 	return c
 }
 
-// echo sends a line and wants it back.
+// echo sends a line, and returns an error if another line comes back.
 func (c *client) echo(line string) error {
 	_ = c.SetDeadline(time.Now().Add(patience))
 	defer func() { _ = c.SetDeadline(time.Time{}) }()
@@ -80,7 +80,7 @@ func ask(ctx context.Context, addr netip.AddrPort) (string, error) {
 	return c.name, c.Close()
 }
 
-// count makes n connections, one after another, and counts which instance answered how many.
+// count makes n connections, one after another, and returns how many each instance answered.
 func count(t testing.TB, addr netip.AddrPort, n int) map[string]int {
 	t.Helper()
 	counts := map[string]int{}
@@ -92,7 +92,7 @@ func count(t testing.TB, addr netip.AddrPort, n int) map[string]int {
 	return counts
 }
 
-// awaitRotation waits until exactly the named instances answer, in a whole round, one connection each.
+// awaitRotation waits until each of the named instances, and no other, answers one of as many connections in a row.
 func awaitRotation(t testing.TB, addr netip.AddrPort, names ...string) {
 	t.Helper()
 	slices.Sort(names)
@@ -113,7 +113,7 @@ func awaitRotation(t testing.TB, addr netip.AddrPort, names ...string) {
 	})
 }
 
-// wantCounts makes as many connections as the counts sum up to, and wants exactly these counts.
+// wantCounts makes as many connections as the counts add up to, and fails the test if the counts differ.
 func wantCounts(t testing.TB, addr netip.AddrPort, want map[string]int) {
 	t.Helper()
 	if err := counted(t, addr, want); err != nil {
@@ -133,7 +133,7 @@ func counted(t testing.TB, addr netip.AddrPort, want map[string]int) error {
 	return nil
 }
 
-// A udpClient is one UDP socket, connected: it hears only what comes from the address it sends to.
+// A udpClient is one connected UDP socket, so it receives only what comes from the address to which it sends.
 type udpClient struct{ *net.UDPConn }
 
 func dialUDP(t testing.TB, addr netip.AddrPort) *udpClient {
@@ -144,7 +144,7 @@ func dialUDP(t testing.TB, addr netip.AddrPort) *udpClient {
 	return &udpClient{conn}
 }
 
-// exchange sends a datagram and waits for one. UDP may lose either, so it waits only so long; callers poll.
+// exchange sends a datagram and waits two seconds for an answer. UDP may lose either, so callers try again.
 func (c *udpClient) exchange(datagram []byte) ([]byte, error) {
 	if _, err := c.Write(datagram); err != nil {
 		return nil, err
@@ -155,7 +155,7 @@ func (c *udpClient) exchange(datagram []byte) ([]byte, error) {
 	return buf[:n], err
 }
 
-// awaitAnswer sends "who" until the answer is from an instance that is wanted.
+// awaitAnswer sends "who" until one of the wanted instances answers, and returns its name.
 func (c *udpClient) awaitAnswer(t testing.TB, wanted ...string) string {
 	t.Helper()
 	var got string

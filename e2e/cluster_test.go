@@ -16,7 +16,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// A cluster is three servers and an agent, which is what a host has.
+// A cluster is three Consul servers, and an agent as it runs on each host.
 type cluster struct {
 	servers []*testconsul.Agent
 	agent   *consul
@@ -42,10 +42,10 @@ func startCluster(t *testing.T) *cluster {
 	return c
 }
 
-// leader is the index of the server that leads.
+// leader returns the index of the server that leads.
 func (c *cluster) leader(t *testing.T) (leader int) {
 	t.Helper()
-	eventually(t, "a leader", func() error { // on a busy machine one may lose its office for a moment
+	eventually(t, "a leader", func() error { // on a busy machine there may be none for a moment
 		for i, s := range c.servers {
 			client, err := s.Client()
 			must(t, err)
@@ -63,7 +63,7 @@ func (c *cluster) leader(t *testing.T) (leader int) {
 	return leader
 }
 
-// register registers an instance by the agent, and waits until the servers know it.
+// register registers an instance at the agent, and waits until the servers know it.
 func (c *cluster) register(t *testing.T, id string, addr netip.AddrPort) {
 	t.Helper()
 	eventually(t, "registration of "+id, func() error {
@@ -82,8 +82,8 @@ func (c *cluster) register(t *testing.T, id string, addr netip.AddrPort) {
 	})
 }
 
-// All three servers are lost at once. The one that comes back first has no quorum, so it can say nothing, and the
-// agent asks it nevertheless: the last good set stays. With the second there is a leader, and Lictor follows again.
+// All three servers are lost at once. The agent asks the first server that returns, which cannot answer without a
+// quorum, so the last good set stays in use. With the second server there is a leader, and Lictor follows again.
 func TestAllServersLostAndOneBackIsNoQuorum(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -107,7 +107,7 @@ func TestAllServersLostAndOneBackIsNoQuorum(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	must(t, c.servers[(leader+1)%3].Restart(ctx)) // NoWait: that it runs is enough
+	must(t, c.servers[(leader+1)%3].Restart(ctx)) // Options.NoWait: it only has to run
 	within(t, 3*patience, "lictor hears from that server, by way of the agent, that there is no leader", func() error {
 		if _, out := l.ask(t, "explain", "web"); !strings.Contains(out, "No cluster leader") {
 			return errors.New(out)
@@ -132,8 +132,8 @@ func TestAllServersLostAndOneBackIsNoQuorum(t *testing.T) {
 	}
 }
 
-// One story, for a cluster takes its time: the leader is killed, then the quorum, then all; one comes back, then
-// all. Clients of a service whose instances live notice nothing of it.
+// The leader is killed, then a second server, then the last one and the agent. Later all return. No client notices,
+// because the instances live. This is one test, because a cluster takes long to start.
 func TestServersLostOneAfterTheOther(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -153,15 +153,15 @@ func TestServersLostOneAfterTheOther(t *testing.T) {
 	leader := c.leader(t)
 	c.servers[leader].Kill()
 	clients.awaitRounds(t, 50)
-	c.register(t, "d", startEcho(t, "d").addr) // the two that are left elect a leader
+	c.register(t, "d", startEcho(t, "d").addr) // the other two servers elect a leader
 	awaitRotation(t, web, "a", "b", "c", "d")
 
-	// Without a quorum. A lictor that starts now has nothing to serve, and must not take that for the truth.
+	// Now there is no quorum. A Lictor that starts now has no endpoints, and must not be ready.
 	second := (leader + 1) % 3
 	c.servers[second].Kill()
 	clients.awaitRounds(t, 50)
-	// Until its lease is over, a leader goes on to answer. Until the agent has found another server, it fails for
-	// other reasons.
+	// A leader continues to answer until its lease is over. The agent's queries fail for other reasons until it has
+	// found another server.
 	eventually(t, "loss of the quorum", func() error {
 		if _, _, err := c.agent.api.Health().Service("web", "", true, nil); err == nil ||
 			!strings.Contains(err.Error(), "No cluster leader") {
@@ -175,7 +175,7 @@ func TestServersLostOneAfterTheOther(t *testing.T) {
 
 	c.servers[3-leader-second].Kill()
 	clients.awaitRounds(t, 50)
-	c.agent.Kill() // the agent comes back to no servers, with an empty view
+	c.agent.Kill() // the agent restarts without servers, and knows no services
 	restarted := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
@@ -190,7 +190,7 @@ func TestServersLostOneAfterTheOther(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	for _, s := range c.servers {
-		_ = s.Restart(ctx) // NoWait: that it runs is enough
+		_ = s.Restart(ctx) // Options.NoWait: it only has to run
 	}
 	must(t, <-restarted)
 	clients.awaitRounds(t, 50)

@@ -18,7 +18,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// patience is how long anything may take that a test waits for. It only ends tests that would fail anyway.
+// patience limits each wait of a test. Only a failing test reaches the limit.
 const patience = 60 * time.Second
 
 // eventually waits until check returns nil.
@@ -36,7 +36,7 @@ func within(t testing.TB, limit time.Duration, what string, check func() error) 
 	}
 }
 
-// shortTempDir is a t.TempDir whose path is short enough for a Unix socket in it.
+// shortTempDir returns a temporary folder whose path is short enough for a Unix socket in it.
 func shortTempDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "e2e")
@@ -52,7 +52,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// A consul is an agent and a client of it that may do everything.
+// A consul is an agent, and a client of it with all permissions.
 type consul struct {
 	*testconsul.Agent
 	api *api.Client
@@ -84,8 +84,8 @@ func findConsul(t testing.TB) {
 	}
 }
 
-// register registers an instance of a service, without a check: it is healthy as long as it is registered. It waits
-// until the catalog has the instance: the agent tells it a moment after it has answered.
+// register registers an instance of a service. Without a check, the instance is healthy while it is registered.
+// register waits for the catalog, which the agent informs a moment after its answer.
 func (c *consul) register(t testing.TB, service, id string, addr netip.AddrPort,
 	change ...func(*api.AgentServiceRegistration)) {
 	t.Helper()
@@ -117,12 +117,12 @@ func weight(weight int) func(*api.AgentServiceRegistration) {
 	}
 }
 
-// checked gives the instance a check that the test decides about, by setHealth; it begins as passing.
+// checked gives the instance a check whose status the test sets with setHealth. The first status is passing.
 func checked(r *api.AgentServiceRegistration) {
 	r.Check = &api.AgentServiceCheck{CheckID: "check:" + r.ID, TTL: "1h", Status: api.HealthPassing}
 }
 
-// setHealth decides about an instance's check, and waits until the catalog knows.
+// setHealth sets the status of an instance's check, and waits until the catalog has it.
 func (c *consul) setHealth(t testing.TB, id, status string) {
 	t.Helper()
 	must(t, c.api.Agent().UpdateTTL("check:"+id, "as the test wants it", status))
@@ -140,6 +140,6 @@ func (c *consul) deregister(t testing.TB, id string) {
 	must(t, c.api.Agent().ServiceDeregister(id))
 }
 
-// pause stops the agent as a hung machine would: connections stay, the kernel answers, the agent does not.
+// pause stops the agent's process. Its connections stay, and the kernel accepts new ones, as on a host that hangs.
 func (c *consul) pause(t testing.TB)  { t.Helper(); must(t, c.Signal(syscall.SIGSTOP)) }
 func (c *consul) resume(t testing.TB) { t.Helper(); must(t, c.Signal(syscall.SIGCONT)) }

@@ -21,13 +21,13 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testseccomp"
 )
 
-// staticServices is a TCP service web and a UDP service dns, each with one instance.
+// staticServices returns a TCP service web and a UDP service dns, each with one instance.
 func staticServices(web netip.AddrPort, instances ...*instance) string {
 	return serviceAt("web", web, endpoints(instances[0])) + service("dns", udp, endpoints(instances[1]))
 }
 
-// Where the system denies the calls that make Lictor fast, it serves all the same, by other calls: TCP both ways,
-// UDP both ways, its admin API and reloads. The log and lictor status say what it does instead.
+// If the system denies the calls that make Lictor fast, Lictor uses other calls for TCP, UDP, its admin API and
+// reloads. The log and lictor status say what Lictor does instead.
 func TestServesWhereFastCallsAreDenied(t *testing.T) {
 	t.Parallel()
 	for _, denied := range []syscall.Errno{unix.EPERM, unix.ENOSYS} {
@@ -60,7 +60,7 @@ func TestServesWhereFastCallsAreDenied(t *testing.T) {
 	}
 }
 
-// echoIntact sends bytes to an instance that echoes, and wants them back, and the end.
+// echoIntact sends bytes to an instance that echoes, and fails the test unless the same bytes and the end come back.
 func echoIntact(t *testing.T, addr netip.AddrPort, size int64) {
 	t.Helper()
 	conn := mustConnect(t, addr)
@@ -76,7 +76,7 @@ func echoIntact(t *testing.T, addr netip.AddrPort, size int64) {
 	}
 }
 
-// loseNothing sends a few datagrams at a time, and wants each back.
+// loseNothing sends a few datagrams at a time, and waits until each has come back.
 func loseNothing(t *testing.T, c *udpClient) {
 	t.Helper()
 	for round := range 10 {
@@ -97,8 +97,8 @@ func loseNothing(t *testing.T, c *udpClient) {
 	}
 }
 
-// Where the system denies what every Go program needs for the network, Lictor says what that is, instead of a stack
-// trace.
+// If the system denies a call that every Go program needs for the network, Lictor names the call instead of printing a
+// stack trace.
 func TestSaysWhatItCannotDoWithout(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

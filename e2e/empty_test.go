@@ -12,12 +12,13 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// emptyService is a service whose clients wait for as long as a test takes.
+// emptyService returns a service whose clients wait for an endpoint for longer than a test takes.
 func emptyService() string {
 	return service("web", `empty_wait = "10m"`, `consul { drop_hold = "0s" }`)
 }
 
-// askers has n clients ask once, and returns a function that waits for them and returns the errors that they got.
+// askers starts n clients, each of which asks once. askers returns a function that waits for them and returns their
+// errors.
 func askers(t *testing.T, addr netip.AddrPort, n int) (errs func() []error) {
 	t.Helper()
 	answers := make(chan error, n)
@@ -37,7 +38,7 @@ func askers(t *testing.T, addr netip.AddrPort, n int) (errs func() []error) {
 	}
 }
 
-// A service with one instance moves: between the old instance and the new one there is none. Its clients wait.
+// The only instance of a service is replaced. For a while there is no instance, and clients wait.
 func TestSwitchoverOfTheOnlyInstanceCostsNoClient(t *testing.T) {
 	t.Parallel()
 	for name, goes := range map[string]func(c *consul) error{
@@ -69,7 +70,7 @@ func TestSwitchoverOfTheOnlyInstanceCostsNoClient(t *testing.T) {
 	}
 }
 
-// At the end of the wait clients are reset, and so they are where there never was an instance.
+// Clients are reset at the end of the wait, even if there never was an instance.
 func TestServiceWithoutInstancesResetsInTheEnd(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -85,7 +86,7 @@ func TestServiceWithoutInstancesResetsInTheEnd(t *testing.T) {
 	wantResets(t, "of a service that never had an instance", askers(t, l.addr(t, "never"), 3)(), 3)
 }
 
-// wantResets fails the test unless errors are n resets.
+// wantResets fails the test unless there are n errors, all resets.
 func wantResets(t *testing.T, when string, errs []error, n int) {
 	t.Helper()
 	for _, err := range errs {
@@ -98,8 +99,8 @@ func wantResets(t *testing.T, when string, errs []error, n int) {
 	}
 }
 
-// A reload changes the wait for those who wait already, and an operator who drains the last instance has clients wait
-// until it is back.
+// A reload changes the wait of clients that wait already. When an operator drains the last instance, clients wait until
+// it is undrained.
 func TestReloadAndDrainWhileClientsWait(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -120,14 +121,14 @@ func TestReloadAndDrainWhileClientsWait(t *testing.T) {
 	wantResets(t, "when the wait was turned off", second(), 3)
 }
 
-// An upgrade takes place while clients wait: those of the old process are served by it, and the new one lets its own
-// wait too.
+// During an upgrade clients wait. The old process serves its own waiting clients, and new clients wait in the new
+// process.
 func TestUpgradeWhileClientsWait(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
 	d := found(t, consulBlock(c)+emptyService())
-	now := &lictor{runtime: d.runtime} // whichever process answers
+	now := &lictor{runtime: d.runtime} // the process that answers now
 	web := d.addr(t, "web")
 	awaitRotation(t, web, "a")
 	c.deregister(t, "a")

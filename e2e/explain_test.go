@@ -33,9 +33,9 @@ func (l *lictor) post(t testing.TB, path, body string) {
 	}
 }
 
-// One service whose instances are in all states that there are, and lictor explain, which says for each of them what
-// it is, and why. "make e2e RUN=TestExplainInEveryState" prints it.
-// explained is what lictor explain says of an endpoint in each state.
+// A service has instances in all possible states. lictor explain says which state each of them has, and why.
+// "make e2e RUN=TestExplainInEveryState" prints its output.
+// explained holds the text of lictor explain for an endpoint in each state.
 var explained = []string{
 	"IN   NODE/in at 127.0.0.1:PORT, weight 1\n     healthy for TIME\n     tags: v2\n",
 	"OUT  NODE/critical at 127.0.0.1:PORT, weight 0\n     status: critical, check \"Service 'web' check\" " +
@@ -85,7 +85,7 @@ func TestExplainInEveryState(t *testing.T) {
 	l.awaitAnswer(t, "explain web", 0, "OUT  host-1/old", "/held at")
 
 	l.post(t, "/v1/services/web/drain", `{"endpoint": "host-1/drained", "for": "10m", "reason": "new disk"}`)
-	c.deregister(t, "held") // and Consul has lost it, for all that anybody knows
+	c.deregister(t, "held") // as if Consul had lost it
 	l.awaitAnswer(t, "explain web", 0, "held, for another")
 	eventually(t, "the one connection that full has room for", func() error {
 		conn, err := connect(t.Context(), web)
@@ -99,7 +99,7 @@ func TestExplainInEveryState(t *testing.T) {
 	})
 	var out string
 	eventually(t, "every state at once", func() error {
-		for range 2 { // the ejected one is tried again and again
+		for range 2 { // the ejected endpoint is tried again and again
 			if conn, err := connect(t.Context(), web); err == nil {
 				_ = conn.Close()
 			}
@@ -117,8 +117,8 @@ func TestExplainInEveryState(t *testing.T) {
 	t.Logf("lictor explain web:\n%s", out)
 }
 
-// Whoever may register an instance cannot fill logs, tables and metrics with its names: one with an ID that is too long
-// is left out, of tags by the thousand some are shown, and the others of the service go on.
+// Long names of an instance do not fill logs, tables and metrics. An instance with too long an ID is left out, and of
+// thousands of tags a few are shown. Other instances of the service are not affected.
 func TestNamesOfInstancesAreBounded(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

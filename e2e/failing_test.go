@@ -17,9 +17,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// A greeter is an instance that says its name and closes, and that can be killed and started again at the same
-// address. Connections that it has accepted when it is killed still get the name, for what has begun nobody can
-// save; those in its queue are reset.
+// A greeter is an instance that sends its name to each client and closes. It can be killed, and started again at the
+// same address. Connections that it has accepted before still get the name, and those in its queue are reset.
 type greeter struct {
 	name     string
 	addr     netip.AddrPort
@@ -29,7 +28,7 @@ type greeter struct {
 
 func startGreeter(t testing.TB, name string) *greeter {
 	t.Helper()
-	g := &greeter{name: name, addr: freePort(t)} // which nobody gets while it is dead
+	g := &greeter{name: name, addr: freePort(t)} // no other test gets this port while the greeter is dead
 	g.start(t)
 	return g
 }
@@ -84,8 +83,8 @@ func startResetter(t testing.TB) (addr netip.AddrPort, accepted *atomic.Int64) {
 	return l.Addr().(*net.TCPAddr).AddrPort(), accepted
 }
 
-// hangingAddr is an address where dials are not answered: a listener whose queue is full, as behind a firewall that
-// drops.
+// hangingAddr returns an address where dials get no answer, as behind a firewall that drops packets. It is a listener
+// whose queue is full.
 func hangingAddr(t testing.TB) netip.AddrPort {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
@@ -107,8 +106,8 @@ func hangingAddr(t testing.TB) netip.AddrPort {
 	panic("unreachable")
 }
 
-// load has many clients connect, some at a time, and counts who served them, and who failed. During, if not nil, is
-// called once a quarter is done.
+// load connects many clients, some at a time. load returns how many each instance served, and how many clients failed.
+// load calls during, unless it is nil, after a quarter of the clients.
 func load(t *testing.T, addr netip.AddrPort, clients int, during func()) (served map[string]int, failed int) {
 	t.Helper()
 	const atOnce = 16
@@ -143,7 +142,7 @@ func load(t *testing.T, addr netip.AddrPort, clients int, during func()) (served
 	return served, failed
 }
 
-// What Consul does not know yet, or never will, no client notices.
+// An instance that has failed is not noticed by clients, even if Consul does not know of the failure.
 func TestInstanceKilledUnderLoadIsNoticedByNoClient(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -176,7 +175,7 @@ func TestInstanceThatResetsIsNoticedByNoClient(t *testing.T) {
 	if _, failed := load(t, l.addr(t, "web"), clients, nil); failed > 0 {
 		t.Errorf("%d clients of %d failed, want none", failed, clients)
 	}
-	// As many as run at once may have it before it is known, and then one tries, ever less often.
+	// All clients of one moment may reach it before its failure is known. Then single clients try it, ever less often.
 	if n := accepted.Load(); n < 2 || n > 100 {
 		t.Errorf("it was asked %d times, want two and a few", n)
 	}
@@ -189,8 +188,7 @@ func TestInstanceThatHangsIsNoticedByNoClient(t *testing.T) {
 	c.register(t, "web", "b", hangingAddr(t))
 	c.register(t, "web", "c", startGreeter(t, "c").addr)
 	l := runLictor(t, consulBlock(c)+service("web"))
-	// Each dial to it takes a second: if it were not left out, 3000 clients, 16 at a time, would take a minute and
-	// more.
+	// Each dial to it takes a second. If it were not left out, 3000 clients, 16 at a time, would take over a minute.
 	const clients = 3000
 	done := make(chan struct{})
 	var failed int
@@ -209,7 +207,8 @@ func TestInstanceThatHangsIsNoticedByNoClient(t *testing.T) {
 	}
 }
 
-// When all seem dead, all are tried: so the first one that is back serves at once, and not when its time has come.
+// When all instances are ejected, all are used. The first one that works again therefore serves at once, before its
+// ejection ends.
 func TestAllInstancesDeadIsNoReasonToWait(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -303,7 +302,7 @@ func TestPoliciesAreWired(t *testing.T) {
 	}
 }
 
-// Without a client, a check finds out, and the first client gets who answers.
+// A check finds a dead instance without a client, and the first client gets an instance that works.
 func TestCheckFindsDeadInstances(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

@@ -9,8 +9,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// Two instances pass their checks and are dead. The service goes to its static block when both are ejected, and back
-// when one of them answers. Only the clients whose dials have shown that they are dead may fail.
+// Two instances are dead, although they pass their checks in Consul. When both are ejected, the static block serves.
+// When one of them answers again, the service returns to it. Only clients that found the failures may fail.
 func TestBackupServesWhileAllOfTheFirstSourceFail(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -58,8 +58,8 @@ func TestBackupServesWhileAllOfTheFirstSourceFail(t *testing.T) {
 	}
 }
 
-// With failover_on = "consul" the instances that pass their checks stay in use, whatever comes of it. A reload changes
-// that.
+// With failover_on = "consul", instances that pass their checks in Consul stay in use although they fail. A reload
+// changes that setting.
 func TestBackupDoesNotServeIfOnlyConsulDecides(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -80,7 +80,7 @@ func TestBackupDoesNotServeIfOnlyConsulDecides(t *testing.T) {
 	awaitRotation(t, web, "backup")
 }
 
-// An upgrade does not go back to instances that are known to be dead.
+// After an upgrade, the new process does not use instances that the old one knows to be dead.
 func TestUpgradeStaysWithTheBackup(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// startDatacenters starts two datacenters, dc1 and dc2, that know of each other.
+// startDatacenters starts the datacenters dc1 and dc2, and joins them.
 func startDatacenters(t *testing.T) (one, two *consul) {
 	t.Helper()
 	one = startConsul(t, testconsul.Options{WAN: true})
@@ -43,7 +43,7 @@ func TestFailoverToAnotherDatacenterAndBack(t *testing.T) {
 	awaitRotation(t, web, "a")
 	clients.awaitRounds(t, 20)
 
-	// A datacenter that is away keeps its last good set, and is not a reason to go anywhere.
+	// The last good set of a datacenter that cannot be reached stays in use, and is no reason for a failover.
 	two.Kill()
 	clients.awaitRounds(t, 20)
 	clients.stop()

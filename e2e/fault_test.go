@@ -15,8 +15,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// underLoad starts lictor with config and clients of its service web, has fault happen, and wants no client to have
-// noticed.
+// underLoad starts Lictor with config and clients of its service web, and calls fault. It fails the test if a client
+// has noticed anything.
 func underLoad(t *testing.T, config string, fault func(l *lictor, clients *workers)) {
 	t.Helper()
 	l := runLictor(t, config)
@@ -37,7 +37,7 @@ func (c *consul) registerEchos(t *testing.T, names ...string) {
 	}
 }
 
-// A restored snapshot takes Consul's index back: whoever keeps waiting with the old one hears nothing.
+// A restored snapshot sets Consul's index back. A query that waits with the old index hears of no change.
 func TestSnapshotRestoredUnderLoad(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -106,7 +106,7 @@ func TestTokenDeletedAndRestoredUnderLoad(t *testing.T) {
 		})
 }
 
-// An agent that allows five connections, and thirty services.
+// Thirty services are followed although the agent allows five connections.
 func TestFewConnectionsAllowedUnderLoad(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -130,8 +130,8 @@ func TestFewConnectionsAllowedUnderLoad(t *testing.T) {
 	})
 }
 
-// The agent of an instance is killed, and the instance lives on: it leaves the rotation once Consul has noticed, and
-// no client minds.
+// The agent of an instance is killed, and the instance lives. When Consul has noticed, the instance gets no more
+// clients. No client notices.
 func TestAgentOfAnInstanceKilledUnderLoad(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

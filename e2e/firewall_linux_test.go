@@ -16,7 +16,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A firewall drops, in this network namespace, what begins a TCP connection to certain ports.
+// A firewall drops the first packet of TCP connections to certain ports in this network namespace.
 type firewall struct {
 	conn  *nftables.Conn
 	table *nftables.Table
@@ -39,8 +39,8 @@ func newFirewall(t *testing.T) *firewall {
 	return f
 }
 
-// drop is `nft add rule e2e in tcp dport PORT tcp flags & (syn|ack) == syn drop`: there is no answer, and no ICMP
-// either.
+// drop is `nft add rule e2e in tcp dport PORT tcp flags & (syn|ack) == syn drop`. A client gets no answer, not even by
+// ICMP.
 func (f *firewall) drop(t testing.TB, addr netip.AddrPort) {
 	t.Helper()
 	f.conn.AddRule(&nftables.Rule{Table: f.table, Chain: f.chain, Exprs: []expr.Any{
@@ -56,18 +56,17 @@ func (f *firewall) drop(t testing.TB, addr netip.AddrPort) {
 	must(t, f.conn.Flush())
 }
 
-// lift takes all rules away.
+// lift removes all rules.
 func (f *firewall) lift(t testing.TB) {
 	t.Helper()
 	f.conn.FlushChain(f.chain)
 	must(t, f.conn.Flush())
 }
 
-// Somebody closes the port of an instance that lives, in a firewall that drops, and opens it again. Consul does not
-// know of it at all.
+// A firewall begins to drop packets to a healthy instance, and later stops. Consul does not know of it.
 func TestInstanceFirewalledUnderLoadIsNoticedByNoClient(t *testing.T) {
 	t.Parallel()
-	findConsul(t) // built, if need be, before: in there nothing can be fetched
+	findConsul(t) // before the namespace, where nothing can be downloaded
 	if !testnet.Inside(t, lictorVar+"="+lictorPath(t)) {
 		return
 	}
@@ -81,7 +80,7 @@ func TestInstanceFirewalledUnderLoadIsNoticedByNoClient(t *testing.T) {
 	web, b := l.addr(t, "web"), instances[1]
 	awaitRotation(t, web, "a", "b", "c")
 
-	// Each dial to it takes until connect_timeout: if it were not left out, 6000 clients, 16 at a time, would take
+	// Each dial to it lasts for connect_timeout. If it were not left out, 6000 clients, 16 at a time, would take
 	// minutes.
 	const clients = 6000
 	done := make(chan struct{})

@@ -11,8 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// A Consul that comes back without its memory says, in all honesty, that there is nothing. The instances live, and
-// register again.
+// A Consul that restarts without its data answers that there are no instances. The instances live, and register again.
 func TestConsulBackWithoutItsMemoryCostsNothing(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -50,7 +49,7 @@ func TestConsulBackWithoutItsMemoryCostsNothing(t *testing.T) {
 	awaitRotation(t, l.addr(t, "web"), "a", "b", "c")
 }
 
-// All checks fail at once, as if they depended on one thing, but the instances live.
+// All checks fail at once, as if they depended on the same thing. The instances live.
 func TestAllCriticalAtOnceIsHeldForAWhile(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -61,7 +60,7 @@ func TestAllCriticalAtOnceIsHeldForAWhile(t *testing.T) {
 	}
 	l := runLictor(t, consulBlock(c)+service("web", `consul { drop_hold = "5s" }`))
 	web := l.addr(t, "web")
-	c.setHealth(t, "a", api.HealthCritical) // one at a time is believed
+	c.setHealth(t, "a", api.HealthCritical) // a single failure is believed
 	awaitRotation(t, web, "b")
 	c.setHealth(t, "b", api.HealthCritical)
 	l.awaitLog(t, 0, complaint("vanished at once"))
@@ -87,7 +86,7 @@ func TestNothingIsHeldIfSoConfigured(t *testing.T) {
 	})
 }
 
-// A whole node in maintenance: somebody means it, so nothing is held, and clients notice nothing.
+// An operator puts a whole node into maintenance. That is intended, so nothing is held, and clients notice nothing.
 func TestNodeInMaintenanceIsLeftAtOnce(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -139,15 +138,15 @@ func TestWarningsCountIfTheyAreAdmitted(t *testing.T) {
 	wantCounts(t, l.addr(t, "strict"), map[string]int{"a": 10})
 	c.setHealth(t, "b", api.HealthPassing)
 	awaitRotation(t, l.addr(t, "strict"), "a", "b")
-	awaitRotation(t, l.addr(t, "web"), "a", "b") // each service has its own query
+	awaitRotation(t, l.addr(t, "web"), "a", "b") // each service has its own query, so this says nothing about the other
 	wantCounts(t, l.addr(t, "web"), map[string]int{"a": 10, "b": 10})
 	c.setHealth(t, "b", api.HealthCritical)
 	awaitRotation(t, l.addr(t, "strict"), "a")
 	awaitRotation(t, l.addr(t, "web"), "a")
 }
 
-// An instance that loses its tag is meant to be left, so it is not held. One that is deregistered is, for a moment,
-// and the log has one line of it.
+// An instance that loses its tag is not held, because an operator meant that. A deregistered one is held for a moment,
+// and the log has one line about it.
 func TestInstanceThatLosesItsTagIsLeftAtOnce(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -175,7 +174,7 @@ func TestInstanceThatLosesItsTagIsLeftAtOnce(t *testing.T) {
 	wantCounts(t, db, map[string]int{"a": 5})
 	b := startEcho(t, "b")
 	c.register(t, "db", "b", b.addr, primary)
-	awaitRotation(t, db, "b") // one for one
+	awaitRotation(t, db, "b") // one instance has replaced another
 	for _, e := range l.log() {
 		if complaint("vanished")(e) {
 			t.Errorf("logged too: %v", e)

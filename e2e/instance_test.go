@@ -13,15 +13,15 @@ import (
 	"testing"
 )
 
-// An instance is one running server of a service. Over TCP it says its name, in a line, to whoever connects, and
-// then serves.
+// An instance is a running server of a service. Over TCP it sends each client a line with its name, and then serves.
 type instance struct {
 	name  string
 	addr  netip.AddrPort
 	close func()
 }
 
-// startTCP starts an instance on a free port; serve gets each connection after the name was said, and closes nothing.
+// startTCP starts an instance on a free port. serve gets each connection after the name was sent, and does not close
+// it.
 func startTCP(t testing.TB, name string, serve func(*net.TCPConn) error) *instance {
 	t.Helper()
 	return startTCPAt(t, net.IPv4(127, 0, 0, 1), name, serve)
@@ -78,7 +78,7 @@ func (s *tcpServer) track(conn *net.TCPConn) bool {
 }
 
 func (s *tcpServer) handle(conn *net.TCPConn) {
-	// What goes wrong here, the client of the test sees and judges.
+	// The client of the test notices an error here.
 	if _, err := io.WriteString(conn, s.name+"\n"); err == nil {
 		_ = s.serve(conn)
 	}
@@ -99,7 +99,7 @@ func (s *tcpServer) close() {
 	s.running.Wait()
 }
 
-// echo sends back what it gets, until the client ends its direction; then it ends its own.
+// echo sends back what it receives. When the client ends its direction, echo ends the other one.
 func echo(conn *net.TCPConn) error {
 	if _, err := io.Copy(conn, conn); err != nil {
 		return err
@@ -113,7 +113,7 @@ func startEcho(t testing.TB, name string) *instance {
 	return startTCP(t, name, echo)
 }
 
-// startUDP starts an instance that answers the datagram "who" with its name, and any other with the same datagram.
+// startUDP starts an instance that answers the datagram "who" with its name. It sends back any other datagram.
 func startUDP(t testing.TB, name string) *instance {
 	t.Helper()
 	conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -134,7 +134,7 @@ func serveUDP(conn *net.UDPConn, name string) {
 			return
 		}
 		if err != nil {
-			continue // a refusal of an answer sent before
+			continue // an earlier answer was refused
 		}
 		answer := buf[:n]
 		if bytes.Equal(answer, who) {
@@ -146,7 +146,8 @@ func serveUDP(conn *net.UDPConn, name string) {
 
 var who = []byte("who")
 
-// deadAddr is an address that refuses connections: bound, so that nobody else gets the port, but not listening.
+// deadAddr returns an address that refuses connections. A socket is bound to the port and does not listen, so that
+// nothing else gets the port.
 func deadAddr(t testing.TB) netip.AddrPort {
 	t.Helper()
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)

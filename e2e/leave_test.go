@@ -19,7 +19,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// reach connects to a service until that reaches the named instance.
+// reach connects to a service again and again until the named instance answers.
 func reach(t testing.TB, addr netip.AddrPort, name string) *client {
 	t.Helper()
 	var found *client
@@ -57,13 +57,13 @@ func (c *client) mustEcho(t testing.TB, text string) {
 	}
 }
 
-// The primary of a database moves from one instance to the other: clients of the former are cut, connect anew, and
-// reach the new one. Those of services that want nothing of the kind notice nothing.
+// The primary of a database moves to another instance. Clients of the old primary are cut, connect again, and reach
+// the new one. Clients of services without on_leave = "cut" notice nothing.
 func TestPrimaryThatMovesCutsItsClients(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name   string
-		change [2]string // the instances that are registered anew, in this order: b is the new primary
+		change [2]string // the instances that are registered again, in this order; b is the new primary
 	}{{"the new one first", [2]string{"b", "a"}}, {"the old one first", [2]string{"a", "b"}}} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := startConsul(t, testconsul.Options{})
@@ -100,7 +100,8 @@ func TestPrimaryThatMovesCutsItsClients(t *testing.T) {
 	}
 }
 
-// Each reason apart: where it cuts, connections are reset, and where only the others do, they go on.
+// Each reason to leave resets connections if on_leave cuts for it. If on_leave cuts only for other reasons, they
+// continue.
 func TestEachReasonToLeave(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -161,7 +162,7 @@ func TestEachReasonToLeave(t *testing.T) {
 			cut.awaitReset(t)
 			other.mustEcho(t, "unharmed?")
 			kept.mustEcho(t, "still there?")
-			// The same for another one tells that the first is not to be cut late.
+			// When another instance has left in the same way, the first is past the moment at which it would be cut.
 			c.setHealth(t, "b", api.HealthCritical)
 			if tt.reason == "critical" {
 				other.awaitReset(t)
@@ -172,7 +173,7 @@ func TestEachReasonToLeave(t *testing.T) {
 	}
 }
 
-// restOf are the instances that are left in the end.
+// restOf returns the instances that remain in the end.
 func restOf(name string) []string {
 	if name == "at another port" {
 		return []string{"a", "c"}
@@ -180,7 +181,7 @@ func restOf(name string) []string {
 	return []string{"c"}
 }
 
-// Connections may go on for a while, and for good if their instance is back before that is over.
+// Connections continue for the configured time, and for good if their instance returns within that time.
 func TestLeaveWithinATimeAndReturn(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -199,12 +200,12 @@ func TestLeaveWithinATimeAndReturn(t *testing.T) {
 	}
 	c.setHealth(t, "a", api.HealthPassing)
 	awaitRotation(t, web, "a", "c", "d")
-	b.awaitReset(t) // which left later
+	b.awaitReset(t) // b left later
 	a.mustEcho(t, "still there?")
 }
 
-// What is held has not left, whatever is to become of what has: a Consul that has lost its memory, and checks that
-// fail all at once, cut nobody; nor does a Consul that is away.
+// A held instance has not left, so no connection is cut when Consul loses its data, when all checks fail at once, or
+// when Consul is away.
 func TestWhatIsHeldIsNotCut(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -215,7 +216,7 @@ func TestWhatIsHeldIsNotCut(t *testing.T) {
 	}
 	disk := &api.AgentCheckRegistration{ID: "disk", Name: "disk",
 		AgentServiceCheck: api.AgentServiceCheck{TTL: "1h", Status: api.HealthPassing}}
-	must(t, c.api.Agent().CheckRegister(disk)) // of the node, and so of all
+	must(t, c.api.Agent().CheckRegister(disk)) // a check of the node counts for all instances on it
 	l := runLictor(t, consulBlock(c)+service("web", `on_leave = "cut"`, `consul { drop_hold = "1m" }`))
 	var open []*client
 	for range 3 {
@@ -249,12 +250,13 @@ func TestWhatIsHeldIsNotCut(t *testing.T) {
 			"any more"
 	})
 	all("known again?")
-	c.deregister(t, open[0].name) // and now for good
+	c.deregister(t, open[0].name) // this one is not registered again
 	open[0].awaitReset(t)
 	open[1].mustEcho(t, "unharmed?")
 }
 
-// An operator who drains an instance here, and one that fails from here, cut nobody; a source that takes over neither.
+// No connection is cut when an operator drains an instance, when an instance is ejected, or when another source takes
+// over.
 func TestWhatIsNoLeave(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -270,14 +272,14 @@ func TestWhatIsNoLeave(t *testing.T) {
 	a.mustEcho(t, "drained?")
 	c.setHealth(t, "b", api.HealthCritical)
 	b.awaitReset(t)
-	awaitRotation(t, web, "x", "y") // a alone is too few
+	awaitRotation(t, web, "x", "y") // one instance is fewer than failover_below
 	a.mustEcho(t, "left behind?")
-	c.setHealth(t, "a", api.HealthCritical) // where nobody looks any more but for this
+	c.setHealth(t, "a", api.HealthCritical) // of the source that is not in use
 	a.awaitReset(t)
 }
 
-// A reload from finish to cut holds for what has left before, and for what leaves then; from cut to finish for what
-// leaves then. It costs nobody else a connection.
+// A reload from finish to cut counts for instances that have left already, and for those that leave later. A reload
+// from cut to finish counts for those that leave later. Other connections are not affected.
 func TestReloadTurnsFinishIntoCut(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -308,8 +310,7 @@ func TestReloadTurnsFinishIntoCut(t *testing.T) {
 	}
 }
 
-// Clients that keep their connections for good spread over what there is after a scale-out, and none of them sees
-// anything but a proper end.
+// After a scale-out, clients with long connections spread over all instances. Each of their connections ends properly.
 func TestMaxAgeSpreadsConnectionsAfterAScaleOut(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
@@ -349,7 +350,7 @@ func TestMaxAgeSpreadsConnectionsAfterAScaleOut(t *testing.T) {
 	share("b", n/2-2)
 }
 
-// stay connects, says something, and waits for the end of the connection, which has to be a proper one.
+// stay connects, sends a line, and waits for the end of the connection. It returns an error unless the end is proper.
 func stay(ctx context.Context, web netip.AddrPort, mu *sync.Mutex, served map[string]int) error {
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -19,7 +19,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A lictor is one `lictor run`.
+// A lictor is a process of `lictor run`.
 type lictor struct {
 	*testproc.Process
 	stdout, stderr *testproc.Log
@@ -42,7 +42,7 @@ func startLictor(t testing.TB, config string, wrapper ...string) *lictor {
 	return launchLictor(t, config, nil, wrapper)
 }
 
-// startWith is startLictor with files that lictor inherits.
+// startWith is startLictor with files that Lictor inherits.
 func startWith(t testing.TB, config string, files []*os.File, wrapper ...string) *lictor {
 	t.Helper()
 	return launchLictor(t, config, files, wrapper)
@@ -76,7 +76,7 @@ func launchLictor(t testing.TB, config string, files []*os.File, wrapper []strin
 	return l
 }
 
-// configure writes the configuration, in one step.
+// configure replaces the configuration file in one step.
 func (l *lictor) configure(t testing.TB, config string) {
 	t.Helper()
 	if engine := os.Getenv(engineVar); engine != "" {
@@ -86,7 +86,7 @@ func (l *lictor) configure(t testing.TB, config string) {
 	must(t, os.Rename(l.file+".new", l.file))
 }
 
-// reload has lictor take over another configuration, and returns what it logs at the end of that.
+// reload replaces the configuration, sends SIGHUP, and returns the log entry about the result.
 func (l *lictor) reload(t testing.TB, config string) entry {
 	t.Helper()
 	l.configure(t, config)
@@ -95,7 +95,7 @@ func (l *lictor) reload(t testing.TB, config string) entry {
 	return l.awaitLog(t, skip, reloadEnded)
 }
 
-// mustReload is reload with a configuration that has to be taken.
+// mustReload is reload, but fails the test if the configuration is not applied.
 func (l *lictor) mustReload(t testing.TB, config string) {
 	t.Helper()
 	if e := l.reload(t, config); e.field("@message") != "reloaded" {
@@ -107,9 +107,9 @@ func reloadEnded(e entry) bool {
 	return e.field("@message") == "reloaded" || strings.HasPrefix(e.field("@message"), "not reloaded")
 }
 
-// environment leaves out what would count as configuration.
+// environment returns this process's environment without the variables that Lictor reads.
 func environment() []string {
-	env := []string{"GORACE=atexit_sleep_ms=0"} // or each lictor with the race detector takes a second to end
+	env := []string{"GORACE=atexit_sleep_ms=0"} // otherwise each Lictor with the race detector takes a second to end
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "CONSUL") && !strings.HasPrefix(v, "LICTOR") {
 			env = append(env, v)
@@ -118,7 +118,7 @@ func environment() []string {
 	return env
 }
 
-// cleanup ends lictor in whatever state the test left it, and reports what must never be in a log.
+// cleanup kills Lictor, and fails the test if the log has a data race or a panic.
 func (l *lictor) cleanup(t testing.TB) {
 	l.Kill()
 	for _, sign := range []string{"DATA RACE", "panic:", "fatal error:"} {
@@ -131,7 +131,7 @@ func (l *lictor) cleanup(t testing.TB) {
 	}
 }
 
-// addr is where a service listens, as lictor's own line about it says.
+// addr returns the listener's address of a service, from the line that Lictor printed about it.
 func (l *lictor) addr(t testing.TB, service string) netip.AddrPort {
 	t.Helper()
 	for _, line := range l.stdout.Lines() {
@@ -155,7 +155,7 @@ func (e entry) field(name string) string {
 	return ""
 }
 
-// log is everything that lictor logged so far.
+// log returns all log entries so far.
 func (l *lictor) log() []entry { return parseLog(l.stderr.Lines()) }
 
 func parseLog(lines []string) []entry {
@@ -174,7 +174,7 @@ func (l *lictor) awaitReady(t testing.TB) {
 	l.awaitLog(t, 0, func(e entry) bool { return e.field("@message") == "ready" })
 }
 
-// awaitLog waits for an entry that matches, after the first skip entries.
+// awaitLog waits for a log entry that matches. It ignores the first skip entries.
 func (l *lictor) awaitLog(t testing.TB, skip int, matches func(entry) bool) entry {
 	t.Helper()
 	var found entry
@@ -198,7 +198,7 @@ func (l *lictor) awaitLog(t testing.TB, skip int, matches func(entry) bool) entr
 	return found
 }
 
-// complaint matches warnings and errors that say one of the words.
+// complaint matches warnings and errors that contain one of the words.
 func complaint(words ...string) func(entry) bool {
 	return func(e entry) bool {
 		if level := e.field("@level"); level != "warn" && level != "error" {
@@ -216,7 +216,7 @@ func complaint(words ...string) func(entry) bool {
 
 func (l *lictor) terminate(t testing.TB) { t.Helper(); must(t, l.Signal(syscall.SIGTERM)) }
 
-// exits waits until lictor ends by itself, and checks its exit code.
+// exits waits until Lictor ends by itself, and checks its exit code.
 func (l *lictor) exits(t testing.TB, want int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -228,12 +228,12 @@ func (l *lictor) exits(t testing.TB, want int) {
 	}
 }
 
-// consulBlock is the configuration of how to reach c.
+// consulBlock returns the consul block for c.
 func consulBlock(c *consul) string {
 	return fmt.Sprintf("consul {\n  address = %q\n}\n", c.HTTP)
 }
 
-// service is a service block with a listener at a free port of 127.0.0.1; body is what else is in it.
+// service returns a service block with a listener at a free port of 127.0.0.1. body holds the other lines of the block.
 func service(name string, body ...string) string {
 	return fmt.Sprintf("service %q {\n  listen = \"127.0.0.1:0\"\n  %s\n}\n", name, strings.Join(body, "\n  "))
 }

@@ -45,20 +45,19 @@ func TestMoreClientsThanDescriptorsDegradesAndRecovers(t *testing.T) {
 	for _, s := range served {
 		must(t, s.Close())
 	}
-	// Clients that gave up may still wait to be accepted, and fail: after them all is as before.
+	// Clients that gave up may still wait to be accepted, and fail.
 	eventually(t, "back to normal", func() error {
 		_, err := ask(t.Context(), web)
 		return err
 	})
 	awaitRotation(t, web, "a", "b")
-	// The kernel may still finish the handshake of one that gave up, when it sends again: that takes a turn from the
-	// others.
+	// The kernel may still finish the handshake of a client that gave up, which then takes a turn.
 	eventually(t, "equal shares", func() error { return counted(t, web, map[string]int{"a": 100, "b": 100}) })
 	c.register(t, "web", "c", startEcho(t, "c").addr)
 	awaitRotation(t, web, "a", "b", "c")
 }
 
-// needDescriptors skips the test when this process may not have n descriptors; the Go runtime has raised its limit
+// needDescriptors skips the test if this process may not have n descriptors. The Go runtime has raised the soft limit
 // to the hard one.
 func needDescriptors(t *testing.T, n uint64) {
 	t.Helper()
@@ -71,7 +70,7 @@ func needDescriptors(t *testing.T, n uint64) {
 		fmt.Errorf("the limit is %d, see `ulimit -Hn`", limit.Cur))
 }
 
-// flood connects n clients, all at once, and returns those that were served within some seconds; they stay connected.
+// flood connects n clients at once, and returns those that were served within ten seconds. They stay connected.
 func flood(t *testing.T, addr netip.AddrPort, n int) []*client {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -85,7 +84,7 @@ func flood(t *testing.T, addr netip.AddrPort, n int) []*client {
 		group.Go(func() {
 			c, err := connect(ctx, addr)
 			if err != nil {
-				return // no room for this one
+				return // there was no descriptor for this client
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -101,7 +100,7 @@ func flood(t *testing.T, addr netip.AddrPort, n int) []*client {
 	return served
 }
 
-// One client may have so many connections and no more, as long as the configuration says so, and whoever asks sees why.
+// One client has at most max_connections_per_client connections. Log, access log and status show why more are refused.
 func TestOneClientHasSoManyConnections(t *testing.T) {
 	t.Parallel()
 	a := startEcho(t, "a")

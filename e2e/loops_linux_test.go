@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// counters are those of one service.
+// counters are some counters of one service.
 type counters struct {
 	Up      int64 `json:"datagrams_up"`
 	Dropped int64 `json:"datagrams_dropped"`
@@ -23,8 +23,8 @@ func (l *lictor) counters(t testing.TB, service string) counters {
 	return answer.Service.Counters
 }
 
-// Two Lictors that are each other's instances cannot know that. A datagram goes back and forth until its hops are used
-// up, and no longer.
+// Two Lictors that are each other's instances cannot know that. A datagram goes back and forth only until its hops are
+// used up.
 func TestDatagramBetweenTwoLictorsDiesOut(t *testing.T) {
 	t.Parallel()
 	kinds := map[string]string{
@@ -36,7 +36,7 @@ func TestDatagramBetweenTwoLictorsDiesOut(t *testing.T) {
 			first := runLictor(t, serviceAt("ping", one, udp, more, fmt.Sprintf("static { endpoints = [%q] }", two)))
 			second := runLictor(t, serviceAt("pong", two, udp, more, fmt.Sprintf("static { endpoints = [%q] }", one)))
 			client := dialUDP(t, one)
-			for i := range int64(3) { // further ones find sessions
+			for i := range int64(3) { // from the second on, there are sessions
 				_, err := client.Write([]byte("x"))
 				must(t, err)
 				eventually(t, "the last hop", func() error {

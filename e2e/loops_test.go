@@ -29,7 +29,8 @@ func (l *lictor) leftOut() (lines []string) {
 	return lines
 }
 
-// wantWarnings wants one line of the log for each endpoint that was left out, as "service endpoint: reason".
+// wantWarnings fails the test unless the log has one line for each endpoint that was left out. Each of want has the
+// form "service endpoint: reason".
 func (l *lictor) wantWarnings(t testing.TB, want ...string) {
 	t.Helper()
 	if got := l.leftOut(); strings.Join(got, "\n") != strings.Join(want, "\n") {
@@ -37,22 +38,23 @@ func (l *lictor) wantWarnings(t testing.TB, want ...string) {
 	}
 }
 
-// registerAt is register for an address that is none, such as a name.
+// registerAt is register for an address that is not an IP address, such as a name.
 func (c *consul) registerAt(t testing.TB, service, id, host string, port uint16) {
 	t.Helper()
 	there := func(r *api.AgentServiceRegistration) { r.Address = host }
 	c.register(t, service, id, netip.AddrPortFrom(netip.IPv4Unspecified(), port), there)
 }
 
-// here is what is said of an endpoint that is a listener of its own service.
+// here is the reason for an endpoint that is a listener of its own service.
 func here(addr netip.AddrPort) string { return addr.String() + " is where this service listens" }
 
-// around is what is said of an endpoint that is a listener of next, if that leads back.
+// around returns the reason for an endpoint that is a listener of the service next, which leads back.
 func around(addr netip.AddrPort, next, way string) string {
 	return fmt.Sprintf("%s is where service %q listens, which leads back: %s", addr, next, way)
 }
 
-// An instance in Consul that is the service's own listener, in whatever form, gets no clients. The other one goes on.
+// An instance in Consul that is the service's own listener gets no clients, in whatever form its address is written.
+// The other instance serves.
 func TestInstanceAtTheListenerGetsNoClients(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -85,7 +87,7 @@ func TestInstanceAtTheListenerGetsNoClients(t *testing.T) {
 	l.wantWarnings(t, "tcp test/tcp-self: "+here(tcp), "udp test/udp-self: "+here(datagrams),
 		"all test/all-self: "+here(near), "name test/name-self: "+byName)
 
-	// With nothing else there, clients are refused at once, and nothing circles.
+	// Without another instance, clients are refused at once, and no connection goes round.
 	c.deregister(t, "tcp-good")
 	c.deregister(t, "udp-good")
 	l.awaitAnswer(t, "explain tcp", 1, "0 of 1 known endpoint")
@@ -100,7 +102,7 @@ func TestInstanceAtTheListenerGetsNoClients(t *testing.T) {
 	awaitRotation(t, tcp, "new")
 }
 
-// Of two services that are each other's instances, the one that was there first keeps its clients, whoever comes later.
+// Of two services that are each other's instances, the first one keeps its endpoint, and the later one loses it.
 func TestTwoServicesThatAreEachOthersInstances(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -121,13 +123,13 @@ func TestTwoServicesThatAreEachOthersInstances(t *testing.T) {
 	l.wantWarnings(t, "a test/a-to-b: "+around(b, "b", "a -> b -> a"))
 
 	c.register(t, "b", "b-good", startEcho(t, "b-good").addr)
-	c.deregister(t, "b-to-a") // the cause: a's other endpoint is in again
+	c.deregister(t, "b-to-a") // without the cause, a's other endpoint gets clients again
 	awaitRotation(t, a, "a-good", "b-good")
 	wantCounts(t, chain, map[string]int{"end": 2})
 }
 
-// What a host name comes to is looked at before it is dialled: the first clients that meet it get another instance, and
-// then it is left out.
+// The addresses of a host name are checked before they are dialled. The first clients that meet a name that leads back
+// get another instance, and then the endpoint is left out.
 func TestHostNameThatLeadsBackGetsNoClients(t *testing.T) {
 	t.Parallel()
 	host, err := os.Hostname()
@@ -172,7 +174,7 @@ func TestHostNameThatLeadsBackGetsNoClients(t *testing.T) {
 	}
 }
 
-// A source whose only instance leads back has none, so the next one is used.
+// A source whose only instance leads back counts as empty, so the next source is used.
 func TestServiceFailsOverFromWhatLeadsBack(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -187,7 +189,7 @@ func TestServiceFailsOverFromWhatLeadsBack(t *testing.T) {
 	l.awaitAnswer(t, "explain web", 0, "IN   test/good", "OUT  test/self", here(addr))
 }
 
-// Whoever may register an instance does not open the admin API to the service's clients.
+// An instance whose address is the admin API gets no clients, so a registration does not open the API to them.
 func TestAdminAPIIsNobodysInstance(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -216,7 +218,7 @@ func TestAdminAPIIsNobodysInstance(t *testing.T) {
 	})
 	wantNothing(t, l.addr(t, "web"))
 
-	// The API goes where one of the instances is, by a reload.
+	// A reload moves the API to the address of an instance.
 	other := freePort(t)
 	c.register(t, "web", "other", other)
 	l.mustReload(t, strings.Replace(config, admin.String(), other.String(), 1))
@@ -226,22 +228,22 @@ func TestAdminAPIIsNobodysInstance(t *testing.T) {
 	wantNothing(t, l.addr(t, "web"))
 }
 
-// wantNothing wants a request over HTTP to come to nothing.
+// wantNothing fails the test if a request over HTTP gets an answer.
 func wantNothing(t testing.TB, addr netip.AddrPort) {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr.String())
-	if err != nil { // reset already
+	if err != nil { // it was reset at once
 		return
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	_, _ = io.WriteString(conn, "GET /healthz HTTP/1.0\r\n\r\n") // it may be reset already
+	_, _ = io.WriteString(conn, "GET /healthz HTTP/1.0\r\n\r\n") // it fails after a reset
 	if b, _ := io.ReadAll(conn); len(b) > 0 {
 		t.Errorf("somebody answers: %q", b)
 	}
 }
 
-// A reload makes an endpoint lead back, and unmakes that, over TCP and UDP.
+// A reload may make an endpoint lead back, and a later one may end that, over TCP and UDP.
 func TestReloadMakesAndUnmakesALoop(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -259,7 +261,7 @@ func TestReloadMakesAndUnmakesALoop(t *testing.T) {
 			l.awaitAnswer(t, "explain "+name, 1, "OUT  test/"+name+"-two", here(two))
 			l.mustReload(t, at(one))
 			l.awaitAnswer(t, "explain "+name, 0, "IN   test/"+name+"-two", "gets clients again")
-			// What the configuration names comes first.
+			// The endpoints of the configuration come first.
 			l.mustReload(t, at(one)+serviceAt("other", two, spoken, fmt.Sprintf("static { endpoints = [%q] }", one)))
 			l.awaitAnswer(t, "explain other", 0, "IN   "+one.String())
 			l.awaitAnswer(t, "explain "+name, 1, around(two, "other", name+" -> other -> "+name))
@@ -267,7 +269,7 @@ func TestReloadMakesAndUnmakesALoop(t *testing.T) {
 	}
 }
 
-// A set that was saved, or handed over, is looked at like any other: the listener may be another one now.
+// A set that was saved or handed over is checked like any other, because the listener may have changed meanwhile.
 func TestSavedAndHandedSetsMayLeadBack(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -285,7 +287,7 @@ func TestSavedAndHandedSetsMayLeadBack(t *testing.T) {
 	if code, out := d.command(t, "explain", "web"); code != 0 || !strings.Contains(out, "2 of 2") {
 		t.Fatalf("exit code %d:\n%s", code, out)
 	}
-	c.pause(t) // from here on nobody knows more than what is saved
+	c.pause(t) // from here on Lictor knows only what is saved
 	d.configure(t, at(two))
 	d.upgrade(t)
 	_, out := d.command(t, "explain", "web")
@@ -302,7 +304,7 @@ func TestSavedAndHandedSetsMayLeadBack(t *testing.T) {
 	l.wantWarnings(t, "web test/two: "+here(two))
 }
 
-// Which of two services' endpoints was first is not forgotten in an upgrade.
+// An upgrade keeps the order in which the endpoints of two services came.
 func TestUpgradeKeepsWhoWasFirst(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -310,7 +312,7 @@ func TestUpgradeKeepsWhoWasFirst(t *testing.T) {
 	a, b := freePort(t), freePort(t)
 	c.register(t, "b", "b-to-a", a)
 	d := found(t, consulBlock(c)+serviceAt("a", a)+serviceAt("b", b))
-	c.register(t, "a", "a-to-b", b) // by the names alone it would come first
+	c.register(t, "a", "a-to-b", b) // by its name it would come first
 	out := func() string { _, out := d.command(t, "explain", "a"); return out }
 	eventually(t, "it is left out", func() error {
 		if text := out(); !strings.Contains(text, "OUT  test/a-to-b") {
@@ -346,7 +348,7 @@ func TestValidateLiveSaysWhatLeadsBack(t *testing.T) {
 	wantTexts(t, out, `"summary": "Endpoint left out"`, "test/self gets no clients")
 }
 
-// An address at which no instance can be gets nobody, and is said to be one.
+// An endpoint with an address at which no instance can be gets no clients, and the log says so.
 func TestAddressesThatAreNoInstances(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

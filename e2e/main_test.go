@@ -15,15 +15,15 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testseccomp"
 )
 
-// Set by TestMain, once.
+// TestMain sets these variables once.
 var (
 	lictorBinary string
 	consulBinary string
 	errNoConsul  error // why consulBinary is empty
 )
 
-// lictorVar is the variable of the environment that names the lictor to test, where a test has another process do
-// its work.
+// lictorVar is the environment variable with the path of the lictor to test, for a process that a test starts to do its
+// work.
 const lictorVar = "E2E_LICTOR"
 
 func TestMain(m *testing.M) {
@@ -55,15 +55,15 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// lictorPath is the path of the lictor to test.
+// lictorPath returns the path of the lictor to test.
 func lictorPath(t testing.TB) string {
 	t.Helper()
 	must(t, dependOnSources())
 	return lictorBinary
 }
 
-// dependOnSources opens all folders of the module, once. To `go test` a result stays good as long as neither the
-// test nor what it opened changes; it does not know by itself that these tests are about the lictor that they build.
+// dependOnSources opens all folders of the module, once. `go test` reuses a result while neither the test nor the files
+// that it opened change, and does not know that these tests depend on the lictor that they build.
 var dependOnSources = sync.OnceValue(func() error {
 	return filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
 		if d != nil && d.IsDir() && (d.Name() == ".git" || d.Name() == "bin") {

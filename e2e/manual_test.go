@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The manual pages have what the help and docs/configuration.md have, and roff finds nothing wrong with them.
+// The manual pages contain the help and docs/configuration.md, and roff finds no error in them.
 func TestManualPages(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -38,7 +38,7 @@ func TestManualPages(t *testing.T) {
 	}
 	groff, err := exec.LookPath("groff")
 	if err != nil {
-		return // the text is checked, how it looks is not
+		return // the look is not checked
 	}
 	for _, page := range []string{"lictor.8", "lictor.hcl.5"} {
 		cmd := exec.Command(groff, "-man", "-ww", "-Tutf8", filepath.Join(dir, page))
@@ -50,8 +50,8 @@ func TestManualPages(t *testing.T) {
 	}
 }
 
-// packaging/man-of-markdown turns the lists of an argument into roff: its fields have labels, its text has bullets, and
-// an item may go on in the next line.
+// packaging/man-of-markdown turns the lists of an argument into roff. Fields have labels, text has bullets, and an item
+// may continue in the next line.
 func TestManualPageOfAList(t *testing.T) {
 	cmd := exec.Command("../packaging/man-of-markdown")
 	cmd.Stdin = strings.NewReader("### `name`\n\n- Type: text\n- See also: [other](#other)\n\nChooses one:\n\n" +

@@ -41,7 +41,7 @@ func TestConsulKilledWhileClientsWorkAndBackWithOthers(t *testing.T) {
 	awaitRotation(t, web, "new c", "d")
 }
 
-// Losing Consul is worth a line, not one each second.
+// An outage of Consul is logged once, not each second.
 func TestConsulKilledIsLoggedOnce(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -51,7 +51,7 @@ func TestConsulKilledIsLoggedOnce(t *testing.T) {
 	c.Kill()
 	l.awaitLog(t, 0, complaint("consul"))
 	awaitRotation(t, l.addr(t, "web"), "a")
-	// More attempts are made by now, or will be; whatever they say must not be a new line each.
+	// Lictor tries again meanwhile. The failures of these attempts must not be logged each.
 	count(t, l.addr(t, "web"), 2000)
 	complaints := 0
 	for _, e := range l.log() {

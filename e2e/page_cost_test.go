@@ -18,8 +18,8 @@ import (
 var pageCost = flag.Duration("page-cost", 0,
 	"measure for so long each what the page costs lictor, closed and open; without -race")
 
-// What the page costs, with 100 services of 3 instances each, a client a second on each service, and nothing else
-// going on:
+// TestCostOfThePage measures what the page costs Lictor with 100 services of 3 instances each, while each service gets
+// one client a second:
 //
 //	go test ./e2e -count 1 -v -run TestCostOfThePage -page-cost 1m
 func TestCostOfThePage(t *testing.T) {
@@ -27,7 +27,7 @@ func TestCostOfThePage(t *testing.T) {
 	t.Parallel()
 	span := *pageCost
 	if span == 0 {
-		span = time.Second // that it can be measured is tested; what comes out means something after a minute
+		span = time.Second // the test checks that the measurement works; figures mean something after a minute
 	}
 	const services = 100
 	c := startConsul(t, testconsul.Options{})
@@ -64,12 +64,12 @@ func TestCostOfThePage(t *testing.T) {
 	measure("page open")
 }
 
-// usage is the processor time that lictor has used, and its resident memory in MB.
+// usage returns the processor time that Lictor has used, and its resident memory in MB.
 func (l *lictor) usage(t testing.TB) (processor time.Duration, memory float64) {
 	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", l.Pid()))
 	must(t, err)
-	// The fields are those after the name, which may have anything in it.
+	// The fields come after the name of the program, which may contain any character.
 	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	for _, ticks := range f[11:13] {
 		n, err := strconv.Atoi(ticks)

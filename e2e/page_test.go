@@ -25,21 +25,22 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// chromedp (MIT) drives a real Chromium from Go over its own debugging protocol: no driver program, no Node. It is
-// for tests only.
+// chromedp (MIT) drives a real Chromium from Go over Chromium's debugging protocol, without a driver program or Node.
+// Only tests use it.
 
 var screenshots = flag.Bool("screenshots", false, "write the screenshots in docs/screenshots anew")
 
-// A page is the admin page of a lictor in a real browser.
+// A page is the admin page of a Lictor in a real browser.
 type page struct {
 	testing.TB
 	ctx context.Context
 
 	mu       sync.Mutex
-	mistakes []string // what the browser complained of; guarded by mu
+	mistakes []string // errors that the browser reported; guarded by mu
 }
 
-// adminBlock has lictor answer at a free port. Written so that startLictor does not take it for a service.
+// adminBlock makes the admin API listen at a free port. It has no blank before the equals sign, so that startLictor
+// does not count it as a service.
 const adminBlock = "admin { listen= \"127.0.0.1:0\" }\n"
 
 // openPage opens the page of l.
@@ -52,8 +53,8 @@ func openPage(t testing.TB, l *lictor) *page {
 	return p
 }
 
-// openBrowser opens an empty page. That the browser had nothing to complain of, scripts and policy included, is
-// checked at the end.
+// openBrowser opens an empty page. At the end of the test it fails the test if the browser has reported an error, for
+// example of a script or of the content policy.
 func openBrowser(t testing.TB) *page {
 	t.Helper()
 	chromium := needTool(t, "chromium", "chromium-browser", "google-chrome")
@@ -80,7 +81,7 @@ func openBrowser(t testing.TB) *page {
 	return p
 }
 
-// keepScreenshot writes what the page looks like into docs/screenshots.
+// keepScreenshot writes a picture of the page to docs/screenshots.
 func (p *page) keepScreenshot(name string) {
 	p.Helper()
 	png, err := chromedp.Run(p.ctx, chromedp.CaptureScreenshot())
@@ -114,8 +115,8 @@ func (p *page) script(statement string) {
 	p.run(chromedp.Evaluate[chromedp.Void](statement))
 }
 
-// slash presses that key as a keyboard does: whoever takes the key keeps the character from being typed. chromedp's
-// own KeyEvent sends the two apart.
+// slash presses that key as a keyboard does: if the page handles the key, the character is not typed. chromedp's own
+// KeyEvent sends key and character separately.
 func (p *page) slash() {
 	p.Helper()
 	p.run(chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
@@ -133,7 +134,7 @@ func (p *page) slash() {
 	}))
 }
 
-// eval is the value of an expression in the page, as text.
+// eval returns the value of an expression in the page, as text.
 func (p *page) eval(expression string) string {
 	p.Helper()
 	v, err := chromedp.Run(p.ctx, chromedp.Evaluate[string]("String("+expression+")"))
@@ -152,13 +153,13 @@ func (p *page) shows(expression string) {
 	})
 }
 
-// row is an expression for the row of a service.
+// row returns an expression for the row of a service.
 func row(name string) string {
 	return fmt.Sprintf("[...document.querySelectorAll('#services > li')].find(li => "+
 		"li.querySelector('b').textContent === %q)", name)
 }
 
-// A new instance and a dying one are to be seen on the page, and so is that Consul is lost.
+// The page shows new instances, failing instances, and the loss of Consul.
 func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -184,7 +185,7 @@ func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 	mustConnect(t, l.addr(t, "web"))
 	p.shows("document.getElementById('t-active').textContent === '1'")
 
-	// An operator drains the one that is left, and undrains it.
+	// An operator drains the remaining instance, and undrains it.
 	p.script(row("web") + ".querySelector('td button').click()")
 	p.shows("document.activeElement.textContent === 'Cancel' && " + dialog + ".innerText.includes('No other endpoint')")
 	p.script("document.getElementById('drain-reason').value = 'new disk'; document.getElementById('drain-yes').click()")
@@ -202,7 +203,7 @@ func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 		row("web") + ".querySelector('.row').classList.contains('old')")
 }
 
-// What others may have written is text. If any of it ran, the title would tell.
+// Names and IDs are shown as text. If any of them ran as a script, the title would change.
 func TestPageShowsMarkupAsText(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -228,13 +229,13 @@ func TestPageShowsMarkupAsText(t *testing.T) {
 		"!e.querySelector('bdi')).length"); got != "0" {
 		t.Errorf("%s names are not isolated", got)
 	}
-	// And if it were put there as markup, the policy would not let it run.
+	// If it became markup, the content policy would not let it run.
 	if got := p.eval("(() => { try { document.body.innerHTML = '<b>'; return 'allowed' } catch (e) { return " +
 		"'refused' } })()"); got != "refused" {
 		t.Errorf("innerHTML is %s", got)
 	}
 	p.mu.Lock()
-	p.mistakes = nil // the refusal was one, and wanted
+	p.mistakes = nil // the refusal is expected
 	p.mu.Unlock()
 }
 
@@ -270,7 +271,7 @@ func TestPageIsUsableByKeyboard(t *testing.T) {
 	p.script("[...document.querySelectorAll('h3 button')].find(b => b.textContent === 'beta').focus()")
 	p.run(chromedp.KeyEvent(kb.ArrowUp), chromedp.KeyEvent(kb.Enter))
 	p.shows("location.search === '?open=beta&open=alpha'")
-	// Everything that is shown has a name for those who do not see it.
+	// Every control has a name for screen readers.
 	got := p.eval("[...document.querySelectorAll('button, input, select, a, [tabindex=\"0\"]')].filter(e => " +
 		"!e.textContent.trim() && !e.getAttribute('aria-label') && !e.getAttribute('aria-labelledby') && " +
 		"!e.labels?.length).length")
@@ -294,18 +295,18 @@ func TestPageWithAThousandServices(t *testing.T) {
 	p.shows("document.querySelectorAll('#services > li').length === 1000 && " +
 		"document.getElementById('t-in').textContent === '2,000'")
 	p.slash()
-	p.run(chromedp.KeyEvent("service-0999")) // not only the digits, which may be of a port
+	p.run(chromedp.KeyEvent("service-0999")) // with the word, because a port may have these digits
 	p.shows("document.querySelectorAll('#services > li:not([hidden])').length === 1 && " +
 		"document.getElementById('shown').textContent === '1 of 1,000'")
-	// Time goes on: the page is not stuck.
+	// The curves get more points, so the page is not stuck.
 	const points = "document.querySelector('#services > li:not([hidden]) " +
 		".line').getAttribute('d')?.split('L').length"
 	p.shows(points + " > 0") // there is nothing to draw in the first second
 	p.shows(points + " > " + p.eval(points))
 }
 
-// A phone shows everything without scrolling sideways, in both schemes. With -screenshots the pictures of the README
-// are taken here.
+// The page fits a phone without sideways scrolling, and has a light and a dark scheme. With -screenshots the test
+// writes the pictures of the README.
 func TestPageOnAPhoneAndInBothSchemes(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -355,7 +356,7 @@ func TestPageOnAPhoneAndInBothSchemes(t *testing.T) {
 	}
 }
 
-// traffic makes some, until stop is called.
+// traffic makes connections until stop is called.
 func traffic(t testing.TB, l *lictor) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

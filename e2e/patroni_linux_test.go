@@ -14,8 +14,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// The recipe of docs/migrating.md and examples/ holds with a real Patroni: in a switchover under writers, no
-// write reaches a replica, none is lost, and all go to the new primary in the end.
+// The recipe of docs/migrating.md and examples/ works with a real Patroni. In a switchover under writers, no write
+// reaches a replica, no write is lost, and the new primary gets all writes in the end.
 func TestPatroniSwitchoverUnderWriters(t *testing.T) {
 	anyEngine(t)
 	if err := testpatroni.Find(); err != nil {
@@ -48,13 +48,13 @@ func TestPatroniSwitchoverUnderWriters(t *testing.T) {
 
 	must(t, cluster.Switchover(ctx))
 	working(time.Now())
-	must(t, cluster.AwaitHealthy(ctx)) // the former primary is a replica now, and would answer
+	must(t, cluster.AwaitHealthy(ctx)) // the old primary is a replica now, and would answer
 	working(time.Now())
 	after := cluster.Leader(ctx)
 	if after == nil || after == before {
 		t.Error("the primary did not move")
 	}
-	// A former primary keeps its tag for a while. Here a replica has it for long.
+	// An old primary keeps its tag in Consul for a while. Here a replica has the tag for long.
 	must(t, c.api.Agent().ServiceRegister(&api.AgentServiceRegistration{ID: testpatroni.Scope + "/" + before.Name,
 		Name: testpatroni.Scope, Tags: []string{"primary"}, Address: before.Host, Port: int(before.Port())}))
 	l.awaitAnswer(t, "explain postgres", 0, before.Name, "/primary: status 503")

@@ -11,7 +11,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// startPeers starts two clusters, of which the first has a peering "far" with the second, which exports its service
+// startPeers starts two clusters. The first has a peering "far" with the second, and the second exports its service
 // web.
 func startPeers(t *testing.T) (near, far *consul) {
 	t.Helper()
@@ -23,7 +23,7 @@ func startPeers(t *testing.T) (near, far *consul) {
 		}}, nil)
 	must(t, err)
 	var token *api.PeeringGenerateTokenResponse
-	eventually(t, "a token of the far cluster", func() error { // it needs a certificate authority, which takes its time
+	eventually(t, "a token of the far cluster", func() error { // the cluster first makes a certificate authority
 		token, _, err = far.api.Peerings().GenerateToken(t.Context(),
 			api.PeeringGenerateTokenRequest{PeerName: "near"}, nil)
 		return err
@@ -48,8 +48,8 @@ func awaitPeering(t *testing.T, c *consul, name string, state api.PeeringState) 
 	})
 }
 
-// Instances of a peered cluster are followed like those of the own one. When somebody over there deletes the
-// peering, Consul forgets them all and calls that a success; the last that are left, which are held, stay.
+// Lictor follows instances of a peered cluster like those of its own cluster. When the other cluster deletes the
+// peering, Consul answers without an error that there are no instances. Lictor holds the last ones.
 func TestPeerIsFollowed(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -89,8 +89,8 @@ func TestPeerIsFollowed(t *testing.T) {
 	}
 }
 
-// To Consul an unknown peer is one without instances. Lictor says what is wrong, and follows the peer as soon as
-// there is one.
+// Consul answers that an unknown peer has no instances. Lictor logs what is wrong, and follows the peer as soon as it
+// exists.
 func TestUnknownPeerIsAnError(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

@@ -12,7 +12,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// own waits until the service lictor has checks of a status; "gone": until there is none.
+// own waits until all checks of the service lictor have a status. With "gone" it waits until there is no such service.
 func (c *consul) own(t *testing.T, status string) {
 	t.Helper()
 	eventually(t, "the service lictor is "+status, func() error {
@@ -44,7 +44,7 @@ func TestRegistersItself(t *testing.T) {
 		t.Errorf("meta: got %v, want the version and where the admin API is", s.Meta)
 	}
 
-	must(t, c.api.Agent().ServiceDeregister("lictor")) // as an agent that lost it
+	must(t, c.api.Agent().ServiceDeregister("lictor")) // as if the agent had lost it
 	c.own(t, api.HealthPassing)
 
 	conn := mustConnect(t, l.addr(t, "web"))
@@ -56,7 +56,7 @@ func TestRegistersItself(t *testing.T) {
 	c.own(t, "gone")
 }
 
-// Where the agent can reach the admin API, it asks whether this lictor is ready; the registration moves with the API.
+// If the agent can reach the admin API, it checks whether Lictor is ready. The registration moves with the API.
 func TestRegistrationIsCheckedByTheAgent(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -84,7 +84,7 @@ func TestRegistrationIsCheckedByTheAgent(t *testing.T) {
 	if s.Meta["admin"] != api1.String() {
 		t.Errorf("meta: got %v, want admin %v", s.Meta, api1)
 	}
-	must(t, c.api.Agent().ServiceDeregister("lictor")) // as an agent that lost it
+	must(t, c.api.Agent().ServiceDeregister("lictor")) // as if the agent had lost it
 	c.own(t, api.HealthPassing)
 }
 

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// The admin API moves to where a reload says it should be, and lets in whom it says.
+// A reload moves the admin API, and changes which token it asks for.
 func TestReloadMovesTheAdminAPI(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -30,7 +30,7 @@ func TestReloadMovesTheAdminAPI(t *testing.T) {
 			t.Errorf("%s: exit code %d, want %d:\n%s", what, got, code, out)
 		}
 	}
-	// By the API itself: the answer comes from where it is left.
+	// The reload is asked for over the API, and the answer comes from the old address.
 	l.configure(t, listen(api, ""))
 	if code, out := l.ask(t, "reload"); code != 0 || !strings.Contains(out, "admin") {
 		t.Fatalf("exit code %d:\n%s", code, out)
@@ -76,7 +76,7 @@ func TestReloadMovesTheAdminAPI(t *testing.T) {
 	l.exits(t, 0)
 }
 
-// The access log comes, goes and moves with the configuration, and is opened anew at each reload.
+// A reload adds, removes and moves the access log, and opens its file again.
 func TestReloadMovesTheAccessLog(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -86,7 +86,7 @@ func TestReloadMovesTheAccessLog(t *testing.T) {
 	log := func(name, more string) string {
 		return fmt.Sprintf("access_log {\n  path = %q\n  %s\n}\n", filepath.Join(dir, name), more) + web
 	}
-	// once makes a connection, and waits until name has so many lines; the last is returned.
+	// once makes a connection, waits until name has so many lines, and returns the last one.
 	once := func(name string, lines int) string {
 		t.Helper()
 		c := mustConnect(t, addr)
@@ -109,7 +109,7 @@ func TestReloadMovesTheAccessLog(t *testing.T) {
 	if line := once("2", 1); !strings.Contains(line, " -> ") {
 		t.Errorf("got %q, want text", line)
 	}
-	must(t, os.Rename(filepath.Join(dir, "2"), filepath.Join(dir, "2.1"))) // as logrotate
+	must(t, os.Rename(filepath.Join(dir, "2"), filepath.Join(dir, "2.1"))) // as logrotate does
 	l.mustReload(t, log("2", `format = "text"`))
 	once("2", 1)
 	if e := l.reload(t, log("no/such/folder", "")); !strings.Contains(e.field("error"), "access_log") {
@@ -126,7 +126,7 @@ func TestReloadMovesTheAccessLog(t *testing.T) {
 	}
 }
 
-// lictor plan compares with the lictor that runs, whose secrets stay its own.
+// lictor plan compares a file with the running configuration, and shows none of its secrets.
 func TestPlanAgainstTheRunningLictor(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

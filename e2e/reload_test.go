@@ -17,8 +17,8 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// freePort is an address of 127.0.0.1 that is free now. It is below the range that outgoing connections get theirs
-// from. Each call gives another one.
+// freePort returns an address of 127.0.0.1 that is free now. Its port is below the range of ports of outgoing
+// connections. Each call returns another address.
 func freePort(t testing.TB) netip.AddrPort {
 	t.Helper()
 	for range lastPort - firstPort {
@@ -37,8 +37,8 @@ func freePort(t testing.TB) netip.AddrPort {
 
 const firstPort, lastPort = 12000, 32000
 
-// nextPort counts the ports that freePort has looked at. It begins anywhere, because the tests may run twice at the
-// same time.
+// nextPort counts the ports that freePort has tried. It starts at a random number, because two runs of these tests may
+// overlap.
 var nextPort = func() *atomic.Uint32 {
 	n := &atomic.Uint32{}
 	n.Store(rand.Uint32N(lastPort - firstPort))
@@ -50,7 +50,7 @@ func serviceAt(name string, addr netip.AddrPort, body ...string) string {
 	return fmt.Sprintf("service %q {\n  listen = %q\n  %s\n}\n", name, addr, strings.Join(body, "\n  "))
 }
 
-// endpoints is a static block of instances.
+// endpoints returns a static block of instances.
 func endpoints(instances ...*instance) string {
 	var addrs []string
 	for _, i := range instances {
@@ -67,7 +67,7 @@ func TestReloadKeepsWhatIsTheSame(t *testing.T) {
 	}
 	web, api, other := freePort(t), freePort(t), startEcho(t, "other")
 	l := runLictor(t, consulBlock(c)+serviceAt("web", web))
-	turns := count(t, web, 2) // two of three have had their turn
+	turns := count(t, web, 2) // two of three instances have had their turn
 	conn := mustConnect(t, web)
 	turns[conn.name]++
 
@@ -104,7 +104,7 @@ func TestReloadFollowsAnotherQuery(t *testing.T) {
 	awaitRotation(t, web, "d")
 	l.mustReload(t, serviceAt("web", web, endpoints(startEcho(t, "s"))))
 	awaitRotation(t, web, "s")
-	c.deregister(t, "d") // nobody may hear of it any more
+	c.deregister(t, "d") // Lictor must not ask for it any more
 	l.mustReload(t, consulBlock(c)+serviceAt("web", web, `consul { tags = ["v1"] }`))
 	awaitRotation(t, web, "a")
 }
@@ -167,8 +167,8 @@ func TestWatchedFileIsReloaded(t *testing.T) {
 	awaitRotation(t, web, "a")
 }
 
-// steady makes requests at addr, one after another with a pause in each of n goroutines, until stop; no request may
-// fail.
+// steady makes requests to addr until stop is closed. Each of n goroutines pauses before each request. A request that
+// fails, fails the test.
 func steady(t *testing.T, addr netip.AddrPort, n int, pause time.Duration, stop <-chan struct{}) (
 	requests *atomic.Int64, wait func()) {
 	var all sync.WaitGroup
@@ -199,8 +199,7 @@ func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
 	c.register(t, "web", "a", a.addr)
 	c.register(t, "web", "b", b.addr)
 	web, api := freePort(t), freePort(t)
-	// Every kind of change: of a setting, of the name, of the query, of the source, of services beside it, and of
-	// nothing.
+	// These change a setting, the name, the query, the source, and other services. The last one changes nothing.
 	configs := []string{
 		consulBlock(c) + serviceAt("web", web),
 		consulBlock(c) + serviceAt("web", web, `idle_timeout = "5m"`),
@@ -232,8 +231,8 @@ func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
 	t.Logf("%d requests during %d reloads", requests.Load(), 5*len(configs))
 }
 
-// Fifty services, five of which are asked for in another way with each of a hundred reloads: no request fails, and
-// the agent's connections are not used up by queries that nobody waits for any more.
+// A hundred reloads change the queries of five out of fifty services. No request fails, and old queries do not use up
+// the connections that the agent allows.
 func TestFiftyServicesReloadedAHundredTimes(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

@@ -129,7 +129,7 @@ func TestDeadEndpointIsNoticedByNoClient(t *testing.T) {
 	t.Parallel()
 	c := startConsul(t, testconsul.Options{})
 	dead, b, d := deadAddr(t), startEcho(t, "b").addr, startEcho(t, "d").addr
-	// Consul sorts by ID: the dead one is the first, and the third.
+	// Consul sorts by ID, so the dead instances are the first and the third.
 	c.register(t, "web", "a", dead)
 	c.register(t, "web", "b", b)
 	c.register(t, "web", "c", deadAddr(t))

@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// sgr is what a terminal is told about how text looks.
+// sgr matches the control sequences that change the look of text.
 var sgr = regexp.MustCompile(`\x1b\[([0-9;]*)m`)
 
-// screenHTML is a page that looks as the screen of a terminal does, for what Lictor writes: bold, dim, reversed, red
-// and yellow.
+// screenHTML returns a page that looks like the screen of a terminal. It knows what Lictor uses: bold, dim, reversed,
+// red and yellow.
 func screenHTML(screen string) string {
 	var b strings.Builder
 	b.WriteString(`<!doctype html><meta charset="utf-8"><style>

@@ -11,13 +11,13 @@ import (
 	"testing"
 )
 
-// limited is a wrapper of lictor that lets it have so many descriptors and processors.
+// limited returns a wrapper that limits Lictor's descriptors and processors.
 func limited(descriptors, processors int) []string {
 	return []string{"sh", "-c", fmt.Sprintf(`ulimit -n %d && GOMAXPROCS=%d exec "$@"`, descriptors, processors), "sh"}
 }
 
-// Far more new UDP clients than there are descriptors, of a service whose sessions stay for an hour: other services
-// go on as before.
+// Far more UDP clients come than there are descriptors, to a service whose sessions stay for an hour. Other services
+// are not affected.
 func TestUDPFloodLeavesOtherServicesServed(t *testing.T) {
 	t.Parallel()
 	const descriptors, clients = 600, 3000
@@ -29,7 +29,7 @@ func TestUDPFloodLeavesOtherServicesServed(t *testing.T) {
 	for i := range clients {
 		c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(flood))
 		must(t, err)
-		if i%100 == 0 { // all that came before are served when this one is
+		if i%100 == 0 { // when this client is served, all earlier ones are
 			(&udpClient{c}).awaitAnswer(t, "a")
 		}
 		_, err = c.Write([]byte("once, and no more"))
@@ -46,8 +46,8 @@ func TestUDPFloodLeavesOtherServicesServed(t *testing.T) {
 	l.awaitAnswer(t, "status web", 0, "descriptors", "reserved", "clients waited 0 times")
 }
 
-// Two lictors whose services lead to each other: one client takes all that these services may have. Other services
-// go on as before.
+// The services of two Lictors lead to each other, so one client takes all descriptors that these services may have.
+// Other services are not affected.
 func TestLoopOverTwoLictorsLeavesOtherServicesServed(t *testing.T) {
 	t.Parallel()
 	web := service("web", endpoints(startEcho(t, "a")))
@@ -71,7 +71,7 @@ func TestLoopOverTwoLictorsLeavesOtherServicesServed(t *testing.T) {
 	}
 }
 
-// What grows with the processors of a host must leave room for listeners and clients.
+// On a host with many processors, event loops leave enough descriptors for listeners and clients.
 func TestFewDescriptorsOnManyProcessors(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// held starts lictor with one connection through it in flight.
+// held starts Lictor, and makes one connection through it.
 func held(t *testing.T, grace string) (*lictor, *client) {
 	t.Helper()
 	config := fmt.Sprintf("shutdown_grace = %q\n", grace) +
@@ -23,7 +23,7 @@ func held(t *testing.T, grace string) (*lictor, *client) {
 	return l, mustConnect(t, l.addr(t, "web"))
 }
 
-// awaitRefusal waits until nobody accepts at addr.
+// awaitRefusal waits until connections to addr are refused.
 func awaitRefusal(t *testing.T, addr netip.AddrPort) {
 	t.Helper()
 	eventually(t, "new connections are refused", func() error {

@@ -24,13 +24,13 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// fullPipe returns a pipe that takes no more bytes, because nobody reads it.
+// fullPipe returns a pipe that is full, because nothing reads it.
 func fullPipe(t testing.TB) (read, write *os.File) {
 	t.Helper()
 	read, write, err := os.Pipe()
 	must(t, err)
 	t.Cleanup(func() { _, _ = read.Close(), write.Close() })
-	fd := int(write.Fd()) // which makes it blocking, as lictor is to find it
+	fd := int(write.Fd()) // Fd makes the pipe blocking, as Lictor has to find it
 	must(t, unix.SetNonblock(fd, true))
 	for buf := make([]byte, 4096); err == nil; {
 		_, err = unix.Write(fd, buf)
@@ -42,7 +42,7 @@ func fullPipe(t testing.TB) (read, write *os.File) {
 	return read, write
 }
 
-// runUnread runs lictor with one service at addr and with nobody reading what it prints.
+// runUnread runs Lictor with one service at addr. Nothing reads Lictor's output.
 func runUnread(t testing.TB, addr netip.AddrPort, more string, body ...string) (l *lictor, unread *os.File) {
 	t.Helper()
 	l = &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, file: filepath.Join(t.TempDir(), "lictor.hcl"),
@@ -59,8 +59,7 @@ func runUnread(t testing.TB, addr netip.AddrPort, more string, body ...string) (
 	return l, unread
 }
 
-// Nobody reads stdout and stderr, from before the start. Clients are served, a reload is done, and SIGTERM ends the
-// process.
+// From the start, nothing reads stdout and stderr. Lictor serves clients, reloads, and ends after SIGTERM.
 func TestNobodyReadsTheLog(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -77,8 +76,7 @@ func TestNobodyReadsTheLog(t *testing.T) {
 	l.exits(t, 0)
 }
 
-// What was printed while nobody read is there for whoever does before it is too much, and what a process ends with is
-// too.
+// A reader that comes late gets everything that Lictor has printed, and also what it prints at its end.
 func TestLateReaderOfTheLog(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -86,7 +84,7 @@ func TestLateReaderOfTheLog(t *testing.T) {
 	l, unread := runUnread(t, addr, "", endpoints(startEcho(t, "a")))
 	l.awaitAnswer(t, "status", 0, "ready")
 	log := &testproc.Log{}
-	go func() { _, _ = unread.WriteTo(log) }() // it ends with the file
+	go func() { _, _ = unread.WriteTo(log) }() // until the file ends
 	l.terminate(t)
 	l.exits(t, 0)
 	eventually(t, "the log", func() error {
@@ -99,9 +97,9 @@ func TestLateReaderOfTheLog(t *testing.T) {
 	})
 }
 
-// loopThread finds the thread of an event loop: one that waits in epoll for, among others, clients of the listener at
-// addr. It is never the main thread: a stop of that is also reported to the goroutine that waits for the process, which
-// may take the report away from the tracer.
+// loopThread finds the thread of an event loop. That thread waits in epoll for clients of the listener at addr, among
+// others. loopThread never returns the main thread. If that one stops, the kernel also tells the goroutine that waits
+// for the process, and then the tracer may miss the stop.
 func (l *lictor) loopThread(t testing.TB, addr netip.AddrPort) (tid int) {
 	t.Helper()
 	inode := listeningInode(t, addr)
@@ -138,7 +136,7 @@ func (l *lictor) loopThread(t testing.TB, addr netip.AddrPort) (tid int) {
 	return tid
 }
 
-// listeningInode is the number of the socket that listens at an IPv4 address.
+// listeningInode returns the inode of the socket that listens at an IPv4 address.
 func listeningInode(t testing.TB, addr netip.AddrPort) string {
 	t.Helper()
 	table, err := os.ReadFile("/proc/net/tcp")
@@ -153,13 +151,13 @@ func listeningInode(t testing.TB, addr netip.AddrPort) string {
 	panic("unreachable")
 }
 
-// freeze has a thread stand still until thaw is called, or its process has ended.
+// freeze stops a thread until thaw is called or the process has ended.
 func freeze(t testing.TB, tid int) (thaw func()) {
 	t.Helper()
 	frozen, over, done := make(chan error, 1), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // the tracer is a thread, too
+		runtime.LockOSThread() // the tracer is a thread
 		defer runtime.UnlockOSThread()
 		err := unix.PtraceSeize(tid)
 		if err == nil {
@@ -175,7 +173,7 @@ func freeze(t testing.TB, tid int) (thaw func()) {
 				_ = unix.PtraceDetach(tid) // it fails if the thread has ended
 				return
 			case <-time.After(5 * time.Millisecond):
-				// Without this the process would not be gone when it has ended.
+				// Without this, the ended process would remain a zombie.
 				ended, err = unix.Wait4(tid, nil, unix.WALL|unix.WNOHANG, nil)
 			}
 		}
@@ -190,7 +188,7 @@ func freeze(t testing.TB, tid int) (thaw func()) {
 	return thaw
 }
 
-// healthz asks the admin API whether lictor is healthy.
+// healthz asks the admin API whether Lictor is healthy.
 func (l *lictor) healthz(t testing.TB) (code int, text string) {
 	t.Helper()
 	client := &http.Client{Timeout: patience, Transport: &http.Transport{
@@ -207,8 +205,8 @@ func (l *lictor) healthz(t testing.TB) (code int, text string) {
 	return answer.StatusCode, string(body)
 }
 
-// An event loop stands still. A probe is told so, and which one it is; the watchdog is told nothing; and a signal ends
-// the process all the same.
+// An event loop is stuck. A health probe hears which one, systemd's watchdog hears nothing, and a signal still ends the
+// process.
 func TestStuckEventLoop(t *testing.T) {
 	t.Parallel()
 	if os.Getenv(engineVar) != "" {
@@ -228,7 +226,7 @@ func TestStuckEventLoop(t *testing.T) {
 		}
 	}
 	stuck := func(e entry) bool { return strings.Contains(e.field("@message"), "lictor is stuck") }
-	after := func(times int) int { // messages to systemd when that was said so often
+	after := func(times int) int { // number of messages to systemd when the log has said it so often
 		eventually(t, "that it is said", func() error {
 			n := 0
 			for _, e := range l.log() {
@@ -266,7 +264,7 @@ func TestStuckEventLoop(t *testing.T) {
 	}
 }
 
-// The reader of a FIFO comes later, or never: Lictor starts, serves, and ends.
+// Lictor starts, serves and ends although the reader of its FIFO comes late or never.
 func TestAccessLogFIFO(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -276,7 +274,7 @@ func TestAccessLogFIFO(t *testing.T) {
 	wantCounts(t, l.addr(t, "web"), map[string]int{"a": 3})
 	l.awaitLog(t, 0, complaint("this FIFO has no reader"))
 
-	// It is opened for writing too, or it would end before lictor has opened it.
+	// The reader also opens it for writing. Otherwise it would read an end before Lictor has opened the FIFO.
 	reader, err := os.OpenFile(fifo, os.O_RDWR|unix.O_NONBLOCK, 0)
 	must(t, err)
 	defer func() { _ = reader.Close() }()
@@ -293,7 +291,7 @@ func TestAccessLogFIFO(t *testing.T) {
 	l.exits(t, 0)
 }
 
-// As under systemd, where stdout is a socket.
+// The access log goes to stdout, which is a socket under systemd.
 func TestAccessLogToStdoutThatIsASocket(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

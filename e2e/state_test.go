@@ -13,14 +13,14 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// stateful is a configuration with a state folder.
+// stateful returns a configuration with a state_dir.
 func stateful(c *consul, dir string) string {
 	return fmt.Sprintf("state_dir = %q\n", dir) + consulBlock(c) + service("web")
 }
 
 const savedFile = "endpoints.saved"
 
-// awaitSaved waits until lictor has saved something with all the texts.
+// awaitSaved waits until the saved state contains all the texts.
 func awaitSaved(t *testing.T, dir string, texts ...string) {
 	t.Helper()
 	eventually(t, fmt.Sprintf("%v are saved", texts), func() error {
@@ -54,7 +54,7 @@ func TestLictorRestartedWhileConsulIsDown(t *testing.T) {
 
 	l = startLictor(t, stateful(c, dir))
 	web := l.addr(t, "web")
-	clients := startWorkers(t, web, 20) // from the first moment on
+	clients := startWorkers(t, web, 20) // from the start
 	clients.awaitRounds(t, 50)
 	if strings.Contains(l.stderr.String(), `"ready"`) {
 		t.Error("ready without Consul's word")
@@ -72,7 +72,7 @@ func TestLictorRestartedWhileConsulIsDown(t *testing.T) {
 	awaitRotation(t, web, "a", "b", "c")
 }
 
-// A state that cannot be used never keeps lictor from starting, and is replaced once Consul has answered.
+// Lictor starts although its saved state cannot be used, and replaces that state when Consul has answered.
 func TestUnusableStateIsSetAside(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

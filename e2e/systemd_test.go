@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A notifySocket is what systemd listens on for a service of Type=notify.
+// A notifySocket receives messages as systemd does from a service of Type=notify.
 type notifySocket struct {
 	path     string
 	mu       sync.Mutex
@@ -45,7 +45,8 @@ func listenNotify(t *testing.T) *notifySocket {
 	return s
 }
 
-// environment is what systemd adds to the environment of the service, with a watchdog that has to be told so often.
+// environment returns the variables that systemd sets for the service. The watchdog expects a message at least once in
+// the given time.
 func (s *notifySocket) environment(watchdog time.Duration) []string {
 	return []string{"NOTIFY_SOCKET=" + s.path, fmt.Sprint("WATCHDOG_USEC=", watchdog.Microseconds())}
 }
@@ -58,8 +59,8 @@ func runNotifying(t *testing.T, s *notifySocket, watchdog time.Duration, config 
 	return l
 }
 
-// await waits for a message that begins with prefix, after the first skip ones, and returns how many there were up
-// to it.
+// await waits for a message that begins with prefix. It ignores the first skip messages, and returns the number of
+// messages up to the one that it has found.
 func (s *notifySocket) await(t *testing.T, skip int, prefix string) int {
 	t.Helper()
 	at := 0
@@ -97,7 +98,7 @@ func TestSystemdIsToldHowItDoes(t *testing.T) {
 	l.exits(t, 0)
 }
 
-// TestInheritedSockets starts lictor as systemd would for a unit with sockets: they are descriptors from 3 on.
+// TestInheritedSockets starts Lictor as systemd does for a unit with sockets, which are the descriptors from 3 on.
 func TestInheritedSockets(t *testing.T) {
 	t.Parallel()
 	tcp, err := net.ListenTCP("tcp4", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -111,11 +112,11 @@ func TestInheritedSockets(t *testing.T) {
 	must(t, err)
 	udpFile, err := udp.File()
 	must(t, err)
-	waiting, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(web)) // before anybody serves
+	waiting, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(web)) // before Lictor serves
 	must(t, err)
 	defer waiting.Close()
 
-	// A shell in between takes the place of systemd, which knows the process ID before it starts the program.
+	// A shell starts Lictor in place of systemd, because it knows the process ID before it starts the program.
 	config := serviceAt("web", web, endpoints(startEcho(t, "a"))) +
 		fmt.Sprintf("service \"dns\" {\n  listen = %q\n  protocol = \"udp\"\n  %s\n}\n", dns,
 			endpoints(startUDP(t, "d")))
@@ -129,7 +130,7 @@ func TestInheritedSockets(t *testing.T) {
 	dialUDP(t, dns).awaitAnswer(t, "d")
 }
 
-// The former process names the new one as the main one, and only then that says how it does.
+// The old process names the new one as the main process. Only then the new process sends its status.
 func TestSystemdIsToldOfAnUpgrade(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

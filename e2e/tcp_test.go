@@ -44,7 +44,7 @@ func TestEchoOfManyBytesArrivesIntact(t *testing.T) {
 	t.Logf("%d MiB there and back in %v", size>>20, time.Since(started).Round(time.Millisecond))
 }
 
-// send sends size bytes that are different in each block, and adds them to sum; then it ends its direction.
+// send sends size bytes, which differ in each block, and adds them to sum. Then it ends its direction.
 func send(conn *net.TCPConn, size int64, sum hash.Hash) error {
 	random := rand.NewChaCha8([32]byte{})
 	block := make([]byte, 1<<18)
@@ -62,7 +62,7 @@ func TestHalfCloseKeepsTheWholeAnswer(t *testing.T) {
 	t.Parallel()
 	const answer = 8 << 20
 	c := startConsul(t, testconsul.Options{})
-	// It answers only once the client has ended its direction.
+	// The instance answers when the client has ended its direction.
 	instance := startTCP(t, "a", func(conn *net.TCPConn) error {
 		if _, err := io.Copy(io.Discard, conn); err != nil {
 			return err

@@ -19,7 +19,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// needTool finds a program that a test needs, or skips the test; in CI it has to be there.
+// needTool finds a program that a test needs. Without the program it skips the test, or fails it in CI.
 func needTool(t testing.TB, names ...string) string {
 	t.Helper()
 	for _, name := range names {
@@ -31,13 +31,13 @@ func needTool(t testing.TB, names ...string) string {
 	panic("unreachable")
 }
 
-// A terminal is a real one, as far as a program can tell: tmux's.
+// A terminal is one of tmux, which programs cannot tell from any other terminal.
 type terminal struct {
 	testing.TB
 	tmux, socket string
 }
 
-// startTerminal runs a shell command in a terminal of that size.
+// startTerminal runs a shell command in a terminal of the given size.
 func startTerminal(t testing.TB, width, height int, l *lictor, command string) *terminal {
 	t.Helper()
 	x := &terminal{TB: t, tmux: needTool(t, "tmux"), socket: filepath.Join(shortTempDir(t), "tmux")}
@@ -56,7 +56,7 @@ func (x *terminal) run(args ...string) (string, error) {
 	return string(out), err
 }
 
-// shows waits until all of that is on the screen, and returns it with its colours.
+// shows waits until the screen contains all the texts, and returns the screen with its colours.
 func (x *terminal) shows(want ...string) string {
 	x.Helper()
 	var coloured string
@@ -96,7 +96,7 @@ func TestTopFollowsTheSizeOfATerminal(t *testing.T) {
 	x.press("q")
 }
 
-// In a real terminal top draws, obeys keys, and leaves the terminal as it was.
+// top draws in a real terminal, obeys keys, and restores the terminal at its end.
 func TestTopInATerminal(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -136,8 +136,7 @@ func TestTopSurvivesARestartOfLictor(t *testing.T) {
 	x.shows("ended with 0")
 }
 
-// Top says what is well by saying nothing of it, and what is not in red. With -screenshots its picture of the README
-// is taken here.
+// top shows in red what is wrong. With -screenshots the test writes the picture of top for the README.
 func TestTopShowsWhatIsWrongInRed(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -166,7 +165,7 @@ func TestTopShowsWhatIsWrongInRed(t *testing.T) {
 	x.shows("5 services")
 	x.press("n", "End", "Enter", "a")
 	if *screenshots {
-		x.shows("up 15s") // by when the rates are what they are, and nothing is new
+		x.shows("up 15s") // by then the rates are steady, and nothing counts as new
 	}
 	screen := x.shows("out host-1/web-4", "critical, check", "out host-1/web-5", "ejected", "drained for",
 		"[a active]", "! redis", "* web", " us ")

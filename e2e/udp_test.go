@@ -49,7 +49,7 @@ func TestUDPClientsKeepApart(t *testing.T) {
 	if first == second {
 		t.Errorf("two clients of two instances both reached %s", first)
 	}
-	// All is sent before anything is read: what is mixed up would be seen.
+	// All datagrams are sent before one is read, so that an answer to the wrong client is noticed.
 	for i := range 20 {
 		_, err := fmt.Fprintf(one, "one %d", i)
 		must(t, err)
@@ -95,7 +95,7 @@ func TestUDPSessionMovesWhenItsInstanceRefuses(t *testing.T) {
 	first := client.awaitAnswer(t, "a", "b")
 	other := map[string]string{"a": "b", "b": "a"}[first]
 
-	instances[first].close() // and Consul does not know
+	instances[first].close() // without Consul's knowledge
 	client.awaitAnswer(t, other)
 }
 
@@ -110,7 +110,7 @@ func TestUDPAnswersComeFromTheAddressThatTheClientUsed(t *testing.T) {
 	port := l.addr(t, "dns").Port()
 	for _, ip := range []string{"127.0.0.1", "127.0.0.2", "127.3.2.1"} {
 		t.Run(ip, func(t *testing.T) {
-			// The client's socket is connected: it would not hear an answer from another address.
+			// The client's socket is connected, so it receives no answer from another address.
 			dialUDP(t, netip.AddrPortFrom(netip.MustParseAddr(ip), port)).awaitAnswer(t, "a")
 		})
 	}

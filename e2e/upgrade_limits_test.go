@@ -11,12 +11,12 @@ import (
 	"testing"
 )
 
-// connects returns an error unless a connection is served. It closes it.
+// connects makes a connection, closes it, and returns an error unless it was served.
 func connects(t *testing.T, addr netip.AddrPort) func() error {
 	return func() error { _, err := ask(t.Context(), addr); return err }
 }
 
-// mustBeFull wants a connection to be refused.
+// mustBeFull fails the test unless a connection is refused.
 func mustBeFull(t *testing.T, when string, addr netip.AddrPort) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -26,7 +26,7 @@ func mustBeFull(t *testing.T, when string, addr netip.AddrPort) {
 	}
 }
 
-// A limit holds for a process and those that it has replaced together, as long as these have connections.
+// A limit counts the connections of a process and of its predecessors together.
 func TestLimitsHoldOverUpgrades(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []string{"max_connections_per_endpoint", "max_connections", "max_connections_per_client"} {
@@ -40,7 +40,7 @@ func TestLimitsHoldOverUpgrades(t *testing.T) {
 			d.upgrade(t)
 			mustBeFull(t, "after two upgrades", web)
 
-			// The process in the middle ends. The oldest tells the newest what it has.
+			// The process in the middle ends. The oldest one then tells the newest one how many connections it has.
 			for _, c := range second {
 				must(t, c.Close())
 			}

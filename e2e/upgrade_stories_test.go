@@ -20,7 +20,7 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testconsul"
 )
 
-// wantRefusedUpgrade runs lictor upgrade, which must fail and say all of that, and change nothing.
+// wantRefusedUpgrade runs lictor upgrade. The command must fail, print all of want, and change nothing.
 func (d *dynasty) wantRefusedUpgrade(t *testing.T, want ...string) {
 	t.Helper()
 	code, output := d.command(t, "upgrade")
@@ -37,7 +37,7 @@ func (d *dynasty) wantRefusedUpgrade(t *testing.T, want ...string) {
 	}
 }
 
-// script makes a program of lines of shell.
+// script writes a program of shell lines, and returns its path.
 func script(t *testing.T, lines string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "script")
@@ -101,8 +101,8 @@ func TestSuccessorThatHangsLeavesThePredecessorServing(t *testing.T) {
 	must(t, conn.echo("still there?"))
 }
 
-// What the predecessor knows is what the successor begins with, though Consul is away; and what an operator has
-// drained stays drained.
+// The successor begins with the endpoints that the predecessor knows, even if Consul is away. Drained endpoints stay
+// drained.
 func TestUpgradeWhileConsulIsAway(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -119,7 +119,7 @@ func TestUpgradeWhileConsulIsAway(t *testing.T) {
 	d.post(t, "/v1/services/web/drain", fmt.Sprintf(`{"endpoint": %q}`, d.endpoint(t, "web", "/b")))
 	awaitRotation(t, web, "a", "c")
 	c.Kill()
-	must(t, os.RemoveAll(dir)) // nothing but the predecessor knows
+	must(t, os.RemoveAll(dir)) // only the predecessor knows the endpoints now
 	for range 3 {
 		d.upgrade(t)
 		awaitRotation(t, web, "a", "c")
@@ -129,7 +129,7 @@ func TestUpgradeWhileConsulIsAway(t *testing.T) {
 		c.register(t, "web", name, startEcho(t, name+"2").addr)
 	}
 	awaitRotation(t, web, "a2") // b is still drained
-	awaitSaved(t, dir, "web")   // by the one that serves
+	awaitSaved(t, dir, "web")   // by the process that serves
 }
 
 // post asks the admin API.
@@ -148,7 +148,7 @@ func (d *dynasty) post(t *testing.T, path, body string) {
 	}
 }
 
-// endpoint is the ID of a service's endpoint that ends like that.
+// endpoint returns the ID of the service's endpoint that ends with a text.
 func (d *dynasty) endpoint(t *testing.T, service, suffix string) string {
 	t.Helper()
 	_, output := d.command(t, "status", service, "-json")
@@ -161,7 +161,7 @@ func (d *dynasty) endpoint(t *testing.T, service, suffix string) string {
 	panic("unreachable")
 }
 
-// The former process ends with its last connection, after shutdown_grace once it is asked to, or at upgrade_grace.
+// The old process ends with its last connection, shutdown_grace after SIGTERM, or after upgrade_grace.
 func TestFormerProcessEndsWithItsConnections(t *testing.T) {
 	t.Parallel()
 	web := service("web", endpoints(startEcho(t, "a")))
@@ -187,7 +187,7 @@ func TestFormerProcessEndsWithItsConnections(t *testing.T) {
 			if !tt.cut {
 				must(t, conn.echo("still there?"))
 			}
-			must(t, d.Signal(syscall.SIGHUP)) // which is for the other one
+			must(t, d.Signal(syscall.SIGHUP)) // the signal is meant for the new process
 			must(t, d.Signal(syscall.SIGUSR2))
 			tt.end(t, d, conn)
 			if tt.cut {
@@ -210,7 +210,7 @@ func TestFormerProcessEndsWithItsConnections(t *testing.T) {
 	}
 }
 
-// A configuration from before there was the word "never" means what it meant, over an upgrade too, with a warning.
+// A configuration that writes 0 where "never" is written today keeps its meaning, also over an upgrade. Lictor warns.
 func TestUpgradeWithOldZeros(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -267,7 +267,7 @@ func TestSuccessorsKeepNoDescriptors(t *testing.T) {
 	t.Logf("%d descriptors at first, %d after 10 upgrades", first, last)
 }
 
-// Consul has one registration, of whoever serves: the former process does not take it away.
+// Consul has one registration, which is that of the serving process. The old process does not remove it.
 func TestUpgradeKeepsTheRegistration(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()

@@ -24,15 +24,15 @@ import (
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// A dynasty is a lictor and those who take its place, one after another. All are of one process group.
+// A dynasty is a Lictor and its successors. All are in one process group.
 type dynasty struct {
 	*testproc.Process
-	file, out, err string // the configuration, and what all of them print
+	file, out, err string // paths of the configuration, and of the output of all processes
 	program        string
 	runtime        string // the folder of the admin socket
 }
 
-// found starts the first. Its output goes to files: what reads a pipe ends with the process that it was made for.
+// found starts the first process. The output goes to files, because a pipe would end with the first process.
 func found(t testing.TB, config string, env ...string) *dynasty {
 	t.Helper()
 	dir := t.TempDir()
@@ -56,7 +56,7 @@ func found(t testing.TB, config string, env ...string) *dynasty {
 	return d
 }
 
-// install puts a program at the path, in one step, as packages do.
+// install replaces the program in one step, as packages do.
 func (d *dynasty) install(t testing.TB, program string) {
 	t.Helper()
 	_ = os.Remove(d.program + ".new")
@@ -69,7 +69,7 @@ func (d *dynasty) configure(t testing.TB, config string) {
 	(&lictor{file: d.file}).configure(t, config)
 }
 
-// end ends whoever is left, and reports what must never be in a log.
+// end kills all processes, and fails the test if the log has a data race or a panic.
 func (d *dynasty) end(t testing.TB) {
 	_ = syscall.Kill(-d.Pid(), syscall.SIGKILL) // the group
 	<-d.Done()
@@ -85,7 +85,7 @@ func (d *dynasty) end(t testing.TB) {
 	}
 }
 
-// awaitText waits until a file has the text n times.
+// awaitText waits until a file contains the text n times.
 func (d *dynasty) awaitText(t testing.TB, file, text string, n int) {
 	t.Helper()
 	within(t, 3*patience, fmt.Sprintf("%d times %s", n, text), func() error {
@@ -106,7 +106,7 @@ func (d *dynasty) addr(t testing.TB, service string) netip.AddrPort {
 	return l.addr(t, service)
 }
 
-// command runs a command that asks the lictor of now.
+// command runs a command that asks the current process.
 func (d *dynasty) command(t testing.TB, args ...string) (code int, output string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -122,7 +122,7 @@ func (d *dynasty) command(t testing.TB, args ...string) (code int, output string
 	return cmd.ProcessState.ExitCode(), string(b)
 }
 
-// upgrade has the next one take over, and returns its process ID.
+// upgrade upgrades to the next process, and returns its process ID.
 func (d *dynasty) upgrade(t testing.TB) int {
 	t.Helper()
 	code, output := d.command(t, "upgrade")
@@ -135,7 +135,7 @@ func (d *dynasty) upgrade(t testing.TB) int {
 	return pid
 }
 
-// upgrades is how many upgrades in a row are made under load: LICTOR_E2E_UPGRADES, or 10.
+// upgrades returns how many upgrades in a row a test makes under load: LICTOR_E2E_UPGRADES, or 10.
 func upgrades(t testing.TB) int {
 	t.Helper()
 	text := os.Getenv("LICTOR_E2E_UPGRADES")
@@ -147,7 +147,7 @@ func upgrades(t testing.TB) int {
 	return n
 }
 
-// A crowd is clients that do something again and again, and may never fail.
+// A crowd is a number of clients, each of which repeats something. A client that fails, fails the test.
 type crowd struct {
 	testing.TB
 	stop    chan struct{}
@@ -210,7 +210,7 @@ func (l *crowd) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// exactly sends a datagram and waits for its answer, once: here none may be lost.
+// exactly sends a datagram once and waits for its answer, because no datagram may be lost here.
 func exactly(c *udpClient, datagram string) (string, error) {
 	if _, err := c.Write([]byte(datagram)); err != nil {
 		return "", err
@@ -221,7 +221,7 @@ func exactly(c *udpClient, datagram string) (string, error) {
 	return string(buf[:n]), err
 }
 
-// addAll adds clients of every kind. The UDP instances of addrs say who asks.
+// addAll adds clients of every kind. The UDP instances must be those of startWhence.
 func (l *crowd) addAll(tcp, udp netip.AddrPort) {
 	for range 4 {
 		l.add("connection", func(int) error { _, err := ask(l.Context(), tcp); return err })
@@ -256,7 +256,7 @@ func (l *crowd) addAll(tcp, udp netip.AddrPort) {
 	}
 }
 
-// startWhence is a UDP instance that answers each datagram with its own name and the address that it came from.
+// startWhence starts a UDP instance. Its answer to a datagram is its name and the address from which the datagram came.
 func startWhence(t testing.TB, name string) netip.AddrPort {
 	t.Helper()
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -310,8 +310,8 @@ func (d *dynasty) upgradeBySignal(t testing.TB) {
 	d.awaitText(t, d.err, taken, strings.Count(string(b), taken)+1)
 }
 
-// pid is the process that serves now, as it says itself. Right after an upgrade the one before may answer for the
-// last time.
+// pid returns the ID of the process that serves now, from its own answer. Right after an upgrade, the old process may
+// still answer.
 func (d *dynasty) pid(t testing.TB) (pid int) {
 	t.Helper()
 	eventually(t, "a status", func() error {

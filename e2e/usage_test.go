@@ -17,7 +17,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// Each folder of testdata/bad has a bad configuration, and what validate says about it.
+// Each folder of testdata/bad has a bad configuration and the output of validate for it.
 func TestBadConfigurations(t *testing.T) {
 	anyEngine(t)
 	t.Parallel()
@@ -91,7 +91,7 @@ func TestListenerInUseIsAnErrorThatNamesIt(t *testing.T) {
 	}
 }
 
-// lictorCommand runs lictor in a folder, and returns its exit code and all that it says.
+// lictorCommand runs Lictor in a folder, and returns its exit code and its output.
 func lictorCommand(t *testing.T, dir string, args ...string) (code int, output string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), lictorPath(t), args...)

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// someResults has a load with a baseline, a faster target, and one of which every round failed.
+// someResults returns a load with a baseline, a faster target, and a target whose rounds all failed.
 func someResults() results {
 	l := &load{name: "a", title: "a <load>", unit: "request", main: mCPU}
 	return results{

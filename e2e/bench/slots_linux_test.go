@@ -42,7 +42,7 @@ func acceptAll(ctx context.Context, b *backend, l net.Listener) {
 	}
 }
 
-// Every kind of slot does all of its work against a backend itself, and counts it.
+// Every kind of slot works directly against a backend, and counts its work.
 func TestSlotsDoTheirWork(t *testing.T) {
 	b, addr := ownBackend(t)
 	tcp, err := open([]netip.AddrPort{addr}, 6)
@@ -103,7 +103,7 @@ func TestFailuresAreCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	addr := l.Addr().(*net.TCPAddr).AddrPort()
-	l.Close() // nobody listens there now
+	l.Close() // nothing listens there now
 	loop, err := newLoop(20)
 	if err != nil {
 		t.Fatal(err)

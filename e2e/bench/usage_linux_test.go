@@ -55,8 +55,7 @@ func TestParseRollup(t *testing.T) {
 	}
 }
 
-// The clock must agree with schedstat, of which the issue speaks, and must keep what ended threads used, which
-// schedstat forgets.
+// The clock must agree with schedstat. It must also count what ended threads have used, which schedstat does not.
 func TestProcessClockHasEndedThreads(t *testing.T) {
 	const burn = 50 * time.Millisecond
 	before, err := cpuOf([]int{os.Getpid()})
@@ -77,7 +76,7 @@ func TestProcessClockHasEndedThreads(t *testing.T) {
 
 func burnAndEndThread(d time.Duration, ended chan<- struct{}) {
 	defer close(ended)
-	runtime.LockOSThread() // and never unlocked: the thread ends with its goroutine
+	runtime.LockOSThread() // without an unlock, the thread ends with its goroutine
 	for start := threadTime(); threadTime()-start < d; {
 	}
 }
