@@ -125,10 +125,14 @@ func (a *alerted) asks(t *testing.T, service string) func() {
 	return func() { _, _ = ask(t.Context(), addr) }
 }
 
-// only reports alerts of the lictor beside its own.
+// only reports alerts of the lictor beside its own. On a busy machine dials may be slow.
 func (a *alerted) only(t *testing.T) {
 	t.Helper()
-	if all := a.p.firing(t, a.alert); len(all) > 1 {
+	all := a.p.firing(t, a.alert)
+	if a.alert != "LictorSlowDials" {
+		delete(all, "LictorSlowDials")
+	}
+	if len(all) > 1 {
 		t.Errorf("these fire, want only %s: %v", a.alert, all)
 	}
 }
