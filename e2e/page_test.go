@@ -171,7 +171,7 @@ func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 	needTool(t, "chromium", "chromium-browser", "google-chrome")
 	c := startConsul(t, testconsul.Options{})
 	c.register(t, "web", "a", startEcho(t, "a").addr)
-	l := runLictor(t, adminBlock+consulBlock(c)+service("web"))
+	l := runLictor(t, adminBlock+consulBlock(c)+service("web")+service("other"))
 	p := openPage(t, l)
 	p.shows(row("web") + ".innerText.includes('1 in')")
 	p.script(row("web") + ".querySelector('button').click()")
@@ -206,6 +206,7 @@ func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 	c.Kill()
 	p.shows("document.title.includes('1 degraded') && " + row("web") + ".innerText.includes('the source fails') && " +
 		row("web") + ".querySelector('.row').classList.contains('old')")
+	p.shows("document.getElementById('reasons').innerText.includes('2 services: the source fails')") // one cause, one line
 }
 
 // Names and IDs are shown as text. If any of them ran as a script, the title would change.

@@ -54,7 +54,7 @@ export class Endpoints {
       g.draw(members);
     }
     if (all.length > 0) { this.none?.remove(); this.none = undefined; return; }
-    this.none ??= this.element.appendChild(make("p", {}, "The service has no endpoints. “lictor explain” says what it asks Consul for."));
+    this.none ??= this.element.appendChild(make("p", { class: "soft" }, "The service has no endpoints. “lictor explain” says what it asks Consul for."));
   }
 
   // place puts a group before those whose key is smaller.

@@ -96,13 +96,24 @@ function header(state, host, all, reasons) {
   byID("reasons").replaceChildren(...reasons.map((r) => make("li", {}, make("bdi", {}, r))));
 }
 
+// causes are the reasons why sources fail that several services share: one cause, one line.
+function causes() {
+  const by = new Map();
+  for (const s of services.values()) {
+    for (const r of s.data.reasons ?? []) if (r.kind === "stale") by.set(r.text, { since: r.since, n: (by.get(r.text)?.n ?? 0) + 1 });
+  }
+  return [...by].filter(([, { n }]) => n > 1).sort((a, b) => b[1].n - a[1].n).slice(0, 3)
+    .map(([text, { n, since }]) => ({ text: `${count(n)} services: ${text}`, since }));
+}
+
 let host = "", last = 0, ticks = 0;
 function tick(status) {
   const t = Date.parse(status.now);
   setNow(t);
   host = status.host ?? "";
   put(byID("version"), status.version);
-  const reasons = (status.reasons ?? []).map((r) => r.text + (r.since ? `, since ${when(Date.parse(r.since))}` : ""));
+  const all = status.reasons ?? [];
+  const reasons = [...all.filter((r) => r.kind === "refusing"), ...causes(), ...all.filter((r) => r.kind !== "refusing")].map((r) => r.text + (r.since ? `, since ${when(Date.parse(r.since))}` : ""));
   header(status.services === 0 && status.state === "fine" ? "unknown" : status.state, host, pills(status), reasons);
   put(byID("t-services"), count(status.services));
   put(byID("t-in"), count(status.endpoints_in));
