@@ -206,7 +206,8 @@ func TestPageShowsInstancesAsTheyComeAndGo(t *testing.T) {
 	c.Kill()
 	p.shows("document.title.includes('1 degraded') && " + row("web") + ".innerText.includes('the source fails') && " +
 		row("web") + ".querySelector('.row').classList.contains('old')")
-	p.shows("document.getElementById('reasons').innerText.includes('2 services: the source fails')") // one cause, one line
+	// One cause has one line.
+	p.shows("document.getElementById('reasons').innerText.includes('2 services: the source fails')")
 }
 
 // Names and IDs are shown as text. If any of them ran as a script, the title would change.
