@@ -139,7 +139,7 @@ func (b *block) stays(s *Service) {
 	for _, inner := range b.blocks.OfType("on_leave") {
 		at = inner.DefRange
 	}
-	b.l.problem(&at, "Endpoints that do not leave",
+	b.l.problem(&at, "Static endpoints never leave",
 		"on_leave: service %q has only static endpoints, which never leave. Remove on_leave.",
 		s.Name)
 }

@@ -67,6 +67,6 @@ func TestFailoverIsLoggedOnceForAllServices(t *testing.T) {
 	tellFailover(log.logger(0), reports)
 	log.wantOnce(t, `service fails over: service="s0, s1, s2" to=dc2 services=3 reason="dc1 is empty" `+
 		`instances_there=6 left_before_it=3`,
-		`service is back from failover: service="t0, t1, t2" to=dc1 services=3 from=dc2`,
+		`service is back at an earlier source: service="t0, t1, t2" to=dc1 services=3 from=dc2`,
 		`service fails over: service=u to=dc3 reason="dc1 is empty" instances_there=1 left_before_it=0`)
 }

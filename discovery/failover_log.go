@@ -39,7 +39,7 @@ func tellFailover(log hclog.Logger, reports []failoverReport) {
 			about = append(about, "services", n)
 		}
 		if first.back {
-			log.Info("service is back from failover", append(about, "from", first.from)...)
+			log.Info("service is back at an earlier source", append(about, "from", first.from)...)
 			continue
 		}
 		log.Warn("service fails over", append(about, "reason", first.reason, "instances_there", there,

@@ -46,7 +46,8 @@ type savedJSON struct {
 	// agent.
 	Address string `json:"address,omitempty"`
 
-	// TrustDomain and Datacenter are the fields of consul.Cluster. Old versions of Lictor ignore them.
+	// TrustDomain and Datacenter are the fields of consul.Cluster. Old versions of Lictor ignore these two fields of
+	// the file.
 	TrustDomain string `json:"trust_domain,omitempty"`
 	Datacenter  string `json:"datacenter,omitempty"`
 

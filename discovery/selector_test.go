@@ -48,7 +48,7 @@ func TestFailoverAndBack(t *testing.T) {
 		want(webA, webB, webA)
 		time.Sleep(chorusQuiet)
 		synctest.Wait()
-		for _, text := range []string{"service fails over", "service is back from failover"} {
+		for _, text := range []string{"service fails over", "service is back at an earlier source"} {
 			if n := strings.Count(r.log.String(), text); n != 1 {
 				t.Errorf("%d lines with %q, want 1:\n%s", n, text, r.log)
 			}

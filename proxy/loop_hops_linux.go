@@ -45,8 +45,8 @@ func (x *loopSession) settle(hops uint8) {
 	}
 }
 
-// sendWithoutHops sends datagrams again after the system has denied them, perhaps because of their control messages.
-// The socket sets their hops instead.
+// sendWithoutHops sends denied datagrams again, without the control messages that set their hops. These messages may be
+// why the system denied the datagrams. The socket sets the hops instead.
 func (x *loopSession) sendWithoutHops(hops uint8, denial syscall.Errno) (batch.Traffic, syscall.Errno) {
 	l := x.shard.loop
 	l.udp.up.DropHops()

@@ -284,7 +284,7 @@ func (l *eventLoop) runPosted() {
 	}
 }
 
-// A waker handles the eventfd with which other goroutines wake a loop.
+// A waker resets the eventfd with which other goroutines wake a loop.
 type waker struct{ *eventLoop }
 
 func (w waker) ready(int, uint32) {

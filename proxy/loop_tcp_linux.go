@@ -18,7 +18,7 @@ import (
 )
 
 // loopTCP is the TCP proxySocket of the loop engine. Every loop waits at the one listening socket. The loop that the
-// kernel wakes accepts the client and keeps it.
+// kernel wakes accepts the client, and keeps it unless another loop has clearly fewer pairs.
 type loopTCP struct {
 	engine  *loopEngine
 	fd      int32

@@ -70,7 +70,8 @@ func (p *plan) StreamModule() string {
 	return path
 }
 
-// Root reports whether this process runs as root. Then nginx must be told to stay root.
+// Root reports whether this process runs as root. If so, nginx needs `user root`, because its workers would
+// become another user.
 func (p *plan) Root() bool { return os.Geteuid() == 0 }
 
 // Config writes a configuration from the template in file and returns its path.

@@ -23,8 +23,8 @@ const (
 type scenario struct {
 	name   string
 	paused bool // pause Patroni meanwhile, so that it leaves PostgreSQL alone
-	// act causes the failure. It returns a function that ends the failure once there is a primary again, or nil if
-	// there is nothing to end.
+	// act causes the failure. It returns a function that ends the failure, or nil if there is nothing to end. Call
+	// the function once there is a primary again.
 	act func(ctx context.Context, c *testpatroni.Cluster, leader *testpatroni.Member) (mend func() error, err error)
 }
 

@@ -269,8 +269,8 @@ func (s *Server) pending() []Pending {
 // postReload reloads and waits for the result. Options.Reload ensures that only one reload runs at a time.
 func (s *Server) postReload(w http.ResponseWriter, r *http.Request) {
 	if s.o.Reload == nil {
-		refuse(w, http.StatusNotImplemented, errors.New("this process cannot reload: restart it to change the "+
-			"configuration"))
+		err := errors.New("this process never reloads its configuration: restart it to apply changes")
+		refuse(w, http.StatusNotImplemented, err)
 		return
 	}
 	leave, err := s.changes.take(r)

@@ -26,5 +26,5 @@ func (a *Allowance) Take(now time.Time, atOnce int, every time.Duration) bool {
 	return true
 }
 
-// IsComplete reports whether the whole allowance is available, as for the zero Allowance.
+// IsComplete reports whether Take would allow all atOnce uses at once now, as it does for the zero Allowance.
 func (a *Allowance) IsComplete(now time.Time) bool { return !a.spent.After(now) }

@@ -41,7 +41,7 @@ func (d *Daemon) Reload(ctx context.Context) (summary string, err error) {
 	d.access.Reopen() // for logrotate, which moves the file without a change of the configuration
 	changes, err := d.reload(ctx)
 	if err != nil {
-		d.log.Error("not reloaded, nothing has changed", "error", err)
+		d.log.Error("not reloaded, the former configuration stays in force", "error", err)
 		d.service.ready("not reloaded: " + firstLine(err.Error()))
 		return "", err
 	}

@@ -192,8 +192,8 @@ func (d *Daemon) openProxier(cfg *config.Config) (inherited bool, err error) {
 	return len(options.Inherited) > 0, nil
 }
 
-// openListeners opens the services' listeners, takes over from a predecessor, and returns the admin API's listener. The
-// returned listener is nil if the API has none.
+// openListeners opens the services' listeners, makes this process serve instead of a predecessor, and returns the
+// admin API's listener. The returned listener is nil if the API has none.
 func (d *Daemon) openListeners(cfg *config.Config) (shown net.Listener, err error) {
 	if err := d.proxier.Apply(proxyServices(cfg)); err != nil {
 		return nil, err
