@@ -111,7 +111,7 @@ func TestStatusOfATCPService(t *testing.T) {
 	s := &admin.Service{
 		Name: "web", Protocol: "tcp", Source: "web in Consul", Listeners: []string{"127.0.0.1:80", "[::1]:80"},
 		Set: admin.SetFresh, LastSuccess: before(2 * time.Second), LastChange: before(49 * time.Hour),
-		State: admin.StateDegraded, Reasons: []admin.Reason{{Text: "1 of 2 endpoints are ejected"},
+		State: admin.StateDegraded, Reasons: []admin.Reason{{Text: "1 of 2 endpoints is ejected"},
 			{Text: "the source fails", Since: before(time.Minute)}}, RefusedRate: 0.5,
 		Endpoints: []admin.Endpoint{
 			{ID: "n1/web-1", Address: "10.0.0.1:80", Weight: 10, State: admin.StateIn, Reason: admin.ReasonHealthy,
@@ -132,7 +132,7 @@ func TestStatusOfATCPService(t *testing.T) {
 listens on      tcp 127.0.0.1:80, [::1]:80
 endpoints from  web in Consul
 state           degraded
-because         1 of 2 endpoints are ejected
+because         1 of 2 endpoints is ejected
 because         for 1m: the source fails
 endpoints       1 in, 1 out, changed 2d ago
 last confirmed  2s ago

@@ -172,20 +172,14 @@ func (s *Service) attention(by map[string]int, counted bool) (out []Reason) {
 	add(s.Set == SetSaved, KindUnconfirmed, "the endpoints are from an earlier run and not confirmed yet", nil)
 	add(s.Problem == discovery.ErrNoToken.Error(), KindHidden, s.Problem, nil)
 	ejected := by[ReasonEjected] + by[ReasonTrial]
-	add(s.Panicking, KindPanic, fmt.Sprintf("%d of %d endpoints are ejected, so many that ejections are ignored",
-		ejected, len(s.Endpoints)), nil)
-	add(!s.Panicking && !counted && ejected > 0, KindEjected,
-		fmt.Sprintf("%d of %d endpoints are ejected", ejected, len(s.Endpoints)), nil)
-	add(!counted && by[ReasonCheck] > 0, KindEjected,
-		fmt.Sprintf("%d of %d endpoints fail their check", by[ReasonCheck], len(s.Endpoints)), nil)
+	add(s.Panicking, KindPanic, s.part(ejected)+" ejected, so many that ejections are ignored", nil)
+	add(!s.Panicking && !counted && ejected > 0, KindEjected, s.part(ejected)+" ejected", nil)
+	add(!counted && by[ReasonCheck] > 0, KindEjected, s.part(by[ReasonCheck])+" out because of a failed check", nil)
 	for i, source := range s.Sources {
 		add(source.Active && i > 0, KindFailover, fmt.Sprintf("served by %s: %s", source.Name, source.Detail), nil)
 	}
-	add(by[ReasonHeld] > 0, KindHeld,
-		fmt.Sprintf("%d of %d endpoints are held, although Consul no longer reports them", by[ReasonHeld],
-			len(s.Endpoints)), nil)
-	add(!counted && by[ReasonDrained] > 0, KindDrained,
-		fmt.Sprintf("%d of %d endpoints are drained", by[ReasonDrained], len(s.Endpoints)), nil)
+	add(by[ReasonHeld] > 0, KindHeld, s.part(by[ReasonHeld])+" held, although gone from Consul", nil)
+	add(!counted && by[ReasonDrained] > 0, KindDrained, s.part(by[ReasonDrained])+" drained", nil)
 	unresolved := 0
 	for i := range s.Endpoints {
 		if n := s.Endpoints[i].Name; n != nil && n.Problem != "" {
@@ -195,6 +189,15 @@ func (s *Service) attention(by map[string]int, counted bool) (out []Reason) {
 	add(unresolved > 0, KindNames, fmt.Sprintf("lookups of the host names of %d of %d endpoints fail", unresolved,
 		len(s.Endpoints)), nil)
 	return out
+}
+
+// part returns the beginning of a sentence about n of the endpoints, such as "1 of 3 endpoints is".
+func (s *Service) part(n int) string {
+	verb := "are"
+	if n == 1 {
+		verb = "is"
+	}
+	return fmt.Sprintf("%d of %d endpoints %s", n, len(s.Endpoints), verb)
 }
 
 // judge sets the state of the process and its reasons. The other fields must have been set before.
