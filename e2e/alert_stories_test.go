@@ -198,9 +198,6 @@ func processStories(t *testing.T, good netip.AddrPort) []alertStory {
 	few := []string{"sh", "-c", `ulimit -n 256; exec "$@"`, "sh"}
 	fifo := filepath.Join(t.TempDir(), "fifo")
 	must(t, syscall.Mkfifo(fifo, 0o600))
-	out, in, err := os.Pipe()
-	must(t, err)
-	t.Cleanup(func() { _, _ = out.Close(), in.Close() })
 	web := service("web", at(good))
 	return []alertStory{
 		{alert: "LictorReloadFailed", config: web, tell: func(t *testing.T, a *alerted) {
@@ -245,18 +242,35 @@ func processStories(t *testing.T, good netip.AddrPort) []alertStory {
 				a.only(t)
 				a.awaitEnd(t, nil)
 			}},
-		{alert: "LictorLogDrops", config: "log_level = \"trace\"\n" + web, files: []*os.File{in},
-			wrapper: []string{"sh", "-c", `exec "$@" 2>&3`, "sh"}, tell: func(t *testing.T, a *alerted) {
-				a.awaitAlert(t, func() { a.burst(t, "web", 500) })
-				a.only(t)
-				var reading sync.WaitGroup
-				reading.Go(func() { _, _ = io.Copy(io.Discard, out) })
-				a.awaitEnd(t, nil)
-				a.Kill()
-				_ = in.Close()
-				reading.Wait()
-			}},
+		logDropsStory(t),
 	}
+}
+
+// logDropsStory has a log that no process reads, until the alert fires.
+func logDropsStory(t *testing.T) alertStory {
+	t.Helper()
+	out, in, err := os.Pipe()
+	must(t, err)
+	t.Cleanup(func() { _, _ = out.Close(), in.Close() })
+	config := "log_level = \"debug\"\n" + service("log", udp, "responses = 0", "requests = 1",
+		endpoints(startUDP(t, "sink")))
+	wrapper := []string{"sh", "-c", `exec "$@" 2>&3`, "sh"}
+	return alertStory{alert: "LictorLogDrops", config: config, wrapper: wrapper, files: []*os.File{in},
+		tell: func(t *testing.T, a *alerted) {
+			client := dialUDP(t, a.addr(t, "log"))
+			a.awaitAlert(t, func() {
+				for range 500 { // each makes a line, and the queue of lines takes 4 MiB
+					_, _ = client.Write(who)
+				}
+			})
+			a.only(t)
+			var reading sync.WaitGroup
+			reading.Go(func() { _, _ = io.Copy(io.Discard, out) })
+			a.awaitEnd(t, nil)
+			a.Kill()
+			_ = in.Close()
+			reading.Wait()
+		}}
 }
 
 // burst makes connections at once, and waits until they are closed.
