@@ -51,7 +51,8 @@ func TestLostDataIsLoggedOnceForAllServices(t *testing.T) {
 	tellHeld(log.logger(0), reports)
 	log.wantOnce(t, `most instances have vanished at once, they stay in use for now: `+
 		`service="s000, s001, s002, s003, s004, s005, s006, s007 and 292 more" services=300 vanished=600 left=0 `+
-		`reasons="600 forgotten"`, "no vanished instances are kept in use any more: service=x instances=1\n", "stay in use")
+		`reasons="600 forgotten"`, "no vanished instances are kept in use any more: service=x instances=1\n",
+		"stay in use")
 }
 
 // Services that lose a datacenter together share a line, and others do not.

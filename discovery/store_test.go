@@ -50,7 +50,8 @@ func TestSavedSetsServeUntilConsulAnswers(t *testing.T) {
 		t.Errorf("file %v, %v, want mode 0600", info.Mode(), err)
 	}
 	down := status(500, "No known Consul servers")
-	f := &fake{script: map[string][]reply{"web": {down, down, after(gatherQuiet, down), ok(25, "b 81", "c 82", "d 83")}}}
+	replies := []reply{down, down, after(gatherQuiet, down), ok(25, "b 81", "c 82", "d 83")}
+	f := &fake{script: map[string][]reply{"web": replies}}
 	synctest.Test(t, func(t *testing.T) {
 		r := start(t, f, ConsulOptions{StateDir: dir})
 		if got, want := fmt.Sprint(lines(r.consul.Saved())), "["+webA+"]"; got != want {

@@ -35,7 +35,7 @@ type trouble struct {
 
 	watches map[*reporter]bool // the watches in the trouble; true: a begin line has named them
 	fresh   map[string]bool    // services of named watches that have left, and are not named in an end line yet
-	err     error              // the first error since the last begin line; nil: none
+	err     error              // the error that the next begin line names; nil: none
 	filter  string             // filter of the watch with that error
 
 	told    time.Time   // when the last begin line was logged; zero: none was
@@ -122,11 +122,17 @@ func (t *troubles) enter(r *reporter, k consul.Kind, err error, since time.Time)
 		t.open[key] = one
 	}
 	one.watches[r] = false
-	if one.err == nil {
-		one.err, one.filter = err, r.query.Filter
-	}
+	one.note(err, r)
 	one.causes[consul.Cause(err)] = true
 	t.gatherLocked(one, time.Now())
+}
+
+// note keeps err for the next begin line, unless there is an error that says more: why Consul cannot be asked says more
+// than that a connection broke.
+func (one *trouble) note(err error, r *reporter) {
+	if one.err == nil || consul.IsCutOff(one.err) && !consul.IsCutOff(err) {
+		one.err, one.filter = err, r.query.Filter
+	}
 }
 
 // gatherLocked makes the next begin line due when no further watch seems to enter.
@@ -147,7 +153,8 @@ func (t *troubles) gatherLocked(one *trouble, now time.Time) {
 func (t *troubles) causedLocked(one *trouble, r *reporter, err error) {
 	cause := consul.Cause(err)
 	if !one.watches[r] {
-		one.causes[cause] = true // the line about the beginning follows
+		one.causes[cause] = true
+		one.note(err, r)
 		return
 	}
 	if one.kind != consul.Lost || one.causes[cause] || len(one.causes) >= maxCauses {

@@ -3,11 +3,13 @@ package discovery
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,12 +82,16 @@ func TestAnOutageIsOneEvent(t *testing.T) {
 		watches = append(watches, Watch{Service: "shares", Query: Query{Service: "s000"}})
 		var lost bool // no two goroutines of the bubble use it at a time
 		var mu sync.Mutex
+		begin := time.Now()
 		set := func(now bool) { mu.Lock(); defer mu.Unlock(); lost = now }
 		r, c := watching(t, watches, func(string, *http.Request) reply {
 			mu.Lock()
 			defer mu.Unlock()
-			if lost {
+			switch since := time.Since(begin); {
+			case lost && since < 5100*time.Millisecond:
 				return fails(io.EOF)
+			case lost:
+				return fails(&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED})
 			}
 			return nil
 		})
@@ -93,12 +99,13 @@ func TestAnOutageIsOneEvent(t *testing.T) {
 		wantSaid(t, c)
 		set(true)
 		time.Sleep(time.Minute)
-		wantSaid(t, c, "stale 300: Consul does not answer since TIME (EOF); 300 services keep their last endpoints: "+
-			"s000, s001, s002, s003, s004, s005, s006, s007 and 292 more")
+		wantSaid(t, c, "stale 300: Consul does not answer since TIME (dial: connection refused); "+
+			"300 services keep their last endpoints: s000, s001, s002, s003, s004, s005, s006, s007 and 292 more")
 		set(false)
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if got := c.said(); len(got) != 1 || !strings.HasPrefix(got[0], "recovered 300: Consul answers again after 1m") ||
+		const again = "recovered 300: Consul answers again after 1m"
+		if got := c.said(); len(got) != 1 || !strings.HasPrefix(got[0], again) ||
 			!strings.HasSuffix(got[0], "; 300 services are fresh: s000, s001, s002, s003, s004, s005, s006, s007 "+
 				"and 292 more") {
 			t.Errorf("got %q, want that 300 services are fresh", got)
@@ -143,14 +150,14 @@ func TestEachCauseIsAnEvent(t *testing.T) {
 		got := c.said()
 		slices.Sort(got)
 		want := []string{
-			`stale 1: Consul cannot answer for datacenter dc3 since TIME (consul answered 500: No path to datacenter); ` +
-				`the service keeps its last endpoints`,
+			`stale 1: Consul cannot answer for datacenter dc3 since TIME ` +
+				`(consul answered 500: No path to datacenter); the service keeps its last endpoints`,
 			`stale 1: Consul denies access since TIME (consul answered 403: Permission denied); ` +
 				`the service keeps its last endpoints`,
 			`stale 1: Consul refuses the query since TIME (consul answered 500: Failed to create boolean expression ` +
 				`evaluator: Selector "Nope" is not valid); the service keeps its last endpoints`,
-			`stale 2: Consul cannot answer for datacenter dc2 since TIME (consul answered 500: No path to datacenter); ` +
-				`2 services keep their last endpoints: a2, b2`,
+			`stale 2: Consul cannot answer for datacenter dc2 since TIME ` +
+				`(consul answered 500: No path to datacenter); 2 services keep their last endpoints: a2, b2`,
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("differs (-want +got):\n%s", diff)
@@ -160,7 +167,8 @@ func TestEachCauseIsAnEvent(t *testing.T) {
 		if got := c.said(); len(got) != 4 {
 			t.Errorf("at the end: %q, want four events", got)
 		}
-		r.log.wantOnce(t, "cannot answer a query, the services' endpoints stay as they are: services=2 names=\"a2, b2\"",
+		r.log.wantOnce(t,
+			"cannot answer a query, the services' endpoints stay as they are: services=2 names=\"a2, b2\"",
 			"consul answers the query: services=2 names=\"a2, b2\"")
 		r.stop()
 	})
@@ -173,7 +181,8 @@ func TestServicesEnterAndLeaveATroubleApart(t *testing.T) {
 		var mu sync.Mutex
 		denied := map[string]bool{}
 		deny := func(service string, is bool) { mu.Lock(); defer mu.Unlock(); denied[service] = is }
-		r, c := watching(t, []Watch{{Service: "a"}, {Service: "b"}, {Service: "c"}}, func(s string, _ *http.Request) reply {
+		watches := []Watch{{Service: "a"}, {Service: "b"}, {Service: "c"}}
+		r, c := watching(t, watches, func(s string, _ *http.Request) reply {
 			mu.Lock()
 			defer mu.Unlock()
 			if denied[s] {

@@ -138,7 +138,8 @@ func TestSingleBrokenConnectionIsNotNews(t *testing.T) {
 
 func TestConsulAwayAtTheStartIsLoggedOnce(t *testing.T) {
 	no := fails(io.EOF)
-	bubble(t, 40*time.Second, ConsulOptions{}, []reply{no, no, no, after(gatherQuiet, no), ok(20, "a 80")}, func(t *testing.T, r *rig) {
+	replies := []reply{no, no, no, after(gatherQuiet, no), ok(20, "a 80")}
+	bubble(t, 40*time.Second, ConsulOptions{}, replies, func(t *testing.T, r *rig) {
 		r.want(t, webA)
 		r.log.wantOnce(t, "consul cannot be reached", "consul answers again")
 	})

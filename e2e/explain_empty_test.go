@@ -30,7 +30,8 @@ func TestExplainSaysWhyAServiceIsEmpty(t *testing.T) {
 	want := map[string]string{
 		"wbe":      `Consul knows no service of this name (consul service "wbe"). Did you mean "web"?`,
 		"tagged":   `Consul has 2 instances, but none has the tag "v2" (consul service "web").`,
-		"filtered": `Consul has 2 instances, but none matches the filter "Service.Meta.zone == c" (consul service "web").`,
+		"filtered": `Consul has 2 instances, but none matches the filter "Service.Meta.zone == c" ` +
+			`(consul service "web").`,
 	}
 	_, output := validateLive(t, config)
 	output = strings.Join(strings.Fields(output), " ") // it is wrapped
@@ -58,7 +59,8 @@ func TestExplainSaysWhichRightIsMissing(t *testing.T) {
 	must(t, err)
 	token, _, err := c.api.ACL().TokenCreate(&api.ACLToken{Policies: []*api.ACLTokenPolicyLink{{ID: policy.ID}}}, nil)
 	must(t, err)
-	l := startLictor(t, fmt.Sprintf("consul {\n  address = %q\n  token = %q\n}\n", c.HTTP, token.SecretID)+service("web"))
+	config := fmt.Sprintf("consul {\n  address = %q\n  token = %q\n}\n", c.HTTP, token.SecretID)
+	l := startLictor(t, config+service("web"))
 	l.awaitAnswer(t, "explain web", 1, "\nNot answered by Consul: ", "it lacks node:read")
 	l.awaitAnswer(t, "events web", 0, "Consul denies access since ", "node:read")
 }

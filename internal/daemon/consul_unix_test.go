@@ -197,8 +197,8 @@ service "elsewhere" {
 		summaries = append(summaries, p.Summary)
 	}
 	unknown := func(p *hcl.Diagnostic) bool { return p.Summary == "No instances" }
-	if i := slices.IndexFunc(problems, unknown); i < 0 || problems[i].Detail != `Service "wbe": Consul knows no service `+
-		`of this name (consul service "wbe"). Did you mean "web"?` {
+	const why = `Service "wbe": Consul knows no service of this name (consul service "wbe"). Did you mean "web"?`
+	if i := slices.IndexFunc(problems, unknown); i < 0 || problems[i].Detail != why {
 		t.Errorf("got %v, want that there is no service wbe", problems)
 	}
 	slices.Sort(summaries)

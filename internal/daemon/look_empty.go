@@ -11,8 +11,8 @@ import (
 	"github.com/lictor-proxy/lictor/discovery"
 )
 
-// whyEmpty says why Consul has no instance for q, and what to check. whyEmpty asks Consul what there is without the tags
-// and the filter, and which services there are. If Consul does not answer that, whyEmpty says what it knows.
+// whyEmpty says why Consul has no instance for q, and what to check. whyEmpty asks Consul what there is without the
+// tags and the filter, and which services there are. If Consul does not answer that, whyEmpty says what it knows.
 func whyEmpty(ctx context.Context, cfg *config.Config, q config.ConsulQuery, consul looker) string {
 	if q.PreparedQuery != "" {
 		return fmt.Sprintf("Consul has no instance for its query (%s). Check the prepared query.", whatOf(q))

@@ -122,7 +122,8 @@ func TestADrainEndsAfterItsTime(t *testing.T) {
 			t.Errorf("want a drained without an end, got %+v", v)
 		}
 		wantTexts := []string{
-			"a gets no new clients for 10m0s; drained by alice: new disk", "a gets no new clients for 10m0s; drained by bob",
+			"a gets no new clients for 10m0s; drained by alice: new disk",
+			"a gets no new clients for 10m0s; drained by bob",
 			"a gets clients again, the time of its drain is over; drained by bob",
 			"a gets no new clients for 1m0s", "a gets clients again; undrained by carol: repaired",
 			"a gets no new clients until it is undrained",
@@ -156,7 +157,8 @@ func TestARemovedServiceForgetsTheEndOfADrain(t *testing.T) {
 // A drain goes over to another process with all that is known of it, and ends when it would have ended.
 func TestADrainGoesOverWithItsRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		web := lb.Endpoints{Service: "web", Endpoints: endpointsAt(t, "a=10.0.0.1:80*1 b=10.0.0.2:80*1 c=10.0.0.3:80*1")}
+		set := endpointsAt(t, "a=10.0.0.1:80*1 b=10.0.0.2:80*1 c=10.0.0.3:80*1")
+		web := lb.Endpoints{Service: "web", Endpoints: set}
 		first := NewSets(lb.NewRoundRobin(), NewEvents(), nil)
 		first.OnUpdate([]lb.Endpoints{web})
 		if _, err := first.Drain("web", "a", Order{By: "alice", Reason: "disk", For: 3 * time.Minute}); err != nil {

@@ -53,7 +53,9 @@ type restOfKind struct {
 }
 
 func newJournal(log hclog.Logger) *journal {
-	return &journal{log: log, limits: map[limitKey]allowance.Allowance{}, prune: pruneLimits, rest: map[Kind]*restOfKind{}}
+	return &journal{
+		log: log, limits: map[limitKey]allowance.Allowance{}, prune: pruneLimits, rest: map[Kind]*restOfKind{},
+	}
 }
 
 // An entry is one line: what has happened to endpoints of one service at once.

@@ -87,7 +87,8 @@ func TestAStormIsCutShort(t *testing.T) {
 		events, log := loggedEvents()
 		for i := range 5000 {
 			name := fmt.Sprintf("s%04d", i)
-			events.Add(Event{Kind: KindJoined, Service: name, Text: "a"}, Event{Kind: KindJoined, Service: name, Text: "b"})
+			events.Add(Event{Kind: KindJoined, Service: name, Text: "a"},
+				Event{Kind: KindJoined, Service: name, Text: "b"})
 		}
 		events.Add(Event{Kind: KindDrained, Service: "s4999", Endpoint: "a", Text: "a is drained"})
 		lines := log.lines()

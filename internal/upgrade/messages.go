@@ -109,7 +109,7 @@ type State struct {
 	PID     int                       `json:"pid"`
 	Sets    []lb.Endpoints            `json:"sets"`
 	Drains  []endpoints.ExportedDrain `json:"drains,omitempty"`
-	Drained map[string][]string       `json:"drained,omitempty"`   // IDs of drained endpoints, for processes without Drains
+	Drained map[string][]string       `json:"drained,omitempty"`   // drained IDs, for processes without Drains
 	Emptied map[string]time.Duration  `json:"empty_for,omitempty"` // see lb.RoundRobin.Emptied
 	Ejected []lb.Ejection             `json:"ejected,omitempty"`   // see lb.RoundRobin.Ejections
 	Names   []lb.KnownName            `json:"names,omitempty"`     // see lb.Resolver.Names

@@ -109,7 +109,8 @@ func (p *Predecessor) Sockets() []proxy.Inherited {
 	return p.sockets
 }
 
-// State returns the predecessor's state; after Serving, only its PID. State returns the zero State for a nil Predecessor.
+// State returns the predecessor's state; after Serving, only its PID. State returns the zero State for a nil
+// Predecessor.
 func (p *Predecessor) State() State {
 	if p == nil {
 		return State{}
