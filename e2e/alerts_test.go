@@ -125,7 +125,8 @@ func (a *alerted) asks(t *testing.T, service string) func() {
 	return func() { _, _ = ask(t.Context(), addr) }
 }
 
-// only waits until no alert of the lictor fires but its own. In windows of seconds, the start of a lictor may raise one.
+// only waits until no alert of the lictor fires but its own. With windows of seconds, the start of a lictor may raise
+// one.
 func (a *alerted) only(t *testing.T) {
 	t.Helper()
 	eventually(t, "no alert but "+a.alert, func() error {

@@ -28,8 +28,8 @@ func TestExplainSaysWhyAServiceIsEmpty(t *testing.T) {
   }`)
 	l := runLictor(t, config)
 	want := map[string]string{
-		"wbe":      `Consul knows no service of this name (consul service "wbe"). Did you mean "web"?`,
-		"tagged":   `Consul has 2 instances, but none has the tag "v2" (consul service "web").`,
+		"wbe":    `Consul knows no service of this name (consul service "wbe"). Did you mean "web"?`,
+		"tagged": `Consul has 2 instances, but none has the tag "v2" (consul service "web").`,
 		"filtered": `Consul has 2 instances, but none matches the filter "Service.Meta.zone == c" ` +
 			`(consul service "web").`,
 	}

@@ -34,7 +34,8 @@ func TestStatusTable(t *testing.T) {
 	services := []admin.Service{
 		{
 			Name: "dns", Protocol: "udp", Listeners: []string{"127.0.0.1:53", "[::1]:53"}, Set: admin.SetNone,
-			State: admin.StateRefusing, Reasons: []admin.Reason{{Text: "no endpoints are known yet"}, {Text: "and more"}},
+			State:    admin.StateRefusing,
+			Reasons:  []admin.Reason{{Text: "no endpoints are known yet"}, {Text: "and more"}},
 			Counters: admin.Counters{SessionsActive: 2},
 		},
 		{

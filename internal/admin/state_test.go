@@ -20,16 +20,20 @@ func endpointsLike(text string) (out []Endpoint) {
 	return out
 }
 
-func TestServiceStates(t *testing.T) {
+// A stateCase is a service with the state and the kinds of reasons that it should have.
+type stateCase struct {
+	name, endpoints string
+	service         Service
+	balanced        Balanced
+	state           string
+	kinds           string // of the reasons, in order
+	says            string // part of the first reason's text
+}
+
+// casesOfEndpoints are those in which sources and endpoints decide.
+func casesOfEndpoints() []stateCase {
 	since := time.Unix(1000, 0)
-	for _, tt := range []struct {
-		name, endpoints string
-		service         Service
-		balanced        Balanced
-		state           string
-		kinds           string // of the reasons, in order
-		says            string // part of the first reason's text
-	}{
+	return []stateCase{
 		{name: "all well", endpoints: "in/healthy in/slow_start in/troubled out/status out/standby", state: StateFine},
 		{name: "an instance is critical in Consul", endpoints: "in/healthy out/status", state: StateFine},
 		{name: "before the first answer", service: Service{Set: SetNone}, state: StateRefusing, kinds: "no_endpoint",
@@ -63,6 +67,13 @@ func TestServiceStates(t *testing.T) {
 			state:   StateDegraded, kinds: "failover", says: "served by backup: all failed"},
 		{name: "the first source serves", endpoints: "in/healthy",
 			service: Service{Sources: []Source{{Name: "first", Active: true}, {Name: "backup"}}}, state: StateFine},
+	}
+}
+
+// casesOfLimits are those in which limits, queues and refused clients decide.
+func casesOfLimits() []stateCase {
+	since := time.Unix(1000, 0)
+	return []stateCase{
 		{name: "full", endpoints: "out/full out/full", state: StateRefusing, kinds: "full",
 			says: "every usable endpoint has its maximum"},
 		{name: "full, with a queue", endpoints: "out/full out/ejected", balanced: Balanced{Queue: 10, Waiting: 9},
@@ -88,7 +99,11 @@ func TestServiceStates(t *testing.T) {
 			state:   StateRefusing, kinds: "no_endpoint", says: "no endpoint is usable"},
 		{name: "clients at their own limit", endpoints: "in/healthy",
 			service: Service{RefusedRateBy: map[string]float64{"per_client": 5}}, state: StateFine},
-	} {
+	}
+}
+
+func TestServiceStates(t *testing.T) {
+	for _, tt := range append(casesOfEndpoints(), casesOfLimits()...) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := tt.service
 			s.Endpoints = endpointsLike(tt.endpoints)

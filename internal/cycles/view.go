@@ -104,8 +104,8 @@ func (v *view) always(service string, network lb.Network, addr netip.AddrPort) V
 }
 
 // barrier returns the reason why clients of a service must not be sent to addr; the Verdict has no Reason if they may.
-// certain reports whether the Verdict is final. A Verdict without a Reason is not final while a Link from the service to
-// a listener at addr has not been judged.
+// certain reports whether the Verdict is final. A Verdict without a Reason is not final while a Link from the service
+// to a listener at addr has not been judged.
 func (v *view) barrier(service string, network lb.Network, addr netip.AddrPort) (why Verdict, certain bool) {
 	if why := v.always(service, network, addr); why.Reason != "" {
 		return why, true
