@@ -3,10 +3,14 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 )
@@ -75,9 +79,7 @@ func TestPageStates(t *testing.T) {
 	part("refusing and degraded", func(t *testing.T) {
 		p.script(fmt.Sprintf("fetch('v1/services/web/drain', {method: 'POST', "+
 			"body: JSON.stringify({endpoint: %q, user: 'alice', for: '1h'})})", a.addr))
-		if who, err := ask(t.Context(), l.addr(t, "gone")); err == nil {
-			t.Fatalf("served by %s", who)
-		}
+		defer refusals(t, l.addr(t, "gone"))()
 		p.looks("refusing", "1 refuses clients, 1 degraded")
 		p.shows(shown + " === 'gone web many'") // the worst first
 		p.shows(row("gone") + ".innerText.includes('no endpoint is usable: 1 ejected') && " +
@@ -97,6 +99,23 @@ func TestPageStates(t *testing.T) {
 	p.mu.Lock()
 	p.mistakes = nil // the browser could not connect again
 	p.mu.Unlock()
+}
+
+// refusals has a client refused ten times a second, until stop is called.
+func refusals(t testing.TB, addr netip.AddrPort) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		pause := time.NewTicker(100 * time.Millisecond)
+		defer pause.Stop()
+		for ctx.Err() == nil {
+			if who, err := ask(ctx, addr); err == nil {
+				t.Errorf("served by %s", who)
+			}
+			<-pause.C
+		}
+	})
+	return func() { cancel(); running.Wait() }
 }
 
 // keepsTheAddress is a part of TestPageStates.

@@ -213,11 +213,12 @@ document.addEventListener("keydown", (e) => {
   const field = e.target.closest?.("input, select, textarea");
   if (e.key === "/" && !field) { e.preventDefault(); find.focus(); return; }
   if (e.key === "Escape" && e.target === find) { choose({ find: "" }); return; }
-  if (e.key !== "ArrowDown" && e.key !== "ArrowUp") return;
+  const step = { ArrowDown: 1, ArrowUp: -1 }[e.key];
+  if (!step) return;
   const rows = [...list.querySelectorAll(":scope > li:not([hidden]) > .row button")];
   const i = rows.indexOf(document.activeElement);
   if (i < 0 && e.target !== find && e.target !== document.body) return; // the arrows scroll what has the focus
-  const to = i < 0 ? (e.target === find && e.key === "ArrowDown" || e.target === document.body && e.key === "ArrowDown" ? rows[0] : undefined) : rows[e.key === "ArrowDown" ? i + 1 : i - 1];
+  const to = i < 0 ? (step > 0 ? rows[0] : undefined) : rows[i + step];
   if (to) { e.preventDefault(); to.focus(); }
 });
 show();
