@@ -119,8 +119,8 @@ function tick(status) {
   put(byID("t-in"), count(status.endpoints_in));
   put(byID("t-out"), count(status.endpoints_out));
   put(byID("t-active"), count(status.connections_active + status.sessions_active));
-  if (t - last < 900) return; // something happened between two seconds
-  const seconds = last ? (t - last) / 1000 : 0;
+  if (t >= last && t - last < 900) return; // something happened between two seconds
+  const seconds = last && t > last ? (t - last) / 1000 : 0; // unknown at first, and if the clock was set back
   last = t;
   let clients = 0, bytes = 0, refused = 0;
   for (const s of services.values()) {

@@ -94,6 +94,7 @@ export class Service {
     this.samples.push({ t, ...this.rates, refused: rate((x) => x.refused), active: this.active,
       latency: dials > 0 ? (c.dial_seconds - b.dial_seconds) / dials : undefined });
     while (this.samples[0].t < t - span * 1000) this.samples.shift();
+    while (this.samples.at(-2)?.t > t) this.samples.splice(-2, 1); // the clock was set back
   }
 
   // past puts earlier samples before those that are known. The last of them is of the time t.
