@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/regular"
 	"github.com/lictor-proxy/lictor/internal/visible"
@@ -52,8 +50,8 @@ const askOptions = `  -admin ADDRESS      Address of the running lictor's admin 
                       $LICTOR_ADMIN_TOKEN_FILE.
 `
 
-func askCompletions(f *flag.FlagSet) complete.Flags {
-	return completeFlags(f, complete.Flags{"-token-file": complete.PredictFiles("*")})
+func askCompletions(f *flag.FlagSet) predictors {
+	return completeFlags(f, predictors{"-token-file": files("*")})
 }
 
 // An errNobody says that no running lictor answers. tried has a line for each address, with the reason.

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/posener/complete"
 )
 
 // scripts has a script for each shell. A script asks lictor for the completions of a line.
@@ -36,9 +34,11 @@ func (c *completionCommand) flags() *flag.FlagSet {
 func (c *completionCommand) Synopsis() string {
 	return "Print a script that completes commands in a shell"
 }
-func (c *completionCommand) AutocompleteFlags() complete.Flags { return completeFlags(c.flags(), nil) }
-func (c *completionCommand) AutocompleteArgs() complete.Predictor {
-	return complete.PredictSet(shells()...)
+func (c *completionCommand) AutocompleteFlags() predictors {
+	return completeFlags(c.flags(), nil)
+}
+func (c *completionCommand) AutocompleteArgs() predictor {
+	return oneOf(shells()...)
 }
 
 func (c *completionCommand) Help() string {
@@ -80,9 +80,5 @@ func (c *completionCommand) Run(args []string) int {
 	if err != nil {
 		return c.usage("completion", err)
 	}
-	if _, err := fmt.Fprint(c.out, completionScript(rest[0])); err != nil {
-		fmt.Fprintf(c.err, "lictor completion: %v\n", err)
-		return exitFailed
-	}
-	return exitOK
+	return c.printText("completion", completionScript(rest[0]))
 }

@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
@@ -38,13 +36,13 @@ func (c *connectionsCommand) flags() *flag.FlagSet {
 }
 
 func (c *connectionsCommand) Synopsis() string { return "List connections and sessions" }
-func (c *connectionsCommand) AutocompleteFlags() complete.Flags {
+func (c *connectionsCommand) AutocompleteFlags() predictors {
 	all := askCompletions(c.flags())
 	all["-endpoint"] = c.names(c.flags, endpointNames)
 	return all
 }
 
-func (c *connectionsCommand) AutocompleteArgs() complete.Predictor {
+func (c *connectionsCommand) AutocompleteArgs() predictor {
 	return c.names(c.flags, serviceNames)
 }
 

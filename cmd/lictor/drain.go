@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
@@ -40,9 +38,9 @@ func (c *drainCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *drainCommand) Synopsis() string                  { return "Send no new clients to an endpoint" }
-func (c *drainCommand) AutocompleteFlags() complete.Flags { return askCompletions(c.flags()) }
-func (c *drainCommand) AutocompleteArgs() complete.Predictor {
+func (c *drainCommand) Synopsis() string              { return "Send no new clients to an endpoint" }
+func (c *drainCommand) AutocompleteFlags() predictors { return askCompletions(c.flags()) }
+func (c *drainCommand) AutocompleteArgs() predictor {
 	return c.names(c.flags, namesToDrain(admin.ReasonDrained, false))
 }
 
@@ -120,9 +118,9 @@ func (c *undrainCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *undrainCommand) Synopsis() string                  { return "Send new clients to a drained endpoint again" }
-func (c *undrainCommand) AutocompleteFlags() complete.Flags { return askCompletions(c.flags()) }
-func (c *undrainCommand) AutocompleteArgs() complete.Predictor {
+func (c *undrainCommand) Synopsis() string              { return "Send new clients to a drained endpoint again" }
+func (c *undrainCommand) AutocompleteFlags() predictors { return askCompletions(c.flags()) }
+func (c *undrainCommand) AutocompleteArgs() predictor {
 	return c.names(c.flags, namesToDrain(admin.ReasonDrained, true))
 }
 

@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
@@ -35,9 +33,9 @@ func (c *eventsCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *eventsCommand) Synopsis() string                     { return "Show past events, and new ones as they happen" }
-func (c *eventsCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *eventsCommand) AutocompleteArgs() complete.Predictor { return c.names(c.flags, serviceNames) }
+func (c *eventsCommand) Synopsis() string              { return "Show past events, and new ones as they happen" }
+func (c *eventsCommand) AutocompleteFlags() predictors { return askCompletions(c.flags()) }
+func (c *eventsCommand) AutocompleteArgs() predictor   { return c.names(c.flags, serviceNames) }
 
 func (c *eventsCommand) Help() string {
 	return `Usage: lictor events [options] [SERVICE]

@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/visible"
@@ -36,8 +34,8 @@ func (c *explainCommand) flags() *flag.FlagSet {
 func (c *explainCommand) Synopsis() string {
 	return "Show why each endpoint of a service gets clients or not"
 }
-func (c *explainCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *explainCommand) AutocompleteArgs() complete.Predictor { return c.names(c.flags, serviceNames) }
+func (c *explainCommand) AutocompleteFlags() predictors { return askCompletions(c.flags()) }
+func (c *explainCommand) AutocompleteArgs() predictor   { return c.names(c.flags, serviceNames) }
 
 func (c *explainCommand) Help() string {
 	return `Usage: lictor explain [options] SERVICE

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/posener/complete"
 	"github.com/rogpeppe/go-internal/diff"
 
 	"github.com/lictor-proxy/lictor/config"
@@ -34,9 +33,9 @@ func (c *fmtCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *fmtCommand) Synopsis() string                     { return "Rewrite configuration files in the usual layout" }
-func (c *fmtCommand) AutocompleteFlags() complete.Flags    { return completeFlags(c.flags(), nil) }
-func (c *fmtCommand) AutocompleteArgs() complete.Predictor { return configurations() }
+func (c *fmtCommand) Synopsis() string              { return "Rewrite configuration files in the usual layout" }
+func (c *fmtCommand) AutocompleteFlags() predictors { return completeFlags(c.flags(), nil) }
+func (c *fmtCommand) AutocompleteArgs() predictor   { return configurations() }
 
 func (c *fmtCommand) Help() string {
 	return `Usage: lictor fmt [options] PATH...

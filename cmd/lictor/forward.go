@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/daemon"
 	"github.com/lictor-proxy/lictor/internal/visible"
@@ -46,14 +44,14 @@ func (c *forwardCommand) Synopsis() string {
 	return "Open local ports for services in Consul, without a configuration"
 }
 
-func (c *forwardCommand) AutocompleteFlags() complete.Flags {
+func (c *forwardCommand) AutocompleteFlags() predictors {
 	return completeFlags(c.flags(), nil)
 }
 
 // AutocompleteArgs completes the names of services that Consul knows.
-func (c *forwardCommand) AutocompleteArgs() complete.Predictor {
-	return complete.PredictFunc(func(line complete.Args) []string {
-		if _, err := parse(c.flags(), line.Completed); err != nil {
+func (c *forwardCommand) AutocompleteArgs() predictor {
+	return func(line typed) []string {
+		if _, err := parse(c.flags(), line.words); err != nil {
 			return nil
 		}
 		return within(completionTime, func(ctx context.Context) []string {
@@ -67,7 +65,7 @@ func (c *forwardCommand) AutocompleteArgs() complete.Predictor {
 			}
 			return slices.Sorted(maps.Keys(catalog.Tags))
 		})
-	})
+	}
 }
 
 func (c *forwardCommand) Help() string {

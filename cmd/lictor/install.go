@@ -13,8 +13,7 @@ import (
 )
 
 // installs returns the files that -autocomplete-install changes: for each shell the first of its files that exists.
-// getenv returns an environment variable. Package install of posener/complete is not used: it does not say what it
-// changes, ignores $HOME, and writes a path of the program that an upgrade may change.
+// getenv returns an environment variable.
 func installs(getenv func(string) string) []install {
 	home := getenv("HOME")
 	if home == "" {

@@ -10,8 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/cli"
-
 	"github.com/lictor-proxy/lictor/config"
 	_ "github.com/lictor-proxy/lictor/internal/needs"
 	"github.com/lictor-proxy/lictor/internal/visible"
@@ -34,88 +32,108 @@ type console struct {
 	out, err io.Writer
 }
 
-// Main runs the command line in args, without the program's name, and returns the exit code.
+// Main runs the command line in args, without the program's name, and returns the exit code. If a shell asks for
+// completions of a line in $COMP_LINE, Main prints them instead.
 func Main(args []string, c console) int {
-	if len(args) > 0 && args[0] == "help" {
-		args = append(args[1:], "-help")
+	if line := os.Getenv("COMP_LINE"); line != "" {
+		return c.complete(beforeCursor(line, os.Getenv("COMP_POINT")))
 	}
-	if with, is := installing(args); is && os.Getenv("COMP_LINE") == "" {
+	if with, is := installing(args); is {
 		return c.autocomplete(with)
 	}
-	app := &cli.CLI{
-		Name:         "lictor",
-		Version:      newBuild().String(),
-		Args:         args,
-		Commands:     commands(c),
-		HelpFunc:     func(map[string]cli.CommandFactory) string { return strings.TrimSuffix(help, "\n") },
-		HelpWriter:   c.out,
-		ErrorWriter:  c.err,
-		Autocomplete: true,
-	}
-	if os.Getenv("COMP_LINE") == "" {
-		if err := misuse(app); err != nil {
-			return c.usage("", err)
-		}
-	}
-	code, err := app.Run()
-	if err != nil {
-		fmt.Fprintf(c.err, "lictor: %s\n", visible.Lines(err.Error()))
-	}
-	if code == 127 { // package cli returns 127 for an unknown command
+	asked := newInvocation(args)
+	all := commands(c)
+	command, known := all[asked.command]
+	switch {
+	case len(args) == 0:
+		fmt.Fprint(c.err, help(all))
 		return exitUsage
+	case asked.command == "" && asked.version:
+		return c.printText("", newBuild().String()+"\n")
+	case asked.command == "" && asked.help:
+		return c.printText("", help(all))
+	case asked.command == "":
+		return c.usage("", fmt.Errorf("%q is neither a command nor an option of lictor", args[0]))
+	case !known:
+		return c.usage("", fmt.Errorf("there is no command %q%s", asked.command,
+			suggestion(asked.command, commandNames())))
+	case asked.help:
+		return c.printText(asked.command, command.Help())
+	case asked.early:
+		return c.usage("", fmt.Errorf("%s must come after the command: write it after %q", args[0], asked.command))
 	}
-	return code
+	return command.Run(asked.args)
 }
 
-func commands(c console) map[string]cli.CommandFactory {
-	factory := func(command cli.Command) cli.CommandFactory {
-		return func() (cli.Command, error) { return command, nil }
+// An invocation is what the arguments of lictor ask for.
+type invocation struct {
+	command string   // the first argument that is no option; "" if there is none
+	args    []string // the arguments after the command
+	help    bool     // an option asks for help, before or after the command
+	version bool     // an option before the command asks for the version
+	early   bool     // there are options before the command
+}
+
+// newInvocation sorts the arguments of lictor. After "--" it looks for no option and no command.
+func newInvocation(args []string) (i invocation) {
+	if len(args) > 0 && args[0] == "help" {
+		args, i.help = args[1:], true
 	}
+	for n, arg := range args {
+		switch {
+		case arg == "--":
+			return i
+		case slices.Contains([]string{"-h", "-help", "--help"}, arg):
+			i.help = true
+		case i.command != "":
+		case slices.Contains([]string{"-v", "-version", "--version"}, arg):
+			i.version = true
+		case arg != "" && arg[0] != '-':
+			i.command, i.args, i.early = arg, args[n+1:], n > 0
+		}
+	}
+	return i
+}
+
+// A command is one of the commands of lictor. The exported methods are those of a command in hashicorp/cli.
+type command interface {
+	Synopsis() string // its line in the list of commands
+	Help() string
+	Run(args []string) int // returns the exit code
+	AutocompleteFlags() predictors
+	AutocompleteArgs() predictor
+	flags() *flag.FlagSet
+}
+
+// commands returns all commands by their names.
+func commands(c console) map[string]command {
 	// These commands print text from a server, from Consul or from a file. The writer makes control characters visible.
 	foreign := c
 	foreign.out = visible.NewWriter(c.out)
-	return map[string]cli.CommandFactory{
-		"run":         factory(newRunCommand(c)),
-		"forward":     factory(newForwardCommand(c)),
-		"plan":        factory(newPlanCommand(foreign)),
-		"status":      factory(newStatusCommand(foreign)),
-		"top":         factory(newTopCommand(c)),
-		"explain":     factory(newExplainCommand(foreign)),
-		"events":      factory(newEventsCommand(foreign)),
-		"connections": factory(newConnectionsCommand(foreign)),
-		"drain":       factory(newDrainCommand(foreign)),
-		"undrain":     factory(newUndrainCommand(foreign)),
-		"reload":      factory(newReloadCommand(foreign)),
-		"upgrade":     factory(newUpgradeCommand(foreign)),
-		"validate":    factory(newValidateCommand(foreign)),
-		"fmt":         factory(&fmtCommand{console: c}),
-		"completion":  factory(&completionCommand{console: c}),
-		"version":     factory(&versionCommand{console: c}),
+	return map[string]command{
+		"run":         newRunCommand(c),
+		"forward":     newForwardCommand(c),
+		"plan":        newPlanCommand(foreign),
+		"status":      newStatusCommand(foreign),
+		"top":         newTopCommand(c),
+		"explain":     newExplainCommand(foreign),
+		"events":      newEventsCommand(foreign),
+		"connections": newConnectionsCommand(foreign),
+		"drain":       newDrainCommand(foreign),
+		"undrain":     newUndrainCommand(foreign),
+		"reload":      newReloadCommand(foreign),
+		"upgrade":     newUpgradeCommand(foreign),
+		"validate":    newValidateCommand(foreign),
+		"fmt":         &fmtCommand{console: c},
+		"completion":  &completionCommand{console: c},
+		"version":     &versionCommand{console: c},
 	}
 }
 
-// misuse returns an error if the arguments before the command are wrong. Without misuse, package cli would print the
-// whole help for them.
-func misuse(app *cli.CLI) error {
-	name := app.Subcommand()
-	if _, ok := app.Commands[name]; ok && name != "" {
-		if i := slices.Index(app.Args, name); i > 0 && !app.IsHelp() {
-			return fmt.Errorf("%s must come after the command: write it after %q", app.Args[0], name)
-		}
-		return nil
-	}
-	switch {
-	case name != "":
-		return fmt.Errorf("there is no command %q%s", name, suggestion(name, commandNames()))
-	case app.IsHelp() || app.IsVersion() || len(app.Args) == 0:
-		return nil
-	}
-	return fmt.Errorf("%q is neither a command nor an option of lictor", app.Args[0])
-}
-
+// commandNames returns the names of all commands, in the order of the help.
 func commandNames() []string {
-	return []string{"run", "status", "top", "explain", "connections", "events", "drain", "undrain", "reload", "upgrade",
-		"forward", "plan", "validate", "fmt", "completion", "version"}
+	return []string{"run", "forward", "plan", "status", "top", "explain", "connections", "events", "drain", "undrain",
+		"reload", "upgrade", "validate", "fmt", "completion", "version"}
 }
 
 func suggestion(given string, names []string) string {
@@ -123,6 +141,15 @@ func suggestion(given string, names []string) string {
 		return fmt.Sprintf("; did you mean %q?", name)
 	}
 	return ""
+}
+
+// printText writes the result of a command to stdout and returns the exit code. An empty command means lictor itself.
+func (c console) printText(command, text string) int {
+	if _, err := io.WriteString(c.out, text); err != nil {
+		fmt.Fprintf(c.err, "%s: %v\n", strings.TrimSpace("lictor "+command), err)
+		return exitFailed
+	}
+	return exitOK
 }
 
 // usage prints two lines about wrong usage of a command and returns the exit code. An empty command means lictor

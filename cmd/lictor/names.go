@@ -8,8 +8,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/visible"
@@ -22,9 +20,9 @@ const completionTime = time.Second
 const packagedConfig = "/etc/lictor"
 
 // names returns a predictor of names. flags must be those of the command that a belongs to.
-func (a *asker) names(flags func() *flag.FlagSet, list namer) complete.Predictor {
-	return complete.PredictFunc(func(line complete.Args) []string {
-		words := line.Completed
+func (a *asker) names(flags func() *flag.FlagSet, list namer) predictor {
+	return func(line typed) []string {
+		words := line.words
 		rest, err := parse(flags(), words)
 		if err != nil && len(words) > 0 { // the last word may be the flag whose value is completed
 			rest, err = parse(flags(), words[:len(words)-1])
@@ -35,7 +33,7 @@ func (a *asker) names(flags func() *flag.FlagSet, list namer) complete.Predictor
 		return within(completionTime, func(ctx context.Context) []string {
 			return list(a.services(ctx, packagedConfig), rest)
 		})
-	})
+	}
 }
 
 // within returns the names that find returns. It returns nil if find takes longer than limit, for example because of a

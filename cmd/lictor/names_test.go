@@ -8,14 +8,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/internal/admin"
 )
 
 // completed returns what a predictor offers after the words, sorted.
-func completed(p complete.Predictor, words string) string {
-	names := p.Predict(complete.Args{Completed: strings.Fields(words)})
+func completed(p predictor, words string) string {
+	names := p(typed{words: strings.Fields(words)})
 	slices.Sort(names)
 	return strings.Join(names, " ")
 }
@@ -33,7 +31,7 @@ func TestCompletionOfNames(t *testing.T) {
 	})
 	ask := "-admin " + f.address + " "
 	for _, c := range []interface {
-		AutocompleteArgs() complete.Predictor
+		AutocompleteArgs() predictor
 	}{newStatusCommand(console{}), newExplainCommand(console{}), newEventsCommand(console{}),
 		newConnectionsCommand(console{})} {
 		equal(t, completed(c.AutocompleteArgs(), ask), "db web")

@@ -42,7 +42,9 @@ func TestOutputThatIsLost(t *testing.T) {
 			t.Errorf("%s: got exit code %d and %q, want %d and %q", args, code, said.String(), exitFailed, want)
 		}
 	}
-	for _, args := range []string{"version", "version -json", "fmt -", "fmt -check -"} {
+	for _, args := range []string{
+		"version", "version -json", "fmt -", "fmt -check -", "-version", "-help", "status -help", "completion bash",
+	} {
 		var said strings.Builder
 		code := Main(strings.Fields(args), console{in: strings.NewReader("a=1"), out: fullDisk{}, err: &said})
 		if code != exitFailed || !strings.Contains(said.String(), errDiskFull.Error()) {

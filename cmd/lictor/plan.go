@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
@@ -33,12 +31,12 @@ func (c *planCommand) flags() *flag.FlagSet {
 
 func (c *planCommand) Synopsis() string { return "Show what a reload would change" }
 
-func (c *planCommand) AutocompleteFlags() complete.Flags {
-	return completeFlags(c.flags(), complete.Flags{"-config": configurations(), "-against": configurations(),
-		"-token-file": complete.PredictFiles("*")})
+func (c *planCommand) AutocompleteFlags() predictors {
+	return completeFlags(c.flags(), predictors{"-config": configurations(), "-against": configurations(),
+		"-token-file": files("*")})
 }
 
-func (c *planCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+func (c *planCommand) AutocompleteArgs() predictor { return nil }
 
 func (c *planCommand) Help() string {
 	return `Usage: lictor plan -config NEW [options]

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/visible"
 )
@@ -30,8 +28,8 @@ func (c *reloadCommand) flags() *flag.FlagSet {
 func (c *reloadCommand) Synopsis() string {
 	return "Make the running lictor read its configuration again"
 }
-func (c *reloadCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *reloadCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+func (c *reloadCommand) AutocompleteFlags() predictors { return askCompletions(c.flags()) }
+func (c *reloadCommand) AutocompleteArgs() predictor   { return nil }
 
 func (c *reloadCommand) Help() string {
 	return `Usage: lictor reload [options]

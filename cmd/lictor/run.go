@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/daemon"
 	"github.com/lictor-proxy/lictor/internal/visible"
@@ -49,14 +47,14 @@ func (c *runCommand) Synopsis() string {
 	return "Serve the services of a configuration"
 }
 
-func (c *runCommand) AutocompleteFlags() complete.Flags {
-	return completeFlags(c.flags(), complete.Flags{
+func (c *runCommand) AutocompleteFlags() predictors {
+	return completeFlags(c.flags(), predictors{
 		"-config":    configurations(),
-		"-log-level": complete.PredictSet(config.LogLevels()...),
+		"-log-level": oneOf(config.LogLevels()...),
 	})
 }
 
-func (c *runCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+func (c *runCommand) AutocompleteArgs() predictor { return nil }
 
 func (c *runCommand) Help() string {
 	return `Usage: lictor run -config PATH [options]

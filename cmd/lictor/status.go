@@ -12,8 +12,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/visible"
@@ -38,9 +36,9 @@ func (c *statusCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *statusCommand) Synopsis() string                     { return "Show the services of the running lictor" }
-func (c *statusCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *statusCommand) AutocompleteArgs() complete.Predictor { return c.names(c.flags, serviceNames) }
+func (c *statusCommand) Synopsis() string              { return "Show the services of the running lictor" }
+func (c *statusCommand) AutocompleteFlags() predictors { return askCompletions(c.flags()) }
+func (c *statusCommand) AutocompleteArgs() predictor   { return c.names(c.flags, serviceNames) }
 
 func (c *statusCommand) Help() string {
 	return `Usage: lictor status [options] [SERVICE]

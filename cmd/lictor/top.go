@@ -14,7 +14,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/posener/complete"
 	"golang.org/x/term"
 
 	"github.com/lictor-proxy/lictor/internal/admin"
@@ -38,9 +37,9 @@ func (c *topCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *topCommand) Synopsis() string                     { return "Show rates, connections and latencies, live" }
-func (c *topCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *topCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+func (c *topCommand) Synopsis() string              { return "Show rates, connections and latencies, live" }
+func (c *topCommand) AutocompleteFlags() predictors { return askCompletions(c.flags()) }
+func (c *topCommand) AutocompleteArgs() predictor   { return nil }
 
 func (c *topCommand) Help() string {
 	return `Usage: lictor top [options]

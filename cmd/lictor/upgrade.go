@@ -5,8 +5,6 @@ import (
 	"flag"
 	"fmt"
 
-	"github.com/posener/complete"
-
 	"github.com/lictor-proxy/lictor/internal/admin"
 	"github.com/lictor-proxy/lictor/internal/daemon"
 	"github.com/lictor-proxy/lictor/internal/visible"
@@ -27,8 +25,8 @@ func (c *upgradeCommand) flags() *flag.FlagSet {
 func (c *upgradeCommand) Synopsis() string {
 	return "Replace the running process, without dropping connections"
 }
-func (c *upgradeCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *upgradeCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+func (c *upgradeCommand) AutocompleteFlags() predictors { return askCompletions(c.flags()) }
+func (c *upgradeCommand) AutocompleteArgs() predictor   { return nil }
 
 func (c *upgradeCommand) Help() string {
 	return `Usage: lictor upgrade [options]

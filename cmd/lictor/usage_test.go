@@ -6,29 +6,23 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/hashicorp/cli"
 )
 
 // eachCommand calls f with each command of lictor.
-func eachCommand(t *testing.T, f func(name string, c cli.Command, flags *flag.FlagSet)) {
+func eachCommand(t *testing.T, f func(name string, c command, flags *flag.FlagSet)) {
 	t.Helper()
-	for name, factory := range commands(console{}) {
-		command, err := factory()
-		if err != nil {
-			t.Fatal(err)
-		}
-		f(name, command, command.(interface{ flags() *flag.FlagSet }).flags())
+	for name, c := range commands(console{}) {
+		f(name, c, c.flags())
 	}
 }
 
 func TestHelpNamesEveryFlag(t *testing.T) {
 	t.Parallel()
-	eachCommand(t, func(name string, c cli.Command, flags *flag.FlagSet) {
+	eachCommand(t, func(name string, c command, flags *flag.FlagSet) {
 		if !strings.HasPrefix(c.Help(), "Usage: lictor "+name) || !strings.Contains(c.Help(), "Examples:") {
 			t.Errorf("%s: the help has no usage or no examples", name)
 		}
-		if !strings.Contains(help, "\n  "+name+" ") {
+		if !strings.Contains(help(commands(console{})), "\n  "+name+" ") {
 			t.Errorf("%s is not in the help of lictor", name)
 		}
 		flags.VisitAll(func(f *flag.Flag) {
@@ -45,7 +39,7 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 // The help of each command explains all of its exit codes, in order, and no other.
 func TestHelpHasTheExitCodesOfEveryCommand(t *testing.T) {
 	t.Parallel()
-	eachCommand(t, func(name string, c cli.Command, flags *flag.FlagSet) {
+	eachCommand(t, func(name string, c command, flags *flag.FlagSet) {
 		_, section, _ := strings.Cut(c.Help(), "\nExit codes:\n\n")
 		section, _, _ = strings.Cut(section, "\nExamples:")
 		var got []string
@@ -70,7 +64,7 @@ func TestHelpNamesNoOtherFlag(t *testing.T) {
 	t.Parallel()
 	option := regexp.MustCompile(`(?m)^  -([a-z-]+)`)
 	example := regexp.MustCompile(`lictor [a-z]+((?: -[a-z-]+| [^-|$&>< ]\S*)*)`)
-	eachCommand(t, func(name string, c cli.Command, flags *flag.FlagSet) {
+	eachCommand(t, func(name string, c command, flags *flag.FlagSet) {
 		for _, match := range option.FindAllStringSubmatch(c.Help(), -1) {
 			if flags.Lookup(match[1]) == nil {
 				t.Errorf("%s: the help names -%s, which does not exist", name, match[1])
@@ -92,8 +86,8 @@ func TestHelpNamesNoOtherFlag(t *testing.T) {
 
 func TestHelpFitsATerminal(t *testing.T) {
 	t.Parallel()
-	texts := []string{help}
-	eachCommand(t, func(_ string, c cli.Command, _ *flag.FlagSet) { texts = append(texts, c.Help()) })
+	texts := []string{help(commands(console{}))}
+	eachCommand(t, func(_ string, c command, _ *flag.FlagSet) { texts = append(texts, c.Help()) })
 	for _, text := range texts {
 		for line := range strings.Lines(text) {
 			if len(line) > 81 && !strings.HasPrefix(line, "    $ ") {
@@ -106,8 +100,8 @@ func TestHelpFitsATerminal(t *testing.T) {
 // The list of commands has the synopsis of each command.
 func TestHelpHasTheSynopsisOfEveryCommand(t *testing.T) {
 	t.Parallel()
-	eachCommand(t, func(name string, c cli.Command, _ *flag.FlagSet) {
-		line := regexp.MustCompile(`(?m)^  ` + name + ` +(.*)$`).FindStringSubmatch(help)
+	eachCommand(t, func(name string, c command, _ *flag.FlagSet) {
+		line := regexp.MustCompile(`(?m)^  ` + name + ` +(.*)$`).FindStringSubmatch(help(commands(console{})))
 		if line == nil || line[1] != c.Synopsis() {
 			t.Errorf("%s: got %q, want %q", name, line, c.Synopsis())
 		}
@@ -117,7 +111,7 @@ func TestHelpHasTheSynopsisOfEveryCommand(t *testing.T) {
 // Each way to ask for help prints it to stdout.
 func TestEveryCommandPrintsItsHelp(t *testing.T) {
 	t.Parallel()
-	eachCommand(t, func(name string, c cli.Command, _ *flag.FlagSet) {
+	eachCommand(t, func(name string, c command, _ *flag.FlagSet) {
 		for _, args := range [][]string{{name, "-help"}, {name, "--help"}, {name, "-h"}, {"help", name}, {"-h", name}} {
 			out, said := lictor(t, exitOK, args...)
 			if strings.TrimSpace(out) != strings.TrimSpace(c.Help()) || said != "" {
@@ -130,7 +124,7 @@ func TestEveryCommandPrintsItsHelp(t *testing.T) {
 // Each command suggests the right option for one with a missing letter.
 func TestEveryCommandSuggestsItsOptions(t *testing.T) {
 	t.Parallel()
-	eachCommand(t, func(name string, _ cli.Command, flags *flag.FlagSet) {
+	eachCommand(t, func(name string, _ command, flags *flag.FlagSet) {
 		flags.VisitAll(func(f *flag.Flag) {
 			if len(f.Name) < 4 {
 				return
@@ -146,8 +140,8 @@ func TestEveryCommandSuggestsItsOptions(t *testing.T) {
 // Each command completes exactly its own options in a shell.
 func TestEveryCommandCompletesItsOptions(t *testing.T) {
 	t.Parallel()
-	eachCommand(t, func(name string, c cli.Command, flags *flag.FlagSet) {
-		completed := c.(cli.CommandAutocomplete).AutocompleteFlags()
+	eachCommand(t, func(name string, c command, flags *flag.FlagSet) {
+		completed := c.AutocompleteFlags()
 		var want []string
 		flags.VisitAll(func(f *flag.Flag) { want = append(want, "-"+f.Name) })
 		want = append(want, "-help")

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/posener/complete"
 
 	"github.com/lictor-proxy/lictor/config"
 	"github.com/lictor-proxy/lictor/internal/admin"
@@ -38,8 +37,8 @@ func (c *validateCommand) flags() *flag.FlagSet {
 func (c *validateCommand) Synopsis() string {
 	return "Check a configuration, and report all problems at once"
 }
-func (c *validateCommand) AutocompleteFlags() complete.Flags    { return askCompletions(c.flags()) }
-func (c *validateCommand) AutocompleteArgs() complete.Predictor { return configurations() }
+func (c *validateCommand) AutocompleteFlags() predictors { return askCompletions(c.flags()) }
+func (c *validateCommand) AutocompleteArgs() predictor   { return configurations() }
 
 func (c *validateCommand) Help() string {
 	return `Usage: lictor validate [options] PATH...

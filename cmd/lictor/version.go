@@ -7,8 +7,6 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
-
-	"github.com/posener/complete"
 )
 
 // The linker sets these: -ldflags "-X main.version=v0.1.0 -X main.revision=0123456789ab".
@@ -76,9 +74,11 @@ func (c *versionCommand) flags() *flag.FlagSet {
 	return f
 }
 
-func (c *versionCommand) Synopsis() string                     { return "Print the version" }
-func (c *versionCommand) AutocompleteFlags() complete.Flags    { return completeFlags(c.flags(), nil) }
-func (c *versionCommand) AutocompleteArgs() complete.Predictor { return complete.PredictNothing }
+func (c *versionCommand) Synopsis() string { return "Print the version" }
+func (c *versionCommand) AutocompleteFlags() predictors {
+	return completeFlags(c.flags(), nil)
+}
+func (c *versionCommand) AutocompleteArgs() predictor { return nil }
 
 func (c *versionCommand) Help() string {
 	return `Usage: lictor version [options]
