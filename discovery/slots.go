@@ -56,8 +56,9 @@ const (
 	maxRetry = 10 * time.Minute
 )
 
-// errTurn ends a query early, because other queries wait for the connection or a better query replaces it.
-var errTurn = errors.New("other queries wait for the connection")
+// errTurn ends a query early: other queries wait for its connection, a better query replaces it, or its watch has
+// retired.
+var errTurn = errors.New("the query ended early, to free its connection or to make way for a better query")
 
 func newSlots(most int, log hclog.Logger) *slots {
 	return &slots{most: most, limit: most, log: log, turn: newEpoch((*poller).lingers), retry: minRetry}

@@ -245,7 +245,8 @@ func (p *loopPair) sourceEnded(from int) {
 	p.schedule()
 }
 
-// destinationFailed stops a direction. The other direction goes on with the bytes that the failed peer sent before. If
+// destinationFailed stops the direction to a peer that has failed. The direction from that peer goes on until the bytes
+// that it sent before are delivered. If
 // an endpoint reset the connection before it took a byte, another endpoint replaces it and gets the backlog.
 func (p *loopPair) destinationFailed(from int, err syscall.Errno) {
 	to := 1 - from

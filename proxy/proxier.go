@@ -304,8 +304,8 @@ func (p *Proxier) shareLocked(
 			continue
 		}
 		if err := s.shareAddress(true); err != nil {
-			return nil, fmt.Errorf("service %q: %s cannot share its port with a new listener: %w", s.service.name(),
-				s.Addr(), err)
+			return nil, fmt.Errorf("service %q: the old listener at %s cannot share its port with a new listener: %w",
+				s.service.name(), s.Addr(), err)
 		}
 		shared[key] = s
 	}

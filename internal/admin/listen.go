@@ -209,7 +209,7 @@ func (s *socket) Close() error {
 	if s.kept.Load() {
 		return s.UnixListener.Close()
 	}
-	// Compare the time as well, because a new file can get the inode number of a deleted one.
+	// SameFile compares inode numbers, and a new file can get that of a deleted one: compare the time, too.
 	if now := identity(s.path); now != nil && s.made != nil && os.SameFile(s.made, now) &&
 		s.made.ModTime().Equal(now.ModTime()) {
 		_ = os.Remove(s.path)

@@ -15,7 +15,7 @@ const (
 )
 
 // ErrTooManyElements is the error for an answer with more elements than MinEntry and MaxElements allow.
-var ErrTooManyElements = errors.New("the answer lists more items than its size allows: is this Consul?")
+var ErrTooManyElements = errors.New("the answer has too many items, or items too small for Consul's: is this Consul?")
 
 // TooManyElements reports whether body, which is JSON, has more elements than the limits allow. TooManyElements does
 // not check that the JSON is valid.

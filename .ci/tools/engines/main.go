@@ -1,7 +1,7 @@
 // Engines checks that the two engines of package proxy do not use each other. Files loop_*.go hold the event loops,
 // files portable*.go the portable engine, and all other files shared code. Shared code must not use a name of an
-// engine, and an engine must not use a name of the other engine. Only engine*.go, which chooses the engine, and tests
-// may use both.
+// engine, and an engine must not use a name of the other engine. Only tests and files
+// engine*.go may use names of both engines. Files engine*.go choose the engine.
 //
 // Usage: engines FOLDER
 //

@@ -89,7 +89,8 @@ func SetHopsConn(c *net.UDPConn, six bool, hops uint8) {
 	}
 }
 
-// Hops returns the hops that a datagram had left, from its control messages. Hops returns 0 if they do not say.
+// Hops finds the hops that a datagram had left in its control messages. Hops returns 0 if the control messages do not
+// have them.
 func Hops(oob []byte) uint8 {
 	for len(oob) > 0 {
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
