@@ -40,7 +40,7 @@ type pause struct {
 
 // suspend implements sessionSocket.
 func (u *udpSocket) suspend() []Session {
-	p := &pause{reader: make(chan struct{}), replies: map[*session]chan struct{}{}, over: make(chan struct{})}
+	p := &pause{reader: make(chan struct{}), over: make(chan struct{})}
 	if !u.pausing.CompareAndSwap(nil, p) {
 		return nil
 	}
@@ -53,7 +53,9 @@ func (u *udpSocket) suspend() []Session {
 	// From here on no session begins and no session expires, because the other process gets their descriptors.
 	u.expiring.Lock()
 	all := u.sessions.snapshot()
-	with := &pause{reader: p.reader, replies: p.replies, returned: map[*session]bool{}, over: p.over, still: true}
+	// Sessions that end by themselves read p, so what is known now goes into another pause.
+	with := &pause{reader: p.reader, replies: map[*session]chan struct{}{}, returned: map[*session]bool{}, over: p.over,
+		still: true}
 	for _, x := range all {
 		if x.usable.Load() && !x.service.spec.Load().isOneWay() {
 			with.replies[x] = make(chan struct{})
