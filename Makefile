@@ -1,7 +1,7 @@
 # `make help` lists all targets. They need Go, make and git; the tests' race detector needs a C compiler too.
 
 export GOFLAGS += -buildvcs=false
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION := $(shell packaging/version)
 REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 # Programs that run here are built in the way of a release, and lint uses the flags of the tests: each package is then
 # compiled only in these two ways.
@@ -17,7 +17,7 @@ PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 ARCHES  ?= amd64 arm64
 
-.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser prometheus bench bench-peers bench-discovery patroni patroni-install soak install deb test-deb check-reproducible clean help
+.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser prometheus bench bench-peers bench-discovery patroni patroni-install soak install packages packaging-tools test-deb check-reproducible clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -94,16 +94,18 @@ install: build ## install the binary and its manual pages to PREFIX (/usr/local)
 	install -D -m 644 bin/man/lictor.8 $(DESTDIR)$(PREFIX)/share/man/man8/lictor.8
 	install -D -m 644 bin/man/lictor.hcl.5 $(DESTDIR)$(PREFIX)/share/man/man5/lictor.hcl.5
 
-deb: build ## build Debian packages for amd64 and arm64 in bin/
+packages: build packaging-tools ## build a Debian package and an RPM for amd64 and arm64 in bin/
 	for arch in $(ARCHES); do \
 		GOOS=linux GOARCH=$$arch $(BUILD) -o bin/linux-$$arch/lictor ./cmd/lictor && \
-		MANPAGES_BY=bin/lictor packaging/deb bin/linux-$$arch/lictor $$arch '$(VERSION)' bin || exit; \
+		MANPAGES_BY=bin/lictor packaging/packages bin/linux-$$arch/lictor $$arch '$(VERSION)' bin || exit; \
 	done
 
-test-deb: export DPKG_DEB_COMPRESSOR_LEVEL = 1 # the default takes most of the time
+packaging-tools:
+	CGO_ENABLED=0 go build -C packaging/tools -trimpath -o '$(CURDIR)/bin/' tool
+
 test-deb: ## install, run, upgrade and remove the package under systemd in a throw-away copy of this system; needs root
-	$(MAKE) deb VERSION=0.0.1 ARCHES=$$(dpkg --print-architecture)
-	$(MAKE) deb VERSION=0.0.2 ARCHES=$$(dpkg --print-architecture)
+	$(MAKE) packages VERSION=v0.0.1 ARCHES=$$(dpkg --print-architecture)
+	$(MAKE) packages VERSION=v0.0.2 ARCHES=$$(dpkg --print-architecture)
 	packaging/test-deb bin/lictor_0.0.[12]_$$(dpkg --print-architecture).deb
 
 check-reproducible: ## build binaries and packages twice in different ways and compare; takes minutes, because no cache is used

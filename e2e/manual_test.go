@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // The manual pages contain the help and docs/configuration.md, and roff finds no error in them.
@@ -31,9 +32,15 @@ func TestManualPages(t *testing.T) {
 		strings.Count(read("../docs/configuration.md"), "\n### "); got != want || want < 50 {
 		t.Errorf("lictor.hcl(5) has %d arguments, docs/configuration.md %d", got, want)
 	}
-	for _, command := range []string{"RUN", "FORWARD", "EXPLAIN", "VALIDATE"} {
-		if !strings.Contains(commands, ".SH LICTOR "+command+"\n") {
-			t.Errorf("lictor(8) says nothing of %s", command)
+	for _, section := range []string{"SYNOPSIS", "LICTOR RUN", "LICTOR FORWARD", "LICTOR EXPLAIN", "LICTOR VALIDATE",
+		"FILES", "ENVIRONMENT", "SIGNALS", "EXIT STATUS"} {
+		if _, text, ok := strings.Cut(commands, ".SH "+section+"\n"); !ok || strings.HasPrefix(text, ".SH") {
+			t.Errorf("lictor(8) has no section %s", section)
+		}
+	}
+	for _, item := range []string{"LICTOR_ADMIN", "CONSUL_HTTP_ADDR", "CONSUL_NAMESPACE", "SIGHUP", "SIGUSR2"} {
+		if !strings.Contains(commands, "\n.TP\n.B "+item+"\n") {
+			t.Errorf("lictor(8) does not explain %s", item)
 		}
 	}
 	groff, err := exec.LookPath("groff")
@@ -41,11 +48,18 @@ func TestManualPages(t *testing.T) {
 		return // the look is not checked
 	}
 	for _, page := range []string{"lictor.8", "lictor.hcl.5"} {
-		cmd := exec.Command(groff, "-man", "-ww", "-Tutf8", filepath.Join(dir, page))
+		cmd := exec.Command(groff, "-man", "-ww", "-Tutf8", "-rLL=80n", "-P-c", "-P-b", "-P-u", "-P-o",
+			filepath.Join(dir, page))
 		var complaints strings.Builder
 		cmd.Stderr = &complaints
-		if _, err := cmd.Output(); err != nil || complaints.Len() > 0 {
+		text, err := cmd.Output()
+		if err != nil || complaints.Len() > 0 {
 			t.Errorf("groff says of %s: %v\n%s", page, err, complaints.String())
+		}
+		for line := range strings.Lines(string(text)) {
+			if line = strings.TrimRight(line, "\n"); utf8.RuneCountInString(line) > 80 {
+				t.Errorf("%s: wider than 80 columns: %s", page, line)
+			}
 		}
 	}
 }
