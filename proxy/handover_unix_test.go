@@ -558,9 +558,9 @@ func TestSessionsEndWhileTheirSocketIsSuspended(t *testing.T) {
 		addr := h.serve(Service{Protocol: UDP, Responses: 1}, udpServer(t, says("a")))
 		stop := make(chan struct{})
 		var clients sync.WaitGroup
-		for range 4 {
+		for range 8 {
 			clients.Go(func() {
-				for sleep(stop, time.Millisecond) {
+				for sleep(stop, 0) {
 					c, err := net.Dial("udp", addr.String())
 					if err != nil {
 						t.Error(err)
@@ -571,7 +571,7 @@ func TestSessionsEndWhileTheirSocketIsSuspended(t *testing.T) {
 				}
 			})
 		}
-		for range 30 {
+		for range 40 {
 			began := h.stats().Sessions
 			eventually(t, func() error {
 				if h.stats().Sessions < began+5 {
