@@ -92,8 +92,8 @@ func TestModulesOfTheBinary(t *testing.T) {
 	want, got := listedModules(t), builtModules(t)
 	for _, path := range slices.Sorted(maps.Keys(got)) {
 		if _, ok := want[path]; !ok {
-			t.Errorf("%s is new in the binary; %s imports it.\nAdd it to %s if it is needed, alive (see go list -m -json "+
-				"%[1]s@latest), not archived, and has a licence that the list has already. Otherwise do not import it.",
+			t.Errorf("%s is new in the binary; %s imports it.\nAdd it to %s if it is needed, alive (see "+
+				"go list -m -json %[1]s@latest), not archived, and its licence is allowed. Otherwise do not import it.",
 				path, got[path].importer, modulesFile)
 		}
 	}
@@ -110,7 +110,7 @@ func TestLicencesOfTheBinary(t *testing.T) {
 	phrases := map[string]string{ // for each licence that is allowed, what its text has and no other's
 		"Apache-2.0":       "Apache License Version 2.0, January 2004",
 		"BSD-3-Clause":     "Redistributions in binary form must reproduce the above copyright notice",
-		"MIT":              "Permission is hereby granted, free of charge, to any person obtaining a copy of this software and",
+		"MIT":              "Permission is hereby granted, free of charge, to any person obtaining a copy of this",
 		"MPL-2.0":          "Mozilla Public License, version 2.0",
 		"Unicode-DFS-2016": "obtaining a copy of the Unicode data files",
 	}
@@ -128,8 +128,8 @@ func TestLicencesOfTheBinary(t *testing.T) {
 		oneLine := strings.Join(strings.Fields(string(text)), " ")
 		for _, licence := range licences {
 			if phrase := phrases[licence]; phrase == "" || !strings.Contains(oneLine, phrase) {
-				t.Errorf("%s: %s does not have the text of %q. See whether the module's licence has changed.", path, files[0],
-					licence)
+				t.Errorf("%s: %s does not have the text of %q. See whether the module's licence has changed.",
+					path, files[0], licence)
 			}
 		}
 	}
