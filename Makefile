@@ -17,7 +17,7 @@ PREFIX  ?= /usr/local
 FUZZTIME ?= 10s
 ARCHES  ?= amd64 arm64
 
-.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser prometheus bench bench-peers bench-discovery patroni patroni-install soak install packages packaging-tools test-deb check-reproducible clean help
+.PHONY: build demo test test-each test-faults test-portable e2e race consul fuzz lint check screenshots browser prometheus bench bench-peers bench-discovery patroni patroni-install soak install packages packaging-tools release test-deb check-reproducible clean help
 
 build: ## build bin/lictor
 	$(BUILD) -o bin/lictor ./cmd/lictor
@@ -101,18 +101,21 @@ packages: build packaging-tools ## build a Debian package and an RPM for amd64 a
 	done
 
 packaging-tools:
-	CGO_ENABLED=0 go build -C packaging/tools -trimpath -o '$(CURDIR)/bin/' tool
+	CGO_ENABLED=0 go build -C packaging/tools -trimpath -o '$(CURDIR)/bin/' tool ./...
+
+release: build packaging-tools ## build what a release has in dist/: make release VERSION=v0.1.0
+	packaging/release '$(VERSION)' dist
 
 test-deb: ## install, run, upgrade and remove the package under systemd in a throw-away copy of this system; needs root
 	$(MAKE) packages VERSION=v0.0.1 ARCHES=$$(dpkg --print-architecture)
 	$(MAKE) packages VERSION=v0.0.2 ARCHES=$$(dpkg --print-architecture)
 	packaging/test-deb bin/lictor_0.0.[12]_$$(dpkg --print-architecture).deb
 
-check-reproducible: ## build binaries and packages twice in different ways and compare; takes minutes, because no cache is used
+check-reproducible: ## build the release twice in different ways and compare; takes minutes, because no cache is used
 	packaging/check-reproducible '$(VERSION)'
 
 clean: ## remove the build results; the Consul in the user's cache folder stays
-	rm -rf bin
+	rm -rf bin dist
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
