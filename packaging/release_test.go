@@ -138,7 +138,8 @@ func checkPackage(t *testing.T, tool string, args ...string) {
 	}
 	list := run(t, "", nil, tool, args...)
 	for _, file := range []string{"/usr/bin/lictor", "/etc/lictor/lictor.hcl", "/etc/logrotate.d/lictor",
-		"/usr/lib/systemd/system/lictor.service", "/usr/share/man/man8/lictor.8.gz", "/usr/share/man/man5/lictor.hcl.5.gz",
+		"/usr/lib/systemd/system/lictor.service",
+		"/usr/share/man/man8/lictor.8.gz", "/usr/share/man/man5/lictor.hcl.5.gz",
 		"/usr/share/lictor/alerts.yml", "/usr/share/lictor/grafana.json", "/usr/share/doc/lictor/THIRD-PARTY-NOTICES",
 		"/usr/share/doc/lictor/examples/example.hcl", "/usr/share/bash-completion/completions/lictor"} {
 		if !strings.Contains(list+"\n", file+"\n") {

@@ -116,7 +116,8 @@ func write(out io.Writer, m module) error {
 		if licenseFile.MatchString(entry.Name()) {
 			licensed = true
 			if bytes.Contains(text, []byte("Mozilla Public License")) {
-				fmt.Fprintf(out, "The source of this module is available under the Mozilla Public License 2.0 at\n%s\n", source(m))
+				fmt.Fprintf(out, "The source of this module is available under the Mozilla Public License 2.0 at\n%s\n",
+					source(m))
 			}
 		}
 		fmt.Fprintf(out, "\n--- %s\n\n%s\n", entry.Name(), bytes.TrimSpace(text))
