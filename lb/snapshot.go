@@ -95,7 +95,8 @@ func (g *group) snapshot() (ServiceSnapshot, bool) {
 	st := g.state.Load()
 	s := ServiceSnapshot{Policy: st.options.Policy, Open: g.open.Load(), Waiting: g.queue.waiting.Load(),
 		Ejections: g.ejections.Load()}
-	s.Panicking = g.panicking.Load() && g.ejectedCount.Load() > 0
+	ignores := st.options.MaxFails < 0 // ejections by other services do not concern this one
+	s.Panicking = !ignores && g.panicking.Load() && g.ejectedCount.Load() > 0
 	if st.options.QueueTimeout > 0 || st.emptyWait() > 0 {
 		s.Queue = st.options.MaxQueue
 	}
@@ -108,13 +109,14 @@ func (g *group) snapshot() (ServiceSnapshot, bool) {
 	}
 	q := query{now: g.registry.clock.now(), slowStart: st.options.SlowStart, maxOpen: int64(st.options.MaxPerEndpoint)}
 	for _, m := range st.members {
-		s.Endpoints = append(s.Endpoints, m.snapshot(&q))
+		s.Endpoints = append(s.Endpoints, m.snapshot(&q, ignores))
 	}
 	slices.SortFunc(s.Endpoints, func(a, b EndpointSnapshot) int { return strings.Compare(a.ID, b.ID) })
 	return s, st.known
 }
 
-func (m *Member) snapshot(q *query) EndpointSnapshot {
+// snapshot returns the state of m. If ignores is true, the service's picks ignore ejections.
+func (m *Member) snapshot(q *query, ignores bool) EndpointSnapshot {
 	s := EndpointSnapshot{Endpoint: m.Endpoint, Open: m.open.Load(), Picks: m.picks.Load(), Failures: m.failed.Load(),
 		Dials: m.dials.Load(), DialTime: time.Duration(m.dialTime.Load()), Share: q.share(m)}
 	h := m.health
@@ -122,9 +124,9 @@ func (m *Member) snapshot(q *query) EndpointSnapshot {
 	defer h.mu.Unlock()
 	s.Fails, s.Ejections, s.Cause = h.dialFailures+h.resets, h.quick+h.ejections, h.cause
 	switch {
-	case h.trial != nil:
+	case !ignores && h.trial != nil:
 		s.State = StateTrial
-	case h.ejectedUntil.Load() != 0:
+	case !ignores && h.ejectedUntil.Load() != 0:
 		s.State, s.TryIn, s.Checked = StateEjected, h.ejectedUntil.Load().sub(q.now), h.checks.decide()
 	case !q.hasRoom(m):
 		s.State = StateFull

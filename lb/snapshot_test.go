@@ -69,3 +69,22 @@ func TestSnapshotOfAPanic(t *testing.T) {
 		}
 	})
 }
+
+// A service that ignores ejections shows no endpoint as ejected, although another service has ejected its address.
+func TestSnapshotOfAServiceThatIgnoresEjections(t *testing.T) {
+	b := NewRoundRobin()
+	b.Configure("blind", Options{MaxFails: -1})
+	for _, name := range []string{"blind", "web"} {
+		b.OnUpdate([]Endpoints{{Service: name, Endpoints: named(1)}})
+	}
+	m, err := b.NextEndpoint("web", client, Tried{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Failed(Refused)
+	for _, s := range b.Snapshot() {
+		if ejected := s.Endpoints[0].State == StateEjected; ejected != (s.Service == "web") || s.Panicking != ejected {
+			t.Errorf("%s: got %v, panicking %v", s.Service, s.Endpoints[0].State, s.Panicking)
+		}
+	}
+}

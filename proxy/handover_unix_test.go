@@ -551,38 +551,3 @@ func TestSessionsThatStayBehindAreTold(t *testing.T) {
 		}
 	})
 }
-
-// Sessions may end by themselves while Suspend stops the others.
-func TestSessionsEndWhileTheirSocketIsSuspended(t *testing.T) {
-	forEachEngine(t, func(t *testing.T, h *house) {
-		addr := h.serve(Service{Protocol: UDP, Responses: 1}, udpServer(t, says("a")))
-		stop := make(chan struct{})
-		var clients sync.WaitGroup
-		for range 8 {
-			clients.Go(func() {
-				for sleep(stop, 0) {
-					c, err := net.Dial("udp", addr.String())
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					c.Write([]byte("x"))
-					c.Close()
-				}
-			})
-		}
-		for range 40 {
-			began := h.stats().Sessions
-			eventually(t, func() error {
-				if h.stats().Sessions < began+5 {
-					return errPending
-				}
-				return nil
-			})
-			h.Suspend()
-			h.Resume()
-		}
-		close(stop)
-		clients.Wait()
-	})
-}

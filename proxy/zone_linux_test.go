@@ -1,9 +1,11 @@
 package proxy
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/lictor-proxy/lictor/internal/testnet"
@@ -17,11 +19,14 @@ func TestZonesByNameAndNumber(t *testing.T) {
 	}
 	testnet.AddAddress(t, "lo", netip.MustParsePrefix("fe80::1/64"))
 	eventually(t, func() error { // the kernel adds the route a moment later
-		c, err := net.Dial("udp6", "[fe80::1%lo]:9")
-		if err == nil {
+		c, err := net.Dial("tcp6", "[fe80::1%lo]:9")
+		switch {
+		case err == nil:
 			c.Close()
+		case !errors.Is(err, syscall.ECONNREFUSED):
+			return err
 		}
-		return err
+		return nil
 	})
 	forEachEngine(t, func(t *testing.T, h *house) {
 		for _, zone := range []string{"lo", "1"} {

@@ -208,11 +208,12 @@ func (s *Server) getEvents(w http.ResponseWriter, r *http.Request) {
 	over := time.NewTimer(patience)
 	defer over.Stop()
 	service := r.FormValue("service")
-	for patience > 0 {
-		some, _, more := s.o.Events.After(after, service, 1)
+	for seen := after; patience > 0; { // each look goes on where the last one ended, because all events wait for a look
+		some, next, more := s.o.Events.After(seen, service, 1)
 		if len(some) > 0 {
 			break
 		}
+		seen = next
 		select {
 		case <-more:
 			continue

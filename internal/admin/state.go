@@ -29,7 +29,7 @@ const (
 	KindFull        = "full"        // no connection is free; while new clients wait, the service is only degraded
 	KindRetries     = "retries"     // the retry budget was exhausted
 	KindFailing     = "failing"     // clients were refused because no endpoint answered them
-	KindDescriptors = "descriptors" // clients were refused because no descriptor was free
+	KindDescriptors = "descriptors" // clients were refused, or over TCP wait, because no descriptor was free
 )
 
 // The kinds of reasons for a service in StateDegraded.
@@ -63,13 +63,13 @@ func (s *Service) refused(rates map[string]float64) {
 func (s *Service) judge(b *Balanced) {
 	by := s.endpointsBy()
 	refusing, waiting := s.unusable(b, by)
+	first := append(slices.Clone(refusing), waiting...)
+	counted := s.Set != SetNone && len(first) > 0 && first[0].Kind == KindNoEndpoint
 	for _, r := range s.refusedLately() {
 		if !slices.ContainsFunc(refusing, func(known Reason) bool { return known.Kind == r.Kind }) {
 			refusing = append(refusing, r)
 		}
 	}
-	found := append(slices.Clone(refusing), waiting...)
-	counted := len(found) > 0 && found[0].Kind == KindNoEndpoint
 	degraded := append(waiting, s.attention(by, counted)...)
 	s.Reasons = append(refusing, degraded...)
 	s.State = stateOf(len(refusing), len(degraded))
@@ -175,6 +175,9 @@ func (s *Service) attention(by map[string]int, counted bool) (out []Reason) {
 	add(s.Panicking, KindPanic, s.part(ejected)+" ejected, so many that ejections are ignored", nil)
 	add(!s.Panicking && !counted && ejected > 0, KindEjected, s.part(ejected)+" ejected", nil)
 	add(!counted && by[ReasonCheck] > 0, KindEjected, s.part(by[ReasonCheck])+" out because of a failed check", nil)
+	d := &s.Descriptors
+	add(s.Protocol == "tcp" && d.Ceiling > 0 && d.Taken+2 > d.Ceiling, KindDescriptors,
+		"the service uses all file descriptors that it may have, so new clients wait", nil)
 	for i, source := range s.Sources {
 		add(source.Active && i > 0, KindFailover, fmt.Sprintf("served by %s: %s", source.Name, source.Detail), nil)
 	}

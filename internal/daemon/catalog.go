@@ -24,6 +24,7 @@ func ReadCatalog(ctx context.Context, cfg *config.Config, datacenter string) (*C
 	if err != nil {
 		return nil, err
 	}
+	defer client.CloseIdle()
 	if datacenter == "" {
 		datacenter = cfg.Consul.Datacenter
 	}

@@ -25,8 +25,10 @@ func whyEmpty(ctx context.Context, cfg *config.Config, q config.ConsulQuery, con
 		}
 	}
 	if q.Peer == "" {
-		if c, err := ReadCatalog(ctx, cfg, q.Datacenter); err == nil && c.Tags[q.Service] == nil {
-			return unknown(q, c)
+		if c, err := ReadCatalog(ctx, cfg, q.Datacenter); err == nil {
+			if _, known := c.Tags[q.Service]; !known {
+				return unknown(q, c)
+			}
 		}
 	}
 	return fmt.Sprintf("Consul has no instance for its query (%s). Check the name.", whatOf(q))
