@@ -46,6 +46,7 @@ func (c *Consul) Apply(watches []Watch) error {
 	for _, w := range old {
 		c.retireLocked(w)
 	}
+	c.troubles.keep(c.isWantedLocked)
 	c.appliedLocked(added, len(old))
 	return nil
 }
@@ -142,8 +143,11 @@ func (c *Consul) retireLocked(w *watch) {
 	if w.cancel != nil && (c.slots == nil || !w.poller.lingers()) {
 		w.cancel()
 	}
-	c.troubles.forget(&w.reporter)
+	c.troubles.forget(&w.reporter, c.isWantedLocked)
 }
+
+// isWantedLocked reports whether a service is watched.
+func (c *Consul) isWantedLocked(service string) bool { return c.selectors[service] != nil }
 
 // selectorsInOrder returns the selectors, sorted by the names of their services.
 func (c *Consul) selectorsInOrder() []*selector {

@@ -21,6 +21,7 @@ type troubles struct {
 	mu       sync.Mutex           // guards the following fields
 	open     map[string]*trouble  // by key
 	of       map[*reporter]string // key of the trouble that each watch is in
+	awaited  map[string]*trouble  // by service, the trouble that a former watch of it was in; its end will be told
 	ever     bool                 // Consul has answered a watch at least once
 	hasSaved bool                 // an earlier process has saved sets; never changes
 	closed   bool
@@ -64,7 +65,8 @@ const (
 )
 
 func newTroubles(log hclog.Logger, onEvent func(Event)) *troubles {
-	return &troubles{log: log, onEvent: onEvent, open: map[string]*trouble{}, of: map[*reporter]string{}}
+	return &troubles{log: log, onEvent: onEvent, open: map[string]*trouble{}, of: map[*reporter]string{},
+		awaited: map[string]*trouble{}}
 }
 
 // troubleKey returns the key of the trouble to which err belongs, and the place that Consul cannot answer for. Errors
@@ -173,14 +175,48 @@ func (t *troubles) leave(r *reporter) {
 	defer t.mu.Unlock()
 	t.ever = true
 	t.leaveLocked(r, true)
+	if len(t.awaited) == 0 {
+		return
+	}
+	for _, name := range *r.sharers.Load() {
+		if one := t.awaited[name]; one != nil {
+			delete(t.awaited, name)
+			t.freshLocked(one, name, gatherQuiet)
+		}
+	}
 }
 
-// forget removes r from its trouble without a log line, because r is no longer wanted. Later errors of r are ignored.
-func (t *troubles) forget(r *reporter) {
+// forget removes r from its trouble without a log line, because r is no longer wanted. Later errors of r are ignored. If
+// a line has named a service of r that stays wanted, the end of its trouble is told when another watch of the service is
+// believed.
+func (t *troubles) forget(r *reporter, stays func(service string) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r.forgotten = true
+	if one := t.open[t.of[r]]; one != nil && one.watches[r] {
+		for _, name := range *r.sharers.Load() {
+			if stays(name) {
+				t.awaited[name] = one
+			}
+		}
+	}
 	t.leaveLocked(r, false)
+}
+
+// keep forgets the troubles of services that are not wanted any more.
+func (t *troubles) keep(stays func(service string) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.awaited, func(service string, _ *trouble) bool { return !stays(service) })
+}
+
+// freshLocked notes that a service has left a trouble. A line tells that after a time.
+func (t *troubles) freshLocked(one *trouble, service string, after time.Duration) {
+	one.fresh[service] = true
+	if one.end == nil {
+		one.answered = time.Now()
+		one.end = time.AfterFunc(after, func() { t.tellEnd(one) })
+	}
 }
 
 // leaveLocked removes r from its trouble. If the services of r are fresh and a line has named them, the end of the
@@ -194,11 +230,8 @@ func (t *troubles) leaveLocked(r *reporter, fresh bool) {
 	one := t.open[key]
 	if one.watches[r] && fresh {
 		for _, name := range *r.sharers.Load() {
-			one.fresh[name] = true
-		}
-		if one.end == nil {
-			one.answered = time.Now()
-			one.end = time.AfterFunc(gatherEnd, func() { t.tellEnd(one) })
+			delete(t.awaited, name)
+			t.freshLocked(one, name, gatherEnd)
 		}
 	}
 	if delete(one.watches, r); len(one.watches) == 0 {
@@ -251,11 +284,11 @@ func (t *troubles) tellBegin(one *trouble) {
 // repeat it for the watches that enter it later.
 func (one *trouble) isOfAgent() bool { return one.kind == consul.Lost || one.kind == consul.Throttled }
 
-// tellEnd logs the services that have left the trouble although it goes on for others.
+// tellEnd logs the services that have left the trouble.
 func (t *troubles) tellEnd(one *trouble) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.closed && t.open[one.key] == one {
+	if !t.closed {
 		t.tellEndLocked(one)
 	}
 }

@@ -236,3 +236,42 @@ func TestShortOrUnwantedTroubleIsNoEvent(t *testing.T) {
 		r.stop()
 	})
 }
+
+// A reload that mends a query ends its trouble, although another watch takes over. A service that the reload removes has
+// not recovered.
+func TestAMendedQueryHasRecovered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		watches := func(filter string, services ...string) (all []Watch) {
+			for _, name := range services {
+				all = append(all, Watch{Service: name, Query: Query{Service: name, Filter: filter}})
+			}
+			return all
+		}
+		r, c := watching(t, watches("bad", "a", "b", "gone"), func(_ string, req *http.Request) reply {
+			if req.URL.Query().Get("filter") == "bad" {
+				return status(500, `Failed to create boolean expression evaluator: Selector "Nope" is not valid`)
+			}
+			return nil
+		})
+		time.Sleep(50 * time.Second)
+		wantSaid(t, c, "stale 3: Consul refuses the query since TIME (consul answered 500: Failed to create boolean "+
+			`expression evaluator: Selector "Nope" is not valid); 3 services have no endpoints until this ends: `+
+			"a, b, gone")
+		if err := r.consul.Apply(append(watches("good", "a"), watches("bad", "b")...)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		wantSaid(t, c, "recovered 1: Consul answers the query after 50s; the service is fresh")
+		if err := r.consul.Apply(watches("good", "a", "b")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		wantSaid(t, c, "recovered 1: Consul answers the query after 1m50s; the service is fresh")
+		if err := r.consul.Apply(watches("good", "a", "b", "gone")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		wantSaid(t, c)
+		r.stop()
+	})
+}
