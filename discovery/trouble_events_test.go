@@ -237,8 +237,8 @@ func TestShortOrUnwantedTroubleIsNoEvent(t *testing.T) {
 	})
 }
 
-// A reload that mends a query ends its trouble, although another watch takes over. A service that the reload removes has
-// not recovered.
+// A reload that mends a query ends its trouble, although another watch takes over. A service that the reload removes
+// has not recovered.
 func TestAMendedQueryHasRecovered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		watches := func(filter string, services ...string) (all []Watch) {
