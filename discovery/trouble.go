@@ -186,9 +186,9 @@ func (t *troubles) leave(r *reporter) {
 	}
 }
 
-// forget removes r from its trouble without a log line, because r is no longer wanted. Later errors of r are ignored. If
-// a line has named a service of r that stays wanted, the end of its trouble is told when another watch of the service is
-// believed.
+// forget removes r from its trouble without a log line, because r is no longer wanted. Later errors of r are ignored.
+// If a line has named a service of r that stays wanted, the end of its trouble is told when another watch of that
+// service is believed.
 func (t *troubles) forget(r *reporter, stays func(service string) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
