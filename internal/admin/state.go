@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/discovery"
+	"github.com/lictor-proxy/lictor/proxy"
 )
 
 // The states of a service, and of the process as a whole.
@@ -143,15 +144,18 @@ func countedBy(by map[string]int) string {
 // refusedLately returns why clients were refused in the last seconds. Clients at their own limit say nothing about the
 // service.
 func (s *Service) refusedLately() (out []Reason) {
-	for _, r := range []struct{ refusal, kind, text string }{
-		{"unknown", KindNoEndpoint, "no endpoints were known yet"},
-		{"no_endpoints", KindNoEndpoint, "no endpoint was usable"},
-		{"full", KindFull, "no connection was free"},
-		{"retries_held", KindRetries, "the retry budget was exhausted"},
-		{"unreached", KindFailing, "no endpoint answered"},
-		{"descriptors", KindDescriptors, "no file descriptor was free"},
+	for _, r := range []struct {
+		refusal    proxy.Refusal
+		kind, text string
+	}{
+		{proxy.RefusedUnknown, KindNoEndpoint, "no endpoints were known yet"},
+		{proxy.RefusedNoEndpoints, KindNoEndpoint, "no endpoint was usable"},
+		{proxy.RefusedFull, KindFull, "no connection was free"},
+		{proxy.RefusedRetries, KindRetries, "the retry budget was exhausted"},
+		{proxy.RefusedUnreached, KindFailing, "no endpoint answered"},
+		{proxy.RefusedDescriptors, KindDescriptors, "no file descriptor was free"},
 	} {
-		if s.RefusedRateBy[r.refusal] > 0 {
+		if s.RefusedRateBy[r.refusal.String()] > 0 {
 			text := fmt.Sprintf("clients were refused in the last %d s: %s", refusedSamples, r.text)
 			out = append(out, Reason{Kind: r.kind, Text: text})
 		}

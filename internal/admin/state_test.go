@@ -133,6 +133,19 @@ func TestServiceStates(t *testing.T) {
 	}
 }
 
+// Clients that are refused make a service refusing, whatever the reason, unless they are at their own limit.
+func TestEachRefusalIsAReason(t *testing.T) {
+	for i := range len(proxy.RefusedBy{}) {
+		refusal := proxy.Refusal(i)
+		s := Service{Set: SetFresh, Endpoints: endpointsLike("in/healthy"),
+			RefusedRateBy: map[string]float64{refusal.String(): 1}}
+		s.judge(&Balanced{})
+		if refusing := s.State == StateRefusing; refusing != (refusal != proxy.RefusedPerClient) {
+			t.Errorf("%v: got %s because of %+v", refusal, s.State, s.Reasons)
+		}
+	}
+}
+
 func TestStateOfTheProcess(t *testing.T) {
 	services := func(states ...string) (all []Service) {
 		for i, state := range states {
