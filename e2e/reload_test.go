@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -15,35 +14,21 @@ import (
 	"time"
 
 	"github.com/lictor-proxy/lictor/internal/testconsul"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
-// freePort returns an address of 127.0.0.1 that is free now. Its port is below the range of ports of outgoing
-// connections. Each call returns another address.
+// freePort returns an address of 127.0.0.1 that is free now, and another one for each call. testproc.FreePort says
+// which ports these are.
 func freePort(t testing.TB) netip.AddrPort {
 	t.Helper()
-	for range lastPort - firstPort {
-		port := firstPort + uint16(nextPort.Add(1)%(lastPort-firstPort))
-		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port)
-		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(addr))
-		if err != nil {
-			continue
-		}
-		must(t, l.Close())
-		return addr
-	}
-	t.Fatal("no free port")
-	panic("unreachable")
+	host := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	port, err := testproc.FreePort(func(port int) bool {
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(host, uint16(port))))
+		return err == nil && l.Close() == nil
+	})
+	must(t, err)
+	return netip.AddrPortFrom(host, uint16(port))
 }
-
-const firstPort, lastPort = 12000, 32000
-
-// nextPort counts the ports that freePort has tried. It starts at a random number, because two runs of these tests may
-// overlap.
-var nextPort = func() *atomic.Uint32 {
-	n := &atomic.Uint32{}
-	n.Store(rand.Uint32N(lastPort - firstPort))
-	return n
-}()
 
 // serviceAt is service with a listener at addr.
 func serviceAt(name string, addr netip.AddrPort, body ...string) string {

@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/lictor-proxy/lictor/internal/testproc"
 	"github.com/lictor-proxy/lictor/lb"
 )
 
@@ -212,31 +211,19 @@ func named(name string) func(c *net.TCPConn) {
 // deadPort returns an address on which no process listens.
 func deadPort(t *testing.T) netip.AddrPort { return freePort(t, TCP) }
 
-// freePort returns an address on which no process listens, and a different one for each call. The port of freePort is
-// below the local ports that systems choose, and below the ports of other packages' tests.
+// freePort returns an address on which no process listens, and another one for each call. testproc.FreePort says which
+// ports these are.
 func freePort(t *testing.T, p Protocol) netip.AddrPort {
 	t.Helper()
-	for range lastPort - firstPort {
-		port := firstPort + uint16(ports.Add(1)%(lastPort-firstPort))
-		probe, err := listenAnywhere(p, port)
-		if err == nil {
-			probe.Close()
-			return netip.AddrPortFrom(loopback.Addr(), port)
-		}
+	port, err := testproc.FreePort(func(port int) bool {
+		probe, err := listenAnywhere(p, uint16(port))
+		return err == nil && probe.Close() == nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	panic("unreachable")
+	return netip.AddrPortFrom(loopback.Addr(), uint16(port))
 }
-
-const firstPort, lastPort = 2000, 10000
-
-// ports counts the ports that freePort has tried. ports starts at a random number, because these tests may run twice at
-// a time.
-var ports = func() *atomic.Uint32 {
-	n := &atomic.Uint32{}
-	n.Store(rand.Uint32N(lastPort - firstPort))
-	return n
-}()
 
 // listenAnywhere listens on all addresses of this host, so it fails if a process listens on the port of any address.
 func listenAnywhere(p Protocol, port uint16) (io.Closer, error) {

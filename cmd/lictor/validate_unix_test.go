@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/lictor-proxy/lictor/config"
+	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
 // Beside a running lictor, validate reports only the addresses that other processes use.
@@ -16,14 +17,14 @@ func TestValidateBesideARunningLictor(t *testing.T) {
 	at := func(name, addr string) string {
 		return strings.Replace(static(name, "127.0.0.1:1"), "127.0.0.1:0", addr, 1)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := testproc.FreePort(func(port int) bool {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		return err == nil && l.Close() == nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := free.Addr().(*net.TCPAddr)
-	if err := free.Close(); err != nil {
-		t.Fatal(err)
-	}
+	own := &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port}
 	r := startLictor(t, at("web", own.String()))
 	for _, args := range []string{"validate", "validate -live"} {
 		_, said := lictor(t, exitOK, append(strings.Fields(args), r.path)...)

@@ -251,12 +251,14 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = taken.Close() }()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := testproc.FreePort(func(port int) bool {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		return err == nil && l.Close() == nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := free.Addr().String()
-	_ = free.Close()
+	at := fmt.Sprintf("127.0.0.1:%d", port)
 	dir := t.TempDir()
 	log := func(path string) string { return fmt.Sprintf("access_log {\n  path = %q\n}\n", path) }
 	first := log(filepath.Join(dir, "log")) + service("first", at, "127.0.0.1:1", "")

@@ -14,12 +14,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -299,18 +297,15 @@ func (a *Agent) certificates(ctx context.Context) (hcl string, err error) {
 		a.CAFile, cert+".pem", cert+"-key.pem"), nil
 }
 
-// freePorts returns ports that are free for TCP and UDP. The ports are below the range for outgoing connections, so
-// that no connection takes the port of an agent that is about to restart.
+// freePorts returns ports that are free for TCP and UDP. testproc.FreePort says which ports these are.
 func freePorts(n int) ([]string, error) {
 	var ports []string
-	for try := 0; try < 1000 && len(ports) < n; try++ {
-		port := strconv.Itoa(20000 + rand.IntN(12000))
-		if !slices.Contains(ports, port) && free(port) {
-			ports = append(ports, port)
+	for range n {
+		port, err := testproc.FreePort(func(port int) bool { return free(strconv.Itoa(port)) })
+		if err != nil {
+			return nil, err
 		}
-	}
-	if len(ports) < n {
-		return nil, errors.New("no free ports between 20000 and 32000")
+		ports = append(ports, strconv.Itoa(port))
 	}
 	return ports, nil
 }

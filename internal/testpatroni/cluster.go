@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -126,26 +125,22 @@ func (c *Cluster) Kill() {
 
 func address(i int) string { return fmt.Sprintf("127.0.0.%d", 11+i) }
 
-// freePorts returns ports that are free at all members' addresses. The ports are below the range for outgoing
-// connections.
+// freePorts returns ports that are free at all members' addresses. testproc.FreePort says which ports these are.
 func freePorts(n int) (ports []string, err error) {
-	for try := 0; len(ports) < n; try++ {
-		if try == 1000 {
-			return nil, errors.New("no free ports")
-		}
-		port := strconv.Itoa(20000 + rand.IntN(12000))
-		free := len(ports) == 0 || port != ports[0]
-		for i := range members {
-			l, err := net.Listen("tcp", net.JoinHostPort(address(i), port))
-			if err != nil {
-				free = false
-				break
+	for range n {
+		port, err := testproc.FreePort(func(port int) bool {
+			for i := range members {
+				l, err := net.Listen("tcp", net.JoinHostPort(address(i), strconv.Itoa(port)))
+				if err != nil || l.Close() != nil {
+					return false
+				}
 			}
-			_ = l.Close()
+			return true
+		})
+		if err != nil {
+			return nil, err
 		}
-		if free {
-			ports = append(ports, port)
-		}
+		ports = append(ports, strconv.Itoa(port))
 	}
 	return ports, nil
 }
