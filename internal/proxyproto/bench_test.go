@@ -1,6 +1,9 @@
 package proxyproto
 
-import "testing"
+import (
+	"net/netip"
+	"testing"
+)
 
 // A parsed is a header that the benchmark parses.
 type parsed struct {
@@ -23,6 +26,23 @@ func someParsed() []parsed {
 	}
 }
 
+// An appended is a header that the benchmarks write.
+type appended struct {
+	name string
+	h    Header
+}
+
+func someAppended() []appended {
+	v4, v6 := netip.MustParseAddrPort("192.0.2.1:56324"), netip.MustParseAddrPort("[2001:db8::11]:443")
+	return []appended{
+		{"none", Header{}},
+		{"IPv4", Header{Src: v4, Dst: v4}},
+		{"IPv6", Header{Src: v6, Dst: v6}},
+		{"mixed", Header{Src: v4, Dst: v6}},
+		{"TLV", Header{Src: v4, Dst: v4, TLVs: TLVs(nil).Append(UniqueID, make([]byte, 32))}},
+	}
+}
+
 func TestNoAllocations(t *testing.T) {
 	zero := func(name string, f func()) {
 		if n := testing.AllocsPerRun(100, f); n != 0 {
@@ -36,6 +56,15 @@ func TestNoAllocations(t *testing.T) {
 			}
 		})
 	}
+	buf, id := make([]byte, 2*MaxHeader), []byte("some id")
+	for _, a := range someAppended() {
+		zero("AppendV1 "+a.name, func() { AppendV1(buf[:0], a.h.Src, a.h.Dst) })
+		zero("AppendV2 "+a.name, func() {
+			h := a.h
+			h.TLVs = TLVs(buf[:0]).Append(UniqueID, id).AppendFrom(h.TLVs, func(t Type) bool { return t != UniqueID })
+			AppendV2(buf[MaxHeader:MaxHeader], h)
+		})
+	}
 }
 
 func BenchmarkParse(b *testing.B) {
@@ -45,6 +74,26 @@ func BenchmarkParse(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				Parse(p.in)
+			}
+		})
+	}
+}
+
+func BenchmarkAppendV1(b *testing.B) {
+	benchmarkAppend(b, func(buf []byte, h Header) { AppendV1(buf, h.Src, h.Dst) })
+}
+
+func BenchmarkAppendV2(b *testing.B) {
+	benchmarkAppend(b, func(buf []byte, h Header) { AppendV2(buf, h) })
+}
+
+func benchmarkAppend(b *testing.B, write func([]byte, Header)) {
+	buf := make([]byte, 0, MaxHeader)
+	for _, a := range someAppended() {
+		b.Run(a.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				write(buf, a.h)
 			}
 		})
 	}

@@ -1,4 +1,4 @@
-// Package proxyproto parses headers of the PROXY protocol, versions 1 and 2. Such a header comes before the
+// Package proxyproto parses and writes headers of the PROXY protocol, versions 1 and 2. Such a header comes before the
 // first byte of a connection, or at the beginning of a datagram. The header names the client for which a proxy relays.
 //
 // The source is proxy-protocol.txt of HAProxy, dated 2026/04/27. Sections in this package are sections of that text:
@@ -14,13 +14,17 @@
 //	default: // the client is the peer of the connection; received[n:] are its first bytes
 //	}
 //
+// A sender appends a header to its output, and then the client's bytes:
+//
+//	out = proxyproto.AppendV2(out, proxyproto.Header{Src: client, Dst: listener})
+//
 // The package does not decide from whom a header is accepted. Section 2 forbids a receiver to guess whether there is a
 // header, so the caller must know from its configuration.
 package proxyproto
 
 import "net/netip"
 
-// MaxHeader is the largest size in bytes of a header that Parse accepts. A header of version 2 may
+// MaxHeader is the largest size in bytes of a header that Parse accepts and AppendV2 writes. A header of version 2 may
 // have 65,551 bytes, but should fit into one TCP segment (section 2). With 4,096 bytes, which is the limit of nginx,
 // there is room for a client's certificate. No caller of Parse needs a buffer of more than MaxHeader bytes.
 const MaxHeader = 4096

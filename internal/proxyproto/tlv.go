@@ -6,7 +6,10 @@ import (
 )
 
 // TLVs are facts about a connection that a header of version 2 has after the addresses, in the form in which they are
-// sent: each has a type, a length and a value (section 2.2). The zero value is empty.
+// sent: each has a type, a length and a value (section 2.2). The zero value is empty. To make TLVs without an
+// allocation, append to a buffer:
+//
+//	tlvs := proxyproto.TLVs(buffer[:0]).Append(proxyproto.UniqueID, id).AppendFrom(received.TLVs, keep)
 type TLVs []byte
 
 // A Type says what the value of a TLV is.

@@ -22,6 +22,7 @@ const local, proxy = 0x20, 0x21
 
 // Values of the byte at familyAt.
 const (
+	unspec       = 0x00
 	tcp4, udp4   = 0x11, 0x12
 	tcp6, udp6   = 0x21, 0x22
 	unix, unixDg = 0x31, 0x32
