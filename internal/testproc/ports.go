@@ -15,11 +15,13 @@ const (
 	skipped   = 3 // the block with the default ports of Consul and Lictor, 8000 to 9999
 )
 
-var ports struct {
+// ports are the ports of this process. The block is taken when the process starts, so that tests which count descriptors
+// do not see its socket appear.
+var ports = struct {
 	sync.Mutex
-	block int // first port of this process's block; zero before the first call of FreePort
+	block int // first port of this process's block
 	next  int // offset of the next port in the block
-}
+}{block: firstPort + blockSize*takeBlock("lictor-test-ports")}
 
 // FreePort returns a port for which free returns true. free reports whether the port can be used now, for example by
 // opening it for a moment. Until a process has used up its block of ports, FreePort never returns a port again, so a
@@ -28,9 +30,6 @@ var ports struct {
 func FreePort(free func(port int) bool) (int, error) {
 	ports.Lock()
 	defer ports.Unlock()
-	if ports.block == 0 {
-		ports.block = firstPort + blockSize*takeBlock("lictor-test-ports")
-	}
 	for range blockSize {
 		port := ports.block + ports.next
 		ports.next = (ports.next + 1) % blockSize
