@@ -4,8 +4,7 @@ package testproc
 
 import "syscall"
 
-// attributes makes the kernel kill the process when its owner dies in any way. A test that times out leaves nothing
-// behind.
-func attributes() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+// bind makes the kernel kill the process when its owner dies in any way. A test that times out leaves nothing behind.
+func bind(attributes *syscall.SysProcAttr) {
+	attributes.Setpgid, attributes.Pdeathsig = true, syscall.SIGKILL
 }

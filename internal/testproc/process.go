@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 )
 
@@ -19,9 +20,13 @@ type Process struct {
 	done chan struct{} // closed once the process has ended and its output has been read
 }
 
-// Start starts cmd in its own process group, so that Ctrl-C at a terminal does not reach the process.
+// Start starts cmd in its own process group, so that Ctrl-C at a terminal does not reach the process. Start keeps the
+// other attributes in cmd.SysProcAttr, such as namespaces.
 func Start(cmd *exec.Cmd) (*Process, error) {
-	cmd.SysProcAttr = attributes()
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	bind(cmd.SysProcAttr)
 	// A child of the process may keep the output open. WaitDelay limits the wait for such a child.
 	cmd.WaitDelay = 2 * time.Second
 	if err := cmd.Start(); err != nil {
