@@ -7,24 +7,44 @@ import (
 	"compress/gzip"
 	"debug/buildinfo"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/lictor-proxy/lictor/internal/testproc"
 )
 
+// The tests share one release in the folder scratch.
+var (
+	scratch  string
+	building sync.Once
+	built    bool
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	var err error
+	if scratch, err = os.MkdirTemp("", "lictor-packaging"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(scratch) }()
+	return m.Run()
+}
+
 // A release for this system has what its users need, and a module that is in the binary is in the notices and in the
 // SBOM.
 func TestRelease(t *testing.T) {
-	tools, dist := t.TempDir(), filepath.Join(t.TempDir(), "dist")
-	run(t, "tools", []string{"CGO_ENABLED=0", "GOFLAGS=-buildvcs=false"}, "go", "build", "-trimpath", "-o", tools+"/",
-		"tool", "./...")
-	run(t, "", []string{"TOOLS=" + tools, "TARGETS=linux/" + runtime.GOARCH}, "./release", "v0.1.0", dist)
+	dist := releaseFolder(t)
 	run(t, dist, nil, "sha256sum", "--check", "--strict", "SHA256SUMS")
 
 	name := "lictor_0.1.0_linux_" + runtime.GOARCH
@@ -34,6 +54,7 @@ func TestRelease(t *testing.T) {
 	}
 	checkModules(t, binary, read(t, filepath.Join(dist, "THIRD-PARTY-NOTICES")),
 		read(t, filepath.Join(dist, name+".cdx.json")))
+	t.Run("image", func(t *testing.T) { checkImage(t, imagePath(t)) })
 	t.Run("deb", func(t *testing.T) {
 		checkPackage(t, "dpkg-deb", "--contents", filepath.Join(dist, "lictor_0.1.0_"+runtime.GOARCH+".deb"))
 	})
@@ -44,6 +65,32 @@ func TestRelease(t *testing.T) {
 	t.Run("rpm", func(t *testing.T) {
 		checkPackage(t, "rpm", "--query", "--list", "--verbose", "--nosignature", "--package", rpms[0])
 	})
+}
+
+// releaseFolder returns the folder with a release for this system. The first caller builds it.
+func releaseFolder(t *testing.T) string {
+	t.Helper()
+	building.Do(func() {
+		tools := filepath.Join(scratch, "tools")
+		run(t, "tools", []string{"CGO_ENABLED=0", "GOFLAGS=-buildvcs=false"}, "go", "build", "-trimpath",
+			"-o", tools+"/", "tool", "./...")
+		run(t, "", []string{"TOOLS=" + tools, "TARGETS=linux/" + runtime.GOARCH}, "./release", "v0.1.0",
+			filepath.Join(scratch, "dist"))
+		built = true
+	})
+	if !built {
+		t.Fatal("the release cannot be built, see the test before")
+	}
+	return filepath.Join(scratch, "dist")
+}
+
+// imagePath returns the path of the container image of that release.
+func imagePath(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv(imageVar); path != "" {
+		return path
+	}
+	return filepath.Join(releaseFolder(t), "lictor_0.1.0_oci.tar")
 }
 
 func read(t *testing.T, path string) string {
