@@ -32,7 +32,7 @@ type module struct {
 
 func run(args []string) error {
 	if len(args) < 2 {
-		return errors.New("usage: notices FOLDER GOOS/GOARCH...")
+		return errors.New("usage: notices FOLDER GOOS/GOARCH [GOOS/GOARCH ...]")
 	}
 	modules, err := standardLibrary()
 	if err != nil {
