@@ -347,6 +347,12 @@ func checkImage(t *testing.T, path string) {
 			t.Errorf("the image lacks %s: %v", file, err)
 		}
 	}
+	manual := read(t, "../docs/containers.md")
+	for line := range strings.Lines(read(t, filepath.Join(root, "etc/lictor/lictor.hcl"))) {
+		if strings.Contains(line, " = ") && !strings.Contains(manual, "`"+strings.TrimSpace(line)+"`") {
+			t.Errorf("docs/containers.md does not say that the image sets %s", line)
+		}
+	}
 	if passwd := read(t, filepath.Join(root, "etc/passwd")); !strings.Contains(passwd, "\nlictor:x:65534:65534:") {
 		t.Errorf("the image has these users:\n%s", passwd)
 	}
