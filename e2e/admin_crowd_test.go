@@ -23,7 +23,7 @@ func TestOperatorIsServedBesideACrowd(t *testing.T) {
 	needDescriptors(t, crowd+100)
 	token := tokenFile(t, "right")
 	web := service("web", endpoints(startEcho(t, "a")))
-	tcp := fmt.Sprintf("admin {\n  listen= \"127.0.0.1:0\"\n  token_file = %q\n}\n", token)
+	tcp := fmt.Sprintf("admin {\n  listen = \"127.0.0.1:0\"\n  token_file = %q\n}\n", token)
 	const probe = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	for _, tt := range []struct{ name, admin, say string }{
 		{"silent", tcp, ""},

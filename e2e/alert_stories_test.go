@@ -291,7 +291,7 @@ func TestAlertsOfALostLictor(t *testing.T) {
 	t.Parallel()
 	const job = "gate"
 	admin := freePort(t)
-	config := fmt.Sprintf("admin { listen=%q }\n", admin) + service("web", endpoints(startEcho(t, "a")))
+	config := fmt.Sprintf("admin { listen = %q }\n", admin) + service("web", endpoints(startEcho(t, "a")))
 	l := runLictor(t, config)
 	p := startPrometheus(t, map[string]netip.AddrPort{job: admin}, hasty(t))
 	restart := func() {

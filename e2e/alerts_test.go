@@ -215,8 +215,7 @@ func TestAlertsFireAndEnd(t *testing.T) {
 		t.Run(story.alert, func(t *testing.T) {
 			t.Parallel()
 			a := &alerted{p: p, alert: story.alert, admin: jobs[story.alert]}
-			// listen= and not "listen =", because the latter counts as a listener of a service
-			a.config = fmt.Sprintf("admin { listen=%q }\n", a.admin) + story.config
+			a.config = fmt.Sprintf("admin { listen = %q }\n", a.admin) + story.config
 			a.lictor = launchLictor(t, a.config, story.files, story.wrapper)
 			story.tell(t, a)
 		})

@@ -120,8 +120,8 @@ func runTroubled(t *testing.T) (l *lictor, admin netip.AddrPort) {
 	c.register(t, "web", "b", startEcho(t, "b").addr)
 	c.register(t, "dns", "u", startUDP(t, "u").addr)
 	good, dead := startEcho(t, "good"), deadAddr(t)
-	admin = freePort(t) // written as listen=, because startLictor counts "listen " as listeners of services
-	config := fmt.Sprintf("admin { listen=%q }\naccess_log { path = %q }\n", admin,
+	admin = freePort(t)
+	config := fmt.Sprintf("admin { listen = %q }\naccess_log { path = %q }\n", admin,
 		filepath.Join(t.TempDir(), "access.log")) + consulBlock(c) +
 		service("web") + service("dns", udp) + service("nowhere", `consul { datacenter = "nowhere" }`) +
 		service("void", udp) + service("few", udp, "max_sessions = 1", endpoints(startUDP(t, "few"))) +

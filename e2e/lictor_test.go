@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -27,6 +28,9 @@ type lictor struct {
 	services       int
 	runtime        string // the folder of the admin socket
 }
+
+// serviceBlock matches the beginning of a service block.
+var serviceBlock = regexp.MustCompile(`(?m)^\s*service "`)
 
 // runLictor runs lictor with a configuration, and waits until it is ready.
 func runLictor(t testing.TB, config string) *lictor {
@@ -51,8 +55,8 @@ func startWith(t testing.TB, config string, files []*os.File, wrapper ...string)
 // launchLictor is startLictor with more options of `lictor run`.
 func launchLictor(t testing.TB, config string, files []*os.File, wrapper []string, options ...string) *lictor {
 	t.Helper()
-	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, services: strings.Count(config, "listen "),
-		file: filepath.Join(t.TempDir(), "lictor.hcl")}
+	l := &lictor{stdout: &testproc.Log{}, stderr: &testproc.Log{}, file: filepath.Join(t.TempDir(), "lictor.hcl"),
+		services: len(serviceBlock.FindAllString(config, -1))}
 	l.configure(t, config)
 	args := slices.Concat(wrapper, []string{lictorPath(t), "run", "-config", l.file, "-log-json"}, options)
 	cmd := exec.Command(args[0], args[1:]...)

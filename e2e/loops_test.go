@@ -199,7 +199,7 @@ func TestAdminAPIIsNobodysInstance(t *testing.T) {
 	c.register(t, "web", "good", good.addr)
 	c.register(t, "web", "admin", admin)
 	c.registerAt(t, "web", "named", "localhost", admin.Port())
-	config := consulBlock(c) + fmt.Sprintf("admin { listen= %q }\n", admin) + service("web")
+	config := consulBlock(c) + fmt.Sprintf("admin { listen = %q }\n", admin) + service("web")
 	l := runLictor(t, config)
 	code, out := l.ask(t, "explain", "web", "-admin", admin.String())
 	if code != 0 {
@@ -335,7 +335,7 @@ func TestValidateLiveSaysWhatLeadsBack(t *testing.T) {
 	c.register(t, "web", "good", startEcho(t, "good").addr)
 	c.registerAt(t, "web", "admin", "localhost", admin.Port())
 	c.register(t, "back", "back", web)
-	config := consulBlock(c) + fmt.Sprintf("admin { listen= %q }\n", admin) + serviceAt("web", web) +
+	config := consulBlock(c) + fmt.Sprintf("admin { listen = %q }\n", admin) + serviceAt("web", web) +
 		serviceAt("back", freePort(t))
 	code, out := validateLive(t, config)
 	if code != 0 {

@@ -41,7 +41,7 @@ type page struct {
 
 // adminBlock makes the admin API listen at a free port. It has no blank before the equals sign, so that startLictor
 // does not count it as a service.
-const adminBlock = "admin { listen= \"127.0.0.1:0\" }\n"
+const adminBlock = "admin { listen = \"127.0.0.1:0\" }\n"
 
 // openPage opens the page of l.
 func openPage(t testing.TB, l *lictor) *page {

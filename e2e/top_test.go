@@ -116,7 +116,7 @@ func TestTopInATerminal(t *testing.T) {
 func TestTopSurvivesARestartOfLictor(t *testing.T) {
 	anyEngine(t)
 	socket := "unix://" + filepath.Join(shortTempDir(t), "admin.sock")
-	config := fmt.Sprintf("admin {\n  listen=%q\n}\n", socket) +
+	config := fmt.Sprintf("admin {\n  listen = %q\n}\n", socket) +
 		service("web", `static { endpoints = ["127.0.0.1:1"] }`)
 	l := runLictor(t, config)
 	x := startTerminal(t, 80, 24, l, lictorPath(t)+" top -admin "+socket+"; echo ended with $?; exec cat")
