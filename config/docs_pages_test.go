@@ -13,7 +13,8 @@ import (
 func pages(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for _, pattern := range []string{"../*.md", "../docs/*.md", "../e2e/*/*.md"} {
+	for _, pattern := range []string{"../*.md", "../docs/*.md", "../e2e/*/*.md", "../examples/*.md",
+		"../examples/*/*.md"} {
 		paths, err := filepath.Glob(pattern)
 		if err != nil || len(paths) == 0 {
 			t.Fatalf("%s: got %v, %v", pattern, paths, err)

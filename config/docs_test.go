@@ -27,16 +27,14 @@ func TestConfigurationsInDocumentsAreGood(t *testing.T) {
 	}
 	texts["../packaging/lictor.hcl"] = []string{string(packaged),
 		strings.ReplaceAll(string(packaged), "# service", "service")}
-	examples, err := filepath.Glob("../examples/*.hcl")
-	if err != nil || len(examples) == 0 {
-		t.Fatalf("examples: got %v, %v", examples, err)
-	}
-	for _, path := range examples {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
+	for _, pattern := range []string{"../examples/*.hcl", "../examples/*/lictor.hcl"} {
+		examples, err := filepath.Glob(pattern)
+		if err != nil || len(examples) == 0 {
+			t.Fatalf("%s: got %v, %v", pattern, examples, err)
 		}
-		texts[path] = []string{string(text)}
+		for _, path := range examples {
+			texts[path] = []string{readPage(t, path)}
+		}
 	}
 	for _, path := range []string{"README.md", "docs/configuration.md", "docs/getting-started.md",
 		"docs/migrating.md"} {
