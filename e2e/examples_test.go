@@ -47,11 +47,15 @@ func adapt(t testing.TB, c *consul, text string, changes ...func(file *hclwrite.
 	for _, change := range changes {
 		change(body)
 	}
-	agent := body.FirstMatchingBlock("consul", nil)
-	if agent == nil {
-		agent = body.AppendNewBlock("consul", nil)
+	agent := hclwrite.NewBlock("consul", nil)
+	if former := body.FirstMatchingBlock("consul", nil); former != nil { // it may be on one line, with one argument
+		for name, attribute := range former.Body().Attributes() {
+			agent.Body().SetAttributeRaw(name, attribute.Expr().BuildTokens(nil))
+		}
+		body.RemoveBlock(former)
 	}
 	setText(agent.Body(), "address", c.HTTP)
+	body.AppendBlock(agent)
 	for block, listen := range before {
 		if textOf(block.Body(), "listen") == listen {
 			setText(block.Body(), "listen", "127.0.0.1:0")
