@@ -27,10 +27,6 @@ type prometheus struct{ url string }
 // files for rule_files.
 func startPrometheus(t testing.TB, jobs map[string]netip.AddrPort, rules ...string) *prometheus {
 	t.Helper()
-	binary, err := exec.LookPath("prometheus")
-	if err != nil {
-		testproc.Cannot(t, `Prometheus is missing ("make prometheus" installs it)`, err)
-	}
 	var config strings.Builder
 	config.WriteString("global: { scrape_interval: 1s, evaluation_interval: 1s }\nrule_files:\n")
 	for _, rule := range rules {
@@ -40,9 +36,19 @@ func startPrometheus(t testing.TB, jobs map[string]netip.AddrPort, rules ...stri
 	for job, target := range jobs {
 		fmt.Fprintf(&config, "  - { job_name: %q, static_configs: [{ targets: [%q] }] }\n", job, target)
 	}
+	return runPrometheus(t, config.String())
+}
+
+// runPrometheus starts a Prometheus with the text of a configuration.
+func runPrometheus(t testing.TB, config string) *prometheus {
+	t.Helper()
+	binary, err := exec.LookPath("prometheus")
+	if err != nil {
+		testproc.Cannot(t, `Prometheus is missing ("make prometheus" installs it)`, err)
+	}
 	dir, listen := t.TempDir(), freePort(t).String()
 	file := filepath.Join(dir, "prometheus.yml")
-	must(t, os.WriteFile(file, []byte(config.String()), 0o600))
+	must(t, os.WriteFile(file, []byte(config), 0o600))
 	log := &testproc.Log{}
 	cmd := exec.Command(binary, "--config.file", file, "--storage.tsdb.path", filepath.Join(dir, "data"),
 		"--web.listen-address", listen, "--log.level", "warn")
