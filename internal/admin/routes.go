@@ -45,12 +45,25 @@ func (s *Server) routes() []route {
 	}...)
 }
 
-// mux returns a handler for all routes that sets the common headers and limits the body.
+// mux returns a handler for all routes that sets the common headers and limits the body. Requests that match no route
+// get a JSON body as well, where http.ServeMux would send text.
 func (s *Server) mux() http.Handler {
 	mux := http.NewServeMux()
+	allowed := map[string]string{} // the value of the header Allow, by path
 	for _, r := range s.routes() {
 		mux.HandleFunc(r.method+" "+r.path, r.serve)
+		allowed[r.path] = allow(allowed[r.path], r.method)
 	}
+	for path, methods := range allowed {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", methods)
+			refuse(w, http.StatusMethodNotAllowed,
+				fmt.Errorf("%s is not for the method %s, only for: %s", r.URL.Path, r.Method, methods))
+		})
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		refuse(w, http.StatusNotFound, fmt.Errorf("there is no path %s: see docs/api.md", r.URL.Path))
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header := w.Header()
 		header.Set("X-Content-Type-Options", "nosniff")
@@ -62,6 +75,17 @@ func (s *Server) mux() http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// allow adds method to a list in the header Allow (RFC 9110, 10.2.1). A route for GET serves HEAD, too.
+func allow(list, method string) string {
+	if method == http.MethodGet {
+		method = "GET, HEAD"
+	}
+	if list == "" {
+		return method
+	}
+	return list + ", " + method
 }
 
 // healthz answers 200 while everything that clients depend on makes progress. healthz calls nothing but Healthy, so
@@ -145,7 +169,7 @@ const excludedTime = 3 * time.Second
 
 func (s *Server) getExcluded(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	if !slices.ContainsFunc(s.o.State.Configured(), func(c Configured) bool { return c.Name == name }) {
+	if !s.serves(name) {
 		refuse(w, http.StatusNotFound, fmt.Errorf("there is no service %q", name))
 		return
 	}
@@ -174,7 +198,17 @@ type HistoryAnswer struct {
 }
 
 func (s *Server) getHistory(w http.ResponseWriter, r *http.Request) {
-	reply(w, HistoryAnswer{IntervalSeconds: sampleEvery.Seconds(), Samples: s.history.of(r.PathValue("name"))})
+	name := r.PathValue("name")
+	if !s.serves(name) {
+		refuse(w, http.StatusNotFound, fmt.Errorf("there is no service %q", name))
+		return
+	}
+	reply(w, HistoryAnswer{IntervalSeconds: sampleEvery.Seconds(), Samples: s.history.of(name)})
+}
+
+// serves reports whether the configuration in force has the service.
+func (s *Server) serves(name string) bool {
+	return slices.ContainsFunc(s.o.State.Configured(), func(c Configured) bool { return c.Name == name })
 }
 
 // EventsAnswer is the response body of /v1/events.
