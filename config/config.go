@@ -1,4 +1,4 @@
-// Package config turns HCL text into a typed, valid [Config] with all defaults, or reports all problems at once:
+// Package config turns HCL text into a typed, valid [Config] with all defaults, or reports all problems together:
 //
 //	cfg, diags := config.Load([]string{"/etc/lictor"}, config.Options{})
 //	if diags.HasErrors() {

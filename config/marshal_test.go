@@ -73,6 +73,10 @@ func TestUnmarshalIsTheWayBack(t *testing.T) {
 			t.Errorf("%s: Compare found changes:\n%s", name, b.String())
 		}
 	}
+	if shown, err := json.Marshal(&Config{}); err != nil || !strings.Contains(string(shown), `"http_auth":"","`) ||
+		strings.Contains(string(shown), "(secret)") {
+		t.Errorf("secrets that are not set show as %s, %v", shown, err)
+	}
 	older := &Config{} // the answer of a Lictor that has no argument metrics.endpoints
 	if err := json.Unmarshal([]byte(`{}`), older); err != nil || !older.Metrics.Endpoints {
 		t.Errorf("got %+v, %v", older.Metrics, err)

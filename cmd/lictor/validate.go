@@ -35,7 +35,7 @@ func (c *validateCommand) flags() *flag.FlagSet {
 }
 
 func (c *validateCommand) Synopsis() string {
-	return "Check a configuration, and report all problems at once"
+	return "Check a configuration, and report all problems together"
 }
 func (c *validateCommand) AutocompleteFlags() predictors { return askCompletions(c.flags()) }
 func (c *validateCommand) AutocompleteArgs() predictor   { return configurations() }
@@ -44,10 +44,11 @@ func (c *validateCommand) Help() string {
 	return `Usage: lictor validate [options] PATH...
 
   Checks a configuration in the same way as "lictor run", and reports all
-  problems at once, each with its file, line and column. All PATHs together are
-  one configuration. Of a directory, all *.hcl files are read in the order of
-  their names. The PATH "-" stands for stdin. Nothing is served, and no address
-  is taken.
+  problems together, each with its file, line and column. Of a file with a
+  syntax error, only that error is reported. All PATHs together are one
+  configuration. Of a directory, all *.hcl files are read in the order of their
+  names. The PATH "-" stands for stdin. Nothing is served, and no address is
+  taken.
 
   If a service has a filter, Consul is asked whether the filter is valid. If
   Consul does not answer within 3 seconds, a note says so; that is not a
@@ -61,8 +62,8 @@ Options:
                       the access log and the addresses of this host.
   -live               Also show the instances that each service would use now,
                       and why other instances are left out. Check that the token
-                      has the necessary rights, and that the listen addresses
-                      can be used. Needs Consul. Nothing is served.
+                      may read them, and that the listen addresses can be used.
+                      Needs Consul. Nothing is served.
 ` + askOptions + `  -json               Print the result to stdout as JSON, in the format of
                       "terraform validate -json".
 
