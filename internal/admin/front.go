@@ -52,7 +52,7 @@ func (s *Server) newFront(l net.Listener, access Access) *front {
 		ReadTimeout:       s.o.times.request,
 		WriteTimeout:      answerTime,
 		IdleTimeout:       s.o.times.idle,
-		MaxHeaderBytes:    maxHeader,
+		MaxHeaderBytes:    maxHeader - 4<<10, // net/http adds 4 KiB for its buffer
 		ErrorLog:          s.log.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}),
 	}
 	f.http.Protocols.SetHTTP1(true)
