@@ -175,7 +175,7 @@ func (l *Events) Health(c lb.HealthChange) {
 	e := Event{Kind: KindReturned, Service: c.Service, Endpoint: c.Endpoint, Text: c.Endpoint + " can be reached again"}
 	if c.Ejected {
 		e.Kind = KindEjected
-		again := c.TryIn.Round(100 * time.Millisecond)
+		again := c.TryIn.Round(10 * time.Millisecond)
 		e.Text = fmt.Sprintf("%s is ejected: %s; it is tried again in %v", c.Endpoint, c.Cause, again)
 	}
 	l.Add(e)

@@ -43,7 +43,7 @@ func TestInstancesAndEjectionsAreEvents(t *testing.T) {
 	want := []string{
 		"out n/a n/a: check is critical",
 		"held n/b n/b: gone",
-		"ejected n/c n/c is ejected: refused; it is tried again in 1.2s",
+		"ejected n/c n/c is ejected: refused; it is tried again in 1.23s",
 		"returned n/c n/c can be reached again",
 	}
 	if !slices.Equal(got, want) {
