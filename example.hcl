@@ -229,8 +229,8 @@ service "web" {
     # filter. Lictor executes it every 5 seconds.
     # prepared_query = "nearest-web"
 
-    # Asks Consul to sort the instances by distance from this node; _agent is the local agent's node. round_robin
-    # ignores the order. It is costly: Consul's servers, not the agent, answer such a query each time the service
+    # Asks Consul to sort the instances by distance from this node; _agent is the local agent's node. No policy of
+    # balance uses the order. It is costly: Consul's servers, not the agent, answer such a query each time the service
     # changes.
     # near = "_agent"
   }

@@ -27,7 +27,8 @@ func TestErrorsOfPathsAndMethodsAreJSON(t *testing.T) {
 			t.Errorf("%s %s: the type of the body is %q", method, path, got)
 		}
 		if w.Code != code || w.Header().Get("Allow") != allow {
-			t.Errorf("%s %s: got %d, Allow %q, want %d, Allow %q", method, path, w.Code, w.Header().Get("Allow"), code, allow)
+			t.Errorf("%s %s: got %d, Allow %q, want %d, Allow %q", method, path,
+				w.Code, w.Header().Get("Allow"), code, allow)
 		}
 	}
 	allowed := map[string][]string{}
