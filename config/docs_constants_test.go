@@ -43,7 +43,8 @@ func TestConstantsInPagesAreTrue(t *testing.T) {
 		{"internal/daemon/reload.go", "firstAnswer", 2 * time.Second, map[string]string{
 			"docs/architecture.md": "up to 2 seconds for their first set"}},
 		{"internal/admin/admin.go", "maxConnections", 64, map[string]string{"docs/api.md": "At most 64 connections"}},
-		{"internal/admin/admin.go", "maxHeader", 16 << 10, map[string]string{"docs/api.md": "at most 16 KiB of headers"}},
+		{"internal/admin/admin.go", "maxHeader", 16 << 10, map[string]string{
+			"docs/api.md": "at most 16 KiB of headers"}},
 		{"internal/admin/admin.go", "maxBody", 64 << 10, map[string]string{"docs/api.md": "64 KiB of body"}},
 		{"config/config.go", "DefaultMaxWatches", 150, map[string]string{"README.md": "up to\n  150 (`max_watches`)"}},
 	} {
